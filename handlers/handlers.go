@@ -1,0 +1,138 @@
+// Package handlers is the contract of what a pipeline does with a message, and of the error kinds that steer it.
+//
+// A handler is a plugin: its folder registers a [Plugin] in an init function, whose [Config] builds a [Handler] for each
+// pipeline that names it. Handlers are tested with handlertest, without a host.
+package handlers
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+// Handler takes one message and returns what it produced. It is called concurrently for messages of different keys, and
+// for messages of one key in order, the next when the one before is settled (see [Enqueued]).
+//
+// Handle must return soon after msg.Context() ends. Produced messages inherit correlation_id, traceparent and tracestate from
+// msg; each goes to the pipeline's `to` unless [SetDestination] was called on it. The input is acked when all of them are
+// confirmed. An error has a kind: see [Permanent], [Drop], [Unavailable]; without a kind it is retryable.
+//
+// Optional interfaces: [Describer], [Refuser], [BatchHandler], io.Closer (called when the pipeline has ended).
+type Handler interface {
+	Handle(msg *message.Message) ([]*message.Message, error)
+}
+
+// Describer tells what a message is about. The router calls Describe once for each message, before the chain. Handlers
+// without it have messages described by their metadata: the key is transports.Device, the id transports.MessageID.
+type Describer interface {
+	// Describe must not change msg. An error means that nothing can be said of the message; it then has a lane of its own.
+	Describe(msg *message.Message) (Description, error)
+}
+
+// Description is what the rest of the host needs to know of a message.
+type Description struct {
+	// Key orders: messages of one key are handled one after the other, in arrival order.
+	Key string
+	// ID names the message for dedup and traces. Empty: nobody gave it one, and it can't be recognised when it comes again.
+	ID string
+}
+
+// Reason is why a message is refused instead of handled.
+type Reason string
+
+const (
+	// ReasonStalled: the messages of its key before it haven't moved for the pipeline's stall time.
+	ReasonStalled Reason = "the device's queue hasn't moved"
+	// ReasonAckDeadline: it waited longer than the pipeline's ack_deadline.
+	ReasonAckDeadline Reason = "waited for the device longer than ack_deadline"
+	// ReasonIDReused: another message had the same id and another body.
+	ReasonIDReused Reason = "id reused"
+)
+
+// Refuser is implemented by handlers that can answer for a message without handling it, out of turn.
+type Refuser interface {
+	// Refuse returns the messages that say so, as Handle would.
+	Refuse(ctx context.Context, msg *message.Message, reason Reason) ([]*message.Message, error)
+}
+
+// BatchHandler handles several messages at once. The router gathers them by the pipeline's batch table, in order, several
+// of one key allowed, and settles each by its own outcome.
+type BatchHandler interface {
+	Handler
+	// HandleBatch returns one outcome for each message, in the same order.
+	HandleBatch(ctx context.Context, msgs []*message.Message) []Outcome
+}
+
+// Outcome is the result of one message of a batch.
+type Outcome struct {
+	Messages []*message.Message
+	Err      error
+}
+
+// Config is a handler's configuration: a pointer to a struct whose exported fields have toml and doc tags. An optional
+// method Validate() error reports all problems, joined, each made with [Invalid].
+type Config interface {
+	// New builds the handler for one pipeline. It does no I/O.
+	New(env Env) (Handler, error)
+}
+
+// TopicRef names a topic; a handler that sends to topics of its own takes them from fields of this type.
+type TopicRef = transports.TopicRef
+
+// DevicesRef names a transport that holds devices.
+type DevicesRef = transports.DevicesRef
+
+// Env is what the host lends to a handler.
+type Env struct {
+	// Pipeline is the name of the pipeline that the handler is built for.
+	Pipeline string
+	// Host is the host's name, stable over restarts.
+	Host string
+	// Logger carries the pipeline's and the handler's name already.
+	Logger *slog.Logger
+	// Now is the wall clock for times in messages.
+	Now func() time.Time
+	// Registerer takes the handler's metrics; it adds the label "pipeline" already.
+	Registerer prometheus.Registerer
+	// Publisher returns a publisher for messages that no input owns; its Publish blocks until confirmed. The topic given to
+	// Publish is ignored.
+	Publisher func(ref TopicRef) (message.Publisher, error)
+	// Devices returns the devices of a transport.
+	Devices func(ref DevicesRef) (device.Devices, error)
+}
+
+// Plugin describes a handler to the registry.
+type Plugin struct {
+	// Name is what `handler = "name"` says.
+	Name string
+	// Summary is one line.
+	Summary string
+	// Description is Markdown for the handler's page.
+	Description string
+	// Config returns a new configuration with every default set.
+	Config func() Config
+}
+
+const kind = "handler"
+
+func init() { plugin.Define[Config](kind) }
+
+// Register makes a handler known. Call it from an init function. It panics if the name is taken.
+func Register(p Plugin) {
+	plugin.Register(kind, plugin.Info{
+		Name: p.Name, Summary: p.Summary, Description: p.Description, Extra: p,
+		New: func() any { return p.Config() },
+	})
+}
+
+// Invalid returns an error for Validate that belongs to one field, named by its TOML key.
+func Invalid(field, format string, args ...any) error {
+	return plugin.Invalid(field, format, args...)
+}

@@ -1,0 +1,126 @@
+package handlers
+
+import (
+	"context"
+	"strings"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+// Scope is what the router knows of one run of one message. It travels on the message's context; handlers and
+// middleware reach it through the functions of this package and of router/middleware.
+type Scope interface {
+	// Description is what the handler's Describe said.
+	Description() Description
+	// Base is the context that the router gave to this run; middleware may have put child contexts on the message.
+	Base() context.Context
+	// Enqueued: see [Enqueued].
+	Enqueued()
+	// Refuse: see [Refuse].
+	Refuse(msg *message.Message, reason Reason) ([]*message.Message, error)
+	// Swallowed records an error that a middleware dealt with, for the reply.
+	Swallowed(err error)
+	// OnSettled calls f once, when the message is settled: acked is true after every output was confirmed.
+	OnSettled(f func(acked bool))
+}
+
+type scopeKey struct{}
+
+// WithScope returns a context that carries s. The router and the test packages call it.
+func WithScope(ctx context.Context, s Scope) context.Context {
+	return context.WithValue(ctx, scopeKey{}, s)
+}
+
+// ScopeFrom returns the scope that ctx carries, or nil.
+func ScopeFrom(ctx context.Context) Scope {
+	s, _ := ctx.Value(scopeKey{}).(Scope)
+	return s
+}
+
+// Enqueued says that the message has its place in an order that the handler owns, such as a session's queue: the next message of
+// the same key may start. Call it at most once, from Handle. Without it the next starts when this one is settled.
+func Enqueued(ctx context.Context) {
+	if s := ScopeFrom(ctx); s != nil {
+		s.Enqueued()
+	}
+}
+
+// Described returns what the handler's Describe said of the message that ctx belongs to.
+func Described(ctx context.Context) Description {
+	if s := ScopeFrom(ctx); s != nil {
+		return s.Description()
+	}
+	return Description{}
+}
+
+// Cancelled reports whether the context that the router gave to the message has ended: a stop, or a void delivery. Whatever
+// is returned then counts for nothing, and the message stays unsettled. A deadline set by a middleware doesn't count.
+func Cancelled(ctx context.Context) bool {
+	if s := ScopeFrom(ctx); s != nil {
+		return s.Base().Err() != nil
+	}
+	return ctx.Err() != nil
+}
+
+// Refuse asks the pipeline's handler to answer for msg without handling it. A handler that isn't a Refuser gives a permanent error.
+func Refuse(msg *message.Message, reason Reason) ([]*message.Message, error) {
+	if s := ScopeFrom(msg.Context()); s != nil {
+		return s.Refuse(msg, reason)
+	}
+	return nil, Permanent(reasonError(reason))
+}
+
+type reasonError Reason
+
+func (e reasonError) Error() string { return string(e) }
+
+// OnSettled calls f once, when the message that ctx belongs to is settled; acked is true after every output was confirmed.
+func OnSettled(ctx context.Context, f func(acked bool)) {
+	if s := ScopeFrom(ctx); s != nil {
+		s.OnSettled(f)
+	}
+}
+
+type destinationKey struct{}
+
+// SetDestination sends a produced message to a topic instead of the pipeline's `to`. It lives on the message's context:
+// CopyWithContext keeps it, Copy doesn't.
+func SetDestination(msg *message.Message, ref TopicRef) {
+	msg.SetContext(context.WithValue(msg.Context(), destinationKey{}, ref))
+}
+
+// Destination returns what SetDestination said, or "".
+func Destination(msg *message.Message) TopicRef {
+	ref, _ := msg.Context().Value(destinationKey{}).(TopicRef)
+	return ref
+}
+
+// NewMessage returns a produced message with an id of its own.
+func NewMessage(payload []byte) *message.Message {
+	id := uuid.NewString()
+	msg := message.NewMessage(id, payload)
+	msg.Metadata[transports.MessageID] = id
+	return msg
+}
+
+// Forward returns a copy of msg for sending on: payload, id, and all metadata but what belongs to the delivery and to the broker
+// (redelivered, exchange, routing_key, expiration, x-* headers). What travels on its context beside the metadata (typed headers) is
+// kept; its cancellation isn't.
+func Forward(msg *message.Message) *message.Message {
+	out := msg.Copy()
+	for key := range out.Metadata {
+		switch key {
+		case transports.Redelivered, transports.Exchange, transports.RoutingKey, transports.Expiration:
+			delete(out.Metadata, key)
+		default:
+			if strings.HasPrefix(key, transports.HeaderPrefix+"x-") {
+				delete(out.Metadata, key)
+			}
+		}
+	}
+	out.SetContext(context.WithoutCancel(msg.Context()))
+	return out
+}

@@ -1,0 +1,163 @@
+// Package plugin holds the registry of everything that can be named in a configuration file, and the one
+// decoder that fills their configuration structs. Plugin authors never import it: each contract package
+// (handlers, transports, transports/codec, router/middleware) defines a kind here and offers a Register of its own.
+package plugin
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"regexp"
+	"slices"
+	"sync"
+)
+
+// Info describes one plugin.
+type Info struct {
+	// Name is what `type = "..."` says in TOML: lower case letters, digits and dashes.
+	Name string
+	// Summary is one line for lists.
+	Summary string
+	// Description is Markdown for the plugin's page.
+	Description string
+	// New returns a pointer to a new configuration struct with every default set.
+	New func() any
+	// Extra is what the kind's contract keeps beside (its own Plugin struct).
+	Extra any
+}
+
+// A Kind is a family of plugins that share a contract, such as "handler".
+type Kind struct {
+	// Name is the word that TOML and messages use for the family.
+	Name string
+	// Interface is the type that every configuration of this kind implements. A configuration field of this
+	// type holds a nested plugin.
+	Interface reflect.Type
+
+	plugins map[string]Info
+}
+
+// Names returns the names of the kind's plugins, sorted.
+func (k *Kind) Names() []string { return slices.Sorted(maps.Keys(k.plugins)) }
+
+// Lookup returns the plugin of that name.
+func (k *Kind) Lookup(name string) (Info, bool) {
+	info, ok := k.plugins[name]
+	return info, ok
+}
+
+// A Set is all kinds with their plugins.
+type Set struct {
+	mu    sync.Mutex
+	kinds map[string]*Kind
+}
+
+var registered = &Set{kinds: map[string]*Kind{}}
+
+// Registered returns a copy of what the process has registered; changing it changes nothing else.
+func Registered() *Set { return registered.Clone() }
+
+// Define adds a kind whose configurations implement C. It panics if the kind exists.
+func Define[C any](kind string) {
+	registered.Define(kind, reflect.TypeFor[C]())
+}
+
+// Register adds a plugin to a kind. It panics, as a program with two plugins of one name must not start.
+func Register(kind string, info Info) { registered.Register(kind, info) }
+
+// Define adds a kind to the set.
+func (s *Set) Define(kind string, iface reflect.Type) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.kinds[kind]; ok {
+		panic(fmt.Sprintf("plugin kind %q defined twice", kind))
+	}
+	s.kinds[kind] = &Kind{Name: kind, Interface: iface, plugins: map[string]Info{}}
+}
+
+var validName = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
+
+// Register adds a plugin to a kind of the set. It panics on a bad name, a name that is taken, a missing summary, or a
+// configuration that isn't a pointer to a struct implementing the kind's interface.
+func (s *Set) Register(kind string, info Info) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k, ok := s.kinds[kind]
+	switch {
+	case !ok:
+		panic(fmt.Sprintf("registering %s %q: there is no such kind", kind, info.Name))
+	case !validName.MatchString(info.Name):
+		panic(fmt.Sprintf("registering %s %q: a name is lower case letters, digits and single dashes", kind, info.Name))
+	case info.Summary == "":
+		panic(fmt.Sprintf("registering %s %q: the summary is missing", kind, info.Name))
+	case info.New == nil:
+		panic(fmt.Sprintf("registering %s %q: the configuration constructor is missing", kind, info.Name))
+	}
+	t := reflect.TypeOf(info.New())
+	if t == nil || t.Kind() != reflect.Pointer || t.Elem().Kind() != reflect.Struct || !t.Implements(k.Interface) {
+		panic(fmt.Sprintf("registering %s %q: %v is not a pointer to a struct that implements %v", kind, info.Name, t, k.Interface))
+	}
+	if _, ok := k.plugins[info.Name]; ok {
+		panic(fmt.Sprintf("registering %s %q: the name is taken", kind, info.Name))
+	}
+	k.plugins[info.Name] = info
+}
+
+// Clone returns an independent copy.
+func (s *Set) Clone() *Set {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := &Set{kinds: make(map[string]*Kind, len(s.kinds))}
+	for name, k := range s.kinds {
+		c.kinds[name] = &Kind{Name: k.Name, Interface: k.Interface, plugins: maps.Clone(k.plugins)}
+	}
+	return c
+}
+
+// Kind returns the kind of that name.
+func (s *Set) Kind(name string) (*Kind, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k, ok := s.kinds[name]
+	return k, ok
+}
+
+// KindOf returns the kind whose configurations implement the interface type t.
+func (s *Set) KindOf(t reflect.Type) (*Kind, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range s.kinds {
+		if k.Interface == t {
+			return k, true
+		}
+	}
+	return nil, false
+}
+
+// Kinds returns the names of all kinds, sorted.
+func (s *Set) Kinds() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.kinds))
+}
+
+// A Reference is a string in a configuration that names something elsewhere in the file. The decoder collects
+// references, so that they can be checked before anything starts.
+type Reference interface {
+	// References says what is named: "topic" (transport:topic) or "devices" (a transport that holds devices).
+	References() string
+}
+
+// FieldError is a Validate error that belongs to one field.
+type FieldError struct {
+	// Field is the TOML key inside the struct, dotted for nested tables.
+	Field   string
+	Message string
+}
+
+func (e *FieldError) Error() string { return e.Field + ": " + e.Message }
+
+// Invalid returns a FieldError. Several are joined with errors.Join.
+func Invalid(field, format string, args ...any) error {
+	return &FieldError{Field: field, Message: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,91 @@
+package router
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/router/middleware"
+	"github.com/pentrough/pentrough/transports"
+)
+
+// Config is everything that a [Host] is made of.
+type Config struct {
+	// Name is the host's name, stable over restarts.
+	Name string
+	// ShutdownTimeout bounds a stop; at its end everything that still runs is cancelled.
+	ShutdownTimeout time.Duration
+	Transports      []Transport
+	Pipelines       []Pipeline
+	// Ledger is where dedup keeps its records.
+	Ledger middleware.Ledger
+	Logger *slog.Logger
+	// Registerer takes all metrics.
+	Registerer prometheus.Registerer
+	// Now is the wall clock for times in messages; nil is time.Now.
+	Now func() time.Time
+}
+
+// Transport is one configured transport.
+type Transport struct {
+	Name   string
+	Type   string
+	Config transports.Config
+}
+
+// Pipeline is one configured pipeline.
+type Pipeline struct {
+	Name string
+	From transports.TopicRef
+	// To is empty for a pipeline whose outputs go nowhere but into the reply.
+	To         transports.TopicRef
+	Middleware []Middleware
+	Handler    Handler
+	// Key overrides the key of the handler's description: "payload.FIELD[.FIELD...]" of a JSON payload, or "metadata.KEY".
+	Key string
+	// DropErrors says what happens to permanent and retryable errors that leave the list: they are logged, counted and
+	// settled. Without it they must not leave the list.
+	DropErrors bool
+	Lanes      Lanes
+	Batch      Batch
+}
+
+// Middleware is one configured middleware of a pipeline.
+type Middleware struct {
+	Name   string
+	Type   string
+	Config middleware.Config
+}
+
+// Handler is a pipeline's configured handler.
+type Handler struct {
+	Type   string
+	Config handlers.Config
+}
+
+// Lanes are a pipeline's bounds on waiting messages.
+type Lanes struct {
+	// Limit is how many messages of one key may be in the handler's own order (handlers.Enqueued), and how many unstarted
+	// ones a stalled key may hold. 0: an eighth of the source's window, at least 1.
+	Limit int
+	// Stall is how long the first message of a key may stand before further ones are refused.
+	Stall time.Duration
+	// AckDeadline is the longest that a message stays unsettled.
+	AckDeadline time.Duration
+}
+
+// Batch is how messages are gathered for a handler that takes several at once.
+type Batch struct {
+	// Size is the most messages of a batch.
+	Size int
+	// Interval is the longest that a message waits for others.
+	Interval time.Duration
+}
+
+// DefaultLanes are the bounds of a pipeline that says nothing. AckDeadline stays under RabbitMQ's consumer_timeout of 30 minutes.
+var DefaultLanes = Lanes{Stall: 5 * time.Second, AckDeadline: 10 * time.Minute}
+
+// DefaultBatch is the batch of a pipeline that says nothing.
+var DefaultBatch = Batch{Size: 100, Interval: 20 * time.Millisecond}

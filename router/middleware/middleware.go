@@ -1,0 +1,163 @@
+// Package middleware is the contract of what wraps a pipeline's handler: poison, dedup, throttle, retry, timeout.
+//
+// A middleware is a plugin: its folder registers a [Plugin] in an init function. Middleware wraps in the order of the
+// TOML list, outermost first, and every pipeline gets an instance of its own. It is tested with middlewaretest.
+package middleware
+
+import (
+	"context"
+	"crypto/sha256"
+	"log/slog"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/transports"
+)
+
+// Middleware wraps a handler function. Optional: io.Closer, called when the pipeline has ended.
+//
+// Duties: errors of kind unavailable pass unchanged, and so does everything once handlers.Cancelled(msg.Context()) is true. A
+// middleware that turns an error into success says so with [Swallowed]. A context put on the message is a child of the one
+// found there, and is taken off again before returning.
+type Middleware interface {
+	Wrap(next message.HandlerFunc) message.HandlerFunc
+}
+
+// Swallowed records that a middleware dealt with err and returned none, so that a caller who waits for the message learns of it.
+func Swallowed(ctx context.Context, err error) {
+	if s := handlers.ScopeFrom(ctx); s != nil {
+		s.Swallowed(err)
+	}
+}
+
+// Place is where in a list a middleware works. A list whose places go down is refused.
+type Place int
+
+// The places, outermost first. PlaceAny works everywhere.
+const (
+	PlaceAny Place = iota
+	PlacePoison
+	PlaceDedup
+	PlaceThrottle
+	PlaceRetry
+	PlaceTimeout
+)
+
+// Config is a middleware's configuration: a pointer to a struct whose exported fields have toml and doc tags. An
+// optional method Validate() error reports all problems, joined, each made with [Invalid].
+type Config interface {
+	// New builds an instance for one pipeline. It does no I/O.
+	New(env Env) (Middleware, error)
+}
+
+// TopicRef names a topic.
+type TopicRef = transports.TopicRef
+
+// Env is what the host lends to a middleware.
+type Env struct {
+	// Pipeline is the name of the pipeline that the instance is built for.
+	Pipeline string
+	// Name is the middleware's name in the pipeline's list.
+	Name string
+	// Logger carries the pipeline's and the middleware's name already.
+	Logger *slog.Logger
+	// Now is the wall clock for times in messages.
+	Now func() time.Time
+	// Registerer takes the middleware's metrics; it adds the label "pipeline" already.
+	Registerer prometheus.Registerer
+	// Publisher returns a publisher whose Publish blocks until confirmed, or until the message's context ends. The topic given
+	// to Publish is ignored.
+	Publisher func(ref TopicRef) (message.Publisher, error)
+	// Ledger is the host's record of messages by id.
+	Ledger Ledger
+}
+
+// Plugin describes a middleware to the registry.
+type Plugin struct {
+	// Name is what the pipeline's list says.
+	Name string
+	// Summary is one line.
+	Summary string
+	// Description is Markdown for the middleware's page.
+	Description string
+	// Place is where in a list it belongs.
+	Place Place
+	// Swallows says that permanent and retryable errors never leave it.
+	Swallows bool
+	// Config returns a new configuration with every default set.
+	Config func() Config
+}
+
+const kind = "middleware"
+
+func init() { plugin.Define[Config](kind) }
+
+// Register makes a middleware known. Call it from an init function. It panics if the name is taken.
+func Register(p Plugin) {
+	plugin.Register(kind, plugin.Info{
+		Name: p.Name, Summary: p.Summary, Description: p.Description, Extra: p,
+		New: func() any { return p.Config() },
+	})
+}
+
+// Invalid returns an error for Validate that belongs to one field, named by its TOML key.
+func Invalid(field, format string, args ...any) error {
+	return plugin.Invalid(field, format, args...)
+}
+
+// Ledger records messages by id, from reservation to confirmed outputs. It is safe for concurrent use.
+//
+// An error of kind unavailable means that the record can't be read or written now.
+type Ledger interface {
+	// Reserve claims key for one run. While another run holds it, Reserve waits for that run's Commit or Release, or
+	// for ctx to end.
+	Reserve(ctx context.Context, key LedgerKey, body Digest) (Claim, error)
+	// Commit records what the run produced and ends the reservation.
+	Commit(ctx context.Context, key LedgerKey, outputs []Output) error
+	// Release forgets the reservation, so that the id can be run again.
+	Release(key LedgerKey)
+	// Confirm says that all outputs are confirmed. The record may be forgotten once window has passed since, or when more than
+	// limit confirmed records are newer.
+	Confirm(key LedgerKey, window time.Duration, limit int)
+}
+
+// LedgerKey names a record.
+type LedgerKey struct {
+	Pipeline string
+	ID       string
+	Device   string
+}
+
+// Digest is the SHA-256 of a message's payload.
+type Digest [sha256.Size]byte
+
+// Claim is what Reserve found.
+type Claim struct {
+	State ClaimState
+	// Outputs are what an earlier run produced, if State is ClaimDone.
+	Outputs []Output
+}
+
+// ClaimState is the state of a claim.
+type ClaimState int
+
+const (
+	// ClaimReserved: the id is new and is the caller's now; Commit or Release must follow.
+	ClaimReserved ClaimState = iota + 1
+	// ClaimDone: the same message was handled before.
+	ClaimDone
+	// ClaimReused: another message had this id.
+	ClaimReused
+)
+
+// Output is a produced message as the ledger keeps it.
+type Output struct {
+	UUID        string
+	Metadata    map[string]string
+	Payload     []byte
+	Destination TopicRef
+}

@@ -1,0 +1,93 @@
+// Package device holds what every transport of devices shares: the JSON of commands, results, events and data, and the
+// ordered way to each device through its live session.
+//
+// A transport such as tcp accepts connections, learns whose they are and hands them to a [Registry] as sessions; the
+// deliver handler finds [Devices] there by the transport's name and enqueues frames.
+package device
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Errors of Devices.Enqueue. No byte was written for any of them.
+var (
+	// ErrOffline means that the device has no live session here.
+	ErrOffline = errors.New("device has no session")
+	// ErrBusy means that the session's queue is full.
+	ErrBusy = errors.New("the device's queue is full")
+	// ErrPayload means that the payload can never be a frame of this transport.
+	ErrPayload = errors.New("payload cannot be a frame")
+	// ErrDevice means that the name can't be a device of this transport, such as an address that isn't one.
+	ErrDevice = errors.New("not a device of this transport")
+)
+
+// Devices is the ordered way to the devices of one transport. It is safe for concurrent use.
+type Devices interface {
+	// Canonical returns the one form under which a device is known ("::ffff:10.0.0.7" is "10.0.0.7"), or an error of kind
+	// ErrDevice.
+	Canonical(device string) (string, error)
+
+	// Check returns an error of kind ErrPayload if payload can't be a frame.
+	Check(payload []byte) error
+
+	// Enqueue gives payload its place in the order of the device's live session, and returns at once. Frames leave in the order
+	// of Enqueue calls. The errors are those above.
+	Enqueue(device string, payload []byte, o EnqueueOptions) (Write, error)
+}
+
+// EnqueueOptions are the conditions of one write.
+type EnqueueOptions struct {
+	// Expires is looked at right before the first byte is written; zero is never.
+	Expires time.Time
+}
+
+// A Write is one frame on its way.
+type Write interface {
+	// Wait blocks until the frame's fate is known. When ctx ends before its first byte was written, the frame is taken out
+	// of the queue and the outcome is Cancelled; after the first byte ctx is ignored.
+	Wait(ctx context.Context) Written
+}
+
+// Written is the fate of a frame.
+type Written struct {
+	Fate   Fate
+	Epoch  uint64
+	Detail string
+}
+
+// Fate is how a write ended.
+type Fate int
+
+const (
+	// Sent means that the kernel took the frame's last byte for the live session, no more.
+	Sent Fate = iota + 1
+	// Expired means that the time was over before the first byte was written.
+	Expired
+	// Offline means that the session ended before the first byte was written, and no newer session took the frame over.
+	Offline
+	// Unknown means that the session ended after the first byte and before the last.
+	Unknown
+	// Cancelled means that the caller's context ended before the first byte was written.
+	Cancelled
+)
+
+// Provider is implemented by transports that hold devices.
+type Provider interface {
+	// Devices returns the way to the transport's devices.
+	Devices() Devices
+	// CloseSessions ends every session for a server shutdown: what is queued is written as far as ctx allows, sessions
+	// close, their last events and the host's stopped event go out, and the events and data topics are drained
+	// (transports.Drainer) after that.
+	CloseSessions(ctx context.Context)
+}
+
+// Directory decides which session of a device is the newest. A single host keeps it in memory; several hosts share one.
+type Directory interface {
+	// Claim makes the caller the holder of device and returns the session's epoch: greater than every earlier one,
+	// max(last+1, Unix milliseconds), under 2^53.
+	Claim(ctx context.Context, device string) (epoch uint64, err error)
+	// Release gives device up if epoch is still its newest.
+	Release(ctx context.Context, device string, epoch uint64) error
+}

@@ -1,0 +1,235 @@
+// Package transports is the contract of everything that carries messages into or out of the host: amqp, tcp, http,
+// memory.
+//
+// A transport is a plugin: its folder registers a [Plugin] in an init function. The host decodes the `[transport.NAME]`
+// table into the plugin's [Config], asks it about every topic that a pipeline uses, builds the [Transport] with New, and
+// then calls, in this order: Subscriber and Publisher (once a pipeline each), Start, Quiesce, Close.
+//
+// # What a transport owes
+//
+// Each pipeline gets a Subscriber and a Publisher of its own over the shared connection; their Close ends only that
+// pipeline's use. A subscriber yields up to [Topic].Window unsettled messages in arrival order and doesn't wait for acks.
+// Cancelling Subscribe's context means: take no more and close the output, but go on honouring acks; a nack then means
+// "leave it unacked"; the channel closes when all that was handed out is settled, or at Close. Subscribe may be called
+// again after that. Message contexts are not derived from Subscribe's context. A delivery that became void (channel lost,
+// queue deleted, HTTP caller gone) cancels its message's context with cause [ErrVoid]; settling it is then without effect.
+package transports
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pentrough/pentrough/internal/plugin"
+)
+
+// ErrVoid is the cause (context.Cause) of a message's context when its delivery no longer exists: it can't be settled any
+// more, and its source may deliver it again.
+var ErrVoid = errors.New("delivery became void")
+
+// ErrUnroutable is what Publish returns when the broker took a message for which there is no queue, and the topic says that
+// such messages are to be tried again.
+var ErrUnroutable = errors.New("no queue for this message")
+
+// ErrUndecided is what Publish returns when a message may or may not have arrived: repeat it with the same id.
+var ErrUndecided = errors.New("not known whether the message arrived")
+
+// ErrClosed is what a publisher or subscriber returns after its Close.
+var ErrClosed = errors.New("closed")
+
+// Transport is one running connection to a system. All methods are safe for concurrent use.
+type Transport interface {
+	// Subscriber returns a pipeline's own subscriber. It does no I/O.
+	Subscriber(c Consumer) (message.Subscriber, error)
+
+	// Publisher returns a pipeline's own publisher. Publish makes one attempt: it blocks until the receiving system
+	// has confirmed all messages and returns nil, or returns an error with which any of them may or may not have arrived.
+	// It gives up when a message's context ends. It does no I/O before the first Publish.
+	Publisher(p Producer) (message.Publisher, error)
+
+	// Start binds listeners (an address that can't be bound is an error) and begins connecting in the background
+	// (a system that can't be reached is not an error but a health report). ctx bounds the call only.
+	Start(ctx context.Context) error
+
+	// Health says for each part whether it works.
+	Health() []Health
+
+	// Quiesce takes nothing new from outside any more: listeners are closed, new callers are refused. What exists goes on.
+	Quiesce()
+
+	// Close ends everything at once and returns when its goroutines are gone, or when ctx ends.
+	Close(ctx context.Context) error
+}
+
+// Consumer says for whom a subscriber is.
+type Consumer struct {
+	// Pipeline is the pipeline's name; it names the consumer of a topic.
+	Pipeline string
+}
+
+// Producer says for whom a publisher is.
+type Producer struct {
+	Pipeline string
+}
+
+// Health is the state of one part of a transport, for readiness and for people.
+type Health struct {
+	// Part is "connection", "topic commands", "listener" and the like.
+	Part string
+	// Err is nil if the part works, otherwise why it doesn't, in a sentence that says what is being done about it.
+	Err error
+}
+
+// Drainer is implemented by a transport whose topics are fed from inside the host: memory, and the events of devices.
+type Drainer interface {
+	// Drain says that nothing will be published to the topic any more: its subscriptions hand out what is still there and
+	// then close their output.
+	Drain(topic string)
+}
+
+// Tapper is implemented by transports that can show a topic's messages without consuming them.
+type Tapper interface {
+	// Tap yields copies of the topic's messages from now on until ctx ends, then closes the channel. A reader that is
+	// too slow misses messages; nothing else is held up.
+	Tap(ctx context.Context, topic string) (<-chan *message.Message, error)
+}
+
+// Requester is implemented by transports through which an answer to a published message can come back to this host.
+type Requester interface {
+	// Expect prepares for one answer. The metadata keys reply_to and correlation_id of the published message must
+	// be set to the returned values. The channel yields at most one message. cancel must be called.
+	Expect(ctx context.Context) (replyTo, correlationID string, answer <-chan *message.Message, cancel func(), err error)
+}
+
+// Use says what a pipeline wants from a topic.
+type Use int
+
+const (
+	// Consume is the use of `from`.
+	Consume Use = iota + 1
+	// Produce is the use of `to` and of every other reference to a topic.
+	Produce
+)
+
+// Topic is what a transport says of one of its topics before anything is started.
+type Topic struct {
+	// Window is the most unsettled messages that one consumer holds (prefetch). At least 1.
+	Window int
+	// Broker means that messages stay with a broker until acked, and come again if they aren't.
+	Broker bool
+	// Impatient means that a caller waits for each message and can't wait for long: while a pipeline is paused its
+	// messages are answered with unavailable.
+	Impatient bool
+	// Stream names what a consumer takes from for itself, such as a queue: two pipelines whose Stream is the same
+	// would share its messages. Empty if each consumer gets every message.
+	Stream string
+	// Warning is a sentence for the user about a topic that is legal but perhaps not meant, such as a near miss of a name.
+	Warning string
+}
+
+// Config is a transport's configuration: a pointer to a struct whose exported fields have toml and doc tags. An optional
+// method Validate() error reports all problems, joined, each made with [Invalid].
+type Config interface {
+	// Topic describes a topic for a use. The error, for a topic that can't be used so, says what is possible.
+	Topic(name string, use Use) (Topic, error)
+	// New builds the transport. It does no I/O.
+	New(env Env) (Transport, error)
+}
+
+// Binder is implemented by configurations of transports that listen.
+type Binder interface {
+	// Binds returns the addresses to be bound, as net.Listen takes them, by their TOML key.
+	Binds() map[string]string
+}
+
+// Env is what the host lends to a transport.
+type Env struct {
+	// Name is the transport's name in the configuration.
+	Name string
+	// Host is the host's name, stable over restarts.
+	Host string
+	// Logger carries the transport's name already.
+	Logger *slog.Logger
+	// Now is the wall clock for times in messages.
+	Now func() time.Time
+	// Registerer takes the transport's metrics; it adds the label "transport" already.
+	Registerer prometheus.Registerer
+}
+
+// Plugin describes a transport to the registry.
+type Plugin struct {
+	// Name is what `type = "name"` says.
+	Name string
+	// Summary is one line.
+	Summary string
+	// Description is Markdown for the transport's page.
+	Description string
+	// Devices says that the transport implements device.Provider.
+	Devices bool
+	// Config returns a new configuration with every default set.
+	Config func() Config
+}
+
+const kind = "transport"
+
+func init() { plugin.Define[Config](kind) }
+
+// Register makes a transport known. Call it from an init function. It panics if the name is taken.
+func Register(p Plugin) {
+	plugin.Register(kind, plugin.Info{
+		Name: p.Name, Summary: p.Summary, Description: p.Description, Extra: p,
+		New: func() any { return p.Config() },
+	})
+}
+
+// Invalid returns an error for Validate that belongs to one field, named by its TOML key.
+func Invalid(field, format string, args ...any) error {
+	return plugin.Invalid(field, format, args...)
+}
+
+// TopicRef names a topic of a transport: "broker:commands". Fields of this type are checked before anything starts.
+type TopicRef string
+
+// References marks the type for the configuration decoder.
+func (TopicRef) References() string { return "topic" }
+
+// Split returns the transport's name and the topic.
+func (r TopicRef) Split() (transport, topic string, err error) {
+	transport, topic, ok := strings.Cut(string(r), ":")
+	if !ok || transport == "" || topic == "" {
+		return "", "", fmt.Errorf("%q is not of the form transport:topic", string(r))
+	}
+	return transport, topic, nil
+}
+
+// DevicesRef names a transport that holds devices.
+type DevicesRef string
+
+// References marks the type for the configuration decoder.
+func (DevicesRef) References() string { return "devices" }
+
+// Secret is a string that is never printed. Convert it with string() where it is used.
+type Secret string
+
+// String hides the secret.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return "[redacted]"
+}
+
+// GoString hides the secret.
+func (s Secret) GoString() string { return s.String() }
+
+// MarshalText hides the secret.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// LogValue hides the secret.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
