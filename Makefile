@@ -1,0 +1,71 @@
+# Everything that the project does to itself. `make` alone lists it.
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  := -X main.version=$(VERSION)
+BIN      := $(CURDIR)/bin
+LINTER   := $(BIN)/golangci-lint
+LINT_VERSION := v2.15.0
+
+# More flags for go test, such as TESTFLAGS='-run TestRun -v'; and what to test.
+TESTFLAGS ?=
+PACKAGES  ?= ./...
+FUZZTIME  ?= 10s
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+.PHONY: build
+build: ## build bin/pentrough and bin/devsim
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+
+.PHONY: run
+run: ## run the embedded quickstart
+	$(GO) run ./cmd/pentrough run
+
+.PHONY: test
+test: tools ## run all tests with the race detector, on private brokers
+	$(GO) run ./internal/testenv/withbroker $(GO) test -race -timeout 10m $(TESTFLAGS) $(PACKAGES)
+
+.PHONY: tools
+tools: ## install what the tests need from Debian, if it is missing
+	@.ci/tools
+
+.PHONY: lint
+lint: $(LINTER) ## check formatting, go vet and the chosen linters
+	$(LINTER) fmt --diff
+	$(GO) vet ./...
+	$(LINTER) run
+
+$(LINTER):
+	GOBIN=$(BIN) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+
+.PHONY: fmt
+fmt: $(LINTER) ## format the code
+	$(LINTER) fmt
+
+.PHONY: docs
+docs: ## write the generated pages
+	$(GO) generate ./...
+
+.PHONY: check
+check: docs ## fail if generated files or go.mod are not current
+	$(GO) mod tidy -diff
+	@changed=$$(git status --porcelain -- docs configs); \
+	if [ -n "$$changed" ]; then \
+		echo "generated files are not current; commit what 'make docs' wrote:"; echo "$$changed"; git diff -- docs configs; exit 1; \
+	fi
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (10s)
+	@set -e; for package in $$($(GO) list $(PACKAGES)); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "$$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf $(BIN)
