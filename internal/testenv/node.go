@@ -1,0 +1,253 @@
+package testenv
+
+import (
+	"bufio"
+	"crypto/rand"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"golang.org/x/sys/unix"
+)
+
+// bootTimeout is generous, as several nodes may boot at once on few cores.
+const bootTimeout = 2 * time.Minute
+
+//go:embed node.sh
+var owner string
+
+// Node is a private broker, to be killed and started again at will. Its methods are for one goroutine.
+type Node struct {
+	*Server
+	// Folder holds everything of the node; out and log/ say what it did.
+	Folder string
+
+	port     int
+	cmd      *exec.Cmd
+	commands io.WriteCloser
+	replies  *bufio.Reader
+}
+
+// NewNode starts a private node and takes it down when the test ends.
+func NewNode(t testing.TB) *Node {
+	t.Helper()
+	n, err := Start()
+	if err != nil {
+		t.Fatalf("test broker: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Errorf("closing the test broker: %v", err)
+		}
+	})
+	return n
+}
+
+// VHost makes a virtual host and returns its AMQP URL. It goes with the node.
+func (n *Node) VHost(t testing.TB) string {
+	t.Helper()
+	name := vhostName(t)
+	if err := n.vhosts.add(name); err != nil {
+		t.Fatalf("adding virtual host %s: %v", name, err)
+	}
+	return vhostURL(n.url, name)
+}
+
+// Ctl runs rabbitmqctl against the node and returns what it printed.
+func (n *Node) Ctl(t testing.TB, args ...string) string {
+	t.Helper()
+	out, err := ctl(n.Folder, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// Kill ends the node with SIGKILL, as a crash of its machine would, and waits until it is gone.
+func (n *Node) Kill(t testing.TB) { n.must(t, "kill") }
+
+// Stop ends the node in an orderly way and waits until it is gone.
+func (n *Node) Stop(t testing.TB) { n.must(t, "stop") }
+
+func (n *Node) must(t testing.TB, word string) {
+	t.Helper()
+	if _, err := n.tell(word); err != nil {
+		t.Fatalf("test broker: %s: %v", word, err)
+	}
+}
+
+// Start starts the node again on the same port and data, and waits until it takes connections.
+func (n *Node) Start(t testing.TB) {
+	t.Helper()
+	if err := n.boot(); err != nil {
+		t.Fatalf("test broker: %v", err)
+	}
+}
+
+// Restart is Stop and Start.
+func (n *Node) Restart(t testing.TB) {
+	t.Helper()
+	n.Stop(t)
+	n.Start(t)
+}
+
+// Start starts a node outside of a test. It ends with Close, or with this process.
+func Start() (*Node, error) {
+	// A port that was free a moment ago may be taken by the time the node binds it.
+	var errs []error
+	for range 3 {
+		n, err := launch()
+		if err != nil {
+			return nil, errors.Join(append(errs, err)...)
+		}
+		if err = n.boot(); err == nil {
+			return n, nil
+		}
+		errs = append(errs, err, n.Close())
+	}
+	return nil, errors.Join(errs...)
+}
+
+// Close takes the node down and removes its folder.
+func (n *Node) Close() error {
+	if err := n.commands.Close(); err != nil {
+		return err
+	}
+	return n.cmd.Wait()
+}
+
+func launch() (*Node, error) {
+	bin, err := scripts()
+	if err != nil {
+		return nil, err
+	}
+	var ports [3]int
+	for i := range ports {
+		if ports[i], err = freePort(); err != nil {
+			return nil, err
+		}
+	}
+	folder, err := os.MkdirTemp("", "pentrough-rabbitmq-")
+	if err != nil {
+		return nil, err
+	}
+	env, err := furnish(folder, ports[0], ports[1], ports[2])
+	if err != nil {
+		return nil, err
+	}
+	// Descriptors that this process was given without close-on-exec, such as a lock of the shell that started it, must not
+	// live on in the node.
+	if err := unix.CloseRange(3, 1<<30, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("marking inherited descriptors close-on-exec: %w", err)
+	}
+	cmd := exec.Command("sh", "-c", owner, "rabbitmq-owner", folder, fmt.Sprint(ports[2]), bin)
+	cmd.Dir = folder
+	cmd.Env = append(os.Environ(), env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	commands, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	replies, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting sh: %w", err)
+	}
+	return &Node{
+		Server:   &Server{url: fmt.Sprintf("amqp://guest:guest@127.0.0.1:%d/", ports[0]), vhosts: ctlHosts{folder: folder}},
+		Folder:   folder,
+		port:     ports[0],
+		cmd:      cmd,
+		commands: commands,
+		replies:  bufio.NewReader(replies),
+	}, nil
+}
+
+// furnish writes what the node reads and returns its environment, which rabbitmqctl needs too.
+func furnish(folder string, port, distPort, epmdPort int) ([]string, error) {
+	in := func(name string) string { return filepath.Join(folder, name) }
+	env := []string{
+		"HOME=" + folder,
+		"LC_ALL=C.UTF-8",
+		"ERL_EPMD_ADDRESS=127.0.0.1",
+		fmt.Sprintf("ERL_EPMD_PORT=%d", epmdPort),
+		"ERL_CRASH_DUMP=" + in("crash.dump"),
+		fmt.Sprintf("RABBITMQ_NODENAME=pentrough-%d@localhost", port),
+		fmt.Sprintf("RABBITMQ_DIST_PORT=%d", distPort),
+		"RABBITMQ_MNESIA_BASE=" + in("data"),
+		"RABBITMQ_LOG_BASE=" + in("log"),
+		"RABBITMQ_PID_FILE=" + in("pid"),
+		"RABBITMQ_CONFIG_FILE=" + in("rabbitmq.conf"),
+		"RABBITMQ_ADVANCED_CONFIG_FILE=" + in("advanced.config"),
+		"RABBITMQ_CONF_ENV_FILE=" + in("rabbitmq-env.conf"),
+		"RABBITMQ_GENERATED_CONFIG_DIR=" + in("config"),
+		"RABBITMQ_ENABLED_PLUGINS_FILE=" + in("enabled_plugins"),
+		// An idle node leaves the cores to the tests.
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=+sbwt none +sbwtdcpu none +sbwtdio none",
+	}
+	conf := fmt.Sprintf("listeners.tcp.1 = 127.0.0.1:%d\ndisk_free_limit.absolute = 1MB\nvm_memory_high_watermark.absolute = 4GB\n", port)
+	return env, errors.Join(
+		os.WriteFile(in("environment"), []byte(strings.Join(env, "\n")+"\n"), 0o600),
+		os.WriteFile(in("rabbitmq.conf"), []byte(conf), 0o600),
+		os.WriteFile(in("rabbitmq-env.conf"), nil, 0o600),
+		os.WriteFile(in("enabled_plugins"), []byte("[].\n"), 0o600),
+		os.WriteFile(in(".erlang.cookie"), []byte(rand.Text()), 0o400),
+	)
+}
+
+// freePort picks a port below the range from which the kernel serves outgoing connections, so that none of them takes it
+// while the node is down.
+func freePort() (int, error) {
+	for range 100 {
+		i, err := rand.Int(rand.Reader, big.NewInt(10_000))
+		if err != nil {
+			return 0, err
+		}
+		port := 20_000 + int(i.Int64())
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue
+		}
+		return port, l.Close()
+	}
+	return 0, errors.New("no free port between 20000 and 29999 on 127.0.0.1")
+}
+
+// tell has the owner do something and returns its answer.
+func (n *Node) tell(word string) (string, error) {
+	if _, err := fmt.Fprintln(n.commands, word); err != nil {
+		return "", err
+	}
+	line, err := n.replies.ReadString('\n')
+	return strings.TrimSpace(line), err
+}
+
+func (n *Node) boot() error {
+	if _, err := n.tell("start"); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(bootTimeout); ; time.Sleep(50 * time.Millisecond) {
+		conn, err := amqp.Dial(n.url)
+		if err == nil {
+			return conn.Close()
+		}
+		alive, tellErr := n.tell("alive")
+		if tellErr != nil || alive != "yes" || time.Now().After(deadline) {
+			out, _ := os.ReadFile(filepath.Join(n.Folder, "out"))
+			return fmt.Errorf("booting RabbitMQ: %w; it printed:\n%s", err, out)
+		}
+	}
+}

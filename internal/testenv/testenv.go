@@ -1,0 +1,108 @@
+// Package testenv gives tests real RabbitMQ brokers: nodes of their own on free ports of 127.0.0.1, with their own data
+// folders, that need no service to run and disturb none.
+//
+// A test that only needs a broker calls [Broker] and takes a virtual host of its own from it:
+//
+//	url := testenv.Broker(t).VHost(t)
+//
+// A test that kills, stops or throttles a broker takes a private one with [NewNode]. A node boots in 6 to 16 seconds, so
+// the packages of one test run share one when the run is started through
+//
+//	go run ./internal/testenv/withbroker go test ./...
+//
+// Without that each test process starts its own. PENTROUGH_TEST_AMQP_URL names a running broker to be used instead; its
+// management API (PENTROUGH_TEST_MANAGEMENT_URL, or port 15672 of the same host) then makes the virtual hosts.
+package testenv
+
+import (
+	"crypto/rand"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// The variables by which a test run is told of a broker.
+const (
+	// AMQPURL names a running broker.
+	AMQPURL = "PENTROUGH_TEST_AMQP_URL"
+	// ManagementURL names that broker's management API, with user and password.
+	ManagementURL = "PENTROUGH_TEST_MANAGEMENT_URL"
+	// NodeFolder is the folder of the node that withbroker started; rabbitmqctl reaches the node through it.
+	NodeFolder = "PENTROUGH_TEST_RABBITMQ_FOLDER"
+)
+
+var shared = sync.OnceValues(func() (*Server, error) {
+	url := os.Getenv(AMQPURL)
+	switch folder := os.Getenv(NodeFolder); {
+	case url == "":
+		// Nobody closes it: it goes when this process does, however that ends.
+		n, err := Start()
+		if err != nil {
+			return nil, err
+		}
+		return n.Server, nil
+	case folder != "":
+		return &Server{url: url, vhosts: ctlHosts{folder: folder}}, nil
+	default:
+		return named(url, os.Getenv(ManagementURL))
+	}
+})
+
+// Broker returns the broker that the whole process shares, and starts it if need be. It must not be stopped or throttled.
+func Broker(t testing.TB) *Server {
+	t.Helper()
+	s, err := shared()
+	if err != nil {
+		t.Fatalf("test broker: %v", err)
+	}
+	return s
+}
+
+// Server is a running broker.
+type Server struct {
+	url    string
+	vhosts vhosts
+}
+
+// URL is the AMQP URL of the default virtual host, with user and password.
+func (s *Server) URL() string { return s.url }
+
+// VHost makes a virtual host for one test and returns its AMQP URL. It is deleted when the test ends.
+func (s *Server) VHost(t testing.TB) string {
+	t.Helper()
+	name := vhostName(t)
+	if err := s.vhosts.add(name); err != nil {
+		t.Fatalf("adding virtual host %s: %v", name, err)
+	}
+	t.Cleanup(func() {
+		if err := s.vhosts.remove(name); err != nil {
+			t.Errorf("deleting virtual host %s: %v", name, err)
+		}
+	})
+	return vhostURL(s.url, name)
+}
+
+// vhosts adds and removes virtual hosts in which the URL's user may do everything.
+type vhosts interface {
+	add(name string) error
+	remove(name string) error
+}
+
+var notInName = regexp.MustCompile(`[^A-Za-z0-9]+`)
+
+// vhostName is readable in the broker's log and needs no escaping in a URL or an Erlang term.
+func vhostName(t testing.TB) string {
+	name := notInName.ReplaceAllString(t.Name(), "-")
+	return name[:min(len(name), 60)] + "-" + strings.ToLower(rand.Text()[:8])
+}
+
+// VHostOf returns the virtual host that an AMQP URL of this package names, as rabbitmqctl's -p takes it.
+func VHostOf(amqpURL string) string {
+	return amqpURL[strings.LastIndexByte(amqpURL, '/')+1:]
+}
+
+func vhostURL(server, name string) string {
+	return server[:strings.LastIndexByte(server, '/')+1] + name
+}
