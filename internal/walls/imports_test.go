@@ -1,0 +1,169 @@
+package walls
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/pentrough/pentrough"
+
+// listed is what `go list -json` says of a package.
+type listed struct {
+	Dir          string
+	ImportPath   string
+	Name         string
+	Export       string
+	Standard     bool
+	GoFiles      []string
+	Imports      []string
+	TestImports  []string
+	XTestImports []string
+}
+
+// inside returns the package's path inside the module.
+func (p listed) inside() string { return strings.TrimPrefix(p.ImportPath, module+"/") }
+
+// goList runs `go list -json` in the module's root.
+func goList(t *testing.T, args ...string) []listed {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list", "-json"}, args...)...)
+	cmd.Dir = filepath.Join("..", "..")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list %v: %v\n%s", args, err, stderr.Bytes())
+	}
+	var pkgs []listed
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return pkgs
+		} else if err != nil {
+			t.Fatalf("reading go list's answer: %v", err)
+		}
+		pkgs = append(pkgs, p)
+	}
+}
+
+// ours keeps the imports that lie in this module, as paths inside it.
+func ours(imports []string) []string {
+	var in []string
+	for _, i := range imports {
+		if rest, ok := strings.CutPrefix(i, module+"/"); ok {
+			in = append(in, rest)
+		}
+	}
+	return in
+}
+
+func TestImportsRunOneWay(t *testing.T) {
+	pkgs := goList(t, "./...")
+	if len(pkgs) < len(contracts) {
+		t.Fatalf("go list found %d packages", len(pkgs))
+	}
+	for _, p := range pkgs {
+		for _, to := range ours(p.Imports) {
+			if why := wrong(p.inside(), to); why != "" {
+				t.Error(why)
+			}
+		}
+		if slices.Contains(p.Imports, "testing") {
+			if r, _, _ := roomOf(p.inside()); r != suite && r != testInner {
+				t.Errorf("%s imports testing outside of its tests", p.inside())
+			}
+		}
+	}
+}
+
+// Tests may use suites, the test environment and what is above them, but a plugin's own tests show what a plugin author can
+// do: they use contracts, suites and the test environment.
+func TestLeavesAreTestedWithoutAHost(t *testing.T) {
+	for _, p := range goList(t, "./...") {
+		from := p.inside()
+		r, folder, _ := roomOf(from)
+		if r != leaf {
+			continue
+		}
+		for _, to := range ours(append(p.TestImports, p.XTestImports...)) {
+			switch toRoom, toFolder, _ := roomOf(to); toRoom {
+			case contract, suite, testInner:
+			case leaf:
+				if toFolder != folder && !strings.HasPrefix(toFolder, "transports/codec/") {
+					t.Errorf("a test of %s imports the leaf %s", from, to)
+				}
+			default:
+				t.Errorf("a test of %s imports %s", from, to)
+			}
+		}
+	}
+}
+
+func TestWrongImportsAreSeen(t *testing.T) {
+	for _, c := range []struct{ from, to string }{
+		{"transports/amqp", "transports/tcp"},
+		{"transports/amqp", "handlers"},
+		{"transports/tcp", "transports/codec/line"},
+		{"transports/device", "router"},
+		{"handlers/deliver", "handlers/command"},
+		{"handlers/deliver", "internal/plugin"},
+		{"handlers", "handlers/deliver"},
+		{"handlers/deliver", "router/middleware"},
+		{"router", "transports/amqp"},
+		{"router", "configs"},
+		{"router/middleware/retry", "router"},
+		{"configs", "handlers/deliver"},
+		{"internal/plugin", "handlers"},
+		{"internal/admin", "handlers/deliver"},
+		{"cmd/pentrough", "handlers/handlertest"},
+		{"cmd/pentrough", "internal/testenv"},
+		{"cmd/devsim", "router"},
+		{"pkg/util", "handlers"},
+	} {
+		if wrong(c.from, c.to) == "" {
+			t.Errorf("%s may import %s", c.from, c.to)
+		}
+	}
+	for _, c := range []struct{ from, to string }{
+		{"transports/amqp", "transports"},
+		{"transports/tcp", "transports/device"},
+		{"handlers/deliver", "handlers"},
+		{"handlers/handlertest", "handlers"},
+		{"router", "router/middleware"},
+		{"router/middleware", "handlers"},
+		{"cmd/pentrough", "handlers/deliver"},
+		{"transports/codec", "internal/plugin"},
+	} {
+		if why := wrong(c.from, c.to); why != "" {
+			t.Error(why)
+		}
+	}
+}
+
+// Only one file of the program names its plugins, so that a build with other plugins replaces one file.
+func TestPluginsAreNamedInOneFile(t *testing.T) {
+	for _, p := range goList(t, "./cmd/...") {
+		for _, file := range p.GoFiles {
+			f := parseImports(t, filepath.Join(p.Dir, file))
+			for _, i := range f {
+				r, _, _ := roomOf(strings.TrimPrefix(i.path, module+"/"))
+				named := p.inside() == "cmd/pentrough" && file == "plugins.go"
+				switch {
+				case strings.HasPrefix(i.path, module) && r == leaf && !named:
+					t.Errorf("%s/%s imports the leaf %s", p.inside(), file, i.path)
+				case i.blank && !named:
+					t.Errorf("%s/%s has a blank import, of %s", p.inside(), file, i.path)
+				case named && !i.blank:
+					t.Errorf("%s/%s imports %s for its names", p.inside(), file, i.path)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,115 @@
+package walls
+
+import (
+	"path"
+	"slices"
+	"strings"
+)
+
+// room is the part of the house that a package belongs to.
+type room int
+
+const (
+	command   room = iota // cmd/...
+	config                // configs
+	routing               // router
+	contract              // what plugin authors import
+	leaf                  // a plugin
+	suite                 // a contract's conformance tests
+	inner                 // internal/... but internal/plugin
+	registry              // internal/plugin
+	testInner             // internal/... that only tests use
+)
+
+func (r room) String() string {
+	return [...]string{"command", "configs", "router", "contract", "leaf", "suite", "internal", "internal/plugin", "test environment"}[r]
+}
+
+var contracts = []string{"handlers", "transports", "transports/device", "transports/codec", "router/middleware"}
+
+// roomOf returns the room of a package, named by its path inside the module, and for a leaf or a suite the folder that it is
+// or lies in.
+func roomOf(pkg string) (r room, folder string, ok bool) {
+	switch {
+	case strings.HasPrefix(pkg, "cmd/"):
+		return command, pkg, true
+	case pkg == "configs":
+		return config, pkg, true
+	case pkg == "router":
+		return routing, pkg, true
+	case slices.Contains(contracts, pkg):
+		return contract, pkg, true
+	case pkg == "internal/plugin":
+		return registry, pkg, true
+	case pkg == "internal/walls" || strings.HasPrefix(pkg, "internal/testenv"):
+		return testInner, pkg, true
+	case strings.HasPrefix(pkg, "internal/"):
+		return inner, pkg, true
+	}
+	// The longest contract above it decides: transports/codec/line belongs to transports/codec.
+	above := ""
+	for _, c := range contracts {
+		if strings.HasPrefix(pkg, c+"/") && len(c) > len(above) {
+			above = c
+		}
+	}
+	if above == "" {
+		return 0, "", false
+	}
+	name, _, _ := strings.Cut(strings.TrimPrefix(pkg, above+"/"), "/")
+	if strings.HasSuffix(name, "test") {
+		return suite, path.Join(above, name), true
+	}
+	return leaf, path.Join(above, name), true
+}
+
+// mayImport says for each room what its packages may import beside themselves, tests excepted.
+var mayImport = map[room][]room{
+	command:   {config, routing, contract, leaf, inner, registry},
+	config:    {routing, contract, inner, registry},
+	routing:   {contract, inner, registry},
+	contract:  {contract, registry},
+	leaf:      {contract},
+	suite:     {contract, suite},
+	inner:     {contract, inner, registry},
+	registry:  {},
+	testInner: {testInner},
+}
+
+// never lists what the rooms would allow and the design does not: no package below the first imports one at or below the second.
+var never = [][2]string{
+	{"transports", "handlers"},
+	{"transports", "router"},
+	{"handlers", "router"},
+	{"cmd/devsim", "router"},
+	{"cmd/devsim", "configs"},
+}
+
+// within reports whether pkg is folder or lies below it.
+func within(pkg, folder string) bool {
+	return pkg == folder || strings.HasPrefix(pkg, folder+"/")
+}
+
+// wrong says why package from may not import package to, or returns "".
+func wrong(from, to string) string {
+	fromRoom, fromFolder, ok := roomOf(from)
+	if !ok {
+		return "package " + from + " belongs to no room of the house"
+	}
+	toRoom, toFolder, ok := roomOf(to)
+	if !ok {
+		return "package " + to + " belongs to no room of the house"
+	}
+	for _, n := range never {
+		if within(from, n[0]) && within(to, n[1]) {
+			return from + " imports " + to + ": nothing below " + n[0] + " knows of " + n[1]
+		}
+	}
+	if fromFolder == toFolder || slices.Contains(mayImport[fromRoom], toRoom) {
+		return ""
+	}
+	if fromRoom == leaf && toRoom == leaf {
+		return from + " imports " + to + ": a leaf never imports another leaf"
+	}
+	return from + " (" + fromRoom.String() + ") imports " + to + " (" + toRoom.String() + ")"
+}
