@@ -30,6 +30,9 @@ type Outcome struct {
 	Messages []*message.Message
 	// Err is why the message was given up, nil if it was handled. Its kind says whose fault it was.
 	Err error
+	// Code says in HTTP's terms what Err's kind is, for a transport that answers a caller: 200 for a message that was handled or
+	// dropped on purpose, 400 permanent, 500 retryable, 503 unavailable. Zero with an Err counts as 500.
+	Code int
 	// ID is the message's id, as described by the handler.
 	ID string
 	// Published says that at least one message went to a destination.

@@ -1,0 +1,242 @@
+// Package transporttest holds what every transport is measured by: the duties that package transports states, as tests.
+//
+// A transport author calls [Run] from a test with a [Harness] that says how to build the transport and how a message
+// comes into it from outside. Run acts as the host does: it asks the configuration about the topic, builds, starts,
+// subscribes, acks and closes.
+package transporttest
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+const (
+	// patience is how long something that must happen may take.
+	patience = 20 * time.Second
+	// quiet is how long something that must not happen is waited for.
+	quiet = 150 * time.Millisecond
+	// maxWindow keeps the window's test small.
+	maxWindow = 100
+)
+
+// Harness describes the transport under test.
+type Harness struct {
+	// Config returns a fresh configuration: whatever it listens on or consumes from shares nothing with earlier
+	// ones. Its topic's window must be from 4 to 100, and buffers must hold twice that.
+	Config func(t *testing.T) transports.Config
+
+	// Topic is the topic that the suite consumes from.
+	Topic string
+
+	// Put brings messages into Topic from outside, in this order, and returns when the transport has all of them,
+	// before they are handed out or settled. It leaves no goroutine behind once the transport is closed.
+	Put func(t *testing.T, tr transports.Transport, payloads ...string)
+
+	// Read returns what Put was given for a message. Nil: it is the message's payload.
+	Read func(msg *message.Message) string
+
+	// Redelivers says that a message that is nacked while its subscription lives is handed out again by it.
+	Redelivers bool
+
+	// Returns says that what a cancelled subscription left unacked is handed out again, first and in order, by the
+	// next one.
+	Returns bool
+}
+
+// Run tests one transport.
+func Run(t *testing.T, h Harness) {
+	for _, c := range []struct {
+		name string
+		run  func(f *fixture)
+	}{
+		{"order without acks", orderWithoutAcks},
+		{"window", window},
+		{"cancel without messages", cancelWithoutMessages},
+		{"cancel honours acks", cancelHonoursAcks},
+		{"nack", nack},
+		{"nack after cancel", nackAfterCancel},
+		{"subscribe again", subscribeAgain},
+		{"message contexts", messageContexts},
+		{"close of a subscriber", closeOfSubscriber},
+		{"two consumers", twoConsumers},
+		{"publish", publish},
+		{"publish from many", publishFromMany},
+		{"publish with a dead context", publishWithDeadContext},
+		{"close of a publisher", closeOfPublisher},
+		{"health", health},
+		{"quiesce", quiesce},
+		{"drain", drain},
+		{"tap", tap},
+		{"close", closing},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.run(start(t, h)) })
+	}
+}
+
+// fixture is one started transport.
+type fixture struct {
+	*testing.T
+	h      Harness
+	config transports.Config
+	topic  transports.Topic
+	tr     transports.Transport
+}
+
+func start(t *testing.T, h Harness) *fixture {
+	t.Helper()
+	before := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, before) })
+
+	config := h.Config(t)
+	topic, err := config.Topic(h.Topic, transports.Consume)
+	if err != nil {
+		t.Fatalf("asking about topic %q: %v", h.Topic, err)
+	}
+	if topic.Window < 4 || topic.Window > maxWindow {
+		t.Fatalf("the topic's window is %d; the suite needs 4 to %d", topic.Window, maxWindow)
+	}
+	tr, err := config.New(transports.Env{
+		Name:       "test",
+		Host:       "host-1",
+		Logger:     slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Now:        time.Now,
+		Registerer: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		t.Fatalf("building the transport: %v", err)
+	}
+	f := &fixture{T: t, h: h, config: config, topic: topic, tr: tr}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := tr.Start(ctx); err != nil {
+		t.Fatalf("starting the transport: %v", err)
+	}
+	t.Cleanup(f.close)
+	return f
+}
+
+func (f *fixture) close() {
+	f.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := f.tr.Close(ctx); err != nil {
+		f.Errorf("closing the transport: %v", err)
+	}
+}
+
+// put gives the messages to the transport.
+func (f *fixture) put(payloads ...string) {
+	f.Helper()
+	f.h.Put(f.T, f.tr, payloads...)
+}
+
+func (f *fixture) subscriber(pipeline string) message.Subscriber {
+	f.Helper()
+	s, err := f.tr.Subscriber(transports.Consumer{Pipeline: pipeline})
+	if err != nil {
+		f.Fatalf("making a subscriber for %s: %v", pipeline, err)
+	}
+	return s
+}
+
+func (f *fixture) subscribe(ctx context.Context, s message.Subscriber) <-chan *message.Message {
+	f.Helper()
+	out, err := s.Subscribe(ctx, f.h.Topic)
+	if err != nil {
+		f.Fatalf("subscribing to %s: %v", f.h.Topic, err)
+	}
+	return out
+}
+
+// next receives the message that Put gave as want.
+func (f *fixture) next(out <-chan *message.Message, want string) *message.Message {
+	f.Helper()
+	msg := f.receive(out)
+	if got := f.read(msg); got != want {
+		f.Fatalf("received %q, want %q", got, want)
+	}
+	return msg
+}
+
+func (f *fixture) receive(out <-chan *message.Message) *message.Message {
+	f.Helper()
+	select {
+	case msg, ok := <-out:
+		if !ok {
+			f.Fatal("the output is closed")
+		}
+		return msg
+	case <-time.After(patience):
+		f.Fatal("no message came")
+	}
+	return nil
+}
+
+func (f *fixture) read(msg *message.Message) string {
+	if f.h.Read != nil {
+		return f.h.Read(msg)
+	}
+	return string(msg.Payload)
+}
+
+// none holds that nothing comes and the output stays open.
+func (f *fixture) none(out <-chan *message.Message, why string) {
+	f.Helper()
+	select {
+	case msg, ok := <-out:
+		if !ok {
+			f.Fatalf("the output is closed: %s", why)
+		}
+		f.Fatalf("received %q: %s", f.read(msg), why)
+	case <-time.After(quiet):
+	}
+}
+
+// closed holds that the output closes without another message.
+func (f *fixture) closed(out <-chan *message.Message) {
+	f.Helper()
+	select {
+	case msg, ok := <-out:
+		if ok {
+			f.Fatalf("received %q, want a closed output", f.read(msg))
+		}
+	case <-time.After(patience):
+		f.Fatal("the output isn't closed")
+	}
+}
+
+// ack settles a message as the host does.
+func (f *fixture) ack(msgs ...*message.Message) {
+	f.Helper()
+	for _, msg := range msgs {
+		if r := transports.ReplyFrom(msg.Context()); r != nil {
+			r.Settle(transports.Outcome{Code: 200, ID: msg.Metadata[transports.MessageID]})
+		}
+		if !msg.Ack() {
+			f.Fatalf("message %q was settled already", f.read(msg))
+		}
+	}
+}
+
+// within holds that do returns.
+func (f *fixture) within(act string, do func()) {
+	f.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do()
+	}()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		f.Fatalf("%s doesn't return", act)
+	}
+}
