@@ -67,6 +67,21 @@ func Register(p Plugin) {
 	})
 }
 
+// Named returns a new configuration, with its defaults, of the codec of that name, for contracts that have a default codec;
+// nil if there is no such codec.
+func Named(name string) Config {
+	k, ok := plugin.Registered().Kind(kind)
+	if !ok {
+		return nil
+	}
+	info, ok := k.Lookup(name)
+	if !ok {
+		return nil
+	}
+	c, _ := info.New().(Config)
+	return c
+}
+
 // Invalid returns an error for Validate that belongs to one field, named by its TOML key.
 func Invalid(field, format string, args ...any) error {
 	return plugin.Invalid(field, format, args...)

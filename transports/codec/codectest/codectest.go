@@ -1,0 +1,391 @@
+// Package codectest is the conformance suite of framings. Every codec passes it:
+//
+//	func TestFraming(t *testing.T) {
+//		f, err := (&mycodec.Config{Max: 64}).New()
+//		...
+//		codectest.Run(t, f, []byte("hello"), []byte("42"))
+//	}
+//
+// Give it a small limit, so that the limit can be reached quickly.
+package codectest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/pentrough/pentrough/transports/codec"
+)
+
+// Run checks a framing whose stream shows where each payload ends. The examples are payloads that it can frame; at least
+// one is needed.
+func Run(t *testing.T, framing codec.Framing, examples ...[]byte) {
+	t.Helper()
+	run(t, suite{Framing: framing, bounded: true, examples: examples})
+}
+
+// RunUnbounded checks a framing whose stream doesn't show where payloads end: they come out in other pieces than they went in, and
+// only the bytes are the same.
+func RunUnbounded(t *testing.T, framing codec.Framing, examples ...[]byte) {
+	t.Helper()
+	run(t, suite{Framing: framing, examples: examples})
+}
+
+// Fuzz checks that no stream makes the framing panic, stall, look outside its data or depend on how the bytes are cut into
+// reads, and that whatever it accepts as a payload comes back as it was. The examples are those of [Run].
+func Fuzz(f *testing.F, framing codec.Framing, examples ...[]byte) {
+	f.Helper()
+	fuzz(f, suite{Framing: framing, bounded: true, examples: examples})
+}
+
+// FuzzUnbounded is [Fuzz] for framings of [RunUnbounded].
+func FuzzUnbounded(f *testing.F, framing codec.Framing, examples ...[]byte) {
+	f.Helper()
+	fuzz(f, suite{Framing: framing, examples: examples})
+}
+
+// largest is the largest limit with which the suite stays quick.
+const largest = 1 << 16
+
+type suite struct {
+	codec.Framing
+	bounded  bool
+	examples [][]byte
+}
+
+func run(t *testing.T, s suite) {
+	t.Helper()
+	if len(s.examples) == 0 {
+		t.Fatal("codectest needs at least one example")
+	}
+	if n := s.Max(); n < 1 || n > largest {
+		t.Fatalf("Max() is %d; the suite needs a framing with a limit from 1 to %d", n, largest)
+	}
+	for _, check := range []struct {
+		name string
+		f    func(*testing.T)
+	}{
+		{"round trip", s.roundTrip},
+		{"every cut", s.everyCut},
+		{"several frames in one read", s.severalFrames},
+		{"nothing stripped", s.nothingStripped},
+		{"limit", s.limit},
+		{"memory", s.memory},
+		{"concurrent use", s.concurrentUse},
+		{"any payloads in any pieces", s.property},
+	} {
+		t.Run(check.name, check.f)
+	}
+}
+
+func fuzz(f *testing.F, s suite) {
+	var all []byte
+	for i, example := range s.examples {
+		frame, err := s.Append(nil, example)
+		if err != nil {
+			f.Fatalf("Append(%q): %v", example, err)
+		}
+		f.Add(frame, uint8(i))
+		all = append(all, frame...)
+		f.Add(all, uint8(3))
+		f.Add(example, uint8(0))
+	}
+	f.Fuzz(func(t *testing.T, data []byte, piece uint8) {
+		whole, wholeErr := s.read(data)
+		cut, cutErr := s.read(slices.Collect(slices.Chunk(data, int(piece)+1))...)
+		if err := s.same(cut, whole); err != nil {
+			t.Fatalf("read in pieces of %d: %v", int(piece)+1, err)
+		}
+		if (wholeErr == nil) != (cutErr == nil) {
+			t.Fatalf("read at once: %v; read in pieces of %d: %v", wholeErr, int(piece)+1, cutErr)
+		}
+		for _, err := range []error{wholeErr, cutErr} {
+			if err != nil && !errors.Is(err, codec.ErrFrame) {
+				t.Fatal(err)
+			}
+		}
+		frame, err := s.append(data)
+		if err != nil {
+			if !errors.Is(err, codec.ErrPayload) {
+				t.Fatal(err)
+			}
+			return
+		}
+		back, err := s.read(frame)
+		if err == nil {
+			err = s.same(back, [][]byte{data})
+		}
+		if err != nil {
+			t.Fatalf("%q was accepted as a payload: %v", data, err)
+		}
+	})
+}
+
+// append frames payload, and checks what Append owes for its destination.
+func (s suite) append(payload []byte) ([]byte, error) {
+	const before = "what was there"
+	original := bytes.Clone(payload)
+	dst := append(make([]byte, 0, len(before)+1), before...)
+	out, err := s.Append(dst, payload)
+	switch {
+	case !bytes.Equal(payload, original):
+		return nil, fmt.Errorf("appending %q changed the payload to %q", original, payload)
+	case string(dst) != before:
+		return nil, fmt.Errorf("appending %q changed what was in dst to %q", original, dst)
+	case err != nil && !errors.Is(err, codec.ErrPayload):
+		return nil, fmt.Errorf("appending %q: an error that isn't of kind codec.ErrPayload: %w", original, err)
+	case err != nil && string(out) != before:
+		return nil, fmt.Errorf("appending %q was refused, but returned dst as %q", original, out)
+	case err != nil:
+		return nil, err
+	case !bytes.HasPrefix(out, []byte(before)):
+		return nil, fmt.Errorf("appending %q to %q returned %q", original, before, out)
+	}
+	return out[len(before):], nil
+}
+
+func (s suite) mustAppend(t *testing.T, payload []byte) []byte {
+	t.Helper()
+	frame, err := s.append(payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return frame
+}
+
+// read feeds the pieces of a stream to Split as a connection does, with a buffer that never grows beyond Max, and returns
+// copies of the payloads. An error of kind ErrFrame is the stream's, any other is a broken promise.
+func (s suite) read(pieces ...[]byte) ([][]byte, error) {
+	var payloads [][]byte
+	var buffer []byte
+	for _, piece := range pieces {
+		for len(piece) > 0 {
+			n := min(len(piece), s.Max()-len(buffer))
+			buffer, piece = append(buffer, piece[:n]...), piece[n:]
+			for len(buffer) > 0 {
+				advance, payload, err := s.split(buffer)
+				if err != nil {
+					return payloads, err
+				}
+				if advance == 0 {
+					break
+				}
+				if payload != nil {
+					payloads = append(payloads, bytes.Clone(payload))
+				}
+				buffer = buffer[advance:]
+			}
+			if len(buffer) == s.Max() {
+				return payloads, fmt.Errorf("split saw Max() = %d bytes and found neither a frame nor an error in %q", s.Max(), buffer)
+			}
+			buffer = bytes.Clone(buffer)
+		}
+	}
+	return payloads, nil
+}
+
+// split checks what Split owes for one call.
+func (s suite) split(data []byte) (int, []byte, error) {
+	original := bytes.Clone(data)
+	advance, payload, err := s.Split(data)
+	switch {
+	case !bytes.Equal(data, original):
+		return 0, nil, fmt.Errorf("splitting %q changed the data to %q", original, data)
+	case err != nil && !errors.Is(err, codec.ErrFrame):
+		return 0, nil, fmt.Errorf("splitting %q: an error that isn't of kind codec.ErrFrame: %w", original, err)
+	case err != nil:
+		return 0, nil, err
+	case advance < 0 || advance > len(data):
+		return 0, nil, fmt.Errorf("splitting %d bytes advanced by %d", len(data), advance)
+	case advance == 0 && payload != nil:
+		return 0, nil, fmt.Errorf("splitting %q returned the payload %q without using up anything", original, payload)
+	case !within(data[:advance], payload):
+		return 0, nil, fmt.Errorf("splitting %q returned a payload that isn't a part of it", original)
+	}
+	return advance, payload, nil
+}
+
+// within reports whether part is a slice of whole.
+func within(whole, part []byte) bool {
+	if len(part) == 0 {
+		return true
+	}
+	for i := range whole {
+		if &whole[i] == &part[0] {
+			return i+len(part) <= len(whole)
+		}
+	}
+	return false
+}
+
+// same compares payloads, or only their bytes if the stream doesn't show where payloads end.
+func (s suite) same(got, want [][]byte) error {
+	equal := slices.EqualFunc(got, want, bytes.Equal)
+	if !s.bounded {
+		equal = bytes.Equal(bytes.Join(got, nil), bytes.Join(want, nil))
+	}
+	if !equal {
+		return fmt.Errorf("got the payloads %q, want %q", got, want)
+	}
+	return nil
+}
+
+func (s suite) expect(t *testing.T, want [][]byte, pieces ...[]byte) {
+	t.Helper()
+	got, err := s.read(pieces...)
+	if err == nil {
+		err = s.same(got, want)
+	}
+	if err != nil {
+		t.Fatalf("reading %q: %v", pieces, err)
+	}
+}
+
+func (s suite) roundTrip(t *testing.T) {
+	for _, example := range s.examples {
+		s.expect(t, [][]byte{example}, s.mustAppend(t, example))
+	}
+}
+
+func (s suite) everyCut(t *testing.T) {
+	for _, example := range s.examples {
+		frame := s.mustAppend(t, example)
+		for i := 1; i < len(frame); i++ {
+			s.expect(t, [][]byte{example}, frame[:i], frame[i:])
+			if got, err := s.read(frame[:i]); s.bounded && (err != nil || len(got) != 0) {
+				t.Fatalf("the first %d bytes of %q already gave %q, %v", i, frame, got, err)
+			}
+		}
+		s.expect(t, [][]byte{example}, slices.Collect(slices.Chunk(frame, 1))...)
+	}
+}
+
+func (s suite) severalFrames(t *testing.T) {
+	var stream []byte
+	var want [][]byte
+	for range 3 {
+		for _, example := range s.examples {
+			stream = append(stream, s.mustAppend(t, example)...)
+			want = append(want, example)
+		}
+	}
+	s.expect(t, want, stream)
+	advance, payload, err := s.split(stream)
+	if err != nil || advance == 0 || payload == nil {
+		t.Fatalf("splitting %q: advance %d, payload %q, %v", stream, advance, payload, err)
+	}
+}
+
+// nothingStripped offers payloads that tempt a framing to trim, escape or cut: each is refused or comes back as it was.
+func (s suite) nothingStripped(t *testing.T) {
+	tempting := []string{"", " ", "\t", "\r", "\n", "\r\n", "\x00", "\\", "\\n", "\x1b", "\x7f", "\xff", "\ufeff", "\u2028", "%", "+", "#", "\"", "{}"}
+	for _, extra := range tempting {
+		for _, example := range append([][]byte{nil}, s.examples...) {
+			for _, payload := range [][]byte{
+				slices.Concat([]byte(extra), example), slices.Concat(example, []byte(extra)), slices.Concat(example, []byte(extra), example),
+			} {
+				frame, err := s.append(payload)
+				if err == nil {
+					s.expect(t, [][]byte{payload}, frame)
+				} else if !errors.Is(err, codec.ErrPayload) {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+}
+
+func (s suite) limit(t *testing.T) {
+	for _, b := range []byte{'a', 0, 0xff, '\r', '\n'} {
+		endless := bytes.Repeat([]byte{b}, 2*s.Max()+1)
+		if _, err := s.read(endless); err != nil && !errors.Is(err, codec.ErrFrame) {
+			t.Fatalf("an endless stream of %q: %v", b, err)
+		}
+		if _, err := s.append(endless); !errors.Is(err, codec.ErrPayload) {
+			t.Fatalf("appending a payload of %d bytes, with Max() = %d: %v; want an error of kind codec.ErrPayload", len(endless), s.Max(), err)
+		}
+	}
+	for _, example := range s.examples {
+		if frame := s.mustAppend(t, example); len(frame) > s.Max() {
+			t.Fatalf("the frame of %q has %d bytes, Max() is %d", example, len(frame), s.Max())
+		}
+	}
+}
+
+// memory checks that a frame and its payload share nothing, and that an empty frame is told from no frame.
+func (s suite) memory(t *testing.T) {
+	for _, example := range s.examples {
+		payload := bytes.Clone(example)
+		frame, err := s.Append(nil, payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range payload {
+			payload[i] ^= 0xff
+		}
+		s.expect(t, [][]byte{example}, frame)
+	}
+	frame, err := s.append([]byte{})
+	if err != nil {
+		return
+	}
+	if _, payload, err := s.split(frame); err != nil || payload == nil || len(payload) != 0 {
+		t.Fatalf("the frame %q of an empty payload gave %#v, %v; want an empty slice that isn't nil", frame, payload, err)
+	}
+}
+
+func (s suite) concurrentUse(t *testing.T) {
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for _, example := range s.examples {
+				frame, err := s.append(example)
+				if err == nil {
+					var got [][]byte
+					if got, err = s.read(frame); err == nil {
+						err = s.same(got, [][]byte{example})
+					}
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func (s suite) property(t *testing.T) {
+	payload := rapid.OneOf(rapid.SliceOfN(rapid.Byte(), 0, min(64, s.Max()+1)), rapid.SampledFrom(s.examples))
+	rapid.Check(t, func(t *rapid.T) {
+		var stream []byte
+		var want [][]byte
+		for _, p := range rapid.SliceOfN(payload, 1, 8).Draw(t, "payloads") {
+			frame, err := s.append(p)
+			if err != nil {
+				if !errors.Is(err, codec.ErrPayload) {
+					t.Fatal(err)
+				}
+				continue
+			}
+			stream, want = append(stream, frame...), append(want, p)
+		}
+		var pieces [][]byte
+		for rest := stream; len(rest) > 0; {
+			n := rapid.IntRange(1, len(rest)).Draw(t, "piece")
+			pieces, rest = append(pieces, rest[:n]), rest[n:]
+		}
+		got, err := s.read(pieces...)
+		if err == nil {
+			err = s.same(got, want)
+		}
+		if err != nil {
+			t.Fatalf("reading %q: %v", pieces, err)
+		}
+	})
+}

@@ -1,0 +1,87 @@
+// Package line frames payloads as lines of text, the framing of most devices that a person can talk to with a terminal.
+//
+//	framing = "line"
+//	framing = { type = "line", max = 1024, terminator = "lf" }
+//
+// A line that comes in ends with LF, and one CR before it belongs to the ending. A line that goes out ends with CR LF
+// unless the terminator says otherwise.
+package line
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/pentrough/pentrough/transports/codec"
+)
+
+// Config is the line codec's configuration.
+type Config struct {
+	Max        int    `toml:"max" doc:"The longest line, without its ending, in either direction." unit:"bytes" min:"1" max:"16777216" example:"4096"`
+	Terminator string `toml:"terminator" doc:"The ending of lines that are sent. Lines that come in may end either way." enum:"crlf,lf" example:"\"crlf\""`
+}
+
+var defaults = Config{Max: 4096, Terminator: "crlf"}
+
+var terminators = map[string]string{"crlf": "\r\n", "lf": "\n"}
+
+func init() {
+	codec.Register(codec.Plugin{
+		Name:    "line",
+		Summary: "Lines of text that end with CR LF or LF.",
+		Description: "Each line is a payload. A payload that holds CR, LF or NUL, or is longer than `max`, can't be a line " +
+			"and is rejected; nothing is stripped or escaped. A device that sends a longer line is disconnected.",
+		Config: func() codec.Config {
+			c := defaults
+			return &c
+		},
+	})
+}
+
+// New builds the framing.
+func (c *Config) New() (codec.Framing, error) {
+	terminator, ok := terminators[c.Terminator]
+	if !ok {
+		return nil, codec.Invalid("terminator", "%q is neither crlf nor lf", c.Terminator)
+	}
+	return framing{max: c.Max, terminator: terminator}, nil
+}
+
+type framing struct {
+	max        int
+	terminator string
+}
+
+func (f framing) Max() int { return f.max + len("\r\n") }
+
+func (f framing) Append(dst, payload []byte) ([]byte, error) {
+	if len(payload) > f.max {
+		return dst, fmt.Errorf("%w: %d bytes are more than a line's %d", codec.ErrPayload, len(payload), f.max)
+	}
+	for _, forbidden := range [...]struct {
+		b    byte
+		name string
+	}{{'\n', "LF"}, {'\r', "CR"}, {0, "NUL"}} {
+		if i := bytes.IndexByte(payload, forbidden.b); i >= 0 {
+			return dst, fmt.Errorf("%w: %s at byte %d of a line", codec.ErrPayload, forbidden.name, i)
+		}
+	}
+	return append(append(dst, payload...), f.terminator...), nil
+}
+
+func (f framing) Split(data []byte) (int, []byte, error) {
+	end := bytes.IndexByte(data[:min(len(data), f.Max())], '\n')
+	line := data
+	if end >= 0 {
+		line = data[:end]
+	}
+	if n := len(line); n > 0 && line[n-1] == '\r' {
+		line = line[:n-1]
+	}
+	switch {
+	case len(line) > f.max:
+		return 0, nil, fmt.Errorf("%w: a line is longer than %d bytes", codec.ErrFrame, f.max)
+	case end < 0:
+		return 0, nil, nil
+	}
+	return end + 1, line, nil
+}
