@@ -11,6 +11,8 @@ LINT_VERSION := v2.15.0
 TESTFLAGS ?=
 PACKAGES  ?= ./...
 FUZZTIME  ?= 10s
+BENCH     ?= .
+BENCHTIME ?= 1s
 
 .PHONY: help
 help: ## list the targets
@@ -56,6 +58,10 @@ check: docs ## fail if generated files or go.mod are not current
 	if [ -n "$$changed" ]; then \
 		echo "generated files are not current; commit what 'make docs' wrote:"; echo "$$changed"; git diff -- docs configs; exit 1; \
 	fi
+
+.PHONY: bench
+bench: tools ## run the benchmarks, on a private broker, each beside its peer
+	$(GO) run ./internal/testenv/withbroker $(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -p 1 -timeout 30m $(TESTFLAGS) $(PACKAGES)
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (10s)
