@@ -1,0 +1,263 @@
+package memory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.uber.org/goleak"
+
+	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/transporttest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestConformance(t *testing.T) {
+	transporttest.Run(t, transporttest.Harness{
+		Config: func(*testing.T) transports.Config { return &Config{Buffer: 40, Window: 20} },
+		Topic:  "orders",
+		Put: func(t *testing.T, tr transports.Transport, payloads ...string) {
+			t.Helper()
+			p := publisherOf(t, tr)
+			for _, payload := range payloads {
+				if err := p.Publish("orders", message.NewMessage("", []byte(payload))); err != nil {
+					t.Fatalf("publishing: %v", err)
+				}
+			}
+		},
+		Redelivers: true,
+		Returns:    true,
+	})
+}
+
+func build(t *testing.T, c Config) *memory {
+	t.Helper()
+	tr, err := c.New(transports.Env{
+		Name: "test", Logger: slog.New(slog.DiscardHandler), Now: time.Now, Registerer: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := tr.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return tr.(*memory)
+}
+
+func publisherOf(t testing.TB, tr transports.Transport) message.Publisher {
+	t.Helper()
+	p, err := tr.Publisher(transports.Producer{Pipeline: "producer"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func subscribe(t testing.TB, ctx context.Context, tr transports.Transport, pipeline, topic string) (message.Subscriber, <-chan *message.Message) {
+	t.Helper()
+	s, err := tr.Subscriber(transports.Consumer{Pipeline: pipeline})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := s.Subscribe(ctx, topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, out
+}
+
+func messageOf(ctx context.Context, payload string) *message.Message {
+	return message.NewMessageWithContext(ctx, "", []byte(payload))
+}
+
+func TestFullBufferBlocksPublish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := build(t, Config{Buffer: 2, Window: 1})
+		p := publisherOf(t, m)
+		_, slow := subscribe(t, t.Context(), m, "slow", "x")
+		_, quick := subscribe(t, t.Context(), m, "quick", "x")
+		if err := p.Publish("x", messageOf(t.Context(), "1"), messageOf(t.Context(), "2")); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			(<-quick).Ack()
+		}
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		err := p.Publish("x", messageOf(ctx, "never"))
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "pipeline slow is full with 2 messages") {
+			t.Errorf("Publish to a full buffer: %v", err)
+		}
+
+		published := make(chan error)
+		go func() { published <- p.Publish("x", messageOf(t.Context(), "3")) }()
+		first := <-slow
+		synctest.Wait()
+		select {
+		case err := <-published:
+			t.Fatalf("Publish returned %v while the buffer was full", err)
+		default:
+		}
+		first.Ack()
+		if err := <-published; err != nil {
+			t.Error(err)
+		}
+		for _, want := range []string{"2", "3"} {
+			msg := <-slow
+			if string(msg.Payload) != want {
+				t.Errorf("received %s, want %s: what wasn't confirmed reached nobody", msg.Payload, want)
+			}
+			msg.Ack()
+		}
+	})
+}
+
+func TestBlockedPublishEnds(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		end  func(*memory, message.Subscriber, message.Publisher)
+		want error
+	}{
+		{"with the consumer", func(_ *memory, s message.Subscriber, _ message.Publisher) { _ = s.Close() }, nil},
+		{"with the publisher", func(_ *memory, _ message.Subscriber, p message.Publisher) { _ = p.Close() }, transports.ErrClosed},
+		{"with the transport", func(m *memory, _ message.Subscriber, _ message.Publisher) { _ = m.Close(context.Background()) }, transports.ErrClosed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := build(t, Config{Buffer: 1, Window: 1})
+				p := publisherOf(t, m)
+				s, _ := subscribe(t, t.Context(), m, "stuck", "x")
+				if err := p.Publish("x", messageOf(t.Context(), "1")); err != nil {
+					t.Fatal(err)
+				}
+				published := make(chan error, 2)
+				for range 2 { // one waits for room, one for its turn
+					go func() { published <- p.Publish("x", messageOf(t.Context(), "2")) }()
+				}
+				synctest.Wait()
+				c.end(m, s, p)
+				for range 2 {
+					if err := <-published; !errors.Is(err, c.want) {
+						t.Errorf("Publish: %v, want %v", err, c.want)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestWithoutConsumer(t *testing.T) {
+	m := build(t, defaults)
+	p := publisherOf(t, m)
+	for i := range keep + 5 {
+		if err := p.Publish("x", messageOf(t.Context(), fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tapped, err := m.Tap(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range keep {
+		if msg := <-tapped; string(msg.Payload) != fmt.Sprint(i+5) {
+			t.Fatalf("tapped %s as number %d", msg.Payload, i)
+		}
+	}
+
+	_, out := subscribe(t, t.Context(), m, "late", "x")
+	if err := p.Publish("x", messageOf(t.Context(), "new")); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []<-chan *message.Message{tapped, out} {
+		if msg := <-c; string(msg.Payload) != "new" {
+			t.Errorf("received %s, want what was published after Subscribe", msg.Payload)
+		}
+	}
+	if m.topics["x"].kept != nil {
+		t.Error("messages are kept although there is a consumer")
+	}
+}
+
+func TestVoidAtClose(t *testing.T) {
+	m := build(t, defaults)
+	s, out := subscribe(t, t.Context(), m, "a", "x")
+	if err := publisherOf(t, m).Publish("x", messageOf(t.Context(), "1")); err != nil {
+		t.Fatal(err)
+	}
+	msg := <-out
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if cause := context.Cause(msg.Context()); !errors.Is(cause, transports.ErrVoid) {
+		t.Errorf("the message's context ended with %v, want ErrVoid", cause)
+	}
+}
+
+func TestOneSubscriptionAtATime(t *testing.T) {
+	m := build(t, defaults)
+	s, _ := subscribe(t, t.Context(), m, "a", "x")
+	if _, err := s.Subscribe(t.Context(), "x"); err == nil {
+		t.Error("a pipeline has two subscriptions of one topic")
+	}
+	if _, err := s.Subscribe(t.Context(), "y"); err != nil {
+		t.Errorf("subscribing to another topic: %v", err)
+	}
+}
+
+func TestDrained(t *testing.T) {
+	m := build(t, defaults)
+	_, out := subscribe(t, t.Context(), m, "a", "x")
+	m.Drain("x")
+	if _, ok := <-out; ok {
+		t.Error("a message came out of nothing")
+	}
+	if err := publisherOf(t, m).Publish("x", messageOf(t.Context(), "1")); !errors.Is(err, transports.ErrClosed) {
+		t.Errorf("Publish to a drained topic: %v, want ErrClosed", err)
+	}
+}
+
+func TestDrainWaitsForNacked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := build(t, defaults)
+		_, out := subscribe(t, t.Context(), m, "a", "x")
+		if err := publisherOf(t, m).Publish("x", messageOf(t.Context(), "1")); err != nil {
+			t.Fatal(err)
+		}
+		msg := <-out
+		m.Drain("x")
+		synctest.Wait()
+		msg.Nack()
+		msg = <-out
+		msg.Ack()
+		if _, ok := <-out; ok {
+			t.Error("an acked message came again")
+		}
+	})
+}
+
+func TestMetrics(t *testing.T) {
+	m := build(t, defaults)
+	subscribe(t, t.Context(), m, "a", "x")
+	if err := publisherOf(t, m).Publish("x", messageOf(t.Context(), "1"), messageOf(t.Context(), "2")); err != nil {
+		t.Fatal(err)
+	}
+	want := `# HELP pentrough_memory_messages Unsettled messages in a consumer's buffer.
+# TYPE pentrough_memory_messages gauge
+pentrough_memory_messages{pipeline="a",topic="x"} 2
+`
+	if err := testutil.CollectAndCompare(m, strings.NewReader(want)); err != nil {
+		t.Error(err)
+	}
+}
