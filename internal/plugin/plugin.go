@@ -114,6 +114,15 @@ func (s *Set) Clone() *Set {
 	return c
 }
 
+// Bare returns a set with the same kinds and no plugins, to be filled by tests.
+func (s *Set) Bare() *Set {
+	c := s.Clone()
+	for _, k := range c.kinds {
+		clear(k.plugins)
+	}
+	return c
+}
+
 // Kind returns the kind of that name.
 func (s *Set) Kind(name string) (*Kind, bool) {
 	s.mu.Lock()

@@ -1,0 +1,249 @@
+package configs
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/router"
+	"github.com/pentrough/pentrough/router/middleware"
+	"github.com/pentrough/pentrough/transports"
+)
+
+// builder makes a file's tree into typed parts and collects what is wrong with it.
+type builder struct {
+	decoder  plugin.Decoder
+	problems []problem
+	warnings []problem
+	// unsubstituted are the problems of substitution.
+	unsubstituted []problem
+}
+
+// file is a decoded file before it is known to be right.
+type file struct {
+	host       hostTable
+	store      storeTable
+	transports map[string]transport
+	// unsound are the names of transports whose table is there and no transport.
+	unsound   map[string]bool
+	pipelines []*pipeline
+}
+
+type transport struct {
+	name   string
+	inst   plugin.Instance
+	config transports.Config
+	// devices says that it holds devices.
+	devices bool
+}
+
+type pipeline struct {
+	name, path string
+	table      pipelineTable
+	// middleware are the instances of the list; those that couldn't be decoded are missing.
+	middleware []plugin.Instance
+	handler    *plugin.Instance
+	// given says which keys the file has.
+	given map[string]any
+	// source is what the transport says of `from`, nil if it can't be asked.
+	source *transports.Topic
+}
+
+func (b *builder) fail(path, what, allowed, meant string) {
+	b.problems = append(b.problems, problem{path: path, message: plugin.Describe(what, allowed, meant)})
+}
+
+func (b *builder) warn(path, format string, args ...any) {
+	b.warnings = append(b.warnings, problem{path: path, message: fmt.Sprintf(format, args...)})
+}
+
+// all is every problem of the builder and the decoder. A string that couldn't be substituted isn't judged any further.
+func (b *builder) all() []problem {
+	failed := map[string]bool{}
+	for _, p := range b.unsubstituted {
+		failed[p.path] = true
+	}
+	all := slices.Clone(b.problems)
+	for _, p := range b.decoder.Problems {
+		all = append(all, problem{path: p.Path, message: p.Message})
+	}
+	all = slices.DeleteFunc(all, func(p problem) bool { return failed[p.path] })
+	return append(all, b.unsubstituted...)
+}
+
+// file decodes the tree of a file.
+func (b *builder) file(tree map[string]any) *file {
+	f := &file{host: hostDefaults, store: storeDefaults, transports: map[string]transport{}, unsound: map[string]bool{}}
+	for _, key := range slices.Sorted(maps.Keys(tree)) {
+		if !slices.Contains(sections, key) {
+			b.fail(key, "unknown key", plugin.Names(sections), plugin.Nearest(key, sections))
+		}
+	}
+	if m, ok := b.section(tree, hostSection); ok {
+		b.decoder.Table(hostSection, m, &f.host)
+	}
+	if m, ok := b.section(tree, storeSection); ok {
+		b.store(m, &f.store)
+	}
+	b.decoder.Tables = map[string]map[string]any{}
+	for _, kind := range kinds {
+		m, _ := b.section(tree, kind)
+		b.names(kind, m)
+		b.decoder.Tables[kind] = m
+	}
+	for _, kind := range kinds {
+		for _, name := range slices.Sorted(maps.Keys(b.decoder.Tables[kind])) {
+			inst, ok := b.decoder.Named(kind, name)
+			if kind != "transport" {
+				continue
+			}
+			if !ok {
+				f.unsound[name] = true
+				continue
+			}
+			f.transports[name] = b.transport(name, inst)
+		}
+	}
+	m, _ := b.section(tree, pipelineSection)
+	b.names(pipelineSection, m)
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		if p := b.pipeline(name, m[name]); p != nil {
+			f.pipelines = append(f.pipelines, p)
+		}
+	}
+	return f
+}
+
+// section returns a top-level table; a missing one is empty.
+func (b *builder) section(tree map[string]any, name string) (map[string]any, bool) {
+	v, ok := tree[name]
+	if !ok {
+		return nil, false
+	}
+	m, ok := v.(map[string]any)
+	if !ok {
+		allowed := "[" + name + "]"
+		if name != hostSection && name != storeSection {
+			allowed = "[" + name + ".NAME]"
+		}
+		b.fail(name, "only a table can stand here", allowed, "")
+	}
+	return m, ok
+}
+
+var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]*$`)
+
+func (b *builder) names(section string, m map[string]any) {
+	for name := range m {
+		if !validName.MatchString(name) {
+			b.fail(plugin.Join(section, name), "not a name", "letters, digits, - and _, beginning with a letter or digit", "")
+		}
+	}
+}
+
+// store decodes [store]. What belongs to a store that isn't built yet is rejected as such.
+func (b *builder) store(m map[string]any, into *storeTable) {
+	name, _ := plugin.Plain(m["type"]).(string)
+	if slices.Contains(laterStores, name) {
+		b.fail("store.type", fmt.Sprintf("the %s store is not built yet in this version; use memory", name), "", "")
+		return
+	}
+	b.decoder.Table(storeSection, m, into)
+}
+
+func (b *builder) transport(name string, inst plugin.Instance) transport {
+	kind, _ := b.decoder.Set.Kind("transport")
+	info, _ := kind.Lookup(inst.Type)
+	described, _ := info.Extra.(transports.Plugin)
+	return transport{name: name, inst: inst, config: inst.Config.(transports.Config), devices: described.Devices}
+}
+
+func (b *builder) pipeline(name string, v any) *pipeline {
+	p := &pipeline{name: name, path: plugin.Join(pipelineSection, name), table: pipelineDefaults}
+	m, ok := v.(map[string]any)
+	if !ok {
+		b.fail(p.path, "only a table can stand here", "["+p.path+"]", "")
+		return nil
+	}
+	p.given = m
+	b.decoder.Table(p.path, m, &p.table)
+	b.key(p)
+
+	list := plugin.Join(p.path, "middleware")
+	if inst, ok := b.decoder.Instances[list]; ok {
+		p.middleware = append(p.middleware, inst)
+	}
+	for i := range p.table.Middleware {
+		if inst, ok := b.decoder.Instances[plugin.Index(list, i)]; ok {
+			p.middleware = append(p.middleware, inst)
+		}
+	}
+	at := plugin.Join(p.path, "handler")
+	if _, given := m["handler"]; !given {
+		if inst, ok := b.decoder.Plugin("handler", at, defaultHandler); ok {
+			p.handler = &inst
+		}
+	} else if inst, ok := b.decoder.Instances[at]; ok {
+		p.handler = &inst
+	}
+	return p
+}
+
+var keyShape = regexp.MustCompile(`^(payload(\.[^.]+)+|metadata\..+)$`)
+
+func (b *builder) key(p *pipeline) {
+	if p.table.Key != "" && !keyShape.MatchString(p.table.Key) {
+		b.fail(plugin.Join(p.path, "key"), "nothing that can order messages", "payload.FIELD[.FIELD...] of a JSON payload, or metadata.KEY", "")
+	}
+}
+
+// finish turns a file without problems into the configuration.
+func (f *file) finish() *Config {
+	c := &Config{
+		Host:  Host{Name: f.host.Name, Admin: f.host.Admin, ShutdownTimeout: f.host.ShutdownTimeout, Log: Log{Format: f.host.Log.Format}},
+		Store: Store{Type: f.store.Type},
+	}
+	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+	c.Host.Log.Level = levels[f.host.Log.Level]
+	if c.Host.Name == "" {
+		c.Host.Name = machineName()
+	}
+	c.Router.Name, c.Router.ShutdownTimeout = c.Host.Name, c.Host.ShutdownTimeout
+	for _, name := range slices.Sorted(maps.Keys(f.transports)) {
+		t := f.transports[name]
+		c.Router.Transports = append(c.Router.Transports, router.Transport{Name: name, Type: t.inst.Type, Config: t.config})
+	}
+	for _, p := range f.pipelines {
+		c.Router.Pipelines = append(c.Router.Pipelines, p.finish())
+	}
+	return c
+}
+
+func (p *pipeline) finish() router.Pipeline {
+	out := router.Pipeline{
+		Name: p.name, From: p.table.From, To: p.table.To, Key: p.table.Key,
+		Handler:    router.Handler{Type: p.handler.Type, Config: p.handler.Config.(handlers.Config)},
+		DropErrors: p.table.OnError == "drop" || p.table.OnError == "" && !p.source.Broker,
+		Lanes:      router.Lanes{Limit: p.table.LaneLimit, Stall: p.table.Stall, AckDeadline: p.table.AckDeadline},
+		Batch:      router.Batch{Size: p.table.Batch.Size, Interval: p.table.Batch.Interval},
+	}
+	for _, m := range p.middleware {
+		out.Middleware = append(out.Middleware, router.Middleware{Name: m.Name, Type: m.Type, Config: m.Config.(middleware.Config)})
+	}
+	return out
+}
+
+// machineName is the host name of the machine, which may be unknown.
+func machineName() string {
+	name, err := os.Hostname()
+	if err != nil || strings.TrimSpace(name) == "" {
+		return "pentrough"
+	}
+	return name
+}

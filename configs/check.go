@@ -1,0 +1,178 @@
+package configs
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/transports"
+)
+
+// check holds the parts of a file against each other.
+func check(b *builder, f *file) {
+	c := &checker{builder: b, file: f, topics: map[string]*transports.Topic{}}
+	for _, ref := range b.decoder.References {
+		if c.seen(ref) {
+			continue
+		}
+		switch ref.To {
+		case "topic":
+			c.topic(ref)
+		case "devices":
+			c.devices(ref)
+		}
+	}
+	for _, p := range f.pipelines {
+		p.source = c.topics[plugin.Join(p.path, "from")]
+		c.list(p)
+		c.errors(p)
+	}
+	c.loops()
+	c.streams()
+	c.listeners()
+	c.unused()
+}
+
+// checker is the state of one check.
+type checker struct {
+	*builder
+	file *file
+	// topics is what transports say of the topics that are referred to, by the reference's path. Nil: it can't be used so.
+	topics map[string]*transports.Topic
+	looked map[plugin.Ref]bool
+}
+
+// seen says whether ref was looked at before: a named table yields its references once for each use.
+func (c *checker) seen(ref plugin.Ref) bool {
+	if c.looked == nil {
+		c.looked = map[plugin.Ref]bool{}
+	}
+	again := c.looked[ref]
+	c.looked[ref] = true
+	return again
+}
+
+// transport finds a transport by name, and tells if there is none.
+func (c *checker) transport(ref plugin.Ref, name string) (transport, bool) {
+	t, ok := c.file.transports[name]
+	if !ok && !c.file.unsound[name] {
+		known := slices.Sorted(maps.Keys(c.file.transports))
+		what := "there is no transport " + strconv.Quote(name)
+		if ref.Shown != strconv.Quote(ref.Value) {
+			what = ref.Shown + " names no transport"
+		}
+		c.fail(ref.Path, what, plugin.Names(known), plugin.Nearest(name, known))
+	}
+	return t, ok
+}
+
+func (c *checker) topic(ref plugin.Ref) {
+	name, topic, err := transports.TopicRef(ref.Value).Split()
+	if err != nil {
+		c.fail(ref.Path, ref.Shown+" is not of the form transport:topic", "", "")
+		return
+	}
+	t, ok := c.transport(ref, name)
+	if !ok {
+		return
+	}
+	use := transports.Produce
+	for _, p := range c.file.pipelines {
+		if ref.Path == plugin.Join(p.path, "from") {
+			use = transports.Consume
+		}
+	}
+	described, err := t.config.Topic(topic, use)
+	if err != nil {
+		c.fail(ref.Path, c.decoder.Redact(err.Error()), "", "")
+		return
+	}
+	if described.Warning != "" {
+		c.warn(ref.Path, "%s", c.decoder.Redact(described.Warning))
+	}
+	c.topics[ref.Path] = &described
+}
+
+func (c *checker) devices(ref plugin.Ref) {
+	t, ok := c.transport(ref, ref.Value)
+	if !ok || t.devices {
+		return
+	}
+	var holders []string
+	for _, name := range slices.Sorted(maps.Keys(c.file.transports)) {
+		if c.file.transports[name].devices {
+			holders = append(holders, name)
+		}
+	}
+	c.fail(ref.Path, fmt.Sprintf("the transport %s holds no devices", ref.Shown), plugin.Names(holders), plugin.Nearest(ref.Value, holders))
+}
+
+// errors holds on_error and the source against the list.
+func (c *checker) errors(p *pipeline) {
+	if p.source == nil {
+		return
+	}
+	swallows := slices.ContainsFunc(p.middleware, func(m plugin.Instance) bool { return c.described(m).Swallows })
+	// A list with an entry that couldn't be decoded may have meant the right one.
+	whole := len(p.middleware) == len(p.table.Middleware)
+	at := plugin.Join(p.path, "middleware")
+	switch {
+	case swallows || !whole:
+	case p.table.OnError == "poison":
+		c.fail(at, `on_error = "poison" needs a middleware that takes failed messages`, plugin.Names(c.swallowers()), "")
+	case p.given["on_error"] == nil && p.source.Broker:
+		c.fail(at, fmt.Sprintf("a message of %q that fails would come again without end", p.table.From),
+			fmt.Sprintf(`a list with a middleware that takes failed messages (%s), or on_error = "drop"`, plugin.Names(c.swallowers())), "")
+	}
+	if p.table.Competing && p.source.Stream == "" {
+		c.fail(plugin.Join(p.path, "competing"), fmt.Sprintf("each pipeline gets every message of %q", p.table.From), "a source that is a shared queue", "")
+	}
+}
+
+// streams refuses that pipelines take each other's messages by accident.
+func (c *checker) streams() {
+	type stream struct{ transport, name string }
+	users := map[stream][]*pipeline{}
+	for _, p := range c.file.pipelines {
+		if p.source == nil || p.source.Stream == "" {
+			continue
+		}
+		name, _, err := p.table.From.Split()
+		if err != nil {
+			continue
+		}
+		s := stream{name, p.source.Stream}
+		users[s] = append(users[s], p)
+	}
+	for s, sharing := range users {
+		if len(sharing) < 2 || !slices.ContainsFunc(sharing, func(p *pipeline) bool { return !p.table.Competing }) {
+			continue
+		}
+		first := sharing[0]
+		for _, p := range sharing[1:] {
+			c.fail(plugin.Join(p.path, "from"),
+				fmt.Sprintf("pipeline %q takes from %s of %q too, so that each would get only a part of the messages", first.name, s.name, s.transport),
+				"a queue of its own for each pipeline, or competing = true in all of them", "")
+		}
+	}
+}
+
+// unused warns of what no pipeline has a use for.
+func (c *checker) unused() {
+	if len(c.file.pipelines) == 0 {
+		c.warn("", "there is no [pipeline.NAME], so that nothing will happen")
+		return
+	}
+	for _, kind := range kinds {
+		if kind == "transport" {
+			continue
+		}
+		for _, name := range slices.Sorted(maps.Keys(c.decoder.Tables[kind])) {
+			if path := plugin.Join(kind, name); !c.decoder.Used[path] {
+				c.warn(path, "nothing uses this %s", kind)
+			}
+		}
+	}
+}

@@ -1,0 +1,102 @@
+// Package configs turns a configuration file into what the host runs: it reads the TOML once, substitutes variables, decodes every plugin's
+// settings, and holds everything against everything else before anything starts. Whatever is wrong is told at once, each with its place.
+//
+// Start with [Load]. The settings themselves belong to the plugins; this package knows the tables around them.
+package configs
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/router"
+)
+
+// maxFile is the size of a file that is certainly no configuration.
+const maxFile = 1 << 20
+
+// Config is a whole file.
+type Config struct {
+	Host  Host
+	Store Store
+	// Router has the parts that a file can say: Name, ShutdownTimeout, Transports and Pipelines.
+	Router router.Config
+}
+
+// Host is the [host] table.
+type Host struct {
+	// Name is stable over restarts.
+	Name string
+	// Admin is the address of the admin listener; "" is none.
+	Admin           string
+	ShutdownTimeout time.Duration
+	Log             Log
+}
+
+// Log says how the host logs.
+type Log struct {
+	Level slog.Level
+	// Format is "text" or "json".
+	Format string
+}
+
+// Store is the [store] table: where the ledger is kept.
+type Store struct {
+	// Type is "memory".
+	Type string
+}
+
+// Options are what a file is read with. The zero value is the running process.
+type Options struct {
+	// Plugins is what can be named; nil is everything registered.
+	Plugins *plugin.Set
+	// LookupEnv finds variables; nil is os.LookupEnv.
+	LookupEnv func(string) (string, bool)
+}
+
+// Load reads the file at path. An error that is about what the file says is of type [Problems].
+func Load(path string, o Options) (*Config, Warnings, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	return Parse(path, data, o)
+}
+
+// Parse reads a configuration; name stands for the file in problems. The error is of type [Problems].
+func Parse(name string, data []byte, o Options) (*Config, Warnings, error) {
+	if o.Plugins == nil {
+		o.Plugins = plugin.Registered()
+	}
+	if o.LookupEnv == nil {
+		o.LookupEnv = os.LookupEnv
+	}
+	if len(data) > maxFile {
+		message := fmt.Sprintf("the file has %d bytes; allowed: up to %d", len(data), maxFile)
+		return nil, nil, Problems{{File: name, Position: Position{1, 1}, Message: message}}
+	}
+	src := string(data)
+	at := scan(src)
+	if at.tooDeep != nil {
+		message := fmt.Sprintf("nested too deep; allowed: up to %d levels", maxDepth)
+		return nil, nil, Problems{{File: name, Position: *at.tooDeep, Message: message}}
+	}
+	var tree map[string]any
+	if _, err := decodeTOML(src, &tree); err != nil {
+		return nil, nil, Problems(place(name, at, []problem{syntaxProblem(err)}))
+	}
+
+	sub := &substituter{lookup: o.LookupEnv}
+	sub.tree("", tree)
+	b := &builder{decoder: plugin.Decoder{Set: o.Plugins}, unsubstituted: sub.problems}
+	config := b.file(tree)
+	check(b, config)
+
+	warnings := Warnings(place(name, at, b.warnings))
+	if problems := b.all(); len(problems) > 0 {
+		return nil, warnings, Problems(place(name, at, problems))
+	}
+	return config.finish(), warnings, nil
+}

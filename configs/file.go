@@ -1,0 +1,81 @@
+package configs
+
+import (
+	"time"
+
+	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/router"
+	"github.com/pentrough/pentrough/router/middleware"
+	"github.com/pentrough/pentrough/transports"
+)
+
+// hostTable is [host] as it is written.
+type hostTable struct {
+	Name            string        `toml:"name" doc:"The host's name, stable over restarts. Default: the machine's host name." example:"\"gateway-1\""`
+	Admin           string        `toml:"admin" doc:"The address of the admin listener: health, metrics, API. An empty string turns it off." example:"\"127.0.0.1:8222\""`
+	ShutdownTimeout time.Duration `toml:"shutdown_timeout" doc:"The longest that a stop takes; at its end everything that still runs is cancelled." min:"0s" example:"\"30s\""`
+	Log             logTable      `toml:"log" doc:"What the host logs, and how."`
+}
+
+type logTable struct {
+	Level  string `toml:"level" doc:"The least that is logged." enum:"debug,info,warn,error" example:"\"info\""`
+	Format string `toml:"format" doc:"How a line looks." enum:"text,json" example:"\"text\""`
+}
+
+var hostDefaults = hostTable{
+	Admin:           "127.0.0.1:8222",
+	ShutdownTimeout: 30 * time.Second,
+	Log:             logTable{Level: "info", Format: "text"},
+}
+
+// storeTable is [store] as it is written. Only the memory store is built; the names of the others are known, so that their
+// settings aren't taken for typing errors.
+type storeTable struct {
+	Type string `toml:"type" doc:"Where the ledger is kept." enum:"memory" example:"\"memory\""`
+}
+
+var storeDefaults = storeTable{Type: "memory"}
+
+// laterStores are the stores that the design names and this version doesn't have.
+var laterStores = []string{"sqlite", "postgres"}
+
+// pipelineTable is [pipeline.NAME] as it is written.
+type pipelineTable struct {
+	From        transports.TopicRef `toml:"from" required:"true" doc:"Where messages come from, as transport:topic." example:"\"broker:commands\""`
+	To          transports.TopicRef `toml:"to" doc:"Where produced messages go. Without it they exist only as the reply." example:"\"broker:results\""`
+	Middleware  []middleware.Config `toml:"middleware" doc:"What wraps the handler, outermost first: names, or tables with a type." example:"[\"poison\", \"dedup\", \"retry\"]"`
+	Handler     handlers.Config     `toml:"handler" doc:"What happens to a message: a name, or a table with a type. Default: passthrough." example:"\"deliver\""`
+	Key         string              `toml:"key" doc:"What orders messages instead of the key that the handler describes: payload.FIELD or metadata.KEY." example:"\"payload.address\""`
+	OnError     string              `toml:"on_error" doc:"What happens to errors that leave the list. Default: poison where a broker is the source, else drop: logged, counted and settled." enum:"poison,drop" example:"\"drop\""`
+	Competing   bool                `toml:"competing" doc:"This pipeline shares its source's queue with others that say the same."`
+	LaneLimit   int                 `toml:"lane_limit" doc:"How many messages of one key may wait while the first doesn't move. Default: an eighth of the source's window." unit:"messages" min:"1" example:"125"`
+	Stall       time.Duration       `toml:"stall" doc:"How long the first message of a key may stand before further ones are refused." min:"1ms" example:"\"5s\""`
+	AckDeadline time.Duration       `toml:"ack_deadline" doc:"The longest that a message stays unsettled; keep it below the broker's own limit." min:"1s" example:"\"10m\""`
+	Batch       batchTable          `toml:"batch" doc:"How messages are gathered for a handler that takes several at once."`
+}
+
+type batchTable struct {
+	Size     int           `toml:"size" doc:"The most messages of a batch." unit:"messages" min:"1" max:"100000" example:"100"`
+	Interval time.Duration `toml:"interval" doc:"The longest that a message waits for others." min:"0s" example:"\"20ms\""`
+}
+
+var pipelineDefaults = pipelineTable{
+	Stall:       router.DefaultLanes.Stall,
+	AckDeadline: router.DefaultLanes.AckDeadline,
+	Batch:       batchTable{Size: router.DefaultBatch.Size, Interval: router.DefaultBatch.Interval},
+}
+
+// defaultHandler is what a pipeline without a handler does.
+const defaultHandler = "passthrough"
+
+// kinds are the sections of named plugin tables, in the order of their decoding.
+var kinds = []string{"transport", "codec", "middleware", "handler"}
+
+// The other sections.
+const (
+	hostSection     = "host"
+	storeSection    = "store"
+	pipelineSection = "pipeline"
+)
+
+var sections = append([]string{hostSection, storeSection, pipelineSection}, kinds...)

@@ -1,0 +1,366 @@
+package configs
+
+import (
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/pentrough/pentrough/internal/plugin"
+)
+
+// Position is a place in a file. Lines and columns count from 1, columns in bytes as compilers do.
+type Position struct {
+	Line, Column int
+}
+
+// maxDepth bounds how deep tables and lists may be nested. The TOML parser has no bound of its own, and calls itself.
+const maxDepth = 64
+
+// positions says where each key and list element of a TOML text stands, by its dotted path.
+type positions struct {
+	at map[string]Position
+	// keys are all keys as they come, without list indices, for the test against the TOML parser.
+	keys [][]string
+	// tooDeep is where the nesting exceeds maxDepth, if it does.
+	tooDeep *Position
+}
+
+// find returns where path is, or else the nearest table around it that is in the file.
+func (p *positions) find(path string) Position {
+	for path != "" {
+		if at, ok := p.at[path]; ok {
+			return at
+		}
+		path = path[:max(0, strings.LastIndexAny(path, ".["))]
+	}
+	return Position{1, 1}
+}
+
+// scanner walks over TOML that the parser accepts and notes where keys are. On anything else it notes what it can and ends.
+type scanner struct {
+	positions
+	src       string
+	pos       int
+	line      int
+	lineStart int
+	// tables counts the elements of each array of tables.
+	tables map[string]int
+	depth  int
+}
+
+// scan finds the positions of all keys of src.
+func scan(src string) *positions {
+	s := &scanner{positions: positions{at: map[string]Position{}}, src: src, line: 1, tables: map[string]int{}}
+	for _, bom := range []string{"\xff\xfe", "\xfe\xff", "\xef\xbb\xbf"} {
+		if strings.HasPrefix(src, bom) {
+			s.pos, s.lineStart = len(bom), len(bom)
+			break
+		}
+	}
+	prefix, names := "", []string(nil)
+	for {
+		s.blank()
+		switch s.peek() {
+		case eof:
+			return &s.positions
+		case '[':
+			prefix, names = s.header()
+		default:
+			before := s.pos
+			s.pair(prefix, names)
+			if s.pos == before {
+				s.pos++
+			}
+		}
+	}
+}
+
+const eof = 0
+
+func (s *scanner) peek() byte {
+	if s.pos >= len(s.src) {
+		return eof
+	}
+	return s.src[s.pos]
+}
+
+func (s *scanner) here() Position { return Position{s.line, s.pos - s.lineStart + 1} }
+
+// step goes over one byte.
+func (s *scanner) step() {
+	if s.pos < len(s.src) {
+		if s.src[s.pos] == '\n' {
+			s.line++
+			s.lineStart = s.pos + 1
+		}
+		s.pos++
+	}
+}
+
+// spaces goes over blanks inside a line, blank over comments and line ends too.
+func (s *scanner) spaces() {
+	for s.peek() == ' ' || s.peek() == '\t' {
+		s.pos++
+	}
+}
+
+func (s *scanner) blank() {
+	for {
+		switch s.peek() {
+		case ' ', '\t', '\r', '\n':
+			s.step()
+		case '#':
+			for s.pos < len(s.src) && s.peek() != '\n' {
+				s.pos++
+			}
+		default:
+			return
+		}
+	}
+}
+
+func (s *scanner) note(path string, at Position) {
+	if _, ok := s.at[path]; !ok {
+		s.at[path] = at
+	}
+}
+
+// header reads [a.b] or [[a.b]] and returns the path of the table that it opens.
+func (s *scanner) header() (path string, names []string) {
+	s.pos++
+	list := s.peek() == '['
+	if list {
+		s.pos++
+	}
+	keys, places := s.key()
+	for s.peek() == ']' {
+		s.pos++
+	}
+	s.keys = append(s.keys, keys)
+	for i, key := range keys {
+		path = plugin.Join(path, key)
+		if i == len(keys)-1 {
+			break
+		}
+		s.note(path, places[i])
+		if n := s.tables[path]; n > 0 {
+			path = plugin.Index(path, n-1)
+		}
+	}
+	if len(keys) == 0 {
+		return "", nil
+	}
+	last := places[len(places)-1]
+	if !list {
+		// The table's own header is a better place than one that only implied it.
+		s.at[path] = last
+		return path, keys
+	}
+	s.note(path, last)
+	n := s.tables[path]
+	s.tables[path]++
+	path = plugin.Index(path, n)
+	s.note(path, last)
+	return path, keys
+}
+
+// pair reads `key = value` inside the table at path.
+func (s *scanner) pair(path string, names []string) {
+	keys, places := s.key()
+	if len(keys) == 0 {
+		return
+	}
+	for i, key := range keys {
+		path = plugin.Join(path, key)
+		s.note(path, places[i])
+	}
+	names = append(names[:len(names):len(names)], keys...)
+	s.keys = append(s.keys, names)
+	s.spaces()
+	if s.peek() == '=' {
+		s.pos++
+		s.value(path, names)
+	}
+}
+
+// key reads a dotted key and says where each part is.
+func (s *scanner) key() (keys []string, places []Position) {
+	for {
+		s.spaces()
+		at := s.here()
+		start := s.pos
+		switch c := s.peek(); c {
+		case '"', '\'':
+			s.pos++
+			for s.pos < len(s.src) && s.peek() != c && s.peek() != '\n' {
+				if c == '"' && s.peek() == '\\' {
+					s.pos++
+				}
+				s.pos++
+			}
+			s.pos = min(s.pos, len(s.src))
+			text := s.src[start+1 : s.pos]
+			if s.peek() == c {
+				s.pos++
+			}
+			if c == '"' {
+				text = unescape(text)
+			}
+			keys, places = append(keys, text), append(places, at)
+		default:
+			for isBare(s.peek()) {
+				s.pos++
+			}
+			if s.pos == start {
+				return keys, places
+			}
+			keys, places = append(keys, s.src[start:s.pos]), append(places, at)
+		}
+		s.spaces()
+		if s.peek() != '.' {
+			return keys, places
+		}
+		s.pos++
+	}
+}
+
+func isBare(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '-'
+}
+
+// value goes over a value and notes the keys and elements inside.
+func (s *scanner) value(path string, names []string) {
+	s.spaces()
+	switch s.peek() {
+	case '"', '\'':
+		s.str()
+	case '[', '{':
+		s.depth++
+		if s.depth > maxDepth {
+			at := s.here()
+			s.tooDeep = &at
+			s.pos = len(s.src)
+			return
+		}
+		s.nested(path, names)
+		s.depth--
+	default:
+		for s.pos < len(s.src) && !strings.ContainsRune(",]}#\n", rune(s.peek())) {
+			s.pos++
+		}
+	}
+}
+
+// nested goes over a list or an inline table.
+func (s *scanner) nested(path string, names []string) {
+	table := s.peek() == '{'
+	s.pos++
+	for i := 0; ; {
+		s.blank()
+		before := s.pos
+		switch s.peek() {
+		case eof:
+			return
+		case ']', '}':
+			s.pos++
+			return
+		case ',':
+			s.pos++
+			continue
+		}
+		if table {
+			s.pair(path, names)
+		} else {
+			at := plugin.Index(path, i)
+			s.note(at, s.here())
+			s.value(at, names)
+			i++
+		}
+		if s.pos == before {
+			s.pos++
+		}
+	}
+}
+
+// str goes over a string of any of the four sorts.
+func (s *scanner) str() {
+	q := s.peek()
+	if !strings.HasPrefix(s.src[s.pos:], strings.Repeat(string(q), 3)) {
+		s.pos++
+		for s.pos < len(s.src) && s.peek() != q && s.peek() != '\n' {
+			if q == '"' && s.peek() == '\\' {
+				s.pos++
+			}
+			s.pos++
+		}
+		s.pos = min(s.pos+1, len(s.src))
+		return
+	}
+	s.pos += 3
+	for s.pos < len(s.src) {
+		switch {
+		case s.peek() == '\\' && q == '"':
+			s.step()
+			s.step()
+		case s.peek() == q:
+			run := 0
+			for s.peek() == q {
+				s.pos++
+				run++
+			}
+			// Up to two quotes may stand before the three that end the string.
+			if run >= 3 {
+				return
+			}
+		default:
+			s.step()
+		}
+	}
+}
+
+// unescape resolves the escapes of a basic string.
+func unescape(text string) string {
+	if !strings.Contains(text, `\`) {
+		return text
+	}
+	var b strings.Builder
+	for i := 0; i < len(text); i++ {
+		if text[i] != '\\' || i+1 == len(text) {
+			b.WriteByte(text[i])
+			continue
+		}
+		i++
+		digits := 0
+		switch c := text[i]; c {
+		case 'b':
+			b.WriteByte('\b')
+		case 't':
+			b.WriteByte('\t')
+		case 'n':
+			b.WriteByte('\n')
+		case 'f':
+			b.WriteByte('\f')
+		case 'r':
+			b.WriteByte('\r')
+		case 'e':
+			b.WriteByte(0x1b)
+		case 'x':
+			digits = 2
+		case 'u':
+			digits = 4
+		case 'U':
+			digits = 8
+		default:
+			b.WriteByte(c)
+		}
+		if digits == 0 || i+digits >= len(text) {
+			continue
+		}
+		code, err := strconv.ParseUint(text[i+1:i+1+digits], 16, 32)
+		if err == nil && utf8.ValidRune(rune(code)) {
+			b.WriteRune(rune(code))
+		}
+		i += digits
+	}
+	return b.String()
+}

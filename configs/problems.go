@@ -1,0 +1,74 @@
+package configs
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A Problem is one thing that is wrong, or perhaps not meant, in a file.
+type Problem struct {
+	File string
+	Position
+	// Key is the dotted key, such as `pipeline.commands.middleware[1]`; empty if the whole file is meant.
+	Key string
+	// Message says what is wrong; then what is allowed and what was probably meant, where that can be said.
+	Message string
+}
+
+// String is the problem as one line: file:line:column: key: message.
+func (p Problem) String() string {
+	if p.Key == "" {
+		return fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Message)
+	}
+	return fmt.Sprintf("%s:%d:%d: %s: %s", p.File, p.Line, p.Column, p.Key, p.Message)
+}
+
+// Problems is everything that is wrong with a file, in the order of the places.
+type Problems []Problem
+
+// Error lists all problems, a line each.
+func (p Problems) Error() string {
+	lines := make([]string, len(p))
+	for i := range p {
+		lines[i] = p[i].String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Warnings is everything in a file that is legal but perhaps not meant, in the order of the places.
+type Warnings []Problem
+
+// String lists all warnings, a line each.
+func (w Warnings) String() string { return Problems(w).Error() }
+
+// problem is a problem whose place isn't known yet.
+type problem struct {
+	path    string
+	message string
+	// at is the place, if that isn't the one of path.
+	at *Position
+}
+
+// place finds where problems are, sorts them and leaves out repetitions.
+func place(file string, at *positions, problems []problem) []Problem {
+	placed := make([]Problem, len(problems))
+	for i, p := range problems {
+		placed[i] = Problem{File: file, Key: p.path, Message: p.message}
+		if p.at != nil {
+			placed[i].Position = *p.at
+		} else {
+			placed[i].Position = at.find(p.path)
+		}
+	}
+	slices.SortStableFunc(placed, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Key, b.Key))
+	})
+	seen := map[Problem]bool{}
+	return slices.DeleteFunc(placed, func(p Problem) bool {
+		again := seen[p]
+		seen[p] = true
+		return again
+	})
+}

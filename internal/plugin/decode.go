@@ -1,0 +1,276 @@
+package plugin
+
+import (
+	"encoding"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Decoder fills configuration structs from the tree of a file: map[string]any as TOML decodes it, in which [Substituted] stands for
+// strings with substitutions. It collects every problem instead of stopping at the first. A Decoder is for one file and one goroutine.
+type Decoder struct {
+	// Set is what can be named.
+	Set *Set
+	// Tables are the file's named tables by kind: Tables["codec"]["x"] is [codec.x].
+	Tables map[string]map[string]any
+
+	// Problems is what was wrong so far. A named table is decoded once for each use and tells its problems each time.
+	Problems []Problem
+	// References are all references found so far.
+	References []Ref
+	// Instances are the plugins that fields hold, by the field's path.
+	Instances map[string]Instance
+	// Used are the paths of the named tables that something refers to by name.
+	Used map[string]bool
+
+	building map[string]bool
+	secrets  map[string]string
+}
+
+// Ref is a [Reference] found in a configuration.
+type Ref struct {
+	// Path is the field's path.
+	Path string
+	// To is what is named: "topic" or "devices".
+	To string
+	// Value is the name; Shown is how a message shows it.
+	Value, Shown string
+}
+
+// Instance is a decoded plugin.
+type Instance struct {
+	// Path is where its settings are: its named table's, or the place where it is named.
+	Path string
+	Kind string
+	// Name is its table's name, else its type.
+	Name string
+	Type string
+	// Config is a pointer to the plugin's configuration struct.
+	Config any
+	// References are those of Config.
+	References []Ref
+}
+
+// Table decodes the table m at path into the struct that ptr points to, over the defaults that are there.
+func (d *Decoder) Table(path string, m map[string]any, ptr any) {
+	d.table(path, m, reflect.ValueOf(ptr).Elem(), false)
+}
+
+func (d *Decoder) table(path string, m map[string]any, rv reflect.Value, typed bool) {
+	fields := specs(rv.Type())
+	allowed := make([]string, 0, len(fields)+1)
+	if typed {
+		allowed = append(allowed, "type")
+	}
+	for _, s := range fields {
+		allowed = append(allowed, s.key)
+	}
+	// A required key that was only misspelt isn't told a second time as missing.
+	misspelt := map[string]bool{}
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		if !slices.Contains(allowed, key) {
+			meant := Nearest(key, allowed)
+			misspelt[meant] = true
+			d.problem(Join(path, key), "unknown key", Names(allowed), meant)
+		}
+	}
+	for _, s := range fields {
+		at := Join(path, s.key)
+		v, ok := m[s.key]
+		if !ok {
+			if s.required && !misspelt[s.key] {
+				d.problem(at, "missing: "+wanted(s), "", "")
+			}
+			continue
+		}
+		d.value(at, v, rv.FieldByIndex(s.index), s)
+	}
+}
+
+// value decodes v into rv and reports whether it fitted.
+func (d *Decoder) value(path string, v any, rv reflect.Value, s spec) bool {
+	t := rv.Type()
+	if t.Kind() == reflect.Interface {
+		return d.iface(path, v, rv)
+	}
+	if t == timeType {
+		if at, ok := v.(time.Time); ok {
+			rv.Set(reflect.ValueOf(at))
+			return true
+		}
+	}
+	if t != durationType && reflect.PointerTo(t).Implements(unmarshaler) {
+		return d.text(path, v, rv, s)
+	}
+	switch {
+	case t.Kind() == reflect.Pointer:
+		fresh := reflect.New(t.Elem())
+		if rv.IsNil() {
+			setDefaults(fresh)
+		} else {
+			fresh.Elem().Set(rv.Elem())
+		}
+		ok := d.value(path, v, fresh.Elem(), s)
+		rv.Set(fresh)
+		return ok
+	case t.Kind() == reflect.Struct:
+		m, ok := v.(map[string]any)
+		if !ok {
+			d.wrongType(path, v, "a table")
+			return false
+		}
+		before := len(d.Problems)
+		d.table(path, m, rv, false)
+		return len(d.Problems) == before
+	case t.Kind() == reflect.Slice:
+		return d.list(path, v, rv, s)
+	case t.Kind() == reflect.Map && t.Key().Kind() == reflect.String:
+		return d.dict(path, v, rv, s)
+	case scalar(t):
+		return d.scalar(path, v, rv, s)
+	}
+	panic(fmt.Sprintf("configuration field %q: a file can't hold a %v", s.key, t))
+}
+
+func (d *Decoder) wrongType(path string, v any, allowed string) {
+	d.problem(path, kindOf(v)+" can't stand here", allowed, "")
+}
+
+// iface decodes a nested plugin, or anything at all.
+func (d *Decoder) iface(path string, v any, rv reflect.Value) bool {
+	t := rv.Type()
+	if t.NumMethod() == 0 {
+		rv.Set(reflect.ValueOf(Plain(v)))
+		return true
+	}
+	kind, ok := d.Set.KindOf(t)
+	if !ok {
+		panic(fmt.Sprintf("configuration field %s: %v is not a kind of plugin", path, t))
+	}
+	inst, ok := d.Plugin(kind.Name, path, v)
+	if !ok {
+		return false
+	}
+	if d.Instances == nil {
+		d.Instances = map[string]Instance{}
+	}
+	d.Instances[path] = inst
+	rv.Set(reflect.ValueOf(inst.Config))
+	return true
+}
+
+func (d *Decoder) text(path string, v any, rv reflect.Value, s spec) bool {
+	text, shown, ok := textOf(v)
+	if !ok {
+		d.wrongType(path, v, "a string"+exampleOf(s))
+		return false
+	}
+	d.noteSecret(path, v, s)
+	fresh := reflect.New(rv.Type())
+	if err := fresh.Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text)); err != nil {
+		if s.secret {
+			shown = "the value"
+		}
+		d.problem(path, fmt.Sprintf("%s doesn't fit: %s", shown, d.redactAt(path, err.Error())), strings.Join(s.enum, ", "), "")
+		return false
+	}
+	rv.Set(fresh.Elem())
+	d.reference(path, text, shown, rv)
+	return d.enumOf(path, text, shown, s)
+}
+
+// list decodes a list; where elements are single values, one may stand alone.
+func (d *Decoder) list(path string, v any, rv reflect.Value, s spec) bool {
+	elem := rv.Type().Elem()
+	values, isList := listOf(v)
+	alone := !isList
+	if alone {
+		if _, isTable := v.(map[string]any); isTable || !scalar(elem) && elem.Kind() != reflect.Interface {
+			d.wrongType(path, v, "a list")
+			return false
+		}
+		values = []any{v}
+	}
+	element := s
+	element.min, element.max, element.required = "", "", false
+	out, ok := reflect.MakeSlice(rv.Type(), len(values), len(values)), true
+	for i, e := range values {
+		at := path
+		if !alone {
+			at = Index(path, i)
+		}
+		if elem.Kind() == reflect.Struct {
+			setDefaults(out.Index(i).Addr())
+		}
+		ok = d.value(at, e, out.Index(i), element) && ok
+	}
+	rv.Set(out)
+	return d.lengthOf(path, len(values), "elements", s) && ok
+}
+
+// dict decodes a table with free keys.
+func (d *Decoder) dict(path string, v any, rv reflect.Value, s spec) bool {
+	m, ok := v.(map[string]any)
+	if !ok {
+		d.wrongType(path, v, "a table")
+		return false
+	}
+	t := rv.Type()
+	element := s
+	element.min, element.max, element.required = "", "", false
+	out := reflect.MakeMapWithSize(t, len(m))
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		value := reflect.New(t.Elem())
+		if t.Elem().Kind() == reflect.Struct {
+			setDefaults(value)
+		}
+		if d.value(Join(path, key), m[key], value.Elem(), element) {
+			out.SetMapIndex(reflect.ValueOf(key).Convert(t.Key()), value.Elem())
+		} else {
+			ok = false
+			if t.Elem().Kind() == reflect.Struct {
+				// What refers to this table shall not be told as well that it is missing.
+				out.SetMapIndex(reflect.ValueOf(key).Convert(t.Key()), value.Elem())
+			}
+		}
+	}
+	rv.Set(out)
+	return d.lengthOf(path, len(m), "entries", s) && ok
+}
+
+// reference notes rv if it refers to something.
+func (d *Decoder) reference(path, text, shown string, rv reflect.Value) {
+	if text == "" || !rv.Type().Implements(referenceType) {
+		return
+	}
+	to := rv.Interface().(Reference).References()
+	d.References = append(d.References, Ref{Path: path, To: to, Value: text, Shown: shown})
+}
+
+// noteSecret remembers the text of v if it must not be shown.
+func (d *Decoder) noteSecret(path string, v any, s spec) {
+	text, _, _ := textOf(v)
+	if sub, ok := v.(Substituted); s.secret || ok && sub.File {
+		d.keep(path, text)
+	}
+}
+
+// wanted is what a required field is for.
+func wanted(s spec) string {
+	text := strings.TrimSuffix(s.doc, ".")
+	if s.example != "" {
+		text += ", such as " + s.example
+	}
+	return text
+}
+
+func exampleOf(s spec) string {
+	if s.example == "" {
+		return ""
+	}
+	return " such as " + s.example
+}

@@ -1,0 +1,330 @@
+package plugin
+
+import (
+	"encoding"
+	"maps"
+	"math"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Field describes one setting, for documentation and for the schema.
+type Field struct {
+	Key  string
+	Type Type
+	// Default is the value without a setting: a string, bool, int64, float64, []any or map[string]any. Nil: there is none.
+	Default any
+	// Unit is what a number counts; Example is a value as TOML.
+	Unit, Example string
+	// Min and Max bound a number or duration, or a string's or list's length; empty: no bound.
+	Min, Max string
+	Enum     []string
+	Required bool
+	Secret   bool
+	Doc      string
+}
+
+// Shape is how a setting is written in TOML.
+type Shape int
+
+// The shapes.
+const (
+	ShapeAny Shape = iota
+	ShapeString
+	ShapeBool
+	ShapeInteger
+	ShapeNumber
+	ShapeDuration
+	ShapeTopic
+	ShapeDevices
+	ShapeTime
+	// ShapeList has an element type; where that is a single value, one may stand without the list.
+	ShapeList
+	// ShapeMap is a table with free keys, and has an element type.
+	ShapeMap
+	// ShapeTable is a table with the settings in Fields.
+	ShapeTable
+	// ShapePlugin is the name of a plugin of a kind, or an inline table with its type.
+	ShapePlugin
+)
+
+// Type is the type of a setting.
+type Type struct {
+	Shape Shape
+	// Elem is the type of a list's or map's elements.
+	Elem *Type
+	// Fields are the settings of a table.
+	Fields []Field
+	// Kind is the kind of plugin.
+	Kind string
+}
+
+// Word says the type in a word or few.
+func (t Type) Word() string {
+	switch t.Shape {
+	case ShapeString:
+		return "string"
+	case ShapeBool:
+		return "bool"
+	case ShapeInteger:
+		return "integer"
+	case ShapeNumber:
+		return "number"
+	case ShapeDuration:
+		return "duration"
+	case ShapeTopic:
+		return "topic"
+	case ShapeDevices:
+		return "devices"
+	case ShapeTime:
+		return "time"
+	case ShapeList:
+		return "list of " + t.Elem.plural()
+	case ShapeMap:
+		return "table of " + t.Elem.plural()
+	case ShapeTable:
+		return "table"
+	case ShapePlugin:
+		return t.Kind
+	default:
+		return "anything"
+	}
+}
+
+func (t Type) plural() string {
+	switch t.Shape {
+	case ShapeDevices, ShapeAny:
+		return t.Word()
+	case ShapeList, ShapeMap:
+		first, rest, _ := strings.Cut(t.Word(), " ")
+		return first + "s " + rest
+	default:
+		return t.Word() + "s"
+	}
+}
+
+// Single says whether the type is written as one value.
+func (t Type) Single() bool {
+	return t.Shape != ShapeAny && t.Shape < ShapeList
+}
+
+// Fields describes the settings of a configuration: config is a pointer to its struct with every default set.
+func (s *Set) Fields(config any) []Field {
+	return s.fields(reflect.ValueOf(config).Elem(), nil)
+}
+
+// fields describes the struct rv. A type inside itself is cut off.
+func (s *Set) fields(rv reflect.Value, outer []reflect.Type) []Field {
+	if slices.Contains(outer, rv.Type()) {
+		return nil
+	}
+	outer = append(slices.Clip(outer), rv.Type())
+	all := specs(rv.Type())
+	fields := make([]Field, len(all))
+	for i, sp := range all {
+		v := rv.FieldByIndex(sp.index)
+		fields[i] = Field{
+			Key: sp.key, Type: s.typeOf(v, outer), Unit: sp.unit, Example: sp.example, Min: sp.min, Max: sp.max,
+			Enum: sp.enum, Required: sp.required, Secret: sp.secret, Doc: sp.doc,
+		}
+		if !sp.required {
+			fields[i].Default = s.plainDefault(v)
+		}
+	}
+	return fields
+}
+
+// typeOf describes the type of v; v's value gives the defaults inside.
+func (s *Set) typeOf(v reflect.Value, outer []reflect.Type) Type {
+	t := v.Type()
+	switch {
+	case t == durationType:
+		return Type{Shape: ShapeDuration}
+	case t == timeType:
+		return Type{Shape: ShapeTime}
+	case reflect.PointerTo(t).Implements(unmarshaler):
+		return Type{Shape: ShapeString}
+	}
+	switch t.Kind() {
+	case reflect.Interface:
+		if kind, ok := s.KindOf(t); ok {
+			return Type{Shape: ShapePlugin, Kind: kind.Name}
+		}
+		return Type{Shape: ShapeAny}
+	case reflect.Pointer:
+		if !v.IsNil() {
+			return s.typeOf(v.Elem(), outer)
+		}
+		return s.typeOf(fresh(t.Elem()), outer)
+	case reflect.Struct:
+		return Type{Shape: ShapeTable, Fields: s.fields(v, outer)}
+	case reflect.Slice:
+		elem := s.typeOf(fresh(t.Elem()), outer)
+		return Type{Shape: ShapeList, Elem: &elem}
+	case reflect.Map:
+		elem := s.typeOf(fresh(t.Elem()), outer)
+		return Type{Shape: ShapeMap, Elem: &elem}
+	case reflect.Bool:
+		return Type{Shape: ShapeBool}
+	case reflect.String:
+		if t.Implements(referenceType) {
+			if reflect.Zero(t).Interface().(Reference).References() == "devices" {
+				return Type{Shape: ShapeDevices}
+			}
+			return Type{Shape: ShapeTopic}
+		}
+		return Type{Shape: ShapeString}
+	case reflect.Float32, reflect.Float64:
+		return Type{Shape: ShapeNumber}
+	default:
+		return Type{Shape: ShapeInteger}
+	}
+}
+
+// fresh is a value as the decoder begins one that isn't there yet.
+func fresh(t reflect.Type) reflect.Value {
+	ptr := reflect.New(t)
+	setDefaults(ptr)
+	return ptr.Elem()
+}
+
+// plainDefault returns a default as plain TOML values, nil for what is better not shown as one: tables, whose fields have
+// their own, and what is empty.
+func (s *Set) plainDefault(v reflect.Value) any {
+	t := v.Type()
+	switch {
+	case t == durationType:
+		return Duration(time.Duration(v.Int()))
+	case t == timeType:
+		return nil
+	case t.Implements(marshaler) && v.Kind() != reflect.String && v.Kind() != reflect.Pointer && v.Kind() != reflect.Interface:
+		text, err := v.Interface().(encoding.TextMarshaler).MarshalText()
+		if err != nil || len(text) == 0 {
+			return nil
+		}
+		return string(text)
+	}
+	switch v.Kind() {
+	case reflect.String:
+		return v.String()
+	case reflect.Bool:
+		return v.Bool()
+	case reflect.Float32, reflect.Float64:
+		return v.Float()
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		return v.Int()
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return int64(min(v.Uint(), math.MaxInt64))
+	case reflect.Interface:
+		return s.pluginDefault(v)
+	case reflect.Pointer:
+		if v.IsNil() || !scalar(t.Elem()) {
+			return nil
+		}
+		return s.plainDefault(v.Elem())
+	case reflect.Slice:
+		list := make([]any, v.Len())
+		for i := range list {
+			list[i] = s.plainDefault(v.Index(i))
+		}
+		return list
+	default:
+		return nil
+	}
+}
+
+// pluginDefault returns a nested plugin as the name of its type, or as an inline table with what differs from its own defaults.
+func (s *Set) pluginDefault(v reflect.Value) any {
+	kind, ok := s.KindOf(v.Type())
+	if !ok || v.IsNil() {
+		return nil
+	}
+	config := v.Interface()
+	for _, name := range kind.Names() {
+		info, _ := kind.Lookup(name)
+		own := info.New()
+		if reflect.TypeOf(own) != reflect.TypeOf(config) {
+			continue
+		}
+		if reflect.DeepEqual(own, config) {
+			return name
+		}
+		table := map[string]any{"type": name}
+		ours, theirs := s.Fields(own), s.Fields(config)
+		for i := range theirs {
+			if !reflect.DeepEqual(ours[i].Default, theirs[i].Default) {
+				table[theirs[i].Key] = theirs[i].Default
+			}
+		}
+		return table
+	}
+	return nil
+}
+
+// Duration spells a duration without parts that are zero: "5m", not "5m0s".
+func Duration(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+// TOML spells a plain value as TOML writes it in one line.
+func TOML(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return ""
+	case string:
+		return quote(v)
+	case bool:
+		return strconv.FormatBool(v)
+	case int64:
+		return strconv.FormatInt(v, 10)
+	case float64:
+		text := strconv.FormatFloat(v, 'g', -1, 64)
+		if !strings.ContainsAny(text, ".e") {
+			text += ".0"
+		}
+		return text
+	case []any:
+		parts := make([]string, len(v))
+		for i, e := range v {
+			parts[i] = TOML(e)
+		}
+		return "[" + strings.Join(parts, ", ") + "]"
+	case map[string]any:
+		keys := slices.SortedFunc(maps.Keys(v), func(a, b string) int {
+			// The type comes first, as people write it.
+			if a == "type" || b == "type" {
+				return map[bool]int{true: -1, false: 1}[a == "type"]
+			}
+			return strings.Compare(a, b)
+		})
+		parts := make([]string, len(keys))
+		for i, key := range keys {
+			parts[i] = Join("", key) + " = " + TOML(v[key])
+		}
+		if len(parts) == 0 {
+			return "{}"
+		}
+		return "{ " + strings.Join(parts, ", ") + " }"
+	default:
+		return ""
+	}
+}
+
+// quote is a TOML basic string; literal where that spares escapes.
+func quote(s string) string {
+	if strings.ContainsAny(s, `"\`) && !strings.ContainsAny(s, "'\r\n\t\x00") && strconv.Quote(s) == `"`+strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s)+`"` {
+		return "'" + s + "'"
+	}
+	q := strconv.Quote(s)
+	return strings.NewReplacer(`\\`, `\\`, `\a`, `\u0007`, `\v`, `\u000b`, `\x`, `\u00`).Replace(q)
+}

@@ -1,0 +1,115 @@
+package plugin
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+)
+
+// Plugin decodes what stands where a plugin of a kind is wanted: a name, which means the kind's table of that name, else the plugin
+// of that name with its defaults; or an inline table with a type.
+func (d *Decoder) Plugin(kind, path string, v any) (Instance, bool) {
+	k, ok := d.Set.Kind(kind)
+	if !ok {
+		panic("there is no plugin kind " + kind)
+	}
+	if m, ok := v.(map[string]any); ok {
+		t, ok := d.typeOf(k, path, m, "")
+		if !ok {
+			return Instance{}, false
+		}
+		return d.build(k, path, t, t, m)
+	}
+	name, shown, ok := textOf(v)
+	if !ok {
+		d.wrongType(path, v, "the name of a "+kind+", or a table with its type")
+		return Instance{}, false
+	}
+	if _, ok := d.Tables[kind][name]; ok {
+		if d.Used == nil {
+			d.Used = map[string]bool{}
+		}
+		d.Used[Join(kind, name)] = true
+		return d.Named(kind, name)
+	}
+	if _, ok := k.Lookup(name); ok {
+		return d.build(k, path, name, name, nil)
+	}
+	known := append(slices.Sorted(maps.Keys(d.Tables[kind])), k.Names()...)
+	slices.Sort(known)
+	known = slices.Compact(known)
+	d.problem(path, noSuch(kind, shown, v), Names(known), Nearest(name, known))
+	return Instance{}, false
+}
+
+// Named decodes the file's table of that kind and name into an instance of its own.
+func (d *Decoder) Named(kind, name string) (Instance, bool) {
+	k, _ := d.Set.Kind(kind)
+	path := Join(kind, name)
+	m, ok := d.Tables[kind][name].(map[string]any)
+	if !ok {
+		d.wrongType(path, d.Tables[kind][name], "a table with the settings of a "+kind)
+		return Instance{}, false
+	}
+	if d.building[path] {
+		d.problem(path, "the "+kind+" is part of itself", "", "")
+		return Instance{}, false
+	}
+	t, ok := d.typeOf(k, path, m, name)
+	if !ok {
+		return Instance{}, false
+	}
+	if d.building == nil {
+		d.building = map[string]bool{}
+	}
+	d.building[path] = true
+	defer delete(d.building, path)
+	return d.build(k, path, name, t, m)
+}
+
+// typeOf finds the plugin that a table configures. A named table may leave the type out if its own name says it.
+func (d *Decoder) typeOf(k *Kind, path string, m map[string]any, name string) (string, bool) {
+	_, isType := k.Lookup(name)
+	v, ok := m["type"]
+	if !ok {
+		if isType {
+			return name, true
+		}
+		what := "missing: the type of the " + k.Name
+		d.problem(Join(path, "type"), what, Names(k.Names()), Nearest(name, k.Names()))
+		return "", false
+	}
+	at := Join(path, "type")
+	t, shown, ok := textOf(v)
+	if !ok {
+		d.wrongType(at, v, Names(k.Names()))
+		return "", false
+	}
+	if _, ok := k.Lookup(t); !ok {
+		d.problem(at, noSuch(k.Name+" type", shown, v), Names(k.Names()), Nearest(t, k.Names()))
+		return "", false
+	}
+	if isType && t != name {
+		d.problem(at, "a table may not take the name of another type: ["+path+"] can only be of type \""+name+"\"", "", "")
+		return "", false
+	}
+	return t, true
+}
+
+func noSuch(what, shown string, v any) string {
+	if _, ok := v.(Substituted); ok {
+		return shown + " is no " + what
+	}
+	return "there is no " + what + " " + shown
+}
+
+// build decodes m over the plugin's defaults and validates the outcome.
+func (d *Decoder) build(k *Kind, path, name, typ string, m map[string]any) (Instance, bool) {
+	info, _ := k.Lookup(typ)
+	inst := Instance{Path: path, Kind: k.Name, Name: name, Type: typ, Config: info.New()}
+	problems, references := len(d.Problems), len(d.References)
+	d.table(path, m, reflect.ValueOf(inst.Config).Elem(), true)
+	d.validate(path, inst.Config, problems)
+	inst.References = slices.Clone(d.References[references:])
+	return inst, true
+}

@@ -1,0 +1,24 @@
+package plugin
+
+import (
+	"regexp"
+	"strconv"
+)
+
+var bareKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
+// Join returns the dotted path of a key inside the table at path; a key that TOML would quote is quoted.
+func Join(path, key string) string {
+	if !bareKey.MatchString(key) {
+		key = strconv.Quote(key)
+	}
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}
+
+// Index returns the path of an element of the array at path, counted from 0.
+func Index(path string, i int) string {
+	return path + "[" + strconv.Itoa(i) + "]"
+}

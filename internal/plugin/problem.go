@@ -1,0 +1,137 @@
+package plugin
+
+import (
+	"errors"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// A Problem is one thing that is wrong with a configuration.
+type Problem struct {
+	// Path is the dotted path of the key, such as `pipeline.commands.middleware[1]`.
+	Path string
+	// Message says what is wrong, then what is allowed, then what was probably meant.
+	Message string
+}
+
+// Describe puts together a problem's message. Allowed and meant may be empty.
+func Describe(what, allowed, meant string) string {
+	if allowed != "" {
+		what += "; allowed: " + allowed
+	}
+	if meant != "" {
+		what += "; did you mean " + strconv.Quote(meant) + "?"
+	}
+	return what
+}
+
+// Names lists names for a message.
+func Names(names []string) string {
+	if len(names) == 0 {
+		return "(there is none)"
+	}
+	return strings.Join(names, ", ")
+}
+
+func (d *Decoder) problem(path, what, allowed, meant string) {
+	d.Problems = append(d.Problems, Problem{Path: path, Message: Describe(what, allowed, meant)})
+}
+
+// validate asks a decoded configuration about itself and puts each of its complaints where it belongs.
+func (d *Decoder) validate(path string, config any, before int) {
+	v, ok := config.(interface{ Validate() error })
+	if !ok {
+		return
+	}
+	found := d.Problems[before:]
+	var tell func(err error)
+	tell = func(err error) {
+		if joined, ok := err.(interface{ Unwrap() []error }); ok {
+			for _, e := range joined.Unwrap() {
+				tell(e)
+			}
+			return
+		}
+		field, ok := errors.AsType[*FieldError](err)
+		if !ok {
+			// What is said of the whole may only follow from what is wrong with a part.
+			if len(found) == 0 {
+				d.problem(path, d.Redact(err.Error()), "", "")
+			}
+			return
+		}
+		at := path
+		if field.Field != "" {
+			at += "." + field.Field
+		}
+		for _, p := range found {
+			if p.Path == at || within(p.Path, at) || within(at, p.Path) && p.Path != path {
+				return
+			}
+		}
+		d.problem(at, d.redactAt(at, field.Message), "", "")
+	}
+	if err := v.Validate(); err != nil {
+		tell(err)
+	}
+}
+
+// within says whether path lies below table.
+func within(path, table string) bool {
+	return len(path) > len(table) && strings.HasPrefix(path, table) && (path[len(table)] == '.' || path[len(table)] == '[')
+}
+
+const redacted = "[redacted]"
+
+// shortestSecret is the length from which a secret is also looked for inside other words; replacing each "a" would garble everything.
+const shortestSecret = 4
+
+// keep remembers a secret, and the password if it is a URL, so that nothing prints them.
+func (d *Decoder) keep(path, secret string) {
+	if secret == "" {
+		return
+	}
+	if d.secrets == nil {
+		d.secrets = map[string]string{}
+	}
+	d.secrets[path] = secret
+	if u, err := url.Parse(secret); err == nil && u.User != nil {
+		if password, ok := u.User.Password(); ok {
+			d.secrets[path+" password"] = password
+		}
+	}
+}
+
+// Redact takes every secret that was decoded out of a text that somebody else wrote.
+func (d *Decoder) Redact(text string) string {
+	for _, s := range d.secrets {
+		if len(s) < shortestSecret {
+			continue
+		}
+		quoted := strconv.Quote(s)
+		text = strings.ReplaceAll(text, s, redacted)
+		text = strings.ReplaceAll(text, quoted[1:len(quoted)-1], redacted)
+	}
+	return text
+}
+
+var quotedText = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
+
+// redactAt is Redact for a message about one field. If that is a secret, parts of it that are quoted go too: net/url, for one,
+// quotes what it stumbled over.
+func (d *Decoder) redactAt(path, text string) string {
+	text = d.Redact(text)
+	secret, ok := d.secrets[path]
+	if !ok {
+		return text
+	}
+	return quotedText.ReplaceAllStringFunc(text, func(q string) string {
+		part, err := strconv.Unquote(q)
+		if err != nil || part != "" && strings.Contains(secret, part) {
+			return redacted
+		}
+		return q
+	})
+}

@@ -1,0 +1,244 @@
+package plugin
+
+import (
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+const durationShape = `a number with a unit, such as "5s", "100ms" or "1h30m"`
+
+// scalar decodes one value into a string, bool, number or duration.
+func (d *Decoder) scalar(path string, v any, rv reflect.Value, s spec) bool {
+	if rv.Type() == durationType {
+		return d.duration(path, v, rv, s)
+	}
+	switch rv.Kind() {
+	case reflect.String:
+		return d.str(path, v, rv, s)
+	case reflect.Bool:
+		b, ok := v.(bool)
+		if sub, is := v.(Substituted); is && sub.Whole && (sub.Text == "true" || sub.Text == "false") {
+			b, ok = sub.Text == "true", true
+		}
+		if !ok {
+			d.notA(path, v, "true or false", s)
+			return false
+		}
+		rv.SetBool(b)
+		return true
+	case reflect.Float32, reflect.Float64:
+		return d.float(path, v, rv, s)
+	default:
+		return d.integer(path, v, rv, s)
+	}
+}
+
+// notA tells that v isn't of the wanted type; for a substitution it says what the string would have to spell.
+func (d *Decoder) notA(path string, v any, want string, s spec) {
+	if sub, ok := v.(Substituted); ok && !s.secret {
+		_, shown, _ := textOf(sub)
+		d.problem(path, shown+" can't stand here", want, "")
+		return
+	}
+	d.wrongType(path, v, want)
+}
+
+func (d *Decoder) str(path string, v any, rv reflect.Value, s spec) bool {
+	text, shown, ok := textOf(v)
+	if !ok {
+		meant := ""
+		if i, isInt := v.(int64); isInt && !s.secret {
+			meant = strconv.FormatInt(i, 10)
+		}
+		d.problem(path, kindOf(v)+" can't stand here", "a string"+exampleOf(s), meant)
+		return false
+	}
+	d.noteSecret(path, v, s)
+	if s.secret {
+		shown = "the value"
+	}
+	if s.required && text == "" {
+		d.problem(path, "empty: "+wanted(s), "", "")
+		return false
+	}
+	if !d.enumOf(path, text, shown, s) || !d.lengthOf(path, utf8.RuneCountInString(text), "characters", s) {
+		return false
+	}
+	rv.SetString(text)
+	d.reference(path, text, shown, rv)
+	return true
+}
+
+func (d *Decoder) enumOf(path, text, shown string, s spec) bool {
+	if len(s.enum) == 0 || slices.Contains(s.enum, text) {
+		return true
+	}
+	meant := ""
+	if !s.secret {
+		meant = Nearest(text, s.enum)
+	}
+	d.problem(path, shown+" is not known", strings.Join(s.enum, ", "), meant)
+	return false
+}
+
+func (d *Decoder) duration(path string, v any, rv reflect.Value, s spec) bool {
+	text, shown, ok := textOf(v)
+	if !ok {
+		meant := ""
+		if i, isInt := v.(int64); isInt {
+			meant = strconv.FormatInt(i, 10) + "s"
+		}
+		d.problem(path, kindOf(v)+" is not a duration", durationShape, meant)
+		return false
+	}
+	parsed, err := time.ParseDuration(text)
+	if err != nil {
+		meant := strings.ReplaceAll(text, " ", "")
+		if _, err := time.ParseDuration(meant); err != nil {
+			meant = ""
+		}
+		if _, isSub := v.(Substituted); isSub {
+			meant = ""
+		}
+		d.problem(path, shown+" is not a duration", durationShape, meant)
+		return false
+	}
+	lowest, highest := time.Duration(0), time.Duration(math.MaxInt64)
+	if s.min != "" {
+		lowest = mustDuration(s, "min", s.min)
+	}
+	if s.max != "" {
+		highest = mustDuration(s, "max", s.max)
+	}
+	if parsed < lowest || parsed > highest {
+		s.unit = ""
+		if s.min == "" {
+			s.min = "0s"
+		}
+		d.outside(path, shown, parsed < lowest, s)
+		return false
+	}
+	rv.SetInt(int64(parsed))
+	return true
+}
+
+func mustDuration(s spec, tag, value string) time.Duration {
+	parsed, err := time.ParseDuration(value)
+	if err != nil {
+		panic(badTag(s, tag, value, err))
+	}
+	return parsed
+}
+
+func (d *Decoder) integer(path string, v any, rv reflect.Value, s spec) bool {
+	i, ok := v.(int64)
+	shown := strconv.FormatInt(i, 10)
+	if sub, is := v.(Substituted); is && sub.Whole {
+		parsed, err := strconv.ParseInt(sub.Text, 10, 64)
+		_, shown, _ = textOf(sub)
+		i, ok = parsed, err == nil
+	}
+	if !ok {
+		d.notA(path, v, "an integer"+rangeOf(s), s)
+		return false
+	}
+	low := s.min != "" && i < int64(mustNumber(s, "min", s.min))
+	high := s.max != "" && i > int64(mustNumber(s, "max", s.max))
+	unsigned := rv.CanUint()
+	if !low && !high {
+		fits := !unsigned && !rv.OverflowInt(i) || unsigned && i >= 0 && !rv.OverflowUint(uint64(i))
+		low, high = !fits && i < 0, !fits && i >= 0
+		if unsigned && s.min == "" {
+			s.min = "0"
+		}
+	}
+	if low || high {
+		d.outside(path, shown, low, s)
+		return false
+	}
+	if unsigned {
+		rv.SetUint(uint64(i))
+	} else {
+		rv.SetInt(i)
+	}
+	return true
+}
+
+func (d *Decoder) float(path string, v any, rv reflect.Value, s spec) bool {
+	f, ok := v.(float64)
+	if i, is := v.(int64); is {
+		f, ok = float64(i), true
+	}
+	shown := strconv.FormatFloat(f, 'g', -1, 64)
+	if sub, is := v.(Substituted); is && sub.Whole {
+		parsed, err := strconv.ParseFloat(sub.Text, 64)
+		_, shown, _ = textOf(sub)
+		f, ok = parsed, err == nil
+	}
+	if !ok || math.IsNaN(f) || math.IsInf(f, 0) {
+		d.notA(path, v, "a finite number"+rangeOf(s), s)
+		return false
+	}
+	low := s.min != "" && f < mustNumber(s, "min", s.min)
+	if low || s.max != "" && f > mustNumber(s, "max", s.max) {
+		d.outside(path, shown, low, s)
+		return false
+	}
+	rv.SetFloat(f)
+	return true
+}
+
+func mustNumber(s spec, tag, value string) float64 {
+	f, err := strconv.ParseFloat(value, 64)
+	if err != nil {
+		panic(badTag(s, tag, value, err))
+	}
+	return f
+}
+
+// lengthOf holds a length against min and max.
+func (d *Decoder) lengthOf(path string, n int, unit string, s spec) bool {
+	low := s.min != "" && float64(n) < mustNumber(s, "min", s.min) || s.required && n == 0
+	high := s.max != "" && float64(n) > mustNumber(s, "max", s.max)
+	if !low && !high {
+		return true
+	}
+	if s.min == "" && s.required {
+		s.min = "1"
+	}
+	s.unit = unit
+	d.outside(path, fmt.Sprintf("a length of %d", n), low, s)
+	return false
+}
+
+func (d *Decoder) outside(path, shown string, low bool, s spec) {
+	what := shown + " is too large"
+	if low {
+		what = shown + " is too small"
+	}
+	d.problem(path, what, strings.TrimPrefix(rangeOf(s), " "), "")
+}
+
+// rangeOf spells min and max.
+func rangeOf(s spec) string {
+	unit := ""
+	if s.unit != "" {
+		unit = " " + s.unit
+	}
+	switch {
+	case s.min != "" && s.max != "":
+		return " from " + s.min + " to " + s.max + unit
+	case s.min != "":
+		return " from " + s.min + unit
+	case s.max != "":
+		return " up to " + s.max + unit
+	default:
+		return ""
+	}
+}

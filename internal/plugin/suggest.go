@@ -1,0 +1,50 @@
+package plugin
+
+import "strings"
+
+// Nearest returns the candidate that word was probably meant to be, or "" if none is near.
+func Nearest(word string, candidates []string) string {
+	best, bestDistance := "", max(1, len(word)/3)+1
+	lower := strings.ToLower(word)
+	for _, c := range candidates {
+		if c == word {
+			continue
+		}
+		d := distance(lower, strings.ToLower(c))
+		if len(lower) >= 3 && (strings.HasPrefix(c, lower) || strings.HasPrefix(lower, c) && len(c) >= 3) {
+			d = min(d, 1)
+		}
+		if d < bestDistance {
+			best, bestDistance = c, d
+		}
+	}
+	return best
+}
+
+// distance is the optimal string alignment distance: inserted, deleted, replaced and swapped bytes.
+func distance(a, b string) int {
+	// A word far longer than any key is not a typing error of one.
+	const longest = 64
+	if len(a) > longest || len(b) > longest {
+		return longest
+	}
+	before, above, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range above {
+		above[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			row[j] = min(above[j]+1, row[j-1]+1, above[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+		before, above, row = above, row, before
+	}
+	return above[len(b)]
+}

@@ -1,0 +1,110 @@
+package plugin
+
+import (
+	"strconv"
+	"time"
+)
+
+// Substituted is a string of the tree in which something was substituted.
+type Substituted struct {
+	// Text is the result.
+	Text string
+	// Source is what the file says. Messages show it instead of Text, which may come from a secret place.
+	Source string
+	// Whole says that the string was one substitution and nothing else, so that it may become a number or a bool.
+	Whole bool
+	// File says that a part of it was read from a file, so that Text is treated as a secret.
+	File bool
+}
+
+// Plain returns v without marks: a whole substitution becomes the bool or number that it spells, arrays of tables become lists.
+func Plain(v any) any {
+	switch v := v.(type) {
+	case Substituted:
+		if !v.Whole {
+			return v.Text
+		}
+		if v.Text == "true" || v.Text == "false" {
+			return v.Text == "true"
+		}
+		if i, err := strconv.ParseInt(v.Text, 10, 64); err == nil {
+			return i
+		}
+		if f, err := strconv.ParseFloat(v.Text, 64); err == nil {
+			return f
+		}
+		return v.Text
+	case map[string]any:
+		m := make(map[string]any, len(v))
+		for key, e := range v {
+			m[key] = Plain(e)
+		}
+		return m
+	case []map[string]any:
+		list := make([]any, len(v))
+		for i, e := range v {
+			list[i] = Plain(e)
+		}
+		return list
+	case []any:
+		list := make([]any, len(v))
+		for i, e := range v {
+			list[i] = Plain(e)
+		}
+		return list
+	default:
+		return v
+	}
+}
+
+// textOf returns v's text and how a message shows it.
+func textOf(v any) (text, shown string, ok bool) {
+	switch v := v.(type) {
+	case string:
+		return v, strconv.Quote(v), true
+	case Substituted:
+		return v.Text, "the value of " + strconv.Quote(v.Source), true
+	default:
+		return "", "", false
+	}
+}
+
+// kindOf says what v is, for messages.
+func kindOf(v any) string {
+	switch v.(type) {
+	case string, Substituted:
+		return "a string"
+	case bool:
+		return "a bool"
+	case int64:
+		return "an integer"
+	case float64:
+		return "a number"
+	case time.Time:
+		return "a date or time"
+	case []any:
+		return "a list"
+	case map[string]any:
+		return "a table"
+	case []map[string]any:
+		return "a list of tables"
+	default:
+		return "nothing"
+	}
+}
+
+// listOf returns v's elements if it is a list.
+func listOf(v any) ([]any, bool) {
+	switch v := v.(type) {
+	case []any:
+		return v, true
+	case []map[string]any:
+		list := make([]any, len(v))
+		for i, e := range v {
+			list[i] = e
+		}
+		return list, true
+	default:
+		return nil, false
+	}
+}
