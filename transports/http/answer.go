@@ -1,0 +1,127 @@
+package http
+
+import (
+	"encoding/json"
+	nethttp "net/http"
+	"strconv"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+// typeResult is the type of a message that is a command's result.
+const typeResult = "result"
+
+// retryAfter is how many seconds a caller should wait after a 503.
+const retryAfter = 1
+
+// answer is a response.
+type answer struct {
+	status          int
+	contentType     string
+	contentEncoding string
+	body            []byte
+}
+
+// note is the body of an answer without a payload.
+type note struct {
+	ID    string `json:"id,omitempty"`
+	Error string `json:"error,omitempty"`
+}
+
+func noted(status int, n note) *answer {
+	body, _ := json.Marshal(n) // two strings always work
+	return &answer{status: status, contentType: "application/json", body: append(body, '\n')}
+}
+
+func accepted(id string) *answer { return noted(nethttp.StatusAccepted, note{ID: id}) }
+
+func refusal(status int, id, reason string) *answer {
+	return noted(status, note{ID: id, Error: reason})
+}
+
+func undecided(id string) *answer {
+	return refusal(nethttp.StatusServiceUnavailable, id, "undecided: repeat with the same id")
+}
+
+// answerOf makes the answer of an outcome. It returns nil for a message that was published: its answer may be yet to come.
+func answerOf(o transports.Outcome, id string) *answer {
+	switch code := o.Code; {
+	case code == nethttp.StatusServiceUnavailable:
+		a := "undecided: repeat with the same id"
+		if o.Err != nil {
+			a += ": " + o.Err.Error()
+		}
+		return refusal(code, id, a)
+	case code >= 400 || code == 0 && o.Err != nil:
+		if code < 400 || code > 599 {
+			code = nethttp.StatusInternalServerError
+		}
+		reason := nethttp.StatusText(code)
+		if o.Err != nil {
+			reason = o.Err.Error()
+		}
+		return refusal(code, id, reason)
+	case len(o.Messages) > 0 && o.Messages[0].Metadata[transports.Type] == typeResult:
+		return produced(o.Messages[0], codeOf(o.Messages[0].Payload))
+	case o.Published:
+		return nil
+	case len(o.Messages) > 0:
+		return produced(o.Messages[0], nethttp.StatusOK)
+	default:
+		return noted(nethttp.StatusOK, note{ID: id})
+	}
+}
+
+// produced answers with a message.
+func produced(msg *message.Message, status int) *answer {
+	a := &answer{
+		status:          status,
+		contentType:     msg.Metadata[transports.ContentType],
+		contentEncoding: msg.Metadata[transports.ContentEncoding],
+		body:            msg.Payload,
+	}
+	switch {
+	case a.contentType != "":
+	case json.Valid(msg.Payload):
+		a.contentType = "application/json"
+	default:
+		a.contentType = "application/octet-stream"
+	}
+	return a
+}
+
+// codeOf returns the status for a result: its code, 202 for one that isn't terminal, 200 if it has none that can be a
+// status of a response with a body.
+func codeOf(result []byte) int {
+	var r struct {
+		Code int `json:"code"`
+	}
+	if json.Unmarshal(result, &r) != nil {
+		return nethttp.StatusOK
+	}
+	switch {
+	case r.Code >= 100 && r.Code < 200:
+		return nethttp.StatusAccepted
+	case r.Code < 200, r.Code > 599, r.Code == nethttp.StatusNoContent, r.Code == nethttp.StatusNotModified:
+		return nethttp.StatusOK
+	default:
+		return r.Code
+	}
+}
+
+func (a *answer) write(w nethttp.ResponseWriter) {
+	h := w.Header()
+	h.Set("Content-Type", a.contentType)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Length", strconv.Itoa(len(a.body)))
+	if a.contentEncoding != "" {
+		h.Set("Content-Encoding", a.contentEncoding)
+	}
+	if a.status == nethttp.StatusServiceUnavailable {
+		h.Set("Retry-After", strconv.Itoa(retryAfter))
+	}
+	w.WriteHeader(a.status)
+	_, _ = w.Write(a.body) // a caller that has gone gets nothing
+}

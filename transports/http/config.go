@@ -1,0 +1,136 @@
+// Package http is the transport through which callers give messages to the host and wait for what becomes of them: a
+// POST to a topic's path is a message, the response is its outcome.
+package http
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"path"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+func init() {
+	transports.Register(transports.Plugin{
+		Name:    "http",
+		Summary: "Takes messages in by HTTP POST and answers with their outcome.",
+		Description: `A topic is a path: ` + "`from = \"web:/commands\"`" + ` takes every POST to ` + "`/commands`" + `. The body is the payload.
+
+| request | metadata |
+| --- | --- |
+| ` + "`Idempotency-Key`" + ` | message_id; without one the host makes one up |
+| ` + "`X-Correlation-ID`" + ` | correlation_id |
+| ` + "`Content-Type`, `Content-Encoding`" + ` | content_type, content_encoding |
+| ` + "`Traceparent`, `Tracestate`" + ` | header.traceparent, header.tracestate |
+| any other end-to-end header but ` + "`Authorization` and `Cookie`" + ` | header.Its-Canonical-Name |
+
+The response says what became of the message:
+
+| status | meaning |
+| --- | --- |
+| a result's code | the command's result, which is the body; 202 for a code under 200 |
+| 200 | handled; the body is what was produced, or the id |
+| 202 | confirmed by where it was published, ` + "`{\"id\":\"...\"}`" + `; with ` + "`?wait=10s`" + ` only if no answer came in that time |
+| 400, 500 | given up: the message's fault, or not |
+| 401, 403, 404, 405, 408, 413 | the request's fault; no message was made of it |
+| 503 | not taken, or undecided: repeat it with the same id |
+
+A caller who hangs up takes back a message that hasn't been started. Only HTTP/1.1 is spoken. Browsers on other sites are refused,
+and on a loopback address without a token so is every Host but this machine's own names, its addresses and ` + "`hosts`" + `.`,
+		Config: func() transports.Config { c := defaults; return &c },
+	})
+}
+
+var defaults = Config{
+	Listen:         "127.0.0.1:8080",
+	MaxBody:        1 << 20,
+	MaxConnections: 2000,
+	Window:         1000,
+	RequestTimeout: 30 * time.Second,
+	MaxWait:        time.Minute,
+	ReadTimeout:    10 * time.Second,
+	WriteTimeout:   10 * time.Second,
+	IdleTimeout:    2 * time.Minute,
+}
+
+// Config is the `[transport.NAME]` table of `type = "http"`.
+type Config struct {
+	Listen         string            `toml:"listen" doc:"Address to listen on, host:port." example:"\"127.0.0.1:8080\""`
+	Token          transports.Secret `toml:"token" doc:"Bearer token that every request must carry; without one everybody who can connect may send." secret:"true" example:"\"${WEB_TOKEN}\""`
+	TLS            *TLS              `toml:"tls" doc:"Certificate with which HTTPS is spoken instead of HTTP."`
+	Hosts          []string          `toml:"hosts" doc:"Further host names under which the loopback address may be called without a token, such as a proxy's." example:"[\"gateway.example.com\"]"`
+	MaxBody        int               `toml:"max_body" doc:"Largest body." unit:"bytes" min:"1" max:"1073741824" example:"1048576"`
+	MaxConnections int               `toml:"max_connections" doc:"Connections at a time; further ones wait to be accepted." min:"1" max:"1000000" example:"2000"`
+	Window         int               `toml:"window" doc:"Messages of one path that are handed to the pipeline at a time; further ones wait." unit:"messages" min:"1" max:"1000000" example:"1000"`
+	RequestTimeout time.Duration     `toml:"request_timeout" doc:"How long a request waits for its message to be settled before it is answered with 503." min:"1ms" example:"\"30s\""`
+	MaxWait        time.Duration     `toml:"max_wait" doc:"Longest wait for an answer that a caller gets by ?wait=." min:"0s" example:"\"1m\""`
+	ReadTimeout    time.Duration     `toml:"read_timeout" doc:"How long the head of a request may take to arrive, and its body again." min:"1ms" example:"\"10s\""`
+	WriteTimeout   time.Duration     `toml:"write_timeout" doc:"How long a caller may take to receive the response." min:"1ms" example:"\"10s\""`
+	IdleTimeout    time.Duration     `toml:"idle_timeout" doc:"How long a connection is kept open between requests." min:"1ms" example:"\"2m\""`
+}
+
+// TLS is a server certificate.
+type TLS struct {
+	Cert string `toml:"cert" doc:"PEM file with the certificate and its chain." required:"true" example:"\"server.crt\""`
+	Key  string `toml:"key" doc:"PEM file with the private key." required:"true" example:"\"server.key\""`
+}
+
+// Validate checks what the fields' bounds can't say.
+func (c *Config) Validate() error {
+	var errs []error
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		errs = append(errs, transports.Invalid("listen", "%q is not host:port, such as %q", c.Listen, defaults.Listen))
+	}
+	if strings.ContainsFunc(string(c.Token), func(r rune) bool { return r <= ' ' || r > '~' }) {
+		errs = append(errs, transports.Invalid("token", "a bearer token is printable ASCII without spaces"))
+	}
+	return errors.Join(errs...)
+}
+
+// Topic describes a path.
+func (c *Config) Topic(name string, use transports.Use) (transports.Topic, error) {
+	switch {
+	case use == transports.Produce:
+		return transports.Topic{}, errors.New("http only takes messages in; what a pipeline produces without `to` is the response")
+	case !strings.HasPrefix(name, "/"):
+		return transports.Topic{}, fmt.Errorf("%q is not a path; it begins with a slash, such as \"/commands\"", name)
+	case path.Clean(name) != name || strings.ContainsAny(name, "?#%") || strings.ContainsFunc(name, notInPath):
+		return transports.Topic{}, fmt.Errorf("%q is not a plain path, such as \"/commands\": no spaces, no ? # %%, no slash at its end", name)
+	}
+	return transports.Topic{Window: c.Window, Impatient: true, Stream: name}, nil
+}
+
+func notInPath(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }
+
+// Binds returns the address to listen on.
+func (c *Config) Binds() map[string]string { return map[string]string{"listen": c.Listen} }
+
+// certificate loads what the tls table names, if there is one.
+func (c *Config) certificate() (*tls.Config, error) {
+	if c.TLS == nil {
+		return nil, nil
+	}
+	cert, err := tls.LoadX509KeyPair(c.TLS.Cert, c.TLS.Key)
+	if err != nil {
+		return nil, fmt.Errorf("loading the certificate %s: %w", c.TLS.Cert, err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}, nil
+}
+
+// New builds the transport.
+func (c *Config) New(env transports.Env) (transports.Transport, error) {
+	s := &server{config: *c, env: env, routes: map[string]*route{}, quiesced: make(chan struct{})}
+	s.life, s.end = context.WithCancel(context.Background())
+	s.access = newAccess(c, env.Host)
+	s.requests = newRequests()
+	if err := env.Registerer.Register(s.requests); err != nil {
+		return nil, fmt.Errorf("registering metrics: %w", err)
+	}
+	return s, nil
+}

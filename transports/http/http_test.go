@@ -1,0 +1,398 @@
+package http
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	nethttp "net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/transporttest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience is how long something that must happen may take.
+const patience = 20 * time.Second
+
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(patience)
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("it doesn't come to be that %s", what)
+		}
+	}
+}
+
+func TestConformance(t *testing.T) {
+	transporttest.Run(t, transporttest.Harness{
+		Config: func(*testing.T) transports.Config {
+			c := defaults
+			c.Listen, c.Window = "127.0.0.1:0", 8
+			return &c
+		},
+		Topic: "/orders",
+		Put: func(t *testing.T, tr transports.Transport, payloads ...string) {
+			s := tr.(*server)
+			for _, payload := range payloads {
+				before := s.arrived("/orders")
+				go post(s, "/orders", payload, nil)
+				eventually(t, "the request arrives", func() bool { return s.arrived("/orders") > before })
+			}
+		},
+	})
+}
+
+// arrived counts the messages of the path's subscription.
+func (s *server) arrived(path string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.routes[path] == nil || s.routes[path].sub == nil {
+		return 0
+	}
+	return s.routes[path].sub.arrived
+}
+
+// start builds and starts a transport with the defaults, as changed.
+func start(t *testing.T, change func(*Config)) *server {
+	t.Helper()
+	return startWith(t, change, slog.New(slog.DiscardHandler))
+}
+
+func startWith(t *testing.T, change func(*Config), log *slog.Logger) *server {
+	t.Helper()
+	c := defaults
+	c.Listen = "127.0.0.1:0"
+	if change != nil {
+		change(&c)
+	}
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	tr, err := c.New(transports.Env{
+		Name: "web", Host: "gateway-1", Logger: log,
+		Now:        func() time.Time { return time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC) },
+		Registerer: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := tr.(*server)
+	t.Cleanup(func() {
+		if err := s.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// subscribe takes the messages of /x until the test ends.
+func subscribe(t *testing.T, s *server) <-chan *message.Message {
+	t.Helper()
+	sub, err := s.Subscriber(transports.Consumer{Pipeline: "p"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := sub.Subscribe(t.Context(), "/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// handle settles every message of /x with one outcome, as the router does: the ack first.
+func handle(t *testing.T, s *server, o transports.Outcome) {
+	t.Helper()
+	out := subscribe(t, s)
+	go func() {
+		for msg := range out {
+			msg.Ack()
+			transports.ReplyFrom(msg.Context()).Settle(o)
+		}
+	}()
+}
+
+func (s *server) addr() string { return s.listener.Addr().String() }
+
+// response is what came back.
+type response struct {
+	*nethttp.Response
+	body string
+	err  error
+}
+
+func (r response) id() string {
+	var n note
+	_ = json.Unmarshal([]byte(r.body), &n)
+	return n.ID
+}
+
+func (r response) reason() string {
+	var n note
+	_ = json.Unmarshal([]byte(r.body), &n)
+	return n.Error
+}
+
+// post sends a message on a connection of its own.
+func post(s *server, target, body string, header map[string]string) response {
+	return request(context.Background(), s, nethttp.MethodPost, target, body, header)
+}
+
+func request(ctx context.Context, s *server, method, target, body string, header map[string]string) response {
+	client := &nethttp.Client{Transport: &nethttp.Transport{DisableKeepAlives: true}}
+	req, err := nethttp.NewRequestWithContext(ctx, method, "http://"+s.addr()+target, strings.NewReader(body))
+	if err != nil {
+		return response{err: err}
+	}
+	for name, value := range header {
+		if name == "Host" {
+			req.Host = value
+		}
+		req.Header.Set(name, value)
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return response{err: err}
+	}
+	defer func() { _ = res.Body.Close() }()
+	content, err := io.ReadAll(res.Body)
+	return response{res, string(content), err}
+}
+
+// async sends a message and yields the response.
+func async(ctx context.Context, s *server, target, body string) <-chan response {
+	c := make(chan response, 1)
+	go func() {
+		c <- request(ctx, s, nethttp.MethodPost, target, body, map[string]string{"Idempotency-Key": "id-1"})
+	}()
+	return c
+}
+
+func (r response) expect(t *testing.T, status int, id, reason string) {
+	t.Helper()
+	if r.err != nil {
+		t.Fatalf("the request failed: %v", r.err)
+	}
+	if r.StatusCode != status {
+		t.Errorf("status %d, want %d: %s", r.StatusCode, status, r.body)
+	}
+	if r.id() != id {
+		t.Errorf("id %q, want %q: %s", r.id(), id, r.body)
+	}
+	if !strings.Contains(r.reason(), reason) || (reason == "") != (r.reason() == "") {
+		t.Errorf("error %q, want %q", r.reason(), reason)
+	}
+	if retry := r.Header.Get("Retry-After"); (retry != "") != (status == 503) {
+		t.Errorf("status %d with Retry-After %q", status, retry)
+	}
+}
+
+func TestMessage(t *testing.T) {
+	s := start(t, nil)
+	out := subscribe(t, s)
+	res := async(t.Context(), s, "/x", "plain")
+	msg := <-out
+	msg.Ack()
+	transports.ReplyFrom(msg.Context()).Settle(transports.Outcome{Code: 200})
+	(<-res).expect(t, 200, "id-1", "")
+	if msg.UUID != "id-1" || string(msg.Payload) != "plain" {
+		t.Errorf("received %s %q", msg.UUID, msg.Payload)
+	}
+}
+
+func TestMetadata(t *testing.T) {
+	now := time.Date(2026, 5, 4, 3, 2, 1, 5, time.UTC)
+	r, err := nethttp.ReadRequest(bufio.NewReader(strings.NewReader("POST /x HTTP/1.1\r\n" +
+		"Host: localhost\r\n" +
+		"Idempotency-Key: k-1\r\n" +
+		"X-Correlation-ID: c-1\r\n" +
+		"Content-Type: application/json\r\n" +
+		"Content-Encoding: gzip\r\n" +
+		"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n" +
+		"tracestate: a=b\r\n" +
+		"x-site: north\r\n" +
+		"Accept: a/b\r\n" +
+		"Accept: c/d\r\n" +
+		"Authorization: Bearer s3cret\r\n" +
+		"Cookie: a=s3cret\r\n" +
+		"Connection: keep-alive, x-hop\r\n" +
+		"X-Hop: 1\r\n" +
+		"Keep-Alive: 5\r\n" +
+		"TE: trailers\r\n" +
+		"Upgrade: h2c\r\n" +
+		"Proxy-Authorization: s3cret\r\n" +
+		"Content-Length: 0\r\n\r\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := metadataOf(r, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := message.Metadata{
+		"message_id":         "k-1",
+		"correlation_id":     "c-1",
+		"content_type":       "application/json",
+		"content_encoding":   "gzip",
+		"header.traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+		"header.tracestate":  "a=b",
+		"header.X-Site":      "north",
+		"header.Accept":      "a/b, c/d",
+		"timestamp":          "2026-05-04T03:02:01.000000005Z",
+	}
+	for key, value := range want {
+		if got[key] != value {
+			t.Errorf("%s is %q, want %q", key, got[key], value)
+		}
+	}
+	for key := range got {
+		if _, ok := want[key]; !ok {
+			t.Errorf("%s is %q, want none", key, got[key])
+		}
+	}
+
+	r.Header.Del("Idempotency-Key")
+	first, _ := metadataOf(r, now)
+	second, _ := metadataOf(r, now)
+	if first["message_id"] == "" || first["message_id"] == second["message_id"] {
+		t.Errorf("made up the ids %q and %q", first["message_id"], second["message_id"])
+	}
+	for name, value := range map[string]string{
+		"Idempotency-Key": strings.Repeat("k", 256), "X-Correlation-Id": strings.Repeat("c", 256), "X-Any": "\xff",
+	} {
+		bad := r.Clone(t.Context())
+		bad.Header.Set(name, value)
+		if md, err := metadataOf(bad, now); err == nil {
+			t.Errorf("the header %s of %d bytes is taken as %v", name, len(value), md)
+		}
+	}
+}
+
+func TestTLS(t *testing.T) {
+	cert, key, roots := certificate(t)
+	s := start(t, func(c *Config) { c.TLS = &TLS{Cert: cert, Key: key} })
+	handle(t, s, transports.Outcome{Code: 200})
+	client := &nethttp.Client{Transport: &nethttp.Transport{DisableKeepAlives: true, TLSClientConfig: roots}}
+	res, err := client.Post("https://"+s.addr()+"/x", "text/plain", strings.NewReader("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode != 200 || res.ProtoMajor != 1 {
+		t.Errorf("%s %s", res.Proto, res.Status)
+	}
+}
+
+func TestStartFails(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	for _, c := range []struct {
+		name   string
+		change func(*Config)
+		want   string
+	}{
+		{"taken", func(c *Config) { c.Listen = taken.Addr().String() }, "listening on " + taken.Addr().String()},
+		{"no certificate", func(c *Config) { c.TLS = &TLS{Cert: "absent.crt", Key: "absent.key"} }, "loading the certificate absent.crt"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			config := defaults
+			c.change(&config)
+			tr, err := config.New(transports.Env{Logger: slog.New(slog.DiscardHandler), Now: time.Now, Registerer: prometheus.NewRegistry()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := tr.Start(t.Context()); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("Start: %v, want %q", err, c.want)
+			}
+			if err := tr.Health()[0].Err; err == nil {
+				t.Error("the listener works")
+			}
+			if err := tr.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestWarnsOfOpenListener(t *testing.T) {
+	for _, c := range []struct {
+		listen string
+		token  transports.Secret
+		want   bool
+	}{
+		{"127.0.0.1:0", "", false},
+		{"0.0.0.0:0", "s3cret", false},
+		{"0.0.0.0:0", "", true},
+	} {
+		var log bytes.Buffer
+		startWith(t, func(config *Config) { config.Listen, config.Token = c.listen, c.token }, slog.New(slog.NewTextHandler(&log, nil)))
+		if got := strings.Contains(log.String(), "without a token"); got != c.want {
+			t.Errorf("listening on %s with token %q logs %s", c.listen, string(c.token), log.String())
+		}
+		if strings.Contains(log.String(), "s3cret") {
+			t.Error("the log shows the token")
+		}
+	}
+}
+
+func TestTopic(t *testing.T) {
+	c := defaults
+	got, err := c.Topic("/devices/commands", transports.Consume)
+	if want := (transports.Topic{Window: 1000, Impatient: true, Stream: "/devices/commands"}); err != nil || got != want {
+		t.Errorf("Topic: %+v, %v, want %+v", got, err, want)
+	}
+	if _, err := c.Topic("/x", transports.Produce); err == nil {
+		t.Error("a path can be published to")
+	}
+	for _, name := range []string{"", "commands", "/commands/", "//commands", "/a/../b", "/a b", "/a?b", "/a#b", "/a%20b", "/a\n"} {
+		if _, err := c.Topic(name, transports.Consume); err == nil {
+			t.Errorf("%q is a topic", name)
+		}
+	}
+}
+
+func TestValidate(t *testing.T) {
+	for _, c := range []struct {
+		change func(*Config)
+		want   string
+	}{
+		{func(*Config) {}, ""},
+		{func(c *Config) { c.Listen = "8080" }, `listen: "8080" is not host:port`},
+		{func(c *Config) { c.Token = "two words" }, "token: a bearer token"},
+	} {
+		config := defaults
+		c.change(&config)
+		err := config.Validate()
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("Validate: %v, want %q", err, c.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "two words") {
+			t.Error("the error shows the token")
+		}
+	}
+	if got := defaults.Binds(); len(got) != 1 || got["listen"] != defaults.Listen {
+		t.Errorf("Binds: %v", got)
+	}
+}

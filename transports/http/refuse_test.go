@@ -1,0 +1,219 @@
+package http
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	nethttp "net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+func TestRefusals(t *testing.T) {
+	s := start(t, func(c *Config) { c.MaxBody = 10; c.Hosts = []string{"Gateway.example.com"} })
+	handle(t, s, transports.Outcome{Code: 200})
+	for _, c := range []struct {
+		name, method, target, body string
+		header                     map[string]string
+		status                     int
+		reason                     string
+	}{
+		{name: "fits", target: "/x", body: strings.Repeat("a", 10), status: 200},
+		{name: "too large", target: "/x", body: strings.Repeat("a", 11), status: 413, reason: "larger than 10 bytes"},
+		{name: "unknown path", target: "/y", status: 404, reason: "no topic"},
+		{name: "other case", target: "/X", status: 404, reason: "no topic"},
+		{name: "longer path", target: "/x/", status: 404, reason: "no topic"},
+		{name: "GET", method: "GET", target: "/x", status: 405, reason: "POST"},
+		{name: "PUT", method: "PUT", target: "/x", status: 405, reason: "POST"},
+		{name: "bad wait", target: "/x?wait=10", status: 400, reason: `wait="10" is not a time such as 10s`},
+		{name: "negative wait", target: "/x?wait=-1s", status: 400, reason: "is not a time"},
+		{name: "long id", target: "/x", header: map[string]string{"Idempotency-Key": strings.Repeat("a", 256)}, status: 400, reason: "Idempotency-Key has 256 bytes"},
+		{name: "other site", target: "/x", header: map[string]string{"Sec-Fetch-Site": "cross-site"}, status: 403, reason: "other sites"},
+		{name: "other origin", target: "/x", header: map[string]string{"Origin": "https://example.com"}, status: 403, reason: "other sites"},
+		{name: "rebound name", target: "/x", header: map[string]string{"Host": "rebound.example.com:8080"}, status: 403, reason: "host name"},
+		{name: "own name", target: "/x", header: map[string]string{"Host": "gateway-1:8080"}, status: 200},
+		{name: "localhost", target: "/x", header: map[string]string{"Host": "LocalHost"}, status: 200},
+		{name: "IPv6 address", target: "/x", header: map[string]string{"Host": "[::1]:8080"}, status: 200},
+		{name: "listed name", target: "/x", header: map[string]string{"Host": "gateway.example.com"}, status: 200},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			method := c.method
+			if method == "" {
+				method = nethttp.MethodPost
+			}
+			res := request(t.Context(), s, method, c.target, c.body, c.header)
+			if res.err != nil {
+				t.Fatal(res.err)
+			}
+			if res.StatusCode != c.status || !strings.Contains(res.reason(), c.reason) {
+				t.Errorf("%d %s, want %d %s", res.StatusCode, res.body, c.status, c.reason)
+			}
+			if allow := res.Header.Get("Allow"); (allow == "POST") != (c.status == 405) {
+				t.Errorf("Allow: %q", allow)
+			}
+		})
+	}
+}
+
+func TestChunkedBodyIsLimited(t *testing.T) {
+	s := start(t, func(c *Config) { c.MaxBody = 10 })
+	handle(t, s, transports.Outcome{Code: 200})
+	head := "POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+	if status := talk(t, s, head+"b\r\naaaaaaaaaaa\r\n0\r\n\r\n"); status != 413 {
+		t.Errorf("status %d, want 413", status)
+	}
+}
+
+func TestToken(t *testing.T) {
+	s := start(t, func(c *Config) { c.Token = "s3cret" })
+	handle(t, s, transports.Outcome{Code: 200})
+	for header, want := range map[string]int{
+		"":                      401,
+		"Bearer s3cret":         200,
+		"bearer s3cret":         200,
+		"Bearer s3cre":          401,
+		"Bearer s3cret2":        401,
+		"Bearer":                401,
+		"s3cret":                401,
+		"Basic dXNlcjpzM2NyZXQ": 401,
+	} {
+		// With a token any name of the host will do.
+		res := post(s, "/x", "a", map[string]string{"Authorization": header, "Host": "gateway.example.com"})
+		if res.err != nil || res.StatusCode != want {
+			t.Errorf("Authorization %q: %+v, want %d", header, res, want)
+		} else if ask := res.Header.Get("WWW-Authenticate"); (ask == "Bearer") != (want == 401) {
+			t.Errorf("Authorization %q: WWW-Authenticate %q", header, ask)
+		}
+	}
+	if res := post(s, "/unknown", "a", nil); res.err != nil || res.StatusCode != 401 {
+		t.Errorf("an unknown path without a token: %+v, want 401", res)
+	}
+}
+
+// talk sends raw bytes and returns the status of the response, 0 if the connection ends without one.
+func talk(t *testing.T, s *server, request string) int {
+	t.Helper()
+	c, err := net.Dial("tcp", s.addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(c, request); err != nil {
+		t.Fatal(err)
+	}
+	res, err := nethttp.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		if os.IsTimeout(err) {
+			t.Fatal("the connection stays open")
+		}
+		return 0
+	}
+	_ = res.Body.Close()
+	return res.StatusCode
+}
+
+func TestSlowRequests(t *testing.T) {
+	s := start(t, func(c *Config) { c.ReadTimeout = 200 * time.Millisecond })
+	handle(t, s, transports.Outcome{Code: 200})
+	for _, c := range []struct {
+		name, request string
+		status        int
+	}{
+		{"nothing", "", 0},
+		{"half a head", "POST /x HTTP/1.1\r\nHost: loc", 0},
+		{"half a body", "POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\naa", 408},
+		{"half a body of no topic", "POST /y HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\naa", 404},
+		{"large head", "POST /x HTTP/1.1\r\nHost: localhost\r\nX-A: " + strings.Repeat("a", 2*maxHeader) + "\r\n\r\n", 431},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if status := talk(t, s, c.request); status != c.status {
+				t.Errorf("status %d, want %d", status, c.status)
+			}
+		})
+	}
+}
+
+// A read deadline that passed during the wait must not look like a caller who hung up.
+func TestReadTimeoutIsOverOnceTheBodyIsRead(t *testing.T) {
+	s := start(t, func(c *Config) { c.ReadTimeout, c.RequestTimeout = 200*time.Millisecond, 500*time.Millisecond })
+	out := subscribe(t, s)
+	res := async(t.Context(), s, "/x", "a")
+	msg := <-out
+	(<-res).expect(t, 503, "id-1", "undecided")
+	if err := msg.Context().Err(); err != nil {
+		t.Errorf("the message's context ended: %v", context.Cause(msg.Context()))
+	}
+}
+
+func TestMaxConnections(t *testing.T) {
+	s := start(t, func(c *Config) { c.MaxConnections = 2 })
+	handle(t, s, transports.Outcome{Code: 200})
+	var idle []net.Conn
+	for range 2 {
+		c, err := net.Dial("tcp", s.addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		idle = append(idle, c)
+	}
+	res := async(t.Context(), s, "/x", "a")
+	select {
+	case r := <-res:
+		t.Fatalf("a third connection is served: %+v", r)
+	case <-time.After(50 * time.Millisecond):
+	}
+	_ = idle[0].Close()
+	(<-res).expect(t, 200, "id-1", "")
+}
+
+// certificate makes one for 127.0.0.1 and returns its files, and the client configuration that trusts it.
+func certificate(t *testing.T) (cert, key string, client *tls.Config) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, kind string, der []byte) string {
+		file := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(fmt.Errorf("writing %s: %w", name, err))
+		}
+		return file
+	}
+	roots := x509.NewCertPool()
+	parsed, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots.AddCert(parsed)
+	return write("server.crt", "CERTIFICATE", der), write("server.key", "PRIVATE KEY", pkcs8), &tls.Config{RootCAs: roots}
+}

@@ -1,0 +1,205 @@
+package http
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	nethttp "net/http"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+const (
+	// maxHeader is the largest head of a request.
+	maxHeader = 64 << 10
+	// lastWords is how long Close lets requests be answered that have their answer already.
+	lastWords = time.Second
+)
+
+// server is the transport.
+type server struct {
+	config   Config
+	env      transports.Env
+	access   *access
+	requests *prometheus.CounterVec
+	taps     transports.Taps
+
+	// life ends with Close.
+	life context.Context
+	end  context.CancelFunc
+	// quiesced is closed when no request is taken any more.
+	quiesced chan struct{}
+	work     sync.WaitGroup // subscriptions
+	serving  sync.WaitGroup // the accept loop
+	conns    sync.WaitGroup // connections
+
+	mu       sync.Mutex
+	routes   map[string]*route
+	http     *nethttp.Server
+	listener net.Listener
+	failed   error // why the accept loop ended
+}
+
+var (
+	_ transports.Transport = (*server)(nil)
+	_ transports.Tapper    = (*server)(nil)
+	_ transports.Binder    = (*Config)(nil)
+)
+
+func newRequests() *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "pentrough_http_requests_total",
+		Help: "Answered requests by path, empty if it isn't a topic, and status.",
+	}, []string{"path", "code"})
+}
+
+// Publisher refuses: nothing can be published to a caller who didn't ask.
+func (s *server) Publisher(p transports.Producer) (message.Publisher, error) {
+	return nil, fmt.Errorf("making a publisher for pipeline %s: http only takes messages in", p.Pipeline)
+}
+
+// Start binds the listener.
+func (s *server) Start(ctx context.Context) error {
+	certificate, err := s.config.certificate()
+	if err != nil {
+		return err
+	}
+	var lc net.ListenConfig
+	plain, err := lc.Listen(ctx, "tcp", s.config.Listen)
+	if err != nil {
+		return fmt.Errorf("listening on %s: %w", s.config.Listen, err)
+	}
+	limited := newLimitedListener(plain, s.config.MaxConnections)
+	var l net.Listener = limited
+	if certificate != nil {
+		l = tls.NewListener(l, certificate)
+	}
+	srv := &nethttp.Server{
+		Handler:           s,
+		ReadHeaderTimeout: s.config.ReadTimeout,
+		IdleTimeout:       s.config.IdleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(s.env.Logger.Handler(), slog.LevelWarn),
+		Protocols:         new(nethttp.Protocols),
+		ConnState: func(_ net.Conn, state nethttp.ConnState) {
+			switch state {
+			case nethttp.StateNew:
+				s.conns.Add(1)
+			case nethttp.StateClosed:
+				limited.release()
+				s.conns.Done()
+			}
+		},
+	}
+	srv.Protocols.SetHTTP1(true)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.life.Err() != nil || s.http != nil {
+		return errors.Join(errors.New("starting a transport that was started or closed before"), l.Close())
+	}
+	s.http, s.listener = srv, l
+	s.serving.Go(func() {
+		if err := srv.Serve(l); !errors.Is(err, nethttp.ErrServerClosed) {
+			s.env.Logger.Error("listener ended", "addr", l.Addr(), "err", err)
+			s.mu.Lock()
+			s.failed = fmt.Errorf("accepting connections: %w", err)
+			s.mu.Unlock()
+		}
+	})
+	s.env.Logger.Info("listening", "addr", l.Addr(), "tls", certificate != nil)
+	if !loopback(l.Addr()) && s.config.Token == "" {
+		s.env.Logger.Warn("listening beyond this machine without a token: everybody who can connect may send", "addr", l.Addr())
+	}
+	return nil
+}
+
+func (s *server) Health() []transports.Health {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := transports.Health{Part: "listener", Err: s.failed}
+	switch {
+	case s.life.Err() != nil:
+		h.Err = transports.ErrClosed
+	case s.http == nil:
+		h.Err = errors.New("not started")
+	case s.quiescing():
+		h.Err = errors.New("the host is stopping; callers are refused")
+	}
+	return []transports.Health{h}
+}
+
+// Quiesce refuses new requests, and those that wait to be handed out. The listener stays, so that callers learn of it.
+func (s *server) Quiesce() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.quiescing() {
+		return
+	}
+	close(s.quiesced)
+	if s.http != nil {
+		s.http.SetKeepAlivesEnabled(false)
+	}
+}
+
+func (s *server) quiescing() bool {
+	select {
+	case <-s.quiesced:
+		return true
+	default:
+		return false
+	}
+}
+
+// Tap yields copies of what is handed to the path's pipeline.
+func (s *server) Tap(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	if s.life.Err() != nil {
+		return nil, fmt.Errorf("tapping %s: %w", topic, transports.ErrClosed)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.life, cancel)
+	context.AfterFunc(ctx, func() { stop() })
+	return s.taps.Tap(ctx, topic), nil
+}
+
+// Close answers who still waits with 503 and ends every connection.
+func (s *server) Close(ctx context.Context) error {
+	s.Quiesce()
+	s.mu.Lock()
+	if s.life.Err() == nil {
+		s.end()
+		s.env.Registerer.Unregister(s.requests)
+	}
+	srv := s.http
+	s.mu.Unlock()
+
+	if srv != nil {
+		short, cancel := context.WithTimeout(ctx, lastWords)
+		defer cancel()
+		if srv.Shutdown(short) != nil {
+			// Who hasn't sent a whole request or doesn't take the response is cut off.
+			_ = srv.Close()
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		s.serving.Wait()
+		s.conns.Wait()
+		s.work.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for requests to end: %w", context.Cause(ctx))
+	}
+}

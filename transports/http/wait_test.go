@@ -1,0 +1,186 @@
+package http
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+func TestHungUpCallerVoidsTheMessage(t *testing.T) {
+	s := start(t, func(c *Config) { c.Window = 1 })
+	out := subscribe(t, s)
+	ctx, hangUp := context.WithCancel(t.Context())
+	res := async(ctx, s, "/x", "a")
+	msg := <-out
+	hangUp()
+	<-res
+	<-msg.Context().Done()
+	if cause := context.Cause(msg.Context()); !errors.Is(cause, transports.ErrVoid) {
+		t.Errorf("the message's context ended with %v, want ErrVoid", cause)
+	}
+
+	// It holds no room in the window any more.
+	res = async(t.Context(), s, "/x", "b")
+	next := <-out
+	next.Ack()
+	transports.ReplyFrom(next.Context()).Settle(transports.Outcome{Code: 200})
+	(<-res).expect(t, 200, "id-1", "")
+}
+
+func TestHungUpCallerLeavesTheQueue(t *testing.T) {
+	s := start(t, func(c *Config) { c.Window = 1 })
+	out := subscribe(t, s)
+	first := async(t.Context(), s, "/x", "first")
+	msg := <-out
+	ctx, hangUp := context.WithCancel(t.Context())
+	second := async(ctx, s, "/x", "second")
+	eventually(t, "the second waits", func() bool { return s.arrived("/x") == 2 })
+	hangUp()
+	<-second
+	eventually(t, "nobody waits", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.routes["/x"].sub.waiting) == 0
+	})
+	msg.Ack()
+	transports.ReplyFrom(msg.Context()).Settle(transports.Outcome{Code: 200})
+	(<-first).expect(t, 200, "id-1", "")
+}
+
+func TestRequestTimeout(t *testing.T) {
+	s := start(t, func(c *Config) { c.Window, c.RequestTimeout = 1, 300*time.Millisecond })
+	out := subscribe(t, s)
+	first := async(t.Context(), s, "/x", "first")
+	msg := <-out
+	second := async(t.Context(), s, "/x", "second")
+	(<-first).expect(t, 503, "id-1", "undecided: repeat with the same id")
+	(<-second).expect(t, 503, "id-1", "not taken: too many messages")
+	if err := msg.Context().Err(); err != nil {
+		t.Errorf("the message that was handed out isn't left to the host: %v", err)
+	}
+
+	// Its place in the window is free once it is settled, and the one that gave up isn't handed out.
+	msg.Ack()
+	third := async(t.Context(), s, "/x", "third")
+	if msg = <-out; string(msg.Payload) != "third" {
+		t.Errorf("received %s", msg.Payload)
+	}
+	msg.Ack() // handled, and nobody says with what
+	(<-third).expect(t, 202, "id-1", "")
+}
+
+func TestNackIsUndecided(t *testing.T) {
+	s := start(t, nil)
+	out := subscribe(t, s)
+	res := async(t.Context(), s, "/x", "a")
+	(<-out).Nack()
+	(<-res).expect(t, 503, "id-1", "undecided: repeat with the same id")
+}
+
+func TestWithoutConsumer(t *testing.T) {
+	s := start(t, nil)
+	sub, err := s.Subscriber(transports.Consumer{Pipeline: "p"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out, err := sub.Subscribe(ctx, "/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sub.Subscribe(t.Context(), "/x"); err == nil {
+		t.Error("a path has two subscriptions")
+	}
+	cancel()
+	if _, ok := <-out; ok {
+		t.Fatal("received a message")
+	}
+	(<-async(t.Context(), s, "/x", "a")).expect(t, 503, "id-1", "not taken: no pipeline")
+}
+
+func TestCancelRefusesTheQueue(t *testing.T) {
+	s := start(t, func(c *Config) { c.Window = 1 })
+	sub, err := s.Subscriber(transports.Consumer{Pipeline: "p"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out, err := sub.Subscribe(ctx, "/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := async(t.Context(), s, "/x", "first")
+	msg := <-out
+	second := async(t.Context(), s, "/x", "second")
+	eventually(t, "the second waits", func() bool { return s.arrived("/x") == 2 })
+	cancel()
+	(<-second).expect(t, 503, "id-1", "not taken: no pipeline")
+	msg.Ack()
+	transports.ReplyFrom(msg.Context()).Settle(transports.Outcome{Code: 200})
+	(<-first).expect(t, 200, "id-1", "")
+}
+
+func TestCloseOfSubscriberIsUndecided(t *testing.T) {
+	s := start(t, nil)
+	sub, err := s.Subscriber(transports.Consumer{Pipeline: "p"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := sub.Subscribe(t.Context(), "/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	res := async(t.Context(), s, "/x", "a")
+	msg := <-out
+	if err := sub.Close(); err != nil {
+		t.Fatal(err)
+	}
+	(<-res).expect(t, 503, "id-1", "undecided")
+	if !errors.Is(context.Cause(msg.Context()), transports.ErrVoid) {
+		t.Error("the message isn't void")
+	}
+}
+
+func TestQuiesce(t *testing.T) {
+	s := start(t, func(c *Config) { c.Window = 1 })
+	out := subscribe(t, s)
+	first := async(t.Context(), s, "/x", "first")
+	msg := <-out
+	second := async(t.Context(), s, "/x", "second")
+	eventually(t, "the second waits", func() bool { return s.arrived("/x") == 2 })
+	s.Quiesce()
+	(<-second).expect(t, 503, "id-1", "not taken: the host is stopping")
+	third := <-async(t.Context(), s, "/x", "third")
+	third.expect(t, 503, "id-1", "not taken: the host is stopping")
+	if !third.Close {
+		t.Error("the connection stays open")
+	}
+	if s.Health()[0].Err == nil {
+		t.Error("the listener says that it works")
+	}
+	msg.Ack()
+	transports.ReplyFrom(msg.Context()).Settle(transports.Outcome{Code: 200})
+	(<-first).expect(t, 200, "id-1", "")
+}
+
+func TestCloseIsUndecided(t *testing.T) {
+	s := start(t, func(c *Config) { c.Window = 1 })
+	out := subscribe(t, s)
+	res := async(t.Context(), s, "/x", "a")
+	msg := <-out
+	if err := s.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	(<-res).expect(t, 503, "id-1", "undecided")
+	if !errors.Is(context.Cause(msg.Context()), transports.ErrVoid) {
+		t.Error("the message isn't void")
+	}
+	if _, err := s.Tap(t.Context(), "/x"); !errors.Is(err, transports.ErrClosed) {
+		t.Errorf("Tap after Close: %v", err)
+	}
+}
