@@ -69,7 +69,16 @@ func (f Field) bounds() string {
 	if len(f.Enum) > 0 {
 		return strings.Join(f.Enum, ", ")
 	}
-	return strings.TrimPrefix(rangeOf(spec{min: f.Min, max: f.Max, unit: f.Unit}), " ")
+	unit := f.Unit
+	switch f.Type.Shape {
+	case ShapeString:
+		unit = "characters"
+	case ShapeList:
+		unit = "elements"
+	case ShapeMap:
+		unit = "entries"
+	}
+	return strings.TrimPrefix(rangeOf(spec{min: f.Min, max: f.Max, unit: unit}), " ")
 }
 
 // about is the setting's sentence with what is allowed and an example.

@@ -1,9 +1,12 @@
 package plugin
 
 import (
+	"cmp"
 	"errors"
+	"maps"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -106,7 +109,11 @@ func (d *Decoder) keep(path, secret string) {
 
 // Redact takes every secret that was decoded out of a text that somebody else wrote.
 func (d *Decoder) Redact(text string) string {
-	for _, s := range d.secrets {
+	// The longest first: a password may be a part of a URL.
+	secrets := slices.SortedFunc(maps.Values(d.secrets), func(a, b string) int {
+		return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b))
+	})
+	for _, s := range secrets {
 		if len(s) < shortestSecret {
 			continue
 		}

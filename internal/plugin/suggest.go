@@ -14,7 +14,8 @@ func Nearest(word string, candidates []string) string {
 		if len(lower) >= 3 && (strings.HasPrefix(c, lower) || strings.HasPrefix(lower, c) && len(c) >= 3) {
 			d = min(d, 1)
 		}
-		if d < bestDistance {
+		// A word that is nothing but errors isn't near anything.
+		if d < bestDistance && d < len(word) {
 			best, bestDistance = c, d
 		}
 	}
