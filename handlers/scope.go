@@ -29,6 +29,13 @@ type Scope interface {
 
 type scopeKey struct{}
 
+// IsScopeKey reports whether a context's Value is asked for the scope. The router's own context type answers it without
+// another layer; everybody else uses [WithScope].
+func IsScopeKey(key any) bool {
+	_, ok := key.(scopeKey)
+	return ok
+}
+
 // WithScope returns a context that carries s. The router and the test packages call it.
 func WithScope(ctx context.Context, s Scope) context.Context {
 	return context.WithValue(ctx, scopeKey{}, s)

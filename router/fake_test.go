@@ -1,0 +1,327 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+
+	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/router/middleware"
+	"github.com/pentrough/pentrough/transports"
+)
+
+// fakeSystem is a transport whose topics are queues in memory that tests fill, void, break and look at.
+type fakeSystem struct {
+	traits transports.Topic
+
+	mu         sync.Mutex
+	subs       []*fakeSubscription
+	queue      []*message.Message // waits for a subscription
+	settled    []string           // "ack ID" and "nack ID" in order
+	published  []*message.Message
+	topics     []string
+	publishErr error
+	attempts   int
+	quiesced   bool
+	opened     int
+	order      map[string]int // arrival, by UUID
+}
+
+type fakeSubscription struct {
+	system *fakeSystem
+	ctx    context.Context
+	life   context.Context
+	void   context.CancelCauseFunc
+	out    chan *message.Message
+	open   sync.WaitGroup // one for the subscription, one for each unsettled message
+	end    func()         // ends the subscription's own share of open
+}
+
+func newSystem(window int) *fakeSystem {
+	return &fakeSystem{traits: transports.Topic{Window: window, Broker: true}, order: map[string]int{}}
+}
+
+func (f *fakeSystem) Topic(string, transports.Use) (transports.Topic, error) { return f.traits, nil }
+func (f *fakeSystem) New(transports.Env) (transports.Transport, error)       { return f, nil }
+func (f *fakeSystem) Start(context.Context) error                            { return nil }
+func (f *fakeSystem) Health() []transports.Health                            { return nil }
+func (f *fakeSystem) Close(context.Context) error                            { return nil }
+func (f *fakeSystem) Quiesce()                                               { f.quiesced = true }
+func (f *fakeSystem) Publisher(transports.Producer) (message.Publisher, error) {
+	return fakePublisher{f}, nil
+}
+
+func (f *fakeSystem) Subscriber(transports.Consumer) (message.Subscriber, error) {
+	return &fakeSubscriber{system: f}, nil
+}
+
+type fakeSubscriber struct {
+	system *fakeSystem
+	mu     sync.Mutex
+	subs   []*fakeSubscription
+}
+
+func (s *fakeSubscriber) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
+	f := s.system
+	life, void := context.WithCancelCause(context.Background())
+	sub := &fakeSubscription{system: f, ctx: ctx, life: life, void: void, out: make(chan *message.Message, 1000)}
+	sub.open.Add(1)
+	sub.end = sync.OnceFunc(sub.open.Done)
+	context.AfterFunc(ctx, sub.end)
+	go func() {
+		sub.open.Wait()
+		close(sub.out)
+		sub.void(transports.ErrVoid)
+	}()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.opened++
+	f.subs = append(f.subs, sub)
+	s.mu.Lock()
+	s.subs = append(s.subs, sub)
+	s.mu.Unlock()
+	waiting := f.queue
+	f.queue = nil
+	for _, msg := range waiting {
+		f.deliver(sub, msg)
+	}
+	return sub.out, nil
+}
+
+func (s *fakeSubscriber) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sub := range s.subs {
+		s.system.cut(sub)
+	}
+	return nil
+}
+
+// send puts a message into the queue; it goes to the live subscription.
+func (f *fakeSystem) send(key, id string, metadata ...string) *message.Message {
+	msg := message.NewMessage(uuid.NewString(), []byte(key+" "+id))
+	msg.Metadata.Set(transports.Device, key)
+	msg.Metadata.Set(transports.MessageID, id)
+	for i := 0; i < len(metadata); i += 2 {
+		msg.Metadata.Set(metadata[i], metadata[i+1])
+	}
+	f.sendMessage(msg)
+	return msg
+}
+
+func (f *fakeSystem) sendMessage(msg *message.Message) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.order[msg.UUID] = len(f.order)
+	if len(f.subs) == 0 {
+		f.queue = append(f.queue, msg)
+		return
+	}
+	f.deliver(f.subs[len(f.subs)-1], msg)
+}
+
+// deliver hands msg out with a context that ends with the subscription. The lock is held.
+func (f *fakeSystem) deliver(sub *fakeSubscription, msg *message.Message) {
+	ctx, cancel := context.WithCancelCause(msg.Context())
+	context.AfterFunc(sub.life, func() { cancel(transports.ErrVoid) })
+	msg.SetContext(ctx)
+	sub.open.Add(1)
+	sub.out <- msg
+	go func() {
+		defer sub.open.Done()
+		id := msg.Metadata.Get(transports.MessageID)
+		select {
+		case <-msg.Acked():
+			f.note("ack " + id)
+		case <-msg.Nacked():
+			f.note("nack " + id)
+		case <-ctx.Done():
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			again := message.NewMessage(msg.UUID, msg.Payload)
+			for k, v := range msg.Metadata {
+				again.Metadata.Set(k, v)
+			}
+			again.Metadata.Set(transports.Redelivered, "true")
+			f.queue = append(f.queue, again)
+			slices.SortFunc(f.queue, func(a, b *message.Message) int { return f.order[a.UUID] - f.order[b.UUID] })
+		}
+	}()
+}
+
+func (f *fakeSystem) note(what string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.settled = append(f.settled, what)
+}
+
+// cut ends a subscription the hard way: what is unsettled becomes void and is redelivered to the next.
+func (f *fakeSystem) cut(sub *fakeSubscription) {
+	f.mu.Lock()
+	f.subs = slices.DeleteFunc(f.subs, func(s *fakeSubscription) bool { return s == sub })
+	f.mu.Unlock()
+	sub.void(transports.ErrVoid)
+	sub.end()
+}
+
+func (f *fakeSystem) settlements() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.settled)
+}
+
+// outputs returns the payloads of what was published, in order.
+func (f *fakeSystem) outputs() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []string
+	for i, msg := range f.published {
+		all = append(all, f.topics[i]+" "+string(msg.Payload))
+	}
+	return all
+}
+
+func (f *fakeSystem) failPublishing(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.publishErr = err
+}
+
+type fakePublisher struct{ *fakeSystem }
+
+func (p fakePublisher) Publish(topic string, msgs ...*message.Message) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.attempts++
+	if p.publishErr != nil {
+		return p.publishErr
+	}
+	for _, msg := range msgs {
+		p.published = append(p.published, msg)
+		p.topics = append(p.topics, topic)
+	}
+	return nil
+}
+
+func (p fakePublisher) Close() error { return nil }
+
+// draining adds transports.Drainer to a system: its subscriptions end when they are empty.
+type draining struct{ *fakeSystem }
+
+func (d draining) New(transports.Env) (transports.Transport, error) { return d, nil }
+
+func (d draining) Drain(string) {
+	d.mu.Lock()
+	subs := d.subs
+	d.subs = nil
+	d.mu.Unlock()
+	for _, sub := range subs {
+		sub.end()
+	}
+}
+
+// handlerFunc is a handler made of a function, and its own configuration.
+type handlerFunc func(msg *message.Message) ([]*message.Message, error)
+
+func (f handlerFunc) New(handlers.Env) (handlers.Handler, error)              { return f, nil }
+func (f handlerFunc) Handle(msg *message.Message) ([]*message.Message, error) { return f(msg) }
+
+// refusing is a handlerFunc that can refuse: its refusals are published as "refused ID: REASON".
+type refusingHandler struct{ handlerFunc }
+
+func (r refusingHandler) New(handlers.Env) (handlers.Handler, error) { return r, nil }
+
+func (r refusingHandler) Refuse(_ context.Context, msg *message.Message, reason handlers.Reason) ([]*message.Message, error) {
+	return []*message.Message{handlers.NewMessage(fmt.Appendf(nil, "refused %s: %s", msg.Metadata.Get(transports.MessageID), reason))}, nil
+}
+
+// middlewareFunc is a middleware made of a function, and its own configuration.
+type middlewareFunc func(message.HandlerFunc) message.HandlerFunc
+
+func (f middlewareFunc) New(middleware.Env) (middleware.Middleware, error) { return f, nil }
+func (f middlewareFunc) Wrap(next message.HandlerFunc) message.HandlerFunc { return f(next) }
+
+// echo produces one message with the input's payload.
+func echo(msg *message.Message) ([]*message.Message, error) {
+	return []*message.Message{handlers.NewMessage(msg.Payload)}, nil
+}
+
+// harness is a host of one pipeline, "test", from in:commands to out:results.
+type harness struct {
+	*Host
+	t       *testing.T
+	in, out *fakeSystem
+}
+
+func newHarness(t *testing.T, h handlers.Config, change ...func(*Config)) *harness {
+	t.Helper()
+	in, out := newSystem(16), newSystem(16)
+	c := Config{
+		Name: "host", Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Transports: []Transport{{Name: "in", Config: in}, {Name: "out", Config: out}},
+		Pipelines: []Pipeline{{
+			Name: "test", From: "in:commands", To: "out:results", Handler: Handler{Type: "func", Config: h},
+			DropErrors: true, Lanes: DefaultLanes, Batch: DefaultBatch,
+		}},
+	}
+	for _, f := range change {
+		f(&c)
+	}
+	host, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := host.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return &harness{host, t, in, out}
+}
+
+// stop stops the host and fails the test if that isn't clean.
+func (h *harness) stop() {
+	h.t.Helper()
+	if err := h.Stop(context.Background()); err != nil {
+		h.t.Error(err)
+	}
+}
+
+func lanesOf(f func(*Lanes)) func(*Config) {
+	return func(c *Config) { f(&c.Pipelines[0].Lanes) }
+}
+
+func equal(t *testing.T, what string, got, want []string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("%s:\n got %q\nwant %q", what, got, want)
+	}
+}
+
+// bubble runs a test in fake time.
+func bubble(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, f)
+}
+
+// counts returns how often the system was subscribed to, and tried to be published to.
+func (f *fakeSystem) counts() (opened, attempts int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.opened, f.attempts
+}
+
+// pass lets time pass in a bubble, and everything that it set off come to rest.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+var errBroken = errors.New("broken")

@@ -1,0 +1,196 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/router/middleware"
+	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+// Host runs the pipelines of one configuration.
+type Host struct {
+	config     Config
+	log        *slog.Logger
+	metrics    *metrics
+	transports map[string]*transport
+	order      []*transport // as configured, those that hold devices last
+	pipelines  []*pipeline
+}
+
+type transport struct {
+	transports.Transport
+	name   string
+	config transports.Config
+}
+
+// Health is the state of one part of the host.
+type Health struct {
+	// Name is "transport NAME" or "pipeline NAME".
+	Name string
+	// Part is what of it.
+	Part string
+	// Err is nil if it works, otherwise why it doesn't.
+	Err error
+}
+
+// New builds a host. It does no I/O; all that doesn't fit is in the error.
+func New(c Config) (*Host, error) {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Registerer == nil {
+		c.Registerer = prometheus.NewRegistry()
+	}
+	h := &Host{config: c, log: c.Logger, transports: map[string]*transport{}}
+	var err error
+	if h.metrics, err = newMetrics(c.Registerer); err != nil {
+		return nil, fmt.Errorf("registering metrics: %w", err)
+	}
+	var errs []error
+	var holders []*transport
+	for _, t := range c.Transports {
+		built, err := t.Config.New(transports.Env{
+			Name: t.Name, Host: c.Name, Logger: h.log.With("transport", t.Name), Now: c.Now,
+			Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"transport": t.Name}, c.Registerer),
+		})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("building transport %s: %w", t.Name, err))
+			continue
+		}
+		it := &transport{built, t.Name, t.Config}
+		h.transports[t.Name] = it
+		if _, ok := built.(device.Provider); ok {
+			holders = append(holders, it)
+		} else {
+			h.order = append(h.order, it)
+		}
+	}
+	h.order = append(h.order, holders...)
+	if len(errs) == 0 {
+		for _, p := range c.Pipelines {
+			built, err := newPipeline(p, h)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("building pipeline %s: %w", p.Name, err))
+				continue
+			}
+			h.pipelines = append(h.pipelines, built)
+		}
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return h, nil
+}
+
+func (h *Host) running() map[string]transports.Transport {
+	all := make(map[string]transports.Transport, len(h.transports))
+	for name, t := range h.transports {
+		all[name] = t.Transport
+	}
+	return all
+}
+
+// devices returns the devices of a transport.
+func (h *Host) devices(ref transports.DevicesRef) (device.Devices, error) {
+	t, ok := h.transports[string(ref)]
+	if !ok {
+		return nil, fmt.Errorf("there is no transport %q", ref)
+	}
+	p, ok := t.Transport.(device.Provider)
+	if !ok {
+		return nil, fmt.Errorf("transport %q holds no devices", ref)
+	}
+	return p.Devices(), nil
+}
+
+// Start subscribes every pipeline, then starts the transports, those with devices last, so that nothing they say is missed. When it
+// returns an error everything is closed again.
+func (h *Host) Start(ctx context.Context) error {
+	err := h.start(ctx)
+	if err != nil {
+		err = errors.Join(err, h.close(ctx))
+	}
+	return err
+}
+
+func (h *Host) start(ctx context.Context) error {
+	for _, p := range h.pipelines {
+		if err := p.start(); err != nil {
+			return err
+		}
+	}
+	for _, t := range h.order {
+		if err := t.Start(ctx); err != nil {
+			return fmt.Errorf("starting transport %s: %w", t.name, err)
+		}
+	}
+	return nil
+}
+
+// Health returns the state of every part.
+func (h *Host) Health() []Health {
+	var all []Health
+	for _, t := range h.order {
+		for _, part := range t.Health() {
+			all = append(all, Health{Name: "transport " + t.name, Part: part.Part, Err: part.Err})
+		}
+	}
+	for _, p := range h.pipelines {
+		all = append(all,
+			Health{Name: "pipeline " + p.config.Name, Part: "handling", Err: p.intake.outage()},
+			Health{Name: "pipeline " + p.config.Name, Part: "publishing", Err: p.out.outages()})
+	}
+	return all
+}
+
+// Tap shows the messages of a topic without consuming them, until ctx ends.
+func (h *Host) Tap(ctx context.Context, ref transports.TopicRef) (<-chan *message.Message, error) {
+	name, topic, err := ref.Split()
+	if err != nil {
+		return nil, err
+	}
+	t, ok := h.transports[name]
+	if !ok {
+		return nil, fmt.Errorf("there is no transport %q", name)
+	}
+	tapper, ok := t.Transport.(transports.Tapper)
+	if !ok {
+		return nil, fmt.Errorf("transport %q can't show its messages", name)
+	}
+	return tapper.Tap(ctx, topic)
+}
+
+// Promises says in sentences what this configuration promises, where it is less than it could be.
+func (h *Host) Promises() []string {
+	var all []string
+	kind, _ := plugin.Registered().Kind("middleware")
+	for _, p := range h.pipelines {
+		if !p.intake.source.Broker || p.refuser == nil {
+			continue
+		}
+		dedup := false
+		for _, m := range p.config.Middleware {
+			if info, ok := kind.Lookup(m.Type); ok {
+				dedup = dedup || info.Extra.(middleware.Plugin).Place == middleware.PlaceDedup
+			}
+		}
+		if dedup {
+			all = append(all, fmt.Sprintf("pipeline %s: one result for each id that the caller gives, until this process ends (the ledger is in memory); a message without an id that the broker delivers again is handled again", p.config.Name))
+		} else {
+			all = append(all, fmt.Sprintf(`pipeline %s: without "dedup" in its middleware, a message that the broker delivers again is handled again, and written to its device again`, p.config.Name))
+		}
+	}
+	return all
+}

@@ -1,0 +1,137 @@
+package router
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"pgregory.net/rapid"
+
+	"github.com/pentrough/pentrough/handlers"
+)
+
+// TestLanesModel drives the lanes with random arrivals, places, settlements and stalls, and holds them against what they owe:
+// one holder a key, arrival order within a key, at most limit placed, nothing lost, nothing started twice at once.
+func TestLanesModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		limit := rapid.IntRange(1, 4).Draw(t, "limit")
+		l := newLanes(32, Lanes{Limit: limit, Stall: 5 * time.Second, AckDeadline: time.Minute}, rapid.Bool().Draw(t, "refusable"))
+		now := time.Unix(1000, 0)
+		var running []*entry
+		state := map[*entry]string{}
+		last := map[string]uint64{} // the newest first start of a key
+		var all []*entry
+		pick := func(label string) *entry {
+			return running[rapid.IntRange(0, len(running)-1).Draw(t, label)]
+		}
+		remove := func(e *entry) {
+			for i := range running {
+				if running[i] == e {
+					running = append(running[:i], running[i+1:]...)
+					return
+				}
+			}
+		}
+		reruns := map[*entry]bool{}
+		t.Repeat(map[string]func(*rapid.T){
+			"arrive": func(t *rapid.T) {
+				if len(all) > 60 {
+					t.Skip("enough")
+				}
+				e := &entry{msg: message.NewMessage("", nil), desc: handlers.Description{Key: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "key")}}
+				l.add(e, false, now)
+				all = append(all, e)
+				state[e] = "waiting"
+			},
+			"start": func(t *rapid.T) {
+				e := l.next(now)
+				if e == nil {
+					t.Skip("nothing to start")
+				}
+				if state[e] != "waiting" {
+					t.Fatalf("entry %d started while %s", e.number, state[e])
+				}
+				state[e] = "running"
+				if e.reason == "" {
+					for _, other := range running {
+						if other.reason == "" && other.lane.key == e.lane.key && state[other] == "running" {
+							t.Fatalf("entries %d and %d of key %s hold the lane", other.number, e.number, e.lane.key)
+						}
+					}
+					if !reruns[e] {
+						if e.number < last[e.lane.key] {
+							t.Fatalf("entry %d of key %s started after %d", e.number, e.lane.key, last[e.lane.key])
+						}
+						last[e.lane.key] = e.number
+					}
+				}
+				running = append(running, e)
+			},
+			"place": func(t *rapid.T) {
+				if len(running) == 0 {
+					t.Skip("none")
+				}
+				e := pick("place")
+				l.place(e, now)
+				if e.reason == "" {
+					state[e] = "placed"
+				}
+				if n := len(e.lane.placed); n > limit {
+					t.Fatalf("%d placed", n)
+				}
+			},
+			"settle": func(t *rapid.T) {
+				if len(running) == 0 {
+					t.Skip("none")
+				}
+				e := pick("settle")
+				remove(e)
+				again := rapid.Bool().Draw(t, "again")
+				l.settle(e, again, now)
+				state[e] = "done"
+				if again {
+					state[e], reruns[e] = "waiting", true
+				}
+			},
+			"time": func(t *rapid.T) {
+				now = now.Add(time.Duration(rapid.IntRange(0, 7000).Draw(t, "ms")) * time.Millisecond)
+				l.sweep(now)
+				l.overdue(now)
+			},
+			"": func(t *rapid.T) {
+				count := map[string]int{}
+				for _, s := range state {
+					count[s]++
+				}
+				if got := count["running"] + count["placed"]; l.running != got {
+					t.Fatalf("%d running, the model says %d", l.running, got)
+				}
+			},
+		})
+		// Everything ends: settle what runs, start what waits, until nothing is left.
+		for range 1000 {
+			for _, e := range running {
+				l.settle(e, false, now)
+				state[e] = "done"
+			}
+			running = nil
+			for e := l.next(now); e != nil; e = l.next(now) {
+				state[e] = "running"
+				running = append(running, e)
+				l.place(e, now)
+			}
+			if len(running) == 0 {
+				break
+			}
+		}
+		for e, s := range state {
+			if s != "done" {
+				t.Fatalf("entry %d of key %s is left %s", e.number, e.desc.Key, s)
+			}
+		}
+		if len(l.byKey) != 0 || l.waiting != 0 || l.running != 0 {
+			t.Fatalf("left over: %s", fmt.Sprint(len(l.byKey), l.waiting, l.running))
+		}
+	})
+}

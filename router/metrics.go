@@ -1,0 +1,70 @@
+package router
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics are counted by pipeline; their only label is the pipeline's name.
+type metrics struct {
+	received, acked, refused, errors, dropped, unavailable, published, publishRetries *prometheus.CounterVec
+	waiting, running, paused                                                          *prometheus.GaugeVec
+	duration                                                                          *prometheus.HistogramVec
+}
+
+type pipelineMetrics struct {
+	received, acked, refused, errors, dropped, unavailable, published, publishRetries prometheus.Counter
+	waiting, running, paused                                                          prometheus.Gauge
+	duration                                                                          prometheus.Observer
+}
+
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	label := []string{"pipeline"}
+	counter := func(name, help string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pentrough_pipeline_" + name + "_total", Help: help}, label)
+	}
+	gauge := func(name, help string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "pentrough_pipeline_" + name, Help: help}, label)
+	}
+	m := &metrics{
+		received:       counter("received", "Messages that the source handed to the pipeline."),
+		acked:          counter("acked", "Messages that were acked, everything they produced being confirmed."),
+		refused:        counter("refused", "Messages that were answered out of turn because their key stood still."),
+		errors:         counter("errors", "Permanent and retryable errors that ended a message's way."),
+		dropped:        counter("dropped", "Messages that were settled without outputs because of an error."),
+		unavailable:    counter("unavailable", "Runs that ended because something the handler needs was down."),
+		published:      counter("published", "Produced messages that were confirmed."),
+		publishRetries: counter("publish_retries", "Publishes that were tried again."),
+		waiting:        gauge("waiting", "Messages that wait for their turn."),
+		running:        gauge("running", "Messages that are being handled or wait for confirms."),
+		paused:         gauge("paused", "1 while the pipeline is paused because something it needs is down."),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "pentrough_pipeline_handle_seconds",
+			Help:    "Time in the chain of middleware and handler.",
+			Buckets: []float64{.0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5, 30},
+		}, label),
+	}
+	for _, c := range []prometheus.Collector{
+		m.received, m.acked, m.refused, m.errors, m.dropped, m.unavailable, m.published, m.publishRetries,
+		m.waiting, m.running, m.paused, m.duration,
+	} {
+		if err := r.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) pipeline(name string) *pipelineMetrics {
+	return &pipelineMetrics{
+		received:       m.received.WithLabelValues(name),
+		acked:          m.acked.WithLabelValues(name),
+		refused:        m.refused.WithLabelValues(name),
+		errors:         m.errors.WithLabelValues(name),
+		dropped:        m.dropped.WithLabelValues(name),
+		unavailable:    m.unavailable.WithLabelValues(name),
+		published:      m.published.WithLabelValues(name),
+		publishRetries: m.publishRetries.WithLabelValues(name),
+		waiting:        m.waiting.WithLabelValues(name),
+		running:        m.running.WithLabelValues(name),
+		paused:         m.paused.WithLabelValues(name),
+		duration:       m.duration.WithLabelValues(name),
+	}
+}

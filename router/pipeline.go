@@ -1,0 +1,332 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/router/middleware"
+	"github.com/pentrough/pentrough/transports"
+)
+
+// cancelGrace is how long runs that the deadline cancelled have to return.
+const cancelGrace = time.Second
+
+// closeTimeout bounds Watermill's Router.Close, which is called when everything is settled or the deadline has passed.
+const closeTimeout = 2 * time.Second
+
+// pipeline is one running pipeline: an intake, a chain in a Watermill Router of its own, and a publisher.
+type pipeline struct {
+	config    Pipeline
+	source    transports.Transport
+	handler   handlers.Handler
+	refuser   handlers.Refuser
+	handle    message.HandlerFunc
+	intake    *intake
+	out       *publisher
+	watermill *message.Router
+	log       *slog.Logger
+	metrics   *pipelineMetrics
+	closers   []io.Closer
+	gather    *gather
+	// life ends at the stop's deadline.
+	life    context.Context
+	end     context.CancelCauseFunc
+	ran     chan error // gets what Watermill's Run returned
+	started bool
+}
+
+// newPipeline builds a pipeline without any I/O.
+func newPipeline(c Pipeline, h *Host) (*pipeline, error) {
+	p := &pipeline{config: c, ran: make(chan error, 1)}
+	p.log = h.log.With("pipeline", c.Name)
+	p.metrics = h.metrics.pipeline(c.Name)
+	p.life, p.end = context.WithCancelCause(context.Background())
+	from, topic, err := c.From.Split()
+	if err != nil {
+		return nil, err
+	}
+	source, ok := h.transports[from]
+	if !ok {
+		return nil, fmt.Errorf("from %s: there is no transport %q", c.From, from)
+	}
+	p.source = source.Transport
+	traits, err := source.config.Topic(topic, transports.Consume)
+	if err != nil {
+		return nil, fmt.Errorf("from %s: %w", c.From, err)
+	}
+	p.out = &publisher{
+		pipeline: c.Name, to: c.To, transports: h.running(), log: p.log, metrics: p.metrics, life: p.life,
+		publishers: map[string]message.Publisher{}, destinations: map[transports.TopicRef]*destination{},
+	}
+	if c.To != "" {
+		if _, err := p.out.resolve(c.To); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.buildHandler(h); err != nil {
+		return nil, err
+	}
+	describe, err := describer(p.handler, c.Key)
+	if err != nil {
+		return nil, err
+	}
+	p.intake = newIntake(&intake{
+		pipeline: c.Name, topic: topic, source: traits, describe: describe, refuse: p.refuse,
+		open: func() (message.Subscriber, error) {
+			return p.source.Subscriber(transports.Consumer{Pipeline: c.Name})
+		},
+		log: p.log, metrics: p.metrics, life: p.life,
+	}, newLanes(traits.Window, c.Lanes, p.refuser != nil))
+	return p, p.buildChain(h, topic)
+}
+
+func (p *pipeline) buildHandler(h *Host) error {
+	c := p.config.Handler
+	built, err := c.Config.New(handlers.Env{
+		Pipeline: p.config.Name, Host: h.config.Name, Logger: p.log.With("handler", c.Type), Now: h.config.Now,
+		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"pipeline": p.config.Name}, h.config.Registerer),
+		Publisher:  p.out.lend, Devices: h.devices,
+	})
+	if err != nil {
+		return fmt.Errorf("building handler %s: %w", c.Type, err)
+	}
+	p.handler, p.handle = built, built.Handle
+	p.refuser, _ = built.(handlers.Refuser)
+	if b, ok := built.(handlers.BatchHandler); ok {
+		p.gather = newGather(p.life, b, p.config.Batch)
+		p.handle = p.gather.Handle
+	}
+	p.closes(built)
+	return nil
+}
+
+// buildChain makes the Watermill Router: recorder, recovery, the configured list, recovery, handler.
+func (p *pipeline) buildChain(h *Host, topic string) error {
+	var err error
+	p.watermill, err = message.NewRouter(message.RouterConfig{CloseTimeout: closeTimeout}, quietLogger{p.log})
+	if err != nil {
+		return err
+	}
+	chain := []message.HandlerMiddleware{p.record, p.recover}
+	for _, m := range p.config.Middleware {
+		built, err := m.Config.New(middleware.Env{
+			Pipeline: p.config.Name, Name: m.Name, Logger: p.log.With("middleware", m.Name), Now: h.config.Now,
+			Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"pipeline": p.config.Name}, h.config.Registerer),
+			Publisher:  p.out.lend, Ledger: h.config.Ledger,
+		})
+		if err != nil {
+			return fmt.Errorf("building middleware %s: %w", m.Name, err)
+		}
+		chain = append(chain, built.Wrap)
+		p.closes(built)
+	}
+	p.watermill.AddMiddleware(append(chain, p.recover)...)
+	p.watermill.AddHandler(p.config.Name, topic, p.intake, string(p.config.To), p.out, p.invoke)
+	return nil
+}
+
+func (p *pipeline) closes(part any) {
+	if c, ok := part.(io.Closer); ok {
+		p.closers = append(p.closers, c)
+	}
+}
+
+// invoke is the chain's innermost: the handler, or its refusal of a message that is out of turn.
+func (p *pipeline) invoke(msg *message.Message) ([]*message.Message, error) {
+	if r := runFrom(msg.Context()); r.entry.reason != "" {
+		p.metrics.refused.Inc()
+		return p.refuse(msg, r.entry.reason)
+	}
+	return p.handle(msg)
+}
+
+func (p *pipeline) refuse(msg *message.Message, reason handlers.Reason) ([]*message.Message, error) {
+	if p.refuser == nil {
+		return nil, handlers.Permanent(errors.New(string(reason)))
+	}
+	return p.refuser.Refuse(msg.Context(), msg, reason)
+}
+
+// record is the chain's outermost: it turns what came back into the message's fate. Only unavailable and cancelled reach
+// Watermill as errors.
+func (p *pipeline) record(next message.HandlerFunc) message.HandlerFunc {
+	return func(msg *message.Message) ([]*message.Message, error) {
+		r := runFrom(msg.Context())
+		begun := time.Now()
+		msgs, err := next(msg)
+		p.metrics.duration.Observe(time.Since(begun).Seconds())
+		if !p.intake.publishing(r) {
+			r.finish(cancelled, nil, context.Cause(r.base))
+			return nil, context.Cause(r.base)
+		}
+		if err == nil {
+			p.prepare(msg, msgs, r)
+			r.finish(handled, msgs, nil)
+			return msgs, nil
+		}
+		return nil, p.failed(msg, r, err)
+	}
+}
+
+// failed decides what an error that left the list means. It returns it only if the message is to be run again.
+func (p *pipeline) failed(msg *message.Message, r *run, err error) error {
+	kind := handlers.KindOf(err)
+	switch {
+	case kind == handlers.KindDrop:
+		p.log.Debug("message dropped on purpose", "id", r.entry.desc.ID, "err", err)
+	case kind == handlers.KindUnavailable || !p.config.DropErrors:
+		r.finish(unavailable, nil, handlers.Unavailable(err))
+		if p.intake.source.Impatient {
+			return nil
+		}
+		return err
+	default:
+		p.metrics.errors.Inc()
+		p.log.Error("message dropped", "id", r.entry.desc.ID, "uuid", msg.UUID, "kind", kind, "err", err)
+	}
+	p.metrics.dropped.Inc()
+	r.finish(handled, nil, err)
+	return nil
+}
+
+// prepare gives produced messages what they inherit, and a context that outlives the run.
+func (p *pipeline) prepare(in *message.Message, out []*message.Message, r *run) {
+	for _, msg := range out {
+		for _, key := range [...]string{transports.CorrelationID, transports.TraceParent, transports.TraceState} {
+			if value := in.Metadata[key]; value != "" && msg.Metadata[key] == "" {
+				if msg.Metadata == nil {
+					msg.Metadata = message.Metadata{}
+				}
+				msg.Metadata[key] = value
+			}
+		}
+		msg.SetContext(outputContext{Context: p.life, values: msg.Context(), run: r})
+	}
+}
+
+// outputContext is a produced message's: the pipeline's life, the message's own values, and the run that produced it.
+type outputContext struct {
+	context.Context
+	values context.Context
+	run    *run
+}
+
+func (c outputContext) Value(key any) any {
+	if _, ok := key.(runKey); ok {
+		return c.run
+	}
+	if v := c.Context.Value(key); v != nil {
+		return v
+	}
+	return c.values.Value(key)
+}
+
+// panicError is what a panic in a handler or middleware becomes: a retryable error.
+type panicError struct{ value any }
+
+func (e panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+
+// recover turns panics into errors and logs their stack.
+func (p *pipeline) recover(next message.HandlerFunc) message.HandlerFunc {
+	return func(msg *message.Message) (msgs []*message.Message, err error) {
+		defer func() {
+			if v := recover(); v != nil {
+				p.log.Error("panic while handling a message", "uuid", msg.UUID, "panic", v, "stack", string(debug.Stack()))
+				msgs, err = nil, panicError{v}
+			}
+		}()
+		return next(msg)
+	}
+}
+
+// start subscribes and returns once messages can flow.
+func (p *pipeline) start() error {
+	go func() { p.ran <- p.watermill.Run(context.Background()) }()
+	select {
+	case <-p.watermill.Running():
+		p.started = true
+		return nil
+	case err := <-p.ran:
+		return fmt.Errorf("pipeline %s: %w", p.config.Name, err)
+	}
+}
+
+// quiesce takes no more from outside; a source that is fed from inside the host is emptied first.
+func (p *pipeline) quiesce() {
+	if d, ok := p.source.(transports.Drainer); ok {
+		p.intake.drain()
+		d.Drain(p.intake.topic)
+		return
+	}
+	p.intake.stop()
+}
+
+// close ends everything at once; it is called when all is settled, or at the deadline.
+func (p *pipeline) close() error {
+	p.end(errStopped)
+	p.intake.stop()
+	select {
+	case <-p.intake.drained:
+	case <-time.After(cancelGrace):
+	}
+	var err error
+	if p.started {
+		err = p.watermill.Close()
+		<-p.ran
+	} else {
+		err = errors.Join(p.intake.Close(), p.out.Close())
+	}
+	if err == nil { // otherwise handlers still run
+		p.intake.work.Wait()
+		if p.gather != nil {
+			p.gather.work.Wait()
+		}
+	}
+	for _, c := range p.closers {
+		err = errors.Join(err, c.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("closing pipeline %s: %w", p.config.Name, err)
+	}
+	return nil
+}
+
+// quietLogger passes Watermill's words on at debug level: what matters of them the router says itself.
+type quietLogger struct{ log *slog.Logger }
+
+func (q quietLogger) Error(msg string, err error, fields watermill.LogFields) {
+	q.Debug(msg, fields.Add(watermill.LogFields{"err": err}))
+}
+
+func (q quietLogger) Info(msg string, fields watermill.LogFields) { q.Debug(msg, fields) }
+
+func (q quietLogger) Debug(msg string, fields watermill.LogFields) {
+	if !q.log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	args := make([]any, 0, 2*len(fields))
+	for k, v := range fields {
+		args = append(args, k, v)
+	}
+	q.log.Debug(msg, args...)
+}
+
+func (q quietLogger) Trace(string, watermill.LogFields) {}
+
+func (q quietLogger) With(fields watermill.LogFields) watermill.LoggerAdapter {
+	args := make([]any, 0, 2*len(fields))
+	for k, v := range fields {
+		args = append(args, k, v)
+	}
+	return quietLogger{q.log.With(args...)}
+}

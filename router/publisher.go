@@ -1,0 +1,235 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/transports"
+)
+
+// The retry times of a failed publish.
+const (
+	publishRetry    = 50 * time.Millisecond
+	publishRetryMax = 2 * time.Second
+	// answerGrace is how much longer than the caller's wait an expected answer is kept account of.
+	answerGrace = time.Minute
+)
+
+// publisher sends what one pipeline produces: each message to its destination, again and again with the same id until
+// it is confirmed. It is what Watermill publishes to.
+type publisher struct {
+	pipeline   string
+	to         transports.TopicRef
+	transports map[string]transports.Transport
+	log        *slog.Logger
+	metrics    *pipelineMetrics
+	// life ends at the stop's deadline; then Publish gives up.
+	life context.Context
+
+	mu           sync.Mutex
+	publishers   map[string]message.Publisher // by transport
+	destinations map[transports.TopicRef]*destination
+}
+
+// destination is one topic that the pipeline publishes to.
+type destination struct {
+	ref       transports.TopicRef
+	topic     string
+	publisher message.Publisher
+	requester transports.Requester
+
+	mu    sync.Mutex
+	err   error // why it fails at the moment
+	since time.Time
+}
+
+// Publish sends messages that one run produced. It returns an error only when the pipeline's life has ended, or when a destination can
+// never work.
+func (p *publisher) Publish(_ string, msgs ...*message.Message) error {
+	for len(msgs) > 0 {
+		ref := p.destination(msgs[0])
+		n := 1
+		for n < len(msgs) && p.destination(msgs[n]) == ref {
+			n++
+		}
+		if ref != "" {
+			if err := p.send(p.life, ref, msgs[:n]); err != nil {
+				return err
+			}
+		}
+		msgs = msgs[n:]
+	}
+	return nil
+}
+
+func (p *publisher) destination(msg *message.Message) transports.TopicRef {
+	if ref := handlers.Destination(msg); ref != "" {
+		return ref
+	}
+	return p.to
+}
+
+// send publishes to one destination until it is confirmed or ctx ends.
+func (p *publisher) send(ctx context.Context, ref transports.TopicRef, msgs []*message.Message) error {
+	d, err := p.resolve(ref)
+	if err != nil {
+		return err
+	}
+	p.expectAnswer(d, msgs)
+	for wait := newBackoff(publishRetry); ; {
+		err := d.publisher.Publish(d.topic, msgs...)
+		if err == nil {
+			d.works(p.log)
+			p.metrics.published.Add(float64(len(msgs)))
+			break
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("publishing to %s: %w", ref, err)
+		}
+		d.fails(p.log, err)
+		p.metrics.publishRetries.Inc()
+		select {
+		case <-time.After(min(wait.next(), publishRetryMax)):
+		case <-ctx.Done():
+			return fmt.Errorf("publishing to %s: %w", ref, err)
+		}
+	}
+	if r := runFrom(msgs[0].Context()); r != nil {
+		r.published()
+	}
+	return nil
+}
+
+// expectAnswer lets the answer to a single produced message come back to the caller, if one waits and the destination can.
+func (p *publisher) expectAnswer(d *destination, msgs []*message.Message) {
+	r := runFrom(msgs[0].Context())
+	if r == nil || len(msgs) != 1 || d.requester == nil {
+		return
+	}
+	reply := transports.ReplyFrom(r.base)
+	if reply == nil || reply.Wait <= 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(p.life, reply.Wait+answerGrace)
+	replyTo, correlationID, answer, forget, err := d.requester.Expect(ctx)
+	if err != nil {
+		cancel()
+		p.log.Warn("asking for an answer; the caller gets 202 and the id", "to", d.ref, "err", err)
+		return
+	}
+	context.AfterFunc(ctx, func() { forget(); cancel() })
+	msgs[0].Metadata[transports.ReplyTo] = replyTo
+	msgs[0].Metadata[transports.CorrelationID] = correlationID
+	r.expect(answer)
+}
+
+// resolve returns the destination that a reference names.
+func (p *publisher) resolve(ref transports.TopicRef) (*destination, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if d, ok := p.destinations[ref]; ok {
+		return d, nil
+	}
+	name, topic, err := ref.Split()
+	if err != nil {
+		return nil, err
+	}
+	t, ok := p.transports[name]
+	if !ok {
+		return nil, fmt.Errorf("publishing to %s: there is no transport %q", ref, name)
+	}
+	pub, ok := p.publishers[name]
+	if !ok {
+		if pub, err = t.Publisher(transports.Producer{Pipeline: p.pipeline}); err != nil {
+			return nil, fmt.Errorf("publishing to %s: %w", ref, err)
+		}
+		p.publishers[name] = pub
+	}
+	d := &destination{ref: ref, topic: topic, publisher: pub}
+	d.requester, _ = t.(transports.Requester)
+	p.destinations[ref] = d
+	return d, nil
+}
+
+// lend returns a publisher for messages that no input owns, bounded by their own contexts.
+func (p *publisher) lend(ref transports.TopicRef) (message.Publisher, error) {
+	if _, err := p.resolve(ref); err != nil {
+		return nil, err
+	}
+	return &lent{p, ref}, nil
+}
+
+type lent struct {
+	*publisher
+	ref transports.TopicRef
+}
+
+func (l *lent) Publish(_ string, msgs ...*message.Message) error {
+	if len(msgs) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithCancelCause(msgs[0].Context())
+	defer cancel(nil)
+	defer context.AfterFunc(l.life, func() { cancel(context.Cause(l.life)) })()
+	return l.send(ctx, l.ref, msgs)
+}
+
+// Close is the owner's to call.
+func (l *lent) Close() error { return nil }
+
+// Close ends the pipeline's use of its transports.
+func (p *publisher) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	for _, pub := range p.publishers {
+		errs = append(errs, pub.Close())
+	}
+	clear(p.publishers)
+	clear(p.destinations)
+	return errors.Join(errs...)
+}
+
+// outages returns what doesn't take messages at the moment.
+func (p *publisher) outages() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	for _, d := range p.destinations {
+		d.mu.Lock()
+		if d.err != nil {
+			errs = append(errs, fmt.Errorf("publishing to %s since %s, trying again: %w", d.ref, d.since.Format(time.RFC3339), d.err))
+		}
+		d.mu.Unlock()
+	}
+	return errors.Join(errs...)
+}
+
+// fails notes an outage; it is logged once, and again when its cause changes.
+func (d *destination) fails(log *slog.Logger, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.err == nil {
+		d.since = time.Now()
+	}
+	if d.err == nil || d.err.Error() != err.Error() {
+		log.Warn("publishing; the messages are kept and tried again", "to", d.ref, "err", err)
+	}
+	d.err = err
+}
+
+func (d *destination) works(log *slog.Logger) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.err != nil {
+		log.Info("publishing works again", "to", d.ref, "after", time.Since(d.since).Round(time.Millisecond))
+		d.err = nil
+	}
+}

@@ -1,0 +1,131 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+// closeGrace is how long the last closing may take after a stop's deadline.
+const closeGrace = 3 * time.Second
+
+// Stop takes the host down in stages, inside the life of ctx: nothing new is taken in; pipelines fed from outside settle what they
+// started; sessions close and their last events go out; pipelines fed by devices run dry. Then, or when ctx ends, what
+// still runs is cancelled and everything is closed. The error says what wasn't settled in time; what a broker sent stays with it.
+func (h *Host) Stop(ctx context.Context) error {
+	for _, t := range h.order {
+		t.Quiesce()
+	}
+	sessions := make(chan struct{})
+	feeders := h.feeders()
+	fed := h.fedByDevices(feeders)
+	var work sync.WaitGroup
+	for _, p := range h.pipelines {
+		work.Go(func() {
+			for _, f := range feeders[p] {
+				await(ctx, f.intake.drained)
+			}
+			if fed[p] {
+				await(ctx, sessions)
+			}
+			if ctx.Err() == nil {
+				p.quiesce()
+				await(ctx, p.intake.drained)
+			}
+		})
+	}
+	work.Go(func() {
+		defer close(sessions)
+		for _, p := range h.pipelines {
+			if !fed[p] {
+				await(ctx, p.intake.drained)
+			}
+		}
+		h.closeSessions(ctx)
+	})
+	work.Wait()
+	var errs []error
+	for _, p := range h.pipelines {
+		select {
+		case <-p.intake.drained:
+		default:
+			errs = append(errs, fmt.Errorf("pipeline %s: %s at the deadline", p.config.Name, p.intake.left()))
+		}
+	}
+	return errors.Join(append(errs, h.close(ctx))...)
+}
+
+func await(ctx context.Context, done <-chan struct{}) {
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+func (h *Host) closeSessions(ctx context.Context) {
+	var work sync.WaitGroup
+	for _, t := range h.order {
+		if p, ok := t.Transport.(device.Provider); ok {
+			work.Go(func() { p.CloseSessions(ctx) })
+		}
+	}
+	work.Wait()
+}
+
+// feeders returns for each pipeline those that publish to its source inside the host.
+func (h *Host) feeders() map[*pipeline][]*pipeline {
+	all := map[*pipeline][]*pipeline{}
+	for _, p := range h.pipelines {
+		for _, f := range h.pipelines {
+			if f.config.To == p.config.From && !p.intake.source.Broker {
+				all[p] = append(all[p], f)
+			}
+		}
+	}
+	return all
+}
+
+// fedByDevices returns the pipelines whose messages come from sessions, directly or through others.
+func (h *Host) fedByDevices(feeders map[*pipeline][]*pipeline) map[*pipeline]bool {
+	fed := map[*pipeline]bool{}
+	var visit func(p *pipeline) bool
+	visit = func(p *pipeline) bool {
+		if known, ok := fed[p]; ok {
+			return known
+		}
+		_, fed[p] = p.source.(device.Provider)
+		for _, f := range feeders[p] {
+			fed[p] = visit(f) || fed[p]
+		}
+		return fed[p]
+	}
+	for _, p := range h.pipelines {
+		visit(p)
+	}
+	return fed
+}
+
+// close ends everything at once, in bounded time.
+func (h *Host) close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
+	defer cancel()
+	errs := make([]error, len(h.pipelines)+len(h.order))
+	var work sync.WaitGroup
+	for i, p := range h.pipelines {
+		work.Go(func() { errs[i] = p.close() })
+	}
+	work.Wait()
+	for i, t := range h.order {
+		work.Go(func() {
+			if err := t.Close(ctx); err != nil {
+				errs[len(h.pipelines)+i] = fmt.Errorf("closing transport %s: %w", t.name, err)
+			}
+		})
+	}
+	work.Wait()
+	return errors.Join(errs...)
+}
