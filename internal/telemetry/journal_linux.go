@@ -1,0 +1,24 @@
+package telemetry
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+)
+
+// isJournal reports whether out is the stream that systemd connected to its journal and named, by device and inode, in
+// JOURNAL_STREAM (systemd.exec(5)).
+func isJournal(out io.Writer) bool {
+	stream := os.Getenv("JOURNAL_STREAM")
+	file, ok := out.(*os.File)
+	if !ok || stream == "" {
+		return false
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return false
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && stream == fmt.Sprintf("%d:%d", stat.Dev, stat.Ino)
+}

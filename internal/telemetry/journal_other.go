@@ -1,0 +1,7 @@
+//go:build !linux
+
+package telemetry
+
+import "io"
+
+func isJournal(io.Writer) bool { return false }

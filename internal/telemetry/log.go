@@ -1,0 +1,59 @@
+// Package telemetry makes what the host is watched by: its logger, its metrics registry, and the logger that Watermill
+// gets. It keeps nothing; the caller hands the parts on.
+package telemetry
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+)
+
+// LogConfig is how the host logs.
+type LogConfig struct {
+	// Level is debug, info, warn or error; empty is info.
+	Level string
+	// Format is text or json; empty is text.
+	Format string
+}
+
+// NewLogger returns a logger that writes to out. Where out is the journal's stream, which stamps every line itself, lines
+// carry no time of their own.
+func NewLogger(out io.Writer, c LogConfig) (*slog.Logger, error) {
+	return newLogger(out, c, isJournal(out))
+}
+
+func newLogger(out io.Writer, c LogConfig, stamped bool) (*slog.Logger, error) {
+	var level slog.Level
+	switch strings.ToLower(c.Level) {
+	case "debug":
+		level = slog.LevelDebug
+	case "", "info":
+		level = slog.LevelInfo
+	case "warn":
+		level = slog.LevelWarn
+	case "error":
+		level = slog.LevelError
+	default:
+		return nil, fmt.Errorf("log level %q is none of debug, info, warn, error", c.Level)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if stamped {
+		options.ReplaceAttr = withoutTime
+	}
+	switch strings.ToLower(c.Format) {
+	case "", "text":
+		return slog.New(slog.NewTextHandler(out, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(out, options)), nil
+	default:
+		return nil, fmt.Errorf("log format %q is none of text, json", c.Format)
+	}
+}
+
+func withoutTime(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && a.Key == slog.TimeKey {
+		return slog.Attr{}
+	}
+	return a
+}
