@@ -42,6 +42,7 @@ var shared = sync.OnceValues(func() (*Server, error) {
 		if err != nil {
 			return nil, err
 		}
+		n.Server.node = n
 		return n.Server, nil
 	case folder != "":
 		return &Server{url: url, vhosts: ctlHosts{folder: folder}}, nil
@@ -64,6 +65,8 @@ func Broker(t testing.TB) *Server {
 type Server struct {
 	url    string
 	vhosts vhosts
+	// node keeps a shared node reachable: with its pipe collected, it would end.
+	node *Node
 }
 
 // URL is the AMQP URL of the default virtual host, with user and password.
