@@ -28,7 +28,9 @@ type Decoder struct {
 	Used map[string]bool
 
 	building map[string]bool
-	secrets  map[string]string
+	// secrets are the texts that must not be shown, by path; secretWords are all of them and the passwords inside.
+	secrets     map[string]string
+	secretWords []string
 }
 
 // Ref is a [Reference] found in a configuration.

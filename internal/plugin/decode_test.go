@@ -202,9 +202,10 @@ func TestNamedTables(t *testing.T) {
 }
 
 type judged struct {
-	Secret hidden `toml:"secret" doc:"A secret."`
-	Plain  int    `toml:"plain" doc:"A number." max:"3"`
-	Table  inner  `toml:"table" doc:"A table."`
+	Named  map[string]inner `toml:"named" doc:"Tables by name."`
+	Secret hidden           `toml:"secret" doc:"A secret."`
+	Plain  int              `toml:"plain" doc:"A number." max:"3"`
+	Table  inner            `toml:"table" doc:"A table."`
 	says   error
 }
 
@@ -221,6 +222,11 @@ func TestValidate(t *testing.T) {
 		"tree of errors": {
 			says: errors.Join(Invalid("plain", "is %d", 0), errors.Join(fmt.Errorf("at all: %w", Invalid("table.on", "is off"))), errors.New("all of it")),
 			want: []string{"x.plain: is 0", "x.table.on: is off", "x: all of it"},
+		},
+		"keys with dots": {
+			tree: map[string]any{"named": map[string]any{"a": map[string]any{}, "a.b": map[string]any{"word": "x"}}},
+			says: errors.Join(Invalid("named.a.b.word", "is x"), Invalid("named.a.word", "is none"), Invalid("named.c.d", "is none")),
+			want: []string{`x.named."a.b".word: is x`, "x.named.a.word: is none", "x.named.c.d: is none"},
 		},
 		"what is known already": {
 			tree: map[string]any{"plain": int64(4), "table": map[string]any{"on": "x"}},

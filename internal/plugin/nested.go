@@ -109,7 +109,7 @@ func (d *Decoder) build(k *Kind, path, name, typ string, m map[string]any) (Inst
 	inst := Instance{Path: path, Kind: k.Name, Name: name, Type: typ, Config: info.New()}
 	problems, references := len(d.Problems), len(d.References)
 	d.table(path, m, reflect.ValueOf(inst.Config).Elem(), true)
-	d.validate(path, inst.Config, problems)
+	d.validate(path, m, inst.Config, problems)
 	inst.References = slices.Clone(d.References[references:])
 	return inst, true
 }

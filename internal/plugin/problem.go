@@ -43,7 +43,8 @@ func (d *Decoder) problem(path, what, allowed, meant string) {
 }
 
 // validate asks a decoded configuration about itself and puts each of its complaints where it belongs.
-func (d *Decoder) validate(path string, config any, before int) {
+// m is the table that it was decoded from, before is how many problems there were then.
+func (d *Decoder) validate(path string, m map[string]any, config any, before int) {
 	v, ok := config.(interface{ Validate() error })
 	if !ok {
 		return
@@ -65,10 +66,7 @@ func (d *Decoder) validate(path string, config any, before int) {
 			}
 			return
 		}
-		at := path
-		if field.Field != "" {
-			at += "." + field.Field
-		}
+		at := locate(path, m, field.Field)
 		for _, p := range found {
 			if p.Path == at || within(p.Path, at) || within(at, p.Path) && p.Path != path {
 				return
@@ -79,6 +77,21 @@ func (d *Decoder) validate(path string, config any, before int) {
 	if err := v.Validate(); err != nil {
 		tell(err)
 	}
+}
+
+// locate returns the path of a field below a table. A FieldError separates keys by dots and doesn't quote those that hold dots
+// themselves; the table knows them.
+func locate(path string, v any, field string) string {
+	if field == "" {
+		return path
+	}
+	m, _ := v.(map[string]any)
+	for _, key := range slices.SortedFunc(maps.Keys(m), func(a, b string) int { return cmp.Compare(len(b), len(a)) }) {
+		if rest, ok := strings.CutPrefix(field+".", key+"."); ok {
+			return locate(Join(path, key), m[key], strings.TrimSuffix(rest, "."))
+		}
+	}
+	return path + "." + field
 }
 
 // within says whether path lies below table.
@@ -100,9 +113,10 @@ func (d *Decoder) keep(path, secret string) {
 		d.secrets = map[string]string{}
 	}
 	d.secrets[path] = secret
+	d.secretWords = append(d.secretWords, secret)
 	if u, err := url.Parse(secret); err == nil && u.User != nil {
 		if password, ok := u.User.Password(); ok {
-			d.secrets[path+" password"] = password
+			d.secretWords = append(d.secretWords, password)
 		}
 	}
 }
@@ -110,10 +124,9 @@ func (d *Decoder) keep(path, secret string) {
 // Redact takes every secret that was decoded out of a text that somebody else wrote.
 func (d *Decoder) Redact(text string) string {
 	// The longest first: a password may be a part of a URL.
-	secrets := slices.SortedFunc(maps.Values(d.secrets), func(a, b string) int {
-		return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b))
-	})
-	for _, s := range secrets {
+	slices.SortFunc(d.secretWords, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) })
+	d.secretWords = slices.Compact(d.secretWords)
+	for _, s := range d.secretWords {
 		if len(s) < shortestSecret {
 			continue
 		}
