@@ -7,6 +7,7 @@ import (
 	"github.com/pentrough/pentrough/router"
 	"github.com/pentrough/pentrough/router/middleware"
 	"github.com/pentrough/pentrough/transports"
+	_ "github.com/pentrough/pentrough/transports/codec" // defines the kind "codec"
 )
 
 // hostTable is [host] as it is written.

@@ -157,7 +157,11 @@ func bounded(o object, lowest, highest string, f plugin.Field) object {
 // plugin is the name of a plugin of a kind, or an inline table with its type.
 func (s *schema) plugin(kind string) object {
 	k, _ := s.set.Kind(kind)
-	choices := []any{object{"enum": k.Names()}, object{"type": "string", "description": "The name of a [" + kind + ".NAME] table."}}
+	choices := []any{object{"type": "string", "description": "The name of a [" + kind + ".NAME] table, or of a plugin."}}
+	if names := k.Names(); len(names) > 0 {
+		// Editors offer these.
+		choices = append(choices, object{"enum": names})
+	}
 	for _, name := range k.Names() {
 		choices = append(choices, typed(s.config(kind, name)))
 	}

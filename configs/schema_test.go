@@ -130,6 +130,13 @@ func TestSchemaValues(t *testing.T) {
 	}
 }
 
+func TestSchemaWithoutPlugins(t *testing.T) {
+	compiled := compile(t, plugin.Registered().Bare())
+	if err := compiled.Validate(asJSON(t, "[host]\nname = 'x'")); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSchemaIsTheSameEachTime(t *testing.T) {
 	first, err := Schema(fakePlugins())
 	if err != nil {
