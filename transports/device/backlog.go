@@ -1,0 +1,216 @@
+package device
+
+// backlog is what one consumer of one topic hasn't taken yet, in order. It is guarded by feed.mu.
+type backlog struct {
+	bounds     bounds
+	head, tail *item
+	n          int
+	devices    map[string]*deviceBacklog
+	last       uint64 // order of the newest item
+	// more is signalled when there may be something to take.
+	more chan struct{}
+	// room is closed when the backlog as a whole has room again; made by who waits.
+	room chan struct{}
+	// drained says that nothing will be added any more.
+	drained bool
+}
+
+// bounds are how much a backlog keeps. A zero bound doesn't bind.
+type bounds struct {
+	// coalesce is how many items may wait before only the newest of each device is kept.
+	coalesce int
+	// device and total are how many may wait for one device, and in all.
+	device, total int
+	// drop says that at a bound the oldest make room. Otherwise nothing is added then, and the caller waits.
+	drop bool
+}
+
+// deviceBacklog is the part of a backlog that one device has.
+type deviceBacklog struct {
+	head, tail *item
+	n          int
+	room       chan struct{} // as backlog.room
+}
+
+// item is a place in a backlog.
+type item struct {
+	record record
+	order  uint64
+	again  bool // it was handed out before
+
+	prev, next         *item
+	prevSame, nextSame *item // of the same device
+}
+
+func newBacklog(b bounds) *backlog {
+	return &backlog{bounds: b, devices: map[string]*deviceBacklog{}, more: make(chan struct{}, 1)}
+}
+
+// full returns nil if a record of device can be added, or a channel that is closed when it is worth another try.
+func (b *backlog) full(device string) <-chan struct{} {
+	if b.bounds.drop {
+		return nil
+	}
+	if d := b.devices[device]; d != nil && b.bounds.device > 0 && d.n >= b.bounds.device {
+		if d.room == nil {
+			d.room = make(chan struct{})
+		}
+		return d.room
+	}
+	if b.bounds.total > 0 && b.n >= b.bounds.total {
+		if b.room == nil {
+			b.room = make(chan struct{})
+		}
+		return b.room
+	}
+	return nil
+}
+
+// add appends r and returns how many older records it pushed out: those that it makes needless, and those that were lost.
+func (b *backlog) add(r record) (coalesced, lost int) {
+	device := r.of()
+	d := b.devices[device]
+	if b.bounds.coalesce > 0 && b.n >= b.bounds.coalesce {
+		for d != nil && d.head != nil {
+			b.remove(d.head)
+			d = b.devices[device]
+			coalesced++
+		}
+	}
+	if b.bounds.drop {
+		if d != nil && b.bounds.device > 0 && d.n >= b.bounds.device {
+			b.remove(d.head)
+			lost++
+		}
+		if b.bounds.total > 0 && b.n >= b.bounds.total {
+			b.remove(b.head)
+			lost++
+		}
+	}
+	b.last++
+	b.insert(&item{record: r, order: b.last})
+	return coalesced, lost
+}
+
+// take removes and returns the first item, or nil.
+func (b *backlog) take() *item {
+	it := b.head
+	if it != nil {
+		b.remove(it)
+	}
+	return it
+}
+
+// insert puts it where its order says, which for new items is the end and for those that come back near the front.
+func (b *backlog) insert(it *item) {
+	device := it.record.of()
+	d := b.devices[device]
+	if d == nil {
+		d = &deviceBacklog{}
+		b.devices[device] = d
+	}
+	if b.tail == nil || b.tail.order < it.order {
+		it.prev = b.tail
+	} else {
+		it.next = b.head
+		for it.next.order < it.order {
+			it.next = it.next.next
+		}
+		it.prev = it.next.prev
+	}
+	if it.prev == nil {
+		b.head = it
+	} else {
+		it.prev.next = it
+	}
+	if it.next == nil {
+		b.tail = it
+	} else {
+		it.next.prev = it
+	}
+	if d.tail == nil || d.tail.order < it.order {
+		it.prevSame = d.tail
+	} else {
+		it.nextSame = d.head
+		for it.nextSame.order < it.order {
+			it.nextSame = it.nextSame.nextSame
+		}
+		it.prevSame = it.nextSame.prevSame
+	}
+	if it.prevSame == nil {
+		d.head = it
+	} else {
+		it.prevSame.nextSame = it
+	}
+	if it.nextSame == nil {
+		d.tail = it
+	} else {
+		it.nextSame.prevSame = it
+	}
+	b.n++
+	d.n++
+	b.signal()
+}
+
+// remove takes it out and lets those go on who waited for room. They are called at half of the bound, so that they find
+// room for more than one record.
+func (b *backlog) remove(it *item) {
+	device := it.record.of()
+	d := b.devices[device]
+	if it.prev == nil {
+		b.head = it.next
+	} else {
+		it.prev.next = it.next
+	}
+	if it.next == nil {
+		b.tail = it.prev
+	} else {
+		it.next.prev = it.prev
+	}
+	if it.prevSame == nil {
+		d.head = it.nextSame
+	} else {
+		it.prevSame.nextSame = it.nextSame
+	}
+	if it.nextSame == nil {
+		d.tail = it.prevSame
+	} else {
+		it.nextSame.prevSame = it.prevSame
+	}
+	it.prev, it.next, it.prevSame, it.nextSame = nil, nil, nil, nil
+	b.n--
+	d.n--
+	if d.room != nil && d.n <= b.bounds.device/2 {
+		close(d.room)
+		d.room = nil
+	}
+	if b.room != nil && b.n <= b.bounds.total/2 {
+		close(b.room)
+		b.room = nil
+	}
+	if d.n == 0 && d.room == nil {
+		delete(b.devices, device)
+	}
+}
+
+// release lets everybody go on who waits for room: the backlog's consumer is gone.
+func (b *backlog) release() {
+	if b.room != nil {
+		close(b.room)
+		b.room = nil
+	}
+	for _, d := range b.devices {
+		if d.room != nil {
+			close(d.room)
+			d.room = nil
+		}
+	}
+}
+
+// signal says that there may be something to take.
+func (b *backlog) signal() {
+	select {
+	case b.more <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,68 @@
+package device
+
+import (
+	"encoding/base64"
+	"fmt"
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+// Data is one frame that a device sent, as its JSON says it.
+type Data struct {
+	DataID string `json:"data_id"`
+	Device string `json:"device"`
+	Host   string `json:"host"`
+	Epoch  uint64 `json:"epoch"`
+	// Seq counts the events and data of one session; a gap is data that was dropped.
+	Seq uint64 `json:"seq"`
+	// Encoding is Text or, for frames that aren't UTF-8, Base64.
+	Encoding Encoding  `json:"encoding"`
+	Payload  string    `json:"payload"`
+	Time     time.Time `json:"time"`
+}
+
+// SetBytes sets Encoding and Payload for a frame's bytes.
+func (d *Data) SetBytes(frame string) {
+	if utf8.ValidString(frame) {
+		d.Encoding, d.Payload = Text, frame
+		return
+	}
+	d.Encoding, d.Payload = Base64, base64.StdEncoding.EncodeToString([]byte(frame))
+}
+
+// Bytes returns the frame's bytes.
+func (d Data) Bytes() ([]byte, error) {
+	switch d.Encoding {
+	case Text:
+		return []byte(d.Payload), nil
+	case Base64:
+		b, err := base64.StdEncoding.DecodeString(d.Payload)
+		if err != nil {
+			return nil, fmt.Errorf("decoding the payload of data %s: %w", d.DataID, err)
+		}
+		return b, nil
+	}
+	return nil, fmt.Errorf("decoding the payload of data %s: the encoding %q is neither %s nor %s", d.DataID, d.Encoding, Text, Base64)
+}
+
+// AppendJSON appends the data's JSON to dst.
+func (d Data) AppendJSON(dst []byte) []byte {
+	dst = append(dst, `{"data_id":`...)
+	dst = appendString(dst, d.DataID)
+	dst = append(dst, `,"device":`...)
+	dst = appendString(dst, d.Device)
+	dst = append(dst, `,"host":`...)
+	dst = appendString(dst, d.Host)
+	dst = append(dst, `,"epoch":`...)
+	dst = strconv.AppendUint(dst, d.Epoch, 10)
+	dst = append(dst, `,"seq":`...)
+	dst = strconv.AppendUint(dst, d.Seq, 10)
+	dst = append(dst, `,"encoding":`...)
+	dst = appendString(dst, string(d.Encoding))
+	dst = append(dst, `,"payload":`...)
+	dst = appendString(dst, d.Payload)
+	dst = append(dst, `,"time":"`...)
+	dst = d.Time.UTC().AppendFormat(dst, time.RFC3339Nano)
+	return append(dst, `"}`...)
+}

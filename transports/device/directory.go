@@ -1,0 +1,63 @@
+package device
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// NewDirectory returns the directory of a host that is alone: it lives in memory. An epoch is at least the clock's Unix
+// milliseconds, so epochs keep growing over restarts without being stored.
+func NewDirectory(now func() time.Time) Directory {
+	return &memoryDirectory{now: now, last: map[string]uint64{}}
+}
+
+// memoryDirectory remembers a device's last epoch only as long as the clock alone couldn't be trusted to give a greater one.
+type memoryDirectory struct {
+	now func() time.Time
+
+	mu       sync.Mutex
+	clock    uint64 // the latest that the clock ever said, should it be set back
+	last     map[string]uint64
+	released []claim // in the order of release
+}
+
+type claim struct {
+	device string
+	epoch  uint64
+}
+
+func (d *memoryDirectory) Claim(_ context.Context, device string) (uint64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.forget()
+	epoch := max(d.last[device]+1, d.clock)
+	d.last[device] = epoch
+	return epoch, nil
+}
+
+func (d *memoryDirectory) Release(_ context.Context, device string, epoch uint64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.last[device] == epoch {
+		d.released = append(d.released, claim{device, epoch})
+	}
+	d.forget()
+	return nil
+}
+
+// forget drops released devices whose epoch the clock has passed.
+func (d *memoryDirectory) forget() {
+	d.clock = max(d.clock, uint64(d.now().UnixMilli()))
+	n := 0
+	for n < len(d.released) && d.released[n].epoch < d.clock {
+		if c := d.released[n]; d.last[c.device] == c.epoch {
+			delete(d.last, c.device)
+		}
+		n++
+	}
+	d.released = d.released[n:]
+	if len(d.released) == 0 {
+		d.released = nil
+	}
+}

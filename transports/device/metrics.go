@@ -1,0 +1,70 @@
+package device
+
+import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics count what a registry does. Their labels are bounded: none names a device.
+type metrics struct {
+	live      prometheus.Gauge
+	ended     *prometheus.CounterVec
+	full      prometheus.Counter
+	frames    *prometheus.CounterVec
+	fates     [Cancelled + 1]prometheus.Counter
+	bytes     prometheus.Counter
+	coalesced prometheus.Counter
+	lost      *prometheus.CounterVec
+	lostEvent prometheus.Counter
+	lostData  prometheus.Counter
+}
+
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "pentrough", Subsystem: "device", Name: name, Help: help})
+	}
+	vector := func(name, label, help string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "pentrough", Subsystem: "device", Name: name, Help: help}, []string{label})
+	}
+	m := &metrics{
+		live:      prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "pentrough", Subsystem: "device", Name: "sessions", Help: "Live sessions."}),
+		ended:     vector("sessions_ended_total", "reason", "Sessions that ended."),
+		full:      counter("busy_total", "Frames that were refused because too many wait for the device."),
+		frames:    vector("frames_out_total", "fate", "Frames for devices by how they ended."),
+		bytes:     counter("bytes_out_total", "Bytes that the kernel took for devices."),
+		coalesced: counter("events_coalesced_total", "Events that a newer one of the device made needless, while a consumer was behind."),
+		lost:      vector("dropped_total", "topic", "Events and data that were lost because a consumer was behind."),
+	}
+	for fate, name := range map[Fate]string{Sent: "sent", Expired: "expired", Offline: "offline", Unknown: "unknown", Cancelled: "cancelled"} {
+		m.fates[fate] = m.frames.WithLabelValues(name)
+	}
+	m.lostEvent, m.lostData = m.lost.WithLabelValues(EventsTopic), m.lost.WithLabelValues(DataTopic)
+	if r == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.live, m.ended, m.full, m.frames, m.bytes, m.coalesced, m.lost} {
+		if err := r.Register(c); err != nil {
+			return nil, fmt.Errorf("registering the metrics of devices: %w", err)
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) sessions(change float64) { m.live.Add(change) }
+func (m *metrics) end(reason Reason)       { m.ended.WithLabelValues(string(reason)).Inc() }
+func (m *metrics) busy()                   { m.full.Inc() }
+func (m *metrics) fate(f Fate)             { m.fates[f].Inc() }
+func (m *metrics) wrote(n int)             { m.bytes.Add(float64(n)) }
+func (m *metrics) dropped(n int)           { add(m.lostData, n) }
+
+func (m *metrics) events(coalesced, lost int) {
+	add(m.coalesced, coalesced)
+	add(m.lostEvent, lost)
+}
+
+func add(c prometheus.Counter, n int) {
+	if n > 0 {
+		c.Add(float64(n))
+	}
+}

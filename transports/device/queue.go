@@ -1,0 +1,312 @@
+package device
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+const (
+	// coalesce is how many bytes of waiting frames are copied into one write.
+	coalesce = 16 << 10
+	// inlineRounds is how many writes a caller of Enqueue makes for others before it hands its place to a goroutine.
+	inlineRounds = 4
+)
+
+// writeBuffers are what waiting frames are copied into.
+var writeBuffers = sync.Pool{New: func() any {
+	b := make([]byte, 0, coalesce)
+	return &b
+}}
+
+// frame is one payload, framed, on its way. Its fields are guarded by slot.mu; written is also safe to read once done is
+// closed.
+type frame struct {
+	slot    *slot
+	data    []byte
+	expires time.Time
+	// offset is how many bytes the kernel took. A frame with an offset is the queue's first.
+	offset int
+	state  frameState
+	// withdrawn is how the frame is to end if it turns out that no byte of it was written; 0 is not at all.
+	withdrawn  Fate
+	prev, next *frame
+	written    Written
+	done       chan struct{} // made by who waits
+}
+
+type frameState uint8
+
+const (
+	waiting frameState = iota
+	flying             // handed to the connection, whose answer is pending, or partly written
+	settled
+)
+
+// queue is a device's frames in order. It belongs to the device and not to a session, so that what a session didn't begin is
+// the next session's to write. One goroutine at a time is the writer: whoever enqueues and finds none becomes it, and gives
+// way to a goroutine of its own when the kernel takes no more.
+type queue struct {
+	head, tail *frame
+	count      int
+	bytes      int
+	writing    bool
+	// to is the session that the head's written bytes went to.
+	to *Session
+	// drained is closed when the queue gets empty; made by who waits.
+	drained chan struct{}
+}
+
+// enqueue takes f as the queue's last and writes what can be written without waiting.
+// It returns false if the device has no session any more. s.mu is held on entry and released on return.
+func (s *slot) enqueue(f *frame) (live bool, err error) {
+	limits := &s.registry.limits
+	switch {
+	case s.session == nil:
+		s.mu.Unlock()
+		return false, nil
+	case s.queue.count > 0 && (s.queue.count >= limits.QueueCount || s.queue.bytes+len(f.data) > limits.QueueBytes):
+		count, bytes := s.queue.count, s.queue.bytes
+		s.mu.Unlock()
+		return true, fmt.Errorf("%w: %d frames of %d bytes wait", ErrBusy, count, bytes)
+	}
+	q := &s.queue
+	f.prev = q.tail
+	if q.tail == nil {
+		q.head = f
+	} else {
+		q.tail.next = f
+	}
+	q.tail = f
+	q.count++
+	q.bytes += len(f.data)
+	if q.writing {
+		s.mu.Unlock()
+		return true, nil
+	}
+	q.writing = true
+	s.write(true)
+	return true, nil
+}
+
+// write is the writer. It ends when nothing is left to write or, inline, when it had to wait or wrote enough for others: then a
+// goroutine goes on. s.mu is held on entry and released on return.
+func (s *slot) write(inline bool) {
+	q := &s.queue
+	blocked := false
+	for round := 0; ; round++ {
+		session := s.session
+		if h := q.head; h != nil && h.offset > 0 && q.to != session {
+			s.settle(h, Unknown, q.to, fmt.Sprintf("%s after %d of %d bytes", q.to.ending(), h.offset, len(h.data)))
+		}
+		switch {
+		case q.head == nil:
+			q.writing = false
+			s.mu.Unlock()
+			return
+		case inline && (blocked || round == inlineRounds):
+			s.registry.writers.Go(func() {
+				s.mu.Lock()
+				s.write(false)
+			})
+			s.mu.Unlock()
+			return
+		case blocked:
+			s.mu.Unlock()
+			err := session.conn.WaitWritable(time.Now().Add(s.registry.limits.WriteTimeout))
+			if err != nil {
+				s.registry.broken(session, err)
+			}
+			s.mu.Lock()
+			blocked = false
+			continue
+		}
+		buf, copied, n := s.pick()
+		if n == 0 {
+			continue
+		}
+		q.to = session
+		s.mu.Unlock()
+		taken, err := session.conn.TryWrite(buf)
+		if err != nil {
+			s.registry.broken(session, err)
+		}
+		s.registry.metrics.wrote(taken)
+		s.mu.Lock()
+		blocked = taken < len(buf) && err == nil
+		s.account(session, n, taken)
+		if copied != nil {
+			writeBuffers.Put(copied)
+		}
+	}
+}
+
+// pick marks the frames of the next write as flying and returns their number and bytes, and the buffer if those are a copy. Frames
+// whose time is over are settled.
+func (s *slot) pick() (buf []byte, copied *[]byte, n int) {
+	q := &s.queue
+	size := 0
+	var now time.Time
+	for f := q.head; f != nil; {
+		next := f.next
+		if f.offset == 0 && !f.expires.IsZero() {
+			if now.IsZero() {
+				now = s.registry.now()
+			}
+			if !now.Before(f.expires) {
+				s.settle(f, Expired, s.session, "")
+				f = next
+				continue
+			}
+		}
+		rest := len(f.data) - f.offset
+		if n > 0 && size+rest > coalesce {
+			break
+		}
+		f.state = flying
+		size += rest
+		n++
+		f = next
+	}
+	switch n {
+	case 0:
+		return nil, nil, 0
+	case 1:
+		return q.head.data[q.head.offset:], nil, 1
+	}
+	copied = writeBuffers.Get().(*[]byte)
+	buf = (*copied)[:0]
+	for f, i := q.head, 0; i < n; f, i = f.next, i+1 {
+		buf = append(buf, f.data[f.offset:]...)
+	}
+	*copied = buf
+	return buf, copied, n
+}
+
+// account settles the first n frames, which were flying to session, of which the kernel took so many bytes.
+func (s *slot) account(session *Session, n, taken int) {
+	for f := s.queue.head; n > 0; n-- {
+		next := f.next
+		rest := len(f.data) - f.offset
+		switch {
+		case taken >= rest:
+			taken -= rest
+			s.settle(f, Sent, session, "")
+		case f.offset+taken > 0:
+			f.offset += taken
+			taken = 0
+		case f.withdrawn != 0:
+			s.settle(f, f.withdrawn, session, "")
+		case s.session == nil:
+			s.settle(f, Offline, session, session.ending())
+		default:
+			f.state = waiting
+		}
+		f = next
+	}
+}
+
+// abandon settles every frame of which no byte was written: the device's last session ended.
+func (s *slot) abandon(session *Session) {
+	for f := s.queue.head; f != nil; {
+		next := f.next
+		if f.state == waiting {
+			s.settle(f, Offline, session, session.ending())
+		}
+		f = next
+	}
+}
+
+// settle takes f out of the queue and tells who waits for it.
+func (s *slot) settle(f *frame, fate Fate, session *Session, detail string) {
+	q := &s.queue
+	if f.prev == nil {
+		q.head = f.next
+	} else {
+		f.prev.next = f.next
+	}
+	if f.next == nil {
+		q.tail = f.prev
+	} else {
+		f.next.prev = f.prev
+	}
+	q.count--
+	q.bytes -= len(f.data)
+	f.prev, f.next, f.data = nil, nil, nil
+	f.state = settled
+	f.written = Written{Fate: fate, Detail: detail}
+	if session != nil {
+		f.written.Epoch = session.epoch
+	}
+	if f.done != nil {
+		close(f.done)
+	}
+	if q.count == 0 && q.drained != nil {
+		close(q.drained)
+		q.drained = nil
+	}
+	s.registry.metrics.fate(fate)
+}
+
+// Wait implements Write.
+func (f *frame) Wait(ctx context.Context) Written {
+	s := f.slot
+	s.mu.Lock()
+	if f.state == settled {
+		defer s.mu.Unlock()
+		return f.written
+	}
+	if f.done == nil {
+		f.done = make(chan struct{})
+	}
+	s.mu.Unlock()
+
+	var expired <-chan time.Time
+	if !f.expires.IsZero() {
+		timer := time.NewTimer(f.expires.Sub(s.registry.now()))
+		defer timer.Stop()
+		expired = timer.C
+	}
+	select {
+	case <-f.done:
+		return f.written
+	case <-ctx.Done():
+		f.withdraw(Cancelled)
+	case <-expired:
+		f.withdraw(Expired)
+	}
+	<-f.done
+	return f.written
+}
+
+// withdraw takes the frame out of the queue if no byte of it was written.
+func (f *frame) withdraw(fate Fate) {
+	s := f.slot
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case f.state == waiting:
+		s.settle(f, fate, s.session, "")
+	case f.state == flying && f.withdrawn == 0:
+		f.withdrawn = fate
+	}
+}
+
+// wait blocks until the queue is empty or ctx ends.
+func (s *slot) wait(ctx context.Context) {
+	s.mu.Lock()
+	if s.queue.count == 0 {
+		s.mu.Unlock()
+		return
+	}
+	if s.queue.drained == nil {
+		s.queue.drained = make(chan struct{})
+	}
+	drained := s.queue.drained
+	s.mu.Unlock()
+	select {
+	case <-drained:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,299 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pentrough/pentrough/transports/codec"
+)
+
+// ErrSuperseded is what Connect returns when a newer session of the device came first.
+var ErrSuperseded = errors.New("a newer session of the device came first")
+
+// ErrClosing is what Connect returns when the host stops.
+var ErrClosing = errors.New("the host stops")
+
+// Options are what a Registry is made of. All limits must be set.
+type Options struct {
+	// Host is the host's name.
+	Host string
+	// Framing turns payloads into frames.
+	Framing codec.Framing
+	// Canonical returns the one form of a device's name, or an error of kind ErrDevice.
+	Canonical func(device string) (string, error)
+	// Directory gives out epochs.
+	Directory Directory
+	// FlappingAdvice is logged when several connections claim to be one device.
+	FlappingAdvice string
+
+	Limits
+	Feed FeedOptions
+
+	Logger *slog.Logger
+	// Now is the wall clock.
+	Now func() time.Time
+	// Registerer takes the metrics; nil for none.
+	Registerer prometheus.Registerer
+}
+
+// Limits bound the ways to devices.
+type Limits struct {
+	// QueueCount and QueueBytes are how much may wait for one device.
+	QueueCount, QueueBytes int
+	// WriteTimeout is how long a device may take nothing before its session ends.
+	WriteTimeout time.Duration
+}
+
+const shards = 64
+
+// Registry knows the live session of each device of one transport. It implements [Devices], and gives the transport's
+// subscribers. It is safe for concurrent use.
+type Registry struct {
+	framing   codec.Framing
+	canonical func(string) (string, error)
+	directory Directory
+	advice    string
+	limits    Limits
+	log       *slog.Logger
+	now       func() time.Time
+	metrics   *metrics
+	feed      *feed
+	host      hostEvents
+
+	seed   maphash.Seed
+	shards [shards]shard
+
+	writers sync.WaitGroup // goroutines that wait for a slow device
+}
+
+// shard is a part of the registry. Locks are taken in the order shard, slot, feed.
+type shard struct {
+	mu       sync.RWMutex
+	slots    map[string]*slot
+	flapping map[string]*flapping
+	closing  bool
+}
+
+// NewRegistry returns an empty registry.
+func NewRegistry(o Options) (*Registry, error) {
+	m, err := newMetrics(o.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	r := &Registry{
+		framing: o.Framing, canonical: o.Canonical, directory: o.Directory, advice: o.FlappingAdvice, limits: o.Limits, log: o.Logger, now: o.Now,
+		metrics: m, feed: newFeed(o.Host, uint64(o.Now().UnixMilli()), o.Feed, o.Now, m, o.Logger), seed: maphash.MakeSeed(),
+	}
+	for i := range r.shards {
+		r.shards[i].slots = map[string]*slot{}
+		r.shards[i].flapping = map[string]*flapping{}
+	}
+	return r, nil
+}
+
+func (r *Registry) shard(device string) *shard {
+	return &r.shards[maphash.String(r.seed, device)%shards]
+}
+
+// CheckName returns an error of kind ErrDevice if name can't name a device: it is empty, longer than MaxName, not UTF-8, or not
+// printable.
+func CheckName(name string) error {
+	if err := checkName(name); err != nil {
+		return fmt.Errorf("%w: the name %w", ErrDevice, err)
+	}
+	return nil
+}
+
+// Canonical implements [Devices].
+func (r *Registry) Canonical(device string) (string, error) { return r.canonical(device) }
+
+// Check implements [Devices].
+func (r *Registry) Check(payload []byte) error {
+	buf := writeBuffers.Get().(*[]byte)
+	defer writeBuffers.Put(buf)
+	_, err := r.framing.Append((*buf)[:0], payload)
+	return payloadError(err)
+}
+
+func payloadError(err error) error {
+	if err == nil || errors.Is(err, ErrPayload) {
+		return err
+	}
+	return &refused{err}
+}
+
+// refused is a framing's refusal of a payload. It reads as the framing said it, and is of both kinds.
+type refused struct{ error }
+
+func (e *refused) Unwrap() []error { return []error{ErrPayload, e.error} }
+
+// Enqueue implements [Devices].
+func (r *Registry) Enqueue(device string, payload []byte, o EnqueueOptions) (Write, error) {
+	f := &frame{expires: o.Expires}
+	for {
+		s, err := r.find(device)
+		if err != nil {
+			return nil, err
+		}
+		if f.data == nil {
+			if f.data, err = r.framing.Append(make([]byte, 0, len(payload)+8), payload); err != nil {
+				return nil, payloadError(err)
+			}
+		}
+		f.slot = s
+		s.mu.Lock()
+		live, err := s.enqueue(f)
+		switch {
+		case err != nil:
+			r.metrics.busy()
+			return nil, err
+		case live:
+			return f, nil
+		}
+	}
+}
+
+// find returns the slot of a device by any of its names.
+func (r *Registry) find(device string) (*slot, error) {
+	if s := r.slot(device); s != nil {
+		return s, nil
+	}
+	name, err := r.canonical(device)
+	if err != nil {
+		return nil, err
+	}
+	if name != device {
+		if s := r.slot(name); s != nil {
+			return s, nil
+		}
+	}
+	return nil, ErrOffline
+}
+
+func (r *Registry) slot(device string) *slot {
+	sh := r.shard(device)
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	return sh.slots[device]
+}
+
+// Connect makes conn the newest session of device, which must be in its canonical form. An older session ends as replaced, and what it
+// hadn't begun to write is written to the new one. While a device flaps, Connect blocks (see the transport's page); it returns an error
+// if ctx ends, conn is gone, too many wait already, a newer session came first, or the host stops; the caller closes conn then.
+func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn) (*Session, error) {
+	if err := r.admit(ctx, device, conn); err != nil {
+		return nil, err
+	}
+	epoch, err := r.directory.Claim(ctx, device)
+	if err != nil {
+		r.pass(device)
+		return nil, fmt.Errorf("claiming device %q: %w", device, err)
+	}
+	session := &Session{conn: conn, epoch: epoch, remote: remote, connectedAt: r.now(), seq: 1}
+	old, err := r.install(device, session)
+	if err != nil {
+		r.pass(device)
+		r.release(device, epoch)
+		return nil, err
+	}
+	if old != nil {
+		r.close(old)
+	}
+	return session, nil
+}
+
+// install puts session into its slot and returns the one that was replaced.
+func (r *Registry) install(device string, session *Session) (old *Session, err error) {
+	sh := r.shard(device)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.closing {
+		return nil, ErrClosing
+	}
+	s := sh.slots[device]
+	if s == nil {
+		s = &slot{registry: r, device: device}
+		sh.slots[device] = s
+		r.metrics.sessions(1)
+	}
+	session.slot = s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old = s.session; old != nil {
+		if old.epoch > session.epoch {
+			return nil, ErrSuperseded
+		}
+		old.finish(Replaced)
+	}
+	s.session = session
+	r.feed.presence(session, Connected)
+	return old, nil
+}
+
+// end ends a session, unless it has ended.
+func (r *Registry) end(session *Session, reason Reason) {
+	s := session.slot
+	sh := r.shard(s.device)
+	sh.mu.Lock()
+	s.mu.Lock()
+	if s.session != session {
+		s.mu.Unlock()
+		sh.mu.Unlock()
+		return
+	}
+	delete(sh.slots, s.device)
+	r.metrics.sessions(-1)
+	s.session = nil
+	session.finish(reason)
+	s.abandon(session)
+	s.mu.Unlock()
+	sh.wake(s.device)
+	sh.mu.Unlock()
+	r.close(session)
+	r.release(s.device, session.epoch)
+}
+
+// broken ends a session whose connection failed while writing.
+func (r *Registry) broken(session *Session, err error) {
+	r.log.Debug("writing to a device", "device", session.Device(), "epoch", session.epoch, "err", err)
+	r.end(session, ConnectionLost)
+}
+
+func (r *Registry) close(session *Session) {
+	if err := session.conn.Close(); err != nil {
+		r.log.Debug("closing a device's connection", "device", session.Device(), "epoch", session.epoch, "err", err)
+	}
+}
+
+func (r *Registry) release(device string, epoch uint64) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := r.directory.Release(ctx, device, epoch); err != nil {
+		r.log.Warn("giving a device up in the directory", "device", device, "epoch", epoch, "err", err)
+	}
+}
+
+// live returns the live sessions.
+func (r *Registry) live() []*Session {
+	var sessions []*Session
+	for i := range r.shards {
+		sh := &r.shards[i]
+		sh.mu.RLock()
+		for _, s := range sh.slots {
+			s.mu.Lock()
+			if s.session != nil {
+				sessions = append(sessions, s.session)
+			}
+			s.mu.Unlock()
+		}
+		sh.mu.RUnlock()
+	}
+	return sessions
+}

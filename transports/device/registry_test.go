@@ -1,0 +1,345 @@
+package device
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// events takes all events that wait for a consumer that has none yet.
+func (s *subscriber) events() []Event {
+	s.feed.mu.Lock()
+	defer s.feed.mu.Unlock()
+	var events []Event
+	for it := s.backlogs[EventsTopic].take(); it != nil; it = s.backlogs[EventsTopic].take() {
+		events = append(events, it.record.(*eventRecord).event)
+	}
+	return events
+}
+
+func short(events []Event) (out []string) {
+	for _, e := range events {
+		out = append(out, strings.TrimSpace(fmt.Sprint(e.Device, " ", e.Type, " ", e.Reason)))
+	}
+	return out
+}
+
+func TestTakeover(t *testing.T) {
+	r := testRegistry(t, nil)
+	sub := r.feed.subscriber("p")
+	p1, p2 := newPipe(9), newPipe(9)
+	s1 := connect(t, r, "d", p1)
+	s2 := connect(t, r, "d", p2)
+	s1.End(ClientClosed) // the old connection's goroutine finds it closed
+	if !p1.closed || p2.closed {
+		t.Errorf("closed: old %v, new %v", p1.closed, p2.closed)
+	}
+	if s1.Reason() != Replaced || s2.Reason() != "" || s1.Epoch() >= s2.Epoch() {
+		t.Errorf("old: %q at %d; new: %q at %d", s1.Reason(), s1.Epoch(), s2.Reason(), s2.Epoch())
+	}
+	if err := s1.Data([]byte("x")); !errors.Is(err, ErrEnded) {
+		t.Errorf("data of the old session: %v", err)
+	}
+	if enqueue(t, r, "d", "x").Wait(t.Context()); p2.bytes() != "x\n" {
+		t.Errorf("the new session got %q", p2.bytes())
+	}
+	s2.End(ClientClosed)
+	events := sub.events()
+	want := []string{"d connected", "d disconnected replaced", "d connected", "d disconnected client_closed"}
+	if got := short(events); !slices.Equal(got, want) {
+		t.Fatalf("got the events %q, want %q", got, want)
+	}
+	for i, seq := range []uint64{1, 2, 1, 2} {
+		if events[i].Seq != seq {
+			t.Errorf("event %d has seq %d, want %d", i, events[i].Seq, seq)
+		}
+	}
+}
+
+// slowDirectory lets a test decide in which order claims return.
+type slowDirectory struct {
+	Directory
+	claimed chan chan struct{}
+}
+
+func (d slowDirectory) Claim(ctx context.Context, device string) (uint64, error) {
+	epoch, err := d.Directory.Claim(ctx, device)
+	turn := make(chan struct{})
+	d.claimed <- turn
+	<-turn
+	return epoch, err
+}
+
+func TestLateClaimDoesNotEvictNewerSession(t *testing.T) {
+	directory := slowDirectory{NewDirectory(time.Now), make(chan chan struct{})}
+	r := testRegistry(t, func(o *Options) { o.Directory = directory })
+	type result struct {
+		session *Session
+		err     error
+	}
+	results := [2]chan result{make(chan result, 1), make(chan result, 1)}
+	var turns [2]chan struct{}
+	for i := range 2 {
+		go func() {
+			s, err := r.Connect(t.Context(), "d", "", newPipe(9))
+			results[i] <- result{s, err}
+		}()
+		turns[i] = <-directory.claimed
+	}
+	close(turns[1])
+	newer := <-results[1]
+	close(turns[0])
+	older := <-results[0]
+	if newer.err != nil || !errors.Is(older.err, ErrSuperseded) {
+		t.Fatalf("newer: %v, older: %v", newer.err, older.err)
+	}
+	if newer.session.Reason() != "" {
+		t.Fatalf("the newer session ended: %q", newer.session.Reason())
+	}
+}
+
+func TestFlapping(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		r := testRegistry(t, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		start := time.Now()
+		var current *Session
+		for range 1 + takeovers {
+			current = connect(t, r, "d", newPipe(9))
+		}
+		// The fourth replacement has to wait, and so has everybody behind it.
+		type result struct {
+			n   int
+			err error
+		}
+		results := make(chan result)
+		pipes := make([]*pipe, flapWaiting)
+		for i := range flapWaiting {
+			pipes[i] = newPipe(9)
+			go func() {
+				_, err := r.Connect(t.Context(), "d", "", pipes[i])
+				results <- result{i, err}
+			}()
+			synctest.Wait()
+		}
+		if _, err := r.Connect(t.Context(), "d", "", newPipe(9)); !errors.Is(err, ErrFlapping) {
+			t.Errorf("one more than may wait: %v", err)
+		}
+		if current.Reason() != "" {
+			t.Fatalf("the current session ended: %q", current.Reason())
+		}
+		if n := strings.Count(log.String(), "use first-frame"); n != 1 {
+			t.Errorf("the advice was logged %d times:\n%s", n, &log)
+		}
+		// The end of the current session gives its place to the first that waits; the one that has left meanwhile doesn't count.
+		pipes[0].gone = true
+		current.End(ClientClosed)
+		if got := <-results; got.n != 0 || !errors.Is(got.err, ErrGone) {
+			t.Errorf("got %+v, want the first to be gone", got)
+		}
+		if got := <-results; got.n != 1 || got.err != nil {
+			t.Errorf("got %+v, want the second to be admitted", got)
+		}
+		if d := time.Since(start); d != 0 {
+			t.Errorf("that took %v", d)
+		}
+		// With time the window has room again, for as many as were admitted before.
+		for range takeovers {
+			if got := <-results; got.err != nil {
+				t.Errorf("got %+v", got)
+			}
+		}
+		if d := time.Since(start); d != flapWindow {
+			t.Errorf("room after %v, want %v", d, flapWindow)
+		}
+		r.CloseSessions(t.Context())
+		for range flapWaiting - 2 - takeovers {
+			if got := <-results; !errors.Is(got.err, ErrClosing) {
+				t.Errorf("at the host's stop: %+v", got)
+			}
+		}
+	})
+}
+
+func TestReconnectsThatEvictNobodyAreNotFlapping(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := testRegistry(t, nil)
+		for range 20 {
+			connect(t, r, "d", newPipe(9)).End(ClientClosed)
+		}
+	})
+}
+
+// TestRegistryModel makes random connections and ends of some devices and holds the registry against a map.
+func TestRegistryModel(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		now := time.UnixMilli(1_700_000_000_000)
+		var clock sync.Mutex
+		o := testOptions(func() time.Time {
+			clock.Lock()
+			defer clock.Unlock()
+			return now
+		})
+		o.Feed.EventsBacklog, o.Feed.EventsTotal = 1<<20, 1<<20
+		r, err := NewRegistry(o)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		defer r.Close()
+		sub := r.feed.subscriber("p")
+		stopped, stop := context.WithCancel(t.Context())
+		stop()
+
+		var all []*Session
+		live := map[string]*Session{}
+		replaced := map[string][]time.Time{}
+		epochs := map[string]uint64{}
+		var want []string
+		device := rapid.SampledFrom([]string{"a", "b", "c"})
+		rt.Repeat(map[string]func(*rapid.T){
+			"connect": func(rt *rapid.T) {
+				d := device.Draw(rt, "device")
+				old := live[d]
+				within := 0
+				for _, at := range replaced[d] {
+					if now.Sub(at) < flapWindow {
+						within++
+					}
+				}
+				s, err := r.Connect(stopped, d, "", newPipe(9))
+				if old != nil && within >= takeovers {
+					if !errors.Is(err, context.Canceled) || old.Reason() != "" {
+						rt.Fatalf("replaced %d times within the window, and once more: %v, the current session is %q", within, err, old.Reason())
+					}
+					return
+				}
+				if err != nil {
+					rt.Fatal(err)
+				}
+				if s.Epoch() <= epochs[d] || s.Epoch() >= 1<<53 || s.Epoch() < uint64(now.UnixMilli()) {
+					rt.Fatalf("epoch %d after %d", s.Epoch(), epochs[d])
+				}
+				if old != nil {
+					replaced[d] = append(replaced[d], now)
+					want = append(want, d+" disconnected replaced")
+				}
+				want = append(want, d+" connected")
+				all, live[d], epochs[d] = append(all, s), s, s.Epoch()
+			},
+			"end any": func(rt *rapid.T) {
+				if len(all) == 0 {
+					return
+				}
+				s := rapid.SampledFrom(all).Draw(rt, "session")
+				s.End(ConnectionLost)
+				if d := s.Device(); live[d] == s {
+					delete(live, d)
+					want = append(want, d+" disconnected connection_lost")
+				}
+			},
+			"time": func(rt *rapid.T) {
+				clock.Lock()
+				now = now.Add(time.Duration(rapid.IntRange(0, 6000).Draw(rt, "ms")) * time.Millisecond)
+				clock.Unlock()
+			},
+			"": func(rt *rapid.T) {
+				if n := len(r.live()); n != len(live) {
+					rt.Fatalf("%d live sessions, want %d", n, len(live))
+				}
+				for _, s := range all {
+					if (s.Reason() == "") != (live[s.Device()] == s) {
+						rt.Fatalf("session %d of %s: reason %q, newest %v", s.Epoch(), s.Device(), s.Reason(), live[s.Device()] == s)
+					}
+				}
+				events := sub.events()
+				if got := short(events); !slices.Equal(got, want) {
+					rt.Fatalf("got the events %q, want %q", got, want)
+				}
+				want = nil
+				for _, e := range events {
+					if e.Online != (e.Type == Connected) {
+						rt.Fatalf("event %+v", e)
+					}
+				}
+			},
+		})
+	})
+}
+
+func TestDirectory(t *testing.T) {
+	now := time.UnixMilli(1000)
+	d := NewDirectory(func() time.Time { return now }).(*memoryDirectory)
+	claim := func(device string, want uint64) {
+		t.Helper()
+		if got, err := d.Claim(t.Context(), device); got != want || err != nil {
+			t.Fatalf("Claim(%s) = %d, %v; want %d", device, got, err, want)
+		}
+	}
+	release := func(device string, epoch uint64) {
+		t.Helper()
+		if err := d.Release(t.Context(), device, epoch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	claim("a", 1000)
+	claim("a", 1001)
+	claim("b", 1000)
+	release("a", 1000) // not the newest
+	release("a", 1001)
+	claim("a", 1002)
+	now = time.UnixMilli(500) // set back
+	claim("b", 1001)
+	now = time.UnixMilli(5000)
+	release("a", 1002)
+	release("b", 1001)
+	if len(d.last) != 0 || len(d.released) != 0 {
+		t.Fatalf("kept %v and %v of devices that are gone", d.last, d.released)
+	}
+	claim("a", 5000)
+}
+
+func TestCloseSessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := testRegistry(t, nil)
+		sub := r.feed.subscriber("p")
+		r.Start()
+		p, stuck := newPipe(0), newPipe(0)
+		connect(t, r, "d", p)
+		connect(t, r, "stuck", stuck)
+		queued, lost := enqueue(t, r, "d", "last words"), enqueue(t, r, "stuck", "x")
+		time.AfterFunc(time.Second, func() { p.grant(100) })
+		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+		defer cancel()
+		r.CloseSessions(ctx)
+		if w := queued.Wait(t.Context()); w.Fate != Sent || p.bytes() != "last words\n" {
+			t.Errorf("queued: %+v, wrote %q", w, p.bytes())
+		}
+		if w := lost.Wait(t.Context()); w.Fate != Offline {
+			t.Errorf("to a device that takes nothing: %+v", w)
+		}
+		got := short(sub.events())
+		slices.Sort(got)
+		want := []string{
+			"d connected", "d disconnected server_shutdown", "host heartbeat", "host started", "host stopped", "stuck connected", "stuck disconnected server_shutdown",
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("got the events %q, want %q", got, want)
+		}
+		if _, err := r.Connect(t.Context(), "d", "", newPipe(1)); !errors.Is(err, ErrClosing) {
+			t.Errorf("a device that comes later: %v", err)
+		}
+	})
+}

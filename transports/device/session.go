@@ -1,0 +1,121 @@
+package device
+
+import (
+	"errors"
+	"sync"
+	"time"
+)
+
+// ErrEnded is what a session's methods return after its end.
+var ErrEnded = errors.New("the session has ended")
+
+// Conn is what a session needs of a connection. TryWrite and WaitWritable are never called concurrently; Gone and Close may be, with
+// anything.
+type Conn interface {
+	// TryWrite writes what is taken without waiting. Less than len(p) without an error means that waiting would be
+	// needed.
+	TryWrite(p []byte) (n int, err error)
+	// WaitWritable blocks until TryWrite is worth a try. It returns an error at the deadline, and once the connection is closed.
+	WaitWritable(deadline time.Time) error
+	// Gone reports whether the peer is known to have closed the connection. It takes nothing from the stream.
+	Gone() bool
+	// Close ends the connection, and with it every call that waits on it.
+	Close() error
+}
+
+// Session is one connection of a device.
+type Session struct {
+	slot        *slot
+	conn        Conn
+	epoch       uint64
+	remote      string
+	connectedAt time.Time
+
+	// Guarded by slot.mu.
+	seq    uint64
+	reason Reason        // why it ended; empty while it lives
+	ended  chan struct{} // made by who waits
+}
+
+// slot is a device's place in the registry: its live session and the frames that wait for it.
+type slot struct {
+	registry *Registry
+	device   string
+
+	mu      sync.Mutex
+	session *Session // nil once the slot left the registry
+	queue   queue
+}
+
+// Device returns whose session it is.
+func (s *Session) Device() string { return s.slot.device }
+
+// Epoch returns the session's number among the sessions of the device.
+func (s *Session) Epoch() uint64 { return s.epoch }
+
+// Data publishes what the device sent. It keeps no reference to payload. While the consumers of data are at their bounds it
+// blocks; the caller reads no further meanwhile. After the session's end it returns ErrEnded.
+func (s *Session) Data(payload []byte) error {
+	for {
+		s.slot.mu.Lock()
+		if s.slot.session != s {
+			s.slot.mu.Unlock()
+			return ErrEnded
+		}
+		room := s.slot.registry.feed.data(s, s.seq+1, payload)
+		if room == nil {
+			s.seq++
+			s.slot.mu.Unlock()
+			return nil
+		}
+		ended := s.endedLocked()
+		s.slot.mu.Unlock()
+		select {
+		case <-room:
+		case <-ended:
+			return ErrEnded
+		}
+	}
+}
+
+// End ends the session: frames of which no byte was written end Offline, the connection is closed and a disconnected event
+// goes out. It has no effect on a session that has ended or was replaced, and never on a newer one.
+func (s *Session) End(reason Reason) { s.slot.registry.end(s, reason) }
+
+// Ended is closed when the session has ended.
+func (s *Session) Ended() <-chan struct{} {
+	s.slot.mu.Lock()
+	defer s.slot.mu.Unlock()
+	return s.endedLocked()
+}
+
+// Reason returns why the session ended; it is empty while it lives.
+func (s *Session) Reason() Reason {
+	s.slot.mu.Lock()
+	defer s.slot.mu.Unlock()
+	return s.reason
+}
+
+func (s *Session) endedLocked() <-chan struct{} {
+	if s.ended == nil {
+		s.ended = make(chan struct{})
+		if s.reason != "" {
+			close(s.ended)
+		}
+	}
+	return s.ended
+}
+
+// finish marks the session as ended. slot.mu is held.
+func (s *Session) finish(reason Reason) {
+	s.reason = reason
+	s.seq++
+	if s.ended != nil {
+		close(s.ended)
+	}
+	s.slot.registry.metrics.end(reason)
+	s.slot.registry.feed.presence(s, Disconnected)
+}
+
+// ending says how the session ended, for details of results. slot.mu is held.
+func (s *Session) ending() string { return "the session ended (" + string(s.reason) + ")" }
