@@ -1,0 +1,105 @@
+package amqp
+
+import (
+	"context"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+const (
+	// answerPatience is how long after its ack a message's outcome is waited for.
+	answerPatience = time.Minute
+	// answerBuffer is how many copies may wait for the connection before further ones are dropped.
+	answerBuffer = 256
+)
+
+// answers sends copies of results to the reply_to of the messages that caused them: one attempt each, on a channel
+// without confirms that nothing else depends on.
+type answers struct {
+	t    *transport
+	todo chan answer
+}
+
+type answer struct {
+	key        string
+	publishing amqp.Publishing
+}
+
+func newAnswers(t *transport) *answers {
+	return &answers{t: t, todo: make(chan answer, answerBuffer)}
+}
+
+// expect sends the copy once the outcome of an acked message is known.
+func (a *answers) expect(msg *message.Message, reply *transports.Reply) {
+	a.t.goes(func() {
+		timeout := time.NewTimer(answerPatience)
+		defer timeout.Stop()
+		select {
+		case <-reply.Done():
+			a.take(msg, reply.Outcome())
+		case <-timeout.C:
+		case <-a.t.closing.Done():
+		}
+	})
+}
+
+// take puts the first produced message in line. A message that carries the same reply_to is the question on its way
+// to somebody else, who will answer it.
+func (a *answers) take(msg *message.Message, o transports.Outcome) {
+	replyTo := msg.Metadata[transports.ReplyTo]
+	if len(o.Messages) == 0 || o.Messages[0].Metadata[transports.ReplyTo] == replyTo {
+		return
+	}
+	publishing, err := a.t.marshaler.Marshal(o.Messages[0])
+	if err != nil || len(replyTo) > maxShortString {
+		a.count("failed")
+		return
+	}
+	if id := msg.Metadata[transports.CorrelationID]; id != "" {
+		publishing.CorrelationId = id
+	}
+	publishing.DeliveryMode = amqp.Transient
+	select {
+	case a.todo <- answer{key: replyTo, publishing: publishing}:
+	default:
+		a.count("dropped")
+	}
+}
+
+func (a *answers) count(outcome string) { a.t.metrics.replies.WithLabelValues(outcome).Inc() }
+
+// run sends until ctx ends.
+func (a *answers) run(ctx context.Context) {
+	var ch *amqp.Channel
+	var on *session
+	for {
+		var next answer
+		select {
+		case next = <-a.todo:
+		case <-ctx.Done():
+			return
+		}
+		s, blocked, _, err := a.t.publisher.state()
+		if err != nil || blocked != "" {
+			a.count("dropped")
+			continue
+		}
+		if ch == nil || on != s || ch.IsClosed() {
+			if ch, err = s.conn.Channel(); err != nil {
+				ch = nil
+				a.count("failed")
+				continue
+			}
+			on = s
+		}
+		if err := ch.Publish(amqp.DefaultExchange, next.key, false, false, next.publishing); err != nil {
+			a.count("failed")
+			continue
+		}
+		a.count("sent")
+	}
+}

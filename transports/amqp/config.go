@@ -1,0 +1,234 @@
+package amqp
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+// Config is the `[transport.NAME]` table of type amqp. The broker is named either by url or by host, port, vhost, username
+// and password.
+type Config struct {
+	URL      transports.Secret `toml:"url" doc:"Where the broker is: amqp://user:password@host:port/vhost, or amqps:// for TLS." example:"\"amqp://guest:guest@127.0.0.1:5672/\""`
+	Host     string            `toml:"host" doc:"The broker's host name or address, if url isn't used."`
+	Port     int               `toml:"port" doc:"The broker's port; 0 is 5672, or 5671 with TLS." min:"0" max:"65535"`
+	VHost    string            `toml:"vhost" doc:"The virtual host."`
+	Username string            `toml:"username" doc:"The user to log in as."`
+	Password transports.Secret `toml:"password" doc:"The user's password."`
+	TLS      *TLS              `toml:"tls" doc:"TLS to the broker; an empty table is TLS with the system's authorities."`
+
+	Prefetch       int           `toml:"prefetch" doc:"How many unacked messages one consumer holds at most." min:"1" max:"65535" unit:"messages"`
+	ConnectionName string        `toml:"connection_name" doc:"What the broker's tools show as the connection's name; default: the host's and the transport's name."`
+	ConnectTimeout time.Duration `toml:"connect_timeout" doc:"The longest that one attempt to connect and log in takes."`
+	Heartbeat      time.Duration `toml:"heartbeat" doc:"How often a sign of life is exchanged; a peer that is silent for one and a half of it counts as lost." min:"1s"`
+	PublishTimeout time.Duration `toml:"publish_timeout" doc:"The longest that one attempt to publish waits for the connection and the broker's confirm."`
+	ConfirmWindow  int           `toml:"confirm_window" doc:"How many published messages may await the broker's confirm at once." min:"1" unit:"messages"`
+	Reconnect      Reconnect     `toml:"reconnect" doc:"The pauses between attempts to connect."`
+
+	Topics map[string]TopicConfig `toml:"topic" doc:"What the topics of this transport are in the broker. A topic without a table is a durable queue of its name, bound by its name to the durable topic exchange \"pentrough\"."`
+}
+
+// TLS is how the connection is encrypted.
+type TLS struct {
+	CA         string `toml:"ca" doc:"File with the authorities that the broker's certificate is checked against; default: the system's." example:"\"/etc/pentrough/ca.pem\""`
+	Cert       string `toml:"cert" doc:"File with the host's own certificate, if the broker asks for one."`
+	Key        string `toml:"key" doc:"File with the key of cert."`
+	ServerName string `toml:"server_name" doc:"The name that the broker's certificate must have; default: the broker's host name."`
+	Insecure   bool   `toml:"insecure" doc:"Do not check the broker's certificate. Anybody on the way can then read the password."`
+}
+
+// Reconnect is the backoff between attempts. Each pause is drawn from the upper half of its interval.
+type Reconnect struct {
+	InitialInterval time.Duration `toml:"initial_interval" doc:"The pause after the first attempt that didn't work; it grows by half each time."`
+	MaxInterval     time.Duration `toml:"max_interval" doc:"The longest pause."`
+}
+
+var defaults = Config{
+	Host:           "127.0.0.1",
+	VHost:          "/",
+	Username:       "guest",
+	Password:       "guest",
+	Prefetch:       1000,
+	ConnectTimeout: 10 * time.Second,
+	Heartbeat:      10 * time.Second,
+	PublishTimeout: 30 * time.Second,
+	ConfirmWindow:  1000,
+	Reconnect:      Reconnect{InitialInterval: 100 * time.Millisecond, MaxInterval: 500 * time.Millisecond},
+}
+
+// Validate reports everything that is wrong.
+func (c *Config) Validate() error {
+	var errs []error
+	invalid := func(field, format string, args ...any) {
+		errs = append(errs, transports.Invalid(field, format, args...))
+	}
+	if _, err := c.endpoint(); err != nil {
+		errs = append(errs, err)
+	}
+	if c.TLS != nil && (c.TLS.Cert == "") != (c.TLS.Key == "") {
+		invalid("tls", "cert and key belong together: give both or none")
+	}
+	if c.Prefetch < 1 || c.Prefetch > math.MaxUint16 {
+		invalid("prefetch", "%d is not from 1 to %d", c.Prefetch, math.MaxUint16)
+	}
+	if c.ConfirmWindow < 1 {
+		invalid("confirm_window", "%d is less than 1", c.ConfirmWindow)
+	}
+	if c.Heartbeat < time.Second {
+		invalid("heartbeat", "%s is less than 1s", c.Heartbeat)
+	}
+	if len(c.ConnectionName) > maxShortString {
+		invalid("connection_name", "is longer than %d bytes", maxShortString)
+	}
+	for field, d := range map[string]time.Duration{
+		"connect_timeout":            c.ConnectTimeout,
+		"publish_timeout":            c.PublishTimeout,
+		"reconnect.initial_interval": c.Reconnect.InitialInterval,
+		"reconnect.max_interval":     c.Reconnect.MaxInterval,
+	} {
+		if d <= 0 {
+			invalid(field, "%s is not more than 0s", d)
+		}
+	}
+	if c.Reconnect.MaxInterval < c.Reconnect.InitialInterval {
+		invalid("reconnect.max_interval", "%s is less than initial_interval, %s", c.Reconnect.MaxInterval, c.Reconnect.InitialInterval)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Topics)) {
+		topic := c.Topics[name]
+		errs = append(errs, topic.validate("topic."+name, name)...)
+	}
+	return errors.Join(errs...)
+}
+
+// Topic implements transports.Config.
+func (c *Config) Topic(name string, use transports.Use) (transports.Topic, error) {
+	if err := checkName(name); err != nil {
+		return transports.Topic{}, fmt.Errorf("topic %q: as a queue's name it %w", name, err)
+	}
+	r, err := c.route(name)
+	if err != nil {
+		return transports.Topic{}, err
+	}
+	t := transports.Topic{Window: r.prefetch, Broker: true, Stream: "queue " + r.queue}
+	if _, ok := c.Topics[name]; !ok {
+		if near := nearest(name, slices.Sorted(maps.Keys(c.Topics))); near != "" {
+			t.Warning = fmt.Sprintf("topic %q has no table, so it is the queue %q; did you mean %q?", name, name, near)
+		}
+	}
+	return t, nil
+}
+
+// endpoint is where and as whom to connect.
+type endpoint struct {
+	addr     string
+	host     string
+	vhost    string
+	username string
+	password transports.Secret
+	tls      bool
+}
+
+const urlForm = "amqp://user:password@host:port/vhost (or amqps://), with reserved characters of user, password and vhost percent-encoded"
+
+// endpoint reads the two ways to name a broker. No error quotes the URL, which holds a password.
+func (c *Config) endpoint() (endpoint, error) {
+	if c.URL == "" {
+		e := endpoint{host: c.Host, vhost: c.VHost, username: c.Username, password: c.Password, tls: c.TLS != nil}
+		if c.Host == "" {
+			return e, transports.Invalid("host", "is empty")
+		}
+		if c.Port < 0 || c.Port > math.MaxUint16 {
+			return e, transports.Invalid("port", "%d is not from 0 to %d", c.Port, math.MaxUint16)
+		}
+		port := c.Port
+		switch {
+		case port != 0:
+		case e.tls:
+			port = 5671
+		default:
+			port = 5672
+		}
+		e.addr = net.JoinHostPort(c.Host, strconv.Itoa(port))
+		return e, nil
+	}
+	if c.Host != defaults.Host || c.Port != 0 || c.VHost != defaults.VHost || c.Username != defaults.Username || c.Password != defaults.Password {
+		return endpoint{}, transports.Invalid("url", "is given beside host, port, vhost, username or password; use one or the other")
+	}
+	uri, err := amqp.ParseURI(string(c.URL))
+	if err != nil {
+		return endpoint{}, transports.Invalid("url", "is not of the form %s", urlForm)
+	}
+	if u, err := url.Parse(string(c.URL)); err != nil || u.RawQuery != "" {
+		return endpoint{}, transports.Invalid("url", "has a query; heartbeat, tls and the rest are keys of the transport's table")
+	}
+	e := endpoint{
+		addr:     net.JoinHostPort(uri.Host, strconv.Itoa(uri.Port)),
+		host:     uri.Host,
+		vhost:    uri.Vhost,
+		username: uri.Username,
+		password: transports.Secret(uri.Password),
+		tls:      uri.Scheme == "amqps",
+	}
+	if c.TLS != nil && !e.tls {
+		return e, transports.Invalid("url", "is amqp://, but there is a tls table; write amqps://")
+	}
+	return e, nil
+}
+
+// nearest returns the candidate that differs from name by one or two typed characters, or "".
+func nearest(name string, candidates []string) string {
+	best, at := "", 3
+	for _, c := range candidates {
+		if d := distance(name, c); d < at && d < max(len(name), len(c)) {
+			best, at = c, d
+		}
+	}
+	return best
+}
+
+// distance is the Levenshtein distance, with row i of the table computed from row i-1.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			above := row[j+1]
+			row[j+1] = min(above+1, row[j]+1)
+			if a[i] == b[j] {
+				row[j+1] = min(row[j+1], diagonal)
+			} else {
+				row[j+1] = min(row[j+1], diagonal+1)
+			}
+			diagonal = above
+		}
+	}
+	return row[len(b)]
+}
+
+// checkName holds for names of queues and exchanges that this package declares.
+func checkName(name string) error {
+	switch {
+	case name == "":
+		return errors.New("is empty")
+	case len(name) > maxShortString:
+		return fmt.Errorf("is longer than %d bytes", maxShortString)
+	case strings.HasPrefix(name, "amq."):
+		return errors.New(`begins with "amq.", which the broker keeps for itself`)
+	}
+	return nil
+}

@@ -1,0 +1,139 @@
+package amqp
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// frameSize is the largest frame that is asked for, RabbitMQ's own default.
+const frameSize = 128 << 10
+
+// dialer makes connections to one broker.
+type dialer struct {
+	config   *Config
+	endpoint endpoint
+	// name is what the broker's tools show, before the role.
+	name string
+}
+
+// dial connects and logs in. It gives up at ctx's end or after connect_timeout.
+func (d *dialer) dial(ctx context.Context, role string) (*amqp.Connection, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.config.ConnectTimeout)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", d.endpoint.addr)
+	if err != nil {
+		if op, ok := errors.AsType[*net.OpError](err); ok && op.Err != nil {
+			err = op.Err
+		}
+		return nil, fmt.Errorf("dialing %s: %w", d.endpoint.addr, err)
+	}
+	if d.endpoint.tls {
+		if conn, err = d.encrypt(ctx, conn); err != nil {
+			return nil, fmt.Errorf("starting TLS with %s: %w", d.endpoint.addr, err)
+		}
+	}
+	// The library clears the deadline once it is logged in; ctx may end before that.
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetDeadline(deadline); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("dialing %s: %w", d.endpoint.addr, err)
+	}
+	w := newWire(conn)
+	stop := context.AfterFunc(ctx, func() { w.Close() })
+	defer stop()
+	properties := amqp.NewConnectionProperties()
+	properties.SetClientConnectionName(fmt.Sprintf("%s (%s)", d.name, role))
+	c, err := amqp.Open(w, amqp.Config{
+		// The library empties the password after use, so each connection gets its own.
+		SASL:       []amqp.Authentication{&amqp.PlainAuth{Username: d.endpoint.username, Password: string(d.endpoint.password)}},
+		Vhost:      d.endpoint.vhost,
+		Heartbeat:  d.config.Heartbeat,
+		FrameSize:  frameSize,
+		Locale:     "en_US",
+		Properties: properties,
+	})
+	if err == nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		w.Close()
+		return nil, fmt.Errorf("logging in to %s as %s, virtual host %q: %w", d.endpoint.addr, d.endpoint.username, d.endpoint.vhost, plain(err))
+	}
+	return c, nil
+}
+
+// encrypt reads the certificates for each connection, so that renewed files count from the next one.
+func (d *dialer) encrypt(ctx context.Context, conn net.Conn) (net.Conn, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: d.endpoint.host}
+	if t := d.config.TLS; t != nil {
+		if t.ServerName != "" {
+			c.ServerName = t.ServerName
+		}
+		c.InsecureSkipVerify = t.Insecure
+		if t.CA != "" {
+			pem, err := os.ReadFile(t.CA)
+			if err != nil {
+				conn.Close()
+				return nil, fmt.Errorf("reading the authorities: %w", err)
+			}
+			c.RootCAs = x509.NewCertPool()
+			if !c.RootCAs.AppendCertsFromPEM(pem) {
+				conn.Close()
+				return nil, fmt.Errorf("reading the authorities: %s has no PEM certificate", t.CA)
+			}
+		}
+		if t.Cert != "" {
+			pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+			if err != nil {
+				conn.Close()
+				return nil, fmt.Errorf("reading the host's certificate: %w", err)
+			}
+			c.Certificates = []tls.Certificate{pair}
+		}
+	}
+	encrypted := tls.Client(conn, c)
+	if err := encrypted.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return encrypted, nil
+}
+
+// plain turns the library's errors into sentences. A graceful close leaves a nil *amqp.Error, whose Error method panics.
+func plain(err error) error {
+	e, ok := errors.AsType[*amqp.Error](err)
+	switch {
+	case !ok:
+		return err
+	case e == nil:
+		return errLost
+	case errors.Is(e, amqp.ErrClosed):
+		return errLost
+	case e.Server:
+		return &refusal{e}
+	case errors.Is(e, amqp.ErrCredentials), errors.Is(e, amqp.ErrVhost), errors.Is(e, amqp.ErrSASL):
+		// The broker only hung up; the library says what that means at this step of the login.
+		return &refusal{e}
+	default:
+		return errors.New(e.Reason)
+	}
+}
+
+// errLost is a connection or channel that is gone, when nobody said why.
+var errLost = errors.New("the connection was closed")
+
+// refusal is what the broker itself said.
+type refusal struct{ cause *amqp.Error }
+
+func (r *refusal) Error() string {
+	return fmt.Sprintf("the broker says %d %s", r.cause.Code, r.cause.Reason)
+}
+
+func (r *refusal) Unwrap() error { return r.cause }

@@ -1,0 +1,170 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+// errStopped ends a generation because nobody wants more messages.
+var errStopped = errors.New("the subscription has ended")
+
+// generation is a subscription's consumer on one channel. Delivery tags mean nothing on any other channel, so acks belong to the
+// generation that its delivery came in by and die with it.
+type generation struct {
+	sub        *subscription
+	ch         *amqp.Channel
+	tag        string
+	deliveries <-chan amqp.Delivery
+	closes     <-chan *amqp.Error
+
+	// ctx is above the contexts of all messages of this generation; void ends it.
+	ctx  context.Context
+	void context.CancelCauseFunc
+	acks *acks
+	// open is how many messages are handed out and unsettled; idle is told when that reaches zero.
+	open atomic.Int64
+	idle chan struct{}
+}
+
+// begin makes the topology and starts to consume.
+func (s *subscription) begin(conn *amqp.Connection) (*generation, error) {
+	if err := s.route.build(conn, s.route.queue); err != nil {
+		return nil, err
+	}
+	ch, err := conn.Channel()
+	if err != nil {
+		return nil, fmt.Errorf("opening a channel: %w", plain(err))
+	}
+	g := &generation{
+		sub:    s,
+		ch:     ch,
+		tag:    s.tag,
+		closes: ch.NotifyClose(make(chan *amqp.Error, 1)),
+		idle:   make(chan struct{}, 1),
+		acks:   newAcks(ch, func(n int) { s.route.counters.acked.Add(float64(n)) }),
+	}
+	g.ctx, g.void = context.WithCancelCause(context.Background())
+	if err = ch.Qos(s.route.prefetch, 0, false); err != nil {
+		err = fmt.Errorf("setting the prefetch to %d: %w", s.route.prefetch, plain(err))
+	} else if g.deliveries, err = ch.Consume(s.route.queue, g.tag, false, false, false, false, nil); err != nil {
+		err = fmt.Errorf("consuming from queue %q: %w", s.route.queue, plain(err))
+	}
+	if err != nil {
+		_ = ch.Close()
+		return nil, err
+	}
+	return g, nil
+}
+
+// run hands out deliveries until the subscription ends or the consumer is lost, and returns why. Whatever was handed out is
+// settled or void then.
+func (g *generation) run() error {
+	err := g.deliver()
+	cancelled := make(chan error, 1)
+	if errors.Is(err, errStopped) {
+		g.sub.settling.Go(func() { cancelled <- g.ch.Cancel(g.tag, false) })
+		err = g.wind()
+	} else {
+		cancelled <- nil
+	}
+	if !errors.Is(err, errStopped) {
+		g.void(transports.ErrVoid)
+	}
+	// Anything that is sent on a channel after its close costs the whole connection.
+	<-cancelled
+	g.acks.stop()
+	// What is unacked goes back to the queue, in its old order, before anybody consumes again.
+	_ = g.ch.Close()
+	return err
+}
+
+func (g *generation) deliver() error {
+	s := g.sub
+	for {
+		select {
+		case d, ok := <-g.deliveries:
+			if !ok {
+				return g.ended()
+			}
+			if s.stop.Err() != nil {
+				return errStopped
+			}
+			msg := s.t.marshaler.message(g.ctx, &d)
+			if d.ReplyTo != "" {
+				msg.SetContext(transports.WithReply(msg.Context(), transports.NewReply(0)))
+			}
+			// Counted before it is out: it may be settled at once.
+			g.open.Add(1)
+			select {
+			case s.out <- msg:
+			case <-s.stop.Done():
+				g.open.Add(-1)
+				return errStopped
+			case e := <-g.closes:
+				g.open.Add(-1)
+				return plain(e)
+			}
+			s.route.counters.consumed.Inc()
+			if d.Redelivered {
+				s.route.counters.redelivered.Inc()
+			}
+			s.settling.Go(func() { g.settle(msg, d.DeliveryTag) })
+		case e := <-g.closes:
+			return plain(e)
+		case <-s.stop.Done():
+			return errStopped
+		}
+	}
+}
+
+// ended says why the deliveries ended.
+func (g *generation) ended() error {
+	if !g.ch.IsClosed() {
+		return fmt.Errorf("the broker cancelled the consumer of queue %q: the queue was deleted or moved", g.sub.route.queue)
+	}
+	return plain(<-g.closes)
+}
+
+// settle waits until a message is settled or void.
+func (g *generation) settle(msg *message.Message, tag uint64) {
+	select {
+	case <-msg.Acked():
+		g.acks.add(tag)
+		if reply := transports.ReplyFrom(msg.Context()); reply != nil {
+			g.sub.t.answers.expect(msg, reply)
+		}
+	case <-msg.Nacked():
+		// Left unacked: nack and reject would count a delivery and lose the order.
+	case <-g.ctx.Done():
+	}
+	if g.open.Add(-1) == 0 {
+		select {
+		case g.idle <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// wind waits until the messages that are out are settled.
+func (g *generation) wind() error {
+	for g.open.Load() > 0 {
+		select {
+		case <-g.idle:
+		case e := <-g.closes:
+			return plain(e)
+		case <-g.sub.kill.Done():
+			return errKilled
+		}
+	}
+	return errStopped
+}
+
+// errKilled ends a generation at once; what is out becomes void.
+var errKilled = errors.New("closed")

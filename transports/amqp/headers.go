@@ -1,0 +1,128 @@
+package amqp
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/big"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+type headersKey struct{}
+
+// typedHeaders returns the headers that the message of ctx came with, in AMQP's own types.
+func typedHeaders(ctx context.Context) amqp.Table {
+	t, _ := ctx.Value(headersKey{}).(amqp.Table)
+	return t
+}
+
+// render makes any header value readable. It never fails, and equal values give equal text.
+func render(value any) string {
+	switch v := value.(type) {
+	case string:
+		return v
+	case nil:
+		return ""
+	case bool:
+		return strconv.FormatBool(v)
+	case float32:
+		return strconv.FormatFloat(float64(v), 'g', -1, 32)
+	case float64:
+		return strconv.FormatFloat(v, 'g', -1, 64)
+	case []byte:
+		return text(v)
+	case time.Time:
+		return v.UTC().Format(time.RFC3339Nano)
+	case amqp.Decimal:
+		return decimal(v)
+	case amqp.Table, []any:
+		data, err := json.Marshal(jsonable(v))
+		if err != nil {
+			return fmt.Sprint(v)
+		}
+		return string(data)
+	default:
+		return fmt.Sprint(v)
+	}
+}
+
+// jsonable replaces what JSON has no word for.
+func jsonable(value any) any {
+	switch v := value.(type) {
+	case amqp.Table:
+		m := make(map[string]any, len(v))
+		for key, value := range v {
+			m[key] = jsonable(value)
+		}
+		return m
+	case []any:
+		list := make([]any, len(v))
+		for i := range v {
+			list[i] = jsonable(v[i])
+		}
+		return list
+	case float32:
+		return jsonable(float64(v))
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return render(v)
+		}
+		return v
+	case []byte, time.Time:
+		return render(v)
+	case amqp.Decimal:
+		return json.Number(decimal(v))
+	default:
+		return v
+	}
+}
+
+// text is bytes as they are if they are text, else in base64.
+func text(b []byte) string {
+	if utf8.Valid(b) {
+		return string(b)
+	}
+	return base64.StdEncoding.EncodeToString(b)
+}
+
+// decimal writes value / 10^scale exactly.
+func decimal(d amqp.Decimal) string {
+	r := new(big.Rat).SetFrac(big.NewInt(int64(d.Value)), new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(d.Scale)), nil))
+	return r.FloatString(int(d.Scale))
+}
+
+// sendableHeader says whether the broker lets a header pass. CC and BCC steer its routing, which is the topic's business here,
+// and it closes the channel of a sender who gives them another type than it wants.
+func sendableHeader(name string) bool {
+	return name != "" && len(name) <= maxShortString && !strings.EqualFold(name, "CC") && !strings.EqualFold(name, "BCC")
+}
+
+// size is at least what a header takes in a frame.
+func size(name string, value any) int {
+	const overhead = 8
+	n := len(name) + overhead
+	switch v := value.(type) {
+	case string:
+		n += len(v)
+	case []byte:
+		n += len(v)
+	case amqp.Table:
+		for key, value := range v {
+			n += size(key, value)
+		}
+	case []any:
+		for _, value := range v {
+			n += size("", value)
+		}
+	default:
+		n += 8
+	}
+	return n
+}

@@ -1,0 +1,192 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// The two connections. A broker under memory pressure blocks connections that publish; acks go over the other.
+const (
+	consumerRole  = "consumer"
+	publisherRole = "publisher"
+)
+
+// farewell bounds the orderly close of a connection.
+const farewell = time.Second
+
+// link keeps one connection to the broker alive: it connects in the background, says when there is a new one, and begins
+// again when it is lost.
+type link struct {
+	role    string
+	dialer  *dialer
+	outage  *outage
+	metrics *metrics
+	backoff Reconnect
+
+	mu      sync.Mutex
+	started bool
+	session *session
+	// err is why there is no session.
+	err error
+	// changed is closed, and replaced, at each change of session or its blocking.
+	changed chan struct{}
+}
+
+// session is one connection from its login to its loss.
+type session struct {
+	conn *amqp.Connection
+	// gone is closed when the connection is lost.
+	gone chan struct{}
+	// err says why, once gone is closed.
+	err error
+	// blocked is the broker's reason for not taking messages, window the way out; guarded by link.mu.
+	blocked string
+	window  *window
+}
+
+// lost says whether the connection is gone. Its channels learn that first.
+func (s *session) lost() bool {
+	if !s.conn.IsClosed() {
+		return false
+	}
+	<-s.gone
+	return true
+}
+
+func newLink(role string, d *dialer, o *outage, m *metrics) *link {
+	return &link{role: role, dialer: d, outage: o, metrics: m, backoff: d.config.Reconnect, err: errors.New("not connected yet"), changed: make(chan struct{})}
+}
+
+// change applies f and tells all who wait.
+func (l *link) change(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f()
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// state returns the session, or why there is none, and a channel that is closed when that changes.
+func (l *link) state() (s *session, blocked string, changed <-chan struct{}, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.session != nil {
+		return l.session, l.session.blocked, l.changed, nil
+	}
+	return nil, "", l.changed, l.err
+}
+
+// wait returns the session as soon as there is one.
+func (l *link) wait(ctx context.Context) (*session, error) {
+	for {
+		s, _, changed, err := l.state()
+		if s != nil {
+			return s, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("no connection to the broker: %w", err)
+		}
+	}
+}
+
+// run connects and connects again until ctx ends.
+func (l *link) run(ctx context.Context) {
+	pause := l.backoff.InitialInterval
+	for {
+		conn, err := l.dialer.dial(ctx, l.role)
+		if err == nil {
+			l.metrics.connects.WithLabelValues(l.role).Inc()
+			began := time.Now()
+			err = l.hold(ctx, conn)
+			// A connection that is lost at once again, over and over, deserves longer pauses.
+			if time.Since(began) > l.backoff.MaxInterval {
+				pause = l.backoff.InitialInterval
+			}
+		}
+		if ctx.Err() != nil {
+			l.change(func() { l.session, l.err = nil, errClosedTransport })
+			return
+		}
+		l.change(func() { l.session, l.err = nil, err })
+		l.outage.lost(l.role, err)
+		if !sleep(ctx, jittered(pause)) {
+			return
+		}
+		pause = min(pause*3/2, l.backoff.MaxInterval)
+	}
+}
+
+// hold offers a connection until it is lost or ctx ends, and returns why.
+func (l *link) hold(ctx context.Context, conn *amqp.Connection) error {
+	closes := conn.NotifyClose(make(chan *amqp.Error, 1))
+	blockings := conn.NotifyBlocked(make(chan amqp.Blocking, 4))
+	s := &session{conn: conn, gone: make(chan struct{})}
+	l.change(func() { l.session = s })
+	l.outage.up(l.role)
+	defer func() {
+		l.mu.Lock()
+		blocked := s.blocked != ""
+		l.mu.Unlock()
+		if blocked {
+			l.metrics.blocked.Set(0)
+		}
+	}()
+	for {
+		select {
+		case e := <-closes:
+			s.err = fmt.Errorf("connection to %s: %w", l.dialer.endpoint.addr, plain(e))
+			close(s.gone)
+			return s.err
+		case b, ok := <-blockings:
+			if !ok {
+				blockings = nil
+				continue
+			}
+			l.block(s, b)
+		case <-ctx.Done():
+			s.err = errClosedTransport
+			// The error is the peer's silence, and the connection is over either way.
+			_ = conn.CloseDeadline(time.Now().Add(farewell))
+			close(s.gone)
+			return s.err
+		}
+	}
+}
+
+func (l *link) block(s *session, b amqp.Blocking) {
+	reason := ""
+	if b.Active {
+		reason = or(b.Reason, "without a reason")
+		l.metrics.blocked.Set(1)
+		l.outage.log.Warn("the broker blocks publishing, messages wait", "reason", reason)
+	} else {
+		l.metrics.blocked.Set(0)
+		l.outage.log.Info("the broker takes messages again")
+	}
+	l.change(func() { s.blocked = reason })
+}
+
+// jittered draws from the upper half of an interval, so that many hosts don't come back in step.
+func jittered(d time.Duration) time.Duration {
+	return d/2 + rand.N(d/2+1)
+}
+
+// sleep returns false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,214 @@
+package amqp
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	wamqp "github.com/ThreeDotsLabs/watermill-amqp/v2/pkg/amqp"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+// maxHeaders keeps all headers of a message inside one frame, which they can't leave.
+const maxHeaders = 64 << 10
+
+// directReplyTo, as an address in a published message, asks for a consumer on the very same channel.
+const directReplyTo = "amq.rabbitmq.reply-to"
+
+// marshaler maps properties to metadata keys and headers to "header.NAME". No message fails in either direction: what
+// AMQP can't carry goes out as a header of its key, or not at all, and is counted.
+type marshaler struct {
+	now        func() time.Time
+	user       string
+	unsendable prometheus.Counter
+}
+
+var _ wamqp.Marshaler = (*marshaler)(nil)
+
+// Unmarshal turns a delivery into a message. Its context carries the headers in their own types.
+func (m *marshaler) Unmarshal(d amqp.Delivery) (*message.Message, error) {
+	return m.message(context.Background(), &d), nil
+}
+
+// message is Unmarshal for a message whose context derives from ctx.
+func (m *marshaler) message(ctx context.Context, d *amqp.Delivery) *message.Message {
+	id := d.MessageId
+	if id == "" {
+		id = uuid.NewString()
+	}
+	meta := make(message.Metadata, len(d.Headers)+8)
+	for _, p := range [...]struct{ key, value string }{
+		{transports.MessageID, d.MessageId},
+		{transports.CorrelationID, d.CorrelationId},
+		{transports.ReplyTo, d.ReplyTo},
+		{transports.ContentType, d.ContentType},
+		{transports.ContentEncoding, d.ContentEncoding},
+		{transports.Expiration, d.Expiration},
+		{transports.Type, d.Type},
+		{transports.AppID, d.AppId},
+		{transports.UserID, d.UserId},
+		{transports.Exchange, d.Exchange},
+		{transports.RoutingKey, d.RoutingKey},
+	} {
+		if p.value != "" {
+			meta[p.key] = p.value
+		}
+	}
+	if d.Priority > 0 {
+		meta[transports.Priority] = strconv.Itoa(int(d.Priority))
+	}
+	if !d.Timestamp.IsZero() {
+		meta[transports.Timestamp] = d.Timestamp.UTC().Format(time.RFC3339Nano)
+	}
+	if d.Redelivered {
+		meta[transports.Redelivered] = "true"
+	}
+	for name, value := range d.Headers {
+		meta[transports.HeaderPrefix+name] = render(value)
+	}
+	msg := message.NewMessage(id, d.Body)
+	msg.Metadata = meta
+	if len(d.Headers) > 0 {
+		ctx = context.WithValue(ctx, headersKey{}, d.Headers)
+	}
+	msg.SetContext(ctx)
+	return msg
+}
+
+// Marshal turns a message into what is published. A header that still reads as it came keeps its type.
+func (m *marshaler) Marshal(msg *message.Message) (amqp.Publishing, error) {
+	p := amqp.Publishing{
+		MessageId:    msg.UUID,
+		DeliveryMode: amqp.Persistent,
+		Timestamp:    m.now(),
+		Body:         msg.Payload,
+		Headers:      make(amqp.Table, len(msg.Metadata)),
+	}
+	typed := typedHeaders(msg.Context())
+	total := 0
+	header := func(name string, value any) {
+		if !sendableHeader(name) {
+			m.unsendable.Inc()
+			return
+		}
+		p.Headers[name] = value
+		total += size(name, value)
+	}
+	for key, value := range msg.Metadata {
+		if name, ok := strings.CutPrefix(key, transports.HeaderPrefix); ok {
+			if _, own := msg.Metadata[name]; own && !property(name) {
+				continue // the key without the prefix was set later, here
+			}
+			if original, ok := typed[name]; ok && render(original) == value {
+				header(name, original)
+			} else {
+				header(name, value)
+			}
+			continue
+		}
+		if !property(key) {
+			header(key, value)
+		} else if !m.set(&p, key, value) {
+			m.unsendable.Inc()
+			header(key, value)
+		}
+	}
+	if len(p.MessageId) > maxShortString {
+		p.MessageId = uuid.NewString()
+		m.unsendable.Inc()
+	}
+	for total > maxHeaders {
+		name := largest(p.Headers)
+		total -= size(name, p.Headers[name])
+		delete(p.Headers, name)
+		m.unsendable.Inc()
+	}
+	return p, nil
+}
+
+// property says whether a metadata key is a property of AMQP's, or belongs to the delivery that brought it.
+func property(key string) bool {
+	switch key {
+	case transports.MessageID, transports.CorrelationID, transports.ReplyTo, transports.ContentType, transports.ContentEncoding,
+		transports.Expiration, transports.Priority, transports.Type, transports.AppID, transports.UserID, transports.Timestamp,
+		transports.Redelivered, transports.Exchange, transports.RoutingKey:
+		return true
+	}
+	return false
+}
+
+// set returns false for a value that would cost the channel.
+func (m *marshaler) set(p *amqp.Publishing, key, value string) bool {
+	switch key {
+	case transports.Redelivered, transports.Exchange, transports.RoutingKey:
+		return true
+	case transports.UserID:
+		// The broker refuses any other name.
+		if value == m.user {
+			p.UserId = value
+		}
+		return true
+	case transports.Timestamp:
+		t, err := time.Parse(time.RFC3339Nano, value)
+		if err != nil || t.Unix() < 0 {
+			return false
+		}
+		p.Timestamp = t
+		return true
+	case transports.Priority:
+		n, err := strconv.ParseUint(value, 10, 8)
+		p.Priority = uint8(n)
+		if err != nil {
+			p.Priority = 0
+		}
+		return err == nil
+	case transports.Expiration:
+		if n, err := strconv.ParseUint(value, 10, 32); err != nil || strconv.FormatUint(n, 10) != value {
+			return false
+		}
+	case transports.ReplyTo:
+		if value == directReplyTo {
+			return false
+		}
+	}
+	if len(value) > maxShortString {
+		return false
+	}
+	switch key {
+	case transports.MessageID:
+		if value != "" {
+			p.MessageId = value
+		}
+	case transports.CorrelationID:
+		p.CorrelationId = value
+	case transports.ReplyTo:
+		p.ReplyTo = value
+	case transports.ContentType:
+		p.ContentType = value
+	case transports.ContentEncoding:
+		p.ContentEncoding = value
+	case transports.Expiration:
+		p.Expiration = value
+	case transports.Type:
+		p.Type = value
+	case transports.AppID:
+		p.AppId = value
+	}
+	return true
+}
+
+func largest(headers amqp.Table) string {
+	name, most := "", -1
+	for key, value := range headers {
+		if n := size(key, value); n > most || n == most && key < name {
+			name, most = key, n
+		}
+	}
+	return name
+}

@@ -1,0 +1,149 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+// closeTimeout bounds the Close of a subscriber, whatever the broker does.
+const closeTimeout = 5 * time.Second
+
+// subscriber is one pipeline's.
+type subscriber struct {
+	t        *transport
+	pipeline string
+
+	mu     sync.Mutex
+	closed bool
+	subs   map[*subscription]struct{}
+}
+
+var _ message.Subscriber = (*subscriber)(nil)
+
+// Subscribe consumes from a topic's queue until ctx ends, through every outage. See package transports for what a subscription owes.
+func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	r, err := s.t.route(topic)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, fmt.Errorf("subscribing to %s: %w", topic, transports.ErrClosed)
+	}
+	sub := &subscription{
+		t:     s.t,
+		route: r,
+		tag:   s.t.consumerTag(s.pipeline),
+		out:   make(chan *message.Message),
+		done:  make(chan struct{}),
+	}
+	// Closing kills; a cancelled ctx stops. The messages' own contexts belong to neither.
+	sub.kill, sub.end = context.WithCancel(s.t.consuming)
+	var stopped context.CancelFunc
+	sub.stop, stopped = context.WithCancel(sub.kill)
+	unlink := context.AfterFunc(ctx, stopped)
+	unquiet := context.AfterFunc(s.t.taking, stopped)
+	run := func() {
+		defer unlink()
+		defer unquiet()
+		sub.run()
+		s.mu.Lock()
+		delete(s.subs, sub)
+		s.mu.Unlock()
+	}
+	if !s.t.consumes(run) {
+		sub.end()
+		return nil, fmt.Errorf("subscribing to %s: %w", topic, transports.ErrClosed)
+	}
+	s.subs[sub] = struct{}{}
+	return sub.out, nil
+}
+
+// Close ends the pipeline's subscriptions; what they handed out and wasn't acked goes back to the broker.
+func (s *subscriber) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	var subs []*subscription
+	for sub := range s.subs {
+		sub.end()
+		subs = append(subs, sub)
+	}
+	s.mu.Unlock()
+	timeout := time.NewTimer(closeTimeout)
+	defer timeout.Stop()
+	for _, sub := range subs {
+		select {
+		case <-sub.done:
+		case <-timeout.C:
+			return fmt.Errorf("closing the subscriber of %s: the broker didn't answer within %s", s.pipeline, closeTimeout)
+		}
+	}
+	return nil
+}
+
+// subscription is one call of Subscribe.
+type subscription struct {
+	t     *transport
+	route *route
+	tag   string
+	out   chan *message.Message
+
+	// stop ends when no more messages are wanted, kill when nothing is waited for either.
+	stop context.Context
+	kill context.Context
+	end  context.CancelFunc
+
+	// settling are the goroutines that wait for messages to be settled.
+	settling sync.WaitGroup
+	done     chan struct{}
+}
+
+// run consumes, and consumes again after each loss, until the subscription ends.
+func (s *subscription) run() {
+	defer close(s.done)
+	defer s.end()
+	defer s.settling.Wait()
+	defer close(s.out)
+	topic := s.route.topic
+	defer s.t.topics.forget(topic, consumerRole)
+	pause := s.t.config.Reconnect.InitialInterval
+	for s.stop.Err() == nil {
+		session, err := s.t.consumer.wait(s.stop)
+		if err != nil {
+			return
+		}
+		g, err := s.begin(session.conn)
+		if err == nil {
+			s.t.topics.works(topic, consumerRole)
+			pause = s.t.config.Reconnect.InitialInterval
+			err = g.run()
+		}
+		if errors.Is(err, errStopped) || errors.Is(err, errKilled) {
+			return
+		}
+		// The loss of the connection is the link's to report and to wait out.
+		if session.lost() {
+			continue
+		}
+		s.t.topics.fails(topic, consumerRole, err)
+		if !sleep(s.stop, jittered(pause)) {
+			return
+		}
+		pause = min(pause*3/2, s.t.config.Reconnect.MaxInterval)
+	}
+}
+
+// consumerTag is what the broker's tools show as the consumer.
+func (t *transport) consumerTag(pipeline string) string {
+	tag := strings.Join([]string{t.env.Host, t.env.Name, pipeline}, ".")
+	return fmt.Sprintf("%.200s#%d", tag, t.tags.Add(1))
+}

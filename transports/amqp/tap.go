@@ -1,0 +1,118 @@
+package amqp
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+// tapBuffer is how many messages a tap's reader may be behind before it misses some.
+const tapBuffer = 256
+
+// Tap implements transports.Tapper by a queue of the tap's own, bound as the topic's queue is. It returns when that
+// queue takes messages, so it needs a connection. After an outage it goes on with what comes then.
+func (t *transport) Tap(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	r, err := t.route(topic)
+	if err != nil {
+		return nil, err
+	}
+	if r.exchange == amqp.DefaultExchange {
+		return nil, fmt.Errorf("tapping %s: the exchange %s delivers to one queue only, so nothing else can see its messages", topic, defaultExchange)
+	}
+	life, end := context.WithCancel(t.closing)
+	unlink := context.AfterFunc(ctx, end)
+	first, cancel := context.WithTimeout(life, t.config.ConnectTimeout)
+	defer cancel()
+	var tapped *tap
+	s, err := t.consumer.wait(first)
+	if err == nil {
+		tapped, err = openTap(s.conn, r)
+	}
+	if err != nil {
+		unlink()
+		end()
+		return nil, fmt.Errorf("tapping %s: %w", topic, err)
+	}
+	out := make(chan *message.Message, tapBuffer)
+	if !t.goes(func() {
+		defer end()
+		defer unlink()
+		defer close(out)
+		t.tap(life, r, tapped, out)
+	}) {
+		unlink()
+		end()
+		return nil, fmt.Errorf("tapping %s: %w", topic, transports.ErrClosed)
+	}
+	return out, nil
+}
+
+type tap struct {
+	ch         *amqp.Channel
+	deliveries <-chan amqp.Delivery
+}
+
+func openTap(conn *amqp.Connection, r *route) (*tap, error) {
+	if err := r.build(conn, ""); err != nil {
+		return nil, err
+	}
+	ch, err := conn.Channel()
+	if err != nil {
+		return nil, fmt.Errorf("opening a channel: %w", plain(err))
+	}
+	fail := func(err error) (*tap, error) {
+		_ = ch.Close()
+		return nil, err
+	}
+	queue, err := ch.QueueDeclare("", false, true, true, false, nil)
+	if err != nil {
+		return fail(fmt.Errorf("declaring a queue: %w", plain(err)))
+	}
+	if err := r.topology.bind(ch, queue.Name, r.exchange, r.config); err != nil {
+		return fail(err)
+	}
+	deliveries, err := ch.Consume(queue.Name, "", true, true, false, false, nil)
+	if err != nil {
+		return fail(fmt.Errorf("consuming: %w", plain(err)))
+	}
+	return &tap{ch: ch, deliveries: deliveries}, nil
+}
+
+// tap copies messages to out until ctx ends.
+func (t *transport) tap(ctx context.Context, r *route, tapped *tap, out chan<- *message.Message) {
+	for {
+		if tapped != nil && !tapped.copy(ctx, t.marshaler, out) {
+			return
+		}
+		s, err := t.consumer.wait(ctx)
+		if err != nil {
+			return
+		}
+		if tapped, err = openTap(s.conn, r); err != nil && !sleep(ctx, jittered(t.config.Reconnect.MaxInterval)) {
+			return
+		}
+	}
+}
+
+// copy returns false when ctx has ended, true when the queue was lost.
+func (t *tap) copy(ctx context.Context, m *marshaler, out chan<- *message.Message) bool {
+	defer t.ch.Close()
+	for {
+		select {
+		case d, ok := <-t.deliveries:
+			if !ok {
+				return ctx.Err() == nil
+			}
+			select {
+			case out <- m.message(context.Background(), &d):
+			default:
+			}
+		case <-ctx.Done():
+			return false
+		}
+	}
+}

@@ -1,0 +1,245 @@
+package amqp
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	wamqp "github.com/ThreeDotsLabs/watermill-amqp/v2/pkg/amqp"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+// The broker's side of a topic that says nothing else.
+const (
+	houseExchange   = "pentrough"
+	defaultExchange = "amq.default"
+	quorum          = "quorum"
+	drop            = "drop"
+)
+
+// maxShortString is how many bytes AMQP's short strings hold: names, keys and most properties.
+const maxShortString = 255
+
+// TopicConfig is one `[transport.NAME.topic.TOPIC]` table: an exchange to publish to, and a queue bound to it to consume from.
+type TopicConfig struct {
+	Exchange          string         `toml:"exchange" doc:"The exchange that is published to and that the queue is bound to; default: \"pentrough\". \"amq.default\" is the broker's nameless exchange, which delivers to the queue named by the routing key."`
+	Kind              string         `toml:"kind" doc:"The exchange's kind; default: topic." enum:"direct,fanout,topic,headers"`
+	ExchangeArguments map[string]any `toml:"exchange_arguments" doc:"Arguments of the exchange's declaration." example:"{ alternate-exchange = \"unrouted\" }"`
+
+	Queue         string         `toml:"queue" doc:"The queue that is consumed from; default: the topic's name."`
+	QueueType     string         `toml:"queue_type" doc:"The queue's type; default: what the broker makes without being told, normally classic." enum:"classic,quorum"`
+	DeliveryLimit int            `toml:"delivery_limit" doc:"How often a quorum queue delivers a message before it drops or dead-letters it. The broker's own default is none in RabbitMQ 3 and 20 in RabbitMQ 4." min:"1"`
+	Arguments     map[string]any `toml:"arguments" doc:"Further arguments of the queue's declaration." example:"{ x-message-ttl = 60000 }"`
+	AutoDelete    bool           `toml:"auto_delete" doc:"The broker deletes the queue when its last consumer is gone."`
+	Exclusive     bool           `toml:"exclusive" doc:"The queue belongs to this host's connection and goes with it."`
+	Durable       *bool          `toml:"durable" doc:"Exchange and queue survive a restart of the broker; default: true."`
+	Declare       *bool          `toml:"declare" doc:"Create exchange, queue and bindings if they are missing; false only checks that exchange and queue exist and changes nothing. Default: true."`
+
+	RoutingKey        []string       `toml:"routing_key" doc:"The key or keys that bind the queue to the exchange; default: the topic's name." example:"[\"device.#\", \"gateway.*\"]"`
+	BindingArguments  map[string]any `toml:"binding_arguments" doc:"Arguments of the bindings, by which a headers exchange routes." example:"{ x-match = \"all\", region = \"north\" }"`
+	PublishRoutingKey string         `toml:"publish_routing_key" doc:"The key to publish with; default: routing_key, if it is a single one without wildcards, else the topic's name."`
+
+	Prefetch   int    `toml:"prefetch" doc:"How many unacked messages one consumer of this topic holds at most; default: the transport's." min:"1" max:"65535" unit:"messages"`
+	Unroutable string `toml:"unroutable" doc:"What becomes of a published message for which there is no queue: retry tries it again until there is one, drop counts and forgets it. Default: retry." enum:"retry,drop"`
+}
+
+func (t *TopicConfig) validate(at, name string) (errs []error) {
+	invalid := func(field, format string, args ...any) {
+		errs = append(errs, transports.Invalid(at+"."+field, format, args...))
+	}
+	if err := checkName(name); err != nil && t.Queue == "" {
+		invalid("queue", "the topic's name can't be a queue's: it %v", err)
+	}
+	if t.Queue != "" {
+		if err := checkName(t.Queue); err != nil {
+			invalid("queue", "%v", err)
+		}
+	}
+	if len(t.Exchange) > maxShortString {
+		invalid("exchange", "is longer than %d bytes", maxShortString)
+	}
+	for field, c := range map[string]struct {
+		value   string
+		allowed []string
+	}{
+		"kind":       {t.Kind, []string{amqp.ExchangeDirect, amqp.ExchangeFanout, amqp.ExchangeTopic, amqp.ExchangeHeaders}},
+		"queue_type": {t.QueueType, []string{"classic", quorum}},
+		"unroutable": {t.Unroutable, []string{"retry", drop}},
+	} {
+		if c.value != "" && !slices.Contains(c.allowed, c.value) {
+			invalid(field, "%q is not one of %s", c.value, strings.Join(c.allowed, ", "))
+		}
+	}
+	if t.Exchange == defaultExchange && (len(t.RoutingKey) > 0 || len(t.BindingArguments) > 0 || len(t.ExchangeArguments) > 0 || t.Kind != "") {
+		invalid("exchange", "%s delivers to the queue that the routing key names: it has no kind, arguments or bindings", defaultExchange)
+	}
+	if t.QueueType == quorum && (t.Durable != nil && !*t.Durable || t.AutoDelete || t.Exclusive) {
+		invalid("queue_type", "a quorum queue is durable and neither auto_delete nor exclusive")
+	}
+	if t.DeliveryLimit < 0 || t.DeliveryLimit > 0 && t.QueueType != quorum {
+		invalid("delivery_limit", "needs queue_type = %q and a limit of at least 1", quorum)
+	}
+	for _, key := range append(slices.Clone(t.RoutingKey), t.PublishRoutingKey) {
+		if len(key) > maxShortString {
+			invalid("routing_key", "a key is longer than %d bytes", maxShortString)
+		}
+	}
+	if len(t.RoutingKey) > 1 && t.Kind == amqp.ExchangeFanout {
+		invalid("routing_key", "a fanout exchange knows no keys")
+	}
+	if t.Prefetch < 0 || t.Prefetch > math.MaxUint16 {
+		invalid("prefetch", "%d is not from 1 to %d", t.Prefetch, math.MaxUint16)
+	}
+	for field, args := range map[string]map[string]any{"arguments": t.Arguments, "exchange_arguments": t.ExchangeArguments, "binding_arguments": t.BindingArguments} {
+		if _, err := table(args); err != nil {
+			invalid(field, "%v", err)
+		}
+	}
+	return errs
+}
+
+// route is a topic in the broker's terms, computed once.
+type route struct {
+	topic      string
+	exchange   string
+	queue      string
+	publishKey string
+	prefetch   int
+	drop       bool
+	declare    bool
+	topology   topology
+	// config has Watermill's names for the rest.
+	config wamqp.Config
+	// counters are set by the transport.
+	counters topicCounters
+}
+
+func (c *Config) route(name string) (*route, error) {
+	t := c.Topics[name]
+	r := &route{
+		topic:    name,
+		exchange: or(t.Exchange, houseExchange),
+		queue:    or(t.Queue, name),
+		prefetch: c.Prefetch,
+		drop:     t.Unroutable == drop,
+		declare:  t.Declare == nil || *t.Declare,
+	}
+	if t.Prefetch > 0 {
+		r.prefetch = t.Prefetch
+	}
+	if r.exchange == defaultExchange {
+		r.exchange = amqp.DefaultExchange
+	}
+	keys := t.RoutingKey
+	if len(keys) == 0 {
+		keys = []string{name}
+	}
+	r.publishKey = publishKey(t, name, r)
+	r.topology = topology{keys: keys, check: !r.declare}
+	args, err := table(t.Arguments)
+	if err != nil {
+		return nil, fmt.Errorf("topic %s: arguments: %w", name, err)
+	}
+	exchangeArgs, err := table(t.ExchangeArguments)
+	if err != nil {
+		return nil, fmt.Errorf("topic %s: exchange_arguments: %w", name, err)
+	}
+	bindingArgs, err := table(t.BindingArguments)
+	if err != nil {
+		return nil, fmt.Errorf("topic %s: binding_arguments: %w", name, err)
+	}
+	// Classic isn't said: a queue that was declared without a type would be refused as different.
+	if t.QueueType == quorum {
+		args[amqp.QueueTypeArg] = quorum
+	}
+	if t.DeliveryLimit > 0 {
+		args["x-delivery-limit"] = int64(t.DeliveryLimit)
+	}
+	durable := t.Durable == nil || *t.Durable
+	r.config = wamqp.Config{
+		Exchange: wamqp.ExchangeConfig{
+			GenerateName: func(string) string { return r.exchange },
+			Type:         or(t.Kind, amqp.ExchangeTopic),
+			Durable:      durable,
+			Arguments:    exchangeArgs,
+		},
+		Queue: wamqp.QueueConfig{
+			GenerateName: wamqp.GenerateQueueNameConstant(r.queue),
+			Durable:      durable,
+			AutoDelete:   t.AutoDelete,
+			Exclusive:    t.Exclusive,
+			Arguments:    args,
+		},
+		QueueBind: wamqp.QueueBindConfig{Arguments: bindingArgs},
+		Publish: wamqp.PublishConfig{
+			GenerateRoutingKey: func(string) string { return r.publishKey },
+			Mandatory:          true,
+			ConfirmDelivery:    true,
+		},
+		Consume:         wamqp.ConsumeConfig{Qos: wamqp.QosConfig{PrefetchCount: r.prefetch}},
+		TopologyBuilder: r.topology,
+	}
+	return r, nil
+}
+
+func publishKey(t TopicConfig, name string, r *route) string {
+	switch {
+	case t.PublishRoutingKey != "":
+		return t.PublishRoutingKey
+	case r.exchange == amqp.DefaultExchange:
+		return r.queue
+	case len(t.RoutingKey) == 1 && !strings.ContainsAny(t.RoutingKey[0], "*#"):
+		return t.RoutingKey[0]
+	default:
+		return name
+	}
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// table turns TOML values into what AMQP can carry. It is never nil.
+func table(from map[string]any) (amqp.Table, error) {
+	to := make(amqp.Table, len(from)+2)
+	for key, value := range from {
+		v, err := field(value)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", key, err)
+		}
+		if len(key) > maxShortString {
+			return nil, fmt.Errorf("%s: the name is longer than %d bytes", key, maxShortString)
+		}
+		to[key] = v
+	}
+	return to, nil
+}
+
+func field(value any) (any, error) {
+	switch v := value.(type) {
+	case bool, string, float64, int64, time.Time:
+		return v, nil
+	case int:
+		return int64(v), nil
+	case map[string]any:
+		return table(v)
+	case []any:
+		list := make([]any, len(v))
+		for i := range v {
+			var err error
+			if list[i], err = field(v[i]); err != nil {
+				return nil, err
+			}
+		}
+		return list, nil
+	default:
+		return nil, fmt.Errorf("AMQP has no %T", value)
+	}
+}

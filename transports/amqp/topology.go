@@ -1,0 +1,86 @@
+package amqp
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/ThreeDotsLabs/watermill"
+	wamqp "github.com/ThreeDotsLabs/watermill-amqp/v2/pkg/amqp"
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// topology declares what a topic needs, or checks that it is there. Watermill's own builder binds one key, and by the queue's name
+// instead of the topic's.
+type topology struct {
+	keys  []string
+	check bool
+}
+
+var _ wamqp.TopologyBuilder = topology{}
+
+// BuildTopology declares or checks exchange, queue and bindings. An empty queue name stands for a topic whose queue
+// isn't this connection's to declare.
+func (t topology) BuildTopology(ch *amqp.Channel, queue, exchange string, c wamqp.Config, _ watermill.LoggerAdapter) error {
+	if err := t.ExchangeDeclare(ch, exchange, c); err != nil {
+		return err
+	}
+	if queue == "" {
+		return nil
+	}
+	if t.check {
+		if _, err := ch.QueueDeclarePassive(queue, c.Queue.Durable, c.Queue.AutoDelete, c.Queue.Exclusive, false, c.Queue.Arguments); err != nil {
+			return fmt.Errorf("checking queue %q: %w", queue, plain(err))
+		}
+		return nil
+	}
+	if _, err := ch.QueueDeclare(queue, c.Queue.Durable, c.Queue.AutoDelete, c.Queue.Exclusive, false, c.Queue.Arguments); err != nil {
+		return fmt.Errorf("declaring queue %q: %w", queue, plain(err))
+	}
+	return t.bind(ch, queue, exchange, c)
+}
+
+// bind binds a queue by each key. The nameless exchange has every queue bound by its name already.
+func (t topology) bind(ch *amqp.Channel, queue, exchange string, c wamqp.Config) error {
+	if exchange == amqp.DefaultExchange {
+		return nil
+	}
+	for _, key := range t.keys {
+		if err := ch.QueueBind(queue, key, exchange, false, c.QueueBind.Arguments); err != nil {
+			return fmt.Errorf("binding queue %q by %q to exchange %q: %w", queue, key, exchange, plain(err))
+		}
+	}
+	return nil
+}
+
+// ExchangeDeclare declares or checks an exchange. The broker's own (amq.topic and the like) are only checked.
+func (t topology) ExchangeDeclare(ch *amqp.Channel, exchange string, c wamqp.Config) error {
+	e := c.Exchange
+	switch {
+	case exchange == amqp.DefaultExchange:
+		return nil
+	case t.check || strings.HasPrefix(exchange, "amq."):
+		if err := ch.ExchangeDeclarePassive(exchange, e.Type, e.Durable, e.AutoDeleted, e.Internal, false, e.Arguments); err != nil {
+			return fmt.Errorf("checking exchange %q: %w", exchange, plain(err))
+		}
+	default:
+		if err := ch.ExchangeDeclare(exchange, e.Type, e.Durable, e.AutoDeleted, e.Internal, false, e.Arguments); err != nil {
+			return fmt.Errorf("declaring exchange %q: %w", exchange, plain(err))
+		}
+	}
+	return nil
+}
+
+// build declares or checks a topic on a channel of its own, as an error closes the channel that it happens on.
+func (r *route) build(conn *amqp.Connection, queue string) error {
+	ch, err := conn.Channel()
+	if err != nil {
+		return fmt.Errorf("opening a channel: %w", plain(err))
+	}
+	if err := r.topology.BuildTopology(ch, queue, r.exchange, r.config, watermill.NopLogger{}); err != nil {
+		return err
+	}
+	if err := ch.Close(); err != nil {
+		return fmt.Errorf("closing a channel: %w", plain(err))
+	}
+	return nil
+}

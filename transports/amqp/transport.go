@@ -1,0 +1,215 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+// transport is one broker, over two connections.
+type transport struct {
+	env       transports.Env
+	config    *Config
+	metrics   *metrics
+	marshaler *marshaler
+	topics    *trouble
+
+	consumer  *link
+	publisher *link
+	outbox    *outbox
+	answers   *answers
+	requests  *requests
+
+	// routes finds the *route of a topic.
+	routes sync.Map
+	// tags counts consumers, for their tags.
+	tags atomic.Int64
+
+	// taking ends when no new messages are wanted, consuming when all subscriptions are to end at once, closing when the
+	// connections are.
+	taking        context.Context
+	quiesce       context.CancelFunc
+	consuming     context.Context
+	stopConsuming context.CancelFunc
+	closing       context.Context
+	close         context.CancelFunc
+
+	mu            sync.Mutex
+	closed        bool
+	started       bool
+	subscriptions sync.WaitGroup
+	running       sync.WaitGroup
+}
+
+var (
+	_ transports.Config    = (*Config)(nil)
+	_ transports.Transport = (*transport)(nil)
+	_ transports.Tapper    = (*transport)(nil)
+	_ transports.Requester = (*transport)(nil)
+)
+
+// errClosedTransport is why there is no connection after Close.
+var errClosedTransport = fmt.Errorf("the transport is %w", transports.ErrClosed)
+
+// New implements transports.Config.
+func (c *Config) New(env transports.Env) (transports.Transport, error) {
+	e, err := c.endpoint()
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(env.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("registering metrics: %w", err)
+	}
+	d := &dialer{config: c, endpoint: e, name: or(c.ConnectionName, fmt.Sprintf("pentrough %s %s", env.Host, env.Name))}
+	o := newOutage(env.Logger.With("broker", e.addr), env.Now)
+	t := &transport{
+		env:       env,
+		config:    c,
+		metrics:   m,
+		marshaler: &marshaler{now: env.Now, user: e.username, unsendable: m.unsendable},
+		topics:    newTrouble(env.Logger),
+		consumer:  newLink(consumerRole, d, o, m),
+		publisher: newLink(publisherRole, d, o, m),
+	}
+	t.outbox = &outbox{t: t, link: t.publisher, log: env.Logger}
+	t.answers = newAnswers(t)
+	t.requests = newRequests(t)
+	t.closing, t.close = context.WithCancel(context.Background())
+	t.consuming, t.stopConsuming = context.WithCancel(t.closing)
+	t.taking, t.quiesce = context.WithCancel(t.consuming)
+	return t, nil
+}
+
+// Subscriber implements transports.Transport.
+func (t *transport) Subscriber(c transports.Consumer) (message.Subscriber, error) {
+	return &subscriber{t: t, pipeline: c.Pipeline, subs: map[*subscription]struct{}{}}, nil
+}
+
+// Publisher implements transports.Transport.
+func (t *transport) Publisher(transports.Producer) (message.Publisher, error) {
+	return &publisher{t: t}, nil
+}
+
+// Start implements transports.Transport: it begins to connect.
+func (t *transport) Start(context.Context) error {
+	t.mu.Lock()
+	started := t.started
+	t.started = true
+	t.mu.Unlock()
+	if started {
+		return nil
+	}
+	for _, run := range []func(context.Context){t.consumer.run, t.publisher.run, t.outbox.run, t.answers.run} {
+		if !t.goes(func() { run(t.closing) }) {
+			return fmt.Errorf("starting: %w", transports.ErrClosed)
+		}
+	}
+	return nil
+}
+
+// Health implements transports.Transport.
+func (t *transport) Health() []transports.Health {
+	_, _, _, consumer := t.consumer.state()
+	_, blocked, _, publisher := t.publisher.state()
+	retrying := func(err error) error {
+		if err == nil {
+			return nil
+		}
+		return fmt.Errorf("%w; trying again until it works", err)
+	}
+	parts := []transports.Health{
+		{Part: "consumer connection", Err: retrying(consumer)},
+		{Part: "publisher connection", Err: retrying(publisher)},
+	}
+	if blocked != "" {
+		parts[1].Err = fmt.Errorf("the broker blocks publishing (%s); messages wait until it takes them again", blocked)
+	}
+	for _, h := range t.topics.health() {
+		h.Err = retrying(h.Err)
+		parts = append(parts, h)
+	}
+	return parts
+}
+
+// Quiesce implements transports.Transport: subscriptions take no more and end when what they handed out is settled.
+func (t *transport) Quiesce() { t.quiesce() }
+
+// Close implements transports.Transport. It takes at most closeTimeout, whatever the broker does.
+func (t *transport) Close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	// Acks that are due go out, and channels are closed, while there are connections. A broker that doesn't answer gets
+	// half of the time for that.
+	t.stopConsuming()
+	orderly, done := context.WithTimeout(ctx, closeTimeout/2)
+	defer done()
+	_ = wait(orderly, &t.subscriptions)
+	t.close()
+	if err := errors.Join(wait(ctx, &t.running), wait(ctx, &t.subscriptions)); err != nil {
+		return fmt.Errorf("closing the connections: %w", err)
+	}
+	return nil
+}
+
+// goes runs f on a goroutine that Close waits for. It returns false after Close.
+func (t *transport) goes(f func()) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
+	t.running.Go(f)
+	return true
+}
+
+// consumes is goes for subscriptions, which Close ends first.
+func (t *transport) consumes(f func()) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
+	t.subscriptions.Go(f)
+	return true
+}
+
+func wait(ctx context.Context, g *sync.WaitGroup) error {
+	done := make(chan struct{})
+	go func() {
+		g.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// route is the topic in the broker's terms, the same each time.
+func (t *transport) route(topic string) (*route, error) {
+	if r, ok := t.routes.Load(topic); ok {
+		return r.(*route), nil
+	}
+	if err := checkName(topic); err != nil {
+		return nil, fmt.Errorf("topic %q: as a queue's name it %w", topic, err)
+	}
+	r, err := t.config.route(topic)
+	if err != nil {
+		return nil, err
+	}
+	r.counters = t.metrics.topic(topic)
+	kept, _ := t.routes.LoadOrStore(topic, r)
+	return kept.(*route), nil
+}

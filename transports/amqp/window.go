@@ -1,0 +1,171 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// window is one channel in confirm mode with a bound on what awaits its confirm.
+type window struct {
+	session *session
+	ch      *amqp.Channel
+	closes  <-chan *amqp.Error
+	// slots holds one token a message that awaits its confirm.
+	slots chan struct{}
+	// gone is closed when the channel is lost; err says why.
+	gone chan struct{}
+	err  error
+
+	mu sync.Mutex
+	// returns holds what the broker returned. The library puts a return there before it completes the confirm that
+	// follows it, and there can't be more of them than slots.
+	returns <-chan amqp.Return
+	// awaited finds messages by the id that a return carries. Ids may repeat.
+	awaited map[string][]*pending
+}
+
+// pending is a message that awaits its confirm.
+type pending struct {
+	window  *window
+	route   *route
+	id      string
+	confirm *amqp.DeferredConfirmation
+	// returned is the broker's reason for returning the message; guarded by window.mu.
+	returned string
+}
+
+type verdict int
+
+const (
+	confirmed verdict = iota + 1
+	returned
+	refused
+	undecided
+)
+
+func openWindow(s *session, size int) (*window, error) {
+	ch, err := s.conn.Channel()
+	if err != nil {
+		return nil, fmt.Errorf("opening a channel: %w", plain(err))
+	}
+	w := &window{
+		session: s,
+		ch:      ch,
+		closes:  ch.NotifyClose(make(chan *amqp.Error, 1)),
+		slots:   make(chan struct{}, size),
+		gone:    make(chan struct{}),
+		returns: ch.NotifyReturn(make(chan amqp.Return, size)),
+		awaited: map[string][]*pending{},
+	}
+	if err := ch.Confirm(false); err != nil {
+		_ = ch.Close()
+		return nil, fmt.Errorf("asking for confirms: %w", plain(err))
+	}
+	return w, nil
+}
+
+// fail says that the channel is lost.
+func (w *window) fail(err error) {
+	w.err = err
+	close(w.gone)
+}
+
+// enter takes a slot. errLost means that the channel went before there was one.
+func (w *window) enter(ctx, deadline context.Context) error {
+	select {
+	case w.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case w.slots <- struct{}{}:
+		return nil
+	case <-w.gone:
+		return errLost
+	case <-ctx.Done():
+		return fmt.Errorf("not sent: the broker owes confirms for %d messages: %w", cap(w.slots), context.Cause(ctx))
+	case <-deadline.Done():
+		return fmt.Errorf("not sent: the broker owes confirms for %d messages: %w", cap(w.slots), context.Cause(deadline))
+	}
+}
+
+// publish writes a message; the caller has a slot. The wire below never blocks.
+func (w *window) publish(publishing amqp.Publishing, r *route) (*pending, error) {
+	p := &pending{window: w, route: r, id: publishing.MessageId}
+	w.mu.Lock()
+	w.awaited[p.id] = append(w.awaited[p.id], p)
+	w.mu.Unlock()
+	var err error
+	p.confirm, err = w.ch.PublishWithDeferredConfirm(r.exchange, r.publishKey, true, false, publishing)
+	if err != nil {
+		w.mu.Lock()
+		w.leave(p)
+		w.mu.Unlock()
+		return nil, err
+	}
+	return p, nil
+}
+
+// finish says what became of a message whose confirm is complete, and gives its slot back.
+func (w *window) finish(p *pending) (verdict, error) {
+	w.mu.Lock()
+	w.collect()
+	w.leave(p)
+	reason := p.returned
+	w.mu.Unlock()
+	switch {
+	case p.confirm.Acked() && reason != "":
+		return returned, errors.New(reason)
+	case p.confirm.Acked():
+		return confirmed, nil
+	case w.ch.IsClosed():
+		// The library completes all confirms of a lost channel as negative ones.
+		<-w.gone
+		return undecided, w.err
+	default:
+		return refused, nil
+	}
+}
+
+// collect marks what came back. A return names its message only by what the message carried: of several with the same id on the
+// same way all are marked, which at worst sends one twice.
+func (w *window) collect() {
+	for {
+		select {
+		case r, ok := <-w.returns:
+			if !ok {
+				w.returns = nil
+				return
+			}
+			for _, p := range w.awaited[r.MessageId] {
+				if p.route.exchange == r.Exchange && p.route.publishKey == r.RoutingKey {
+					p.returned = or(r.ReplyText, "returned")
+				}
+			}
+		default:
+			return
+		}
+	}
+}
+
+// leave takes a message off the books.
+func (w *window) leave(p *pending) {
+	same := w.awaited[p.id]
+	for i := range same {
+		if same[i] == p {
+			same[i] = same[len(same)-1]
+			same = same[:len(same)-1]
+			break
+		}
+	}
+	if len(same) == 0 {
+		delete(w.awaited, p.id)
+	} else {
+		w.awaited[p.id] = same
+	}
+	<-w.slots
+}
