@@ -262,7 +262,7 @@ func TestValidate(t *testing.T) {
 func TestNearest(t *testing.T) {
 	candidates := []string{"prefetch", "retry", "poison", "to", "topic", "max"}
 	for word, want := range map[string]string{
-		"prefech": "prefetch", "PREFETCH": "prefetch", "rtery": "retry", "posion": "poison", "ot": "to", "tpoic": "topic", "maximum": "max",
+		"prefech": "prefetch", "PREFETCH": "prefetch", "rtery": "retry", "poisn": "poison", "ot": "to", "tpoic": "topic", "maximum": "max",
 		"pre": "prefetch", "nothing": "", "": "", strings.Repeat("prefetch", 100): "prefetch", "x": "",
 	} {
 		if got := Nearest(word, candidates); got != want {
