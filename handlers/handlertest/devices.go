@@ -1,0 +1,96 @@
+package handlertest
+
+import (
+	"context"
+	"sync"
+
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+// Devices is a fake of a transport's devices. As it comes, every name is a device that is online, takes every payload and
+// has it sent at once, in epoch 1. Set the functions before use to have it otherwise. It is safe for concurrent use.
+type Devices struct {
+	// CanonicalFunc, CheckFunc and EnqueueFunc stand in for the methods.
+	CanonicalFunc func(device string) (string, error)
+	CheckFunc     func(payload []byte) error
+	EnqueueFunc   func(name string, payload []byte, o device.EnqueueOptions) (device.Write, error)
+
+	mu     sync.Mutex
+	frames []Frame
+}
+
+var _ device.Devices = (*Devices)(nil)
+
+// Frame is one call of Enqueue.
+type Frame struct {
+	Device  string
+	Payload string
+	Options device.EnqueueOptions
+}
+
+// Canonical returns the name as it is.
+func (d *Devices) Canonical(name string) (string, error) {
+	if d.CanonicalFunc != nil {
+		return d.CanonicalFunc(name)
+	}
+	return name, nil
+}
+
+// Check takes everything.
+func (d *Devices) Check(payload []byte) error {
+	if d.CheckFunc != nil {
+		return d.CheckFunc(payload)
+	}
+	return nil
+}
+
+// Enqueue remembers the call.
+func (d *Devices) Enqueue(name string, payload []byte, o device.EnqueueOptions) (device.Write, error) {
+	d.mu.Lock()
+	d.frames = append(d.frames, Frame{name, string(payload), o})
+	d.mu.Unlock()
+	if d.EnqueueFunc != nil {
+		return d.EnqueueFunc(name, payload, o)
+	}
+	return Ended(device.Written{Fate: device.Sent, Epoch: 1}), nil
+}
+
+// Frames returns all calls of Enqueue.
+func (d *Devices) Frames() []Frame {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return append([]Frame(nil), d.frames...)
+}
+
+// Ended is a write whose fate is known.
+type Ended device.Written
+
+// Wait returns at once.
+func (e Ended) Wait(context.Context) device.Written { return device.Written(e) }
+
+// Pending is a write whose fate is decided by End, or by the end of the caller's context.
+type Pending struct {
+	once sync.Once
+	fate chan device.Written
+	// Waiting is closed once somebody waits.
+	Waiting chan struct{}
+}
+
+// NewPending returns a write on its way.
+func NewPending() *Pending {
+	return &Pending{fate: make(chan device.Written, 1), Waiting: make(chan struct{})}
+}
+
+// End decides the fate. Call it once.
+func (p *Pending) End(w device.Written) { p.fate <- w }
+
+// Wait returns what End was given.
+func (p *Pending) Wait(ctx context.Context) device.Written {
+	p.once.Do(func() { close(p.Waiting) })
+	select {
+	case w := <-p.fate:
+		return w
+	case <-ctx.Done():
+		return device.Written{Fate: device.Cancelled}
+	}
+}

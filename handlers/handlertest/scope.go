@@ -1,0 +1,106 @@
+package handlertest
+
+import (
+	"context"
+	"sync"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pentrough/pentrough/handlers"
+)
+
+// Scope is one run of one message, which remembers what it was told. It is safe for concurrent use.
+type Scope struct {
+	description handlers.Description
+	handler     handlers.Handler
+	base        context.Context
+
+	mu        sync.Mutex
+	enqueued  int
+	swallowed []error
+	refused   []handlers.Reason
+	onSettled []func(acked bool)
+}
+
+var _ handlers.Scope = (*Scope)(nil)
+
+// NewScope returns a run that ends with ctx. Refusals are h's, which may be nil.
+func NewScope(ctx context.Context, d handlers.Description, h handlers.Handler) *Scope {
+	s := &Scope{description: d, handler: h}
+	s.base = handlers.WithScope(ctx, s)
+	return s
+}
+
+// Description returns what NewScope was given.
+func (s *Scope) Description() handlers.Description { return s.description }
+
+// Base returns the context for the run's message.
+func (s *Scope) Base() context.Context { return s.base }
+
+// Enqueued counts.
+func (s *Scope) Enqueued() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.enqueued++
+}
+
+// Refuse asks the handler.
+func (s *Scope) Refuse(msg *message.Message, reason handlers.Reason) ([]*message.Message, error) {
+	s.mu.Lock()
+	s.refused = append(s.refused, reason)
+	s.mu.Unlock()
+	if r, ok := s.handler.(handlers.Refuser); ok {
+		return r.Refuse(msg.Context(), msg, reason)
+	}
+	return nil, handlers.Permanent(refusal(reason))
+}
+
+type refusal handlers.Reason
+
+func (r refusal) Error() string { return string(r) }
+
+// Swallowed remembers err.
+func (s *Scope) Swallowed(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.swallowed = append(s.swallowed, err)
+}
+
+// OnSettled remembers f for Settle.
+func (s *Scope) OnSettled(f func(acked bool)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onSettled = append(s.onSettled, f)
+}
+
+// Settle calls what OnSettled was given, once.
+func (s *Scope) Settle(acked bool) {
+	s.mu.Lock()
+	calls := s.onSettled
+	s.onSettled = nil
+	s.mu.Unlock()
+	for _, f := range calls {
+		f(acked)
+	}
+}
+
+// Placed returns how often Enqueued was called.
+func (s *Scope) Placed() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.enqueued
+}
+
+// Errors returns what Swallowed was given.
+func (s *Scope) Errors() []error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]error(nil), s.swallowed...)
+}
+
+// Refusals returns the reasons of all refusals.
+func (s *Scope) Refusals() []handlers.Reason {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]handlers.Reason(nil), s.refused...)
+}

@@ -1,0 +1,266 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"github.com/pentrough/pentrough/router/middleware"
+	"github.com/pentrough/pentrough/router/middleware/middlewaretest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestContract(t *testing.T) {
+	middlewaretest.RunLedger(t, func(*testing.T) middleware.Ledger { return New() })
+}
+
+// modelled is a record as the contract has it, with the time since which it is confirmed.
+type modelled struct {
+	digest    middleware.Digest
+	outputs   []middleware.Output
+	done      bool
+	confirmed time.Time
+}
+
+// model keeps records as simply as it can: it looks at all of them every time.
+type model struct {
+	records map[middleware.LedgerKey]*modelled
+	order   []middleware.LedgerKey // confirmed, the oldest first
+	window  time.Duration
+	limit   int
+}
+
+func (m *model) forget() {
+	for len(m.order) > 0 {
+		if len(m.order) <= m.limit+1 && time.Since(m.records[m.order[0]].confirmed) < m.window {
+			return
+		}
+		delete(m.records, m.order[0])
+		m.order = m.order[1:]
+	}
+}
+
+func (m *model) confirm(key middleware.LedgerKey) {
+	if r := m.records[key]; r != nil && r.done {
+		r.confirmed = time.Now()
+		for i, k := range m.order {
+			if k == key {
+				m.order = append(m.order[:i:i], m.order[i+1:]...)
+			}
+		}
+		m.order = append(m.order, key)
+		m.forget()
+	}
+}
+
+// bubbled is a test without Deadline, which may not be asked for inside a synctest bubble.
+type bubbled struct{ rapid.TB }
+
+func TestModel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rapid.Check(bubbled{t}, func(t *rapid.T) {
+			l := New()
+			m := &model{
+				records: map[middleware.LedgerKey]*modelled{}, window: 10 * time.Second, limit: rapid.IntRange(0, 3).Draw(t, "limit"),
+			}
+			ended, cancel := context.WithCancel(context.Background())
+			cancel()
+			key := rapid.Custom(func(t *rapid.T) middleware.LedgerKey {
+				return middleware.LedgerKey{Pipeline: "p", ID: strconv.Itoa(rapid.IntRange(0, 6).Draw(t, "id"))}
+			})
+			t.Repeat(map[string]func(*rapid.T){
+				"reserve": func(t *rapid.T) {
+					k, digest := key.Draw(t, "key"), middleware.Digest{rapid.Byte().Filter(func(b byte) bool { return b < 2 }).Draw(t, "body")}
+					m.forget()
+					got, err := l.Reserve(ended, k, digest)
+					r := m.records[k]
+					want := middleware.Claim{State: middleware.ClaimReserved}
+					switch {
+					case r == nil:
+						m.records[k] = &modelled{digest: digest}
+					case !r.done:
+						if err == nil {
+							t.Fatalf("claimed %+v of a key that is held", got)
+						}
+						return
+					case r.digest != digest:
+						want.State = middleware.ClaimReused
+					default:
+						want = middleware.Claim{State: middleware.ClaimDone, Outputs: r.outputs}
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					if diff := cmp.Diff(want, got); diff != "" {
+						t.Fatal(diff)
+					}
+				},
+				"commit": func(t *rapid.T) {
+					k := key.Draw(t, "key")
+					outputs := []middleware.Output{{UUID: rapid.String().Draw(t, "uuid")}}
+					err := l.Commit(ended, k, outputs)
+					r := m.records[k]
+					held := r != nil && !r.done
+					if held != (err == nil) {
+						t.Fatalf("Commit = %v, reserved: %v", err, held)
+					}
+					if held {
+						r.done, r.outputs = true, outputs
+					}
+				},
+				"release": func(t *rapid.T) {
+					k := key.Draw(t, "key")
+					l.Release(k)
+					if r := m.records[k]; r != nil && !r.done {
+						delete(m.records, k)
+					}
+				},
+				"confirm": func(t *rapid.T) {
+					k := key.Draw(t, "key")
+					l.Confirm(k, m.window, m.limit)
+					m.confirm(k)
+				},
+				"wait": func(t *rapid.T) {
+					time.Sleep(time.Duration(rapid.IntRange(1, 12).Draw(t, "seconds")) * time.Second)
+				},
+				"": func(t *rapid.T) {
+					if e := l.confirmed["p"]; e != nil && e.order.Len() > m.limit+1 {
+						t.Fatalf("%d confirmed records, the limit is %d", e.order.Len(), m.limit)
+					}
+				},
+			})
+		})
+	})
+}
+
+func TestConfirmedRecordsGoWhenTheirWindowIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := New()
+		for i := range 1000 {
+			finish(t, l, key(i), time.Minute, 10_000)
+		}
+		time.Sleep(30 * time.Second)
+		finish(t, l, key(1000), time.Minute, 10_000)
+		time.Sleep(30 * time.Second)
+		if claim, err := l.Reserve(t.Context(), key(0), middleware.Digest{}); err != nil || claim.State != middleware.ClaimReserved {
+			t.Errorf("after its window: %+v, %v", claim, err)
+		}
+		if n := len(l.records); n != 2 {
+			t.Errorf("%d records are left, want the reserved one and the young one", n)
+		}
+	})
+}
+
+// One id that comes again and again is remembered for a window after the last time.
+func TestConfirmingAgainStartsTheWindowAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := New()
+		finish(t, l, key(0), time.Minute, 10)
+		for range 5 {
+			time.Sleep(50 * time.Second)
+			claim, err := l.Reserve(t.Context(), key(0), middleware.Digest{})
+			if err != nil || claim.State != middleware.ClaimDone {
+				t.Fatalf("%+v, %v", claim, err)
+			}
+			l.Confirm(key(0), time.Minute, 10)
+		}
+	})
+}
+
+func TestLimitForgetsTheOldest(t *testing.T) {
+	l := New()
+	const limit = 10
+	for i := range 100 {
+		finish(t, l, key(i), time.Hour, limit)
+	}
+	for i := range 100 {
+		claim, err := l.Reserve(t.Context(), key(99-i), middleware.Digest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := i <= limit; want != (claim.State == middleware.ClaimDone) {
+			t.Errorf("%d newer records: %+v", i, claim)
+		}
+	}
+}
+
+func TestPipelinesHaveTheirOwnBounds(t *testing.T) {
+	l := New()
+	other := middleware.LedgerKey{Pipeline: "q", ID: "0"}
+	finish(t, l, other, time.Hour, 0)
+	for i := range 10 {
+		finish(t, l, key(i), time.Hour, 0)
+	}
+	if claim, err := l.Reserve(t.Context(), other, middleware.Digest{}); err != nil || claim.State != middleware.ClaimDone {
+		t.Errorf("%+v, %v", claim, err)
+	}
+}
+
+// Of many runs of one id that begin at once, one at a time holds it, and each either runs or gets what one produced.
+func TestOneRunAtATime(t *testing.T) {
+	l := New()
+	var running, failed, ran atomic.Int32
+	var work sync.WaitGroup
+	for range 64 {
+		work.Go(func() {
+			claim, err := l.Reserve(t.Context(), key(0), middleware.Digest{})
+			switch {
+			case err != nil:
+				t.Error(err)
+			case claim.State == middleware.ClaimReserved:
+				if running.Add(1) != 1 {
+					t.Error("two runs at once")
+				}
+				fails := failed.Add(1) <= 10
+				running.Add(-1)
+				if fails {
+					l.Release(key(0))
+					return
+				}
+				ran.Add(1)
+				if err := l.Commit(t.Context(), key(0), []middleware.Output{{UUID: "u"}}); err != nil {
+					t.Error(err)
+				}
+			case claim.State != middleware.ClaimDone || len(claim.Outputs) != 1:
+				t.Errorf("%+v", claim)
+			}
+		})
+	}
+	work.Wait()
+	if ran.Load() != 1 {
+		t.Errorf("%d runs succeeded", ran.Load())
+	}
+}
+
+func key(i int) middleware.LedgerKey {
+	return middleware.LedgerKey{Pipeline: "p", ID: strconv.Itoa(i), Device: "d"}
+}
+
+func finish(t testing.TB, l *Memory, k middleware.LedgerKey, window time.Duration, limit int) {
+	t.Helper()
+	if claim, err := l.Reserve(context.Background(), k, middleware.Digest{}); err != nil || claim.State != middleware.ClaimReserved {
+		t.Fatalf("%+v, %v", claim, err)
+	}
+	if err := l.Commit(context.Background(), k, nil); err != nil {
+		t.Fatal(err)
+	}
+	l.Confirm(k, window, limit)
+}
+
+func BenchmarkCommand(b *testing.B) {
+	l := New()
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		finish(b, l, middleware.LedgerKey{Pipeline: "p", ID: fmt.Sprint(i), Device: "127.0.0.1"}, time.Minute, 100_000)
+	}
+}

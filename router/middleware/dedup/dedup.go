@@ -1,0 +1,180 @@
+// Package dedup is the middleware that handles a message once, however often it comes: a duplicate gets what the first
+// produced.
+package dedup
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/router/middleware"
+)
+
+func init() {
+	middleware.Register(middleware.Plugin{
+		Name:    "dedup",
+		Summary: "handles a message once, however often it comes",
+		Description: "Recognises a message by its id, within its pipeline and key (such as the device). A message that was handled before is not handled again: what it " +
+			"produced then is sent again, with the same ids. The same id with another body is refused (`deliver`: rejected, \"id reused\"). While the first is " +
+			"being handled, the second waits for it; if it fails, the second is handled. A message without an id passes.\n\n" +
+			"An id is forgotten when `window` has passed since everything that it produced was confirmed, or when `max_entries` newer ones are confirmed. " +
+			"Messages that ended in `poison` are not remembered.",
+		Place:  middleware.PlaceDedup,
+		Config: func() middleware.Config { c := defaults; return &c },
+	})
+}
+
+var defaults = Config{Window: 10 * time.Minute, MaxEntries: 100_000}
+
+// commitTimeout bounds one attempt to commit, which nothing else ends.
+const commitTimeout = 10 * time.Second
+
+// Config is the configuration of dedup.
+type Config struct {
+	Window     time.Duration `toml:"window" doc:"How long an id is remembered after everything that its message produced was confirmed." min:"1s"`
+	MaxEntries int           `toml:"max_entries" doc:"How many such ids a pipeline remembers at most." unit:"ids" min:"1"`
+}
+
+// Validate reports all problems.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.Window < time.Second {
+		errs = append(errs, middleware.Invalid("window", "is %v, must be at least 1s", c.Window))
+	}
+	if c.MaxEntries < 1 {
+		errs = append(errs, middleware.Invalid("max_entries", "is %d, must be at least 1", c.MaxEntries))
+	}
+	return errors.Join(errs...)
+}
+
+// New builds the middleware.
+func (c *Config) New(env middleware.Env) (middleware.Middleware, error) {
+	return &dedup{Config: *c, env: env, uncommitted: map[middleware.LedgerKey][]middleware.Output{}}, nil
+}
+
+type dedup struct {
+	Config
+	env middleware.Env
+
+	mu sync.Mutex
+	// uncommitted is what messages produced whose commit failed; their reservations are still held.
+	uncommitted map[middleware.LedgerKey][]middleware.Output
+}
+
+func (d *dedup) Wrap(next message.HandlerFunc) message.HandlerFunc {
+	return func(msg *message.Message) ([]*message.Message, error) {
+		ctx := msg.Context()
+		described := handlers.Described(ctx)
+		if described.ID == "" {
+			return next(msg)
+		}
+		key := middleware.LedgerKey{Pipeline: d.env.Pipeline, ID: described.ID, Device: described.Key}
+		body := middleware.Digest(sha256.Sum256(msg.Payload))
+		if err := d.commitLeft(ctx, key); err != nil {
+			return nil, err
+		}
+		claim, err := d.env.Ledger.Reserve(ctx, key, body)
+		if err != nil {
+			return nil, fmt.Errorf("reserving id %q: %w", key.ID, err)
+		}
+		switch claim.State {
+		case middleware.ClaimDone:
+			d.confirmWhenSettled(ctx, key)
+			return restore(claim.Outputs), nil
+		case middleware.ClaimReused:
+			return handlers.Refuse(msg, handlers.ReasonIDReused)
+		default:
+			return d.run(ctx, key, next, msg)
+		}
+	}
+}
+
+// run handles a message whose id is reserved.
+func (d *dedup) run(ctx context.Context, key middleware.LedgerKey, next message.HandlerFunc, msg *message.Message) ([]*message.Message, error) {
+	kept := false
+	defer func() {
+		if !kept {
+			d.env.Ledger.Release(key)
+		}
+	}()
+	out, err := next(msg)
+	// A success counts even if the run was cancelled meanwhile: what has happened must not happen again.
+	dropped := handlers.KindOf(err) == handlers.KindDrop && !handlers.Cancelled(ctx)
+	if err != nil && !dropped {
+		return out, err
+	}
+	if dropped {
+		out = nil
+	}
+	kept = true
+	if failed := d.commit(ctx, key, record(out)); failed != nil {
+		return nil, failed
+	}
+	d.confirmWhenSettled(ctx, key)
+	return out, err
+}
+
+// commit records what a run produced. If that fails, it is kept, so that the next run of the message only commits.
+func (d *dedup) commit(ctx context.Context, key middleware.LedgerKey, outputs []middleware.Output) error {
+	// Neither a void delivery nor a deadline undoes what has happened.
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	defer cancel()
+	if err := d.env.Ledger.Commit(bounded, key, outputs); err != nil {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.uncommitted[key] = outputs
+		return handlers.Unavailable(fmt.Errorf("recording what id %q produced: %w", key.ID, err))
+	}
+	return nil
+}
+
+// commitLeft makes up for a commit of key that failed, if there is one.
+func (d *dedup) commitLeft(ctx context.Context, key middleware.LedgerKey) error {
+	d.mu.Lock()
+	outputs, ok := d.uncommitted[key]
+	delete(d.uncommitted, key)
+	d.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	return d.commit(ctx, key, outputs)
+}
+
+func (d *dedup) confirmWhenSettled(ctx context.Context, key middleware.LedgerKey) {
+	handlers.OnSettled(ctx, func(acked bool) {
+		if acked {
+			d.env.Ledger.Confirm(key, d.Window, d.MaxEntries)
+		}
+	})
+}
+
+// record makes of messages what the ledger keeps.
+func record(msgs []*message.Message) []middleware.Output {
+	outputs := make([]middleware.Output, len(msgs))
+	for i, msg := range msgs {
+		outputs[i] = middleware.Output{
+			UUID: msg.UUID, Metadata: maps.Clone(msg.Metadata), Payload: msg.Payload, Destination: handlers.Destination(msg),
+		}
+	}
+	return outputs
+}
+
+// restore makes messages of what the ledger kept.
+func restore(outputs []middleware.Output) []*message.Message {
+	msgs := make([]*message.Message, len(outputs))
+	for i, o := range outputs {
+		msgs[i] = message.NewMessage(o.UUID, o.Payload)
+		maps.Copy(msgs[i].Metadata, o.Metadata)
+		if o.Destination != "" {
+			handlers.SetDestination(msgs[i], o.Destination)
+		}
+	}
+	return msgs
+}

@@ -1,0 +1,255 @@
+package middlewaretest
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pentrough/pentrough/router/middleware"
+)
+
+// Ledger is a small ledger that forgets nothing and can be told to fail. It is safe for concurrent use.
+type Ledger struct {
+	mu        sync.Mutex
+	changed   chan struct{}
+	records   map[middleware.LedgerKey]*record
+	confirmed map[middleware.LedgerKey]int
+	fail      func(call string) error
+}
+
+type record struct {
+	body    middleware.Digest
+	outputs []middleware.Output
+	done    bool
+}
+
+var _ middleware.Ledger = (*Ledger)(nil)
+
+// NewLedger returns an empty ledger.
+func NewLedger() *Ledger {
+	return &Ledger{
+		changed: make(chan struct{}), records: map[middleware.LedgerKey]*record{}, confirmed: map[middleware.LedgerKey]int{},
+		fail: func(string) error { return nil },
+	}
+}
+
+// Fail has every later call of "reserve" and "commit" ask f, and return its error.
+func (l *Ledger) Fail(f func(call string) error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fail = f
+}
+
+// Reserve claims key for one run.
+func (l *Ledger) Reserve(ctx context.Context, key middleware.LedgerKey, body middleware.Digest) (middleware.Claim, error) {
+	for {
+		l.mu.Lock()
+		if err := l.fail("reserve"); err != nil {
+			l.mu.Unlock()
+			return middleware.Claim{}, err
+		}
+		r, changed := l.records[key], l.changed
+		if r == nil {
+			l.records[key] = &record{body: body}
+		}
+		done := r != nil && r.done
+		l.mu.Unlock()
+		switch {
+		case r == nil:
+			return middleware.Claim{State: middleware.ClaimReserved}, nil
+		case done && r.body == body:
+			return middleware.Claim{State: middleware.ClaimDone, Outputs: r.outputs}, nil
+		case done:
+			return middleware.Claim{State: middleware.ClaimReused}, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return middleware.Claim{}, context.Cause(ctx)
+		}
+	}
+}
+
+// Commit records what the run produced and ends the reservation.
+func (l *Ledger) Commit(ctx context.Context, key middleware.LedgerKey, outputs []middleware.Output) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.fail("commit"); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	r := l.records[key]
+	if r == nil || r.done {
+		return errors.New("not reserved")
+	}
+	r.done, r.outputs = true, outputs
+	l.wake()
+	return nil
+}
+
+// Release forgets the reservation.
+func (l *Ledger) Release(key middleware.LedgerKey) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r := l.records[key]; r != nil && !r.done {
+		delete(l.records, key)
+		l.wake()
+	}
+}
+
+func (l *Ledger) wake() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// Confirm counts.
+func (l *Ledger) Confirm(key middleware.LedgerKey, _ time.Duration, _ int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.confirmed[key]++
+}
+
+// State says what is known of a key: "", "reserved", "done" or "confirmed".
+func (l *Ledger) State(key middleware.LedgerKey) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch r := l.records[key]; {
+	case r == nil:
+		return ""
+	case !r.done:
+		return "reserved"
+	case l.confirmed[key] == 0:
+		return "done"
+	default:
+		return "confirmed"
+	}
+}
+
+// RunLedger holds a ledger against its contract. build returns an empty one; it is called inside a synctest bubble, so
+// that time stands still until everything waits.
+func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
+	key := middleware.LedgerKey{Pipeline: "p", ID: "i", Device: "d"}
+	body, other := middleware.Digest{1}, middleware.Digest{2}
+	outputs := []middleware.Output{{UUID: "u", Metadata: map[string]string{"k": "v"}, Payload: []byte("x"), Destination: "a:b"}}
+	reserve := func(t *testing.T, l middleware.Ledger, key middleware.LedgerKey, body middleware.Digest, want middleware.ClaimState) middleware.Claim {
+		t.Helper()
+		claim, err := l.Reserve(t.Context(), key, body)
+		if err != nil || claim.State != want {
+			t.Fatalf("Reserve = %+v, %v, want state %d", claim, err, want)
+		}
+		return claim
+	}
+	commit := func(t *testing.T, l middleware.Ledger, key middleware.LedgerKey) {
+		t.Helper()
+		if err := l.Commit(t.Context(), key, outputs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(name string, f func(t *testing.T, l middleware.Ledger)) {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { f(t, build(t)) })
+		})
+	}
+	run("DoneGivesTheOutputs", func(t *testing.T, l middleware.Ledger) {
+		reserve(t, l, key, body, middleware.ClaimReserved)
+		commit(t, l, key)
+		for range 2 {
+			claim := reserve(t, l, key, body, middleware.ClaimDone)
+			if diff := cmp.Diff(outputs, claim.Outputs); diff != "" {
+				t.Error(diff)
+			}
+		}
+	})
+	run("OtherBody", func(t *testing.T, l middleware.Ledger) {
+		reserve(t, l, key, body, middleware.ClaimReserved)
+		commit(t, l, key)
+		reserve(t, l, key, other, middleware.ClaimReused)
+		reserve(t, l, key, body, middleware.ClaimDone)
+	})
+	run("KeysAreApart", func(t *testing.T, l middleware.Ledger) {
+		reserve(t, l, key, body, middleware.ClaimReserved)
+		reserve(t, l, middleware.LedgerKey{Pipeline: "q", ID: "i", Device: "d"}, body, middleware.ClaimReserved)
+		reserve(t, l, middleware.LedgerKey{Pipeline: "p", ID: "j", Device: "d"}, body, middleware.ClaimReserved)
+		reserve(t, l, middleware.LedgerKey{Pipeline: "p", ID: "i", Device: "e"}, other, middleware.ClaimReserved)
+	})
+	run("ReleasedRunsAgain", func(t *testing.T, l middleware.Ledger) {
+		reserve(t, l, key, body, middleware.ClaimReserved)
+		l.Release(key)
+		reserve(t, l, key, other, middleware.ClaimReserved)
+	})
+	run("ReleaseLeavesWhatIsDone", func(t *testing.T, l middleware.Ledger) {
+		reserve(t, l, key, body, middleware.ClaimReserved)
+		commit(t, l, key)
+		l.Release(key)
+		reserve(t, l, key, body, middleware.ClaimDone)
+	})
+	run("CommitNeedsAReservation", func(t *testing.T, l middleware.Ledger) {
+		if err := l.Commit(t.Context(), key, outputs); err == nil {
+			t.Error("committed what isn't reserved")
+		}
+	})
+	waits := func(end func(t *testing.T, l middleware.Ledger), want middleware.ClaimState) func(t *testing.T, l middleware.Ledger) {
+		return func(t *testing.T, l middleware.Ledger) {
+			reserve(t, l, key, body, middleware.ClaimReserved)
+			claims := make(chan middleware.Claim, 1)
+			go func() {
+				claim, err := l.Reserve(t.Context(), key, body)
+				if err != nil {
+					t.Error(err)
+				}
+				claims <- claim
+			}()
+			synctest.Wait()
+			select {
+			case claim := <-claims:
+				t.Fatalf("claimed %+v while another run holds the key", claim)
+			default:
+			}
+			end(t, l)
+			if claim := <-claims; claim.State != want {
+				t.Errorf("claimed %+v, want state %d", claim, want)
+			}
+		}
+	}
+	run("WaitsForCommit", waits(func(t *testing.T, l middleware.Ledger) { commit(t, l, key) }, middleware.ClaimDone))
+	run("WaitsForRelease", waits(func(_ *testing.T, l middleware.Ledger) { l.Release(key) }, middleware.ClaimReserved))
+	run("WaitsForTheContext", func(t *testing.T, l middleware.Ledger) {
+		reserve(t, l, key, body, middleware.ClaimReserved)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cause := errors.New("stop")
+		go func() {
+			synctest.Wait()
+			cancel(cause)
+		}()
+		if claim, err := l.Reserve(ctx, key, body); !errors.Is(err, cause) {
+			t.Errorf("Reserve = %+v, %v, want %v", claim, err, cause)
+		}
+		commit(t, l, key)
+	})
+	run("UnconfirmedStays", func(t *testing.T, l middleware.Ledger) {
+		reserve(t, l, key, body, middleware.ClaimReserved)
+		commit(t, l, key)
+		for _, id := range []string{"a", "b", "c"} {
+			k := middleware.LedgerKey{Pipeline: "p", ID: id}
+			reserve(t, l, k, body, middleware.ClaimReserved)
+			commit(t, l, k)
+			l.Confirm(k, time.Minute, 1)
+		}
+		time.Sleep(time.Hour)
+		reserve(t, l, key, body, middleware.ClaimDone)
+	})
+	run("ConfirmedStaysForItsWindow", func(t *testing.T, l middleware.Ledger) {
+		reserve(t, l, key, body, middleware.ClaimReserved)
+		commit(t, l, key)
+		l.Confirm(key, time.Minute, 10)
+		time.Sleep(59 * time.Second)
+		reserve(t, l, key, body, middleware.ClaimDone)
+	})
+}

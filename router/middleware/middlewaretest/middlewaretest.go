@@ -1,0 +1,109 @@
+// Package middlewaretest runs middleware without a host: [Run] holds one against its duties, a [Host] lends fakes of all that a
+// real host lends, and [RunLedger] holds a ledger against its contract. Runs of messages are handlertest's.
+package middlewaretest
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/handlers/handlertest"
+	"github.com/pentrough/pentrough/router/middleware"
+)
+
+// Host lends fakes to a middleware. It is safe for concurrent use.
+type Host struct {
+	// Ledger is what Env.Ledger gives.
+	Ledger *Ledger
+
+	t testing.TB
+
+	mu        sync.Mutex
+	publish   func(ref middleware.TopicRef, msg *message.Message) error
+	published map[middleware.TopicRef][]*message.Message
+}
+
+// NewHost returns a host with an empty ledger.
+func NewHost(t testing.TB) *Host {
+	return &Host{
+		t: t, Ledger: NewLedger(), published: map[middleware.TopicRef][]*message.Message{},
+		publish: func(middleware.TopicRef, *message.Message) error { return nil },
+	}
+}
+
+// Env returns what the host lends: to the middleware "test" of the pipeline "test".
+func (h *Host) Env() middleware.Env {
+	return middleware.Env{
+		Pipeline: "test", Name: "test", Logger: handlertest.Logger(h.t), Now: func() time.Time { return handlertest.Start },
+		Registerer: prometheus.NewRegistry(), Ledger: h.Ledger,
+		Publisher: func(ref middleware.TopicRef) (message.Publisher, error) { return publisher{h, ref}, nil },
+	}
+}
+
+// Build builds a middleware in the host's Env.
+func (h *Host) Build(c middleware.Config) middleware.Middleware {
+	h.t.Helper()
+	m, err := c.New(h.Env())
+	if err != nil {
+		h.t.Fatalf("building the middleware: %v", err)
+	}
+	return m
+}
+
+// Publish has f decide about every message that is published; one is kept if f returns nil.
+func (h *Host) Publish(f func(ref middleware.TopicRef, msg *message.Message) error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.publish = f
+}
+
+// Published returns what was published to a topic.
+func (h *Host) Published(ref middleware.TopicRef) []*message.Message {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return append([]*message.Message(nil), h.published[ref]...)
+}
+
+// publisher is what a real one looks like from outside: nothing is published once a message's context has ended.
+type publisher struct {
+	host *Host
+	ref  middleware.TopicRef
+}
+
+func (p publisher) Publish(_ string, msgs ...*message.Message) error {
+	for _, msg := range msgs {
+		if err := context.Cause(msg.Context()); err != nil {
+			return err
+		}
+		p.host.mu.Lock()
+		f := p.host.publish
+		p.host.mu.Unlock()
+		if err := f(p.ref, msg); err != nil {
+			return err
+		}
+		p.host.mu.Lock()
+		p.host.published[p.ref] = append(p.host.published[p.ref], msg)
+		p.host.mu.Unlock()
+	}
+	return nil
+}
+
+func (p publisher) Close() error { return nil }
+
+// Message returns a message in a run that ends with ctx, described by its id and key.
+func Message(ctx context.Context, id, key, body string) (*message.Message, *handlertest.Scope) {
+	return MessageFor(ctx, id, key, body, nil)
+}
+
+// MessageFor is Message with a handler that is asked for refusals.
+func MessageFor(ctx context.Context, id, key, body string, h handlers.Handler) (*message.Message, *handlertest.Scope) {
+	msg := message.NewMessage(id, []byte(body))
+	s := handlertest.NewScope(ctx, handlers.Description{Key: key, ID: id}, h)
+	msg.SetContext(s.Base())
+	return msg, s
+}
