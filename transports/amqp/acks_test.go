@@ -1,0 +1,110 @@
+package amqp
+
+import (
+	"sync"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// channelModel acks as a broker does.
+type channelModel struct {
+	t      *rapid.T
+	open   map[uint64]bool
+	frames int
+}
+
+func (c *channelModel) Ack(tag uint64, multiple bool) error {
+	c.frames++
+	if !c.open[tag] {
+		c.t.Fatalf("tag %d is acked twice, or was never delivered", tag)
+	}
+	if !multiple {
+		delete(c.open, tag)
+		return nil
+	}
+	for other := range c.open {
+		if other <= tag {
+			delete(c.open, other)
+		}
+	}
+	return nil
+}
+
+func TestAcksCoverWhatIsSettledAndNothingElse(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(1, 60).Draw(t, "deliveries")
+		broker := &channelModel{t: t, open: map[uint64]bool{}}
+		for tag := range uint64(n) {
+			broker.open[tag+1] = true
+		}
+		sent := 0
+		a := newAcks(broker, func(n int) { sent += n })
+		order := rapid.Permutation(tags(n)).Draw(t, "order of settling")
+		acked := rapid.IntRange(0, n).Draw(t, "how many are acked")
+		for done := 0; done < acked; {
+			// What becomes ready while another is writing goes in one batch.
+			size := rapid.IntRange(1, acked-done).Draw(t, "batch")
+			a.mu.Lock()
+			a.ready = append(a.ready, order[done:done+size-1]...)
+			a.mu.Unlock()
+			a.add(order[done+size-1])
+			done += size
+			if len(broker.open) != n-done {
+				t.Fatalf("%d of %d are settled, but the broker waits for %d", done, n, len(broker.open))
+			}
+			for _, tag := range order[done:] {
+				if !broker.open[tag] {
+					t.Fatalf("tag %d is acked, but isn't settled", tag)
+				}
+			}
+		}
+		if sent != acked {
+			t.Fatalf("%d acks were counted, want %d", sent, acked)
+		}
+	})
+}
+
+func tags(n int) []uint64 {
+	all := make([]uint64, n)
+	for i := range all {
+		all[i] = uint64(i) + 1
+	}
+	return all
+}
+
+// gate holds the first ack until it is opened.
+type gate struct {
+	once          sync.Once
+	entered, open chan struct{}
+	frames        []uint64
+	multiple      []bool
+}
+
+func (g *gate) Ack(tag uint64, multiple bool) error {
+	g.once.Do(func() {
+		close(g.entered)
+		<-g.open
+	})
+	g.frames = append(g.frames, tag)
+	g.multiple = append(g.multiple, multiple)
+	return nil
+}
+
+func TestAcksThatComeWhileOneIsWrittenGoTogether(t *testing.T) {
+	g := &gate{entered: make(chan struct{}), open: make(chan struct{})}
+	a := newAcks(g, func(int) {})
+	var running sync.WaitGroup
+	running.Go(func() { a.add(1) })
+	<-g.entered
+	for tag := uint64(2); tag <= 500; tag++ {
+		a.add(tag)
+	}
+	close(g.open)
+	running.Wait()
+	a.stop()
+	a.add(501)
+	if len(g.frames) != 2 || g.frames[0] != 1 || g.frames[1] != 500 || g.multiple[0] || !g.multiple[1] {
+		t.Fatalf("frames %v, multiple %v; want 1 alone and then everything up to 500", g.frames, g.multiple)
+	}
+}

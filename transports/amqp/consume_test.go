@@ -1,0 +1,298 @@
+package amqp
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/transports"
+)
+
+// onQueue is the topic "q" as nothing but the durable queue "q".
+func onQueue(c *Config) { c.Topics = map[string]TopicConfig{"q": {Exchange: defaultExchange}} }
+
+func TestADeletedQueueIsDeclaredAgainAndItsDeliveriesAreVoid(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	peer := dial(t, url)
+	peer.queue("q", nil)
+	peer.put("q", "one", "two")
+	r := start(t, config(url, onQueue))
+	out := r.subscribe(t.Context(), "q")
+	one, two := next(t, out), next(t, out)
+	if _, err := peer.ch.QueueDelete("q", false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	isVoid(t, one)
+	isVoid(t, two)
+	one.Ack()
+	r.until("the queue is back", func() bool {
+		q, err := peer.ch.QueueDeclarePassive("q", true, false, false, false, nil)
+		if err != nil {
+			peer.open()
+		}
+		return err == nil && q.Consumers == 1
+	})
+	none(t, out)
+	peer.put("q", "three")
+	msg := next(t, out)
+	if string(msg.Payload) != "three" {
+		t.Fatalf("received %q", msg.Payload)
+	}
+	msg.Ack()
+	r.well("topic q")
+	r.until("the log says both", func() bool {
+		return r.log.count("the broker cancelled the consumer") == 1 && r.log.count("topic works again") == 1
+	})
+}
+
+func TestAQueueWithOtherArgumentsIsNotConsumedFrom(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	peer := dial(t, url)
+	peer.queue("q", amqp.Table{"x-max-length": int32(5)})
+	peer.put("q", "wrong")
+	r := start(t, config(url, onQueue))
+	out := r.subscribe(t.Context(), "q")
+	r.sick("topic q", `declaring queue "q"`, "PRECONDITION_FAILED", "x-max-length", "trying again")
+	none(t, out)
+	if n := r.log.count("PRECONDITION_FAILED"); n != 1 {
+		t.Errorf("the log says so %d times:\n%s", n, r.log)
+	}
+	if _, err := peer.ch.QueueDelete("q", false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	r.well("topic q")
+	peer.put("q", "right")
+	if msg := next(t, out); string(msg.Payload) != "right" {
+		t.Fatalf("received %q", msg.Payload)
+	}
+}
+
+func TestWithoutDeclareNothingIsMade(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	peer := dial(t, url)
+	no := false
+	r := start(t, config(url, topics(map[string]TopicConfig{"q": {Exchange: "theirs", Kind: "fanout", Declare: &no}})))
+	out := r.subscribe(t.Context(), "q")
+	r.sick("topic q", `checking exchange "theirs"`, "NOT_FOUND")
+	if err := peer.ch.ExchangeDeclare("theirs", "fanout", true, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	r.sick("topic q", `checking queue "q"`, "NOT_FOUND")
+	peer.queue("q", amqp.Table{"x-max-length": int32(5)})
+	r.well("topic q")
+	peer.put("q", "one")
+	next(t, out).Ack()
+	if err := r.publish("q", outgoing("nowhere")); err == nil {
+		t.Error("the queue was bound")
+	}
+}
+
+func TestACutConnectionVoidsWhatIsOutAndResumes(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	proxy, cuttable := through(t, url)
+	peer := dial(t, url)
+	peer.queue("q", nil)
+	peer.put("q", "one", "two", "three")
+	r := start(t, config(cuttable, onQueue))
+	out := r.subscribe(t.Context(), "q")
+	old := []*message.Message{next(t, out), next(t, out), next(t, out)}
+	old[1].Ack()
+	// The broker has the ack when it answers what was sent after it.
+	r.until("the ack is written", func() bool { return testutil.ToFloat64(r.tr.metrics.acked.WithLabelValues("q")) == 1 })
+	r.roundTrip()
+	proxy.cut()
+	isVoid(t, old[0])
+	isVoid(t, old[2])
+	// Tags of the lost channel mean other messages on the new one.
+	old[0].Ack()
+	old[2].Ack()
+	for _, want := range []string{"one", "three"} {
+		msg := next(t, out)
+		if string(msg.Payload) != want || msg.Metadata[transports.Redelivered] != "true" {
+			t.Fatalf("received %q, redelivered %q; want %q again", msg.Payload, msg.Metadata[transports.Redelivered], want)
+		}
+	}
+	none(t, out)
+	if n := testutil.ToFloat64(r.tr.metrics.redelivered.WithLabelValues("q")); n != 2 {
+		t.Errorf("%v redeliveries were counted", n)
+	}
+	r.until("the log says both", func() bool {
+		return r.log.count("no connection to the broker") == 1 && r.log.count("connected to the broker again") == 1
+	})
+	if n := r.log.count("level="); n != 2 {
+		t.Errorf("the log has %d lines", n)
+	}
+}
+
+// roundTrip returns when the broker has handled all that was sent on the consuming connection.
+func (r *rig) roundTrip() {
+	r.Helper()
+	s, err := r.tr.consumer.wait(r.Context())
+	if err != nil {
+		r.Fatal(err)
+	}
+	ch, err := s.conn.Channel()
+	if err != nil {
+		r.Fatal(err)
+	}
+	ch.Close()
+}
+
+func TestABrokerThatIsAbsentAtStartIsWaitedFor(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	proxy, cuttable := through(t, url)
+	proxy.down()
+	r := start(t, config(cuttable, onQueue))
+	out := r.subscribe(t.Context(), "q")
+	published := make(chan error, 1)
+	go func() { published <- r.publish("q", outgoing("one")) }()
+	r.sick("consumer connection", "trying again")
+	r.sick("publisher connection", "trying again")
+	none(t, out)
+	began := time.Now()
+	proxy.up()
+	if msg := next(t, out); string(msg.Payload) != "one" {
+		t.Fatalf("received %q", msg.Payload)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("recovering took %s", took)
+	}
+	if err := <-published; err != nil {
+		t.Error(err)
+	}
+	r.well("consumer connection")
+	r.well("publisher connection")
+	r.well("topic q")
+	if n := r.log.count("level="); n != 2 {
+		t.Errorf("the log has %d lines, want one for the outage and one for its end:\n%s", n, r.log)
+	}
+}
+
+func TestCloseIsQuickWhateverTheBrokerDoes(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	peer := dial(t, url)
+	peer.queue("q", nil)
+	for name, break_ := range map[string]func(*proxy){
+		"down":   (*proxy).down,
+		"silent": (*proxy).silence,
+	} {
+		t.Run(name, func(t *testing.T) {
+			proxy, cuttable := through(t, url)
+			peer.put("q", "one")
+			r := start(t, config(cuttable, onQueue))
+			s, err := r.tr.Subscriber(transports.Consumer{Pipeline: "test"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, err := s.Subscribe(t.Context(), "q")
+			if err != nil {
+				t.Fatal(err)
+			}
+			msg := next(t, out)
+			break_(proxy)
+			began := time.Now()
+			_ = s.Close()
+			isVoid(t, msg)
+			r.close()
+			closed(t, out)
+			if took := time.Since(began); took > 2*closeTimeout+time.Second {
+				t.Errorf("closing took %s", took)
+			}
+		})
+	}
+}
+
+func TestStoppingKeepsWhatRuns(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	peer := dial(t, url)
+	peer.queue("q", nil)
+	r := start(t, config(url, onQueue, func(c *Config) { c.Prefetch = 10 }))
+	ctx, cancel := context.WithCancel(t.Context())
+	out := r.subscribe(ctx, "q")
+	for i := range 20 {
+		peer.put("q", fmt.Sprint(i))
+	}
+	var held []*message.Message
+	for range 10 {
+		held = append(held, next(t, out))
+	}
+	cancel()
+	none(t, out)
+	for i, msg := range held {
+		if err := msg.Context().Err(); err != nil {
+			t.Fatalf("message %d: %v", i, err)
+		}
+		if i%2 == 0 {
+			msg.Ack()
+		} else {
+			msg.Nack()
+		}
+	}
+	closed(t, out)
+	// Acked ones are gone, the others are in their order, and nothing that came after was touched.
+	again := r.subscribe(t.Context(), "q")
+	for _, want := range []int{1, 3, 5, 7, 9, 10, 11, 12, 13, 14} {
+		if msg := next(t, again); string(msg.Payload) != fmt.Sprint(want) {
+			t.Fatalf("received %q, want %d", msg.Payload, want)
+		}
+	}
+}
+
+func TestAcksArriveInAnyOrderUnderLoad(t *testing.T) {
+	const n = 5000
+	url := testenv.Broker(t).VHost(t)
+	peer := dial(t, url)
+	peer.queue("q", nil)
+	for i := range n {
+		peer.put("q", fmt.Sprint(i))
+	}
+	r := start(t, config(url, onQueue, func(c *Config) { c.Prefetch = 100 }))
+	out := r.subscribe(t.Context(), "q")
+	var held []*message.Message
+	for i := range n {
+		msg := next(t, out)
+		if string(msg.Payload) != fmt.Sprint(i) {
+			t.Fatalf("received %q, want %d", msg.Payload, i)
+		}
+		held = append(held, msg)
+		// The oldest of 50 stay open while the newest are acked, then those go from the newest on.
+		if len(held) == 50 || i == n-1 {
+			for j := len(held) - 1; j >= 0; j-- {
+				held[j].Ack()
+			}
+			held = held[:0]
+		}
+	}
+	r.close()
+	if left := peer.depth("q"); left != 0 {
+		t.Fatalf("%d messages came back", left)
+	}
+}
+
+func TestQuorumQueuesAndTheirDeliveryLimit(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	peer := dial(t, url)
+	r := start(t, config(url, topics(map[string]TopicConfig{"q": {QueueType: quorum, DeliveryLimit: 2}})))
+	if err := r.publish("q", outgoing("one")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		ctx, cancel := context.WithCancel(t.Context())
+		out := r.subscribe(ctx, "q")
+		msg := next(t, out)
+		// The second delivery has the integer header that stops the stock subscriber.
+		if want := []string{"", "1", "2"}[i]; msg.Metadata["header.x-delivery-count"] != want {
+			t.Errorf("delivery %d has x-delivery-count %q", i+1, msg.Metadata["header.x-delivery-count"])
+		}
+		msg.Nack()
+		cancel()
+		closed(t, out)
+	}
+	until(t, "the limit is reached", func() bool { return peer.depth("q") == 0 })
+}

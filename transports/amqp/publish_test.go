@@ -1,0 +1,350 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/transports"
+)
+
+func TestUnroutableIsTheTopicsChoice(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	r := start(t, config(url, topics(map[string]TopicConfig{
+		"retried": {PublishRoutingKey: "nobody"},
+		"dropped": {PublishRoutingKey: "nobody", Unroutable: drop},
+	})))
+	// Two with one id, of which the broker's return names neither.
+	twin := outgoing("twin")
+	err := r.publish("retried", outgoing("one"), twin, twin.Copy())
+	if !errors.Is(err, transports.ErrUnroutable) || !strings.Contains(err.Error(), `exchange "pentrough", routing key "nobody": NO_ROUTE`) {
+		t.Errorf("error %v", err)
+	}
+	if err := r.publish("dropped", outgoing("two"), outgoing("three")); err != nil {
+		t.Errorf("error %v", err)
+	}
+	for action, want := range map[string]float64{"retry": 3, "drop": 2} {
+		topic := map[string]string{"retry": "retried", "drop": "dropped"}[action]
+		if n := testutil.ToFloat64(r.tr.metrics.unroutable.WithLabelValues(topic, action)); n != want {
+			t.Errorf("%s: %v were counted, want %v", action, n, want)
+		}
+		if n := testutil.ToFloat64(r.tr.metrics.confirmed.WithLabelValues(topic)); n != 0 {
+			t.Errorf("%s: %v were counted as confirmed", action, n)
+		}
+	}
+}
+
+func TestPublishingMakesTheQueueBeforeAnybodyConsumes(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	r := start(t, config(url, topics(map[string]TopicConfig{
+		"several": {Exchange: "e", RoutingKey: []string{"a.*", "b"}, PublishRoutingKey: "a.x"},
+		"headers": {Exchange: "h", Kind: "headers", BindingArguments: map[string]any{"x-match": "all", "region": "north"}},
+	})))
+	msg := outgoing("headed")
+	msg.Metadata["region"] = "north"
+	for topic, msg := range map[string]*message.Message{"plain": outgoing("plain"), "several": outgoing("several"), "headers": msg} {
+		if err := r.publish(topic, msg); err != nil {
+			t.Errorf("%s: %v", topic, err)
+		}
+	}
+	peer := dial(t, url)
+	peer.publish("e", "b", "by the second key")
+	for queue, want := range map[string]string{"plain": "plain", "several": "several", "headers": "headed"} {
+		if got := peer.get(queue); string(got.Body) != want || got.DeliveryMode != amqp.Persistent {
+			t.Errorf("queue %s has %q, mode %d", queue, got.Body, got.DeliveryMode)
+		}
+	}
+	if got := peer.get("several"); string(got.Body) != "by the second key" {
+		t.Errorf("received %q", got.Body)
+	}
+}
+
+func TestADeletedQueueOrExchangeComesBack(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	r := start(t, config(url))
+	peer := dial(t, url)
+	if err := r.publish("t", outgoing("one")); err != nil {
+		t.Fatal(err)
+	}
+	for what, remove := range map[string]func() error{
+		"queue":    func() error { _, err := peer.ch.QueueDelete("t", false, false, false); return err },
+		"exchange": func() error { return peer.ch.ExchangeDelete(houseExchange, false, false) },
+	} {
+		if err := remove(); err != nil {
+			t.Fatal(err)
+		}
+		var first error
+		until(t, "publishing works again", func() bool {
+			err := r.publish("t", outgoing(what))
+			if first == nil {
+				first = err
+			}
+			return err == nil
+		})
+		if first == nil {
+			t.Errorf("nobody missed the %s", what)
+		} else if want := map[string]string{"queue": "NO_ROUTE", "exchange": "no exchange 'pentrough'"}[what]; !strings.Contains(first.Error(), want) {
+			t.Errorf("without the %s: %v", what, first)
+		}
+	}
+}
+
+func TestAMissingExchangeHarmsNoOtherTopic(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	no := false
+	r := start(t, config(url, topics(map[string]TopicConfig{"missing": {Exchange: "theirs", Declare: &no}})))
+	var running sync.WaitGroup
+	running.Go(func() {
+		for range 20 {
+			if err := r.publish("missing", outgoing("x")); err == nil || !strings.Contains(err.Error(), `checking exchange "theirs"`) {
+				t.Errorf("error %v", err)
+			}
+		}
+	})
+	for i := range 200 {
+		if err := r.publish("t", outgoing(fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	running.Wait()
+	r.sick("topic missing", "NOT_FOUND")
+	r.well("topic t")
+}
+
+func TestANegativeConfirmIsAnError(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	r := start(t, config(url, topics(map[string]TopicConfig{"t": {Arguments: map[string]any{"x-max-length": int64(1), "x-overflow": "reject-publish"}}})))
+	if err := r.publish("t", outgoing("one")); err != nil {
+		t.Fatal(err)
+	}
+	err := r.publish("t", outgoing("two"))
+	if err == nil || errors.Is(err, transports.ErrUndecided) || !strings.Contains(err.Error(), "refused") {
+		t.Fatalf("error %v", err)
+	}
+}
+
+func TestASilentBrokerLeavesAMessageUndecidedInTime(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	proxy, cuttable := through(t, url)
+	r := start(t, config(cuttable, func(c *Config) { c.PublishTimeout, c.ConfirmWindow = 500*time.Millisecond, 2 }))
+	if err := r.publish("t", outgoing("one")); err != nil {
+		t.Fatal(err)
+	}
+	proxy.silence()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, errors.New("the caller is gone"))
+	defer cancel()
+	msg := outgoing("two")
+	msg.SetContext(ctx)
+	if err := r.publish("t", msg); !errors.Is(err, transports.ErrUndecided) || !strings.Contains(err.Error(), "the caller is gone") {
+		t.Errorf("error %v", err)
+	}
+	began := time.Now()
+	if err := r.publish("t", outgoing("three")); !errors.Is(err, transports.ErrUndecided) || !errors.Is(err, errPublishTimeout) {
+		t.Errorf("error %v", err)
+	}
+	// The window is full of what the broker hasn't answered, so this one isn't even sent.
+	if err := r.publish("t", outgoing("four")); err == nil || errors.Is(err, transports.ErrUndecided) || !strings.Contains(err.Error(), "owes confirms for 2") {
+		t.Errorf("error %v", err)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("two publishes of 500ms took %s", took)
+	}
+	// A cut decides the window, and the next connection is used.
+	proxy.up()
+	proxy.cut()
+	until(t, "publishing works again", func() bool { return r.publish("t", outgoing("five")) == nil })
+}
+
+func TestACutConnectionLeavesMessagesUndecided(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	proxy, cuttable := through(t, url)
+	r := start(t, config(cuttable))
+	if err := r.publish("t", outgoing("one")); err != nil {
+		t.Fatal(err)
+	}
+	proxy.silence()
+	result := make(chan error, 1)
+	go func() { result <- r.publish("t", outgoing("two"), outgoing("three")) }()
+	r.until("both are on their way", func() bool { return testutil.ToFloat64(r.tr.metrics.published.WithLabelValues("t")) == 3 })
+	proxy.cut()
+	if err := <-result; !errors.Is(err, transports.ErrUndecided) {
+		t.Fatalf("error %v", err)
+	}
+}
+
+func TestPublishWaitsForTheConnection(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	proxy, cuttable := through(t, url)
+	proxy.down()
+	r := start(t, config(cuttable, func(c *Config) { c.PublishTimeout = time.Minute }))
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	msg := outgoing("one")
+	msg.SetContext(ctx)
+	err := r.publish("t", msg)
+	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, transports.ErrUndecided) || !strings.Contains(err.Error(), "not sent") {
+		t.Errorf("error %v", err)
+	}
+	result := make(chan error, 1)
+	go func() { result <- r.publish("t", outgoing("two")) }()
+	proxy.up()
+	if err := <-result; err != nil {
+		t.Error(err)
+	}
+	// Close ends who waits.
+	proxy.down()
+	r.sick("publisher connection")
+	go func() { result <- r.publish("t", outgoing("three")) }()
+	r.close()
+	if err := <-result; !errors.Is(err, transports.ErrClosed) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestNothingConfirmedIsLostThroughCuts(t *testing.T) {
+	const publishers, each, cuts = 20, 100, 8
+	url := testenv.Broker(t).VHost(t)
+	proxy, cuttable := through(t, url)
+	r := start(t, config(cuttable))
+	var running sync.WaitGroup
+	for n := range publishers {
+		running.Go(func() {
+			for i := range each {
+				msg := outgoing(fmt.Sprint(n, "-", i))
+				for r.publish("t", msg) != nil {
+					if t.Context().Err() != nil {
+						return
+					}
+				}
+			}
+		})
+	}
+	for cut := range cuts {
+		r.until("more are confirmed", func() bool {
+			return testutil.ToFloat64(r.tr.metrics.confirmed.WithLabelValues("t")) > float64(cut*publishers*each/(2*cuts))
+		})
+		proxy.cut()
+	}
+	running.Wait()
+	out := r.subscribe(t.Context(), "t")
+	seen := map[string]bool{}
+	for len(seen) < publishers*each {
+		msg := next(t, out)
+		seen[string(msg.Payload)] = true
+		msg.Ack()
+	}
+}
+
+func TestResultsAreCopiedToReplyTo(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	peer := dial(t, url)
+	peer.queue("q", nil)
+	peer.queue("answers", nil)
+	r := start(t, config(url, onQueue))
+	out := r.subscribe(t.Context(), "q")
+	ask := func(id string) *message.Message {
+		peer.send("q", amqp.Publishing{Body: []byte(id), CorrelationId: id, ReplyTo: "answers"})
+		return next(t, out)
+	}
+	result := outgoing("result")
+	for id, o := range map[string]transports.Outcome{
+		"handled":   {Messages: []*message.Message{result, outgoing("second")}},
+		"silent":    {},
+		"forwarded": {Messages: []*message.Message{ask("forwarded").Copy()}},
+	} {
+		msg := ask(id)
+		transports.ReplyFrom(msg.Context()).Settle(o)
+		msg.Ack()
+	}
+	got := peer.get("answers")
+	if string(got.Body) != "result" || got.CorrelationId != "handled" || got.MessageId != result.UUID {
+		t.Errorf("received %q for %q", got.Body, got.CorrelationId)
+	}
+	r.until("all are decided", func() bool {
+		return testutil.ToFloat64(r.tr.metrics.replies.WithLabelValues("sent")) == 1
+	})
+	if n := peer.depth("answers"); n != 0 {
+		t.Errorf("%d further answers", n)
+	}
+	if plain := (func() *message.Message { peer.put("q", "plain"); return next(t, out) })(); transports.ReplyFrom(plain.Context()) != nil {
+		t.Error("a message without reply_to has a reply")
+	}
+}
+
+func TestAnAnswerComesBackToTheHostThatAsked(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	proxy, cuttable := through(t, url)
+	peer := dial(t, url)
+	r := start(t, config(cuttable))
+	replyTo, id, answer, cancel, err := r.tr.Expect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cancel()
+	peer.send(replyTo, amqp.Publishing{CorrelationId: "somebody else", Body: []byte("no")})
+	peer.send(replyTo, amqp.Publishing{CorrelationId: id, Body: []byte("yes")})
+	if msg := next(t, answer); string(msg.Payload) != "yes" {
+		t.Errorf("received %q", msg.Payload)
+	}
+	_, _, lost, cancelLost, err := r.tr.Expect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cancelLost()
+	proxy.cut()
+	closed(t, lost)
+	replyTo, id, answer, cancelAgain, err := r.tr.Expect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cancelAgain()
+	peer.send(replyTo, amqp.Publishing{CorrelationId: id, Body: []byte("again")})
+	if msg := next(t, answer); string(msg.Payload) != "again" {
+		t.Errorf("received %q", msg.Payload)
+	}
+}
+
+func TestATapConsumesNobodysMessages(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	proxy, cuttable := through(t, url)
+	r := start(t, config(cuttable, topics(map[string]TopicConfig{"t": {RoutingKey: []string{"a", "b.#"}, PublishRoutingKey: "b.c"}, "direct": {Exchange: defaultExchange}})))
+	ctx, cancel := context.WithCancel(t.Context())
+	tapped, err := r.tr.Tap(ctx, "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.publish("t", outgoing("one")); err != nil {
+		t.Fatal(err)
+	}
+	next(t, tapped)
+	if n := dial(t, url).depth("t"); n != 1 {
+		t.Errorf("the queue has %d messages", n)
+	}
+	proxy.cut()
+	until(t, "the tap goes on", func() bool {
+		_ = r.publish("t", outgoing("two"))
+		select {
+		case <-tapped:
+			return true
+		default:
+			return false
+		}
+	})
+	cancel()
+	until(t, "the tap ends", func() bool {
+		_, ok := <-tapped
+		return !ok
+	})
+	if _, err := r.tr.Tap(t.Context(), "direct"); err == nil {
+		t.Error("the default exchange was tapped")
+	}
+}
