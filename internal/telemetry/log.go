@@ -6,42 +6,27 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
 )
 
-// LogConfig is how the host logs.
-type LogConfig struct {
-	// Level is debug, info, warn or error; empty is info.
-	Level string
+// Config is how the host logs.
+type Config struct {
+	Level slog.Level
 	// Format is text or json; empty is text.
 	Format string
 }
 
 // NewLogger returns a logger that writes to out. Where out is the journal's stream, which stamps every line itself, lines
 // carry no time of their own.
-func NewLogger(out io.Writer, c LogConfig) (*slog.Logger, error) {
+func NewLogger(out io.Writer, c Config) (*slog.Logger, error) {
 	return newLogger(out, c, isJournal(out))
 }
 
-func newLogger(out io.Writer, c LogConfig, stamped bool) (*slog.Logger, error) {
-	var level slog.Level
-	switch strings.ToLower(c.Level) {
-	case "debug":
-		level = slog.LevelDebug
-	case "", "info":
-		level = slog.LevelInfo
-	case "warn":
-		level = slog.LevelWarn
-	case "error":
-		level = slog.LevelError
-	default:
-		return nil, fmt.Errorf("log level %q is none of debug, info, warn, error", c.Level)
-	}
-	options := &slog.HandlerOptions{Level: level}
+func newLogger(out io.Writer, c Config, stamped bool) (*slog.Logger, error) {
+	options := &slog.HandlerOptions{Level: c.Level}
 	if stamped {
 		options.ReplaceAttr = withoutTime
 	}
-	switch strings.ToLower(c.Format) {
+	switch c.Format {
 	case "", "text":
 		return slog.New(slog.NewTextHandler(out, options)), nil
 	case "json":

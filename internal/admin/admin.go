@@ -1,0 +1,168 @@
+// Package admin is the host's own listener, for people and for what watches the host: health, metrics, and a look at what
+// passes through a topic.
+//
+// [New] takes what it shows, [Server.Start] binds, [Server.Close] ends. It has no authentication and belongs on a loopback
+// or private address.
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	nethttp "net/http"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+const (
+	// readTimeout and writeTimeout bound a request and its response; of a tap, each line of it.
+	readTimeout  = 10 * time.Second
+	writeTimeout = 30 * time.Second
+	idleTimeout  = 2 * time.Minute
+	maxHeader    = 16 << 10
+	// maxTaps is how many taps there may be at a time.
+	maxTaps = 64
+)
+
+// Config is what the listener shows.
+type Config struct {
+	// Addr is what to listen on; empty turns the listener off.
+	Addr    string
+	Version string
+	Logger  *slog.Logger
+	// Gatherer is what /metrics shows.
+	Gatherer prometheus.Gatherer
+	// Health returns the state of every part, in a fixed order.
+	Health func() []Health
+	// Tap yields copies of a topic's messages ("transport:topic") until ctx ends, and then closes the channel.
+	Tap func(ctx context.Context, ref string) (<-chan *message.Message, error)
+}
+
+// Health is the state of one part of the host.
+type Health struct {
+	// Name says whose part it is, such as "transport broker".
+	Name string
+	Part string
+	// Err is nil if it works, otherwise why it doesn't.
+	Err error
+}
+
+// Server is the listener.
+type Server struct {
+	config Config
+	hosts  []string
+	taps   chan struct{}
+	// life ends with Close.
+	life    context.Context
+	end     context.CancelFunc
+	serving sync.WaitGroup
+	conns   sync.WaitGroup
+
+	mu       sync.Mutex
+	http     *nethttp.Server
+	listener net.Listener
+}
+
+// New returns a listener that isn't bound yet.
+func New(c Config) *Server {
+	s := &Server{config: c, hosts: ownNames(), taps: make(chan struct{}, maxTaps)}
+	s.life, s.end = context.WithCancel(context.Background())
+	return s
+}
+
+// handler returns what every request goes through.
+func (s *Server) handler() nethttp.Handler {
+	mux := nethttp.NewServeMux()
+	mux.HandleFunc("GET /livez", s.livez)
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.config.Gatherer, promhttp.HandlerOpts{
+		ErrorLog: slog.NewLogLogger(s.config.Logger.Handler(), slog.LevelError),
+	}))
+	mux.HandleFunc("GET /api/v1/tap", s.tap)
+	mux.HandleFunc("GET /api/v1/version", s.version)
+	return s.ownHostOnly(nethttp.NewCrossOriginProtection().Handler(mux))
+}
+
+// Start binds the listener. ctx bounds the call only.
+func (s *Server) Start(ctx context.Context) error {
+	if s.config.Addr == "" {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.http != nil || s.life.Err() != nil {
+		return errors.New("starting an admin listener that was started or closed before")
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", s.config.Addr)
+	if err != nil {
+		return fmt.Errorf("listening on %s for admin: %w", s.config.Addr, err)
+	}
+	srv := &nethttp.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: readTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(s.config.Logger.Handler(), slog.LevelWarn),
+		BaseContext:       func(net.Listener) context.Context { return s.life },
+		Protocols:         new(nethttp.Protocols),
+		ConnState: func(_ net.Conn, state nethttp.ConnState) {
+			switch state {
+			case nethttp.StateNew:
+				s.conns.Add(1)
+			case nethttp.StateClosed:
+				s.conns.Done()
+			}
+		},
+	}
+	srv.Protocols.SetHTTP1(true)
+	s.http, s.listener = srv, l
+	s.serving.Go(func() {
+		if err := srv.Serve(l); !errors.Is(err, nethttp.ErrServerClosed) {
+			s.config.Logger.Error("admin listener ended", "addr", l.Addr(), "err", err)
+		}
+	})
+	s.config.Logger.Info("admin listening", "addr", l.Addr())
+	if !loopback(l.Addr()) {
+		s.config.Logger.Warn("the admin listener has no authentication and is reachable from beyond this machine", "addr", l.Addr())
+	}
+	return nil
+}
+
+// Addr returns the address that is bound, or nil.
+func (s *Server) Addr() net.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener == nil {
+		return nil
+	}
+	return s.listener.Addr()
+}
+
+// Close ends taps at once and lets other requests finish while ctx lives.
+func (s *Server) Close(ctx context.Context) error {
+	s.end()
+	s.mu.Lock()
+	srv := s.http
+	s.mu.Unlock()
+	if srv == nil {
+		return nil
+	}
+	err := srv.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("waiting for admin requests to end: %w", err), srv.Close())
+	}
+	s.serving.Wait()
+	if err == nil {
+		s.conns.Wait()
+	}
+	return err
+}

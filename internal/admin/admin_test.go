@@ -1,0 +1,311 @@
+package admin
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	nethttp "net/http"
+	"strings"
+	"testing"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// start returns a running listener on a free port.
+func start(t *testing.T, change func(*Config)) *Server {
+	t.Helper()
+	c := Config{
+		Addr:     "127.0.0.1:0",
+		Version:  "v1.2.3",
+		Logger:   slog.New(slog.DiscardHandler),
+		Gatherer: prometheus.NewRegistry(),
+		Health:   func() []Health { return nil },
+		Tap: func(context.Context, string) (<-chan *message.Message, error) {
+			return nil, errors.New("there is no transport")
+		},
+	}
+	if change != nil {
+		change(&c)
+	}
+	s := New(c)
+	t.Cleanup(func() {
+		if err := s.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func client() *nethttp.Client {
+	return &nethttp.Client{Transport: &nethttp.Transport{DisableKeepAlives: true}}
+}
+
+// get asks and returns the response with its whole body.
+func get(t *testing.T, s *Server, path string, header map[string]string) (*nethttp.Response, string) {
+	t.Helper()
+	return ask(t, s, nethttp.MethodGet, path, header)
+}
+
+func ask(t *testing.T, s *Server, method, path string, header map[string]string) (*nethttp.Response, string) {
+	t.Helper()
+	req, err := nethttp.NewRequestWithContext(t.Context(), method, "http://"+s.Addr().String()+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range header {
+		if name == "Host" {
+			req.Host = value
+		}
+		req.Header.Set(name, value)
+	}
+	res, err := client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res, string(body)
+}
+
+func TestReadiness(t *testing.T) {
+	works := []Health{{Name: "transport broker", Part: "connection"}, {Name: "pipeline data", Part: "handling"}}
+	broken := []Health{
+		works[0],
+		{Name: "transport broker", Part: "topic commands", Err: errors.Join(errors.New("no queue"), errors.New("trying again"))},
+	}
+	for _, c := range []struct {
+		name   string
+		health []Health
+		accept string
+		status int
+		body   string
+	}{
+		{"works", works, "", 200, "ok transport broker connection\nok pipeline data handling\n"},
+		{"broken", broken, "*/*", 503, "ok transport broker connection\nfail transport broker topic commands: no queue; trying again\n"},
+		{"JSON", works[:1], "application/json", 200, `{"ready":true,"parts":[{"name":"transport broker","part":"connection","ok":true}]}` + "\n"},
+		{"broken JSON", broken[1:], "application/json", 503, `{"ready":false,"parts":[{"name":"transport broker","part":"topic commands","ok":false,"reason":"no queue\ntrying again"}]}` + "\n"},
+		{"nothing", nil, "application/json", 200, `{"ready":true,"parts":[]}` + "\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := start(t, func(config *Config) { config.Health = func() []Health { return c.health } })
+			res, body := get(t, s, "/readyz", map[string]string{"Accept": c.accept})
+			if res.StatusCode != c.status {
+				t.Errorf("status %d, want %d", res.StatusCode, c.status)
+			}
+			if diff := cmp.Diff(c.body, body); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestPaths(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	counter := prometheus.NewCounter(prometheus.CounterOpts{Name: "pentrough_test_total", Help: "Test."})
+	registry.MustRegister(counter)
+	counter.Inc()
+	s := start(t, func(c *Config) { c.Gatherer = registry })
+	for _, c := range []struct {
+		method, path string
+		status       int
+		body         string
+	}{
+		{"GET", "/livez", 200, "ok\n"},
+		{"GET", "/metrics", 200, "pentrough_test_total 1\n"},
+		{"GET", "/api/v1/version", 200, `"version":"v1.2.3"`},
+		{"GET", "/api/v1/tap", 400, "say which topic"},
+		{"GET", "/api/v1/tap?topic=nowhere:x", 404, "there is no transport"},
+		{"GET", "/", 404, "not found"},
+		{"POST", "/livez", 405, "Not Allowed"},
+	} {
+		res, body := ask(t, s, c.method, c.path, nil)
+		if res.StatusCode != c.status || !strings.Contains(body, c.body) {
+			t.Errorf("%s %s: %d %s, want %d %s", c.method, c.path, res.StatusCode, body, c.status, c.body)
+		}
+	}
+}
+
+func TestForeignNames(t *testing.T) {
+	s := start(t, nil)
+	for host, want := range map[string]int{
+		"localhost:8222": 200, "LOCALHOST": 200, "localhost.": 200, "127.0.0.1:8222": 200, "[::1]:8222": 200, "[::1]": 200,
+		"rebound.example.com:8222": 403, "localhost.example.com": 403, "127.0.0.1.example.com": 403,
+	} {
+		if res, _ := get(t, s, "/livez", map[string]string{"Host": host}); res.StatusCode != want {
+			t.Errorf("Host %s: status %d, want %d", host, res.StatusCode, want)
+		}
+	}
+	if res, _ := ask(t, s, nethttp.MethodPost, "/livez", map[string]string{"Sec-Fetch-Site": "cross-site"}); res.StatusCode != 403 {
+		t.Errorf("a POST from another site: status %d, want 403", res.StatusCode)
+	}
+}
+
+// tapOf makes a Config.Tap that shows what comes through msgs.
+func tapOf(msgs <-chan *message.Message, ended chan<- string) func(context.Context, string) (<-chan *message.Message, error) {
+	return func(ctx context.Context, ref string) (<-chan *message.Message, error) {
+		out := make(chan *message.Message)
+		go func() {
+			defer func() { ended <- ref }()
+			defer close(out)
+			for {
+				select {
+				case msg := <-msgs:
+					out <- msg
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+		return out, nil
+	}
+}
+
+func TestTap(t *testing.T) {
+	msgs, ended := make(chan *message.Message), make(chan string, 1)
+	s := start(t, func(c *Config) { c.Tap = tapOf(msgs, ended) })
+	ctx, hangUp := context.WithCancel(t.Context())
+	defer hangUp()
+	res := open(ctx, t, s)
+	defer func() { _ = res.Body.Close() }()
+
+	lines := bufio.NewReader(res.Body)
+	for _, c := range []struct{ payload, want string }{
+		{"text", `{"uuid":"u-1","metadata":{"device":"d"},"payload":"text"}`},
+		{"", `{"uuid":"u-1","metadata":{"device":"d"},"payload":""}`},
+		{"\xff\x00", `{"uuid":"u-1","metadata":{"device":"d"},"payload_base64":"/wA="}`},
+	} {
+		msg := message.NewMessage("u-1", []byte(c.payload))
+		msg.Metadata[transports.Device] = "d"
+		msgs <- msg
+		// Each line arrives while the tap is still open.
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(c.want+"\n", line); diff != "" {
+			t.Error(diff)
+		}
+	}
+	hangUp()
+	if ref := <-ended; ref != "devices:data" {
+		t.Errorf("tapped %s", ref)
+	}
+}
+
+// open begins a tap; its head comes before any message.
+func open(ctx context.Context, t *testing.T, s *Server) *nethttp.Response {
+	t.Helper()
+	req, err := nethttp.NewRequestWithContext(ctx, nethttp.MethodGet, "http://"+s.Addr().String()+"/api/v1/tap?topic=devices:data", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.StatusCode != 200 {
+		t.Fatalf("status %s", res.Status)
+	}
+	return res
+}
+
+func TestCloseEndsTaps(t *testing.T) {
+	ended := make(chan string, 1)
+	s := start(t, func(c *Config) { c.Tap = tapOf(nil, ended) })
+	res := open(t.Context(), t, s)
+	defer func() { _ = res.Body.Close() }()
+	if err := s.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if body, err := io.ReadAll(res.Body); err != nil || len(body) > 0 {
+		t.Errorf("the tap ended with %q, %v", body, err)
+	}
+	<-ended
+}
+
+func TestTapsAreLimited(t *testing.T) {
+	ended := make(chan string, maxTaps)
+	s := start(t, func(c *Config) { c.Tap = tapOf(nil, ended) })
+	ctx, hangUp := context.WithCancel(t.Context())
+	defer hangUp()
+	for range maxTaps {
+		res := open(ctx, t, s)
+		defer func() { _ = res.Body.Close() }()
+	}
+	if res, body := get(t, s, "/api/v1/tap?topic=devices:data", nil); res.StatusCode != 503 {
+		t.Errorf("one tap too many: %s %s", res.Status, body)
+	}
+	hangUp()
+	for range maxTaps {
+		<-ended
+	}
+}
+
+func TestOff(t *testing.T) {
+	s := New(Config{})
+	if err := s.Start(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if s.Addr() != nil {
+		t.Errorf("listening on %v", s.Addr())
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStartFails(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	s := New(Config{Addr: taken.Addr().String(), Logger: slog.New(slog.DiscardHandler)})
+	if err := s.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "listening on "+taken.Addr().String()+" for admin: ") {
+		t.Errorf("Start: %v", err)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := s.Start(t.Context()); err == nil {
+		t.Error("Start works after Close")
+	}
+}
+
+func TestWarnsOfOpenListener(t *testing.T) {
+	for addr, want := range map[string]bool{"127.0.0.1:0": false, "0.0.0.0:0": true} {
+		var log bytes.Buffer
+		start(t, func(c *Config) {
+			c.Addr, c.Logger, c.Gatherer = addr, slog.New(slog.NewJSONHandler(&log, nil)), prometheus.NewRegistry()
+		})
+		warned := false
+		for line := range strings.Lines(log.String()) {
+			var entry struct{ Level string }
+			if err := json.Unmarshal([]byte(line), &entry); err != nil {
+				t.Fatal(err)
+			}
+			warned = warned || entry.Level == "WARN"
+		}
+		if warned != want {
+			t.Errorf("listening on %s logs %s", addr, log.String())
+		}
+	}
+}

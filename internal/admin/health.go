@@ -1,0 +1,86 @@
+package admin
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	nethttp "net/http"
+	"runtime"
+	"strings"
+)
+
+// livez says that the process works.
+func (s *Server) livez(w nethttp.ResponseWriter, _ *nethttp.Request) {
+	answer(w, nethttp.StatusOK, "text/plain; charset=utf-8", []byte("ok\n"))
+}
+
+// readiness is the JSON of /readyz.
+type readiness struct {
+	Ready bool   `json:"ready"`
+	Parts []part `json:"parts"`
+}
+
+type part struct {
+	Name   string `json:"name"`
+	Part   string `json:"part"`
+	OK     bool   `json:"ok"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// readyz says whether every part works: 200 or 503, a line for each part with its reason, or JSON for who accepts that.
+func (s *Server) readyz(w nethttp.ResponseWriter, r *nethttp.Request) {
+	state := readiness{Ready: true, Parts: []part{}}
+	for _, h := range s.config.Health() {
+		p := part{Name: h.Name, Part: h.Part, OK: h.Err == nil}
+		if h.Err != nil {
+			p.Reason = h.Err.Error()
+			state.Ready = false
+		}
+		state.Parts = append(state.Parts, p)
+	}
+	status := nethttp.StatusOK
+	if !state.Ready {
+		status = nethttp.StatusServiceUnavailable
+	}
+	if strings.Contains(r.Header.Get("Accept"), "application/json") {
+		answerJSON(w, status, state)
+		return
+	}
+	answer(w, status, "text/plain; charset=utf-8", state.text())
+}
+
+func (r readiness) text() []byte {
+	var b bytes.Buffer
+	for _, p := range r.Parts {
+		if p.OK {
+			fmt.Fprintf(&b, "ok %s %s\n", p.Name, p.Part)
+		} else {
+			// A reason of several lines stays one line of the answer.
+			fmt.Fprintf(&b, "fail %s %s: %s\n", p.Name, p.Part, strings.ReplaceAll(p.Reason, "\n", "; "))
+		}
+	}
+	return b.Bytes()
+}
+
+// version says what runs.
+func (s *Server) version(w nethttp.ResponseWriter, _ *nethttp.Request) {
+	answerJSON(w, nethttp.StatusOK, map[string]string{"version": s.config.Version, "go": runtime.Version()})
+}
+
+func answerJSON(w nethttp.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		nethttp.Error(w, err.Error(), nethttp.StatusInternalServerError)
+		return
+	}
+	answer(w, status, "application/json", append(body, '\n'))
+}
+
+func answer(w nethttp.ResponseWriter, status int, contentType string, body []byte) {
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // who has gone gets nothing
+}

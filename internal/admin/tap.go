@@ -1,0 +1,87 @@
+package admin
+
+import (
+	"encoding/json"
+	nethttp "net/http"
+	"time"
+	"unicode/utf8"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// tapped is one line of a tap.
+type tapped struct {
+	UUID     string            `json:"uuid"`
+	Metadata map[string]string `json:"metadata"`
+	// Payload is the payload if it is UTF-8, otherwise PayloadBase64 is.
+	Payload       *string `json:"payload,omitempty"`
+	PayloadBase64 []byte  `json:"payload_base64,omitempty"`
+}
+
+func lineOf(msg *message.Message) ([]byte, error) {
+	t := tapped{UUID: msg.UUID, Metadata: msg.Metadata}
+	if utf8.Valid(msg.Payload) {
+		text := string(msg.Payload)
+		t.Payload = &text
+	} else {
+		t.PayloadBase64 = msg.Payload
+	}
+	line, err := json.Marshal(t)
+	return append(line, '\n'), err
+}
+
+// tap streams a topic's messages as lines of JSON until the client or the host ends it. The head of the response goes out as soon as
+// the tap is in place.
+func (s *Server) tap(w nethttp.ResponseWriter, r *nethttp.Request) {
+	ref := r.URL.Query().Get("topic")
+	if ref == "" {
+		refuse(w, nethttp.StatusBadRequest, "say which topic: ?topic=transport:topic")
+		return
+	}
+	select {
+	case s.taps <- struct{}{}:
+		defer func() { <-s.taps }()
+	default:
+		refuse(w, nethttp.StatusServiceUnavailable, "there are too many taps")
+		return
+	}
+	msgs, err := s.config.Tap(r.Context(), ref)
+	if err != nil {
+		refuse(w, nethttp.StatusNotFound, err.Error())
+		return
+	}
+	control := nethttp.NewResponseController(w)
+	// The deadline of a read would end the request; that of a write is each line's.
+	if err := control.SetReadDeadline(time.Time{}); err != nil {
+		refuse(w, nethttp.StatusInternalServerError, err.Error())
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/jsonl")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(nethttp.StatusOK)
+	if control.Flush() != nil {
+		return
+	}
+	for msg := range msgs {
+		line, err := lineOf(msg)
+		if err != nil {
+			s.config.Logger.Error("encoding a tapped message", "topic", ref, "err", err)
+			continue
+		}
+		if control.SetWriteDeadline(time.Now().Add(writeTimeout)) != nil {
+			return
+		}
+		if _, err := w.Write(line); err != nil {
+			return
+		}
+		if control.Flush() != nil {
+			return
+		}
+	}
+}
+
+func refuse(w nethttp.ResponseWriter, status int, reason string) {
+	answerJSON(w, status, map[string]string{"error": reason})
+}
