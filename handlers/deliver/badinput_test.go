@@ -1,0 +1,117 @@
+package deliver
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/handlers/handlertest"
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+// poison is what a test names in place of a result's state.
+const poison device.State = "poison"
+
+var badInput = []struct {
+	name, body string
+	state      device.State
+	id         string // of the result; "" is a new one
+	detail     string // a part of the result's detail or the error
+}{
+	{"empty body", "", poison, "", "the text ends"},
+	{"malformed JSON", `{"id":"i","device":"d","cmd":"open"`, poison, "", "not a JSON object"},
+	{"two objects", `{"id":"i","device":"d","cmd":"x"}{}`, poison, "", "nothing may follow"},
+	{"an array", `[{"id":"i","device":"d","cmd":"x"}]`, poison, "", "not a JSON object"},
+	{"a string", `"open"`, poison, "", "not a JSON object"},
+	{"null", `null`, poison, "", "not a JSON object"},
+	{"binary", "\x00\x01\xfe\xff", poison, "", "not a JSON object"},
+	{"a raw NUL in a string", "{\"id\":\"i\",\"device\":\"d\",\"cmd\":\"a\x00b\"}", poison, "", "control character"},
+	{"deep nesting", strings.Repeat(`{"a":`, 1000) + "1" + strings.Repeat("}", 1000), poison, "", "nested deeper"},
+
+	{"no cmd", `{"id":"i","device":"d"}`, device.StateRejected, "i", "cmd: missing"},
+	{"no device", `{"id":"i","cmd":"x"}`, device.StateRejected, "i", "device: missing"},
+	{"nothing", `{}`, device.StateRejected, "m", "device: missing"},
+	{"cmd of a wrong type", `{"id":"i","device":"d","cmd":["open"]}`, device.StateRejected, "i", "cmd: must be a string"},
+	{"device of a wrong type", `{"id":"i","device":10,"cmd":"x"}`, device.StateRejected, "i", "device: must be a string"},
+	{"id of a wrong type", `{"id":1,"device":"d","cmd":"x"}`, device.StateRejected, "m", "id: must be a string"},
+	{"invalid UTF-8", "{\"id\":\"i\",\"device\":\"d\",\"cmd\":\"\xff\"}", device.StateRejected, "i", "cmd: is not UTF-8"},
+	{"duplicate keys", `{"id":"i","device":"d","cmd":"a","cmd":"b"}`, device.StateRejected, "i", "cmd: given twice"},
+	{"duplicate ids", `{"id":"i","id":"j","device":"d","cmd":"a"}`, device.StateRejected, "m", "id: given twice"},
+	{"an unknown field", `{"id":"i","device":"d","cmd":"a","expire":"1s"}`, device.StateRejected, "i", `"expire": unknown field`},
+	{"a later field", `{"id":"i","device":"d","cmd":"a","reply":true}`, device.StateRejected, "i", "reply: "},
+	{"CR in a line", `{"id":"i","device":"d","cmd":"a\rb"}`, device.StateRejected, "i", `cmd: payload cannot be a frame: byte 1 is '\r'`},
+	{"LF in a line", `{"id":"i","device":"d","cmd":"a\nb"}`, device.StateRejected, "i", `cmd: payload cannot be a frame: byte 1 is '\n'`},
+	{"NUL in a line", `{"id":"i","device":"d","cmd":"a\u0000b"}`, device.StateRejected, "i", `cmd: payload cannot be a frame: byte 1 is '\x00'`},
+	{"NUL in hex", `{"id":"i","device":"d","cmd":"00","encoding":"hex"}`, device.StateRejected, "i", "cmd: payload cannot be a frame"},
+	{"over the frame", `{"id":"i","device":"d","cmd":"` + strings.Repeat("x", 4097) + `"}`, device.StateRejected, "i", "cmd: payload cannot be a frame: 4097 bytes"},
+	{"oversize", `{"id":"i","device":"d","cmd":"` + strings.Repeat("x", 2<<20) + `"}`, device.StateRejected, "i", "bytes long, allowed are"},
+	{"no such device name", `{"id":"i","device":"?","cmd":"x"}`, device.StateRejected, "i", "device: not a device of this transport"},
+	{"absent device", `{"id":"i","device":"away","cmd":"x"}`, device.StateOffline, "i", "no session"},
+	{"no id", `{"device":"d","cmd":"x"}`, device.StateSent, "m", ""},
+}
+
+func TestBadInput(t *testing.T) {
+	for _, c := range badInput {
+		t.Run(c.name, func(t *testing.T) {
+			h, d := newHost(t)
+			handler := h.Build(&Config{Devices: "devices"})
+			out, err := handlertest.Handle(t.Context(), handler, newMessage("m", c.body))
+			switch c.state {
+			case poison:
+				if handlers.KindOf(err) != handlers.KindPermanent || !errors.Is(err, device.ErrMalformed) || !strings.Contains(err.Error(), c.detail) || out != nil {
+					t.Errorf("%v, %v", out, err)
+				}
+			default:
+				r := only(t, out, err)
+				if r.State != c.state || r.ID != c.id || !strings.Contains(r.Detail, c.detail) {
+					t.Errorf("%+v", r)
+				}
+			}
+			if n := len(d.Frames()); n != 0 && (c.state == poison || c.state == device.StateRejected) {
+				t.Errorf("%d frames were enqueued", n)
+			}
+			// The next good message is none the worse for it.
+			out, err = handlertest.Handle(t.Context(), handler, newMessage("good", `{"device":"d","cmd":"x"}`))
+			if r := only(t, out, err); r.State != device.StateSent {
+				t.Errorf("the next message: %+v", r)
+			}
+		})
+	}
+}
+
+func TestBadInputWithoutAnID(t *testing.T) {
+	h, _ := newHost(t)
+	handler := h.Build(&Config{Devices: "devices"})
+	for _, body := range []string{`{}`, `{"id":1,"device":"d","cmd":"x"}`, `{"id":"i","id":"j","device":"d","cmd":"x"}`} {
+		out, err := handlertest.Handle(t.Context(), handler, newMessage("", body))
+		if r := only(t, out, err); r.State != device.StateRejected || uuid.Validate(r.ID) != nil {
+			t.Errorf("%s: %+v", body, r)
+		}
+	}
+}
+
+func FuzzDeliver(f *testing.F) {
+	for _, c := range badInput {
+		if len(c.body) < 10_000 {
+			f.Add("m", []byte(c.body))
+		}
+	}
+	f.Fuzz(func(t *testing.T, id string, body []byte) {
+		h, d := newHost(t)
+		handler := h.Build(&Config{Devices: "devices"})
+		out, err := handlertest.Handle(t.Context(), handler, newMessage(id, string(body)))
+		if err != nil {
+			if handlers.KindOf(err) != handlers.KindPermanent || len(out) != 0 || len(d.Frames()) != 0 {
+				t.Fatalf("%v, %v, frames %v", out, err, d.Frames())
+			}
+			return
+		}
+		r := only(t, out, nil)
+		if r.ID == "" || (r.State == device.StateRejected) != (r.Detail != "" && len(d.Frames()) == 0 && r.State != device.StateExpired) {
+			t.Fatalf("%+v, frames %v", r, d.Frames())
+		}
+	})
+}

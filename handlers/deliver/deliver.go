@@ -1,0 +1,209 @@
+// Package deliver is the handler that writes commands to devices and produces their results.
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+func init() {
+	handlers.Register(handlers.Plugin{
+		Name:        "deliver",
+		Summary:     "writes each command to its device and produces its result",
+		Description: description,
+		Config:      func() handlers.Config { return &Config{} },
+	})
+}
+
+const description = "Takes commands, `{\"device\": \"10.0.0.7\", \"cmd\": \"open\"}`, writes each as one frame to the device's live connection, in order, and produces one " +
+	"result for each:\n\n" +
+	"| state | code | meaning |\n|---|---|---|\n" +
+	"| `sent` | 202 | the kernel took the last byte of the frame for the live connection, no more |\n" +
+	"| `rejected` | 400 | a bad command; `detail` says what is wrong with it |\n" +
+	"| `expired` | 410 | its `ttl` or `expires_at` was over before the first byte was written |\n" +
+	"| `busy` | 429 | too many commands wait for the device, or they haven't moved for too long |\n" +
+	"| `offline` | 503 | the device has no connection here; nothing was written |\n" +
+	"| `unknown` | 520 | the connection ended in the middle of the frame |\n\n" +
+	"A command's id is its field `id`, else the message's id, else a new one. Its `ttl` counts from the message's timestamp, else from when this host " +
+	"received it; an AMQP timestamp has whole seconds. `reply`, `timeout`, `mode`, `offline`, `supersede`, `priority` and `group` are not built yet: a command " +
+	"that asks for one of them is rejected, and so is one with a field that nobody knows.\n\n" +
+	"A body that isn't one JSON object has no result; it is a permanent error, for `poison`. A command that `timeout` ends before its first byte was " +
+	"written may be tried again by `retry`, and is then behind those that came after it."
+
+// Config is the configuration of deliver.
+type Config struct {
+	Devices handlers.DevicesRef `toml:"devices" doc:"The transport that holds the devices." example:"\"devices\"" required:"true"`
+}
+
+// Validate reports all problems.
+func (c *Config) Validate() error {
+	if c.Devices == "" {
+		return handlers.Invalid("devices", "is missing; it names the transport that holds the devices")
+	}
+	return nil
+}
+
+// New builds the handler.
+func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
+	devices, err := env.Devices(c.Devices)
+	if err != nil {
+		return nil, err
+	}
+	results := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "pentrough_deliver_results_total", Help: "Commands by the state that they ended in.",
+	}, []string{"state"})
+	if err := env.Registerer.Register(results); err != nil {
+		return nil, fmt.Errorf("registering the metrics of deliver: %w", err)
+	}
+	return &deliver{devices: devices, env: env, results: results}, nil
+}
+
+type deliver struct {
+	devices device.Devices
+	env     handlers.Env
+	results *prometheus.CounterVec
+}
+
+var (
+	_ handlers.Describer = (*deliver)(nil)
+	_ handlers.Refuser   = (*deliver)(nil)
+)
+
+// order is what Describe finds in a message: a command, or why it is a bad one.
+type order struct {
+	device.Command
+	// given is the id that the sender gave, empty if it gave none; ID then is a new one.
+	given string
+	// key is the device's canonical name, empty if it has none.
+	key string
+	// expires is when the command is too late; zero is never.
+	expires time.Time
+	// rejected is the detail of a bad command.
+	rejected string
+}
+
+// Describe reads the command. Its value is the *order, so that it is read once, and a ttl counts from the first receipt.
+func (d *deliver) Describe(msg *message.Message) (handlers.Description, error) {
+	o, err := d.read(msg)
+	if err != nil {
+		return handlers.Description{}, err
+	}
+	return handlers.Description{Key: o.key, ID: o.given, Value: o}, nil
+}
+
+// read returns what the message asks for, or an error if it carries no JSON object.
+func (d *deliver) read(msg *message.Message) (*order, error) {
+	c, err := device.ParseCommand(msg.Payload, msg.Metadata[transports.MessageID])
+	if errors.Is(err, device.ErrMalformed) {
+		return nil, err
+	}
+	o := &order{Command: c, given: c.ID, expires: c.ExpiresAt}
+	if o.ID == "" {
+		o.ID = uuid.NewString()
+	}
+	if err != nil {
+		o.rejected = err.Error()
+	}
+	if o.Device != "" {
+		if o.key, err = d.devices.Canonical(o.Device); err != nil && o.rejected == "" {
+			o.rejected = "device: " + err.Error()
+		}
+	}
+	if o.TTL != 0 {
+		sent, err := time.Parse(time.RFC3339Nano, msg.Metadata[transports.Timestamp])
+		if err != nil { // there is none
+			sent = d.env.Now()
+		}
+		o.expires = sent.Add(o.TTL)
+	}
+	return o, nil
+}
+
+// described returns what Describe found, if it was called.
+func (d *deliver) described(ctx context.Context, msg *message.Message) (*order, error) {
+	if o, ok := handlers.Described(ctx).Value.(*order); ok {
+		return o, nil
+	}
+	return d.read(msg)
+}
+
+// Handle writes the command and waits until its fate is known.
+func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
+	ctx := msg.Context()
+	o, err := d.described(ctx, msg)
+	if err != nil {
+		return nil, handlers.Permanent(err)
+	}
+	if o.rejected != "" {
+		return d.result(o, device.StateRejected, o.rejected, 0), nil
+	}
+	if err := d.devices.Check(o.Payload); err != nil {
+		return d.result(o, device.StateRejected, "cmd: "+err.Error(), 0), nil
+	}
+	if !o.expires.IsZero() && !d.env.Now().Before(o.expires) {
+		return d.result(o, device.StateExpired, "its time was over before it was its turn", 0), nil
+	}
+	write, err := d.devices.Enqueue(o.key, o.Payload, device.EnqueueOptions{Expires: o.expires})
+	switch {
+	case err == nil:
+	case errors.Is(err, device.ErrOffline):
+		return d.result(o, device.StateOffline, err.Error(), 0), nil
+	case errors.Is(err, device.ErrBusy):
+		return d.result(o, device.StateBusy, err.Error(), 0), nil
+	case errors.Is(err, device.ErrPayload), errors.Is(err, device.ErrDevice):
+		return d.result(o, device.StateRejected, err.Error(), 0), nil
+	default:
+		return nil, fmt.Errorf("queueing a command for device %s: %w", o.key, err)
+	}
+	handlers.Enqueued(ctx)
+	switch w := write.Wait(ctx); w.Fate {
+	case device.Sent:
+		return d.result(o, device.StateSent, w.Detail, w.Epoch), nil
+	case device.Expired:
+		return d.result(o, device.StateExpired, w.Detail, w.Epoch), nil
+	case device.Offline:
+		return d.result(o, device.StateOffline, w.Detail, w.Epoch), nil
+	case device.Cancelled:
+		return nil, fmt.Errorf("waiting to write to device %s: %w", o.key, context.Cause(ctx))
+	default:
+		return d.result(o, device.StateUnknown, w.Detail, w.Epoch), nil
+	}
+}
+
+// Refuse answers for a command that isn't handled: it is busy, or rejected if its id is another command's.
+func (d *deliver) Refuse(ctx context.Context, msg *message.Message, reason handlers.Reason) ([]*message.Message, error) {
+	o, err := d.described(ctx, msg)
+	switch {
+	case err != nil:
+		return nil, handlers.Permanent(err)
+	case o.rejected != "":
+		return d.result(o, device.StateRejected, o.rejected, 0), nil
+	case reason == handlers.ReasonIDReused:
+		return d.result(o, device.StateRejected, string(reason), 0), nil
+	default:
+		return d.result(o, device.StateBusy, string(reason), 0), nil
+	}
+}
+
+// result makes the one result of a command.
+func (d *deliver) result(o *order, s device.State, detail string, epoch uint64) []*message.Message {
+	d.results.WithLabelValues(string(s)).Inc()
+	name := o.key
+	if name == "" {
+		name = o.Device
+	}
+	r := device.Result{
+		ID: o.ID, Device: name, State: s, Detail: detail, Host: d.env.Host, Epoch: epoch, Attempt: 1, Time: d.env.Now().UTC(),
+	}
+	return []*message.Message{r.Message()}
+}
