@@ -1,0 +1,311 @@
+package device
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// field is a field of a command.
+type field int
+
+const (
+	fieldUnknown field = iota
+	fieldID
+	fieldDevice
+	fieldAddress
+	fieldCmd
+	fieldEncoding
+	fieldExpiresAt
+	fieldTTL
+	fieldReply
+	fieldTimeout
+	fieldMode
+	fieldOffline
+	fieldSupersede
+	fieldPriority
+	fieldGroup
+	fieldCount
+)
+
+func fieldOf(name []byte) field {
+	switch string(name) {
+	case "id":
+		return fieldID
+	case "device":
+		return fieldDevice
+	case "address":
+		return fieldAddress
+	case "cmd":
+		return fieldCmd
+	case "encoding":
+		return fieldEncoding
+	case "expires_at":
+		return fieldExpiresAt
+	case "ttl":
+		return fieldTTL
+	case "reply":
+		return fieldReply
+	case "timeout":
+		return fieldTimeout
+	case "mode":
+		return fieldMode
+	case "offline":
+		return fieldOffline
+	case "supersede":
+		return fieldSupersede
+	case "priority":
+		return fieldPriority
+	case "group":
+		return fieldGroup
+	default:
+		return fieldUnknown
+	}
+}
+
+// builtIn is the one value of a field of a later feature that asks for what happens without it, as JSON.
+var builtIn = [fieldCount]string{
+	fieldReply:     `false`,
+	fieldMode:      `"at-least-once"`,
+	fieldOffline:   `"fail"`,
+	fieldSupersede: `false`,
+}
+
+// commandParser collects a command from an object's members.
+type commandParser struct {
+	object
+	c         Command
+	seen      [fieldCount]bool
+	address   string
+	cmd       []byte
+	rejection *Rejection
+}
+
+// reject keeps the first thing that is wrong.
+func (p *commandParser) reject(format string, args ...any) {
+	if p.rejection == nil {
+		p.rejection = &Rejection{Detail: fmt.Sprintf(format, args...)}
+	}
+}
+
+// member takes the current member in.
+func (p *commandParser) member() {
+	name, err := p.name.text()
+	if err != nil {
+		p.reject("a field's name %v", err)
+		return
+	}
+	f := fieldOf(name)
+	if f == fieldUnknown {
+		p.reject("%s: unknown field", clip(name))
+		return
+	}
+	if p.seen[f] {
+		p.reject("%s: given twice", name)
+		p.distrust(f)
+		return
+	}
+	p.seen[f] = true
+	if p.value.kind == 'n' {
+		return
+	}
+	switch f {
+	case fieldID:
+		p.c.ID = p.named("id")
+	case fieldDevice:
+		p.c.Device = p.named("device")
+	case fieldAddress:
+		p.address = p.named("address")
+	case fieldCmd:
+		p.cmd = p.text("cmd")
+	case fieldEncoding:
+		p.c.Encoding = Encoding(p.text("encoding"))
+	case fieldExpiresAt:
+		p.expiresAt()
+	case fieldTTL:
+		p.ttl()
+	default:
+		p.later(f, name)
+	}
+}
+
+// distrust forgets what was said twice.
+func (p *commandParser) distrust(f field) {
+	switch f {
+	case fieldID:
+		p.c.ID = ""
+	case fieldDevice, fieldAddress:
+		p.c.Device, p.address = "", ""
+	}
+}
+
+// text returns the current value, which must be a string; never nil unless it is rejected.
+func (p *commandParser) text(name string) []byte {
+	if p.value.kind != '"' {
+		p.reject("%s: must be a string", name)
+		return nil
+	}
+	b, err := p.value.text()
+	if err != nil {
+		p.reject("%s: %v", name, err)
+	}
+	return b
+}
+
+// named returns the current value, which must be a string that can name something.
+func (p *commandParser) named(name string) string {
+	b := p.text(name)
+	if b == nil {
+		return ""
+	}
+	if err := checkName(b); err != nil {
+		p.reject("%s: %v", name, err)
+		return ""
+	}
+	return string(b)
+}
+
+func checkName[T string | []byte](s T) error {
+	switch {
+	case len(s) == 0:
+		return errors.New("is empty")
+	case len(s) > MaxName:
+		return fmt.Errorf("is %d bytes long, allowed are %d", len(s), MaxName)
+	}
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c == 0x7f {
+			return errors.New("has a control character")
+		} else if c >= utf8.RuneSelf {
+			return checkRunes(string(s))
+		}
+	}
+	return nil
+}
+
+func checkRunes(s string) error {
+	if !utf8.ValidString(s) {
+		return errors.New("is not UTF-8")
+	}
+	for _, r := range s {
+		if !unicode.IsPrint(r) {
+			return fmt.Errorf("has %U, which can't be printed", r)
+		}
+	}
+	return nil
+}
+
+func (p *commandParser) expiresAt() {
+	b := p.text("expires_at")
+	if b == nil {
+		return
+	}
+	if err := p.c.ExpiresAt.UnmarshalText(b); err != nil {
+		p.reject("expires_at: %s is not a time as in RFC 3339, such as 2026-05-01T12:00:00Z", clip(b))
+	} else if p.c.ExpiresAt.IsZero() {
+		p.reject("expires_at: is the year 1")
+	}
+}
+
+func (p *commandParser) ttl() {
+	var d time.Duration
+	var err error
+	switch p.value.kind {
+	case '"':
+		b := p.text("ttl")
+		if b == nil {
+			return
+		}
+		d, err = time.ParseDuration(string(b))
+	case '0':
+		var seconds float64
+		seconds, err = strconv.ParseFloat(string(p.value.raw), 64)
+		if d = maxTTL + 1; seconds <= maxTTL.Seconds() {
+			d = time.Duration(seconds * float64(time.Second))
+		}
+	default:
+		err = errors.ErrUnsupported
+	}
+	switch {
+	case err != nil:
+		p.reject("ttl: %s is neither a duration, such as \"30s\", nor a number of seconds", clip(p.value.raw))
+	case d <= 0 || d > maxTTL:
+		p.reject("ttl: %s is not above 0 and under 100 years", clip(p.value.raw))
+	default:
+		p.c.TTL = d
+	}
+}
+
+// later refuses a field whose feature doesn't exist, unless it asks for nothing.
+func (p *commandParser) later(f field, name []byte) {
+	value := p.value.raw
+	if p.value.kind == '"' {
+		value = appendString(nil, p.text(string(name)))
+	}
+	if string(value) == builtIn[f] {
+		return
+	}
+	if builtIn[f] == "" {
+		p.reject("%s: not supported by this version", name)
+		return
+	}
+	p.reject("%s: %s is not supported by this version, allowed is %s", name, clip(value), builtIn[f])
+}
+
+// finish checks what concerns several fields.
+func (p *commandParser) finish(messageID string) {
+	c := &p.c
+	if c.ID == "" && messageID != "" {
+		if err := checkName(messageID); err != nil {
+			p.reject("message_id: %v", err)
+		} else {
+			c.ID = messageID
+		}
+	}
+	switch {
+	case c.Device == "":
+		c.Device = p.address
+	case p.address != "" && p.address != c.Device:
+		p.reject("device %q and address %q differ", c.Device, p.address)
+		c.Device = ""
+	}
+	if p.rejection != nil {
+		return
+	}
+	switch {
+	case len(p.data) > MaxCommand:
+		p.reject("the command is %d bytes long, allowed are %d", len(p.data), MaxCommand)
+	case c.Device == "":
+		p.reject("device: missing")
+	case p.cmd == nil:
+		p.reject("cmd: missing")
+	case c.TTL != 0 && !c.ExpiresAt.IsZero():
+		p.reject("ttl and expires_at: only one of them may be given")
+	default:
+		p.decode()
+	}
+}
+
+// decode makes the payload of cmd.
+func (p *commandParser) decode() {
+	var err error
+	switch p.c.Encoding {
+	case Text, Hex, Base64:
+		if p.c.Payload, err = decode(p.c.Encoding, p.cmd); err != nil {
+			p.reject("cmd: %v", err)
+		}
+	default:
+		p.reject("encoding: %s, allowed are text, hex and base64", clip([]byte(p.c.Encoding)))
+	}
+}
+
+// clip quotes a value of the sender's for a detail.
+func clip(b []byte) string {
+	const most = 64
+	if len(b) > most {
+		return fmt.Sprintf("%.*q...", most, b)
+	}
+	return fmt.Sprintf("%q", b)
+}
