@@ -178,7 +178,7 @@ func TestCloseIsQuickWhateverTheBrokerDoes(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
 	peer := dial(t, url)
 	peer.queue("q", nil)
-	for name, break_ := range map[string]func(*proxy){
+	for name, hurt := range map[string]func(*proxy){
 		"down":   (*proxy).down,
 		"silent": (*proxy).silence,
 	} {
@@ -195,7 +195,7 @@ func TestCloseIsQuickWhateverTheBrokerDoes(t *testing.T) {
 				t.Fatal(err)
 			}
 			msg := next(t, out)
-			break_(proxy)
+			hurt(proxy)
 			began := time.Now()
 			_ = s.Close()
 			isVoid(t, msg)

@@ -1,0 +1,197 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	wamqp "github.com/ThreeDotsLabs/watermill-amqp/v2/pkg/amqp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/transports"
+)
+
+// The private node of these tests boots once; each test leaves it running.
+func TestOutagesOfARealNode(t *testing.T) {
+	node := testenv.NewNode(t)
+	t.Run("killed and restarted under load", func(t *testing.T) { killedUnderLoad(t, node) })
+	t.Run("memory alarm", func(t *testing.T) { memoryAlarm(t, node) })
+	t.Run("connections closed by the operator", func(t *testing.T) { closedByOperator(t, node) })
+	t.Run("wrong password", func(t *testing.T) { wrongPassword(t, node) })
+	t.Run("absent at start", func(t *testing.T) { absentAtStart(t, node) })
+}
+
+// killedUnderLoad publishes with confirms, repeating what isn't confirmed, and consumes with acks, while the broker is killed. Nothing
+// that was confirmed may be missing and nothing that was acked may come again after the broker is back.
+func killedUnderLoad(t *testing.T, node *testenv.Node) {
+	const publishers, each = 10, 300
+	r := start(t, config(node.VHost(t)))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out := r.subscribe(ctx, "t")
+	var running sync.WaitGroup
+	for n := range publishers {
+		running.Go(func() {
+			for i := range each {
+				msg := outgoing(fmt.Sprint(n, "-", i))
+				for r.publish("t", msg) != nil {
+					if ctx.Err() != nil {
+						return
+					}
+				}
+			}
+		})
+	}
+	seen := map[string]int{}
+	take := func(until int) {
+		for len(seen) < until {
+			msg := next(t, out)
+			seen[string(msg.Payload)]++
+			msg.Ack()
+		}
+	}
+	take(publishers * each / 4)
+	node.Kill(t)
+	r.sick("consumer connection", "trying again")
+	r.sick("publisher connection", "trying again")
+	node.Start(t)
+	began := time.Now()
+	r.well("consumer connection")
+	r.well("publisher connection")
+	t.Logf("connected %s after the node takes connections", time.Since(began))
+	take(publishers * each)
+	running.Wait()
+	r.until("the log says both", func() bool { return r.log.count("connected to the broker again") == 1 })
+	if n := r.log.count("no connection to the broker"); n != 1 {
+		t.Errorf("the outage is logged %d times", n)
+	}
+}
+
+// memoryAlarm holds that publishing gives up in time and acks go on while the broker blocks publishers. The stock publisher has
+// no way out.
+func memoryAlarm(t *testing.T, node *testenv.Node) {
+	url := node.VHost(t)
+	r := start(t, config(url, func(c *Config) { c.PublishTimeout = 2 * time.Second }))
+	for i := range 3 {
+		if err := r.publish("t", outgoing(fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := r.subscribe(t.Context(), "t")
+	msg := next(t, out)
+	c := wamqp.NewDurableQueueConfig(url)
+	c.Publish.ConfirmDelivery = true
+	stock, err := wamqp.NewPublisher(c, watermill.NopLogger{})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	node.Ctl(t, "set_vm_memory_high_watermark", "absolute", "1")
+	began := time.Now()
+	err = r.publish("t", outgoing("during"))
+	if !errors.Is(err, transports.ErrUndecided) {
+		t.Errorf("the first message during the alarm: %v", err)
+	}
+	r.sick("publisher connection", "blocks publishing", "memory")
+	if err := r.publish("t", outgoing("waiting")); err == nil || errors.Is(err, transports.ErrUndecided) || !strings.Contains(err.Error(), "not sent") {
+		t.Errorf("the next one: %v", err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("two attempts of 2s took %s", took)
+	}
+	if n := testutil.ToFloat64(r.tr.metrics.blocked); n != 1 {
+		t.Errorf("the gauge says %v", n)
+	}
+	if err := r.health("consumer connection"); err != nil {
+		t.Errorf("the consuming connection: %v", err)
+	}
+	msg.Ack()
+	for range 2 {
+		next(t, out).Ack()
+	}
+	r.until("acks go on", func() bool { return testutil.ToFloat64(r.tr.metrics.acked.WithLabelValues("t")) == 3 })
+
+	stuck := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		late := outgoing("stock")
+		late.SetContext(ctx)
+		stuck <- stock.Publish("stock", late)
+	}()
+	waited := make(chan error, 1)
+	go func() {
+		for {
+			if err := r.publish("t", outgoing("after")); err == nil || t.Context().Err() != nil {
+				waited <- err
+				return
+			}
+		}
+	}()
+	select {
+	case err := <-stuck:
+		t.Errorf("the stock publisher keeps its context's deadline now: %v", err)
+	case <-time.After(3 * time.Second):
+	}
+
+	node.Ctl(t, "set_vm_memory_high_watermark", "absolute", "4GB")
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+	r.well("publisher connection")
+	<-stuck
+	if err := stock.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := testutil.ToFloat64(r.tr.metrics.blocked); n != 0 {
+		t.Errorf("the gauge says %v", n)
+	}
+}
+
+func closedByOperator(t *testing.T, node *testenv.Node) {
+	url := node.VHost(t)
+	r := start(t, config(url))
+	out := r.subscribe(t.Context(), "t")
+	if err := r.publish("t", outgoing("one")); err != nil {
+		t.Fatal(err)
+	}
+	msg := next(t, out)
+	node.Ctl(t, "close_all_connections", "--vhost", testenv.VHostOf(url), "maintenance")
+	isVoid(t, msg)
+	again := next(t, out)
+	if again.Metadata[transports.Redelivered] != "true" {
+		t.Error("the message came again without saying so")
+	}
+	again.Ack()
+	until(t, "publishing works again", func() bool { return r.publish("t", outgoing("two")) == nil })
+	r.until("the log names the cause", func() bool { return strings.Contains(r.log.String(), "maintenance") })
+}
+
+func wrongPassword(t *testing.T, node *testenv.Node) {
+	r := start(t, config(strings.Replace(node.VHost(t), "guest:guest", "guest:hunter2", 1)))
+	r.sick("publisher connection", "logging in to 127.0.0.1", "as guest", "not allowed")
+	if strings.Contains(r.log.String(), "hunter2") {
+		t.Error("the log shows the password")
+	}
+}
+
+func absentAtStart(t *testing.T, node *testenv.Node) {
+	url := node.VHost(t)
+	node.Stop(t)
+	if _, err := wamqp.NewSubscriber(wamqp.NewDurableQueueConfig(url), watermill.NopLogger{}); err == nil {
+		t.Error("the stock constructor waits for the broker now")
+	}
+	r := start(t, config(url))
+	out := r.subscribe(t.Context(), "t")
+	r.sick("consumer connection", "refused")
+	none(t, out)
+	node.Start(t)
+	until(t, "publishing works", func() bool { return r.publish("t", outgoing("one")) == nil })
+	next(t, out).Ack()
+}

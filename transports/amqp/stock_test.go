@@ -1,0 +1,210 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	wamqp "github.com/ThreeDotsLabs/watermill-amqp/v2/pkg/amqp"
+	"github.com/ThreeDotsLabs/watermill/message"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/transports"
+)
+
+// These tests hold why the subscriber and publisher of watermill-amqp aren't used: each shows what they do, beside what
+// this package does on the same queue. When one of them fails because the stock part got better, there is code here to be deleted.
+
+// consumer is either of the two.
+type consumer struct {
+	out   <-chan *message.Message
+	close func() error
+}
+
+func stockConsumer(t *testing.T, url string, change ...func(*wamqp.Config)) consumer {
+	t.Helper()
+	c := wamqp.NewDurableQueueConfig(url)
+	c.Consume.Qos.PrefetchCount = 10
+	for _, f := range change {
+		f(&c)
+	}
+	s, err := wamqp.NewSubscriber(c, watermill.NopLogger{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	out, err := s.Subscribe(context.Background(), "q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return consumer{out, s.Close}
+}
+
+func ownConsumer(t *testing.T, url string) consumer {
+	t.Helper()
+	r := start(t, config(url, onQueue, func(c *Config) { c.Prefetch = 10 }))
+	s, err := r.tr.Subscriber(transports.Consumer{Pipeline: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := s.Subscribe(context.Background(), "q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return consumer{out, s.Close}
+}
+
+// quickly has the stock parts try again in 10 ms instead of up to 90 s.
+func quickly(c *wamqp.Config) {
+	c.Connection.Reconnect = &wamqp.ReconnectConfig{BackoffInitialInterval: 10 * time.Millisecond, BackoffMultiplier: 1, BackoffMaxInterval: 10 * time.Millisecond}
+}
+
+// queued returns a fresh virtual host with the queue "q" and a peer.
+func queued(t *testing.T) (string, *peer) {
+	t.Helper()
+	url := testenv.Broker(t).VHost(t)
+	p := dial(t, url)
+	p.queue("q", nil)
+	return url, p
+}
+
+func TestStockHandsOutOneMessageAtATime(t *testing.T) {
+	url, peer := queued(t)
+	peer.put("q", "one", "two", "three")
+	stock := stockConsumer(t, url)
+	next(t, stock.out)
+	none(t, stock.out)
+	stock.close()
+
+	own := ownConsumer(t, url)
+	for range 3 {
+		next(t, own.out)
+	}
+}
+
+func TestStockStopsAtAHeaderThatIsNoString(t *testing.T) {
+	url, peer := queued(t)
+	peer.send("q", amqp.Publishing{Headers: amqp.Table{"n": int32(1)}, Body: []byte("numbered")})
+	peer.put("q", "good")
+	// A window of one keeps the nacked message in front.
+	stock := stockConsumer(t, url, func(c *wamqp.Config) { c.Consume.Qos.PrefetchCount = 1 })
+	none(t, stock.out)
+	stock.close()
+
+	own := ownConsumer(t, url)
+	if msg := next(t, own.out); msg.Metadata["header.n"] != "1" {
+		t.Errorf("metadata %v", msg.Metadata)
+	}
+	if msg := next(t, own.out); string(msg.Payload) != "good" {
+		t.Errorf("received %q", msg.Payload)
+	}
+}
+
+func TestStockForgetsPropertiesAndIdentity(t *testing.T) {
+	url, peer := queued(t)
+	peer.send("q", amqp.Publishing{MessageId: "m-1", CorrelationId: "c-1", Body: []byte("one")})
+	stock := stockConsumer(t, url)
+	if msg := next(t, stock.out); msg.UUID != "" || len(msg.Metadata) != 0 {
+		t.Errorf("the stock message has UUID %q, metadata %v", msg.UUID, msg.Metadata)
+	}
+	stock.close()
+
+	own := ownConsumer(t, url)
+	msg := next(t, own.out)
+	if msg.UUID != "m-1" || msg.Metadata[transports.CorrelationID] != "c-1" || msg.Metadata[transports.Redelivered] != "true" {
+		t.Errorf("UUID %q, metadata %v", msg.UUID, msg.Metadata)
+	}
+}
+
+func TestStockInventsAMessageWhenTheQueueIsDeleted(t *testing.T) {
+	url, peer := queued(t)
+	stock := stockConsumer(t, url)
+	until(t, "it consumes", func() bool { return peer.consumers("q") == 1 })
+	if _, err := peer.ch.QueueDelete("q", false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	if msg := next(t, stock.out); msg.UUID != "" || len(msg.Payload) != 0 {
+		t.Errorf("received %q", msg.Payload)
+	} else {
+		msg.Ack()
+	}
+	stock.close()
+	// Ours: TestADeletedQueueIsDeclaredAgainAndItsDeliveriesAreVoid.
+}
+
+func TestStockGivesRunningMessagesAwayOnClose(t *testing.T) {
+	url, peer := queued(t)
+	peer.put("q", "one")
+	stock := stockConsumer(t, url)
+	msg := next(t, stock.out)
+	if err := stock.close(); err != nil {
+		t.Fatal(err)
+	}
+	if msg.Context().Err() == nil {
+		t.Error("the stock subscriber leaves the running message its context now")
+	}
+	// The handler still runs, and another consumer has its message already.
+	until(t, "the message is back", func() bool { return peer.depth("q") == 1 })
+	// Ours: TestStoppingKeepsWhatRuns.
+}
+
+func TestStockLosesTheOrderAtANack(t *testing.T) {
+	url, peer := queued(t)
+	peer.put("q", "one", "two", "three")
+	stock := stockConsumer(t, url)
+	next(t, stock.out).Nack()
+	if msg := next(t, stock.out); string(msg.Payload) != "two" {
+		t.Errorf("after the nack of one it hands out %q", msg.Payload)
+	}
+	// Ours: TestStoppingKeepsWhatRuns.
+}
+
+func TestStockConsumesFromAQueueThatIsNotTheConfiguredOne(t *testing.T) {
+	url, peer := queued(t)
+	proxy, cuttable := through(t, url)
+	stock := stockConsumer(t, cuttable, quickly)
+	until(t, "it consumes", func() bool { return peer.consumers("q") == 1 })
+	proxy.down()
+	if _, err := peer.ch.QueueDelete("q", false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	peer.queue("q", amqp.Table{"x-max-length": int32(5)})
+	peer.put("q", "wrong")
+	proxy.up()
+	if msg := next(t, stock.out); string(msg.Payload) != "wrong" {
+		t.Errorf("received %q", msg.Payload)
+	}
+	// Ours: TestAQueueWithOtherArgumentsIsNotConsumedFrom.
+}
+
+func TestStockTakesUnroutableMessagesForDelivered(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	c := wamqp.NewDurableQueueConfig(url)
+	c.Publish.Mandatory, c.Publish.ConfirmDelivery = true, true
+	stock, err := wamqp.NewPublisher(c, watermill.NopLogger{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stock.Close()
+	if err := stock.Publish("nowhere", outgoing("one")); err != nil {
+		t.Errorf("the stock publisher notices now: %v", err)
+	}
+
+	r := start(t, config(url, topics(map[string]TopicConfig{"nowhere": {PublishRoutingKey: "x"}})))
+	if err := r.publish("nowhere", outgoing("one")); !errors.Is(err, transports.ErrUnroutable) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// consumers is how many consumers a queue has.
+func (p *peer) consumers(queue string) int {
+	p.Helper()
+	q, err := p.ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+	if err != nil {
+		p.Fatal(err)
+	}
+	return q.Consumers
+}
