@@ -55,13 +55,13 @@ func client() *nethttp.Client {
 	return &nethttp.Client{Transport: &nethttp.Transport{DisableKeepAlives: true}}
 }
 
-// get asks and returns the response with its whole body.
-func get(t *testing.T, s *Server, path string, header map[string]string) (*nethttp.Response, string) {
+// get asks and returns the status and the whole body.
+func get(t *testing.T, s *Server, path string, header map[string]string) (int, string) {
 	t.Helper()
 	return ask(t, s, nethttp.MethodGet, path, header)
 }
 
-func ask(t *testing.T, s *Server, method, path string, header map[string]string) (*nethttp.Response, string) {
+func ask(t *testing.T, s *Server, method, path string, header map[string]string) (int, string) {
 	t.Helper()
 	req, err := nethttp.NewRequestWithContext(t.Context(), method, "http://"+s.Addr().String()+path, nil)
 	if err != nil {
@@ -82,7 +82,7 @@ func ask(t *testing.T, s *Server, method, path string, header map[string]string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return res, string(body)
+	return res.StatusCode, string(body)
 }
 
 func TestReadiness(t *testing.T) {
@@ -106,9 +106,9 @@ func TestReadiness(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := start(t, func(config *Config) { config.Health = func() []Health { return c.health } })
-			res, body := get(t, s, "/readyz", map[string]string{"Accept": c.accept})
-			if res.StatusCode != c.status {
-				t.Errorf("status %d, want %d", res.StatusCode, c.status)
+			status, body := get(t, s, "/readyz", map[string]string{"Accept": c.accept})
+			if status != c.status {
+				t.Errorf("status %d, want %d", status, c.status)
 			}
 			if diff := cmp.Diff(c.body, body); diff != "" {
 				t.Error(diff)
@@ -136,9 +136,9 @@ func TestPaths(t *testing.T) {
 		{"GET", "/", 404, "not found"},
 		{"POST", "/livez", 405, "Not Allowed"},
 	} {
-		res, body := ask(t, s, c.method, c.path, nil)
-		if res.StatusCode != c.status || !strings.Contains(body, c.body) {
-			t.Errorf("%s %s: %d %s, want %d %s", c.method, c.path, res.StatusCode, body, c.status, c.body)
+		status, body := ask(t, s, c.method, c.path, nil)
+		if status != c.status || !strings.Contains(body, c.body) {
+			t.Errorf("%s %s: %d %s, want %d %s", c.method, c.path, status, body, c.status, c.body)
 		}
 	}
 }
@@ -149,12 +149,12 @@ func TestForeignNames(t *testing.T) {
 		"localhost:8222": 200, "LOCALHOST": 200, "localhost.": 200, "127.0.0.1:8222": 200, "[::1]:8222": 200, "[::1]": 200,
 		"rebound.example.com:8222": 403, "localhost.example.com": 403, "127.0.0.1.example.com": 403,
 	} {
-		if res, _ := get(t, s, "/livez", map[string]string{"Host": host}); res.StatusCode != want {
-			t.Errorf("Host %s: status %d, want %d", host, res.StatusCode, want)
+		if status, _ := get(t, s, "/livez", map[string]string{"Host": host}); status != want {
+			t.Errorf("Host %s: status %d, want %d", host, status, want)
 		}
 	}
-	if res, _ := ask(t, s, nethttp.MethodPost, "/livez", map[string]string{"Sec-Fetch-Site": "cross-site"}); res.StatusCode != 403 {
-		t.Errorf("a POST from another site: status %d, want 403", res.StatusCode)
+	if status, _ := ask(t, s, nethttp.MethodPost, "/livez", map[string]string{"Sec-Fetch-Site": "cross-site"}); status != 403 {
+		t.Errorf("a POST from another site: status %d, want 403", status)
 	}
 }
 
@@ -184,7 +184,6 @@ func TestTap(t *testing.T) {
 	ctx, hangUp := context.WithCancel(t.Context())
 	defer hangUp()
 	res := open(ctx, t, s)
-	defer func() { _ = res.Body.Close() }()
 
 	lines := bufio.NewReader(res.Body)
 	for _, c := range []struct{ payload, want string }{
@@ -221,7 +220,8 @@ func open(ctx context.Context, t *testing.T, s *Server) *nethttp.Response {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if res.StatusCode != 200 {
+	t.Cleanup(func() { _ = res.Body.Close() })
+	if res.StatusCode != nethttp.StatusOK {
 		t.Fatalf("status %s", res.Status)
 	}
 	return res
@@ -231,7 +231,6 @@ func TestCloseEndsTaps(t *testing.T) {
 	ended := make(chan string, 1)
 	s := start(t, func(c *Config) { c.Tap = tapOf(nil, ended) })
 	res := open(t.Context(), t, s)
-	defer func() { _ = res.Body.Close() }()
 	if err := s.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -247,11 +246,10 @@ func TestTapsAreLimited(t *testing.T) {
 	ctx, hangUp := context.WithCancel(t.Context())
 	defer hangUp()
 	for range maxTaps {
-		res := open(ctx, t, s)
-		defer func() { _ = res.Body.Close() }()
+		open(ctx, t, s)
 	}
-	if res, body := get(t, s, "/api/v1/tap?topic=devices:data", nil); res.StatusCode != 503 {
-		t.Errorf("one tap too many: %s %s", res.Status, body)
+	if status, body := get(t, s, "/api/v1/tap?topic=devices:data", nil); status != 503 {
+		t.Errorf("one tap too many: %d %s", status, body)
 	}
 	hangUp()
 	for range maxTaps {

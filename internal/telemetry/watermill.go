@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 )
@@ -17,12 +18,12 @@ type watermillLog struct{ log *slog.Logger }
 func Watermill(log *slog.Logger) watermill.LoggerAdapter { return watermillLog{log} }
 
 func (l watermillLog) Error(msg string, err error, fields watermill.LogFields) {
-	l.log.LogAttrs(context.Background(), slog.LevelError, msg, append(attrs(fields), slog.Any("err", err))...)
+	l.write(slog.LevelError, msg, append(attrs(fields), slog.Any("err", err)))
 }
 
 func (l watermillLog) Info(msg string, fields watermill.LogFields) {
 	if l.log.Enabled(context.Background(), slog.LevelDebug) {
-		l.log.LogAttrs(context.Background(), slog.LevelDebug, msg, attrs(fields)...)
+		l.write(slog.LevelDebug, msg, attrs(fields))
 	}
 }
 
@@ -32,6 +33,17 @@ func (watermillLog) Trace(string, watermill.LogFields) {}
 
 func (l watermillLog) With(fields watermill.LogFields) watermill.LoggerAdapter {
 	return watermillLog{slog.New(l.log.Handler().WithAttrs(attrs(fields)))}
+}
+
+// write hands on a record, as the message is Watermill's and no constant of ours.
+func (l watermillLog) write(level slog.Level, msg string, attrs []slog.Attr) {
+	ctx, h := context.Background(), l.log.Handler()
+	if !h.Enabled(ctx, level) {
+		return
+	}
+	r := slog.NewRecord(time.Now(), level, msg, 0)
+	r.AddAttrs(attrs...)
+	_ = h.Handle(ctx, r) // a log that can't be written has nowhere to be told
 }
 
 // attrs returns the fields in a fixed order.

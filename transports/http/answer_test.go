@@ -154,5 +154,5 @@ func TestCloseEndsTheWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	// It was confirmed, whether or not the request had got as far as waiting.
-	(<-res).expect(t, 202, "id-1", "")
+	(<-res).expect(t, 202, "")
 }

@@ -178,16 +178,20 @@ func request(ctx context.Context, s *server, method, target, body string, header
 	return response{res, string(content), err}
 }
 
+// asyncID is the id that async gives to a message.
+const asyncID = "id-1"
+
 // async sends a message and yields the response.
 func async(ctx context.Context, s *server, target, body string) <-chan response {
 	c := make(chan response, 1)
 	go func() {
-		c <- request(ctx, s, nethttp.MethodPost, target, body, map[string]string{"Idempotency-Key": "id-1"})
+		c <- request(ctx, s, nethttp.MethodPost, target, body, map[string]string{"Idempotency-Key": asyncID})
 	}()
 	return c
 }
 
-func (r response) expect(t *testing.T, status int, id, reason string) {
+// expect holds that the request of async was answered so.
+func (r response) expect(t *testing.T, status int, reason string) {
 	t.Helper()
 	if r.err != nil {
 		t.Fatalf("the request failed: %v", r.err)
@@ -195,8 +199,8 @@ func (r response) expect(t *testing.T, status int, id, reason string) {
 	if r.StatusCode != status {
 		t.Errorf("status %d, want %d: %s", r.StatusCode, status, r.body)
 	}
-	if r.id() != id {
-		t.Errorf("id %q, want %q: %s", r.id(), id, r.body)
+	if r.id() != asyncID {
+		t.Errorf("id %q, want %q: %s", r.id(), asyncID, r.body)
 	}
 	if !strings.Contains(r.reason(), reason) || (reason == "") != (r.reason() == "") {
 		t.Errorf("error %q, want %q", r.reason(), reason)
@@ -213,7 +217,7 @@ func TestMessage(t *testing.T) {
 	msg := <-out
 	msg.Ack()
 	transports.ReplyFrom(msg.Context()).Settle(transports.Outcome{Code: 200})
-	(<-res).expect(t, 200, "id-1", "")
+	(<-res).expect(t, 200, "")
 	if msg.UUID != "id-1" || string(msg.Payload) != "plain" {
 		t.Errorf("received %s %q", msg.UUID, msg.Payload)
 	}
@@ -297,7 +301,7 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = res.Body.Close() }()
-	if res.StatusCode != 200 || res.ProtoMajor != 1 {
+	if res.StatusCode != nethttp.StatusOK || res.ProtoMajor != 1 {
 		t.Errorf("%s %s", res.Proto, res.Status)
 	}
 }

@@ -99,7 +99,7 @@ func TestToken(t *testing.T) {
 			t.Errorf("Authorization %q: WWW-Authenticate %q", header, ask)
 		}
 	}
-	if res := post(s, "/unknown", "a", nil); res.err != nil || res.StatusCode != 401 {
+	if res := post(s, "/unknown", "a", nil); res.err != nil || res.StatusCode != nethttp.StatusUnauthorized {
 		t.Errorf("an unknown path without a token: %+v, want 401", res)
 	}
 }
@@ -156,7 +156,7 @@ func TestReadTimeoutIsOverOnceTheBodyIsRead(t *testing.T) {
 	out := subscribe(t, s)
 	res := async(t.Context(), s, "/x", "a")
 	msg := <-out
-	(<-res).expect(t, 503, "id-1", "undecided")
+	(<-res).expect(t, 503, "undecided")
 	if err := msg.Context().Err(); err != nil {
 		t.Errorf("the message's context ended: %v", context.Cause(msg.Context()))
 	}
@@ -171,7 +171,7 @@ func TestMaxConnections(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = c.Close() }()
+		t.Cleanup(func() { _ = c.Close() })
 		idle = append(idle, c)
 	}
 	res := async(t.Context(), s, "/x", "a")
@@ -181,7 +181,7 @@ func TestMaxConnections(t *testing.T) {
 	case <-time.After(50 * time.Millisecond):
 	}
 	_ = idle[0].Close()
-	(<-res).expect(t, 200, "id-1", "")
+	(<-res).expect(t, 200, "")
 }
 
 // certificate makes one for 127.0.0.1 and returns its files, and the client configuration that trusts it.

@@ -64,7 +64,7 @@ func publisherOf(t testing.TB, tr transports.Transport) message.Publisher {
 	return p
 }
 
-func subscribe(t testing.TB, ctx context.Context, tr transports.Transport, pipeline, topic string) (message.Subscriber, <-chan *message.Message) {
+func subscribe(ctx context.Context, t testing.TB, tr transports.Transport, pipeline, topic string) (message.Subscriber, <-chan *message.Message) {
 	t.Helper()
 	s, err := tr.Subscriber(transports.Consumer{Pipeline: pipeline})
 	if err != nil {
@@ -85,8 +85,8 @@ func TestFullBufferBlocksPublish(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := build(t, Config{Buffer: 2, Window: 1})
 		p := publisherOf(t, m)
-		_, slow := subscribe(t, t.Context(), m, "slow", "x")
-		_, quick := subscribe(t, t.Context(), m, "quick", "x")
+		_, slow := subscribe(t.Context(), t, m, "slow", "x")
+		_, quick := subscribe(t.Context(), t, m, "quick", "x")
 		if err := p.Publish("x", messageOf(t.Context(), "1"), messageOf(t.Context(), "2")); err != nil {
 			t.Fatal(err)
 		}
@@ -138,7 +138,7 @@ func TestBlockedPublishEnds(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := build(t, Config{Buffer: 1, Window: 1})
 				p := publisherOf(t, m)
-				s, _ := subscribe(t, t.Context(), m, "stuck", "x")
+				s, _ := subscribe(t.Context(), t, m, "stuck", "x")
 				if err := p.Publish("x", messageOf(t.Context(), "1")); err != nil {
 					t.Fatal(err)
 				}
@@ -176,7 +176,7 @@ func TestWithoutConsumer(t *testing.T) {
 		}
 	}
 
-	_, out := subscribe(t, t.Context(), m, "late", "x")
+	_, out := subscribe(t.Context(), t, m, "late", "x")
 	if err := p.Publish("x", messageOf(t.Context(), "new")); err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +192,7 @@ func TestWithoutConsumer(t *testing.T) {
 
 func TestVoidAtClose(t *testing.T) {
 	m := build(t, defaults)
-	s, out := subscribe(t, t.Context(), m, "a", "x")
+	s, out := subscribe(t.Context(), t, m, "a", "x")
 	if err := publisherOf(t, m).Publish("x", messageOf(t.Context(), "1")); err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +207,7 @@ func TestVoidAtClose(t *testing.T) {
 
 func TestOneSubscriptionAtATime(t *testing.T) {
 	m := build(t, defaults)
-	s, _ := subscribe(t, t.Context(), m, "a", "x")
+	s, _ := subscribe(t.Context(), t, m, "a", "x")
 	if _, err := s.Subscribe(t.Context(), "x"); err == nil {
 		t.Error("a pipeline has two subscriptions of one topic")
 	}
@@ -218,7 +218,7 @@ func TestOneSubscriptionAtATime(t *testing.T) {
 
 func TestDrained(t *testing.T) {
 	m := build(t, defaults)
-	_, out := subscribe(t, t.Context(), m, "a", "x")
+	_, out := subscribe(t.Context(), t, m, "a", "x")
 	m.Drain("x")
 	if _, ok := <-out; ok {
 		t.Error("a message came out of nothing")
@@ -231,7 +231,7 @@ func TestDrained(t *testing.T) {
 func TestDrainWaitsForNacked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := build(t, defaults)
-		_, out := subscribe(t, t.Context(), m, "a", "x")
+		_, out := subscribe(t.Context(), t, m, "a", "x")
 		if err := publisherOf(t, m).Publish("x", messageOf(t.Context(), "1")); err != nil {
 			t.Fatal(err)
 		}
@@ -249,7 +249,7 @@ func TestDrainWaitsForNacked(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	m := build(t, defaults)
-	subscribe(t, t.Context(), m, "a", "x")
+	subscribe(t.Context(), t, m, "a", "x")
 	if err := publisherOf(t, m).Publish("x", messageOf(t.Context(), "1"), messageOf(t.Context(), "2")); err != nil {
 		t.Fatal(err)
 	}
