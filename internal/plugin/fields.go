@@ -131,7 +131,7 @@ func (s *Set) fields(rv reflect.Value, outer []reflect.Type) []Field {
 			Enum: sp.enum, Required: sp.required, Secret: sp.secret, Doc: sp.doc,
 		}
 		if !sp.required {
-			fields[i].Default = s.plainDefault(v)
+			fields[i].Default = s.plainDefault(v, outer)
 		}
 	}
 	return fields
@@ -193,7 +193,7 @@ func fresh(t reflect.Type) reflect.Value {
 
 // plainDefault returns a default as plain TOML values, nil for what is better not shown as one: tables, whose fields have
 // their own, and what is empty.
-func (s *Set) plainDefault(v reflect.Value) any {
+func (s *Set) plainDefault(v reflect.Value, outer []reflect.Type) any {
 	t := v.Type()
 	switch {
 	case t == durationType:
@@ -219,16 +219,16 @@ func (s *Set) plainDefault(v reflect.Value) any {
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		return int64(min(v.Uint(), math.MaxInt64))
 	case reflect.Interface:
-		return s.pluginDefault(v)
+		return s.pluginDefault(v, outer)
 	case reflect.Pointer:
 		if v.IsNil() || !scalar(t.Elem()) {
 			return nil
 		}
-		return s.plainDefault(v.Elem())
+		return s.plainDefault(v.Elem(), outer)
 	case reflect.Slice:
 		list := make([]any, v.Len())
 		for i := range list {
-			list[i] = s.plainDefault(v.Index(i))
+			list[i] = s.plainDefault(v.Index(i), outer)
 		}
 		return list
 	default:
@@ -237,31 +237,34 @@ func (s *Set) plainDefault(v reflect.Value) any {
 }
 
 // pluginDefault returns a nested plugin as the name of its type, or as an inline table with what differs from its own defaults.
-func (s *Set) pluginDefault(v reflect.Value) any {
+func (s *Set) pluginDefault(v reflect.Value, outer []reflect.Type) any {
 	kind, ok := s.KindOf(v.Type())
 	if !ok || v.IsNil() {
 		return nil
 	}
 	config := v.Interface()
-	for _, name := range kind.Names() {
-		info, _ := kind.Lookup(name)
-		own := info.New()
-		if reflect.TypeOf(own) != reflect.TypeOf(config) {
-			continue
+	name, own := "", any(nil)
+	for _, n := range kind.Names() {
+		info, _ := kind.Lookup(n)
+		c := info.New()
+		if reflect.DeepEqual(c, config) {
+			return n
 		}
-		if reflect.DeepEqual(own, config) {
-			return name
+		if reflect.TypeOf(c) == reflect.TypeOf(config) {
+			name, own = n, c
 		}
-		table := map[string]any{"type": name}
-		ours, theirs := s.Fields(own), s.Fields(config)
-		for i := range theirs {
-			if !reflect.DeepEqual(ours[i].Default, theirs[i].Default) {
-				table[theirs[i].Key] = theirs[i].Default
-			}
-		}
-		return table
 	}
-	return nil
+	if own == nil {
+		return nil
+	}
+	table := map[string]any{"type": name}
+	ours := s.fields(reflect.ValueOf(own).Elem(), outer)
+	for i, f := range s.fields(reflect.ValueOf(config).Elem(), outer) {
+		if !reflect.DeepEqual(ours[i].Default, f.Default) {
+			table[f.Key] = f.Default
+		}
+	}
+	return table
 }
 
 // Duration spells a duration without parts that are zero: "5m", not "5m0s".

@@ -80,9 +80,7 @@ var validName = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 // Register adds a plugin to a kind of the set. It panics on a bad name, a name that is taken, a missing summary, or a
 // configuration that isn't a pointer to a struct implementing the kind's interface.
 func (s *Set) Register(kind string, info Info) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	k, ok := s.kinds[kind]
+	k, ok := s.Kind(kind)
 	switch {
 	case !ok:
 		panic(fmt.Sprintf("registering %s %q: there is no such kind", kind, info.Name))
@@ -97,6 +95,9 @@ func (s *Set) Register(kind string, info Info) {
 	if t == nil || t.Kind() != reflect.Pointer || t.Elem().Kind() != reflect.Struct || !t.Implements(k.Interface) {
 		panic(fmt.Sprintf("registering %s %q: %v is not a pointer to a struct that implements %v", kind, info.Name, t, k.Interface))
 	}
+	// Only now: a constructor may look up plugins itself, such as a default codec.
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if _, ok := k.plugins[info.Name]; ok {
 		panic(fmt.Sprintf("registering %s %q: the name is taken", kind, info.Name))
 	}

@@ -45,6 +45,25 @@ func TestRegisterRefuses(t *testing.T) {
 	}
 }
 
+// A plugin's defaults may hold a plugin that was registered before it.
+func TestRegisterWhileLookingUp(t *testing.T) {
+	set := testSet()
+	set.Register("shape", Info{Name: "ring", Summary: "A ring.", New: func() any {
+		kind, _ := set.Clone().Kind("shape")
+		info, _ := kind.Lookup("round")
+		return &round{Inside: info.New().(shape)}
+	}})
+	if got := set.Fields(must(set, "ring")); got[1].Default != "round" {
+		t.Errorf("the ring's inside is %v", got[1].Default)
+	}
+}
+
+func must(set *Set, name string) any {
+	kind, _ := set.Kind("shape")
+	info, _ := kind.Lookup(name)
+	return info.New()
+}
+
 func TestCopiesAreIndependent(t *testing.T) {
 	set := testSet()
 	clone, bare := set.Clone(), set.Bare()

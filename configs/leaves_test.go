@@ -1,0 +1,221 @@
+package configs_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/BurntSushi/toml"
+	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/pentrough/pentrough/configs"
+	_ "github.com/pentrough/pentrough/handlers/command"
+	_ "github.com/pentrough/pentrough/handlers/deliver"
+	_ "github.com/pentrough/pentrough/handlers/passthrough"
+	"github.com/pentrough/pentrough/internal/plugin"
+	_ "github.com/pentrough/pentrough/router/middleware/dedup"
+	_ "github.com/pentrough/pentrough/router/middleware/poison"
+	_ "github.com/pentrough/pentrough/router/middleware/retry"
+	_ "github.com/pentrough/pentrough/router/middleware/throttle"
+	_ "github.com/pentrough/pentrough/router/middleware/timeout"
+	_ "github.com/pentrough/pentrough/transports/amqp"
+	_ "github.com/pentrough/pentrough/transports/codec/delimiter"
+	_ "github.com/pentrough/pentrough/transports/codec/fixed"
+	_ "github.com/pentrough/pentrough/transports/codec/length"
+	_ "github.com/pentrough/pentrough/transports/codec/line"
+	_ "github.com/pentrough/pentrough/transports/codec/raw"
+	_ "github.com/pentrough/pentrough/transports/http"
+	_ "github.com/pentrough/pentrough/transports/memory"
+	_ "github.com/pentrough/pentrough/transports/tcp"
+)
+
+// noEnv is an environment without variables: examples must work without any.
+var noEnv = configs.Options{LookupEnv: func(string) (string, bool) { return "", false }}
+
+// TestExamples holds the examples against the plugins that the program has, and against the schema.
+func TestExamples(t *testing.T) {
+	text, err := configs.Schema(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource("pentrough.schema.json", doc); err != nil {
+		t.Fatal(err)
+	}
+	schema, err := c.Compile("pentrough.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, pipelines := range map[string][]string{
+		configs.Quickstart: {"commands", "data", "events"},
+		configs.Commands:   {"commands", "data", "status", "web"},
+		configs.Original:   {"commands", "status"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			data, err := configs.Example(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			config, warnings, err := configs.Parse(name, data, noEnv)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(warnings) > 0 {
+				t.Errorf("warnings:\n%s", warnings)
+			}
+			var got []string
+			for _, p := range config.Router.Pipelines {
+				got = append(got, p.Name)
+			}
+			if diff := cmp.Diff(pipelines, got); diff != "" {
+				t.Error(diff)
+			}
+			if err := schema.Validate(treeOf(t, string(data))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if _, err := configs.Example("nothing.toml"); err == nil {
+		t.Error("there is an example of nothing")
+	}
+}
+
+// treeOf is a TOML text as JSON values.
+func treeOf(t *testing.T, text string) any {
+	t.Helper()
+	var tree map[string]any
+	if _, err := toml.Decode(text, &tree); err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.Marshal(tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// TestSettings holds every plugin's settings to the rules of their tags: each is documented, its example can be set, and its
+// default would be accepted.
+func TestSettings(t *testing.T) {
+	set := plugin.Registered()
+	for _, kindName := range set.Kinds() {
+		kind, _ := set.Kind(kindName)
+		for _, name := range kind.Names() {
+			t.Run(kindName+"."+name, func(t *testing.T) {
+				info, _ := kind.Lookup(name)
+				if a, b := info.New(), info.New(); a == b && reflect.TypeOf(a).Elem().Size() > 0 {
+					t.Error("two configurations are one")
+				}
+				untagged(t, reflect.TypeOf(info.New()).Elem())
+				page, _ := set.Page(kindName, name)
+				settings(t, set, info, "", page.Fields)
+			})
+		}
+	}
+}
+
+// untagged tells of exported fields that a file can't set.
+func untagged(t *testing.T, s reflect.Type) {
+	for f := range s.Fields() {
+		if f.IsExported() && !f.Anonymous && f.Tag.Get("toml") == "" {
+			t.Errorf("%v.%s has no toml tag", s, f.Name)
+		}
+	}
+}
+
+func settings(t *testing.T, set *plugin.Set, info plugin.Info, table string, fields []plugin.Field) {
+	for _, f := range fields {
+		key := strings.TrimPrefix(table+"."+f.Key, ".")
+		if !strings.HasSuffix(f.Doc, ".") {
+			t.Errorf("%s: the doc tag is no sentence: %q", key, f.Doc)
+		}
+		values := map[string]string{"example": f.Example}
+		if f.Default != nil && f.Default != "" && f.Default != int64(0) && f.Default != "0s" {
+			values["default"] = plugin.TOML(f.Default)
+		}
+		for what, value := range values {
+			if value == "" {
+				continue
+			}
+			var tree map[string]any
+			if _, err := toml.Decode(key+" = "+value, &tree); err != nil {
+				t.Errorf("%s: the %s is no TOML: %v", key, what, err)
+				continue
+			}
+			// Validate isn't asked: one setting may need another.
+			d := plugin.Decoder{Set: set}
+			substituted(tree)
+			d.Table("x", tree, info.New())
+			for _, p := range d.Problems {
+				if strings.HasPrefix(p.Path, "x."+key) && !strings.HasPrefix(p.Message, "missing") {
+					t.Errorf("the %s of %s: %s", what, p.Path, p.Message)
+				}
+			}
+		}
+		inner := f.Type
+		for inner.Elem != nil {
+			inner = *inner.Elem
+		}
+		if f.Type.Shape == plugin.ShapeMap {
+			key += ".NAME"
+		}
+		if f.Type.Shape != plugin.ShapeList {
+			settings(t, set, info, key, inner.Fields)
+		}
+	}
+}
+
+// substituted marks strings with variables, so that an example may be one.
+func substituted(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for key := range v {
+			v[key] = substituted(v[key])
+		}
+	case string:
+		if strings.HasPrefix(v, "${") {
+			return plugin.Substituted{Text: "text", Source: v, Whole: true}
+		}
+	}
+	return v
+}
+
+var block = regexp.MustCompile("(?s)```(toml)?\n(.*?)```")
+
+// TestConfigurationPage holds the user's page to what the program says: its first example is right, and the printout of its
+// last one is what is printed, but for what it leaves out as "...".
+func TestConfigurationPage(t *testing.T) {
+	page, err := os.ReadFile("../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := block.FindAllStringSubmatch(string(page), -1)
+	if len(blocks) != 3 {
+		t.Fatalf("the page has %d blocks", len(blocks))
+	}
+	if _, _, err := configs.Parse("pentrough.toml", []byte(blocks[0][2]), noEnv); err != nil {
+		t.Error(err)
+	}
+	_, _, err = configs.Parse("pentrough.toml", []byte(blocks[1][2]), noEnv)
+	if err == nil {
+		t.Fatal("the wrong example is right")
+	}
+	_, printout, _ := strings.Cut(blocks[2][2], "\n")
+	want := strings.ReplaceAll(regexp.QuoteMeta(strings.TrimSpace(printout)), regexp.QuoteMeta(", ..."), ".*")
+	if !regexp.MustCompile("^" + want + "$").MatchString(err.Error()) {
+		t.Errorf("the page prints\n%s\nthe program\n%s", printout, err)
+	}
+}
