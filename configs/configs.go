@@ -51,9 +51,27 @@ type Store struct {
 // Options are what a file is read with. The zero value is the running process.
 type Options struct {
 	// Plugins is what can be named; nil is everything registered.
-	Plugins *plugin.Set
+	Plugins Plugins
 	// LookupEnv finds variables; nil is os.LookupEnv.
 	LookupEnv func(string) (string, bool)
+}
+
+// Plugins is a set of plugins. Only the registry of this module makes them, for its own tests; everybody else leaves it nil.
+type Plugins interface {
+	// Kinds returns the names of the kinds of plugins.
+	Kinds() []string
+}
+
+// setOf returns the registry's set behind p, or all that is registered.
+func setOf(p Plugins) *plugin.Set {
+	switch set := p.(type) {
+	case nil:
+		return plugin.Registered()
+	case *plugin.Set:
+		return set
+	default:
+		panic(fmt.Sprintf("%T is no set of plugins of this module's registry", p))
+	}
 }
 
 // Load reads the file at path. An error that is about what the file says is of type [Problems].
@@ -67,9 +85,6 @@ func Load(path string, o Options) (*Config, Warnings, error) {
 
 // Parse reads a configuration; name stands for the file in problems. The error is of type [Problems].
 func Parse(name string, data []byte, o Options) (*Config, Warnings, error) {
-	if o.Plugins == nil {
-		o.Plugins = plugin.Registered()
-	}
 	if o.LookupEnv == nil {
 		o.LookupEnv = os.LookupEnv
 	}
@@ -90,7 +105,7 @@ func Parse(name string, data []byte, o Options) (*Config, Warnings, error) {
 
 	sub := &substituter{lookup: o.LookupEnv}
 	sub.tree("", tree)
-	b := &builder{decoder: plugin.Decoder{Set: o.Plugins}, unsubstituted: sub.problems}
+	b := &builder{decoder: plugin.Decoder{Set: setOf(o.Plugins)}, unsubstituted: sub.problems}
 	config := b.file(tree)
 	check(b, config)
 

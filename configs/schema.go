@@ -16,11 +16,8 @@ type object = map[string]any
 
 // Schema returns the JSON Schema (draft 2020-12) of a configuration file in which the plugins of set can be named; nil means everything
 // registered. Editors complete and check files by it.
-func Schema(set *plugin.Set) ([]byte, error) {
-	if set == nil {
-		set = plugin.Registered()
-	}
-	s := schema{set: set, defs: object{}}
+func Schema(set Plugins) ([]byte, error) {
+	s := schema{set: setOf(set), defs: object{}}
 	properties := object{
 		hostSection:  s.table(hostDefaults, "The host itself."),
 		storeSection: s.table(storeDefaults, "Where the ledger is kept."),
@@ -139,8 +136,8 @@ func inside(f plugin.Field) plugin.Field {
 func (s *schema) list(f plugin.Field, elem plugin.Type) object {
 	one := s.value(inside(f), elem)
 	list := bounded(object{"type": "array", "items": one}, "minItems", "maxItems", f)
-	if elem.Single() || elem.Shape == plugin.ShapePlugin && elem.Kind != "" {
-		return object{"anyOf": []any{list, s.value(inside(f), elem)}}
+	if elem.Single() || elem.Shape == plugin.ShapePlugin {
+		return object{"anyOf": []any{list, one}}
 	}
 	return list
 }
