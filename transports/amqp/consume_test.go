@@ -296,3 +296,22 @@ func TestQuorumQueuesAndTheirDeliveryLimit(t *testing.T) {
 	}
 	until(t, "the limit is reached", func() bool { return peer.depth("q") == 0 })
 }
+
+func TestASilentBrokerIsNoticedByItsHeartbeat(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	proxy, cuttable := through(t, url)
+	peer := dial(t, url)
+	peer.queue("q", nil)
+	peer.put("q", "one")
+	r := start(t, config(cuttable, onQueue, func(c *Config) { c.Heartbeat = time.Second }))
+	out := r.subscribe(t.Context(), "q")
+	msg := next(t, out)
+	proxy.silence()
+	isVoid(t, msg)
+	r.sick("consumer connection", "timeout")
+	proxy.cut()
+	proxy.up()
+	if again := next(t, out); again.Metadata[transports.Redelivered] != "true" {
+		t.Errorf("metadata %v", again.Metadata)
+	}
+}

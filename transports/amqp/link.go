@@ -99,6 +99,7 @@ func (l *link) wait(ctx context.Context) (*session, error) {
 
 // run connects and connects again until ctx ends.
 func (l *link) run(ctx context.Context) {
+	defer l.change(func() { l.session, l.err = nil, errClosedTransport })
 	pause := l.backoff.InitialInterval
 	for {
 		conn, err := l.dialer.dial(ctx, l.role)
@@ -112,7 +113,6 @@ func (l *link) run(ctx context.Context) {
 			}
 		}
 		if ctx.Err() != nil {
-			l.change(func() { l.session, l.err = nil, errClosedTransport })
 			return
 		}
 		l.change(func() { l.session, l.err = nil, err })

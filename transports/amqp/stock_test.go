@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	wamqp "github.com/ThreeDotsLabs/watermill-amqp/v2/pkg/amqp"
@@ -16,7 +15,9 @@ import (
 )
 
 // These tests hold why the subscriber and publisher of watermill-amqp aren't used: each shows what they do, beside what
-// this package does on the same queue. When one of them fails because the stock part got better, there is code here to be deleted.
+// this package does on the same queue. When one of them fails because the stock part got better, there is code here to be
+// deleted. What the stock subscriber does after a lost connection (it consumes from a queue with other arguments, its Close waits
+// for the broker) isn't shown: it has data races there, which end a test under -race.
 
 // consumer is either of the two.
 type consumer struct {
@@ -55,11 +56,6 @@ func ownConsumer(t *testing.T, url string) consumer {
 		t.Fatal(err)
 	}
 	return consumer{out, s.Close}
-}
-
-// quickly has the stock parts try again in 10 ms instead of up to 90 s.
-func quickly(c *wamqp.Config) {
-	c.Connection.Reconnect = &wamqp.ReconnectConfig{BackoffInitialInterval: 10 * time.Millisecond, BackoffMultiplier: 1, BackoffMaxInterval: 10 * time.Millisecond}
 }
 
 // queued returns a fresh virtual host with the queue "q" and a peer.
@@ -160,24 +156,6 @@ func TestStockLosesTheOrderAtANack(t *testing.T) {
 		t.Errorf("after the nack of one it hands out %q", msg.Payload)
 	}
 	// Ours: TestStoppingKeepsWhatRuns.
-}
-
-func TestStockConsumesFromAQueueThatIsNotTheConfiguredOne(t *testing.T) {
-	url, peer := queued(t)
-	proxy, cuttable := through(t, url)
-	stock := stockConsumer(t, cuttable, quickly)
-	until(t, "it consumes", func() bool { return peer.consumers("q") == 1 })
-	proxy.down()
-	if _, err := peer.ch.QueueDelete("q", false, false, false); err != nil {
-		t.Fatal(err)
-	}
-	peer.queue("q", amqp.Table{"x-max-length": int32(5)})
-	peer.put("q", "wrong")
-	proxy.up()
-	if msg := next(t, stock.out); string(msg.Payload) != "wrong" {
-		t.Errorf("received %q", msg.Payload)
-	}
-	// Ours: TestAQueueWithOtherArgumentsIsNotConsumedFrom.
 }
 
 func TestStockTakesUnroutableMessagesForDelivered(t *testing.T) {
