@@ -1,0 +1,198 @@
+package tcp
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+// idleConnections is how many connections the memory benchmark holds.
+const idleConnections = 10_000
+
+// BenchmarkIdleConnections reports what an idle device costs, beside a bare server with the usual reader of 4096 bytes a
+// connection and no registry.
+func BenchmarkIdleConnections(b *testing.B) {
+	b.Run("tcp", func(b *testing.B) {
+		for b.Loop() {
+			before := memory()
+			tr, err := testConfig().New(env(io.Discard))
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := tr.Start(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			t := tr.(*transport)
+			leave := crowd(b, t.listener.Addr().String(), t.sessions)
+			b.ReportMetric(float64(memory()-before)/idleConnections/1024, "KB/conn")
+			leave()
+			if err := tr.Close(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("bufio", func(b *testing.B) {
+		for b.Loop() {
+			before := memory()
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				b.Fatal(err)
+			}
+			var mu sync.Mutex
+			conns := map[string]net.Conn{}
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				for {
+					conn, err := l.Accept()
+					if err != nil {
+						return
+					}
+					mu.Lock()
+					conns[conn.RemoteAddr().String()] = conn
+					mu.Unlock()
+					wg.Go(func() {
+						defer conn.Close()
+						r := bufio.NewReaderSize(conn, 4096)
+						for {
+							if _, err := r.ReadSlice('\n'); err != nil {
+								return
+							}
+						}
+					})
+				}
+			})
+			leave := crowd(b, l.Addr().String(), func() int {
+				mu.Lock()
+				defer mu.Unlock()
+				return len(conns)
+			})
+			b.ReportMetric(float64(memory()-before)/idleConnections/1024, "KB/conn")
+			leave()
+			l.Close()
+			wg.Wait()
+		}
+	})
+}
+
+func (t *transport) sessions() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.conns) - t.unidentified
+}
+
+// memory is what the heap and the stacks hold.
+func memory() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc + m.StackInuse)
+}
+
+// crowd starts a process that holds idle connections, and waits until the server has them.
+func crowd(b *testing.B, addr string, there func() int) (leave func()) {
+	b.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), dialAddr+"="+addr, dialCount+"="+strconv.Itoa(idleConnections))
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := fmt.Fscanln(stdout, new(string)); err != nil {
+		b.Fatalf("waiting for the connections: %v", err)
+	}
+	for deadline := time.Now().Add(time.Minute); there() < idleConnections; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			b.Fatalf("only %d connections arrived", there())
+		}
+	}
+	return func() {
+		stdin.Close()
+		if err := cmd.Wait(); err != nil {
+			b.Error(err)
+		}
+	}
+}
+
+// BenchmarkCommand is one command at a time to one device, and the same bytes by net.Conn.Write.
+func BenchmarkCommand(b *testing.B) {
+	payload := []byte("open door 7")
+	b.Run("tcp", func(b *testing.B) {
+		tr, err := testConfig().New(env(io.Discard))
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer tr.Close(b.Context())
+		if err := tr.Start(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		defer sinkFor(b, tr.(*transport).listener.Addr().String())()
+		devices := tr.(device.Provider).Devices()
+		for tr.(*transport).sessions() == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		b.ReportAllocs()
+		for b.Loop() {
+			w, err := devices.Enqueue("127.0.0.1", payload, device.EnqueueOptions{})
+			if err != nil || w.Wait(b.Context()).Fate != device.Sent {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("net", func(b *testing.B) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer l.Close()
+		defer sinkFor(b, l.Addr().String())()
+		conn, err := l.Accept()
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer conn.Close()
+		frame := append(payload, "\r\n"...)
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := conn.Write(frame); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// sinkFor connects a device that reads and forgets.
+func sinkFor(b *testing.B, addr string) (leave func()) {
+	b.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		b.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.Copy(io.Discard, conn) // ends with the connection
+	}()
+	return func() {
+		conn.Close()
+		<-done
+	}
+}

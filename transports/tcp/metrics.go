@@ -1,0 +1,45 @@
+package tcp
+
+import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics count what the registry of devices can't see.
+type metrics struct {
+	accepted, framesIn, bytesIn, floods prometheus.Counter
+	refused                             *prometheus.CounterVec
+}
+
+// Why connections are refused.
+const (
+	refusedLimit = "limit"
+	refusedAuth  = "auth_error"
+	refusedTurn  = "turn"
+)
+
+func newMetrics(r prometheus.Registerer) (*metrics, error) {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "pentrough", Subsystem: "tcp", Name: name, Help: help})
+	}
+	m := &metrics{
+		accepted: counter("accepted_total", "Connections that were accepted."),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "pentrough", Subsystem: "tcp", Name: "refused_total",
+			Help: "Connections of these that never became a session: limit, auth_error, or turn (too many connections of one device).",
+		}, []string{"reason"}),
+		framesIn: counter("frames_in_total", "Frames that devices sent."),
+		bytesIn:  counter("bytes_in_total", "Bytes that devices sent."),
+		floods:   counter("floods_total", "Times that a device reached max_frame_rate."),
+	}
+	if r == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.accepted, m.refused, m.framesIn, m.bytesIn, m.floods} {
+		if err := r.Register(c); err != nil {
+			return nil, fmt.Errorf("registering the metrics of connections: %w", err)
+		}
+	}
+	return m, nil
+}

@@ -1,0 +1,196 @@
+package tcp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"golang.org/x/time/rate"
+
+	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/codec"
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+// Interface guards.
+var (
+	_ transports.Transport = (*transport)(nil)
+	_ transports.Drainer   = (*transport)(nil)
+	_ transports.Tapper    = (*transport)(nil)
+	_ transports.Binder    = (*Config)(nil)
+	_ device.Provider      = (*transport)(nil)
+)
+
+type transport struct {
+	config   Config
+	env      transports.Env
+	framing  codec.Framing
+	hello    hello
+	registry *device.Registry
+	metrics  *metrics
+
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+	began   time.Time
+	// clock is the coarse time, in milliseconds since began, that connections stamp themselves with.
+	clock atomic.Int64
+	// complaints keeps strangers from filling the log.
+	complaints rate.Sometimes
+
+	mu           sync.Mutex
+	listener     *net.TCPListener
+	trouble      error // of the listener
+	quiet        bool  // nothing new is taken
+	conns        map[*conn]struct{}
+	unidentified int
+}
+
+// New builds the transport.
+func (c *Config) New(env transports.Env) (transports.Transport, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	framing, err := c.Framing.New()
+	if err != nil {
+		return nil, fmt.Errorf("building the framing: %w", err)
+	}
+	h, err := compile(c.Identity.Pattern)
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(env.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	canonical, advice := canonicalAddress, "several devices behind one address: use first-frame"
+	if c.Identity.By == byFirstFrame {
+		canonical, advice = canonicalName, "several devices with one name"
+	}
+	registry, err := device.NewRegistry(device.Options{
+		Host: env.Host, Framing: framing, Canonical: canonical, Directory: device.NewDirectory(env.Now), FlappingAdvice: advice,
+		Limits: device.Limits{QueueCount: c.QueueLimit.Count, QueueBytes: c.QueueLimit.Bytes, WriteTimeout: c.WriteTimeout},
+		Feed: device.FeedOptions{
+			EventsWindow: c.Events.Window, EventsBacklog: c.Events.Backlog, EventsTotal: c.Events.Total,
+			DataWindow: c.Data.Window, DataPerDevice: c.Data.PerDevice, DataTotal: c.Data.Total, DropOldest: c.Data.Overflow == dropOldest,
+			Heartbeat: c.Heartbeat,
+		},
+		Logger: env.Logger, Now: env.Now, Registerer: env.Registerer,
+	})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &transport{
+		config: *c, env: env, framing: framing, hello: h, registry: registry, metrics: m, ctx: ctx, cancel: cancel, began: time.Now(),
+		complaints: rate.Sometimes{First: 10, Interval: time.Second}, trouble: errors.New("not started"), conns: map[*conn]struct{}{},
+	}, nil
+}
+
+// Subscriber implements transports.Transport.
+func (t *transport) Subscriber(c transports.Consumer) (message.Subscriber, error) {
+	return t.registry.Subscriber(c.Pipeline), nil
+}
+
+// Publisher implements transports.Transport.
+func (t *transport) Publisher(transports.Producer) (message.Publisher, error) { return nil, errProduce }
+
+// Tap implements transports.Tapper.
+func (t *transport) Tap(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	if _, err := t.config.Topic(topic, transports.Consume); err != nil {
+		return nil, err
+	}
+	return t.registry.Tap(ctx, topic), nil
+}
+
+// Drain implements transports.Drainer.
+func (t *transport) Drain(topic string) { t.registry.Drain(topic) }
+
+// Devices implements device.Provider.
+func (t *transport) Devices() device.Devices { return t.registry }
+
+// Start implements transports.Transport.
+func (t *transport) Start(ctx context.Context) error {
+	listener, err := t.listen(ctx)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.quiet {
+		return errors.Join(fmt.Errorf("listening on %s: %w", t.config.Listen, transports.ErrClosed), listener.Close())
+	}
+	t.listener, t.trouble = listener, nil
+	t.registry.Start()
+	t.running.Go(func() { t.accept(listener) })
+	t.running.Go(t.sweep)
+	t.env.Logger.Info("listening for devices", "addr", listener.Addr().String())
+	return nil
+}
+
+// Health implements transports.Transport.
+func (t *transport) Health() []transports.Health {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return []transports.Health{{Part: "listener", Err: t.trouble}}
+}
+
+// Quiesce implements transports.Transport.
+func (t *transport) Quiesce() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.quiet {
+		return
+	}
+	t.quiet = true
+	t.trouble = errors.New("closed, as the host stops")
+	if t.listener != nil {
+		if err := t.listener.Close(); err != nil {
+			t.env.Logger.Warn("closing the listener", "err", err)
+		}
+	}
+}
+
+// CloseSessions implements device.Provider.
+func (t *transport) CloseSessions(ctx context.Context) {
+	t.Quiesce()
+	t.registry.CloseSessions(ctx)
+	t.closeConns()
+}
+
+// Close implements transports.Transport.
+func (t *transport) Close(ctx context.Context) error {
+	t.Quiesce()
+	t.cancel()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		t.registry.Close()
+		t.closeConns()
+		t.running.Wait()
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for connections to end: %w", ctx.Err())
+	}
+}
+
+// closeConns closes the connections that are not, or no more, a session's.
+func (t *transport) closeConns() {
+	t.mu.Lock()
+	conns := make([]*conn, 0, len(t.conns))
+	for c := range t.conns {
+		conns = append(conns, c)
+	}
+	t.mu.Unlock()
+	for _, c := range conns {
+		c.shut()
+	}
+}
