@@ -22,6 +22,9 @@ const sweepInterval = 250 * time.Millisecond
 // errStopped is the cause of the contexts that a stop's deadline cancels.
 var errStopped = errors.New("the host is stopping")
 
+// errNotPublished pauses a pipeline whose outputs have nowhere to go.
+var errNotPublished = errors.New("what was produced could not be published")
+
 // intake is the Watermill subscriber of one pipeline: it reads the transport's subscriber, lets the lanes order what comes, emits
 // copies to Watermill, and settles the originals when their copies are settled.
 type intake struct {
@@ -65,6 +68,7 @@ func newIntake(in *intake, l *lanes) *intake {
 	in.closed = make(chan struct{})
 	in.drained = make(chan struct{})
 	in.active = map[*entry]struct{}{}
+	in.pause.longest = lastProbe
 	return in
 }
 
@@ -125,7 +129,7 @@ func (in *intake) read(messages <-chan *message.Message) {
 
 // reopen subscribes again, in a paused pipeline not before a probe is due. It returns nil if the intake ends first.
 func (in *intake) reopen() <-chan *message.Message {
-	wait, pause := newBackoff(reopenInterval), reopenInterval
+	wait, pause := newBackoff(reopenInterval, lastProbe), reopenInterval
 	for {
 		select {
 		case <-in.ending:
@@ -175,7 +179,7 @@ func (in *intake) take(msg *message.Message) {
 // inherit lets a redelivered copy take over the run of its original, whose delivery became void, or that run's outcome.
 func (in *intake) inherit(msg *message.Message, desc handlers.Description, now time.Time) bool {
 	same := func(e *entry) bool {
-		return e.desc == desc && bytes.Equal(e.msg.Payload, msg.Payload)
+		return e.desc.Key == desc.Key && e.desc.ID == desc.ID && bytes.Equal(e.msg.Payload, msg.Payload)
 	}
 	for i, e := range in.orphans {
 		if same(e) {
@@ -260,7 +264,11 @@ func (in *intake) settle(e *entry, acked bool) {
 	verdict, cause := r.verdict, r.outcome.Err
 	r.mu.Unlock()
 	if !acked && verdict == handled {
-		verdict = cancelled // publishing was given up at the stop's deadline
+		// Publishing was given up: at the stop's deadline, or because it can't work as things are.
+		verdict, cause = unavailable, errNotPublished
+		if in.life.Err() != nil {
+			verdict = cancelled
+		}
 	}
 	void := e.void()
 	again := false

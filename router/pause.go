@@ -15,18 +15,20 @@ const (
 )
 
 // backoff is a doubling, jittered interval.
-type backoff struct{ interval time.Duration }
+type backoff struct{ interval, last time.Duration }
 
-func newBackoff(first time.Duration) *backoff { return &backoff{first} }
+func newBackoff(first, last time.Duration) *backoff { return &backoff{min(first, last), last} }
 
 func (b *backoff) next() time.Duration {
 	d := b.interval
-	b.interval = min(2*d, lastProbe)
+	b.interval = min(2*d, b.last)
 	return d - rand.N(d/5+1)
 }
 
 // pause is the state of an outage: nothing starts but one probe at a time.
 type pause struct {
+	longest time.Duration // between two probes
+
 	err   error
 	since time.Time
 	due   bool   // a probe may start
@@ -49,7 +51,7 @@ func (p *pause) long(now time.Time) bool {
 func (p *pause) begin(cause error, probed bool, due func()) {
 	first := !p.on()
 	if first {
-		p.since, p.wait = time.Now(), newBackoff(firstProbe)
+		p.since, p.wait = time.Now(), newBackoff(firstProbe, p.longest)
 	}
 	p.err = cause
 	if first || probed {
@@ -62,5 +64,5 @@ func (p *pause) end() {
 	if p.timer != nil {
 		p.timer.Stop()
 	}
-	*p = pause{}
+	*p = pause{longest: p.longest}
 }

@@ -60,8 +60,15 @@ func (p *publisher) Publish(_ string, msgs ...*message.Message) error {
 			n++
 		}
 		if ref != "" {
+			r := runFrom(msgs[0].Context())
+			if len(msgs) == 1 && r != nil {
+				p.expectAnswer(r, ref, msgs[0])
+			}
 			if err := p.send(p.life, ref, msgs[:n]); err != nil {
 				return err
+			}
+			if r != nil {
+				r.published()
 			}
 		}
 		msgs = msgs[n:]
@@ -82,13 +89,12 @@ func (p *publisher) send(ctx context.Context, ref transports.TopicRef, msgs []*m
 	if err != nil {
 		return err
 	}
-	p.expectAnswer(d, msgs)
-	for wait := newBackoff(publishRetry); ; {
+	for wait := newBackoff(publishRetry, publishRetryMax); ; {
 		err := d.publisher.Publish(d.topic, msgs...)
 		if err == nil {
 			d.works(p.log)
 			p.metrics.published.Add(float64(len(msgs)))
-			break
+			return nil
 		}
 		if ctx.Err() != nil {
 			return fmt.Errorf("publishing to %s: %w", ref, err)
@@ -96,25 +102,21 @@ func (p *publisher) send(ctx context.Context, ref transports.TopicRef, msgs []*m
 		d.fails(p.log, err)
 		p.metrics.publishRetries.Inc()
 		select {
-		case <-time.After(min(wait.next(), publishRetryMax)):
+		case <-time.After(wait.next()):
 		case <-ctx.Done():
 			return fmt.Errorf("publishing to %s: %w", ref, err)
 		}
 	}
-	if r := runFrom(msgs[0].Context()); r != nil {
-		r.published()
-	}
-	return nil
 }
 
-// expectAnswer lets the answer to a single produced message come back to the caller, if one waits and the destination can.
-func (p *publisher) expectAnswer(d *destination, msgs []*message.Message) {
-	r := runFrom(msgs[0].Context())
-	if r == nil || len(msgs) != 1 || d.requester == nil {
-		return
-	}
+// expectAnswer lets the answer to a run's only message come back to the caller, if one waits and the destination can.
+func (p *publisher) expectAnswer(r *run, ref transports.TopicRef, msg *message.Message) {
 	reply := transports.ReplyFrom(r.base)
 	if reply == nil || reply.Wait <= 0 {
+		return
+	}
+	d, err := p.resolve(ref)
+	if err != nil || d.requester == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(p.life, reply.Wait+answerGrace)
@@ -125,8 +127,8 @@ func (p *publisher) expectAnswer(d *destination, msgs []*message.Message) {
 		return
 	}
 	context.AfterFunc(ctx, func() { forget(); cancel() })
-	msgs[0].Metadata[transports.ReplyTo] = replyTo
-	msgs[0].Metadata[transports.CorrelationID] = correlationID
+	msg.Metadata[transports.ReplyTo] = replyTo
+	msg.Metadata[transports.CorrelationID] = correlationID
 	r.expect(answer)
 }
 
