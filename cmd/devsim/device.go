@@ -1,0 +1,181 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// The pauses between attempts to connect; each is drawn from the upper half of its interval.
+const (
+	firstPause   = 50 * time.Millisecond
+	longestPause = 2 * time.Second
+)
+
+// device is one fake device.
+type device struct {
+	fleet  *fleet
+	turns  chan struct{} // to dial
+	from   netip.Addr
+	id     string
+	silent bool
+	n      int // data lines sent
+}
+
+// live connects, and with -reconnect again and again, until ctx ends.
+func (d *device) live(ctx context.Context) {
+	pause := firstPause
+	for first := true; ; {
+		conn, err := d.dial(ctx)
+		if err == nil {
+			d.fleet.connected(first)
+			first, pause = false, firstPause
+			d.talk(ctx, conn)
+			if ctx.Err() == nil {
+				d.fleet.lost.Add(1)
+			}
+		} else if ctx.Err() == nil {
+			d.fleet.failures.Add(1)
+		}
+		if !d.fleet.options.reconnect {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause/2 + rand.N(pause/2)):
+		}
+		pause = min(2*pause, longestPause)
+	}
+}
+
+func (d *device) dial(ctx context.Context) (net.Conn, error) {
+	select {
+	case d.turns <- struct{}{}:
+		defer func() { <-d.turns }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	dialer := net.Dialer{Timeout: 10 * time.Second}
+	if d.from.IsValid() {
+		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(d.from, 0))
+	}
+	return dialer.DialContext(ctx, "tcp", d.fleet.options.addr)
+}
+
+// talk uses the connection until it or ctx ends.
+func (d *device) talk(ctx context.Context, conn net.Conn) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+
+	out := &writer{device: d, conn: conn}
+	if hello := d.fleet.options.hello; hello != "" && out.line(hello, "") != nil {
+		return
+	}
+	var sending sync.WaitGroup
+	defer sending.Wait()
+	defer cancel() // before waiting
+	if d.fleet.options.rate > 0 {
+		sending.Go(func() {
+			defer cancel() // a connection that can't be written is over
+			d.send(ctx, out)
+		})
+	}
+	if d.silent {
+		<-ctx.Done()
+		return
+	}
+	d.listen(conn, out)
+}
+
+// send writes data lines at the rate. Devices begin at different times, so that they don't all send at once.
+func (d *device) send(ctx context.Context, out *writer) {
+	interval := time.Duration(float64(time.Second) / d.fleet.options.rate)
+	select {
+	case <-time.After(rand.N(interval)):
+	case <-ctx.Done():
+		return
+	}
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		d.n++
+		if out.line(d.fleet.options.data, strconv.Itoa(d.n)) != nil {
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// listen reads lines, records them, and only then answers.
+func (d *device) listen(conn io.Reader, out *writer) {
+	r := bufio.NewReader(conn)
+	var record []byte
+	var lines []string
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return // what has no end is no line
+		}
+		d.fleet.bytes.Add(int64(len(line)))
+		line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
+		record = append(append(append(append(record, d.id...), '\t'), line...), '\n')
+		lines = append(lines, line)
+		if whole(r) {
+			continue
+		}
+		d.fleet.note(record)
+		d.fleet.read.Add(int64(len(lines)))
+		for _, line := range lines {
+			if reply := d.fleet.options.reply; reply != "" && out.line(reply, line) != nil {
+				return
+			}
+		}
+		record, lines = record[:0], lines[:0]
+	}
+}
+
+// whole reports whether another line is there already.
+func whole(r *bufio.Reader) bool {
+	there, err := r.Peek(r.Buffered())
+	return err == nil && strings.Contains(string(there), "\n")
+}
+
+// writer is the sending side of a connection.
+type writer struct {
+	device *device
+	conn   net.Conn
+	mu     sync.Mutex
+}
+
+var errTemplate = errors.New("a line can't hold a line feed")
+
+// line sends a template with its words filled in; value is what {n} or {line} stands for.
+func (w *writer) line(template, value string) error {
+	text := strings.NewReplacer("{id}", w.device.id, "{n}", value, "{line}", value).Replace(template)
+	if strings.Contains(text, "\n") {
+		return errTemplate
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, err := io.WriteString(w.conn, text+"\r\n"); err != nil {
+		return err
+	}
+	w.device.fleet.sent.Add(1)
+	return nil
+}

@@ -1,0 +1,132 @@
+// Command devsim is many fake TCP devices, for demonstrations, scripts and load.
+//
+//	devsim -addr 127.0.0.1:8123 -n 1000 -record lines.txt
+//
+// Each device connects from an address of its own, counted up from -from, so that a host which knows devices by address sees as
+// many devices. It runs until -duration is over, SIGINT or SIGTERM comes, or, without -reconnect, every connection has
+// ended; then it prints one line of JSON. When all devices have connected for the first time it says so on stderr.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run is the program. It returns 0, 1 if no device ever connected or the record couldn't be written, or 2 for wrong flags.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	o, err := parse(args, stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		return 2
+	}
+	if o.duration > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.duration)
+		defer cancel()
+	}
+	f := &fleet{options: o, stderr: stderr}
+	if o.record != "" {
+		if f.record, err = os.OpenFile(o.record, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644); err != nil {
+			fmt.Fprintf(stderr, "devsim: opening the record: %v\n", err)
+			return 1
+		}
+	}
+	summary := f.run(ctx)
+	if f.record != nil {
+		if err := errors.Join(f.recordErr, f.record.Close()); err != nil {
+			fmt.Fprintf(stderr, "devsim: writing the record: %v\n", err)
+			return 1
+		}
+	}
+	if err := json.NewEncoder(stdout).Encode(summary); err != nil {
+		fmt.Fprintf(stderr, "devsim: writing the summary: %v\n", err)
+		return 1
+	}
+	if summary.Connected == 0 {
+		return 1
+	}
+	return 0
+}
+
+// options are the flags.
+type options struct {
+	addr      string
+	n         int
+	from      netip.Addr // invalid: the kernel chooses
+	hello     string
+	data      string
+	rate      float64
+	reply     string
+	silent    int
+	record    string
+	reconnect bool
+	duration  time.Duration
+}
+
+func parse(args []string, stderr io.Writer) (options, error) {
+	var o options
+	var from string
+	flags := flag.NewFlagSet("devsim", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.StringVar(&o.addr, "addr", "127.0.0.1:8123", "address of the host")
+	flags.IntVar(&o.n, "n", 1, "number of devices")
+	flags.StringVar(&from, "from", "127.1.0.0", "source address of the first device, which is its {id} too; the next have the next ones. Empty: the system chooses, and the ids are device-0, device-1, ...")
+	flags.StringVar(&o.hello, "hello", "", "line to send first; {id} stands for the device")
+	flags.StringVar(&o.data, "data", "{id} {n}", "line to send at -rate; {n} counts")
+	flags.Float64Var(&o.rate, "rate", 0, "data lines a second that each device sends")
+	flags.StringVar(&o.reply, "reply", "", "line to answer each line with; {line} stands for what was read, {id} for the device")
+	flags.IntVar(&o.silent, "silent", 0, "the first so many devices never read")
+	flags.StringVar(&o.record, "record", "", "file to append each line that is read to, as device, tab, line")
+	flags.BoolVar(&o.reconnect, "reconnect", false, "connect again when a connection ends or doesn't come about")
+	flags.DurationVar(&o.duration, "duration", 0, "end after so long; 0 is never")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	err := o.check(flags.Args(), from)
+	if err != nil {
+		fmt.Fprintf(stderr, "devsim: %v\n", err)
+	}
+	return o, err
+}
+
+func (o *options) check(rest []string, from string) error {
+	var errs []error
+	if len(rest) > 0 {
+		errs = append(errs, fmt.Errorf("what is %q? there are only flags", rest[0]))
+	}
+	if o.n < 1 {
+		errs = append(errs, fmt.Errorf("-n %d is not at least 1", o.n))
+	}
+	if o.silent < 0 || o.silent > o.n {
+		errs = append(errs, fmt.Errorf("-silent %d is not from 0 to -n", o.silent))
+	}
+	if o.rate < 0 || o.rate > 1000 {
+		errs = append(errs, fmt.Errorf("-rate %v is not from 0 to 1000", o.rate))
+	}
+	if from != "" {
+		addr, err := netip.ParseAddr(from)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("-from %q is not an address", from))
+		}
+		o.from = addr
+	}
+	return errors.Join(errs...)
+}
