@@ -244,14 +244,14 @@ func TestWrongFlags(t *testing.T) {
 func TestSignals(t *testing.T) {
 	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
 		h := listen(t)
-		cmd := exec.Command(os.Args[0], "-addr", h.Addr().String(), "-reconnect")
+		cmd := exec.Command(os.Args[0], "-addr", h.Addr().String(), "-reconnect", "-hello", "hi")
 		cmd.Env = append(os.Environ(), asProgram+"=1")
 		var stdout bytes.Buffer
 		cmd.Stdout = &stdout
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		h.accept()
+		h.accept().hear("hi")
 		if err := cmd.Process.Signal(sig); err != nil {
 			t.Fatal(err)
 		}

@@ -158,7 +158,8 @@ func TestFlapping(t *testing.T) {
 		}
 		// With time the window has room again, for as many as were admitted before.
 		for range takeovers {
-			if got := <-results; got.err != nil {
+			// They come at one time, so a later one may be the first to arrive.
+			if got := <-results; got.err != nil && !errors.Is(got.err, ErrSuperseded) {
 				t.Errorf("got %+v", got)
 			}
 		}
