@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/pentrough/pentrough/transports"
@@ -33,14 +32,20 @@ func newAnswers(t *transport) *answers {
 	return &answers{t: t, todo: make(chan answer, answerBuffer)}
 }
 
+// question is what a message with a reply_to waits for.
+type question struct {
+	replyTo, correlationID string
+	reply                  *transports.Reply
+}
+
 // expect sends the copy once the outcome of an acked message is known.
-func (a *answers) expect(msg *message.Message, reply *transports.Reply) {
+func (a *answers) expect(q *question) {
 	a.t.goes(func() {
 		timeout := time.NewTimer(answerPatience)
 		defer timeout.Stop()
 		select {
-		case <-reply.Done():
-			a.take(msg, reply.Outcome())
+		case <-q.reply.Done():
+			a.take(q)
 		case <-timeout.C:
 		case <-a.t.closing.Done():
 		}
@@ -49,22 +54,22 @@ func (a *answers) expect(msg *message.Message, reply *transports.Reply) {
 
 // take puts the first produced message in line. A message that carries the same reply_to is the question on its way
 // to somebody else, who will answer it.
-func (a *answers) take(msg *message.Message, o transports.Outcome) {
-	replyTo := msg.Metadata[transports.ReplyTo]
-	if len(o.Messages) == 0 || o.Messages[0].Metadata[transports.ReplyTo] == replyTo {
+func (a *answers) take(q *question) {
+	produced := q.reply.Outcome().Messages
+	if len(produced) == 0 || produced[0].Metadata[transports.ReplyTo] == q.replyTo {
 		return
 	}
-	publishing, err := a.t.marshaler.Marshal(o.Messages[0])
-	if err != nil || len(replyTo) > maxShortString {
+	publishing, err := a.t.marshaler.Marshal(produced[0])
+	if err != nil {
 		a.count("failed")
 		return
 	}
-	if id := msg.Metadata[transports.CorrelationID]; id != "" {
-		publishing.CorrelationId = id
+	if q.correlationID != "" {
+		publishing.CorrelationId = q.correlationID
 	}
 	publishing.DeliveryMode = amqp.Transient
 	select {
-	case a.todo <- answer{key: replyTo, publishing: publishing}:
+	case a.todo <- answer{key: q.replyTo, publishing: publishing}:
 	default:
 		a.count("dropped")
 	}

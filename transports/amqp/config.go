@@ -112,7 +112,7 @@ func (c *Config) Validate() error {
 }
 
 // Topic implements transports.Config.
-func (c *Config) Topic(name string, use transports.Use) (transports.Topic, error) {
+func (c *Config) Topic(name string, _ transports.Use) (transports.Topic, error) {
 	if err := checkName(name); err != nil {
 		return transports.Topic{}, fmt.Errorf("topic %q: as a queue's name it %w", name, err)
 	}

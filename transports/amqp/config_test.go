@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	wamqp "github.com/ThreeDotsLabs/watermill-amqp/v2/pkg/amqp"
 	"github.com/google/go-cmp/cmp"
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -135,9 +134,6 @@ func TestTopicsInTheBrokersTerms(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s: %s", name, diff)
-		}
-		if r.config.TopologyBuilder.(wamqp.TopologyBuilder) == nil {
-			t.Errorf("%s has no topology", name)
 		}
 	}
 }

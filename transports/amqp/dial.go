@@ -21,6 +21,8 @@ type dialer struct {
 	endpoint endpoint
 	// name is what the broker's tools show, before the role.
 	name string
+	// unreadable is called for each message that arrives with headers that the library can't read.
+	unreadable func()
 }
 
 // dial connects and logs in. It gives up at ctx's end or after connect_timeout.
@@ -45,8 +47,8 @@ func (d *dialer) dial(ctx context.Context, role string) (*amqp.Connection, error
 		conn.Close()
 		return nil, fmt.Errorf("dialing %s: %w", d.endpoint.addr, err)
 	}
-	w := newWire(conn)
-	stop := context.AfterFunc(ctx, func() { w.Close() })
+	w := newWire(conn, d.unreadable)
+	stop := context.AfterFunc(ctx, func() { _ = w.Close() })
 	defer stop()
 	properties := amqp.NewConnectionProperties()
 	properties.SetClientConnectionName(fmt.Sprintf("%s (%s)", d.name, role))
@@ -63,7 +65,7 @@ func (d *dialer) dial(ctx context.Context, role string) (*amqp.Connection, error
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		w.Close()
+		_ = w.Close()
 		return nil, fmt.Errorf("logging in to %s as %s, virtual host %q: %w", d.endpoint.addr, d.endpoint.username, d.endpoint.vhost, plain(err))
 	}
 	return c, nil

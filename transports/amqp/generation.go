@@ -67,12 +67,16 @@ func (s *subscription) begin(conn *amqp.Connection) (*generation, error) {
 // settled or void then.
 func (g *generation) run() error {
 	err := g.deliver()
-	cancelled := make(chan error, 1)
+	cancelled := make(chan struct{})
 	if errors.Is(err, errStopped) {
-		g.sub.settling.Go(func() { cancelled <- g.ch.Cancel(g.tag, false) })
+		g.sub.settling.Go(func() {
+			defer close(cancelled)
+			// An error means that the channel is gone, which wind learns too.
+			_ = g.ch.Cancel(g.tag, false)
+		})
 		err = g.wind()
 	} else {
-		cancelled <- nil
+		close(cancelled)
 	}
 	if !errors.Is(err, errStopped) {
 		g.void(transports.ErrVoid)
@@ -97,8 +101,10 @@ func (g *generation) deliver() error {
 				return errStopped
 			}
 			msg := s.t.marshaler.message(g.ctx, &d)
+			var q *question
 			if d.ReplyTo != "" {
-				msg.SetContext(transports.WithReply(msg.Context(), transports.NewReply(0)))
+				q = &question{replyTo: d.ReplyTo, correlationID: d.CorrelationId, reply: transports.NewReply(0)}
+				msg.SetContext(transports.WithReply(msg.Context(), q.reply))
 			}
 			// Counted before it is out: it may be settled at once.
 			g.open.Add(1)
@@ -115,7 +121,7 @@ func (g *generation) deliver() error {
 			if d.Redelivered {
 				s.route.counters.redelivered.Inc()
 			}
-			s.settling.Go(func() { g.settle(msg, d.DeliveryTag) })
+			s.settling.Go(func() { g.settle(msg, d.DeliveryTag, q) })
 		case e := <-g.closes:
 			return plain(e)
 		case <-s.stop.Done():
@@ -133,12 +139,12 @@ func (g *generation) ended() error {
 }
 
 // settle waits until a message is settled or void.
-func (g *generation) settle(msg *message.Message, tag uint64) {
+func (g *generation) settle(msg *message.Message, tag uint64, q *question) {
 	select {
 	case <-msg.Acked():
 		g.acks.add(tag)
-		if reply := transports.ReplyFrom(msg.Context()); reply != nil {
-			g.sub.t.answers.expect(msg, reply)
+		if q != nil {
+			g.sub.t.answers.expect(q)
 		}
 	case <-msg.Nacked():
 		// Left unacked: nack and reject would count a delivery and lose the order.

@@ -30,7 +30,6 @@ type link struct {
 	backoff Reconnect
 
 	mu      sync.Mutex
-	started bool
 	session *session
 	// err is why there is no session.
 	err error

@@ -3,6 +3,7 @@ package amqp
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -200,7 +201,7 @@ func isVoid(t testing.TB, msg *message.Message) {
 	case <-time.After(patience):
 		t.Fatalf("message %q isn't void", msg.Payload)
 	}
-	if cause := context.Cause(msg.Context()); cause != transports.ErrVoid {
+	if cause := context.Cause(msg.Context()); !errors.Is(cause, transports.ErrVoid) {
 		t.Fatalf("message %q ended with %v", msg.Payload, cause)
 	}
 }

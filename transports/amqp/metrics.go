@@ -15,6 +15,8 @@ type metrics struct {
 	blocked  prometheus.Gauge
 	// unsendable counts properties and headers that AMQP can't carry and that were left out or sent as headers.
 	unsendable prometheus.Counter
+	// unreadable counts messages that lost their headers on the way in.
+	unreadable prometheus.Counter
 	replies    *prometheus.CounterVec
 }
 
@@ -39,6 +41,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		})),
 		unsendable: register(r, &errs, prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "pentrough_amqp_unsendable_total", Help: "Properties and headers that AMQP can't carry as they are.",
+		})),
+		unreadable: register(r, &errs, prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "pentrough_amqp_unreadable_total", Help: "Messages handed out without their headers, which were nested too deep or too many.",
 		})),
 	}
 	return m, errors.Join(errs...)

@@ -84,8 +84,9 @@ func (o *outbox) ready() (s *session, w *window, changed <-chan struct{}, err er
 	}
 }
 
-// send writes a message as soon as the broker takes messages and the window has room. After an error nothing was sent.
-func (o *outbox) send(msg *message.Message, r *route, deadline context.Context) (*pending, error) {
+// send writes a message as soon as the broker takes messages and the window has room, for which it settles earlier messages of the
+// batch. After an error nothing was sent.
+func (o *outbox) send(msg *message.Message, r *route, deadline context.Context, b *batch) (*pending, error) {
 	ctx := msg.Context()
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("not sent: %w", context.Cause(ctx))
@@ -116,20 +117,23 @@ func (o *outbox) send(msg *message.Message, r *route, deadline context.Context) 
 			}
 			continue
 		}
-		b := o.build(s, r)
-		if err := wait(b.done, errDeclaring); err != nil {
+		built := o.build(s, r)
+		if err := wait(built.done, errDeclaring); err != nil {
 			return nil, err
 		}
-		if b.err != nil {
+		if built.err != nil {
 			if s.lost() {
 				continue
 			}
-			return nil, b.err
+			return nil, built.err
 		}
-		if err := w.enter(ctx, deadline); err != nil {
-			if errors.Is(err, errLost) {
-				continue
-			}
+		switch err := w.enter(ctx, deadline, b.oldest()); {
+		case errors.Is(err, errConfirmed):
+			b.await(ctx, deadline)
+			continue
+		case errors.Is(err, errLost):
+			continue
+		case err != nil:
 			return nil, err
 		}
 		p, err := w.publish(publishing, r)

@@ -348,3 +348,25 @@ func TestATapConsumesNobodysMessages(t *testing.T) {
 		t.Error("the default exchange was tapped")
 	}
 }
+
+func TestBatchesLargerThanTheWindow(t *testing.T) {
+	const publishers, each = 4, 50
+	url := testenv.Broker(t).VHost(t)
+	r := start(t, config(url, func(c *Config) { c.ConfirmWindow = 5 }))
+	var running sync.WaitGroup
+	for range publishers {
+		running.Go(func() {
+			var msgs []*message.Message
+			for i := range each {
+				msgs = append(msgs, outgoing(fmt.Sprint(i)))
+			}
+			if err := r.publish("t", msgs...); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	running.Wait()
+	if n := dial(t, url).depth("t"); n != publishers*each {
+		t.Errorf("%d messages arrived", n)
+	}
+}

@@ -31,25 +31,48 @@ func (p *publisher) Publish(topic string, msgs ...*message.Message) error {
 	}
 	deadline, cancel := context.WithTimeoutCause(context.Background(), p.t.config.PublishTimeout, errPublishTimeout)
 	defer cancel()
-	var errs []error
-	sent := make([]*pending, 0, len(msgs))
+	b := batch{outbox: p.t.outbox, sent: make([]*pending, 0, len(msgs))}
 	for _, msg := range msgs {
-		o, err := p.t.outbox.send(msg, r, deadline)
+		o, err := p.t.outbox.send(msg, r, deadline, &b)
 		if err != nil {
-			errs = append(errs, err)
+			b.errs = append(b.errs, err)
 			break
 		}
-		sent = append(sent, o)
+		b.sent = append(b.sent, o)
 	}
-	for i, o := range sent {
-		if err := p.t.outbox.await(msgs[i].Context(), o, deadline); err != nil {
-			errs = append(errs, err)
-		}
+	for b.settled < len(b.sent) {
+		b.await(msgs[b.settled].Context(), deadline)
 	}
-	if len(errs) > 0 {
-		return fmt.Errorf("publishing to %s: %w", topic, errors.Join(errs...))
+	if len(b.errs) > 0 {
+		return fmt.Errorf("publishing to %s: %w", topic, errors.Join(b.errs...))
 	}
 	return nil
+}
+
+// batch is what one Publish has sent.
+type batch struct {
+	outbox *outbox
+	sent   []*pending
+	// settled counts those at the beginning of sent whose fate is known.
+	settled int
+	errs    []error
+}
+
+// oldest is closed when the fate of the oldest message can be known.
+func (b *batch) oldest() <-chan struct{} {
+	if b.settled == len(b.sent) {
+		return nil
+	}
+	return b.sent[b.settled].confirm.Done()
+}
+
+// await settles the oldest message.
+func (b *batch) await(ctx, deadline context.Context) {
+	p := b.sent[b.settled]
+	b.settled++
+	if err := b.outbox.await(ctx, p, deadline); err != nil {
+		b.errs = append(b.errs, err)
+	}
 }
 
 // Close ends this pipeline's use; messages on their way stay awaited by their callers.

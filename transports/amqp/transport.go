@@ -67,7 +67,7 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	if err != nil {
 		return nil, fmt.Errorf("registering metrics: %w", err)
 	}
-	d := &dialer{config: c, endpoint: e, name: or(c.ConnectionName, fmt.Sprintf("pentrough %s %s", env.Host, env.Name))}
+	d := &dialer{config: c, endpoint: e, name: or(c.ConnectionName, fmt.Sprintf("pentrough %s %s", env.Host, env.Name)), unreadable: m.unreadable.Inc}
 	o := newOutage(env.Logger.With("broker", e.addr), env.Now)
 	t := &transport{
 		env:       env,

@@ -74,8 +74,12 @@ func (w *window) fail(err error) {
 	close(w.gone)
 }
 
-// enter takes a slot. errLost means that the channel went before there was one.
-func (w *window) enter(ctx, deadline context.Context) error {
+// errConfirmed says that the caller can make room by settling a message of its own. Callers who send several would otherwise wait for
+// each other's slots.
+var errConfirmed = errors.New("a message of the caller's is confirmed")
+
+// enter takes a slot. errLost means that the channel went before there was one, errConfirmed that own was closed.
+func (w *window) enter(ctx, deadline context.Context, own <-chan struct{}) error {
 	select {
 	case w.slots <- struct{}{}:
 		return nil
@@ -84,6 +88,8 @@ func (w *window) enter(ctx, deadline context.Context) error {
 	select {
 	case w.slots <- struct{}{}:
 		return nil
+	case <-own:
+		return errConfirmed
 	case <-w.gone:
 		return errLost
 	case <-ctx.Done():

@@ -13,12 +13,13 @@ const (
 	keptBuffer = 1 << 20
 )
 
-// wire is a connection whose Write never blocks: it gathers, and one goroutine hands what has gathered to the kernel. The
+// wire is a connection that reads through frames, and whose Write never blocks: it gathers, and one goroutine hands what has gathered to the kernel. The
 // AMQP library flushes every frame under a lock of its connection. So frames that come together cost one system call, and a
 // broker that stops reading holds up nobody who has a deadline. What gathers is bounded by the confirm window and the
 // acks of the prefetched.
 type wire struct {
 	net.Conn
+	frames *frames
 
 	mu      sync.Mutex
 	pending []byte
@@ -30,11 +31,14 @@ type wire struct {
 	done    chan struct{}
 }
 
-func newWire(conn net.Conn) *wire {
-	w := &wire{Conn: conn, kick: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{})}
+func newWire(conn net.Conn, emptied func()) *wire {
+	w := &wire{Conn: conn, frames: newFrames(conn, emptied), kick: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{})}
 	go w.run()
 	return w
 }
+
+// Read reads what the broker sent, in a form that the library can take.
+func (w *wire) Read(p []byte) (int, error) { return w.frames.Read(p) }
 
 // Write takes p and returns the error of an earlier one.
 func (w *wire) Write(p []byte) (int, error) {

@@ -10,7 +10,7 @@ import (
 
 func TestWireNeverBlocksAndLosesNothing(t *testing.T) {
 	far, near := net.Pipe() // without a buffer: a write lasts until the peer reads
-	w := newWire(near)
+	w := newWire(near, nil)
 	var want bytes.Buffer
 	for i := range 1000 {
 		chunk := bytes.Repeat([]byte{byte(i)}, i)
@@ -36,7 +36,7 @@ func TestWireNeverBlocksAndLosesNothing(t *testing.T) {
 
 func TestWireClosesThoughThePeerDoesNotRead(t *testing.T) {
 	_, near := net.Pipe()
-	w := newWire(near)
+	w := newWire(near, nil)
 	if _, err := w.Write([]byte("never read")); err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestWireClosesThoughThePeerDoesNotRead(t *testing.T) {
 
 func TestWireSendsItsLastWords(t *testing.T) {
 	far, near := net.Pipe()
-	w := newWire(near)
+	w := newWire(near, nil)
 	if _, err := w.Write([]byte("bye")); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,214 @@
+package amqp
+
+import (
+	"encoding/binary"
+	"io"
+)
+
+// The library's limits on headers. It takes a message beyond them for a broken connection, so that one such message,
+// delivered again on every new connection, would stop the host for good.
+const (
+	maxDepth    = 32
+	maxElements = 8192
+)
+
+const (
+	headerFrame = 2
+	// frameStart is a frame's type, channel and payload size; one byte ends it.
+	frameStart = 7
+	// propertiesAt is where the properties of a header frame begin, after its class, weight, body size and flags.
+	propertiesAt = frameStart + 14
+
+	hasContentType     = 0x8000
+	hasContentEncoding = 0x4000
+	hasHeaders         = 0x2000
+)
+
+// frames passes a broker's bytes on, with the headers taken out of messages whose headers the library can't read.
+type frames struct {
+	src io.Reader
+	// emptied is told of each such message.
+	emptied func()
+
+	buf  []byte
+	r, w int
+	// pass is how many of the next bytes may go as they are.
+	pass int
+}
+
+// frameBuffer holds many small frames, which spares system calls.
+const frameBuffer = 64 << 10
+
+func newFrames(src io.Reader, emptied func()) *frames {
+	return &frames{src: src, emptied: emptied, buf: make([]byte, frameBuffer)}
+}
+
+func (f *frames) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if f.pass == 0 {
+		if err := f.next(); err != nil {
+			return 0, err
+		}
+	}
+	if f.r == f.w {
+		if err := f.fill(1); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, f.buf[f.r:min(f.w, f.r+f.pass)])
+	f.r += n
+	f.pass -= n
+	return n, nil
+}
+
+// next looks at the frame that begins at f.r.
+func (f *frames) next() error {
+	if err := f.fill(frameStart); err != nil {
+		return err
+	}
+	start := f.buf[f.r:]
+	size := int(binary.BigEndian.Uint32(start[3:]))
+	f.pass = frameStart + size + 1
+	// A frame that is larger than was agreed is the library's to refuse.
+	if start[0] != headerFrame || f.pass > 2*frameSize {
+		return nil
+	}
+	if err := f.fill(f.pass); err != nil {
+		return err
+	}
+	frame := f.buf[f.r : f.r+f.pass]
+	from, to, ok := headersIn(frame[:len(frame)-1])
+	if !ok || readableTable(frame[from+4:to], 0) {
+		return nil
+	}
+	// An empty table takes the place of this one, and the frame gets shorter.
+	f.emptied()
+	clear(frame[from : from+4])
+	gone := to - from - 4
+	binary.BigEndian.PutUint32(frame[3:], uint32(size-gone))
+	copy(frame[gone:], frame[:from+4])
+	f.r += gone
+	f.pass -= gone
+	return nil
+}
+
+// fill has n bytes ready at f.r.
+func (f *frames) fill(n int) error {
+	if f.w-f.r >= n {
+		return nil
+	}
+	if f.r > 0 {
+		f.w = copy(f.buf, f.buf[f.r:f.w])
+		f.r = 0
+	}
+	if n > len(f.buf) {
+		f.buf = append(f.buf, make([]byte, n-len(f.buf))...)
+	}
+	for f.w < n {
+		m, err := f.src.Read(f.buf[f.w:])
+		f.w += m
+		if err != nil && f.w < n {
+			return err
+		}
+	}
+	return nil
+}
+
+// headersIn finds the table of a header frame: its four bytes of length are at from, it ends before to.
+func headersIn(frame []byte) (from, to int, ok bool) {
+	if len(frame) < propertiesAt {
+		return 0, 0, false
+	}
+	flags := binary.BigEndian.Uint16(frame[propertiesAt-2:])
+	if flags&hasHeaders == 0 {
+		return 0, 0, false
+	}
+	at := propertiesAt
+	for _, flag := range []uint16{hasContentType, hasContentEncoding} {
+		if flags&flag != 0 {
+			if at >= len(frame) {
+				return 0, 0, false
+			}
+			at += 1 + int(frame[at])
+		}
+	}
+	if at+4 > len(frame) {
+		return 0, 0, false
+	}
+	to = at + 4 + int(binary.BigEndian.Uint32(frame[at:]))
+	return at, to, to <= len(frame)
+}
+
+// readableTable says whether the library reads the content of a table.
+func readableTable(b []byte, depth int) bool {
+	if depth > maxDepth {
+		return false
+	}
+	for n := 0; len(b) > 0; n++ {
+		name := 1 + int(b[0])
+		if n >= maxElements || name > len(b) {
+			return false
+		}
+		var ok bool
+		if b, ok = skipField(b[name:], depth); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+func readableArray(b []byte, depth int) bool {
+	if depth > maxDepth {
+		return false
+	}
+	for n := 0; len(b) > 0; n++ {
+		var ok bool
+		if b, ok = skipField(b, depth); !ok || n >= maxElements {
+			return false
+		}
+	}
+	return true
+}
+
+// skipField returns what follows the field at the beginning of b.
+func skipField(b []byte, depth int) (rest []byte, ok bool) {
+	if len(b) == 0 {
+		return nil, false
+	}
+	kind, b := b[0], b[1:]
+	size := 0
+	switch kind {
+	case 'V':
+	case 't', 'b', 'B':
+		size = 1
+	case 's', 'u':
+		size = 2
+	case 'I', 'i', 'f':
+		size = 4
+	case 'D':
+		size = 5
+	case 'l', 'd', 'T':
+		size = 8
+	case 'S', 'x', 'A', 'F':
+		if len(b) < 4 {
+			return nil, false
+		}
+		n := binary.BigEndian.Uint32(b)
+		b = b[4:]
+		if uint64(n) > uint64(len(b)) {
+			return nil, false
+		}
+		size = int(n)
+		if kind == 'A' && !readableArray(b[:size], depth+1) || kind == 'F' && !readableTable(b[:size], depth+1) {
+			return nil, false
+		}
+	default:
+		return nil, false
+	}
+	if size > len(b) {
+		return nil, false
+	}
+	return b[size:], true
+}
