@@ -2,7 +2,12 @@ package amqp
 
 import (
 	"sync"
+	"time"
 )
+
+// holdTime is how long acks above an unsettled tag wait for it at most: one frame then acks all of them. Confirms come in bursts and
+// wake their waiters in any order, so most gaps close within microseconds, and each frame saved spares the broker more work than us.
+const holdTime = 5 * time.Millisecond
 
 // ackWriter is the part of a channel that acks.
 type ackWriter interface {
@@ -10,13 +15,15 @@ type ackWriter interface {
 }
 
 // acks sends the acks of one channel, whose tags count from 1. What becomes ready while a batch is being written goes with the next
-// one, so a busy channel sends few frames and an idle one sends at once.
+// one, so a busy channel sends few frames and an idle one sends at once. Acks above an unsettled tag are held for a moment.
 type acks struct {
 	ch   ackWriter
+	most int // how many acks are held at most
 	sent func(n int)
 
 	mu      sync.Mutex
 	ready   []uint64
+	release bool // write what is held
 	writing bool
 	stopped bool
 	// idle is signalled when writing ends.
@@ -26,6 +33,8 @@ type acks struct {
 	batch []uint64
 	low   uint64
 	state []ackState
+	held  int
+	timer *time.Timer // releases what is held; nil while nothing is
 }
 
 type ackState uint8
@@ -36,32 +45,46 @@ const (
 	acked
 )
 
-func newAcks(ch ackWriter, sent func(n int)) *acks {
-	a := &acks{ch: ch, sent: sent, low: 1}
+// newAcks returns the acks of a channel with a prefetch.
+func newAcks(ch ackWriter, prefetch int, sent func(n int)) *acks {
+	a := &acks{ch: ch, most: prefetch / 4, sent: sent, low: 1}
 	a.idle.L = &a.mu
 	return a
 }
 
-// add acks a tag. It returns when the ack is written, or when another caller is about to write it.
+// add acks a tag. It returns when the ack is written or held, or when another caller is about to do that.
 func (a *acks) add(tag uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.stopped {
-		return
+	if !a.stopped {
+		a.ready = append(a.ready, tag)
+		a.work()
 	}
-	a.ready = append(a.ready, tag)
+}
+
+// work writes until nothing is ready, unless another caller does. The lock is held, but for the writing.
+func (a *acks) work() {
 	if a.writing {
 		return
 	}
 	a.writing = true
-	for len(a.ready) > 0 {
+	for len(a.ready) > 0 || a.release {
+		release := a.release
+		a.release = false
 		a.ready, a.batch = a.batch[:0], a.ready
 		a.mu.Unlock()
-		a.write()
+		a.write(release)
 		a.mu.Lock()
 	}
 	a.writing = false
 	a.idle.Broadcast()
+}
+
+func (a *acks) overdue() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.release = true
+	a.work()
 }
 
 // stop returns when all acks so far are written, and has later ones ignored.
@@ -69,13 +92,15 @@ func (a *acks) stop() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.stopped = true
+	a.release = true
+	a.work()
 	for a.writing {
 		a.idle.Wait()
 	}
 }
 
-// write acks the batch. Multiple is only used up to the lowest tag that isn't settled: it would ack that one too.
-func (a *acks) write() {
+// write acks the batch. Multiple is only used up to the lowest tag that isn't settled: it would ack that one too. What is above it is held, or acked tag by tag when it is time.
+func (a *acks) write(release bool) {
 	for _, tag := range a.batch {
 		if need := int(tag-a.low) + 1; need > len(a.state) {
 			a.state = append(a.state, make([]ackState, need-len(a.state))...)
@@ -99,13 +124,25 @@ func (a *acks) write() {
 	copy(a.state, a.state[below:])
 	a.state = a.state[:len(a.state)-below]
 	a.low += uint64(below)
-	for _, tag := range a.batch {
-		if tag < a.low {
-			continue
+	a.held += len(a.batch) - run
+	if a.held > 0 && (release || a.held > a.most) {
+		for i, state := range a.state {
+			if state == settled {
+				a.state[i] = acked
+				_ = a.ch.Ack(a.low+uint64(i), false)
+			}
 		}
-		a.state[tag-a.low] = acked
-		_ = a.ch.Ack(tag, false)
-		total++
+		total += a.held
+		a.held = 0
 	}
-	a.sent(total)
+	switch {
+	case a.held > 0 && a.timer == nil:
+		a.timer = time.AfterFunc(holdTime, a.overdue)
+	case a.timer != nil && (release || a.held == 0):
+		a.timer.Stop()
+		a.timer = nil
+	}
+	if total > 0 {
+		a.sent(total)
+	}
 }

@@ -3,6 +3,8 @@ package amqp
 import (
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -31,38 +33,46 @@ func (c *channelModel) Ack(tag uint64, multiple bool) error {
 	return nil
 }
 
+// No time passes in the bubble, so nothing held is released by the timer.
 func TestAcksCoverWhatIsSettledAndNothingElse(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		n := rapid.IntRange(1, 60).Draw(t, "deliveries")
-		broker := &channelModel{t: t, open: map[uint64]bool{}}
-		for tag := range uint64(n) {
-			broker.open[tag+1] = true
+	synctest.Test(t, func(t *testing.T) { rapid.Check(t, checkAcks) })
+}
+
+func checkAcks(t *rapid.T) {
+	n := rapid.IntRange(1, 60).Draw(t, "deliveries")
+	broker := &channelModel{t: t, open: map[uint64]bool{}}
+	for tag := range uint64(n) {
+		broker.open[tag+1] = true
+	}
+	sent := 0
+	most := rapid.IntRange(0, 20).Draw(t, "held at most")
+	a := newAcks(broker, 4*most, func(n int) { sent += n })
+	order := rapid.Permutation(tags(n)).Draw(t, "order of settling")
+	acked := rapid.IntRange(0, n).Draw(t, "how many are acked")
+	for done := 0; done < acked; {
+		// What becomes ready while another is writing goes in one batch.
+		size := rapid.IntRange(1, acked-done).Draw(t, "batch")
+		a.mu.Lock()
+		a.ready = append(a.ready, order[done:done+size-1]...)
+		a.mu.Unlock()
+		a.add(order[done+size-1])
+		done += size
+		if waits := len(broker.open) - (n - done); waits < 0 || waits > most {
+			t.Fatalf("%d of %d are settled, but the broker waits for %d; held are %d at most", done, n, len(broker.open), most)
 		}
-		sent := 0
-		a := newAcks(broker, func(n int) { sent += n })
-		order := rapid.Permutation(tags(n)).Draw(t, "order of settling")
-		acked := rapid.IntRange(0, n).Draw(t, "how many are acked")
-		for done := 0; done < acked; {
-			// What becomes ready while another is writing goes in one batch.
-			size := rapid.IntRange(1, acked-done).Draw(t, "batch")
-			a.mu.Lock()
-			a.ready = append(a.ready, order[done:done+size-1]...)
-			a.mu.Unlock()
-			a.add(order[done+size-1])
-			done += size
-			if len(broker.open) != n-done {
-				t.Fatalf("%d of %d are settled, but the broker waits for %d", done, n, len(broker.open))
+		for _, tag := range order[done:] {
+			if !broker.open[tag] {
+				t.Fatalf("tag %d is acked, but isn't settled", tag)
 			}
-			for _, tag := range order[done:] {
-				if !broker.open[tag] {
-					t.Fatalf("tag %d is acked, but isn't settled", tag)
-				}
-			}
 		}
-		if sent != acked {
-			t.Fatalf("%d acks were counted, want %d", sent, acked)
-		}
-	})
+	}
+	a.stop()
+	if len(broker.open) != n-acked {
+		t.Fatalf("%d of %d are settled, but the broker waits for %d after the end", acked, n, len(broker.open))
+	}
+	if sent != acked {
+		t.Fatalf("%d acks were counted, want %d", sent, acked)
+	}
 }
 
 func tags(n int) []uint64 {
@@ -93,7 +103,7 @@ func (g *gate) Ack(tag uint64, multiple bool) error {
 
 func TestAcksThatComeWhileOneIsWrittenGoTogether(t *testing.T) {
 	g := &gate{entered: make(chan struct{}), open: make(chan struct{})}
-	a := newAcks(g, func(int) {})
+	a := newAcks(g, 1000, func(int) {})
 	var running sync.WaitGroup
 	running.Go(func() { a.add(1) })
 	<-g.entered
@@ -107,4 +117,28 @@ func TestAcksThatComeWhileOneIsWrittenGoTogether(t *testing.T) {
 	if len(g.frames) != 2 || g.frames[0] != 1 || g.frames[1] != 500 || g.multiple[0] || !g.multiple[1] {
 		t.Fatalf("frames %v, multiple %v; want 1 alone and then everything up to 500", g.frames, g.multiple)
 	}
+}
+
+func TestAcksAboveAGapAreHeldForAMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &gate{entered: make(chan struct{}), open: make(chan struct{})}
+		close(g.open)
+		a := newAcks(g, 1000, func(int) {})
+		a.add(2)
+		a.add(3)
+		if len(g.frames) != 0 {
+			t.Fatalf("frames %v before the gap closed", g.frames)
+		}
+		a.add(1)
+		if len(g.frames) != 1 || g.frames[0] != 3 || !g.multiple[0] {
+			t.Fatalf("frames %v, multiple %v; want one up to 3", g.frames, g.multiple)
+		}
+		a.add(5)
+		time.Sleep(holdTime)
+		synctest.Wait()
+		if len(g.frames) != 2 || g.frames[1] != 5 || g.multiple[1] {
+			t.Fatalf("frames %v, multiple %v; want 5 alone after %s", g.frames, g.multiple, holdTime)
+		}
+		a.stop()
+	})
 }
