@@ -18,7 +18,8 @@ type ackWriter interface {
 // one, so a busy channel sends few frames and an idle one sends at once. Acks above an unsettled tag are held for a moment.
 type acks struct {
 	ch   ackWriter
-	most int // how many acks are held at most
+	most int           // how many acks are held at most
+	hold time.Duration // and how long
 	sent func(n int)
 
 	mu      sync.Mutex
@@ -47,7 +48,7 @@ const (
 
 // newAcks returns the acks of a channel with a prefetch.
 func newAcks(ch ackWriter, prefetch int, sent func(n int)) *acks {
-	a := &acks{ch: ch, most: prefetch / 4, sent: sent, low: 1}
+	a := &acks{ch: ch, most: prefetch / 4, hold: holdTime, sent: sent, low: 1}
 	a.idle.L = &a.mu
 	return a
 }
@@ -137,7 +138,7 @@ func (a *acks) write(release bool) {
 	}
 	switch {
 	case a.held > 0 && a.timer == nil:
-		a.timer = time.AfterFunc(holdTime, a.overdue)
+		a.timer = time.AfterFunc(a.hold, a.overdue)
 	case a.timer != nil && (release || a.held == 0):
 		a.timer.Stop()
 		a.timer = nil
