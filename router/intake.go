@@ -272,6 +272,9 @@ func (in *intake) settle(e *entry, acked bool) {
 	}
 	void := e.void()
 	again := false
+	if acked {
+		in.metrics.acked.Inc()
+	}
 	switch {
 	case acked && void:
 		e.arrived = time.Now()

@@ -192,7 +192,7 @@ func (p *pipeline) failed(msg *message.Message, r *run, err error) error {
 		return err
 	default:
 		p.metrics.errors.Inc()
-		p.log.Error("message dropped", "id", r.entry.desc.ID, "uuid", msg.UUID, "kind", kind, "err", err)
+		p.log.Warn("message dropped", "id", r.entry.desc.ID, "uuid", msg.UUID, "kind", kind, "err", err)
 	}
 	p.metrics.dropped.Inc()
 	r.finish(handled, nil, err)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/router/middleware"
@@ -84,6 +86,12 @@ func TestOneMessageOfAKeyRunsUntilSettled(t *testing.T) {
 		r.end("4", nil)
 		equal(t, "settled", h.in.settlements(), []string{"ack 1", "ack 3", "ack 2", "ack 5", "ack 4"})
 		equal(t, "published", h.out.outputs(), []string{"results a 1", "results b 3", "results a 2", "results b 5", "results a 4"})
+		m := h.pipelines[0].metrics
+		for name, c := range map[string]prometheus.Counter{"received": m.received, "acked": m.acked, "published": m.published} {
+			if got := testutil.ToFloat64(c); got != 5 {
+				t.Errorf("%v %s, want 5", got, name)
+			}
+		}
 	})
 }
 
