@@ -13,10 +13,11 @@ import (
 
 // describer returns what describes a pipeline's messages: the handler, or their metadata; a key setting overrides the key.
 func describer(h handlers.Handler, key string) (func(*message.Message) (handlers.Description, error), error) {
-	describe := byMetadata
-	if d, ok := h.(handlers.Describer); ok {
-		describe = d.Describe
+	var d handlers.Describer = byMetadata{}
+	if own, ok := h.(handlers.Describer); ok {
+		d = own
 	}
+	describe := d.Describe
 	if key == "" {
 		return describe, nil
 	}
@@ -39,7 +40,10 @@ func describer(h handlers.Handler, key string) (func(*message.Message) (handlers
 	}, nil
 }
 
-func byMetadata(msg *message.Message) (handlers.Description, error) {
+// byMetadata describes the messages of a handler that doesn't.
+type byMetadata struct{}
+
+func (byMetadata) Describe(msg *message.Message) (handlers.Description, error) {
 	return handlers.Description{Key: msg.Metadata[transports.Device], ID: msg.Metadata[transports.MessageID]}, nil
 }
 

@@ -328,7 +328,7 @@ func (in *intake) probeDue() {
 func (in *intake) enqueued(e *entry) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.lanes.place(e, time.Now())
+	in.lanes.place(e)
 	in.signal()
 }
 

@@ -53,9 +53,8 @@ type entry struct {
 	// publishing: the chain has returned and the outputs wait for confirms.
 	publishing bool
 	run        *run
-	// kept: the delivery is void but the run goes on; followers are redelivered copies that take its outcome over.
-	kept      bool
-	followers []*message.Message
+	// kept: the delivery is void but the run goes on; a redelivered copy takes it over.
+	kept bool
 }
 
 type entryState int
@@ -164,7 +163,7 @@ func (l *lanes) next(now time.Time) *entry {
 }
 
 // place gives the lane free: the entry has its place in the handler's order.
-func (l *lanes) place(e *entry, now time.Time) {
+func (l *lanes) place(e *entry) {
 	if e.state != holding {
 		return
 	}

@@ -73,7 +73,7 @@ func TestLanesModel(t *testing.T) {
 					t.Skip("none")
 				}
 				e := pick("place")
-				l.place(e, now)
+				l.place(e)
 				if e.reason == "" {
 					state[e] = "placed"
 				}
@@ -119,7 +119,7 @@ func TestLanesModel(t *testing.T) {
 			for e := l.next(now); e != nil; e = l.next(now) {
 				state[e] = "running"
 				running = append(running, e)
-				l.place(e, now)
+				l.place(e)
 			}
 			if len(running) == 0 {
 				break

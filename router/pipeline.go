@@ -87,7 +87,10 @@ func newPipeline(c Pipeline, h *Host) (*pipeline, error) {
 		},
 		log: p.log, metrics: p.metrics, life: p.life,
 	}, newLanes(traits.Window, c.Lanes, p.refuser != nil))
-	return p, p.buildChain(h, topic)
+	if err := p.buildChain(h, topic); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 func (p *pipeline) buildHandler(h *Host) error {
@@ -281,8 +284,7 @@ func (p *pipeline) close() error {
 	}
 	var err error
 	if p.started {
-		err = p.watermill.Close()
-		<-p.ran
+		err = errors.Join(p.watermill.Close(), <-p.ran)
 	} else {
 		err = errors.Join(p.intake.Close(), p.out.Close())
 	}
