@@ -19,7 +19,7 @@ import (
 func init() {
 	handlers.Register(handlers.Plugin{
 		Name:        "deliver",
-		Summary:     "writes each command to its device and produces its result",
+		Summary:     "Writes each command to its device and produces its result.",
 		Description: description,
 		Config:      func() handlers.Config { return &Config{} },
 	})

@@ -10,7 +10,7 @@ import (
 func init() {
 	handlers.Register(handlers.Plugin{
 		Name:    "passthrough",
-		Summary: "sends every message on as it is",
+		Summary: "Sends every message on as it is.",
 		Description: "Produces each message as it came: body, id and all properties and headers, but for those that belong to the broker that it came through " +
 			"(`x-*` headers, expiration, exchange, routing key, redelivered). Messages of one device stay in order.",
 		Config: func() handlers.Config { return &Config{} },
