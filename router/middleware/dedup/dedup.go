@@ -20,7 +20,7 @@ import (
 func init() {
 	middleware.Register(middleware.Plugin{
 		Name:    "dedup",
-		Summary: "handles a message once, however often it comes",
+		Summary: "Handles a message once, however often it comes.",
 		Description: "Recognises a message by its id, within its pipeline and key (such as the device). A message that was handled before is not handled again: what it " +
 			"produced then is sent again, with the same ids. The same id with another body is refused (`deliver`: rejected, \"id reused\"). While the first is " +
 			"being handled, the second waits for it; if it fails, the second is handled. A message without an id passes.\n\n" +

@@ -16,7 +16,7 @@ import (
 func init() {
 	middleware.Register(middleware.Plugin{
 		Name:    "retry",
-		Summary: "tries a failed message again, with growing pauses",
+		Summary: "Tries a failed message again, with growing pauses.",
 		Description: "Calls the handler again after a *retryable* error, up to `max_retries` times. The pause begins at `initial_interval`, is multiplied " +
 			"by `multiplier` each time up to `max_interval`, and is varied by `jitter` (0.5: between half and one and a half of it). Messages of " +
 			"the same key wait meanwhile. The last error goes to `poison`. *Permanent*, *drop* and *unavailable* errors are not tried again here.",

@@ -15,7 +15,7 @@ import (
 func init() {
 	middleware.Register(middleware.Plugin{
 		Name:    "throttle",
-		Summary: "limits how many messages a pipeline handles in a time",
+		Summary: "Limits how many messages a pipeline handles in a time.",
 		Description: "Lets `count` messages through in every `interval`, evenly spaced, and has the others of its pipeline wait. After a lull up to " +
 			"`burst` messages go through at once. Every pipeline that lists it has a limit of its own.",
 		Place:  middleware.PlaceThrottle,

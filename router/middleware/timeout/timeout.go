@@ -14,7 +14,7 @@ import (
 func init() {
 	middleware.Register(middleware.Plugin{
 		Name:    "timeout",
-		Summary: "ends an attempt that takes too long",
+		Summary: "Ends an attempt that takes too long.",
 		Description: `Ends the context of a message's handler after a time. What the handler returns then is an error like any other: ` +
 			"`retry` tries it again. A handler that succeeds in spite of it has succeeded. Its place is innermost, so that every attempt " +
 			"of `retry` has the whole time.",

@@ -1,0 +1,275 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/configs"
+	"github.com/pentrough/pentrough/internal/testenv"
+)
+
+// The fleet of TestFleet. PENTROUGH_FLEET_COMMANDS asks for more commands.
+const (
+	fleetDevices  = 1000
+	fleetFirst    = "127.1.0.0"
+	fleetPatience = 3 * time.Minute
+)
+
+// TestFleet runs the example configuration as users do: the binaries, a fleet of fake devices, and a Python publisher with confirms. Every command
+// must be at its device once and in order, with one result, whatever happens to the broker meanwhile.
+func TestFleet(t *testing.T) {
+	count := 4000
+	if s := os.Getenv("PENTROUGH_FLEET_COMMANDS"); s != "" {
+		var err error
+		if count, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bin := t.TempDir()
+	if out, err := exec.Command("go", "build", "-o", bin, ".", "../devsim").CombinedOutput(); err != nil {
+		t.Fatalf("building: %v\n%s", err, out)
+	}
+	t.Run("calm", func(t *testing.T) {
+		runFleet(t, bin, testenv.NewNode(t), count, nil)
+	})
+	t.Run("broker killed and started again", func(t *testing.T) {
+		node := testenv.NewNode(t)
+		runFleet(t, bin, node, count, func() {
+			node.Kill(t)
+			t.Log("the broker was killed with -9")
+			node.Start(t)
+			t.Log("the broker is back")
+		})
+	})
+}
+
+// runFleet publishes count commands; trouble happens when half of them are confirmed.
+func runFleet(t *testing.T, bin string, node *testenv.Node, count int, trouble func()) {
+	folder := t.TempDir()
+	devices, web, adm := fleetPort(t), fleetPort(t), fleetPort(t)
+	example, err := configs.Example(configs.Commands)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(folder, "commands.toml")
+	text := strings.NewReplacer(`":8123"`, `":`+devices+`"`, "127.0.0.1:8080", "127.0.0.1:"+web, "127.0.0.1:8222", "127.0.0.1:"+adm).Replace(string(example))
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	host := launch(t, folder, "host.log", []string{"AMQP_URL=" + node.URL()}, filepath.Join(bin, "pentrough"), "run", "-c", file)
+	waitFor(t, "the host to be ready", func() bool {
+		r, err := http.Get("http://127.0.0.1:" + adm + "/readyz")
+		if err != nil {
+			return false
+		}
+		defer r.Body.Close()
+		return r.StatusCode == http.StatusOK
+	})
+	record := filepath.Join(folder, "record")
+	sim := launch(t, folder, "devsim.log", nil, filepath.Join(bin, "devsim"),
+		"-addr", "127.0.0.1:"+devices, "-n", strconv.Itoa(fleetDevices), "-from", fleetFirst, "-record", record)
+	waitFor(t, "all devices to be connected", func() bool { return sessions(t, adm) == fleetDevices })
+
+	publisher := launch(t, folder, "publisher.log", nil, "/usr/bin/python3", "testdata/publish.py",
+		node.URL(), "device.commands", strconv.Itoa(count), strconv.Itoa(fleetDevices), fleetFirst)
+	if trouble != nil {
+		half := fmt.Sprintf("published %d\n", count/2/1000*1000)
+		waitFor(t, "half of the commands to be published", func() bool { return strings.Contains(publisher.output(t), half) })
+		trouble()
+	}
+	publisher.end(t, nil)
+	t.Log(strings.TrimSpace(lastLine(publisher.output(t))))
+
+	results := drainResults(t, node.URL(), count)
+	host.end(t, syscall.SIGTERM)
+	sim.end(t, syscall.SIGINT)
+	t.Log("devsim:", strings.TrimSpace(lastLine(sim.output(t))))
+	t.Log("results:", results)
+	checkRecord(t, record, count)
+	if t.Failed() {
+		t.Logf("host.log:\n%s", host.output(t))
+	}
+}
+
+// drainResults takes results until every command has one, and checks them; the poison queue must be empty.
+func drainResults(t *testing.T, url string, count int) string {
+	conn, err := amqp.Dial(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deliveries, err := ch.Consume("results", "", true, false, false, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := map[string][]byte{}
+	states := map[string]int{}
+	repeats := 0
+	quiet := time.NewTimer(fleetPatience)
+	for done := false; !done; {
+		select {
+		case d := <-deliveries:
+			var r struct{ ID, State string }
+			if err := json.Unmarshal(d.Body, &r); err != nil {
+				t.Fatalf("a result that isn't JSON: %q", d.Body)
+			}
+			if before, ok := first[r.ID]; ok {
+				repeats++
+				if !bytes.Equal(before, d.Body) {
+					t.Errorf("two results for %s:\n%s\n%s", r.ID, before, d.Body)
+				}
+			} else {
+				first[r.ID] = d.Body
+				states[r.State]++
+			}
+			if len(first) == count {
+				quiet.Reset(2 * time.Second) // for late repeats
+			}
+		case <-quiet.C:
+			done = true
+		}
+	}
+	if len(first) != count || states["sent"] != count {
+		t.Errorf("%d distinct ids of %d, by state %v", len(first), count, states)
+	}
+	if q, err := ch.QueueDeclarePassive("commands.poison", true, false, false, false, nil); err == nil && q.Messages != 0 {
+		t.Errorf("%d messages in poison", q.Messages)
+	}
+	return fmt.Sprintf("%d distinct ids, by state %v, %d identical repeats, poison empty", len(first), states, repeats)
+}
+
+// checkRecord reads what the devices read: each its own commands, once, in order.
+func checkRecord(t *testing.T, record string, count int) {
+	f, err := os.Open(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	next := map[string]int{}
+	lines := 0
+	for s := bufio.NewScanner(f); s.Scan(); lines++ {
+		address, line, _ := strings.Cut(s.Text(), "\t")
+		if want := fmt.Sprint("set ", next[address]); line != want {
+			t.Errorf("device %s read %q, want %q", address, line, want)
+		}
+		next[address]++
+	}
+	if lines != count {
+		t.Errorf("the devices read %d lines of %d", lines, count)
+	}
+	t.Logf("devices read %d lines, each once and in order", lines)
+}
+
+// sessions reads the number of connected devices from the metrics.
+func sessions(t *testing.T, adm string) int {
+	r, err := http.Get("http://127.0.0.1:" + adm + "/metrics")
+	if err != nil {
+		return 0
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Split(string(body), "\n") {
+		if strings.HasPrefix(line, "pentrough_") && strings.Contains(line, "sessions{") {
+			n, err := strconv.Atoi(line[strings.LastIndexByte(line, ' ')+1:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	return 0
+}
+
+// launched is a program in the background, its output in a file.
+type launched struct {
+	cmd *exec.Cmd
+	log string
+}
+
+func launch(t *testing.T, folder, log string, env []string, name string, args ...string) *launched {
+	out, err := os.Create(filepath.Join(folder, log))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	l := &launched{cmd: exec.Command(name, args...), log: out.Name()}
+	l.cmd.Env = append(os.Environ(), env...)
+	l.cmd.Stdout, l.cmd.Stderr = out, out
+	l.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := l.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if l.cmd.ProcessState == nil {
+			_ = l.cmd.Process.Kill()
+			_ = l.cmd.Wait()
+		}
+	})
+	return l
+}
+
+// end waits for the program's end, after a signal if there is one; it must be clean.
+func (l *launched) end(t *testing.T, signal os.Signal) {
+	t.Helper()
+	if signal != nil {
+		if err := l.cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.cmd.Wait(); err != nil {
+		t.Errorf("%s: %v\n%s", l.cmd.Path, err, l.output(t))
+	}
+}
+
+func (l *launched) output(t *testing.T) string {
+	out, err := os.ReadFile(l.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+func lastLine(s string) string {
+	s = strings.TrimRight(s, "\n")
+	return s[strings.LastIndexByte(s, '\n')+1:]
+}
+
+func waitFor(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for deadline := time.Now().Add(fleetPatience); !cond(); <-ticker.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %s for %s", fleetPatience, what)
+		}
+	}
+}
+
+func fleetPort(t *testing.T) string {
+	port, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}

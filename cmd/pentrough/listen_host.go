@@ -1,0 +1,111 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+// maxLine is the longest line that is read of a tap.
+const maxLine = 64 << 20
+
+// host taps a topic of a running host through its admin listener.
+func (l *listening) host(ctx context.Context, out, log io.Writer, ref transports.TopicRef) error {
+	target := strings.TrimSuffix(l.admin, "/") + "/api/v1/tap?topic=" + url.QueryEscape(string(ref))
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return advise(err, "give the address of a host's admin listener, such as http://127.0.0.1:8222")
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return advise(err, "check that a host runs there (pentrough run), name its [host] admin address with --admin, or tap a broker's topic with -c FILE")
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, maxLine)
+	if resp.StatusCode != http.StatusOK {
+		lines.Scan()
+		return advise(fmt.Errorf("listening to %s: %s", ref, reasonIn(lines.Bytes(), resp.Status)), "pentrough validate -c FILE shows the topics of a configuration's pipelines")
+	}
+	fmt.Fprintf(log, "listening to %s\n", ref)
+	p := printer{out: out, json: l.json, left: l.count}
+	for lines.Scan() {
+		if done, err := p.line(lines.Bytes()); done || err != nil {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("listening to %s: %w", ref, err)
+	}
+	return advise(fmt.Errorf("listening to %s: the host ended", ref), "listen again when it runs")
+}
+
+// reasonIn returns what the admin listener says about a refusal.
+func reasonIn(body []byte, status string) string {
+	var said struct{ Error string }
+	if json.Unmarshal(body, &said) == nil && said.Error != "" {
+		return said.Error
+	}
+	return status
+}
+
+// tapped is one message as the admin listener shows it.
+type tapped struct {
+	UUID          string            `json:"uuid"`
+	Metadata      map[string]string `json:"metadata"`
+	Payload       *string           `json:"payload,omitempty"`
+	PayloadBase64 []byte            `json:"payload_base64,omitempty"`
+}
+
+// printer prints messages, one line each.
+type printer struct {
+	out  io.Writer
+	json bool
+	// left is how many more there are to be; 0 is without end.
+	left int
+}
+
+// line prints a message that came as JSON; done says that it was the last.
+func (p *printer) line(line []byte) (done bool, err error) {
+	if !p.json {
+		var t tapped
+		if err := json.Unmarshal(line, &t); err != nil {
+			return false, fmt.Errorf("reading a message: %w", err)
+		}
+		line = t.PayloadBase64
+		if t.Payload != nil {
+			line = []byte(*t.Payload)
+		}
+		line = oneLine(line)
+	}
+	if _, err := fmt.Fprintf(p.out, "%s\n", line); err != nil {
+		return false, err
+	}
+	p.left--
+	return p.left == 0, nil
+}
+
+// oneLine returns a payload as a line: JSON compacted, other text as it is, and what would break the line or the terminal quoted.
+func oneLine(payload []byte) []byte {
+	var b bytes.Buffer
+	if json.Compact(&b, payload) == nil {
+		return b.Bytes()
+	}
+	for _, r := range string(payload) {
+		if r < ' ' || r == 0x7f || r == '\uFFFD' {
+			return fmt.Appendf(nil, "%q", payload)
+		}
+	}
+	return payload
+}

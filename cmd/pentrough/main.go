@@ -1,0 +1,90 @@
+// Command pentrough carries messages between message brokers and raw-TCP devices, as one TOML file says.
+//
+//	pentrough run              runs the embedded quickstart
+//	pentrough init             writes an annotated configuration
+//	pentrough run -c FILE      runs a configuration
+//
+// Every verb has a file of its own; plugins.go names the plugins that this build has.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// The exit codes of every verb. A supervisor restarts after exitForced and exitUnclean, not after exitFailed.
+const (
+	exitFailed  = 1 // a start that failed, or a verb that could not do what it was asked
+	exitForced  = 2 // a second signal ended the stop
+	exitUnclean = 3 // the stop ran into its deadline or lost something
+)
+
+func main() {
+	os.Exit(execute(newRoot(), os.Args[1:]))
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "pentrough",
+		Short: "Carry messages between brokers and raw-TCP devices",
+		Long: `Pentrough carries messages between message brokers and raw-TCP devices, as one TOML file says.
+
+"pentrough run" without a file runs an embedded quickstart that needs nothing installed;
+"pentrough init" writes an annotated configuration to start from.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return advise(err, "%s --help lists the flags", cmd.CommandPath())
+	})
+	root.AddCommand(newRun(), newValidate(), newInit(), newSend(), newListen(), newPlugins(), newSchema(), newVersion())
+	return root
+}
+
+// execute runs a command line, reports its error on standard error and returns the exit code.
+func execute(root *cobra.Command, args []string) int {
+	root.SetArgs(args)
+	err := root.Execute()
+	if err == nil {
+		return 0
+	}
+	code := exitFailed
+	if e, ok := errors.AsType[*codedError](err); ok {
+		code = e.code
+	}
+	fmt.Fprintln(root.ErrOrStderr(), "pentrough:", err)
+	next := "pentrough --help lists what there is"
+	if a, ok := errors.AsType[*advisedError](err); ok {
+		next = a.next
+	}
+	for line := range strings.Lines(next) {
+		fmt.Fprintln(root.ErrOrStderr(), "  next:", strings.TrimSuffix(line, "\n"))
+	}
+	return code
+}
+
+// advisedError is an error whose reader is told what to do next.
+type advisedError struct {
+	err  error
+	next string
+}
+
+func (e *advisedError) Error() string { return e.err.Error() }
+func (e *advisedError) Unwrap() error { return e.err }
+
+func advise(err error, format string, args ...any) error {
+	return &advisedError{err: err, next: fmt.Sprintf(format, args...)}
+}
+
+// codedError ends the program with a code of its own.
+type codedError struct {
+	err  error
+	code int
+}
+
+func (e *codedError) Error() string { return e.err.Error() }
+func (e *codedError) Unwrap() error { return e.err }

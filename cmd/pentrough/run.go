@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+
+	"github.com/pentrough/pentrough/configs"
+	"github.com/pentrough/pentrough/internal/admin"
+	"github.com/pentrough/pentrough/internal/ledger"
+	"github.com/pentrough/pentrough/internal/telemetry"
+	"github.com/pentrough/pentrough/router"
+	"github.com/pentrough/pentrough/transports"
+)
+
+// adminTimeout is how long requests to the admin listener may take to end after the host's stop.
+const adminTimeout = 2 * time.Second
+
+func newRun() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "run [-c FILE]",
+		Short: "Run the host; without a file the embedded quickstart",
+		Long: `Run the host that a configuration describes; without a file the embedded quickstart, which needs nothing installed.
+
+SIGINT or SIGTERM stops it in stages within [host] shutdown_timeout; a second one ends it at once.
+Exit codes: 0 stopped cleanly, 1 the start failed, 2 forced, 3 the stop wasn't clean.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r := run{file: file, out: cmd.OutOrStdout(), errOut: cmd.ErrOrStderr()}
+			ctx, stop := context.WithCancel(cmd.Context())
+			defer stop()
+			defer onSignals(stop, r.force)()
+			return r.serve(ctx)
+		},
+	}
+	cmd.Flags().StringVarP(&file, "config", "c", "", "the configuration (default: the embedded quickstart)")
+	return cmd
+}
+
+// run is one run of a host.
+type run struct {
+	// file is empty for the quickstart.
+	file        string
+	out, errOut io.Writer
+
+	config   *configs.Config
+	log      *slog.Logger
+	registry *prometheus.Registry
+}
+
+// serve runs the host from its start to its stop, which begins when ctx ends.
+func (r *run) serve(ctx context.Context) error {
+	if err := r.prepare(); err != nil {
+		return err
+	}
+	host, err := router.New(r.config.Router)
+	if err != nil {
+		return r.startFailed(err)
+	}
+	// The admin listener is bound first, so that a second host on the same machine fails before it takes anything, and closed last.
+	watch := r.watch(host)
+	if err := watch.Start(ctx); err != nil {
+		return r.startFailed(err)
+	}
+	defer r.unwatch(ctx, watch)
+	if err := host.Start(ctx); err != nil && ctx.Err() == nil {
+		return r.startFailed(err)
+	} else if err != nil {
+		r.log.Info("stopped during the start")
+		return nil
+	}
+	r.started(host)
+
+	<-ctx.Done()
+	r.log.Info("stopping", "timeout", r.config.Host.ShutdownTimeout)
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.config.Host.ShutdownTimeout)
+	defer cancel()
+	return r.stopped(host.Stop(stopping))
+}
+
+// prepare reads the configuration and makes what the host is watched by.
+func (r *run) prepare() error {
+	config, warnings, err := r.load()
+	if err != nil {
+		return err
+	}
+	r.config = config
+	r.log, err = telemetry.NewLogger(r.errOut, telemetry.Config{Level: config.Host.Log.Level, Format: config.Host.Log.Format})
+	if err != nil {
+		return r.startFailed(err)
+	}
+	for _, w := range warnings {
+		r.log.Warn("configuration", "warning", w.String())
+	}
+	r.registry, err = telemetry.NewRegistry(versionName())
+	if err != nil {
+		return r.startFailed(err)
+	}
+	config.Router.Logger, config.Router.Registerer, config.Router.Ledger = r.log, r.registry, ledger.New()
+	return nil
+}
+
+func (r *run) load() (*configs.Config, configs.Warnings, error) {
+	if r.file != "" {
+		return load(r.file)
+	}
+	text, err := configs.Example(configs.Quickstart)
+	if err != nil {
+		return nil, nil, err
+	}
+	return configs.Parse("quickstart", text, configs.Options{})
+}
+
+// watch returns the host's admin listener.
+func (r *run) watch(host *router.Host) *admin.Server {
+	return admin.New(admin.Config{
+		Addr: r.config.Host.Admin, Version: versionName(), Logger: r.log, Gatherer: r.registry,
+		Health: func() []admin.Health {
+			var all []admin.Health
+			for _, h := range host.Health() {
+				all = append(all, admin.Health(h))
+			}
+			return all
+		},
+		Tap: func(ctx context.Context, ref string) (<-chan *message.Message, error) {
+			return host.Tap(ctx, transports.TopicRef(ref))
+		},
+	})
+}
+
+func (r *run) unwatch(ctx context.Context, watch *admin.Server) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), adminTimeout)
+	defer cancel()
+	if err := watch.Close(ctx); err != nil {
+		r.log.Warn("closing the admin listener", "err", err)
+	}
+}
+
+// started says what runs and what it promises.
+func (r *run) started(host *router.Host) {
+	r.log.Info("started", "host", r.config.Host.Name, "version", versionName(), "pipelines", len(r.config.Router.Pipelines))
+	for _, sentence := range host.Promises() {
+		r.log.Info("delivery", "promise", sentence)
+	}
+	if r.file == "" {
+		fmt.Fprint(r.out, tryIt)
+	}
+}
+
+// stopped turns the outcome of a stop into the program's.
+func (r *run) stopped(err error) error {
+	if err == nil {
+		r.log.Info("stopped")
+		return nil
+	}
+	err = fmt.Errorf("the stop was not clean after %s: %w", r.config.Host.ShutdownTimeout, err)
+	return &codedError{code: exitUnclean, err: advise(err,
+		"what a broker sent and wasn't settled is delivered again; [host] shutdown_timeout gives a stop more time")}
+}
+
+func (r *run) force() {
+	fmt.Fprintln(r.errOut, "pentrough: forced by a second signal; what a broker sent and wasn't settled is delivered again")
+	os.Exit(exitForced)
+}
+
+func (r *run) startFailed(err error) error {
+	next := "check the configuration with: pentrough validate -c " + r.file
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		next = "end what listens there (another pentrough?), or change the address"
+	case errors.Is(err, fs.ErrPermission):
+		next = "run it as a user who may do that, or listen at a port above 1023"
+	case r.file == "":
+		next = "write a configuration to change with: pentrough init"
+	}
+	return advise(fmt.Errorf("starting: %w", err), "%s", next)
+}
+
+// tryIt is what the quickstart says when it is up. Its addresses are those of configs/quickstart.toml.
+var tryIt = strings.TrimLeft(`
+The quickstart runs: commands by HTTP at 127.0.0.1:8080, devices by TCP at :8123. Nothing is kept.
+
+  be a device              nc 127.0.0.1 8123
+  send it a command        curl -d '{"address":"127.0.0.1","cmd":"open"}' http://127.0.0.1:8080/commands
+  the same, with a verdict pentrough send 127.0.0.1 open
+  watch who connects       pentrough listen devices:events
+  see how it is            curl http://127.0.0.1:8222/readyz
+  begin your own           pentrough init
+
+Stop it with Ctrl-C.
+`, "\n")
+
+// onSignals calls stop at the first SIGINT or SIGTERM and force at the second. The returned function ends that.
+func onSignals(stop, force func()) (end func()) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	quit := make(chan struct{})
+	var watcher sync.WaitGroup
+	watcher.Go(func() {
+		for _, act := range []func(){stop, force} {
+			select {
+			case <-signals:
+				act()
+			case <-quit:
+				return
+			}
+		}
+	})
+	return func() {
+		signal.Stop(signals)
+		close(quit)
+		watcher.Wait()
+	}
+}
