@@ -1,0 +1,63 @@
+package router
+
+import (
+	"time"
+)
+
+// sweepInterval is how often stalls, deadlines and void deliveries are looked for; it bounds how late they are noticed.
+const sweepInterval = 250 * time.Millisecond
+
+// sweep looks at the times of waiting messages.
+func (in *intake) sweep() {
+	ticker := time.NewTicker(sweepInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-in.closed:
+			return
+		case now := <-ticker.C:
+			in.look(now)
+		}
+	}
+}
+
+func (in *intake) look(now time.Time) {
+	in.mu.Lock()
+	late := in.lanes.overdue(now)
+	if !in.pause.on() {
+		in.lanes.sweep(now)
+	}
+	for len(in.orphans) > 0 && (now.Sub(in.orphans[0].arrived) > 2*in.lanes.deadline || len(in.orphans) > 2*in.lanes.window) {
+		in.orphans = in.orphans[1:]
+	}
+	late = late || in.pause.long(now)
+	in.metrics.waiting.Set(float64(in.lanes.waiting))
+	in.metrics.running.Set(float64(len(in.active)))
+	in.signal()
+	giveBack := late && in.source.Broker && in.subscriber != nil && !in.stopping
+	in.mu.Unlock()
+	if giveBack {
+		in.giveBack()
+	}
+}
+
+// giveBack ends the subscription so that the broker gets back what wasn't settled. Started messages go on; their redelivered
+// copies take their outcome over.
+func (in *intake) giveBack() {
+	in.mu.Lock()
+	sub := in.subscriber
+	in.subscriber = nil
+	for e := range in.active {
+		e.kept = !e.void()
+	}
+	in.lanes.forget()
+	in.pause.due = false
+	in.mu.Unlock()
+	if sub == nil {
+		return
+	}
+	in.log.Warn("messages stand longer than they may stay unsettled; giving the subscription back", "ack_deadline", in.lanes.deadline)
+	if err := sub.Close(); err != nil {
+		in.log.Warn("closing the subscription", "err", err)
+	}
+}
