@@ -181,11 +181,13 @@ func (r *run) startFailed(err error) error {
 	next := "check the configuration with: pentrough validate -c " + r.file
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		next = "end what listens there (another pentrough?), or change the address"
+		next = "end what listens there (another pentrough?), or change the address in " + r.file
 	case errors.Is(err, fs.ErrPermission):
 		next = "run it as a user who may do that, or listen at a port above 1023"
-	case r.file == "":
-		next = "write a configuration to change with: pentrough init"
+	}
+	if r.file == "" {
+		next = "end what listens there (another pentrough?), or run the quickstart at other addresses:\n" +
+			"pentrough init --example quickstart -o quickstart.toml, edit it, and pentrough run -c quickstart.toml"
 	}
 	return advise(fmt.Errorf("starting: %w", err), "%s", next)
 }

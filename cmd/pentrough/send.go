@@ -59,7 +59,7 @@ The exit code is 0 if the result's code is 2xx (sent, answered), otherwise 1.`,
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s\n", bytes.TrimSpace(result))
-			return verdict(result)
+			return s.verdict(result, cmd.ErrOrStderr())
 		},
 	}
 	f := cmd.Flags()
@@ -150,7 +150,7 @@ func (s *sending) overHTTP(ctx context.Context, body []byte) ([]byte, error) {
 }
 
 // verdict turns a result that isn't a success into an error.
-func verdict(result []byte) error {
+func (s *sending) verdict(result []byte, note io.Writer) error {
 	var r struct {
 		ID     string `json:"id"`
 		State  string `json:"state"`
@@ -161,17 +161,25 @@ func verdict(result []byte) error {
 	if err := json.Unmarshal(result, &r); err != nil {
 		return fmt.Errorf("reading the result: %w", err)
 	}
-	if r.Code/100 == 2 || (r.Code == 0 && r.Error == "" && r.ID != "") {
+	switch {
+	case r.Code/100 == 2:
+		return nil
+	case r.State == "" && r.Error == "":
+		fmt.Fprintf(note, "command %s is with the broker; no result came within %s\n", r.ID, s.wait)
 		return nil
 	}
-	next, ok := map[string]string{
-		"offline":  "wait until the device is connected (pentrough listen devices:events) and send it again",
-		"rejected": "correct the command; nothing was sent",
-		"busy":     "the device isn't reading; send it again later",
-		"unknown":  "ask the device what it did; the connection ended while the command was being written",
-	}[r.State]
-	if !ok {
-		next = "docs/messages.md says what each state means"
+	next := "docs/messages.md says what each state means"
+	switch r.State {
+	case "":
+		next = "correct it, or if it says undecided or busy send it again with the same --id"
+	case "offline":
+		next = "wait until the device is connected (pentrough listen devices:events) and send it again"
+	case "rejected":
+		next = "correct the command; nothing was sent"
+	case "busy":
+		next = "the device isn't reading; send it again later"
+	case "unknown":
+		next = "ask the device what it did; its connection ended while the command was being written"
 	}
 	what := strings.TrimSpace(r.State + " " + r.Error)
 	if r.Detail != "" {
