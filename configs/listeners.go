@@ -35,9 +35,13 @@ func (c *checker) listeners() {
 		}
 		binds := binder.Binds()
 		for _, key := range slices.Sorted(maps.Keys(binds)) {
-			// An address that is none is the transport's own to tell, in Validate.
-			if l, err := newListener(plugin.Join("transport", name)+"."+key, binds[key]); err == nil {
+			path := plugin.Join("transport", name) + "." + key
+			l, err := newListener(path, binds[key])
+			if err == nil {
 				all = append(all, l)
+			} else if _, _, shapeless := net.SplitHostPort(binds[key]); shapeless == nil {
+				// An address of the wrong shape is the transport's own to tell, in Validate.
+				c.fail(path, err.Error(), "", "")
 			}
 		}
 	}

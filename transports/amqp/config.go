@@ -169,6 +169,9 @@ func (c *Config) endpoint() (endpoint, error) {
 	if err != nil {
 		return endpoint{}, transports.Invalid("url", "is not of the form %s", urlForm)
 	}
+	if uri.Port < 1 || uri.Port > math.MaxUint16 {
+		return endpoint{}, transports.Invalid("url", "has the port %d, which is not from 1 to %d", uri.Port, math.MaxUint16)
+	}
 	if u, err := url.Parse(string(c.URL)); err != nil || u.RawQuery != "" {
 		return endpoint{}, transports.Invalid("url", "has a query; heartbeat, tls and the rest are keys of the transport's table")
 	}
