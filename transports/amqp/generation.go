@@ -80,6 +80,10 @@ func (g *generation) run() error {
 	}
 	if !errors.Is(err, errStopped) {
 		g.void(transports.ErrVoid)
+		// What was acked before is still written, if the channel is there.
+		for g.open.Load() > 0 {
+			<-g.idle
+		}
 	}
 	// Anything that is sent on a channel after its close costs the whole connection.
 	<-cancelled
