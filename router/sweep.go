@@ -51,7 +51,6 @@ func (in *intake) giveBack() {
 		e.kept = !e.void()
 	}
 	in.lanes.forget()
-	in.pause.due = false
 	in.mu.Unlock()
 	if sub == nil {
 		return
