@@ -64,7 +64,8 @@ func (in *intake) left() string {
 func (in *intake) outage() error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if !in.pause.on() {
+	// Who can't wait sends nothing while it is told that the pipeline is paused: once a probe is due, it is welcome.
+	if !in.pause.on() || in.source.Impatient && in.pause.mayProbe() {
 		return nil
 	}
 	return fmt.Errorf("paused since %s, probing: %w", in.pause.since.Format(time.RFC3339), in.pause.err)

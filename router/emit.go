@@ -35,15 +35,18 @@ func (in *intake) emit() {
 
 // start picks the next message and makes its run. The lock is held.
 func (in *intake) start() *entry {
-	if in.stopping || in.closing || !in.pause.mayProbe() {
+	if in.stopping || in.closing || in.givingBack {
 		return nil
 	}
-	e := in.lanes.next(time.Now())
+	// A refusal asks nothing of what is down, so it goes on in a pause, and is no probe.
+	e := in.lanes.nextRefused()
+	if e == nil && in.pause.mayProbe() {
+		if e = in.lanes.next(time.Now()); e != nil && in.pause.on() {
+			in.pause.probe = e
+		}
+	}
 	if e == nil {
 		return nil
-	}
-	if in.pause.on() {
-		in.pause.probe = e
 	}
 	e.run = newRun(in, e)
 	e.run.watch()
@@ -83,11 +86,11 @@ func (in *intake) settle(e *entry, acked bool) {
 		in.metrics.acked.Inc()
 	}
 	switch {
-	case acked && void:
+	case acked && void && in.source.Broker && e.desc.ID != "":
 		e.arrived = time.Now()
 		in.orphans = append(in.orphans, e)
 	case acked:
-		e.msg.Ack()
+		e.msg.Ack() // without effect if the delivery is void
 	case verdict == unavailable && !in.stopping && !void:
 		again = true
 	case !void:

@@ -51,6 +51,7 @@ type intake struct {
 	subscriber message.Subscriber
 	endIntake  context.CancelFunc
 	stopping   bool // take no more, start no more
+	givingBack bool // the subscription is being closed: start nothing of it
 	reading    bool // a source subscription is open or about to be
 	closing    bool
 	drained    chan struct{} // closed when nothing is left after a stop or the source's end
@@ -112,7 +113,7 @@ func (in *intake) read(messages <-chan *message.Message) {
 		}
 		in.mu.Lock()
 		in.endIntake()
-		in.subscriber = nil
+		in.subscriber, in.givingBack = nil, false
 		in.mu.Unlock()
 		if messages = in.reopen(); messages == nil {
 			in.mu.Lock()
@@ -173,8 +174,12 @@ func (in *intake) take(msg *message.Message) {
 	in.signal()
 }
 
-// inherit lets a redelivered copy take over the run of its original, whose delivery became void, or that run's outcome.
+// inherit lets a redelivered copy take over the run of its original, whose delivery became void, or that run's outcome. A message
+// without an id is never taken for another's copy: two alike may both be meant.
 func (in *intake) inherit(msg *message.Message, desc handlers.Description, now time.Time) bool {
+	if desc.ID == "" {
+		return false
+	}
 	same := func(e *entry) bool {
 		return e.desc.Key == desc.Key && e.desc.ID == desc.ID && bytes.Equal(e.msg.Payload, msg.Payload)
 	}
@@ -182,6 +187,9 @@ func (in *intake) inherit(msg *message.Message, desc handlers.Description, now t
 		if same(e) {
 			in.orphans = slices.Delete(in.orphans, i, i+1)
 			msg.Ack()
+			if reply := transports.ReplyFrom(msg.Context()); reply != nil {
+				reply.Settle(e.run.result())
+			}
 			return true
 		}
 	}

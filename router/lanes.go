@@ -125,15 +125,7 @@ func (ln *lane) idle() bool {
 
 // next starts a message, refusals first. It returns nil if none may start.
 func (l *lanes) next(now time.Time) *entry {
-	for len(l.refused) > 0 {
-		e := l.refused[0]
-		l.refused = l.refused[1:]
-		if e.void() {
-			e.lane.aside--
-			l.schedule(e.lane)
-			continue
-		}
-		l.running++
+	if e := l.nextRefused(); e != nil {
 		return e
 	}
 	for len(l.ready) > 0 {
@@ -158,6 +150,21 @@ func (l *lanes) next(now time.Time) *entry {
 		ln.holder = e
 		l.running++
 		return e
+	}
+	return nil
+}
+
+// nextRefused starts a refusal. It returns nil if there is none.
+func (l *lanes) nextRefused() *entry {
+	for len(l.refused) > 0 {
+		e := l.refused[0]
+		l.refused = l.refused[1:]
+		if !e.void() {
+			l.running++
+			return e
+		}
+		e.lane.aside--
+		l.schedule(e.lane)
 	}
 	return nil
 }
@@ -264,7 +271,7 @@ func (l *lanes) sweep(now time.Time) {
 // overdue refuses unstarted entries that are older than the ack deadline, and reports whether others are: started ones, or
 // ones that the handler can't refuse.
 func (l *lanes) overdue(now time.Time) bool {
-	old := func(e *entry) bool { return !e.kept && now.Sub(e.arrived) >= l.deadline }
+	old := func(e *entry) bool { return !e.kept && !e.void() && now.Sub(e.arrived) >= l.deadline }
 	late := false
 	l.all(func(ln *lane) {
 		late = late || ln.holder != nil && old(ln.holder) || slices.ContainsFunc(ln.placed, old)

@@ -173,6 +173,9 @@ func (p *pipeline) record(next message.HandlerFunc) message.HandlerFunc {
 			return nil, context.Cause(r.base)
 		}
 		if err == nil {
+			err = p.out.known(msgs)
+		}
+		if err == nil {
 			p.prepare(msg, msgs, r)
 			r.finish(handled, msgs, nil)
 			return msgs, nil
@@ -288,11 +291,13 @@ func (p *pipeline) close() error {
 	} else {
 		err = errors.Join(p.intake.Close(), p.out.Close())
 	}
-	if err == nil { // otherwise handlers still run
+	if !within(closeTimeout, func() {
 		p.intake.work.Wait()
 		if p.gather != nil {
 			p.gather.work.Wait()
 		}
+	}) {
+		err = errors.Join(err, errors.New("its source or a handler didn't end in time"))
 	}
 	for _, c := range p.closers {
 		err = errors.Join(err, c.Close())
@@ -301,6 +306,21 @@ func (p *pipeline) close() error {
 		return fmt.Errorf("closing pipeline %s: %w", p.config.Name, err)
 	}
 	return nil
+}
+
+// within reports whether f returned in time.
+func within(limit time.Duration, f func()) bool {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+		return true
+	case <-time.After(limit):
+		return false
+	}
 }
 
 // quietLogger passes Watermill's words on at debug level: what matters of them the router says itself.

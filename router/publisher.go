@@ -83,6 +83,28 @@ func (p *publisher) destination(msg *message.Message) transports.TopicRef {
 	return p.to
 }
 
+// known returns a permanent error if a message's destination can never work.
+func (p *publisher) known(msgs []*message.Message) error {
+	for _, msg := range msgs {
+		if ref := p.destination(msg); ref != "" {
+			if _, err := p.resolve(ref); err != nil {
+				return handlers.Permanent(err)
+			}
+		}
+	}
+	return nil
+}
+
+// attempt publishes once; a panic is a failed attempt.
+func (d *destination) attempt(msgs []*message.Message) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("%w: %w", transports.ErrUndecided, panicError{v})
+		}
+	}()
+	return d.publisher.Publish(d.topic, msgs...)
+}
+
 // send publishes to one destination until it is confirmed or ctx ends.
 func (p *publisher) send(ctx context.Context, ref transports.TopicRef, msgs []*message.Message) error {
 	d, err := p.resolve(ref)
@@ -90,7 +112,7 @@ func (p *publisher) send(ctx context.Context, ref transports.TopicRef, msgs []*m
 		return err
 	}
 	for wait := newBackoff(publishRetry, publishRetryMax); ; {
-		err := d.publisher.Publish(d.topic, msgs...)
+		err := d.attempt(msgs)
 		if err == nil {
 			d.works(p.log)
 			p.metrics.published.Add(float64(len(msgs)))
@@ -158,6 +180,14 @@ func (p *publisher) resolve(ref transports.TopicRef) (*destination, error) {
 	d.requester, _ = t.(transports.Requester)
 	p.destinations[ref] = d
 	return d, nil
+}
+
+// feeds reports whether the pipeline publishes to a topic, as far as is known.
+func (p *publisher) feeds(ref transports.TopicRef) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, ok := p.destinations[ref]
+	return ok
 }
 
 // lend returns a publisher for messages that no input owns, bounded by their own contexts.

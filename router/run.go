@@ -146,6 +146,13 @@ func code(err error) int {
 	}
 }
 
+// result is the run's outcome so far.
+func (r *run) result() transports.Outcome {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.outcome
+}
+
 // settled tells those who asked, once the message's fate is known.
 func (r *run) settled(acked bool) {
 	r.mu.Lock()

@@ -81,7 +81,7 @@ func (h *Host) feeders() map[*pipeline][]*pipeline {
 	all := map[*pipeline][]*pipeline{}
 	for _, p := range h.pipelines {
 		for _, f := range h.pipelines {
-			if f.config.To == p.config.From && !p.intake.source.Broker {
+			if f.out.feeds(p.config.From) && !p.intake.source.Broker {
 				all[p] = append(all[p], f)
 			}
 		}
@@ -111,14 +111,14 @@ func (h *Host) fedByDevices(feeders map[*pipeline][]*pipeline) map[*pipeline]boo
 
 // close ends everything at once, in bounded time.
 func (h *Host) close(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
-	defer cancel()
 	errs := make([]error, len(h.pipelines)+len(h.order))
 	var work sync.WaitGroup
 	for i, p := range h.pipelines {
 		work.Go(func() { errs[i] = p.close() })
 	}
 	work.Wait()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
+	defer cancel()
 	for i, t := range h.order {
 		work.Go(func() {
 			if err := t.Close(ctx); err != nil {

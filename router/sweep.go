@@ -45,10 +45,15 @@ func (in *intake) look(now time.Time) {
 // copies take their outcome over.
 func (in *intake) giveBack() {
 	in.mu.Lock()
+	if in.stopping {
+		in.mu.Unlock()
+		return
+	}
 	sub := in.subscriber
 	in.subscriber = nil
+	in.givingBack = true
 	for e := range in.active {
-		e.kept = !e.void()
+		e.kept = e.kept || !e.void()
 	}
 	in.lanes.forget()
 	in.mu.Unlock()

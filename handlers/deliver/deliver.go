@@ -166,7 +166,9 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 		return nil, fmt.Errorf("queueing a command for device %s: %w", o.key, err)
 	}
 	handlers.Enqueued(ctx)
-	switch w := write.Wait(ctx); w.Fate {
+	waiting, end := unlessVoid(ctx)
+	defer end()
+	switch w := write.Wait(waiting); w.Fate {
 	case device.Sent:
 		return d.result(o, device.StateSent, w.Detail, w.Epoch), nil
 	case device.Expired:
@@ -178,6 +180,18 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 	default:
 		return d.result(o, device.StateUnknown, w.Detail, w.Epoch), nil
 	}
+}
+
+// unlessVoid ends with ctx, unless the delivery became void: a command that has its place in the device's order keeps it then, because
+// the ones behind it keep theirs. What it comes to is in dedup's record when the delivery's copy comes.
+func unlessVoid(ctx context.Context) (context.Context, func()) {
+	waiting, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		if cause := context.Cause(ctx); !errors.Is(cause, transports.ErrVoid) {
+			cancel(cause)
+		}
+	})
+	return waiting, func() { stop(); cancel(nil) }
 }
 
 // Refuse answers for a command that isn't handled: it is busy, or rejected if its id is another command's.

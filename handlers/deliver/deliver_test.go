@@ -209,6 +209,23 @@ func TestTheNextMayStartWhileItWaits(t *testing.T) {
 	}
 }
 
+// The commands behind one whose delivery became void keep their places in the device's order, and so must it.
+func TestAVoidDeliveryKeepsItsPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, d := newHost(t)
+		write := handlertest.NewPending()
+		d.EnqueueFunc = func(string, []byte, device.EnqueueOptions) (device.Write, error) { return write, nil }
+		handler := h.Build(&Config{Devices: "devices"})
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { cancel(transports.ErrVoid) })
+		time.AfterFunc(time.Minute, func() { write.End(device.Written{Fate: device.Sent, Epoch: 3}) })
+		out, err := handlertest.Handle(ctx, handler, newMessage("m", `{"device":"d","cmd":"x"}`))
+		if err != nil || len(out) != 1 || !strings.Contains(string(out[0].Payload), `"state":"sent"`) {
+			t.Errorf("got %v, %v; want what the write came to", out, err)
+		}
+	})
+}
+
 // What ends a wait is cancelled if the run ended, and retryable if only a deadline did; neither is a result.
 func TestACancelledWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -219,11 +236,11 @@ func TestACancelledWait(t *testing.T) {
 		handler := h.Build(&Config{Devices: "devices"})
 
 		ctx, cancel := context.WithCancelCause(t.Context())
-		time.AfterFunc(time.Second, func() { cancel(transports.ErrVoid) })
+		time.AfterFunc(time.Second, func() { cancel(errors.New("the host is stopping")) })
 		msg := newMessage("m", `{"device":"d","cmd":"x"}`)
 		out, err := handlertest.Handle(ctx, handler, msg)
-		if !errors.Is(err, transports.ErrVoid) || !handlers.Cancelled(msg.Context()) || out != nil {
-			t.Errorf("a void delivery: %v, %v", out, err)
+		if err == nil || !handlers.Cancelled(msg.Context()) || out != nil {
+			t.Errorf("a stop: %v, %v", out, err)
 		}
 
 		msg = newMessage("m", `{"device":"d","cmd":"x"}`)
