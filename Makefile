@@ -26,6 +26,12 @@ build: ## build bin/pentrough and bin/devsim
 run: ## run the embedded quickstart
 	$(GO) run ./cmd/pentrough run
 
+.PHONY: demo
+demo: build tools ## run configs/commands.toml on a private broker, with 100 devices from 127.1.0.0 on
+	@$(GO) run ./internal/testenv/withbroker sh -c 'export AMQP_URL=$$PENTROUGH_TEST_AMQP_URL PATH=$(BIN):$$PATH; \
+		echo "try: $(BIN)/pentrough send 127.1.0.7 open --amqp $$AMQP_URL"; \
+		devsim -n 100 -rate 0.1 -reconnect & pentrough run -c configs/commands.toml; kill $$!'
+
 .PHONY: test
 test: tools ## run all tests with the race detector, on private brokers
 	$(GO) run ./internal/testenv/withbroker $(GO) test -race -timeout 10m $(TESTFLAGS) $(PACKAGES)
