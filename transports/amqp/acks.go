@@ -35,6 +35,8 @@ type acks struct {
 	low   uint64
 	state []ackState
 	held  int
+	// wrote is when the last frame was written; it may be read after stop.
+	wrote time.Time
 	timer *time.Timer // releases what is held; nil while nothing is
 }
 
@@ -144,6 +146,7 @@ func (a *acks) write(release bool) {
 		a.timer = nil
 	}
 	if total > 0 {
+		a.wrote = time.Now()
 		a.sent(total)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -88,9 +89,27 @@ func (g *generation) run() error {
 	// Anything that is sent on a channel after its close costs the whole connection.
 	<-cancelled
 	g.acks.stop()
+	if errors.Is(err, errStopped) {
+		g.linger()
+	}
 	// What is unacked goes back to the queue, in its old order, before anybody consumes again.
 	_ = g.ch.Close()
 	return err
+}
+
+// settleTime is how long a channel stays open after its last ack. A quorum queue takes acks from the channel's process in the broker,
+// which keeps those that the queue hasn't taken yet and drops them with the channel: closed at once after a burst of acks, what was acked
+// comes again (measured on RabbitMQ 3.10). AMQP has no way to ask whether it is done.
+const settleTime = 500 * time.Millisecond
+
+func (g *generation) linger() {
+	rest := time.NewTimer(settleTime - time.Since(g.acks.wrote))
+	defer rest.Stop()
+	select {
+	case <-rest.C:
+	case <-g.closes:
+	case <-g.sub.kill.Done():
+	}
 }
 
 func (g *generation) deliver() error {
