@@ -74,7 +74,7 @@ func newPubSub(t *testing.T, url, key string) (message.Publisher, message.Subscr
 	s.life, s.end = context.WithCancelCause(context.Background())
 	s.publisher = &publisher{
 		pipeline: "suite", transports: map[string]transports.Transport{"broker": transport}, log: slog.New(slog.DiscardHandler),
-		metrics: s.metrics, life: s.life, publishers: map[string]message.Publisher{}, destinations: map[transports.TopicRef]*destination{},
+		metrics: s.metrics, life: s.life, destinations: map[transports.TopicRef]*destination{},
 	}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

@@ -66,7 +66,7 @@ func newPipeline(c Pipeline, h *Host) (*pipeline, error) {
 	}
 	p.out = &publisher{
 		pipeline: c.Name, to: c.To, transports: h.running(), log: p.log, metrics: p.metrics, life: p.life,
-		publishers: map[string]message.Publisher{}, destinations: map[transports.TopicRef]*destination{},
+		destinations: map[transports.TopicRef]*destination{},
 	}
 	if c.To != "" {
 		if _, err := p.out.resolve(c.To); err != nil {

@@ -34,7 +34,6 @@ type publisher struct {
 	life context.Context
 
 	mu           sync.Mutex
-	publishers   map[string]message.Publisher // by transport
 	destinations map[transports.TopicRef]*destination
 }
 
@@ -43,7 +42,8 @@ type destination struct {
 	ref       transports.TopicRef
 	topic     string
 	publisher message.Publisher
-	requester transports.Requester
+	requester transports.Requester // nil if the transport is none
+	acceptor  transports.Acceptor  // nil if the transport is none
 
 	mu    sync.Mutex
 	err   error // why it fails at the moment
@@ -169,15 +169,13 @@ func (p *publisher) resolve(ref transports.TopicRef) (*destination, error) {
 	if !ok {
 		return nil, fmt.Errorf("publishing to %s: there is no transport %q", ref, name)
 	}
-	pub, ok := p.publishers[name]
-	if !ok {
-		if pub, err = t.Publisher(transports.Producer{Pipeline: p.pipeline}); err != nil {
-			return nil, fmt.Errorf("publishing to %s: %w", ref, err)
-		}
-		p.publishers[name] = pub
+	pub, err := t.Publisher(transports.Producer{Pipeline: p.pipeline, Topic: topic})
+	if err != nil {
+		return nil, fmt.Errorf("publishing to %s: %w", ref, err)
 	}
 	d := &destination{ref: ref, topic: topic, publisher: pub}
 	d.requester, _ = t.(transports.Requester)
+	d.acceptor, _ = t.(transports.Acceptor)
 	p.destinations[ref] = d
 	return d, nil
 }
@@ -221,10 +219,9 @@ func (p *publisher) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var errs []error
-	for _, pub := range p.publishers {
-		errs = append(errs, pub.Close())
+	for _, d := range p.destinations {
+		errs = append(errs, d.publisher.Close())
 	}
-	clear(p.publishers)
 	clear(p.destinations)
 	return errors.Join(errs...)
 }

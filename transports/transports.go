@@ -3,7 +3,7 @@
 //
 // A transport is a plugin: its folder registers a [Plugin] in an init function. The host decodes the `[transport.NAME]`
 // table into the plugin's [Config], asks it about every topic that a pipeline uses, builds the [Transport] with New, and
-// then calls, in this order: Subscriber and Publisher (once a pipeline each), Start, Quiesce, Close.
+// then calls, in this order: Subscriber (once a pipeline) and Publisher (once a pipeline and topic), Start, Quiesce, Close.
 //
 // # What a transport owes
 //
@@ -48,7 +48,7 @@ type Transport interface {
 	// Subscriber returns a pipeline's own subscriber. It does no I/O.
 	Subscriber(c Consumer) (message.Subscriber, error)
 
-	// Publisher returns a pipeline's own publisher. Publish makes one attempt: it blocks until the receiving system
+	// Publisher returns a pipeline's own publisher for one topic. Publish makes one attempt: it blocks until the receiving system
 	// has confirmed all messages and returns nil, or returns an error with which any of them may or may not have arrived.
 	// It gives up when a message's context ends. It does no I/O before the first Publish.
 	Publisher(p Producer) (message.Publisher, error)
@@ -76,6 +76,8 @@ type Consumer struct {
 // Producer says for whom a publisher is.
 type Producer struct {
 	Pipeline string
+	// Topic is what will be published to, so that the transport can prepare it before the first message.
+	Topic string
 }
 
 // Health is the state of one part of a transport, for readiness and for people.
@@ -105,6 +107,12 @@ type Requester interface {
 	// Expect prepares for one answer. The metadata keys reply_to and correlation_id of the published message must
 	// be set to the returned values. The channel yields at most one message. cancel must be called.
 	Expect(ctx context.Context) (replyTo, correlationID string, answer <-chan *message.Message, cancel func(), err error)
+}
+
+// Acceptor is implemented by transports that can't take messages at times, as while their broker is away.
+type Acceptor interface {
+	// Accepts returns nil, or why a message published to the topic now would have to wait.
+	Accepts(topic string) error
 }
 
 // Use says what a pipeline wants from a topic.
