@@ -27,37 +27,54 @@ func (in *intake) stop() {
 func (in *intake) drain() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.draining = true
 	in.endSource()
 	in.checkDrained()
 }
 
 // endSource keeps the source from being opened again. The lock is held.
 func (in *intake) endSource() {
-	select {
-	case <-in.ending:
-	default:
+	if !isClosed(in.ending) {
 		close(in.ending)
 	}
 }
 
 // checkDrained closes drained if nothing is left. The lock is held.
 func (in *intake) checkDrained() {
-	if !in.stopping && !in.draining || in.reading || len(in.active) > 0 || in.lanes.waiting > 0 || len(in.lanes.refused) > 0 || in.lanes.nacked() {
+	if isClosed(in.drained) || !isClosed(in.ending) || in.reading || len(in.active) > 0 || in.lanes.unstarted() {
 		return
 	}
+	close(in.drained)
+}
+
+func isClosed(c <-chan struct{}) bool {
 	select {
-	case <-in.drained:
+	case <-c:
+		return true
 	default:
-		close(in.drained)
+		return false
 	}
 }
 
-// left says what keeps the intake from being drained.
+// left says what keeps the intake from being drained, and what becomes of it.
 func (in *intake) left() string {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return fmt.Sprintf("%d messages running, %d waiting", len(in.active), in.lanes.waiting+len(in.lanes.refused))
+	running, waiting := len(in.active), in.lanes.waiting+len(in.lanes.refused)
+	switch {
+	case running == 0 && waiting == 0:
+		return "its source didn't end"
+	case in.source.Broker:
+		return messages(running) + " not settled in time, so the broker will deliver again"
+	default:
+		return messages(running+waiting) + " not handled in time, and lost"
+	}
+}
+
+func messages(n int) string {
+	if n == 1 {
+		return "1 message was"
+	}
+	return fmt.Sprintf("%d messages were", n)
 }
 
 // outage returns why the pipeline is paused, or nil.
@@ -65,7 +82,7 @@ func (in *intake) outage() error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	// Who can't wait sends nothing while it is told that the pipeline is paused: once a probe is due, it is welcome.
-	if !in.pause.on() || in.source.Impatient && in.pause.mayProbe() {
+	if !in.pause.on() || in.source.Impatient && in.pause.mayStart() {
 		return nil
 	}
 	return fmt.Errorf("paused since %s, probing: %w", in.pause.since.Format(time.RFC3339), in.pause.err)
@@ -73,20 +90,16 @@ func (in *intake) outage() error {
 
 // Close ends everything at once. Watermill calls it from Router.Close.
 func (in *intake) Close() error {
+	in.stop()
 	in.mu.Lock()
-	if in.closing {
+	if isClosed(in.closed) {
 		in.mu.Unlock()
 		return nil
 	}
-	in.closing = true
-	in.endSource()
+	close(in.closed)
 	in.pause.end()
 	sub := in.subscriber
-	if in.endIntake != nil {
-		in.endIntake()
-	}
 	in.mu.Unlock()
-	close(in.closed)
 	if sub != nil {
 		return sub.Close()
 	}

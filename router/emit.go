@@ -35,12 +35,12 @@ func (in *intake) emit() {
 
 // start picks the next message and makes its run. The lock is held.
 func (in *intake) start() *entry {
-	if in.stopping || in.closing || in.givingBack {
+	if in.stopping || in.givingBack {
 		return nil
 	}
 	// A refusal asks nothing of what is down, so it goes on in a pause, and is no probe.
 	e := in.lanes.nextRefused()
-	if e == nil && in.pause.mayProbe() {
+	if e == nil && in.pause.mayStart() {
 		if e = in.lanes.next(time.Now()); e != nil && in.pause.on() {
 			in.pause.probe = e
 		}
@@ -67,6 +67,7 @@ func (in *intake) await(e *entry, dup *message.Message) {
 // settle passes the fate of the copy on to the original.
 func (in *intake) settle(e *entry, acked bool) {
 	r := e.run
+	over := r.base.Err() != nil
 	r.cancel(nil)
 	in.mu.Lock()
 	r.unwatch()
@@ -74,9 +75,9 @@ func (in *intake) settle(e *entry, acked bool) {
 	verdict, cause := r.verdict, r.outcome.Err
 	r.mu.Unlock()
 	if !acked && verdict == handled {
-		// Publishing was given up: at the stop's deadline, or because it can't work as things are.
+		// Publishing was given up: at the stop's deadline, when its caller had gone, or because it can't work as things are.
 		verdict, cause = unavailable, errNotPublished
-		if in.life.Err() != nil {
+		if over {
 			verdict = cancelled
 		}
 	}
@@ -142,8 +143,8 @@ func (in *intake) enqueued(e *entry) {
 	in.signal()
 }
 
-// publishing notes that the run's chain has returned. It is false if the run was cancelled: what it returned counts for nothing.
-func (in *intake) publishing(r *run) bool {
+// beginPublishing notes that the run's chain has returned. It is false if the run was cancelled: what it returned counts for nothing.
+func (in *intake) beginPublishing(r *run) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if r.base.Err() != nil {

@@ -190,6 +190,14 @@ func (f *fakeSystem) outputs() []string {
 	return all
 }
 
+// lose forgets what waits for a subscription: another host got it.
+func (f *fakeSystem) lose() {
+	synctest.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.queue = nil
+}
+
 func (f *fakeSystem) failPublishing(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -150,7 +150,7 @@ func (h *Host) Health() []Health {
 	for _, p := range h.pipelines {
 		all = append(all,
 			Health{Name: "pipeline " + p.config.Name, Part: "handling", Err: p.intake.outage()},
-			Health{Name: "pipeline " + p.config.Name, Part: "publishing", Err: p.out.outages()})
+			Health{Name: "pipeline " + p.config.Name, Part: "publishing", Err: errors.Join(p.out.outages()...)})
 	}
 	return all
 }

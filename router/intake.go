@@ -31,14 +31,16 @@ type intake struct {
 	open     func() (message.Subscriber, error)
 	describe func(*message.Message) (handlers.Description, error)
 	refuse   func(*message.Message, handlers.Reason) ([]*message.Message, error)
-	log      *slog.Logger
-	metrics  *pipelineMetrics
+	// accepts says why what is produced would have to wait, if it would.
+	accepts func() error
+	log     *slog.Logger
+	metrics *pipelineMetrics
 	// life ends at the stop's deadline; every run ends with it.
 	life context.Context
 
 	out    chan *message.Message
 	wake   chan struct{} // the emitter has something to look at
-	ending chan struct{} // closed when the source isn't to be opened again
+	ending chan struct{} // closed when the source isn't to be opened again: it is stopped, or runs dry
 	closed chan struct{}
 	work   sync.WaitGroup
 
@@ -50,12 +52,10 @@ type intake struct {
 	// subscription of the moment; nil between two.
 	subscriber message.Subscriber
 	endIntake  context.CancelFunc
-	stopping   bool // take no more, start no more
-	givingBack bool // the subscription is being closed: start nothing of it
-	reading    bool // a source subscription is open or about to be
-	closing    bool
+	stopping   bool          // take no more, start no more
+	givingBack bool          // the subscription is being closed: start nothing of it
+	reading    bool          // a source subscription is open or about to be
 	drained    chan struct{} // closed when nothing is left after a stop or the source's end
-	draining   bool
 }
 
 func newIntake(in *intake, l *lanes) *intake {
@@ -135,7 +135,7 @@ func (in *intake) reopen() <-chan *message.Message {
 		case <-time.After(pause):
 		}
 		in.mu.Lock()
-		mayTry := in.pause.mayProbe()
+		mayTry := in.pause.mayStart()
 		in.mu.Unlock()
 		if !mayTry {
 			continue
@@ -160,10 +160,9 @@ func (in *intake) take(msg *message.Message) {
 	case in.stopping:
 		msg.Nack()
 		return
-	case in.source.Impatient && !in.pause.mayProbe():
-		outage := in.pause.err
+	case in.source.Impatient && in.outageOfCallers() != nil:
 		if reply := transports.ReplyFrom(msg.Context()); reply != nil {
-			reply.Settle(transports.Outcome{ID: desc.ID, Err: handlers.Unavailable(outage), Code: 503})
+			reply.Settle(transports.Outcome{ID: desc.ID, Err: handlers.Unavailable(in.outageOfCallers()), Code: 503})
 		}
 		msg.Ack()
 		return
@@ -172,6 +171,14 @@ func (in *intake) take(msg *message.Message) {
 	}
 	in.lanes.add(&entry{msg: msg, desc: desc}, err != nil, now)
 	in.signal()
+}
+
+// outageOfCallers returns why a caller who can't wait is told so at once, or nil. The lock is held.
+func (in *intake) outageOfCallers() error {
+	if !in.pause.mayStart() {
+		return in.pause.err
+	}
+	return in.accepts()
 }
 
 // inherit lets a redelivered copy take over the run of its original, whose delivery became void, or that run's outcome. A message

@@ -20,7 +20,7 @@ type lanes struct {
 	stall     time.Duration
 	deadline  time.Duration
 
-	byKey map[string]*lane
+	byKey map[laneKey]*lane
 	ready []*lane
 	// refused wait to be emitted out of turn.
 	refused []*entry
@@ -29,9 +29,15 @@ type lanes struct {
 	arrived uint64
 }
 
+// laneKey names a lane: a key, or the number of a message that couldn't be described and so has a lane of its own.
+type laneKey struct {
+	key string
+	own uint64
+}
+
 // lane is the order of one key.
 type lane struct {
-	key     string
+	key     laneKey
 	waiting []*entry
 	holder  *entry   // runs and has no place of its own yet
 	placed  []*entry // run in the handler's order, oldest first
@@ -74,7 +80,7 @@ func newLanes(window int, c Lanes, refusable bool) *lanes {
 	}
 	return &lanes{
 		window: window, limit: limit, refusable: refusable, stall: c.Stall, deadline: c.AckDeadline,
-		byKey: map[string]*lane{},
+		byKey: map[laneKey]*lane{},
 	}
 }
 
@@ -82,18 +88,20 @@ func newLanes(window int, c Lanes, refusable bool) *lanes {
 func (l *lanes) add(e *entry, own bool, now time.Time) {
 	l.arrived++
 	e.number, e.arrived, e.state = l.arrived, now, waiting
-	ln := l.byKey[e.desc.Key]
-	if own || ln == nil {
-		ln = &lane{key: e.desc.Key, movedAt: now}
-		if !own {
-			l.byKey[e.desc.Key] = ln
-		}
+	key := laneKey{key: e.desc.Key}
+	if own {
+		key = laneKey{own: e.number}
+	}
+	ln := l.byKey[key]
+	if ln == nil {
+		ln = &lane{key: key, movedAt: now}
+		l.byKey[key] = ln
 	}
 	e.lane = ln
 	ln.waiting = append(ln.waiting, e)
 	l.waiting++
 	if l.refusable && len(ln.waiting) > l.limit && ln.stalled(now, l.stall) {
-		l.refuse(ln, l.limit, len(ln.waiting), handlers.ReasonStalled)
+		l.refuseAbove(ln, l.limit)
 	}
 	l.schedule(ln)
 }
@@ -110,7 +118,7 @@ func (l *lanes) schedule(ln *lane) {
 		ln.queued = true
 		l.ready = append(l.ready, ln)
 	}
-	if ln.idle() && l.byKey[ln.key] == ln {
+	if ln.idle() {
 		delete(l.byKey, ln.key)
 	}
 }
@@ -208,15 +216,26 @@ func (l *lanes) settle(e *entry, again bool, now time.Time) {
 	l.schedule(ln)
 }
 
-// refuse takes the lane's unstarted entries from index from up to index to out of their turn.
-func (l *lanes) refuse(ln *lane, from, to int, reason handlers.Reason) {
-	for _, e := range ln.waiting[from:to] {
+// refuse takes the lane's unstarted entries for which it is time out of their turn.
+func (l *lanes) refuse(ln *lane, reason handlers.Reason, time func(*entry) bool) {
+	ln.waiting = slices.DeleteFunc(ln.waiting, func(e *entry) bool {
+		if !time(e) {
+			return false
+		}
 		e.state, e.reason = refusing, reason
 		l.refused = append(l.refused, e)
 		l.waiting--
 		ln.aside++
-	}
-	ln.waiting = slices.Delete(ln.waiting, from, to)
+		return true
+	})
+}
+
+// refuseAbove refuses all of a stalled lane's unstarted entries but the first ones.
+func (l *lanes) refuseAbove(ln *lane, keep int) {
+	l.refuse(ln, handlers.ReasonStalled, func(*entry) bool {
+		keep--
+		return keep < 0
+	})
 }
 
 // stalled reports whether the lane's first message stands for too long. Waiting for a confirm is not the key's fault.
@@ -230,13 +249,8 @@ func (ln *lane) stalled(now time.Time, stall time.Duration) bool {
 
 // resume starts the stall times of all keys anew: they stood because the pipeline was paused.
 func (l *lanes) resume(now time.Time) {
-	l.all(func(ln *lane) { ln.movedAt = now })
-}
-
-// all calls f for every lane, those of undescribable messages excepted: these hold one message each.
-func (l *lanes) all(f func(*lane)) {
 	for _, ln := range l.byKey {
-		f(ln)
+		ln.movedAt = now
 	}
 }
 
@@ -244,7 +258,7 @@ func (l *lanes) all(f func(*lane)) {
 func (l *lanes) sweep(now time.Time) {
 	held := 0
 	var stuck []*lane
-	l.all(func(ln *lane) {
+	for _, ln := range l.byKey {
 		before := len(ln.waiting)
 		ln.waiting = slices.DeleteFunc(ln.waiting, (*entry).void)
 		l.waiting -= before - len(ln.waiting)
@@ -254,71 +268,61 @@ func (l *lanes) sweep(now time.Time) {
 			held += len(ln.waiting) + len(ln.placed) + 1
 		}
 		l.schedule(ln)
-	})
+	}
 	if !l.refusable {
 		return
 	}
+	keep := l.limit
+	if held >= max(l.window/2, 1) {
+		keep = 0
+	}
 	for _, ln := range stuck {
-		switch {
-		case held >= max(l.window/2, 1) && len(ln.waiting) > 0:
-			l.refuse(ln, 0, len(ln.waiting), handlers.ReasonStalled)
-		case len(ln.waiting) > l.limit:
-			l.refuse(ln, l.limit, len(ln.waiting), handlers.ReasonStalled)
-		}
+		l.refuseAbove(ln, keep)
 	}
 }
 
-// overdue refuses unstarted entries that are older than the ack deadline, and reports whether others are: started ones, or
-// ones that the handler can't refuse.
+// overdue refuses unstarted entries that are older than the ack deadline, and reports whether there are some that the handler can't
+// refuse.
 func (l *lanes) overdue(now time.Time) bool {
-	old := func(e *entry) bool { return !e.kept && !e.void() && now.Sub(e.arrived) >= l.deadline }
+	old := func(e *entry) bool { return e.overdue(now, l.deadline) }
 	late := false
-	l.all(func(ln *lane) {
-		late = late || ln.holder != nil && old(ln.holder) || slices.ContainsFunc(ln.placed, old)
-		// Waiting entries are in arrival order, so the old ones come first.
-		n := slices.IndexFunc(ln.waiting, func(e *entry) bool { return !old(e) })
-		if n < 0 {
-			n = len(ln.waiting)
-		}
+	for _, ln := range l.byKey {
+		late = late || slices.ContainsFunc(ln.nacked, old)
 		if l.refusable {
-			l.refuse(ln, 0, n, handlers.ReasonAckDeadline)
+			l.refuse(ln, handlers.ReasonAckDeadline, old)
 		} else {
-			late = late || n > 0
+			late = late || slices.ContainsFunc(ln.waiting, old)
 		}
-	})
+	}
 	return late
 }
 
-// nacked reports whether a run waits to be started again behind others of its key.
-func (l *lanes) nacked() bool {
+// overdue reports whether the entry's delivery stands unsettled for longer than the ack deadline.
+func (e *entry) overdue(now time.Time, deadline time.Duration) bool {
+	return !e.kept && now.Sub(e.arrived) >= deadline && !e.void()
+}
+
+// unstarted reports whether anything is still to be started.
+func (l *lanes) unstarted() bool {
 	for _, ln := range l.byKey {
 		if len(ln.nacked) > 0 {
 			return true
 		}
 	}
-	return false
+	return l.waiting > 0 || len(l.refused) > 0
 }
 
 // forget drops every unstarted entry and returns them: a stop, or a channel that is given back.
 func (l *lanes) forget() []*entry {
-	var dropped []*entry
-	l.all(func(ln *lane) {
-		dropped = append(dropped, ln.waiting...)
-		dropped = append(dropped, ln.nacked...)
-		ln.waiting, ln.nacked = nil, nil
-	})
-	for _, ln := range l.ready {
-		ln.queued = false
-		dropped = append(dropped, ln.waiting...) // a lane of its own
-		ln.waiting = nil
-	}
-	l.ready = nil
+	dropped := l.refused
 	for _, e := range l.refused {
 		e.lane.aside--
-		dropped = append(dropped, e)
 	}
 	l.refused, l.waiting = nil, 0
 	for _, ln := range l.byKey {
+		dropped = append(dropped, ln.waiting...)
+		dropped = append(dropped, ln.nacked...)
+		ln.waiting, ln.nacked = nil, nil
 		l.schedule(ln)
 	}
 	return dropped

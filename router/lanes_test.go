@@ -20,7 +20,7 @@ func TestLanesModel(t *testing.T) {
 		now := time.Unix(1000, 0)
 		var running []*entry
 		state := map[*entry]string{}
-		last := map[string]uint64{} // the newest first start of a key
+		last := map[laneKey]uint64{} // the newest first start of a key
 		var all []*entry
 		pick := func(label string) *entry {
 			return running[rapid.IntRange(0, len(running)-1).Draw(t, label)]
@@ -56,12 +56,12 @@ func TestLanesModel(t *testing.T) {
 				if e.reason == "" {
 					for _, other := range running {
 						if other.reason == "" && other.lane.key == e.lane.key && state[other] == "running" {
-							t.Fatalf("entries %d and %d of key %s hold the lane", other.number, e.number, e.lane.key)
+							t.Fatalf("entries %d and %d of key %s hold the lane", other.number, e.number, e.lane.key.key)
 						}
 					}
 					if !reruns[e] {
 						if e.number < last[e.lane.key] {
-							t.Fatalf("entry %d of key %s started after %d", e.number, e.lane.key, last[e.lane.key])
+							t.Fatalf("entry %d of key %s started after %d", e.number, e.lane.key.key, last[e.lane.key])
 						}
 						last[e.lane.key] = e.number
 					}

@@ -39,8 +39,8 @@ type pause struct {
 
 func (p *pause) on() bool { return p.err != nil }
 
-// mayProbe reports whether a message may start.
-func (p *pause) mayProbe() bool { return !p.on() || p.due && p.probe == nil }
+// mayStart reports whether a message may start.
+func (p *pause) mayStart() bool { return !p.on() || p.due && p.probe == nil }
 
 // long reports whether the outage is so long that the source should have its messages back until the next probe.
 func (p *pause) long(now time.Time) bool {

@@ -81,7 +81,7 @@ func newPipeline(c Pipeline, h *Host) (*pipeline, error) {
 		return nil, err
 	}
 	p.intake = newIntake(&intake{
-		pipeline: c.Name, topic: topic, source: traits, describe: describe, refuse: p.refuse,
+		pipeline: c.Name, topic: topic, source: traits, describe: describe, refuse: p.refuse, accepts: p.out.accepts,
 		open: func() (message.Subscriber, error) {
 			return p.source.Subscriber(transports.Consumer{Pipeline: c.Name})
 		},
@@ -150,7 +150,11 @@ func (p *pipeline) invoke(msg *message.Message) ([]*message.Message, error) {
 		p.metrics.refused.Inc()
 		return p.refuse(msg, r.entry.reason)
 	}
-	return p.handle(msg)
+	msgs, err := p.handle(msg)
+	if err == nil {
+		err = p.out.known(msgs)
+	}
+	return msgs, err
 }
 
 func (p *pipeline) refuse(msg *message.Message, reason handlers.Reason) ([]*message.Message, error) {
@@ -168,12 +172,9 @@ func (p *pipeline) record(next message.HandlerFunc) message.HandlerFunc {
 		begun := time.Now()
 		msgs, err := next(msg)
 		p.metrics.duration.Observe(time.Since(begun).Seconds())
-		if !p.intake.publishing(r) {
+		if !p.intake.beginPublishing(r) {
 			r.finish(cancelled, nil, context.Cause(r.base))
 			return nil, context.Cause(r.base)
-		}
-		if err == nil {
-			err = p.out.known(msgs)
 		}
 		if err == nil {
 			p.prepare(msg, msgs, r)
@@ -216,11 +217,11 @@ func (p *pipeline) prepare(in *message.Message, out []*message.Message, r *run) 
 				msg.Metadata[key] = value
 			}
 		}
-		msg.SetContext(outputContext{Context: p.life, values: msg.Context(), run: r})
+		msg.SetContext(outputContext{Context: r.publishing(), values: msg.Context(), run: r})
 	}
 }
 
-// outputContext is a produced message's: the pipeline's life, the message's own values, and the run that produced it.
+// outputContext is a produced message's: the life of publishing it, the message's own values, and the run that produced it.
 type outputContext struct {
 	context.Context
 	values context.Context

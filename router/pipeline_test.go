@@ -127,7 +127,7 @@ func TestAFailedPublishRepeatsTheSameMessageAndNeverTheHandler(t *testing.T) {
 		if got := h.in.settlements(); len(got) != 0 {
 			t.Errorf("settled before the confirm: %q", got)
 		}
-		if err := h.pipelines[0].out.outages(); !errors.Is(err, transports.ErrUndecided) {
+		if err := errors.Join(h.pipelines[0].out.outages()...); !errors.Is(err, transports.ErrUndecided) {
 			t.Errorf("health says %v", err)
 		}
 		h.out.failPublishing(nil)

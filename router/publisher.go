@@ -50,8 +50,8 @@ type destination struct {
 	since time.Time
 }
 
-// Publish sends messages that one run produced. It returns an error only when the pipeline's life has ended, or when a destination can
-// never work.
+// Publish sends messages that one run produced. It returns an error only when the pipeline's life has ended, when nobody waits for them any
+// more, or when a destination can never work.
 func (p *publisher) Publish(_ string, msgs ...*message.Message) error {
 	for len(msgs) > 0 {
 		ref := p.destination(msgs[0])
@@ -61,15 +61,13 @@ func (p *publisher) Publish(_ string, msgs ...*message.Message) error {
 		}
 		if ref != "" {
 			r := runFrom(msgs[0].Context())
-			if len(msgs) == 1 && r != nil {
+			if len(msgs) == 1 {
 				p.expectAnswer(r, ref, msgs[0])
 			}
-			if err := p.send(p.life, ref, msgs[:n]); err != nil {
+			if err := p.send(r.publishing(), ref, msgs[:n]); err != nil {
 				return err
 			}
-			if r != nil {
-				r.published()
-			}
+			r.published()
 		}
 		msgs = msgs[n:]
 	}
@@ -227,18 +225,41 @@ func (p *publisher) Close() error {
 }
 
 // outages returns what doesn't take messages at the moment.
-func (p *publisher) outages() error {
+func (p *publisher) outages() []error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var errs []error
 	for _, d := range p.destinations {
-		d.mu.Lock()
-		if d.err != nil {
-			errs = append(errs, fmt.Errorf("publishing to %s since %s, trying again: %w", d.ref, d.since.Format(time.RFC3339), d.err))
+		if err := d.outage(); err != nil {
+			errs = append(errs, err)
 		}
-		d.mu.Unlock()
 	}
-	return errors.Join(errs...)
+	return errs
+}
+
+// accepts returns why what the pipeline produces would have to wait, or nil.
+func (p *publisher) accepts() error {
+	p.mu.Lock()
+	d := p.destinations[p.to]
+	p.mu.Unlock()
+	if d == nil || d.acceptor == nil {
+		return nil
+	}
+	return d.acceptor.Accepts(d.topic)
+}
+
+func (d *destination) outage() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.err != nil {
+		return fmt.Errorf("publishing to %s since %s, trying again: %w", d.ref, d.since.Format(time.RFC3339), d.err)
+	}
+	if d.acceptor != nil {
+		if err := d.acceptor.Accepts(d.topic); err != nil {
+			return fmt.Errorf("publishing to %s: %w", d.ref, err)
+		}
+	}
+	return nil
 }
 
 // fails notes an outage; it is logged once, and again when its cause changes.

@@ -83,12 +83,13 @@ func (c runContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// watch cancels the run when its delivery becomes void, unless it is kept.
+// watch cancels the run when its delivery becomes void, unless it is kept, or publishes what a source that delivers again needn't
+// have done twice.
 func (r *run) watch() {
 	delivery := r.entry.msg.Context()
 	r.unwatch = context.AfterFunc(delivery, func() {
 		r.in.mu.Lock()
-		kept := r.entry.kept || r.entry.publishing
+		kept := r.entry.kept || r.entry.publishing && !r.in.source.Impatient
 		r.in.mu.Unlock()
 		if !kept {
 			r.cancel(context.Cause(delivery))
@@ -144,6 +145,14 @@ func code(err error) int {
 	default:
 		return 500
 	}
+}
+
+// publishing is the life of what the run produced: the pipeline's, unless nobody waits for it when its caller has gone.
+func (r *run) publishing() context.Context {
+	if r.in.source.Impatient {
+		return r.base
+	}
+	return r.in.life
 }
 
 // result is the run's outcome so far.

@@ -53,7 +53,11 @@ func (h *Host) Stop(ctx context.Context) error {
 		select {
 		case <-p.intake.drained:
 		default:
-			errs = append(errs, fmt.Errorf("pipeline %s: %s at the deadline", p.config.Name, p.intake.left()))
+			err := fmt.Errorf("pipeline %s: %s", p.config.Name, p.intake.left())
+			for _, outage := range p.out.outages() {
+				err = fmt.Errorf("%w; %w", err, outage)
+			}
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(append(errs, h.close(ctx))...)

@@ -24,6 +24,9 @@ func (in *intake) sweep() {
 func (in *intake) look(now time.Time) {
 	in.mu.Lock()
 	late := in.lanes.overdue(now)
+	for e := range in.active {
+		late = late || e.overdue(now, in.lanes.deadline)
+	}
 	if !in.pause.on() {
 		in.lanes.sweep(now)
 	}
