@@ -53,7 +53,7 @@ func (l *listening) broker(ctx context.Context, out, log io.Writer, ref transpor
 	if err != nil {
 		return advise(fmt.Errorf("tapping %s: %w", ref, err), "check the broker's address in %s", l.file)
 	}
-	fmt.Fprintf(log, "listening to %s\n", ref)
+	announce(log, ref, unused(c.Router, ref))
 	p := printer{out: out, json: l.json, left: l.count}
 	for msg := range messages {
 		t := tapped{UUID: msg.UUID, Metadata: msg.Metadata}

@@ -9,8 +9,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
 
+	"github.com/pentrough/pentrough/internal/admin"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -19,10 +19,15 @@ const maxLine = 64 << 20
 
 // host taps a topic of a running host through its admin listener.
 func (l *listening) host(ctx context.Context, out, log io.Writer, ref transports.TopicRef) error {
-	target := strings.TrimSuffix(l.admin, "/") + "/api/v1/tap?topic=" + url.QueryEscape(string(ref))
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	target, err := webAddress(l.admin)
 	if err != nil {
-		return advise(err, "give the address of a host's admin listener, such as http://127.0.0.1:8222")
+		return advise(fmt.Errorf("reading --admin: %w", err), "give the address of a host's admin listener, such as 127.0.0.1:8222")
+	}
+	target = target.JoinPath("api/v1/tap")
+	target.RawQuery = url.Values{"topic": {string(ref)}}.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return fmt.Errorf("making a request: %w", err)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -35,7 +40,7 @@ func (l *listening) host(ctx context.Context, out, log io.Writer, ref transports
 		lines.Scan()
 		return advise(fmt.Errorf("listening to %s: %s", ref, reasonIn(lines.Bytes(), resp.Status)), "pentrough validate -c FILE shows the topics of a configuration's pipelines")
 	}
-	fmt.Fprintf(log, "listening to %s\n", ref)
+	announce(log, ref, resp.Header.Get(admin.WarningHeader))
 	p := printer{out: out, json: l.json, left: l.count}
 	for lines.Scan() {
 		if done, err := p.line(lines.Bytes()); done || err != nil {
@@ -49,6 +54,14 @@ func (l *listening) host(ctx context.Context, out, log io.Writer, ref transports
 		return fmt.Errorf("listening to %s: %w", ref, err)
 	}
 	return advise(fmt.Errorf("listening to %s: the host ended", ref), "listen again when it runs")
+}
+
+// announce says that messages come from now on.
+func announce(log io.Writer, ref transports.TopicRef, warning string) {
+	if warning != "" {
+		fmt.Fprintf(log, "warning: %s\n", warning)
+	}
+	fmt.Fprintf(log, "listening to %s\n", ref)
 }
 
 // reasonIn returns what the admin listener says about a refusal.

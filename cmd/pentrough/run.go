@@ -139,6 +139,7 @@ func (r *run) watch(host *router.Host) *admin.Server {
 		Tap: func(ctx context.Context, ref string) (<-chan *message.Message, error) {
 			return host.Tap(ctx, transports.TopicRef(ref))
 		},
+		Warn: func(ref string) string { return unused(r.config.Router, transports.TopicRef(ref)) },
 	})
 }
 

@@ -11,13 +11,23 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
+// publishing is a command that was published and not yet answered.
+type publishing struct {
+	*sending
+	correlation string
+	confirm     *amqp.DeferredConfirmation
+	answers     <-chan amqp.Delivery
+	returned    <-chan amqp.Return
+	closed      <-chan *amqp.Error
+}
+
 // overAMQP publishes the command and waits for its result in a queue that only this connection has.
-func (s *sending) overAMQP(ctx context.Context, id string, body []byte) ([]byte, error) {
+func (s *sending) overAMQP(ctx context.Context) ([]byte, error) {
 	server := s.amqp
 	if u, err := url.Parse(s.amqp); err == nil {
 		server = u.Redacted()
 	}
-	conn, err := amqp.DialConfig(s.amqp, amqp.Config{Dial: amqp.DefaultDial(10 * time.Second)})
+	conn, err := amqp.DialConfig(s.amqp, amqp.Config{Dial: amqp.DefaultDial(takes)})
 	if err != nil {
 		return nil, advise(fmt.Errorf("connecting to %s: %w", server, err), "check that the broker runs there and takes this user and virtual host")
 	}
@@ -30,69 +40,77 @@ func (s *sending) overAMQP(ctx context.Context, id string, body []byte) ([]byte,
 	if err != nil {
 		return nil, fmt.Errorf("declaring the reply queue: %w", err)
 	}
-	answers, err := ch.Consume(queue.Name, "", true, true, false, false, nil)
-	if err != nil {
+	p := publishing{sending: s, correlation: uuid.NewString()}
+	if p.answers, err = ch.Consume(queue.Name, "", true, true, false, false, nil); err != nil {
 		return nil, fmt.Errorf("consuming the reply queue: %w", err)
 	}
 	if err := ch.Confirm(false); err != nil {
 		return nil, fmt.Errorf("asking for confirms: %w", err)
 	}
-	returned := ch.NotifyReturn(make(chan amqp.Return, 1))
-	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
+	p.returned = ch.NotifyReturn(make(chan amqp.Return, 1))
+	p.closed = ch.NotifyClose(make(chan *amqp.Error, 1))
 
-	correlation := uuid.NewString()
-	confirm, err := ch.PublishWithDeferredConfirmWithContext(ctx, s.exchange, s.routingKey, true, false, amqp.Publishing{
+	p.confirm, err = ch.PublishWithDeferredConfirmWithContext(ctx, s.exchange, s.routingKey, true, false, amqp.Publishing{
 		ContentType: "application/json", DeliveryMode: amqp.Persistent, Timestamp: time.Now(),
-		MessageId: id, CorrelationId: correlation, ReplyTo: queue.Name, Body: body,
+		MessageId: s.id, CorrelationId: p.correlation, ReplyTo: queue.Name, Body: s.body,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("publishing to exchange %s: %w", s.exchange, err)
 	}
-	return s.await(ctx, id, correlation, answers, confirm, returned, closed)
+	over := time.NewTimer(s.wait)
+	defer over.Stop()
+	if err := p.confirmed(ctx); err != nil {
+		return nil, err
+	}
+	return p.answer(ctx, over.C)
 }
 
-func (s *sending) await(
-	ctx context.Context, id, correlation string,
-	answers <-chan amqp.Delivery, confirm *amqp.DeferredConfirmation, returned <-chan amqp.Return, closed <-chan *amqp.Error,
-) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.wait)
-	defer cancel()
-	confirmed, state := confirm.Done(), "not confirmed"
+// confirmed waits until the broker has the command.
+func (p *publishing) confirmed(ctx context.Context) error {
+	late := time.NewTimer(takes)
+	defer late.Stop()
+	select {
+	case <-p.confirm.Done():
+	case err := <-p.closed:
+		return refusedBy(err)
+	case <-late.C:
+		return advise(fmt.Errorf("command %s is undecided: the broker didn't confirm it within %s", p.id, takes), "%s", p.again(""))
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	// The broker returns an unroutable message before it confirms it.
+	select {
+	case r := <-p.returned:
+		return advise(fmt.Errorf("no queue takes messages of exchange %s with routing key %q: %s", p.exchange, p.routingKey, r.ReplyText),
+			"start the host once so that it declares its queue, or check --exchange and --routing-key")
+	case err := <-p.closed: // which ends the waiting for confirms too
+		return refusedBy(err)
+	default:
+	}
+	if !p.confirm.Acked() {
+		return errors.New("the broker did not take the command")
+	}
+	return nil
+}
+
+// answer waits for the result until over.
+func (p *publishing) answer(ctx context.Context, over <-chan time.Time) ([]byte, error) {
 	for {
 		select {
-		case d, ok := <-answers:
-			if !ok {
-				answers = nil
-			} else if d.CorrelationId == correlation {
+		case d, ok := <-p.answers:
+			if ok && d.CorrelationId == p.correlation {
 				return d.Body, nil
+			} else if !ok {
+				p.answers = nil // closed says why
 			}
-		case <-confirmed:
-			// The broker returns an unroutable message before it confirms it.
-			select {
-			case r := <-returned:
-				return nil, s.unroutable(r)
-			case err := <-closed:
-				return nil, refusedBy(err)
-			default:
-			}
-			if !confirm.Acked() {
-				return nil, errors.New("the broker did not take the command")
-			}
-			confirmed, state = nil, "with the broker"
-		case r := <-returned:
-			return nil, s.unroutable(r)
-		case err := <-closed:
+		case err := <-p.closed:
 			return nil, refusedBy(err)
+		case <-over:
+			return p.taken(), nil
 		case <-ctx.Done():
-			return nil, advise(fmt.Errorf("no result for command %s within %s; it is %s", id, s.wait, state),
-				"check that a host consumes the queue; send it again with --id %s and it isn't run twice while dedup remembers it", id)
+			return nil, context.Cause(ctx)
 		}
 	}
-}
-
-func (s *sending) unroutable(r amqp.Return) error {
-	return advise(fmt.Errorf("no queue takes messages of exchange %s with routing key %q: %s", s.exchange, s.routingKey, r.ReplyText),
-		"start the host once so that it declares its queue, or check --exchange and --routing-key")
 }
 
 func refusedBy(err *amqp.Error) error {

@@ -42,7 +42,12 @@ type Config struct {
 	Health func() []Health
 	// Tap yields copies of a topic's messages ("transport:topic") until ctx ends, and then closes the channel.
 	Tap func(ctx context.Context, ref string) (<-chan *message.Message, error)
+	// Warn says why a topic that can be tapped is perhaps not the one that was meant; "" if nothing is odd about it.
+	Warn func(ref string) string
 }
+
+// WarningHeader is the header with which a tap's response carries what Warn says.
+const WarningHeader = "Pentrough-Warning"
 
 // Health is the state of one part of the host.
 type Health struct {

@@ -35,6 +35,7 @@ func start(t *testing.T, change func(*Config)) *Server {
 		Tap: func(context.Context, string) (<-chan *message.Message, error) {
 			return nil, errors.New("there is no transport")
 		},
+		Warn: func(string) string { return "" },
 	}
 	if change != nil {
 		change(&c)
@@ -225,6 +226,22 @@ func open(ctx context.Context, t *testing.T, s *Server) *nethttp.Response {
 		t.Fatalf("status %s", res.Status)
 	}
 	return res
+}
+
+func TestTapWarns(t *testing.T) {
+	for _, warning := range []string{"", "no pipeline uses it"} {
+		ended := make(chan string, 1)
+		s := start(t, func(c *Config) {
+			c.Tap = tapOf(nil, ended)
+			c.Warn = func(string) string { return warning }
+		})
+		ctx, hangUp := context.WithCancel(t.Context())
+		if got := open(ctx, t, s).Header.Get(WarningHeader); got != warning {
+			t.Errorf("the warning %q, want %q", got, warning)
+		}
+		hangUp()
+		<-ended
+	}
 }
 
 func TestCloseEndsTaps(t *testing.T) {

@@ -60,6 +60,9 @@ func (s *Server) tap(w nethttp.ResponseWriter, r *nethttp.Request) {
 	h.Set("Content-Type", "application/jsonl")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
+	if warning := s.config.Warn(ref); warning != "" {
+		h.Set(WarningHeader, warning)
+	}
 	w.WriteHeader(nethttp.StatusOK)
 	if control.Flush() != nil {
 		return
