@@ -41,6 +41,17 @@ func refusal(status int, id, reason string) *answer {
 	return noted(status, note{ID: id, Error: reason})
 }
 
+// Why a message isn't taken.
+const (
+	stopping = "the host is stopping"
+	unserved = "no pipeline takes messages here now"
+)
+
+// notTaken refuses a message that nothing was done with. Its id is there only if it is the caller's: another names nothing.
+func notTaken(given, reason string) *answer {
+	return refusal(nethttp.StatusServiceUnavailable, given, "not taken: "+reason)
+}
+
 func undecided(id string) *answer {
 	return refusal(nethttp.StatusServiceUnavailable, id, "undecided: repeat with the same id")
 }

@@ -38,8 +38,11 @@ The response says what became of the message:
 | 200 | handled; the body is what was produced, or the id |
 | 202 | confirmed by where it was published, ` + "`{\"id\":\"...\"}`" + `; with ` + "`?wait=10s`" + ` only if no answer came in that time |
 | 400, 500 | given up: the message's fault, or not |
-| 401, 403, 404, 405, 408, 413 | the request's fault; no message was made of it |
+| 400, 401, 403, 404, 405, 408, 413 | the request's fault; no message was made of it |
 | 503 | not taken, or undecided: repeat it with the same id |
+
+An answer that isn't a result has the message's id, ` + "`{\"id\":\"...\",\"error\":\"...\"}`" + `; where nothing was taken, only one that the caller gave.
+` + "`wait`" + ` is the only parameter: another, as a misspelt one, is refused with 400.
 
 A caller who hangs up takes back a message that hasn't been started. Only HTTP/1.1 is spoken. Browsers on other sites are refused,
 and on a loopback address without a token so is every Host but this machine's own names, its addresses and ` + "`hosts`" + `.`,

@@ -223,6 +223,15 @@ func TestMessage(t *testing.T) {
 	}
 }
 
+func TestIDsAreMadeUp(t *testing.T) {
+	s := start(t, nil)
+	handle(t, s, transports.Outcome{Code: 200})
+	first, second := post(s, "/x", "a", nil), post(s, "/x", "a", nil)
+	if first.id() == "" || second.id() == "" || first.id() == second.id() {
+		t.Errorf("the ids %q and %q", first.id(), second.id())
+	}
+}
+
 func TestMetadata(t *testing.T) {
 	now := time.Date(2026, 5, 4, 3, 2, 1, 5, time.UTC)
 	r, err := nethttp.ReadRequest(bufio.NewReader(strings.NewReader("POST /x HTTP/1.1\r\n" +
@@ -275,18 +284,20 @@ func TestMetadata(t *testing.T) {
 	}
 
 	r.Header.Del("Idempotency-Key")
-	first, _ := metadataOf(r, now)
-	second, _ := metadataOf(r, now)
-	if first["message_id"] == "" || first["message_id"] == second["message_id"] {
-		t.Errorf("made up the ids %q and %q", first["message_id"], second["message_id"])
+	if md, err := metadataOf(r, now); err != nil || md["message_id"] != "" {
+		t.Errorf("without an id: %v, %v", md, err)
 	}
-	for name, value := range map[string]string{
-		"Idempotency-Key": strings.Repeat("k", 256), "X-Correlation-Id": strings.Repeat("c", 256), "X-Any": "\xff",
+	for _, c := range []struct{ name, value, want string }{
+		{"Idempotency-Key", strings.Repeat("k", 256), `the header Idempotency-Key has 256 bytes, "` + strings.Repeat("k", 64) + `"...; at most 255 are allowed`},
+		{"Idempotency-Key", "a\tb", `the header Idempotency-Key is "a\tb", in which U+0009 can't be printed`},
+		{"Idempotency-Key", "a\u200b", `the header Idempotency-Key is "a\u200b", in which U+200B can't be printed`},
+		{"X-Correlation-Id", strings.Repeat("c", 256), `the header X-Correlation-Id has 256 bytes, "` + strings.Repeat("c", 64) + `"...; at most 255 are allowed`},
+		{"X-Any", "\xff", "the header X-Any is not UTF-8"},
 	} {
 		bad := r.Clone(t.Context())
-		bad.Header.Set(name, value)
-		if md, err := metadataOf(bad, now); err == nil {
-			t.Errorf("the header %s of %d bytes is taken as %v", name, len(value), md)
+		bad.Header.Set(c.name, c.value)
+		if md, err := metadataOf(bad, now); err == nil || err.Error() != c.want {
+			t.Errorf("the header %s: %q: %v, %v, want %s", c.name, c.value, md, err, c.want)
 		}
 	}
 }

@@ -34,13 +34,21 @@ func TestRefusals(t *testing.T) {
 	}{
 		{name: "fits", target: "/x", body: strings.Repeat("a", 10), status: 200},
 		{name: "too large", target: "/x", body: strings.Repeat("a", 11), status: 413, reason: "larger than 10 bytes"},
+		{name: "too large with an id", target: "/x", body: strings.Repeat("a", 11), header: map[string]string{"Idempotency-Key": "k"}, status: 413, reason: "larger than 10 bytes"},
 		{name: "unknown path", target: "/y", status: 404, reason: "no topic"},
 		{name: "other case", target: "/X", status: 404, reason: "no topic"},
 		{name: "longer path", target: "/x/", status: 404, reason: "no topic"},
 		{name: "GET", method: "GET", target: "/x", status: 405, reason: "POST"},
 		{name: "PUT", method: "PUT", target: "/x", status: 405, reason: "POST"},
-		{name: "bad wait", target: "/x?wait=10", status: 400, reason: `wait="10" is not a time such as 10s`},
+		{name: "wait without a unit", target: "/x?wait=5", status: 400, reason: `wait="5" has no unit; did you mean "5s"?`},
+		{name: "bad wait", target: "/x?wait=soon", status: 400, reason: `wait="soon" is not a time such as 10s`},
 		{name: "negative wait", target: "/x?wait=-1s", status: 400, reason: "is not a time"},
+		{name: "empty wait", target: "/x?wait=", status: 400, reason: `wait="" is not a time`},
+		{name: "two waits", target: "/x?wait=1s&wait=2s", status: 400, reason: "wait is given more than once"},
+		{name: "misspelt wait", target: "/x?wiat=10s", status: 400, reason: `unknown query parameter "wiat"; allowed: wait, as in ?wait=10s`},
+		{name: "another parameter", target: "/x?wait=1s&async", status: 400, reason: `unknown query parameter "async"`},
+		{name: "bad query", target: "/x?wait=%zz", status: 400, reason: `reading the query: invalid URL escape "%zz"`},
+		{name: "empty query", target: "/x?", status: 200},
 		{name: "long id", target: "/x", header: map[string]string{"Idempotency-Key": strings.Repeat("a", 256)}, status: 400, reason: "Idempotency-Key has 256 bytes"},
 		{name: "other site", target: "/x", header: map[string]string{"Sec-Fetch-Site": "cross-site"}, status: 403, reason: "other sites"},
 		{name: "other origin", target: "/x", header: map[string]string{"Origin": "https://example.com"}, status: 403, reason: "other sites"},
@@ -61,6 +69,9 @@ func TestRefusals(t *testing.T) {
 			}
 			if res.StatusCode != c.status || !strings.Contains(res.reason(), c.reason) {
 				t.Errorf("%d %s, want %d %s", res.StatusCode, res.body, c.status, c.reason)
+			}
+			if made := c.status == 200; made != (res.id() != "") {
+				t.Errorf("status %d with the id %q", res.StatusCode, res.id())
 			}
 			if allow := res.Header.Get("Allow"); (allow == "POST") != (c.status == 405) {
 				t.Errorf("Allow: %q", allow)

@@ -4,22 +4,31 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	nethttp "net/http"
 	"net/textproto"
+	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/google/uuid"
 
 	"github.com/pentrough/pentrough/transports"
 )
 
 // maxID is the longest id; AMQP has no room for more.
 const maxID = 255
+
+// shown is how much of what a caller sent is quoted to it.
+const shown = 64
+
+// waitParameter is the one parameter of a query.
+const waitParameter = "wait"
 
 // mapped are the headers that are metadata of their own.
 var mapped = map[string]string{
@@ -37,7 +46,7 @@ var left = []string{
 	"Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 }
 
-// metadataOf makes metadata of a request's head. Header names keep their canonical case.
+// metadataOf makes metadata of a request's head. Header names keep their canonical case. The message's id is there only if the caller gave one.
 func metadataOf(r *nethttp.Request, now time.Time) (message.Metadata, error) {
 	md := message.Metadata{transports.Timestamp: now.UTC().Format(time.RFC3339Nano)}
 	var hop []string // what the connection names as its own
@@ -59,27 +68,47 @@ func metadataOf(r *nethttp.Request, now time.Time) (message.Metadata, error) {
 			return nil, fmt.Errorf("the header %s is not UTF-8", name)
 		}
 		if (key == transports.MessageID || key == transports.CorrelationID) && len(value) > maxID {
-			return nil, fmt.Errorf("the header %s has %d bytes; at most %d are allowed", name, len(value), maxID)
+			return nil, fmt.Errorf("the header %s has %d bytes, %.*q...; at most %d are allowed", name, len(value), shown, value, maxID)
+		}
+		if i := strings.IndexFunc(value, unprintable); key == transports.MessageID && i >= 0 {
+			r, _ := utf8.DecodeRuneInString(value[i:])
+			return nil, fmt.Errorf("the header %s is %q, in which %U can't be printed", name, value, r)
 		}
 		md[key] = value
-	}
-	if md[transports.MessageID] == "" {
-		md[transports.MessageID] = uuid.NewString()
 	}
 	return md, nil
 }
 
-// waitOf returns what the caller says with ?wait=, within the limit.
+func unprintable(r rune) bool { return !unicode.IsPrint(r) }
+
+// waitOf returns what the caller says with ?wait=, within the limit. Nothing else can be said in a query, so that a misspelt wait isn't none.
 func waitOf(r *nethttp.Request, limit time.Duration) (time.Duration, error) {
-	text := r.URL.Query().Get("wait")
-	if text == "" {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return 0, fmt.Errorf("reading the query: %w", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		if name != waitParameter {
+			return 0, fmt.Errorf("unknown query parameter %.*q; allowed: wait, as in ?wait=10s", shown, name)
+		}
+	}
+	given := query[waitParameter]
+	switch len(given) {
+	case 0:
 		return 0, nil
+	case 1:
+	default:
+		return 0, errors.New("wait is given more than once")
 	}
-	wait, err := time.ParseDuration(text)
-	if err != nil || wait < 0 {
-		return 0, fmt.Errorf("wait=%q is not a time such as 10s", text)
+	wait, err := time.ParseDuration(given[0])
+	switch _, bare := strconv.ParseUint(given[0], 10, 32); {
+	case err == nil && wait >= 0:
+		return min(wait, limit), nil
+	case bare == nil:
+		return 0, fmt.Errorf("wait=%q has no unit; did you mean %q?", given[0], given[0]+"s")
+	default:
+		return 0, fmt.Errorf("wait=%.*q is not a time such as 10s", shown, given[0])
 	}
-	return min(wait, limit), nil
 }
 
 // bodyOf reads the body. It returns the status with which to refuse the request if that doesn't work.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
 
 	"github.com/pentrough/pentrough/transports"
 )
@@ -55,16 +56,16 @@ func (s *server) take(w nethttp.ResponseWriter, r *nethttp.Request, control *net
 	if err != nil {
 		return rt.path, refusal(nethttp.StatusBadRequest, "", err.Error())
 	}
-	id := metadata[transports.MessageID]
+	given := metadata[transports.MessageID]
 	switch {
 	case s.quiescing():
-		return rt.path, refusal(nethttp.StatusServiceUnavailable, id, "not taken: the host is stopping")
+		return rt.path, notTaken(given, stopping)
 	case !live:
-		return rt.path, refusal(nethttp.StatusServiceUnavailable, id, "not taken: no pipeline takes messages here now")
+		return rt.path, notTaken(given, unserved)
 	}
 	body, status, err := s.bodyOf(w, r)
 	if err != nil {
-		return rt.path, refusal(status, id, err.Error())
+		return rt.path, refusal(status, "", err.Error())
 	}
 	_ = control.SetReadDeadline(time.Time{})
 	return rt.path, s.exchange(r.Context(), rt, metadata, body, wait)
@@ -73,14 +74,19 @@ func (s *server) take(w nethttp.ResponseWriter, r *nethttp.Request, control *net
 // exchange gives the message to the pipeline and waits for what becomes of it. It returns nil if the caller has gone.
 func (s *server) exchange(caller context.Context, rt *route, metadata message.Metadata, body []byte, wait time.Duration) *answer {
 	started := time.Now()
-	id := metadata[transports.MessageID]
+	given := metadata[transports.MessageID]
+	id := given
+	if id == "" {
+		id = uuid.NewString()
+		metadata[transports.MessageID] = id
+	}
 	e := &exchange{reply: transports.NewReply(wait), refused: make(chan struct{})}
 	ctx, void := context.WithCancelCause(transports.WithReply(context.Background(), e.reply))
 	e.void = void
 	e.msg = message.NewMessageWithContext(ctx, id, body)
 	e.msg.Metadata = metadata
 	if !s.enqueue(rt, e) {
-		return refusal(nethttp.StatusServiceUnavailable, id, "not taken: no pipeline takes messages here now")
+		return notTaken(given, unserved)
 	}
 
 	deadline := time.NewTimer(s.config.RequestTimeout)
@@ -91,16 +97,16 @@ func (s *server) exchange(caller context.Context, rt *route, metadata message.Me
 		case <-e.reply.Done():
 			return s.settled(caller, e.reply.Outcome(), id, wait-time.Since(started))
 		case <-e.refused:
-			return refusal(nethttp.StatusServiceUnavailable, id, "not taken: no pipeline takes messages here now")
+			return notTaken(given, unserved)
 		case <-quiesced:
 			if s.withdraw(e) {
-				return refusal(nethttp.StatusServiceUnavailable, id, "not taken: the host is stopping")
+				return notTaken(given, stopping)
 			}
 			quiesced = nil // it is the pipeline's already
 		case <-deadline.C:
 			// What was handed out is left to the host.
 			if s.withdraw(e) {
-				return refusal(nethttp.StatusServiceUnavailable, id, "not taken: too many messages are before this one")
+				return notTaken(given, "too many messages are before this one")
 			}
 			return s.unsettled(caller, e, id)
 		case <-e.msg.Nacked():
@@ -109,7 +115,7 @@ func (s *server) exchange(caller context.Context, rt *route, metadata message.Me
 			return s.unsettled(caller, e, id)
 		case <-s.life.Done():
 			if s.withdraw(e) {
-				return refusal(nethttp.StatusServiceUnavailable, id, "not taken: the host is stopping")
+				return notTaken(given, stopping)
 			}
 			void(transports.ErrVoid)
 			return s.unsettled(caller, e, id)

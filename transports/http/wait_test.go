@@ -168,6 +168,22 @@ func TestQuiesce(t *testing.T) {
 	(<-first).expect(t, 200, "")
 }
 
+func TestNotTakenHasNoIDButTheCallers(t *testing.T) {
+	s := start(t, func(c *Config) { c.Window, c.RequestTimeout = 1, 300*time.Millisecond })
+	out := subscribe(t, s)
+	first := async(t.Context(), s, "/x", "first")
+	msg := <-out
+	if res := post(s, "/x", "second", nil); res.err != nil || res.StatusCode != 503 || res.body != `{"error":"not taken: too many messages are before this one"}`+"\n" {
+		t.Errorf("behind a full window: %+v", res)
+	}
+	(<-first).expect(t, 503, "undecided")
+	s.Quiesce()
+	if res := post(s, "/x", "third", nil); res.err != nil || res.StatusCode != 503 || res.body != `{"error":"not taken: the host is stopping"}`+"\n" {
+		t.Errorf("at the stop: %+v", res)
+	}
+	msg.Ack()
+}
+
 func TestCloseIsUndecided(t *testing.T) {
 	s := start(t, func(c *Config) { c.Window = 1 })
 	out := subscribe(t, s)
