@@ -48,7 +48,9 @@ type pipeline struct {
 	table      pipelineTable
 	// middleware are the instances of the list; those that couldn't be decoded are missing.
 	middleware []plugin.Instance
-	handler    *plugin.Instance
+	// listed is the whole list: in place of what couldn't be decoded stands what was probably meant, without a Config.
+	listed  []plugin.Instance
+	handler *plugin.Instance
 	// given says which keys the file has.
 	given map[string]any
 	// source is what the transport says of `from`, nil if it can't be asked.
@@ -176,12 +178,16 @@ func (b *builder) pipeline(name string, v any) *pipeline {
 	b.key(p)
 
 	list := plugin.Join(p.path, "middleware")
-	if inst, ok := b.decoder.Instances[list]; ok {
-		p.middleware = append(p.middleware, inst)
-	}
+	places := []string{list} // of a name that stands without a list
 	for i := range p.table.Middleware {
-		if inst, ok := b.decoder.Instances[plugin.Index(list, i)]; ok {
+		places = append(places, plugin.Index(list, i))
+	}
+	for _, at := range places {
+		if inst, ok := b.decoder.Instances[at]; ok {
 			p.middleware = append(p.middleware, inst)
+			p.listed = append(p.listed, inst)
+		} else if meant, ok := b.decoder.Meant[at]; ok {
+			p.listed = append(p.listed, meant)
 		}
 	}
 	at := plugin.Join(p.path, "handler")

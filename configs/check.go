@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -54,11 +55,10 @@ func (c *checker) seen(ref plugin.Ref) bool {
 	return again
 }
 
-// transport finds a transport by name, and tells if there is none.
-func (c *checker) transport(ref plugin.Ref, name string) (transport, bool) {
+// transport finds a transport by name, and tells if there is none; known are those that could be meant.
+func (c *checker) transport(ref plugin.Ref, name string, known []string) (transport, bool) {
 	t, ok := c.file.transports[name]
 	if !ok && !c.file.unsound[name] {
-		known := slices.Sorted(maps.Keys(c.file.transports))
 		what := "there is no transport " + strconv.Quote(name)
 		if ref.Shown != strconv.Quote(ref.Value) {
 			what = ref.Shown + " names no transport"
@@ -74,7 +74,7 @@ func (c *checker) topic(ref plugin.Ref) {
 		c.fail(ref.Path, ref.Shown+" is not of the form transport:topic", "", "")
 		return
 	}
-	t, ok := c.transport(ref, name)
+	t, ok := c.transport(ref, name, slices.Sorted(maps.Keys(c.file.transports)))
 	if !ok {
 		return
 	}
@@ -96,15 +96,15 @@ func (c *checker) topic(ref plugin.Ref) {
 }
 
 func (c *checker) devices(ref plugin.Ref) {
-	t, ok := c.transport(ref, ref.Value)
-	if !ok || t.devices {
-		return
-	}
 	var holders []string
 	for _, name := range slices.Sorted(maps.Keys(c.file.transports)) {
 		if c.file.transports[name].devices {
 			holders = append(holders, name)
 		}
+	}
+	t, ok := c.transport(ref, ref.Value, holders)
+	if !ok || t.devices {
+		return
 	}
 	c.fail(ref.Path, fmt.Sprintf("the transport %s holds no devices", ref.Shown), plugin.Names(holders), plugin.Nearest(ref.Value, holders))
 }
@@ -133,7 +133,7 @@ func (c *checker) errors(p *pipeline) {
 
 // streams refuses that pipelines take each other's messages by accident.
 func (c *checker) streams() {
-	type stream struct{ transport, name string }
+	type stream struct{ system, name string }
 	users := map[stream][]*pipeline{}
 	for _, p := range c.file.pipelines {
 		if p.source == nil || p.source.Stream == "" {
@@ -143,7 +143,8 @@ func (c *checker) streams() {
 		if err != nil {
 			continue
 		}
-		s := stream{name, p.source.Stream}
+		// A system, unlike a transport's name, has more than letters, digits, - and _.
+		s := stream{cmp.Or(p.source.System, name), p.source.Stream}
 		users[s] = append(users[s], p)
 	}
 	for s, sharing := range users {
@@ -153,7 +154,7 @@ func (c *checker) streams() {
 		first := sharing[0]
 		for _, p := range sharing[1:] {
 			c.fail(plugin.Join(p.path, "from"),
-				fmt.Sprintf("pipeline %q takes from %s of %q too, so that each would get only a part of the messages", first.name, s.name, s.transport),
+				fmt.Sprintf("pipeline %q takes from %s (%q) too, so that each would get only a part of the messages", first.name, s.name, first.table.From),
 				"a queue of its own for each pipeline, or competing = true in all of them", "")
 		}
 	}

@@ -95,7 +95,7 @@ func (c *fakeAMQP) Validate() error {
 }
 
 func (c *fakeAMQP) Topic(name string, _ transports.Use) (transports.Topic, error) {
-	t := transports.Topic{Window: c.Prefetch, Broker: true, Stream: "queue " + name}
+	t := transports.Topic{Window: c.Prefetch, Broker: true, Stream: "queue " + name, System: c.Host + "/"}
 	if topic, ok := c.Topics[name]; ok && topic.Queue != "" {
 		t.Stream = "queue " + topic.Queue
 	} else if name == "comands" {
@@ -116,7 +116,7 @@ type fakeTCP struct {
 }
 
 type fakeIdentity struct {
-	By string `toml:"by" doc:"The sort." enum:"address,first-frame"`
+	By string `toml:"by" doc:"The sort." enum:"address,first-frame" later:"certificate"`
 }
 
 func (c *fakeTCP) Binds() map[string]string { return map[string]string{"listen": c.Listen} }

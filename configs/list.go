@@ -33,9 +33,12 @@ func (c *checker) swallowers() []string {
 // list checks a pipeline's middleware: each once, in an order that works, and poison going somewhere else.
 func (c *checker) list(p *pipeline) {
 	at := plugin.Join(p.path, "middleware")
-	for i, m := range p.middleware {
+	for i, m := range p.listed {
 		place := c.described(m).Place
-		for _, earlier := range p.middleware[:i] {
+		for _, earlier := range p.listed[:i] {
+			if m.Config == nil || earlier.Config == nil {
+				continue // only guessed
+			}
 			if earlier.Name == m.Name || earlier.Type == m.Type && place != middleware.PlaceAny {
 				c.fail(at, fmt.Sprintf("%s is in the list twice", named(m)), "", "")
 				break
@@ -57,12 +60,12 @@ func (c *checker) list(p *pipeline) {
 func (c *checker) order(p *pipeline, at string) {
 	place := func(m plugin.Instance) middleware.Place { return c.described(m).Place }
 	var outer *plugin.Instance
-	for _, m := range p.middleware {
+	for _, m := range p.listed {
 		if place(m) == middleware.PlaceAny {
 			continue
 		}
 		if outer != nil && place(m) < place(*outer) {
-			c.fail(at, fmt.Sprintf("%s must stand before %s", named(m), named(*outer)), c.inOrder(p.middleware), "")
+			c.fail(at, fmt.Sprintf("%s must stand before %s", named(m), named(*outer)), c.inOrder(p.listed), "")
 			return
 		}
 		outer = &m

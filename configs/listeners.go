@@ -1,12 +1,15 @@
 package configs
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/pentrough/pentrough/internal/plugin"
 	"github.com/pentrough/pentrough/transports"
@@ -39,7 +42,7 @@ func (c *checker) listeners() {
 			l, err := newListener(path, binds[key])
 			if err == nil {
 				all = append(all, l)
-			} else if _, _, shapeless := net.SplitHostPort(binds[key]); shapeless == nil {
+			} else if _, port, shapeless := net.SplitHostPort(binds[key]); shapeless == nil && port != "" {
 				// An address of the wrong shape is the transport's own to tell, in Validate.
 				c.fail(path, err.Error(), "", "")
 			}
@@ -55,24 +58,70 @@ func (c *checker) listeners() {
 	}
 }
 
+// newListener reads an address to listen on. What only a resolver or the machine knows shows when the host starts.
 func newListener(path, addr string) (listener, error) {
 	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
+	switch {
+	case err != nil || port == "":
 		return listener{}, fmt.Errorf("%q is no address to listen on", addr)
+	case host == "*":
+		return listener{}, fmt.Errorf("%q is no address to listen on: every address is an empty host, %q", addr, ":"+port)
 	}
+	if err := checkHost(host); err != nil {
+		return listener{}, fmt.Errorf("%q is no address to listen on: %w", addr, err)
+	}
+	number, err := portNumber(port)
+	if err != nil {
+		return listener{}, fmt.Errorf("%q is no address to listen on: %w", addr, err)
+	}
+	return listener{path: path, addr: addr, host: host, port: strconv.Itoa(number)}, nil
+}
+
+// portNumber returns the number of a port that is written as one (08123 is 8123) or as a service that the machine knows.
+func portNumber(port string) (int, error) {
 	if n, err := strconv.Atoi(port); err == nil {
 		if n < 0 || n > 65535 {
-			return listener{}, fmt.Errorf("%q is no address to listen on: ports go up to 65535", addr)
+			return 0, errors.New("ports go from 0 to 65535")
 		}
-		// 08123 is the port 8123.
-		port = strconv.Itoa(n)
+		return n, nil
 	}
-	return listener{path: path, addr: addr, host: host, port: port}, nil
+	n, err := net.LookupPort("tcp", port)
+	if err != nil {
+		return 0, fmt.Errorf("%q is neither a number nor the name of a service", port)
+	}
+	return n, nil
+}
+
+var hostLabel = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$`)
+
+// checkHost refuses what is neither an IP address nor a name that a resolver could know.
+func checkHost(host string) error {
+	if host == "" {
+		return nil
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return nil
+	}
+	labels := strings.Split(strings.TrimSuffix(host, "."), ".")
+	for _, label := range labels {
+		if len(host) > 254 || !hostLabel.MatchString(label) {
+			return fmt.Errorf("%q is neither an IP address nor a host name", host)
+		}
+	}
+	top := labels[len(labels)-1]
+	if _, err := strconv.Atoi(top); err == nil {
+		return fmt.Errorf("%q is neither an IP address nor a host name", host)
+	}
+	// RFC 6761: no name below it ever has an address.
+	if strings.EqualFold(top, "invalid") {
+		return fmt.Errorf("names under %q have no address", top)
+	}
+	return nil
 }
 
 // conflicts says whether both can't be bound at once. Port 0 is a free port each time.
 func (l listener) conflicts(o listener) bool {
-	if l.port != o.port || l.port == "0" || l.port == "" {
+	if l.port != o.port || l.port == "0" {
 		return false
 	}
 	for _, a := range addresses(l.host) {

@@ -8,15 +8,17 @@ import (
 	"github.com/pentrough/pentrough/internal/plugin"
 )
 
-// way is one way of messages from a pipeline to another inside the host.
+// way is one way of messages from a pipeline to another.
 type way struct {
 	from, to *pipeline
 	topic    string
 	// path is the setting that sends messages this way.
 	path string
+	// broker says that it leads through a broker.
+	broker bool
 }
 
-// ways are the ways that begin at p. Through a broker a message is out of the host's hands, so those don't count.
+// ways are the ways that begin at p.
 func (c *checker) ways(p *pipeline) []way {
 	refs := []plugin.Ref{{Path: plugin.Join(p.path, "to"), To: "topic", Value: string(p.table.To)}}
 	if p.handler != nil {
@@ -31,8 +33,8 @@ func (c *checker) ways(p *pipeline) []way {
 			continue
 		}
 		for _, q := range c.file.pipelines {
-			if string(q.table.From) == ref.Value && q.source != nil && !q.source.Broker {
-				ways = append(ways, way{from: p, to: q, topic: ref.Value, path: ref.Path})
+			if string(q.table.From) == ref.Value && q.source != nil {
+				ways = append(ways, way{from: p, to: q, topic: ref.Value, path: ref.Path, broker: q.source.Broker})
 			}
 		}
 	}
@@ -40,15 +42,38 @@ func (c *checker) ways(p *pipeline) []way {
 }
 
 // loops refuses that messages go round inside the host: nothing would ever take them off the wheel, and a full one turns no more.
+// Through a broker, where somebody else may take them off, it is legal, and gets a warning.
 func (c *checker) loops() {
+	inside := c.rounds(false)
+	for _, round := range inside {
+		c.fail(round[len(round)-1].path, "pipelines form a loop without a broker between: "+spell(round), "", "")
+	}
+	if len(inside) > 0 {
+		return
+	}
+	for _, round := range c.rounds(true) {
+		at := round[len(round)-1].path
+		if slices.ContainsFunc(c.problems, func(p problem) bool { return p.path == at }) {
+			continue // it is refused, as a poison that sends to its own source is
+		}
+		c.warn(at, "pipelines form a loop through a broker, in which messages may go round without end: %s", spell(round))
+	}
+}
+
+// rounds returns at least one way round if there are any, through brokers or not.
+func (c *checker) rounds(brokers bool) [][]way {
 	done := map[*pipeline]bool{}
 	var stack []way
+	var rounds [][]way
 	var visit func(p *pipeline)
 	visit = func(p *pipeline) {
 		for _, w := range c.ways(p) {
+			if w.broker && !brokers {
+				continue
+			}
 			stack = append(stack, w)
 			if i := slices.IndexFunc(stack, func(s way) bool { return s.from == w.to }); i >= 0 {
-				c.loop(stack[i:])
+				rounds = append(rounds, slices.Clone(stack[i:]))
 			} else if !done[w.to] {
 				visit(w.to)
 			}
@@ -61,13 +86,13 @@ func (c *checker) loops() {
 			visit(p)
 		}
 	}
+	return rounds
 }
 
-func (c *checker) loop(round []way) {
+func spell(round []way) string {
 	var b strings.Builder
 	for _, w := range round {
 		fmt.Fprintf(&b, "%s -> (%s) -> ", w.from.name, w.topic)
 	}
-	b.WriteString(round[0].from.name)
-	c.fail(round[len(round)-1].path, "pipelines form a loop without a broker between: "+b.String(), "", "")
+	return b.String() + round[0].from.name
 }

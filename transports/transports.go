@@ -137,6 +137,9 @@ type Topic struct {
 	// Stream names what a consumer takes from for itself, such as a queue: two pipelines whose Stream is the same
 	// would share its messages. Empty if each consumer gets every message.
 	Stream string
+	// System names what the stream is a part of, such as a broker's address and virtual host: transports that say the same share
+	// their streams. Empty: the stream is the transport's own.
+	System string
 	// Warning is a sentence for the user about a topic that is legal but perhaps not meant, such as a near miss of a name.
 	Warning string
 }

@@ -24,6 +24,9 @@ type Decoder struct {
 	References []Ref
 	// Instances are the plugins that fields hold, by the field's path.
 	Instances map[string]Instance
+	// Meant is what was probably meant where an unknown plugin is named, by the field's path: an instance without a Config. If nothing
+	// is near, its name and type are what was written.
+	Meant map[string]Instance
 	// Used are the paths of the named tables that something refers to by name.
 	Used map[string]bool
 
@@ -155,6 +158,7 @@ func (d *Decoder) iface(path string, v any, rv reflect.Value) bool {
 	}
 	inst, ok := d.Plugin(kind.Name, path, v)
 	if !ok {
+		d.guess(kind, path, v)
 		return false
 	}
 	if d.Instances == nil {

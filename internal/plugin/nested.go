@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"maps"
 	"reflect"
 	"slices"
@@ -35,11 +36,40 @@ func (d *Decoder) Plugin(kind, path string, v any) (Instance, bool) {
 	if _, ok := k.Lookup(name); ok {
 		return d.build(k, path, name, name, nil)
 	}
-	known := append(slices.Sorted(maps.Keys(d.Tables[kind])), k.Names()...)
-	slices.Sort(known)
-	known = slices.Compact(known)
+	known := d.known(k)
 	d.problem(path, noSuch(kind, shown, v), Names(known), Nearest(name, known))
 	return Instance{}, false
+}
+
+// known are the names that can stand for a plugin of a kind.
+func (d *Decoder) known(k *Kind) []string {
+	names := append(slices.Sorted(maps.Keys(d.Tables[k.Name])), k.Names()...)
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// guess notes what v, which is no plugin of the kind, was probably meant to be.
+func (d *Decoder) guess(k *Kind, path string, v any) {
+	if table, ok := v.(map[string]any); ok {
+		v = table["type"]
+	}
+	name, _, ok := textOf(v)
+	if !ok {
+		return
+	}
+	if known := d.known(k); !slices.Contains(known, name) {
+		name = cmp.Or(Nearest(name, known), name)
+	}
+	meant := Instance{Path: path, Kind: k.Name, Name: name, Type: name}
+	if table, ok := d.Tables[k.Name][name].(map[string]any); ok {
+		if t, _, ok := textOf(table["type"]); ok {
+			meant.Type = t
+		}
+	}
+	if d.Meant == nil {
+		d.Meant = map[string]Instance{}
+	}
+	d.Meant[path] = meant
 }
 
 // Named decodes the file's table of that kind and name into an instance of its own.

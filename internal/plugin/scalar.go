@@ -52,11 +52,7 @@ func (d *Decoder) notA(path string, v any, want string, s spec) {
 func (d *Decoder) str(path string, v any, rv reflect.Value, s spec) bool {
 	text, shown, ok := textOf(v)
 	if !ok {
-		meant := ""
-		if i, isInt := v.(int64); isInt && !s.secret {
-			meant = strconv.FormatInt(i, 10)
-		}
-		d.problem(path, kindOf(v)+" can't stand here", "a string"+exampleOf(s), meant)
+		d.problem(path, kindOf(v)+" can't stand here", "a string"+formOf(rv.Type())+exampleOf(s), meantString(v, s, rv.Type()))
 		return false
 	}
 	d.noteSecret(path, v, s)
@@ -75,15 +71,35 @@ func (d *Decoder) str(path string, v any, rv reflect.Value, s spec) bool {
 	return true
 }
 
+// meantString is the string that a number was probably meant to be, which is none where only some strings have a meaning.
+func meantString(v any, s spec, t reflect.Type) string {
+	i, isInt := v.(int64)
+	if !isInt || s.secret || len(s.enum) > 0 || t.Implements(referenceType) {
+		return ""
+	}
+	return strconv.FormatInt(i, 10)
+}
+
+// formOf says what a string of a type looks like, if the type has a form.
+func formOf(t reflect.Type) string {
+	if t.Implements(referenceType) && reflect.Zero(t).Interface().(Reference).References() == "topic" {
+		return " of the form transport:topic,"
+	}
+	return ""
+}
+
 func (d *Decoder) enumOf(path, text, shown string, s spec) bool {
 	if len(s.enum) == 0 || slices.Contains(s.enum, text) {
 		return true
 	}
-	meant := ""
-	if !s.secret {
+	what, meant := shown+" is not known", ""
+	switch {
+	case slices.Contains(s.later, text):
+		what = shown + " is not built yet in this version"
+	case !s.secret:
 		meant = Nearest(text, s.enum)
 	}
-	d.problem(path, shown+" is not known", strings.Join(s.enum, ", "), meant)
+	d.problem(path, what, strings.Join(s.enum, ", "), meant)
 	return false
 }
 

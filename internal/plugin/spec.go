@@ -13,6 +13,7 @@ type spec struct {
 	key, doc, unit, example string
 	min, max                string
 	enum                    []string
+	later                   []string // of enum's kind, but not built yet
 	required, secret        bool
 
 	typ   reflect.Type
@@ -42,6 +43,9 @@ func specs(t reflect.Type) []spec {
 		}
 		if enum := f.Tag.Get("enum"); enum != "" {
 			s.enum = strings.Split(enum, ",")
+		}
+		if later := f.Tag.Get("later"); later != "" {
+			s.later = strings.Split(later, ",")
 		}
 		all = append(all, s)
 	}

@@ -34,7 +34,7 @@ type Config struct {
 }
 
 type identity struct {
-	By      string        `toml:"by" doc:"address: the peer's IP address is the device. first-frame: the first frame names it, and isn't data." enum:"address,first-frame,certificate" example:"\"first-frame\""`
+	By      string        `toml:"by" doc:"address: the peer's IP address is the device. first-frame: the first frame names it, and isn't data." enum:"address,first-frame" later:"certificate" example:"\"first-frame\""`
 	Pattern string        `toml:"pattern" doc:"Regular expression for the first frame. Its group named device, else its only group, is the device's name; without a group, or without a pattern, it is the whole frame." example:"'^HELLO (\\S+)'"`
 	Timeout time.Duration `toml:"timeout" doc:"How long the first frame may take." min:"10ms" example:"\"10s\""`
 }
@@ -76,12 +76,11 @@ var defaults = Config{
 
 // The words of enumerations.
 const (
-	byAddress     = "address"
-	byFirstFrame  = "first-frame"
-	byCertificate = "certificate"
-	throttle      = "throttle"
-	block         = "block"
-	dropOldest    = "drop-oldest"
+	byAddress    = "address"
+	byFirstFrame = "first-frame"
+	throttle     = "throttle"
+	block        = "block"
+	dropOldest   = "drop-oldest"
 )
 
 // Validate reports everything that is wrong.
@@ -105,8 +104,8 @@ func (c *Config) Validate() error {
 		if _, err := compile(c.Identity.Pattern); err != nil {
 			invalid("identity.pattern", "%v", err)
 		}
-	case byCertificate:
-		invalid("identity.by", "certificate isn't built yet; allowed are %s and %s", byAddress, byFirstFrame)
+	default:
+		invalid("identity.by", "%q is not known; allowed: %s, %s", c.Identity.By, byAddress, byFirstFrame)
 	}
 	if c.Data.Total < c.Data.PerDevice {
 		invalid("data.total", "%d is less than per_device, %d", c.Data.Total, c.Data.PerDevice)

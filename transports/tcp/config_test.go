@@ -21,7 +21,7 @@ func TestValidate(t *testing.T) {
 	}{
 		{"listen", func(c *Config) { c.Listen = "8123" }, `listen: "8123" is not of the form`},
 		{"framing", func(c *Config) { c.Framing = nil }, "framing: name a codec"},
-		{"certificate", func(c *Config) { c.Identity.By = byCertificate }, "identity.by: certificate isn't built yet; allowed are address and first-frame"},
+		{"certificate", func(c *Config) { c.Identity.By = "certificate" }, `identity.by: "certificate" is not known; allowed: address, first-frame`},
 		{"pattern with address", func(c *Config) { c.Identity.Pattern = "x" }, `identity.pattern: belongs to by = "first-frame"`},
 		{"bad pattern", func(c *Config) { c.Identity.By, c.Identity.Pattern = byFirstFrame, "(" }, "identity.pattern: error parsing regexp"},
 		{"several groups", func(c *Config) { c.Identity.By, c.Identity.Pattern = byFirstFrame, "(a)(b)" }, "identity.pattern: has several groups"},
