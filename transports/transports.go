@@ -40,6 +40,10 @@ var ErrUnroutable = errors.New("no queue for this message")
 // ErrUndecided is what Publish returns when a message may or may not have arrived: repeat it with the same id.
 var ErrUndecided = errors.New("not known whether the message arrived")
 
+// ErrUnsendable is what Publish returns when the receiving system will never take one of the messages as it is, such as one that is too
+// large: nothing is gained by trying it again.
+var ErrUnsendable = errors.New("can't be sent")
+
 // ErrClosed is what a publisher or subscriber returns after its Close.
 var ErrClosed = errors.New("closed")
 

@@ -34,10 +34,14 @@ type Config struct {
 	Heartbeat      time.Duration `toml:"heartbeat" doc:"How often a sign of life is exchanged; a peer that is silent for one and a half of it counts as lost." min:"1s"`
 	PublishTimeout time.Duration `toml:"publish_timeout" doc:"The longest that one attempt to publish waits for the connection and the broker's confirm."`
 	ConfirmWindow  int           `toml:"confirm_window" doc:"How many published messages may await the broker's confirm at once." min:"1" unit:"messages"`
+	MaxMessage     int           `toml:"max_message" doc:"The largest body that is published; the broker's own limit (max_message_size) is 134217728 in RabbitMQ 3 and 16777216 in RabbitMQ 4." unit:"bytes" min:"1" max:"536870912"`
 	Reconnect      Reconnect     `toml:"reconnect" doc:"The pauses between attempts to connect."`
 
 	Topics map[string]TopicConfig `toml:"topic" doc:"What the topics of this transport are in the broker. A topic without a table is a durable queue of its name, bound by its name to the durable topic exchange \"pentrough\"."`
 }
+
+// mostMessage is what RabbitMQ allows its own limit to be at most.
+const mostMessage = 512 << 20
 
 // TLS is how the connection is encrypted.
 type TLS struct {
@@ -64,6 +68,7 @@ var defaults = Config{
 	Heartbeat:      10 * time.Second,
 	PublishTimeout: 30 * time.Second,
 	ConfirmWindow:  1000,
+	MaxMessage:     128 << 20,
 	Reconnect:      Reconnect{InitialInterval: 100 * time.Millisecond, MaxInterval: 500 * time.Millisecond},
 }
 
@@ -84,6 +89,9 @@ func (c *Config) Validate() error {
 	}
 	if c.ConfirmWindow < 1 {
 		invalid("confirm_window", "%d is less than 1", c.ConfirmWindow)
+	}
+	if c.MaxMessage < 1 || c.MaxMessage > mostMessage {
+		invalid("max_message", "%d is not from 1 to %d", c.MaxMessage, mostMessage)
 	}
 	if c.Heartbeat < time.Second {
 		invalid("heartbeat", "%s is less than 1s", c.Heartbeat)

@@ -31,13 +31,7 @@ func TestADeletedQueueIsDeclaredAgainAndItsDeliveriesAreVoid(t *testing.T) {
 	isVoid(t, one)
 	isVoid(t, two)
 	one.Ack()
-	r.until("the queue is back", func() bool {
-		q, err := peer.ch.QueueDeclarePassive("q", true, false, false, false, nil)
-		if err != nil {
-			peer.open()
-		}
-		return err == nil && q.Consumers == 1
-	})
+	r.until("the queue is back", func() bool { return peer.has("q") && peer.consumers("q") == 1 })
 	none(t, out)
 	peer.put("q", "three")
 	msg := next(t, out)

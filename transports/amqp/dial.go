@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
@@ -139,3 +140,8 @@ func (r *refusal) Error() string {
 }
 
 func (r *refusal) Unwrap() error { return r.cause }
+
+// names says whether the broker names an exchange as the cause.
+func (r *refusal) names(exchange string) bool {
+	return strings.Contains(r.cause.Reason, "exchange '"+exchange+"' ")
+}

@@ -51,6 +51,14 @@ type rig struct {
 
 func start(t testing.TB, c *Config) *rig {
 	t.Helper()
+	r := prepare(t, c)
+	r.begin()
+	return r
+}
+
+// prepare is start up to the start.
+func prepare(t testing.TB, c *Config) *rig {
+	t.Helper()
 	if err := c.Validate(); err != nil {
 		t.Fatalf("the configuration is wrong: %v", err)
 	}
@@ -63,9 +71,6 @@ func start(t testing.TB, c *Config) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{TB: t, tr: tr.(*transport), log: log}
-	if err := tr.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
 		r.close()
 		if t.Failed() {
@@ -73,6 +78,13 @@ func start(t testing.TB, c *Config) *rig {
 		}
 	})
 	return r
+}
+
+func (r *rig) begin() {
+	r.Helper()
+	if err := r.tr.Start(r.Context()); err != nil {
+		r.Fatal(err)
+	}
 }
 
 func (r *rig) close() {
@@ -93,6 +105,16 @@ func (r *rig) subscribe(ctx context.Context, topic string) <-chan *message.Messa
 		r.Fatal(err)
 	}
 	return out
+}
+
+// publisher returns a pipeline's publisher to a topic.
+func (r *rig) publisher(topic string) message.Publisher {
+	r.Helper()
+	p, err := r.tr.Publisher(transports.Producer{Pipeline: "test", Topic: topic})
+	if err != nil {
+		r.Fatal(err)
+	}
+	return p
 }
 
 func (r *rig) publish(topic string, msgs ...*message.Message) error {
@@ -271,6 +293,16 @@ func (p *peer) publish(exchange, key, payload string) {
 	if !c.Wait() {
 		p.Fatalf("the broker didn't take %q", payload)
 	}
+}
+
+// has says whether a queue exists.
+func (p *peer) has(queue string) bool {
+	p.Helper()
+	_, err := p.ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+	if err != nil {
+		p.open()
+	}
+	return err == nil
 }
 
 // get takes one message out of a queue.

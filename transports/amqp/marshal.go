@@ -2,6 +2,7 @@ package amqp
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -21,11 +22,13 @@ const maxHeaders = 64 << 10
 // directReplyTo, as an address in a published message, asks for a consumer on the very same channel.
 const directReplyTo = "amq.rabbitmq.reply-to"
 
-// marshaler maps properties to metadata keys and headers to "header.NAME". No message fails in either direction: what
-// AMQP can't carry goes out as a header of its key, or not at all, and is counted.
+// marshaler maps properties to metadata keys and headers to "header.NAME". No message fails in either direction but one whose body is
+// too large: what AMQP can't carry goes out as a header of its key, or not at all, and is counted.
 type marshaler struct {
-	now        func() time.Time
-	user       string
+	now  func() time.Time
+	user string
+	// largest is the largest body.
+	largest    int
 	unsendable prometheus.Counter
 }
 
@@ -83,6 +86,9 @@ func (m *marshaler) message(ctx context.Context, d *amqp.Delivery) *message.Mess
 
 // Marshal turns a message into what is published. A header that still reads as it came keeps its type.
 func (m *marshaler) Marshal(msg *message.Message) (amqp.Publishing, error) {
+	if len(msg.Payload) > m.largest {
+		return amqp.Publishing{}, fmt.Errorf("%w: its body has %d bytes, max_message is %d", transports.ErrUnsendable, len(msg.Payload), m.largest)
+	}
 	p := amqp.Publishing{
 		MessageId:    msg.UUID,
 		DeliveryMode: amqp.Persistent,

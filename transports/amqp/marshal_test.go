@@ -21,7 +21,7 @@ var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
 func testMarshaler() *marshaler {
 	return &marshaler{
-		now: func() time.Time { return noon }, user: "guest",
+		now: func() time.Time { return noon }, user: "guest", largest: defaults.MaxMessage,
 		unsendable: prometheus.NewCounter(prometheus.CounterOpts{Name: "x"}),
 	}
 }

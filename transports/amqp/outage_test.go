@@ -23,6 +23,8 @@ func TestOutagesOfARealNode(t *testing.T) {
 	t.Run("killed and restarted under load", func(t *testing.T) { killedUnderLoad(t, node) })
 	t.Run("memory alarm", func(t *testing.T) { memoryAlarm(t, node) })
 	t.Run("connections closed by the operator", func(t *testing.T) { closedByOperator(t, node) })
+	t.Run("a smaller limit for messages", func(t *testing.T) { smallerLimit(t, node) })
+	t.Run("permission taken and given", func(t *testing.T) { accessRefused(t, node) })
 	t.Run("wrong password", func(t *testing.T) { wrongPassword(t, node) })
 	t.Run("absent at start", func(t *testing.T) { absentAtStart(t, node) })
 }
@@ -99,6 +101,9 @@ func memoryAlarm(t *testing.T, node *testenv.Node) {
 		t.Errorf("the first message during the alarm: %v", err)
 	}
 	r.sick("publisher connection", "blocks publishing", "memory")
+	if err := r.tr.Accepts("t"); err == nil || !strings.Contains(err.Error(), "the broker blocks publishing: low on memory") {
+		t.Errorf("accepting: %v", err)
+	}
 	if err := r.publish("t", outgoing("waiting")); err == nil || errors.Is(err, transports.ErrUndecided) || !strings.Contains(err.Error(), "not sent") {
 		t.Errorf("the next one: %v", err)
 	}
@@ -145,6 +150,9 @@ func memoryAlarm(t *testing.T, node *testenv.Node) {
 		t.Error(err)
 	}
 	r.well("publisher connection")
+	if err := r.tr.Accepts("t"); err != nil {
+		t.Errorf("accepting: %v", err)
+	}
 	<-stuck
 	if err := stock.Close(); err != nil {
 		t.Error(err)

@@ -5,44 +5,90 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/pentrough/pentrough/transports"
 )
 
 // outbox is the one way out, for all publishers: a channel with confirms on the publishing connection, opened again whenever it
-// is lost, and the topology of every topic that was published to on this connection.
+// is lost, and the declarations of all topics that are published to.
 type outbox struct {
 	t    *transport
 	link *link
 	log  *slog.Logger
 
 	mu sync.Mutex
-	// built is what was declared on the session named here.
-	builtOn *session
-	built   map[string]*building
+	// begun says that declarations are kept from now on.
+	begun    bool
+	declared map[string]*declaration
 }
 
-// building is the declaration of one topic.
-type building struct {
-	done chan struct{}
-	// err and at are set once done is closed.
-	err error
-	at  time.Time
+func newOutbox(t *transport) *outbox {
+	return &outbox{t: t, link: t.publisher, log: t.env.Logger, declared: map[string]*declaration{}}
 }
+
+// take returns a topic's declaration for one more publisher.
+func (o *outbox) take(r *route) *declaration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	d := o.declared[r.topic]
+	if d == nil {
+		d = newDeclaration(o.t, r)
+		o.declared[r.topic] = d
+		if o.begun {
+			o.t.goes(d.keep)
+		}
+	}
+	d.users++
+	return d
+}
+
+// release gives a declaration back.
+func (o *outbox) release(d *declaration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	d.users--
+	if d.users == 0 {
+		d.end()
+		delete(o.declared, d.route.topic)
+	}
+}
+
+// declarations are those of all topics that are published to.
+func (o *outbox) declarations() []*declaration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Collect(maps.Values(o.declared))
+}
+
+// begin keeps the declarations, those so far and those to come.
+func (o *outbox) begin() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.begun = true
+	for _, d := range o.declared {
+		o.t.goes(d.keep)
+	}
+}
+
+// saidFor is how long a channel has to live so that the cause of its loss is news again.
+const saidFor = time.Minute
 
 // run keeps a channel open until ctx ends.
 func (o *outbox) run(ctx context.Context) {
+	o.begin()
 	said := ""
 	for {
 		s, err := o.link.wait(ctx)
 		if err != nil {
 			return
 		}
+		began := time.Now()
 		w, err := openWindow(s, o.t.config.ConfirmWindow)
 		if err == nil {
 			o.link.change(func() { s.window = w })
@@ -56,8 +102,14 @@ func (o *outbox) run(ctx context.Context) {
 			continue
 		}
 		// The channel alone was closed: by an exchange that is gone, as a rule. Everything is declared again.
-		o.forget(s, "")
-		if ctx.Err() == nil && said != err.Error() {
+		for _, d := range o.declarations() {
+			d.forget(0)
+		}
+		switch exchange, deleted := o.missing(err); {
+		case ctx.Err() != nil:
+		case deleted:
+			o.t.deleted("exchange", exchange)
+		case said != err.Error() || time.Since(began) > saidFor:
 			o.log.Warn("the channel for publishing was lost, opening another", "err", err)
 			said = err.Error()
 		}
@@ -65,6 +117,18 @@ func (o *outbox) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// missing names the exchange whose absence closed the channel.
+func (o *outbox) missing(err error) (exchange string, ok bool) {
+	if e, ok := errors.AsType[*refusal](err); ok && e.cause.Code == amqp.NotFound {
+		for _, d := range o.declarations() {
+			if e.names(d.route.exchange) {
+				return d.route.exchange, true
+			}
+		}
+	}
+	return "", false
 }
 
 // ready returns the window through which messages can leave, or why there is none.
@@ -84,16 +148,30 @@ func (o *outbox) ready() (s *session, w *window, changed <-chan struct{}, err er
 	}
 }
 
+// accepts returns why a message for a topic would have to wait now. A topic that is yet to be declared on a connection that works
+// doesn't.
+func (o *outbox) accepts(topic string) error {
+	s, _, _, err := o.ready()
+	if err != nil {
+		return err
+	}
+	o.mu.Lock()
+	d := o.declared[topic]
+	o.mu.Unlock()
+	if d == nil {
+		return nil
+	}
+	if decided, err, _ := d.state(s); decided {
+		return err
+	}
+	return nil
+}
+
 // send writes a message as soon as the broker takes messages and the window has room, for which it settles earlier messages of the
 // batch. After an error nothing was sent.
-func (o *outbox) send(msg *message.Message, r *route, deadline context.Context, b *batch) (*pending, error) {
-	ctx := msg.Context()
+func (o *outbox) send(ctx context.Context, m amqp.Publishing, d *declaration, b *batch) (*pending, error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("not sent: %w", context.Cause(ctx))
-	}
-	publishing, err := o.t.marshaler.Marshal(msg)
-	if err != nil {
-		return nil, err
 	}
 	// wait returns why the attempt is over, or nil if c was closed.
 	wait := func(c <-chan struct{}, why error) error {
@@ -102,10 +180,13 @@ func (o *outbox) send(msg *message.Message, r *route, deadline context.Context, 
 			return nil
 		case <-ctx.Done():
 			return fmt.Errorf("not sent: %w: %w", context.Cause(ctx), why)
-		case <-deadline.Done():
-			return fmt.Errorf("not sent: %w: %w", context.Cause(deadline), why)
+		case <-b.deadline.Done():
+			return fmt.Errorf("not sent: %w: %w", context.Cause(b.deadline), why)
+		case <-d.ctx.Done():
+			return fmt.Errorf("not sent: %w: %w", transports.ErrClosed, why)
 		}
 	}
+	r := d.route
 	for {
 		s, w, changed, why := o.ready()
 		if why != nil {
@@ -117,26 +198,29 @@ func (o *outbox) send(msg *message.Message, r *route, deadline context.Context, 
 			}
 			continue
 		}
-		built := o.build(s, r)
-		if err := wait(built.done, errDeclaring); err != nil {
-			return nil, err
-		}
-		if built.err != nil {
+		decided, err, changed := d.state(s)
+		switch {
+		case !decided:
+			if err := wait(changed, errDeclaring); err != nil {
+				return nil, err
+			}
+			continue
+		case err != nil:
 			if s.lost() {
 				continue
 			}
-			return nil, built.err
+			return nil, err
 		}
-		switch err := w.enter(ctx, deadline, b.oldest()); {
+		switch err := w.enter(ctx, b.deadline, b.oldest()); {
 		case errors.Is(err, errConfirmed):
-			b.await(ctx, deadline)
+			b.await()
 			continue
 		case errors.Is(err, errLost):
 			continue
 		case err != nil:
 			return nil, err
 		}
-		p, err := w.publish(publishing, r)
+		p, err := w.publish(m, d)
 		if err == nil {
 			r.counters.published.Inc()
 			return p, nil
@@ -156,7 +240,7 @@ var errDeclaring = errors.New("declaring exchange and queue")
 
 // await waits for the broker's word on a message.
 func (o *outbox) await(ctx context.Context, p *pending, deadline context.Context) error {
-	c := p.route.counters
+	c := p.declaration.route.counters
 	over := deadline
 	select {
 	case <-p.confirm.Done():
@@ -175,92 +259,28 @@ func (o *outbox) await(ctx context.Context, p *pending, deadline context.Context
 }
 
 func (o *outbox) finish(p *pending) error {
-	c := p.route.counters
+	r := p.declaration.route
+	c := r.counters
 	verdict, why := p.window.finish(p)
 	switch verdict {
 	case confirmed:
 		c.confirmed.Inc()
 		return nil
 	case returned:
-		// Perhaps the queue was deleted; declaring again brings it back.
-		o.forget(p.window.session, p.route.topic)
-		if p.route.drop {
+		// Perhaps the queue was deleted; declaring again brings it back. Not more often than once in the longest pause, as the message
+		// may be unroutable for another reason.
+		p.declaration.forget(o.t.config.Reconnect.MaxInterval)
+		if r.drop {
 			c.dropped.Inc()
 			return nil
 		}
 		c.retried.Inc()
-		return fmt.Errorf("%w: exchange %q, routing key %q: %w", transports.ErrUnroutable, p.route.exchange, p.route.publishKey, why)
+		return fmt.Errorf("%w: exchange %q, routing key %q: %w", transports.ErrUnroutable, r.exchange, r.publishKey, why)
 	case refused:
 		c.refused.Inc()
 		return errors.New("the broker refused the message (negative confirm); is its queue full?")
 	default:
 		c.undecided.Inc()
-		return fmt.Errorf("%w: %w", transports.ErrUndecided, why)
-	}
-}
-
-// build declares a topic's exchange and queue, once a session, and again some time after an error.
-func (o *outbox) build(s *session, r *route) *building {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.builtOn != s {
-		o.builtOn, o.built = s, map[string]*building{}
-	}
-	if b := o.built[r.topic]; b != nil {
-		select {
-		case <-b.done:
-			if b.err == nil || time.Since(b.at) < o.t.config.Reconnect.MaxInterval {
-				return b
-			}
-		default:
-			return b
-		}
-	}
-	b := &building{done: make(chan struct{})}
-	o.built[r.topic] = b
-	if !o.t.goes(func() { o.declare(s, r, b) }) {
-		b.err = transports.ErrClosed
-		close(b.done)
-	}
-	return b
-}
-
-func (o *outbox) declare(s *session, r *route, b *building) {
-	defer close(b.done)
-	// An exclusive queue belongs to the consuming connection. Of what is only checked, a publisher needs the exchange.
-	queue := r.queue
-	if r.config.Queue.Exclusive || !r.declare {
-		queue = ""
-	}
-	b.err = r.build(s.conn, queue)
-	b.at = time.Now()
-	switch {
-	case b.err == nil:
-		o.t.topics.works(r.topic, publisherRole)
-	case !s.lost():
-		o.t.topics.fails(r.topic, publisherRole, b.err)
-	}
-}
-
-// forget has a topic, or all, declared again before the next message. Not more often than once in the longest pause: what comes
-// back may be unroutable for another reason.
-func (o *outbox) forget(s *session, topic string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.builtOn != s {
-		return
-	}
-	if topic == "" {
-		clear(o.built)
-		return
-	}
-	if b := o.built[topic]; b != nil {
-		select {
-		case <-b.done:
-			if time.Since(b.at) >= o.t.config.Reconnect.MaxInterval {
-				delete(o.built, topic)
-			}
-		default:
-		}
+		return p.fate(why)
 	}
 }

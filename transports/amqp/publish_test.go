@@ -68,36 +68,6 @@ func TestPublishingMakesTheQueueBeforeAnybodyConsumes(t *testing.T) {
 	}
 }
 
-func TestADeletedQueueOrExchangeComesBack(t *testing.T) {
-	url := testenv.Broker(t).VHost(t)
-	r := start(t, config(url))
-	peer := dial(t, url)
-	if err := r.publish("t", outgoing("one")); err != nil {
-		t.Fatal(err)
-	}
-	for what, remove := range map[string]func() error{
-		"queue":    func() error { _, err := peer.ch.QueueDelete("t", false, false, false); return err },
-		"exchange": func() error { return peer.ch.ExchangeDelete(houseExchange, false, false) },
-	} {
-		if err := remove(); err != nil {
-			t.Fatal(err)
-		}
-		var first error
-		until(t, "publishing works again", func() bool {
-			err := r.publish("t", outgoing(what))
-			if first == nil {
-				first = err
-			}
-			return err == nil
-		})
-		if first == nil {
-			t.Errorf("nobody missed the %s", what)
-		} else if want := map[string]string{"queue": "NO_ROUTE", "exchange": "no exchange 'pentrough'"}[what]; !strings.Contains(first.Error(), want) {
-			t.Errorf("without the %s: %v", what, first)
-		}
-	}
-}
-
 func TestAMissingExchangeHarmsNoOtherTopic(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
 	no := false

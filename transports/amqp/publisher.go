@@ -4,58 +4,106 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
+	"sync"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/pentrough/pentrough/transports"
 )
 
 // publisher is one pipeline's; all share the outbox.
 type publisher struct {
-	t      *transport
-	closed atomic.Bool
+	t *transport
+
+	mu     sync.Mutex
+	closed bool
+	// topics are those that it needs in the broker.
+	topics map[string]*declaration
 }
 
 var _ message.Publisher = (*publisher)(nil)
 
-// Publish sends messages in order and returns when the broker has confirmed all of them, or when publish_timeout or a
-// message's context ends.
-func (p *publisher) Publish(topic string, msgs ...*message.Message) error {
-	if p.closed.Load() || p.t.closing.Err() != nil {
-		return fmt.Errorf("publishing to %s: %w", topic, transports.ErrClosed)
+// need returns a topic's declaration, which the publisher keeps until Close.
+func (p *publisher) need(topic string) (*declaration, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || p.t.closing.Err() != nil {
+		return nil, fmt.Errorf("publishing to %s: %w", topic, transports.ErrClosed)
+	}
+	if d := p.topics[topic]; d != nil {
+		return d, nil
 	}
 	r, err := p.t.route(topic)
 	if err != nil {
+		return nil, err
+	}
+	d := p.t.outbox.take(r)
+	p.topics[topic] = d
+	return d, nil
+}
+
+// Publish sends messages in order and returns when the broker has confirmed all of them, or when publish_timeout or a
+// message's context ends.
+func (p *publisher) Publish(topic string, msgs ...*message.Message) error {
+	d, err := p.need(topic)
+	if err != nil {
 		return err
+	}
+	left := make([]item, len(msgs))
+	for i, msg := range msgs {
+		left[i].ctx = msg.Context()
+		if left[i].publishing, err = p.t.marshaler.Marshal(msg); err != nil {
+			return fmt.Errorf("publishing to %s: %w", topic, err)
+		}
 	}
 	deadline, cancel := context.WithTimeoutCause(context.Background(), p.t.config.PublishTimeout, errPublishTimeout)
 	defer cancel()
-	b := batch{outbox: p.t.outbox, sent: make([]*pending, 0, len(msgs))}
-	for _, msg := range msgs {
-		o, err := p.t.outbox.send(msg, r, deadline, &b)
-		if err != nil {
-			b.errs = append(b.errs, err)
-			break
+	for len(left) > 0 {
+		b := batch{outbox: p.t.outbox, deadline: deadline, items: left}
+		if left, err = b.send(d); err != nil {
+			return fmt.Errorf("publishing to %s: %w", topic, err)
 		}
-		b.sent = append(b.sent, o)
-	}
-	for b.settled < len(b.sent) {
-		b.await(msgs[b.settled].Context(), deadline)
-	}
-	if len(b.errs) > 0 {
-		return fmt.Errorf("publishing to %s: %w", topic, errors.Join(b.errs...))
 	}
 	return nil
 }
 
-// batch is what one Publish has sent.
+// item is one message of a Publish.
+type item struct {
+	ctx        context.Context
+	publishing amqp.Publishing
+}
+
+// batch is one round of a Publish.
 type batch struct {
-	outbox *outbox
-	sent   []*pending
+	outbox   *outbox
+	deadline context.Context
+	items    []item
+	sent     []*pending
 	// settled counts those at the beginning of sent whose fate is known.
 	settled int
+	again   []item
 	errs    []error
+}
+
+// send sends the items and awaits their fate. It returns those that are to be sent again.
+func (b *batch) send(d *declaration) (again []item, _ error) {
+	b.sent = make([]*pending, 0, len(b.items))
+	for i := range b.items {
+		p, err := b.outbox.send(b.items[i].ctx, b.items[i].publishing, d, b)
+		if err != nil {
+			b.errs = append(b.errs, err)
+			break
+		}
+		b.sent = append(b.sent, p)
+	}
+	for b.settled < len(b.sent) {
+		b.await()
+	}
+	if len(b.again) > 0 && b.deadline.Err() != nil {
+		b.errs = append(b.errs, fmt.Errorf("%w: %w", transports.ErrUndecided, context.Cause(b.deadline)))
+	}
+	return b.again, errors.Join(b.errs...)
 }
 
 // oldest is closed when the fate of the oldest message can be known.
@@ -67,17 +115,26 @@ func (b *batch) oldest() <-chan struct{} {
 }
 
 // await settles the oldest message.
-func (b *batch) await(ctx, deadline context.Context) {
-	p := b.sent[b.settled]
+func (b *batch) await() {
+	i := b.settled
 	b.settled++
-	if err := b.outbox.await(ctx, p, deadline); err != nil {
+	switch err := b.outbox.await(b.items[i].ctx, b.sent[i], b.deadline); {
+	case errors.Is(err, errAgain):
+		b.again = append(b.again, b.items[i])
+	case err != nil:
 		b.errs = append(b.errs, err)
 	}
 }
 
 // Close ends this pipeline's use; messages on their way stay awaited by their callers.
 func (p *publisher) Close() error {
-	p.closed.Store(true)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, d := range p.topics {
+		p.t.outbox.release(d)
+	}
+	clear(p.topics)
 	return nil
 }
 

@@ -60,7 +60,7 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 		delete(s.subs, sub)
 		s.mu.Unlock()
 	}
-	if !s.t.consumes(run) {
+	if !s.t.consumes(r, run) {
 		sub.end()
 		return nil, fmt.Errorf("subscribing to %s: %w", topic, transports.ErrClosed)
 	}
@@ -114,7 +114,7 @@ func (s *subscription) run() {
 	defer s.settling.Wait()
 	defer close(s.out)
 	topic := s.route.topic
-	defer s.t.topics.forget(topic, consumerRole)
+	defer s.t.topics.forget(topic, s)
 	pause := s.t.config.Reconnect.InitialInterval
 	for s.stop.Err() == nil {
 		session, err := s.t.consumer.wait(s.stop)
@@ -123,7 +123,7 @@ func (s *subscription) run() {
 		}
 		g, err := s.begin(session.conn)
 		if err == nil {
-			s.t.topics.works(topic, consumerRole)
+			s.t.topics.works(topic, s)
 			pause = s.t.config.Reconnect.InitialInterval
 			err = g.run()
 		}
@@ -134,7 +134,7 @@ func (s *subscription) run() {
 		if session.lost() {
 			continue
 		}
-		s.t.topics.fails(topic, consumerRole, err)
+		s.t.topics.fails(topic, s, err)
 		if !sleep(s.stop, jittered(pause)) {
 			return
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -30,6 +31,8 @@ type transport struct {
 	routes sync.Map
 	// tags counts consumers, for their tags.
 	tags atomic.Int64
+	// checkInterval is how often the topics in use are looked after at least.
+	checkInterval time.Duration
 
 	// taking ends when no new messages are wanted, consuming when all subscriptions are to end at once, closing when the
 	// connections are.
@@ -43,6 +46,7 @@ type transport struct {
 	mu            sync.Mutex
 	closed        bool
 	started       bool
+	consumed      map[*route]int // how many subscriptions a topic has
 	subscriptions sync.WaitGroup
 	running       sync.WaitGroup
 }
@@ -52,6 +56,7 @@ var (
 	_ transports.Transport = (*transport)(nil)
 	_ transports.Tapper    = (*transport)(nil)
 	_ transports.Requester = (*transport)(nil)
+	_ transports.Acceptor  = (*transport)(nil)
 )
 
 // errClosedTransport is why there is no connection after Close.
@@ -67,18 +72,25 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	if err != nil {
 		return nil, fmt.Errorf("registering metrics: %w", err)
 	}
-	d := &dialer{config: c, endpoint: e, name: or(c.ConnectionName, fmt.Sprintf("pentrough %s %s", env.Host, env.Name)), unreadable: m.unreadable.Inc}
+	d := &dialer{
+		config:     c,
+		endpoint:   e,
+		name:       or(c.ConnectionName, fmt.Sprintf("pentrough %s %s", env.Host, env.Name)),
+		unreadable: m.unreadable.Inc,
+	}
 	o := newOutage(env.Logger.With("broker", e.addr), env.Now)
 	t := &transport{
-		env:       env,
-		config:    c,
-		metrics:   m,
-		marshaler: &marshaler{now: env.Now, user: e.username, unsendable: m.unsendable},
-		topics:    newTrouble(env.Logger),
-		consumer:  newLink(consumerRole, d, o, m),
-		publisher: newLink(publisherRole, d, o, m),
+		env:           env,
+		config:        c,
+		metrics:       m,
+		marshaler:     &marshaler{now: env.Now, user: e.username, largest: c.MaxMessage, unsendable: m.unsendable},
+		topics:        newTrouble(env.Logger),
+		consumer:      newLink(consumerRole, d, o, m),
+		publisher:     newLink(publisherRole, d, o, m),
+		checkInterval: checkInterval,
+		consumed:      map[*route]int{},
 	}
-	t.outbox = &outbox{t: t, link: t.publisher, log: env.Logger}
+	t.outbox = newOutbox(t)
 	t.answers = newAnswers(t)
 	t.requests = newRequests(t)
 	t.closing, t.close = context.WithCancel(context.Background())
@@ -92,9 +104,23 @@ func (t *transport) Subscriber(c transports.Consumer) (message.Subscriber, error
 	return &subscriber{t: t, pipeline: c.Pipeline, subs: map[*subscription]struct{}{}}, nil
 }
 
-// Publisher implements transports.Transport.
-func (t *transport) Publisher(transports.Producer) (message.Publisher, error) {
-	return &publisher{t: t}, nil
+// Publisher implements transports.Transport. The producer's topic is declared as soon as there is a connection.
+func (t *transport) Publisher(producer transports.Producer) (message.Publisher, error) {
+	p := &publisher{t: t, topics: map[string]*declaration{}}
+	if producer.Topic != "" {
+		if _, err := p.need(producer.Topic); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// Accepts implements transports.Acceptor.
+func (t *transport) Accepts(topic string) error {
+	if _, err := t.route(topic); err != nil {
+		return err
+	}
+	return t.outbox.accepts(topic)
 }
 
 // Start implements transports.Transport: it begins to connect.
@@ -106,7 +132,7 @@ func (t *transport) Start(context.Context) error {
 	if started {
 		return nil
 	}
-	for _, run := range []func(context.Context){t.consumer.run, t.publisher.run, t.outbox.run, t.answers.run} {
+	for _, run := range []func(context.Context){t.consumer.run, t.publisher.run, t.outbox.run, t.answers.run, t.upkeep} {
 		if !t.goes(func() { run(t.closing) }) {
 			return fmt.Errorf("starting: %w", transports.ErrClosed)
 		}
@@ -172,14 +198,22 @@ func (t *transport) goes(f func()) bool {
 	return true
 }
 
-// consumes is goes for subscriptions, which Close ends first.
-func (t *transport) consumes(f func()) bool {
+// consumes is goes for subscriptions to a topic, which Close ends first.
+func (t *transport) consumes(r *route, f func()) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
 		return false
 	}
-	t.subscriptions.Go(f)
+	t.consumed[r]++
+	t.subscriptions.Go(func() {
+		f()
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.consumed[r]--; t.consumed[r] == 0 {
+			delete(t.consumed, r)
+		}
+	})
 	return true
 }
 

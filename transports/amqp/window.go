@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/transports"
 )
 
 // window is one channel in confirm mode with a bound on what awaits its confirm.
@@ -16,9 +19,10 @@ type window struct {
 	closes  <-chan *amqp.Error
 	// slots holds one token a message that awaits its confirm.
 	slots chan struct{}
-	// gone is closed when the channel is lost; err says why.
-	gone chan struct{}
-	err  error
+	// gone is closed when the channel is lost; err says why, and alone that no more than one message awaited its confirm.
+	gone  chan struct{}
+	err   error
+	alone bool
 
 	mu sync.Mutex
 	// returns holds what the broker returned. The library puts a return there before it completes the confirm that
@@ -30,10 +34,11 @@ type window struct {
 
 // pending is a message that awaits its confirm.
 type pending struct {
-	window  *window
-	route   *route
-	id      string
-	confirm *amqp.DeferredConfirmation
+	window      *window
+	declaration *declaration
+	id          string
+	size        int
+	confirm     *amqp.DeferredConfirmation
 	// returned is the broker's reason for returning the message; guarded by window.mu.
 	returned string
 }
@@ -70,7 +75,13 @@ func openWindow(s *session, size int) (*window, error) {
 
 // fail says that the channel is lost.
 func (w *window) fail(err error) {
-	w.err = err
+	w.mu.Lock()
+	n := 0
+	for _, same := range w.awaited {
+		n += len(same)
+	}
+	w.mu.Unlock()
+	w.err, w.alone = err, n <= 1
 	close(w.gone)
 }
 
@@ -100,13 +111,13 @@ func (w *window) enter(ctx, deadline context.Context, own <-chan struct{}) error
 }
 
 // publish writes a message; the caller has a slot. The wire below never blocks.
-func (w *window) publish(publishing amqp.Publishing, r *route) (*pending, error) {
-	p := &pending{window: w, route: r, id: publishing.MessageId}
+func (w *window) publish(m amqp.Publishing, d *declaration) (*pending, error) {
+	p := &pending{window: w, declaration: d, id: m.MessageId, size: len(m.Body)}
 	w.mu.Lock()
 	w.awaited[p.id] = append(w.awaited[p.id], p)
 	w.mu.Unlock()
 	var err error
-	p.confirm, err = w.ch.PublishWithDeferredConfirm(r.exchange, r.publishKey, true, false, publishing)
+	p.confirm, err = w.ch.PublishWithDeferredConfirm(d.route.exchange, d.route.publishKey, true, false, m)
 	if err != nil {
 		w.mu.Lock()
 		w.leave(p)
@@ -118,22 +129,25 @@ func (w *window) publish(publishing amqp.Publishing, r *route) (*pending, error)
 
 // finish says what became of a message whose confirm is complete, and gives its slot back.
 func (w *window) finish(p *pending) (verdict, error) {
+	// The library completes all confirms of a lost channel as negative ones.
+	lost := !p.confirm.Acked() && w.ch.IsClosed()
+	if lost {
+		<-w.gone
+	}
 	w.mu.Lock()
 	w.collect()
 	w.leave(p)
 	reason := p.returned
 	w.mu.Unlock()
 	switch {
-	case p.confirm.Acked() && reason != "":
-		return returned, errors.New(reason)
-	case p.confirm.Acked():
-		return confirmed, nil
-	case w.ch.IsClosed():
-		// The library completes all confirms of a lost channel as negative ones.
-		<-w.gone
+	case lost:
 		return undecided, w.err
-	default:
+	case !p.confirm.Acked():
 		return refused, nil
+	case reason != "":
+		return returned, errors.New(reason)
+	default:
+		return confirmed, nil
 	}
 }
 
@@ -148,7 +162,7 @@ func (w *window) collect() {
 				return
 			}
 			for _, p := range w.awaited[r.MessageId] {
-				if p.route.exchange == r.Exchange && p.route.publishKey == r.RoutingKey {
+				if p.declaration.route.exchange == r.Exchange && p.declaration.route.publishKey == r.RoutingKey {
 					p.returned = or(r.ReplyText, "returned")
 				}
 			}
@@ -174,4 +188,34 @@ func (w *window) leave(p *pending) {
 		w.awaited[p.id] = same
 	}
 	<-w.slots
+}
+
+// errAgain is the fate of a message that was on a channel which the broker closed because of something else: it is sent again.
+var errAgain = errors.New("the channel was closed for another reason than this message")
+
+// fate says what the loss of the channel means for a message that had no confirm. The broker closes a channel, with all that is on
+// it, for a single message that it doesn't take, and names at most that message's exchange or size.
+func (p *pending) fate(why error) error {
+	w, undecided := p.window, fmt.Errorf("%w: %w", transports.ErrUndecided, why)
+	e, ok := errors.AsType[*refusal](why)
+	if !ok {
+		return undecided
+	}
+	switch e.cause.Code {
+	case amqp.NotFound:
+		// Its exchange is declared again first, or found missing, and no other had a part in it.
+		return errAgain
+	case amqp.AccessRefused:
+		if !e.names(p.declaration.route.exchange) {
+			return errAgain
+		}
+	case amqp.PreconditionFailed:
+		switch size := "message size "; {
+		case w.alone, strings.Contains(e.cause.Reason, fmt.Sprint(size, p.size, " ")):
+			return fmt.Errorf("%w: %w", transports.ErrUnsendable, why)
+		case strings.Contains(e.cause.Reason, size):
+			return errAgain
+		}
+	}
+	return undecided
 }

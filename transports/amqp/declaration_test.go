@@ -1,0 +1,273 @@
+package amqp
+
+import (
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/transports"
+)
+
+func TestTopicsAreDeclaredBeforeTheFirstMessage(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	proxy, cuttable := through(t, url)
+	peer := dial(t, url)
+	r := prepare(t, config(cuttable))
+	early := r.publisher("early")
+	r.begin()
+	late := r.publisher("late")
+	for _, topic := range []string{"early", "late"} {
+		r.until("queue "+topic+" is there", func() bool { return peer.has(topic) })
+		r.well("topic " + topic)
+	}
+	// Each connection begins with a look.
+	if _, err := peer.ch.QueueDelete("early", false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	proxy.cut()
+	r.until("queue early is back", func() bool { return peer.has("early") })
+	if err := early.Publish("early", outgoing("one")); err != nil {
+		t.Error(err)
+	}
+	// A topic that nobody publishes to is nobody's concern.
+	if err := late.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := late.Publish("late", outgoing("one")); err == nil {
+		t.Error("Publish works after Close")
+	}
+	r.until("topic late is no part", func() bool {
+		err := r.health("topic late")
+		return err != nil && strings.Contains(err.Error(), "there is no part")
+	})
+	long := strings.Repeat("x", 300)
+	if _, err := r.tr.Publisher(transports.Producer{Topic: long}); err == nil || !strings.Contains(err.Error(), "longer than 255 bytes") {
+		t.Errorf("a publisher to a name that is too long: %v", err)
+	}
+}
+
+func TestAMismatchIsSeenBeforeTheFirstMessageAndSaidOnce(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	peer := dial(t, url)
+	peer.queue("q", amqp.Table{"x-max-length": int32(5)})
+	r := start(t, config(url))
+	p := r.publisher("q")
+	out := r.subscribe(t.Context(), "q")
+	r.sick("topic q", `declaring queue "q"`, "PRECONDITION_FAILED", "trying again")
+	r.until("messages aren't accepted", func() bool { return r.tr.Accepts("q") != nil })
+	if err := r.tr.Accepts("q"); !strings.Contains(err.Error(), "PRECONDITION_FAILED") {
+		t.Errorf("accepting: %v", err)
+	}
+	if err := p.Publish("q", outgoing("one")); err == nil || !strings.Contains(err.Error(), "PRECONDITION_FAILED") {
+		t.Errorf("publishing: %v", err)
+	}
+	none(t, out)
+	if n := r.log.count("level="); n != 1 {
+		t.Errorf("the log has %d lines about one queue:\n%s", n, r.log)
+	}
+	if _, err := peer.ch.QueueDelete("q", false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	r.well("topic q")
+	if err := r.tr.Accepts("q"); err != nil {
+		t.Errorf("accepting: %v", err)
+	}
+	if err := p.Publish("q", outgoing("two")); err != nil {
+		t.Error(err)
+	}
+	next(t, out).Ack()
+	if n := r.log.count("topic works again"); n != 1 || r.log.count("level=") != 2 {
+		t.Errorf("the log:\n%s", r.log)
+	}
+}
+
+func TestAcceptsSaysWhyAMessageWouldWait(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	proxy, cuttable := through(t, url)
+	r := prepare(t, config(cuttable))
+	if err := r.tr.Accepts("t"); err == nil || !strings.Contains(err.Error(), "not connected yet") {
+		t.Errorf("before the start: %v", err)
+	}
+	r.begin()
+	r.until("messages are accepted", func() bool { return r.tr.Accepts("t") == nil })
+	proxy.down()
+	r.until("messages aren't accepted", func() bool { return r.tr.Accepts("t") != nil })
+	if err := r.tr.Accepts("t"); !strings.Contains(err.Error(), "no connection to the broker") {
+		t.Errorf("without a broker: %v", err)
+	}
+	proxy.up()
+	r.until("messages are accepted again", func() bool { return r.tr.Accepts("t") == nil })
+	if err := r.tr.Accepts("amq.x"); err == nil || !strings.Contains(err.Error(), `begins with "amq."`) {
+		t.Errorf("a name that can't be: %v", err)
+	}
+	r.close()
+	if err := r.tr.Accepts("t"); err == nil {
+		t.Error("a closed transport accepts")
+	}
+}
+
+func TestADeletedQueueIsMadeAgainByAPublisher(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	r := start(t, config(url))
+	peer := dial(t, url)
+	if err := r.publish("t", outgoing("one")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := peer.ch.QueueDelete("t", false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	var first error
+	until(t, "publishing works again", func() bool {
+		err := r.publish("t", outgoing("two"))
+		if first == nil {
+			first = err
+		}
+		return err == nil
+	})
+	if first == nil || !strings.Contains(first.Error(), "NO_ROUTE") {
+		t.Errorf("without the queue: %v", first)
+	}
+}
+
+// A publish to an exchange that is gone closes the channel with everybody's messages on it.
+func TestADeletedExchangeComesBackUnderItsPublishers(t *testing.T) {
+	const publishers, each = 8, 200
+	url := testenv.Broker(t).VHost(t)
+	r := start(t, config(url, topics(map[string]TopicConfig{"theirs": {Exchange: "theirs"}})))
+	peer := dial(t, url)
+	var running sync.WaitGroup
+	for n := range publishers {
+		topic := "ours"
+		if n%4 == 0 {
+			topic = "theirs"
+		}
+		p := r.publisher(topic)
+		running.Go(func() {
+			for range each {
+				if err := p.Publish(topic, outgoing("x"), outgoing("y")); err != nil {
+					t.Errorf("publishing to %s: %v", topic, err)
+				}
+			}
+		})
+	}
+	r.until("messages flow", func() bool { return peer.has("theirs") && peer.depth("theirs") > 50 })
+	if err := peer.ch.ExchangeDelete("theirs", false, false); err != nil {
+		t.Fatal(err)
+	}
+	running.Wait()
+	r.until("all are there", func() bool {
+		return peer.depth("ours") >= 2*publishers*each*3/4 && peer.depth("theirs") >= 2*publishers*each/4
+	})
+	if n := r.log.count("level="); n != 1 || r.log.count(`msg="the exchange was deleted, declaring it again" exchange=theirs`) != 1 {
+		t.Errorf("the log has %d lines about one exchange:\n%s", n, r.log)
+	}
+}
+
+func TestADeletedExchangeThatIsOnlyCheckedIsAnError(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	no := false
+	peer := dial(t, url)
+	declare := func() {
+		t.Helper()
+		if err := peer.ch.ExchangeDeclare("theirs", "topic", true, false, false, false, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := peer.ch.QueueBind("q", "#", "theirs", false, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	peer.queue("q", nil)
+	declare()
+	r := start(t, config(url, topics(map[string]TopicConfig{"t": {Exchange: "theirs", Declare: &no}})))
+	if err := r.publish("t", outgoing("one")); err != nil {
+		t.Fatal(err)
+	}
+	if err := peer.ch.ExchangeDelete("theirs", false, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.publish("t", outgoing("two")); err == nil || !strings.Contains(err.Error(), `checking exchange "theirs"`) {
+		t.Errorf("error %v", err)
+	}
+	r.sick("topic t", "NOT_FOUND")
+	declare()
+	r.well("topic t")
+	if err := r.publish("t", outgoing("three")); err != nil {
+		t.Error(err)
+	}
+}
+
+// Nobody tells a consumer that its queue gets nothing any more.
+func TestWhatWasDeletedComesBackWithoutAMessage(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	peer := dial(t, url)
+	r := prepare(t, config(url))
+	r.tr.checkInterval = 200 * time.Millisecond
+	r.begin()
+	out := r.subscribe(t.Context(), "consumed")
+	r.publisher("published")
+	r.well("topic consumed")
+	r.well("topic published")
+	arrives := func(how string) {
+		t.Helper()
+		r.until("a message arrives after "+how, func() bool {
+			peer.publish(houseExchange, "consumed", how)
+			select {
+			case msg := <-out:
+				msg.Ack()
+				return true
+			case <-time.After(quiet / 4):
+				return false
+			}
+		})
+	}
+
+	if err := peer.ch.QueueUnbind("consumed", "consumed", houseExchange, nil); err != nil {
+		t.Fatal(err)
+	}
+	arrives("its binding was deleted")
+	if n := r.log.count("level="); n != 0 {
+		t.Errorf("the log:\n%s", r.log)
+	}
+
+	if err := peer.ch.ExchangeDelete(houseExchange, false, false); err != nil {
+		t.Fatal(err)
+	}
+	r.until("the log says so", func() bool { return r.log.count("the exchange was deleted, declaring it again") == 1 })
+	r.until("the exchange is back", func() bool {
+		err := peer.ch.ExchangeDeclarePassive(houseExchange, "topic", true, false, false, false, nil)
+		if err != nil {
+			peer.open()
+		}
+		return err == nil
+	})
+	arrives("the exchange was deleted")
+
+	if _, err := peer.ch.QueueDelete("published", false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	r.until("the queue is back", func() bool { return peer.has("published") })
+	if n := r.log.count("level="); n != 2 || r.log.count(`msg="the queue was deleted, declaring it again" queue=published`) != 1 {
+		t.Errorf("the log has %d lines, want one for the exchange and one for the queue:\n%s", n, r.log)
+	}
+
+	// What can't be made again is the topic's trouble until it can.
+	if err := peer.ch.ExchangeDelete(houseExchange, false, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := peer.ch.ExchangeDeclare(houseExchange, "fanout", true, false, false, false, nil); err == nil {
+		r.sick("topic consumed", "inequivalent arg 'type'")
+		r.sick("topic published", "inequivalent arg 'type'")
+		if err := peer.ch.ExchangeDelete(houseExchange, false, false); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		peer.open()
+	}
+	r.well("topic consumed")
+	r.well("topic published")
+	arrives("the exchange had another kind")
+}

@@ -1,0 +1,147 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/transports"
+)
+
+func TestABodyAboveTheLimitIsNotSent(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	r := start(t, config(url, func(c *Config) { c.MaxMessage = 10 }))
+	err := r.publish("t", outgoing("small"), outgoing("eleven more"))
+	if !errors.Is(err, transports.ErrUnsendable) || !strings.Contains(err.Error(), "its body has 11 bytes, max_message is 10") {
+		t.Errorf("error %v", err)
+	}
+	if err := r.publish("t", outgoing("ten bytes.")); err != nil {
+		t.Error(err)
+	}
+	if n := dial(t, url).depth("t"); n != 1 {
+		t.Errorf("%d messages arrived, want the one that was sent alone", n)
+	}
+}
+
+// The broker closes the channel for a message that it takes for wrong, whatever is wrong with it.
+func TestAMessageThatAlwaysCostsTheChannelIsUnsendable(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	r := start(t, config(url))
+	p := r.publisher("t").(*publisher)
+	d, err := p.need("t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The marshaler lets no such header pass.
+	b := batch{outbox: r.tr.outbox, deadline: t.Context(), items: []item{
+		{ctx: t.Context(), publishing: amqp.Publishing{MessageId: "1", Headers: amqp.Table{"CC": "no list"}}},
+	}}
+	if _, err := b.send(d); !errors.Is(err, transports.ErrUnsendable) || !strings.Contains(err.Error(), "CC") {
+		t.Errorf("error %v", err)
+	}
+	if err := p.Publish("t", outgoing("one")); err != nil {
+		t.Error(err)
+	}
+}
+
+// smallerLimit holds that a body which only this broker takes for too large is found out, and harms nobody else.
+func smallerLimit(t *testing.T, node *testenv.Node) {
+	const publishers, each, large = 8, 100, 5000
+	url := node.VHost(t)
+	node.Ctl(t, "eval", "application:set_env(rabbit, max_message_size, 1000).")
+	defer node.Ctl(t, "eval", "application:set_env(rabbit, max_message_size, 134217728).")
+	r := start(t, config(url))
+	var running sync.WaitGroup
+	for range publishers {
+		p := r.publisher("t")
+		running.Go(func() {
+			for i := range each {
+				if err := p.Publish("t", outgoing(fmt.Sprint(i))); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range 3 {
+		err := r.publish("t", message.NewMessage("large", make([]byte, large)))
+		if !errors.Is(err, transports.ErrUnsendable) || !strings.Contains(err.Error(), "message size 5000") {
+			t.Errorf("error %v", err)
+		}
+	}
+	running.Wait()
+	if n := dial(t, url).depth("t"); n < publishers*each {
+		t.Errorf("%d messages arrived", n)
+	}
+	if n := r.log.count("level="); n != 1 {
+		t.Errorf("the log has %d lines:\n%s", n, r.log)
+	}
+}
+
+func TestFateOfAMessageOnALostChannel(t *testing.T) {
+	refused := func(code int, reason string) error {
+		return plain(&amqp.Error{Code: code, Reason: reason, Server: true})
+	}
+	for name, c := range map[string]struct {
+		why   error
+		alone bool
+		want  error
+	}{
+		"the connection went":          {plain((*amqp.Error)(nil)), true, transports.ErrUndecided},
+		"the operator closed it":       {refused(amqp.ConnectionForced, "CONNECTION_FORCED - bye"), true, transports.ErrUndecided},
+		"its exchange is gone":         {refused(amqp.NotFound, "NOT_FOUND - no exchange 'mine' in vhost '/'"), false, errAgain},
+		"another exchange is gone":     {refused(amqp.NotFound, "NOT_FOUND - no exchange 'other' in vhost '/'"), false, errAgain},
+		"it isn't allowed":             {refused(amqp.AccessRefused, "ACCESS_REFUSED - write access to exchange 'mine' in vhost '/' refused"), true, transports.ErrUndecided},
+		"another isn't allowed":        {refused(amqp.AccessRefused, "ACCESS_REFUSED - write access to exchange 'other' in vhost '/' refused"), false, errAgain},
+		"it is too large":              {refused(amqp.PreconditionFailed, "PRECONDITION_FAILED - message size 70 is larger than max size 60"), false, transports.ErrUnsendable},
+		"another is too large":         {refused(amqp.PreconditionFailed, "PRECONDITION_FAILED - message size 700 is larger than max size 60"), false, errAgain},
+		"it is wrong in another way":   {refused(amqp.PreconditionFailed, "PRECONDITION_FAILED - odd"), true, transports.ErrUnsendable},
+		"one of them is somehow wrong": {refused(amqp.PreconditionFailed, "PRECONDITION_FAILED - odd"), false, transports.ErrUndecided},
+	} {
+		p := &pending{window: &window{alone: c.alone}, declaration: &declaration{route: &route{exchange: "mine"}}, size: 70}
+		if err := p.fate(c.why); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+}
+
+// accessRefused holds that a topic which the user may not publish to harms no other, and works as soon as he may.
+func accessRefused(t *testing.T, node *testenv.Node) {
+	url := node.VHost(t)
+	node.Ctl(t, "add_user", "clerk", "clerk")
+	write := func(pattern string) {
+		node.Ctl(t, "set_permissions", "-p", testenv.VHostOf(url), "clerk", ".*", pattern, ".*")
+	}
+	write("^(pentrough|ours|theirs)$")
+	r := start(t, config(strings.Replace(url, "guest:guest", "clerk:clerk", 1), topics(map[string]TopicConfig{"theirs": {Exchange: "locked"}})))
+	theirs, ours := r.publisher("theirs"), r.publisher("ours")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var running sync.WaitGroup
+	running.Go(func() {
+		for ctx.Err() == nil {
+			if err := ours.Publish("ours", outgoing("x")); err != nil {
+				t.Errorf("the topic that is allowed: %v", err)
+			}
+		}
+	})
+	for range 5 {
+		err := theirs.Publish("theirs", outgoing("x"))
+		if !errors.Is(err, transports.ErrUndecided) || !strings.Contains(err.Error(), "403 ACCESS_REFUSED") {
+			t.Errorf("the topic that isn't: %v", err)
+		}
+	}
+	write(".*")
+	until(t, "publishing works", func() bool { return theirs.Publish("theirs", outgoing("x")) == nil })
+	cancel()
+	running.Wait()
+	if n := r.log.count("level="); n != 1 {
+		t.Errorf("the log has %d lines:\n%s", n, r.log)
+	}
+}

@@ -1,0 +1,109 @@
+package amqp
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// checkInterval is the longest time between two looks after the topics in use; the description of the plugin names it.
+const checkInterval = time.Minute
+
+// use is what a topic in use needs in the broker.
+type use struct {
+	route *route
+	// queue is empty if it isn't ours to declare.
+	queue    string
+	consumed bool
+}
+
+// upkeep declares again, now and then, what the topics in use need: no broker says that an exchange was deleted, or a binding, and a queue
+// without them is silent for good. It goes over the consuming connection, which the broker never blocks, until ctx ends.
+func (t *transport) upkeep(ctx context.Context) {
+	looked := map[string]bool{}
+	for sleep(ctx, jittered(t.checkInterval)) {
+		s, _, _, err := t.consumer.state()
+		if _, blocked, _, _ := t.publisher.state(); err != nil || blocked != "" {
+			continue
+		}
+		uses := t.uses()
+		for topic := range looked {
+			if !slices.ContainsFunc(uses, func(u use) bool { return u.route.topic == topic }) {
+				t.topics.forget(topic, t)
+				delete(looked, topic)
+			}
+		}
+		for _, u := range uses {
+			if !u.route.declare {
+				continue
+			}
+			looked[u.route.topic] = true
+			switch err := t.restore(s.conn, u); {
+			case s.lost() || ctx.Err() != nil:
+			case err != nil:
+				t.topics.fails(u.route.topic, t, err)
+			default:
+				t.topics.works(u.route.topic, t)
+			}
+		}
+	}
+}
+
+// restore declares what a topic needs and says so if something had been deleted.
+func (t *transport) restore(conn *amqp.Connection, u use) error {
+	ch, err := conn.Channel()
+	if err != nil {
+		return fmt.Errorf("opening a channel: %w", plain(err))
+	}
+	defer ch.Close()
+	absent := func(err error) bool {
+		e, ok := errors.AsType[*amqp.Error](err)
+		return ok && e != nil && e.Code == amqp.NotFound
+	}
+	r := u.route
+	e, q := r.config.Exchange, r.config.Queue
+	switch {
+	case r.exchange != amqp.DefaultExchange && absent(ch.ExchangeDeclarePassive(r.exchange, e.Type, e.Durable, e.AutoDeleted, e.Internal, false, e.Arguments)):
+		t.deleted("exchange", r.exchange)
+	case u.consumed || u.queue == "":
+		// The broker tells a consumer that its queue was deleted.
+	default:
+		if _, err := ch.QueueDeclarePassive(u.queue, q.Durable, q.AutoDelete, q.Exclusive, false, q.Arguments); absent(err) {
+			t.deleted("queue", u.queue)
+		}
+	}
+	return r.build(conn, u.queue)
+}
+
+// deleted says that something was made before and is missing.
+func (t *transport) deleted(what, name string) {
+	t.env.Logger.Warn("the "+what+" was deleted, declaring it again", what, name)
+}
+
+// uses are the topics in use, by name.
+func (t *transport) uses() []use {
+	var uses []use
+	t.mu.Lock()
+	for r := range t.consumed {
+		uses = append(uses, use{route: r, queue: r.queue, consumed: true})
+	}
+	t.mu.Unlock()
+	for _, d := range t.outbox.declarations() {
+		if slices.ContainsFunc(uses, func(u use) bool { return u.route == d.route }) {
+			continue
+		}
+		u := use{route: d.route, queue: d.queue()}
+		// A queue of this kind is meant to go with its last consumer.
+		if d.route.config.Queue.AutoDelete {
+			u.queue = ""
+		}
+		uses = append(uses, u)
+	}
+	slices.SortFunc(uses, func(a, b use) int { return cmp.Compare(a.route.topic, b.route.topic) })
+	return uses
+}
