@@ -1,6 +1,7 @@
 package amqp
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -30,27 +31,22 @@ type acks struct {
 	// idle is signalled when writing ends.
 	idle sync.Cond
 
-	// Below is the writer's own. state[i] belongs to tag low+i; everything below low is acked.
+	// Below is the writer's own: floor is the lowest unsettled tag and high the highest settled one, gaps are the unsettled tags from floor
+	// to high, in order, and held the settled tags above floor whose ack isn't written. Both are bounded by the prefetch, and so is what a
+	// release costs, however long one tag stays unsettled.
 	batch []uint64
-	low   uint64
-	state []ackState
-	held  int
+	high  uint64
+	floor uint64
+	gaps  []uint64
+	held  []uint64
 	// wrote is when the last frame was written; it may be read after stop.
 	wrote time.Time
 	timer *time.Timer // releases what is held; nil while nothing is
 }
 
-type ackState uint8
-
-const (
-	unsettled ackState = iota
-	settled
-	acked
-)
-
 // newAcks returns the acks of a channel with a prefetch.
 func newAcks(ch ackWriter, prefetch int, sent func(n int)) *acks {
-	a := &acks{ch: ch, most: prefetch / 4, hold: holdTime, sent: sent, low: 1}
+	a := &acks{ch: ch, most: prefetch / 4, hold: holdTime, sent: sent, floor: 1}
 	a.idle.L = &a.mu
 	return a
 }
@@ -102,46 +98,30 @@ func (a *acks) stop() {
 	}
 }
 
-// write acks the batch. Multiple is only used up to the lowest tag that isn't settled: it would ack that one too. What is above it is held, or acked tag by tag when it is time.
+// write acks the batch. Multiple is only used below floor: it would ack that tag too. What is above it is held, or acked tag by tag
+// when it is time.
 func (a *acks) write(release bool) {
 	for _, tag := range a.batch {
-		if need := int(tag-a.low) + 1; need > len(a.state) {
-			a.state = append(a.state, make([]ackState, need-len(a.state))...)
-		}
-		a.state[tag-a.low] = settled
+		a.settle(tag)
 	}
-	var last uint64
-	var run, below int
-	for below < len(a.state) && a.state[below] != unsettled {
-		if a.state[below] == settled {
-			last = a.low + uint64(below)
-			run++
-		}
-		below++
-	}
-	total := run
+	a.held = append(a.held, a.batch...)
+	total := 0
 	// An error means that the channel is gone, and its deliveries with it; the subscription learns that by itself.
-	if run > 0 {
-		_ = a.ch.Ack(last, run > 1)
+	if n, last := a.rise(); n > 0 {
+		_ = a.ch.Ack(last, n > 1)
+		total += n
 	}
-	copy(a.state, a.state[below:])
-	a.state = a.state[:len(a.state)-below]
-	a.low += uint64(below)
-	a.held += len(a.batch) - run
-	if a.held > 0 && (release || a.held > a.most) {
-		for i, state := range a.state {
-			if state == settled {
-				a.state[i] = acked
-				_ = a.ch.Ack(a.low+uint64(i), false)
-			}
+	if len(a.held) > 0 && (release || len(a.held) > a.most) {
+		for _, tag := range a.held {
+			_ = a.ch.Ack(tag, false)
 		}
-		total += a.held
-		a.held = 0
+		total += len(a.held)
+		a.held = a.held[:0]
 	}
 	switch {
-	case a.held > 0 && a.timer == nil:
+	case len(a.held) > 0 && a.timer == nil:
 		a.timer = time.AfterFunc(a.hold, a.overdue)
-	case a.timer != nil && (release || a.held == 0):
+	case a.timer != nil && (release || len(a.held) == 0):
 		a.timer.Stop()
 		a.timer = nil
 	}
@@ -149,4 +129,38 @@ func (a *acks) write(release bool) {
 		a.wrote = time.Now()
 		a.sent(total)
 	}
+}
+
+// settle takes a tag out of the gaps, or makes gaps of those that it skips.
+func (a *acks) settle(tag uint64) {
+	if tag <= a.high {
+		i, _ := slices.BinarySearch(a.gaps, tag)
+		a.gaps = slices.Delete(a.gaps, i, i+1)
+		return
+	}
+	for skipped := a.high + 1; skipped < tag; skipped++ {
+		a.gaps = append(a.gaps, skipped)
+	}
+	a.high = tag
+}
+
+// rise moves floor up to the lowest unsettled tag and takes what is below it from the held: their number and the last of them.
+func (a *acks) rise() (n int, last uint64) {
+	floor := a.high + 1
+	if len(a.gaps) > 0 {
+		floor = a.gaps[0]
+	}
+	if floor == a.floor {
+		return 0, 0
+	}
+	a.floor = floor
+	a.held = slices.DeleteFunc(a.held, func(tag uint64) bool {
+		if tag > floor {
+			return false
+		}
+		n++
+		last = max(last, tag)
+		return true
+	})
+	return n, last
 }
