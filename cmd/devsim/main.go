@@ -21,6 +21,17 @@ import (
 	"time"
 )
 
+// about is what -help says before the flags.
+const about = `devsim plays many TCP devices against a host, for demonstrations, scripts and load.
+
+  devsim -n 1000 -rate 0.1 -record lines.txt
+
+Each device connects from an address of its own, reads lines and records them. It runs until -duration is over, Ctrl-C, or, without
+-reconnect, every connection has ended; then it prints what happened as a line of JSON.
+
+Flags:
+`
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
@@ -86,6 +97,10 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	var from string
 	flags := flag.NewFlagSet("devsim", flag.ContinueOnError)
 	flags.SetOutput(stderr)
+	flags.Usage = func() {
+		fmt.Fprint(stderr, about)
+		flags.PrintDefaults()
+	}
 	flags.StringVar(&o.addr, "addr", "127.0.0.1:8123", "address of the host")
 	flags.IntVar(&o.n, "n", 1, "number of devices")
 	flags.StringVar(&from, "from", "127.1.0.0", "source address of the first device, which is its {id} too; the next have the next ones. Empty: the system chooses, and the ids are device-0, device-1, ...")

@@ -241,6 +241,17 @@ func TestWrongFlags(t *testing.T) {
 	}
 }
 
+func TestHelp(t *testing.T) {
+	var out, errOut bytes.Buffer
+	if code := run(t.Context(), []string{"-help"}, &out, &errOut); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	text := errOut.String()
+	if !strings.HasPrefix(text, "devsim plays many TCP devices against a host") || !strings.Contains(text, "\n  -addr string\n") {
+		t.Errorf("help says %s", text)
+	}
+}
+
 func TestSignals(t *testing.T) {
 	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
 		h := listen(t)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -34,10 +35,8 @@ func newInit() *cobra.Command {
 			if force {
 				how = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
 			}
-			if err := write(out, how, text); errors.Is(err, fs.ErrExist) {
-				return advise(fmt.Errorf("%s exists already", out), "name another file with -o, or overwrite it with --force")
-			} else if err != nil {
-				return advise(err, "name a file in a folder that you may write to with -o, or print it with -o -")
+			if err := write(out, how, text); err != nil {
+				return unwritable(out, err)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), `wrote %[1]s
   next: edit it, then check it with
@@ -57,13 +56,28 @@ func newInit() *cobra.Command {
 func write(name string, how int, text []byte) error {
 	f, err := os.OpenFile(name, how, 0o644)
 	if err != nil {
-		return fmt.Errorf("creating %w", err)
+		return fileError("creating", name, err)
 	}
 	if _, err := f.Write(text); err != nil {
-		return errors.Join(fmt.Errorf("writing %w", err), f.Close())
+		return errors.Join(fileError("writing", name, err), f.Close())
 	}
 	if err := f.Close(); err != nil {
-		return fmt.Errorf("writing %w", err)
+		return fileError("writing", name, err)
 	}
 	return nil
+}
+
+// unwritable says of a file that can't be written what to do next.
+func unwritable(name string, err error) error {
+	info, statErr := os.Stat(name)
+	switch {
+	case statErr == nil && info.IsDir():
+		return advise(fmt.Errorf("%s is a folder", name), "name a file in it: -o %s", filepath.Join(name, "pentrough.toml"))
+	case errors.Is(err, fs.ErrExist):
+		return advise(fmt.Errorf("%s exists already", name), "name another file with -o, or overwrite it with --force")
+	case errors.Is(err, fs.ErrNotExist):
+		return advise(fmt.Errorf("creating %s: there is no folder %s", name, filepath.Dir(name)), "make it first (mkdir -p %s), or name another file with -o", filepath.Dir(name))
+	default:
+		return advise(err, "name a file in a folder that you may write to with -o, or print it with -o -")
+	}
 }

@@ -42,7 +42,28 @@ func newRoot() *cobra.Command {
 		return advise(err, "%s --help lists the flags", cmd.CommandPath())
 	})
 	root.AddCommand(newRun(), newValidate(), newInit(), newSend(), newListen(), newPlugins(), newSchema(), newVersion())
+	completeShells(root)
 	return root
+}
+
+// completeShells adds cobra's completion verb, and lets it refuse a shell that it doesn't know.
+func completeShells(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	completion, _, err := root.Find([]string{"completion"})
+	if err != nil {
+		panic(err)
+	}
+	var shells []string
+	for _, c := range completion.Commands() {
+		shells = append(shells, c.Name())
+	}
+	completion.Args = func(_ *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		return advise(fmt.Errorf("there is no completion for %q", args[0]), "name one of %s: pentrough completion bash", strings.Join(shells, ", "))
+	}
+	completion.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 }
 
 // execute runs a command line, reports its error on standard error and returns the exit code.

@@ -2,16 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"os"
-	"os/signal"
 	"strings"
-	"sync"
-	"syscall"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -38,7 +33,7 @@ func newRun() *cobra.Command {
 
 SIGINT or SIGTERM stops it in stages within [host] shutdown_timeout; a second one ends it at once.
 Exit codes: 0 stopped cleanly, 1 the start failed, 2 forced, 3 the stop wasn't clean.`,
-		Args: cobra.NoArgs,
+		Args: fileByFlag,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r := run{file: file, out: cmd.OutOrStdout(), errOut: cmd.ErrOrStderr()}
 			ctx, stop := context.WithCancel(cmd.Context())
@@ -86,10 +81,7 @@ func (r *run) serve(ctx context.Context) error {
 	r.started(host)
 
 	<-ctx.Done()
-	r.log.Info("stopping", "timeout", r.config.Host.ShutdownTimeout)
-	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.config.Host.ShutdownTimeout)
-	defer cancel()
-	return r.stopped(host.Stop(stopping))
+	return r.stop(context.WithoutCancel(ctx), host)
 }
 
 // prepare reads the configuration and makes what the host is watched by.
@@ -158,74 +150,27 @@ func (r *run) started(host *router.Host) {
 		r.log.Info("delivery", "promise", sentence)
 	}
 	if r.file == "" {
-		fmt.Fprint(r.out, tryIt)
+		fmt.Fprintf(r.out, tryIt, self())
 	}
 }
 
-// stopped turns the outcome of a stop into the program's.
-func (r *run) stopped(err error) error {
-	if err == nil {
-		r.log.Info("stopped")
-		return nil
-	}
-	err = fmt.Errorf("the stop was not clean after %s: %w", r.config.Host.ShutdownTimeout, err)
-	return &codedError{code: exitUnclean, err: advise(err,
-		"what a broker sent and wasn't settled is delivered again; [host] shutdown_timeout gives a stop more time")}
-}
+// tryIt is what the quickstart says when it is up, with the program as it was called. Its addresses are those of configs/quickstart.toml.
+const tryIt = `The quickstart runs: commands by HTTP at 127.0.0.1:8080, devices by TCP at :8123. Nothing is kept when it ends.
 
-func (r *run) force() {
-	fmt.Fprintln(r.errOut, "pentrough: forced by a second signal; what a broker sent and wasn't settled is delivered again")
-	os.Exit(exitForced)
-}
-
-func (r *run) startFailed(err error) error {
-	next := "check the configuration with: pentrough validate -c " + r.file
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		next = "end what listens there (another pentrough?), or change the address in " + r.file
-	case errors.Is(err, fs.ErrPermission):
-		next = "run it as a user who may do that, or listen at a port above 1023"
-	}
-	if r.file == "" {
-		next = "end what listens there (another pentrough?), or run the quickstart at other addresses:\n" +
-			"pentrough init --example quickstart -o quickstart.toml, edit it, and pentrough run -c quickstart.toml"
-	}
-	return advise(fmt.Errorf("starting: %w", err), "%s", next)
-}
-
-// tryIt is what the quickstart says when it is up. Its addresses are those of configs/quickstart.toml.
-var tryIt = strings.TrimLeft(`
-The quickstart runs: commands by HTTP at 127.0.0.1:8080, devices by TCP at :8123. Nothing is kept.
-
-  be a device              nc 127.0.0.1 8123
-  send it a command        curl -d '{"address":"127.0.0.1","cmd":"open"}' http://127.0.0.1:8080/commands
-  the same, with a verdict pentrough send 127.0.0.1 open
-  watch who connects       pentrough listen devices:events
-  see how it is            curl http://127.0.0.1:8222/readyz
-  begin your own           pentrough init
+  be a device               nc 127.0.0.1 8123
+  send it a command         curl -d '{"address":"127.0.0.1","cmd":"open"}' http://127.0.0.1:8080/commands
+  the same, with a verdict  %[1]s send 127.0.0.1 open
+  watch who connects        %[1]s listen devices:events
+  see how it is             curl http://127.0.0.1:8222/readyz
+  begin your own            %[1]s init
 
 Stop it with Ctrl-C.
-`, "\n")
+`
 
-// onSignals calls stop at the first SIGINT or SIGTERM and force at the second. The returned function ends that.
-func onSignals(stop, force func()) (end func()) {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	quit := make(chan struct{})
-	var watcher sync.WaitGroup
-	watcher.Go(func() {
-		for _, act := range []func(){stop, force} {
-			select {
-			case <-signals:
-				act()
-			case <-quit:
-				return
-			}
-		}
-	})
-	return func() {
-		signal.Stop(signals)
-		close(quit)
-		watcher.Wait()
+// self is what to type to call this program again.
+func self() string {
+	if strings.Contains(os.Args[0], "/go-build") { // the place of go run's executables, which are gone when they end
+		return "go run ./cmd/pentrough"
 	}
+	return os.Args[0]
 }

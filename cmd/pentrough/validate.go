@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -17,7 +20,7 @@ func newValidate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "validate -c FILE",
 		Short: "Check a configuration and list every problem",
-		Args:  cobra.NoArgs,
+		Args:  fileByFlag,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, warnings, err := load(file)
 			if err != nil {
@@ -36,6 +39,35 @@ func newValidate() *cobra.Command {
 	return cmd
 }
 
+// fileByFlag takes no arguments, and says of one that it is perhaps the configuration.
+func fileByFlag(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return advise(fmt.Errorf("what is %q? %s takes no arguments", args[0], cmd.Name()), "name a configuration with -c: %s -c %s", cmd.CommandPath(), args[0])
+}
+
+// unreadable says of a configuration that can't be read what to do next.
+func unreadable(file string, err error) error {
+	err = fileError("reading", file, err)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return advise(err, "name the configuration with -c, or write one with: pentrough init -o %s", file)
+	case errors.Is(err, syscall.EISDIR):
+		return advise(err, "name a file in that folder: -c %s", filepath.Join(file, "pentrough.toml"))
+	default:
+		return advise(err, "name a file that you may read with -c")
+	}
+}
+
+// fileError says what couldn't be done with a file, without the name of the system call.
+func fileError(act, name string, err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		err = e.Err
+	}
+	return fmt.Errorf("%s %s: %w", act, name, err)
+}
+
 // load reads a configuration, and says of an error what to do next.
 func load(file string) (*configs.Config, configs.Warnings, error) {
 	c, warnings, err := configs.Load(file, configs.Options{})
@@ -44,7 +76,7 @@ func load(file string) (*configs.Config, configs.Warnings, error) {
 	}
 	problems, ok := errors.AsType[configs.Problems](err)
 	if !ok {
-		return nil, nil, advise(err, "name the configuration with -c, or write one with: pentrough init -o %s", file)
+		return nil, nil, unreadable(file, err)
 	}
 	count := "a problem"
 	if len(problems) > 1 {

@@ -135,7 +135,7 @@ func (s *Server) Start(ctx context.Context) error {
 			s.config.Logger.Error("admin listener ended", "addr", l.Addr(), "err", err)
 		}
 	})
-	s.config.Logger.Info("admin listening", "addr", l.Addr())
+	s.config.Logger.Info("listening for admin: health, metrics, taps", "addr", l.Addr())
 	if !loopback(l.Addr()) {
 		s.config.Logger.Warn("the admin listener has no authentication and is reachable from beyond this machine", "addr", l.Addr())
 	}

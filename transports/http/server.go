@@ -115,7 +115,7 @@ func (s *server) Start(ctx context.Context) error {
 			s.mu.Unlock()
 		}
 	})
-	s.env.Logger.Info("listening", "addr", l.Addr(), "tls", certificate != nil)
+	s.env.Logger.Info("listening for HTTP", "addr", l.Addr(), "tls", certificate != nil)
 	if !loopback(l.Addr()) && s.config.Token == "" {
 		s.env.Logger.Warn("listening beyond this machine without a token: everybody who can connect may send", "addr", l.Addr())
 	}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/pentrough/pentrough/router"
+)
+
+// quiet is how long a stop may take before it says what it waits for.
+const quiet = 2 * time.Second
+
+// stop stops the host in time, or says what was in the way.
+func (r *run) stop(ctx context.Context, host *router.Host) error {
+	timeout := r.config.Host.ShutdownTimeout
+	r.log.Info("stopping; a second signal ends it at once", "timeout", timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	ended := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		select {
+		case <-time.After(quiet):
+			r.log.Warn("still stopping; a second signal ends it at once", "timeout", timeout, "waiting_for", waitingFor(host))
+		case <-ended:
+		}
+	})
+	err := host.Stop(ctx)
+	close(ended)
+	watching.Wait()
+	if err == nil {
+		r.log.Info("stopped")
+		return nil
+	}
+	return unclean(timeout, err)
+}
+
+// waitingFor says which pipelines can't go on, and why.
+func waitingFor(host *router.Host) string {
+	var all []string
+	for _, h := range host.Health() {
+		if h.Err != nil && strings.HasPrefix(h.Name, "pipeline ") {
+			all = append(all, fmt.Sprintf("%s: %v", h.Name, h.Err))
+		}
+	}
+	if len(all) == 0 {
+		return "messages that are being handled"
+	}
+	return strings.Join(all, "; ")
+}
+
+// unclean is the error of a stop that wasn't clean: a line for each thing that was left.
+func unclean(timeout time.Duration, left error) error {
+	lines := strings.ReplaceAll(left.Error(), "\n", "\n  ")
+	err := fmt.Errorf("the stop wasn't clean within %s:\n  %s", timeout, lines)
+	return &codedError{code: exitUnclean, err: advise(err,
+		"start it again (exit code %d tells a supervisor to); what a broker sent and wasn't settled is delivered again\n"+
+			"shutdown_timeout in [host] gives a stop more time; /readyz says while it runs what doesn't work", exitUnclean)}
+}
+
+func (r *run) force() {
+	fmt.Fprintln(r.errOut, "pentrough: forced by a second signal; what a broker sent and wasn't settled is delivered again")
+	os.Exit(exitForced)
+}
+
+// onSignals calls stop at the first SIGINT or SIGTERM and force at the second. The returned function ends that.
+func onSignals(stop, force func()) (end func()) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	quit := make(chan struct{})
+	var watcher sync.WaitGroup
+	watcher.Go(func() {
+		for _, act := range []func(){stop, force} {
+			select {
+			case <-signals:
+				act()
+			case <-quit:
+				return
+			}
+		}
+	})
+	return func() {
+		signal.Stop(signals)
+		close(quit)
+		watcher.Wait()
+	}
+}
