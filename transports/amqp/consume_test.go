@@ -3,6 +3,7 @@ package amqp
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -197,6 +198,69 @@ func TestCloseIsQuickWhateverTheBrokerDoes(t *testing.T) {
 			closed(t, out)
 			if took := time.Since(began); took > 2*closeTimeout+time.Second {
 				t.Errorf("closing took %s", took)
+			}
+		})
+	}
+}
+
+// Whoever closes a subscriber has its output closed and its messages void at once; what is left to say to the broker is said behind that.
+func TestTheOutputOfAClosedSubscriberDoesNotWaitForTheBroker(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	for topic, when := range map[string]struct{ beginning, stopped, settled bool }{
+		"beginning":           {beginning: true},
+		"consuming":           {},
+		"stopped":             {stopped: true},
+		"stopped-and-settled": {stopped: true, settled: true},
+	} {
+		t.Run(topic, func(t *testing.T) {
+			t.Parallel()
+			proxy, cuttable := through(t, url)
+			r := start(t, config(cuttable))
+			if err := r.publish(topic, outgoing("one")); err != nil {
+				t.Fatal(err)
+			}
+			r.well("consumer connection")
+			s, err := r.tr.Subscriber(transports.Consumer{Pipeline: "test"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if when.beginning {
+				proxy.silence()
+			}
+			out, err := s.Subscribe(ctx, topic)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var msg *message.Message
+			if !when.beginning {
+				msg = next(t, out)
+				proxy.silence()
+			}
+			if when.stopped {
+				cancel()
+			}
+			if when.settled {
+				msg.Ack()
+			}
+			none(t, out)
+			result := make(chan error, 1)
+			go func() { result <- s.Close() }()
+			select {
+			case late, ok := <-out:
+				if ok {
+					t.Errorf("received %q", late.Payload)
+				}
+			case err := <-result:
+				t.Fatalf("Close returned before the output was closed: %v", err)
+			}
+			if msg != nil && !when.settled {
+				isVoid(t, msg)
+			}
+			r.close()
+			if err := <-result; err != nil && !strings.Contains(err.Error(), "the broker didn't answer") {
+				t.Error(err)
 			}
 		})
 	}

@@ -114,6 +114,11 @@ func (g *generation) linger() {
 
 func (g *generation) deliver() error {
 	s := g.sub
+	s.handing.Lock()
+	defer s.handing.Unlock()
+	if s.closed {
+		return errKilled
+	}
 	for {
 		select {
 		case d, ok := <-g.deliveries:

@@ -102,17 +102,36 @@ type subscription struct {
 	kill context.Context
 	end  context.CancelFunc
 
+	// handing is held while messages are handed out. After closed nothing is.
+	handing sync.Mutex
+	closed  bool
+
 	// settling are the goroutines that wait for messages to be settled.
 	settling sync.WaitGroup
 	done     chan struct{}
 }
 
-// run consumes, and consumes again after each loss, until the subscription ends.
+// close closes the output as soon as nothing is being handed out.
+func (s *subscription) close() {
+	s.handing.Lock()
+	defer s.handing.Unlock()
+	if !s.closed {
+		s.closed = true
+		close(s.out)
+	}
+}
+
+// run consumes, and consumes again after each loss, until the subscription ends. Whoever kills it doesn't wait for the broker: the
+// output is closed at once, and run goes on until the broker has answered or the connection is closed.
 func (s *subscription) run() {
 	defer close(s.done)
-	defer s.end()
 	defer s.settling.Wait()
-	defer close(s.out)
+	defer s.end()
+	defer s.close()
+	s.settling.Go(func() {
+		<-s.kill.Done()
+		s.close()
+	})
 	topic := s.route.topic
 	defer s.t.topics.forget(topic, s)
 	pause := s.t.config.Reconnect.InitialInterval
