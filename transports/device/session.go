@@ -19,7 +19,7 @@ type Conn interface {
 	WaitWritable(deadline time.Time) error
 	// Gone reports whether the peer is known to have closed the connection. It takes nothing from the stream.
 	Gone() bool
-	// Close ends the connection, and with it every call that waits on it.
+	// Close ends the way to the device, and with it every call that waits on it. What TryWrite wrote before still goes out.
 	Close() error
 }
 

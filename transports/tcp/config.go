@@ -18,15 +18,17 @@ type Config struct {
 	Framing  codec.Config `toml:"framing" doc:"How payloads are laid into the stream; the default is line."`
 	Identity identity     `toml:"identity" doc:"How a connection's device is known."`
 
-	IdleTimeout     time.Duration `toml:"idle_timeout" doc:"A device from which nothing came for so long is disconnected; 0 turns it off." min:"0s" example:"\"5m\""`
+	IdleTimeout     time.Duration `toml:"idle_timeout" doc:"A device from which nothing came for so long is disconnected, whatever was sent to it; 0 turns it off." min:"0s" example:"\"5m\""`
 	WriteTimeout    time.Duration `toml:"write_timeout" doc:"A device that takes nothing for so long, while something waits for it, is disconnected." min:"10ms" example:"\"30s\""`
 	Keepalive       time.Duration `toml:"keepalive" doc:"After so much silence the kernel begins to ask whether the device is still there; 0 turns it off." min:"0s" example:"\"1m\""`
 	UserTimeout     time.Duration `toml:"user_timeout" doc:"A device whose kernel acknowledges nothing for so long is disconnected (TCP_USER_TIMEOUT, on Linux); 0 leaves it to the kernel." min:"0s" example:"\"30s\""`
 	SendBuffer      int           `toml:"send_buffer" doc:"What the kernel may take for a device that doesn't read (SO_SNDBUF, which Linux doubles): a command in there counts as sent. 0 leaves it to the kernel." unit:"bytes" min:"0" max:"16777216" example:"16384"`
+	ReceiveBuffer   int           `toml:"receive_buffer" doc:"What the kernel may keep of a device that isn't read any faster (SO_RCVBUF, which Linux doubles). 0 leaves it to the kernel, which takes megabytes." unit:"bytes" min:"0" max:"16777216" example:"65536"`
 	MaxConnections  int           `toml:"max_connections" doc:"Connections at a time; further ones are closed at once. 0 is no limit but that of file descriptors." min:"0" example:"10000"`
 	MaxUnidentified int           `toml:"max_unidentified" doc:"Connections at a time whose device isn't known yet; further ones are closed at once." min:"1" example:"4096"`
 	MaxFrameRate    int           `toml:"max_frame_rate" doc:"Frames a second that one device may send; 0 is no limit. See flood." min:"0" example:"1000"`
-	Flood           string        `toml:"flood" doc:"What happens to a device that sends more than max_frame_rate: throttle reads it no faster than that, so that its own sending stalls and nothing is lost; close disconnects it." enum:"throttle,close" example:"\"throttle\""`
+	Flood           string        `toml:"flood" doc:"What happens to a device that sends more than max_frame_rate: throttle reads it no faster than that, so that its own sending stalls and nothing is lost, and disconnects it after flood_timeout; close disconnects it at once." enum:"throttle,close" example:"\"throttle\""`
+	FloodTimeout    time.Duration `toml:"flood_timeout" doc:"How long a device may be held back at max_frame_rate without a pause; then it is disconnected. 0 is for ever." min:"0s" example:"\"1m\""`
 	QueueLimit      queueLimit    `toml:"queue_limit" doc:"What may wait for one device; a command beyond it ends as busy."`
 	Events          events        `toml:"events" doc:"The topic of connects and disconnects."`
 	Data            data          `toml:"data" doc:"The topic of what devices send."`
@@ -65,9 +67,11 @@ var defaults = Config{
 	Keepalive:       time.Minute,
 	UserTimeout:     30 * time.Second,
 	SendBuffer:      16 << 10,
+	ReceiveBuffer:   64 << 10,
 	MaxUnidentified: 4096,
 	MaxFrameRate:    1000,
 	Flood:           throttle,
+	FloodTimeout:    time.Minute,
 	QueueLimit:      queueLimit{Count: 1000, Bytes: 256 << 10},
 	Events:          events{Window: 1000, Backlog: 10_000, Total: 1_000_000},
 	Data:            data{Window: 1000, PerDevice: 100, Total: 20_000, Overflow: block},

@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -98,10 +98,30 @@ func (c *conn) serve() {
 }
 
 func (c *conn) end(session *device.Session, err error) {
+	attrs := []any{"device", session.Device(), "epoch", session.Epoch()}
+	if session.Reason() == "" {
+		attrs = append(attrs, "err", err)
+	}
 	session.End(reason(err))
+	if errors.Is(err, device.ErrEnded) {
+		c.discard()
+	}
 	c.shut()
-	c.transport.leave(c)
-	c.transport.env.Logger.Debug("device disconnected", "device", session.Device(), "epoch", session.Epoch(), "reason", session.Reason(), "err", err)
+	t := c.transport
+	t.leave(c)
+	level := slog.LevelDebug
+	switch session.Reason() {
+	case device.IdleTimeout, device.ProtocolError: // the host's doing, and not for another connection's sake
+		t.complaints.Do(func() { level = slog.LevelInfo })
+	}
+	t.env.Logger.Log(t.ctx, level, "device disconnected", append(attrs, "reason", session.Reason())...)
+}
+
+// discard reads what the device still sends, until it has closed its side or lingerTime is over.
+func (c *conn) discard() {
+	for c.read() == nil {
+		c.release()
+	}
 }
 
 // reason says how an error of the reading side ends the session, if nobody ended it before.
@@ -265,44 +285,4 @@ func (c *conn) shut() {
 			c.transport.env.Logger.Debug("closing a connection", "peer", c.socket.RemoteAddr(), "err", err)
 		}
 	})
-}
-
-// flood counts frames in the current second.
-type flood struct {
-	frames int
-	since  time.Time
-}
-
-var errFlood = errors.New("more frames a second than max_frame_rate")
-
-// hold counts a frame and slows the device down, or refuses it, when it sends faster than it may.
-func (c *conn) hold(session *device.Session) error {
-	limit := c.transport.config.MaxFrameRate
-	if limit == 0 {
-		return nil
-	}
-	f := &c.flood
-	if f.frames == 0 {
-		f.since = time.Now()
-	}
-	if f.frames++; f.frames < limit {
-		return nil
-	}
-	f.frames = 0
-	early := time.Second - time.Since(f.since)
-	if early <= 0 {
-		return nil
-	}
-	c.transport.metrics.floods.Inc()
-	if c.transport.config.Flood != throttle {
-		return errFlood
-	}
-	timer := time.NewTimer(early)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-session.Ended():
-		return device.ErrEnded
-	}
 }

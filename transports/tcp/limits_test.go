@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -45,6 +46,10 @@ func TestIdleDevices(t *testing.T) {
 				t.Fatalf("got %+v", e)
 			}
 			silent.closed()
+			eventually(t, "the log says so", func() bool {
+				line := regexp.MustCompile(`level=INFO msg="device disconnected" device=127\.1\.0\.1 epoch=\d+ reason=idle_timeout\n`)
+				return line.MatchString(s.log.String())
+			})
 			return
 		default:
 			talks.say(".\n")
@@ -110,28 +115,6 @@ func TestSlowReaderGetsEverything(t *testing.T) {
 			t.Fatalf("command %d: %+v", i, got)
 		}
 	}
-}
-
-func TestFlood(t *testing.T) {
-	t.Run("throttle", func(t *testing.T) {
-		s := start(t, func(c *Config) { c.MaxFrameRate = 5 })
-		d := s.dial()
-		begin := time.Now()
-		d.say(strings.Repeat("x\n", 11))
-		for range 11 {
-			s.frame()
-		}
-		if took := time.Since(begin); took < 2*time.Second {
-			t.Errorf("11 frames at 5 a second took %v", took)
-		}
-	})
-	t.Run("close", func(t *testing.T) {
-		s := start(t, func(c *Config) { c.MaxFrameRate, c.Flood = 5, "close" })
-		d := s.dial()
-		s.expect(device.Connected, "127.0.0.1", "")
-		d.say(strings.Repeat("x\n", 11))
-		s.expect(device.Disconnected, "127.0.0.1", device.ProtocolError)
-	})
 }
 
 func TestConsumerThatIsBehindStopsTheDevice(t *testing.T) {
@@ -271,7 +254,7 @@ func TestWithoutFileDescriptors(t *testing.T) {
 }
 
 func TestSocketOptionsAreInherited(t *testing.T) {
-	s := start(t, func(c *Config) { c.SendBuffer, c.UserTimeout = 8192, 7*time.Second })
+	s := start(t, func(c *Config) { c.SendBuffer, c.ReceiveBuffer, c.UserTimeout = 8192, 4096, 7*time.Second })
 	s.dial()
 	s.expect(device.Connected, "127.0.0.1", "")
 	s.mu.Lock()
@@ -280,6 +263,9 @@ func TestSocketOptionsAreInherited(t *testing.T) {
 		err := c.raw.Control(func(fd uintptr) {
 			if n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF); err != nil || n != 2*8192 {
 				t.Errorf("SO_SNDBUF: %d, %v", n, err)
+			}
+			if n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF); err != nil || n != 2*4096 {
+				t.Errorf("SO_RCVBUF: %d, %v", n, err)
 			}
 			if n, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT); err != nil || n != 7000 {
 				t.Errorf("TCP_USER_TIMEOUT: %d, %v", n, err)

@@ -23,7 +23,7 @@ func (t *transport) listen(ctx context.Context) (*net.TCPListener, error) {
 		// Accepted connections inherit these options, which saves each of them the calls.
 		Control: func(_, _ string, c syscall.RawConn) error {
 			var failed error
-			err := c.Control(func(fd uintptr) { failed = setOptions(int(fd), t.config.SendBuffer, t.config.UserTimeout) })
+			err := c.Control(func(fd uintptr) { failed = setOptions(int(fd), &t.config) })
 			return errors.Join(err, failed)
 		},
 	}
@@ -124,4 +124,7 @@ func (t *transport) leave(c *conn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.conns, c)
+	if len(t.conns) == 0 {
+		t.emptied.Broadcast()
+	}
 }

@@ -260,8 +260,8 @@ func (p *peer) say(text string) {
 func (p *peer) hear(want string) {
 	p.Helper()
 	got := make([]byte, len(want))
-	if _, err := io.ReadFull(p.r, got); err != nil || string(got) != want {
-		p.Fatalf("got %q, %v; want %q", got, err, want)
+	if n, err := io.ReadFull(p.r, got); err != nil || string(got) != want {
+		p.Fatalf("got %q, %v; want %q", got[:n], err, want)
 	}
 }
 

@@ -1,22 +1,32 @@
 package tcp
 
 import (
-	"errors"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// setOptions sets what bounds the memory and the time that a device which doesn't read can take; 0 leaves it to the kernel.
-func setOptions(fd, sendBuffer int, userTimeout time.Duration) error {
-	var buffer, timeout error
-	if sendBuffer > 0 {
-		buffer = os.NewSyscallError("setsockopt SO_SNDBUF", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer))
+func setUserTimeout(fd int, d time.Duration) error {
+	if d == 0 {
+		return nil
 	}
-	if userTimeout > 0 {
-		timeout = os.NewSyscallError("setsockopt TCP_USER_TIMEOUT",
-			unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds())))
+	return os.NewSyscallError("setsockopt TCP_USER_TIMEOUT", unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds())))
+}
+
+// hangupOf asks the kernel what the peer has done.
+func hangupOf(fd int) hangup {
+	asked := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	for {
+		_, err := unix.Poll(asked, 0)
+		switch got := asked[0].Revents; {
+		case err == unix.EINTR:
+		case got&(unix.POLLERR|unix.POLLHUP) != 0:
+			return resetByPeer
+		case got&unix.POLLRDHUP != 0:
+			return closedByPeer
+		default:
+			return connected
+		}
 	}
-	return errors.Join(buffer, timeout)
 }

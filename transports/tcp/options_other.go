@@ -2,18 +2,10 @@
 
 package tcp
 
-import (
-	"os"
-	"time"
+import "time"
 
-	"golang.org/x/sys/unix"
-)
+// setUserTimeout does nothing, as there is no TCP_USER_TIMEOUT here: the write timeout and keepalive do its work.
+func setUserTimeout(int, time.Duration) error { return nil }
 
-// setOptions sets what bounds the memory that a device which doesn't read can take; 0 leaves it to the kernel. There is no
-// TCP_USER_TIMEOUT here: the write timeout and keepalive do its work.
-func setOptions(fd, sendBuffer int, _ time.Duration) error {
-	if sendBuffer == 0 {
-		return nil
-	}
-	return os.NewSyscallError("setsockopt SO_SNDBUF", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer))
-}
+// hangupOf knows nothing here: a device that floods and hangs up is noticed when what it sent has been read, or at flood_timeout.
+func hangupOf(int) hangup { return connected }

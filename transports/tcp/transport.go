@@ -43,11 +43,13 @@ type transport struct {
 	// complaints keeps strangers from filling the log.
 	complaints rate.Sometimes
 
-	mu           sync.Mutex
-	listener     *net.TCPListener
-	trouble      error // of the listener
-	quiet        bool  // nothing new is taken
-	conns        map[*conn]struct{}
+	mu       sync.Mutex
+	listener *net.TCPListener
+	trouble  error // of the listener
+	quiet    bool  // nothing new is taken
+	conns    map[*conn]struct{}
+	// emptied is signalled when conns is empty.
+	emptied      sync.Cond
 	unidentified int
 }
 
@@ -86,10 +88,12 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &transport{
+	t := &transport{
 		config: *c, env: env, framing: framing, hello: h, registry: registry, metrics: m, ctx: ctx, cancel: cancel, began: time.Now(),
 		complaints: rate.Sometimes{First: 10, Interval: time.Second}, trouble: errors.New("not started"), conns: map[*conn]struct{}{},
-	}, nil
+	}
+	t.emptied.L = &t.mu
+	return t, nil
 }
 
 // Subscriber implements transports.Transport.
@@ -160,7 +164,14 @@ func (t *transport) Quiesce() {
 func (t *transport) CloseSessions(ctx context.Context) {
 	t.Quiesce()
 	t.registry.CloseSessions(ctx)
-	t.closeConns()
+	t.closeConns(func(c *conn) bool { return c.session.Load() == nil })
+	// The others have lingerTime.
+	defer context.AfterFunc(ctx, func() { t.closeConns(every) })()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for len(t.conns) > 0 {
+		t.emptied.Wait()
+	}
 }
 
 // Close implements transports.Transport.
@@ -171,7 +182,7 @@ func (t *transport) Close(ctx context.Context) error {
 	go func() {
 		defer close(ended)
 		t.registry.Close()
-		t.closeConns()
+		t.closeConns(every)
 		t.running.Wait()
 	}()
 	select {
@@ -182,12 +193,16 @@ func (t *transport) Close(ctx context.Context) error {
 	}
 }
 
-// closeConns closes the connections that are not, or no more, a session's.
-func (t *transport) closeConns() {
+func every(*conn) bool { return true }
+
+// closeConns closes some connections at once.
+func (t *transport) closeConns(which func(*conn) bool) {
 	t.mu.Lock()
 	conns := make([]*conn, 0, len(t.conns))
 	for c := range t.conns {
-		conns = append(conns, c)
+		if which(c) {
+			conns = append(conns, c)
+		}
 	}
 	t.mu.Unlock()
 	for _, c := range conns {

@@ -1,6 +1,7 @@
 package tcp
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -86,8 +87,15 @@ func (c *conn) Gone() bool {
 	return gone
 }
 
-// Close implements device.Conn.
+// lingerTime is how long a connection is still read after its session's end.
+const lingerTime = time.Second
+
+// Close implements device.Conn. Nothing more is written, but what the kernel took before still goes to the device: a socket that is closed
+// while it has unread bytes resets the connection, and what is on its way is lost. So the goroutine that reads goes on for a while,
+// and closes the socket.
 func (c *conn) Close() error {
-	c.shut()
+	if err := errors.Join(c.socket.SetReadDeadline(time.Now().Add(lingerTime)), c.socket.CloseWrite()); err != nil {
+		c.shut() // the connection is gone already
+	}
 	return nil
 }

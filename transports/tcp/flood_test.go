@@ -1,0 +1,74 @@
+package tcp
+
+import (
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+func TestFlood(t *testing.T) {
+	t.Run("throttle", func(t *testing.T) {
+		s := start(t, func(c *Config) { c.MaxFrameRate = 5 })
+		d := s.dial()
+		begin := time.Now()
+		d.say(strings.Repeat("x\n", 11))
+		for range 11 {
+			s.frame()
+		}
+		if took := time.Since(begin); took < 2*time.Second {
+			t.Errorf("11 frames at 5 a second took %v", took)
+		}
+	})
+	t.Run("close", func(t *testing.T) {
+		s := start(t, func(c *Config) { c.MaxFrameRate, c.Flood = 5, "close" })
+		d := s.dial()
+		s.expect(device.Connected, "127.0.0.1", "")
+		d.say(strings.Repeat("x\n", 11))
+		s.expect(device.Disconnected, "127.0.0.1", device.ProtocolError)
+	})
+	t.Run("throttle for too long", func(t *testing.T) {
+		s := start(t, func(c *Config) { c.MaxFrameRate, c.FloodTimeout = 5, 1500*time.Millisecond })
+		d := s.dial()
+		s.expect(device.Connected, "127.0.0.1", "")
+		d.say(strings.Repeat("x\n", 1000))
+		s.expect(device.Disconnected, "127.0.0.1", device.ProtocolError)
+		eventually(t, "the log says why", func() bool { return strings.Contains(s.log.String(), "for longer than flood_timeout, 1.5s") })
+	})
+	t.Run("throttle with a pause", func(t *testing.T) {
+		tr := &transport{config: Config{MaxFrameRate: 2, Flood: throttle, FloodTimeout: time.Minute}}
+		c := &conn{transport: tr, flood: flood{frames: 1, since: time.Now().Add(-time.Hour), over: time.Now().Add(-time.Hour)}}
+		if err := c.hold(nil); err != nil || !c.flood.over.IsZero() {
+			t.Errorf("%v, over since %v", err, c.flood.over)
+		}
+	})
+}
+
+// A device that has hung up is gone soon, however much of it waits to be read at the rate that is allowed.
+func TestFloodThatHungUp(t *testing.T) {
+	const frames = 2000 // at 5 a second
+	t.Run("closed", func(t *testing.T) {
+		s := start(t, func(c *Config) { c.MaxFrameRate = 5 })
+		d := s.dial()
+		s.expect(device.Connected, "127.0.0.1", "")
+		d.say(strings.Repeat("x\n", frames))
+		d.Close()
+		for range frames {
+			s.frame()
+		}
+		s.expect(device.Disconnected, "127.0.0.1", device.ClientClosed)
+	})
+	t.Run("reset", func(t *testing.T) {
+		s := start(t, func(c *Config) { c.MaxFrameRate = 5 })
+		d := s.dial()
+		s.expect(device.Connected, "127.0.0.1", "")
+		d.say(strings.Repeat("x\n", frames))
+		if err := d.Conn.(*net.TCPConn).SetLinger(0); err != nil {
+			t.Fatal(err)
+		}
+		d.Close()
+		s.expect(device.Disconnected, "127.0.0.1", device.ConnectionLost)
+	})
+}
