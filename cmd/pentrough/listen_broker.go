@@ -2,16 +2,15 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"time"
-	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/pentrough/pentrough/internal/admin"
 	"github.com/pentrough/pentrough/router"
 	"github.com/pentrough/pentrough/transports"
 )
@@ -56,13 +55,7 @@ func (l *listening) broker(ctx context.Context, out, log io.Writer, ref transpor
 	announce(log, ref, unused(c.Router, ref))
 	p := printer{out: out, json: l.json, left: l.count}
 	for msg := range messages {
-		t := tapped{UUID: msg.UUID, Metadata: msg.Metadata}
-		if text := string(msg.Payload); utf8.ValidString(text) {
-			t.Payload = &text
-		} else {
-			t.PayloadBase64 = msg.Payload
-		}
-		line, err := json.Marshal(t)
+		line, err := admin.Line(msg)
 		if err != nil {
 			return fmt.Errorf("writing a message: %w", err)
 		}

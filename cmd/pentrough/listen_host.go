@@ -73,14 +73,6 @@ func reasonIn(body []byte, status string) string {
 	return status
 }
 
-// tapped is one message as the admin listener shows it.
-type tapped struct {
-	UUID          string            `json:"uuid"`
-	Metadata      map[string]string `json:"metadata"`
-	Payload       *string           `json:"payload,omitempty"`
-	PayloadBase64 []byte            `json:"payload_base64,omitempty"`
-}
-
 // printer prints messages, one line each.
 type printer struct {
 	out  io.Writer
@@ -92,7 +84,7 @@ type printer struct {
 // line prints a message that came as JSON; done says that it was the last.
 func (p *printer) line(line []byte) (done bool, err error) {
 	if !p.json {
-		var t tapped
+		var t admin.Tapped
 		if err := json.Unmarshal(line, &t); err != nil {
 			return false, fmt.Errorf("reading a message: %w", err)
 		}

@@ -9,8 +9,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// tapped is one line of a tap.
-type tapped struct {
+// Tapped is one line of a tap, as JSON.
+type Tapped struct {
 	UUID     string            `json:"uuid"`
 	Metadata map[string]string `json:"metadata"`
 	// Payload is the payload if it is UTF-8, otherwise PayloadBase64 is.
@@ -18,8 +18,9 @@ type tapped struct {
 	PayloadBase64 []byte  `json:"payload_base64,omitempty"`
 }
 
-func lineOf(msg *message.Message) ([]byte, error) {
-	t := tapped{UUID: msg.UUID, Metadata: msg.Metadata}
+// Line returns a message as a line of a tap.
+func Line(msg *message.Message) ([]byte, error) {
+	t := Tapped{UUID: msg.UUID, Metadata: msg.Metadata}
 	if utf8.Valid(msg.Payload) {
 		text := string(msg.Payload)
 		t.Payload = &text
@@ -68,7 +69,7 @@ func (s *Server) tap(w nethttp.ResponseWriter, r *nethttp.Request) {
 		return
 	}
 	for msg := range msgs {
-		line, err := lineOf(msg)
+		line, err := Line(msg)
 		if err != nil {
 			s.config.Logger.Error("encoding a tapped message", "topic", ref, "err", err)
 			continue

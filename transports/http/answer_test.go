@@ -145,8 +145,7 @@ func TestCloseEndsTheWait(t *testing.T) {
 	go func() {
 		defer close(handled)
 		msg := <-out
-		msg.Ack()
-		transports.ReplyFrom(msg.Context()).Settle(transports.Outcome{Code: 200, Published: true, Answer: make(chan *message.Message)})
+		settle(msg, transports.Outcome{Code: 200, Published: true, Answer: make(chan *message.Message)})
 	}()
 	res := async(t.Context(), s, "/x?wait=1m", "a")
 	<-handled

@@ -119,14 +119,19 @@ func subscribe(t *testing.T, s *server) <-chan *message.Message {
 	return out
 }
 
-// handle settles every message of /x with one outcome, as the router does: the ack first.
+// settle ends a message as the router does: the ack first.
+func settle(msg *message.Message, o transports.Outcome) {
+	msg.Ack()
+	transports.ReplyFrom(msg.Context()).Settle(o)
+}
+
+// handle settles every message of /x with one outcome.
 func handle(t *testing.T, s *server, o transports.Outcome) {
 	t.Helper()
 	out := subscribe(t, s)
 	go func() {
 		for msg := range out {
-			msg.Ack()
-			transports.ReplyFrom(msg.Context()).Settle(o)
+			settle(msg, o)
 		}
 	}()
 }
@@ -215,8 +220,7 @@ func TestMessage(t *testing.T) {
 	out := subscribe(t, s)
 	res := async(t.Context(), s, "/x", "plain")
 	msg := <-out
-	msg.Ack()
-	transports.ReplyFrom(msg.Context()).Settle(transports.Outcome{Code: 200})
+	settle(msg, transports.Outcome{Code: 200})
 	(<-res).expect(t, 200, "")
 	if msg.UUID != "id-1" || string(msg.Payload) != "plain" {
 		t.Errorf("received %s %q", msg.UUID, msg.Payload)

@@ -3,6 +3,7 @@ package http
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -43,6 +44,13 @@ type exchange struct {
 	void  context.CancelCauseFunc
 	// refused is closed when the message will not be handed out.
 	refused chan struct{}
+}
+
+// paths returns the topics that there are.
+func (s *server) paths() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.routes))
 }
 
 // live reports whether somebody takes the path's messages. The lock is held.

@@ -2,8 +2,10 @@ package http
 
 import (
 	"context"
+	"fmt"
 	nethttp "net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -43,7 +45,7 @@ func (s *server) take(w nethttp.ResponseWriter, r *nethttp.Request, control *net
 	s.mu.Unlock()
 	switch {
 	case rt == nil:
-		return "", refusal(nethttp.StatusNotFound, "", "there is no topic of this path")
+		return "", refusal(nethttp.StatusNotFound, "", fmt.Sprintf("there is no topic of this path; there are: %s", strings.Join(s.paths(), ", ")))
 	case r.Method != nethttp.MethodPost:
 		w.Header().Set("Allow", nethttp.MethodPost)
 		return rt.path, refusal(nethttp.StatusMethodNotAllowed, "", "a message is sent with POST")

@@ -25,8 +25,7 @@ func TestHungUpCallerVoidsTheMessage(t *testing.T) {
 	// It holds no room in the window any more.
 	res = async(t.Context(), s, "/x", "b")
 	next := <-out
-	next.Ack()
-	transports.ReplyFrom(next.Context()).Settle(transports.Outcome{Code: 200})
+	settle(next, transports.Outcome{Code: 200})
 	(<-res).expect(t, 200, "")
 }
 
@@ -45,8 +44,7 @@ func TestHungUpCallerLeavesTheQueue(t *testing.T) {
 		defer s.mu.Unlock()
 		return len(s.routes["/x"].sub.waiting) == 0
 	})
-	msg.Ack()
-	transports.ReplyFrom(msg.Context()).Settle(transports.Outcome{Code: 200})
+	settle(msg, transports.Outcome{Code: 200})
 	(<-first).expect(t, 200, "")
 }
 
@@ -120,8 +118,7 @@ func TestCancelRefusesTheQueue(t *testing.T) {
 	eventually(t, "the second waits", func() bool { return s.arrived("/x") == 2 })
 	cancel()
 	(<-second).expect(t, 503, "not taken: no pipeline")
-	msg.Ack()
-	transports.ReplyFrom(msg.Context()).Settle(transports.Outcome{Code: 200})
+	settle(msg, transports.Outcome{Code: 200})
 	(<-first).expect(t, 200, "")
 }
 
@@ -163,8 +160,7 @@ func TestQuiesce(t *testing.T) {
 	if s.Health()[0].Err == nil {
 		t.Error("the listener says that it works")
 	}
-	msg.Ack()
-	transports.ReplyFrom(msg.Context()).Settle(transports.Outcome{Code: 200})
+	settle(msg, transports.Outcome{Code: 200})
 	(<-first).expect(t, 200, "")
 }
 

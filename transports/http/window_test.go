@@ -63,8 +63,7 @@ func TestWindowHoldsWhileCallersHangUp(t *testing.T) {
 			if have = have.living(); len(have) > 0 {
 				first := have[0]
 				have = have[1:] // before the ack, which makes room for another
-				first.Ack()
-				transports.ReplyFrom(first.Context()).Settle(transports.Outcome{Code: 200})
+				settle(first, transports.Outcome{Code: 200})
 			}
 		case <-called:
 			over = true
@@ -96,16 +95,13 @@ func TestVoidMessageLeavesItsPlaceOnce(t *testing.T) {
 	<-res
 	second := async(t.Context(), s, "/x", "second")
 	msg := <-out
-	first.Ack()
-	transports.ReplyFrom(first.Context()).Settle(transports.Outcome{Code: 200})
+	settle(first, transports.Outcome{Code: 200})
 	third := async(t.Context(), s, "/x", "third")
 	eventually(t, "the third waits for the second", func() bool { return s.state() == "1 unsettled, 1 waiting" })
-	msg.Ack()
-	transports.ReplyFrom(msg.Context()).Settle(transports.Outcome{Code: 200})
+	settle(msg, transports.Outcome{Code: 200})
 	(<-second).expect(t, 200, "")
 	last := <-out
-	last.Ack()
-	transports.ReplyFrom(last.Context()).Settle(transports.Outcome{Code: 200})
+	settle(last, transports.Outcome{Code: 200})
 	(<-third).expect(t, 200, "")
 	eventually(t, "nothing is left", func() bool { return s.state() == "0 unsettled, 0 waiting" })
 }
