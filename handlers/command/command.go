@@ -2,6 +2,7 @@
 package command
 
 import (
+	"errors"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -39,10 +40,10 @@ func read(msg *message.Message) (device.Command, error) {
 	return device.ParseCommand(msg.Payload, msg.Metadata[transports.MessageID])
 }
 
-// Describe says whose the command is; of a bad one it says nothing.
+// Describe says whose the command is, and of a bad one what can be trusted of that.
 func (*command) Describe(msg *message.Message) (handlers.Description, error) {
 	c, err := read(msg)
-	if err != nil {
+	if errors.Is(err, device.ErrMalformed) {
 		return handlers.Description{}, err
 	}
 	return handlers.Description{Key: c.Device, ID: c.ID}, nil

@@ -89,7 +89,12 @@ func TestDescription(t *testing.T) {
 	if err != nil || d.Key != "10.0.0.7" || d.ID != "m" {
 		t.Errorf("%+v, %v", d, err)
 	}
-	for _, body := range []string{"", "{}", `{"device":"d"}`} {
+	for body, key := range map[string]string{"{}": "", `{"device":"d"}`: "d", `{"id":1,"device":"d"}`: "d"} {
+		if d, err := handlertest.Describe(handler, newMessage("m", body)); err != nil || d.Key != key || d.ID != "m" {
+			t.Errorf("%q described as %+v, %v", body, d, err)
+		}
+	}
+	for _, body := range []string{"", "open"} {
 		if d, err := handlertest.Describe(handler, newMessage("m", body)); err == nil {
 			t.Errorf("%q described as %+v", body, d)
 		}

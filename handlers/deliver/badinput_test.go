@@ -85,10 +85,25 @@ func TestBadInput(t *testing.T) {
 func TestBadInputWithoutAnID(t *testing.T) {
 	h, _ := newHost(t)
 	handler := h.Build(&Config{Devices: "devices"})
-	for _, body := range []string{`{}`, `{"id":1,"device":"d","cmd":"x"}`, `{"id":"i","id":"j","device":"d","cmd":"x"}`} {
-		out, err := handlertest.Handle(t.Context(), handler, newMessage("", body))
-		if r := only(t, out, err); r.State != device.StateRejected || uuid.Validate(r.ID) != nil {
-			t.Errorf("%s: %+v", body, r)
+	for _, c := range []struct{ body, messageID, detail string }{
+		{`{}`, "", "device: missing"},
+		{`{"id":1,"device":"d","cmd":"x"}`, "", `id: must be a string; given as id: "1"`},
+		{`{"id":"i","id":"j","device":"d","cmd":"x"}`, "", `id: given twice; given as id: "i", "j"`},
+		{`{"id":"` + strings.Repeat("i", 300) + `","device":"d","cmd":"x"}`, "", `allowed are 255; given as id: "` + strings.Repeat("i", 64) + `"...`},
+		{`{"id":"a\u0007","device":"d","cmd":"x"}`, "", `has a control character; given as id: "a\a"`},
+		{`{"device":"d","cmd":"x"}`, "m\x01", `message_id: has a control character; given as id: "m\x01"`},
+		{`{"id":"i","device":"d","cmd":1}`, "", ""}, // has one
+	} {
+		out, err := handlertest.Handle(t.Context(), handler, newMessage(c.messageID, c.body))
+		r := only(t, out, err)
+		if c.detail == "" {
+			if r.ID != "i" || strings.Contains(r.Detail, "given as id") {
+				t.Errorf("%s: %+v", c.body, r)
+			}
+			continue
+		}
+		if r.State != device.StateRejected || uuid.Validate(r.ID) != nil || !strings.HasSuffix(r.Detail, c.detail) {
+			t.Errorf("%s: %+v", c.body, r)
 		}
 	}
 }

@@ -111,8 +111,11 @@ func (d *deliver) read(msg *message.Message) (*order, error) {
 	if o.ID == "" {
 		o.ID = uuid.NewString()
 	}
-	if err != nil {
-		o.rejected = err.Error()
+	if r, ok := errors.AsType[*device.Rejection](err); ok {
+		o.rejected = r.Detail
+		if r.Given != "" {
+			o.rejected += "; given as id: " + r.Given
+		}
 	}
 	if o.Device != "" {
 		if o.key, err = d.devices.Canonical(o.Device); err != nil && o.rejected == "" {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -60,6 +61,9 @@ var ErrMalformed = errors.New("not a JSON object")
 type Rejection struct {
 	// Detail is for the command's sender.
 	Detail string
+	// Given quotes, shortened, what stands where an id should, if the command has no id that can be trusted: by it the sender
+	// may still know which command is meant.
+	Given string
 }
 
 func (r *Rejection) Error() string { return r.Detail }
@@ -80,6 +84,9 @@ func ParseCommand(body []byte, messageID string) (Command, error) {
 	}
 	p.finish(messageID)
 	if p.rejection != nil {
+		if p.c.ID == "" {
+			p.rejection.Given = strings.Join(p.given, ", ")
+		}
 		return Command{ID: p.c.ID, Device: p.c.Device}, p.rejection
 	}
 	return p.c, nil

@@ -81,6 +81,7 @@ type commandParser struct {
 	seen      [fieldCount]bool
 	address   string
 	cmd       []byte
+	given     []string // what was given as ids, quoted and shortened
 	rejection *Rejection
 }
 
@@ -99,6 +100,9 @@ func (p *commandParser) member() {
 		return
 	}
 	f := fieldOf(name)
+	if f == fieldID && p.value.kind != 'n' && len(p.given) < 2 {
+		p.given = append(p.given, p.value.shown())
+	}
 	if f == fieldUnknown {
 		p.reject("%s: unknown field", clip(name))
 		return
@@ -259,6 +263,7 @@ func (p *commandParser) finish(messageID string) {
 	c := &p.c
 	if c.ID == "" && messageID != "" {
 		if err := checkName(messageID); err != nil {
+			p.given = append(p.given, clip([]byte(messageID)))
 			p.reject("message_id: %v", err)
 		} else {
 			c.ID = messageID
@@ -299,6 +304,16 @@ func (p *commandParser) decode() {
 	default:
 		p.reject("encoding: %s, allowed are text, hex and base64", clip([]byte(p.c.Encoding)))
 	}
+}
+
+// shown quotes the value for a detail.
+func (t token) shown() string {
+	if t.kind == '"' {
+		if b, err := t.text(); err == nil {
+			return clip(b)
+		}
+	}
+	return clip(t.raw)
 }
 
 // clip quotes a value of the sender's for a detail.

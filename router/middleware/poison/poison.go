@@ -78,7 +78,11 @@ func (p *poison) Wrap(next message.HandlerFunc) message.HandlerFunc {
 		if failed := p.publish(ctx, msg, body, err); failed != nil {
 			return nil, handlers.Unavailable(fmt.Errorf("publishing to %s a message that failed (%w): %w", p.to, err, failed))
 		}
-		p.env.Logger.Warn("message poisoned", "id", handlers.Described(ctx).ID, "uuid", msg.UUID, "to", p.to, "err", err)
+		log := p.env.Logger
+		if id := handlers.Described(ctx).ID; id != "" {
+			log = log.With("id", id)
+		}
+		log.Warn("message poisoned", "uuid", msg.UUID, "to", p.to, "err", err)
 		middleware.Swallowed(ctx, err)
 		return nil, nil
 	}

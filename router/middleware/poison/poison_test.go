@@ -1,9 +1,11 @@
 package poison
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -65,6 +67,31 @@ func TestWhatIsPoisoned(t *testing.T) {
 				t.Errorf("returned %v, swallowed %v", err, s.Errors())
 			}
 		})
+	}
+}
+
+// The log names a message by what it has.
+func TestTheLog(t *testing.T) {
+	for id, want := range map[string]string{
+		"":    `msg="message poisoned" uuid=u-1 to=broker:poison`,
+		"i-1": `msg="message poisoned" id=i-1 uuid=u-1 to=broker:poison`,
+	} {
+		h := middlewaretest.NewHost(t)
+		var log bytes.Buffer
+		env := h.Env()
+		env.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		m, err := (&Config{To: to}).New(env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		msg, _ := middlewaretest.Message(t.Context(), id, "key", "x")
+		msg.UUID = "u-1"
+		if _, err := m.Wrap(fails(errHandler))(msg); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("with the id %q: %s", id, &log)
+		}
 	}
 }
 
