@@ -14,15 +14,21 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
+// mostUnconfirmed is how many records of one pipeline may wait for their confirmation. That is more than a broker hands out unacked (65,535),
+// so what is forgotten beyond it belongs to messages that went away unacked and never came back.
+const mostUnconfirmed = 100_000
+
 // Memory is a ledger in memory. It is safe for concurrent use.
 type Memory struct {
 	// start is what times are counted from, on the monotonic clock: setting the wall clock changes nothing here.
 	start time.Time
 
+	mostUnconfirmed int
+
 	mu      sync.Mutex
 	records map[middleware.LedgerKey]*record
-	// confirmed are the records that may be forgotten, by pipeline.
-	confirmed map[string]*expiry
+	// finished are the records that are done, by pipeline.
+	finished map[string]*finished
 }
 
 var _ middleware.Ledger = (*Memory)(nil)
@@ -35,22 +41,23 @@ type record struct {
 	done    bool
 	// ended is closed when the reservation ends; nil as long as nobody waits for it.
 	ended chan struct{}
-	// confirmed is the record's place in its pipeline's expiry, at the time confirmedAt; nil before it is confirmed.
-	confirmed   *list.Element
+	// place is the record's place among those that are done, in unconfirmed or, since confirmedAt, in confirmed.
+	place       *list.Element
+	confirmed   bool
 	confirmedAt time.Duration
 }
 
-// expiry is the confirmed records of one pipeline, the oldest first, and the bounds that were named last.
-type expiry struct {
-	order  list.List
-	window time.Duration
-	limit  int
+// finished is the records of one pipeline that are done, the oldest first, and the bounds of the confirmed ones that were named last.
+type finished struct {
+	unconfirmed, confirmed list.List
+	window                 time.Duration
+	limit                  int
 }
 
 // New returns an empty ledger.
 func New() *Memory {
 	return &Memory{
-		start: time.Now(), records: map[middleware.LedgerKey]*record{}, confirmed: map[string]*expiry{},
+		start: time.Now(), mostUnconfirmed: mostUnconfirmed, records: map[middleware.LedgerKey]*record{}, finished: map[string]*finished{},
 	}
 }
 
@@ -73,8 +80,8 @@ func (m *Memory) Reserve(ctx context.Context, key middleware.LedgerKey, body mid
 func (m *Memory) claim(key middleware.LedgerKey, body middleware.Digest) (middleware.Claim, <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if e := m.confirmed[key.Pipeline]; e != nil {
-		m.forget(e)
+	if f := m.finished[key.Pipeline]; f != nil {
+		m.forget(f)
 	}
 	r, ok := m.records[key]
 	switch {
@@ -103,6 +110,15 @@ func (m *Memory) Commit(_ context.Context, key middleware.LedgerKey, outputs []m
 	}
 	r.done, r.outputs = true, outputs
 	r.end()
+	f := m.finished[key.Pipeline]
+	if f == nil {
+		f = &finished{}
+		m.finished[key.Pipeline] = f
+	}
+	r.place = f.unconfirmed.PushBack(r)
+	if f.unconfirmed.Len() > m.mostUnconfirmed {
+		m.drop(&f.unconfirmed)
+	}
 	return nil
 }
 
@@ -132,31 +148,32 @@ func (m *Memory) Confirm(key middleware.LedgerKey, window time.Duration, limit i
 	if !ok || !r.done {
 		return
 	}
-	e := m.confirmed[key.Pipeline]
-	if e == nil {
-		e = &expiry{}
-		m.confirmed[key.Pipeline] = e
-	}
-	e.window, e.limit = window, limit
+	f := m.finished[key.Pipeline]
+	f.window, f.limit = window, limit
 	r.confirmedAt = time.Since(m.start)
-	if r.confirmed == nil {
-		r.confirmed = e.order.PushBack(r)
+	if r.confirmed {
+		f.confirmed.MoveToBack(r.place)
 	} else {
-		e.order.MoveToBack(r.confirmed)
+		f.unconfirmed.Remove(r.place)
+		r.place, r.confirmed = f.confirmed.PushBack(r), true
 	}
-	m.forget(e)
+	m.forget(f)
 }
 
 // forget drops confirmed records that are too old or too many. Each is looked at once more than it is dropped, so the cost is
 // that of the calls that added them.
-func (m *Memory) forget(e *expiry) {
+func (m *Memory) forget(f *finished) {
 	now := time.Since(m.start)
-	for front := e.order.Front(); front != nil; front = e.order.Front() {
-		r := front.Value.(*record)
-		if e.order.Len() <= e.limit+1 && now-r.confirmedAt < e.window {
+	for front := f.confirmed.Front(); front != nil; front = f.confirmed.Front() {
+		if f.confirmed.Len() <= f.limit+1 && now-front.Value.(*record).confirmedAt < f.window {
 			return
 		}
-		e.order.Remove(front)
-		delete(m.records, r.key)
+		m.drop(&f.confirmed)
 	}
+}
+
+// drop forgets the oldest record of a list.
+func (m *Memory) drop(l *list.List) {
+	r := l.Remove(l.Front()).(*record)
+	delete(m.records, r.key)
 }

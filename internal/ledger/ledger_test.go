@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -36,6 +37,8 @@ type modelled struct {
 type model struct {
 	records map[middleware.LedgerKey]*modelled
 	order   []middleware.LedgerKey // confirmed, the oldest first
+	open    []middleware.LedgerKey // done and unconfirmed, the oldest first
+	most    int                    // of open
 	window  time.Duration
 	limit   int
 }
@@ -53,11 +56,8 @@ func (m *model) forget() {
 func (m *model) confirm(key middleware.LedgerKey) {
 	if r := m.records[key]; r != nil && r.done {
 		r.confirmed = time.Now()
-		for i, k := range m.order {
-			if k == key {
-				m.order = append(m.order[:i:i], m.order[i+1:]...)
-			}
-		}
+		same := func(k middleware.LedgerKey) bool { return k == key }
+		m.order, m.open = slices.DeleteFunc(m.order, same), slices.DeleteFunc(m.open, same)
 		m.order = append(m.order, key)
 		m.forget()
 	}
@@ -70,7 +70,9 @@ func TestModel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rapid.Check(bubbled{t}, func(t *rapid.T) {
 			l := New()
+			l.mostUnconfirmed = rapid.IntRange(1, 4).Draw(t, "unconfirmed")
 			m := &model{
+				most:    l.mostUnconfirmed,
 				records: map[middleware.LedgerKey]*modelled{}, window: 10 * time.Second, limit: rapid.IntRange(0, 3).Draw(t, "limit"),
 			}
 			ended, cancel := context.WithCancel(context.Background())
@@ -116,6 +118,10 @@ func TestModel(t *testing.T) {
 					}
 					if held {
 						r.done, r.outputs = true, outputs
+						if m.open = append(m.open, k); len(m.open) > m.most {
+							delete(m.records, m.open[0])
+							m.open = m.open[1:]
+						}
 					}
 				},
 				"release": func(t *rapid.T) {
@@ -134,8 +140,11 @@ func TestModel(t *testing.T) {
 					time.Sleep(time.Duration(rapid.IntRange(1, 12).Draw(t, "seconds")) * time.Second)
 				},
 				"": func(t *rapid.T) {
-					if e := l.confirmed["p"]; e != nil && e.order.Len() > m.limit+1 {
-						t.Fatalf("%d confirmed records, the limit is %d", e.order.Len(), m.limit)
+					if f := l.finished["p"]; f != nil && (f.confirmed.Len() > m.limit+1 || f.unconfirmed.Len() > m.most) {
+						t.Fatalf("%d confirmed records, the limit is %d; %d unconfirmed, of %d", f.confirmed.Len(), m.limit, f.unconfirmed.Len(), m.most)
+					}
+					if len(l.records) != len(m.records) {
+						t.Fatalf("%d records, want %d", len(l.records), len(m.records))
 					}
 				},
 			})
@@ -192,6 +201,27 @@ func TestLimitForgetsTheOldest(t *testing.T) {
 			t.Errorf("%d newer records: %+v", i, claim)
 		}
 	}
+}
+
+// Records whose messages went away unacked and never came back don't pile up.
+func TestUnconfirmedRecordsAreBounded(t *testing.T) {
+	l := New()
+	l.mostUnconfirmed = 10
+	for i := range 100 {
+		if _, err := l.Reserve(t.Context(), key(i), middleware.Digest{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Commit(t.Context(), key(i), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(l.records); n != 10 {
+		t.Errorf("%d records are left", n)
+	}
+	if claim, err := l.Reserve(t.Context(), key(99), middleware.Digest{}); err != nil || claim.State != middleware.ClaimDone {
+		t.Errorf("the newest: %+v, %v", claim, err)
+	}
+	l.Confirm(key(0), time.Hour, 1) // forgotten, and without effect
 }
 
 func TestPipelinesHaveTheirOwnBounds(t *testing.T) {

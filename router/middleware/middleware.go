@@ -116,7 +116,8 @@ type Ledger interface {
 	// Reserve claims key for one run. While another run holds it, Reserve waits for that run's Commit or Release, or
 	// for ctx to end.
 	Reserve(ctx context.Context, key LedgerKey, body Digest) (Claim, error)
-	// Commit records what the run produced and ends the reservation.
+	// Commit records what the run produced and ends the reservation. The record stays until it is confirmed, unless there are far more
+	// such records than messages that a source hands out unsettled.
 	Commit(ctx context.Context, key LedgerKey, outputs []Output) error
 	// Release forgets the reservation, so that the id can be run again.
 	Release(key LedgerKey)

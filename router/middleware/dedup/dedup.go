@@ -24,7 +24,9 @@ func init() {
 		Description: "Recognises a message by its id, within its pipeline and key (such as the device). A message that was handled before is not handled again: what it " +
 			"produced then is sent again, with the same ids. The same id with another body is refused (`deliver`: rejected, \"id reused\"). While the first is " +
 			"being handled, the second waits for it; if it fails, the second is handled. A message without an id passes.\n\n" +
-			"An id is forgotten when `window` has passed since everything that it produced was confirmed, or when `max_entries` newer ones are confirmed. " +
+			"An id is forgotten when `window` has passed since everything that it produced was confirmed, or when `max_entries` newer ones are confirmed; and if that was never " +
+			"confirmed, since its message went away unacked and didn't come back, when 100,000 newer ones wait for it. A broker hands a message out again whose ack " +
+			"was lost with the connection: choose a `window` longer than the outages that you expect. " +
 			"Messages that ended in `poison` are not remembered.",
 		Place:  middleware.PlaceDedup,
 		Config: func() middleware.Config { c := defaults; return &c },
