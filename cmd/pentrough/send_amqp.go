@@ -55,7 +55,7 @@ func (s *sending) overAMQP(ctx context.Context) ([]byte, error) {
 		MessageId: s.id, CorrelationId: p.correlation, ReplyTo: queue.Name, Body: s.body,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("publishing to exchange %s: %w", s.exchange, err)
+		return nil, advise(fmt.Errorf("publishing to exchange %s: %w", s.exchange, err), "exchange, routing key and id have at most 255 bytes each")
 	}
 	over := time.NewTimer(s.wait)
 	defer over.Stop()
