@@ -142,11 +142,12 @@ func TestTopicsInTheBrokersTerms(t *testing.T) {
 func TestTopicSaysWhatTheHostNeeds(t *testing.T) {
 	c := defaults
 	c.Topics = map[string]TopicConfig{"commands": {Queue: "device.commands", Prefetch: 7}}
+	const system = "127.0.0.1:5672//"
 	for name, want := range map[string]transports.Topic{
-		"commands":  {Window: 7, Broker: true, Stream: "queue device.commands"},
-		"results":   {Window: 1000, Broker: true, Stream: "queue results"},
-		"comands":   {Window: 1000, Broker: true, Stream: "queue comands", Warning: `topic "comands" has no table, so it is the queue "comands"; did you mean "commands"?`},
-		"commanded": {Window: 1000, Broker: true, Stream: "queue commanded", Warning: `topic "commanded" has no table, so it is the queue "commanded"; did you mean "commands"?`},
+		"commands":  {Window: 7, Broker: true, Stream: "queue device.commands", System: system},
+		"results":   {Window: 1000, Broker: true, Stream: "queue results", System: system},
+		"comands":   {Window: 1000, Broker: true, Stream: "queue comands", System: system, Warning: `topic "comands" has no table, so it is the queue "comands"; did you mean "commands"?`},
+		"commanded": {Window: 1000, Broker: true, Stream: "queue commanded", System: system, Warning: `topic "commanded" has no table, so it is the queue "commanded"; did you mean "commands"?`},
 	} {
 		got, err := c.Topic(name, transports.Consume)
 		if err != nil {

@@ -16,8 +16,7 @@ import (
 
 // These tests hold why the subscriber and publisher of watermill-amqp aren't used: each shows what they do, beside what
 // this package does on the same queue. When one of them fails because the stock part got better, there is code here to be
-// deleted. What the stock subscriber does after a lost connection (it consumes from a queue with other arguments, its Close waits
-// for the broker) isn't shown: it has data races there, which end a test under -race.
+// deleted. What they do after a lost connection is in stock_outage_test.go.
 
 // consumer is either of the two.
 type consumer struct {
@@ -174,6 +173,57 @@ func TestStockTakesUnroutableMessagesForDelivered(t *testing.T) {
 	r := start(t, config(url, topics(map[string]TopicConfig{"nowhere": {PublishRoutingKey: "x"}})))
 	if err := r.publish("nowhere", outgoing("one")); !errors.Is(err, transports.ErrUnroutable) {
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestStockMissesADeletedExchange(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	peer := dial(t, url)
+	c := wamqp.NewDurablePubSubConfig(url, nil)
+	c.Publish.ChannelPoolSize = 2
+	stock, err := wamqp.NewPublisher(c, watermill.NopLogger{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stock.Close()
+	for _, payload := range []string{"before", "after"} {
+		if err := stock.Publish("t", outgoing(payload)); err != nil {
+			t.Errorf("the stock publisher notices %s the exchange is deleted: %v", payload, err)
+		}
+		if err := peer.ch.ExchangeDelete("t", false, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Ours: TestADeletedExchangeComesBackUnderItsPublishers, TestADeletedExchangeThatIsOnlyCheckedIsAnError.
+}
+
+func TestStockBindsByTheQueuesName(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	c := wamqp.NewDurablePubSubConfig(url, wamqp.GenerateQueueNameConstant("queue"))
+	c.Exchange.Type = "topic"
+	named := make(chan string, 1)
+	c.QueueBind.GenerateRoutingKey = func(name string) string {
+		named <- name
+		return name
+	}
+	stock, err := wamqp.NewSubscriber(c, watermill.NopLogger{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stock.Close()
+	if _, err := stock.Subscribe(t.Context(), "topic"); err != nil {
+		t.Fatal(err)
+	}
+	if name := <-named; name != "queue" {
+		t.Errorf("the binding's key is made from %q", name)
+	}
+
+	r := start(t, config(url, topics(map[string]TopicConfig{"topic": {Queue: "other"}})))
+	if err := r.publish("topic", outgoing("one")); err != nil {
+		t.Error(err)
+	}
+	if got := dial(t, url).get("other"); got.RoutingKey != "topic" {
+		t.Errorf("received by the key %q", got.RoutingKey)
 	}
 }
 

@@ -1,0 +1,197 @@
+package amqp
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	wamqp "github.com/ThreeDotsLabs/watermill-amqp/v2/pkg/amqp"
+	"github.com/ThreeDotsLabs/watermill/message"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/internal/testenv"
+)
+
+// What the stock parts do after a lost connection has data races, which end a test under -race. So it is seen in a process of its own, of
+// which only the answer counts.
+const (
+	apartTest = "PENTROUGH_AMQP_APART_TEST"
+	apartURL  = "PENTROUGH_AMQP_APART_URL"
+	finding   = "found: "
+)
+
+// apart runs f in another process of this binary and returns what f returned there.
+func apart(t *testing.T, f func(url string) string) string {
+	t.Helper()
+	if os.Getenv(apartTest) == t.Name() {
+		fmt.Println(finding + f(os.Getenv(apartURL)))
+		os.Exit(0)
+	}
+	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$")
+	child.Env = append(os.Environ(), apartTest+"="+t.Name(), apartURL+"="+testenv.Broker(t).VHost(t), "GORACE=exitcode=0")
+	out, err := child.CombinedOutput()
+	for line := range strings.Lines(string(out)) {
+		if got, ok := strings.CutPrefix(strings.TrimSpace(line), finding); ok {
+			return got
+		}
+	}
+	t.Fatalf("no answer, %v:\n%s", err, out)
+	return ""
+}
+
+// swapQueue replaces the queue "q" by one with other arguments, and one message, while the consumer has no connection.
+func swapQueue(t *testing.T, peer *peer, proxy *proxy) {
+	t.Helper()
+	until(t, "it consumes", func() bool { return peer.consumers("q") == 1 })
+	proxy.down()
+	if _, err := peer.ch.QueueDelete("q", false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	peer.queue("q", amqp.Table{"x-max-length": int32(5)})
+	peer.put("q", "wrong")
+	proxy.up()
+}
+
+func TestStockConsumesFromTheWrongQueueAfterAnOutage(t *testing.T) {
+	got := apart(t, func(url string) string {
+		proxy, cuttable := through(t, url)
+		peer := dial(t, url)
+		peer.queue("q", nil)
+		stock := stockConsumer(t, cuttable)
+		swapQueue(t, peer, proxy)
+		return string(next(t, stock.out).Payload)
+	})
+	if got != "wrong" {
+		t.Errorf("the stock subscriber received %q", got)
+	}
+
+	url, peer := queued(t)
+	proxy, cuttable := through(t, url)
+	r := start(t, config(cuttable, onQueue))
+	out := r.subscribe(t.Context(), "q")
+	swapQueue(t, peer, proxy)
+	r.sick("topic q", "PRECONDITION_FAILED", "x-max-length")
+	none(t, out)
+}
+
+func TestStockClosesOnlyWhenTheBrokerIsBack(t *testing.T) {
+	const enough = 3 * time.Second
+	got := apart(t, func(url string) string {
+		proxy, cuttable := through(t, url)
+		peer := dial(t, url)
+		peer.queue("q", nil)
+		log := watermill.NewCaptureLogger()
+		stock, err := wamqp.NewSubscriber(wamqp.NewDurableQueueConfig(cuttable), log)
+		if err != nil {
+			return err.Error()
+		}
+		if _, err := stock.Subscribe(context.Background(), "q"); err != nil {
+			return err.Error()
+		}
+		proxy.down()
+		until(t, "it waits for the broker", func() bool {
+			for _, line := range log.Captured()[watermill.ErrorLogLevel] {
+				if line.Msg == "Failed to prepare consume" {
+					return true
+				}
+			}
+			return false
+		})
+		done := make(chan error, 1)
+		go func() { done <- stock.Close() }()
+		select {
+		case <-done:
+			return "closed"
+		case <-time.After(enough):
+			return "waiting"
+		}
+	})
+	if got != "waiting" {
+		t.Errorf("the stock subscriber is %s", got)
+	}
+
+	url, _ := queued(t)
+	proxy, cuttable := through(t, url)
+	r := start(t, config(cuttable, onQueue))
+	out := r.subscribe(t.Context(), "q")
+	r.well("topic q")
+	proxy.down()
+	r.sick("consumer connection")
+	began := time.Now()
+	r.close()
+	closed(t, out)
+	if took := time.Since(began); took > enough {
+		t.Errorf("closing took %s", took)
+	}
+}
+
+// flood publishes from several goroutines through cuts, and says whether all of them still get messages out after the last one.
+func flood(t *testing.T, proxy *proxy, publish func(*message.Message) error) bool {
+	t.Helper()
+	const publishers, cuts, enough = 4, 10, 6 * time.Second
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var mu sync.Mutex
+	sent := map[int]int{}
+	for n := range publishers {
+		go func() {
+			for ctx.Err() == nil {
+				if publish(outgoing("x")) == nil {
+					mu.Lock()
+					sent[n]++
+					mu.Unlock()
+				}
+			}
+		}()
+	}
+	all := func() bool {
+		mu.Lock()
+		clear(sent)
+		mu.Unlock()
+		for deadline := time.Now().Add(enough); time.Now().Before(deadline); {
+			mu.Lock()
+			n := len(sent)
+			mu.Unlock()
+			if n == publishers {
+				return true
+			}
+			<-time.After(10 * time.Millisecond)
+		}
+		return false
+	}
+	for range cuts {
+		if !all() {
+			return false
+		}
+		proxy.cut()
+	}
+	return all()
+}
+
+func TestStockPoolIsDeadAfterAFewCuts(t *testing.T) {
+	got := apart(t, func(url string) string {
+		proxy, cuttable := through(t, url)
+		dial(t, url).queue("q", nil)
+		c := wamqp.NewDurableQueueConfig(cuttable)
+		c.Publish.ConfirmDelivery = true
+		c.Publish.ChannelPoolSize = 2
+		p, err := wamqp.NewPublisher(c, watermill.NopLogger{})
+		if err != nil {
+			return err.Error()
+		}
+		if flood(t, proxy, func(msg *message.Message) error { return p.Publish("q", msg) }) {
+			return "alive"
+		}
+		return "dead"
+	})
+	if got != "dead" {
+		t.Errorf("the stock publisher is %s", got)
+	}
+	// Ours: TestNothingConfirmedIsLostThroughCuts.
+}
