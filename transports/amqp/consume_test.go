@@ -302,6 +302,30 @@ func TestStoppingKeepsWhatRuns(t *testing.T) {
 	}
 }
 
+// The stock subscriber takes more messages after its context is cancelled, if the connection is lost then.
+func TestAStoppedSubscriptionStaysStopped(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	proxy, cuttable := through(t, url)
+	peer := dial(t, url)
+	peer.queue("q", nil)
+	peer.put("q", "one")
+	r := start(t, config(cuttable, onQueue))
+	ctx, cancel := context.WithCancel(t.Context())
+	out := r.subscribe(ctx, "q")
+	msg := next(t, out)
+	cancel()
+	until(t, "the consumer is gone", func() bool { return peer.consumers("q") == 0 })
+	proxy.cut()
+	isVoid(t, msg)
+	closed(t, out)
+	r.well("consumer connection")
+	peer.put("q", "two")
+	until(t, "both are in the queue", func() bool { return peer.depth("q") == 2 })
+	if n := peer.consumers("q"); n != 0 {
+		t.Errorf("%d consumers", n)
+	}
+}
+
 func TestAcksArriveInAnyOrderUnderLoad(t *testing.T) {
 	const n = 5000
 	url := testenv.Broker(t).VHost(t)
