@@ -66,7 +66,7 @@ func (in *intake) left() string {
 	case in.source.Broker:
 		return messages(running) + " not settled in time, so the broker will deliver again"
 	default:
-		return messages(running+waiting) + " not handled in time, and lost"
+		return messages(running+waiting) + " not handled in time; nothing keeps what was not, so this stop loses it"
 	}
 }
 

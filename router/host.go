@@ -180,6 +180,9 @@ func (h *Host) Promises() []string {
 		if !p.intake.source.Broker || p.refuser == nil {
 			continue
 		}
+		if p.config.To == "" {
+			all = append(all, fmt.Sprintf("pipeline %s: it has no to, so results go only to those who ask with reply_to", p.config.Name))
+		}
 		dedup := false
 		for _, m := range p.config.Middleware {
 			if info, ok := kind.Lookup(m.Type); ok {
@@ -189,7 +192,7 @@ func (h *Host) Promises() []string {
 		if dedup {
 			all = append(all, fmt.Sprintf("pipeline %s: one result for each id that the caller gives, until this process ends (the ledger is in memory); a message without an id that the broker delivers again is handled again", p.config.Name))
 		} else {
-			all = append(all, fmt.Sprintf(`pipeline %s: without "dedup" in its middleware, a message that the broker delivers again is handled again, and written to its device again`, p.config.Name))
+			all = append(all, fmt.Sprintf(`pipeline %s: without dedup in its middleware, a message that the broker delivers again is handled again, and written to its device again`, p.config.Name))
 		}
 	}
 	return all

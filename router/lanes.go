@@ -2,6 +2,7 @@ package router
 
 import (
 	"cmp"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -326,6 +327,14 @@ func (l *lanes) forget() []*entry {
 		l.schedule(ln)
 	}
 	return dropped
+}
+
+// name is how the log calls the message: by its id, or by its UUID if nobody gave it one.
+func (e *entry) name(msg *message.Message) slog.Attr {
+	if e.desc.ID != "" {
+		return slog.String("id", e.desc.ID)
+	}
+	return slog.String("uuid", msg.UUID)
 }
 
 // void reports whether the entry's delivery no longer exists.

@@ -143,6 +143,28 @@ func TestAFailedPublishRepeatsTheSameMessageAndNeverTheHandler(t *testing.T) {
 	})
 }
 
+func TestWhatCanNeverBeSentHoldsUpNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := newHarness(t, handlerFunc(echo))
+		defer h.stop()
+		h.out.failPublishing(fmt.Errorf("%w: too large", transports.ErrUnsendable))
+		reply := transports.NewReply(0)
+		msg := message.NewMessageWithContext(transports.WithReply(context.Background(), reply), "u", []byte("body"))
+		h.in.sendMessage(msg)
+		<-reply.Done()
+		if o := reply.Outcome(); o.Code != 400 || !errors.Is(o.Err, transports.ErrUnsendable) {
+			t.Errorf("outcome %+v", o)
+		}
+		h.out.failPublishing(nil)
+		h.in.send("a", "2")
+		synctest.Wait()
+		equal(t, "published", h.out.outputs(), []string{"results a 2"})
+		if _, attempts := h.out.counts(); attempts != 2 {
+			t.Errorf("%d attempts for two messages", attempts)
+		}
+	})
+}
+
 func TestUnavailablePausesProbesAndRunsInArrivalOrder(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var mu sync.Mutex

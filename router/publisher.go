@@ -64,14 +64,38 @@ func (p *publisher) Publish(_ string, msgs ...*message.Message) error {
 			if len(msgs) == 1 {
 				p.expectAnswer(r, ref, msgs[0])
 			}
-			if err := p.send(r.publishing(), ref, msgs[:n]); err != nil {
+			if err := p.sendOf(r, ref, msgs[:n]); err != nil {
 				return err
 			}
-			r.published()
 		}
 		msgs = msgs[n:]
 	}
 	return nil
+}
+
+// sendOf sends what a run produced for one destination. What can never be sent is dropped: the handler has done its work, and nothing
+// that comes later is to wait for it.
+func (p *publisher) sendOf(r *run, ref transports.TopicRef, msgs []*message.Message) error {
+	err := p.send(r.publishing(), ref, msgs)
+	switch {
+	case err == nil:
+		r.published()
+		return nil
+	case !errors.Is(err, transports.ErrUnsendable):
+		return err
+	case len(msgs) > 1:
+		for _, msg := range msgs {
+			if err := p.sendOf(r, ref, []*message.Message{msg}); err != nil {
+				return err
+			}
+		}
+		return nil
+	default:
+		p.log.Error("what a message produced can't be sent, and is lost", r.entry.name(msgs[0]), "err", err)
+		p.metrics.dropped.Inc()
+		r.unsendable(err)
+		return nil
+	}
 }
 
 func (p *publisher) destination(msg *message.Message) transports.TopicRef {
@@ -116,7 +140,7 @@ func (p *publisher) send(ctx context.Context, ref transports.TopicRef, msgs []*m
 			p.metrics.published.Add(float64(len(msgs)))
 			return nil
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, transports.ErrUnsendable) {
 			return fmt.Errorf("publishing to %s: %w", ref, err)
 		}
 		d.fails(p.log, err)

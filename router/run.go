@@ -185,6 +185,14 @@ func (r *run) published() {
 	r.outcome.Published = true
 }
 
+// unsendable notes that something the run produced is lost.
+func (r *run) unsendable(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.outcome.Err = handlers.Permanent(err)
+	r.outcome.Code = code(r.outcome.Err)
+}
+
 // expect notes where the answer to what the run produced will arrive.
 func (r *run) expect(answer <-chan *message.Message) {
 	r.mu.Lock()
