@@ -89,6 +89,35 @@ func TestExamples(t *testing.T) {
 	}
 }
 
+// TestOneBroker holds that one queue is found behind two transports that name its broker in different ways.
+func TestOneBroker(t *testing.T) {
+	file := func(url string) []byte {
+		return []byte(`
+[transport.a]
+type = "amqp"
+port = 5673
+[transport.b]
+type = "amqp"
+url = "` + url + `"
+[pipeline.one]
+from = "a:q"
+on_error = "drop"
+[pipeline.two]
+from = "b:q"
+on_error = "drop"
+`)
+	}
+	_, _, err := configs.Parse("x.toml", file("amqp://other:name@127.0.0.1:5673/"), noEnv)
+	if err == nil || !strings.Contains(err.Error(), `pipeline.two.from: pipeline "one" takes from queue q ("a:q") too`) {
+		t.Errorf("got %v", err)
+	}
+	for _, url := range []string{"amqp://127.0.0.1:5672/", "amqp://127.0.0.1:5673/vhost"} {
+		if _, _, err := configs.Parse("x.toml", file(url), noEnv); err != nil {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}
+
 // treeOf is a TOML text as JSON values.
 func treeOf(t *testing.T, text string) any {
 	t.Helper()

@@ -5,10 +5,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/handlers/handlertest"
+	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/device"
 )
 
@@ -105,6 +107,31 @@ func TestBadInputWithoutAnID(t *testing.T) {
 		if r.State != device.StateRejected || uuid.Validate(r.ID) != nil || !strings.HasSuffix(r.Detail, c.detail) {
 			t.Errorf("%s: %+v", c.body, r)
 		}
+	}
+}
+
+// What a host published itself comes back through a binding that matches everything: a result for it would go round for ever.
+func TestWhatIsNoCommand(t *testing.T) {
+	h, d := newHost(t)
+	handler := h.Build(&Config{Devices: "devices"})
+	sent, err := handlertest.Handle(t.Context(), handler, newMessage("m", `{"device":"d","cmd":"x"}`))
+	only(t, sent, err)
+	event := message.NewMessage("e", []byte(`{"event_id":"e","type":"connected","device":"d","online":true}`))
+	event.Metadata[transports.Type] = device.TypeEvent
+	for _, msg := range []*message.Message{sent[0], event} {
+		if out, err := handlertest.Handle(t.Context(), handler, msg); handlers.KindOf(err) != handlers.KindDrop || len(out) != 0 {
+			t.Errorf("%s: %v, %v", msg.Payload, out, err)
+		}
+		if out, err := handler.(handlers.Refuser).Refuse(t.Context(), msg, handlers.ReasonStalled); handlers.KindOf(err) != handlers.KindDrop || len(out) != 0 {
+			t.Errorf("%s refused: %v, %v", msg.Payload, out, err)
+		}
+	}
+	// A good command is one, whatever its type says.
+	odd := newMessage("o", `{"device":"d","cmd":"y"}`)
+	odd.Metadata[transports.Type] = device.TypeEvent
+	out, err := handlertest.Handle(t.Context(), handler, odd)
+	if r := only(t, out, err); r.State != device.StateSent || len(d.Frames()) != 2 {
+		t.Errorf("%+v, frames %v", r, d.Frames())
 	}
 }
 

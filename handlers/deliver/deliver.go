@@ -37,6 +37,8 @@ const description = "Takes commands, `{\"device\": \"10.0.0.7\", \"cmd\": \"open
 	"A command's id is its field `id`, else the message's id, else a new one. Its `ttl` counts from the message's timestamp, else from when this host " +
 	"received it; an AMQP timestamp has whole seconds. `reply`, `timeout`, `mode`, `offline`, `supersede`, `priority` and `group` are not built yet: a command " +
 	"that asks for one of them is rejected, and so is one with a field that nobody knows.\n\n" +
+	"Results, events and data that a host published (their message type says so) and that come back here, as through an exchange whose bindings match everything, are " +
+	"dropped without a result, which would only come back too.\n\n" +
 	"A body that isn't one JSON object has no result; it is a permanent error, for `poison`. A command that `timeout` ends before its first byte was " +
 	"written may be tried again by `retry`, and is then behind those that came after it."
 
@@ -90,6 +92,8 @@ type order struct {
 	expires time.Time
 	// rejected is the detail of a bad command.
 	rejected string
+	// foreign says that it isn't meant as a command at all: it came to the wrong queue.
+	foreign error
 }
 
 // Describe reads the command. Its value is the *order, so that it is read once, and a ttl counts from the first receipt.
@@ -112,6 +116,10 @@ func (d *deliver) read(msg *message.Message) (*order, error) {
 		o.ID = uuid.NewString()
 	}
 	if r, ok := errors.AsType[*device.Rejection](err); ok {
+		switch kind := msg.Metadata[transports.Type]; kind {
+		case device.TypeResult, device.TypeEvent, device.TypeData:
+			o.foreign = handlers.Drop(fmt.Errorf("a message of type %s is no command", kind))
+		}
 		o.rejected = r.Detail
 		if r.Given != "" {
 			o.rejected += "; given as id: " + r.Given
@@ -146,6 +154,9 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 	o, err := d.described(ctx, msg)
 	if err != nil {
 		return nil, handlers.Permanent(err)
+	}
+	if o.foreign != nil {
+		return nil, o.foreign
 	}
 	if o.rejected != "" {
 		return d.result(o, device.StateRejected, o.rejected, 0), nil
@@ -203,6 +214,8 @@ func (d *deliver) Refuse(ctx context.Context, msg *message.Message, reason handl
 	switch {
 	case err != nil:
 		return nil, handlers.Permanent(err)
+	case o.foreign != nil:
+		return nil, o.foreign
 	case o.rejected != "":
 		return d.result(o, device.StateRejected, o.rejected, 0), nil
 	case reason == handlers.ReasonIDReused:

@@ -128,11 +128,10 @@ func (c *Config) Topic(name string, _ transports.Use) (transports.Topic, error) 
 	if err != nil {
 		return transports.Topic{}, err
 	}
-	e, err := c.endpoint()
-	if err != nil {
-		return transports.Topic{}, err
+	t := transports.Topic{Window: r.prefetch, Broker: true, Stream: "queue " + r.queue}
+	if e, err := c.endpoint(); err == nil { // otherwise Validate says what is wrong
+		t.System = e.addr + "/" + e.vhost
 	}
-	t := transports.Topic{Window: r.prefetch, Broker: true, Stream: "queue " + r.queue, System: e.addr + "/" + e.vhost}
 	if _, ok := c.Topics[name]; !ok {
 		if near := nearest(name, slices.Sorted(maps.Keys(c.Topics))); near != "" {
 			t.Warning = fmt.Sprintf("topic %q has no table, so it is the queue %q; did you mean %q?", name, name, near)
