@@ -65,7 +65,9 @@ func TestValidateReportsEverything(t *testing.T) {
 	c := defaults
 	c.Prefetch, c.ConfirmWindow, c.Heartbeat, c.PublishTimeout = 0, 0, time.Millisecond, -1
 	c.Reconnect = Reconnect{InitialInterval: time.Second, MaxInterval: time.Millisecond}
+	c.MaxMessage = 0
 	c.TLS = &TLS{Cert: "x"}
+	long := strings.Repeat("x", 256)
 	c.Topics = map[string]TopicConfig{
 		"kinds":   {Kind: "x", QueueType: "lazy", Unroutable: "ignore", Prefetch: -1},
 		"quorum":  {QueueType: quorum, Durable: &no},
@@ -74,6 +76,8 @@ func TestValidateReportsEverything(t *testing.T) {
 		"amq.x":   {},
 		"args":    {Arguments: map[string]any{"a": map[string]any{"b": []any{struct{}{}}}}},
 		"keys":    {Kind: "fanout", RoutingKey: []string{"a", "b"}},
+		"long":    {RoutingKey: []string{"a", long}},
+		"longer":  {PublishRoutingKey: long},
 		"correct": {Queue: "q", QueueType: quorum, DeliveryLimit: 5, Arguments: map[string]any{"x-a": []any{int64(1), "b", map[string]any{"c": true}}}},
 	}
 	err := c.Validate()
@@ -84,7 +88,7 @@ func TestValidateReportsEverything(t *testing.T) {
 		"prefetch: 0", "confirm_window: 0", "heartbeat: 1ms", "publish_timeout: -1ns", "reconnect.max_interval: 1ms", "tls: cert and key",
 		`topic.kinds.kind: "x"`, `topic.kinds.queue_type: "lazy"`, `topic.kinds.unroutable: "ignore"`, "topic.kinds.prefetch: -1",
 		"topic.quorum.queue_type", "topic.limit.delivery_limit", "topic.nobody.exchange", "topic.amq.x.queue", "topic.args.arguments: a: b: AMQP has no struct {}",
-		"topic.keys.routing_key",
+		"topic.keys.routing_key", "topic.long.routing_key: a key is longer", "topic.longer.publish_routing_key: is longer", "max_message: 0",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is missing", want)

@@ -1,6 +1,7 @@
 package amqp
 
 import (
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -189,10 +190,14 @@ func TestADeletedExchangeThatIsOnlyCheckedIsAnError(t *testing.T) {
 	if err := peer.ch.ExchangeDelete("theirs", false, false); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.publish("t", outgoing("two")); err == nil || !strings.Contains(err.Error(), `checking exchange "theirs"`) {
+	err := r.publish("t", outgoing("two"))
+	if !errors.Is(err, transports.ErrUndecided) || !strings.Contains(err.Error(), `checking exchange "theirs"`) {
 		t.Errorf("error %v", err)
 	}
 	r.sick("topic t", "NOT_FOUND")
+	if n := r.log.count("level="); n != 1 {
+		t.Errorf("the log has %d lines:\n%s", n, r.log)
+	}
 	declare()
 	r.well("topic t")
 	if err := r.publish("t", outgoing("three")); err != nil {

@@ -166,17 +166,21 @@ func (g *generation) ended() error {
 	return plain(<-g.closes)
 }
 
-// settle waits until a message is settled or void.
+// settle waits until a message is settled or void. What was acked before it became void counts as acked.
 func (g *generation) settle(msg *message.Message, tag uint64, q *question) {
+	select {
+	case <-msg.Acked():
+	case <-msg.Nacked():
+		// Left unacked: nack and reject would count a delivery and lose the order.
+	case <-g.ctx.Done():
+	}
 	select {
 	case <-msg.Acked():
 		g.acks.add(tag)
 		if q != nil {
 			g.sub.t.answers.expect(q)
 		}
-	case <-msg.Nacked():
-		// Left unacked: nack and reject would count a delivery and lose the order.
-	case <-g.ctx.Done():
+	default:
 	}
 	if g.open.Add(-1) == 0 {
 		select {

@@ -59,7 +59,15 @@ func (s *session) lost() bool {
 }
 
 func newLink(role string, d *dialer, o *outage, m *metrics) *link {
-	return &link{role: role, dialer: d, outage: o, metrics: m, backoff: d.config.Reconnect, err: errors.New("not connected yet"), changed: make(chan struct{})}
+	return &link{
+		role:    role,
+		dialer:  d,
+		outage:  o,
+		metrics: m,
+		backoff: d.config.Reconnect,
+		err:     errors.New("not connected yet"),
+		changed: make(chan struct{}),
+	}
 }
 
 // change applies f and tells all who wait.

@@ -105,10 +105,12 @@ func (o *outbox) run(ctx context.Context) {
 		for _, d := range o.declarations() {
 			d.forget(0)
 		}
-		switch exchange, deleted := o.missing(err); {
+		switch r := o.missing(err); {
 		case ctx.Err() != nil:
-		case deleted:
-			o.t.deleted("exchange", exchange)
+		case r != nil && r.declare:
+			o.t.deleted("exchange", r.exchange)
+		case r != nil:
+			// The next look at its topic finds it missing and says so.
 		case said != err.Error() || time.Since(began) > saidFor:
 			o.log.Warn("the channel for publishing was lost, opening another", "err", err)
 			said = err.Error()
@@ -119,16 +121,19 @@ func (o *outbox) run(ctx context.Context) {
 	}
 }
 
-// missing names the exchange whose absence closed the channel.
-func (o *outbox) missing(err error) (exchange string, ok bool) {
-	if e, ok := errors.AsType[*refusal](err); ok && e.cause.Code == amqp.NotFound {
-		for _, d := range o.declarations() {
-			if e.names(d.route.exchange) {
-				return d.route.exchange, true
-			}
+// missing is a route to the exchange whose absence closed the channel, one that declares it if there is one.
+func (o *outbox) missing(err error) *route {
+	e, ok := errors.AsType[*refusal](err)
+	if !ok || e.cause.Code != amqp.NotFound {
+		return nil
+	}
+	var found *route
+	for _, d := range o.declarations() {
+		if e.names(d.route.exchange) && (found == nil || d.route.declare) {
+			found = d.route
 		}
 	}
-	return "", false
+	return found
 }
 
 // ready returns the window through which messages can leave, or why there is none.

@@ -72,6 +72,8 @@ func (p *publisher) Publish(topic string, msgs ...*message.Message) error {
 type item struct {
 	ctx        context.Context
 	publishing amqp.Publishing
+	// sent says that it was sent before, so that it may have arrived.
+	sent bool
 }
 
 // batch is one round of a Publish.
@@ -92,6 +94,9 @@ func (b *batch) send(d *declaration) (again []item, _ error) {
 	for i := range b.items {
 		p, err := b.outbox.send(b.items[i].ctx, b.items[i].publishing, d, b)
 		if err != nil {
+			if b.items[i].sent {
+				err = fmt.Errorf("%w: %w", transports.ErrUndecided, err)
+			}
 			b.errs = append(b.errs, err)
 			break
 		}
@@ -120,13 +125,14 @@ func (b *batch) await() {
 	b.settled++
 	switch err := b.outbox.await(b.items[i].ctx, b.sent[i], b.deadline); {
 	case errors.Is(err, errAgain):
+		b.items[i].sent = true
 		b.again = append(b.again, b.items[i])
 	case err != nil:
 		b.errs = append(b.errs, err)
 	}
 }
 
-// Close ends this pipeline's use; messages on their way stay awaited by their callers.
+// Close ends this pipeline's use; what is sent stays awaited by its callers.
 func (p *publisher) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

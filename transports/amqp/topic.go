@@ -83,10 +83,11 @@ func (t *TopicConfig) validate(at, name string) (errs []error) {
 	if t.DeliveryLimit < 0 || t.DeliveryLimit > 0 && t.QueueType != quorum {
 		invalid("delivery_limit", "needs queue_type = %q and a limit of at least 1", quorum)
 	}
-	for _, key := range append(slices.Clone(t.RoutingKey), t.PublishRoutingKey) {
-		if len(key) > maxShortString {
-			invalid("routing_key", "a key is longer than %d bytes", maxShortString)
-		}
+	if slices.ContainsFunc(t.RoutingKey, func(key string) bool { return len(key) > maxShortString }) {
+		invalid("routing_key", "a key is longer than %d bytes", maxShortString)
+	}
+	if len(t.PublishRoutingKey) > maxShortString {
+		invalid("publish_routing_key", "is longer than %d bytes", maxShortString)
 	}
 	if len(t.RoutingKey) > 1 && t.Kind == amqp.ExchangeFanout {
 		invalid("routing_key", "a fanout exchange knows no keys")
@@ -94,7 +95,11 @@ func (t *TopicConfig) validate(at, name string) (errs []error) {
 	if t.Prefetch < 0 || t.Prefetch > math.MaxUint16 {
 		invalid("prefetch", "%d is not from 1 to %d", t.Prefetch, math.MaxUint16)
 	}
-	for field, args := range map[string]map[string]any{"arguments": t.Arguments, "exchange_arguments": t.ExchangeArguments, "binding_arguments": t.BindingArguments} {
+	for field, args := range map[string]map[string]any{
+		"arguments":          t.Arguments,
+		"exchange_arguments": t.ExchangeArguments,
+		"binding_arguments":  t.BindingArguments,
+	} {
 		if _, err := table(args); err != nil {
 			invalid(field, "%v", err)
 		}

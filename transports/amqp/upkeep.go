@@ -67,8 +67,11 @@ func (t *transport) restore(conn *amqp.Connection, u use) error {
 	}
 	r := u.route
 	e, q := r.config.Exchange, r.config.Queue
+	if r.exchange != amqp.DefaultExchange {
+		err = ch.ExchangeDeclarePassive(r.exchange, e.Type, e.Durable, e.AutoDeleted, e.Internal, false, e.Arguments)
+	}
 	switch {
-	case r.exchange != amqp.DefaultExchange && absent(ch.ExchangeDeclarePassive(r.exchange, e.Type, e.Durable, e.AutoDeleted, e.Internal, false, e.Arguments)):
+	case absent(err):
 		t.deleted("exchange", r.exchange)
 	case u.consumed || u.queue == "":
 		// The broker tells a consumer that its queue was deleted.

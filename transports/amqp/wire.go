@@ -13,10 +13,10 @@ const (
 	keptBuffer = 1 << 20
 )
 
-// wire is a connection that reads through frames, and whose Write never blocks: it gathers, and one goroutine hands what has gathered to the kernel. The
-// AMQP library flushes every frame under a lock of its connection. So frames that come together cost one system call, and a
-// broker that stops reading holds up nobody who has a deadline. What gathers is bounded by the confirm window and the
-// acks of the prefetched.
+// wire is a connection that reads through frames, and whose Write never blocks: it gathers, and one goroutine hands what has gathered
+// to the kernel. The AMQP library flushes every frame under a lock of its connection. So frames that come together cost one system call,
+// and a broker that stops reading holds up nobody who has a deadline. What gathers is bounded by the confirm window and the acks of the
+// prefetched.
 type wire struct {
 	net.Conn
 	frames *frames
@@ -32,7 +32,13 @@ type wire struct {
 }
 
 func newWire(conn net.Conn, emptied func()) *wire {
-	w := &wire{Conn: conn, frames: newFrames(conn, emptied), kick: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{})}
+	w := &wire{
+		Conn:    conn,
+		frames:  newFrames(conn, emptied),
+		kick:    make(chan struct{}, 1),
+		closing: make(chan struct{}),
+		done:    make(chan struct{}),
+	}
 	go w.run()
 	return w
 }
