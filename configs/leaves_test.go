@@ -1,8 +1,6 @@
 package configs_test
 
 import (
-	"bytes"
-	"encoding/json"
 	"os"
 	"reflect"
 	"regexp"
@@ -11,7 +9,6 @@ import (
 
 	"github.com/BurntSushi/toml"
 	"github.com/google/go-cmp/cmp"
-	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/pentrough/pentrough/configs"
 	_ "github.com/pentrough/pentrough/handlers/command"
@@ -39,22 +36,7 @@ var noEnv = configs.Options{LookupEnv: func(string) (string, bool) { return "", 
 
 // TestExamples holds the examples against the plugins that the program has, and against the schema.
 func TestExamples(t *testing.T) {
-	text, err := configs.Schema(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := jsonschema.NewCompiler()
-	if err := c.AddResource("pentrough.schema.json", doc); err != nil {
-		t.Fatal(err)
-	}
-	schema, err := c.Compile("pentrough.schema.json")
-	if err != nil {
-		t.Fatal(err)
-	}
+	schema := configs.CompileSchema(t, nil)
 	for name, pipelines := range map[string][]string{
 		configs.Quickstart: {"commands", "data", "events"},
 		configs.Commands:   {"commands", "data", "status", "web"},
@@ -79,7 +61,7 @@ func TestExamples(t *testing.T) {
 			if diff := cmp.Diff(pipelines, got); diff != "" {
 				t.Error(diff)
 			}
-			if err := schema.Validate(treeOf(t, string(data))); err != nil {
+			if err := schema.Validate(configs.AsJSON(t, string(data))); err != nil {
 				t.Error(err)
 			}
 		})
@@ -116,24 +98,6 @@ on_error = "drop"
 			t.Errorf("%s: %v", url, err)
 		}
 	}
-}
-
-// treeOf is a TOML text as JSON values.
-func treeOf(t *testing.T, text string) any {
-	t.Helper()
-	var tree map[string]any
-	if _, err := toml.Decode(text, &tree); err != nil {
-		t.Fatal(err)
-	}
-	data, err := json.Marshal(tree)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(data))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
 }
 
 // TestSettings holds every plugin's settings to the rules of their tags: each is documented, its example can be set, and its

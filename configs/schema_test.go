@@ -13,8 +13,8 @@ import (
 	"github.com/pentrough/pentrough/internal/plugin"
 )
 
-// compile makes a validator of a set's schema.
-func compile(t *testing.T, set *plugin.Set) *jsonschema.Schema {
+// CompileSchema makes a validator of a set's schema.
+func CompileSchema(t *testing.T, set Plugins) *jsonschema.Schema {
 	t.Helper()
 	text, err := Schema(set)
 	if err != nil {
@@ -35,8 +35,8 @@ func compile(t *testing.T, set *plugin.Set) *jsonschema.Schema {
 	return compiled
 }
 
-// asJSON is a TOML text as an editor hands it to a JSON Schema validator.
-func asJSON(t *testing.T, text string) any {
+// AsJSON is a TOML text as an editor hands it to a JSON Schema validator.
+func AsJSON(t *testing.T, text string) any {
 	t.Helper()
 	var tree map[string]any
 	if _, err := decodeTOML(text, &tree); err != nil {
@@ -54,7 +54,7 @@ func asJSON(t *testing.T, text string) any {
 }
 
 func TestSchemaAgreesWithTheDecoder(t *testing.T) {
-	compiled := compile(t, fakePlugins())
+	compiled := CompileSchema(t, fakePlugins())
 	// What only shows when the parts are held against each other, or when a variable is looked up, is beyond a schema.
 	beyond := map[string]bool{
 		"admin": true, "listeners": true, "loops": true, "order": true, "settling": true, "streams": true, "secrets": true, "substitution": true,
@@ -81,7 +81,7 @@ func TestSchemaAgreesWithTheDecoder(t *testing.T) {
 				// JSON has neither nan nor dates.
 				files["pentrough.toml"] = strings.NewReplacer("nan", "99", "1979-05-27", "5").Replace(files["pentrough.toml"])
 			}
-			err = compiled.Validate(asJSON(t, files["pentrough.toml"]))
+			err = compiled.Validate(AsJSON(t, files["pentrough.toml"]))
 			if _, wrong := files["problems"]; wrong && !beyond[name] && err == nil {
 				t.Error("the schema accepts a file with problems")
 			} else if !wrong && err != nil {
@@ -92,7 +92,7 @@ func TestSchemaAgreesWithTheDecoder(t *testing.T) {
 }
 
 func TestSchemaValues(t *testing.T) {
-	compiled := compile(t, fakePlugins())
+	compiled := CompileSchema(t, fakePlugins())
 	for config, ok := range map[string]bool{
 		`[host]` + "\n" + `shutdown_timeout = "1h30m"`:                                           true,
 		`[host]` + "\n" + `shutdown_timeout = "0.5s"`:                                            true,
@@ -124,15 +124,15 @@ func TestSchemaValues(t *testing.T) {
 		`[transport.amqp.topic.x]` + "\n" + `routing_key = ["a", "b"]`:                           true,
 		`[transport.amqp.topic.x]` + "\n" + `routing_key = [1]`:                                  false,
 	} {
-		if err := compiled.Validate(asJSON(t, config)); (err == nil) != ok {
+		if err := compiled.Validate(AsJSON(t, config)); (err == nil) != ok {
 			t.Errorf("%q: %v", config, err)
 		}
 	}
 }
 
 func TestSchemaWithoutPlugins(t *testing.T) {
-	compiled := compile(t, plugin.Registered().Bare())
-	if err := compiled.Validate(asJSON(t, "[host]\nname = 'x'")); err != nil {
+	compiled := CompileSchema(t, plugin.Registered().Bare())
+	if err := compiled.Validate(AsJSON(t, "[host]\nname = 'x'")); err != nil {
 		t.Error(err)
 	}
 }

@@ -2,11 +2,11 @@ package device
 
 // backlog is what one consumer of one topic hasn't taken yet, in order. It is guarded by feed.mu.
 type backlog struct {
-	bounds     bounds
-	head, tail *item
-	n          int
-	devices    map[string]*deviceBacklog
-	last       uint64 // order of the newest item
+	bounds  bounds
+	all     chain
+	n       int
+	devices map[string]*deviceBacklog
+	last    uint64 // order of the newest item
 	// more is signalled when there may be something to take.
 	more chan struct{}
 	// room is closed when the backlog as a whole has room again; made by who waits.
@@ -27,9 +27,9 @@ type bounds struct {
 
 // deviceBacklog is the part of a backlog that one device has.
 type deviceBacklog struct {
-	head, tail *item
-	n          int
-	room       chan struct{} // as backlog.room
+	own  chain
+	n    int
+	room chan struct{} // as backlog.room
 }
 
 // item is a place in a backlog.
@@ -38,8 +38,7 @@ type item struct {
 	order  uint64
 	again  bool // it was handed out before
 
-	prev, next         *item
-	prevSame, nextSame *item // of the same device
+	all, own links // in backlog.all and deviceBacklog.own
 }
 
 func newBacklog(b bounds) *backlog {
@@ -71,19 +70,19 @@ func (b *backlog) add(r record) (coalesced, lost int) {
 	device := r.of()
 	d := b.devices[device]
 	if b.bounds.coalesce > 0 && b.n >= b.bounds.coalesce {
-		for d != nil && d.head != nil {
-			b.remove(d.head)
+		for d != nil && d.own.head != nil {
+			b.remove(d.own.head)
 			d = b.devices[device]
 			coalesced++
 		}
 	}
 	if b.bounds.drop {
 		if d != nil && b.bounds.device > 0 && d.n >= b.bounds.device {
-			b.remove(d.head)
+			b.remove(d.own.head)
 			lost++
 		}
 		if b.bounds.total > 0 && b.n >= b.bounds.total {
-			b.remove(b.head)
+			b.remove(b.all.head)
 			lost++
 		}
 	}
@@ -94,7 +93,7 @@ func (b *backlog) add(r record) (coalesced, lost int) {
 
 // take removes and returns the first item, or nil.
 func (b *backlog) take() *item {
-	it := b.head
+	it := b.all.head
 	if it != nil {
 		b.remove(it)
 	}
@@ -109,44 +108,8 @@ func (b *backlog) insert(it *item) {
 		d = &deviceBacklog{}
 		b.devices[device] = d
 	}
-	if b.tail == nil || b.tail.order < it.order {
-		it.prev = b.tail
-	} else {
-		it.next = b.head
-		for it.next.order < it.order {
-			it.next = it.next.next
-		}
-		it.prev = it.next.prev
-	}
-	if it.prev == nil {
-		b.head = it
-	} else {
-		it.prev.next = it
-	}
-	if it.next == nil {
-		b.tail = it
-	} else {
-		it.next.prev = it
-	}
-	if d.tail == nil || d.tail.order < it.order {
-		it.prevSame = d.tail
-	} else {
-		it.nextSame = d.head
-		for it.nextSame.order < it.order {
-			it.nextSame = it.nextSame.nextSame
-		}
-		it.prevSame = it.nextSame.prevSame
-	}
-	if it.prevSame == nil {
-		d.head = it
-	} else {
-		it.prevSame.nextSame = it
-	}
-	if it.nextSame == nil {
-		d.tail = it
-	} else {
-		it.nextSame.prevSame = it
-	}
+	b.all.insert(it, inAll)
+	d.own.insert(it, inOwn)
 	b.n++
 	d.n++
 	b.signal()
@@ -157,27 +120,8 @@ func (b *backlog) insert(it *item) {
 func (b *backlog) remove(it *item) {
 	device := it.record.of()
 	d := b.devices[device]
-	if it.prev == nil {
-		b.head = it.next
-	} else {
-		it.prev.next = it.next
-	}
-	if it.next == nil {
-		b.tail = it.prev
-	} else {
-		it.next.prev = it.prev
-	}
-	if it.prevSame == nil {
-		d.head = it.nextSame
-	} else {
-		it.prevSame.nextSame = it.nextSame
-	}
-	if it.nextSame == nil {
-		d.tail = it.prevSame
-	} else {
-		it.nextSame.prevSame = it.prevSame
-	}
-	it.prev, it.next, it.prevSame, it.nextSame = nil, nil, nil, nil
+	b.all.remove(it, inAll)
+	d.own.remove(it, inOwn)
 	b.n--
 	d.n--
 	if d.room != nil && d.n <= b.bounds.device/2 {

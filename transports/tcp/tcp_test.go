@@ -126,18 +126,24 @@ func TestTakeover(t *testing.T) {
 	newer.hear("open\r\n")
 }
 
-func TestSeveralDevicesBehindOneAddress(t *testing.T) {
-	s := start(t, nil)
-	var current *peer
+// flap dials from one address until the newest connection has to wait.
+func (s *server) flap() (current, waits *peer) {
+	s.Helper()
 	for range 4 {
 		current = s.dial()
 		for s.event().Type != device.Connected {
 		}
 	}
-	waits := s.dial()
-	eventually(t, "the advice is logged", func() bool {
+	waits = s.dial()
+	eventually(s.T, "the advice is logged", func() bool {
 		return strings.Contains(s.log.String(), "several devices behind one address: use first-frame")
 	})
+	return current, waits
+}
+
+func TestSeveralDevicesBehindOneAddress(t *testing.T) {
+	s := start(t, nil)
+	current, waits := s.flap()
 	s.send("127.0.0.1", "still you")
 	current.hear("still you\r\n")
 	current.Close()
@@ -149,14 +155,7 @@ func TestSeveralDevicesBehindOneAddress(t *testing.T) {
 
 func TestNewcomerThatLeftDoesNotReplace(t *testing.T) {
 	s := start(t, nil)
-	var last *peer
-	for range 4 {
-		last = s.dial()
-		for s.event().Type != device.Connected {
-		}
-	}
-	leaves := s.dial()
-	eventually(t, "it waits", func() bool { return strings.Contains(s.log.String(), "use first-frame") })
+	last, leaves := s.flap()
 	leaves.Close()
 	stays := s.dial()
 	// The connection that left is the first whose turn it is.

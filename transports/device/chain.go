@@ -1,0 +1,53 @@
+package device
+
+// chain is a list of items in their order. An item is in several chains at once, in each by links of its own.
+type chain struct {
+	head, tail *item
+}
+
+type links struct {
+	prev, next *item
+}
+
+func inAll(it *item) *links { return &it.all }
+
+func inOwn(it *item) *links { return &it.own }
+
+// insert puts it where its order says, which for new items is the end and for those that come back near the front.
+func (c *chain) insert(it *item, in func(*item) *links) {
+	l := in(it)
+	if c.tail == nil || c.tail.order < it.order {
+		l.prev = c.tail
+	} else {
+		l.next = c.head
+		for l.next.order < it.order {
+			l.next = in(l.next).next
+		}
+		l.prev = in(l.next).prev
+	}
+	if l.prev == nil {
+		c.head = it
+	} else {
+		in(l.prev).next = it
+	}
+	if l.next == nil {
+		c.tail = it
+	} else {
+		in(l.next).prev = it
+	}
+}
+
+func (c *chain) remove(it *item, in func(*item) *links) {
+	l := in(it)
+	if l.prev == nil {
+		c.head = l.next
+	} else {
+		in(l.prev).next = l.next
+	}
+	if l.next == nil {
+		c.tail = l.prev
+	} else {
+		in(l.next).prev = l.prev
+	}
+	*l = links{}
+}
