@@ -238,26 +238,33 @@ func TestWhatWasDeletedComesBackWithoutAMessage(t *testing.T) {
 		t.Errorf("the log:\n%s", r.log)
 	}
 
-	if err := peer.ch.ExchangeDelete(houseExchange, false, false); err != nil {
-		t.Fatal(err)
-	}
-	r.until("the log says so", func() bool { return r.log.count("the exchange was deleted, declaring it again") == 1 })
-	r.until("the exchange is back", func() bool {
-		err := peer.ch.ExchangeDeclarePassive(houseExchange, "topic", true, false, false, false, nil)
-		if err != nil {
-			peer.open()
+	// A look that had begun before may make it again without a word.
+	missed := func(line string, remove func() error, back func() bool) {
+		t.Helper()
+		before := r.log.count("level=")
+		for r.log.count(line) == 0 {
+			if err := remove(); err != nil {
+				t.Fatal(err)
+			}
+			r.until("it is back", back)
 		}
-		return err == nil
-	})
+		if n := r.log.count("level=") - before; n != 1 {
+			t.Errorf("the log has %d lines about it:\n%s", n, r.log)
+		}
+	}
+	missed(`msg="the exchange was deleted, declaring it again" exchange=pentrough`,
+		func() error { return peer.ch.ExchangeDelete(houseExchange, false, false) },
+		func() bool {
+			err := peer.ch.ExchangeDeclarePassive(houseExchange, "topic", true, false, false, false, nil)
+			if err != nil {
+				peer.open()
+			}
+			return err == nil
+		})
 	arrives("the exchange was deleted")
-
-	if _, err := peer.ch.QueueDelete("published", false, false, false); err != nil {
-		t.Fatal(err)
-	}
-	r.until("the queue is back", func() bool { return peer.has("published") })
-	if n := r.log.count("level="); n != 2 || r.log.count(`msg="the queue was deleted, declaring it again" queue=published`) != 1 {
-		t.Errorf("the log has %d lines, want one for the exchange and one for the queue:\n%s", n, r.log)
-	}
+	missed(`msg="the queue was deleted, declaring it again" queue=published`,
+		func() error { _, err := peer.ch.QueueDelete("published", false, false, false); return err },
+		func() bool { return peer.has("published") })
 
 	// What can't be made again is the topic's trouble until it can.
 	if err := peer.ch.ExchangeDelete(houseExchange, false, false); err != nil {
