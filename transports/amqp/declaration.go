@@ -88,13 +88,13 @@ func (d *declaration) result(s *session, err error) {
 }
 
 // state says whether the topic is decided on a session, and how; changed is closed when that may be different.
-func (d *declaration) state(s *session) (decided bool, err error, changed <-chan struct{}) {
+func (d *declaration) state(s *session) (decided bool, changed <-chan struct{}, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.ctx.Err() != nil {
-		return true, transports.ErrClosed, nil
+		return true, nil, transports.ErrClosed
 	}
-	return d.on == s, d.err, d.changed
+	return d.on == s, d.changed, d.err
 }
 
 // forget has the topic declared again before the next message, unless that was done less than pause ago.

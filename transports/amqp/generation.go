@@ -107,7 +107,7 @@ func (g *generation) linger() {
 	defer rest.Stop()
 	select {
 	case <-rest.C:
-	case <-g.closes:
+	case <-g.closes: //nolint:errcheck // the stop is over either way
 	case <-g.sub.kill.Done():
 	}
 }

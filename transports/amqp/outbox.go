@@ -166,7 +166,7 @@ func (o *outbox) accepts(topic string) error {
 	if d == nil {
 		return nil
 	}
-	if decided, err, _ := d.state(s); decided {
+	if decided, _, err := d.state(s); decided {
 		return err
 	}
 	return nil
@@ -203,7 +203,7 @@ func (o *outbox) send(ctx context.Context, m amqp.Publishing, d *declaration, b 
 			}
 			continue
 		}
-		decided, err, changed := d.state(s)
+		decided, changed, err := d.state(s)
 		switch {
 		case !decided:
 			if err := wait(changed, errDeclaring); err != nil {
