@@ -54,7 +54,8 @@ type Transport interface {
 
 	// Publisher returns a pipeline's own publisher for one topic. Publish makes one attempt: it blocks until the receiving system
 	// has confirmed all messages and returns nil, or returns an error with which any of them may or may not have arrived.
-	// It gives up when a message's context ends. It does no I/O before the first Publish.
+	// It gives up when a message's context ends. The call does no I/O; the topic is prepared in the
+	// background from Start on.
 	Publisher(p Producer) (message.Publisher, error)
 
 	// Start binds listeners (an address that can't be bound is an error) and begins connecting in the background
