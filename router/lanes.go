@@ -329,12 +329,12 @@ func (l *lanes) forget() []*entry {
 	return dropped
 }
 
-// name is how the log calls the message: by its id, or by its UUID if nobody gave it one.
-func (e *entry) name(msg *message.Message) slog.Attr {
+// logger names the message in what is logged: by its id, or by msg's UUID if nobody gave it one.
+func (e *entry) logger(log *slog.Logger, msg *message.Message) *slog.Logger {
 	if e.desc.ID != "" {
-		return slog.String("id", e.desc.ID)
+		return log.With("id", e.desc.ID)
 	}
-	return slog.String("uuid", msg.UUID)
+	return log.With("uuid", msg.UUID)
 }
 
 // void reports whether the entry's delivery no longer exists.

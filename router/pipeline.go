@@ -190,7 +190,7 @@ func (p *pipeline) failed(msg *message.Message, r *run, err error) error {
 	kind := handlers.KindOf(err)
 	switch {
 	case kind == handlers.KindDrop:
-		p.log.Debug("message dropped on purpose", r.entry.name(msg), "err", err)
+		r.entry.logger(p.log, msg).Debug("message dropped on purpose", "err", err)
 	case kind == handlers.KindUnavailable || !p.config.DropErrors:
 		r.finish(unavailable, nil, handlers.Unavailable(err))
 		if p.intake.source.Impatient {
@@ -199,7 +199,7 @@ func (p *pipeline) failed(msg *message.Message, r *run, err error) error {
 		return err
 	default:
 		p.metrics.errors.Inc()
-		p.log.Warn("message dropped", r.entry.name(msg), "kind", kind, "err", err)
+		r.entry.logger(p.log, msg).Warn("message dropped", "kind", kind, "err", err)
 	}
 	p.metrics.dropped.Inc()
 	r.finish(handled, nil, err)

@@ -91,7 +91,7 @@ func (p *publisher) sendOf(r *run, ref transports.TopicRef, msgs []*message.Mess
 		}
 		return nil
 	default:
-		p.log.Error("what a message produced can't be sent, and is lost", r.entry.name(msgs[0]), "err", err)
+		r.entry.logger(p.log, msgs[0]).Error("what a message produced can't be sent, and is lost", "err", err)
 		p.metrics.dropped.Inc()
 		r.unsendable(err)
 		return nil
