@@ -179,10 +179,9 @@ on_error = "drop"
 }
 
 func freeAddress(b *testing.B) string {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	port, err := testenv.FreePort()
 	must(b, err)
-	defer l.Close()
-	return l.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", port)
 }
 
 func must(b *testing.B, err error) {

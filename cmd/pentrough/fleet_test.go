@@ -83,12 +83,26 @@ func runFleet(t *testing.T, bin string, node *testenv.Node, count int, trouble f
 	startHost := func() {
 		runs++
 		host = launch(t, folder, fmt.Sprintf("host-%d.log", runs), []string{"AMQP_URL=" + node.URL()}, filepath.Join(bin, "pentrough"), "run", "-c", file)
+		said := ""
+		defer func() {
+			if t.Failed() {
+				t.Logf("/readyz said last: %s", said)
+			}
+		}()
 		waitFor(t, "the host to be ready", func() bool {
+			select {
+			case <-host.ended:
+				t.Fatalf("the host ended: %v", host.err)
+			default:
+			}
 			r, err := http.Get("http://127.0.0.1:" + adm + "/readyz")
 			if err != nil {
+				said = err.Error()
 				return false
 			}
 			defer r.Body.Close()
+			body, _ := io.ReadAll(r.Body)
+			said = string(body)
 			return r.StatusCode == http.StatusOK
 		})
 	}
@@ -118,9 +132,6 @@ func runFleet(t *testing.T, bin string, node *testenv.Node, count int, trouble f
 	t.Log("devsim:", strings.TrimSpace(lastLine(sim.output(t))))
 	t.Log("results:", results)
 	checkRecord(t, record, sent)
-	if t.Failed() {
-		t.Logf("host.log:\n%s", host.output(t))
-	}
 }
 
 // drainResults takes results until every command has one, and checks them; the poison queue must be empty.
@@ -228,6 +239,9 @@ func sessions(t *testing.T, adm string) int {
 type launched struct {
 	cmd *exec.Cmd
 	log string
+	// ended is closed when the program has ended; err is how.
+	ended chan struct{}
+	err   error
 }
 
 func launch(t *testing.T, folder, log string, env []string, name string, args ...string) *launched {
@@ -236,17 +250,22 @@ func launch(t *testing.T, folder, log string, env []string, name string, args ..
 		t.Fatal(err)
 	}
 	defer out.Close()
-	l := &launched{cmd: exec.Command(name, args...), log: out.Name()}
+	l := &launched{cmd: exec.Command(name, args...), log: out.Name(), ended: make(chan struct{})}
 	l.cmd.Env = append(os.Environ(), env...)
 	l.cmd.Stdout, l.cmd.Stderr = out, out
 	l.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := l.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	go func() {
+		defer close(l.ended)
+		l.err = l.cmd.Wait()
+	}()
 	t.Cleanup(func() {
-		if l.cmd.ProcessState == nil {
-			_ = l.cmd.Process.Kill()
-			_ = l.cmd.Wait()
+		_ = l.cmd.Process.Kill()
+		<-l.ended
+		if t.Failed() {
+			t.Logf("%s:\n%s", log, l.output(t))
 		}
 	})
 	return l
@@ -260,8 +279,9 @@ func (l *launched) end(t *testing.T, signal os.Signal) {
 			t.Fatal(err)
 		}
 	}
-	if err := l.cmd.Wait(); err != nil {
-		t.Errorf("%s: %v\n%s", l.cmd.Path, err, l.output(t))
+	<-l.ended
+	if l.err != nil {
+		t.Errorf("%s: %v\n%s", l.cmd.Path, l.err, l.output(t))
 	}
 }
 
@@ -290,9 +310,9 @@ func waitFor(t *testing.T, what string, cond func() bool) {
 }
 
 func fleetPort(t *testing.T) string {
-	port, err := freePort()
+	port, err := testenv.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return port
+	return strconv.Itoa(port)
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"regexp"
@@ -33,11 +32,11 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Values[hostKey{}] = &host{}
 			for _, name := range ports {
-				port, err := freePort()
+				port, err := testenv.FreePort()
 				if err != nil {
 					return err
 				}
-				e.Setenv(name, port)
+				e.Setenv(name, strconv.Itoa(port))
 			}
 			return nil
 		},
@@ -54,15 +53,6 @@ func TestScripts(t *testing.T) {
 }
 
 var ports = []string{"DEVICES_PORT", "HTTP_PORT", "ADMIN_PORT"}
-
-// freePort returns a port of 127.0.0.1 that nothing listens at. Something else may take it before the script does, but hardly will.
-func freePort() (string, error) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port), l.Close()
-}
 
 // host is the one pentrough that a script runs in the background, its output in host.log.
 type host struct {

@@ -134,7 +134,7 @@ func launch() (*Node, error) {
 	}
 	var ports [3]int
 	for i := range ports {
-		if ports[i], err = freePort(); err != nil {
+		if ports[i], err = FreePort(); err != nil {
 			return nil, err
 		}
 	}
@@ -208,22 +208,22 @@ func furnish(folder string, port, distPort, epmdPort int) ([]string, error) {
 	)
 }
 
-// freePort picks a port below the range from which the kernel serves outgoing connections, so that none of them takes it
-// while the node is down.
-func freePort() (int, error) {
+// FreePort picks a port that nothing listens at, below the range from which the kernel serves outgoing connections: nothing takes it
+// until the test does, or while what listens there is down.
+func FreePort() (int, error) {
 	for range 100 {
 		i, err := rand.Int(rand.Reader, big.NewInt(10_000))
 		if err != nil {
 			return 0, err
 		}
 		port := 20_000 + int(i.Int64())
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
 		if err != nil {
 			continue
 		}
 		return port, l.Close()
 	}
-	return 0, errors.New("no free port between 20000 and 29999 on 127.0.0.1")
+	return 0, errors.New("no free port between 20000 and 29999 ")
 }
 
 // tell has the owner do something and returns its answer.
