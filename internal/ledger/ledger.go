@@ -1,16 +1,23 @@
 // Package ledger keeps the host's records of messages by id: which of them run now, and what those that ran produced. The dedup
-// middleware asks it, so that a message that comes twice is handled once.
+// middleware asks it, so that a message that comes twice is handled once; handlers ask it through dedup before they do what can't be
+// undone.
 //
-// [New] returns one in memory, which promises nothing across a restart.
+// All records are in memory, which answers every question. A ledger with a [Store] writes to it what has to outlive the process, many
+// records in one transaction: [New] returns one without, [Open] one with a store.
 package ledger
 
 import (
 	"container/list"
 	"context"
 	"fmt"
+	"log/slog"
+	"math"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
+	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
@@ -18,10 +25,12 @@ import (
 // so what is forgotten beyond it belongs to messages that went away unacked and never came back.
 const mostUnconfirmed = 100_000
 
-// Memory is a ledger in memory. It is safe for concurrent use.
-type Memory struct {
+// Ledger is a ledger. It is safe for concurrent use.
+type Ledger struct {
 	// start is what times are counted from, on the monotonic clock: setting the wall clock changes nothing here.
 	start time.Time
+	// journal writes to the store; nil without one.
+	journal *journal
 
 	mostUnconfirmed int
 
@@ -29,16 +38,23 @@ type Memory struct {
 	records map[middleware.LedgerKey]*record
 	// finished are the records that are done, by pipeline.
 	finished map[string]*finished
+	number   int64
+	// closed to those who ask, until the store's rows are here; this is why.
+	closed error
 }
 
-var _ middleware.Ledger = (*Memory)(nil)
+var _ middleware.Ledger = (*Ledger)(nil)
 
-// record is one id. It is reserved, then done, then confirmed.
+// record is one id: reserved, then done, then confirmed. A record that was loaded in state Writing waits for its message to come again.
 type record struct {
-	key     middleware.LedgerKey
-	digest  middleware.Digest
-	outputs []middleware.Output
-	done    bool
+	number   int64
+	key      middleware.LedgerKey
+	digest   middleware.Digest
+	held     bool // reserved by a run
+	stored   bool // the store may have a row of it
+	attempts int
+	outputs  []middleware.Output
+	done     bool
 	// ended is closed when the reservation ends; nil as long as nobody waits for it.
 	ended chan struct{}
 	// place is the record's place among those that are done, in unconfirmed or, since confirmedAt, in confirmed.
@@ -54,19 +70,76 @@ type finished struct {
 	limit                  int
 }
 
-// New returns an empty ledger.
-func New() *Memory {
-	return &Memory{
+// New returns an empty ledger in memory, which promises nothing across a restart.
+func New() *Ledger {
+	return &Ledger{
 		start: time.Now(), mostUnconfirmed: mostUnconfirmed, records: map[middleware.LedgerKey]*record{}, finished: map[string]*finished{},
 	}
 }
 
+// Open returns a ledger that keeps in s what has to outlive the process. It does no I/O itself: until the store's rows are read,
+// which is tried again until it works, everything is unavailable. Close it.
+func Open(s Store, log *slog.Logger) *Ledger {
+	l := New()
+	l.closed = errOpening
+	l.journal = newJournal(s, log, l.load, l.refuse)
+	return l
+}
+
+// Durable reports whether records outlive the process.
+func (l *Ledger) Durable() bool { return l.journal != nil }
+
+// Health returns why the store can't be used at the moment, or nil.
+func (l *Ledger) Health() error {
+	if l.journal == nil {
+		return nil
+	}
+	return l.journal.health()
+}
+
+// Close writes what is left to write, in bounded time, and closes the store.
+func (l *Ledger) Close() error {
+	if l.journal == nil {
+		return nil
+	}
+	return l.journal.close()
+}
+
+// refuse says why the store's rows aren't here yet.
+func (l *Ledger) refuse(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = err
+}
+
+// load takes the store's rows in. How old confirmed ones are isn't asked: their window starts anew, so that no change of the clock
+// and no long absence makes a duplicate look new.
+func (l *Ledger) load(rows []Row) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, row := range rows {
+		l.number = max(l.number, row.Number)
+		r := &record{
+			number: row.Number, key: row.Key, digest: row.Digest, attempts: row.Attempts, outputs: row.Outputs,
+			stored: true, done: row.State != Writing,
+		}
+		l.records[row.Key] = r
+		if r.done {
+			l.finish(r)
+		}
+		if row.State == Confirmed {
+			l.confirm(r)
+		}
+	}
+	l.closed = nil
+}
+
 // Reserve claims key for one run; see middleware.Ledger.
-func (m *Memory) Reserve(ctx context.Context, key middleware.LedgerKey, body middleware.Digest) (middleware.Claim, error) {
+func (l *Ledger) Reserve(ctx context.Context, key middleware.LedgerKey, body middleware.Digest) (middleware.Claim, error) {
 	for {
-		claim, ended := m.claim(key, body)
+		claim, ended, err := l.claim(key, body)
 		if ended == nil {
-			return claim, nil
+			return claim, err
 		}
 		select {
 		case <-ended:
@@ -77,63 +150,138 @@ func (m *Memory) Reserve(ctx context.Context, key middleware.LedgerKey, body mid
 }
 
 // claim makes a claim, or returns the end of the run that holds the key.
-func (m *Memory) claim(key middleware.LedgerKey, body middleware.Digest) (middleware.Claim, <-chan struct{}) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if f := m.finished[key.Pipeline]; f != nil {
-		m.forget(f)
+func (l *Ledger) claim(key middleware.LedgerKey, body middleware.Digest) (middleware.Claim, <-chan struct{}, error) {
+	for _, s := range [...]string{key.Pipeline, key.ID, key.Device} {
+		if !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
+			return middleware.Claim{}, nil, handlers.Permanent(fmt.Errorf("the ledger takes only UTF-8 without NUL as an id or a device, not %q", s))
+		}
 	}
-	r, ok := m.records[key]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed != nil {
+		return middleware.Claim{}, nil, handlers.Unavailable(fmt.Errorf("asking the ledger for id %q: %w", key.ID, l.closed))
+	}
+	if f := l.finished[key.Pipeline]; f != nil {
+		l.forget(f)
+	}
+	r, ok := l.records[key]
 	switch {
 	case !ok:
-		m.records[key] = &record{key: key, digest: body}
-		return middleware.Claim{State: middleware.ClaimReserved}, nil
-	case !r.done:
+		l.number++
+		l.records[key] = &record{number: l.number, key: key, digest: body, held: true}
+		return middleware.Claim{State: middleware.ClaimReserved}, nil, nil
+	case r.held:
 		if r.ended == nil {
 			r.ended = make(chan struct{})
 		}
-		return middleware.Claim{}, r.ended
+		return middleware.Claim{}, r.ended, nil
 	case r.digest != body:
-		return middleware.Claim{State: middleware.ClaimReused}, nil
+		return middleware.Claim{State: middleware.ClaimReused}, nil, nil
+	case r.done:
+		return middleware.Claim{State: middleware.ClaimDone, Outputs: r.outputs}, nil, nil
 	default:
-		return middleware.Claim{State: middleware.ClaimDone, Outputs: r.outputs}, nil
+		r.held = true
+		return middleware.Claim{State: middleware.ClaimReserved}, nil, nil
+	}
+}
+
+// held returns the record of a key that a run holds, or nil.
+func (l *Ledger) held(key middleware.LedgerKey) *record {
+	if r, ok := l.records[key]; ok && r.held {
+		return r
+	}
+	return nil
+}
+
+// Begin records that the run is about to do what can't be undone.
+func (l *Ledger) Begin(key middleware.LedgerKey, sync bool) (int, error) {
+	l.mu.Lock()
+	r := l.held(key)
+	if r == nil {
+		l.mu.Unlock()
+		return 0, fmt.Errorf("beginning id %q: it isn't reserved", key.ID)
+	}
+	r.attempts++
+	r.stored = true
+	attempt, row := r.attempts, r.row(Writing)
+	l.mu.Unlock()
+	if l.journal == nil {
+		return attempt, nil
+	}
+	if err := l.journal.write(row, sync); err != nil {
+		l.Retract(key)
+		return 0, handlers.Unavailable(fmt.Errorf("recording that id %q begins: %w", key.ID, err))
+	}
+	return attempt, nil
+}
+
+// Retract takes the latest Begin back.
+func (l *Ledger) Retract(key middleware.LedgerKey) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.held(key)
+	if r == nil || r.attempts == 0 {
+		return
+	}
+	r.attempts--
+	l.later(r.row(Writing))
+}
+
+// row is the record as a store keeps it.
+func (r *record) row(s State) Row {
+	return Row{Number: r.number, Key: r.key, Digest: r.digest, State: s, Attempts: r.attempts, Outputs: r.outputs}
+}
+
+// later has a change made by and by.
+func (l *Ledger) later(r Row) {
+	if l.journal != nil {
+		l.journal.later(r)
 	}
 }
 
 // Commit records what the run produced and ends the reservation.
-func (m *Memory) Commit(_ context.Context, key middleware.LedgerKey, outputs []middleware.Output) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	r, ok := m.records[key]
-	if !ok || r.done {
+func (l *Ledger) Commit(_ context.Context, key middleware.LedgerKey, outputs []middleware.Output) error {
+	l.mu.Lock()
+	r := l.held(key)
+	if r == nil {
+		l.mu.Unlock()
 		return fmt.Errorf("recording the outputs of id %q: it isn't reserved", key.ID)
 	}
+	r.stored = true
+	row := r.row(Done)
+	l.mu.Unlock()
+	row.Outputs = outputs
+	if l.journal != nil {
+		if err := l.journal.write(row, false); err != nil {
+			return handlers.Unavailable(fmt.Errorf("recording the outputs of id %q: %w", key.ID, err))
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	r.done, r.outputs = true, outputs
 	r.end()
-	f := m.finished[key.Pipeline]
-	if f == nil {
-		f = &finished{}
-		m.finished[key.Pipeline] = f
-	}
-	r.place = f.unconfirmed.PushBack(r)
-	if f.unconfirmed.Len() > m.mostUnconfirmed {
-		m.drop(&f.unconfirmed)
+	if f := l.finish(r); f.unconfirmed.Len() > l.mostUnconfirmed {
+		l.drop(&f.unconfirmed)
 	}
 	return nil
 }
 
 // Release forgets the reservation.
-func (m *Memory) Release(key middleware.LedgerKey) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if r, ok := m.records[key]; ok && !r.done {
-		delete(m.records, key)
+func (l *Ledger) Release(key middleware.LedgerKey) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r := l.held(key); r != nil {
+		delete(l.records, key)
 		r.end()
+		if r.stored {
+			l.later(Row{Number: r.number})
+		}
 	}
 }
 
-// end wakes all who wait for the reservation's end.
+// end ends the reservation and wakes all who wait for that.
 func (r *record) end() {
+	r.held = false
 	if r.ended != nil {
 		close(r.ended)
 		r.ended = nil
@@ -141,39 +289,66 @@ func (r *record) end() {
 }
 
 // Confirm says that the record may be forgotten by and by. Confirming it again starts its window anew.
-func (m *Memory) Confirm(key middleware.LedgerKey, window time.Duration, limit int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	r, ok := m.records[key]
+func (l *Ledger) Confirm(key middleware.LedgerKey, window time.Duration, limit int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r, ok := l.records[key]
 	if !ok || !r.done {
 		return
 	}
-	f := m.finished[key.Pipeline]
+	if !r.confirmed {
+		l.later(Row{Number: r.number, State: Confirmed})
+	}
+	f := l.confirm(r)
 	f.window, f.limit = window, limit
-	r.confirmedAt = time.Since(m.start)
+	l.forget(f)
+}
+
+// finish puts a record behind those that were done before.
+func (l *Ledger) finish(r *record) *finished {
+	f := l.finished[r.key.Pipeline]
+	if f == nil {
+		f = &finished{window: forever, limit: unlimited}
+		l.finished[r.key.Pipeline] = f
+	}
+	r.place = f.unconfirmed.PushBack(r)
+	return f
+}
+
+// What is loaded stays until its pipeline names its bounds.
+const (
+	forever   = time.Duration(math.MaxInt64)
+	unlimited = math.MaxInt - 1
+)
+
+// confirm puts a record behind those that were confirmed before.
+func (l *Ledger) confirm(r *record) *finished {
+	f := l.finished[r.key.Pipeline]
+	r.confirmedAt = time.Since(l.start)
 	if r.confirmed {
 		f.confirmed.MoveToBack(r.place)
 	} else {
 		f.unconfirmed.Remove(r.place)
 		r.place, r.confirmed = f.confirmed.PushBack(r), true
 	}
-	m.forget(f)
+	return f
 }
 
 // forget drops confirmed records that are too old or too many. Each is looked at once more than it is dropped, so the cost is
 // that of the calls that added them.
-func (m *Memory) forget(f *finished) {
-	now := time.Since(m.start)
+func (l *Ledger) forget(f *finished) {
+	now := time.Since(l.start)
 	for front := f.confirmed.Front(); front != nil; front = f.confirmed.Front() {
 		if f.confirmed.Len() <= f.limit+1 && now-front.Value.(*record).confirmedAt < f.window {
 			return
 		}
-		m.drop(&f.confirmed)
+		l.drop(&f.confirmed)
 	}
 }
 
 // drop forgets the oldest record of a list.
-func (m *Memory) drop(l *list.List) {
-	r := l.Remove(l.Front()).(*record)
-	delete(m.records, r.key)
+func (l *Ledger) drop(oldest *list.List) {
+	r := oldest.Remove(oldest.Front()).(*record)
+	delete(l.records, r.key)
+	l.later(Row{Number: r.number})
 }

@@ -276,7 +276,7 @@ func key(i int) middleware.LedgerKey {
 	return middleware.LedgerKey{Pipeline: "p", ID: strconv.Itoa(i), Device: "d"}
 }
 
-func finish(t testing.TB, l *Memory, k middleware.LedgerKey, window time.Duration, limit int) {
+func finish(t testing.TB, l *Ledger, k middleware.LedgerKey, window time.Duration, limit int) {
 	t.Helper()
 	if claim, err := l.Reserve(context.Background(), k, middleware.Digest{}); err != nil || claim.State != middleware.ClaimReserved {
 		t.Fatalf("%+v, %v", claim, err)

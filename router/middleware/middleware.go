@@ -116,6 +116,12 @@ type Ledger interface {
 	// Reserve claims key for one run. While another run holds it, Reserve waits for that run's Commit or Release, or
 	// for ctx to end.
 	Reserve(ctx context.Context, key LedgerKey, body Digest) (Claim, error)
+	// Begin records that the run that holds key is about to do what can't be undone, before it does it, and returns which attempt
+	// that is: 1 for the first. With sync the record has reached the disk, otherwise it survives the process's end but perhaps not
+	// the machine's. A ledger in memory survives nothing.
+	Begin(key LedgerKey, sync bool) (attempt int, err error)
+	// Retract takes the latest Begin back: nothing was done after all.
+	Retract(key LedgerKey)
 	// Commit records what the run produced and ends the reservation. The record stays until it is confirmed, unless there are far more
 	// such records than messages that a source hands out unsettled.
 	Commit(ctx context.Context, key LedgerKey, outputs []Output) error
@@ -124,6 +130,8 @@ type Ledger interface {
 	// Confirm says that all outputs are confirmed. The record may be forgotten once window has passed since, or when more than
 	// limit confirmed records are newer.
 	Confirm(key LedgerKey, window time.Duration, limit int)
+	// Durable reports whether records outlive the process.
+	Durable() bool
 }
 
 // LedgerKey names a record.

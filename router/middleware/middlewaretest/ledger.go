@@ -23,9 +23,10 @@ type Ledger struct {
 }
 
 type record struct {
-	body    middleware.Digest
-	outputs []middleware.Output
-	done    bool
+	body     middleware.Digest
+	attempts int
+	outputs  []middleware.Output
+	done     bool
 }
 
 var _ middleware.Ledger = (*Ledger)(nil)
@@ -38,7 +39,7 @@ func NewLedger() *Ledger {
 	}
 }
 
-// Fail has every later call of "reserve" and "commit" ask f, and return its error.
+// Fail has every later call of "reserve", "begin" and "commit" ask f, and return its error.
 func (l *Ledger) Fail(f func(call string) error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -72,6 +73,33 @@ func (l *Ledger) Reserve(ctx context.Context, key middleware.LedgerKey, body mid
 		case <-ctx.Done():
 			return middleware.Claim{}, context.Cause(ctx)
 		}
+	}
+}
+
+// Durable says that it is, for what depends on that.
+func (l *Ledger) Durable() bool { return true }
+
+// Begin counts an attempt.
+func (l *Ledger) Begin(key middleware.LedgerKey, _ bool) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.fail("begin"); err != nil {
+		return 0, err
+	}
+	r := l.records[key]
+	if r == nil || r.done {
+		return 0, errors.New("not reserved")
+	}
+	r.attempts++
+	return r.attempts, nil
+}
+
+// Retract takes an attempt back.
+func (l *Ledger) Retract(key middleware.LedgerKey) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r := l.records[key]; r != nil && !r.done && r.attempts > 0 {
+		r.attempts--
 	}
 }
 
@@ -194,6 +222,28 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 		if err := l.Commit(t.Context(), key, outputs); err == nil {
 			t.Error("committed what isn't reserved")
 		}
+	})
+	begin := func(t *testing.T, l middleware.Ledger, want int) {
+		t.Helper()
+		if got, err := l.Begin(key, want%2 == 0); err != nil || got != want {
+			t.Errorf("Begin = %d, %v, want %d", got, err, want)
+		}
+	}
+	run("AttemptsAreCounted", func(t *testing.T, l middleware.Ledger) {
+		if _, err := l.Begin(key, false); err == nil {
+			t.Error("began what isn't reserved")
+		}
+		reserve(t, l, key, body, middleware.ClaimReserved)
+		begin(t, l, 1)
+		begin(t, l, 2)
+		l.Retract(key)
+		begin(t, l, 2)
+		l.Release(key)
+		reserve(t, l, key, body, middleware.ClaimReserved)
+		begin(t, l, 1)
+		commit(t, l, key)
+		l.Retract(key)
+		reserve(t, l, key, body, middleware.ClaimDone)
 	})
 	waits := func(end func(t *testing.T, l middleware.Ledger), want middleware.ClaimState) func(t *testing.T, l middleware.Ledger) {
 		return func(t *testing.T, l middleware.Ledger) {

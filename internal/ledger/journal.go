@@ -1,0 +1,280 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// applyTimeout bounds one transaction, openTimeout one attempt to open the store.
+	applyTimeout = 10 * time.Second
+	openTimeout  = 30 * time.Second
+	// retryFirst and retryLast bound the pauses between attempts in an outage.
+	retryFirst = 100 * time.Millisecond
+	retryLast  = 5 * time.Second
+	// maxBatch is how many changes one transaction has at most.
+	maxBatch = 2000
+	// farewell bounds the last transaction, at the end.
+	farewell = 3 * time.Second
+)
+
+// errClosed is what is returned after the journal's end.
+var errClosed = errors.New("the ledger is closed")
+
+// journal writes changes to a store, in the order in which they were made. What comes while a transaction runs goes together into the
+// next one, so a busy ledger needs few of them and an idle one writes at once.
+type journal struct {
+	store Store
+	log   *slog.Logger
+	wake  chan struct{}
+	end   chan struct{}
+	ended chan struct{}
+	// closeErr is the store's, once ended is closed.
+	closeErr error
+
+	mu      sync.Mutex
+	queue   []pending
+	closing bool
+	outage  error
+	since   time.Time
+}
+
+// pending is a change on its way: in the states Writing and Done the row is put as it is given, in Confirmed only its state changes, and
+// without a state it is removed. Somebody waits for it, unless done is nil.
+type pending struct {
+	row  Row
+	sync bool
+	done chan error
+}
+
+// newJournal opens the store in the background and tells loaded its rows, or refused why there are none yet.
+func newJournal(s Store, log *slog.Logger, loaded func([]Row), refused func(error)) *journal {
+	j := &journal{store: s, log: log, wake: make(chan struct{}, 1), end: make(chan struct{}), ended: make(chan struct{})}
+	j.outage, j.since = errOpening, time.Now()
+	go func() {
+		defer close(j.ended)
+		if j.open(loaded, refused) {
+			j.run()
+		}
+		j.refuseAll()
+		j.closeErr = j.store.Close()
+	}()
+	return j
+}
+
+var errOpening = errors.New("the store isn't open yet")
+
+// open tries until the store is open, or the journal ends: then it returns false.
+func (j *journal) open(loaded func([]Row), refused func(error)) bool {
+	for pause := retryFirst; ; pause = min(2*pause, retryLast) {
+		ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+		rows, err := j.store.Open(ctx)
+		cancel()
+		if err == nil {
+			j.works()
+			loaded(rows)
+			return true
+		}
+		err = fmt.Errorf("opening the store: %w", err)
+		j.fails(err)
+		refused(err)
+		if !j.sleep(pause) {
+			return false
+		}
+	}
+}
+
+// run applies what is queued until the journal ends.
+func (j *journal) run() {
+	pause := retryFirst
+	for {
+		batch := j.take()
+		if len(batch) == 0 {
+			select {
+			case <-j.wake:
+				continue
+			case <-j.end:
+				j.last()
+				return
+			}
+		}
+		if j.apply(batch, applyTimeout) {
+			pause = retryFirst
+			continue
+		}
+		// Those who wait were told, and come again by themselves; the rest is tried again.
+		if !j.sleep(pause) {
+			j.last()
+			return
+		}
+		pause = min(2*pause, retryLast)
+	}
+}
+
+// last applies what is left at the end, once.
+func (j *journal) last() {
+	for batch := j.take(); len(batch) > 0; batch = j.take() {
+		if !j.apply(batch, farewell) {
+			return
+		}
+	}
+}
+
+// take returns the oldest changes.
+func (j *journal) take() []pending {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	batch := j.queue
+	if len(batch) > maxBatch {
+		batch = batch[:maxBatch:maxBatch]
+	}
+	j.queue = j.queue[len(batch):]
+	return batch
+}
+
+// apply makes the changes, tells those who wait, and puts the others back if it failed.
+func (j *journal) apply(batch []pending, timeout time.Duration) bool {
+	sync := slices.ContainsFunc(batch, func(p pending) bool { return p.sync })
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	err := j.store.Apply(ctx, compile(batch), sync)
+	cancel()
+	if err == nil {
+		j.works()
+	} else {
+		err = fmt.Errorf("writing to the store: %w", err)
+		j.fails(err)
+		left := slices.DeleteFunc(slices.Clone(batch), func(p pending) bool { return p.done != nil })
+		j.mu.Lock()
+		j.queue = append(left, j.queue...)
+		j.mu.Unlock()
+	}
+	for _, p := range batch {
+		if p.done != nil {
+			p.done <- err
+		}
+	}
+	return err == nil
+}
+
+// compile brings changes into the form in which each row is named once.
+func compile(changes []pending) Batch {
+	var b Batch
+	put := make(map[int64]int, len(changes)) // index in b.Put
+	for _, c := range changes {
+		n := c.row.Number
+		i, ok := put[n]
+		switch {
+		case c.row.State == 0:
+			b.Remove = append(b.Remove, n)
+			if ok {
+				b.Put[i].Number = 0
+			}
+		case c.row.State == Confirmed && !ok:
+			b.Confirm = append(b.Confirm, n)
+		case c.row.State == Confirmed:
+			b.Put[i].State = Confirmed
+		case ok:
+			b.Put[i] = c.row
+		default:
+			put[n] = len(b.Put)
+			b.Put = append(b.Put, c.row)
+		}
+	}
+	b.Put = slices.DeleteFunc(b.Put, func(r Row) bool { return r.Number == 0 })
+	return b
+}
+
+// write makes a change and returns when it is made.
+func (j *journal) write(r Row, sync bool) error {
+	p := pending{row: r, sync: sync, done: make(chan error, 1)}
+	if err := j.add(p); err != nil {
+		return err
+	}
+	return <-p.done
+}
+
+// later makes a change by and by, however often that takes.
+func (j *journal) later(r Row) { _ = j.add(pending{row: r}) }
+
+func (j *journal) add(p pending) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closing {
+		return errClosed
+	}
+	j.queue = append(j.queue, p)
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// refuseAll tells those who still wait that it is over.
+func (j *journal) refuseAll() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, p := range j.queue {
+		if p.done != nil {
+			p.done <- errClosed
+		}
+	}
+	j.queue = nil
+}
+
+// sleep returns false if the journal ended first. The pause is up to a fifth shorter, so that hosts don't try in step.
+func (j *journal) sleep(d time.Duration) bool {
+	timer := time.NewTimer(d - rand.N(d/5+1))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-j.end:
+		return false
+	}
+}
+
+// fails notes an outage; it is logged once, and again when its cause changes.
+func (j *journal) fails(err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.outage == nil {
+		j.since = time.Now()
+	}
+	if j.outage == nil || j.outage.Error() != err.Error() {
+		j.log.Warn("the ledger can't be used; what needs it waits until it works", "err", err)
+	}
+	j.outage = err
+}
+
+func (j *journal) works() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.outage != nil && !errors.Is(j.outage, errOpening) {
+		j.log.Info("the ledger works again", "after", time.Since(j.since).Round(time.Millisecond))
+	}
+	j.outage = nil
+}
+
+func (j *journal) health() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.outage
+}
+
+func (j *journal) close() error {
+	j.mu.Lock()
+	if !j.closing {
+		j.closing = true
+		close(j.end)
+	}
+	j.mu.Unlock()
+	<-j.ended
+	return j.closeErr
+}

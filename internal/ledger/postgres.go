@@ -1,0 +1,169 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+)
+
+// Postgres is a store in a PostgreSQL database, which several hosts may share: each has rows of its own, by its name.
+type Postgres struct {
+	url, host string
+
+	conn *pgx.Conn
+}
+
+var _ Store = (*Postgres)(nil)
+
+// NewPostgres returns a store in the database at url, for the host of that name.
+func NewPostgres(url, host string) *Postgres { return &Postgres{url: url, host: host} }
+
+// Open implements Store.
+func (s *Postgres) Open(ctx context.Context) (_ []Row, err error) {
+	if err := s.connect(ctx); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	db := stdlib.OpenDB(*s.conn.Config())
+	err = migrate(ctx, goose.DialectPostgres, db, "postgres")
+	if err = errors.Join(err, db.Close()); err != nil {
+		return nil, err
+	}
+	return s.rows(ctx)
+}
+
+// connect makes the one connection, and sees that no other host of the name has one.
+func (s *Postgres) connect(ctx context.Context) error {
+	config, err := pgx.ParseConfig(s.url)
+	if err != nil {
+		return fmt.Errorf("reading the database's URL: %w", err)
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	// The server lets go of the lock when the connection ends, however it ends.
+	var alone bool
+	err = conn.QueryRow(ctx, `SELECT pg_try_advisory_lock(hashtextextended('pentrough ledger ' || $1, 0))`, s.host).Scan(&alone)
+	if err == nil && !alone {
+		err = fmt.Errorf("another process uses the rows of host %q; give each host a name of its own", s.host)
+	}
+	if err != nil {
+		_ = conn.Close(context.WithoutCancel(ctx))
+		return err
+	}
+	s.conn = conn
+	return nil
+}
+
+// rows reads the host's, in the order of their numbers.
+func (s *Postgres) rows(ctx context.Context) ([]Row, error) {
+	found, err := s.conn.Query(ctx, `SELECT number, pipeline, id, device, digest, state, attempts, outputs FROM pentrough_ledger WHERE host = $1 ORDER BY number`, s.host)
+	if err != nil {
+		return nil, fmt.Errorf("reading the rows: %w", err)
+	}
+	return pgx.CollectRows(found, func(row pgx.CollectableRow) (Row, error) {
+		var r Row
+		var digest, outputs []byte
+		err := row.Scan(&r.Number, &r.Key.Pipeline, &r.Key.ID, &r.Key.Device, &digest, &r.State, &r.Attempts, &outputs)
+		if err != nil {
+			return r, fmt.Errorf("reading a row: %w", err)
+		}
+		copy(r.Digest[:], digest)
+		if r.Outputs, err = unmarshal(outputs); err != nil {
+			return r, fmt.Errorf("reading the outputs of id %q: %w", r.Key.ID, err)
+		}
+		return r, nil
+	})
+}
+
+// Apply implements Store: one statement for all rows of a kind, so that the cost is that of rows and not of round trips.
+func (s *Postgres) Apply(ctx context.Context, b Batch, sync bool) error {
+	if s.conn == nil || s.conn.IsClosed() {
+		if err := s.connect(ctx); err != nil {
+			return err
+		}
+	}
+	err := pgx.BeginFunc(ctx, s.conn, func(tx pgx.Tx) error { return s.apply(ctx, tx, b, sync) })
+	if err != nil {
+		return fmt.Errorf("in the database: %w", err)
+	}
+	return nil
+}
+
+func (s *Postgres) apply(ctx context.Context, tx pgx.Tx, b Batch, sync bool) error {
+	batch := &pgx.Batch{}
+	if !sync {
+		batch.Queue(`SET LOCAL synchronous_commit = off`)
+	}
+	if len(b.Remove) > 0 {
+		batch.Queue(`DELETE FROM pentrough_ledger WHERE host = $1 AND number = ANY ($2)`, s.host, b.Remove)
+	}
+	if len(b.Put) > 0 {
+		c, err := columns(b.Put)
+		if err != nil {
+			return err
+		}
+		batch.Queue(`INSERT INTO pentrough_ledger (host, number, pipeline, id, device, digest, state, attempts, outputs)
+			SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::smallint[], $8::integer[], $9::bytea[])
+			ON CONFLICT (host, number) DO UPDATE SET state = excluded.state, attempts = excluded.attempts, outputs = excluded.outputs, changed = excluded.changed`,
+			s.host, c.number, c.pipeline, c.id, c.device, c.digest, c.state, c.attempts, c.outputs)
+	}
+	if len(b.Confirm) > 0 {
+		batch.Queue(`UPDATE pentrough_ledger SET state = 3, changed = now() WHERE host = $1 AND number = ANY ($2)`, s.host, b.Confirm)
+	}
+	return tx.SendBatch(ctx, batch).Close()
+}
+
+// table is rows by column.
+type table struct {
+	number               []int64
+	pipeline, id, device []string
+	digest               [][]byte
+	state                []int16
+	attempts             []int32
+	outputs              [][]byte
+}
+
+func columns(rows []Row) (*table, error) {
+	t := &table{}
+	for _, r := range rows {
+		outputs, err := marshal(r.Outputs)
+		if err != nil {
+			return nil, fmt.Errorf("writing the outputs of id %q: %w", r.Key.ID, err)
+		}
+		t.number = append(t.number, r.Number)
+		t.pipeline = append(t.pipeline, r.Key.Pipeline)
+		t.id = append(t.id, r.Key.ID)
+		t.device = append(t.device, r.Key.Device)
+		t.digest = append(t.digest, r.Digest[:])
+		t.state = append(t.state, int16(r.State))
+		t.attempts = append(t.attempts, int32(r.Attempts))
+		t.outputs = append(t.outputs, outputs)
+	}
+	return t, nil
+}
+
+// Close implements Store.
+func (s *Postgres) Close() error {
+	if s.conn == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	err := s.conn.Close(ctx)
+	s.conn = nil
+	return err
+}
+
+// closeTimeout bounds the farewell to a database that may be gone.
+const closeTimeout = 2 * time.Second

@@ -1,0 +1,221 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/pressly/goose/v3"
+	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"github.com/pentrough/pentrough/router/middleware"
+)
+
+//go:embed migrations
+var migrations embed.FS
+
+// SQLite is a store in one file, for one host at a time.
+type SQLite struct {
+	path string
+
+	lock                 *fileLock
+	db                   *sql.DB
+	conn                 *sql.Conn
+	put, confirm, remove *sql.Stmt
+	synchronous          bool // the connection's setting
+}
+
+var _ Store = (*SQLite)(nil)
+
+// NewSQLite returns a store in the file at path, which is made if it is missing.
+func NewSQLite(path string) *SQLite { return &SQLite{path: path} }
+
+// Open implements Store.
+func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("%s: %w", s.path, err), s.Close())
+		}
+	}()
+	if s.lock, err = lockFile(s.path + ".lock"); err != nil {
+		return nil, err
+	}
+	// A commit survives the process without reaching the disk (synchronous=NORMAL); Apply asks for more where it is needed.
+	if s.db, err = openSQLite(s.path, "rwc"); err != nil {
+		return nil, err
+	}
+	if err := migrate(ctx, goose.DialectSQLite3, s.db, "sqlite"); err != nil {
+		return nil, err
+	}
+	if s.conn, err = s.db.Conn(ctx); err != nil {
+		return nil, err
+	}
+	s.synchronous = false
+	if s.put, err = s.conn.PrepareContext(ctx, `INSERT INTO ledger (number, pipeline, id, device, digest, state, attempts, outputs, changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (number) DO UPDATE SET state = excluded.state, attempts = excluded.attempts, outputs = excluded.outputs, changed = excluded.changed`); err != nil {
+		return nil, err
+	}
+	if s.confirm, err = s.conn.PrepareContext(ctx, `UPDATE ledger SET state = 3, changed = ? WHERE number IN (SELECT value FROM json_each(?))`); err != nil {
+		return nil, err
+	}
+	if s.remove, err = s.conn.PrepareContext(ctx, `DELETE FROM ledger WHERE number IN (SELECT value FROM json_each(?))`); err != nil {
+		return nil, err
+	}
+	return s.rows(ctx)
+}
+
+// openSQLite opens a database file for one connection.
+func openSQLite(path, mode string) (*sql.DB, error) {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	query := url.Values{"mode": {mode}, "_txlock": {"immediate"}, "_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(NORMAL)"}}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: absolute, RawQuery: query.Encode()}).String())
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(1)
+	return db, nil
+}
+
+func migrate(ctx context.Context, dialect goose.Dialect, db *sql.DB, folder string) error {
+	files, err := fs.Sub(migrations, "migrations/"+folder)
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(dialect, db, files)
+	if err != nil {
+		return fmt.Errorf("reading the migrations: %w", err)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("bringing the schema up to date: %w", err)
+	}
+	return nil
+}
+
+// rows reads all of them, in the order of their numbers.
+func (s *SQLite) rows(ctx context.Context) ([]Row, error) {
+	found, err := s.conn.QueryContext(ctx, `SELECT number, pipeline, id, device, digest, state, attempts, outputs FROM ledger ORDER BY number`)
+	if err != nil {
+		return nil, fmt.Errorf("reading the rows: %w", err)
+	}
+	defer found.Close()
+	var rows []Row
+	for found.Next() {
+		var r Row
+		var digest, outputs []byte
+		if err := found.Scan(&r.Number, &r.Key.Pipeline, &r.Key.ID, &r.Key.Device, &digest, &r.State, &r.Attempts, &outputs); err != nil {
+			return nil, fmt.Errorf("reading a row: %w", err)
+		}
+		copy(r.Digest[:], digest)
+		if r.Outputs, err = unmarshal(outputs); err != nil {
+			return nil, fmt.Errorf("reading the outputs of id %q: %w", r.Key.ID, err)
+		}
+		rows = append(rows, r)
+	}
+	return rows, found.Err()
+}
+
+// Apply implements Store.
+func (s *SQLite) Apply(ctx context.Context, b Batch, sync bool) error {
+	if sync != s.synchronous {
+		mode := "NORMAL"
+		if sync {
+			mode = "FULL"
+		}
+		if _, err := s.conn.ExecContext(ctx, "PRAGMA synchronous = "+mode); err != nil {
+			return err
+		}
+		s.synchronous = sync
+	}
+	// Statements of a connection serve its transactions only if these are begun by hand.
+	if _, err := s.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	err := s.apply(ctx, b, time.Now().UnixMilli())
+	if err == nil {
+		_, err = s.conn.ExecContext(ctx, "COMMIT")
+	}
+	if err != nil {
+		// Without effect where the failure ended the transaction.
+		_, _ = s.conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+	}
+	return err
+}
+
+func (s *SQLite) apply(ctx context.Context, b Batch, now int64) error {
+	if len(b.Remove) > 0 {
+		if _, err := s.remove.ExecContext(ctx, numbers(b.Remove)); err != nil {
+			return fmt.Errorf("removing rows: %w", err)
+		}
+	}
+	for _, r := range b.Put {
+		outputs, err := marshal(r.Outputs)
+		if err != nil {
+			return fmt.Errorf("writing the outputs of id %q: %w", r.Key.ID, err)
+		}
+		if _, err := s.put.ExecContext(ctx, r.Number, r.Key.Pipeline, r.Key.ID, r.Key.Device, r.Digest[:], r.State, r.Attempts, outputs, now); err != nil {
+			return fmt.Errorf("writing id %q: %w", r.Key.ID, err)
+		}
+	}
+	if len(b.Confirm) > 0 {
+		if _, err := s.confirm.ExecContext(ctx, now, numbers(b.Confirm)); err != nil {
+			return fmt.Errorf("confirming rows: %w", err)
+		}
+	}
+	return nil
+}
+
+// numbers makes a JSON array, as SQLite's json_each takes them.
+func numbers(all []int64) []byte {
+	array := []byte{'['}
+	for i, n := range all {
+		if i > 0 {
+			array = append(array, ',')
+		}
+		array = strconv.AppendInt(array, n, 10)
+	}
+	return append(array, ']')
+}
+
+// Close implements Store.
+func (s *SQLite) Close() error {
+	var errs []error
+	if s.conn != nil {
+		errs = append(errs, s.conn.Close())
+	}
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.release())
+	}
+	s.conn, s.db, s.lock = nil, nil, nil
+	return errors.Join(errs...)
+}
+
+// marshal makes JSON of outputs, and nothing of none.
+func marshal(outputs []middleware.Output) ([]byte, error) {
+	if outputs == nil {
+		return nil, nil
+	}
+	return json.Marshal(outputs)
+}
+
+func unmarshal(data []byte) ([]middleware.Output, error) {
+	if data == nil {
+		return nil, nil
+	}
+	var outputs []middleware.Output
+	err := json.Unmarshal(data, &outputs)
+	return outputs, err
+}

@@ -1,0 +1,66 @@
+package ledger
+
+import (
+	"context"
+
+	"github.com/pentrough/pentrough/router/middleware"
+)
+
+// Store keeps a ledger's rows beyond the process. One goroutine at a time calls it.
+type Store interface {
+	// Open connects, brings the schema up to date and returns the rows of this host. It may be called again after an error.
+	Open(ctx context.Context) ([]Row, error)
+	// Apply makes all changes in one transaction. With sync they have reached the disk when it returns, and so has everything
+	// that was applied before; without it they outlive the process. After an error any of them may have been made or not:
+	// making them again does no harm.
+	Apply(ctx context.Context, b Batch, sync bool) error
+	// Close ends the use of the store.
+	Close() error
+}
+
+// Batch is what becomes of rows, each named once. Removals come first: a key may be removed and put anew under another number.
+type Batch struct {
+	Remove []int64
+	// Put are rows as they are to be, known to the store or not.
+	Put []Row
+	// Confirm are rows whose state becomes Confirmed.
+	Confirm []int64
+}
+
+// State is how far a row has come.
+type State int
+
+// The states of a row. A reservation alone is not worth a row: it ends with the process.
+const (
+	// Writing: a run began to do what can't be undone, and hasn't told how it ended.
+	Writing State = iota + 1
+	// Done: the outputs are known, not all of them are confirmed.
+	Done
+	// Confirmed: nothing is left to do, the row answers for duplicates.
+	Confirmed
+)
+
+func (s State) String() string {
+	switch s {
+	case Writing:
+		return "writing"
+	case Done:
+		return "done"
+	case Confirmed:
+		return "confirmed"
+	default:
+		return "none"
+	}
+}
+
+// Row is one message in a store.
+type Row struct {
+	// Number is the row's own, given by the ledger and never used again.
+	Number int64
+	Key    middleware.LedgerKey
+	Digest middleware.Digest
+	State  State
+	// Attempts is how many runs began to do what can't be undone.
+	Attempts int
+	Outputs  []middleware.Output
+}
