@@ -86,6 +86,12 @@ type Config interface {
 	New(env Env) (Handler, error)
 }
 
+// LedgerUser is implemented by configurations that can't do without a ledger which outlives the process.
+type LedgerUser interface {
+	// NeedsLedger returns the setting that needs it, as in `mode = "at-most-once"`, or "".
+	NeedsLedger() string
+}
+
 // TopicRef names a topic; a handler that sends to topics of its own takes them from fields of this type.
 type TopicRef = transports.TopicRef
 

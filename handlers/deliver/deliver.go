@@ -2,6 +2,7 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +22,7 @@ func init() {
 		Name:        "deliver",
 		Summary:     "Writes each command to its device and produces its result.",
 		Description: description,
-		Config:      func() handlers.Config { return &Config{} },
+		Config:      func() handlers.Config { c := defaults; return &c },
 	})
 }
 
@@ -33,19 +34,24 @@ const description = "Takes commands, `{\"device\": \"10.0.0.7\", \"cmd\": \"open
 	"| `expired` | 410 | its `ttl` or `expires_at` was over before the first byte was written |\n" +
 	"| `busy` | 429 | too many commands wait for the device, or they haven't moved for too long |\n" +
 	"| `offline` | 503 | the device has no connection here; nothing was written |\n" +
-	"| `unknown` | 520 | the connection ended in the middle of the frame |\n\n" +
+	"| `unknown` | 520 | the connection ended in the middle of the frame, or the host's process did (mode `at-most-once`) |\n\n" +
 	"A command's id is its field `id`, else the message's id, else a new one. Its `ttl` counts from the message's timestamp, else from when this host " +
-	"received it; an AMQP timestamp has whole seconds. `reply`, `timeout`, `mode`, `offline`, `supersede`, `priority` and `group` are not built yet: a command " +
+	"received it; an AMQP timestamp has whole seconds. `reply`, `timeout`, `offline`, `supersede`, `priority` and `group` are not built yet: a command " +
 	"that asks for one of them is rejected, and so is one with a field that nobody knows.\n\n" +
 	"Results, events and data that a host published (their message type says so) and that come back here, as through an exchange whose bindings match everything, are " +
 	"dropped without a result, which would only come back too.\n\n" +
+	"In the mode `at-least-once` a command that was being written when the host crashed is written again; `attempt` of its result says so. In the mode `at-most-once` the " +
+	"store has the command on disk before it is written, and after a crash its result is `unknown` instead. That needs `dedup`, a store that outlives the process, and an id.\n\n" +
 	"A body that isn't one JSON object has no result; it is a permanent error, for `poison`. A command that `timeout` ends before its first byte was " +
 	"written may be tried again by `retry`, and is then behind those that came after it."
 
 // Config is the configuration of deliver.
 type Config struct {
 	Devices handlers.DevicesRef `toml:"devices" doc:"The transport that holds the devices." example:"\"devices\"" required:"true"`
+	Mode    string              `toml:"mode" doc:"What is promised for commands that don't say: a crash may have one written again, or leave it unknown whether it was." enum:"at-least-once,at-most-once"`
 }
+
+var defaults = Config{Mode: string(device.AtLeastOnce)}
 
 // Validate reports all problems.
 func (c *Config) Validate() error {
@@ -67,11 +73,20 @@ func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
 	if err := env.Registerer.Register(results); err != nil {
 		return nil, fmt.Errorf("registering the metrics of deliver: %w", err)
 	}
-	return &deliver{devices: devices, env: env, results: results}, nil
+	return &deliver{devices: devices, mode: device.Mode(c.Mode), env: env, results: results}, nil
+}
+
+// NeedsLedger implements handlers.LedgerUser.
+func (c *Config) NeedsLedger() string {
+	if c.Mode == string(device.AtMostOnce) {
+		return fmt.Sprintf("mode = %q", c.Mode)
+	}
+	return ""
 }
 
 type deliver struct {
 	devices device.Devices
+	mode    device.Mode
 	env     handlers.Env
 	results *prometheus.CounterVec
 }
@@ -86,6 +101,8 @@ type order struct {
 	device.Command
 	// given is the id that the sender gave, empty if it gave none; ID then is a new one.
 	given string
+	// attempt is which run this is, if it isn't the first.
+	attempt int
 	// key is the device's canonical name, empty if it has none.
 	key string
 	// expires is when the command is too late; zero is never.
@@ -167,6 +184,27 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 	if !o.expires.IsZero() && !d.env.Now().Before(o.expires) {
 		return d.result(o, device.StateExpired, "its time was over before it was its turn", 0), nil
 	}
+	journal := handlers.JournalFrom(ctx)
+	once := cmp.Or(o.Mode, d.mode) == device.AtMostOnce
+	switch {
+	case once && o.given == "":
+		return d.result(o, device.StateRejected, "mode: at-most-once needs an id", 0), nil
+	case once && (journal == nil || !journal.Durable()):
+		return d.result(o, device.StateRejected, "mode: at-most-once needs dedup in the pipeline, and a store that outlives the process", 0), nil
+	case journal != nil:
+		attempt, err := journal.Begin(once)
+		if err != nil {
+			return nil, err
+		}
+		if attempt > 1 {
+			again := *o
+			again.attempt = attempt
+			o = &again
+		}
+		if once && attempt > 1 {
+			return d.result(o, device.StateUnknown, "an earlier attempt was cut off; it isn't known whether it was written", 0), nil
+		}
+	}
 	write, err := d.devices.Enqueue(o.key, o.Payload, device.EnqueueOptions{Expires: o.expires})
 	switch {
 	case err == nil:
@@ -190,6 +228,9 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 	case device.Offline:
 		return d.result(o, device.StateOffline, w.Detail, w.Epoch), nil
 	case device.Cancelled:
+		if journal != nil {
+			journal.Retract() // not a byte was written
+		}
 		return nil, fmt.Errorf("waiting to write to device %s: %w", o.key, context.Cause(ctx))
 	default:
 		return d.result(o, device.StateUnknown, w.Detail, w.Epoch), nil
@@ -233,7 +274,7 @@ func (d *deliver) result(o *order, s device.State, detail string, epoch uint64) 
 		name = o.Device
 	}
 	r := device.Result{
-		ID: o.ID, Device: name, State: s, Detail: detail, Host: d.env.Host, Epoch: epoch, Attempt: 1, Time: d.env.Now().UTC(),
+		ID: o.ID, Device: name, State: s, Detail: detail, Host: d.env.Host, Epoch: epoch, Attempt: max(o.attempt, 1), Time: d.env.Now().UTC(),
 	}
 	return []*message.Message{r.Message()}
 }

@@ -34,10 +34,10 @@ const (
 // Command is what is to be sent to one device, as one frame.
 //
 // Its JSON is one object: `cmd` (a string, required), `device` or `address` (required; both must agree), `id`, `encoding` of
-// cmd ("text", "hex" or "base64"), and when it is too late: `expires_at` (RFC 3339), or `ttl` (above 0: a duration such
-// as "1m30s", or a number of seconds). A null counts as not given. `reply`, `timeout`, `mode`, `offline`, `supersede`,
-// `priority` and `group` belong to features that don't exist yet: only values that ask for what happens anyway are accepted (reply
-// false, mode "at-least-once", offline "fail", supersede false). Every other field is unknown and rejected, so that a
+// cmd ("text", "hex" or "base64"), when it is too late: `expires_at` (RFC 3339), or `ttl` (above 0: a duration such
+// as "1m30s", or a number of seconds), and `mode` ("at-least-once" or "at-most-once"). A null counts as not given. `reply`, `timeout`,
+// `offline`, `supersede`, `priority` and `group` belong to features that don't exist yet: only values that ask for what happens anyway
+// are accepted (reply false, offline "fail", supersede false). Every other field is unknown and rejected, so that a
 // misspelt expires_at is never a command without an end.
 type Command struct {
 	// ID is the field id, else the message's id; empty if neither was given.
@@ -52,7 +52,18 @@ type Command struct {
 	ExpiresAt time.Time
 	// TTL is after how long it is too late, counted from the message's timestamp, else from its receipt; zero is never.
 	TTL time.Duration
+	// Mode is what is promised; empty if the sender leaves that to the receiver.
+	Mode Mode
 }
+
+// Mode says what a crash in the middle of a command may cost: that it is done twice, or that it isn't known whether it was done.
+type Mode string
+
+// The modes.
+const (
+	AtLeastOnce Mode = "at-least-once"
+	AtMostOnce  Mode = "at-most-once"
+)
 
 // ErrMalformed is the kind of ParseCommand's error for a body that isn't one JSON object: there is nobody to answer.
 var ErrMalformed = errors.New("not a JSON object")
@@ -140,6 +151,10 @@ func (c Command) AppendJSON(dst []byte) []byte {
 		dst = append(dst, `,"ttl":"`...)
 		dst = append(dst, c.TTL.String()...)
 		dst = append(dst, '"')
+	}
+	if c.Mode != "" {
+		dst = append(dst, `,"mode":`...)
+		dst = appendString(dst, string(c.Mode))
 	}
 	return append(dst, '}')
 }

@@ -26,7 +26,7 @@ func TestParseCommand(t *testing.T) {
 		{
 			name: "everything", body: `{"id":"a-1","device":"d","address":"d","cmd":"6F70","encoding":"hex","ttl":"1m30s","reply":false,` +
 				`"mode":"at-least-once","offline":"fail","supersede":false}`,
-			want: Command{ID: "a-1", Device: "d", Payload: []byte("op"), Encoding: Hex, TTL: 90 * time.Second},
+			want: Command{ID: "a-1", Device: "d", Payload: []byte("op"), Encoding: Hex, TTL: 90 * time.Second, Mode: AtLeastOnce},
 		},
 		{
 			name: "expires_at", body: `{"device":"d","cmd":"x","expires_at":"2026-05-01T12:00:00Z"}`,
@@ -124,7 +124,7 @@ func TestRejectedCommands(t *testing.T) {
 		{name: "reply", body: `{"cmd":"x","device":"d","reply":true}`, detail: "reply: \"true\" is not supported by this version, allowed is false", device: "d"},
 		{name: "reply as a string", body: `{"cmd":"x","device":"d","reply":"false"}`, detail: "reply: ", device: "d"},
 		{name: "timeout", body: `{"cmd":"x","device":"d","timeout":"5s"}`, detail: "timeout: not supported by this version", device: "d"},
-		{name: "mode", body: `{"cmd":"x","device":"d","mode":"at-most-once"}`, detail: "mode: ", device: "d"},
+		{name: "mode", body: `{"cmd":"x","device":"d","mode":"exactly-once"}`, detail: `mode: "exactly-once", allowed are at-least-once and at-most-once`, device: "d"},
 		{name: "hold", body: `{"cmd":"x","device":"d","offline":"hold"}`, detail: "offline: ", device: "d"},
 		{name: "supersede", body: `{"cmd":"x","device":"d","supersede":true}`, detail: "supersede: ", device: "d"},
 		{name: "priority", body: `{"cmd":"x","device":"d","priority":1}`, detail: "priority: not supported", device: "d"},

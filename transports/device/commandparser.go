@@ -69,7 +69,6 @@ func fieldOf(name []byte) field {
 // builtIn is the one value of a field of a later feature that asks for what happens without it, as JSON.
 var builtIn = [fieldCount]string{
 	fieldReply:     `false`,
-	fieldMode:      `"at-least-once"`,
 	fieldOffline:   `"fail"`,
 	fieldSupersede: `false`,
 }
@@ -131,6 +130,8 @@ func (p *commandParser) member() {
 		p.expiresAt()
 	case fieldTTL:
 		p.ttl()
+	case fieldMode:
+		p.mode()
 	default:
 		p.later(f, name)
 	}
@@ -239,6 +240,15 @@ func (p *commandParser) ttl() {
 		p.reject("ttl: %s is not above 0 and under 100 years", clip(p.value.raw))
 	default:
 		p.c.TTL = d
+	}
+}
+
+func (p *commandParser) mode() {
+	switch m := Mode(p.text("mode")); m {
+	case AtLeastOnce, AtMostOnce:
+		p.c.Mode = m
+	default:
+		p.reject("mode: %s, allowed are at-least-once and at-most-once", clip([]byte(m)))
 	}
 }
 

@@ -106,7 +106,9 @@ func (d *dedup) run(ctx context.Context, key middleware.LedgerKey, next message.
 			d.env.Ledger.Release(key)
 		}
 	}()
+	msg.SetContext(handlers.WithJournal(ctx, journal{d.env.Ledger, key}))
 	out, err := next(msg)
+	msg.SetContext(ctx)
 	// A success counts even if the run was cancelled meanwhile: what has happened must not happen again.
 	dropped := handlers.KindOf(err) == handlers.KindDrop && !handlers.Cancelled(ctx)
 	if err != nil && !dropped {
@@ -122,6 +124,16 @@ func (d *dedup) run(ctx context.Context, key middleware.LedgerKey, next message.
 	d.confirmWhenSettled(ctx, key)
 	return out, err
 }
+
+// journal is a reserved key's record, for the handler.
+type journal struct {
+	middleware.Ledger
+	key middleware.LedgerKey
+}
+
+func (j journal) Begin(sync bool) (int, error) { return j.Ledger.Begin(j.key, sync) }
+
+func (j journal) Retract() { j.Ledger.Retract(j.key) }
 
 // commit records what a run produced. If that fails, it is kept, so that the next run of the message only commits.
 func (d *dedup) commit(ctx context.Context, key middleware.LedgerKey, outputs []middleware.Output) error {

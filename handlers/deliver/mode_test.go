@@ -1,0 +1,113 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/handlers/handlertest"
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+// journal is a record with as many earlier attempts as a test says.
+type journal struct {
+	attempts int
+	synced   []bool
+	retracts int
+	forgets  bool // doesn't outlive the process
+	err      error
+}
+
+func (j *journal) Begin(sync bool) (int, error) {
+	if j.err != nil {
+		return 0, handlers.Unavailable(j.err)
+	}
+	j.attempts++
+	j.synced = append(j.synced, sync)
+	return j.attempts, nil
+}
+
+func (j *journal) Retract() { j.attempts--; j.retracts++ }
+
+func (j *journal) Durable() bool { return !j.forgets }
+
+const once = `{"device":"d","cmd":"x","mode":"at-most-once"}`
+
+func TestModes(t *testing.T) {
+	for _, c := range []struct {
+		name, id, body string
+		setting        device.Mode // of the handler
+		journal        *journal
+		state          device.State
+		attempt        int
+		detail         string
+		frames         int
+		synced         []bool
+	}{
+		{name: "without a ledger", id: "m", body: `{"device":"d","cmd":"x"}`, state: device.StateSent, attempt: 1, frames: 1},
+		{name: "again after a crash", id: "m", body: `{"device":"d","cmd":"x"}`, journal: &journal{attempts: 1}, state: device.StateSent, attempt: 2, frames: 1, synced: []bool{false}},
+		{name: "once", id: "m", body: once, journal: &journal{}, state: device.StateSent, attempt: 1, frames: 1, synced: []bool{true}},
+		{name: "once, after a crash", id: "m", body: once, journal: &journal{attempts: 1}, state: device.StateUnknown, attempt: 2, detail: "cut off", synced: []bool{true}},
+		{name: "once by the handler's setting", id: "m", body: `{"device":"d","cmd":"x"}`, setting: device.AtMostOnce, journal: &journal{attempts: 1}, state: device.StateUnknown, attempt: 2, detail: "cut off", synced: []bool{true}},
+		{name: "the command's word counts more", id: "m", body: `{"device":"d","cmd":"x","mode":"at-least-once"}`, setting: device.AtMostOnce, journal: &journal{attempts: 1}, state: device.StateSent, attempt: 2, frames: 1, synced: []bool{false}},
+		{name: "once without a ledger", id: "m", body: once, state: device.StateRejected, attempt: 1, detail: "needs dedup"},
+		{name: "once with a ledger in memory", id: "m", body: once, journal: &journal{forgets: true}, state: device.StateRejected, attempt: 1, detail: "outlives the process"},
+		{name: "once without an id", body: once, state: device.StateRejected, attempt: 1, detail: "needs an id"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h, d := newHost(t)
+			handler := h.Build(&Config{Devices: "devices", Mode: string(c.setting)})
+			ctx := t.Context()
+			if c.journal != nil {
+				ctx = handlers.WithJournal(ctx, c.journal)
+			}
+			out, err := handlertest.Handle(ctx, handler, newMessage(c.id, c.body))
+			r := only(t, out, err)
+			if r.State != c.state || r.Attempt != c.attempt || !strings.Contains(r.Detail, c.detail) {
+				t.Errorf("%s, attempt %d, %q", r.State, r.Attempt, r.Detail)
+			}
+			if got := len(d.Frames()); got != c.frames {
+				t.Errorf("%d frames written, want %d", got, c.frames)
+			}
+			if c.journal != nil {
+				if diff := cmp.Diff(c.synced, c.journal.synced); diff != "" {
+					t.Error(diff)
+				}
+			}
+		})
+	}
+}
+
+func TestADeadLedgerKeepsCommandsFromDevices(t *testing.T) {
+	h, d := newHost(t)
+	handler := h.Build(&Config{Devices: "devices"})
+	broken := errors.New("no space left on device")
+	_, err := handlertest.Handle(handlers.WithJournal(t.Context(), &journal{err: broken}), handler, newMessage("m", `{"device":"d","cmd":"x"}`))
+	if handlers.KindOf(err) != handlers.KindUnavailable || !errors.Is(err, broken) {
+		t.Errorf("error %v", err)
+	}
+	if len(d.Frames()) != 0 {
+		t.Errorf("wrote %v", d.Frames())
+	}
+}
+
+func TestWhatWasWithdrawnDidNotBegin(t *testing.T) {
+	h, d := newHost(t)
+	d.EnqueueFunc = func(string, []byte, device.EnqueueOptions) (device.Write, error) {
+		return handlertest.Ended{Fate: device.Cancelled}, nil
+	}
+	handler := h.Build(&Config{Devices: "devices"})
+	j := &journal{}
+	ctx, cancel := context.WithCancel(handlers.WithJournal(t.Context(), j))
+	cancel()
+	if _, err := handlertest.Handle(ctx, handler, newMessage("m", once)); err == nil {
+		t.Error("a withdrawn command has a result")
+	}
+	if j.attempts != 0 || j.retracts != 1 {
+		t.Errorf("%d attempts are on record, %d taken back", j.attempts, j.retracts)
+	}
+}

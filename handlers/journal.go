@@ -1,0 +1,29 @@
+package handlers
+
+import "context"
+
+// Journal is the ledger's record of the message that a handler runs for. A handler that does what can't be undone, such as writing to a
+// device, says so before it does it: after a crash the record tells that it may have happened.
+type Journal interface {
+	// Begin records that it is about to happen, and returns which attempt that is: 1 for the first. With sync the record
+	// has reached the disk when Begin returns, so that not even the machine's crash loses it. An error is of kind unavailable: do
+	// nothing then.
+	Begin(sync bool) (attempt int, err error)
+	// Retract takes the latest Begin back: nothing happened after all.
+	Retract()
+	// Durable reports whether the record outlives the process.
+	Durable() bool
+}
+
+type journalKey struct{}
+
+// WithJournal returns a context that carries j. The middleware that keeps the ledger calls it.
+func WithJournal(ctx context.Context, j Journal) context.Context {
+	return context.WithValue(ctx, journalKey{}, j)
+}
+
+// JournalFrom returns the journal of the message that ctx belongs to, or nil: its pipeline keeps none, or the message has no id.
+func JournalFrom(ctx context.Context) Journal {
+	j, _ := ctx.Value(journalKey{}).(Journal)
+	return j
+}
