@@ -1,9 +1,11 @@
 package configs
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/url"
 	"os"
 	"regexp"
 	"slices"
@@ -149,14 +151,25 @@ func (b *builder) names(section string, m map[string]any) {
 	}
 }
 
-// store decodes [store]. What belongs to a store that isn't built yet is rejected as such.
+// store decodes [store] and holds its settings against its type.
 func (b *builder) store(m map[string]any, into *storeTable) {
-	name, _ := plugin.Plain(m["type"]).(string)
-	if slices.Contains(laterStores, name) {
-		b.fail("store.type", fmt.Sprintf("the %s store is not built yet in this version; use memory", name), "", "")
-		return
-	}
 	b.decoder.Table(storeSection, m, into)
+	if name, _ := plugin.Plain(m["type"]).(string); name != "" && name != into.Type {
+		return // unknown, and told
+	}
+	for key, of := range map[string]string{"path": sqliteStore, "url": postgresStore} {
+		if _, given := m[key]; given && into.Type != of {
+			b.fail(plugin.Join(storeSection, key), "a "+into.Type+" store has none", "", "")
+		}
+	}
+	switch into.Type {
+	case sqliteStore:
+		into.Path = cmp.Or(into.Path, defaultLedger)
+	case postgresStore:
+		if u, err := url.Parse(string(into.URL)); err != nil || u.Host == "" || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+			b.fail(plugin.Join(storeSection, "url"), "not the URL of a database", `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, "")
+		}
+	}
 }
 
 func (b *builder) transport(name string, inst plugin.Instance) transport {
@@ -213,7 +226,7 @@ func (b *builder) key(p *pipeline) {
 func (f *file) finish() *Config {
 	c := &Config{
 		Host:  Host{Name: f.host.Name, Admin: f.host.Admin, ShutdownTimeout: f.host.ShutdownTimeout, Log: Log{Format: f.host.Log.Format}},
-		Store: Store{Type: f.store.Type},
+		Store: Store{Type: f.store.Type, Path: f.store.Path, URL: f.store.URL},
 	}
 	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
 	c.Host.Log.Level = levels[f.host.Log.Level]

@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/router/middleware"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -29,6 +31,7 @@ func check(b *builder, f *file) {
 		p.source = c.topics[plugin.Join(p.path, "from")]
 		c.list(p)
 		c.errors(p)
+		c.ledger(p)
 	}
 	c.loops()
 	c.streams()
@@ -128,6 +131,24 @@ func (c *checker) errors(p *pipeline) {
 	}
 	if p.table.Competing && p.source.Stream == "" {
 		c.fail(plugin.Join(p.path, "competing"), fmt.Sprintf("each pipeline gets every message of %q", p.table.From), "a source that is a shared queue", "")
+	}
+}
+
+// ledger refuses settings that need a ledger where there is none that outlives the process.
+func (c *checker) ledger(p *pipeline) {
+	if p.handler == nil {
+		return
+	}
+	user, ok := p.handler.Config.(handlers.LedgerUser)
+	if !ok || user.NeedsLedger() == "" {
+		return
+	}
+	at := plugin.Join(p.path, "handler")
+	if !slices.ContainsFunc(p.listed, func(m plugin.Instance) bool { return c.described(m).Place == middleware.PlaceDedup }) {
+		c.fail(at, user.NeedsLedger()+" needs dedup in the pipeline's middleware", "", "")
+	}
+	if c.file.store.Type == memoryStore {
+		c.fail(at, user.NeedsLedger()+" needs a store that outlives the process", `[store] type = "sqlite" or "postgres"`, "")
 	}
 }
 

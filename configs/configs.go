@@ -12,6 +12,7 @@ import (
 
 	"github.com/pentrough/pentrough/internal/plugin"
 	"github.com/pentrough/pentrough/router"
+	"github.com/pentrough/pentrough/transports"
 )
 
 // maxFile is the size of a file that is certainly no configuration.
@@ -44,8 +45,12 @@ type Log struct {
 
 // Store is the [store] table: where the ledger is kept.
 type Store struct {
-	// Type is "memory".
+	// Type is "memory", "sqlite" or "postgres".
 	Type string
+	// Path is a sqlite store's file.
+	Path string
+	// URL is a postgres store's database.
+	URL transports.Secret
 }
 
 // Options are what a file is read with. The zero value is the running process.

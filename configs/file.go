@@ -29,16 +29,24 @@ var hostDefaults = hostTable{
 	Log:             logTable{Level: "info", Format: "text"},
 }
 
-// storeTable is [store] as it is written. Only the memory store is built; the names of the others are known, so that their
-// settings aren't taken for typing errors.
+// storeTable is [store] as it is written.
 type storeTable struct {
-	Type string `toml:"type" doc:"Where the ledger is kept." enum:"memory" example:"\"memory\""`
+	Type string            `toml:"type" doc:"Where the ledger is kept: memory forgets it when the process ends." enum:"memory,sqlite,postgres" example:"\"sqlite\""`
+	Path string            `toml:"path" doc:"The database file of a sqlite store, relative to the working directory. Default: pentrough.db." example:"\"/var/lib/pentrough/ledger.db\""`
+	URL  transports.Secret `toml:"url" doc:"The database of a postgres store." example:"\"postgres://pentrough@127.0.0.1/pentrough\""`
 }
 
-var storeDefaults = storeTable{Type: "memory"}
+// The types of stores.
+const (
+	memoryStore   = "memory"
+	sqliteStore   = "sqlite"
+	postgresStore = "postgres"
+)
 
-// laterStores are the stores that the design names and this version doesn't have.
-var laterStores = []string{"sqlite", "postgres"}
+var storeDefaults = storeTable{Type: memoryStore}
+
+// defaultLedger is the file of a sqlite store that names none.
+const defaultLedger = "pentrough.db"
 
 // pipelineTable is [pipeline.NAME] as it is written.
 type pipelineTable struct {

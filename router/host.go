@@ -34,7 +34,7 @@ type transport struct {
 
 // Health is the state of one part of the host.
 type Health struct {
-	// Name is "transport NAME" or "pipeline NAME".
+	// Name is "transport NAME", "pipeline NAME" or "store".
 	Name string
 	// Part is what of it.
 	Part string
@@ -142,6 +142,9 @@ func (h *Host) start(ctx context.Context) error {
 // Health returns the state of every part.
 func (h *Host) Health() []Health {
 	var all []Health
+	if l, ok := h.config.Ledger.(interface{ Health() error }); ok {
+		all = append(all, Health{Name: "store", Part: "ledger", Err: l.Health()})
+	}
 	for _, t := range h.order {
 		for _, part := range t.Health() {
 			all = append(all, Health{Name: "transport " + t.name, Part: part.Part, Err: part.Err})
@@ -189,9 +192,12 @@ func (h *Host) Promises() []string {
 				dedup = dedup || info.Extra.(middleware.Plugin).Place == middleware.PlaceDedup
 			}
 		}
-		if dedup {
+		switch {
+		case dedup && h.config.Ledger.Durable():
+			all = append(all, fmt.Sprintf("pipeline %s: one result for each id that the caller gives, over restarts and crashes; a message without an id that the broker delivers again is handled again", p.config.Name))
+		case dedup:
 			all = append(all, fmt.Sprintf("pipeline %s: one result for each id that the caller gives, until this process ends (the ledger is in memory); a message without an id that the broker delivers again is handled again", p.config.Name))
-		} else {
+		default:
 			all = append(all, fmt.Sprintf(`pipeline %s: without dedup in its middleware, a message that the broker delivers again is handled again, and written to its device again`, p.config.Name))
 		}
 	}

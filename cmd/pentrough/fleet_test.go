@@ -74,7 +74,8 @@ func runFleet(t *testing.T, bin string, node *testenv.Node, count int, trouble f
 		t.Fatal(err)
 	}
 	file := filepath.Join(folder, "commands.toml")
-	text := strings.NewReplacer(`":8123"`, `":`+devices+`"`, "127.0.0.1:8080", "127.0.0.1:"+web, "127.0.0.1:8222", "127.0.0.1:"+adm).Replace(string(example))
+	text := strings.NewReplacer(`":8123"`, `":`+devices+`"`, "127.0.0.1:8080", "127.0.0.1:"+web, "127.0.0.1:8222", "127.0.0.1:"+adm,
+		`"pentrough.db"`, strconv.Quote(filepath.Join(folder, "ledger.db"))).Replace(string(example))
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

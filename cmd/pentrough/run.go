@@ -55,6 +55,7 @@ type run struct {
 	config   *configs.Config
 	log      *slog.Logger
 	registry *prometheus.Registry
+	ledger   *ledger.Ledger
 }
 
 // serve runs the host from its start to its stop, which begins when ctx ends.
@@ -62,6 +63,7 @@ func (r *run) serve(ctx context.Context) error {
 	if err := r.prepare(); err != nil {
 		return err
 	}
+	defer r.closeLedger()
 	host, err := router.New(r.config.Router)
 	if err != nil {
 		return r.startFailed(err)
@@ -102,8 +104,28 @@ func (r *run) prepare() error {
 	if err != nil {
 		return r.startFailed(err)
 	}
-	config.Router.Logger, config.Router.Registerer, config.Router.Ledger = r.log, r.registry, ledger.New()
+	r.ledger = openLedger(config, r.log)
+	config.Router.Logger, config.Router.Registerer, config.Router.Ledger = r.log, r.registry, r.ledger
 	return nil
+}
+
+// openLedger returns the ledger that the configuration asks for; a store is opened in the background, and waited for by those who need it.
+func openLedger(c *configs.Config, log *slog.Logger) *ledger.Ledger {
+	log = log.With("store", c.Store.Type)
+	switch c.Store.Type {
+	case "sqlite":
+		return ledger.Open(ledger.NewSQLite(c.Store.Path), log)
+	case "postgres":
+		return ledger.Open(ledger.NewPostgres(string(c.Store.URL), c.Host.Name), log)
+	default:
+		return ledger.New()
+	}
+}
+
+func (r *run) closeLedger() {
+	if err := r.ledger.Close(); err != nil {
+		r.log.Warn("closing the ledger", "err", err)
+	}
 }
 
 func (r *run) load() (*configs.Config, configs.Warnings, error) {

@@ -27,7 +27,8 @@ func init() {
 			"An id is forgotten when `window` has passed since everything that it produced was confirmed, or when `max_entries` newer ones are confirmed; and if that was never " +
 			"confirmed, since its message went away unacked and didn't come back, when 100,000 newer ones wait for it. A broker hands a message out again whose ack " +
 			"was lost with the connection: choose a `window` longer than the outages that you expect. " +
-			"Messages that ended in `poison` are not remembered.",
+			"Messages that ended in `poison` are not remembered.\n\n" +
+			"What it knows is in the ledger, which `[store]` keeps in memory or in a database.",
 		Place:  middleware.PlaceDedup,
 		Config: func() middleware.Config { c := defaults; return &c },
 	})
