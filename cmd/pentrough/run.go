@@ -24,6 +24,9 @@ import (
 // adminTimeout is how long requests to the admin listener may take to end after the host's stop.
 const adminTimeout = 2 * time.Second
 
+// ledgerPatience is how long a start waits for the ledger's store at most.
+const ledgerPatience = 2 * time.Second
+
 func newRun() *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
@@ -64,6 +67,7 @@ func (r *run) serve(ctx context.Context) error {
 		return err
 	}
 	defer r.closeLedger()
+	r.awaitLedger(ctx)
 	host, err := router.New(r.config.Router)
 	if err != nil {
 		return r.startFailed(err)
@@ -119,6 +123,15 @@ func openLedger(c *configs.Config, log *slog.Logger) *ledger.Ledger {
 		return ledger.Open(ledger.NewPostgres(string(c.Store.URL), c.Host.Name), log)
 	default:
 		return ledger.New()
+	}
+}
+
+// awaitLedger gives a store that is well the time to open, so that the first message finds it open.
+func (r *run) awaitLedger(ctx context.Context) {
+	select {
+	case <-r.ledger.Opened():
+	case <-time.After(ledgerPatience):
+	case <-ctx.Done():
 	}
 }
 

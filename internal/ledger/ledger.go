@@ -39,8 +39,9 @@ type Ledger struct {
 	// finished are the records that are done, by pipeline.
 	finished map[string]*finished
 	number   int64
-	// closed to those who ask, until the store's rows are here; this is why.
+	// closed to those who ask, until the store's rows are here; this is why. opened is closed then.
 	closed error
+	opened chan struct{}
 }
 
 var _ middleware.Ledger = (*Ledger)(nil)
@@ -72,22 +73,28 @@ type finished struct {
 
 // New returns an empty ledger in memory, which promises nothing across a restart.
 func New() *Ledger {
-	return &Ledger{
-		start: time.Now(), mostUnconfirmed: mostUnconfirmed, records: map[middleware.LedgerKey]*record{}, finished: map[string]*finished{},
+	l := &Ledger{
+		opened: make(chan struct{}),
+		start:  time.Now(), mostUnconfirmed: mostUnconfirmed, records: map[middleware.LedgerKey]*record{}, finished: map[string]*finished{},
 	}
+	close(l.opened)
+	return l
 }
 
 // Open returns a ledger that keeps in s what has to outlive the process. It does no I/O itself: until the store's rows are read,
 // which is tried again until it works, everything is unavailable. Close it.
 func Open(s Store, log *slog.Logger) *Ledger {
 	l := New()
-	l.closed = errOpening
+	l.closed, l.opened = errOpening, make(chan struct{})
 	l.journal = newJournal(s, log, l.load, l.refuse)
 	return l
 }
 
 // Durable reports whether records outlive the process.
 func (l *Ledger) Durable() bool { return l.journal != nil }
+
+// Opened is closed when the store's rows are here.
+func (l *Ledger) Opened() <-chan struct{} { return l.opened }
 
 // Health returns why the store can't be used at the moment, or nil.
 func (l *Ledger) Health() error {
@@ -132,6 +139,7 @@ func (l *Ledger) load(rows []Row) {
 		}
 	}
 	l.closed = nil
+	close(l.opened)
 }
 
 // Reserve claims key for one run; see middleware.Ledger.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -47,6 +48,10 @@ func (s *Postgres) connect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the database's URL: %w", err)
 	}
+	// A connection that died silently keeps its lock until the server notices: that must not take hours.
+	maps.Copy(config.RuntimeParams, map[string]string{
+		"application_name": "pentrough " + s.host, "tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3",
+	})
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return err
