@@ -108,7 +108,7 @@ func (s *SQLite) rows(ctx context.Context) ([]Row, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the rows: %w", err)
 	}
-	defer found.Close()
+	defer func() { _ = found.Close() }() // found.Err says it
 	var rows []Row
 	for found.Next() {
 		var r Row

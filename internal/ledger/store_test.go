@@ -58,8 +58,8 @@ func open(t testing.TB, s Store) *Ledger {
 func TestStoresKeepTheContract(t *testing.T) {
 	for name, start := range stores {
 		t.Run(name, func(t *testing.T) {
-			make := start(t)
-			middlewaretest.RunLedger(t, func(t *testing.T) middleware.Ledger { return open(t, make(t)()) })
+			build := start(t)
+			middlewaretest.RunLedger(t, func(t *testing.T) middleware.Ledger { return open(t, build(t)()) })
 		})
 	}
 }
