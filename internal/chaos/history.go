@@ -1,0 +1,94 @@
+// Package chaos judges what a host did while brokers, networks, devices and processes failed around it. A run writes a [History]: what a
+// publisher sent and which of it was confirmed, what devices read, the results and events that came out, and which faults there were.
+// [Judge] reads it and tells every promise of docs/delivery.md that was broken, each with the story of the command it was broken for.
+package chaos
+
+import (
+	"time"
+
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+// History is all that is known of one run, as JSON.
+type History struct {
+	// Seed makes the run's faults and commands again.
+	Seed uint64 `json:"seed"`
+	// Queue is the type of the command queue, classic or quorum.
+	Queue    string    `json:"queue"`
+	Commands []Command `json:"commands"`
+	// Reads are the lines that devices read, each device's in order.
+	Reads []Read `json:"reads"`
+	// Results are the result messages, in the order of their queue, repeats included.
+	Results []Result `json:"results"`
+	// Events are the presence events, in the order of their queue, repeats included.
+	Events []Event `json:"events"`
+	Faults []Fault `json:"faults"`
+	End    End     `json:"end"`
+}
+
+// Command is one command as its publisher knows it. Its line at the device is its id.
+type Command struct {
+	ID     string      `json:"id"`
+	Device string      `json:"device"`
+	Mode   device.Mode `json:"mode"`
+	// Number is its place in the order of its device, from 1.
+	Number int       `json:"number"`
+	Sent   time.Time `json:"sent"`
+	// Confirmed says that the broker has it. Otherwise its publishing is undecided: it may be in the queue or not.
+	Confirmed bool `json:"confirmed"`
+	// Publishes is how often it was published; above 1 the first were undecided.
+	Publishes int `json:"publishes"`
+}
+
+// Read is one line that a device read and recorded on disk.
+type Read struct {
+	ID     string `json:"id"`
+	Device string `json:"device"`
+	// Connection counts the device's connections, from 1.
+	Connection int       `json:"connection"`
+	Time       time.Time `json:"time"`
+}
+
+// Result is one message of the result queue.
+type Result struct {
+	device.Result
+	// Body is the message as it was, to tell repeats of one result from two results.
+	Body string    `json:"body"`
+	Read time.Time `json:"read"`
+}
+
+// Event is one message of the presence queue.
+type Event struct {
+	device.Event
+	Read time.Time `json:"read"`
+}
+
+// Fault is something that was done to the run.
+type Fault struct {
+	Name  string    `json:"name"`
+	Begin time.Time `json:"begin"`
+	End   time.Time `json:"end"`
+	// Killed says that the host's process was ended without a chance to stop.
+	Killed bool `json:"killed"`
+	// InFlight is how many commands the host could hold unacked then: the prefetch.
+	InFlight int `json:"in_flight"`
+	// Cut are connections of devices that ended without a clean close, by device: for their epochs `sent` need not mean received.
+	Cut []string `json:"cut"`
+}
+
+// End is how things stood after all faults were over and the host had been given its time.
+type End struct {
+	// Online are the devices that were connected then.
+	Online []string `json:"online"`
+	// Settled is when presence was looked at, at most 30 s after the last fault.
+	Settled time.Time `json:"settled"`
+	// Unfinished are the ledger's rows that were neither confirmed nor gone, by id.
+	Unfinished []string `json:"unfinished"`
+	// Poison are the ids of messages in the poison queue.
+	Poison []string `json:"poison"`
+	// Goroutines and Heap (bytes) are the host's, before the load and at the end.
+	GoroutinesBefore int    `json:"goroutines_before"`
+	Goroutines       int    `json:"goroutines"`
+	HeapBefore       uint64 `json:"heap_before"`
+	Heap             uint64 `json:"heap"`
+}
