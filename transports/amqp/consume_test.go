@@ -90,7 +90,7 @@ func TestWithoutDeclareNothingIsMade(t *testing.T) {
 
 func TestACutConnectionVoidsWhatIsOutAndResumes(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
-	proxy, cuttable := through(t, url)
+	proxy, cuttable := testenv.Through(t, url)
 	peer := dial(t, url)
 	peer.queue("q", nil)
 	peer.put("q", "one", "two", "three")
@@ -101,7 +101,7 @@ func TestACutConnectionVoidsWhatIsOutAndResumes(t *testing.T) {
 	// The broker has the ack when it answers what was sent after it.
 	r.until("the ack is written", func() bool { return testutil.ToFloat64(r.tr.metrics.acked.WithLabelValues("q")) == 1 })
 	r.roundTrip()
-	proxy.cut()
+	proxy.Cut()
 	isVoid(t, old[0])
 	isVoid(t, old[2])
 	// Tags of the lost channel mean other messages on the new one.
@@ -141,8 +141,8 @@ func (r *rig) roundTrip() {
 
 func TestABrokerThatIsAbsentAtStartIsWaitedFor(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
-	proxy, cuttable := through(t, url)
-	proxy.down()
+	proxy, cuttable := testenv.Through(t, url)
+	proxy.Down()
 	r := start(t, config(cuttable, onQueue))
 	out := r.subscribe(t.Context(), "q")
 	published := make(chan error, 1)
@@ -151,7 +151,7 @@ func TestABrokerThatIsAbsentAtStartIsWaitedFor(t *testing.T) {
 	r.sick("publisher connection", "trying again")
 	none(t, out)
 	began := time.Now()
-	proxy.up()
+	proxy.Up()
 	if msg := next(t, out); string(msg.Payload) != "one" {
 		t.Fatalf("received %q", msg.Payload)
 	}
@@ -173,12 +173,12 @@ func TestCloseIsQuickWhateverTheBrokerDoes(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
 	peer := dial(t, url)
 	peer.queue("q", nil)
-	for name, hurt := range map[string]func(*proxy){
-		"down":   (*proxy).down,
-		"silent": (*proxy).silence,
+	for name, hurt := range map[string]func(*testenv.Proxy){
+		"down":   (*testenv.Proxy).Down,
+		"silent": (*testenv.Proxy).Silence,
 	} {
 		t.Run(name, func(t *testing.T) {
-			proxy, cuttable := through(t, url)
+			proxy, cuttable := testenv.Through(t, url)
 			peer.put("q", "one")
 			r := start(t, config(cuttable, onQueue))
 			s, err := r.tr.Subscriber(transports.Consumer{Pipeline: "test"})
@@ -214,7 +214,7 @@ func TestTheOutputOfAClosedSubscriberDoesNotWaitForTheBroker(t *testing.T) {
 	} {
 		t.Run(topic, func(t *testing.T) {
 			t.Parallel()
-			proxy, cuttable := through(t, url)
+			proxy, cuttable := testenv.Through(t, url)
 			r := start(t, config(cuttable))
 			if err := r.publish(topic, outgoing("one")); err != nil {
 				t.Fatal(err)
@@ -227,7 +227,7 @@ func TestTheOutputOfAClosedSubscriberDoesNotWaitForTheBroker(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			if when.beginning {
-				proxy.silence()
+				proxy.Silence()
 			}
 			out, err := s.Subscribe(ctx, topic)
 			if err != nil {
@@ -236,7 +236,7 @@ func TestTheOutputOfAClosedSubscriberDoesNotWaitForTheBroker(t *testing.T) {
 			var msg *message.Message
 			if !when.beginning {
 				msg = next(t, out)
-				proxy.silence()
+				proxy.Silence()
 			}
 			if when.stopped {
 				cancel()
@@ -305,7 +305,7 @@ func TestStoppingKeepsWhatRuns(t *testing.T) {
 // The stock subscriber takes more messages after its context is cancelled, if the connection is lost then.
 func TestAStoppedSubscriptionStaysStopped(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
-	proxy, cuttable := through(t, url)
+	proxy, cuttable := testenv.Through(t, url)
 	peer := dial(t, url)
 	peer.queue("q", nil)
 	peer.put("q", "one")
@@ -315,7 +315,7 @@ func TestAStoppedSubscriptionStaysStopped(t *testing.T) {
 	msg := next(t, out)
 	cancel()
 	until(t, "the consumer is gone", func() bool { return peer.consumers("q") == 0 })
-	proxy.cut()
+	proxy.Cut()
 	isVoid(t, msg)
 	closed(t, out)
 	r.well("consumer connection")
@@ -381,18 +381,18 @@ func TestQuorumQueuesAndTheirDeliveryLimit(t *testing.T) {
 
 func TestASilentBrokerIsNoticedByItsHeartbeat(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
-	proxy, cuttable := through(t, url)
+	proxy, cuttable := testenv.Through(t, url)
 	peer := dial(t, url)
 	peer.queue("q", nil)
 	peer.put("q", "one")
 	r := start(t, config(cuttable, onQueue, func(c *Config) { c.Heartbeat = time.Second }))
 	out := r.subscribe(t.Context(), "q")
 	msg := next(t, out)
-	proxy.silence()
+	proxy.Silence()
 	isVoid(t, msg)
 	r.sick("consumer connection", "timeout")
-	proxy.cut()
-	proxy.up()
+	proxy.Cut()
+	proxy.Up()
 	if again := next(t, out); again.Metadata[transports.Redelivered] != "true" {
 		t.Errorf("metadata %v", again.Metadata)
 	}

@@ -15,7 +15,7 @@ import (
 
 func TestTopicsAreDeclaredBeforeTheFirstMessage(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
-	proxy, cuttable := through(t, url)
+	proxy, cuttable := testenv.Through(t, url)
 	peer := dial(t, url)
 	r := prepare(t, config(cuttable))
 	early := r.publisher("early")
@@ -29,7 +29,7 @@ func TestTopicsAreDeclaredBeforeTheFirstMessage(t *testing.T) {
 	if _, err := peer.ch.QueueDelete("early", false, false, false); err != nil {
 		t.Fatal(err)
 	}
-	proxy.cut()
+	proxy.Cut()
 	r.until("queue early is back", func() bool { return peer.has("early") })
 	if err := early.Publish("early", outgoing("one")); err != nil {
 		t.Error(err)
@@ -88,19 +88,19 @@ func TestAMismatchIsSeenBeforeTheFirstMessageAndSaidOnce(t *testing.T) {
 
 func TestAcceptsSaysWhyAMessageWouldWait(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
-	proxy, cuttable := through(t, url)
+	proxy, cuttable := testenv.Through(t, url)
 	r := prepare(t, config(cuttable))
 	if err := r.tr.Accepts("t"); err == nil || !strings.Contains(err.Error(), "not connected yet") {
 		t.Errorf("before the start: %v", err)
 	}
 	r.begin()
 	r.until("messages are accepted", func() bool { return r.tr.Accepts("t") == nil })
-	proxy.down()
+	proxy.Down()
 	r.until("messages aren't accepted", func() bool { return r.tr.Accepts("t") != nil })
 	if err := r.tr.Accepts("t"); !strings.Contains(err.Error(), "no connection to the broker") {
 		t.Errorf("without a broker: %v", err)
 	}
-	proxy.up()
+	proxy.Up()
 	r.until("messages are accepted again", func() bool { return r.tr.Accepts("t") == nil })
 	if err := r.tr.Accepts("amq.x"); err == nil || !strings.Contains(err.Error(), `begins with "amq."`) {
 		t.Errorf("a name that can't be: %v", err)

@@ -104,12 +104,12 @@ func TestANegativeConfirmIsAnError(t *testing.T) {
 
 func TestASilentBrokerLeavesAMessageUndecidedInTime(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
-	proxy, cuttable := through(t, url)
+	proxy, cuttable := testenv.Through(t, url)
 	r := start(t, config(cuttable, func(c *Config) { c.PublishTimeout, c.ConfirmWindow = 500*time.Millisecond, 2 }))
 	if err := r.publish("t", outgoing("one")); err != nil {
 		t.Fatal(err)
 	}
-	proxy.silence()
+	proxy.Silence()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, errors.New("the caller is gone"))
 	defer cancel()
 	msg := outgoing("two")
@@ -129,23 +129,23 @@ func TestASilentBrokerLeavesAMessageUndecidedInTime(t *testing.T) {
 		t.Errorf("two publishes of 500ms took %s", took)
 	}
 	// A cut decides the window, and the next connection is used.
-	proxy.up()
-	proxy.cut()
+	proxy.Up()
+	proxy.Cut()
 	until(t, "publishing works again", func() bool { return r.publish("t", outgoing("five")) == nil })
 }
 
 func TestACutConnectionLeavesMessagesUndecided(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
-	proxy, cuttable := through(t, url)
+	proxy, cuttable := testenv.Through(t, url)
 	r := start(t, config(cuttable))
 	if err := r.publish("t", outgoing("one")); err != nil {
 		t.Fatal(err)
 	}
-	proxy.silence()
+	proxy.Silence()
 	result := make(chan error, 1)
 	go func() { result <- r.publish("t", outgoing("two"), outgoing("three")) }()
 	r.until("both are on their way", func() bool { return testutil.ToFloat64(r.tr.metrics.published.WithLabelValues("t")) == 3 })
-	proxy.cut()
+	proxy.Cut()
 	if err := <-result; !errors.Is(err, transports.ErrUndecided) {
 		t.Fatalf("error %v", err)
 	}
@@ -153,8 +153,8 @@ func TestACutConnectionLeavesMessagesUndecided(t *testing.T) {
 
 func TestPublishWaitsForTheConnection(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
-	proxy, cuttable := through(t, url)
-	proxy.down()
+	proxy, cuttable := testenv.Through(t, url)
+	proxy.Down()
 	r := start(t, config(cuttable, func(c *Config) { c.PublishTimeout = time.Minute }))
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -166,12 +166,12 @@ func TestPublishWaitsForTheConnection(t *testing.T) {
 	}
 	result := make(chan error, 1)
 	go func() { result <- r.publish("t", outgoing("two")) }()
-	proxy.up()
+	proxy.Up()
 	if err := <-result; err != nil {
 		t.Error(err)
 	}
 	// Close ends who waits.
-	proxy.down()
+	proxy.Down()
 	r.sick("publisher connection")
 	go func() { result <- r.publish("t", outgoing("three")) }()
 	r.close()
@@ -183,7 +183,7 @@ func TestPublishWaitsForTheConnection(t *testing.T) {
 func TestNothingConfirmedIsLostThroughCuts(t *testing.T) {
 	const publishers, each, cuts = 20, 100, 8
 	url := testenv.Broker(t).VHost(t)
-	proxy, cuttable := through(t, url)
+	proxy, cuttable := testenv.Through(t, url)
 	r := start(t, config(cuttable))
 	var running sync.WaitGroup
 	for n := range publishers {
@@ -202,7 +202,7 @@ func TestNothingConfirmedIsLostThroughCuts(t *testing.T) {
 		r.until("more are confirmed", func() bool {
 			return testutil.ToFloat64(r.tr.metrics.confirmed.WithLabelValues("t")) > float64(cut*publishers*each/(2*cuts))
 		})
-		proxy.cut()
+		proxy.Cut()
 	}
 	running.Wait()
 	out := r.subscribe(t.Context(), "t")
@@ -252,7 +252,7 @@ func TestResultsAreCopiedToReplyTo(t *testing.T) {
 
 func TestAnAnswerComesBackToTheHostThatAsked(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
-	proxy, cuttable := through(t, url)
+	proxy, cuttable := testenv.Through(t, url)
 	peer := dial(t, url)
 	r := start(t, config(cuttable))
 	replyTo, id, answer, cancel, err := r.tr.Expect(t.Context())
@@ -270,7 +270,7 @@ func TestAnAnswerComesBackToTheHostThatAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cancelLost()
-	proxy.cut()
+	proxy.Cut()
 	closed(t, lost)
 	replyTo, id, answer, cancelAgain, err := r.tr.Expect(t.Context())
 	if err != nil {
@@ -285,7 +285,7 @@ func TestAnAnswerComesBackToTheHostThatAsked(t *testing.T) {
 
 func TestATapConsumesNobodysMessages(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
-	proxy, cuttable := through(t, url)
+	proxy, cuttable := testenv.Through(t, url)
 	r := start(t, config(cuttable, topics(map[string]TopicConfig{"t": {RoutingKey: []string{"a", "b.#"}, PublishRoutingKey: "b.c"}, "direct": {Exchange: defaultExchange}})))
 	ctx, cancel := context.WithCancel(t.Context())
 	tapped, err := r.tr.Tap(ctx, "t")
@@ -299,7 +299,7 @@ func TestATapConsumesNobodysMessages(t *testing.T) {
 	if n := dial(t, url).depth("t"); n != 1 {
 		t.Errorf("the queue has %d messages", n)
 	}
-	proxy.cut()
+	proxy.Cut()
 	until(t, "the tap goes on", func() bool {
 		_ = r.publish("t", outgoing("two"))
 		select {

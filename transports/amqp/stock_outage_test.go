@@ -46,21 +46,21 @@ func apart(t *testing.T, f func(url string) string) string {
 }
 
 // swapQueue replaces the queue "q" by one with other arguments, and one message, while the consumer has no connection.
-func swapQueue(t *testing.T, peer *peer, proxy *proxy) {
+func swapQueue(t *testing.T, peer *peer, proxy *testenv.Proxy) {
 	t.Helper()
 	until(t, "it consumes", func() bool { return peer.consumers("q") == 1 })
-	proxy.down()
+	proxy.Down()
 	if _, err := peer.ch.QueueDelete("q", false, false, false); err != nil {
 		t.Fatal(err)
 	}
 	peer.queue("q", amqp.Table{"x-max-length": int32(5)})
 	peer.put("q", "wrong")
-	proxy.up()
+	proxy.Up()
 }
 
 func TestStockConsumesFromTheWrongQueueAfterAnOutage(t *testing.T) {
 	got := apart(t, func(url string) string {
-		proxy, cuttable := through(t, url)
+		proxy, cuttable := testenv.Through(t, url)
 		peer := dial(t, url)
 		peer.queue("q", nil)
 		stock := stockConsumer(t, cuttable)
@@ -72,7 +72,7 @@ func TestStockConsumesFromTheWrongQueueAfterAnOutage(t *testing.T) {
 	}
 
 	url, peer := queued(t)
-	proxy, cuttable := through(t, url)
+	proxy, cuttable := testenv.Through(t, url)
 	r := start(t, config(cuttable, onQueue))
 	out := r.subscribe(t.Context(), "q")
 	swapQueue(t, peer, proxy)
@@ -83,7 +83,7 @@ func TestStockConsumesFromTheWrongQueueAfterAnOutage(t *testing.T) {
 func TestStockClosesOnlyWhenTheBrokerIsBack(t *testing.T) {
 	const enough = 3 * time.Second
 	got := apart(t, func(url string) string {
-		proxy, cuttable := through(t, url)
+		proxy, cuttable := testenv.Through(t, url)
 		peer := dial(t, url)
 		peer.queue("q", nil)
 		log := watermill.NewCaptureLogger()
@@ -94,7 +94,7 @@ func TestStockClosesOnlyWhenTheBrokerIsBack(t *testing.T) {
 		if _, err := stock.Subscribe(context.Background(), "q"); err != nil {
 			return err.Error()
 		}
-		proxy.down()
+		proxy.Down()
 		until(t, "it waits for the broker", func() bool {
 			for _, line := range log.Captured()[watermill.ErrorLogLevel] {
 				if line.Msg == "Failed to prepare consume" {
@@ -117,11 +117,11 @@ func TestStockClosesOnlyWhenTheBrokerIsBack(t *testing.T) {
 	}
 
 	url, _ := queued(t)
-	proxy, cuttable := through(t, url)
+	proxy, cuttable := testenv.Through(t, url)
 	r := start(t, config(cuttable, onQueue))
 	out := r.subscribe(t.Context(), "q")
 	r.well("topic q")
-	proxy.down()
+	proxy.Down()
 	r.sick("consumer connection")
 	began := time.Now()
 	r.close()
@@ -132,7 +132,7 @@ func TestStockClosesOnlyWhenTheBrokerIsBack(t *testing.T) {
 }
 
 // flood publishes from several goroutines through cuts, and says whether all of them still get messages out after the last one.
-func flood(t *testing.T, proxy *proxy, publish func(*message.Message) error) bool {
+func flood(t *testing.T, proxy *testenv.Proxy, publish func(*message.Message) error) bool {
 	t.Helper()
 	const publishers, cuts, enough = 4, 10, 6 * time.Second
 	ctx, cancel := context.WithCancel(t.Context())
@@ -169,14 +169,14 @@ func flood(t *testing.T, proxy *proxy, publish func(*message.Message) error) boo
 		if !all() {
 			return false
 		}
-		proxy.cut()
+		proxy.Cut()
 	}
 	return all()
 }
 
 func TestStockPoolIsDeadAfterAFewCuts(t *testing.T) {
 	got := apart(t, func(url string) string {
-		proxy, cuttable := through(t, url)
+		proxy, cuttable := testenv.Through(t, url)
 		dial(t, url).queue("q", nil)
 		c := wamqp.NewDurableQueueConfig(cuttable)
 		c.Publish.ConfirmDelivery = true

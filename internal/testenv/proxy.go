@@ -1,4 +1,4 @@
-package amqp
+package testenv
 
 import (
 	"fmt"
@@ -11,8 +11,8 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// proxy stands between a client and a broker, and can cut and refuse connections.
-type proxy struct {
+// Proxy stands between a client and a broker, and can cut, refuse, stop and swallow what passes.
+type Proxy struct {
 	listener net.Listener
 	target   string
 
@@ -20,12 +20,14 @@ type proxy struct {
 	conns  map[net.Conn]struct{}
 	refuse bool
 	// mute, while set, passes no bytes in either direction.
-	mute    bool
+	mute bool
+	// moving is open while bytes pass; Stall puts another in its place, and Up closes that.
+	moving  chan struct{}
 	running sync.WaitGroup
 }
 
-// through returns a URL that leads to the same broker through a new proxy.
-func through(t testing.TB, url string) (*proxy, string) {
+// Through returns a URL that leads to the same broker through a new proxy.
+func Through(t testing.TB, url string) (*Proxy, string) {
 	t.Helper()
 	uri, err := amqp.ParseURI(url)
 	if err != nil {
@@ -36,17 +38,19 @@ func through(t testing.TB, url string) (*proxy, string) {
 		t.Fatal(err)
 	}
 	target := fmt.Sprintf("%s:%d", uri.Host, uri.Port)
-	p := &proxy{listener: l, target: target, conns: map[net.Conn]struct{}{}}
+	p := &Proxy{listener: l, target: target, conns: map[net.Conn]struct{}{}, moving: make(chan struct{})}
+	close(p.moving)
 	p.running.Go(p.accept)
 	t.Cleanup(func() {
 		l.Close()
-		p.cut()
+		p.Up()
+		p.Cut()
 		p.running.Wait()
 	})
 	return p, strings.Replace(url, target, l.Addr().String(), 1)
 }
 
-func (p *proxy) accept() {
+func (p *Proxy) accept() {
 	for {
 		in, err := p.listener.Accept()
 		if err != nil {
@@ -71,13 +75,14 @@ func (p *proxy) accept() {
 	}
 }
 
-func (p *proxy) pass(from, to net.Conn) {
+func (p *Proxy) pass(from, to net.Conn) {
 	defer from.Close()
 	defer to.Close()
 	_, _ = io.Copy(writerFunc(func(b []byte) (int, error) {
 		p.mu.Lock()
-		mute := p.mute
+		mute, moving := p.mute, p.moving
 		p.mu.Unlock()
+		<-moving
 		if mute {
 			return len(b), nil
 		}
@@ -89,8 +94,8 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
-// cut ends all connections.
-func (p *proxy) cut() {
+// Cut ends all connections.
+func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for c := range p.conns {
@@ -99,22 +104,35 @@ func (p *proxy) cut() {
 	clear(p.conns)
 }
 
-// down cuts and refuses until up.
-func (p *proxy) down() {
+// Down cuts and refuses until Up.
+func (p *Proxy) Down() {
 	p.mu.Lock()
 	p.refuse = true
 	p.mu.Unlock()
-	p.cut()
+	p.Cut()
 }
 
-func (p *proxy) up() {
+// Up lets everything pass again.
+func (p *Proxy) Up() {
 	p.mu.Lock()
 	p.refuse, p.mute = false, false
+	select {
+	case <-p.moving:
+	default:
+		close(p.moving)
+	}
 	p.mu.Unlock()
 }
 
-// silence lets bytes vanish, as a dead peer behind a living network does.
-func (p *proxy) silence() {
+// Stall lets no byte pass until Up, and loses none: a partition.
+func (p *Proxy) Stall() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.moving = make(chan struct{})
+}
+
+// Silence lets bytes vanish, as a dead peer behind a living network does.
+func (p *Proxy) Silence() {
 	p.mu.Lock()
 	p.mute = true
 	p.mu.Unlock()
