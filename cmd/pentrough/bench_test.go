@@ -3,9 +3,11 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -15,6 +17,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/pentrough/pentrough/configs"
+	"github.com/pentrough/pentrough/internal/ledger"
 	"github.com/pentrough/pentrough/internal/testenv"
 	"github.com/pentrough/pentrough/router"
 )
@@ -43,6 +46,47 @@ func BenchmarkWholePath(b *testing.B) {
 		slices.Sort(hosts)
 		b.ReportMetric(ratios[benchPairs/2], "host/bare")
 		b.ReportMetric(hosts[benchPairs/2], "commands/s")
+	}
+}
+
+// BenchmarkWholePathLedger carries the same commands, with ids that are remembered, by a host whose ledger is in a database and by one
+// whose ledger is in memory in turn.
+func BenchmarkWholePathLedger(b *testing.B) {
+	server := testenv.Broker(b)
+	database := testenv.NewPostgres(b)
+	for name, open := range map[string]func(b *testing.B) ledger.Store{
+		"sqlite":   func(b *testing.B) ledger.Store { return ledger.NewSQLite(filepath.Join(b.TempDir(), "ledger.db")) },
+		"postgres": func(*testing.B) ledger.Store { return ledger.NewPostgres(database.URL, rand.Text()) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				var ratios []float64
+				for range benchPairs {
+					memory := benchRun(b, server.VHost(b), remembering(nil))
+					stored := benchRun(b, server.VHost(b), remembering(open))
+					b.Logf("%s %.0f/s, memory %.0f/s, ratio %.2f", name, stored, memory, stored/memory)
+					ratios = append(ratios, stored/memory)
+				}
+				slices.Sort(ratios)
+				b.ReportMetric(ratios[benchPairs/2], name+"/memory")
+			}
+		})
+	}
+}
+
+// remembering starts a host with dedup and a ledger in a store, or in memory.
+func remembering(open func(b *testing.B) ledger.Store) func(b *testing.B, url string) (string, func()) {
+	return func(b *testing.B, url string) (string, func()) {
+		if open == nil {
+			return benchHost(b, url, `middleware = ["dedup"]`, ledger.New())
+		}
+		l := ledger.Open(open(b), slog.New(slog.DiscardHandler))
+		<-l.Opened()
+		addr, stop := benchHost(b, url, `middleware = ["dedup"]`, l)
+		return addr, func() {
+			stop()
+			must(b, l.Close())
+		}
 	}
 }
 
@@ -139,8 +183,11 @@ func (f *benchFleet) close() {
 	f.work.Wait()
 }
 
-// startHost runs the host itself, as `pentrough run` would.
-func startHost(b *testing.B, url string) (string, func()) {
+// startHost runs the host itself, as `pentrough run` would, without a ledger.
+func startHost(b *testing.B, url string) (string, func()) { return benchHost(b, url, "", nil) }
+
+// benchHost runs the host with more settings of the pipeline.
+func benchHost(b *testing.B, url, more string, l *ledger.Ledger) (string, func()) {
 	addr := freeAddress(b)
 	c, _, err := configs.Parse("bench.toml", fmt.Appendf(nil, `
 [host]
@@ -165,9 +212,13 @@ from = "broker:commands"
 to = "broker:results"
 handler = { type = "deliver", devices = "devices" }
 on_error = "drop"
-`, url, benchWindow, benchWindow, addr), configs.Options{})
+%s
+`, url, benchWindow, benchWindow, addr, more), configs.Options{})
 	must(b, err)
 	c.Router.Logger = slog.New(slog.DiscardHandler)
+	if l != nil {
+		c.Router.Ledger = l
+	}
 	host, err := router.New(c.Router)
 	must(b, err)
 	must(b, host.Start(context.Background()))
