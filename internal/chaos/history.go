@@ -38,6 +38,8 @@ type Command struct {
 	Confirmed bool `json:"confirmed"`
 	// Publishes is how often it was published; above 1 the first were undecided.
 	Publishes int `json:"publishes"`
+	// Malformed says that it was published as what isn't a command, on purpose: it belongs into poison and has no result.
+	Malformed bool `json:"malformed,omitempty"`
 }
 
 // Read is one line that a device read and recorded on disk.

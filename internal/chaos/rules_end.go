@@ -1,0 +1,92 @@
+package chaos
+
+import (
+	"fmt"
+	"slices"
+)
+
+// presenceTrue folds the events as docs/messages.md asks of a consumer, and holds what comes out against the connections that there were.
+func presenceTrue(e *evidence) []finding {
+	p := NewPresence()
+	for i := range e.Events {
+		if v := &e.Events[i]; !v.Read.After(e.End.Settled) {
+			p.Apply(v.Event, v.Read)
+		}
+	}
+	var found []finding
+	told := p.Online(e.End.Settled, e.faults.end())
+	truth := slices.Clone(e.End.Online)
+	slices.Sort(truth)
+	truth = slices.Compact(truth)
+	differ := func(name, what string) {
+		found = append(found, finding{device: name, what: what, story: func() []string { return e.presenceStory(name) }})
+	}
+	for len(told) > 0 || len(truth) > 0 {
+		switch {
+		case len(truth) == 0 || len(told) > 0 && told[0] < truth[0]:
+			differ(told[0], "its events say that it is online, and it isn't connected")
+			told = told[1:]
+		case len(told) == 0 || truth[0] < told[0]:
+			differ(truth[0], "it is connected, and its events say that it isn't online")
+			truth = truth[1:]
+		default:
+			told, truth = told[1:], truth[1:]
+		}
+	}
+	return found
+}
+
+// ledgerEmpty judges what is left in the ledger.
+func ledgerEmpty(e *evidence) []finding {
+	var found []finding
+	for _, id := range e.End.Unfinished {
+		found = append(found, finding{id: id, device: e.deviceOf(id), what: "its row in the ledger is unfinished"})
+	}
+	return found
+}
+
+// poisonRight judges what is in the poison queue. A message may be there twice: it is published at least once.
+func poisonRight(e *evidence) []finding {
+	var found []finding
+	there := make(map[string]bool, len(e.End.Poison))
+	for _, id := range e.End.Poison {
+		if p, ok := e.place[id]; !there[id] && (!ok || !e.Commands[p].Malformed) {
+			found = append(found, finding{id: id, device: e.deviceOf(id), what: "it went to poison, and it wasn't malformed"})
+		}
+		there[id] = true
+	}
+	for i := range e.Commands {
+		if c := &e.Commands[i]; c.Malformed && c.Confirmed && !there[c.ID] {
+			found = append(found, finding{id: c.ID, device: c.Device, what: "it was malformed, and it isn't in poison"})
+		}
+	}
+	return found
+}
+
+// deviceOf returns the device of the command, empty if there is no such command.
+func (e *evidence) deviceOf(id string) string {
+	if p, ok := e.place[id]; ok {
+		return e.Commands[p].Device
+	}
+	return ""
+}
+
+// How much more a host may hold at the end than before the load: caches and pools that it filled, and what a garbage collector leaves for later.
+const (
+	moreGoroutines = 50
+	moreHeap       = 32 << 20
+)
+
+// nothingLeaks judges what the host holds.
+func nothingLeaks(e *evidence) []finding {
+	var found []finding
+	if before, now := e.End.GoroutinesBefore, e.End.Goroutines; now > before+moreGoroutines {
+		found = append(found, finding{what: fmt.Sprintf("%d goroutines at the end, %d before the load: at most %d are expected", now, before, before+moreGoroutines)})
+	}
+	if before, now := e.End.HeapBefore, e.End.Heap; now > 2*before+moreHeap {
+		const mib = 1 << 20
+		found = append(found, finding{what: fmt.Sprintf("%.1f MiB of heap at the end, %.1f MiB before the load: at most %.1f MiB are expected",
+			float64(now)/mib, float64(before)/mib, float64(2*before+moreHeap)/mib)})
+	}
+	return found
+}

@@ -1,0 +1,380 @@
+package chaos
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+// scene writes the history of a host that keeps its promises, while what its caller says happens to it.
+type scene struct {
+	h   *History
+	now time.Time
+	// draw returns a number from 0 to n-1: how things that may go either way go.
+	draw func(n int) int
+	// calm is how rare everything is but commands; from 20.
+	calm int
+
+	generation, hostSeq uint64
+	devices             []*sceneDevice
+}
+
+type sceneDevice struct {
+	name        string
+	connection  int
+	epoch, seq  uint64
+	connectedAt time.Time
+	online      bool
+	number      int
+}
+
+// begun is the time of a scene's start, far from the zero time.
+var begun = time.Date(2026, 11, 23, 3, 4, 5, 0, time.UTC)
+
+// newScene has a host and so many devices, a, b, c and so on, all connected.
+func newScene(devices int, draw func(n int) int) *scene {
+	s := &scene{h: &History{Seed: 7, Queue: "quorum"}, now: begun, draw: draw}
+	s.h.End.GoroutinesBefore, s.h.End.HeapBefore = 400, 20<<20
+	s.start()
+	for i := range devices {
+		d := &sceneDevice{name: fmt.Sprintf("d%d", i)}
+		if devices <= 26 {
+			d.name = string(rune('a' + i))
+		}
+		s.devices = append(s.devices, d)
+		s.connect(d)
+	}
+	return s
+}
+
+// tick returns the next moment.
+func (s *scene) tick() time.Time {
+	s.now = s.now.Add(time.Duration(1+s.draw(20)) * time.Millisecond)
+	return s.now
+}
+
+func (s *scene) start() {
+	s.generation, s.hostSeq = uint64(s.tick().UnixMilli()), 0
+	s.hostEvent(device.HostStarted)
+}
+
+func (s *scene) hostEvent(reason device.Reason) {
+	s.hostSeq++
+	s.event(device.Event{Type: device.HostEvent, Online: reason != device.HostStopped, Reason: reason, Seq: s.hostSeq})
+}
+
+func (s *scene) event(v device.Event) {
+	v.EventID = fmt.Sprint("e", len(s.h.Events))
+	v.Host, v.Generation, v.Time = "gateway", s.generation, s.now
+	s.h.Events = append(s.h.Events, Event{v, s.tick()})
+}
+
+// connect opens a device's next connection; one that it still has is replaced.
+func (s *scene) connect(d *sceneDevice) {
+	if d.online {
+		s.disconnect(d, device.Replaced)
+	}
+	d.connection++
+	d.epoch, d.seq, d.online = max(d.epoch+1, uint64(s.tick().UnixMilli())), 1, true
+	d.connectedAt = s.now
+	s.deviceEvent(d, device.Connected, "")
+}
+
+func (s *scene) disconnect(d *sceneDevice, reason device.Reason) {
+	d.online = false
+	d.seq++
+	s.deviceEvent(d, device.Disconnected, reason)
+}
+
+func (s *scene) deviceEvent(d *sceneDevice, kind device.EventType, reason device.Reason) {
+	s.event(device.Event{
+		Type: kind, Device: d.name, Online: d.online, Reason: reason, Epoch: d.epoch, Seq: d.seq, ConnectedAt: d.connectedAt,
+	})
+}
+
+// publish returns the place of a device's next command, which is confirmed.
+func (s *scene) publish(d *sceneDevice) int {
+	d.number++
+	s.h.Commands = append(s.h.Commands, Command{
+		ID: fmt.Sprintf("%s/%d", d.name, d.number), Device: d.name, Mode: device.AtLeastOnce, Number: d.number, Sent: s.tick(), Confirmed: true, Publishes: 1,
+	})
+	return len(s.h.Commands) - 1
+}
+
+// read has the device read the command.
+func (s *scene) read(d *sceneDevice, place int) {
+	s.h.Reads = append(s.h.Reads, Read{ID: s.h.Commands[place].ID, Device: d.name, Connection: d.connection, Time: s.tick()})
+}
+
+// result says what became of the command. Through an epoch only if it was written.
+func (s *scene) result(d *sceneDevice, place int, state device.State, attempt int) {
+	r := device.Result{ID: s.h.Commands[place].ID, Device: d.name, State: state, Host: "gateway", Attempt: attempt, Time: s.tick()}
+	switch state {
+	case device.StateSent, device.StateAnswered, device.StateNoReply:
+		r.Epoch = d.epoch
+	default:
+	}
+	s.h.Results = append(s.h.Results, Result{r, string(r.AppendJSON(nil)), s.tick()})
+}
+
+// again has the last result come once more.
+func (s *scene) again() {
+	r := s.h.Results[len(s.h.Results)-1]
+	r.Read = s.tick()
+	s.h.Results = append(s.h.Results, r)
+}
+
+// deliver is a command's whole way, which depends on whether the device is there.
+func (s *scene) deliver(d *sceneDevice, place, attempt int) {
+	switch {
+	case attempt > 1 && s.h.Commands[place].Mode == device.AtMostOnce:
+		s.result(d, place, device.StateUnknown, attempt)
+	case !d.online:
+		s.result(d, place, device.StateOffline, attempt)
+	default:
+		s.read(d, place)
+		s.result(d, place, device.StateSent, attempt)
+	}
+}
+
+// send publishes and delivers the device's next command.
+func (s *scene) send(d *sceneDevice) int {
+	place := s.publish(d)
+	s.deliver(d, place, 1)
+	return place
+}
+
+// fault is what happens while do runs.
+func (s *scene) fault(name string, do func()) *Fault {
+	f := Fault{Name: name, Begin: s.tick()}
+	do()
+	f.End = s.tick()
+	s.h.Faults = append(s.h.Faults, f)
+	return &s.h.Faults[len(s.h.Faults)-1]
+}
+
+// kill ends the host's process and starts another. The devices come back.
+func (s *scene) kill(inFlight int) {
+	back := make([]*sceneDevice, 0, len(s.devices))
+	f := s.fault("host killed", func() {
+		for _, d := range s.devices {
+			if d.online {
+				d.online = false
+				back = append(back, d)
+			}
+		}
+		s.now = s.now.Add(200 * time.Millisecond)
+	})
+	f.Killed, f.InFlight = true, inFlight
+	s.start()
+	for _, d := range back {
+		s.connect(d)
+	}
+}
+
+// stop ends the host's process in order and starts another.
+func (s *scene) stop() {
+	var back []*sceneDevice
+	s.fault("host stopped", func() {
+		for _, d := range s.devices {
+			if d.online {
+				s.disconnect(d, device.ServerShutdown)
+				back = append(back, d)
+			}
+		}
+		s.hostEvent(device.HostStopped)
+		s.start()
+	})
+	for _, d := range back {
+		s.connect(d)
+	}
+}
+
+// cut breaks the device's connection. What was sent last it didn't read.
+func (s *scene) cut(d *sceneDevice) {
+	f := s.fault("device cut", func() { s.result(d, s.publish(d), device.StateSent, 1) })
+	f.Cut = []string{d.name}
+	s.disconnect(d, device.ConnectionLost)
+}
+
+// end looks at everything and returns the history.
+func (s *scene) end() *History {
+	s.now = s.now.Add(5 * time.Second)
+	s.hostEvent(device.HostHeartbeat)
+	for _, d := range s.devices {
+		if d.online {
+			s.h.End.Online = append(s.h.End.Online, d.name)
+		}
+	}
+	s.h.End.Settled = s.tick()
+	s.h.End.Goroutines, s.h.End.Heap = 410, 24<<20
+	return s.h
+}
+
+// chance returns a history in which so many things happen, drawn from all that may.
+func chance(devices, happenings, calm int, draw func(n int) int) *History {
+	s := newScene(devices, draw)
+	s.calm = calm
+	for range happenings {
+		s.happen(s.devices[draw(len(s.devices))])
+	}
+	return s.end()
+}
+
+// happen has one thing happen, to the device or to all. Commands are most of it.
+func (s *scene) happen(d *sceneDevice) {
+	switch s.draw(s.calm) {
+	case 0:
+		s.connect(d)
+	case 1:
+		if d.online {
+			s.disconnect(d, device.ClientClosed)
+		}
+	case 2:
+		if d.online {
+			s.cut(d)
+		}
+	case 3:
+		s.killInFlight()
+	case 4:
+		s.stop()
+	case 5:
+		s.hostEvent(device.HostHeartbeat)
+	case 6:
+		s.refuse(d)
+	case 7:
+		s.undecided(d)
+	case 8:
+		s.coalesced(d)
+	case 9:
+		s.lostOnce(d)
+	case 10:
+		place := s.publish(d)
+		s.h.Commands[place].Malformed = true
+		for range 1 + s.draw(2) {
+			s.h.End.Poison = append(s.h.End.Poison, s.h.Commands[place].ID)
+		}
+	case 11:
+		place := s.publish(d)
+		s.result(d, place, device.StateHeld, 1)
+		s.deliver(d, place, 1)
+	case 12:
+		if v := s.h.Events[s.draw(len(s.h.Events))]; v.Device != "" { // repeated, late
+			v.Read = s.tick()
+			s.h.Events = append(s.h.Events, v)
+		}
+	case 13:
+		place := s.publish(d)
+		if d.online && s.draw(2) == 0 {
+			s.read(d, place)
+		}
+		s.result(d, place, device.StateUnknown, 1)
+	case 14:
+		if d.online {
+			place := s.publish(d)
+			s.read(d, place)
+			s.result(d, place, []device.State{device.StateAnswered, device.StateNoReply}[s.draw(2)], 1)
+		}
+	case 15:
+		s.send(d)
+		s.again()
+	default:
+		place := s.send(d)
+		if s.draw(4) == 0 {
+			s.h.Commands[place].Mode = device.AtMostOnce
+		}
+	}
+}
+
+// refuse ends a command without a byte written.
+func (s *scene) refuse(d *sceneDevice) {
+	states := []device.State{
+		device.StateRejected, device.StateUnknownDevice, device.StateSuperseded, device.StateExpired, device.StateBusy, device.StateFailed,
+	}
+	s.result(d, s.publish(d), states[s.draw(len(states))], 1)
+}
+
+// undecided publishes a command whose confirm doesn't come.
+func (s *scene) undecided(d *sceneDevice) {
+	place := s.publish(d)
+	c := &s.h.Commands[place]
+	switch s.draw(4) {
+	case 0: // it is lost
+		c.Confirmed = false
+	case 1: // it was in the queue nevertheless
+		c.Confirmed = false
+		s.deliver(d, place, 1)
+	case 2: // so were both
+		c.Publishes = 2
+		s.deliver(d, place, 1)
+		s.again()
+	default: // the second is behind a later one
+		c.Publishes = 2
+		s.send(d)
+		s.deliver(d, place, 1)
+	}
+}
+
+// coalesced reconnects the device while the broker is away, so that no event tells of the end of its first session.
+func (s *scene) coalesced(d *sceneDevice) {
+	if !d.online {
+		return
+	}
+	s.fault("broker killed", func() {
+		s.result(d, s.publish(d), device.StateSent, 1)
+		d.online = false
+		s.connect(d)
+	})
+}
+
+// killInFlight kills the host in the middle of commands.
+func (s *scene) killInFlight() {
+	type flight struct {
+		d     *sceneDevice
+		place int
+		begun bool
+	}
+	var inFlight []flight
+	for _, d := range s.devices {
+		if !d.online || s.draw(3) == 0 {
+			continue
+		}
+		begun := true
+		for range 1 + s.draw(3) {
+			f := flight{d, s.publish(d), begun}
+			if s.draw(3) == 0 {
+				s.h.Commands[f.place].Mode = device.AtMostOnce
+			}
+			if begun && s.draw(3) > 0 {
+				s.read(d, f.place)
+			} else {
+				begun = false // what is behind a lost one is lost as well
+			}
+			inFlight = append(inFlight, f)
+		}
+	}
+	s.kill(len(inFlight))
+	for _, f := range inFlight {
+		attempt := 1
+		if f.begun {
+			attempt = 2
+		}
+		s.deliver(f.d, f.place, attempt)
+	}
+}
+
+// lostOnce has a line lost with its connection, the next read on another, and then the host killed before either has a result.
+func (s *scene) lostOnce(d *sceneDevice) {
+	if !d.online {
+		return
+	}
+	first := s.publish(d)
+	s.disconnect(d, device.ConnectionLost)
+	s.connect(d)
+	second := s.publish(d)
+	s.read(d, second)
+	s.kill(2)
+	s.deliver(d, first, 2)
+	s.deliver(d, second, 2)
+}
