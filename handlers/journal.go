@@ -4,11 +4,14 @@ import "context"
 
 // Journal is the ledger's record of the message that a handler runs for. A handler that does what can't be undone, such as writing to a
 // device, says so before it does it: after a crash the record tells that it may have happened.
+//
+// Only the run that it belongs to uses it.
 type Journal interface {
-	// Begin records that it is about to happen, and returns which attempt that is: 1 for the first. With sync the record
-	// has reached the disk when Begin returns, so that not even the machine's crash loses it. An error is of kind unavailable: do
-	// nothing then.
-	Begin(sync bool) (attempt int, err error)
+	// Begun returns how often it began and wasn't taken back: it may have happened so often. For the first attempt it is 0.
+	Begun() int
+	// Begin records that it is about to happen. With sync the record has reached the disk when Begin returns, so that not even
+	// the machine's crash loses it. An error is of kind unavailable: do nothing then.
+	Begin(sync bool) error
 	// Retract takes the latest Begin back: nothing happened after all.
 	Retract()
 	// Durable reports whether the record outlives the process.

@@ -34,7 +34,7 @@ const description = "Takes commands, `{\"device\": \"10.0.0.7\", \"cmd\": \"open
 	"| `expired` | 410 | its `ttl` or `expires_at` was over before the first byte was written |\n" +
 	"| `busy` | 429 | too many commands wait for the device, or they haven't moved for too long |\n" +
 	"| `offline` | 503 | the device has no connection here; nothing was written |\n" +
-	"| `unknown` | 520 | the connection ended in the middle of the frame, or the host's process did (mode `at-most-once`) |\n\n" +
+	"| `unknown` | 520 | the connection ended in the middle of the frame; or the host's process did, and the command can't or (mode `at-most-once`) mustn't be written again |\n\n" +
 	"A command's id is its field `id`, else the message's id, else a new one. Its `ttl` counts from the message's timestamp, else from when this host " +
 	"received it; an AMQP timestamp has whole seconds. `reply`, `timeout`, `offline`, `supersede`, `priority` and `group` are not built yet: a command " +
 	"that asks for one of them is rejected, and so is one with a field that nobody knows.\n\n" +
@@ -101,7 +101,7 @@ type order struct {
 	device.Command
 	// given is the id that the sender gave, empty if it gave none; ID then is a new one.
 	given string
-	// attempt is which run this is, if it isn't the first.
+	// attempt is which attempt this is, if it isn't the first: an earlier one was cut off and may have been written.
 	attempt int
 	// key is the device's canonical name, empty if it has none.
 	key string
@@ -159,10 +159,19 @@ func (d *deliver) read(msg *message.Message) (*order, error) {
 
 // described returns what Describe found, if it was called.
 func (d *deliver) described(ctx context.Context, msg *message.Message) (*order, error) {
-	if o, ok := handlers.Described(ctx).Value.(*order); ok {
-		return o, nil
+	o, ok := handlers.Described(ctx).Value.(*order)
+	if !ok {
+		var err error
+		if o, err = d.read(msg); err != nil {
+			return nil, err
+		}
 	}
-	return d.read(msg)
+	if j := handlers.JournalFrom(ctx); j != nil && j.Begun() > 0 {
+		again := *o
+		again.attempt = j.Begun() + 1
+		return &again, nil
+	}
+	return o, nil
 }
 
 // Handle writes the command and waits until its fate is known.
@@ -181,9 +190,6 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 	if err := d.devices.Check(o.Payload); err != nil {
 		return d.result(o, device.StateRejected, "cmd: "+err.Error(), 0), nil
 	}
-	if !o.expires.IsZero() && !d.env.Now().Before(o.expires) {
-		return d.result(o, device.StateExpired, "its time was over before it was its turn", 0), nil
-	}
 	journal := handlers.JournalFrom(ctx)
 	once := cmp.Or(o.Mode, d.mode) == device.AtMostOnce
 	switch {
@@ -191,18 +197,13 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 		return d.result(o, device.StateRejected, "mode: at-most-once needs an id", 0), nil
 	case once && (journal == nil || !journal.Durable()):
 		return d.result(o, device.StateRejected, "mode: at-most-once needs dedup in the pipeline, and a store that outlives the process", 0), nil
+	case once && o.attempt > 1:
+		return d.result(o, device.StateUnknown, cutOff, 0), nil
+	case !o.expires.IsZero() && !d.env.Now().Before(o.expires):
+		return d.result(o, device.StateExpired, "its time was over before it was its turn", 0), nil
 	case journal != nil:
-		attempt, err := journal.Begin(once)
-		if err != nil {
+		if err := journal.Begin(once); err != nil {
 			return nil, err
-		}
-		if attempt > 1 {
-			again := *o
-			again.attempt = attempt
-			o = &again
-		}
-		if once && attempt > 1 {
-			return d.result(o, device.StateUnknown, "an earlier attempt was cut off; it isn't known whether it was written", 0), nil
 		}
 	}
 	write, err := d.devices.Enqueue(o.key, o.Payload, device.EnqueueOptions{Expires: o.expires})
@@ -215,6 +216,9 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 	case errors.Is(err, device.ErrPayload), errors.Is(err, device.ErrDevice):
 		return d.result(o, device.StateRejected, err.Error(), 0), nil
 	default:
+		if journal != nil {
+			journal.Retract()
+		}
 		return nil, fmt.Errorf("queueing a command for device %s: %w", o.key, err)
 	}
 	handlers.Enqueued(ctx)
@@ -266,8 +270,17 @@ func (d *deliver) Refuse(ctx context.Context, msg *message.Message, reason handl
 	}
 }
 
-// result makes the one result of a command.
+// cutOff is the detail of what can't be known.
+const cutOff = "an earlier attempt was cut off; it isn't known whether it was written"
+
+// result makes the one result of a command. That this attempt wrote nothing doesn't say that an earlier one didn't.
 func (d *deliver) result(o *order, s device.State, detail string, epoch uint64) []*message.Message {
+	switch s {
+	case device.StateRejected, device.StateExpired, device.StateBusy, device.StateOffline:
+		if o.attempt > 1 {
+			s, detail = device.StateUnknown, fmt.Sprintf("%s; now it is %s: %s", cutOff, s, detail)
+		}
+	}
 	d.results.WithLabelValues(string(s)).Inc()
 	name := o.key
 	if name == "" {

@@ -22,13 +22,15 @@ type journal struct {
 	err      error
 }
 
-func (j *journal) Begin(sync bool) (int, error) {
+func (j *journal) Begun() int { return j.attempts }
+
+func (j *journal) Begin(sync bool) error {
 	if j.err != nil {
-		return 0, handlers.Unavailable(j.err)
+		return handlers.Unavailable(j.err)
 	}
 	j.attempts++
 	j.synced = append(j.synced, sync)
-	return j.attempts, nil
+	return nil
 }
 
 func (j *journal) Retract() { j.attempts--; j.retracts++ }
@@ -51,9 +53,12 @@ func TestModes(t *testing.T) {
 		{name: "without a ledger", id: "m", body: `{"device":"d","cmd":"x"}`, state: device.StateSent, attempt: 1, frames: 1},
 		{name: "again after a crash", id: "m", body: `{"device":"d","cmd":"x"}`, journal: &journal{attempts: 1}, state: device.StateSent, attempt: 2, frames: 1, synced: []bool{false}},
 		{name: "once", id: "m", body: once, journal: &journal{}, state: device.StateSent, attempt: 1, frames: 1, synced: []bool{true}},
-		{name: "once, after a crash", id: "m", body: once, journal: &journal{attempts: 1}, state: device.StateUnknown, attempt: 2, detail: "cut off", synced: []bool{true}},
-		{name: "once by the handler's setting", id: "m", body: `{"device":"d","cmd":"x"}`, setting: device.AtMostOnce, journal: &journal{attempts: 1}, state: device.StateUnknown, attempt: 2, detail: "cut off", synced: []bool{true}},
+		{name: "once, after a crash", id: "m", body: once, journal: &journal{attempts: 1}, state: device.StateUnknown, attempt: 2, detail: "cut off"},
+		{name: "once by the handler's setting", id: "m", body: `{"device":"d","cmd":"x"}`, setting: device.AtMostOnce, journal: &journal{attempts: 1}, state: device.StateUnknown, attempt: 2, detail: "cut off"},
 		{name: "the command's word counts more", id: "m", body: `{"device":"d","cmd":"x","mode":"at-least-once"}`, setting: device.AtMostOnce, journal: &journal{attempts: 1}, state: device.StateSent, attempt: 2, frames: 1, synced: []bool{false}},
+		{name: "offline after a crash", id: "m", body: `{"device":"away","cmd":"x"}`, journal: &journal{attempts: 1}, state: device.StateUnknown, attempt: 2, detail: "now it is offline", frames: 1, synced: []bool{false}},
+		{name: "expired after a crash", id: "m", body: `{"device":"d","cmd":"x","expires_at":"2001-01-01T00:00:00Z"}`, journal: &journal{attempts: 2}, state: device.StateUnknown, attempt: 3, detail: "now it is expired"},
+		{name: "too large after a crash, for smaller frames", id: "m", body: `{"device":"d","cmd":"` + strings.Repeat("x", 5000) + `"}`, journal: &journal{attempts: 1}, state: device.StateUnknown, attempt: 2, detail: "now it is rejected"},
 		{name: "once without a ledger", id: "m", body: once, state: device.StateRejected, attempt: 1, detail: "needs dedup"},
 		{name: "once with a ledger in memory", id: "m", body: once, journal: &journal{forgets: true}, state: device.StateRejected, attempt: 1, detail: "outlives the process"},
 		{name: "once without an id", body: once, state: device.StateRejected, attempt: 1, detail: "needs an id"},
@@ -109,5 +114,33 @@ func TestWhatWasWithdrawnDidNotBegin(t *testing.T) {
 	}
 	if j.attempts != 0 || j.retracts != 1 {
 		t.Errorf("%d attempts are on record, %d taken back", j.attempts, j.retracts)
+	}
+}
+
+func TestWhatWasNotQueuedDidNotBegin(t *testing.T) {
+	h, d := newHost(t)
+	d.EnqueueFunc = func(string, []byte, device.EnqueueOptions) (device.Write, error) {
+		return nil, errors.New("no such device transport")
+	}
+	handler := h.Build(&Config{Devices: "devices"})
+	j := &journal{}
+	if _, err := handlertest.Handle(handlers.WithJournal(t.Context(), j), handler, newMessage("m", once)); err == nil {
+		t.Error("a command that wasn't queued has a result")
+	}
+	if j.attempts != 0 {
+		t.Errorf("%d attempts are on record", j.attempts)
+	}
+}
+
+// A command that was perhaps written before a crash isn't called busy.
+func TestRefusedAfterACrash(t *testing.T) {
+	for attempts, want := range []device.State{device.StateBusy, device.StateUnknown} {
+		h, _ := newHost(t)
+		handler := h.Build(&Config{Devices: "devices"}).(handlers.Refuser)
+		ctx := handlers.WithJournal(t.Context(), &journal{attempts: attempts})
+		out, err := handler.Refuse(ctx, newMessage("m", `{"device":"d","cmd":"x"}`), handlers.ReasonStalled)
+		if r := only(t, out, err); r.State != want {
+			t.Errorf("after %d attempts: %s", attempts, r.State)
+		}
 	}
 }

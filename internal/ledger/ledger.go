@@ -46,7 +46,8 @@ type Ledger struct {
 
 var _ middleware.Ledger = (*Ledger)(nil)
 
-// record is one id: reserved, then done, then confirmed. A record that was loaded in state Writing waits for its message to come again.
+// record is one id: reserved, then done, then confirmed. One of which it isn't known whether a
+// run did what it began, since the process or the run was cut off, waits for its message to come again.
 type record struct {
 	number   int64
 	key      middleware.LedgerKey
@@ -189,7 +190,7 @@ func (l *Ledger) claim(key middleware.LedgerKey, body middleware.Digest) (middle
 		return middleware.Claim{State: middleware.ClaimDone, Outputs: r.outputs}, nil, nil
 	default:
 		r.held = true
-		return middleware.Claim{State: middleware.ClaimReserved}, nil, nil
+		return middleware.Claim{State: middleware.ClaimReserved, Begun: r.attempts}, nil, nil
 	}
 }
 
@@ -274,16 +275,21 @@ func (l *Ledger) Commit(_ context.Context, key middleware.LedgerKey, outputs []m
 	return nil
 }
 
-// Release forgets the reservation.
+// Release ends the reservation, and forgets it if nothing began under it.
 func (l *Ledger) Release(key middleware.LedgerKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r := l.held(key); r != nil {
-		delete(l.records, key)
-		r.end()
-		if r.stored {
-			l.later(Row{Number: r.number})
-		}
+	r := l.held(key)
+	if r == nil {
+		return
+	}
+	r.end()
+	if r.attempts > 0 {
+		return
+	}
+	delete(l.records, key)
+	if r.stored {
+		l.later(Row{Number: r.number})
 	}
 }
 

@@ -89,7 +89,10 @@ func TestWhatAStoreKeepsOutlivesTheProcess(t *testing.T) {
 			retracted := begun(t, first, "retracted", 1)
 			first.Retract(retracted)
 			released := begun(t, first, "released", 1)
+			first.Retract(released)
 			first.Release(released)
+			failed := begun(t, first, "failed", 1)
+			first.Release(failed)
 			done := begun(t, first, "done", 1)
 			confirmed := begun(t, first, "confirmed", 1)
 			old := begun(t, first, "old", 1)
@@ -108,6 +111,7 @@ func TestWhatAStoreKeepsOutlivesTheProcess(t *testing.T) {
 			begun(t, second, "writing", 2)
 			begun(t, second, "retracted", 1)
 			begun(t, second, "released", 1)
+			begun(t, second, "failed", 2)
 			for _, key := range []middleware.LedgerKey{done, confirmed} {
 				claim, err := second.Reserve(t.Context(), key, middleware.Digest{1})
 				if err != nil || claim.State != middleware.ClaimDone {

@@ -125,7 +125,7 @@ type Ledger interface {
 	// Commit records what the run produced and ends the reservation. The record stays until it is confirmed, unless there are far more
 	// such records than messages that a source hands out unsettled.
 	Commit(ctx context.Context, key LedgerKey, outputs []Output) error
-	// Release forgets the reservation, so that the id can be run again.
+	// Release ends the reservation, so that the id can be run again. What began and wasn't taken back stays on record.
 	Release(key LedgerKey)
 	// Confirm says that all outputs are confirmed. The record may be forgotten once window has passed since, or when more than
 	// limit confirmed records are newer.
@@ -147,6 +147,8 @@ type Digest [sha256.Size]byte
 // Claim is what Reserve found.
 type Claim struct {
 	State ClaimState
+	// Begun is how many earlier runs began to do what can't be undone, and may have done it, if State is ClaimReserved.
+	Begun int
 	// Outputs are what an earlier run produced, if State is ClaimDone.
 	Outputs []Output
 }
@@ -155,7 +157,7 @@ type Claim struct {
 type ClaimState int
 
 const (
-	// ClaimReserved: the id is new and is the caller's now; Commit or Release must follow.
+	// ClaimReserved: the id is new, or no run of it came to its end, and is the caller's now; Commit or Release must follow.
 	ClaimReserved ClaimState = iota + 1
 	// ClaimDone: the same message was handled before.
 	ClaimDone

@@ -94,20 +94,20 @@ func (d *dedup) Wrap(next message.HandlerFunc) message.HandlerFunc {
 		case middleware.ClaimReused:
 			return handlers.Refuse(msg, handlers.ReasonIDReused)
 		default:
-			return d.run(ctx, key, next, msg)
+			return d.run(ctx, key, claim.Begun, next, msg)
 		}
 	}
 }
 
-// run handles a message whose id is reserved.
-func (d *dedup) run(ctx context.Context, key middleware.LedgerKey, next message.HandlerFunc, msg *message.Message) ([]*message.Message, error) {
+// run handles a message whose id is reserved, and of which so many runs began before.
+func (d *dedup) run(ctx context.Context, key middleware.LedgerKey, begun int, next message.HandlerFunc, msg *message.Message) ([]*message.Message, error) {
 	kept := false
 	defer func() {
 		if !kept {
 			d.env.Ledger.Release(key)
 		}
 	}()
-	msg.SetContext(handlers.WithJournal(ctx, journal{d.env.Ledger, key}))
+	msg.SetContext(handlers.WithJournal(ctx, &journal{d.env.Ledger, key, begun}))
 	out, err := next(msg)
 	msg.SetContext(ctx)
 	// A success counts even if the run was cancelled meanwhile: what has happened must not happen again.
@@ -128,13 +128,27 @@ func (d *dedup) run(ctx context.Context, key middleware.LedgerKey, next message.
 
 // journal is a reserved key's record, for the handler.
 type journal struct {
-	middleware.Ledger
-	key middleware.LedgerKey
+	ledger middleware.Ledger
+	key    middleware.LedgerKey
+	begun  int
 }
 
-func (j journal) Begin(sync bool) (int, error) { return j.Ledger.Begin(j.key, sync) }
+func (j *journal) Begun() int { return j.begun }
 
-func (j journal) Retract() { j.Ledger.Retract(j.key) }
+func (j *journal) Begin(sync bool) error {
+	attempt, err := j.ledger.Begin(j.key, sync)
+	if err == nil {
+		j.begun = attempt
+	}
+	return err
+}
+
+func (j *journal) Retract() {
+	j.ledger.Retract(j.key)
+	j.begun--
+}
+
+func (j *journal) Durable() bool { return j.ledger.Durable() }
 
 // commit records what a run produced. If that fails, it is kept, so that the next run of the message only commits.
 func (d *dedup) commit(ctx context.Context, key middleware.LedgerKey, outputs []middleware.Output) error {

@@ -26,6 +26,7 @@ type record struct {
 	body     middleware.Digest
 	attempts int
 	outputs  []middleware.Output
+	held     bool
 	done     bool
 }
 
@@ -56,17 +57,21 @@ func (l *Ledger) Reserve(ctx context.Context, key middleware.LedgerKey, body mid
 		}
 		r, changed := l.records[key], l.changed
 		if r == nil {
-			l.records[key] = &record{body: body}
+			r = &record{body: body}
+			l.records[key] = r
 		}
-		done := r != nil && r.done
-		l.mu.Unlock()
+		claim := middleware.Claim{State: middleware.ClaimReserved, Begun: r.attempts}
 		switch {
-		case r == nil:
-			return middleware.Claim{State: middleware.ClaimReserved}, nil
-		case done && r.body == body:
-			return middleware.Claim{State: middleware.ClaimDone, Outputs: r.outputs}, nil
-		case done:
-			return middleware.Claim{State: middleware.ClaimReused}, nil
+		case r.body != body:
+			claim = middleware.Claim{State: middleware.ClaimReused}
+		case r.done:
+			claim = middleware.Claim{State: middleware.ClaimDone, Outputs: r.outputs}
+		}
+		held := r.held
+		r.held = held || claim.State == middleware.ClaimReserved
+		l.mu.Unlock()
+		if !held {
+			return claim, nil
 		}
 		select {
 		case <-changed:
@@ -87,7 +92,7 @@ func (l *Ledger) Begin(key middleware.LedgerKey, _ bool) (int, error) {
 		return 0, err
 	}
 	r := l.records[key]
-	if r == nil || r.done {
+	if r == nil || !r.held {
 		return 0, errors.New("not reserved")
 	}
 	r.attempts++
@@ -98,7 +103,7 @@ func (l *Ledger) Begin(key middleware.LedgerKey, _ bool) (int, error) {
 func (l *Ledger) Retract(key middleware.LedgerKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r := l.records[key]; r != nil && !r.done && r.attempts > 0 {
+	if r := l.records[key]; r != nil && r.held && r.attempts > 0 {
 		r.attempts--
 	}
 }
@@ -114,20 +119,22 @@ func (l *Ledger) Commit(ctx context.Context, key middleware.LedgerKey, outputs [
 		return context.Cause(ctx)
 	}
 	r := l.records[key]
-	if r == nil || r.done {
+	if r == nil || !r.held {
 		return errors.New("not reserved")
 	}
-	r.done, r.outputs = true, outputs
+	r.held, r.done, r.outputs = false, true, outputs
 	l.wake()
 	return nil
 }
 
-// Release forgets the reservation.
+// Release ends the reservation, and forgets it if nothing began under it.
 func (l *Ledger) Release(key middleware.LedgerKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r := l.records[key]; r != nil && !r.done {
-		delete(l.records, key)
+	if r := l.records[key]; r != nil && r.held {
+		if r.held = false; r.attempts == 0 {
+			delete(l.records, key)
+		}
 		l.wake()
 	}
 }
@@ -144,15 +151,17 @@ func (l *Ledger) Confirm(key middleware.LedgerKey, _ time.Duration, _ int) {
 	l.confirmed[key]++
 }
 
-// State says what is known of a key: "", "reserved", "done" or "confirmed".
+// State says what is known of a key: "", "reserved", "begun", "done" or "confirmed".
 func (l *Ledger) State(key middleware.LedgerKey) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch r := l.records[key]; {
 	case r == nil:
 		return ""
-	case !r.done:
+	case r.held:
 		return "reserved"
+	case !r.done:
+		return "begun"
 	case l.confirmed[key] == 0:
 		return "done"
 	default:
@@ -239,11 +248,20 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 		l.Retract(key)
 		begin(t, l, 2)
 		l.Release(key)
-		reserve(t, l, key, body, middleware.ClaimReserved)
+		reserve(t, l, key, other, middleware.ClaimReused)
+		if claim := reserve(t, l, key, body, middleware.ClaimReserved); claim.Begun != 2 {
+			t.Errorf("%d runs began before, want 2", claim.Begun)
+		}
+		l.Retract(key)
+		l.Retract(key)
+		l.Release(key)
+		if claim := reserve(t, l, key, other, middleware.ClaimReserved); claim.Begun != 0 {
+			t.Errorf("%d runs began before, want none", claim.Begun)
+		}
 		begin(t, l, 1)
 		commit(t, l, key)
 		l.Retract(key)
-		reserve(t, l, key, body, middleware.ClaimDone)
+		reserve(t, l, key, other, middleware.ClaimDone)
 	})
 	waits := func(end func(t *testing.T, l middleware.Ledger), want middleware.ClaimState) func(t *testing.T, l middleware.Ledger) {
 		return func(t *testing.T, l middleware.Ledger) {
