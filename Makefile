@@ -14,6 +14,12 @@ FUZZTIME  ?= 10s
 BENCH     ?= .
 BENCHTIME ?= 1s
 
+# What a run of chaos draws its faults and commands from, how many faults (all kinds when empty), and where to leave histories and reports.
+CHAOS_SEED   ?= 1
+CHAOS_FAULTS ?=
+CHAOS_KEEP   ?=
+export CHAOS_FAULTS CHAOS_KEEP
+
 .PHONY: help
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -68,6 +74,10 @@ check: docs ## fail if generated files or go.mod are not current
 .PHONY: bench
 bench: tools ## run the benchmarks, on a private broker, each beside its peer
 	$(GO) run ./internal/testenv/withbroker $(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -p 1 -timeout 30m $(TESTFLAGS) $(PACKAGES)
+
+.PHONY: chaos
+chaos: tools ## break a broker, devices and a host as CHAOS_SEED says, and judge what came of it
+	CHAOS_SEED=$(CHAOS_SEED) $(GO) test -count 1 -run TestChaos -v -timeout 30m $(TESTFLAGS) ./internal/chaos
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (10s)
