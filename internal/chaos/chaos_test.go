@@ -22,13 +22,29 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv"
 )
 
-// The size of a run.
-const (
-	devices = 200
-	rate    = 400 // commands a second
-	// patience is how long things may take to come to rest after the last fault.
-	patience = time.Minute
-)
+// patience is how long things may take to come to rest after the last fault.
+const patience = time.Minute
+
+// plan is what a run is to be.
+type plan struct {
+	seed  uint64
+	queue string // classic or quorum
+	// devices is how many there are, rate how many commands a second are published to all of them together.
+	devices, rate int
+	host          hostPlan
+	// faults happen one after the other.
+	faults []fault
+}
+
+// draw chooses count faults: all kinds in an order of the seed's, then again.
+func draw(seed uint64, count int) []fault {
+	order := rand.New(rand.NewPCG(seed, 2)).Perm(len(faults))
+	var drawn []fault
+	for i := range count {
+		drawn = append(drawn, faults[order[i%len(order)]])
+	}
+	return drawn
+}
 
 // setting reads a number that the caller of the test may choose.
 func setting(t *testing.T, name string, otherwise int) int {
@@ -52,21 +68,26 @@ func TestChaos(t *testing.T) {
 	seed, count := setting(t, "CHAOS_SEED", 1), setting(t, "CHAOS_FAULTS", len(faults))
 	for _, queue := range []string{"classic", "quorum"} {
 		t.Run(queue, func(t *testing.T) {
-			h := play(t, uint64(seed), count, queue)
-			report := NewReport(h)
-			var text strings.Builder
-			if err := report.Text(&text); err != nil {
-				t.Fatal(err)
-			}
-			t.Log("\n" + text.String())
-			if report.Broken() > 0 {
+			h := play(t, plan{seed: uint64(seed), queue: queue, devices: 200, rate: 400, faults: draw(uint64(seed), count)})
+			if r := tell(t, h); r.Broken() > 0 {
 				t.Errorf("seed %d breaks promises", seed)
-			}
-			if report.Broken() > 0 || os.Getenv("CHAOS_KEEP") != "" {
-				keep(t, fmt.Sprintf("seed-%d-%s", seed, queue), h, report)
 			}
 		})
 	}
+}
+
+// tell judges a run, logs its report, and keeps the run if that was asked for or a promise broke.
+func tell(t *testing.T, h *History) *Report {
+	r := NewReport(h)
+	var text strings.Builder
+	if err := r.Text(&text); err != nil {
+		t.Fatal(err)
+	}
+	t.Log("\n" + text.String())
+	if r.Broken() > 0 || os.Getenv("CHAOS_KEEP") != "" {
+		keep(t, fmt.Sprintf("%s-seed-%d", strings.ReplaceAll(t.Name(), "/", "-"), h.Seed), h, r)
+	}
+	return r
 }
 
 // keep leaves a run's history, which can be judged again, and its report in the folder that CHAOS_KEEP names.
@@ -86,17 +107,16 @@ func keep(t *testing.T, name string, h *History, r *Report) {
 }
 
 // play is one run.
-func play(t *testing.T, seed uint64, count int, queue string) *History {
-	rng := rand.New(rand.NewPCG(seed, 0))
+func play(t *testing.T, p plan) *History {
 	folder := t.TempDir()
-	w := &world{t: t, rng: rng, node: testenv.NewNode(t), reader: newReader(t)}
+	w := &world{t: t, rng: rand.New(rand.NewPCG(p.seed, 0)), node: testenv.NewNode(t), reader: newReader(t)}
 	proxy, url := testenv.Through(t, w.node.URL())
 	w.proxy = proxy
-	w.host = newHost(t, folder, url, queue)
+	w.host = newHost(t, p.host, folder, url, p.queue)
 	w.host.start()
 	await(t, "the host to be ready", w.host.ready)
-	w.fleet = startFleet(t, "127.0.0.1:"+strconv.Itoa(w.host.devices), folder, devices)
-	await(t, "all devices to be connected", func() bool { return len(w.fleet.online()) == devices })
+	w.fleet = startFleet(t, "127.0.0.1:"+strconv.Itoa(w.host.devices), folder, p.devices)
+	await(t, "all devices to be connected", func() bool { return len(w.fleet.online()) == p.devices })
 
 	ctx, stop := context.WithCancel(context.Background())
 	var clients sync.WaitGroup
@@ -107,15 +127,15 @@ func play(t *testing.T, seed uint64, count int, queue string) *History {
 			client(ctx, w.node.URL(), func(ch *amqp.Channel) error { return w.reader.read(ch, queue) })
 		})
 	}
-	h := &History{Seed: seed, Queue: queue}
+	h := &History{Seed: p.seed, Queue: p.queue}
 	h.End.GoroutinesBefore = int(w.host.metric(ctx, "go_goroutines"))
 	h.End.HeapBefore = uint64(w.host.metric(ctx, "go_memstats_heap_inuse_bytes"))
-	w.backEnd = newBackEnd(rand.New(rand.NewPCG(seed, 1)), devices, rate)
+	w.backEnd = newBackEnd(rand.New(rand.NewPCG(p.seed, 1)), p.devices, p.rate)
 	clients.Go(func() {
 		client(ctx, w.node.URL(), func(ch *amqp.Channel) error { return w.backEnd.publish(ctx, ch) })
 	})
 
-	h.Faults = w.inflict(ctx, count)
+	h.Faults = w.inflict(ctx, p.faults)
 	healed := time.Now()
 	w.backEnd.close()
 	for !w.presenceTrue() && time.Since(healed) < healing {
@@ -135,17 +155,15 @@ func play(t *testing.T, seed uint64, count int, queue string) *History {
 	stop()
 	clients.Wait()
 	h.Commands, h.Results, h.Events, h.End.Poison = w.backEnd.history(), w.reader.results, w.reader.events, w.reader.poison
-	h.End.Unfinished = unfinished(t, filepath.Join(folder, "ledger.db"))
+	h.End.Unfinished = unfinished(t, w.host.store)
 	return h
 }
 
-// inflict does count faults, drawn and spaced by the world's chance.
-func (w *world) inflict(ctx context.Context, count int) []Fault {
+// inflict does the faults, spaced by the world's chance.
+func (w *world) inflict(ctx context.Context, faults []fault) []Fault {
 	var all []Fault
 	pause(ctx, 2*time.Second)
-	order := w.rng.Perm(len(faults))
-	for i := range count {
-		chosen := faults[order[i%len(order)]]
+	for _, chosen := range faults {
 		f := Fault{Name: chosen.name, Begin: time.Now()}
 		w.t.Logf("%s", f.Name)
 		chosen.do(ctx, w, &f)

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -56,8 +58,20 @@ from = "devices:events"
 to = "broker:status"
 `
 
+// hostPlan is how a host differs from what users run.
+type hostPlan struct {
+	// tags are build tags, which put something else into it.
+	tags string
+	// wrap is a command line that runs the host's.
+	wrap []string
+	// folder is where its store is; empty is the run's.
+	folder string
+}
+
 // host is the host as users run it, started again whenever a fault ended it.
 type host struct {
+	plan      hostPlan
+	store     string // the file
 	t         *testing.T
 	bin, file string
 	log       *os.File
@@ -69,9 +83,12 @@ type host struct {
 	err       error
 }
 
-func newHost(t *testing.T, folder, url, queue string) *host {
-	h := &host{t: t, bin: filepath.Join(folder, "pentrough"), file: filepath.Join(folder, "chaos.toml")}
-	if out, err := exec.Command("go", "build", "-o", h.bin, "../../cmd/pentrough").CombinedOutput(); err != nil {
+func newHost(t *testing.T, p hostPlan, folder, url, queue string) *host {
+	h := &host{
+		t: t, plan: p, bin: filepath.Join(folder, "pentrough"), file: filepath.Join(folder, "chaos.toml"),
+		store: filepath.Join(cmp.Or(p.folder, folder), "ledger.db"),
+	}
+	if out, err := exec.Command("go", "build", "-tags", p.tags, "-o", h.bin, "../../cmd/pentrough").CombinedOutput(); err != nil {
 		t.Fatalf("building: %v\n%s", err, out)
 	}
 	for _, port := range []*int{&h.admin, &h.devices} {
@@ -80,7 +97,7 @@ func newHost(t *testing.T, folder, url, queue string) *host {
 			t.Fatal(err)
 		}
 	}
-	text := fmt.Sprintf(hostConfig, h.admin, filepath.Join(folder, "ledger.db"), url, prefetch, queue, h.devices)
+	text := fmt.Sprintf(hostConfig, h.admin, h.store, url, prefetch, queue, h.devices)
 	if err := os.WriteFile(h.file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +119,8 @@ func newHost(t *testing.T, folder, url, queue string) *host {
 func (h *host) start() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	cmd := exec.Command(h.bin, "run", "-c", h.file)
+	line := append(slices.Clone(h.plan.wrap), h.bin, "run", "-c", h.file)
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Stdout, cmd.Stderr = h.log, h.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
