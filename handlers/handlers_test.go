@@ -86,16 +86,16 @@ func TestForwardKeepsAllButWhatBelongsToTheDelivery(t *testing.T) {
 
 // scope counts what is asked of it.
 type scope struct {
-	base     context.Context
-	enqueued int
-	settled  func(bool)
+	base      context.Context
+	enqueued  int
+	confirmed func(context.Context) error
 }
 
-func (s *scope) Description() handlers.Description { return handlers.Description{Key: "k", ID: "i"} }
-func (s *scope) Base() context.Context             { return s.base }
-func (s *scope) Enqueued()                         { s.enqueued++ }
-func (s *scope) Swallowed(error)                   {}
-func (s *scope) OnSettled(f func(bool))            { s.settled = f }
+func (s *scope) Description() handlers.Description         { return handlers.Description{Key: "k", ID: "i"} }
+func (s *scope) Base() context.Context                     { return s.base }
+func (s *scope) Enqueued()                                 { s.enqueued++ }
+func (s *scope) Swallowed(error)                           {}
+func (s *scope) OnConfirmed(f func(context.Context) error) { s.confirmed = f }
 func (s *scope) Refuse(*message.Message, handlers.Reason) ([]*message.Message, error) {
 	return nil, handlers.Drop(errors.New("refused"))
 }
@@ -107,8 +107,8 @@ func TestScopeIsReachedThroughTheContext(t *testing.T) {
 	defer timeout()
 	<-ctx.Done()
 	handlers.Enqueued(ctx)
-	handlers.OnSettled(ctx, func(bool) {})
-	if s.enqueued != 1 || s.settled == nil || handlers.Described(ctx).ID != "i" {
+	handlers.OnConfirmed(ctx, func(context.Context) error { return nil })
+	if s.enqueued != 1 || s.confirmed == nil || handlers.Described(ctx).ID != "i" {
 		t.Errorf("the scope wasn't reached: %+v", s)
 	}
 	if handlers.Cancelled(ctx) {
@@ -128,7 +128,7 @@ func TestScopeIsReachedThroughTheContext(t *testing.T) {
 func TestWithoutAScopeNothingBreaks(t *testing.T) {
 	ctx := context.Background()
 	handlers.Enqueued(ctx)
-	handlers.OnSettled(ctx, func(bool) { t.Error("called") })
+	handlers.OnConfirmed(ctx, func(context.Context) error { t.Error("called"); return nil })
 	if handlers.Cancelled(ctx) || handlers.Described(ctx) != (handlers.Description{}) {
 		t.Error("there is a scope where none was put")
 	}

@@ -23,8 +23,8 @@ type Scope interface {
 	Refuse(msg *message.Message, reason Reason) ([]*message.Message, error)
 	// Swallowed records an error that a middleware dealt with, for the reply.
 	Swallowed(err error)
-	// OnSettled calls f once, when the message is settled: acked is true after every output was confirmed.
-	OnSettled(f func(acked bool))
+	// OnConfirmed: see [OnConfirmed].
+	OnConfirmed(f func(context.Context) error)
 }
 
 type scopeKey struct{}
@@ -84,10 +84,11 @@ type reasonError Reason
 
 func (e reasonError) Error() string { return string(e) }
 
-// OnSettled calls f once, when the message that ctx belongs to is settled; acked is true after every output was confirmed.
-func OnSettled(ctx context.Context, f func(acked bool)) {
+// OnConfirmed calls f when every output of the message that ctx belongs to is confirmed, and before the message is acked. If it returns an
+// error, the message isn't acked: it stays with its source. f's context ends at the latest when the host's stop is over.
+func OnConfirmed(ctx context.Context, f func(context.Context) error) {
 	if s := ScopeFrom(ctx); s != nil {
-		s.OnSettled(f)
+		s.OnConfirmed(f)
 	}
 }
 

@@ -324,3 +324,37 @@ func (r relayPublisher) Publish(_ string, msgs ...*message.Message) error {
 }
 
 func (r relayPublisher) Close() error { return nil }
+
+// What is to be on record before the ack is waited for; at the stop's deadline the message stays with its source.
+func TestTheAckWaitsForWhatIsToBeRecordedBefore(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		recorded := make(chan error)
+		h := newHarness(t, handlerFunc(func(msg *message.Message) ([]*message.Message, error) {
+			handlers.OnConfirmed(msg.Context(), func(ctx context.Context) error {
+				select {
+				case err := <-recorded:
+					return err
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			})
+			return []*message.Message{handlers.NewMessage(nil)}, nil
+		}))
+		h.in.send("a", "1")
+		synctest.Wait()
+		if _, published := h.out.counts(); published != 1 || len(h.in.settlements()) != 0 {
+			t.Errorf("%d outputs published, settled %q", published, h.in.settlements())
+		}
+		recorded <- nil
+		synctest.Wait()
+		equal(t, "settled", h.in.settlements(), []string{"ack 1"})
+		h.in.send("a", "2")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		synctest.Wait()
+		if err := h.Stop(ctx); err == nil {
+			t.Error("a stop that left a message unsettled is called clean")
+		}
+		equal(t, "settled", h.in.settlements(), []string{"ack 1", "nack 2"})
+	})
+}

@@ -58,7 +58,7 @@ func (in *intake) start() *entry {
 func (in *intake) await(e *entry, dup *message.Message) {
 	select {
 	case <-dup.Acked():
-		in.settle(e, true)
+		in.settle(e, e.run.confirm())
 	case <-dup.Nacked():
 		in.settle(e, false)
 	}
@@ -103,7 +103,9 @@ func (in *intake) settle(e *entry, acked bool) {
 	in.checkDrained()
 	in.signal()
 	in.mu.Unlock()
-	r.settled(acked)
+	if acked {
+		r.reply()
+	}
 }
 
 // afterRun pauses, probes on or resumes, by how a run ended. The lock is held.

@@ -33,7 +33,7 @@ type run struct {
 	verdict   verdict
 	outcome   transports.Outcome
 	swallowed error
-	onSettled []func(acked bool)
+	confirmed []func(context.Context) error
 }
 
 // detached has the life of one context and the values of both, its own first.
@@ -113,10 +113,10 @@ func (r *run) Swallowed(err error) {
 	r.swallowed = err
 }
 
-func (r *run) OnSettled(f func(acked bool)) {
+func (r *run) OnConfirmed(f func(context.Context) error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.onSettled = append(r.onSettled, f)
+	r.confirmed = append(r.confirmed, f)
 }
 
 // finish records how the chain ended.
@@ -162,19 +162,24 @@ func (r *run) result() transports.Outcome {
 	return r.outcome
 }
 
-// settled tells those who asked, once the message's fate is known.
-func (r *run) settled(acked bool) {
+// confirm tells those who asked that every output is confirmed. It reports false if one of them wants the message not to be acked.
+func (r *run) confirm() bool {
 	r.mu.Lock()
-	calls, outcome := r.onSettled, r.outcome
-	r.onSettled = nil
+	calls := r.confirmed
+	r.confirmed = nil
 	r.mu.Unlock()
 	for _, f := range calls {
-		f(acked)
-	}
-	if acked {
-		if reply := transports.ReplyFrom(r.entry.msg.Context()); reply != nil {
-			reply.Settle(outcome)
+		if f(r.in.life) != nil { // it is about the stop, and what is not acked comes again
+			return false
 		}
+	}
+	return true
+}
+
+// reply answers the one who waits for the message, once it is acked.
+func (r *run) reply() {
+	if reply := transports.ReplyFrom(r.entry.msg.Context()); reply != nil {
+		reply.Settle(r.result())
 	}
 }
 

@@ -2,6 +2,7 @@ package handlertest
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -19,7 +20,7 @@ type Scope struct {
 	enqueued  int
 	swallowed []error
 	refused   []handlers.Reason
-	onSettled []func(acked bool)
+	confirmed []func(context.Context) error
 }
 
 var _ handlers.Scope = (*Scope)(nil)
@@ -66,22 +67,24 @@ func (s *Scope) Swallowed(err error) {
 	s.swallowed = append(s.swallowed, err)
 }
 
-// OnSettled remembers f for Settle.
-func (s *Scope) OnSettled(f func(acked bool)) {
+// OnConfirmed remembers f for Confirm.
+func (s *Scope) OnConfirmed(f func(context.Context) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.onSettled = append(s.onSettled, f)
+	s.confirmed = append(s.confirmed, f)
 }
 
-// Settle calls what OnSettled was given, once.
-func (s *Scope) Settle(acked bool) {
+// Confirm calls what OnConfirmed was given, once, as the router does when every output is confirmed. With an error the message isn't acked.
+func (s *Scope) Confirm(ctx context.Context) error {
 	s.mu.Lock()
-	calls := s.onSettled
-	s.onSettled = nil
+	calls := s.confirmed
+	s.confirmed = nil
 	s.mu.Unlock()
+	var errs []error
 	for _, f := range calls {
-		f(acked)
+		errs = append(errs, f(ctx))
 	}
+	return errors.Join(errs...)
 }
 
 // Placed returns how often Enqueued was called.

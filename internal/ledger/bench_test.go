@@ -42,7 +42,9 @@ func BenchmarkLife(b *testing.B) {
 					if err := l.Commit(context.Background(), key, outputs); err != nil {
 						b.Fatal(err)
 					}
-					l.Confirm(key, time.Minute, 10000)
+					if err := l.Confirm(key, time.Minute, 10000); err != nil {
+						b.Error(err)
+					}
 				}
 			})
 			b.StopTimer()

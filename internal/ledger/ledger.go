@@ -302,20 +302,28 @@ func (r *record) end() {
 	}
 }
 
-// Confirm says that the record may be forgotten by and by. Confirming it again starts its window anew.
-func (l *Ledger) Confirm(key middleware.LedgerKey, window time.Duration, limit int) {
+// Confirm records that nothing is left to do, so that the record may be forgotten by and by. Confirming it again starts its window anew.
+func (l *Ledger) Confirm(key middleware.LedgerKey, window time.Duration, limit int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r, ok := l.records[key]
-	if !ok || !r.done {
-		return
+	if ok && r.done && !r.confirmed && l.journal != nil {
+		number := r.number
+		l.mu.Unlock()
+		err := l.journal.write(Row{Number: number, State: Confirmed}, false)
+		l.mu.Lock()
+		if err != nil {
+			return handlers.Unavailable(fmt.Errorf("recording that the outputs of id %q are confirmed: %w", key.ID, err))
+		}
+		r, ok = l.records[key]
 	}
-	if !r.confirmed {
-		l.later(Row{Number: r.number, State: Confirmed})
+	if !ok || !r.done {
+		return nil
 	}
 	f := l.confirm(r)
 	f.window, f.limit = window, limit
 	l.forget(f)
+	return nil
 }
 
 // finish puts a record behind those that were done before.

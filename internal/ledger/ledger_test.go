@@ -133,7 +133,9 @@ func TestModel(t *testing.T) {
 				},
 				"confirm": func(t *rapid.T) {
 					k := key.Draw(t, "key")
-					l.Confirm(k, m.window, m.limit)
+					if err := l.Confirm(k, m.window, m.limit); err != nil {
+						t.Fatal(err)
+					}
 					m.confirm(k)
 				},
 				"wait": func(t *rapid.T) {
@@ -181,7 +183,7 @@ func TestConfirmingAgainStartsTheWindowAnew(t *testing.T) {
 			if err != nil || claim.State != middleware.ClaimDone {
 				t.Fatalf("%+v, %v", claim, err)
 			}
-			l.Confirm(key(0), time.Minute, 10)
+			confirm(t, l, key(0), time.Minute, 10)
 		}
 	})
 }
@@ -221,7 +223,7 @@ func TestUnconfirmedRecordsAreBounded(t *testing.T) {
 	if claim, err := l.Reserve(t.Context(), key(99), middleware.Digest{}); err != nil || claim.State != middleware.ClaimDone {
 		t.Errorf("the newest: %+v, %v", claim, err)
 	}
-	l.Confirm(key(0), time.Hour, 1) // forgotten, and without effect
+	confirm(t, l, key(0), time.Hour, 1) // forgotten, and without effect
 }
 
 func TestPipelinesHaveTheirOwnBounds(t *testing.T) {
@@ -284,7 +286,14 @@ func finish(t testing.TB, l *Ledger, k middleware.LedgerKey, window time.Duratio
 	if err := l.Commit(context.Background(), k, nil); err != nil {
 		t.Fatal(err)
 	}
-	l.Confirm(k, window, limit)
+	confirm(t, l, k, window, limit)
+}
+
+func confirm(t testing.TB, l *Ledger, k middleware.LedgerKey, window time.Duration, limit int) {
+	t.Helper()
+	if err := l.Confirm(k, window, limit); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func BenchmarkCommand(b *testing.B) {

@@ -101,8 +101,8 @@ func TestWhatAStoreKeepsOutlivesTheProcess(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			first.Confirm(old, time.Hour, 1)
-			first.Confirm(confirmed, time.Hour, 0)
+			confirm(t, first, old, time.Hour, 1)
+			confirm(t, first, confirmed, time.Hour, 0)
 			if err := first.Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -129,7 +129,7 @@ func TestWhatAStoreKeepsOutlivesTheProcess(t *testing.T) {
 			if err := second.Commit(t.Context(), extra, nil); err != nil {
 				t.Fatal(err)
 			}
-			second.Confirm(extra, time.Hour, 1)
+			confirm(t, second, extra, time.Hour, 1)
 			if err := second.Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -221,6 +221,10 @@ func TestADeadStoreIsUnavailableAndRecoversByItself(t *testing.T) {
 			t.Errorf("health: %v", err)
 		}
 		key = begun(t, l, "1", 1)
+		begunDone := begun(t, l, "done", 1)
+		if err := l.Commit(t.Context(), begunDone, outputs); err != nil {
+			t.Error(err)
+		}
 
 		s.fail(errFull)
 		if err := l.Commit(t.Context(), key, outputs); handlers.KindOf(err) != handlers.KindUnavailable {
@@ -232,6 +236,9 @@ func TestADeadStoreIsUnavailableAndRecoversByItself(t *testing.T) {
 		}
 		if _, err := l.Begin(other, true); handlers.KindOf(err) != handlers.KindUnavailable {
 			t.Errorf("begin on a full disk: %v", err)
+		}
+		if err := l.Confirm(begunDone, time.Hour, 10); handlers.KindOf(err) != handlers.KindUnavailable {
+			t.Errorf("confirm on a full disk: %v", err)
 		}
 		l.Release(other) // its removal is tried until it works
 		if err := l.Health(); !errors.Is(err, errFull) {
@@ -249,12 +256,12 @@ func TestADeadStoreIsUnavailableAndRecoversByItself(t *testing.T) {
 		if err := l.Commit(t.Context(), key, outputs); err != nil {
 			t.Errorf("commit again: %v", err)
 		}
-		l.Confirm(key, time.Hour, 10)
-		time.Sleep(time.Second)
+		confirm(t, l, key, time.Hour, 10)
+		confirm(t, l, begunDone, time.Hour, 10)
 		if err := l.Health(); err != nil {
 			t.Errorf("health: %v", err)
 		}
-		if len(s.rows) != 1 || s.rows[1].State != Confirmed {
+		if len(s.rows) != 2 || s.rows[1].State != Confirmed || s.rows[2].State != Confirmed {
 			t.Errorf("the store has %+v", s.rows)
 		}
 	})
@@ -272,7 +279,9 @@ func TestChangesGoTogether(t *testing.T) {
 				if err := l.Commit(t.Context(), key, outputs); err != nil {
 					t.Error(err)
 				}
-				l.Confirm(key, time.Hour, 10000)
+				if err := l.Confirm(key, time.Hour, 10000); err != nil {
+					t.Error(err)
+				}
 			})
 		}
 		work.Wait()

@@ -127,9 +127,9 @@ type Ledger interface {
 	Commit(ctx context.Context, key LedgerKey, outputs []Output) error
 	// Release ends the reservation, so that the id can be run again. What began and wasn't taken back stays on record.
 	Release(key LedgerKey)
-	// Confirm says that all outputs are confirmed. The record may be forgotten once window has passed since, or when more than
+	// Confirm records that all outputs are confirmed. The record may be forgotten once window has passed since, or when more than
 	// limit confirmed records are newer.
-	Confirm(key LedgerKey, window time.Duration, limit int)
+	Confirm(key LedgerKey, window time.Duration, limit int) error
 	// Durable reports whether records outlive the process.
 	Durable() bool
 }

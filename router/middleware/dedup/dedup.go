@@ -36,8 +36,13 @@ func init() {
 
 var defaults = Config{Window: 10 * time.Minute, MaxEntries: 100_000}
 
-// commitTimeout bounds one attempt to commit, which nothing else ends.
-const commitTimeout = 10 * time.Second
+const (
+	// commitTimeout bounds one attempt to commit, which nothing else ends.
+	commitTimeout = 10 * time.Second
+	// confirmRetry and confirmRetryMax bound the pauses between attempts to confirm.
+	confirmRetry    = 100 * time.Millisecond
+	confirmRetryMax = 5 * time.Second
+)
 
 // Config is the configuration of dedup.
 type Config struct {
@@ -89,7 +94,7 @@ func (d *dedup) Wrap(next message.HandlerFunc) message.HandlerFunc {
 		}
 		switch claim.State {
 		case middleware.ClaimDone:
-			d.confirmWhenSettled(ctx, key)
+			d.confirm(ctx, key)
 			return restore(claim.Outputs), nil
 		case middleware.ClaimReused:
 			return handlers.Refuse(msg, handlers.ReasonIDReused)
@@ -122,7 +127,7 @@ func (d *dedup) run(ctx context.Context, key middleware.LedgerKey, begun int, ne
 	if failed := d.commit(ctx, key, record(out)); failed != nil {
 		return nil, failed
 	}
-	d.confirmWhenSettled(ctx, key)
+	d.confirm(ctx, key)
 	return out, err
 }
 
@@ -176,10 +181,20 @@ func (d *dedup) commitLeft(ctx context.Context, key middleware.LedgerKey) error 
 	return d.commit(ctx, key, outputs)
 }
 
-func (d *dedup) confirmWhenSettled(ctx context.Context, key middleware.LedgerKey) {
-	handlers.OnSettled(ctx, func(acked bool) {
-		if acked {
-			d.env.Ledger.Confirm(key, d.Window, d.MaxEntries)
+// confirm has the ledger record it when the outputs are confirmed, before the message is acked: of a message that was acked nobody would ever
+// hear again.
+func (d *dedup) confirm(ctx context.Context, key middleware.LedgerKey) {
+	handlers.OnConfirmed(ctx, func(life context.Context) error {
+		for pause := confirmRetry; ; pause = min(2*pause, confirmRetryMax) {
+			err := d.env.Ledger.Confirm(key, d.Window, d.MaxEntries)
+			if err == nil {
+				return nil
+			}
+			select {
+			case <-time.After(pause):
+			case <-life.Done():
+				return err
+			}
 		}
 	})
 }

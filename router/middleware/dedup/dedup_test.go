@@ -64,12 +64,12 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// run runs a message and, if it ended without an error, settles it with acked.
-func (r *rig) run(t *testing.T, id, body string, acked bool) ([]*message.Message, error) {
+// run runs a message and, if it ended without an error, may have its outputs confirmed.
+func (r *rig) run(t *testing.T, id, body string, confirmed bool) ([]*message.Message, error) {
 	msg, s := middlewaretest.Message(t.Context(), id, "device", body)
 	out, err := r.wrapped(msg)
-	if err == nil {
-		s.Settle(acked)
+	if err == nil && confirmed {
+		err = s.Confirm(t.Context())
 	}
 	return out, err
 }
@@ -91,9 +91,9 @@ func same(t *testing.T, want, got []*message.Message) {
 }
 
 func TestADuplicateGetsTheSameAgain(t *testing.T) {
-	for _, acked := range []bool{true, false} {
+	for _, confirmed := range []bool{true, false} {
 		r := newRig(t)
-		first, err := r.run(t, "id", "x", acked)
+		first, err := r.run(t, "id", "x", confirmed)
 		if err != nil || len(first) != 2 {
 			t.Fatalf("%v, %v", first, err)
 		}
@@ -116,14 +116,45 @@ func TestADuplicateGetsTheSameAgain(t *testing.T) {
 	}
 }
 
-func TestOnlyAnAckConfirms(t *testing.T) {
+func TestOutputsThatNobodyConfirmedAreNotRecordedAsConfirmed(t *testing.T) {
 	r := newRig(t)
 	if _, err := r.run(t, "id", "x", false); err != nil {
 		t.Fatal(err)
 	}
 	if s := r.Ledger.State(key("id")); s != "done" {
-		t.Errorf("after a nack the record is %s", s)
+		t.Errorf("the record is %s", s)
 	}
+}
+
+// The ack waits until the ledger has it that the outputs are confirmed, or until the host ends.
+func TestAConfirmationIsRecordedBeforeTheAck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		failing := 5
+		r.Ledger.Fail(func(call string) error {
+			if call != "confirm" || failing == 0 {
+				return nil
+			}
+			failing--
+			return handlers.Unavailable(errors.New("no space left on device"))
+		})
+		if _, err := r.run(t, "id", "x", true); err != nil {
+			t.Fatal(err)
+		}
+		if s := r.Ledger.State(key("id")); s != "confirmed" || failing != 0 {
+			t.Errorf("the record is %s, %d failures are left", s, failing)
+		}
+		failing = 1000
+		msg, s := middlewaretest.Message(t.Context(), "other", "device", "x")
+		if _, err := r.wrapped(msg); err != nil {
+			t.Fatal(err)
+		}
+		stopping, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := s.Confirm(stopping); err == nil {
+			t.Error("confirmed while the ledger is away")
+		}
+	})
 }
 
 func TestWithoutAnIDMessagesPass(t *testing.T) {

@@ -40,7 +40,7 @@ func NewLedger() *Ledger {
 	}
 }
 
-// Fail has every later call of "reserve", "begin" and "commit" ask f, and return its error.
+// Fail has every later call of "reserve", "begin", "commit" and "confirm" ask f, and return its error.
 func (l *Ledger) Fail(f func(call string) error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -145,10 +145,14 @@ func (l *Ledger) wake() {
 }
 
 // Confirm counts.
-func (l *Ledger) Confirm(key middleware.LedgerKey, _ time.Duration, _ int) {
+func (l *Ledger) Confirm(key middleware.LedgerKey, _ time.Duration, _ int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err := l.fail("confirm"); err != nil {
+		return err
+	}
 	l.confirmed[key]++
+	return nil
 }
 
 // State says what is known of a key: "", "reserved", "begun", "done" or "confirmed".
@@ -186,6 +190,12 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 	commit := func(t *testing.T, l middleware.Ledger, key middleware.LedgerKey) {
 		t.Helper()
 		if err := l.Commit(t.Context(), key, outputs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	confirm := func(t *testing.T, l middleware.Ledger, key middleware.LedgerKey, limit int) {
+		t.Helper()
+		if err := l.Confirm(key, time.Minute, limit); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -308,7 +318,7 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 			k := middleware.LedgerKey{Pipeline: "p", ID: id}
 			reserve(t, l, k, body, middleware.ClaimReserved)
 			commit(t, l, k)
-			l.Confirm(k, time.Minute, 1)
+			confirm(t, l, k, 1)
 		}
 		time.Sleep(time.Hour)
 		reserve(t, l, key, body, middleware.ClaimDone)
@@ -316,7 +326,7 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 	run("ConfirmedStaysForItsWindow", func(t *testing.T, l middleware.Ledger) {
 		reserve(t, l, key, body, middleware.ClaimReserved)
 		commit(t, l, key)
-		l.Confirm(key, time.Minute, 10)
+		confirm(t, l, key, 10)
 		time.Sleep(59 * time.Second)
 		reserve(t, l, key, body, middleware.ClaimDone)
 	})

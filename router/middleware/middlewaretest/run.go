@@ -100,7 +100,9 @@ func Run(t *testing.T, build func(t *testing.T, env middleware.Env) middleware.M
 				if err != nil || len(out) != 1 || string(out[0].Payload) != id {
 					t.Errorf("%v, %v", out, err)
 				}
-				s.Settle(true)
+				if err := s.Confirm(t.Context()); err != nil {
+					t.Error(err)
+				}
 			})
 		}
 		work.Wait()
@@ -134,7 +136,9 @@ func outputsPass(t *testing.T, m middleware.Middleware) {
 			t.Errorf("output %d is %+v, the handler's was %+v", i, out[i], want[i])
 		}
 	}
-	s.Settle(true)
+	if err := s.Confirm(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 func contextIsRestored(t *testing.T, m middleware.Middleware) {
