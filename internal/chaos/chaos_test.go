@@ -22,9 +22,6 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv"
 )
 
-// patience is how long things may take to come to rest after the last fault.
-const patience = time.Minute
-
 // plan is what a run is to be.
 type plan struct {
 	seed  uint64
@@ -32,6 +29,14 @@ type plan struct {
 	// devices is how many there are, rate how many commands a second are published to all of them together.
 	devices, rate int
 	host          hostPlan
+	// atMostOnce is how many of a hundred commands are in that mode.
+	atMostOnce int
+	// mistaken says that the host has a mistake in it: it needn't stop in order.
+	mistaken bool
+	// node is the broker; its other virtual hosts suffer too.
+	node *testenv.Node
+	// patience is how long things may take to come to rest after the last fault.
+	patience time.Duration
 	// faults happen one after the other.
 	faults []fault
 }
@@ -68,7 +73,10 @@ func TestChaos(t *testing.T) {
 	seed, count := setting(t, "CHAOS_SEED", 1), setting(t, "CHAOS_FAULTS", len(faults))
 	for _, queue := range []string{"classic", "quorum"} {
 		t.Run(queue, func(t *testing.T) {
-			h := play(t, plan{seed: uint64(seed), queue: queue, devices: 200, rate: 400, faults: draw(uint64(seed), count)})
+			h := play(t, plan{
+				seed: uint64(seed), queue: queue, devices: 200, rate: 400, atMostOnce: 20, faults: draw(uint64(seed), count),
+				node: testenv.NewNode(t), patience: time.Minute,
+			})
 			if r := tell(t, h); r.Broken() > 0 {
 				t.Errorf("seed %d breaks promises", seed)
 			}
@@ -109,8 +117,9 @@ func keep(t *testing.T, name string, h *History, r *Report) {
 // play is one run.
 func play(t *testing.T, p plan) *History {
 	folder := t.TempDir()
-	w := &world{t: t, rng: rand.New(rand.NewPCG(p.seed, 0)), node: testenv.NewNode(t), reader: newReader(t)}
-	proxy, url := testenv.Through(t, w.node.URL())
+	w := &world{t: t, rng: rand.New(rand.NewPCG(p.seed, 0)), node: p.node, reader: newReader(t)}
+	w.url = w.node.VHost(t)
+	proxy, url := testenv.Through(t, w.url)
 	w.proxy = proxy
 	w.host = newHost(t, p.host, folder, url, p.queue)
 	w.host.start()
@@ -124,38 +133,45 @@ func play(t *testing.T, p plan) *History {
 	defer stop()
 	for _, queue := range []string{results, status, poison} {
 		clients.Go(func() {
-			client(ctx, w.node.URL(), func(ch *amqp.Channel) error { return w.reader.read(ch, queue) })
+			client(ctx, w.url, func(ch *amqp.Channel) error { return w.reader.read(ch, queue) })
 		})
 	}
 	h := &History{Seed: p.seed, Queue: p.queue}
 	h.End.GoroutinesBefore = int(w.host.metric(ctx, "go_goroutines"))
 	h.End.HeapBefore = uint64(w.host.metric(ctx, "go_memstats_heap_inuse_bytes"))
-	w.backEnd = newBackEnd(rand.New(rand.NewPCG(p.seed, 1)), p.devices, p.rate)
+	w.backEnd = newBackEnd(rand.New(rand.NewPCG(p.seed, 1)), p)
 	clients.Go(func() {
-		client(ctx, w.node.URL(), func(ch *amqp.Channel) error { return w.backEnd.publish(ctx, ch) })
+		client(ctx, w.url, func(ch *amqp.Channel) error { return w.backEnd.publish(ctx, ch) })
 	})
 
 	h.Faults = w.inflict(ctx, p.faults)
 	healed := time.Now()
 	w.backEnd.close()
-	for !w.presenceTrue() && time.Since(healed) < healing {
+	for !w.presenceTrue() && time.Since(healed) < min(healing, p.patience) {
 		pause(ctx, 50*time.Millisecond)
 	}
 	h.End.Online, h.End.Settled = w.fleet.online(), time.Now()
 	await(t, "every command to be confirmed", w.backEnd.drained)
-	await(t, "every command to have a result or to be poison", func() bool { return w.reader.settled() >= w.backEnd.count() })
+	// What never comes is for the judge to tell.
+	for end := time.Now().Add(p.patience); w.reader.settled() < w.backEnd.count() && time.Now().Before(end); {
+		pause(ctx, 50*time.Millisecond)
+	}
 	await(t, "the host to be ready", w.host.ready)
 	await(t, "the queues to be quiet", func() bool { return w.reader.quiet() > 2*time.Second })
 	h.End.Goroutines = int(w.host.metric(ctx, "go_goroutines"))
 	h.End.Heap = uint64(w.host.metric(ctx, "go_memstats_heap_inuse_bytes"))
-	if err := w.host.stop(); err != nil {
+	if p.mistaken {
+		w.host.kill()
+	} else if err := w.host.stop(); err != nil {
 		t.Errorf("the last stop: %v", err)
 	}
 	h.Reads = w.fleet.end(t)
 	stop()
 	clients.Wait()
 	h.Commands, h.Results, h.Events, h.End.Poison = w.backEnd.history(), w.reader.results, w.reader.events, w.reader.poison
-	h.End.Unfinished = unfinished(t, w.host.store)
+	if w.host.store != "" {
+		h.End.Unfinished = unfinished(t, w.host.store)
+	}
 	return h
 }
 
@@ -209,9 +225,10 @@ func unfinished(t *testing.T, path string) []string {
 
 func await(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !cond(); time.Sleep(50 * time.Millisecond) {
+	const long = time.Minute
+	for deadline := time.Now().Add(long); !cond(); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %s for %s", patience, what)
+			t.Fatalf("waited %s for %s", long, what)
 		}
 	}
 }

@@ -1,14 +1,16 @@
 package chaos
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -33,9 +35,17 @@ type fakeDevice struct {
 	address string
 
 	mu          sync.Mutex
-	conn        net.Conn
 	connections int
-	reading     chan struct{} // closed while it reads
+	// wire is the newest connection, nil if there is none. next is a second one, as long as the device hasn't turned to it.
+	wire, next *wire
+	reading    chan struct{} // closed while it reads
+}
+
+// wire is a device's end of one connection.
+type wire struct {
+	*net.TCPConn
+	number int
+	rest   []byte // of a line whose end isn't here yet
 }
 
 func startFleet(t *testing.T, addr, folder string, n int) *fleet {
@@ -59,35 +69,116 @@ func deviceAddress(i int) string { return fmt.Sprintf("127.2.%d.%d", i/250, i%25
 
 // live connects again and again.
 func (f *fleet) live(ctx context.Context, d *fakeDevice) {
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(d.address)}, Timeout: time.Second}
 	for ctx.Err() == nil {
-		conn, err := dialer.DialContext(ctx, "tcp4", f.addr)
-		if err != nil {
+		if err := f.dial(ctx, d); err != nil {
 			pause(ctx, 50*time.Millisecond+rand.N(100*time.Millisecond))
 			continue
 		}
-		d.mu.Lock()
-		d.connections++
-		d.conn = conn
-		number := d.connections
-		d.mu.Unlock()
-		end := context.AfterFunc(ctx, func() { conn.Close() })
-		f.read(d, number, conn)
+		end := context.AfterFunc(ctx, d.close)
+		for w := d.turn(); w != nil; w = d.turn() {
+			f.read(d, w)
+		}
 		end()
-		conn.Close()
-		d.mu.Lock()
-		d.conn = nil
-		d.mu.Unlock()
 	}
 }
 
-// read records the lines of one connection. What it has read it has read, even if the connection is then lost.
-func (f *fleet) read(d *fakeDevice, connection int, conn net.Conn) {
-	lines := bufio.NewScanner(conn)
-	for lines.Scan() {
-		r := Read{ID: lines.Text(), Device: d.address, Connection: connection, Time: time.Now()}
+// dial makes a new connection of the device, besides the one that it may have.
+func (f *fleet) dial(ctx context.Context, d *fakeDevice) error {
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(d.address)}, Timeout: time.Second}
+	conn, err := dialer.DialContext(ctx, "tcp4", f.addr)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.next != nil {
+		d.next.Close()
+	}
+	d.connections++
+	d.next = &wire{TCPConn: conn.(*net.TCPConn), number: d.connections}
+	if d.wire != nil {
+		_ = d.wire.SetReadDeadline(past) // wakes the reader
+	}
+	return nil
+}
+
+// past is a deadline that is over.
+var past = time.Unix(1, 0)
+
+// turn has the device leave its connection for the next one, and returns that; nil if there is none.
+func (d *fakeDevice) turn() *wire {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.wire != nil {
+		d.wire.Close()
+	}
+	d.wire, d.next = d.next, nil
+	return d.wire
+}
+
+// read records the lines of a connection until it is lost, or until the device has a second one.
+func (f *fleet) read(d *fakeDevice, w *wire) {
+	for {
+		d.mu.Lock()
+		next := d.next
+		if next == nil {
+			_ = w.SetReadDeadline(time.Time{})
+		}
+		d.mu.Unlock()
+		if next != nil {
+			f.readBoth(d, w, next)
+			return
+		}
+		lines, err := w.take()
+		f.note(d, w, lines)
+		if err != nil {
+			return
+		}
+	}
+}
+
+// readBoth records the lines of two connections for a while. What comes through the second is recorded only after all that was there on
+// the first: what was written first is read first.
+func (f *fleet) readBoth(d *fakeDevice, first, second *wire) {
+	const while = 300 * time.Millisecond
+	for end := time.Now().Add(while); time.Now().Before(end); {
+		_ = second.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		newer, err := second.take()
+		for older := []string{""}; len(older) > 0; {
+			_ = first.SetReadDeadline(time.Now().Add(time.Millisecond))
+			older, _ = first.take() // the host ends it, now or later
+			f.note(d, first, older)
+		}
+		f.note(d, second, newer)
+		if err != nil {
+			return // the next read finds it too
+		}
+	}
+}
+
+// take reads once, and returns the lines that are whole. A deadline is no error.
+func (w *wire) take() (lines []string, err error) {
+	buf := make([]byte, 4096)
+	n, err := w.Read(buf)
+	w.rest = append(w.rest, buf[:n]...)
+	for {
+		line, rest, whole := bytes.Cut(w.rest, []byte("\n"))
+		if !whole {
+			break
+		}
+		lines, w.rest = append(lines, strings.TrimSuffix(string(line), "\r")), rest
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = nil
+	}
+	return lines, err
+}
+
+// note records lines. What was read was read, even if the connection is then lost.
+func (f *fleet) note(d *fakeDevice, w *wire, lines []string) {
+	for _, line := range lines {
 		f.mu.Lock()
-		f.pending = append(f.pending, r)
+		f.pending = append(f.pending, Read{ID: line, Device: d.address, Connection: w.number, Time: time.Now()})
 		f.mu.Unlock()
 		d.mu.Lock()
 		reading := d.reading
@@ -156,9 +247,20 @@ func (d *fakeDevice) hold() (release func()) {
 func (d *fakeDevice) reset() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if c, ok := d.conn.(*net.TCPConn); ok {
-		_ = c.SetLinger(0)
-		c.Close()
+	if d.wire != nil {
+		_ = d.wire.SetLinger(0)
+		d.wire.Close()
+	}
+}
+
+// close ends all that the device has.
+func (d *fakeDevice) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, w := range []*wire{d.wire, d.next} {
+		if w != nil {
+			w.Close()
+		}
 	}
 }
 
@@ -167,7 +269,7 @@ func (f *fleet) online() []string {
 	var all []string
 	for _, d := range f.devices {
 		d.mu.Lock()
-		if d.conn != nil {
+		if d.wire != nil {
 			all = append(all, d.address)
 		}
 		d.mu.Unlock()

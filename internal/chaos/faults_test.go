@@ -2,10 +2,14 @@ package chaos
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"math/rand/v2"
 	"syscall"
 	"testing"
 	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/pentrough/pentrough/internal/testenv"
 )
@@ -15,6 +19,7 @@ type world struct {
 	t       *testing.T
 	rng     *rand.Rand
 	node    *testenv.Node
+	url     string         // of the node's virtual host
 	proxy   *testenv.Proxy // between host and broker
 	host    *host
 	fleet   *fleet
@@ -39,9 +44,9 @@ var faults = []fault{
 		w.node.Ctl(w.t, "close_all_connections", "chaos")
 	}},
 	{"memory alarm", func(ctx context.Context, w *world, _ *Fault) {
-		w.node.Ctl(w.t, "set_vm_memory_high_watermark", "0.00001")
+		w.memoryAlarm(true)
 		pause(ctx, 3*time.Second)
-		w.node.Ctl(w.t, "set_vm_memory_high_watermark", "0.4")
+		w.memoryAlarm(false)
 	}},
 	{"partition", func(ctx context.Context, w *world, _ *Fault) {
 		w.proxy.Stall()
@@ -55,22 +60,25 @@ var faults = []fault{
 		w.proxy.Up()
 	}},
 	{"host killed", func(ctx context.Context, w *world, f *Fault) {
-		f.Killed, f.InFlight, f.Cut = true, prefetch, names(w.fleet.devices)
-		w.host.kill()
+		w.kill(f)
 		pause(ctx, time.Duration(w.rng.IntN(1000))*time.Millisecond)
 		w.host.start()
 	}},
+	{"ledger locked", func(ctx context.Context, w *world, _ *Fault) {
+		unlock := w.lockLedger()
+		pause(ctx, 7*time.Second) // longer than SQLite waits
+		unlock()
+	}},
+	ledgerKill,
+	unroutable,
+	blockedKill,
+	twice,
 	{"host frozen", func(ctx context.Context, w *world, _ *Fault) {
 		w.host.signal(syscall.SIGSTOP)
 		pause(ctx, time.Duration(1+w.rng.IntN(6))*time.Second)
 		w.host.signal(syscall.SIGCONT)
 	}},
-	{"host stopped", func(_ context.Context, w *world, _ *Fault) {
-		if err := w.host.stop(); err != nil {
-			w.t.Errorf("an orderly stop: %v", err)
-		}
-		w.host.start()
-	}},
+	stopped,
 	{"devices don't read", func(ctx context.Context, w *world, _ *Fault) {
 		for _, d := range w.fleet.some(w.rng, 5) {
 			defer d.hold()()
@@ -84,4 +92,117 @@ var faults = []fault{
 			d.reset()
 		}
 	}},
+}
+
+var stopped = fault{"host stopped", func(_ context.Context, w *world, _ *Fault) {
+	if err := w.host.stop(); err != nil {
+		w.t.Errorf("an orderly stop: %v", err)
+	}
+	w.host.start()
+}}
+
+var unroutable = fault{"results unroutable", func(ctx context.Context, w *world, _ *Fault) {
+	w.routeResults((*amqp.Channel).QueueUnbind)
+	pause(ctx, 2*time.Second)
+	w.routeResults(bind)
+}}
+
+var twice = fault{"devices come twice", func(ctx context.Context, w *world, _ *Fault) {
+	for _, d := range w.fleet.some(w.rng, len(w.fleet.devices)/4) {
+		_ = w.fleet.dial(ctx, d) // the host may be away
+	}
+}}
+
+// ledgerKill kills the host while what it has in flight waits for its ledger.
+var ledgerKill = fault{"host killed, its ledger locked", func(ctx context.Context, w *world, f *Fault) {
+	unlock := w.lockLedger()
+	pause(ctx, time.Second)
+	w.kill(f)
+	unlock()
+	w.startDevicesFirst(ctx)
+}}
+
+// blockedKill kills the host while it has results that the broker doesn't take, though it hands out commands.
+var blockedKill = fault{"host killed, its results blocked", func(ctx context.Context, w *world, f *Fault) {
+	w.host.signal(syscall.SIGSTOP)
+	pause(ctx, time.Second) // commands pile up
+	w.memoryAlarm(true)
+	w.host.signal(syscall.SIGCONT)
+	pause(ctx, time.Second)
+	w.kill(f)
+	w.memoryAlarm(false)
+	w.host.start()
+}}
+
+// memoryAlarm makes the broker believe that it has no memory, so that it takes nothing from publishers, or ends that.
+func (w *world) memoryAlarm(on bool) {
+	limit := "0.4"
+	if on {
+		limit = "0.00001"
+	}
+	w.node.Ctl(w.t, "set_vm_memory_high_watermark", limit)
+}
+
+// startDevicesFirst starts the host so that the broker gives it what was in flight only when the devices are back: then it is written again.
+func (w *world) startDevicesFirst(ctx context.Context) {
+	w.proxy.Down()
+	w.host.start()
+	for end := time.Now().Add(5 * time.Second); len(w.fleet.online()) < len(w.fleet.devices) && time.Now().Before(end); {
+		pause(ctx, 20*time.Millisecond)
+	}
+	w.proxy.Up()
+}
+
+func (w *world) kill(f *Fault) {
+	f.Killed, f.InFlight, f.Cut = true, prefetch, names(w.fleet.devices)
+	w.host.kill()
+}
+
+// lockLedger keeps the host from writing to its ledger, as somebody does who looks into it with a tool, until unlock. It does so at a moment
+// when a command is being written.
+func (w *world) lockLedger() (unlock func()) {
+	db, err := sql.Open("sqlite", "file:"+w.host.store+"?_pragma=busy_timeout(10000)&_txlock=immediate")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for end := time.Now().Add(2 * time.Second); ; {
+		tx, err := db.Begin()
+		if err != nil {
+			w.t.Fatalf("locking the ledger: %v", err)
+		}
+		var writing int
+		if err := tx.QueryRow("SELECT count(*) FROM ledger WHERE state = 1").Scan(&writing); err != nil {
+			w.t.Errorf("reading the ledger: %v", err)
+		}
+		if writing > 0 || time.Now().After(end) {
+			return func() {
+				if err := errors.Join(tx.Rollback(), db.Close()); err != nil {
+					w.t.Errorf("unlocking the ledger: %v", err)
+				}
+			}
+		}
+		if err := tx.Rollback(); err != nil {
+			w.t.Errorf("unlocking the ledger: %v", err)
+		}
+	}
+}
+
+// routeResults changes the way from the exchange to the queue of the results.
+func (w *world) routeResults(change func(ch *amqp.Channel, queue, key, exchange string, _ amqp.Table) error) {
+	conn, err := amqp.Dial(w.url)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := change(ch, results, results, "pentrough", nil); err != nil {
+		w.t.Fatalf("the binding of the results: %v", err)
+	}
+}
+
+func bind(ch *amqp.Channel, queue, key, exchange string, args amqp.Table) error {
+	return ch.QueueBind(queue, key, exchange, false, args)
 }

@@ -31,8 +31,7 @@ admin = "127.0.0.1:%[1]d"
 shutdown_timeout = "20s"
 log = { level = "info" }
 [store]
-type = "sqlite"
-path = %[2]q
+%[2]s
 [transport.broker]
 type = "amqp"
 url = %[3]q
@@ -50,7 +49,7 @@ listen = "127.0.0.1:%[6]d"
 to = "broker:commands.poison"
 [pipeline.commands]
 from = "broker:commands"
-middleware = ["poison", "dedup", "retry"]
+middleware = [%[7]s]
 handler = { type = "deliver", devices = "devices" }
 to = "broker:results"
 [pipeline.status]
@@ -60,18 +59,22 @@ to = "broker:status"
 
 // hostPlan is how a host differs from what users run.
 type hostPlan struct {
-	// tags are build tags, which put something else into it.
-	tags string
+	// overlay is go build's file of that name, which puts other source files in the place of the host's; empty is none.
+	overlay string
 	// wrap is a command line that runs the host's.
 	wrap []string
 	// folder is where its store is; empty is the run's.
 	folder string
+	// forgets says that its store is in memory.
+	forgets bool
+	// middleware is its pipeline's; empty is all of it.
+	middleware string
 }
 
 // host is the host as users run it, started again whenever a fault ended it.
 type host struct {
 	plan      hostPlan
-	store     string // the file
+	store     string // the ledger's file; empty if it is in memory
 	t         *testing.T
 	bin, file string
 	log       *os.File
@@ -88,7 +91,12 @@ func newHost(t *testing.T, p hostPlan, folder, url, queue string) *host {
 		t: t, plan: p, bin: filepath.Join(folder, "pentrough"), file: filepath.Join(folder, "chaos.toml"),
 		store: filepath.Join(cmp.Or(p.folder, folder), "ledger.db"),
 	}
-	if out, err := exec.Command("go", "build", "-tags", p.tags, "-o", h.bin, "../../cmd/pentrough").CombinedOutput(); err != nil {
+	store := fmt.Sprintf("type = \"sqlite\"\npath = %q", h.store)
+	if p.forgets {
+		h.store, store = "", `type = "memory"`
+	}
+	list := cmp.Or(p.middleware, `"poison", "dedup", "retry"`)
+	if out, err := exec.Command("go", "build", "-overlay", p.overlay, "-o", h.bin, "../../cmd/pentrough").CombinedOutput(); err != nil {
 		t.Fatalf("building: %v\n%s", err, out)
 	}
 	for _, port := range []*int{&h.admin, &h.devices} {
@@ -97,7 +105,7 @@ func newHost(t *testing.T, p hostPlan, folder, url, queue string) *host {
 			t.Fatal(err)
 		}
 	}
-	text := fmt.Sprintf(hostConfig, h.admin, h.store, url, prefetch, queue, h.devices)
+	text := fmt.Sprintf(hostConfig, h.admin, store, url, prefetch, queue, h.devices, list)
 	if err := os.WriteFile(h.file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -36,8 +36,9 @@ func client(ctx context.Context, url string, use func(*amqp.Channel) error) {
 // backEnd publishes commands as a back end would: with confirms, a command again with the same id until it is confirmed, and the next one
 // of a device only then.
 type backEnd struct {
-	rng  *rand.Rand
-	rate time.Duration
+	rng        *rand.Rand
+	rate       time.Duration
+	atMostOnce int // of a hundred
 
 	mu       sync.Mutex
 	commands []*Command
@@ -50,9 +51,9 @@ type backEnd struct {
 	closing bool
 }
 
-func newBackEnd(rng *rand.Rand, devices int, rate int) *backEnd {
-	b := &backEnd{rng: rng, rate: time.Second / time.Duration(rate), numbers: map[string]int{}}
-	for i := range devices {
+func newBackEnd(rng *rand.Rand, p plan) *backEnd {
+	b := &backEnd{rng: rng, rate: time.Second / time.Duration(p.rate), atMostOnce: p.atMostOnce, numbers: map[string]int{}}
+	for i := range p.devices {
 		b.turn = append(b.turn, deviceAddress(i))
 	}
 	return b
@@ -82,13 +83,24 @@ func (b *backEnd) publish(ctx context.Context, ch *amqp.Channel) error {
 			body = body[:len(body)/2]
 		}
 		confirm, err := ch.PublishWithDeferredConfirm("device.commands", c.Device, false, false, amqp.Publishing{
-			MessageId: c.ID, ContentType: "application/json", DeliveryMode: amqp.Persistent, Body: body,
+			MessageId: c.ID, ContentType: "application/json", DeliveryMode: amqp.Persistent, Body: body, Headers: headers(c),
 		})
 		if err != nil {
 			b.decided(c, false)
 			return err
 		}
 		confirms.Go(func() { b.decided(c, confirm.Wait()) })
+	}
+}
+
+// headers are those that clients in other languages set: of every type, on some commands.
+func headers(c *Command) amqp.Table {
+	if c.Number%10 != 0 {
+		return nil
+	}
+	return amqp.Table{
+		"text": c.ID, "int": int32(c.Number), "long": int64(c.Number), "float": 0.5, "bool": true, "bytes": []byte{0, 255}, "none": nil,
+		"time": time.Unix(int64(c.Number), 0), "decimal": amqp.Decimal{Scale: 2, Value: 1234}, "list": []any{"a", int32(1)}, "table": amqp.Table{"a": int16(1)},
 	}
 }
 
@@ -115,7 +127,7 @@ func (b *backEnd) next() *Command {
 		ID: fmt.Sprintf("c-%06d", len(b.commands)+1), Device: address, Mode: device.AtLeastOnce, Number: b.numbers[address], Sent: time.Now(), Publishes: 1,
 	}
 	c.Malformed = b.rng.IntN(100) == 0
-	if b.rng.IntN(5) == 0 {
+	if b.rng.IntN(100) < b.atMostOnce {
 		c.Mode = device.AtMostOnce
 	}
 	b.commands = append(b.commands, c)

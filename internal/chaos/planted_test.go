@@ -1,0 +1,171 @@
+package chaos
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pentrough/pentrough/internal/testenv"
+)
+
+// edit puts one text into the place of another in a source file, in which that must be once.
+type edit struct {
+	file, from, to string
+}
+
+// planted is a mistake in the host, as an engineer may make it, and the rule that must tell of it.
+type planted struct {
+	name  string
+	edits []edit
+	want  string
+	// faults are what the mistake needs to do harm.
+	faults     []fault
+	rate       int // 400 if it is 0
+	atMostOnce int
+	host       hostPlan
+}
+
+// Mistakes with a name are called by it in the documentation of what the judge finds.
+var mistakes = []planted{
+	{
+		// With all that the others need, a host without a mistake keeps every promise.
+		name: "none", atMostOnce: 50, faults: []fault{ledgerKill, blockedKill, stopped, twice, unroutable},
+	},
+	{
+		name: "ack before write", want: RuleOneResult, faults: []fault{ledgerKill},
+		edits: []edit{{"router/emit.go", "\tin.active[e] = struct{}{}\n", "\tin.active[e] = struct{}{}\n\te.msg.Ack()\n"}},
+	},
+	{
+		name: "ack before the result's confirm", want: RuleOneResult, faults: []fault{blockedKill},
+		edits: []edit{{"router/publisher.go", "if err := p.sendOf(r, ref, msgs[:n]); err != nil {\n\t\t\t\treturn err\n\t\t\t}", "go p.sendOf(r, ref, msgs[:n])"}},
+	},
+	{
+		name: "stock Deduplicator", want: RuleOneResult,
+		edits: []edit{
+			{
+				"router/middleware/dedup/dedup.go", "\t\"github.com/ThreeDotsLabs/watermill/message\"\n",
+				"\t\"github.com/ThreeDotsLabs/watermill/message\"\n\tstock \"github.com/ThreeDotsLabs/watermill/message/router/middleware\"\n",
+			},
+			{"router/middleware/dedup/dedup.go", "return func(msg *message.Message)", "return (&stock.Deduplicator{}).Middleware(next)\n\treturn func(msg *message.Message)"},
+		},
+	},
+	{
+		name: "stock marshaler", want: RuleOneResult,
+		edits: []edit{
+			{
+				"transports/amqp/generation.go", "\t\"github.com/ThreeDotsLabs/watermill/message\"\n",
+				"\tstock \"github.com/ThreeDotsLabs/watermill-amqp/v2/pkg/amqp\"\n\t\"github.com/ThreeDotsLabs/watermill/message\"\n",
+			},
+			{
+				"transports/amqp/generation.go", "msg := s.t.marshaler.message(g.ctx, &d)",
+				"msg, err := stock.DefaultMarshaler{}.Unmarshal(d)\n\t\t\tif err != nil {\n\t\t\t\t_ = d.Nack(false, true)\n\t\t\t\tcontinue\n\t\t\t}\n\t\t\tmsg.SetContext(g.ctx)",
+			},
+		},
+	},
+	{
+		name: "nack at shutdown", want: RuleOneResult, faults: []fault{stopped, stopped, stopped}, rate: 2000, host: hostPlan{forgets: true},
+		edits: []edit{{"router/drain.go", "\tfor _, e := range in.lanes.forget() {\n", "\tfor e := range in.active {\n\t\te.msg.Nack()\n\t}\n\tfor _, e := range in.lanes.forget() {\n"}},
+	},
+	{
+		name: "unfenced registry", want: RulePresence, faults: []fault{twice},
+		edits: []edit{
+			{"transports/device/registry.go", "\tif s.session != session {\n\t\ts.mu.Unlock()\n\t\tsh.mu.Unlock()\n\t\treturn\n\t}\n", ""},
+			{"transports/device/directory.go", "epoch := max(d.last[device]+1, d.clock)", "epoch := uint64(1)"},
+		},
+	},
+	{
+		name: "handler run again after a failed publish", want: RuleDuplicates, faults: []fault{unroutable}, host: hostPlan{forgets: true, middleware: `"poison", "retry"`},
+		edits: []edit{{"router/publisher.go", "d.fails(p.log, err)\n", "d.fails(p.log, err)\n\t\treturn err\n"}},
+	},
+	{
+		name: "second write after a crash, at most once", want: RuleDuplicates, faults: []fault{ledgerKill, ledgerKill}, atMostOnce: 100, rate: 2000,
+		edits: []edit{{"handlers/deliver/deliver.go", "case once && o.attempt > 1:", "case once && o.attempt > 1000:"}},
+	},
+}
+
+// TestPlanted holds the judge against hosts with a mistake: each must be found, by the rule that is about it.
+func TestPlanted(t *testing.T) {
+	if os.Getenv("CHAOS_SEED") == "" {
+		t.Skip("it is run by `make chaos`, which says CHAOS_SEED")
+	}
+	node := testenv.NewNode(t)
+	for _, m := range mistakes {
+		t.Run(m.name, func(t *testing.T) {
+			p := plan{
+				seed: 1, queue: "quorum", devices: 100, rate: 400, atMostOnce: m.atMostOnce, host: m.host, faults: m.faults, node: node, patience: 5 * time.Second,
+			}
+			if m.rate != 0 {
+				p.rate = m.rate
+			}
+			p.host.overlay, p.mistaken = overlay(t, m.edits), m.edits != nil
+			r := NewReport(play(t, p))
+			broken := map[string]int{}
+			for _, rule := range r.Rules {
+				if rule.Violations > 0 {
+					broken[rule.Rule] = rule.Violations
+				}
+			}
+			t.Logf("%d commands, %d lines, %v; broken: %v", r.Counts.Commands, r.Counts.Lines, r.Counts.States, broken)
+			switch {
+			case m.want == "" && r.Broken() > 0, m.want != "" && broken[m.want] == 0:
+				var text strings.Builder
+				if err := r.Text(&text); err != nil {
+					t.Error(err)
+				}
+				t.Errorf("want it to break %q:\n%s", m.want, text.String())
+			case m.want != "":
+				i := slices.IndexFunc(r.Violations, func(v Violation) bool { return v.Rule == m.want })
+				v := r.Violations[i]
+				t.Logf("such as %s %s: %s\n\t%s", v.ID, v.Device, v.What, strings.Join(v.Story, "\n\t"))
+			}
+		})
+	}
+}
+
+// overlay writes the edited files and the file that has go build take them, and returns its path; empty without edits.
+func overlay(t *testing.T, edits []edit) string {
+	if len(edits) == 0 {
+		return ""
+	}
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	replace := map[string]string{}
+	for _, e := range edits {
+		original := filepath.Join(root, e.file)
+		edited, again := replace[original]
+		if !again {
+			edited = filepath.Join(folder, filepath.Base(e.file))
+			replace[original] = edited
+		}
+		source := original
+		if again {
+			source = edited
+		}
+		text, err := os.ReadFile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(text), e.from); n != 1 {
+			t.Fatalf("%s has %q %d times, not once: plant the mistake where it belongs now", e.file, e.from, n)
+		}
+		if err := os.WriteFile(edited, []byte(strings.Replace(string(text), e.from, e.to, 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(folder, "overlay.json")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
