@@ -6,9 +6,10 @@ import (
 	"time"
 )
 
-// holdTime is how long acks above an unsettled tag wait for it at most: one frame then acks all of them. Confirms come in bursts and
-// wake their waiters in any order, so most gaps close within microseconds, and each frame saved spares the broker more work than us.
-const holdTime = 5 * time.Millisecond
+// holdTime is how long acks above an unsettled tag wait for it at most: one frame then acks all of them. Confirms come in bursts, as
+// the broker's disk has it, and wake their waiters in any order, so most gaps close within some ten milliseconds; and each frame saved spares the
+// broker more work than us. For a tag that didn't come within the time, nothing more waits.
+const holdTime = 40 * time.Millisecond
 
 // ackWriter is the part of a channel that acks.
 type ackWriter interface {
@@ -19,8 +20,7 @@ type ackWriter interface {
 // one, so a busy channel sends few frames and an idle one sends at once. Acks above an unsettled tag are held for a moment.
 type acks struct {
 	ch   ackWriter
-	most int           // how many acks are held at most
-	hold time.Duration // and how long
+	hold time.Duration // how long acks are held at most
 	sent func(n int)
 
 	mu      sync.Mutex
@@ -32,11 +32,12 @@ type acks struct {
 	idle sync.Cond
 
 	// Below is the writer's own: floor is the lowest unsettled tag and high the highest settled one, gaps are the unsettled tags from floor
-	// to high, in order, and held the settled tags above floor whose ack isn't written. Both are bounded by the prefetch, and so is what a
-	// release costs, however long one tag stays unsettled.
+	// to high, in order, and held the settled tags above floor whose ack isn't written. stuck is a floor that was waited for in vain. All are
+	// bounded by the prefetch, and so is what a release costs, however long one tag stays unsettled.
 	batch []uint64
 	high  uint64
 	floor uint64
+	stuck uint64
 	gaps  []uint64
 	held  []uint64
 	// wrote is when the last frame was written; it may be read after stop.
@@ -44,9 +45,9 @@ type acks struct {
 	timer *time.Timer // releases what is held; nil while nothing is
 }
 
-// newAcks returns the acks of a channel with a prefetch.
-func newAcks(ch ackWriter, prefetch int, sent func(n int)) *acks {
-	a := &acks{ch: ch, most: prefetch / 4, hold: holdTime, sent: sent, floor: 1}
+// newAcks returns the acks of a channel.
+func newAcks(ch ackWriter, sent func(n int)) *acks {
+	a := &acks{ch: ch, hold: holdTime, sent: sent, floor: 1}
 	a.idle.L = &a.mu
 	return a
 }
@@ -111,7 +112,10 @@ func (a *acks) write(release bool) {
 		_ = a.ch.Ack(last, n > 1)
 		total += n
 	}
-	if len(a.held) > 0 && (release || len(a.held) > a.most) {
+	if release {
+		a.stuck = a.floor
+	}
+	if len(a.held) > 0 && a.stuck == a.floor {
 		for _, tag := range a.held {
 			_ = a.ch.Ack(tag, false)
 		}

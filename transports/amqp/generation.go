@@ -49,7 +49,7 @@ func (s *subscription) begin(conn *amqp.Connection) (*generation, error) {
 		tag:    s.tag,
 		closes: ch.NotifyClose(make(chan *amqp.Error, 1)),
 		idle:   make(chan struct{}, 1),
-		acks:   newAcks(ch, s.route.prefetch, func(n int) { s.route.counters.acked.Add(float64(n)) }),
+		acks:   newAcks(ch, func(n int) { s.route.counters.acked.Add(float64(n)) }),
 	}
 	g.ctx, g.void = context.WithCancelCause(context.Background())
 	if err = ch.Qos(s.route.prefetch, 0, false); err != nil {
