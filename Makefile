@@ -76,8 +76,8 @@ bench: tools ## run the benchmarks, on a private broker, each beside its peer
 	$(GO) run ./internal/testenv/withbroker $(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -p 1 -timeout 30m $(TESTFLAGS) $(PACKAGES)
 
 .PHONY: chaos
-chaos: tools ## break a broker, devices and a host as CHAOS_SEED says, and judge what came of it
-	CHAOS_SEED=$(CHAOS_SEED) $(GO) test -count 1 -run TestChaos -v -timeout 30m $(TESTFLAGS) ./internal/chaos
+chaos: tools ## break a broker, devices and a host as CHAOS_SEED says, and judge what came of it; then hosts with planted mistakes
+	CHAOS_SEED=$(CHAOS_SEED) $(GO) test -count 1 -run 'TestChaos|TestPlanted' -v -timeout 30m $(TESTFLAGS) ./internal/chaos
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (10s)
