@@ -222,8 +222,8 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 		return nil, fmt.Errorf("queueing a command for device %s: %w", o.key, err)
 	}
 	handlers.Enqueued(ctx)
-	waiting, end := unlessVoid(ctx)
-	defer end()
+	waiting := &unlessVoid{Context: ctx}
+	defer waiting.end()
 	switch w := write.Wait(waiting); w.Fate {
 	case device.Sent:
 		return d.result(o, device.StateSent, w.Detail, w.Epoch), nil
@@ -241,16 +241,40 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 	}
 }
 
-// unlessVoid ends with ctx, unless the delivery became void: a command that has its place in the device's order keeps it then, because
-// the ones behind it keep theirs. What it comes to is in dedup's record when the delivery's copy comes.
-func unlessVoid(ctx context.Context) (context.Context, func()) {
-	waiting, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		if cause := context.Cause(ctx); !errors.Is(cause, transports.ErrVoid) {
-			cancel(cause)
-		}
-	})
-	return waiting, func() { stop(); cancel(nil) }
+// unlessVoid ends with its context, unless the delivery became void: a command that has its place in the device's order keeps it then, because
+// the ones behind it keep theirs. What it comes to is in dedup's record when the delivery's copy comes. Most commands are written at once, so
+// it costs nothing until somebody waits. It is for one goroutine.
+type unlessVoid struct {
+	context.Context
+	waiting context.Context // what is waited for; nil until somebody waits
+	cancel  context.CancelCauseFunc
+	stop    func() bool
+}
+
+func (u *unlessVoid) wait() context.Context {
+	if u.waiting == nil {
+		waiting, cancel := context.WithCancelCause(context.WithoutCancel(u.Context))
+		u.waiting, u.cancel = waiting, cancel
+		u.stop = context.AfterFunc(u.Context, func() {
+			if cause := context.Cause(u.Context); !errors.Is(cause, transports.ErrVoid) {
+				cancel(cause)
+			}
+		})
+	}
+	return u.waiting
+}
+
+func (u *unlessVoid) Done() <-chan struct{} { return u.wait().Done() }
+
+func (u *unlessVoid) Err() error { return u.wait().Err() }
+
+func (u *unlessVoid) Deadline() (deadline time.Time, ok bool) { return time.Time{}, false }
+
+func (u *unlessVoid) end() {
+	if u.waiting != nil {
+		u.stop()
+		u.cancel(nil)
+	}
 }
 
 // Refuse answers for a command that isn't handled: it is busy, or rejected if its id is another command's.
