@@ -2,38 +2,49 @@ package main
 
 import (
 	"encoding/json"
+	"log"
 	"net"
+	"os"
+	"os/signal"
 	"sync"
-	"testing"
+	"syscall"
 	"time"
 
+	"github.com/google/uuid"
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// startBare runs the loop that somebody would write by hand for the same job: it decodes the command, writes the frame, publishes the
-// persistent result with a window of confirms, and acks what is confirmed, several at once.
-func startBare(b *testing.B, url string) (string, func()) {
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
-	must(b, err)
+// bareLoop is the program that somebody would write by hand for the job of the whole path: it decodes the command, writes the frame, publishes the
+// persistent result with a window of confirms, and acks what is confirmed, several at once. Its arguments are the broker's URL and
+// the address to listen on; SIGTERM ends it.
+func bareLoop() {
+	log.SetFlags(0)
+	log.SetPrefix("bareloop: ")
+	url, addr := os.Args[1], os.Args[2]
 	var devices sync.Map
-	var work sync.WaitGroup
-	work.Go(func() {
+	listener, err := net.Listen("tcp4", addr)
+	check(err)
+	go func() {
 		for {
 			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
+			check(err)
 			devices.Store(conn.RemoteAddr().(*net.TCPAddr).IP.String(), conn)
 		}
-	})
+	}()
+	end := make(chan os.Signal, 1)
+	signal.Notify(end, syscall.SIGTERM)
+	go func() {
+		<-end
+		os.Exit(0)
+	}()
 	conn, err := amqp.Dial(url)
-	must(b, err)
-	work.Go(func() { bareLoop(b, conn, &devices) })
-	return listener.Addr().String(), func() {
-		listener.Close()
-		conn.Close()
-		work.Wait()
-		devices.Range(func(_, conn any) bool { return conn.(net.Conn).Close() == nil })
+	check(err)
+	bareCarry(conn, &devices)
+}
+
+func check(err error) {
+	if err != nil {
+		log.Fatal(err)
 	}
 }
 
@@ -43,13 +54,16 @@ type bareCommand struct {
 	Cmd    string `json:"cmd"`
 }
 
+// bareResult has what the host's results have.
 type bareResult struct {
-	ID     string    `json:"id"`
-	Device string    `json:"device"`
-	State  string    `json:"state"`
-	Code   int       `json:"code"`
-	Host   string    `json:"host"`
-	Time   time.Time `json:"time"`
+	ID      string    `json:"id"`
+	Device  string    `json:"device"`
+	State   string    `json:"state"`
+	Code    int       `json:"code"`
+	Host    string    `json:"host"`
+	Epoch   uint64    `json:"epoch"`
+	Attempt int       `json:"attempt"`
+	Time    time.Time `json:"time"`
 }
 
 type bareFlight struct {
@@ -57,67 +71,49 @@ type bareFlight struct {
 	confirm *amqp.DeferredConfirmation
 }
 
-func bareLoop(b *testing.B, conn *amqp.Connection, devices *sync.Map) {
+func bareCarry(conn *amqp.Connection, devices *sync.Map) {
 	var in *amqp.Channel
 	var deliveries <-chan amqp.Delivery
 	for {
 		var err error
 		in, err = conn.Channel()
-		if err != nil {
-			return
-		}
-		must(b, in.Qos(benchWindow, 0, false))
+		check(err)
+		check(in.Qos(benchWindow, 0, false))
 		if deliveries, err = in.Consume("commands", "", false, false, false, false, nil); err == nil {
 			break
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
 	out, err := conn.Channel()
-	must(b, err)
-	must(b, out.Confirm(false))
+	check(err)
+	check(out.Confirm(false))
 	flights := make(chan bareFlight, benchWindow)
-	var work sync.WaitGroup
-	defer work.Wait()
-	defer close(flights)
-	work.Go(func() {
+	go func() {
 		for f := range flights {
-			select {
-			case <-f.confirm.Done():
-			case <-time.After(benchDeadline):
-				return
-			}
+			<-f.confirm.Done()
 			if len(flights) == 0 || f.tag%64 == 0 {
-				if in.Ack(f.tag, true) != nil {
-					return
-				}
+				check(in.Ack(f.tag, true))
 			}
 		}
-	})
+	}()
+	epoch := uint64(time.Now().UnixMilli())
 	for d := range deliveries {
 		var c bareCommand
-		if err := json.Unmarshal(d.Body, &c); err != nil {
-			b.Error(err)
-			return
-		}
+		check(json.Unmarshal(d.Body, &c))
 		device, ok := devices.Load(c.Device)
 		if !ok {
-			b.Errorf("no device %s", c.Device)
-			return
+			log.Fatalf("no device %s", c.Device)
 		}
-		if _, err := device.(net.Conn).Write(append([]byte(c.Cmd), "\r\n"...)); err != nil {
-			return
-		}
-		body, err := json.Marshal(bareResult{ID: c.ID, Device: c.Device, State: "sent", Code: 202, Host: "bare", Time: time.Now()})
-		if err != nil {
-			b.Error(err)
-			return
-		}
+		_, err := device.(net.Conn).Write(append([]byte(c.Cmd), "\r\n"...))
+		check(err)
+		now := time.Now().UTC()
+		body, err := json.Marshal(bareResult{ID: c.ID, Device: c.Device, State: "sent", Code: 202, Host: "bare", Epoch: epoch, Attempt: 1, Time: now})
+		check(err)
 		confirm, err := out.PublishWithDeferredConfirm("bench.results", "results", true, false, amqp.Publishing{
-			MessageId: c.ID, Type: "result", ContentType: "application/json", DeliveryMode: amqp.Persistent, Body: body,
+			MessageId: uuid.NewString(), Type: "result", ContentType: "application/json", DeliveryMode: amqp.Persistent, Timestamp: now,
+			Headers: amqp.Table{"device": c.Device}, Body: body,
 		})
-		if err != nil {
-			return
-		}
+		check(err)
 		flights <- bareFlight{d.DeliveryTag, confirm}
 	}
 }

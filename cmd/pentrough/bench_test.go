@@ -2,12 +2,8 @@ package main
 
 import (
 	"bufio"
-	"context"
-	"crypto/rand"
 	"fmt"
-	"log/slog"
 	"net"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,10 +12,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/pentrough/pentrough/configs"
-	"github.com/pentrough/pentrough/internal/ledger"
 	"github.com/pentrough/pentrough/internal/testenv"
-	"github.com/pentrough/pentrough/router"
 )
 
 const (
@@ -31,21 +24,29 @@ const (
 )
 
 // BenchmarkWholePath carries persistent commands from a queue to devices and a confirmed result for each back, by the host and by
-// a bare loop in turn, and reports the median of the pairs' ratios. One operation is one pair.
+// a bare loop in turn, each a process of its own. It reports the medians of the pairs' ratios: of their rates, of the CPU time that their processes
+// used for a command, and of the 99th percentile of the time from publishing a command to its result at half of the host's rate; and how often the
+// host allocates for a command. One operation is all pairs.
 func BenchmarkWholePath(b *testing.B) {
 	server := testenv.Broker(b)
 	for b.Loop() {
-		var ratios, hosts []float64
+		var rates, cpus, tails, hosts, allocations []float64
 		for range benchPairs {
-			bare := benchRun(b, server.VHost(b), startBare)
-			host := benchRun(b, server.VHost(b), startHost)
-			b.Logf("host %.0f/s, bare loop %.0f/s, ratio %.2f", host, bare, host/bare)
-			ratios, hosts = append(ratios, host/bare), append(hosts, host)
+			bare := carryAll(b, server.VHost(b), startBare, calm)
+			host := carryAll(b, server.VHost(b), startHost, calm)
+			slow := carryPaced(b, server.VHost(b), startBare, calm, host.rate/2)
+			late := carryPaced(b, server.VHost(b), startHost, calm, host.rate/2)
+			b.Logf("host %.0f/s, bare loop %.0f/s, ratio %.2f; CPU a command %.1f and %.1f us, ratio %.2f; p99 at %.0f/s %s and %s, ratio %.2f; host: %.0f allocations",
+				host.rate, bare.rate, host.rate/bare.rate, host.cpu, bare.cpu, host.cpu/bare.cpu,
+				host.rate/2, late, slow, float64(late)/float64(slow), host.allocations)
+			rates, cpus, tails = append(rates, host.rate/bare.rate), append(cpus, host.cpu/bare.cpu), append(tails, float64(late)/float64(slow))
+			hosts, allocations = append(hosts, host.rate), append(allocations, host.allocations)
 		}
-		slices.Sort(ratios)
-		slices.Sort(hosts)
-		b.ReportMetric(ratios[benchPairs/2], "host/bare")
-		b.ReportMetric(hosts[benchPairs/2], "commands/s")
+		b.ReportMetric(median(rates), "rate-host/bare")
+		b.ReportMetric(median(cpus), "CPU-host/bare")
+		b.ReportMetric(median(tails), "p99-host/bare")
+		b.ReportMetric(median(hosts), "commands/s")
+		b.ReportMetric(median(allocations), "allocs/command")
 	}
 }
 
@@ -54,49 +55,162 @@ func BenchmarkWholePath(b *testing.B) {
 func BenchmarkWholePathLedger(b *testing.B) {
 	server := testenv.Broker(b)
 	database := testenv.NewPostgres(b)
-	for name, open := range map[string]func(b *testing.B) ledger.Store{
-		"sqlite":   func(b *testing.B) ledger.Store { return ledger.NewSQLite(filepath.Join(b.TempDir(), "ledger.db")) },
-		"postgres": func(*testing.B) ledger.Store { return ledger.NewPostgres(database.URL, rand.Text()) },
+	for name, store := range map[string]string{
+		"sqlite":   "type = \"sqlite\"\npath = \"ledger.db\"",
+		"postgres": fmt.Sprintf("type = \"postgres\"\nurl = %q", database.URL),
 	} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
 				var ratios []float64
 				for range benchPairs {
-					memory := benchRun(b, server.VHost(b), remembering(nil))
-					stored := benchRun(b, server.VHost(b), remembering(open))
-					b.Logf("%s %.0f/s, memory %.0f/s, ratio %.2f", name, stored, memory, stored/memory)
-					ratios = append(ratios, stored/memory)
+					memory := carryAll(b, server.VHost(b), remembering(`type = "memory"`), calm)
+					stored := carryAll(b, server.VHost(b), remembering(store), calm)
+					b.Logf("%s %.0f/s, memory %.0f/s, ratio %.2f", name, stored.rate, memory.rate, stored.rate/memory.rate)
+					ratios = append(ratios, stored.rate/memory.rate)
 				}
-				slices.Sort(ratios)
-				b.ReportMetric(ratios[benchPairs/2], name+"/memory")
+				b.ReportMetric(median(ratios), name+"/memory")
 			}
 		})
 	}
 }
 
-// remembering starts a host with dedup and a ledger in a store, or in memory.
-func remembering(open func(b *testing.B) ledger.Store) func(b *testing.B, url string) (string, func()) {
-	return func(b *testing.B, url string) (string, func()) {
-		if open == nil {
-			return benchHost(b, url, `middleware = ["dedup"]`, ledger.New())
+// BenchmarkStuckDevice has one of the devices, which gets 2 % of the commands, read nothing, and compares what the others get with what they get
+// when all read, in turn: the median of the ratios of their rates, and of the 99th percentiles at half of the calm rate.
+func BenchmarkStuckDevice(b *testing.B) {
+	server := testenv.Broker(b)
+	for b.Loop() {
+		var rates, tails []float64
+		for range benchPairs {
+			well := carryAll(b, server.VHost(b), startHost, favourite)
+			stuck := carryAll(b, server.VHost(b), startHost, oneStuck)
+			wellTail := carryPaced(b, server.VHost(b), startHost, favourite, well.rate/2)
+			stuckTail := carryPaced(b, server.VHost(b), startHost, oneStuck, well.rate/2)
+			b.Logf("others %.0f/s with one stuck, %.0f/s without, ratio %.2f; p99 at %.0f/s %s and %s, ratio %.2f",
+				stuck.rate, well.rate, stuck.rate/well.rate, well.rate/2, stuckTail, wellTail, float64(stuckTail)/float64(wellTail))
+			rates, tails = append(rates, stuck.rate/well.rate), append(tails, float64(stuckTail)/float64(wellTail))
 		}
-		l := ledger.Open(open(b), slog.New(slog.DiscardHandler))
-		<-l.Opened()
-		addr, stop := benchHost(b, url, `middleware = ["dedup"]`, l)
-		return addr, func() {
-			stop()
-			must(b, l.Close())
-		}
+		b.ReportMetric(median(rates), "rate-stuck/calm")
+		b.ReportMetric(median(tails), "p99-stuck/calm")
 	}
 }
 
-// benchRun fills the command queue, starts a carrier and returns commands a second, from the first line at a device to the last
-// result in the queue.
-func benchRun(b *testing.B, url string, start func(b *testing.B, url string) (addr string, stop func())) float64 {
+func median(all []float64) float64 {
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+// benchLoad says what a run is about.
+type benchLoad struct {
+	// special says that device 0 gets every 50th command, each of 2 kB, and that results of its commands aren't counted.
+	special bool
+	// stuck says that it doesn't read.
+	stuck bool
+}
+
+var (
+	calm      = benchLoad{}
+	favourite = benchLoad{special: true}
+	oneStuck  = benchLoad{special: true, stuck: true}
+)
+
+const specialEvery = 50
+
+func (l benchLoad) isSpecial(i int) bool { return l.special && i%specialEvery == 0 }
+
+// command is the ith, as it is published.
+func (l benchLoad) command(i int) amqp.Publishing {
+	device, cmd := 1+i%(benchDevices-1), fmt.Sprintf("set %d", i)
+	if l.isSpecial(i) {
+		device, cmd = 0, fmt.Sprintf("set %02048d", i)
+	}
+	id := benchID(i)
+	return amqp.Publishing{
+		MessageId: id, ContentType: "application/json", DeliveryMode: amqp.Persistent,
+		Body: fmt.Appendf(nil, `{"id":%q,"device":%q,"cmd":%q}`, id, benchAddress(device), cmd),
+	}
+}
+
+// counted is how many of the commands are.
+func (l benchLoad) counted() int {
+	n := 0
+	for i := range benchCommands {
+		if !l.isSpecial(i) {
+			n++
+		}
+	}
+	return n
+}
+
+func benchID(i int) string { return fmt.Sprintf("c-%06d", i) }
+
+func benchAddress(i int) string { return fmt.Sprintf("127.1.%d.%d", i/250, i%250+1) }
+
+// carried is what came of a run.
+type carried struct {
+	rate        float64 // commands a second
+	cpu         float64 // of the carrier for a command, in microseconds
+	allocations float64 // of the carrier for a command, if it is the host
+}
+
+// carryAll fills the command queue, and then has the carrier take it as fast as it can, from the first line at a device to the last result.
+func carryAll(b *testing.B, url string, start starter, l benchLoad) carried {
+	b.Helper()
+	s := newStage(b, url, start, l, func(publish func(i int) *amqp.DeferredConfirmation) {
+		var last *amqp.DeferredConfirmation
+		for i := range benchCommands {
+			last = publish(i)
+		}
+		last.Wait()
+	})
+	defer s.close()
+	<-s.fleet.first
+	begun, cpu, allocations := time.Now(), s.carrier.cpu(), s.carrier.allocations()
+	s.results(l.counted(), func(int) {})
+	took := time.Since(begun)
+	return carried{
+		rate:        float64(l.counted()) / took.Seconds(),
+		cpu:         float64((s.carrier.cpu() - cpu).Microseconds()) / benchCommands,
+		allocations: (s.carrier.allocations() - allocations) / benchCommands,
+	}
+}
+
+// carryPaced publishes commands at a rate and returns the 99th percentile of the times until their results.
+func carryPaced(b *testing.B, url string, start starter, l benchLoad, rate float64) time.Duration {
+	b.Helper()
+	s := newStage(b, url, start, l, func(func(i int) *amqp.DeferredConfirmation) {})
+	defer s.close()
+	sent := make([]time.Time, benchCommands)
+	took := make([]time.Duration, 0, benchCommands)
+	var publishing sync.WaitGroup
+	publishing.Go(func() {
+		begun := time.Now()
+		for i := range benchCommands {
+			due := begun.Add(time.Duration(float64(i) / rate * float64(time.Second)))
+			time.Sleep(time.Until(due))
+			sent[i] = due // what a late publisher costs is part of it, for both
+			s.publish(i)
+		}
+	})
+	s.results(l.counted(), func(i int) { took = append(took, time.Since(sent[i])) })
+	publishing.Wait()
+	slices.Sort(took)
+	return took[len(took)*99/100]
+}
+
+// stage is a run's queues, devices and carrier.
+type stage struct {
+	b       *testing.B
+	conn    *amqp.Connection
+	publish func(i int) *amqp.DeferredConfirmation
+	fleet   *benchFleet
+	carrier *carrier
+}
+
+// newStage has everything in place, and commands flow when it returns.
+func newStage(b *testing.B, url string, start starter, l benchLoad, fill func(publish func(i int) *amqp.DeferredConfirmation)) *stage {
 	b.Helper()
 	conn, err := amqp.Dial(url)
 	must(b, err)
-	defer conn.Close()
 	ch, err := conn.Channel()
 	must(b, err)
 	for _, queue := range []string{"commands", "results"} {
@@ -106,52 +220,60 @@ func benchRun(b *testing.B, url string, start func(b *testing.B, url string) (ad
 		must(b, ch.QueueBind(queue, queue, "bench."+queue, false, nil))
 	}
 	must(b, ch.Confirm(false))
-	var last *amqp.DeferredConfirmation
-	for i := range benchCommands {
-		id := fmt.Sprintf("c-%06d", i)
-		body := fmt.Sprintf(`{"id":%q,"device":%q,"cmd":"set %d"}`, id, benchAddress(i%benchDevices), i)
-		last, err = ch.PublishWithDeferredConfirm("", "commands", false, false, amqp.Publishing{
-			MessageId: id, ContentType: "application/json", DeliveryMode: amqp.Persistent, Body: []byte(body),
-		})
-		must(b, err)
+	s := &stage{b: b, conn: conn, fleet: &benchFleet{first: make(chan struct{})}}
+	s.publish = func(i int) *amqp.DeferredConfirmation {
+		confirm, err := ch.PublishWithDeferredConfirm("", "commands", false, false, l.command(i))
+		if err != nil {
+			b.Errorf("publishing: %v", err)
+		}
+		return confirm
 	}
-	last.Wait()
+	fill(s.publish)
 	// An exclusive consumer keeps the carrier out until every device is connected.
 	gate, err := conn.Channel()
 	must(b, err)
 	must(b, gate.Qos(1, 0, false))
 	_, err = gate.Consume("commands", "gate", false, true, false, false, nil)
 	must(b, err)
-
-	devices := &benchFleet{first: make(chan struct{})}
-	addr, stop := start(b, url)
-	defer stop()
-	defer devices.close()
-	devices.connect(b, addr)
+	s.carrier = start(b, url)
+	s.fleet.connect(b, s.carrier.addr, l)
 	must(b, gate.Close())
-	<-devices.first
-	begun := time.Now()
-	for {
-		q, err := ch.QueueDeclarePassive("results", true, false, false, false, nil)
-		must(b, err)
-		if q.Messages >= benchCommands {
-			break
-		}
-		if time.Since(begun) > benchDeadline {
-			b.Fatalf("%d of %d results after %s", q.Messages, benchCommands, benchDeadline)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	took := time.Since(begun)
-	if got := devices.lines.Load(); got != benchCommands {
-		b.Fatalf("devices read %d lines of %d", got, benchCommands)
-	}
-	return benchCommands / took.Seconds()
+	return s
 }
 
-func benchAddress(i int) string { return fmt.Sprintf("127.1.%d.%d", i/250, i%250+1) }
+// results takes so many results of counted commands, and tells of each.
+func (s *stage) results(n int, each func(i int)) {
+	ch, err := s.conn.Channel()
+	must(s.b, err)
+	defer ch.Close()
+	deliveries, err := ch.Consume("results", "", true, false, false, false, nil)
+	must(s.b, err)
+	late := time.After(benchDeadline)
+	for left := n; left > 0; {
+		select {
+		case d, ok := <-deliveries:
+			if !ok {
+				s.b.Fatalf("%d results are missing, and the channel is closed", left)
+			}
+			i, special := resultOf(s.b, d.Body)
+			if special {
+				continue
+			}
+			each(i)
+			left--
+		case <-late:
+			s.b.Fatalf("%d of %d results are missing after %s", left, n, benchDeadline)
+		}
+	}
+}
 
-// benchFleet is devices that read lines and count them.
+func (s *stage) close() {
+	s.fleet.close()
+	s.carrier.stop()
+	s.conn.Close()
+}
+
+// benchFleet is devices that read lines.
 type benchFleet struct {
 	conns []net.Conn
 	lines atomic.Int64
@@ -160,12 +282,16 @@ type benchFleet struct {
 	work  sync.WaitGroup
 }
 
-func (f *benchFleet) connect(b *testing.B, addr string) {
+func (f *benchFleet) connect(b *testing.B, addr string, l benchLoad) {
 	for i := range benchDevices {
 		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(benchAddress(i))}}
 		conn, err := dialer.Dial("tcp4", addr)
 		must(b, err)
 		f.conns = append(f.conns, conn)
+		if i == 0 && l.stuck {
+			must(b, conn.(*net.TCPConn).SetReadBuffer(4096))
+			continue
+		}
 		f.work.Go(func() {
 			lines := bufio.NewScanner(conn)
 			for lines.Scan() {
@@ -181,58 +307,6 @@ func (f *benchFleet) close() {
 		conn.Close()
 	}
 	f.work.Wait()
-}
-
-// startHost runs the host itself, as `pentrough run` would, without a ledger.
-func startHost(b *testing.B, url string) (string, func()) { return benchHost(b, url, "", nil) }
-
-// benchHost runs the host with more settings of the pipeline.
-func benchHost(b *testing.B, url, more string, l *ledger.Ledger) (string, func()) {
-	addr := freeAddress(b)
-	c, _, err := configs.Parse("bench.toml", fmt.Appendf(nil, `
-[host]
-admin = ""
-log = { level = "error" }
-[transport.broker]
-type = "amqp"
-url = %q
-prefetch = %d
-confirm_window = %d
-[transport.broker.topic.commands]
-exchange = "bench.commands"
-queue = "commands"
-[transport.broker.topic.results]
-exchange = "bench.results"
-queue = "results"
-[transport.devices]
-type = "tcp"
-listen = %q
-[pipeline.commands]
-from = "broker:commands"
-to = "broker:results"
-handler = { type = "deliver", devices = "devices" }
-on_error = "drop"
-%s
-`, url, benchWindow, benchWindow, addr, more), configs.Options{})
-	must(b, err)
-	c.Router.Logger = slog.New(slog.DiscardHandler)
-	if l != nil {
-		c.Router.Ledger = l
-	}
-	host, err := router.New(c.Router)
-	must(b, err)
-	must(b, host.Start(context.Background()))
-	return addr, func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
-		must(b, host.Stop(ctx))
-	}
-}
-
-func freeAddress(b *testing.B) string {
-	port, err := testenv.FreePort()
-	must(b, err)
-	return fmt.Sprintf("127.0.0.1:%d", port)
 }
 
 func must(b *testing.B, err error) {

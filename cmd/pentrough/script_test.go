@@ -17,7 +17,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"pentrough": main})
+	testscript.Main(m, map[string]func(){"pentrough": main, "bareloop": bareLoop})
 }
 
 // patience is how long a script waits for something that happens by itself.
