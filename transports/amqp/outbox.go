@@ -21,6 +21,8 @@ type outbox struct {
 	t    *transport
 	link *link
 	log  *slog.Logger
+	// deadlines are those of what is published.
+	deadlines *deadlines
 
 	mu sync.Mutex
 	// begun says that declarations are kept from now on.
@@ -29,7 +31,10 @@ type outbox struct {
 }
 
 func newOutbox(t *transport) *outbox {
-	return &outbox{t: t, link: t.publisher, log: t.env.Logger, declared: map[string]*declaration{}}
+	return &outbox{
+		t: t, link: t.publisher, log: t.env.Logger, declared: map[string]*declaration{},
+		deadlines: &deadlines{after: t.config.PublishTimeout, cause: errPublishTimeout},
+	}
 }
 
 // take returns a topic's declaration for one more publisher.

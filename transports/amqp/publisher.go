@@ -57,8 +57,7 @@ func (p *publisher) Publish(topic string, msgs ...*message.Message) error {
 			return fmt.Errorf("publishing to %s: %w", topic, err)
 		}
 	}
-	deadline, cancel := context.WithTimeoutCause(context.Background(), p.t.config.PublishTimeout, errPublishTimeout)
-	defer cancel()
+	deadline := p.t.outbox.deadlines.next()
 	for len(left) > 0 {
 		b := batch{outbox: p.t.outbox, deadline: deadline, items: left}
 		if left, err = b.send(d); err != nil {
