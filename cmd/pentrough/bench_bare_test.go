@@ -2,7 +2,7 @@ package main
 
 import (
 	"encoding/json"
-	"log"
+	"fmt"
 	"net"
 	"os"
 	"os/signal"
@@ -18,8 +18,6 @@ import (
 // persistent result with a window of confirms, and acks what is confirmed, several at once. Its arguments are the broker's URL and
 // the address to listen on; SIGTERM ends it.
 func bareLoop() {
-	log.SetFlags(0)
-	log.SetPrefix("bareloop: ")
 	url, addr := os.Args[1], os.Args[2]
 	var devices sync.Map
 	listener, err := net.Listen("tcp4", addr)
@@ -44,7 +42,8 @@ func bareLoop() {
 
 func check(err error) {
 	if err != nil {
-		log.Fatal(err)
+		fmt.Fprintln(os.Stderr, "bareloop:", err)
+		os.Exit(1)
 	}
 }
 
@@ -102,7 +101,7 @@ func bareCarry(conn *amqp.Connection, devices *sync.Map) {
 		check(json.Unmarshal(d.Body, &c))
 		device, ok := devices.Load(c.Device)
 		if !ok {
-			log.Fatalf("no device %s", c.Device)
+			check(fmt.Errorf("no device %s", c.Device))
 		}
 		_, err := device.(net.Conn).Write(append([]byte(c.Cmd), "\r\n"...))
 		check(err)
