@@ -66,6 +66,7 @@ func (r *run) serve(ctx context.Context) error {
 	if err := r.prepare(); err != nil {
 		return err
 	}
+	defer calmCollector()()
 	defer r.closeLedger()
 	r.awaitLedger(ctx)
 	host, err := router.New(r.config.Router)
