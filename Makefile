@@ -14,11 +14,13 @@ FUZZTIME  ?= 10s
 BENCH     ?= .
 BENCHTIME ?= 1s
 
-# What a run of chaos draws its faults and commands from, how many faults (all kinds when empty), and where to leave histories and reports.
+# What a run of chaos draws its faults and commands from, how many faults (all kinds when empty), how many crash points (all when empty), and
+# where to leave histories and reports.
 CHAOS_SEED   ?= 1
 CHAOS_FAULTS ?=
+CHAOS_POINTS ?=
 CHAOS_KEEP   ?=
-export CHAOS_FAULTS CHAOS_KEEP
+export CHAOS_FAULTS CHAOS_POINTS CHAOS_KEEP
 
 .PHONY: help
 help: ## list the targets
@@ -76,8 +78,8 @@ bench: tools ## run the benchmarks, on a private broker, each beside its peer
 	$(GO) run ./internal/testenv/withbroker $(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -p 1 -timeout 30m $(TESTFLAGS) $(PACKAGES)
 
 .PHONY: chaos
-chaos: tools ## break a broker, devices and a host as CHAOS_SEED says, and judge what came of it; then hosts with planted mistakes
-	CHAOS_SEED=$(CHAOS_SEED) $(GO) test -count 1 -run 'TestChaos|TestPlanted' -v -timeout 30m $(TESTFLAGS) ./internal/chaos
+chaos: tools ## break a broker, devices and a host as CHAOS_SEED says, and judge what came of it; then crash points, and hosts with planted mistakes
+	CHAOS_SEED=$(CHAOS_SEED) $(GO) test -count 1 -run 'TestChaos|TestCrashPoints|TestPlanted' -v -timeout 30m $(TESTFLAGS) ./internal/chaos
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (10s)

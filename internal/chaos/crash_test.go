@@ -1,0 +1,313 @@
+package chaos
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+// crashPoints is how many of a host's calls each have their turn to be the one that it is killed at.
+const crashPoints = 200
+
+// point is one kill, and what it was done to.
+type point struct {
+	nth int
+	// call and place are what the host was killed at, before it was done.
+	call, place string
+	// inFlight are the ids of the commands whose results hadn't been read.
+	inFlight []string
+}
+
+// TestCrashPoints kills a host at its first call with which it writes, syncs or sends, then another at its second, and so on to the 200th, while
+// commands come: one, then two, then three at a time until it is dead. One history tells of all of them, and is judged. CHAOS_POINTS is how
+// many of the 200 there are to be, evenly spaced. Each that is chosen must kill the host, and all 200 together must have been at each place that
+// a command's life has.
+func TestCrashPoints(t *testing.T) {
+	if os.Getenv("CHAOS_SEED") == "" {
+		t.Skip("it is run by `make chaos`, which says CHAOS_SEED")
+	}
+	count := min(setting(t, "CHAOS_POINTS", crashPoints), crashPoints)
+	killat := filepath.Join(t.TempDir(), "killat")
+	if out, err := exec.Command("go", "build", "-o", killat, "./killat").CombinedOutput(); err != nil {
+		t.Fatalf("building: %v\n%s", err, out)
+	}
+	node := testenv.NewNode(t)
+	for _, mode := range []device.Mode{device.AtLeastOnce, device.AtMostOnce} {
+		t.Run(string(mode), func(t *testing.T) {
+			s := newSweep(t, node, mode, killat)
+			for i := range count {
+				s.kill(1 + i*crashPoints/count)
+			}
+			h := s.end()
+			r := tell(t, h)
+			s.tell(h)
+			if r.Broken() > 0 {
+				t.Errorf("a crash in the mode %s breaks promises", mode)
+			}
+			for _, place := range s.places() {
+				if count == crashPoints && !slices.ContainsFunc(s.points, func(p point) bool { return p.place == place }) {
+					t.Errorf("no kill was at %s", place)
+				}
+			}
+		})
+	}
+}
+
+// sweep is a world whose host is killed at one point after the other.
+type sweep struct {
+	*world
+	mode    device.Mode
+	killat  string
+	channel *amqp.Channel // commands are published on it
+	history History
+	points  []point
+	numbers map[string]int
+	stop    context.CancelFunc
+	readers sync.WaitGroup
+}
+
+// crashDevices is how many devices there are: as many as there are commands at a time.
+const crashDevices = 3
+
+func newSweep(t *testing.T, node *testenv.Node, mode device.Mode, killat string) *sweep {
+	folder := t.TempDir()
+	s := &sweep{
+		world: &world{t: t, node: node, reader: newReader(t)}, mode: mode, killat: killat, history: History{Queue: "quorum"}, numbers: map[string]int{},
+	}
+	s.url = node.VHost(t)
+	proxy, url := testenv.Through(t, s.url)
+	s.proxy = proxy
+	s.host = newHost(t, hostPlan{}, folder, url, s.history.Queue)
+	s.host.start()
+	await(t, "the host to be ready", s.host.ready)
+	s.fleet = startFleet(t, "127.0.0.1:"+strconv.Itoa(s.host.devices), folder, crashDevices)
+	await(t, "all devices to be connected", s.allOnline)
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	t.Cleanup(func() {
+		stop()
+		s.readers.Wait()
+	})
+	for _, queue := range []string{results, status, poison} {
+		s.readers.Go(func() {
+			client(ctx, s.url, func(ch *amqp.Channel) error { return s.reader.read(ch, queue) })
+		})
+	}
+	conn, err := amqp.Dial(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if s.channel, err = conn.Channel(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.channel.Confirm(false); err != nil {
+		t.Fatal(err)
+	}
+	s.history.End.GoroutinesBefore = int(s.host.metric(ctx, "go_goroutines"))
+	s.history.End.HeapBefore = uint64(s.host.metric(ctx, "go_memstats_heap_inuse_bytes"))
+	return s
+}
+
+func (s *sweep) allOnline() bool { return len(s.fleet.online()) == len(s.fleet.devices) }
+
+// places are those that the life of a command in this mode has for certain.
+func (s *sweep) places() []string {
+	all := []string{"write to a device", "write to the broker", "pwrite64 to ledger.db-wal"}
+	if s.mode == device.AtMostOnce {
+		all = append(all, "fsync of ledger.db-wal")
+	}
+	return all
+}
+
+// kill has the host killed at its nth call, starts it again, and waits until all commands have come to their end.
+func (s *sweep) kill(nth int) {
+	trace := exec.Command(s.killat, strconv.Itoa(s.host.cmd.Process.Pid), strconv.Itoa(nth))
+	trace.Stderr = os.Stderr
+	input, err := trace.StdinPipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	output, err := trace.StdoutPipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := trace.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	defer func() {
+		input.Close()
+		if err := trace.Wait(); err != nil {
+			s.t.Errorf("killat: %v", err)
+		}
+	}()
+	said := bufio.NewScanner(output)
+	if !said.Scan() {
+		s.t.Fatalf("killat can't trace the host; that takes the right to (ptrace_scope): %v", said.Err())
+	}
+	const rounds = 100
+	for round := 1; !s.round(min(round, crashDevices)); round++ {
+		if round == rounds {
+			s.t.Fatalf("%d rounds of commands went by without a call number %d", rounds, nth)
+		}
+	}
+	var d struct {
+		Call, On string
+		Time     time.Time
+	}
+	if !said.Scan() {
+		s.t.Fatalf("the host ended, and not at its call number %d: %v", nth, s.host.err)
+	}
+	if err := json.Unmarshal(said.Bytes(), &d); err != nil {
+		s.t.Fatalf("killat said %q: %v", said.Text(), err)
+	}
+	p := point{nth: nth, call: d.Call, place: s.place(d.Call, d.On), inFlight: s.open()}
+	f := Fault{
+		Name: fmt.Sprintf("host killed at call %d, %s,", nth, p.place), Begin: d.Time, End: time.Now(), Killed: true, InFlight: len(p.inFlight), Cut: names(s.fleet.devices),
+	}
+	s.points, s.history.Faults = append(s.points, p), append(s.history.Faults, f)
+	if len(s.points)%2 == 0 {
+		s.host.start() // and the broker may be there before the devices
+	} else {
+		s.startDevicesFirst(context.Background())
+	}
+	await(s.t, "the host to be ready", s.host.ready)
+	await(s.t, "all devices to be connected", s.allOnline)
+	await(s.t, "the end of all commands", func() bool { return len(s.open()) == 0 })
+}
+
+// round publishes a command to each of the first n devices, waits for their results, and reports whether the host died of it.
+func (s *sweep) round(n int) (dead bool) {
+	var confirms []*amqp.DeferredConfirmation
+	first := len(s.history.Commands)
+	for _, d := range s.fleet.devices[:n] {
+		s.numbers[d.address]++
+		c := Command{
+			ID: fmt.Sprintf("c-%06d", len(s.history.Commands)+1), Device: d.address, Mode: s.mode, Number: s.numbers[d.address], Sent: time.Now(), Publishes: 1,
+		}
+		body, _ := json.Marshal(map[string]string{"id": c.ID, "device": c.Device, "cmd": c.ID, "mode": string(c.Mode)}) // strings always work
+		confirm, err := s.channel.PublishWithDeferredConfirm("device.commands", c.Device, false, false, amqp.Publishing{
+			MessageId: c.ID, ContentType: "application/json", DeliveryMode: amqp.Persistent, Body: body,
+		})
+		if err != nil {
+			s.t.Fatalf("publishing: %v", err)
+		}
+		s.history.Commands, confirms = append(s.history.Commands, c), append(confirms, confirm)
+	}
+	for i, confirm := range confirms {
+		s.history.Commands[first+i].Confirmed = confirm.Wait()
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		select {
+		case <-s.host.ended:
+			return true
+		default:
+		}
+		if len(s.open()) == 0 {
+			return false
+		}
+		if time.Now().After(end) {
+			s.t.Fatalf("the host lives, and has no result of %v", s.open())
+		}
+	}
+}
+
+// open are the ids of the last commands whose results haven't been read. Those of earlier rounds have.
+func (s *sweep) open() []string {
+	s.reader.mu.Lock()
+	defer s.reader.mu.Unlock()
+	var ids []string
+	for _, c := range s.history.Commands[max(0, len(s.history.Commands)-crashDevices):] {
+		if !s.reader.over[c.ID] {
+			ids = append(ids, c.ID)
+		}
+	}
+	return ids
+}
+
+// place says in words what a call was to be made on.
+func (s *sweep) place(call, on string) string {
+	switch fields := strings.Fields(on); {
+	case len(fields) == 3 && fields[1] == strconv.Itoa(s.host.devices):
+		on = "a device"
+	case len(fields) == 3 && fields[1] == strconv.Itoa(s.host.admin):
+		on = "a client of the admin page"
+	case len(fields) == 3:
+		on = "the broker"
+	}
+	if strings.HasSuffix(call, "sync") {
+		return call + " of " + on
+	}
+	return call + " to " + on
+}
+
+// end stops everything and returns the history.
+func (s *sweep) end() *History {
+	h, ctx := &s.history, context.Background()
+	await(s.t, "presence to be true", s.presenceTrue)
+	h.End.Online, h.End.Settled = s.fleet.online(), time.Now()
+	await(s.t, "the queues to be quiet", func() bool { return s.reader.quiet() > 2*time.Second })
+	h.End.Goroutines = int(s.host.metric(ctx, "go_goroutines"))
+	h.End.Heap = uint64(s.host.metric(ctx, "go_memstats_heap_inuse_bytes"))
+	if err := s.host.stop(); err != nil {
+		s.t.Errorf("the last stop: %v", err)
+	}
+	h.Reads = s.fleet.end(s.t)
+	s.stop()
+	s.readers.Wait()
+	h.Results, h.Events, h.End.Poison = s.reader.results, s.reader.events, s.reader.poison
+	h.End.Unfinished = unfinished(s.t, s.host.store)
+	return h
+}
+
+// tell logs where each kill was and how the commands ended that were in flight.
+func (s *sweep) tell(h *History) {
+	reads := map[string]int{}
+	for _, r := range h.Reads {
+		reads[r.ID]++
+	}
+	last := map[string]device.Result{}
+	for _, r := range h.Results {
+		last[r.ID] = r.Result
+	}
+	var text strings.Builder
+	kills, endings := map[string]int{}, map[string]map[string]int{}
+	for _, p := range s.points {
+		kills[p.place]++
+		var all []string
+		for _, id := range p.inFlight {
+			ending := fmt.Sprintf("%s in attempt %d, read %d times", last[id].State, last[id].Attempt, reads[id])
+			if endings[p.place] == nil {
+				endings[p.place] = map[string]int{}
+			}
+			endings[p.place][ending]++
+			all = append(all, ending)
+		}
+		fmt.Fprintf(&text, "call %3d  %-28s %s\n", p.nth, p.place, cmp.Or(strings.Join(all, "; "), "nothing was in flight"))
+	}
+	text.WriteString("\nkills  before               commands in flight, and how they ended\n")
+	for _, place := range slices.Sorted(maps.Keys(kills)) {
+		fmt.Fprintf(&text, "%5d  %s\n", kills[place], place)
+		for _, ending := range slices.Sorted(maps.Keys(endings[place])) {
+			fmt.Fprintf(&text, "%32d  %s\n", endings[place][ending], ending)
+		}
+	}
+	s.t.Logf("%d kills, %d devices, %d commands\n\n%s", len(s.points), len(s.fleet.devices), len(h.Commands), text.String())
+}
