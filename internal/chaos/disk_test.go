@@ -1,0 +1,172 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pentrough/pentrough/internal/testenv"
+)
+
+// smallDisk mounts a file system in memory that can be filled, and returns its folder.
+func smallDisk(t *testing.T) string {
+	folder := t.TempDir()
+	if err := unix.Mount("pentrough-chaos", folder, "tmpfs", 0, "size=24m"); err != nil {
+		t.Fatalf("mounting a small tmpfs: %v; that takes root or, as `make chaos` does it, namespaces of one's own: unshare --map-root-user --mount", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(folder, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmounting the small tmpfs: %v", err)
+		}
+	})
+	return folder
+}
+
+// diskFull fills the ledger's disk while commands come, and frees it later.
+var diskFull = fault{"ledger's disk full", func(ctx context.Context, w *world, _ *Fault) {
+	before := w.fleet.connections()
+	free := w.fillDisk()
+	w.awaitFull()
+	// What was being published then may still come. After that nothing is written to a device or answered, as nothing can be recorded.
+	pause(ctx, 2*time.Second)
+	reads, answers := w.fleet.lines(), w.reader.answers()
+	pause(ctx, 3*time.Second)
+	if n := w.fleet.lines() - reads; n > 0 {
+		w.t.Errorf("devices got %d commands while the ledger's disk was full", n)
+	}
+	if n := w.reader.answers() - answers; n > 0 {
+		w.t.Errorf("%d results came while the ledger's disk was full", n)
+	}
+	if now := w.fleet.connections(); now != before {
+		w.t.Errorf("devices connected again while the ledger's disk was full: %d connections, %d before", now, before)
+	}
+	free()
+	await(w.t, "the host to be ready by itself", w.host.ready)
+}}
+
+// diskFullKill kills the host that can't write its ledger, and starts it again before there is room.
+var diskFullKill = fault{"host killed, its ledger's disk full", func(ctx context.Context, w *world, f *Fault) {
+	free := w.fillDisk()
+	w.awaitFull()
+	w.kill(f)
+	w.host.start()
+	pause(ctx, 5*time.Second)
+	free()
+	await(w.t, "the host to be ready by itself", w.host.ready)
+}}
+
+// diskFullStart starts a host in order on a disk that is full already.
+var diskFullStart = fault{"host started, its ledger's disk full", func(_ context.Context, w *world, _ *Fault) {
+	if err := w.host.stop(); err != nil {
+		w.t.Errorf("an orderly stop: %v", err)
+	}
+	free := w.fillDisk()
+	w.host.start()
+	w.awaitFull()
+	free()
+	await(w.t, "the host to be ready by itself", w.host.ready)
+}}
+
+// TestFullDisk takes the room from a host's ledger while commands come: nothing may be lost or doubled, devices stay connected, and it
+// recovers when there is room again.
+func TestFullDisk(t *testing.T) {
+	if os.Getenv("CHAOS_SEED") == "" {
+		t.Skip("it is run by `make chaos`, which says CHAOS_SEED")
+	}
+	h := play(t, plan{
+		seed: uint64(setting(t, "CHAOS_SEED", 1)), queue: "quorum", devices: 50, rate: 300, atMostOnce: 50, host: hostPlan{folder: smallDisk(t)},
+		faults: []fault{diskFull, diskFullKill, diskFullStart}, node: testenv.NewNode(t), patience: time.Minute,
+	})
+	if r := tell(t, h); r.Broken() > 0 {
+		t.Error("a full disk breaks promises")
+	}
+}
+
+// fillDisk leaves no room on the ledger's disk, until free.
+func (w *world) fillDisk() (free func()) {
+	w.t.Helper()
+	if w.host.plan.folder == "" {
+		w.t.Fatal("the ledger is on a disk that others need")
+	}
+	filler := filepath.Join(w.host.plan.folder, "filler")
+	file, err := os.Create(filler)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	block := make([]byte, 4096)
+	for err == nil {
+		_, err = file.Write(block)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		w.t.Fatalf("filling the ledger's disk: %v", err)
+	}
+	if err := file.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+	return func() {
+		if err := os.Remove(filler); err != nil {
+			w.t.Errorf("freeing the ledger's disk: %v", err)
+		}
+	}
+}
+
+// awaitFull waits until the host says that it isn't ready, and why.
+func (w *world) awaitFull() {
+	w.t.Helper()
+	said := ""
+	await(w.t, "the host to say that its ledger's disk is full", func() bool {
+		for line := range strings.Lines(w.host.readiness()) {
+			if strings.HasPrefix(line, "fail store ledger: ") && strings.Contains(line, "full") {
+				said = strings.TrimSpace(line)
+			}
+		}
+		return said != ""
+	})
+	w.t.Log(said)
+}
+
+// readiness is what the host says of its parts; empty if it doesn't answer.
+func (h *host) readiness() string {
+	r, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/readyz", h.admin))
+	if err != nil {
+		return ""
+	}
+	defer r.Body.Close()
+	text, _ := io.ReadAll(r.Body) // as far as it got
+	return string(text)
+}
+
+// connections is how many connections devices have made.
+func (f *fleet) connections() int {
+	n := 0
+	for _, d := range f.devices {
+		d.mu.Lock()
+		n += d.connections
+		d.mu.Unlock()
+	}
+	return n
+}
+
+// lines is how many lines devices have read.
+func (f *fleet) lines() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.reads) + len(f.pending)
+}
+
+// answers is how many result messages came.
+func (r *reader) answers() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.results)
+}
