@@ -29,7 +29,7 @@ type planted struct {
 	host       hostPlan
 }
 
-// Mistakes with a name are called by it in the documentation of what the judge finds.
+// mistakes are those that a judge has to find, and first none at all.
 var mistakes = []planted{
 	{
 		// With all that the others need, a host without a mistake keeps every promise.
