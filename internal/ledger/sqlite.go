@@ -14,7 +14,8 @@ import (
 	"time"
 
 	"github.com/pressly/goose/v3"
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite" // also the driver "sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/pentrough/pentrough/router/middleware"
 )
@@ -45,6 +46,7 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 			err = errors.Join(fmt.Errorf("%s: %w", s.path, err), s.Close())
 		}
 	}()
+	defer func() { err = noRoom(err) }()
 	if s.lock, err = lockFile(s.path + ".lock"); err != nil {
 		return nil, err
 	}
@@ -149,6 +151,14 @@ func (s *SQLite) Apply(ctx context.Context, b Batch, sync bool) error {
 		// Without effect where the failure ended the transaction.
 		_, _ = s.conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
 	}
+	return noRoom(err)
+}
+
+// noRoom says of an error that it comes from a full disk, where SQLite doesn't: it calls it an I/O error if the index of the log doesn't fit.
+func noRoom(err error) error {
+	if e, ok := errors.AsType[*sqlite.Error](err); ok && e.Code() == sqlite3.SQLITE_IOERR_SHMSIZE {
+		return fmt.Errorf("the disk is full: %w", err)
+	}
 	return err
 }
 
@@ -190,6 +200,12 @@ func numbers(all []int64) []byte {
 // Close implements Store.
 func (s *SQLite) Close() error {
 	var errs []error
+	// As long as a statement is there, SQLite keeps the connection, and with it the log and its index.
+	for _, statement := range []*sql.Stmt{s.put, s.confirm, s.remove} {
+		if statement != nil {
+			errs = append(errs, statement.Close())
+		}
+	}
 	if s.conn != nil {
 		errs = append(errs, s.conn.Close())
 	}
@@ -199,6 +215,7 @@ func (s *SQLite) Close() error {
 	if s.lock != nil {
 		errs = append(errs, s.lock.release())
 	}
+	s.put, s.confirm, s.remove = nil, nil, nil
 	s.conn, s.db, s.lock = nil, nil, nil
 	return errors.Join(errs...)
 }
