@@ -75,7 +75,7 @@ func TestChaos(t *testing.T) {
 		t.Run(queue, func(t *testing.T) {
 			h := play(t, plan{
 				seed: uint64(seed), queue: queue, devices: 200, rate: 400, atMostOnce: 20, faults: draw(uint64(seed), count),
-				node: testenv.NewNode(t), patience: time.Minute,
+				host: hostPlan{folder: smallDisk(t, "128m")}, node: testenv.NewNode(t), patience: time.Minute,
 			})
 			if r := tell(t, h); r.Broken() > 0 {
 				t.Errorf("seed %d breaks promises", seed)

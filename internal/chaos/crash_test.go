@@ -251,6 +251,8 @@ func (s *sweep) place(call, on string) string {
 		on = "a client of the admin page"
 	case len(fields) == 3:
 		on = "the broker"
+	case on == filepath.Base(filepath.Dir(s.host.store)):
+		on = "the ledger's folder"
 	}
 	if strings.HasSuffix(call, "sync") {
 		return call + " of " + on

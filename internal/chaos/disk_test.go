@@ -19,9 +19,9 @@ import (
 )
 
 // smallDisk mounts a file system in memory that can be filled, and returns its folder.
-func smallDisk(t *testing.T) string {
+func smallDisk(t *testing.T, size string) string {
 	folder := t.TempDir()
-	if err := unix.Mount("pentrough-chaos", folder, "tmpfs", 0, "size=24m"); err != nil {
+	if err := unix.Mount("pentrough-chaos", folder, "tmpfs", 0, "size="+size); err != nil {
 		t.Fatalf("mounting a small tmpfs: %v; that takes root or, as `make chaos` does it, namespaces of one's own: unshare --map-root-user --mount", err)
 	}
 	t.Cleanup(func() {
@@ -34,6 +34,15 @@ func smallDisk(t *testing.T) string {
 
 // diskFull fills the ledger's disk while commands come, and frees it later.
 var diskFull = fault{"ledger's disk full", func(ctx context.Context, w *world, _ *Fault) {
+	free := w.fillDisk()
+	w.awaitFull()
+	pause(ctx, 3*time.Second)
+	free()
+	await(w.t, "the host to be ready by itself", w.host.ready)
+}}
+
+// diskFullAlone is diskFull where nothing else disturbs the devices: they mustn't notice but that no commands come.
+var diskFullAlone = fault{"ledger's disk full", func(ctx context.Context, w *world, _ *Fault) {
 	before := w.fleet.connections()
 	free := w.fillDisk()
 	w.awaitFull()
@@ -84,8 +93,8 @@ func TestFullDisk(t *testing.T) {
 		t.Skip("it is run by `make chaos`, which says CHAOS_SEED")
 	}
 	h := play(t, plan{
-		seed: uint64(setting(t, "CHAOS_SEED", 1)), queue: "quorum", devices: 50, rate: 300, atMostOnce: 50, host: hostPlan{folder: smallDisk(t)},
-		faults: []fault{diskFull, diskFullKill, diskFullStart}, node: testenv.NewNode(t), patience: time.Minute,
+		seed: uint64(setting(t, "CHAOS_SEED", 1)), queue: "quorum", devices: 50, rate: 300, atMostOnce: 50, host: hostPlan{folder: smallDisk(t, "24m")},
+		faults: []fault{diskFullAlone, diskFullKill, diskFullStart}, node: testenv.NewNode(t), patience: time.Minute,
 	})
 	if r := tell(t, h); r.Broken() > 0 {
 		t.Error("a full disk breaks promises")

@@ -70,6 +70,7 @@ var faults = []fault{
 		unlock()
 	}},
 	ledgerKill,
+	diskFull,
 	unroutable,
 	blockedKill,
 	twice,
