@@ -1,14 +1,12 @@
 package chaos
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -44,10 +42,7 @@ func TestCrashPoints(t *testing.T) {
 		t.Skip("it is run by `make chaos`, which says CHAOS_SEED")
 	}
 	count := min(setting(t, "CHAOS_POINTS", crashPoints), crashPoints)
-	killat := filepath.Join(t.TempDir(), "killat")
-	if out, err := exec.Command("go", "build", "-o", killat, "./killat").CombinedOutput(); err != nil {
-		t.Fatalf("building: %v\n%s", err, out)
-	}
+	killat := buildKillat(t, t.TempDir())
 	node := testenv.NewNode(t)
 	for _, mode := range []device.Mode{device.AtLeastOnce, device.AtMostOnce} {
 		t.Run(string(mode), func(t *testing.T) {
@@ -139,44 +134,17 @@ func (s *sweep) places() []string {
 
 // kill has the host killed at its nth call, starts it again, and waits until all commands have come to their end.
 func (s *sweep) kill(nth int) {
-	trace := exec.Command(s.killat, strconv.Itoa(s.host.cmd.Process.Pid), strconv.Itoa(nth))
-	trace.Stderr = os.Stderr
-	input, err := trace.StdinPipe()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	output, err := trace.StdoutPipe()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if err := trace.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	defer func() {
-		input.Close()
-		if err := trace.Wait(); err != nil {
-			s.t.Errorf("killat: %v", err)
-		}
-	}()
-	said := bufio.NewScanner(output)
-	if !said.Scan() {
-		s.t.Fatalf("killat can't trace the host; that takes the right to (ptrace_scope): %v", said.Err())
-	}
+	tr := s.host.killAt(s.killat, nth)
+	defer tr.close()
 	const rounds = 100
 	for round := 1; !s.round(min(round, crashDevices)); round++ {
 		if round == rounds {
 			s.t.Fatalf("%d rounds of commands went by without a call number %d", rounds, nth)
 		}
 	}
-	var d struct {
-		Call, On string
-		Time     time.Time
-	}
-	if !said.Scan() {
+	d, ok := tr.death()
+	if !ok {
 		s.t.Fatalf("the host ended, and not at its call number %d: %v", nth, s.host.err)
-	}
-	if err := json.Unmarshal(said.Bytes(), &d); err != nil {
-		s.t.Fatalf("killat said %q: %v", said.Text(), err)
 	}
 	p := point{nth: nth, call: d.Call, place: s.place(d.Call, d.On), inFlight: s.open()}
 	f := Fault{
@@ -243,15 +211,15 @@ func (s *sweep) open() []string {
 }
 
 // place says in words what a call was to be made on.
-func (s *sweep) place(call, on string) string {
+func (w *world) place(call, on string) string {
 	switch fields := strings.Fields(on); {
-	case len(fields) == 3 && fields[1] == strconv.Itoa(s.host.devices):
+	case len(fields) == 3 && fields[1] == strconv.Itoa(w.host.devices):
 		on = "a device"
-	case len(fields) == 3 && fields[1] == strconv.Itoa(s.host.admin):
+	case len(fields) == 3 && fields[1] == strconv.Itoa(w.host.admin):
 		on = "a client of the admin page"
 	case len(fields) == 3:
 		on = "the broker"
-	case on == filepath.Base(filepath.Dir(s.host.store)):
+	case on == filepath.Base(filepath.Dir(w.host.store)):
 		on = "the ledger's folder"
 	}
 	if strings.HasSuffix(call, "sync") {

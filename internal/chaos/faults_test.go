@@ -69,6 +69,7 @@ var faults = []fault{
 		pause(ctx, 7*time.Second) // longer than SQLite waits
 		unlock()
 	}},
+	writeKill,
 	ledgerKill,
 	diskFull,
 	unroutable,

@@ -1,0 +1,96 @@
+package chaos
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// trace counts the calls with which a host writes, syncs and sends, and kills it at one of them.
+type trace struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	input io.Closer
+	said  *bufio.Scanner
+}
+
+// death is what killat did: see there.
+type death struct {
+	Call, On string
+	Time     time.Time
+}
+
+// buildKillat builds killat in the folder and returns its path.
+func buildKillat(t *testing.T, folder string) string {
+	path := filepath.Join(folder, "killat")
+	if out, err := exec.Command("go", "build", "-o", path, "./killat").CombinedOutput(); err != nil {
+		t.Fatalf("building: %v\n%s", err, out)
+	}
+	return path
+}
+
+// killAt has the host killed at its nth call from now on.
+func (h *host) killAt(killat string, nth int) *trace {
+	tr := &trace{t: h.t, cmd: exec.Command(killat, strconv.Itoa(h.cmd.Process.Pid), strconv.Itoa(nth))}
+	tr.cmd.Stderr = os.Stderr
+	input, err := tr.cmd.StdinPipe()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	output, err := tr.cmd.StdoutPipe()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := tr.cmd.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	tr.input, tr.said = input, bufio.NewScanner(output)
+	if !tr.said.Scan() {
+		h.t.Fatalf("killat can't trace the host; that takes the right to (ptrace_scope): %v", tr.said.Err())
+	}
+	return tr
+}
+
+// death waits until the host is killed. It reports false if the trace ended before.
+func (tr *trace) death() (d death, ok bool) {
+	if !tr.said.Scan() {
+		return d, false
+	}
+	if err := json.Unmarshal(tr.said.Bytes(), &d); err != nil {
+		tr.t.Errorf("killat said %q: %v", tr.said.Text(), err)
+	}
+	return d, true
+}
+
+// close lets the host go.
+func (tr *trace) close() {
+	tr.input.Close()
+	if err := tr.cmd.Wait(); err != nil {
+		tr.t.Errorf("killat: %v", err)
+	}
+}
+
+// writeKill kills the host at one of the next calls with which it writes, syncs or sends.
+var writeKill = fault{"host killed at a write", func(ctx context.Context, w *world, f *Fault) {
+	tr := w.host.killAt(buildKillat(w.t, filepath.Dir(w.host.bin)), 1+w.rng.IntN(500))
+	late := time.AfterFunc(30*time.Second, func() { tr.input.Close() })
+	d, ok := tr.death()
+	late.Stop()
+	tr.close()
+	if ok {
+		f.Name = fmt.Sprintf("host killed at a %s,", w.place(d.Call, d.On))
+	} else {
+		w.t.Error("the host didn't write for 30s")
+	}
+	w.kill(f) // it is dead, and waited for
+	pause(ctx, time.Duration(w.rng.IntN(1000))*time.Millisecond)
+	w.host.start()
+}}
