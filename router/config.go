@@ -15,7 +15,7 @@ import (
 type Config struct {
 	// Name is the host's name, stable over restarts.
 	Name string
-	// ShutdownTimeout bounds a stop; at its end everything that still runs is cancelled.
+	// ShutdownTimeout bounds a stop; the last of it is kept for closing what had to be cancelled.
 	ShutdownTimeout time.Duration
 	Transports      []Transport
 	Pipelines       []Pipeline

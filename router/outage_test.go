@@ -278,7 +278,7 @@ func TestAStopIsBoundedWhateverTheSourceDoes(t *testing.T) {
 		defer cancel()
 		begun := time.Now()
 		err := h.Stop(ctx)
-		if took := time.Since(begun); took > time.Second+cancelGrace+closeTimeout+closeGrace {
+		if took := time.Since(begun); took > time.Second {
 			t.Errorf("took %v", took)
 		}
 		if err == nil || !strings.Contains(err.Error(), "pipeline test: its source didn't end") {

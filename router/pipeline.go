@@ -18,10 +18,10 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// cancelGrace is how long runs that the deadline cancelled have to return.
+// cancelGrace is how long runs that a stop cancelled have to return.
 const cancelGrace = time.Second
 
-// closeTimeout bounds Watermill's Router.Close, which is called when everything is settled or the deadline has passed.
+// closeTimeout bounds Watermill's Router.Close, which is called when everything is settled or there is no more time for that.
 const closeTimeout = 2 * time.Second
 
 // pipeline is one running pipeline: an intake, a chain in a Watermill Router of its own, and a publisher.
@@ -278,30 +278,20 @@ func (p *pipeline) quiesce() {
 	p.intake.stop()
 }
 
-// close ends everything at once; it is called when all is settled, or at the deadline.
-func (p *pipeline) close() error {
+// close ends everything at once, while ctx lives; it is called when all is settled, or when a stop has no more time for that.
+func (p *pipeline) close(ctx context.Context) error {
 	p.end(errStopped)
 	p.intake.stop()
-	select {
-	case <-p.intake.drained:
-	case <-time.After(cancelGrace):
-	}
+	cancelled, cancel := context.WithTimeout(ctx, cancelGrace)
+	defer cancel()
+	await(cancelled, p.intake.drained)
+	closed := make(chan error, 1)
+	go func() { closed <- p.shut() }()
 	var err error
-	if p.started {
-		err = errors.Join(p.watermill.Close(), <-p.ran)
-	} else {
-		err = errors.Join(p.intake.Close(), p.out.Close())
-	}
-	if !within(closeTimeout, func() {
-		p.intake.work.Wait()
-		if p.gather != nil {
-			p.gather.work.Wait()
-		}
-	}) {
-		err = errors.Join(err, errors.New("its source or a handler didn't end in time"))
-	}
-	for _, c := range p.closers {
-		err = errors.Join(err, c.Close())
+	select {
+	case err = <-closed:
+	case <-ctx.Done():
+		err = errors.New("its source or a handler didn't end in time")
 	}
 	if err != nil {
 		return fmt.Errorf("closing pipeline %s: %w", p.config.Name, err)
@@ -309,19 +299,22 @@ func (p *pipeline) close() error {
 	return nil
 }
 
-// within reports whether f returned in time.
-func within(limit time.Duration, f func()) bool {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
-	select {
-	case <-done:
-		return true
-	case <-time.After(limit):
-		return false
+// shut closes what the pipeline is made of, and returns when all of it has ended.
+func (p *pipeline) shut() error {
+	var err error
+	if p.started {
+		err = errors.Join(p.watermill.Close(), <-p.ran)
+	} else {
+		err = errors.Join(p.intake.Close(), p.out.Close())
 	}
+	p.intake.work.Wait()
+	if p.gather != nil {
+		p.gather.work.Wait()
+	}
+	for _, c := range p.closers {
+		err = errors.Join(err, c.Close())
+	}
+	return err
 }
 
 // quietLogger passes Watermill's words on at debug level: what matters of them the router says itself.

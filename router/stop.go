@@ -10,13 +10,20 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// closeGrace is how long the last closing may take after a stop's deadline.
-const closeGrace = 3 * time.Second
+// closing is how long it takes at most to close what didn't end by itself, such as a connection to a broker that is silent. Half of it is for
+// the pipelines, half for the transports.
+const (
+	closing         = 6 * time.Second
+	shortestClosing = 100 * time.Millisecond
+)
 
 // Stop takes the host down in stages, inside the life of ctx: nothing new is taken in; pipelines fed from outside settle what they
-// started; sessions close and their last events go out; pipelines fed by devices run dry. Then, or when ctx ends, what
-// still runs is cancelled and everything is closed. The error says what wasn't settled in time; what a broker sent stays with it.
+// started; sessions close and their last events go out; pipelines fed by devices run dry. Then, or when only the time for closing is
+// left of ctx's, what still runs is cancelled and everything is closed. The error says what wasn't settled in time; what a broker sent stays with it.
 func (h *Host) Stop(ctx context.Context) error {
+	life := ctx
+	ctx, cancel := staging(life)
+	defer cancel()
 	for _, t := range h.order {
 		t.Quiesce()
 	}
@@ -60,7 +67,17 @@ func (h *Host) Stop(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(append(errs, h.close(ctx))...)
+	return errors.Join(append(errs, h.close(life))...)
+}
+
+// staging is the part of a stop's life in which messages are settled. A quarter of it, but no more than closing, is left for the rest: what
+// supervises the process kills it when its time is over.
+func staging(life context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := life.Deadline()
+	if !ok {
+		return context.WithCancel(life)
+	}
+	return context.WithDeadline(life, deadline.Add(-min(closing, time.Until(deadline)/4)))
 }
 
 func await(ctx context.Context, done <-chan struct{}) {
@@ -113,16 +130,22 @@ func (h *Host) fedByDevices(feeders map[*pipeline][]*pipeline) map[*pipeline]boo
 	return fed
 }
 
-// close ends everything at once, in bounded time.
+// close ends everything at once, inside ctx's time if it has one, and else within closing.
 func (h *Host) close(ctx context.Context) error {
+	left := closing
+	if deadline, ok := ctx.Deadline(); ok {
+		left = min(left, max(shortestClosing, time.Until(deadline)))
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), left)
+	defer cancel()
+	half, cancelHalf := context.WithTimeout(ctx, left/2)
+	defer cancelHalf()
 	errs := make([]error, len(h.pipelines)+len(h.order))
 	var work sync.WaitGroup
 	for i, p := range h.pipelines {
-		work.Go(func() { errs[i] = p.close() })
+		work.Go(func() { errs[i] = p.close(half) })
 	}
 	work.Wait()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
-	defer cancel()
 	for i, t := range h.order {
 		work.Go(func() {
 			if err := t.Close(ctx); err != nil {

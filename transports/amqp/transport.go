@@ -177,7 +177,8 @@ func (t *transport) Close(ctx context.Context) error {
 	// Acks that are due go out, and channels are closed, while there are connections. A broker that doesn't answer gets
 	// half of the time for that.
 	t.stopConsuming()
-	orderly, done := context.WithTimeout(ctx, closeTimeout/2)
+	deadline, _ := ctx.Deadline()
+	orderly, done := context.WithTimeout(ctx, time.Until(deadline)/2)
 	defer done()
 	_ = wait(orderly, &t.subscriptions)
 	t.close()
