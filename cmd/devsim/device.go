@@ -38,10 +38,12 @@ func (d *device) live(ctx context.Context) {
 		if err == nil {
 			d.fleet.connected(first)
 			first, pause = false, firstPause
-			d.talk(ctx, conn)
-			if ctx.Err() == nil {
+			wanted, end := d.session(ctx)
+			d.talk(wanted, conn)
+			if wanted.Err() == nil {
 				d.fleet.lost.Add(1)
 			}
+			end()
 		} else if ctx.Err() == nil {
 			d.fleet.failures.Add(1)
 		}
@@ -55,6 +57,14 @@ func (d *device) live(ctx context.Context) {
 		}
 		pause = min(2*pause, longestPause)
 	}
+}
+
+// session lives as long as the device wants a connection.
+func (d *device) session(ctx context.Context) (context.Context, context.CancelFunc) {
+	if about := d.fleet.options.session; about > 0 {
+		return context.WithTimeout(ctx, about/2+rand.N(about))
+	}
+	return context.WithCancel(ctx)
 }
 
 func (d *device) dial(ctx context.Context) (net.Conn, error) {

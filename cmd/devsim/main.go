@@ -89,6 +89,7 @@ type options struct {
 	silent    int
 	record    string
 	reconnect bool
+	session   time.Duration
 	duration  time.Duration
 }
 
@@ -111,6 +112,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&o.silent, "silent", 0, "the first so many devices never read")
 	flags.StringVar(&o.record, "record", "", "file to append each line that is read to, as device, tab, line")
 	flags.BoolVar(&o.reconnect, "reconnect", false, "connect again when a connection ends or doesn't come about")
+	flags.DurationVar(&o.session, "session", 0, "each device hangs up after about so long, half to one and a half of it; 0 is never")
 	flags.DurationVar(&o.duration, "duration", 0, "end after so long; 0 is never")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -135,6 +137,9 @@ func (o *options) check(rest []string, from string) error {
 	}
 	if o.rate < 0 || o.rate > 1000 {
 		errs = append(errs, fmt.Errorf("-rate %v is not from 0 to 1000", o.rate))
+	}
+	if o.session < 0 {
+		errs = append(errs, fmt.Errorf("-session %s is negative", o.session))
 	}
 	if from != "" {
 		addr, err := netip.ParseAddr(from)

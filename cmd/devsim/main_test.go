@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -195,6 +196,20 @@ func TestReconnect(t *testing.T) {
 	h.accept().hear("hi")
 	r.cancel()
 	if s := r.end(0); s.Connected != 1 || s.Connects < 4 || s.Lost < 3 {
+		t.Errorf("got %+v", s)
+	}
+}
+
+func TestSessionsEndByThemselves(t *testing.T) {
+	h := listen(t)
+	r := start(t, "-addr", h.Addr().String(), "-reconnect", "-session", "20ms")
+	for range 3 {
+		if line, err := h.accept().r.ReadString('\n'); err != io.EOF {
+			t.Errorf("read %q, %v", line, err)
+		}
+	}
+	r.cancel()
+	if s := r.end(0); s.Connected != 1 || s.Connects < 3 || s.Lost != 0 {
 		t.Errorf("got %+v", s)
 	}
 }

@@ -68,17 +68,7 @@ func TestFleet(t *testing.T) {
 // because the host was restarted may have the result offline; nothing else may.
 func runFleet(t *testing.T, bin string, node *testenv.Node, count int, trouble func(restart func())) {
 	folder := t.TempDir()
-	devices, web, adm := fleetPort(t), fleetPort(t), fleetPort(t)
-	example, err := configs.Example(configs.Commands)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(folder, "commands.toml")
-	text := strings.NewReplacer(`":8123"`, `":`+devices+`"`, "127.0.0.1:8080", "127.0.0.1:"+web, "127.0.0.1:8222", "127.0.0.1:"+adm,
-		`"pentrough.db"`, strconv.Quote(filepath.Join(folder, "ledger.db"))).Replace(string(example))
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	file, devices, adm := exampleFile(t, folder)
 	runs := 0
 	var host *launched
 	startHost := func() {
@@ -133,6 +123,23 @@ func runFleet(t *testing.T, bin string, node *testenv.Node, count int, trouble f
 	t.Log("devsim:", strings.TrimSpace(lastLine(sim.output(t))))
 	t.Log("results:", results)
 	checkRecord(t, record, sent)
+}
+
+// exampleFile writes the example configuration with ports and a store of its own, and with more replaced.
+func exampleFile(t *testing.T, folder string, more ...string) (file, devices, adm string) {
+	t.Helper()
+	example, err := configs.Example(configs.Commands)
+	if err != nil {
+		t.Fatal(err)
+	}
+	devices, adm = fleetPort(t), fleetPort(t)
+	text := strings.NewReplacer(append(more, `":8123"`, `":`+devices+`"`, "127.0.0.1:8080", "127.0.0.1:"+fleetPort(t), "127.0.0.1:8222", "127.0.0.1:"+adm,
+		`"pentrough.db"`, strconv.Quote(filepath.Join(folder, "ledger.db")))...).Replace(string(example))
+	file = filepath.Join(folder, "commands.toml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file, devices, adm
 }
 
 // drainResults takes results until every command has one, and checks them; the poison queue must be empty.
@@ -213,8 +220,11 @@ func checkRecord(t *testing.T, record string, sent int) {
 	t.Logf("devices read %d lines, each once and in order", lines)
 }
 
-// sessions reads the number of connected devices from the metrics.
-func sessions(t *testing.T, adm string) int {
+// sessions reads the number of connected devices.
+func sessions(t *testing.T, adm string) int { return metric(t, adm, "pentrough_device_sessions") }
+
+// metric reads a metric, over all its labels; without a host it is 0.
+func metric(t *testing.T, adm, name string) int {
 	r, err := http.Get("http://127.0.0.1:" + adm + "/metrics")
 	if err != nil {
 		return 0
@@ -224,16 +234,17 @@ func sessions(t *testing.T, adm string) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range strings.Split(string(body), "\n") {
-		if strings.HasPrefix(line, "pentrough_") && strings.Contains(line, "sessions{") {
-			n, err := strconv.Atoi(line[strings.LastIndexByte(line, ' ')+1:])
+	sum := 0.0
+	for line := range strings.Lines(string(body)) {
+		if rest, ok := strings.CutPrefix(line, name); ok && (rest[0] == ' ' || rest[0] == '{') {
+			n, err := strconv.ParseFloat(strings.TrimSpace(rest[strings.LastIndexByte(rest, ' ')+1:]), 64)
 			if err != nil {
 				t.Fatal(err)
 			}
-			return n
+			sum += n
 		}
 	}
-	return 0
+	return int(sum)
 }
 
 // launched is a program in the background, its output in a file.

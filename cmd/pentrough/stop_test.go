@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -20,7 +19,6 @@ import (
 	"github.com/google/uuid"
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/pentrough/pentrough/configs"
 	"github.com/pentrough/pentrough/internal/testenv"
 )
 
@@ -112,7 +110,7 @@ type stopResult struct {
 }
 
 func newStopRig(t *testing.T) *stopRig {
-	r := &stopRig{t: t, folder: t.TempDir(), admin: fleetPort(t), results: map[string]stopResult{}}
+	r := &stopRig{t: t, folder: t.TempDir(), results: map[string]stopResult{}}
 	r.bin = r.folder
 	if out, err := exec.Command("go", "build", "-o", r.bin, ".", "../devsim").CombinedOutput(); err != nil {
 		t.Fatalf("building: %v\n%s", err, out)
@@ -120,17 +118,8 @@ func newStopRig(t *testing.T) *stopRig {
 	r.url = testenv.Broker(t).VHost(t)
 	proxy, url := testenv.Through(t, r.url)
 	r.proxy, r.env = proxy, "AMQP_URL="+url
-	port := fleetPort(t)
-	example, err := configs.Example(configs.Commands)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := strings.NewReplacer(`":8123"`, `":`+port+`"`, "127.0.0.1:8080", "127.0.0.1:"+fleetPort(t), "127.0.0.1:8222", "127.0.0.1:"+r.admin,
-		`"pentrough.db"`, strconv.Quote(filepath.Join(r.folder, "ledger.db")), `"30s"`, `"${SHUTDOWN}"`).Replace(string(example))
-	r.file = filepath.Join(r.folder, "commands.toml")
-	if err := os.WriteFile(r.file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	file, port, admin := exampleFile(t, r.folder, `"30s"`, `"${SHUTDOWN}"`)
+	r.file, r.admin = file, admin
 	r.record = filepath.Join(r.folder, "record")
 	r.devices = launch(t, r.folder, "devsim.log", nil, filepath.Join(r.bin, "devsim"),
 		"-addr", "127.0.0.1:"+port, "-reconnect", "-n", strconv.Itoa(stopDevices), "-from", stopFirst, "-record", r.record)

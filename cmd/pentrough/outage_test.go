@@ -1,0 +1,153 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+// The outage of TestOutage: an hour in which each device connects again every 15 minutes, in less than a minute.
+const (
+	outageEvents = 2 * 4 // a device
+	outageFirst  = "127.5.0.0"
+	// outageGrowth is what the host may hold more at the end of the outage than in its second quarter, and outageGarbage, in KiB, what of that
+	// may be waiting for the collector anyway.
+	outageGrowth  = 1.1
+	outageGarbage = 16 << 10
+)
+
+// TestOutage takes the broker away from a host whose devices come and go and send data all the time. The host's memory may not grow with the
+// length of the outage, what it publishes afterwards is bounded, and it is the truth. PENTROUGH_OUTAGE_DEVICES is how many devices there are.
+func TestOutage(t *testing.T) {
+	devices := 300
+	if s := os.Getenv("PENTROUGH_OUTAGE_DEVICES"); s != "" {
+		var err error
+		if devices, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	backlog := devices / 2
+	session := 3*time.Second + time.Duration(devices)*300*time.Microsecond // so that two cores can keep up
+	folder := t.TempDir()
+	if out, err := exec.Command("go", "build", "-o", folder, ".", "../devsim").CombinedOutput(); err != nil {
+		t.Fatalf("building: %v\n%s", err, out)
+	}
+	url := testenv.Broker(t).VHost(t)
+	proxy, cuttable := testenv.Through(t, url)
+	// With the room for data that 18,000 devices have by default, as each has a part of it.
+	file, port, admin := exampleFile(t, folder, `idle_timeout = "5m"`,
+		fmt.Sprintf("idle_timeout = \"5m\"\nevents = { backlog = %d }\ndata = { total = %d }", backlog, max(100, devices*20_000/18_000)))
+	host := launch(t, folder, "host.log", []string{"AMQP_URL=" + cuttable}, filepath.Join(folder, "pentrough"), "run", "-c", file)
+	fleet := func(n int, more ...string) *launched {
+		return launch(t, folder, fmt.Sprintf("devsim-%d.log", n), nil, filepath.Join(folder, "devsim"),
+			append([]string{"-addr", "127.0.0.1:" + port, "-reconnect", "-n", strconv.Itoa(n), "-from", outageFirst}, more...)...)
+	}
+	first := fleet(devices, "-session", session.String(), "-rate", "1")
+	waitFor(t, "all devices to have been connected", func() bool { return strings.Contains(first.output(t), "devices connected") })
+
+	proxy.Down()
+	began := time.Now()
+	before := metric(t, admin, "pentrough_device_sessions_ended_total")
+	var quarters [4]int // the most memory in each
+	waitFor(t, "the events of an hour", func() bool {
+		done := 2 * (metric(t, admin, "pentrough_device_sessions_ended_total") - before)
+		q := min(4*done/(outageEvents*devices), 4)
+		if q < len(quarters) {
+			quarters[q] = max(quarters[q], resident(t, host.cmd.Process.Pid))
+		}
+		return q == len(quarters)
+	})
+	t.Logf("%d devices, %d events in an outage of %s: at most %d KiB resident in its quarters; %d events made needless, %d lost", devices, outageEvents*devices,
+		time.Since(began).Round(time.Second), quarters, metric(t, admin, "pentrough_device_events_coalesced_total"), metric(t, admin, "pentrough_device_dropped_total"))
+	if limit := outageGarbage + int(outageGrowth*float64(quarters[1])); quarters[3] > limit {
+		t.Errorf("the host's memory grew: %d KiB at the end of the outage, %d in its second quarter", quarters[3], quarters[1])
+	}
+	healed := time.Now()
+	proxy.Up()
+	first.end(t, syscall.SIGINT)
+	second := fleet(devices / 2)
+	waitFor(t, "half of the devices to be connected", func() bool { return sessions(t, admin) == devices/2 })
+
+	newest, late := presence(t, url, healed, devices, devices/2)
+	t.Logf("%d events of the time before the broker was back, of %d devices", late, len(newest))
+	if most := backlog + devices + 1000; late > most {
+		t.Errorf("%d events of the outage were kept, more than %d", late, most)
+	}
+	host.end(t, syscall.SIGTERM)
+	second.end(t, syscall.SIGINT)
+}
+
+// presence reads events until, folded, they say that of all devices so many are there, and counts those that are older than healed.
+func presence(t *testing.T, url string, healed time.Time, all, online int) (newest map[string]device.Event, late int) {
+	t.Helper()
+	conn, err := amqp.Dial(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deliveries, err := ch.Consume("status", "", true, false, false, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newest = map[string]device.Event{}
+	patience := time.After(fleetPatience)
+	for there := 0; len(newest) != all || there != online; {
+		select {
+		case d := <-deliveries:
+			var e device.Event
+			if err := json.Unmarshal(d.Body, &e); err != nil {
+				t.Fatalf("an event that isn't JSON: %q", d.Body)
+			}
+			if e.Device == "" {
+				continue
+			}
+			if e.Time.Before(healed) {
+				late++
+			}
+			old, known := newest[e.Device]
+			if known && (e.Epoch < old.Epoch || e.Epoch == old.Epoch && e.Seq <= old.Seq) {
+				continue
+			}
+			newest[e.Device] = e
+			if e.Online {
+				there++
+			}
+			if old.Online {
+				there--
+			}
+		case <-patience:
+			t.Fatalf("the events of %d devices say that %d are there; %d are, of %d", len(newest), there, online, all)
+		}
+	}
+	return newest, late
+}
+
+// resident is a process's memory in KiB.
+func resident(t *testing.T, pid int) int {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), "VmRSS:")
+	n, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
