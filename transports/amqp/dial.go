@@ -9,6 +9,8 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
@@ -30,7 +32,7 @@ type dialer struct {
 func (d *dialer) dial(ctx context.Context, role string) (*amqp.Connection, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.config.ConnectTimeout)
 	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", d.endpoint.addr)
+	conn, err := connect(ctx, d.endpoint.addr)
 	if err != nil {
 		if op, ok := errors.AsType[*net.OpError](err); ok && op.Err != nil {
 			err = op.Err
@@ -70,6 +72,44 @@ func (d *dialer) dial(ctx context.Context, role string) (*amqp.Connection, error
 		return nil, fmt.Errorf("logging in to %s as %s, virtual host %q: %w", d.endpoint.addr, d.endpoint.username, d.endpoint.vhost, plain(err))
 	}
 	return c, nil
+}
+
+// redial is how long an attempt goes unanswered before another one starts beside it. The kernel alone repeats a packet to a peer that says
+// nothing after 1, 3 and 7 s, and would find a broker seconds after the network to it is whole again.
+const redial = 500 * time.Millisecond
+
+// connect makes the connection. It returns what the first attempt that is answered brings, also if that is a refusal.
+func connect(ctx context.Context, addr string) (net.Conn, error) {
+	type answer struct {
+		conn net.Conn
+		err  error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	answers := make(chan answer)
+	var trying sync.WaitGroup
+	defer trying.Wait()
+	defer cancel()
+	again := time.NewTicker(redial)
+	defer again.Stop()
+	for {
+		trying.Go(func() {
+			conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+			select {
+			case answers <- answer{conn, err}:
+			case <-ctx.Done():
+				if err == nil {
+					conn.Close()
+				}
+			}
+		})
+		select {
+		case a := <-answers:
+			return a.conn, a.err
+		case <-again.C:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // encrypt reads the certificates for each connection, so that renewed files count from the next one.
