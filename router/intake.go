@@ -36,7 +36,8 @@ type intake struct {
 	log     *slog.Logger
 	metrics *pipelineMetrics
 	// life ends at the stop's deadline; every run ends with it.
-	life context.Context
+	life     context.Context
+	presence presence
 
 	out    chan *message.Message
 	wake   chan struct{} // the emitter has something to look at
@@ -94,6 +95,7 @@ func (in *intake) subscribe() (<-chan *message.Message, error) {
 		cancel()
 		return nil, err
 	}
+	in.presence.open(sub)
 	in.mu.Lock()
 	in.subscriber, in.endIntake, in.reading = sub, cancel, true
 	stop := in.stopping
@@ -111,6 +113,7 @@ func (in *intake) read(messages <-chan *message.Message) {
 		for msg := range messages {
 			in.take(msg)
 		}
+		in.presence.close()
 		in.mu.Lock()
 		in.endIntake()
 		in.subscriber, in.givingBack = nil, false

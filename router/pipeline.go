@@ -125,7 +125,7 @@ func (p *pipeline) buildChain(h *Host, topic string) error {
 		built, err := m.Config.New(middleware.Env{
 			Pipeline: p.config.Name, Name: m.Name, Logger: p.log.With("middleware", m.Name), Now: h.config.Now,
 			Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"pipeline": p.config.Name}, h.config.Registerer),
-			Publisher:  p.out.lend, Ledger: h.config.Ledger,
+			Publisher:  p.out.lend, Ledger: h.config.Ledger, Presence: p.intake.presence.elapsed,
 		})
 		if err != nil {
 			return fmt.Errorf("building middleware %s: %w", m.Name, err)

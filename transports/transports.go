@@ -120,6 +120,12 @@ type Acceptor interface {
 	Accepts(topic string) error
 }
 
+// Presence is implemented by subscribers whose source can be out of reach.
+type Presence interface {
+	// Present returns for how long, in all, the subscriber has had a consumer at its source.
+	Present() time.Duration
+}
+
 // Use says what a pipeline wants from a topic.
 type Use int
 

@@ -42,7 +42,7 @@ func BenchmarkLife(b *testing.B) {
 					if err := l.Commit(context.Background(), key, outputs); err != nil {
 						b.Fatal(err)
 					}
-					if err := l.Confirm(key, time.Minute, 10000); err != nil {
+					if err := l.Confirm(key, keep(time.Minute, 10000)); err != nil {
 						b.Error(err)
 					}
 				}

@@ -27,8 +27,6 @@ const mostUnconfirmed = 100_000
 
 // Ledger is a ledger. It is safe for concurrent use.
 type Ledger struct {
-	// start is what times are counted from, on the monotonic clock: setting the wall clock changes nothing here.
-	start time.Time
 	// journal writes to the store; nil without one.
 	journal *journal
 
@@ -62,21 +60,20 @@ type record struct {
 	// place is the record's place among those that are done, in unconfirmed or, since confirmedAt, in confirmed.
 	place       *list.Element
 	confirmed   bool
-	confirmedAt time.Duration
+	confirmedAt time.Duration // on the clock of its pipeline
 }
 
-// finished is the records of one pipeline that are done, the oldest first, and the bounds of the confirmed ones that were named last.
+// finished is the records of one pipeline that are done, the oldest first, and for how long it keeps the confirmed ones.
 type finished struct {
 	unconfirmed, confirmed list.List
-	window                 time.Duration
-	limit                  int
+	keep                   middleware.Retention
 }
 
 // New returns an empty ledger in memory, which promises nothing across a restart.
 func New() *Ledger {
 	l := &Ledger{
-		opened: make(chan struct{}),
-		start:  time.Now(), mostUnconfirmed: mostUnconfirmed, records: map[middleware.LedgerKey]*record{}, finished: map[string]*finished{},
+		opened:          make(chan struct{}),
+		mostUnconfirmed: mostUnconfirmed, records: map[middleware.LedgerKey]*record{}, finished: map[string]*finished{},
 	}
 	close(l.opened)
 	return l
@@ -136,7 +133,7 @@ func (l *Ledger) load(rows []Row) {
 			l.finish(r)
 		}
 		if row.State == Confirmed {
-			l.confirm(r)
+			l.finished[row.Key.Pipeline].confirm(r)
 		}
 	}
 	l.closed = nil
@@ -303,7 +300,7 @@ func (r *record) end() {
 }
 
 // Confirm records that nothing is left to do, so that the record may be forgotten by and by. Confirming it again starts its window anew.
-func (l *Ledger) Confirm(key middleware.LedgerKey, window time.Duration, limit int) error {
+func (l *Ledger) Confirm(key middleware.LedgerKey, keep middleware.Retention) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r, ok := l.records[key]
@@ -320,8 +317,9 @@ func (l *Ledger) Confirm(key middleware.LedgerKey, window time.Duration, limit i
 	if !ok || !r.done {
 		return nil
 	}
-	f := l.confirm(r)
-	f.window, f.limit = window, limit
+	f := l.finished[key.Pipeline]
+	f.keep = keep
+	f.confirm(r)
 	l.forget(f)
 	return nil
 }
@@ -330,38 +328,33 @@ func (l *Ledger) Confirm(key middleware.LedgerKey, window time.Duration, limit i
 func (l *Ledger) finish(r *record) *finished {
 	f := l.finished[r.key.Pipeline]
 	if f == nil {
-		f = &finished{window: forever, limit: unlimited}
+		f = &finished{keep: untold}
 		l.finished[r.key.Pipeline] = f
 	}
 	r.place = f.unconfirmed.PushBack(r)
 	return f
 }
 
-// What is loaded stays until its pipeline names its bounds.
-const (
-	forever   = time.Duration(math.MaxInt64)
-	unlimited = math.MaxInt - 1
-)
+// untold is the retention of what is loaded, until its pipeline tells its own: everything stays. No pipeline's clock ran before.
+var untold = middleware.Retention{Window: math.MaxInt64, Limit: math.MaxInt - 1, Clock: func() time.Duration { return 0 }}
 
 // confirm puts a record behind those that were confirmed before.
-func (l *Ledger) confirm(r *record) *finished {
-	f := l.finished[r.key.Pipeline]
-	r.confirmedAt = time.Since(l.start)
+func (f *finished) confirm(r *record) {
+	r.confirmedAt = f.keep.Clock()
 	if r.confirmed {
 		f.confirmed.MoveToBack(r.place)
 	} else {
 		f.unconfirmed.Remove(r.place)
 		r.place, r.confirmed = f.confirmed.PushBack(r), true
 	}
-	return f
 }
 
 // forget drops confirmed records that are too old or too many. Each is looked at once more than it is dropped, so the cost is
 // that of the calls that added them.
 func (l *Ledger) forget(f *finished) {
-	now := time.Since(l.start)
+	now := f.keep.Clock()
 	for front := f.confirmed.Front(); front != nil; front = f.confirmed.Front() {
-		if f.confirmed.Len() <= f.limit+1 && now-front.Value.(*record).confirmedAt < f.window {
+		if f.confirmed.Len() <= f.keep.Limit+1 && now-front.Value.(*record).confirmedAt < f.keep.Window {
 			return
 		}
 		l.drop(&f.confirmed)

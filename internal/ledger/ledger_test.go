@@ -133,7 +133,7 @@ func TestModel(t *testing.T) {
 				},
 				"confirm": func(t *rapid.T) {
 					k := key.Draw(t, "key")
-					if err := l.Confirm(k, m.window, m.limit); err != nil {
+					if err := l.Confirm(k, keep(m.window, m.limit)); err != nil {
 						t.Fatal(err)
 					}
 					m.confirm(k)
@@ -170,6 +170,31 @@ func TestConfirmedRecordsGoWhenTheirWindowIsOver(t *testing.T) {
 			t.Errorf("%d records are left, want the reserved one and the young one", n)
 		}
 	})
+}
+
+// The source is away: an ack may be lost there, and its message comes again when the source is back, however late that is.
+func TestTheWindowStandsStillWithTheClock(t *testing.T) {
+	l := New()
+	var present time.Duration
+	here := keep(time.Minute, 10)
+	here.Clock = func() time.Duration { return present }
+	claim := func(want middleware.ClaimState) {
+		t.Helper()
+		if claim, err := l.Reserve(t.Context(), key(0), middleware.Digest{}); err != nil || claim.State != want {
+			t.Errorf("%+v, %v, want state %d", claim, err, want)
+		}
+	}
+	claim(middleware.ClaimReserved)
+	if err := l.Commit(t.Context(), key(0), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Confirm(key(0), here); err != nil {
+		t.Fatal(err)
+	}
+	present = time.Minute - 1
+	claim(middleware.ClaimDone)
+	present = time.Minute
+	claim(middleware.ClaimReserved)
 }
 
 // One id that comes again and again is remembered for a window after the last time.
@@ -289,9 +314,14 @@ func finish(t testing.TB, l *Ledger, k middleware.LedgerKey, window time.Duratio
 	confirm(t, l, k, window, limit)
 }
 
+// keep is a retention on a clock that always runs.
+func keep(window time.Duration, limit int) middleware.Retention {
+	return middleware.Retention{Window: window, Limit: limit, Clock: func() time.Duration { return time.Since(time.Unix(0, 0)) }}
+}
+
 func confirm(t testing.TB, l *Ledger, k middleware.LedgerKey, window time.Duration, limit int) {
 	t.Helper()
-	if err := l.Confirm(k, window, limit); err != nil {
+	if err := l.Confirm(k, keep(window, limit)); err != nil {
 		t.Fatal(err)
 	}
 }

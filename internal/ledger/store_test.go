@@ -237,7 +237,7 @@ func TestADeadStoreIsUnavailableAndRecoversByItself(t *testing.T) {
 		if _, err := l.Begin(other, true); handlers.KindOf(err) != handlers.KindUnavailable {
 			t.Errorf("begin on a full disk: %v", err)
 		}
-		if err := l.Confirm(begunDone, time.Hour, 10); handlers.KindOf(err) != handlers.KindUnavailable {
+		if err := l.Confirm(begunDone, keep(time.Hour, 10)); handlers.KindOf(err) != handlers.KindUnavailable {
 			t.Errorf("confirm on a full disk: %v", err)
 		}
 		l.Release(other) // its removal is tried until it works
@@ -279,7 +279,7 @@ func TestChangesGoTogether(t *testing.T) {
 				if err := l.Commit(t.Context(), key, outputs); err != nil {
 					t.Error(err)
 				}
-				if err := l.Confirm(key, time.Hour, 10000); err != nil {
+				if err := l.Confirm(key, keep(time.Hour, 10000)); err != nil {
 					t.Error(err)
 				}
 			})

@@ -74,6 +74,8 @@ type Env struct {
 	Publisher func(ref TopicRef) (message.Publisher, error)
 	// Ledger is the host's record of messages by id.
 	Ledger Ledger
+	// Presence is a clock that stands still while the pipeline has no consumer at its source: for how long it had one, in all.
+	Presence func() time.Duration
 }
 
 // Plugin describes a middleware to the registry.
@@ -127,11 +129,20 @@ type Ledger interface {
 	Commit(ctx context.Context, key LedgerKey, outputs []Output) error
 	// Release ends the reservation, so that the id can be run again. What began and wasn't taken back stays on record.
 	Release(key LedgerKey)
-	// Confirm records that all outputs are confirmed. The record may be forgotten once window has passed since, or when more than
-	// limit confirmed records are newer.
-	Confirm(key LedgerKey, window time.Duration, limit int) error
+	// Confirm records that all outputs are confirmed, and for how long the record is kept from now on.
+	Confirm(key LedgerKey, keep Retention) error
 	// Durable reports whether records outlive the process.
 	Durable() bool
+}
+
+// Retention is how long the confirmed records of a pipeline are kept at least.
+type Retention struct {
+	// Window is how long a record is kept after its confirmation, on Clock.
+	Window time.Duration
+	// Limit is how many newer ones there may be; beyond it a record may be forgotten before Window is over.
+	Limit int
+	// Clock is [Env].Presence.
+	Clock func() time.Duration
 }
 
 // LedgerKey names a record.

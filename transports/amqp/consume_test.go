@@ -397,3 +397,34 @@ func TestASilentBrokerIsNoticedByItsHeartbeat(t *testing.T) {
 		t.Errorf("metadata %v", again.Metadata)
 	}
 }
+
+func TestPresenceIsTheTimeWithAConsumer(t *testing.T) {
+	proxy, cuttable := testenv.Through(t, testenv.Broker(t).VHost(t))
+	proxy.Down()
+	r := start(t, config(cuttable))
+	built, err := r.tr.Subscriber(transports.Consumer{Pipeline: "p"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sub := built.(*subscriber)
+	if _, err := sub.Subscribe(t.Context(), "t"); err != nil {
+		t.Fatal(err)
+	}
+	r.sick("consumer connection")
+	if d := sub.Present(); d != 0 {
+		t.Errorf("present for %s, but the broker was never there", d)
+	}
+	proxy.Up()
+	until(t, "time counts", func() bool { return sub.Present() > 0 })
+	proxy.Down()
+	proxy.Cut()
+	r.sick("consumer connection")
+	var before time.Duration
+	until(t, "time doesn't count", func() bool {
+		still := before == sub.Present()
+		before = sub.Present()
+		return still
+	})
+	proxy.Up()
+	until(t, "time counts again", func() bool { return sub.Present() > before })
+}

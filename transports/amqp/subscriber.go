@@ -24,9 +24,41 @@ type subscriber struct {
 	mu     sync.Mutex
 	closed bool
 	subs   map[*subscription]struct{}
+	// consumers is how many there are at the broker, present for how long there was one, until since.
+	consumers int
+	present   time.Duration
+	since     time.Time
 }
 
-var _ message.Subscriber = (*subscriber)(nil)
+var (
+	_ message.Subscriber  = (*subscriber)(nil)
+	_ transports.Presence = (*subscriber)(nil)
+)
+
+// Present returns for how long there has been a consumer at the broker.
+func (s *subscriber) Present() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.clock()
+}
+
+// clock brings present up to date.
+func (s *subscriber) clock() time.Duration {
+	now := time.Now()
+	if s.consumers > 0 {
+		s.present += now.Sub(s.since)
+	}
+	s.since = now
+	return s.present
+}
+
+// consuming counts consumers as they come and go.
+func (s *subscriber) consuming(change int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clock()
+	s.consumers += change
+}
 
 // Subscribe consumes from a topic's queue until ctx ends, through every outage. See package transports for what a subscription owes.
 func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
@@ -41,6 +73,7 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	}
 	sub := &subscription{
 		t:     s.t,
+		of:    s,
 		route: r,
 		tag:   s.t.consumerTag(s.pipeline),
 		out:   make(chan *message.Message),
@@ -93,6 +126,7 @@ func (s *subscriber) Close() error {
 // subscription is one call of Subscribe.
 type subscription struct {
 	t     *transport
+	of    *subscriber
 	route *route
 	tag   string
 	out   chan *message.Message
@@ -144,7 +178,9 @@ func (s *subscription) run() {
 		if err == nil {
 			s.t.topics.works(topic, s)
 			pause = s.t.config.Reconnect.InitialInterval
+			s.of.consuming(+1)
 			err = g.run()
+			s.of.consuming(-1)
 		}
 		if errors.Is(err, errStopped) || errors.Is(err, errKilled) {
 			return

@@ -26,7 +26,7 @@ func init() {
 			"being handled, the second waits for it; if it fails, the second is handled. A message without an id passes.\n\n" +
 			"An id is forgotten when `window` has passed since everything that it produced was confirmed, or when `max_entries` newer ones are confirmed; and if that was never " +
 			"confirmed, since its message went away unacked and didn't come back, when 100,000 newer ones wait for it. A broker hands a message out again whose ack " +
-			"was lost with the connection: choose a `window` longer than the outages that you expect. " +
+			"was lost with the connection, so `window` stands still while the pipeline doesn't consume: an outage may be as long as it likes. " +
 			"Messages that ended in `poison` are not remembered.\n\n" +
 			"What it knows is in the ledger, which `[store]` keeps in memory or in a database.",
 		Place:  middleware.PlaceDedup,
@@ -46,7 +46,7 @@ const (
 
 // Config is the configuration of dedup.
 type Config struct {
-	Window     time.Duration `toml:"window" doc:"How long an id is remembered after everything that its message produced was confirmed." min:"1s"`
+	Window     time.Duration `toml:"window" doc:"How long an id is remembered after everything that its message produced was confirmed; time without a consumer at the source doesn't count." min:"1s"`
 	MaxEntries int           `toml:"max_entries" doc:"How many such ids a pipeline remembers at most." unit:"ids" min:"1"`
 }
 
@@ -186,7 +186,7 @@ func (d *dedup) commitLeft(ctx context.Context, key middleware.LedgerKey) error 
 func (d *dedup) confirm(ctx context.Context, key middleware.LedgerKey) {
 	handlers.OnConfirmed(ctx, func(life context.Context) error {
 		for pause := confirmRetry; ; pause = min(2*pause, confirmRetryMax) {
-			err := d.env.Ledger.Confirm(key, d.Window, d.MaxEntries)
+			err := d.env.Ledger.Confirm(key, middleware.Retention{Window: d.Window, Limit: d.MaxEntries, Clock: d.env.Presence})
 			if err == nil {
 				return nil
 			}

@@ -145,7 +145,7 @@ func (l *Ledger) wake() {
 }
 
 // Confirm counts.
-func (l *Ledger) Confirm(key middleware.LedgerKey, _ time.Duration, _ int) error {
+func (l *Ledger) Confirm(key middleware.LedgerKey, _ middleware.Retention) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.fail("confirm"); err != nil {
@@ -193,9 +193,10 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 			t.Fatal(err)
 		}
 	}
+	elapsed := func() time.Duration { return time.Since(time.Unix(0, 0)) }
 	confirm := func(t *testing.T, l middleware.Ledger, key middleware.LedgerKey, limit int) {
 		t.Helper()
-		if err := l.Confirm(key, time.Minute, limit); err != nil {
+		if err := l.Confirm(key, middleware.Retention{Window: time.Minute, Limit: limit, Clock: elapsed}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -40,7 +40,7 @@ func NewHost(t testing.TB) *Host {
 func (h *Host) Env() middleware.Env {
 	return middleware.Env{
 		Pipeline: "test", Name: "test", Logger: handlertest.Logger(h.t), Now: func() time.Time { return handlertest.Start },
-		Registerer: prometheus.NewRegistry(), Ledger: h.Ledger,
+		Registerer: prometheus.NewRegistry(), Ledger: h.Ledger, Presence: func() time.Duration { return time.Since(handlertest.Start) },
 		Publisher: func(ref middleware.TopicRef) (message.Publisher, error) { return publisher{h, ref}, nil },
 	}
 }

@@ -1,0 +1,48 @@
+package router
+
+import (
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+// presence is a clock that stands still while a pipeline has no consumer at its source.
+type presence struct {
+	mu sync.Mutex
+	// before is the time of the subscribers that are closed.
+	before time.Duration
+	// current is the open subscriber's clock; nil between two.
+	current func() time.Duration
+}
+
+// open takes the clock of a subscriber that begins. One that has none is always present.
+func (p *presence) open(sub message.Subscriber) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s, ok := sub.(transports.Presence); ok {
+		p.current = s.Present
+		return
+	}
+	began := time.Now()
+	p.current = func() time.Duration { return time.Since(began) }
+}
+
+// close ends the subscriber's time.
+func (p *presence) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.before, p.current = p.before+p.current(), nil
+}
+
+// elapsed is the clock's time.
+func (p *presence) elapsed() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.current == nil {
+		return p.before
+	}
+	return p.before + p.current()
+}

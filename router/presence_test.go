@@ -1,0 +1,45 @@
+package router
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// away is a subscriber that says for how long it had a consumer.
+type away struct {
+	message.Subscriber
+	present time.Duration
+}
+
+func (a *away) Present() time.Duration { return a.present }
+
+func TestPresenceStandsStillWithoutAConsumer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p presence
+		want := func(d time.Duration) {
+			t.Helper()
+			if got := p.elapsed(); got != d {
+				t.Errorf("%s, want %s", got, d)
+			}
+		}
+		want(0)
+		p.open(struct{ message.Subscriber }{})
+		time.Sleep(time.Second)
+		want(time.Second)
+		p.close()
+		time.Sleep(time.Hour)
+		want(time.Second)
+		sub := &away{}
+		p.open(sub)
+		time.Sleep(time.Hour)
+		want(time.Second)
+		sub.present = time.Minute
+		want(time.Minute + time.Second)
+		p.close()
+		sub.present = time.Hour
+		want(time.Minute + time.Second)
+	})
+}
