@@ -116,15 +116,10 @@ func (r *run) prepare() error {
 
 // openLedger returns the ledger that the configuration asks for; a store is opened in the background, and waited for by those who need it.
 func openLedger(c *configs.Config, log *slog.Logger) *ledger.Ledger {
-	log = log.With("store", c.Store.Type)
-	switch c.Store.Type {
-	case "sqlite":
-		return ledger.Open(ledger.NewSQLite(c.Store.Path), log)
-	case "postgres":
-		return ledger.Open(ledger.NewPostgres(string(c.Store.URL), c.Host.Name), log)
-	default:
-		return ledger.New()
+	if store := ledgerStoreOf(c); store != nil {
+		return ledger.Open(store, log.With("store", c.Store.Type))
 	}
+	return ledger.New()
 }
 
 // awaitLedger gives a store that is well the time to open, so that the first message finds it open.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -47,9 +48,21 @@ func TestScripts(t *testing.T) {
 			"eventually": eventually,
 			"grows":      grows,
 			"signal":     sendSignal,
+			"sqlite":     changeSQLite,
 			"start":      start,
 		},
 	})
+}
+
+// changeSQLite changes a database: sqlite FILE STATEMENT.
+func changeSQLite(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: sqlite FILE STATEMENT")
+	}
+	db, err := sql.Open("sqlite", "file:"+ts.MkAbs(args[0]))
+	ts.Check(err)
+	_, err = db.Exec(args[1])
+	ts.Check(errors.Join(err, db.Close()))
 }
 
 var ports = []string{"DEVICES_PORT", "HTTP_PORT", "ADMIN_PORT"}

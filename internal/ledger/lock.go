@@ -18,7 +18,7 @@ func lockFile(path string) (*fileLock, error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, errors.New("another process uses it; give each host a store of its own")
+			return nil, fmt.Errorf("%w; give each host a store of its own", ErrInUse)
 		}
 		return nil, fmt.Errorf("locking %s: %w", path, err)
 	}

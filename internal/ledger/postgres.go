@@ -35,12 +35,15 @@ func (s *Postgres) Open(ctx context.Context) (_ []Row, err error) {
 		}
 	}()
 	db := stdlib.OpenDB(*s.conn.Config())
-	err = migrate(ctx, goose.DialectPostgres, db, "postgres")
+	err = migrate(ctx, goose.DialectPostgres, db, postgresDialect)
 	if err = errors.Join(err, db.Close()); err != nil {
 		return nil, err
 	}
 	return s.rows(ctx)
 }
+
+// lockHost tries to be alone with a host's rows, as long as the connection lasts.
+const lockHost = `SELECT pg_try_advisory_lock(hashtextextended('pentrough ledger ' || $1, 0))`
 
 // connect makes the one connection, and sees that no other host of the name has one.
 func (s *Postgres) connect(ctx context.Context) error {
@@ -58,9 +61,9 @@ func (s *Postgres) connect(ctx context.Context) error {
 	}
 	// The server lets go of the lock when the connection ends, however it ends.
 	var alone bool
-	err = conn.QueryRow(ctx, `SELECT pg_try_advisory_lock(hashtextextended('pentrough ledger ' || $1, 0))`, s.host).Scan(&alone)
+	err = conn.QueryRow(ctx, lockHost, s.host).Scan(&alone)
 	if err == nil && !alone {
-		err = fmt.Errorf("another process uses the rows of host %q; give each host a name of its own", s.host)
+		err = fmt.Errorf("%w, for host %q; give each host a name of its own", ErrInUse, s.host)
 	}
 	if err != nil {
 		_ = conn.Close(context.WithoutCancel(ctx))
@@ -83,11 +86,8 @@ func (s *Postgres) rows(ctx context.Context) ([]Row, error) {
 		if err != nil {
 			return r, fmt.Errorf("reading a row: %w", err)
 		}
-		copy(r.Digest[:], digest)
-		if r.Outputs, err = unmarshal(outputs); err != nil {
-			return r, fmt.Errorf("reading the outputs of id %q: %w", r.Key.ID, err)
-		}
-		return r, nil
+		err = r.decode(digest, outputs)
+		return r, err
 	})
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,10 +13,7 @@ import (
 	"time"
 
 	"github.com/pressly/goose/v3"
-	"modernc.org/sqlite" // also the driver "sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
-
-	"github.com/pentrough/pentrough/router/middleware"
+	_ "modernc.org/sqlite" // the driver "sqlite"
 )
 
 //go:embed migrations
@@ -43,10 +39,9 @@ func NewSQLite(path string) *SQLite { return &SQLite{path: path} }
 func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("%s: %w", s.path, err), s.Close())
+			err = errors.Join(fmt.Errorf("%s: %w", s.path, explainSQLite(err)), s.Close())
 		}
 	}()
-	defer func() { err = noRoom(err) }()
 	if s.lock, err = lockFile(s.path + ".lock"); err != nil {
 		return nil, err
 	}
@@ -54,7 +49,7 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	if s.db, err = openSQLite(s.path, "rwc"); err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, goose.DialectSQLite3, s.db, "sqlite"); err != nil {
+	if err := migrate(ctx, goose.DialectSQLite3, s.db, sqliteDialect); err != nil {
 		return nil, err
 	}
 	if s.conn, err = s.db.Conn(ctx); err != nil {
@@ -89,14 +84,22 @@ func openSQLite(path, mode string) (*sql.DB, error) {
 	return db, nil
 }
 
-func migrate(ctx context.Context, dialect goose.Dialect, db *sql.DB, folder string) error {
-	files, err := fs.Sub(migrations, "migrations/"+folder)
+// migrate brings a schema up to date. It refuses one that is ahead of this program.
+func migrate(ctx context.Context, in goose.Dialect, db *sql.DB, d dialect) error {
+	files, err := fs.Sub(migrations, "migrations/"+d.migrations)
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(dialect, db, files)
+	p, err := goose.NewProvider(in, db, files, goose.WithTableName(d.versions))
 	if err != nil {
 		return fmt.Errorf("reading the migrations: %w", err)
+	}
+	has, own, err := p.GetVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the schema's version: %w", err)
+	}
+	if has > own {
+		return sameVersion(has, own)
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("bringing the schema up to date: %w", err)
@@ -118,9 +121,8 @@ func (s *SQLite) rows(ctx context.Context) ([]Row, error) {
 		if err := found.Scan(&r.Number, &r.Key.Pipeline, &r.Key.ID, &r.Key.Device, &digest, &r.State, &r.Attempts, &outputs); err != nil {
 			return nil, fmt.Errorf("reading a row: %w", err)
 		}
-		copy(r.Digest[:], digest)
-		if r.Outputs, err = unmarshal(outputs); err != nil {
-			return nil, fmt.Errorf("reading the outputs of id %q: %w", r.Key.ID, err)
+		if err := r.decode(digest, outputs); err != nil {
+			return nil, err
 		}
 		rows = append(rows, r)
 	}
@@ -151,15 +153,7 @@ func (s *SQLite) Apply(ctx context.Context, b Batch, sync bool) error {
 		// Without effect where the failure ended the transaction.
 		_, _ = s.conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
 	}
-	return noRoom(err)
-}
-
-// noRoom says of an error that it comes from a full disk, where SQLite doesn't: it calls it an I/O error if the index of the log doesn't fit.
-func noRoom(err error) error {
-	if e, ok := errors.AsType[*sqlite.Error](err); ok && e.Code() == sqlite3.SQLITE_IOERR_SHMSIZE {
-		return fmt.Errorf("the disk is full: %w", err)
-	}
-	return err
+	return explainSQLite(err)
 }
 
 func (s *SQLite) apply(ctx context.Context, b Batch, now int64) error {
@@ -218,21 +212,4 @@ func (s *SQLite) Close() error {
 	s.put, s.confirm, s.remove = nil, nil, nil
 	s.conn, s.db, s.lock = nil, nil, nil
 	return errors.Join(errs...)
-}
-
-// marshal makes JSON of outputs, and nothing of none.
-func marshal(outputs []middleware.Output) ([]byte, error) {
-	if outputs == nil {
-		return nil, nil
-	}
-	return json.Marshal(outputs)
-}
-
-func unmarshal(data []byte) ([]middleware.Output, error) {
-	if data == nil {
-		return nil, nil
-	}
-	var outputs []middleware.Output
-	err := json.Unmarshal(data, &outputs)
-	return outputs, err
 }

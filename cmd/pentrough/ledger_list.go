@@ -1,0 +1,261 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"text/tabwriter"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pentrough/pentrough/internal/ledger"
+	"github.com/pentrough/pentrough/router/middleware"
+)
+
+// listPage is after how many rows a table's columns may change their width.
+const listPage = 100
+
+func (v *ledgerVerb) list(ctx context.Context, cmd *cobra.Command, store ledgerStore, _ []string) error {
+	if v.limit < 0 {
+		return advise(fmt.Errorf("--limit %d is negative", v.limit), "0 shows all")
+	}
+	f, err := v.filter(cmd)
+	if err != nil {
+		return err
+	}
+	if len(f.States) == 0 && !v.all {
+		f.States = []ledger.State{ledger.Writing, ledger.Done}
+	}
+	return inspecting(ctx, store, func(in *ledger.Inspector) error {
+		shown, err := v.print(ctx, cmd.OutOrStdout(), in, f)
+		if err != nil || v.json {
+			return err
+		}
+		return v.sum(ctx, cmd.OutOrStdout(), in, f, shown)
+	})
+}
+
+// print prints the rows that f chooses, no more than the limit, and returns how many that are.
+func (v *ledgerVerb) print(ctx context.Context, out io.Writer, in *ledger.Inspector, f ledger.Filter) (shown int, err error) {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for e, err := range in.Entries(ctx, f) {
+		if err != nil {
+			return shown, err
+		}
+		if v.limit > 0 && shown == v.limit {
+			break
+		}
+		if v.json {
+			if err := printEntryJSON(out, e); err != nil {
+				return shown, err
+			}
+			shown++
+			continue
+		}
+		if shown == 0 {
+			fmt.Fprintln(table, "STATE\tATTEMPTS\tPIPELINE\tDEVICE\tID\tCHANGED")
+		}
+		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\n", e.State, e.Attempts, plainText(e.Key.Pipeline), orDash(plainText(e.Key.Device)), plainText(e.Key.ID), localTime(e.Changed))
+		if shown++; shown%listPage == 0 {
+			if err := table.Flush(); err != nil {
+				return shown, err
+			}
+		}
+	}
+	return shown, table.Flush()
+}
+
+// sum says how many rows there are beside those that are shown.
+func (v *ledgerVerb) sum(ctx context.Context, out io.Writer, in *ledger.Inspector, f ledger.Filter, shown int) error {
+	chosen := int64(shown)
+	if v.limit > 0 && shown == v.limit {
+		var err error
+		if chosen, err = in.Count(ctx, f); err != nil {
+			return err
+		}
+	}
+	switch {
+	case chosen > int64(shown):
+		fmt.Fprintf(out, "%d of %d rows; --limit 0 shows all\n", shown, chosen)
+	case shown > 0:
+	case v.all || len(v.states) > 0 || f.Pipeline != nil || f.Device != nil || f.ID != nil:
+		fmt.Fprintln(out, "no such row")
+	default:
+		confirmed, err := in.Count(ctx, ledger.Filter{States: []ledger.State{ledger.Confirmed}})
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "nothing is unfinished; %d confirmed rows, --all shows them\n", confirmed)
+	}
+	return nil
+}
+
+func (v *ledgerVerb) newShow() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "show ID -c FILE",
+		Short: "Show all that the ledger has of an id",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return nil
+			}
+			return advise(fmt.Errorf("show takes one id, not %d", len(args)), "pentrough ledger lists what there is")
+		},
+		RunE: v.run(v.show),
+	}
+	v.narrows(cmd)
+	cmd.Flags().BoolVar(&v.json, "json", false, "print each row as a line of JSON")
+	cmd.Flags().BoolVar(&v.full, "full", false, "show payloads in full")
+	return cmd
+}
+
+func (v *ledgerVerb) show(ctx context.Context, cmd *cobra.Command, store ledgerStore, args []string) error {
+	f, err := v.filter(cmd)
+	if err != nil {
+		return err
+	}
+	f.ID = &args[0]
+	found := false
+	err = inspecting(ctx, store, func(in *ledger.Inspector) error {
+		for e, err := range in.Entries(ctx, f) {
+			if err != nil {
+				return err
+			}
+			if err := v.describe(cmd.OutOrStdout(), e); err != nil {
+				return err
+			}
+			found = true
+		}
+		return nil
+	})
+	if err == nil && !found {
+		return noSuchID(args[0])
+	}
+	return err
+}
+
+func noSuchID(id string) error {
+	return advise(fmt.Errorf("the ledger has no row with the id %q", id), "pentrough ledger --all lists what there is; an id is forgotten at the end of dedup's window")
+}
+
+// meaning says of a state what it means.
+var meaning = map[ledger.State]string{
+	ledger.Writing:   "it was begun, and nobody knows how it ended until it comes again",
+	ledger.Done:      "its outputs aren't all confirmed yet",
+	ledger.Confirmed: "nothing is left to do; the row recognises it if it comes again",
+}
+
+// cutPayload is how much of a payload is shown unless all is wanted, in bytes.
+const cutPayload = 1000
+
+// describe prints a row in full.
+func (v *ledgerVerb) describe(w io.Writer, e ledger.Entry) error {
+	if v.json {
+		return printEntryJSON(w, e)
+	}
+	var out bytes.Buffer
+	fmt.Fprintf(&out, "%s\n", plainText(e.Key.ID))
+	field := func(name, format string, args ...any) {
+		fmt.Fprintf(&out, "  %-9s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	field("pipeline", "%s", plainText(e.Key.Pipeline))
+	field("device", "%s", orDash(plainText(e.Key.Device)))
+	field("state", "%s: %s", e.State, meaning[e.State])
+	field("attempts", "%d", e.Attempts)
+	field("changed", "%s", localTime(e.Changed))
+	field("digest", "%x", e.Digest)
+	field("number", "%d", e.Number)
+	if e.Flaw != nil {
+		field("flaw", "%v; pentrough ledger check --repair removes it", e.Flaw)
+	}
+	for i, o := range e.Outputs {
+		destination := o.Destination
+		if destination == "" {
+			destination = "the pipeline's `to`"
+		}
+		field(fmt.Sprintf("output %d", i+1), "to %s", destination)
+		for _, key := range slices.Sorted(maps.Keys(o.Metadata)) {
+			field("", "%s: %s", plainText(key), plainText(o.Metadata[key]))
+		}
+		field("", "%s", v.payload(o.Payload))
+	}
+	_, err := w.Write(out.Bytes())
+	return err
+}
+
+// payload is a payload for people: text in a line, anything else in hex.
+func (v *ledgerVerb) payload(payload []byte) string {
+	shown := payload
+	if !v.full && len(shown) > cutPayload {
+		shown = shown[:cutPayload]
+		for len(shown) > 0 && utf8.Valid(payload) && !utf8.Valid(shown) {
+			shown = shown[:len(shown)-1]
+		}
+	}
+	text := hex.EncodeToString(shown)
+	if utf8.Valid(payload) {
+		text = plainText(string(oneLine(shown)))
+	}
+	if len(shown) < len(payload) {
+		text += fmt.Sprintf(" ... %d bytes in all, --full shows them", len(payload))
+	}
+	return text
+}
+
+// entryJSON is a row as a line of JSON.
+type entryJSON struct {
+	Number   int64        `json:"number"`
+	Pipeline string       `json:"pipeline"`
+	ID       string       `json:"id"`
+	Device   string       `json:"device"`
+	State    string       `json:"state"`
+	Attempts int          `json:"attempts"`
+	Changed  time.Time    `json:"changed"`
+	Digest   string       `json:"digest"`
+	Outputs  []outputJSON `json:"outputs,omitempty"`
+	Flaw     string       `json:"flaw,omitempty"`
+}
+
+// outputJSON is what a command produced. A payload that isn't UTF-8 is in payload_base64.
+type outputJSON struct {
+	UUID          string              `json:"uuid"`
+	Destination   middleware.TopicRef `json:"destination,omitempty"`
+	Metadata      map[string]string   `json:"metadata,omitempty"`
+	Payload       *string             `json:"payload,omitempty"`
+	PayloadBase64 []byte              `json:"payload_base64,omitempty"`
+}
+
+func printEntryJSON(out io.Writer, e ledger.Entry) error {
+	line := entryJSON{
+		Number: e.Number, Pipeline: e.Key.Pipeline, ID: e.Key.ID, Device: e.Key.Device, State: e.State.String(), Attempts: e.Attempts,
+		Changed: e.Changed, Digest: hex.EncodeToString(e.Digest[:]),
+	}
+	if e.Flaw != nil {
+		line.Flaw = e.Flaw.Error()
+	}
+	for _, o := range e.Outputs {
+		j := outputJSON{UUID: o.UUID, Destination: o.Destination, Metadata: o.Metadata}
+		if text := string(o.Payload); utf8.ValidString(text) {
+			j.Payload = &text
+		} else {
+			j.PayloadBase64 = o.Payload
+		}
+		line.Outputs = append(line.Outputs, j)
+	}
+	return json.NewEncoder(out).Encode(line)
+}
+
+func orDash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
+
+func localTime(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }

@@ -1,0 +1,70 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// postgresVersions is a name of the ledger's own: the database may belong to a program that uses goose, too.
+const postgresVersions = "pentrough_schema"
+
+var postgresDialect = dialect{
+	migrations: "postgres", versions: postgresVersions,
+	exists: `SELECT to_regclass($1) IS NOT NULL`,
+	table:  "pentrough_ledger", walk: "pentrough_ledger",
+	changed:  `(extract(epoch FROM changed) * 1000)::bigint`,
+	argument: func(n int) string { return "$" + strconv.Itoa(n) },
+	byHost:   true,
+	explain:  func(err error) error { return err },
+}
+
+// Inspect connects to read the host's rows, also while the host uses them.
+func (s *Postgres) Inspect(ctx context.Context) (*Inspector, error) {
+	in, config, err := s.inspector()
+	if err != nil {
+		return nil, err
+	}
+	config.RuntimeParams["default_transaction_read_only"] = "on"
+	in.db = stdlib.OpenDB(*config)
+	if err := in.open(ctx); err != nil {
+		return nil, err
+	}
+	return in, nil
+}
+
+// Repair connects so that the host's rows can be removed, and keeps the host out.
+func (s *Postgres) Repair(ctx context.Context) (*Repair, error) {
+	in, config, err := s.inspector()
+	if err != nil {
+		return nil, err
+	}
+	in.db = stdlib.OpenDB(*config)
+	if err := in.open(ctx); err != nil {
+		return nil, err
+	}
+	var alone bool
+	if err := in.conn.QueryRowContext(ctx, lockHost, s.host).Scan(&alone); err != nil {
+		return nil, errors.Join(in.explain(err), in.Close())
+	}
+	if !alone {
+		return nil, errors.Join(in.explain(fmt.Errorf("%w, for host %q", ErrInUse, s.host)), in.Close())
+	}
+	// The lock ends with the connection.
+	return &Repair{Inspector: in}, nil
+}
+
+func (s *Postgres) inspector() (*Inspector, *pgx.ConnConfig, error) {
+	config, err := pgx.ParseConfig(s.url)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the database's URL: %w", err)
+	}
+	config.RuntimeParams["application_name"] = "pentrough ledger"
+	place := net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port))) + "/" + config.Database
+	return &Inspector{Place: place, dialect: postgresDialect, host: s.host}, config, nil
+}
