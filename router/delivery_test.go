@@ -113,6 +113,31 @@ func TestAStalledKeyIsRefusedAboveItsLimit(t *testing.T) {
 	})
 }
 
+func TestAKeyThatHoldsMuchIsStalledSooner(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := newHarness(t, refusingHandler{stuck}, lanesOf(func(l *Lanes) { l.Limit = 2 }))
+		for i := range 6 {
+			h.in.send("stuck", fmt.Sprint(i))
+		}
+		pass(300 * time.Millisecond)
+		if got := h.in.settlements(); len(got) != 0 {
+			t.Errorf("refused before a tenth of the stall time: %q", got)
+		}
+		pass(500 * time.Millisecond)
+		equal(t, "settled", sorted(h.in.settlements()), []string{"ack 3", "ack 4", "ack 5"})
+		h.in.send("stuck", "6")
+		pass(3 * time.Second)
+		if got := h.in.settlements(); len(got) != 3 {
+			t.Errorf("with twice its limit a key has the whole stall time: %q", got)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := h.Stop(ctx); err == nil {
+			t.Error("the stop was clean, but one message can't be settled")
+		}
+	})
+}
+
 func TestStalledKeysThatHoldHalfTheWindowAreRefusedWhole(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := newHarness(t, refusingHandler{stuck}, lanesOf(func(l *Lanes) { l.Limit = 12 }))

@@ -30,6 +30,9 @@ type lanes struct {
 	arrived uint64
 }
 
+// limitShare is the part of the window that a key's limit is, unless it is configured.
+const limitShare = 16
+
 // laneKey names a lane: a key, or the number of a message that couldn't be described and so has a lane of its own.
 type laneKey struct {
 	key string
@@ -77,7 +80,7 @@ const (
 func newLanes(window int, c Lanes, refusable bool) *lanes {
 	limit := c.Limit
 	if limit == 0 {
-		limit = max(window/8, 1)
+		limit = max(window/limitShare, 1)
 	}
 	return &lanes{
 		window: window, limit: limit, refusable: refusable, stall: c.Stall, deadline: c.AckDeadline,
@@ -101,7 +104,7 @@ func (l *lanes) add(e *entry, own bool, now time.Time) {
 	e.lane = ln
 	ln.waiting = append(ln.waiting, e)
 	l.waiting++
-	if l.refusable && len(ln.waiting) > l.limit && ln.stalled(now, l.stall) {
+	if l.refusable && len(ln.waiting) > l.limit && ln.stalled(now, l.patience(ln)) {
 		l.refuseAbove(ln, l.limit)
 	}
 	l.schedule(ln)
@@ -248,6 +251,15 @@ func (ln *lane) stalled(now time.Time, stall time.Duration) bool {
 	return head != nil && !head.publishing && now.Sub(ln.movedAt) >= stall
 }
 
+// patience is how long a lane's first message may stand. A lane that holds more than it may when it is stalled has little: what it takes of
+// the window the other keys lack, and what stays unacked makes each of their acks dearer.
+func (l *lanes) patience(ln *lane) time.Duration {
+	if len(ln.waiting)+len(ln.placed) > 2*l.limit {
+		return l.stall / 10
+	}
+	return l.stall
+}
+
 // resume starts the stall times of all keys anew: they stood because the pipeline was paused.
 func (l *lanes) resume(now time.Time) {
 	for _, ln := range l.byKey {
@@ -264,7 +276,7 @@ func (l *lanes) sweep(now time.Time) {
 		ln.waiting = slices.DeleteFunc(ln.waiting, (*entry).void)
 		l.waiting -= before - len(ln.waiting)
 		ln.nacked = slices.DeleteFunc(ln.nacked, (*entry).void)
-		if ln.stalled(now, l.stall) {
+		if ln.stalled(now, l.patience(ln)) {
 			stuck = append(stuck, ln)
 			held += len(ln.waiting) + len(ln.placed) + 1
 		}
