@@ -74,10 +74,16 @@ var diskFullKill = fault{"host killed, its ledger's disk full", func(ctx context
 	await(w.t, "the host to be ready by itself", w.host.ready)
 }}
 
-// diskFullStart starts a host in order on a disk that is full already.
-var diskFullStart = fault{"host started, its ledger's disk full", func(_ context.Context, w *world, _ *Fault) {
+// diskFullStart has a host make its ledger on a disk that is full already.
+var diskFullStart = fault{"host's first start, its ledger's disk full", func(_ context.Context, w *world, _ *Fault) {
 	if err := w.host.stop(); err != nil {
 		w.t.Errorf("an orderly stop: %v", err)
+	}
+	// After an orderly stop nothing comes again.
+	for _, part := range []string{"", ".lock"} {
+		if err := os.Remove(w.host.store + part); err != nil {
+			w.t.Error(err)
+		}
 	}
 	free := w.fillDisk()
 	w.host.start()
