@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -31,12 +32,12 @@ const description = "Takes commands, `{\"device\": \"10.0.0.7\", \"cmd\": \"open
 	"| state | code | meaning |\n|---|---|---|\n" +
 	"| `sent` | 202 | the kernel took the last byte of the frame for the live connection, no more |\n" +
 	"| `rejected` | 400 | a bad command; `detail` says what is wrong with it |\n" +
-	"| `expired` | 410 | its `ttl` or `expires_at` was over before the first byte was written |\n" +
+	"| `expired` | 410 | its `ttl`, `expires_at` or `expiration` was over before the first byte was written |\n" +
 	"| `busy` | 429 | too many commands wait for the device, or they haven't moved for too long |\n" +
 	"| `offline` | 503 | the device has no connection here; nothing was written |\n" +
 	"| `unknown` | 520 | the connection ended in the middle of the frame; or the host's process did, and the command can't or (mode `at-most-once`) mustn't be written again |\n\n" +
 	"A command's id is its field `id`, else the message's id, else a new one. Its `ttl` counts from the message's timestamp, else from when this host " +
-	"received it; an AMQP timestamp has whole seconds. `reply`, `timeout`, `offline`, `supersede`, `priority` and `group` are not built yet: a command " +
+	"received it; an AMQP timestamp has whole seconds. An AMQP `expiration` is a ttl too, which goes on after the broker gave the message out: the shortest of all counts. `reply`, `timeout`, `offline`, `supersede`, `priority` and `group` are not built yet: a command " +
 	"that asks for one of them is rejected, and so is one with a field that nobody knows.\n\n" +
 	"Results, events and data that a host published (their message type says so) and that come back here, as through an exchange whose bindings match everything, are " +
 	"dropped without a result, which would only come back too.\n\n" +
@@ -147,14 +148,30 @@ func (d *deliver) read(msg *message.Message) (*order, error) {
 			o.rejected = "device: " + err.Error()
 		}
 	}
-	if o.TTL != 0 {
+	if life := lifetime(o.TTL, msg.Metadata[transports.Expiration]); life > 0 {
 		sent, err := time.Parse(time.RFC3339Nano, msg.Metadata[transports.Timestamp])
 		if err != nil { // there is none
 			sent = d.env.Now()
 		}
-		o.expires = sent.Add(o.TTL)
+		if expires := sent.Add(life); o.expires.IsZero() || expires.Before(o.expires) {
+			o.expires = expires
+		}
 	}
 	return o, nil
+}
+
+// lifetime is the shorter of a command's ttl and its message's expiration, in milliseconds as AMQP has it; 0 is without end.
+func lifetime(ttl time.Duration, expiration string) time.Duration {
+	ms, err := strconv.ParseUint(expiration, 10, 32) // RabbitMQ takes no more
+	life := time.Duration(ms) * time.Millisecond
+	switch {
+	case err != nil || ms == 0: // 0 is for a consumer that waits already, as this one did
+		return ttl
+	case ttl == 0:
+		return life
+	default:
+		return min(ttl, life)
+	}
 }
 
 // described returns what Describe found, if it was called.

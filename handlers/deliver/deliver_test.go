@@ -260,10 +260,27 @@ func TestExpiry(t *testing.T) {
 	for _, c := range []struct {
 		name, body string
 		timestamp  string
+		expiration string
 		expires    time.Time
 		handled    time.Duration // after it was received
 		state      device.State
 	}{
+		{name: "expiration", body: `{"device":"d","cmd":"x"}`, expiration: "30000", expires: start.Add(30 * time.Second), handled: 29 * time.Second, state: device.StateSent},
+		{name: "expiration is over", body: `{"device":"d","cmd":"x","ttl":"1h"}`, expiration: "30000", handled: 30 * time.Second, state: device.StateExpired},
+		{
+			name: "expiration from the timestamp", body: `{"device":"d","cmd":"x"}`, expiration: "30000", timestamp: start.Add(-20 * time.Second).Format(time.RFC3339),
+			expires: start.Add(10 * time.Second), state: device.StateSent,
+		},
+		{name: "ttl before expiration", body: `{"device":"d","cmd":"x","ttl":"10s"}`, expiration: "30000", expires: start.Add(10 * time.Second), state: device.StateSent},
+		{
+			name: "expires_at before expiration", body: `{"device":"d","cmd":"x","expires_at":"2026-05-01T12:00:01Z"}`, expiration: "30000",
+			expires: start.Add(time.Second), state: device.StateSent,
+		},
+		{
+			name: "expiration before expires_at", body: `{"device":"d","cmd":"x","expires_at":"2026-05-01T12:00:01Z"}`, expiration: "500",
+			expires: start.Add(time.Second / 2), state: device.StateSent,
+		},
+		{name: "expiration of none", body: `{"device":"d","cmd":"x"}`, expiration: "0", handled: time.Hour, state: device.StateSent},
 		{name: "never", body: `{"device":"d","cmd":"x"}`, handled: time.Hour, state: device.StateSent},
 		{name: "ttl from receipt", body: `{"device":"d","cmd":"x","ttl":"30s"}`, expires: start.Add(30 * time.Second), handled: 29 * time.Second, state: device.StateSent},
 		{name: "ttl from receipt is over", body: `{"device":"d","cmd":"x","ttl":30}`, handled: 30 * time.Second, state: device.StateExpired},
@@ -285,6 +302,9 @@ func TestExpiry(t *testing.T) {
 			msg := newMessage("m", c.body)
 			if c.timestamp != "" {
 				msg.Metadata[transports.Timestamp] = c.timestamp
+			}
+			if c.expiration != "" {
+				msg.Metadata[transports.Expiration] = c.expiration
 			}
 			handlertest.Begin(t.Context(), handler, msg)
 			h.Advance(c.handled)
