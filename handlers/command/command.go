@@ -26,23 +26,40 @@ func init() {
 	})
 }
 
-// Config is the configuration of command. It has no settings.
-type Config struct{}
+// Config is the configuration of command.
+type Config struct {
+	Supersede string `toml:"supersede" doc:"A field of commands that names what a command sets, as the deliver handler that they go to would read it; it becomes the command's own supersede. Default: none." example:"\"setpoint\""`
+}
+
+// Validate reports all problems.
+func (c *Config) Validate() error {
+	if err := c.format().Validate(); err != nil {
+		return handlers.Invalid("supersede", "%v", err)
+	}
+	return nil
+}
+
+func (c *Config) format() device.Format { return device.Format{Supersede: c.Supersede} }
 
 // New builds the handler.
-func (*Config) New(env handlers.Env) (handlers.Handler, error) { return &command{env}, nil }
+func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
+	return &command{env, c.format()}, nil
+}
 
-type command struct{ env handlers.Env }
+type command struct {
+	env    handlers.Env
+	format device.Format
+}
 
 var _ handlers.Describer = (*command)(nil)
 
-func read(msg *message.Message) (device.Command, error) {
-	return device.ParseCommand(msg.Payload, msg.Metadata[transports.MessageID])
+func (h *command) read(msg *message.Message) (device.Command, error) {
+	return h.format.Parse(msg.Payload, msg.Metadata[transports.MessageID])
 }
 
 // Describe says whose the command is, and of a bad one what can be trusted of that.
-func (*command) Describe(msg *message.Message) (handlers.Description, error) {
-	c, err := read(msg)
+func (h *command) Describe(msg *message.Message) (handlers.Description, error) {
+	c, err := h.read(msg)
 	if errors.Is(err, device.ErrMalformed) {
 		return handlers.Description{}, err
 	}
@@ -51,7 +68,7 @@ func (*command) Describe(msg *message.Message) (handlers.Description, error) {
 
 // Handle produces the complete command.
 func (h *command) Handle(msg *message.Message) ([]*message.Message, error) {
-	c, err := read(msg)
+	c, err := h.read(msg)
 	if err != nil {
 		return nil, handlers.Permanent(err)
 	}

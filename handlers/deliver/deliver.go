@@ -32,13 +32,16 @@ const description = "Takes commands, `{\"device\": \"10.0.0.7\", \"cmd\": \"open
 	"| state | code | meaning |\n|---|---|---|\n" +
 	"| `sent` | 202 | the kernel took the last byte of the frame for the live connection, no more |\n" +
 	"| `rejected` | 400 | a bad command; `detail` says what is wrong with it |\n" +
+	"| `superseded` | 409 | a newer command for the same setting of the device took its place before the first byte was written |\n" +
 	"| `expired` | 410 | its `ttl`, `expires_at` or `expiration` was over before the first byte was written |\n" +
 	"| `busy` | 429 | too many commands wait for the device, or they haven't moved for too long |\n" +
 	"| `offline` | 503 | the device has no connection here; nothing was written |\n" +
 	"| `unknown` | 520 | the connection ended in the middle of the frame; or the host's process did, and the command can't or (mode `at-most-once`) mustn't be written again |\n\n" +
 	"A command's id is its field `id`, else the message's id, else a new one. Its `ttl` counts from the message's timestamp, else from when this host " +
-	"received it; an AMQP timestamp has whole seconds. An AMQP `expiration` is a ttl too, which goes on after the broker gave the message out: the shortest of all counts. `reply`, `timeout`, `offline`, `supersede`, `priority` and `group` are not built yet: a command " +
+	"received it; an AMQP timestamp has whole seconds. An AMQP `expiration` is a ttl too, which goes on after the broker gave the message out: the shortest of all counts. `reply`, `timeout`, `offline`, `priority` and `group` are not built yet: a command " +
 	"that asks for one of them is rejected, and so is one with a field that nobody knows.\n\n" +
+	"A command whose `supersede` names what it sets (`\"supersede\": \"temperature\"`) takes the place of older ones for the same device and name that still wait in this host. One that is being " +
+	"written is never replaced, and order stays as it was: the older one is left out.\n\n" +
 	"Results, events and data that a host published (their message type says so) and that come back here, as through an exchange whose bindings match everything, are " +
 	"dropped without a result, which would only come back too.\n\n" +
 	"In the mode `at-least-once` a command that was being written when the host crashed is written again; `attempt` of its result says so. In the mode `at-most-once` the " +
@@ -50,17 +53,25 @@ const description = "Takes commands, `{\"device\": \"10.0.0.7\", \"cmd\": \"open
 type Config struct {
 	Devices handlers.DevicesRef `toml:"devices" doc:"The transport that holds the devices." example:"\"devices\"" required:"true"`
 	Mode    string              `toml:"mode" doc:"What is promised for commands that don't say: a crash may have one written again, or leave it unknown whether it was." enum:"at-least-once,at-most-once"`
+
+	Supersede string `toml:"supersede" doc:"A field of commands that names what a command sets, such as \"setpoint\": the newest command takes the place of those for the same device and name that still wait, whose result is superseded. Default: only a command's own supersede says so." example:"\"setpoint\""`
 }
 
 var defaults = Config{Mode: string(device.AtLeastOnce)}
 
 // Validate reports all problems.
 func (c *Config) Validate() error {
+	var errs []error
 	if c.Devices == "" {
-		return handlers.Invalid("devices", "is missing; it names the transport that holds the devices")
+		errs = append(errs, handlers.Invalid("devices", "is missing; it names the transport that holds the devices"))
 	}
-	return nil
+	if err := c.format().Validate(); err != nil {
+		errs = append(errs, handlers.Invalid("supersede", "%v", err))
+	}
+	return errors.Join(errs...)
 }
+
+func (c *Config) format() device.Format { return device.Format{Supersede: c.Supersede} }
 
 // New builds the handler.
 func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
@@ -74,7 +85,7 @@ func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
 	if err := env.Registerer.Register(results); err != nil {
 		return nil, fmt.Errorf("registering the metrics of deliver: %w", err)
 	}
-	return &deliver{devices: devices, mode: device.Mode(c.Mode), env: env, results: results}, nil
+	return &deliver{devices: devices, mode: device.Mode(c.Mode), format: c.format(), env: env, results: results}, nil
 }
 
 // NeedsLedger implements handlers.LedgerUser.
@@ -88,6 +99,7 @@ func (c *Config) NeedsLedger() string {
 type deliver struct {
 	devices device.Devices
 	mode    device.Mode
+	format  device.Format
 	env     handlers.Env
 	results *prometheus.CounterVec
 }
@@ -125,7 +137,7 @@ func (d *deliver) Describe(msg *message.Message) (handlers.Description, error) {
 
 // read returns what the message asks for, or an error if it carries no JSON object.
 func (d *deliver) read(msg *message.Message) (*order, error) {
-	c, err := device.ParseCommand(msg.Payload, msg.Metadata[transports.MessageID])
+	c, err := d.format.Parse(msg.Payload, msg.Metadata[transports.MessageID])
 	if errors.Is(err, device.ErrMalformed) {
 		return nil, err
 	}
@@ -223,7 +235,7 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 			return nil, err
 		}
 	}
-	write, err := d.devices.Enqueue(o.key, o.Payload, device.EnqueueOptions{Expires: o.expires})
+	write, err := d.devices.Enqueue(o.key, o.Payload, device.EnqueueOptions{Expires: o.expires, Supersede: o.Supersede, ID: o.ID})
 	switch {
 	case err == nil:
 	case errors.Is(err, device.ErrOffline):
@@ -248,6 +260,8 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 		return d.result(o, device.StateExpired, w.Detail, w.Epoch), nil
 	case device.Offline:
 		return d.result(o, device.StateOffline, w.Detail, w.Epoch), nil
+	case device.Superseded:
+		return d.result(o, device.StateSuperseded, w.Detail, w.Epoch), nil
 	case device.Cancelled:
 		if journal != nil {
 			journal.Retract() // not a byte was written
@@ -317,7 +331,7 @@ const cutOff = "an earlier attempt was cut off; it isn't known whether it was wr
 // result makes the one result of a command. That this attempt wrote nothing doesn't say that an earlier one didn't.
 func (d *deliver) result(o *order, s device.State, detail string, epoch uint64) []*message.Message {
 	switch s {
-	case device.StateRejected, device.StateExpired, device.StateBusy, device.StateOffline:
+	case device.StateRejected, device.StateExpired, device.StateBusy, device.StateOffline, device.StateSuperseded:
 		if o.attempt > 1 {
 			s, detail = device.StateUnknown, fmt.Sprintf("%s; now it is %s: %s", cutOff, s, detail)
 		}

@@ -96,7 +96,7 @@ func TestDelivery(t *testing.T) {
 	if diff := cmp.Diff(want, only(t, out, err)); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]handlertest.Frame{{Device: "10.0.0.7", Payload: "open"}}, d.Frames()); diff != "" {
+	if diff := cmp.Diff([]handlertest.Frame{{Device: "10.0.0.7", Payload: "open", Options: device.EnqueueOptions{ID: "m"}}}, d.Frames()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -150,6 +150,7 @@ func TestFates(t *testing.T) {
 		{name: "expired", written: device.Written{Fate: device.Expired, Epoch: 9, Detail: "late"}, state: device.StateExpired, epoch: 9, detail: "late"},
 		{name: "session ended before", written: device.Written{Fate: device.Offline, Detail: "gone"}, state: device.StateOffline, detail: "gone"},
 		{name: "session ended amid", written: device.Written{Fate: device.Unknown, Epoch: 9, Detail: "cut"}, state: device.StateUnknown, epoch: 9, detail: "cut"},
+		{name: "superseded", written: device.Written{Fate: device.Superseded, Detail: "newer"}, state: device.StateSuperseded, detail: "newer"},
 		{name: "offline", err: device.ErrOffline, state: device.StateOffline, detail: device.ErrOffline.Error()},
 		{name: "busy", err: device.ErrBusy, state: device.StateBusy, detail: device.ErrBusy.Error()},
 		{name: "payload", err: fmt.Errorf("%w: too long", device.ErrPayload), state: device.StateRejected, detail: "payload cannot be a frame: too long"},
@@ -320,6 +321,20 @@ func TestExpiry(t *testing.T) {
 				t.Errorf("enqueued to expire at %v, want %v", got, c.expires)
 			}
 		})
+	}
+}
+
+func TestWhatACommandSets(t *testing.T) {
+	for _, c := range []struct{ setting, body, want string }{
+		{"", `{"device":"d","cmd":"x"}`, ""},
+		{"", `{"device":"d","cmd":"x","supersede":"temperature"}`, "temperature"},
+		{"setpoint", `{"device":"d","cmd":"x","setpoint":"temperature"}`, "temperature"},
+	} {
+		h, d := newHost(t)
+		out, err := handlertest.Handle(t.Context(), h.Build(&Config{Devices: "devices", Supersede: c.setting}), newMessage("m", c.body))
+		if r := only(t, out, err); r.State != device.StateSent || d.Frames()[0].Options.Supersede != c.want {
+			t.Errorf("%+v: %+v, enqueued %+v", c, r, d.Frames())
+		}
 	}
 }
 

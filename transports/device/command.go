@@ -35,10 +35,10 @@ const (
 //
 // Its JSON is one object: `cmd` (a string, required), `device` or `address` (required; both must agree), `id`, `encoding` of
 // cmd ("text", "hex" or "base64"), when it is too late: `expires_at` (RFC 3339), or `ttl` (above 0: a duration such
-// as "1m30s", or a number of seconds), and `mode` ("at-least-once" or "at-most-once"). A null counts as not given. `reply`, `timeout`,
-// `offline`, `supersede`, `priority` and `group` belong to features that don't exist yet: only values that ask for what happens anyway
-// are accepted (reply false, offline "fail", supersede false). Every other field is unknown and rejected, so that a
-// misspelt expires_at is never a command without an end.
+// as "1m30s", or a number of seconds), `mode` ("at-least-once" or "at-most-once"), and `supersede` (a name, or false). A null counts as not
+// given. `reply`, `timeout`, `offline`, `priority` and `group` belong to features that don't exist yet: only values that ask for what happens
+// anyway are accepted (reply false, offline "fail"). Every other field is unknown and rejected, so that a misspelt expires_at is
+// never a command without an end.
 type Command struct {
 	// ID is the field id, else the message's id; empty if neither was given.
 	ID string
@@ -54,6 +54,9 @@ type Command struct {
 	TTL time.Duration
 	// Mode is what is promised; empty if the sender leaves that to the receiver.
 	Mode Mode
+	// Supersede names what the command sets, such as "temperature": it takes the place of commands for the same device and name that still wait.
+	// Empty: of none.
+	Supersede string
 }
 
 // Mode says what a crash in the middle of a command may cost: that it is done twice, or that it isn't known whether it was done.
@@ -79,14 +82,33 @@ type Rejection struct {
 
 func (r *Rejection) Error() string { return r.Detail }
 
-// ParseCommand reads the command in body, strictly: one walk, no guesses. messageID is the id of the message that carried it, used
+// Format is what is particular to the commands of a pipeline. The zero value is the common format.
+type Format struct {
+	// Supersede is a further field that a command may have, whose value is its Command.Supersede unless the field `supersede` says another. Empty: none.
+	Supersede string
+}
+
+// Validate returns an error if the format isn't one.
+func (f Format) Validate() error {
+	if f.Supersede != "" && fieldOf([]byte(f.Supersede)) != fieldUnknown {
+		return fmt.Errorf("%q is a field of every command", f.Supersede)
+	}
+	return nil
+}
+
+// ParseCommand reads a command in the common format.
+func ParseCommand(body []byte, messageID string) (Command, error) {
+	return Format{}.Parse(body, messageID)
+}
+
+// Parse reads the command in body, strictly: one walk, no guesses. messageID is the id of the message that carried it, used
 // if the command names none; it may be empty.
 //
 // A body that isn't one JSON object (empty, cut off, followed by something, nested deeper than 32) gives an error of kind
 // [ErrMalformed]. Any other body that isn't a good command gives a [*Rejection], and a Command whose ID and Device
 // are set as far as they can be trusted: not if they were given twice, aren't UTF-8 or aren't printable.
-func ParseCommand(body []byte, messageID string) (Command, error) {
-	p := commandParser{object: object{data: body}, c: Command{Encoding: Text}}
+func (f Format) Parse(body []byte, messageID string) (Command, error) {
+	p := commandParser{object: object{data: body}, c: Command{Encoding: Text}, format: f}
 	for p.next() {
 		p.member()
 	}
@@ -155,6 +177,10 @@ func (c Command) AppendJSON(dst []byte) []byte {
 	if c.Mode != "" {
 		dst = append(dst, `,"mode":`...)
 		dst = appendString(dst, string(c.Mode))
+	}
+	if c.Supersede != "" {
+		dst = append(dst, `,"supersede":`...)
+		dst = appendString(dst, c.Supersede)
 	}
 	return append(dst, '}')
 }

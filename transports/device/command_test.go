@@ -53,6 +53,10 @@ func TestParseCommand(t *testing.T) {
 			want: Command{ID: "i", Device: "d", Payload: []byte("x"), Encoding: Text},
 		},
 		{
+			name: "supersede", body: `{"device":"d","cmd":"x","supersede":"temperature"}`,
+			want: Command{Device: "d", Payload: []byte("x"), Encoding: Text, Supersede: "temperature"},
+		},
+		{
 			name: "escapes", body: ` { "d\u0065vice" : "\u00fc\ud83d\ude00\/" , "cmd" : "a\"\\\b\f\n\r\t\u0000z" } `,
 			want: Command{Device: "ü😀/", Payload: []byte("a\"\\\b\f\n\r\t\x00z"), Encoding: Text},
 		},
@@ -70,6 +74,33 @@ func TestParseCommand(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+func TestAFieldThatSaysWhatACommandSets(t *testing.T) {
+	f := Format{Supersede: "setpoint"}
+	for _, c := range []struct{ body, want, detail string }{
+		{body: `{"device":"d","cmd":"x","setpoint":"temperature"}`, want: "temperature"},
+		{body: `{"device":"d","cmd":"x","setpoint":"temperature","supersede":"all"}`, want: "all"},
+		{body: `{"device":"d","cmd":"x","supersede":false,"setpoint":"temperature"}`, want: ""},
+		{body: `{"device":"d","cmd":"x","supersede":null,"setpoint":"temperature"}`, want: "temperature"},
+		{body: `{"device":"d","cmd":"x","setpoint":null}`, want: ""},
+		{body: `{"device":"d","cmd":"x"}`, want: ""},
+		{body: `{"device":"d","cmd":"x","setpoint":7}`, detail: "setpoint: must be a string"},
+		{body: `{"device":"d","cmd":"x","setpoint":"a","setpoint":"b"}`, detail: "setpoint: given twice"},
+		{body: `{"device":"d","cmd":"x","set":"a"}`, detail: `"set": unknown field`},
+	} {
+		got, err := f.Parse([]byte(c.body), "")
+		r, rejected := errors.AsType[*Rejection](err)
+		if rejected != (c.detail != "") || rejected && r.Detail != c.detail || got.Supersede != c.want {
+			t.Errorf("%s: %+v, %v", c.body, got, err)
+		}
+		if again, err := ParseCommand(got.AppendJSON(nil), ""); !rejected && (err != nil || again.Supersede != c.want) {
+			t.Errorf("%s: as JSON %s: %v", c.body, got.AppendJSON(nil), err)
+		}
+	}
+	if err := (Format{Supersede: "cmd"}).Validate(); err == nil {
+		t.Error("a field of every command can't be the one")
 	}
 }
 

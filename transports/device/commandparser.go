@@ -28,6 +28,7 @@ const (
 	fieldSupersede
 	fieldPriority
 	fieldGroup
+	fieldSets // the one that the format names
 	fieldCount
 )
 
@@ -68,14 +69,16 @@ func fieldOf(name []byte) field {
 
 // builtIn is the one value of a field of a later feature that asks for what happens without it, as JSON.
 var builtIn = [fieldCount]string{
-	fieldReply:     `false`,
-	fieldOffline:   `"fail"`,
-	fieldSupersede: `false`,
+	fieldReply:   `false`,
+	fieldOffline: `"fail"`,
 }
 
 // commandParser collects a command from an object's members.
 type commandParser struct {
 	object
+	format    Format
+	sets      string // by the field that the format names
+	ownSets   bool   // the field supersede says it
 	c         Command
 	seen      [fieldCount]bool
 	address   string
@@ -99,6 +102,9 @@ func (p *commandParser) member() {
 		return
 	}
 	f := fieldOf(name)
+	if f == fieldUnknown && len(name) > 0 && string(name) == p.format.Supersede {
+		f = fieldSets
+	}
 	if f == fieldID && p.value.kind != 'n' && len(p.given) < 2 {
 		p.given = append(p.given, p.value.shown())
 	}
@@ -132,6 +138,10 @@ func (p *commandParser) member() {
 		p.ttl()
 	case fieldMode:
 		p.mode()
+	case fieldSupersede:
+		p.supersede()
+	case fieldSets:
+		p.sets = p.named(p.format.Supersede)
 	default:
 		p.later(f, name)
 	}
@@ -252,6 +262,18 @@ func (p *commandParser) mode() {
 	}
 }
 
+// supersede takes a name, or false, which is none.
+func (p *commandParser) supersede() {
+	p.ownSets = true
+	switch {
+	case string(p.value.raw) == "false":
+	case p.value.kind == '"':
+		p.c.Supersede = p.named("supersede")
+	default:
+		p.reject("supersede: must be the name of what the command sets, or false")
+	}
+}
+
 // later refuses a field whose feature doesn't exist, unless it asks for nothing.
 func (p *commandParser) later(f field, name []byte) {
 	value := p.value.raw
@@ -288,6 +310,9 @@ func (p *commandParser) finish(messageID string) {
 	}
 	if p.rejection != nil {
 		return
+	}
+	if !p.ownSets {
+		c.Supersede = p.sets
 	}
 	switch {
 	case len(p.data) > MaxCommand:

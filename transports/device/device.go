@@ -41,6 +41,11 @@ type Devices interface {
 type EnqueueOptions struct {
 	// Expires is looked at right before the first byte is written; zero is never.
 	Expires time.Time
+	// Supersede names what the payload sets. Payloads of the same name that wait for the device are Superseded by this one; one of which the
+	// connection may have a byte already isn't. Empty: none is.
+	Supersede string
+	// ID names the command in what is said to those that it supersedes.
+	ID string
 }
 
 // A Write is one frame on its way.
@@ -71,6 +76,8 @@ const (
 	Unknown
 	// Cancelled means that the caller's context ended before the first byte was written.
 	Cancelled
+	// Superseded means that a newer frame took its place before the first byte was written.
+	Superseded
 )
 
 // Provider is implemented by transports that hold devices.

@@ -12,7 +12,7 @@ type metrics struct {
 	ended     *prometheus.CounterVec
 	full      prometheus.Counter
 	frames    *prometheus.CounterVec
-	fates     [Cancelled + 1]prometheus.Counter
+	fates     [Superseded + 1]prometheus.Counter
 	bytes     prometheus.Counter
 	coalesced prometheus.Counter
 	lost      *prometheus.CounterVec
@@ -36,7 +36,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		coalesced: counter("events_coalesced_total", "Events that a newer one of the device made needless, while a consumer was behind."),
 		lost:      vector("dropped_total", "topic", "Events and data that were lost because a consumer was behind."),
 	}
-	for fate, name := range map[Fate]string{Sent: "sent", Expired: "expired", Offline: "offline", Unknown: "unknown", Cancelled: "cancelled"} {
+	for fate, name := range map[Fate]string{Sent: "sent", Expired: "expired", Offline: "offline", Unknown: "unknown", Cancelled: "cancelled", Superseded: "superseded"} {
 		m.fates[fate] = m.frames.WithLabelValues(name)
 	}
 	m.lostEvent, m.lostData = m.lost.WithLabelValues(EventsTopic), m.lost.WithLabelValues(DataTopic)

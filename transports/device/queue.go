@@ -26,6 +26,9 @@ type frame struct {
 	slot    *slot
 	data    []byte
 	expires time.Time
+	// sets is what a newer frame of the same name supersedes; empty for none.
+	sets string
+	id   string
 	// offset is how many bytes the kernel took. A frame with an offset is the queue's first.
 	offset int
 	state  frameState
@@ -61,15 +64,19 @@ type queue struct {
 // enqueue takes f as the queue's last and writes what can be written without waiting.
 // It returns false if the device has no session any more. s.mu is held on entry and released on return.
 func (s *slot) enqueue(f *frame) (live bool, err error) {
-	limits := &s.registry.limits
-	switch {
-	case s.session == nil:
+	if s.session == nil {
 		s.mu.Unlock()
 		return false, nil
-	case s.queue.count > 0 && (s.queue.count >= limits.QueueCount || s.queue.bytes+len(f.data) > limits.QueueBytes):
-		count, bytes := s.queue.count, s.queue.bytes
+	}
+	limits := &s.registry.limits
+	old, oldBytes := s.superseded(f)
+	count, bytes := s.queue.count-len(old), s.queue.bytes-oldBytes
+	if count > 0 && (count >= limits.QueueCount || bytes+len(f.data) > limits.QueueBytes) {
 		s.mu.Unlock()
 		return true, fmt.Errorf("%w: %d frames of %d bytes wait", ErrBusy, count, bytes)
+	}
+	for _, o := range old {
+		s.settle(o, Superseded, nil, fmt.Sprintf("command %s came for %q", f.id, f.sets))
 	}
 	q := &s.queue
 	f.prev = q.tail
@@ -88,6 +95,20 @@ func (s *slot) enqueue(f *frame) (live bool, err error) {
 	q.writing = true
 	s.write(true)
 	return true, nil
+}
+
+// superseded returns the frames that set what by sets, as far as nothing of them was written, and their bytes.
+func (s *slot) superseded(by *frame) (old []*frame, bytes int) {
+	if by.sets == "" {
+		return nil, 0
+	}
+	for f := s.queue.head; f != nil; f = f.next {
+		if f.state == waiting && f.offset == 0 && f.sets == by.sets {
+			old = append(old, f)
+			bytes += len(f.data)
+		}
+	}
+	return old, bytes
 }
 
 // write is the writer. It ends when nothing is left to write or, inline, when it had to wait or wrote enough for others: then a

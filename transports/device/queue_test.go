@@ -1,9 +1,11 @@
 package device
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -73,6 +75,42 @@ func TestWaitingFramesAreCoalesced(t *testing.T) {
 		}
 		if n := p.writes - before; n != 1 || p.bytes() != "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n" {
 			t.Fatalf("%d writes of %q", n, p.bytes())
+		}
+	})
+}
+
+func TestANewerFrameTakesThePlaceOfWaitingOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := testRegistry(t, func(o *Options) { o.QueueCount = 5 })
+		p := newPipe(1)
+		connect(t, r, "d", p)
+		set := func(id, what, payload string) Write {
+			w, err := r.Enqueue("d", []byte(payload), EnqueueOptions{ID: id, Supersede: what})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return w
+		}
+		begun, other, old := set("c-1", "temp", "t=1"), enqueue(t, r, "d", "open"), set("c-3", "temp", "t=3")
+		humid := set("c-4", "humid", "h=4")
+		synctest.Wait() // a byte of the first is written
+		fresh := set("c-5", "temp", "t=5")
+		if got := old.Wait(t.Context()); got != (Written{Fate: Superseded, Detail: `command c-5 came for "temp"`}) {
+			t.Errorf("the one that waited: %+v", got)
+		}
+		last := enqueue(t, r, "d", "last") // the fifth
+		// One that isn't taken in takes nobody's place.
+		if _, err := r.Enqueue("d", bytes.Repeat([]byte("x"), 70_000), EnqueueOptions{Supersede: "temp"}); !errors.Is(err, ErrBusy) {
+			t.Errorf("too large for the queue: %v", err)
+		}
+		p.grant(100)
+		for _, w := range []Write{begun, other, humid, fresh, last} {
+			if got := w.Wait(t.Context()); got.Fate != Sent {
+				t.Errorf("got %+v", got)
+			}
+		}
+		if got := p.bytes(); got != "t=1\nopen\nh=4\nt=5\nlast\n" {
+			t.Errorf("the device got %q", got)
 		}
 	})
 }
@@ -191,6 +229,7 @@ type bubble struct{ testing.TB }
 
 type modelWrite struct {
 	frame  string
+	sets   string
 	cancel context.CancelFunc
 	fate   chan Written
 }
@@ -241,7 +280,7 @@ func (m *queueModelState) enqueue(payload string, o EnqueueOptions) error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(m.t.Context())
-	write := &modelWrite{frame: payload + "\n", cancel: cancel, fate: make(chan Written, 2)}
+	write := &modelWrite{frame: payload + "\n", sets: o.Supersede, cancel: cancel, fate: make(chan Written, 2)}
 	m.writes = append(m.writes, write)
 	go func() {
 		write.fate <- w.Wait(ctx)
@@ -289,6 +328,7 @@ func queueModel(t *testing.T, rt *rapid.T) {
 				if rapid.IntRange(0, 3).Draw(rt, "expires") == 0 {
 					o.Expires = time.Now().Add(time.Duration(rapid.IntRange(-1, 3).Draw(rt, "ttl")) * time.Second)
 				}
+				o.Supersede = rapid.SampledFrom([]string{"", "a", "b"}).Draw(rt, "sets")
 				if err := m.enqueue(payload, o); err != nil && !errors.Is(err, ErrOffline) && !errors.Is(err, ErrBusy) {
 					rt.Fatal(err)
 				}
@@ -334,6 +374,10 @@ func (m *queueModelState) verify(rt *rapid.T) {
 			want[first.Epoch] += w.frame
 		case Unknown:
 			cut[first.Epoch] += w.frame
+		case Superseded:
+			if w.sets == "" || !slices.ContainsFunc(m.writes[i+1:], func(newer *modelWrite) bool { return newer.sets == w.sets }) {
+				rt.Fatalf("write %d is superseded, but by none", i)
+			}
 		case Expired, Cancelled, Offline:
 		default:
 			rt.Fatalf("write %d ended as %+v", i, first)

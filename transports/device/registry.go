@@ -136,7 +136,7 @@ func (e *refused) Unwrap() []error { return []error{ErrPayload, e.error} }
 
 // Enqueue implements [Devices].
 func (r *Registry) Enqueue(device string, payload []byte, o EnqueueOptions) (Write, error) {
-	f := &frame{expires: o.Expires}
+	f := &frame{expires: o.Expires, sets: o.Supersede, id: o.ID}
 	for {
 		s, err := r.find(device)
 		if err != nil {
