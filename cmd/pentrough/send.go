@@ -26,6 +26,7 @@ type sending struct {
 	token string
 	wait  time.Duration
 	ttl   time.Duration
+	reply bool
 	json  string
 
 	amqp       string
@@ -49,6 +50,7 @@ func newSend() *cobra.Command {
 The exit code is 0 if the result's code is 2xx (sent, answered), otherwise 1. With --wait 0 it is 0 once the command was taken.`,
 		Example: `  pentrough send 10.0.0.7 open
   pentrough send 10.0.0.7 open --id door-4711 --ttl 30s --wait 10s
+  pentrough send 10.0.0.7 "get temperature" --reply
   pentrough send --json '{"device":"10.0.0.7","cmd":"6f70656e","encoding":"hex"}'
   pentrough send 10.0.0.7 open --amqp amqp://guest:guest@127.0.0.1:5672/ --exchange device.commands`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -83,11 +85,13 @@ The exit code is 0 if the result's code is 2xx (sent, answered), otherwise 1. Wi
 	f.DurationVar(&s.wait, "wait", 10*time.Second, "how long to wait for the result; 0 is not at all")
 	f.StringVar(&s.id, "id", "", "id of the command; the same id again is the same command (default: a new UUID)")
 	f.DurationVar(&s.ttl, "ttl", 0, "how long the command may wait for the device (default: without end)")
+	f.BoolVar(&s.reply, "reply", false, "have the host wait for the device's answer")
 	f.StringVar(&s.json, "json", "", "the whole command as JSON instead of DEVICE CMD; - reads standard input")
 	f.StringVar(&s.amqp, "amqp", "", "send through the broker at this AMQP URL instead")
 	f.StringVar(&s.exchange, "exchange", "device.commands", "exchange to publish to, with --amqp")
 	f.StringVar(&s.routingKey, "routing-key", "", "routing key, with --amqp (default: the device)")
 	cmd.MarkFlagsMutuallyExclusive("amqp", "url")
+	cmd.MarkFlagsMutuallyExclusive("reply", "json")
 	return cmd
 }
 
@@ -143,7 +147,11 @@ func (s *sending) compose(args []string) error {
 			return advise(fmt.Errorf("%q is not UTF-8", text), `send other bytes as hex: pentrough send --json '{"device":"10.0.0.7","cmd":"ff00","encoding":"hex"}'`)
 		}
 	}
-	s.body = device.Command{ID: s.id, Device: args[0], Payload: []byte(args[1]), TTL: s.ttl}.AppendJSON(nil)
+	c := device.Command{ID: s.id, Device: args[0], Payload: []byte(args[1]), TTL: s.ttl}
+	if s.reply {
+		c.Reply = device.Yes
+	}
+	s.body = c.AppendJSON(nil)
 	if _, err := device.ParseCommand(s.body, ""); err != nil {
 		return advise(fmt.Errorf("this is no command that a host takes: %w", err), "docs/messages.md says what a command may be")
 	}
@@ -202,6 +210,8 @@ func (s *sending) next(state string) string {
 		return "correct the command; nothing was sent"
 	case string(device.StateBusy):
 		return "the device isn't reading; send it again later"
+	case string(device.StateNoReply):
+		return "ask the device what it did: it may have the command"
 	case string(device.StateUnknown):
 		return "ask the device what it did; its connection ended while the command was being written"
 	default:

@@ -33,7 +33,8 @@ func TestDuties(t *testing.T) {
 func TestCompleted(t *testing.T) {
 	for _, c := range []struct{ name, id, body, want string }{
 		{"the message's id", "m", `{"address":"10.0.0.7","cmd":"open"}`, `{"id":"m","device":"10.0.0.7","cmd":"open"}`},
-		{"its own id", "m", `{"cmd":"open","device":"d","id":"i","reply":false}`, `{"id":"i","device":"d","cmd":"open"}`},
+		{"its own id", "m", `{"cmd":"open","device":"d","id":"i","reply":false}`, `{"id":"i","device":"d","cmd":"open","reply":false}`},
+		{"a question", "m", `{"timeout":3,"reply":true,"cmd":"open","device":"d","supersede":"lock"}`, `{"id":"m","device":"d","cmd":"open","supersede":"lock","reply":true,"timeout":"3s"}`},
 		{"a ttl", "m", `{"cmd":"\u006fpen","device":"d","ttl":90}`, `{"id":"m","device":"d","cmd":"open","ttl":"1m30s"}`},
 		{
 			"expires_at", "m", `{"cmd":"6F","encoding":"hex","device":"d","expires_at":"2026-05-01T12:00:00.5+02:00"}`,

@@ -31,17 +31,24 @@ const description = "Takes commands, `{\"device\": \"10.0.0.7\", \"cmd\": \"open
 	"result for each:\n\n" +
 	"| state | code | meaning |\n|---|---|---|\n" +
 	"| `sent` | 202 | the kernel took the last byte of the frame for the live connection, no more |\n" +
+	"| `answered` | 200 | the device answered: `reply` is what it said |\n" +
 	"| `rejected` | 400 | a bad command; `detail` says what is wrong with it |\n" +
 	"| `superseded` | 409 | a newer command for the same setting of the device took its place before the first byte was written |\n" +
 	"| `expired` | 410 | its `ttl`, `expires_at` or `expiration` was over before the first byte was written |\n" +
 	"| `busy` | 429 | too many commands wait for the device, or they haven't moved for too long |\n" +
 	"| `offline` | 503 | the device has no connection here; nothing was written |\n" +
+	"| `no-reply` | 504 | the command was written and its answer didn't come in time, or the connection ended first: the device may have it |\n" +
 	"| `unknown` | 520 | the connection ended in the middle of the frame; or the host's process did, and the command can't or (mode `at-most-once`) mustn't be written again |\n\n" +
 	"A command's id is its field `id`, else the message's id, else a new one. Its `ttl` counts from the message's timestamp, else from when this host " +
-	"received it; an AMQP timestamp has whole seconds. An AMQP `expiration` is a ttl too, which goes on after the broker gave the message out: the shortest of all counts. `reply`, `timeout`, `offline`, `priority` and `group` are not built yet: a command " +
+	"received it; an AMQP timestamp has whole seconds. An AMQP `expiration` is a ttl too, which goes on after the broker gave the message out: the shortest of all counts. `offline`, `priority` and `group` are not built yet: a command " +
 	"that asks for one of them is rejected, and so is one with a field that nobody knows.\n\n" +
 	"A command whose `supersede` names what it sets (`\"supersede\": \"temperature\"`) takes the place of older ones for the same device and name that still wait in this host. One that is being " +
 	"written is never replaced, and order stays as it was: the older one is left out.\n\n" +
+	"A command with `\"reply\": true` waits for the device's answer, for its `timeout`, else that of this handler, counted from its last byte. Whatever the device sends next is the answer, and nothing else " +
+	"is written to it meanwhile. Where answers repeat something of their command, `answer` says what, and a device may have several questions open: " +
+	"`answer = { command = '#(\\d+)$', frame = '^(\\d+):', window = 4 }`. An answer isn't data; one that comes too late is, with the command's id as `late_for`. After a question that " +
+	"stayed without an answer, the next is asked when the late answer came, or after as long again. A `timeout` above the pipeline's `stall` makes commands of a device that is " +
+	"slow to answer `busy` when many wait.\n\n" +
 	"Results, events and data that a host published (their message type says so) and that come back here, as through an exchange whose bindings match everything, are " +
 	"dropped without a result, which would only come back too.\n\n" +
 	"In the mode `at-least-once` a command that was being written when the host crashed is written again; `attempt` of its result says so. In the mode `at-most-once` the " +
@@ -55,9 +62,17 @@ type Config struct {
 	Mode    string              `toml:"mode" doc:"What is promised for commands that don't say: a crash may have one written again, or leave it unknown whether it was." enum:"at-least-once,at-most-once"`
 
 	Supersede string `toml:"supersede" doc:"A field of commands that names what a command sets, such as \"setpoint\": the newest command takes the place of those for the same device and name that still wait, whose result is superseded. Default: only a command's own supersede says so." example:"\"setpoint\""`
+
+	Reply   bool          `toml:"reply" doc:"Whether devices answer the commands that don't say: each then waits for its answer."`
+	Timeout time.Duration `toml:"timeout" doc:"How long an answer may take, for commands that don't say." min:"1ms" max:"5m"`
+	Answer  *Answer       `toml:"answer" doc:"How answers are known. Without it whatever a device sends next is its answer, and nothing is written to it meanwhile."`
+	MinGap  time.Duration `toml:"min_gap" doc:"How long a device is left alone between the last byte of a command and the next command." min:"0s" max:"1m"`
 }
 
-var defaults = Config{Mode: string(device.AtLeastOnce)}
+var defaults = Config{Mode: string(device.AtLeastOnce), Timeout: 5 * time.Second}
+
+// mostGap keeps a device's queue moving.
+const mostGap = time.Minute
 
 // Validate reports all problems.
 func (c *Config) Validate() error {
@@ -67,6 +82,15 @@ func (c *Config) Validate() error {
 	}
 	if err := c.format().Validate(); err != nil {
 		errs = append(errs, handlers.Invalid("supersede", "%v", err))
+	}
+	if c.Timeout <= 0 || c.Timeout > device.MaxTimeout {
+		errs = append(errs, handlers.Invalid("timeout", "%s is not above 0s and at most %s", c.Timeout, device.MaxTimeout))
+	}
+	if c.MinGap < 0 || c.MinGap > mostGap {
+		errs = append(errs, handlers.Invalid("min_gap", "%s is not from 0s to %s", c.MinGap, mostGap))
+	}
+	if c.Answer != nil {
+		errs = append(errs, c.Answer.validate()...)
 	}
 	return errors.Join(errs...)
 }
@@ -85,7 +109,9 @@ func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
 	if err := env.Registerer.Register(results); err != nil {
 		return nil, fmt.Errorf("registering the metrics of deliver: %w", err)
 	}
-	return &deliver{devices: devices, mode: device.Mode(c.Mode), format: c.format(), env: env, results: results}, nil
+	return &deliver{
+		devices: devices, mode: device.Mode(c.Mode), format: c.format(), asks: c.Reply, asker: newAsker(c), gap: c.MinGap, env: env, results: results,
+	}, nil
 }
 
 // NeedsLedger implements handlers.LedgerUser.
@@ -100,6 +126,9 @@ type deliver struct {
 	devices device.Devices
 	mode    device.Mode
 	format  device.Format
+	asks    bool // commands that don't say
+	asker   *asker
+	gap     time.Duration
 	env     handlers.Env
 	results *prometheus.CounterVec
 }
@@ -219,6 +248,12 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 	if err := d.devices.Check(o.Payload); err != nil {
 		return d.result(o, device.StateRejected, "cmd: "+err.Error(), 0), nil
 	}
+	options := device.EnqueueOptions{Expires: o.expires, Supersede: o.Supersede, ID: o.ID, Gap: d.gap}
+	if o.Reply.Or(d.asks) {
+		if options.Question, err = d.asker.question(&o.Command); err != nil {
+			return d.result(o, device.StateRejected, err.Error(), 0), nil
+		}
+	}
 	journal := handlers.JournalFrom(ctx)
 	once := cmp.Or(o.Mode, d.mode) == device.AtMostOnce
 	switch {
@@ -235,7 +270,7 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 			return nil, err
 		}
 	}
-	write, err := d.devices.Enqueue(o.key, o.Payload, device.EnqueueOptions{Expires: o.expires, Supersede: o.Supersede, ID: o.ID})
+	write, err := d.devices.Enqueue(o.key, o.Payload, options)
 	switch {
 	case err == nil:
 	case errors.Is(err, device.ErrOffline):
@@ -262,6 +297,12 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 		return d.result(o, device.StateOffline, w.Detail, w.Epoch), nil
 	case device.Superseded:
 		return d.result(o, device.StateSuperseded, w.Detail, w.Epoch), nil
+	case device.Answered:
+		r := device.Result{State: device.StateAnswered, Epoch: w.Epoch}
+		r.Reply, r.Encoding = encoded(w.Reply)
+		return d.ended(o, r), nil
+	case device.NoReply:
+		return d.result(o, device.StateNoReply, w.Detail, w.Epoch), nil
 	case device.Cancelled:
 		if journal != nil {
 			journal.Retract() // not a byte was written
@@ -336,13 +377,12 @@ func (d *deliver) result(o *order, s device.State, detail string, epoch uint64) 
 			s, detail = device.StateUnknown, fmt.Sprintf("%s; now it is %s: %s", cutOff, s, detail)
 		}
 	}
-	d.results.WithLabelValues(string(s)).Inc()
-	name := o.key
-	if name == "" {
-		name = o.Device
-	}
-	r := device.Result{
-		ID: o.ID, Device: name, State: s, Detail: detail, Host: d.env.Host, Epoch: epoch, Attempt: max(o.attempt, 1), Time: d.env.Now().UTC(),
-	}
+	return d.ended(o, device.Result{State: s, Detail: detail, Epoch: epoch})
+}
+
+// ended completes the result of a command.
+func (d *deliver) ended(o *order, r device.Result) []*message.Message {
+	d.results.WithLabelValues(string(r.State)).Inc()
+	r.ID, r.Device, r.Host, r.Attempt, r.Time = o.ID, cmp.Or(o.key, o.Device), d.env.Host, max(o.attempt, 1), d.env.Now().UTC()
 	return []*message.Message{r.Message()}
 }

@@ -371,10 +371,12 @@ func TestRefusal(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
-	if err := (&Config{}).Validate(); err == nil || !strings.HasPrefix(err.Error(), "devices: ") {
+	if err := (&Config{Timeout: time.Second}).Validate(); err == nil || !strings.HasPrefix(err.Error(), "devices: ") {
 		t.Error(err)
 	}
-	if err := (&Config{Devices: "devices"}).Validate(); err != nil {
+	good := defaults
+	good.Devices = "devices"
+	if err := good.Validate(); err != nil {
 		t.Error(err)
 	}
 	if _, err := (&Config{Devices: "none"}).New(handlertest.NewHost(t).Env()); err == nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,6 +18,8 @@ const (
 	MaxCommand = 1 << 20
 	// MaxName is the largest id or device name in bytes, which is what fits into an AMQP property.
 	MaxName = 255
+	// MaxTimeout is the longest that a command waits for its answer.
+	MaxTimeout = 5 * time.Minute
 	// maxTTL keeps sums of times far from their limits.
 	maxTTL = 100 * 365 * 24 * time.Hour
 )
@@ -35,10 +38,10 @@ const (
 //
 // Its JSON is one object: `cmd` (a string, required), `device` or `address` (required; both must agree), `id`, `encoding` of
 // cmd ("text", "hex" or "base64"), when it is too late: `expires_at` (RFC 3339), or `ttl` (above 0: a duration such
-// as "1m30s", or a number of seconds), `mode` ("at-least-once" or "at-most-once"), and `supersede` (a name, or false). A null counts as not
-// given. `reply`, `timeout`, `offline`, `priority` and `group` belong to features that don't exist yet: only values that ask for what happens
-// anyway are accepted (reply false, offline "fail"). Every other field is unknown and rejected, so that a misspelt expires_at is
-// never a command without an end.
+// as "1m30s", or a number of seconds), `mode` ("at-least-once" or "at-most-once"), `supersede` (a name, or false), `reply` (whether the device
+// is to answer) and `timeout` (how long that may take, written as ttl is). A null counts as not given. `offline`, `priority` and `group` belong
+// to features that don't exist yet: only a value that asks for what happens anyway is accepted (offline "fail"). Every other
+// field is unknown and rejected, so that a misspelt expires_at is never a command without an end.
 type Command struct {
 	// ID is the field id, else the message's id; empty if neither was given.
 	ID string
@@ -57,6 +60,28 @@ type Command struct {
 	// Supersede names what the command sets, such as "temperature": it takes the place of commands for the same device and name that still wait.
 	// Empty: of none.
 	Supersede string
+	// Reply says whether the device is to answer.
+	Reply Choice
+	// Timeout is how long the answer may take, counted from when the command is written; zero leaves that to the receiver.
+	Timeout time.Duration
+}
+
+// Choice is what a command says of something that its receiver decides otherwise.
+type Choice int8
+
+// The choices.
+const (
+	Unsaid Choice = iota
+	No
+	Yes
+)
+
+// Or is the choice, or other if there is none.
+func (c Choice) Or(other bool) bool {
+	if c == Unsaid {
+		return other
+	}
+	return c == Yes
 }
 
 // Mode says what a crash in the middle of a command may cost: that it is done twice, or that it isn't known whether it was done.
@@ -181,6 +206,15 @@ func (c Command) AppendJSON(dst []byte) []byte {
 	if c.Supersede != "" {
 		dst = append(dst, `,"supersede":`...)
 		dst = appendString(dst, c.Supersede)
+	}
+	if c.Reply != Unsaid {
+		dst = append(dst, `,"reply":`...)
+		dst = strconv.AppendBool(dst, c.Reply == Yes)
+	}
+	if c.Timeout != 0 {
+		dst = append(dst, `,"timeout":"`...)
+		dst = append(dst, c.Timeout.String()...)
+		dst = append(dst, '"')
 	}
 	return append(dst, '}')
 }

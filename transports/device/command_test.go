@@ -26,7 +26,7 @@ func TestParseCommand(t *testing.T) {
 		{
 			name: "everything", body: `{"id":"a-1","device":"d","address":"d","cmd":"6F70","encoding":"hex","ttl":"1m30s","reply":false,` +
 				`"mode":"at-least-once","offline":"fail","supersede":false}`,
-			want: Command{ID: "a-1", Device: "d", Payload: []byte("op"), Encoding: Hex, TTL: 90 * time.Second, Mode: AtLeastOnce},
+			want: Command{ID: "a-1", Device: "d", Payload: []byte("op"), Encoding: Hex, TTL: 90 * time.Second, Mode: AtLeastOnce, Reply: No},
 		},
 		{
 			name: "expires_at", body: `{"device":"d","cmd":"x","expires_at":"2026-05-01T12:00:00Z"}`,
@@ -51,6 +51,14 @@ func TestParseCommand(t *testing.T) {
 		{
 			name: "its own id before the message's", body: `{"device":"d","cmd":"x","id":"i"}`, messageID: "m",
 			want: Command{ID: "i", Device: "d", Payload: []byte("x"), Encoding: Text},
+		},
+		{
+			name: "a question", body: `{"device":"d","cmd":"x","reply":true,"timeout":"1.5s"}`,
+			want: Command{Device: "d", Payload: []byte("x"), Encoding: Text, Reply: Yes, Timeout: 1500 * time.Millisecond},
+		},
+		{
+			name: "a timeout in seconds", body: `{"device":"d","cmd":"x","timeout":3,"supersede":"false"}`,
+			want: Command{Device: "d", Payload: []byte("x"), Encoding: Text, Timeout: 3 * time.Second, Supersede: "false"},
 		},
 		{
 			name: "supersede", body: `{"device":"d","cmd":"x","supersede":"temperature"}`,
@@ -150,11 +158,12 @@ func TestRejectedCommands(t *testing.T) {
 		{name: "bool as ttl", body: `{"cmd":"x","device":"d","ttl":true}`, detail: "is neither a duration", device: "d"},
 		{name: "zero ttl", body: `{"cmd":"x","device":"d","ttl":0}`, detail: "is not above 0", device: "d"},
 		{name: "negative ttl", body: `{"cmd":"x","device":"d","ttl":"-1s"}`, detail: "is not above 0", device: "d"},
-		{name: "endless ttl", body: `{"cmd":"x","device":"d","ttl":1e300}`, detail: "under 100 years", device: "d"},
+		{name: "endless ttl", body: `{"cmd":"x","device":"d","ttl":1e300}`, detail: "at most 100 years", device: "d"},
 		{name: "ttl and expires_at", body: `{"cmd":"x","device":"d","ttl":1,"expires_at":"2026-05-01T12:00:00Z"}`, detail: "only one of them", device: "d"},
-		{name: "reply", body: `{"cmd":"x","device":"d","reply":true}`, detail: "reply: \"true\" is not supported by this version, allowed is false", device: "d"},
-		{name: "reply as a string", body: `{"cmd":"x","device":"d","reply":"false"}`, detail: "reply: ", device: "d"},
-		{name: "timeout", body: `{"cmd":"x","device":"d","timeout":"5s"}`, detail: "timeout: not supported by this version", device: "d"},
+		{name: "reply as a string", body: `{"cmd":"x","device":"d","reply":"false"}`, detail: "reply: must be true or false", device: "d"},
+		{name: "long timeout", body: `{"cmd":"x","device":"d","reply":true,"timeout":301}`, detail: "timeout: \"301\" is not above 0 and at most 5m0s", device: "d"},
+		{name: "no timeout", body: `{"cmd":"x","device":"d","timeout":{}}`, detail: "timeout: ", device: "d"},
+		{name: "supersede as a string", body: `{"cmd":"x","device":"d","supersede":""}`, detail: "supersede: is empty", device: "d"},
 		{name: "mode", body: `{"cmd":"x","device":"d","mode":"exactly-once"}`, detail: `mode: "exactly-once", allowed are at-least-once and at-most-once`, device: "d"},
 		{name: "hold", body: `{"cmd":"x","device":"d","offline":"hold"}`, detail: "offline: ", device: "d"},
 		{name: "supersede", body: `{"cmd":"x","device":"d","supersede":true}`, detail: "supersede: ", device: "d"},

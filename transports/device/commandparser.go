@@ -69,7 +69,6 @@ func fieldOf(name []byte) field {
 
 // builtIn is the one value of a field of a later feature that asks for what happens without it, as JSON.
 var builtIn = [fieldCount]string{
-	fieldReply:   `false`,
 	fieldOffline: `"fail"`,
 }
 
@@ -135,11 +134,15 @@ func (p *commandParser) member() {
 	case fieldExpiresAt:
 		p.expiresAt()
 	case fieldTTL:
-		p.ttl()
+		p.c.TTL = p.duration("ttl", maxTTL)
 	case fieldMode:
 		p.mode()
 	case fieldSupersede:
 		p.supersede()
+	case fieldReply:
+		p.reply()
+	case fieldTimeout:
+		p.c.Timeout = p.duration("timeout", MaxTimeout)
 	case fieldSets:
 		p.sets = p.named(p.format.Supersede)
 	default:
@@ -224,20 +227,20 @@ func (p *commandParser) expiresAt() {
 	}
 }
 
-func (p *commandParser) ttl() {
-	var d time.Duration
+// duration returns the current value, which must be above 0 and no more than most.
+func (p *commandParser) duration(name string, most time.Duration) (d time.Duration) {
 	var err error
 	switch p.value.kind {
 	case '"':
-		b := p.text("ttl")
+		b := p.text(name)
 		if b == nil {
-			return
+			return 0
 		}
 		d, err = time.ParseDuration(string(b))
 	case '0':
 		var seconds float64
 		seconds, err = strconv.ParseFloat(string(p.value.raw), 64)
-		if d = maxTTL + 1; seconds <= maxTTL.Seconds() {
+		if d = most + 1; seconds <= most.Seconds() {
 			d = time.Duration(seconds * float64(time.Second))
 		}
 	default:
@@ -245,11 +248,31 @@ func (p *commandParser) ttl() {
 	}
 	switch {
 	case err != nil:
-		p.reject("ttl: %s is neither a duration, such as \"30s\", nor a number of seconds", clip(p.value.raw))
-	case d <= 0 || d > maxTTL:
-		p.reject("ttl: %s is not above 0 and under 100 years", clip(p.value.raw))
+		p.reject("%s: %s is neither a duration, such as \"30s\", nor a number of seconds", name, clip(p.value.raw))
+	case d <= 0 || d > most:
+		p.reject("%s: %s is not above 0 and at most %s", name, clip(p.value.raw), shown(most))
 	default:
-		p.c.TTL = d
+		return d
+	}
+	return 0
+}
+
+// shown is a bound for people.
+func shown(d time.Duration) string {
+	if d == maxTTL {
+		return "100 years"
+	}
+	return d.String()
+}
+
+func (p *commandParser) reply() {
+	switch p.value.kind {
+	case 't':
+		p.c.Reply = Yes
+	case 'f':
+		p.c.Reply = No
+	default:
+		p.reject("reply: must be true or false")
 	}
 }
 
@@ -265,9 +288,9 @@ func (p *commandParser) mode() {
 // supersede takes a name, or false, which is none.
 func (p *commandParser) supersede() {
 	p.ownSets = true
-	switch {
-	case string(p.value.raw) == "false":
-	case p.value.kind == '"':
+	switch p.value.kind {
+	case 'f':
+	case '"':
 		p.c.Supersede = p.named("supersede")
 	default:
 		p.reject("supersede: must be the name of what the command sets, or false")

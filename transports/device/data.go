@@ -17,9 +17,11 @@ type Data struct {
 	// Seq counts the events and data of one session; a gap is data that was dropped.
 	Seq uint64 `json:"seq"`
 	// Encoding is Text or, for frames that aren't UTF-8, Base64.
-	Encoding Encoding  `json:"encoding"`
-	Payload  string    `json:"payload"`
-	Time     time.Time `json:"time"`
+	Encoding Encoding `json:"encoding"`
+	Payload  string   `json:"payload"`
+	// LateFor is the id of the command that this answers, or seems to answer, after its time.
+	LateFor string    `json:"late_for,omitempty"`
+	Time    time.Time `json:"time"`
 }
 
 // SetBytes sets Encoding and Payload for a frame's bytes.
@@ -62,6 +64,10 @@ func (d Data) AppendJSON(dst []byte) []byte {
 	dst = appendString(dst, string(d.Encoding))
 	dst = append(dst, `,"payload":`...)
 	dst = appendString(dst, d.Payload)
+	if d.LateFor != "" {
+		dst = append(dst, `,"late_for":`...)
+		dst = appendString(dst, d.LateFor)
+	}
 	dst = append(dst, `,"time":"`...)
 	dst = d.Time.UTC().AppendFormat(dst, time.RFC3339Nano)
 	return append(dst, `"}`...)

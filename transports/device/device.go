@@ -44,8 +44,12 @@ type EnqueueOptions struct {
 	// Supersede names what the payload sets. Payloads of the same name that wait for the device are Superseded by this one; one of which the
 	// connection may have a byte already isn't. Empty: none is.
 	Supersede string
-	// ID names the command in what is said to those that it supersedes.
+	// ID names the command to others: in what is said to those that it supersedes, and on a late answer.
 	ID string
+	// Question says that the device is to answer; nil: it isn't asked anything.
+	Question *Question
+	// Gap is how long the device is left alone before this payload, counted from the last byte of the one before.
+	Gap time.Duration
 }
 
 // A Write is one frame on its way.
@@ -60,6 +64,8 @@ type Written struct {
 	Fate   Fate
 	Epoch  uint64
 	Detail string
+	// Reply is what the device said, if Fate is Answered.
+	Reply string
 }
 
 // Fate is how a write ended.
@@ -78,6 +84,10 @@ const (
 	Cancelled
 	// Superseded means that a newer frame took its place before the first byte was written.
 	Superseded
+	// Answered means that the device answered the question.
+	Answered
+	// NoReply means that the question was written and the device didn't answer in time.
+	NoReply
 )
 
 // Provider is implemented by transports that hold devices.

@@ -84,13 +84,14 @@ type dataRecord struct {
 	device     string
 	epoch, seq uint64
 	payload    string
+	late       string
 	time       time.Time
 }
 
 func (r *dataRecord) of() string { return r.device }
 
 func (r *dataRecord) message(f *feed) *message.Message {
-	d := Data{DataID: f.id(r.device, r.epoch, r.seq), Device: r.device, Host: f.hostName, Epoch: r.epoch, Seq: r.seq, Time: r.time}
+	d := Data{DataID: f.id(r.device, r.epoch, r.seq), Device: r.device, Host: f.hostName, Epoch: r.epoch, Seq: r.seq, LateFor: r.late, Time: r.time}
 	d.SetBytes(r.payload)
 	return feedMessage(d.DataID, TypeData, r.device, r.time, d.AppendJSON(make([]byte, 0, 256+len(d.Payload))))
 }
@@ -159,7 +160,7 @@ func (f *feed) event(r *eventRecord) {
 
 // data publishes what a session's device sent. If a consumer has no room for it, nobody gets it, and the returned channel is
 // closed when it is worth another try.
-func (f *feed) data(s *Session, seq uint64, payload []byte) (room <-chan struct{}) {
+func (f *feed) data(s *Session, seq uint64, payload []byte, late string) (room <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var r *dataRecord
@@ -176,7 +177,7 @@ func (f *feed) data(s *Session, seq uint64, payload []byte) (room <-chan struct{
 	if r == nil && f.tapped.Load() == 0 {
 		return nil
 	}
-	r = &dataRecord{device: s.slot.device, epoch: s.epoch, seq: seq, payload: string(payload), time: f.now()}
+	r = &dataRecord{device: s.slot.device, epoch: s.epoch, seq: seq, payload: string(payload), late: late, time: f.now()}
 	f.show(DataTopic, r)
 	for sub := range f.subscribers {
 		if b := sub.backlogs[DataTopic]; b != nil && !f.drained[DataTopic] {

@@ -26,9 +26,7 @@ type frame struct {
 	slot    *slot
 	data    []byte
 	expires time.Time
-	// sets is what a newer frame of the same name supersedes; empty for none.
-	sets string
-	id   string
+	*conditions
 	// offset is how many bytes the kernel took. A frame with an offset is the queue's first.
 	offset int
 	state  frameState
@@ -39,11 +37,34 @@ type frame struct {
 	done       chan struct{} // made by who waits
 }
 
+// conditions are what few frames have. Frames without any share plain, which nobody writes to.
+type conditions struct {
+	// sets is what a newer frame of the same name supersedes; empty for none.
+	sets string
+	id   string
+	gap  time.Duration // from the frame before
+	// question is what the device is asked; asked is the session that it was asked in, and timer ends the wait for the answer.
+	question *Question
+	asked    *Session
+	timer    *time.Timer
+}
+
+var plain conditions
+
+func newFrame(o EnqueueOptions) *frame {
+	f := &frame{expires: o.Expires, conditions: &plain}
+	if o.Supersede != "" || o.Question != nil || o.Gap > 0 {
+		f.conditions = &conditions{sets: o.Supersede, id: o.ID, gap: o.Gap, question: o.Question}
+	}
+	return f
+}
+
 type frameState uint8
 
 const (
 	waiting frameState = iota
-	flying             // handed to the connection, whose answer is pending, or partly written
+	flying             // handed to the connection, which didn't say yet what it took, or partly written
+	asked              // written, and its answer pending; not in the queue any more
 	settled
 )
 
@@ -55,6 +76,9 @@ type queue struct {
 	count      int
 	bytes      int
 	writing    bool
+	asking     bool // a question is being handed to the connection
+	// landed is signalled when that is over; made by who waits.
+	landed *sync.Cond
 	// to is the session that the head's written bytes went to.
 	to *Session
 	// drained is closed when the queue gets empty; made by who waits.
@@ -143,8 +167,13 @@ func (s *slot) write(inline bool) {
 			blocked = false
 			continue
 		}
-		buf, copied, n := s.pick()
-		if n == 0 {
+		buf, copied, n, held := s.pick()
+		switch {
+		case held:
+			q.writing = false
+			s.mu.Unlock()
+			return
+		case n == 0:
 			continue
 		}
 		q.to = session
@@ -157,17 +186,31 @@ func (s *slot) write(inline bool) {
 		s.mu.Lock()
 		blocked = taken < len(buf) && err == nil
 		s.account(session, n, taken)
+		if q.asking {
+			q.asking = false
+			if q.landed != nil {
+				q.landed.Broadcast()
+			}
+		}
 		if copied != nil {
 			writeBuffers.Put(copied)
 		}
 	}
 }
 
+// accounted is signalled when the connection said what it took of a question. s.mu is held.
+func (s *slot) accounted() *sync.Cond {
+	if s.queue.landed == nil {
+		s.queue.landed = sync.NewCond(&s.mu)
+	}
+	return s.queue.landed
+}
+
 // pick marks the frames of the next write as flying and returns their number and bytes, and the buffer if those are a copy. Frames
-// whose time is over are settled.
-func (s *slot) pick() (buf []byte, copied *[]byte, n int) {
+// whose time is over are settled. held says that the first must wait: for an answer, or for its time, and then it is resumed.
+func (s *slot) pick() (buf []byte, copied *[]byte, n int, held bool) {
 	q := &s.queue
-	size := 0
+	size, questions := 0, 0
 	var now time.Time
 	for f := q.head; f != nil; {
 		next := f.next
@@ -182,19 +225,32 @@ func (s *slot) pick() (buf []byte, copied *[]byte, n int) {
 			}
 		}
 		rest := len(f.data) - f.offset
-		if n > 0 && size+rest > coalesce {
+		if n > 0 && (size+rest > coalesce || f.gap > 0) {
+			break
+		}
+		if ok, at := s.mayWrite(f, questions); !ok {
+			if held = n == 0; held && !at.IsZero() {
+				s.resumeAt(at)
+			}
 			break
 		}
 		f.state = flying
 		size += rest
 		n++
+		if f.question != nil {
+			q.asking = true
+			questions++
+			if f.question.alone() {
+				break
+			}
+		}
 		f = next
 	}
 	switch n {
 	case 0:
-		return nil, nil, 0
+		return nil, nil, 0, held
 	case 1:
-		return q.head.data[q.head.offset:], nil, 1
+		return q.head.data[q.head.offset:], nil, 1, false
 	}
 	copied = writeBuffers.Get().(*[]byte)
 	buf = (*copied)[:0]
@@ -202,7 +258,7 @@ func (s *slot) pick() (buf []byte, copied *[]byte, n int) {
 		buf = append(buf, f.data[f.offset:]...)
 	}
 	*copied = buf
-	return buf, copied, n
+	return buf, copied, n, false
 }
 
 // account settles the first n frames, which were flying to session, of which the kernel took so many bytes.
@@ -213,7 +269,17 @@ func (s *slot) account(session *Session, n, taken int) {
 		switch {
 		case taken >= rest:
 			taken -= rest
-			s.settle(f, Sent, session, "")
+			if f.gap > 0 {
+				s.wrote = time.Now()
+			}
+			switch {
+			case f.question == nil:
+				s.settle(f, Sent, session, "")
+			case s.session == session:
+				s.ask(f, session)
+			default:
+				s.settle(f, NoReply, session, session.ending()+" before it answered")
+			}
 		case f.offset+taken > 0:
 			f.offset += taken
 			taken = 0
@@ -241,6 +307,16 @@ func (s *slot) abandon(session *Session) {
 
 // settle takes f out of the queue and tells who waits for it.
 func (s *slot) settle(f *frame, fate Fate, session *Session, detail string) {
+	w := Written{Fate: fate, Detail: detail}
+	if session != nil {
+		w.Epoch = session.epoch
+	}
+	s.unlink(f)
+	s.conclude(f, w)
+}
+
+// unlink takes f out of the queue.
+func (s *slot) unlink(f *frame) {
 	q := &s.queue
 	if f.prev == nil {
 		q.head = f.next
@@ -255,19 +331,19 @@ func (s *slot) settle(f *frame, fate Fate, session *Session, detail string) {
 	q.count--
 	q.bytes -= len(f.data)
 	f.prev, f.next, f.data = nil, nil, nil
-	f.state = settled
-	f.written = Written{Fate: fate, Detail: detail}
-	if session != nil {
-		f.written.Epoch = session.epoch
-	}
-	if f.done != nil {
-		close(f.done)
-	}
 	if q.count == 0 && q.drained != nil {
 		close(q.drained)
 		q.drained = nil
 	}
-	s.registry.metrics.fate(fate)
+}
+
+// conclude tells who waits for a frame, which isn't in the queue any more, how it ended.
+func (s *slot) conclude(f *frame, w Written) {
+	f.state, f.written = settled, w
+	if f.done != nil {
+		close(f.done)
+	}
+	s.registry.metrics.fate(w.Fate)
 }
 
 // Wait implements Write.

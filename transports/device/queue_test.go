@@ -95,7 +95,7 @@ func TestANewerFrameTakesThePlaceOfWaitingOnes(t *testing.T) {
 		humid := set("c-4", "humid", "h=4")
 		synctest.Wait() // a byte of the first is written
 		fresh := set("c-5", "temp", "t=5")
-		if got := old.Wait(t.Context()); got != (Written{Fate: Superseded, Detail: `command c-5 came for "temp"`}) {
+		if got := old.Wait(t.Context()); got.Fate != Superseded || got.Detail != `command c-5 came for "temp"` {
 			t.Errorf("the one that waited: %+v", got)
 		}
 		last := enqueue(t, r, "d", "last") // the fifth

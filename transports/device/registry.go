@@ -136,7 +136,7 @@ func (e *refused) Unwrap() []error { return []error{ErrPayload, e.error} }
 
 // Enqueue implements [Devices].
 func (r *Registry) Enqueue(device string, payload []byte, o EnqueueOptions) (Write, error) {
-	f := &frame{expires: o.Expires, sets: o.Supersede, id: o.ID}
+	f := newFrame(o)
 	for {
 		s, err := r.find(device)
 		if err != nil {
@@ -205,6 +205,9 @@ func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn
 	}
 	if old != nil {
 		r.close(old)
+		// What waited for the old one's answer is the new one's to be written.
+		session.slot.mu.Lock()
+		session.slot.resume()
 	}
 	return session, nil
 }
@@ -231,6 +234,7 @@ func (r *Registry) install(device string, session *Session) (old *Session, err e
 			return nil, ErrSuperseded
 		}
 		old.finish(Replaced)
+		s.endQuestions(old)
 	}
 	s.session = session
 	r.feed.presence(session, Connected)
@@ -252,6 +256,7 @@ func (r *Registry) end(session *Session, reason Reason) {
 	r.metrics.sessions(-1)
 	s.session = nil
 	session.finish(reason)
+	s.endQuestions(session)
 	s.abandon(session)
 	s.mu.Unlock()
 	sh.wake(s.device)

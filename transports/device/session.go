@@ -42,9 +42,12 @@ type slot struct {
 	registry *Registry
 	device   string
 
-	mu      sync.Mutex
-	session *Session // nil once the slot left the registry
-	queue   queue
+	mu        sync.Mutex
+	session   *Session // nil once the slot left the registry
+	queue     queue
+	questions questions
+	wrote     time.Time   // when the last byte was written of a frame that has a gap
+	retry     *time.Timer // resumes the writing; nil if that never had to wait for its time
 }
 
 // Device returns whose session it is.
@@ -54,18 +57,30 @@ func (s *Session) Device() string { return s.slot.device }
 func (s *Session) Epoch() uint64 { return s.epoch }
 
 // Data publishes what the device sent. It keeps no reference to payload. While the consumers of data are at their bounds it
-// blocks; the caller reads no further meanwhile. After the session's end it returns ErrEnded.
+// blocks; the caller reads no further meanwhile. What answers a question isn't data. After the session's end it returns ErrEnded.
 func (s *Session) Data(payload []byte) error {
-	for {
+	late := ""
+	for looked := false; ; looked = true {
 		s.slot.mu.Lock()
+		for s.slot.session == s && s.slot.queue.asking {
+			// The question may be at the device already, and this be its answer.
+			s.slot.accounted().Wait()
+		}
 		if s.slot.session != s {
 			s.slot.mu.Unlock()
 			return ErrEnded
 		}
-		room := s.slot.registry.feed.data(s, s.seq+1, payload)
+		if !looked {
+			if s.slot.answer(payload) {
+				s.slot.resume()
+				return nil
+			}
+			late = s.slot.late(payload)
+		}
+		room := s.slot.registry.feed.data(s, s.seq+1, payload, late)
 		if room == nil {
 			s.seq++
-			s.slot.mu.Unlock()
+			s.slot.resume() // a late answer may have been waited for
 			return nil
 		}
 		ended := s.endedLocked()

@@ -1,0 +1,107 @@
+package deliver
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pentrough/pentrough/handlers/handlertest"
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+func TestQuestions(t *testing.T) {
+	tagged := &Answer{Command: `#(\d+)$`, Frame: `^(\d+):`, Window: 4}
+	for _, c := range []struct {
+		name    string
+		reply   bool
+		answer  *Answer
+		body    string
+		timeout time.Duration // 0: none is asked
+		window  int
+		yes, no string // frames that do and don't answer; empty: all do
+		detail  string // of its rejection
+	}{
+		{name: "none", body: `{"device":"d","cmd":"x"}`},
+		{name: "asked", body: `{"device":"d","cmd":"x","reply":true}`, timeout: 7 * time.Second, window: 1},
+		{name: "asked with a time of its own", body: `{"device":"d","cmd":"x","reply":true,"timeout":3}`, timeout: 3 * time.Second, window: 1},
+		{name: "a time without a question", body: `{"device":"d","cmd":"x","timeout":3}`},
+		{name: "always asked", reply: true, body: `{"device":"d","cmd":"x"}`, timeout: 7 * time.Second, window: 1},
+		{name: "always asked but for this", reply: true, body: `{"device":"d","cmd":"x","reply":false}`},
+		{name: "tagged", answer: tagged, body: `{"device":"d","cmd":"get #12","reply":true}`, timeout: 7 * time.Second, window: 4, yes: "12: 21.5", no: "1: 21.5"},
+		{name: "tagged, in vain", answer: tagged, body: `{"device":"d","cmd":"get","reply":true}`, detail: "reply: cmd has nothing that its answer could repeat"},
+		{name: "not asked", answer: tagged, body: `{"device":"d","cmd":"get"}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h, d := newHost(t)
+			handler := h.Build(&Config{Devices: "devices", Reply: c.reply, Timeout: 7 * time.Second, Answer: c.answer, MinGap: time.Second})
+			out, err := handlertest.Handle(t.Context(), handler, newMessage("m", c.body))
+			r := only(t, out, err)
+			if c.detail != "" {
+				if r.State != device.StateRejected || !strings.HasPrefix(r.Detail, c.detail) || len(d.Frames()) > 0 {
+					t.Errorf("%+v", r)
+				}
+				return
+			}
+			o := d.Frames()[0].Options
+			if o.Gap != time.Second || (o.Question != nil) != (c.timeout > 0) {
+				t.Fatalf("enqueued with %+v", o)
+			}
+			if o.Question == nil {
+				return
+			}
+			if q := o.Question; q.Timeout != c.timeout || q.Window != c.window || (q.Matches != nil) != (c.yes != "") {
+				t.Errorf("asked %+v", q)
+			} else if q.Matches != nil && (!q.Matches([]byte(c.yes)) || q.Matches([]byte(c.no)) || q.Matches(nil)) {
+				t.Errorf("takes another answer than %q", c.yes)
+			}
+		})
+	}
+}
+
+func TestAnswers(t *testing.T) {
+	for _, c := range []struct {
+		written device.Written
+		state   device.State
+		reply   string
+		as      device.Encoding
+	}{
+		{device.Written{Fate: device.Answered, Epoch: 9, Reply: "21.5"}, device.StateAnswered, "21.5", device.Text},
+		{device.Written{Fate: device.Answered, Epoch: 9, Reply: "\xff\x00"}, device.StateAnswered, "\xff\x00", device.Base64},
+		{device.Written{Fate: device.Answered, Epoch: 9}, device.StateAnswered, "", device.Text},
+		{device.Written{Fate: device.NoReply, Epoch: 9, Detail: "no answer came within 5s"}, device.StateNoReply, "", ""},
+	} {
+		h, d := newHost(t)
+		d.EnqueueFunc = func(string, []byte, device.EnqueueOptions) (device.Write, error) {
+			return handlertest.Ended(c.written), nil
+		}
+		out, err := handlertest.Handle(t.Context(), h.Build(&Config{Devices: "devices"}), newMessage("m", `{"device":"d","cmd":"x","reply":true}`))
+		r := only(t, out, err)
+		if r.State != c.state || string(r.Reply) != c.reply || r.Encoding != c.as || r.Epoch != 9 || r.Detail != c.written.Detail {
+			t.Errorf("%+v became %+v", c.written, r)
+		}
+	}
+}
+
+func TestAnswersAreConfigured(t *testing.T) {
+	for _, c := range []struct {
+		answer Answer
+		want   string
+	}{
+		{Answer{Command: `#(\d+)`, Frame: `(\d+)`}, ""},
+		{Answer{Frame: `(\d+)`}, "answer.command: is missing"},
+		{Answer{Command: `#(\d+`, Frame: `(\d+)`}, "answer.command: error parsing regexp"},
+		{Answer{Command: `#(\d+)`, Frame: `\d+`}, "answer.frame: has 0 groups, must have one"},
+		{Answer{Command: `#(\d+)`, Frame: `(\d+)`, Window: 2000}, "answer.window: 2000 is not from 1 to 1000"},
+	} {
+		config := defaults
+		config.Devices, config.Answer = "devices", &c.answer
+		if err := config.Validate(); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v", c.answer, err)
+		}
+	}
+	config := defaults
+	config.Devices, config.Timeout, config.MinGap = "devices", time.Hour, time.Hour
+	if err := config.Validate(); err == nil || !strings.Contains(err.Error(), "timeout: ") || !strings.Contains(err.Error(), "min_gap: ") {
+		t.Error(err)
+	}
+}
