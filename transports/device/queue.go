@@ -381,13 +381,13 @@ func (f *frame) Wait(ctx context.Context) Written {
 func (f *frame) withdraw(fate Fate) {
 	s := f.slot
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	switch {
 	case f.state == waiting:
 		s.settle(f, fate, s.session, "")
 	case f.state == flying && f.withdrawn == 0:
 		f.withdrawn = fate
 	}
+	s.resume() // it may have been in the way of others
 }
 
 // wait blocks until the queue is empty or ctx ends.

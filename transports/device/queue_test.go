@@ -329,9 +329,22 @@ func queueModel(t *testing.T, rt *rapid.T) {
 					o.Expires = time.Now().Add(time.Duration(rapid.IntRange(-1, 3).Draw(rt, "ttl")) * time.Second)
 				}
 				o.Supersede = rapid.SampledFrom([]string{"", "a", "b"}).Draw(rt, "sets")
+				o.Gap = time.Duration(rapid.SampledFrom([]int{0, 0, 2}).Draw(rt, "gap")) * time.Second
+				switch rapid.IntRange(0, 3).Draw(rt, "asks") {
+				case 0:
+					o.Question = &Question{Timeout: time.Duration(rapid.IntRange(1, 9).Draw(rt, "timeout")) * time.Second}
+				case 1:
+					tag := rapid.SampledFrom([]byte("yn")).Draw(rt, "tag")
+					o.Question = &Question{Timeout: 5 * time.Second, Window: rapid.IntRange(1, 3).Draw(rt, "window"), Matches: func(f []byte) bool { return f[0] == tag }}
+				}
 				if err := m.enqueue(payload, o); err != nil && !errors.Is(err, ErrOffline) && !errors.Is(err, ErrBusy) {
 					rt.Fatal(err)
 				}
+			}
+		},
+		"says": func(rt *rapid.T) {
+			if s, _ := m.live(); s != nil {
+				_ = s.Data([]byte(rapid.SampledFrom([]string{"y", "n", "other"}).Draw(rt, "frame"))) // unless it ends meanwhile
 			}
 		},
 		"cancel": func(rt *rapid.T) {
@@ -340,12 +353,33 @@ func queueModel(t *testing.T, rt *rapid.T) {
 			}
 		},
 		"time": func(rt *rapid.T) { time.Sleep(time.Duration(rapid.IntRange(1, 20).Draw(rt, "seconds")) * time.Second) },
-		"":     func(*rapid.T) { synctest.Wait() },
+		"":     func(rt *rapid.T) { m.checkQuestions(rt) },
 	})
 	m.end()
 	time.Sleep(time.Second) // for whoever is in the middle of a write
 	synctest.Wait()
 	m.verify(rt)
+}
+
+// checkQuestions holds that no more questions are open than each of them allows, and that what may be written is.
+func (m *queueModelState) checkQuestions(rt *rapid.T) {
+	synctest.Wait()
+	s := m.registry.slot("d")
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.questions.open {
+		if n := len(s.questions.open); f.question.alone() && n > 1 || !f.question.alone() && n > f.question.Window && f == s.questions.open[n-1] {
+			rt.Fatalf("%d questions are open", n)
+		}
+	}
+	if h := s.queue.head; h != nil && !s.queue.writing {
+		if ok, at := s.mayWrite(h, 0); ok || at.IsZero() && len(s.questions.open) == 0 {
+			rt.Fatal("the first frame may be written, and nobody does")
+		}
+	}
 }
 
 // verify holds what each connection got against the fates.
@@ -367,7 +401,7 @@ func (m *queueModelState) verify(rt *rapid.T) {
 			rt.Fatalf("write %d ended as %+v and as %+v", i, first, second)
 		}
 		switch first.Fate {
-		case Sent:
+		case Sent, Answered, NoReply:
 			if cut[first.Epoch] != "" {
 				rt.Fatalf("write %d was sent at epoch %d after one that was cut", i, first.Epoch)
 			}
