@@ -42,6 +42,8 @@ type Description struct {
 	Key string
 	// ID names the message for dedup and traces. Empty: nobody gave it one, and it can't be recognised when it comes again.
 	ID string
+	// Priority lets the message start before those of its key that wait and have less. 0 is what all have that ask for nothing; more is better.
+	Priority int
 	// Value is the handler's own: what Describe found in the message, so that Handle needn't look again. [Described] gives it
 	// back in every run of the message, which must not change it.
 	Value any

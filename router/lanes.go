@@ -102,7 +102,7 @@ func (l *lanes) add(e *entry, own bool, now time.Time) {
 		l.byKey[key] = ln
 	}
 	e.lane = ln
-	ln.waiting = append(ln.waiting, e)
+	ln.wait(e)
 	l.waiting++
 	if l.refusable && len(ln.waiting) > l.limit && ln.stalled(now, l.patience(ln)) {
 		l.refuseAbove(ln, l.limit)
@@ -113,10 +113,10 @@ func (l *lanes) add(e *entry, own bool, now time.Time) {
 // schedule puts a lane that may start a message into the ready list.
 func (l *lanes) schedule(ln *lane) {
 	if len(ln.nacked) > 0 && ln.holder == nil && len(ln.placed) == 0 {
-		slices.SortFunc(ln.nacked, func(a, b *entry) int { return cmp.Compare(a.number, b.number) })
 		l.waiting += len(ln.nacked)
 		ln.waiting = append(ln.nacked, ln.waiting...)
 		ln.nacked = nil
+		slices.SortFunc(ln.waiting, inOrder)
 	}
 	if !ln.queued && l.startable(ln) {
 		ln.queued = true
@@ -127,8 +127,29 @@ func (l *lanes) schedule(ln *lane) {
 	}
 }
 
+// inOrder compares entries of a lane by when they are to start.
+func inOrder(a, b *entry) int {
+	return cmp.Or(cmp.Compare(b.desc.Priority, a.desc.Priority), cmp.Compare(a.number, b.number))
+}
+
+// wait puts an entry that arrives among those that wait.
+func (ln *lane) wait(e *entry) {
+	at := len(ln.waiting)
+	for at > 0 && ln.waiting[at-1].desc.Priority < e.desc.Priority {
+		at--
+	}
+	ln.waiting = slices.Insert(ln.waiting, at, e)
+}
+
 func (l *lanes) startable(ln *lane) bool {
-	return ln.holder == nil && len(ln.nacked) == 0 && len(ln.placed) < l.limit && len(ln.waiting) > 0
+	if ln.holder != nil || len(ln.nacked) > 0 || len(ln.waiting) == 0 {
+		return false
+	}
+	room := l.limit
+	if ln.waiting[0].desc.Priority > 0 {
+		room *= 2 // it is to overtake those that are placed, so it may not wait for them
+	}
+	return len(ln.placed) < room
 }
 
 func (ln *lane) idle() bool {

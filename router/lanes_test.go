@@ -20,7 +20,7 @@ func TestLanesModel(t *testing.T) {
 		now := time.Unix(1000, 0)
 		var running []*entry
 		state := map[*entry]string{}
-		last := map[laneKey]uint64{} // the newest first start of a key
+		last := map[string]uint64{} // the newest first start of a key and priority
 		var all []*entry
 		pick := func(label string) *entry {
 			return running[rapid.IntRange(0, len(running)-1).Draw(t, label)]
@@ -40,6 +40,7 @@ func TestLanesModel(t *testing.T) {
 					t.Skip("enough")
 				}
 				e := &entry{msg: message.NewMessage("", nil), desc: handlers.Description{Key: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "key")}}
+				e.desc.Priority = rapid.SampledFrom([]int{0, 0, 0, 1}).Draw(t, "priority")
 				l.add(e, false, now)
 				all = append(all, e)
 				state[e] = "waiting"
@@ -60,10 +61,14 @@ func TestLanesModel(t *testing.T) {
 						}
 					}
 					if !reruns[e] {
-						if e.number < last[e.lane.key] {
-							t.Fatalf("entry %d of key %s started after %d", e.number, e.lane.key.key, last[e.lane.key])
+						same := fmt.Sprint(e.lane.key.key, e.desc.Priority)
+						if e.number < last[same] {
+							t.Fatalf("entry %d of key %s started after %d", e.number, same, last[same])
 						}
-						last[e.lane.key] = e.number
+						last[same] = e.number
+					}
+					if w := e.lane.waiting; len(w) > 0 && w[0].desc.Priority > e.desc.Priority {
+						t.Fatalf("entry %d started before %d, which has priority", e.number, w[0].number)
 					}
 				}
 				running = append(running, e)
@@ -77,7 +82,7 @@ func TestLanesModel(t *testing.T) {
 				if e.reason == "" {
 					state[e] = "placed"
 				}
-				if n := len(e.lane.placed); n > limit {
+				if n := len(e.lane.placed); n > 2*limit || n > limit && e.desc.Priority == 0 && e.reason == "" && e == e.lane.placed[n-1] {
 					t.Fatalf("%d placed", n)
 				}
 			},

@@ -43,7 +43,7 @@ var badInput = []struct {
 	{"duplicate keys", `{"id":"i","device":"d","cmd":"a","cmd":"b"}`, device.StateRejected, "i", "cmd: given twice"},
 	{"duplicate ids", `{"id":"i","id":"j","device":"d","cmd":"a"}`, device.StateRejected, "m", "id: given twice"},
 	{"an unknown field", `{"id":"i","device":"d","cmd":"a","expire":"1s"}`, device.StateRejected, "i", `"expire": unknown field`},
-	{"a later field", `{"id":"i","device":"d","cmd":"a","priority":1}`, device.StateRejected, "i", "priority: "},
+	{"a later field", `{"id":"i","device":"d","cmd":"a","group":"g"}`, device.StateRejected, "i", "group: "},
 	{"CR in a line", `{"id":"i","device":"d","cmd":"a\rb"}`, device.StateRejected, "i", `cmd: payload cannot be a frame: byte 1 is '\r'`},
 	{"LF in a line", `{"id":"i","device":"d","cmd":"a\nb"}`, device.StateRejected, "i", `cmd: payload cannot be a frame: byte 1 is '\n'`},
 	{"NUL in a line", `{"id":"i","device":"d","cmd":"a\u0000b"}`, device.StateRejected, "i", `cmd: payload cannot be a frame: byte 1 is '\x00'`},

@@ -40,10 +40,12 @@ const description = "Takes commands, `{\"device\": \"10.0.0.7\", \"cmd\": \"open
 	"| `no-reply` | 504 | the command was written and its answer didn't come in time, or the connection ended first: the device may have it |\n" +
 	"| `unknown` | 520 | the connection ended in the middle of the frame; or the host's process did, and the command can't or (mode `at-most-once`) mustn't be written again |\n\n" +
 	"A command's id is its field `id`, else the message's id, else a new one. Its `ttl` counts from the message's timestamp, else from when this host " +
-	"received it; an AMQP timestamp has whole seconds. An AMQP `expiration` is a ttl too, which goes on after the broker gave the message out: the shortest of all counts. `offline`, `priority` and `group` are not built yet: a command " +
+	"received it; an AMQP timestamp has whole seconds. An AMQP `expiration` is a ttl too, which goes on after the broker gave the message out: the shortest of all counts. `offline` and `group` are not built yet: a command " +
 	"that asks for one of them is rejected, and so is one with a field that nobody knows.\n\n" +
 	"A command whose `supersede` names what it sets (`\"supersede\": \"temperature\"`) takes the place of older ones for the same device and name that still wait in this host. One that is being " +
 	"written is never replaced, and order stays as it was: the older one is left out.\n\n" +
+	"With `priority = true` a command's `priority` (0 to 9), else the AMQP priority of its message, lets it overtake those for its device that wait in this host with less: an emergency stop is written next. Of what is being " +
+	"written, and of a question that is open, the end is waited for.\n\n" +
 	"A command with `\"reply\": true` waits for the device's answer, for its `timeout`, else that of this handler, counted from its last byte. Whatever the device sends next is the answer, and nothing else " +
 	"is written to it meanwhile. Where answers repeat something of their command, `answer` says what, and a device may have several questions open: " +
 	"`answer = { command = '#(\\d+)$', frame = '^(\\d+):', window = 4 }`. An answer isn't data; one that comes too late is, with the command's id as `late_for`. After a question that " +
@@ -62,6 +64,8 @@ type Config struct {
 	Mode    string              `toml:"mode" doc:"What is promised for commands that don't say: a crash may have one written again, or leave it unknown whether it was." enum:"at-least-once,at-most-once"`
 
 	Supersede string `toml:"supersede" doc:"A field of commands that names what a command sets, such as \"setpoint\": the newest command takes the place of those for the same device and name that still wait, whose result is superseded. Default: only a command's own supersede says so." example:"\"setpoint\""`
+
+	Priority bool `toml:"priority" doc:"Whether a command may overtake those that wait for the same device: by its own priority (0 to 9, 9 first), else by the AMQP priority of its message. Otherwise a command with a priority is rejected, and the message's is only the broker's."`
 
 	Reply   bool          `toml:"reply" doc:"Whether devices answer the commands that don't say: each then waits for its answer."`
 	Timeout time.Duration `toml:"timeout" doc:"How long an answer may take, for commands that don't say." min:"1ms" max:"5m"`
@@ -110,7 +114,7 @@ func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
 		return nil, fmt.Errorf("registering the metrics of deliver: %w", err)
 	}
 	return &deliver{
-		devices: devices, mode: device.Mode(c.Mode), format: c.format(), asks: c.Reply, asker: newAsker(c), gap: c.MinGap, env: env, results: results,
+		devices: devices, mode: device.Mode(c.Mode), format: c.format(), priority: c.Priority, asks: c.Reply, asker: newAsker(c), gap: c.MinGap, env: env, results: results,
 	}, nil
 }
 
@@ -126,11 +130,13 @@ type deliver struct {
 	devices device.Devices
 	mode    device.Mode
 	format  device.Format
-	asks    bool // commands that don't say
-	asker   *asker
-	gap     time.Duration
-	env     handlers.Env
-	results *prometheus.CounterVec
+	// priority says that commands may have one.
+	priority bool
+	asks     bool // commands that don't say
+	asker    *asker
+	gap      time.Duration
+	env      handlers.Env
+	results  *prometheus.CounterVec
 }
 
 var (
@@ -161,7 +167,7 @@ func (d *deliver) Describe(msg *message.Message) (handlers.Description, error) {
 	if err != nil {
 		return handlers.Description{}, err
 	}
-	return handlers.Description{Key: o.key, ID: o.given, Value: o}, nil
+	return handlers.Description{Key: o.key, ID: o.given, Priority: o.Priority, Value: o}, nil
 }
 
 // read returns what the message asks for, or an error if it carries no JSON object.
@@ -189,6 +195,13 @@ func (d *deliver) read(msg *message.Message) (*order, error) {
 			o.rejected = "device: " + err.Error()
 		}
 	}
+	switch {
+	case d.priority && o.Priority == 0:
+		o.Priority = amqpPriority(msg.Metadata[transports.Priority])
+	case !d.priority && o.Priority > 0 && o.rejected == "":
+		o.rejected = "priority: commands of this pipeline have none; `priority = true` of its handler gives them one"
+		o.Priority = 0
+	}
 	if life := lifetime(o.TTL, msg.Metadata[transports.Expiration]); life > 0 {
 		sent, err := time.Parse(time.RFC3339Nano, msg.Metadata[transports.Timestamp])
 		if err != nil { // there is none
@@ -199,6 +212,15 @@ func (d *deliver) read(msg *message.Message) (*order, error) {
 		}
 	}
 	return o, nil
+}
+
+// amqpPriority is a message's priority as a command's.
+func amqpPriority(property string) int {
+	p, err := strconv.Atoi(property)
+	if err != nil {
+		return 0 // it has none
+	}
+	return min(max(p, 0), device.MaxPriority)
 }
 
 // lifetime is the shorter of a command's ttl and its message's expiration, in milliseconds as AMQP has it; 0 is without end.
@@ -248,7 +270,7 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 	if err := d.devices.Check(o.Payload); err != nil {
 		return d.result(o, device.StateRejected, "cmd: "+err.Error(), 0), nil
 	}
-	options := device.EnqueueOptions{Expires: o.expires, Supersede: o.Supersede, ID: o.ID, Gap: d.gap}
+	options := device.EnqueueOptions{Expires: o.expires, Supersede: o.Supersede, ID: o.ID, Priority: o.Priority, Gap: d.gap}
 	if o.Reply.Or(d.asks) {
 		if options.Question, err = d.asker.question(&o.Command); err != nil {
 			return d.result(o, device.StateRejected, err.Error(), 0), nil

@@ -324,6 +324,38 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
+func TestPriorities(t *testing.T) {
+	for _, c := range []struct {
+		setting    bool
+		body, amqp string
+		want       int
+		rejected   bool
+	}{
+		{false, `{"device":"d","cmd":"x"}`, "5", 0, false},
+		{false, `{"device":"d","cmd":"x","priority":0}`, "5", 0, false},
+		{false, `{"device":"d","cmd":"x","priority":1}`, "", 0, true},
+		{true, `{"device":"d","cmd":"x"}`, "", 0, false},
+		{true, `{"device":"d","cmd":"x"}`, "5", 5, false},
+		{true, `{"device":"d","cmd":"x"}`, "255", 9, false},
+		{true, `{"device":"d","cmd":"x","priority":9}`, "5", 9, false},
+	} {
+		h, d := newHost(t)
+		handler := h.Build(&Config{Devices: "devices", Priority: c.setting})
+		msg := newMessage("m", c.body)
+		if c.amqp != "" {
+			msg.Metadata[transports.Priority] = c.amqp
+		}
+		desc, err := handler.(handlers.Describer).Describe(msg)
+		if err != nil || desc.Priority != c.want {
+			t.Errorf("%+v: described as %+v, %v", c, desc, err)
+		}
+		out, err := handlertest.Handle(t.Context(), handler, msg)
+		if r := only(t, out, err); (r.State == device.StateRejected) != c.rejected || !c.rejected && d.Frames()[0].Options.Priority != c.want {
+			t.Errorf("%+v: %+v, enqueued %+v", c, r, d.Frames())
+		}
+	}
+}
+
 func TestWhatACommandSets(t *testing.T) {
 	for _, c := range []struct{ setting, body, want string }{
 		{"", `{"device":"d","cmd":"x"}`, ""},

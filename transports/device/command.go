@@ -18,6 +18,8 @@ const (
 	MaxCommand = 1 << 20
 	// MaxName is the largest id or device name in bytes, which is what fits into an AMQP property.
 	MaxName = 255
+	// MaxPriority is a command's greatest priority.
+	MaxPriority = 9
 	// MaxTimeout is the longest that a command waits for its answer.
 	MaxTimeout = 5 * time.Minute
 	// maxTTL keeps sums of times far from their limits.
@@ -39,9 +41,9 @@ const (
 // Its JSON is one object: `cmd` (a string, required), `device` or `address` (required; both must agree), `id`, `encoding` of
 // cmd ("text", "hex" or "base64"), when it is too late: `expires_at` (RFC 3339), or `ttl` (above 0: a duration such
 // as "1m30s", or a number of seconds), `mode` ("at-least-once" or "at-most-once"), `supersede` (a name, or false), `reply` (whether the device
-// is to answer) and `timeout` (how long that may take, written as ttl is). A null counts as not given. `offline`, `priority` and `group` belong
-// to features that don't exist yet: only a value that asks for what happens anyway is accepted (offline "fail"). Every other
-// field is unknown and rejected, so that a misspelt expires_at is never a command without an end.
+// is to answer), `timeout` (how long that may take, written as ttl is) and `priority` (0 to 9). A null counts as not given. `offline` and
+// `group` belong to features that don't exist yet: only a value that asks for what happens anyway is accepted (offline "fail"). Every
+// other field is unknown and rejected, so that a misspelt expires_at is never a command without an end.
 type Command struct {
 	// ID is the field id, else the message's id; empty if neither was given.
 	ID string
@@ -64,6 +66,8 @@ type Command struct {
 	Reply Choice
 	// Timeout is how long the answer may take, counted from when the command is written; zero leaves that to the receiver.
 	Timeout time.Duration
+	// Priority lets the command overtake those for the same device that wait and have less, from 0, which is the usual, to MaxPriority.
+	Priority int
 }
 
 // Choice is what a command says of something that its receiver decides otherwise.
@@ -215,6 +219,10 @@ func (c Command) AppendJSON(dst []byte) []byte {
 		dst = append(dst, `,"timeout":"`...)
 		dst = append(dst, c.Timeout.String()...)
 		dst = append(dst, '"')
+	}
+	if c.Priority != 0 {
+		dst = append(dst, `,"priority":`...)
+		dst = strconv.AppendInt(dst, int64(c.Priority), 10)
 	}
 	return append(dst, '}')
 }

@@ -57,6 +57,10 @@ func TestParseCommand(t *testing.T) {
 			want: Command{Device: "d", Payload: []byte("x"), Encoding: Text, Reply: Yes, Timeout: 1500 * time.Millisecond},
 		},
 		{
+			name: "priority", body: `{"device":"d","cmd":"x","priority":9}`,
+			want: Command{Device: "d", Payload: []byte("x"), Encoding: Text, Priority: 9},
+		},
+		{
 			name: "a timeout in seconds", body: `{"device":"d","cmd":"x","timeout":3,"supersede":"false"}`,
 			want: Command{Device: "d", Payload: []byte("x"), Encoding: Text, Timeout: 3 * time.Second, Supersede: "false"},
 		},
@@ -167,7 +171,9 @@ func TestRejectedCommands(t *testing.T) {
 		{name: "mode", body: `{"cmd":"x","device":"d","mode":"exactly-once"}`, detail: `mode: "exactly-once", allowed are at-least-once and at-most-once`, device: "d"},
 		{name: "hold", body: `{"cmd":"x","device":"d","offline":"hold"}`, detail: "offline: ", device: "d"},
 		{name: "supersede", body: `{"cmd":"x","device":"d","supersede":true}`, detail: "supersede: ", device: "d"},
-		{name: "priority", body: `{"cmd":"x","device":"d","priority":1}`, detail: "priority: not supported", device: "d"},
+		{name: "priority above 9", body: `{"cmd":"x","device":"d","priority":10}`, detail: `priority: "10" is not a number from 0 to 9`, device: "d"},
+		{name: "priority below 0", body: `{"cmd":"x","device":"d","priority":-1}`, detail: "priority: ", device: "d"},
+		{name: "priority as a string", body: `{"cmd":"x","device":"d","priority":"9"}`, detail: "priority: ", device: "d"},
 		{name: "group", body: `{"cmd":"x","device":"d","group":{"a":[]}}`, detail: "group: not supported", device: "d"},
 		{
 			name: "oversize", body: `{"device":"d","cmd":"` + strings.Repeat("x", MaxCommand) + `","id":"i"}`,

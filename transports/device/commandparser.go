@@ -143,6 +143,8 @@ func (p *commandParser) member() {
 		p.reply()
 	case fieldTimeout:
 		p.c.Timeout = p.duration("timeout", MaxTimeout)
+	case fieldPriority:
+		p.priority()
 	case fieldSets:
 		p.sets = p.named(p.format.Supersede)
 	default:
@@ -263,6 +265,14 @@ func shown(d time.Duration) string {
 		return "100 years"
 	}
 	return d.String()
+}
+
+func (p *commandParser) priority() {
+	if b := p.value.raw; p.value.kind == '0' && len(b) == 1 {
+		p.c.Priority = int(b[0] - '0')
+		return
+	}
+	p.reject("priority: %s is not a number from 0 to %d", clip(p.value.raw), MaxPriority)
 }
 
 func (p *commandParser) reply() {

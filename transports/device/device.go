@@ -48,6 +48,8 @@ type EnqueueOptions struct {
 	ID string
 	// Question says that the device is to answer; nil: it isn't asked anything.
 	Question *Question
+	// Priority lets the payload overtake those of less priority of which nothing is written. 0 is what all have that ask for nothing; more is better.
+	Priority int
 	// Gap is how long the device is left alone before this payload, counted from the last byte of the one before.
 	Gap time.Duration
 }

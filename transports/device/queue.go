@@ -43,6 +43,8 @@ type conditions struct {
 	sets string
 	id   string
 	gap  time.Duration // from the frame before
+	// priority overtakes lower ones.
+	priority int
 	// question is what the device is asked; asked is the session that it was asked in, and timer ends the wait for the answer.
 	question *Question
 	asked    *Session
@@ -53,8 +55,8 @@ var plain conditions
 
 func newFrame(o EnqueueOptions) *frame {
 	f := &frame{expires: o.Expires, conditions: &plain}
-	if o.Supersede != "" || o.Question != nil || o.Gap > 0 {
-		f.conditions = &conditions{sets: o.Supersede, id: o.ID, gap: o.Gap, question: o.Question}
+	if o.Supersede != "" || o.Question != nil || o.Gap > 0 || o.Priority > 0 {
+		f.conditions = &conditions{sets: o.Supersede, id: o.ID, gap: o.Gap, question: o.Question, priority: o.Priority}
 	}
 	return f
 }
@@ -103,13 +105,7 @@ func (s *slot) enqueue(f *frame) (live bool, err error) {
 		s.settle(o, Superseded, nil, fmt.Sprintf("command %s came for %q", f.id, f.sets))
 	}
 	q := &s.queue
-	f.prev = q.tail
-	if q.tail == nil {
-		q.head = f
-	} else {
-		q.tail.next = f
-	}
-	q.tail = f
+	q.insert(f)
 	q.count++
 	q.bytes += len(f.data)
 	if q.writing {
@@ -119,6 +115,24 @@ func (s *slot) enqueue(f *frame) (live bool, err error) {
 	q.writing = true
 	s.write(true)
 	return true, nil
+}
+
+// insert puts f last, but before those of less priority that nothing is written of.
+func (q *queue) insert(f *frame) {
+	f.prev = q.tail
+	for f.prev != nil && f.prev.priority < f.priority && f.prev.state == waiting && f.prev.offset == 0 {
+		f.next, f.prev = f.prev, f.prev.prev
+	}
+	if f.prev == nil {
+		q.head = f
+	} else {
+		f.prev.next = f
+	}
+	if f.next == nil {
+		q.tail = f
+	} else {
+		f.next.prev = f
+	}
 }
 
 // superseded returns the frames that set what by sets, as far as nothing of them was written, and their bytes.

@@ -115,6 +115,35 @@ func TestANewerFrameTakesThePlaceOfWaitingOnes(t *testing.T) {
 	})
 }
 
+func TestPriorityOvertakesWhatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := testRegistry(t, nil)
+		p := newPipe(1)
+		connect(t, r, "d", p)
+		var writes []Write
+		for _, c := range []struct {
+			payload  string
+			priority int
+		}{{"begun", 0}, {"a", 0}, {"b", 1}, {"stop", 9}, {"c", 1}, {"d", 0}, {"stop again", 9}} {
+			w, err := r.Enqueue("d", []byte(c.payload), EnqueueOptions{Priority: c.priority})
+			if err != nil {
+				t.Fatal(err)
+			}
+			writes = append(writes, w)
+			synctest.Wait()
+		}
+		p.grant(100)
+		for _, w := range writes {
+			if got := w.Wait(t.Context()); got.Fate != Sent {
+				t.Errorf("got %+v", got)
+			}
+		}
+		if got := p.bytes(); got != "begun\nstop\nstop again\nb\nc\na\nd\n" {
+			t.Errorf("the device got %q", got)
+		}
+	})
+}
+
 func TestConditionsAreLookedAtRightBeforeTheWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := testRegistry(t, nil)
