@@ -371,7 +371,12 @@ func (f *frame) Wait(ctx context.Context) Written {
 	if f.done == nil {
 		f.done = make(chan struct{})
 	}
+	written := f.state == asked // nothing but its answer ends it
 	s.mu.Unlock()
+	if written {
+		<-f.done
+		return f.written
+	}
 
 	var expired <-chan time.Time
 	if !f.expires.IsZero() {
