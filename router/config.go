@@ -70,7 +70,8 @@ type Lanes struct {
 	// Limit is how many messages of one key may be in the handler's own order (handlers.Enqueued), and how many unstarted
 	// ones a stalled key may hold. 0: a sixteenth of the source's window, at least 1.
 	Limit int
-	// Stall is how long the first message of a key may stand before further ones are refused; a tenth of it if the key has more than twice Limit.
+	// Stall is how long the first message of a key may stand before further ones are refused; a tenth of it if the key has
+	// more than twice Limit while half of the source's window is in use.
 	Stall time.Duration
 	// AckDeadline is the longest that a message stays unsettled.
 	AckDeadline time.Duration

@@ -272,10 +272,10 @@ func (ln *lane) stalled(now time.Time, stall time.Duration) bool {
 	return head != nil && !head.publishing && now.Sub(ln.movedAt) >= stall
 }
 
-// patience is how long a lane's first message may stand. A lane that holds more than it may when it is stalled has little: what it takes of
-// the window the other keys lack, and what stays unacked makes each of their acks dearer.
+// patience is how long a lane's first message may stand. A lane that holds more than it may when it is stalled has little while the window
+// fills up: what it takes of it the other keys lack, and what stays unacked makes each of their acks dearer.
 func (l *lanes) patience(ln *lane) time.Duration {
-	if len(ln.waiting)+len(ln.placed) > 2*l.limit {
+	if len(ln.waiting)+len(ln.placed) > 2*l.limit && l.waiting+l.running+len(l.refused) >= l.window/2 {
 		return l.stall / 10
 	}
 	return l.stall
