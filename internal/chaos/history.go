@@ -40,6 +40,8 @@ type Command struct {
 	Publishes int `json:"publishes"`
 	// Malformed says that it was published as what isn't a command, on purpose: it belongs into poison and has no result.
 	Malformed bool `json:"malformed,omitempty"`
+	// Sets is what it sets, if it may be superseded: by a newer command to the device that sets the same.
+	Sets string `json:"sets,omitempty"`
 }
 
 // Read is one line that a device read and recorded on disk.

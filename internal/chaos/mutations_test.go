@@ -187,6 +187,15 @@ var mutations = []struct {
 		rule:   RuleTrueResult, id: "b/5", what: "its result is offline, and the device recorded it at +0.274s",
 	},
 	{
+		name: "a command is superseded by none",
+		mutate: func(h *History) {
+			command(h, "b/4").Sets, command(h, "a/5").Sets = "x", "x"
+			result(h, "b/4").State = device.StateSuperseded
+			unread(h, "b/4")
+		},
+		rule: RuleTrueResult, id: "b/4", what: "its result is superseded, and no newer command to the device sets the same",
+	},
+	{
 		name:   "busy in the second attempt and read in the first",
 		mutate: func(h *History) { result(h, "a/4").State = device.StateBusy },
 		rule:   RuleTrueResult, id: "a/4", what: "its result is busy, and the device recorded it",

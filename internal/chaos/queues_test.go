@@ -78,7 +78,11 @@ func (b *backEnd) publish(ctx context.Context, ch *amqp.Channel) error {
 		if c == nil {
 			continue
 		}
-		body, _ := json.Marshal(map[string]string{"id": c.ID, "device": c.Device, "cmd": c.ID, "mode": string(c.Mode)}) // strings always work
+		fields := map[string]string{"id": c.ID, "device": c.Device, "cmd": c.ID, "mode": string(c.Mode)}
+		if c.Sets != "" {
+			fields["supersede"] = c.Sets
+		}
+		body, _ := json.Marshal(fields) // strings always work
 		if c.Malformed {
 			body = body[:len(body)/2]
 		}
@@ -127,6 +131,9 @@ func (b *backEnd) next() *Command {
 		ID: fmt.Sprintf("c-%06d", len(b.commands)+1), Device: address, Mode: device.AtLeastOnce, Number: b.numbers[address], Sent: time.Now(), Publishes: 1,
 	}
 	c.Malformed = b.rng.IntN(100) == 0
+	if b.rng.IntN(5) == 0 {
+		c.Sets = "setpoint"
+	}
 	if b.rng.IntN(100) < b.atMostOnce {
 		c.Mode = device.AtMostOnce
 	}

@@ -106,8 +106,11 @@ func trueResult(e *evidence) []finding {
 					what = fmt.Sprintf("its result is %s, the device didn't record it, and nothing broke the session of epoch %d", r.State, r.Epoch)
 				}
 			case lacksIt:
-				if recorded {
+				switch {
+				case recorded:
 					what = fmt.Sprintf("its result is %s, and the device recorded it at %s", r.State, e.at(e.Reads[l.reads[0]].Time))
+				case r.State == device.StateSuperseded && !e.superseded(i):
+					what = fmt.Sprintf("its result is %s, and no newer command to the device sets the same", r.State)
 				}
 			default:
 				what = fmt.Sprintf("its result is %q, which isn't a state", r.State)
@@ -118,6 +121,14 @@ func trueResult(e *evidence) []finding {
 		}
 	}
 	return found
+}
+
+// superseded says whether a newer command to the device sets what the ith does.
+func (e *evidence) superseded(i int) bool {
+	c := &e.Commands[i]
+	return c.Sets != "" && slices.ContainsFunc(e.Commands[i+1:], func(newer Command) bool {
+		return newer.Device == c.Device && newer.Sets == c.Sets && !newer.Malformed
+	})
 }
 
 // broke says whether the device's session of that epoch ended, or may have ended, without a clean close.

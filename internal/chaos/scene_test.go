@@ -292,7 +292,14 @@ func (s *scene) refuse(d *sceneDevice) {
 	states := []device.State{
 		device.StateRejected, device.StateUnknownDevice, device.StateSuperseded, device.StateExpired, device.StateBusy, device.StateFailed,
 	}
-	s.result(d, s.publish(d), states[s.draw(len(states))], 1)
+	state := states[s.draw(len(states))]
+	place := s.publish(d)
+	s.result(d, place, state, 1)
+	if state == device.StateSuperseded {
+		newer := s.publish(d)
+		s.h.Commands[place].Sets, s.h.Commands[newer].Sets = "setpoint", "setpoint"
+		s.deliver(d, newer, 1)
+	}
 }
 
 // undecided publishes a command whose confirm doesn't come.
