@@ -55,7 +55,7 @@ const description = "Takes commands, `{\"device\": \"10.0.0.7\", \"cmd\": \"open
 	"dropped without a result, which would only come back too.\n\n" +
 	"In the mode `at-least-once` a command that was being written when the host crashed is written again; `attempt` of its result says so. In the mode `at-most-once` the " +
 	"store has the command on disk before it is written, and after a crash its result is `unknown` instead. That needs `dedup`, a store that outlives the process, and an id.\n\n" +
-	"A body that isn't one JSON object has no result; it is a permanent error, for `poison`. A command that `timeout` ends before its first byte was " +
+	"A body that isn't one JSON object has no result; it is a permanent error, for `poison`. A command that the middleware `timeout` ends before its first byte was " +
 	"written may be tried again by `retry`, and is then behind those that came after it."
 
 // Config is the configuration of deliver.
