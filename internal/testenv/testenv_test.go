@@ -59,6 +59,8 @@ func TestNodeKeepsWhatIsDurableThroughKillAndStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, end := range map[string]func(testing.TB){"kill": node.Kill, "stop": node.Stop} {
+		// Mnesia has its log in memory for a while.
+		node.Ctl(t, "eval", "mnesia:sync_log().")
 		end(t)
 		if conn, err := amqp.Dial(url); err == nil {
 			conn.Close()
