@@ -134,7 +134,8 @@ func TestADeletedQueueIsMadeAgainByAPublisher(t *testing.T) {
 	}
 }
 
-// A publish to an exchange that is gone closes the channel with everybody's messages on it.
+// A publish to an exchange that is gone closes the channel with everybody's messages on it. A broker that is still deleting an exchange may
+// take its declaration and then not know it: a publish fails then, and works when it is tried again.
 func TestADeletedExchangeComesBackUnderItsPublishers(t *testing.T) {
 	const publishers, each = 8, 200
 	url := testenv.Broker(t).VHost(t)
@@ -149,9 +150,7 @@ func TestADeletedExchangeComesBackUnderItsPublishers(t *testing.T) {
 		p := r.publisher(topic)
 		running.Go(func() {
 			for range each {
-				if err := p.Publish(topic, outgoing("x"), outgoing("y")); err != nil {
-					t.Errorf("publishing to %s: %v", topic, err)
-				}
+				until(t, "publishing to "+topic, func() bool { return p.Publish(topic, outgoing("x"), outgoing("y")) == nil })
 			}
 		})
 	}
@@ -163,7 +162,8 @@ func TestADeletedExchangeComesBackUnderItsPublishers(t *testing.T) {
 	r.until("all are there", func() bool {
 		return peer.depth("ours") >= 2*publishers*each*3/4 && peer.depth("theirs") >= 2*publishers*each/4
 	})
-	if n := r.log.count("level="); n != 1 || r.log.count(`msg="the exchange was deleted, declaring it again" exchange=theirs`) != 1 {
+	troubles := r.log.count("topic doesn't work")
+	if n := r.log.count("level="); n != 1+2*troubles || r.log.count(`msg="the exchange was deleted, declaring it again" exchange=theirs`) != 1 {
 		t.Errorf("the log has %d lines about one exchange:\n%s", n, r.log)
 	}
 }
