@@ -129,10 +129,11 @@ func (f *fakeSystem) sendMessage(msg *message.Message) {
 	f.deliver(f.subs[len(f.subs)-1], msg)
 }
 
-// deliver hands msg out with a context that ends with the subscription. The lock is held.
+// deliver hands msg out with a context that ends with the subscription, at the same moment as all others of it. The lock is held.
 func (f *fakeSystem) deliver(sub *fakeSubscription, msg *message.Message) {
-	ctx, cancel := context.WithCancelCause(msg.Context())
-	context.AfterFunc(sub.life, func() { cancel(transports.ErrVoid) })
+	sent := msg.Context()
+	ctx, cancel := context.WithCancelCause(detached{sub.life, sent})
+	context.AfterFunc(sent, func() { cancel(context.Cause(sent)) })
 	msg.SetContext(ctx)
 	sub.open.Add(1)
 	sub.out <- msg
