@@ -1,6 +1,10 @@
 package handlers
 
-import "context"
+import (
+	"context"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
 
 // Journal is the ledger's record of the message that a handler runs for. A handler that does what can't be undone, such as writing to a
 // device, says so before it does it: after a crash the record tells that it may have happened.
@@ -16,6 +20,10 @@ type Journal interface {
 	Retract()
 	// Durable reports whether the record outlives the process.
 	Durable() bool
+	// Hold has the ledger own the message until its key is ready (see [Holder]); when it returns, the message is on disk. What began is taken
+	// back. The handler then returns outputs, which a duplicate gets as well as long as the message is held. A message that is [Resumed] keeps
+	// its place and conditions, and has no outputs. An error is of kind [ErrHoldFull], or unavailable: nothing is held then.
+	Hold(h Holding, outputs []*message.Message) error
 }
 
 type journalKey struct{}

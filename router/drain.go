@@ -14,7 +14,7 @@ func (in *intake) stop() {
 	}
 	in.stopping = true
 	in.endSource()
-	for _, e := range in.lanes.forget() {
+	for _, e := range in.lanes.forget(everything) {
 		e.msg.Nack()
 	}
 	if in.endIntake != nil {

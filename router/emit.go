@@ -98,6 +98,9 @@ func (in *intake) settle(e *entry, acked bool) {
 		e.msg.Nack()
 	}
 	delete(in.active, e)
+	if in.holds != nil {
+		in.holds.settled(e, acked, again)
+	}
 	in.lanes.settle(e, again, time.Now())
 	in.afterRun(e, acked, verdict, cause)
 	in.checkDrained()
@@ -142,6 +145,9 @@ func (in *intake) enqueued(e *entry) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.lanes.place(e)
+	if e.resumed != nil {
+		in.holds.placed(e)
+	}
 	in.signal()
 }
 

@@ -10,8 +10,6 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/pentrough/pentrough/internal/plugin"
-	"github.com/pentrough/pentrough/router/middleware"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/device"
 )
@@ -178,7 +176,6 @@ func (h *Host) Tap(ctx context.Context, ref transports.TopicRef) (<-chan *messag
 // Promises says in sentences what this configuration promises, where it is less than it could be.
 func (h *Host) Promises() []string {
 	var all []string
-	kind, _ := plugin.Registered().Kind("middleware")
 	for _, p := range h.pipelines {
 		if !p.intake.source.Broker || p.refuser == nil {
 			continue
@@ -186,12 +183,7 @@ func (h *Host) Promises() []string {
 		if p.config.To == "" {
 			all = append(all, fmt.Sprintf("pipeline %s: it has no to, so results go only to those who ask with reply_to", p.config.Name))
 		}
-		dedup := false
-		for _, m := range p.config.Middleware {
-			if info, ok := kind.Lookup(m.Type); ok {
-				dedup = dedup || info.Extra.(middleware.Plugin).Place == middleware.PlaceDedup
-			}
-		}
+		dedup := p.remembers()
 		switch {
 		case dedup && h.config.Ledger.Durable():
 			all = append(all, fmt.Sprintf("pipeline %s: one result for each id that the caller gives, over restarts and crashes; a message without an id that the broker delivers again is handled again", p.config.Name))

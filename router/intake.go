@@ -38,6 +38,8 @@ type intake struct {
 	// life ends at the stop's deadline; every run ends with it.
 	life     context.Context
 	presence presence
+	// holds brings back what is held; nil if nothing can be.
+	holds *holds
 
 	out    chan *message.Message
 	wake   chan struct{} // the emitter has something to look at
@@ -80,6 +82,9 @@ func (in *intake) Subscribe(_ context.Context, topic string) (<-chan *message.Me
 	in.work.Go(func() { in.read(messages) })
 	in.work.Go(in.emit)
 	in.work.Go(in.sweep)
+	if in.holds != nil {
+		in.work.Go(in.holds.run)
+	}
 	return in.out, nil
 }
 

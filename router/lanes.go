@@ -33,10 +33,12 @@ type lanes struct {
 // limitShare is the part of the window that a key's limit is, unless it is configured.
 const limitShare = 16
 
-// laneKey names a lane: a key, or the number of a message that couldn't be described and so has a lane of its own.
+// laneKey names a lane: a key, what held messages await, or the number of a message that has a lane of its own, as it couldn't be described or
+// asks for no order.
 type laneKey struct {
-	key string
-	own uint64
+	key  string
+	held bool
+	own  uint64
 }
 
 // lane is the order of one key.
@@ -55,6 +57,7 @@ type lane struct {
 type entry struct {
 	msg     *message.Message
 	desc    handlers.Description
+	resumed *resumed // it was held; nil for what the source delivered
 	lane    *lane
 	number  uint64
 	arrived time.Time
@@ -93,8 +96,11 @@ func (l *lanes) add(e *entry, own bool, now time.Time) {
 	l.arrived++
 	e.number, e.arrived, e.state = l.arrived, now, waiting
 	key := laneKey{key: e.desc.Key}
-	if own {
+	switch {
+	case own:
 		key = laneKey{own: e.number}
+	case e.resumed != nil:
+		key = laneKey{key: e.resumed.Awaits, held: true}
 	}
 	ln := l.byKey[key]
 	if ln == nil {
@@ -104,7 +110,7 @@ func (l *lanes) add(e *entry, own bool, now time.Time) {
 	e.lane = ln
 	ln.wait(e)
 	l.waiting++
-	if l.refusable && len(ln.waiting) > l.limit && ln.stalled(now, l.patience(ln)) {
+	if l.refusable && !key.held && len(ln.waiting) > l.limit && ln.stalled(now, l.patience(ln)) {
 		l.refuseAbove(ln, l.limit)
 	}
 	l.schedule(ln)
@@ -297,7 +303,7 @@ func (l *lanes) sweep(now time.Time) {
 		ln.waiting = slices.DeleteFunc(ln.waiting, (*entry).void)
 		l.waiting -= before - len(ln.waiting)
 		ln.nacked = slices.DeleteFunc(ln.nacked, (*entry).void)
-		if ln.stalled(now, l.patience(ln)) {
+		if !ln.key.held && ln.stalled(now, l.patience(ln)) {
 			stuck = append(stuck, ln)
 			held += len(ln.waiting) + len(ln.placed) + 1
 		}
@@ -333,7 +339,7 @@ func (l *lanes) overdue(now time.Time) bool {
 
 // overdue reports whether the entry's delivery stands unsettled for longer than the ack deadline.
 func (e *entry) overdue(now time.Time, deadline time.Duration) bool {
-	return !e.kept && now.Sub(e.arrived) >= deadline && !e.void()
+	return !e.kept && e.resumed == nil && now.Sub(e.arrived) >= deadline && !e.void()
 }
 
 // unstarted reports whether anything is still to be started.
@@ -346,21 +352,34 @@ func (l *lanes) unstarted() bool {
 	return l.waiting > 0 || len(l.refused) > 0
 }
 
-// forget drops every unstarted entry and returns them: a stop, or a channel that is given back.
-func (l *lanes) forget() []*entry {
+// forget drops unstarted entries and returns them: all at a stop, those of the source when its channel is given back.
+func (l *lanes) forget(gone func(*entry) bool) []*entry {
 	dropped := l.refused
 	for _, e := range l.refused {
 		e.lane.aside--
 	}
-	l.refused, l.waiting = nil, 0
+	l.refused = nil
 	for _, ln := range l.byKey {
-		dropped = append(dropped, ln.waiting...)
-		dropped = append(dropped, ln.nacked...)
-		ln.waiting, ln.nacked = nil, nil
+		keep := func(all []*entry) []*entry {
+			return slices.DeleteFunc(all, func(e *entry) bool {
+				if gone(e) {
+					dropped = append(dropped, e)
+					return true
+				}
+				return false
+			})
+		}
+		before := len(ln.waiting)
+		ln.waiting, ln.nacked = keep(ln.waiting), keep(ln.nacked)
+		l.waiting -= before - len(ln.waiting)
 		l.schedule(ln)
 	}
 	return dropped
 }
+
+// Which entries are dropped: all, or those that the source will deliver again.
+func everything(*entry) bool  { return true }
+func delivered(e *entry) bool { return e.resumed == nil }
 
 // logger names the message in what is logged: by its id, or by msg's UUID if nobody gave it one.
 func (e *entry) logger(log *slog.Logger, msg *message.Message) *slog.Logger {

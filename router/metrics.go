@@ -5,13 +5,13 @@ import "github.com/prometheus/client_golang/prometheus"
 // metrics are counted by pipeline; their only label is the pipeline's name.
 type metrics struct {
 	received, acked, refused, errors, dropped, unavailable, published, publishRetries *prometheus.CounterVec
-	waiting, running, paused                                                          *prometheus.GaugeVec
+	waiting, running, paused, held                                                    *prometheus.GaugeVec
 	duration                                                                          *prometheus.HistogramVec
 }
 
 type pipelineMetrics struct {
 	received, acked, refused, errors, dropped, unavailable, published, publishRetries prometheus.Counter
-	waiting, running, paused                                                          prometheus.Gauge
+	waiting, running, paused, held                                                    prometheus.Gauge
 	duration                                                                          prometheus.Observer
 }
 
@@ -35,6 +35,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		waiting:        gauge("waiting", "Messages that wait for their turn."),
 		running:        gauge("running", "Messages that are being handled or wait for confirms."),
 		paused:         gauge("paused", "1 while the pipeline is paused because something it needs is down."),
+		held:           gauge("held", "Messages that the ledger owns until their device is there."),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "pentrough_pipeline_handle_seconds",
 			Help:    "Time in the chain of middleware and handler.",
@@ -43,7 +44,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	}
 	for _, c := range []prometheus.Collector{
 		m.received, m.acked, m.refused, m.errors, m.dropped, m.unavailable, m.published, m.publishRetries,
-		m.waiting, m.running, m.paused, m.duration,
+		m.waiting, m.running, m.paused, m.held, m.duration,
 	} {
 		if err := r.Register(c); err != nil {
 			return nil, err
@@ -65,6 +66,7 @@ func (m *metrics) pipeline(name string) *pipelineMetrics {
 		waiting:        m.waiting.WithLabelValues(name),
 		running:        m.running.WithLabelValues(name),
 		paused:         m.paused.WithLabelValues(name),
+		held:           m.held.WithLabelValues(name),
 		duration:       m.duration.WithLabelValues(name),
 	}
 }

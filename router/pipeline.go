@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -14,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/plugin"
 	"github.com/pentrough/pentrough/router/middleware"
 	"github.com/pentrough/pentrough/transports"
 )
@@ -87,10 +89,25 @@ func newPipeline(c Pipeline, h *Host) (*pipeline, error) {
 		},
 		log: p.log, metrics: p.metrics, life: p.life,
 	}, newLanes(traits.Window, c.Lanes, p.refuser != nil))
+	if holder, ok := p.handler.(handlers.Holder); ok && p.remembers() && h.config.Ledger.Durable() {
+		p.intake.holds = newHolds(&holds{
+			pipeline: c.Name, ledger: h.config.Ledger, handler: holder, inject: p.intake.resume, log: p.log, now: h.config.Now, gauge: p.metrics.held,
+			most: max(traits.Window/2, 1), perLine: p.intake.lanes.limit, closed: p.intake.closed, life: p.life,
+		})
+	}
 	if err := p.buildChain(h, topic); err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+// remembers reports whether the pipeline has a record of its messages in the ledger.
+func (p *pipeline) remembers() bool {
+	kind, _ := plugin.Registered().Kind("middleware")
+	return slices.ContainsFunc(p.config.Middleware, func(m Middleware) bool {
+		info, ok := kind.Lookup(m.Type)
+		return ok && info.Extra.(middleware.Plugin).Place == middleware.PlaceDedup
+	})
 }
 
 func (p *pipeline) buildHandler(h *Host) error {
@@ -193,7 +210,7 @@ func (p *pipeline) failed(msg *message.Message, r *run, err error) error {
 		r.entry.logger(p.log, msg).Debug("message dropped on purpose", "err", err)
 	case kind == handlers.KindUnavailable || !p.config.DropErrors:
 		r.finish(unavailable, nil, handlers.Unavailable(err))
-		if p.intake.source.Impatient {
+		if p.intake.source.Impatient && r.entry.resumed == nil {
 			return nil
 		}
 		return err

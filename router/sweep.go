@@ -56,9 +56,9 @@ func (in *intake) giveBack() {
 	in.subscriber = nil
 	in.givingBack = true
 	for e := range in.active {
-		e.kept = e.kept || !e.void()
+		e.kept = e.resumed == nil && (e.kept || !e.void())
 	}
-	in.lanes.forget()
+	in.lanes.forget(delivered)
 	in.mu.Unlock()
 	if sub == nil {
 		return

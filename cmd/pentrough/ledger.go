@@ -71,7 +71,7 @@ and may be done while the host runs.`,
 	v.narrows(cmd)
 	f.StringVar(&v.id, "id", "", "only this id")
 	f.BoolVar(&v.all, "all", false, "also those that are confirmed")
-	f.StringSliceVar(&v.states, "state", nil, "only those that are so: writing, done, confirmed")
+	f.StringSliceVar(&v.states, "state", nil, "only those that are so: writing, held, done, confirmed")
 	f.IntVarP(&v.limit, "limit", "n", 100, "show no more than this many; 0 shows all")
 	f.BoolVar(&v.json, "json", false, "print each row as a line of JSON")
 	cmd.MarkFlagsMutuallyExclusive("all", "state")
@@ -179,7 +179,7 @@ func (v *ledgerVerb) filter(cmd *cobra.Command) (ledger.Filter, error) {
 }
 
 func ledgerState(word string) (ledger.State, error) {
-	for _, s := range []ledger.State{ledger.Writing, ledger.Done, ledger.Confirmed} {
+	for _, s := range []ledger.State{ledger.Writing, ledger.OnHold, ledger.Done, ledger.Confirmed} {
 		if s.String() == word {
 			return s, nil
 		}

@@ -27,6 +27,7 @@ type sending struct {
 	wait  time.Duration
 	ttl   time.Duration
 	reply bool
+	hold  bool
 	json  string
 
 	amqp       string
@@ -47,10 +48,12 @@ func newSend() *cobra.Command {
 		Short: "Send a command to a device and print its result",
 		Long: `Send a command to a device, by HTTP to a running host or through a broker, wait for its result and print it.
 
-The exit code is 0 if the result's code is 2xx (sent, answered), otherwise 1. With --wait 0 it is 0 once the command was taken.`,
+The exit code is 0 if the result's code is 2xx (sent, answered) or the command is held until the device is there, otherwise 1. With --wait 0 it is 0 once the command
+was taken. What becomes of a command that is held goes where the pipeline's results go.`,
 		Example: `  pentrough send 10.0.0.7 open
   pentrough send 10.0.0.7 open --id door-4711 --ttl 30s --wait 10s
   pentrough send 10.0.0.7 "get temperature" --reply
+  pentrough send 10.0.0.7 "set 21" --hold --ttl 8h
   pentrough send --json '{"device":"10.0.0.7","cmd":"6f70656e","encoding":"hex"}'
   pentrough send 10.0.0.7 open --amqp amqp://guest:guest@127.0.0.1:5672/ --exchange device.commands`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -86,12 +89,14 @@ The exit code is 0 if the result's code is 2xx (sent, answered), otherwise 1. Wi
 	f.StringVar(&s.id, "id", "", "id of the command; the same id again is the same command (default: a new UUID)")
 	f.DurationVar(&s.ttl, "ttl", 0, "how long the command may wait for the device (default: without end)")
 	f.BoolVar(&s.reply, "reply", false, "have the host wait for the device's answer")
+	f.BoolVar(&s.hold, "hold", false, "have the host hold the command while the device is away")
 	f.StringVar(&s.json, "json", "", "the whole command as JSON instead of DEVICE CMD; - reads standard input")
 	f.StringVar(&s.amqp, "amqp", "", "send through the broker at this AMQP URL instead")
 	f.StringVar(&s.exchange, "exchange", "device.commands", "exchange to publish to, with --amqp")
 	f.StringVar(&s.routingKey, "routing-key", "", "routing key, with --amqp (default: the device)")
 	cmd.MarkFlagsMutuallyExclusive("amqp", "url")
 	cmd.MarkFlagsMutuallyExclusive("reply", "json")
+	cmd.MarkFlagsMutuallyExclusive("hold", "json")
 	return cmd
 }
 
@@ -151,6 +156,9 @@ func (s *sending) compose(args []string) error {
 	if s.reply {
 		c.Reply = device.Yes
 	}
+	if s.hold {
+		c.Offline = device.Hold
+	}
 	s.body = c.AppendJSON(nil)
 	if _, err := device.ParseCommand(s.body, ""); err != nil {
 		return advise(fmt.Errorf("this is no command that a host takes: %w", err), "docs/messages.md says what a command may be")
@@ -185,7 +193,7 @@ func (s *sending) verdict(answer []byte) error {
 	}
 	what := strings.TrimSpace(r.State + " " + r.Error)
 	switch {
-	case r.Code/100 == 2:
+	case r.Code/100 == 2, r.State == string(device.StateHeld):
 		return nil
 	case what == "" && s.wait == 0:
 		return nil

@@ -96,7 +96,7 @@ func TestDelivery(t *testing.T) {
 	if diff := cmp.Diff(want, only(t, out, err)); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]handlertest.Frame{{Device: "10.0.0.7", Payload: "open", Options: device.EnqueueOptions{ID: "m"}}}, d.Frames()); diff != "" {
+	if diff := cmp.Diff([]handlertest.Frame{{Device: "10.0.0.7", Payload: "open", Options: device.EnqueueOptions{Epoch: 1, ID: "m"}}}, d.Frames()); diff != "" {
 		t.Error(diff)
 	}
 }

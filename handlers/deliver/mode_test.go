@@ -3,9 +3,11 @@ package deliver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/pentrough/pentrough/handlers"
@@ -20,6 +22,10 @@ type journal struct {
 	retracts int
 	forgets  bool // doesn't outlive the process
 	err      error
+
+	full    bool
+	held    []handlers.Holding
+	outputs []*message.Message
 }
 
 func (j *journal) Begun() int { return j.attempts }
@@ -36,6 +42,18 @@ func (j *journal) Begin(sync bool) error {
 func (j *journal) Retract() { j.attempts--; j.retracts++ }
 
 func (j *journal) Durable() bool { return !j.forgets }
+
+func (j *journal) Hold(h handlers.Holding, outputs []*message.Message) error {
+	if j.err != nil {
+		return handlers.Unavailable(j.err)
+	}
+	if j.full {
+		return fmt.Errorf("%w: 1 are for this device", handlers.ErrHoldFull)
+	}
+	j.held = append(j.held, h)
+	j.outputs = append(j.outputs, outputs...)
+	return nil
+}
 
 const once = `{"device":"d","cmd":"x","mode":"at-most-once"}`
 

@@ -15,8 +15,12 @@ type Devices struct {
 	CheckFunc     func(payload []byte) error
 	EnqueueFunc   func(name string, payload []byte, o device.EnqueueOptions) (device.Write, error)
 
-	mu     sync.Mutex
-	frames []Frame
+	// EpochFunc stands in for the method; without it every device's epoch is 1.
+	EpochFunc func(name string) uint64
+
+	mu       sync.Mutex
+	frames   []Frame
+	watchers []func(name string)
 }
 
 var _ device.Devices = (*Devices)(nil)
@@ -53,6 +57,31 @@ func (d *Devices) Enqueue(name string, payload []byte, o device.EnqueueOptions) 
 		return d.EnqueueFunc(name, payload, o)
 	}
 	return Ended(device.Written{Fate: device.Sent, Epoch: 1}), nil
+}
+
+// Epoch is 1.
+func (d *Devices) Epoch(name string) uint64 {
+	if d.EpochFunc != nil {
+		return d.EpochFunc(name)
+	}
+	return 1
+}
+
+// Watch remembers f for Arrive.
+func (d *Devices) Watch(f func(name string)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.watchers = append(d.watchers, f)
+}
+
+// Arrive tells those who watch that a device got a session.
+func (d *Devices) Arrive(name string) {
+	d.mu.Lock()
+	watchers := d.watchers
+	d.mu.Unlock()
+	for _, f := range watchers {
+		f(name)
+	}
 }
 
 // Frames returns all calls of Enqueue.

@@ -81,7 +81,7 @@ func (in *Inspector) Entries(ctx context.Context, f Filter) iter.Seq2[Entry, err
 // page returns the first rows that a filter chooses, and whether there may be more.
 func (in *Inspector) page(ctx context.Context, f Filter) (_ []Entry, more bool, err error) {
 	where, args := in.where(f)
-	rows, err := in.conn.QueryContext(ctx, `SELECT number, pipeline, id, device, digest, state, attempts, outputs, `+in.dialect.changed+
+	rows, err := in.conn.QueryContext(ctx, `SELECT number, pipeline, id, device, digest, state, attempts, outputs, message, `+in.dialect.changed+
 		` FROM `+in.dialect.walk+where+` ORDER BY number DESC LIMIT `+strconv.Itoa(pageRows), args...)
 	if err != nil {
 		return nil, false, fmt.Errorf("reading the rows: %w", err)
@@ -101,17 +101,17 @@ func (in *Inspector) page(ctx context.Context, f Filter) (_ []Entry, more bool, 
 	return page, len(page) == pageRows, rows.Err()
 }
 
-// entry reads a row, and returns the size of its outputs.
+// entry reads a row, and returns the size of its outputs and its message.
 func entry(rows *sql.Rows) (Entry, int, error) {
 	var e Entry
-	var digest, outputs []byte
+	var digest, outputs, message []byte
 	var changed int64
-	if err := rows.Scan(&e.Number, &e.Key.Pipeline, &e.Key.ID, &e.Key.Device, &digest, &e.State, &e.Attempts, &outputs, &changed); err != nil {
+	if err := rows.Scan(&e.Number, &e.Key.Pipeline, &e.Key.ID, &e.Key.Device, &digest, &e.State, &e.Attempts, &outputs, &message, &changed); err != nil {
 		return e, 0, err
 	}
 	e.Changed = time.UnixMilli(changed).UTC()
-	e.Flaw = e.decode(digest, outputs)
-	return e, len(outputs), nil
+	e.Flaw = e.decode(digest, outputs, message)
+	return e, len(outputs) + len(message), nil
 }
 
 // Count returns how many rows a filter chooses.

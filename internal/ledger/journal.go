@@ -45,7 +45,7 @@ type journal struct {
 	since   time.Time
 }
 
-// pending is a change on its way: in the states Writing and Done the row is put as it is given, in Confirmed only its state changes, and
+// pending is a change on its way: in the states Writing, Done and OnHold the row is put as it is given, in Confirmed only its state changes, and
 // without a state it is removed. Somebody waits for it, unless done is nil.
 type pending struct {
 	row  Row
@@ -178,8 +178,11 @@ func compile(changes []pending) Batch {
 		case c.row.State == Confirmed && !ok:
 			b.Confirm = append(b.Confirm, n)
 		case c.row.State == Confirmed:
-			b.Put[i].State = Confirmed
+			b.Put[i].State, b.Put[i].Message = Confirmed, nil
 		case ok:
+			if c.row.Message == nil {
+				c.row.Message = b.Put[i].Message
+			}
 			b.Put[i] = c.row
 		default:
 			put[n] = len(b.Put)

@@ -36,6 +36,7 @@ type Ledger struct {
 	records map[middleware.LedgerKey]*record
 	// finished are the records that are done, by pipeline.
 	finished map[string]*finished
+	owned    owned
 	number   int64
 	// closed to those who ask, until the store's rows are here; this is why. opened is closed then.
 	closed error
@@ -50,11 +51,15 @@ type record struct {
 	number   int64
 	key      middleware.LedgerKey
 	digest   middleware.Digest
-	held     bool // reserved by a run
+	running  bool // reserved by a run
 	stored   bool // the store may have a row of it
 	attempts int
 	outputs  []middleware.Output
 	done     bool
+	// owned is the message itself, from when it is held until what it came to is confirmed; begun says that the store doesn't call it held,
+	// as a run began.
+	owned *handlers.Held
+	begun bool
 	// ended is closed when the reservation ends; nil as long as nobody waits for it.
 	ended chan struct{}
 	// place is the record's place among those that are done, in unconfirmed or, since confirmedAt, in confirmed.
@@ -73,7 +78,7 @@ type finished struct {
 func New() *Ledger {
 	l := &Ledger{
 		opened:          make(chan struct{}),
-		mostUnconfirmed: mostUnconfirmed, records: map[middleware.LedgerKey]*record{}, finished: map[string]*finished{},
+		mostUnconfirmed: mostUnconfirmed, records: map[middleware.LedgerKey]*record{}, finished: map[string]*finished{}, owned: owned{},
 	}
 	close(l.opened)
 	return l
@@ -126,7 +131,11 @@ func (l *Ledger) load(rows []Row) {
 		l.number = max(l.number, row.Number)
 		r := &record{
 			number: row.Number, key: row.Key, digest: row.Digest, attempts: row.Attempts, outputs: row.Outputs,
-			stored: true, done: row.State != Writing,
+			stored: true, done: row.State == Done || row.State == Confirmed,
+		}
+		if row.Message != nil {
+			r.own(row.Message)
+			l.owned.add(r.key)
 		}
 		l.records[row.Key] = r
 		if r.done {
@@ -142,10 +151,15 @@ func (l *Ledger) load(rows []Row) {
 
 // Reserve claims key for one run; see middleware.Ledger.
 func (l *Ledger) Reserve(ctx context.Context, key middleware.LedgerKey, body middleware.Digest) (middleware.Claim, error) {
+	return alone(ctx, key, func() (middleware.Claim, <-chan struct{}, error) { return l.claim(key, body) })
+}
+
+// alone waits until no other run holds the key.
+func alone(ctx context.Context, key middleware.LedgerKey, claim func() (middleware.Claim, <-chan struct{}, error)) (middleware.Claim, error) {
 	for {
-		claim, ended, err := l.claim(key, body)
+		claimed, ended, err := claim()
 		if ended == nil {
-			return claim, err
+			return claimed, err
 		}
 		select {
 		case <-ended:
@@ -174,26 +188,23 @@ func (l *Ledger) claim(key middleware.LedgerKey, body middleware.Digest) (middle
 	switch {
 	case !ok:
 		l.number++
-		l.records[key] = &record{number: l.number, key: key, digest: body, held: true}
+		l.records[key] = &record{number: l.number, key: key, digest: body, running: true}
 		return middleware.Claim{State: middleware.ClaimReserved}, nil, nil
-	case r.held:
-		if r.ended == nil {
-			r.ended = make(chan struct{})
-		}
-		return middleware.Claim{}, r.ended, nil
+	case r.running:
+		return middleware.Claim{}, r.end(), nil
 	case r.digest != body:
 		return middleware.Claim{State: middleware.ClaimReused}, nil, nil
-	case r.done:
+	case r.done, r.owned != nil:
 		return middleware.Claim{State: middleware.ClaimDone, Outputs: r.outputs}, nil, nil
 	default:
-		r.held = true
+		r.running = true
 		return middleware.Claim{State: middleware.ClaimReserved, Begun: r.attempts}, nil, nil
 	}
 }
 
-// held returns the record of a key that a run holds, or nil.
-func (l *Ledger) held(key middleware.LedgerKey) *record {
-	if r, ok := l.records[key]; ok && r.held {
+// running returns the record of a key that a run holds, or nil.
+func (l *Ledger) running(key middleware.LedgerKey) *record {
+	if r, ok := l.records[key]; ok && r.running {
 		return r
 	}
 	return nil
@@ -202,13 +213,13 @@ func (l *Ledger) held(key middleware.LedgerKey) *record {
 // Begin records that the run is about to do what can't be undone.
 func (l *Ledger) Begin(key middleware.LedgerKey, sync bool) (int, error) {
 	l.mu.Lock()
-	r := l.held(key)
+	r := l.running(key)
 	if r == nil {
 		l.mu.Unlock()
 		return 0, fmt.Errorf("beginning id %q: it isn't reserved", key.ID)
 	}
 	r.attempts++
-	r.stored = true
+	r.stored, r.begun = true, true
 	attempt, row := r.attempts, r.row(Writing)
 	l.mu.Unlock()
 	if l.journal == nil {
@@ -225,7 +236,7 @@ func (l *Ledger) Begin(key middleware.LedgerKey, sync bool) (int, error) {
 func (l *Ledger) Retract(key middleware.LedgerKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := l.held(key)
+	r := l.running(key)
 	if r == nil || r.attempts == 0 {
 		return
 	}
@@ -248,7 +259,7 @@ func (l *Ledger) later(r Row) {
 // Commit records what the run produced and ends the reservation.
 func (l *Ledger) Commit(_ context.Context, key middleware.LedgerKey, outputs []middleware.Output) error {
 	l.mu.Lock()
-	r := l.held(key)
+	r := l.running(key)
 	if r == nil {
 		l.mu.Unlock()
 		return fmt.Errorf("recording the outputs of id %q: it isn't reserved", key.ID)
@@ -265,7 +276,7 @@ func (l *Ledger) Commit(_ context.Context, key middleware.LedgerKey, outputs []m
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r.done, r.outputs = true, outputs
-	r.end()
+	r.release()
 	if f := l.finish(r); f.unconfirmed.Len() > l.mostUnconfirmed {
 		l.drop(&f.unconfirmed)
 	}
@@ -276,12 +287,12 @@ func (l *Ledger) Commit(_ context.Context, key middleware.LedgerKey, outputs []m
 func (l *Ledger) Release(key middleware.LedgerKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := l.held(key)
+	r := l.running(key)
 	if r == nil {
 		return
 	}
-	r.end()
-	if r.attempts > 0 {
+	r.release()
+	if r.attempts > 0 || r.owned != nil {
 		return
 	}
 	delete(l.records, key)
@@ -290,9 +301,17 @@ func (l *Ledger) Release(key middleware.LedgerKey) {
 	}
 }
 
-// end ends the reservation and wakes all who wait for that.
-func (r *record) end() {
-	r.held = false
+// end is closed when the reservation ends.
+func (r *record) end() <-chan struct{} {
+	if r.ended == nil {
+		r.ended = make(chan struct{})
+	}
+	return r.ended
+}
+
+// release ends the reservation and wakes all who wait for that.
+func (r *record) release() {
+	r.running = false
 	if r.ended != nil {
 		close(r.ended)
 		r.ended = nil
@@ -316,6 +335,10 @@ func (l *Ledger) Confirm(key middleware.LedgerKey, keep middleware.Retention) er
 	}
 	if !ok || !r.done {
 		return nil
+	}
+	if r.owned != nil {
+		r.owned = nil
+		l.owned.remove(key)
 	}
 	f := l.finished[key.Pipeline]
 	f.keep = keep
@@ -365,5 +388,8 @@ func (l *Ledger) forget(f *finished) {
 func (l *Ledger) drop(oldest *list.List) {
 	r := oldest.Remove(oldest.Front()).(*record)
 	delete(l.records, r.key)
+	if r.owned != nil {
+		l.owned.remove(r.key)
+	}
 	l.later(Row{Number: r.number})
 }

@@ -75,18 +75,18 @@ func (s *Postgres) connect(ctx context.Context) error {
 
 // rows reads the host's, in the order of their numbers.
 func (s *Postgres) rows(ctx context.Context) ([]Row, error) {
-	found, err := s.conn.Query(ctx, `SELECT number, pipeline, id, device, digest, state, attempts, outputs FROM pentrough_ledger WHERE host = $1 ORDER BY number`, s.host)
+	found, err := s.conn.Query(ctx, `SELECT number, pipeline, id, device, digest, state, attempts, outputs, message FROM pentrough_ledger WHERE host = $1 ORDER BY number`, s.host)
 	if err != nil {
 		return nil, fmt.Errorf("reading the rows: %w", err)
 	}
 	return pgx.CollectRows(found, func(row pgx.CollectableRow) (Row, error) {
 		var r Row
-		var digest, outputs []byte
-		err := row.Scan(&r.Number, &r.Key.Pipeline, &r.Key.ID, &r.Key.Device, &digest, &r.State, &r.Attempts, &outputs)
+		var digest, outputs, message []byte
+		err := row.Scan(&r.Number, &r.Key.Pipeline, &r.Key.ID, &r.Key.Device, &digest, &r.State, &r.Attempts, &outputs, &message)
 		if err != nil {
 			return r, fmt.Errorf("reading a row: %w", err)
 		}
-		err = r.decode(digest, outputs)
+		err = r.decode(digest, outputs, message)
 		return r, err
 	})
 }
@@ -118,13 +118,14 @@ func (s *Postgres) apply(ctx context.Context, tx pgx.Tx, b Batch, sync bool) err
 		if err != nil {
 			return err
 		}
-		batch.Queue(`INSERT INTO pentrough_ledger (host, number, pipeline, id, device, digest, state, attempts, outputs)
-			SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::smallint[], $8::integer[], $9::bytea[])
-			ON CONFLICT (host, number) DO UPDATE SET state = excluded.state, attempts = excluded.attempts, outputs = excluded.outputs, changed = excluded.changed`,
-			s.host, c.number, c.pipeline, c.id, c.device, c.digest, c.state, c.attempts, c.outputs)
+		batch.Queue(`INSERT INTO pentrough_ledger (host, number, pipeline, id, device, digest, state, attempts, outputs, message)
+			SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::smallint[], $8::integer[], $9::bytea[], $10::bytea[])
+			ON CONFLICT (host, number) DO UPDATE SET state = excluded.state, attempts = excluded.attempts, outputs = excluded.outputs, changed = excluded.changed,
+			message = CASE excluded.state WHEN 3 THEN NULL ELSE coalesce(excluded.message, pentrough_ledger.message) END`,
+			s.host, c.number, c.pipeline, c.id, c.device, c.digest, c.state, c.attempts, c.outputs, c.message)
 	}
 	if len(b.Confirm) > 0 {
-		batch.Queue(`UPDATE pentrough_ledger SET state = 3, changed = now() WHERE host = $1 AND number = ANY ($2)`, s.host, b.Confirm)
+		batch.Queue(`UPDATE pentrough_ledger SET state = 3, message = NULL, changed = now() WHERE host = $1 AND number = ANY ($2)`, s.host, b.Confirm)
 	}
 	return tx.SendBatch(ctx, batch).Close()
 }
@@ -136,7 +137,7 @@ type table struct {
 	digest               [][]byte
 	state                []int16
 	attempts             []int32
-	outputs              [][]byte
+	outputs, message     [][]byte
 }
 
 func columns(rows []Row) (*table, error) {
@@ -146,6 +147,11 @@ func columns(rows []Row) (*table, error) {
 		if err != nil {
 			return nil, fmt.Errorf("writing the outputs of id %q: %w", r.Key.ID, err)
 		}
+		message, err := marshalHeld(r.Message)
+		if err != nil {
+			return nil, fmt.Errorf("writing the message of id %q: %w", r.Key.ID, err)
+		}
+		t.message = append(t.message, message)
 		t.number = append(t.number, r.Number)
 		t.pipeline = append(t.pipeline, r.Key.Pipeline)
 		t.id = append(t.id, r.Key.ID)

@@ -56,11 +56,12 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 		return nil, err
 	}
 	s.synchronous = false
-	if s.put, err = s.conn.PrepareContext(ctx, `INSERT INTO ledger (number, pipeline, id, device, digest, state, attempts, outputs, changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (number) DO UPDATE SET state = excluded.state, attempts = excluded.attempts, outputs = excluded.outputs, changed = excluded.changed`); err != nil {
+	if s.put, err = s.conn.PrepareContext(ctx, `INSERT INTO ledger (number, pipeline, id, device, digest, state, attempts, outputs, message, changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (number) DO UPDATE SET state = excluded.state, attempts = excluded.attempts, outputs = excluded.outputs, changed = excluded.changed,
+		message = CASE excluded.state WHEN 3 THEN NULL ELSE coalesce(excluded.message, message) END`); err != nil {
 		return nil, err
 	}
-	if s.confirm, err = s.conn.PrepareContext(ctx, `UPDATE ledger SET state = 3, changed = ? WHERE number IN (SELECT value FROM json_each(?))`); err != nil {
+	if s.confirm, err = s.conn.PrepareContext(ctx, `UPDATE ledger SET state = 3, message = NULL, changed = ? WHERE number IN (SELECT value FROM json_each(?))`); err != nil {
 		return nil, err
 	}
 	if s.remove, err = s.conn.PrepareContext(ctx, `DELETE FROM ledger WHERE number IN (SELECT value FROM json_each(?))`); err != nil {
@@ -109,7 +110,7 @@ func migrate(ctx context.Context, in goose.Dialect, db *sql.DB, d dialect) error
 
 // rows reads all of them, in the order of their numbers.
 func (s *SQLite) rows(ctx context.Context) ([]Row, error) {
-	found, err := s.conn.QueryContext(ctx, `SELECT number, pipeline, id, device, digest, state, attempts, outputs FROM ledger ORDER BY number`)
+	found, err := s.conn.QueryContext(ctx, `SELECT number, pipeline, id, device, digest, state, attempts, outputs, message FROM ledger ORDER BY number`)
 	if err != nil {
 		return nil, fmt.Errorf("reading the rows: %w", err)
 	}
@@ -117,11 +118,11 @@ func (s *SQLite) rows(ctx context.Context) ([]Row, error) {
 	var rows []Row
 	for found.Next() {
 		var r Row
-		var digest, outputs []byte
-		if err := found.Scan(&r.Number, &r.Key.Pipeline, &r.Key.ID, &r.Key.Device, &digest, &r.State, &r.Attempts, &outputs); err != nil {
+		var digest, outputs, message []byte
+		if err := found.Scan(&r.Number, &r.Key.Pipeline, &r.Key.ID, &r.Key.Device, &digest, &r.State, &r.Attempts, &outputs, &message); err != nil {
 			return nil, fmt.Errorf("reading a row: %w", err)
 		}
-		if err := r.decode(digest, outputs); err != nil {
+		if err := r.decode(digest, outputs, message); err != nil {
 			return nil, err
 		}
 		rows = append(rows, r)
@@ -167,7 +168,11 @@ func (s *SQLite) apply(ctx context.Context, b Batch, now int64) error {
 		if err != nil {
 			return fmt.Errorf("writing the outputs of id %q: %w", r.Key.ID, err)
 		}
-		if _, err := s.put.ExecContext(ctx, r.Number, r.Key.Pipeline, r.Key.ID, r.Key.Device, r.Digest[:], r.State, r.Attempts, outputs, now); err != nil {
+		message, err := marshalHeld(r.Message)
+		if err != nil {
+			return fmt.Errorf("writing the message of id %q: %w", r.Key.ID, err)
+		}
+		if _, err := s.put.ExecContext(ctx, r.Number, r.Key.Pipeline, r.Key.ID, r.Key.Device, r.Digest[:], r.State, r.Attempts, outputs, message, now); err != nil {
 			return fmt.Errorf("writing id %q: %w", r.Key.ID, err)
 		}
 	}

@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 
+	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
@@ -38,6 +39,8 @@ const (
 	Done
 	// Confirmed: nothing is left to do, the row answers for duplicates.
 	Confirmed
+	// OnHold: the ledger owns the message, and the outputs are what duplicates get meanwhile.
+	OnHold
 )
 
 func (s State) String() string {
@@ -48,6 +51,8 @@ func (s State) String() string {
 		return "done"
 	case Confirmed:
 		return "confirmed"
+	case OnHold:
+		return "held"
 	default:
 		return "none"
 	}
@@ -63,4 +68,6 @@ type Row struct {
 	// Attempts is how many runs began to do what can't be undone.
 	Attempts int
 	Outputs  []middleware.Output
+	// Message is there as long as the ledger owns the message. A row that is put without one keeps what it has, until it is confirmed.
+	Message *handlers.Held
 }

@@ -129,8 +129,19 @@ type Ledger interface {
 	Commit(ctx context.Context, key LedgerKey, outputs []Output) error
 	// Release ends the reservation, so that the id can be run again. What began and wasn't taken back stays on record.
 	Release(key LedgerKey)
-	// Confirm records that all outputs are confirmed, and for how long the record is kept from now on.
+	// Confirm records that all outputs are confirmed, and for how long the record is kept from now on. A message that was held isn't owned any more.
 	Confirm(key LedgerKey, keep Retention) error
+	// Hold records that the ledger owns the message of the run that holds key, gives h its Order, and ends the reservation. outputs are what a
+	// duplicate gets. What began is taken back. When it returns the record has reached the disk. The error is of kind handlers.ErrHoldFull if
+	// there are perKey messages of the device or total of the pipeline; the reservation stays then. Of a message that is owned already only
+	// the reservation ends.
+	Hold(key LedgerKey, h *handlers.Held, perKey, total int, outputs []Output) error
+	// Resume claims a message that the ledger owns for one run, as Reserve does.
+	Resume(ctx context.Context, key LedgerKey) (Claim, error)
+	// Owned returns what the ledger owns of a pipeline, oldest first, as soon as its records are there.
+	Owned(ctx context.Context, pipeline string) ([]*handlers.Held, error)
+	// Disown forgets a message that the ledger owns and no run holds: it ended in another way, as in a topic for poison.
+	Disown(key LedgerKey)
 	// Durable reports whether records outlive the process.
 	Durable() bool
 }
@@ -170,7 +181,7 @@ type ClaimState int
 const (
 	// ClaimReserved: the id is new, or no run of it came to its end, and is the caller's now; Commit or Release must follow.
 	ClaimReserved ClaimState = iota + 1
-	// ClaimDone: the same message was handled before.
+	// ClaimDone: the same message was handled before, or is held.
 	ClaimDone
 	// ClaimReused: another message had this id.
 	ClaimReused

@@ -41,9 +41,8 @@ const (
 // Its JSON is one object: `cmd` (a string, required), `device` or `address` (required; both must agree), `id`, `encoding` of
 // cmd ("text", "hex" or "base64"), when it is too late: `expires_at` (RFC 3339), or `ttl` (above 0: a duration such
 // as "1m30s", or a number of seconds), `mode` ("at-least-once" or "at-most-once"), `supersede` (a name, or false), `reply` (whether the device
-// is to answer), `timeout` (how long that may take, written as ttl is) and `priority` (0 to 9). A null counts as not given. `offline` and
-// `group` belong to features that don't exist yet: only a value that asks for what happens anyway is accepted (offline "fail"). Every
-// other field is unknown and rejected, so that a misspelt expires_at is never a command without an end.
+// is to answer), `timeout` (how long that may take, written as ttl is), `priority` (0 to 9) and `offline` ("fail" or "hold"). A null counts as not given. `group` belongs
+// to a feature that doesn't exist yet. Every other field is unknown and rejected, so that a misspelt expires_at is never a command without an end.
 type Command struct {
 	// ID is the field id, else the message's id; empty if neither was given.
 	ID string
@@ -68,7 +67,18 @@ type Command struct {
 	Timeout time.Duration
 	// Priority lets the command overtake those for the same device that wait and have less, from 0, which is the usual, to MaxPriority.
 	Priority int
+	// Offline is what becomes of the command while its device is away; empty if the sender leaves that to the receiver.
+	Offline OfflinePolicy
 }
+
+// OfflinePolicy says what becomes of a command while its device is away.
+type OfflinePolicy string
+
+// The policies: Fail ends the command at once, Hold keeps it until the device is there.
+const (
+	Fail OfflinePolicy = "fail"
+	Hold OfflinePolicy = "hold"
+)
 
 // Choice is what a command says of something that its receiver decides otherwise.
 type Choice int8
@@ -223,6 +233,10 @@ func (c Command) AppendJSON(dst []byte) []byte {
 	if c.Priority != 0 {
 		dst = append(dst, `,"priority":`...)
 		dst = strconv.AppendInt(dst, int64(c.Priority), 10)
+	}
+	if c.Offline != "" {
+		dst = append(dst, `,"offline":`...)
+		dst = appendString(dst, string(c.Offline))
 	}
 	return append(dst, '}')
 }

@@ -26,7 +26,7 @@ func TestParseCommand(t *testing.T) {
 		{
 			name: "everything", body: `{"id":"a-1","device":"d","address":"d","cmd":"6F70","encoding":"hex","ttl":"1m30s","reply":false,` +
 				`"mode":"at-least-once","offline":"fail","supersede":false}`,
-			want: Command{ID: "a-1", Device: "d", Payload: []byte("op"), Encoding: Hex, TTL: 90 * time.Second, Mode: AtLeastOnce, Reply: No},
+			want: Command{ID: "a-1", Device: "d", Payload: []byte("op"), Encoding: Hex, TTL: 90 * time.Second, Mode: AtLeastOnce, Reply: No, Offline: Fail},
 		},
 		{
 			name: "expires_at", body: `{"device":"d","cmd":"x","expires_at":"2026-05-01T12:00:00Z"}`,
@@ -169,7 +169,7 @@ func TestRejectedCommands(t *testing.T) {
 		{name: "no timeout", body: `{"cmd":"x","device":"d","timeout":{}}`, detail: "timeout: ", device: "d"},
 		{name: "supersede as a string", body: `{"cmd":"x","device":"d","supersede":""}`, detail: "supersede: is empty", device: "d"},
 		{name: "mode", body: `{"cmd":"x","device":"d","mode":"exactly-once"}`, detail: `mode: "exactly-once", allowed are at-least-once and at-most-once`, device: "d"},
-		{name: "hold", body: `{"cmd":"x","device":"d","offline":"hold"}`, detail: "offline: ", device: "d"},
+		{name: "offline", body: `{"cmd":"x","device":"d","offline":"keep"}`, detail: `offline: "keep", allowed are fail and hold`, device: "d"},
 		{name: "supersede", body: `{"cmd":"x","device":"d","supersede":true}`, detail: "supersede: ", device: "d"},
 		{name: "priority above 9", body: `{"cmd":"x","device":"d","priority":10}`, detail: `priority: "10" is not a number from 0 to 9`, device: "d"},
 		{name: "priority below 0", body: `{"cmd":"x","device":"d","priority":-1}`, detail: "priority: ", device: "d"},

@@ -67,11 +67,6 @@ func fieldOf(name []byte) field {
 	}
 }
 
-// builtIn is the one value of a field of a later feature that asks for what happens without it, as JSON.
-var builtIn = [fieldCount]string{
-	fieldOffline: `"fail"`,
-}
-
 // commandParser collects a command from an object's members.
 type commandParser struct {
 	object
@@ -147,8 +142,10 @@ func (p *commandParser) member() {
 		p.priority()
 	case fieldSets:
 		p.sets = p.named(p.format.Supersede)
-	default:
-		p.later(f, name)
+	case fieldOffline:
+		p.offline()
+	default: // group
+		p.reject("%s: not supported by this version", name)
 	}
 }
 
@@ -307,20 +304,13 @@ func (p *commandParser) supersede() {
 	}
 }
 
-// later refuses a field whose feature doesn't exist, unless it asks for nothing.
-func (p *commandParser) later(f field, name []byte) {
-	value := p.value.raw
-	if p.value.kind == '"' {
-		value = appendString(nil, p.text(string(name)))
+func (p *commandParser) offline() {
+	switch o := OfflinePolicy(p.text("offline")); o {
+	case Fail, Hold:
+		p.c.Offline = o
+	default:
+		p.reject("offline: %s, allowed are fail and hold", clip([]byte(o)))
 	}
-	if string(value) == builtIn[f] {
-		return
-	}
-	if builtIn[f] == "" {
-		p.reject("%s: not supported by this version", name)
-		return
-	}
-	p.reject("%s: %s is not supported by this version, allowed is %s", name, clip(value), builtIn[f])
 }
 
 // finish checks what concerns several fields.

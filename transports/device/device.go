@@ -19,6 +19,8 @@ var (
 	ErrBusy = errors.New("the device's queue is full")
 	// ErrPayload means that the payload can never be a frame of this transport.
 	ErrPayload = errors.New("payload cannot be a frame")
+	// ErrSession means that the device's live session isn't the one that was asked for.
+	ErrSession = errors.New("the device has another session by now")
 	// ErrDevice means that the name can't be a device of this transport, such as an address that isn't one.
 	ErrDevice = errors.New("not a device of this transport")
 )
@@ -35,6 +37,12 @@ type Devices interface {
 	// Enqueue gives payload its place in the order of the device's live session, and returns at once. Frames leave in the order
 	// of Enqueue calls. The errors are those above.
 	Enqueue(device string, payload []byte, o EnqueueOptions) (Write, error)
+
+	// Epoch returns the epoch of the device's live session, 0 if it has none.
+	Epoch(device string) uint64
+
+	// Watch has f called with each device that got a session, soon after it did, for as long as the transport lives. f must not block.
+	Watch(f func(device string))
 }
 
 // EnqueueOptions are the conditions of one write.
@@ -52,6 +60,11 @@ type EnqueueOptions struct {
 	Priority int
 	// Gap is how long the device is left alone before this payload, counted from the last byte of the one before.
 	Gap time.Duration
+	// Epoch is the session that the payload is for: with another one's the error is ErrSession. 0 is any.
+	Epoch uint64
+	// Orphaned is called if the device is left without a session while the payload's first byte isn't known to be written, before the device
+	// can get another one. Locks are held: it must not block, nor call Devices. nil: nobody asks.
+	Orphaned func()
 }
 
 // A Write is one frame on its way.

@@ -27,6 +27,8 @@ type frame struct {
 	data    []byte
 	expires time.Time
 	*conditions
+	epoch    uint64 // the session that it is for; 0 is any
+	orphaned func()
 	// offset is how many bytes the kernel took. A frame with an offset is the queue's first.
 	offset int
 	state  frameState
@@ -54,7 +56,7 @@ type conditions struct {
 var plain conditions
 
 func newFrame(o EnqueueOptions) *frame {
-	f := &frame{expires: o.Expires, conditions: &plain}
+	f := &frame{expires: o.Expires, conditions: &plain, epoch: o.Epoch, orphaned: o.Orphaned}
 	if o.Supersede != "" || o.Question != nil || o.Gap > 0 || o.Priority > 0 {
 		f.conditions = &conditions{sets: o.Supersede, id: o.ID, gap: o.Gap, question: o.Question, priority: o.Priority}
 	}
@@ -93,6 +95,10 @@ func (s *slot) enqueue(f *frame) (live bool, err error) {
 	if s.session == nil {
 		s.mu.Unlock()
 		return false, nil
+	}
+	if f.epoch != 0 && f.epoch != s.session.epoch {
+		s.mu.Unlock()
+		return true, ErrSession
 	}
 	limits := &s.registry.limits
 	old, oldBytes := s.superseded(f)
@@ -312,6 +318,9 @@ func (s *slot) account(session *Session, n, taken int) {
 func (s *slot) abandon(session *Session) {
 	for f := s.queue.head; f != nil; {
 		next := f.next
+		if f.orphaned != nil && f.offset == 0 {
+			f.orphaned()
+		}
 		if f.state == waiting {
 			s.settle(f, Offline, session, session.ending())
 		}

@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -71,6 +72,9 @@ type Registry struct {
 	shards [shards]shard
 
 	writers sync.WaitGroup // goroutines that wait for a slow device
+
+	watching sync.Mutex // of Watch
+	watchers atomic.Pointer[[]func(device string)]
 }
 
 // shard is a part of the registry. Locks are taken in the order shard, slot, feed.
@@ -152,10 +156,48 @@ func (r *Registry) Enqueue(device string, payload []byte, o EnqueueOptions) (Wri
 		live, err := s.enqueue(f)
 		switch {
 		case err != nil:
-			r.metrics.busy()
+			if errors.Is(err, ErrBusy) {
+				r.metrics.busy()
+			}
 			return nil, err
 		case live:
 			return f, nil
+		}
+	}
+}
+
+// Epoch implements [Devices].
+func (r *Registry) Epoch(device string) uint64 {
+	s, err := r.find(device)
+	if err != nil {
+		return 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.session == nil {
+		return 0
+	}
+	return s.session.epoch
+}
+
+// Watch implements [Devices].
+func (r *Registry) Watch(f func(device string)) {
+	r.watching.Lock()
+	defer r.watching.Unlock()
+	old := r.watchers.Load()
+	var all []func(string)
+	if old != nil {
+		all = append(all, *old...)
+	}
+	all = append(all, f)
+	r.watchers.Store(&all)
+}
+
+// arrived tells those who watch of a device that got a session.
+func (r *Registry) arrived(device string) {
+	if all := r.watchers.Load(); all != nil {
+		for _, f := range *all {
+			f(device)
 		}
 	}
 }
@@ -209,6 +251,7 @@ func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn
 		session.slot.mu.Lock()
 		session.slot.resume()
 	}
+	r.arrived(device)
 	return session, nil
 }
 

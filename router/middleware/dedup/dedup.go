@@ -88,7 +88,7 @@ func (d *dedup) Wrap(next message.HandlerFunc) message.HandlerFunc {
 		if err := d.commitLeft(ctx, key); err != nil {
 			return nil, err
 		}
-		claim, err := d.env.Ledger.Reserve(ctx, key, body)
+		claim, err := d.claim(ctx, key, body)
 		if err != nil {
 			return nil, fmt.Errorf("reserving id %q: %w", key.ID, err)
 		}
@@ -104,6 +104,14 @@ func (d *dedup) Wrap(next message.HandlerFunc) message.HandlerFunc {
 	}
 }
 
+// claim makes a claim for a message, or for one that the ledger owns.
+func (d *dedup) claim(ctx context.Context, key middleware.LedgerKey, body middleware.Digest) (middleware.Claim, error) {
+	if handlers.Resumed(ctx) != nil {
+		return d.env.Ledger.Resume(ctx, key)
+	}
+	return d.env.Ledger.Reserve(ctx, key, body)
+}
+
 // run handles a message whose id is reserved, and of which so many runs began before.
 func (d *dedup) run(ctx context.Context, key middleware.LedgerKey, begun int, next message.HandlerFunc, msg *message.Message) ([]*message.Message, error) {
 	kept := false
@@ -112,9 +120,14 @@ func (d *dedup) run(ctx context.Context, key middleware.LedgerKey, begun int, ne
 			d.env.Ledger.Release(key)
 		}
 	}()
-	msg.SetContext(handlers.WithJournal(ctx, &journal{d.env.Ledger, key, begun}))
+	j := &journal{ledger: d.env.Ledger, key: key, begun: begun, msg: msg, before: begun}
+	msg.SetContext(handlers.WithJournal(ctx, j))
 	out, err := next(msg)
 	msg.SetContext(ctx)
+	if j.held {
+		kept = true
+		return out, err
+	}
 	// A success counts even if the run was cancelled meanwhile: what has happened must not happen again.
 	dropped := handlers.KindOf(err) == handlers.KindDrop && !handlers.Cancelled(ctx)
 	if err != nil && !dropped {
@@ -135,7 +148,10 @@ func (d *dedup) run(ctx context.Context, key middleware.LedgerKey, begun int, ne
 type journal struct {
 	ledger middleware.Ledger
 	key    middleware.LedgerKey
-	begun  int
+	msg    *message.Message
+	// begun is how many runs began, before how many that were when this one did.
+	begun, before int
+	held          bool
 }
 
 func (j *journal) Begun() int { return j.begun }
@@ -154,6 +170,20 @@ func (j *journal) Retract() {
 }
 
 func (j *journal) Durable() bool { return j.ledger.Durable() }
+
+func (j *journal) Hold(h handlers.Holding, outputs []*message.Message) error {
+	if j.begun > j.before {
+		j.Retract()
+	}
+	ctx := j.msg.Context()
+	held := handlers.NewHeld(handlers.Described(ctx), j.msg, h)
+	if err := j.ledger.Hold(j.key, held, h.PerKey, h.Total, record(outputs)); err != nil {
+		return err
+	}
+	j.held = true
+	handlers.OwnedByLedger(ctx, held)
+	return nil
+}
 
 // commit records what a run produced. If that fails, it is kept, so that the next run of the message only commits.
 func (d *dedup) commit(ctx context.Context, key middleware.LedgerKey, outputs []middleware.Output) error {

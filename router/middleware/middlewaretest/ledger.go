@@ -3,6 +3,7 @@ package middlewaretest
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
@@ -19,6 +21,7 @@ type Ledger struct {
 	changed   chan struct{}
 	records   map[middleware.LedgerKey]*record
 	confirmed map[middleware.LedgerKey]int
+	orders    int64
 	fail      func(call string) error
 }
 
@@ -28,6 +31,7 @@ type record struct {
 	outputs  []middleware.Output
 	held     bool
 	done     bool
+	owned    *handlers.Held
 }
 
 var _ middleware.Ledger = (*Ledger)(nil)
@@ -40,7 +44,7 @@ func NewLedger() *Ledger {
 	}
 }
 
-// Fail has every later call of "reserve", "begin", "commit" and "confirm" ask f, and return its error.
+// Fail has every later call of "reserve", "begin", "commit", "hold" and "confirm" ask f, and return its error.
 func (l *Ledger) Fail(f func(call string) error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -64,7 +68,7 @@ func (l *Ledger) Reserve(ctx context.Context, key middleware.LedgerKey, body mid
 		switch {
 		case r.body != body:
 			claim = middleware.Claim{State: middleware.ClaimReused}
-		case r.done:
+		case r.done, r.owned != nil && !r.held:
 			claim = middleware.Claim{State: middleware.ClaimDone, Outputs: r.outputs}
 		}
 		held := r.held
@@ -132,7 +136,7 @@ func (l *Ledger) Release(key middleware.LedgerKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r := l.records[key]; r != nil && r.held {
-		if r.held = false; r.attempts == 0 {
+		if r.held = false; r.attempts == 0 && r.owned == nil {
 			delete(l.records, key)
 		}
 		l.wake()
@@ -152,10 +156,97 @@ func (l *Ledger) Confirm(key middleware.LedgerKey, _ middleware.Retention) error
 		return err
 	}
 	l.confirmed[key]++
+	if r := l.records[key]; r != nil && r.done {
+		r.owned = nil
+	}
 	return nil
 }
 
-// State says what is known of a key: "", "reserved", "begun", "done" or "confirmed".
+// Hold owns the message, within the bounds.
+func (l *Ledger) Hold(key middleware.LedgerKey, h *handlers.Held, perKey, total int, outputs []middleware.Output) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.fail("hold"); err != nil {
+		return err
+	}
+	r := l.records[key]
+	if r == nil || !r.held {
+		return errors.New("not reserved")
+	}
+	if r.owned == nil {
+		device, all := 0, 0
+		for k, other := range l.records {
+			if other.owned != nil && k.Pipeline == key.Pipeline {
+				all++
+				if k.Device == key.Device {
+					device++
+				}
+			}
+		}
+		if device >= perKey || all >= total {
+			return handlers.ErrHoldFull
+		}
+		l.orders++
+		h.ID, h.Key, h.Order = key.ID, key.Device, l.orders
+		r.owned, r.outputs = h, outputs
+	}
+	r.held = false
+	l.wake()
+	return nil
+}
+
+// Resume claims an owned message.
+func (l *Ledger) Resume(ctx context.Context, key middleware.LedgerKey) (middleware.Claim, error) {
+	for {
+		l.mu.Lock()
+		r, changed := l.records[key], l.changed
+		switch {
+		case r == nil || r.owned == nil:
+			l.mu.Unlock()
+			return middleware.Claim{}, handlers.Drop(errors.New("not owned"))
+		case r.done:
+			l.mu.Unlock()
+			return middleware.Claim{State: middleware.ClaimDone, Outputs: r.outputs}, nil
+		case !r.held:
+			r.held = true
+			l.mu.Unlock()
+			return middleware.Claim{State: middleware.ClaimReserved, Begun: r.attempts}, nil
+		}
+		l.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return middleware.Claim{}, context.Cause(ctx)
+		}
+	}
+}
+
+// Owned returns what is owned of a pipeline.
+func (l *Ledger) Owned(_ context.Context, pipeline string) ([]*handlers.Held, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []*handlers.Held
+	for key, r := range l.records {
+		if key.Pipeline == pipeline && r.owned != nil {
+			h := *r.owned
+			h.Ended, h.Begun = r.done, r.attempts > 0
+			all = append(all, &h)
+		}
+	}
+	slices.SortFunc(all, func(a, b *handlers.Held) int { return int(a.Order - b.Order) })
+	return all, nil
+}
+
+// Disown forgets an owned message that nobody runs.
+func (l *Ledger) Disown(key middleware.LedgerKey) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r := l.records[key]; r != nil && r.owned != nil && !r.held && !r.done {
+		delete(l.records, key)
+	}
+}
+
+// State says what is known of a key: "", "reserved", "held", "begun", "done" or "confirmed".
 func (l *Ledger) State(key middleware.LedgerKey) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -164,6 +255,8 @@ func (l *Ledger) State(key middleware.LedgerKey) string {
 		return ""
 	case r.held:
 		return "reserved"
+	case r.owned != nil && !r.done:
+		return "held"
 	case !r.done:
 		return "begun"
 	case l.confirmed[key] == 0:
@@ -226,6 +319,113 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 		reserve(t, l, middleware.LedgerKey{Pipeline: "q", ID: "i", Device: "d"}, body, middleware.ClaimReserved)
 		reserve(t, l, middleware.LedgerKey{Pipeline: "p", ID: "j", Device: "d"}, body, middleware.ClaimReserved)
 		reserve(t, l, middleware.LedgerKey{Pipeline: "p", ID: "i", Device: "e"}, other, middleware.ClaimReserved)
+	})
+	hold := func(t *testing.T, l middleware.Ledger, id string) {
+		t.Helper()
+		key := middleware.LedgerKey{Pipeline: "p", ID: id, Device: "d"}
+		reserve(t, l, key, body, middleware.ClaimReserved)
+		h := &handlers.Held{UUID: "u-" + id, Payload: []byte("x"), Metadata: map[string]string{"k": "v"}, Sets: "s"}
+		if err := l.Hold(key, h, 2, 3, outputs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	owned := func(t *testing.T, l middleware.Ledger) (ids string) {
+		t.Helper()
+		all, err := l.Owned(t.Context(), "p")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range all {
+			ids += h.ID
+			if h.Key != "d" && h.Key != "e" || h.UUID != "u-"+h.ID || string(h.Payload) != "x" || h.Metadata["k"] != "v" || h.Sets != "s" {
+				t.Errorf("owned %+v", h)
+			}
+			if h.Ended {
+				ids += "(ended)"
+			}
+			if h.Begun {
+				ids += "(begun)"
+			}
+		}
+		return ids
+	}
+	resume := func(t *testing.T, l middleware.Ledger, key middleware.LedgerKey, want middleware.ClaimState) {
+		t.Helper()
+		claim, err := l.Resume(t.Context(), key)
+		if err != nil || claim.State != want {
+			t.Fatalf("Resume = %+v, %v, want state %d", claim, err, want)
+		}
+	}
+	run("HeldIsOwnedUntilItIsConfirmed", func(t *testing.T, l middleware.Ledger) {
+		hold(t, l, "i")
+		if claim := reserve(t, l, key, body, middleware.ClaimDone); len(claim.Outputs) != 1 {
+			t.Errorf("a duplicate gets %v", claim.Outputs)
+		}
+		reserve(t, l, key, other, middleware.ClaimReused)
+		hold(t, l, "j")
+		if got := owned(t, l); got != "ij" {
+			t.Errorf("owned %s", got)
+		}
+		resume(t, l, key, middleware.ClaimReserved)
+		if _, err := l.Begin(key, false); err != nil {
+			t.Fatal(err)
+		}
+		l.Retract(key)
+		if err := l.Hold(key, nil, 0, 0, nil); err != nil {
+			t.Fatal(err)
+		}
+		reserve(t, l, key, body, middleware.ClaimDone)
+		resume(t, l, key, middleware.ClaimReserved)
+		commit(t, l, key)
+		if got := owned(t, l); got != "i(ended)j" {
+			t.Errorf("owned %s", got)
+		}
+		resume(t, l, key, middleware.ClaimDone)
+		confirm(t, l, key, 10)
+		if got := owned(t, l); got != "j" {
+			t.Errorf("owned %s", got)
+		}
+		reserve(t, l, key, body, middleware.ClaimDone)
+		if _, err := l.Resume(t.Context(), key); handlers.KindOf(err) != handlers.KindDrop {
+			t.Errorf("resuming what isn't owned any more: %v", err)
+		}
+	})
+	run("AFailedRunOfWhatIsOwnedComesAgain", func(t *testing.T, l middleware.Ledger) {
+		hold(t, l, "i")
+		resume(t, l, key, middleware.ClaimReserved)
+		l.Release(key)
+		resume(t, l, key, middleware.ClaimReserved)
+		l.Disown(key)
+		l.Release(key)
+		if got := owned(t, l); got != "i" {
+			t.Errorf("owned %s, though a run held it when it was disowned", got)
+		}
+		l.Disown(key)
+		if got := owned(t, l); got != "" {
+			t.Errorf("owned %s", got)
+		}
+		reserve(t, l, key, other, middleware.ClaimReserved)
+	})
+	run("NoMoreIsHeldThanMayBe", func(t *testing.T, l middleware.Ledger) {
+		hold(t, l, "i")
+		hold(t, l, "j")
+		full := func(device string, want bool) {
+			t.Helper()
+			key := middleware.LedgerKey{Pipeline: "p", ID: "k" + device, Device: device}
+			reserve(t, l, key, body, middleware.ClaimReserved)
+			err := l.Hold(key, &handlers.Held{UUID: "u-k" + device, Payload: []byte("x"), Metadata: map[string]string{"k": "v"}, Sets: "s"}, 2, 3, outputs)
+			if errors.Is(err, handlers.ErrHoldFull) != want || !want && err != nil {
+				t.Errorf("for %s: %v", device, err)
+			}
+			if err != nil {
+				l.Release(key)
+			}
+		}
+		full("d", true)
+		full("e", false)
+		full("f", true)
+		l.Disown(key)
+		full("d", false)
 	})
 	run("ReleasedRunsAgain", func(t *testing.T, l middleware.Ledger) {
 		reserve(t, l, key, body, middleware.ClaimReserved)

@@ -1,0 +1,155 @@
+package ledger
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/router/middleware"
+)
+
+// owned counts the messages that the ledger owns, by pipeline and device.
+type owned map[string]*ownedOf
+
+type ownedOf struct {
+	total    int
+	byDevice map[string]int
+}
+
+func (o owned) add(key middleware.LedgerKey) {
+	of := o[key.Pipeline]
+	if of == nil {
+		of = &ownedOf{byDevice: map[string]int{}}
+		o[key.Pipeline] = of
+	}
+	of.total++
+	of.byDevice[key.Device]++
+}
+
+func (o owned) remove(key middleware.LedgerKey) {
+	of := o[key.Pipeline]
+	of.total--
+	if of.byDevice[key.Device]--; of.byDevice[key.Device] == 0 {
+		delete(of.byDevice, key.Device)
+	}
+}
+
+// full returns why no more of a key's device can be owned, or nil.
+func (o owned) full(key middleware.LedgerKey, perKey, total int) error {
+	of := o[key.Pipeline]
+	switch {
+	case of == nil:
+		return nil
+	case of.byDevice[key.Device] >= perKey:
+		return fmt.Errorf("%w: %d are for this device", handlers.ErrHoldFull, of.byDevice[key.Device])
+	case of.total >= total:
+		return fmt.Errorf("%w: %d are for all devices together", handlers.ErrHoldFull, of.total)
+	default:
+		return nil
+	}
+}
+
+// own notes that the ledger owns the record's message.
+func (r *record) own(h *handlers.Held) {
+	h.ID, h.Key, h.Order = r.key.ID, r.key.Device, r.number
+	r.owned = h
+}
+
+// Hold has the ledger own the message of a run; see middleware.Ledger.
+func (l *Ledger) Hold(key middleware.LedgerKey, h *handlers.Held, perKey, total int, outputs []middleware.Output) error {
+	l.mu.Lock()
+	r := l.running(key)
+	if r == nil {
+		l.mu.Unlock()
+		return fmt.Errorf("holding id %q: it isn't reserved", key.ID)
+	}
+	if r.owned != nil {
+		defer l.mu.Unlock()
+		if r.begun {
+			r.begun = false
+			l.later(r.row(OnHold))
+		}
+		r.release()
+		return nil
+	}
+	if err := l.owned.full(key, perKey, total); err != nil {
+		l.mu.Unlock()
+		return err
+	}
+	l.owned.add(key) // so that the bound holds while it is written
+	r.own(h)
+	r.stored = true
+	row := r.row(OnHold)
+	row.Outputs, row.Message = outputs, h
+	l.mu.Unlock()
+	if l.journal != nil {
+		if err := l.journal.write(row, true); err != nil {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			r.owned = nil
+			l.owned.remove(key)
+			return handlers.Unavailable(fmt.Errorf("recording that id %q is held: %w", key.ID, err))
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r.outputs, r.begun = outputs, false
+	r.release()
+	return nil
+}
+
+// Resume claims a message that the ledger owns; see middleware.Ledger.
+func (l *Ledger) Resume(ctx context.Context, key middleware.LedgerKey) (middleware.Claim, error) {
+	return alone(ctx, key, func() (middleware.Claim, <-chan struct{}, error) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		r, ok := l.records[key]
+		switch {
+		case !ok || r.owned == nil:
+			return middleware.Claim{}, nil, handlers.Drop(fmt.Errorf("the ledger doesn't hold id %q any more", key.ID))
+		case r.running:
+			return middleware.Claim{}, r.end(), nil
+		case r.done:
+			return middleware.Claim{State: middleware.ClaimDone, Outputs: r.outputs}, nil, nil
+		default:
+			r.running = true
+			return middleware.Claim{State: middleware.ClaimReserved, Begun: r.attempts}, nil, nil
+		}
+	})
+}
+
+// Owned returns what the ledger owns of a pipeline; see middleware.Ledger.
+func (l *Ledger) Owned(ctx context.Context, pipeline string) ([]*handlers.Held, error) {
+	select {
+	case <-l.opened:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for the ledger: %w", context.Cause(ctx))
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []*handlers.Held
+	for _, r := range l.records {
+		if r.key.Pipeline == pipeline && r.owned != nil {
+			h := *r.owned
+			h.Ended, h.Begun = r.done, r.attempts > 0
+			all = append(all, &h)
+		}
+	}
+	slices.SortFunc(all, func(a, b *handlers.Held) int { return cmp.Compare(a.Order, b.Order) })
+	return all, nil
+}
+
+// Disown forgets a message; see middleware.Ledger.
+func (l *Ledger) Disown(key middleware.LedgerKey) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r, ok := l.records[key]
+	if !ok || r.owned == nil || r.running || r.done {
+		return
+	}
+	delete(l.records, key)
+	l.owned.remove(key)
+	l.later(Row{Number: r.number})
+}

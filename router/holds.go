@@ -1,0 +1,504 @@
+package router
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/router/middleware"
+)
+
+const (
+	// wallLook is how often the wall clock is looked at for what expires: it may be set meanwhile.
+	wallLook = time.Minute
+	// firstRound and lastRound bound the pauses between rounds that bring nothing forward.
+	firstRound = 100 * time.Millisecond
+	lastRound  = 5 * time.Second
+)
+
+// holds brings the messages back that the ledger owns: it is the second source of a pipeline's intake. What awaits the same is a line, which is gone
+// through in rounds: when it is ready, so many of its messages as may be on their way come back, in order, the next as one ends; the round
+// is over when one is held again. What is superseded or expires comes back beside its line.
+type holds struct {
+	pipeline string
+	ledger   middleware.Ledger
+	handler  handlers.Holder
+	inject   func([]*resumed) bool
+	log      *slog.Logger
+	now      func() time.Time
+	gauge    prometheus.Gauge
+	// most is how many are on their way in all, perLine of a line.
+	most, perLine int
+	closed        <-chan struct{}
+	life          context.Context
+	wake          chan struct{}
+	loaded        chan struct{}
+
+	// mu is taken under the locks of the intake and of devices; nothing else is locked while it is held.
+	mu       sync.Mutex
+	lines    map[string]*line
+	asked    []*line    // perhaps ready
+	rounds   []*line    // in a round, with messages that wait; one after the other gets to send one
+	aside    []*resumed // to come back beside their lines
+	expiring expiries
+	count    int // that wait in lines
+	flying   int
+}
+
+// line is what awaits the same.
+type line struct {
+	awaits  string
+	waiting []*handlers.Held // in order
+	flying  int              // came back, and aren't settled
+	// unplaced of these have no place in the handler's order yet; mayHold are runs of others that may be held.
+	unplaced, mayHold  int
+	round              bool
+	listed, questioned bool // is in rounds, in asked
+	progress           bool // one of this round wasn't held again
+	pause              *backoff
+	changed            chan struct{} // made by who waits
+}
+
+// resumed is a held message on its way.
+type resumed struct {
+	*handlers.Held
+	handlers.Resumption
+	beside bool
+	placed bool
+}
+
+func newHolds(h *holds) *holds {
+	h.wake = make(chan struct{}, 1)
+	h.loaded = make(chan struct{})
+	h.lines = map[string]*line{}
+	h.expiring.in = map[*handlers.Held]struct{}{}
+	h.handler.Watch(h.ready)
+	return h
+}
+
+func (h *holds) signal() {
+	select {
+	case h.wake <- struct{}{}:
+	default:
+	}
+}
+
+// ready notes that what awaits this may come back.
+func (h *holds) ready(awaits string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if l := h.lines[awaits]; l != nil {
+		l.pause = nil
+		h.ask(l)
+	}
+}
+
+// ask has it looked whether a line is ready.
+func (h *holds) ask(l *line) {
+	if !l.questioned && !l.round && len(l.waiting) > 0 {
+		l.questioned = true
+		h.asked = append(h.asked, l)
+		h.signal()
+	}
+}
+
+// line returns the line of what awaits this.
+func (h *holds) line(awaits string) *line {
+	l := h.lines[awaits]
+	if l == nil {
+		l = &line{awaits: awaits}
+		h.lines[awaits] = l
+	}
+	return l
+}
+
+// change tells those who wait for a line, and forgets it if it is empty.
+func (h *holds) change(l *line) {
+	if l.changed != nil {
+		close(l.changed)
+		l.changed = nil
+	}
+	if len(l.waiting) == 0 && l.flying == 0 && l.mayHold == 0 {
+		delete(h.lines, l.awaits)
+	}
+}
+
+// run is the goroutine that brings messages back, until the intake closes.
+func (h *holds) run() {
+	ctx, cancel := context.WithCancel(h.life)
+	defer cancel()
+	go func() {
+		select {
+		case <-h.closed:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	owned, err := h.ledger.Owned(ctx, h.pipeline)
+	if err != nil {
+		return // it is closed
+	}
+	h.load(owned)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		h.question()
+		back, next := h.next()
+		if len(back) > 0 {
+			if !h.inject(back) {
+				return
+			}
+			continue
+		}
+		timer.Reset(next)
+		select {
+		case <-h.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// load takes in what the ledger owns at the start.
+func (h *holds) load(owned []*handlers.Held) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, held := range owned {
+		if held.Ended {
+			h.beside(&resumed{Held: held})
+			continue
+		}
+		h.add(held)
+		if l := h.lines[held.Awaits]; l != nil && held.Begun && !l.round {
+			h.begin(l) // what became of it can be told without what it awaits
+		}
+	}
+	if n := len(owned); n > 0 {
+		h.log.Info("messages are held from before", "messages", n)
+	}
+	close(h.loaded)
+}
+
+// beside has a message come back beside its line.
+func (h *holds) beside(r *resumed) {
+	r.beside = true
+	h.aside = append(h.aside, r)
+	h.signal()
+}
+
+// add takes a message into its line, unless a newer one takes its place, and takes out those whose place it takes.
+func (h *holds) add(held *handlers.Held) {
+	l := h.line(held.Awaits)
+	if held.Sets != "" {
+		stay := l.waiting[:0]
+		for _, other := range l.waiting {
+			switch {
+			case other.Sets != held.Sets || other.Begun || held.Begun:
+				stay = append(stay, other)
+			case other.Order > held.Order:
+				h.beside(&resumed{Held: held, Resumption: handlers.Resumption{SupersededBy: other.ID}})
+				return
+			default:
+				h.taken(other)
+				h.beside(&resumed{Held: other, Resumption: handlers.Resumption{SupersededBy: held.ID}})
+			}
+		}
+		clear(l.waiting[len(stay):])
+		l.waiting = stay
+	}
+	at, _ := slices.BinarySearchFunc(l.waiting, held, func(a, b *handlers.Held) int { return cmp.Compare(a.Order, b.Order) })
+	l.waiting = slices.Insert(l.waiting, at, held)
+	h.count++
+	if h.expiring.add(held) {
+		h.signal()
+	}
+	if l.round {
+		h.list(l)
+	} else {
+		h.ask(l)
+	}
+}
+
+// taken notes that a message waits in its line no more.
+func (h *holds) taken(held *handlers.Held) {
+	h.count--
+	h.expiring.remove(held)
+}
+
+// question begins rounds of the lines that turn out to be ready.
+func (h *holds) question() {
+	for {
+		h.mu.Lock()
+		if len(h.asked) == 0 {
+			h.mu.Unlock()
+			return
+		}
+		l := h.asked[0]
+		h.asked = h.asked[1:]
+		l.questioned = false
+		h.mu.Unlock()
+		ready := h.handler.Ready(l.awaits)
+		h.mu.Lock()
+		if ready && !l.round && l.flying == 0 && len(l.waiting) > 0 {
+			h.begin(l)
+		}
+		h.mu.Unlock()
+	}
+}
+
+// begin begins a round.
+func (h *holds) begin(l *line) {
+	l.round, l.progress = true, false
+	h.list(l)
+}
+
+func (h *holds) list(l *line) {
+	if !l.listed {
+		l.listed = true
+		h.rounds = append(h.rounds, l)
+		h.signal()
+	}
+}
+
+// next returns what comes back now, and how long nothing more may have to.
+func (h *holds) next() ([]*resumed, time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	wait := h.expire()
+	var back []*resumed
+	send := func(r *resumed) {
+		h.flying++
+		back = append(back, r)
+	}
+	for h.flying < h.most && len(h.aside) > 0 {
+		send(h.aside[0])
+		h.aside = h.aside[1:]
+	}
+	for h.flying < h.most && len(h.rounds) > 0 {
+		l := h.rounds[0]
+		h.rounds = h.rounds[1:]
+		l.listed = false
+		if !l.round || len(l.waiting) == 0 || l.flying >= h.perLine {
+			continue
+		}
+		held := l.waiting[0]
+		l.waiting = l.waiting[1:]
+		h.taken(held)
+		l.flying++
+		l.unplaced++
+		send(&resumed{Held: held})
+		h.list(l)
+	}
+	h.gauge.Set(float64(h.count + len(h.aside)))
+	return back, wait
+}
+
+// expire has those come back beside their lines whose time is over, and returns when to look again.
+func (h *holds) expire() time.Duration {
+	now := h.now()
+	for {
+		held := h.expiring.first()
+		if held == nil {
+			return wallLook
+		}
+		if left := held.Expires.Sub(now); left > 0 {
+			return min(wallLook, left)
+		}
+		h.taken(held)
+		l := h.lines[held.Awaits]
+		l.waiting = slices.DeleteFunc(l.waiting, func(other *handlers.Held) bool { return other == held })
+		h.beside(&resumed{Held: held})
+		h.change(l)
+	}
+}
+
+// placed notes that a message which came back has its place in the handler's order.
+func (h *holds) placed(e *entry) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if e.resumed.beside || e.resumed.placed {
+		return
+	}
+	e.resumed.placed = true
+	l := h.line(e.resumed.Awaits)
+	l.unplaced--
+	h.change(l)
+}
+
+// settled takes the end of a run in: of one that came back, or of one whose message is held now. With again it is run once more.
+func (h *holds) settled(e *entry, acked, again bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := e.run
+	if r.mayAwait != "" {
+		l := h.line(r.mayAwait)
+		l.mayHold--
+		h.change(l)
+	}
+	switch {
+	case e.resumed == nil && r.held != nil:
+		h.add(r.held)
+	case e.resumed == nil:
+	case again && r.held == nil:
+		if !e.resumed.beside && e.resumed.placed {
+			e.resumed.placed = false
+			h.line(e.resumed.Awaits).unplaced++
+		}
+	default:
+		h.back(e.resumed, acked, r.held != nil)
+	}
+}
+
+// back takes the end of a message in that came back. It is done with, or held again.
+func (h *holds) back(r *resumed, acked, held bool) {
+	h.flying--
+	l := h.line(r.Awaits)
+	if !r.beside {
+		l.flying--
+		if !r.placed {
+			l.unplaced--
+		}
+	}
+	switch {
+	case held:
+		l.round = l.round && r.beside
+		h.add(r.Held)
+	case acked:
+		l.progress = true
+		h.ledger.Disown(middleware.LedgerKey{Pipeline: h.pipeline, ID: r.ID, Device: r.Key})
+	}
+	switch {
+	case l.round && len(l.waiting) > 0:
+		h.list(l)
+	case l.flying == 0:
+		l.round = false
+		h.again(l)
+	}
+	h.change(l)
+	h.signal()
+}
+
+// again asks for a line whose round is over. After one that brought nothing forward it waits a little: what is ready and yet takes nothing, as a
+// device whose queue is full, would be asked all the time.
+func (h *holds) again(l *line) {
+	if len(l.waiting) == 0 {
+		l.pause = nil
+		return
+	}
+	if l.progress {
+		l.pause = nil
+		h.ask(l)
+		return
+	}
+	if l.pause == nil {
+		l.pause = newBackoff(firstRound, lastRound)
+	}
+	time.AfterFunc(l.pause.next(), func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.ask(l)
+	})
+}
+
+// mayHold is handlers.MayHold.
+func (h *holds) mayHold(r *run, awaits string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r.mayAwait == "" {
+		r.mayAwait = awaits
+		h.line(awaits).mayHold++
+	}
+}
+
+// before is handlers.HeldBefore.
+func (h *holds) before(r *run, awaits string) <-chan struct{} {
+	if !isClosed(h.loaded) {
+		return h.loaded
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	l := h.lines[awaits]
+	if l == nil {
+		return nil
+	}
+	before := l.mayHold
+	if r.mayAwait == awaits {
+		before--
+	}
+	if r.entry.resumed == nil {
+		before += len(l.waiting) + l.unplaced
+	}
+	if before == 0 {
+		return nil
+	}
+	if l.changed == nil {
+		l.changed = make(chan struct{})
+	}
+	return l.changed
+}
+
+// resume puts messages into their lanes that come back. It is false once the intake takes no more.
+func (in *intake) resume(back []*resumed) bool {
+	entries := make([]*entry, len(back))
+	for i, r := range back {
+		msg := r.Message()
+		desc, err := in.describe(msg)
+		if err != nil {
+			in.log.Warn("a message that was held can't be described any more", "id", r.ID, "err", err)
+		}
+		desc.ID, desc.Key = r.ID, r.Key
+		r.Resumption.Expires = r.Held.Expires
+		entries[i] = &entry{msg: msg, desc: desc, resumed: r}
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.stopping || isClosed(in.ending) {
+		return false
+	}
+	now := time.Now()
+	for _, e := range entries {
+		in.lanes.add(e, e.resumed.beside, now)
+	}
+	in.signal()
+	return true
+}
+
+// What a run says and hears of what is held.
+
+func (r *run) Resumed() *handlers.Resumption {
+	if r.entry.resumed == nil {
+		return nil
+	}
+	return &r.entry.resumed.Resumption
+}
+
+func (r *run) MayHold(awaits string) {
+	if r.in.holds != nil {
+		r.in.holds.mayHold(r, awaits)
+	}
+}
+
+func (r *run) HeldBefore(awaits string) <-chan struct{} {
+	if r.in.holds == nil {
+		return nil
+	}
+	return r.in.holds.before(r, awaits)
+}
+
+func (r *run) Held(held *handlers.Held) {
+	if r.in.holds == nil {
+		return
+	}
+	r.in.holds.mu.Lock()
+	defer r.in.holds.mu.Unlock()
+	if r.held = held; r.entry.resumed != nil {
+		r.held = r.entry.resumed.Held
+	}
+}
