@@ -156,7 +156,7 @@ func (w *world) startDevicesFirst(ctx context.Context) {
 }
 
 func (w *world) kill(f *Fault) {
-	f.Killed, f.InFlight, f.Cut = true, prefetch, names(w.fleet.devices)
+	f.Killed, f.InFlight, f.Cut = true, prefetch+prefetch/2, names(w.fleet.devices)
 	w.host.kill()
 }
 

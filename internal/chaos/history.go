@@ -42,6 +42,10 @@ type Command struct {
 	Malformed bool `json:"malformed,omitempty"`
 	// Sets is what it sets, if it may be superseded: by a newer command to the device that sets the same.
 	Sets string `json:"sets,omitempty"`
+	// Held says that it is to be held while its device is away.
+	Held bool `json:"held,omitempty"`
+	// TTL is how long after it was sent it may still be written; 0 is without end.
+	TTL time.Duration `json:"ttl,omitempty"`
 }
 
 // Read is one line that a device read and recorded on disk.
@@ -74,7 +78,7 @@ type Fault struct {
 	End   time.Time `json:"end"`
 	// Killed says that the host's process was ended without a chance to stop.
 	Killed bool `json:"killed"`
-	// InFlight is how many commands the host could hold unacked then: the prefetch.
+	// InFlight is how many commands the host could have on their way then: the prefetch, and half of it of those that were held.
 	InFlight int `json:"in_flight"`
 	// Cut are connections of devices that ended without a clean close, by device: for their epochs `sent` need not mean received.
 	Cut []string `json:"cut"`

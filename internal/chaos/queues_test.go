@@ -82,6 +82,12 @@ func (b *backEnd) publish(ctx context.Context, ch *amqp.Channel) error {
 		if c.Sets != "" {
 			fields["supersede"] = c.Sets
 		}
+		if c.Held {
+			fields["offline"] = string(device.Hold)
+		}
+		if c.TTL > 0 {
+			fields["expires_at"] = c.Sent.Add(c.TTL).Format(time.RFC3339Nano)
+		}
 		body, _ := json.Marshal(fields) // strings always work
 		if c.Malformed {
 			body = body[:len(body)/2]
@@ -133,6 +139,10 @@ func (b *backEnd) next() *Command {
 	c.Malformed = b.rng.IntN(100) == 0
 	if b.rng.IntN(5) == 0 {
 		c.Sets = "setpoint"
+	}
+	c.Held = b.rng.IntN(3) == 0
+	if b.rng.IntN(10) == 0 {
+		c.TTL = time.Duration(1+b.rng.IntN(10)) * time.Second
 	}
 	if b.rng.IntN(100) < b.atMostOnce {
 		c.Mode = device.AtMostOnce

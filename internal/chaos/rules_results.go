@@ -109,6 +109,10 @@ func trueResult(e *evidence) []finding {
 				switch {
 				case recorded:
 					what = fmt.Sprintf("its result is %s, and the device recorded it at %s", r.State, e.at(e.Reads[l.reads[0]].Time))
+				case r.State == device.StateOffline && c.Held:
+					what = "its result is offline, and it was to be held"
+				case r.State == device.StateExpired && (c.TTL == 0 || r.Time.Before(c.Sent.Add(c.TTL))):
+					what = "its result is expired, and its time wasn't over"
 				case r.State == device.StateSuperseded && !e.superseded(i):
 					what = fmt.Sprintf("its result is %s, and no newer command to the device sets the same", r.State)
 				}
