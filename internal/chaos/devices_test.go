@@ -39,6 +39,7 @@ type fakeDevice struct {
 	// wire is the newest connection, nil if there is none. next is a second one, as long as the device hasn't turned to it.
 	wire, next *wire
 	reading    chan struct{} // closed while it reads
+	away       chan struct{} // closed while it wants to be connected
 }
 
 // wire is a device's end of one connection.
@@ -56,8 +57,9 @@ func startFleet(t *testing.T, addr, folder string, n int) *fleet {
 	ctx, stop := context.WithCancel(context.Background())
 	f := &fleet{addr: addr, record: record, stop: stop}
 	for i := range n {
-		d := &fakeDevice{address: deviceAddress(i), reading: make(chan struct{})}
+		d := &fakeDevice{address: deviceAddress(i), reading: make(chan struct{}), away: make(chan struct{})}
 		close(d.reading)
+		close(d.away)
 		f.devices = append(f.devices, d)
 		f.work.Go(func() { f.live(ctx, d) })
 	}
@@ -70,6 +72,11 @@ func deviceAddress(i int) string { return fmt.Sprintf("127.2.%d.%d", i/250, i%25
 // live connects again and again.
 func (f *fleet) live(ctx context.Context, d *fakeDevice) {
 	for ctx.Err() == nil {
+		select {
+		case <-d.absence():
+		case <-ctx.Done():
+			return
+		}
 		if err := f.dial(ctx, d); err != nil {
 			pause(ctx, 50*time.Millisecond+rand.N(100*time.Millisecond))
 			continue
@@ -241,6 +248,23 @@ func (d *fakeDevice) hold() (release func()) {
 	reading := make(chan struct{})
 	d.reading = reading
 	return func() { close(reading) }
+}
+
+// leave disconnects the device until the returned function has it come back.
+func (d *fakeDevice) leave() (back func()) {
+	away := make(chan struct{})
+	d.mu.Lock()
+	d.away = away
+	d.mu.Unlock()
+	d.reset()
+	return func() { close(away) }
+}
+
+// absence is closed when the device isn't away.
+func (d *fakeDevice) absence() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.away
 }
 
 // reset ends the device's connection without a farewell: what is on its way is lost.

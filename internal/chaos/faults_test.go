@@ -87,6 +87,8 @@ var faults = []fault{
 		}
 		pause(ctx, 4*time.Second)
 	}},
+	away,
+	awayKill,
 	{"reconnect storm", func(_ context.Context, w *world, f *Fault) {
 		all := w.fleet.some(w.rng, len(w.fleet.devices))
 		f.Cut = names(all)
@@ -94,6 +96,43 @@ var faults = []fault{
 			d.reset()
 		}
 	}},
+}
+
+// away has half of the devices be away for a while, and come back all at once: what is held for them is then written.
+var away = fault{"devices away", func(ctx context.Context, w *world, f *Fault) {
+	back := w.absent(f)
+	pause(ctx, 3*time.Second)
+	back()
+	pause(ctx, time.Second)
+}}
+
+// awayKill kills the host while much is held, and again while that is written.
+var awayKill = fault{"devices away, host killed twice", func(ctx context.Context, w *world, f *Fault) {
+	back := w.absent(f)
+	pause(ctx, 2*time.Second)
+	w.kill(f)
+	w.host.start()
+	pause(ctx, time.Second)
+	back()
+	pause(ctx, time.Duration(w.rng.IntN(300))*time.Millisecond)
+	w.kill(f)
+	f.InFlight *= 2
+	w.host.start()
+}}
+
+// absent has half of the devices leave.
+func (w *world) absent(f *Fault) (back func()) {
+	gone := w.fleet.some(w.rng, len(w.fleet.devices)/2)
+	f.Cut = names(gone)
+	var all []func()
+	for _, d := range gone {
+		all = append(all, d.leave())
+	}
+	return func() {
+		for _, back := range all {
+			back()
+		}
+	}
 }
 
 var stopped = fault{"host stopped", func(_ context.Context, w *world, _ *Fault) {
