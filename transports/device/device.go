@@ -52,6 +52,18 @@ type EnqueueOptions struct {
 	Priority int
 	// Gap is how long the device is left alone before this payload, counted from the last byte of the one before.
 	Gap time.Duration
+	// Times, if it isn't nil, gets what happened when. It may be read once Wait has returned.
+	Times *Times
+}
+
+// Times are the steps of one write, zero for those that it didn't come to.
+type Times struct {
+	// Begun is when the connection was given the frame of which it then took the first byte.
+	Begun time.Time
+	// Written is when the kernel had taken the last byte.
+	Written time.Time
+	// Answered is when the answer was there.
+	Answered time.Time
 }
 
 // A Write is one frame on its way.
