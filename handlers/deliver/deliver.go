@@ -292,7 +292,7 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 			return nil, err
 		}
 	}
-	write, err := d.devices.Enqueue(o.key, o.Payload, options)
+	write, err := d.enqueue(ctx, o, options)
 	switch {
 	case err == nil:
 	case errors.Is(err, device.ErrOffline):

@@ -78,7 +78,7 @@ func (p *poison) Wrap(next message.HandlerFunc) message.HandlerFunc {
 		if failed := p.publish(ctx, msg, body, err); failed != nil {
 			return nil, handlers.Unavailable(fmt.Errorf("publishing to %s a message that failed (%w): %w", p.to, err, failed))
 		}
-		log := p.env.Logger
+		log := transports.Traced(p.env.Logger, msg.Metadata)
 		if id := handlers.Described(ctx).ID; id != "" {
 			log = log.With("id", id)
 		}
