@@ -107,7 +107,7 @@ func (t *pipelineTracing) begin(r *run, msg *message.Message) {
 	)
 	text := func(key attribute.Key, value string) {
 		if value != "" {
-			span.SetAttributes(tracing.Text(key, value))
+			span.SetAttributes(key.String(value))
 		}
 	}
 	text(idKey, r.entry.desc.ID)
@@ -120,7 +120,7 @@ func (t *pipelineTracing) begin(r *run, msg *message.Message) {
 		span.SetAttributes(redeliveredKey.Bool(true))
 	}
 	if r.entry.reason != "" {
-		span.AddEvent("refused", trace.WithAttributes(tracing.Text("reason", string(r.entry.reason))))
+		span.AddEvent("refused", trace.WithAttributes(attribute.String("reason", string(r.entry.reason))))
 	}
 }
 
@@ -134,7 +134,7 @@ func (t *pipelineTracing) calls(next message.HandlerFunc) message.HandlerFunc {
 		r := runFrom(msg.Context()).trace
 		r.calls++
 		if err != nil && r.span.IsRecording() {
-			r.span.AddEvent("attempt failed", trace.WithAttributes(attribute.Int("call", r.calls), tracing.Text("error", err.Error())))
+			r.span.AddEvent("attempt failed", trace.WithAttributes(attribute.Int("call", r.calls), attribute.String("error", err.Error())))
 		}
 		return msgs, err
 	}
@@ -155,7 +155,7 @@ func (t *runTrace) end(r *run, v verdict, cause error) {
 			continue
 		}
 		if result, err := device.ParseResult(msg.Payload); err == nil {
-			t.span.SetAttributes(tracing.Text(deviceKey, result.Device), stateKey.String(string(result.State)))
+			t.span.SetAttributes(deviceKey.String(result.Device), stateKey.String(string(result.State)))
 		}
 	}
 	if kind := handlers.KindOf(cause); cause != nil && kind != handlers.KindDrop {
@@ -175,7 +175,7 @@ func (t *pipelineTracing) publish(ctx context.Context, ref transports.TopicRef, 
 	if len(msgs) > 1 {
 		span.SetAttributes(semconv.MessagingBatchMessageCount(len(msgs)))
 	} else {
-		span.SetAttributes(tracing.Text(semconv.MessagingMessageIDKey, msgs[0].UUID))
+		span.SetAttributes(semconv.MessagingMessageIDKey.String(msgs[0].UUID))
 	}
 	return span
 }

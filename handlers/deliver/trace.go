@@ -2,7 +2,6 @@ package deliver
 
 import (
 	"context"
-	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -20,13 +19,13 @@ func (d *deliver) enqueue(ctx context.Context, o *order, options device.EnqueueO
 	}
 	w := &tracedWrite{ctx: ctx, tracer: d.env.Tracer, asks: options.Question != nil}
 	w.about = trace.WithAttributes(
-		attribute.String("pentrough.id", valid(o.ID)), attribute.String("pentrough.device", valid(o.key)), attribute.String("pentrough.pipeline", d.env.Pipeline))
+		attribute.String("pentrough.id", o.ID), attribute.String("pentrough.device", o.key), attribute.String("pentrough.pipeline", d.env.Pipeline))
 	options.Times = &w.times
 	_, w.span = w.tracer.Start(ctx, "device write", trace.WithSpanKind(trace.SpanKindClient), w.about)
 	w.span.SetAttributes(attribute.Int("pentrough.bytes", len(o.Payload)))
 	var err error
 	if w.Write, err = d.devices.Enqueue(o.key, o.Payload, options); err != nil {
-		w.span.SetStatus(codes.Error, valid(err.Error()))
+		w.span.SetStatus(codes.Error, err.Error())
 		w.span.End()
 		return nil, err
 	}
@@ -57,7 +56,7 @@ func (w *tracedWrite) Wait(ctx context.Context) device.Written {
 	switch ended.Fate {
 	case device.Sent, device.Answered, device.NoReply:
 	default:
-		w.span.SetStatus(codes.Error, valid(unwritten[ended.Fate]+ended.Detail))
+		w.span.SetStatus(codes.Error, unwritten[ended.Fate]+ended.Detail)
 	}
 	written := w.times.Written
 	if written.IsZero() {
@@ -80,7 +79,7 @@ func (w *tracedWrite) answer(ended device.Written, from, now time.Time) {
 	if ended.Fate == device.Answered {
 		span.SetAttributes(attribute.Int("pentrough.bytes", len(ended.Reply)))
 	} else {
-		span.SetStatus(codes.Error, valid(ended.Detail))
+		span.SetStatus(codes.Error, ended.Detail)
 	}
 	span.End(trace.WithTimestamp(now))
 }
@@ -93,6 +92,3 @@ var unwritten = map[device.Fate]string{
 	device.Cancelled:  "given up. ",
 	device.Superseded: "superseded. ",
 }
-
-// valid is a text that can be exported, whatever s is.
-func valid(s string) string { return strings.ToValidUTF8(s, "\ufffd") }

@@ -14,6 +14,7 @@ import (
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 const (
@@ -79,7 +80,12 @@ func (c *client) Stop(context.Context) error {
 // UploadTraces implements otlptrace.Client: it makes one attempt.
 func (c *client) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpans) error {
 	// On the wire it is the ExportTraceServiceRequest, whose Go type comes with gRPC.
-	body, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: spans})
+	data := &tracepb.TracesData{ResourceSpans: spans}
+	body, err := proto.Marshal(data)
+	if err != nil { // ids, devices and causes are what others sent
+		repair(data.ProtoReflect())
+		body, err = proto.Marshal(data)
+	}
 	if err != nil {
 		return &statusError{text: fmt.Sprintf("encoding spans: %v", err)}
 	}
@@ -107,6 +113,23 @@ func (c *client) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpan
 	default:
 		return refused(answer)
 	}
+}
+
+// repair makes every text in m valid UTF-8: one that isn't would cost the whole batch.
+func repair(m protoreflect.Message) {
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case f.Kind() == protoreflect.StringKind && !f.IsList():
+			m.Set(f, protoreflect.ValueOfString(strings.ToValidUTF8(v.String(), "\ufffd")))
+		case f.Kind() == protoreflect.MessageKind && f.IsList():
+			for i := range v.List().Len() {
+				repair(v.List().Get(i).Message())
+			}
+		case f.Kind() == protoreflect.MessageKind:
+			repair(v.Message())
+		}
+		return true
+	})
 }
 
 // statusError is a failure that isn't the network's.

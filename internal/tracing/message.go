@@ -2,10 +2,8 @@ package tracing
 
 import (
 	"context"
-	"strings"
 
 	"github.com/ThreeDotsLabs/watermill/message"
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
@@ -26,7 +24,9 @@ func (carrier) Keys() []string { return w3c.Fields() }
 var w3c propagation.TraceContext
 
 // Extract returns ctx with the trace context that m brings, if it brings one.
-func Extract(ctx context.Context, m message.Metadata) context.Context { return w3c.Extract(ctx, carrier(m)) }
+func Extract(ctx context.Context, m message.Metadata) context.Context {
+	return w3c.Extract(ctx, carrier(m))
+}
 
 // Inject makes the span of ctx what m brings.
 func Inject(ctx context.Context, m message.Metadata) {
@@ -34,15 +34,5 @@ func Inject(ctx context.Context, m message.Metadata) {
 	w3c.Inject(ctx, carrier(m))
 }
 
-// Text is an attribute that the export can carry whatever the text is.
-func Text(key attribute.Key, text string) attribute.KeyValue { return key.String(clean(text)) }
-
 // Fail marks a span as failed.
-func Fail(span trace.Span, why string) { span.SetStatus(codes.Error, clean(why)) }
-
-func clean(s string) string {
-	if len(s) > longest {
-		s = s[:longest]
-	}
-	return strings.ToValidUTF8(s, "\ufffd")
-}
+func Fail(span trace.Span, why string) { span.SetStatus(codes.Error, why[:min(len(why), longest)]) }
