@@ -149,7 +149,8 @@ func (t *runTrace) end(r *run, v verdict, cause error) {
 	if !t.span.IsRecording() {
 		return
 	}
-	t.span.SetAttributes(outcomeKey.String([...]string{handled: "handled", unavailable: "unavailable", cancelled: "cancelled"}[v]))
+	outcome := [...]string{handled: "handled", unavailable: "unavailable", cancelled: "cancelled"}[v]
+	t.span.SetAttributes(outcomeKey.String(outcome))
 	for _, msg := range r.result().Messages {
 		if msg.Metadata[transports.Type] != device.TypeResult {
 			continue
@@ -159,7 +160,10 @@ func (t *runTrace) end(r *run, v verdict, cause error) {
 		}
 	}
 	if kind := handlers.KindOf(cause); cause != nil && kind != handlers.KindDrop {
-		t.span.SetAttributes(semconv.ErrorTypeKey.String(kind.String()))
+		if v == handled {
+			outcome = kind.String()
+		}
+		t.span.SetAttributes(semconv.ErrorTypeKey.String(outcome))
 		tracing.Fail(t.span, cause.Error())
 	}
 }
