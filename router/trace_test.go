@@ -52,7 +52,7 @@ func named(spans *tracetest.InMemoryExporter, name string) (found tracetest.Span
 func said(s tracetest.SpanStub) map[string]string {
 	all := map[string]string{}
 	for _, kv := range s.Attributes {
-		all[string(kv.Key)] = kv.Value.Emit()
+		all[string(kv.Key)] = kv.Value.String()
 	}
 	return all
 }
