@@ -26,8 +26,8 @@ const (
 	maxAnswer = 64 << 10
 )
 
-// client sends spans as OTLP over HTTP, in protobuf. It does the same for otlptrace as otlptracehttp, whose generated service definitions bring
-// all of gRPC, and which takes settings from the environment (see docs/decisions/0018).
+// client sends spans as OTLP over HTTP, in protobuf. It stands in for otlptracehttp, whose generated service definitions bring
+// all of gRPC with them (docs/decisions/0018).
 type client struct {
 	url string
 	// shown is the URL as it may be logged.
