@@ -31,6 +31,7 @@ type builder struct {
 type file struct {
 	host       hostTable
 	store      storeTable
+	tracing    tracingTable
 	transports map[string]transport
 	// unsound are the names of transports whose table is there and no transport.
 	unsound   map[string]bool
@@ -83,7 +84,7 @@ func (b *builder) all() []problem {
 
 // file decodes the tree of a file.
 func (b *builder) file(tree map[string]any) *file {
-	f := &file{host: hostDefaults, store: storeDefaults, transports: map[string]transport{}, unsound: map[string]bool{}}
+	f := &file{host: hostDefaults, store: storeDefaults, tracing: tracingDefaults, transports: map[string]transport{}, unsound: map[string]bool{}}
 	for _, key := range slices.Sorted(maps.Keys(tree)) {
 		if !slices.Contains(sections, key) {
 			b.fail(key, "unknown key", plugin.Names(sections), plugin.Nearest(key, sections))
@@ -94,6 +95,9 @@ func (b *builder) file(tree map[string]any) *file {
 	}
 	if m, ok := b.section(tree, storeSection); ok {
 		b.store(m, &f.store)
+	}
+	if m, ok := b.section(tree, tracingSection); ok {
+		b.tracing(m, &f.tracing)
 	}
 	b.decoder.Tables = map[string]map[string]any{}
 	for _, kind := range kinds {
@@ -133,7 +137,7 @@ func (b *builder) section(tree map[string]any, name string) (map[string]any, boo
 	m, ok := v.(map[string]any)
 	if !ok {
 		allowed := "[" + name + "]"
-		if name != hostSection && name != storeSection {
+		if name != hostSection && name != storeSection && name != tracingSection {
 			allowed = "[" + name + ".NAME]"
 		}
 		b.fail(name, "only a table can stand here", allowed, "")
@@ -227,6 +231,9 @@ func (f *file) finish() *Config {
 	c := &Config{
 		Host:  Host{Name: f.host.Name, Admin: f.host.Admin, ShutdownTimeout: f.host.ShutdownTimeout, Log: Log{Format: f.host.Log.Format}},
 		Store: Store{Type: f.store.Type, Path: f.store.Path, URL: f.store.URL},
+	}
+	if f.tracing.Endpoint != "" {
+		c.Tracing = Tracing(f.tracing)
 	}
 	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
 	c.Host.Log.Level = levels[f.host.Log.Level]

@@ -20,8 +20,9 @@ const maxFile = 1 << 20
 
 // Config is a whole file.
 type Config struct {
-	Host  Host
-	Store Store
+	Host    Host
+	Store   Store
+	Tracing Tracing
 	// Router has the parts that a file can say: Name, ShutdownTimeout, Transports and Pipelines.
 	Router router.Config
 }
@@ -51,6 +52,18 @@ type Store struct {
 	Path string
 	// URL is a postgres store's database.
 	URL transports.Secret
+}
+
+// Tracing is the [tracing] table: where spans go.
+type Tracing struct {
+	// Endpoint is the collector's base URL; "" is none, and nothing is traced.
+	Endpoint string
+	// Sample is the share of traces that are recorded among those that begin here.
+	Sample float64
+	// Service is the service's name in the traces.
+	Service string
+	// Headers are for the collector.
+	Headers map[string]transports.Secret
 }
 
 // Options are what a file is read with. The zero value is the running process.

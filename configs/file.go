@@ -36,6 +36,16 @@ type storeTable struct {
 	URL  transports.Secret `toml:"url" doc:"The database of a postgres store." example:"\"postgres://pentrough@127.0.0.1/pentrough\""`
 }
 
+// tracingTable is [tracing] as it is written.
+type tracingTable struct {
+	Endpoint string                       `toml:"endpoint" doc:"The collector's base URL, for OTLP over HTTP. An empty string turns tracing off, as leaving out the table does." example:"\"http://127.0.0.1:4318\""`
+	Sample   float64                      `toml:"sample" doc:"The share of traces that are recorded among those that begin here. A message that brings a trace is recorded if its sender says so." min:"0" max:"1" example:"0.1"`
+	Service  string                       `toml:"service" doc:"The service's name in the traces. The host's name is its instance." example:"\"gateway\""`
+	Headers  map[string]transports.Secret `toml:"headers" doc:"Headers for the collector, such as an authorization." example:"{ authorization = \"Bearer ${file:/run/secrets/otlp}\" }"`
+}
+
+var tracingDefaults = tracingTable{Sample: 1, Service: "pentrough"}
+
 // The types of stores.
 const (
 	memoryStore   = "memory"
@@ -84,7 +94,8 @@ var kinds = []string{"transport", "codec", "middleware", "handler"}
 const (
 	hostSection     = "host"
 	storeSection    = "store"
+	tracingSection  = "tracing"
 	pipelineSection = "pipeline"
 )
 
-var sections = append([]string{hostSection, storeSection, pipelineSection}, kinds...)
+var sections = append([]string{hostSection, storeSection, tracingSection, pipelineSection}, kinds...)

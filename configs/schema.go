@@ -19,8 +19,9 @@ type object = map[string]any
 func Schema(set Plugins) ([]byte, error) {
 	s := schema{set: setOf(set), defs: object{}}
 	properties := object{
-		hostSection:  s.table(hostDefaults, "The host itself."),
-		storeSection: s.table(storeDefaults, "Where the ledger is kept."),
+		hostSection:    s.table(hostDefaults, "The host itself."),
+		storeSection:   s.table(storeDefaults, "Where the ledger is kept."),
+		tracingSection: s.tracing(),
 		pipelineSection: object{
 			"type": "object", "description": "Pipelines by name.", "propertyNames": names(),
 			"additionalProperties": s.table(pipelineDefaults, "From a topic, through middleware, into a handler, to a topic."),
@@ -47,6 +48,13 @@ func (s *schema) table(defaults any, doc string) object {
 	ptr := reflect.New(reflect.TypeOf(defaults))
 	ptr.Elem().Set(reflect.ValueOf(defaults))
 	return s.fields(s.set.Fields(ptr.Interface()), doc)
+}
+
+// tracing is the schema of [tracing], whose endpoint may be empty, and not missing.
+func (s *schema) tracing() object {
+	o := s.table(tracingDefaults, "Where spans of what happens to messages go.")
+	o["required"] = []string{"endpoint"}
+	return o
 }
 
 func (s *schema) fields(fields []plugin.Field, doc string) object {

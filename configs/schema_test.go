@@ -57,7 +57,7 @@ func TestSchemaAgreesWithTheDecoder(t *testing.T) {
 	compiled := CompileSchema(t, fakePlugins())
 	// What only shows when the parts are held against each other, or when a variable is looked up, is beyond a schema.
 	beyond := map[string]bool{
-		"admin": true, "listeners": true, "loops": true, "order": true, "settling": true, "store": true, "store-url": true, "streams": true, "secrets": true, "substitution": true,
+		"admin": true, "listeners": true, "loops": true, "order": true, "settling": true, "store": true, "store-url": true, "streams": true, "secrets": true, "substitution": true, "tracing-values": true,
 	}
 	paths, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(paths) == 0 {
@@ -102,6 +102,8 @@ func TestSchemaValues(t *testing.T) {
 		`[host]` + "\n" + `shutdown_timeout = 5`:                                                 false,
 		`[host]` + "\n" + `log.level = "${LEVEL:-info}"`:                                         true,
 		`[host]` + "\n" + `log.level = "loud"`:                                                   false,
+		`[tracing]` + "\n" + `endpoint = ""`:                                                     true,
+		`[tracing]` + "\n" + `sample = 0.5`:                                                      false,
 		`[transport.amqp]` + "\n" + `port = "${PORT}"`:                                           true,
 		`[transport.amqp]` + "\n" + `port = "5672"`:                                              false,
 		`[transport.amqp]` + "\n" + `port = 0`:                                                   false,

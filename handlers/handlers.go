@@ -11,6 +11,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/pentrough/pentrough/internal/plugin"
 	"github.com/pentrough/pentrough/transports"
@@ -112,6 +113,8 @@ type Env struct {
 	Now func() time.Time
 	// Registerer takes the handler's metrics; it adds the label "pipeline" already.
 	Registerer prometheus.Registerer
+	// Tracer makes spans below the one that the message's context carries. It is nil in a host that doesn't trace.
+	Tracer trace.Tracer
 	// Publisher returns a publisher for messages that no input owns; its Publish blocks until confirmed. The topic given to
 	// Publish is ignored.
 	Publisher func(ref TopicRef) (message.Publisher, error)

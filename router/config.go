@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/router/middleware"
@@ -24,6 +25,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Registerer takes all metrics.
 	Registerer prometheus.Registerer
+	// Tracer makes spans of what happens to messages; nil: nobody traces.
+	Tracer trace.Tracer
 	// Now is the wall clock for times in messages; nil is time.Now.
 	Now func() time.Time
 }

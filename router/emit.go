@@ -22,6 +22,7 @@ func (in *intake) emit() {
 			}
 		}
 		dup := e.msg.Copy()
+		in.tracing.begin(e.run, dup)
 		dup.SetContext(e.run.base)
 		in.work.Go(func() { in.await(e, dup) })
 		select {
@@ -106,6 +107,7 @@ func (in *intake) settle(e *entry, acked bool) {
 	in.checkDrained()
 	in.signal()
 	in.mu.Unlock()
+	r.trace.end(r, verdict, cause)
 	if acked {
 		r.reply()
 	}

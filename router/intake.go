@@ -35,6 +35,7 @@ type intake struct {
 	accepts func() error
 	log     *slog.Logger
 	metrics *pipelineMetrics
+	tracing *pipelineTracing
 	// life ends at the stop's deadline; every run ends with it.
 	life     context.Context
 	presence presence

@@ -9,6 +9,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/transports"
 )
 
 // lanes decide which message may start: one of a key runs until it is settled, or until the handler has given it a place in an
@@ -381,8 +382,9 @@ func (l *lanes) forget(gone func(*entry) bool) []*entry {
 func everything(*entry) bool  { return true }
 func delivered(e *entry) bool { return e.resumed == nil }
 
-// logger names the message in what is logged: by its id, or by msg's UUID if nobody gave it one.
+// logger names the message in what is logged: by its id, or by msg's UUID if nobody gave it one, and by the trace it belongs to.
 func (e *entry) logger(log *slog.Logger, msg *message.Message) *slog.Logger {
+	log = transports.Traced(log, msg.Metadata)
 	if e.desc.ID != "" {
 		return log.With("id", e.desc.ID)
 	}

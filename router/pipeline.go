@@ -38,6 +38,7 @@ type pipeline struct {
 	watermill *message.Router
 	log       *slog.Logger
 	metrics   *pipelineMetrics
+	tracing   *pipelineTracing
 	closers   []io.Closer
 	gather    *gather
 	// life ends at the stop's deadline.
@@ -52,6 +53,7 @@ func newPipeline(c Pipeline, h *Host) (*pipeline, error) {
 	p := &pipeline{config: c, ran: make(chan error, 1)}
 	p.log = h.log.With("pipeline", c.Name)
 	p.metrics = h.metrics.pipeline(c.Name)
+	p.tracing = newPipelineTracing(h.config, c)
 	p.life, p.end = context.WithCancelCause(context.Background())
 	from, topic, err := c.From.Split()
 	if err != nil {
@@ -67,7 +69,7 @@ func newPipeline(c Pipeline, h *Host) (*pipeline, error) {
 		return nil, fmt.Errorf("from %s: %w", c.From, err)
 	}
 	p.out = &publisher{
-		pipeline: c.Name, to: c.To, transports: h.running(), log: p.log, metrics: p.metrics, life: p.life,
+		pipeline: c.Name, to: c.To, transports: h.running(), log: p.log, metrics: p.metrics, tracing: p.tracing, life: p.life,
 		destinations: map[transports.TopicRef]*destination{},
 	}
 	if c.To != "" {
@@ -87,7 +89,7 @@ func newPipeline(c Pipeline, h *Host) (*pipeline, error) {
 		open: func() (message.Subscriber, error) {
 			return p.source.Subscriber(transports.Consumer{Pipeline: c.Name})
 		},
-		log: p.log, metrics: p.metrics, life: p.life,
+		log: p.log, metrics: p.metrics, tracing: p.tracing, life: p.life,
 	}, newLanes(traits.Window, c.Lanes, p.refuser != nil))
 	if holder, ok := p.handler.(handlers.Holder); ok && p.remembers() && h.config.Ledger.Durable() {
 		p.intake.holds = newHolds(&holds{
@@ -115,7 +117,7 @@ func (p *pipeline) buildHandler(h *Host) error {
 	built, err := c.Config.New(handlers.Env{
 		Pipeline: p.config.Name, Host: h.config.Name, Logger: p.log.With("handler", c.Type), Now: h.config.Now,
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"pipeline": p.config.Name}, h.config.Registerer),
-		Publisher:  p.out.lend, Devices: h.devices,
+		Tracer:     h.config.Tracer, Publisher: p.out.lend, Devices: h.devices,
 	})
 	if err != nil {
 		return fmt.Errorf("building handler %s: %w", c.Type, err)
@@ -130,7 +132,7 @@ func (p *pipeline) buildHandler(h *Host) error {
 	return nil
 }
 
-// buildChain makes the Watermill Router: recorder, recovery, the configured list, recovery, handler.
+// buildChain makes the Watermill Router: recorder, recovery, the configured list, tracing if there is any, recovery, handler.
 func (p *pipeline) buildChain(h *Host, topic string) error {
 	var err error
 	p.watermill, err = message.NewRouter(message.RouterConfig{CloseTimeout: closeTimeout}, quietLogger{p.log})
@@ -150,7 +152,7 @@ func (p *pipeline) buildChain(h *Host, topic string) error {
 		chain = append(chain, built.Wrap)
 		p.closes(built)
 	}
-	p.watermill.AddMiddleware(append(chain, p.recover)...)
+	p.watermill.AddMiddleware(append(chain, p.tracing.calls, p.recover)...)
 	p.watermill.AddHandler(p.config.Name, topic, p.intake, string(p.config.To), p.out, p.invoke)
 	return nil
 }
@@ -265,7 +267,7 @@ func (p *pipeline) recover(next message.HandlerFunc) message.HandlerFunc {
 	return func(msg *message.Message) (msgs []*message.Message, err error) {
 		defer func() {
 			if v := recover(); v != nil {
-				p.log.Error("panic while handling a message", "uuid", msg.UUID, "panic", v, "stack", string(debug.Stack()))
+				transports.Traced(p.log, msg.Metadata).Error("panic while handling a message", "uuid", msg.UUID, "panic", v, "stack", string(debug.Stack()))
 				msgs, err = nil, panicError{v}
 			}
 		}()

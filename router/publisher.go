@@ -30,6 +30,7 @@ type publisher struct {
 	transports map[string]transports.Transport
 	log        *slog.Logger
 	metrics    *pipelineMetrics
+	tracing    *pipelineTracing
 	// life ends at the stop's deadline; then Publish gives up.
 	life context.Context
 
@@ -76,7 +77,9 @@ func (p *publisher) Publish(_ string, msgs ...*message.Message) error {
 // sendOf sends what a run produced for one destination. What can never be sent is dropped: the handler has done its work, and nothing
 // that comes later is to wait for it.
 func (p *publisher) sendOf(r *run, ref transports.TopicRef, msgs []*message.Message) error {
+	span := p.tracing.publish(r.base, ref, msgs)
 	err := p.send(r.publishing(), ref, msgs)
+	published(span, err)
 	switch {
 	case err == nil:
 		r.published()
@@ -230,7 +233,10 @@ func (l *lent) Publish(_ string, msgs ...*message.Message) error {
 	ctx, cancel := context.WithCancelCause(msgs[0].Context())
 	defer cancel(nil)
 	defer context.AfterFunc(l.life, func() { cancel(context.Cause(l.life)) })()
-	return l.send(ctx, l.ref, msgs)
+	span := l.tracing.publish(ctx, l.ref, msgs)
+	err := l.send(ctx, l.ref, msgs)
+	published(span, err)
+	return err
 }
 
 // Close is the owner's to call.

@@ -26,6 +26,7 @@ type run struct {
 	entry  *entry
 	base   context.Context
 	cancel context.CancelCauseFunc
+	trace  *runTrace // nil if nobody traces
 	// unwatch ends the watch on the delivery's context.
 	unwatch func() bool
 
@@ -64,7 +65,7 @@ func runFrom(ctx context.Context) *run {
 
 // newRun prepares the entry's next execution. Its context ends with the pipeline's, or when the delivery becomes void.
 func newRun(in *intake, e *entry) *run {
-	r := &run{in: in, entry: e}
+	r := &run{in: in, entry: e, trace: in.tracing.run(e)}
 	ctx, cancel := context.WithCancelCause(detached{in.life, e.msg.Context()})
 	r.base, r.cancel = runContext{ctx, r}, cancel
 	r.outcome.ID = e.desc.ID

@@ -17,6 +17,7 @@ import (
 	"github.com/pentrough/pentrough/internal/admin"
 	"github.com/pentrough/pentrough/internal/ledger"
 	"github.com/pentrough/pentrough/internal/telemetry"
+	"github.com/pentrough/pentrough/internal/tracing"
 	"github.com/pentrough/pentrough/router"
 	"github.com/pentrough/pentrough/transports"
 )
@@ -59,6 +60,7 @@ type run struct {
 	log      *slog.Logger
 	registry *prometheus.Registry
 	ledger   *ledger.Ledger
+	tracing  *tracing.Tracing // nil if nobody traces
 }
 
 // serve runs the host from its start to its stop, which begins when ctx ends.
@@ -68,6 +70,7 @@ func (r *run) serve(ctx context.Context) error {
 	}
 	defer calmCollector()()
 	defer r.closeLedger()
+	defer r.closeTracing(context.WithoutCancel(ctx))
 	r.awaitLedger(ctx)
 	host, err := router.New(r.config.Router)
 	if err != nil {
@@ -107,6 +110,9 @@ func (r *run) prepare() error {
 	}
 	r.registry, err = telemetry.NewRegistry(versionName())
 	if err != nil {
+		return r.startFailed(err)
+	}
+	if err := r.trace(); err != nil {
 		return r.startFailed(err)
 	}
 	r.ledger = openLedger(config, r.log)

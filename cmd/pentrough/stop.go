@@ -31,7 +31,7 @@ func (r *run) stop(ctx context.Context, host *router.Host) error {
 		case <-ended:
 		}
 	})
-	err := host.Stop(ctx)
+	err := r.stopHost(ctx, host)
 	close(ended)
 	watching.Wait()
 	if err == nil {

@@ -54,7 +54,7 @@ func (p *placing) place(ctx context.Context) (device.Write, []*message.Message, 
 			return nil, nil, err
 		}
 		p.options.Epoch = epoch
-		write, err := d.devices.Enqueue(o.key, o.Payload, p.options)
+		write, err := d.enqueue(ctx, o, p.options)
 		switch {
 		case err == nil:
 			return write, nil, nil

@@ -65,6 +65,18 @@ type EnqueueOptions struct {
 	// Orphaned is called if the device is left without a session while the payload's first byte isn't known to be written, before the device
 	// can get another one. Locks are held: it must not block, nor call Devices. nil: nobody asks.
 	Orphaned func()
+	// Times, if it isn't nil, gets what happened when. It may be read once Wait has returned.
+	Times *Times
+}
+
+// Times are the steps of one write, zero for those that it didn't come to.
+type Times struct {
+	// Begun is when the connection was given the frame of which it then took the first byte.
+	Begun time.Time
+	// Written is when the kernel had taken the last byte.
+	Written time.Time
+	// Answered is when the answer was there.
+	Answered time.Time
 }
 
 // A Write is one frame on its way.

@@ -102,6 +102,9 @@ func (s *slot) answer(frame []byte) bool {
 		if f.question.Matches == nil || f.question.Matches(frame) {
 			q.open = slices.Delete(q.open, i, i+1)
 			f.timer.Stop()
+			if f.times != nil {
+				f.times.Answered = time.Now()
+			}
 			s.conclude(f, Written{Fate: Answered, Epoch: f.asked.epoch, Reply: string(frame)})
 			return true
 		}

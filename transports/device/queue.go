@@ -51,14 +51,15 @@ type conditions struct {
 	question *Question
 	asked    *Session
 	timer    *time.Timer
+	times    *Times // nil: nobody wants to know
 }
 
 var plain conditions
 
 func newFrame(o EnqueueOptions) *frame {
 	f := &frame{expires: o.Expires, conditions: &plain, epoch: o.Epoch, orphaned: o.Orphaned}
-	if o.Supersede != "" || o.Question != nil || o.Gap > 0 || o.Priority > 0 {
-		f.conditions = &conditions{sets: o.Supersede, id: o.ID, gap: o.Gap, question: o.Question, priority: o.Priority}
+	if o.Supersede != "" || o.Question != nil || o.Gap > 0 || o.Priority > 0 || o.Times != nil {
+		f.conditions = &conditions{sets: o.Supersede, id: o.ID, gap: o.Gap, question: o.Question, priority: o.Priority, times: o.Times}
 	}
 	return f
 }
@@ -255,6 +256,9 @@ func (s *slot) pick() (buf []byte, copied *[]byte, n int, held bool) {
 			break
 		}
 		f.state = flying
+		if f.times != nil && f.offset == 0 {
+			f.times.Begun = time.Now()
+		}
 		size += rest
 		n++
 		if f.question != nil {
@@ -291,6 +295,9 @@ func (s *slot) account(session *Session, n, taken int) {
 			taken -= rest
 			if f.gap > 0 {
 				s.wrote = time.Now()
+			}
+			if f.times != nil {
+				f.times.Written = time.Now()
 			}
 			switch {
 			case f.question == nil:

@@ -22,7 +22,7 @@ func init() {
 		Name:    "poison",
 		Summary: "Puts messages that can't be handled into a topic of their own.",
 		Description: "Publishes a message whose handling ended in a *permanent* or *retryable* error to the topic `to`, waits until it is confirmed, and only " +
-			"then lets the message be acked. Its body, id and headers are as they came; beside them stand `poison.cause`, `poison.kind` " +
+			"then lets the message be acked. Its body, id and headers are as they came, but for the trace context of a host that traces; beside them stand `poison.cause`, `poison.kind` " +
 			"(permanent or retryable), `poison.pipeline`, `poison.time`, `poison.attempts` if `retry` counted them, and `poison.exchange` and `poison.routing_key` " +
 			"if it came through a broker. *Unavailable* errors pass: an outage poisons nothing.",
 		Place:    middleware.PlacePoison,
@@ -78,7 +78,7 @@ func (p *poison) Wrap(next message.HandlerFunc) message.HandlerFunc {
 		if failed := p.publish(ctx, msg, body, err); failed != nil {
 			return nil, handlers.Unavailable(fmt.Errorf("publishing to %s a message that failed (%w): %w", p.to, err, failed))
 		}
-		log := p.env.Logger
+		log := transports.Traced(p.env.Logger, msg.Metadata)
 		if id := handlers.Described(ctx).ID; id != "" {
 			log = log.With("id", id)
 		}

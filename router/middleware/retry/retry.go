@@ -11,6 +11,7 @@ import (
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/router/middleware"
+	"github.com/pentrough/pentrough/transports"
 )
 
 func init() {
@@ -83,7 +84,7 @@ func (r *retry) Wrap(next message.HandlerFunc) message.HandlerFunc {
 		attempts := 1
 		for ; attempts <= r.MaxRetries; attempts++ {
 			pause := time.NewTimer(pauses.NextBackOff())
-			r.env.Logger.Debug("trying again after a pause", "id", handlers.Described(outer).ID, "attempts", attempts, "err", err)
+			transports.Traced(r.env.Logger, msg.Metadata).Debug("trying again after a pause", "id", handlers.Described(outer).ID, "attempts", attempts, "err", err)
 			select {
 			case <-pause.C:
 			case <-outer.Done():

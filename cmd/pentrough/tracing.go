@@ -1,0 +1,59 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/pentrough/pentrough/internal/tracing"
+	"github.com/pentrough/pentrough/router"
+)
+
+// flushing is the longest that the last spans take; of a short stop it is a tenth.
+const flushing = time.Second
+
+// trace makes the tracing that the configuration asks for, if it does.
+func (r *run) trace() error {
+	c := r.config.Tracing
+	if c.Endpoint == "" {
+		return nil
+	}
+	headers := make(map[string]string, len(c.Headers))
+	for name, value := range c.Headers {
+		headers[name] = string(value)
+	}
+	t, err := tracing.New(tracing.Config{
+		Endpoint: c.Endpoint, Sample: c.Sample, Headers: headers, Service: c.Service, Version: versionName(), Host: r.config.Host.Name,
+		Logger: r.log.With("part", "tracing"), Registerer: r.registry,
+	})
+	if err != nil {
+		return err
+	}
+	r.tracing, r.config.Router.Tracer = t, t.Tracer()
+	return nil
+}
+
+// stopHost stops the host and exports its last spans, inside the life of ctx.
+func (r *run) stopHost(ctx context.Context, host *router.Host) error {
+	deadline, ok := ctx.Deadline()
+	if r.tracing == nil || !ok {
+		return host.Stop(ctx)
+	}
+	life, cancel := context.WithDeadline(ctx, deadline.Add(-min(flushing, time.Until(deadline)/10)))
+	defer cancel()
+	err := host.Stop(life)
+	r.closeTracing(ctx)
+	return err
+}
+
+// closeTracing exports the last spans, while ctx lives and for a second at most. Only the first call does something.
+func (r *run) closeTracing(ctx context.Context) {
+	if r.tracing == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, flushing)
+	defer cancel()
+	if err := r.tracing.Close(ctx); err != nil {
+		r.log.Warn("stopping", "err", err)
+	}
+	r.tracing = nil
+}

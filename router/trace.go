@@ -1,0 +1,196 @@
+package router
+
+import (
+	"context"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/tracing"
+	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+// What spans say beside the conventions of OpenTelemetry.
+const (
+	pipelineKey    = attribute.Key("pentrough.pipeline")
+	idKey          = attribute.Key("pentrough.id")
+	keyKey         = attribute.Key("pentrough.key")
+	deviceKey      = attribute.Key("pentrough.device")
+	stateKey       = attribute.Key("pentrough.state")
+	outcomeKey     = attribute.Key("pentrough.outcome")
+	attemptKey     = attribute.Key("pentrough.attempt")
+	redeliveredKey = attribute.Key("pentrough.redelivered")
+	waitedKey      = attribute.Key("pentrough.waited_ms")
+)
+
+// pipelineTracing makes the spans of one pipeline. Without tracing it is nil, and nobody has to ask: its methods and those of a nil runTrace do nothing.
+type pipelineTracing struct {
+	tracer trace.Tracer
+	// process names the span of a run, and described is what all of them say.
+	process   string
+	described []attribute.KeyValue
+	// systems are the systems behind the transports, by their names.
+	systems  map[string]attribute.KeyValue
+	pipeline attribute.KeyValue
+}
+
+// runTrace is the span of one run.
+type runTrace struct {
+	span trace.Span
+	// attempt counts the runs of a delivery.
+	attempt int
+	// calls counts those of the handler in this run.
+	calls int
+	// arrived is when the delivery came.
+	arrived time.Time
+}
+
+func newPipelineTracing(c Config, p Pipeline) *pipelineTracing {
+	if c.Tracer == nil {
+		return nil
+	}
+	t := &pipelineTracing{
+		tracer: c.Tracer, process: p.Name + " process", systems: map[string]attribute.KeyValue{}, pipeline: pipelineKey.String(p.Name),
+	}
+	for _, transport := range c.Transports {
+		// The conventions know the broker by its name, not by its protocol's.
+		if t.systems[transport.Name] = semconv.MessagingSystemKey.String(transport.Type); transport.Type == "amqp" {
+			t.systems[transport.Name] = semconv.MessagingSystemRabbitMQ
+		}
+	}
+	t.described = append(t.topic(p.From), t.pipeline, semconv.MessagingOperationName("process"), semconv.MessagingOperationTypeProcess)
+	return t
+}
+
+// topic describes a topic.
+func (t *pipelineTracing) topic(ref transports.TopicRef) []attribute.KeyValue {
+	name, topic, err := ref.Split()
+	if err != nil {
+		return nil
+	}
+	return []attribute.KeyValue{t.systems[name], semconv.MessagingDestinationName(topic)}
+}
+
+// run prepares the trace of an entry's next run. The intake's lock is held.
+func (t *pipelineTracing) run(e *entry) *runTrace {
+	if t == nil {
+		return nil
+	}
+	r := &runTrace{attempt: 1, arrived: e.arrived}
+	if e.run != nil {
+		r.attempt = e.run.trace.attempt + 1
+	}
+	return r
+}
+
+// begin starts the span of a run, which becomes what msg, the copy that is emitted, brings to the handler and to all that it produces.
+func (t *pipelineTracing) begin(r *run, msg *message.Message) {
+	if t == nil {
+		return
+	}
+	ctx, span := t.tracer.Start(tracing.Extract(r.base, msg.Metadata), t.process, trace.WithSpanKind(trace.SpanKindConsumer))
+	r.base, r.trace.span = ctx, span
+	tracing.Inject(ctx, msg.Metadata)
+	if !span.IsRecording() {
+		return
+	}
+	span.SetAttributes(t.described...)
+	span.SetAttributes(
+		attemptKey.Int(r.trace.attempt),
+		waitedKey.Float64(float64(time.Since(r.trace.arrived))/float64(time.Millisecond)),
+		semconv.MessagingMessageBodySize(len(msg.Payload)),
+	)
+	text := func(key attribute.Key, value string) {
+		if value != "" {
+			span.SetAttributes(key.String(value))
+		}
+	}
+	text(idKey, r.entry.desc.ID)
+	text(keyKey, r.entry.desc.Key)
+	text(deviceKey, msg.Metadata[transports.Device])
+	text(semconv.MessagingMessageIDKey, msg.Metadata[transports.MessageID])
+	text(semconv.MessagingMessageConversationIDKey, msg.Metadata[transports.CorrelationID])
+	text(semconv.MessagingRabbitMQDestinationRoutingKeyKey, msg.Metadata[transports.RoutingKey])
+	if msg.Metadata[transports.Redelivered] == "true" {
+		span.SetAttributes(redeliveredKey.Bool(true))
+	}
+	if r.entry.reason != "" {
+		span.AddEvent("refused", trace.WithAttributes(attribute.String("reason", string(r.entry.reason))))
+	}
+}
+
+// calls is a middleware around the handler, which retry may call several times in one run: what failed of that is an event.
+func (t *pipelineTracing) calls(next message.HandlerFunc) message.HandlerFunc {
+	if t == nil {
+		return next
+	}
+	return func(msg *message.Message) ([]*message.Message, error) {
+		msgs, err := next(msg)
+		r := runFrom(msg.Context()).trace
+		r.calls++
+		if err != nil && r.span.IsRecording() {
+			r.span.AddEvent("attempt failed", trace.WithAttributes(attribute.Int("call", r.calls), attribute.String("error", err.Error())))
+		}
+		return msgs, err
+	}
+}
+
+// end ends the span: the run is settled.
+func (t *runTrace) end(r *run, v verdict, cause error) {
+	if t == nil {
+		return
+	}
+	defer t.span.End()
+	if !t.span.IsRecording() {
+		return
+	}
+	outcome := [...]string{handled: "handled", unavailable: "unavailable", cancelled: "cancelled"}[v]
+	t.span.SetAttributes(outcomeKey.String(outcome))
+	for _, msg := range r.result().Messages {
+		if msg.Metadata[transports.Type] != device.TypeResult {
+			continue
+		}
+		if result, err := device.ParseResult(msg.Payload); err == nil {
+			t.span.SetAttributes(deviceKey.String(result.Device), stateKey.String(string(result.State)))
+		}
+	}
+	if kind := handlers.KindOf(cause); cause != nil && kind != handlers.KindDrop {
+		if v == handled {
+			outcome = kind.String()
+		}
+		t.span.SetAttributes(semconv.ErrorTypeKey.String(outcome))
+		tracing.Fail(t.span, cause.Error())
+	}
+}
+
+// publish starts the span of publishing what the run of ctx produced. It is nil if nobody traces that.
+func (t *pipelineTracing) publish(ctx context.Context, ref transports.TopicRef, msgs []*message.Message) trace.Span {
+	if t == nil || !trace.SpanFromContext(ctx).IsRecording() {
+		return nil
+	}
+	_, span := t.tracer.Start(ctx, string(ref)+" publish", trace.WithSpanKind(trace.SpanKindProducer))
+	span.SetAttributes(t.topic(ref)...)
+	span.SetAttributes(t.pipeline, semconv.MessagingOperationName("publish"), semconv.MessagingOperationTypeSend)
+	if len(msgs) > 1 {
+		span.SetAttributes(semconv.MessagingBatchMessageCount(len(msgs)))
+	} else {
+		span.SetAttributes(semconv.MessagingMessageIDKey.String(msgs[0].UUID))
+	}
+	return span
+}
+
+// published ends the span of a publish.
+func published(span trace.Span, err error) {
+	if span == nil {
+		return
+	}
+	if err != nil {
+		tracing.Fail(span, err.Error())
+	}
+	span.End()
+}
