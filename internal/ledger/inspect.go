@@ -42,7 +42,8 @@ type Inspector struct {
 // Repair is an Inspector that also removes rows. No host can use the store until it is closed.
 type Repair struct {
 	*Inspector
-	unlock func() error
+	// end closes the Inspector and gives up the lock.
+	end func() error
 }
 
 // dialect is how a database is asked.
@@ -171,10 +172,5 @@ func (in *Inspector) Close() error {
 
 // Close ends the use of the store and lets a host use it again.
 func (r *Repair) Close() error {
-	err := r.Inspector.Close()
-	if r.unlock != nil {
-		err = errors.Join(err, r.unlock())
-		r.unlock = nil
-	}
-	return err
+	return r.end()
 }

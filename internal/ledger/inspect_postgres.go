@@ -55,8 +55,12 @@ func (s *Postgres) Repair(ctx context.Context) (*Repair, error) {
 	if !alone {
 		return nil, errors.Join(in.explain(fmt.Errorf("%w, for host %q", ErrInUse, s.host)), in.Close())
 	}
-	// The lock ends with the connection.
-	return &Repair{Inspector: in}, nil
+	return &Repair{Inspector: in, end: func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		_, err := in.conn.ExecContext(ctx, unlockHosts)
+		return errors.Join(err, in.Close())
+	}}, nil
 }
 
 func (s *Postgres) inspector() (*Inspector, *pgx.ConnConfig, error) {

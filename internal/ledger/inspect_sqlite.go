@@ -88,7 +88,7 @@ func (s *SQLite) Repair(ctx context.Context) (*Repair, error) {
 	if err != nil {
 		return nil, in.explain(err)
 	}
-	r := &Repair{Inspector: in, unlock: lock.release}
+	r := &Repair{Inspector: in, end: func() error { return errors.Join(in.Close(), lock.release()) }}
 	if err = own(in.Place, lock); err == nil {
 		in.db, err = openSQLite(in.Place, "rw")
 	}

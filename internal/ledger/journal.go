@@ -77,8 +77,8 @@ func (j *journal) open(loaded func([]Row), refused func(error)) bool {
 		rows, err := j.store.Open(ctx)
 		cancel()
 		if err == nil {
-			j.works()
 			loaded(rows)
+			j.works()
 			return true
 		}
 		err = fmt.Errorf("opening the store: %w", err)

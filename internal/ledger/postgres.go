@@ -45,6 +45,9 @@ func (s *Postgres) Open(ctx context.Context) (_ []Row, err error) {
 // lockHost tries to be alone with a host's rows, as long as the connection lasts.
 const lockHost = `SELECT pg_try_advisory_lock(hashtextextended('pentrough ledger ' || $1, 0))`
 
+// unlockHosts gives up all such locks of a connection.
+const unlockHosts = `SELECT pg_advisory_unlock_all()`
+
 // connect makes the one connection, and sees that no other host of the name has one.
 func (s *Postgres) connect(ctx context.Context) error {
 	config, err := pgx.ParseConfig(s.url)
@@ -171,6 +174,8 @@ func (s *Postgres) Close() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
+	// The server ends the lock with the connection too, but only once it noticed: the next host may be quicker.
+	_, _ = s.conn.Exec(ctx, unlockHosts)
 	err := s.conn.Close(ctx)
 	s.conn = nil
 	return err
