@@ -294,6 +294,9 @@ func (s *scene) refuse(d *sceneDevice) {
 	}
 	state := states[s.draw(len(states))]
 	place := s.publish(d)
+	if state == device.StateExpired {
+		s.h.Commands[place].TTL = time.Millisecond // less than until the result
+	}
 	s.result(d, place, state, 1)
 	if state == device.StateSuperseded {
 		newer := s.publish(d)
