@@ -114,6 +114,13 @@ type Requester interface {
 	Expect(ctx context.Context) (replyTo, correlationID string, answer <-chan *message.Message, cancel func(), err error)
 }
 
+// Answerer is implemented by transports whose messages may name an address for what becomes of them.
+type Answerer interface {
+	// Answer puts a [Reply] on a message that the transport delivered some time ago and that now comes back by another way, if the message names
+	// such an address: what the reply is settled with goes there.
+	Answer(msg *message.Message)
+}
+
 // Acceptor is implemented by transports that can't take messages at times, as while their broker is away.
 type Acceptor interface {
 	// Accepts returns nil, or why a message published to the topic now would have to wait.

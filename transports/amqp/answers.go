@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/pentrough/pentrough/transports"
@@ -43,13 +44,29 @@ func (a *answers) expect(q *question) {
 	a.t.goes(func() {
 		timeout := time.NewTimer(answerPatience)
 		defer timeout.Stop()
-		select {
-		case <-q.reply.Done():
-			a.take(q)
-		case <-timeout.C:
-		case <-a.t.closing.Done():
-		}
+		a.await(q, timeout.C)
 	})
+}
+
+// await sends the copy once the outcome is known, unless that takes too long.
+func (a *answers) await(q *question, late <-chan time.Time) {
+	select {
+	case <-q.reply.Done():
+		a.take(q)
+	case <-late:
+	case <-a.t.closing.Done():
+	}
+}
+
+// Answer implements transports.Answerer.
+func (t *transport) Answer(msg *message.Message) {
+	address := msg.Metadata[transports.ReplyTo]
+	if address == "" {
+		return
+	}
+	q := &question{replyTo: address, correlationID: msg.Metadata[transports.CorrelationID], reply: transports.NewReply(0)}
+	msg.SetContext(transports.WithReply(msg.Context(), q.reply))
+	t.goes(func() { t.answers.await(q, nil) })
 }
 
 // take puts the first produced message in line. A message that carries the same reply_to is the question on its way

@@ -56,6 +56,7 @@ var (
 	_ transports.Transport = (*transport)(nil)
 	_ transports.Tapper    = (*transport)(nil)
 	_ transports.Requester = (*transport)(nil)
+	_ transports.Answerer  = (*transport)(nil)
 	_ transports.Acceptor  = (*transport)(nil)
 )
 
