@@ -35,6 +35,9 @@ func (in *intake) drain() {
 func (in *intake) endSource() {
 	if !isClosed(in.ending) {
 		close(in.ending)
+		if in.holds != nil {
+			in.holds.end()
+		}
 	}
 }
 

@@ -38,7 +38,6 @@ type holds struct {
 	closed        <-chan struct{}
 	life          context.Context
 	wake          chan struct{}
-	loaded        chan struct{}
 
 	// mu is taken under the locks of the intake and of devices; nothing else is locked while it is held.
 	mu       sync.Mutex
@@ -49,6 +48,10 @@ type holds struct {
 	expiring expiries
 	count    int // that wait in lines
 	flying   int
+	// loaded says that what the ledger owned at the start is in lines, over that nothing comes back any more.
+	loaded, over bool
+	// early are the places of what was held before that, or was in the ledger's list: the two come at once, and may name the same.
+	early map[int64]struct{}
 }
 
 // line is what awaits the same.
@@ -75,8 +78,7 @@ type resumed struct {
 
 func newHolds(h *holds) *holds {
 	h.wake = make(chan struct{}, 1)
-	h.loaded = make(chan struct{})
-	h.lines = map[string]*line{}
+	h.lines, h.early = map[string]*line{}, map[int64]struct{}{}
 	h.expiring.in = map[*handlers.Held]struct{}{}
 	h.handler.Watch(h.ready)
 	return h
@@ -129,6 +131,12 @@ func (h *holds) change(l *line) {
 	}
 }
 
+func (h *holds) changeAll() {
+	for _, l := range h.lines {
+		h.change(l)
+	}
+}
+
 // run is the goroutine that brings messages back, until the intake closes.
 func (h *holds) run() {
 	ctx, cancel := context.WithCancel(h.life)
@@ -171,6 +179,9 @@ func (h *holds) load(owned []*handlers.Held) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, held := range owned {
+		if h.known(held) {
+			continue
+		}
 		if held.Ended {
 			h.beside(&resumed{Held: held})
 			continue
@@ -183,7 +194,27 @@ func (h *holds) load(owned []*handlers.Held) {
 	if n := len(owned); n > 0 {
 		h.log.Info("messages are held from before", "messages", n)
 	}
-	close(h.loaded)
+	h.loaded = true
+	h.changeAll()
+}
+
+// known says whether a message is in a line, or will be when its run is settled. What wasn't before is from now on.
+func (h *holds) known(held *handlers.Held) bool {
+	if _, known := h.early[held.Order]; known {
+		return true
+	}
+	if !h.loaded {
+		h.early[held.Order] = struct{}{}
+	}
+	return false
+}
+
+// end notes that nothing comes back any more. Who waits for it isn't kept waiting.
+func (h *holds) end() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.over = true
+	h.changeAll()
 }
 
 // beside has a message come back beside its line.
@@ -332,27 +363,33 @@ func (h *holds) placed(e *entry) {
 	h.change(l)
 }
 
-// settled takes the end of a run in: of one that came back, or of one whose message is held now. With again it is run once more.
+// settled takes the end of a run in: of one that came back, or of one whose message is held now. With again it is run once more, so that what
+// is held goes into its line when that is told.
 func (h *holds) settled(e *entry, acked, again bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	r := e.run
-	if r.mayAwait != "" {
-		l := h.line(r.mayAwait)
+	held := e.held
+	if again && e.resumed == nil && held != nil {
+		h.mayHold(e, held.Awaits)
+		return
+	}
+	if e.mayAwait != "" {
+		l := h.line(e.mayAwait)
 		l.mayHold--
 		h.change(l)
 	}
+	e.mayAwait, e.held = "", nil
 	switch {
-	case e.resumed == nil && r.held != nil:
-		h.add(r.held)
+	case e.resumed == nil && held != nil:
+		h.add(held)
 	case e.resumed == nil:
-	case again && r.held == nil:
+	case again && held == nil:
 		if !e.resumed.beside && e.resumed.placed {
 			e.resumed.placed = false
 			h.line(e.resumed.Awaits).unplaced++
 		}
 	default:
-		h.back(e.resumed, acked, r.held != nil)
+		h.back(e.resumed, acked, held != nil)
 	}
 }
 
@@ -407,39 +444,38 @@ func (h *holds) again(l *line) {
 	})
 }
 
-// mayHold is handlers.MayHold.
-func (h *holds) mayHold(r *run, awaits string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if r.mayAwait == "" {
-		r.mayAwait = awaits
+// mayHold counts a message as one that may be going to be held. The lock is held.
+func (h *holds) mayHold(e *entry, awaits string) {
+	if e.mayAwait == "" {
+		e.mayAwait = awaits
 		h.line(awaits).mayHold++
 	}
 }
 
-// before is handlers.HeldBefore.
+// before is handlers.HeldBefore. In a stop it ends a run that would wait: its message goes back to its source.
 func (h *holds) before(r *run, awaits string) <-chan struct{} {
-	if !isClosed(h.loaded) {
-		return h.loaded
-	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	l := h.lines[awaits]
-	if l == nil {
+	n := 0
+	if l != nil {
+		n = l.mayHold
+		if r.entry.mayAwait == awaits {
+			n--
+		}
+		if r.entry.resumed == nil {
+			n += len(l.waiting) + l.unplaced
+		}
+	}
+	if n == 0 && h.loaded {
 		return nil
 	}
-	before := l.mayHold
-	if r.mayAwait == awaits {
-		before--
-	}
-	if r.entry.resumed == nil {
-		before += len(l.waiting) + l.unplaced
-	}
-	if before == 0 {
-		return nil
-	}
+	l = h.line(awaits)
 	if l.changed == nil {
 		l.changed = make(chan struct{})
+	}
+	if h.over {
+		r.cancel(errStopped)
 	}
 	return l.changed
 }
@@ -449,6 +485,9 @@ func (in *intake) resume(back []*resumed) bool {
 	entries := make([]*entry, len(back))
 	for i, r := range back {
 		msg := r.Message()
+		if in.answerer != nil {
+			in.answerer.Answer(msg)
+		}
 		desc, err := in.describe(msg)
 		if err != nil {
 			in.log.Warn("a message that was held can't be described any more", "id", r.ID, "err", err)
@@ -480,8 +519,10 @@ func (r *run) Resumed() *handlers.Resumption {
 }
 
 func (r *run) MayHold(awaits string) {
-	if r.in.holds != nil {
-		r.in.holds.mayHold(r, awaits)
+	if h := r.in.holds; h != nil {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.mayHold(r.entry, awaits)
 	}
 }
 
@@ -493,12 +534,16 @@ func (r *run) HeldBefore(awaits string) <-chan struct{} {
 }
 
 func (r *run) Held(held *handlers.Held) {
-	if r.in.holds == nil {
+	h, e := r.in.holds, r.entry
+	if h == nil {
 		return
 	}
-	r.in.holds.mu.Lock()
-	defer r.in.holds.mu.Unlock()
-	if r.held = held; r.entry.resumed != nil {
-		r.held = r.entry.resumed.Held
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case e.resumed != nil:
+		e.held = e.resumed.Held
+	case !h.known(held):
+		e.held = held
 	}
 }

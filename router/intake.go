@@ -41,6 +41,8 @@ type intake struct {
 	presence presence
 	// holds brings back what is held; nil if nothing can be.
 	holds *holds
+	// answerer is the source, if it is one.
+	answerer transports.Answerer
 
 	out    chan *message.Message
 	wake   chan struct{} // the emitter has something to look at

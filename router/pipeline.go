@@ -91,6 +91,7 @@ func newPipeline(c Pipeline, h *Host) (*pipeline, error) {
 		},
 		log: p.log, metrics: p.metrics, tracing: p.tracing, life: p.life,
 	}, newLanes(traits.Window, c.Lanes, p.refuser != nil))
+	p.intake.answerer, _ = p.source.(transports.Answerer)
 	if holder, ok := p.handler.(handlers.Holder); ok && p.remembers() && h.config.Ledger.Durable() {
 		p.intake.holds = newHolds(&holds{
 			pipeline: c.Name, ledger: h.config.Ledger, handler: holder, inject: p.intake.resume, log: p.log, now: h.config.Now, gauge: p.metrics.held,
@@ -320,11 +321,12 @@ func (p *pipeline) close(ctx context.Context) error {
 
 // shut closes what the pipeline is made of, and returns when all of it has ended.
 func (p *pipeline) shut() error {
-	var err error
+	// Watermill may leave the subscriber open of a router that is closed as soon as it runs.
+	err := p.intake.Close()
 	if p.started {
-		err = errors.Join(p.watermill.Close(), <-p.ran)
+		err = errors.Join(err, p.watermill.Close(), <-p.ran)
 	} else {
-		err = errors.Join(p.intake.Close(), p.out.Close())
+		err = errors.Join(err, p.out.Close())
 	}
 	p.intake.work.Wait()
 	if p.gather != nil {

@@ -35,10 +35,6 @@ type run struct {
 	outcome   transports.Outcome
 	swallowed error
 	confirmed []func(context.Context) error
-
-	// Guarded by the mutex of holds: what the message may be held for, and whether it is.
-	mayAwait string
-	held     *handlers.Held
 }
 
 // detached has the life of one context and the values of both, its own first.

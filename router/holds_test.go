@@ -1,0 +1,351 @@
+package router
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+	"pgregory.net/rapid"
+
+	"github.com/pentrough/pentrough/handlers/deliver"
+	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/router/middleware"
+	_ "github.com/pentrough/pentrough/router/middleware/dedup"
+	"github.com/pentrough/pentrough/router/middleware/middlewaretest"
+	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+// fakeGateway is a transport of devices without a network.
+type fakeGateway struct {
+	*device.Registry
+	mu    sync.Mutex
+	lines map[string][]string // what each device got
+}
+
+func (g *fakeGateway) Topic(string, transports.Use) (transports.Topic, error) {
+	return transports.Topic{Window: 1}, nil
+}
+
+func (g *fakeGateway) New(env transports.Env) (transports.Transport, error) {
+	var err error
+	g.Registry, err = device.NewRegistry(device.Options{
+		Host: "host", Framing: lineFraming{}, Canonical: func(name string) (string, error) { return name, nil },
+		Directory: device.NewDirectory(env.Now), Limits: device.Limits{QueueCount: 100, QueueBytes: 1 << 20, WriteTimeout: time.Minute},
+		Feed: device.FeedOptions{
+			EventsWindow: 1, EventsBacklog: 1, EventsTotal: 1, DataWindow: 1, DataPerDevice: 1, DataTotal: 1, Heartbeat: time.Hour,
+		},
+		Logger: slog.New(slog.DiscardHandler), Now: env.Now, Registerer: prometheus.NewRegistry(),
+	})
+	return g, err
+}
+
+func (g *fakeGateway) Subscriber(c transports.Consumer) (message.Subscriber, error) {
+	return g.Registry.Subscriber(c.Pipeline), nil
+}
+func (g *fakeGateway) Publisher(transports.Producer) (message.Publisher, error) { return nil, nil }
+func (g *fakeGateway) Start(context.Context) error                              { return nil }
+func (g *fakeGateway) Health() []transports.Health                              { return nil }
+func (g *fakeGateway) Quiesce()                                                 {}
+func (g *fakeGateway) Devices() device.Devices                                  { return g.Registry }
+func (g *fakeGateway) Close(context.Context) error                              { g.Registry.Close(); return nil }
+
+// lineFraming ends a payload with a line feed.
+type lineFraming struct{}
+
+func (lineFraming) Max() int { return 1 << 16 }
+func (lineFraming) Append(dst, payload []byte) ([]byte, error) {
+	return append(append(dst, payload...), '\n'), nil
+}
+func (lineFraming) Split([]byte) (int, []byte, error) { return 0, nil, nil }
+
+// wire is a device's connection, which takes everything, or nothing while it is stuck.
+type wire struct {
+	gateway *fakeGateway
+	device  string
+
+	mu     sync.Mutex
+	closed bool
+	ended  chan struct{}
+}
+
+func (w *wire) TryWrite(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return 0, context.Canceled
+	}
+	w.gateway.mu.Lock()
+	defer w.gateway.mu.Unlock()
+	for line := range bytes.Lines(p) {
+		w.gateway.lines[w.device] = append(w.gateway.lines[w.device], strings.TrimSpace(string(line)))
+	}
+	return len(p), nil
+}
+
+func (w *wire) WaitWritable(time.Time) error { return nil }
+
+func (w *wire) Gone() bool { return false }
+
+func (w *wire) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+	return nil
+}
+
+// holdRig is a host whose deliver holds, over restarts.
+type holdRig struct {
+	t       *testing.T
+	rt      *rapid.T
+	gateway *fakeGateway
+	ledger  *middlewaretest.Ledger
+	in, out *fakeSystem
+	host    *Host
+	live    map[string]*device.Session
+	sent    []sentCommand
+	// restarts of the host: a command that wasn't acked in one is told to be held again, in its own time.
+	restarts int
+}
+
+type sentCommand struct {
+	id, device, sets string
+	hold             bool
+	expires          time.Time
+}
+
+func newHoldRig(t *testing.T, rt *rapid.T) *holdRig {
+	r := &holdRig{
+		t: t, rt: rt, gateway: &fakeGateway{lines: map[string][]string{}}, ledger: middlewaretest.NewLedger(), in: newSystem(16), out: newSystem(16),
+		live: map[string]*device.Session{},
+	}
+	r.start()
+	return r
+}
+
+func (r *holdRig) start() {
+	kind, _ := plugin.Registered().Kind("middleware")
+	dedup, _ := kind.Lookup("dedup")
+	handler, _ := plugin.Registered().Kind("handler")
+	info, _ := handler.Lookup("deliver")
+	settings := info.New().(*deliver.Config)
+	settings.Devices = "devices"
+	host, err := New(Config{
+		Name: "host", Ledger: r.ledger,
+		Transports: []Transport{{Name: "in", Config: r.in}, {Name: "out", Config: r.out}, {Name: "devices", Config: r.gateway}},
+		Pipelines: []Pipeline{{
+			Name: "test", From: "in:commands", To: "out:results", Handler: Handler{Type: "deliver", Config: settings},
+			Middleware: []Middleware{{Name: "dedup", Type: "dedup", Config: dedup.New().(middleware.Config)}},
+			DropErrors: true, Lanes: DefaultLanes, Batch: DefaultBatch,
+		}},
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := host.Start(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+	r.host = host
+}
+
+func (r *holdRig) stop() {
+	if r.host == nil {
+		return
+	}
+	host := r.host
+	r.host = nil
+	clear(r.live)
+	if err := host.Stop(r.t.Context()); err != nil {
+		r.rt.Errorf("stopping: %v", err)
+	}
+}
+
+func (r *holdRig) connect(name string) {
+	s, err := r.gateway.Connect(r.t.Context(), name, name, &wire{gateway: r.gateway, device: name})
+	if err != nil {
+		r.rt.Fatalf("connecting %s: %v", name, err)
+	}
+	r.live[name] = s
+}
+
+func (r *holdRig) disconnect(name string) {
+	if s := r.live[name]; s != nil {
+		s.End(device.ConnectionLost)
+		delete(r.live, name)
+	}
+}
+
+func (r *holdRig) send(name string, hold bool, sets string, ttl time.Duration) {
+	c := sentCommand{id: fmt.Sprintf("c%d", len(r.sent)+1), device: name, sets: sets, hold: hold}
+	if ttl > 0 {
+		c.expires = time.Now().Add(ttl)
+	}
+	r.sent = append(r.sent, c)
+	r.put(c)
+}
+
+func (r *holdRig) put(c sentCommand) {
+	command := device.Command{ID: c.id, Device: c.device, Payload: []byte(c.id), Supersede: c.sets, ExpiresAt: c.expires}
+	if c.hold {
+		command.Offline = device.Hold
+	}
+	msg := message.NewMessage(c.id, command.AppendJSON(nil))
+	msg.Metadata[transports.MessageID] = c.id
+	r.in.sendMessage(msg)
+}
+
+// redeliver queues what a stopped host left with its broker.
+func (r *holdRig) redeliver() {
+	r.in.mu.Lock()
+	r.in.subs, r.in.queue = nil, nil
+	r.in.mu.Unlock()
+	settled := r.in.settlements()
+	for _, c := range r.sent {
+		if !slices.Contains(settled, "ack "+c.id) {
+			r.put(c)
+		}
+	}
+}
+
+// results are the states that were published of each command, in order.
+func (r *holdRig) results() map[string][]device.Result {
+	r.out.mu.Lock()
+	defer r.out.mu.Unlock()
+	all := map[string][]device.Result{}
+	for _, msg := range r.out.published {
+		result, err := device.ParseResult(msg.Payload)
+		if err != nil {
+			r.rt.Fatal(err)
+		}
+		all[result.ID] = append(all[result.ID], result)
+	}
+	return all
+}
+
+// TestHolds has devices come and go, hosts stop and start and brokers be away, and holds that every command has one end, and each device gets
+// its commands once and in order.
+func TestHolds(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		var failure any
+		synctest.Test(t, func(t *testing.T) {
+			r := newHoldRig(t, rt)
+			defer func() {
+				failure = recover()
+				r.out.failPublishing(nil)
+				r.stop()
+			}()
+			names := []string{"a", "b"}
+			name := rapid.SampledFrom(names)
+			rt.Repeat(map[string]func(*rapid.T){
+				"send": func(rt *rapid.T) {
+					sets, ttl := "", time.Duration(0)
+					if rapid.IntRange(0, 3).Draw(rt, "setpoint") == 0 {
+						sets = "x"
+					}
+					if rapid.IntRange(0, 5).Draw(rt, "expires") == 0 {
+						ttl = time.Duration(rapid.IntRange(1, 5000).Draw(rt, "ttl")) * time.Millisecond
+					}
+					r.send(name.Draw(rt, "device"), rapid.IntRange(0, 3).Draw(rt, "hold") > 0, sets, ttl)
+				},
+				"connect":    func(rt *rapid.T) { r.connect(name.Draw(rt, "device")) },
+				"disconnect": func(rt *rapid.T) { r.disconnect(name.Draw(rt, "device")) },
+				"blink": func(rt *rapid.T) {
+					n := name.Draw(rt, "device")
+					r.disconnect(n)
+					r.connect(n)
+				},
+				"rest": func(*rapid.T) { synctest.Wait() },
+				"pass": func(rt *rapid.T) {
+					time.Sleep(time.Duration(rapid.IntRange(1, 3000).Draw(rt, "ms")) * time.Millisecond)
+				},
+				"broker": func(rt *rapid.T) {
+					var err error
+					if rapid.Bool().Draw(rt, "away") {
+						err = transports.ErrUndecided
+					}
+					r.out.failPublishing(err)
+				},
+				"restart": func(*rapid.T) {
+					r.out.failPublishing(nil)
+					r.stop()
+					r.redeliver()
+					r.restarts++
+					r.start()
+				},
+			})
+			r.out.failPublishing(nil)
+			for _, n := range names {
+				r.connect(n)
+			}
+			pass(time.Minute)
+			r.judge()
+		})
+		if failure != nil {
+			panic(failure)
+		}
+	})
+}
+
+func (r *holdRig) judge() {
+	results := r.results()
+	wrote := map[string][]string{} // as the results say
+	for i, c := range r.sent {
+		var ends []device.Result
+		for n, result := range results[c.id] {
+			told := func(end device.Result) bool { return bytes.Equal(end.AppendJSON(nil), result.AppendJSON(nil)) }
+			if result.State.Terminal() && slices.ContainsFunc(ends, told) {
+				continue // a repetition
+			}
+			if result.State.Terminal() {
+				ends = append(ends, result)
+			} else if n > 0 && r.restarts == 0 {
+				r.rt.Errorf("%s is told to be held after %s", c.id, results[c.id][n-1].State)
+			}
+		}
+		if len(ends) != 1 {
+			r.rt.Fatalf("%s has %d ends: %+v", c.id, len(ends), results[c.id])
+		}
+		switch end := ends[0]; end.State {
+		case device.StateSent:
+			wrote[c.device] = append(wrote[c.device], c.id)
+		case device.StateOffline:
+			if c.hold {
+				r.rt.Errorf("%s is offline, and was to be held", c.id)
+			}
+		case device.StateExpired:
+			if c.expires.IsZero() || end.Time.Before(c.expires) {
+				r.rt.Errorf("%s is expired at %s, before %s", c.id, end.Time, c.expires)
+			}
+		case device.StateSuperseded:
+			newer := func(other sentCommand) bool { return other.device == c.device && other.sets == c.sets }
+			if c.sets == "" || !slices.ContainsFunc(r.sent[i+1:], newer) {
+				r.rt.Errorf("%s is superseded, and none came for it", c.id)
+			}
+		case device.StateBusy: // its lane stood while the broker was away
+		default:
+			r.rt.Errorf("%s is %s: %s", c.id, end.State, end.Detail)
+		}
+	}
+	r.gateway.mu.Lock()
+	defer r.gateway.mu.Unlock()
+	for _, n := range []string{"a", "b"} {
+		if !slices.Equal(wrote[n], r.gateway.lines[n]) {
+			r.rt.Errorf("device %s got %q, want %q", n, r.gateway.lines[n], wrote[n])
+		}
+	}
+	if owned, _ := r.ledger.Owned(r.t.Context(), "test"); len(owned) > 0 {
+		r.rt.Errorf("the ledger still owns %d messages, the first %+v", len(owned), owned[0])
+	}
+	if l := len(r.host.pipelines[0].intake.holds.lines); l > 0 {
+		r.rt.Errorf("%d lines are left", l)
+	}
+}
