@@ -26,6 +26,7 @@ const description = "Takes commands, `{\"device\": \"10.0.0.7\", \"cmd\": \"open
 	"| `sent` | 202 | the kernel took the last byte of the frame for the live connection, no more |\n" +
 	"| `answered` | 200 | the device answered: `reply` is what it said |\n" +
 	"| `rejected` | 400 | a bad command; `detail` says what is wrong with it |\n" +
+	"| `unknown-device` | 404 | the inventory has no such device, and it has no connection here; only where there is an `[inventory]` |\n" +
 	"| `superseded` | 409 | a newer command for the same setting of the device took its place before the first byte was written |\n" +
 	"| `expired` | 410 | its `ttl`, `expires_at` or `expiration` was over before the first byte was written |\n" +
 	"| `busy` | 429 | too many commands wait for the device, or they haven't moved for too long |\n" +
@@ -118,7 +119,7 @@ func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
 		return nil, fmt.Errorf("registering the metrics of deliver: %w", err)
 	}
 	return &deliver{
-		devices: devices, mode: device.Mode(c.Mode), format: c.format(), priority: c.Priority, asks: c.Reply, asker: newAsker(c), gap: c.MinGap,
+		devices: devices, inventory: inventoryOf(env, c.Devices), mode: device.Mode(c.Mode), format: c.format(), priority: c.Priority, asks: c.Reply, asker: newAsker(c), gap: c.MinGap,
 		offline: device.OfflinePolicy(c.Offline), limits: c.Hold, env: env, results: results,
 	}, nil
 }
