@@ -192,6 +192,6 @@ func (d *deliver) ended(o *order, r device.Result) []*message.Message {
 
 // message is a result as a message.
 func (d *deliver) message(o *order, r device.Result) []*message.Message {
-	r.ID, r.Device, r.Host, r.Attempt, r.Time = o.ID, cmp.Or(o.key, o.Device), d.env.Host, max(o.attempt, 1), d.env.Now().UTC()
+	r.ID, r.Device, r.Group, r.Host, r.Attempt, r.Time = o.ID, cmp.Or(o.key, o.Device), o.Group, d.env.Host, max(o.attempt, 1), d.env.Now().UTC()
 	return []*message.Message{r.Message()}
 }
