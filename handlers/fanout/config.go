@@ -25,7 +25,7 @@ const description = "Takes a command that says which devices are meant, and publ
 	"| `\"labels\": {\"site\": \"north\"}` | those of the [inventory](../configuration.md#inventory) that have all of these labels |\n" +
 	"| `\"all\": true` | all of the inventory |\n\n" +
 	"Exactly one of these fields stands in place of `device`; everything else is as in a command for one device, and each of the commands has it. They have the `id` of the group's command, " +
-	"so that results are unique by `id` and `device`; `group`, which is the one given or else the id; and `message_id`, correlation id and trace context of their own message. The command needs an id. " +
+	"so that results are unique by `id` and `device`, and `group`, which is the one given or else the id. Their messages have ids of their own, and the correlation id and trace context of the group's. The command needs an id. " +
 	"A `ttl` counts from the group's message, for all of them.\n\n" +
 	"What is produced is one message of type `group`: " +
 	"`{\"id\": \"...\", \"group\": \"...\", \"state\": \"expanded\", \"code\": 202, \"devices\": 3, ...}` when all the commands are confirmed, or `rejected` (400) with a `detail`: a bad command, no device, more than `max_devices`. " +

@@ -155,3 +155,32 @@ func TestGroupReport(t *testing.T) {
 		}
 	}
 }
+
+// FuzzParseGroup: what is taken means what encoding/json reads in it, and what isn't is one of two kinds of errors.
+func FuzzParseGroup(f *testing.F) {
+	for _, body := range []string{
+		`{"devices":["a","b"],"cmd":"x"}`, `{"labels":{"a":"b"},"cmd":"x"}`, `{"all":true,"cmd":"x","group":"g"}`, `{"devices":[ "a" , "\u0062" ] ,"cmd":"x"}`, `{"devices":[[],{}],"cmd":"x"}`, `{"devices":[`,
+	} {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		got, err := Format{}.ParseGroup(body, "m")
+		if err != nil {
+			if _, ok := errors.AsType[*Rejection](err); !ok && !errors.Is(err, ErrMalformed) {
+				t.Fatal(err)
+			}
+			return
+		}
+		var want struct {
+			Devices []string
+			Labels  map[string]string
+			All     bool
+		}
+		if err := json.Unmarshal(body, &want); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(Selection(want), got.Selection); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
