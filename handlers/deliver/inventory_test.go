@@ -71,3 +71,24 @@ func TestWhoLeavesTheInventoryIsReady(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// The result of a group's command names the group, however it ends.
+func TestGroupOfAResult(t *testing.T) {
+	h, _, _ := inventoried(t)
+	for body, want := range map[string]device.State{
+		`{"id":"i","device":"d","cmd":"x","group":"north"}`:       device.StateSent,
+		`{"id":"i","device":"away","cmd":"x","group":"north"}`:    device.StateUnknownDevice,
+		`{"id":"i","device":"d","cmd":"x\n","group":"north"}`:     device.StateRejected,
+		`{"id":"i","device":"d","group":"north","what":"isthis"}`: device.StateRejected,
+	} {
+		out, err := handlertest.Handle(t.Context(), h, newMessage("1", body))
+		if r := only(t, out, err); r.State != want || r.Group != "north" || r.ID != "i" {
+			t.Errorf("%s: %+v", body, r)
+		}
+	}
+	msg := newMessage("1", `{"id":"i","device":"d","cmd":"x","group":"north"}`)
+	out, err := h.(handlers.Refuser).Refuse(t.Context(), msg, handlers.ReasonIDReused)
+	if r := only(t, out, err); r.State != device.StateRejected || r.Group != "north" {
+		t.Errorf("%+v", r)
+	}
+}
