@@ -32,6 +32,7 @@ type file struct {
 	host       hostTable
 	store      storeTable
 	tracing    tracingTable
+	inventory  inventoryTable
 	transports map[string]transport
 	// unsound are the names of transports whose table is there and no transport.
 	unsound   map[string]bool
@@ -99,6 +100,9 @@ func (b *builder) file(tree map[string]any) *file {
 	if m, ok := b.section(tree, tracingSection); ok {
 		b.tracing(m, &f.tracing)
 	}
+	if m, ok := b.section(tree, inventorySection); ok {
+		b.decoder.Table(inventorySection, m, &f.inventory)
+	}
 	b.decoder.Tables = map[string]map[string]any{}
 	for _, kind := range kinds {
 		m, _ := b.section(tree, kind)
@@ -137,7 +141,7 @@ func (b *builder) section(tree map[string]any, name string) (map[string]any, boo
 	m, ok := v.(map[string]any)
 	if !ok {
 		allowed := "[" + name + "]"
-		if name != hostSection && name != storeSection && name != tracingSection {
+		if !slices.Contains(plainSections, name) {
 			allowed = "[" + name + ".NAME]"
 		}
 		b.fail(name, "only a table can stand here", allowed, "")
@@ -232,6 +236,7 @@ func (f *file) finish() *Config {
 		Host:  Host{Name: f.host.Name, Admin: f.host.Admin, ShutdownTimeout: f.host.ShutdownTimeout, Log: Log{Format: f.host.Log.Format}},
 		Store: Store{Type: f.store.Type, Path: f.store.Path, URL: f.store.URL},
 	}
+	c.Inventory = Inventory(f.inventory)
 	if f.tracing.Endpoint != "" {
 		c.Tracing = Tracing(f.tracing)
 	}

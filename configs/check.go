@@ -36,6 +36,7 @@ func check(b *builder, f *file) {
 	c.loops()
 	c.streams()
 	c.listeners()
+	c.inventory()
 	c.unused()
 }
 

@@ -20,9 +20,10 @@ const maxFile = 1 << 20
 
 // Config is a whole file.
 type Config struct {
-	Host    Host
-	Store   Store
-	Tracing Tracing
+	Host      Host
+	Store     Store
+	Tracing   Tracing
+	Inventory Inventory
 	// Router has the parts that a file can say: Name, ShutdownTimeout, Transports and Pipelines.
 	Router router.Config
 }

@@ -113,6 +113,14 @@ type fakeTCP struct {
 	IdleTimeout time.Duration `toml:"idle_timeout" doc:"How long a device may be silent." min:"1s" max:"24h"`
 	Rate        float64       `toml:"rate" doc:"Frames." min:"0.5" max:"10"`
 	Events      bool          `toml:"events" doc:"Publish events."`
+	Allow       string        `toml:"allow" doc:"Who may connect."`
+}
+
+func (c *fakeTCP) NeedsInventory() string {
+	if c.Allow == "known" {
+		return `allow = "known"`
+	}
+	return ""
 }
 
 type fakeIdentity struct {

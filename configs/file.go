@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"slices"
 	"time"
 
 	"github.com/pentrough/pentrough/handlers"
@@ -92,10 +93,14 @@ var kinds = []string{"transport", "codec", "middleware", "handler"}
 
 // The other sections.
 const (
-	hostSection     = "host"
-	storeSection    = "store"
-	tracingSection  = "tracing"
-	pipelineSection = "pipeline"
+	hostSection      = "host"
+	storeSection     = "store"
+	tracingSection   = "tracing"
+	inventorySection = "inventory"
+	pipelineSection  = "pipeline"
 )
 
-var sections = append([]string{hostSection, storeSection, tracingSection, pipelineSection}, kinds...)
+// plainSections are tables, and not tables by name.
+var plainSections = []string{hostSection, storeSection, tracingSection, inventorySection}
+
+var sections = slices.Concat(plainSections, []string{pipelineSection}, kinds)

@@ -189,7 +189,7 @@ func substituted(v any) any {
 
 var block = regexp.MustCompile("(?s)```(toml)?\n(.*?)```")
 
-// TestConfigurationPage holds the user's page to what the program says: its first example is right, and the printout of its
+// TestConfigurationPage holds the user's page to what the program says: its first examples are right, and the printout of its
 // last one is what is printed, but for what it leaves out as "...".
 func TestConfigurationPage(t *testing.T) {
 	page, err := os.ReadFile("../docs/configuration.md")
@@ -197,17 +197,20 @@ func TestConfigurationPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	blocks := block.FindAllStringSubmatch(string(page), -1)
-	if len(blocks) != 3 {
+	if len(blocks) != 4 {
 		t.Fatalf("the page has %d blocks", len(blocks))
 	}
 	if _, _, err := configs.Parse("pentrough.toml", []byte(blocks[0][2]), noEnv); err != nil {
 		t.Error(err)
 	}
-	_, _, err = configs.Parse("pentrough.toml", []byte(blocks[1][2]), noEnv)
+	if devices, err := configs.ParseInventory("devices.toml", []byte(blocks[1][2])); err != nil || len(devices) != 2 {
+		t.Errorf("the inventory has %d devices, error %v", len(devices), err)
+	}
+	_, _, err = configs.Parse("pentrough.toml", []byte(blocks[2][2]), noEnv)
 	if err == nil {
 		t.Fatal("the wrong example is right")
 	}
-	_, printout, _ := strings.Cut(blocks[2][2], "\n")
+	_, printout, _ := strings.Cut(blocks[3][2], "\n")
 	want := strings.ReplaceAll(regexp.QuoteMeta(strings.TrimSpace(printout)), regexp.QuoteMeta(", ..."), ".*")
 	if !regexp.MustCompile("^" + want + "$").MatchString(err.Error()) {
 		t.Errorf("the page prints\n%s\nthe program\n%s", printout, err)

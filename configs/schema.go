@@ -19,9 +19,10 @@ type object = map[string]any
 func Schema(set Plugins) ([]byte, error) {
 	s := schema{set: setOf(set), defs: object{}}
 	properties := object{
-		hostSection:    s.table(hostDefaults, "The host itself."),
-		storeSection:   s.table(storeDefaults, "Where the ledger is kept."),
-		tracingSection: s.tracing(),
+		hostSection:      s.table(hostDefaults, "The host itself."),
+		storeSection:     s.table(storeDefaults, "Where the ledger is kept."),
+		tracingSection:   s.tracing(),
+		inventorySection: s.table(inventoryTable{}, "Which devices there are."),
 		pipelineSection: object{
 			"type": "object", "description": "Pipelines by name.", "propertyNames": names(),
 			"additionalProperties": s.table(pipelineDefaults, "From a topic, through middleware, into a handler, to a topic."),

@@ -120,6 +120,8 @@ type Env struct {
 	Publisher func(ref TopicRef) (message.Publisher, error)
 	// Devices returns the devices of a transport.
 	Devices func(ref DevicesRef) (device.Devices, error)
+	// Inventory returns the inventory of a transport's devices; nil if the host has none.
+	Inventory func(ref DevicesRef) device.Inventory
 }
 
 // Plugin describes a handler to the registry.

@@ -10,6 +10,7 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/router/middleware"
 	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/device"
 )
 
 // Config is everything that a [Host] is made of.
@@ -20,6 +21,8 @@ type Config struct {
 	ShutdownTimeout time.Duration
 	Transports      []Transport
 	Pipelines       []Pipeline
+	// Inventory lists the devices; nil: there is no list.
+	Inventory Inventory
 	// Ledger is where dedup keeps its records.
 	Ledger middleware.Ledger
 	Logger *slog.Logger
@@ -29,6 +32,12 @@ type Config struct {
 	Tracer trace.Tracer
 	// Now is the wall clock for times in messages; nil is time.Now.
 	Now func() time.Time
+}
+
+// Inventory is the list of devices of which each transport has its own view.
+type Inventory interface {
+	// View returns the list as a transport knows its devices: by the names that canonical returns.
+	View(transport string, canonical func(device string) (string, error)) (device.Inventory, error)
 }
 
 // Transport is one configured transport.

@@ -21,6 +21,7 @@ type Host struct {
 	metrics    *metrics
 	transports map[string]*transport
 	order      []*transport // as configured, those that hold devices last
+	inventory  map[transports.DevicesRef]device.Inventory
 	pipelines  []*pipeline
 }
 
@@ -76,6 +77,7 @@ func New(c Config) (*Host, error) {
 		}
 	}
 	h.order = append(h.order, holders...)
+	errs = append(errs, h.takeInventory(holders)...)
 	if len(errs) == 0 {
 		for _, p := range c.Pipelines {
 			built, err := newPipeline(p, h)

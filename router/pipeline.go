@@ -18,6 +18,7 @@ import (
 	"github.com/pentrough/pentrough/internal/plugin"
 	"github.com/pentrough/pentrough/router/middleware"
 	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/device"
 )
 
 // cancelGrace is how long runs that a stop cancelled have to return.
@@ -119,6 +120,7 @@ func (p *pipeline) buildHandler(h *Host) error {
 		Pipeline: p.config.Name, Host: h.config.Name, Logger: p.log.With("handler", c.Type), Now: h.config.Now,
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"pipeline": p.config.Name}, h.config.Registerer),
 		Tracer:     h.config.Tracer, Publisher: p.out.lend, Devices: h.devices,
+		Inventory: func(ref handlers.DevicesRef) device.Inventory { return h.inventory[ref] },
 	})
 	if err != nil {
 		return fmt.Errorf("building handler %s: %w", c.Type, err)

@@ -177,6 +177,12 @@ type Binder interface {
 	Binds() map[string]string
 }
 
+// InventoryUser is implemented by configurations of transports that may need an inventory of devices.
+type InventoryUser interface {
+	// NeedsInventory returns the setting that needs it, as in `allow = "known"`, or "".
+	NeedsInventory() string
+}
+
 // Env is what the host lends to a transport.
 type Env struct {
 	// Name is the transport's name in the configuration.

@@ -4,7 +4,9 @@ package main
 import (
 	_ "github.com/pentrough/pentrough/handlers/command"
 	_ "github.com/pentrough/pentrough/handlers/deliver"
+	_ "github.com/pentrough/pentrough/handlers/fanout"
 	_ "github.com/pentrough/pentrough/handlers/passthrough"
+	_ "github.com/pentrough/pentrough/handlers/tally"
 	_ "github.com/pentrough/pentrough/router/middleware/dedup"
 	_ "github.com/pentrough/pentrough/router/middleware/poison"
 	_ "github.com/pentrough/pentrough/router/middleware/retry"

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pentrough/pentrough/configs"
 	"github.com/pentrough/pentrough/internal/admin"
+	"github.com/pentrough/pentrough/internal/inventory"
 	"github.com/pentrough/pentrough/internal/ledger"
 	"github.com/pentrough/pentrough/internal/telemetry"
 	"github.com/pentrough/pentrough/internal/tracing"
@@ -61,6 +62,7 @@ type run struct {
 	registry *prometheus.Registry
 	ledger   *ledger.Ledger
 	tracing  *tracing.Tracing // nil if nobody traces
+	devices  *inventory.File  // nil without an inventory
 }
 
 // serve runs the host from its start to its stop, which begins when ctx ends.
@@ -68,6 +70,7 @@ func (r *run) serve(ctx context.Context) error {
 	if err := r.prepare(); err != nil {
 		return err
 	}
+	defer r.closeInventory()
 	defer calmCollector()()
 	defer r.closeLedger()
 	defer r.closeTracing(context.WithoutCancel(ctx))
@@ -89,6 +92,7 @@ func (r *run) serve(ctx context.Context) error {
 		return nil
 	}
 	r.started(host)
+	r.watchInventory()
 
 	<-ctx.Done()
 	return r.stop(context.WithoutCancel(ctx), host)
@@ -111,6 +115,9 @@ func (r *run) prepare() error {
 	r.registry, err = telemetry.NewRegistry(versionName())
 	if err != nil {
 		return r.startFailed(err)
+	}
+	if err := r.takeInventory(); err != nil {
+		return err
 	}
 	if err := r.trace(); err != nil {
 		return r.startFailed(err)

@@ -214,6 +214,8 @@ func (s *sending) next(state string) string {
 		return "correct it; or if that says undecided or not taken, " + s.again("")
 	case string(device.StateOffline):
 		return "wait until the device is connected (pentrough listen devices:events) and send it again"
+	case string(device.StateUnknownDevice):
+		return "correct the device's name, or list it in the file of [inventory]"
 	case string(device.StateRejected):
 		return "correct the command; nothing was sent"
 	case string(device.StateBusy):

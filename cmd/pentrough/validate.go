@@ -26,6 +26,9 @@ func newValidate() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := checkInventory(c); err != nil {
+				return err
+			}
 			out := cmd.OutOrStdout()
 			fmt.Fprintf(out, "%s: ok\n", file)
 			summarize(out, c.Router.Pipelines)

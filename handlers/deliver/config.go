@@ -26,6 +26,7 @@ const description = "Takes commands, `{\"device\": \"10.0.0.7\", \"cmd\": \"open
 	"| `sent` | 202 | the kernel took the last byte of the frame for the live connection, no more |\n" +
 	"| `answered` | 200 | the device answered: `reply` is what it said |\n" +
 	"| `rejected` | 400 | a bad command; `detail` says what is wrong with it |\n" +
+	"| `unknown-device` | 404 | the inventory has no such device, and it has no connection here; only where there is an `[inventory]` |\n" +
 	"| `superseded` | 409 | a newer command for the same setting of the device took its place before the first byte was written |\n" +
 	"| `expired` | 410 | its `ttl`, `expires_at` or `expiration` was over before the first byte was written |\n" +
 	"| `busy` | 429 | too many commands wait for the device, or they haven't moved for too long |\n" +
@@ -33,8 +34,8 @@ const description = "Takes commands, `{\"device\": \"10.0.0.7\", \"cmd\": \"open
 	"| `no-reply` | 504 | the command was written and its answer didn't come in time, or the connection ended first: the device may have it |\n" +
 	"| `unknown` | 520 | the connection ended in the middle of the frame; or the host's process did, and the command can't or (mode `at-most-once`) mustn't be written again |\n\n" +
 	"A command's id is its field `id`, else the message's id, else a new one. Its `ttl` counts from the message's timestamp, else from when this host " +
-	"received it; an AMQP timestamp has whole seconds. An AMQP `expiration` is a ttl too, which goes on after the broker gave the message out: the shortest of all counts. `offline` and `group` are not built yet: a command " +
-	"that asks for one of them is rejected, and so is one with a field that nobody knows.\n\n" +
+	"received it; an AMQP timestamp has whole seconds. An AMQP `expiration` is a ttl too, which goes on after the broker gave the message out: the shortest of all counts. A command with a field that nobody knows is rejected; " +
+	"one for several devices is for `fanout`.\n\n" +
 	"A command whose `supersede` names what it sets (`\"supersede\": \"temperature\"`) takes the place of older ones for the same device and name that still wait in this host. One that is being " +
 	"written is never replaced, and order stays as it was: the older one is left out.\n\n" +
 	"With `priority = true` a command's `priority` (0 to 9), else the AMQP priority of its message, lets it overtake those for its device that wait in this host with less: an emergency stop is written next. Of what is being " +
@@ -118,7 +119,7 @@ func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
 		return nil, fmt.Errorf("registering the metrics of deliver: %w", err)
 	}
 	return &deliver{
-		devices: devices, mode: device.Mode(c.Mode), format: c.format(), priority: c.Priority, asks: c.Reply, asker: newAsker(c), gap: c.MinGap,
+		devices: devices, inventory: inventoryOf(env, c.Devices), mode: device.Mode(c.Mode), format: c.format(), priority: c.Priority, asks: c.Reply, asker: newAsker(c), gap: c.MinGap,
 		offline: device.OfflinePolicy(c.Offline), limits: c.Hold, env: env, results: results,
 	}, nil
 }

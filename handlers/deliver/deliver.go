@@ -18,8 +18,10 @@ import (
 
 type deliver struct {
 	devices device.Devices
-	mode    device.Mode
-	format  device.Format
+	// inventory lists the known devices; nil: there is no list.
+	inventory device.Inventory
+	mode      device.Mode
+	format    device.Format
 	// priority says that commands may have one.
 	priority bool
 	asks     bool // commands that don't say
@@ -90,7 +92,10 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 	case device.Expired:
 		return d.result(o, device.StateExpired, w.Detail, w.Epoch), nil
 	case device.Offline:
-		if hold {
+		switch {
+		case d.stranger(o):
+			return d.unlisted(o), nil
+		case hold:
 			return d.held(ctx, o, journal, w.Detail)
 		}
 		return d.result(o, device.StateOffline, w.Detail, w.Epoch), nil
@@ -171,7 +176,7 @@ const cutOff = "an earlier attempt was cut off; it isn't known whether it was wr
 // result makes the one result of a command. That this attempt wrote nothing doesn't say that an earlier one didn't.
 func (d *deliver) result(o *order, s device.State, detail string, epoch uint64) []*message.Message {
 	switch s {
-	case device.StateRejected, device.StateExpired, device.StateBusy, device.StateOffline, device.StateSuperseded:
+	case device.StateRejected, device.StateExpired, device.StateBusy, device.StateOffline, device.StateSuperseded, device.StateUnknownDevice:
 		if o.attempt > 1 {
 			s, detail = device.StateUnknown, fmt.Sprintf("%s; now it is %s: %s", cutOff, s, detail)
 		}
@@ -187,6 +192,6 @@ func (d *deliver) ended(o *order, r device.Result) []*message.Message {
 
 // message is a result as a message.
 func (d *deliver) message(o *order, r device.Result) []*message.Message {
-	r.ID, r.Device, r.Host, r.Attempt, r.Time = o.ID, cmp.Or(o.key, o.Device), d.env.Host, max(o.attempt, 1), d.env.Now().UTC()
+	r.ID, r.Device, r.Group, r.Host, r.Attempt, r.Time = o.ID, cmp.Or(o.key, o.Device), o.Group, d.env.Host, max(o.attempt, 1), d.env.Now().UTC()
 	return []*message.Message{r.Message()}
 }

@@ -24,10 +24,13 @@ const (
 )
 
 // Ready implements handlers.Holder.
-func (d *deliver) Ready(name string) bool { return d.devices.Epoch(name) != 0 }
+func (d *deliver) Ready(name string) bool { return d.devices.Epoch(name) != 0 || d.unknown(name) }
 
 // Watch implements handlers.Holder.
-func (d *deliver) Watch(resume func(name string)) { d.devices.Watch(resume) }
+func (d *deliver) Watch(resume func(name string)) {
+	d.devices.Watch(resume)
+	d.watchInventory(resume)
+}
 
 // held has the ledger own a command until its device is there.
 func (d *deliver) held(ctx context.Context, o *order, journal handlers.Journal, why string) ([]*message.Message, error) {

@@ -61,7 +61,7 @@ func (d *deliver) read(msg *message.Message) (*order, error) {
 	}
 	if r, ok := errors.AsType[*device.Rejection](err); ok {
 		switch kind := msg.Metadata[transports.Type]; kind {
-		case device.TypeResult, device.TypeEvent, device.TypeData:
+		case device.TypeResult, device.TypeEvent, device.TypeData, device.TypeGroup:
 			o.foreign = handlers.Drop(fmt.Errorf("a message of type %s is no command", kind))
 		}
 		o.rejected = r.Detail

@@ -38,6 +38,8 @@ func (p *placing) place(ctx context.Context) (device.Write, []*message.Message, 
 		switch {
 		case !o.expires.IsZero() && !d.env.Now().Before(o.expires):
 			return ended(d.result(o, device.StateExpired, "its time was over before it was its turn", 0), nil)
+		case epoch == 0 && d.stranger(o):
+			return ended(d.unlisted(o), nil)
 		case epoch == 0 && p.hold:
 			return ended(d.held(ctx, o, p.journal, away))
 		case epoch == 0:
@@ -60,6 +62,8 @@ func (p *placing) place(ctx context.Context) (device.Write, []*message.Message, 
 			return write, nil, nil
 		case errors.Is(err, device.ErrSession):
 			// Look again.
+		case errors.Is(err, device.ErrOffline) && d.stranger(o):
+			return ended(d.unlisted(o), nil)
 		case errors.Is(err, device.ErrOffline) && p.hold:
 			return ended(d.held(ctx, o, p.journal, away))
 		case errors.Is(err, device.ErrOffline):

@@ -26,6 +26,7 @@ type Host struct {
 	mu        sync.Mutex
 	now       time.Time
 	devices   map[handlers.DevicesRef]*Devices
+	inventory map[handlers.DevicesRef]*Inventory
 	published map[handlers.TopicRef][]*message.Message
 	outage    error
 }
@@ -33,7 +34,7 @@ type Host struct {
 // NewHost returns a host without devices.
 func NewHost(t testing.TB) *Host {
 	return &Host{
-		t: t, now: Start, devices: map[handlers.DevicesRef]*Devices{}, published: map[handlers.TopicRef][]*message.Message{},
+		t: t, now: Start, devices: map[handlers.DevicesRef]*Devices{}, inventory: map[handlers.DevicesRef]*Inventory{}, published: map[handlers.TopicRef][]*message.Message{},
 	}
 }
 
@@ -49,6 +50,14 @@ func (h *Host) Env() handlers.Env {
 				return d, nil
 			}
 			return nil, fmt.Errorf("there are no devices %q", string(ref))
+		},
+		Inventory: func(ref handlers.DevicesRef) device.Inventory {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			if i, ok := h.inventory[ref]; ok {
+				return i
+			}
+			return nil
 		},
 	}
 }
@@ -85,6 +94,16 @@ func (h *Host) Devices(ref handlers.DevicesRef) *Devices {
 		h.devices[ref] = &Devices{}
 	}
 	return h.devices[ref]
+}
+
+// Inventory adds an inventory, empty at first, for the devices of a name, and returns it.
+func (h *Host) Inventory(ref handlers.DevicesRef) *Inventory {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.inventory[ref] == nil {
+		h.inventory[ref] = &Inventory{}
+	}
+	return h.inventory[ref]
 }
 
 // Published returns what was published to a topic through Env.Publisher.

@@ -41,8 +41,8 @@ const (
 // Its JSON is one object: `cmd` (a string, required), `device` or `address` (required; both must agree), `id`, `encoding` of
 // cmd ("text", "hex" or "base64"), when it is too late: `expires_at` (RFC 3339), or `ttl` (above 0: a duration such
 // as "1m30s", or a number of seconds), `mode` ("at-least-once" or "at-most-once"), `supersede` (a name, or false), `reply` (whether the device
-// is to answer), `timeout` (how long that may take, written as ttl is), `priority` (0 to 9) and `offline` ("fail" or "hold"). A null counts as not given. `group` belongs
-// to a feature that doesn't exist yet. Every other field is unknown and rejected, so that a misspelt expires_at is never a command without an end.
+// is to answer), `timeout` (how long that may take, written as ttl is), `priority` (0 to 9), `offline` ("fail" or "hold") and `group` (a name). A null counts as not
+// given. Every other field is unknown and rejected, so that a misspelt expires_at is never a command without an end.
 type Command struct {
 	// ID is the field id, else the message's id; empty if neither was given.
 	ID string
@@ -69,6 +69,8 @@ type Command struct {
 	Priority int
 	// Offline is what becomes of the command while its device is away; empty if the sender leaves that to the receiver.
 	Offline OfflinePolicy
+	// Group names the group for which the command was made, and comes back in its result; empty: for none.
+	Group string
 }
 
 // OfflinePolicy says what becomes of a command while its device is away.
@@ -144,24 +146,32 @@ func ParseCommand(body []byte, messageID string) (Command, error) {
 // if the command names none; it may be empty.
 //
 // A body that isn't one JSON object (empty, cut off, followed by something, nested deeper than 32) gives an error of kind
-// [ErrMalformed]. Any other body that isn't a good command gives a [*Rejection], and a Command whose ID and Device
+// [ErrMalformed]. Any other body that isn't a good command gives a [*Rejection], and a Command whose ID, Device and Group
 // are set as far as they can be trusted: not if they were given twice, aren't UTF-8 or aren't printable.
 func (f Format) Parse(body []byte, messageID string) (Command, error) {
 	p := commandParser{object: object{data: body}, c: Command{Encoding: Text}, format: f}
+	err := p.parse(messageID)
+	return p.c, err
+}
+
+// parse reads the whole body into p.c.
+func (p *commandParser) parse(messageID string) error {
 	for p.next() {
 		p.member()
 	}
 	if p.err != nil {
-		return Command{}, fmt.Errorf("reading a command: %w: %w", ErrMalformed, p.err)
+		p.c = Command{}
+		return fmt.Errorf("reading a command: %w: %w", ErrMalformed, p.err)
 	}
 	p.finish(messageID)
 	if p.rejection != nil {
 		if p.c.ID == "" {
 			p.rejection.Given = strings.Join(p.given, ", ")
 		}
-		return Command{ID: p.c.ID, Device: p.c.Device}, p.rejection
+		p.c = Command{ID: p.c.ID, Device: p.c.Device, Group: p.c.Group}
+		return p.rejection
 	}
-	return p.c, nil
+	return nil
 }
 
 // decode returns the bytes that text stands for.
@@ -237,6 +247,10 @@ func (c Command) AppendJSON(dst []byte) []byte {
 	if c.Offline != "" {
 		dst = append(dst, `,"offline":`...)
 		dst = appendString(dst, string(c.Offline))
+	}
+	if c.Group != "" {
+		dst = append(dst, `,"group":`...)
+		dst = appendString(dst, c.Group)
 	}
 	return append(dst, '}')
 }

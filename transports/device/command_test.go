@@ -174,7 +174,7 @@ func TestRejectedCommands(t *testing.T) {
 		{name: "priority above 9", body: `{"cmd":"x","device":"d","priority":10}`, detail: `priority: "10" is not a number from 0 to 9`, device: "d"},
 		{name: "priority below 0", body: `{"cmd":"x","device":"d","priority":-1}`, detail: "priority: ", device: "d"},
 		{name: "priority as a string", body: `{"cmd":"x","device":"d","priority":"9"}`, detail: "priority: ", device: "d"},
-		{name: "group", body: `{"cmd":"x","device":"d","group":{"a":[]}}`, detail: "group: not supported", device: "d"},
+		{name: "group", body: `{"cmd":"x","device":"d","group":{"a":[]}}`, detail: "group: must be a string", device: "d"},
 		{
 			name: "oversize", body: `{"device":"d","cmd":"` + strings.Repeat("x", MaxCommand) + `","id":"i"}`,
 			detail: "bytes long, allowed are 1048576", id: "i", device: "d",

@@ -28,6 +28,9 @@ const (
 	fieldSupersede
 	fieldPriority
 	fieldGroup
+	fieldDevices
+	fieldLabels
+	fieldAll
 	fieldSets // the one that the format names
 	fieldCount
 )
@@ -62,6 +65,12 @@ func fieldOf(name []byte) field {
 		return fieldPriority
 	case "group":
 		return fieldGroup
+	case "devices":
+		return fieldDevices
+	case "labels":
+		return fieldLabels
+	case "all":
+		return fieldAll
 	default:
 		return fieldUnknown
 	}
@@ -79,6 +88,7 @@ type commandParser struct {
 	cmd       []byte
 	given     []string // what was given as ids, quoted and shortened
 	rejection *Rejection
+	selection *Selection // nil: the command is for one device
 }
 
 // reject keeps the first thing that is wrong.
@@ -104,6 +114,10 @@ func (p *commandParser) member() {
 	}
 	if f == fieldUnknown {
 		p.reject("%s: unknown field", clip(name))
+		return
+	}
+	if p.selection == nil && (f == fieldDevices || f == fieldLabels || f == fieldAll) {
+		p.reject("%s: belongs to a command for a group, which is for the handler fanout", name)
 		return
 	}
 	if p.seen[f] {
@@ -144,8 +158,14 @@ func (p *commandParser) member() {
 		p.sets = p.named(p.format.Supersede)
 	case fieldOffline:
 		p.offline()
-	default: // group
-		p.reject("%s: not supported by this version", name)
+	case fieldGroup:
+		p.c.Group = p.named("group")
+	case fieldDevices:
+		p.devices()
+	case fieldLabels:
+		p.labels()
+	default: // all
+		p.all()
 	}
 }
 
@@ -156,6 +176,8 @@ func (p *commandParser) distrust(f field) {
 		p.c.ID = ""
 	case fieldDevice, fieldAddress:
 		p.c.Device, p.address = "", ""
+	case fieldGroup:
+		p.c.Group = ""
 	}
 }
 
@@ -337,10 +359,18 @@ func (p *commandParser) finish(messageID string) {
 	if !p.ownSets {
 		c.Supersede = p.sets
 	}
+	most := MaxCommand
+	if p.selection != nil {
+		most = MaxGroupCommand
+		if err := p.selected(); err != nil {
+			p.reject("%v", err)
+			return
+		}
+	}
 	switch {
-	case len(p.data) > MaxCommand:
-		p.reject("the command is %d bytes long, allowed are %d", len(p.data), MaxCommand)
-	case c.Device == "":
+	case len(p.data) > most:
+		p.reject("the command is %d bytes long, allowed are %d", len(p.data), most)
+	case c.Device == "" && p.selection == nil:
 		p.reject("device: missing")
 	case p.cmd == nil:
 		p.reject("cmd: missing")

@@ -91,7 +91,9 @@ const contentJSON = "application/json"
 type Result struct {
 	ID     string
 	Device string
-	State  State
+	// Group is that of the command.
+	Group string
+	State State
 	// Detail says more for people.
 	Detail string
 	// Reply is what the device answered, and Encoding how it is written; without an encoding there was none.
@@ -112,6 +114,10 @@ func (r Result) AppendJSON(dst []byte) []byte {
 	dst = appendString(dst, r.ID)
 	dst = append(dst, `,"device":`...)
 	dst = appendString(dst, r.Device)
+	if r.Group != "" {
+		dst = append(dst, `,"group":`...)
+		dst = appendString(dst, r.Group)
+	}
 	dst = append(dst, `,"state":`...)
 	dst = appendString(dst, string(r.State))
 	dst = append(dst, `,"code":`...)
@@ -142,13 +148,13 @@ func (r Result) AppendJSON(dst []byte) []byte {
 // ParseResult reads the JSON of a result, as a consumer of results does. Fields that it doesn't know are left out.
 func ParseResult(body []byte) (Result, error) {
 	var in struct {
-		ID, Device, Detail, Host string
-		State                    State
-		Reply                    *string
-		Encoding                 Encoding
-		Epoch                    uint64
-		Attempt                  int
-		Time                     time.Time
+		ID, Device, Group, Detail, Host string
+		State                           State
+		Reply                           *string
+		Encoding                        Encoding
+		Epoch                           uint64
+		Attempt                         int
+		Time                            time.Time
 	}
 	if err := json.Unmarshal(body, &in); err != nil {
 		return Result{}, fmt.Errorf("reading a result: %w", err)
@@ -157,7 +163,7 @@ func ParseResult(body []byte) (Result, error) {
 		return Result{}, errors.New("reading a result: it has no state")
 	}
 	r := Result{
-		ID: in.ID, Device: in.Device, State: in.State, Detail: in.Detail, Host: in.Host,
+		ID: in.ID, Device: in.Device, Group: in.Group, State: in.State, Detail: in.Detail, Host: in.Host,
 		Epoch: in.Epoch, Attempt: in.Attempt, Time: in.Time,
 	}
 	if in.Reply != nil {

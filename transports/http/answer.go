@@ -3,6 +3,7 @@ package http
 import (
 	"encoding/json"
 	nethttp "net/http"
+	"slices"
 	"strconv"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -10,8 +11,11 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// typeResult is the type of a message that is a command's result.
-const typeResult = "result"
+// The types of messages that are a command's result, or a group's.
+const (
+	typeResult = "result"
+	typeGroup  = "group"
+)
 
 // retryAfter is how many seconds a caller should wait after a 503.
 const retryAfter = 1
@@ -74,7 +78,7 @@ func answerOf(o transports.Outcome, id string) *answer {
 			reason = o.Err.Error()
 		}
 		return refusal(code, id, reason)
-	case len(o.Messages) > 0 && o.Messages[0].Metadata[transports.Type] == typeResult:
+	case len(o.Messages) > 0 && slices.Contains([]string{typeResult, typeGroup}, o.Messages[0].Metadata[transports.Type]):
 		return produced(o.Messages[0], codeOf(o.Messages[0].Payload))
 	case o.Published:
 		return nil

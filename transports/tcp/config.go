@@ -17,6 +17,7 @@ type Config struct {
 	Listen   string       `toml:"listen" doc:"Address to listen on, host:port." example:"\":8123\""`
 	Framing  codec.Config `toml:"framing" doc:"How payloads are laid into the stream; the default is line."`
 	Identity identity     `toml:"identity" doc:"How a connection's device is known."`
+	Allow    string       `toml:"allow" doc:"Whose connections are taken: any device's, or only those of devices that the file of [inventory] lists." enum:"any,known" example:"\"known\""`
 
 	IdleTimeout     time.Duration `toml:"idle_timeout" doc:"A device from which nothing came for so long is disconnected, whatever was sent to it; 0 turns it off." min:"0s" example:"\"5m\""`
 	WriteTimeout    time.Duration `toml:"write_timeout" doc:"A device that takes nothing for so long, while something waits for it, is disconnected." min:"10ms" example:"\"30s\""`
@@ -62,6 +63,7 @@ type data struct {
 var defaults = Config{
 	Listen:          ":8123",
 	Identity:        identity{By: byAddress, Timeout: 10 * time.Second},
+	Allow:           allowAny,
 	IdleTimeout:     5 * time.Minute,
 	WriteTimeout:    30 * time.Second,
 	Keepalive:       time.Minute,
@@ -82,6 +84,8 @@ var defaults = Config{
 const (
 	byAddress    = "address"
 	byFirstFrame = "first-frame"
+	allowAny     = "any"
+	allowKnown   = "known"
 	throttle     = "throttle"
 	block        = "block"
 	dropOldest   = "drop-oldest"

@@ -62,6 +62,9 @@ func (c *conn) begin() {
 	name, err := c.identify()
 	refusal := refusedAuth
 	var session *device.Session
+	if err == nil && !t.known(name) {
+		refusal, err = refusedUnknown, unknownDevice(name)
+	}
 	if err == nil {
 		c.busy.Store(true) // it may have to wait for its turn
 		refusal = refusedTurn
@@ -77,6 +80,9 @@ func (c *conn) begin() {
 	}
 	c.seen.Store(t.clock.Load())
 	c.session.Store(session)
+	if !t.known(name) { // by now
+		session.End(device.Kicked)
+	}
 	t.env.Logger.Debug("device connected", "device", name, "epoch", session.Epoch(), "peer", c.socket.RemoteAddr())
 	// A goroutine of its own begins with a small stack, which parks for the life of the connection.
 	t.running.Go(c.serve)
@@ -111,7 +117,7 @@ func (c *conn) end(session *device.Session, err error) {
 	t.leave(c)
 	level := slog.LevelDebug
 	switch session.Reason() {
-	case device.IdleTimeout, device.ProtocolError: // the host's doing, and not for another connection's sake
+	case device.IdleTimeout, device.ProtocolError, device.Kicked: // the host's doing, and not for another connection's sake
 		t.complaints.Do(func() { level = slog.LevelInfo })
 	}
 	t.env.Logger.Log(t.ctx, level, "device disconnected", append(attrs, "reason", session.Reason())...)

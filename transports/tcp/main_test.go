@@ -113,6 +113,12 @@ func env(log io.Writer) transports.Env {
 // build makes and starts a transport.
 func build(t *testing.T, change func(*Config)) *server {
 	t.Helper()
+	return buildWith(t, change, nil)
+}
+
+// buildWith makes and starts a transport with an inventory.
+func buildWith(t *testing.T, change func(*Config), known device.Inventory) *server {
+	t.Helper()
 	c := testConfig()
 	if change != nil {
 		change(c)
@@ -130,6 +136,9 @@ func build(t *testing.T, change func(*Config)) *server {
 			t.Error(err)
 		}
 	})
+	if known != nil {
+		s.Screen(known)
+	}
 	if err := tr.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +149,13 @@ func build(t *testing.T, change func(*Config)) *server {
 // start makes and starts a transport, and consumes both topics.
 func start(t *testing.T, change func(*Config)) *server {
 	t.Helper()
-	s := build(t, change)
+	return startWith(t, change, nil)
+}
+
+// startWith is start with an inventory.
+func startWith(t *testing.T, change func(*Config), known device.Inventory) *server {
+	t.Helper()
+	s := buildWith(t, change, known)
 	s.events, s.data = s.subscribe(device.EventsTopic), s.subscribe(device.DataTopic)
 	return s
 }

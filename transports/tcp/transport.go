@@ -24,6 +24,9 @@ var (
 	_ transports.Tapper    = (*transport)(nil)
 	_ transports.Binder    = (*Config)(nil)
 	_ device.Provider      = (*transport)(nil)
+	_ device.Screener      = (*transport)(nil)
+
+	_ transports.InventoryUser = (*Config)(nil)
 )
 
 type transport struct {
@@ -33,6 +36,7 @@ type transport struct {
 	hello    hello
 	registry *device.Registry
 	metrics  *metrics
+	screen   *screen // nil: any device is taken
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -120,6 +124,9 @@ func (t *transport) Devices() device.Devices { return t.registry }
 
 // Start implements transports.Transport.
 func (t *transport) Start(ctx context.Context) error {
+	if t.config.Allow == allowKnown && t.screen == nil {
+		return errNoInventory
+	}
 	listener, err := t.listen(ctx)
 	if err != nil {
 		return err
@@ -133,6 +140,9 @@ func (t *transport) Start(ctx context.Context) error {
 	t.registry.Start()
 	t.running.Go(func() { t.accept(listener) })
 	t.running.Go(t.sweep)
+	if t.screen != nil {
+		t.running.Go(t.kickUnknown)
+	}
 	t.env.Logger.Info("listening for devices", "addr", listener.Addr().String())
 	return nil
 }

@@ -1,0 +1,147 @@
+package device
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// MaxGroupCommand is the largest body of a command for a group, in bytes, which may list many devices.
+const MaxGroupCommand = 16 << 20
+
+// GroupCommand is a command that several devices are to get, each as a command of its own with the same id and the group's name.
+//
+// Its JSON is that of a [Command] without `device` and `address`, and with exactly one of `devices` (a list of names), `labels` (an object of
+// strings: the devices that have all of these labels) and `all` (true).
+type GroupCommand struct {
+	// Command has no Device.
+	Command
+	Selection
+}
+
+// Selection says which devices are meant. Exactly one of its fields is set.
+type Selection struct {
+	Devices []string
+	Labels  map[string]string
+	All     bool
+}
+
+// ParseGroup reads the command for a group in body, as strictly as [Format.Parse], with the same kinds of errors. With a [*Rejection] the ID and the
+// Group of what it returns are set as far as they can be trusted.
+func (f Format) ParseGroup(body []byte, messageID string) (GroupCommand, error) {
+	var s Selection
+	p := commandParser{object: object{data: body}, c: Command{Encoding: Text}, format: f, selection: &s}
+	err := p.parse(messageID)
+	if err != nil {
+		s = Selection{}
+	}
+	return GroupCommand{p.c, s}, err
+}
+
+// devices takes a list of names.
+func (p *commandParser) devices() {
+	if p.value.kind != '[' {
+		p.reject("devices: must be a list of devices")
+		return
+	}
+	names := []string{}
+	list := object{data: p.value.raw, pos: 1}
+	for list.space() != ']' {
+		var t token
+		list.any(&t, 1) // it was passed once, so it can be
+		name, err := t.name()
+		if err != nil {
+			p.reject("devices[%d]: %v", len(names), err)
+			return
+		}
+		names = append(names, name)
+		if list.space() == ',' {
+			list.pos++
+		}
+	}
+	if len(names) == 0 {
+		p.reject("devices: is empty")
+	}
+	p.selection.Devices = names
+}
+
+// labels takes an object of strings.
+func (p *commandParser) labels() {
+	if p.value.kind != '{' {
+		p.reject(`labels: must be an object, such as {"site": "north"}`)
+		return
+	}
+	labels := map[string]string{}
+	members := object{data: p.value.raw}
+	for members.next() {
+		key, err := members.name.text()
+		if err != nil {
+			p.reject("labels: a label's name %v", err)
+			return
+		}
+		if _, twice := labels[string(key)]; twice {
+			p.reject("labels: %s: given twice", clip(key))
+			return
+		}
+		if members.value.kind != '"' {
+			p.reject("labels: %s: must be a string", clip(key))
+			return
+		}
+		value, err := members.value.text()
+		if err != nil {
+			p.reject("labels: %s: %v", clip(key), err)
+			return
+		}
+		labels[string(key)] = string(value)
+	}
+	if len(labels) == 0 {
+		p.reject(`labels: is empty; "all": true means every device`)
+	}
+	p.selection.Labels = labels
+}
+
+func (p *commandParser) all() {
+	if p.value.kind != 't' {
+		p.reject("all: must be true")
+		return
+	}
+	p.selection.All = true
+}
+
+// name returns the value, which must be a string that can name something.
+func (t token) name() (string, error) {
+	if t.kind != '"' {
+		return "", errors.New("must be a string")
+	}
+	b, err := t.text()
+	if err != nil {
+		return "", err
+	}
+	if err := checkName(b); err != nil {
+		return "", err
+	}
+	return string(b), nil
+}
+
+// selected checks which devices a command for a group is for.
+func (p *commandParser) selected() error {
+	var given []string
+	if p.selection.Devices != nil {
+		given = append(given, "devices")
+	}
+	if p.selection.Labels != nil {
+		given = append(given, "labels")
+	}
+	if p.selection.All {
+		given = append(given, "all")
+	}
+	switch {
+	case p.c.Device != "":
+		return errors.New("device: a command for a group has none; what it has is devices, labels or all")
+	case len(given) == 0:
+		return errors.New("devices, labels or all: one of them must say which devices are meant")
+	case len(given) > 1:
+		return fmt.Errorf("%s: only one of them may be given", strings.Join(given, " and "))
+	}
+	return nil
+}
