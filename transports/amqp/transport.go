@@ -57,6 +57,7 @@ var (
 	_ transports.Tapper    = (*transport)(nil)
 	_ transports.Requester = (*transport)(nil)
 	_ transports.Acceptor  = (*transport)(nil)
+	_ transports.Returner  = (*transport)(nil)
 )
 
 // errClosedTransport is why there is no connection after Close.
