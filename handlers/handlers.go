@@ -117,6 +117,8 @@ type Env struct {
 	Publisher func(ref TopicRef) (message.Publisher, error)
 	// Devices returns the devices of a transport.
 	Devices func(ref DevicesRef) (device.Devices, error)
+	// DeadLetters keeps messages that couldn't be handled; nil if the host's store doesn't outlive the process (see [StoreUser]).
+	DeadLetters DeadLetters
 }
 
 // Plugin describes a handler to the registry.

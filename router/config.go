@@ -21,6 +21,8 @@ type Config struct {
 	Pipelines       []Pipeline
 	// Ledger is where dedup keeps its records.
 	Ledger middleware.Ledger
+	// DeadLetters is where handlers keep what couldn't be handled; nil if there is no place for it.
+	DeadLetters handlers.DeadLetters
 	Logger *slog.Logger
 	// Registerer takes all metrics.
 	Registerer prometheus.Registerer

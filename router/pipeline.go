@@ -98,7 +98,7 @@ func (p *pipeline) buildHandler(h *Host) error {
 	built, err := c.Config.New(handlers.Env{
 		Pipeline: p.config.Name, Host: h.config.Name, Logger: p.log.With("handler", c.Type), Now: h.config.Now,
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"pipeline": p.config.Name}, h.config.Registerer),
-		Publisher:  p.out.lend, Devices: h.devices,
+		Publisher:  p.out.lend, Devices: h.devices, DeadLetters: h.config.DeadLetters,
 	})
 	if err != nil {
 		return fmt.Errorf("building handler %s: %w", c.Type, err)
