@@ -23,7 +23,7 @@ type Config struct {
 	Ledger middleware.Ledger
 	// DeadLetters is where handlers keep what couldn't be handled; nil if there is no place for it.
 	DeadLetters handlers.DeadLetters
-	Logger *slog.Logger
+	Logger      *slog.Logger
 	// Registerer takes all metrics.
 	Registerer prometheus.Registerer
 	// Now is the wall clock for times in messages; nil is time.Now.

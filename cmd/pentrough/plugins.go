@@ -5,6 +5,7 @@ import (
 	_ "github.com/pentrough/pentrough/handlers/command"
 	_ "github.com/pentrough/pentrough/handlers/deliver"
 	_ "github.com/pentrough/pentrough/handlers/passthrough"
+	_ "github.com/pentrough/pentrough/handlers/store"
 	_ "github.com/pentrough/pentrough/router/middleware/dedup"
 	_ "github.com/pentrough/pentrough/router/middleware/poison"
 	_ "github.com/pentrough/pentrough/router/middleware/retry"

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pentrough/pentrough/configs"
 	"github.com/pentrough/pentrough/internal/admin"
+	"github.com/pentrough/pentrough/internal/deadletters"
 	"github.com/pentrough/pentrough/internal/ledger"
 	"github.com/pentrough/pentrough/internal/telemetry"
 	"github.com/pentrough/pentrough/router"
@@ -59,6 +60,8 @@ type run struct {
 	log      *slog.Logger
 	registry *prometheus.Registry
 	ledger   *ledger.Ledger
+	// letters are nil without a place for them.
+	letters *deadletters.Store
 }
 
 // serve runs the host from its start to its stop, which begins when ctx ends.
@@ -68,6 +71,7 @@ func (r *run) serve(ctx context.Context) error {
 	}
 	defer calmCollector()()
 	defer r.closeLedger()
+	defer r.closeLetters()
 	r.awaitLedger(ctx)
 	host, err := router.New(r.config.Router)
 	if err != nil {
@@ -110,6 +114,9 @@ func (r *run) prepare() error {
 		return r.startFailed(err)
 	}
 	r.ledger = openLedger(config, r.log)
+	if r.letters = deadLettersOf(config); r.letters != nil {
+		config.Router.DeadLetters = r.letters
+	}
 	config.Router.Logger, config.Router.Registerer, config.Router.Ledger = r.log, r.registry, r.ledger
 	return nil
 }
@@ -134,6 +141,15 @@ func (r *run) awaitLedger(ctx context.Context) {
 func (r *run) closeLedger() {
 	if err := r.ledger.Close(); err != nil {
 		r.log.Warn("closing the ledger", "err", err)
+	}
+}
+
+func (r *run) closeLetters() {
+	if r.letters == nil {
+		return
+	}
+	if err := r.letters.Close(); err != nil {
+		r.log.Warn("closing the store of dead letters", "err", err)
 	}
 }
 

@@ -100,7 +100,7 @@ func (s *Store) insert(ctx context.Context, tx *sql.Tx, letters []handlers.DeadL
 	if err != nil {
 		return fmt.Errorf("preparing to write: %w", err)
 	}
-	defer put.Close()
+	defer func() { _ = put.Close() }() // it ends with the transaction
 	for i := range letters {
 		l := &letters[i]
 		details, err := marshal(l)
