@@ -65,7 +65,10 @@ func (o *outlets) of(ctx context.Context, row deadletters.Row) (*outlet, error) 
 		}
 		o.opened[name] = out
 	}
-	return out, out.ready(ctx, topic)
+	if err := out.ready(ctx, topic); err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 // open starts a transport of the configuration, if messages can go out through it.
