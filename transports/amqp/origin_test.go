@@ -99,3 +99,51 @@ func TestReturningWaitsForABrokerNoLongerThanItsContext(t *testing.T) {
 		return strings.Contains(err.Error(), "connection refused")
 	})
 }
+
+// A message that was sent and never confirmed may have arrived, and the next one goes through all the same.
+func TestWithoutAConfirmItIsUndecidedWhetherAMessageReturned(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	p := dial(t, url)
+	p.queue("q", nil)
+	proxy, through := testenv.Through(t, url)
+	r := start(t, config(through))
+	out := r.tr.Origin()
+	publish := func(id string) {
+		t.Helper()
+		if err := out.Publish("", from(t, "", "q", id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish("id-1")
+
+	proxy.Stall()
+	msg := from(t, "", "q", "id-2")
+	ctx, cancel := context.WithTimeout(msg.Context(), quiet)
+	defer cancel()
+	msg.SetContext(ctx)
+	if err := out.Publish("", msg); !errors.Is(err, transports.ErrUndecided) {
+		t.Errorf("a broker that says nothing: %v", err)
+	}
+	proxy.Up()
+	publish("id-3")
+
+	proxy.Stall()
+	lost := make(chan error, 1)
+	msg = from(t, "", "q", "id-4")
+	go func() { lost <- out.Publish("", msg) }()
+	window := out.(*origin).current
+	r.until("the message is sent", func() bool { w := window(); return w != nil && len(w.slots) == 1 })
+	proxy.Cut()
+	if err := <-lost; !errors.Is(err, transports.ErrUndecided) {
+		t.Errorf("a connection that was lost: %v", err)
+	}
+	proxy.Up()
+	publish("id-5")
+}
+
+// current returns the channel that is in use.
+func (o *origin) current() *window {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.window
+}
