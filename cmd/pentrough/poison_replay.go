@@ -93,7 +93,21 @@ func (w *poisonWork) chosen(ctx context.Context, args []string) (iter.Seq2[deadl
 		}, nil
 	}
 	f, err := w.filter(w.cmd, w.open()...)
-	return w.Rows(ctx, f, deadletters.OldestFirst), err
+	if err != nil {
+		return nil, err
+	}
+	// What is replayed may fail again at once: those rows are newer than all that are there now.
+	for r, err := range w.Rows(ctx, f, deadletters.NewestFirst) {
+		if err != nil {
+			return nil, err
+		}
+		f.Last = r.Number
+		break
+	}
+	if f.Last == 0 {
+		return func(func(deadletters.Row, error) bool) {}, nil
+	}
+	return w.Rows(ctx, f, deadletters.OldestFirst), nil
 }
 
 // open are the states of rows that --all takes.

@@ -112,8 +112,45 @@ func keepLetters(t *testing.T, file string, n int) {
 		})
 	}
 	s := deadLettersOf(c)
-	_, err = s.Keep(t.Context(), letters, handlers.DeadLetterLimits{Keeper: "dead", Rows: n, Age: time.Hour})
+	_, err = s.Keep(t.Context(), letters, handlers.DeadLetterLimits{Keeper: "dead", Rows: 10 * n, Age: time.Hour})
 	if err = errors.Join(err, s.Close()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// What fails again while all is replayed isn't replayed again by the same call.
+func TestReplayEndsThoughWhatItReplaysFailsAgain(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "gateway.toml")
+	text := fmt.Sprintf("[store]\ntype = \"sqlite\"\npath = %q\n", filepath.Join(t.TempDir(), "ledger.db"))
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const rows = 600 // more than are read at once
+	keepLetters(t, file, rows)
+	c, _, err := load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := deadLettersOf(c).Operate(t.Context(), "me")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	w := &poisonWork{poisonVerb: &poisonVerb{all: true}, cmd: newPoison(), Operator: o}
+	chosen, err := w.chosen(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, err := range chosen {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen++; seen == 1 {
+			keepLetters(t, file, rows) // put aside at another time
+		}
+	}
+	if seen != rows {
+		t.Errorf("%d rows were chosen of %d", seen, rows)
 	}
 }

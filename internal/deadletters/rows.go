@@ -26,6 +26,8 @@ type Filter struct {
 	Cause string
 	// Since is when it was put aside, or later.
 	Since time.Time
+	// Last is the highest number that is wanted; zero is all.
+	Last int64
 }
 
 // where is the condition of a filter, with its arguments.
@@ -45,6 +47,9 @@ func (f *Filter) where() (string, []any) {
 	}
 	if !f.Since.IsZero() {
 		add("poisoned >= ?", f.Since.UnixMilli())
+	}
+	if f.Last > 0 {
+		add("number <= ?", f.Last)
 	}
 	if len(f.States) > 0 {
 		var states []string

@@ -247,6 +247,7 @@ func filters(t *testing.T, open func(string) *Store) {
 		{Filter{Cause: "field 3"}, []string{"id-3"}},
 		{Filter{Cause: "0% wrong_"}, []string{"id-4"}},
 		{Filter{Cause: "%"}, []string{"id-4"}},
+		{Filter{Last: row.Number, States: []State{New}}, []string{"id-1"}},
 		{Filter{Since: noon.Add(3 * time.Second)}, []string{"id-4", "id-3"}},
 	} {
 		if diff := cmp.Diff(c.want, ids(t, o, c.filter, NewestFirst)); diff != "" {
