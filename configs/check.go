@@ -32,6 +32,7 @@ func check(b *builder, f *file) {
 		c.list(p)
 		c.errors(p)
 		c.ledger(p)
+		c.store(p)
 	}
 	c.loops()
 	c.streams()
@@ -150,6 +151,16 @@ func (c *checker) ledger(p *pipeline) {
 	}
 	if c.file.store.Type == memoryStore {
 		c.fail(at, user.NeedsLedger()+" needs a store that outlives the process", `[store] type = "sqlite" or "postgres"`, "")
+	}
+}
+
+// store refuses handlers that need a store where there is none that outlives the process.
+func (c *checker) store(p *pipeline) {
+	if p.handler == nil || c.file.store.Type != memoryStore {
+		return
+	}
+	if user, ok := p.handler.Config.(handlers.StoreUser); ok && user.NeedsStore() != "" {
+		c.fail(plugin.Join(p.path, "handler"), user.NeedsStore()+" needs a store that outlives the process", `[store] type = "sqlite" or "postgres"`, "")
 	}
 }
 

@@ -6,6 +6,28 @@ import (
 	"testing"
 )
 
+func TestWhatNeedsAStoreGetsOne(t *testing.T) {
+	const file = `
+%s
+[transport.broker]
+type = "amqp"
+[pipeline.dead]
+from = "broker:commands.poison"
+on_error = "drop"
+handler = "store"
+`
+	for store, want := range map[string]string{
+		"":                           `pipeline.dead.handler: the handler "store" needs a store that outlives the process; allowed: [store] type = "sqlite" or "postgres"`,
+		"[store]\ntype = \"sqlite\"": "",
+		"[store]\ntype = \"postgres\"\nurl = \"postgres://db/x\"": "",
+	} {
+		_, _, err := Parse("c.toml", fmt.Appendf(nil, file, store), Options{})
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", store, err)
+		}
+	}
+}
+
 func TestWhatNeedsALedgerGetsOne(t *testing.T) {
 	const file = `
 %s

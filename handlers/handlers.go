@@ -122,6 +122,8 @@ type Env struct {
 	Devices func(ref DevicesRef) (device.Devices, error)
 	// Inventory returns the inventory of a transport's devices; nil if the host has none.
 	Inventory func(ref DevicesRef) device.Inventory
+	// DeadLetters keeps messages that couldn't be handled; nil if the host's store doesn't outlive the process (see [StoreUser]).
+	DeadLetters DeadLetters
 }
 
 // Plugin describes a handler to the registry.

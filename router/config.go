@@ -25,7 +25,9 @@ type Config struct {
 	Inventory Inventory
 	// Ledger is where dedup keeps its records.
 	Ledger middleware.Ledger
-	Logger *slog.Logger
+	// DeadLetters is where handlers keep what couldn't be handled; nil if there is no place for it.
+	DeadLetters handlers.DeadLetters
+	Logger      *slog.Logger
 	// Registerer takes all metrics.
 	Registerer prometheus.Registerer
 	// Tracer makes spans of what happens to messages; nil: nobody traces.

@@ -120,7 +120,7 @@ func (p *pipeline) buildHandler(h *Host) error {
 		Pipeline: p.config.Name, Host: h.config.Name, Logger: p.log.With("handler", c.Type), Now: h.config.Now,
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"pipeline": p.config.Name}, h.config.Registerer),
 		Tracer:     h.config.Tracer, Publisher: p.out.lend, Devices: h.devices,
-		Inventory: func(ref handlers.DevicesRef) device.Inventory { return h.inventory[ref] },
+		Inventory: func(ref handlers.DevicesRef) device.Inventory { return h.inventory[ref] }, DeadLetters: h.config.DeadLetters,
 	})
 	if err != nil {
 		return fmt.Errorf("building handler %s: %w", c.Type, err)
@@ -145,7 +145,8 @@ func (p *pipeline) buildChain(h *Host, topic string) error {
 	chain := []message.HandlerMiddleware{p.record, p.recover}
 	for _, m := range p.config.Middleware {
 		built, err := m.Config.New(middleware.Env{
-			Pipeline: p.config.Name, Name: m.Name, Logger: p.log.With("middleware", m.Name), Now: h.config.Now,
+			Pipeline: p.config.Name, Name: m.Name, From: p.config.From, Handler: p.config.Handler.Type,
+			Logger: p.log.With("middleware", m.Name), Now: h.config.Now,
 			Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"pipeline": p.config.Name}, h.config.Registerer),
 			Publisher:  p.out.lend, Ledger: h.config.Ledger, Presence: p.intake.presence.elapsed,
 		})

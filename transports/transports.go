@@ -127,6 +127,14 @@ type Acceptor interface {
 	Accepts(topic string) error
 }
 
+// Returner is implemented by transports that can put a message back to where it once came from.
+type Returner interface {
+	// Origin returns a publisher that sends each message to where its metadata say that it came from ([Exchange] and [RoutingKey]),
+	// whatever topics there are; the topic given to Publish is ignored. Publish makes one attempt. After an error that isn't [ErrUndecided]
+	// the message did not arrive.
+	Origin() message.Publisher
+}
+
 // Presence is implemented by subscribers whose source can be out of reach.
 type Presence interface {
 	// Present returns for how long, in all, the subscriber has had a consumer at its source.

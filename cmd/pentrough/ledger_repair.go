@@ -48,8 +48,10 @@ func (v *ledgerVerb) forget(ctx context.Context, cmd *cobra.Command, store ledge
 		for _, e := range rows {
 			fmt.Fprintf(out, "%s of pipeline %s, device %s: %s\n", plainText(e.Key.ID), plainText(e.Key.Pipeline), orDash(plainText(e.Key.Device)), e.State)
 		}
-		if err := v.confirm(cmd, fmt.Sprintf("forget %s, so that what comes again with them runs again?", rowCount(len(rows)))); err != nil {
-			return err
+		if !v.yes {
+			if err := agreed(cmd, fmt.Sprintf("forget %s, so that what comes again with them runs again?", rowCount(len(rows))), "removed"); err != nil {
+				return err
+			}
 		}
 		if err := forgetAll(ctx, r, rows); err != nil {
 			return err
@@ -87,15 +89,12 @@ func forgetAll(ctx context.Context, r *ledger.Repair, rows []ledger.Entry) error
 	return r.Forget(ctx, numbers)
 }
 
-// confirm asks whoever sits at the terminal.
-func (v *ledgerVerb) confirm(cmd *cobra.Command, question string) error {
-	if v.yes {
-		return nil
-	}
+// agreed asks whoever sits at the terminal, before something is done ("removed").
+func agreed(cmd *cobra.Command, question, done string) error {
 	in := cmd.InOrStdin()
 	if file, ok := in.(*os.File); ok {
 		if info, err := file.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
-			return advise(errors.New("nobody is there to be asked, so nothing was removed"), "say --yes")
+			return advise(fmt.Errorf("nobody is there to be asked, so nothing was %s", done), "say --yes")
 		}
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "%s [y/N] ", question)
@@ -104,7 +103,7 @@ func (v *ledgerVerb) confirm(cmd *cobra.Command, question string) error {
 		return fmt.Errorf("reading the answer: %w", err)
 	}
 	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
-		return advise(errors.New("nothing was removed"), "answer y, or say --yes")
+		return advise(fmt.Errorf("nothing was %s", done), "answer y, or say --yes")
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	_ "github.com/pentrough/pentrough/handlers/deliver"
 	_ "github.com/pentrough/pentrough/handlers/fanout"
 	_ "github.com/pentrough/pentrough/handlers/passthrough"
+	_ "github.com/pentrough/pentrough/handlers/store"
 	_ "github.com/pentrough/pentrough/handlers/tally"
 	_ "github.com/pentrough/pentrough/router/middleware/dedup"
 	_ "github.com/pentrough/pentrough/router/middleware/poison"

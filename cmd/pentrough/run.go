@@ -15,6 +15,7 @@ import (
 
 	"github.com/pentrough/pentrough/configs"
 	"github.com/pentrough/pentrough/internal/admin"
+	"github.com/pentrough/pentrough/internal/deadletters"
 	"github.com/pentrough/pentrough/internal/inventory"
 	"github.com/pentrough/pentrough/internal/ledger"
 	"github.com/pentrough/pentrough/internal/telemetry"
@@ -63,6 +64,8 @@ type run struct {
 	ledger   *ledger.Ledger
 	tracing  *tracing.Tracing // nil if nobody traces
 	devices  *inventory.File  // nil without an inventory
+	// letters are nil without a place for them.
+	letters *deadletters.Store
 }
 
 // serve runs the host from its start to its stop, which begins when ctx ends.
@@ -74,6 +77,7 @@ func (r *run) serve(ctx context.Context) error {
 	defer calmCollector()()
 	defer r.closeLedger()
 	defer r.closeTracing(context.WithoutCancel(ctx))
+	defer r.closeLetters()
 	r.awaitLedger(ctx)
 	host, err := router.New(r.config.Router)
 	if err != nil {
@@ -123,6 +127,9 @@ func (r *run) prepare() error {
 		return r.startFailed(err)
 	}
 	r.ledger = openLedger(config, r.log)
+	if r.letters = deadLettersOf(config); r.letters != nil {
+		config.Router.DeadLetters = r.letters
+	}
 	config.Router.Logger, config.Router.Registerer, config.Router.Ledger = r.log, r.registry, r.ledger
 	return nil
 }
@@ -147,6 +154,15 @@ func (r *run) awaitLedger(ctx context.Context) {
 func (r *run) closeLedger() {
 	if err := r.ledger.Close(); err != nil {
 		r.log.Warn("closing the ledger", "err", err)
+	}
+}
+
+func (r *run) closeLetters() {
+	if r.letters == nil {
+		return
+	}
+	if err := r.letters.Close(); err != nil {
+		r.log.Warn("closing the store of dead letters", "err", err)
 	}
 }
 

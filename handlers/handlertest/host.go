@@ -29,6 +29,8 @@ type Host struct {
 	inventory map[handlers.DevicesRef]*Inventory
 	published map[handlers.TopicRef][]*message.Message
 	outage    error
+	letters   []handlers.DeadLetter
+	limits    handlers.DeadLetterLimits
 }
 
 // NewHost returns a host without devices.
@@ -59,6 +61,7 @@ func (h *Host) Env() handlers.Env {
 			}
 			return nil
 		},
+		DeadLetters: keeper{h},
 	}
 }
 
@@ -113,7 +116,14 @@ func (h *Host) Published(ref handlers.TopicRef) []*message.Message {
 	return append([]*message.Message(nil), h.published[ref]...)
 }
 
-// Outage makes every publish fail with err until it is called with nil.
+// Letters returns the dead letters that were kept, each time that one was, and the limits that were given last.
+func (h *Host) Letters() ([]handlers.DeadLetter, handlers.DeadLetterLimits) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return append([]handlers.DeadLetter(nil), h.letters...), h.limits
+}
+
+// Outage makes every publish, and all keeping of dead letters, fail with err until it is called with nil.
 func (h *Host) Outage(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -165,3 +175,22 @@ func (r recorder) Publish(_ string, msgs ...*message.Message) error {
 }
 
 func (r recorder) Close() error { return nil }
+
+// keeper keeps dead letters in memory, and removes the first ones beyond the limit.
+type keeper struct{ host *Host }
+
+func (k keeper) Keep(ctx context.Context, letters []handlers.DeadLetter, limits handlers.DeadLetterLimits) (handlers.DeadLettersRemoved, error) {
+	k.host.mu.Lock()
+	defer k.host.mu.Unlock()
+	var removed handlers.DeadLettersRemoved
+	if err := ctx.Err(); err != nil {
+		return removed, err
+	}
+	if k.host.outage != nil {
+		return removed, k.host.outage
+	}
+	k.host.limits, k.host.letters = limits, append(k.host.letters, letters...)
+	removed.Open = max(0, len(k.host.letters)-limits.Rows)
+	k.host.letters = k.host.letters[removed.Open:]
+	return removed, nil
+}

@@ -129,7 +129,13 @@ func Run(t *testing.T, build func(t *testing.T) handlers.Handler, examples ...*m
 			}
 		}
 	})
-	if _, ok := build(t).(handlers.BatchHandler); ok {
+	probe := build(t)
+	if c, ok := probe.(io.Closer); ok {
+		if err := c.Close(); err != nil {
+			t.Errorf("closing the handler: %v", err)
+		}
+	}
+	if _, ok := probe.(handlers.BatchHandler); ok {
 		run("Batch", func(t *testing.T, h handlers.Handler) {
 			msgs := make([]*message.Message, len(examples))
 			for i, msg := range examples {

@@ -63,6 +63,9 @@ type Env struct {
 	Pipeline string
 	// Name is the middleware's name in the pipeline's list.
 	Name string
+	// From is the topic that the pipeline takes from, Handler the type of its handler.
+	From    TopicRef
+	Handler string
 	// Logger carries the pipeline's and the middleware's name already.
 	Logger *slog.Logger
 	// Now is the wall clock for times in messages.

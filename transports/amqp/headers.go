@@ -13,14 +13,23 @@ import (
 	"unicode/utf8"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/transports"
 )
 
-type headersKey struct{}
-
-// typedHeaders returns the headers that the message of ctx came with, in AMQP's own types.
+// typedHeaders returns the headers that the message of ctx came with, in AMQP's own types. Of a message that was kept outside of the host
+// they are read again; what can't be read goes on as text.
 func typedHeaders(ctx context.Context) amqp.Table {
-	t, _ := ctx.Value(headersKey{}).(amqp.Table)
-	return t
+	switch h := transports.HeadersFrom(ctx).(type) {
+	case headers:
+		return amqp.Table(h)
+	case transports.KeptHeaders:
+		t, err := readHeaders(h)
+		if err == nil {
+			return t
+		}
+	}
+	return nil
 }
 
 // render makes any header value readable. It never fails, and equal values give equal text.

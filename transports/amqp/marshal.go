@@ -78,7 +78,7 @@ func (m *marshaler) message(ctx context.Context, d *amqp.Delivery) *message.Mess
 	msg := message.NewMessage(id, d.Body)
 	msg.Metadata = meta
 	if len(d.Headers) > 0 {
-		ctx = context.WithValue(ctx, headersKey{}, d.Headers)
+		ctx = transports.WithHeaders(ctx, headers(d.Headers))
 	}
 	msg.SetContext(ctx)
 	return msg

@@ -58,6 +58,7 @@ var (
 	_ transports.Requester = (*transport)(nil)
 	_ transports.Answerer  = (*transport)(nil)
 	_ transports.Acceptor  = (*transport)(nil)
+	_ transports.Returner  = (*transport)(nil)
 )
 
 // errClosedTransport is why there is no connection after Close.

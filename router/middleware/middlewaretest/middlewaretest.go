@@ -36,10 +36,10 @@ func NewHost(t testing.TB) *Host {
 	}
 }
 
-// Env returns what the host lends: to the middleware "test" of the pipeline "test".
+// Env returns what the host lends: to the middleware "test" of the pipeline "test", from "source:topic" to the handler "handler".
 func (h *Host) Env() middleware.Env {
 	return middleware.Env{
-		Pipeline: "test", Name: "test", Logger: handlertest.Logger(h.t), Now: func() time.Time { return handlertest.Start },
+		Pipeline: "test", Name: "test", From: "source:topic", Handler: "handler", Logger: handlertest.Logger(h.t), Now: func() time.Time { return handlertest.Start },
 		Registerer: prometheus.NewRegistry(), Ledger: h.Ledger, Presence: func() time.Duration { return time.Since(handlertest.Start) },
 		Publisher: func(ref middleware.TopicRef) (message.Publisher, error) { return publisher{h, ref}, nil },
 	}

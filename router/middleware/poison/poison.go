@@ -23,8 +23,10 @@ func init() {
 		Summary: "Puts messages that can't be handled into a topic of their own.",
 		Description: "Publishes a message whose handling ended in a *permanent* or *retryable* error to the topic `to`, waits until it is confirmed, and only " +
 			"then lets the message be acked. Its body, id and headers are as they came, but for the trace context of a host that traces; beside them stand `poison.cause`, `poison.kind` " +
-			"(permanent or retryable), `poison.pipeline`, `poison.time`, `poison.attempts` if `retry` counted them, and `poison.exchange` and `poison.routing_key` " +
-			"if it came through a broker. *Unavailable* errors pass: an outage poisons nothing.",
+			"(permanent or retryable), `poison.pipeline`, `poison.from` (the topic that it came from), `poison.handler` (the handler's type), `poison.time`, " +
+			"`poison.attempts` (more than 1 if `retry` tried it again), and, if it came through a broker, `poison.exchange`, `poison.routing_key` and " +
+			"`poison.expiration`. *Unavailable* errors pass: an outage poisons nothing.\n\n" +
+			"The handler `store` keeps such messages as rows, which `pentrough poison` shows and replays.",
 		Place:    middleware.PlacePoison,
 		Swallows: true,
 		Config:   func() middleware.Config { return &Config{} },
@@ -105,13 +107,18 @@ func (p *poison) publish(ctx context.Context, msg *message.Message, body message
 	set("cause", clip(cause.Error()))
 	set("kind", handlers.KindOf(cause).String())
 	set("pipeline", p.env.Pipeline)
+	set("from", string(p.env.From))
+	set("handler", p.env.Handler)
 	set("time", p.env.Now().UTC().Format(time.RFC3339Nano))
 	set("exchange", msg.Metadata[transports.Exchange])
 	set("routing_key", msg.Metadata[transports.RoutingKey])
+	set("expiration", msg.Metadata[transports.Expiration])
+	attempts := 1
 	var counted interface{ Attempts() int }
 	if errors.As(cause, &counted) {
-		set("attempts", strconv.Itoa(counted.Attempts()))
+		attempts = counted.Attempts()
 	}
+	set("attempts", strconv.Itoa(attempts))
 	base := ctx
 	if s := handlers.ScopeFrom(ctx); s != nil {
 		base = s.Base()

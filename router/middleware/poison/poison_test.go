@@ -123,10 +123,22 @@ func TestAPoisonedMessageIsAsItCame(t *testing.T) {
 	want := message.Metadata{
 		transports.MessageID: "id", transports.CorrelationID: "c", transports.ReplyTo: "r", transports.Priority: "5", "header.Mixed": "kept",
 		"poison.cause": "reading it: the handler's error", "poison.kind": "permanent", "poison.pipeline": "test",
-		"poison.time": handlertest.Start.Format(time.RFC3339Nano), "poison.exchange": "device.commands", "poison.routing_key": "a.b", "poison.attempts": "6",
+		"poison.from": "source:topic", "poison.handler": "handler", "poison.time": handlertest.Start.Format(time.RFC3339Nano),
+		"poison.exchange": "device.commands", "poison.routing_key": "a.b", "poison.expiration": "1000", "poison.attempts": "6",
 	}
 	if diff := cmp.Diff(want, out.Metadata); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestAMessageThatNothingTriesAgainHadOneAttempt(t *testing.T) {
+	h := middlewaretest.NewHost(t)
+	msg, _ := middlewaretest.Message(t.Context(), "id", "key", "x")
+	if _, err := h.Build(&Config{To: to}).Wrap(fails(errHandler))(msg); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.Published(to)[0].Metadata["poison.attempts"]; got != "1" {
+		t.Errorf("poison.attempts is %q", got)
 	}
 }
 

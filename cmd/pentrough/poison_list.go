@@ -1,0 +1,237 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pentrough/pentrough/internal/deadletters"
+	"github.com/pentrough/pentrough/transports"
+)
+
+func (v *poisonVerb) newList() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "list -c FILE",
+		Short: "List the rows, the newest first",
+		Args:  fileByFlag,
+		RunE:  v.run(listLetters),
+	}
+	v.narrows(cmd, "new, replaying")
+	cmd.Flags().IntVarP(&v.limit, "limit", "n", 100, "show no more than this many; 0 shows all")
+	cmd.Flags().BoolVar(&v.json, "json", false, "print each row as a line of JSON")
+	return cmd
+}
+
+// cutCause is how much of a cause has its place in a list, in bytes.
+const cutCause = 100
+
+func listLetters(ctx context.Context, w *poisonWork, _ []string) error {
+	if w.limit < 0 {
+		return advise(fmt.Errorf("--limit %d is negative", w.limit), "0 shows all")
+	}
+	f, err := w.filter(w.cmd, deadletters.New, deadletters.Replaying)
+	if err != nil {
+		return err
+	}
+	out := w.cmd.OutOrStdout()
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	shown := 0
+	for r, err := range w.Rows(ctx, f, deadletters.NewestFirst) {
+		if err != nil {
+			return err
+		}
+		if w.limit > 0 && shown == w.limit {
+			break
+		}
+		shown++
+		if w.json {
+			if err := json.NewEncoder(out).Encode(rowJSON(r)); err != nil {
+				return err
+			}
+			continue
+		}
+		if shown == 1 {
+			fmt.Fprintln(table, "NUMBER\tSTATE\tPOISONED\tPIPELINE\tATTEMPTS\tID\tCAUSE")
+		}
+		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%d\t%s\t%s\n", r.Number, r.State, localTime(r.Time), orDash(plainText(r.Pipeline)), r.Attempts, plainText(r.MessageID),
+			orDash(plainText(cut(r.Cause, cutCause))))
+		if shown%listPage == 0 {
+			if err := table.Flush(); err != nil {
+				return err
+			}
+		}
+	}
+	if err := table.Flush(); err != nil || w.json {
+		return err
+	}
+	return w.sum(ctx, f, shown)
+}
+
+// sum says how many rows there are beside those that are shown.
+func (w *poisonWork) sum(ctx context.Context, f deadletters.Filter, shown int) error {
+	out := w.cmd.OutOrStdout()
+	if shown == 0 && narrowed(w.cmd) {
+		fmt.Fprintln(out, "no such row")
+		return nil
+	}
+	if shown == 0 {
+		f.States = nil
+	}
+	chosen, err := w.Count(ctx, f)
+	switch {
+	case err != nil:
+		return err
+	case shown == 0:
+		fmt.Fprintf(out, "nothing waits; %d replayed or dropped rows, --state replayed,dropped shows them\n", chosen)
+	case chosen > int64(shown):
+		fmt.Fprintf(out, "%d of %d rows; --limit 0 shows all\n", shown, chosen)
+	}
+	return nil
+}
+
+// cut is the beginning of a text.
+func cut(text string, n int) string {
+	if len(text) <= n {
+		return text
+	}
+	for n > 0 && !utf8.RuneStart(text[n]) {
+		n--
+	}
+	return text[:n] + "..."
+}
+
+func (v *poisonVerb) newShow() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "show NUMBER -c FILE",
+		Short: "Show all of a row: cause, properties, headers and body",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				return nil
+			}
+			return advise(fmt.Errorf("show takes one row's number, not %d", len(args)), "pentrough poison list shows the numbers")
+		},
+		RunE: v.run(showLetter),
+	}
+	cmd.Flags().BoolVar(&v.json, "json", false, "print the row as a line of JSON")
+	cmd.Flags().BoolVar(&v.hex, "hex", false, "show the body in hex, also if it is text")
+	cmd.MarkFlagsMutuallyExclusive("json", "hex")
+	return cmd
+}
+
+func showLetter(ctx context.Context, w *poisonWork, args []string) error {
+	numbers, err := rowNumbers(args)
+	if err != nil {
+		return err
+	}
+	r, err := w.Row(ctx, numbers[0])
+	if err != nil {
+		return err
+	}
+	if w.json {
+		return json.NewEncoder(w.cmd.OutOrStdout()).Encode(fullRowJSON(r))
+	}
+	_, err = w.cmd.OutOrStdout().Write(describeRow(r, w.hex))
+	return err
+}
+
+// describeRow is a row in full, for people.
+func describeRow(r deadletters.Row, asHex bool) []byte {
+	var out bytes.Buffer
+	field := func(name, format string, args ...any) {
+		fmt.Fprintf(&out, "  %-11s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	fmt.Fprintf(&out, "row %d\n", r.Number)
+	state := r.State.String()
+	if r.Operator != "" {
+		state += fmt.Sprintf(" since %s, by %s", localTime(r.Changed), plainText(r.Operator))
+	}
+	field("state", "%s", state)
+	field("cause", "%s", orDash(plainText(r.Cause)))
+	field("kind", "%s", orDash(plainText(r.Kind)))
+	field("pipeline", "%s", orDash(plainText(r.Pipeline)))
+	field("handler", "%s", orDash(plainText(r.Handler)))
+	field("attempts", "%d", r.Attempts)
+	field("poisoned", "%s", localTime(r.Time))
+	field("kept", "%s, by pipeline %s of host %s", localTime(r.Kept), plainText(r.Keeper), plainText(r.Host))
+	field("id", "%s", plainText(r.MessageID))
+	field("from", "%s", orDash(plainText(string(r.From))))
+	field("exchange", "%s", orDash(plainText(r.Exchange)))
+	field("routing key", "%s", orDash(plainText(r.RoutingKey)))
+	name := "metadata"
+	for _, key := range slices.Sorted(maps.Keys(r.Metadata)) {
+		field(name, "%s: %s", plainText(key), plainText(r.Metadata[key]))
+		name = ""
+	}
+	field("body", "%d bytes", len(r.Body))
+	switch {
+	case len(r.Body) == 0:
+	case asHex || !printable(r.Body):
+		out.WriteString(hex.Dump(r.Body))
+	default:
+		out.Write(r.Body)
+		out.WriteString("\n")
+	}
+	return out.Bytes()
+}
+
+// printable says whether a terminal may have a body as it is.
+func printable(body []byte) bool {
+	return utf8.Valid(body) && !strings.ContainsFunc(string(body), func(r rune) bool { return r != '\n' && r != '\t' && !unicode.IsPrint(r) })
+}
+
+// deadLetterJSON is a row as a line of JSON. A body that isn't UTF-8 is in body_base64.
+type deadLetterJSON struct {
+	Number     int64               `json:"number"`
+	State      string              `json:"state"`
+	Changed    time.Time           `json:"changed"`
+	Operator   string              `json:"operator,omitempty"`
+	Cause      string              `json:"cause"`
+	Kind       string              `json:"kind"`
+	Pipeline   string              `json:"pipeline"`
+	Handler    string              `json:"handler"`
+	Attempts   int                 `json:"attempts"`
+	Poisoned   time.Time           `json:"poisoned"`
+	Kept       time.Time           `json:"kept"`
+	Keeper     string              `json:"keeper"`
+	Host       string              `json:"host"`
+	ID         string              `json:"id"`
+	From       transports.TopicRef `json:"from"`
+	Exchange   string              `json:"exchange"`
+	RoutingKey string              `json:"routing_key"`
+	Size       int64               `json:"size"`
+	Metadata   map[string]string   `json:"metadata,omitempty"`
+	// Headers are as their transport wrote them, with their types.
+	Headers    json.RawMessage `json:"headers,omitempty"`
+	Body       *string         `json:"body,omitempty"`
+	BodyBase64 []byte          `json:"body_base64,omitempty"`
+}
+
+func rowJSON(r deadletters.Row) deadLetterJSON {
+	return deadLetterJSON{
+		Number: r.Number, State: r.State.String(), Changed: r.Changed, Operator: r.Operator, Cause: r.Cause, Kind: r.Kind, Pipeline: r.Pipeline,
+		Handler: r.Handler, Attempts: r.Attempts, Poisoned: r.Time, Kept: r.Kept, Keeper: r.Keeper, Host: r.Host, ID: r.MessageID, From: r.From,
+		Exchange: r.Exchange, RoutingKey: r.RoutingKey, Size: r.Size,
+	}
+}
+
+func fullRowJSON(r deadletters.Row) deadLetterJSON {
+	j := rowJSON(r)
+	j.Metadata, j.Headers = r.Metadata, r.Headers
+	if text := string(r.Body); utf8.ValidString(text) {
+		j.Body = &text
+	} else {
+		j.BodyBase64 = r.Body
+	}
+	return j
+}

@@ -1,0 +1,104 @@
+package deadletters
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/testenv"
+)
+
+func TestNothingIsMadeByLooking(t *testing.T) {
+	folder := t.TempDir()
+	path := filepath.Join(folder, "poison")
+	if _, err := NewSQLite(path, "h").Operate(t.Context(), "me"); !errors.Is(err, fs.ErrNotExist) || !strings.HasPrefix(err.Error(), path+": ") {
+		t.Error(err)
+	}
+	if files, err := os.ReadDir(folder); len(files) > 0 || err != nil {
+		t.Errorf("in the folder are %v, %v", files, err)
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewSQLite(path, "h").Operate(t.Context(), "me"); !errors.Is(err, ErrNone) {
+		t.Error(err)
+	}
+}
+
+func TestTheFileIsItsOwnersAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "poison")
+	s := closing(t, NewSQLite(path, "h"))
+	keep(t, s, roomy, letter(1))
+	for _, part := range []string{"", "-wal"} {
+		info, err := os.Stat(path + part)
+		if err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%q: %v, %v", part, info, err)
+		}
+	}
+}
+
+func TestFilesThatAreSomethingElse(t *testing.T) {
+	folder := t.TempDir()
+	text := filepath.Join(folder, "text")
+	if err := os.WriteFile(text, []byte(strings.Repeat("text", 1000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, is := range map[string]error{text: ErrDamaged, filepath.Join(folder, "no", "folder"): fs.ErrNotExist} {
+		if _, err := closing(t, NewSQLite(path, "h")).Keep(t.Context(), nil, roomy); !errors.Is(err, is) {
+			t.Errorf("%s: a host: %v", path, err)
+		}
+		if _, err := NewSQLite(path, "h").Operate(t.Context(), "me"); !errors.Is(err, is) {
+			t.Errorf("%s: an operator: %v", path, err)
+		}
+	}
+	if _, err := NewSQLite(folder, "h").Operate(t.Context(), "me"); err == nil || !strings.HasSuffix(err.Error(), "is a directory") {
+		t.Error(err)
+	}
+}
+
+// A store that could not be opened is tried again, and one whose server went away and came back goes on.
+func TestAServerThatIsAway(t *testing.T) {
+	server := testenv.NewPostgres(t)
+	s := closing(t, NewPostgres(server.URL, "h"))
+	server.Kill(t)
+	if _, err := s.Keep(t.Context(), []handlers.DeadLetter{letter(1)}, roomy); err == nil {
+		t.Error("kept without a server")
+	}
+	server.Start(t)
+	keep(t, s, roomy, letter(1))
+	o := operate(t, s, "me")
+	server.Kill(t)
+	if _, err := s.Keep(t.Context(), []handlers.DeadLetter{letter(2)}, roomy); err == nil {
+		t.Error("kept without a server")
+	}
+	if _, err := o.Count(t.Context(), Filter{}); err == nil {
+		t.Error("counted without a server")
+	}
+	server.Start(t)
+	keep(t, s, roomy, letter(2), letter(1))
+	if got := ids(t, o, Filter{}, OldestFirst); fmt.Sprint(got) != "[id-1 id-2]" {
+		t.Errorf("rows of %q", got)
+	}
+}
+
+func TestSecretsStaySecret(t *testing.T) {
+	port, err := testenv.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, url := range []string{fmt.Sprintf("postgres://u:hunter2@127.0.0.1:%d/db", port), "postgres://u:hunter2@127.0.0.1:x%zz/db"} {
+		s := closing(t, NewPostgres(url, "h"))
+		_, kept := s.Keep(t.Context(), nil, roomy)
+		_, operated := s.Operate(t.Context(), "me")
+		for _, err := range []error{kept, operated} {
+			if err == nil || strings.Contains(err.Error(), "hunter2") {
+				t.Error(err)
+			}
+		}
+	}
+}

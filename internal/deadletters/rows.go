@@ -1,0 +1,160 @@
+package deadletters
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+// pageRows bounds what is held in memory of a store that is listed, and how long one query takes of it.
+const pageRows = 500
+
+// Filter chooses rows. Its zero value chooses all.
+type Filter struct {
+	// States are those wanted; none is all.
+	States []State
+	// Pipeline and ID, of the message, have to be equal; nil is all.
+	Pipeline, ID *string
+	// Cause is a part of the cause.
+	Cause string
+	// Since is when it was put aside, or later.
+	Since time.Time
+	// Last is the highest number that is wanted; zero is all.
+	Last int64
+}
+
+// where is the condition of a filter, with its arguments.
+func (f *Filter) where() (string, []any) {
+	all, args := []string{"1 = 1"}, []any{}
+	add := func(condition string, arg any) {
+		all, args = append(all, condition), append(args, arg)
+	}
+	if f.Pipeline != nil {
+		add("pipeline = ?", plain(*f.Pipeline))
+	}
+	if f.ID != nil {
+		add("message_id = ?", plain(*f.ID))
+	}
+	if f.Cause != "" {
+		add("{position}(cause, ?) > 0", plain(f.Cause))
+	}
+	if !f.Since.IsZero() {
+		add("poisoned >= ?", f.Since.UnixMilli())
+	}
+	if f.Last > 0 {
+		add("number <= ?", f.Last)
+	}
+	if len(f.States) > 0 {
+		var states []string
+		for _, s := range f.States {
+			states = append(states, strconv.Itoa(int(s)))
+		}
+		all = append(all, "state IN ("+strings.Join(states, ", ")+")")
+	}
+	return strings.Join(all, " AND "), args
+}
+
+const columns = `SELECT number, keeper, host, kept, poisoned, pipeline, handler, kind, cause, attempts, message_id, source, exchange, routing_key,
+	state, changed, operator, claim, {now} - changed, length(body)`
+
+// Order is that of the numbers.
+type Order bool
+
+// The orders.
+const (
+	NewestFirst Order = false
+	OldestFirst Order = true
+)
+
+// Rows returns the rows that a filter chooses, without their bodies, metadata and headers. Only some are in memory at a time, and no query
+// stays open while they are handled; so they may be changed meanwhile. After an error there are no more.
+func (o *Operator) Rows(ctx context.Context, f Filter, order Order) iter.Seq2[Row, error] {
+	where, args := f.where()
+	beyond, by := "number < ?", "DESC"
+	if order == OldestFirst {
+		beyond, by = "number > ?", "ASC"
+	}
+	query := o.dialect.sql(columns + ` FROM {table} WHERE ` + where + ` AND ` + beyond + ` ORDER BY number ` + by + ` LIMIT ` + strconv.Itoa(pageRows))
+	return func(yield func(Row, error) bool) {
+		last := int64(1<<63 - 1)
+		if order == OldestFirst {
+			last = 0
+		}
+		for more := true; more; {
+			page, err := o.page(ctx, query, append(args, last))
+			if err != nil {
+				yield(Row{}, o.explain(err))
+				return
+			}
+			for _, r := range page {
+				if !yield(r, nil) {
+					return
+				}
+				last = r.Number
+			}
+			more = len(page) == pageRows
+		}
+	}
+}
+
+func (o *Operator) page(ctx context.Context, query string, args []any) ([]Row, error) {
+	rows, err := o.db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("reading the rows: %w", err)
+	}
+	defer func() { _ = rows.Close() }() // rows.Err says it
+	var page []Row
+	for rows.Next() {
+		var r Row
+		if err := r.scan(rows); err != nil {
+			return nil, fmt.Errorf("reading a row: %w", err)
+		}
+		page = append(page, r)
+	}
+	return page, rows.Err()
+}
+
+// scan reads the columns, and what comes after them into more.
+func (r *Row) scan(from interface{ Scan(to ...any) error }, more ...any) error {
+	var kept, poisoned, changed, since int64
+	var source string
+	err := from.Scan(append([]any{
+		&r.Number, &r.Keeper, &r.Host, &kept, &poisoned, &r.Pipeline, &r.Handler, &r.Kind, &r.Cause, &r.Attempts, &r.MessageID, &source, &r.Exchange,
+		&r.RoutingKey, &r.State, &changed, &r.Operator, &r.claim, &since, &r.Size,
+	}, more...)...)
+	r.Kept, r.Time, r.Changed = time.UnixMilli(kept).UTC(), time.UnixMilli(poisoned).UTC(), time.UnixMilli(changed).UTC()
+	r.SinceChange, r.From = time.Duration(since)*time.Millisecond, transports.TopicRef(source)
+	return err
+}
+
+// Row returns a row with all that it has.
+func (o *Operator) Row(ctx context.Context, number int64) (Row, error) {
+	var r Row
+	var details []byte
+	err := r.scan(o.db.QueryRowContext(ctx, o.dialect.sql(columns+`, details, body FROM {table} WHERE number = ?`), number), &details, &r.Body)
+	if errors.Is(err, sql.ErrNoRows) {
+		return r, fmt.Errorf("row %d: %w", number, ErrNoRow)
+	}
+	if err == nil {
+		err = unmarshal(details, &r.DeadLetter)
+	}
+	if err != nil {
+		return r, o.explain(fmt.Errorf("reading row %d: %w", number, err))
+	}
+	return r, nil
+}
+
+// Count returns how many rows a filter chooses.
+func (o *Operator) Count(ctx context.Context, f Filter) (int64, error) {
+	where, args := f.where()
+	var n int64
+	err := o.db.QueryRowContext(ctx, o.dialect.sql(`SELECT count(*) FROM {table} WHERE `+where), args...).Scan(&n)
+	return n, o.explain(err)
+}

@@ -1,0 +1,181 @@
+package deadletters
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/pentrough/pentrough/handlers"
+)
+
+const (
+	// openTimeout bounds one attempt to open the store, keepTimeout one transaction of a host.
+	openTimeout = 30 * time.Second
+	keepTimeout = 10 * time.Second
+	// Abandoned is how long after its claim a replay that didn't end counts as cut off.
+	Abandoned = time.Minute
+)
+
+// ErrClosed is what a store returns after its Close.
+var ErrClosed = errors.New("the store of dead letters is closed")
+
+// Store keeps dead letters for a host. It is opened when it is first used, and again until that works.
+type Store struct {
+	place, host string
+	dialect     *dialect
+	connect     func(ctx context.Context, create bool) (*sql.DB, error)
+
+	mu     sync.Mutex
+	closed bool
+	db     *sql.DB
+}
+
+var _ handlers.DeadLetters = (*Store)(nil)
+
+// explain says of an error where it happened.
+func (s *Store) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", s.place, s.dialect.explain(err))
+}
+
+// open returns the database with the schema as it has to be.
+func (s *Store) open(ctx context.Context) (*sql.DB, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return nil, ErrClosed
+	case s.db != nil:
+		return s.db, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	db, err := s.connect(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.dialect.migrate(ctx, db); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	s.db = db
+	return db, nil
+}
+
+// Keep implements handlers.DeadLetters.
+func (s *Store) Keep(ctx context.Context, letters []handlers.DeadLetter, limits handlers.DeadLetterLimits) (handlers.DeadLettersRemoved, error) {
+	var removed handlers.DeadLettersRemoved
+	db, err := s.open(ctx)
+	if err != nil {
+		return removed, s.explain(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, keepTimeout)
+	defer cancel()
+	err = s.dialect.transact(ctx, db, func(tx *sql.Tx) error {
+		if err := s.insert(ctx, tx, letters, limits.Keeper); err != nil {
+			return err
+		}
+		removed, err = s.prune(ctx, tx, limits)
+		return err
+	})
+	if err != nil {
+		return handlers.DeadLettersRemoved{}, s.explain(err)
+	}
+	return removed, nil
+}
+
+const insert = `INSERT INTO {table} (fingerprint, keeper, host, kept, poisoned, pipeline, handler, kind, cause, attempts, message_id, source,
+		exchange, routing_key, details, body, state, changed, operator, claim)
+	VALUES (?, ?, ?, {now}, coalesce(?, {now}), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, {now}, '', '') ON CONFLICT (fingerprint) DO NOTHING`
+
+func (s *Store) insert(ctx context.Context, tx *sql.Tx, letters []handlers.DeadLetter, keeper string) error {
+	if len(letters) == 0 {
+		return nil
+	}
+	put, err := tx.PrepareContext(ctx, s.dialect.sql(insert))
+	if err != nil {
+		return fmt.Errorf("preparing to write: %w", err)
+	}
+	defer func() { _ = put.Close() }() // it ends with the transaction
+	for i := range letters {
+		l := &letters[i]
+		details, err := marshal(l)
+		if err != nil {
+			return fmt.Errorf("writing the details of message %q: %w", l.MessageID, err)
+		}
+		var poisoned sql.NullInt64
+		if !l.Time.IsZero() {
+			poisoned = sql.NullInt64{Int64: l.Time.UnixMilli(), Valid: true}
+		}
+		body := l.Body
+		if body == nil {
+			body = []byte{}
+		}
+		if _, err := put.ExecContext(ctx, fingerprint(l), keeper, s.host, poisoned, plain(l.Pipeline), plain(l.Handler), plain(l.Kind),
+			plain(l.Cause), l.Attempts, plain(l.MessageID), plain(string(l.From)), plain(l.Exchange), plain(l.RoutingKey), details, body); err != nil {
+			return fmt.Errorf("writing message %q: %w", l.MessageID, err)
+		}
+	}
+	return nil
+}
+
+// idle are rows that no operator replays at this moment.
+const idle = `(state <> 2 OR changed < {now} - ?)`
+
+// prune removes what is beyond the limits: what is too old, then settled rows, then others, the oldest first.
+func (s *Store) prune(ctx context.Context, tx *sql.Tx, limits handlers.DeadLetterLimits) (removed handlers.DeadLettersRemoved, err error) {
+	abandoned := Abandoned.Milliseconds()
+	remove := func(condition string, args ...any) error {
+		rows, err := tx.QueryContext(ctx, s.dialect.sql(`DELETE FROM {table} WHERE `+condition+` RETURNING state`), args...)
+		if err != nil {
+			return fmt.Errorf("removing rows: %w", err)
+		}
+		defer func() { _ = rows.Close() }() // rows.Err says it
+		for rows.Next() {
+			var state State
+			if err := rows.Scan(&state); err != nil {
+				return fmt.Errorf("removing rows: %w", err)
+			}
+			if state == Replayed || state == Dropped {
+				removed.Settled++
+			} else {
+				removed.Open++
+			}
+		}
+		return rows.Err()
+	}
+	if err := remove(`keeper = ? AND kept < {now} - ? AND `+idle, limits.Keeper, limits.Age.Milliseconds(), abandoned); err != nil {
+		return removed, err
+	}
+	for _, states := range []string{"state IN (3, 4)", "state IN (1, 2)"} {
+		var has int
+		if err := tx.QueryRowContext(ctx, s.dialect.sql(`SELECT count(*) FROM {table} WHERE keeper = ?`), limits.Keeper).Scan(&has); err != nil {
+			return removed, fmt.Errorf("counting rows: %w", err)
+		}
+		if has <= limits.Rows {
+			return removed, nil
+		}
+		if err := remove(`number IN (SELECT number FROM {table} WHERE keeper = ? AND `+states+` AND `+idle+` ORDER BY number LIMIT ?)`,
+			limits.Keeper, abandoned, has-limits.Rows); err != nil {
+			return removed, err
+		}
+	}
+	return removed, nil
+}
+
+// Close ends the use of the store.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	if s.db == nil {
+		return nil
+	}
+	err := s.db.Close()
+	s.db = nil
+	return s.explain(err)
+}

@@ -1,0 +1,158 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+// origin is a way out beside the outbox: each message goes to the exchange and with the key that its metadata name. It declares nothing.
+type origin struct {
+	t *transport
+
+	mu     sync.Mutex
+	closed bool
+	window *window
+}
+
+var _ message.Publisher = (*origin)(nil)
+
+// Origin implements transports.Returner.
+func (t *transport) Origin() message.Publisher { return &origin{t: t} }
+
+// Publish sends one message after the other, and returns at the first error.
+func (o *origin) Publish(_ string, msgs ...*message.Message) error {
+	for _, msg := range msgs {
+		r := &route{exchange: msg.Metadata[transports.Exchange], publishKey: msg.Metadata[transports.RoutingKey]}
+		if err := o.publish(msg, r); err != nil {
+			return fmt.Errorf("publishing to exchange %q with routing key %q: %w", r.exchange, r.publishKey, err)
+		}
+	}
+	return nil
+}
+
+func (o *origin) publish(msg *message.Message, r *route) error {
+	for name, value := range map[string]string{"exchange": r.exchange, "routing key": r.publishKey} {
+		if len(value) > maxShortString {
+			return fmt.Errorf("%w: the %s is longer than %d bytes", transports.ErrUnsendable, name, maxShortString)
+		}
+	}
+	m, err := o.t.marshaler.Marshal(msg)
+	if err != nil {
+		return err
+	}
+	ctx := msg.Context()
+	w, err := o.open(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.enter(ctx, ctx, nil); err != nil {
+		return err
+	}
+	p, err := w.publish(m, &declaration{route: r})
+	switch {
+	case errors.Is(err, amqp.ErrClosed):
+		return fmt.Errorf("not sent: %w", err)
+	case err != nil:
+		return fmt.Errorf("%w: %w", transports.ErrUndecided, plain(err))
+	}
+	select {
+	case <-p.confirm.Done():
+		return p.outcome()
+	case <-ctx.Done():
+		// Its confirm may come yet, for another message with its id: nothing more goes out on this channel.
+		o.leave()
+		return fmt.Errorf("%w: no confirm from the broker: %w", transports.ErrUndecided, context.Cause(ctx))
+	}
+}
+
+// outcome is what the broker said of a message of its own way.
+func (p *pending) outcome() error {
+	verdict, why := p.window.finish(p)
+	switch verdict {
+	case confirmed:
+		return nil
+	case returned:
+		return fmt.Errorf("%w: %w", transports.ErrUnroutable, why)
+	case refused:
+		// Of several queues another may have it.
+		return fmt.Errorf("%w: the broker refused the message (negative confirm); is its queue full?", transports.ErrUndecided)
+	}
+	if e, ok := errors.AsType[*refusal](why); ok {
+		switch e.cause.Code {
+		case amqp.NotFound, amqp.AccessRefused:
+			return fmt.Errorf("%w: %w", transports.ErrUnroutable, why)
+		case amqp.PreconditionFailed:
+			return fmt.Errorf("%w: %w", transports.ErrUnsendable, why)
+		}
+	}
+	return fmt.Errorf("%w: %w", transports.ErrUndecided, why)
+}
+
+// open returns a channel with confirms as soon as the broker takes messages.
+func (o *origin) open(ctx context.Context) (*window, error) {
+	for {
+		s, blocked, changed, err := o.t.publisher.state()
+		if s != nil && blocked == "" {
+			return o.on(s)
+		}
+		if blocked != "" {
+			err = fmt.Errorf("the broker blocks publishing: %s", blocked)
+		}
+		if errors.Is(err, transports.ErrClosed) {
+			return nil, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("not sent: %w", err)
+		}
+	}
+}
+
+// on returns the channel on a connection, another one if the last was lost.
+func (o *origin) on(s *session) (*window, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return nil, transports.ErrClosed
+	}
+	if o.window != nil && !o.window.ch.IsClosed() {
+		return o.window, nil
+	}
+	w, err := openWindow(s, 1)
+	if err != nil {
+		return nil, err
+	}
+	if !o.t.goes(func() { w.fail(plain(<-w.closes)) }) {
+		_ = w.ch.Close()
+		return nil, transports.ErrClosed
+	}
+	o.window = w
+	return w, nil
+}
+
+// leave has the channel closed, which a broker that doesn't answer may hold up.
+func (o *origin) leave() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if w := o.window; w != nil {
+		o.window = nil
+		o.t.goes(func() { _ = w.ch.Close() })
+	}
+}
+
+// Close ends the use of the publisher.
+func (o *origin) Close() error {
+	o.leave()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	return nil
+}

@@ -1,0 +1,149 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/transports"
+)
+
+// from returns a message that came through an exchange with a routing key once.
+func from(t testing.TB, exchange, key, id string) *message.Message {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	msg := outgoing("body of " + id)
+	msg.UUID = id
+	msg.Metadata[transports.MessageID] = id
+	msg.Metadata[transports.Exchange], msg.Metadata[transports.RoutingKey] = exchange, key
+	msg.SetContext(ctx)
+	return msg
+}
+
+func TestAMessageReturnsToWhereItCameFrom(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	p := dial(t, url)
+	p.queue("q", nil)
+	r := start(t, config(url))
+	out := r.tr.Origin()
+
+	msg := from(t, "", "q", "id-1")
+	msg.Metadata["header.n"] = "5"
+	msg.Metadata[transports.CorrelationID] = "c"
+	msg.SetContext(transports.WithHeaders(msg.Context(), transports.KeptHeaders(`[["n","int16","5"]]`)))
+	if err := out.Publish("", msg); err != nil {
+		t.Fatal(err)
+	}
+	d := p.get("q")
+	if d.MessageId != "id-1" || string(d.Body) != "body of id-1" || d.CorrelationId != "c" || d.Headers["n"] != int16(5) || d.RoutingKey != "q" {
+		t.Errorf("returned %+v", d)
+	}
+
+	// What can't arrive says so, and the next goes through all the same.
+	for _, c := range []struct {
+		exchange, key string
+		want          error
+		word          string
+	}{
+		{"", "nobody", transports.ErrUnroutable, "NO_ROUTE"},
+		{"gone", "q", transports.ErrUnroutable, "NOT_FOUND"},
+		{strings.Repeat("x", 256), "q", transports.ErrUnsendable, "255"},
+	} {
+		err := out.Publish("", from(t, c.exchange, c.key, "id-2"))
+		if !errors.Is(err, c.want) || errors.Is(err, transports.ErrUndecided) || !strings.Contains(err.Error(), c.word) {
+			t.Errorf("to %q by %q: %v", c.exchange, c.key, err)
+		}
+		if err := out.Publish("", from(t, "", "q", "id-3")); err != nil {
+			t.Fatal(err)
+		}
+		if d := p.get("q"); d.MessageId != "id-3" {
+			t.Errorf("got %s", d.MessageId)
+		}
+	}
+
+	// A queue that refuses is no certain answer: another may have taken it.
+	p.queue("full", amqp.Table{"x-max-length": int32(1), "x-overflow": "reject-publish"})
+	p.put("full", "x")
+	r.until("the full queue refuses", func() bool {
+		return errors.Is(out.Publish("", from(t, "", "full", "id-4")), transports.ErrUndecided)
+	})
+	if err := out.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := out.Publish("", from(t, "", "q", "id-5")); !errors.Is(err, transports.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+func TestReturningWaitsForABrokerNoLongerThanItsContext(t *testing.T) {
+	port, err := testenv.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, config("", func(c *Config) { c.URL, c.Host, c.Port = "", "127.0.0.1", port }))
+	r.until("the refusal of the connection is known", func() bool {
+		msg := from(t, "", "q", "id")
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		msg.SetContext(ctx)
+		err := r.tr.Origin().Publish("", msg)
+		if err == nil || errors.Is(err, transports.ErrUndecided) {
+			t.Fatalf("without a broker: %v", err)
+		}
+		return strings.Contains(err.Error(), "connection refused")
+	})
+}
+
+// A message that was sent and never confirmed may have arrived, and the next one goes through all the same.
+func TestWithoutAConfirmItIsUndecidedWhetherAMessageReturned(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	p := dial(t, url)
+	p.queue("q", nil)
+	proxy, through := testenv.Through(t, url)
+	r := start(t, config(through))
+	out := r.tr.Origin()
+	publish := func(id string) {
+		t.Helper()
+		if err := out.Publish("", from(t, "", "q", id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish("id-1")
+
+	proxy.Stall()
+	msg := from(t, "", "q", "id-2")
+	ctx, cancel := context.WithTimeout(msg.Context(), quiet)
+	defer cancel()
+	msg.SetContext(ctx)
+	if err := out.Publish("", msg); !errors.Is(err, transports.ErrUndecided) {
+		t.Errorf("a broker that says nothing: %v", err)
+	}
+	proxy.Up()
+	publish("id-3")
+
+	proxy.Stall()
+	lost := make(chan error, 1)
+	msg = from(t, "", "q", "id-4")
+	go func() { lost <- out.Publish("", msg) }()
+	window := out.(*origin).current
+	r.until("the message is sent", func() bool { w := window(); return w != nil && len(w.slots) == 1 })
+	proxy.Cut()
+	if err := <-lost; !errors.Is(err, transports.ErrUndecided) {
+		t.Errorf("a connection that was lost: %v", err)
+	}
+	proxy.Up()
+	publish("id-5")
+}
+
+// current returns the channel that is in use.
+func (o *origin) current() *window {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.window
+}
