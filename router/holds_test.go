@@ -75,7 +75,6 @@ type wire struct {
 
 	mu     sync.Mutex
 	closed bool
-	ended  chan struct{}
 }
 
 func (w *wire) TryWrite(p []byte) (int, error) {
