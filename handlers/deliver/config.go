@@ -21,8 +21,9 @@ func init() {
 }
 
 const description = "Takes commands, `{\"device\": \"10.0.0.7\", \"cmd\": \"open\"}`, writes each as one frame to the device's live connection, in order, and produces one " +
-	"result for each:\n\n" +
+	"end for each:\n\n" +
 	"| state | code | meaning |\n|---|---|---|\n" +
+	"| `held` | 102 | the device is away, and the command is kept for it; its end comes as another result |\n" +
 	"| `sent` | 202 | the kernel took the last byte of the frame for the live connection, no more |\n" +
 	"| `answered` | 200 | the device answered: `reply` is what it said |\n" +
 	"| `rejected` | 400 | a bad command; `detail` says what is wrong with it |\n" +
@@ -45,6 +46,8 @@ const description = "Takes commands, `{\"device\": \"10.0.0.7\", \"cmd\": \"open
 	"`answer = { command = '#(\\d+)$', frame = '^(\\d+):', window = 4 }`. An answer isn't data; one that comes too late is, with the command's id as `late_for`. After a question that " +
 	"stayed without an answer, the next is asked when the late answer came, or after as long again. A `timeout` above the pipeline's `stall` makes commands of a device that is " +
 	"slow to answer `busy` when many wait.\n\n" +
+	"With `offline = \"hold\"`, here or in a command, a command whose device is away is kept in the store until the device registers, its time is over, or a newer one supersedes it; it comes before all newer ones. " +
+	"That needs `dedup` and a store that outlives the process. A command beyond the limits of `hold` is `busy`.\n\n" +
 	"Results, events and data that a host published (their message type says so) and that come back here, as through an exchange whose bindings match everything, are " +
 	"dropped without a result, which would only come back too.\n\n" +
 	"In the mode `at-least-once` a command that was being written when the host crashed is written again; `attempt` of its result says so. In the mode `at-most-once` the " +
@@ -62,7 +65,7 @@ type Config struct {
 	Priority bool `toml:"priority" doc:"Whether a command may overtake those that wait for the same device: by its own priority (0 to 9, 9 first), else by the AMQP priority of its message. Otherwise a command with a priority is rejected, and the message's is only the broker's."`
 
 	Offline string     `toml:"offline" doc:"What becomes of a command while its device is away, if it doesn't say: it fails, or is held until the device is there." enum:"fail,hold"`
-	Hold    HoldLimits `toml:"hold" doc:"How much is held."`
+	Hold    HoldLimits `toml:"hold" doc:"How much is held. What is held is in the host's memory, too."`
 
 	Reply   bool          `toml:"reply" doc:"Whether devices answer the commands that don't say: each then waits for its answer."`
 	Timeout time.Duration `toml:"timeout" doc:"How long an answer may take, for commands that don't say." min:"1ms" max:"5m"`

@@ -14,7 +14,7 @@ import (
 // HoldLimits bound what is held.
 type HoldLimits struct {
 	PerDevice int `toml:"per_device" doc:"How many commands are held for one device at most; further ones are busy." unit:"commands" min:"1"`
-	Total     int `toml:"total" doc:"How many are held for all devices together at most. They are in the host's memory, too." unit:"commands" min:"1"`
+	Total     int `toml:"total" doc:"How many are held for all devices together at most; further ones are busy." unit:"commands" min:"1"`
 }
 
 // Why a command is held.
