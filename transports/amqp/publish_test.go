@@ -250,6 +250,38 @@ func TestResultsAreCopiedToReplyTo(t *testing.T) {
 	}
 }
 
+// The result of what was held comes when its delivery, and the connection that brought it, are long gone.
+func TestTheEndOfWhatWasHeldIsCopiedToReplyTo(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	proxy, cuttable := testenv.Through(t, url)
+	peer := dial(t, url)
+	peer.queue("q", nil)
+	peer.queue("answers", nil)
+	r := start(t, config(cuttable, onQueue))
+	out := r.subscribe(t.Context(), "q")
+	peer.send("q", amqp.Publishing{Body: []byte("command"), CorrelationId: "c-1", ReplyTo: "answers"})
+	delivered := next(t, out)
+	transports.ReplyFrom(delivered.Context()).Settle(transports.Outcome{Messages: []*message.Message{outgoing("held")}})
+	delivered.Ack()
+	if got := peer.get("answers"); string(got.Body) != "held" {
+		t.Errorf("received %q", got.Body)
+	}
+	proxy.Cut()
+	peer.put("q", "another")
+	next(t, out).Ack() // so it is connected again
+	kept := message.NewMessage(delivered.UUID, delivered.Payload)
+	kept.Metadata = delivered.Metadata
+	r.tr.Answer(kept)
+	transports.ReplyFrom(kept.Context()).Settle(transports.Outcome{Messages: []*message.Message{outgoing("sent")}})
+	if got := peer.get("answers"); string(got.Body) != "sent" || got.CorrelationId != "c-1" {
+		t.Errorf("received %q for %q", got.Body, got.CorrelationId)
+	}
+	plain := message.NewMessage("u", nil)
+	if r.tr.Answer(plain); transports.ReplyFrom(plain.Context()) != nil {
+		t.Error("a message without reply_to has a reply")
+	}
+}
+
 func TestAnAnswerComesBackToTheHostThatAsked(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
 	proxy, cuttable := testenv.Through(t, url)
