@@ -20,7 +20,7 @@ func (v *ledgerVerb) newForget() *cobra.Command {
 		Use:   "forget ID... -c FILE",
 		Short: "Remove what the ledger has of ids, while no host runs",
 		Long: `Remove all that the ledger has of these ids. A command with one of them that comes again runs again, as if it were new, also if its
-device has it already. No host may use the store meanwhile.`,
+device has it already. One that is held is in no other place: it isn't written any more. No host may use the store meanwhile.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return nil
@@ -46,7 +46,11 @@ func (v *ledgerVerb) forget(ctx context.Context, cmd *cobra.Command, store ledge
 		}
 		out := cmd.OutOrStdout()
 		for _, e := range rows {
-			fmt.Fprintf(out, "%s of pipeline %s, device %s: %s\n", plainText(e.Key.ID), plainText(e.Key.Pipeline), orDash(plainText(e.Key.Device)), e.State)
+			note := ""
+			if e.State == ledger.OnHold {
+				note = ", only here: it won't be written, and no further result comes"
+			}
+			fmt.Fprintf(out, "%s of pipeline %s, device %s: %s%s\n", plainText(e.Key.ID), plainText(e.Key.Pipeline), orDash(plainText(e.Key.Device)), e.State, note)
 		}
 		if !v.yes {
 			if err := agreed(cmd, fmt.Sprintf("forget %s, so that what comes again with them runs again?", rowCount(len(rows))), "removed"); err != nil {
