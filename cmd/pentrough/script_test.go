@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -24,14 +25,21 @@ func TestMain(m *testing.M) {
 // patience is how long a script waits for something that happens by itself.
 const patience = 30 * time.Second
 
-// Each script has free ports of 127.0.0.1 in $DEVICES_PORT, $HTTP_PORT and $ADMIN_PORT.
+// Each script has free ports of 127.0.0.1 in $DEVICES_PORT, $HTTP_PORT and $ADMIN_PORT, and the go command's folders in $GO_CACHE and $GO_MODCACHE.
 func TestScripts(t *testing.T) {
+	folders, err := exec.CommandContext(t.Context(), "go", "env", "GOCACHE", "GOMODCACHE").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	caches := strings.Fields(string(folders))
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
 			e.Values[hostKey{}] = &host{}
+			e.Setenv("GO_CACHE", caches[0])
+			e.Setenv("GO_MODCACHE", caches[1])
 			for _, name := range ports {
 				port, err := testenv.FreePort()
 				if err != nil {

@@ -26,6 +26,9 @@ type Info struct {
 	Extra any
 }
 
+// Package is the import path of the Go package that the plugin's configuration belongs to.
+func (i Info) Package() string { return reflect.TypeOf(i.New()).Elem().PkgPath() }
+
 // A Kind is a family of plugins that share a contract, such as "handler".
 type Kind struct {
 	// Name is the word that TOML and messages use for the family.
@@ -98,8 +101,8 @@ func (s *Set) Register(kind string, info Info) {
 	// Only now: a constructor may look up plugins itself, such as a default codec.
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := k.plugins[info.Name]; ok {
-		panic(fmt.Sprintf("registering %s %q: the name is taken", kind, info.Name))
+	if other, ok := k.plugins[info.Name]; ok {
+		panic(fmt.Sprintf("registering %s %q of %s: the name is taken by that of %s", kind, info.Name, info.Package(), other.Package()))
 	}
 	k.plugins[info.Name] = info
 }

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pentrough/pentrough/internal/scaffold"
+)
+
+func newPluginNew() *cobra.Command {
+	var h scaffold.Handler
+	var source string
+	cmd := &cobra.Command{
+		Use:   "new handler NAME",
+		Short: "Write a module with a handler that works, to begin from",
+		Long: `Write a folder NAME with a Go module: a handler, its test, a README and a configuration to try it with. All work as they are.
+Needs the go command.`,
+		Example: `  pentrough plugin new handler door
+  pentrough plugin new handler door --module example.com/fleet/door`,
+		Args:      cobra.MatchAll(cobra.ExactArgs(2), func(_ *cobra.Command, args []string) error { return isHandler(args[0]) }),
+		ValidArgs: []string{"handler"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			h.Name = args[1]
+			if h.Module == "" {
+				h.Module = "example.com/" + h.Name
+			}
+			var err error
+			if h.Host, err = findSource(cmd.Context(), source); err != nil {
+				return err
+			}
+			if err := h.Write(h.Name); err != nil {
+				return advise(err, "choose a name whose folder doesn't exist yet, such as: pentrough plugin new handler door")
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "wrote %s\n  next: cd %[1]s && go test ./...\n        pentrough build --with . -o host && ./host run -c %[2]s.toml\n",
+				h.Name+string(filepath.Separator), h.Package())
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&h.Module, "module", "", "the module's path; default: example.com/NAME")
+	cmd.Flags().StringVar(&source, "pentrough", "", "write it for this host: a folder with its source, or a version; default: the one that this program was built from")
+	return cmd
+}
+
+func isHandler(kind string) error {
+	if kind == "handler" {
+		return nil
+	}
+	return advise(fmt.Errorf("there is no beginning for a %q", kind), "pentrough plugin new handler NAME; CONTRIBUTING.md says how other plugins are made")
+}

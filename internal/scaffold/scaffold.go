@@ -1,0 +1,126 @@
+// Package scaffold writes the beginnings of plugins: modules that can be tested, built into a host and run as they are.
+package scaffold
+
+import (
+	"bytes"
+	"embed"
+	"errors"
+	"fmt"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"text/template"
+
+	"golang.org/x/mod/modfile"
+	"golang.org/x/mod/module"
+
+	"github.com/pentrough/pentrough/internal/hostbuild"
+)
+
+//go:embed all:handler
+var templates embed.FS
+
+// Handler is what the module of a handler is made of.
+type Handler struct {
+	// Name is what TOML calls it.
+	Name string
+	// Module is the module's path.
+	Module string
+	// Host is what it is written for.
+	Host hostbuild.Source
+}
+
+// Package is the name of its Go package.
+func (h Handler) Package() string { return strings.ReplaceAll(h.Name, "-", "") }
+
+var validName = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
+
+func (h Handler) validate() error {
+	var errs []error
+	if !validName.MatchString(h.Name) {
+		errs = append(errs, fmt.Errorf("%q is no name for a plugin: lower case letters, digits and single dashes", h.Name))
+	} else if token.IsKeyword(h.Package()) || h.Package() == "main" || h.Package() == "handlers" {
+		errs = append(errs, fmt.Errorf("%q can't be the name of its Go package; choose another", h.Package()))
+	}
+	if err := module.CheckImportPath(h.Module); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// Write makes a new folder with the module.
+func (h Handler) Write(dir string) error {
+	if err := h.validate(); err != nil {
+		return err
+	}
+	requirements, err := h.requirements()
+	if err != nil {
+		return err
+	}
+	sums, err := os.ReadFile(filepath.Join(h.Host.Dir, "go.sum"))
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o777); err != nil {
+		return err
+	}
+	files := map[string][]byte{"go.mod": requirements, "go.sum": sums}
+	entries, err := fs.ReadDir(templates, "handler")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		t, err := template.New(e.Name()).Delims("[[", "]]").ParseFS(templates, path.Join("handler", e.Name()))
+		if err != nil {
+			return err
+		}
+		var text bytes.Buffer
+		if err := t.Execute(&text, h); err != nil {
+			return err
+		}
+		files[strings.Replace(strings.TrimSuffix(e.Name(), ".tmpl"), "NAME", h.Package(), 1)] = text.Bytes()
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o666); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// requirements is the module's go.mod: the host, and all that the host requires in the versions that it was tested with, so that nothing has to be looked
+// for. `go mod tidy` leaves of it what is needed.
+func (h Handler) requirements() ([]byte, error) {
+	text, err := os.ReadFile(filepath.Join(h.Host.Dir, "go.mod"))
+	if err != nil {
+		return nil, err
+	}
+	host, err := modfile.Parse("go.mod", text, nil)
+	if err != nil {
+		return nil, err
+	}
+	var file modfile.File
+	version := h.Host.Version
+	errs := []error{file.AddModuleStmt(h.Module), file.AddGoStmt(host.Go.Version)}
+	if version == "" {
+		version = "v0.0.0"
+		errs = append(errs, file.AddReplace(hostbuild.Module, "", h.Host.Dir, ""))
+	}
+	errs = append(errs, file.AddRequire(hostbuild.Module, version))
+	for _, r := range host.Require {
+		file.AddNewRequire(r.Mod.Path, r.Mod.Version, r.Mod.Path != watermill)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	file.SetRequireSeparateIndirect(file.Require)
+	file.Cleanup()
+	return file.Format()
+}
+
+// watermill is what a handler imports itself, beside the host.
+const watermill = "github.com/ThreeDotsLabs/watermill"
