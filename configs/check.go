@@ -149,14 +149,14 @@ func (c *checker) ledger(p *pipeline) {
 	if !slices.ContainsFunc(p.listed, func(m plugin.Instance) bool { return c.described(m).Place == middleware.PlaceDedup }) {
 		c.fail(at, user.NeedsLedger()+" needs dedup in the pipeline's middleware", "", "")
 	}
-	if c.file.store.Type == memoryStore {
+	if c.file.store.Type == MemoryStore {
 		c.fail(at, user.NeedsLedger()+" needs a store that outlives the process", `[store] type = "sqlite" or "postgres"`, "")
 	}
 }
 
 // store refuses handlers that need a store where there is none that outlives the process.
 func (c *checker) store(p *pipeline) {
-	if p.handler == nil || c.file.store.Type != memoryStore {
+	if p.handler == nil || c.file.store.Type != MemoryStore {
 		return
 	}
 	if user, ok := p.handler.Config.(handlers.StoreUser); ok && user.NeedsStore() != "" {

@@ -7,7 +7,9 @@ package configs
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/pentrough/pentrough/internal/plugin"
@@ -26,6 +28,8 @@ type Config struct {
 	Inventory Inventory
 	// Router has the parts that a file can say: Name, ShutdownTimeout, Transports and Pipelines.
 	Router router.Config
+	// Tests are the [[test]] tables, those of the file first.
+	Tests []Test
 }
 
 // Host is the [host] table.
@@ -73,6 +77,8 @@ type Options struct {
 	Plugins Plugins
 	// LookupEnv finds variables; nil is os.LookupEnv.
 	LookupEnv func(string) (string, bool)
+	// Tests are files of tests that belong to the configuration.
+	Tests []TestFile
 }
 
 // Plugins is a set of plugins. Only the registry of this module makes them, for its own tests; everybody else leaves it nil.
@@ -107,6 +113,34 @@ func Parse(name string, data []byte, o Options) (*Config, Warnings, error) {
 	if o.LookupEnv == nil {
 		o.LookupEnv = os.LookupEnv
 	}
+	tree, at, problems := readTree(name, data)
+	if problems != nil {
+		return nil, nil, problems
+	}
+	sub := &substituter{lookup: o.LookupEnv}
+	sub.tree("", tree)
+	b := &builder{decoder: plugin.Decoder{Set: setOf(o.Plugins)}, unsubstituted: sub.problems}
+	config := b.file(tree)
+	check(b, config)
+	refs := b.decoder.References
+	tests := b.tests(name, at, tree, config, refs)
+
+	warnings := Warnings(place(name, at, b.warnings))
+	all := Problems(place(name, at, b.all()))
+	for _, file := range o.Tests {
+		more, problems := parseTests(file, o, config, refs)
+		tests, all = append(tests, more...), append(all, problems...)
+	}
+	if len(all) > 0 {
+		return nil, warnings, all
+	}
+	out := config.finish()
+	out.Tests = tests
+	return out, warnings, nil
+}
+
+// readTree reads the text of a file.
+func readTree(name string, data []byte) (map[string]any, *positions, Problems) {
 	if len(data) > maxFile {
 		message := fmt.Sprintf("the file has %d bytes; allowed: up to %d", len(data), maxFile)
 		return nil, nil, Problems{{File: name, Position: Position{1, 1}, Message: message}}
@@ -121,16 +155,23 @@ func Parse(name string, data []byte, o Options) (*Config, Warnings, error) {
 	if _, err := decodeTOML(src, &tree); err != nil {
 		return nil, nil, Problems(place(name, at, []problem{syntaxProblem(err)}))
 	}
+	return tree, at, nil
+}
 
+// parseTests reads a file that has nothing but tests of a configuration.
+func parseTests(t TestFile, o Options, config *file, refs []plugin.Ref) ([]Test, Problems) {
+	tree, at, problems := readTree(t.Name, t.Data)
+	if problems != nil {
+		return nil, problems
+	}
 	sub := &substituter{lookup: o.LookupEnv}
 	sub.tree("", tree)
 	b := &builder{decoder: plugin.Decoder{Set: setOf(o.Plugins)}, unsubstituted: sub.problems}
-	config := b.file(tree)
-	check(b, config)
-
-	warnings := Warnings(place(name, at, b.warnings))
-	if problems := b.all(); len(problems) > 0 {
-		return nil, warnings, Problems(place(name, at, problems))
+	for _, key := range slices.Sorted(maps.Keys(tree)) {
+		if key != testsSection {
+			b.fail(key, "not a part of a file of tests", "[["+testsSection+"]]", plugin.Nearest(key, []string{testsSection}))
+		}
 	}
-	return config.finish(), warnings, nil
+	tests := b.tests(t.Name, at, tree, config, refs)
+	return tests, Problems(place(t.Name, at, b.all()))
 }

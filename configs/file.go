@@ -47,14 +47,16 @@ type tracingTable struct {
 
 var tracingDefaults = tracingTable{Sample: 1, Service: "pentrough"}
 
-// The types of stores.
+// MemoryStore is the type of a store that ends with the process.
+const MemoryStore = "memory"
+
+// The other types of stores.
 const (
-	memoryStore   = "memory"
 	sqliteStore   = "sqlite"
 	postgresStore = "postgres"
 )
 
-var storeDefaults = storeTable{Type: memoryStore}
+var storeDefaults = storeTable{Type: MemoryStore}
 
 // defaultLedger is the file of a sqlite store that names none.
 const defaultLedger = "pentrough.db"
@@ -103,4 +105,4 @@ const (
 // plainSections are tables, and not tables by name.
 var plainSections = []string{hostSection, storeSection, tracingSection, inventorySection}
 
-var sections = slices.Concat(plainSections, []string{pipelineSection}, kinds)
+var sections = slices.Concat(plainSections, []string{pipelineSection, testsSection}, kinds)

@@ -28,6 +28,9 @@ func Schema(set Plugins) ([]byte, error) {
 			"additionalProperties": s.table(pipelineDefaults, "From a topic, through middleware, into a handler, to a topic."),
 		},
 	}
+	for _, f := range s.set.Fields(&testsTable{}) {
+		properties[f.Key] = s.field(f)
+	}
 	for _, kind := range kinds {
 		properties[kind] = s.named(kind)
 	}

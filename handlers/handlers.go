@@ -154,3 +154,10 @@ func Register(p Plugin) {
 func Invalid(field, format string, args ...any) error {
 	return plugin.Invalid(field, format, args...)
 }
+
+// Checker is implemented by configurations of handlers that need something of the machine or the network, such as a program or a server, and can
+// look whether it is there, changing nothing.
+type Checker interface {
+	// Check returns what it looked at. It gives up when ctx ends.
+	Check(ctx context.Context) []transports.Check
+}

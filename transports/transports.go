@@ -185,6 +185,13 @@ type Binder interface {
 	Binds() map[string]string
 }
 
+// SelfContained is implemented by configurations of transports that reach nothing outside the host, so that a test of a configuration can
+// run the transport itself. In place of others stands a fake.
+type SelfContained interface {
+	// SelfContained does nothing.
+	SelfContained()
+}
+
 // InventoryUser is implemented by configurations of transports that may need an inventory of devices.
 type InventoryUser interface {
 	// NeedsInventory returns the setting that needs it, as in `allow = "known"`, or "".

@@ -41,7 +41,10 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return advise(err, "%s --help lists the flags", cmd.CommandPath())
 	})
-	root.AddCommand(newRun(), newValidate(), newInit(), newSend(), newListen(), newLedger(), newPoison(), newPlugins(), newPlugin(), newBuild(), newSchema(), newVersion())
+	root.AddCommand(
+		newRun(), newValidate(), newTest(), newGraph(), newInit(), newSend(), newListen(), newLedger(), newPoison(), newPlugins(), newPlugin(), newBuild(), newSchema(),
+		newVersion(),
+	)
 	completeShells(root)
 	return root
 }

@@ -32,12 +32,14 @@ const ledgerPatience = 2 * time.Second
 
 func newRun() *cobra.Command {
 	var file string
+	var dry bool
 	cmd := &cobra.Command{
 		Use:   "run [-c FILE]",
 		Short: "Run the host; without a file the embedded quickstart",
 		Long: `Run the host that a configuration describes; without a file the embedded quickstart, which needs nothing installed.
 
 SIGINT or SIGTERM stops it in stages within [host] shutdown_timeout; a second one ends it at once.
+With --dry-run it connects to everything that the configuration names, says what it found, and starts and changes nothing.
 Exit codes: 0 stopped cleanly, 1 the start failed, 2 forced, 3 the stop wasn't clean.`,
 		Args: fileByFlag,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -45,10 +47,14 @@ Exit codes: 0 stopped cleanly, 1 the start failed, 2 forced, 3 the stop wasn't c
 			ctx, stop := context.WithCancel(cmd.Context())
 			defer stop()
 			defer onSignals(stop, r.force)()
+			if dry {
+				return r.dry(ctx)
+			}
 			return r.serve(ctx)
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "the configuration (default: the embedded quickstart)")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "connect to everything, start nothing, and say what would fail")
 	return cmd
 }
 

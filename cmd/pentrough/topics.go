@@ -14,41 +14,91 @@ import (
 // topicsInUse returns the topics that a configuration's pipelines take from or may publish to, in order.
 func topicsInUse(c router.Config) []transports.TopicRef {
 	var all []transports.TopicRef
-	add := func(ref transports.TopicRef) { all = append(all, ref) }
 	for _, p := range c.Pipelines {
-		add(p.From)
-		add(p.To)
-		references(reflect.ValueOf(p.Handler.Config), add)
-		for _, m := range p.Middleware {
-			references(reflect.ValueOf(m.Config), add)
+		all = append(all, p.From, p.To)
+		for _, ref := range pipelineReferences(p) {
+			if ref.to == topicReference {
+				all = append(all, transports.TopicRef(ref.value))
+			}
 		}
 	}
 	slices.Sort(all)
 	return slices.DeleteFunc(slices.Compact(all), func(ref transports.TopicRef) bool { return ref == "" })
 }
 
-// references finds the topics in a plugin's configuration.
-func references(v reflect.Value, found func(transports.TopicRef)) {
+// topicUses returns how a configuration's pipelines use the topics of a transport, in order. One that is consumed may be published to as well.
+func topicUses(c router.Config, transport string) []transports.TopicUse {
+	var uses []transports.TopicUse
+	for _, ref := range topicsInUse(c) {
+		name, topic, err := ref.Split()
+		if err != nil || name != transport {
+			continue
+		}
+		use := transports.TopicUse{Topic: topic, Use: transports.Produce}
+		if slices.ContainsFunc(c.Pipelines, func(p router.Pipeline) bool { return p.From == ref }) {
+			use.Use = transports.Consume
+		}
+		uses = append(uses, use)
+	}
+	return uses
+}
+
+// reference is a setting that names a topic or a transport with devices.
+type reference struct {
+	// by is the middleware's or handler's name, key the setting's inside it.
+	by, key    string
+	middleware bool
+	// to is what is named, value its name.
+	to, value string
+}
+
+// The kinds of references, as the decoder of configurations has them.
+const (
+	topicReference   = "topic"
+	devicesReference = "devices"
+)
+
+// pipelineReferences returns what a pipeline's middleware and handler refer to, in the order of the chain.
+func pipelineReferences(p router.Pipeline) []reference {
+	var all []reference
+	for _, m := range p.Middleware {
+		references(reflect.ValueOf(m.Config), "", func(r reference) {
+			r.by, r.middleware = m.Name, true
+			all = append(all, r)
+		})
+	}
+	references(reflect.ValueOf(p.Handler.Config), "", func(r reference) {
+		r.by = p.Handler.Type
+		all = append(all, r)
+	})
+	return all
+}
+
+// references finds the references in a plugin's configuration; key is the setting that v belongs to.
+func references(v reflect.Value, key string, found func(reference)) {
 	switch v.Kind() {
 	case reflect.String:
-		if v.Type() == reflect.TypeFor[transports.TopicRef]() {
-			found(transports.TopicRef(v.String()))
+		if ref, ok := v.Interface().(plugin.Reference); ok && v.String() != "" {
+			found(reference{key: key, to: ref.References(), value: v.String()})
 		}
 	case reflect.Pointer, reflect.Interface:
-		references(v.Elem(), found)
+		references(v.Elem(), key, found)
 	case reflect.Struct:
 		for i := range v.NumField() {
-			if v.Type().Field(i).IsExported() {
-				references(v.Field(i), found)
+			if f := v.Type().Field(i); f.IsExported() {
+				name, _, _ := strings.Cut(f.Tag.Get("toml"), ",")
+				references(v.Field(i), name, found)
 			}
 		}
 	case reflect.Slice:
 		for i := range v.Len() {
-			references(v.Index(i), found)
+			references(v.Index(i), key, found)
 		}
 	case reflect.Map:
-		for _, key := range v.MapKeys() {
-			references(v.MapIndex(key), found)
+		keys := v.MapKeys()
+		slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
+		for _, k := range keys {
+			references(v.MapIndex(k), key, found)
 		}
 	}
 }

@@ -73,7 +73,11 @@ func fileError(act, name string, err error) error {
 
 // load reads a configuration, and says of an error what to do next.
 func load(file string) (*configs.Config, configs.Warnings, error) {
-	c, warnings, err := configs.Load(file, configs.Options{})
+	return loadWith(file, configs.Options{})
+}
+
+func loadWith(file string, o configs.Options) (*configs.Config, configs.Warnings, error) {
+	c, warnings, err := configs.Load(file, o)
 	if err == nil {
 		return c, warnings, nil
 	}

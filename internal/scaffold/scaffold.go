@@ -65,16 +65,13 @@ func (h Handler) Write(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Mkdir(dir, 0o777); err != nil {
-		return err
-	}
 	files := map[string][]byte{"go.mod": requirements, "go.sum": sums}
 	entries, err := fs.ReadDir(templates, "handler")
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		t, err := template.New(e.Name()).Delims("[[", "]]").ParseFS(templates, path.Join("handler", e.Name()))
+		t, err := template.New(e.Name()).Delims("<<", ">>").ParseFS(templates, path.Join("handler", e.Name()))
 		if err != nil {
 			return err
 		}
@@ -83,6 +80,9 @@ func (h Handler) Write(dir string) error {
 			return err
 		}
 		files[strings.Replace(strings.TrimSuffix(e.Name(), ".tmpl"), "NAME", h.Package(), 1)] = text.Bytes()
+	}
+	if err := os.Mkdir(dir, 0o777); err != nil {
+		return err
 	}
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o666); err != nil {

@@ -32,7 +32,9 @@ var contracts = []string{"handlers", "transports", "transports/device", "transpo
 func roomOf(pkg string) (r room, folder string, ok bool) {
 	switch {
 	case strings.HasPrefix(pkg, "cmd/"):
-		return command, pkg, true
+		// A command may have packages of its own, in its internal folder.
+		folder, _, _ := strings.Cut(pkg, "/internal/")
+		return command, folder, true
 	case pkg == "configs":
 		return config, pkg, true
 	case pkg == "router":

@@ -9,6 +9,7 @@ import (
 	"go/types"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -43,7 +44,7 @@ func TestExportedSignaturesNameNothingInternal(t *testing.T) {
 	var public []string
 	for _, p := range goList(t, "-export", "-deps", "./...") {
 		exports[p.ImportPath] = p.Export
-		if in, ok := strings.CutPrefix(p.ImportPath, module+"/"); ok && p.Name != "main" && !within(in, "internal") {
+		if in, ok := strings.CutPrefix(p.ImportPath, module+"/"); ok && p.Name != "main" && !slices.Contains(strings.Split(in, "/"), "internal") {
 			public = append(public, p.ImportPath)
 		}
 	}

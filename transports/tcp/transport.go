@@ -74,20 +74,7 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	canonical, advice := canonicalAddress, "several devices behind one address: use first-frame"
-	if c.Identity.By == byFirstFrame {
-		canonical, advice = canonicalName, "several devices with one name"
-	}
-	registry, err := device.NewRegistry(device.Options{
-		Host: env.Host, Framing: framing, Canonical: canonical, Directory: device.NewDirectory(env.Now), FlappingAdvice: advice,
-		Limits: device.Limits{QueueCount: c.QueueLimit.Count, QueueBytes: c.QueueLimit.Bytes, WriteTimeout: c.WriteTimeout},
-		Feed: device.FeedOptions{
-			EventsWindow: c.Events.Window, EventsBacklog: c.Events.Backlog, EventsTotal: c.Events.Total,
-			DataWindow: c.Data.Window, DataPerDevice: c.Data.PerDevice, DataTotal: c.Data.Total, DropOldest: c.Data.Overflow == dropOldest,
-			Heartbeat: c.Heartbeat,
-		},
-		Logger: env.Logger, Now: env.Now, Registerer: env.Registerer,
-	})
+	registry, err := c.registry(framing, env)
 	if err != nil {
 		return nil, err
 	}
@@ -98,6 +85,24 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	}
 	t.emptied.L = &t.mu
 	return t, nil
+}
+
+// registry returns the registry of the devices.
+func (c *Config) registry(framing codec.Framing, env transports.Env) (*device.Registry, error) {
+	canonical, advice := canonicalAddress, "several devices behind one address: use first-frame"
+	if c.Identity.By == byFirstFrame {
+		canonical, advice = canonicalName, "several devices with one name"
+	}
+	return device.NewRegistry(device.Options{
+		Host: env.Host, Framing: framing, Canonical: canonical, Directory: device.NewDirectory(env.Now), FlappingAdvice: advice,
+		Limits: device.Limits{QueueCount: c.QueueLimit.Count, QueueBytes: c.QueueLimit.Bytes, WriteTimeout: c.WriteTimeout},
+		Feed: device.FeedOptions{
+			EventsWindow: c.Events.Window, EventsBacklog: c.Events.Backlog, EventsTotal: c.Events.Total,
+			DataWindow: c.Data.Window, DataPerDevice: c.Data.PerDevice, DataTotal: c.Data.Total, DropOldest: c.Data.Overflow == dropOldest,
+			Heartbeat: c.Heartbeat,
+		},
+		Logger: env.Logger, Now: env.Now, Registerer: env.Registerer,
+	})
 }
 
 // Subscriber implements transports.Transport.

@@ -1,0 +1,227 @@
+package scenario
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/big"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/pentrough/pentrough/configs"
+)
+
+// expectation is what a step expects.
+type expectation struct{ *configs.TestExpect }
+
+// differences says in what ways one isn't as expected.
+func (e expectation) differences(one *seen) []string {
+	var all []string
+	add := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+	if e.Payload != nil {
+		if want, _ := configs.DecodePayload(e.Encoding, *e.Payload); !bytes.Equal(want, one.payload) {
+			add("payload: expected %s, got %s", show(want), show(one.payload))
+		}
+	}
+	var body any
+	dec := json.NewDecoder(bytes.NewReader(one.payload))
+	dec.UseNumber()
+	bad := dec.Decode(&body)
+	if e.JSON != nil {
+		if bad != nil {
+			add("payload: expected JSON, got %s", show(one.payload))
+		} else {
+			all = append(all, unlike("", plain(e.JSON), body)...)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(e.Metadata)) {
+		if got, ok := one.metadata[key]; !ok {
+			add("metadata.%s: expected %q, got none", key, e.Metadata[key])
+		} else if got != e.Metadata[key] {
+			add("metadata.%s: expected %q, got %q", key, e.Metadata[key], got)
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(e.Matches)) {
+		got, ok := one.at(path, body)
+		if !ok {
+			add("%s: expected something like %q, got none", path, e.Matches[path])
+		} else if !regexp.MustCompile(e.Matches[path]).MatchString(got) {
+			add("%s: expected something like %q, got %q", path, e.Matches[path], got)
+		}
+	}
+	for _, path := range e.Absent {
+		if got, ok := one.at(path, body); ok {
+			add("%s: expected none, got %q", path, got)
+		}
+	}
+	if e.Code != 0 && e.Code != one.code {
+		add("code: expected %d, got %d", e.Code, one.code)
+	}
+	return all
+}
+
+// at returns what stands at a path of [configs.TestExpect.Matches], as text.
+func (s *seen) at(path string, body any) (string, bool) {
+	switch {
+	case path == "payload":
+		return string(s.payload), true
+	case path == "error":
+		if s.err == nil {
+			return "", false
+		}
+		return s.err.Error(), true
+	case strings.HasPrefix(path, configs.MetadataPath):
+		got, ok := s.metadata[strings.TrimPrefix(path, configs.MetadataPath)]
+		return got, ok
+	}
+	for _, key := range strings.Split(strings.TrimPrefix(path, configs.JSONPath), ".") {
+		switch in := body.(type) {
+		case map[string]any:
+			v, ok := in[key]
+			if !ok {
+				return "", false
+			}
+			body = v
+		case []any:
+			i, err := strconv.Atoi(key)
+			if err != nil || i < 0 || i >= len(in) {
+				return "", false
+			}
+			body = in[i]
+		default:
+			return "", false
+		}
+	}
+	if text, ok := body.(string); ok {
+		return text, true
+	}
+	return spell(body), true
+}
+
+// plain is a value of a TOML file as JSON has it.
+func plain(v any) any {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return v
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	var out any
+	if err := dec.Decode(&out); err != nil {
+		return v
+	}
+	return out
+}
+
+// unlike says where got isn't as wanted. A table may have more keys than wanted, a list may not have more elements.
+func unlike(path string, want, got any) []string {
+	where := path
+	if where == "" {
+		where = "payload"
+	}
+	switch want := want.(type) {
+	case map[string]any:
+		table, ok := got.(map[string]any)
+		if !ok {
+			return []string{fmt.Sprintf("%s: expected an object, got %s", where, spell(got))}
+		}
+		var all []string
+		for _, key := range slices.Sorted(maps.Keys(want)) {
+			at := strings.TrimPrefix(path+"."+key, ".")
+			if v, ok := table[key]; ok {
+				all = append(all, unlike(at, want[key], v)...)
+			} else {
+				all = append(all, fmt.Sprintf("%s: expected %s, got none", at, spell(want[key])))
+			}
+		}
+		return all
+	case []any:
+		list, ok := got.([]any)
+		if !ok || len(list) != len(want) {
+			return []string{fmt.Sprintf("%s: expected %s, got %s", where, spell(want), spell(got))}
+		}
+		var all []string
+		for i := range want {
+			all = append(all, unlike(fmt.Sprintf("%s[%d]", where, i), want[i], list[i])...)
+		}
+		return all
+	case json.Number:
+		if n, ok := got.(json.Number); ok && equalNumbers(want, n) {
+			return nil
+		}
+	default:
+		if want == got {
+			return nil
+		}
+	}
+	return []string{fmt.Sprintf("%s: expected %s, got %s", where, spell(want), spell(got))}
+}
+
+func equalNumbers(a, b json.Number) bool {
+	if a == b {
+		return true
+	}
+	// An exponent may be too much to be written out.
+	if len(a) > 40 || len(b) > 40 || strings.ContainsAny(string(a+b), "eE") {
+		x, errX := a.Float64()
+		y, errY := b.Float64()
+		return errX == nil && errY == nil && x == y
+	}
+	x, okX := new(big.Rat).SetString(string(a))
+	y, okY := new(big.Rat).SetString(string(b))
+	return okX && okY && x.Cmp(y) == 0
+}
+
+// spell is a value as JSON in a line.
+func spell(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return string(text)
+}
+
+// longest is how much of a payload is shown.
+const longest = 2000
+
+// show is a payload in a line: JSON as it is, other text quoted, and what is no text as hex.
+func show(payload []byte) string {
+	cut := ""
+	if len(payload) > longest {
+		payload, cut = payload[:longest], fmt.Sprintf("... (%d bytes)", len(payload))
+	}
+	switch {
+	case len(payload) > 1 && payload[0] == '{' && json.Valid(payload) && !bytes.ContainsAny(payload, "\r\n"):
+		return string(payload) + cut
+	case utf8.Valid(payload):
+		return strconv.Quote(string(payload)) + cut
+	default:
+		return fmt.Sprintf("hex %x", payload) + cut
+	}
+}
+
+// String is what came, in a line.
+func (s *seen) String() string {
+	var parts []string
+	if s.code != 0 {
+		parts = append(parts, fmt.Sprintf("code %d", s.code))
+	}
+	if s.err != nil {
+		parts = append(parts, fmt.Sprintf("error %q", s.err.Error()))
+	}
+	if s.code == 0 || len(s.payload) > 0 {
+		parts = append(parts, show(s.payload))
+	}
+	if len(s.metadata) > 0 {
+		keys := slices.Sorted(maps.Keys(s.metadata))
+		for i, key := range keys {
+			keys[i] = key + "=" + strconv.Quote(s.metadata[key])
+		}
+		parts = append(parts, "("+strings.Join(keys, " ")+")")
+	}
+	return strings.Join(parts, " ")
+}

@@ -1,0 +1,323 @@
+package scenario
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pentrough/pentrough/configs"
+	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+// holder is the fake of a transport that holds devices: the sessions and the framing are the transport's own, the connections are fakes.
+type holder struct {
+	transports.Config // describes topics
+	maker             device.StandInMaker
+	record            *record
+
+	*device.StandIn
+	known device.Inventory // nil: any device is taken
+
+	running sync.WaitGroup
+	mu      sync.Mutex
+	conns   map[string]*conn // of each device the newest
+}
+
+var (
+	_ transports.Transport = (*holder)(nil)
+	_ transports.Drainer   = (*holder)(nil)
+	_ transports.Tapper    = (*holder)(nil)
+	_ device.Provider      = (*holder)(nil)
+	_ device.Screener      = (*holder)(nil)
+)
+
+// New implements transports.Config: the fake is its own configuration.
+func (h *holder) New(env transports.Env) (transports.Transport, error) {
+	var err error
+	h.StandIn, err = h.maker.StandIn(env)
+	h.conns = map[string]*conn{}
+	return h, err
+}
+
+func (h *holder) Subscriber(c transports.Consumer) (message.Subscriber, error) {
+	return h.Registry.Subscriber(c.Pipeline), nil
+}
+
+func (h *holder) Publisher(transports.Producer) (message.Publisher, error) {
+	return nil, errors.New("nothing is published to devices")
+}
+
+func (h *holder) Tap(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	return h.Registry.Tap(ctx, topic), nil
+}
+
+// Start doesn't start the registry: it would say that the host is there, again and again.
+func (h *holder) Start(context.Context) error       { return nil }
+func (h *holder) Health() []transports.Health       { return nil }
+func (h *holder) Quiesce()                          {}
+func (h *holder) Drain(topic string)                { h.Registry.Drain(topic) }
+func (h *holder) Devices() device.Devices           { return h.Registry }
+func (h *holder) CloseSessions(ctx context.Context) { h.Registry.CloseSessions(ctx) }
+func (h *holder) Screen(known device.Inventory)     { h.known = known }
+func (h *holder) Close(context.Context) error       { h.Registry.Close(); h.running.Wait(); return nil }
+func (h *holder) takes(name string) bool {
+	return !h.KnownOnly || h.known == nil || h.known.Known(name)
+}
+func (h *holder) conn(name string) *conn       { h.mu.Lock(); defer h.mu.Unlock(); return h.conns[name] }
+func (h *holder) setConn(name string, c *conn) { h.mu.Lock(); defer h.mu.Unlock(); h.conns[name] = c }
+
+// act does what a step says of a device.
+func (h *holder) act(d *configs.TestDevice) error {
+	c := h.conn(d.Name)
+	live := c != nil && !c.over()
+	switch {
+	case d.Online != nil && !*d.Online:
+		if !live {
+			return fmt.Errorf("device %s isn't connected", d.Name)
+		}
+		c.session.End(device.ClientClosed)
+		return nil
+	case d.Online != nil || !live:
+		var err error
+		if c, err = h.connect(d.Name, c); err != nil {
+			return err
+		}
+	}
+	if d.HasAnswers {
+		a, err := answersFrom(d)
+		if err != nil {
+			return err
+		}
+		c.set(a)
+	}
+	for _, said := range d.Says {
+		payload, err := configs.DecodePayload(d.Encoding, said)
+		if err != nil {
+			return err
+		}
+		frame, err := h.Framing.Append(nil, payload)
+		if err != nil {
+			return fmt.Errorf("device %s can't say %q: %w", d.Name, said, err)
+		}
+		c.send(frame, 0)
+	}
+	return nil
+}
+
+// connect makes a new connection of a device, which goes on answering as on its one before.
+func (h *holder) connect(name string, before *conn) (*conn, error) {
+	canonical, err := h.Registry.Canonical(name)
+	if err != nil {
+		return nil, err
+	}
+	if !h.takes(canonical) {
+		return nil, fmt.Errorf("device %s is refused: the inventory doesn't list it", name)
+	}
+	c := &conn{holder: h, device: name, more: make(chan struct{}, 1), closed: make(chan struct{})}
+	if before != nil {
+		c.answers = before.answersNow()
+	}
+	h.setConn(name, c)
+	if c.session, err = h.Registry.Connect(context.Background(), canonical, h.Remote(canonical), c); err != nil {
+		return nil, fmt.Errorf("connecting device %s: %w", name, err)
+	}
+	h.running.Go(c.run)
+	return c, nil
+}
+
+// answers are what a device answers, by what it gets.
+type answers struct {
+	to    map[string][]byte
+	delay time.Duration
+}
+
+func answersFrom(d *configs.TestDevice) (answers, error) {
+	a := answers{to: map[string][]byte{}, delay: d.Delay}
+	for got, answer := range d.Answers {
+		if got != configs.AnyFrame {
+			b, err := configs.DecodePayload(d.Encoding, got)
+			if err != nil {
+				return a, err
+			}
+			got = string(b)
+		}
+		b, err := configs.DecodePayload(d.Encoding, answer)
+		if err != nil {
+			return a, err
+		}
+		a.to[got] = b
+	}
+	return a, nil
+}
+
+// conn is a fake connection. It takes whatever is written at once.
+type conn struct {
+	holder  *holder
+	device  string
+	session *device.Session
+	more    chan struct{}
+	shut    sync.Once
+	closed  chan struct{}
+
+	mu      sync.Mutex
+	rest    []byte // of what was written, the beginning of a frame
+	answers answers
+	saying  []saying
+}
+
+// saying is bytes that the device is about to send.
+type saying struct {
+	frame []byte
+	at    time.Time
+}
+
+var _ device.Conn = (*conn)(nil)
+
+func (c *conn) TryWrite(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rest = append(c.rest, p...)
+	for {
+		advance, payload, err := c.holder.Framing.Split(c.rest)
+		if err != nil {
+			return 0, fmt.Errorf("the device can't read its frame: %w", err)
+		}
+		if advance == 0 {
+			return len(p), nil
+		}
+		if payload != nil {
+			c.got(append([]byte(nil), payload...))
+		}
+		c.rest = c.rest[advance:]
+	}
+}
+
+// got records a frame and has it answered. The lock is held.
+func (c *conn) got(payload []byte) {
+	c.holder.record.add(deviceSubject(c.device), &seen{payload: payload})
+	answer, ok := c.answers.to[string(payload)]
+	if !ok {
+		answer, ok = c.answers.to[configs.AnyFrame]
+	}
+	if !ok {
+		return
+	}
+	if frame, err := c.holder.Framing.Append(nil, answer); err == nil {
+		c.say(frame, c.answers.delay)
+	}
+}
+
+func (c *conn) WaitWritable(time.Time) error { return nil }
+func (c *conn) Gone() bool                   { return c.over() }
+
+func (c *conn) Close() error {
+	c.shut.Do(func() { close(c.closed) })
+	return nil
+}
+
+func (c *conn) over() bool {
+	select {
+	case <-c.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+func (c *conn) set(a answers) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.answers = a
+}
+
+func (c *conn) answersNow() answers {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.answers
+}
+
+func (c *conn) send(frame []byte, delay time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.say(frame, delay)
+}
+
+// say has a frame sent after a delay, and after what is to be sent before. The lock is held.
+func (c *conn) say(frame []byte, delay time.Duration) {
+	c.saying = append(c.saying, saying{frame, time.Now().Add(delay)})
+	select {
+	case c.more <- struct{}{}:
+	default:
+	}
+}
+
+// run sends what the device says, and ends its session when it was silent for too long.
+func (c *conn) run() {
+	defer c.session.End(device.ConnectionLost)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for heard := time.Now(); ; {
+		next, speaks := c.next()
+		idle := c.holder.IdleTimeout > 0
+		switch silent := heard.Add(c.holder.IdleTimeout); {
+		case speaks && (!idle || next.at.Before(silent)):
+			idle = false
+			timer.Reset(time.Until(next.at))
+		case idle:
+			timer.Reset(time.Until(silent))
+		default:
+			timer.Stop()
+		}
+		select {
+		case <-timer.C:
+		case <-c.more:
+			continue
+		case <-c.closed:
+			return
+		}
+		if idle {
+			c.session.End(device.IdleTimeout)
+			return
+		}
+		heard = time.Now()
+		if !c.deliver(next.frame) {
+			return
+		}
+	}
+}
+
+// next returns what is to be said next.
+func (c *conn) next() (saying, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.saying) == 0 {
+		return saying{}, false
+	}
+	return c.saying[0], true
+}
+
+// deliver hands a frame in, as the transport reads it, and reports whether the session goes on.
+func (c *conn) deliver(frame []byte) bool {
+	c.mu.Lock()
+	c.saying = c.saying[1:]
+	c.mu.Unlock()
+	for len(frame) > 0 {
+		advance, payload, err := c.holder.Framing.Split(frame)
+		if err != nil || advance == 0 {
+			c.session.End(device.ProtocolError)
+			return false
+		}
+		if payload != nil {
+			if err := c.session.Data(payload); err != nil {
+				return false
+			}
+		}
+		frame = frame[advance:]
+	}
+	return true
+}

@@ -1,0 +1,73 @@
+package scenario
+
+import (
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// seen is something that came out of the host.
+type seen struct {
+	payload  []byte
+	metadata message.Metadata
+	// code and err are a reply's.
+	code int
+	err  error
+}
+
+// subject is what something came out of: a topic, a device, or where dead letters are kept.
+type subject struct{ kind, name string }
+
+func (s subject) String() string { return s.kind + s.name }
+
+func topicSubject(ref string) subject   { return subject{"", ref} }
+func deviceSubject(name string) subject { return subject{"device ", name} }
+
+var letterSubject = subject{"the dead letters", ""}
+
+// record is all that came out and was not expected yet.
+type record struct {
+	changed chan struct{}
+
+	mu   sync.Mutex
+	came map[subject][]*seen
+}
+
+func newRecord() *record {
+	return &record{changed: make(chan struct{}, 1), came: map[subject][]*seen{}}
+}
+
+func (r *record) add(s subject, one *seen) {
+	r.mu.Lock()
+	r.came[s] = append(r.came[s], one)
+	r.mu.Unlock()
+	r.signal()
+}
+
+// message adds a copy of a message.
+func (r *record) message(ref string, msg *message.Message) {
+	r.add(topicSubject(ref), &seen{payload: slices.Clone(msg.Payload), metadata: maps.Clone(msg.Metadata)})
+}
+
+func (r *record) signal() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
+
+// left returns what came out of s and was not taken.
+func (r *record) left(s subject) []*seen {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.came[s])
+}
+
+// take removes one.
+func (r *record) take(s subject, one *seen) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.came[s] = slices.DeleteFunc(r.came[s], func(o *seen) bool { return o == one })
+}

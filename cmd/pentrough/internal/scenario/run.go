@@ -1,0 +1,379 @@
+package scenario
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pentrough/pentrough/configs"
+	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/bubble"
+	"github.com/pentrough/pentrough/internal/ledger"
+	"github.com/pentrough/pentrough/router"
+	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+// Setup is what tests run with.
+type Setup struct {
+	Config *configs.Config
+	// Inventory returns the list of devices that the configuration names; nil without one.
+	Inventory func(log *slog.Logger) (router.Inventory, error)
+	// In makes bubbles.
+	In bubble.In
+	// Timeout is the longest that one test takes of real time.
+	Timeout time.Duration
+	// Level is the least that a test's host logs.
+	Level slog.Level
+}
+
+// Result is how a test ended.
+type Result struct {
+	Test *configs.Test
+	// Failure is nil if it passed.
+	Failure *Failure
+	// Took is real time, Passed the time on the test's own clock.
+	Took, Passed time.Duration
+	// Log is what the host logged.
+	Log string
+}
+
+// Failure is why a test failed.
+type Failure struct {
+	Place configs.Place
+	// Step is the step's number, from 1; 0 is none.
+	Step int
+	// Message is a line, or several.
+	Message string
+}
+
+func (f *Failure) Error() string { return f.Message }
+
+// Run runs one test.
+func Run(t *configs.Test, s Setup) Result {
+	began := time.Now()
+	w := &world{test: t, setup: s, virtual: t.Clock != configs.RealClock}
+	var failure *Failure
+	var err error
+	if w.virtual {
+		err = s.In(s.Timeout, func() { failure = w.run() })
+	} else {
+		err = w.onTheWall(&failure)
+	}
+	result := Result{Test: t, Took: time.Since(began), Log: w.log.String()}
+	step, passed := w.progress()
+	result.Passed = passed
+	switch {
+	case errors.Is(err, bubble.ErrStuck):
+		result.Failure = failAt(t, step, fmt.Sprintf("%v\nsomething waits for what no test can bring about, such as an answer to a connection or a process; a test of it says clock = %q", err, configs.RealClock))
+	case err != nil:
+		result.Failure = failAt(t, step, err.Error())
+	default:
+		result.Failure = failure
+	}
+	return result
+}
+
+// onTheWall runs a test in real time.
+func (w *world) onTheWall(failure **Failure) error {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		*failure = w.run()
+	}()
+	timer := time.NewTimer(w.setup.Timeout)
+	defer timer.Stop()
+	select {
+	case <-ended:
+		return nil
+	case <-timer.C:
+		return fmt.Errorf("after %s it isn't over", w.setup.Timeout)
+	}
+}
+
+// at is a failure in a step, counted from 1, or in none.
+func failAt(t *configs.Test, step int, message string) *Failure {
+	place := t.Place
+	if step > 0 {
+		place = t.Steps[step-1].Place
+	}
+	return &Failure{Place: place, Step: step, Message: message}
+}
+
+// world is what one test runs in.
+type world struct {
+	test    *configs.Test
+	setup   Setup
+	virtual bool
+	log     buffer
+
+	record  *record
+	topics  map[string]*topics
+	holders map[string]*holder
+	host    *router.Host
+	reply   *transports.Reply // of the latest input
+
+	mu     sync.Mutex
+	step   int
+	passed time.Duration
+}
+
+// buffer is a text that several write to.
+type buffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func (w *world) progress() (int, time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.step, w.passed
+}
+
+// stopping is how long a test's host may take to stop.
+const (
+	stopping     = 30 * time.Second
+	stoppingReal = 2 * time.Second
+)
+
+// run builds a host, goes through the steps and stops it.
+func (w *world) run() *Failure {
+	began := time.Now()
+	log := slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{Level: w.setup.Level}))
+	w.record = newRecord()
+	ends, err := w.build(log)
+	defer ends()
+	if err != nil {
+		return failAt(w.test, 0, "building the host: "+err.Error())
+	}
+	tapping, untap := context.WithCancel(context.Background())
+	var taps sync.WaitGroup
+	defer taps.Wait()
+	defer untap()
+	if err := w.tap(tapping, &taps); err != nil {
+		return failAt(w.test, 0, err.Error())
+	}
+	if err := w.host.Start(context.Background()); err != nil {
+		return failAt(w.test, 0, err.Error())
+	}
+	failure := w.steps(began)
+	patience := stopping
+	if !w.virtual {
+		patience = stoppingReal
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	// What it leaves unsettled belongs to a test that doesn't ask.
+	_ = w.host.Stop(ctx)
+	return failure
+}
+
+// build makes the host, and what it is lent, which ends closes.
+func (w *world) build(log *slog.Logger) (ends func(), err error) {
+	c := w.setup.Config.Router
+	c.Logger, c.Transports = log, w.fakes()
+	remembered := ledger.New()
+	if w.setup.Config.Store.Type != configs.MemoryStore {
+		remembered = ledger.Open(forgetful{}, log)
+		<-remembered.Opened()
+		c.DeadLetters = &letters{w.record}
+	}
+	c.Ledger = remembered
+	ends = func() { _ = remembered.Close() } // it keeps nothing
+	if w.setup.Inventory != nil {
+		if c.Inventory, err = w.setup.Inventory(log); err != nil {
+			return ends, err
+		}
+	}
+	w.host, err = router.New(c)
+	return ends, err
+}
+
+// fakes are the transports of the test.
+func (w *world) fakes() []router.Transport {
+	w.topics, w.holders = map[string]*topics{}, map[string]*holder{}
+	var all []router.Transport
+	for _, t := range w.setup.Config.Router.Transports {
+		if maker, ok := t.Config.(device.StandInMaker); ok {
+			w.holders[t.Name] = &holder{Config: t.Config, maker: maker, record: w.record}
+			t.Config = w.holders[t.Name]
+		} else if _, ok := t.Config.(transports.SelfContained); !ok {
+			w.topics[t.Name] = &topics{Config: t.Config, name: t.Name, record: w.record}
+			t.Config = w.topics[t.Name]
+		}
+		all = append(all, t)
+	}
+	return all
+}
+
+// tap records what is published to topics that are no fakes', as far as the test asks for them.
+func (w *world) tap(ctx context.Context, taps *sync.WaitGroup) error {
+	for _, s := range w.named() {
+		if s.kind != "" {
+			continue
+		}
+		name, _, err := transports.TopicRef(s.name).Split()
+		if err != nil {
+			return err
+		}
+		if w.topics[name] != nil {
+			continue
+		}
+		messages, err := w.host.Tap(ctx, transports.TopicRef(s.name))
+		if err != nil {
+			return fmt.Errorf("looking at %s: %w", s.name, err)
+		}
+		taps.Go(func() {
+			for msg := range messages {
+				w.record.message(s.name, msg)
+			}
+		})
+	}
+	return nil
+}
+
+// named are the subjects of which the test expects something.
+func (w *world) named() []subject {
+	var all []subject
+	for _, step := range w.test.Steps {
+		if step.Expect == nil || step.Expect.Reply {
+			continue
+		}
+		if s := (expectation{step.Expect}).subject(); !slices.Contains(all, s) {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+func (e expectation) subject() subject {
+	switch {
+	case e.Device != "":
+		return deviceSubject(e.Device)
+	case e.DeadLetter:
+		return letterSubject
+	default:
+		return topicSubject(e.Topic)
+	}
+}
+
+// steps goes through the steps, and holds at the end that nothing came which the test says nothing of.
+func (w *world) steps(began time.Time) *Failure {
+	w.settle()
+	for i := range w.test.Steps {
+		w.mu.Lock()
+		w.step, w.passed = i+1, time.Since(began)
+		w.mu.Unlock()
+		if err := w.do(&w.test.Steps[i]); err != nil {
+			return failAt(w.test, i+1, err.Error())
+		}
+	}
+	w.settle()
+	w.mu.Lock()
+	w.step, w.passed = 0, time.Since(began)
+	w.mu.Unlock()
+	var problems []string
+	for _, s := range w.named() {
+		if left := w.record.left(s); len(left) > 0 {
+			problems = append(problems, fmt.Sprintf("%s has more that no step expects:", s))
+			problems = append(problems, list(left)...)
+		}
+	}
+	if len(problems) > 0 {
+		return failAt(w.test, 0, strings.Join(problems, "\n"))
+	}
+	return nil
+}
+
+// settle lets everything run that needs no time.
+func (w *world) settle() {
+	if w.virtual {
+		bubble.Wait()
+	}
+}
+
+func (w *world) do(s *configs.TestStep) error {
+	var err error
+	switch {
+	case s.Input != nil:
+		err = w.input(s.Input)
+	case s.Device != nil:
+		h := w.holders[s.Device.Transport]
+		if h == nil {
+			return fmt.Errorf("transport %s has no devices that a test can play", s.Device.Transport)
+		}
+		err = h.act(s.Device)
+	case s.Expect != nil:
+		return w.expect(expectation{s.Expect})
+	default:
+		time.Sleep(s.Wait)
+	}
+	w.settle()
+	return err
+}
+
+// input brings a message in.
+func (w *world) input(in *configs.TestInput) error {
+	payload, err := payloadOf(in)
+	if err != nil {
+		return err
+	}
+	ref := transports.TopicRef(in.Topic)
+	if in.Pipeline != "" {
+		i := slices.IndexFunc(w.setup.Config.Router.Pipelines, func(p router.Pipeline) bool { return p.Name == in.Pipeline })
+		ref = w.setup.Config.Router.Pipelines[i].From
+	}
+	name, topic, err := ref.Split()
+	if err != nil {
+		return err
+	}
+	t := w.topics[name]
+	if t == nil {
+		return fmt.Errorf("nothing can be put into %s", ref)
+	}
+	msg := handlers.NewMessage(payload)
+	delete(msg.Metadata, transports.MessageID)
+	for key, value := range in.Metadata {
+		msg.Metadata[key] = value
+	}
+	if in.ID != "" && in.Cmd == "" {
+		msg.Metadata[transports.MessageID] = in.ID
+	}
+	w.reply = transports.NewReply(0)
+	msg.SetContext(transports.WithReply(context.Background(), w.reply))
+	t.put(topic, in.Pipeline, msg)
+	return nil
+}
+
+func payloadOf(i *configs.TestInput) ([]byte, error) {
+	switch {
+	case i.Cmd != "":
+		command := map[string]any{"device": i.Device, "cmd": i.Cmd}
+		if i.ID != "" {
+			command["id"] = i.ID
+		}
+		return []byte(spell(command)), nil
+	case i.JSON != nil:
+		return []byte(spell(i.JSON)), nil
+	default:
+		return configs.DecodePayload(i.Encoding, i.Payload)
+	}
+}

@@ -1,0 +1,174 @@
+package configs
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// The encodings.
+const (
+	textEncoding   = "text"
+	hexEncoding    = "hex"
+	base64Encoding = "base64"
+)
+
+// DecodePayload returns the bytes that a test writes as text, hex or base64.
+func DecodePayload(encoding, text string) ([]byte, error) {
+	switch encoding {
+	case hexEncoding:
+		b, err := hex.DecodeString(strings.ReplaceAll(text, " ", ""))
+		if err != nil {
+			return nil, fmt.Errorf("%q is not hex", text)
+		}
+		return b, nil
+	case base64Encoding:
+		b, err := base64.StdEncoding.DecodeString(text)
+		if err != nil {
+			return nil, fmt.Errorf("%q is not base64", text)
+		}
+		return b, nil
+	default:
+		return []byte(text), nil
+	}
+}
+
+// complaint is something that is wrong with a step, by the key inside it; the key is empty if the whole step is meant.
+type complaint struct{ key, message string }
+
+// check returns what is wrong with a step in itself.
+func (s *TestStep) check() []complaint {
+	c := &complaints{}
+	given := 0
+	for _, is := range []bool{s.Input != nil, s.Device != nil, s.Wait > 0, s.Expect != nil} {
+		if is {
+			given++
+		}
+	}
+	if given != 1 {
+		c.add("", "a step is one thing; allowed: one of input, device, wait, expect")
+	}
+	if s.Input != nil {
+		s.Input.check(c)
+	}
+	if s.Device != nil {
+		s.Device.check(c)
+	}
+	if s.Expect != nil {
+		s.Expect.check(c)
+	}
+	return c.all
+}
+
+type complaints struct{ all []complaint }
+
+func (c *complaints) add(key, format string, args ...any) {
+	c.all = append(c.all, complaint{key, fmt.Sprintf(format, args...)})
+}
+
+// one adds a complaint if not exactly one of some keys is given.
+func (c *complaints) one(key, what string, given map[string]bool) {
+	keys := slices.Sorted(maps.Keys(given))
+	n := 0
+	for _, key := range keys {
+		if given[key] {
+			n++
+		}
+	}
+	if n != 1 {
+		c.add(key, "%s; allowed: one of %s", what, strings.Join(keys, ", "))
+	}
+}
+
+func (c *complaints) encoded(key, encoding, text string) {
+	if _, err := DecodePayload(encoding, text); err != nil {
+		c.add(key, "%v", err)
+	}
+}
+
+func (i *TestInput) check(c *complaints) {
+	c.one("input", "an input comes by one way", map[string]bool{"topic": i.Topic != "", "pipeline": i.Pipeline != ""})
+	payloads := map[string]bool{"json": i.JSON != nil, "payload": i.HasPayload, "cmd": i.Cmd != ""}
+	c.one("input", "an input has one payload", payloads)
+	if (i.Device != "") != (i.Cmd != "") {
+		c.add("input.device", "device and cmd belong together")
+	}
+	c.encoded("input.payload", i.Encoding, i.Payload)
+}
+
+func (d *TestDevice) check(c *complaints) {
+	for _, got := range slices.Sorted(maps.Keys(d.Answers)) {
+		if got != AnyFrame {
+			c.encoded("device.answers", d.Encoding, got)
+		}
+		c.encoded("device.answers", d.Encoding, d.Answers[got])
+	}
+	for _, said := range d.Says {
+		c.encoded("device.says", d.Encoding, said)
+	}
+	if d.Online != nil && !*d.Online && len(d.Says) > 0 {
+		c.add("device.says", "a device that disconnects says nothing")
+	}
+}
+
+func (e *TestExpect) check(c *complaints) {
+	c.one("expect", "an expectation is of one thing", map[string]bool{
+		"topic": e.Topic != "", "device": e.Device != "", "reply": e.Reply, "dead_letter": e.DeadLetter,
+	})
+	if e.Payload != nil {
+		c.encoded("expect.payload", e.Encoding, *e.Payload)
+	}
+	if e.Payload != nil && e.JSON != nil {
+		c.add("expect.payload", "the payload is said twice; allowed: json or payload")
+	}
+	for _, key := range slices.Sorted(maps.Keys(e.Matches)) {
+		at := "expect.matches." + key
+		if err := checkPath(key, "payload", "error"); err != nil {
+			c.add(at, "%v", err)
+		}
+		if _, err := regexp.Compile(e.Matches[key]); err != nil {
+			c.add(at, "%v", err)
+		}
+	}
+	for _, path := range e.Absent {
+		if err := checkPath(path); err != nil {
+			c.add("expect.absent", "%v", err)
+		}
+	}
+	described := e.JSON != nil || e.Payload != nil || e.Metadata != nil || e.Matches != nil || e.Absent != nil || e.Code != 0
+	if e.Nothing && (described || e.Count > 1 || e.Anywhere) {
+		c.add("expect.nothing", "nothing has nothing to be described")
+	}
+	if e.Code != 0 && !e.Reply {
+		c.add("expect.code", "only a reply has one")
+	}
+	if e.Device != "" && (e.Metadata != nil || slices.ContainsFunc(e.Absent, func(p string) bool { return strings.HasPrefix(p, MetadataPath) })) {
+		c.add("expect.metadata", "what a device gets has none")
+	}
+}
+
+// AnyFrame is the key of the answer to what has no other.
+const AnyFrame = "*"
+
+// The paths of [TestExpect.Matches] and [TestExpect.Absent].
+const (
+	JSONPath     = "json."
+	MetadataPath = "metadata."
+)
+
+func checkPath(path string, words ...string) error {
+	if slices.Contains(words, path) {
+		return nil
+	}
+	for _, prefix := range []string{JSONPath, MetadataPath} {
+		if rest, ok := strings.CutPrefix(path, prefix); ok && rest != "" {
+			return nil
+		}
+	}
+	return errors.New("what is meant? allowed: " + strings.Join(append(words, "json.FIELD", "metadata.KEY"), ", "))
+}

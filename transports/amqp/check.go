@@ -1,0 +1,122 @@
+package amqp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+var _ transports.Checker = (*Config)(nil)
+
+// checkRole is how the broker's tools show a connection that only looks.
+const checkRole = "dry run"
+
+// Check implements transports.Checker: it connects, logs in, and looks for exchanges and queues. Whether those that are there have
+// the properties that the topic wants, and whether bindings are there, can't be asked without declaring them.
+func (c *Config) Check(ctx context.Context, env transports.Env, uses []transports.TopicUse) []transports.Check {
+	e, err := c.endpoint()
+	if err != nil {
+		return []transports.Check{{Part: "connection", Err: err}}
+	}
+	d := &dialer{
+		config: c, endpoint: e, unreadable: func() {},
+		name: or(c.ConnectionName, fmt.Sprintf("pentrough %s %s", env.Host, env.Name)),
+	}
+	conn, err := d.dial(ctx, checkRole)
+	if err != nil {
+		return []transports.Check{{Part: "connection", Err: err, Next: nextForConnection(err)}}
+	}
+	defer func() { _ = conn.Close() }() // nothing is lost with it
+	all := []transports.Check{{Part: "connection", Found: fmt.Sprintf("logged in to %s as %s, virtual host %q", e.addr, e.username, e.vhost)}}
+	for _, use := range uses {
+		all = append(all, c.checkTopic(conn, use))
+	}
+	return all
+}
+
+// nextForConnection says what to do when the broker can't be reached or refuses.
+func nextForConnection(err error) string {
+	var op net.Error
+	switch {
+	case errors.Is(err, amqp.ErrCredentials), errors.Is(err, amqp.ErrSASL):
+		return "correct username and password, or make the user: rabbitmqctl add_user"
+	case errors.Is(err, amqp.ErrVhost):
+		return "make the virtual host and let the user in: rabbitmqctl add_vhost, rabbitmqctl set_permissions"
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, os.ErrPermission):
+		return "correct the file in the table tls"
+	case strings.HasPrefix(err.Error(), "starting TLS"):
+		return "hold the table tls against the broker's certificate"
+	case errors.As(err, &op), strings.HasPrefix(err.Error(), "dialing"):
+		return "start the broker, or correct where it is"
+	default:
+		return ""
+	}
+}
+
+// checkTopic looks for what a topic needs.
+func (c *Config) checkTopic(conn *amqp.Connection, use transports.TopicUse) transports.Check {
+	check := transports.Check{Part: "topic " + use.Topic}
+	r, err := c.route(use.Topic)
+	if err != nil {
+		check.Err = err
+		return check
+	}
+	var found, missing []string
+	note := func(what, there string, err error) {
+		switch {
+		case err == nil:
+			found = append(found, what+" is there"+there)
+		case !notFound(err):
+			check.Err = errors.Join(check.Err, fmt.Errorf("checking %s: %w", what, plain(err)))
+			check.Next = "let the user read and configure it: rabbitmqctl set_permissions"
+		case !r.declare || strings.HasPrefix(what, `exchange "amq.`):
+			check.Err = errors.Join(check.Err, fmt.Errorf("there is no %s", what))
+			check.Next = "make it in the broker, or let the host make it: declare = true"
+		default:
+			missing = append(missing, what)
+		}
+	}
+	if r.exchange != amqp.DefaultExchange {
+		note(fmt.Sprintf("exchange %q", r.exchange), "", onChannel(conn, func(ch *amqp.Channel) error {
+			e := r.config.Exchange
+			return ch.ExchangeDeclarePassive(r.exchange, e.Type, e.Durable, e.AutoDeleted, e.Internal, false, e.Arguments)
+		}))
+	}
+	// A publisher needs the exchange, and makes the queue if it may.
+	if use.Use == transports.Consume || r.declare && !r.config.Queue.Exclusive {
+		var q amqp.Queue
+		err := onChannel(conn, func(ch *amqp.Channel) (err error) {
+			q, err = ch.QueueDeclarePassive(r.queue, r.config.Queue.Durable, r.config.Queue.AutoDelete, r.config.Queue.Exclusive, false, r.config.Queue.Arguments)
+			return err
+		})
+		note(fmt.Sprintf("queue %q", r.queue), fmt.Sprintf(" (%d waiting, %d consuming)", q.Messages, q.Consumers), err)
+	}
+	if len(missing) > 0 {
+		check.Missing = true
+		found = append(found, strings.Join(missing, " and ")+" will be made")
+	}
+	check.Found = strings.Join(found, ", ")
+	return check
+}
+
+// onChannel asks on a channel of its own, as a refusal closes it.
+func onChannel(conn *amqp.Connection, ask func(*amqp.Channel) error) error {
+	ch, err := conn.Channel()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = ch.Close() }() // a refusal has closed it
+	return ask(ch)
+}
+
+func notFound(err error) bool {
+	e, ok := errors.AsType[*amqp.Error](err)
+	return ok && e != nil && e.Code == amqp.NotFound
+}
