@@ -463,8 +463,11 @@ func (h *holds) before(r *run, awaits string) <-chan struct{} {
 		if r.entry.mayAwait == awaits {
 			n--
 		}
-		if r.entry.resumed == nil {
+		switch back := r.entry.resumed; {
+		case back == nil:
 			n += len(l.waiting) + l.unplaced
+		case len(l.waiting) > 0 && l.waiting[0].Order < back.Order: // it was held again
+			n++
 		}
 	}
 	if n == 0 && h.loaded {

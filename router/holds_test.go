@@ -105,7 +105,7 @@ func (w *wire) Close() error {
 // holdRig is a host whose deliver holds, over restarts.
 type holdRig struct {
 	t       *testing.T
-	rt      *rapid.T
+	rt      reporting
 	gateway *fakeGateway
 	ledger  *middlewaretest.Ledger
 	in, out *fakeSystem
@@ -122,9 +122,15 @@ type sentCommand struct {
 	expires          time.Time
 }
 
-func newHoldRig(t *testing.T, rt *rapid.T) *holdRig {
+// reporting is what a test and rapid's have in common.
+type reporting interface {
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+}
+
+func newHoldRig(t *testing.T, rt reporting) *holdRig {
 	r := &holdRig{
-		t: t, rt: rt, gateway: &fakeGateway{lines: map[string][]string{}}, ledger: middlewaretest.NewLedger(), in: newSystem(16), out: newSystem(16),
+		t: t, rt: rt, gateway: &fakeGateway{lines: map[string][]string{}}, ledger: middlewaretest.NewLedger(), in: newSystem(64), out: newSystem(16),
 		live: map[string]*device.Session{},
 	}
 	r.start()
@@ -223,7 +229,7 @@ func (r *holdRig) results() map[string][]device.Result {
 	for _, msg := range r.out.published {
 		result, err := device.ParseResult(msg.Payload)
 		if err != nil {
-			r.rt.Fatal(err)
+			r.rt.Fatalf("a result: %v", err)
 		}
 		all[result.ID] = append(all[result.ID], result)
 	}
@@ -347,4 +353,44 @@ func (r *holdRig) judge() {
 	if l := len(r.host.pipelines[0].intake.holds.lines); l > 0 {
 		r.rt.Errorf("%d lines are left", l)
 	}
+}
+
+// A round is on its way when the device goes: the first of its messages is held again, and when the device is back before the second is run, that one
+// doesn't go first.
+func TestWhatIsHeldAgainKeepsItsPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newHoldRig(t, t)
+		defer r.stop()
+		for range 3 {
+			r.send("a", true, "", 0)
+		}
+		pass(time.Second)
+		session, away, back := make(chan *device.Session, 1), false, false
+		connect := func() *device.Session {
+			s, err := r.gateway.Connect(t.Context(), "a", "a", &wire{gateway: r.gateway, device: "a"})
+			if err != nil {
+				t.Errorf("connecting: %v", err)
+			}
+			return s
+		}
+		r.ledger.Fail(func(call string) error {
+			switch {
+			case call == "resume" && !away:
+				away = true
+				(<-session).End(device.ConnectionLost)
+			case call == "hold" && away && !back:
+				back = true
+				connect()
+			}
+			return nil
+		})
+		session <- connect()
+		pass(time.Minute)
+		r.ledger.Fail(func(string) error { return nil })
+		if !back {
+			t.Error("nothing was held again")
+		}
+		r.connect("b")
+		r.judge()
+	})
 }

@@ -44,7 +44,7 @@ func NewLedger() *Ledger {
 	}
 }
 
-// Fail has every later call of "reserve", "begin", "commit", "hold" and "confirm" ask f, and return its error.
+// Fail has every later call of "reserve", "resume", "begin", "commit", "hold" and "confirm" ask f, and return its error.
 func (l *Ledger) Fail(f func(call string) error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -199,6 +199,10 @@ func (l *Ledger) Hold(key middleware.LedgerKey, h *handlers.Held, perKey, total 
 func (l *Ledger) Resume(ctx context.Context, key middleware.LedgerKey) (middleware.Claim, error) {
 	for {
 		l.mu.Lock()
+		if err := l.fail("resume"); err != nil {
+			l.mu.Unlock()
+			return middleware.Claim{}, err
+		}
 		r, changed := l.records[key], l.changed
 		switch {
 		case r == nil || r.owned == nil:
