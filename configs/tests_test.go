@@ -57,7 +57,7 @@ func TestTestsBeside(t *testing.T) {
 			Steps: []TestStep{{Wait: time.Second, Place: Place{"pentrough.toml", Position{12, 10}}}},
 		},
 		{
-			Name: "beside it", Clock: VirtualClock, Place: Place{"beside.toml", Position{2, 3}},
+			Name: "beside it", Place: Place{"beside.toml", Position{2, 3}},
 			Steps: []TestStep{
 				{Input: &TestInput{Topic: "broker:in", Encoding: "text", HasPayload: true}, Place: Place{"beside.toml", Position{5, 8}}},
 				{

@@ -5,7 +5,7 @@ import "time"
 // Test is one [[test]] table.
 type Test struct {
 	Name  string     `toml:"name" required:"true" doc:"What the test shows." example:"\"a command reaches its device\""`
-	Clock string     `toml:"clock" doc:"virtual: time passes only while the test waits, and costs none. real: as on the wall, for handlers that use a process or a connection." enum:"virtual,real" example:"\"virtual\""`
+	Clock string     `toml:"clock" doc:"virtual: time passes only while the test waits, and costs none. real: as on the wall. Default: virtual, or real if a handler works through something outside the host, such as a process." enum:"virtual,real" example:"\"virtual\""`
 	Steps []TestStep `toml:"steps" required:"true" doc:"What happens, in order." min:"1" example:"[{ input = { topic = \"broker:commands\", payload = \"x\" } }, { expect = { topic = \"broker:results\" } }]"`
 
 	// Place is where the table stands.
@@ -17,9 +17,6 @@ type Place struct {
 	File string
 	Position
 }
-
-// SetDefaults is of the decoder of configurations.
-func (t *Test) SetDefaults() { t.Clock = VirtualClock }
 
 // The clocks of tests.
 const (

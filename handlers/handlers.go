@@ -155,6 +155,13 @@ func Invalid(field, format string, args ...any) error {
 	return plugin.Invalid(field, format, args...)
 }
 
+// Outsider is implemented by configurations of handlers that keep something at work outside the host, such as a process. Tests of a
+// configuration with one go by the clock on the wall: the virtual one stands still while something outside is waited for.
+type Outsider interface {
+	// Outside says what it is, as in "a process", or "" if there is nothing.
+	Outside() string
+}
+
 // Checker is implemented by configurations of handlers that need something of the machine or the network, such as a program or a server, and can
 // look whether it is there, changing nothing.
 type Checker interface {

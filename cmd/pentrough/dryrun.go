@@ -21,6 +21,7 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/ledger"
 	"github.com/pentrough/pentrough/internal/tracing"
+	"github.com/pentrough/pentrough/router"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -160,7 +161,26 @@ func (r *run) dryStore(ctx context.Context) []checked {
 			all = append(all, checked{"[store]", transports.Check{Part: "path", Err: err, Next: "let the host's user write to it"}})
 		}
 	}
-	return all
+	return append(all, r.dryLetters()...)
+}
+
+// dryLetters looks at the file of dead letters, if there is to be one.
+func (r *run) dryLetters() []checked {
+	needs := func(p router.Pipeline) bool {
+		user, ok := p.Handler.Config.(handlers.StoreUser)
+		return ok && user.NeedsStore() != ""
+	}
+	if r.config.Store.Type != "sqlite" || !slices.ContainsFunc(r.config.Router.Pipelines, needs) {
+		return nil
+	}
+	path := r.config.Store.Path + "-poison"
+	c := transports.Check{Part: "dead letters", Found: path + " is there", Next: "let the host's user write to it"}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		c.Missing, c.Found = true, path+" will be made"
+	} else {
+		c.Err = mayWrite(path)
+	}
+	return []checked{{"[store]", c}}
 }
 
 // mayWrite returns why this process couldn't write to a file, or make files in a folder. It tries neither.

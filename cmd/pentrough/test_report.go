@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/pentrough/pentrough/cmd/pentrough/internal/scenario"
-	"github.com/pentrough/pentrough/configs"
 )
 
 // formats are how results are printed.
@@ -67,7 +66,7 @@ func plural(n int, one, more string) string {
 // timing is how long a test took, and how much time passed in it.
 func timing(r scenario.Result) string {
 	text := r.Took.Round(100 * time.Microsecond).String()
-	if passed := r.Passed.Round(time.Millisecond); r.Test.Clock != configs.RealClock && passed > 0 {
+	if passed := r.Passed.Round(time.Millisecond); r.Virtual && passed > 0 {
 		text += " (" + passed.String() + " passed)"
 	}
 	return text

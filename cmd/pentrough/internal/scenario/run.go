@@ -14,10 +14,8 @@ import (
 	"github.com/pentrough/pentrough/configs"
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/bubble"
-	"github.com/pentrough/pentrough/internal/ledger"
 	"github.com/pentrough/pentrough/router"
 	"github.com/pentrough/pentrough/transports"
-	"github.com/pentrough/pentrough/transports/device"
 )
 
 // Setup is what tests run with.
@@ -40,6 +38,8 @@ type Result struct {
 	Failure *Failure
 	// Took is real time, Passed the time on the test's own clock.
 	Took, Passed time.Duration
+	// Virtual says which clock that is.
+	Virtual bool
 	// Log is what the host logged.
 	Log string
 }
@@ -53,51 +53,57 @@ type Failure struct {
 	Message string
 }
 
-func (f *Failure) Error() string { return f.Message }
-
 // Run runs one test.
 func Run(t *configs.Test, s Setup) Result {
 	began := time.Now()
-	w := &world{test: t, setup: s, virtual: t.Clock != configs.RealClock}
-	var failure *Failure
-	var err error
-	if w.virtual {
-		err = s.In(s.Timeout, func() { failure = w.run() })
-	} else {
-		err = w.onTheWall(&failure)
+	w := &world{test: t, setup: s, virtual: t.Clock == configs.VirtualClock || t.Clock == "" && s.outside() == ""}
+	in := s.In
+	if !w.virtual {
+		in = onTheWall
 	}
-	result := Result{Test: t, Took: time.Since(began), Log: w.log.String()}
-	step, passed := w.progress()
-	result.Passed = passed
+	err := in(s.Timeout, w.run)
+	p := w.progressed()
+	result := Result{Test: t, Took: time.Since(began), Virtual: w.virtual, Passed: p.passed, Log: w.log.String()}
 	switch {
-	case errors.Is(err, bubble.ErrStuck):
-		result.Failure = failAt(t, step, fmt.Sprintf("%v\nsomething waits for what no test can bring about, such as an answer to a connection or a process; a test of it says clock = %q", err, configs.RealClock))
-	case err != nil:
-		result.Failure = failAt(t, step, err.Error())
+	case err == nil || p.over:
+		// What goes on after the last step, such as a goroutine that a plugin leaves behind, isn't the configuration's doing.
+		result.Failure = p.failure
+	case errors.Is(err, bubble.ErrStuck) && w.virtual:
+		result.Failure = failAt(t, p.step, fmt.Sprintf("%v\nsomething waits for what no test can bring about, such as an answer to a connection or a process; a test of it says clock = %q", err, configs.RealClock))
 	default:
-		result.Failure = failure
+		result.Failure = failAt(t, p.step, err.Error())
 	}
 	return result
 }
 
-// onTheWall runs a test in real time.
-func (w *world) onTheWall(failure **Failure) error {
+// outside says what a handler of the configuration has at work outside the host, or "".
+func (s *Setup) outside() string {
+	for _, p := range s.Config.Router.Pipelines {
+		if o, ok := p.Handler.Config.(handlers.Outsider); ok && o.Outside() != "" {
+			return o.Outside()
+		}
+	}
+	return ""
+}
+
+// onTheWall is a bubble.In of real time.
+func onTheWall(patience time.Duration, f func()) error {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		*failure = w.run()
+		f()
 	}()
-	timer := time.NewTimer(w.setup.Timeout)
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case <-ended:
 		return nil
 	case <-timer.C:
-		return fmt.Errorf("after %s it isn't over", w.setup.Timeout)
+		return fmt.Errorf("after %s it isn't over", patience)
 	}
 }
 
-// at is a failure in a step, counted from 1, or in none.
+// failAt is a failure in a step, counted from 1, or in none.
 func failAt(t *configs.Test, step int, message string) *Failure {
 	place := t.Place
 	if step > 0 {
@@ -119,9 +125,30 @@ type world struct {
 	host    *router.Host
 	reply   *transports.Reply // of the latest input
 
-	mu     sync.Mutex
+	mu       sync.Mutex
+	progress progress
+}
+
+// progress is how far a test is.
+type progress struct {
+	// step counts from 1; passed is the time at its beginning.
 	step   int
 	passed time.Duration
+	// over says that there are no more steps, and failure how they ended.
+	over    bool
+	failure *Failure
+}
+
+func (w *world) progressed() progress {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.progress
+}
+
+func (w *world) advance(p progress) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.progress = p
 }
 
 // buffer is a text that several write to.
@@ -142,12 +169,6 @@ func (b *buffer) String() string {
 	return b.text.String()
 }
 
-func (w *world) progress() (int, time.Duration) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.step, w.passed
-}
-
 // stopping is how long a test's host may take to stop.
 const (
 	stopping     = 30 * time.Second
@@ -155,26 +176,25 @@ const (
 )
 
 // run builds a host, goes through the steps and stops it.
-func (w *world) run() *Failure {
+func (w *world) run() {
 	began := time.Now()
 	log := slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{Level: w.setup.Level}))
 	w.record = newRecord()
 	ends, err := w.build(log)
 	defer ends()
 	if err != nil {
-		return failAt(w.test, 0, "building the host: "+err.Error())
+		w.advance(progress{over: true, failure: failAt(w.test, 0, "building the host: "+err.Error())})
+		return
 	}
 	tapping, untap := context.WithCancel(context.Background())
 	var taps sync.WaitGroup
 	defer taps.Wait()
 	defer untap()
-	if err := w.tap(tapping, &taps); err != nil {
-		return failAt(w.test, 0, err.Error())
+	failure := w.begin(tapping, &taps)
+	if failure == nil {
+		failure = w.steps(began)
 	}
-	if err := w.host.Start(context.Background()); err != nil {
-		return failAt(w.test, 0, err.Error())
-	}
-	failure := w.steps(began)
+	w.advance(progress{over: true, failure: failure, passed: time.Since(began)})
 	patience := stopping
 	if !w.virtual {
 		patience = stoppingReal
@@ -183,69 +203,16 @@ func (w *world) run() *Failure {
 	defer cancel()
 	// What it leaves unsettled belongs to a test that doesn't ask.
 	_ = w.host.Stop(ctx)
-	return failure
 }
 
-// build makes the host, and what it is lent, which ends closes.
-func (w *world) build(log *slog.Logger) (ends func(), err error) {
-	c := w.setup.Config.Router
-	c.Logger, c.Transports = log, w.fakes()
-	remembered := ledger.New()
-	if w.setup.Config.Store.Type != configs.MemoryStore {
-		remembered = ledger.Open(forgetful{}, log)
-		<-remembered.Opened()
-		c.DeadLetters = &letters{w.record}
+// begin starts the host, after there is somebody who looks at its topics.
+func (w *world) begin(ctx context.Context, taps *sync.WaitGroup) *Failure {
+	err := w.tap(ctx, taps)
+	if err == nil {
+		err = w.host.Start(ctx)
 	}
-	c.Ledger = remembered
-	ends = func() { _ = remembered.Close() } // it keeps nothing
-	if w.setup.Inventory != nil {
-		if c.Inventory, err = w.setup.Inventory(log); err != nil {
-			return ends, err
-		}
-	}
-	w.host, err = router.New(c)
-	return ends, err
-}
-
-// fakes are the transports of the test.
-func (w *world) fakes() []router.Transport {
-	w.topics, w.holders = map[string]*topics{}, map[string]*holder{}
-	var all []router.Transport
-	for _, t := range w.setup.Config.Router.Transports {
-		if maker, ok := t.Config.(device.StandInMaker); ok {
-			w.holders[t.Name] = &holder{Config: t.Config, maker: maker, record: w.record}
-			t.Config = w.holders[t.Name]
-		} else if _, ok := t.Config.(transports.SelfContained); !ok {
-			w.topics[t.Name] = &topics{Config: t.Config, name: t.Name, record: w.record}
-			t.Config = w.topics[t.Name]
-		}
-		all = append(all, t)
-	}
-	return all
-}
-
-// tap records what is published to topics that are no fakes', as far as the test asks for them.
-func (w *world) tap(ctx context.Context, taps *sync.WaitGroup) error {
-	for _, s := range w.named() {
-		if s.kind != "" {
-			continue
-		}
-		name, _, err := transports.TopicRef(s.name).Split()
-		if err != nil {
-			return err
-		}
-		if w.topics[name] != nil {
-			continue
-		}
-		messages, err := w.host.Tap(ctx, transports.TopicRef(s.name))
-		if err != nil {
-			return fmt.Errorf("looking at %s: %w", s.name, err)
-		}
-		taps.Go(func() {
-			for msg := range messages {
-				w.record.message(s.name, msg)
-			}
-		})
+	if err != nil {
+		return failAt(w.test, 0, err.Error())
 	}
 	return nil
 }
@@ -279,17 +246,12 @@ func (e expectation) subject() subject {
 func (w *world) steps(began time.Time) *Failure {
 	w.settle()
 	for i := range w.test.Steps {
-		w.mu.Lock()
-		w.step, w.passed = i+1, time.Since(began)
-		w.mu.Unlock()
+		w.advance(progress{step: i + 1, passed: time.Since(began)})
 		if err := w.do(&w.test.Steps[i]); err != nil {
 			return failAt(w.test, i+1, err.Error())
 		}
 	}
 	w.settle()
-	w.mu.Lock()
-	w.step, w.passed = 0, time.Since(began)
-	w.mu.Unlock()
 	var problems []string
 	for _, s := range w.named() {
 		if left := w.record.left(s); len(left) > 0 {

@@ -1,0 +1,92 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/pentrough/pentrough/configs"
+	"github.com/pentrough/pentrough/internal/ledger"
+	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/router"
+	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+// build makes the host, and what it is lent, which ends closes.
+func (w *world) build(log *slog.Logger) (ends func(), err error) {
+	c := w.setup.Config.Router
+	c.Logger = log
+	c.Transports, err = w.fakes()
+	if err != nil {
+		return func() {}, err
+	}
+	remembered := ledger.New()
+	if w.setup.Config.Store.Type != configs.MemoryStore {
+		remembered = ledger.Open(forgetful{}, log)
+		<-remembered.Opened()
+		c.DeadLetters = &letters{w.record}
+	}
+	c.Ledger = remembered
+	ends = func() { _ = remembered.Close() } // it keeps nothing
+	if w.setup.Inventory != nil {
+		if c.Inventory, err = w.setup.Inventory(log); err != nil {
+			return ends, err
+		}
+	}
+	w.host, err = router.New(c)
+	return ends, err
+}
+
+// fakes are the transports of the test.
+func (w *world) fakes() ([]router.Transport, error) {
+	w.topics, w.holders = map[string]*topics{}, map[string]*holder{}
+	var all []router.Transport
+	for _, t := range w.setup.Config.Router.Transports {
+		if maker, ok := t.Config.(device.StandInMaker); ok {
+			w.holders[t.Name] = &holder{Config: t.Config, maker: maker, record: w.record}
+			t.Config = w.holders[t.Name]
+		} else if holdsDevices(t) {
+			return nil, fmt.Errorf("transport %s: a test can't play devices of type %s, whose configuration is no device.StandInMaker", t.Name, t.Type)
+		} else if _, ok := t.Config.(transports.SelfContained); !ok {
+			w.topics[t.Name] = &topics{Config: t.Config, name: t.Name, record: w.record}
+			t.Config = w.topics[t.Name]
+		}
+		all = append(all, t)
+	}
+	return all, nil
+}
+
+func holdsDevices(t router.Transport) bool {
+	kind, _ := plugin.Registered().Kind("transport")
+	info, _ := kind.Lookup(t.Type)
+	described, _ := info.Extra.(transports.Plugin)
+	return described.Devices
+}
+
+// tap records what is published to topics that are no fakes', as far as the test asks for them.
+func (w *world) tap(ctx context.Context, taps *sync.WaitGroup) error {
+	for _, s := range w.named() {
+		if s.kind != "" {
+			continue
+		}
+		name, _, err := transports.TopicRef(s.name).Split()
+		if err != nil {
+			return err
+		}
+		if w.topics[name] != nil {
+			continue
+		}
+		messages, err := w.host.Tap(ctx, transports.TopicRef(s.name))
+		if err != nil {
+			return fmt.Errorf("looking at %s: %w", s.name, err)
+		}
+		taps.Go(func() {
+			for msg := range messages {
+				w.record.message(s.name, msg)
+			}
+		})
+	}
+	return nil
+}
