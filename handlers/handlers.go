@@ -154,3 +154,8 @@ func Register(p Plugin) {
 func Invalid(field, format string, args ...any) error {
 	return plugin.Invalid(field, format, args...)
 }
+
+// InvalidAt is Invalid for a field whose text, which is given, is wrong at one of its bytes: the host names that place in the file, and shows the line.
+func InvalidAt(field, text string, offset int, format string, args ...any) error {
+	return plugin.InvalidAt(field, text, offset, format, args...)
+}
