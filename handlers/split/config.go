@@ -23,7 +23,7 @@ const description = "Sends each element of a list on as a message of its own, in
 	"| `'json.records'` | element of that field |\n" +
 	"| `'lines(text)'` | line of the payload |\n" +
 	"| `'filter(json.records, .ok)'` | element that is `ok` |\n" +
-	"| `'map(json.records, {device: json.device, value: #})'` | element, in an object with the device |\n\n" +
+	"| `'map(json.records, ({device: json.device, value: #}))'` | element, in an object with the device |\n\n" +
 	"What an expression can say is in [expressions](../expressions.md). An element that is a string is sent as it is, anything else as JSON; where `items` only names a place in the payload, " +
 	"an element's JSON is, byte for byte, what is there.\n\n" +
 	"**Ids.** A message's id is that of the whole, a slash and the element's number from 1 on: `order-17/3`. So the parts have the same ids when the whole comes again, and `dedup` behind them knows them. An id that gets too long for an AMQP " +

@@ -97,8 +97,8 @@ func (e *Environment) Compile(source string, want Want) (*Program, error) {
 		return nil, compileError(source, err)
 	}
 	root := plain.Node()
-	if at := usesEnv(root); at != nil {
-		return nil, &Error{Source: source, Offset: byteOffset(source, at.From), Message: "unknown name $env"}
+	if at, message := misused(root); message != "" {
+		return nil, &Error{Source: source, Offset: byteOffset(source, at), Message: message}
 	}
 	if t := root.Type(); !fits(t, want) {
 		return nil, &Error{Source: source, Message: fmt.Sprintf("gives %s; allowed: %s", kindName(t.Kind()), want)}
@@ -123,7 +123,7 @@ func compile(source string, options ...expr.Option) (p *vm.Program, err error) {
 
 func compileError(source string, err error) *Error {
 	if at, ok := errors.AsType[*file.Error](err); ok {
-		return &Error{Source: source, Offset: byteOffset(source, at.From), Message: strings.TrimSpace(at.Message)}
+		return &Error{Source: source, Offset: byteOffset(source, at.From), Message: strings.TrimPrefix(strings.TrimSpace(at.Message), "compilation failed: ")}
 	}
 	// What isn't about a place may come with a stack.
 	message, _, _ := strings.Cut(err.Error(), "\n")
@@ -167,19 +167,32 @@ func kindName(k reflect.Kind) string {
 	}
 }
 
-// envFinder finds the name by which the language gives everything at once; here nothing stands behind it.
-type envFinder struct{ at *file.Location }
-
-// Visit looks at one node.
-func (f *envFinder) Visit(node *ast.Node) {
-	if id, ok := (*node).(*ast.IdentifierNode); ok && id.Value == "$env" && f.at == nil {
-		at := id.Location()
-		f.at = &at
+// misused says which name stands where it can't, and where that is: the name by which the language gives everything at once, as nothing is
+// behind it here, and the host's functions where they aren't called.
+func misused(root ast.Node) (at int, message string) {
+	found := finder{}
+	ast.Walk(&root, found)
+	for name := range found {
+		if at, message = name.Location().From, name.Value+" is a function; allowed: "+name.Value+"()"; name.Value == "$env" {
+			message = "unknown name $env"
+		}
 	}
+	return at, message
 }
 
-func usesEnv(root ast.Node) *file.Location {
-	f := &envFinder{}
-	ast.Walk(&root, f)
-	return f.at
+// finder finds names. A callee is visited before its call.
+type finder map[*ast.IdentifierNode]bool
+
+// Visit looks at one node.
+func (f finder) Visit(node *ast.Node) {
+	switch n := (*node).(type) {
+	case *ast.IdentifierNode:
+		if _, ok := functions[n.Value]; ok || n.Value == "$env" {
+			f[n] = true
+		}
+	case *ast.CallNode:
+		if name, ok := n.Callee.(*ast.IdentifierNode); ok {
+			delete(f, name)
+		}
+	}
 }

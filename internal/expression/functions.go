@@ -130,7 +130,7 @@ func counting() []expr.Option {
 // How much is read in the time of one iteration, about.
 const (
 	bytesPerStep    = 256
-	elementsPerStep = 16
+	elementsPerStep = 4
 	// regexpCost is how much longer a regular expression looks at a byte.
 	regexpCost = 16
 	// elementSize is what an element of a list takes.
