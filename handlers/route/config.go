@@ -79,7 +79,7 @@ func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
 func (c *Config) compile(env *expression.Environment) (*router, error) {
 	r := &router{env: env, topics: c.Topics, otherwise: c.Else, drop: c.Unmatched == "drop"}
 	var errs []error
-	fail := func(field, format string, args ...any) { errs = append(errs, handlers.Invalid(field, format, args...)) }
+	fail := func(field, message string) { errs = append(errs, handlers.Invalid(field, "%s", message)) }
 	switch {
 	case len(c.Routes) == 0 && c.By == "":
 		fail("routes", "is missing; allowed: routes, or by and topics")

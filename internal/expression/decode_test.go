@@ -2,6 +2,7 @@ package expression
 
 import (
 	"encoding/json"
+	"errors"
 	"reflect"
 	"strings"
 	"testing"
@@ -142,7 +143,7 @@ func FuzzExpression(f *testing.F) {
 			e.limits.Steps, e.limits.Elements, e.limits.Bytes = 10_000, 10_000, 1<<20
 			p, err := e.Compile(source, want)
 			if err != nil {
-				if e, ok := err.(*Error); !ok || e.Offset > len(source) || e.Error() == "" {
+				if e, ok := errors.AsType[*Error](err); !ok || e.Offset > len(source) || e.Error() == "" {
 					t.Errorf("%q: %v", source, err)
 				}
 				continue

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"errors"
 	"strings"
 	"testing"
 )
@@ -23,7 +24,7 @@ func TestCaret(t *testing.T) {
 			t.Errorf("%.20q at %d: %q, want %q", c.text, c.offset, got, c.want)
 		}
 	}
-	if err, ok := InvalidAt("f", "ab", 99, "wrong").(*FieldError); !ok || err.Offset != 2 || err.Error() != "f: wrong\n    ab\n      ^" {
+	if err, ok := errors.AsType[*FieldError](InvalidAt("f", "ab", 99, "wrong")); !ok || err.Offset != 2 || err.Error() != "f: wrong\n    ab\n      ^" {
 		t.Errorf("%+v", err)
 	}
 }
