@@ -77,7 +77,7 @@ func (b *builder) all() []problem {
 	}
 	all := slices.Clone(b.problems)
 	for _, p := range b.decoder.Problems {
-		all = append(all, problem{path: p.Path, message: p.Message})
+		all = append(all, problem{path: p.Path, message: p.Message, text: p.Text, offset: p.Offset})
 	}
 	all = slices.DeleteFunc(all, func(p problem) bool { return failed[p.path] })
 	return append(all, b.unsubstituted...)

@@ -19,6 +19,9 @@ const maxDepth = 64
 // positions says where each key and list element of a TOML text stands, by its dotted path.
 type positions struct {
 	at map[string]Position
+	// values says at which byte of src a key's or element's value begins.
+	src    string
+	values map[string]int
 	// keys are all keys as they come, without list indices, for the test against the TOML parser.
 	keys [][]string
 	// tooDeep is where the nesting exceeds maxDepth, if it does.
@@ -39,7 +42,6 @@ func (p *positions) find(path string) Position {
 // scanner walks over TOML that the parser accepts and notes where keys are. On anything else it notes what it can and ends.
 type scanner struct {
 	positions
-	src       string
 	pos       int
 	line      int
 	lineStart int
@@ -50,13 +52,9 @@ type scanner struct {
 
 // scan finds the positions of all keys of src.
 func scan(src string) *positions {
-	s := &scanner{positions: positions{at: map[string]Position{}}, src: src, line: 1, tables: map[string]int{}}
-	for _, bom := range []string{"\xff\xfe", "\xfe\xff", "\xef\xbb\xbf"} {
-		if strings.HasPrefix(src, bom) {
-			s.pos, s.lineStart = len(bom), len(bom)
-			break
-		}
-	}
+	s := &scanner{positions: positions{at: map[string]Position{}, src: src, values: map[string]int{}}, line: 1, tables: map[string]int{}}
+	s.pos = markLength(src)
+	s.lineStart = s.pos
 	prefix, names := "", []string(nil)
 	for {
 		s.blank()
@@ -73,6 +71,16 @@ func scan(src string) *positions {
 			}
 		}
 	}
+}
+
+// markLength is the length of the byte order mark that src begins with.
+func markLength(src string) int {
+	for _, mark := range []string{"\xff\xfe", "\xfe\xff", "\xef\xbb\xbf"} {
+		if strings.HasPrefix(src, mark) {
+			return len(mark)
+		}
+	}
+	return 0
 }
 
 const eof = 0
@@ -231,6 +239,9 @@ func isBare(c byte) bool {
 // value goes over a value and notes the keys and elements inside.
 func (s *scanner) value(path string, names []string) {
 	s.spaces()
+	if _, ok := s.values[path]; !ok {
+		s.values[path] = s.pos
+	}
 	switch s.peek() {
 	case '"', '\'':
 		s.str()

@@ -88,3 +88,61 @@ func FuzzScanner(f *testing.F) {
 		}
 	})
 }
+
+func TestPlacesInsideStrings(t *testing.T) {
+	src := "a = \"x\\ty\\u00e9z\"\nb = 'one'\n[c]\nd = { e = [ \"\"\"\nfirst\nsecond \\\n   third\\\\\"\"\"\"\" ] }\nf = '''\r\nlong'''\ng = \"\"\n"
+	at := scan(src)
+	for _, c := range []struct {
+		path, text string
+		offset     int
+		want       Position
+	}{
+		{"a", "x\tyéz", 0, Position{1, 6}},
+		{"a", "x\tyéz", 1, Position{1, 7}},
+		{"a", "x\tyéz", 2, Position{1, 9}},
+		{"a", "x\tyéz", 5, Position{1, 16}},
+		{"a", "x\tyéz", 6, Position{1, 17}},
+		{"b", "one", 3, Position{2, 9}},
+		{"c.d.e[0]", "first\nsecond third\\\"\"", 0, Position{5, 1}},
+		{"c.d.e[0]", "first\nsecond third\\\"\"", 6, Position{6, 1}},
+		{"c.d.e[0]", "first\nsecond third\\\"\"", 13, Position{7, 4}},
+		{"c.d.e[0]", "first\nsecond third\\\"\"", 20, Position{7, 12}},
+		{"c.f", "long", 2, Position{9, 3}},
+	} {
+		if got, ok := at.inside(c.path, c.text, c.offset); !ok || got != c.want {
+			t.Errorf("byte %d of %s is at %v, %v, want %v", c.offset, c.path, got, ok, c.want)
+		}
+	}
+	for path, text := range map[string]string{"b": "two", "c.g": "", "c": "x", "nowhere": "x"} {
+		if got, ok := at.inside(path, text, 0); ok {
+			t.Errorf("%q of %s is said to be at %v", text, path, got)
+		}
+	}
+}
+
+// FuzzLiteral holds the walk through a string against the TOML parser.
+func FuzzLiteral(f *testing.F) {
+	for _, text := range []string{`"a\tb"`, `'a\tb'`, "\"\"\"\na\\\n  b\"\"\"\"\"", "'''\r\na''b'''", `"\x41\u00e9\U0001F600\e"`, `""""""`, "\"\"\"\\\"\"\"\"\""} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		var tree map[string]any
+		if _, err := decodeTOML("s = "+value, &tree); err != nil {
+			return
+		}
+		want, ok := tree["s"].(string)
+		if !ok || len(tree) > 1 || strings.HasPrefix(strings.TrimLeft(value, " \t"), "#") {
+			return
+		}
+		value = strings.TrimLeft(value, " \t")
+		got, at := literal(value)
+		if got != want {
+			t.Errorf("%q is %q, want %q", value, got, want)
+		}
+		for i, pos := range at {
+			if pos > len(value) || i > 0 && pos < at[i-1] {
+				t.Errorf("%q: byte %d of %d is at %d", value, i, len(at), pos)
+			}
+		}
+	})
+}

@@ -49,6 +49,9 @@ type problem struct {
 	message string
 	// at is the place, if that isn't the one of path.
 	at *Position
+	// text is path's value if offset says at which of its bytes it is wrong.
+	text   string
+	offset int
 }
 
 // place finds where problems are, sorts them and leaves out repetitions.
@@ -58,6 +61,8 @@ func place(file string, at *positions, problems []problem) []Problem {
 		placed[i] = Problem{File: file, Key: p.path, Message: p.message}
 		if p.at != nil {
 			placed[i].Position = *p.at
+		} else if inside, ok := at.inside(p.path, p.text, p.offset); ok {
+			placed[i].Position = inside
 		} else {
 			placed[i].Position = at.find(p.path)
 		}

@@ -155,6 +155,11 @@ func Invalid(field, format string, args ...any) error {
 	return plugin.Invalid(field, format, args...)
 }
 
+// InvalidAt is Invalid for a field whose text, which is given, is wrong at one of its bytes: the host names that place in the file, and shows the line.
+func InvalidAt(field, text string, offset int, format string, args ...any) error {
+	return plugin.InvalidAt(field, text, offset, format, args...)
+}
+
 // Outsider is implemented by configurations of handlers that keep something at work outside the host, such as a process. Tests of a
 // configuration with one go by the clock on the wall: the virtual one stands still while something outside is waited for.
 type Outsider interface {

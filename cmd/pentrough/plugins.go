@@ -4,8 +4,11 @@ package main
 import (
 	_ "github.com/pentrough/pentrough/handlers/command"
 	_ "github.com/pentrough/pentrough/handlers/deliver"
+	_ "github.com/pentrough/pentrough/handlers/expr"
 	_ "github.com/pentrough/pentrough/handlers/fanout"
 	_ "github.com/pentrough/pentrough/handlers/passthrough"
+	_ "github.com/pentrough/pentrough/handlers/route"
+	_ "github.com/pentrough/pentrough/handlers/split"
 	_ "github.com/pentrough/pentrough/handlers/store"
 	_ "github.com/pentrough/pentrough/handlers/tally"
 	_ "github.com/pentrough/pentrough/router/middleware/dedup"

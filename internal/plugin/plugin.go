@@ -166,6 +166,9 @@ type FieldError struct {
 	// Field is the TOML key inside the struct, dotted for nested tables.
 	Field   string
 	Message string
+	// Text is the field's value if Offset says at which of its bytes it is wrong; else it is empty.
+	Text   string
+	Offset int
 }
 
 func (e *FieldError) Error() string { return e.Field + ": " + e.Message }
@@ -173,4 +176,10 @@ func (e *FieldError) Error() string { return e.Field + ": " + e.Message }
 // Invalid returns a FieldError. Several are joined with errors.Join.
 func Invalid(field, format string, args ...any) error {
 	return &FieldError{Field: field, Message: fmt.Sprintf(format, args...)}
+}
+
+// InvalidAt returns a FieldError that says at which byte of its text a field is wrong, and shows it.
+func InvalidAt(field, text string, offset int, format string, args ...any) error {
+	offset = max(0, min(offset, len(text)))
+	return &FieldError{Field: field, Message: fmt.Sprintf(format, args...) + caret(text, offset), Text: text, Offset: offset}
 }

@@ -17,6 +17,9 @@ type Problem struct {
 	Path string
 	// Message says what is wrong, then what is allowed, then what was probably meant.
 	Message string
+	// Text is the key's value if Offset says at which of its bytes it is wrong; else it is empty.
+	Text   string
+	Offset int
 }
 
 // Describe puts together a problem's message. Allowed and meant may be empty.
@@ -72,7 +75,7 @@ func (d *Decoder) validate(path string, m map[string]any, config any, before int
 				return
 			}
 		}
-		d.problem(at, d.redactAt(at, field.Message), "", "")
+		d.Problems = append(d.Problems, Problem{Path: at, Message: d.redactAt(at, field.Message), Text: field.Text, Offset: field.Offset})
 	}
 	if err := v.Validate(); err != nil {
 		tell(err)

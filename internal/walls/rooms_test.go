@@ -19,13 +19,17 @@ const (
 	inner                 // internal/... but internal/plugin
 	registry              // internal/plugin
 	testInner             // internal/... that only tests use
+	shared                // internal/... that leaves share
 )
 
 func (r room) String() string {
-	return [...]string{"command", "configs", "router", "contract", "leaf", "suite", "internal", "internal/plugin", "test environment"}[r]
+	return [...]string{"command", "configs", "router", "contract", "leaf", "suite", "internal", "internal/plugin", "test environment", "internal, for leaves"}[r]
 }
 
 var contracts = []string{"handlers", "transports", "transports/device", "transports/codec", "router/middleware"}
+
+// sharedParts are what several leaves need and no plugin author does.
+var sharedParts = []string{"internal/expression"}
 
 // roomOf returns the room of a package, named by its path inside the module, and for a leaf or a suite the folder that it is
 // or lies in.
@@ -45,6 +49,8 @@ func roomOf(pkg string) (r room, folder string, ok bool) {
 		return registry, pkg, true
 	case pkg == "internal/walls" || strings.HasPrefix(pkg, "internal/testenv"):
 		return testInner, pkg, true
+	case slices.Contains(sharedParts, pkg):
+		return shared, pkg, true
 	case strings.HasPrefix(pkg, "internal/"):
 		return inner, pkg, true
 	}
@@ -71,7 +77,8 @@ var mayImport = map[room][]room{
 	config:    {routing, contract, inner, registry},
 	routing:   {contract, inner, registry},
 	contract:  {contract, registry},
-	leaf:      {contract},
+	leaf:      {contract, shared},
+	shared:    {contract},
 	suite:     {contract, suite},
 	inner:     {contract, inner, registry},
 	registry:  {},

@@ -1,0 +1,167 @@
+package expression
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestWhatIsRead(t *testing.T) {
+	text := `{"a":{"b":1,"c":{"d":2}},"x":[{"id":1,"n":2},{"id":3}],"y":5}`
+	for want, sources := range map[string][]string{
+		`{"a":{"b":1}}`:                         {`json.a.b`},
+		`{"a":{"b":1},"y":5}`:                   {`json.a.b + json.y`, `json?.a?.b > json["y"]`},
+		`{"a":{"b":1,"c":{"d":2}}}`:             {`json.a`, `json.a.b == 1 or json.a != nil`, `let x = json.a; x.b`, `keys(json.a)`, `json.a[meta.type]`},
+		`{"x":[{"id":1},{"id":3}]}`:             {`json.x[0].id`, `json.x[1].id > 2`},
+		`{"x":[{"id":1,"n":2},{"id":3}]}`:       {`any(json.x, .id > 1)`, `json.x[-1].id`},
+		`{"x":[{"id":1,"n":2},{"id":3}],"y":5}`: {`json.x[json.y].id`},
+		text:                                    {`json`, `json.y + len(json)`, `"y" in json`, `json[meta.type]`},
+		`{}`:                                    {`json.absent`},
+		`null`:                                  {`text`},
+	} {
+		for _, source := range sources {
+			e := environment()
+			if _, err := e.Compile(source, Body); err != nil {
+				t.Fatal(err)
+			}
+			reads := &e.reads
+			if want == "null" && reads.keys == nil && !reads.all {
+				continue
+			}
+			got, err := decode(text, reads)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var wanted any
+			if err := json.Unmarshal([]byte(want), &wanted); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(wanted, floats(got)); diff != "" {
+				t.Errorf("%s: %s", source, diff)
+			}
+		}
+	}
+}
+
+// floats makes of what decode returns what encoding/json would.
+func floats(v any) any {
+	switch v := v.(type) {
+	case int:
+		return float64(v)
+	case json.Number:
+		f, _ := v.Float64()
+		return f
+	case map[string]any:
+		for key := range v {
+			v[key] = floats(v[key])
+		}
+	case []any:
+		for i := range v {
+			v[i] = floats(v[i])
+		}
+	}
+	return v
+}
+
+// FuzzDecode holds the decoder against encoding/json: it takes what that takes, but for invalid UTF-8 and deep nesting, and makes the same of
+// it, also where only a part is wanted; and what is written is read as the same again.
+func FuzzDecode(f *testing.F) {
+	for _, text := range []string{
+		payload, ` [1 , -0, 0.5e+3,-1E-2, 9223372036854775808, 1e999]`, `"\ud83d\ude00\ud800x\ud800\u0041\/\b"`, `{"a":1,"a":{"b":[]}}`, `[01]`, `{"a":}`, `"` + "\x1f" + `"`, `[1,]`, `nul`, `-`, "\xff",
+		`{"":{"":null}}`, `"\u12g4"`, `tru`, `1.`, `1e`, `{"a" "b"}`, `"\`, strings.Repeat("[", 600),
+	} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		got, err := decode(text, &reads{all: true})
+		if _, skipErr := decode(text, nil); (skipErr == nil) != (err == nil) {
+			t.Errorf("%q: %v if it is skipped, else %v", text, skipErr, err)
+		}
+		part := &reads{keys: map[string]*reads{"a": {keys: map[string]*reads{"b": {all: true}}}}}
+		less, partErr := decode(text, part)
+		if (partErr == nil) != (err == nil) {
+			t.Errorf("%q: %v in part, else %v", text, partErr, err)
+		}
+		var want any
+		dec := json.NewDecoder(strings.NewReader(text))
+		dec.UseNumber()
+		valid := json.Valid([]byte(text))
+		if err != nil {
+			if valid && !strings.Contains(err.Error(), "UTF-8") && !strings.Contains(err.Error(), "too deep") {
+				t.Errorf("%q: %v", text, err)
+			}
+			return
+		}
+		if !valid {
+			t.Fatalf("%q is not JSON, and gives %v", text, got)
+		}
+		if err := dec.Decode(&want); err != nil {
+			t.Fatal(err)
+		}
+		in := input(environment(), "")
+		out, err := in.encode(got)
+		if err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		again, err := decode(string(out), &reads{all: true})
+		if err != nil {
+			t.Errorf("%q is written as %s: %v", text, out, err)
+		}
+		if m, ok := got.(map[string]any); ok {
+			if a, ok := m["a"].(map[string]any); ok {
+				b := less.(map[string]any)["a"].(map[string]any)
+				if !reflect.DeepEqual(a["b"], b["b"]) {
+					t.Errorf("%q: in part %v", text, less)
+				}
+			}
+		}
+		got = floats(got)
+		if diff := cmp.Diff(floats(want), got); diff != "" {
+			t.Errorf("%q: %s", text, diff)
+		}
+		if diff := cmp.Diff(got, floats(again)); diff != "" {
+			t.Errorf("%q is written as %s: %s", text, out, diff)
+		}
+	})
+}
+
+// FuzzExpression compiles and runs anything over anything: each ends with a value or an error.
+func FuzzExpression(f *testing.F) {
+	for _, source := range []string{
+		`json.a.b > 3 && meta.type == "x"`, `map(json.items, .id * 2) | join(",")`, `reduce(1..60, #acc + #acc, "a")`, `let x = json; {a: x?.b ?? [1, nil], b: text[1:3]}`, `any(1..1000000, any(1..1000, # == 0))`,
+		`toJSON(groupBy(json.items, #index))`, `replace(repeat(text, 100), "a", text)`, `now() - duration("1h")`, `"\u00e9" matches text`, `$env.limits`, `uniq(flatten(toPairs(json)))`, `fromJSON(toJSON(json)) == json`, `!(-size ** 2 % 3 in 1..5)`,
+	} {
+		f.Add(source, payload)
+	}
+	f.Fuzz(func(t *testing.T, source, body string) {
+		for _, want := range []Want{Bool, Text, Body, List} {
+			e := environment()
+			e.limits.Steps, e.limits.Elements, e.limits.Bytes = 10_000, 10_000, 1<<20
+			p, err := e.Compile(source, want)
+			if err != nil {
+				if e, ok := errors.AsType[*Error](err); !ok || e.Offset > len(source) || e.Error() == "" {
+					t.Errorf("%q: %v", source, err)
+				}
+				continue
+			}
+			in := input(e, body)
+			switch want {
+			case Bool:
+				_, err = p.Bool(in)
+			case Text:
+				_, _, err = p.Text(in)
+			case Body:
+				_, _, err = p.Body(in)
+			case List:
+				_, err = p.List(in, 100)
+			}
+			if err != nil && err.Error() == "" {
+				t.Errorf("%q: an error without words", source)
+			}
+		}
+	})
+}

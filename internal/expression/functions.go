@@ -1,0 +1,299 @@
+package expression
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/expr-lang/expr"
+	"github.com/expr-lang/expr/types"
+	"github.com/expr-lang/expr/vm/runtime"
+)
+
+// variables are the names that stand for parts of a message, with their types.
+var variables = types.Map{
+	"id": types.String, "key": types.String, "device": types.String, "topic": types.String,
+	"meta": types.TypeOf(map[string]string{}), "text": types.String, "size": types.Int, "json": types.Any,
+}
+
+// A function is the host's own, most in the place of one of the language's: it counts before it makes something.
+type function struct {
+	run   func(in *Input, args []any) (any, error)
+	types []any
+}
+
+var functions = map[string]function{
+	"now":   {func(in *Input, _ []any) (any, error) { return in.clock(), nil }, []any{new(func() time.Time)}},
+	"lines": {lines, []any{new(func(string) []string)}},
+	"string": {func(in *Input, args []any) (any, error) {
+		text, err := in.format(args[0])
+		return text, err
+	}, []any{new(func(any) string)}},
+	"toJSON": {func(in *Input, args []any) (any, error) {
+		data, err := in.encode(args[0])
+		return string(data), err
+	}, []any{new(func(any) string)}},
+	"fromJSON": {func(in *Input, args []any) (any, error) {
+		text, err := stringArg(args, 0)
+		if err != nil {
+			return nil, err
+		}
+		if err := in.spend(len(text) / bytesPerStep); err != nil {
+			return nil, err
+		}
+		v, err := decode(text, &reads{all: true})
+		if err != nil {
+			return nil, fmt.Errorf("fromJSON: %w", err)
+		}
+		return v, nil
+	}, []any{new(func(string) any)}},
+	"repeat":  {repeat, []any{new(func(string, int) string)}},
+	"replace": {replace, []any{new(func(string, string, string, int) string), new(func(string, string, string) string)}},
+	"join": {join, []any{
+		new(func([]any) string), new(func([]any, string) string), new(func([]string) string), new(func([]string, string) string),
+	}},
+}
+
+// What a function of the language costs beside the step that calls it.
+type cost int
+
+const (
+	// cheap: its time doesn't depend on what it is given, or the machine counts what it makes.
+	cheap cost = iota
+	// linear: it reads all that it is given.
+	linear
+	// squared: it compares each element with each.
+	squared
+	// makes: it makes a string or list.
+	makes
+)
+
+// builtins are all functions of the language; those that aren't here are off.
+var builtins = map[string]cost{
+	"all": cheap, "none": cheap, "any": cheap, "one": cheap, "filter": cheap, "map": cheap, "find": cheap, "findIndex": cheap, "findLast": cheap,
+	"findLastIndex": cheap, "groupBy": cheap, "sortBy": cheap, "reduce": cheap, "count": linear, "sum": linear,
+	"len": cheap, "type": cheap, "abs": cheap, "ceil": cheap, "floor": cheap, "round": cheap, "int": linear, "float": linear,
+	"trim": linear, "trimPrefix": linear, "trimSuffix": linear, "hasPrefix": linear, "hasSuffix": linear, "indexOf": linear, "lastIndexOf": linear,
+	"upper": makes, "lower": makes, "split": makes, "splitAfter": makes, "toBase64": makes, "fromBase64": makes,
+	"max": linear, "min": linear, "mean": linear, "median": linear, "sort": linear, "reverse": linear, "concat": linear, "flatten": linear,
+	"uniq": squared, "keys": makes, "values": makes, "toPairs": makes, "fromPairs": makes,
+	"first": cheap, "last": cheap, "get": cheap, "take": cheap, "date": linear, "duration": linear, "timezone": linear,
+	"bitand": cheap, "bitor": cheap, "bitxor": cheap, "bitnand": cheap, "bitshl": cheap, "bitshr": cheap, "bitushr": cheap, "bitnot": cheap,
+}
+
+// language are the options that both compilations share.
+func language() []expr.Option {
+	options := []expr.Option{expr.Env(variables), expr.DisableAllBuiltins()}
+	for name := range builtins {
+		options = append(options, expr.EnableBuiltin(name))
+	}
+	return options
+}
+
+// declared are the options for an expression as it is written.
+func declared() []expr.Option {
+	options := language()
+	for name, f := range functions {
+		options = append(options, expr.Function(name, func(...any) (any, error) { return nil, nil }, f.types...))
+	}
+	return options
+}
+
+// counting are the options for an expression that went through a [patcher]: each function's first argument is the [Input].
+func counting() []expr.Option {
+	options := language()
+	hosted := func(name string, run func(in *Input, args []any) (any, error)) {
+		options = append(options, expr.Function(name, func(args ...any) (any, error) { return run(args[0].(*Input), args[1:]) }))
+	}
+	for name, f := range functions {
+		// The name as it is written must be known for the parser to see that it isn't the language's own.
+		hosted(name, f.run)
+		hosted(counted+name, f.run)
+	}
+	for name := range variables {
+		hosted(counted+name, func(in *Input, _ []any) (any, error) { return in.variable(name) })
+	}
+	hosted(step, func(in *Input, _ []any) (any, error) { return nil, in.spend(1) })
+	hosted(costs, func(in *Input, args []any) (any, error) { return args[0], in.spend(weight(args[0])) })
+	hosted(dear, func(in *Input, args []any) (any, error) { return args[0], in.spend(regexpCost * weight(args[0])) })
+	hosted(counted+"squared", func(in *Input, args []any) (any, error) {
+		n := length(args[0])
+		return args[0], in.spend(n * n / elementsPerStep)
+	})
+	hosted(made, func(in *Input, args []any) (any, error) { return args[0], in.grow(bytesOf(args[0])) })
+	hosted(add, plus)
+	return options
+}
+
+// How much is read in the time of one iteration, about.
+const (
+	bytesPerStep    = 256
+	elementsPerStep = 4
+	// regexpCost is how much longer a regular expression looks at a byte.
+	regexpCost = 16
+	// elementSize is what an element of a list takes.
+	elementSize = 16
+)
+
+// weight is how many steps it takes to read a value.
+func weight(v any) int {
+	if s, ok := v.(string); ok {
+		return 1 + len(s)/bytesPerStep
+	}
+	return 1 + length(v)/elementsPerStep
+}
+
+// length is how many elements a list or map has; 0 of anything else.
+func length(v any) int {
+	switch v := v.(type) {
+	case nil, string, int, float64, bool:
+		return 0
+	case []any:
+		return len(v)
+	case map[string]any:
+		return len(v)
+	}
+	switch r := reflect.ValueOf(v); r.Kind() {
+	case reflect.Slice, reflect.Array, reflect.Map:
+		return r.Len()
+	default:
+		return 0
+	}
+}
+
+func bytesOf(v any) int {
+	if s, ok := v.(string); ok {
+		return len(s)
+	}
+	return elementSize * length(v)
+}
+
+// plus is the operator +, which joins strings too.
+func plus(in *Input, args []any) (any, error) {
+	if a, ok := args[0].(string); ok {
+		if b, ok := args[1].(string); ok {
+			if err := in.grow(len(a) + len(b)); err != nil {
+				return nil, err
+			}
+			return a + b, nil
+		}
+	}
+	return runtime.Add(args[0], args[1]), nil
+}
+
+func stringArg(args []any, i int) (string, error) {
+	s, ok := args[i].(string)
+	if !ok {
+		return "", fmt.Errorf("%s stands where a string is needed", nameOf(args[i]))
+	}
+	return s, nil
+}
+
+func nameOf(v any) string {
+	if v == nil {
+		return "nil"
+	}
+	return kindName(reflect.TypeOf(v).Kind())
+}
+
+// lines are the lines of a text, without their ends; the end of the last one begins no other.
+func lines(in *Input, args []any) (any, error) {
+	text, err := stringArg(args, 0)
+	if err != nil {
+		return nil, err
+	}
+	n := strings.Count(text, "\n") + 1
+	if err := in.spend(len(text) / bytesPerStep); err != nil {
+		return nil, err
+	}
+	if err := in.grow(n * elementSize); err != nil {
+		return nil, err
+	}
+	list := make([]string, 0, n)
+	for line := range strings.Lines(text) {
+		list = append(list, strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r"))
+	}
+	return list, nil
+}
+
+func repeat(in *Input, args []any) (any, error) {
+	s, err := stringArg(args, 0)
+	if err != nil {
+		return nil, err
+	}
+	n := runtime.ToInt(args[1])
+	switch {
+	case n < 0:
+		return nil, fmt.Errorf("repeat: %d times", n)
+	case len(s) > 0 && n > in.env.limits.Bytes/len(s):
+		return nil, in.grow(in.env.limits.Bytes + 1)
+	}
+	if err := in.grow(len(s) * n); err != nil {
+		return nil, err
+	}
+	return strings.Repeat(s, n), nil
+}
+
+func replace(in *Input, args []any) (any, error) {
+	var s [3]string
+	for i := range s {
+		var err error
+		if s[i], err = stringArg(args, i); err != nil {
+			return nil, err
+		}
+	}
+	text, before, after, most := s[0], s[1], s[2], -1
+	if len(args) > 3 {
+		most = runtime.ToInt(args[3])
+	}
+	if err := in.spend(weight(text)); err != nil {
+		return nil, err
+	}
+	n := strings.Count(text, before)
+	if most >= 0 {
+		n = min(n, most)
+	}
+	// At most 2^24 places, each at most the limit: no overflow.
+	if err := in.grow(len(text) + n*max(0, len(after)-len(before))); err != nil {
+		return nil, err
+	}
+	return strings.Replace(text, before, after, most), nil
+}
+
+func join(in *Input, args []any) (any, error) {
+	between := ""
+	if len(args) > 1 {
+		var err error
+		if between, err = stringArg(args, 1); err != nil {
+			return nil, err
+		}
+	}
+	if err := in.spend(weight(args[0])); err != nil {
+		return nil, err
+	}
+	list, ok := args[0].([]string)
+	if !ok {
+		elements := reflect.ValueOf(args[0])
+		if elements.Kind() != reflect.Slice && elements.Kind() != reflect.Array {
+			return nil, fmt.Errorf("join: %s stands where a list is needed", nameOf(args[0]))
+		}
+		list = make([]string, elements.Len())
+		for i := range list {
+			s, ok := elements.Index(i).Interface().(string)
+			if !ok {
+				return nil, fmt.Errorf("join: element %d is %s; allowed: strings", i, nameOf(elements.Index(i).Interface()))
+			}
+			list[i] = s
+		}
+	}
+	size := max(0, len(list)-1) * len(between)
+	for s := range slices.Values(list) {
+		size += len(s)
+	}
+	if err := in.grow(size); err != nil {
+		return nil, err
+	}
+	return strings.Join(list, between), nil
+}
