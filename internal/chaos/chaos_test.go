@@ -29,8 +29,7 @@ type plan struct {
 	// devices is how many there are, rate how many commands a second are published to all of them together.
 	devices, rate int
 	host          hostPlan
-	// atMostOnce is how many of a hundred commands are in that mode.
-	atMostOnce int
+	load          load
 	// mistaken says that the host has a mistake in it: it needn't stop in order.
 	mistaken bool
 	// node is the broker; its other virtual hosts suffer too.
@@ -74,8 +73,9 @@ func TestChaos(t *testing.T) {
 	for _, queue := range []string{"classic", "quorum"} {
 		t.Run(queue, func(t *testing.T) {
 			h := play(t, plan{
-				seed: uint64(seed), queue: queue, devices: 200, rate: 400, atMostOnce: 20, faults: draw(uint64(seed), count),
-				host: hostPlan{folder: smallDisk(t, "128m")}, node: testenv.NewNode(t), patience: time.Minute,
+				seed: uint64(seed), queue: queue, devices: 200, rate: 400, load: usual, faults: draw(uint64(seed), count),
+				// One knows answers by a pattern, the other doesn't.
+				host: hostPlan{folder: smallDisk(t, "128m"), asking: Asking{Timeout: askingTimeout, Pattern: queue == "quorum"}}, node: testenv.NewNode(t), patience: time.Minute,
 			})
 			if r := tell(t, h); r.Broken() > 0 {
 				t.Errorf("seed %d breaks promises", seed)
@@ -131,12 +131,12 @@ func play(t *testing.T, p plan) *History {
 	var clients sync.WaitGroup
 	defer clients.Wait()
 	defer stop()
-	for _, queue := range []string{results, status, poison} {
+	for _, queue := range []string{results, summaries, status, poison} {
 		clients.Go(func() {
 			client(ctx, w.url, func(ch *amqp.Channel) error { return w.reader.read(ch, queue) })
 		})
 	}
-	h := &History{Seed: p.seed, Queue: p.queue}
+	h := &History{Seed: p.seed, Queue: p.queue, Asking: p.host.asking}
 	h.End.GoroutinesBefore = int(w.host.metric(ctx, "go_goroutines"))
 	h.End.HeapBefore = uint64(w.host.metric(ctx, "go_memstats_heap_inuse_bytes"))
 	w.backEnd = newBackEnd(rand.New(rand.NewPCG(p.seed, 1)), p)
@@ -153,7 +153,7 @@ func play(t *testing.T, p plan) *History {
 	h.End.Online, h.End.Settled = w.fleet.online(), time.Now()
 	await(t, "every command to be confirmed", w.backEnd.drained)
 	// What never comes is for the judge to tell.
-	for end := time.Now().Add(p.patience); w.reader.settled() < w.backEnd.count() && time.Now().Before(end); {
+	for end := time.Now().Add(p.patience); !w.backEnd.settled(w.reader.settled()) && time.Now().Before(end); {
 		pause(ctx, 50*time.Millisecond)
 	}
 	await(t, "the host to be ready", w.host.ready)
@@ -165,10 +165,11 @@ func play(t *testing.T, p plan) *History {
 	} else if err := w.host.stop(); err != nil {
 		t.Errorf("the last stop: %v", err)
 	}
-	h.Reads = w.fleet.end(t)
+	h.Reads, h.Answers = w.fleet.end(t)
 	stop()
 	clients.Wait()
 	h.Commands, h.Results, h.Events, h.End.Poison = w.backEnd.history(), w.reader.results, w.reader.events, w.reader.poison
+	h.Reports = w.reader.reports
 	if w.host.store != "" {
 		h.End.Unfinished = unfinished(t, w.host.store)
 	}

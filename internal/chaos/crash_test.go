@@ -203,7 +203,7 @@ func (s *sweep) open() []string {
 	defer s.reader.mu.Unlock()
 	var ids []string
 	for _, c := range s.history.Commands[max(0, len(s.history.Commands)-crashDevices):] {
-		if !s.reader.over[c.ID] {
+		if !s.reader.over[endKey(c.ID, c.Device)] {
 			ids = append(ids, c.ID)
 		}
 	}
@@ -239,7 +239,7 @@ func (s *sweep) end() *History {
 	if err := s.host.stop(); err != nil {
 		s.t.Errorf("the last stop: %v", err)
 	}
-	h.Reads = s.fleet.end(s.t)
+	h.Reads, h.Answers = s.fleet.end(s.t)
 	s.stop()
 	s.readers.Wait()
 	h.Results, h.Events, h.End.Poison = s.reader.results, s.reader.events, s.reader.poison

@@ -26,6 +26,7 @@ type fleet struct {
 	mu      sync.Mutex
 	devices []*fakeDevice
 	reads   []Read
+	answers []Answer
 	pending []Read // read and not yet on disk
 	err     error
 }
@@ -83,7 +84,7 @@ func (f *fleet) live(ctx context.Context, d *fakeDevice) {
 		}
 		end := context.AfterFunc(ctx, d.close)
 		for w := d.turn(); w != nil; w = d.turn() {
-			f.read(d, w)
+			f.read(ctx, d, w)
 		}
 		end()
 	}
@@ -91,7 +92,7 @@ func (f *fleet) live(ctx context.Context, d *fakeDevice) {
 
 // dial makes a new connection of the device, besides the one that it may have.
 func (f *fleet) dial(ctx context.Context, d *fakeDevice) error {
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(d.address)}, Timeout: time.Second}
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(d.address)}, Timeout: time.Second, Control: littleRoom}
 	conn, err := dialer.DialContext(ctx, "tcp4", f.addr)
 	if err != nil {
 		return err
@@ -124,7 +125,7 @@ func (d *fakeDevice) turn() *wire {
 }
 
 // read records the lines of a connection until it is lost, or until the device has a second one.
-func (f *fleet) read(d *fakeDevice, w *wire) {
+func (f *fleet) read(ctx context.Context, d *fakeDevice, w *wire) {
 	for {
 		d.mu.Lock()
 		next := d.next
@@ -133,11 +134,11 @@ func (f *fleet) read(d *fakeDevice, w *wire) {
 		}
 		d.mu.Unlock()
 		if next != nil {
-			f.readBoth(d, w, next)
+			f.readBoth(ctx, d, w, next)
 			return
 		}
 		lines, err := w.take()
-		f.note(d, w, lines)
+		f.note(ctx, d, w, lines)
 		if err != nil {
 			return
 		}
@@ -146,7 +147,7 @@ func (f *fleet) read(d *fakeDevice, w *wire) {
 
 // readBoth records the lines of two connections for a while. What comes through the second is recorded only after all that was there on
 // the first: what was written first is read first.
-func (f *fleet) readBoth(d *fakeDevice, first, second *wire) {
+func (f *fleet) readBoth(ctx context.Context, d *fakeDevice, first, second *wire) {
 	const while = 300 * time.Millisecond
 	for end := time.Now().Add(while); time.Now().Before(end); {
 		_ = second.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
@@ -154,9 +155,9 @@ func (f *fleet) readBoth(d *fakeDevice, first, second *wire) {
 		for older := []string{""}; len(older) > 0; {
 			_ = first.SetReadDeadline(time.Now().Add(time.Millisecond))
 			older, _ = first.take() // the host ends it, now or later
-			f.note(d, first, older)
+			f.note(ctx, d, first, older)
 		}
-		f.note(d, second, newer)
+		f.note(ctx, d, second, newer)
 		if err != nil {
 			return // the next read finds it too
 		}
@@ -181,16 +182,18 @@ func (w *wire) take() (lines []string, err error) {
 	return lines, err
 }
 
-// note records lines. What was read was read, even if the connection is then lost.
-func (f *fleet) note(d *fakeDevice, w *wire, lines []string) {
-	for _, line := range lines {
+// note records lines, and answers those that ask. What was read was read, even if the connection is then lost.
+func (f *fleet) note(ctx context.Context, d *fakeDevice, w *wire, lines []string) {
+	for _, text := range lines {
+		line := parseLine(text)
 		f.mu.Lock()
-		f.pending = append(f.pending, Read{ID: line, Device: d.address, Connection: w.number, Time: time.Now()})
+		f.pending = append(f.pending, Read{ID: line.id, Device: d.address, Connection: w.number, Time: time.Now()})
 		f.mu.Unlock()
 		d.mu.Lock()
 		reading := d.reading
 		d.mu.Unlock()
 		<-reading
+		f.answer(ctx, d, w, line)
 	}
 }
 
@@ -301,14 +304,14 @@ func (f *fleet) online() []string {
 	return all
 }
 
-// end disconnects all and returns what they read.
-func (f *fleet) end(t *testing.T) []Read {
+// end disconnects all and returns what they read and said.
+func (f *fleet) end(t *testing.T) ([]Read, []Answer) {
 	f.stop()
 	f.work.Wait()
 	if err := f.record.Close(); err != nil || f.err != nil {
 		t.Fatalf("recording: %v, %v", f.err, err)
 	}
-	return f.reads
+	return f.reads, f.answers
 }
 
 func pause(ctx context.Context, d time.Duration) {

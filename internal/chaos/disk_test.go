@@ -99,7 +99,7 @@ func TestFullDisk(t *testing.T) {
 		t.Skip("it is run by `make chaos`, which says CHAOS_SEED")
 	}
 	h := play(t, plan{
-		seed: uint64(setting(t, "CHAOS_SEED", 1)), queue: "quorum", devices: 50, rate: 300, atMostOnce: 50, host: hostPlan{folder: smallDisk(t, "24m")},
+		seed: uint64(setting(t, "CHAOS_SEED", 1)), queue: "quorum", devices: 50, rate: 300, load: usual, host: hostPlan{folder: smallDisk(t, "24m"), asking: Asking{Timeout: askingTimeout, Pattern: true}},
 		faults: []fault{diskFullAlone, diskFullKill, diskFullStart}, node: testenv.NewNode(t), patience: time.Minute,
 	})
 	if r := tell(t, h); r.Broken() > 0 {

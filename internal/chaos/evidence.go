@@ -16,8 +16,16 @@ type evidence struct {
 	start, end time.Time
 	// lives are the commands', each at its command's place.
 	lives []life
-	// place is where the command of an id is.
-	place map[string]int
+	// place is where the command of an id to a device is, first where the first of an id is.
+	place map[commandKey]int
+	first map[string]int
+	// spoken is the place of the command to which a device said a text.
+	spoken map[commandKey]int
+	// groups are by id, in groupIDs in the order of their commands.
+	groups   map[string]*groupLog
+	groupIDs []string
+	// stood are the faults in which a process stood still.
+	stood timeline
 	// strays are the places of results for ids that nobody published.
 	strays []int
 	// devices are sorted by name.
@@ -31,8 +39,14 @@ type evidence struct {
 // life is what came of one command: places of lines that its own device read, of all result messages, and of the terminal results
 // without their repeats.
 type life struct {
-	reads, results, outcomes []int
+	reads, answers, results, outcomes []int
 }
+
+// commandKey is what a command is known by: those of a group share their id. In spoken it is a text in the id's place.
+type commandKey struct{ id, device string }
+
+// groupLog is what is known of one group: places of its commands and of what was said of it.
+type groupLog struct{ commands, reports []int }
 
 // deviceLog is what is known of one device.
 type deviceLog struct {
@@ -63,7 +77,10 @@ func newEvidence(h *History) *evidence {
 	e := &evidence{
 		History: h,
 		lives:   make([]life, len(h.Commands)),
-		place:   make(map[string]int, len(h.Commands)),
+		place:   make(map[commandKey]int, len(h.Commands)),
+		first:   make(map[string]int, len(h.Commands)),
+		spoken:  make(map[commandKey]int, len(h.Answers)),
+		groups:  map[string]*groupLog{},
 		byName:  map[string]*deviceLog{},
 		newest:  map[string]uint64{},
 	}
@@ -71,8 +88,15 @@ func newEvidence(h *History) *evidence {
 	e.sortFaults()
 	for i := range h.Commands {
 		c := &h.Commands[i]
-		if _, taken := e.place[c.ID]; !taken {
-			e.place[c.ID] = i
+		if _, taken := e.place[c.key()]; !taken {
+			e.place[c.key()] = i
+		}
+		if _, taken := e.first[c.ID]; !taken {
+			e.first[c.ID] = i
+		}
+		if c.Group != "" {
+			g := e.group(c.ID)
+			g.commands = append(g.commands, i)
 		}
 		d := e.device(c.Device)
 		d.commands = append(d.commands, i)
@@ -81,9 +105,20 @@ func newEvidence(h *History) *evidence {
 		r := &h.Reads[i]
 		d := e.device(r.Device)
 		d.reads = append(d.reads, i)
-		if p, ok := e.place[r.ID]; ok && h.Commands[p].Device == r.Device {
+		if p, ok := e.own(i); ok {
 			e.lives[p].reads = append(e.lives[p].reads, i)
 		}
+	}
+	for i := range h.Answers {
+		a := &h.Answers[i]
+		if p, ok := e.place[commandKey{a.ID, a.Device}]; ok {
+			e.lives[p].answers = append(e.lives[p].answers, i)
+			e.spoken[commandKey{a.Text, a.Device}] = p
+		}
+	}
+	for i := range h.Reports {
+		g := e.group(h.Reports[i].ID)
+		g.reports = append(g.reports, i)
 	}
 	e.collectResults()
 	e.collectEvents()
@@ -93,6 +128,34 @@ func newEvidence(h *History) *evidence {
 		e.closeSessions(d)
 	}
 	return e
+}
+
+func (c *Command) key() commandKey { return commandKey{c.ID, c.Device} }
+
+// find returns the place of the command to the device, else of the first of its id.
+func (e *evidence) find(id, device string) (int, bool) {
+	p, ok := e.place[commandKey{id, device}]
+	if !ok {
+		p, ok = e.first[id]
+	}
+	return p, ok
+}
+
+// own returns the place of the command that is read, if it is one of the device that read it.
+func (e *evidence) own(read int) (int, bool) {
+	r := &e.Reads[read]
+	place, ok := e.place[commandKey{r.ID, r.Device}]
+	return place, ok
+}
+
+// group returns the log of the group, a new one the first time.
+func (e *evidence) group(id string) *groupLog {
+	g, ok := e.groups[id]
+	if !ok {
+		g = &groupLog{}
+		e.groups[id], e.groupIDs = g, append(e.groupIDs, id)
+	}
+	return g
 }
 
 // device returns the log of the device, a new one the first time.
@@ -127,6 +190,12 @@ func (e *evidence) span() {
 	for i := range e.Results {
 		include(e.Results[i].Read)
 	}
+	for i := range e.Answers {
+		include(e.Answers[i].Time)
+	}
+	for i := range e.Reports {
+		include(e.Reports[i].Read)
+	}
 	for i := range e.Events {
 		include(e.Events[i].Read)
 	}
@@ -148,6 +217,9 @@ func (e *evidence) sortFaults() {
 	slices.SortStableFunc(faults, func(a, b Fault) int { return a.Begin.Compare(b.Begin) })
 	for _, f := range faults {
 		e.faults.add(f)
+		if f.Stood {
+			e.stood.add(f)
+		}
 		if f.Killed {
 			continue // that broke all sessions of its process, and no later ones
 		}
@@ -177,7 +249,7 @@ func (e *evidence) collectResults() {
 	bodies := make(map[bodyKey]struct{}, len(e.Results))
 	for i := range e.Results {
 		r := &e.Results[i]
-		p, ok := e.place[r.ID]
+		p, ok := e.find(r.ID, r.Device)
 		if !ok {
 			e.strays = append(e.strays, i)
 			continue

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -75,20 +76,17 @@ var faults = []fault{
 	unroutable,
 	blockedKill,
 	twice,
-	{"host frozen", func(ctx context.Context, w *world, _ *Fault) {
+	{"host frozen", func(ctx context.Context, w *world, f *Fault) {
+		f.Stood = true
 		w.host.signal(syscall.SIGSTOP)
 		pause(ctx, time.Duration(1+w.rng.IntN(6))*time.Second)
 		w.host.signal(syscall.SIGCONT)
 	}},
 	stopped,
-	{"devices don't read", func(ctx context.Context, w *world, _ *Fault) {
-		for _, d := range w.fleet.some(w.rng, 5) {
-			defer d.hold()()
-		}
-		pause(ctx, 4*time.Second)
-	}},
+	{"devices don't read", func(ctx context.Context, w *world, f *Fault) { w.unread(ctx, f, 5) }},
 	away,
 	awayKill,
+	heldKill,
 	{"reconnect storm", func(_ context.Context, w *world, f *Fault) {
 		all := w.fleet.some(w.rng, len(w.fleet.devices))
 		f.Cut = names(all)
@@ -120,6 +118,44 @@ var awayKill = fault{"devices away, host killed twice", func(ctx context.Context
 	w.host.start()
 }}
 
+// heldKill kills the host when nothing of what it says comes to the broker: at first what it holds, so that the broker delivers that again, and then
+// what was written when the devices came back.
+var heldKill = fault{"devices away, host killed twice, out of the broker's reach", func(ctx context.Context, w *world, f *Fault) {
+	f.Stood = true
+	back := w.absent(f)
+	pause(ctx, time.Second)
+	w.host.signal(syscall.SIGSTOP)
+	pause(ctx, time.Second) // commands pile up
+	w.proxy.Silence()
+	w.host.signal(syscall.SIGCONT)
+	pause(ctx, time.Second)
+	w.killUnheard(f)
+	await(w.t, "the host to be ready", w.host.ready)
+	pause(ctx, time.Second)
+	w.proxy.Silence()
+	back()
+	pause(ctx, time.Second)
+	w.killUnheard(f)
+	f.InFlight *= 2
+}}
+
+// killUnheard kills the host and starts it again. What it said into a silence isn't heard later.
+func (w *world) killUnheard(f *Fault) {
+	w.kill(f)
+	w.proxy.Cut()
+	w.proxy.Up()
+	w.host.start()
+}
+
+// unread has so many devices not read for a while.
+func (w *world) unread(ctx context.Context, f *Fault, n int) {
+	f.Stood = true
+	for _, d := range w.fleet.some(w.rng, n) {
+		defer d.hold()()
+	}
+	pause(ctx, 4*time.Second)
+}
+
 // absent has half of the devices leave.
 func (w *world) absent(f *Fault) (back func()) {
 	gone := w.fleet.some(w.rng, len(w.fleet.devices)/2)
@@ -143,9 +179,9 @@ var stopped = fault{"host stopped", func(_ context.Context, w *world, _ *Fault) 
 }}
 
 var unroutable = fault{"results unroutable", func(ctx context.Context, w *world, _ *Fault) {
-	w.routeResults((*amqp.Channel).QueueUnbind)
+	w.routeResults(false)
 	pause(ctx, 2*time.Second)
-	w.routeResults(bind)
+	w.routeResults(true)
 }}
 
 var twice = fault{"devices come twice", func(ctx context.Context, w *world, _ *Fault) {
@@ -165,6 +201,7 @@ var ledgerKill = fault{"host killed, its ledger locked", func(ctx context.Contex
 
 // blockedKill kills the host while it has results that the broker doesn't take, though it hands out commands.
 var blockedKill = fault{"host killed, its results blocked", func(ctx context.Context, w *world, f *Fault) {
+	f.Stood = true
 	w.host.signal(syscall.SIGSTOP)
 	pause(ctx, time.Second) // commands pile up
 	w.memoryAlarm(true)
@@ -228,8 +265,9 @@ func (w *world) lockLedger() (unlock func()) {
 	}
 }
 
-// routeResults changes the way from the exchange to the queue of the results.
-func (w *world) routeResults(change func(ch *amqp.Channel, queue, key, exchange string, _ amqp.Table) error) {
+// routeResults opens or shuts the ways from the exchange of the results to its queues. No result goes only to the queue that isn't
+// judged.
+func (w *world) routeResults(on bool) {
 	conn, err := amqp.Dial(w.url)
 	if err != nil {
 		w.t.Fatal(err)
@@ -239,11 +277,18 @@ func (w *world) routeResults(change func(ch *amqp.Channel, queue, key, exchange 
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := change(ch, results, results, "pentrough", nil); err != nil {
-		w.t.Fatalf("the binding of the results: %v", err)
+	queues := []string{groupResults, results}
+	if on {
+		slices.Reverse(queues)
 	}
-}
-
-func bind(ch *amqp.Channel, queue, key, exchange string, args amqp.Table) error {
-	return ch.QueueBind(queue, key, exchange, false, args)
+	for _, queue := range queues {
+		if on {
+			err = ch.QueueBind(queue, "#", "device.results", false, nil)
+		} else {
+			err = ch.QueueUnbind(queue, "#", "device.results", nil)
+		}
+		if err != nil {
+			w.t.Fatalf("the binding of the results: %v", err)
+		}
+	}
 }

@@ -18,15 +18,22 @@ type History struct {
 	Commands []Command `json:"commands"`
 	// Reads are the lines that devices read, each device's in order.
 	Reads []Read `json:"reads"`
+	// Answers are what devices said to commands that asked for it.
+	Answers []Answer `json:"answers"`
+	// Asking is how the host asked.
+	Asking Asking `json:"asking"`
 	// Results are the result messages, in the order of their queue, repeats included.
 	Results []Result `json:"results"`
+	// Reports are what was said of groups, in the order of their queues, repeats included.
+	Reports []GroupReport `json:"reports"`
 	// Events are the presence events, in the order of their queue, repeats included.
 	Events []Event `json:"events"`
 	Faults []Fault `json:"faults"`
 	End    End     `json:"end"`
 }
 
-// Command is one command as its publisher knows it. Its line at the device is its id.
+// Command is one command as its publisher knows it. Its line at the device begins with its id. One to a group is as many as there are devices in
+// the group, all of the same id.
 type Command struct {
 	ID     string      `json:"id"`
 	Device string      `json:"device"`
@@ -46,6 +53,10 @@ type Command struct {
 	Held bool `json:"held,omitempty"`
 	// TTL is how long after it was sent it may still be written; 0 is without end.
 	TTL time.Duration `json:"ttl,omitempty"`
+	// Group is the name of the group that it was published to.
+	Group string `json:"group,omitempty"`
+	// Asks says that its device is to answer.
+	Asks bool `json:"asks,omitempty"`
 }
 
 // Read is one line that a device read and recorded on disk.
@@ -57,11 +68,34 @@ type Read struct {
 	Time       time.Time `json:"time"`
 }
 
+// Answer is what a device said to a command, written as it was.
+type Answer struct {
+	ID         string    `json:"id"`
+	Device     string    `json:"device"`
+	Connection int       `json:"connection"`
+	Text       string    `json:"text"`
+	Time       time.Time `json:"time"`
+}
+
+// Asking is how the host knew answers.
+type Asking struct {
+	// Timeout is how long it waited.
+	Timeout time.Duration `json:"timeout"`
+	// Pattern says that answers repeat something of their commands. Otherwise whatever the device said next was the answer.
+	Pattern bool `json:"pattern"`
+}
+
 // Result is one message of the result queue.
 type Result struct {
 	device.Result
 	// Body is the message as it was, to tell repeats of one result from two results.
 	Body string    `json:"body"`
+	Read time.Time `json:"read"`
+}
+
+// GroupReport is one message about a group.
+type GroupReport struct {
+	device.GroupReport
 	Read time.Time `json:"read"`
 }
 
@@ -80,6 +114,8 @@ type Fault struct {
 	Killed bool `json:"killed"`
 	// InFlight is how many commands the host could have on their way then: the prefetch, and half of it of those that were held.
 	InFlight int `json:"in_flight"`
+	// Stood says that a process stood still that was to write or read: what was on its way came as much later.
+	Stood bool `json:"stood,omitempty"`
 	// Cut are connections of devices that ended without a clean close, by device: for their epochs `sent` need not mean received.
 	Cut []string `json:"cut"`
 }

@@ -42,20 +42,49 @@ exchange = "device.commands"
 queue = "device.commands"
 queue_type = %[5]q
 routing_key = "#"
+[transport.broker.topic.groups]
+exchange = "device.groups"
+queue = "device.groups"
+queue_type = %[5]q
+routing_key = "#"
+[transport.broker.topic.results]
+exchange = "device.results"
+queue = "results"
+routing_key = "#"
+[transport.broker.topic.group-results]
+exchange = "device.results"
+queue = "group-results"
+routing_key = "#"
 [transport.devices]
 type = "tcp"
 listen = "127.0.0.1:%[6]d"
+send_buffer = %[8]d
 [middleware.poison]
 to = "broker:commands.poison"
 [pipeline.commands]
 from = "broker:commands"
 middleware = [%[7]s]
-handler = { type = "deliver", devices = "devices" }
+handler = { type = "deliver", devices = "devices", timeout = %[9]q%[10]s }
 to = "broker:results"
+[pipeline.groups]
+from = "broker:groups"
+middleware = ["poison"]
+handler = { type = "fanout", to = "broker:commands", devices = "devices" }
+to = "broker:results"
+[pipeline.tally]
+from = "broker:group-results"
+middleware = ["poison"]
+handler = { type = "tally", to = "broker:summaries", timeout = "15s" }
 [pipeline.status]
 from = "devices:events"
 to = "broker:status"
 `
+
+// pattern has answers be known by the id that they repeat.
+const pattern = `, answer = { command = '^(\S+)', frame = '^ok (\S+)$', window = 4 }`
+
+// sendBuffer is small: of a device that doesn't read, the host soon has commands that are partly written.
+const sendBuffer = 4 << 10
 
 // hostPlan is how a host differs from what users run.
 type hostPlan struct {
@@ -69,6 +98,8 @@ type hostPlan struct {
 	forgets bool
 	// middleware is its pipeline's; empty is all of it.
 	middleware string
+	// asking is how it knows answers.
+	asking Asking
 }
 
 // host is the host as users run it, started again whenever a fault ended it.
@@ -105,7 +136,11 @@ func newHost(t *testing.T, p hostPlan, folder, url, queue string) *host {
 			t.Fatal(err)
 		}
 	}
-	text := fmt.Sprintf(hostConfig, h.admin, store, url, prefetch, queue, h.devices, list)
+	answer := ""
+	if p.asking.Pattern {
+		answer = pattern
+	}
+	text := fmt.Sprintf(hostConfig, h.admin, store, url, prefetch, queue, h.devices, list, sendBuffer, cmp.Or(p.asking.Timeout, time.Second).String(), answer)
 	if err := os.WriteFile(h.file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,9 @@ const (
 	RuleFenced     = "fenced"
 	RuleDuplicates = "duplicates"
 	RulePresence   = "presence"
+	RuleExpiry     = "expiry"
+	RuleAnswers    = "answers"
+	RuleGroups     = "groups"
 	RuleLedger     = "ledger"
 	RulePoison     = "poison"
 	RuleLeak       = "leak"
@@ -54,6 +57,9 @@ var rules = []rule{
 	{RuleFenced, "nothing comes through a device's old connection after the first of a newer one", fenced},
 	{RuleDuplicates, "a line is read once, unless the host was killed; at-most-once always", duplicates},
 	{RulePresence, "presence as the events tell it becomes the truth", presenceTrue},
+	{RuleExpiry, "nothing is written after its time", inTime},
+	{RuleAnswers, "an answer is what the device said to that command", answersRight},
+	{RuleGroups, "what is said of a group agrees with the results of its commands", groupsRight},
 	{RuleLedger, "the ledger has no unfinished rows", ledgerEmpty},
 	{RulePoison, "poison has all malformed messages and nothing else", poisonRight},
 	{RuleLeak, "memory and goroutines come back to where they were", nothingLeaks},

@@ -15,17 +15,35 @@ import (
 )
 
 func TestAllIsWell(t *testing.T) {
-	if diff := cmp.Diff([]Violation(nil), Judge(incident())); diff != "" {
-		t.Errorf("violations (-want +got):\n%s", diff)
+	for name, h := range map[string]*History{"incident": incident(), "errands": errands()} {
+		if diff := cmp.Diff([]Violation(nil), Judge(h)); diff != "" {
+			t.Errorf("violations of the %s (-want +got):\n%s", name, diff)
+		}
 	}
 }
 
 func TestBroken(t *testing.T) {
 	tested := map[string]bool{}
+	all := []struct {
+		of        func() *History
+		mutations []mutation
+	}{{incident, mutations}, {errands, fleetMutations}}
+	for _, of := range all {
+		breaks(t, of.of, of.mutations, tested)
+	}
+	for _, r := range rules {
+		if !tested[r.name] {
+			t.Errorf("nothing here breaks %s", r.name)
+		}
+	}
+}
+
+// breaks holds what the judge says of each mutation of a history against what it must say, and notes the rules.
+func breaks(t *testing.T, of func() *History, mutations []mutation, tested map[string]bool) {
 	for _, m := range mutations {
 		tested[m.rule] = true
 		t.Run(m.name, func(t *testing.T) {
-			h := incident()
+			h := of()
 			m.mutate(h)
 			violations := Judge(h)
 			if len(violations) == 0 {
@@ -44,11 +62,6 @@ func TestBroken(t *testing.T) {
 				t.Errorf("the story (-want +got):\n%s", diff)
 			}
 		})
-	}
-	for _, r := range rules {
-		if !tested[r.name] {
-			t.Errorf("nothing here breaks %s", r.name)
-		}
 	}
 }
 

@@ -79,15 +79,18 @@ func noKill(h *History) {
 	}
 }
 
-// mutations each break one promise of the incident.
-var mutations = []struct {
+// mutation breaks one promise of a history.
+type mutation struct {
 	name   string
 	mutate func(h *History)
 	rule   string
 	id     string // of the first violation
 	what   string // a part of it
 	story  []string
-}{
+}
+
+// mutations each break one promise of the incident.
+var mutations = []mutation{
 	{
 		name: "a result is lost",
 		mutate: func(h *History) {
@@ -177,7 +180,9 @@ var mutations = []struct {
 	{
 		name: "answered and not read, though the session broke",
 		mutate: func(h *History) {
-			result(h, "c/2").State = device.StateAnswered
+			c, r := command(h, "c/2"), result(h, "c/2")
+			c.Asks, r.State, r.Reply = true, device.StateAnswered, []byte("ok c/2")
+			h.Answers = append(h.Answers, Answer{ID: "c/2", Device: "c", Connection: 2, Text: "ok c/2", Time: r.Time})
 		},
 		rule: RuleTrueResult, id: "c/2", what: "its result is answered, and the device didn't record it",
 	},

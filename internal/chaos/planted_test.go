@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -23,17 +24,24 @@ type planted struct {
 	edits []edit
 	want  string
 	// faults are what the mistake needs to do harm.
-	faults     []fault
-	rate       int // 400 if it is 0
-	atMostOnce int
-	host       hostPlan
+	faults []fault
+	rate   int // 400 if it is 0
+	load   load
+	host   hostPlan
 }
+
+// calm lets commands come for a while.
+var calm = fault{"none", func(ctx context.Context, _ *world, _ *Fault) { pause(ctx, 3*time.Second) }}
+
+// fewRead has some devices not read, which the host may not even notice before commands are written partly.
+var fewRead = fault{"many devices don't read", func(ctx context.Context, w *world, f *Fault) { w.unread(ctx, f, 20) }}
 
 // mistakes are those that a judge has to find, and first none at all.
 var mistakes = []planted{
 	{
 		// With all that the others need, a host without a mistake keeps every promise.
-		name: "none", atMostOnce: 50, faults: []fault{ledgerKill, blockedKill, stopped, twice, unroutable},
+		name: "none", load: load{atMostOnce: 50, sets: 20, held: 33, ttl: 10, groups: 3, long: 5, asks: 10, late: 20, never: 5},
+		faults: []fault{ledgerKill, blockedKill, stopped, twice, unroutable, heldKill, fewRead},
 	},
 	{
 		name: "ack before write", want: RuleOneResult, faults: []fault{ledgerKill},
@@ -68,7 +76,10 @@ var mistakes = []planted{
 	},
 	{
 		name: "nack at shutdown", want: RuleOneResult, faults: []fault{stopped, stopped, stopped}, rate: 2000, host: hostPlan{forgets: true},
-		edits: []edit{{"router/drain.go", "\tfor _, e := range in.lanes.forget() {\n", "\tfor e := range in.active {\n\t\te.msg.Nack()\n\t}\n\tfor _, e := range in.lanes.forget() {\n"}},
+		edits: []edit{{
+			"router/drain.go", "\tfor _, e := range in.lanes.forget(everything) {\n",
+			"\tfor e := range in.active {\n\t\te.msg.Nack()\n\t}\n\tfor _, e := range in.lanes.forget(everything) {\n",
+		}},
 	},
 	{
 		name: "unfenced registry", want: RulePresence, faults: []fault{twice},
@@ -82,8 +93,29 @@ var mistakes = []planted{
 		edits: []edit{{"router/publisher.go", "d.fails(p.log, err)\n", "d.fails(p.log, err)\n\t\treturn err\n"}},
 	},
 	{
-		name: "second write after a crash, at most once", want: RuleDuplicates, faults: []fault{ledgerKill, ledgerKill}, atMostOnce: 100, rate: 2000,
+		name: "second write after a crash, at most once", want: RuleDuplicates, faults: []fault{ledgerKill, ledgerKill}, load: load{atMostOnce: 100}, rate: 2000,
 		edits: []edit{{"handlers/deliver/deliver.go", "case once && o.attempt > 1:", "case once && o.attempt > 1000:"}},
+	},
+	{
+		name: "a copy of what is held runs anew", want: RuleOrder, faults: []fault{heldKill}, load: load{held: 100, sets: 60},
+		edits: []edit{{"internal/ledger/ledger.go", "case r.done, r.owned != nil:", "case r.done:"}},
+	},
+	{
+		name: "hold deleted before the write", want: RuleOneResult, faults: []fault{heldKill}, load: load{held: 100},
+		edits: []edit{{"internal/ledger/hold.go", "\t\t\tr.running = true\n", "\t\t\tr.running = true\n\t\t\tl.later(Row{Number: r.number})\n"}},
+	},
+	{
+		name: "expiry checked before the lane", want: RuleExpiry, faults: []fault{calm}, load: load{ttl: 50, asks: 30, never: 50},
+		edits: []edit{{"transports/device/queue.go", "&frame{expires: o.Expires, conditions", "&frame{conditions"}},
+	},
+	{
+		name: "answer matched to the wrong command", want: RuleAnswers, faults: []fault{calm}, load: load{asks: 30, late: 10, never: 10},
+		host:  hostPlan{asking: Asking{Pattern: true}},
+		edits: []edit{{"transports/device/question.go", "if f.question.Matches == nil || f.question.Matches(frame) {", "if len(frame) > 0 {"}},
+	},
+	{
+		name: "supersede of one that is being written", want: RuleTrueResult, faults: []fault{fewRead}, load: load{sets: 60, long: 100},
+		edits: []edit{{"transports/device/queue.go", "f.state == waiting && f.offset == 0 && f.sets == by.sets", "f.sets == by.sets"}},
 	},
 }
 
@@ -96,11 +128,12 @@ func TestPlanted(t *testing.T) {
 	for _, m := range mistakes {
 		t.Run(m.name, func(t *testing.T) {
 			p := plan{
-				seed: 1, queue: "quorum", devices: 100, rate: 400, atMostOnce: m.atMostOnce, host: m.host, faults: m.faults, node: node, patience: 5 * time.Second,
+				seed: 1, queue: "quorum", devices: 100, rate: 400, load: m.load, host: m.host, faults: m.faults, node: node, patience: 5 * time.Second,
 			}
 			if m.rate != 0 {
 				p.rate = m.rate
 			}
+			p.host.asking.Timeout = askingTimeout
 			p.host.overlay, p.mistaken = overlay(t, m.edits), m.edits != nil
 			r := NewReport(play(t, p))
 			broken := map[string]int{}

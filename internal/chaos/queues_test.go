@@ -3,7 +3,6 @@ package chaos
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -36,23 +35,25 @@ func client(ctx context.Context, url string, use func(*amqp.Channel) error) {
 // backEnd publishes commands as a back end would: with confirms, a command again with the same id until it is confirmed, and the next one
 // of a device only then.
 type backEnd struct {
-	rng        *rand.Rand
-	rate       time.Duration
-	atMostOnce int // of a hundred
+	rng  *rand.Rand
+	rate time.Duration
+	load load
 
 	mu       sync.Mutex
-	commands []*Command
+	commands []*sending
+	count    int // of commands, each of a group by itself
+	groups   int
 	// turn holds the devices that may get a command; their last one is confirmed.
 	turn []string
 	// again are commands that must be published again.
-	again   []*Command
+	again   []*sending
 	numbers map[string]int
 	waiting int // commands that are published and undecided
 	closing bool
 }
 
 func newBackEnd(rng *rand.Rand, p plan) *backEnd {
-	b := &backEnd{rng: rng, rate: time.Second / time.Duration(p.rate), atMostOnce: p.atMostOnce, numbers: map[string]int{}}
+	b := &backEnd{rng: rng, rate: time.Second / time.Duration(p.rate), load: p.load, numbers: map[string]int{}}
 	for i := range p.devices {
 		b.turn = append(b.turn, deviceAddress(i))
 	}
@@ -74,95 +75,55 @@ func (b *backEnd) publish(ctx context.Context, ch *amqp.Channel) error {
 			return ctx.Err()
 		case <-ticker.C:
 		}
-		c := b.next()
-		if c == nil {
+		s := b.next()
+		if s == nil {
 			continue
 		}
-		fields := map[string]string{"id": c.ID, "device": c.Device, "cmd": c.ID, "mode": string(c.Mode)}
-		if c.Sets != "" {
-			fields["supersede"] = c.Sets
-		}
-		if c.Held {
-			fields["offline"] = string(device.Hold)
-		}
-		if c.TTL > 0 {
-			fields["expires_at"] = c.Sent.Add(c.TTL).Format(time.RFC3339Nano)
-		}
-		body, _ := json.Marshal(fields) // strings always work
-		if c.Malformed {
-			body = body[:len(body)/2]
-		}
-		confirm, err := ch.PublishWithDeferredConfirm("device.commands", c.Device, false, false, amqp.Publishing{
-			MessageId: c.ID, ContentType: "application/json", DeliveryMode: amqp.Persistent, Body: body, Headers: headers(c),
+		confirm, err := ch.PublishWithDeferredConfirm(s.exchange(), s.Device, false, false, amqp.Publishing{
+			MessageId: s.ID, ContentType: "application/json", DeliveryMode: amqp.Persistent, Body: s.body(), Headers: s.headers(),
 		})
 		if err != nil {
-			b.decided(c, false)
+			b.decided(s, false)
 			return err
 		}
-		confirms.Go(func() { b.decided(c, confirm.Wait()) })
-	}
-}
-
-// headers are those that clients in other languages set: of every type, on some commands.
-func headers(c *Command) amqp.Table {
-	if c.Number%10 != 0 {
-		return nil
-	}
-	return amqp.Table{
-		"text": c.ID, "int": int32(c.Number), "long": int64(c.Number), "float": 0.5, "bool": true, "bytes": []byte{0, 255}, "none": nil,
-		"time": time.Unix(int64(c.Number), 0), "decimal": amqp.Decimal{Scale: 2, Value: 1234}, "list": []any{"a", int32(1)}, "table": amqp.Table{"a": int16(1)},
+		confirms.Go(func() { b.decided(s, confirm.Wait()) })
 	}
 }
 
 // next is the command to publish now, or nil.
-func (b *backEnd) next() *Command {
+func (b *backEnd) next() *sending {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.again) > 0 {
-		c := b.again[0]
+		s := b.again[0]
 		b.again = b.again[1:]
-		c.Publishes++
+		s.Publishes++
 		b.waiting++
-		return c
+		return s
 	}
 	if b.closing || len(b.turn) == 0 {
 		return nil
 	}
-	i := b.rng.IntN(len(b.turn))
-	address := b.turn[i]
-	b.turn[i] = b.turn[len(b.turn)-1]
-	b.turn = b.turn[:len(b.turn)-1]
-	b.numbers[address]++
-	c := &Command{
-		ID: fmt.Sprintf("c-%06d", len(b.commands)+1), Device: address, Mode: device.AtLeastOnce, Number: b.numbers[address], Sent: time.Now(), Publishes: 1,
-	}
-	c.Malformed = b.rng.IntN(100) == 0
-	if b.rng.IntN(5) == 0 {
-		c.Sets = "setpoint"
-	}
-	c.Held = b.rng.IntN(3) == 0
-	if b.rng.IntN(10) == 0 {
-		c.TTL = time.Duration(1+b.rng.IntN(10)) * time.Second
-	}
-	if b.rng.IntN(100) < b.atMostOnce {
-		c.Mode = device.AtMostOnce
-	}
-	b.commands = append(b.commands, c)
+	s := b.draw()
+	b.commands = append(b.commands, s)
+	b.count += len(s.to)
 	b.waiting++
-	return c
+	return s
 }
 
 // decided notes a confirm, or that there is none.
-func (b *backEnd) decided(c *Command, confirmed bool) {
+func (b *backEnd) decided(s *sending, confirmed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.waiting--
 	if !confirmed {
-		b.again = append(b.again, c)
+		b.again = append(b.again, s)
 		return
 	}
-	c.Confirmed = true
-	b.turn = append(b.turn, c.Device)
+	s.Confirmed = true
+	for _, to := range s.to {
+		b.turn = append(b.turn, to.device)
+	}
 }
 
 // close begins no new commands; drained tells when all are confirmed.
@@ -178,28 +139,37 @@ func (b *backEnd) drained() bool {
 	return b.closing && b.waiting == 0 && len(b.again) == 0
 }
 
-func (b *backEnd) count() int {
+// settled says whether so many commands are all.
+func (b *backEnd) settled(n int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return len(b.commands)
+	return n >= b.count
 }
 
 func (b *backEnd) history() []Command {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var all []Command
-	for _, c := range b.commands {
-		all = append(all, *c)
+	for _, s := range b.commands {
+		for _, to := range s.to {
+			c := s.Command
+			c.Device, c.Number = to.device, to.number
+			all = append(all, c)
+		}
 	}
 	return all
 }
 
 // The queues that a reader reads.
 const (
-	results = "results"
-	status  = "status"
-	poison  = "commands.poison"
+	results   = "results"
+	summaries = "summaries"
+	status    = "status"
+	poison    = "commands.poison"
 )
+
+// groupResults is the queue that the host counts the results of groups from.
+const groupResults = "group-results"
 
 // reader takes what comes out: results, events and poison.
 type reader struct {
@@ -207,10 +177,11 @@ type reader struct {
 
 	mu       sync.Mutex
 	results  []Result
+	reports  []GroupReport
 	events   []Event
 	presence *Presence
 	poison   []string
-	// over are the ids that have a result or are poison.
+	// over are the commands that have a result or are poison.
 	over map[string]bool
 	last time.Time
 }
@@ -253,7 +224,13 @@ func (r *reader) take(queue string, d *amqp.Delivery) {
 	case poison:
 		r.poison = append(r.poison, d.MessageId)
 		r.over[d.MessageId] = true
+	case summaries:
+		r.report(d)
 	case results:
+		if d.Type == device.TypeGroup {
+			r.report(d)
+			return
+		}
 		result, err := device.ParseResult(d.Body)
 		if err != nil {
 			r.t.Errorf("a result that is none: %v: %s", err, d.Body)
@@ -261,9 +238,19 @@ func (r *reader) take(queue string, d *amqp.Delivery) {
 		}
 		r.results = append(r.results, Result{Result: result, Body: string(d.Body), Read: r.last})
 		if result.State.Terminal() {
-			r.over[result.ID] = true
+			r.over[endKey(result.ID, result.Device)] = true
 		}
 	}
+}
+
+// report takes what is said of a group. The lock is held.
+func (r *reader) report(d *amqp.Delivery) {
+	report, err := device.ParseGroupReport(d.Body)
+	if err != nil {
+		r.t.Errorf("a report that is none: %v: %s", err, d.Body)
+		return
+	}
+	r.reports = append(r.reports, GroupReport{report, r.last})
 }
 
 // quiet is how long nothing has come.
@@ -287,3 +274,6 @@ func (r *reader) online() []string {
 	now := time.Now()
 	return r.presence.Online(now, now)
 }
+
+// endKey names a command among those that are over.
+func endKey(id, name string) string { return id + " " + name }

@@ -32,6 +32,12 @@ type Counts struct {
 	Confirmed int `json:"confirmed"`
 	Undecided int `json:"undecided"`
 	Malformed int `json:"malformed"`
+	// Groups are how many commands were to a group; each counts in Commands as often as the group has devices.
+	Groups int `json:"groups"`
+	// Summaries are the messages about groups.
+	Summaries map[device.GroupState]int `json:"summaries"`
+	// Asking are the commands that their devices were to answer.
+	Asking int `json:"asking"`
 	// Results are the different ones, held included; Repeats are messages that brought one of them again.
 	Results int `json:"results"`
 	Repeats int `json:"repeats"`
@@ -73,7 +79,15 @@ func NewReport(h *History) *Report {
 func (e *evidence) count() Counts {
 	c := Counts{
 		Commands: len(e.Commands), Lines: len(e.Reads), Events: len(e.Events), Faults: len(e.faults.faults),
-		States: map[device.State]int{},
+		States: map[device.State]int{}, Summaries: map[device.GroupState]int{},
+	}
+	for _, g := range e.groups {
+		if len(g.commands) > 0 {
+			c.Groups++
+		}
+	}
+	for i := range e.Reports {
+		c.Summaries[e.Reports[i].State]++
 	}
 	for _, d := range e.devices {
 		if len(d.commands) > 0 {
@@ -88,6 +102,9 @@ func (e *evidence) count() Counts {
 		}
 		if e.Commands[i].Malformed {
 			c.Malformed++
+		}
+		if e.Commands[i].Asks {
+			c.Asking++
 		}
 		l := &e.lives[i]
 		c.Duplicates += max(0, len(l.reads)-1)
@@ -136,12 +153,15 @@ func (r *Report) Text(w io.Writer) error {
 	if c.Malformed > 0 {
 		fmt.Fprintf(&b, ", %d of them malformed", c.Malformed)
 	}
-	fmt.Fprintf(&b, "\nresults   %d and %d repeats", c.Results, c.Repeats)
-	separator := ": "
-	for _, state := range slices.Sorted(maps.Keys(c.States)) {
-		fmt.Fprintf(&b, "%s%s %d", separator, state, c.States[state])
-		separator = ", "
+	if c.Asking > 0 {
+		fmt.Fprintf(&b, "\nquestions %d", c.Asking)
 	}
+	if c.Groups > 0 {
+		fmt.Fprintf(&b, "\ngroups    %d", c.Groups)
+		list(&b, c.Summaries)
+	}
+	fmt.Fprintf(&b, "\nresults   %d and %d repeats", c.Results, c.Repeats)
+	list(&b, c.States)
 	fmt.Fprintf(&b, "\nlines     %d, of which %d had been read before\nevents    %d\nfaults    %d, of which %d killed the host\n",
 		c.Lines, c.Duplicates, c.Events, c.Faults, c.Kills)
 	for _, f := range r.Faults {
@@ -160,6 +180,15 @@ func (r *Report) Text(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// list writes how often there was what.
+func list[S ~string](b *strings.Builder, of map[S]int) {
+	separator := ": "
+	for _, state := range slices.Sorted(maps.Keys(of)) {
+		fmt.Fprintf(b, "%s%s %d", separator, state, of[state])
+		separator = ", "
+	}
 }
 
 // tell writes the stories of one rule.

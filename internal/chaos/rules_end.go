@@ -50,7 +50,7 @@ func poisonRight(e *evidence) []finding {
 	var found []finding
 	there := make(map[string]bool, len(e.End.Poison))
 	for _, id := range e.End.Poison {
-		if p, ok := e.place[id]; !there[id] && (!ok || !e.Commands[p].Malformed) {
+		if p, ok := e.first[id]; !there[id] && (!ok || !e.Commands[p].Malformed) {
 			found = append(found, finding{id: id, device: e.deviceOf(id), what: "it went to poison, and it wasn't malformed"})
 		}
 		there[id] = true
@@ -63,9 +63,9 @@ func poisonRight(e *evidence) []finding {
 	return found
 }
 
-// deviceOf returns the device of the command, empty if there is no such command.
+// deviceOf returns the device of the command, empty if there is no such command or it is one to a group.
 func (e *evidence) deviceOf(id string) string {
-	if p, ok := e.place[id]; ok {
+	if p, ok := e.first[id]; ok && e.Commands[p].Group == "" {
 		return e.Commands[p].Device
 	}
 	return ""

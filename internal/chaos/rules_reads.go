@@ -41,15 +41,9 @@ func inOrder(e *evidence) []finding {
 	return found
 }
 
-// own returns the place of the command that is read, if it is one of the device that read it.
-func (e *evidence) own(read int) (int, bool) {
-	r := &e.Reads[read]
-	place, ok := e.place[r.ID]
-	return place, ok && e.Commands[place].Device == r.Device
-}
-
-// placeUnknown says that the command's place in its queue needn't be that of its number: it was published again, or late, as the broker saw it.
-func placeUnknown(c *Command) bool { return !c.Confirmed || c.Publishes > 1 }
+// placeUnknown says that the command's place in its queue needn't be that of its number: it was published again, or late, as the broker saw it, or
+// comes from a group, by a longer way.
+func placeUnknown(c *Command) bool { return !c.Confirmed || c.Publishes > 1 || c.Group != "" }
 
 // lostOnce says whether the command may have been written in its turn, but to a connection that broke before the device read it. After the
 // host was killed it is then written again, behind what went through the next connection.

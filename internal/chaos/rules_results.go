@@ -13,7 +13,7 @@ func oneResult(e *evidence) []finding {
 	var found []finding
 	for i := range e.Commands {
 		c, outcomes := &e.Commands[i], e.lives[i].outcomes
-		if e.place[c.ID] != i {
+		if e.place[c.key()] != i {
 			found = append(found, finding{id: c.ID, device: c.Device, what: "the history has two commands of this id"})
 			continue
 		}
@@ -146,7 +146,7 @@ func addressed(e *evidence) []finding {
 	var found []finding
 	for i := range e.Reads {
 		r := &e.Reads[i]
-		switch p, ok := e.place[r.ID]; {
+		switch p, ok := e.find(r.ID, r.Device); {
 		case !ok:
 			found = append(found, finding{id: r.ID, device: r.Device, what: "the device read a line that nobody published"})
 		case e.Commands[p].Device != r.Device:

@@ -18,6 +18,7 @@ type scene struct {
 
 	generation, hostSeq uint64
 	devices             []*sceneDevice
+	groups              int
 }
 
 type sceneDevice struct {
@@ -34,7 +35,7 @@ var begun = time.Date(2026, 11, 23, 3, 4, 5, 0, time.UTC)
 
 // newScene has a host and so many devices, a, b, c and so on, all connected.
 func newScene(devices int, draw func(n int) int) *scene {
-	s := &scene{h: &History{Seed: 7, Queue: "quorum"}, now: begun, draw: draw}
+	s := &scene{h: &History{Seed: 7, Queue: "quorum", Asking: Asking{Timeout: 2 * time.Second, Pattern: draw(2) == 0}}, now: begun, draw: draw}
 	s.h.End.GoroutinesBefore, s.h.End.HeapBefore = 400, 20<<20
 	s.start()
 	for i := range devices {
@@ -107,9 +108,13 @@ func (s *scene) read(d *sceneDevice, place int) {
 	s.h.Reads = append(s.h.Reads, Read{ID: s.h.Commands[place].ID, Device: d.name, Connection: d.connection, Time: s.tick()})
 }
 
-// result says what became of the command. Through an epoch only if it was written.
+// result says what became of the command. Through an epoch only if it was written; answered with what the device said last.
 func (s *scene) result(d *sceneDevice, place int, state device.State, attempt int) {
-	r := device.Result{ID: s.h.Commands[place].ID, Device: d.name, State: state, Host: "gateway", Attempt: attempt, Time: s.tick()}
+	c := &s.h.Commands[place]
+	r := device.Result{ID: c.ID, Device: d.name, Group: c.Group, State: state, Host: "gateway", Attempt: attempt, Time: s.tick()}
+	if state == device.StateAnswered {
+		r.Reply, r.Encoding = []byte(s.h.Answers[len(s.h.Answers)-1].Text), device.Text
+	}
 	switch state {
 	case device.StateSent, device.StateAnswered, device.StateNoReply:
 		r.Epoch = d.epoch
@@ -272,10 +277,16 @@ func (s *scene) happen(d *sceneDevice) {
 		s.result(d, place, device.StateUnknown, 1)
 	case 14:
 		if d.online {
-			place := s.publish(d)
-			s.read(d, place)
-			s.result(d, place, []device.State{device.StateAnswered, device.StateNoReply}[s.draw(2)], 1)
+			s.ask(d)
 		}
+	case 16:
+		if d.online {
+			s.askWithoutPattern(d)
+		}
+	case 17:
+		s.group()
+	case 18:
+		s.expiring(d)
 	case 15:
 		s.send(d)
 		s.again()

@@ -31,24 +31,27 @@ func (e *evidence) tell(f finding) []string {
 		return nil
 	}
 	slices.Sort(ids)
-	return e.commandStory(slices.Compact(ids))
+	return e.commandStory(slices.Compact(ids), f.device)
 }
 
 // at writes a time as seconds from the run's start.
 func (e *evidence) at(t time.Time) string { return fmt.Sprintf("%+.3fs", t.Sub(e.start).Seconds()) }
 
-// commandStory tells the lives of commands, and of the sessions that their results name, with the faults that fell into them.
-func (e *evidence) commandStory(ids []string) []string {
+// commandStory tells the lives of commands, and of the sessions that their results name, with the faults that fell into them. Of a group's commands
+// it is those to the device.
+func (e *evidence) commandStory(ids []string, name string) []string {
 	var steps []step
 	var from, to time.Time
 	var devices []string
 	for _, id := range ids {
-		devices = append(devices, e.deviceOf(id))
+		if place, ok := e.find(id, name); ok {
+			devices = append(devices, e.Commands[place].Device)
+		}
 		label := ""
 		if len(ids) > 1 {
 			label = id + " "
 		}
-		own, open := e.steps(id)
+		own, open := e.steps(id, name)
 		for _, s := range own {
 			steps = append(steps, step{s.at, label + s.text})
 			if from.IsZero() || s.at.Before(from) {
@@ -62,7 +65,7 @@ func (e *evidence) commandStory(ids []string) []string {
 			to = e.end
 		}
 	}
-	steps = append(steps, e.sessionSteps(ids)...)
+	steps = append(steps, e.sessionSteps(ids, name)...)
 	for _, f := range e.faults.faults {
 		if !f.Begin.After(to) && !f.End.Before(from) {
 			steps = append(steps, step{f.Begin, e.faultStep(f, devices)})
@@ -90,12 +93,16 @@ func (e *evidence) write(steps []step) []string {
 }
 
 // steps tells the life of one command, and whether it has no end yet.
-func (e *evidence) steps(id string) (steps []step, open bool) {
-	place, published := e.place[id]
+func (e *evidence) steps(id, name string) (steps []step, open bool) {
+	place, published := e.find(id, name)
 	var reads, results []int
 	if published {
-		steps = append(steps, step{e.Commands[place].Sent, publishStep(&e.Commands[place])})
+		steps = append(steps, step{e.Commands[place].Sent, e.publishStep(&e.Commands[place])})
 		results = e.lives[place].results
+		for _, i := range e.lives[place].answers {
+			a := &e.Answers[i]
+			steps = append(steps, step{a.Time, fmt.Sprintf("answered by %s on its connection %d: %s", a.Device, a.Connection, a.Text)})
+		}
 	} else {
 		for _, i := range e.strays {
 			if e.Results[i].ID == id {
@@ -103,9 +110,12 @@ func (e *evidence) steps(id string) (steps []step, open bool) {
 			}
 		}
 	}
-	// Reads of other devices belong into it too.
+	// Reads of other devices belong into it too, unless they have a command of this id themselves.
 	for i := range e.Reads {
-		if e.Reads[i].ID == id {
+		if e.Reads[i].ID != id {
+			continue
+		}
+		if own, ok := e.own(i); !ok || own == place {
 			reads = append(reads, i)
 		}
 	}
@@ -127,14 +137,23 @@ func (e *evidence) steps(id string) (steps []step, open bool) {
 	return steps, published && len(e.lives[place].outcomes) == 0
 }
 
-func publishStep(c *Command) string {
+func (e *evidence) publishStep(c *Command) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "published to %s as its number %d", c.Device, c.Number)
+	if c.Group != "" {
+		fmt.Fprintf(&text, " with all of group %s", c.Group)
+	}
 	if c.Mode != "" {
 		fmt.Fprintf(&text, ", %s", c.Mode)
 	}
 	if c.Malformed {
 		text.WriteString(", malformed")
+	}
+	if c.Asks {
+		text.WriteString(", to be answered")
+	}
+	if c.TTL > 0 {
+		fmt.Fprintf(&text, ", in time until %s", e.at(c.Sent.Add(c.TTL)))
 	}
 	if c.Publishes > 1 {
 		fmt.Fprintf(&text, ", %d times", c.Publishes)
@@ -156,6 +175,9 @@ func (e *evidence) resultStep(r *Result) string {
 	fmt.Fprintf(&text, ", decided at %s", e.at(r.Time))
 	if r.Detail != "" {
 		fmt.Fprintf(&text, " (%s)", r.Detail)
+	}
+	if r.State == device.StateAnswered {
+		fmt.Fprintf(&text, ": %s", r.Reply)
 	}
 	return text.String()
 }
@@ -179,7 +201,7 @@ func (e *evidence) faultStep(f Fault, devices []string) string {
 }
 
 // sessionSteps tells of the beginning and the end of the sessions that the commands' results name.
-func (e *evidence) sessionSteps(ids []string) []step {
+func (e *evidence) sessionSteps(ids []string, name string) []step {
 	type session struct {
 		device string
 		epoch  uint64
@@ -187,7 +209,7 @@ func (e *evidence) sessionSteps(ids []string) []step {
 	told := map[session]bool{}
 	var steps []step
 	for _, id := range ids {
-		place, ok := e.place[id]
+		place, ok := e.find(id, name)
 		if !ok {
 			continue
 		}
