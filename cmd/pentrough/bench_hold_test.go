@@ -26,7 +26,8 @@ import (
 const (
 	holdCommands = 100_000
 	holdDevices  = 10_000
-	holdWindow   = 2000
+	// holdWindow is far more than a transaction of the host takes.
+	holdWindow = 500
 )
 
 // BenchmarkHold has commands held for devices that are all away, and then has the devices, which are a process of their own, connect and get

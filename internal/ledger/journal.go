@@ -20,7 +20,7 @@ const (
 	retryLast  = 5 * time.Second
 	// maxBatch is how many changes one transaction has at most.
 	maxBatch = 2000
-	// leisure is how long a change waits for others of which nobody waits to hear, leisureBatch how many there are at most.
+	// leisure is how long a change of which nobody waits to hear waits for more of its kind, leisureBatch how many there are at most.
 	leisure      = 20 * time.Millisecond
 	leisureBatch = 500
 	// farewell bounds the last transaction, at the end.
@@ -44,7 +44,7 @@ type journal struct {
 
 	mu      sync.Mutex
 	queue   []pending
-	idle    []pending // for the queue, when there are enough of them or idling fires
+	idle    []int64 // rows to be confirmed, for the queue when there are enough of them or idling fires
 	idling  *time.Timer
 	closing bool
 	outage  error
@@ -248,14 +248,14 @@ func (j *journal) add(p pending) error {
 	return nil
 }
 
-// leisurely makes a change by and by, together with others: perhaps after changes that were asked for later.
-func (j *journal) leisurely(r Row) {
+// confirmLater confirms a row by and by, together with others: perhaps after changes that were asked for later.
+func (j *journal) confirmLater(number int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closing {
 		return
 	}
-	j.idle = append(j.idle, pending{row: r})
+	j.idle = append(j.idle, number)
 	switch {
 	case len(j.idle) == leisureBatch:
 		j.hurry()
@@ -272,7 +272,9 @@ func (j *journal) leisurely(r Row) {
 
 // hurry has it queued what there was time for. The lock is held.
 func (j *journal) hurry() {
-	j.queue = append(j.queue, j.idle...)
+	for _, number := range j.idle {
+		j.queue = append(j.queue, pending{row: Row{Number: number, State: Confirmed}})
+	}
 	j.idle = j.idle[:0]
 	j.signal()
 }

@@ -327,7 +327,7 @@ func (l *Ledger) Confirm(key middleware.LedgerKey, keep middleware.Retention) er
 	case !ok || !r.done || r.confirmed || l.journal == nil:
 	case r.owned != nil:
 		// No source is told of it. After a crash the ledger itself brings the message up, and its outputs are sent once more.
-		l.journal.leisurely(Row{Number: r.number, State: Confirmed})
+		l.journal.confirmLater(r.number)
 	default:
 		number := r.number
 		l.mu.Unlock()
