@@ -193,6 +193,7 @@ func (p *pipeline) record(next message.HandlerFunc) message.HandlerFunc {
 	return func(msg *message.Message) ([]*message.Message, error) {
 		r := runFrom(msg.Context())
 		begun := time.Now()
+		makeRoom()
 		msgs, err := next(msg)
 		p.metrics.duration.Observe(time.Since(begun).Seconds())
 		if !p.intake.beginPublishing(r) {
@@ -207,6 +208,21 @@ func (p *pipeline) record(next message.HandlerFunc) message.HandlerFunc {
 		return nil, p.failed(msg, r, err)
 	}
 }
+
+// room is what a message's run takes of a stack.
+type room [5 << 10]byte
+
+// makeRoom has the goroutine's stack grow while there is little on it: each run begins with a new goroutine, and moving its stack when the handler
+// is deep in its calls takes as long as all that the router does for the message.
+//
+//go:noinline
+func makeRoom() {
+	var r room
+	r.touch()
+}
+
+//go:noinline
+func (*room) touch() {}
 
 // failed decides what an error that left the list means. It returns it only if the message is to be run again.
 func (p *pipeline) failed(msg *message.Message, r *run, err error) error {

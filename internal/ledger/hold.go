@@ -80,8 +80,8 @@ func (l *Ledger) Hold(key middleware.LedgerKey, h *handlers.Held, perKey, total 
 	}
 	l.owned.add(key) // so that the bound holds while it is written
 	r.own(h)
-	r.stored = true
 	row := r.row(OnHold)
+	r.stored = true
 	row.Outputs, row.Message = outputs, h
 	l.mu.Unlock()
 	if l.journal != nil {

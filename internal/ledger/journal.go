@@ -20,6 +20,9 @@ const (
 	retryLast  = 5 * time.Second
 	// maxBatch is how many changes one transaction has at most.
 	maxBatch = 2000
+	// leisure is how long a change of which nobody waits to hear waits for more of its kind, leisureBatch how many there are at most.
+	leisure      = 20 * time.Millisecond
+	leisureBatch = 500
 	// farewell bounds the last transaction, at the end.
 	farewell = 3 * time.Second
 )
@@ -35,14 +38,21 @@ type journal struct {
 	wake  chan struct{}
 	end   chan struct{}
 	ended chan struct{}
+	dones sync.Pool // of the channels at which writers wait
 	// closeErr is the store's, once ended is closed.
 	closeErr error
 
 	mu      sync.Mutex
 	queue   []pending
+	idle    []int64 // rows to be confirmed, for the queue when there are enough of them or idling fires
+	idling  *time.Timer
 	closing bool
 	outage  error
 	since   time.Time
+
+	// Of the journal's goroutine: the room of a batch that is written, and what became of it.
+	spare    []pending
+	compiled compiled
 }
 
 // pending is a change on its way: in the states Writing, Done and OnHold the row is put as it is given, in Confirmed only its state changes, and
@@ -130,11 +140,13 @@ func (j *journal) last() {
 func (j *journal) take() []pending {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	batch := j.queue
-	if len(batch) > maxBatch {
-		batch = batch[:maxBatch:maxBatch]
+	if len(j.queue) > maxBatch {
+		batch := j.queue[:maxBatch:maxBatch]
+		j.queue = j.queue[maxBatch:]
+		return batch
 	}
-	j.queue = j.queue[len(batch):]
+	batch := j.queue
+	j.queue, j.spare = j.spare, nil
 	return batch
 }
 
@@ -142,7 +154,7 @@ func (j *journal) take() []pending {
 func (j *journal) apply(batch []pending, timeout time.Duration) bool {
 	sync := slices.ContainsFunc(batch, func(p pending) bool { return p.sync })
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	err := j.store.Apply(ctx, compile(batch), sync)
+	err := j.store.Apply(ctx, j.compiled.of(batch), sync)
 	cancel()
 	if err == nil {
 		j.works()
@@ -159,13 +171,28 @@ func (j *journal) apply(batch []pending, timeout time.Duration) bool {
 			p.done <- err
 		}
 	}
+	clear(batch)
+	if len(batch) < maxBatch {
+		j.spare = batch[:0]
+	}
 	return err == nil
 }
 
-// compile brings changes into the form in which each row is named once.
-func compile(changes []pending) Batch {
-	var b Batch
-	put := make(map[int64]int, len(changes)) // index in b.Put
+// compiled is a batch whose room serves the next one too.
+type compiled struct {
+	Batch
+	put map[int64]int // index in Put
+}
+
+// of brings changes into the form in which each row is named once. It is good until the next call.
+func (b *compiled) of(changes []pending) Batch {
+	if b.put == nil {
+		b.put = map[int64]int{}
+	}
+	put := b.put
+	clear(put)
+	clear(b.Put)
+	b.Remove, b.Put, b.Confirm = b.Remove[:0], b.Put[:0], b.Confirm[:0]
 	for _, c := range changes {
 		n := c.row.Number
 		i, ok := put[n]
@@ -183,6 +210,7 @@ func compile(changes []pending) Batch {
 			if c.row.Message == nil {
 				c.row.Message = b.Put[i].Message
 			}
+			c.row.Known = b.Put[i].Known
 			b.Put[i] = c.row
 		default:
 			put[n] = len(b.Put)
@@ -190,16 +218,20 @@ func compile(changes []pending) Batch {
 		}
 	}
 	b.Put = slices.DeleteFunc(b.Put, func(r Row) bool { return r.Number == 0 })
-	return b
+	return b.Batch
 }
 
 // write makes a change and returns when it is made.
 func (j *journal) write(r Row, sync bool) error {
-	p := pending{row: r, sync: sync, done: make(chan error, 1)}
-	if err := j.add(p); err != nil {
+	done, ok := j.dones.Get().(chan error)
+	if !ok {
+		done = make(chan error, 1)
+	}
+	defer j.dones.Put(done) // it is empty again
+	if err := j.add(pending{row: r, sync: sync, done: done}); err != nil {
 		return err
 	}
-	return <-p.done
+	return <-done
 }
 
 // later makes a change by and by, however often that takes.
@@ -212,11 +244,46 @@ func (j *journal) add(p pending) error {
 		return errClosed
 	}
 	j.queue = append(j.queue, p)
+	j.signal()
+	return nil
+}
+
+// confirmLater confirms a row by and by, together with others: perhaps after changes that were asked for later.
+func (j *journal) confirmLater(number int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closing {
+		return
+	}
+	j.idle = append(j.idle, number)
+	switch {
+	case len(j.idle) == leisureBatch:
+		j.hurry()
+	case j.idling == nil:
+		j.idling = time.AfterFunc(leisure, func() {
+			j.mu.Lock()
+			defer j.mu.Unlock()
+			j.hurry()
+		})
+	case len(j.idle) == 1:
+		j.idling.Reset(leisure)
+	}
+}
+
+// hurry has it queued what there was time for. The lock is held.
+func (j *journal) hurry() {
+	for _, number := range j.idle {
+		j.queue = append(j.queue, pending{row: Row{Number: number, State: Confirmed}})
+	}
+	j.idle = j.idle[:0]
+	j.signal()
+}
+
+func (j *journal) signal() {
 	select {
 	case j.wake <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 // refuseAll tells those who still wait that it is over.
@@ -275,6 +342,7 @@ func (j *journal) close() error {
 	j.mu.Lock()
 	if !j.closing {
 		j.closing = true
+		j.hurry()
 		close(j.end)
 	}
 	j.mu.Unlock()

@@ -219,8 +219,8 @@ func (l *Ledger) Begin(key middleware.LedgerKey, sync bool) (int, error) {
 		return 0, fmt.Errorf("beginning id %q: it isn't reserved", key.ID)
 	}
 	r.attempts++
-	r.stored, r.begun = true, true
 	attempt, row := r.attempts, r.row(Writing)
+	r.stored, r.begun = true, true
 	l.mu.Unlock()
 	if l.journal == nil {
 		return attempt, nil
@@ -246,7 +246,7 @@ func (l *Ledger) Retract(key middleware.LedgerKey) {
 
 // row is the record as a store keeps it.
 func (r *record) row(s State) Row {
-	return Row{Number: r.number, Key: r.key, Digest: r.digest, State: s, Attempts: r.attempts, Outputs: r.outputs}
+	return Row{Number: r.number, Key: r.key, Digest: r.digest, State: s, Attempts: r.attempts, Outputs: r.outputs, Known: r.stored}
 }
 
 // later has a change made by and by.
@@ -264,8 +264,8 @@ func (l *Ledger) Commit(_ context.Context, key middleware.LedgerKey, outputs []m
 		l.mu.Unlock()
 		return fmt.Errorf("recording the outputs of id %q: it isn't reserved", key.ID)
 	}
-	r.stored = true
 	row := r.row(Done)
+	r.stored = true
 	l.mu.Unlock()
 	row.Outputs = outputs
 	if l.journal != nil {
@@ -323,7 +323,12 @@ func (l *Ledger) Confirm(key middleware.LedgerKey, keep middleware.Retention) er
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r, ok := l.records[key]
-	if ok && r.done && !r.confirmed && l.journal != nil {
+	switch {
+	case !ok || !r.done || r.confirmed || l.journal == nil:
+	case r.owned != nil:
+		// No source is told of it. After a crash the ledger itself brings the message up, and its outputs are sent once more.
+		l.journal.confirmLater(r.number)
+	default:
 		number := r.number
 		l.mu.Unlock()
 		err := l.journal.write(Row{Number: number, State: Confirmed}, false)

@@ -146,13 +146,9 @@ type table struct {
 func columns(rows []Row) (*table, error) {
 	t := &table{}
 	for _, r := range rows {
-		outputs, err := marshal(r.Outputs)
+		_, outputs, message, err := r.encoded(nil)
 		if err != nil {
-			return nil, fmt.Errorf("writing the outputs of id %q: %w", r.Key.ID, err)
-		}
-		message, err := marshalHeld(r.Message)
-		if err != nil {
-			return nil, fmt.Errorf("writing the message of id %q: %w", r.Key.ID, err)
+			return nil, fmt.Errorf("writing id %q: %w", r.Key.ID, err)
 		}
 		t.message = append(t.message, message)
 		t.number = append(t.number, r.Number)

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -9,12 +10,22 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// marshal makes JSON of outputs, and nothing of none.
-func marshal(outputs []middleware.Output) ([]byte, error) {
-	if outputs == nil {
-		return nil, nil
+// A store writes some rows for each command, so that JSON is made here by hand, without garbage. It is read with encoding/json.
+
+// appendOutputs appends JSON of outputs.
+func appendOutputs(dst []byte, outputs []middleware.Output) []byte {
+	dst = append(dst, '[')
+	for i, o := range outputs {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = appendText(append(dst, `{"UUID":`...), o.UUID)
+		dst = appendTexts(append(dst, `,"Metadata":`...), o.Metadata)
+		dst = appendBytes(append(dst, `,"Payload":`...), o.Payload)
+		dst = appendText(append(dst, `,"Destination":`...), string(o.Destination))
+		dst = append(dst, '}')
 	}
-	return json.Marshal(outputs)
+	return append(dst, ']')
 }
 
 // held is a message as a store keeps it. What stands in the row's own columns isn't repeated.
@@ -27,12 +38,70 @@ type held struct {
 	Sets     string            `json:"sets,omitempty"`
 }
 
-// marshalHeld makes JSON of a message, and nothing of none.
-func marshalHeld(h *handlers.Held) ([]byte, error) {
-	if h == nil {
-		return nil, nil
+// appendHeld appends JSON of a message, as held has it. The error is that of a time which JSON can't have.
+func appendHeld(dst []byte, h *handlers.Held) ([]byte, error) {
+	dst = appendText(append(dst, `{"uuid":`...), h.UUID)
+	dst = appendBytes(append(dst, `,"payload":`...), h.Payload)
+	if len(h.Metadata) > 0 {
+		dst = appendTexts(append(dst, `,"metadata":`...), h.Metadata)
 	}
-	return json.Marshal(held{h.UUID, h.Payload, h.Metadata, h.Awaits, h.Expires, h.Sets})
+	dst = appendText(append(dst, `,"awaits":`...), h.Awaits)
+	if !h.Expires.IsZero() {
+		var err error
+		if dst, err = h.Expires.AppendText(append(dst, `,"expires":"`...)); err != nil {
+			return nil, err
+		}
+		dst = append(dst, '"')
+	}
+	if h.Sets != "" {
+		dst = appendText(append(dst, `,"sets":`...), h.Sets)
+	}
+	return append(dst, '}'), nil
+}
+
+// encoded appends a row's outputs and message to buf, and returns buf with the two: nil of what the row doesn't have.
+func (r *Row) encoded(buf []byte) (grown, outputs, message []byte, err error) {
+	start := len(buf)
+	if r.Outputs != nil {
+		buf = appendOutputs(buf, r.Outputs)
+		outputs = buf[start:len(buf):len(buf)]
+	}
+	start = len(buf)
+	if r.Message != nil {
+		if buf, err = appendHeld(buf, r.Message); err != nil {
+			return nil, nil, nil, fmt.Errorf("making JSON of its message: %w", err)
+		}
+		message = buf[start:len(buf):len(buf)]
+	}
+	return buf, outputs, message, nil
+}
+
+func appendTexts(dst []byte, texts map[string]string) []byte {
+	dst = append(dst, '{')
+	first := true
+	for k, v := range texts {
+		if !first {
+			dst = append(dst, ',')
+		}
+		first = false
+		dst = appendText(append(appendText(dst, k), ':'), v)
+	}
+	return append(dst, '}')
+}
+
+func appendBytes(dst, b []byte) []byte {
+	dst = append(dst, '"')
+	return append(base64.StdEncoding.AppendEncode(dst, b), '"')
+}
+
+func appendText(dst []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			text, _ := json.Marshal(s) // a string has JSON
+			return append(dst, text...)
+		}
+	}
+	return append(append(append(dst, '"'), s...), '"')
 }
 
 // decode takes in what a store has as bytes. Its error says why nobody can use the row.

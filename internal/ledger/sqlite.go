@@ -27,7 +27,10 @@ type SQLite struct {
 	db                   *sql.DB
 	conn                 *sql.Conn
 	put, confirm, remove *sql.Stmt
-	synchronous          bool // the connection's setting
+	change, finish       *sql.Stmt // of rows that are there
+	begin, commit        *sql.Stmt
+	synchronous          bool   // the connection's setting
+	buf                  []byte // of the row that is being written
 }
 
 var _ Store = (*SQLite)(nil)
@@ -61,10 +64,23 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 		message = CASE excluded.state WHEN 3 THEN NULL ELSE coalesce(excluded.message, message) END`); err != nil {
 		return nil, err
 	}
+	if s.change, err = s.conn.PrepareContext(ctx, `UPDATE ledger SET state = ?, attempts = ?, changed = ? WHERE number = ?`); err != nil {
+		return nil, err
+	}
+	if s.finish, err = s.conn.PrepareContext(ctx, `UPDATE ledger SET state = ?, attempts = ?, changed = ?, outputs = ? WHERE number = ?`); err != nil {
+		return nil, err
+	}
 	if s.confirm, err = s.conn.PrepareContext(ctx, `UPDATE ledger SET state = 3, message = NULL, changed = ? WHERE number IN (SELECT value FROM json_each(?))`); err != nil {
 		return nil, err
 	}
 	if s.remove, err = s.conn.PrepareContext(ctx, `DELETE FROM ledger WHERE number IN (SELECT value FROM json_each(?))`); err != nil {
+		return nil, err
+	}
+	// Statements of a connection serve its transactions only if these are begun by hand.
+	if s.begin, err = s.conn.PrepareContext(ctx, `BEGIN IMMEDIATE`); err != nil {
+		return nil, err
+	}
+	if s.commit, err = s.conn.PrepareContext(ctx, `COMMIT`); err != nil {
 		return nil, err
 	}
 	return s.rows(ctx)
@@ -142,46 +158,74 @@ func (s *SQLite) Apply(ctx context.Context, b Batch, sync bool) error {
 		}
 		s.synchronous = sync
 	}
-	// Statements of a connection serve its transactions only if these are begun by hand.
-	if _, err := s.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+	// Only here another process is waited for. What follows asks ctx between its statements: the driver has a goroutine for each statement that a
+	// context may end, which costs more than most of them.
+	if _, err := s.begin.ExecContext(ctx); err != nil {
 		return err
 	}
-	err := s.apply(ctx, b, time.Now().UnixMilli())
+	unending := context.WithoutCancel(ctx)
+	err := s.apply(ctx, unending, b, time.Now().UnixMilli())
 	if err == nil {
-		_, err = s.conn.ExecContext(ctx, "COMMIT")
+		_, err = s.commit.ExecContext(unending)
 	}
 	if err != nil {
 		// Without effect where the failure ended the transaction.
-		_, _ = s.conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
+		_, _ = s.conn.ExecContext(unending, "ROLLBACK")
 	}
 	return explainSQLite(err)
 }
 
-func (s *SQLite) apply(ctx context.Context, b Batch, now int64) error {
+// apply makes the changes of a transaction, in statements of an unending context, as long as ctx lives.
+func (s *SQLite) apply(ctx, unending context.Context, b Batch, now int64) error {
 	if len(b.Remove) > 0 {
-		if _, err := s.remove.ExecContext(ctx, numbers(b.Remove)); err != nil {
+		if _, err := s.remove.ExecContext(unending, numbers(b.Remove)); err != nil {
 			return fmt.Errorf("removing rows: %w", err)
 		}
 	}
 	for _, r := range b.Put {
-		outputs, err := marshal(r.Outputs)
-		if err != nil {
-			return fmt.Errorf("writing the outputs of id %q: %w", r.Key.ID, err)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
-		message, err := marshalHeld(r.Message)
-		if err != nil {
-			return fmt.Errorf("writing the message of id %q: %w", r.Key.ID, err)
-		}
-		if _, err := s.put.ExecContext(ctx, r.Number, r.Key.Pipeline, r.Key.ID, r.Key.Device, r.Digest[:], r.State, r.Attempts, outputs, message, now); err != nil {
+		if err := s.write(unending, &r, now); err != nil {
 			return fmt.Errorf("writing id %q: %w", r.Key.ID, err)
 		}
 	}
 	if len(b.Confirm) > 0 {
-		if _, err := s.confirm.ExecContext(ctx, now, numbers(b.Confirm)); err != nil {
+		if _, err := s.confirm.ExecContext(unending, now, numbers(b.Confirm)); err != nil {
 			return fmt.Errorf("confirming rows: %w", err)
 		}
 	}
 	return nil
+}
+
+// write puts a row. Most are there already, and then only what may have changed is written.
+func (s *SQLite) write(ctx context.Context, r *Row, now int64) error {
+	if r.Known && r.Message == nil && r.State == Writing {
+		if there, err := affected(s.change.ExecContext(ctx, r.State, r.Attempts, now, r.Number)); there || err != nil {
+			return err
+		}
+	}
+	buf, outputs, message, err := r.encoded(s.buf[:0])
+	if err != nil {
+		return err
+	}
+	s.buf = buf
+	if r.Known && r.Message == nil && r.State == Done {
+		if there, err := affected(s.finish.ExecContext(ctx, r.State, r.Attempts, now, outputs, r.Number)); there || err != nil {
+			return err
+		}
+	}
+	_, err = s.put.ExecContext(ctx, r.Number, r.Key.Pipeline, r.Key.ID, r.Key.Device, r.Digest[:], r.State, r.Attempts, outputs, message, now)
+	return err
+}
+
+// affected reports whether a statement found its row.
+func affected(r sql.Result, err error) (bool, error) {
+	if err != nil {
+		return false, err
+	}
+	n, err := r.RowsAffected()
+	return n > 0, err
 }
 
 // numbers makes a JSON array, as SQLite's json_each takes them.
@@ -200,7 +244,7 @@ func numbers(all []int64) []byte {
 func (s *SQLite) Close() error {
 	var errs []error
 	// As long as a statement is there, SQLite keeps the connection, and with it the log and its index.
-	for _, statement := range []*sql.Stmt{s.put, s.confirm, s.remove} {
+	for _, statement := range []*sql.Stmt{s.put, s.change, s.finish, s.confirm, s.remove, s.begin, s.commit} {
 		if statement != nil {
 			errs = append(errs, statement.Close())
 		}
@@ -214,7 +258,7 @@ func (s *SQLite) Close() error {
 	if s.lock != nil {
 		errs = append(errs, s.lock.release())
 	}
-	s.put, s.confirm, s.remove = nil, nil, nil
+	s.put, s.change, s.finish, s.confirm, s.remove, s.begin, s.commit = nil, nil, nil, nil, nil, nil, nil
 	s.conn, s.db, s.lock = nil, nil, nil
 	return errors.Join(errs...)
 }

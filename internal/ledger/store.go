@@ -13,7 +13,7 @@ type Store interface {
 	Open(ctx context.Context) ([]Row, error)
 	// Apply makes all changes in one transaction. With sync they have reached the disk when it returns, and so has everything
 	// that was applied before; without it they outlive the process. After an error any of them may have been made or not:
-	// making them again does no harm.
+	// making them again does no harm. b is the caller's again when it returns.
 	Apply(ctx context.Context, b Batch, sync bool) error
 	// Close ends the use of the store.
 	Close() error
@@ -68,6 +68,8 @@ type Row struct {
 	// Attempts is how many runs began to do what can't be undone.
 	Attempts int
 	Outputs  []middleware.Output
+	// Known says that the store was given the row before, though perhaps in vain.
+	Known bool
 	// Message is there as long as the ledger owns the message. A row that is put without one keeps what it has, until it is confirmed.
 	Message *handlers.Held
 }
