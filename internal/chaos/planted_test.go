@@ -135,7 +135,8 @@ func TestPlanted(t *testing.T) {
 			}
 			p.host.asking.Timeout = askingTimeout
 			p.host.overlay, p.mistaken = overlay(t, m.edits), m.edits != nil
-			r := NewReport(play(t, p))
+			h := play(t, p)
+			r := NewReport(h)
 			broken := map[string]int{}
 			for _, rule := range r.Rules {
 				if rule.Violations > 0 {
@@ -149,6 +150,7 @@ func TestPlanted(t *testing.T) {
 				if err := r.Text(&text); err != nil {
 					t.Error(err)
 				}
+				keep(t, "planted-"+strings.ReplaceAll(m.name, " ", "-"), h, r)
 				t.Errorf("want it to break %q:\n%s", m.want, text.String())
 			case m.want != "":
 				i := slices.IndexFunc(r.Violations, func(v Violation) bool { return v.Rule == m.want })
