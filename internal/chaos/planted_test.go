@@ -127,6 +127,9 @@ func TestPlanted(t *testing.T) {
 	node := testenv.NewNode(t)
 	for _, m := range mistakes {
 		t.Run(m.name, func(t *testing.T) {
+			if m.want != "" {
+				t.Parallel() // what one does to the broker may only break more in another
+			}
 			p := plan{
 				seed: 1, queue: "quorum", devices: 100, rate: 400, load: m.load, host: m.host, faults: m.faults, node: node, patience: 5 * time.Second,
 			}
