@@ -89,7 +89,7 @@ var mistakes = []planted{
 		},
 	},
 	{
-		name: "handler run again after a failed publish", want: RuleDuplicates, faults: []fault{unroutable}, host: hostPlan{forgets: true, middleware: `"poison", "retry"`},
+		name: "handler run again after a failed publish", want: RuleDuplicates, faults: []fault{unroutable, unroutable}, rate: 1000, host: hostPlan{forgets: true, middleware: `"poison", "retry"`},
 		edits: []edit{{"router/publisher.go", "d.fails(p.log, err)\n", "d.fails(p.log, err)\n\t\treturn err\n"}},
 	},
 	{
