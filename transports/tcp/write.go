@@ -84,7 +84,7 @@ func (c *conn) Gone() bool {
 
 // Unread implements device.Conn. Whatever left the kernel's buffer made the connection busy before.
 func (c *conn) Unread() bool {
-	n, _ := c.peek() //nolint:errcheck // then there is nothing to read
+	n, _ := c.peek() // with an error there is nothing to read
 	return n > 0 || c.busy.Load()
 }
 
