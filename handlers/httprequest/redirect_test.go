@@ -132,8 +132,8 @@ func respond(query []byte, address net.IP) []byte {
 	}
 	question := query[12 : end+5]
 	isA := binary.BigEndian.Uint16(query[end+1:]) == 1
-	head := []byte{query[0], query[1], 0x85, 0x80, 0, 1, 0, 0, 0, 0, 0, 0}
-	answer := append(head, question...)
+	answer := []byte{query[0], query[1], 0x85, 0x80, 0, 1, 0, 0, 0, 0, 0, 0}
+	answer = append(answer, question...)
 	if isA {
 		answer[7] = 1
 		answer = append(answer, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4)
