@@ -33,17 +33,19 @@ const maxValue = 256
 
 // Config is the configuration of log.
 type Config struct {
-	Level      slog.Level `toml:"level" doc:"The lines' level: debug, info, warn or error." example:"\"debug\""`
-	Text       string     `toml:"text" doc:"What the lines say." example:"\"an order came\""`
-	Metadata   []string   `toml:"metadata" doc:"The metadata that are written." example:"[\"device\", \"header.X-Tenant\"]"`
-	MaxPayload int        `toml:"max_payload" doc:"How much of a payload is written; 0 leaves it out." unit:"bytes" min:"0" max:"65536"`
-	Every      int        `toml:"every" doc:"Of how many messages one is written, beginning with the first." unit:"messages" min:"1"`
+	Level      string   `toml:"level" doc:"The lines' level." enum:"debug,info,warn,error"`
+	Text       string   `toml:"text" doc:"What the lines say." example:"\"an order came\""`
+	Metadata   []string `toml:"metadata" doc:"The metadata that are written." example:"[\"device\", \"header.X-Tenant\"]"`
+	MaxPayload int      `toml:"max_payload" doc:"How much of a payload is written; 0 leaves it out." unit:"bytes" min:"0" max:"65536"`
+	Every      int      `toml:"every" doc:"Of how many messages one is written, beginning with the first." unit:"messages" min:"1"`
 }
+
+var levels = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
 
 // defaults returns a configuration with every default set.
 func defaults() *Config {
 	return &Config{
-		Level: slog.LevelInfo, Text: "message", MaxPayload: 256, Every: 1,
+		Level: "info", Text: "message", MaxPayload: 256, Every: 1,
 		Metadata: []string{transports.Device, transports.Type, transports.CorrelationID, transports.ContentType},
 	}
 }
@@ -51,6 +53,9 @@ func defaults() *Config {
 // Validate reports all problems.
 func (c *Config) Validate() error {
 	var errs []error
+	if _, ok := levels[c.Level]; !ok {
+		errs = append(errs, handlers.Invalid("level", "is %q, must be debug, info, warn or error", c.Level))
+	}
 	if c.Text == "" {
 		errs = append(errs, handlers.Invalid("text", "is empty; it is what the lines say"))
 	}
@@ -65,19 +70,20 @@ func (c *Config) Validate() error {
 
 // New builds the handler.
 func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
-	return &logger{Config: *c, log: env.Logger}, nil
+	return &logger{Config: *c, log: env.Logger, level: levels[c.Level]}, nil
 }
 
 type logger struct {
 	Config
-	log  *slog.Logger
-	seen atomic.Uint64
+	log   *slog.Logger
+	level slog.Level
+	seen  atomic.Uint64
 }
 
 // Handle writes about msg and produces a copy of it.
 func (l *logger) Handle(msg *message.Message) ([]*message.Message, error) {
-	if ctx := msg.Context(); l.log.Enabled(ctx, l.Level) && (l.seen.Add(1)-1)%uint64(l.Every) == 0 {
-		transports.Traced(l.log, msg.Metadata).LogAttrs(ctx, l.Level, l.Text, l.about(msg)...)
+	if ctx := msg.Context(); l.log.Enabled(ctx, l.level) && (l.seen.Add(1)-1)%uint64(l.Every) == 0 {
+		transports.Traced(l.log, msg.Metadata).LogAttrs(ctx, l.level, l.Text, l.about(msg)...)
 	}
 	return []*message.Message{handlers.Forward(msg)}, nil
 }

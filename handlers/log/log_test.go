@@ -83,7 +83,7 @@ func TestALine(t *testing.T) {
 		t.Error(diff)
 	}
 	got = lines(t, with(func(c *Config) {
-		c.Level, c.Text, c.Metadata, c.MaxPayload = slog.LevelWarn, "look", []string{"redelivered", "absent"}, 0
+		c.Level, c.Text, c.Metadata, c.MaxPayload = "warn", "look", []string{"redelivered", "absent"}, 0
 	}), slog.LevelInfo, message.NewMessage("uuid", nil), example())
 	want = []map[string]any{
 		{"level": "WARN", "msg": "look", "id": "uuid", "bytes": 0.0},
@@ -144,14 +144,14 @@ func TestEvery(t *testing.T) {
 	if diff := cmp.Diff([]any{"0", "3", "6"}, ids); diff != "" {
 		t.Error(diff)
 	}
-	if got := lines(t, with(func(c *Config) { c.Level = slog.LevelDebug }), slog.LevelInfo, msgs...); len(got) != 0 {
+	if got := lines(t, with(func(c *Config) { c.Level = "debug" }), slog.LevelInfo, msgs...); len(got) != 0 {
 		t.Errorf("below the log's level: %v", got)
 	}
 }
 
 func TestValidate(t *testing.T) {
 	err := (&Config{MaxPayload: -1}).Validate()
-	for _, field := range []string{"text", "max_payload", "every"} {
+	for _, field := range []string{"level", "text", "max_payload", "every"} {
 		if err == nil || !strings.Contains(err.Error(), field+": ") {
 			t.Errorf("%v says nothing of %s", err, field)
 		}
