@@ -42,7 +42,7 @@ func newRoot() *cobra.Command {
 		return advise(err, "%s --help lists the flags", cmd.CommandPath())
 	})
 	root.AddCommand(
-		newRun(), newValidate(), newTest(), newGraph(), newInit(), newSend(), newListen(), newLedger(), newPoison(), newPlugins(), newPlugin(), newBuild(), newSchema(),
+		newRun(), newValidate(), newTest(), newGraph(), newInit(), newSend(), newListen(), newDevices(), newLedger(), newPoison(), newPlugins(), newPlugin(), newBuild(), newSchema(),
 		newVersion(),
 	)
 	completeShells(root)

@@ -194,6 +194,19 @@ func (r *run) watch(host *router.Host) *admin.Server {
 			}
 			return all
 		},
+		Host: r.config.Router.Name,
+		Devices: func() []admin.Device {
+			fleet := host.Fleet()
+			all := make([]admin.Device, len(fleet))
+			for i, d := range fleet {
+				all[i] = admin.Device{Device: d.Device, Transport: d.Transport, Online: d.Live != nil, Known: d.Known, Labels: d.Labels}
+				if l := d.Live; l != nil {
+					all[i].RemoteAddr, all[i].Epoch, all[i].ConnectedAt = l.RemoteAddr, l.Epoch, &l.ConnectedAt
+					all[i].Waiting, all[i].WaitingBytes, all[i].Asked = l.Waiting, l.WaitingBytes, l.Asked
+				}
+			}
+			return all
+		},
 		Tap: func(ctx context.Context, ref string) (<-chan *message.Message, error) {
 			return host.Tap(ctx, transports.TopicRef(ref))
 		},

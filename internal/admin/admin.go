@@ -1,4 +1,4 @@
-// Package admin is the host's own listener, for people and for what watches the host: health, metrics, and a look at what
+// Package admin is the host's own listener, for people and for what watches the host: health, metrics, the devices, and a look at what
 // passes through a topic.
 //
 // [New] takes what it shows, [Server.Start] binds, [Server.Close] ends. It has no authentication and belongs on a loopback
@@ -33,13 +33,17 @@ const (
 // Config is what the listener shows.
 type Config struct {
 	// Addr is what to listen on; empty turns the listener off.
-	Addr    string
+	Addr string
+	// Host is the host's name.
+	Host    string
 	Version string
 	Logger  *slog.Logger
 	// Gatherer is what /metrics shows.
 	Gatherer prometheus.Gatherer
 	// Health returns the state of every part, in a fixed order.
 	Health func() []Health
+	// Devices returns the devices that are connected or in the inventory, in the order in which they are shown.
+	Devices func() []Device
 	// Tap yields copies of a topic's messages ("transport:topic") until ctx ends, and then closes the channel.
 	Tap func(ctx context.Context, ref string) (<-chan *message.Message, error)
 	// Warn says why a topic that can be tapped is perhaps not the one that was meant; "" if nothing is odd about it.
@@ -90,6 +94,7 @@ func (s *Server) handler() nethttp.Handler {
 		ErrorLog: slog.NewLogLogger(s.config.Logger.Handler(), slog.LevelError),
 	}))
 	mux.HandleFunc("GET /api/v1/tap", s.tap)
+	mux.HandleFunc("GET /api/v1/devices", s.devices)
 	mux.HandleFunc("GET /api/v1/version", s.version)
 	return s.ownHostOnly(nethttp.NewCrossOriginProtection().Handler(mux))
 }

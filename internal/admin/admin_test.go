@@ -32,6 +32,7 @@ func start(t *testing.T, change func(*Config)) *Server {
 		Logger:   slog.New(slog.DiscardHandler),
 		Gatherer: prometheus.NewRegistry(),
 		Health:   func() []Health { return nil },
+		Devices:  func() []Device { return nil },
 		Tap: func(context.Context, string) (<-chan *message.Message, error) {
 			return nil, errors.New("there is no transport")
 		},
@@ -132,6 +133,7 @@ func TestPaths(t *testing.T) {
 		{"GET", "/livez", 200, "ok\n"},
 		{"GET", "/metrics", 200, "pentrough_test_total 1\n"},
 		{"GET", "/api/v1/version", 200, `"version":"v1.2.3"`},
+		{"GET", "/api/v1/devices", 200, `"devices":[]}`},
 		{"GET", "/api/v1/tap", 400, "say which topic"},
 		{"GET", "/api/v1/tap?topic=nowhere:x", 404, "there is no transport"},
 		{"GET", "/", 404, "not found"},

@@ -48,7 +48,7 @@ func (r *Registry) CloseSessions(ctx context.Context) {
 		}
 		sh.mu.Unlock()
 	}
-	sessions := r.live()
+	sessions := r.sessions()
 	for _, s := range sessions {
 		s.slot.wait(ctx)
 	}

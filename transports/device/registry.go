@@ -329,7 +329,7 @@ func (r *Registry) release(device string, epoch uint64) {
 }
 
 // live returns the live sessions.
-func (r *Registry) live() []*Session {
+func (r *Registry) sessions() []*Session {
 	var sessions []*Session
 	for i := range r.shards {
 		sh := &r.shards[i]

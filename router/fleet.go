@@ -1,0 +1,55 @@
+package router
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+// FleetDevice is what the host knows of one device: its session, its place in the inventory, or both.
+type FleetDevice struct {
+	// Transport is the name of the transport that holds it.
+	Transport string
+	Device    string
+	// Live is its session; nil: it isn't connected.
+	Live *device.Live
+	// Known says that the inventory lists it, Labels what that says of it.
+	Known  bool
+	Labels map[string]string
+}
+
+// Fleet returns the devices that are connected or in the inventory, by transport and name.
+func (h *Host) Fleet() []FleetDevice {
+	var fleet []FleetDevice
+	for _, t := range h.order {
+		provider, ok := t.Transport.(device.Provider)
+		if !ok {
+			continue
+		}
+		place := map[string]int{}
+		if known := h.inventory[transports.DevicesRef(t.name)]; known != nil {
+			for _, name := range known.Select(nil) {
+				place[name] = len(fleet)
+				fleet = append(fleet, FleetDevice{Transport: t.name, Device: name, Known: true, Labels: known.Labels(name)})
+			}
+		}
+		lister, ok := provider.Devices().(device.Lister)
+		if !ok {
+			continue
+		}
+		for _, live := range lister.Live() {
+			i, listed := place[live.Device]
+			if !listed {
+				i = len(fleet)
+				fleet = append(fleet, FleetDevice{Transport: t.name, Device: live.Device})
+			}
+			fleet[i].Live = &live
+		}
+	}
+	slices.SortFunc(fleet, func(a, b FleetDevice) int {
+		return cmp.Or(cmp.Compare(a.Transport, b.Transport), cmp.Compare(a.Device, b.Device))
+	})
+	return fleet
+}
