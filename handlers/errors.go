@@ -1,6 +1,9 @@
 package handlers
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Kind says what the host does with an error.
 type Kind int
@@ -61,4 +64,29 @@ func KindOf(err error) Kind {
 		return e.kind
 	}
 	return KindRetryable
+}
+
+type delayError struct {
+	err   error
+	delay time.Duration
+}
+
+func (e *delayError) Error() string { return e.err.Error() }
+func (e *delayError) Unwrap() error { return e.err }
+
+// RetryAfter says of an error that nothing is gained by another try before d has passed, as a server's Retry-After does. Its kind stays what it
+// was. The retry middleware and a pipeline that pauses wait that long, within their own limits. It returns nil for nil.
+func RetryAfter(err error, d time.Duration) error {
+	if err == nil || d <= 0 {
+		return err
+	}
+	return &delayError{err, d}
+}
+
+// RetryAfterOf returns what the outermost [RetryAfter] in an error's tree says, or 0.
+func RetryAfterOf(err error) time.Duration {
+	if e, ok := errors.AsType[*delayError](err); ok {
+		return e.delay
+	}
+	return 0
 }

@@ -43,6 +43,29 @@ func TestKindOf(t *testing.T) {
 	}
 }
 
+func TestRetryAfterKeepsTheKind(t *testing.T) {
+	cause := errors.New("busy")
+	for _, c := range []struct {
+		err  error
+		want time.Duration
+		kind handlers.Kind
+	}{
+		{cause, 0, handlers.KindRetryable},
+		{handlers.RetryAfter(cause, time.Second), time.Second, handlers.KindRetryable},
+		{handlers.RetryAfter(handlers.Unavailable(cause), time.Second), time.Second, handlers.KindUnavailable},
+		{handlers.Permanent(fmt.Errorf("asking: %w", handlers.RetryAfter(cause, time.Second))), time.Second, handlers.KindPermanent},
+		{handlers.RetryAfter(handlers.RetryAfter(cause, time.Second), time.Minute), time.Minute, handlers.KindRetryable},
+		{handlers.RetryAfter(cause, -time.Second), 0, handlers.KindRetryable},
+	} {
+		if got := handlers.RetryAfterOf(c.err); got != c.want || handlers.KindOf(c.err) != c.kind || !errors.Is(c.err, cause) {
+			t.Errorf("%v asks for %v and is %v, want %v and %v", c.err, got, handlers.KindOf(c.err), c.want, c.kind)
+		}
+	}
+	if err := handlers.RetryAfter(nil, time.Second); err != nil {
+		t.Errorf("no error became %v", err)
+	}
+}
+
 func TestDestinationLivesOnTheContext(t *testing.T) {
 	msg := handlers.NewMessage([]byte("x"))
 	if got := handlers.Destination(msg); got != "" {

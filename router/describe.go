@@ -1,13 +1,12 @@
 package router
 
 import (
-	"encoding/json"
 	"fmt"
-	"strings"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/router/middleware"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -21,21 +20,16 @@ func describer(h handlers.Handler, key string) (func(*message.Message) (handlers
 	if key == "" {
 		return describe, nil
 	}
-	where, name, _ := strings.Cut(key, ".")
-	if name == "" || where != "payload" && where != "metadata" {
-		return nil, fmt.Errorf(`key %q: allowed are "payload.FIELD" (dots lead into nested objects) and "metadata.KEY"`, key)
+	k := middleware.Key(key)
+	if err := k.Validate(); err != nil {
+		return nil, fmt.Errorf("key %q: %w", key, err)
 	}
-	path := strings.Split(name, ".")
 	return func(msg *message.Message) (handlers.Description, error) {
 		d, err := describe(msg)
 		if err != nil {
 			return d, err
 		}
-		if where == "metadata" {
-			d.Key = msg.Metadata[name]
-			return d, nil
-		}
-		d.Key, err = payloadField(msg.Payload, path)
+		d.Key, err = k.Of(msg)
 		return d, err
 	}, nil
 }
@@ -45,28 +39,4 @@ type byMetadata struct{}
 
 func (byMetadata) Describe(msg *message.Message) (handlers.Description, error) {
 	return handlers.Description{Key: msg.Metadata[transports.Device], ID: msg.Metadata[transports.MessageID]}, nil
-}
-
-// payloadField returns a string, number or bool of a JSON object as text.
-func payloadField(payload []byte, path []string) (string, error) {
-	raw := json.RawMessage(payload)
-	for _, name := range path {
-		var object map[string]json.RawMessage
-		if err := json.Unmarshal(raw, &object); err != nil {
-			return "", fmt.Errorf("reading key field %s: %w", strings.Join(path, "."), err)
-		}
-		field, ok := object[name]
-		if !ok {
-			return "", fmt.Errorf("key field %s is missing", strings.Join(path, "."))
-		}
-		raw = field
-	}
-	var text string
-	if json.Unmarshal(raw, &text) == nil {
-		return text, nil
-	}
-	if len(raw) > 0 && (raw[0] == '{' || raw[0] == '[') {
-		return "", fmt.Errorf("key field %s is not a string or number", strings.Join(path, "."))
-	}
-	return string(raw), nil
 }

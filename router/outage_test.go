@@ -90,6 +90,30 @@ func TestARunWhoseDeliveryWasLostCostsNoHealthySubscription(t *testing.T) {
 	})
 }
 
+func TestAProbeWaitsAsLongAsTheErrorAsks(t *testing.T) {
+	for _, c := range []struct{ asks, waits time.Duration }{{20 * time.Second, 20 * time.Second}, {time.Hour, longPause}} {
+		bubble(t, func(t *testing.T) {
+			var runs atomic.Int32
+			h := newHarness(t, handlerFunc(func(*message.Message) ([]*message.Message, error) {
+				if runs.Add(1) == 1 {
+					return nil, handlers.RetryAfter(handlers.Unavailable(errBroken), c.asks)
+				}
+				return nil, nil
+			}))
+			defer h.stop()
+			h.in.send("a", "1")
+			pass(c.waits - time.Second)
+			if runs.Load() != 1 {
+				t.Errorf("asked for %v, ran %d times before", c.asks, runs.Load())
+			}
+			pass(2 * time.Second)
+			if runs.Load() != 2 {
+				t.Errorf("asked for %v, ran %d times after %v", c.asks, runs.Load(), c.waits)
+			}
+		})
+	}
+}
+
 func TestARefusalIsNoProbe(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := &failing{}

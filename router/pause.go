@@ -3,10 +3,12 @@ package router
 import (
 	"math/rand/v2"
 	"time"
+
+	"github.com/pentrough/pentrough/handlers"
 )
 
 // The times of an outage: a paused pipeline is probed after 100 ms, then at doubling intervals up to 10 s, each up to a fifth
-// shorter so that hosts don't probe in step; after longPause the source gets its messages back.
+// shorter so that hosts don't probe in step; later if the error asks for that, within longPause, after which the source gets its messages back.
 const (
 	firstProbe     = 100 * time.Millisecond
 	lastProbe      = 10 * time.Second
@@ -56,7 +58,7 @@ func (p *pause) begin(cause error, probed bool, due func()) {
 	p.err = cause
 	if first || probed {
 		p.due = false
-		p.timer = time.AfterFunc(p.wait.next(), due)
+		p.timer = time.AfterFunc(max(p.wait.next(), min(handlers.RetryAfterOf(cause), longPause)), due)
 	}
 }
 

@@ -20,14 +20,14 @@ func init() {
 		Summary: "Tries a failed message again, with growing pauses.",
 		Description: "Calls the handler again after a *retryable* error, up to `max_retries` times. The pause begins at `initial_interval`, is multiplied " +
 			"by `multiplier` each time up to `max_interval`, and is varied by `jitter` (0.5: between half and one and a half of it). Messages of " +
-			"the same key wait meanwhile. The last error goes to `poison`. *Permanent*, *drop* and *unavailable* errors are not tried again here.",
+			"the same key wait meanwhile. An error may ask for a longer pause, as a server's Retry-After does; it gets it, up to `max_retry_after`. The last error goes to `poison`. *Permanent*, *drop* and *unavailable* errors are not tried again here.",
 		Place:  middleware.PlaceRetry,
 		Config: func() middleware.Config { c := defaults; return &c },
 	})
 }
 
 var defaults = Config{
-	MaxRetries: 5, InitialInterval: 100 * time.Millisecond, MaxInterval: 10 * time.Second, Multiplier: 2, Jitter: 0.5,
+	MaxRetries: 5, InitialInterval: 100 * time.Millisecond, MaxInterval: 10 * time.Second, Multiplier: 2, Jitter: 0.5, MaxRetryAfter: time.Minute,
 }
 
 // Config is the configuration of retry.
@@ -37,6 +37,7 @@ type Config struct {
 	MaxInterval     time.Duration `toml:"max_interval" doc:"The longest pause, before jitter." min:"1ms"`
 	Multiplier      float64       `toml:"multiplier" doc:"What each pause is multiplied by for the next one." min:"1"`
 	Jitter          float64       `toml:"jitter" doc:"By which part of itself a pause is varied at random, up or down." min:"0" max:"1"`
+	MaxRetryAfter   time.Duration `toml:"max_retry_after" doc:"The longest pause that an error may ask for; \"0s\" takes no notice of it." min:"0s"`
 }
 
 // Validate reports all problems.
@@ -56,6 +57,9 @@ func (c *Config) Validate() error {
 	}
 	if !(c.Jitter >= 0 && c.Jitter <= 1) {
 		errs = append(errs, middleware.Invalid("jitter", "is %v, must be between 0 and 1", c.Jitter))
+	}
+	if c.MaxRetryAfter < 0 {
+		errs = append(errs, middleware.Invalid("max_retry_after", "is %v, must be at least 0s", c.MaxRetryAfter))
 	}
 	return errors.Join(errs...)
 }
@@ -83,7 +87,7 @@ func (r *retry) Wrap(next message.HandlerFunc) message.HandlerFunc {
 		}
 		attempts := 1
 		for ; attempts <= r.MaxRetries; attempts++ {
-			pause := time.NewTimer(pauses.NextBackOff())
+			pause := time.NewTimer(max(pauses.NextBackOff(), min(handlers.RetryAfterOf(err), r.MaxRetryAfter)))
 			transports.Traced(r.env.Logger, msg.Metadata).Debug("trying again after a pause", "id", handlers.Described(outer).ID, "attempts", attempts, "err", err)
 			select {
 			case <-pause.C:

@@ -107,6 +107,33 @@ func TestAskingCostsNoTime(t *testing.T) {
 	})
 }
 
+func TestAnErrorMayAskForALongerPause(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		asks  time.Duration
+		limit time.Duration
+		want  []time.Duration
+	}{
+		{"longer than the pause", 250 * time.Millisecond, time.Second, milliseconds(0, 250, 500, 900)},
+		{"longer than max_interval", 700 * time.Millisecond, time.Second, milliseconds(0, 700, 1400, 2100)},
+		{"longer than it may", time.Hour, time.Second, milliseconds(0, 1000, 2000, 3000)},
+		{"no notice is taken", time.Hour, 0, milliseconds(0, 100, 300, 700)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				config := steady
+				config.MaxRetries, config.MaxRetryAfter = 3, c.limit
+				f := failing{errs: func(call int) error { return handlers.RetryAfter(always(call), c.asks) }}
+				msg, _ := middlewaretest.Message(t.Context(), "id", "key", "x")
+				_, _ = middlewaretest.NewHost(t).Build(&config).Wrap(f.handle)(msg)
+				if diff := cmp.Diff(c.want, f.calls); diff != "" {
+					t.Error(diff)
+				}
+			})
+		})
+	}
+}
+
 func TestSuccessEndsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := failing{errs: func(call int) error {
@@ -214,8 +241,8 @@ func TestJitter(t *testing.T) {
 }
 
 func TestValidate(t *testing.T) {
-	err := (&Config{MaxRetries: -1, InitialInterval: 0, MaxInterval: -1, Multiplier: math.NaN(), Jitter: 2}).Validate()
-	for _, field := range []string{"max_retries", "initial_interval", "max_interval", "multiplier", "jitter"} {
+	err := (&Config{MaxRetries: -1, InitialInterval: 0, MaxInterval: -1, Multiplier: math.NaN(), Jitter: 2, MaxRetryAfter: -1}).Validate()
+	for _, field := range []string{"max_retries", "initial_interval", "max_interval", "multiplier", "jitter", "max_retry_after"} {
 		if err == nil || !strings.Contains(err.Error(), field+": ") {
 			t.Errorf("%v says nothing of %s", err, field)
 		}

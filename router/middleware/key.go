@@ -1,0 +1,69 @@
+package middleware
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pentrough/pentrough/handlers"
+)
+
+// Key says what a message belongs to: "payload.FIELD" of a JSON payload, where further dots lead into nested objects, or "metadata.KEY". The
+// zero value is the key of the message's lane.
+type Key string
+
+const (
+	keyPayload  = "payload"
+	keyMetadata = "metadata"
+)
+
+// Validate reports a key that names nothing.
+func (k Key) Validate() error {
+	where, name := k.split()
+	switch {
+	case k == "":
+		return nil
+	case name == "", where != keyPayload && where != keyMetadata, where == keyPayload && strings.Contains("."+name+".", ".."):
+		return errors.New(`allowed are "payload.FIELD" (dots lead into nested objects) and "metadata.KEY"`)
+	}
+	return nil
+}
+
+// Of returns the key of a message: a string, number or bool as text. Metadata that aren't there are "".
+func (k Key) Of(msg *message.Message) (string, error) {
+	if k == "" {
+		return handlers.Described(msg.Context()).Key, nil
+	}
+	where, name := k.split()
+	if where == keyMetadata {
+		return msg.Metadata[name], nil
+	}
+	raw := json.RawMessage(msg.Payload)
+	for field := range strings.SplitSeq(name, ".") {
+		var object map[string]json.RawMessage
+		if err := json.Unmarshal(raw, &object); err != nil {
+			return "", fmt.Errorf("reading key field %s: %w", name, err)
+		}
+		value, ok := object[field]
+		if !ok {
+			return "", fmt.Errorf("key field %s is missing", name)
+		}
+		raw = value
+	}
+	var text string
+	if json.Unmarshal(raw, &text) == nil {
+		return text, nil
+	}
+	if len(raw) > 0 && (raw[0] == '{' || raw[0] == '[') {
+		return "", fmt.Errorf("key field %s is not a string or number", name)
+	}
+	return string(raw), nil
+}
+
+func (k Key) split() (where, name string) {
+	where, name, _ = strings.Cut(string(k), ".")
+	return where, name
+}
