@@ -11,10 +11,13 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/pentrough/pentrough/handlers/serve"
+	_ "github.com/pentrough/pentrough/internal/conformance/echo"
 )
 
 // plugins are what this test program is if its first argument is one of these.
-var plugins = map[string]func(mistake string){"raw": runRawEcho}
+var plugins = map[string]func(mistake string){"raw": runRawEcho, "serve": serve.Main}
 
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 {
@@ -73,6 +76,11 @@ func TestChecksHaveNamesOfTheirOwn(t *testing.T) {
 
 func TestAPluginByThePagePasses(t *testing.T) {
 	passes(t, subject(t, "raw", ""))
+}
+
+// The Go SDK with a handler as it is compiled in.
+func TestTheGoSDKPasses(t *testing.T) {
+	passes(t, subject(t, "serve", "echo"))
 }
 
 func passes(t *testing.T, s Subject) {
