@@ -10,19 +10,19 @@ import (
 // echoChecks are those of an echo plugin.
 func echoChecks() []Check {
 	return []Check{
-		{Name: "echo-hello", About: "window and features", Rule: ruleEchoHello, run: echoHello},
-		{Name: "config", About: "what is wrong with the config is told with its key", Rule: ruleProblems, run: echoConfig},
-		{Name: "echo", About: "payload and metadata, both ways", Rule: ruleEcho, run: echoes},
-		{Name: "messages", About: "none, several, and to another topic", Rule: ruleMessages, run: echoMessages},
-		{Name: "errors", About: "the kinds of errors", Rule: ruleError, run: echoErrors},
-		{Name: "order", About: "one that waits doesn't keep up others", Rule: ruleWindow, run: echoOrder},
-		{Name: "cancel", About: "a cancel ends a request, which is answered", Rule: ruleDeadline, run: echoCancel},
-		{Name: "deadline", About: "a request ends with its time", Rule: ruleEcho, run: echoDeadline},
-		{Name: "too-long", About: "no response is longer than the host takes", Rule: ruleTooLong, run: echoTooLong},
-		{Name: "log", About: "lines for the log", Rule: ruleLog, run: echoLog},
-		{Name: "stdout", About: "what is printed goes to standard error", Rule: ruleStdout, run: echoPrint},
-		{Name: "drain-working", About: "drain waits for what runs", Rule: ruleDrain, run: echoDrain},
-		{Name: "end-working", About: "the end of standard input ends what runs", Rule: ruleEnd, run: echoEnd},
+		{Name: "echo-hello", About: "window and features", Rule: ruleEchoHello, Echo: true, run: echoHello},
+		{Name: "config", About: "what is wrong with the config is told with its key", Rule: ruleProblems, Echo: true, run: echoConfig},
+		{Name: "echo", About: "payload and metadata, both ways", Rule: ruleEcho, Echo: true, run: echoes},
+		{Name: "messages", About: "none, several, and to another topic", Rule: ruleMessages, Echo: true, run: echoMessages},
+		{Name: "errors", About: "the kinds of errors", Rule: ruleError, Echo: true, run: echoErrors},
+		{Name: "order", About: "one that waits doesn't keep up others", Rule: ruleWindow, Echo: true, run: echoOrder},
+		{Name: "cancel", About: "a cancel ends a request, which is answered", Rule: ruleDeadline, Echo: true, run: echoCancel},
+		{Name: "deadline", About: "a request ends with its time", Rule: ruleEcho, Echo: true, run: echoDeadline},
+		{Name: "too-long", About: "no response is longer than the host takes", Rule: ruleTooLong, Echo: true, run: echoTooLong},
+		{Name: "log", About: "lines for the log", Rule: ruleLog, Echo: true, run: echoLog},
+		{Name: "stdout", About: "what is printed goes to standard error", Rule: ruleStdout, Echo: true, run: echoPrint},
+		{Name: "drain-working", About: "drain waits for what runs", Rule: ruleDrain, Echo: true, run: echoDrain},
+		{Name: "end-working", About: "the end of standard input ends what runs", Rule: ruleEnd, Echo: true, run: echoEnd},
 	}
 }
 
