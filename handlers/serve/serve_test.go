@@ -14,13 +14,10 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/plugin"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // door is a handler's configuration that does what a test wants.
 type door struct {
