@@ -2,12 +2,11 @@ package serve
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -16,31 +15,37 @@ import (
 
 // request begins with a message.
 func (s *session) request(l line) error {
-	if l.ID < 1 || l.ID > largestID {
-		return fmt.Errorf("a request with the id %d", l.ID)
-	}
-	msg, err := l.Message.message()
-	if err != nil {
-		return fmt.Errorf("request %d: %w", l.ID, err)
-	}
 	ctx, cancel := context.WithCancel(s.life)
 	s.mu.Lock()
-	_, twice := s.running[l.ID]
-	s.running[l.ID] = cancel
+	_, twice := s.running[l.id]
+	s.running[l.id] = cancel
 	s.mu.Unlock()
 	if twice {
 		cancel()
-		return fmt.Errorf("a second request with the id %d", l.ID)
+		return fmt.Errorf("a second request with the id %d", l.id)
 	}
 	s.work.Go(func() {
 		defer cancel()
-		produced, failure := s.handle(ctx, msg, time.Duration(l.RemainingMS)*time.Millisecond)
+		response := s.handle(ctx, l)
 		s.mu.Lock()
-		delete(s.running, l.ID)
+		delete(s.running, l.id)
 		s.mu.Unlock()
-		s.respond(l.ID, produced, failure)
+		if err := s.out.put(*response); err != nil {
+			// A host that is gone is seen at the end of standard input, too.
+			s.end()
+		}
+		recycle(response)
 	})
 	return nil
+}
+
+// buffers are those of responses.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+func recycle(b *[]byte) {
+	if cap(*b) <= mostKept {
+		buffers.Put(b)
+	}
 }
 
 // cancel ends a request if it runs.
@@ -57,58 +62,33 @@ type panicError struct{ value any }
 
 func (e panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
-// handle calls the handler as the router does: its context ends with ctx, which counts as cancelled, and after its time, which doesn't.
-func (s *session) handle(ctx context.Context, msg *message.Message, remaining time.Duration) (produced []outMessage, err error) {
+// handle calls the handler as the router does: its context ends with ctx, which counts as cancelled, and after its time, which doesn't. It returns the line of the response.
+func (s *session) handle(ctx context.Context, l line) (response *[]byte) {
+	response = buffers.Get().(*[]byte)
+	answer := func(produced []*message.Message, err error) {
+		*response = appendResponse((*response)[:0], l.id, produced, err)
+		if len(*response)-1 > s.host.MaxLine {
+			*response = appendResponse((*response)[:0], l.id, nil, handlers.Permanent(fmt.Errorf("the response has %d bytes, and the host takes %d", len(*response)-1, s.host.MaxLine)))
+		}
+	}
 	returned := false
 	defer func() {
 		if v := recover(); v != nil {
-			s.logger.Error("panic while handling a message", "uuid", msg.UUID, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
-			produced, err = nil, panicError{v}
+			s.logger.Error("panic while handling a message", "uuid", l.msg.UUID, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+			answer(nil, panicError{v})
 		} else if !returned {
-			produced, err = nil, errors.New("the handler's goroutine ended")
+			answer(nil, errors.New("the handler's goroutine ended"))
 		}
 	}()
-	run := newScope(ctx, s.handler, msg)
-	timed, stop := context.WithTimeout(run.base, remaining)
+	run := newScope(ctx, s.handler, l.msg)
+	timed, stop := context.WithTimeout(run.base, time.Duration(l.remaining)*time.Millisecond)
 	defer stop()
-	msg.SetContext(timed)
-	msgs, err := s.handler.Handle(msg)
+	l.msg.SetContext(timed)
+	produced, err := s.handler.Handle(l.msg)
 	if err == nil && run.awaited.Load() {
 		err = handlers.Permanent(lacks("the handler wants to be told when what it produced is confirmed"))
 	}
-	if err == nil {
-		produced = make([]outMessage, len(msgs))
-		for i, m := range msgs {
-			produced[i] = outgoing(m)
-		}
-	}
+	answer(produced, err)
 	returned = true
-	return produced, err
-}
-
-// outgoing is a produced message as it goes to the host.
-func outgoing(m *message.Message) outMessage {
-	out := outMessage{ID: m.UUID, To: string(handlers.Destination(m)), Metadata: m.Metadata}
-	if utf8.Valid(m.Payload) {
-		out.Payload = string(m.Payload)
-	} else {
-		out.PayloadB64 = base64.StdEncoding.EncodeToString(m.Payload)
-	}
-	return out
-}
-
-// respond tells what became of a message.
-func (s *session) respond(id int64, produced []outMessage, failure error) {
-	r := response{Type: "response", ID: id, Messages: produced}
-	if failure != nil {
-		r.Error = &wireError{handlers.KindOf(failure).String(), failure.Error(), handlers.RetryAfterOf(failure).Milliseconds()}
-	}
-	err := s.out.writeWithin(r, s.host.MaxLine)
-	if errors.Is(err, errTooLong) {
-		err = s.out.write(response{Type: "response", ID: id, Error: &wireError{Kind: "permanent", Text: err.Error()}})
-	}
-	if err != nil && s.life.Err() == nil {
-		// A host that is gone is seen at the end of standard input.
-		s.end()
-	}
+	return response
 }

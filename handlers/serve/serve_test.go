@@ -359,12 +359,17 @@ func TestLongLinesForTheLogAreCut(t *testing.T) {
 
 func TestHostsThatBreakTheProtocol(t *testing.T) {
 	for line, want := range map[string]string{
-		`{"type":"request","id":0,"message":{}}`:                  "id",
-		`{"type":"request","id":9007199254740992,"message":{}}`:   "id",
-		`{"type":"request","id":1,"message":{"payload_b64":"%"}}`: "request 1",
-		`{"type":"hello","versions":[1]}`:                         "a second hello",
-		`{"type":"request","id":1,"remaining_ms":60000}` + "\n" + `{"type":"drain"}` + "\n" + `{"type":"request","id":2}`: "after drain",
-		`{"type":"request","id":1,"remaining_ms":60000}` + "\n" + `{"type":"request","id":1}`:                             "a second request",
+		`{"type":"request","id":1,"remaining_ms":1}`:                                           "its message",
+		`{"type":"request","id":1,"remaining_ms":1,"message":{"payload":"\ud83d"}}`:            "half a surrogate pair",
+		`{"type":"request","id":1,"remaining_ms":1,"message":{"payload":"","payload_b64":""}}`: "two payloads",
+		`{"type":"request","id":1.5,"remaining_ms":1,"message":{}}`:                            "1.5",
+		`{"type":"request","id":1,"message":{}}`:                                               "remaining_ms",
+		`{"type":"request","id":0,"remaining_ms":1,"message":{}}`:                              "id",
+		`{"type":"request","id":9007199254740992,"remaining_ms":1,"message":{}}`:               "id",
+		`{"type":"request","id":1,"remaining_ms":1,"message":{"payload_b64":"%"}}`:             "its message's payload",
+		`{"type":"hello","versions":[1]}`:                                                      "a second hello",
+		`{"type":"request","id":1,"remaining_ms":60000,"message":{"id":"m"}}` + "\n" + `{"type":"drain"}` + "\n" + `{"type":"request","id":2,"remaining_ms":60000,"message":{}}`: "after drain",
+		`{"type":"request","id":1,"remaining_ms":60000,"message":{"id":"m"}}` + "\n" + `{"type":"request","id":1,"remaining_ms":1,"message":{}}`:                                 "a second request",
 	} {
 		h := serving(t, func(handlers.Env) handlers.Handler {
 			return function(func(msg *message.Message) ([]*message.Message, error) { <-msg.Context().Done(); return nil, nil })

@@ -47,7 +47,7 @@ type session struct {
 }
 
 func newSession(name string, set *plugin.Set, in io.Reader, out io.Writer) *session {
-	s := &session{name: name, set: set, in: newReader(in), out: &writer{w: out}, logger: discard, ending: func() {}, running: map[int64]context.CancelFunc{}, done: make(chan struct{})}
+	s := &session{name: name, set: set, in: newReader(in), out: newWriter(out), logger: discard, ending: func() {}, running: map[int64]context.CancelFunc{}, done: make(chan struct{})}
 	return s
 }
 
@@ -58,6 +58,7 @@ var errRefused = errors.New("refused")
 func (s *session) run(ctx context.Context) error {
 	s.life, s.end = context.WithCancel(ctx)
 	defer s.end()
+	defer func() { _ = s.out.flush() }() // that there is no host to read it is no news here
 	err := s.greet()
 	switch {
 	case errors.Is(err, errRefused), errors.Is(err, io.EOF):
@@ -80,7 +81,7 @@ func (s *session) run(ctx context.Context) error {
 	case <-s.done:
 		// Whoever reads is left behind: nothing ends a read of standard input but the host.
 		s.ending()
-		return s.out.write(bare{"drained"})
+		return s.out.line(bare{"drained"})
 	}
 }
 
@@ -108,16 +109,16 @@ func (s *session) serve() error {
 		case err != nil:
 			return err
 		}
-		switch l.Type {
+		switch l.kind {
 		case "request":
 			if draining {
 				return errors.New("a request after drain")
 			}
 			err = s.request(l)
 		case "cancel":
-			s.cancel(l.ID)
+			s.cancel(l.id)
 		case "ping":
-			err = s.out.write(pong{"pong", l.ID})
+			err = s.out.put(fmt.Appendf(nil, "{\"type\":\"pong\",\"id\":%d}\n", l.id))
 		case "drain":
 			draining = true
 			s.finish.Do(s.finished)
@@ -136,10 +137,10 @@ func (s *session) greet() error {
 	if err != nil {
 		return err
 	}
-	if first.Type != "hello" {
-		return fmt.Errorf("a %q comes first, where the host's hello was waited for", first.Type)
+	if first.kind != "hello" {
+		return fmt.Errorf("a %q comes first, where the host's hello was waited for", first.kind)
 	}
-	s.host = first.hostHello
+	s.host = first.hello
 	if !slices.Contains(s.host.Versions, version) {
 		return s.refuse(fmt.Sprintf("this is %s, which speaks version %d of the protocol; the host speaks %s", s.name, version, list(s.host.Versions)), nil)
 	}
@@ -147,11 +148,11 @@ func (s *session) greet() error {
 	if !ok {
 		return s.refuse(fmt.Sprintf("the program has no handler %q but %s: does it import the package that registers it?", s.name, plugin.Names(s.kind().Names())), nil)
 	}
-	s.in.limit(s.host.MaxLine)
+	s.in.most = s.host.MaxLine
 	s.logger = newLogger(s.logLine, s.host.level())
 	schema := plugin.Schema{Set: s.set, Defs: plugin.Object{}}
 	hello := pluginHello{Type: "hello", Version: version, Name: s.name, PluginVersion: buildVersion(), Features: []string{"cancel", "drain"}, Schema: schema.Standalone(handlerKind, info.Name)}
-	if err := s.out.write(hello); err != nil {
+	if err := s.out.line(hello); err != nil {
 		return err
 	}
 	d := plugin.Decoder{Set: s.set}
@@ -165,7 +166,7 @@ func (s *session) greet() error {
 	if s.handler, err = s.build(config); err != nil {
 		return s.refuse(s.complaints(errors.New(d.Redact(err.Error()))))
 	}
-	return s.out.write(bare{"ready"})
+	return s.out.line(bare{"ready"})
 }
 
 func (s *session) kind() *plugin.Kind {
@@ -176,7 +177,7 @@ func (s *session) kind() *plugin.Kind {
 const handlerKind = "handler"
 
 func (s *session) refuse(text string, problems []problem) error {
-	return errors.Join(s.out.write(refusal{"refuse", text, problems}), errRefused)
+	return errors.Join(s.out.line(refusal{"refuse", text, problems}), errRefused)
 }
 
 // problems are those of a decoder, as the protocol tells them.

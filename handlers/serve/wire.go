@@ -1,28 +1,29 @@
 package serve
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
 	"strconv"
 	"strings"
-	"sync"
 	"unicode/utf8"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pentrough/pentrough/handlers"
 )
 
 const (
-	largestID    = 1<<53 - 1
+	// largestID is the largest id of a request.
+	largestID = 1<<53 - 1
+	// startMaxLine is how long a line may be before the host has said how long.
 	startMaxLine = 1 << 20
 )
 
+// hostHello is what the host says of itself.
 type hostHello struct {
 	Versions []int `json:"versions"`
 	Host     struct {
@@ -52,11 +53,10 @@ func plain(v any) any {
 		if i, err := v.Int64(); err == nil {
 			return i
 		}
-		f, _ := strconv.ParseFloat(v.String(), 64)
-		if math.IsInf(f, 0) {
-			return v.String()
+		if f, err := v.Float64(); err == nil && !math.IsInf(f, 0) {
+			return f
 		}
-		return f
+		return v.String()
 	case map[string]any:
 		for key, e := range v {
 			v[key] = plain(e)
@@ -69,57 +69,208 @@ func plain(v any) any {
 	return v
 }
 
+// line is one of the host.
 type line struct {
-	Type string `json:"type"`
-	hostHello
-	ID          int64     `json:"id"`
-	RemainingMS int64     `json:"remaining_ms"`
-	Message     inMessage `json:"message"`
+	kind  string
+	hello hostHello
+	// id is that of a request, cancel or ping; remaining is in milliseconds.
+	id, remaining int64
+	msg           *message.Message
 }
 
-type inMessage struct {
-	ID         string            `json:"id"`
-	Payload    string            `json:"payload"`
-	PayloadB64 string            `json:"payload_b64"`
-	Metadata   map[string]string `json:"metadata"`
+// parse reads a line. One of an unknown kind has that and nothing else.
+func parse(text []byte) (l line, err error) {
+	if !utf8.Valid(text) {
+		return l, errors.New("a line that isn't UTF-8")
+	}
+	s := scanner{text: text}
+	var kind, id, remaining, msg []byte
+	err = s.object(func(key []byte) error {
+		value, err := s.value(0)
+		switch string(key) {
+		case "type":
+			kind = value
+		case "id":
+			id = value
+		case "remaining_ms":
+			remaining = value
+		case "message":
+			msg = value
+		}
+		return err
+	})
+	if err != nil {
+		return l, err
+	}
+	if s.next() != 0 || s.at != len(text) {
+		return l, errJSON
+	}
+	word, err := (&scanner{text: kind}).str()
+	if err != nil {
+		return l, errors.New("a line without a type")
+	}
+	switch string(word) {
+	case "request":
+		l.kind = "request"
+		if l.remaining, err = whole("remaining_ms", remaining); err == nil {
+			l.msg, err = parseMessage(msg)
+		}
+	case "cancel", "ping":
+		l.kind = string(word)
+	case "drain":
+		l.kind = "drain"
+		return l, nil
+	case "hello":
+		l.kind = "hello"
+		dec := json.NewDecoder(strings.NewReader(string(text)))
+		dec.UseNumber()
+		if err := dec.Decode(&l.hello); err != nil {
+			return l, fmt.Errorf("the host's hello: %w", err)
+		}
+		return l, nil
+	default:
+		return l, nil
+	}
+	if err == nil {
+		l.id, err = whole("id", id)
+	}
+	if err == nil && (l.id < 1 || l.id > largestID) {
+		err = fmt.Errorf("the id %d", l.id)
+	}
+	if err != nil {
+		return l, fmt.Errorf("a %s: %w", l.kind, err)
+	}
+	return l, nil
 }
 
-func (m inMessage) message() (*message.Message, error) {
-	data := []byte(m.Payload)
-	if m.PayloadB64 != "" {
+func parseMessage(text []byte) (*message.Message, error) {
+	s := scanner{text: text}
+	var id string
+	var plain, coded []byte
+	var metadata message.Metadata
+	err := s.object(func(key []byte) error {
 		var err error
-		if data, err = base64.StdEncoding.DecodeString(m.PayloadB64); err != nil {
-			return nil, err
+		switch string(key) {
+		case "id":
+			id, err = s.stringValue()
+		case "payload":
+			plain, err = s.str()
+		case "payload_b64":
+			coded, err = s.str()
+		case "metadata":
+			metadata = make(message.Metadata, 8)
+			err = s.object(func(key []byte) error {
+				k := string(key)
+				v, err := s.stringValue()
+				metadata[k] = v
+				return err
+			})
+		default:
+			_, err = s.value(0)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("its message: %w", err)
+	}
+	if plain != nil && coded != nil {
+		return nil, errors.New("its message has two payloads")
+	}
+	data := append([]byte(nil), plain...)
+	if coded != nil {
+		if data, err = base64.StdEncoding.Strict().DecodeString(string(coded)); err != nil {
+			return nil, fmt.Errorf("its message's payload: %w", err)
 		}
 	}
-	msg := message.NewMessage(m.ID, data)
-	if m.Metadata != nil {
-		msg.Metadata = m.Metadata
+	msg := message.NewMessage(id, data)
+	if metadata != nil {
+		msg.Metadata = metadata
 	}
 	return msg, nil
 }
 
-type outMessage struct {
-	ID         string            `json:"id,omitempty"`
-	Payload    string            `json:"payload,omitempty"`
-	PayloadB64 string            `json:"payload_b64,omitempty"`
-	Metadata   map[string]string `json:"metadata,omitempty"`
-	To         string            `json:"to,omitempty"`
+// appendText appends a JSON string. What isn't UTF-8 in it is replaced.
+func appendText(b []byte, text string) []byte {
+	if !utf8.ValidString(text) {
+		text = strings.ToValidUTF8(text, "\ufffd")
+	}
+	return appendValid(b, []byte(text))
 }
 
-type wireError struct {
-	Kind         string `json:"kind"`
-	Text         string `json:"text"`
-	RetryAfterMS int64  `json:"retry_after_ms,omitempty"`
+// appendValid appends a JSON string of valid UTF-8.
+func appendValid(b, text []byte) []byte {
+	b = append(b, '"')
+	for {
+		n := clean(text)
+		b = append(b, text[:n]...)
+		if text = text[n:]; len(text) == 0 {
+			return append(b, '"')
+		}
+		switch c := text[0]; c {
+		case '"', '\\':
+			b = append(b, '\\', c)
+		case '\n':
+			b = append(b, '\\', 'n')
+		case '\r':
+			b = append(b, '\\', 'r')
+		case '\t':
+			b = append(b, '\\', 't')
+		default:
+			const hex = "0123456789abcdef"
+			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+		}
+		text = text[1:]
+	}
 }
 
-type response struct {
-	Type     string       `json:"type"`
-	ID       int64        `json:"id"`
-	Messages []outMessage `json:"messages,omitempty"`
-	Error    *wireError   `json:"error,omitempty"`
+// appendMessage appends a produced message.
+func appendMessage(b []byte, m *message.Message) []byte {
+	b = append(b, '{')
+	if m.UUID != "" {
+		b = append(appendText(append(b, `"id":`...), m.UUID), ',')
+	}
+	if utf8.Valid(m.Payload) {
+		b = appendValid(append(b, `"payload":`...), m.Payload)
+	} else {
+		b = append(b, `"payload_b64":"`...)
+		b = append(base64.StdEncoding.AppendEncode(b, m.Payload), '"')
+	}
+	if len(m.Metadata) > 0 {
+		b = append(b, `,"metadata":{`...)
+		for key, value := range m.Metadata {
+			b = append(appendText(b, key), ':')
+			b = append(appendText(b, value), ',')
+		}
+		b[len(b)-1] = '}'
+	}
+	if to := handlers.Destination(m); to != "" {
+		b = appendText(append(b, `,"to":`...), string(to))
+	}
+	return append(b, '}')
 }
 
+// appendResponse appends a line with what became of a request. It reads the messages, and panics for one that is nil.
+func appendResponse(b []byte, id int64, produced []*message.Message, failure error) []byte {
+	b = strconv.AppendInt(append(b, `{"type":"response","id":`...), id, 10)
+	switch {
+	case failure != nil:
+		b = append(append(b, `,"error":{"kind":"`...), handlers.KindOf(failure).String()...)
+		b = appendText(append(b, `","text":`...), failure.Error())
+		if after := handlers.RetryAfterOf(failure); after > 0 {
+			b = strconv.AppendInt(append(b, `,"retry_after_ms":`...), max(1, after.Milliseconds()), 10)
+		}
+		b = append(b, '}')
+	case len(produced) > 0:
+		b = append(b, `,"messages":[`...)
+		for _, m := range produced {
+			b = append(appendMessage(b, m), ',')
+		}
+		b[len(b)-1] = ']'
+	}
+	return append(b, '}', '\n')
+}
+
+// pluginHello, refusal and bare are lines of the plugin that are written once in its life.
 type pluginHello struct {
 	Type          string   `json:"type"`
 	Version       int      `json:"version"`
@@ -140,96 +291,6 @@ type refusal struct {
 	Problems []problem `json:"problems,omitempty"`
 }
 
-type pong struct {
-	Type string `json:"type"`
-	ID   int64  `json:"id"`
-}
-
 type bare struct {
 	Type string `json:"type"`
-}
-
-type reader struct {
-	r    *bufio.Reader
-	most int
-}
-
-func newReader(r io.Reader) *reader { return &reader{bufio.NewReaderSize(r, 64<<10), startMaxLine} }
-
-func (r *reader) limit(n int) { r.most = n }
-
-func (r *reader) next() (l line, err error) {
-	for {
-		var raw []byte
-		for {
-			part, err := r.r.ReadSlice('\n')
-			raw = append(raw, part...)
-			if err == nil {
-				break
-			}
-			if !errors.Is(err, bufio.ErrBufferFull) {
-				return l, io.EOF
-			}
-			if len(raw) > r.most+1 {
-				break
-			}
-		}
-		raw = bytes.TrimSuffix(raw, []byte("\n"))
-		if len(raw) > r.most {
-			return l, fmt.Errorf("a line of more than %d bytes", r.most)
-		}
-		if len(bytes.Trim(raw, " \t\r")) == 0 {
-			continue
-		}
-		if !utf8.Valid(raw) {
-			return l, errors.New("a line that isn't UTF-8")
-		}
-		var kind struct {
-			Type *string `json:"type"`
-		}
-		if err := json.Unmarshal(raw, &kind); err != nil || kind.Type == nil {
-			return l, errors.New("a line that isn't a JSON object with a type")
-		}
-		switch *kind.Type {
-		case "hello", "request", "cancel", "ping", "drain":
-		default:
-			continue
-		}
-		dec := json.NewDecoder(bytes.NewReader(raw))
-		dec.UseNumber()
-		l = line{}
-		if err := dec.Decode(&l); err != nil {
-			return l, fmt.Errorf("a %q: %w", *kind.Type, err)
-		}
-		return l, nil
-	}
-}
-
-var errTooLong = errors.New("the response is longer than the host takes")
-
-type writer struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
-func (w *writer) write(v any) error { return w.writeWithin(v, math.MaxInt) }
-
-func (w *writer) writeWithin(v any, most int) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return err
-	}
-	if b.Len()-1 > most {
-		return errTooLong
-	}
-	return w.raw(b.Bytes())
-}
-
-func (w *writer) raw(line []byte) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	_, err := w.w.Write(line)
-	return err
 }
