@@ -98,9 +98,12 @@ func (w *writer) put(lines []byte) error {
 	for w.writing && len(w.waiting) > mostKept && w.err == nil {
 		w.room.Wait()
 	}
+	if w.err != nil {
+		return w.err
+	}
 	w.waiting = append(w.waiting, lines...)
 	if w.writing {
-		return w.err
+		return nil
 	}
 	w.writing = true
 	for len(w.waiting) > 0 && w.err == nil {
