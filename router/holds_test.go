@@ -95,6 +95,8 @@ func (w *wire) WaitWritable(time.Time) error { return nil }
 
 func (w *wire) Gone() bool { return false }
 
+func (w *wire) Unread() bool { return false }
+
 func (w *wire) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -100,4 +100,5 @@ type nowhere struct{}
 func (nowhere) TryWrite(p []byte) (int, error) { return len(p), nil }
 func (nowhere) WaitWritable(time.Time) error   { return nil }
 func (nowhere) Gone() bool                     { return false }
+func (nowhere) Unread() bool                   { return false }
 func (nowhere) Close() error                   { return nil }

@@ -243,7 +243,7 @@ func (w *world) lockLedger() (unlock func()) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	for end := time.Now().Add(2 * time.Second); ; {
+	for end := time.Now().Add(10 * time.Second); ; {
 		tx, err := db.Begin()
 		if err != nil {
 			w.t.Fatalf("locking the ledger: %v", err)

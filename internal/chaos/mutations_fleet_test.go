@@ -35,6 +35,7 @@ func errands() *History {
 	s.deliver(b, north[1], 1)
 	s.summary(north, device.GroupFinished, 3)
 	s.connect(b)
+	s.now = s.now.Add(summing)
 
 	south := s.publishGroup([]*sceneDevice{a, c}) // g/2
 	s.expanded(south)
@@ -77,7 +78,7 @@ var fleetMutations = []mutation{
 			"+0.026s published to b as its number 2, at-least-once, in time until +1.026s: confirmed",
 			"+0.029s result sent from gateway: attempt 1, epoch 1795403045005, decided at +0.028s",
 			"+0.040s b disconnected (client_closed), epoch 1795403045005, seq 2",
-			"+0.054s fault host killed until +0.255s, which killed the host with at most 1 commands in flight",
+			"+1.054s fault host killed until +1.255s, which killed the host with at most 1 commands in flight",
 			"+2.027s read by b on its connection 1",
 		},
 	},
@@ -145,7 +146,7 @@ var fleetMutations = []mutation{
 		story: []string{
 			"+0.030s published to c as its number 1 with all of group g/1, at-least-once: confirmed",
 			"+0.038s read by c on its connection 1",
-			"+0.054s fault host killed until +0.255s, which killed the host with at most 1 commands in flight",
+			"+1.054s fault host killed until +1.255s, which killed the host with at most 1 commands in flight",
 		},
 	},
 	{
@@ -180,7 +181,7 @@ var fleetMutations = []mutation{
 			"+0.040s c result sent from gateway: attempt 1, epoch 1795403045007, decided at +0.039s",
 			"+0.043s b result offline from gateway: attempt 1, decided at +0.042s",
 			"+0.044s finished from gateway: 3 devices, map[sent:3], 0 unfinished",
-			"+0.054s fault host killed until +0.255s, which killed the host with at most 1 commands in flight",
+			"+1.054s fault host killed until +1.255s, which killed the host with at most 1 commands in flight",
 		},
 	},
 	{

@@ -89,7 +89,7 @@ var mistakes = []planted{
 		},
 	},
 	{
-		name: "handler run again after a failed publish", want: RuleDuplicates, faults: []fault{unroutable}, host: hostPlan{forgets: true, middleware: `"poison", "retry"`},
+		name: "handler run again after a failed publish", want: RuleDuplicates, faults: []fault{unroutable, unroutable}, rate: 1000, host: hostPlan{forgets: true, middleware: `"poison", "retry"`},
 		edits: []edit{{"router/publisher.go", "d.fails(p.log, err)\n", "d.fails(p.log, err)\n\t\treturn err\n"}},
 	},
 	{
@@ -127,6 +127,9 @@ func TestPlanted(t *testing.T) {
 	node := testenv.NewNode(t)
 	for _, m := range mistakes {
 		t.Run(m.name, func(t *testing.T) {
+			if m.want != "" {
+				t.Parallel() // what one does to the broker may only break more in another
+			}
 			p := plan{
 				seed: 1, queue: "quorum", devices: 100, rate: 400, load: m.load, host: m.host, faults: m.faults, node: node, patience: 5 * time.Second,
 			}
@@ -135,7 +138,8 @@ func TestPlanted(t *testing.T) {
 			}
 			p.host.asking.Timeout = askingTimeout
 			p.host.overlay, p.mistaken = overlay(t, m.edits), m.edits != nil
-			r := NewReport(play(t, p))
+			h := play(t, p)
+			r := NewReport(h)
 			broken := map[string]int{}
 			for _, rule := range r.Rules {
 				if rule.Violations > 0 {
@@ -149,6 +153,7 @@ func TestPlanted(t *testing.T) {
 				if err := r.Text(&text); err != nil {
 					t.Error(err)
 				}
+				keep(t, "planted-"+strings.ReplaceAll(m.name, " ", "-"), h, r)
 				t.Errorf("want it to break %q:\n%s", m.want, text.String())
 			case m.want != "":
 				i := slices.IndexFunc(r.Violations, func(v Violation) bool { return v.Rule == m.want })

@@ -28,6 +28,9 @@ func groupsRight(e *evidence) []finding {
 	return found
 }
 
+// summing is how long the last result of a group may be out before the summary is.
+const summing = time.Second
+
 // judgeGroup returns what is wrong with a group, empty if nothing is. A summary is promised to a group during which nothing happened to its host; it may
 // come more than once, and one that isn't of all of its commands knows of some of their results.
 func (e *evidence) judgeGroup(g *groupLog) string {
@@ -70,7 +73,7 @@ func (e *evidence) judgeGroup(g *groupLog) string {
 	switch {
 	case first.Confirmed && !expanded:
 		return "the broker confirmed it, and nothing says that it was expanded"
-	case first.Confirmed && summaries == 0 && ended == n && !e.faults.any(first.Sent, last, func(Fault) bool { return true }):
+	case first.Confirmed && summaries == 0 && ended == n && !e.faults.any(first.Sent, last.Add(summing), func(Fault) bool { return true }):
 		return "all of its commands have a result, nothing happened to its host, and it has no summary"
 	default:
 		return ""

@@ -266,9 +266,15 @@ func TestTheEndOfWhatWasHeldIsCopiedToReplyTo(t *testing.T) {
 	if got := peer.get("answers"); string(got.Body) != "held" {
 		t.Errorf("received %q", got.Body)
 	}
-	proxy.Cut()
-	peer.put("q", "another")
-	next(t, out).Ack() // so it is connected again
+	both := []string{"consumer connection", "publisher connection"}
+	proxy.Down()
+	for _, part := range both {
+		r.sick(part)
+	}
+	proxy.Up()
+	for _, part := range both {
+		r.well(part)
+	}
 	kept := message.NewMessage(delivered.UUID, delivered.Payload)
 	kept.Metadata = delivered.Metadata
 	r.tr.Answer(kept)

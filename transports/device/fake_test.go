@@ -36,6 +36,7 @@ type pipe struct {
 	closed   bool
 	spurious bool // WaitWritable returns once without room
 	gone     bool
+	unread   bool
 	changed  chan struct{}
 	onTry    func() // called once, when TryWrite has taken its bytes and not yet returned
 	tryError error
@@ -100,6 +101,12 @@ func (p *pipe) Gone() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.gone
+}
+
+func (p *pipe) Unread() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.unread
 }
 
 func (p *pipe) Close() error {

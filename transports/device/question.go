@@ -25,7 +25,8 @@ type questions struct {
 	open []*frame
 	// missed weren't answered in time in this session, the newest last; their answers may still come.
 	missed []missed
-	// quiet is until when no question without Matches is asked: what comes may be the late answer to one.
+	// quiet is until when no question without Matches is asked: what comes may be the late answer to one. It is zero when what came until
+	// then was read.
 	quiet time.Time
 }
 
@@ -54,14 +55,34 @@ func (s *slot) mayWrite(f *frame, asking int) (ok bool, at time.Time) {
 		if open := len(q.open) + asking; open > 0 && (question.alone() || open >= question.Window) {
 			return false, time.Time{}
 		}
-		if question.Matches == nil && q.quiet.After(at) {
-			at = q.quiet
+		if question.Matches == nil && !q.quiet.IsZero() {
+			if until := s.silentUntil(); until.After(at) {
+				at = until
+			}
 		}
 	}
 	if at.IsZero() || !time.Now().Before(at) {
 		return true, time.Time{}
 	}
 	return false, at
+}
+
+// unreadPause is how long a question waits at a time until what the device sent before is read.
+const unreadPause = 10 * time.Millisecond
+
+// silentUntil returns when it can be asked again after a question that wasn't answered in time. A late answer may have come and not be read
+// yet: no consumer of data has room, or the host stood still. s.mu is held.
+func (s *slot) silentUntil() time.Time {
+	q := &s.questions
+	now := time.Now()
+	switch {
+	case now.Before(q.quiet):
+	case s.session.conn.Unread():
+		return now.Add(unreadPause)
+	default:
+		q.quiet = time.Time{}
+	}
+	return q.quiet
 }
 
 // ask has the frame, whose last byte is written, wait for its answer. s.mu is held.

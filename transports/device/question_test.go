@@ -161,6 +161,28 @@ func TestALateAnswerIsNotWaitedForLong(t *testing.T) {
 	})
 }
 
+// A host that stood still finds both when it goes on: that the time is over, and the answer.
+func TestALateAnswerThatIsUnreadIsWaitedFor(t *testing.T) {
+	askingDevice(t, func(a *asking) {
+		first, second := a.ask("first?", next(time.Second)), a.ask("second?", next(time.Second))
+		order := a.ask("order", EnqueueOptions{})
+		time.Sleep(time.Second)
+		a.ends(first, NoReply, "", "")
+		a.pipe.change(func() { a.pipe.unread = true })
+		time.Sleep(time.Hour)
+		a.read("first?")
+		a.says("yes")
+		a.read("first?")
+		a.pipe.change(func() { a.pipe.unread = false })
+		time.Sleep(unreadPause)
+		a.read("first?", "second?")
+		a.says("no")
+		a.ends(second, Answered, "no", "")
+		a.ends(order, Sent, "", "")
+		a.published("yes")
+	})
+}
+
 func TestAnswersFindTheirQuestions(t *testing.T) {
 	askingDevice(t, func(a *asking) {
 		one, two, three := a.ask("one?", tagged("1", 2)), a.ask("two?", tagged("2", 2)), a.ask("three?", tagged("3", 2))

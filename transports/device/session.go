@@ -9,7 +9,7 @@ import (
 // ErrEnded is what a session's methods return after its end.
 var ErrEnded = errors.New("the session has ended")
 
-// Conn is what a session needs of a connection. TryWrite and WaitWritable are never called concurrently; Gone and Close may be, with
+// Conn is what a session needs of a connection. TryWrite and WaitWritable are never called concurrently; the others may be, with
 // anything.
 type Conn interface {
 	// TryWrite writes what is taken without waiting. Less than len(p) without an error means that waiting would be
@@ -19,6 +19,9 @@ type Conn interface {
 	WaitWritable(deadline time.Time) error
 	// Gone reports whether the peer is known to have closed the connection. It takes nothing from the stream.
 	Gone() bool
+	// Unread reports whether the peer sent something that Session.Data wasn't called with yet, or that it hasn't returned for. It takes
+	// nothing from the stream.
+	Unread() bool
 	// Close ends the way to the device, and with it every call that waits on it. What TryWrite wrote before still goes out.
 	Close() error
 }

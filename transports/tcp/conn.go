@@ -194,6 +194,7 @@ func (c *conn) read() error {
 // readReady is called when bytes may be there; it returns false to be called again when more may be.
 func (c *conn) readReady(fd uintptr) bool {
 	c.buffer = readBuffers.Get().(*[readSize]byte)
+	c.busy.Store(true)
 	for {
 		c.n, c.err = unix.Read(int(fd), c.buffer[:])
 		if c.err != unix.EINTR {
@@ -202,11 +203,11 @@ func (c *conn) readReady(fd uintptr) bool {
 	}
 	switch {
 	case c.n > 0:
-		c.busy.Store(true)
 		return true
 	case c.err == nil:
 		c.err = io.EOF
 	}
+	c.busy.Store(false)
 	c.n = 0
 	c.release()
 	return c.err != unix.EAGAIN

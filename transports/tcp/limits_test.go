@@ -151,6 +151,37 @@ func TestConsumerThatIsBehindStopsTheDevice(t *testing.T) {
 	}
 }
 
+func TestUnread(t *testing.T) {
+	s := build(t, func(c *Config) { c.Data.PerDevice = 1 })
+	sub, err := s.Subscriber(transports.Consumer{Pipeline: "p"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.events = s.subscribe(device.EventsTopic)
+	d, name := s.dialAs(1)
+	s.expect(device.Connected, name, "")
+	unread := func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for c := range s.conns {
+			return c.session.Load() != nil && c.Unread()
+		}
+		return false
+	}
+	eventually(t, "nothing is there", func() bool { return !unread() })
+	d.say("data\n")
+	d.say("for which there is no room\n")
+	d.say("and more, which stays where it is\n")
+	eventually(t, "it isn't read", unread)
+	if s.data, err = sub.Subscribe(t.Context(), device.DataTopic); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		s.frame()
+	}
+	eventually(t, "all is read", func() bool { return !unread() })
+}
+
 func TestParallelDials(t *testing.T) {
 	s := start(t, nil)
 	const n = 2000

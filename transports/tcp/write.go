@@ -78,13 +78,25 @@ func (c *conn) WaitWritable(deadline time.Time) error {
 
 // Gone implements device.Conn.
 func (c *conn) Gone() bool {
-	gone := true
-	_ = c.raw.Control(func(fd uintptr) { // an error means that the socket is closed
-		var b [1]byte
-		n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		gone = n == 0 && err == nil || err != nil && err != unix.EAGAIN && err != unix.EINTR
-	})
-	return gone
+	n, err := c.peek()
+	return n == 0 && err == nil || err != nil && err != unix.EAGAIN && err != unix.EINTR
+}
+
+// Unread implements device.Conn. Whatever left the kernel's buffer made the connection busy before.
+func (c *conn) Unread() bool {
+	n, _ := c.peek() // with an error there is nothing to read
+	return n > 0 || c.busy.Load()
+}
+
+// peek looks whether a byte can be read, or the end of the stream, which is none without an error.
+func (c *conn) peek() (n int, err error) {
+	var b [1]byte
+	if e := c.raw.Control(func(fd uintptr) {
+		n, _, err = unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	}); e != nil {
+		return 0, e // the socket is closed
+	}
+	return n, err
 }
 
 // lingerTime is how long a connection is still read after its session's end.
