@@ -40,7 +40,7 @@ func (s *session) env() handlers.Env {
 	return handlers.Env{
 		Pipeline: s.host.Pipeline, Host: s.host.Host.Name, Logger: s.logger, Now: time.Now, Registerer: prometheus.NewRegistry(),
 		Publisher: func(ref handlers.TopicRef) (message.Publisher, error) {
-			return nil, lacks(fmt.Sprintf("a publisher to %q is wanted", string(ref)))
+			return noPublisher{ref}, nil
 		},
 		Devices: func(ref handlers.DevicesRef) (device.Devices, error) {
 			return nil, lacks(fmt.Sprintf("the devices %q are wanted", string(ref)))
@@ -48,6 +48,15 @@ func (s *session) env() handlers.Env {
 		Inventory: func(handlers.DevicesRef) device.Inventory { return nil },
 	}
 }
+
+// noPublisher stands for a topic, which handlers ask for so that it is prepared: what they produce may go there. What no input owns can't.
+type noPublisher struct{ ref handlers.TopicRef }
+
+func (p noPublisher) Publish(string, ...*message.Message) error {
+	return handlers.Permanent(lacks(fmt.Sprintf("publishing to %q beside what a message produces is wanted", string(p.ref))))
+}
+
+func (noPublisher) Close() error { return nil }
 
 // build makes the handler of a configuration.
 func (s *session) build(config handlers.Config) (handlers.Handler, error) {

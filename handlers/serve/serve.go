@@ -13,8 +13,8 @@
 //
 // The config that the host sends is held against the same struct, with the same messages, as the table in TOML of a handler that is compiled in; logging through
 // the handler's logger goes to the host's log; a panic while a message is handled is that message's error, and retryable, as it is in a host. What only a host has
-// isn't there, and the process refuses to start with a handler that asks for it: devices, a ledger, dead letters, publishers. Metrics are registered with a registry
-// that nobody reads, and there is no tracer.
+// isn't there, and the process refuses to start with a handler that asks for it: devices, a ledger, dead letters. Publishing beside what a message produces fails, metrics are
+// registered with a registry that nobody reads, and there is no tracer.
 //
 // Standard input and output belong to the protocol (docs/process-protocol.md) from the start of Main: what the handler prints goes to standard error. SIGINT and SIGTERM
 // are ignored as long as the host is there, which says itself when it is enough: by a drain, or by the end of standard input.

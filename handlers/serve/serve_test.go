@@ -119,7 +119,7 @@ func (h *host) wants(text string) {
 		h.t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, h.receive()); diff != "" {
-		h.t.Error(diff)
+		h.t.Fatal(diff)
 	}
 }
 
@@ -191,10 +191,6 @@ func TestWhatOnlyAHostHasIsRefusedByName(t *testing.T) {
 		"building: the devices \"all\" are wanted" + only: {build: func(env handlers.Env) (handlers.Handler, error) {
 			_, err := env.Devices("all")
 			return nil, fmt.Errorf("building: %w", err)
-		}},
-		"a publisher to \"broker:x\" is wanted" + only: {build: func(env handlers.Env) (handlers.Handler, error) {
-			_, err := env.Publisher("broker:x")
-			return nil, err
 		}},
 		"it holds messages in the ledger" + only: {build: func(handlers.Env) (handlers.Handler, error) { return holder{}, nil }},
 		"opening [redacted] with a key":          {build: func(handlers.Env) (handlers.Handler, error) { return nil, errors.New("opening hush-hush with a key") }},
@@ -297,6 +293,13 @@ func TestTheRunOfAMessage(t *testing.T) {
 				handlers.OnConfirmed(ctx, func(context.Context) error { return nil })
 				return nil, nil
 			}
+			if msg.UUID == "m3" {
+				p, err := env.Publisher("broker:x")
+				if err != nil {
+					return nil, err
+				}
+				return nil, p.Publish("", msg)
+			}
 			env.Logger.Info("opening", "device", msg.Metadata["device"], "took", 1500*time.Millisecond, "err", errors.New("stiff"))
 			env.Logger.Debug("nobody asked")
 			out := message.NewMessage("", []byte(fmt.Sprintln(handlers.Described(ctx).Value, env.Pipeline, env.Host)))
@@ -311,6 +314,10 @@ func TestTheRunOfAMessage(t *testing.T) {
 	h.request(2, time.Hour)
 	if e, _ := h.receive()["error"].(map[string]any); e["kind"] != "permanent" || !strings.Contains(fmt.Sprint(e["text"]), "confirmed") {
 		t.Errorf("what can't be known became %v", e)
+	}
+	h.request(3, time.Hour)
+	if e, _ := h.receive()["error"].(map[string]any); e["kind"] != "permanent" || !strings.Contains(fmt.Sprint(e["text"]), "publishing to \"broker:x\"") {
+		t.Errorf("what can't be published became %v", e)
 	}
 }
 
