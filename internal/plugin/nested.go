@@ -72,6 +72,16 @@ func (d *Decoder) guess(k *Kind, path string, v any) {
 	d.Meant[path] = meant
 }
 
+// Alone decodes the settings of the plugin of that kind and name, which is registered, and validates them. Paths begin with the settings' own keys.
+func (d *Decoder) Alone(kind, name string, m map[string]any) any {
+	k, _ := d.Set.Kind(kind)
+	info, _ := k.Lookup(name)
+	config := info.New()
+	d.table("", m, reflect.ValueOf(config).Elem(), false)
+	d.validate("", m, config, 0)
+	return config
+}
+
 // Named decodes the file's table of that kind and name into an instance of its own.
 func (d *Decoder) Named(kind, name string) (Instance, bool) {
 	k, _ := d.Set.Kind(kind)

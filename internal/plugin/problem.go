@@ -94,6 +94,9 @@ func locate(path string, v any, field string) string {
 			return locate(Join(path, key), m[key], strings.TrimSuffix(rest, "."))
 		}
 	}
+	if path == "" {
+		return field
+	}
 	return path + "." + field
 }
 

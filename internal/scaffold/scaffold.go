@@ -9,7 +9,6 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -66,12 +65,11 @@ func (h Handler) Write(dir string) error {
 		return err
 	}
 	files := map[string][]byte{"go.mod": requirements, "go.sum": sums}
-	entries, err := fs.ReadDir(templates, "handler")
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		t, err := template.New(e.Name()).Delims("<<", ">>").ParseFS(templates, path.Join("handler", e.Name()))
+	err = fs.WalkDir(templates, "handler", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		t, err := template.New(e.Name()).Delims("<<", ">>").ParseFS(templates, name)
 		if err != nil {
 			return err
 		}
@@ -79,13 +77,22 @@ func (h Handler) Write(dir string) error {
 		if err := t.Execute(&text, h); err != nil {
 			return err
 		}
-		files[strings.Replace(strings.TrimSuffix(e.Name(), ".tmpl"), "NAME", h.Package(), 1)] = text.Bytes()
+		name = strings.TrimSuffix(strings.TrimPrefix(name, "handler/"), ".tmpl")
+		files[strings.ReplaceAll(name, "NAME", h.Package())] = text.Bytes()
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if err := os.Mkdir(dir, 0o777); err != nil {
 		return err
 	}
 	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), text, 0o666); err != nil {
+		file := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(file), 0o777); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, text, 0o666); err != nil {
 			return err
 		}
 	}

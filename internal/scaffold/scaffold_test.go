@@ -19,7 +19,7 @@ func TestANewModuleIsWrittenOnceAndWhole(t *testing.T) {
 	if err := h.Write(dir); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"go.mod", "go.sum", "doorbell.go", "doorbell_test.go", "doorbell.toml", "README.md"} {
+	for _, name := range []string{"go.mod", "go.sum", "doorbell.go", "doorbell_test.go", "doorbell.toml", "README.md", "cmd/doorbell/main.go"} {
 		text, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			t.Error(err)

@@ -128,6 +128,10 @@ func TestWrongImportsAreSeen(t *testing.T) {
 		{"cmd/pentrough", "handlers/handlertest"},
 		{"cmd/pentrough", "internal/testenv"},
 		{"cmd/devsim", "router"},
+		{"handlers/serve", "handlers/deliver"},
+		{"handlers/serve", "configs"},
+		{"cmd/pentrough", "handlers/serve"},
+		{"handlers/deliver", "handlers/serve"},
 		{"pkg/util", "handlers"},
 	} {
 		if wrong(c.from, c.to) == "" {
@@ -139,6 +143,7 @@ func TestWrongImportsAreSeen(t *testing.T) {
 		{"transports/tcp", "transports/device"},
 		{"handlers/deliver", "handlers"},
 		{"handlers/handlertest", "handlers"},
+		{"handlers/serve", "internal/plugin"},
 		{"router", "router/middleware"},
 		{"router/middleware", "handlers"},
 		{"cmd/pentrough", "handlers/deliver"},

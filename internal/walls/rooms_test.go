@@ -20,10 +20,11 @@ const (
 	registry              // internal/plugin
 	testInner             // internal/... that only tests use
 	shared                // internal/... that leaves share
+	program               // what the program of a plugin is made with
 )
 
 func (r room) String() string {
-	return [...]string{"command", "configs", "router", "contract", "leaf", "suite", "internal", "internal/plugin", "test environment", "internal, for leaves"}[r]
+	return [...]string{"command", "configs", "router", "contract", "leaf", "suite", "internal", "internal/plugin", "test environment", "internal, for leaves", "for programs of plugins"}[r]
 }
 
 var contracts = []string{"handlers", "transports", "transports/device", "transports/codec", "router/middleware"}
@@ -45,6 +46,8 @@ func roomOf(pkg string) (r room, folder string, ok bool) {
 		return routing, pkg, true
 	case slices.Contains(contracts, pkg):
 		return contract, pkg, true
+	case pkg == "handlers/serve":
+		return program, pkg, true
 	case pkg == "internal/plugin":
 		return registry, pkg, true
 	case pkg == "internal/walls" || strings.HasPrefix(pkg, "internal/testenv"):
@@ -79,6 +82,7 @@ var mayImport = map[room][]room{
 	contract:  {contract, registry},
 	leaf:      {contract, shared},
 	shared:    {contract},
+	program:   {contract, registry, shared},
 	suite:     {contract, suite},
 	inner:     {contract, inner, registry},
 	registry:  {},

@@ -1,0 +1,78 @@
+package serve
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+)
+
+// newLogger writes lines of type "log" to w, each with one Write.
+func newLogger(w writerFunc, level slog.Level) *slog.Logger {
+	h := slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: spell})
+	return slog.New(h.WithAttrs([]slog.Attr{slog.String("type", "log")}).WithGroup("fields"))
+}
+
+type writerFunc func(line []byte) error
+
+func (w writerFunc) Write(p []byte) (int, error) { return len(p), w(p) }
+
+// spell gives slog's own keys the names that the protocol has for them.
+func spell(groups []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	if len(groups) > 0 {
+		return a
+	}
+	switch a.Key {
+	case slog.TimeKey:
+		return slog.Attr{}
+	case slog.MessageKey:
+		a.Key = "text"
+	case slog.LevelKey:
+		if level, ok := a.Value.Any().(slog.Level); ok {
+			a.Value = slog.StringValue(word(level))
+		}
+	}
+	return a
+}
+
+// word is the protocol's word for a level, that of the next lower one where there is none.
+func word(l slog.Level) string {
+	switch {
+	case l >= slog.LevelError:
+		return "error"
+	case l >= slog.LevelWarn:
+		return "warn"
+	case l >= slog.LevelInfo:
+		return "info"
+	default:
+		return "debug"
+	}
+}
+
+// logLine hands a line of the logger to the host. One that is longer than the host takes becomes one that says so.
+func (s *session) logLine(line []byte) error {
+	if len(line)-1 <= s.host.MaxLine {
+		return s.out.put(line)
+	}
+	var l struct {
+		Level string `json:"level"`
+		Text  string `json:"text"`
+	}
+	if err := json.Unmarshal(line, &l); err != nil {
+		return err
+	}
+	text := strings.ToValidUTF8(l.Text[:min(len(l.Text), shortened)], "")
+	return s.out.line(cutLog{"log", l.Level, fmt.Sprintf("%s... (a log line of %d bytes)", text, len(line))})
+}
+
+// shortened is how much is left of a text that is too long.
+const shortened = 1000
+
+type cutLog struct {
+	Type  string `json:"type"`
+	Level string `json:"level"`
+	Text  string `json:"text"`
+}

@@ -1,0 +1,147 @@
+package serve
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"maps"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"unicode/utf8"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pentrough/pentrough/handlers"
+)
+
+// FuzzParse holds the scanner against encoding/json: both take the same lines, and find the same message in them.
+func FuzzParse(f *testing.F) {
+	for _, text := range []string{
+		`{"type":"request","id":1,"remaining_ms":5,"message":{"id":"m","payload":"a\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00","metadata":{"k":"v","":""}}}`,
+		`{"type":"ping","id":1,"x":[1,-0.5e+7,true,null,{"a":[[]]},{}]}`, `{"message":1,"type":"x","id":"y"}`, `{"type":"request","id":1,"remaining_ms":2,"message":{"payload_b64":"/w=="},"id":3}`,
+		`{"\u0074ype":"drain"} `, `{"type":"drain",}`, `{"type":"drain"}}`, `{"type":"ping","id":01}`, `{"type":"ping","id":1,"a":"` + "\x1f" + `"}`, `{"type":"ping","id":1,"a":tru}`, `{"a":"\ud83d"}`, `{"type":"ping","id":1,"a":[1 2]}`,
+		strings.Repeat(`{"a":`, 1200),
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		l, err := parse(text)
+		var want map[string]json.RawMessage
+		right := json.Unmarshal(text, &want) == nil && want != nil && utf8.Valid(text)
+		var kind string
+		right = right && want["type"] != nil && json.Unmarshal(want["type"], &kind) == nil && string(want["type"]) != "null"
+		if err == nil && !right {
+			t.Fatalf("%q is taken", text)
+		}
+		if err != nil || l.kind != "request" {
+			// What is a request has more to be wrong than its JSON; the rest is wrong for nothing else but half a pair, a depth, an id or a hello.
+			if right && err != nil && errors.Is(err, errJSON) && kind != "request" {
+				t.Fatalf("%q isn't taken: %v", text, err)
+			}
+			return
+		}
+		var m struct {
+			ID       string            `json:"id"`
+			Payload  string            `json:"payload"`
+			Base64   []byte            `json:"payload_b64"`
+			Metadata map[string]string `json:"metadata"`
+		}
+		if bytes.Contains(bytes.ToLower(text), []byte("\\u")) || json.Unmarshal(want["message"], &m) != nil {
+			return // keys that encoding/json takes for others, and numbers in strings' places that it tells of later
+		}
+		for _, key := range []string{"id", "payload", "payload_b64", "metadata"} {
+			if n := bytes.Count(bytes.ToLower(text), []byte(`"`+key+`"`)); n > 2 || n > 1 && key != "id" {
+				return // of keys that occur twice, or in another case, encoding/json makes something else
+			}
+		}
+		if data := string(l.msg.Payload); l.msg.UUID != m.ID || data != m.Payload && data != string(m.Base64) || !maps.Equal(l.msg.Metadata, m.Metadata) && len(l.msg.Metadata)+len(m.Metadata) > 0 {
+			t.Errorf("%q: %q %q %v, want %+v", text, l.msg.UUID, l.msg.Payload, l.msg.Metadata, m)
+		}
+	})
+}
+
+// FuzzResponse reads back what is written.
+func FuzzResponse(f *testing.F) {
+	f.Add([]byte("open \"\\ \n\r\t\x00\x1f\u2028é😀"), "key", "v\xff")
+	f.Add([]byte("\xff\xfe"), "", "")
+	f.Fuzz(func(t *testing.T, payload []byte, key, text string) {
+		m := message.NewMessage(key, payload)
+		m.Metadata = message.Metadata{key: text}
+		line := appendResponse(nil, 7, []*message.Message{m, m}, nil)
+		var got struct {
+			Type     string `json:"type"`
+			ID       int64  `json:"id"`
+			Messages []struct {
+				Payload  *string           `json:"payload"`
+				Base64   []byte            `json:"payload_b64"`
+				Metadata map[string]string `json:"metadata"`
+			} `json:"messages"`
+		}
+		if err := json.Unmarshal(line, &got); err != nil || bytes.Count(line, []byte("\n")) != 1 || got.ID != 7 || len(got.Messages) != 2 {
+			t.Fatalf("%q: %v", line, err)
+		}
+		back := got.Messages[1].Base64
+		if p := got.Messages[1].Payload; p != nil {
+			back = []byte(*p)
+		}
+		if !bytes.Equal(back, payload) {
+			t.Errorf("%q became %q", payload, back)
+		}
+		if want := strings.ToValidUTF8(text, "\ufffd"); got.Messages[0].Metadata[strings.ToValidUTF8(key, "\ufffd")] != want {
+			t.Errorf("metadata %q became %q", text, got.Messages[0].Metadata)
+		}
+		line = appendResponse(nil, 7, nil, handlers.Permanent(errors.New(text)))
+		var failed struct {
+			Error struct{ Kind, Text string } `json:"error"`
+		}
+		if err := json.Unmarshal(line, &failed); err != nil || failed.Error.Kind != "permanent" || failed.Error.Text != strings.ToValidUTF8(text, "\ufffd") {
+			t.Errorf("%q: %v", line, err)
+		}
+	})
+}
+
+func TestLinesComeInAnyPieces(t *testing.T) {
+	long := strings.Repeat("x", 3*buffered)
+	text := "\n \r\n" + `{"type":"ping","id":1}` + "\n" + `{"type":"cancel","id":2,"x":"` + long + `"}` + "\n" + `{"type":"other"}` + "\n" + `{"type":"drain"}` + "\n" + `{"type":"ping"`
+	r := newReader(iotest.HalfReader(iotest.DataErrReader(strings.NewReader(text))))
+	var got []string
+	for {
+		l, err := r.next()
+		if err != nil {
+			if err.Error() != "EOF" {
+				t.Error(err)
+			}
+			break
+		}
+		got = append(got, l.kind)
+	}
+	if strings.Join(got, " ") != "ping cancel drain" {
+		t.Errorf("%q", got)
+	}
+}
+
+// failing takes a few writes.
+type failing struct{ left int }
+
+func (f *failing) Write(p []byte) (int, error) {
+	if f.left--; f.left < 0 {
+		return 0, errors.New("nobody reads")
+	}
+	return len(p), nil
+}
+
+func TestAWriterThatFailedStaysSo(t *testing.T) {
+	w := newWriter(&failing{1})
+	if err := w.put([]byte("a\n")); err != nil {
+		t.Error(err)
+	}
+	for range 3 {
+		if err := w.put([]byte("b\n")); err == nil {
+			t.Error("a line went nowhere")
+		}
+	}
+	if err := w.flush(); err == nil {
+		t.Error("it was flushed")
+	}
+}

@@ -1,0 +1,208 @@
+package conformance
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pentrough/pentrough/handlers/serve"
+	_ "github.com/pentrough/pentrough/internal/conformance/echo"
+)
+
+// plugins are what this test program is if its first argument is one of these.
+var plugins = map[string]func(mistake string){"raw": runRawEcho, "serve": serve.Main}
+
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 {
+		if run, ok := plugins[os.Args[1]]; ok {
+			run(os.Args[2])
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// subject is this test program as a plugin.
+func subject(t *testing.T, plugin, mistake string) Subject {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The race detector lets a program that ends sleep for a second.
+	return Subject{Command: []string{self, plugin, mistake}, Env: []string{"GORACE=atexit_sleep_ms=0"}, Message: []byte("open"), Echo: true, Patience: 20 * time.Second}
+}
+
+func TestRulesStandOnThePage(t *testing.T) {
+	text, err := os.ReadFile("../../docs/process-protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := strings.Join(strings.Fields(string(text)), " ")
+	source, err := os.ReadFile("rules.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := 0
+	for line := range strings.Lines(string(source)) {
+		_, rule, ok := strings.Cut(line, `= "`)
+		if !ok {
+			continue
+		}
+		rules++
+		if rule = strings.TrimSuffix(strings.TrimSpace(rule), `"`); !strings.Contains(page, rule) {
+			t.Errorf("the page doesn't say: %s", rule)
+		}
+	}
+	if rules < 30 {
+		t.Errorf("%d rules were read", rules)
+	}
+}
+
+func TestChecksHaveNamesOfTheirOwn(t *testing.T) {
+	seen := map[string]bool{}
+	for _, c := range Checks() {
+		if seen[c.Name] || c.About == "" || c.Rule == "" {
+			t.Errorf("%q: %q %q", c.Name, c.About, c.Rule)
+		}
+		seen[c.Name] = true
+	}
+	general := 0
+	s := Subject{Command: []string{"/nowhere/plugin"}}
+	if err := Run(t.Context(), s, func(r Result) {
+		general++
+		if r.Echo || r.Failure == nil && r.Skipped == "" {
+			t.Errorf("%s of a program that isn't there", r.Name)
+		}
+	}); err != nil || general != len(generalChecks()) {
+		t.Errorf("%d checks of any plugin ran: %v", general, err)
+	}
+}
+
+func TestAPluginByThePagePasses(t *testing.T) {
+	passes(t, subject(t, "raw", ""))
+}
+
+// The Go SDK with a handler as it is compiled in.
+func TestTheGoSDKPasses(t *testing.T) {
+	passes(t, subject(t, "serve", "echo"))
+}
+
+func passes(t *testing.T, s Subject) {
+	t.Helper()
+	ran := 0
+	if err := Run(t.Context(), s, func(r Result) {
+		ran++
+		if r.Skipped != "" {
+			t.Errorf("%s was skipped: %s", r.Name, r.Skipped)
+		}
+		if r.Failure != nil {
+			t.Errorf("%s: %s\n  %s\n  %s", r.Name, r.Failure.What, r.Failure.Rule, strings.Join(r.Failure.Exchange, "\n  "))
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if ran != len(Checks()) {
+		t.Errorf("%d of %d checks ran", ran, len(Checks()))
+	}
+}
+
+// Each mistake must be seen by the check that is there for it, and told with the rule that it breaks.
+func TestMistakesAreSeen(t *testing.T) {
+	cases := []struct{ mistake, check, rule string }{
+		{"ready first", "start", ruleFirst},
+		{"never ready", "start", ruleStart},
+		{"no name", "start", ruleName},
+		{"a window of nothing", "start", ruleWindow},
+		{"no line feed", "start", ruleLine},
+		{"a schema that isn't one", "schema", ruleSchema},
+		{"a schema that the config doesn't fit", "schema", ruleSchema},
+		{"takes any version", "versions", ruleRefuse},
+		{"minds unknown types", "unknown", ruleUnknown},
+		{"takes blank lines amiss", "spelling", ruleNothing},
+		{"responds twice", "responses", ruleOnce},
+		{"forgets a response", "responses", ruleOnce},
+		{"numbers are floats", "responses", ruleIDs},
+		{"needs a payload", "bytes", ruleBytes},
+		{"both payloads", "responses", ruleBoth},
+		{"metadata that aren't strings", "responses", ruleMessage},
+		{"no pong", "ping", rulePing},
+		{"pong of another id", "ping", rulePing},
+		{"a late cancel breaks it", "late-cancel", ruleCancel},
+		{"drained too early", "drain-working", ruleDrain},
+		{"leaves without drained", "drain", ruleDrain},
+		{"stays after drained", "drain", ruleDrain},
+		{"outlives its standard input", "end", ruleEnd},
+		{"fails at the end", "end", ruleEnd},
+		{"overlooks broken lines", "broken-lines", ruleBroken},
+		{"status 0 for broken lines", "broken-lines", ruleBroken},
+		{"says nothing of broken lines", "broken-lines", ruleBroken},
+		{"takes lines of any length", "long-lines", ruleBroken},
+		{"counts the line feed", "long-lines", ruleMaxLine},
+		{"only one feature", "echo-hello", ruleEchoHello},
+		{"takes any config", "config", ruleProblems},
+		{"problems without keys", "config", ruleProblems},
+		{"spoils bytes", "echo", ruleBytes},
+		{"base64 without padding", "echo", ruleBytes},
+		{"loses metadata", "echo", ruleMessage},
+		{"half a surrogate pair", "echo", ruleBoth},
+		{"always one message", "messages", ruleMessages},
+		{"errors of one kind", "errors", ruleError},
+		{"one after the other", "order", ruleWindow},
+		{"doesn't act on cancel", "cancel", ruleDeadline},
+		{"no response to what is cancelled", "cancel", ruleDeadline},
+		{"knows no deadline", "deadline", ruleEcho},
+		{"responses of any length", "too-long", ruleHostLine},
+		{"a level of its own", "log", ruleLog},
+		{"prints to standard output", "stdout", ruleLine},
+	}
+	// Silence is what some are seen by; they may be silent together.
+	results := make([]Result, len(cases))
+	var work errgroup.Group
+	work.SetLimit(16)
+	for i, c := range cases {
+		work.Go(func() error {
+			at := slices.IndexFunc(Checks(), func(o Check) bool { return o.Name == c.check })
+			if at < 0 {
+				return fmt.Errorf("there is no check %q", c.check)
+			}
+			s := subject(t, "raw", c.mistake)
+			s.Config, s.Patience = map[string]any{}, 5*time.Second
+			results[i] = s.try(t.Context(), Checks()[at])
+			return nil
+		})
+	}
+	if err := work.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range cases {
+		t.Run(c.mistake, func(t *testing.T) {
+			r := results[i]
+			if r.Failure == nil {
+				t.Fatalf("%s passed", c.check)
+			}
+			if r.Failure.Rule != c.rule {
+				t.Errorf("it says %q by the rule %q, not %q\n  %s", r.Failure.What, r.Failure.Rule, c.rule, strings.Join(r.Failure.Exchange, "\n  "))
+			}
+			if len(r.Failure.Exchange) == 0 {
+				t.Error("nothing is shown of what was said")
+			}
+		})
+	}
+}
+
+func TestNothingToCheck(t *testing.T) {
+	if err := Run(t.Context(), Subject{}, func(Result) {}); err == nil {
+		t.Error("no command was checked")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := Run(ctx, subject(t, "raw", "never ready"), func(Result) { t.Error("told of a check that was given up") }); err == nil {
+		t.Error("it went on without its context")
+	}
+}

@@ -1,0 +1,95 @@
+// Package echo is the handler "echo" that the protocol of process plugins describes: served as a process, it is an echo plugin, which is asked for all that the checks know.
+package echo
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pentrough/pentrough/handlers"
+)
+
+func init() {
+	handlers.Register(handlers.Plugin{
+		Name:    "echo",
+		Summary: "Answers each message with itself, or with what its metadata ask for.",
+		Config:  func() handlers.Config { return &Config{} },
+	})
+}
+
+// Config is the configuration of echo.
+type Config struct {
+	Limit int `toml:"limit" doc:"A number on which nothing depends." min:"0"`
+}
+
+// New builds the handler.
+func (*Config) New(env handlers.Env) (handlers.Handler, error) { return &echo{env.Logger}, nil }
+
+type echo struct{ log *slog.Logger }
+
+// Handle answers msg.
+func (e *echo) Handle(msg *message.Message) ([]*message.Message, error) {
+	asked := func(key string) string { return msg.Metadata["echo."+key] }
+	if asked("wait") == "cancel" {
+		<-msg.Context().Done()
+	}
+	if level := asked("log"); level != "" {
+		var l slog.Level
+		if err := l.UnmarshalText([]byte(strings.ToUpper(level))); err != nil {
+			return nil, handlers.Permanent(err)
+		}
+		e.log.Log(msg.Context(), l, string(msg.Payload), "id", msg.UUID)
+	}
+	if text := asked("print"); text != "" {
+		fmt.Println(text)
+	}
+	if kind := asked("error"); kind != "" {
+		return nil, e.failure(kind, asked("retry_after_ms"), string(msg.Payload))
+	}
+	payload := msg.Payload
+	if size := asked("size"); size != "" {
+		n, err := strconv.Atoi(size)
+		if err != nil {
+			return nil, handlers.Permanent(err)
+		}
+		payload = bytes.Repeat([]byte("x"), n)
+	}
+	copies := 1
+	if n := asked("copies"); n != "" {
+		var err error
+		if copies, err = strconv.Atoi(n); err != nil {
+			return nil, handlers.Permanent(err)
+		}
+	}
+	var out []*message.Message
+	for range copies {
+		m := message.NewMessage("", payload)
+		m.Metadata = maps.Clone(msg.Metadata)
+		if to := asked("to"); to != "" {
+			handlers.SetDestination(m, handlers.TopicRef(to))
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+func (e *echo) failure(kind, after, text string) error {
+	err := errors.New(text)
+	switch kind {
+	case "permanent":
+		err = handlers.Permanent(err)
+	case "drop":
+		err = handlers.Drop(err)
+	case "unavailable":
+		err = handlers.Unavailable(err)
+	}
+	ms, _ := strconv.Atoi(after) // none is 0, which says nothing
+	return handlers.RetryAfter(err, time.Duration(ms)*time.Millisecond)
+}

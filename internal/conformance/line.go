@@ -1,0 +1,305 @@
+package conformance
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// line is a line of the plugin, which is JSON with a type.
+type line struct {
+	kind string
+	keys map[string]any
+}
+
+// broken says that a line isn't one of the protocol, and which rule says so.
+type broken struct{ what, rule string }
+
+func (b *broken) Error() string { return b.what }
+
+func breaks(rule, format string, args ...any) error {
+	return &broken{fmt.Sprintf(format, args...), rule}
+}
+
+// parse reads a line of a plugin by what is demanded of every line.
+func parse(raw []byte, longest int) (line, error) {
+	text, ok := bytes.CutSuffix(raw, []byte("\n"))
+	switch {
+	case !ok && len(raw) >= longest:
+		return line{}, breaks(ruleHostLine, "a line of more than %d bytes", longest)
+	case !ok:
+		return line{}, breaks(ruleLine, "a line without a line feed at its end")
+	case len(text) > longest:
+		return line{}, breaks(ruleHostLine, "a line of %d bytes, where the host takes %d", len(text), longest)
+	case len(bytes.Trim(text, " \t\r")) == 0:
+		return line{}, nil
+	case !utf8.Valid(text):
+		return line{}, breaks(ruleLine, "a line that isn't UTF-8")
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	var keys map[string]any
+	if err := dec.Decode(&keys); err != nil || keys == nil {
+		return line{}, breaks(ruleLine, "a line that isn't a JSON object")
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return line{}, breaks(ruleLine, "a line with more than one JSON object")
+	}
+	if halfPair(text) {
+		return line{}, breaks(ruleBoth, "a line with half a surrogate pair")
+	}
+	kind, ok := keys["type"].(string)
+	if !ok {
+		return line{}, breaks(ruleType, "a line without a type")
+	}
+	return line{kind, keys}, nil
+}
+
+// halfPair says whether JSON has an escape of half a surrogate pair, for which encoding/json silently takes another character.
+func halfPair(text []byte) bool {
+	high := false
+	for i := 0; i < len(text); i++ {
+		unit := int64(-1)
+		if text[i] == '\\' {
+			if i++; text[i] == 'u' {
+				unit, _ = strconv.ParseInt(string(text[i+1:i+5]), 16, 32)
+				i += 4
+			}
+		}
+		low := unit >= 0xdc00 && unit < 0xe000
+		if high != low {
+			return true
+		}
+		high = unit >= 0xd800 && unit < 0xdc00
+	}
+	return high
+}
+
+// whole returns a number that has to be whole and at least lowest.
+func (l line) whole(key string, lowest int64, rule string) (int64, error) {
+	n, ok := l.keys[key].(json.Number)
+	v, err := n.Int64()
+	if !ok || err != nil || v < lowest {
+		return 0, breaks(rule, "`%s` of a `%s` is %s, not a whole number from %d on, in digits", key, l.kind, spell(l.keys[key]), lowest)
+	}
+	return v, nil
+}
+
+func spell(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return cut(string(text))
+}
+
+// str returns a string, or "" where there need be none.
+func (l line) str(key string, required bool, rule string) (string, error) {
+	v, there := l.keys[key]
+	s, ok := v.(string)
+	if there && !ok || required && s == "" {
+		return "", breaks(rule, "`%s` of a `%s` is %s", key, l.kind, spell(v))
+	}
+	return s, nil
+}
+
+// hello is what a plugin says of itself.
+type hello struct {
+	window, maxLine int
+	features        []string
+	schema          any
+}
+
+func (h hello) has(feature string) bool { return slices.Contains(h.features, feature) }
+
+func (l line) hello() (hello, error) {
+	h := hello{window: hostWindow, maxLine: hostMaxLine, schema: l.keys["schema"]}
+	version, err := l.whole("version", 1, ruleVersion)
+	if err != nil {
+		return h, err
+	}
+	if version != 1 {
+		return h, breaks(ruleVersion, "it chose version %d, which the host doesn't speak", version)
+	}
+	if _, err := l.str("name", true, ruleName); err != nil {
+		return h, err
+	}
+	if _, ok := l.keys["features"]; ok {
+		list, ok := l.keys["features"].([]any)
+		for _, f := range list {
+			feature, is := f.(string)
+			ok = ok && is
+			h.features = append(h.features, feature)
+		}
+		if !ok {
+			return h, breaks(ruleFeatures, "`features` are %s, not a list of strings", spell(l.keys["features"]))
+		}
+	}
+	if _, ok := l.keys["window"]; ok {
+		w, err := l.whole("window", 1, ruleWindow)
+		if err != nil {
+			return h, err
+		}
+		h.window = int(min(w, hostWindow))
+	}
+	if _, ok := l.keys["max_line"]; ok {
+		m, err := l.whole("max_line", 65536, ruleMaxLine)
+		if err != nil {
+			return h, err
+		}
+		h.maxLine = int(min(m, 1<<30))
+	}
+	return h, nil
+}
+
+// problem is one of those of a refusal.
+type problem struct{ key, text string }
+
+func (l line) refusal() (text string, problems []problem, err error) {
+	if text, err = l.str("text", false, ruleRefuse); err != nil {
+		return "", nil, err
+	}
+	list, ok := l.keys["problems"].([]any)
+	if _, there := l.keys["problems"]; there && !ok {
+		return "", nil, breaks(ruleProblems, "`problems` are %s", spell(l.keys["problems"]))
+	}
+	for _, e := range list {
+		m, _ := e.(map[string]any)
+		key, isString := m["key"].(string)
+		_, there := m["key"]
+		why, _ := m["text"].(string)
+		if why == "" || there && !isString {
+			return "", nil, breaks(ruleProblems, "a problem is %s", spell(e))
+		}
+		problems = append(problems, problem{key, why})
+	}
+	if text == "" && len(problems) == 0 {
+		return "", nil, breaks(ruleRefuse, "a refusal without a word why")
+	}
+	return text, problems, nil
+}
+
+// produced is a message of a response.
+type produced struct {
+	id, to   string
+	payload  []byte
+	metadata map[string]string
+}
+
+// response is how a request ended.
+type response struct {
+	id         int64
+	messages   []produced
+	failed     bool
+	kind, text string
+	retryAfter int64
+}
+
+func (l line) response() (r response, err error) {
+	if r.id, err = l.whole("id", 1, ruleIDs); err != nil {
+		return r, err
+	}
+	if e, ok := l.keys["error"]; ok && e != nil {
+		m, isObject := e.(map[string]any)
+		if !isObject {
+			return r, breaks(ruleError, "`error` is %s", spell(e))
+		}
+		inner := line{"response's error", m}
+		r.failed = true
+		if r.kind, err = inner.str("kind", false, ruleError); err != nil {
+			return r, err
+		}
+		if r.text, err = inner.str("text", false, ruleError); err != nil {
+			return r, err
+		}
+		if _, ok := m["retry_after_ms"]; ok {
+			if r.retryAfter, err = inner.whole("retry_after_ms", 0, ruleError); err != nil {
+				return r, err
+			}
+		}
+	}
+	list, ok := l.keys["messages"].([]any)
+	if v, there := l.keys["messages"]; there && v != nil && !ok {
+		return r, breaks(ruleMessages, "`messages` are %s", spell(v))
+	}
+	for _, e := range list {
+		m, err := messageOf(e)
+		if err != nil {
+			return r, err
+		}
+		r.messages = append(r.messages, m)
+	}
+	return r, nil
+}
+
+func messageOf(v any) (p produced, err error) {
+	keys, ok := v.(map[string]any)
+	if !ok {
+		return p, breaks(ruleMessage, "a message is %s", spell(v))
+	}
+	l := line{"message", keys}
+	_, plain := keys["payload"]
+	_, coded := keys["payload_b64"]
+	if plain && coded {
+		return p, breaks(ruleBoth, "a message has `payload` and `payload_b64`")
+	}
+	text, err := l.str("payload", false, ruleMessage)
+	if err != nil {
+		return p, err
+	}
+	p.payload = []byte(text)
+	if coded {
+		text, err := l.str("payload_b64", false, ruleBytes)
+		if err != nil {
+			return p, err
+		}
+		if p.payload, err = base64.StdEncoding.Strict().DecodeString(text); err != nil || strings.ContainsAny(text, "\r\n") {
+			return p, breaks(ruleBytes, "`payload_b64` is %s", spell(text))
+		}
+	}
+	if p.id, err = l.str("id", false, ruleMessage); err != nil {
+		return p, err
+	}
+	if p.to, err = l.str("to", false, ruleMessage); err != nil {
+		return p, err
+	}
+	metadata, ok := keys["metadata"].(map[string]any)
+	if v, there := keys["metadata"]; there && v != nil && !ok {
+		return p, breaks(ruleMessage, "`metadata` are %s", spell(v))
+	}
+	p.metadata = map[string]string{}
+	for key, v := range metadata {
+		s, ok := v.(string)
+		if !ok {
+			return p, breaks(ruleMessage, "the metadata's %q is %s, not a string", key, spell(v))
+		}
+		p.metadata[key] = s
+	}
+	return p, nil
+}
+
+func (l line) log() error {
+	level, err := l.str("level", true, ruleLog)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, level) {
+		return breaks(ruleLog, "a `log` with the level %q", level)
+	}
+	if _, err := l.str("text", false, ruleLog); err != nil {
+		return err
+	}
+	if fields, there := l.keys["fields"]; there {
+		if _, ok := fields.(map[string]any); !ok {
+			return breaks(ruleLog, "the fields of a `log` are %s", spell(fields))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,187 @@
+package plugin
+
+import "strconv"
+
+// SchemaDialect is the dialect of JSON Schema in which [Schema] writes.
+const SchemaDialect = "https://json-schema.org/draft/2020-12/schema"
+
+// Object is a JSON object; encoding/json sorts its keys, so that a schema is the same in every run.
+type Object = map[string]any
+
+// Schema writes JSON Schemas (draft 2020-12) of settings.
+type Schema struct {
+	// Set is what can be named.
+	Set *Set
+	// Substitutions says that values may be strings in which something is still to be substituted.
+	Substitutions bool
+	// Defs are the schemas of the plugins that were referred to, as #/$defs/KIND.NAME; never nil.
+	Defs Object
+}
+
+// Table is the schema of a table with these settings and no others.
+func (s *Schema) Table(fields []Field, doc string) Object {
+	properties, required := Object{}, []string{}
+	for _, f := range fields {
+		properties[f.Key] = s.Field(f)
+		if f.Required {
+			required = append(required, f.Key)
+		}
+	}
+	o := Object{"type": "object", "properties": properties, "additionalProperties": false}
+	if doc != "" {
+		o["description"] = doc
+	}
+	if len(required) > 0 {
+		o["required"] = required
+	}
+	return o
+}
+
+// Field is the schema of one setting.
+func (s *Schema) Field(f Field) Object {
+	o := s.value(f, f.Type)
+	doc := f.Doc
+	if f.Unit != "" {
+		doc += " In " + f.Unit + "."
+	}
+	if doc != "" {
+		o["description"] = doc
+	}
+	if f.Default != nil && f.Default != "" {
+		o["default"] = f.Default
+	}
+	return o
+}
+
+// substitutable is what may stand for a number, a bool or one of some words: a string with a substitution.
+var substitutable = Object{"type": "string", "pattern": `\$\{`}
+
+const (
+	durationPattern = `^[-+]?(0|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$`
+	topicPattern    = `^[^:]+:.|^$`
+)
+
+// open is o, or a string with a substitution where there may be one.
+func (s *Schema) open(o Object) Object {
+	if !s.Substitutions {
+		return o
+	}
+	return Object{"anyOf": []any{o, substitutable}}
+}
+
+// pattern is a string of that pattern, or one with a substitution where there may be one.
+func (s *Schema) pattern(p string) Object {
+	if s.Substitutions {
+		p += `|\$\{`
+	}
+	return Object{"type": "string", "pattern": p}
+}
+
+// value is the schema of a setting's value of type t; f gives its bounds.
+func (s *Schema) value(f Field, t Type) Object {
+	switch t.Shape {
+	case ShapeString:
+		if len(f.Enum) > 0 {
+			return s.open(Object{"enum": f.Enum})
+		}
+		o := Object{"type": "string"}
+		if f.Required {
+			o["minLength"] = 1
+		}
+		return o
+	case ShapeTopic:
+		return s.pattern(topicPattern)
+	case ShapeDevices:
+		return Object{"type": "string"}
+	case ShapeBool:
+		return s.open(Object{"type": "boolean"})
+	case ShapeInteger:
+		return s.open(bounded(Object{"type": "integer"}, "minimum", "maximum", f))
+	case ShapeNumber:
+		return s.open(bounded(Object{"type": "number"}, "minimum", "maximum", f))
+	case ShapeDuration:
+		return s.pattern(durationPattern)
+	case ShapeTime:
+		return Object{"type": "string"}
+	case ShapeList:
+		return s.list(f, *t.Elem)
+	case ShapeMap:
+		return Object{"type": "object", "additionalProperties": s.value(inside(f), *t.Elem)}
+	case ShapeTable:
+		return s.Table(t.Fields, "")
+	case ShapePlugin:
+		return s.plugin(t.Kind)
+	default:
+		return Object{}
+	}
+}
+
+// inside is f for its elements: bounds count those, they don't bound them.
+func inside(f Field) Field {
+	f.Min, f.Max, f.Required = "", "", false
+	return f
+}
+
+func (s *Schema) list(f Field, elem Type) Object {
+	one := s.value(inside(f), elem)
+	list := bounded(Object{"type": "array", "items": one}, "minItems", "maxItems", f)
+	if elem.Single() || elem.Shape == ShapePlugin {
+		return Object{"anyOf": []any{list, one}}
+	}
+	return list
+}
+
+func bounded(o Object, lowest, highest string, f Field) Object {
+	for key, text := range map[string]string{lowest: f.Min, highest: f.Max} {
+		if n, err := strconv.ParseFloat(text, 64); err == nil {
+			o[key] = n
+		}
+	}
+	return o
+}
+
+// plugin is the name of a plugin of a kind, or an inline table with its type.
+func (s *Schema) plugin(kind string) Object {
+	k, _ := s.Set.Kind(kind)
+	choices := []any{Object{"type": "string", "description": "The name of a [" + kind + ".NAME] table, or of a plugin."}}
+	if names := k.Names(); len(names) > 0 {
+		// Editors offer these.
+		choices = append(choices, Object{"enum": names})
+	}
+	for _, name := range k.Names() {
+		choices = append(choices, Typed(s.Config(kind, name)))
+	}
+	return Object{"anyOf": choices}
+}
+
+// Typed demands the type, which a table may leave out only if its own name says it.
+func Typed(ref Object) Object {
+	return Object{"allOf": []any{ref, Object{"required": []string{"type"}}}}
+}
+
+// Standalone is the schema of the settings of one plugin alone, without a type.
+func (s *Schema) Standalone(kind, name string) Object {
+	page, _ := s.Set.Page(kind, name)
+	o := s.Table(page.Fields, page.Summary)
+	o["$schema"] = SchemaDialect
+	if len(s.Defs) > 0 {
+		o["$defs"] = s.Defs
+	}
+	return o
+}
+
+// Config is a reference to the schema of a plugin's settings, which is written once.
+func (s *Schema) Config(kind, name string) Object {
+	def := kind + "." + name
+	ref := Object{"$ref": "#/$defs/" + def}
+	if _, ok := s.Defs[def]; ok {
+		return ref
+	}
+	// Plugins may hold each other; the place is taken before the fields are described.
+	s.Defs[def] = nil
+	page, _ := s.Set.Page(kind, name)
+	o := s.Table(page.Fields, page.Summary)
+	o["properties"].(Object)["type"] = Object{"const": name, "description": page.Summary}
+	s.Defs[def] = o
+	return ref
+}
