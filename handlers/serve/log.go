@@ -55,7 +55,7 @@ func word(l slog.Level) string {
 // logLine hands a line of the logger to the host. One that is longer than the host takes becomes one that says so.
 func (s *session) logLine(line []byte) error {
 	if len(line)-1 <= s.host.MaxLine {
-		return s.out.put(line)
+		return s.out.Put(line)
 	}
 	var l struct {
 		Level string `json:"level"`
@@ -65,7 +65,7 @@ func (s *session) logLine(line []byte) error {
 		return err
 	}
 	text := strings.ToValidUTF8(l.Text[:min(len(l.Text), shortened)], "")
-	return s.out.line(cutLog{"log", l.Level, fmt.Sprintf("%s... (a log line of %d bytes)", text, len(line))})
+	return s.out.Line(cutLog{"log", l.Level, fmt.Sprintf("%s... (a log line of %d bytes)", text, len(line))})
 }
 
 // shortened is how much is left of a text that is too long.

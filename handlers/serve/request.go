@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/stdio"
 )
 
 // request begins with a message.
@@ -30,7 +31,7 @@ func (s *session) request(l line) error {
 		s.mu.Lock()
 		delete(s.running, l.id)
 		s.mu.Unlock()
-		if err := s.out.put(*response); err != nil {
+		if err := s.out.Put(*response); err != nil {
 			// A host that is gone is seen at the end of standard input, too.
 			s.end()
 		}
@@ -43,7 +44,7 @@ func (s *session) request(l line) error {
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 func recycle(b *[]byte) {
-	if cap(*b) <= mostKept {
+	if cap(*b) <= stdio.MostKept {
 		buffers.Put(b)
 	}
 }

@@ -7,12 +7,12 @@ import (
 	"maps"
 	"strings"
 	"testing"
-	"testing/iotest"
 	"unicode/utf8"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/stdio"
 )
 
 // FuzzParse holds the scanner against encoding/json: both take the same lines, and find the same message in them.
@@ -36,7 +36,7 @@ func FuzzParse(f *testing.F) {
 		}
 		if err != nil || l.kind != "request" {
 			// What is a request has more to be wrong than its JSON; the rest is wrong for nothing else but half a pair, a depth, an id or a hello.
-			if right && err != nil && errors.Is(err, errJSON) && kind != "request" {
+			if right && err != nil && errors.Is(err, stdio.ErrJSON) && kind != "request" {
 				t.Fatalf("%q isn't taken: %v", text, err)
 			}
 			return
@@ -99,49 +99,4 @@ func FuzzResponse(f *testing.F) {
 			t.Errorf("%q: %v", line, err)
 		}
 	})
-}
-
-func TestLinesComeInAnyPieces(t *testing.T) {
-	long := strings.Repeat("x", 3*buffered)
-	text := "\n \r\n" + `{"type":"ping","id":1}` + "\n" + `{"type":"cancel","id":2,"x":"` + long + `"}` + "\n" + `{"type":"other"}` + "\n" + `{"type":"drain"}` + "\n" + `{"type":"ping"`
-	r := newReader(iotest.HalfReader(iotest.DataErrReader(strings.NewReader(text))))
-	var got []string
-	for {
-		l, err := r.next()
-		if err != nil {
-			if err.Error() != "EOF" {
-				t.Error(err)
-			}
-			break
-		}
-		got = append(got, l.kind)
-	}
-	if strings.Join(got, " ") != "ping cancel drain" {
-		t.Errorf("%q", got)
-	}
-}
-
-// failing takes a few writes.
-type failing struct{ left int }
-
-func (f *failing) Write(p []byte) (int, error) {
-	if f.left--; f.left < 0 {
-		return 0, errors.New("nobody reads")
-	}
-	return len(p), nil
-}
-
-func TestAWriterThatFailedStaysSo(t *testing.T) {
-	w := newWriter(&failing{1})
-	if err := w.put([]byte("a\n")); err != nil {
-		t.Error(err)
-	}
-	for range 3 {
-		if err := w.put([]byte("b\n")); err == nil {
-			t.Error("a line went nowhere")
-		}
-	}
-	if err := w.flush(); err == nil {
-		t.Error("it was flushed")
-	}
 }

@@ -277,7 +277,7 @@ func TestContextsTellCancelFromDeadline(t *testing.T) {
 	h.wants(`{"type":"response","id":2,"error":{"kind":"retryable","text":"context deadline exceeded, cancelled: false"}}`)
 }
 
-// describing is a handler that describes its messages.
+// describing is a handler that describes the messages.
 type describing struct{ function }
 
 func (describing) Describe(msg *message.Message) (handlers.Description, error) {
@@ -366,14 +366,14 @@ func TestLongLinesForTheLogAreCut(t *testing.T) {
 
 func TestHostsThatBreakTheProtocol(t *testing.T) {
 	for line, want := range map[string]string{
-		`{"type":"request","id":1,"remaining_ms":1}`:                                           "its message",
+		`{"type":"request","id":1,"remaining_ms":1}`:                                           "the message",
 		`{"type":"request","id":1,"remaining_ms":1,"message":{"payload":"\ud83d"}}`:            "half a surrogate pair",
 		`{"type":"request","id":1,"remaining_ms":1,"message":{"payload":"","payload_b64":""}}`: "two payloads",
 		`{"type":"request","id":1.5,"remaining_ms":1,"message":{}}`:                            "1.5",
 		`{"type":"request","id":1,"message":{}}`:                                               "remaining_ms",
 		`{"type":"request","id":0,"remaining_ms":1,"message":{}}`:                              "id",
 		`{"type":"request","id":9007199254740992,"remaining_ms":1,"message":{}}`:               "id",
-		`{"type":"request","id":1,"remaining_ms":1,"message":{"payload_b64":"%"}}`:             "its message's payload",
+		`{"type":"request","id":1,"remaining_ms":1,"message":{"payload_b64":"%"}}`:             "the message's payload",
 		`{"type":"hello","versions":[1]}`:                                                      "a second hello",
 		`{"type":"request","id":1,"remaining_ms":60000,"message":{"id":"m"}}` + "\n" + `{"type":"drain"}` + "\n" + `{"type":"request","id":2,"remaining_ms":60000,"message":{}}`: "after drain",
 		`{"type":"request","id":1,"remaining_ms":60000,"message":{"id":"m"}}` + "\n" + `{"type":"request","id":1,"remaining_ms":1,"message":{}}`:                                 "a second request",

@@ -13,11 +13,10 @@ import (
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/internal/stdio"
 )
 
 const (
-	// version is that of the protocol.
-	version = 1
 	// patience is how long what runs may go on when nobody waits for it any more.
 	patience = 5 * time.Second
 )
@@ -26,8 +25,8 @@ const (
 type session struct {
 	name   string
 	set    *plugin.Set
-	in     *reader
-	out    *writer
+	in     *stdio.Reader
+	out    *stdio.Writer
 	host   hostHello
 	logger *slog.Logger
 	// ending is called when the host has enough.
@@ -47,7 +46,7 @@ type session struct {
 }
 
 func newSession(name string, set *plugin.Set, in io.Reader, out io.Writer) *session {
-	s := &session{name: name, set: set, in: newReader(in), out: newWriter(out), logger: discard, ending: func() {}, running: map[int64]context.CancelFunc{}, done: make(chan struct{})}
+	s := &session{name: name, set: set, in: stdio.NewReader(in, stdio.StartMaxLine), out: stdio.NewWriter(out), logger: discard, ending: func() {}, running: map[int64]context.CancelFunc{}, done: make(chan struct{})}
 	return s
 }
 
@@ -58,7 +57,7 @@ var errRefused = errors.New("refused")
 func (s *session) run(ctx context.Context) error {
 	s.life, s.end = context.WithCancel(ctx)
 	defer s.end()
-	defer func() { _ = s.out.flush() }() // that there is no host to read it is no news here
+	defer func() { _ = s.out.Flush() }() // that there is no host to read it is no news here
 	err := s.greet()
 	switch {
 	case errors.Is(err, errRefused), errors.Is(err, io.EOF):
@@ -81,7 +80,7 @@ func (s *session) run(ctx context.Context) error {
 	case <-s.done:
 		// Whoever reads is left behind: nothing ends a read of standard input but the host.
 		s.ending()
-		return s.out.line(bare{"drained"})
+		return s.out.Line(bare{"drained"})
 	}
 }
 
@@ -102,7 +101,7 @@ func (s *session) finished() {
 func (s *session) serve() error {
 	draining := false
 	for {
-		l, err := s.in.next()
+		l, err := s.next()
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
@@ -118,7 +117,7 @@ func (s *session) serve() error {
 		case "cancel":
 			s.cancel(l.id)
 		case "ping":
-			err = s.out.put(fmt.Appendf(nil, "{\"type\":\"pong\",\"id\":%d}\n", l.id))
+			err = s.out.Put(fmt.Appendf(nil, "{\"type\":\"pong\",\"id\":%d}\n", l.id))
 		case "drain":
 			draining = true
 			s.finish.Do(s.finished)
@@ -131,9 +130,25 @@ func (s *session) serve() error {
 	}
 }
 
+// next returns the next line of a known kind. io.EOF is that nobody is there any more.
+func (s *session) next() (line, error) {
+	for {
+		text, err := s.in.Text()
+		if err != nil {
+			return line{}, err
+		}
+		if stdio.Blank(text) {
+			continue
+		}
+		if l, err := parse(text); err != nil || l.kind != "" {
+			return l, err
+		}
+	}
+}
+
 // greet answers the host's hello, and builds the handler.
 func (s *session) greet() error {
-	first, err := s.in.next()
+	first, err := s.next()
 	if err != nil {
 		return err
 	}
@@ -141,18 +156,18 @@ func (s *session) greet() error {
 		return fmt.Errorf("a %q comes first, where the host's hello was waited for", first.kind)
 	}
 	s.host = first.hello
-	if !slices.Contains(s.host.Versions, version) {
-		return s.refuse(fmt.Sprintf("this is %s, which speaks version %d of the protocol; the host speaks %s", s.name, version, list(s.host.Versions)), nil)
+	if !slices.Contains(s.host.Versions, stdio.Version) {
+		return s.refuse(fmt.Sprintf("this is %s, which speaks version %d of the protocol; the host speaks %s", s.name, stdio.Version, list(s.host.Versions)), nil)
 	}
 	info, ok := s.kind().Lookup(s.name)
 	if !ok {
 		return s.refuse(fmt.Sprintf("the program has no handler %q but %s: does it import the package that registers it?", s.name, plugin.Names(s.kind().Names())), nil)
 	}
-	s.in.most = s.host.MaxLine
+	s.in.Most = s.host.MaxLine
 	s.logger = newLogger(s.logLine, s.host.level())
 	schema := plugin.Schema{Set: s.set, Defs: plugin.Object{}}
-	hello := pluginHello{Type: "hello", Version: version, Name: s.name, PluginVersion: buildVersion(), Features: []string{"cancel", "drain"}, Schema: schema.Standalone(handlerKind, info.Name)}
-	if err := s.out.line(hello); err != nil {
+	hello := pluginHello{Type: "hello", Version: stdio.Version, Name: s.name, PluginVersion: buildVersion(), Features: []string{"cancel", "drain"}, Schema: schema.Standalone(handlerKind, info.Name)}
+	if err := s.out.Line(hello); err != nil {
 		return err
 	}
 	d := plugin.Decoder{Set: s.set}
@@ -166,7 +181,7 @@ func (s *session) greet() error {
 	if s.handler, err = s.build(config); err != nil {
 		return s.refuse(s.complaints(errors.New(d.Redact(err.Error()))))
 	}
-	return s.out.line(bare{"ready"})
+	return s.out.Line(bare{"ready"})
 }
 
 func (s *session) kind() *plugin.Kind {
@@ -177,7 +192,7 @@ func (s *session) kind() *plugin.Kind {
 const handlerKind = "handler"
 
 func (s *session) refuse(text string, problems []problem) error {
-	return errors.Join(s.out.line(refusal{"refuse", text, problems}), errRefused)
+	return errors.Join(s.out.Line(refusal{"refuse", text, problems}), errRefused)
 }
 
 // problems are those of a decoder, as the protocol tells them.

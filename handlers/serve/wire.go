@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,13 +13,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pentrough/pentrough/handlers"
-)
-
-const (
-	// largestID is the largest id of a request.
-	largestID = 1<<53 - 1
-	// startMaxLine is how long a line may be before the host has said how long.
-	startMaxLine = 1 << 20
+	"github.com/pentrough/pentrough/internal/stdio"
 )
 
 // hostHello is what the host says of itself.
@@ -83,10 +76,10 @@ func parse(text []byte) (l line, err error) {
 	if !utf8.Valid(text) {
 		return l, errors.New("a line that isn't UTF-8")
 	}
-	s := scanner{text: text}
+	s := stdio.Scan(text)
 	var kind, id, remaining, msg []byte
-	err = s.object(func(key []byte) error {
-		value, err := s.value(0)
+	err = s.Object(func(key []byte) error {
+		value, err := s.Value()
 		switch string(key) {
 		case "type":
 			kind = value
@@ -102,18 +95,18 @@ func parse(text []byte) (l line, err error) {
 	if err != nil {
 		return l, err
 	}
-	if s.next() != 0 || s.at != len(text) {
-		return l, errJSON
+	if !s.End() {
+		return l, stdio.ErrJSON
 	}
-	word, err := (&scanner{text: kind}).str()
+	word, err := stdio.Scan(kind).Str()
 	if err != nil {
 		return l, errors.New("a line without a type")
 	}
 	switch string(word) {
 	case "request":
 		l.kind = "request"
-		if l.remaining, err = whole("remaining_ms", remaining); err == nil {
-			l.msg, err = parseMessage(msg)
+		if l.remaining, err = stdio.Whole("remaining_ms", remaining); err == nil {
+			l.msg, _, err = stdio.ParseMessage(msg)
 		}
 	case "cancel", "ping":
 		l.kind = string(word)
@@ -132,9 +125,9 @@ func parse(text []byte) (l line, err error) {
 		return l, nil
 	}
 	if err == nil {
-		l.id, err = whole("id", id)
+		l.id, err = stdio.Whole("id", id)
 	}
-	if err == nil && (l.id < 1 || l.id > largestID) {
+	if err == nil && (l.id < 1 || l.id > stdio.LargestID) {
 		err = fmt.Errorf("the id %d", l.id)
 	}
 	if err != nil {
@@ -143,119 +136,13 @@ func parse(text []byte) (l line, err error) {
 	return l, nil
 }
 
-func parseMessage(text []byte) (*message.Message, error) {
-	s := scanner{text: text}
-	var id string
-	var plain, coded []byte
-	var metadata message.Metadata
-	err := s.object(func(key []byte) error {
-		var err error
-		switch string(key) {
-		case "id":
-			id, err = s.stringValue()
-		case "payload":
-			plain, err = s.str()
-		case "payload_b64":
-			coded, err = s.str()
-		case "metadata":
-			metadata = make(message.Metadata, 8)
-			err = s.object(func(key []byte) error {
-				k := string(key)
-				v, err := s.stringValue()
-				metadata[k] = v
-				return err
-			})
-		default:
-			_, err = s.value(0)
-		}
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("its message: %w", err)
-	}
-	if plain != nil && coded != nil {
-		return nil, errors.New("its message has two payloads")
-	}
-	data := append([]byte(nil), plain...)
-	if coded != nil {
-		if data, err = base64.StdEncoding.Strict().DecodeString(string(coded)); err != nil {
-			return nil, fmt.Errorf("its message's payload: %w", err)
-		}
-	}
-	msg := message.NewMessage(id, data)
-	if metadata != nil {
-		msg.Metadata = metadata
-	}
-	return msg, nil
-}
-
-// appendText appends a JSON string. What isn't UTF-8 in it is replaced.
-func appendText(b []byte, text string) []byte {
-	if !utf8.ValidString(text) {
-		text = strings.ToValidUTF8(text, "\ufffd")
-	}
-	return appendValid(b, []byte(text))
-}
-
-// appendValid appends a JSON string of valid UTF-8.
-func appendValid(b, text []byte) []byte {
-	b = append(b, '"')
-	for {
-		n := clean(text)
-		b = append(b, text[:n]...)
-		if text = text[n:]; len(text) == 0 {
-			return append(b, '"')
-		}
-		switch c := text[0]; c {
-		case '"', '\\':
-			b = append(b, '\\', c)
-		case '\n':
-			b = append(b, '\\', 'n')
-		case '\r':
-			b = append(b, '\\', 'r')
-		case '\t':
-			b = append(b, '\\', 't')
-		default:
-			const hex = "0123456789abcdef"
-			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
-		}
-		text = text[1:]
-	}
-}
-
-// appendMessage appends a produced message.
-func appendMessage(b []byte, m *message.Message) []byte {
-	b = append(b, '{')
-	if m.UUID != "" {
-		b = append(appendText(append(b, `"id":`...), m.UUID), ',')
-	}
-	if utf8.Valid(m.Payload) {
-		b = appendValid(append(b, `"payload":`...), m.Payload)
-	} else {
-		b = append(b, `"payload_b64":"`...)
-		b = append(base64.StdEncoding.AppendEncode(b, m.Payload), '"')
-	}
-	if len(m.Metadata) > 0 {
-		b = append(b, `,"metadata":{`...)
-		for key, value := range m.Metadata {
-			b = append(appendText(b, key), ':')
-			b = append(appendText(b, value), ',')
-		}
-		b[len(b)-1] = '}'
-	}
-	if to := handlers.Destination(m); to != "" {
-		b = appendText(append(b, `,"to":`...), string(to))
-	}
-	return append(b, '}')
-}
-
 // appendResponse appends a line with what became of a request. It reads the messages, and panics for one that is nil.
 func appendResponse(b []byte, id int64, produced []*message.Message, failure error) []byte {
 	b = strconv.AppendInt(append(b, `{"type":"response","id":`...), id, 10)
 	switch {
 	case failure != nil:
 		b = append(append(b, `,"error":{"kind":"`...), handlers.KindOf(failure).String()...)
-		b = appendText(append(b, `","text":`...), failure.Error())
+		b = stdio.AppendText(append(b, `","text":`...), failure.Error())
 		if after := handlers.RetryAfterOf(failure); after > 0 {
 			b = strconv.AppendInt(append(b, `,"retry_after_ms":`...), max(1, after.Milliseconds()), 10)
 		}
@@ -263,7 +150,7 @@ func appendResponse(b []byte, id int64, produced []*message.Message, failure err
 	case len(produced) > 0:
 		b = append(b, `,"messages":[`...)
 		for _, m := range produced {
-			b = append(appendMessage(b, m), ',')
+			b = append(stdio.AppendMessage(b, m, string(handlers.Destination(m))), ',')
 		}
 		b[len(b)-1] = ']'
 	}

@@ -1,4 +1,4 @@
-package serve
+package stdio
 
 import (
 	"encoding/binary"
@@ -10,19 +10,26 @@ import (
 	"unicode/utf8"
 )
 
-// scanner goes through JSON (RFC 8259) that is known to be UTF-8. It reads the few shapes that a request has without a description of them, which is several times cheaper
+// Scanner goes through JSON (RFC 8259) that is known to be UTF-8. It reads the few shapes that a request has without a description of them, which is several times cheaper
 // than encoding/json; a hello goes through that.
-type scanner struct {
+type Scanner struct {
 	text []byte
 	at   int
 }
 
-var errJSON = errors.New("a line that isn't a JSON object")
+// Scan returns a scanner at the beginning of a text.
+func Scan(text []byte) *Scanner { return &Scanner{text: text} }
+
+// ErrJSON is what anything else is.
+var ErrJSON = errors.New("a line that isn't a JSON object")
 
 // deepest is how deep values may lie in each other.
 const deepest = 1000
 
-func (s *scanner) space() {
+// End says whether nothing but white space follows.
+func (s *Scanner) End() bool { s.space(); return s.at == len(s.text) }
+
+func (s *Scanner) space() {
 	for s.at < len(s.text) {
 		switch s.text[s.at] {
 		case ' ', '\t', '\r', '\n':
@@ -34,7 +41,7 @@ func (s *scanner) space() {
 }
 
 // next skips white space and returns the byte there, 0 at the end.
-func (s *scanner) next() byte {
+func (s *Scanner) next() byte {
 	s.space()
 	if s.at == len(s.text) {
 		return 0
@@ -43,16 +50,16 @@ func (s *scanner) next() byte {
 }
 
 // take skips white space and one byte, which must be c.
-func (s *scanner) take(c byte) error {
+func (s *Scanner) take(c byte) error {
 	if s.next() != c {
-		return errJSON
+		return ErrJSON
 	}
 	s.at++
 	return nil
 }
 
-// object calls member for each member of an object, with its key; that has to go over the value. The key is valid until then.
-func (s *scanner) object(member func(key []byte) error) error {
+// Object calls member for each member of an object, with its key; that has to go over the value. The key is valid until then.
+func (s *Scanner) Object(member func(key []byte) error) error {
 	if err := s.take('{'); err != nil {
 		return err
 	}
@@ -62,7 +69,7 @@ func (s *scanner) object(member func(key []byte) error) error {
 	}
 	for {
 		s.space()
-		key, err := s.str()
+		key, err := s.Str()
 		if err != nil {
 			return err
 		}
@@ -80,13 +87,15 @@ func (s *scanner) object(member func(key []byte) error) error {
 			s.at++
 			return nil
 		default:
-			return errJSON
+			return ErrJSON
 		}
 	}
 }
 
-// value goes over any value and returns what it was.
-func (s *scanner) value(depth int) ([]byte, error) {
+// Value goes over any value and returns what it was.
+func (s *Scanner) Value() ([]byte, error) { return s.value(0) }
+
+func (s *Scanner) value(depth int) ([]byte, error) {
 	s.space()
 	begin := s.at
 	var err error
@@ -94,7 +103,7 @@ func (s *scanner) value(depth int) ([]byte, error) {
 	case depth > deepest:
 		err = errors.New("values lie too deep in each other")
 	case c == '{':
-		err = s.object(func([]byte) error { _, err := s.value(depth + 1); return err })
+		err = s.Object(func([]byte) error { _, err := s.value(depth + 1); return err })
 	case c == '[':
 		err = s.list(depth)
 	case c == '"':
@@ -105,7 +114,7 @@ func (s *scanner) value(depth int) ([]byte, error) {
 	return s.text[begin:s.at], err
 }
 
-func (s *scanner) list(depth int) error {
+func (s *Scanner) list(depth int) error {
 	s.at++
 	if s.next() == ']' {
 		s.at++
@@ -122,13 +131,13 @@ func (s *scanner) list(depth int) error {
 			s.at++
 			return nil
 		default:
-			return errJSON
+			return ErrJSON
 		}
 	}
 }
 
 // word goes over a number, true, false or null.
-func (s *scanner) word() error {
+func (s *Scanner) word() error {
 	begin := s.at
 	for s.at < len(s.text) && (s.text[s.at] >= 'a' && s.text[s.at] <= 'z' || s.text[s.at] >= '0' && s.text[s.at] <= '9' || s.text[s.at] == '-' || s.text[s.at] == '+' || s.text[s.at] == '.' || s.text[s.at] == 'E') {
 		s.at++
@@ -138,7 +147,7 @@ func (s *scanner) word() error {
 		return nil
 	default:
 		if !number(word) {
-			return errJSON
+			return ErrJSON
 		}
 		return nil
 	}
@@ -197,33 +206,33 @@ func clean(text []byte) int {
 }
 
 // plain goes over a string and returns what stands between the quotes.
-func (s *scanner) plain() ([]byte, error) {
+func (s *Scanner) plain() ([]byte, error) {
 	if s.at == len(s.text) || s.text[s.at] != '"' {
-		return nil, errJSON
+		return nil, ErrJSON
 	}
 	begin := s.at + 1
 	for s.at = begin; ; {
 		s.at += clean(s.text[s.at:])
 		if s.at == len(s.text) || s.text[s.at] < 0x20 {
-			return nil, errJSON
+			return nil, ErrJSON
 		}
 		if s.text[s.at] == '"' {
 			s.at++
 			return s.text[begin : s.at-1], nil
 		}
 		if s.at++; s.at == len(s.text) {
-			return nil, errJSON
+			return nil, ErrJSON
 		}
 		switch s.text[s.at] {
 		case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
 			s.at++
 		case 'u':
 			if unit(s.text[s.at+1:]) < 0 {
-				return nil, errJSON
+				return nil, ErrJSON
 			}
 			s.at += 5
 		default:
-			return nil, errJSON
+			return nil, ErrJSON
 		}
 	}
 }
@@ -252,8 +261,8 @@ func unit(text []byte) rune {
 
 var errHalfPair = errors.New("half a surrogate pair")
 
-// str goes over a string and returns its text, which may be a part of the line.
-func (s *scanner) str() ([]byte, error) {
+// Str goes over a string and returns its text, which may be a part of the line.
+func (s *Scanner) Str() ([]byte, error) {
 	text, err := s.plain()
 	if err != nil {
 		return nil, err
@@ -300,14 +309,14 @@ func (s *scanner) str() ([]byte, error) {
 	return out, nil
 }
 
-// stringValue is str as a string of its own.
-func (s *scanner) stringValue() (string, error) {
-	text, err := s.str()
+// StringValue is str as a string of its own.
+func (s *Scanner) StringValue() (string, error) {
+	text, err := s.Str()
 	return string(text), err
 }
 
-// whole is the whole number that the value of a key is.
-func whole(key string, value []byte) (int64, error) {
+// Whole is the whole number that the value of a key is.
+func Whole(key string, value []byte) (int64, error) {
 	n, err := strconv.ParseInt(string(value), 10, 64)
 	if err != nil {
 		return 0, fmt.Errorf("its %s is %q", key, value)
