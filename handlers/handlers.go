@@ -25,7 +25,7 @@ import (
 // msg; each goes to the pipeline's `to` unless [SetDestination] was called on it. The input is acked when all of them are
 // confirmed. An error has a kind: see [Permanent], [Drop], [Unavailable]; without a kind it is retryable.
 //
-// Optional interfaces: [Describer], [Refuser], [BatchHandler], io.Closer (called when the pipeline has ended).
+// Optional interfaces: [Describer], [Refuser], [BatchHandler], [Starter], [Reporter], [Reloader], io.Closer (called when the pipeline has ended).
 type Handler interface {
 	Handle(msg *message.Message) ([]*message.Message, error)
 }

@@ -127,7 +127,7 @@ func (h *Host) Start(ctx context.Context) error {
 
 func (h *Host) start(ctx context.Context) error {
 	for _, p := range h.pipelines {
-		if err := p.start(); err != nil {
+		if err := p.start(ctx); err != nil {
 			return err
 		}
 	}
@@ -152,7 +152,7 @@ func (h *Host) Health() []Health {
 	}
 	for _, p := range h.pipelines {
 		all = append(all,
-			Health{Name: "pipeline " + p.config.Name, Part: "handling", Err: p.intake.outage()},
+			Health{Name: "pipeline " + p.config.Name, Part: "handling", Err: p.handling()},
 			Health{Name: "pipeline " + p.config.Name, Part: "publishing", Err: errors.Join(p.out.outages()...)})
 	}
 	return all

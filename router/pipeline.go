@@ -296,7 +296,12 @@ func (p *pipeline) recover(next message.HandlerFunc) message.HandlerFunc {
 }
 
 // start subscribes and returns once messages can flow.
-func (p *pipeline) start() error {
+func (p *pipeline) start(ctx context.Context) error {
+	if s, ok := p.handler.(handlers.Starter); ok {
+		if err := s.Start(ctx); err != nil {
+			return fmt.Errorf("pipeline %s: %w", p.config.Name, err)
+		}
+	}
 	go func() { p.ran <- p.watermill.Run(context.Background()) }()
 	select {
 	case <-p.watermill.Running():
@@ -305,6 +310,16 @@ func (p *pipeline) start() error {
 	case err := <-p.ran:
 		return fmt.Errorf("pipeline %s: %w", p.config.Name, err)
 	}
+}
+
+// handling says why messages can't be handled at the moment, nil if they can or if that isn't known.
+func (p *pipeline) handling() error {
+	if r, ok := p.handler.(handlers.Reporter); ok {
+		if err := r.Health(); err != nil {
+			return err
+		}
+	}
+	return p.intake.outage()
 }
 
 // quiesce takes no more from outside; a source that is fed from inside the host is emptied first.

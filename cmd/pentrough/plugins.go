@@ -9,6 +9,7 @@ import (
 	_ "github.com/pentrough/pentrough/handlers/httprequest"
 	_ "github.com/pentrough/pentrough/handlers/log"
 	_ "github.com/pentrough/pentrough/handlers/passthrough"
+	_ "github.com/pentrough/pentrough/handlers/process"
 	_ "github.com/pentrough/pentrough/handlers/route"
 	_ "github.com/pentrough/pentrough/handlers/split"
 	_ "github.com/pentrough/pentrough/handlers/store"

@@ -6,7 +6,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -104,8 +106,28 @@ func (r *run) serve(ctx context.Context) error {
 	r.started(host)
 	r.watchInventory()
 
-	<-ctx.Done()
+	r.reloading(ctx, host)
 	return r.stop(context.WithoutCancel(ctx), host)
+}
+
+// reloading has the host reload at each SIGHUP, until ctx ends.
+func (r *run) reloading(ctx context.Context, host *router.Host) {
+	hups := make(chan os.Signal, 1)
+	signal.Notify(hups, syscall.SIGHUP)
+	defer signal.Stop(hups)
+	for {
+		select {
+		case <-hups:
+			r.log.Info("reloading; the configuration file is read at a start only")
+			if err := host.Reload(ctx); err != nil && ctx.Err() == nil {
+				r.log.Error("reloading failed in part; there the old is still at work", "err", err)
+			} else if err == nil {
+				r.log.Info("reloaded")
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // prepare reads the configuration and makes what the host is watched by.

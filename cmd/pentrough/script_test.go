@@ -133,9 +133,9 @@ func ended(ts *testscript.TestScript, neg bool, args []string) {
 // sendSignal sends the host a signal: signal TERM.
 func sendSignal(ts *testscript.TestScript, neg bool, args []string) {
 	h := ts.Value(hostKey{}).(*host)
-	signals := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM}
+	signals := map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP, "KILL": syscall.SIGKILL}
 	if neg || len(args) != 1 || signals[args[0]] == nil || h.cmd == nil {
-		ts.Fatalf("usage: signal INT|TERM, after start")
+		ts.Fatalf("usage: signal INT|TERM|HUP|KILL, after start")
 	}
 	ts.Check(h.cmd.Process.Signal(signals[args[0]]))
 }

@@ -65,12 +65,17 @@ func (h *Host) Env() handlers.Env {
 	}
 }
 
-// Build builds a handler in the host's Env.
+// Build builds a handler in the host's Env, and starts it if that is to be.
 func (h *Host) Build(c handlers.Config) handlers.Handler {
 	h.t.Helper()
 	built, err := c.New(h.Env())
 	if err != nil {
 		h.t.Fatalf("building the handler: %v", err)
+	}
+	if s, ok := built.(handlers.Starter); ok {
+		if err := s.Start(h.t.Context()); err != nil {
+			h.t.Fatalf("starting the handler: %v", err)
+		}
 	}
 	return built
 }

@@ -105,7 +105,7 @@ func (s *Scanner) value(depth int) ([]byte, error) {
 	case c == '{':
 		err = s.Object(func([]byte) error { _, err := s.value(depth + 1); return err })
 	case c == '[':
-		err = s.list(depth)
+		err = s.List(func() error { _, err := s.value(depth + 1); return err })
 	case c == '"':
 		_, err = s.plain()
 	default:
@@ -114,14 +114,17 @@ func (s *Scanner) value(depth int) ([]byte, error) {
 	return s.text[begin:s.at], err
 }
 
-func (s *Scanner) list(depth int) error {
-	s.at++
+// List calls element for each element of a list; that has to go over it.
+func (s *Scanner) List(element func() error) error {
+	if err := s.take('['); err != nil {
+		return err
+	}
 	if s.next() == ']' {
 		s.at++
 		return nil
 	}
 	for {
-		if _, err := s.value(depth + 1); err != nil {
+		if err := element(); err != nil {
 			return err
 		}
 		switch s.next() {

@@ -1,0 +1,479 @@
+package process
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/handlers/handlertest"
+	"github.com/pentrough/pentrough/transports"
+)
+
+// patience is how long a test waits for what happens by itself.
+const patience = 20 * time.Second
+
+// log is what a handler logged.
+type log struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// plugin is a handler with a program of that character.
+type plugin struct {
+	*testing.T
+	*handler
+	log *log
+}
+
+func build(t *testing.T, character string, change func(*Config)) *plugin {
+	t.Helper()
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := defaults
+	c.Command, c.Env = []string{program}, map[string]transports.Secret{characterOf: transports.Secret(character)}
+	c.StartTimeout = patience
+	if change != nil {
+		change(&c)
+	}
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	p := &plugin{T: t, log: &log{}}
+	env := handlertest.NewHost(t).Env()
+	env.Logger = slog.New(slog.NewTextHandler(p.log, nil))
+	h, err := c.New(env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.handler = h.(*handler)
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("the handler logged:\n%s", p.log)
+		}
+	})
+	return p
+}
+
+func start(t *testing.T, character string, change func(*Config)) *plugin {
+	t.Helper()
+	p := build(t, character, change)
+	if err := p.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// handle handles a message with that payload.
+func (p *plugin) handle(payload string) (string, error) {
+	p.Helper()
+	out, err := p.handleIn(p.Context(), payload)
+	if len(out) > 0 {
+		return string(out[0].Payload), err
+	}
+	return "", err
+}
+
+func (p *plugin) handleIn(ctx context.Context, payload string) ([]*message.Message, error) {
+	msg := handlers.NewMessage([]byte(payload))
+	msg.SetContext(ctx)
+	return p.Handle(msg)
+}
+
+// works wants an echo.
+func (p *plugin) works() {
+	p.Helper()
+	if got, err := p.handle("hello"); got != "hello" || err != nil {
+		p.Errorf("%q, %v", got, err)
+	}
+}
+
+func (p *plugin) until(what string, holds func() bool) {
+	p.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			p.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+func (p *plugin) logs(text string) {
+	p.Helper()
+	p.until("the log says "+text, func() bool { return strings.Contains(p.log.String(), text) })
+}
+
+func TestStarts(t *testing.T) {
+	t.Parallel()
+	for character, want := range map[string]string{
+		"dead":     "it ended: exit status 3",
+		"chatty":   `it wrote a line that isn't a JSON object: "Hello, I am a plugin."`,
+		"future":   "it speaks version 2 of the protocol, and this host version 1",
+		"refusing": "no licence; config.a.b is 1; config is odd",
+		"schema":   "config.n: minimum: got 3, want 5; config has the unknown key x",
+		"mute":     "it wasn't ready within 300ms",
+	} {
+		t.Run(character, func(t *testing.T) {
+			t.Parallel()
+			p := build(t, character, func(c *Config) {
+				c.Config = map[string]any{"n": 3, "x": true}
+				if character == "mute" {
+					c.StartTimeout = 300 * time.Millisecond
+				}
+			})
+			err := p.Start(t.Context())
+			if err == nil || !strings.HasPrefix(err.Error(), "starting the plugin "+p.config.Command[0]+": ") || !strings.HasSuffix(err.Error(), want) {
+				t.Errorf("it started with %v, want %q", err, want)
+			}
+			if character == "dead" {
+				p.logs("no such library")
+			}
+		})
+	}
+	p := build(t, "", func(c *Config) { c.Command = []string{"no-such-program"} })
+	if err := p.Start(t.Context()); err == nil || !strings.Contains(err.Error(), `"no-such-program": executable file not found in $PATH`) {
+		t.Error(err)
+	}
+}
+
+func TestResponses(t *testing.T) {
+	p := start(t, "", func(c *Config) { c.Destinations = []handlers.TopicRef{"memory:alarms"} })
+	for _, payload := range []string{"", "text", "\"\\\n\x00é", "\xff\xfe"} {
+		if got, err := p.handle(payload); got != payload || err != nil {
+			t.Errorf("%q came back as %q, %v", payload, got, err)
+		}
+	}
+	for text, want := range map[string]struct {
+		kind  handlers.Kind
+		after time.Duration
+		text  string
+	}{
+		`{"kind":"permanent","text":"no"}`:                        {handlers.KindPermanent, 0, "no"},
+		`{"kind":"drop","text":"no"}`:                             {handlers.KindDrop, 0, "no"},
+		`{"kind":"unavailable","text":"no","retry_after_ms":500}`: {handlers.KindUnavailable, 500 * time.Millisecond, "no"},
+		`{"kind":"weather"}`:                                      {handlers.KindRetryable, 0, "the plugin doesn't say why"},
+		`{"text":"no","retry_after_ms":1e300}`:                    {handlers.KindRetryable, 24 * time.Hour, "no"},
+		`7`:                                                       {handlers.KindRetryable, 0, "the plugin's response: its error: json"},
+	} {
+		_, err := p.handle("error " + text)
+		if err == nil || handlers.KindOf(err) != want.kind || handlers.RetryAfterOf(err) != want.after || !strings.HasPrefix(err.Error(), want.text) {
+			t.Errorf("%s became %v, %v, %v", text, err, handlers.KindOf(err), handlers.RetryAfterOf(err))
+		}
+	}
+	if _, err := p.handle("mad"); err == nil || handlers.KindOf(err) != handlers.KindRetryable || !strings.Contains(err.Error(), "two payloads") {
+		t.Error(err)
+	}
+	out, err := p.handleIn(t.Context(), "to memory:alarms")
+	if err != nil || len(out) != 1 || handlers.Destination(out[0]) != "memory:alarms" || out[0].UUID != "mine" || out[0].Metadata["k"] != "v" {
+		t.Errorf("%v, %v", out, err)
+	}
+	if _, err := p.handle("to memory:other"); handlers.KindOf(err) != handlers.KindPermanent {
+		t.Error(err)
+	}
+	if _, err := p.handle("twice"); err != nil {
+		t.Error(err)
+	}
+	p.works()
+	p.logs("a response that nobody waits for")
+	p.logs("weather")
+	if _, err := p.handle("log"); err != nil {
+		t.Error(err)
+	}
+	p.logs(`level=WARN msg="the sensor is slow" plugin.ms=812`)
+	t.Setenv("SECRET_OF_THE_HOST", "x")
+	if got, err := p.handle("env"); err != nil || !strings.Contains(got, "PENTROUGH_PLUGIN=1") || strings.Contains(got, "SECRET_OF") {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// What a program does wrong ends it, its message is found out, and others aren't hurt.
+func TestPrograms(t *testing.T) {
+	t.Parallel()
+	for payload, want := range map[string]string{
+		"die":   "exit status 7",
+		"print": `it wrote a line that isn't a JSON object: "a word from a library"`,
+		"latin": "it wrote a line that isn't UTF-8",
+		"flood": "it wrote a line of more than 1048576 bytes",
+	} {
+		t.Run(payload, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, "", func(c *Config) { c.MaxLine = 1 << 20 })
+			var others sync.WaitGroup
+			for range 20 {
+				others.Go(func() { p.works() })
+			}
+			_, err := p.handle(payload)
+			if err == nil || handlers.KindOf(err) != handlers.KindPermanent || !strings.HasPrefix(err.Error(), "the plugin ended 3 times with this message alone in it") || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v", err)
+			}
+			others.Wait()
+			p.works()
+			if err := p.Health(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A message that was in a program that ended for another's sake is handled, and counts for nothing.
+func TestCompanyIsNotBlamed(t *testing.T) {
+	t.Parallel()
+	p := start(t, "", nil)
+	file := filepath.Join(t.TempDir(), "once")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 30 {
+		all.Go(func() { p.works() })
+	}
+	if _, err := p.handle("die-once " + file); err != nil {
+		t.Error(err)
+	}
+	all.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.suspects) != 0 || p.current.open != 0 || p.current.bytes != 0 {
+		t.Errorf("%d suspects, %d requests of %d bytes are left", len(p.suspects), p.current.open, p.current.bytes)
+	}
+}
+
+func TestHangs(t *testing.T) {
+	t.Parallel()
+	for _, payload := range []string{"hang", "spin"} {
+		t.Run(payload, func(t *testing.T) {
+			t.Parallel()
+			p := start(t, "", func(c *Config) { c.Timeout, c.Grace = 300*time.Millisecond, 100*time.Millisecond })
+			before, err := p.handle("pid")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := p.handle(payload); err == nil || handlers.KindOf(err) != handlers.KindRetryable || err.Error() != "the plugin had no response within 300ms" {
+				t.Error(err)
+			}
+			p.until("another runs", func() bool {
+				now, err := p.handle("pid")
+				return err == nil && now != before
+			})
+			if payload == "hang" {
+				p.logs("cancelled 2")
+			}
+		})
+	}
+}
+
+func TestNobodyWaitsAnyMore(t *testing.T) {
+	t.Parallel()
+	p := start(t, "", nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := p.handleIn(ctx, "hang"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	p.logs("cancelled 1")
+	p.works()
+}
+
+func TestMemory(t *testing.T) {
+	t.Parallel()
+	p := start(t, "", func(c *Config) { c.Memory, c.Crashes = 150<<20, 1 })
+	if _, err := p.handle("grow"); err == nil || handlers.KindOf(err) != handlers.KindPermanent || !strings.Contains(err.Error(), "bytes of memory, more than 157286400") {
+		t.Error(err)
+	}
+	p.works()
+}
+
+func TestWindow(t *testing.T) {
+	t.Parallel()
+	p := start(t, "narrow", func(c *Config) { c.Grace = time.Millisecond })
+	big := strings.Repeat("x", 70_000)
+	if _, err := p.handle(big); err == nil || handlers.KindOf(err) != handlers.KindPermanent || !strings.Contains(err.Error(), "and the plugin takes 65536") {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var held sync.WaitGroup
+	held.Go(func() { _, _ = p.handleIn(ctx, "hang") })
+	p.until("it has the first", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.current.open == 1
+	})
+	short, end := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer end()
+	if _, err := p.handleIn(short, "hello"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	cancel()
+	held.Wait()
+
+	wide := start(t, "", func(c *Config) { c.WindowBytes = 1024 })
+	var all sync.WaitGroup
+	for i := range 50 {
+		all.Go(func() {
+			body := strings.Repeat("y", 100*(i%20))
+			if got, err := wide.handle(body); got != body || err != nil {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+func TestAProgramThatStaysDown(t *testing.T) {
+	t.Parallel()
+	p := start(t, "stillborn", func(c *Config) { c.RestartMax = 2 * time.Second })
+	p.until("it is down", func() bool { return p.Health() != nil })
+	if _, err := p.handle("hello"); handlers.KindOf(err) != handlers.KindUnavailable || handlers.RetryAfterOf(err) <= 0 || !strings.Contains(err.Error(), "the plugin's process is down: it ended: exit status 1") {
+		t.Error(err)
+	}
+}
+
+func TestWhatItStartsEndsWithIt(t *testing.T) {
+	t.Parallel()
+	p := start(t, "", func(c *Config) { c.Grace = 10 * time.Millisecond })
+	text, err := p.handle("orphan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	orphan, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _ = p.handle("pid")
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	child, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range []int{child, orphan} {
+		p.until("it is gone", func() bool {
+			state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			return err != nil || bytes.Contains(state, []byte(") Z ")) || errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
+		})
+	}
+}
+
+func TestStubbornOnesAreKilled(t *testing.T) {
+	t.Parallel()
+	p := start(t, "stubborn", nil)
+	p.works()
+	begun := time.Now()
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begun); took > patience {
+		t.Errorf("closing took %v", took)
+	}
+}
+
+func TestStandardErrorIsBounded(t *testing.T) {
+	t.Parallel()
+	p := start(t, "", nil)
+	if _, err := p.handle("babble"); err != nil {
+		t.Error(err)
+	}
+	p.until("it says that lines are missing", func() bool {
+		if _, err := p.handle("log"); err != nil {
+			t.Error(err)
+		}
+		return strings.Contains(p.log.String(), "the plugin writes more than is logged")
+	})
+	if n := strings.Count(p.log.String(), "a word"); n > 2000 {
+		t.Errorf("%d of 5000 lines are in the log", n)
+	}
+}
+
+// Messages go on while processes are swapped: each is handled, and each once.
+func TestSwaps(t *testing.T) {
+	t.Parallel()
+	swaps := 30
+	if n, err := strconv.Atoi(os.Getenv("PENTROUGH_SWAPS")); err == nil {
+		swaps = n
+	}
+	p := start(t, "", nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	var work sync.WaitGroup
+	pids := sync.Map{}
+	var handled sync.Map
+	for w := range 8 {
+		work.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				id := fmt.Sprint(w, "-", i)
+				got, err := p.handle(id)
+				if got != id || err != nil {
+					t.Errorf("%s: %q, %v", id, got, err)
+				}
+				if _, twice := handled.LoadOrStore(id, true); twice {
+					t.Errorf("%s was handled twice", id)
+				}
+				if pid, err := p.handle("pid"); err == nil {
+					pids.Store(pid, true)
+				}
+			}
+		})
+	}
+	for range swaps {
+		if err := p.Reload(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	cancel()
+	work.Wait()
+	if strings.Contains(p.log.String(), "the plugin's process ended") {
+		t.Error("a swap counts as an end")
+	}
+	p.config.Command = []string{"no-such-program"}
+	if err := p.Reload(t.Context()); err == nil {
+		t.Error("a program that isn't there took over")
+	}
+	p.works()
+}
+
+func TestValidate(t *testing.T) {
+	c := Config{Env: map[string]transports.Secret{"A=B": "x"}, MaxLine: 1, Memory: -1}
+	err := fmt.Sprint(c.Validate())
+	for _, want := range []string{"command: names no program", `env: "A=B" can't be`, "window: is 0", "max_line: is 1, must be at least 65536", "memory: is -1", "timeout: is 0s", "restart_max"} {
+		if !strings.Contains(err, want) {
+			t.Errorf("%q isn't in\n%s", want, err)
+		}
+	}
+	c = defaults
+	c.Command = []string{"no-such-program"}
+	if check := c.Check(t.Context()); len(check) != 1 || check[0].Err == nil || check[0].Next == "" {
+		t.Errorf("%+v", check)
+	}
+	c.Command = []string{"sh"}
+	if check := c.Check(t.Context()); len(check) != 1 || check[0].Err != nil || !strings.HasPrefix(check[0].Found, "the program is /") {
+		t.Errorf("%+v", check)
+	}
+}

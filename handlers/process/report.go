@@ -1,0 +1,140 @@
+package process
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+const (
+	// logRate and logBurst bound what plugins write to the host's log, in lines a second.
+	logRate, logBurst = 100, 200
+)
+
+// reporter passes on what processes say to people, within bounds.
+type reporter struct {
+	to    *slog.Logger
+	limit *rate.Limiter
+
+	mu      sync.Mutex
+	dropped int
+}
+
+func newReporter(log *slog.Logger) *reporter {
+	return &reporter{to: log, limit: rate.NewLimiter(logRate, logBurst)}
+}
+
+// allow says whether one more line may go out, and tells of those that couldn't.
+func (r *reporter) allow() bool {
+	if !r.limit.Allow() {
+		r.mu.Lock()
+		r.dropped++
+		r.mu.Unlock()
+		return false
+	}
+	r.mu.Lock()
+	dropped := r.dropped
+	r.dropped = 0
+	r.mu.Unlock()
+	if dropped > 0 {
+		r.to.Warn("the plugin writes more than is logged", "dropped", dropped)
+	}
+	return true
+}
+
+// log passes on a log line of the protocol.
+func (r *reporter) log(text []byte) {
+	var l logLine
+	if err := decode(text, &l); err != nil {
+		l = logLine{Level: "warn", Text: "a log line that can't be read: " + err.Error()}
+	}
+	level := slog.LevelInfo
+	_ = level.UnmarshalText([]byte(strings.ToUpper(l.Level))) // what isn't known is info
+	if !r.to.Enabled(context.Background(), level) || !r.allow() {
+		return
+	}
+	var attrs []any
+	if len(l.Fields) > 0 {
+		fields := make([]any, 0, 2*len(l.Fields))
+		for key, value := range l.Fields {
+			fields = append(fields, key, value)
+		}
+		attrs = append(attrs, slog.Group("plugin", fields...))
+	}
+	r.to.Log(context.Background(), level, cut(l.Text), attrs...)
+}
+
+// read passes on standard error, line by line, until it ends, or shortly after the process did.
+func (r *reporter) read(f *os.File, ended <-chan struct{}) {
+	stop := context.AfterFunc(contextOf(ended), func() { _ = f.SetReadDeadline(time.Now().Add(leftover)) })
+	defer stop()
+	defer f.Close()
+	in := bufio.NewReaderSize(f, mostSaid)
+	for {
+		part, err := in.ReadSlice('\n')
+		text := bytes.TrimRight(part, "\r\n")
+		if len(text) > 0 && r.allow() {
+			r.to.Info("the plugin wrote to standard error", "text", cut(strings.ToValidUTF8(string(text), "\ufffd")))
+		}
+		for errors.Is(err, bufio.ErrBufferFull) { // the rest of a line that is too long
+			_, err = in.ReadSlice('\n')
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func contextOf(ended <-chan struct{}) context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { <-ended; cancel() }()
+	return ctx
+}
+
+func cut(text string) string {
+	if len(text) > mostSaid {
+		return text[:mostSaid] + "..."
+	}
+	return text
+}
+
+// leastLevel is the least level that a logger cares for, in the protocol's words.
+func leastLevel(log *slog.Logger) string {
+	for _, l := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn} {
+		if log.Enabled(context.Background(), l) {
+			return strings.ToLower(l.String())
+		}
+	}
+	return "error"
+}
+
+// hostVersion is what the host calls its version.
+func hostVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+// decode reads a line that is known to be a JSON object.
+func decode(text []byte, v any) error { return json.Unmarshal(text, v) }
+
+// say writes a line of the host.
+func (c *child) say(v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	c.stdin.line(append(text, '\n'))
+	return nil
+}

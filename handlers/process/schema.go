@@ -1,0 +1,73 @@
+package process
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/santhosh-tekuri/jsonschema/v6/kind"
+	"golang.org/x/text/language"
+	"golang.org/x/text/message"
+)
+
+// fits holds the config against the schema that the plugin gave of it.
+func (h *handler) fits(schema json.RawMessage) error {
+	if len(schema) == 0 || string(schema) == "null" {
+		return nil
+	}
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(schema))
+	if err != nil {
+		return fmt.Errorf("reading the schema in its hello: %w", err)
+	}
+	const name = "plugin.json"
+	c := jsonschema.NewCompiler()
+	c.UseLoader(nothing{})
+	if err := c.AddResource(name, doc); err != nil {
+		return fmt.Errorf("reading the schema in its hello: %w", err)
+	}
+	compiled, err := c.Compile(name)
+	if err != nil {
+		return fmt.Errorf("reading the schema in its hello: %w", err)
+	}
+	config, err := jsonschema.UnmarshalJSON(bytes.NewReader(h.settings))
+	if err != nil {
+		return err
+	}
+	err = compiled.Validate(config)
+	wrong, ok := errors.AsType[*jsonschema.ValidationError](err)
+	if !ok {
+		return err
+	}
+	return errors.New(listed(complaints(wrong)))
+}
+
+// nothing is where schemas are looked for that a schema refers to.
+type nothing struct{}
+
+func (nothing) Load(url string) (any, error) {
+	return nil, fmt.Errorf("the schema refers to %s, and must be whole", url)
+}
+
+// complaints are the problems that a schema finds, each with its key.
+func complaints(e *jsonschema.ValidationError) []string {
+	if len(e.Causes) > 0 {
+		var all []string
+		for _, cause := range e.Causes {
+			all = append(all, complaints(cause)...)
+		}
+		return all
+	}
+	where := "config"
+	for _, part := range e.InstanceLocation {
+		where += "." + part
+	}
+	if unknown, ok := e.ErrorKind.(*kind.AdditionalProperties); ok {
+		return []string{fmt.Sprintf("%s has the unknown key %s", where, strings.Join(unknown.Properties, ", "))}
+	}
+	return []string{where + ": " + e.ErrorKind.LocalizedString(english)}
+}
+
+var english = message.NewPrinter(language.English)
