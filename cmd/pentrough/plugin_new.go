@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -12,17 +13,22 @@ import (
 func newPluginNew() *cobra.Command {
 	var h scaffold.Handler
 	var source string
+	var python bool
 	cmd := &cobra.Command{
 		Use:   "new handler NAME",
 		Short: "Write a module with a handler that works, to begin from",
 		Long: `Write a folder NAME with a Go module: a handler, its test, a README and a configuration to try it with. All work as they are.
-Needs the go command.`,
+Needs the go command. With --python it is a folder with a handler in Python, which runs as a process of its own, and the SDK for that in one file.`,
 		Example: `  pentrough plugin new handler door
-  pentrough plugin new handler door --module example.com/fleet/door`,
+  pentrough plugin new handler door --module example.com/fleet/door
+  pentrough plugin new handler door --python`,
 		Args:      cobra.MatchAll(cobra.ExactArgs(2), func(_ *cobra.Command, args []string) error { return isHandler(args[0]) }),
 		ValidArgs: []string{"handler"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			h.Name = args[1]
+			if python {
+				return newPython(cmd.OutOrStdout(), scaffold.Python{Name: args[1]})
+			}
 			if h.Module == "" {
 				h.Module = "example.com/" + h.Name
 			}
@@ -39,8 +45,19 @@ Needs the go command.`,
 		},
 	}
 	cmd.Flags().StringVar(&h.Module, "module", "", "the module's path; default: example.com/NAME")
+	cmd.Flags().BoolVar(&python, "python", false, "write it in Python, as a process of its own")
 	cmd.Flags().StringVar(&source, "pentrough", "", "write it for this host: a folder with its source, or a version; default: the one that this program was built from")
+	cmd.MarkFlagsMutuallyExclusive("python", "module")
+	cmd.MarkFlagsMutuallyExclusive("python", "pentrough")
 	return cmd
+}
+
+func newPython(out io.Writer, p scaffold.Python) error {
+	if err := p.Write(p.Name); err != nil {
+		return advise(err, "choose a name whose folder doesn't exist yet, such as: pentrough plugin new handler door --python")
+	}
+	fmt.Fprintf(out, "wrote %s\n  next: cd %[1]s && python3 -m unittest\n        pentrough run -c %[2]s.toml\n", p.Name+string(filepath.Separator), p.PythonModule())
+	return nil
 }
 
 func isHandler(kind string) error {

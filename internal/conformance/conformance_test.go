@@ -37,6 +37,22 @@ func subject(t *testing.T, plugin, mistake string) Subject {
 	return Subject{Command: []string{self, plugin, mistake}, Env: []string{"GORACE=atexit_sleep_ms=0"}, Message: []byte("open"), Echo: true, Patience: 20 * time.Second}
 }
 
+// The SDK for Python keeps to the page.
+func TestPython(t *testing.T) {
+	s := Subject{
+		Command: []string{"python3", "../scaffold/python/echo.py"}, Env: []string{"PYTHONDONTWRITEBYTECODE=1"}, Message: []byte("open"), Echo: true, Patience: 20 * time.Second,
+	}
+	ran := 0
+	err := Run(t.Context(), s, func(r Result) {
+		if ran++; r.Failure != nil || r.Skipped != "" {
+			t.Errorf("%s: %+v %s", r.Name, r.Failure, r.Skipped)
+		}
+	})
+	if err != nil || ran != len(Checks()) {
+		t.Errorf("%d checks, %v", ran, err)
+	}
+}
+
 func TestRulesStandOnThePage(t *testing.T) {
 	text, err := os.ReadFile("../../docs/process-protocol.md")
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/pentrough/pentrough/internal/hostbuild"
 )
 
-//go:embed all:handler
+//go:embed all:handler all:python/new python/pentrough.py
 var templates embed.FS
 
 // Handler is what the module of a handler is made of.
@@ -38,10 +38,17 @@ func (h Handler) Package() string { return strings.ReplaceAll(h.Name, "-", "") }
 
 var validName = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 
+func checkName(name string) error {
+	if !validName.MatchString(name) {
+		return fmt.Errorf("%q is no name for a plugin: lower case letters, digits and single dashes", name)
+	}
+	return nil
+}
+
 func (h Handler) validate() error {
 	var errs []error
-	if !validName.MatchString(h.Name) {
-		errs = append(errs, fmt.Errorf("%q is no name for a plugin: lower case letters, digits and single dashes", h.Name))
+	if err := checkName(h.Name); err != nil {
+		errs = append(errs, err)
 	} else if token.IsKeyword(h.Package()) || h.Package() == "main" || h.Package() == "handlers" {
 		errs = append(errs, fmt.Errorf("%q can't be the name of its Go package; choose another", h.Package()))
 	}
@@ -65,25 +72,34 @@ func (h Handler) Write(dir string) error {
 		return err
 	}
 	files := map[string][]byte{"go.mod": requirements, "go.sum": sums}
-	err = fs.WalkDir(templates, "handler", func(name string, e fs.DirEntry, err error) error {
+	if err := fill(files, "handler", h.Package(), h); err != nil {
+		return err
+	}
+	return write(dir, files)
+}
+
+// fill adds what the templates of a folder become. NAME in the names of files is name.
+func fill(files map[string][]byte, folder, name string, data any) error {
+	return fs.WalkDir(templates, folder, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return err
 		}
-		t, err := template.New(e.Name()).Delims("<<", ">>").ParseFS(templates, name)
+		t, err := template.New(e.Name()).Delims("<<", ">>").ParseFS(templates, path)
 		if err != nil {
 			return err
 		}
 		var text bytes.Buffer
-		if err := t.Execute(&text, h); err != nil {
+		if err := t.Execute(&text, data); err != nil {
 			return err
 		}
-		name = strings.TrimSuffix(strings.TrimPrefix(name, "handler/"), ".tmpl")
-		files[strings.ReplaceAll(name, "NAME", h.Package())] = text.Bytes()
+		path = strings.TrimSuffix(strings.TrimPrefix(path, folder+"/"), ".tmpl")
+		files[strings.ReplaceAll(path, "NAME", name)] = text.Bytes()
 		return nil
 	})
-	if err != nil {
-		return err
-	}
+}
+
+// write makes a new folder with the files.
+func write(dir string, files map[string][]byte) error {
 	if err := os.Mkdir(dir, 0o777); err != nil {
 		return err
 	}
