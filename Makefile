@@ -52,6 +52,7 @@ tools: ## install what the tests need from Debian, if it is missing
 lint: $(LINTER) ## check formatting, go vet and the chosen linters
 	$(LINTER) fmt --diff
 	$(GO) vet ./...
+	$(GO) -C bench/goplugin vet ./...
 	$(LINTER) run
 
 $(LINTER):
@@ -76,6 +77,10 @@ check: docs ## fail if generated files or go.mod are not current
 .PHONY: bench
 bench: tools ## run the benchmarks, on a private broker, each beside its peer
 	$(GO) run ./internal/testenv/withbroker $(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -p 1 -timeout 30m $(TESTFLAGS) $(PACKAGES)
+
+.PHONY: bench-plugins
+bench-plugins: ## run the benchmark of processes as plugins, beside hashicorp/go-plugin
+	$(GO) -C bench/goplugin test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 30m $(TESTFLAGS) .
 
 # Some disks are small and mounted for that: in namespaces of its own, where anybody may.
 .PHONY: chaos

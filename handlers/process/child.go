@@ -38,6 +38,7 @@ type child struct {
 	window      int // most requests at a time
 	open, bytes int // requests that it has or is about to have, and their bytes
 	alone       bool
+	answered    bool // at least one of them
 	again       bool
 	quiet       time.Time // since when it has none, if it has none
 
@@ -242,6 +243,7 @@ func (c *child) respond(l *line) {
 	c.mu.Unlock()
 	c.h.mu.Lock()
 	defer c.h.mu.Unlock()
+	c.answered = true
 	c.h.cleared(r.uuid)
 	c.giveBack(r.size)
 	c.h.dispatch()

@@ -17,7 +17,7 @@ import (
 const (
 	// firstWait is the wait before the second new start; there is none before the first.
 	firstWait = 100 * time.Millisecond
-	// steady is how long a program must have stood for its end to count as the first again.
+	// steady is how long a program must have stood for its end to count as the first again, if it has answered nothing.
 	steady = 10 * time.Second
 	// longWait is from when on messages don't wait for the next start, and the host isn't ready.
 	longWait = time.Second
@@ -87,9 +87,11 @@ func (h *handler) keep(c *child) {
 			r.done <- err
 			continue
 		case <-gone():
-			if time.Since(c.began) >= steady {
+			h.mu.Lock()
+			if c.answered || time.Since(c.began) >= steady {
 				failures = 0
 			}
+			h.mu.Unlock()
 			c.mu.Lock()
 			cause := c.reason
 			c.mu.Unlock()

@@ -26,21 +26,29 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/pentrough/pentrough/internal/plugin"
 )
 
 // Main runs the handler that was registered under a name, for the host at standard input and output, until the host has enough. It doesn't return.
-func Main(name string) {
+func Main(name string) { os.Exit(run(name)) }
+
+func run(name string) (status int) {
 	if os.Getenv("PENTROUGH_PLUGIN") == "" && terminal(os.Stdin) {
 		fmt.Fprintf(os.Stderr, "This is the handler %q as a plugin of Pentrough, which speaks with a host and not with people. In a host's configuration:\n\n  handler = { type = \"process\", command = [%q] }\n", name, os.Args[0])
-		os.Exit(2)
+		return 2
+	}
+	if os.Getenv("GOGC") == "" {
+		// As in a host, the garbage collector of a small program would otherwise run dozens of times a second under load.
+		untouched := make([]byte, ballast)
+		defer runtime.KeepAlive(untouched)
 	}
 	in, out, err := standardFiles()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
-		os.Exit(1)
+		return 1
 	}
 	// Unlike an ignored one, a signal that nobody looks at is nothing that programs inherit which the handler starts.
 	unread := make(chan os.Signal, 1)
@@ -49,10 +57,13 @@ func Main(name string) {
 	s.ending = func() { signal.Stop(unread) }
 	if err := s.run(context.Background()); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
-		os.Exit(1)
+		return 1
 	}
-	os.Exit(0)
+	return 0
 }
+
+// ballast is how much memory the garbage collector takes for live that isn't (decision 0011).
+const ballast = 16 << 20
 
 // terminal says whether a person is at the other end of a file, or nobody.
 func terminal(f *os.File) bool {
