@@ -14,6 +14,7 @@ import (
 	_ "github.com/pentrough/pentrough/handlers/command"
 	_ "github.com/pentrough/pentrough/handlers/deliver"
 	_ "github.com/pentrough/pentrough/handlers/passthrough"
+	_ "github.com/pentrough/pentrough/handlers/sql"
 	_ "github.com/pentrough/pentrough/handlers/store"
 	"github.com/pentrough/pentrough/internal/plugin"
 	_ "github.com/pentrough/pentrough/router/middleware/dedup"

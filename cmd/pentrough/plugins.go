@@ -9,6 +9,7 @@ import (
 	_ "github.com/pentrough/pentrough/handlers/passthrough"
 	_ "github.com/pentrough/pentrough/handlers/route"
 	_ "github.com/pentrough/pentrough/handlers/split"
+	_ "github.com/pentrough/pentrough/handlers/sql"
 	_ "github.com/pentrough/pentrough/handlers/store"
 	_ "github.com/pentrough/pentrough/handlers/tally"
 	_ "github.com/pentrough/pentrough/router/middleware/dedup"
