@@ -74,15 +74,12 @@ func (d Dialect) Quote(name string) string {
 // Open returns the database at a URL: postgres://USER:PASSWORD@HOST:PORT/NAME, or sqlite:PATH. It connects to nothing yet. name is what the database is
 // told of who uses it.
 func Open(url, name string) (DB, error) {
-	scheme, rest, found := strings.Cut(url, ":")
-	switch {
-	case !found:
-	case scheme == "postgres" || scheme == "postgresql":
+	scheme, rest, _ := strings.Cut(url, ":")
+	switch scheme {
+	case "postgres", "postgresql":
 		return openPostgres(url, name)
-	case scheme == "sqlite":
+	case "sqlite":
 		return openSQLite(rest)
-	default:
-		return nil, fmt.Errorf("%q is no database that is known: postgres://... and sqlite:PATH are", scheme)
 	}
-	return nil, errors.New("it isn't a URL of a database such as postgres://HOST/NAME or sqlite:PATH")
+	return nil, errors.New("is of no database that is known; postgres://HOST/NAME and sqlite:PATH are")
 }

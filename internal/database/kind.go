@@ -78,8 +78,8 @@ func judgePostgres(err error, usable bool) error {
 		return err
 	}
 	switch code[:2] {
-	case "08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX":
-		// No connection, read-only or in a state of no use, nobody let in, no such database, deadlock, no resources, not ready, an operator, the system, itself.
+	case "08", "25", "26", "28", "3D", "40", "53", "55", "57", "58", "XX":
+		// No connection, read-only or in a state of no use, a statement that a pool of connections forgot, nobody let in, no such database, deadlock, no resources, not ready, an operator, the system, itself.
 		return err
 	}
 	if code == "42501" && usable { // no permission: not the row's doing, and somebody can give it
