@@ -16,6 +16,7 @@ import (
 	_ "github.com/pentrough/pentrough/handlers/httprequest"
 	_ "github.com/pentrough/pentrough/handlers/log"
 	_ "github.com/pentrough/pentrough/handlers/passthrough"
+	_ "github.com/pentrough/pentrough/handlers/sql"
 	_ "github.com/pentrough/pentrough/handlers/store"
 	"github.com/pentrough/pentrough/internal/plugin"
 	_ "github.com/pentrough/pentrough/router/middleware/circuitbreaker"

@@ -124,6 +124,18 @@ type Env struct {
 	Inventory func(ref DevicesRef) device.Inventory
 	// DeadLetters keeps messages that couldn't be handled; nil if the host's store doesn't outlive the process (see [StoreUser]).
 	DeadLetters DeadLetters
+	// Source tells how the pipeline's source stands; nil where there is none to ask.
+	Source func() Source
+}
+
+// Source is how a pipeline's source stands: whether a message that didn't come would have come.
+type Source struct {
+	// Present is a clock that stands still while the pipeline has no consumer at its source.
+	Present time.Duration
+	// Oldest is how long ago the oldest message came that isn't settled; 0 if all are.
+	Oldest time.Duration
+	// Full says that as many are unsettled as the source hands out at once: more may wait there.
+	Full bool
 }
 
 // Plugin describes a handler to the registry.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -35,6 +36,7 @@ type pipeline struct {
 	refuser   handlers.Refuser
 	handle    message.HandlerFunc
 	intake    *intake
+	sourced   atomic.Pointer[intake] // the same, for the handler, which is built before it
 	out       *publisher
 	watermill *message.Router
 	log       *slog.Logger
@@ -92,6 +94,7 @@ func newPipeline(c Pipeline, h *Host) (*pipeline, error) {
 		},
 		log: p.log, metrics: p.metrics, tracing: p.tracing, life: p.life,
 	}, newLanes(traits.Window, c.Lanes, p.refuser != nil))
+	p.sourced.Store(p.intake)
 	p.intake.answerer, _ = p.source.(transports.Answerer)
 	if holder, ok := p.handler.(handlers.Holder); ok && p.remembers() && h.config.Ledger.Durable() {
 		p.intake.holds = newHolds(&holds{
@@ -121,6 +124,7 @@ func (p *pipeline) buildHandler(h *Host) error {
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"pipeline": p.config.Name}, h.config.Registerer),
 		Tracer:     h.config.Tracer, Publisher: p.out.lend, Devices: h.devices,
 		Inventory: func(ref handlers.DevicesRef) device.Inventory { return h.inventory[ref] }, DeadLetters: h.config.DeadLetters,
+		Source: p.stands,
 	})
 	if err != nil {
 		return fmt.Errorf("building handler %s: %w", c.Type, err)
@@ -133,6 +137,15 @@ func (p *pipeline) buildHandler(h *Host) error {
 	}
 	p.closes(built)
 	return nil
+}
+
+// stands tells the handler how the source stands; it may ask before there is one.
+func (p *pipeline) stands() handlers.Source {
+	in := p.sourced.Load()
+	if in == nil {
+		return handlers.Source{}
+	}
+	return in.stands(time.Now())
 }
 
 // buildChain makes the Watermill Router: recorder, recovery, the configured list, tracing if there is any, recovery, handler.

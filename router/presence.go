@@ -6,6 +6,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -45,4 +46,33 @@ func (p *presence) elapsed() time.Duration {
 		return p.before
 	}
 	return p.before + p.current()
+}
+
+// stands is how the source stands.
+func (in *intake) stands(now time.Time) handlers.Source {
+	s := handlers.Source{Present: in.presence.elapsed()}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	s.Oldest, s.Full = in.lanes.unsettled(now)
+	return s
+}
+
+// unsettled returns the age of the oldest entry, and whether the window is full of them.
+func (l *lanes) unsettled(now time.Time) (oldest time.Duration, full bool) {
+	n := 0
+	look := func(all ...*entry) {
+		for _, e := range all {
+			if e != nil {
+				n, oldest = n+1, max(oldest, now.Sub(e.arrived))
+			}
+		}
+	}
+	look(l.refused...)
+	for _, ln := range l.byKey {
+		look(ln.holder)
+		look(ln.waiting...)
+		look(ln.placed...)
+		look(ln.nacked...)
+	}
+	return oldest, l.window > 0 && n >= l.window
 }

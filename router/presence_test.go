@@ -43,3 +43,22 @@ func TestPresenceStandsStillWithoutAConsumer(t *testing.T) {
 		want(time.Minute + time.Second)
 	})
 }
+
+func TestASourceStands(t *testing.T) {
+	now := time.Now()
+	in := newIntake(&intake{}, newLanes(2, Lanes{}, false))
+	in.presence.open(&away{present: time.Minute})
+	if s := in.stands(now); s.Present != time.Minute || s.Oldest != 0 || s.Full {
+		t.Errorf("with nothing to do: %+v", s)
+	}
+	in.lanes.add(&entry{msg: message.NewMessage("", nil)}, false, now)
+	started := in.lanes.next(now)
+	in.lanes.add(&entry{msg: message.NewMessage("", nil)}, false, now.Add(time.Second))
+	if s := in.stands(now.Add(3 * time.Second)); s.Oldest != 3*time.Second || !s.Full {
+		t.Errorf("with one that runs and one that waits: %+v", s)
+	}
+	in.lanes.settle(started, false, now)
+	if s := in.stands(now.Add(3 * time.Second)); s.Oldest != 2*time.Second || s.Full {
+		t.Errorf("with one that waits: %+v", s)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	_ "github.com/pentrough/pentrough/handlers/process"
 	_ "github.com/pentrough/pentrough/handlers/route"
 	_ "github.com/pentrough/pentrough/handlers/split"
+	_ "github.com/pentrough/pentrough/handlers/sql"
 	_ "github.com/pentrough/pentrough/handlers/store"
 	_ "github.com/pentrough/pentrough/handlers/tally"
 	_ "github.com/pentrough/pentrough/router/middleware/circuitbreaker"

@@ -97,7 +97,7 @@ func TestLeavesAreTestedWithoutAHost(t *testing.T) {
 		}
 		for _, to := range ours(append(p.TestImports, p.XTestImports...)) {
 			switch toRoom, toFolder, _ := roomOf(to); toRoom {
-			case contract, suite, testInner:
+			case contract, suite, testInner, shared:
 			case leaf:
 				if toFolder != folder && !strings.HasPrefix(toFolder, "transports/codec/") {
 					t.Errorf("a test of %s imports the leaf %s", from, to)

@@ -30,7 +30,7 @@ func (r room) String() string {
 var contracts = []string{"handlers", "transports", "transports/device", "transports/codec", "router/middleware"}
 
 // sharedParts are what several leaves need and no plugin author does.
-var sharedParts = []string{"internal/expression", "internal/stdio"}
+var sharedParts = []string{"internal/database", "internal/expression", "internal/stdio"}
 
 // roomOf returns the room of a package, named by its path inside the module, and for a leaf or a suite the folder that it is
 // or lies in.

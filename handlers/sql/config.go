@@ -1,0 +1,221 @@
+package sql
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/database"
+	"github.com/pentrough/pentrough/transports"
+)
+
+func init() {
+	handlers.Register(handlers.Plugin{
+		Name:        "sql",
+		Summary:     "Keeps a database's table of devices true: who is there, last result, last data.",
+		Description: description,
+		Config:      func() handlers.Config { c := defaults; return &c },
+	})
+}
+
+const description = "Writes what messages of the types `event`, `result` and `data` say of a device to its row in PostgreSQL (`postgres://...`) or SQLite (`sqlite:PATH`). One pipeline for each of them, or one for all:\n\n" +
+	"```toml\n[handler.status]\ntype = \"sql\"\nurl  = \"${DATABASE_URL}\"\n\n[pipeline.status]\nfrom       = \"broker:status\"\nmiddleware = [\"poison\", \"retry\"]\nhandler    = \"status\"\n```\n\n" +
+	"Without `columns` the table is made, with the columns that [databases](../databases.md) lists. With `columns` it is your own, and only the columns that are named there are ever written.\n\n" +
+	"Repetitions, late messages and any order of them change nothing: an event counts if its (epoch, seq) is greater than the row's, data if its own is, a result if its time is later. The devices of a host that is lost go offline " +
+	"with the reason `node_lost`, and come back with its next heartbeat.\n\n" +
+	"A batch is one transaction, and each message is acked when it is committed. A row that the database refuses is *permanent*, with the database's own words, and costs its neighbours nothing. A database that is away, read-only, full or too slow is *unavailable*: " +
+	"the pipeline waits, and the messages stay with the broker. It produces nothing."
+
+// Config is the configuration of sql.
+type Config struct {
+	URL     transports.Secret `toml:"url" doc:"The database: postgres://USER:PASSWORD@HOST:PORT/NAME, or sqlite:PATH." example:"\"${DATABASE_URL}\"" required:"true" secret:"true"`
+	Table   string            `toml:"table" doc:"The table of devices. A dot separates a schema from it."`
+	Key     string            `toml:"key" doc:"The column that names the device; it has a unique index."`
+	Columns map[string]string `toml:"columns" doc:"The columns of your own table, by what they hold: connected, online, reason, remote_addr, host, generation, epoch, seq, connected_at, changed_at, last_result_id, last_result_state, last_result_at, results, last_data_at, data_epoch, data_seq, data, last_seen." example:"{ connected = \"is_connected\", epoch = \"epoch\", seq = \"seq\", last_seen = \"seen_at\" }"`
+	Insert  bool              `toml:"insert" doc:"Whether a device that has no row gets one. Without it only rows that are there are changed."`
+	Migrate bool              `toml:"migrate" doc:"Whether the tables that are the handler's own are made and updated: that of the devices, unless columns says that it is yours, and that of the hosts."`
+	Hosts   string            `toml:"hosts" doc:"The handler's own table of hosts, needed for online. Default: the table's name with _hosts behind it."`
+	Silence time.Duration     `toml:"silence" doc:"How long a host may be silent before its devices count as offline; a host's heartbeats come every 10s." min:"10s"`
+	Timeout time.Duration     `toml:"timeout" doc:"How long the database may take for a batch before it counts as away." min:"1s"`
+}
+
+var defaults = Config{Table: "devices", Key: "device", Insert: true, Migrate: true, Silence: 35 * time.Second, Timeout: 30 * time.Second}
+
+// columns are the table's.
+func (c *Config) columns() columns {
+	if len(c.Columns) == 0 {
+		return readyMade()
+	}
+	cols := columns{}
+	for name, column := range c.Columns {
+		cols[field(name)] = column
+	}
+	return cols
+}
+
+func (c *Config) hosts() string {
+	if c.Hosts != "" {
+		return c.Hosts
+	}
+	return c.Table + "_hosts"
+}
+
+// indexName is that of the index by hosts, which lies in the schema of its table.
+func (c *Config) indexName() string {
+	return c.Table[strings.LastIndexByte(c.Table, '.')+1:] + "_host"
+}
+
+// Validate reports all problems.
+func (c *Config) Validate() error {
+	var errs []error
+	invalid := func(field, format string, args ...any) {
+		errs = append(errs, handlers.Invalid(field, format, args...))
+	}
+	if c.URL == "" {
+		invalid("url", "is missing; it names the database")
+	} else if _, err := database.Open(string(c.URL), ""); err != nil {
+		invalid("url", "%v", err)
+	}
+	for _, name := range []struct{ key, value string }{{"table", c.Table}, {"key", c.Key}, {"hosts", c.hosts()}} {
+		if why := badName(name.value); why != "" {
+			invalid(name.key, "%s", why)
+		}
+	}
+	if c.hosts() == c.Table {
+		invalid("hosts", "is the table of the devices")
+	}
+	if len(c.Columns) == 0 && c.Key != defaults.Key {
+		invalid("key", "is for a table of your own, which has columns; that of the handler's own is %q", defaults.Key)
+	}
+	c.validateColumns(invalid)
+	if c.Silence < 10*time.Second {
+		invalid("silence", "is %v, must be at least 10s", c.Silence)
+	}
+	if c.Timeout < time.Second {
+		invalid("timeout", "is %v, must be at least 1s", c.Timeout)
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) validateColumns(invalid func(field, format string, args ...any)) {
+	taken := map[string]string{c.Key: "key"}
+	for _, f := range c.columns().sorted() {
+		if len(c.Columns) == 0 {
+			return
+		}
+		column := c.Columns[string(f)]
+		at := "columns." + string(f)
+		if !slices.Contains(known(), f) {
+			invalid(at, "is nothing that a device's row holds; %s are", listed(known()))
+			continue
+		}
+		if why := badName(column); why != "" {
+			invalid(at, "%s", why)
+		} else if other, ok := taken[column]; ok {
+			invalid(at, "is the column %q, which %s has", column, other)
+		} else {
+			taken[column] = at
+		}
+		var missing []field
+		for _, n := range needs[f] {
+			if c.Columns[string(n)] == "" {
+				missing = append(missing, n)
+			}
+		}
+		if len(missing) > 0 {
+			invalid(at, "needs columns for %s as well", listed(missing))
+		}
+	}
+}
+
+func listed(all []field) string {
+	names := make([]string, len(all))
+	for i, f := range all {
+		names[i] = string(f)
+	}
+	return strings.Join(names, ", ")
+}
+
+// badName says why a name isn't one of a table or column, or "".
+func badName(name string) string {
+	switch {
+	case name == "":
+		return "is empty"
+	case strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f || r == '?' }):
+		return "has a character that a name can't have"
+	case strings.Contains("."+name+".", ".."):
+		return "has an empty part"
+	}
+	return ""
+}
+
+// New builds the handler.
+func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
+	h, err := c.build(env)
+	if err != nil {
+		return nil, err
+	}
+	h.work.Go(h.tend)
+	return h, nil
+}
+
+// Outside implements handlers.Outsider.
+func (c *Config) Outside() string { return "a database" }
+
+// Check implements handlers.Checker.
+func (c *Config) Check(ctx context.Context) []transports.Check {
+	check := transports.Check{Part: "table " + c.Table}
+	h, err := c.build(handlers.Env{Host: "check", Now: time.Now})
+	if err != nil {
+		check.Err = err
+		return []transports.Check{check}
+	}
+	defer func() { _ = h.Close() }() // nothing is lost with it
+	if path := database.Absent(h.db); path != "" {
+		check.Found, check.Missing = "there is no file "+path, true
+		if !c.Migrate || len(c.Columns) > 0 {
+			check.Missing, check.Err = false, errors.New("there is no file "+path)
+		}
+		return []transports.Check{check}
+	}
+	err = h.explain(ctx)
+	switch {
+	case err == nil:
+		check.Found = "fits"
+	case database.KindOf(err) == database.Outage:
+		check.Err, check.Next = err, "start the database, or correct url"
+	case c.makesAll(ctx, h):
+		check.Found, check.Missing = "isn't there", true
+	default:
+		check.Err, check.Next = err, "correct table, key or columns, or the table"
+	}
+	return []transports.Check{check}
+}
+
+// makesAll reports whether what isn't there is what a start makes.
+func (c *Config) makesAll(ctx context.Context, h *handler) bool {
+	if !c.Migrate {
+		return false
+	}
+	there := func(table string) bool {
+		return h.db.Explain(ctx, database.Statement{Text: "SELECT 1 FROM " + h.db.Dialect().Quote(table)}) == nil
+	}
+	if len(c.Columns) == 0 {
+		return !there(c.Table)
+	}
+	if h.presence == nil || there(c.hosts()) {
+		return false
+	}
+	for _, t := range []*template{h.changes.event, h.changes.result, h.changes.data} {
+		if t == nil {
+			continue
+		}
+		if err := h.db.Explain(ctx, database.Statement{Text: t.text, Args: make([]any, len(t.args))}); err != nil {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,262 @@
+package sql
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"pgregory.net/rapid"
+
+	"github.com/pentrough/pentrough/internal/database"
+	devices "github.com/pentrough/pentrough/transports/device"
+)
+
+// world is what is true, and what its hosts said of it that isn't written yet.
+type world struct {
+	epoch uint64
+	hosts map[string]*hostModel
+	// sessions are the live ones of devices.
+	sessions map[string]session
+	// sent are messages that the consumer may get, in any order.
+	sent []*message.Message
+	// seen are devices that had a session once.
+	seen map[string]bool
+}
+
+type hostModel struct {
+	generation, seq uint64
+	up              bool
+	// told is what it said and hasn't sent: a crash may take the end of it along.
+	told []*message.Message
+}
+
+type session struct {
+	host       string
+	epoch, seq uint64
+}
+
+func (w *world) say(host string, msg *message.Message) {
+	w.hosts[host].told = append(w.hosts[host].told, msg)
+}
+
+func (w *world) flush(host string) {
+	w.sent = append(w.sent, w.hosts[host].told...)
+	w.hosts[host].told = nil
+}
+
+func (w *world) hostSays(host string, reason devices.Reason) {
+	h := w.hosts[host]
+	h.seq++
+	w.say(host, hostEvent(host, h.generation, h.seq, reason))
+}
+
+func (w *world) connect(device, host string) {
+	w.disconnect(device)
+	w.epoch++
+	w.sessions[device], w.seen[device] = session{host, w.epoch, 1}, true
+	w.say(host, deviceEvent(device, host, w.hosts[host].generation, w.epoch, 1, true))
+}
+
+func (w *world) disconnect(device string) {
+	s, ok := w.sessions[device]
+	if !ok {
+		return
+	}
+	delete(w.sessions, device)
+	w.say(s.host, deviceEvent(device, s.host, w.hosts[s.host].generation, s.epoch, s.seq+1, false))
+}
+
+func (w *world) start(host string) {
+	h := w.hosts[host]
+	if h.up {
+		return
+	}
+	*h = hostModel{generation: h.generation + 1, up: true}
+	w.hostSays(host, devices.HostStarted)
+}
+
+// stop ends a host in good order, or by a crash that loses what it hasn't sent.
+func (w *world) stop(host string, crash bool, lost int) {
+	h := w.hosts[host]
+	if !h.up {
+		return
+	}
+	if !crash {
+		for d, s := range w.sessions {
+			if s.host == host {
+				w.disconnect(d)
+			}
+		}
+		w.hostSays(host, devices.HostStopped)
+	} else {
+		h.told = h.told[:len(h.told)-min(lost, len(h.told))]
+		for d, s := range w.sessions {
+			if s.host == host {
+				delete(w.sessions, d)
+			}
+		}
+	}
+	h.up = false
+	w.flush(host)
+}
+
+var (
+	modelHosts   = []string{"a", "b"}
+	modelDevices = []string{"d1", "d2", "d3"}
+)
+
+// converges has a world live, writes what it said in any order, doubled, over restarts of the consumer and false alarms, and expects the table to be
+// the truth in the end.
+func converges(t *rapid.T, h *handler, restart func()) {
+	w := &world{hosts: map[string]*hostModel{}, sessions: map[string]session{}, seen: map[string]bool{}}
+	for _, name := range modelHosts {
+		w.hosts[name] = &hostModel{}
+		w.start(name)
+	}
+	random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
+	deliver := func(all bool) {
+		random.Shuffle(len(w.sent), func(i, j int) { w.sent[i], w.sent[j] = w.sent[j], w.sent[i] })
+		n := len(w.sent)
+		if !all {
+			n = random.IntN(n + 1)
+		}
+		batch := slices.Clone(w.sent[:n])
+		w.sent = append([]*message.Message(nil), w.sent[n:]...)
+		for _, msg := range batch {
+			if random.IntN(3) == 0 {
+				w.sent = append(w.sent, msg) // it comes again
+			}
+		}
+		for len(batch) > 0 {
+			n := 1 + random.IntN(len(batch))
+			for i, o := range h.HandleBatch(t.Context(), batch[:n]) {
+				if o.Err != nil {
+					t.Fatalf("handling %s: %v", batch[i].Payload, o.Err)
+				}
+			}
+			batch = batch[n:]
+		}
+	}
+	silence := func() {
+		for _, k := range h.known {
+			k.at = time.Time{}
+		}
+		if err := h.step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	device, host := rapid.SampledFrom(modelDevices), rapid.SampledFrom(modelHosts)
+	for range rapid.IntRange(1, 25).Draw(t, "steps") {
+		switch rapid.IntRange(0, 9).Draw(t, "what") {
+		case 0, 1, 2:
+			if on := host.Draw(t, "host"); w.hosts[on].up {
+				w.connect(device.Draw(t, "device"), on)
+			}
+		case 3:
+			w.disconnect(device.Draw(t, "device"))
+		case 4:
+			w.stop(host.Draw(t, "host"), rapid.Bool().Draw(t, "crash"), rapid.IntRange(0, 3).Draw(t, "lost"))
+		case 5:
+			w.start(host.Draw(t, "host"))
+		case 6:
+			if on := host.Draw(t, "host"); w.hosts[on].up {
+				w.hostSays(on, devices.HostHeartbeat)
+			}
+		case 7:
+			for _, name := range modelHosts {
+				w.flush(name)
+			}
+			deliver(false)
+		case 8:
+			silence()
+		case 9:
+			restart()
+		}
+	}
+	for _, name := range modelHosts {
+		w.flush(name)
+	}
+	deliver(true)
+	deliver(true)
+	// In the end a silent host is taken for lost, and those that live say so.
+	silence()
+	silence()
+	for _, name := range modelHosts {
+		if w.hosts[name].up {
+			w.hostSays(name, devices.HostHeartbeat)
+			w.flush(name)
+		}
+	}
+	deliver(true)
+	for d := range w.seen {
+		want := ""
+		if s, live := w.sessions[d]; live {
+			want = fmt.Sprint("online at ", s.host, " in ", s.epoch)
+		}
+		if got := modelRow(t, h, d); got != want {
+			t.Fatalf("%s is %q, in truth %q", d, got, want)
+		}
+	}
+}
+
+// modelRow says where a device is online by the table; "" if it isn't.
+func modelRow(t *rapid.T, h *handler, device string) string {
+	found := ""
+	text := "SELECT online, host, epoch FROM devices WHERE device = " + h.db.Dialect().Parameter(1)
+	err := h.db.Query(t.Context(), database.Statement{Text: text, Args: []any{device}}, func(scan func(...any) error) error {
+		var up bool
+		var host string
+		var epoch int64
+		if err := scan(&up, &host, &epoch); err != nil {
+			return err
+		}
+		if up {
+			found = fmt.Sprint("online at ", host, " in ", epoch)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// The whole package has a few seconds; -rapid.checks asks for more.
+func TestTheTableConverges(t *testing.T) {
+	each(t, func(t *testing.T, c *Config) {
+		h := started(t, c)
+		defer func() {
+			if err := h.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		rapid.Check(t, func(r *rapid.T) {
+			if err := h.db.Apply(t.Context(), []database.Statement{{Text: "DELETE FROM devices"}, {Text: "DELETE FROM devices_hosts"}}); err != nil {
+				r.Fatal(err)
+			}
+			h.known = map[string]*knownHost{}
+			converges(r, h, func() {
+				h.known = map[string]*knownHost{}
+				if err := h.load(t.Context()); err != nil {
+					r.Fatal(err)
+				}
+			})
+		})
+	})
+}
+
+// started is a handler as a new process has it.
+func started(t *testing.T, c *Config) *handler {
+	t.Helper()
+	h, err := c.build(quietEnv(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.step(); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}

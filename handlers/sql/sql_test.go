@@ -1,0 +1,426 @@
+package sql
+
+import (
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/handlers/handlertest"
+	"github.com/pentrough/pentrough/internal/database"
+	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/transports"
+	devices "github.com/pentrough/pentrough/transports/device"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var began = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+
+// each runs a test on every database.
+func each(t *testing.T, test func(t *testing.T, c *Config)) {
+	t.Run("sqlite", func(t *testing.T) { test(t, config("sqlite:"+filepath.Join(t.TempDir(), "a.db"))) })
+	t.Run("postgres", func(t *testing.T) { test(t, config(testenv.NewPostgres(t).URL)) })
+}
+
+func config(url string) *Config {
+	c := defaults
+	c.URL = transports.Secret(url)
+	return &c
+}
+
+// quiet builds a handler that looks for silent hosts only when the test says so.
+func quiet(t testing.TB, c *Config) *handler {
+	t.Helper()
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	h, err := c.build(handlertest.NewHost(t).Env())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return h
+}
+
+// quietEnv is a host's that logs nothing.
+func quietEnv(t testing.TB) handlers.Env {
+	env := handlertest.NewHost(t).Env()
+	env.Logger = slog.New(slog.DiscardHandler)
+	return env
+}
+
+func carry(kind, device string, body []byte) *message.Message {
+	msg := handlers.NewMessage(body)
+	msg.Metadata[transports.Type] = kind
+	if device != "" {
+		msg.Metadata[transports.Device] = device
+	}
+	return msg
+}
+
+func event(e devices.Event) *message.Message {
+	return carry(devices.TypeEvent, e.Device, e.AppendJSON(nil))
+}
+
+func deviceEvent(device, host string, generation, epoch, seq uint64, up bool) *message.Message {
+	e := devices.Event{EventID: "e", Type: devices.Connected, Device: device, Online: up, RemoteAddr: "10.0.0.7:40", Host: host, Generation: generation, Epoch: epoch, Seq: seq,
+		ConnectedAt: began, Time: began.Add(time.Duration(epoch*10+seq) * time.Second)}
+	if !up {
+		e.Type, e.Reason = devices.Disconnected, devices.IdleTimeout
+	}
+	return event(e)
+}
+
+func hostEvent(host string, generation, seq uint64, reason devices.Reason) *message.Message {
+	return event(devices.Event{EventID: "h", Type: devices.HostEvent, Host: host, Online: reason != devices.HostStopped, Reason: reason, Generation: generation, Seq: seq, Time: began})
+}
+
+func data(device string, epoch, seq uint64) *message.Message {
+	d := devices.Data{DataID: "d", Device: device, Host: "a", Epoch: epoch, Seq: seq, Encoding: devices.Text, Payload: "t=1", Time: began.Add(time.Duration(seq) * time.Second)}
+	return carry(devices.TypeData, device, d.AppendJSON(nil))
+}
+
+func result(id, device string, state devices.State, epoch uint64, at time.Duration) *message.Message {
+	return devices.Result{ID: id, Device: device, State: state, Host: "a", Epoch: epoch, Attempt: 1, Time: began.Add(at)}.Message()
+}
+
+// write has all messages handled in one batch, without an error.
+func write(t testing.TB, h *handler, msgs ...*message.Message) {
+	t.Helper()
+	for i, o := range h.HandleBatch(t.Context(), msgs) {
+		if o.Err != nil {
+			t.Fatalf("handling %s: %v", msgs[i].Payload, o.Err)
+		}
+	}
+}
+
+// row returns columns of a device's row, or "" if there is none.
+func row(t testing.TB, h *handler, device, columns string) string {
+	t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	found := ""
+	text := "SELECT " + columns + " FROM " + h.db.Dialect().Quote(h.Table) + " WHERE " + h.db.Dialect().Quote(h.Key) + " = " + h.db.Dialect().Parameter(1)
+	err := h.db.Query(t.Context(), database.Statement{Text: text, Args: []any{device}}, func(scan func(...any) error) error {
+		got := make([]any, strings.Count(columns, ",")+1)
+		to := make([]any, len(got))
+		for i := range got {
+			to[i] = &got[i]
+		}
+		if err := scan(to...); err != nil {
+			return err
+		}
+		for i, v := range got {
+			if h.db.Dialect().Name == "SQLite" && (v == int64(0) || v == int64(1)) && i == 0 {
+				got[i] = v == int64(1)
+			}
+		}
+		found = strings.TrimSuffix(fmt.Sprintln(got...), "\n")
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func expect(t testing.TB, h *handler, device, columns, want string) {
+	t.Helper()
+	if diff := cmp.Diff(want, row(t, h, device, columns)); diff != "" {
+		t.Errorf("%s of %s: %s", columns, device, diff)
+	}
+}
+
+func TestARowIsKept(t *testing.T) {
+	each(t, func(t *testing.T, c *Config) {
+		h := quiet(t, c)
+		first, gone := deviceEvent("d", "a", 1, 5, 1, true), deviceEvent("d", "a", 1, 5, 9, false)
+		write(t, h, first)
+		expect(t, h, "d", "online, reason, remote_addr, host, generation, epoch, seq, results, data", "true  10.0.0.7:40 a 1 5 1 0 0")
+		write(t, h, data("d", 5, 2), data("d", 5, 3), data("d", 5, 2))
+		write(t, h, data("d", 5, 3), result("r1", "d", devices.StateSent, 5, time.Second), result("r1", "d", devices.StateSent, 5, time.Second))
+		write(t, h, result("r2", "d", devices.StateOffline, 0, time.Second), result("r3", "d", devices.StateHeld, 0, time.Hour), result("r0", "d", devices.StateSent, 5, 0))
+		expect(t, h, "d", "online, last_result_id, last_result_state, results, data, data_seq", "true r2 offline 2 2 3")
+		write(t, h, gone, first, gone)
+		expect(t, h, "d", "online, reason, epoch, seq, results, data", "false idle_timeout 5 9 2 2")
+
+		// A takeover in any order; results of what never was there.
+		write(t, h, deviceEvent("d", "b", 1, 6, 1, true), deviceEvent("d", "a", 1, 5, 10, false))
+		expect(t, h, "d", "online, host, epoch, seq", "true b 6 1")
+		write(t, h, result("r", "typo", devices.StateOffline, 0, 0), result("r", "seen", devices.StateSent, 4, 0), data("new", 3, 1))
+		expect(t, h, "typo", "online", "")
+		expect(t, h, "seen", "online, results, epoch", "false 1 0")
+		expect(t, h, "new", "online, data, epoch", "false 1 0")
+		write(t, h, deviceEvent("new", "a", 1, 3, 0+1, true))
+		expect(t, h, "new", "online, data, epoch", "true 1 3")
+	})
+}
+
+func TestALostHost(t *testing.T) {
+	each(t, func(t *testing.T, c *Config) {
+		h := quiet(t, c)
+		write(t, h, hostEvent("a", 1, 1, devices.HostStarted), deviceEvent("d", "a", 1, 5, 1, true), deviceEvent("e", "a", 1, 6, 1, true), deviceEvent("e", "a", 1, 6, 2, false))
+		state := func(d, want string) { t.Helper(); expect(t, h, d, "online, connected, reason, epoch, seq", want) }
+		connected := func(up bool) any {
+			if h.db.Dialect().Numbered {
+				return up
+			}
+			return map[bool]int{true: 1}[up]
+		}
+		up, lost := fmt.Sprintf("true %v  5 1", connected(true)), fmt.Sprintf("false %v node_lost 5 1", connected(true))
+		other := fmt.Sprintf("false %v idle_timeout 6 2", connected(false))
+		state("d", up)
+
+		silence := func() {
+			t.Helper()
+			for _, k := range h.known {
+				k.at = k.at.Add(-c.Silence)
+			}
+			if err := h.step(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		silence()
+		state("d", lost)
+		state("e", other)
+		write(t, h, deviceEvent("d", "a", 1, 5, 1, true), hostEvent("a", 1, 1, devices.HostStarted)) // repetitions
+		state("d", lost)
+		write(t, h, deviceEvent("late", "a", 1, 7, 1, true))
+		expect(t, h, "late", "online, reason", "false node_lost")
+		write(t, h, hostEvent("a", 1, 2, devices.HostHeartbeat))
+		state("d", up)
+		expect(t, h, "late", "online, reason", "true ")
+		state("e", other)
+
+		// What another process heard counts.
+		elsewhere := quiet(t, c)
+		write(t, elsewhere, hostEvent("a", 1, 3, devices.HostHeartbeat))
+		silence()
+		state("d", up)
+
+		// A source that may have more to say keeps a host alive.
+		for name, s := range map[string]handlers.Source{"away": {Present: h.present}, "full": {Present: h.present + 1, Full: true}, "behind": {Present: h.present + 1, Oldest: patience}} {
+			h.env.Source = func() handlers.Source { return s }
+			silence()
+			if got := row(t, h, "d", "online"); got != "true" {
+				t.Errorf("%s: the host was taken for lost", name)
+			}
+			h.present = 0
+		}
+		h.env.Source = nil
+
+		write(t, h, hostEvent("a", 1, 4, devices.HostStopped))
+		state("d", lost)
+		write(t, h, hostEvent("a", 1, 3, devices.HostHeartbeat))
+		state("d", lost)
+		write(t, h, hostEvent("a", 2, 1, devices.HostStarted), deviceEvent("n", "a", 2, 8, 1, true))
+		state("d", lost)
+		expect(t, h, "n", "online, reason", "true ")
+
+		// Only a device tells of the third run.
+		write(t, h, deviceEvent("m", "a", 3, 9, 1, true))
+		expect(t, h, "n", "online, reason", "false node_lost")
+		expect(t, h, "m", "online, reason", "true ")
+
+		// A process that begins anew gives hosts the whole time again, and knows those that it heard last.
+		again := quiet(t, c)
+		if err := again.step(); err != nil {
+			t.Fatal(err)
+		}
+		if k := again.known["a"]; k == nil || k.generation != 3 || k.over {
+			t.Fatalf("after the restart the host is %+v", k)
+		}
+		expect(t, again, "m", "online, reason", "true ")
+		again.known["a"].at = time.Time{}
+		if err := again.step(); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, h, "m", "online, reason", "false node_lost")
+	})
+}
+
+func TestOneBadRow(t *testing.T) {
+	each(t, func(t *testing.T, c *Config) {
+		h := quiet(t, c)
+		write(t, h, deviceEvent("d0", "a", 1, 1, 1, true))
+		h.mu.Lock()
+		check := "CREATE TRIGGER no BEFORE INSERT ON devices WHEN NEW.device = 'd7' BEGIN SELECT RAISE(ABORT, 'not that one'); END"
+		if h.db.Dialect().Numbered {
+			check = "ALTER TABLE devices ADD CONSTRAINT \"not that one\" CHECK (device <> 'd7')"
+		}
+		if err := h.db.Apply(t.Context(), []database.Statement{{Text: check}}); err != nil {
+			t.Fatal(err)
+		}
+		h.mu.Unlock()
+		var msgs []*message.Message
+		for i := range 20 {
+			msgs = append(msgs, deviceEvent(fmt.Sprintf("d%d", i), "a", 1, 2, 1, true))
+		}
+		msgs = append(msgs, carry("event", "", []byte(`{"type":"connected"}`)), carry("group", "", []byte(`{}`)), carry("odd", "", nil))
+		for i, o := range h.HandleBatch(t.Context(), msgs) {
+			bad := i == 7 || i == 20 || i == 22
+			if bad != (o.Err != nil) || bad && handlers.KindOf(o.Err) != handlers.KindPermanent {
+				t.Errorf("message %d: %v", i, o.Err)
+			}
+			if i == 7 && !strings.Contains(fmt.Sprint(o.Err), "not that one") {
+				t.Errorf("the database's words are missing: %v", o.Err)
+			}
+		}
+		for i := range 20 {
+			if got := row(t, h, fmt.Sprintf("d%d", i), "online"); (got == "true") != (i != 7) {
+				t.Errorf("d%d: %q", i, got)
+			}
+		}
+	})
+}
+
+func TestYourOwnTable(t *testing.T) {
+	each(t, func(t *testing.T, c *Config) {
+		c.Table, c.Key, c.Insert = "fleet device", "address", false
+		c.Columns = map[string]string{"connected": "is_on", "epoch": "epoch", "seq": "seq", "last_seen": "seen", "data_epoch": "de", "data_seq": "ds", "data": "n"}
+		h := quiet(t, c)
+		d := h.db.Dialect()
+		text := `CREATE TABLE "fleet device" (id integer PRIMARY KEY, address text UNIQUE NOT NULL, label text NOT NULL, is_on ` + d.Types.Bool + `, epoch bigint, seq bigint, seen ` + d.Types.Time + `, de bigint, ds bigint, n integer)`
+		if err := h.db.Apply(t.Context(), []database.Statement{{Text: text}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.db.Apply(t.Context(), []database.Statement{{Text: `INSERT INTO "fleet device" (id, address, label) VALUES (1, 'd', 'mine')`}}); err != nil {
+			t.Fatal(err)
+		}
+		write(t, h, deviceEvent("d", "a", 1, 5, 2, true), deviceEvent("x", "a", 1, 5, 2, true), data("d", 5, 3), data("d", 5, 3), deviceEvent("d", "a", 1, 5, 1, false))
+		expect(t, h, "d", "is_on, label, epoch, seq, n", "true mine 5 2 1")
+		expect(t, h, "x", "label", "")
+		for _, check := range c.Check(t.Context()) {
+			if check.Err != nil || check.Missing {
+				t.Errorf("a good table: %+v", check)
+			}
+		}
+		c.Columns["last_seen"] = "sen"
+		if found := c.Check(t.Context()); found[0].Err == nil || !strings.Contains(found[0].Err.Error(), "sen") {
+			t.Errorf("a column that isn't there: %+v", found)
+		}
+	})
+}
+
+func TestChecks(t *testing.T) {
+	each(t, func(t *testing.T, c *Config) {
+		if found := c.Check(t.Context()); !found[0].Missing || found[0].Err != nil {
+			t.Errorf("before the first start: %+v", found)
+		}
+		h := quiet(t, c)
+		if err := h.step(); err != nil {
+			t.Fatal(err)
+		}
+		if found := c.Check(t.Context()); found[0].Missing || found[0].Err != nil {
+			t.Errorf("after it: %+v", found)
+		}
+		c.Migrate, c.Table = false, "absent"
+		if found := c.Check(t.Context()); found[0].Err == nil {
+			t.Errorf("a table that nobody makes: %+v", found)
+		}
+	})
+}
+
+// A database that is killed in the middle, again and again, costs nothing and counts nothing twice.
+func TestKilled(t *testing.T) {
+	server := testenv.NewPostgres(t)
+	h := quiet(t, config(server.URL))
+	write(t, h, deviceEvent("d", "a", 1, 5, 1, true))
+	killed := make(chan struct{})
+	go func() {
+		defer close(killed)
+		for range 3 {
+			server.Kill(t)
+			server.Start(t)
+		}
+	}()
+	n, outages := uint64(0), 0
+	for during := true; during; {
+		select {
+		case <-killed:
+			during = false
+		default:
+		}
+		msgs := []*message.Message{data("d", 5, n+2), data("d", 5, n+3)}
+		n += 2
+		for again := true; again; {
+			again = false
+			for _, o := range h.HandleBatch(t.Context(), msgs) {
+				if o.Err == nil {
+					continue
+				}
+				again = true
+				outages++
+				if handlers.KindOf(o.Err) != handlers.KindUnavailable {
+					t.Fatalf("a dead database: %v", o.Err)
+				}
+			}
+		}
+	}
+	if outages == 0 {
+		t.Error("nobody noticed that the database was killed")
+	}
+	expect(t, h, "d", "online, data, data_seq", fmt.Sprintf("true %d %d", n, n+1))
+}
+
+func TestSlow(t *testing.T) {
+	server := testenv.NewPostgres(t)
+	h := quiet(t, config(server.URL))
+	write(t, h, deviceEvent("d", "a", 1, 5, 1, true))
+	other, err := database.Open(server.URL, "other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := other.Apply(t.Context(), []database.Statement{{Text: "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(30); RETURN NEW; END'"},
+		{Text: "CREATE TRIGGER slow BEFORE UPDATE ON devices FOR EACH ROW EXECUTE FUNCTION slow()"}}); err != nil {
+		t.Fatal(err)
+	}
+	h.Timeout = 100 * time.Millisecond
+	o := h.HandleBatch(t.Context(), []*message.Message{deviceEvent("d", "a", 1, 5, 2, false)})[0]
+	if handlers.KindOf(o.Err) != handlers.KindUnavailable || !strings.Contains(o.Err.Error(), "longer than 100ms") {
+		t.Errorf("a slow database: %v", o.Err)
+	}
+}
+
+func TestDuties(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	handlertest.Run(t, func(t *testing.T) handlers.Handler { return handlertest.NewHost(t).Build(config("sqlite:" + path)) },
+		deviceEvent("d", "a", 1, 5, 1, true), hostEvent("a", 1, 1, devices.HostHeartbeat), data("d", 5, 2), result("r", "d", devices.StateSent, 5, 0))
+}
+
+func TestValidate(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*Config)
+		want   string
+	}{
+		"no url":        {func(c *Config) { c.URL = "" }, "is missing"},
+		"odd url":       {func(c *Config) { c.URL = "mongo://x" }, "of no database that is known"},
+		"unknown field": {func(c *Config) { c.Columns = map[string]string{"onlin": "x"} }, "nothing that a device's row holds"},
+		"needs":         {func(c *Config) { c.Columns = map[string]string{"online": "x", "epoch": "e", "seq": "s"} }, "needs columns for connected, host, generation"},
+		"twice":         {func(c *Config) { c.Columns = map[string]string{"epoch": "e", "seq": "e"} }, "which columns.epoch has"},
+		"key":           {func(c *Config) { c.Key = "address" }, "for a table of your own"},
+		"hosts":         {func(c *Config) { c.Hosts = c.Table }, "is the table of the devices"},
+		"empty":         {func(c *Config) { c.Table = "a..b" }, "empty part"},
+		"silence":       {func(c *Config) { c.Silence = time.Second }, "at least 10s"},
+		"timeout":       {func(c *Config) { c.Timeout = 0 }, "at least 1s"},
+	} {
+		conf := config("sqlite:x.db")
+		c.change(conf)
+		if err := conf.Validate(); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

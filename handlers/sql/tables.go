@@ -1,0 +1,80 @@
+package sql
+
+import (
+	"context"
+
+	"github.com/pentrough/pentrough/internal/database"
+)
+
+// schema makes and updates one of the tables that are the handler's own.
+type schema struct {
+	table string
+	steps []string
+}
+
+// versions is the table that says which steps were made.
+func (s schema) versions() string { return s.table + "_schema" }
+
+// schemas are those of a configuration. A step that was released is never changed.
+func (c *Config) schemas(d database.Dialect) []schema {
+	if !c.Migrate {
+		return nil
+	}
+	var all []schema
+	t := d.Types
+	if len(c.Columns) == 0 {
+		name := d.Quote(c.Table)
+		all = append(all, schema{c.Table, []string{
+			"CREATE TABLE " + name + " (device " + t.Text + " PRIMARY KEY" +
+				", online " + t.Bool + " NOT NULL DEFAULT false, connected " + t.Bool + " NOT NULL DEFAULT false" +
+				", reason " + t.Text + " NOT NULL DEFAULT '', remote_addr " + t.Text + " NOT NULL DEFAULT '', host " + t.Text + " NOT NULL DEFAULT ''" +
+				", generation " + t.Number + " NOT NULL DEFAULT 0, epoch " + t.Number + " NOT NULL DEFAULT 0, seq " + t.Number + " NOT NULL DEFAULT 0" +
+				", connected_at " + t.Time + ", changed_at " + t.Time +
+				", last_result_id " + t.Text + " NOT NULL DEFAULT '', last_result_state " + t.Text + " NOT NULL DEFAULT '', last_result_at " + t.Time +
+				", results " + t.Number + " NOT NULL DEFAULT 0" +
+				", last_data_at " + t.Time + ", data_epoch " + t.Number + " NOT NULL DEFAULT 0, data_seq " + t.Number + " NOT NULL DEFAULT 0" +
+				", data " + t.Number + " NOT NULL DEFAULT 0, last_seen " + t.Time + ");" +
+				"CREATE INDEX " + d.Quote(c.indexName()) + " ON " + name + " (host, online, generation) WHERE connected",
+		}})
+	}
+	if c.columns()[online] != "" {
+		all = append(all, schema{c.hosts(), []string{
+			"CREATE TABLE " + d.Quote(c.hosts()) + " (name " + t.Text + " PRIMARY KEY, generation " + t.Number + " NOT NULL, seq " + t.Number + " NOT NULL" +
+				", online " + t.Bool + " NOT NULL, reason " + t.Text + " NOT NULL, heard_at " + t.Time + " NOT NULL, heard_by " + t.Text + " NOT NULL)",
+		}})
+	}
+	return all
+}
+
+// probes are statements with which the database shows whether the tables fit; making them would change nothing that is.
+func (h *handler) probes() []database.Statement {
+	v := values{
+		device: "", connected: false, online: false, reason: "", remoteAddr: "", host: "", generation: int64(0), epoch: int64(0), seq: int64(0),
+		lastResultID: "", lastResultState: "", dataEpoch: int64(0), dataSeq: int64(0),
+	}
+	for _, f := range []field{connectedAt, changedAt, lastResultAt, lastDataAt, lastSeen} {
+		v[f] = h.time(h.env.Now())
+	}
+	var all []database.Statement
+	for _, t := range []*template{h.changes.event, h.changes.result, h.changes.resultOnly, h.changes.data} {
+		if t != nil {
+			all = append(all, t.of(v))
+		}
+	}
+	if h.presence != nil {
+		now := v[lastSeen]
+		all = append(all, h.presence.tell(&heard{}, now, ""))
+		all = append(all, h.presence.settle("")...)
+	}
+	return all
+}
+
+// explain has the database look at every statement, and returns what it says against the first that doesn't fit.
+func (h *handler) explain(ctx context.Context) error {
+	for _, s := range h.probes() {
+		if err := h.db.Explain(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}

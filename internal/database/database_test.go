@@ -1,0 +1,155 @@
+package database
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pentrough/pentrough/internal/testenv"
+)
+
+// each runs a test on every database.
+func each(t *testing.T, test func(t *testing.T, url string)) {
+	t.Run("sqlite", func(t *testing.T) { test(t, "sqlite:"+filepath.Join(t.TempDir(), "a.db")) })
+	t.Run("postgres", func(t *testing.T) { test(t, testenv.NewPostgres(t).URL) })
+}
+
+func open(t *testing.T, url string) DB {
+	t.Helper()
+	db, err := Open(url, "pentrough test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
+}
+
+func count(t *testing.T, db DB) (n int) {
+	t.Helper()
+	err := db.Query(t.Context(), Statement{Text: "SELECT count(*) FROM things"}, func(scan func(...any) error) error { return scan(&n) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func insert(db DB, id, n any) Statement {
+	d := db.Dialect()
+	return Statement{Text: "INSERT INTO things (id, n) VALUES (" + d.Parameter(1) + ", " + d.Parameter(2) + ")", Args: []any{id, n}}
+}
+
+func TestAllOrNothing(t *testing.T) {
+	each(t, func(t *testing.T, url string) {
+		db := open(t, url)
+		steps := []string{"CREATE TABLE things (id text PRIMARY KEY, n integer NOT NULL)", "CREATE INDEX things_n ON things (n); CREATE INDEX things_n2 ON things (n)"}
+		for range 2 {
+			if err := db.Migrate(t.Context(), "things_schema", steps); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := db.Migrate(t.Context(), "things_schema", steps[:1]); err == nil || !strings.Contains(err.Error(), "another version") {
+			t.Errorf("an older program: %v", err)
+		}
+		if err := db.Apply(t.Context(), []Statement{insert(db, "a", 1), insert(db, "b", 2)}); err != nil {
+			t.Fatal(err)
+		}
+		for name, bad := range map[string]Statement{
+			"doubled": insert(db, "a", 1), "null": insert(db, "c", nil), "no table": {Text: "DELETE FROM nothing"}, "no statement": {Text: "SELEKT"},
+		} {
+			err := db.Apply(t.Context(), []Statement{insert(db, "d", 1), bad, insert(db, "e", 1)})
+			if err == nil || KindOf(err) != Fault {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if n := count(t, db); n != 2 {
+			t.Errorf("%d rows, want 2", n)
+		}
+		if err := db.Explain(t.Context(), insert(db, "z", 1)); err != nil {
+			t.Error(err)
+		}
+		for _, bad := range []string{"INSERT INTO things (id, m) VALUES ('z', 1)", "INSERT INTO things (id, n) VALUES ('z', 1) ON CONFLICT (n) DO NOTHING"} {
+			if err := db.Explain(t.Context(), Statement{Text: bad}); KindOf(err) != Fault {
+				t.Errorf("explaining %s: %v", bad, err)
+			}
+		}
+		if n := count(t, db); n != 2 {
+			t.Errorf("explaining left %d rows, want 2", n)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := db.Apply(ctx, []Statement{insert(db, "f", 1)}); err == nil || KindOf(err) != Outage {
+			t.Errorf("an ended context: %v", err)
+		}
+		if err := db.Apply(t.Context(), []Statement{insert(db, "f", 1)}); err != nil {
+			t.Errorf("after it: %v", err)
+		}
+	})
+}
+
+func TestOutages(t *testing.T) {
+	server := testenv.NewPostgres(t)
+	db := open(t, server.URL)
+	if err := db.Migrate(t.Context(), "things_schema", []string{"CREATE TABLE things (id text PRIMARY KEY, n integer NOT NULL)"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Apply(t.Context(), []Statement{insert(db, "a", "x")}); KindOf(err) != Fault {
+		t.Errorf("a text for a number: %v", err)
+	}
+	if err := db.Apply(t.Context(), []Statement{insert(db, "a\x00", 1)}); KindOf(err) != Fault {
+		t.Errorf("a NUL: %v", err)
+	}
+	if err := db.Apply(t.Context(), []Statement{{Text: "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Apply(t.Context(), []Statement{insert(db, "a", 1)}); err == nil || KindOf(err) != Outage {
+		t.Errorf("a read-only database: %v", err)
+	}
+	server.Kill(t)
+	// The server's children go a little later than the server.
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var err error
+	for ctx.Err() == nil && err == nil {
+		err = db.Apply(ctx, []Statement{{Text: "DELETE FROM things"}})
+	}
+	if err == nil || KindOf(err) != Outage {
+		t.Errorf("a dead database: %v", err)
+	}
+	server.Start(t)
+	for err = errors.New(""); err != nil && ctx.Err() == nil; {
+		if err = db.Apply(ctx, []Statement{insert(db, "a", 1)}); KindOf(err) == Fault {
+			t.Fatalf("after the outage: %v", err)
+		}
+	}
+	if n := count(t, db); n != 1 {
+		t.Errorf("%d rows, want 1", n)
+	}
+}
+
+func TestSQLiteAway(t *testing.T) {
+	db := open(t, "sqlite:"+filepath.Join(t.TempDir(), "missing", "a.db"))
+	if err := db.Apply(t.Context(), []Statement{{Text: "SELECT 1"}}); err == nil || KindOf(err) != Outage {
+		t.Errorf("a folder that isn't there: %v", err)
+	}
+}
+
+func TestURLs(t *testing.T) {
+	for _, bad := range []string{"", "x", "sqlite:", "mongo://x", "postgres://[::1"} {
+		if _, err := Open(bad, ""); err == nil {
+			t.Errorf("%q is a database", bad)
+		}
+	}
+	if got := postgresDialect.Quote(`a.b"c`); got != `"a"."b""c"` {
+		t.Errorf("quoted: %s", got)
+	}
+	if KindOf(errors.New("x")) != Outage {
+		t.Error("an error of no kind is a fault")
+	}
+}

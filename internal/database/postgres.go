@@ -1,0 +1,114 @@
+package database
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+)
+
+var postgresDialect = Dialect{
+	Name: "PostgreSQL", Numbered: true, quote: `"`,
+	Types: Types{Text: "text", Bool: "boolean", Number: "bigint", Time: "timestamptz"},
+	Time:  func(t time.Time) any { return t },
+}
+
+// postgres is a database behind one connection.
+type postgres struct {
+	config *pgx.ConnConfig
+	conn   *pgx.Conn
+}
+
+func openPostgres(url, name string) (DB, error) {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("reading the database's URL: %w", err)
+	}
+	// A connection that died silently is noticed by the server: what it holds locks isn't kept for hours.
+	maps.Copy(config.RuntimeParams, map[string]string{
+		"application_name": name, "tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3",
+	})
+	return &postgres{config: config}, nil
+}
+
+func (p *postgres) Dialect() Dialect { return postgresDialect }
+
+func (p *postgres) connect(ctx context.Context) error {
+	if p.conn != nil && !p.conn.IsClosed() {
+		return nil
+	}
+	conn, err := pgx.ConnectConfig(ctx, p.config)
+	if err != nil {
+		return fmt.Errorf("connecting to the database: %w", err)
+	}
+	p.conn = conn
+	return nil
+}
+
+// do runs f on a connection and gives its error a kind.
+func (p *postgres) do(ctx context.Context, f func() error) error {
+	if err := p.connect(ctx); err != nil {
+		return err
+	}
+	return judgePostgres(again(ctx, f, lostPostgres), !p.conn.IsClosed())
+}
+
+// Apply implements DB. The statements travel together and are a transaction because nothing between them says otherwise: one round trip in all.
+func (p *postgres) Apply(ctx context.Context, all []Statement) error {
+	return p.do(ctx, func() error {
+		batch := &pgx.Batch{}
+		for _, s := range all {
+			batch.Queue(s.Text, s.Args...)
+		}
+		return p.conn.SendBatch(ctx, batch).Close()
+	})
+}
+
+func (p *postgres) Query(ctx context.Context, s Statement, row func(scan func(dest ...any) error) error) error {
+	return p.do(ctx, func() error {
+		found, err := p.conn.Query(ctx, s.Text, s.Args...)
+		if err != nil {
+			return err
+		}
+		defer found.Close()
+		for found.Next() {
+			if err := row(found.Scan); err != nil {
+				return err
+			}
+		}
+		found.Close()
+		return found.Err()
+	})
+}
+
+// Explain implements DB.
+func (p *postgres) Explain(ctx context.Context, s Statement) error {
+	return p.Query(ctx, Statement{Text: "EXPLAIN " + s.Text, Args: s.Args}, func(func(...any) error) error { return nil })
+}
+
+func (p *postgres) Migrate(ctx context.Context, versions string, steps []string) error {
+	return p.do(ctx, func() error {
+		db := stdlib.OpenDB(*p.config)
+		err := migrate(ctx, goose.DialectPostgres, db, versions, steps)
+		return errors.Join(err, db.Close())
+	})
+}
+
+// closeTimeout bounds the farewell to a database that may be gone.
+const closeTimeout = 2 * time.Second
+
+func (p *postgres) Close() error {
+	if p.conn == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	err := p.conn.Close(ctx)
+	p.conn = nil
+	return err
+}

@@ -1,0 +1,197 @@
+package database
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/pressly/goose/v3"
+	_ "modernc.org/sqlite" // the driver "sqlite"
+)
+
+// sqliteTime is how a time is written: as Django does, so that texts compare as the times do.
+const sqliteTime = "2006-01-02 15:04:05.000000"
+
+var sqliteDialect = Dialect{
+	Name: "SQLite", quote: `"`,
+	Types: Types{Text: "text", Bool: "bool", Number: "integer", Time: "datetime"},
+	Time:  func(t time.Time) any { return t.UTC().Format(sqliteTime) },
+}
+
+// sqliteFile is a database in one file, behind one connection.
+type sqliteFile struct {
+	path string
+
+	db       *sql.DB
+	conn     *sql.Conn
+	prepared map[string]*sql.Stmt
+}
+
+func openSQLite(path string) (DB, error) {
+	if path == "" {
+		return nil, errors.New("sqlite: has no path behind it")
+	}
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	return &sqliteFile{path: absolute}, nil
+}
+
+func (f *sqliteFile) Dialect() Dialect { return sqliteDialect }
+
+func (f *sqliteFile) connect(ctx context.Context) error {
+	if f.conn != nil {
+		return nil
+	}
+	// Others write to the same file: a change begins with the lock, and waits for it.
+	query := url.Values{"mode": {"rwc"}, "_txlock": {"immediate"}, "_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(NORMAL)"}}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: f.path, RawQuery: query.Encode()}).String())
+	if err != nil {
+		return err
+	}
+	db.SetMaxOpenConns(1)
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return errors.Join(fmt.Errorf("opening %s: %w", f.path, err), db.Close())
+	}
+	f.db, f.conn, f.prepared = db, conn, map[string]*sql.Stmt{}
+	return nil
+}
+
+// prepare returns the statement of a text, which serves the transactions of the connection as these are begun by hand.
+func (f *sqliteFile) prepare(ctx context.Context, text string) (*sql.Stmt, error) {
+	if s, ok := f.prepared[text]; ok {
+		return s, nil
+	}
+	s, err := f.conn.PrepareContext(ctx, text)
+	if err == nil {
+		f.prepared[text] = s
+	}
+	return s, err
+}
+
+func (f *sqliteFile) exec(ctx context.Context, s Statement) error {
+	prepared, err := f.prepare(ctx, s.Text)
+	if err != nil {
+		return err
+	}
+	_, err = prepared.ExecContext(ctx, s.Args...)
+	return err
+}
+
+// Apply implements DB. Only its beginning waits for others, and only that and the gaps between statements ask ctx: the driver has a goroutine for
+// each statement that a context may end, which costs more than most of them.
+func (f *sqliteFile) Apply(ctx context.Context, all []Statement) error {
+	if err := f.connect(ctx); err != nil {
+		return judgeSQLite(err)
+	}
+	if err := f.exec(ctx, Statement{Text: "BEGIN IMMEDIATE"}); err != nil {
+		return f.failed(err)
+	}
+	unending := context.WithoutCancel(ctx)
+	var err error
+	for _, s := range all {
+		if err = context.Cause(ctx); err != nil {
+			break
+		}
+		if err = f.exec(unending, s); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = f.exec(unending, Statement{Text: "COMMIT"})
+	}
+	if err == nil {
+		return nil
+	}
+	_, _ = f.conn.ExecContext(unending, "ROLLBACK") // without effect where the failure ended the transaction
+	return f.failed(err)
+}
+
+// failed gives an error its kind. After an outage the file is opened anew: it may be another one by then.
+func (f *sqliteFile) failed(err error) error {
+	err = judgeSQLite(err)
+	if KindOf(err) == Outage {
+		_ = f.Close() // err is the cause
+	}
+	return err
+}
+
+func (f *sqliteFile) Query(ctx context.Context, s Statement, row func(scan func(dest ...any) error) error) error {
+	if err := f.connect(ctx); err != nil {
+		return judgeSQLite(err)
+	}
+	found, err := f.conn.QueryContext(ctx, s.Text, s.Args...)
+	if err != nil {
+		return f.failed(err)
+	}
+	for found.Next() {
+		if err = row(found.Scan); err != nil {
+			break
+		}
+	}
+	if err = errors.Join(err, found.Close(), found.Err()); err != nil {
+		return f.failed(err)
+	}
+	return nil
+}
+
+// Explain implements DB: preparing a statement plans it.
+func (f *sqliteFile) Explain(ctx context.Context, s Statement) error {
+	if err := f.connect(ctx); err != nil {
+		return judgeSQLite(err)
+	}
+	prepared, err := f.conn.PrepareContext(ctx, s.Text)
+	if err != nil {
+		return f.failed(err)
+	}
+	return prepared.Close()
+}
+
+func (f *sqliteFile) Migrate(ctx context.Context, versions string, steps []string) error {
+	// goose takes connections of its own.
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := f.connect(ctx); err != nil {
+		return judgeSQLite(err)
+	}
+	if err := f.conn.Close(); err != nil {
+		return err
+	}
+	err := migrate(ctx, goose.DialectSQLite3, f.db, versions, steps)
+	err = errors.Join(err, f.db.Close())
+	f.conn, f.db, f.prepared = nil, nil, nil
+	return judgeSQLite(err)
+}
+
+func (f *sqliteFile) Close() error {
+	if f.conn == nil {
+		return nil
+	}
+	var errs []error
+	// As long as a statement is there, SQLite keeps the connection, and with it the log and its index.
+	for _, s := range f.prepared {
+		errs = append(errs, s.Close())
+	}
+	errs = append(errs, f.conn.Close(), f.db.Close())
+	f.conn, f.db, f.prepared = nil, nil, nil
+	return errors.Join(errs...)
+}
+
+// Absent returns the path of a SQLite file that isn't there yet, and "" for every other database.
+func Absent(db DB) string {
+	if f, ok := db.(*sqliteFile); ok {
+		if _, err := os.Stat(f.path); errors.Is(err, fs.ErrNotExist) {
+			return f.path
+		}
+	}
+	return ""
+}
