@@ -177,6 +177,10 @@ func (h *handler) launch(ctx context.Context) (*child, error) {
 	stdin, in := pipe()
 	out, stdout := pipe()
 	diag, stderr := pipe()
+	if err == nil {
+		widen(in)
+		widen(out)
+	}
 	c := &child{
 		h: h, stdout: out, began: time.Now(), maxLine: h.config.MaxLine, started: make(chan error, 1), exited: make(chan struct{}), ended: make(chan struct{}),
 		requests: map[int64]*request{}, drained: make(chan struct{}), unknown: map[string]bool{},
