@@ -245,25 +245,23 @@ func modelRow(t *rapid.T, h *handler, device string) string {
 }
 
 // The whole package has a few seconds; -rapid.checks asks for more.
-func TestTheTableConverges(t *testing.T) {
-	each(t, func(t *testing.T, c *Config) {
-		h := started(t, c)
-		defer func() {
-			if err := h.Close(); err != nil {
-				t.Error(err)
-			}
-		}()
-		rapid.Check(t, func(r *rapid.T) {
-			if err := h.db.Apply(t.Context(), []database.Statement{{Text: "DELETE FROM devices"}, {Text: "DELETE FROM devices_hosts"}}); err != nil {
+func testTheTableConverges(t *testing.T, c *Config) {
+	h := started(t, c)
+	defer func() {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	rapid.Check(t, func(r *rapid.T) {
+		if err := h.db.Apply(t.Context(), []database.Statement{{Text: "DELETE FROM devices"}, {Text: "DELETE FROM devices_hosts"}}); err != nil {
+			r.Fatal(err)
+		}
+		h.known = map[string]*knownHost{}
+		converges(r, h, func() {
+			h.known = map[string]*knownHost{}
+			if err := h.load(t.Context()); err != nil {
 				r.Fatal(err)
 			}
-			h.known = map[string]*knownHost{}
-			converges(r, h, func() {
-				h.known = map[string]*knownHost{}
-				if err := h.load(t.Context()); err != nil {
-					r.Fatal(err)
-				}
-			})
 		})
 	})
 }
