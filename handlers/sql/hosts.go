@@ -1,8 +1,8 @@
 package sql
 
 import (
-	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -53,7 +53,7 @@ func (c *Config) presence(d database.Dialect) *presence {
 	set := " ON CONFLICT (name) DO UPDATE SET generation = excluded.generation, seq = excluded.seq, online = excluded.online, reason = excluded.reason, " +
 		"heard_at = excluded.heard_at, heard_by = excluded.heard_by WHERE "
 	into := "INSERT INTO " + hosts + " AS h (name, generation, seq, online, reason, heard_at, heard_by) VALUES "
-	mine := " WHERE t." + q(host) + " = " + "?" + " AND t." + q(connected)
+	mine := " WHERE t." + q(host) + " = ? AND t." + q(connected)
 	return &presence{
 		newer:  numbered(into + "(?, ?, 0, true, 'heard', ?, ?)" + set + "h.generation < excluded.generation"),
 		told:   numbered(into + "(?, ?, ?, ?, ?, ?, ?)" + set + "(h.generation, h.seq) < (excluded.generation, excluded.seq)"),
@@ -108,15 +108,10 @@ func (p *presence) settle(name string) []database.Statement {
 }
 
 func sortedKeys(m map[string]int64) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, cmp.Compare)
-	return keys
+	return slices.Sorted(maps.Keys(m))
 }
 
-// known is a host that this pipeline heard last, as far as it knows.
+// knownHost is a host that this pipeline heard last, as far as it knows.
 type knownHost struct {
 	generation, seq int64
 	// at is when, by the clock of the process.

@@ -16,7 +16,7 @@ import (
 // maxNumber bounds epochs, generations and counts, as their JSON does.
 const maxNumber = 1 << 53
 
-// change of the database that a message asks for; the zero value asks for none.
+// job is what a message asks of the database; the zero value asks for nothing.
 type job struct {
 	// at is the message's place in its batch.
 	at        int

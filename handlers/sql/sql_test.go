@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -24,10 +25,30 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var began = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
-// each runs a test on every database.
-func each(t *testing.T, test func(t *testing.T, c *Config)) {
-	t.Run("sqlite", func(t *testing.T) { test(t, config("sqlite:"+filepath.Join(t.TempDir(), "a.db"))) })
-	t.Run("postgres", func(t *testing.T) { test(t, config(testenv.NewPostgres(t).URL)) })
+// Each of these runs on every database, in a file or a schema of its own.
+func TestDatabases(t *testing.T) {
+	server := testenv.NewPostgres(t)
+	for name, test := range map[string]func(*testing.T, *Config){
+		"ARowIsKept":        testARowIsKept,
+		"ALostHost":         testALostHost,
+		"OneBadRow":         testOneBadRow,
+		"YourOwnTable":      testYourOwnTable,
+		"Checks":            testChecks,
+		"TheTableConverges": testTheTableConverges,
+	} {
+		t.Run(name+"/sqlite", func(t *testing.T) { test(t, config("sqlite:"+filepath.Join(t.TempDir(), "a.db"))) })
+		t.Run(name+"/postgres", func(t *testing.T) {
+			schema := strings.ToLower(name)
+			db, err := database.Open(server.URL, "test")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(db.Apply(t.Context(), []database.Statement{{Text: "CREATE SCHEMA " + schema}}), db.Close()); err != nil {
+				t.Fatal(err)
+			}
+			test(t, config(server.URL+"&search_path="+schema))
+		})
+	}
 }
 
 func config(url string) *Config {
@@ -143,194 +164,184 @@ func expect(t testing.TB, h *handler, device, columns, want string) {
 	}
 }
 
-func TestARowIsKept(t *testing.T) {
-	each(t, func(t *testing.T, c *Config) {
-		h := quiet(t, c)
-		first, gone := deviceEvent("d", "a", 1, 5, 1, true), deviceEvent("d", "a", 1, 5, 9, false)
-		write(t, h, first)
-		expect(t, h, "d", "online, reason, remote_addr, host, generation, epoch, seq, results, data", "true  10.0.0.7:40 a 1 5 1 0 0")
-		write(t, h, data("d", 5, 2), data("d", 5, 3), data("d", 5, 2))
-		write(t, h, data("d", 5, 3), result("r1", "d", devices.StateSent, 5, time.Second), result("r1", "d", devices.StateSent, 5, time.Second))
-		write(t, h, result("r2", "d", devices.StateOffline, 0, time.Second), result("r3", "d", devices.StateHeld, 0, time.Hour), result("r0", "d", devices.StateSent, 5, 0))
-		expect(t, h, "d", "online, last_result_id, last_result_state, results, data, data_seq", "true r2 offline 2 2 3")
-		write(t, h, gone, first, gone)
-		expect(t, h, "d", "online, reason, epoch, seq, results, data", "false idle_timeout 5 9 2 2")
+func testARowIsKept(t *testing.T, c *Config) {
+	h := quiet(t, c)
+	first, gone := deviceEvent("d", "a", 1, 5, 1, true), deviceEvent("d", "a", 1, 5, 9, false)
+	write(t, h, first)
+	expect(t, h, "d", "online, reason, remote_addr, host, generation, epoch, seq, results, data", "true  10.0.0.7:40 a 1 5 1 0 0")
+	write(t, h, data("d", 5, 2), data("d", 5, 3), data("d", 5, 2))
+	write(t, h, data("d", 5, 3), result("r1", "d", devices.StateSent, 5, time.Second), result("r1", "d", devices.StateSent, 5, time.Second))
+	write(t, h, result("r2", "d", devices.StateOffline, 0, time.Second), result("r3", "d", devices.StateHeld, 0, time.Hour), result("r0", "d", devices.StateSent, 5, 0))
+	expect(t, h, "d", "online, last_result_id, last_result_state, results, data, data_seq", "true r2 offline 2 2 3")
+	write(t, h, gone, first, gone)
+	expect(t, h, "d", "online, reason, epoch, seq, results, data", "false idle_timeout 5 9 2 2")
 
-		// A takeover in any order; results of what never was there.
-		write(t, h, deviceEvent("d", "b", 1, 6, 1, true), deviceEvent("d", "a", 1, 5, 10, false))
-		expect(t, h, "d", "online, host, epoch, seq", "true b 6 1")
-		write(t, h, result("r", "typo", devices.StateOffline, 0, 0), result("r", "seen", devices.StateSent, 4, 0), data("new", 3, 1))
-		expect(t, h, "typo", "online", "")
-		expect(t, h, "seen", "online, results, epoch", "false 1 0")
-		expect(t, h, "new", "online, data, epoch", "false 1 0")
-		write(t, h, deviceEvent("new", "a", 1, 3, 0+1, true))
-		expect(t, h, "new", "online, data, epoch", "true 1 3")
-	})
+	// A takeover in any order; results of what never was there.
+	write(t, h, deviceEvent("d", "b", 1, 6, 1, true), deviceEvent("d", "a", 1, 5, 10, false))
+	expect(t, h, "d", "online, host, epoch, seq", "true b 6 1")
+	write(t, h, result("r", "typo", devices.StateOffline, 0, 0), result("r", "seen", devices.StateSent, 4, 0), data("new", 3, 1))
+	expect(t, h, "typo", "online", "")
+	expect(t, h, "seen", "online, results, epoch", "false 1 0")
+	expect(t, h, "new", "online, data, epoch", "false 1 0")
+	write(t, h, deviceEvent("new", "a", 1, 3, 0+1, true))
+	expect(t, h, "new", "online, data, epoch", "true 1 3")
 }
 
-func TestALostHost(t *testing.T) {
-	each(t, func(t *testing.T, c *Config) {
-		h := quiet(t, c)
-		write(t, h, hostEvent("a", 1, 1, devices.HostStarted), deviceEvent("d", "a", 1, 5, 1, true), deviceEvent("e", "a", 1, 6, 1, true), deviceEvent("e", "a", 1, 6, 2, false))
-		state := func(d, want string) { t.Helper(); expect(t, h, d, "online, connected, reason, epoch, seq", want) }
-		connected := func(up bool) any {
-			if h.db.Dialect().Numbered {
-				return up
-			}
-			return map[bool]int{true: 1}[up]
-		}
-		up, lost := fmt.Sprintf("true %v  5 1", connected(true)), fmt.Sprintf("false %v node_lost 5 1", connected(true))
-		other := fmt.Sprintf("false %v idle_timeout 6 2", connected(false))
-		state("d", up)
-
-		silence := func() {
-			t.Helper()
-			for _, k := range h.known {
-				k.at = k.at.Add(-c.Silence)
-			}
-			if err := h.step(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		silence()
-		state("d", lost)
-		state("e", other)
-		write(t, h, deviceEvent("d", "a", 1, 5, 1, true), hostEvent("a", 1, 1, devices.HostStarted)) // repetitions
-		state("d", lost)
-		write(t, h, deviceEvent("late", "a", 1, 7, 1, true))
-		expect(t, h, "late", "online, reason", "false node_lost")
-		write(t, h, hostEvent("a", 1, 2, devices.HostHeartbeat))
-		state("d", up)
-		expect(t, h, "late", "online, reason", "true ")
-		state("e", other)
-
-		// What another process heard counts.
-		elsewhere := quiet(t, c)
-		write(t, elsewhere, hostEvent("a", 1, 3, devices.HostHeartbeat))
-		silence()
-		state("d", up)
-
-		// A source that may have more to say keeps a host alive.
-		for name, s := range map[string]handlers.Source{"away": {Present: h.present}, "full": {Present: h.present + 1, Full: true}, "behind": {Present: h.present + 1, Oldest: patience}} {
-			h.env.Source = func() handlers.Source { return s }
-			silence()
-			if got := row(t, h, "d", "online"); got != "true" {
-				t.Errorf("%s: the host was taken for lost", name)
-			}
-			h.present = 0
-		}
-		h.env.Source = nil
-
-		write(t, h, hostEvent("a", 1, 4, devices.HostStopped))
-		state("d", lost)
-		write(t, h, hostEvent("a", 1, 3, devices.HostHeartbeat))
-		state("d", lost)
-		write(t, h, hostEvent("a", 2, 1, devices.HostStarted), deviceEvent("n", "a", 2, 8, 1, true))
-		state("d", lost)
-		expect(t, h, "n", "online, reason", "true ")
-
-		// Only a device tells of the third run.
-		write(t, h, deviceEvent("m", "a", 3, 9, 1, true))
-		expect(t, h, "n", "online, reason", "false node_lost")
-		expect(t, h, "m", "online, reason", "true ")
-
-		// A process that begins anew gives hosts the whole time again, and knows those that it heard last.
-		again := quiet(t, c)
-		if err := again.step(); err != nil {
-			t.Fatal(err)
-		}
-		if k := again.known["a"]; k == nil || k.generation != 3 || k.over {
-			t.Fatalf("after the restart the host is %+v", k)
-		}
-		expect(t, again, "m", "online, reason", "true ")
-		again.known["a"].at = time.Time{}
-		if err := again.step(); err != nil {
-			t.Fatal(err)
-		}
-		expect(t, h, "m", "online, reason", "false node_lost")
-	})
-}
-
-func TestOneBadRow(t *testing.T) {
-	each(t, func(t *testing.T, c *Config) {
-		h := quiet(t, c)
-		write(t, h, deviceEvent("d0", "a", 1, 1, 1, true))
-		h.mu.Lock()
-		check := "CREATE TRIGGER no BEFORE INSERT ON devices WHEN NEW.device = 'd7' BEGIN SELECT RAISE(ABORT, 'not that one'); END"
+func testALostHost(t *testing.T, c *Config) {
+	h := quiet(t, c)
+	write(t, h, hostEvent("a", 1, 1, devices.HostStarted), deviceEvent("d", "a", 1, 5, 1, true), deviceEvent("e", "a", 1, 6, 1, true), deviceEvent("e", "a", 1, 6, 2, false))
+	state := func(d, want string) { t.Helper(); expect(t, h, d, "online, connected, reason, epoch, seq", want) }
+	connected := func(up bool) any {
 		if h.db.Dialect().Numbered {
-			check = "ALTER TABLE devices ADD CONSTRAINT \"not that one\" CHECK (device <> 'd7')"
+			return up
 		}
-		if err := h.db.Apply(t.Context(), []database.Statement{{Text: check}}); err != nil {
-			t.Fatal(err)
-		}
-		h.mu.Unlock()
-		var msgs []*message.Message
-		for i := range 20 {
-			msgs = append(msgs, deviceEvent(fmt.Sprintf("d%d", i), "a", 1, 2, 1, true))
-		}
-		msgs = append(msgs, carry("event", "", []byte(`{"type":"connected"}`)), carry("group", "", []byte(`{}`)), carry("odd", "", nil))
-		for i, o := range h.HandleBatch(t.Context(), msgs) {
-			bad := i == 7 || i == 20 || i == 22
-			if bad != (o.Err != nil) || bad && handlers.KindOf(o.Err) != handlers.KindPermanent {
-				t.Errorf("message %d: %v", i, o.Err)
-			}
-			if i == 7 && !strings.Contains(fmt.Sprint(o.Err), "not that one") {
-				t.Errorf("the database's words are missing: %v", o.Err)
-			}
-		}
-		for i := range 20 {
-			if got := row(t, h, fmt.Sprintf("d%d", i), "online"); (got == "true") != (i != 7) {
-				t.Errorf("d%d: %q", i, got)
-			}
-		}
-	})
-}
+		return map[bool]int{true: 1}[up]
+	}
+	up, lost := fmt.Sprintf("true %v  5 1", connected(true)), fmt.Sprintf("false %v node_lost 5 1", connected(true))
+	other := fmt.Sprintf("false %v idle_timeout 6 2", connected(false))
+	state("d", up)
 
-func TestYourOwnTable(t *testing.T) {
-	each(t, func(t *testing.T, c *Config) {
-		c.Table, c.Key, c.Insert = "fleet device", "address", false
-		c.Columns = map[string]string{"connected": "is_on", "epoch": "epoch", "seq": "seq", "last_seen": "seen", "data_epoch": "de", "data_seq": "ds", "data": "n"}
-		h := quiet(t, c)
-		d := h.db.Dialect()
-		text := `CREATE TABLE "fleet device" (id integer PRIMARY KEY, address text UNIQUE NOT NULL, label text NOT NULL, is_on ` + d.Types.Bool + `, epoch bigint, seq bigint, seen ` + d.Types.Time + `, de bigint, ds bigint, n integer)`
-		if err := h.db.Apply(t.Context(), []database.Statement{{Text: text}}); err != nil {
-			t.Fatal(err)
+	silence := func() {
+		t.Helper()
+		for _, k := range h.known {
+			k.at = k.at.Add(-c.Silence)
 		}
-		if err := h.db.Apply(t.Context(), []database.Statement{{Text: `INSERT INTO "fleet device" (id, address, label) VALUES (1, 'd', 'mine')`}}); err != nil {
-			t.Fatal(err)
-		}
-		write(t, h, deviceEvent("d", "a", 1, 5, 2, true), deviceEvent("x", "a", 1, 5, 2, true), data("d", 5, 3), data("d", 5, 3), deviceEvent("d", "a", 1, 5, 1, false))
-		expect(t, h, "d", "is_on, label, epoch, seq, n", "true mine 5 2 1")
-		expect(t, h, "x", "label", "")
-		for _, check := range c.Check(t.Context()) {
-			if check.Err != nil || check.Missing {
-				t.Errorf("a good table: %+v", check)
-			}
-		}
-		c.Columns["last_seen"] = "sen"
-		if found := c.Check(t.Context()); found[0].Err == nil || !strings.Contains(found[0].Err.Error(), "sen") {
-			t.Errorf("a column that isn't there: %+v", found)
-		}
-	})
-}
-
-func TestChecks(t *testing.T) {
-	each(t, func(t *testing.T, c *Config) {
-		if found := c.Check(t.Context()); !found[0].Missing || found[0].Err != nil {
-			t.Errorf("before the first start: %+v", found)
-		}
-		h := quiet(t, c)
 		if err := h.step(); err != nil {
 			t.Fatal(err)
 		}
-		if found := c.Check(t.Context()); found[0].Missing || found[0].Err != nil {
-			t.Errorf("after it: %+v", found)
+	}
+	silence()
+	state("d", lost)
+	state("e", other)
+	write(t, h, deviceEvent("d", "a", 1, 5, 1, true), hostEvent("a", 1, 1, devices.HostStarted)) // repetitions
+	state("d", lost)
+	write(t, h, deviceEvent("late", "a", 1, 7, 1, true))
+	expect(t, h, "late", "online, reason", "false node_lost")
+	write(t, h, hostEvent("a", 1, 2, devices.HostHeartbeat))
+	state("d", up)
+	expect(t, h, "late", "online, reason", "true ")
+	state("e", other)
+
+	// What another process heard counts.
+	elsewhere := quiet(t, c)
+	write(t, elsewhere, hostEvent("a", 1, 3, devices.HostHeartbeat))
+	silence()
+	state("d", up)
+
+	// A source that may have more to say keeps a host alive.
+	for name, s := range map[string]handlers.Source{"away": {Present: h.present}, "full": {Present: h.present + 1, Full: true}, "behind": {Present: h.present + 1, Oldest: patience}} {
+		h.env.Source = func() handlers.Source { return s }
+		silence()
+		if got := row(t, h, "d", "online"); got != "true" {
+			t.Errorf("%s: the host was taken for lost", name)
 		}
-		c.Migrate, c.Table = false, "absent"
-		if found := c.Check(t.Context()); found[0].Err == nil {
-			t.Errorf("a table that nobody makes: %+v", found)
+		h.present = 0
+	}
+	h.env.Source = nil
+
+	write(t, h, hostEvent("a", 1, 4, devices.HostStopped))
+	state("d", lost)
+	write(t, h, hostEvent("a", 1, 3, devices.HostHeartbeat))
+	state("d", lost)
+	write(t, h, hostEvent("a", 2, 1, devices.HostStarted), deviceEvent("n", "a", 2, 8, 1, true))
+	state("d", lost)
+	expect(t, h, "n", "online, reason", "true ")
+
+	// Only a device tells of the third run.
+	write(t, h, deviceEvent("m", "a", 3, 9, 1, true))
+	expect(t, h, "n", "online, reason", "false node_lost")
+	expect(t, h, "m", "online, reason", "true ")
+
+	// A process that begins anew gives hosts the whole time again, and knows those that it heard last.
+	again := quiet(t, c)
+	if err := again.step(); err != nil {
+		t.Fatal(err)
+	}
+	if k := again.known["a"]; k == nil || k.generation != 3 || k.over {
+		t.Fatalf("after the restart the host is %+v", k)
+	}
+	expect(t, again, "m", "online, reason", "true ")
+	again.known["a"].at = time.Time{}
+	if err := again.step(); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, h, "m", "online, reason", "false node_lost")
+}
+
+func testOneBadRow(t *testing.T, c *Config) {
+	h := quiet(t, c)
+	write(t, h, deviceEvent("d0", "a", 1, 1, 1, true))
+	h.mu.Lock()
+	check := "CREATE TRIGGER no BEFORE INSERT ON devices WHEN NEW.device = 'd7' BEGIN SELECT RAISE(ABORT, 'not that one'); END"
+	if h.db.Dialect().Numbered {
+		check = "ALTER TABLE devices ADD CONSTRAINT \"not that one\" CHECK (device <> 'd7')"
+	}
+	if err := h.db.Apply(t.Context(), []database.Statement{{Text: check}}); err != nil {
+		t.Fatal(err)
+	}
+	h.mu.Unlock()
+	var msgs []*message.Message
+	for i := range 20 {
+		msgs = append(msgs, deviceEvent(fmt.Sprintf("d%d", i), "a", 1, 2, 1, true))
+	}
+	msgs = append(msgs, carry("event", "", []byte(`{"type":"connected"}`)), carry("group", "", []byte(`{}`)), carry("odd", "", nil))
+	for i, o := range h.HandleBatch(t.Context(), msgs) {
+		bad := i == 7 || i == 20 || i == 22
+		if bad != (o.Err != nil) || bad && handlers.KindOf(o.Err) != handlers.KindPermanent {
+			t.Errorf("message %d: %v", i, o.Err)
 		}
-	})
+		if i == 7 && !strings.Contains(fmt.Sprint(o.Err), "not that one") {
+			t.Errorf("the database's words are missing: %v", o.Err)
+		}
+	}
+	for i := range 20 {
+		if got := row(t, h, fmt.Sprintf("d%d", i), "online"); (got == "true") != (i != 7) {
+			t.Errorf("d%d: %q", i, got)
+		}
+	}
+}
+
+func testYourOwnTable(t *testing.T, c *Config) {
+	c.Table, c.Key, c.Insert = "fleet device", "address", false
+	c.Columns = map[string]string{"connected": "is_on", "epoch": "epoch", "seq": "seq", "last_seen": "seen", "data_epoch": "de", "data_seq": "ds", "data": "n"}
+	h := quiet(t, c)
+	d := h.db.Dialect()
+	text := `CREATE TABLE "fleet device" (id integer PRIMARY KEY, address text UNIQUE NOT NULL, label text NOT NULL, is_on ` + d.Types.Bool + `, epoch bigint, seq bigint, seen ` + d.Types.Time + `, de bigint, ds bigint, n integer)`
+	if err := h.db.Apply(t.Context(), []database.Statement{{Text: text}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.db.Apply(t.Context(), []database.Statement{{Text: `INSERT INTO "fleet device" (id, address, label) VALUES (1, 'd', 'mine')`}}); err != nil {
+		t.Fatal(err)
+	}
+	write(t, h, deviceEvent("d", "a", 1, 5, 2, true), deviceEvent("x", "a", 1, 5, 2, true), data("d", 5, 3), data("d", 5, 3), deviceEvent("d", "a", 1, 5, 1, false))
+	expect(t, h, "d", "is_on, label, epoch, seq, n", "true mine 5 2 1")
+	expect(t, h, "x", "label", "")
+	for _, check := range c.Check(t.Context()) {
+		if check.Err != nil || check.Missing {
+			t.Errorf("a good table: %+v", check)
+		}
+	}
+	c.Columns["last_seen"] = "sen"
+	if found := c.Check(t.Context()); found[0].Err == nil || !strings.Contains(found[0].Err.Error(), "sen") {
+		t.Errorf("a column that isn't there: %+v", found)
+	}
+}
+
+func testChecks(t *testing.T, c *Config) {
+	if found := c.Check(t.Context()); !found[0].Missing || found[0].Err != nil {
+		t.Errorf("before the first start: %+v", found)
+	}
+	h := quiet(t, c)
+	if err := h.step(); err != nil {
+		t.Fatal(err)
+	}
+	if found := c.Check(t.Context()); found[0].Missing || found[0].Err != nil {
+		t.Errorf("after it: %+v", found)
+	}
+	c.Migrate, c.Table = false, "absent"
+	if found := c.Check(t.Context()); found[0].Err == nil {
+		t.Errorf("a table that nobody makes: %+v", found)
+	}
 }
 
 // A database that is killed in the middle, again and again, costs nothing and counts nothing twice.

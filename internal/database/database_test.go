@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -152,4 +153,20 @@ func TestURLs(t *testing.T) {
 	if KindOf(errors.New("x")) != Outage {
 		t.Error("an error of no kind is a fault")
 	}
+}
+
+// Hosts and pipelines that start together make the tables once.
+func TestMigrateTogether(t *testing.T) {
+	each(t, func(t *testing.T, url string) {
+		var work sync.WaitGroup
+		for range 4 {
+			db := open(t, url)
+			work.Go(func() {
+				if err := db.Migrate(t.Context(), "things_schema", []string{"CREATE TABLE things (id text PRIMARY KEY, n integer)"}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		work.Wait()
+	})
 }
