@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -30,12 +31,17 @@ type handler struct {
 	// present is what the source's clock showed last.
 	present time.Duration
 
+	trouble atomic.Pointer[error] // why tend failed last; nil if it didn't
+
 	life context.Context
 	end  context.CancelFunc
 	work sync.WaitGroup
 }
 
-var _ handlers.BatchHandler = (*handler)(nil)
+var (
+	_ handlers.BatchHandler = (*handler)(nil)
+	_ handlers.Reporter     = (*handler)(nil)
+)
 
 // watchInterval is how often silent hosts are looked for.
 const watchInterval = time.Second
@@ -169,11 +175,16 @@ func (h *handler) tend() {
 	defer tick.Stop()
 	said := false
 	for {
-		if err := h.step(); err != nil && h.life.Err() == nil && !said {
-			said = true
-			h.env.Logger.Warn("the database can't be used; messages wait", "err", err)
+		if err := h.step(); err != nil && h.life.Err() == nil {
+			trouble := fmt.Errorf("the database can't be used: %w", err)
+			h.trouble.Store(&trouble)
+			if !said {
+				said = true
+				h.env.Logger.Warn("the database can't be used; messages wait", "err", err)
+			}
 		} else if err == nil {
 			said = false
+			h.trouble.Store(nil)
 		}
 		select {
 		case <-tick.C:
@@ -195,6 +206,14 @@ func (h *handler) step() error {
 		return nil
 	}
 	return h.watch(ctx)
+}
+
+// Health implements handlers.Reporter: a database that is away is told before a message comes for it.
+func (h *handler) Health() error {
+	if err := h.trouble.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // Close ends the handler.

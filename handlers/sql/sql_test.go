@@ -3,7 +3,9 @@ package sql
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -404,6 +406,26 @@ func TestSlow(t *testing.T) {
 	if handlers.KindOf(o.Err) != handlers.KindUnavailable || !strings.Contains(o.Err.Error(), "longer than 100ms") {
 		t.Errorf("a slow database: %v", o.Err)
 	}
+}
+
+// The host knows that its database is away before anything comes for it.
+func TestAwayAtTheStart(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "later")
+	h := handlertest.NewHost(t).Build(config("sqlite:" + filepath.Join(folder, "a.db")))
+	defer h.(io.Closer).Close()
+	health := h.(handlers.Reporter).Health
+	until := func(what string, holds func() bool) {
+		for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("waited in vain until %s: %v", what, health())
+			}
+		}
+	}
+	until("it isn't well", func() bool { return health() != nil })
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	until("it is well", func() bool { return health() == nil })
 }
 
 func TestDuties(t *testing.T) {
