@@ -334,7 +334,7 @@ func TestStoppingKeepsTheOrderOfAQuorumQueue(t *testing.T) {
 	})
 	defer publishing.Wait()
 	defer stop()
-	for round := range 8 {
+	for round := range 5 {
 		ctx, cancel := context.WithCancel(t.Context())
 		out := r.subscribe(ctx, "q")
 		var kept []*message.Message
