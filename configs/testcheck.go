@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -45,19 +47,22 @@ type complaint struct{ key, message string }
 func (s *TestStep) check() []complaint {
 	c := &complaints{}
 	given := 0
-	for _, is := range []bool{s.Input != nil, s.Device != nil, s.Wait > 0, s.Expect != nil} {
+	for _, is := range []bool{s.Input != nil, s.Device != nil, s.Hook != nil, s.Wait > 0, s.Expect != nil} {
 		if is {
 			given++
 		}
 	}
 	if given != 1 {
-		c.add("", "a step is one thing; allowed: one of input, device, wait, expect")
+		c.add("", "a step is one thing; allowed: one of input, device, hook, wait, expect")
 	}
 	if s.Input != nil {
 		s.Input.check(c)
 	}
 	if s.Device != nil {
 		s.Device.check(c)
+	}
+	if s.Hook != nil {
+		s.Hook.check(c)
 	}
 	if s.Expect != nil {
 		s.Expect.check(c)
@@ -116,10 +121,40 @@ func (d *TestDevice) check(c *complaints) {
 	}
 }
 
+func (h *TestHook) check(c *complaints) {
+	if h.URL != AnyHook {
+		checkURL(c, "hook.url", h.URL)
+	}
+	c.encoded("hook.payload", h.Encoding, h.Payload)
+	if h.Payload != "" && h.JSON != nil {
+		c.add("hook.payload", "the body is said twice; allowed: json or payload")
+	}
+}
+
+// AnyHook is the URL of what has no other.
+const AnyHook = "*"
+
+func checkURL(c *complaints, key, text string) {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		c.add(key, "%q is no URL that can be called; allowed: http://HOST... or https://HOST...", text)
+	} else if u.RawQuery != "" || u.User != nil || u.Fragment != "" {
+		c.add(key, "is known by its host and path: leave out the rest")
+	}
+}
+
 func (e *TestExpect) check(c *complaints) {
 	c.one("expect", "an expectation is of one thing", map[string]bool{
-		"topic": e.Topic != "", "device": e.Device != "", "reply": e.Reply, "dead_letter": e.DeadLetter,
+		"topic": e.Topic != "", "device": e.Device != "", "hook": e.Hook != "", "reply": e.Reply, "dead_letter": e.DeadLetter,
 	})
+	if e.Hook != "" {
+		checkURL(c, "expect.hook", e.Hook)
+		for _, key := range slices.Sorted(maps.Keys(e.Metadata)) {
+			if name := http.CanonicalHeaderKey(key); key != name && key != "method" && key != "query" {
+				c.add("expect.metadata", "%q is no header as it is spelt here; allowed: %q, or method, or query", key, name)
+			}
+		}
+	}
 	if e.Payload != nil {
 		c.encoded("expect.payload", e.Encoding, *e.Payload)
 	}

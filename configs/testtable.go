@@ -28,6 +28,7 @@ const (
 type TestStep struct {
 	Input  *TestInput    `toml:"input" doc:"A message comes in."`
 	Device *TestDevice   `toml:"device" doc:"A device connects, disconnects, says something, or changes what it answers."`
+	Hook   *TestHook     `toml:"hook" doc:"What a server answers from now on that handlers call."`
 	Wait   time.Duration `toml:"wait" doc:"Time passes." min:"0s" example:"\"10s\""`
 	Expect *TestExpect   `toml:"expect" doc:"What must have come out."`
 
@@ -67,11 +68,25 @@ type TestDevice struct {
 	HasAnswers bool
 }
 
-// TestExpect is what must have come out: the next message of a topic, the next frame that a device got, the reply to the latest input, or the
-// next dead letter that was kept.
+// TestHook is what a server answers that handlers call.
+type TestHook struct {
+	URL  string `toml:"url" required:"true" doc:"Which one, without a query; * is any that no other step names." example:"\"https://hooks.example.com/orders\""`
+	Away bool   `toml:"away" doc:"Nobody is there."`
+
+	Status   int               `toml:"status" doc:"The status of its answer." min:"200" max:"599" example:"503"`
+	Headers  map[string]string `toml:"headers" doc:"The headers of its answer." example:"{ Retry-After = \"30\" }"`
+	JSON     map[string]any    `toml:"json" doc:"The body of its answer, as a JSON object."`
+	Payload  string            `toml:"payload" doc:"The body of its answer as it is." example:"\"OK\""`
+	Encoding string            `toml:"encoding" doc:"How payload is written." enum:"text,hex,base64" example:"\"hex\""`
+	Delay    time.Duration     `toml:"delay" doc:"How long it takes to answer." min:"0s" example:"\"2s\""`
+}
+
+// TestExpect is what must have come out: the next message of a topic, the next frame that a device got, the next request that a server got, the reply to the
+// latest input, or the next dead letter that was kept.
 type TestExpect struct {
 	Topic      string `toml:"topic" doc:"The next message on this topic." example:"\"broker:results\""`
 	Device     string `toml:"device" doc:"The next frame that this device got." example:"\"10.0.0.7\""`
+	Hook       string `toml:"hook" doc:"The next request to this URL, without a query; its headers, its method and its query are metadata." example:"\"https://hooks.example.com/orders\""`
 	Reply      bool   `toml:"reply" doc:"What the sender of the latest input was told, as a caller by HTTP is."`
 	DeadLetter bool   `toml:"dead_letter" doc:"The next dead letter that the handler store kept."`
 
@@ -94,6 +109,9 @@ func (i *TestInput) SetDefaults() { i.Encoding = textEncoding }
 
 // SetDefaults is of the decoder of configurations.
 func (d *TestDevice) SetDefaults() { d.Encoding = textEncoding }
+
+// SetDefaults is of the decoder of configurations.
+func (h *TestHook) SetDefaults() { h.Encoding, h.Status = textEncoding, 200 }
 
 // SetDefaults is of the decoder of configurations.
 func (e *TestExpect) SetDefaults() { e.Encoding, e.Count = textEncoding, 1 }

@@ -7,6 +7,7 @@ package handlers
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -124,6 +125,8 @@ type Env struct {
 	Inventory func(ref DevicesRef) device.Inventory
 	// DeadLetters keeps messages that couldn't be handled; nil if the host's store doesn't outlive the process (see [StoreUser]).
 	DeadLetters DeadLetters
+	// HTTP is what handlers call servers through where that is not the network, as in a test of a configuration; nil elsewhere.
+	HTTP http.RoundTripper
 	// Source tells how the pipeline's source stands; nil where there is none to ask.
 	Source func() Source
 }
@@ -177,6 +180,19 @@ func InvalidAt(field, text string, offset int, format string, args ...any) error
 type Outsider interface {
 	// Outside says what it is, as in "a process", or "" if there is nothing.
 	Outside() string
+}
+
+// StandInMaker is implemented by configurations of handlers that write somewhere outside the host where a test of a configuration must not.
+type StandInMaker interface {
+	// StandIn returns the configuration that a test uses instead: its handler takes and refuses what the real one does, and writes nothing.
+	StandIn() Config
+}
+
+// Roster is implemented by configurations of handlers that may keep a table with a row for each device, as pentrough devices shows it.
+type Roster interface {
+	// Roster returns what reads the rows, or nil if there is no such table. Each row has what the table holds under the names of docs/databases.md, "device" and
+	// "online" at least: texts, bools, int64 and time.Time; what is empty is missing.
+	Roster() func(ctx context.Context) ([]map[string]any, error)
 }
 
 // Checker is implemented by configurations of handlers that need something of the machine or the network, such as a program or a server, and can

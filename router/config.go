@@ -2,6 +2,7 @@ package router
 
 import (
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,7 +28,9 @@ type Config struct {
 	Ledger middleware.Ledger
 	// DeadLetters is where handlers keep what couldn't be handled; nil if there is no place for it.
 	DeadLetters handlers.DeadLetters
-	Logger      *slog.Logger
+	// HTTP is what handlers call servers through; nil is the network.
+	HTTP   http.RoundTripper
+	Logger *slog.Logger
 	// Registerer takes all metrics.
 	Registerer prometheus.Registerer
 	// Tracer makes spans of what happens to messages; nil: nobody traces.
@@ -103,4 +106,4 @@ type Batch struct {
 var DefaultLanes = Lanes{Stall: 5 * time.Second, AckDeadline: 10 * time.Minute}
 
 // DefaultBatch is the batch of a pipeline that says nothing.
-var DefaultBatch = Batch{Size: 100, Interval: 20 * time.Millisecond}
+var DefaultBatch = Batch{Size: 500, Interval: 20 * time.Millisecond}

@@ -124,7 +124,7 @@ func (p *pipeline) buildHandler(h *Host) error {
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"pipeline": p.config.Name}, h.config.Registerer),
 		Tracer:     h.config.Tracer, Publisher: p.out.lend, Devices: h.devices,
 		Inventory: func(ref handlers.DevicesRef) device.Inventory { return h.inventory[ref] }, DeadLetters: h.config.DeadLetters,
-		Source: p.stands,
+		HTTP: h.config.HTTP, Source: p.stands,
 	})
 	if err != nil {
 		return fmt.Errorf("building handler %s: %w", c.Type, err)

@@ -33,20 +33,23 @@ func (in *intake) look(now time.Time) {
 	for len(in.orphans) > 0 && (now.Sub(in.orphans[0].arrived) > 2*in.lanes.deadline || len(in.orphans) > 2*in.lanes.window) {
 		in.orphans = in.orphans[1:]
 	}
-	late = late || in.pause.long(now)
 	in.metrics.waiting.Set(float64(in.lanes.waiting))
 	in.metrics.running.Set(float64(len(in.active)))
 	in.signal()
-	giveBack := late && in.source.Broker && in.subscriber != nil && !in.stopping
+	paused := in.pause.long(now)
+	giveBack := (late || paused) && in.source.Broker && in.subscriber != nil && !in.stopping
 	in.mu.Unlock()
-	if giveBack {
-		in.giveBack()
+	switch {
+	case giveBack && late:
+		in.giveBack("messages stand longer than they may stay unsettled; giving the subscription back", "ack_deadline", in.lanes.deadline)
+	case giveBack:
+		in.giveBack("the pipeline is paused for long; its messages go back to the source until it is tried again", "paused_for", longPause)
 	}
 }
 
 // giveBack ends the subscription so that the broker gets back what wasn't settled. Started messages go on; their redelivered
-// copies take their outcome over.
-func (in *intake) giveBack() {
+// copies take their outcome over. What it says to the log is why.
+func (in *intake) giveBack(why string, about ...any) {
 	in.mu.Lock()
 	if in.stopping {
 		in.mu.Unlock()
@@ -63,7 +66,7 @@ func (in *intake) giveBack() {
 	if sub == nil {
 		return
 	}
-	in.log.Warn("messages stand longer than they may stay unsettled; giving the subscription back", "ack_deadline", in.lanes.deadline)
+	in.log.Warn(why, about...)
 	if err := sub.Close(); err != nil {
 		in.log.Warn("closing the subscription", "err", err)
 	}

@@ -120,9 +120,13 @@ func (h *hook) call(ctx context.Context, head nethttp.Header, body []byte) (*ans
 
 // exchange makes one request and reads its answer. redirected says that the target isn't the configured one.
 func (h *hook) exchange(ctx context.Context, target *url.URL, head nethttp.Header, body []byte, redirected bool) (*answer, error) {
-	transport, err := h.client.get()
-	if err != nil {
-		return nil, h.outage(fmt.Errorf("calling %s: %w", origin(target), err))
+	transport := h.env.HTTP
+	if transport == nil {
+		client, err := h.client.get()
+		if err != nil {
+			return nil, h.outage(fmt.Errorf("calling %s: %w", origin(target), err))
+		}
+		transport = client
 	}
 	var reached atomic.Bool
 	watched := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { reached.Store(true) }})

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"encoding/json"
 	"strconv"
 	"time"
 )
@@ -27,10 +28,15 @@ func Plain(v any) any {
 		if v.Text == "true" || v.Text == "false" {
 			return v.Text == "true"
 		}
-		if i, err := strconv.ParseInt(v.Text, 10, 64); err == nil {
+		// What a person wouldn't write as a number is none: 0123 may be a PIN, inf a word.
+		var n json.Number
+		if json.Unmarshal([]byte(v.Text), &n) != nil || n.String() != v.Text {
+			return v.Text
+		}
+		if i, err := n.Int64(); err == nil {
 			return i
 		}
-		if f, err := strconv.ParseFloat(v.Text, 64); err == nil {
+		if f, err := n.Float64(); err == nil {
 			return f
 		}
 		return v.Text

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/pentrough/pentrough/configs"
+	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/ledger"
 	"github.com/pentrough/pentrough/internal/plugin"
 	"github.com/pentrough/pentrough/router"
@@ -18,6 +20,14 @@ import (
 func (w *world) build(log *slog.Logger) (ends func(), err error) {
 	c := w.setup.Config.Router
 	c.Logger = log
+	w.hooks = newHooks(w.record)
+	c.HTTP = w.hooks
+	c.Pipelines = slices.Clone(c.Pipelines)
+	for i, p := range c.Pipelines {
+		if maker, ok := p.Handler.Config.(handlers.StandInMaker); ok {
+			c.Pipelines[i].Handler.Config = maker.StandIn()
+		}
+	}
 	c.Transports, err = w.fakes()
 	if err != nil {
 		return func() {}, err

@@ -17,12 +17,13 @@ type seen struct {
 	err  error
 }
 
-// subject is what something came out of: a topic, a device, or where dead letters are kept.
+// subject is what something came out of: a topic, a device, a server that is called, or where dead letters are kept.
 type subject struct{ kind, name string }
 
 func (s subject) String() string { return s.kind + s.name }
 
 func topicSubject(ref string) subject   { return subject{"", ref} }
+func hookSubject(url string) subject    { return subject{"requests to ", url} }
 func deviceSubject(name string) subject { return subject{"device ", name} }
 
 var letterSubject = subject{"the dead letters", ""}

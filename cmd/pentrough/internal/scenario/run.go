@@ -122,6 +122,7 @@ type world struct {
 	record  *record
 	topics  map[string]*topics
 	holders map[string]*holder
+	hooks   *hooks
 	host    *router.Host
 	reply   *transports.Reply // of the latest input
 
@@ -235,6 +236,8 @@ func (e expectation) subject() subject {
 	switch {
 	case e.Device != "":
 		return deviceSubject(e.Device)
+	case e.Hook != "":
+		return hookSubject(address(e.Hook))
 	case e.DeadLetter:
 		return letterSubject
 	default:
@@ -283,6 +286,8 @@ func (w *world) do(s *configs.TestStep) error {
 			return fmt.Errorf("transport %s has no devices that a test can play", s.Device.Transport)
 		}
 		err = h.act(s.Device)
+	case s.Hook != nil:
+		w.hooks.set(s.Hook)
 	case s.Expect != nil:
 		return w.expect(expectation{s.Expect})
 	default:

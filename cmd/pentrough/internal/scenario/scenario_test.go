@@ -22,6 +22,7 @@ import (
 	_ "github.com/pentrough/pentrough/handlers/httprequest"
 	_ "github.com/pentrough/pentrough/handlers/log"
 	_ "github.com/pentrough/pentrough/handlers/passthrough"
+	_ "github.com/pentrough/pentrough/handlers/sql"
 	_ "github.com/pentrough/pentrough/handlers/store"
 	_ "github.com/pentrough/pentrough/handlers/tally"
 	"github.com/pentrough/pentrough/internal/bubble"

@@ -225,6 +225,7 @@ func (s *subscription) run(ctx context.Context) {
 			cancel(nil)
 			return
 		case <-s.closed:
+			s.putBack(it)
 			cancel(nil)
 			return
 		}
@@ -265,6 +266,13 @@ func (s *subscription) await(it *item, msg *message.Message, cancel context.Canc
 		it.again = true
 		s.putBack(it)
 	case <-s.closed:
+		// A settlement that came first counts.
+		select {
+		case <-msg.Acked():
+		default:
+			it.again = true
+			s.putBack(it)
+		}
 		cancel(transports.ErrVoid)
 	}
 	<-s.window
