@@ -43,6 +43,9 @@ type child struct {
 	mu       sync.Mutex
 	requests map[int64]*request
 	lastID   int64
+	// clock calls overdue at clockAt, the first time that is over; it is nil while none is waited for.
+	clock    *time.Timer
+	clockAt  time.Time
 	reason   error // why it ends; nil while it lives
 	innocent bool  // none of its messages is why
 	ready    bool
@@ -59,7 +62,9 @@ type request struct {
 	uuid   string
 	size   int
 	answer chan answer // gets one
-	timer  *time.Timer // timeout, and then grace
+	// until is when its timeout is over, and then its grace.
+	until   time.Time
+	overdue bool
 	// late says that the answer is told already, or that nobody waits for it.
 	late bool
 }
@@ -94,8 +99,19 @@ func (c *child) begin(uuid string, text []byte) (*request, error) {
 	r.id = c.lastID
 	c.requests[r.id] = r
 	c.stdin.request(r.id, c.h.config.Timeout, text)
-	r.timer = time.AfterFunc(c.h.config.Timeout, func() { c.overdue(r) })
+	r.until = time.Now().Add(c.h.config.Timeout)
+	if c.clock == nil || r.until.Before(c.clockAt) {
+		c.wind(r.until)
+	}
 	return r, nil
+}
+
+// wind sets the one clock of all requests. c.mu is held.
+func (c *child) wind(at time.Time) {
+	if c.clock != nil {
+		c.clock.Stop()
+	}
+	c.clock, c.clockAt = time.AfterFunc(time.Until(at), c.overdue), at
 }
 
 // requestFrame is about what a request has around its message.
@@ -105,30 +121,38 @@ const requestFrame = 80
 func (c *child) release(size int) {
 	c.h.mu.Lock()
 	defer c.h.mu.Unlock()
-	c.giveBack(size)
+	c.giveBack(size, time.Now())
 	c.h.dispatch()
 }
 
-// overdue is called when a request's time is over.
-func (c *child) overdue(r *request) {
+// overdue deals with the requests whose time is over.
+func (c *child) overdue() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.requests[r.id] != r {
-		return
+	now, hung := time.Now(), false
+	var next time.Time
+	for _, r := range c.requests {
+		switch over := !now.Before(r.until); {
+		case over && r.overdue:
+			hung = true
+		case over:
+			r.overdue, r.until = true, now.Add(c.h.config.Grace)
+			r.tell(answer{err: fmt.Errorf("the plugin had no response within %v", c.h.config.Timeout)})
+			c.cancel(r)
+		}
+		if next.IsZero() || r.until.Before(next) {
+			next = r.until
+		}
 	}
-	r.tell(answer{err: fmt.Errorf("the plugin had no response within %v", c.h.config.Timeout)})
-	c.cancel(r)
-	r.timer = time.AfterFunc(c.h.config.Grace, func() {
-		c.mu.Lock()
-		_, still := c.requests[r.id]
-		if still {
-			c.innocent = true // the one that hung has its error
-		}
-		c.mu.Unlock()
-		if still {
-			c.kill(fmt.Errorf("it had no response for %v, %v after its time was over", c.h.config.Timeout+c.h.config.Grace, c.h.config.Grace))
-		}
-	})
+	switch c.clock = nil; {
+	case hung:
+		c.innocent = true // the one that hung has its error
+	case !next.IsZero():
+		c.wind(next)
+	}
+	c.mu.Unlock()
+	if hung {
+		c.kill(fmt.Errorf("it had no response for %v, %v after its time was over", c.h.config.Timeout+c.h.config.Grace, c.h.config.Grace))
+	}
 }
 
 // abandon says that nobody waits for a request any more. It keeps its room until it is answered.
@@ -226,25 +250,25 @@ func closeOnce(c chan struct{}) {
 
 // respond settles a request.
 func (c *child) respond(l *line) {
+	messages, err := l.outcome(c.h.destinations)
+	now := time.Now()
 	c.mu.Lock()
 	r := c.requests[l.id]
-	delete(c.requests, l.id)
+	if r != nil {
+		delete(c.requests, l.id)
+		r.tell(answer{messages, err})
+		c.pingedAt = now // it lives; a ping that waits has its time from here
+	}
 	c.mu.Unlock()
 	if r == nil {
 		c.complain("a response that nobody waits for")
 		return
 	}
-	r.timer.Stop()
-	messages, err := l.outcome(c.h.destinations)
-	c.mu.Lock()
-	r.tell(answer{messages, err})
-	c.pingedAt = time.Now() // it lives; a ping that waits has its time from here
-	c.mu.Unlock()
 	c.h.mu.Lock()
 	defer c.h.mu.Unlock()
 	c.answered = true
 	c.h.cleared(r.uuid)
-	c.giveBack(r.size)
+	c.giveBack(r.size, now)
 	c.h.dispatch()
 }
 

@@ -24,6 +24,11 @@ func (c *child) leave(reason error) {
 		c.reason = reason
 	}
 	c.mu.Unlock()
+	c.dismiss()
+}
+
+// dismiss sees that the program gets no more messages.
+func (c *child) dismiss() {
 	c.h.mu.Lock()
 	defer c.h.mu.Unlock()
 	if c.h.current == c {
@@ -37,15 +42,19 @@ func (c *child) wait(reading <-chan struct{}) {
 	close(c.exited)
 	// Others that it started may hold its standard output: what it wrote itself is there already.
 	_ = c.stdout.SetReadDeadline(time.Now().Add(leftover))
-	c.leave(exitReason(err))
+	c.dismiss()
 	killGroup(c.cmd.Process, killSignal)
 	<-reading
+	c.leave(exitReason(err)) // unless its last words said why
 	_ = c.stdout.Close()
 	c.stdin.close()
 
 	c.mu.Lock()
 	lost := slices.Collect(maps.Values(c.requests))
 	clear(c.requests)
+	if c.clock != nil {
+		c.clock.Stop()
+	}
 	reason, innocent, asked, ready := c.reason, c.innocent, c.retiring, c.ready
 	c.mu.Unlock()
 
@@ -57,7 +66,7 @@ func (c *child) wait(reading <-chan struct{}) {
 	var uuids []string
 	for _, r := range lost {
 		uuids = append(uuids, r.uuid)
-		c.giveBack(r.size)
+		c.giveBack(r.size, time.Now())
 	}
 	if !innocent {
 		h.suspect(uuids, reason)
@@ -66,7 +75,6 @@ func (c *child) wait(reading <-chan struct{}) {
 	// They run again, and are known by now.
 	c.mu.Lock()
 	for _, r := range lost {
-		r.timer.Stop()
 		r.tell(answer{err: errEnded})
 	}
 	c.mu.Unlock()

@@ -2,6 +2,7 @@ package process
 
 import (
 	"os"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -89,6 +90,7 @@ func (o *outbox) run() {
 			return
 		}
 		<-o.news
+		runtime.Gosched() // others may have lines, too
 	}
 }
 

@@ -31,6 +31,11 @@ func (h *handler) admit(ctx context.Context, uuid string, size int) (*child, err
 		h.mu.Unlock()
 		return nil, err
 	}
+	if c := h.current; c != nil && len(h.queue) == 0 && len(h.suspects) == 0 && c.hasRoom(size) {
+		h.take(size)
+		h.mu.Unlock()
+		return c, nil
+	}
 	t := &ticket{size: size, suspect: h.suspected(uuid), granted: make(chan grant, 1)}
 	h.queue = append(h.queue, t)
 	h.dispatch()
@@ -45,7 +50,7 @@ func (h *handler) admit(ctx context.Context, uuid string, size int) (*child, err
 	if i := slices.Index(h.queue, t); i >= 0 {
 		h.queue = slices.Delete(h.queue, i, i+1)
 	} else if g := <-t.granted; g.err == nil {
-		g.child.giveBack(t.size)
+		g.child.giveBack(t.size, time.Now())
 	}
 	h.dispatch()
 	return nil, context.Cause(ctx)
@@ -83,7 +88,7 @@ func (h *handler) dispatch() {
 		switch {
 		case t.suspect:
 			i++
-		case c.open < c.window && (c.open == 0 || c.bytes+t.size <= h.config.WindowBytes):
+		case c.hasRoom(t.size):
 			h.grant(i)
 		default:
 			return
@@ -98,10 +103,20 @@ const settling = 250 * time.Millisecond
 func (h *handler) grant(i int) {
 	t := h.queue[i]
 	h.queue = slices.Delete(h.queue, i, i+1)
-	h.current.open++
-	h.current.bytes += t.size
-	h.metrics.requests.Inc()
+	h.take(t.size)
 	t.granted <- grant{child: h.current}
+}
+
+// hasRoom says whether the program may have one more message, of that size. h.mu is held.
+func (c *child) hasRoom(size int) bool {
+	return !c.alone && c.open < c.window && (c.open == 0 || c.bytes+size <= c.h.config.WindowBytes)
+}
+
+// take makes a message one that the program has. h.mu is held.
+func (h *handler) take(size int) {
+	h.current.open++
+	h.current.bytes += size
+	h.metrics.requests.Inc()
 }
 
 // unavailable is the error of messages for which there is no program. h.mu is held.
@@ -110,11 +125,11 @@ func (h *handler) unavailable() error {
 }
 
 // giveBack ends a grant of that size. h.mu is held.
-func (c *child) giveBack(size int) {
+func (c *child) giveBack(size int, now time.Time) {
 	c.open--
 	c.bytes -= size
 	c.alone = false
-	c.quiet = time.Now()
+	c.quiet = now
 	c.h.metrics.requests.Dec()
 }
 

@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -16,28 +15,58 @@ import (
 
 // request begins with a message.
 func (s *session) request(l line) error {
-	ctx, cancel := context.WithCancel(s.life)
+	run := newScope(s.values, s.handler, time.Duration(l.remaining)*time.Millisecond)
 	s.mu.Lock()
 	_, twice := s.running[l.id]
-	s.running[l.id] = cancel
+	if !twice {
+		s.running[l.id] = run
+	}
+	if twice || s.over {
+		run.end()
+	}
 	s.mu.Unlock()
 	if twice {
-		cancel()
 		return fmt.Errorf("a second request with the id %d", l.id)
 	}
-	s.work.Go(func() {
-		defer cancel()
-		response := s.handle(ctx, l)
+	s.work.Add(1)
+	select {
+	case s.hand <- started{run, l}:
+	default:
+		go s.worker(started{run, l})
+	}
+	return nil
+}
+
+// started is a request that has begun.
+type started struct {
+	run *scope
+	l   line
+}
+
+// worker does one request, and then those that come while it waits: goroutines that are new have to grow first.
+func (s *session) worker(first started) {
+	s.do(first)
+	for r := range s.hand {
+		s.do(r)
+	}
+}
+
+// do handles a request and responds, also if the handler ends the goroutine.
+func (s *session) do(r started) {
+	response := buffers.Get().(*[]byte)
+	defer func() {
 		s.mu.Lock()
-		delete(s.running, l.id)
+		delete(s.running, r.l.id)
 		s.mu.Unlock()
 		if err := s.out.Put(*response); err != nil {
 			// A host that is gone is seen at the end of standard input, too.
 			s.end()
 		}
 		recycle(response)
-	})
-	return nil
+		r.run.end()
+		s.work.Done()
+	}()
+	s.handle(r.run, r.l, response)
 }
 
 // buffers are those of responses.
@@ -53,8 +82,8 @@ func recycle(b *[]byte) {
 func (s *session) cancel(id int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if end, ok := s.running[id]; ok {
-		end()
+	if run, ok := s.running[id]; ok {
+		run.end()
 	}
 }
 
@@ -63,9 +92,8 @@ type panicError struct{ value any }
 
 func (e panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
-// handle calls the handler as the router does: its context ends with ctx, which counts as cancelled, and after its time, which doesn't. It returns the line of the response.
-func (s *session) handle(ctx context.Context, l line) (response *[]byte) {
-	response = buffers.Get().(*[]byte)
+// handle calls the handler as the router does, and makes the line of the response.
+func (s *session) handle(run *scope, l line, response *[]byte) {
 	answer := func(produced []*message.Message, err error) {
 		*response = appendResponse((*response)[:0], l.id, produced, err)
 		if len(*response)-1 > s.host.MaxLine {
@@ -81,15 +109,12 @@ func (s *session) handle(ctx context.Context, l line) (response *[]byte) {
 			answer(nil, errors.New("the handler's goroutine ended"))
 		}
 	}()
-	run := newScope(ctx, s.handler, l.msg)
-	timed, stop := context.WithTimeout(run.base, time.Duration(l.remaining)*time.Millisecond)
-	defer stop()
-	l.msg.SetContext(timed)
+	run.describe(l.msg)
+	l.msg.SetContext(runContext{run})
 	produced, err := s.handler.Handle(l.msg)
 	if err == nil && run.awaited.Load() {
 		err = handlers.Permanent(lacks("the handler wants to be told when what it produced is confirmed"))
 	}
 	answer(produced, err)
 	returned = true
-	return response
 }

@@ -3,7 +3,9 @@ package serve
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -15,27 +17,87 @@ import (
 type scope struct {
 	handler     handlers.Handler
 	description handlers.Description
-	base        context.Context
 	awaited     atomic.Bool
+
+	values   context.Context
+	deadline time.Time
+
+	mu   sync.Mutex
+	over bool
+	// timed and base are made when they are asked for, which most handlers don't.
+	timed, base         context.Context
+	stopTimed, stopBase context.CancelFunc
 }
 
-// newScope puts a run on a message that ends with ctx.
-func newScope(ctx context.Context, handler handlers.Handler, msg *message.Message) *scope {
-	s := &scope{handler: handler}
-	s.base = handlers.WithScope(ctx, s)
-	if d, ok := handler.(handlers.Describer); ok {
+// newScope begins the time of a run.
+func newScope(values context.Context, handler handlers.Handler, remaining time.Duration) *scope {
+	return &scope{handler: handler, values: values, deadline: time.Now().Add(remaining)}
+}
+
+// end is the end of the run, or of the interest in it.
+func (s *scope) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	for _, stop := range []context.CancelFunc{s.stopTimed, s.stopBase} {
+		if stop != nil {
+			stop()
+		}
+	}
+}
+
+// Base is over when the run is, and not when its time is.
+func (s *scope) Base() context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.base == nil {
+		if s.base, s.stopBase = context.WithCancel(handlers.WithScope(s.values, s)); s.over {
+			s.stopBase()
+		}
+	}
+	return s.base
+}
+
+// timer is over when the run is, or its time.
+func (s *scope) timer() context.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.timed == nil {
+		if s.timed, s.stopTimed = context.WithDeadline(s.values, s.deadline); s.over {
+			s.stopTimed()
+		}
+	}
+	return s.timed
+}
+
+// runContext is the context of a run's message. A timer runs only for those who look at it.
+type runContext struct{ *scope }
+
+func (c runContext) Deadline() (time.Time, bool) { return c.deadline, true }
+func (c runContext) Done() <-chan struct{}       { return c.timer().Done() }
+func (c runContext) Err() error                  { return c.timer().Err() }
+
+// Value also answers package context, which asks by a key of its own for what ends.
+func (c runContext) Value(key any) any {
+	if handlers.IsScopeKey(key) {
+		return c.scope
+	}
+	return c.timer().Value(key)
+}
+
+// describe asks the handler about the message.
+func (s *scope) describe(msg *message.Message) {
+	if d, ok := s.handler.(handlers.Describer); ok {
 		// An error means that nothing can be said of it; Handle will find the same.
 		if description, err := d.Describe(msg); err == nil {
 			s.description = description
 		}
-		return s
+		return
 	}
 	s.description = handlers.Description{Key: msg.Metadata[transports.Device], ID: msg.Metadata[transports.MessageID]}
-	return s
 }
 
 func (s *scope) Description() handlers.Description { return s.description }
-func (s *scope) Base() context.Context             { return s.base }
 func (s *scope) Enqueued()                         {}
 func (s *scope) Swallowed(error)                   {}
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -262,10 +263,28 @@ func TestAPanicIsTheErrorOfItsMessage(t *testing.T) {
 	}
 }
 
+func TestAGoroutineThatEndsIsTheErrorOfItsMessage(t *testing.T) {
+	h := serving(t, func(handlers.Env) handlers.Handler {
+		return function(func(msg *message.Message) ([]*message.Message, error) {
+			if msg.UUID == "m1" {
+				runtime.Goexit()
+			}
+			return nil, nil
+		})
+	})
+	h.request(1, time.Minute)
+	h.wants(`{"type":"response","id":1,"error":{"kind":"retryable","text":"the handler's goroutine ended"}}`)
+	h.request(2, time.Minute)
+	h.wants(`{"type":"response","id":2}`)
+}
+
 func TestContextsTellCancelFromDeadline(t *testing.T) {
 	h := serving(t, func(handlers.Env) handlers.Handler {
 		return function(func(msg *message.Message) ([]*message.Message, error) {
 			ctx := msg.Context()
+			child, stop := context.WithCancel(ctx)
+			defer stop()
+			<-child.Done()
 			<-ctx.Done()
 			return nil, fmt.Errorf("%w, cancelled: %v", ctx.Err(), handlers.Cancelled(ctx))
 		})

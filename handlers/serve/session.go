@@ -33,20 +33,22 @@ type session struct {
 	ending func()
 
 	handler handlers.Handler
-	// life is the context of all that runs.
-	life context.Context
-	end  context.CancelFunc
-	work sync.WaitGroup
+	// values are what all that runs finds in its context.
+	values context.Context
+	work   sync.WaitGroup // requests
+	// hand hands requests to workers that wait for one. It is closed when all has ended.
+	hand chan started
 	// finish begins with the end of the handler, done is closed when that is over.
 	finish sync.Once
 	done   chan struct{}
 
 	mu      sync.Mutex
-	running map[int64]context.CancelFunc
+	over    bool // nobody waits for what runs
+	running map[int64]*scope
 }
 
 func newSession(name string, set *plugin.Set, in io.Reader, out io.Writer) *session {
-	s := &session{name: name, set: set, in: stdio.NewReader(in, stdio.StartMaxLine), out: stdio.NewWriter(out), logger: discard, ending: func() {}, running: map[int64]context.CancelFunc{}, done: make(chan struct{})}
+	s := &session{name: name, set: set, in: stdio.NewReader(in, stdio.StartMaxLine), out: stdio.NewWriter(out), logger: discard, ending: func() {}, running: map[int64]*scope{}, hand: make(chan started), done: make(chan struct{})}
 	return s
 }
 
@@ -55,7 +57,8 @@ var errRefused = errors.New("refused")
 
 // run is the session from the host's hello to its end. An error says what the host did that is none of the protocol.
 func (s *session) run(ctx context.Context) error {
-	s.life, s.end = context.WithCancel(ctx)
+	s.values = context.WithoutCancel(ctx)
+	defer context.AfterFunc(ctx, s.end)()
 	defer s.end()
 	defer func() { _ = s.out.Flush() }() // that there is no host to read it is no news here
 	err := s.greet()
@@ -84,10 +87,21 @@ func (s *session) run(ctx context.Context) error {
 	}
 }
 
+// end tells all that runs that nobody waits for it any more.
+func (s *session) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true
+	for _, run := range s.running {
+		run.end()
+	}
+}
+
 // finished closes the handler when all that ran has ended, and then done.
 func (s *session) finished() {
 	go func() {
 		s.work.Wait()
+		close(s.hand)
 		if c, ok := s.handler.(io.Closer); ok {
 			if err := c.Close(); err != nil {
 				s.logger.Error("closing the handler", "err", err)

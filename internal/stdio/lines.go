@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"sync"
 )
 
@@ -96,6 +97,9 @@ func (w *Writer) Put(lines []byte) error {
 		return nil
 	}
 	w.writing = true
+	w.mu.Unlock()
+	runtime.Gosched() // others may have lines, too
+	w.mu.Lock()
 	for len(w.waiting) > 0 && w.err == nil {
 		batch := w.waiting
 		w.waiting, w.spare = w.spare[:0], nil

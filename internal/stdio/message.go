@@ -8,19 +8,20 @@ import (
 	"unicode/utf8"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pentrough/pentrough/transports"
 )
 
 // ParseMessage reads a message and where it is to go, "" if it doesn't say.
 func ParseMessage(text []byte) (m *message.Message, to string, err error) {
 	s := Scan(text)
-	var id string
+	msg := message.NewMessage("", nil)
 	var plain, coded []byte
-	var metadata message.Metadata
 	err = s.Object(func(key []byte) error {
 		var err error
 		switch string(key) {
 		case "id":
-			id, err = s.StringValue()
+			msg.UUID, err = s.StringValue()
 		case "to":
 			to, err = s.StringValue()
 		case "payload":
@@ -28,11 +29,10 @@ func ParseMessage(text []byte) (m *message.Message, to string, err error) {
 		case "payload_b64":
 			coded, err = s.Str()
 		case "metadata":
-			metadata = make(message.Metadata, 8)
 			err = s.Object(func(key []byte) error {
-				k := string(key)
+				k := name(key)
 				v, err := s.StringValue()
-				metadata[k] = v
+				msg.Metadata[k] = v
 				return err
 			})
 		default:
@@ -46,17 +46,33 @@ func ParseMessage(text []byte) (m *message.Message, to string, err error) {
 	if plain != nil && coded != nil {
 		return nil, "", errors.New("the message has two payloads")
 	}
-	data := append([]byte(nil), plain...)
+	msg.Payload = append([]byte(nil), plain...)
 	if coded != nil {
-		if data, err = base64.StdEncoding.Strict().DecodeString(string(coded)); err != nil {
+		if msg.Payload, err = base64.StdEncoding.Strict().DecodeString(string(coded)); err != nil {
 			return nil, "", fmt.Errorf("the message's payload: %w", err)
 		}
 	}
-	msg := message.NewMessage(id, data)
-	if metadata != nil {
-		msg.Metadata = metadata
-	}
 	return msg, to, nil
+}
+
+// names are keys of metadata that most messages have.
+var names = func() map[string]string {
+	m := map[string]string{}
+	for _, n := range []string{
+		transports.MessageID, transports.CorrelationID, transports.ReplyTo, transports.ContentType, transports.Type, transports.AppID, transports.Timestamp,
+		transports.Redelivered, transports.Exchange, transports.RoutingKey, transports.Device, transports.TraceParent, transports.TraceState,
+	} {
+		m[n] = n
+	}
+	return m
+}()
+
+// name is a key as a string, without a new one for those that are common.
+func name(key []byte) string {
+	if n, ok := names[string(key)]; ok {
+		return n
+	}
+	return string(key)
 }
 
 // AppendText appends a JSON string. What isn't UTF-8 in it is replaced.
