@@ -15,6 +15,7 @@ import (
 // each runs a test on every database.
 func each(t *testing.T, test func(t *testing.T, url string)) {
 	t.Run("sqlite", func(t *testing.T) { test(t, "sqlite:"+filepath.Join(t.TempDir(), "a.db")) })
+	t.Run("mysql", func(t *testing.T) { test(t, testenv.NewMySQL(t).URL) })
 	t.Run("postgres", func(t *testing.T) { test(t, testenv.NewPostgres(t).URL) })
 }
 
@@ -46,10 +47,15 @@ func insert(db DB, id, n any) Statement {
 	return Statement{Text: "INSERT INTO things (id, n) VALUES (" + d.Parameter(1) + ", " + d.Parameter(2) + ")", Args: []any{id, n}}
 }
 
+func things(db DB) string {
+	return db.Dialect().Create("things", []string{"id " + db.Dialect().Types.Text + " PRIMARY KEY", "n integer NOT NULL"})
+}
+
 func TestAllOrNothing(t *testing.T) {
 	each(t, func(t *testing.T, url string) {
 		db := open(t, url)
-		steps := []string{"CREATE TABLE things (id text PRIMARY KEY, n integer NOT NULL)", "CREATE INDEX things_n ON things (n); CREATE INDEX things_n2 ON things (n)"}
+		text := db.Dialect().Types.Text
+		steps := []string{things(db), db.Dialect().Create("others", []string{"id " + text + " PRIMARY KEY", "n integer"}, Index{Name: "others_n", Columns: []string{"n", "id"}}, Index{"others_2", []string{"n"}, "n > 2"})}
 		for range 2 {
 			if err := db.Migrate(t.Context(), "things_schema", steps); err != nil {
 				t.Fatal(err)
@@ -75,7 +81,18 @@ func TestAllOrNothing(t *testing.T) {
 		if err := db.Explain(t.Context(), insert(db, "z", 1)); err != nil {
 			t.Error(err)
 		}
-		for _, bad := range []string{"INSERT INTO things (id, m) VALUES ('z', 1)", "INSERT INTO things (id, n) VALUES ('z', 1) ON CONFLICT (n) DO NOTHING"} {
+		bad := []string{"INSERT INTO things (id, m) VALUES ('z', 1)"}
+		if db.Dialect().OnDuplicateKey {
+			if err := db.CheckKey(t.Context(), "things", "n"); KindOf(err) != Fault {
+				t.Errorf("a column without an index: %v", err)
+			}
+		} else {
+			bad = append(bad, "INSERT INTO things (id, n) VALUES ('z', 1) ON CONFLICT (n) DO NOTHING")
+		}
+		if err := db.CheckKey(t.Context(), "things", "id"); err != nil {
+			t.Error(err)
+		}
+		for _, bad := range bad {
 			if err := db.Explain(t.Context(), Statement{Text: bad}); KindOf(err) != Fault {
 				t.Errorf("explaining %s: %v", bad, err)
 			}
@@ -95,18 +112,37 @@ func TestAllOrNothing(t *testing.T) {
 }
 
 func TestOutages(t *testing.T) {
-	server := testenv.NewPostgres(t)
-	db := open(t, server.URL)
-	if err := db.Migrate(t.Context(), "things_schema", []string{"CREATE TABLE things (id text PRIMARY KEY, n integer NOT NULL)"}); err != nil {
+	t.Run("postgres", func(t *testing.T) {
+		server := testenv.NewPostgres(t)
+		testOutages(t, open(t, server.URL), server, "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+	})
+	t.Run("mysql", func(t *testing.T) {
+		server := testenv.NewMySQL(t)
+		testOutages(t, open(t, server.URL), server, "SET SESSION TRANSACTION READ ONLY")
+	})
+}
+
+// killable is a server that can be killed and started again.
+type killable interface {
+	Kill(testing.TB)
+	Start(testing.TB)
+}
+
+func testOutages(t *testing.T, db DB, server killable, readOnly string) {
+	if err := db.Migrate(t.Context(), "things_schema", []string{things(db)}); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.Apply(t.Context(), []Statement{insert(db, "a", "x")}); KindOf(err) != Fault {
 		t.Errorf("a text for a number: %v", err)
 	}
-	if err := db.Apply(t.Context(), []Statement{insert(db, "a\x00", 1)}); KindOf(err) != Fault {
-		t.Errorf("a NUL: %v", err)
+	if db.Dialect().Numbered { // others keep it
+		if err := db.Apply(t.Context(), []Statement{insert(db, "a\x00", 1)}); KindOf(err) != Fault {
+			t.Errorf("a NUL: %v", err)
+		}
+	} else if err := db.Apply(t.Context(), []Statement{insert(db, strings.Repeat("a", 256), 1)}); KindOf(err) != Fault {
+		t.Errorf("too long: %v", err)
 	}
-	if err := db.Apply(t.Context(), []Statement{{Text: "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"}}); err != nil {
+	if err := db.Apply(t.Context(), []Statement{{Text: readOnly}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.Apply(t.Context(), []Statement{insert(db, "a", 1)}); err == nil || KindOf(err) != Outage {
@@ -142,7 +178,7 @@ func TestSQLiteAway(t *testing.T) {
 }
 
 func TestURLs(t *testing.T) {
-	for _, bad := range []string{"", "x", "sqlite:", "mongo://x", "postgres://[::1"} {
+	for _, bad := range []string{"", "x", "sqlite:", "mongo://x", "postgres://[::1", "mysql://[::1", "mysql://host", "mysql://host/x?tls=maybe", "mysql://host/x?charset=latin1"} {
 		if _, err := Open(bad, ""); err == nil {
 			t.Errorf("%q is a database", bad)
 		}
@@ -162,7 +198,7 @@ func TestMigrateTogether(t *testing.T) {
 		for range 4 {
 			db := open(t, url)
 			work.Go(func() {
-				if err := db.Migrate(t.Context(), "things_schema", []string{"CREATE TABLE things (id text PRIMARY KEY, n integer)"}); err != nil {
+				if err := db.Migrate(t.Context(), "things_schema", []string{things(db)}); err != nil {
 					t.Error(err)
 				}
 			})

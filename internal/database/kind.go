@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/jackc/pgx/v5/pgconn"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -86,6 +87,43 @@ func judgePostgres(err error, usable bool) error {
 		return err
 	}
 	return &fault{err}
+}
+
+// mysqlNumber returns the number of an error of the server, or 0.
+func mysqlNumber(err error) uint16 {
+	if e, ok := errors.AsType[*mysql.MySQLError](err); ok {
+		return e.Number
+	}
+	return 0
+}
+
+// lostMySQL reports whether a transaction failed only because of another one: a deadlock, or a lock that took too long.
+func lostMySQL(err error) bool {
+	n := mysqlNumber(err)
+	return n == 1213 || n == 1205
+}
+
+// judgeMySQL gives an error its kind.
+func judgeMySQL(err error) error {
+	n := mysqlNumber(err)
+	if n == 0 {
+		return err
+	}
+	if _, outage := mysqlOutages[n]; outage {
+		return err
+	}
+	return &fault{err}
+}
+
+// mysqlOutages are the numbers of errors that aren't the statement's doing.
+var mysqlOutages = map[uint16]struct{}{
+	1021: {}, 1026: {}, 1030: {}, 1037: {}, 1038: {}, 1041: {}, 1114: {}, 1135: {}, 3019: {}, // no room, no memory, the engine's trouble
+	1040: {}, 1203: {}, 1226: {}, // too many of us
+	1042: {}, 1043: {}, 1053: {}, 1077: {}, 1079: {}, 1080: {}, 1152: {}, 1158: {}, 1159: {}, 1160: {}, 1161: {}, 1184: {}, 1317: {}, 1927: {}, 3168: {}, 3169: {}, 4031: {}, // no connection, or ended
+	1044: {}, 1045: {}, 1129: {}, 1130: {}, 1142: {}, 1143: {}, 1227: {}, 1698: {}, 1820: {}, 1862: {}, // nobody let in; somebody can
+	1049: {},                     // no such database
+	1205: {}, 1213: {}, 1637: {}, // lost against others, again and again
+	1290: {}, 1792: {}, 1836: {}, 3024: {}, 1969: {}, // read-only, or too slow
 }
 
 // judgeSQLite gives an error its kind.

@@ -14,7 +14,7 @@ import (
 
 var postgresDialect = Dialect{
 	Name: "PostgreSQL", Numbered: true, quote: `"`,
-	Types: Types{Text: "text", Bool: "boolean", Number: "bigint", Time: "timestamptz"},
+	Types: Types{Text: "text", Long: "text", Bool: "boolean", Number: "bigint", Time: "timestamptz"},
 	Time:  func(t time.Time) any { return t },
 }
 
@@ -90,6 +90,9 @@ func (p *postgres) Query(ctx context.Context, s Statement, row func(scan func(de
 func (p *postgres) Explain(ctx context.Context, s Statement) error {
 	return p.Query(ctx, Statement{Text: "EXPLAIN " + s.Text, Args: s.Args}, func(func(...any) error) error { return nil })
 }
+
+// CheckKey implements DB: Explain finds it.
+func (p *postgres) CheckKey(context.Context, string, string) error { return nil }
 
 func (p *postgres) Migrate(ctx context.Context, versions string, steps []string) error {
 	return p.do(ctx, func() error {

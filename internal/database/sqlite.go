@@ -20,7 +20,7 @@ const sqliteTime = "2006-01-02 15:04:05.000000"
 
 var sqliteDialect = Dialect{
 	Name: "SQLite", quote: `"`,
-	Types: Types{Text: "text", Bool: "bool", Number: "integer", Time: "datetime"},
+	Types: Types{Text: "text", Long: "text", Bool: "bool", Number: "integer", Time: "datetime"},
 	Time:  func(t time.Time) any { return t.UTC().Format(sqliteTime) },
 }
 
@@ -154,6 +154,9 @@ func (f *sqliteFile) Explain(ctx context.Context, s Statement) error {
 	}
 	return prepared.Close()
 }
+
+// CheckKey implements DB: Explain finds it.
+func (f *sqliteFile) CheckKey(context.Context, string, string) error { return nil }
 
 func (f *sqliteFile) Migrate(ctx context.Context, versions string, steps []string) error {
 	// goose takes connections of its own.

@@ -1,0 +1,64 @@
+package testenv
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	_ "github.com/go-sql-driver/mysql" // the driver "mysql"
+)
+
+// MySQL is a private MariaDB server, to be killed and started again at will. Its methods are for one goroutine.
+type MySQL struct {
+	// URL is the database's, with the user.
+	URL string
+	*server
+}
+
+// NewMySQL starts a private server and takes it down when the test ends.
+func NewMySQL(t testing.TB) *MySQL {
+	t.Helper()
+	m := &MySQL{}
+	if err := m.create(); err != nil {
+		t.Fatalf("test database: %v", err)
+	}
+	m.serve(t)
+	return m
+}
+
+// create makes the server's files.
+func (m *MySQL) create() error {
+	const program = "/usr/sbin/mariadbd" // outside of the PATH of people
+	if _, err := os.Stat(program); err != nil {
+		return fmt.Errorf("MariaDB isn't installed; 'make tools' installs it: %w", err)
+	}
+	me, err := user.Current()
+	if err != nil {
+		return err
+	}
+	if m.server, err = newServer("mysql", ""); err != nil {
+		return err
+	}
+	m.URL = fmt.Sprintf("mysql://pentrough@127.0.0.1:%d/test", m.port)
+	// Without tables of its own it lets everybody in, and starts at once. It runs as root where it is told to.
+	m.program = program
+	m.args = []string{
+		"--no-defaults", "--user=" + me.Username, "--datadir=" + m.data(), "--bind-address=127.0.0.1", "--port=" + strconv.Itoa(m.port), "--socket=" + filepath.Join(m.folder, "socket"),
+		"--pid-file=" + filepath.Join(m.folder, "pid"), "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--skip-grant-tables", "--skip-networking=0", "--skip-name-resolve",
+	}
+	m.answers = func(ctx context.Context) error {
+		db, err := sql.Open("mysql", fmt.Sprintf("pentrough@tcp(127.0.0.1:%d)/", m.port))
+		if err != nil {
+			return err
+		}
+		_, err = db.ExecContext(ctx, "CREATE DATABASE IF NOT EXISTS test")
+		return errors.Join(err, db.Close())
+	}
+	return os.Mkdir(m.data(), 0o700)
+}
