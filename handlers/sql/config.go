@@ -10,6 +10,7 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/database"
 	"github.com/pentrough/pentrough/transports"
+	devices "github.com/pentrough/pentrough/transports/device"
 )
 
 func init() {
@@ -21,9 +22,10 @@ func init() {
 	})
 }
 
-const description = "Writes what messages of the types `event`, `result` and `data` say of a device to its row in PostgreSQL (`postgres://...`) or SQLite (`sqlite:PATH`). One pipeline for each of them, or one for all:\n\n" +
+const description = "Writes what messages of the types `event`, `result` and `data` say of a device to its row in PostgreSQL (`postgres://...`), MySQL or MariaDB (`mysql://...`), or SQLite (`sqlite:PATH`). One pipeline for each of them, or one for all:\n\n" +
 	"```toml\n[handler.status]\ntype = \"sql\"\nurl  = \"${DATABASE_URL}\"\n\n[pipeline.status]\nfrom       = \"broker:status\"\nmiddleware = [\"poison\", \"retry\"]\nhandler    = \"status\"\n```\n\n" +
 	"Without `columns` the table is made, with the columns that [databases](../databases.md) lists. With `columns` it is your own, and only the columns that are named there are ever written.\n\n" +
+	"With `statement` there is no such table: your own statement runs for each message, with [named parameters](../databases.md#your-own-statement).\n\n" +
 	"Repetitions, late messages and any order of them change nothing: an event counts if its (epoch, seq) is greater than the row's, data if its own is, a result if its time is later. The devices of a host that is lost go offline " +
 	"with the reason `node_lost`, and come back with its next heartbeat.\n\n" +
 	"A batch is one transaction, and each message is acked when it is committed. A row that the database refuses is *permanent*, with the database's own words, and costs its neighbours nothing. A database that is away, read-only, full or too slow is *unavailable*: " +
@@ -31,21 +33,30 @@ const description = "Writes what messages of the types `event`, `result` and `da
 
 // Config is the configuration of sql.
 type Config struct {
-	URL     transports.Secret `toml:"url" doc:"The database: postgres://USER:PASSWORD@HOST:PORT/NAME, or sqlite:PATH." example:"\"${DATABASE_URL}\"" required:"true" secret:"true"`
+	URL     transports.Secret `toml:"url" doc:"The database: postgres://USER:PASSWORD@HOST:PORT/NAME, mysql://USER:PASSWORD@HOST:PORT/NAME, or sqlite:PATH." example:"\"${DATABASE_URL}\"" required:"true" secret:"true"`
 	Table   string            `toml:"table" doc:"The table of devices. A dot separates a schema from it."`
 	Key     string            `toml:"key" doc:"The column that names the device; it has a unique index."`
 	Columns map[string]string `toml:"columns" doc:"The columns of your own table, by what they hold: connected, online, reason, remote_addr, host, generation, epoch, seq, connected_at, changed_at, last_result_id, last_result_state, last_result_at, results, last_data_at, data_epoch, data_seq, data, last_seen." example:"{ connected = \"is_connected\", epoch = \"epoch\", seq = \"seq\", last_seen = \"seen_at\" }"`
 	Insert  bool              `toml:"insert" doc:"Whether a device that has no row gets one. Without it only rows that are there are changed."`
 	Migrate bool              `toml:"migrate" doc:"Whether the tables that are the handler's own are made and updated: that of the devices, unless columns says that it is yours, and that of the hosts."`
 	Hosts   string            `toml:"hosts" doc:"The handler's own table of hosts, needed for online. Default: the table's name with _hosts behind it."`
-	Silence time.Duration     `toml:"silence" doc:"How long a host may be silent before its devices count as offline; a host's heartbeats come every 10s." min:"10s"`
-	Timeout time.Duration     `toml:"timeout" doc:"How long the database may take for a batch before it counts as away." min:"1s"`
+	// Statement and Types are the user's own statement, in place of a table of devices.
+	Statement string   `toml:"statement" doc:"Your own statement for each message, in place of a table of devices, with named parameters: :device, :time, :payload.temp, :meta.KEY. Values are always parameters." example:"\"INSERT INTO readings (device, at, value) VALUES (:device, :time, :payload.temp) ON CONFLICT DO NOTHING\""`
+	Types     []string `toml:"types" doc:"The types of messages that the statement is for; others are left alone." enum:"event,result,data"`
+
+	History *History `toml:"history" doc:"Tables to which messages are appended, each message once."`
+
+	Silence time.Duration `toml:"silence" doc:"How long a host may be silent before its devices count as offline; a host's heartbeats come every 10s." min:"10s"`
+	Timeout time.Duration `toml:"timeout" doc:"How long the database may take for a batch before it counts as away." min:"1s"`
 }
 
-var defaults = Config{Table: "devices", Key: "device", Insert: true, Migrate: true, Silence: 35 * time.Second, Timeout: 30 * time.Second}
+var defaults = Config{Table: "devices", Key: "device", Insert: true, Migrate: true, Types: []string{devices.TypeEvent, devices.TypeResult, devices.TypeData}, Silence: 35 * time.Second, Timeout: 30 * time.Second}
 
 // columns are the table's.
 func (c *Config) columns() columns {
+	if !c.keepsTable() {
+		return columns{}
+	}
 	if len(c.Columns) == 0 {
 		return readyMade()
 	}
@@ -56,6 +67,12 @@ func (c *Config) columns() columns {
 	return cols
 }
 
+// makesTable reports whether a start makes what isn't there.
+func (c *Config) makesTable() bool { return c.Migrate && (c.keepsTable() || c.History != nil) }
+
+// keepsTable reports whether there is a table of devices.
+func (c *Config) keepsTable() bool { return c.Statement == "" }
+
 func (c *Config) hosts() string {
 	if c.Hosts != "" {
 		return c.Hosts
@@ -64,9 +81,10 @@ func (c *Config) hosts() string {
 }
 
 // indexName is that of the index by hosts, which lies in the schema of its table.
-func (c *Config) indexName() string {
-	return c.Table[strings.LastIndexByte(c.Table, '.')+1:] + "_host"
-}
+func (c *Config) indexName() string { return bareName(c.Table) + "_host" }
+
+// bareName is a table's name without its schema.
+func bareName(table string) string { return table[strings.LastIndexByte(table, '.')+1:] }
 
 // Validate reports all problems.
 func (c *Config) Validate() error {
@@ -76,8 +94,22 @@ func (c *Config) Validate() error {
 	}
 	if c.URL == "" {
 		invalid("url", "is missing; it names the database")
-	} else if _, err := database.Open(string(c.URL), ""); err != nil {
+	} else if db, err := database.Open(string(c.URL), ""); err != nil {
 		invalid("url", "%v", err)
+	} else if _, err := c.named(db.Dialect()); err != nil {
+		errs = append(errs, err)
+	}
+	if c.Statement != "" && (len(c.Columns) > 0 || c.Table != defaults.Table || c.Hosts != "") {
+		invalid("statement", "stands in place of a table of devices: leave out table, columns and hosts, or have a handler for each")
+	}
+	if c.History != nil {
+		c.validateHistory(invalid)
+	}
+	switch {
+	case len(c.Types) == 0:
+		invalid("types", "names no type")
+	case c.Statement == "" && !slices.Equal(c.Types, defaults.Types):
+		invalid("types", "is for a statement, and there is none")
 	}
 	for _, name := range []struct{ key, value string }{{"table", c.Table}, {"key", c.Key}, {"hosts", c.hosts()}} {
 		if why := badName(name.value); why != "" {
@@ -159,15 +191,22 @@ func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
 		return nil, err
 	}
 	h.work.Go(h.tend)
+	if h.History != nil && h.History.Retention > 0 {
+		db, err := database.Open(string(c.URL), "pentrough "+env.Host+" "+env.Pipeline)
+		if err != nil {
+			return nil, errors.Join(err, h.Close())
+		}
+		h.work.Go(func() { h.forget(db) })
+	}
 	return h, nil
 }
-
-// Outside implements handlers.Outsider.
-func (c *Config) Outside() string { return "a database" }
 
 // Check implements handlers.Checker.
 func (c *Config) Check(ctx context.Context) []transports.Check {
 	check := transports.Check{Part: "table " + c.Table}
+	if !c.keepsTable() {
+		check.Part = "statement"
+	}
 	h, err := c.build(handlers.Env{Host: "check", Now: time.Now})
 	if err != nil {
 		check.Err = err
@@ -176,7 +215,7 @@ func (c *Config) Check(ctx context.Context) []transports.Check {
 	defer func() { _ = h.Close() }() // nothing is lost with it
 	if path := database.Absent(h.db); path != "" {
 		check.Found, check.Missing = "there is no file "+path, true
-		if !c.Migrate || len(c.Columns) > 0 {
+		if !c.makesTable() || len(c.Columns) > 0 {
 			check.Missing, check.Err = false, errors.New("there is no file "+path)
 		}
 		return []transports.Check{check}
@@ -190,24 +229,27 @@ func (c *Config) Check(ctx context.Context) []transports.Check {
 	case c.makesAll(ctx, h):
 		check.Found, check.Missing = "isn't there", true
 	default:
-		check.Err, check.Next = err, "correct table, key or columns, or the table"
+		check.Err, check.Next = err, "correct what the handler says, or the table"
 	}
 	return []transports.Check{check}
 }
 
 // makesAll reports whether what isn't there is what a start makes.
 func (c *Config) makesAll(ctx context.Context, h *handler) bool {
-	if !c.Migrate {
+	if !c.makesTable() {
 		return false
 	}
-	there := func(table string) bool {
-		return h.db.Explain(ctx, database.Statement{Text: "SELECT 1 FROM " + h.db.Dialect().Quote(table)}) == nil
+	missing := false
+	for _, s := range c.schemas(h.db.Dialect()) {
+		missing = missing || h.db.Explain(ctx, database.Statement{Text: "SELECT 1 FROM " + h.db.Dialect().Quote(s.table)}) != nil
 	}
-	if len(c.Columns) == 0 {
-		return !there(c.Table)
-	}
-	if h.presence == nil || there(c.hosts()) {
+	switch {
+	case !missing:
 		return false
+	case !c.keepsTable():
+		return h.db.Explain(ctx, h.named.probe()) == nil
+	case len(c.Columns) == 0:
+		return true
 	}
 	for _, t := range []*template{h.changes.event, h.changes.result, h.changes.data} {
 		if t == nil {

@@ -33,6 +33,10 @@ const (
 	dataSeq    field = "data_seq"
 	dataCount  field = "data"
 
+	// heardAt and heardBy are of a host's row, which has some of those above as well.
+	heardAt field = "heard_at"
+	heardBy field = "heard_by"
+
 	// lastSeen is set by events and by data.
 	lastSeen field = "last_seen"
 )

@@ -14,7 +14,7 @@ import (
 // looking at them, and that locks them: two that tell of one host are made one after the other, whoever makes them.
 type presence struct {
 	// newer takes a greater generation into account that only a device's event tells of; told what a host says of itself.
-	newer, told string
+	newer, told *template
 	// silent takes a host for lost, unless it was heard by somebody else.
 	silent string
 	// lose and restore make a host's devices what the row of the host says.
@@ -50,13 +50,13 @@ func (c *Config) presence(d database.Dialect) *presence {
 	if cols[reason] != "" {
 		lost, back = ", "+q(reason)+" = 'node_lost'", ", "+q(reason)+" = ''"
 	}
-	set := " ON CONFLICT (name) DO UPDATE SET generation = excluded.generation, seq = excluded.seq, online = excluded.online, reason = excluded.reason, " +
-		"heard_at = excluded.heard_at, heard_by = excluded.heard_by WHERE "
-	into := "INSERT INTO " + hosts + " AS h (name, generation, seq, online, reason, heard_at, heard_by) VALUES "
+	row := func(by fence) *template {
+		return (&change{dialect: d, table: c.hosts(), key: "name", columns: hostColumns, sets: hostColumns.sorted(), fence: by}).upsert()
+	}
 	mine := " WHERE t." + q(host) + " = ? AND t." + q(connected)
 	return &presence{
-		newer:  numbered(into + "(?, ?, 0, true, 'heard', ?, ?)" + set + "h.generation < excluded.generation"),
-		told:   numbered(into + "(?, ?, ?, ?, ?, ?, ?)" + set + "(h.generation, h.seq) < (excluded.generation, excluded.seq)"),
+		newer:  row(greater(generation)),
+		told:   row(pair(generation, seq)),
 		silent: numbered("UPDATE " + hosts + " SET online = false, reason = 'node_lost' WHERE name = ? AND generation = ? AND seq = ? AND online"),
 		lose: numbered("UPDATE " + table + " AS t SET " + q(online) + " = false" + lost + mine + " AND t." + q(online) + " AND t." + q(generation) +
 			" <= (SELECT CASE WHEN h.online THEN h.generation - 1 ELSE h.generation END FROM " + hosts + " AS h WHERE h.name = ?)"),
@@ -66,6 +66,9 @@ func (c *Config) presence(d database.Dialect) *presence {
 		look: numbered("SELECT generation, seq FROM " + hosts + " WHERE name = ?"),
 	}
 }
+
+// hostColumns are those of the table of hosts, beside its key.
+var hostColumns = columns{generation: "generation", seq: "seq", online: "online", reason: "reason", heardAt: "heard_at", heardBy: "heard_by"}
 
 // before are the statements that open a transaction with what its messages tell of hosts, each named once and in order, so that two transactions
 // don't wait for each other.
@@ -78,14 +81,14 @@ func (p *presence) before(jobs []job, now any, by string) []database.Statement {
 	}
 	all := make([]database.Statement, 0, 3*len(newest)+len(jobs))
 	for _, name := range sortedKeys(newest) {
-		all = append(all, database.Statement{Text: p.newer, Args: []any{name, newest[name], now, by}})
+		all = append(all, p.newer.of(values{device: name, generation: newest[name], seq: int64(0), online: true, reason: "heard", heardAt: now, heardBy: by}))
 	}
 	return all
 }
 
 // tell is the statement of a host's own event.
 func (p *presence) tell(h *heard, now any, by string) database.Statement {
-	return database.Statement{Text: p.told, Args: []any{h.name, h.generation, h.seq, h.online, h.reason, now, by}}
+	return p.told.of(values{device: h.name, generation: h.generation, seq: h.seq, online: h.online, reason: h.reason, heardAt: now, heardBy: by})
 }
 
 // after are the statements that end a transaction: they make the devices of the hosts what these are now.

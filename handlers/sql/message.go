@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/database"
 	"github.com/pentrough/pentrough/transports"
 	devices "github.com/pentrough/pentrough/transports/device"
@@ -19,8 +21,12 @@ const maxNumber = 1 << 53
 // job is what a message asks of the database; the zero value asks for nothing.
 type job struct {
 	// at is the message's place in its batch.
-	at        int
+	at int
+	// key is the device that the message is about, or the host with that word before it.
+	key       string
 	statement *database.Statement
+	// kept is that of history.
+	kept *database.Statement
 	// host is what the message tells of a host.
 	host *heard
 }
@@ -35,9 +41,38 @@ type heard struct {
 	ofHost          bool
 }
 
+// Describe implements handlers.Describer: what tells of one device, or of one host, is in order.
+func (h *handler) Describe(msg *message.Message) (handlers.Description, error) {
+	j, err := h.read(msg)
+	if err != nil {
+		return handlers.Description{}, err
+	}
+	return handlers.Description{Key: j.key, Value: j}, nil
+}
+
+// asked is what a message asks for, as Describe found or finds.
+func (h *handler) asked(msg *message.Message) (job, error) {
+	if j, ok := handlers.Described(msg.Context()).Value.(job); ok {
+		return j, nil
+	}
+	return h.read(msg)
+}
+
 // read finds out what a message asks for.
 func (h *handler) read(msg *message.Message) (job, error) {
-	switch kind := msg.Metadata[transports.Type]; kind {
+	kind := msg.Metadata[transports.Type]
+	j, err := h.readKind(kind, msg)
+	if err == nil {
+		j.kept, err = h.keep(kind, msg)
+	}
+	return j, err
+}
+
+func (h *handler) readKind(kind string, msg *message.Message) (job, error) {
+	if h.named != nil && bodies[kind] != nil {
+		return h.readNamed(kind, msg)
+	}
+	switch kind {
 	case devices.TypeEvent:
 		return h.readEvent(msg.Payload)
 	case devices.TypeResult:
@@ -51,6 +86,20 @@ func (h *handler) read(msg *message.Message) (job, error) {
 	default:
 		return job{}, fmt.Errorf("a message of type %q is neither event, result nor data", kind)
 	}
+}
+
+// readNamed is what the user's statement asks for.
+func (h *handler) readNamed(kind string, msg *message.Message) (job, error) {
+	if !slices.Contains(h.Types, kind) {
+		return job{}, nil
+	}
+	var body map[string]any
+	if err := decode(msg.Payload, &body); err != nil {
+		return job{}, fmt.Errorf("reading a message: %w", err)
+	}
+	key, _ := body["device"].(string)
+	s, err := h.named.of(msg, body, h.db.Dialect())
+	return job{key: key, statement: s}, err
 }
 
 func (h *handler) readEvent(body []byte) (job, error) {
@@ -70,14 +119,14 @@ func (h *handler) readEvent(body []byte) (job, error) {
 	sign := &heard{name: e.Host, generation: int64(e.Generation)}
 	if isHost {
 		sign.seq, sign.ofHost, sign.reason, sign.online = int64(e.Seq), true, string(e.Reason), e.Reason != devices.HostStopped
-		return job{host: sign}, nil
+		return job{key: "host " + e.Host, host: sign}, nil
 	}
 	up := e.Type == devices.Connected
 	why := string(e.Reason)
 	if up {
 		why = "" // a reason belongs to an end
 	}
-	return job{host: sign, statement: h.fill(h.changes.event, values{
+	return job{key: e.Device, host: sign, statement: h.fill(h.changes.event, values{
 		device: e.Device, connected: up, online: up, reason: why, remoteAddr: e.RemoteAddr, host: e.Host, generation: int64(e.Generation),
 		epoch: int64(e.Epoch), seq: int64(e.Seq), connectedAt: h.time(e.ConnectedAt), changedAt: h.time(e.Time), lastSeen: h.time(e.Time),
 	})}, nil
@@ -99,11 +148,17 @@ func (h *handler) readResult(body []byte) (job, error) {
 		// It had no session: perhaps there is no such device.
 		t = h.changes.resultOnly
 	}
-	return job{statement: h.fill(t, values{device: r.Device, lastResultID: r.ID, lastResultState: string(r.State), lastResultAt: h.time(r.Time)})}, nil
+	return job{key: r.Device, statement: h.fill(t, values{device: r.Device, lastResultID: r.ID, lastResultState: string(r.State), lastResultAt: h.time(r.Time)})}, nil
 }
 
 func (h *handler) readData(body []byte) (job, error) {
-	var d devices.Data
+	// What the device said may be long, and has no column.
+	var d struct {
+		Device string    `json:"device"`
+		Epoch  uint64    `json:"epoch"`
+		Seq    uint64    `json:"seq"`
+		Time   time.Time `json:"time"`
+	}
 	if err := json.Unmarshal(body, &d); err != nil {
 		return job{}, fmt.Errorf("reading data: %w", err)
 	}
@@ -113,7 +168,7 @@ func (h *handler) readData(body []byte) (job, error) {
 	); err != nil {
 		return job{}, err
 	}
-	return job{statement: h.fill(h.changes.data, values{
+	return job{key: d.Device, statement: h.fill(h.changes.data, values{
 		device: d.Device, lastDataAt: h.time(d.Time), dataEpoch: int64(d.Epoch), dataSeq: int64(d.Seq), lastSeen: h.time(d.Time),
 	})}, nil
 }

@@ -22,6 +22,8 @@ type handler struct {
 	env      handlers.Env
 	changes  changes
 	presence *presence
+	named    *named
+	pasts    map[string]*past
 
 	mu sync.Mutex // of what follows
 	db database.DB
@@ -40,6 +42,7 @@ type handler struct {
 
 var (
 	_ handlers.BatchHandler = (*handler)(nil)
+	_ handlers.Describer    = (*handler)(nil)
 	_ handlers.Reporter     = (*handler)(nil)
 )
 
@@ -51,7 +54,11 @@ func (c *Config) build(env handlers.Env) (*handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("url: %w", err)
 	}
-	h := &handler{Config: *c, env: env, db: db, changes: c.changes(db.Dialect()), presence: c.presence(db.Dialect()), known: map[string]*knownHost{}}
+	own, err := c.named(db.Dialect())
+	if err != nil {
+		return nil, err
+	}
+	h := &handler{Config: *c, env: env, db: db, named: own, pasts: c.pasts(db.Dialect()), changes: c.changes(db.Dialect()), presence: c.presence(db.Dialect()), known: map[string]*knownHost{}}
 	h.life, h.end = context.WithCancel(context.Background())
 	return h, nil
 }
@@ -68,7 +75,7 @@ func (h *handler) HandleBatch(ctx context.Context, msgs []*message.Message) []ha
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for i, msg := range msgs {
-		j, err := h.read(msg)
+		j, err := h.asked(msg)
 		if err != nil {
 			outcomes[i].Err = handlers.Permanent(err)
 			continue
@@ -76,7 +83,7 @@ func (h *handler) HandleBatch(ctx context.Context, msgs []*message.Message) []ha
 		if h.presence == nil {
 			j.host = nil
 		}
-		if j.statement != nil || j.host != nil {
+		if j.statement != nil || j.kept != nil || j.host != nil {
 			j.at = i
 			jobs = append(jobs, j)
 		}
@@ -120,6 +127,9 @@ func (h *handler) statements(jobs []job) []database.Statement {
 	for _, j := range jobs {
 		if j.statement != nil {
 			all = append(all, *j.statement)
+		}
+		if j.kept != nil {
+			all = append(all, *j.kept)
 		}
 		if j.host != nil && j.host.ofHost {
 			all = append(all, h.presence.tell(j.host, now, by))

@@ -29,7 +29,7 @@ var began = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
 // Each of these runs on every database, in a file or a schema of its own.
 func TestDatabases(t *testing.T) {
-	server := testenv.NewPostgres(t)
+	server, mysql := testenv.NewPostgres(t), testenv.NewMySQL(t)
 	for name, test := range map[string]func(*testing.T, *Config){
 		"ARowIsKept":        testARowIsKept,
 		"ALostHost":         testALostHost,
@@ -37,19 +37,31 @@ func TestDatabases(t *testing.T) {
 		"YourOwnTable":      testYourOwnTable,
 		"Checks":            testChecks,
 		"TheTableConverges": testTheTableConverges,
+		"TheRosterIsRead":   testTheRosterIsRead,
+		"YourOwnStatement":  testYourOwnStatement,
+		"History":           testHistory,
 	} {
 		t.Run(name+"/sqlite", func(t *testing.T) { test(t, config("sqlite:"+filepath.Join(t.TempDir(), "a.db"))) })
+		schema := strings.ToLower(name)
 		t.Run(name+"/postgres", func(t *testing.T) {
-			schema := strings.ToLower(name)
-			db, err := database.Open(server.URL, "test")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := errors.Join(db.Apply(t.Context(), []database.Statement{{Text: "CREATE SCHEMA " + schema}}), db.Close()); err != nil {
-				t.Fatal(err)
-			}
+			apply(t, server.URL, "CREATE SCHEMA "+schema)
 			test(t, config(server.URL+"&search_path="+schema))
 		})
+		t.Run(name+"/mysql", func(t *testing.T) {
+			apply(t, mysql.URL, "CREATE DATABASE "+schema)
+			test(t, config(strings.TrimSuffix(mysql.URL, "test")+schema))
+		})
+	}
+}
+
+func apply(t *testing.T, url, text string) {
+	t.Helper()
+	db, err := database.Open(url, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(db.Apply(t.Context(), []database.Statement{{Text: text}}), db.Close()); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -146,8 +158,11 @@ func row(t testing.TB, h *handler, device, columns string) string {
 			return err
 		}
 		for i, v := range got {
-			if h.db.Dialect().Name == "SQLite" && (v == int64(0) || v == int64(1)) && i == 0 {
+			if !h.db.Dialect().Numbered && (v == int64(0) || v == int64(1)) && i == 0 {
 				got[i] = v == int64(1)
+			}
+			if text, ok := v.([]byte); ok {
+				got[i] = string(text)
 			}
 		}
 		found = strings.TrimSuffix(fmt.Sprintln(got...), "\n")
@@ -197,7 +212,7 @@ func testALostHost(t *testing.T, c *Config) {
 		if h.db.Dialect().Numbered {
 			return up
 		}
-		return map[bool]int{true: 1}[up]
+		return map[bool]int{true: 1}[up] // they have no type of their own
 	}
 	up, lost := fmt.Sprintf("true %v  5 1", connected(true)), fmt.Sprintf("false %v node_lost 5 1", connected(true))
 	other := fmt.Sprintf("false %v idle_timeout 6 2", connected(false))
@@ -275,8 +290,8 @@ func testOneBadRow(t *testing.T, c *Config) {
 	write(t, h, deviceEvent("d0", "a", 1, 1, 1, true))
 	h.mu.Lock()
 	check := "CREATE TRIGGER no BEFORE INSERT ON devices WHEN NEW.device = 'd7' BEGIN SELECT RAISE(ABORT, 'not that one'); END"
-	if h.db.Dialect().Numbered {
-		check = "ALTER TABLE devices ADD CONSTRAINT \"not that one\" CHECK (device <> 'd7')"
+	if d := h.db.Dialect(); d.Name != "SQLite" {
+		check = "ALTER TABLE devices ADD CONSTRAINT " + d.Quote("not that one") + " CHECK (device <> 'd7')"
 	}
 	if err := h.db.Apply(t.Context(), []database.Statement{{Text: check}}); err != nil {
 		t.Fatal(err)
@@ -308,11 +323,12 @@ func testYourOwnTable(t *testing.T, c *Config) {
 	c.Columns = map[string]string{"connected": "is_on", "epoch": "epoch", "seq": "seq", "last_seen": "seen", "data_epoch": "de", "data_seq": "ds", "data": "n"}
 	h := quiet(t, c)
 	d := h.db.Dialect()
-	text := `CREATE TABLE "fleet device" (id integer PRIMARY KEY, address text UNIQUE NOT NULL, label text NOT NULL, is_on ` + d.Types.Bool + `, epoch bigint, seq bigint, seen ` + d.Types.Time + `, de bigint, ds bigint, n integer)`
+	text := "CREATE TABLE " + d.Quote("fleet device") + " (id integer PRIMARY KEY, address " + d.Types.Text + " UNIQUE NOT NULL, label text NOT NULL, is_on " + d.Types.Bool +
+		", epoch bigint, seq bigint, seen " + d.Types.Time + ", de bigint, ds bigint, n integer)"
 	if err := h.db.Apply(t.Context(), []database.Statement{{Text: text}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.db.Apply(t.Context(), []database.Statement{{Text: `INSERT INTO "fleet device" (id, address, label) VALUES (1, 'd', 'mine')`}}); err != nil {
+	if err := h.db.Apply(t.Context(), []database.Statement{{Text: "INSERT INTO " + d.Quote("fleet device") + " (id, address, label) VALUES (1, 'd', 'mine')"}}); err != nil {
 		t.Fatal(err)
 	}
 	write(t, h, deviceEvent("d", "a", 1, 5, 2, true), deviceEvent("x", "a", 1, 5, 2, true), data("d", 5, 3), data("d", 5, 3), deviceEvent("d", "a", 1, 5, 1, false))

@@ -22,26 +22,27 @@ func (c *Config) schemas(d database.Dialect) []schema {
 	}
 	var all []schema
 	t := d.Types
-	if len(c.Columns) == 0 {
-		name := d.Quote(c.Table)
-		all = append(all, schema{c.Table, []string{
-			"CREATE TABLE " + name + " (device " + t.Text + " PRIMARY KEY" +
-				", online " + t.Bool + " NOT NULL DEFAULT false, connected " + t.Bool + " NOT NULL DEFAULT false" +
-				", reason " + t.Text + " NOT NULL DEFAULT '', remote_addr " + t.Text + " NOT NULL DEFAULT '', host " + t.Text + " NOT NULL DEFAULT ''" +
-				", generation " + t.Number + " NOT NULL DEFAULT 0, epoch " + t.Number + " NOT NULL DEFAULT 0, seq " + t.Number + " NOT NULL DEFAULT 0" +
-				", connected_at " + t.Time + ", changed_at " + t.Time +
-				", last_result_id " + t.Text + " NOT NULL DEFAULT '', last_result_state " + t.Text + " NOT NULL DEFAULT '', last_result_at " + t.Time +
-				", results " + t.Number + " NOT NULL DEFAULT 0" +
-				", last_data_at " + t.Time + ", data_epoch " + t.Number + " NOT NULL DEFAULT 0, data_seq " + t.Number + " NOT NULL DEFAULT 0" +
-				", data " + t.Number + " NOT NULL DEFAULT 0, last_seen " + t.Time + ");" +
-				"CREATE INDEX " + d.Quote(c.indexName()) + " ON " + name + " (host, online, generation) WHERE connected",
-		}})
+	if c.keepsTable() && len(c.Columns) == 0 {
+		all = append(all, schema{c.Table, []string{d.Create(c.Table, []string{
+			"device " + t.Text + " PRIMARY KEY",
+			"online " + t.Bool + " NOT NULL DEFAULT false", "connected " + t.Bool + " NOT NULL DEFAULT false",
+			"reason " + t.Text + " NOT NULL DEFAULT ''", "remote_addr " + t.Text + " NOT NULL DEFAULT ''", "host " + t.Text + " NOT NULL DEFAULT ''",
+			"generation " + t.Number + " NOT NULL DEFAULT 0", "epoch " + t.Number + " NOT NULL DEFAULT 0", "seq " + t.Number + " NOT NULL DEFAULT 0",
+			"connected_at " + t.Time, "changed_at " + t.Time,
+			"last_result_id " + t.Text + " NOT NULL DEFAULT ''", "last_result_state " + t.Text + " NOT NULL DEFAULT ''", "last_result_at " + t.Time,
+			"results " + t.Number + " NOT NULL DEFAULT 0",
+			"last_data_at " + t.Time, "data_epoch " + t.Number + " NOT NULL DEFAULT 0", "data_seq " + t.Number + " NOT NULL DEFAULT 0",
+			"data " + t.Number + " NOT NULL DEFAULT 0", "last_seen " + t.Time,
+		}, database.Index{Name: c.indexName(), Columns: []string{"host", "online", "generation"}, Where: "connected"})}})
+	}
+	for _, p := range c.pasts(d) {
+		all = append(all, p.schema(d))
 	}
 	if c.columns()[online] != "" {
-		all = append(all, schema{c.hosts(), []string{
-			"CREATE TABLE " + d.Quote(c.hosts()) + " (name " + t.Text + " PRIMARY KEY, generation " + t.Number + " NOT NULL, seq " + t.Number + " NOT NULL" +
-				", online " + t.Bool + " NOT NULL, reason " + t.Text + " NOT NULL, heard_at " + t.Time + " NOT NULL, heard_by " + t.Text + " NOT NULL)",
-		}})
+		all = append(all, schema{c.hosts(), []string{d.Create(c.hosts(), []string{
+			"name " + t.Text + " PRIMARY KEY", "generation " + t.Number + " NOT NULL", "seq " + t.Number + " NOT NULL",
+			"online " + t.Bool + " NOT NULL", "reason " + t.Text + " NOT NULL", "heard_at " + t.Time + " NOT NULL", "heard_by " + t.Text + " NOT NULL",
+		})}})
 	}
 	return all
 }
@@ -61,6 +62,12 @@ func (h *handler) probes() []database.Statement {
 			all = append(all, t.of(v))
 		}
 	}
+	for _, p := range h.pasts {
+		all = append(all, database.Statement{Text: p.insert, Args: p.probe(h)})
+	}
+	if h.named != nil {
+		all = append(all, h.named.probe())
+	}
 	if h.presence != nil {
 		now := v[lastSeen]
 		all = append(all, h.presence.tell(&heard{}, now, ""))
@@ -75,6 +82,9 @@ func (h *handler) explain(ctx context.Context) error {
 		if err := h.db.Explain(ctx, s); err != nil {
 			return err
 		}
+	}
+	if c := h.Config; c.keepsTable() && c.Insert {
+		return h.db.CheckKey(ctx, c.Table, c.Key)
 	}
 	return nil
 }

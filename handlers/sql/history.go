@@ -1,0 +1,249 @@
+package sql
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pentrough/pentrough/internal/database"
+	devices "github.com/pentrough/pentrough/transports/device"
+)
+
+// History are tables to which messages are appended.
+type History struct {
+	Events    string        `toml:"events" doc:"The table of events." example:"\"device_events\""`
+	Results   string        `toml:"results" doc:"The table of results." example:"\"device_results\""`
+	Data      string        `toml:"data" doc:"The table of data." example:"\"device_data\""`
+	Retention time.Duration `toml:"retention" doc:"How long rows are kept, by the time of their message. 0s: for ever." min:"0s" example:"\"720h\""`
+}
+
+const (
+	// expireInterval is how often old rows are looked for.
+	expireInterval = time.Minute
+	// expireStep is how many old rows of a table one transaction removes.
+	expireStep = 1000
+)
+
+// past is a table of history.
+type past struct {
+	table string
+	// names, kinds and key are the columns, what they hold, and those by which a message is known.
+	names, kinds, key []string
+	row               func(h *handler, body []byte) ([]any, error)
+	insert            string
+}
+
+// The types of columns of history.
+const (
+	kindText   = "text"
+	kindLong   = "long"
+	kindBool   = "bool"
+	kindNumber = "number"
+	kindTime   = "time"
+)
+
+// pasts are the tables of history, by the types of messages.
+func (c *Config) pasts(d database.Dialect) map[string]*past {
+	if c.History == nil {
+		return nil
+	}
+	all := map[string]*past{
+		devices.TypeEvent: {
+			table: c.History.Events, key: []string{"event_id"}, row: eventRow,
+			names: []string{"event_id", "type", "device", "online", "reason", "remote_addr", "host", "generation", "epoch", "seq", "connected_at", "time"},
+			kinds: []string{kindText, kindText, kindText, kindBool, kindText, kindText, kindText, kindNumber, kindNumber, kindNumber, kindTime, kindTime},
+		},
+		devices.TypeResult: {
+			table: c.History.Results, key: []string{"id", "device"}, row: resultRow,
+			names: []string{"id", "device", "state", "code", "detail", "reply", "encoding", "host", "epoch", "attempt", "time"},
+			kinds: []string{kindText, kindText, kindText, kindNumber, kindLong, kindLong, kindText, kindText, kindNumber, kindNumber, kindTime},
+		},
+		devices.TypeData: {
+			table: c.History.Data, key: []string{"data_id"}, row: dataRow,
+			names: []string{"data_id", "device", "host", "epoch", "seq", "encoding", "payload", "late_for", "time"},
+			kinds: []string{kindText, kindText, kindText, kindNumber, kindNumber, kindText, kindLong, kindText, kindTime},
+		},
+	}
+	for kind, p := range all {
+		if p.table == "" {
+			delete(all, kind)
+			continue
+		}
+		p.insert = d.InsertNew(p.table, p.names, p.key)
+	}
+	return all
+}
+
+// schema makes the table, with what a page of one device and the removal of old rows look by.
+func (p *past) schema(d database.Dialect) schema {
+	types := map[string]string{kindText: d.Types.Text, kindLong: d.Types.Long, kindBool: d.Types.Bool, kindNumber: d.Types.Number, kindTime: d.Types.Time}
+	var columns []string
+	for i, name := range p.names {
+		column := d.Quote(name) + " " + types[p.kinds[i]]
+		if p.kinds[i] != kindTime || name == "time" {
+			column += " NOT NULL"
+		}
+		columns = append(columns, column)
+	}
+	columns = append(columns, "PRIMARY KEY ("+d.Quoted(p.key)+")")
+	bare := bareName(p.table)
+	return schema{p.table, []string{d.Create(p.table, columns,
+		database.Index{Name: bare + "_device", Columns: []string{d.Quote("device"), d.Quote("time")}},
+		database.Index{Name: bare + "_time", Columns: []string{d.Quote("time")}})}}
+}
+
+// probe are arguments that fit.
+func (p *past) probe(h *handler) []any {
+	zero := map[string]any{kindText: "", kindLong: "", kindBool: false, kindNumber: int64(0), kindTime: h.time(h.env.Now())}
+	args := make([]any, len(p.kinds))
+	for i, kind := range p.kinds {
+		args[i] = zero[kind]
+	}
+	return args
+}
+
+// keep is the statement that keeps a message; nil if it isn't kept.
+func (h *handler) keep(kind string, msg *message.Message) (*database.Statement, error) {
+	p := h.pasts[kind]
+	if p == nil {
+		return nil, nil
+	}
+	row, err := p.row(h, msg.Payload)
+	if row == nil || err != nil {
+		return nil, err
+	}
+	return &database.Statement{Text: p.insert, Args: row}, nil
+}
+
+func eventRow(h *handler, body []byte) ([]any, error) {
+	var e devices.Event
+	if err := json.Unmarshal(body, &e); err != nil {
+		return nil, fmt.Errorf("reading an event: %w", err)
+	}
+	if err := errors.Join(wants("an event", "event_id", e.EventID != ""), wants("an event", "time", !e.Time.IsZero()), wants("an event", "epoch", e.Epoch < maxNumber),
+		wants("an event", "generation", e.Generation < maxNumber), wants("an event", "seq", e.Seq < maxNumber)); err != nil {
+		return nil, err
+	}
+	return []any{
+		e.EventID, string(e.Type), e.Device, e.Online, string(e.Reason), e.RemoteAddr, e.Host, int64(e.Generation), int64(e.Epoch), int64(e.Seq), h.time(e.ConnectedAt), h.time(e.Time),
+	}, nil
+}
+
+func resultRow(h *handler, body []byte) ([]any, error) {
+	r, err := devices.ParseResult(body)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(wants("a result", "id", r.ID != ""), wants("a result", "time", !r.Time.IsZero()), wants("a result", "epoch", r.Epoch < maxNumber)); err != nil {
+		return nil, err
+	}
+	if !r.State.Terminal() {
+		return nil, nil // its end comes, and has the same key
+	}
+	var said struct{ Reply, Encoding string } // as they were sent
+	if err := json.Unmarshal(body, &said); err != nil {
+		return nil, fmt.Errorf("reading a result: %w", err)
+	}
+	reply, encoding := storable(said.Reply, said.Encoding)
+	return []any{r.ID, r.Device, string(r.State), int64(r.State.Code()), r.Detail, reply, encoding, r.Host, int64(r.Epoch), int64(r.Attempt), h.time(r.Time)}, nil
+}
+
+// storable is a text as all databases take it: PostgreSQL has no NUL in texts, and devices do.
+func storable(text, encoding string) (t, e string) {
+	if !strings.Contains(text, "\x00") {
+		return text, encoding
+	}
+	return base64.StdEncoding.EncodeToString([]byte(text)), string(devices.Base64)
+}
+
+func dataRow(h *handler, body []byte) ([]any, error) {
+	var d devices.Data
+	if err := json.Unmarshal(body, &d); err != nil {
+		return nil, fmt.Errorf("reading data: %w", err)
+	}
+	if err := errors.Join(wants("data", "data_id", d.DataID != ""), wants("data", "time", !d.Time.IsZero()), wants("data", "epoch", d.Epoch < maxNumber), wants("data", "seq", d.Seq < maxNumber)); err != nil {
+		return nil, err
+	}
+	payload, encoding := storable(d.Payload, string(d.Encoding))
+	return []any{d.DataID, d.Device, d.Host, int64(d.Epoch), int64(d.Seq), encoding, payload, d.LateFor, h.time(d.Time)}, nil
+}
+
+// forget removes old rows now and then, on a connection of its own: those who write don't wait for it.
+func (h *handler) forget(db database.DB) {
+	defer func() { _ = db.Close() }() // nothing is lost with it
+	tick := time.NewTicker(expireInterval)
+	defer tick.Stop()
+	said := false
+	for {
+		err := h.expire(h.life, db, h.env.Now())
+		switch {
+		case err == nil:
+			said = false
+		case !said && h.life.Err() == nil:
+			said = true
+			h.env.Logger.Warn("old rows can't be removed; it is tried again each minute", "err", err)
+		}
+		select {
+		case <-tick.C:
+		case <-h.life.Done():
+			return
+		}
+	}
+}
+
+// expire removes what is older than the retention. Others may do the same at the same time.
+func (h *handler) expire(ctx context.Context, db database.DB, now time.Time) error {
+	h.mu.Lock()
+	ready := h.ready
+	h.mu.Unlock()
+	if !ready {
+		return nil
+	}
+	d, before := db.Dialect(), h.db.Dialect().Time(now.Add(-h.History.Retention))
+	for _, p := range h.pasts {
+		old := database.Statement{Text: d.CountOld(p.table, "time", expireStep), Args: []any{before}}
+		remove := database.Statement{Text: d.RemoveOld(p.table, p.key, "time", expireStep), Args: []any{before}}
+		for n := expireStep; n == expireStep; {
+			err := db.Query(ctx, old, func(scan func(...any) error) error { return scan(&n) })
+			if err == nil && n > 0 {
+				err = db.Apply(ctx, []database.Statement{remove})
+			}
+			if err != nil {
+				return fmt.Errorf("removing old rows of %s: %w", p.table, err)
+			}
+		}
+	}
+	return nil
+}
+
+// validateHistory reports all problems of the tables of history.
+func (c *Config) validateHistory(invalid func(field, format string, args ...any)) {
+	taken := map[string]string{}
+	if c.keepsTable() {
+		taken[c.Table], taken[c.hosts()] = "table", "hosts"
+	}
+	for _, t := range []struct{ key, name string }{{"events", c.History.Events}, {"results", c.History.Results}, {"data", c.History.Data}} {
+		at := "history." + t.key
+		if t.name == "" {
+			continue
+		}
+		if why := badName(t.name); why != "" {
+			invalid(at, "%s", why)
+		} else if other, ok := taken[t.name]; ok {
+			invalid(at, "is the table of %s", other)
+		}
+		taken[t.name] = at
+	}
+	if c.History.Events == "" && c.History.Results == "" && c.History.Data == "" {
+		invalid("history", "names no table; events, results and data are possible")
+	}
+	if c.History.Retention < 0 {
+		invalid("history.retention", "is %v, must not be negative", c.History.Retention)
+	}
+}
