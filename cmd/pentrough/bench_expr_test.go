@@ -1,23 +1,14 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
 	"golang.org/x/sys/unix"
-
-	"github.com/pentrough/pentrough/configs"
-	"github.com/pentrough/pentrough/internal/plugin"
-	"github.com/pentrough/pentrough/router"
-	"github.com/pentrough/pentrough/transports"
-	"github.com/pentrough/pentrough/transports/memory"
 )
 
 // The load of BenchmarkExpr.
@@ -75,67 +66,23 @@ func exprPayload(size int) []byte {
 // carry sends n messages through a handler, and returns the CPU time that the process took.
 func carry(b *testing.B, handler string, payload []byte, n int) time.Duration {
 	b.Helper()
-	ends := &ends{}
-	set := plugin.Registered()
-	set.Register("transport", plugin.Info{Name: "ends", Summary: "Memory.", New: func() any { return ends }, Extra: transports.Plugin{}})
-	c, _, err := configs.Parse("expr.toml", fmt.Appendf(nil, `
-[host]
-admin = ""
-[transport.ends]
-type = "ends"
-[pipeline.p]
-from = "ends:in"
-to = "ends:out"
-handler = %s
-on_error = "drop"
-`, handler), configs.Options{Plugins: set})
-	must(b, err)
-	c.Router.Logger = slog.New(slog.DiscardHandler)
-	host, err := router.New(c.Router)
-	must(b, err)
-	sub, err := ends.Subscriber(transports.Consumer{Pipeline: "bench"})
-	must(b, err)
-	out, err := sub.Subscribe(b.Context(), "out")
-	must(b, err)
-	must(b, host.Start(b.Context()))
-	pub, err := ends.Publisher(transports.Producer{})
-	must(b, err)
+	e := betweenEnds(b, handler)
 	took := cpu(b, func() {
 		go func() {
 			for i := range n {
-				msg := message.NewMessage(fmt.Sprint(i), payload)
-				msg.Metadata = message.Metadata{"type": "data", "device": fmt.Sprint("10.0.0.", i%100)}
-				if err := pub.Publish("in", msg); err != nil {
+				if err := e.send(fmt.Sprint(i), fmt.Sprint("10.0.0.", i%100), payload); err != nil {
 					b.Error(err)
 					return
 				}
 			}
 		}()
 		for range n {
-			(<-out).Ack()
+			(<-e.out).Ack()
 		}
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), benchDeadline)
-	defer cancel()
-	must(b, sub.Close())
-	must(b, host.Stop(ctx))
+	e.stop(b)
 	return took
 }
-
-// ends is a memory transport that can be reached from outside of the host.
-type ends struct{ transports.Transport }
-
-func (e *ends) Topic(name string, use transports.Use) (transports.Topic, error) {
-	return e.config().Topic(name, use)
-}
-
-func (e *ends) New(env transports.Env) (transports.Transport, error) {
-	var err error
-	e.Transport, err = e.config().New(env)
-	return e.Transport, err
-}
-
-func (e *ends) config() *memory.Config { return &memory.Config{Buffer: 1000, Window: 1000} }
 
 // cpu is the time that the process computes while it does something.
 func cpu(b *testing.B, do func()) time.Duration {

@@ -309,7 +309,7 @@ func (f *benchFleet) close() {
 	f.work.Wait()
 }
 
-func must(b *testing.B, err error) {
+func must(b testing.TB, err error) {
 	b.Helper()
 	if err != nil {
 		b.Fatal(err)

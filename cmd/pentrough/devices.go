@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -24,26 +25,30 @@ const (
 	fastestWatch = 100 * time.Millisecond
 )
 
-// devicesVerb shows the devices of a running host.
+// devicesVerb shows the devices of a running host, or of a database's table.
 type devicesVerb struct {
-	admin string
-	json  bool
-	watch time.Duration
+	admin          string
+	file, pipeline string
+	json           bool
+	watch          time.Duration
 	choice
 
-	target *url.URL // admin, read
+	// fetch asks the host or reads the table.
+	fetch func(ctx context.Context) (*fleet, error)
 }
 
 func newDevices() *cobra.Command {
 	v := devicesVerb{}
 	cmd := &cobra.Command{
 		Use:   "devices [PATTERN]",
-		Short: "Show the devices of a running host",
-		Long: `Show the devices that are connected to a running host or in its inventory.
+		Short: "Show the devices of a running host, or of a database's table",
+		Long: `Show the devices that are connected to a running host or in its inventory. With -c FILE, show the
+table that the handler sql of that configuration keeps, with the devices of all hosts.
 
 PATTERN chooses them by name; * stands for any characters and ? for one. WAITING counts the commands
 that aren't wholly written to the device yet, ASKED those whose answer is waited for.`,
 		Example: `  pentrough devices
+  pentrough devices -c status.toml --offline --sort seen
   pentrough devices '10.0.7.*' --offline
   pentrough devices --label site=north --sort waiting --watch
   pentrough devices --json | jq -r 'select(.online | not) | .device'`,
@@ -60,9 +65,8 @@ that aren't wholly written to the device yet, ASKED those whose answer is waited
 			if err := v.check(); err != nil {
 				return err
 			}
-			var err error
-			if v.target, err = webAddress(v.admin); err != nil {
-				return advise(fmt.Errorf("reading --admin: %w", err), "give the address of a host's admin listener, such as 127.0.0.1:8222")
+			if err := v.choose(); err != nil {
+				return err
 			}
 			if cmd.Flags().Changed("watch") && v.watch < fastestWatch {
 				return advise(fmt.Errorf("--watch %s is too often", v.watch), "give at least %s, such as --watch=2s", fastestWatch)
@@ -72,14 +76,16 @@ that aren't wholly written to the device yet, ASKED those whose answer is waited
 			if v.watch > 0 {
 				return v.follow(ctx, cmd.OutOrStdout())
 			}
-			fleet, err := v.fetch(ctx)
+			all, err := v.fetch(ctx)
 			if err != nil {
 				return err
 			}
-			return v.print(cmd.OutOrStdout(), fleet)
+			return v.print(cmd.OutOrStdout(), all)
 		},
 	}
 	f := cmd.Flags()
+	f.StringVarP(&v.file, "config", "c", "", "show the table of this configuration's handler sql, instead of a host's devices")
+	f.StringVar(&v.pipeline, "pipeline", "", "with -c: the pipeline whose handler it is, if there are several tables")
 	f.StringVar(&v.admin, "admin", "http://127.0.0.1:8222", "admin listener of the running host")
 	f.BoolVar(&v.json, "json", false, "print each device as a line of JSON")
 	f.DurationVar(&v.watch, "watch", 0, "show them anew each time that this has passed")
@@ -87,14 +93,36 @@ that aren't wholly written to the device yet, ASKED those whose answer is waited
 	v.flags(f)
 	cmd.MarkFlagsMutuallyExclusive("online", "offline")
 	cmd.MarkFlagsMutuallyExclusive("json", "watch")
+	for _, hosts := range []string{"admin", "transport", "label"} {
+		cmd.MarkFlagsMutuallyExclusive("config", hosts)
+	}
 	return cmd
 }
 
-// fetch asks the host.
-func (v *devicesVerb) fetch(ctx context.Context) (*admin.Fleet, error) {
+// choose finds out whom to ask.
+func (v *devicesVerb) choose() error {
+	if v.file != "" {
+		return v.chooseTable()
+	}
+	target, err := webAddress(v.admin)
+	if err != nil {
+		return advise(fmt.Errorf("reading --admin: %w", err), "give the address of a host's admin listener, such as 127.0.0.1:8222")
+	}
+	if v.pipeline != "" {
+		return advise(errors.New("--pipeline is of a table"), "name the configuration with -c")
+	}
+	if v.sort == bySeen {
+		return advise(fmt.Errorf("--sort %s is of a table", bySeen), "a host knows when a device connected: --sort since")
+	}
+	v.fetch = func(ctx context.Context) (*fleet, error) { return ask(ctx, target) }
+	return nil
+}
+
+// ask asks a host.
+func ask(ctx context.Context, target *url.URL) (*fleet, error) {
 	ctx, cancel := context.WithTimeout(ctx, devicesTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, v.target.JoinPath("api/v1/devices").String(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.JoinPath("api/v1/devices").String(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("making a request: %w", err)
 	}
@@ -108,38 +136,42 @@ func (v *devicesVerb) fetch(ctx context.Context) (*admin.Fleet, error) {
 		return nil, fmt.Errorf("reading the devices: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, advise(fmt.Errorf("asking %s for its devices: %s", v.target.Host, reasonIn(body, resp.Status)), "see that --admin names a host's admin listener; a host that is older than this program can't tell")
+		return nil, advise(fmt.Errorf("asking %s for its devices: %s", target.Host, reasonIn(body, resp.Status)), "see that --admin names a host's admin listener; a host that is older than this program can't tell")
 	}
-	var fleet admin.Fleet
-	if err := json.Unmarshal(body, &fleet); err != nil {
+	var said admin.Fleet
+	if err := json.Unmarshal(body, &said); err != nil {
 		return nil, advise(fmt.Errorf("reading the devices: %w", err), "see that --admin names a host's admin listener")
 	}
-	return &fleet, nil
+	all := &fleet{source: said.Host, time: said.Time}
+	for _, d := range said.Devices {
+		all.devices = append(all.devices, listed{Device: d})
+	}
+	return all, nil
 }
 
 // print prints the chosen devices once.
-func (v *devicesVerb) print(out io.Writer, fleet *admin.Fleet) error {
-	chosen := v.choose(fleet.Devices)
+func (v *devicesVerb) print(out io.Writer, all *fleet) error {
+	chosen := v.chosen(all.devices)
 	if v.json {
 		lines := json.NewEncoder(out)
 		for _, d := range chosen {
-			if err := lines.Encode(d); err != nil {
+			if err := lines.Encode(d.said()); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	_, err := io.WriteString(out, v.table(fleet, chosen, 0))
+	_, err := io.WriteString(out, v.table(all, chosen, 0))
 	return err
 }
 
-// follow prints them again and again, on a terminal in one place, until ctx ends. A host that is away is waited for.
+// follow prints them again and again, on a terminal in one place, until ctx ends. A host or a database that is away is waited for.
 func (v *devicesVerb) follow(ctx context.Context, out io.Writer) error {
 	tick := time.NewTicker(v.watch)
 	defer tick.Stop()
 	for {
 		screen := screenOf(out)
-		fleet, err := v.fetch(ctx)
+		all, err := v.fetch(ctx)
 		var text string
 		switch {
 		case ctx.Err() != nil:
@@ -147,7 +179,7 @@ func (v *devicesVerb) follow(ctx context.Context, out io.Writer) error {
 		case err != nil:
 			text = fmt.Sprintf("%s  %v\n", time.Now().Format(time.TimeOnly), err)
 		default:
-			text = fmt.Sprintf("%s  %s\n\n", plainText(fleet.Host), fleet.Time.Local().Format(time.TimeOnly)) + v.table(fleet, v.choose(fleet.Devices), screen.rows-watchHead)
+			text = fmt.Sprintf("%s  %s\n\n", plainText(all.source), all.time.Local().Format(time.TimeOnly)) + v.table(all, v.chosen(all.devices), screen.rows-watchHead)
 		}
 		if _, err := io.WriteString(out, screen.place(text)); err != nil {
 			return err

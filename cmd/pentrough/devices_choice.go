@@ -17,6 +17,28 @@ import (
 	"github.com/pentrough/pentrough/internal/admin"
 )
 
+// fleet is all devices of a host, or of a table.
+type fleet struct {
+	source  string
+	time    time.Time
+	ofTable bool
+	devices []listed
+}
+
+// listed is a device of a host; of a table if it has a row.
+type listed struct {
+	admin.Device
+	row map[string]any
+}
+
+// said is what is told of it as JSON.
+func (d *listed) said() any {
+	if d.row != nil {
+		return d.row
+	}
+	return d.Device
+}
+
 // choice is which devices are shown, and in which order.
 type choice struct {
 	pattern         string
@@ -31,14 +53,25 @@ type choice struct {
 }
 
 // orders are the ways to sort. Devices that are equal are in the order of their names.
-var orders = map[string]func(a, b admin.Device) int{
+var orders = map[string]func(a, b listed) int{
 	"device":  byName,
-	"since":   func(a, b admin.Device) int { return begun(b).Compare(begun(a)) },
-	"waiting": func(a, b admin.Device) int { return cmp.Compare(b.Waiting+b.Asked, a.Waiting+a.Asked) },
-	"address": func(a, b admin.Device) int { return addressOf(a.RemoteAddr).Compare(addressOf(b.RemoteAddr)) },
+	"since":   func(a, b listed) int { return begun(b).Compare(begun(a)) },
+	"address": func(a, b listed) int { return addressOf(a.RemoteAddr).Compare(addressOf(b.RemoteAddr)) },
+	byWaiting: func(a, b listed) int { return cmp.Compare(b.Waiting+b.Asked, a.Waiting+a.Asked) },
+	bySeen:    func(a, b listed) int { return at(b.row, "last_seen").Compare(at(a.row, "last_seen")) },
 }
 
-func begun(d admin.Device) time.Time {
+// The orders that only a host or only a table knows.
+const (
+	byWaiting = "waiting"
+	bySeen    = "seen"
+)
+
+// begun is since when it is as it is; of those that are offline a host doesn't know.
+func begun(d listed) time.Time {
+	if !d.Online && d.row != nil {
+		return at(d.row, "changed_at")
+	}
 	if d.ConnectedAt == nil {
 		return time.Time{}
 	}
@@ -51,9 +84,9 @@ func addressOf(text string) netip.AddrPort {
 }
 
 // byName sorts addresses as numbers, before names.
-func byName(a, b admin.Device) int {
-	x, errX := netip.ParseAddr(a.Device)
-	y, errY := netip.ParseAddr(b.Device)
+func byName(a, b listed) int {
+	x, errX := netip.ParseAddr(a.Device.Device)
+	y, errY := netip.ParseAddr(b.Device.Device)
 	switch {
 	case errX == nil && errY == nil:
 		return x.Compare(y)
@@ -62,16 +95,16 @@ func byName(a, b admin.Device) int {
 	case errY == nil:
 		return 1
 	default:
-		return cmp.Compare(a.Device, b.Device)
+		return cmp.Compare(a.Device.Device, b.Device.Device)
 	}
 }
 
 func (c *choice) flags(f *pflag.FlagSet) {
 	f.BoolVar(&c.online, "online", false, "only those that are connected")
-	f.BoolVar(&c.offline, "offline", false, "only those that aren't: they are in the inventory")
+	f.BoolVar(&c.offline, "offline", false, "only those that aren't")
 	f.StringVar(&c.transport, "transport", "", "only those of this transport")
 	f.StringToStringVar(&c.labels, "label", nil, "only those with this label, KEY=VALUE; several must all fit")
-	f.StringVar(&c.sort, "sort", "device", "by device, since (newest first), waiting (most first) or address")
+	f.StringVar(&c.sort, "sort", "device", "by device, since (newest first), address, waiting (of a host, most first) or seen (of a table, newest first)")
 	f.BoolVar(&c.reverse, "reverse", false, "the other way round")
 	f.IntVar(&c.limit, "limit", 0, "at most this many (default: all)")
 }
@@ -91,10 +124,10 @@ func (c *choice) check() error {
 	return nil
 }
 
-// choose returns the devices that fit, in order, without the limit.
-func (c *choice) choose(devices []admin.Device) []admin.Device {
-	chosen := slices.DeleteFunc(slices.Clone(devices), func(d admin.Device) bool { return !c.fits(d) })
-	slices.SortStableFunc(chosen, func(a, b admin.Device) int {
+// chosen returns the devices that fit, in order, without the limit.
+func (c *choice) chosen(devices []listed) []listed {
+	chosen := slices.DeleteFunc(slices.Clone(devices), func(d listed) bool { return !c.fits(d) })
+	slices.SortStableFunc(chosen, func(a, b listed) int {
 		order := cmp.Or(orders[c.sort](a, b), byName(a, b), cmp.Compare(a.Transport, b.Transport))
 		if c.reverse {
 			order = -order
@@ -104,17 +137,17 @@ func (c *choice) choose(devices []admin.Device) []admin.Device {
 	return chosen
 }
 
-func (c *choice) fits(d admin.Device) bool {
+func (c *choice) fits(d listed) bool {
 	for key, value := range c.labels {
 		if got, ok := d.Labels[key]; !ok || got != value {
 			return false
 		}
 	}
-	return (c.name == nil || c.name.MatchString(d.Device)) && (c.transport == "" || c.transport == d.Transport) && !(c.online && !d.Online) && !(c.offline && d.Online)
+	return (c.name == nil || c.name.MatchString(d.Device.Device)) && (c.transport == "" || c.transport == d.Transport) && !(c.online && !d.Online) && !(c.offline && d.Online)
 }
 
 // table is the devices as a table, of at most so many rows if that is above 0, and how many there are.
-func (c *choice) table(fleet *admin.Fleet, chosen []admin.Device, rows int) string {
+func (c *choice) table(all *fleet, chosen []listed, rows int) string {
 	online := 0
 	several, labelled := false, false
 	for _, d := range chosen {
@@ -143,11 +176,17 @@ func (c *choice) table(fleet *admin.Fleet, chosen []admin.Device, rows int) stri
 		}
 		fmt.Fprintln(w, strings.Join(cells, "\t"))
 	}
-	if len(shown) > 0 {
+	if len(shown) > 0 && all.ofTable {
+		fmt.Fprintln(w, strings.Join(tableHeadings, "\t"))
+	} else if len(shown) > 0 {
 		line("DEVICE", "TRANSPORT", "STATE", "SINCE", "ADDRESS", "WAITING", "ASKED", "LABELS")
 	}
 	for _, d := range shown {
-		name, labels := plainText(d.Device), labelText(d.Labels)
+		if all.ofTable {
+			fmt.Fprintln(w, strings.Join(d.cells(), "\t"))
+			continue
+		}
+		name, labels := plainText(d.Device.Device), labelText(d.Labels)
 		if !d.Online {
 			line(name, d.Transport, "offline", "-", "-", "-", "-", labels)
 			continue
@@ -158,10 +197,12 @@ func (c *choice) table(fleet *admin.Fleet, chosen []admin.Device, rows int) stri
 	switch {
 	case len(shown) < len(chosen):
 		fmt.Fprintf(&b, "%d of %d devices shown, %d online\n", len(shown), len(chosen), online)
-	case len(chosen) == 0 && len(fleet.Devices) == 0:
+	case len(chosen) == 0 && len(all.devices) == 0 && all.ofTable:
+		fmt.Fprintln(&b, "the table has no device")
+	case len(chosen) == 0 && len(all.devices) == 0:
 		fmt.Fprintln(&b, "no device is connected")
 	case len(chosen) == 0:
-		fmt.Fprintf(&b, "none of %d %s is like that\n", len(fleet.Devices), plural(len(fleet.Devices), "device", "devices"))
+		fmt.Fprintf(&b, "none of %d %s is like that\n", len(all.devices), plural(len(all.devices), "device", "devices"))
 	default:
 		fmt.Fprintf(&b, "%d %s, %d online\n", len(chosen), plural(len(chosen), "device", "devices"), online)
 	}

@@ -12,12 +12,15 @@ import (
 func TestDevicesInOrder(t *testing.T) {
 	now := time.Date(2026, 11, 1, 12, 0, 0, 0, time.Local)
 	earlier := now.Add(-time.Hour)
-	fleet := &admin.Fleet{Devices: []admin.Device{
+	all := &fleet{}
+	for _, d := range []admin.Device{
 		{Device: "lock", Transport: "b", Online: true, RemoteAddr: "10.0.0.10:5", ConnectedAt: &now, Waiting: 1},
 		{Device: "10.0.0.10", Transport: "a"},
 		{Device: "10.0.0.9", Transport: "a", Online: true, RemoteAddr: "10.0.0.9:7", ConnectedAt: &earlier, Waiting: 1, Asked: 1},
 		{Device: "a\x1b[31mred", Transport: "a"},
-	}}
+	} {
+		all.devices = append(all.devices, listed{Device: d})
+	}
 	for sort, want := range map[string][]string{
 		"device":  {"10.0.0.9", "10.0.0.10", "a\x1b[31mred", "lock"},
 		"since":   {"lock", "10.0.0.9", "10.0.0.10", "a\x1b[31mred"},
@@ -29,20 +32,20 @@ func TestDevicesInOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got []string
-		for _, d := range c.choose(fleet.Devices) {
-			got = append(got, d.Device)
+		for _, d := range c.chosen(all.devices) {
+			got = append(got, d.Device.Device)
 		}
 		equalLines(t, sort, strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	c := choice{sort: "device"}
-	equalLines(t, "table", c.table(fleet, c.choose(fleet.Devices), 3), strings.Join([]string{
+	equalLines(t, "table", c.table(all, c.chosen(all.devices), 3), strings.Join([]string{
 		`DEVICE          TRANSPORT  STATE    SINCE                ADDRESS     WAITING  ASKED`,
 		`10.0.0.9        a          online   2026-11-01 11:00:00  10.0.0.9:7  1        1`,
 		`10.0.0.10       a          offline  -                    -           -        -`,
 		`"a\x1b[31mred"  a          offline  -                    -           -        -`,
 		`3 of 4 devices shown, 2 online`, ``,
 	}, "\n"))
-	equalLines(t, "nobody", c.table(&admin.Fleet{}, nil, 0), "no device is connected\n")
+	equalLines(t, "nobody", c.table(&fleet{}, nil, 0), "no device is connected\n")
 }
 
 func equalLines(t *testing.T, what, got, want string) {

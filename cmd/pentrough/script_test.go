@@ -19,7 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"pentrough": main, "bareloop": bareLoop})
+	testscript.Main(m, map[string]func(){"pentrough": main, "bareloop": bareLoop, "passer": passer, "barerows": bareRows})
 }
 
 // patience is how long a script waits for something that happens by itself.

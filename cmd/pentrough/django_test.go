@@ -1,0 +1,300 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pentrough/pentrough/internal/testenv"
+)
+
+const djangoExample = "../../docs/examples/django"
+
+// The whole loop of the original system, as a user of the back office goes round it: a page, HTTP, RabbitMQ, the host, the device, its answer, the result, the
+// database, the page. The host, the broker and the database are killed and started again in turn, and the page ends up true.
+func TestDjango(t *testing.T) {
+	t.Parallel()
+	d := newDjangoRig(t)
+	for i, name := range []string{"Door", "Gate", "Lift", "Lost"} {
+		d.manage("shell", "-c", fmt.Sprintf("from fleet.models import Device; Device.objects.create(address='%s', name='%s', place='Floor %d')", djangoAddress(i), name, i))
+	}
+	d.start()
+	for i := range 3 {
+		d.come(i)
+	}
+	d.come(9) // nobody entered it
+	d.pageSays("three devices are there", func(page string) bool {
+		return strings.Contains(page, "Fleet: 3 of 4 online") && strings.Contains(page, "Lift, Floor 2") && !strings.Contains(page, djangoAddress(9))
+	})
+	d.leave(2)
+	d.pageSays("one has gone", func(page string) bool {
+		return strings.Contains(page, "2 of 4 online") && strings.Contains(page, "offline (client_closed)")
+	})
+	commands := []djangoCommand{d.send(0, "status"), d.send(1, "open")}
+	for _, c := range commands {
+		d.ends(c, "answered", "OK "+c.cmd)
+	}
+	d.ends(d.send(3, "open"), "offline", "")
+	d.pageSays("the last results", func(page string) bool {
+		return strings.Count(page, ">answered</a>") == 2 && strings.Count(page, ">offline</a>") == 1
+	})
+
+	// A host that is away is told in words, and nothing of it is lost that was taken.
+	d.host.kill()
+	if said := d.refused(0, "status"); !strings.Contains(said, "The host doesn&#x27;t answer: ") {
+		t.Errorf("with the host away the page says\n%s", said)
+	}
+	d.host.start()
+	commands = append(commands, d.sendAtLast(0, "after the host"))
+	d.node.Kill(t)
+	d.node.Start(t)
+	commands = append(commands, d.sendAtLast(1, "after the broker"))
+	waiting := d.sendAtLast(0, "while the database dies")
+	d.database.Kill(t)
+	d.come(2)
+	d.leave(1)
+	d.database.Start(t)
+	commands = append(commands, waiting, d.sendAtLast(2, "after the database"))
+	for _, c := range commands {
+		d.ends(c, "answered", "OK "+c.cmd)
+	}
+	d.pageSays("what is true in the end", func(page string) bool {
+		state := regexp.MustCompile(`(?s)id="device-([\d.]+)".*?class="(on|off)"`).FindAllStringSubmatch(page, -1)
+		got := ""
+		for _, s := range state {
+			got += s[1] + " " + s[2] + ", "
+		}
+		return got == fmt.Sprintf("%s on, %s off, %s on, %s off, ", djangoAddress(0), djangoAddress(1), djangoAddress(2), djangoAddress(3))
+	})
+	own := d.manage("shell", "-c", "from fleet.models import *; print([(d.name, d.place) for d in Device.objects.all()], Press.objects.filter(cmd='open').count(), Result.objects.filter(state='answered').count() >= 5)")
+	if want := "[('Door', 'Floor 0'), ('Gate', 'Floor 1'), ('Lift', 'Floor 2'), ('Lost', 'Floor 3')] 2 True"; !strings.Contains(own, want) {
+		t.Errorf("Django's own: %s, want %s", own, want)
+	}
+}
+
+// What the page shows of the files is in them.
+func TestDjangoPage(t *testing.T) {
+	page := fileText(t, filepath.Join(djangoExample, "README.md"))
+	for _, quoted := range regexp.MustCompile("(?s)<!-- (\\S+) -->\n```\\w*\n(.*?)```").FindAllStringSubmatch(page, -1) {
+		if text := fileText(t, filepath.Join(djangoExample, quoted[1])); !strings.Contains(text, strings.TrimSpace(quoted[2])) {
+			t.Errorf("what the page shows of %s isn't in it:\n%s", quoted[1], quoted[2])
+		}
+	}
+}
+
+func fileText(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func djangoAddress(i int) string { return fmt.Sprintf("127.5.0.%d", i+1) }
+
+// djangoRig is a back office with all that it needs.
+type djangoRig struct {
+	t        *testing.T
+	env      []string
+	folder   string
+	site     string
+	node     *testenv.Node
+	database *testenv.Postgres
+	host     *presenceHost
+	client   *http.Client
+	devices  map[int]*djangoDevice
+	port     string // of devices
+}
+
+func newDjangoRig(t *testing.T) *djangoRig {
+	d := &djangoRig{t: t, folder: t.TempDir(), node: testenv.NewNode(t), database: testenv.NewPostgres(t), devices: map[int]*djangoDevice{}, port: fleetPort(t)}
+	web, page := fleetPort(t), fleetPort(t)
+	d.site = "http://127.0.0.1:" + page
+	d.env = []string{
+		"AMQP_URL=" + d.node.URL(), "DATABASE_URL=" + d.database.URL, "DEVICES=127.0.0.1:" + d.port, "WEB=127.0.0.1:" + web, "ADMIN=127.0.0.1:" + fleetPort(t), "PENTROUGH_TOKEN=secret",
+		"PENTROUGH_URL=http://127.0.0.1:" + web + "/commands", "STORE=" + filepath.Join(d.folder, "pentrough.db"), "PYTHONDONTWRITEBYTECODE=1",
+	}
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.client = &http.Client{Jar: jar, Timeout: 30 * time.Second}
+	d.manage("migrate", "--verbosity", "0")
+	file, err := filepath.Abs(filepath.Join(djangoExample, "pentrough.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.host = &presenceHost{t: t, folder: d.folder, name: "host", file: file, env: d.env}
+	t.Cleanup(func() {
+		for i := range d.devices {
+			d.leave(i)
+		}
+	})
+	return d
+}
+
+// start starts the host and the site.
+func (d *djangoRig) start() {
+	d.host.start()
+	launch(d.t, d.folder, "django.log", d.env, "/usr/bin/python3", filepath.Join(djangoExample, "manage.py"), "runserver", "--noreload", strings.TrimPrefix(d.site, "http://"))
+}
+
+// manage runs a command of Django and returns what it prints.
+func (d *djangoRig) manage(args ...string) string {
+	d.t.Helper()
+	cmd := exec.Command("/usr/bin/python3", append([]string{filepath.Join(djangoExample, "manage.py")}, args...)...)
+	cmd.Env = append(os.Environ(), d.env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		d.t.Fatalf("manage.py %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// get returns a page and its status.
+func (d *djangoRig) get(path string) (string, int) {
+	resp, err := d.client.Get(d.site + path)
+	if err != nil {
+		return err.Error(), 0
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err.Error(), 0
+	}
+	return string(body), resp.StatusCode
+}
+
+func (d *djangoRig) pageSays(what string, holds func(page string) bool) {
+	d.t.Helper()
+	page := ""
+	defer func() {
+		if d.t.Failed() {
+			d.t.Logf("the page says\n%s", page)
+		}
+	}()
+	waitFor(d.t, "the page to say: "+what, func() bool {
+		var status int
+		page, status = d.get("/")
+		return status == http.StatusOK && holds(page)
+	})
+}
+
+// djangoCommand is one that the page took.
+type djangoCommand struct{ path, cmd string }
+
+// post presses the button of a device; where it leads, or what the page says instead.
+func (d *djangoRig) post(i int, cmd string) (path, said string) {
+	page, _ := d.get("/")
+	token := regexp.MustCompile(`name="csrfmiddlewaretoken" value="(\w+)"`).FindStringSubmatch(page)
+	if token == nil {
+		return "", page
+	}
+	resp, err := d.client.PostForm(d.site+"/device/"+djangoAddress(i)+"/command", url.Values{"cmd": {cmd}, "csrfmiddlewaretoken": {token[1]}})
+	if err != nil {
+		return "", err.Error()
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return "", err.Error()
+	}
+	if resp.StatusCode != http.StatusOK {
+		return "", string(body)
+	}
+	return resp.Request.URL.Path, string(body)
+}
+
+func (d *djangoRig) send(i int, cmd string) djangoCommand {
+	d.t.Helper()
+	path, said := d.post(i, cmd)
+	if path == "" {
+		d.t.Fatalf("the command %q wasn't taken:\n%s", cmd, said)
+	}
+	return djangoCommand{path, cmd}
+}
+
+// sendAtLast presses until the command is taken.
+func (d *djangoRig) sendAtLast(i int, cmd string) djangoCommand {
+	d.t.Helper()
+	path := ""
+	waitFor(d.t, "the command to be taken: "+cmd, func() bool {
+		path, _ = d.post(i, cmd)
+		return path != ""
+	})
+	return djangoCommand{path, cmd}
+}
+
+func (d *djangoRig) refused(i int, cmd string) string {
+	d.t.Helper()
+	path, said := d.post(i, cmd)
+	if path != "" {
+		d.t.Errorf("the command %q was taken", cmd)
+	}
+	return said
+}
+
+// ends waits for a command's result on its page.
+func (d *djangoRig) ends(c djangoCommand, state, reply string) {
+	d.t.Helper()
+	page := ""
+	waitFor(d.t, "the result of "+c.cmd, func() bool {
+		var status int
+		page, status = d.get(c.path)
+		return status == http.StatusOK && !strings.Contains(page, `id="waiting"`)
+	})
+	if !strings.Contains(page, `id="state">`+state+"<") || reply != "" && !strings.Contains(page, "<code>"+reply+"</code>") {
+		d.t.Errorf("the result of %q, wanted %s %q:\n%s", c.cmd, state, reply, page)
+	}
+}
+
+// djangoDevice answers each line, and comes back when its connection ends.
+type djangoDevice struct {
+	end  context.CancelFunc
+	work sync.WaitGroup
+}
+
+func (d *djangoRig) come(i int) {
+	ctx, cancel := context.WithCancel(context.Background())
+	device := &djangoDevice{end: cancel}
+	d.devices[i] = device
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(djangoAddress(i))}, Timeout: 5 * time.Second}
+	device.work.Go(func() {
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for ; ctx.Err() == nil; <-tick.C {
+			conn, err := dialer.DialContext(ctx, "tcp", "127.0.0.1:"+d.port)
+			if err != nil {
+				continue
+			}
+			stop := context.AfterFunc(ctx, func() { conn.Close() })
+			for lines := bufio.NewScanner(conn); lines.Scan(); {
+				if _, err := fmt.Fprintf(conn, "OK %s\r\n", strings.TrimSpace(lines.Text())); err != nil {
+					break
+				}
+			}
+			stop()
+			conn.Close()
+		}
+	})
+}
+
+func (d *djangoRig) leave(i int) {
+	d.devices[i].end()
+	d.devices[i].work.Wait()
+	delete(d.devices, i)
+}

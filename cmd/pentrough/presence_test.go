@@ -1,0 +1,313 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pentrough/pentrough/internal/testenv"
+)
+
+// The fleet of TestPresence. PENTROUGH_PRESENCE_ROUNDS asks for more rounds, each with every trouble once; in every second
+// one the broker is away for longer than a host may be silent.
+const (
+	presenceDevices = 100
+	presenceMoves   = 40 // of several devices each, in a round
+	presenceSilence = 12 * time.Second
+)
+
+// Two hosts whose devices come, go and move, and a third with the table, over a broker and a database; every one of them is killed and started again meanwhile. In
+// the end one host is dead, and the table says of each device what is true.
+func TestPresence(t *testing.T) {
+	t.Parallel()
+	rounds := 1
+	if n, err := strconv.Atoi(os.Getenv("PENTROUGH_PRESENCE_ROUNDS")); err == nil {
+		rounds = n
+	}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	p := newPresenceRig(t, rand.New(rand.NewPCG(seed, 0)))
+	for round := range rounds {
+		p.move(presenceMoves / 4)
+		p.hosts[0].kill()
+		p.move(presenceMoves / 4)
+		p.hosts[0].start()
+		p.node.Kill(t)
+		p.move(presenceMoves / 4)
+		if round%2 == 1 { // longer than a host may be silent
+			<-time.After(presenceSilence + 3*time.Second)
+		}
+		p.node.Start(t)
+		p.table.kill()
+		p.database.Kill(t)
+		p.move(presenceMoves / 4)
+		p.table.start()
+		p.database.Start(t)
+		p.converges("after all were back")
+	}
+	if said := p.table.said(); strings.Contains(said, "a host is silent") {
+		t.Error("a host was taken for lost that was there")
+	}
+	p.hosts[1].kill()
+	p.converges("after a host died for good")
+	if !strings.Contains(p.table.said(), "a host is silent") {
+		t.Error("nobody missed the dead host")
+	}
+}
+
+// presenceRig is all that takes part.
+type presenceRig struct {
+	t        *testing.T
+	rng      *rand.Rand
+	node     *testenv.Node
+	database *testenv.Postgres
+	hosts    [2]*presenceHost
+	table    *presenceHost
+	devices  []*presenceDevice
+}
+
+func newPresenceRig(t *testing.T, rng *rand.Rand) *presenceRig {
+	p := &presenceRig{t: t, rng: rng, node: testenv.NewNode(t), database: testenv.NewPostgres(t)}
+	folder := t.TempDir()
+	host := func(name, text string) *presenceHost {
+		h := &presenceHost{t: t, folder: folder, name: name, port: fleetPort(t), file: filepath.Join(folder, name+".toml")}
+		text = fmt.Sprintf("[host]\nname = %q\nadmin = \"\"\n\n[transport.broker]\ntype = \"amqp\"\nurl = %q\n\n", name, p.node.URL()) + text
+		if err := os.WriteFile(h.file, []byte(strings.ReplaceAll(text, "PORT", h.port)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		h.start()
+		return h
+	}
+	for i := range p.hosts {
+		p.hosts[i] = host(fmt.Sprint("host-", i), `
+[transport.devices]
+type = "tcp"
+listen = "127.0.0.1:PORT"
+
+[pipeline.events]
+from = "devices:events"
+to = "broker:status"
+
+[pipeline.data]
+from = "devices:data"
+to = "broker:status"
+`)
+	}
+	p.table = host("table", fmt.Sprintf(`
+[handler.status]
+type = "sql"
+url = %q
+silence = %q
+
+[middleware.poison]
+to = "broker:status.poison"
+
+[pipeline.status]
+from = "broker:status"
+middleware = ["poison", "retry"]
+handler = "status"
+`, p.database.URL, presenceSilence))
+	life, end := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	for i := range presenceDevices {
+		d := &presenceDevice{rig: p, address: fmt.Sprintf("127.4.0.%d", i+1), want: -1, changed: make(chan struct{}, 1)}
+		p.devices = append(p.devices, d)
+		work.Go(func() { d.live(life) })
+	}
+	t.Cleanup(func() {
+		end()
+		work.Wait()
+	})
+	return p
+}
+
+// move has devices come, go or go elsewhere, so many times.
+func (p *presenceRig) move(times int) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for range times {
+		for range 5 {
+			p.devices[p.rng.IntN(len(p.devices))].moveTo(p.rng.IntN(len(p.hosts)+1) - 1)
+		}
+		<-tick.C
+	}
+}
+
+// truth is what each device's row has to say: the host that it is at, or "".
+func (p *presenceRig) truth() map[string]string {
+	all := map[string]string{}
+	for _, d := range p.devices {
+		d.mu.Lock()
+		if d.want >= 0 && p.hosts[d.want].up() {
+			all[d.address] = p.hosts[d.want].name
+		} else if d.came {
+			all[d.address] = ""
+		}
+		d.mu.Unlock()
+	}
+	return all
+}
+
+// converges waits until the table says what is true.
+func (p *presenceRig) converges(when string) {
+	p.t.Helper()
+	var wrong []string
+	defer func() {
+		if p.t.Failed() {
+			p.t.Logf("%s:\n%s", when, strings.Join(wrong, "\n"))
+		}
+	}()
+	waitFor(p.t, "the table to be true "+when, func() bool {
+		wrong = p.wrong()
+		return len(wrong) == 0
+	})
+}
+
+// wrong says in what the table isn't true.
+func (p *presenceRig) wrong() (all []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, p.database.URL)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	defer conn.Close(ctx)
+	rows, err := conn.Query(ctx, "SELECT device, online, host, reason FROM devices")
+	if err != nil {
+		return []string{err.Error()}
+	}
+	truth := p.truth()
+	for rows.Next() {
+		var device, host, reason string
+		var online bool
+		if err := rows.Scan(&device, &online, &host, &reason); err != nil {
+			return []string{err.Error()}
+		}
+		if want := truth[device]; online != (want != "") || online && host != want || online == (reason != "") {
+			all = append(all, fmt.Sprintf("%s: online %v at %s %q, and it is at %q", device, online, host, reason, want))
+		}
+		delete(truth, device)
+	}
+	if err := rows.Err(); err != nil {
+		return []string{err.Error()}
+	}
+	for device, host := range truth {
+		if host != "" {
+			all = append(all, fmt.Sprintf("%s: no row, and it is at %q", device, host))
+		}
+	}
+	return all
+}
+
+// presenceHost is a host that is killed and started.
+type presenceHost struct {
+	t                        *testing.T
+	folder, name, port, file string
+	env                      []string
+	starts                   int
+	running                  *launched
+	logs                     []*launched
+}
+
+func (h *presenceHost) start() {
+	h.starts++
+	h.running = launch(h.t, h.folder, fmt.Sprintf("%s-%d.log", h.name, h.starts), h.env, "pentrough", "run", "-c", h.file)
+	h.logs = append(h.logs, h.running)
+}
+
+func (h *presenceHost) kill() {
+	if err := h.running.cmd.Process.Kill(); err != nil {
+		h.t.Fatal(err)
+	}
+	<-h.running.ended
+	h.running = nil
+}
+
+func (h *presenceHost) up() bool { return h.running != nil }
+
+// said is what all its runs logged.
+func (h *presenceHost) said() string {
+	var b strings.Builder
+	for _, l := range h.logs {
+		b.WriteString(l.output(h.t))
+	}
+	return b.String()
+}
+
+// presenceDevice holds a connection to the host that it wants to be at.
+type presenceDevice struct {
+	rig     *presenceRig
+	address string
+	changed chan struct{}
+
+	mu   sync.Mutex
+	want int // the number of a host, or -1
+	came bool
+	conn *net.TCPConn
+}
+
+func (d *presenceDevice) moveTo(where int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.want == where {
+		return
+	}
+	d.want = where
+	if d.conn != nil {
+		_ = d.conn.CloseWrite() // it may be gone
+	}
+	select {
+	case d.changed <- struct{}{}:
+	default:
+	}
+}
+
+// live connects, says something, and reads until the connection ends, again and again. Which of two hosts had a device later is what their clocks say,
+// so it goes to the next host only when the one before knows that it left, and a moment later.
+func (d *presenceDevice) live(ctx context.Context) {
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(d.address)}, Timeout: 5 * time.Second}
+	context.AfterFunc(ctx, func() { d.moveTo(-1) })
+	for pause := time.NewTimer(0); ctx.Err() == nil; pause.Reset(20 * time.Millisecond) {
+		<-pause.C
+		d.mu.Lock()
+		want := d.want
+		d.mu.Unlock()
+		if want < 0 {
+			select {
+			case <-d.changed:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		dialed, err := dialer.DialContext(ctx, "tcp", "127.0.0.1:"+d.rig.hosts[want].port)
+		if err != nil {
+			continue
+		}
+		conn := dialed.(*net.TCPConn)
+		d.mu.Lock()
+		d.conn, d.came = conn, true
+		_, err = io.WriteString(conn, "here\n")
+		if d.want != want {
+			_ = conn.CloseWrite()
+		}
+		d.mu.Unlock()
+		if err == nil {
+			_, _ = io.Copy(io.Discard, conn)
+		}
+		d.mu.Lock()
+		d.conn = nil
+		d.mu.Unlock()
+		conn.Close()
+	}
+}

@@ -1,0 +1,9 @@
+from django.urls import path
+
+from fleet import views
+
+urlpatterns = [
+    path("", views.devices, name="devices"),
+    path("device/<str:address>/command", views.command, name="command"),
+    path("command/<str:id>", views.result, name="result"),
+]
