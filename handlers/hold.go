@@ -69,7 +69,7 @@ type holds interface {
 	// MayHold: see [MayHold].
 	MayHold(awaits string)
 	// HeldBefore: see [HeldBefore].
-	HeldBefore(awaits string) <-chan struct{}
+	HeldBefore(awaits string) (<-chan struct{}, error)
 	// Held says that the ledger owns the message from now on.
 	Held(h *Held)
 }
@@ -96,12 +96,13 @@ func MayHold(ctx context.Context, awaits string) {
 }
 
 // HeldBefore returns nil if no message that awaits the same is held which has to be handled before the one that ctx belongs to, and otherwise a
-// channel that is closed when that may have changed.
-func HeldBefore(ctx context.Context, awaits string) <-chan struct{} {
+// channel that is closed when that may have changed. The error is of kind [KindUnavailable] when the message has to be run again to get behind it: the handler returns
+// it.
+func HeldBefore(ctx context.Context, awaits string) (<-chan struct{}, error) {
 	if h := holdsFrom(ctx); h != nil {
 		return h.HeldBefore(awaits)
 	}
-	return nil
+	return nil, nil
 }
 
 // OwnedByLedger tells the router that the ledger owns the message that ctx belongs to. The middleware that keeps the ledger calls it.

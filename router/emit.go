@@ -147,7 +147,7 @@ func (in *intake) enqueued(e *entry) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.lanes.place(e)
-	if e.resumed != nil {
+	if in.holds != nil {
 		in.holds.placed(e)
 	}
 	in.signal()

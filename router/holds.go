@@ -3,6 +3,7 @@ package router
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -56,11 +57,13 @@ type holds struct {
 
 // line is what awaits the same.
 type line struct {
-	awaits  string
-	waiting []*handlers.Held // in order
-	flying  int              // came back, and aren't settled
-	// unplaced of these have no place in the handler's order yet; mayHold are runs of others that may be held.
-	unplaced, mayHold  int
+	awaits   string
+	waiting  []*handlers.Held // in order
+	flying   int              // came back, and aren't settled
+	unplaced []*resumed       // those of them without a place in the handler's order yet
+	mayHold  int              // runs of others that may be held
+	again    int              // of these have ended, and are made once more
+
 	round              bool
 	listed, questioned bool // is in rounds, in asked
 	progress           bool // one of this round wasn't held again
@@ -224,8 +227,18 @@ func (h *holds) beside(r *resumed) {
 	h.signal()
 }
 
-// add takes a message into its line, unless a newer one takes its place, and takes out those whose place it takes.
+// add takes a message into its line that is held now.
 func (h *holds) add(held *handlers.Held) {
+	h.put(held)
+	if l := h.lines[held.Awaits]; l.round {
+		h.list(l)
+	} else {
+		h.ask(l)
+	}
+}
+
+// put takes a message into its line, unless a newer one takes its place, and takes out those whose place it takes.
+func (h *holds) put(held *handlers.Held) {
 	l := h.line(held.Awaits)
 	if held.Sets != "" {
 		stay := l.waiting[:0]
@@ -249,11 +262,6 @@ func (h *holds) add(held *handlers.Held) {
 	h.count++
 	if h.expiring.add(held) {
 		h.signal()
-	}
-	if l.round {
-		h.list(l)
-	} else {
-		h.ask(l)
 	}
 }
 
@@ -323,8 +331,9 @@ func (h *holds) next() ([]*resumed, time.Duration) {
 		l.waiting = l.waiting[1:]
 		h.taken(held)
 		l.flying++
-		l.unplaced++
-		send(&resumed{Held: held})
+		r := &resumed{Held: held}
+		l.unplaced = append(l.unplaced, r)
+		send(r)
 		h.list(l)
 	}
 	h.gauge.Set(float64(h.count + len(h.aside)))
@@ -350,35 +359,47 @@ func (h *holds) expire() time.Duration {
 	}
 }
 
-// placed notes that a message which came back has its place in the handler's order.
+// placed notes that a message has its place in the handler's order.
 func (h *holds) placed(e *entry) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if e.resumed.beside || e.resumed.placed {
+	if e.again {
+		h.surely(e)
+	}
+	if e.resumed == nil || e.resumed.beside || e.resumed.placed {
 		return
 	}
 	e.resumed.placed = true
 	l := h.line(e.resumed.Awaits)
-	l.unplaced--
+	l.place(e.resumed)
 	h.change(l)
 }
 
-// settled takes the end of a run in: of one that came back, or of one whose message is held now. With again it is run once more, so that what
-// is held goes into its line when that is told.
+// place notes that a message which came back needs no place in the handler's order any more.
+func (l *line) place(r *resumed) {
+	l.unplaced = slices.DeleteFunc(l.unplaced, func(other *resumed) bool { return other == r })
+}
+
+// settled takes the end of a run in: of one that came back, or of one whose message is held now. With again it is run once more: what is held goes into
+// its line when that is told, and what may have been going to be held still may.
 func (h *holds) settled(e *entry, acked, again bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	held := e.held
-	if again && e.resumed == nil && held != nil {
-		h.mayHold(e, held.Awaits)
+	if again && e.resumed == nil {
+		if held != nil {
+			h.mayHold(e, held.Awaits)
+		}
+		if e.mayAwait != "" {
+			l := h.line(e.mayAwait)
+			l.again++
+			e.again = true
+			h.change(l)
+		}
 		return
 	}
-	if e.mayAwait != "" {
-		l := h.line(e.mayAwait)
-		l.mayHold--
-		h.change(l)
-	}
-	e.mayAwait, e.held = "", nil
+	h.surely(e)
+	e.held = nil
 	switch {
 	case e.resumed == nil && held != nil:
 		h.add(held)
@@ -386,7 +407,8 @@ func (h *holds) settled(e *entry, acked, again bool) {
 	case again && held == nil:
 		if !e.resumed.beside && e.resumed.placed {
 			e.resumed.placed = false
-			h.line(e.resumed.Awaits).unplaced++
+			l := h.line(e.resumed.Awaits)
+			l.unplaced = append(l.unplaced, e.resumed)
 		}
 	default:
 		h.back(e.resumed, acked, held != nil)
@@ -399,14 +421,12 @@ func (h *holds) back(r *resumed, acked, held bool) {
 	l := h.line(r.Awaits)
 	if !r.beside {
 		l.flying--
-		if !r.placed {
-			l.unplaced--
-		}
+		l.place(r)
 	}
 	switch {
 	case held:
 		l.round = l.round && r.beside
-		h.add(r.Held)
+		h.put(r.Held)
 	case acked:
 		l.progress = true
 		h.ledger.Disown(middleware.LedgerKey{Pipeline: h.pipeline, ID: r.ID, Device: r.Key})
@@ -446,32 +466,58 @@ func (h *holds) again(l *line) {
 
 // mayHold counts a message as one that may be going to be held. The lock is held.
 func (h *holds) mayHold(e *entry, awaits string) {
-	if e.mayAwait == "" {
+	switch {
+	case e.mayAwait == "":
 		e.mayAwait = awaits
 		h.line(awaits).mayHold++
+	case e.again:
+		h.line(awaits).again--
+		e.again = false
 	}
 }
 
+// surely notes that it is known whether a message is held. Those of its line that waited for that may come back now. The lock is held.
+func (h *holds) surely(e *entry) {
+	if e.mayAwait == "" {
+		return
+	}
+	l := h.line(e.mayAwait)
+	l.mayHold--
+	if e.again {
+		l.again--
+	}
+	e.mayAwait, e.again = "", false
+	h.ask(l)
+	h.change(l)
+}
+
+// errRunAgain is why a message doesn't wait for one before it: that one is run again first, in the same lane.
+var errRunAgain = handlers.Unavailable(errors.New("an older message is to be run again first"))
+
 // before is handlers.HeldBefore. In a stop it ends a run that would wait: its message goes back to its source.
-func (h *holds) before(r *run, awaits string) <-chan struct{} {
+func (h *holds) before(r *run, awaits string) (<-chan struct{}, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	l := h.lines[awaits]
 	n := 0
 	if l != nil {
+		if l.again > 0 && r.entry.resumed == nil && r.entry.mayAwait != awaits {
+			return nil, errRunAgain
+		}
 		n = l.mayHold
 		if r.entry.mayAwait == awaits {
 			n--
 		}
 		switch back := r.entry.resumed; {
 		case back == nil:
-			n += len(l.waiting) + l.unplaced
-		case len(l.waiting) > 0 && l.waiting[0].Order < back.Order: // it was held again
+			n += len(l.waiting) + len(l.unplaced)
+		case len(l.waiting) > 0 && l.waiting[0].Order < back.Order, // it was held again
+			slices.ContainsFunc(l.unplaced, func(other *resumed) bool { return other.Order < back.Order }): // it was held later
 			n++
 		}
 	}
 	if n == 0 && h.loaded {
-		return nil
+		return nil, nil
 	}
 	l = h.line(awaits)
 	if l.changed == nil {
@@ -480,7 +526,7 @@ func (h *holds) before(r *run, awaits string) <-chan struct{} {
 	if h.over {
 		r.cancel(errStopped)
 	}
-	return l.changed
+	return l.changed, nil
 }
 
 // resume puts messages into their lanes that come back. It is false once the intake takes no more.
@@ -529,9 +575,9 @@ func (r *run) MayHold(awaits string) {
 	}
 }
 
-func (r *run) HeldBefore(awaits string) <-chan struct{} {
+func (r *run) HeldBefore(awaits string) (<-chan struct{}, error) {
 	if r.in.holds == nil {
-		return nil
+		return nil, nil
 	}
 	return r.in.holds.before(r, awaits)
 }

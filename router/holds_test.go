@@ -3,8 +3,10 @@ package router
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -16,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"pgregory.net/rapid"
 
+	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/handlers/deliver"
 	"github.com/pentrough/pentrough/internal/plugin"
 	"github.com/pentrough/pentrough/router/middleware"
@@ -75,13 +78,17 @@ type wire struct {
 
 	mu     sync.Mutex
 	closed bool
+	stuck  chan struct{} // closed when it takes something again; nil if it does
 }
 
 func (w *wire) TryWrite(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.closed {
+	switch {
+	case w.closed:
 		return 0, context.Canceled
+	case w.stuck != nil:
+		return 0, nil
 	}
 	w.gateway.mu.Lock()
 	defer w.gateway.mu.Unlock()
@@ -91,7 +98,37 @@ func (w *wire) TryWrite(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (w *wire) WaitWritable(time.Time) error { return nil }
+func (w *wire) WaitWritable(deadline time.Time) error {
+	w.mu.Lock()
+	stuck := w.stuck
+	w.mu.Unlock()
+	if stuck == nil {
+		return nil
+	}
+	select {
+	case <-stuck:
+		return nil
+	case <-time.After(time.Until(deadline)):
+		return os.ErrDeadlineExceeded
+	}
+}
+
+// stick has the device take nothing, or everything again.
+func (w *wire) stick(stuck bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.unstick()
+	if stuck && !w.closed {
+		w.stuck = make(chan struct{})
+	}
+}
+
+func (w *wire) unstick() {
+	if w.stuck != nil {
+		close(w.stuck)
+		w.stuck = nil
+	}
+}
 
 func (w *wire) Gone() bool { return false }
 
@@ -101,6 +138,7 @@ func (w *wire) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.closed = true
+	w.unstick()
 	return nil
 }
 
@@ -113,6 +151,7 @@ type holdRig struct {
 	in, out *fakeSystem
 	host    *Host
 	live    map[string]*device.Session
+	wires   map[string]*wire
 	sent    []sentCommand
 	// restarts of the host: a command that wasn't acked in one is told to be held again, in its own time.
 	restarts int
@@ -133,7 +172,7 @@ type reporting interface {
 func newHoldRig(t *testing.T, rt reporting) *holdRig {
 	r := &holdRig{
 		t: t, rt: rt, gateway: &fakeGateway{lines: map[string][]string{}}, ledger: middlewaretest.NewLedger(), in: newSystem(64), out: newSystem(16),
-		live: map[string]*device.Session{},
+		live: map[string]*device.Session{}, wires: map[string]*wire{},
 	}
 	r.start()
 	return r
@@ -177,11 +216,12 @@ func (r *holdRig) stop() {
 }
 
 func (r *holdRig) connect(name string) {
-	s, err := r.gateway.Connect(r.t.Context(), name, name, &wire{gateway: r.gateway, device: name})
+	w := &wire{gateway: r.gateway, device: name}
+	s, err := r.gateway.Connect(r.t.Context(), name, name, w)
 	if err != nil {
 		r.rt.Fatalf("connecting %s: %v", name, err)
 	}
-	r.live[name] = s
+	r.live[name], r.wires[name] = s, w
 }
 
 func (r *holdRig) disconnect(name string) {
@@ -238,6 +278,8 @@ func (r *holdRig) results() map[string][]device.Result {
 	return all
 }
 
+var errDiskFull = handlers.Unavailable(errors.New("the disk is full"))
+
 // TestHolds has devices come and go, hosts stop and start and brokers be away, and holds that every command has one end, and each device gets
 // its commands once and in order.
 func TestHolds(t *testing.T) {
@@ -270,6 +312,20 @@ func TestHolds(t *testing.T) {
 					r.disconnect(n)
 					r.connect(n)
 				},
+				"stick": func(rt *rapid.T) {
+					if w := r.wires[name.Draw(rt, "device")]; w != nil {
+						w.stick(rapid.Bool().Draw(rt, "stuck"))
+					}
+				},
+				"disk": func(rt *rapid.T) {
+					full := rapid.Bool().Draw(rt, "full")
+					r.ledger.Fail(func(call string) error {
+						if full && call == "hold" {
+							return errDiskFull
+						}
+						return nil
+					})
+				},
 				"rest": func(*rapid.T) { synctest.Wait() },
 				"pass": func(rt *rapid.T) {
 					time.Sleep(time.Duration(rapid.IntRange(1, 3000).Draw(rt, "ms")) * time.Millisecond)
@@ -290,6 +346,7 @@ func TestHolds(t *testing.T) {
 				},
 			})
 			r.out.failPublishing(nil)
+			r.ledger.Fail(func(string) error { return nil })
 			for _, n := range names {
 				r.connect(n)
 			}
@@ -356,6 +413,120 @@ func (r *holdRig) judge() {
 		r.rt.Errorf("%d lines are left", l)
 	}
 }
+
+// Two commands wait for a device that reads nothing when it goes. The first can't be held, as the disk is full for a moment; the second is, and stays behind
+// it.
+func TestWhatIsHeldAtASecondAttemptKeepsItsPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newHoldRig(t, t)
+		defer r.stop()
+		r.connect("a")
+		r.wires["a"].stick(true)
+		r.send("a", true, "", 0)
+		r.send("a", true, "", 0)
+		synctest.Wait()
+		full := true
+		r.ledger.Fail(func(call string) error {
+			if call == "hold" && full {
+				full = false
+				return errDiskFull
+			}
+			return nil
+		})
+		r.disconnect("a")
+		r.connect("a")
+		pass(time.Minute)
+		r.judge()
+	})
+}
+
+func newTestHolds(t *testing.T) *holds {
+	h := newHolds(&holds{
+		ledger: middlewaretest.NewLedger(), handler: always{}, most: 10, perLine: 10, life: t.Context(), now: time.Now, log: slog.New(slog.DiscardHandler),
+		gauge: prometheus.NewGauge(prometheus.GaugeOpts{}),
+	})
+	h.load(nil)
+	return h
+}
+
+// A message that waits for one that may be going to be held doesn't stand in its way when that one has to be run again in their lane.
+func TestWhatIsRunAgainGoesFirst(t *testing.T) {
+	h := newTestHolds(t)
+	older, younger := &run{entry: &entry{}}, &run{entry: &entry{}}
+	h.mayHold(older.entry, "a")
+	before, err := h.before(younger, "a")
+	if before == nil || err != nil {
+		t.Fatalf("the younger one doesn't wait: %v", err)
+	}
+	h.settled(older.entry, false, true)
+	if !isClosed(before) {
+		t.Error("the younger one isn't woken")
+	}
+	if _, err := h.before(younger, "a"); handlers.KindOf(err) != handlers.KindUnavailable {
+		t.Errorf("the younger one is told %v", err)
+	}
+	if before, err := h.before(older, "a"); before != nil || err != nil {
+		t.Errorf("the older one waits: %v", err)
+	}
+	h.placed(older.entry)
+	h.mayHold(older.entry, "a") // its session ended, too
+	if before, err := h.before(younger, "a"); before == nil || err != nil {
+		t.Errorf("the younger one doesn't wait: %v", err)
+	}
+	h.settled(older.entry, true, false)
+	if before, err := h.before(younger, "a"); before != nil || err != nil || len(h.lines) > 0 {
+		t.Errorf("in the end the younger one waits: %v", err)
+	}
+}
+
+// What is held last of what a session left behind comes first if it is the oldest, though the younger one is on its way already.
+func TestTheOldestIsHeldLast(t *testing.T) {
+	h := newTestHolds(t)
+	older, younger := &run{entry: &entry{}}, &run{entry: &entry{}}
+	h.mayHold(older.entry, "a")
+	h.mayHold(younger.entry, "a")
+	comesBack := func(r *run, order int64) *run {
+		r.entry.held = &handlers.Held{ID: fmt.Sprint(order), Awaits: "a", Order: order}
+		h.settled(r.entry, true, false)
+		h.question()
+		back, _ := h.next()
+		if len(back) != 1 || back[0].Order != order {
+			t.Fatalf("%d came back for %d", len(back), order)
+		}
+		return &run{entry: &entry{resumed: back[0]}}
+	}
+	waits := func(r *run, want bool) {
+		t.Helper()
+		if before, err := h.before(r, "a"); (before != nil) != want || err != nil {
+			t.Errorf("held before %s: %v, %v, want %v", r.entry.resumed.ID, before != nil, err, want)
+		}
+	}
+	younger = comesBack(younger, 2)
+	waits(younger, true) // the older one may be going to be held
+	older = comesBack(older, 1)
+	waits(younger, true) // it is on its way
+	waits(older, false)
+	h.placed(older.entry)
+	waits(younger, false)
+
+	// The younger one waited, and is held again: a round that brought nothing forward isn't followed by the next at once.
+	h.settled(older.entry, true, false)
+	h.settled(younger.entry, true, false)
+	h.mayHold(older.entry, "a")
+	younger = comesBack(&run{entry: &entry{}}, 2)
+	younger.entry.held = younger.entry.resumed.Held
+	h.settled(younger.entry, true, false)
+	h.question()
+	if back, _ := h.next(); len(back) > 0 {
+		t.Errorf("%d came back at once", len(back))
+	}
+}
+
+// always is ready.
+type always struct{}
+
+func (always) Ready(string) bool  { return true }
+func (always) Watch(func(string)) {}
 
 // A round is on its way when the device goes: the first of its messages is held again, and when the device is back before the second is run, that one
 // doesn't go first.

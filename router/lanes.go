@@ -69,8 +69,9 @@ type entry struct {
 	run        *run
 	// kept: the delivery is void but the run goes on; a redelivered copy takes it over.
 	kept bool
-	// Guarded by the mutex of holds: what the message may be going to be held for, and what it is held as.
+	// Guarded by the mutex of holds: what the message may be going to be held for, whether that is of a run before, and what it is held as.
 	mayAwait string
+	again    bool
 	held     *handlers.Held
 }
 

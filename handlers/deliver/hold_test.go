@@ -28,11 +28,11 @@ type holds struct {
 func (h *holds) Resumed() *handlers.Resumption { return h.resumed }
 func (h *holds) MayHold(awaits string)         { h.may = append(h.may, awaits) }
 func (h *holds) Held(*handlers.Held)           {}
-func (h *holds) HeldBefore(string) <-chan struct{} {
+func (h *holds) HeldBefore(string) (<-chan struct{}, error) {
 	if h.before == nil {
-		return nil
+		return nil, nil
 	}
-	return h.before()
+	return h.before(), nil
 }
 
 // run has a message handled in a run that may be held.

@@ -34,17 +34,19 @@ func (p *placing) place(ctx context.Context) (device.Write, []*message.Message, 
 	}
 	for {
 		epoch := d.devices.Epoch(o.key)
-		before := handlers.HeldBefore(ctx, o.key)
+		before, err := handlers.HeldBefore(ctx, o.key)
 		switch {
 		case !o.expires.IsZero() && !d.env.Now().Before(o.expires):
 			return ended(d.result(o, device.StateExpired, "its time was over before it was its turn", 0), nil)
+		case err != nil:
+			return ended(nil, p.undone(fmt.Errorf("placing a command for device %s: %w", o.key, err)))
 		case epoch == 0 && d.stranger(o):
 			return ended(d.unlisted(o), nil)
 		case epoch == 0 && p.hold:
 			return ended(d.held(ctx, o, p.journal, away))
 		case epoch == 0:
 			return ended(d.result(o, device.StateOffline, device.ErrOffline.Error(), 0), nil)
-		case before != nil && p.hold:
+		case before != nil && (p.hold || handlers.Resumed(ctx) != nil):
 			return ended(d.held(ctx, o, p.journal, behind))
 		case before != nil:
 			if err := d.passed(ctx, o, before); err != nil {

@@ -54,7 +54,7 @@ func (o owned) full(key middleware.LedgerKey, perKey, total int) error {
 // own notes that the ledger owns the record's message.
 func (r *record) own(h *handlers.Held) {
 	h.ID, h.Key, h.Order = r.key.ID, r.key.Device, r.number
-	r.owned = h
+	r.owned, r.unheld = h, false
 }
 
 // Hold has the ledger own the message of a run; see middleware.Ledger.
@@ -88,7 +88,7 @@ func (l *Ledger) Hold(key middleware.LedgerKey, h *handlers.Held, perKey, total 
 		if err := l.journal.write(row, true); err != nil {
 			l.mu.Lock()
 			defer l.mu.Unlock()
-			r.owned = nil
+			r.owned, r.unheld = nil, true
 			l.owned.remove(key)
 			return handlers.Unavailable(fmt.Errorf("recording that id %q is held: %w", key.ID, err))
 		}

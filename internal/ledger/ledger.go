@@ -56,6 +56,9 @@ type record struct {
 	attempts int
 	outputs  []middleware.Output
 	done     bool
+	// unheld says that it couldn't be written that the message is held, and nothing else is known: its place stays for when it comes again, as younger ones of
+	// its device may be held meanwhile.
+	unheld bool
 	// owned is the message itself, from when it is held until what it came to is confirmed; begun says that the store doesn't call it held,
 	// as a run began.
 	owned *handlers.Held
@@ -192,6 +195,9 @@ func (l *Ledger) claim(key middleware.LedgerKey, body middleware.Digest) (middle
 		return middleware.Claim{State: middleware.ClaimReserved}, nil, nil
 	case r.running:
 		return middleware.Claim{}, r.end(), nil
+	case r.unheld && r.attempts == 0:
+		r.digest, r.unheld, r.running = body, false, true
+		return middleware.Claim{State: middleware.ClaimReserved, Begun: r.attempts}, nil, nil
 	case r.digest != body:
 		return middleware.Claim{State: middleware.ClaimReused}, nil, nil
 	case r.done, r.owned != nil:
@@ -275,7 +281,7 @@ func (l *Ledger) Commit(_ context.Context, key middleware.LedgerKey, outputs []m
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r.done, r.outputs = true, outputs
+	r.done, r.unheld, r.outputs = true, false, outputs
 	r.release()
 	if f := l.finish(r); f.unconfirmed.Len() > l.mostUnconfirmed {
 		l.drop(&f.unconfirmed)
@@ -292,7 +298,7 @@ func (l *Ledger) Release(key middleware.LedgerKey) {
 		return
 	}
 	r.release()
-	if r.attempts > 0 || r.owned != nil {
+	if r.attempts > 0 || r.owned != nil || r.unheld {
 		return
 	}
 	delete(l.records, key)

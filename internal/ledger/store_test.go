@@ -267,6 +267,39 @@ func TestADeadStoreIsUnavailableAndRecoversByItself(t *testing.T) {
 	})
 }
 
+// A message that couldn't be recorded as held keeps its place before one that could, also for a run with another body.
+func TestWhatCouldNotBeHeldKeepsItsPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &brokenStore{rows: map[int64]Row{}}
+		l := open(t, s)
+		older, younger := begun(t, l, "older", 1), begun(t, l, "younger", 1)
+		hold := func(key middleware.LedgerKey) error {
+			l.Retract(key)
+			return l.Hold(key, &handlers.Held{}, 10, 10, outputs)
+		}
+		s.fail(errFull)
+		if err := hold(older); handlers.KindOf(err) != handlers.KindUnavailable {
+			t.Fatalf("on a full disk: %v", err)
+		}
+		l.Release(older)
+		s.fail(nil)
+		time.Sleep(2 * retryLast)
+		if err := hold(younger); err != nil {
+			t.Fatal(err)
+		}
+		if claim, err := l.Reserve(t.Context(), older, middleware.Digest{2}); err != nil || claim.State != middleware.ClaimReserved || claim.Begun != 0 {
+			t.Fatalf("claim %+v, %v", claim, err)
+		}
+		if err := hold(older); err != nil {
+			t.Fatal(err)
+		}
+		all, err := l.Owned(t.Context(), "p")
+		if err != nil || len(all) != 2 || all[0].ID != "older" {
+			t.Errorf("owned %+v, %v", all, err)
+		}
+	})
+}
+
 func TestChangesGoTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &brokenStore{rows: map[int64]Row{}}

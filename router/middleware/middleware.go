@@ -136,8 +136,8 @@ type Ledger interface {
 	Confirm(key LedgerKey, keep Retention) error
 	// Hold records that the ledger owns the message of the run that holds key, gives h its Order, and ends the reservation. outputs are what a
 	// duplicate gets. What began is taken back. When it returns the record has reached the disk. The error is of kind handlers.ErrHoldFull if
-	// there are perKey messages of the device or total of the pipeline; the reservation stays then. Of a message that is owned already only
-	// the reservation ends.
+	// there are perKey messages of the device or total of the pipeline; the reservation stays then. If it can't be recorded the message keeps its place in the
+	// order for when it comes again. Of a message that is owned already only the reservation ends.
 	Hold(key LedgerKey, h *handlers.Held, perKey, total int, outputs []Output) error
 	// Resume claims a message that the ledger owns for one run, as Reserve does.
 	Resume(ctx context.Context, key LedgerKey) (Claim, error)

@@ -27,6 +27,8 @@ type Ledger struct {
 
 type record struct {
 	body     middleware.Digest
+	order    int64
+	unheld   bool // holding it failed
 	attempts int
 	outputs  []middleware.Output
 	held     bool
@@ -61,11 +63,14 @@ func (l *Ledger) Reserve(ctx context.Context, key middleware.LedgerKey, body mid
 		}
 		r, changed := l.records[key], l.changed
 		if r == nil {
-			r = &record{body: body}
+			l.orders++
+			r = &record{body: body, order: l.orders}
 			l.records[key] = r
 		}
 		claim := middleware.Claim{State: middleware.ClaimReserved, Begun: r.attempts}
 		switch {
+		case r.unheld && r.attempts == 0:
+			r.body, r.unheld = body, false
 		case r.body != body:
 			claim = middleware.Claim{State: middleware.ClaimReused}
 		case r.done, r.owned != nil && !r.held:
@@ -126,7 +131,7 @@ func (l *Ledger) Commit(ctx context.Context, key middleware.LedgerKey, outputs [
 	if r == nil || !r.held {
 		return errors.New("not reserved")
 	}
-	r.held, r.done, r.outputs = false, true, outputs
+	r.held, r.done, r.unheld, r.outputs = false, true, false, outputs
 	l.wake()
 	return nil
 }
@@ -136,7 +141,7 @@ func (l *Ledger) Release(key middleware.LedgerKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r := l.records[key]; r != nil && r.held {
-		if r.held = false; r.attempts == 0 && r.owned == nil {
+		if r.held = false; r.attempts == 0 && r.owned == nil && !r.unheld {
 			delete(l.records, key)
 		}
 		l.wake()
@@ -166,12 +171,13 @@ func (l *Ledger) Confirm(key middleware.LedgerKey, _ middleware.Retention) error
 func (l *Ledger) Hold(key middleware.LedgerKey, h *handlers.Held, perKey, total int, outputs []middleware.Output) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.fail("hold"); err != nil {
-		return err
-	}
 	r := l.records[key]
 	if r == nil || !r.held {
 		return errors.New("not reserved")
+	}
+	if err := l.fail("hold"); err != nil {
+		r.unheld = true
+		return err
 	}
 	if r.owned == nil {
 		device, all := 0, 0
@@ -186,9 +192,8 @@ func (l *Ledger) Hold(key middleware.LedgerKey, h *handlers.Held, perKey, total 
 		if device >= perKey || all >= total {
 			return handlers.ErrHoldFull
 		}
-		l.orders++
-		h.ID, h.Key, h.Order = key.ID, key.Device, l.orders
-		r.owned, r.outputs = h, outputs
+		h.ID, h.Key, h.Order = key.ID, key.Device, r.order
+		r.owned, r.unheld, r.outputs = h, false, outputs
 	}
 	r.held = false
 	l.wake()
@@ -409,6 +414,19 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 			t.Errorf("owned %s", got)
 		}
 		reserve(t, l, key, other, middleware.ClaimReserved)
+	})
+	run("HeldInTheOrderOfReserving", func(t *testing.T, l middleware.Ledger) {
+		later := middleware.LedgerKey{Pipeline: "p", ID: "j", Device: "d"}
+		reserve(t, l, key, body, middleware.ClaimReserved)
+		reserve(t, l, later, body, middleware.ClaimReserved)
+		for _, key := range []middleware.LedgerKey{later, key} {
+			if err := l.Hold(key, &handlers.Held{UUID: "u-" + key.ID, Payload: []byte("x"), Metadata: map[string]string{"k": "v"}, Sets: "s"}, 2, 3, outputs); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := owned(t, l); got != "ij" {
+			t.Errorf("owned %s", got)
+		}
 	})
 	run("NoMoreIsHeldThanMayBe", func(t *testing.T, l middleware.Ledger) {
 		hold(t, l, "i")
