@@ -52,24 +52,46 @@ func TestDjango(t *testing.T) {
 		return strings.Count(page, ">answered</a>") == 2 && strings.Count(page, ">offline</a>") == 1
 	})
 
-	// A host that is away is told in words, and nothing of it is lost that was taken.
+	// The host dies with a command at its device; the next one isn't taken, which the page says with a button to try again. Meanwhile a device comes.
+	begun := d.send(0, slow)
+	waitFor(t, "the device to have the command", func() bool { return d.read(slow) == 1 })
 	d.host.kill()
-	if said := d.refused(0, "status"); !strings.Contains(said, "The host doesn&#x27;t answer: ") {
-		t.Errorf("with the host away the page says\n%s", said)
-	}
+	form := d.refused(1, "during the host", "The host doesn&#x27;t answer: ")
+	d.come(2)
 	d.host.start()
-	commands = append(commands, d.sendAtLast(0, "after the host"))
+	commands = append(commands, d.again(form, "during the host"))
+	d.ends(begun, "(answered|unknown)", "")
+	if n := d.read(slow); n > 2 {
+		t.Errorf("the device has read what its host died with %d times", n)
+	}
+	d.pageSays("the one has come", func(page string) bool { return strings.Contains(page, "3 of 4 online") })
+
+	// The broker dies, and a device goes.
 	d.node.Kill(t)
+	form = d.refused(0, "during the broker", "The host")
+	d.leave(2)
 	d.node.Start(t)
-	commands = append(commands, d.sendAtLast(1, "after the broker"))
-	waiting := d.sendAtLast(0, "while the database dies")
+	commands = append(commands, d.again(form, "during the broker"))
+	d.pageSays("the one has gone", func(page string) bool { return strings.Contains(page, "2 of 4 online") })
+
+	// The database dies with a command on its way; one device comes, and one goes.
+	commands = append(commands, d.send(0, "before the database"))
 	d.database.Kill(t)
+	if page, status := d.get("/"); status != http.StatusServiceUnavailable || !strings.Contains(page, "The database doesn&#x27;t answer.") {
+		t.Errorf("with the database away the page says %d:\n%s", status, page)
+	}
 	d.come(2)
 	d.leave(1)
 	d.database.Start(t)
-	commands = append(commands, waiting, d.sendAtLast(2, "after the database"))
+	d.pageSays("what was during the database", func(page string) bool {
+		return strings.Contains(page, "2 of 4 online") && strings.Contains(page, "Lift")
+	})
+	commands = append(commands, d.send(2, "after the database"))
 	for _, c := range commands {
 		d.ends(c, "answered", "OK "+c.cmd)
+		if n := d.read(c.cmd); n != 1 {
+			t.Errorf("%q was read %d times", c.cmd, n)
+		}
 	}
 	d.pageSays("what is true in the end", func(page string) bool {
 		state := regexp.MustCompile(`(?s)id="device-([\d.]+)".*?class="(on|off)"`).FindAllStringSubmatch(page, -1)
@@ -79,8 +101,15 @@ func TestDjango(t *testing.T) {
 		}
 		return got == fmt.Sprintf("%s on, %s off, %s on, %s off, ", djangoAddress(0), djangoAddress(1), djangoAddress(2), djangoAddress(3))
 	})
-	own := d.manage("shell", "-c", "from fleet.models import *; print([(d.name, d.place) for d in Device.objects.all()], Press.objects.filter(cmd='open').count(), Result.objects.filter(state='answered').count() >= 5)")
-	if want := "[('Door', 'Floor 0'), ('Gate', 'Floor 1'), ('Lift', 'Floor 2'), ('Lost', 'Floor 3')] 2 True"; !strings.Contains(own, want) {
+
+	// A result whose command came from elsewhere has a page, too; what nobody knows has none.
+	d.manage("shell", "-c", "from fleet.models import *; print(Press.objects.filter(cmd='open').delete())")
+	d.ends(commands[1], "answered", "OK open")
+	if page, status := d.get(commands[1].path + "x"); status != http.StatusNotFound || !strings.Contains(page, "Nothing is known of a command") {
+		t.Errorf("for an unknown command the page says %d:\n%s", status, page)
+	}
+	own := d.manage("shell", "-c", "from fleet.models import *; print([(d.name, d.place) for d in Device.objects.all()], Press.objects.filter(cmd='status').count(), Result.objects.filter(state='answered').count() >= 5)")
+	if want := "[('Door', 'Floor 0'), ('Gate', 'Floor 1'), ('Lift', 'Floor 2'), ('Lost', 'Floor 3')] 1 True"; !strings.Contains(own, want) {
 		t.Errorf("Django's own: %s, want %s", own, want)
 	}
 }
@@ -118,10 +147,16 @@ type djangoRig struct {
 	client   *http.Client
 	devices  map[int]*djangoDevice
 	port     string // of devices
+
+	mu    sync.Mutex
+	lines map[string]int // how often devices have read each
 }
 
+// slow is a command that devices need a moment for.
+const slow = "slow"
+
 func newDjangoRig(t *testing.T) *djangoRig {
-	d := &djangoRig{t: t, folder: t.TempDir(), node: testenv.NewNode(t), database: testenv.NewPostgres(t), devices: map[int]*djangoDevice{}, port: fleetPort(t)}
+	d := &djangoRig{t: t, folder: t.TempDir(), node: testenv.NewNode(t), database: testenv.NewPostgres(t), devices: map[int]*djangoDevice{}, port: fleetPort(t), lines: map[string]int{}}
 	web, page := fleetPort(t), fleetPort(t)
 	d.site = "http://127.0.0.1:" + page
 	d.env = []string{
@@ -197,14 +232,26 @@ func (d *djangoRig) pageSays(what string, holds func(page string) bool) {
 // djangoCommand is one that the page took.
 type djangoCommand struct{ path, cmd string }
 
-// post presses the button of a device; where it leads, or what the page says instead.
-func (d *djangoRig) post(i int, cmd string) (path, said string) {
-	page, _ := d.get("/")
-	token := regexp.MustCompile(`name="csrfmiddlewaretoken" value="(\w+)"`).FindStringSubmatch(page)
-	if token == nil {
-		return "", page
+// djangoForm is one that a page shows.
+type djangoForm struct{ action, token, id string }
+
+var djangoForms = regexp.MustCompile(`(?s)action="([^"]+)">.*?name="csrfmiddlewaretoken" value="(\w+)">.*?name="id" value="([\w-]+)"`)
+
+// form finds the first form on a page that leads to a place.
+func (d *djangoRig) form(page, action string) djangoForm {
+	for _, found := range djangoForms.FindAllStringSubmatch(page, -1) {
+		if found[1] == action {
+			return djangoForm{found[1], found[2], found[3]}
+		}
 	}
-	resp, err := d.client.PostForm(d.site+"/device/"+djangoAddress(i)+"/command", url.Values{"cmd": {cmd}, "csrfmiddlewaretoken": {token[1]}})
+	d.t.Helper()
+	d.t.Fatalf("there is no form for %s on\n%s", action, page)
+	return djangoForm{}
+}
+
+// post presses the button of a form; where it leads, or what the page says instead.
+func (d *djangoRig) post(form djangoForm, cmd string) (path, said string) {
+	resp, err := d.client.PostForm(d.site+form.action, url.Values{"cmd": {cmd}, "id": {form.id}, "csrfmiddlewaretoken": {form.token}})
 	if err != nil {
 		return "", err.Error()
 	}
@@ -219,33 +266,51 @@ func (d *djangoRig) post(i int, cmd string) (path, said string) {
 	return resp.Request.URL.Path, string(body)
 }
 
+// press sends a command from the page of devices.
+func (d *djangoRig) press(i int, cmd string) (path, said string) {
+	d.t.Helper()
+	page, _ := d.get("/")
+	return d.post(d.form(page, "/device/"+djangoAddress(i)+"/command"), cmd)
+}
+
 func (d *djangoRig) send(i int, cmd string) djangoCommand {
 	d.t.Helper()
-	path, said := d.post(i, cmd)
+	path, said := d.press(i, cmd)
 	if path == "" {
 		d.t.Fatalf("the command %q wasn't taken:\n%s", cmd, said)
 	}
 	return djangoCommand{path, cmd}
 }
 
-// sendAtLast presses until the command is taken.
-func (d *djangoRig) sendAtLast(i int, cmd string) djangoCommand {
+// refused sends a command that isn't taken; the form by which the page offers to send it again.
+func (d *djangoRig) refused(i int, cmd, why string) djangoForm {
+	d.t.Helper()
+	path, said := d.press(i, cmd)
+	if path != "" || !strings.Contains(said, why) {
+		d.t.Errorf("the command %q was to be refused with %q: %s\n%s", cmd, why, path, said)
+	}
+	return d.form(said, "/device/"+djangoAddress(i)+"/command")
+}
+
+// again presses the button of a page of trouble until the command is taken, and twice then.
+func (d *djangoRig) again(form djangoForm, cmd string) djangoCommand {
 	d.t.Helper()
 	path := ""
 	waitFor(d.t, "the command to be taken: "+cmd, func() bool {
-		path, _ = d.post(i, cmd)
+		path, _ = d.post(form, cmd)
 		return path != ""
 	})
+	if second, said := d.post(form, cmd); second != path {
+		d.t.Errorf("pressing again leads to %q:\n%s", second, said)
+	}
 	return djangoCommand{path, cmd}
 }
 
-func (d *djangoRig) refused(i int, cmd string) string {
-	d.t.Helper()
-	path, said := d.post(i, cmd)
-	if path != "" {
-		d.t.Errorf("the command %q was taken", cmd)
-	}
-	return said
+// read is how often devices have read a command.
+func (d *djangoRig) read(cmd string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.lines[cmd]
 }
 
 // ends waits for a command's result on its page.
@@ -257,7 +322,7 @@ func (d *djangoRig) ends(c djangoCommand, state, reply string) {
 		page, status = d.get(c.path)
 		return status == http.StatusOK && !strings.Contains(page, `id="waiting"`)
 	})
-	if !strings.Contains(page, `id="state">`+state+"<") || reply != "" && !strings.Contains(page, "<code>"+reply+"</code>") {
+	if !regexp.MustCompile(`id="state">`+state+"<").MatchString(page) || reply != "" && !strings.Contains(page, "<code>"+reply+"</code>") {
 		d.t.Errorf("the result of %q, wanted %s %q:\n%s", c.cmd, state, reply, page)
 	}
 }
@@ -283,7 +348,14 @@ func (d *djangoRig) come(i int) {
 			}
 			stop := context.AfterFunc(ctx, func() { conn.Close() })
 			for lines := bufio.NewScanner(conn); lines.Scan(); {
-				if _, err := fmt.Fprintf(conn, "OK %s\r\n", strings.TrimSpace(lines.Text())); err != nil {
+				cmd := strings.TrimSpace(lines.Text())
+				d.mu.Lock()
+				d.lines[cmd]++
+				d.mu.Unlock()
+				if cmd == slow {
+					time.Sleep(300 * time.Millisecond)
+				}
+				if _, err := fmt.Fprintf(conn, "OK %s\r\n", cmd); err != nil {
 					break
 				}
 			}

@@ -5,5 +5,5 @@ from fleet import views
 urlpatterns = [
     path("", views.devices, name="devices"),
     path("device/<str:address>/command", views.command, name="command"),
-    path("command/<str:id>", views.result, name="result"),
+    path("device/<str:address>/command/<path:id>", views.result, name="result"),
 ]
