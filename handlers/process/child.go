@@ -191,14 +191,22 @@ func (c *child) read() {
 		c.kill(err)
 		return
 	}
+	c.without(errOutput)
+}
+
+// without kills a program that has closed its input or output, unless that was its end.
+func (c *child) without(reason error) {
 	select {
 	case <-c.exited:
 	case <-time.After(leftover):
-		c.kill(errOutput) // it is of no use without
+		c.kill(reason)
 	}
 }
 
-var errOutput = errors.New("it closed its standard output")
+var (
+	errInput  = errors.New("it closed its standard input")
+	errOutput = errors.New("it closed its standard output")
+)
 
 // next deals with one line.
 func (c *child) next(in *stdio.Reader) error {
@@ -274,6 +282,7 @@ func (c *child) respond(l *line) {
 
 // complain says once of a kind of line that it isn't understood.
 func (c *child) complain(kind string) {
+	kind = cut(kind, mostName)
 	c.mu.Lock()
 	const kinds = 10
 	again := c.unknown[kind] || len(c.unknown) == kinds

@@ -3,15 +3,20 @@
 package process
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/pentrough/pentrough/handlers"
@@ -141,6 +146,8 @@ func (c *Config) Check(context.Context) []transports.Check {
 	path, err := c.program()
 	if err != nil {
 		check.Err, check.Next = err, "give the program's whole path, or a name that PATH of the host leads to"
+	} else if err := c.noFolder(); err != nil {
+		check.Err, check.Next = err, "make the folder, or say another dir"
 	} else {
 		check.Found = "the program is " + path
 	}
@@ -158,6 +165,56 @@ func (c *Config) program() (string, error) {
 		return "", err
 	}
 	return filepath.Abs(path)
+}
+
+// noFolder says why the program can't run in its folder, nil if it can.
+func (c *Config) noFolder() error {
+	if c.Dir == "" {
+		return nil
+	}
+	info, err := os.Stat(c.Dir)
+	if err == nil && !info.IsDir() {
+		err = fmt.Errorf("%s isn't a folder", c.Dir)
+	}
+	if err != nil {
+		return fmt.Errorf("dir: %w", err)
+	}
+	return nil
+}
+
+// whyNot says what the system's error means when it can't start the program: the same few words stand for several things.
+func (c *Config) whyNot(path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if folder := c.noFolder(); folder != nil {
+		return folder
+	}
+	switch {
+	case errors.Is(err, syscall.ENOEXEC):
+		return fmt.Errorf("%s is nothing that can be run: a script begins with #! and its interpreter, and a binary has to be built for %s/%s: %w", path, runtime.GOOS, runtime.GOARCH, err)
+	case errors.Is(err, fs.ErrNotExist):
+		if interpreter := interpreterOf(path); interpreter != "" {
+			return fmt.Errorf("the interpreter that %s names in its first line isn't there: %q: %w", path, interpreter, err)
+		}
+	}
+	return err
+}
+
+// interpreterOf is what a script says behind #!; empty if the file is no script.
+func interpreterOf(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	first := make([]byte, 256)
+	n, _ := io.ReadFull(f, first) // what is there is enough
+	line, _, _ := bytes.Cut(first[:n], []byte("\n"))
+	if rest, ok := bytes.CutPrefix(line, []byte("#!")); ok {
+		return strings.Trim(string(rest), " \t")
+	}
+	return ""
 }
 
 // inherited are the variables that a plugin has of the host.

@@ -170,13 +170,6 @@ func (c *child) watch(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
-		select {
-		case <-tick.C:
-		case <-c.ended:
-			return
-		case <-ctx.Done():
-			return
-		}
 		if most := c.h.config.Memory; most > 0 {
 			size, err := groupMemory(c.cmd.Process.Pid)
 			if err == nil {
@@ -188,6 +181,13 @@ func (c *child) watch(ctx context.Context) {
 			}
 		}
 		c.ping()
+		select {
+		case <-tick.C:
+		case <-c.ended:
+			return
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

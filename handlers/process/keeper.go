@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -109,7 +110,7 @@ func (h *handler) keep(c *child) {
 		}
 		retry = nil
 		if err := attempt(h.life); err != nil && h.life.Err() == nil {
-			wait := max(longWait, h.wait(failures))
+			wait := min(max(longWait, h.wait(failures)), h.config.RestartMax)
 			failures++
 			h.fell(fmt.Errorf("it can't be started: %w", err), wait)
 			retry = time.After(wait)
@@ -191,7 +192,7 @@ func (h *handler) launch(ctx context.Context) (*child, error) {
 		c.cmd.Dir, c.cmd.Env = h.config.Dir, h.config.environment()
 		c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = stdin, stdout, stderr
 		ownGroup(c.cmd)
-		err = h.fork(c.cmd)
+		err = h.config.whyNot(path, h.fork(c.cmd))
 	}
 	if err != nil {
 		for _, f := range files {
@@ -202,7 +203,7 @@ func (h *handler) launch(ctx context.Context) (*child, error) {
 	for _, f := range []*os.File{stdin, stdout, stderr} {
 		_ = f.Close()
 	}
-	c.stdin = newOutbox(in)
+	c.stdin = newOutbox(in, func() { c.without(errInput) })
 	reading := make(chan struct{})
 	h.work.Go(func() { defer close(reading); c.read() })
 	h.work.Go(func() { h.stderr.read(diag, c.ended) })
@@ -322,8 +323,11 @@ func (c *child) introduced(in *stdio.Reader) error {
 func (c *child) beginning(in *stdio.Reader) (line, []byte, error) {
 	for {
 		text, err := in.Text()
-		if err != nil {
+		switch {
+		case errors.Is(err, io.EOF):
 			return line{}, nil, err
+		case err != nil:
+			return line{}, nil, fmt.Errorf("it wrote %w", err)
 		}
 		if stdio.Blank(text) {
 			continue

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -48,6 +49,16 @@ func act(character string) {
 		say(`{"type":"hello","version":1,"name":"p"}`)
 		say(`{"type":"ready"}`)
 		os.Exit(1)
+	case "long":
+		say(`{"type":"log","text":"%s"}`, strings.Repeat("x", 2<<20))
+	case "deaf":
+		say(`{"type":"hello","version":1,"name":"p"}`)
+		if os.Remove(os.Getenv("DEAF_ONCE")) == nil {
+			bufio.NewReader(os.Stdin).ReadBytes('\n') // the host's hello
+			os.Stdin.Close()
+			say(`{"type":"ready"}`)
+			select {}
+		}
 	case "narrow":
 		say(`{"type":"hello","version":1,"name":"p","window":1,"max_line":65536}`)
 	default:
@@ -147,6 +158,17 @@ func act(character string) {
 				respond(`,"error":` + rest)
 			case "to":
 				respond(fmt.Sprintf(`,"messages":[{"id":"mine","payload":"x","to":%q,"metadata":{"k":"v"}}]`, rest))
+			case "crowd":
+				n, _ := strconv.Atoi(rest)
+				respond(`,"messages":[{}` + strings.Repeat(",{}", n-1) + `]`)
+			case "gossip":
+				var fields []string
+				for i := range 100 {
+					fields = append(fields, fmt.Sprintf(`"f%02d":[%q]`, i, strings.Repeat("y", 2000)))
+				}
+				say(`{"type":"log","text":"so much","fields":{%s}}`, strings.Join(fields, ","))
+				say(`{"type":%q}`, strings.Repeat("z", 1000))
+				respond("")
 			case "log":
 				say(`{"type":"log","level":"warn","text":"the sensor is slow","fields":{"ms":812}}`)
 				respond("")

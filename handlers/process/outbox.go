@@ -11,6 +11,8 @@ import (
 // bounded by the program's window.
 type outbox struct {
 	file *os.File
+	// broken is told that the program's input takes nothing any more, though it isn't closed.
+	broken func()
 
 	mu      sync.Mutex
 	waiting []byte
@@ -20,8 +22,8 @@ type outbox struct {
 	ended   chan struct{}
 }
 
-func newOutbox(file *os.File) *outbox {
-	o := &outbox{file: file, news: make(chan struct{}, 1), ended: make(chan struct{})}
+func newOutbox(file *os.File, broken func()) *outbox {
+	o := &outbox{file: file, broken: broken, news: make(chan struct{}, 1), ended: make(chan struct{})}
 	go o.run()
 	return o
 }
@@ -74,7 +76,10 @@ func (o *outbox) run() {
 		o.mu.Unlock()
 		if len(batch) > 0 {
 			if _, err := o.file.Write(batch); err != nil {
-				return // the end of the program is told elsewhere
+				if !closed {
+					o.broken()
+				}
+				return
 			}
 		}
 		o.mu.Lock()

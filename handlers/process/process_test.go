@@ -140,6 +140,7 @@ func TestStarts(t *testing.T) {
 		"refusing": "no licence; config.a.b is 1; config is odd",
 		"schema":   "config.n: minimum: got 3, want 5; config has the unknown key x",
 		"mute":     "it wasn't ready within 300ms",
+		"long":     "it wrote a line of more than 1048576 bytes",
 	} {
 		t.Run(character, func(t *testing.T) {
 			t.Parallel()
@@ -161,6 +162,64 @@ func TestStarts(t *testing.T) {
 	p := build(t, "", func(c *Config) { c.Command = []string{"no-such-program"} })
 	if err := p.Start(t.Context()); err == nil || !strings.Contains(err.Error(), `"no-such-program": executable file not found in $PATH`) {
 		t.Error(err)
+	}
+}
+
+func TestProgramsThatCannotRun(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(folder, name)
+		if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	data, script, windows := file("data", "\x01\x02"), file("script", "#! /no/such/python3 -u\nx"), file("windows", "#!/bin/sh\r\necho\r\n")
+	for want, change := range map[string]func(*Config){
+		data + " is nothing that can be run: a script begins with #!":                                    func(c *Config) { c.Command = []string{data} },
+		`the interpreter that ` + script + ` names in its first line isn't there: "/no/such/python3 -u"`: func(c *Config) { c.Command = []string{script} },
+		`in its first line isn't there: "/bin/sh\r"`:                                                     func(c *Config) { c.Command = []string{windows} },
+		"dir: stat " + folder + "/none: no such file":                                                    func(c *Config) { c.Dir = folder + "/none" },
+		"dir: " + data + " isn't a folder":                                                               func(c *Config) { c.Dir = data },
+	} {
+		p := build(t, "", change)
+		if err := p.Start(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("it started with %v, want %q", err, want)
+		}
+	}
+}
+
+// A program that takes nothing any more is replaced when it is given something, and its message is handled by the next.
+func TestAClosedInput(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "once")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, "deaf", func(c *Config) {
+		c.Env["DEAF_ONCE"], c.Timeout = transports.Secret(file), time.Minute
+	})
+	p.until("the message is handled", func() bool { p.works(); return strings.Contains(p.log.String(), errInput.Error()) })
+}
+
+func TestWhatAProgramSaysIsBounded(t *testing.T) {
+	t.Parallel()
+	p := start(t, "", nil)
+	if out, err := p.handleIn(t.Context(), fmt.Sprintf("crowd %d", mostProduced)); len(out) != mostProduced || err != nil {
+		t.Errorf("%d messages, %v", len(out), err)
+	}
+	if _, err := p.handle(fmt.Sprintf("crowd %d", mostProduced+1)); err == nil || handlers.KindOf(err) != handlers.KindRetryable || !strings.Contains(err.Error(), "more than 100000 messages") {
+		t.Error(err)
+	}
+	if _, err := p.handle("gossip"); err != nil {
+		t.Error(err)
+	}
+	p.logs("mean nothing here")
+	for line := range strings.Lines(p.log.String()) {
+		if strings.Contains(line, "so much") && (len(line) > 2*mostFields*mostValue || !strings.Contains(line, "plugin.left_out=68")) || strings.Contains(line, "mean nothing") && len(line) > 500 {
+			t.Errorf("a line of %d bytes: %.200s", len(line), line)
+		}
 	}
 }
 

@@ -7,8 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -65,13 +67,29 @@ func (r *reporter) log(text []byte) {
 	}
 	var attrs []any
 	if len(l.Fields) > 0 {
-		fields := make([]any, 0, 2*len(l.Fields))
-		for key, value := range l.Fields {
-			fields = append(fields, key, value)
-		}
-		attrs = append(attrs, slog.Group("plugin", fields...))
+		attrs = append(attrs, slog.Group("plugin", fields(l.Fields)...))
 	}
-	r.to.Log(context.Background(), level, cut(l.Text), attrs...)
+	r.to.Log(context.Background(), level, cut(l.Text, mostSaid), attrs...)
+}
+
+// fields are those of a log line, within bounds.
+func fields(said map[string]any) []any {
+	var all []any
+	for i, key := range slices.Sorted(maps.Keys(said)) {
+		if i == mostFields {
+			return append(all, slog.Int("left_out", len(said)-mostFields))
+		}
+		value := said[key]
+		switch v := value.(type) {
+		case string:
+			value = cut(v, mostValue)
+		case map[string]any, []any:
+			text, _ := json.Marshal(v) // it was JSON
+			value = cut(string(text), mostValue)
+		}
+		all = append(all, slog.Any(cut(key, mostName), value))
+	}
+	return all
 }
 
 // read passes on standard error, line by line, until it ends, or shortly after the process did.
@@ -84,7 +102,7 @@ func (r *reporter) read(f *os.File, ended <-chan struct{}) {
 		part, err := in.ReadSlice('\n')
 		text := bytes.TrimRight(part, "\r\n")
 		if len(text) > 0 && r.allow() {
-			r.to.Info("the plugin wrote to standard error", "text", cut(strings.ToValidUTF8(string(text), "\ufffd")))
+			r.to.Info("the plugin wrote to standard error", "text", cut(strings.ToValidUTF8(string(text), "\ufffd"), mostSaid))
 		}
 		for errors.Is(err, bufio.ErrBufferFull) { // the rest of a line that is too long
 			_, err = in.ReadSlice('\n')
@@ -101,9 +119,10 @@ func contextOf(ended <-chan struct{}) context.Context {
 	return ctx
 }
 
-func cut(text string) string {
-	if len(text) > mostSaid {
-		return text[:mostSaid] + "..."
+// cut is the beginning of a text, of so many bytes.
+func cut(text string, most int) string {
+	if len(text) > most {
+		return strings.ToValidUTF8(text[:most], "") + "..."
 	}
 	return text
 }

@@ -166,6 +166,9 @@ func (l *line) outcome(destinations map[string]bool) ([]*message.Message, error)
 	var out []*message.Message
 	s := stdio.Scan(l.messages)
 	err := s.List(func() error {
+		if len(out) == mostProduced {
+			return fmt.Errorf("it has more than %d messages", mostProduced)
+		}
 		text, err := s.Value()
 		if err != nil {
 			return err
@@ -207,10 +210,7 @@ func (l *line) cause() error {
 	if text == "" {
 		text = "the plugin doesn't say why"
 	}
-	if len(text) > mostSaid {
-		text = text[:mostSaid] + "..."
-	}
-	err := errors.New(text)
+	err := errors.New(cut(text, mostSaid))
 	switch said.Kind {
 	case "permanent":
 		err = handlers.Permanent(err)
@@ -226,5 +226,11 @@ func (l *line) cause() error {
 	return err
 }
 
-// mostSaid is how much of what a plugin says in an error or in a line of the log is passed on.
-const mostSaid = 4 << 10
+const (
+	// mostSaid is how much of what a plugin says in an error or in a line of the log is passed on, mostName how much of a name.
+	mostSaid, mostName = 4 << 10, 100
+	// mostFields and mostValue are how many fields of a log line are passed on, and how much of each.
+	mostFields, mostValue = 32, 1 << 10
+	// mostProduced is how many messages a response may have: each takes far more room here than in its line.
+	mostProduced = 100_000
+)
