@@ -134,6 +134,8 @@ func (w *wire) Gone() bool { return false }
 
 func (w *wire) Unread() bool { return false }
 
+func (w *wire) Silent() time.Duration { return 0 }
+
 func (w *wire) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

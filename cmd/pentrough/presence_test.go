@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,8 +28,8 @@ const (
 	presenceSilence = 12 * time.Second
 )
 
-// Two hosts whose devices come, go and move, and a third with the table, over a broker and a database; every one of them is killed and started again meanwhile. In
-// the end one host is dead, and the table says of each device what is true.
+// Two hosts whose devices come, go and move, and a third with the table, over a broker and a database; every one of them is killed and started again meanwhile, and one host
+// stands still. In the end one host is dead, and the table says of each device what is true.
 func TestPresence(t *testing.T) {
 	t.Parallel()
 	rounds := 1
@@ -56,6 +57,19 @@ func TestPresence(t *testing.T) {
 		p.database.Start(t)
 		p.converges("after all were back")
 	}
+	p.hosts[1].signal(syscall.SIGSTOP) // what it takes in afterwards is elsewhere by then
+	for _, where := range []int{-1, 1, 0} {
+		for _, d := range p.devices {
+			d.moveTo(where)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	p.hosts[1].signal(syscall.SIGCONT)
+	p.converges("after a host stood still")
+	for _, d := range p.devices {
+		d.moveTo(p.rng.IntN(len(p.hosts)))
+	}
+	p.converges("before a host died for good")
 	if said := p.table.said(); strings.Contains(said, "a host is silent") {
 		t.Error("a host was taken for lost that was there")
 	}
@@ -234,6 +248,12 @@ func (h *presenceHost) kill() {
 	h.running = nil
 }
 
+func (h *presenceHost) signal(s syscall.Signal) {
+	if err := h.running.cmd.Process.Signal(s); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
 func (h *presenceHost) up() bool { return h.running != nil }
 
 // said is what all its runs logged.
@@ -265,7 +285,7 @@ func (d *presenceDevice) moveTo(where int) {
 	}
 	d.want = where
 	if d.conn != nil {
-		_ = d.conn.CloseWrite() // it may be gone
+		_ = d.conn.Close() // it doesn't ask whether its host has noticed
 	}
 	select {
 	case d.changed <- struct{}{}:
@@ -273,8 +293,7 @@ func (d *presenceDevice) moveTo(where int) {
 	}
 }
 
-// live connects, says something, and reads until the connection ends, again and again. Which of two hosts had a device later is what their clocks say,
-// so it goes to the next host only when the one before knows that it left, and a moment later.
+// live connects, says something, and reads until the connection ends, again and again, with a pause as a modem makes it.
 func (d *presenceDevice) live(ctx context.Context) {
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(d.address)}, Timeout: 5 * time.Second}
 	context.AfterFunc(ctx, func() { d.moveTo(-1) })
@@ -299,7 +318,7 @@ func (d *presenceDevice) live(ctx context.Context) {
 		d.conn, d.came = conn, true
 		_, err = io.WriteString(conn, "here\n")
 		if d.want != want {
-			_ = conn.CloseWrite()
+			_ = conn.Close()
 		}
 		d.mu.Unlock()
 		if err == nil {

@@ -6,15 +6,19 @@ import (
 	"time"
 )
 
-// NewDirectory returns the directory of a host that is alone: it lives in memory. An epoch is at least the clock's Unix
-// milliseconds, so epochs keep growing over restarts without being stored.
+// remembered is how long after its clock has passed it a device's last epoch is remembered, and how long a device may have been silent.
+const remembered = 5 * time.Minute
+
+// NewDirectory returns the directory of a host that is alone: it lives in memory. An epoch is the time of the device's last sign of life in the clock's
+// Unix milliseconds and not before the directory's own beginning, so epochs keep growing over restarts without being stored.
 func NewDirectory(now func() time.Time) Directory {
-	return &memoryDirectory{now: now, last: map[string]uint64{}}
+	return &memoryDirectory{now: now, born: uint64(now().UnixMilli()), last: map[string]uint64{}}
 }
 
 // memoryDirectory remembers a device's last epoch only as long as the clock alone couldn't be trusted to give a greater one.
 type memoryDirectory struct {
-	now func() time.Time
+	now  func() time.Time
+	born uint64
 
 	mu       sync.Mutex
 	clock    uint64 // the latest that the clock ever said, should it be set back
@@ -27,11 +31,12 @@ type claim struct {
 	epoch  uint64
 }
 
-func (d *memoryDirectory) Claim(_ context.Context, device string) (uint64, error) {
+func (d *memoryDirectory) Claim(_ context.Context, device string, silent time.Duration) (uint64, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.forget()
-	epoch := max(d.last[device]+1, d.clock)
+	heard := d.clock - min(d.clock, uint64(min(silent, remembered).Milliseconds()))
+	epoch := max(d.last[device]+1, d.born, heard)
 	d.last[device] = epoch
 	return epoch, nil
 }
@@ -46,11 +51,11 @@ func (d *memoryDirectory) Release(_ context.Context, device string, epoch uint64
 	return nil
 }
 
-// forget drops released devices whose epoch the clock has passed.
+// forget drops released devices whose epoch the clock has passed for long enough.
 func (d *memoryDirectory) forget() {
 	d.clock = max(d.clock, uint64(d.now().UnixMilli()))
 	n := 0
-	for n < len(d.released) && d.released[n].epoch < d.clock {
+	for n < len(d.released) && d.released[n].epoch+uint64(remembered.Milliseconds()) < d.clock {
 		if c := d.released[n]; d.last[c.device] == c.epoch {
 			delete(d.last, c.device)
 		}

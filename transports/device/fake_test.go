@@ -103,6 +103,8 @@ func (p *pipe) Gone() bool {
 	return p.gone
 }
 
+func (p *pipe) Silent() time.Duration { return 0 }
+
 func (p *pipe) Unread() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -233,7 +233,7 @@ func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn
 	if err := r.admit(ctx, device, conn); err != nil {
 		return nil, err
 	}
-	epoch, err := r.directory.Claim(ctx, device)
+	epoch, err := r.directory.Claim(ctx, device, conn.Silent())
 	if err != nil {
 		r.pass(device)
 		return nil, fmt.Errorf("claiming device %q: %w", device, err)

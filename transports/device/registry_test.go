@@ -75,8 +75,8 @@ type slowDirectory struct {
 	claimed chan chan struct{}
 }
 
-func (d slowDirectory) Claim(ctx context.Context, device string) (uint64, error) {
-	epoch, err := d.Directory.Claim(ctx, device)
+func (d slowDirectory) Claim(ctx context.Context, device string, silent time.Duration) (uint64, error) {
+	epoch, err := d.Directory.Claim(ctx, device, silent)
 	turn := make(chan struct{})
 	d.claimed <- turn
 	<-turn
@@ -281,11 +281,11 @@ func TestRegistryModel(t *testing.T) {
 }
 
 func TestDirectory(t *testing.T) {
-	now := time.UnixMilli(1000)
+	now, silent := time.UnixMilli(1000), time.Duration(0)
 	d := NewDirectory(func() time.Time { return now }).(*memoryDirectory)
 	claim := func(device string, want uint64) {
 		t.Helper()
-		if got, err := d.Claim(t.Context(), device); got != want || err != nil {
+		if got, err := d.Claim(t.Context(), device, silent); got != want || err != nil {
 			t.Fatalf("Claim(%s) = %d, %v; want %d", device, got, err, want)
 		}
 	}
@@ -306,10 +306,27 @@ func TestDirectory(t *testing.T) {
 	now = time.UnixMilli(5000)
 	release("a", 1002)
 	release("b", 1001)
+	// What was heard of it before it was taken in was before what was heard of it elsewhere since.
+	silent = 3 * time.Second
+	claim("c", 2000)
+	claim("c", 2001)
+	claim("a", 2000)
+	silent = 4500 * time.Millisecond
+	claim("a", 2001)
+	claim("e", 1000) // not before the directory
+	release("a", 2001)
+	release("c", 2001)
+	release("e", 1000)
+	now, silent = now.Add(2*remembered), 0
+	claim("f", 605000)
+	release("f", 605000)
+	now = now.Add(2 * remembered)
+	d.forget()
 	if len(d.last) != 0 || len(d.released) != 0 {
 		t.Fatalf("kept %v and %v of devices that are gone", d.last, d.released)
 	}
-	claim("a", 5000)
+	silent = time.Hour
+	claim("a", 905000)
 }
 
 func TestCloseSessions(t *testing.T) {

@@ -88,6 +88,12 @@ func (c *conn) Unread() bool {
 	return n > 0 || c.busy.Load()
 }
 
+// Silent implements device.Conn.
+func (c *conn) Silent() (silent time.Duration) {
+	_ = c.raw.Control(func(fd uintptr) { silent = silentFor(int(fd)) }) // of a socket that is closed nothing is known
+	return silent
+}
+
 // peek looks whether a byte can be read, or the end of the stream, which is none without an error.
 func (c *conn) peek() (n int, err error) {
 	var b [1]byte
