@@ -253,8 +253,12 @@ class _Session:
     def say(self, line: Mapping[str, Any]) -> None:
         self.write(_encode(line))
 
-    def write(self, text: bytes) -> None:
+    def write(self, text: bytes, answered: Optional[int] = None) -> None:
         with self.writing:
+            if answered is not None:
+                with self.lock:
+                    del self.running[answered]
+                    self.lock.notify_all()
             while text:
                 text = text[os.write(self.output, text) :]
 
@@ -276,14 +280,10 @@ class _Session:
         while True:
             id_, message, context = self.todo.get()
             text = self.respond(id_, message, context)
-            with self.lock:
-                del self.running[id_]
             try:
-                self.write(text)
+                self.write(text, answered=id_)
             except OSError:
                 return  # nobody is there any more
-            with self.lock:
-                self.lock.notify_all()
 
     def respond(self, id_: int, message: Message, context: Context) -> bytes:
         try:
