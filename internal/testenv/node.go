@@ -74,6 +74,14 @@ func (n *Node) Ctl(t testing.TB, args ...string) string {
 	return out
 }
 
+// Eval has the node evaluate an Erlang expression, which must be ok.
+func (n *Node) Eval(t testing.TB, expression string) {
+	t.Helper()
+	if err := eval(n.Folder, expression); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Kill ends the node with SIGKILL, as a crash of its machine would, and waits until it is gone.
 func (n *Node) Kill(t testing.TB) { n.must(t, "kill") }
 
@@ -167,7 +175,7 @@ func launch() (*Node, error) {
 		return nil, fmt.Errorf("starting sh: %w", err)
 	}
 	return &Node{
-		Server:   &Server{url: fmt.Sprintf("amqp://guest:guest@127.0.0.1:%d/", ports[0]), vhosts: ctlHosts{folder: folder}},
+		Server:   &Server{url: fmt.Sprintf("amqp://guest:guest@127.0.0.1:%d/", ports[0]), vhosts: nodeHosts{folder: folder}},
 		Folder:   folder,
 		port:     ports[0],
 		cmd:      cmd,

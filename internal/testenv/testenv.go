@@ -45,7 +45,7 @@ var shared = sync.OnceValues(func() (*Server, error) {
 		n.Server.node = n
 		return n.Server, nil
 	case folder != "":
-		return &Server{url: url, vhosts: ctlHosts{folder: folder}}, nil
+		return &Server{url: url, vhosts: nodeHosts{folder: folder}}, nil
 	default:
 		return named(url, os.Getenv(ManagementURL))
 	}

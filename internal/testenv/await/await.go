@@ -1,0 +1,78 @@
+// Package await is how tests wait: for a condition, never for a number of milliseconds.
+//
+//	await.That(t, "the host is ready", func() (any, bool) {
+//		err := ready()
+//		return err, err == nil
+//	})
+//	msg := await.Receive(t, "the result", results)
+//
+// A test that waits in vain fails, and says what it waited for, for how long, and the last state that it saw.
+package await
+
+import (
+	"bytes"
+	"runtime"
+	"testing"
+	"time"
+)
+
+// Patience is how long a test waits. Only a failing test spends it, so it is long enough for a machine that is busy with other work.
+const Patience = 2 * time.Minute
+
+// The pauses between two looks at a condition. They grow, so that a long wait leaves the CPU to what is waited for.
+const (
+	firstPause = time.Millisecond
+	lastPause  = 50 * time.Millisecond
+)
+
+// That calls look until it returns true. The state that it returns is for the failure's output.
+func That(t testing.TB, what string, look func() (state any, ok bool)) {
+	t.Helper()
+	begun := time.Now()
+	for looks, pause := 1, firstPause; ; looks, pause = looks+1, min(2*pause, lastPause) {
+		state, ok := look()
+		if ok {
+			return
+		}
+		if took := time.Since(begun); took > Patience {
+			t.Fatalf("waited %s in %d looks until %s; the last state: %v", took.Round(time.Millisecond), looks, what, state)
+		}
+		time.Sleep(pause)
+	}
+}
+
+// Receive returns the next value of c. It fails the test if c is closed, or nothing comes.
+func Receive[T any](t testing.TB, what string, c <-chan T) T {
+	t.Helper()
+	v, ok := receive(t, "for "+what, c)
+	if !ok {
+		t.Fatalf("waited for %s, and the channel was closed", what)
+	}
+	return v
+}
+
+// Closed waits until c is closed. It fails the test if a value comes instead, or nothing happens.
+func Closed[T any](t testing.TB, what string, c <-chan T) {
+	t.Helper()
+	if v, ok := receive(t, "until "+what, c); ok {
+		t.Fatalf("waited until %s, and received %v", what, v)
+	}
+}
+
+// receive fails with the stacks of all goroutines, as the state of what should have sent.
+func receive[T any](t testing.TB, what string, c <-chan T) (v T, ok bool) {
+	t.Helper()
+	late := time.NewTimer(Patience)
+	defer late.Stop()
+	select {
+	case v, ok = <-c:
+	case <-late.C:
+		t.Fatalf("waited %s %s; the goroutines:\n%s", Patience, what, stacks())
+	}
+	return v, ok
+}
+
+func stacks() []byte {
+	buf := make([]byte, 1<<20)
+	return bytes.TrimSpace(buf[:runtime.Stack(buf, true)])
+}
