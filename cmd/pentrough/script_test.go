@@ -40,6 +40,7 @@ func TestScripts(t *testing.T) {
 			e.Values[hostKey{}] = &host{}
 			e.Setenv("GO_CACHE", caches[0])
 			e.Setenv("GO_MODCACHE", caches[1])
+			e.Setenv("GORACE", os.Getenv("GORACE"))
 			for _, name := range ports {
 				port, err := testenv.FreePort()
 				if err != nil {
@@ -94,7 +95,7 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	h.cmd = exec.Command("/usr/bin/env", append([]string{"pentrough"}, args...)...)
 	h.cmd.Dir, h.cmd.Stdout, h.cmd.Stderr = ts.MkAbs("."), h.log, h.log
-	for _, name := range append([]string{"PATH", "HOME", "TMPDIR", "AMQP_URL", "SHUTDOWN"}, ports...) {
+	for _, name := range append([]string{"PATH", "HOME", "TMPDIR", "AMQP_URL", "SHUTDOWN", "GORACE"}, ports...) {
 		if value := ts.Getenv(name); value != "" {
 			h.cmd.Env = append(h.cmd.Env, name+"="+value)
 		}
