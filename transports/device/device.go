@@ -130,8 +130,8 @@ type Provider interface {
 // Directory decides which session of a device is the newest. A single host keeps it in memory; several hosts share one.
 type Directory interface {
 	// Claim makes the caller the holder of device and returns the session's epoch: greater than every earlier one,
-	// max(last+1, Unix milliseconds when the device was last heard), under 2^53. silent is how long ago that was.
-	Claim(ctx context.Context, device string, silent time.Duration) (epoch uint64, err error)
+	// max(last+1, heard in Unix milliseconds), under 2^53. heard is when the device's last sign of life came.
+	Claim(ctx context.Context, device string, heard time.Time) (epoch uint64, err error)
 	// Release gives device up if epoch is still its newest.
 	Release(ctx context.Context, device string, epoch uint64) error
 }

@@ -31,12 +31,12 @@ type claim struct {
 	epoch  uint64
 }
 
-func (d *memoryDirectory) Claim(_ context.Context, device string, silent time.Duration) (uint64, error) {
+func (d *memoryDirectory) Claim(_ context.Context, device string, heard time.Time) (uint64, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.forget()
-	heard := d.clock - min(d.clock, uint64(min(silent, remembered).Milliseconds()))
-	epoch := max(d.last[device]+1, d.born, heard)
+	silent := min(d.now().Sub(heard), remembered)
+	epoch := max(d.last[device]+1, d.born, d.clock-min(d.clock, uint64(max(silent, 0).Milliseconds())))
 	d.last[device] = epoch
 	return epoch, nil
 }

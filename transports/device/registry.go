@@ -233,7 +233,7 @@ func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn
 	if err := r.admit(ctx, device, conn); err != nil {
 		return nil, err
 	}
-	epoch, err := r.directory.Claim(ctx, device, conn.Silent())
+	epoch, err := r.directory.Claim(ctx, device, r.heard(conn))
 	if err != nil {
 		r.pass(device)
 		return nil, fmt.Errorf("claiming device %q: %w", device, err)
@@ -253,6 +253,21 @@ func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn
 	}
 	r.arrived(device)
 	return session, nil
+}
+
+// hesitation is how long asking for a connection's silence may take for the answer to be of use: an epoch has a resolution of some milliseconds.
+const hesitation = 2 * time.Millisecond
+
+// heard returns when the last sign of life came from conn's peer. On a busy machine a long time can pass between asking the clock and asking the
+// connection; both are asked again then.
+func (r *Registry) heard(conn Conn) time.Time {
+	for tries := 1; ; tries++ {
+		before := r.now()
+		silent := conn.Silent()
+		if took := r.now().Sub(before); took <= hesitation || tries == 20 {
+			return before.Add(-silent)
+		}
+	}
 }
 
 // install puts session into its slot and returns the one that was replaced.

@@ -75,8 +75,8 @@ type slowDirectory struct {
 	claimed chan chan struct{}
 }
 
-func (d slowDirectory) Claim(ctx context.Context, device string, silent time.Duration) (uint64, error) {
-	epoch, err := d.Directory.Claim(ctx, device, silent)
+func (d slowDirectory) Claim(ctx context.Context, device string, heard time.Time) (uint64, error) {
+	epoch, err := d.Directory.Claim(ctx, device, heard)
 	turn := make(chan struct{})
 	d.claimed <- turn
 	<-turn
@@ -285,7 +285,7 @@ func TestDirectory(t *testing.T) {
 	d := NewDirectory(func() time.Time { return now }).(*memoryDirectory)
 	claim := func(device string, want uint64) {
 		t.Helper()
-		if got, err := d.Claim(t.Context(), device, silent); got != want || err != nil {
+		if got, err := d.Claim(t.Context(), device, now.Add(-silent)); got != want || err != nil {
 			t.Fatalf("Claim(%s) = %d, %v; want %d", device, got, err, want)
 		}
 	}

@@ -1,0 +1,48 @@
+package device
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// interrupted is a connection whose host doesn't get the CPU back for a while after each question, some times.
+type interrupted struct {
+	*pipe
+	heard     time.Time
+	times     int
+	took, off time.Duration // off is how long after the question the answer is of
+}
+
+func (c *interrupted) Silent() time.Duration {
+	if c.times == 0 {
+		return time.Since(c.heard)
+	}
+	c.times--
+	time.Sleep(c.off)
+	silent := time.Since(c.heard)
+	time.Sleep(c.took - c.off)
+	return silent
+}
+
+// The epoch is when the device was heard, whatever the host does between asking the clock and asking the connection.
+func TestAnEpochIsOfWhenTheDeviceWasHeard(t *testing.T) {
+	for name, c := range map[string]*interrupted{
+		"at once":                       {},
+		"interrupted before the answer": {times: 3, took: 50 * time.Millisecond, off: 50 * time.Millisecond},
+		"interrupted after the answer":  {times: 3, took: 50 * time.Millisecond},
+		"interrupted at both":           {times: 19, took: 50 * time.Millisecond, off: 25 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := testRegistry(t, nil)
+				time.Sleep(time.Minute)
+				c.pipe, c.heard = newPipe(100), time.Now()
+				time.Sleep(time.Second)
+				if epoch := connect(t, r, "a", c).Epoch(); epoch != uint64(c.heard.UnixMilli()) {
+					t.Errorf("heard at %d, the epoch is %d", c.heard.UnixMilli(), epoch)
+				}
+			})
+		})
+	}
+}
