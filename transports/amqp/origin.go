@@ -48,19 +48,9 @@ func (o *origin) publish(msg *message.Message, r *route) error {
 		return err
 	}
 	ctx := msg.Context()
-	w, err := o.open(ctx)
+	p, err := o.send(ctx, m, r)
 	if err != nil {
 		return err
-	}
-	if err := w.enter(ctx, ctx, nil); err != nil {
-		return err
-	}
-	p, err := w.publish(m, &declaration{route: r})
-	switch {
-	case errors.Is(err, amqp.ErrClosed):
-		return fmt.Errorf("not sent: %w", err)
-	case err != nil:
-		return fmt.Errorf("%w: %w", transports.ErrUndecided, plain(err))
 	}
 	select {
 	case <-p.confirm.Done():
@@ -69,6 +59,30 @@ func (o *origin) publish(msg *message.Message, r *route) error {
 		// Its confirm may come yet, for another message with its id: nothing more goes out on this channel.
 		o.leave()
 		return fmt.Errorf("%w: no confirm from the broker: %w", transports.ErrUndecided, context.Cause(ctx))
+	}
+}
+
+// send writes a message as soon as the broker takes messages and the one before it is settled.
+func (o *origin) send(ctx context.Context, m amqp.Publishing, r *route) (*pending, error) {
+	for {
+		w, err := o.open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		switch err := w.enter(ctx, ctx, nil); {
+		case errors.Is(err, errLost):
+			continue
+		case err != nil:
+			return nil, err
+		}
+		p, err := w.publish(m, &declaration{route: r})
+		if err == nil {
+			return p, nil
+		}
+		if !errors.Is(err, amqp.ErrClosed) {
+			return nil, fmt.Errorf("%w: %w", transports.ErrUndecided, plain(err))
+		}
+		// Nothing was written; the next channel gets it.
 	}
 }
 
@@ -99,11 +113,15 @@ func (p *pending) outcome() error {
 func (o *origin) open(ctx context.Context) (*window, error) {
 	for {
 		s, blocked, changed, err := o.t.publisher.state()
-		if s != nil && blocked == "" {
-			return o.on(s)
-		}
-		if blocked != "" {
+		switch {
+		case blocked != "":
 			err = fmt.Errorf("the broker blocks publishing: %s", blocked)
+		case s != nil:
+			var w *window
+			if w, err = o.on(s); err == nil || !s.lost() {
+				return w, err
+			}
+			// The connection went before its channel was open; there is another one soon.
 		}
 		if errors.Is(err, transports.ErrClosed) {
 			return nil, err
