@@ -20,6 +20,7 @@ import (
 	_ "modernc.org/sqlite" // to look into the host's ledger
 
 	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 // plan is what a run is to be.
@@ -123,9 +124,9 @@ func play(t *testing.T, p plan) *History {
 	w.proxy = proxy
 	w.host = newHost(t, p.host, folder, url, p.queue)
 	w.host.start()
-	await(t, "the host to be ready", w.host.ready)
+	w.until("the host is ready", w.host.ready)
 	w.fleet = startFleet(t, "127.0.0.1:"+strconv.Itoa(w.host.devices), folder, p.devices)
-	await(t, "all devices to be connected", func() bool { return len(w.fleet.online()) == p.devices })
+	w.until("all devices are connected", func() bool { return len(w.fleet.online()) == p.devices })
 
 	ctx, stop := context.WithCancel(context.Background())
 	var clients sync.WaitGroup
@@ -151,13 +152,13 @@ func play(t *testing.T, p plan) *History {
 		pause(ctx, 50*time.Millisecond)
 	}
 	h.End.Online, h.End.Settled = w.fleet.online(), time.Now()
-	await(t, "every command to be confirmed", w.backEnd.drained)
+	w.until("every command is confirmed", w.backEnd.drained)
 	// What never comes is for the judge to tell.
 	for end := time.Now().Add(p.patience); !w.backEnd.settled(w.reader.settled()) && time.Now().Before(end); {
 		pause(ctx, 50*time.Millisecond)
 	}
-	await(t, "the host to be ready", w.host.ready)
-	await(t, "the queues to be quiet", func() bool { return w.reader.quiet() > 2*time.Second })
+	w.until("the host is ready", w.host.ready)
+	w.until("the queues are quiet", func() bool { return w.reader.quiet() > 2*time.Second })
 	h.End.Goroutines = int(w.host.metric(ctx, "go_goroutines"))
 	h.End.Heap = uint64(w.host.metric(ctx, "go_memstats_heap_inuse_bytes"))
 	if p.mistaken {
@@ -224,12 +225,22 @@ func unfinished(t *testing.T, path string) []string {
 	return ids
 }
 
-func await(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	const long = time.Minute
-	for deadline := time.Now().Add(long); !cond(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %s for %s", long, what)
+// until waits for a condition. What the host says of itself is the state that a failure shows.
+func (w *world) until(what string, cond func() bool) {
+	w.t.Helper()
+	await.That(w.t, what, func() (any, bool) {
+		ok := cond()
+		if ok {
+			return nil, true
 		}
+		return fmt.Sprintf("%d devices are connected, %d commands have results; the host says %q", len(w.online()), w.reader.settled(), w.host.readiness()), false
+	})
+}
+
+// online is the addresses of the devices that are connected.
+func (w *world) online() []string {
+	if w.fleet == nil {
+		return nil
 	}
+	return w.fleet.online()
 }

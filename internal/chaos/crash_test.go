@@ -18,6 +18,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports/device"
 )
 
@@ -91,9 +92,9 @@ func newSweep(t *testing.T, node *testenv.Node, mode device.Mode, killat string)
 	s.proxy = proxy
 	s.host = newHost(t, hostPlan{}, folder, url, s.history.Queue)
 	s.host.start()
-	await(t, "the host to be ready", s.host.ready)
+	s.until("the host is ready", s.host.ready)
 	s.fleet = startFleet(t, "127.0.0.1:"+strconv.Itoa(s.host.devices), folder, crashDevices)
-	await(t, "all devices to be connected", s.allOnline)
+	s.until("all devices are connected", s.allOnline)
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	t.Cleanup(func() {
@@ -156,9 +157,9 @@ func (s *sweep) kill(nth int) {
 	} else {
 		s.startDevicesFirst(context.Background())
 	}
-	await(s.t, "the host to be ready", s.host.ready)
-	await(s.t, "all devices to be connected", s.allOnline)
-	await(s.t, "the end of all commands", func() bool { return len(s.open()) == 0 })
+	s.until("the host is ready", s.host.ready)
+	s.until("all devices are connected", s.allOnline)
+	s.until("all commands have ended", func() bool { return len(s.open()) == 0 })
 }
 
 // round publishes a command to each of the first n devices, waits for their results, and reports whether the host died of it.
@@ -182,19 +183,17 @@ func (s *sweep) round(n int) (dead bool) {
 	for i, confirm := range confirms {
 		s.history.Commands[first+i].Confirmed = confirm.Wait()
 	}
-	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+	await.That(s.t, "the host has results of all commands, or is dead", func() (any, bool) {
 		select {
 		case <-s.host.ended:
-			return true
+			dead = true
+			return nil, true
 		default:
 		}
-		if len(s.open()) == 0 {
-			return false
-		}
-		if time.Now().After(end) {
-			s.t.Fatalf("the host lives, and has no result of %v", s.open())
-		}
-	}
+		open := s.open()
+		return open, len(open) == 0
+	})
+	return dead
 }
 
 // open are the ids of the last commands whose results haven't been read. Those of earlier rounds have.
@@ -231,9 +230,9 @@ func (w *world) place(call, on string) string {
 // end stops everything and returns the history.
 func (s *sweep) end() *History {
 	h, ctx := &s.history, context.Background()
-	await(s.t, "presence to be true", s.presenceTrue)
+	s.until("presence is true", s.presenceTrue)
 	h.End.Online, h.End.Settled = s.fleet.online(), time.Now()
-	await(s.t, "the queues to be quiet", func() bool { return s.reader.quiet() > 2*time.Second })
+	s.until("the queues are quiet", func() bool { return s.reader.quiet() > 2*time.Second })
 	h.End.Goroutines = int(s.host.metric(ctx, "go_goroutines"))
 	h.End.Heap = uint64(s.host.metric(ctx, "go_memstats_heap_inuse_bytes"))
 	if err := s.host.stop(); err != nil {

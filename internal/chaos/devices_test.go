@@ -37,6 +37,7 @@ type fakeDevice struct {
 
 	mu          sync.Mutex
 	connections int
+	looks       int // at two connections at once; for its own goroutine
 	// wire is the newest connection, nil if there is none. next is a second one, as long as the device hasn't turned to it.
 	wire, next *wire
 	reading    chan struct{} // closed while it reads
@@ -138,7 +139,7 @@ func (f *fleet) read(ctx context.Context, d *fakeDevice, w *wire) {
 			return
 		}
 		lines, err := w.take()
-		f.note(ctx, d, w, lines)
+		f.note(ctx, d, w, 0, lines)
 		if err != nil {
 			return
 		}
@@ -146,18 +147,19 @@ func (f *fleet) read(ctx context.Context, d *fakeDevice, w *wire) {
 }
 
 // readBoth records the lines of two connections for a while. What comes through the second is recorded only after all that was there on
-// the first: what was written first is read first.
+// the first: what was written first is read first. What comes through the first after the second was read may be newer, and is of the same look.
 func (f *fleet) readBoth(ctx context.Context, d *fakeDevice, first, second *wire) {
 	const while = 300 * time.Millisecond
 	for end := time.Now().Add(while); time.Now().Before(end); {
+		d.looks++
 		_ = second.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 		newer, err := second.take()
 		for older := []string{""}; len(older) > 0; {
 			_ = first.SetReadDeadline(time.Now().Add(time.Millisecond))
 			older, _ = first.take() // the host ends it, now or later
-			f.note(ctx, d, first, older)
+			f.note(ctx, d, first, d.looks, older)
 		}
-		f.note(ctx, d, second, newer)
+		f.note(ctx, d, second, d.looks, newer)
 		if err != nil {
 			return // the next read finds it too
 		}
@@ -182,12 +184,12 @@ func (w *wire) take() (lines []string, err error) {
 	return lines, err
 }
 
-// note records lines, and answers those that ask. What was read was read, even if the connection is then lost.
-func (f *fleet) note(ctx context.Context, d *fakeDevice, w *wire, lines []string) {
+// note records lines that a look found, and answers those that ask. What was read was read, even if the connection is then lost.
+func (f *fleet) note(ctx context.Context, d *fakeDevice, w *wire, look int, lines []string) {
 	for _, text := range lines {
 		line := parseLine(text)
 		f.mu.Lock()
-		f.pending = append(f.pending, Read{ID: line.id, Device: d.address, Connection: w.number, Time: time.Now()})
+		f.pending = append(f.pending, Read{ID: line.id, Device: d.address, Connection: w.number, Time: time.Now(), Look: look})
 		f.mu.Unlock()
 		d.mu.Lock()
 		reading := d.reading

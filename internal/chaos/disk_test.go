@@ -38,7 +38,7 @@ var diskFull = fault{"ledger's disk full", func(ctx context.Context, w *world, _
 	w.awaitFull()
 	pause(ctx, 3*time.Second)
 	free()
-	await(w.t, "the host to be ready by itself", w.host.ready)
+	w.until("the host is ready by itself", w.host.ready)
 }}
 
 // diskFullAlone is diskFull where nothing else disturbs the devices: they mustn't notice but that no commands come.
@@ -60,7 +60,7 @@ var diskFullAlone = fault{"ledger's disk full", func(ctx context.Context, w *wor
 		w.t.Errorf("devices connected again while the ledger's disk was full: %d connections, %d before", now, before)
 	}
 	free()
-	await(w.t, "the host to be ready by itself", w.host.ready)
+	w.until("the host is ready by itself", w.host.ready)
 }}
 
 // diskFullKill kills the host that can't write its ledger, and starts it again before there is room.
@@ -71,7 +71,7 @@ var diskFullKill = fault{"host killed, its ledger's disk full", func(ctx context
 	w.host.start()
 	pause(ctx, 5*time.Second)
 	free()
-	await(w.t, "the host to be ready by itself", w.host.ready)
+	w.until("the host is ready by itself", w.host.ready)
 }}
 
 // diskFullStart has a host make its ledger on a disk that is full already.
@@ -89,7 +89,7 @@ var diskFullStart = fault{"host's first start, its ledger's disk full", func(_ c
 	w.host.start()
 	w.awaitFull()
 	free()
-	await(w.t, "the host to be ready by itself", w.host.ready)
+	w.until("the host is ready by itself", w.host.ready)
 }}
 
 // TestFullDisk takes the room from a host's ledger while commands come: nothing may be lost or doubled, devices stay connected, and it
@@ -139,7 +139,7 @@ func (w *world) fillDisk() (free func()) {
 func (w *world) awaitFull() {
 	w.t.Helper()
 	said := ""
-	await(w.t, "the host to say that its ledger's disk is full", func() bool {
+	w.until("the host says that its ledger's disk is full", func() bool {
 		for line := range strings.Lines(w.host.readiness()) {
 			if strings.HasPrefix(line, "fail store ledger: ") && strings.Contains(line, "full") {
 				said = strings.TrimSpace(line)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"syscall"
@@ -13,6 +14,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 // world is everything that a run consists of.
@@ -130,7 +132,7 @@ var heldKill = fault{"devices away, host killed twice, out of the broker's reach
 	w.host.signal(syscall.SIGCONT)
 	pause(ctx, time.Second)
 	w.killUnheard(f)
-	await(w.t, "the host to be ready", w.host.ready)
+	w.until("the host is ready", w.host.ready)
 	pause(ctx, time.Second)
 	w.proxy.Silence()
 	back()
@@ -239,7 +241,7 @@ func (w *world) kill(f *Fault) {
 // lockLedger keeps the host from writing to its ledger, as somebody does who looks into it with a tool, until unlock. It does so at a moment
 // when a command is being written.
 func (w *world) lockLedger() (unlock func()) {
-	db, err := sql.Open("sqlite", "file:"+w.host.store+"?_pragma=busy_timeout(10000)&_txlock=immediate")
+	db, err := sql.Open("sqlite", fmt.Sprintf("file:%s?_pragma=busy_timeout(%d)&_txlock=immediate", w.host.store, await.Patience.Milliseconds()))
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -95,6 +95,11 @@ func TestExcused(t *testing.T) {
 			r4, r5 := read(h, "b/4"), read(h, "b/5")
 			r4.ID, r5.ID = r5.ID, r4.ID
 		}},
+		{"the wrong order over two connections, in one look at both", func(h *History) {
+			r3, r4 := read(h, "b/3"), read(h, "b/4")
+			r3.ID, r4.ID = r4.ID, r3.ID
+			r3.Look, r4.Look = 1, 1
+		}},
 		{"an undecided command with a result", func(h *History) { command(h, "b/5").Confirmed = false }},
 		{"silence while the way to the host was shut", func(h *History) {
 			h.Faults = append(h.Faults, Fault{Name: "partition", Begin: h.End.Settled, End: h.End.Settled.Add(25 * time.Second)})

@@ -258,6 +258,33 @@ var mutations = []mutation{
 		rule: RuleOrder, id: "b/3", what: "its number is 3, and it was first read after number 4, b/4",
 	},
 	{
+		name: "the wrong order over two connections, in two looks at both",
+		mutate: func(h *History) {
+			r3, r4 := read(h, "b/3"), read(h, "b/4")
+			r3.ID, r4.ID = r4.ID, r3.ID
+			r3.Look, r4.Look = 1, 2
+		},
+		rule: RuleOrder, id: "b/3", what: "its number is 3, and it was first read after number 4, b/4",
+	},
+	{
+		name: "the wrong order on one connection, in a look at two",
+		mutate: func(h *History) {
+			r4, r5 := read(h, "b/4"), read(h, "b/5")
+			r4.ID, r5.ID = r5.ID, r4.ID
+			read(h, "b/3").Look, r4.Look, r5.Look = 1, 1, 1
+		},
+		rule: RuleOrder, id: "b/4", what: "its number is 4, and it was first read after number 5, b/5",
+	},
+	{
+		name: "the wrong order after a look at two connections, whose first was ahead",
+		mutate: func(h *History) {
+			r3, r4, r5 := read(h, "b/3"), read(h, "b/4"), read(h, "b/5")
+			r3.ID, r4.ID, r5.ID = "b/5", "b/3", "b/4"
+			r3.Look, r4.Look = 1, 1
+		},
+		rule: RuleOrder, id: "b/4", what: "its number is 4, and it was first read after number 5, b/5",
+	},
+	{
 		name:   "the old connection goes on",
 		mutate: func(h *History) { read(h, "b/5").Connection = 2 },
 		rule:   RuleFenced, id: "b/5", what: "it was read on connection 2 after b/4 had been read on connection 3",

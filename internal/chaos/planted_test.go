@@ -136,6 +136,9 @@ func TestPlanted(t *testing.T) {
 			if m.rate != 0 {
 				p.rate = m.rate
 			}
+			if m.want == "" {
+				p.patience = time.Minute // all comes to rest, and what doesn't is a mistake
+			}
 			p.host.asking.Timeout = askingTimeout
 			p.host.overlay, p.mistaken = overlay(t, m.edits), m.edits != nil
 			h := play(t, p)

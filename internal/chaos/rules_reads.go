@@ -8,28 +8,66 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
+// front follows a device's reads and knows the one of the highest number, as far as the order of others is known.
+type front struct {
+	e     *evidence
+	last  int // the read before
+	ahead int // -1 if there is none, like the others
+	// before is ahead at the begin of a look at two connections, beside what the look found on its first connection.
+	before, beside int
+}
+
+// turn goes to the next read. What the same look found on the other connection doesn't count for it: nobody knows which was written first.
+func (f *front) turn(read int) {
+	if f.last >= 0 {
+		next, last := &f.e.Reads[read], &f.e.Reads[f.last]
+		switch {
+		case next.Look != last.Look || next.Look == 0:
+			f.ahead = f.e.higher(f.ahead, f.beside)
+			f.before, f.beside = f.ahead, -1
+		case next.Connection != last.Connection:
+			f.ahead, f.beside = f.before, f.e.higher(f.ahead, f.beside)
+		}
+	}
+	f.last = read
+}
+
+// higher returns the read of the higher number.
+func (e *evidence) higher(a, b int) int {
+	if a < 0 || b < 0 {
+		return max(a, b)
+	}
+	first, _ := e.own(a)
+	second, _ := e.own(b)
+	if e.Commands[second].Number > e.Commands[first].Number {
+		return b
+	}
+	return a
+}
+
 // inOrder judges the order in which commands were read for the first time. Reading one again is for duplicates to judge.
 func inOrder(e *evidence) []finding {
 	var found []finding
 	for _, d := range e.devices {
-		ahead := -1 // the read of the highest number
+		f := front{e: e, last: -1, ahead: -1, before: -1, beside: -1}
 		for _, i := range d.reads {
+			f.turn(i)
 			place, ok := e.own(i)
 			if !ok || e.lives[place].reads[0] != i {
 				continue
 			}
 			c := &e.Commands[place]
-			if ahead < 0 {
-				ahead = i
+			if f.ahead < 0 {
+				f.ahead = i
 				continue
 			}
-			front, _ := e.own(ahead)
-			first := &e.Commands[front]
+			highest, _ := e.own(f.ahead)
+			first := &e.Commands[highest]
 			if c.Number > first.Number {
-				ahead = i
+				f.ahead = i
 				continue
 			}
-			if placeUnknown(c) || e.lostOnce(d, place, i, ahead) {
+			if placeUnknown(c) || e.lostOnce(d, place, i, f.ahead) {
 				continue
 			}
 			found = append(found, finding{

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 // trace counts the calls with which a host writes, syncs and sends, and kills it at one of them.
@@ -81,14 +83,14 @@ func (tr *trace) close() {
 // writeKill kills the host at one of the next calls with which it writes, syncs or sends.
 var writeKill = fault{"host killed at a write", func(ctx context.Context, w *world, f *Fault) {
 	tr := w.host.killAt(buildKillat(w.t, filepath.Dir(w.host.bin)), 1+w.rng.IntN(500))
-	late := time.AfterFunc(30*time.Second, func() { tr.input.Close() })
+	late := time.AfterFunc(await.Patience, func() { tr.input.Close() })
 	d, ok := tr.death()
 	late.Stop()
 	tr.close()
 	if ok {
 		f.Name = fmt.Sprintf("host killed at a %s,", w.place(d.Call, d.On))
 	} else {
-		w.t.Error("the host didn't write for 30s")
+		w.t.Errorf("waited %s until the host writes; it says %q", await.Patience, w.host.readiness())
 	}
 	w.kill(f) // it is dead, and waited for
 	pause(ctx, time.Duration(w.rng.IntN(1000))*time.Millisecond)
