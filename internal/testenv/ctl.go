@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // nodeHosts makes virtual hosts of a node of this package.
@@ -23,29 +24,43 @@ func (h nodeHosts) remove(name string) error {
 	return eval(h.folder, fmt.Sprintf(`rabbit_vhost:delete(<<"%s">>, <<"guest">>)`, name))
 }
 
-// eval has the node of a folder evaluate an Erlang expression that must be ok. It takes milliseconds where rabbitmqctl, which starts an Erlang VM
-// of its own, takes a second of CPU.
+// evalTimeout is how long a busy node may be too slow for the handshake of a call.
+const evalTimeout = 2 * time.Minute
+
+// errNoNode says that a call reached no node, so that nothing was evaluated.
+var errNoNode = errors.New("the node takes no call")
+
+// eval has the node of a folder evaluate an Erlang expression, which must be ok.
 func eval(folder, expression string) error {
-	cmd := exec.Command("erl_call", "-timeout", "60", "-e")
+	for deadline := time.Now().Add(evalTimeout); ; time.Sleep(100 * time.Millisecond) {
+		if err := evalOnce(folder, expression); !errors.Is(err, errNoNode) || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
+// evalOnce is eval without patience. It takes milliseconds where rabbitmqctl, which starts an Erlang VM of its own, takes a second of CPU.
+func evalOnce(folder, expression string) error {
 	env, err := environment(folder)
 	if err != nil {
 		return err
 	}
-	cmd.Env = env
+	cmd := exec.Command("erl_call", "-timeout", "60", "-e")
 	for _, e := range env {
 		if port, ok := strings.CutPrefix(e, "RABBITMQ_DIST_PORT="); ok {
 			cmd.Args = append(cmd.Args, "-address", "127.0.0.1:"+port)
 		}
 	}
-	cmd.Stdin = strings.NewReader(expression + ".\n")
+	cmd.Env, cmd.Stdin = env, strings.NewReader(expression+".\n")
 	out, err := cmd.CombinedOutput()
-	if err == nil && strings.TrimSpace(string(out)) != "{ok, ok}" {
-		err = errors.New("the answer isn't ok")
+	switch said := strings.TrimSpace(string(out)); {
+	case err == nil && said == "{ok, ok}":
+		return nil
+	case strings.Contains(said, "failed to connect"):
+		return fmt.Errorf("%w: %s", errNoNode, said)
+	default:
+		return fmt.Errorf("evaluating %s by erl_call: %v: %s", expression, err, said)
 	}
-	if err != nil {
-		return fmt.Errorf("evaluating %s: %w: %s", expression, err, out)
-	}
-	return nil
 }
 
 // environment returns the variables by which a program reaches the node of a folder.

@@ -24,11 +24,16 @@ type MySQL struct {
 // NewMySQL starts a private server and takes it down when the test ends.
 func NewMySQL(t testing.TB) *MySQL {
 	t.Helper()
+	return newMySQL(t, FreePort)
+}
+
+func newMySQL(t testing.TB, pick func() (int, error)) *MySQL {
+	t.Helper()
 	m := &MySQL{}
 	if err := m.create(); err != nil {
 		t.Fatalf("test database: %v", err)
 	}
-	m.serve(t)
+	m.serve(t, pick)
 	return m
 }
 
@@ -45,20 +50,33 @@ func (m *MySQL) create() error {
 	if m.server, err = newServer("mysql", ""); err != nil {
 		return err
 	}
-	m.URL = fmt.Sprintf("mysql://pentrough@127.0.0.1:%d/test", m.port)
-	// Without tables of its own it lets everybody in, and starts at once. It runs as root where it is told to.
 	m.program = program
-	m.args = []string{
-		"--no-defaults", "--user=" + me.Username, "--datadir=" + m.data(), "--bind-address=127.0.0.1", "--port=" + strconv.Itoa(m.port), "--socket=" + filepath.Join(m.folder, "socket"),
-		"--pid-file=" + filepath.Join(m.folder, "pid"), "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--skip-grant-tables", "--skip-networking=0", "--skip-name-resolve",
-	}
-	m.answers = func(ctx context.Context) error {
-		db, err := sql.Open("mysql", fmt.Sprintf("pentrough@tcp(127.0.0.1:%d)/", m.port))
-		if err != nil {
-			return err
+	m.use = func(port int) {
+		m.URL = fmt.Sprintf("mysql://pentrough@127.0.0.1:%d/test", port)
+		// Without tables of its own it lets everybody in, and starts at once. It runs as root where it is told to.
+		m.args = []string{
+			"--no-defaults", "--user=" + me.Username, "--datadir=" + m.data(), "--bind-address=127.0.0.1", "--port=" + strconv.Itoa(port), "--socket=" + filepath.Join(m.folder, "socket"),
+			"--pid-file=" + filepath.Join(m.folder, "pid"), "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--skip-grant-tables", "--skip-networking=0", "--skip-name-resolve",
 		}
-		_, err = db.ExecContext(ctx, "CREATE DATABASE IF NOT EXISTS test")
-		return errors.Join(err, db.Close())
+		m.answers = func(ctx context.Context) error { return m.createDatabase(ctx, port) }
 	}
 	return os.Mkdir(m.data(), 0o700)
+}
+
+// createDatabase creates the database that the URL names, if this server is the one that listens on the port.
+func (m *MySQL) createDatabase(ctx context.Context, port int) (err error) {
+	db, err := sql.Open("mysql", fmt.Sprintf("pentrough@tcp(127.0.0.1:%d)/", port))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	var data string
+	if err := db.QueryRowContext(ctx, "SELECT @@datadir").Scan(&data); err != nil {
+		return err
+	}
+	if filepath.Clean(data) != m.data() {
+		return fmt.Errorf("port %d is that of the server with its data in %s", port, data)
+	}
+	_, err = db.ExecContext(ctx, "CREATE DATABASE IF NOT EXISTS test")
+	return err
 }

@@ -21,11 +21,16 @@ type Postgres struct {
 // NewPostgres starts a private server and takes it down when the test ends.
 func NewPostgres(t testing.TB) *Postgres {
 	t.Helper()
+	return newPostgres(t, FreePort)
+}
+
+func newPostgres(t testing.TB, pick func() (int, error)) *Postgres {
+	t.Helper()
 	p := &Postgres{}
 	if err := p.create(); err != nil {
 		t.Fatalf("test database: %v", err)
 	}
-	p.serve(t)
+	p.serve(t, pick)
 	return p
 }
 
@@ -39,14 +44,25 @@ func (p *Postgres) create() error {
 	if p.server, err = newServer("postgres", "postgres"); err != nil {
 		return err
 	}
-	p.URL = fmt.Sprintf("postgres://pentrough@127.0.0.1:%d/postgres?sslmode=disable", p.port)
-	p.program, p.args = filepath.Join(bin, "postgres"), []string{"-D", p.data(), "-p", strconv.Itoa(p.port), "-h", "127.0.0.1", "-k", p.folder}
-	p.answers = func(ctx context.Context) error {
+	p.program = filepath.Join(bin, "postgres")
+	p.use = func(port int) {
+		p.URL = fmt.Sprintf("postgres://pentrough@127.0.0.1:%d/postgres?sslmode=disable", port)
+		p.args = []string{"-D", p.data(), "-p", strconv.Itoa(port), "-h", "127.0.0.1", "-k", p.folder}
+	}
+	p.answers = func(ctx context.Context) (err error) {
 		conn, err := pgx.Connect(ctx, p.URL)
 		if err != nil {
 			return err
 		}
-		return conn.Close(context.Background())
+		defer func() { err = errors.Join(err, conn.Close(context.Background())) }()
+		var data string
+		if err := conn.QueryRow(ctx, "SHOW data_directory").Scan(&data); err != nil {
+			return err
+		}
+		if data != p.data() {
+			return fmt.Errorf("%s is the server with its data in %s", p.URL, data)
+		}
+		return nil
 	}
 	return p.prepare(filepath.Join(bin, "initdb"), "--pgdata", p.data(), "--username", "pentrough", "--auth", "trust", "--encoding", "UTF8", "--no-sync")
 }

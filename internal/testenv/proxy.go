@@ -56,18 +56,18 @@ func (p *Proxy) accept() {
 		if err != nil {
 			return
 		}
-		p.mu.Lock()
-		refuse := p.refuse
-		p.mu.Unlock()
 		out, err := net.Dial("tcp", p.target)
-		if err != nil || refuse {
+		if err != nil {
 			in.Close()
-			if err == nil {
-				out.Close()
-			}
 			continue
 		}
 		p.mu.Lock()
+		if p.refuse {
+			in.Close()
+			out.Close()
+			p.mu.Unlock()
+			continue
+		}
 		p.conns[in], p.conns[out] = struct{}{}, struct{}{}
 		p.mu.Unlock()
 		p.running.Go(func() { p.pass(in, out) })

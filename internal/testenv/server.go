@@ -3,9 +3,9 @@ package testenv
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -15,27 +15,32 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 // server is a private server of a database, with a folder and a user of its own, that ends however its starter does. Its methods are for one goroutine.
 type server struct {
-	// program and args start it, and answers says whether it takes connections.
+	// program and args start it, and answers says whether it takes connections: it, and not another server on its port.
 	program string
 	args    []string
 	answers func(ctx context.Context) error
+	// use has args and answers use a port.
+	use func(port int)
 
 	folder string
-	port   int
 	as     *syscall.SysProcAttr
 	owner  *exec.Cmd
 	stdin  io.Closer
 	pid    int
+	// gone ends when no process of the server is left: each has the other end of it.
+	gone *os.File
 }
 
 // ownServer runs its arguments until stdin ends, which it does however its starter dies, and first says their process id.
 const ownServer = `"$@" </dev/null >>"$0" 2>&1 & pid=$!; echo $pid; cat >/dev/null; kill -KILL $pid 2>/dev/null; wait`
 
-// newServer makes a folder and finds a port. A database that doesn't run as root has an account for it, which its package made; it then owns the folder.
+// newServer makes a folder. A database that doesn't run as root has an account for it, which its package made; it then owns the folder.
 func newServer(name, account string) (*server, error) {
 	s := &server{}
 	var err error
@@ -54,12 +59,7 @@ func newServer(name, account string) (*server, error) {
 			return nil, err
 		}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	s.port = l.Addr().(*net.TCPAddr).Port
-	return s, l.Close()
+	return s, nil
 }
 
 func (s *server) data() string { return filepath.Join(s.folder, "data") }
@@ -78,19 +78,38 @@ func (s *server) prepare(name string, args ...string) error {
 	return nil
 }
 
-// serve starts the server and takes it down when the test ends.
-func (s *server) serve(t testing.TB) {
+// serve starts the server on a port that pick chooses, and takes it down when the test ends.
+func (s *server) serve(t testing.TB, pick func() (int, error)) {
 	t.Helper()
 	t.Cleanup(func() {
-		s.end()
+		s.end(t)
 		if err := os.RemoveAll(s.folder); err != nil {
 			t.Errorf("removing the test database: %v", err)
 		}
 	})
-	s.Start(t)
+	// A port that was free a moment ago may be taken by the time the server binds it.
+	var errs []error
+	for range 3 {
+		port, err := pick()
+		if err != nil {
+			t.Fatalf("test database: %v", errors.Join(append(errs, err)...))
+		}
+		s.use(port)
+		if err = s.boot(time.Now().Add(bootTimeout)); err == nil {
+			return
+		}
+		errs = append(errs, err)
+		s.end(t)
+	}
+	t.Fatalf("test database: %v\n%s", errors.Join(errs...), s.log())
 }
 
-// Start starts the server, again on the same port and data after Kill, and waits until it takes connections.
+func (s *server) log() []byte {
+	text, _ := os.ReadFile(filepath.Join(s.folder, "log")) // it may not exist yet
+	return text
+}
+
+// Start starts the server again after Kill, on the same port and data, and waits until it takes connections.
 func (s *server) Start(t testing.TB) {
 	t.Helper()
 	deadline := time.Now().Add(bootTimeout)
@@ -99,11 +118,9 @@ func (s *server) Start(t testing.TB) {
 		if err == nil {
 			return
 		}
-		s.end()
-		// The killed server's own children may still hold its memory.
+		s.end(t)
 		if time.Now().After(deadline) {
-			log, _ := os.ReadFile(filepath.Join(s.folder, "log"))
-			t.Fatalf("test database: %v\n%s", err, log)
+			t.Fatalf("test database: waited %s until it takes connections; the last state: %v\n%s", bootTimeout, err, s.log())
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
@@ -119,10 +136,18 @@ func (s *server) boot(deadline time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := s.owner.Start(); err != nil {
+	gone, alive, err := os.Pipe()
+	if err != nil {
 		return err
 	}
-	s.stdin = stdin
+	s.owner.ExtraFiles = []*os.File{alive}
+	err = s.owner.Start()
+	alive.Close()
+	if err != nil {
+		gone.Close()
+		return err
+	}
+	s.stdin, s.gone = stdin, gone
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		return err
@@ -130,28 +155,46 @@ func (s *server) boot(deadline time.Time) error {
 	if s.pid, err = strconv.Atoi(strings.TrimSpace(line)); err != nil {
 		return err
 	}
-	for {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	for patience := time.Second; ; time.Sleep(20 * time.Millisecond) {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		err := s.answers(ctx)
+		if ctx.Err() != nil {
+			patience *= 2 // the machine is busy, or the port is another's, who says nothing
+		}
 		cancel()
 		if err == nil {
 			return nil
 		}
-		if syscall.Kill(s.pid, 0) != nil || time.Now().After(deadline) {
+		if syscall.Kill(s.pid, 0) != nil {
+			return fmt.Errorf("the server ended: %w", err)
+		}
+		if time.Now().After(deadline) {
 			return err
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-// Kill ends the server with SIGKILL and waits until it is gone.
-func (s *server) Kill(testing.TB) { s.end() }
+// Kill ends the server with SIGKILL and waits until all of its processes are gone. Those that serve
+// sessions go a little later than the first one.
+func (s *server) Kill(t testing.TB) {
+	t.Helper()
+	s.end(t)
+}
 
-func (s *server) end() {
+func (s *server) end(t testing.TB) {
+	t.Helper()
 	if s.stdin == nil {
 		return
 	}
 	s.stdin.Close()
 	_ = s.owner.Wait() // it was killed
 	s.stdin = nil
+	defer s.gone.Close()
+	err := s.gone.SetReadDeadline(time.Now().Add(await.Patience))
+	if err == nil {
+		_, err = s.gone.Read(make([]byte, 1))
+	}
+	if !errors.Is(err, io.EOF) {
+		t.Errorf("waited %s until every process of the killed database server %d is gone: %v", await.Patience, s.pid, err)
+	}
 }

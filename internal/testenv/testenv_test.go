@@ -2,19 +2,24 @@ package testenv_test
 
 import (
 	"bufio"
+	"database/sql"
+	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 	amqp "github.com/rabbitmq/amqp091-go"
-	"go.uber.org/goleak"
 
 	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 // child makes this binary start a node, name its folder, and wait to be killed.
@@ -30,7 +35,7 @@ func TestMain(m *testing.M) {
 		fmt.Println(node.Folder)
 		select {}
 	}
-	goleak.VerifyTestMain(m)
+	await.Main(m)
 }
 
 func TestBrokerGivesEachTestItsOwnVirtualHost(t *testing.T) {
@@ -53,14 +58,14 @@ func TestBrokerGivesEachTestItsOwnVirtualHost(t *testing.T) {
 }
 
 func TestNodeKeepsWhatIsDurableThroughKillAndStop(t *testing.T) {
-	node := testenv.NewNode(t)
+	node := testenv.NewNodeAt(t, takenFirst(t))
 	url := node.VHost(t)
 	if _, err := channel(t, url).QueueDeclare("q", true, false, false, false, nil); err != nil {
 		t.Fatal(err)
 	}
 	for name, end := range map[string]func(testing.TB){"kill": node.Kill, "stop": node.Stop} {
 		// Mnesia has its log in memory for a while.
-		node.Ctl(t, "eval", "mnesia:sync_log().")
+		node.Eval(t, "mnesia:sync_log()")
 		end(t)
 		if conn, err := amqp.Dial(url); err == nil {
 			conn.Close()
@@ -95,26 +100,127 @@ func TestNodeEndsWithTheProcessThatStartedIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		if _, err := os.Stat(folder); err != nil {
-			if !os.IsNotExist(err) {
-				t.Fatal(err)
+	await.That(t, "the node's folder is gone", func() (any, bool) {
+		left, err := os.ReadDir(folder)
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		return left, err != nil
+	})
+	// The owner removes the folder, and ends after that.
+	await.That(t, "no process of the node runs", func() (any, bool) {
+		procs, err := fs.Glob(os.DirFS("/proc"), "[0-9]*/cmdline")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var running []string
+		for _, p := range procs {
+			if line, err := os.ReadFile("/proc/" + p); err == nil && strings.Contains(string(line), folder) {
+				running = append(running, fmt.Sprintf("%s: %q", p, line))
 			}
-			break
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("the node's folder is still there")
-		}
-		<-time.After(50 * time.Millisecond)
+		return running, len(running) == 0
+	})
+}
+
+func TestADatabaseTakesAnotherPortIfItsOwnIsTaken(t *testing.T) {
+	for name, start := range map[string]func(t testing.TB, pick func() (int, error)){
+		"PostgreSQL": func(t testing.TB, pick func() (int, error)) {
+			server := testenv.NewPostgresAt(t, pick)
+			query(t, "pgx", server.URL, server.Kill, server.Start)
+		},
+		"MariaDB": func(t testing.TB, pick func() (int, error)) {
+			server := testenv.NewMySQLAt(t, pick)
+			address := strings.Replace(strings.TrimPrefix(server.URL, "mysql://"), "@127", "@tcp(127", 1)
+			query(t, "mysql", strings.Replace(address, "/", ")/", 1), server.Kill, server.Start)
+		},
+	} {
+		t.Run(name, func(t *testing.T) { start(t, takenFirst(t)) })
 	}
-	procs, err := fs.Glob(os.DirFS("/proc"), "[0-9]*/cmdline")
+}
+
+// query asks a database for what was stored before its server was killed and started again.
+func query(t testing.TB, driver, address string, kill, start func(testing.TB)) {
+	t.Helper()
+	db, err := sql.Open(driver, address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range procs {
-		if line, err := os.ReadFile("/proc/" + p); err == nil && strings.Contains(string(line), folder) {
-			t.Errorf("process %s still runs: %q", p, line)
+	defer db.Close()
+	for _, statement := range []string{"CREATE TABLE t (n INTEGER)", "INSERT INTO t VALUES (7)"} {
+		if _, err := db.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(err)
 		}
+	}
+	kill(t)
+	if err := db.PingContext(t.Context()); err == nil {
+		t.Error("the killed server takes connections")
+	}
+	start(t)
+	var n int
+	if err := db.QueryRowContext(t.Context(), "SELECT n FROM t").Scan(&n); err != nil || n != 7 {
+		t.Errorf("read %d, %v", n, err)
+	}
+}
+
+// takenFirst picks a port that something listens at, and then free ones.
+func takenFirst(t testing.TB) (pick func() (int, error)) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var accepting sync.WaitGroup
+	accepting.Go(func() {
+		for conn, err := l.Accept(); err == nil; conn, err = l.Accept() {
+			conn.Close()
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		accepting.Wait()
+	})
+	taken := l.Addr().(*net.TCPAddr).Port
+	return func() (int, error) {
+		if taken == 0 {
+			return testenv.FreePort()
+		}
+		port := taken
+		taken = 0
+		return port, nil
+	}
+}
+
+// TestAProxyThatIsDownHasNoConnections takes the proxy down while connections through it are being made.
+func TestAProxyThatIsDownHasNoConnections(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for range 100 {
+		t.Run("", func(t *testing.T) {
+			proxy, url := testenv.Through(t, "amqp://"+l.Addr().String()+"/")
+			through := strings.TrimSuffix(strings.TrimPrefix(url, "amqp://"), "/")
+			var conns []net.Conn
+			for range 3 {
+				conn, err := net.Dial("tcp", through)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				conns = append(conns, conn)
+			}
+			proxy.Down()
+			for _, conn := range conns {
+				if err := conn.SetReadDeadline(time.Now().Add(await.Patience)); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := conn.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Fatalf("waited %s until a connection through the proxy ended, which is down", await.Patience)
+				}
+			}
+		})
 	}
 }
 

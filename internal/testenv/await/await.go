@@ -11,9 +11,13 @@ package await
 
 import (
 	"bytes"
+	"fmt"
+	"os"
 	"runtime"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
 // Patience is how long a test waits. Only a failing test spends it, so it is long enough for a machine that is busy with other work.
@@ -56,6 +60,30 @@ func Closed[T any](t testing.TB, what string, c <-chan T) {
 	t.Helper()
 	if v, ok := receive(t, "until "+what, c); ok {
 		t.Fatalf("waited until %s, and received %v", what, v)
+	}
+}
+
+// Main runs a package's tests, and fails if goroutines are left that don't end. Call it from TestMain. goleak alone waits for them for half a second.
+func Main(m *testing.M, options ...goleak.Option) {
+	code := m.Run()
+	if code == 0 {
+		if err := noGoroutines(options...); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+func noGoroutines(options ...goleak.Option) error {
+	for begun := time.Now(); ; {
+		err := goleak.Find(options...)
+		if err == nil {
+			return nil
+		}
+		if took := time.Since(begun); took > Patience {
+			return fmt.Errorf("waited %s until all goroutines ended: %w", took.Round(time.Millisecond), err)
+		}
 	}
 }
 
