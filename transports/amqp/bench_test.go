@@ -127,7 +127,7 @@ func BenchmarkConsume(b *testing.B) {
 		for range b.N {
 			peer.send("t", amqp.Publishing{MessageId: "1", Body: benchBody})
 		}
-		until(b, "all are there", func() bool { return peer.depth("t") == b.N })
+		peer.holds("t", b.N)
 		b.ReportAllocs()
 		b.ResetTimer()
 		return peer

@@ -10,8 +10,10 @@ import (
 )
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	for _, queueType := range []string{"classic", "quorum"} {
 		t.Run(queueType, func(t *testing.T) {
+			t.Parallel()
 			url := testenv.Broker(t).VHost(t)
 			peer := dial(t, url)
 			var n atomic.Int64

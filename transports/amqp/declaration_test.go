@@ -2,6 +2,7 @@ package amqp
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -121,15 +123,7 @@ func TestADeletedQueueIsMadeAgainByAPublisher(t *testing.T) {
 	if _, err := peer.ch.QueueDelete("t", false, false, false); err != nil {
 		t.Fatal(err)
 	}
-	var first error
-	until(t, "publishing works again", func() bool {
-		err := r.publish("t", outgoing("two"))
-		if first == nil {
-			first = err
-		}
-		return err == nil
-	})
-	if first == nil || !strings.Contains(first.Error(), "NO_ROUTE") {
+	if first := r.publishes("t", "two"); first == nil || !strings.Contains(first.Error(), "NO_ROUTE") {
 		t.Errorf("without the queue: %v", first)
 	}
 }
@@ -150,7 +144,10 @@ func TestADeletedExchangeComesBackUnderItsPublishers(t *testing.T) {
 		p := r.publisher(topic)
 		running.Go(func() {
 			for range each {
-				until(t, "publishing to "+topic, func() bool { return p.Publish(topic, outgoing("x"), outgoing("y")) == nil })
+				await.That(t, "publishing to "+topic+" works", func() (any, bool) {
+					err := p.Publish(topic, outgoing("x"), outgoing("y"))
+					return err, err == nil
+				})
 			}
 		})
 	}
@@ -159,8 +156,9 @@ func TestADeletedExchangeComesBackUnderItsPublishers(t *testing.T) {
 		t.Fatal(err)
 	}
 	running.Wait()
-	r.until("all are there", func() bool {
-		return peer.depth("ours") >= 2*publishers*each*3/4 && peer.depth("theirs") >= 2*publishers*each/4
+	await.That(t, "all are there", func() (any, bool) {
+		ours, theirs := peer.depth("ours"), peer.depth("theirs")
+		return fmt.Sprintf("%d of ours, %d of theirs", ours, theirs), ours >= 2*publishers*each*3/4 && theirs >= 2*publishers*each/4
 	})
 	troubles := r.log.count("topic doesn't work")
 	if n := r.log.count("level="); n != 1+2*troubles || r.log.count(`msg="the exchange was deleted, declaring it again" exchange=theirs`) != 1 {

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 // deaf is a port whose kernel answers nobody, as it is with a broker behind a broken network, until the returned function is called.
@@ -69,6 +71,14 @@ func attempts(t *testing.T, addr netip.AddrPort) int {
 	return strings.Count(string(table), fmt.Sprintf(":%04X 02 ", addr.Port()))
 }
 
+func noAttempts(t *testing.T, addr netip.AddrPort) {
+	t.Helper()
+	await.That(t, "no attempt is left", func() (any, bool) {
+		n := attempts(t, addr)
+		return n, n == 0
+	})
+}
+
 func TestABrokerThatAnswersNothingIsAskedAgain(t *testing.T) {
 	addr, hear := deaf(t)
 	connected := make(chan error, 1)
@@ -79,12 +89,15 @@ func TestABrokerThatAnswersNothingIsAskedAgain(t *testing.T) {
 		}
 		connected <- err
 	}()
-	until(t, "three attempts wait for an answer", func() bool { return attempts(t, addr) >= 3 })
+	await.That(t, "three attempts wait for an answer", func() (any, bool) {
+		n := attempts(t, addr)
+		return n, n >= 3
+	})
 	hear()
 	if err := <-connected; err != nil {
 		t.Error(err)
 	}
-	until(t, "no attempt is left", func() bool { return attempts(t, addr) == 0 })
+	noAttempts(t, addr)
 }
 
 func TestABrokerThatAnswersNothingIsGivenUpInTime(t *testing.T) {
@@ -95,5 +108,5 @@ func TestABrokerThatAnswersNothingIsGivenUpInTime(t *testing.T) {
 	if conn, err := connect(ctx, addr.String()); err == nil {
 		t.Error("connected to ", conn.RemoteAddr())
 	}
-	until(t, "no attempt is left", func() bool { return attempts(t, addr) == 0 })
+	noAttempts(t, addr)
 }

@@ -1,11 +1,14 @@
 package amqp
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -50,11 +53,35 @@ func TestALoginThatIsNotAnsweredEndsInTime(t *testing.T) {
 func TestCloseEndsALoginThatIsNotAnswered(t *testing.T) {
 	r := start(t, config(mute(t), func(c *Config) { c.ConnectTimeout = time.Hour }))
 	r.subscribe(t.Context(), "t")
-	began := time.Now()
-	r.close()
-	if took := time.Since(began); took > closeTimeout {
-		t.Errorf("closing took %s", took)
-	}
+	r.closeAtOnce()
+}
+
+// An outage never makes the pauses between attempts longer than max_interval.
+func TestThePausesBetweenAttemptsGrowToTheLongest(t *testing.T) {
+	r := prepare(t, config("amqp://127.0.0.1:1/"))
+	synctest.Test(t, func(t *testing.T) {
+		const attempts = 20
+		backoff := r.tr.config.Reconnect
+		l := newLink(consumerRole, r.tr.consumer.dialer, r.tr.consumer.outage, r.tr.metrics)
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { l.run(ctx) })
+		_, _, changed, _ := l.state()
+		<-changed
+		for n, pause := 0, backoff.InitialInterval; n < attempts; n, pause = n+1, min(pause*3/2, backoff.MaxInterval) {
+			began := time.Now()
+			_, _, changed, err := l.state()
+			if err == nil || !strings.Contains(err.Error(), "connection refused") {
+				t.Errorf("attempt %d: %v", n, err)
+			}
+			<-changed
+			if took := time.Since(began); took < pause/2 || took > pause {
+				t.Errorf("pause %d took %s, want %s to %s", n, took, pause/2, pause)
+			}
+		}
+		cancel()
+		running.Wait()
+	})
 }
 
 // The library reports an orderly close as a nil *amqp.Error, whose Error method panics.

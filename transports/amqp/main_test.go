@@ -14,19 +14,17 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	amqp "github.com/rabbitmq/amqp091-go"
-	"go.uber.org/goleak"
 
+	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports"
 )
 
-// patience is how long something that must happen may take, quiet how long something that must not is waited for.
-const (
-	patience = 30 * time.Second
-	quiet    = 200 * time.Millisecond
-)
+// quiet is how long something that must not happen is waited for.
+const quiet = 200 * time.Millisecond
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { await.Main(m) }
 
 // config returns the defaults with a broker.
 func config(url string, change ...func(*Config)) *Config {
@@ -71,6 +69,7 @@ func prepare(t testing.TB, c *Config) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{TB: t, tr: tr.(*transport), log: log}
+	r.tr.closeTimeout = await.Patience // a test about it sets its own
 	t.Cleanup(func() {
 		r.close()
 		if t.Failed() {
@@ -90,6 +89,27 @@ func (r *rig) begin() {
 func (r *rig) close() {
 	r.Helper()
 	if err := r.tr.Close(context.Background()); err != nil {
+		r.Errorf("closing: %v", err)
+	}
+}
+
+// closeSilent closes the transport of a broker that says nothing. Only closeTimeout ends that, and what is left then ends soon.
+func (r *rig) closeSilent() {
+	r.Helper()
+	if err := r.tr.Close(context.Background()); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		r.Errorf("closing: %v", err)
+	}
+	r.tr.closeTimeout = await.Patience
+	r.close()
+}
+
+// closeAtOnce closes the transport, which has nothing to wait for.
+func (r *rig) closeAtOnce() {
+	r.Helper()
+	r.tr.closeTimeout = time.Hour
+	ended := make(chan error, 1)
+	go func() { ended <- r.tr.Close(context.Background()) }()
+	if err := await.Receive(r, "the end of Close", ended); err != nil {
 		r.Errorf("closing: %v", err)
 	}
 }
@@ -126,44 +146,71 @@ func (r *rig) publish(topic string, msgs ...*message.Message) error {
 	return p.Publish(topic, msgs...)
 }
 
-// until waits for a condition.
+// until waits for a condition. The transport's health is the state that a failure shows.
 func (r *rig) until(what string, holds func() bool) {
 	r.Helper()
-	until(r, what, holds)
+	await.That(r, what, func() (any, bool) {
+		ok := holds()
+		return fmt.Sprintf("%+v", r.tr.Health()), ok
+	})
 }
 
-func until(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); !holds(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain until %s", what)
-		}
+// logs waits until the log has so many lines with each text.
+func (r *rig) logs(n int, texts ...string) {
+	r.Helper()
+	for _, text := range texts {
+		await.That(r, fmt.Sprintf("the log has %d lines with %q", n, text), func() (any, bool) {
+			return r.log, r.log.count(text) == n
+		})
 	}
+}
+
+// counts waits until a metric is n.
+func (r *rig) counts(what string, n float64, c prometheus.Collector) {
+	r.Helper()
+	await.That(r, fmt.Sprintf("%s: %v", what, n), func() (any, bool) {
+		got := testutil.ToFloat64(c)
+		return got, got == n
+	})
+}
+
+// publishes waits until publishing works, and returns the first error.
+func (r *rig) publishes(topic, payload string) (first error) {
+	r.Helper()
+	await.That(r, "publishing to "+topic+" works", func() (any, bool) {
+		err := r.publish(topic, outgoing(payload))
+		if first == nil {
+			first = err
+		}
+		return err, err == nil
+	})
+	return first
 }
 
 // sick waits until a part isn't healthy for a reason that contains all words.
 func (r *rig) sick(part string, words ...string) {
 	r.Helper()
-	r.until(fmt.Sprintf("%s is sick of %q", part, words), func() bool {
+	await.That(r, fmt.Sprintf("%s is sick of %q", part, words), func() (any, bool) {
 		err := r.health(part)
 		if err == nil {
-			return false
+			return err, false
 		}
 		for _, w := range words {
 			if !strings.Contains(err.Error(), w) {
-				return false
+				return err, false
 			}
 		}
-		return true
+		return err, true
 	})
 }
 
 // well waits until a part is healthy.
 func (r *rig) well(part string) {
 	r.Helper()
-	r.until(part+" is well", func() bool { return r.health(part) == nil })
+	await.That(r, part+" is well", func() (any, bool) {
+		err := r.health(part)
+		return err, err == nil
+	})
 }
 
 func (r *rig) health(part string) error {
@@ -177,16 +224,7 @@ func (r *rig) health(part string) error {
 
 func next(t testing.TB, out <-chan *message.Message) *message.Message {
 	t.Helper()
-	select {
-	case msg, ok := <-out:
-		if !ok {
-			t.Fatal("the output is closed")
-		}
-		return msg
-	case <-time.After(patience):
-		t.Fatal("no message came")
-	}
-	return nil
+	return await.Receive(t, "a message", out)
 }
 
 func none(t testing.TB, out <-chan *message.Message) {
@@ -203,24 +241,13 @@ func none(t testing.TB, out <-chan *message.Message) {
 
 func closed(t testing.TB, out <-chan *message.Message) {
 	t.Helper()
-	select {
-	case msg, ok := <-out:
-		if ok {
-			t.Fatalf("received %q", msg.Payload)
-		}
-	case <-time.After(patience):
-		t.Fatal("the output isn't closed")
-	}
+	await.Closed(t, "the output is closed", out)
 }
 
 // isVoid waits for the end of a message's context.
 func isVoid(t testing.TB, msg *message.Message) {
 	t.Helper()
-	select {
-	case <-msg.Context().Done():
-	case <-time.After(patience):
-		t.Fatalf("message %q isn't void", msg.Payload)
-	}
+	await.Closed(t, fmt.Sprintf("message %q is void", msg.Payload), msg.Context().Done())
 	if cause := context.Cause(msg.Context()); !errors.Is(cause, transports.ErrVoid) {
 		t.Fatalf("message %q ended with %v", msg.Payload, cause)
 	}
@@ -309,15 +336,33 @@ func (p *peer) has(queue string) bool {
 func (p *peer) get(queue string) amqp.Delivery {
 	p.Helper()
 	var d amqp.Delivery
-	until(p, "queue "+queue+" has a message", func() bool {
+	await.That(p, "queue "+queue+" has a message", func() (any, bool) {
 		var ok bool
 		var err error
 		if d, ok, err = p.ch.Get(queue, true); err != nil {
 			p.Fatal(err)
 		}
-		return ok
+		return "it is empty", ok
 	})
 	return d
+}
+
+// consumed waits until a queue has n consumers.
+func (p *peer) consumed(queue string, n int) {
+	p.Helper()
+	await.That(p, fmt.Sprintf("queue %s has %d consumers", queue, n), func() (any, bool) {
+		got := p.consumers(queue)
+		return got, got == n
+	})
+}
+
+// holds waits until a queue has n messages that are ready.
+func (p *peer) holds(queue string, n int) {
+	p.Helper()
+	await.That(p, fmt.Sprintf("queue %s has %d messages", queue, n), func() (any, bool) {
+		got := p.depth(queue)
+		return got, got == n
+	})
 }
 
 // depth is how many messages a queue has that are ready.

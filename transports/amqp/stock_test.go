@@ -117,7 +117,7 @@ func TestStockForgetsPropertiesAndIdentity(t *testing.T) {
 func TestStockInventsAMessageWhenTheQueueIsDeleted(t *testing.T) {
 	url, peer := queued(t)
 	stock := stockConsumer(t, url)
-	until(t, "it consumes", func() bool { return peer.consumers("q") == 1 })
+	peer.consumed("q", 1)
 	if _, err := peer.ch.QueueDelete("q", false, false, false); err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func TestStockGivesRunningMessagesAwayOnClose(t *testing.T) {
 		t.Error("the stock subscriber leaves the running message its context now")
 	}
 	// The handler still runs, and another consumer has its message already.
-	until(t, "the message is back", func() bool { return peer.depth("q") == 1 })
+	peer.holds("q", 1)
 	// Ours: TestStoppingKeepsWhatRuns.
 }
 

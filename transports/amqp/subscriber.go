@@ -13,7 +13,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// closeTimeout bounds the Close of a subscriber, whatever the broker does.
+// closeTimeout bounds the Close of a subscriber or transport, whatever the broker does.
 const closeTimeout = 5 * time.Second
 
 // subscriber is one pipeline's.
@@ -111,13 +111,13 @@ func (s *subscriber) Close() error {
 		subs = append(subs, sub)
 	}
 	s.mu.Unlock()
-	timeout := time.NewTimer(closeTimeout)
+	timeout := time.NewTimer(s.t.closeTimeout)
 	defer timeout.Stop()
 	for _, sub := range subs {
 		select {
 		case <-sub.done:
 		case <-timeout.C:
-			return fmt.Errorf("closing the subscriber of %s: the broker didn't answer within %s", s.pipeline, closeTimeout)
+			return fmt.Errorf("closing the subscriber of %s: the broker didn't answer within %s", s.pipeline, s.t.closeTimeout)
 		}
 	}
 	return nil

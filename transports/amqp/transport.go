@@ -33,6 +33,8 @@ type transport struct {
 	tags atomic.Int64
 	// checkInterval is how often the topics in use are looked after at least.
 	checkInterval time.Duration
+	// closeTimeout bounds a Close, whatever the broker does.
+	closeTimeout time.Duration
 
 	// taking ends when no new messages are wanted, consuming when all subscriptions are to end at once, closing when the
 	// connections are.
@@ -90,6 +92,7 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 		consumer:      newLink(consumerRole, d, o, m),
 		publisher:     newLink(publisherRole, d, o, m),
 		checkInterval: checkInterval,
+		closeTimeout:  closeTimeout,
 		consumed:      map[*route]int{},
 	}
 	t.outbox = newOutbox(t)
@@ -171,7 +174,7 @@ func (t *transport) Quiesce() { t.quiesce() }
 
 // Close implements transports.Transport. It takes at most closeTimeout, whatever the broker does.
 func (t *transport) Close(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, t.closeTimeout)
 	defer cancel()
 	t.mu.Lock()
 	t.closed = true

@@ -12,6 +12,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -55,8 +56,8 @@ func TestAMessageThatAlwaysCostsTheChannelIsUnsendable(t *testing.T) {
 func smallerLimit(t *testing.T, node *testenv.Node) {
 	const publishers, each, large = 8, 100, 5000
 	url := node.VHost(t)
-	node.Ctl(t, "eval", "application:set_env(rabbit, max_message_size, 1000).")
-	defer node.Ctl(t, "eval", "application:set_env(rabbit, max_message_size, 134217728).")
+	node.Eval(t, "application:set_env(rabbit, max_message_size, 1000)")
+	defer node.Eval(t, "application:set_env(rabbit, max_message_size, 134217728)")
 	r := start(t, config(url))
 	var running sync.WaitGroup
 	for range publishers {
@@ -114,9 +115,10 @@ func TestFateOfAMessageOnALostChannel(t *testing.T) {
 // accessRefused holds that a topic which the user may not publish to harms no other, and works as soon as he may.
 func accessRefused(t *testing.T, node *testenv.Node) {
 	url := node.VHost(t)
-	node.Ctl(t, "add_user", "clerk", "clerk")
+	node.Eval(t, `rabbit_auth_backend_internal:add_user(<<"clerk">>, <<"clerk">>, <<"guest">>)`)
 	write := func(pattern string) {
-		node.Ctl(t, "set_permissions", "-p", testenv.VHostOf(url), "clerk", ".*", pattern, ".*")
+		node.Eval(t, fmt.Sprintf(`rabbit_auth_backend_internal:set_permissions(<<"clerk">>, <<"%s">>, <<".*">>, <<"%s">>, <<".*">>, <<"guest">>)`,
+			testenv.VHostOf(url), pattern))
 	}
 	write("^(pentrough|ours|theirs)$")
 	r := start(t, config(strings.Replace(url, "guest:guest", "clerk:clerk", 1), topics(map[string]TopicConfig{"theirs": {Exchange: "locked"}})))
@@ -138,7 +140,10 @@ func accessRefused(t *testing.T, node *testenv.Node) {
 		}
 	}
 	write(".*")
-	until(t, "publishing works", func() bool { return theirs.Publish("theirs", outgoing("x")) == nil })
+	await.That(t, "publishing works", func() (any, bool) {
+		err := theirs.Publish("theirs", outgoing("x"))
+		return err, err == nil
+	})
 	cancel()
 	running.Wait()
 	if n := r.log.count("level="); n != 1 {

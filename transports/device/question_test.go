@@ -169,7 +169,7 @@ func TestALateAnswerThatIsUnreadIsWaitedFor(t *testing.T) {
 		time.Sleep(time.Second)
 		a.ends(first, NoReply, "", "")
 		a.pipe.change(func() { a.pipe.unread = true })
-		time.Sleep(time.Hour)
+		time.Sleep(time.Minute)
 		a.read("first?")
 		a.says("yes")
 		a.read("first?")

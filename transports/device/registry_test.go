@@ -13,11 +13,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
 	"pgregory.net/rapid"
+
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { await.Main(m) }
 
 // events takes all events that wait for a consumer that has none yet.
 func (s *subscriber) events() []Event {

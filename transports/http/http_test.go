@@ -5,40 +5,25 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	nethttp "net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/goleak"
 
+	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// patience is how long something that must happen may take.
-const patience = 20 * time.Second
-
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("it doesn't come to be that %s", what)
-		}
-	}
-}
+func TestMain(m *testing.M) { await.Main(m) }
 
 func TestConformance(t *testing.T) {
 	transporttest.Run(t, transporttest.Harness{
@@ -53,7 +38,7 @@ func TestConformance(t *testing.T) {
 			for _, payload := range payloads {
 				before := s.arrived("/orders")
 				go post(s, "/orders", payload, nil)
-				eventually(t, "the request arrives", func() bool { return s.arrived("/orders") > before })
+				s.awaitArrival(t, "/orders", before+1)
 			}
 		},
 	})
@@ -69,6 +54,24 @@ func (s *server) arrived(path string) int {
 	return s.routes[path].sub.arrived
 }
 
+// awaitArrival waits until so many messages have arrived at the path.
+func (s *server) awaitArrival(t *testing.T, path string, want int) {
+	t.Helper()
+	await.That(t, fmt.Sprintf("%d messages have arrived at %s", want, path), func() (any, bool) {
+		n := s.arrived(path)
+		return n, n >= want
+	})
+}
+
+// awaitState waits until the subscription of /x holds what want says.
+func (s *server) awaitState(t *testing.T, want string) {
+	t.Helper()
+	await.That(t, "the subscription has "+want, func() (any, bool) {
+		got := s.state()
+		return got, got == want
+	})
+}
+
 // start builds and starts a transport with the defaults, as changed.
 func start(t *testing.T, change func(*Config)) *server {
 	t.Helper()
@@ -76,6 +79,71 @@ func start(t *testing.T, change func(*Config)) *server {
 }
 
 func startWith(t *testing.T, change func(*Config), log *slog.Logger) *server {
+	t.Helper()
+	s := build(t, change, log)
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// startInBubble builds a transport and starts it on connections in memory, for a bubble of virtual time.
+func startInBubble(t *testing.T, change func(*Config)) *server {
+	t.Helper()
+	s := build(t, change, slog.New(slog.DiscardHandler))
+	if err := s.serve(&wire{conns: make(chan net.Conn), closed: make(chan struct{})}, nil); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// wire is a listener in memory.
+type wire struct {
+	conns  chan net.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (w *wire) Accept() (net.Conn, error) {
+	select {
+	case c := <-w.conns:
+		return c, nil
+	case <-w.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (w *wire) Close() error {
+	w.once.Do(func() { close(w.closed) })
+	return nil
+}
+
+func (w *wire) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80} }
+
+func (w *wire) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	caller, host := net.Pipe()
+	select {
+	case w.conns <- host:
+		return caller, nil
+	case <-w.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// dial connects to the server.
+func (s *server) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if l, ok := s.listener.(*limitedListener); ok {
+		if w, ok := l.Listener.(*wire); ok {
+			return w.dial(ctx, network, addr)
+		}
+	}
+	var d net.Dialer
+	return d.DialContext(ctx, network, addr)
+}
+
+func build(t *testing.T, change func(*Config), log *slog.Logger) *server {
 	t.Helper()
 	c := defaults
 	c.Listen = "127.0.0.1:0"
@@ -99,9 +167,6 @@ func startWith(t *testing.T, change func(*Config), log *slog.Logger) *server {
 			t.Error(err)
 		}
 	})
-	if err := s.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	return s
 }
 
@@ -163,7 +228,7 @@ func post(s *server, target, body string, header map[string]string) response {
 }
 
 func request(ctx context.Context, s *server, method, target, body string, header map[string]string) response {
-	client := &nethttp.Client{Transport: &nethttp.Transport{DisableKeepAlives: true}}
+	client := &nethttp.Client{Transport: &nethttp.Transport{DisableKeepAlives: true, DialContext: s.dial}}
 	req, err := nethttp.NewRequestWithContext(ctx, method, "http://"+s.addr()+target, strings.NewReader(body))
 	if err != nil {
 		return response{err: err}

@@ -17,9 +17,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -118,21 +121,23 @@ func TestToken(t *testing.T) {
 // talk sends raw bytes and returns the status of the response, 0 if the connection ends without one.
 func talk(t *testing.T, s *server, request string) int {
 	t.Helper()
-	c, err := net.Dial("tcp", s.addr())
+	c, err := s.dial(t.Context(), "tcp", s.addr())
 	if err != nil {
 		t.Fatal(err)
 	}
+	var writing sync.WaitGroup
+	defer writing.Wait()
 	defer func() { _ = c.Close() }()
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(await.Patience)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.WriteString(c, request); err != nil {
-		t.Fatal(err)
+	if request != "" {
+		writing.Go(func() { _, _ = io.WriteString(c, request) }) // it may be refused in the middle
 	}
 	res, err := nethttp.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {
 		if os.IsTimeout(err) {
-			t.Fatal("the connection stays open")
+			t.Fatalf("waited %s for a response; the connection stays open", await.Patience)
 		}
 		return 0
 	}
@@ -141,8 +146,6 @@ func talk(t *testing.T, s *server, request string) int {
 }
 
 func TestSlowRequests(t *testing.T) {
-	s := start(t, func(c *Config) { c.ReadTimeout = 200 * time.Millisecond })
-	handle(t, s, transports.Outcome{Code: 200})
 	for _, c := range []struct {
 		name, request string
 		status        int
@@ -154,23 +157,29 @@ func TestSlowRequests(t *testing.T) {
 		{"large head", "POST /x HTTP/1.1\r\nHost: localhost\r\nX-A: " + strings.Repeat("a", 2*maxHeader) + "\r\n\r\n", 431},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if status := talk(t, s, c.request); status != c.status {
-				t.Errorf("status %d, want %d", status, c.status)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				s := startInBubble(t, func(c *Config) { c.ReadTimeout = 200 * time.Millisecond })
+				handle(t, s, transports.Outcome{Code: 200})
+				if status := talk(t, s, c.request); status != c.status {
+					t.Errorf("status %d, want %d", status, c.status)
+				}
+			})
 		})
 	}
 }
 
 // A read deadline that passed during the wait must not look like a caller who hung up.
 func TestReadTimeoutIsOverOnceTheBodyIsRead(t *testing.T) {
-	s := start(t, func(c *Config) { c.ReadTimeout, c.RequestTimeout = 200*time.Millisecond, 500*time.Millisecond })
-	out := subscribe(t, s)
-	res := async(t.Context(), s, "/x", "a")
-	msg := <-out
-	(<-res).expect(t, 503, "undecided")
-	if err := msg.Context().Err(); err != nil {
-		t.Errorf("the message's context ended: %v", context.Cause(msg.Context()))
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := startInBubble(t, func(c *Config) { c.ReadTimeout, c.RequestTimeout = 200*time.Millisecond, 500*time.Millisecond })
+		out := subscribe(t, s)
+		res := async(t.Context(), s, "/x", "a")
+		msg := <-out
+		(<-res).expect(t, 503, "undecided")
+		if err := msg.Context().Err(); err != nil {
+			t.Errorf("the message's context ended: %v", context.Cause(msg.Context()))
+		}
+	})
 }
 
 func TestMaxConnections(t *testing.T) {

@@ -77,6 +77,11 @@ func (s *server) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listening on %s: %w", s.config.Listen, err)
 	}
+	return s.serve(plain, certificate)
+}
+
+// serve takes connections from a listener until Close. certificate is nil without TLS.
+func (s *server) serve(plain net.Listener, certificate *tls.Config) error {
 	limited := newLimitedListener(plain, s.config.MaxConnections)
 	var l net.Listener = limited
 	if certificate != nil {

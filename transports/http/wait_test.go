@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pentrough/pentrough/transports"
@@ -36,38 +37,36 @@ func TestHungUpCallerLeavesTheQueue(t *testing.T) {
 	msg := <-out
 	ctx, hangUp := context.WithCancel(t.Context())
 	second := async(ctx, s, "/x", "second")
-	eventually(t, "the second waits", func() bool { return s.arrived("/x") == 2 })
+	s.awaitArrival(t, "/x", 2)
 	hangUp()
 	<-second
-	eventually(t, "nobody waits", func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return len(s.routes["/x"].sub.waiting) == 0
-	})
+	s.awaitState(t, "1 unsettled, 0 waiting")
 	settle(msg, transports.Outcome{Code: 200})
 	(<-first).expect(t, 200, "")
 }
 
 func TestRequestTimeout(t *testing.T) {
-	s := start(t, func(c *Config) { c.Window, c.RequestTimeout = 1, 300*time.Millisecond })
-	out := subscribe(t, s)
-	first := async(t.Context(), s, "/x", "first")
-	msg := <-out
-	second := async(t.Context(), s, "/x", "second")
-	(<-first).expect(t, 503, "undecided: repeat with the same id")
-	(<-second).expect(t, 503, "not taken: too many messages")
-	if err := msg.Context().Err(); err != nil {
-		t.Errorf("the message that was handed out isn't left to the host: %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := startInBubble(t, func(c *Config) { c.Window, c.RequestTimeout = 1, 300*time.Millisecond })
+		out := subscribe(t, s)
+		first := async(t.Context(), s, "/x", "first")
+		msg := <-out
+		second := async(t.Context(), s, "/x", "second")
+		(<-first).expect(t, 503, "undecided: repeat with the same id")
+		(<-second).expect(t, 503, "not taken: too many messages")
+		if err := msg.Context().Err(); err != nil {
+			t.Errorf("the message that was handed out isn't left to the host: %v", err)
+		}
 
-	// Its place in the window is free once it is settled, and the one that gave up isn't handed out.
-	msg.Ack()
-	third := async(t.Context(), s, "/x", "third")
-	if msg = <-out; string(msg.Payload) != "third" {
-		t.Errorf("received %s", msg.Payload)
-	}
-	msg.Ack() // handled, and nobody says with what
-	(<-third).expect(t, 202, "")
+		// Its place in the window is free once it is settled, and the one that gave up isn't handed out.
+		msg.Ack()
+		third := async(t.Context(), s, "/x", "third")
+		if msg = <-out; string(msg.Payload) != "third" {
+			t.Errorf("received %s", msg.Payload)
+		}
+		msg.Ack() // handled, and nobody says with what
+		(<-third).expect(t, 202, "")
+	})
 }
 
 func TestNackIsUndecided(t *testing.T) {
@@ -115,7 +114,7 @@ func TestCancelRefusesTheQueue(t *testing.T) {
 	first := async(t.Context(), s, "/x", "first")
 	msg := <-out
 	second := async(t.Context(), s, "/x", "second")
-	eventually(t, "the second waits", func() bool { return s.arrived("/x") == 2 })
+	s.awaitArrival(t, "/x", 2)
 	cancel()
 	(<-second).expect(t, 503, "not taken: no pipeline")
 	settle(msg, transports.Outcome{Code: 200})
@@ -149,7 +148,7 @@ func TestQuiesce(t *testing.T) {
 	first := async(t.Context(), s, "/x", "first")
 	msg := <-out
 	second := async(t.Context(), s, "/x", "second")
-	eventually(t, "the second waits", func() bool { return s.arrived("/x") == 2 })
+	s.awaitArrival(t, "/x", 2)
 	s.Quiesce()
 	(<-second).expect(t, 503, "not taken: the host is stopping")
 	third := <-async(t.Context(), s, "/x", "third")
@@ -165,19 +164,21 @@ func TestQuiesce(t *testing.T) {
 }
 
 func TestNotTakenHasNoIDButTheCallers(t *testing.T) {
-	s := start(t, func(c *Config) { c.Window, c.RequestTimeout = 1, 300*time.Millisecond })
-	out := subscribe(t, s)
-	first := async(t.Context(), s, "/x", "first")
-	msg := <-out
-	if res := post(s, "/x", "second", nil); res.err != nil || res.StatusCode != 503 || res.body != `{"error":"not taken: too many messages are before this one"}`+"\n" {
-		t.Errorf("behind a full window: %+v", res)
-	}
-	(<-first).expect(t, 503, "undecided")
-	s.Quiesce()
-	if res := post(s, "/x", "third", nil); res.err != nil || res.StatusCode != 503 || res.body != `{"error":"not taken: the host is stopping"}`+"\n" {
-		t.Errorf("at the stop: %+v", res)
-	}
-	msg.Ack()
+	synctest.Test(t, func(t *testing.T) {
+		s := startInBubble(t, func(c *Config) { c.Window, c.RequestTimeout = 1, 300*time.Millisecond })
+		out := subscribe(t, s)
+		first := async(t.Context(), s, "/x", "first")
+		msg := <-out
+		if res := post(s, "/x", "second", nil); res.err != nil || res.StatusCode != 503 || res.body != `{"error":"not taken: too many messages are before this one"}`+"\n" {
+			t.Errorf("behind a full window: %+v", res)
+		}
+		(<-first).expect(t, 503, "undecided")
+		s.Quiesce()
+		if res := post(s, "/x", "third", nil); res.err != nil || res.StatusCode != 503 || res.body != `{"error":"not taken: the host is stopping"}`+"\n" {
+			t.Errorf("at the stop: %+v", res)
+		}
+		msg.Ack()
+	})
 }
 
 func TestCloseIsUndecided(t *testing.T) {

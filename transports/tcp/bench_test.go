@@ -11,8 +11,8 @@ import (
 	"strconv"
 	"sync"
 	"testing"
-	"time"
 
+	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports/device"
 )
 
@@ -119,11 +119,10 @@ func crowd(b *testing.B, addr string, there func() int) (leave func()) {
 	if _, err := fmt.Fscanln(stdout, new(string)); err != nil {
 		b.Fatalf("waiting for the connections: %v", err)
 	}
-	for deadline := time.Now().Add(time.Minute); there() < idleConnections; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			b.Fatalf("only %d connections arrived", there())
-		}
-	}
+	await.That(b, "the connections have arrived", func() (any, bool) {
+		n := there()
+		return fmt.Sprintf("%d of %d", n, idleConnections), n >= idleConnections
+	})
 	return func() {
 		stdin.Close()
 		if err := cmd.Wait(); err != nil {
@@ -146,9 +145,10 @@ func BenchmarkCommand(b *testing.B) {
 		}
 		defer sinkFor(b, tr.(*transport).listener.Addr().String())()
 		devices := tr.(device.Provider).Devices()
-		for tr.(*transport).sessions() == 0 {
-			time.Sleep(time.Millisecond)
-		}
+		await.That(b, "the device has a session", func() (any, bool) {
+			n := tr.(*transport).sessions()
+			return n, n > 0
+		})
 		b.ReportAllocs()
 		for b.Loop() {
 			w, err := devices.Enqueue("127.0.0.1", payload, device.EnqueueOptions{})

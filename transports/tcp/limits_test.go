@@ -4,14 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"golang.org/x/sys/unix"
 
+	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/codec/line"
 	"github.com/pentrough/pentrough/transports/device"
@@ -32,55 +33,76 @@ func TestEndlessLine(t *testing.T) {
 }
 
 func TestIdleDevices(t *testing.T) {
-	s := start(t, func(c *Config) { c.IdleTimeout = 100 * time.Millisecond })
-	silent, _ := s.dialAs(1)
-	s.expect(device.Connected, "127.1.0.1", "")
-	talks, _ := s.dialAs(2)
-	s.expect(device.Connected, "127.1.0.2", "")
-	ended := make(chan device.Event)
-	go func() { ended <- s.event() }()
-	for {
-		select {
-		case e := <-ended:
-			if e.Device != "127.1.0.1" || e.Reason != device.IdleTimeout {
-				t.Fatalf("got %+v", e)
-			}
-			silent.closed()
-			eventually(t, "the log says so", func() bool {
-				line := regexp.MustCompile(`level=INFO msg="device disconnected" device=127\.1\.0\.1 epoch=\d+ reason=idle_timeout\n`)
-				return line.MatchString(s.log.String())
-			})
-			return
-		default:
-			talks.say(".\n")
-			if got := s.frame(); got != "." {
-				t.Fatalf("got %q", got)
+	s := start(t, func(c *Config) { c.IdleTimeout = time.Hour })
+	silent, silentName := s.dialAs(1)
+	epoch := s.expect(device.Connected, silentName, "").Epoch
+	talks, talkingName := s.dialAs(2)
+	s.expect(device.Connected, talkingName, "")
+
+	await.That(t, "the host waits for what they say", func() (any, bool) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		busy := 0
+		for c := range s.conns {
+			if c.session.Load() == nil || c.busy.Load() {
+				busy++
 			}
 		}
+		return fmt.Sprintf("%d of %d are busy", busy, len(s.conns)), busy == 0
+	})
+	// Both were silent for too long, and nobody looks at them until one of them has talked.
+	func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for c := range s.conns {
+			c.seen.Store(longAgo)
+		}
+		talks.say(".\n")
+		if got := s.frame(); got != "." {
+			t.Errorf("got %q", got)
+		}
+	}()
+	if e := s.expect(device.Disconnected, silentName, device.IdleTimeout); e.Epoch != epoch {
+		t.Errorf("got %+v", e)
+	}
+	silent.closed()
+	s.logged(fmt.Sprintf("level=INFO msg=\"device disconnected\" device=%s epoch=%d reason=idle_timeout\n", silentName, epoch))
+	if w := s.send(talkingName, "you talk"); w.Fate != device.Sent {
+		t.Errorf("got %+v", w)
+	}
+	talks.hear("you talk\r\n")
+}
+
+// longAgo is a time on the transport's clock, longer ago than any idle_timeout of these tests.
+const longAgo = -1000 * int64(time.Hour/time.Millisecond)
+
+// fill sends to a device that never reads, until its queue is full or its session has ended, and
+// returns what was sent. The queue holds far more than the kernel takes.
+func (s *server) fill(name string) (writes []device.Write) {
+	s.Helper()
+	cmd := []byte(strings.Repeat("x", 4000))
+	for {
+		w, err := s.Devices().Enqueue(name, cmd, device.EnqueueOptions{})
+		if errors.Is(err, device.ErrBusy) || errors.Is(err, device.ErrOffline) {
+			return writes
+		}
+		if err != nil {
+			s.Fatal(err)
+		}
+		writes = append(writes, w)
 	}
 }
 
 func TestDeviceThatNeverReadsHoldsUpNobody(t *testing.T) {
 	s := start(t, func(c *Config) {
-		c.WriteTimeout = 500 * time.Millisecond
-		c.QueueLimit = queueLimit{Count: 100, Bytes: 1 << 20}
+		c.WriteTimeout = time.Hour
+		c.QueueLimit, c.SendBuffer = queueLimit{Count: 100, Bytes: 1 << 20}, 4096
 	})
-	_, stuckName := s.dialAs(1)
+	stuck, stuckName := s.dialNarrow(), "127.0.0.1"
 	s.expect(device.Connected, stuckName, "")
 	healthy, healthyName := s.dialAs(2)
 	s.expect(device.Connected, healthyName, "")
-	cmd := []byte(strings.Repeat("x", 4000))
-	var last device.Write
-	for {
-		w, err := s.Devices().Enqueue(stuckName, cmd, device.EnqueueOptions{})
-		if errors.Is(err, device.ErrBusy) {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		last = w
-	}
+	writes := s.fill(stuckName)
 	for i := range 100 {
 		want := fmt.Sprint("command ", i)
 		if w := s.send(healthyName, want); w.Fate != device.Sent {
@@ -88,9 +110,41 @@ func TestDeviceThatNeverReadsHoldsUpNobody(t *testing.T) {
 		}
 		healthy.hear(want + "\r\n")
 	}
+	if err := stuck.Conn.(*net.TCPConn).SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	stuck.Close()
 	s.expect(device.Disconnected, stuckName, device.ConnectionLost)
-	if w := last.Wait(t.Context()); w.Fate != device.Offline {
+	if w := writes[len(writes)-1].Wait(t.Context()); w.Fate != device.Offline {
 		t.Errorf("the last frame: %+v", w)
+	}
+}
+
+func TestDeviceThatNeverReadsIsDisconnected(t *testing.T) {
+	s := start(t, func(c *Config) {
+		c.WriteTimeout = 50 * time.Millisecond
+		c.QueueLimit, c.SendBuffer = queueLimit{Count: 100, Bytes: 1 << 20}, 4096
+	})
+	const name = "127.0.0.1"
+	s.dialNarrow()
+	s.expect(device.Connected, name, "")
+	writes := s.fill(name)
+	s.expect(device.Disconnected, name, device.ConnectionLost)
+	// The kernel took the first, and a part of one at most.
+	next, fates := device.Sent, []device.Fate{}
+	for i, w := range writes {
+		got := w.Wait(t.Context()).Fate
+		fates = append(fates, got)
+		switch {
+		case got == next && got != device.Unknown:
+		case next == device.Sent && (got == device.Unknown || got == device.Offline):
+			next = device.Offline
+		default:
+			t.Fatalf("of %d frames those until number %d ended as %v", len(writes), i, fates)
+		}
+	}
+	if next == device.Sent {
+		t.Errorf("all %d frames were sent", len(writes))
 	}
 }
 
@@ -118,33 +172,41 @@ func TestSlowReaderGetsEverything(t *testing.T) {
 }
 
 func TestConsumerThatIsBehindStopsTheDevice(t *testing.T) {
+	const room, frames = 10, 100
 	s := build(t, func(c *Config) {
 		c.MaxFrameRate = 0
-		c.Data.PerDevice, c.IdleTimeout = 10, 50*time.Millisecond
+		c.Data.PerDevice, c.IdleTimeout = room, time.Hour
 	})
 	sub, err := s.Subscriber(transports.Consumer{Pipeline: "p"})
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.events = s.subscribe(device.EventsTopic)
 	d := s.dial()
+	s.expect(device.Connected, "127.0.0.1", "")
 	frame := strings.Repeat("x", 1000) + "\n"
-	if err := d.SetWriteDeadline(time.Now().Add(500 * time.Millisecond)); err != nil {
-		t.Fatal(err)
-	}
-	sent := 0
-	for {
-		n, err := d.Write([]byte(frame))
-		sent += n
-		if err != nil {
-			break // its own sending stalls, for far longer than the idle timeout
-		}
+	d.say(strings.Repeat(frame, frames))
+	// Once it has the frame for which there is no room, the host doesn't read on.
+	await.That(t, "the host holds what it has room for, and one frame more", func() (any, bool) {
+		got := testutil.ToFloat64(s.metrics.bytesIn)
+		return fmt.Sprintf("it has read %v bytes", got), got >= float64((room+1)*len(frame))
+	})
+	c := s.only()
+	c.seen.Store(longAgo)
+	// It isn't the device that is silent.
+	await.That(t, "the host has looked at the device that was silent for long", func() (any, bool) {
+		seen := c.seen.Load()
+		return fmt.Sprintf("seen at %d, the session's end %q", seen, c.session.Load().Reason()), seen > longAgo
+	})
+	if got, most := testutil.ToFloat64(s.metrics.bytesIn), float64((room+1)*len(frame)+readSize); got > most {
+		t.Errorf("the host has read %v bytes of a device that should be stopped after %v", got, most)
 	}
 	data, err := sub.Subscribe(t.Context(), device.DataTopic)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.data = data
-	for range sent / len(frame) {
+	for range frames {
 		if got := s.frame(); got != frame[:1000] {
 			t.Fatalf("got %q", got)
 		}
@@ -160,31 +222,31 @@ func TestUnread(t *testing.T) {
 	s.events = s.subscribe(device.EventsTopic)
 	d, name := s.dialAs(1)
 	s.expect(device.Connected, name, "")
-	unread := func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for c := range s.conns {
-			return c.session.Load() != nil && c.Unread()
-		}
-		return false
+	c := s.only()
+	unread := func(want bool) {
+		t.Helper()
+		await.That(t, fmt.Sprintf("that something is unread is %v", want), func() (any, bool) {
+			got := c.session.Load() != nil && c.Unread()
+			return got, got == want
+		})
 	}
-	eventually(t, "nothing is there", func() bool { return !unread() })
+	unread(false)
 	d.say("data\n")
 	d.say("for which there is no room\n")
 	d.say("and more, which stays where it is\n")
-	eventually(t, "it isn't read", unread)
+	unread(true)
 	if s.data, err = sub.Subscribe(t.Context(), device.DataTopic); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
 		s.frame()
 	}
-	eventually(t, "all is read", func() bool { return !unread() })
+	unread(false)
 }
 
 func TestParallelDials(t *testing.T) {
 	s := start(t, nil)
-	const n = 2000
+	const n = 1000
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, 500)
 	conns := make(chan net.Conn, n)
@@ -220,10 +282,10 @@ func TestMaxConnections(t *testing.T) {
 	refused.closed()
 	d.Close()
 	s.expect(device.Disconnected, "127.1.0.1", device.ClientClosed)
-	eventually(t, "the connection is forgotten", func() bool {
+	await.That(t, "the connection is forgotten", func() (any, bool) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return len(s.conns) == 0
+		return fmt.Sprintf("%d connections", len(s.conns)), len(s.conns) == 0
 	})
 	s.dialAs(2)
 	s.expect(device.Connected, "127.1.0.2", "")
@@ -235,6 +297,7 @@ func TestMaxUnidentified(t *testing.T) {
 	s.dial().closed()
 	d.say("door\n")
 	s.expect(device.Connected, "door", "")
+	s.strangers(0) // the event comes a moment before
 	other := s.dial()
 	other.say("window\n")
 	s.expect(device.Connected, "window", "")
@@ -273,13 +336,19 @@ func TestWithoutFileDescriptors(t *testing.T) {
 	_ = unix.Close(taken[len(taken)-1])
 	taken = taken[:len(taken)-1]
 	d := s.dial() // with the last one
-	eventually(t, "accepting fails", func() bool { return s.Health()[0].Err != nil })
+	await.That(t, "accepting fails", func() (any, bool) {
+		h := s.Health()[0]
+		return h, h.Err != nil
+	})
 	give()
 	s.expect(device.Connected, "127.0.0.1", "")
 	if n := strings.Count(s.log.String(), "accepting connections; trying on"); n != 1 {
 		t.Errorf("logged %d times:\n%s", n, s.log)
 	}
-	eventually(t, "accepting works", func() bool { return s.Health()[0].Err == nil })
+	await.That(t, "accepting works", func() (any, bool) {
+		h := s.Health()[0]
+		return h, h.Err == nil
+	})
 	s.send("127.0.0.1", "hello")
 	d.hear("hello\r\n")
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,16 +19,14 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/goleak"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/codec"
 	_ "github.com/pentrough/pentrough/transports/codec/line"
 	"github.com/pentrough/pentrough/transports/device"
 )
-
-// patience is how long something that must happen may take.
-const patience = 20 * time.Second
 
 // The environment by which the test binary is told to be nothing but idle connections: an address and a number.
 const (
@@ -43,7 +42,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	goleak.VerifyTestMain(m)
+	await.Main(m)
 }
 
 // idle opens connections from as many addresses, says so, and keeps them until its input ends.
@@ -130,7 +129,7 @@ func buildWith(t *testing.T, change func(*Config), known device.Inventory) *serv
 	}
 	s := &server{T: t, transport: tr.(*transport), log: log}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), await.Patience)
 		defer cancel()
 		if err := tr.Close(ctx); err != nil {
 			t.Error(err)
@@ -197,18 +196,11 @@ func (s *server) expect(kind device.EventType, name string, reason device.Reason
 
 func (s *server) receive(c <-chan *message.Message, v any) {
 	s.Helper()
-	select {
-	case msg, ok := <-c:
-		if !ok {
-			s.Fatal("the topic ended")
-		}
-		if err := json.Unmarshal(msg.Payload, v); err != nil {
-			s.Fatal(err)
-		}
-		msg.Ack()
-	case <-time.After(patience):
-		s.Fatal("no message came")
+	msg := await.Receive(s.T, "a message of the topic", c)
+	if err := json.Unmarshal(msg.Payload, v); err != nil {
+		s.Fatal(err)
 	}
+	msg.Ack()
 }
 
 // frame returns the next data's payload.
@@ -226,7 +218,7 @@ func (s *server) send(name, cmd string) device.Written {
 	if err != nil {
 		s.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(s.Context(), patience)
+	ctx, cancel := context.WithTimeout(s.Context(), await.Patience)
 	defer cancel()
 	return w.Wait(ctx)
 }
@@ -258,7 +250,7 @@ func newPeer(t *testing.T, conn net.Conn, err error) *peer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(await.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	return &peer{T: t, Conn: conn, r: bufio.NewReader(conn)}
@@ -283,21 +275,47 @@ func (p *peer) hear(want string) {
 // closed holds that the other end closes the connection.
 func (p *peer) closed() {
 	p.Helper()
-	_, err := io.Copy(io.Discard, p.r)
-	if err != nil && strings.Contains(err.Error(), "timeout") {
-		p.Fatal("the connection was not closed")
+	if n, err := io.Copy(io.Discard, p.r); errors.Is(err, os.ErrDeadlineExceeded) {
+		p.Fatalf("waited %s until the host closes the connection; it sent %d bytes and left it open", await.Patience, n)
 	}
 }
 
-// eventually polls a condition that nothing announces.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v", what, patience)
-		}
-		time.Sleep(time.Millisecond)
+// logged waits until the log has a text.
+func (s *server) logged(text string) {
+	s.Helper()
+	await.That(s.T, fmt.Sprintf("the log says %q", text), func() (any, bool) {
+		log := s.log.String()
+		return log, strings.Contains(log, text)
+	})
+}
+
+// strangers waits until so many connections have no session.
+func (s *server) strangers(want int) {
+	s.Helper()
+	await.That(s.T, fmt.Sprintf("%d connections have no session", want), func() (any, bool) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return fmt.Sprintf("%d of %d", s.unidentified, len(s.conns)), s.unidentified == want
+	})
+}
+
+// refused counts the connections that were refused for a reason.
+func (s *server) refused(reason string) float64 {
+	return testutil.ToFloat64(s.metrics.refused.WithLabelValues(reason))
+}
+
+// only returns the one connection that there is.
+func (s *server) only() *conn {
+	s.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.conns) != 1 {
+		s.Fatalf("there are %d connections", len(s.conns))
 	}
+	for c := range s.conns {
+		return c
+	}
+	return nil
 }
 
 // payload returns the frame that a message carries.

@@ -1,9 +1,14 @@
 package tcp
 
 import (
+	"fmt"
 	"net"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 // A connection that waits to be accepted while its device does one thing after the other, and then leaves: its silence begins with the last.
@@ -29,16 +34,27 @@ func TestSilence(t *testing.T) {
 	}
 	c := &conn{raw: raw}
 	say := func() error { _, err := client.Write([]byte("x")); return err }
+	waits := func() (n int) {
+		if err := raw.Control(func(fd uintptr) { n, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
 	for i, sign := range []func() error{say, say, client.CloseWrite} {
 		time.Sleep(100 * time.Millisecond)
+		before := time.Now()
 		if err := sign(); err != nil {
 			t.Fatal(err)
 		}
-		heard := time.Now()
+		await.That(t, fmt.Sprint("sign ", i, " has arrived"), func() (any, bool) {
+			n, end := waits(), c.hangup()
+			return fmt.Sprintf("%d bytes wait, the end is %d", n, end), n == min(i+1, 2) && (i < 2 || end == closedByPeer)
+		})
+		after := time.Now()
 		time.Sleep(150 * time.Millisecond)
-		least := time.Since(heard)
-		if silent := c.Silent(); silent < least || silent > time.Since(heard)+2*silenceError {
-			t.Errorf("%v after sign %d the device is silent for %v", least, i, silent)
+		least := time.Since(after)
+		if silent := c.Silent(); silent < least || silent > time.Since(before)+2*silenceError {
+			t.Errorf("between %v and %v after sign %d the device is silent for %v", least, time.Since(before), i, silent)
 		}
 	}
 }

@@ -4,12 +4,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus/testutil"
-
+	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports/device"
 )
 
@@ -70,8 +68,13 @@ func screened(t *testing.T, by string, names ...string) (*server, *listed) {
 	return s, known
 }
 
-func refusals(s *server) float64 {
-	return testutil.ToFloat64(s.metrics.refused.WithLabelValues(refusedUnknown))
+// refusedOnce waits until one connection of a device that the inventory lacks was refused.
+func (s *server) refusedOnce() {
+	s.Helper()
+	await.That(s.T, "the refusal is counted", func() (any, bool) {
+		n := s.refused(refusedUnknown)
+		return n, n == 1
+	})
 }
 
 func TestStrangersAreRefusedByAddress(t *testing.T) {
@@ -80,9 +83,8 @@ func TestStrangersAreRefusedByAddress(t *testing.T) {
 	stranger.closed()
 	friend, friendly := s.dialAs(1)
 	s.expect(device.Connected, friendly, "")
-	eventually(t, "the refusal is counted and told", func() bool {
-		return refusals(s) == 1 && strings.Contains(s.log.String(), fmt.Sprintf(`the inventory has no device \"%s\"`, name))
-	})
+	s.refusedOnce()
+	s.logged(fmt.Sprintf(`the inventory has no device \"%s\"`, name))
 	if w := s.send(friendly, "open"); w.Fate != device.Sent {
 		t.Errorf("%+v", w)
 	}
@@ -100,7 +102,7 @@ func TestStrangersAreRefusedAfterTheirFirstFrame(t *testing.T) {
 	stranger := s.dial()
 	stranger.say("lock-2\n")
 	stranger.closed()
-	eventually(t, "the refusal is counted", func() bool { return refusals(s) == 1 })
+	s.refusedOnce()
 	friend := s.dial()
 	friend.say("lock-1\nhello\n")
 	s.expect(device.Connected, "lock-1", "")
@@ -132,7 +134,10 @@ func TestLeavingWhileConnecting(t *testing.T) {
 		p, name := s.dialAs(1)
 		known.set()
 		p.closed()
-		eventually(t, "no session", func() bool { return s.Devices().Epoch(name) == 0 })
+		await.That(t, "no session is left", func() (any, bool) {
+			epoch := s.Devices().Epoch(name)
+			return epoch, epoch == 0
+		})
 	}
 }
 

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/codec/line"
 	"github.com/pentrough/pentrough/transports/device"
@@ -38,11 +40,7 @@ func TestConformance(t *testing.T) {
 			p := newPeer(t, conn, err)
 			p.say(fmt.Sprintf("device-%d\n%s\n", puts.Add(1), strings.Join(payloads, "\n")))
 			for range payloads {
-				select {
-				case <-tap:
-				case <-time.After(patience):
-					t.Fatal("the frames didn't arrive")
-				}
+				await.Receive(t, "a frame at the tap", tap)
 			}
 		},
 		Read:       payload,
@@ -135,9 +133,7 @@ func (s *server) flap() (current, waits *peer) {
 		}
 	}
 	waits = s.dial()
-	eventually(s.T, "the advice is logged", func() bool {
-		return strings.Contains(s.log.String(), "several devices behind one address: use first-frame")
-	})
+	s.logged("several devices behind one address: use first-frame")
 	return current, waits
 }
 
@@ -159,11 +155,7 @@ func TestNewcomerThatLeftDoesNotReplace(t *testing.T) {
 	leaves.Close()
 	stays := s.dial()
 	// The connection that left is the first whose turn it is.
-	eventually(t, "both wait", func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.unidentified == 2
-	})
+	s.strangers(2)
 	last.Close()
 	s.expect(device.Disconnected, "127.0.0.1", device.ClientClosed)
 	s.expect(device.Connected, "127.0.0.1", "")
@@ -192,33 +184,59 @@ func TestDeviceByFirstFrame(t *testing.T) {
 }
 
 func TestStrangersEvictNobody(t *testing.T) {
-	s := start(t, func(c *Config) {
-		c.Framing = &line.Config{Max: 32, Terminator: "crlf"}
-		c.Identity.By, c.Identity.Pattern, c.Identity.Timeout = byFirstFrame, `^HELLO (\S+)$`, 50*time.Millisecond
-	})
-	d := s.dial()
-	d.say("HELLO door\n")
-	s.expect(device.Connected, "door", "")
-	for name, first := range map[string]string{
-		"says something else":  "GET / HTTP/1.1\r\n",
-		"never ends its line":  strings.Repeat("x", 100),
-		"sends junk":           "\x16\x03\x01\x00\xff\x00\n",
-		"never says anything":  "",
-		"never finishes hello": "HELLO do",
+	for _, c := range []struct {
+		name    string
+		timeout time.Duration
+		first   map[string]string // what they say
+		why     string
+	}{
+		{"by what they say", time.Hour, map[string]string{
+			"something else":    "GET / HTTP/1.1\r\n",
+			"a line for ever":   strings.Repeat("x", 100),
+			"what is no line":   "\x16\x03\x01\x00\xff\x00\n",
+			"hello to somebody": "HELLO you there\n",
+		}, "doesn't match identity.pattern"},
+		{"by what they don't say", 50 * time.Millisecond, map[string]string{"nothing": "", "half a hello": "HELLO do"}, "within identity.timeout"},
 	} {
-		t.Log(name)
-		p := s.dial()
-		p.say(first)
-		p.closed()
+		t.Run(c.name, func(t *testing.T) {
+			s := start(t, func(config *Config) {
+				config.Framing = &line.Config{Max: 32, Terminator: "crlf"}
+				config.Identity.By, config.Identity.Pattern, config.Identity.Timeout = byFirstFrame, `^HELLO (\S+)$`, c.timeout
+			})
+			d := s.dialInTime("HELLO door\n", "door")
+			s.expect(device.Connected, "door", "")
+			for name, first := range c.first {
+				t.Logf("a stranger says %s", name)
+				p := s.dial()
+				_, _ = io.WriteString(p, first) // it may be refused before that
+				p.closed()
+			}
+			if got := s.send("door", "still there"); got.Fate != device.Sent {
+				t.Errorf("got %+v", got)
+			}
+			d.hear("still there\r\n")
+			d.Close()
+			s.expect(device.Disconnected, "door", device.ClientClosed)
+			s.logged(c.why)
+		})
 	}
-	if got := s.send("door", "still there"); got.Fate != device.Sent {
-		t.Errorf("got %+v", got)
-	}
-	d.hear("still there\r\n")
-	d.Close()
-	s.expect(device.Disconnected, "door", device.ClientClosed)
-	if !strings.Contains(s.log.String(), "within identity.timeout") || !strings.Contains(s.log.String(), "doesn't match identity.pattern") {
-		t.Errorf("the log doesn't say why:\n%s", s.log)
+}
+
+// dialInTime dials until the host has heard who it is within identity.timeout.
+func (s *server) dialInTime(hello, name string) *peer {
+	s.Helper()
+	for {
+		before, d := s.refused(refusedAuth), s.dial()
+		_, _ = io.WriteString(d, hello) // the time may be over
+		known := false
+		await.That(s.T, "the first frame of "+name+" is judged", func() (any, bool) {
+			known = s.Devices().Epoch(name) != 0
+			return fmt.Sprintf("%v were refused", s.refused(refusedAuth)), known || s.refused(refusedAuth) > before
+		})
+		if known {
+			return d
+		}
+		d.Close()
 	}
 }
 
@@ -243,29 +261,28 @@ func TestShutdown(t *testing.T) {
 	d := s.dial()
 	s.expect(device.Connected, "127.0.0.1", "")
 	s.Quiesce()
-	if conn, err := net.Dial("tcp", s.addr); err == nil {
-		conn.Close()
-		t.Error("a connection was accepted after Quiesce")
+	// Dialling wouldn't tell: somebody else may have got the port by now.
+	if conn, err := s.listener.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after Quiesce the listener accepts %v, %v", conn, err)
 	}
 	if s.Health()[0].Err == nil {
 		t.Error("the listener is healthy after Quiesce")
 	}
 	s.send("127.0.0.1", "last words")
-	s.CloseSessions(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); s.CloseSessions(t.Context()) }()
 	d.hear("last words\r\n")
 	d.closed()
+	d.Close() // else the host would linger
+	await.Closed(t, "the sessions are closed", ended)
 	s.expect(device.Disconnected, "127.0.0.1", device.ServerShutdown)
 	var stopped device.Event
 	s.receive(s.events, &stopped)
 	if stopped.Reason != device.HostStopped || stopped.Online {
 		t.Errorf("got %+v", stopped)
 	}
-	if _, ok := <-s.events; ok {
-		t.Error("events go on after the host stopped")
-	}
-	if _, ok := <-s.data; ok {
-		t.Error("data goes on after the host stopped")
-	}
+	await.Closed(t, "the events end with the host", s.events)
+	await.Closed(t, "the data ends with the host", s.data)
 }
 
 func TestNothingIsPublished(t *testing.T) {

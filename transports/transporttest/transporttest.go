@@ -7,7 +7,10 @@ package transporttest
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,8 +22,9 @@ import (
 )
 
 const (
-	// patience is how long something that must happen may take.
-	patience = 20 * time.Second
+	// patience is how long the suite waits for what must happen. Only a failing test spends it, so
+	// it is long enough for a busy machine.
+	patience = 2 * time.Minute
 	// quiet is how long something that must not happen is waited for.
 	quiet = 150 * time.Millisecond
 	// maxWindow keeps the window's test small.
@@ -93,7 +97,7 @@ type fixture struct {
 func start(t *testing.T, h Harness) *fixture {
 	t.Helper()
 	before := goleak.IgnoreCurrent()
-	t.Cleanup(func() { goleak.VerifyNone(t, before) })
+	t.Cleanup(func() { nothingLeft(t, before) })
 
 	config := h.Config(t)
 	topic, err := config.Topic(h.Topic, transports.Consume)
@@ -121,6 +125,21 @@ func start(t *testing.T, h Harness) *fixture {
 	}
 	t.Cleanup(f.close)
 	return f
+}
+
+// nothingLeft waits until all goroutines but those before have ended.
+func nothingLeft(t *testing.T, before goleak.Option) {
+	t.Helper()
+	for begun := time.Now(); ; {
+		err := goleak.Find(before) // which waits for a moment
+		if err == nil {
+			return
+		}
+		if time.Since(begun) > patience {
+			t.Errorf("waited %s until the goroutines of the transport have ended: %v", patience, err)
+			return
+		}
+	}
 }
 
 func (f *fixture) close() {
@@ -171,13 +190,25 @@ func (f *fixture) receive(out <-chan *message.Message) *message.Message {
 	select {
 	case msg, ok := <-out:
 		if !ok {
-			f.Fatal("the output is closed")
+			f.Fatal("waited for a message, and the output was closed")
 		}
 		return msg
 	case <-time.After(patience):
-		f.Fatal("no message came")
+		f.Fatalf("waited %s for a message; %s", patience, f.state())
 	}
 	return nil
+}
+
+// state says what is known of a transport from which something is waited for in vain.
+func (f *fixture) state() string {
+	var text strings.Builder
+	text.WriteString("the transport's health:")
+	for _, h := range f.tr.Health() {
+		fmt.Fprintf(&text, " %s: %v;", h.Part, h.Err)
+	}
+	stacks := make([]byte, 1<<20)
+	fmt.Fprintf(&text, " the goroutines:\n%s", stacks[:runtime.Stack(stacks, true)])
+	return text.String()
 }
 
 func (f *fixture) read(msg *message.Message) string {
@@ -209,7 +240,7 @@ func (f *fixture) closed(out <-chan *message.Message) {
 			f.Fatalf("received %q, want a closed output", f.read(msg))
 		}
 	case <-time.After(patience):
-		f.Fatal("the output isn't closed")
+		f.Fatalf("waited %s until the output is closed; %s", patience, f.state())
 	}
 }
 
@@ -237,6 +268,6 @@ func (f *fixture) within(act string, do func()) {
 	select {
 	case <-done:
 	case <-time.After(patience):
-		f.Fatalf("%s doesn't return", act)
+		f.Fatalf("waited %s until %s returns; %s", patience, act, f.state())
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/router/middleware"
 	"github.com/pentrough/pentrough/router/middleware/middlewaretest"
 	"github.com/pentrough/pentrough/transports"
@@ -23,7 +24,7 @@ import (
 
 // The stock middleware starts a goroutine at each use and never ends it.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/ThreeDotsLabs/watermill/message/router/middleware.(*mapExpiringKeyRepository).cleanOutLoop"))
+	await.Main(m, goleak.IgnoreAnyFunction("github.com/ThreeDotsLabs/watermill/message/router/middleware.(*mapExpiringKeyRepository).cleanOutLoop"))
 }
 
 func TestDuties(t *testing.T) {
