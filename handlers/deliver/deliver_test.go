@@ -13,15 +13,15 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
-	"go.uber.org/goleak"
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/handlers/handlertest"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { await.Main(m) }
 
 // newHost returns a host with devices that take lines, and of which those called "away" are offline.
 func newHost(t testing.TB) (*handlertest.Host, *handlertest.Devices) {

@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -63,42 +64,44 @@ func TestSpansOfAWrite(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			spans := tracetest.NewInMemoryExporter()
-			tracer := sdk.NewTracerProvider(sdk.WithSyncer(spans)).Tracer("test")
-			host, devices := newHost(t)
-			var enqueued time.Time
-			devices.EnqueueFunc = func(_ string, _ []byte, o device.EnqueueOptions) (device.Write, error) {
-				enqueued = time.Now()
-				for d, at := range map[*time.Time]time.Duration{&o.Times.Begun: c.begun, &o.Times.Written: c.written, &o.Times.Answered: c.answered} {
-					if at > 0 {
-						*d = enqueued.Add(at * time.Second)
+			synctest.Test(t, func(t *testing.T) {
+				spans := tracetest.NewInMemoryExporter()
+				tracer := sdk.NewTracerProvider(sdk.WithSyncer(spans)).Tracer("test")
+				host, devices := newHost(t)
+				var enqueued time.Time
+				devices.EnqueueFunc = func(_ string, _ []byte, o device.EnqueueOptions) (device.Write, error) {
+					enqueued = time.Now()
+					for d, at := range map[*time.Time]time.Duration{&o.Times.Begun: c.begun, &o.Times.Written: c.written, &o.Times.Answered: c.answered} {
+						if at > 0 {
+							*d = enqueued.Add(at * time.Second)
+						}
+					}
+					return handlertest.Ended(c.ends), c.refused
+				}
+				h := tracing(t, host, tracer)
+				ctx, parent := tracer.Start(t.Context(), "parent")
+				out, err := handlertest.Handle(ctx, h, newMessage("1", c.body))
+				only(t, out, err)
+				var got []spanned
+				for _, s := range spans.GetSpans() {
+					if s.Parent.SpanID() != parent.SpanContext().SpanID() || s.SpanKind != trace.SpanKindClient {
+						t.Errorf("%+v", s)
+					}
+					got = append(got, spanned{s.Name, s.Status.Description, seconds(s.StartTime.Sub(enqueued)), seconds(s.EndTime.Sub(enqueued)), len(s.Events)})
+					if (s.Status.Code == codes.Error) != (s.Status.Description != "") {
+						t.Errorf("status %+v", s.Status)
 					}
 				}
-				return handlertest.Ended(c.ends), c.refused
-			}
-			h := tracing(t, host, tracer)
-			ctx, parent := tracer.Start(t.Context(), "parent")
-			out, err := handlertest.Handle(ctx, h, newMessage("1", c.body))
-			only(t, out, err)
-			var got []spanned
-			for _, s := range spans.GetSpans() {
-				if s.Parent.SpanID() != parent.SpanContext().SpanID() || s.SpanKind != trace.SpanKindClient {
-					t.Errorf("%+v", s)
+				for i := range c.want {
+					// What ends when the handler sees it ends now, which is before the times that the fake made up.
+					if c.want[i].To == -1 {
+						c.want[i].To = 0
+					}
 				}
-				got = append(got, spanned{s.Name, s.Status.Description, seconds(s.StartTime.Sub(enqueued)), seconds(s.EndTime.Sub(enqueued)), len(s.Events)})
-				if (s.Status.Code == codes.Error) != (s.Status.Description != "") {
-					t.Errorf("status %+v", s.Status)
+				if diff := cmp.Diff(c.want, got); diff != "" {
+					t.Error(diff)
 				}
-			}
-			for i := range c.want {
-				// What ends when the handler sees it ends now, which is before the times that the fake made up.
-				if c.want[i].To == -1 {
-					c.want[i].To = 0
-				}
-			}
-			if diff := cmp.Diff(c.want, got); diff != "" {
-				t.Error(diff)
-			}
+			})
 		})
 	}
 }

@@ -14,7 +14,6 @@ import (
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/handlers/handlertest"
-	"github.com/pentrough/pentrough/internal/testenv"
 )
 
 func TestStatuses(t *testing.T) {
@@ -119,35 +118,43 @@ func flood(text string) func(net.Conn) {
 
 func TestEndpointsThatMisbehave(t *testing.T) {
 	const ok = "HTTP/1.1 200 OK\r\n"
-	short := func(c *Config) { c.Timeout = 50 * time.Millisecond }
 	for _, c := range []struct {
-		name   string
-		serve  func(net.Conn)
-		change func(*Config)
-		kind   handlers.Kind
-		says   string
+		name  string
+		serve func(net.Conn)
+		// stops says that the call ends with its timeout.
+		stops bool
+		kind  handlers.Kind
+		says  string
 	}{
-		{"hangs up before the answer", request, nil, handlers.KindRetryable, "waiting for the answer of "},
-		{"never answers", stall, short, handlers.KindRetryable, "took longer than 50ms"},
-		{"stops in the head", then(saying("HTTP/1.1 200"), stall), short, handlers.KindRetryable, "waiting for the answer of "},
-		{"stops in the body", then(saying(ok+"Content-Length: 5\r\n\r\nab"), stall), short, handlers.KindRetryable, "200 OK: took longer than 50ms"},
-		{"hangs up in the body", saying(ok + "Content-Length: 5\r\n\r\nab"), nil, handlers.KindRetryable, "unexpected EOF"},
-		{"hangs up between chunks", saying(ok + "Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n"), nil, handlers.KindRetryable, "unexpected EOF"},
-		{"chunks that are none", saying(ok + "Transfer-Encoding: chunked\r\n\r\nzz\r\nab\r\n"), nil, handlers.KindRetryable, "reading the answer of "},
-		{"speaks something else", saying(strings.Repeat("220 mail.example.com ESMTP ", 100) + "\r\n"), nil, handlers.KindRetryable, "malformed"},
-		{"two lengths", saying(ok + "Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef"), nil, handlers.KindRetryable, "waiting for the answer of "},
-		{"promises 100 MB", then(saying(ok+"Content-Length: 104857600\r\n\r\n"), flood("x")), nil, handlers.KindPermanent, "answered 200 OK with more than max_response, 1048576 bytes"},
-		{"sends without end", then(saying(ok+"\r\n"), flood("x")), nil, handlers.KindPermanent, "more than max_response, 1048576 bytes"},
-		{"chunks without end", then(saying(ok+"Transfer-Encoding: chunked\r\n\r\n"), flood("2\r\nab\r\n")), nil, handlers.KindPermanent, "more than max_response"},
-		{"a head without end", then(saying(ok+"X-Long: "), flood("x")), nil, handlers.KindRetryable, "headers exceeded"},
-		{"headers without end", then(saying(ok), flood("A: b\r\n")), nil, handlers.KindRetryable, "headers exceeded"},
-		{"interim answers without end", then(saying(""), flood("HTTP/1.1 103 Early Hints\r\n\r\n")), nil, handlers.KindRetryable, "waiting for the answer of "},
-		{"an error without end", then(saying("HTTP/1.1 400 Bad Request\r\n\r\n"), flood("x")), nil, handlers.KindPermanent, "400 Bad Request: xxx"},
-		{"an error that stops", then(saying("HTTP/1.1 400 Bad Request\r\nContent-Length: 5\r\n\r\nab"), stall), short, handlers.KindPermanent, "400 Bad Request: ab"},
+		{"hangs up before the answer", request, false, handlers.KindRetryable, "waiting for the answer of "},
+		{"never answers", stall, true, handlers.KindRetryable, "took longer than "},
+		{"stops in the head", then(saying("HTTP/1.1 200"), stall), true, handlers.KindRetryable, "waiting for the answer of "},
+		{"stops in the body", then(saying(ok+"Content-Length: 5\r\n\r\nab"), stall), true, handlers.KindRetryable, "200 OK: took longer than "},
+		{"hangs up in the body", saying(ok + "Content-Length: 5\r\n\r\nab"), false, handlers.KindRetryable, "unexpected EOF"},
+		{"hangs up between chunks", saying(ok + "Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n"), false, handlers.KindRetryable, "unexpected EOF"},
+		{"chunks that are none", saying(ok + "Transfer-Encoding: chunked\r\n\r\nzz\r\nab\r\n"), false, handlers.KindRetryable, "reading the answer of "},
+		{"speaks something else", saying(strings.Repeat("220 mail.example.com ESMTP ", 100) + "\r\n"), false, handlers.KindRetryable, "malformed"},
+		{"two lengths", saying(ok + "Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef"), false, handlers.KindRetryable, "waiting for the answer of "},
+		{"promises 100 MB", then(saying(ok+"Content-Length: 104857600\r\n\r\n"), flood("x")), false, handlers.KindPermanent, "answered 200 OK with more than max_response, 1048576 bytes"},
+		{"sends without end", then(saying(ok+"\r\n"), flood("x")), false, handlers.KindPermanent, "more than max_response, 1048576 bytes"},
+		{"chunks without end", then(saying(ok+"Transfer-Encoding: chunked\r\n\r\n"), flood("2\r\nab\r\n")), false, handlers.KindPermanent, "more than max_response"},
+		{"a head without end", then(saying(ok+"X-Long: "), flood("x")), false, handlers.KindRetryable, "headers exceeded"},
+		{"headers without end", then(saying(ok), flood("A: b\r\n")), false, handlers.KindRetryable, "headers exceeded"},
+		{"interim answers without end", then(saying(""), flood("HTTP/1.1 103 Early Hints\r\n\r\n")), false, handlers.KindRetryable, "waiting for the answer of "},
+		{"an error without end", then(saying("HTTP/1.1 400 Bad Request\r\n\r\n"), flood("x")), false, handlers.KindPermanent, "400 Bad Request: xxx"},
+		{"an error that stops", then(saying("HTTP/1.1 400 Bad Request\r\nContent-Length: 5\r\n\r\nab"), stall), true, handlers.KindPermanent, "400 Bad Request: ab"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := call(t, with(raw(t, c.serve), c.change))
-			expect(t, err, c.kind, 0, "", c.says)
+			url := raw(t, c.serve)
+			if !c.stops {
+				_, err := call(t, with(url, nil))
+				expect(t, err, c.kind, 0, "", c.says)
+				return
+			}
+			patiently(t, "the call ends as it should", func(timeout time.Duration) error {
+				_, err := call(t, with(url, func(c *Config) { c.Timeout = timeout }))
+				return differs(err, c.kind, 0, "", strings.Replace(c.says, "took longer than ", "took longer than "+timeout.String(), 1))
+			})
 		})
 	}
 }
@@ -159,20 +166,20 @@ func TestTheBodyIsNotNeeded(t *testing.T) {
 		"cut":      saying("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"),
 		"stalling": then(saying("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"), stall),
 	} {
-		out, err := call(t, with(raw(t, f), func(c *Config) { c.Output, c.Timeout = outputMessage, 500*time.Millisecond }))
-		if err != nil || len(out) != 1 {
-			t.Errorf("%s: %v, %v", name, out, err)
-		}
+		url := raw(t, f)
+		patiently(t, name+": the message is passed on", func(timeout time.Duration) error {
+			out, err := call(t, with(url, func(c *Config) { c.Output, c.Timeout = outputMessage, timeout }))
+			if err == nil && len(out) != 1 {
+				err = fmt.Errorf("it became %v", out)
+			}
+			return err
+		})
 	}
 }
 
 func TestNobodyIsThere(t *testing.T) {
-	port, err := testenv.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	url := fmt.Sprintf("http://127.0.0.1:%d", port)
-	_, err = call(t, with(url, nil))
+	const url = "http://127.0.0.1:1" // a port that nobody is given
+	_, err := call(t, with(url, nil))
 	expect(t, err, handlers.KindUnavailable, 0, "reaching "+url+": dial tcp 127.0.0.1:", "connection refused")
 	_, err = call(t, with(url, func(c *Config) { c.OnOutage = outageRetryable }))
 	expect(t, err, handlers.KindRetryable, 0, "reaching "+url)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/handlers/handlertest"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -155,19 +156,38 @@ func raw(t *testing.T, f func(net.Conn)) string {
 	return "http://" + listener.Addr().String()
 }
 
-// expect holds an error against its kind, what it asks for, and its beginning and a part of its text.
+// expect holds an error against its kind, what it asks for, and its beginning and parts of its text.
 func expect(t *testing.T, err error, kind handlers.Kind, after time.Duration, begins string, parts ...string) {
 	t.Helper()
+	if wrong := differs(err, kind, after, begins, parts...); wrong != nil {
+		t.Error(wrong)
+	}
+}
+
+// differs returns how an error differs from what expect wants.
+func differs(err error, kind handlers.Kind, after time.Duration, begins string, parts ...string) error {
 	if err == nil || handlers.KindOf(err) != kind || handlers.RetryAfterOf(err) != after || !strings.HasPrefix(err.Error(), begins) {
-		t.Errorf("%v: %v, asking for %v; want %v, %v, %s...", err, handlers.KindOf(err), handlers.RetryAfterOf(err), kind, after, begins)
-		return
+		return fmt.Errorf("%v: %v, asking for %v; want %v, %v, %s...", err, handlers.KindOf(err), handlers.RetryAfterOf(err), kind, after, begins)
 	}
 	for _, part := range parts {
 		if !strings.Contains(err.Error(), part) {
-			t.Errorf("%v doesn't say %s", err, part)
+			return fmt.Errorf("%w doesn't say %s", err, part)
 		}
 	}
 	if len(err.Error()) > 500 {
-		t.Errorf("an error of %d bytes", len(err.Error()))
+		return fmt.Errorf("an error of %d bytes", len(err.Error()))
 	}
+	return nil
+}
+
+// patiently tries longer and longer timeouts until f finds nothing wrong: a busy machine may need
+// some time to get to the point where the timeout should end the call.
+func patiently(t *testing.T, what string, f func(timeout time.Duration) (wrong error)) {
+	t.Helper()
+	timeout := 25 * time.Millisecond
+	await.That(t, what, func() (any, bool) {
+		timeout *= 2
+		wrong := f(timeout)
+		return fmt.Sprintf("with a timeout of %v: %v", timeout, wrong), wrong == nil
+	})
 }

@@ -85,8 +85,10 @@ func (c *child) wait(reading <-chan struct{}) {
 	close(c.ended)
 }
 
-// leftover is how long what a process wrote is read after its end, if somebody else still holds the other end.
-const leftover = 100 * time.Millisecond
+// leftover bounds two waits. What a process wrote is read for so long after its end, if another
+// process still holds the other end of the pipe. And a process that closed its input or output has
+// so long to end by itself. It is long enough for a reader that gets the CPU late on a busy machine.
+const leftover = time.Second
 
 func exitReason(err error) error {
 	if err == nil {

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 // characterOf is the variable that makes a plugin of the test's program.
@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 		act(character)
 		return
 	}
-	goleak.VerifyTestMain(m)
+	await.Main(m)
 }
 
 // act is a plugin with a character. A message's payload says what it does with it.
@@ -120,15 +120,8 @@ func act(character string) {
 					os.Stdout.Write(piece)
 				}
 			case "grow":
-				var all [][]byte
-				for range 400 {
-					b := make([]byte, 1<<20)
-					for i := range b {
-						b[i] = 1
-					}
-					all = append(all, b)
-					time.Sleep(10 * time.Millisecond)
-				}
+				all := bytes.Repeat([]byte{1}, 300<<20)
+				time.Sleep(time.Hour)
 				panic(len(all))
 			case "babble":
 				for range 5000 {

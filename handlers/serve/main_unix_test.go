@@ -13,9 +13,9 @@ import (
 	"testing"
 
 	"github.com/ThreeDotsLabs/watermill/message"
-	"go.uber.org/goleak"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 func TestMain(m *testing.M) {
@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 		handlers.Register(handlers.Plugin{Name: "shell", Summary: "Runs what it is told.", Config: func() handlers.Config { return &shell{} }})
 		Main("shell")
 	}
-	goleak.VerifyTestMain(m)
+	await.Main(m)
 }
 
 // shell is a handler whose messages are scripts, which have the files that the handler has.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 // door is a handler's configuration that does what a test wants.
@@ -76,11 +77,7 @@ func begin(t *testing.T, d door, config string) *host {
 		write.Close()
 		// A test that has seen enough leaves lines unread.
 		go func() { _, _ = io.Copy(io.Discard, read) }()
-		select {
-		case <-h.over:
-		case <-time.After(10 * time.Second):
-			t.Error("the session doesn't end")
-		}
+		await.Receive(t, "the session's end", h.over)
 		read.Close()
 	})
 	h.send(`{"type":"hello","versions":[1],"host":{"name":"h"},"pipeline":"p","config":` + config + `,"window":8,"max_line":65536,"log_level":"info"}`)

@@ -8,22 +8,23 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/handlers/handlertest"
 	"github.com/pentrough/pentrough/internal/database"
 	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports"
 	devices "github.com/pentrough/pentrough/transports/device"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { await.Main(m) }
 
 var began = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
@@ -68,6 +69,8 @@ func apply(t *testing.T, url, text string) {
 func config(url string) *Config {
 	c := defaults
 	c.URL = transports.Secret(url)
+	// No host is silent, and no statement slow, because the machine is.
+	c.Silence, c.Timeout = time.Hour, await.Patience
 	return &c
 }
 
@@ -368,14 +371,20 @@ func TestKilled(t *testing.T) {
 	h := quiet(t, config(server.URL))
 	write(t, h, deviceEvent("d", "a", 1, 5, 1, true))
 	killed := make(chan struct{})
+	var outages atomic.Int64
 	go func() {
 		defer close(killed)
 		for range 3 {
+			before := outages.Load()
 			server.Kill(t)
+			await.That(t, "somebody notices that the database was killed", func() (any, bool) {
+				n := outages.Load() - before
+				return fmt.Sprintf("%d outages", n), n > 0
+			})
 			server.Start(t)
 		}
 	}()
-	n, outages := uint64(0), 0
+	n := uint64(0)
 	for during := true; during; {
 		select {
 		case <-killed:
@@ -391,15 +400,12 @@ func TestKilled(t *testing.T) {
 					continue
 				}
 				again = true
-				outages++
+				outages.Add(1)
 				if handlers.KindOf(o.Err) != handlers.KindUnavailable {
 					t.Fatalf("a dead database: %v", o.Err)
 				}
 			}
 		}
-	}
-	if outages == 0 {
-		t.Error("nobody noticed that the database was killed")
 	}
 	expect(t, h, "d", "online, data, data_seq", fmt.Sprintf("true %d %d", n, n+1))
 }
@@ -430,18 +436,14 @@ func TestAwayAtTheStart(t *testing.T) {
 	h := handlertest.NewHost(t).Build(config("sqlite:" + filepath.Join(folder, "a.db")))
 	defer h.(io.Closer).Close()
 	health := h.(handlers.Reporter).Health
-	until := func(what string, holds func() bool) {
-		for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("waited in vain until %s: %v", what, health())
-			}
-		}
-	}
-	until("it isn't well", func() bool { return health() != nil })
+	await.That(t, "it isn't well", func() (any, bool) { return "healthy", health() != nil })
 	if err := os.Mkdir(folder, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	until("it is well", func() bool { return health() == nil })
+	await.That(t, "it is well", func() (any, bool) {
+		err := health()
+		return err, err == nil
+	})
 }
 
 func TestDuties(t *testing.T) {

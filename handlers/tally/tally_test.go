@@ -12,16 +12,16 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/handlers/handlertest"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { await.Main(m) }
 
 const summaries = handlers.TopicRef("broker:summaries")
 

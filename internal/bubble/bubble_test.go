@@ -10,11 +10,12 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/pentrough/pentrough/internal/bubble"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 // Nothing outside of a bubble can end what waits in it for ever.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/pentrough/pentrough/internal/bubble_test.wait"))
+	await.Main(m, goleak.IgnoreTopFunction("github.com/pentrough/pentrough/internal/bubble_test.wait"))
 }
 
 func wait(c chan struct{}) { <-c }

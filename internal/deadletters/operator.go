@@ -32,6 +32,8 @@ type Operator struct {
 
 	dialect *dialect
 	db      *sql.DB
+	// pageRows bounds what is held in memory of a store that is listed, and how long one query takes of it.
+	pageRows int
 }
 
 // Operate opens the store for somebody who is called name. It makes nothing.
@@ -46,7 +48,7 @@ func (s *Store) Operate(ctx context.Context, name string) (*Operator, error) {
 	if err := s.dialect.check(ctx, db); err != nil {
 		return nil, errors.Join(s.explain(err), db.Close())
 	}
-	return &Operator{Name: name, Place: s.place, dialect: s.dialect, db: db}, nil
+	return &Operator{Name: name, Place: s.place, dialect: s.dialect, db: db, pageRows: mostPageRows}, nil
 }
 
 // Close ends the use of the store.

@@ -13,8 +13,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// pageRows bounds what is held in memory of a store that is listed, and how long one query takes of it.
-const pageRows = 500
+// mostPageRows is an Operator's pageRows.
+const mostPageRows = 500
 
 // Filter chooses rows. Its zero value chooses all.
 type Filter struct {
@@ -81,7 +81,7 @@ func (o *Operator) Rows(ctx context.Context, f Filter, order Order) iter.Seq2[Ro
 	if order == OldestFirst {
 		beyond, by = "number > ?", "ASC"
 	}
-	query := o.dialect.sql(columns + ` FROM {table} WHERE ` + where + ` AND ` + beyond + ` ORDER BY number ` + by + ` LIMIT ` + strconv.Itoa(pageRows))
+	query := o.dialect.sql(columns + ` FROM {table} WHERE ` + where + ` AND ` + beyond + ` ORDER BY number ` + by + ` LIMIT ` + strconv.Itoa(o.pageRows))
 	return func(yield func(Row, error) bool) {
 		last := int64(1<<63 - 1)
 		if order == OldestFirst {
@@ -99,7 +99,7 @@ func (o *Operator) Rows(ctx context.Context, f Filter, order Order) iter.Seq2[Ro
 				}
 				last = r.Number
 			}
-			more = len(page) == pageRows
+			more = len(page) == o.pageRows
 		}
 	}
 }

@@ -257,6 +257,7 @@ func filters(t *testing.T, open func(string) *Store) {
 }
 
 func manyRowsAreReadByPages(t *testing.T, open func(string) *Store) {
+	const pageRows = 50
 	s := open("h")
 	var letters []handlers.DeadLetter
 	for n := range pageRows*2 + 1 {
@@ -266,6 +267,7 @@ func manyRowsAreReadByPages(t *testing.T, open func(string) *Store) {
 	limits.Rows = len(letters)
 	keep(t, s, limits, letters...)
 	o := operate(t, s, "me")
+	o.pageRows = pageRows
 	for _, order := range []Order{NewestFirst, OldestFirst} {
 		seen := 0
 		for r, err := range o.Rows(t.Context(), Filter{States: []State{New}}, order) {

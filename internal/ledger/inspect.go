@@ -35,6 +35,7 @@ type Inspector struct {
 	host    string
 	db      *sql.DB
 	conn    *sql.Conn
+	pages   pages
 	// verify returns why what was read may be wrong.
 	verify func() error
 }
@@ -97,6 +98,7 @@ func (in *Inspector) open(ctx context.Context) (err error) {
 			err = errors.Join(in.explain(err), in.Close())
 		}
 	}()
+	in.pages = pages{pageRows, pageBytes}
 	in.db.SetMaxOpenConns(1)
 	if in.conn, err = in.db.Conn(ctx); err != nil {
 		return err

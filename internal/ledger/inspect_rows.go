@@ -11,8 +11,10 @@ import (
 	"time"
 )
 
+// pages bounds what is held in memory of a store that is listed, and how long one query takes of it.
+type pages struct{ rows, bytes int }
+
 const (
-	// pageRows and pageBytes bound what is held in memory of a store that is listed, and how long one query takes of it.
 	pageRows  = 500
 	pageBytes = 8 << 20
 )
@@ -82,7 +84,7 @@ func (in *Inspector) Entries(ctx context.Context, f Filter) iter.Seq2[Entry, err
 func (in *Inspector) page(ctx context.Context, f Filter) (_ []Entry, more bool, err error) {
 	where, args := in.where(f)
 	rows, err := in.conn.QueryContext(ctx, `SELECT number, pipeline, id, device, digest, state, attempts, outputs, message, `+in.dialect.changed+
-		` FROM `+in.dialect.walk+where+` ORDER BY number DESC LIMIT `+strconv.Itoa(pageRows), args...)
+		` FROM `+in.dialect.walk+where+` ORDER BY number DESC LIMIT `+strconv.Itoa(in.pages.rows), args...)
 	if err != nil {
 		return nil, false, fmt.Errorf("reading the rows: %w", err)
 	}
@@ -94,11 +96,11 @@ func (in *Inspector) page(ctx context.Context, f Filter) (_ []Entry, more bool, 
 			return nil, false, fmt.Errorf("reading a row: %w", err)
 		}
 		page = append(page, e)
-		if size += bytes; size > pageBytes {
+		if size += bytes; size > in.pages.bytes {
 			return page, true, nil
 		}
 	}
-	return page, len(page) == pageRows, rows.Err()
+	return page, len(page) == in.pages.rows, rows.Err()
 }
 
 // entry reads a row, and returns the size of its outputs and its message.

@@ -175,16 +175,22 @@ func TestPagesMissNothing(t *testing.T) {
 	for name, start := range stores {
 		t.Run(name, func(t *testing.T) {
 			again := start(t)(t)
+			small := pages{20, 64 << 10}
 			var rows []Row
-			for n := range int64(3*pageRows + 1) {
+			for n := range int64(3*small.rows + 1) {
 				rows = append(rows, row(n+1, Confirmed, nil))
 			}
 			// Two pages that bytes fill, not rows.
 			for n := range int64(4) {
-				rows = append(rows, row(10_000+n, Done, []middleware.Output{{Payload: make([]byte, pageBytes/2)}}))
+				rows = append(rows, row(10_000+n, Done, []middleware.Output{{Payload: make([]byte, small.bytes/2)}}))
 			}
 			fill(t, again(), rows...)
-			got := ids(t, inspect(t, again()), Filter{})
+			in := inspect(t, again())
+			if in.pages != (pages{pageRows, pageBytes}) {
+				t.Errorf("pages of %+v", in.pages)
+			}
+			in.pages = small
+			got := ids(t, in, Filter{})
 			slices.Reverse(got)
 			var want []string
 			for _, r := range rows {
@@ -541,11 +547,7 @@ func TestAFileForAFolder(t *testing.T) {
 }
 
 func TestADeadDatabase(t *testing.T) {
-	port, err := testenv.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := NewPostgres(fmt.Sprintf("postgres://u:hunter2@127.0.0.1:%d/db", port), "h")
+	s := NewPostgres("postgres://u:hunter2@127.0.0.1:1/db", "h") // a port that nobody is given
 	for how, err := range opened(t, s) {
 		if err == nil || !strings.Contains(err.Error(), "connection refused") || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v", how, err)

@@ -12,14 +12,14 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
+	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/router/middleware"
 	"github.com/pentrough/pentrough/router/middleware/middlewaretest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { await.Main(m) }
 
 func TestContract(t *testing.T) {
 	middlewaretest.RunLedger(t, func(*testing.T) middleware.Ledger { return New() })

@@ -17,6 +17,7 @@ import (
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/router/middleware"
 	"github.com/pentrough/pentrough/router/middleware/middlewaretest"
 )
@@ -47,11 +48,10 @@ func open(t testing.TB, s Store) *Ledger {
 			t.Error(err)
 		}
 	})
-	for end := time.Now().Add(10 * time.Second); l.Health() != nil; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal(l.Health())
-		}
-	}
+	await.That(t, "the ledger's store is open", func() (any, bool) {
+		err := l.Health()
+		return err, err == nil
+	})
 	return l
 }
 

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -33,28 +36,49 @@ type listed struct {
 // inside returns the package's path inside the module.
 func (p listed) inside() string { return strings.TrimPrefix(p.ImportPath, module+"/") }
 
-// goList runs `go list -json` in the module's root.
-func goList(t *testing.T, args ...string) []listed {
+// packages returns the module's packages and all that they import.
+func packages(t *testing.T) []listed {
 	t.Helper()
-	cmd := exec.Command("go", append([]string{"list", "-json"}, args...)...)
+	all, err := goList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// ownPackages returns the module's packages in and below a folder, "" for all.
+func ownPackages(t *testing.T, folder string) []listed {
+	t.Helper()
+	return slices.DeleteFunc(slices.Clone(packages(t)), func(p listed) bool {
+		return !strings.HasPrefix(p.ImportPath, module+"/") || folder != "" && !within(p.inside(), folder)
+	})
+}
+
+// goList runs `go list -json` in the module's root. That compiles all packages, with the race
+// detector if these tests have it: then most are compiled already.
+var goList = sync.OnceValues(func() (pkgs []listed, err error) {
+	args := []string{"list", "-json", "-export", "-deps"}
+	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		args = append(args, "-race")
+	}
+	cmd := exec.Command("go", append(args, "./...")...)
 	cmd.Dir = filepath.Join("..", "..")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("go list %v: %v\n%s", args, err, stderr.Bytes())
+		return nil, fmt.Errorf("go %v: %w\n%s", args, err, stderr.Bytes())
 	}
-	var pkgs []listed
 	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
 		var p listed
 		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
-			return pkgs
+			return pkgs, nil
 		} else if err != nil {
-			t.Fatalf("reading go list's answer: %v", err)
+			return nil, fmt.Errorf("reading go list's answer: %w", err)
 		}
 		pkgs = append(pkgs, p)
 	}
-}
+})
 
 // ours keeps the imports that lie in this module, as paths inside it.
 func ours(imports []string) []string {
@@ -68,7 +92,7 @@ func ours(imports []string) []string {
 }
 
 func TestImportsRunOneWay(t *testing.T) {
-	pkgs := goList(t, "./...")
+	pkgs := ownPackages(t, "")
 	if len(pkgs) < len(contracts) {
 		t.Fatalf("go list found %d packages", len(pkgs))
 	}
@@ -89,7 +113,7 @@ func TestImportsRunOneWay(t *testing.T) {
 // Tests may use suites, the test environment and what is above them, but a plugin's own tests show what a plugin author can
 // do: they use contracts, suites and the test environment.
 func TestLeavesAreTestedWithoutAHost(t *testing.T) {
-	for _, p := range goList(t, "./...") {
+	for _, p := range ownPackages(t, "") {
 		from := p.inside()
 		r, folder, _ := roomOf(from)
 		if r != leaf {
@@ -157,7 +181,7 @@ func TestWrongImportsAreSeen(t *testing.T) {
 
 // Only one file of the program names its plugins, so that a build with other plugins replaces one file.
 func TestPluginsAreNamedInOneFile(t *testing.T) {
-	for _, p := range goList(t, "./cmd/...") {
+	for _, p := range ownPackages(t, "cmd") {
 		for _, file := range p.GoFiles {
 			f := parseImports(t, filepath.Join(p.Dir, file))
 			for _, i := range f {

@@ -42,7 +42,7 @@ func parseImports(t *testing.T, file string) []imported {
 func TestExportedSignaturesNameNothingInternal(t *testing.T) {
 	exports := map[string]string{}
 	var public []string
-	for _, p := range goList(t, "-export", "-deps", "./...") {
+	for _, p := range packages(t) {
 		exports[p.ImportPath] = p.Export
 		if in, ok := strings.CutPrefix(p.ImportPath, module+"/"); ok && p.Name != "main" && !slices.Contains(strings.Split(in, "/"), "internal") {
 			public = append(public, p.ImportPath)
