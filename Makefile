@@ -45,7 +45,7 @@ demo: build tools ## run configs/commands.toml on a private broker, with 100 dev
 
 .PHONY: test
 test: tools ## run all tests with the race detector, on private brokers
-	$(GO) run ./internal/testenv/withbroker $(GO) test -race -timeout 30m $(TESTFLAGS) $(PACKAGES)
+	$(GO) run ./internal/testenv/withbroker $(GO) test -race -timeout 30m -parallel 4 $(TESTFLAGS) $(PACKAGES)
 
 # Each busy loop ends with the run, however that ends.
 .PHONY: test-busy

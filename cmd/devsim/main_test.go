@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 // asProgram makes the test binary the program itself.
@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	goleak.VerifyTestMain(m)
+	await.Main(m)
 }
 
 // host is the other end: it hands out the connections of devices.
@@ -55,12 +55,15 @@ type link struct {
 
 func (h *host) accept() *link {
 	h.Helper()
-	conn, err := h.Accept()
-	if err != nil {
+	if err := h.Listener.(*net.TCPListener).SetDeadline(time.Now().Add(await.Patience)); err != nil {
 		h.Fatal(err)
 	}
+	conn, err := h.Accept()
+	if err != nil {
+		h.Fatalf("waited %s for a device to connect: %v", await.Patience, err)
+	}
 	h.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(await.Patience)); err != nil {
 		h.Fatal(err)
 	}
 	return &link{h.T, conn, bufio.NewReader(conn), conn.RemoteAddr().(*net.TCPAddr).IP.String()}
@@ -99,7 +102,7 @@ func start(t *testing.T, args ...string) *running {
 // end waits for the end and returns the summary.
 func (r *running) end(code int) summary {
 	r.Helper()
-	if got := <-r.code; got != code {
+	if got := await.Receive(r.T, "the program's exit code", r.code); got != code {
 		r.Fatalf("exit code %d, want %d; stderr: %s", got, code, &r.stderr)
 	}
 	var s summary
@@ -225,17 +228,28 @@ func TestEndsWithItsConnections(t *testing.T) {
 
 func TestDuration(t *testing.T) {
 	h := listen(t)
-	r := start(t, "-addr", h.Addr().String(), "-duration", "200ms", "-silent", "1", "-rate", "1")
-	h.accept()
-	if s := r.end(0); s.Connected != 1 || s.Seconds < 0.1 {
-		t.Errorf("got %+v", s)
+	for duration := 200 * time.Millisecond; ; duration *= 2 {
+		r := start(t, "-addr", h.Addr().String(), "-duration", duration.String(), "-silent", "1", "-rate", "1")
+		code := await.Receive(t, "the program's exit code", r.code)
+		if code == 1 && duration < await.Patience {
+			continue // it had no time to connect
+		}
+		r.code <- code
+		if s := r.end(0); s.Connected != 1 || s.Seconds < duration.Seconds()/2 {
+			t.Errorf("got %+v", s)
+		}
+		return
 	}
 }
 
 func TestNobodyListens(t *testing.T) {
-	h := listen(t)
-	h.Close()
-	if s := start(t, "-addr", h.Addr().String(), "-n", "2").end(1); s.FailedDials != 2 {
+	// Nobody else can listen on a port that a connection has.
+	conn, err := net.Dial("tcp", listen(t).Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if s := start(t, "-addr", conn.LocalAddr().String(), "-n", "2").end(1); s.FailedDials != 2 {
 		t.Errorf("got %+v", s)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 const djangoExample = "../../docs/examples/django"
@@ -54,7 +55,10 @@ func TestDjango(t *testing.T) {
 
 	// The host dies with a command at its device; the next one isn't taken, which the page says with a button to try again. Meanwhile a device comes.
 	begun := d.send(0, slow)
-	waitFor(t, "the device to have the command", func() bool { return d.read(slow) == 1 })
+	await.That(t, "the device has read the command", func() (any, bool) {
+		n := d.read(slow)
+		return n, n == 1
+	})
 	d.host.kill()
 	form := d.refused(1, "during the host", "The host doesn&#x27;t answer: ")
 	d.come(2)
@@ -216,16 +220,9 @@ func (d *djangoRig) get(path string) (string, int) {
 
 func (d *djangoRig) pageSays(what string, holds func(page string) bool) {
 	d.t.Helper()
-	page := ""
-	defer func() {
-		if d.t.Failed() {
-			d.t.Logf("the page says\n%s", page)
-		}
-	}()
-	waitFor(d.t, "the page to say: "+what, func() bool {
-		var status int
-		page, status = d.get("/")
-		return status == http.StatusOK && holds(page)
+	await.That(d.t, "the page says: "+what, func() (any, bool) {
+		page, status := d.get("/")
+		return page, status == http.StatusOK && holds(page)
 	})
 }
 
@@ -296,9 +293,10 @@ func (d *djangoRig) refused(i int, cmd, why string) djangoForm {
 func (d *djangoRig) again(form djangoForm, cmd string) djangoCommand {
 	d.t.Helper()
 	path := ""
-	waitFor(d.t, "the command to be taken: "+cmd, func() bool {
-		path, _ = d.post(form, cmd)
-		return path != ""
+	await.That(d.t, "the command is taken: "+cmd, func() (any, bool) {
+		var said string
+		path, said = d.post(form, cmd)
+		return said, path != ""
 	})
 	if second, said := d.post(form, cmd); second != path {
 		d.t.Errorf("pressing again leads to %q:\n%s", second, said)
@@ -317,10 +315,10 @@ func (d *djangoRig) read(cmd string) int {
 func (d *djangoRig) ends(c djangoCommand, state, reply string) {
 	d.t.Helper()
 	page := ""
-	waitFor(d.t, "the result of "+c.cmd, func() bool {
+	await.That(d.t, "the page has the result of "+c.cmd, func() (any, bool) {
 		var status int
 		page, status = d.get(c.path)
-		return status == http.StatusOK && !strings.Contains(page, `id="waiting"`)
+		return page, status == http.StatusOK && !strings.Contains(page, `id="waiting"`)
 	})
 	if !regexp.MustCompile(`id="state">`+state+"<").MatchString(page) || reply != "" && !strings.Contains(page, "<code>"+reply+"</code>") {
 		d.t.Errorf("the result of %q, wanted %s %q:\n%s", c.cmd, state, reply, page)

@@ -20,18 +20,19 @@ import (
 
 	"github.com/pentrough/pentrough/configs"
 	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 // The fleet of TestFleet. PENTROUGH_FLEET_COMMANDS asks for more commands.
 const (
-	fleetDevices  = 1000
-	fleetFirst    = "127.1.0.0"
-	fleetPatience = 3 * time.Minute
+	fleetDevices = 1000
+	fleetFirst   = "127.1.0.0"
 )
 
 // TestFleet runs the example configuration as users do: the binaries, a fleet of fake devices, and a Python publisher with confirms. Every command
 // must be at its device once and in order, with one result, whatever happens to the broker meanwhile.
 func TestFleet(t *testing.T) {
+	t.Parallel()
 	count := 4000
 	if s := os.Getenv("PENTROUGH_FLEET_COMMANDS"); s != "" {
 		var err error
@@ -43,12 +44,12 @@ func TestFleet(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", bin, ".", "../devsim").CombinedOutput(); err != nil {
 		t.Fatalf("building: %v\n%s", err, out)
 	}
+	node := testenv.NewNode(t)
 	t.Run("calm", func(t *testing.T) {
-		runFleet(t, bin, testenv.NewNode(t), count, nil)
+		runFleet(t, bin, node.VHost(t), count, nil)
 	})
 	t.Run("broker killed and started again", func(t *testing.T) {
-		node := testenv.NewNode(t)
-		runFleet(t, bin, node, count, func(func()) {
+		runFleet(t, bin, node.VHost(t), count, func(func()) {
 			node.Kill(t)
 			t.Log("the broker was killed with -9")
 			node.Start(t)
@@ -56,7 +57,7 @@ func TestFleet(t *testing.T) {
 		})
 	})
 	t.Run("host stopped and started again", func(t *testing.T) {
-		runFleet(t, bin, testenv.NewNode(t), count, func(restart func()) {
+		runFleet(t, bin, node.VHost(t), count, func(restart func()) {
 			for range 3 {
 				restart()
 			}
@@ -66,58 +67,36 @@ func TestFleet(t *testing.T) {
 
 // runFleet publishes count commands; trouble happens when half of them are confirmed. Commands that come while the devices are away
 // because the host was restarted may have the result offline; nothing else may.
-func runFleet(t *testing.T, bin string, node *testenv.Node, count int, trouble func(restart func())) {
+func runFleet(t *testing.T, bin, url string, count int, trouble func(restart func())) {
 	folder := t.TempDir()
 	file, devices, adm := exampleFile(t, folder)
 	runs := 0
 	var host *launched
 	startHost := func() {
 		runs++
-		host = launch(t, folder, fmt.Sprintf("host-%d.log", runs), []string{"AMQP_URL=" + node.URL()}, filepath.Join(bin, "pentrough"), "run", "-c", file)
-		said := ""
-		defer func() {
-			if t.Failed() {
-				t.Logf("/readyz said last: %s", said)
-			}
-		}()
-		waitFor(t, "the host to be ready", func() bool {
-			select {
-			case <-host.ended:
-				t.Fatalf("the host ended: %v", host.err)
-			default:
-			}
-			r, err := http.Get("http://127.0.0.1:" + adm + "/readyz")
-			if err != nil {
-				said = err.Error()
-				return false
-			}
-			defer r.Body.Close()
-			body, _ := io.ReadAll(r.Body)
-			said = string(body)
-			return r.StatusCode == http.StatusOK
-		})
+		host = launch(t, folder, fmt.Sprintf("host-%d.log", runs), []string{"AMQP_URL=" + url}, filepath.Join(bin, "pentrough"), "run", "-c", file)
+		awaitReady(t, adm, host.ended)
 	}
 	startHost()
 	record := filepath.Join(folder, "record")
 	sim := launch(t, folder, "devsim.log", nil, filepath.Join(bin, "devsim"),
 		"-addr", "127.0.0.1:"+devices, "-reconnect", "-n", strconv.Itoa(fleetDevices), "-from", fleetFirst, "-record", record)
-	waitFor(t, "all devices to be connected", func() bool { return sessions(t, adm) == fleetDevices })
+	awaitSessions(t, adm, fleetDevices)
 
 	publisher := launch(t, folder, "publisher.log", nil, "/usr/bin/python3", "testdata/publish.py",
-		node.URL(), "device.commands", strconv.Itoa(count), strconv.Itoa(fleetDevices), fleetFirst)
+		url, "device.commands", strconv.Itoa(count), strconv.Itoa(fleetDevices), fleetFirst)
 	if trouble != nil {
-		half := fmt.Sprintf("published %d\n", count/2/1000*1000)
-		waitFor(t, "half of the commands to be published", func() bool { return strings.Contains(publisher.output(t), half) })
+		publisher.says(t, fmt.Sprintf("published %d\n", count/2/1000*1000))
 		trouble(func() {
 			host.end(t, syscall.SIGTERM)
 			startHost()
-			waitFor(t, "all devices to be back", func() bool { return sessions(t, adm) == fleetDevices })
+			awaitSessions(t, adm, fleetDevices)
 		})
 	}
 	publisher.end(t, nil)
 	t.Log(strings.TrimSpace(lastLine(publisher.output(t))))
 
-	results, sent := drainResults(t, node.URL(), count, runs > 1)
+	results, sent := drainResults(t, url, count, runs > 1)
 	host.end(t, syscall.SIGTERM)
 	sim.end(t, syscall.SIGINT)
 	t.Log("devsim:", strings.TrimSpace(lastLine(sim.output(t))))
@@ -160,7 +139,7 @@ func drainResults(t *testing.T, url string, count int, away bool) (summary strin
 	first := map[string][]byte{}
 	states := map[string]int{}
 	repeats := 0
-	quiet := time.NewTimer(fleetPatience)
+	quiet := time.NewTimer(await.Patience)
 	for done := false; !done; {
 		select {
 		case d := <-deliveries:
@@ -179,6 +158,8 @@ func drainResults(t *testing.T, url string, count int, away bool) (summary strin
 			}
 			if len(first) == count {
 				quiet.Reset(2 * time.Second) // for late repeats
+			} else {
+				quiet.Reset(await.Patience)
 			}
 		case <-quiet.C:
 			done = true
@@ -189,7 +170,7 @@ func drainResults(t *testing.T, url string, count int, away bool) (summary strin
 		offline = states["offline"]
 	}
 	if len(first) != count || states["sent"]+offline != count {
-		t.Errorf("%d distinct ids of %d, by state %v", len(first), count, states)
+		t.Errorf("%d distinct ids of %d, by state %v; the last was waited for %s", len(first), count, states, await.Patience)
 	}
 	if q, err := ch.QueueDeclarePassive("commands.poison", true, false, false, false, nil); err == nil && q.Messages != 0 {
 		t.Errorf("%d messages in poison", q.Messages)
@@ -297,6 +278,15 @@ func (l *launched) end(t *testing.T, signal os.Signal) {
 	}
 }
 
+// says waits until the program has printed a text.
+func (l *launched) says(t *testing.T, text string) {
+	t.Helper()
+	await.That(t, fmt.Sprintf("%s prints %q", filepath.Base(l.cmd.Path), text), func() (any, bool) {
+		said := l.output(t)
+		return said, strings.Contains(said, text)
+	})
+}
+
 func (l *launched) output(t *testing.T) string {
 	out, err := os.ReadFile(l.log)
 	if err != nil {
@@ -310,15 +300,32 @@ func lastLine(s string) string {
 	return s[strings.LastIndexByte(s, '\n')+1:]
 }
 
-func waitFor(t *testing.T, what string, cond func() bool) {
+// awaitReady waits until a host says that it is ready, or has ended.
+func awaitReady(t *testing.T, adm string, ended <-chan struct{}) {
 	t.Helper()
-	ticker := time.NewTicker(20 * time.Millisecond)
-	defer ticker.Stop()
-	for deadline := time.Now().Add(fleetPatience); !cond(); <-ticker.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %s for %s", fleetPatience, what)
+	await.That(t, "the host is ready", func() (any, bool) {
+		select {
+		case <-ended:
+			t.Fatal("the host ended before it was ready")
+		default:
 		}
-	}
+		r, err := http.Get("http://127.0.0.1:" + adm + "/readyz")
+		if err != nil {
+			return err, false
+		}
+		defer r.Body.Close()
+		body, _ := io.ReadAll(r.Body)
+		return string(body), r.StatusCode == http.StatusOK
+	})
+}
+
+// awaitSessions waits until so many devices are connected.
+func awaitSessions(t *testing.T, adm string, devices int) {
+	t.Helper()
+	await.That(t, fmt.Sprintf("%d devices are connected", devices), func() (any, bool) {
+		n := sessions(t, adm)
+		return n, n == devices
+	})
 }
 
 func fleetPort(t *testing.T) string {

@@ -15,6 +15,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports/device"
 )
 
@@ -31,6 +32,7 @@ const (
 // TestOutage takes the broker away from a host whose devices come and go and send data all the time. The host's memory may not grow with the
 // length of the outage, what it publishes afterwards is bounded, and it is the truth. PENTROUGH_OUTAGE_DEVICES is how many devices there are.
 func TestOutage(t *testing.T) {
+	t.Parallel()
 	devices := 300
 	if s := os.Getenv("PENTROUGH_OUTAGE_DEVICES"); s != "" {
 		var err error
@@ -55,19 +57,19 @@ func TestOutage(t *testing.T) {
 			append([]string{"-addr", "127.0.0.1:" + port, "-reconnect", "-n", strconv.Itoa(n), "-from", outageFirst}, more...)...)
 	}
 	first := fleet(devices, "-session", session.String(), "-rate", "1")
-	waitFor(t, "all devices to have been connected", func() bool { return strings.Contains(first.output(t), "devices connected") })
+	first.says(t, "devices connected")
 
 	proxy.Down()
 	began := time.Now()
 	before := metric(t, admin, "pentrough_device_sessions_ended_total")
 	var quarters [4]int // the most memory in each
-	waitFor(t, "the events of an hour", func() bool {
+	await.That(t, "the events of an hour came", func() (any, bool) {
 		done := 2 * (metric(t, admin, "pentrough_device_sessions_ended_total") - before)
 		q := min(4*done/(outageEvents*devices), 4)
 		if q < len(quarters) {
 			quarters[q] = max(quarters[q], resident(t, host.cmd.Process.Pid))
 		}
-		return q == len(quarters)
+		return done, q == len(quarters)
 	})
 	t.Logf("%d devices, %d events in an outage of %s: at most %d KiB resident in its quarters; %d events made needless, %d lost", devices, outageEvents*devices,
 		time.Since(began).Round(time.Second), quarters, metric(t, admin, "pentrough_device_events_coalesced_total"), metric(t, admin, "pentrough_device_dropped_total"))
@@ -78,7 +80,7 @@ func TestOutage(t *testing.T) {
 	proxy.Up()
 	first.end(t, syscall.SIGINT)
 	second := fleet(devices / 2)
-	waitFor(t, "half of the devices to be connected", func() bool { return sessions(t, admin) == devices/2 })
+	awaitSessions(t, admin, devices/2)
 
 	newest, late := presence(t, url, healed, devices, devices/2)
 	t.Logf("%d events of the time before the broker was back, of %d devices", late, len(newest))
@@ -106,33 +108,28 @@ func presence(t *testing.T, url string, healed time.Time, all, online int) (newe
 		t.Fatal(err)
 	}
 	newest = map[string]device.Event{}
-	patience := time.After(fleetPatience)
 	for there := 0; len(newest) != all || there != online; {
-		select {
-		case d := <-deliveries:
-			var e device.Event
-			if err := json.Unmarshal(d.Body, &e); err != nil {
-				t.Fatalf("an event that isn't JSON: %q", d.Body)
-			}
-			if e.Device == "" {
-				continue
-			}
-			if e.Time.Before(healed) {
-				late++
-			}
-			old, known := newest[e.Device]
-			if known && (e.Epoch < old.Epoch || e.Epoch == old.Epoch && e.Seq <= old.Seq) {
-				continue
-			}
-			newest[e.Device] = e
-			if e.Online {
-				there++
-			}
-			if old.Online {
-				there--
-			}
-		case <-patience:
-			t.Fatalf("the events of %d devices say that %d are there; %d are, of %d", len(newest), there, online, all)
+		d := await.Receive(t, fmt.Sprintf("an event, after those of %d devices of %d, by which %d are there and not %d", len(newest), all, there, online), deliveries)
+		var e device.Event
+		if err := json.Unmarshal(d.Body, &e); err != nil {
+			t.Fatalf("an event that isn't JSON: %q", d.Body)
+		}
+		if e.Device == "" {
+			continue
+		}
+		if e.Time.Before(healed) {
+			late++
+		}
+		old, known := newest[e.Device]
+		if known && (e.Epoch < old.Epoch || e.Epoch == old.Epoch && e.Seq <= old.Seq) {
+			continue
+		}
+		newest[e.Device] = e
+		if e.Online {
+			there++
+		}
+		if old.Online {
+			there--
 		}
 	}
 	return newest, late

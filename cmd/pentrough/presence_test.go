@@ -18,14 +18,15 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 // The fleet of TestPresence. PENTROUGH_PRESENCE_ROUNDS asks for more rounds, each with every trouble once; in every second
 // one the broker is away for longer than a host may be silent.
 const (
 	presenceDevices = 100
-	presenceMoves   = 40 // of several devices each, in a round
-	presenceSilence = 12 * time.Second
+	presenceMoves   = 40               // of several devices each, in a round
+	presenceSilence = 25 * time.Second // hosts are heard every 10 s
 )
 
 // Two hosts whose devices come, go and move, and a third with the table, over a broker and a database; every one of them is killed and started again meanwhile, and one host
@@ -62,7 +63,7 @@ func TestPresence(t *testing.T) {
 		for _, d := range p.devices {
 			d.moveTo(where)
 		}
-		time.Sleep(200 * time.Millisecond)
+		p.connected(where)
 	}
 	p.hosts[1].signal(syscall.SIGCONT)
 	p.converges("after a host stood still")
@@ -158,6 +159,20 @@ func (p *presenceRig) move(times int) {
 	}
 }
 
+// connected waits until all devices are connected to a host, which may stand still, or to none.
+func (p *presenceRig) connected(where int) {
+	p.t.Helper()
+	await.That(p.t, fmt.Sprint("all devices are connected to host ", where), func() (any, bool) {
+		n := 0
+		for _, d := range p.devices {
+			if d.at() == where {
+				n++
+			}
+		}
+		return n, n == len(p.devices)
+	})
+}
+
 // truth is what each device's row has to say: the host that it is at, or "".
 func (p *presenceRig) truth() map[string]string {
 	all := map[string]string{}
@@ -176,15 +191,9 @@ func (p *presenceRig) truth() map[string]string {
 // converges waits until the table says what is true.
 func (p *presenceRig) converges(when string) {
 	p.t.Helper()
-	var wrong []string
-	defer func() {
-		if p.t.Failed() {
-			p.t.Logf("%s:\n%s", when, strings.Join(wrong, "\n"))
-		}
-	}()
-	waitFor(p.t, "the table to be true "+when, func() bool {
-		wrong = p.wrong()
-		return len(wrong) == 0
+	await.That(p.t, "the table is true "+when, func() (any, bool) {
+		wrong := p.wrong()
+		return strings.Join(wrong, "\n"), len(wrong) == 0
 	})
 }
 
@@ -197,7 +206,7 @@ func (p *presenceRig) wrong() (all []string) {
 		return []string{err.Error()}
 	}
 	defer conn.Close(ctx)
-	rows, err := conn.Query(ctx, "SELECT device, online, host, reason FROM devices")
+	rows, err := conn.Query(ctx, "SELECT device, online, host, reason, epoch, seq FROM devices")
 	if err != nil {
 		return []string{err.Error()}
 	}
@@ -205,11 +214,12 @@ func (p *presenceRig) wrong() (all []string) {
 	for rows.Next() {
 		var device, host, reason string
 		var online bool
-		if err := rows.Scan(&device, &online, &host, &reason); err != nil {
+		var epoch, seq int64
+		if err := rows.Scan(&device, &online, &host, &reason, &epoch, &seq); err != nil {
 			return []string{err.Error()}
 		}
 		if want := truth[device]; online != (want != "") || online && host != want || online == (reason != "") {
-			all = append(all, fmt.Sprintf("%s: online %v at %s %q, and it is at %q", device, online, host, reason, want))
+			all = append(all, fmt.Sprintf("%s: online %v at %s %q since %d.%d, and it is at %q", device, online, host, reason, epoch, seq, want))
 		}
 		delete(truth, device)
 	}
@@ -293,11 +303,24 @@ func (d *presenceDevice) moveTo(where int) {
 	}
 }
 
+// at is the host to which the device is connected, and has said something, or -1.
+func (d *presenceDevice) at() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.conn == nil {
+		return -1
+	}
+	return d.want
+}
+
+// presencePause is how long a device is away between two connections. Hosts can't tell the order of those with less than 20 ms between them (decision 0028).
+const presencePause = 50 * time.Millisecond
+
 // live connects, says something, and reads until the connection ends, again and again, with a pause as a modem makes it.
 func (d *presenceDevice) live(ctx context.Context) {
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(d.address)}, Timeout: 5 * time.Second}
 	context.AfterFunc(ctx, func() { d.moveTo(-1) })
-	for pause := time.NewTimer(0); ctx.Err() == nil; pause.Reset(20 * time.Millisecond) {
+	for pause := time.NewTimer(0); ctx.Err() == nil; pause.Reset(presencePause) {
 		<-pause.C
 		d.mu.Lock()
 		want := d.want

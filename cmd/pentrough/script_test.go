@@ -16,14 +16,12 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"pentrough": main, "bareloop": bareLoop, "passer": passer, "barerows": bareRows})
 }
-
-// patience is how long a script waits for something that happens by itself.
-const patience = 30 * time.Second
 
 // Each script has free ports of 127.0.0.1 in $DEVICES_PORT, $HTTP_PORT and $ADMIN_PORT, and the go command's folders in $GO_CACHE and $GO_MODCACHE.
 func TestScripts(t *testing.T) {
@@ -122,7 +120,7 @@ func ended(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 || h.cmd == nil {
 		ts.Fatalf("usage: ended CODE, after start")
 	}
-	stuck := time.AfterFunc(patience, func() { h.cmd.Process.Signal(syscall.SIGQUIT) })
+	stuck := time.AfterFunc(await.Patience, func() { h.cmd.Process.Signal(syscall.SIGQUIT) })
 	got := h.wait()
 	stuck.Stop()
 	ts.Logf("%s", ts.ReadFile("host.log"))
@@ -176,7 +174,10 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) == 0 {
 		ts.Fatalf("usage: [!] eventually PROGRAM ARGUMENT...")
 	}
-	poll(ts, fmt.Sprintf("%q", args), func() bool { return (ts.Exec(args[0], args[1:]...) != nil) == neg })
+	poll(ts, fmt.Sprintf("%q", args), func() (string, bool) { // each call logs what the program printed
+		err := ts.Exec(args[0], args[1:]...)
+		return exitCode(err), (err != nil) == neg
+	})
 }
 
 // grows waits until a file that a background program writes matches: grows PATTERN FILE.
@@ -186,21 +187,29 @@ func grows(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	pattern, err := regexp.Compile(`(?m)` + args[0])
 	ts.Check(err)
-	poll(ts, fmt.Sprintf("%s in %s", args[0], args[1]), func() bool {
+	poll(ts, fmt.Sprintf("%s in %s", args[0], args[1]), func() (string, bool) {
 		content, err := os.ReadFile(ts.MkAbs(args[1]))
-		return err == nil && pattern.Match(content)
+		if err != nil {
+			return err.Error(), false
+		}
+		return string(content[max(0, len(content)-4<<10):]), pattern.Match(content)
 	})
 }
 
-func poll(ts *testscript.TestScript, what string, ok func() bool) {
+// poll waits as package await does, for a script instead of a test.
+func poll(ts *testscript.TestScript, what string, look func() (state string, ok bool)) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(patience); !ok(); <-tick.C {
+	for deadline := time.Now().Add(await.Patience); ; <-tick.C {
+		state, ok := look()
+		if ok {
+			return
+		}
 		if time.Now().After(deadline) {
 			if log, err := os.ReadFile(ts.MkAbs("host.log")); err == nil {
 				ts.Logf("[host.log]\n%s", log)
 			}
-			ts.Fatalf("not within %s: %s", patience, what)
+			ts.Fatalf("waited %s for %s; the last state: %s", await.Patience, what, state)
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 // The load of TestStops: one command for each device at a time, four times a second.
@@ -42,12 +43,13 @@ const (
 var stopTimeout = map[string]time.Duration{brokerUp: 30 * time.Second, brokerDown: 1500 * time.Millisecond, brokerStalled: 1500 * time.Millisecond}
 
 // stopSlack is how much longer the end of a process may take to be seen on a machine that has other things to do.
-const stopSlack = 5 * time.Second
+const stopSlack = 30 * time.Second
 
 // TestStops stops a host by SIGTERM while commands come, and starts it again, with the broker there and away in turn. Whatever was completed
 // before a stop stays completed: no device reads a line twice, no command has two results, and a clean stop has no command come again.
 // PENTROUGH_STOPS is how many stops there are.
 func TestStops(t *testing.T) {
+	t.Parallel()
 	stops := 4
 	if s := os.Getenv("PENTROUGH_STOPS"); s != "" {
 		var err error
@@ -148,14 +150,7 @@ func (r *stopRig) start(way string) {
 	r.starts++
 	r.host = launch(r.t, r.folder, fmt.Sprintf("host-%d.log", r.starts), []string{r.env, "SHUTDOWN=" + stopTimeout[way].String()},
 		filepath.Join(r.bin, "pentrough"), "run", "-c", r.file)
-	waitFor(r.t, "all devices to be connected", func() bool {
-		select {
-		case <-r.host.ended:
-			r.t.Fatalf("the host ended: %v", r.host.err)
-		default:
-		}
-		return sessions(r.t, r.admin) == stopDevices
-	})
+	awaitSessions(r.t, r.admin, stopDevices)
 }
 
 // stop starts a host, stops it while it works, and returns how long that took.
@@ -165,7 +160,7 @@ func (r *stopRig) stop(round int, way string) time.Duration {
 	r.start(way)
 	r.collect(way)
 	for before := len(r.results); len(r.results) < before+stopBusy; {
-		r.take(way, <-r.deliveries)
+		r.take(way, await.Receive(t, "a result", r.deliveries))
 	}
 	want := 0
 	switch way {
@@ -203,26 +198,20 @@ func (r *stopRig) collect(way string) {
 	if err := r.channel.Publish("", "results", true, false, amqp.Publishing{Type: "mark", MessageId: mark}); err != nil {
 		r.t.Fatal(err)
 	}
-	for d := range r.deliveries {
+	for {
+		d := await.Receive(r.t, "the mark behind all results", r.deliveries)
 		if d.Type == "mark" && d.MessageId == mark {
 			return
 		}
 		r.take(way, d)
 	}
-	r.t.Fatal("the results' channel is closed")
 }
 
 // settle takes results until all of so many commands have one.
 func (r *stopRig) settle(published int) {
 	r.t.Helper()
-	late := time.After(fleetPatience)
 	for len(r.results) < published {
-		select {
-		case d := <-r.deliveries:
-			r.take(brokerUp, d)
-		case <-late:
-			r.t.Fatalf("%d of %d commands have a result", len(r.results), published)
-		}
+		r.take(brokerUp, await.Receive(r.t, fmt.Sprintf("a result, after those of %d of %d commands", len(r.results), published), r.deliveries))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pentrough/pentrough/handlers/serve"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 // swapsEnv is how many swaps TestSwaps does instead of those that are enough each time.
@@ -65,9 +66,10 @@ func TestSwaps(t *testing.T) {
 	took := time.Since(begun)
 	cancel()
 	n := <-sent
-	for end := time.Now().Add(patience); read.Load() < int64(n) && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
+	await.That(t, fmt.Sprintf("%d messages come out", n), func() (any, bool) {
+		got := read.Load()
+		return got, got >= int64(n)
+	})
 	e.stop(t)
 	<-over
 	if got := read.Load(); got != int64(n) {

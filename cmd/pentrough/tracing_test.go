@@ -19,6 +19,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 const (
@@ -91,16 +92,9 @@ func startTraced(t *testing.T) *tracedHost {
 			t.Logf("the host logged:\n%s", h.log)
 		}
 	})
-	waitFor(t, "the host to be ready", func() bool {
-		r, err := http.Get("http://127.0.0.1:" + adm + "/readyz")
-		if err != nil {
-			return false
-		}
-		r.Body.Close()
-		return r.StatusCode == http.StatusOK
-	})
+	awaitReady(t, adm, nil)
 	h.device(t, "127.0.0.1:"+devices)
-	waitFor(t, "the device to be connected", func() bool { return sessions(t, adm) == 1 })
+	awaitSessions(t, adm, 1)
 
 	conn, err := amqp.Dial(url)
 	if err != nil {
@@ -144,16 +138,11 @@ func (h *tracedHost) command(t *testing.T, id string, headers amqp.Table) amqp.D
 
 func (h *tracedHost) result(t *testing.T) amqp.Delivery {
 	t.Helper()
-	select {
-	case d := <-h.results:
-		if !strings.Contains(string(d.Body), `"state":"answered"`) {
-			t.Errorf("the result is %s", d.Body)
-		}
-		return d
-	case <-time.After(fleetPatience):
-		t.Fatal("there is no result")
-		return amqp.Delivery{}
+	d := await.Receive(t, "a result", h.results)
+	if !strings.Contains(string(d.Body), `"state":"answered"`) {
+		t.Errorf("the result is %s", d.Body)
 	}
+	return d
 }
 
 // spansOf returns the spans of a trace by name, each of which it has once.

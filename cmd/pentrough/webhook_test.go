@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 const webhookExample = "../../docs/examples/webhook"
@@ -45,16 +46,16 @@ func TestWebhookExample(t *testing.T) {
 	})
 
 	var device net.Conn
-	waitFor(t, "the host to listen", func() bool {
+	await.That(t, "the host listens", func() (any, bool) {
 		device, err = net.Dial("tcp", "127.0.0.1:"+devices)
-		return err == nil
+		return err, err == nil
 	})
 	t.Cleanup(func() { device.Close() })
 	if _, err := io.WriteString(device, "first\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the pipeline to pause", func() bool {
-		return strings.Contains(log.String(), "pipeline paused") && strings.Contains(log.String(), "connection refused")
+	await.That(t, "the pipeline pauses", func() (any, bool) {
+		return log, strings.Contains(log.String(), "pipeline paused") && strings.Contains(log.String(), "connection refused")
 	})
 
 	server := exec.Command("python3", filepath.Join(webhookExample, "hook.py"), hook)
@@ -78,9 +79,9 @@ func TestWebhookExample(t *testing.T) {
 			t.Fatalf("the hook printed %q, %v; want %s", lines.Text(), lines.Err(), want)
 		}
 	}
-	waitFor(t, "the log", func() bool {
+	await.That(t, "the log is complete", func() (any, bool) {
 		said := log.String()
-		return strings.Count(said, "the hook answered") == 3 && strings.Contains(said, "message poisoned") && strings.Contains(said, "that is bad") &&
+		return said, strings.Count(said, "the hook answered") == 3 && strings.Contains(said, "message poisoned") && strings.Contains(said, "that is bad") &&
 			strings.Contains(said, "429 Too Many Requests") && strings.Contains(said, "header.http.status=200")
 	})
 }

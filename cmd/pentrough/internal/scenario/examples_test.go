@@ -10,6 +10,7 @@ import (
 	"github.com/pentrough/pentrough/cmd/pentrough/internal/scenario"
 	"github.com/pentrough/pentrough/configs"
 	"github.com/pentrough/pentrough/internal/bubble"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 // root is the module's folder.
@@ -36,7 +37,7 @@ func TestExamples(t *testing.T) {
 			if len(config.Tests) == 0 {
 				t.Error("an example without a test")
 			}
-			setup := scenario.Setup{Config: config, In: bubble.Under(t), Timeout: patience, Level: slog.LevelWarn}
+			setup := scenario.Setup{Config: config, In: bubble.Under(t), Timeout: await.Patience, Level: slog.LevelWarn}
 			for i := range config.Tests {
 				if r := scenario.Run(&config.Tests[i], setup); r.Failure != nil {
 					t.Errorf("%s: %s\n%s", r.Test.Name, r.Failure.Message, r.Log)

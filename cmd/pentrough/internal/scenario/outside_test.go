@@ -14,6 +14,7 @@ import (
 	"github.com/pentrough/pentrough/configs"
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/bubble"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
 func init() {
@@ -85,7 +86,7 @@ func TestWhatIsOutsideHasNoVirtualTime(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			setup := scenario.Setup{Config: config, Timeout: patience, Level: slog.LevelWarn}
+			setup := scenario.Setup{Config: config, Timeout: await.Patience, Level: slog.LevelWarn}
 			ended := make(chan struct{})
 			if c.virtual {
 				setup.Timeout = 100 * time.Millisecond

@@ -8,11 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
-	"go.uber.org/goleak"
 
 	"github.com/pentrough/pentrough/cmd/pentrough/internal/scenario"
 	"github.com/pentrough/pentrough/configs"
@@ -27,6 +25,7 @@ import (
 	_ "github.com/pentrough/pentrough/handlers/tally"
 	"github.com/pentrough/pentrough/internal/bubble"
 	"github.com/pentrough/pentrough/internal/inventory"
+	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/router"
 	_ "github.com/pentrough/pentrough/router/middleware/circuitbreaker"
 	_ "github.com/pentrough/pentrough/router/middleware/dedup"
@@ -44,12 +43,9 @@ import (
 	_ "github.com/pentrough/pentrough/transports/tcp"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { await.Main(m) }
 
 var update = flag.Bool("update", false, "write the results that are there")
-
-// patience is the longest that a test may take of real time on a busy machine.
-const patience = time.Minute
 
 // TestScenarios runs every testdata/*.txtar: a configuration with its tests, and how each has to end.
 func TestScenarios(t *testing.T) {
@@ -63,7 +59,7 @@ func TestScenarios(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			setup := scenario.Setup{In: bubble.Under(t), Timeout: patience, Level: slog.LevelError}
+			setup := scenario.Setup{In: bubble.Under(t), Timeout: await.Patience, Level: slog.LevelError}
 			setup.Config, _, err = configs.Parse("c.toml", archive.Files[0].Data, configs.Options{})
 			if err != nil {
 				t.Fatal(err)
