@@ -58,8 +58,10 @@ func evalOnce(folder, expression string) error {
 		return nil
 	case strings.Contains(said, "failed to connect"):
 		return fmt.Errorf("%w: %s", errNoNode, said)
+	case err == nil:
+		return fmt.Errorf("evaluating %s by erl_call: it is not ok: %s", expression, said)
 	default:
-		return fmt.Errorf("evaluating %s by erl_call: %v: %s", expression, err, said)
+		return fmt.Errorf("evaluating %s by erl_call: %w: %s", expression, err, said)
 	}
 }
 

@@ -193,7 +193,7 @@ func (r *rig) sick(part string, words ...string) {
 	await.That(r, fmt.Sprintf("%s is sick of %q", part, words), func() (any, bool) {
 		err := r.health(part)
 		if err == nil {
-			return err, false
+			return "healthy", false
 		}
 		for _, w := range words {
 			if !strings.Contains(err.Error(), w) {
