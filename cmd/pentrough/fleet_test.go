@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -40,10 +41,7 @@ func TestFleet(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	bin := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", bin, ".", "../devsim").CombinedOutput(); err != nil {
-		t.Fatalf("building: %v\n%s", err, out)
-	}
+	bin := programs(t)
 	node := testenv.NewNode(t)
 	t.Run("calm", func(t *testing.T) {
 		runFleet(t, bin, node.VHost(t), count, nil)
@@ -63,6 +61,25 @@ func TestFleet(t *testing.T) {
 			}
 		})
 	})
+}
+
+// programFolder is where buildPrograms puts them.
+var programFolder string
+
+var buildPrograms = sync.OnceValue(func() error {
+	if out, err := exec.Command("go", "build", "-o", programFolder, ".", "../devsim").CombinedOutput(); err != nil {
+		return fmt.Errorf("building: %w\n%s", err, out)
+	}
+	return nil
+})
+
+// programs returns a folder with pentrough and devsim, as users have them.
+func programs(t *testing.T) string {
+	t.Helper()
+	if err := buildPrograms(); err != nil {
+		t.Fatal(err)
+	}
+	return programFolder
 }
 
 // runFleet publishes count commands; trouble happens when half of them are confirmed. Commands that come while the devices are away

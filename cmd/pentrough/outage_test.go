@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -42,18 +41,15 @@ func TestOutage(t *testing.T) {
 	}
 	backlog := devices / 2
 	session := 3*time.Second + time.Duration(devices)*300*time.Microsecond // so that two cores can keep up
-	folder := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", folder, ".", "../devsim").CombinedOutput(); err != nil {
-		t.Fatalf("building: %v\n%s", err, out)
-	}
+	folder, bin := t.TempDir(), programs(t)
 	url := testenv.Broker(t).VHost(t)
 	proxy, cuttable := testenv.Through(t, url)
 	// With the room for data that 18,000 devices have by default, as each has a part of it.
 	file, port, admin := exampleFile(t, folder, `idle_timeout = "5m"`,
 		fmt.Sprintf("idle_timeout = \"5m\"\nevents = { backlog = %d }\ndata = { total = %d }", backlog, max(100, devices*20_000/18_000)))
-	host := launch(t, folder, "host.log", []string{"AMQP_URL=" + cuttable}, filepath.Join(folder, "pentrough"), "run", "-c", file)
+	host := launch(t, folder, "host.log", []string{"AMQP_URL=" + cuttable}, filepath.Join(bin, "pentrough"), "run", "-c", file)
 	fleet := func(n int, more ...string) *launched {
-		return launch(t, folder, fmt.Sprintf("devsim-%d.log", n), nil, filepath.Join(folder, "devsim"),
+		return launch(t, folder, fmt.Sprintf("devsim-%d.log", n), nil, filepath.Join(bin, "devsim"),
 			append([]string{"-addr", "127.0.0.1:" + port, "-reconnect", "-n", strconv.Itoa(n), "-from", outageFirst}, more...)...)
 	}
 	first := fleet(devices, "-session", session.String(), "-rate", "1")

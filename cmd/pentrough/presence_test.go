@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -14,8 +15,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/pentrough/pentrough/internal/testenv"
 	"github.com/pentrough/pentrough/internal/testenv/await"
@@ -90,10 +89,16 @@ type presenceRig struct {
 	hosts    [2]*presenceHost
 	table    *presenceHost
 	devices  []*presenceDevice
+	rows     *sql.DB
 }
 
 func newPresenceRig(t *testing.T, rng *rand.Rand) *presenceRig {
 	p := &presenceRig{t: t, rng: rng, node: testenv.NewNode(t), database: testenv.NewPostgres(t)}
+	var err error
+	if p.rows, err = sql.Open("pgx", p.database.URL); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.rows.Close() })
 	folder := t.TempDir()
 	host := func(name, text string) *presenceHost {
 		h := &presenceHost{t: t, folder: folder, name: name, port: fleetPort(t), file: filepath.Join(folder, name+".toml")}
@@ -201,15 +206,11 @@ func (p *presenceRig) converges(when string) {
 func (p *presenceRig) wrong() (all []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, p.database.URL)
+	rows, err := p.rows.QueryContext(ctx, "SELECT device, online, host, reason, epoch, seq FROM devices")
 	if err != nil {
 		return []string{err.Error()}
 	}
-	defer conn.Close(ctx)
-	rows, err := conn.Query(ctx, "SELECT device, online, host, reason, epoch, seq FROM devices")
-	if err != nil {
-		return []string{err.Error()}
-	}
+	defer rows.Close()
 	truth := p.truth()
 	for rows.Next() {
 		var device, host, reason string

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -20,18 +21,38 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"pentrough": main, "bareloop": bareLoop, "passer": passer, "barerows": bareRows})
+	testscript.Main(tidy{m}, map[string]func(){"pentrough": main, "bareloop": bareLoop, "passer": passer, "barerows": bareRows})
+}
+
+// tidy runs the tests with a folder for the programs that they share.
+type tidy struct{ *testing.M }
+
+func (t tidy) Run() int {
+	var err error
+	if programFolder, err = os.MkdirTemp("", "pentrough-programs-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	code := t.M.Run()
+	if err := os.RemoveAll(programFolder); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
 }
 
 // Each script has free ports of 127.0.0.1 in $DEVICES_PORT, $HTTP_PORT and $ADMIN_PORT, and the go command's folders in $GO_CACHE and $GO_MODCACHE.
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { runScripts(t, filepath.Join("testdata", "script")) }
+
+func runScripts(t *testing.T, folder string) {
+	t.Helper()
 	folders, err := exec.CommandContext(t.Context(), "go", "env", "GOCACHE", "GOMODCACHE").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	caches := strings.Fields(string(folders))
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+		Dir:                 folder,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(e *testscript.Env) error {
@@ -39,6 +60,9 @@ func TestScripts(t *testing.T) {
 			e.Setenv("GO_CACHE", caches[0])
 			e.Setenv("GO_MODCACHE", caches[1])
 			e.Setenv("GORACE", os.Getenv("GORACE"))
+			// Debian's programs go before others of their names, such as a slow wrapper of python3.
+			own, others, _ := strings.Cut(e.Getenv("PATH"), string(os.PathListSeparator))
+			e.Setenv("PATH", strings.Join([]string{own, "/usr/bin", others}, string(os.PathListSeparator)))
 			for _, name := range ports {
 				port, err := testenv.FreePort()
 				if err != nil {
@@ -198,10 +222,11 @@ func grows(ts *testscript.TestScript, neg bool, args []string) {
 
 // poll waits as package await does, for a script instead of a test.
 func poll(ts *testscript.TestScript, what string, look func() (state string, ok bool)) {
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(await.Patience); ; <-tick.C {
+	pause := 10 * time.Millisecond
+	for deadline := time.Now().Add(await.Patience); ; time.Sleep(pause) {
+		looked := time.Now()
 		state, ok := look()
+		pause = await.Pause(pause, time.Since(looked))
 		if ok {
 			return
 		}

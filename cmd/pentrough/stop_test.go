@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -112,11 +111,7 @@ type stopResult struct {
 }
 
 func newStopRig(t *testing.T) *stopRig {
-	r := &stopRig{t: t, folder: t.TempDir(), results: map[string]stopResult{}}
-	r.bin = r.folder
-	if out, err := exec.Command("go", "build", "-o", r.bin, ".", "../devsim").CombinedOutput(); err != nil {
-		t.Fatalf("building: %v\n%s", err, out)
-	}
+	r := &stopRig{t: t, bin: programs(t), folder: t.TempDir(), results: map[string]stopResult{}}
 	r.url = testenv.Broker(t).VHost(t)
 	proxy, url := testenv.Through(t, r.url)
 	r.proxy, r.env = proxy, "AMQP_URL="+url

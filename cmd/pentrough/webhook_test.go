@@ -58,7 +58,7 @@ func TestWebhookExample(t *testing.T) {
 		return log, strings.Contains(log.String(), "pipeline paused") && strings.Contains(log.String(), "connection refused")
 	})
 
-	server := exec.Command("python3", filepath.Join(webhookExample, "hook.py"), hook)
+	server := exec.Command("/usr/bin/python3", filepath.Join(webhookExample, "hook.py"), hook)
 	printed, err := server.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -167,7 +167,7 @@ func expect(t *testing.T, err error, kind handlers.Kind, after time.Duration, be
 // differs returns how an error differs from what expect wants.
 func differs(err error, kind handlers.Kind, after time.Duration, begins string, parts ...string) error {
 	if err == nil || handlers.KindOf(err) != kind || handlers.RetryAfterOf(err) != after || !strings.HasPrefix(err.Error(), begins) {
-		return fmt.Errorf("%v: %v, asking for %v; want %v, %v, %s", err, handlers.KindOf(err), handlers.RetryAfterOf(err), kind, after, begins)
+		return fmt.Errorf("got the error %q, %v, asking for %v; want %v, %v, %s", fmt.Sprint(err), handlers.KindOf(err), handlers.RetryAfterOf(err), kind, after, begins)
 	}
 	for _, part := range parts {
 		if !strings.Contains(err.Error(), part) {

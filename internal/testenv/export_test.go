@@ -1,5 +1,8 @@
 package testenv
 
+// Reserve is reserve.
+var Reserve = reserve
+
 // The constructors, with the function that picks ports.
 var (
 	NewNodeAt     = newNode

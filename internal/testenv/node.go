@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -223,7 +224,7 @@ func furnish(folder string, port, distPort, epmdPort int) ([]string, error) {
 }
 
 // FreePort picks a port that nothing listens at, below the range from which the kernel serves outgoing connections: nothing takes it
-// until the test does, or while what listens there is down.
+// until the test does, or while what listens there is down. No other test gets it as long as this process lives.
 func FreePort() (int, error) {
 	for range 100 {
 		i, err := rand.Int(rand.Reader, big.NewInt(10_000))
@@ -231,6 +232,9 @@ func FreePort() (int, error) {
 			return 0, err
 		}
 		port := 20_000 + int(i.Int64())
+		if !reserve(port) {
+			continue
+		}
 		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
 		if err != nil {
 			continue
@@ -238,6 +242,24 @@ func FreePort() (int, error) {
 		return port, l.Close()
 	}
 	return 0, errors.New("no free port between 20000 and 29999")
+}
+
+// reserved keeps the names that say which ports this process has.
+var reserved struct {
+	sync.Mutex
+	names []net.Listener
+}
+
+// reserve reports whether no test has the port. The reservation is a name that the kernel gives to one process and takes back at its end.
+func reserve(port int) bool {
+	name, err := net.Listen("unix", fmt.Sprintf("@pentrough-test-port-%d", port))
+	if err != nil {
+		return false
+	}
+	reserved.Lock()
+	defer reserved.Unlock()
+	reserved.names = append(reserved.names, name)
+	return true
 }
 
 // tell has the owner do something and returns its answer.

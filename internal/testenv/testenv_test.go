@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -25,6 +26,9 @@ import (
 // child makes this binary start a node, name its folder, and wait to be killed.
 const child = "PENTROUGH_TESTENV_CHILD"
 
+// reserveChild makes it say whether it gets a port.
+const reserveChild = "PENTROUGH_TESTENV_RESERVE"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(child) != "" {
 		node, err := testenv.Start()
@@ -34,6 +38,10 @@ func TestMain(m *testing.M) {
 		}
 		fmt.Println(node.Folder)
 		select {}
+	}
+	if port, err := strconv.Atoi(os.Getenv(reserveChild)); err == nil {
+		fmt.Println(testenv.Reserve(port))
+		return
 	}
 	await.Main(m)
 }
@@ -236,4 +244,23 @@ func channel(t *testing.T, url string) *amqp.Channel {
 		t.Fatal(err)
 	}
 	return ch
+}
+
+func TestNobodyElseGetsAPort(t *testing.T) {
+	mine := map[int]bool{}
+	for range 50 {
+		port, err := testenv.FreePort()
+		if err != nil || mine[port] {
+			t.Fatalf("port %d, %v, after %v", port, err, mine)
+		}
+		mine[port] = true
+	}
+	for port := range mine {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), reserveChild+"="+strconv.Itoa(port))
+		if out, err := cmd.Output(); err != nil || string(out) != "false\n" {
+			t.Errorf("another process reserves port %d: %s, %v", port, out, err)
+		}
+		break
+	}
 }

@@ -23,17 +23,23 @@ import (
 // Patience is how long a test waits. Only a failing test spends it, so it is long enough for a machine that is busy with other work.
 const Patience = 2 * time.Minute
 
-// The pauses between two looks at a condition. They grow, so that a long wait leaves the CPU to what is waited for.
+// The pauses between two looks at a condition. They grow, and are no shorter than a look takes, so that a wait leaves the CPU to what is waited for.
 const (
 	firstPause = time.Millisecond
-	lastPause  = 50 * time.Millisecond
+	lastPause  = 200 * time.Millisecond
 )
+
+// Pause returns how long to wait after a look that took so long, if the pause before it was last.
+func Pause(last, look time.Duration) time.Duration {
+	return max(firstPause, min(2*last, lastPause), look)
+}
 
 // That calls look until it returns true. The state that it returns is for the failure's output.
 func That(t testing.TB, what string, look func() (state any, ok bool)) {
 	t.Helper()
 	begun := time.Now()
-	for looks, pause := 1, firstPause; ; looks, pause = looks+1, min(2*pause, lastPause) {
+	for looks, pause := 1, time.Duration(0); ; looks++ {
+		looked := time.Now()
 		state, ok := look()
 		if ok {
 			return
@@ -41,6 +47,7 @@ func That(t testing.TB, what string, look func() (state any, ok bool)) {
 		if took := time.Since(begun); took > Patience {
 			t.Fatalf("waited %s in %d looks until %s; the last state: %v", took.Round(time.Millisecond), looks, what, state)
 		}
+		pause = Pause(pause, time.Since(looked))
 		time.Sleep(pause)
 	}
 }
