@@ -29,9 +29,11 @@ const djangoExample = "../../docs/examples/django"
 func TestDjango(t *testing.T) {
 	t.Parallel()
 	d := newDjangoRig(t)
+	enter := "from fleet.models import Device"
 	for i, name := range []string{"Door", "Gate", "Lift", "Lost"} {
-		d.manage("shell", "-c", fmt.Sprintf("from fleet.models import Device; Device.objects.create(address='%s', name='%s', place='Floor %d')", djangoAddress(i), name, i))
+		enter += fmt.Sprintf("; Device.objects.create(address='%s', name='%s', place='Floor %d')", djangoAddress(i), name, i)
 	}
+	d.manage("shell", "-c", enter)
 	d.start()
 	for i := range 3 {
 		d.come(i)

@@ -43,9 +43,6 @@ func TestFleet(t *testing.T) {
 	}
 	bin := programs(t)
 	node := testenv.NewNode(t)
-	t.Run("calm", func(t *testing.T) {
-		runFleet(t, bin, node.VHost(t), count, nil)
-	})
 	t.Run("broker killed and started again", func(t *testing.T) {
 		runFleet(t, bin, node.VHost(t), count, func(func()) {
 			node.Kill(t)
@@ -102,14 +99,12 @@ func runFleet(t *testing.T, bin, url string, count int, trouble func(restart fun
 
 	publisher := launch(t, folder, "publisher.log", nil, "/usr/bin/python3", "testdata/publish.py",
 		url, "device.commands", strconv.Itoa(count), strconv.Itoa(fleetDevices), fleetFirst)
-	if trouble != nil {
-		publisher.says(t, fmt.Sprintf("published %d\n", count/2/1000*1000))
-		trouble(func() {
-			host.end(t, syscall.SIGTERM)
-			startHost()
-			awaitSessions(t, adm, fleetDevices)
-		})
-	}
+	publisher.says(t, fmt.Sprintf("published %d\n", count/2/1000*1000))
+	trouble(func() {
+		host.end(t, syscall.SIGTERM)
+		startHost()
+		awaitSessions(t, adm, fleetDevices)
+	})
 	publisher.end(t, nil)
 	t.Log(strings.TrimSpace(lastLine(publisher.output(t))))
 

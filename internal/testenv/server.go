@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
@@ -70,12 +72,37 @@ func (s *server) command(name string, args ...string) *exec.Cmd {
 	return c
 }
 
-// prepare runs a command that makes the server's files.
+// prepare has a command make the server's files. Where test processes share a node they share these files too: the first has them made, and the
+// others copy them, which takes a tenth of the time.
 func (s *server) prepare(name string, args ...string) error {
-	if out, err := s.command(name, args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w: %s", filepath.Base(name), err, out)
+	run := func(c *exec.Cmd) error {
+		if out, err := c.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w: %s", filepath.Base(c.Path), err, out)
+		}
+		return nil
 	}
-	return nil
+	if os.Getenv(NodeFolder) == "" {
+		return run(s.command(name, args...))
+	}
+	made := filepath.Join(os.Getenv(NodeFolder), filepath.Base(name))
+	lock, err := os.OpenFile(made+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return os.NewSyscallError("flock", err)
+	}
+	if _, err := os.Stat(made); err == nil {
+		return run(exec.Command("cp", "-a", made, s.data()))
+	}
+	if err := run(s.command(name, args...)); err != nil {
+		return err
+	}
+	if err := run(exec.Command("cp", "-a", s.data(), made+".new")); err != nil {
+		return err
+	}
+	return os.Rename(made+".new", made)
 }
 
 // serve starts the server on a port that pick chooses, and takes it down when the test ends.

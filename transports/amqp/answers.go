@@ -2,6 +2,7 @@ package amqp
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -11,14 +12,14 @@ import (
 )
 
 const (
-	// answerPatience is how long after its ack a message's outcome is waited for.
+	// answerPatience is how long after its ack a message's outcome is waited for, and how long its copy waits for a connection.
 	answerPatience = time.Minute
 	// answerBuffer is how many copies may wait for the connection before further ones are dropped.
 	answerBuffer = 256
 )
 
 // answers sends copies of results to the reply_to of the messages that caused them: one attempt each, on a channel
-// without confirms that nothing else depends on.
+// without confirms that nothing else depends on. A copy waits up to answerPatience for a connection.
 type answers struct {
 	t    *transport
 	todo chan answer
@@ -105,8 +106,8 @@ func (a *answers) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		s, blocked, _, err := a.t.publisher.state()
-		if err != nil || blocked != "" {
+		s, err := a.connection(ctx)
+		if err != nil {
 			a.count("dropped")
 			continue
 		}
@@ -124,4 +125,17 @@ func (a *answers) run(ctx context.Context) {
 		}
 		a.count("sent")
 	}
+}
+
+// connection returns the connection for publishing as soon as there is one that the broker doesn't block.
+func (a *answers) connection(ctx context.Context) (*session, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerPatience)
+	defer cancel()
+	s, err := a.t.publisher.wait(ctx)
+	if err == nil {
+		if _, blocked, _, _ := a.t.publisher.state(); blocked != "" {
+			err = errors.New(blocked)
+		}
+	}
+	return s, err
 }

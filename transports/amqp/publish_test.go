@@ -250,7 +250,7 @@ func TestResultsAreCopiedToReplyTo(t *testing.T) {
 	}
 }
 
-// The result of what was held comes when its delivery, and the connection that brought it, are long gone.
+// The result of what was held comes when its delivery, and the connection that brought it, are long gone. Its copy waits for the next connection.
 func TestTheEndOfWhatWasHeldIsCopiedToReplyTo(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
 	proxy, cuttable := testenv.Through(t, url)
@@ -271,14 +271,15 @@ func TestTheEndOfWhatWasHeldIsCopiedToReplyTo(t *testing.T) {
 	for _, part := range both {
 		r.sick(part)
 	}
-	proxy.Up()
-	for _, part := range both {
-		r.well(part)
-	}
 	kept := message.NewMessage(delivered.UUID, delivered.Payload)
 	kept.Metadata = delivered.Metadata
 	r.tr.Answer(kept)
 	transports.ReplyFrom(kept.Context()).Settle(transports.Outcome{Messages: []*message.Message{outgoing("sent")}})
+	await.That(t, "the copy waits for a connection", func() (any, bool) {
+		n := len(r.tr.answers.todo)
+		return n, n == 0
+	})
+	proxy.Up()
 	if got := peer.get("answers"); string(got.Body) != "sent" || got.CorrelationId != "c-1" {
 		t.Errorf("received %q for %q", got.Body, got.CorrelationId)
 	}
