@@ -21,24 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(tidy{m}, map[string]func(){"pentrough": main, "bareloop": bareLoop, "passer": passer, "barerows": bareRows})
-}
-
-// tidy runs the tests with a folder for the programs that they share.
-type tidy struct{ *testing.M }
-
-func (t tidy) Run() int {
-	var err error
-	if programFolder, err = os.MkdirTemp("", "pentrough-programs-"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	code := t.M.Run()
-	if err := os.RemoveAll(programFolder); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
+	testscript.Main(m, map[string]func(){"pentrough": main, "bareloop": bareLoop, "passer": passer, "barerows": bareRows})
 }
 
 // Each script has free ports of 127.0.0.1 in $DEVICES_PORT, $HTTP_PORT and $ADMIN_PORT, and the go command's folders in $GO_CACHE and $GO_MODCACHE.

@@ -68,7 +68,7 @@ func startTraced(t *testing.T) *tracedHost {
 	if err != nil {
 		t.Fatal(err)
 	}
-	devices, web, adm := fleetPort(t), fleetPort(t), fleetPort(t)
+	devices, web, adm := testenv.Port(t), testenv.Port(t), testenv.Port(t)
 	h.web = "http://127.0.0.1:" + web
 	file := filepath.Join(t.TempDir(), "pentrough.toml")
 	changed := strings.NewReplacer(`":8123"`, `"127.0.0.1:`+devices+`"`, "127.0.0.1:8080", "127.0.0.1:"+web,
@@ -92,9 +92,9 @@ func startTraced(t *testing.T) *tracedHost {
 			t.Logf("the host logged:\n%s", h.log)
 		}
 	})
-	awaitReady(t, adm, nil)
+	testenv.AwaitReady(t, adm, nil)
 	h.device(t, "127.0.0.1:"+devices)
-	awaitSessions(t, adm, 1)
+	testenv.AwaitSessions(t, adm, 1)
 
 	conn, err := amqp.Dial(url)
 	if err != nil {
@@ -245,7 +245,7 @@ func TestTracingWithAStalledCollector(t *testing.T) {
 	if err := h.stop(); err != nil {
 		t.Errorf("the stop: %v", err)
 	}
-	if took := time.Since(begun); took > 10*time.Second+stopSlack {
+	if took := time.Since(begun); took > 10*time.Second+time.Minute {
 		t.Errorf("the stop took %s", took)
 	}
 	if n := strings.Count(h.log.String(), "could not be exported and are lost"); n != 1 {

@@ -19,7 +19,7 @@ const webhookExample = "../../docs/examples/webhook"
 
 // The example of a web hook does what its README says: data wait for the hook, what it refuses is poisoned, and what it puts off comes later.
 func TestWebhookExample(t *testing.T) {
-	devices, hook, adm := fleetPort(t), fleetPort(t), fleetPort(t)
+	devices, hook, adm := testenv.Port(t), testenv.Port(t), testenv.Port(t)
 	t.Setenv("AMQP_URL", testenv.Broker(t).VHost(t))
 	t.Setenv("DEVICES", "127.0.0.1:"+devices)
 	t.Setenv("HOOK", "http://127.0.0.1:"+hook+"/data")

@@ -9,11 +9,10 @@ import (
 	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
+// The suite looks for goroutines that are left, so nothing else may run beside it.
 func TestConformance(t *testing.T) {
-	t.Parallel()
 	for _, queueType := range []string{"classic", "quorum"} {
 		t.Run(queueType, func(t *testing.T) {
-			t.Parallel()
 			url := testenv.Broker(t).VHost(t)
 			peer := dial(t, url)
 			var n atomic.Int64

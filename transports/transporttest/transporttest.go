@@ -55,7 +55,7 @@ type Harness struct {
 	Returns bool
 }
 
-// Run tests one transport.
+// Run tests one transport. No other test may run beside it, as it looks for goroutines that are left.
 func Run(t *testing.T, h Harness) {
 	for _, c := range []struct {
 		name string

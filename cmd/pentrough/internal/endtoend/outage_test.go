@@ -1,4 +1,4 @@
-package main
+package endtoend
 
 import (
 	"encoding/json"
@@ -47,44 +47,44 @@ func TestOutage(t *testing.T) {
 	// With the room for data that 18,000 devices have by default, as each has a part of it.
 	file, port, admin := exampleFile(t, folder, `idle_timeout = "5m"`,
 		fmt.Sprintf("idle_timeout = \"5m\"\nevents = { backlog = %d }\ndata = { total = %d }", backlog, max(100, devices*20_000/18_000)))
-	host := launch(t, folder, "host.log", []string{"AMQP_URL=" + cuttable}, filepath.Join(bin, "pentrough"), "run", "-c", file)
-	fleet := func(n int, more ...string) *launched {
-		return launch(t, folder, fmt.Sprintf("devsim-%d.log", n), nil, filepath.Join(bin, "devsim"),
+	host := testenv.Launch(t, folder, "host.log", []string{"AMQP_URL=" + cuttable}, filepath.Join(bin, "pentrough"), "run", "-c", file)
+	fleet := func(n int, more ...string) *testenv.Program {
+		return testenv.Launch(t, folder, fmt.Sprintf("devsim-%d.log", n), nil, filepath.Join(bin, "devsim"),
 			append([]string{"-addr", "127.0.0.1:" + port, "-reconnect", "-n", strconv.Itoa(n), "-from", outageFirst}, more...)...)
 	}
 	first := fleet(devices, "-session", session.String(), "-rate", "1")
-	first.says(t, "devices connected")
+	first.Says(t, "devices connected")
 
 	proxy.Down()
 	began := time.Now()
-	before := metric(t, admin, "pentrough_device_sessions_ended_total")
+	before := testenv.Metric(t, admin, "pentrough_device_sessions_ended_total")
 	var quarters [4]int // the most memory in each
 	await.That(t, "the events of an hour came", func() (any, bool) {
-		done := 2 * (metric(t, admin, "pentrough_device_sessions_ended_total") - before)
+		done := 2 * (testenv.Metric(t, admin, "pentrough_device_sessions_ended_total") - before)
 		q := min(4*done/(outageEvents*devices), 4)
 		if q < len(quarters) {
-			quarters[q] = max(quarters[q], resident(t, host.cmd.Process.Pid))
+			quarters[q] = max(quarters[q], resident(t, host.Cmd.Process.Pid))
 		}
 		return done, q == len(quarters)
 	})
 	t.Logf("%d devices, %d events in an outage of %s: at most %d KiB resident in its quarters; %d events made needless, %d lost", devices, outageEvents*devices,
-		time.Since(began).Round(time.Second), quarters, metric(t, admin, "pentrough_device_events_coalesced_total"), metric(t, admin, "pentrough_device_dropped_total"))
+		time.Since(began).Round(time.Second), quarters, testenv.Metric(t, admin, "pentrough_device_events_coalesced_total"), testenv.Metric(t, admin, "pentrough_device_dropped_total"))
 	if limit := outageGarbage + int(outageGrowth*float64(quarters[1])); quarters[3] > limit {
 		t.Errorf("the host's memory grew: %d KiB at the end of the outage, %d in its second quarter", quarters[3], quarters[1])
 	}
 	healed := time.Now()
 	proxy.Up()
-	first.end(t, syscall.SIGINT)
+	first.End(t, syscall.SIGINT)
 	second := fleet(devices / 2)
-	awaitSessions(t, admin, devices/2)
+	testenv.AwaitSessions(t, admin, devices/2)
 
 	newest, late := presence(t, url, healed, devices, devices/2)
 	t.Logf("%d events of the time before the broker was back, of %d devices", late, len(newest))
 	if most := backlog + devices + 1000; late > most {
 		t.Errorf("%d events of the outage were kept, more than %d", late, most)
 	}
-	host.end(t, syscall.SIGTERM)
-	second.end(t, syscall.SIGINT)
+	host.End(t, syscall.SIGTERM)
+	second.End(t, syscall.SIGINT)
 }
 
 // presence reads events until, folded, they say that of all devices so many are there, and counts those that are older than healed.

@@ -1,4 +1,4 @@
-package main
+package endtoend
 
 import (
 	"bytes"
@@ -41,6 +41,9 @@ const (
 // stopTimeout is the shutdown_timeout of a stop. With the broker away a stop can't be clean, and takes all of it.
 var stopTimeout = map[string]time.Duration{brokerUp: 30 * time.Second, brokerDown: 1500 * time.Millisecond, brokerStalled: 1500 * time.Millisecond}
 
+// exitUnclean is the exit code of a stop that ran into its deadline or lost something.
+const exitUnclean = 3
+
 // stopSlack is how much longer the end of a process may take to be seen on a machine that has other things to do.
 const stopSlack = 30 * time.Second
 
@@ -66,8 +69,8 @@ func TestStops(t *testing.T) {
 	published := stopLoad()
 	r.start(brokerUp)
 	r.settle(published)
-	r.host.end(t, syscall.SIGTERM)
-	r.devices.end(t, syscall.SIGINT)
+	r.host.End(t, syscall.SIGTERM)
+	r.devices.End(t, syscall.SIGINT)
 	r.collect(brokerUp)
 	for _, way := range []string{brokerUp, brokerDown, brokerStalled} {
 		if all := took[way]; len(all) > 0 {
@@ -94,7 +97,7 @@ type stopRig struct {
 	bin, file, env  string
 	folder, admin   string
 	record          string
-	devices, host   *launched
+	devices, host   *testenv.Program
 	starts, repeats int
 
 	channel    *amqp.Channel
@@ -118,7 +121,7 @@ func newStopRig(t *testing.T) *stopRig {
 	file, port, admin := exampleFile(t, r.folder, `"30s"`, `"${SHUTDOWN}"`)
 	r.file, r.admin = file, admin
 	r.record = filepath.Join(r.folder, "record")
-	r.devices = launch(t, r.folder, "devsim.log", nil, filepath.Join(r.bin, "devsim"),
+	r.devices = testenv.Launch(t, r.folder, "devsim.log", nil, filepath.Join(r.bin, "devsim"),
 		"-addr", "127.0.0.1:"+port, "-reconnect", "-n", strconv.Itoa(stopDevices), "-from", stopFirst, "-record", r.record)
 
 	conn, err := amqp.Dial(r.url)
@@ -143,9 +146,9 @@ func newStopRig(t *testing.T) *stopRig {
 func (r *stopRig) start(way string) {
 	r.t.Helper()
 	r.starts++
-	r.host = launch(r.t, r.folder, fmt.Sprintf("host-%d.log", r.starts), []string{r.env, "SHUTDOWN=" + stopTimeout[way].String()},
+	r.host = testenv.Launch(r.t, r.folder, fmt.Sprintf("host-%d.log", r.starts), []string{r.env, "SHUTDOWN=" + stopTimeout[way].String()},
 		filepath.Join(r.bin, "pentrough"), "run", "-c", r.file)
-	awaitSessions(r.t, r.admin, stopDevices)
+	testenv.AwaitSessions(r.t, r.admin, stopDevices)
 }
 
 // stop starts a host, stops it while it works, and returns how long that took.
@@ -167,17 +170,17 @@ func (r *stopRig) stop(round int, way string) time.Duration {
 		want = exitUnclean
 	}
 	begun := time.Now()
-	if err := r.host.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := r.host.Cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	select {
-	case <-r.host.ended:
+	case <-r.host.Ended:
 	case <-time.After(stopTimeout[way] + stopSlack):
-		t.Fatalf("stop %d, %s: the host runs %s after its deadline\n%s", round, way, stopSlack, r.host.output(t))
+		t.Fatalf("stop %d, %s: the host runs %s after its deadline\n%s", round, way, stopSlack, r.host.Output(t))
 	}
 	took := time.Since(begun)
-	if got := r.host.cmd.ProcessState.ExitCode(); got != want {
-		t.Errorf("stop %d, %s: exit code %d, want %d\n%s", round, way, got, want, r.host.output(t))
+	if got := r.host.Cmd.ProcessState.ExitCode(); got != want {
+		t.Errorf("stop %d, %s: exit code %d, want %d\n%s", round, way, got, want, r.host.Output(t))
 	}
 	// What is on its way is lost before anything passes again.
 	r.proxy.Cut()

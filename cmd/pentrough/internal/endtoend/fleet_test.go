@@ -1,18 +1,14 @@
-package main
+package endtoend
 
 import (
 	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -60,58 +56,39 @@ func TestFleet(t *testing.T) {
 	})
 }
 
-// programFolder is where buildPrograms puts them.
-var programFolder string
-
-var buildPrograms = sync.OnceValue(func() error {
-	if out, err := exec.Command("go", "build", "-o", programFolder, ".", "../devsim").CombinedOutput(); err != nil {
-		return fmt.Errorf("building: %w\n%s", err, out)
-	}
-	return nil
-})
-
-// programs returns a folder with pentrough and devsim, as users have them.
-func programs(t *testing.T) string {
-	t.Helper()
-	if err := buildPrograms(); err != nil {
-		t.Fatal(err)
-	}
-	return programFolder
-}
-
 // runFleet publishes count commands; trouble happens when half of them are confirmed. Commands that come while the devices are away
 // because the host was restarted may have the result offline; nothing else may.
 func runFleet(t *testing.T, bin, url string, count int, trouble func(restart func())) {
 	folder := t.TempDir()
 	file, devices, adm := exampleFile(t, folder)
 	runs := 0
-	var host *launched
+	var host *testenv.Program
 	startHost := func() {
 		runs++
-		host = launch(t, folder, fmt.Sprintf("host-%d.log", runs), []string{"AMQP_URL=" + url}, filepath.Join(bin, "pentrough"), "run", "-c", file)
-		awaitReady(t, adm, host.ended)
+		host = testenv.Launch(t, folder, fmt.Sprintf("host-%d.log", runs), []string{"AMQP_URL=" + url}, filepath.Join(bin, "pentrough"), "run", "-c", file)
+		testenv.AwaitReady(t, adm, host.Ended)
 	}
 	startHost()
 	record := filepath.Join(folder, "record")
-	sim := launch(t, folder, "devsim.log", nil, filepath.Join(bin, "devsim"),
+	sim := testenv.Launch(t, folder, "devsim.log", nil, filepath.Join(bin, "devsim"),
 		"-addr", "127.0.0.1:"+devices, "-reconnect", "-n", strconv.Itoa(fleetDevices), "-from", fleetFirst, "-record", record)
-	awaitSessions(t, adm, fleetDevices)
+	testenv.AwaitSessions(t, adm, fleetDevices)
 
-	publisher := launch(t, folder, "publisher.log", nil, "/usr/bin/python3", "testdata/publish.py",
+	publisher := testenv.Launch(t, folder, "publisher.log", nil, "/usr/bin/python3", "testdata/publish.py",
 		url, "device.commands", strconv.Itoa(count), strconv.Itoa(fleetDevices), fleetFirst)
-	publisher.says(t, fmt.Sprintf("published %d\n", count/2/1000*1000))
+	publisher.Says(t, fmt.Sprintf("published %d\n", count/2/1000*1000))
 	trouble(func() {
-		host.end(t, syscall.SIGTERM)
+		host.End(t, syscall.SIGTERM)
 		startHost()
-		awaitSessions(t, adm, fleetDevices)
+		testenv.AwaitSessions(t, adm, fleetDevices)
 	})
-	publisher.end(t, nil)
-	t.Log(strings.TrimSpace(lastLine(publisher.output(t))))
+	publisher.End(t, nil)
+	t.Log(strings.TrimSpace(lastLine(publisher.Output(t))))
 
 	results, sent := drainResults(t, url, count, runs > 1)
-	host.end(t, syscall.SIGTERM)
-	sim.end(t, syscall.SIGINT)
-	t.Log("devsim:", strings.TrimSpace(lastLine(sim.output(t))))
+	host.End(t, syscall.SIGTERM)
+	sim.End(t, syscall.SIGINT)
+	t.Log("devsim:", strings.TrimSpace(lastLine(sim.Output(t))))
 	t.Log("results:", results)
 	checkRecord(t, record, sent)
 }
@@ -123,8 +100,8 @@ func exampleFile(t *testing.T, folder string, more ...string) (file, devices, ad
 	if err != nil {
 		t.Fatal(err)
 	}
-	devices, adm = fleetPort(t), fleetPort(t)
-	text := strings.NewReplacer(append(more, `":8123"`, `":`+devices+`"`, "127.0.0.1:8080", "127.0.0.1:"+fleetPort(t), "127.0.0.1:8222", "127.0.0.1:"+adm,
+	devices, adm = testenv.Port(t), testenv.Port(t)
+	text := strings.NewReplacer(append(more, `":8123"`, `":`+devices+`"`, "127.0.0.1:8080", "127.0.0.1:"+testenv.Port(t), "127.0.0.1:8222", "127.0.0.1:"+adm,
 		`"pentrough.db"`, strconv.Quote(filepath.Join(folder, "ledger.db")))...).Replace(string(example))
 	file = filepath.Join(folder, "commands.toml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -213,137 +190,7 @@ func checkRecord(t *testing.T, record string, sent int) {
 	t.Logf("devices read %d lines, each once and in order", lines)
 }
 
-// sessions reads the number of connected devices.
-func sessions(t *testing.T, adm string) int { return metric(t, adm, "pentrough_device_sessions") }
-
-// metric reads a metric, over all its labels; without a host it is 0.
-func metric(t *testing.T, adm, name string) int {
-	r, err := http.Get("http://127.0.0.1:" + adm + "/metrics")
-	if err != nil {
-		return 0
-	}
-	defer r.Body.Close()
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum := 0.0
-	for line := range strings.Lines(string(body)) {
-		if rest, ok := strings.CutPrefix(line, name); ok && (rest[0] == ' ' || rest[0] == '{') {
-			n, err := strconv.ParseFloat(strings.TrimSpace(rest[strings.LastIndexByte(rest, ' ')+1:]), 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			sum += n
-		}
-	}
-	return int(sum)
-}
-
-// launched is a program in the background, its output in a file.
-type launched struct {
-	cmd *exec.Cmd
-	log string
-	// ended is closed when the program has ended; err is how.
-	ended chan struct{}
-	err   error
-}
-
-func launch(t *testing.T, folder, log string, env []string, name string, args ...string) *launched {
-	out, err := os.Create(filepath.Join(folder, log))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
-	l := &launched{cmd: exec.Command(name, args...), log: out.Name(), ended: make(chan struct{})}
-	l.cmd.Env = append(os.Environ(), env...)
-	l.cmd.Stdout, l.cmd.Stderr = out, out
-	l.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := l.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(l.ended)
-		l.err = l.cmd.Wait()
-	}()
-	t.Cleanup(func() {
-		_ = l.cmd.Process.Kill()
-		<-l.ended
-		if t.Failed() {
-			t.Logf("%s:\n%s", log, l.output(t))
-		}
-	})
-	return l
-}
-
-// end waits for the program's end, after a signal if there is one; it must be clean.
-func (l *launched) end(t *testing.T, signal os.Signal) {
-	t.Helper()
-	if signal != nil {
-		if err := l.cmd.Process.Signal(signal); err != nil {
-			t.Fatal(err)
-		}
-	}
-	<-l.ended
-	if l.err != nil {
-		t.Errorf("%s: %v\n%s", l.cmd.Path, l.err, l.output(t))
-	}
-}
-
-// says waits until the program has printed a text.
-func (l *launched) says(t *testing.T, text string) {
-	t.Helper()
-	await.That(t, fmt.Sprintf("%s prints %q", filepath.Base(l.cmd.Path), text), func() (any, bool) {
-		said := l.output(t)
-		return said, strings.Contains(said, text)
-	})
-}
-
-func (l *launched) output(t *testing.T) string {
-	out, err := os.ReadFile(l.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(out)
-}
-
 func lastLine(s string) string {
 	s = strings.TrimRight(s, "\n")
 	return s[strings.LastIndexByte(s, '\n')+1:]
-}
-
-// awaitReady waits until a host says that it is ready, or has ended.
-func awaitReady(t *testing.T, adm string, ended <-chan struct{}) {
-	t.Helper()
-	await.That(t, "the host is ready", func() (any, bool) {
-		select {
-		case <-ended:
-			t.Fatal("the host ended before it was ready")
-		default:
-		}
-		r, err := http.Get("http://127.0.0.1:" + adm + "/readyz")
-		if err != nil {
-			return err, false
-		}
-		defer r.Body.Close()
-		body, _ := io.ReadAll(r.Body)
-		return string(body), r.StatusCode == http.StatusOK
-	})
-}
-
-// awaitSessions waits until so many devices are connected.
-func awaitSessions(t *testing.T, adm string, devices int) {
-	t.Helper()
-	await.That(t, fmt.Sprintf("%d devices are connected", devices), func() (any, bool) {
-		n := sessions(t, adm)
-		return n, n == devices
-	})
-}
-
-func fleetPort(t *testing.T) string {
-	port, err := testenv.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strconv.Itoa(port)
 }

@@ -1,4 +1,4 @@
-package main
+package endtoend
 
 import (
 	"bufio"
@@ -22,7 +22,7 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
-const djangoExample = "../../docs/examples/django"
+const djangoExample = "../../../../docs/examples/django"
 
 // The whole loop of the original system, as a user of the back office goes round it: a page, HTTP, RabbitMQ, the host, the device, its answer, the result, the
 // database, the page. The host, the broker and the database are killed and started again in turn, and the page ends up true.
@@ -162,11 +162,11 @@ type djangoRig struct {
 const slow = "slow"
 
 func newDjangoRig(t *testing.T) *djangoRig {
-	d := &djangoRig{t: t, folder: t.TempDir(), node: testenv.NewNode(t), database: testenv.NewPostgres(t), devices: map[int]*djangoDevice{}, port: fleetPort(t), lines: map[string]int{}}
-	web, page := fleetPort(t), fleetPort(t)
+	d := &djangoRig{t: t, folder: t.TempDir(), node: testenv.NewNode(t), database: testenv.NewPostgres(t), devices: map[int]*djangoDevice{}, port: testenv.Port(t), lines: map[string]int{}}
+	web, page := testenv.Port(t), testenv.Port(t)
 	d.site = "http://127.0.0.1:" + page
 	d.env = []string{
-		"AMQP_URL=" + d.node.URL(), "DATABASE_URL=" + d.database.URL, "DEVICES=127.0.0.1:" + d.port, "WEB=127.0.0.1:" + web, "ADMIN=127.0.0.1:" + fleetPort(t), "PENTROUGH_TOKEN=secret",
+		"AMQP_URL=" + d.node.URL(), "DATABASE_URL=" + d.database.URL, "DEVICES=127.0.0.1:" + d.port, "WEB=127.0.0.1:" + web, "ADMIN=127.0.0.1:" + testenv.Port(t), "PENTROUGH_TOKEN=secret",
 		"PENTROUGH_URL=http://127.0.0.1:" + web + "/commands", "STORE=" + filepath.Join(d.folder, "pentrough.db"), "PYTHONDONTWRITEBYTECODE=1",
 	}
 	jar, err := cookiejar.New(nil)
@@ -191,7 +191,7 @@ func newDjangoRig(t *testing.T) *djangoRig {
 // start starts the host and the site.
 func (d *djangoRig) start() {
 	d.host.start()
-	launch(d.t, d.folder, "django.log", d.env, "/usr/bin/python3", filepath.Join(djangoExample, "manage.py"), "runserver", "--noreload", strings.TrimPrefix(d.site, "http://"))
+	testenv.Launch(d.t, d.folder, "django.log", d.env, "/usr/bin/python3", filepath.Join(djangoExample, "manage.py"), "runserver", "--noreload", strings.TrimPrefix(d.site, "http://"))
 }
 
 // manage runs a command of Django and returns what it prints.

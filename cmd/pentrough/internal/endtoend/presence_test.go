@@ -1,4 +1,4 @@
-package main
+package endtoend
 
 import (
 	"context"
@@ -101,7 +101,7 @@ func newPresenceRig(t *testing.T, rng *rand.Rand) *presenceRig {
 	t.Cleanup(func() { p.rows.Close() })
 	folder := t.TempDir()
 	host := func(name, text string) *presenceHost {
-		h := &presenceHost{t: t, folder: folder, name: name, port: fleetPort(t), file: filepath.Join(folder, name+".toml")}
+		h := &presenceHost{t: t, folder: folder, name: name, port: testenv.Port(t), file: filepath.Join(folder, name+".toml")}
 		text = fmt.Sprintf("[host]\nname = %q\nadmin = \"\"\n\n[transport.broker]\ntype = \"amqp\"\nurl = %q\n\n", name, p.node.URL()) + text
 		if err := os.WriteFile(h.file, []byte(strings.ReplaceAll(text, "PORT", h.port)), 0o600); err != nil {
 			t.Fatal(err)
@@ -241,26 +241,26 @@ type presenceHost struct {
 	folder, name, port, file string
 	env                      []string
 	starts                   int
-	running                  *launched
-	logs                     []*launched
+	running                  *testenv.Program
+	logs                     []*testenv.Program
 }
 
 func (h *presenceHost) start() {
 	h.starts++
-	h.running = launch(h.t, h.folder, fmt.Sprintf("%s-%d.log", h.name, h.starts), h.env, "pentrough", "run", "-c", h.file)
+	h.running = testenv.Launch(h.t, h.folder, fmt.Sprintf("%s-%d.log", h.name, h.starts), h.env, racing(h.t), "run", "-c", h.file)
 	h.logs = append(h.logs, h.running)
 }
 
 func (h *presenceHost) kill() {
-	if err := h.running.cmd.Process.Kill(); err != nil {
+	if err := h.running.Cmd.Process.Kill(); err != nil {
 		h.t.Fatal(err)
 	}
-	<-h.running.ended
+	<-h.running.Ended
 	h.running = nil
 }
 
 func (h *presenceHost) signal(s syscall.Signal) {
-	if err := h.running.cmd.Process.Signal(s); err != nil {
+	if err := h.running.Cmd.Process.Signal(s); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -271,7 +271,7 @@ func (h *presenceHost) up() bool { return h.running != nil }
 func (h *presenceHost) said() string {
 	var b strings.Builder
 	for _, l := range h.logs {
-		b.WriteString(l.output(h.t))
+		b.WriteString(l.Output(h.t))
 	}
 	return b.String()
 }
