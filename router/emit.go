@@ -100,7 +100,7 @@ func (in *intake) settle(e *entry, acked bool) {
 	}
 	delete(in.active, e)
 	if in.holds != nil {
-		in.holds.settled(e, acked, again)
+		in.holds.settle(e, acked, again)
 	}
 	in.lanes.settle(e, again, time.Now())
 	in.afterRun(e, acked, verdict, cause)
@@ -148,7 +148,7 @@ func (in *intake) enqueued(e *entry) {
 	defer in.mu.Unlock()
 	in.lanes.place(e)
 	if in.holds != nil {
-		in.holds.placed(e)
+		in.holds.markPlaced(e)
 	}
 	in.signal()
 }

@@ -411,8 +411,8 @@ func (r *holdRig) judge() {
 	if owned, _ := r.ledger.Owned(r.t.Context(), "test"); len(owned) > 0 {
 		r.rt.Errorf("the ledger still owns %d messages, the first %+v", len(owned), owned[0])
 	}
-	if l := len(r.host.pipelines[0].intake.holds.lines); l > 0 {
-		r.rt.Errorf("%d lines are left", l)
+	if l := len(r.host.pipelines[0].intake.holds.queues.byAwaits); l > 0 {
+		r.rt.Errorf("%d queues are left", l)
 	}
 }
 
@@ -444,9 +444,9 @@ func TestWhatIsHeldAtASecondAttemptKeepsItsPlace(t *testing.T) {
 
 func newTestHolds(t *testing.T) *holds {
 	h := newHolds(&holds{
-		ledger: middlewaretest.NewLedger(), handler: always{}, most: 10, perLine: 10, life: t.Context(), now: time.Now, log: slog.New(slog.DiscardHandler),
+		ledger: middlewaretest.NewLedger(), handler: always{}, life: t.Context(), now: time.Now, log: slog.New(slog.DiscardHandler),
 		gauge: prometheus.NewGauge(prometheus.GaugeOpts{}),
-	})
+	}, 10, 10)
 	h.load(nil)
 	return h
 }
@@ -455,12 +455,12 @@ func newTestHolds(t *testing.T) *holds {
 func TestWhatIsRunAgainGoesFirst(t *testing.T) {
 	h := newTestHolds(t)
 	older, younger := &run{entry: &entry{}}, &run{entry: &entry{}}
-	h.mayHold(older.entry, "a")
+	h.queues.markUndecided(older.entry, "a")
 	before, err := h.before(younger, "a")
 	if before == nil || err != nil {
 		t.Fatalf("the younger one doesn't wait: %v", err)
 	}
-	h.settled(older.entry, false, true)
+	h.settle(older.entry, false, true)
 	if !isClosed(before) {
 		t.Error("the younger one isn't woken")
 	}
@@ -470,13 +470,13 @@ func TestWhatIsRunAgainGoesFirst(t *testing.T) {
 	if before, err := h.before(older, "a"); before != nil || err != nil {
 		t.Errorf("the older one waits: %v", err)
 	}
-	h.placed(older.entry)
-	h.mayHold(older.entry, "a") // its session ended, too
+	h.markPlaced(older.entry)
+	h.queues.markUndecided(older.entry, "a") // its session ended, too
 	if before, err := h.before(younger, "a"); before == nil || err != nil {
 		t.Errorf("the younger one doesn't wait: %v", err)
 	}
-	h.settled(older.entry, true, false)
-	if before, err := h.before(younger, "a"); before != nil || err != nil || len(h.lines) > 0 {
+	h.settle(older.entry, true, false)
+	if before, err := h.before(younger, "a"); before != nil || err != nil || len(h.queues.byAwaits) > 0 {
 		t.Errorf("in the end the younger one waits: %v", err)
 	}
 }
@@ -485,13 +485,12 @@ func TestWhatIsRunAgainGoesFirst(t *testing.T) {
 func TestTheOldestIsHeldLast(t *testing.T) {
 	h := newTestHolds(t)
 	older, younger := &run{entry: &entry{}}, &run{entry: &entry{}}
-	h.mayHold(older.entry, "a")
-	h.mayHold(younger.entry, "a")
+	h.queues.markUndecided(older.entry, "a")
+	h.queues.markUndecided(younger.entry, "a")
 	comesBack := func(r *run, order int64) *run {
 		r.entry.held = &handlers.Held{ID: fmt.Sprint(order), Awaits: "a", Order: order}
-		h.settled(r.entry, true, false)
-		h.question()
-		back, _ := h.next()
+		h.settle(r.entry, true, false)
+		back, _ := h.release()
 		if len(back) != 1 || back[0].Order != order {
 			t.Fatalf("%d came back for %d", len(back), order)
 		}
@@ -508,18 +507,17 @@ func TestTheOldestIsHeldLast(t *testing.T) {
 	older = comesBack(older, 1)
 	waits(younger, true) // it is on its way
 	waits(older, false)
-	h.placed(older.entry)
+	h.markPlaced(older.entry)
 	waits(younger, false)
 
 	// The younger one waited, and is held again: a round that brought nothing forward isn't followed by the next at once.
-	h.settled(older.entry, true, false)
-	h.settled(younger.entry, true, false)
-	h.mayHold(older.entry, "a")
+	h.settle(older.entry, true, false)
+	h.settle(younger.entry, true, false)
+	h.queues.markUndecided(older.entry, "a")
 	younger = comesBack(&run{entry: &entry{}}, 2)
 	younger.entry.held = younger.entry.resumed.Held
-	h.settled(younger.entry, true, false)
-	h.question()
-	if back, _ := h.next(); len(back) > 0 {
+	h.settle(younger.entry, true, false)
+	if back, _ := h.release(); len(back) > 0 {
 		t.Errorf("%d came back at once", len(back))
 	}
 }

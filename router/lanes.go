@@ -69,10 +69,10 @@ type entry struct {
 	run        *run
 	// kept: the delivery is void but the run goes on; a redelivered copy takes it over.
 	kept bool
-	// Guarded by the mutex of holds: what the message may be going to be held for, whether that is of a run before, and what it is held as.
-	mayAwait string
-	again    bool
-	held     *handlers.Held
+	// Guarded by the mutex of holds: the queue in which the message may be held, whether that was said by a run that ended and is made once more, and what it is held as.
+	undecidedFor string
+	rerun        bool
+	held         *handlers.Held
 }
 
 type entryState int

@@ -99,8 +99,8 @@ func newPipeline(c Pipeline, h *Host) (*pipeline, error) {
 	if holder, ok := p.handler.(handlers.Holder); ok && p.remembers() && h.config.Ledger.Durable() {
 		p.intake.holds = newHolds(&holds{
 			pipeline: c.Name, ledger: h.config.Ledger, handler: holder, inject: p.intake.resume, log: p.log, now: h.config.Now, gauge: p.metrics.held,
-			most: max(traits.Window/2, 1), perLine: p.intake.lanes.limit, closed: p.intake.closed, life: p.life,
-		})
+			closed: p.intake.closed, life: p.life,
+		}, max(traits.Window/2, 1), p.intake.lanes.limit)
 	}
 	if err := p.buildChain(h, topic); err != nil {
 		return nil, err

@@ -1,0 +1,267 @@
+package router
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/pentrough/pentrough/handlers"
+)
+
+// heldQueues decide which held messages come back to their pipeline, and when.
+//
+// Messages that await the same thing, such as a device, form a queue in the order in which they came. When that thing is ready, the queue is released in a
+// round (heldrounds.go). A message goes through these states:
+//
+//	waiting      in its queue
+//	in flight    released and not settled: unplaced until the handler gives it a place in an order of its own, then placed
+//	aside        released outside of its queue, as it has nothing to wait for: it expired, a newer one took its place, or the ledger knows its end
+//
+// When it is settled it is done with, or held again, or run again.
+//
+// Newer messages wait for older ones that are held or may be (heldorder.go).
+//
+// A queue is in byAwaits as long as messages wait in it, are in flight from it, or are undecided about it.
+//
+// Like lanes it is a state machine without goroutines, locks or clocks of its own: holds has the lock and tells the time.
+type heldQueues struct {
+	// most is how many messages are in flight at once, perQueue of one queue.
+	most, perQueue int
+
+	byAwaits map[string]*heldQueue
+	asked    []*heldQueue          // it is to be looked up whether they are ready
+	rounds   []*heldQueue          // in a round, with messages that wait; each releases one in turn
+	pauses   deadlines[*heldQueue] // to be asked again then
+	aside    []*resumed            // to be released outside of their queues
+	expiring deadlines[*handlers.Held]
+	waiting  int
+	inFlight int
+	// loaded says that what the ledger owned at the start is in queues.
+	loaded bool
+	// early are the places of what was held before that, or was in the ledger's list: the two come at once, and may name the same.
+	early map[int64]struct{}
+	// changed says that there may be more to release than there was, or earlier.
+	changed bool
+}
+
+// heldQueue is the queue of what awaits the same.
+type heldQueue struct {
+	awaits    string
+	waiting   []*handlers.Held // in order
+	inFlight  int
+	unplaced  []*resumed // in flight, and without a place in the handler's order yet
+	undecided int        // runs whose message may be held here
+	rerunning int        // of the undecided ones, those that have ended and are made once more
+
+	isAsked, inRound, inRounds bool // isAsked and inRounds: it is in that list
+	progress                   bool // a message of this round was not held again
+	pause                      *backoff
+	wake                       chan struct{} // made by who waits for a change
+}
+
+// resumed is a held message that comes back.
+type resumed struct {
+	*handlers.Held
+	handlers.Resumption
+	aside  bool
+	placed bool
+}
+
+func newHeldQueues(most, perQueue int) *heldQueues {
+	return &heldQueues{most: most, perQueue: perQueue, byAwaits: map[string]*heldQueue{}, early: map[int64]struct{}{}}
+}
+
+// queue returns the queue of what awaits this.
+func (q *heldQueues) queue(awaits string) *heldQueue {
+	hq := q.byAwaits[awaits]
+	if hq == nil {
+		hq = &heldQueue{awaits: awaits}
+		q.byAwaits[awaits] = hq
+	}
+	return hq
+}
+
+// touch wakes those who wait for a change of a queue, and forgets the queue if it is empty.
+func (q *heldQueues) touch(hq *heldQueue) {
+	if hq.wake != nil {
+		close(hq.wake)
+		hq.wake = nil
+	}
+	if len(hq.waiting) == 0 && hq.inFlight == 0 && hq.undecided == 0 {
+		q.pauses.remove(hq)
+		delete(q.byAwaits, hq.awaits)
+	}
+}
+
+func (q *heldQueues) touchAll() {
+	for _, hq := range q.byAwaits {
+		q.touch(hq)
+	}
+}
+
+// load adds what the ledger owned at the start.
+func (q *heldQueues) load(owned []*handlers.Held) {
+	for _, held := range owned {
+		if q.known(held) {
+			continue
+		}
+		if held.Ended {
+			q.setAside(&resumed{Held: held})
+			continue
+		}
+		q.add(held)
+		if hq := q.byAwaits[held.Awaits]; hq != nil && held.Begun && !hq.inRound {
+			q.startRound(hq) // what became of it can be told without what it awaits
+		}
+	}
+	q.loaded = true
+	q.touchAll()
+}
+
+// known reports whether a message is in a queue, or will be when its run is settled. From now on it is.
+func (q *heldQueues) known(held *handlers.Held) bool {
+	if _, known := q.early[held.Order]; known {
+		return true
+	}
+	if !q.loaded {
+		q.early[held.Order] = struct{}{}
+	}
+	return false
+}
+
+func (q *heldQueues) setAside(r *resumed) {
+	r.aside = true
+	q.aside = append(q.aside, r)
+	q.changed = true
+}
+
+// add puts a message that is held now into its queue, and has the queue released when it can be.
+func (q *heldQueues) add(held *handlers.Held) {
+	q.put(held)
+	if hq := q.byAwaits[held.Awaits]; hq.inRound {
+		q.listRound(hq)
+	} else {
+		q.ask(hq)
+	}
+}
+
+// put puts a message into its queue, unless a newer one takes its place, and takes out those whose place it takes.
+func (q *heldQueues) put(held *handlers.Held) {
+	hq := q.queue(held.Awaits)
+	if held.Sets != "" && q.supersede(hq, held) {
+		return
+	}
+	at, _ := slices.BinarySearchFunc(hq.waiting, held, func(a, b *handlers.Held) int { return cmp.Compare(a.Order, b.Order) })
+	hq.waiting = slices.Insert(hq.waiting, at, held)
+	q.waiting++
+	if !held.Expires.IsZero() && q.expiring.set(held, held.Expires) {
+		q.changed = true
+	}
+}
+
+// supersede sets those aside that set the same and are older than held. It reports true if held itself was set aside for a newer one.
+func (q *heldQueues) supersede(hq *heldQueue, held *handlers.Held) bool {
+	same := func(other *handlers.Held) bool { return other.Sets == held.Sets && !other.Begun && !held.Begun }
+	if i := slices.IndexFunc(hq.waiting, func(other *handlers.Held) bool { return same(other) && other.Order > held.Order }); i >= 0 {
+		q.setAside(&resumed{Held: held, Resumption: handlers.Resumption{SupersededBy: hq.waiting[i].ID}})
+		return true
+	}
+	hq.waiting = slices.DeleteFunc(hq.waiting, func(other *handlers.Held) bool {
+		if same(other) {
+			q.leave(other)
+			q.setAside(&resumed{Held: other, Resumption: handlers.Resumption{SupersededBy: held.ID}})
+		}
+		return same(other)
+	})
+	return false
+}
+
+// leave notes that a message no longer waits in its queue.
+func (q *heldQueues) leave(held *handlers.Held) {
+	q.waiting--
+	q.expiring.remove(held)
+}
+
+// markPlaced notes that a run's message has its place in the handler's order, so that it isn't held.
+func (q *heldQueues) markPlaced(e *entry) {
+	if e.rerun {
+		q.markDecided(e)
+	}
+	if r := e.resumed; r != nil && !r.aside && !r.placed {
+		r.placed = true
+		hq := q.queue(r.Awaits)
+		hq.removeUnplaced(r)
+		q.touch(hq)
+	}
+}
+
+func (hq *heldQueue) removeWaiting(held *handlers.Held) {
+	hq.waiting = slices.DeleteFunc(hq.waiting, func(other *handlers.Held) bool { return other == held })
+}
+
+func (hq *heldQueue) removeUnplaced(r *resumed) {
+	hq.unplaced = slices.DeleteFunc(hq.unplaced, func(other *resumed) bool { return other == r })
+}
+
+// settle takes in the end of a run. With rerun the message is run once more: one that is held goes into its queue when the next run ends, and one that may be held
+// still may. settle returns the message if it came back and is done with, so that the ledger gives it up.
+func (q *heldQueues) settle(e *entry, acked, rerun bool, now time.Time) (done *resumed) {
+	held := e.held
+	if rerun && e.resumed == nil {
+		if held != nil {
+			q.markUndecided(e, held.Awaits)
+		}
+		if e.undecidedFor != "" {
+			hq := q.queue(e.undecidedFor)
+			hq.rerunning++
+			e.rerun = true
+			q.touch(hq)
+		}
+		return nil
+	}
+	q.markDecided(e)
+	e.held = nil
+	switch {
+	case e.resumed == nil:
+		if held != nil {
+			q.add(held)
+		}
+		return nil
+	case rerun && held == nil:
+		if r := e.resumed; !r.aside && r.placed {
+			r.placed = false
+			hq := q.queue(r.Awaits)
+			hq.unplaced = append(hq.unplaced, r)
+		}
+		return nil
+	}
+	q.land(e.resumed, held != nil, acked, now)
+	if acked && held == nil {
+		return e.resumed
+	}
+	return nil
+}
+
+// land takes in the end of a message that was in flight: it is held again, or done with.
+func (q *heldQueues) land(r *resumed, heldAgain, acked bool, now time.Time) {
+	q.inFlight--
+	hq := q.queue(r.Awaits)
+	if !r.aside {
+		hq.inFlight--
+		hq.removeUnplaced(r)
+	}
+	if heldAgain {
+		hq.inRound = hq.inRound && r.aside
+		q.put(r.Held)
+	} else if acked {
+		hq.progress = true
+	}
+	switch {
+	case hq.inRound && len(hq.waiting) > 0:
+		q.listRound(hq)
+	case hq.inFlight == 0:
+		q.endRound(hq, now)
+	}
+	q.touch(hq)
+	q.changed = true
+}

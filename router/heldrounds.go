@@ -1,0 +1,140 @@
+package router
+
+import "time"
+
+const (
+	// wallLook is how often the wall clock is looked at for what expires: it may be set meanwhile.
+	wallLook = time.Minute
+	// firstRound and lastRound bound the pauses between rounds that bring nothing forward.
+	firstRound = 100 * time.Millisecond
+	lastRound  = 5 * time.Second
+)
+
+// A queue is released in rounds. It is asked whether it is ready (ask) when a message is held, when what it awaits becomes ready (markReady), and after its pause.
+// If it is ready a round starts: its messages come back in order, perQueue at once, the next as one ends. The round is over when a message is held again, or
+// when none is left. A round that brought nothing forward is followed by a pause, as what is ready may take nothing, such as a device whose queue is full.
+
+// markReady notes that what a queue awaits has become ready.
+func (q *heldQueues) markReady(awaits string) {
+	if hq := q.byAwaits[awaits]; hq != nil {
+		hq.pause = nil
+		q.ask(hq)
+	}
+}
+
+// ask has it looked up whether a queue is ready.
+func (q *heldQueues) ask(hq *heldQueue) {
+	if !hq.isAsked && !hq.inRound && len(hq.waiting) > 0 {
+		hq.isAsked = true
+		q.pauses.remove(hq)
+		q.asked = append(q.asked, hq)
+		q.changed = true
+	}
+}
+
+// nextAsked returns a queue whose readiness is to be looked up, or nil. The answer goes to answerAsked.
+func (q *heldQueues) nextAsked() *heldQueue {
+	if len(q.asked) == 0 {
+		return nil
+	}
+	hq := q.asked[0]
+	q.asked = q.asked[1:]
+	hq.isAsked = false
+	return hq
+}
+
+// answerAsked starts a round of a queue that is ready.
+func (q *heldQueues) answerAsked(hq *heldQueue, ready bool) {
+	if ready && !hq.inRound && hq.inFlight == 0 && len(hq.waiting) > 0 {
+		q.startRound(hq)
+	}
+}
+
+func (q *heldQueues) startRound(hq *heldQueue) {
+	hq.inRound, hq.progress = true, false
+	q.listRound(hq)
+}
+
+func (q *heldQueues) listRound(hq *heldQueue) {
+	if !hq.inRounds {
+		hq.inRounds = true
+		q.rounds = append(q.rounds, hq)
+		q.changed = true
+	}
+}
+
+// endRound ends a round, if there is one, and has the queue asked again: at once, or after a pause if the round brought nothing forward.
+func (q *heldQueues) endRound(hq *heldQueue, now time.Time) {
+	hq.inRound = false
+	if hq.progress || len(hq.waiting) == 0 {
+		hq.pause = nil
+		q.ask(hq)
+		return
+	}
+	if hq.pause == nil {
+		hq.pause = newBackoff(firstRound, lastRound)
+	}
+	q.pauses.set(hq, now.Add(hq.pause.next()))
+	q.changed = true
+}
+
+// release returns the messages that come back now, and for how long nothing more comes back unless something changes. wall is the clock by which messages expire.
+func (q *heldQueues) release(now, wall time.Time) ([]*resumed, time.Duration) {
+	wait := min(q.expire(wall), q.endPauses(now))
+	var back []*resumed
+	for q.inFlight < q.most && len(q.aside) > 0 {
+		back = append(back, q.aside[0])
+		q.aside = q.aside[1:]
+		q.inFlight++
+	}
+	for q.inFlight < q.most && len(q.rounds) > 0 {
+		hq := q.rounds[0]
+		q.rounds = q.rounds[1:]
+		hq.inRounds = false
+		if !hq.inRound || len(hq.waiting) == 0 || hq.inFlight >= q.perQueue {
+			continue
+		}
+		r := &resumed{Held: hq.waiting[0]}
+		hq.waiting = hq.waiting[1:]
+		q.leave(r.Held)
+		hq.inFlight++
+		q.inFlight++
+		hq.unplaced = append(hq.unplaced, r)
+		back = append(back, r)
+		q.listRound(hq)
+	}
+	return back, wait
+}
+
+// expire sets those aside whose time is over, and returns when to look again.
+func (q *heldQueues) expire(wall time.Time) time.Duration {
+	for {
+		held, at, ok := q.expiring.first()
+		if !ok {
+			return wallLook
+		}
+		if left := at.Sub(wall); left > 0 {
+			return min(wallLook, left)
+		}
+		q.leave(held)
+		hq := q.byAwaits[held.Awaits]
+		hq.removeWaiting(held)
+		q.setAside(&resumed{Held: held})
+		q.touch(hq)
+	}
+}
+
+// endPauses has those queues asked whose pause is over, and returns when the next one is.
+func (q *heldQueues) endPauses(now time.Time) time.Duration {
+	for {
+		hq, at, ok := q.pauses.first()
+		if !ok {
+			return wallLook
+		}
+		if left := at.Sub(now); left > 0 {
+			return left
+		}
+		q.pauses.remove(hq)
+		q.ask(hq)
+	}
+}
