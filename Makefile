@@ -14,7 +14,7 @@ FUZZTIME  ?= 10s
 BENCH     ?= .
 BENCHTIME ?= 1s
 
-# A program with the race detector stays a second after its end, in case other threads report races meanwhile. The tests run hundreds of programs.
+# A program built with -race sleeps for a second before it exits, to report late races. The tests run hundreds of programs.
 export GORACE ?= atexit_sleep_ms=20
 
 # What a run of chaos draws its faults and commands from, how many faults (all kinds when empty), how many crash points (all when empty), and
@@ -49,7 +49,7 @@ test: tools ## run all tests with the race detector, on private brokers
 
 # Each busy loop ends with the run, however that ends.
 .PHONY: test-busy
-test-busy: ## run all tests while four busy loops use the CPU
+test-busy: tools ## run all tests while four busy loops use the CPU
 	@for i in 1 2 3 4; do (while kill -0 $$$$ 2>/dev/null; do :; done) & done; $(MAKE) test
 
 .PHONY: tools

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// deadlines order items by when each is due. An item that is removed, or gets another time, leaves its old place in the heap until that is the first, or until
-// most of the heap is such places.
+// deadlines order items by when each is due. A removed or moved item leaves a stale entry in the
+// heap. Stale entries are dropped when they come first, or when most of the heap is stale.
 type deadlines[T comparable] struct {
 	due  map[T]time.Time
 	heap dueHeap[T]
@@ -43,7 +43,7 @@ func (d *deadlines[T]) first() (item T, at time.Time, ok bool) {
 	return item, at, false
 }
 
-// compact makes the heap anew when most of it is places that items have left.
+// compact makes the heap anew when most of it is stale.
 func (d *deadlines[T]) compact() {
 	if len(d.heap) <= 2*len(d.due)+1000 {
 		return

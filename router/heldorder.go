@@ -12,6 +12,9 @@ import (
 
 // markUndecided notes that a run's message may be held.
 func (q *heldQueues) markUndecided(e *entry, awaits string) {
+	if e.undecidedFor != awaits {
+		q.markDecided(e)
+	}
 	switch {
 	case e.undecidedFor == "":
 		e.undecidedFor = awaits
@@ -37,7 +40,8 @@ func (q *heldQueues) markDecided(e *entry) {
 	q.touch(hq)
 }
 
-// errRunAgain is why a message doesn't wait for an older one: that is to be run again first, in the same lane.
+// errRunAgain has a message run again instead of waiting for an older one: that runs again first, in
+// the same lane, and would wait behind it.
 var errRunAgain = handlers.Unavailable(errors.New("an older message is to be run again first"))
 
 // before returns nil if no older message that awaits the same is held or may be. Otherwise it returns a channel that is closed when that may have changed.

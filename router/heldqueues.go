@@ -29,18 +29,19 @@ type heldQueues struct {
 	most, perQueue int
 
 	byAwaits map[string]*heldQueue
-	asked    []*heldQueue          // it is to be looked up whether they are ready
+	asked    []*heldQueue          // their readiness is to be looked up
 	rounds   []*heldQueue          // in a round, with messages that wait; each releases one in turn
-	pauses   deadlines[*heldQueue] // to be asked again then
+	pauses   deadlines[*heldQueue] // when a queue is asked again
 	aside    []*resumed            // to be released outside of their queues
 	expiring deadlines[*handlers.Held]
 	waiting  int
 	inFlight int
 	// loaded says that what the ledger owned at the start is in queues.
 	loaded bool
-	// early are the places of what was held before that, or was in the ledger's list: the two come at once, and may name the same.
+	// early holds the Order of every message seen before that. A message can be both in the ledger's
+	// list and reported by a run; it counts once.
 	early map[int64]struct{}
-	// changed says that there may be more to release than there was, or earlier.
+	// changed says that release may have more to return than when it last ran, or earlier.
 	changed bool
 }
 
@@ -50,8 +51,8 @@ type heldQueue struct {
 	waiting   []*handlers.Held // in order
 	inFlight  int
 	unplaced  []*resumed // in flight, and without a place in the handler's order yet
-	undecided int        // runs whose message may be held here
-	rerunning int        // of the undecided ones, those that have ended and are made once more
+	undecided int        // runs that may yet hold their message here
+	rerunning int        // those of them that ended and will run again
 
 	isAsked, inRound, inRounds bool // isAsked and inRounds: it is in that list
 	progress                   bool // a message of this round was not held again
@@ -110,7 +111,7 @@ func (q *heldQueues) load(owned []*handlers.Held) {
 			continue
 		}
 		q.add(held)
-		if hq := q.byAwaits[held.Awaits]; hq != nil && held.Begun && !hq.inRound {
+		if hq := q.byAwaits[held.Awaits]; hq != nil && held.Begun && !hq.inRound { // a newer one may have taken its place
 			q.startRound(hq) // what became of it can be told without what it awaits
 		}
 	}
@@ -118,7 +119,7 @@ func (q *heldQueues) load(owned []*handlers.Held) {
 	q.touchAll()
 }
 
-// known reports whether a message is in a queue, or will be when its run is settled. From now on it is.
+// known reports whether a message was seen before the ledger's list was loaded, and records it until then.
 func (q *heldQueues) known(held *handlers.Held) bool {
 	if _, known := q.early[held.Order]; known {
 		return true
@@ -203,8 +204,8 @@ func (hq *heldQueue) removeUnplaced(r *resumed) {
 	hq.unplaced = slices.DeleteFunc(hq.unplaced, func(other *resumed) bool { return other == r })
 }
 
-// settle takes in the end of a run. With rerun the message is run once more: one that is held goes into its queue when the next run ends, and one that may be held
-// still may. settle returns the message if it came back and is done with, so that the ledger gives it up.
+// settle records the end of a run. If rerun is set the message runs again and stays undecided.
+// settle returns a message that came back and is done, for the ledger to disown.
 func (q *heldQueues) settle(e *entry, acked, rerun bool, now time.Time) (done *resumed) {
 	held := e.held
 	if rerun && e.resumed == nil {
@@ -259,6 +260,8 @@ func (q *heldQueues) land(r *resumed, heldAgain, acked bool, now time.Time) {
 	switch {
 	case hq.inRound && len(hq.waiting) > 0:
 		q.listRound(hq)
+	case r.aside:
+		q.ask(hq)
 	case hq.inFlight == 0:
 		q.endRound(hq, now)
 	}

@@ -3,16 +3,20 @@ package router
 import "time"
 
 const (
-	// wallLook is how often the wall clock is looked at for what expires: it may be set meanwhile.
+	// wallLook is how often the wall clock is looked at for what expires: it may be set at any time.
 	wallLook = time.Minute
 	// firstRound and lastRound bound the pauses between rounds that bring nothing forward.
 	firstRound = 100 * time.Millisecond
 	lastRound  = 5 * time.Second
 )
 
-// A queue is released in rounds. It is asked whether it is ready (ask) when a message is held, when what it awaits becomes ready (markReady), and after its pause.
-// If it is ready a round starts: its messages come back in order, perQueue at once, the next as one ends. The round is over when a message is held again, or
-// when none is left. A round that brought nothing forward is followed by a pause, as what is ready may take nothing, such as a device whose queue is full.
+// A queue is released in rounds. It is asked whether it is ready (ask) when a message is held, when a
+// decision is made (markDecided), when what it awaits becomes ready (markReady), and after its pause.
+//
+// If it is ready a round starts: its messages come back in order, perQueue at once, the next as one
+// ends. The round is over when a message is held again, or when none is left. A round that brought
+// nothing forward is followed by a pause, because a ready device may still take nothing, for example
+// when its queue is full.
 
 // markReady notes that what a queue awaits has become ready.
 func (q *heldQueues) markReady(awaits string) {

@@ -12,8 +12,8 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// holds brings held messages back to their pipeline: it is the second source of an intake. It has the lock, the clock and the goroutine of heldQueues, which
-// decides what comes back when.
+// holds is the second source of an intake: it brings held messages back. heldQueues decides which
+// and when; holds adds the lock, the clock and the goroutine.
 type holds struct {
 	pipeline string
 	ledger   middleware.Ledger
@@ -33,7 +33,8 @@ type holds struct {
 	ended bool
 }
 
-// newHolds returns the holds of a pipeline. Of its held messages, most are in flight at once, perQueue of one queue.
+// newHolds returns the holds of a pipeline. At most most of its messages are in flight at once, and
+// perQueue from one queue.
 func newHolds(h *holds, most, perQueue int) *holds {
 	h.wake = make(chan struct{}, 1)
 	h.queues = newHeldQueues(most, perQueue)
@@ -148,7 +149,7 @@ func (h *holds) before(r *run, awaits string) (wait <-chan struct{}, err error) 
 	return wait, err
 }
 
-// resume puts messages into their lanes that come back. It is false once the intake takes no more.
+// resume puts released messages into their lanes. It returns false once the intake takes no more.
 func (in *intake) resume(back []*resumed) bool {
 	entries := make([]*entry, len(back))
 	for i, r := range back {

@@ -69,7 +69,8 @@ type entry struct {
 	run        *run
 	// kept: the delivery is void but the run goes on; a redelivered copy takes it over.
 	kept bool
-	// Guarded by the mutex of holds: the queue in which the message may be held, whether that was said by a run that ended and is made once more, and what it is held as.
+	// Guarded by the mutex of holds: the queue that the message may be held in, whether that is left
+	// from a run that ended and is made again, and what it is held as.
 	undecidedFor string
 	rerun        bool
 	held         *handlers.Held

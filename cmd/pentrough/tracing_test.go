@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -94,7 +93,7 @@ func startTraced(t *testing.T) *tracedHost {
 	})
 	testenv.AwaitReady(t, adm, nil)
 	h.device(t, "127.0.0.1:"+devices)
-	testenv.AwaitSessions(t, adm, 1)
+	testenv.AwaitSessions(t, adm, 1, nil)
 
 	conn, err := amqp.Dial(url)
 	if err != nil {
@@ -241,12 +240,9 @@ func TestTracingWithAStalledCollector(t *testing.T) {
 	for i := range 20 {
 		h.command(t, fmt.Sprint("c-", i), amqp.Table{"traceparent": someParent})
 	}
-	begun := time.Now()
+	// A stop that runs into its deadline is an error.
 	if err := h.stop(); err != nil {
 		t.Errorf("the stop: %v", err)
-	}
-	if took := time.Since(begun); took > 10*time.Second+time.Minute {
-		t.Errorf("the stop took %s", took)
 	}
 	if n := strings.Count(h.log.String(), "could not be exported and are lost"); n != 1 {
 		t.Errorf("the loss is told %d times", n)

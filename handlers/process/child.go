@@ -198,7 +198,7 @@ func (c *child) read() {
 func (c *child) without(reason error) {
 	select {
 	case <-c.exited:
-	case <-time.After(leftover):
+	case <-time.After(partingTime):
 		c.kill(reason)
 	}
 }

@@ -85,10 +85,12 @@ func (c *child) wait(reading <-chan struct{}) {
 	close(c.ended)
 }
 
-// leftover bounds two waits. What a process wrote is read for so long after its end, if another
-// process still holds the other end of the pipe. And a process that closed its input or output has
-// so long to end by itself. It is long enough for a reader that gets the CPU late on a busy machine.
+// leftover is how long the output of an ended process is still read, if another process holds the
+// pipe. It is long enough for a reader that gets the CPU late on a busy machine.
 const leftover = time.Second
+
+// partingTime is how long a process may live after it closed its input or output.
+const partingTime = time.Second
 
 func exitReason(err error) error {
 	if err == nil {
@@ -158,7 +160,8 @@ func (c *child) finish() {
 		{500 * time.Millisecond, func() { c.kill(errors.New("it didn't end when its input did")) }},
 	} {
 		select {
-		case <-c.ended:
+		case <-c.exited:
+			<-c.ended
 			return
 		case <-time.After(step.wait):
 			step.do()

@@ -32,7 +32,7 @@ type Operator struct {
 
 	dialect *dialect
 	db      *sql.DB
-	// pageRows bounds what is held in memory of a store that is listed, and how long one query takes of it.
+	// pageRows is how many rows one query reads, which bounds memory and the query's time.
 	pageRows int
 }
 

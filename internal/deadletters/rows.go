@@ -13,7 +13,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// mostPageRows is an Operator's pageRows.
+// mostPageRows is the default of Operator.pageRows.
 const mostPageRows = 500
 
 // Filter chooses rows. Its zero value chooses all.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pentrough/pentrough/internal/testenv/await"
 )
@@ -18,7 +19,7 @@ import (
 // Program is a program that runs beside a test, its output in a file.
 type Program struct {
 	Cmd *exec.Cmd
-	// Ended is closed when the program has ended; Err is how.
+	// Ended is closed when the program has ended. Err is valid from then on.
 	Ended chan struct{}
 	Err   error
 
@@ -97,6 +98,9 @@ func Port(t testing.TB) string {
 	return strconv.Itoa(port)
 }
 
+// client asks hosts, which may stand still.
+var client = &http.Client{Timeout: 10 * time.Second}
+
 // AwaitReady waits until the host whose admin listener has a port of 127.0.0.1 says that it is ready. The test fails if ended is closed before.
 func AwaitReady(t testing.TB, admin string, ended <-chan struct{}) {
 	t.Helper()
@@ -106,7 +110,7 @@ func AwaitReady(t testing.TB, admin string, ended <-chan struct{}) {
 			t.Fatal("the host ended before it was ready")
 		default:
 		}
-		r, err := http.Get("http://127.0.0.1:" + admin + "/readyz")
+		r, err := client.Get("http://127.0.0.1:" + admin + "/readyz")
 		if err != nil {
 			return err, false
 		}
@@ -116,10 +120,15 @@ func AwaitReady(t testing.TB, admin string, ended <-chan struct{}) {
 	})
 }
 
-// AwaitSessions waits until so many devices are connected to the host whose admin listener has this port.
-func AwaitSessions(t testing.TB, admin string, devices int) {
+// AwaitSessions waits until so many devices are connected to the host whose admin listener has this port. The test fails if ended is closed before.
+func AwaitSessions(t testing.TB, admin string, devices int, ended <-chan struct{}) {
 	t.Helper()
 	await.That(t, fmt.Sprintf("%d devices are connected", devices), func() (any, bool) {
+		select {
+		case <-ended:
+			t.Fatalf("the host ended before %d devices were connected", devices)
+		default:
+		}
 		n := Metric(t, admin, "pentrough_device_sessions")
 		return n, n == devices
 	})
@@ -128,7 +137,7 @@ func AwaitSessions(t testing.TB, admin string, devices int) {
 // Metric reads a metric of a host, over all its labels; without a host it is 0.
 func Metric(t testing.TB, admin, name string) int {
 	t.Helper()
-	r, err := http.Get("http://127.0.0.1:" + admin + "/metrics")
+	r, err := client.Get("http://127.0.0.1:" + admin + "/metrics")
 	if err != nil {
 		return 0
 	}
@@ -139,7 +148,7 @@ func Metric(t testing.TB, admin, name string) int {
 	}
 	sum := 0.0
 	for line := range strings.Lines(string(body)) {
-		if rest, ok := strings.CutPrefix(line, name); ok && (rest[0] == ' ' || rest[0] == '{') {
+		if rest, ok := strings.CutPrefix(line, name); ok && rest != "" && (rest[0] == ' ' || rest[0] == '{') {
 			n, err := strconv.ParseFloat(strings.TrimSpace(rest[strings.LastIndexByte(rest, ' ')+1:]), 64)
 			if err != nil {
 				t.Fatal(err)

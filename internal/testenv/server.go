@@ -99,6 +99,9 @@ func (s *server) prepare(name string, args ...string) error {
 	if err := run(s.command(name, args...)); err != nil {
 		return err
 	}
+	if err := os.RemoveAll(made + ".new"); err != nil { // of a process that was killed here
+		return err
+	}
 	if err := run(exec.Command("cp", "-a", s.data(), made+".new")); err != nil {
 		return err
 	}

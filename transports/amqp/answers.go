@@ -2,7 +2,6 @@ package amqp
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -23,11 +22,16 @@ const (
 type answers struct {
 	t    *transport
 	todo chan answer
+	// ch is a channel on the connection on. They belong to run.
+	ch *amqp.Channel
+	on *session
 }
 
 type answer struct {
 	key        string
 	publishing amqp.Publishing
+	// until is how long it waits for a connection.
+	until time.Time
 }
 
 func newAnswers(t *transport) *answers {
@@ -87,7 +91,7 @@ func (a *answers) take(q *question) {
 	}
 	publishing.DeliveryMode = amqp.Transient
 	select {
-	case a.todo <- answer{key: q.replyTo, publishing: publishing}:
+	case a.todo <- answer{key: q.replyTo, publishing: publishing, until: time.Now().Add(answerPatience)}:
 	default:
 		a.count("dropped")
 	}
@@ -97,45 +101,51 @@ func (a *answers) count(outcome string) { a.t.metrics.replies.WithLabelValues(ou
 
 // run sends until ctx ends.
 func (a *answers) run(ctx context.Context) {
-	var ch *amqp.Channel
-	var on *session
 	for {
-		var next answer
 		select {
-		case next = <-a.todo:
+		case next := <-a.todo:
+			a.send(ctx, next)
 		case <-ctx.Done():
 			return
 		}
-		s, err := a.connection(ctx)
-		if err != nil {
-			a.count("dropped")
-			continue
-		}
-		if ch == nil || on != s || ch.IsClosed() {
-			if ch, err = s.conn.Channel(); err != nil {
-				ch = nil
-				a.count("failed")
-				continue
-			}
-			on = s
-		}
-		if err := ch.Publish(amqp.DefaultExchange, next.key, false, false, next.publishing); err != nil {
-			a.count("failed")
-			continue
-		}
+	}
+}
+
+func (a *answers) send(ctx context.Context, next answer) {
+	ctx, cancel := context.WithDeadline(ctx, next.until)
+	defer cancel()
+	ch, err := a.channel(ctx)
+	switch {
+	case ctx.Err() != nil:
+		a.count("dropped")
+	case err != nil, ch.Publish(amqp.DefaultExchange, next.key, false, false, next.publishing) != nil:
+		a.count("failed")
+	default:
 		a.count("sent")
 	}
 }
 
-// connection returns the connection for publishing as soon as there is one that the broker doesn't block.
-func (a *answers) connection(ctx context.Context) (*session, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerPatience)
-	defer cancel()
-	s, err := a.t.publisher.wait(ctx)
-	if err == nil {
-		if _, blocked, _, _ := a.t.publisher.state(); blocked != "" {
-			err = errors.New(blocked)
+// channel returns a channel as soon as there is a connection that the broker doesn't block.
+func (a *answers) channel(ctx context.Context) (*amqp.Channel, error) {
+	for {
+		s, blocked, changed, _ := a.t.publisher.state()
+		if s != nil && blocked == "" {
+			if a.on == s && !a.ch.IsClosed() {
+				return a.ch, nil
+			}
+			ch, err := s.conn.Channel()
+			if err == nil {
+				a.ch, a.on = ch, s
+				return ch, nil
+			}
+			if !s.lost() {
+				return nil, err
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
 	}
-	return s, err
 }

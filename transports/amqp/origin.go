@@ -65,6 +65,9 @@ func (o *origin) publish(msg *message.Message, r *route) error {
 // send writes a message as soon as the broker takes messages and the one before it is settled.
 func (o *origin) send(ctx context.Context, m amqp.Publishing, r *route) (*pending, error) {
 	for {
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("not sent: %w", context.Cause(ctx))
+		}
 		w, err := o.open(ctx)
 		if err != nil {
 			return nil, err
@@ -121,7 +124,7 @@ func (o *origin) open(ctx context.Context) (*window, error) {
 			if w, err = o.on(s); err == nil || !s.lost() {
 				return w, err
 			}
-			// The connection went before its channel was open; there is another one soon.
+			// The connection was lost before its channel was open. Wait for the next one.
 		}
 		if errors.Is(err, transports.ErrClosed) {
 			return nil, err

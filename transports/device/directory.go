@@ -34,8 +34,9 @@ type claim struct {
 func (d *memoryDirectory) Claim(_ context.Context, device string, heard time.Time) (uint64, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.forget()
-	silent := min(d.now().Sub(heard), remembered)
+	now := d.now()
+	d.forget(now)
+	silent := min(now.Sub(heard), remembered)
 	epoch := max(d.last[device]+1, d.born, d.clock-min(d.clock, uint64(max(silent, 0).Milliseconds())))
 	d.last[device] = epoch
 	return epoch, nil
@@ -47,13 +48,13 @@ func (d *memoryDirectory) Release(_ context.Context, device string, epoch uint64
 	if d.last[device] == epoch {
 		d.released = append(d.released, claim{device, epoch})
 	}
-	d.forget()
+	d.forget(d.now())
 	return nil
 }
 
 // forget drops released devices whose epoch the clock has passed for long enough.
-func (d *memoryDirectory) forget() {
-	d.clock = max(d.clock, uint64(d.now().UnixMilli()))
+func (d *memoryDirectory) forget(now time.Time) {
+	d.clock = max(d.clock, uint64(now.UnixMilli()))
 	n := 0
 	for n < len(d.released) && d.released[n].epoch+uint64(remembered.Milliseconds()) < d.clock {
 		if c := d.released[n]; d.last[c.device] == c.epoch {

@@ -25,6 +25,20 @@ func (c *interrupted) Silent() time.Duration {
 	return silent
 }
 
+// Whatever time passes between two looks at the clock, an epoch is of when the device was heard.
+func TestTheDirectoryLooksAtTheClockOnce(t *testing.T) {
+	now := time.UnixMilli(1_000_000)
+	d := NewDirectory(func() time.Time {
+		now = now.Add(50 * time.Millisecond)
+		return now
+	})
+	heard := now.Add(time.Minute)
+	now = heard.Add(time.Second)
+	if epoch, err := d.Claim(t.Context(), "a", heard); err != nil || epoch != uint64(heard.UnixMilli()) {
+		t.Errorf("heard at %d, the epoch is %d, %v", heard.UnixMilli(), epoch, err)
+	}
+}
+
 // The epoch is when the device was heard, whatever the host does between asking the clock and asking the connection.
 func TestAnEpochIsOfWhenTheDeviceWasHeard(t *testing.T) {
 	for name, c := range map[string]*interrupted{

@@ -255,11 +255,11 @@ func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn
 	return session, nil
 }
 
-// hesitation is how long asking for a connection's silence may take for the answer to be of use: an epoch has a resolution of some milliseconds.
+// hesitation is the longest that reading a connection's silence may take before it is read again.
 const hesitation = 2 * time.Millisecond
 
-// heard returns when the last sign of life came from conn's peer. On a busy machine a long time can pass between asking the clock and asking the
-// connection; both are asked again then.
+// heard returns when the last sign of life came from conn's peer. The clock and the connection are
+// read one after the other. If the host was interrupted in between, heard reads both again.
 func (r *Registry) heard(conn Conn) time.Time {
 	for tries := 1; ; tries++ {
 		before := r.now()

@@ -322,7 +322,7 @@ func TestDirectory(t *testing.T) {
 	claim("f", 605000)
 	release("f", 605000)
 	now = now.Add(2 * remembered)
-	d.forget()
+	d.forget(now)
 	if len(d.last) != 0 || len(d.released) != 0 {
 		t.Fatalf("kept %v and %v of devices that are gone", d.last, d.released)
 	}

@@ -72,7 +72,7 @@ func runFleet(t *testing.T, bin, url string, count int, trouble func(restart fun
 	record := filepath.Join(folder, "record")
 	sim := testenv.Launch(t, folder, "devsim.log", nil, filepath.Join(bin, "devsim"),
 		"-addr", "127.0.0.1:"+devices, "-reconnect", "-n", strconv.Itoa(fleetDevices), "-from", fleetFirst, "-record", record)
-	testenv.AwaitSessions(t, adm, fleetDevices)
+	testenv.AwaitSessions(t, adm, fleetDevices, host.Ended)
 
 	publisher := testenv.Launch(t, folder, "publisher.log", nil, "/usr/bin/python3", "testdata/publish.py",
 		url, "device.commands", strconv.Itoa(count), strconv.Itoa(fleetDevices), fleetFirst)
@@ -80,7 +80,7 @@ func runFleet(t *testing.T, bin, url string, count int, trouble func(restart fun
 	trouble(func() {
 		host.End(t, syscall.SIGTERM)
 		startHost()
-		testenv.AwaitSessions(t, adm, fleetDevices)
+		testenv.AwaitSessions(t, adm, fleetDevices, host.Ended)
 	})
 	publisher.End(t, nil)
 	t.Log(strings.TrimSpace(lastLine(publisher.Output(t))))

@@ -76,7 +76,7 @@ func TestOutage(t *testing.T) {
 	proxy.Up()
 	first.End(t, syscall.SIGINT)
 	second := fleet(devices / 2)
-	testenv.AwaitSessions(t, admin, devices/2)
+	testenv.AwaitSessions(t, admin, devices/2, host.Ended)
 
 	newest, late := presence(t, url, healed, devices, devices/2)
 	t.Logf("%d events of the time before the broker was back, of %d devices", late, len(newest))

@@ -297,6 +297,7 @@ func (d *presenceDevice) moveTo(where int) {
 	d.want = where
 	if d.conn != nil {
 		_ = d.conn.Close() // it doesn't ask whether its host has noticed
+		d.conn = nil
 	}
 	select {
 	case d.changed <- struct{}{}:
@@ -339,17 +340,18 @@ func (d *presenceDevice) live(ctx context.Context) {
 		}
 		conn := dialed.(*net.TCPConn)
 		d.mu.Lock()
-		d.conn, d.came = conn, true
-		_, err = io.WriteString(conn, "here\n")
-		if d.want != want {
+		d.came = true
+		if _, err = io.WriteString(conn, "here\n"); err == nil && d.want == want {
+			d.conn = conn
+		} else {
 			_ = conn.Close()
 		}
 		d.mu.Unlock()
-		if err == nil {
-			_, _ = io.Copy(io.Discard, conn)
-		}
+		_, _ = io.Copy(io.Discard, conn)
 		d.mu.Lock()
-		d.conn = nil
+		if d.conn == conn {
+			d.conn = nil
+		}
 		d.mu.Unlock()
 		conn.Close()
 	}

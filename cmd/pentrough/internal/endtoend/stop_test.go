@@ -148,7 +148,7 @@ func (r *stopRig) start(way string) {
 	r.starts++
 	r.host = testenv.Launch(r.t, r.folder, fmt.Sprintf("host-%d.log", r.starts), []string{r.env, "SHUTDOWN=" + stopTimeout[way].String()},
 		filepath.Join(r.bin, "pentrough"), "run", "-c", r.file)
-	testenv.AwaitSessions(r.t, r.admin, stopDevices)
+	testenv.AwaitSessions(r.t, r.admin, stopDevices, r.host.Ended)
 }
 
 // stop starts a host, stops it while it works, and returns how long that took.
