@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	_ "github.com/jackc/pgx/v5/stdlib" // to look into the database
+
 	"github.com/pentrough/pentrough/internal/testenv"
 	"github.com/pentrough/pentrough/internal/testenv/await"
 )
