@@ -85,7 +85,7 @@ var mistakes = []planted{
 		name: "unfenced registry", want: RulePresence, faults: []fault{twice},
 		edits: []edit{
 			{"transports/device/registry.go", "\tif s.session != session {\n\t\ts.mu.Unlock()\n\t\tsh.mu.Unlock()\n\t\treturn\n\t}\n", ""},
-			{"transports/device/directory.go", "epoch := max(d.last[device]+1, d.born, heard)", "epoch := min(heard, 1)"},
+			{"transports/device/directory.go", "epoch := max(d.last[device]+1, d.born, at)", "epoch := min(at, 1)"},
 		},
 	},
 	{

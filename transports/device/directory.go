@@ -36,8 +36,9 @@ func (d *memoryDirectory) Claim(_ context.Context, device string, heard time.Tim
 	defer d.mu.Unlock()
 	now := d.now()
 	d.forget(now)
-	silent := min(now.Sub(heard), remembered)
-	epoch := max(d.last[device]+1, d.born, d.clock-min(d.clock, uint64(max(silent, 0).Milliseconds())))
+	silent := max(0, min(now.Sub(heard), remembered))
+	at := d.clock - min(d.clock, uint64(silent.Milliseconds()))
+	epoch := max(d.last[device]+1, d.born, at)
 	d.last[device] = epoch
 	return epoch, nil
 }
