@@ -7,8 +7,9 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 )
 
-// A newer message must not overtake one that is held, and a thing may become ready at any moment. So a run says that its message may be held before it
-// looks whether the thing is ready (markUndecided), and newer ones wait until that is decided (before).
+// A newer message must not overtake one that is held, and a thing may become ready at any
+// moment. So a run says that its message may be held before it looks whether the thing is ready
+// (markUndecided), and newer ones wait until that is decided (before).
 
 // markUndecided notes that a run's message may be held.
 func (q *heldQueues) markUndecided(e *entry, awaits string) {
@@ -25,7 +26,8 @@ func (q *heldQueues) markUndecided(e *entry, awaits string) {
 	}
 }
 
-// markDecided records that the held/not-held decision for a run's message has been made. Messages that waited for it may go on.
+// markDecided records that the held/not-held decision for a run's message has been made.
+// Messages that waited for it may go on.
 func (q *heldQueues) markDecided(e *entry) {
 	if e.undecidedFor == "" {
 		return
@@ -44,7 +46,8 @@ func (q *heldQueues) markDecided(e *entry) {
 // the same lane, and would wait behind it.
 var errRunAgain = handlers.Unavailable(errors.New("an older message is to be run again first"))
 
-// before returns nil if no older message that awaits the same is held or may be. Otherwise it returns a channel that is closed when that may have changed.
+// before returns nil if no older message that awaits the same is held or may be. Otherwise it
+// returns a channel that is closed when that may have changed.
 func (q *heldQueues) before(e *entry, awaits string) (<-chan struct{}, error) {
 	older := false
 	if hq := q.byAwaits[awaits]; hq != nil {
@@ -66,7 +69,8 @@ func (q *heldQueues) before(e *entry, awaits string) (<-chan struct{}, error) {
 	return hq.wake, nil
 }
 
-// hasOlder reports whether a message is in the queue, or in flight without a place, that is older than one that came back; nil is newer than all.
+// hasOlder reports whether a message is in the queue, or in flight without a place, that is
+// older than one that came back; nil is newer than all.
 func (hq *heldQueue) hasOlder(r *resumed) bool {
 	if r == nil {
 		return len(hq.waiting)+len(hq.unplaced) > 0

@@ -10,8 +10,9 @@ import (
 
 // heldQueues decide which held messages come back to their pipeline, and when.
 //
-// Messages that await the same thing, such as a device, form a queue in the order in which they came. When that thing is ready, the queue is released in a
-// round (heldrounds.go). A message goes through these states:
+// Messages that await the same thing, such as a device, form a queue in the order in which they
+// came. When that thing is ready, the queue is released in a round (heldrounds.go). A message
+// goes through these states:
 //
 //	waiting      in its queue
 //	in flight    released and not settled: unplaced until the handler gives it a place in an order of its own, then placed
@@ -21,9 +22,11 @@ import (
 //
 // Newer messages wait for older ones that are held or may be (heldorder.go).
 //
-// A queue is in byAwaits as long as messages wait in it, are in flight from it, or are undecided about it.
+// A queue is in byAwaits as long as messages wait in it, are in flight from it, or are undecided
+// about it.
 //
-// Like lanes it is a state machine without goroutines, locks or clocks of its own: holds has the lock and tells the time.
+// Like lanes it is a state machine without goroutines, locks or clocks of its own: holds has the
+// lock and tells the time.
 type heldQueues struct {
 	// most is how many messages are in flight at once, perQueue of one queue.
 	most, perQueue int
@@ -146,7 +149,8 @@ func (q *heldQueues) add(held *handlers.Held) {
 	}
 }
 
-// put puts a message into its queue, unless a newer one takes its place, and takes out those whose place it takes.
+// put puts a message into its queue, unless a newer one takes its place, and takes out those
+// whose place it takes.
 func (q *heldQueues) put(held *handlers.Held) {
 	hq := q.queue(held.Awaits)
 	if held.Sets != "" && q.supersede(hq, held) {
@@ -160,7 +164,8 @@ func (q *heldQueues) put(held *handlers.Held) {
 	}
 }
 
-// supersede sets those aside that set the same and are older than held. It reports true if held itself was set aside for a newer one.
+// supersede sets those aside that set the same and are older than held. It reports true if held
+// itself was set aside for a newer one.
 func (q *heldQueues) supersede(hq *heldQueue, held *handlers.Held) bool {
 	same := func(other *handlers.Held) bool { return other.Sets == held.Sets && !other.Begun && !held.Begun }
 	if i := slices.IndexFunc(hq.waiting, func(other *handlers.Held) bool { return same(other) && other.Order > held.Order }); i >= 0 {

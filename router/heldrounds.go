@@ -36,7 +36,8 @@ func (q *heldQueues) ask(hq *heldQueue) {
 	}
 }
 
-// nextAsked returns a queue whose readiness is to be looked up, or nil. The answer goes to answerAsked.
+// nextAsked returns a queue whose readiness is to be looked up, or nil. The answer goes to
+// answerAsked.
 func (q *heldQueues) nextAsked() *heldQueue {
 	if len(q.asked) == 0 {
 		return nil
@@ -67,7 +68,8 @@ func (q *heldQueues) listRound(hq *heldQueue) {
 	}
 }
 
-// endRound ends a round, if there is one, and has the queue asked again: at once, or after a pause if the round brought nothing forward.
+// endRound ends a round, if there is one, and has the queue asked again: at once, or after a
+// pause if the round brought nothing forward.
 func (q *heldQueues) endRound(hq *heldQueue, now time.Time) {
 	hq.inRound = false
 	if hq.progress || len(hq.waiting) == 0 {
@@ -82,7 +84,8 @@ func (q *heldQueues) endRound(hq *heldQueue, now time.Time) {
 	q.changed = true
 }
 
-// release returns the messages that come back now, and for how long nothing more comes back unless something changes. wall is the clock by which messages expire.
+// release returns the messages that come back now, and for how long nothing more comes back
+// unless something changes. wall is the clock by which messages expire.
 func (q *heldQueues) release(now, wall time.Time) ([]*resumed, time.Duration) {
 	wait := min(q.expire(wall), q.endPauses(now))
 	var back []*resumed

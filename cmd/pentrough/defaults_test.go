@@ -18,8 +18,9 @@ const ownNetwork = "PENTROUGH_TEST_OWN_NETWORK"
 // noNetwork is the exit code of a process that may not use its network.
 const noNetwork = 77
 
-// TestDefaults runs the scripts of testdata/defaults, whose hosts listen at the default ports. Other programs of the machine may have these, so the
-// scripts run in a process with a network of its own, where the kernel lets this user have one.
+// TestDefaults runs the scripts of testdata/defaults, whose hosts listen at the default ports.
+// Other programs of the machine may have these, so the scripts run in a process with a network
+// of its own, where the kernel lets this user have one.
 func TestDefaults(t *testing.T) {
 	if os.Getenv(ownNetwork) != "" {
 		if err := raiseLoopback(); err != nil {

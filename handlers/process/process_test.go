@@ -356,7 +356,7 @@ func TestHangs(t *testing.T) {
 	}
 }
 
-// A program that has no response in time is told that none is needed, before its grace is over.
+// A program whose response is late gets a cancel before its grace is over.
 func TestATimeoutIsACancel(t *testing.T) {
 	t.Parallel()
 	p := start(t, "", func(c *Config) { c.Timeout, c.Grace = 300*time.Millisecond, await.Patience })

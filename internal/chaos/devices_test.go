@@ -146,8 +146,10 @@ func (f *fleet) read(ctx context.Context, d *fakeDevice, w *wire) {
 	}
 }
 
-// readBoth records the lines of two connections for a while. What comes through the second is recorded only after all that was there on
-// the first: what was written first is read first. What comes through the first after the second was read may be newer, and is of the same look.
+// readBoth records the lines of two connections for a while. What comes through the second is
+// recorded only after all that was there on the first: what was written first is read first. A
+// line that reaches the first connection after the second was read may be newer. It belongs to
+// the same look.
 func (f *fleet) readBoth(ctx context.Context, d *fakeDevice, first, second *wire) {
 	const while = 300 * time.Millisecond
 	for end := time.Now().Add(while); time.Now().Before(end); {
@@ -184,7 +186,8 @@ func (w *wire) take() (lines []string, err error) {
 	return lines, err
 }
 
-// note records lines that a look found, and answers those that ask. What was read was read, even if the connection is then lost.
+// note records lines that a look found, and answers those that ask. What was read was read, even
+// if the connection is then lost.
 func (f *fleet) note(ctx context.Context, d *fakeDevice, w *wire, look int, lines []string) {
 	for _, text := range lines {
 		line := parseLine(text)

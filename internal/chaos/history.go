@@ -66,8 +66,8 @@ type Read struct {
 	// Connection counts the device's connections, from 1.
 	Connection int       `json:"connection"`
 	Time       time.Time `json:"time"`
-	// Look counts the device's looks at two connections at once, from 1; it is 0 if the device had one. What one look finds on two
-	// connections may have been written in any order.
+	// Look counts the device's looks at two connections at once, from 1; it is 0 if the device
+	// had one. What one look finds on two connections may have been written in any order.
 	Look int `json:"look,omitempty"`
 }
 

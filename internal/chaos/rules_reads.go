@@ -8,16 +8,19 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// front follows a device's reads and knows the one of the highest number, as far as the order of others is known.
+// front follows the reads of a device. It knows the read with the highest number among those
+// whose order is known.
 type front struct {
 	e     *evidence
 	last  int // the read before
 	ahead int // -1 if there is none, like the others
-	// before is ahead at the begin of a look at two connections, beside what the look found on its first connection.
+	// before is what ahead was when a look at two connections began. beside is the highest that
+	// the look found on its first connection.
 	before, beside int
 }
 
-// turn goes to the next read. What the same look found on the other connection doesn't count for it: nobody knows which was written first.
+// turn goes to the next read. What the same look found on the other connection doesn't count for
+// it: nobody knows which was written first.
 func (f *front) turn(read int) {
 	if f.last >= 0 {
 		next, last := &f.e.Reads[read], &f.e.Reads[f.last]

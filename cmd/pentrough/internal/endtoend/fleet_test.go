@@ -26,8 +26,9 @@ const (
 	fleetFirst   = "127.1.0.0"
 )
 
-// TestFleet runs the example configuration as users do: the binaries, a fleet of fake devices, and a Python publisher with confirms. Every command
-// must be at its device once and in order, with one result, whatever happens to the broker meanwhile.
+// TestFleet runs the example configuration as users do: the binaries, a fleet of fake devices,
+// and a Python publisher with confirms. Every command must be at its device once and in order,
+// with one result, whatever happens to the broker meanwhile.
 func TestFleet(t *testing.T) {
 	t.Parallel()
 	count := 4000
@@ -56,8 +57,9 @@ func TestFleet(t *testing.T) {
 	})
 }
 
-// runFleet publishes count commands; trouble happens when half of them are confirmed. Commands that come while the devices are away
-// because the host was restarted may have the result offline; nothing else may.
+// runFleet publishes count commands; trouble happens when half of them are confirmed. Commands
+// that come while the devices are away because the host was restarted may have the result
+// offline; nothing else may.
 func runFleet(t *testing.T, bin, url string, count int, trouble func(restart func())) {
 	folder := t.TempDir()
 	file, devices, adm := exampleFile(t, folder)
@@ -93,7 +95,8 @@ func runFleet(t *testing.T, bin, url string, count int, trouble func(restart fun
 	checkRecord(t, record, sent)
 }
 
-// exampleFile writes the example configuration with ports and a store of its own, and with more replaced.
+// exampleFile writes the example configuration with ports and a store of its own, and with more
+// replaced.
 func exampleFile(t *testing.T, folder string, more ...string) (file, devices, adm string) {
 	t.Helper()
 	example, err := configs.Example(configs.Commands)
@@ -110,7 +113,8 @@ func exampleFile(t *testing.T, folder string, more ...string) (file, devices, ad
 	return file, devices, adm
 }
 
-// drainResults takes results until every command has one, and checks them; the poison queue must be empty.
+// drainResults takes results until every command has one, and checks them; the poison queue must
+// be empty.
 func drainResults(t *testing.T, url string, count int, away bool) (summary string, sent int) {
 	conn, err := amqp.Dial(url)
 	if err != nil {

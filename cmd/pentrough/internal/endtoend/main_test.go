@@ -1,4 +1,5 @@
-// Package endtoend runs whole hosts, as users do, among fleets of devices, back ends, brokers and databases, and kills all of them.
+// Package endtoend runs whole hosts, as users do, among fleets of devices, back ends, brokers
+// and databases, and kills all of them.
 package endtoend
 
 import (

@@ -317,7 +317,8 @@ func (d *presenceDevice) at() int {
 	return d.want
 }
 
-// presencePause is how long a device is away between two connections. Hosts can't tell the order of those with less than 20 ms between them (decision 0028).
+// presencePause is how long a device is away between two connections. Hosts can't tell the order
+// of those with less than 20 ms between them (decision 0028).
 const presencePause = 50 * time.Millisecond
 
 // live connects, says something, and reads until the connection ends, again and again, with a pause as a modem makes it.
