@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pentrough/pentrough/transports"
 )
 
 // Journal is the ledger's record of the message that a handler runs for. A handler that does what can't be undone, such as writing to a
@@ -26,15 +28,15 @@ type Journal interface {
 	Hold(h Holding, outputs []*message.Message) error
 }
 
-type journalKey struct{}
-
 // WithJournal returns a context that carries j. The middleware that keeps the ledger calls it.
 func WithJournal(ctx context.Context, j Journal) context.Context {
-	return context.WithValue(ctx, journalKey{}, j)
+	x := transports.ExtraOf(ctx)
+	x.Journal = j
+	return transports.WithExtra(ctx, &x)
 }
 
 // JournalFrom returns the journal of the message that ctx belongs to, or nil: its pipeline keeps none, or the message has no id.
 func JournalFrom(ctx context.Context) Journal {
-	j, _ := ctx.Value(journalKey{}).(Journal)
+	j, _ := transports.ExtraOf(ctx).Journal.(Journal)
 	return j
 }

@@ -27,23 +27,16 @@ type Scope interface {
 	OnConfirmed(f func(context.Context) error)
 }
 
-type scopeKey struct{}
-
-// IsScopeKey reports whether a context's Value is asked for the scope. The router's own context type answers it without
-// another layer; everybody else uses [WithScope].
-func IsScopeKey(key any) bool {
-	_, ok := key.(scopeKey)
-	return ok
-}
-
-// WithScope returns a context that carries s. The router and the test packages call it.
+// WithScope returns a context that carries s. The test packages call it.
 func WithScope(ctx context.Context, s Scope) context.Context {
-	return context.WithValue(ctx, scopeKey{}, s)
+	x := transports.ExtraOf(ctx)
+	x.Scope = s
+	return transports.WithExtra(ctx, &x)
 }
 
 // ScopeFrom returns the scope that ctx carries, or nil.
 func ScopeFrom(ctx context.Context) Scope {
-	s, _ := ctx.Value(scopeKey{}).(Scope)
+	s, _ := transports.ExtraOf(ctx).Scope.(Scope)
 	return s
 }
 
@@ -92,18 +85,17 @@ func OnConfirmed(ctx context.Context, f func(context.Context) error) {
 	}
 }
 
-type destinationKey struct{}
-
 // SetDestination sends a produced message to a topic instead of the pipeline's `to`. It lives on the message's context:
 // CopyWithContext keeps it, Copy doesn't.
 func SetDestination(msg *message.Message, ref TopicRef) {
-	msg.SetContext(context.WithValue(msg.Context(), destinationKey{}, ref))
+	x := transports.ExtraOf(msg.Context())
+	x.Destination = ref
+	msg.SetContext(transports.WithExtra(msg.Context(), &x))
 }
 
 // Destination returns what SetDestination said, or "".
 func Destination(msg *message.Message) TopicRef {
-	ref, _ := msg.Context().Value(destinationKey{}).(TopicRef)
-	return ref
+	return transports.ExtraOf(msg.Context()).Destination
 }
 
 // NewMessage returns a produced message with an id of its own.
@@ -115,8 +107,8 @@ func NewMessage(payload []byte) *message.Message {
 }
 
 // Forward returns a copy of msg for sending on: payload, id, and all metadata but what belongs to the delivery and to the broker
-// (redelivered, exchange, routing_key, expiration, x-* headers). What travels on its context beside the metadata (typed headers) is
-// kept; its cancellation isn't.
+// (redelivered, exchange, routing_key, expiration, x-* headers). Its typed headers are kept; the run that it belongs to, its
+// destination and its context's end are not.
 func Forward(msg *message.Message) *message.Message {
 	out := msg.Copy()
 	for key := range out.Metadata {
@@ -129,6 +121,7 @@ func Forward(msg *message.Message) *message.Message {
 			}
 		}
 	}
-	out.SetContext(context.WithoutCancel(msg.Context()))
+	x := transports.Extra{Headers: transports.ExtraOf(msg.Context()).Headers}
+	out.SetContext(transports.WithExtra(context.WithoutCancel(msg.Context()), &x))
 	return out
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
 // BenchmarkHandler carries one message at a time from a topic through a handler to another: in Watermill's Router, and in the host's pipelines,
@@ -24,10 +25,10 @@ func BenchmarkHandler(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			in, out := newSystem(16), newSystem(16)
 			stop := c.start(b, in, out)
-			<-in.send("d", "0").Acked()
+			<-in.send("d", "0").outcome
 			b.ReportAllocs()
 			for b.Loop() {
-				<-in.send("d", "1").Acked()
+				<-in.send("d", "1").outcome
 			}
 			stop()
 		})
@@ -65,7 +66,7 @@ func handlerOfWatermill(b *testing.B, in, out *fakeSystem) func() {
 	if err != nil {
 		b.Fatal(err)
 	}
-	r.AddHandler("test", "commands", sub, "results", pub, echo)
+	r.AddHandler("test", "commands", transporttest.Stock(sub), "results", pub, echo)
 	var work sync.WaitGroup
 	work.Go(func() {
 		if err := r.Run(context.Background()); err != nil {

@@ -40,7 +40,7 @@ func BenchmarkTracing(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				<-in.send("d", "1", transports.TraceParent, c.parent).Acked()
+				<-in.send("d", "1", transports.TraceParent, c.parent).outcome
 			}
 			if err := host.Stop(context.Background()); err != nil {
 				b.Error(err)

@@ -17,6 +17,7 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv"
 	"github.com/pentrough/pentrough/transports"
 	_ "github.com/pentrough/pentrough/transports/amqp"
+	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
 // TestUniversalPubSub runs Watermill's suite for every Pub/Sub over a real broker, through the lanes and the router's
@@ -84,7 +85,7 @@ func newPubSub(t *testing.T, url, key string) (message.Publisher, message.Subscr
 			t.Error(err)
 		}
 	})
-	return suitePublisher{s}, suiteSubscriber{s}
+	return suitePublisher{s}, suiteStock{transporttest.Stock(suiteSubscriber{s}), suiteSubscriber{s}}
 }
 
 type suitePublisher struct{ *pubSub }
@@ -97,21 +98,25 @@ func (p suitePublisher) Close() error { return p.publisher.Close() }
 
 type suiteSubscriber struct{ *pubSub }
 
-// SubscribeInitialize declares the queue, as publishing to it would.
-func (s suiteSubscriber) SubscribeInitialize(topic string) error {
-	ctx, cancel := context.WithCancel(context.Background())
-	messages, err := s.Subscribe(ctx, topic)
-	cancel()
-	if err != nil {
-		return err
-	}
-	for msg := range messages {
-		msg.Nack()
-	}
-	return nil
+// suiteStock is the stock subscriber, which can also declare a queue.
+type suiteStock struct {
+	message.Subscriber
+	own suiteSubscriber
 }
 
-func (s suiteSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+// SubscribeInitialize declares the queue, as publishing to it would.
+func (s suiteStock) SubscribeInitialize(topic string) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	done, err := s.own.Subscribe(ctx, topic, func(d *transports.Delivery) { d.Settle(nil) })
+	cancel()
+	if err == nil {
+		<-done
+	}
+	return err
+}
+
+// Subscribe offers what the lanes start as deliveries.
+func (s suiteSubscriber) Subscribe(ctx context.Context, topic string, take func(*transports.Delivery)) (<-chan struct{}, error) {
 	traits, err := s.config.Topic(topic, transports.Consume)
 	if err != nil {
 		return nil, err
@@ -126,7 +131,7 @@ func (s suiteSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *m
 			}
 			return handlers.Description{Key: msg.UUID}, nil
 		},
-		open: func() (message.Subscriber, error) {
+		open: func() (transports.Subscriber, error) {
 			return s.transport.Subscriber(transports.Consumer{Pipeline: "suite"})
 		},
 		log: slog.New(slog.DiscardHandler), metrics: s.metrics, life: s.life,
@@ -144,7 +149,19 @@ func (s suiteSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *m
 		<-in.drained
 		_ = in.Close()
 	})
-	return out, nil
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for msg := range out {
+			in.startMore()
+			r := runOf(msg)
+			take(&transports.Delivery{
+				UUID: msg.UUID, Payload: msg.Payload, Metadata: msg.Metadata, Context: r.life,
+				Settle: func(o *transports.Outcome) { in.settle(r, o != nil) },
+			})
+		}
+	}()
+	return done, nil
 }
 
 func (s suiteSubscriber) Close() error {

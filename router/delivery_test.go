@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -346,8 +347,9 @@ type relayPublisher struct{ draining }
 
 func (r relayPublisher) Publish(_ string, msgs ...*message.Message) error {
 	for _, msg := range msgs {
-		in := msg.Copy()
-		r.sendMessage(in)
+		in := newSent(string(msg.Payload))
+		in.Metadata = maps.Clone(msg.Metadata)
+		r.put(in)
 	}
 	return nil
 }

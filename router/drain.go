@@ -15,7 +15,7 @@ func (in *intake) stop() {
 	in.stopping = true
 	in.endSource()
 	for _, e := range in.lanes.forget(everything) {
-		e.msg.Nack()
+		in.giveUp(e)
 	}
 	if in.endIntake != nil {
 		in.endIntake()
@@ -100,6 +100,7 @@ func (in *intake) Close() error {
 		return nil
 	}
 	close(in.closed)
+	close(in.out) // nothing starts any more
 	in.pause.end()
 	sub := in.subscriber
 	in.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -25,29 +26,45 @@ type fakeSystem struct {
 
 	mu         sync.Mutex
 	subs       []*fakeSubscription
-	queue      []*message.Message // waits for a subscription
-	settled    []string           // "ack ID" and "nack ID" in order
+	queue      []*sent  // waits for a subscription
+	settled    []string // "ack ID" and "nack ID" in order
 	published  []*message.Message
 	topics     []string
 	publishErr error
 	attempts   int
 	quiesced   bool
 	opened     int
-	order      map[string]int // arrival, by UUID
+	numbers    int
+}
+
+// sent is a message that somebody put into a topic.
+type sent struct {
+	transports.Delivery // as it is handed out first; its Context is the sender's
+	// outcome yields what the delivery was settled with, nil if it was handed back.
+	outcome chan *transports.Outcome
+	number  int
+}
+
+func newSent(payload string, metadata ...string) *sent {
+	s := &sent{outcome: make(chan *transports.Outcome, 1)}
+	s.UUID, s.Payload, s.Metadata, s.Context = uuid.NewString(), []byte(payload), message.Metadata{}, context.Background()
+	for i := 0; i < len(metadata); i += 2 {
+		s.Metadata[metadata[i]] = metadata[i+1]
+	}
+	return s
 }
 
 type fakeSubscription struct {
 	system *fakeSystem
-	ctx    context.Context
 	life   context.Context
 	void   context.CancelCauseFunc
-	out    chan *message.Message
+	take   func(*transports.Delivery)
 	open   sync.WaitGroup // one for the subscription, one for each unsettled message
 	end    func()         // ends the subscription's own share of open
 }
 
 func newSystem(window int) *fakeSystem {
-	return &fakeSystem{traits: transports.Topic{Window: window, Broker: true}, order: map[string]int{}}
+	return &fakeSystem{traits: transports.Topic{Window: window, Broker: true}}
 }
 
 func (f *fakeSystem) Topic(string, transports.Use) (transports.Topic, error) { return f.traits, nil }
@@ -60,7 +77,7 @@ func (f *fakeSystem) Publisher(transports.Producer) (message.Publisher, error) {
 	return fakePublisher{f}, nil
 }
 
-func (f *fakeSystem) Subscriber(transports.Consumer) (message.Subscriber, error) {
+func (f *fakeSystem) Subscriber(transports.Consumer) (transports.Subscriber, error) {
 	return &fakeSubscriber{system: f}, nil
 }
 
@@ -70,31 +87,32 @@ type fakeSubscriber struct {
 	subs   []*fakeSubscription
 }
 
-func (s *fakeSubscriber) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
+func (s *fakeSubscriber) Subscribe(ctx context.Context, _ string, take func(*transports.Delivery)) (<-chan struct{}, error) {
 	f := s.system
-	life, void := context.WithCancelCause(context.Background())
-	sub := &fakeSubscription{system: f, ctx: ctx, life: life, void: void, out: make(chan *message.Message, 1000)}
+	sub := &fakeSubscription{system: f, take: take}
+	sub.life, sub.void = context.WithCancelCause(context.Background())
 	sub.open.Add(1)
 	sub.end = sync.OnceFunc(sub.open.Done)
 	context.AfterFunc(ctx, sub.end)
+	done := make(chan struct{})
 	go func() {
 		sub.open.Wait()
-		close(sub.out)
 		sub.void(transports.ErrVoid)
+		close(done)
 	}()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.opened++
-	f.subs = append(f.subs, sub)
 	s.mu.Lock()
 	s.subs = append(s.subs, sub)
 	s.mu.Unlock()
+	f.mu.Lock()
+	f.opened++
+	f.subs = append(f.subs, sub)
 	waiting := f.queue
 	f.queue = nil
+	f.mu.Unlock()
 	for _, msg := range waiting {
 		f.deliver(sub, msg)
 	}
-	return sub.out, nil
+	return done, nil
 }
 
 func (s *fakeSubscriber) Close() error {
@@ -107,56 +125,65 @@ func (s *fakeSubscriber) Close() error {
 }
 
 // send puts a message into the queue; it goes to the live subscription.
-func (f *fakeSystem) send(key, id string, metadata ...string) *message.Message {
-	msg := message.NewMessage(uuid.NewString(), []byte(key+" "+id))
-	msg.Metadata.Set(transports.Device, key)
-	msg.Metadata.Set(transports.MessageID, id)
-	for i := 0; i < len(metadata); i += 2 {
-		msg.Metadata.Set(metadata[i], metadata[i+1])
+func (f *fakeSystem) send(key, id string, metadata ...string) *sent {
+	return f.put(newSent(key+" "+id, append(metadata, transports.Device, key, transports.MessageID, id)...))
+}
+
+func (f *fakeSystem) put(msg *sent) *sent {
+	f.mu.Lock()
+	f.numbers++
+	msg.number = f.numbers
+	if len(f.subs) == 0 {
+		f.queue = append(f.queue, msg)
+		f.mu.Unlock()
+		return msg
 	}
-	f.sendMessage(msg)
+	sub := f.subs[len(f.subs)-1]
+	f.mu.Unlock()
+	f.deliver(sub, msg)
 	return msg
 }
 
-func (f *fakeSystem) sendMessage(msg *message.Message) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.order[msg.UUID] = len(f.order)
-	if len(f.subs) == 0 {
-		f.queue = append(f.queue, msg)
-		return
+// deliver hands msg out with a context that ends with the subscription, or with its sender's.
+func (f *fakeSystem) deliver(sub *fakeSubscription, msg *sent) {
+	d := msg.Delivery
+	ended := sub.life
+	if msg.Context.Done() != nil {
+		var cancel context.CancelCauseFunc
+		ended, cancel = context.WithCancelCause(sub.life)
+		context.AfterFunc(msg.Context, func() { cancel(context.Cause(msg.Context)) })
 	}
-	f.deliver(f.subs[len(f.subs)-1], msg)
-}
-
-// deliver hands msg out with a context that ends with the subscription, at the same moment as all others of it. The lock is held.
-func (f *fakeSystem) deliver(sub *fakeSubscription, msg *message.Message) {
-	sent := msg.Context()
-	ctx, cancel := context.WithCancelCause(detached{sub.life, sent})
-	context.AfterFunc(sent, func() { cancel(context.Cause(sent)) })
-	msg.SetContext(ctx)
+	d.Context = ended
 	sub.open.Add(1)
-	sub.out <- msg
-	go func() {
-		defer sub.open.Done()
-		id := msg.Metadata.Get(transports.MessageID)
-		select {
-		case <-msg.Acked():
-			f.note("ack " + id)
-		case <-msg.Nacked():
-			f.note("nack " + id)
-		case <-ctx.Done():
+	var once sync.Once
+	requeue := context.AfterFunc(ended, func() {
+		once.Do(func() {
+			defer sub.open.Done()
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			again := message.NewMessage(msg.UUID, msg.Payload)
-			for k, v := range msg.Metadata {
-				again.Metadata.Set(k, v)
-			}
-			again.Metadata.Set(transports.Redelivered, "true")
+			again := &sent{Delivery: msg.Delivery, outcome: msg.outcome, number: msg.number}
+			again.Context, again.Metadata = context.Background(), maps.Clone(msg.Metadata)
+			again.Metadata[transports.Redelivered] = "true"
 			f.queue = append(f.queue, again)
-			slices.SortFunc(f.queue, func(a, b *message.Message) int { return f.order[a.UUID] - f.order[b.UUID] })
+			slices.SortFunc(f.queue, func(a, b *sent) int { return a.number - b.number })
+		})
+	})
+	d.Settle = func(o *transports.Outcome) {
+		if ended.Err() != nil {
+			return
 		}
-	}()
+		once.Do(func() {
+			defer sub.open.Done()
+			requeue()
+			what := "ack "
+			if o == nil {
+				what = "nack "
+			}
+			f.note(what + d.Metadata[transports.MessageID])
+			msg.outcome <- o
+		})
+	}
+	sub.take(&d)
 }
 
 func (f *fakeSystem) note(what string) {

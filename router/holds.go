@@ -10,6 +10,7 @@ import (
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/router/middleware"
+	"github.com/pentrough/pentrough/transports"
 )
 
 // holds is the second source of an intake: it brings held messages back. heldQueues decides which
@@ -153,17 +154,15 @@ func (h *holds) before(r *run, awaits string) (wait <-chan struct{}, err error) 
 func (in *intake) resume(back []*resumed) bool {
 	entries := make([]*entry, len(back))
 	for i, r := range back {
-		msg := r.Message()
-		if in.answerer != nil {
-			in.answerer.Answer(msg)
-		}
+		d := in.deliver(r.Held)
+		msg := d.Message()
 		desc, err := in.describe(msg)
 		if err != nil {
 			in.log.Warn("a message that was held can't be described any more", "id", r.ID, "err", err)
 		}
 		desc.ID, desc.Key = r.ID, r.Key
 		r.Resumption.Expires = r.Held.Expires
-		entries[i] = &entry{msg: msg, desc: desc, resumed: r}
+		entries[i] = &entry{delivery: d, message: msg, desc: desc, resumed: r}
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -174,8 +173,20 @@ func (in *intake) resume(back []*resumed) bool {
 	for _, e := range entries {
 		in.lanes.add(e, e.resumed.aside, now)
 	}
-	in.signal()
+	in.startRuns()
 	return true
+}
+
+// deliver makes a delivery of a held message. It can't become void, and its outcome goes where the message says.
+func (in *intake) deliver(held *handlers.Held) *transports.Delivery {
+	return &transports.Delivery{
+		UUID: held.UUID, Payload: held.Payload, Metadata: held.Metadata, Context: context.Background(),
+		Settle: func(o *transports.Outcome) {
+			if o != nil && in.answerer != nil {
+				in.answerer.Answer(held.Metadata, o)
+			}
+		},
+	}
 }
 
 // What a run says and hears of held messages.

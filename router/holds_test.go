@@ -52,7 +52,7 @@ func (g *fakeGateway) New(env transports.Env) (transports.Transport, error) {
 	return g, err
 }
 
-func (g *fakeGateway) Subscriber(c transports.Consumer) (message.Subscriber, error) {
+func (g *fakeGateway) Subscriber(c transports.Consumer) (transports.Subscriber, error) {
 	return g.Registry.Subscriber(c.Pipeline), nil
 }
 func (g *fakeGateway) Publisher(transports.Producer) (message.Publisher, error) { return nil, nil }
@@ -247,9 +247,9 @@ func (r *holdRig) put(c sentCommand) {
 	if c.hold {
 		command.Offline = device.Hold
 	}
-	msg := message.NewMessage(c.id, command.AppendJSON(nil))
-	msg.Metadata[transports.MessageID] = c.id
-	r.in.sendMessage(msg)
+	msg := newSent(string(command.AppendJSON(nil)), transports.MessageID, c.id)
+	msg.UUID = c.id
+	r.in.put(msg)
 }
 
 // redeliver queues what a stopped host left with its broker.

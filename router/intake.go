@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -22,13 +23,14 @@ var errStopped = errors.New("the host is stopping")
 // errNotPublished pauses a pipeline whose outputs have nowhere to go.
 var errNotPublished = errors.New("what was produced could not be published")
 
-// intake is the Watermill subscriber of one pipeline: it reads the transport's subscriber, lets the lanes order what comes, emits
-// copies to Watermill, and settles the originals when their copies are settled.
+// intake is between a pipeline's source and its chain. It takes deliveries in, lets the lanes order them, starts a run
+// of each when it is its turn, and settles the deliveries when their runs have ended. To Watermill it is the pipeline's
+// subscriber.
 type intake struct {
 	pipeline string
 	topic    string
 	source   transports.Topic
-	open     func() (message.Subscriber, error)
+	open     func() (transports.Subscriber, error)
 	describe func(*message.Message) (handlers.Description, error)
 	refuse   func(*message.Message, handlers.Reason) ([]*message.Message, error)
 	// accepts says why what is produced would have to wait, if it would.
@@ -44,19 +46,21 @@ type intake struct {
 	// answerer is the source, if it is one.
 	answerer transports.Answerer
 
-	out    chan *message.Message
-	wake   chan struct{} // the emitter has something to look at
+	out chan *message.Message // to Watermill
+	// full says that more could start as soon as Watermill takes something from out.
+	full   atomic.Bool
 	ending chan struct{} // closed when the source isn't to be opened again: it is stopped, or runs dry
 	closed chan struct{}
 	work   sync.WaitGroup
 
 	mu      sync.Mutex
 	lanes   *lanes
-	active  map[*entry]struct{} // emitted and not settled
-	orphans []*entry            // acked after their delivery became void, until their copies come
+	active  map[*entry]struct{} // started and not settled
+	watches map[<-chan struct{}]*watch
+	orphans []*entry // handled after their delivery became void, until their copies come
 	pause   pause
 	// subscription of the moment; nil between two.
-	subscriber message.Subscriber
+	subscriber transports.Subscriber
 	endIntake  context.CancelFunc
 	stopping   bool          // take no more, start no more
 	givingBack bool          // the subscription is being closed: start nothing of it
@@ -64,26 +68,29 @@ type intake struct {
 	drained    chan struct{} // closed when nothing is left after a stop or the source's end
 }
 
+// outBuffer is how many messages may be on their way to Watermill.
+const outBuffer = 128
+
 func newIntake(in *intake, l *lanes) *intake {
 	in.lanes = l
-	in.out = make(chan *message.Message)
-	in.wake = make(chan struct{}, 1)
+	in.out = make(chan *message.Message, outBuffer)
 	in.ending = make(chan struct{})
 	in.closed = make(chan struct{})
 	in.drained = make(chan struct{})
 	in.active = map[*entry]struct{}{}
+	in.watches = map[<-chan struct{}]*watch{}
 	in.pause.longest = lastProbe
 	return in
 }
 
-// Subscribe starts reading. The router calls it once; ctx is Watermill's and ends too early to be of use.
+// Subscribe starts reading. Watermill calls it once; its ctx ends too early to be of use.
 func (in *intake) Subscribe(_ context.Context, topic string) (<-chan *message.Message, error) {
-	messages, err := in.subscribe()
+	done, err := in.subscribe()
 	if err != nil {
 		return nil, fmt.Errorf("subscribing to %s: %w", topic, err)
 	}
-	in.work.Go(func() { in.read(messages) })
-	in.work.Go(in.emit)
+	context.AfterFunc(in.life, in.cancelRuns)
+	in.work.Go(func() { in.resubscribe(done) })
 	in.work.Go(in.sweep)
 	if in.holds != nil {
 		in.work.Go(in.holds.run)
@@ -92,14 +99,13 @@ func (in *intake) Subscribe(_ context.Context, topic string) (<-chan *message.Me
 }
 
 // subscribe opens a subscription of the source.
-func (in *intake) subscribe() (<-chan *message.Message, error) {
+func (in *intake) subscribe() (done <-chan struct{}, err error) {
 	sub, err := in.open()
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	messages, err := sub.Subscribe(ctx, in.topic)
-	if err != nil {
+	if done, err = sub.Subscribe(ctx, in.topic, in.take); err != nil {
 		cancel()
 		return nil, err
 	}
@@ -111,33 +117,29 @@ func (in *intake) subscribe() (<-chan *message.Message, error) {
 	if stop {
 		cancel()
 	}
-	return messages, nil
+	return done, nil
 }
 
-// read takes messages in until the source is drained or the intake closes; a subscription that was given back, or that ended by
-// itself, is opened again.
-func (in *intake) read(messages <-chan *message.Message) {
-	for {
-		for msg := range messages {
-			in.take(msg)
-		}
+// resubscribe opens another subscription when one was given back or ended by itself, until the source is drained or the
+// intake closes.
+func (in *intake) resubscribe(done <-chan struct{}) {
+	for done != nil {
+		<-done
 		in.presence.close()
 		in.mu.Lock()
 		in.endIntake()
 		in.subscriber, in.givingBack = nil, false
 		in.mu.Unlock()
-		if messages = in.reopen(); messages == nil {
-			in.mu.Lock()
-			in.reading = false
-			in.checkDrained()
-			in.mu.Unlock()
-			return
-		}
+		done = in.reopen()
 	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.reading = false
+	in.checkDrained()
 }
 
 // reopen subscribes again, in a paused pipeline not before a probe is due. It returns nil if the intake ends first.
-func (in *intake) reopen() <-chan *message.Message {
+func (in *intake) reopen() (done <-chan struct{}) {
 	wait, pause := newBackoff(reopenInterval, lastProbe), reopenInterval
 	for {
 		select {
@@ -151,37 +153,36 @@ func (in *intake) reopen() <-chan *message.Message {
 		if !mayTry {
 			continue
 		}
-		messages, err := in.subscribe()
+		done, err := in.subscribe()
 		if err == nil {
-			return messages
+			return done
 		}
 		pause = wait.next()
 		in.log.Warn("subscribing again", "topic", in.topic, "err", err)
 	}
 }
 
-// take puts a message into its lane.
-func (in *intake) take(msg *message.Message) {
-	desc, err := in.describe(msg)
+// take puts a delivery into its lane.
+func (in *intake) take(d *transports.Delivery) {
 	now := time.Now()
+	e := &entry{delivery: d, message: d.Message()}
+	desc, err := in.describe(e.message)
+	e.desc = desc
 	in.metrics.received.Inc()
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	switch {
 	case in.stopping:
-		msg.Nack()
+		in.giveUp(e)
 		return
 	case in.source.Impatient && in.outageOfCallers() != nil:
-		if reply := transports.ReplyFrom(msg.Context()); reply != nil {
-			reply.Settle(transports.Outcome{ID: desc.ID, Err: handlers.Unavailable(in.outageOfCallers()), Code: 503})
-		}
-		msg.Ack()
+		d.Settle(&transports.Outcome{ID: desc.ID, Err: handlers.Unavailable(in.outageOfCallers()), Code: 503})
 		return
-	case msg.Metadata[transports.Redelivered] == "true" && in.inherit(msg, desc, now):
+	case d.Metadata[transports.Redelivered] == "true" && in.inherit(e, now):
 		return
 	}
-	in.lanes.add(&entry{msg: msg, desc: desc}, err != nil, now)
-	in.signal()
+	in.lanes.add(e, err != nil, now)
+	in.startRuns()
 }
 
 // outageOfCallers returns why a caller who can't wait is told so at once, or nil. The lock is held.
@@ -194,28 +195,23 @@ func (in *intake) outageOfCallers() error {
 
 // inherit lets a redelivered copy take over the run of its original, whose delivery became void, or that run's outcome. A message
 // without an id is never taken for another's copy: two alike may both be meant.
-func (in *intake) inherit(msg *message.Message, desc handlers.Description, now time.Time) bool {
-	if desc.ID == "" {
+func (in *intake) inherit(again *entry, now time.Time) bool {
+	if again.desc.ID == "" {
 		return false
 	}
 	same := func(e *entry) bool {
-		return e.desc.Key == desc.Key && e.desc.ID == desc.ID && bytes.Equal(e.msg.Payload, msg.Payload)
+		return e.desc.Key == again.desc.Key && e.desc.ID == again.desc.ID && bytes.Equal(e.delivery.Payload, again.delivery.Payload)
 	}
-	for i, e := range in.orphans {
-		if same(e) {
-			in.orphans = slices.Delete(in.orphans, i, i+1)
-			msg.Ack()
-			if reply := transports.ReplyFrom(msg.Context()); reply != nil {
-				reply.Settle(e.run.result())
-			}
-			return true
-		}
+	if i := slices.IndexFunc(in.orphans, same); i >= 0 {
+		again.delivery.Settle(&in.orphans[i].run.outcome)
+		in.orphans = slices.Delete(in.orphans, i, i+1)
+		return true
 	}
 	for e := range in.active {
 		if (e.kept || e.publishing && e.void()) && same(e) {
-			e.run.unwatch()
-			e.msg, e.arrived, e.kept = msg, now, false
-			e.run.watch()
+			in.unwatch(e)
+			e.delivery, e.arrived, e.kept = again.delivery, now, false
+			in.watch(e)
 			return true
 		}
 	}

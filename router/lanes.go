@@ -24,10 +24,12 @@ type lanes struct {
 
 	byKey map[laneKey]*lane
 	ready []*lane
-	// refused wait to be emitted out of turn.
+	// refused wait to be started out of turn.
 	refused []*entry
+	// void are entries that were dropped because their delivery is void; the intake takes them from here.
+	void    []*entry
 	waiting int // unstarted entries, without refused ones
-	running int // emitted and not settled
+	running int // started and not settled
 	arrived uint64
 }
 
@@ -52,11 +54,16 @@ type lane struct {
 	nacked  []*entry // to be run again when holder and placed are gone
 	queued  bool     // is in lanes.ready
 	movedAt time.Time
+	room    [2]*entry // where waiting and placed begin: most lanes have one message at a time
 }
 
-// entry is one delivered message.
+// entry is one message that is to be handled. It owns the delivery; the chain has a message of its own for each run.
 type entry struct {
-	msg     *message.Message
+	// delivery is the one that counts: a redelivered copy may have taken the place of the first. It is guarded by the
+	// intake's lock.
+	delivery *transports.Delivery
+	// message is for the first run; it was made to be described.
+	message *message.Message
 	desc    handlers.Description
 	resumed *resumed // it was held; nil for what the source delivered
 	lane    *lane
@@ -111,6 +118,7 @@ func (l *lanes) add(e *entry, own bool, now time.Time) {
 	ln := l.byKey[key]
 	if ln == nil {
 		ln = &lane{key: key, movedAt: now}
+		ln.waiting, ln.placed = ln.room[0:0:1], ln.room[1:1:2]
 		l.byKey[key] = ln
 	}
 	e.lane = ln
@@ -185,6 +193,7 @@ func (l *lanes) next(now time.Time) *entry {
 		ln.waiting = ln.waiting[1:]
 		l.waiting--
 		if e.void() {
+			l.void = append(l.void, e)
 			l.schedule(ln)
 			continue
 		}
@@ -208,6 +217,7 @@ func (l *lanes) nextRefused() *entry {
 			l.running++
 			return e
 		}
+		l.void = append(l.void, e)
 		e.lane.aside--
 		l.schedule(e.lane)
 	}
@@ -304,11 +314,19 @@ func (l *lanes) resume(now time.Time) {
 func (l *lanes) sweep(now time.Time) {
 	held := 0
 	var stuck []*lane
+	drop := func(all []*entry) []*entry {
+		return slices.DeleteFunc(all, func(e *entry) bool {
+			if e.void() {
+				l.void = append(l.void, e)
+				return true
+			}
+			return false
+		})
+	}
 	for _, ln := range l.byKey {
 		before := len(ln.waiting)
-		ln.waiting = slices.DeleteFunc(ln.waiting, (*entry).void)
+		ln.waiting, ln.nacked = drop(ln.waiting), drop(ln.nacked)
 		l.waiting -= before - len(ln.waiting)
-		ln.nacked = slices.DeleteFunc(ln.nacked, (*entry).void)
 		if !ln.key.held && ln.stalled(now, l.patience(ln)) {
 			stuck = append(stuck, ln)
 			held += len(ln.waiting) + len(ln.placed) + 1
@@ -397,4 +415,4 @@ func (e *entry) logger(log *slog.Logger, msg *message.Message) *slog.Logger {
 }
 
 // void reports whether the entry's delivery no longer exists.
-func (e *entry) void() bool { return e.msg.Context().Err() != nil }
+func (e *entry) void() bool { return e.delivery.Context.Err() != nil }

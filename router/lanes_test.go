@@ -1,14 +1,15 @@
 package router
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
 	"pgregory.net/rapid"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/transports"
 )
 
 // TestLanesModel drives the lanes with random arrivals, places, settlements and stalls, and holds them against what they owe:
@@ -39,7 +40,7 @@ func TestLanesModel(t *testing.T) {
 				if len(all) > 60 {
 					t.Skip("enough")
 				}
-				e := &entry{msg: message.NewMessage("", nil), desc: handlers.Description{Key: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "key")}}
+				e := &entry{delivery: &transports.Delivery{Context: context.Background()}, desc: handlers.Description{Key: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "key")}}
 				e.desc.Priority = rapid.SampledFrom([]int{0, 0, 0, 1}).Draw(t, "priority")
 				l.add(e, false, now)
 				all = append(all, e)

@@ -6,13 +6,13 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	received, acked, refused, errors, dropped, unavailable, published, publishRetries *prometheus.CounterVec
 	waiting, running, paused, held                                                    *prometheus.GaugeVec
-	duration                                                                          *prometheus.HistogramVec
+	duration, settled                                                                 *prometheus.HistogramVec
 }
 
 type pipelineMetrics struct {
 	received, acked, refused, errors, dropped, unavailable, published, publishRetries prometheus.Counter
 	waiting, running, paused, held                                                    prometheus.Gauge
-	duration                                                                          prometheus.Observer
+	duration, settled                                                                 prometheus.Observer
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -41,10 +41,15 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Help:    "Time in the chain of middleware and handler.",
 			Buckets: []float64{.0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5, 30},
 		}, label),
+		settled: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "pentrough_pipeline_settle_seconds",
+			Help:    "Time from a message's arrival until it is settled, everything it produced being confirmed.",
+			Buckets: []float64{.0005, .001, .005, .01, .05, .1, .5, 1, 5, 30, 120, 600},
+		}, label),
 	}
 	for _, c := range []prometheus.Collector{
 		m.received, m.acked, m.refused, m.errors, m.dropped, m.unavailable, m.published, m.publishRetries,
-		m.waiting, m.running, m.paused, m.held, m.duration,
+		m.waiting, m.running, m.paused, m.held, m.duration, m.settled,
 	} {
 		if err := r.Register(c); err != nil {
 			return nil, err
@@ -68,5 +73,6 @@ func (m *metrics) pipeline(name string) *pipelineMetrics {
 		paused:         m.paused.WithLabelValues(name),
 		held:           m.held.WithLabelValues(name),
 		duration:       m.duration.WithLabelValues(name),
+		settled:        m.settled.WithLabelValues(name),
 	}
 }

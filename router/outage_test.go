@@ -203,8 +203,9 @@ func TestNothingIsKeptForCallersThatHaveGone(t *testing.T) {
 		h.out.failPublishing(transports.ErrUndecided)
 		for range 10 {
 			ctx, leave := context.WithCancelCause(context.Background())
-			msg := message.NewMessageWithContext(ctx, "u", []byte("body"))
-			h.in.sendMessage(msg)
+			msg := newSent("body")
+			msg.Context = ctx
+			h.in.put(msg)
 			synctest.Wait()
 			leave(transports.ErrVoid)
 		}
@@ -256,12 +257,7 @@ func TestCallersAreToldAtOnceThatTheDestinationIsAway(t *testing.T) {
 		out.why.Store(&errBroken)
 		h := newHarness(t, handlerFunc(echo), callers, func(c *Config) { c.Transports[1].Config = out })
 		defer h.stop()
-		ask := func() transports.Outcome {
-			reply := transports.NewReply(0)
-			h.in.sendMessage(message.NewMessageWithContext(transports.WithReply(context.Background(), reply), "u", nil))
-			<-reply.Done()
-			return reply.Outcome()
-		}
+		ask := func() *transports.Outcome { return <-h.in.put(newSent("")).outcome }
 		if o := ask(); o.Code != 503 || !errors.Is(o.Err, errBroken) {
 			t.Errorf("outcome %+v", o)
 		}
@@ -281,16 +277,16 @@ type slowEnd struct{ *fakeSystem }
 
 func (s slowEnd) New(transports.Env) (transports.Transport, error) { return s, nil }
 
-func (slowEnd) Subscriber(transports.Consumer) (message.Subscriber, error) {
+func (slowEnd) Subscriber(transports.Consumer) (transports.Subscriber, error) {
 	return slowSubscriber{}, nil
 }
 
 type slowSubscriber struct{}
 
-func (slowSubscriber) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
-	out := make(chan *message.Message)
-	context.AfterFunc(ctx, func() { time.Sleep(time.Minute); close(out) })
-	return out, nil
+func (slowSubscriber) Subscribe(ctx context.Context, _ string, _ func(*transports.Delivery)) (<-chan struct{}, error) {
+	done := make(chan struct{})
+	context.AfterFunc(ctx, func() { time.Sleep(time.Minute); close(done) })
+	return done, nil
 }
 
 func (slowSubscriber) Close() error { return errBroken }
@@ -316,7 +312,7 @@ func TestTheAckDeadlineCountsForEveryDelivery(t *testing.T) {
 	now := time.Now()
 	l := newLanes(16, Lanes{Limit: 4, Stall: time.Hour, AckDeadline: time.Minute}, true)
 	entryOf := func(key string) *entry {
-		return &entry{msg: message.NewMessage("", nil), desc: handlers.Description{Key: key}}
+		return &entry{delivery: &transports.Delivery{Context: context.Background()}, desc: handlers.Description{Key: key}}
 	}
 	holder, undescribable, takenOver, young := entryOf("a"), entryOf(""), entryOf("a"), entryOf("a")
 	l.add(holder, false, now)

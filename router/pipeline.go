@@ -30,11 +30,13 @@ const closeTimeout = 2 * time.Second
 
 // pipeline is one running pipeline: an intake, a chain in a Watermill Router of its own, and a publisher.
 type pipeline struct {
-	config    Pipeline
-	source    transports.Transport
-	handler   handlers.Handler
-	refuser   handlers.Refuser
-	handle    message.HandlerFunc
+	config  Pipeline
+	source  transports.Transport
+	handler handlers.Handler
+	refuser handlers.Refuser
+	handle  message.HandlerFunc
+	// chain is what each message goes through: recovery, the middleware list, the handler. It may be swapped.
+	chain     atomic.Pointer[message.HandlerFunc]
 	intake    *intake
 	sourced   atomic.Pointer[intake] // the same, for the handler, which is built before it
 	out       *publisher
@@ -88,8 +90,8 @@ func newPipeline(c Pipeline, h *Host) (*pipeline, error) {
 		return nil, err
 	}
 	p.intake = newIntake(&intake{
-		pipeline: c.Name, topic: topic, source: traits, describe: describe, refuse: p.refuse, accepts: p.out.accepts,
-		open: func() (message.Subscriber, error) {
+		pipeline: c.Name, topic: topic, source: traits, describe: p.recoverDescribe(describe), refuse: p.refuse, accepts: p.out.accepts,
+		open: func() (transports.Subscriber, error) {
 			return p.source.Subscriber(transports.Consumer{Pipeline: c.Name})
 		},
 		log: p.log, metrics: p.metrics, tracing: p.tracing, life: p.life,
@@ -148,14 +150,10 @@ func (p *pipeline) stands() handlers.Source {
 	return in.stands(time.Now())
 }
 
-// buildChain makes the Watermill Router: recorder, recovery, the configured list, tracing if there is any, recovery, handler.
+// buildChain makes the chain, and the Watermill Router that runs it for each message. Watermill gets no publisher: what is
+// produced is published and the delivery settled in the goroutine that Watermill starts for a message.
 func (p *pipeline) buildChain(h *Host, topic string) error {
-	var err error
-	p.watermill, err = message.NewRouter(message.RouterConfig{CloseTimeout: closeTimeout}, quietLogger{p.log})
-	if err != nil {
-		return err
-	}
-	chain := []message.HandlerMiddleware{p.record, p.recover}
+	wraps := []message.HandlerMiddleware{p.recover}
 	for _, m := range p.config.Middleware {
 		built, err := m.Config.New(middleware.Env{
 			Pipeline: p.config.Name, Name: m.Name, From: p.config.From, Handler: p.config.Handler.Type,
@@ -166,11 +164,20 @@ func (p *pipeline) buildChain(h *Host, topic string) error {
 		if err != nil {
 			return fmt.Errorf("building middleware %s: %w", m.Name, err)
 		}
-		chain = append(chain, built.Wrap)
+		wraps = append(wraps, built.Wrap)
 		p.closes(built)
 	}
-	p.watermill.AddMiddleware(append(chain, p.tracing.calls, p.recover)...)
-	p.watermill.AddHandler(p.config.Name, topic, p.intake, string(p.config.To), p.out, p.invoke)
+	chain := message.HandlerFunc(p.invoke)
+	for _, wrap := range slices.Backward(append(wraps, p.tracing.calls, p.recover)) {
+		chain = wrap(chain)
+	}
+	p.chain.Store(&chain)
+	var err error
+	p.watermill, err = message.NewRouter(message.RouterConfig{CloseTimeout: closeTimeout}, quietLogger{p.log})
+	if err != nil {
+		return err
+	}
+	p.watermill.AddHandler(p.config.Name, topic, p.intake, "", nil, p.process)
 	return nil
 }
 
@@ -182,7 +189,7 @@ func (p *pipeline) closes(part any) {
 
 // invoke is the chain's innermost: the handler, or its refusal of a message that is out of turn.
 func (p *pipeline) invoke(msg *message.Message) ([]*message.Message, error) {
-	if r := runFrom(msg.Context()); r.entry.reason != "" {
+	if r := runOf(msg); r.entry.reason != "" {
 		p.metrics.refused.Inc()
 		return p.refuse(msg, r.entry.reason)
 	}
@@ -200,62 +207,70 @@ func (p *pipeline) refuse(msg *message.Message, reason handlers.Reason) ([]*mess
 	return p.refuser.Refuse(msg.Context(), msg, reason)
 }
 
-// record is the chain's outermost: it turns what came back into the message's fate. Only unavailable and cancelled reach
-// Watermill as errors.
-func (p *pipeline) record(next message.HandlerFunc) message.HandlerFunc {
-	return func(msg *message.Message) ([]*message.Message, error) {
-		r := runFrom(msg.Context())
-		begun := time.Now()
-		makeRoom()
-		msgs, err := next(msg)
-		p.metrics.duration.Observe(time.Since(begun).Seconds())
-		if !p.intake.beginPublishing(r) {
-			r.finish(cancelled, nil, context.Cause(r.base))
-			return nil, context.Cause(r.base)
-		}
-		if err == nil {
-			p.prepare(msg, msgs, r)
-			r.finish(handled, msgs, nil)
-			return msgs, nil
-		}
-		return nil, p.failed(msg, r, err)
-	}
+// process is what Watermill calls for each message that the intake started. It returns when the delivery is settled, or
+// waits to be run again.
+func (p *pipeline) process(msg *message.Message) ([]*message.Message, error) {
+	growStack()
+	r := runOf(msg)
+	p.intake.startMore()
+	p.tracing.begin(r, msg)
+	r.base = msg.Context()
+	p.intake.settle(r, p.run(msg, r))
+	return nil, nil
 }
 
-// room is what a message's run takes of a stack.
-type room [5 << 10]byte
+// stackRoom is what a run takes of a stack.
+type stackRoom [5 << 10]byte
 
-// makeRoom has the goroutine's stack grow while there is little on it: each run begins with a new goroutine, and moving its stack when the handler
-// is deep in its calls takes as long as all that the router does for the message.
+// growStack has the stack of Watermill's new goroutine grow at once, while there is little on it. When it grows deep in the
+// calls of a handler, moving it takes a seventh of a command's CPU time.
 //
 //go:noinline
-func makeRoom() {
-	var r room
+func growStack() {
+	var r stackRoom
 	r.touch()
 }
 
 //go:noinline
-func (*room) touch() {}
+func (*stackRoom) touch() {}
 
-// failed decides what an error that left the list means. It returns it only if the message is to be run again.
-func (p *pipeline) failed(msg *message.Message, r *run, err error) error {
+// run takes a message through the chain, and publishes what it produced. done says that the message needs no other run.
+func (p *pipeline) run(msg *message.Message, r *run) (done bool) {
+	if err := context.Cause(r.life); err != nil {
+		r.finish(cancelled, nil, err)
+		return false
+	}
+	begun := time.Now()
+	msgs, err := (*p.chain.Load())(msg)
+	p.metrics.duration.Observe(time.Since(begun).Seconds())
+	switch {
+	case !p.intake.beginPublishing(r):
+		r.finish(cancelled, nil, context.Cause(r.life))
+		return false
+	case err != nil:
+		return p.fail(msg, r, err) && r.confirm()
+	}
+	p.prepare(msg, msgs, r)
+	r.finish(handled, msgs, nil)
+	return p.out.publish(r, msgs) == nil && r.confirm()
+}
+
+// fail decides what an error that left the chain means. done is false if the message is to be run again.
+func (p *pipeline) fail(msg *message.Message, r *run, err error) (done bool) {
 	kind := handlers.KindOf(err)
 	switch {
 	case kind == handlers.KindDrop:
 		r.entry.logger(p.log, msg).Debug("message dropped on purpose", "err", err)
 	case kind == handlers.KindUnavailable || !p.config.DropErrors:
 		r.finish(unavailable, nil, handlers.Unavailable(err))
-		if p.intake.source.Impatient && r.entry.resumed == nil {
-			return nil
-		}
-		return err
+		return p.intake.source.Impatient && r.entry.resumed == nil
 	default:
 		p.metrics.errors.Inc()
 		r.entry.logger(p.log, msg).Warn("message dropped", "kind", kind, "err", err)
 	}
 	p.metrics.dropped.Inc()
 	r.finish(handled, nil, err)
-	return nil
+	return true
 }
 
 // prepare gives produced messages what they inherit, and a context that outlives the run.
@@ -269,25 +284,12 @@ func (p *pipeline) prepare(in *message.Message, out []*message.Message, r *run) 
 				msg.Metadata[key] = value
 			}
 		}
-		msg.SetContext(outputContext{Context: r.publishing(), values: msg.Context(), run: r})
+		ctx := r.publishing()
+		if x := transports.ExtraOf(msg.Context()); x.Headers != nil || x.Destination != "" {
+			ctx = transports.WithExtra(ctx, &transports.Extra{Headers: x.Headers, Destination: x.Destination})
+		}
+		msg.SetContext(ctx)
 	}
-}
-
-// outputContext is a produced message's: the life of publishing it, the message's own values, and the run that produced it.
-type outputContext struct {
-	context.Context
-	values context.Context
-	run    *run
-}
-
-func (c outputContext) Value(key any) any {
-	if _, ok := key.(runKey); ok {
-		return c.run
-	}
-	if v := c.Context.Value(key); v != nil {
-		return v
-	}
-	return c.values.Value(key)
 }
 
 // panicError is what a panic in a handler or middleware becomes: a retryable error.
@@ -305,6 +307,19 @@ func (p *pipeline) recover(next message.HandlerFunc) message.HandlerFunc {
 			}
 		}()
 		return next(msg)
+	}
+}
+
+// recoverDescribe turns a panic in describe into an error: nothing can be said of the message then.
+func (p *pipeline) recoverDescribe(describe func(*message.Message) (handlers.Description, error)) func(*message.Message) (handlers.Description, error) {
+	return func(msg *message.Message) (d handlers.Description, err error) {
+		defer func() {
+			if v := recover(); v != nil {
+				transports.Traced(p.log, msg.Metadata).Error("panic while describing a message", "uuid", msg.UUID, "panic", v, "stack", string(debug.Stack()))
+				d, err = handlers.Description{}, panicError{v}
+			}
+		}()
+		return describe(msg)
 	}
 }
 
@@ -372,9 +387,8 @@ func (p *pipeline) shut() error {
 	err := p.intake.Close()
 	if p.started {
 		err = errors.Join(err, p.watermill.Close(), <-p.ran)
-	} else {
-		err = errors.Join(err, p.out.Close())
 	}
+	err = errors.Join(err, p.out.Close())
 	p.intake.work.Wait()
 	if p.gather != nil {
 		p.gather.work.Wait()

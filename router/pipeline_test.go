@@ -148,11 +148,7 @@ func TestWhatCanNeverBeSentHoldsUpNothing(t *testing.T) {
 		h := newHarness(t, handlerFunc(echo))
 		defer h.stop()
 		h.out.failPublishing(fmt.Errorf("%w: too large", transports.ErrUnsendable))
-		reply := transports.NewReply(0)
-		msg := message.NewMessageWithContext(transports.WithReply(context.Background(), reply), "u", []byte("body"))
-		h.in.sendMessage(msg)
-		<-reply.Done()
-		if o := reply.Outcome(); o.Code != 400 || !errors.Is(o.Err, transports.ErrUnsendable) {
+		if o := <-h.in.put(newSent("body")).outcome; o.Code != 400 || !errors.Is(o.Err, transports.ErrUnsendable) {
 			t.Errorf("outcome %+v", o)
 		}
 		h.out.failPublishing(nil)
@@ -225,14 +221,7 @@ func TestErrorKindsThatLeaveTheList(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				h := newHarness(t, handlerFunc(func(*message.Message) ([]*message.Message, error) { return nil, c.err }))
 				defer h.stop()
-				reply := transports.NewReply(0)
-				msg := message.NewMessage("u", nil)
-				msg.Metadata.Set(transports.MessageID, "1")
-				msg.SetContext(transports.WithReply(context.Background(), reply))
-				h.in.sendMessage(msg)
-				synctest.Wait()
-				equal(t, "settled", h.in.settlements(), []string{"ack 1"})
-				if o := reply.Outcome(); o.Code != c.code || !errors.Is(o.Err, c.err) || o.ID != "1" {
+				if o := <-h.in.put(newSent("", transports.MessageID, "1")).outcome; o.Code != c.code || !errors.Is(o.Err, c.err) || o.ID != "1" {
 					t.Errorf("the caller gets %+v", o)
 				}
 			})
@@ -306,12 +295,7 @@ func TestWithoutToOutputsAreTheReply(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := newHarness(t, handlerFunc(echo), func(c *Config) { c.Pipelines[0].To = "" })
 		defer h.stop()
-		reply := transports.NewReply(0)
-		msg := message.NewMessage("u", []byte("x"))
-		msg.SetContext(transports.WithReply(context.Background(), reply))
-		h.in.sendMessage(msg)
-		synctest.Wait()
-		if o := reply.Outcome(); len(o.Messages) != 1 || string(o.Messages[0].Payload) != "x" || o.Published {
+		if o := <-h.in.put(newSent("x")).outcome; len(o.Messages) != 1 || string(o.Messages[0].Payload) != "x" || o.Published {
 			t.Errorf("outcome %+v", o)
 		}
 	})
@@ -329,12 +313,7 @@ func TestASwallowedErrorReachesTheCaller(t *testing.T) {
 		h := newHarness(t, handlerFunc(func(*message.Message) ([]*message.Message, error) { return nil, handlers.Permanent(errBroken) }),
 			func(c *Config) { c.Pipelines[0].Middleware = []Middleware{{Name: "swallow", Config: swallow}} })
 		defer h.stop()
-		reply := transports.NewReply(0)
-		msg := message.NewMessage("u", nil)
-		msg.SetContext(transports.WithReply(context.Background(), reply))
-		h.in.sendMessage(msg)
-		synctest.Wait()
-		if o := reply.Outcome(); o.Code != 400 || !errors.Is(o.Err, errBroken) {
+		if o := <-h.in.put(newSent("")).outcome; o.Code != 400 || !errors.Is(o.Err, errBroken) {
 			t.Errorf("outcome %+v", o)
 		}
 	})
@@ -351,14 +330,7 @@ func TestAnImpatientSourceIsAnsweredUnavailable(t *testing.T) {
 			return echo(msg)
 		}), func(c *Config) { c.Transports[0].Config.(*fakeSystem).traits.Impatient = true })
 		defer h.stop()
-		ask := func() transports.Outcome {
-			reply := transports.NewReply(0)
-			msg := message.NewMessage("u", nil)
-			msg.SetContext(transports.WithReply(context.Background(), reply))
-			h.in.sendMessage(msg)
-			<-reply.Done()
-			return reply.Outcome()
-		}
+		ask := func() *transports.Outcome { return <-h.in.put(newSent("")).outcome }
 		for range 3 {
 			if o := ask(); o.Code != 503 || !errors.Is(o.Err, errBroken) {
 				t.Fatalf("outcome %+v", o)
@@ -381,9 +353,7 @@ func TestKeySettingOrders(t *testing.T) {
 		h := newHarness(t, handlerFunc(r.handle), func(c *Config) { c.Pipelines[0].Key = "payload.a.b" })
 		defer h.stop()
 		for i, body := range []string{`{"a":{"b":"x"}}`, `{"a":{"b":"x"}}`, `{"a":{"b":7}}`, `{}`, `[]`} {
-			msg := message.NewMessage("u", []byte(body))
-			msg.Metadata.Set(transports.MessageID, fmt.Sprint(i))
-			h.in.sendMessage(msg)
+			h.in.put(newSent(body, transports.MessageID, fmt.Sprint(i)))
 			synctest.Wait()
 		}
 		equal(t, "started", r.starts(), []string{"0", "2", "3", "4"})

@@ -4,8 +4,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
-
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/transports"
 )
@@ -20,7 +18,7 @@ type presence struct {
 }
 
 // open takes the clock of a subscriber that begins. One that has none is always present.
-func (p *presence) open(sub message.Subscriber) {
+func (p *presence) open(sub transports.Subscriber) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if s, ok := sub.(transports.Presence); ok {

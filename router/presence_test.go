@@ -1,16 +1,17 @@
 package router
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/pentrough/pentrough/transports"
 )
 
 // away is a subscriber that says for how long it had a consumer.
 type away struct {
-	message.Subscriber
+	transports.Subscriber
 	present time.Duration
 }
 
@@ -26,7 +27,7 @@ func TestPresenceStandsStillWithoutAConsumer(t *testing.T) {
 			}
 		}
 		want(0)
-		p.open(struct{ message.Subscriber }{})
+		p.open(struct{ transports.Subscriber }{})
 		time.Sleep(time.Second)
 		want(time.Second)
 		p.close()
@@ -51,9 +52,9 @@ func TestASourceStands(t *testing.T) {
 	if s := in.stands(now); s.Present != time.Minute || s.Oldest != 0 || s.Full {
 		t.Errorf("with nothing to do: %+v", s)
 	}
-	in.lanes.add(&entry{msg: message.NewMessage("", nil)}, false, now)
+	in.lanes.add(&entry{delivery: &transports.Delivery{Context: context.Background()}}, false, now)
 	started := in.lanes.next(now)
-	in.lanes.add(&entry{msg: message.NewMessage("", nil)}, false, now.Add(time.Second))
+	in.lanes.add(&entry{delivery: &transports.Delivery{Context: context.Background()}}, false, now.Add(time.Second))
 	if s := in.stands(now.Add(3 * time.Second)); s.Oldest != 3*time.Second || !s.Full {
 		t.Errorf("with one that runs and one that waits: %+v", s)
 	}

@@ -23,7 +23,7 @@ const (
 )
 
 // publisher sends what one pipeline produces: each message to its destination, again and again with the same id until
-// it is confirmed. It is what Watermill publishes to.
+// it is confirmed.
 type publisher struct {
 	pipeline   string
 	to         transports.TopicRef
@@ -31,7 +31,7 @@ type publisher struct {
 	log        *slog.Logger
 	metrics    *pipelineMetrics
 	tracing    *pipelineTracing
-	// life ends at the stop's deadline; then Publish gives up.
+	// life ends at the stop's deadline; then nothing is tried again.
 	life context.Context
 
 	mu           sync.Mutex
@@ -51,9 +51,9 @@ type destination struct {
 	since time.Time
 }
 
-// Publish sends messages that one run produced. It returns an error only when the pipeline's life has ended, when nobody waits for them any
+// publish sends messages that one run produced. It returns an error only when the pipeline's life has ended, when nobody waits for them any
 // more, or when a destination can never work.
-func (p *publisher) Publish(_ string, msgs ...*message.Message) error {
+func (p *publisher) publish(r *run, msgs []*message.Message) error {
 	for len(msgs) > 0 {
 		ref := p.destination(msgs[0])
 		n := 1
@@ -61,7 +61,6 @@ func (p *publisher) Publish(_ string, msgs ...*message.Message) error {
 			n++
 		}
 		if ref != "" {
-			r := runFrom(msgs[0].Context())
 			if len(msgs) == 1 {
 				p.expectAnswer(r, ref, msgs[0])
 			}
@@ -82,7 +81,7 @@ func (p *publisher) sendOf(r *run, ref transports.TopicRef, msgs []*message.Mess
 	published(span, err)
 	switch {
 	case err == nil:
-		r.published()
+		r.outcome.Published = true
 		return nil
 	case !errors.Is(err, transports.ErrUnsendable):
 		return err
@@ -96,7 +95,8 @@ func (p *publisher) sendOf(r *run, ref transports.TopicRef, msgs []*message.Mess
 	default:
 		r.entry.logger(p.log, msgs[0]).Error("what a message produced can't be sent, and is lost", "err", err)
 		p.metrics.dropped.Inc()
-		r.unsendable(err)
+		r.outcome.Err = handlers.Permanent(err)
+		r.outcome.Code = code(r.outcome.Err)
 		return nil
 	}
 }
@@ -158,15 +158,14 @@ func (p *publisher) send(ctx context.Context, ref transports.TopicRef, msgs []*m
 
 // expectAnswer lets the answer to a run's only message come back to the caller, if one waits and the destination can.
 func (p *publisher) expectAnswer(r *run, ref transports.TopicRef, msg *message.Message) {
-	reply := transports.ReplyFrom(r.base)
-	if reply == nil || reply.Wait <= 0 {
+	if r.wait <= 0 {
 		return
 	}
 	d, err := p.resolve(ref)
 	if err != nil || d.requester == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(p.life, reply.Wait+answerGrace)
+	ctx, cancel := context.WithTimeout(p.life, r.wait+answerGrace)
 	replyTo, correlationID, answer, forget, err := d.requester.Expect(ctx)
 	if err != nil {
 		cancel()
@@ -176,7 +175,7 @@ func (p *publisher) expectAnswer(r *run, ref transports.TopicRef, msg *message.M
 	context.AfterFunc(ctx, func() { forget(); cancel() })
 	msg.Metadata[transports.ReplyTo] = replyTo
 	msg.Metadata[transports.CorrelationID] = correlationID
-	r.expect(answer)
+	r.outcome.Answer = answer
 }
 
 // resolve returns the destination that a reference names.

@@ -2,8 +2,8 @@ package router
 
 import (
 	"context"
-	"fmt"
 	"sync"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -15,87 +15,71 @@ import (
 type verdict int
 
 const (
-	handled     verdict = iota // acked once its outputs are confirmed
+	handled     verdict = iota // settled once its outputs are confirmed
 	unavailable                // run again when the pipeline works
 	cancelled                  // left unsettled
 )
 
 // run is one execution of one message: the handlers.Scope on its context.
 type run struct {
-	in     *intake
-	entry  *entry
-	base   context.Context
+	in    *intake
+	entry *entry
+	extra transports.Extra
+	// life ends when the run is over, with the pipeline's life, or when the delivery becomes void.
+	life   context.Context
 	cancel context.CancelCauseFunc
-	trace  *runTrace // nil if nobody traces
-	// unwatch ends the watch on the delivery's context.
-	unwatch func() bool
+	// base is what the chain got: life, with what Watermill and tracing put on it.
+	base  context.Context
+	trace *runTrace // nil if nobody traces
+	// wait is the delivery's Wait.
+	wait time.Duration
+
+	// verdict and outcome are written by the run's goroutine alone, and by nobody once the run has ended.
+	verdict verdict
+	outcome transports.Outcome
 
 	mu        sync.Mutex
-	verdict   verdict
-	outcome   transports.Outcome
 	swallowed error
 	confirmed []func(context.Context) error
 }
 
-// detached has the life of one context and the values of both, its own first.
-type detached struct {
-	context.Context
-	values context.Context
-}
-
-func (d detached) Value(key any) any {
-	if v := d.Context.Value(key); v != nil {
-		return v
-	}
-	return d.values.Value(key)
-}
-
-func (d detached) String() string { return fmt.Sprintf("%v with values of %v", d.Context, d.values) }
-
-type runKey struct{}
-
-func runFrom(ctx context.Context) *run {
-	r, _ := ctx.Value(runKey{}).(*run)
-	return r
-}
-
-// newRun prepares the entry's next execution. Its context ends with the pipeline's, or when the delivery becomes void.
+// newRun prepares the entry's next execution.
 func newRun(in *intake, e *entry) *run {
-	r := &run{in: in, entry: e, trace: in.tracing.run(e)}
-	ctx, cancel := context.WithCancelCause(detached{in.life, e.msg.Context()})
-	r.base, r.cancel = runContext{ctx, r}, cancel
+	r := &run{in: in, entry: e, trace: in.tracing.run(e), wait: e.delivery.Wait}
+	r.extra = transports.Extra{Headers: e.delivery.Headers, Scope: r}
 	r.outcome.ID = e.desc.ID
+	r.life, r.cancel = context.WithCancelCause(runValues{r})
 	return r
 }
 
-// runContext carries the run and its scope in one allocation.
-type runContext struct {
-	context.Context
-	run *run
+// runValues is a context that carries what belongs to a run, and never ends.
+type runValues struct{ run *run }
+
+func (runValues) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (runValues) Done() <-chan struct{}       { return nil }
+func (runValues) Err() error                  { return nil }
+
+func (v runValues) Value(key any) any {
+	if transports.IsExtraKey(key) {
+		return &v.run.extra
+	}
+	return nil
 }
 
-func (c runContext) Value(key any) any {
-	if _, ok := key.(runKey); ok {
-		return c.run
+// message returns the message that the chain gets: the one that was described, and for a rerun a new one.
+func (r *run) message() *message.Message {
+	msg := r.entry.message
+	if r.entry.message = nil; msg == nil {
+		msg = r.entry.delivery.Message()
 	}
-	if handlers.IsScopeKey(key) {
-		return handlers.Scope(c.run)
-	}
-	return c.Context.Value(key)
+	msg.SetContext(r.life)
+	return msg
 }
 
-// watch cancels the run when its delivery becomes void, unless it is kept, or publishes what a source that delivers again needn't
-// have done twice.
-func (r *run) watch() {
-	delivery := r.entry.msg.Context()
-	r.unwatch = context.AfterFunc(delivery, func() {
-		r.in.mu.Lock()
-		kept := r.entry.kept || r.entry.publishing && !r.in.source.Impatient
-		r.in.mu.Unlock()
-		if !kept {
-			r.cancel(context.Cause(delivery))
-		}
-	})
+// runOf returns the run that a message belongs to.
+func runOf(msg *message.Message) *run {
+	r, _ := transports.ExtraOf(msg.Context()).Scope.(*run)
+	return r
 }
 
 func (r *run) Description() handlers.Description { return r.entry.desc }
@@ -151,19 +135,12 @@ func code(err error) int {
 // publishing is the life of what the run produced: the pipeline's, unless nobody waits for it when its caller has gone.
 func (r *run) publishing() context.Context {
 	if r.in.source.Impatient {
-		return r.base
+		return r.life
 	}
 	return r.in.life
 }
 
-// result is the run's outcome so far.
-func (r *run) result() transports.Outcome {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.outcome
-}
-
-// confirm tells those who asked that every output is confirmed. It reports false if one of them wants the message not to be acked.
+// confirm tells those who asked that every output is confirmed. It is false if one of them wants the message not to be settled.
 func (r *run) confirm() bool {
 	r.mu.Lock()
 	calls := r.confirmed
@@ -175,33 +152,4 @@ func (r *run) confirm() bool {
 		}
 	}
 	return true
-}
-
-// reply answers the one who waits for the message, once it is acked.
-func (r *run) reply() {
-	if reply := transports.ReplyFrom(r.entry.msg.Context()); reply != nil {
-		reply.Settle(r.result())
-	}
-}
-
-// published notes that something the run produced was confirmed at a destination.
-func (r *run) published() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.outcome.Published = true
-}
-
-// unsendable notes that something the run produced is lost.
-func (r *run) unsendable(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.outcome.Err = handlers.Permanent(err)
-	r.outcome.Code = code(r.outcome.Err)
-}
-
-// expect notes where the answer to what the run produced will arrive.
-func (r *run) expect(answer <-chan *message.Message) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.outcome.Answer = answer
 }

@@ -35,7 +35,7 @@ func (in *intake) look(now time.Time) {
 	}
 	in.metrics.waiting.Set(float64(in.lanes.waiting))
 	in.metrics.running.Set(float64(len(in.active)))
-	in.signal()
+	in.startRuns()
 	paused := in.pause.long(now)
 	giveBack := (late || paused) && in.source.Broker && in.subscriber != nil && !in.stopping
 	in.mu.Unlock()

@@ -88,13 +88,14 @@ func (t *pipelineTracing) run(e *entry) *runTrace {
 	return r
 }
 
-// begin starts the span of a run, which becomes what msg, the copy that is emitted, brings to the handler and to all that it produces.
+// begin starts the span of a run, which becomes what msg brings to the handler and to all that it produces.
 func (t *pipelineTracing) begin(r *run, msg *message.Message) {
 	if t == nil {
 		return
 	}
-	ctx, span := t.tracer.Start(tracing.Extract(r.base, msg.Metadata), t.process, trace.WithSpanKind(trace.SpanKindConsumer))
-	r.base, r.trace.span = ctx, span
+	ctx, span := t.tracer.Start(tracing.Extract(msg.Context(), msg.Metadata), t.process, trace.WithSpanKind(trace.SpanKindConsumer))
+	r.trace.span = span
+	msg.SetContext(ctx)
 	tracing.Inject(ctx, msg.Metadata)
 	if !span.IsRecording() {
 		return
@@ -131,7 +132,7 @@ func (t *pipelineTracing) calls(next message.HandlerFunc) message.HandlerFunc {
 	}
 	return func(msg *message.Message) ([]*message.Message, error) {
 		msgs, err := next(msg)
-		r := runFrom(msg.Context()).trace
+		r := runOf(msg).trace
 		r.calls++
 		if err != nil && r.span.IsRecording() {
 			r.span.AddEvent("attempt failed", trace.WithAttributes(attribute.Int("call", r.calls), attribute.String("error", err.Error())))
@@ -141,7 +142,7 @@ func (t *pipelineTracing) calls(next message.HandlerFunc) message.HandlerFunc {
 }
 
 // end ends the span: the run is settled.
-func (t *runTrace) end(r *run, v verdict, cause error) {
+func (t *runTrace) end(produced []*message.Message, v verdict, cause error) {
 	if t == nil {
 		return
 	}
@@ -151,7 +152,7 @@ func (t *runTrace) end(r *run, v verdict, cause error) {
 	}
 	outcome := [...]string{handled: "handled", unavailable: "unavailable", cancelled: "cancelled"}[v]
 	t.span.SetAttributes(outcomeKey.String(outcome))
-	for _, msg := range r.result().Messages {
+	for _, msg := range produced {
 		if msg.Metadata[transports.Type] != device.TypeResult {
 			continue
 		}

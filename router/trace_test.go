@@ -309,20 +309,21 @@ func TestLogLinesNameTheTrace(t *testing.T) {
 // A host that doesn't trace pays for it with comparisons.
 func TestTracingOffAllocatesNothing(t *testing.T) {
 	var off *pipelineTracing
-	e := &entry{msg: message.NewMessage("1", nil)}
+	msg := message.NewMessage("1", nil)
+	e := &entry{}
 	r := &run{entry: e, base: context.Background()}
-	msgs := []*message.Message{e.msg}
+	msgs := []*message.Message{msg}
 	next := message.HandlerFunc(echo)
 	if n := testing.AllocsPerRun(1000, func() {
 		r.trace = off.run(e)
-		off.begin(r, e.msg)
+		off.begin(r, msg)
 		next = off.calls(next)
 		published(off.publish(r.base, "out:results", msgs), nil)
-		r.trace.end(r, handled, errBroken)
+		r.trace.end(msgs, handled, errBroken)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
-	if len(e.msg.Metadata) > 0 || r.base != context.Background() {
+	if len(msg.Metadata) > 0 || msg.Context() != context.Background() {
 		t.Error("something was changed")
 	}
 }

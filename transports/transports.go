@@ -8,11 +8,10 @@
 // # What a transport owes
 //
 // Each pipeline gets a Subscriber and a Publisher of its own over the shared connection; their Close ends only that
-// pipeline's use. A subscriber yields up to [Topic].Window unsettled messages in arrival order and doesn't wait for acks.
-// Cancelling Subscribe's context means: take no more and close the output, but go on honouring acks; a nack then means
-// "leave it unacked"; the channel closes when all that was handed out is settled, or at Close. Subscribe may be called
-// again after that. Message contexts are not derived from Subscribe's context. A delivery that became void (channel lost,
-// queue deleted, HTTP caller gone) cancels its message's context with cause [ErrVoid]; settling it is then without effect.
+// pipeline's use. A [Subscriber] hands out up to [Topic].Window unsettled deliveries in arrival order, without waiting
+// for earlier ones to be settled. A [Delivery] carries the function that settles it: no goroutine waits for that. A
+// delivery that became void (channel lost, queue deleted, HTTP caller gone) ends its context with cause [ErrVoid];
+// settling it is then without effect.
 package transports
 
 import (
@@ -29,7 +28,7 @@ import (
 	"github.com/pentrough/pentrough/internal/plugin"
 )
 
-// ErrVoid is the cause (context.Cause) of a message's context when its delivery no longer exists: it can't be settled any
+// ErrVoid is the cause (context.Cause) of a delivery's context when the delivery no longer exists: it can't be settled any
 // more, and its source may deliver it again.
 var ErrVoid = errors.New("delivery became void")
 
@@ -44,13 +43,16 @@ var ErrUndecided = errors.New("not known whether the message arrived")
 // large: nothing is gained by trying it again.
 var ErrUnsendable = errors.New("can't be sent")
 
+// ErrNotStarted is what a delivery is settled with whose caller can't wait, if it was given up before its turn.
+var ErrNotStarted = errors.New("it was given up before its turn; nothing was written")
+
 // ErrClosed is what a publisher or subscriber returns after its Close.
 var ErrClosed = errors.New("closed")
 
 // Transport is one running connection to a system. All methods are safe for concurrent use.
 type Transport interface {
 	// Subscriber returns a pipeline's own subscriber. It does no I/O.
-	Subscriber(c Consumer) (message.Subscriber, error)
+	Subscriber(c Consumer) (Subscriber, error)
 
 	// Publisher returns a pipeline's own publisher for one topic. Publish makes one attempt: it blocks until the receiving system
 	// has confirmed all messages and returns nil, or returns an error with which any of them may or may not have arrived.
@@ -70,6 +72,21 @@ type Transport interface {
 
 	// Close ends everything at once and returns when its goroutines are gone, or when ctx ends.
 	Close(ctx context.Context) error
+}
+
+// Subscriber is one pipeline's use of what a transport brings. All methods are safe for concurrent use.
+type Subscriber interface {
+	// Subscribe has take called with each delivery of the topic, one after the other, and returns when deliveries can
+	// come. take doesn't block, and may be called before Subscribe returns. The transport holds no lock during the
+	// call that Settle takes.
+	//
+	// When ctx ends nothing more is handed out, but what is out can still be settled; handing it back then leaves it
+	// with its source. done closes when nothing is handed out any more and all that was is settled, or at Close.
+	// Subscribe may be called again after that. The deliveries' contexts are not derived from ctx.
+	Subscribe(ctx context.Context, topic string, take func(*Delivery)) (done <-chan struct{}, err error)
+
+	// Close ends the pipeline's use: what it has unsettled becomes void. No delivery is handed out after it.
+	Close() error
 }
 
 // Consumer says for whom a subscriber is.
@@ -95,8 +112,8 @@ type Health struct {
 
 // Drainer is implemented by a transport whose topics are fed from inside the host: memory, and the events of devices.
 type Drainer interface {
-	// Drain says that nothing will be published to the topic any more: its subscriptions hand out what is still there and
-	// then close their output.
+	// Drain says that nothing will be published to the topic any more: its subscriptions hand out what is still there, and
+	// are done when that is settled.
 	Drain(topic string)
 }
 
@@ -116,9 +133,9 @@ type Requester interface {
 
 // Answerer is implemented by transports whose messages may name an address for what becomes of them.
 type Answerer interface {
-	// Answer puts a [Reply] on a message that the transport delivered some time ago and that now comes back by another way, if the message names
-	// such an address: what the reply is settled with goes there.
-	Answer(msg *message.Message)
+	// Answer sends an outcome to the address that a message names in its metadata, if it names one. The message was
+	// delivered by the transport some time ago, and came back to the host by another way. Answer doesn't block.
+	Answer(metadata message.Metadata, o *Outcome)
 }
 
 // Acceptor is implemented by transports that can't take messages at times, as while their broker is away.

@@ -23,6 +23,7 @@ import (
 	"github.com/pentrough/pentrough/router"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/memory"
+	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
 const (
@@ -133,7 +134,7 @@ on_error = "drop"
 	must(b, err)
 	sub, err := ends.Subscriber(transports.Consumer{Pipeline: "bench"})
 	must(b, err)
-	out, err := sub.Subscribe(context.Background(), "out")
+	out, err := transporttest.Stock(sub).Subscribe(context.Background(), "out")
 	must(b, err)
 	must(b, host.Start(context.Background()))
 	pub, err := ends.Publisher(transports.Producer{})

@@ -23,27 +23,31 @@ const (
 	benchDeadline = 2 * time.Minute
 )
 
-// BenchmarkWholePath carries persistent commands from a queue to devices and a confirmed result for each back, by the host and by
-// a bare loop in turn, each a process of its own. It reports the medians of the pairs' ratios: of their rates, of the CPU time that their processes
-// used for a command, and of the 99th percentile of the time from publishing a command to its result at half of the host's rate; and how often the
-// host allocates for a command. One operation is all pairs.
+// BenchmarkWholePath carries persistent commands from a queue to devices and a confirmed result for each back, by the host, by a bare
+// loop and by Watermill's Router alone in turn, each a process of its own. It reports the medians of the rounds' ratios: of their rates, of the
+// CPU time that their processes used for a command, and of the 99th percentile of the time from publishing a command to its result at half
+// of the host's rate; and how often the host allocates for a command. One operation is all rounds.
 func BenchmarkWholePath(b *testing.B) {
 	server := testenv.Broker(b)
 	for b.Loop() {
-		var rates, cpus, tails, hosts, allocations []float64
+		var rates, cpus, tails, hosts, allocations, watermills []float64
 		for range benchPairs {
 			bare := carryAll(b, server.VHost(b), startBare, calm)
 			host := carryAll(b, server.VHost(b), startHost, calm)
+			watermill := carryAll(b, server.VHost(b), startWatermill, calm)
 			slow := carryPaced(b, server.VHost(b), startBare, calm, host.rate/2)
 			late := carryPaced(b, server.VHost(b), startHost, calm, host.rate/2)
-			b.Logf("host %.0f/s, bare loop %.0f/s, ratio %.2f; CPU a command %.1f and %.1f us, ratio %.2f; p99 at %.0f/s %s and %s, ratio %.2f; host: %.0f allocations",
+			b.Logf("host %.0f/s, bare loop %.0f/s, ratio %.2f; CPU a command %.1f and %.1f us, ratio %.2f; p99 at %.0f/s %s and %s, ratio %.2f; host: %.0f allocations; "+
+				"Watermill alone %.0f/s, %.1f us, host/Watermill %.2f",
 				host.rate, bare.rate, host.rate/bare.rate, host.cpu, bare.cpu, host.cpu/bare.cpu,
-				host.rate/2, late, slow, float64(late)/float64(slow), host.allocations)
+				host.rate/2, late, slow, float64(late)/float64(slow), host.allocations, watermill.rate, watermill.cpu, host.cpu/watermill.cpu)
 			rates, cpus, tails = append(rates, host.rate/bare.rate), append(cpus, host.cpu/bare.cpu), append(tails, float64(late)/float64(slow))
 			hosts, allocations = append(hosts, host.rate), append(allocations, host.allocations)
+			watermills = append(watermills, host.cpu/watermill.cpu)
 		}
 		b.ReportMetric(median(rates), "rate-host/bare")
 		b.ReportMetric(median(cpus), "CPU-host/bare")
+		b.ReportMetric(median(watermills), "CPU-host/watermill")
 		b.ReportMetric(median(tails), "p99-host/bare")
 		b.ReportMetric(median(hosts), "commands/s")
 		b.ReportMetric(median(allocations), "allocs/command")
@@ -51,7 +55,8 @@ func BenchmarkWholePath(b *testing.B) {
 }
 
 // BenchmarkWholePathLedger carries the same commands, with ids that are remembered, by a host whose ledger is in a database and by one
-// whose ledger is in memory in turn.
+// whose ledger is in memory in turn. It reports the medians of the ratios of their rates, and of the CPU time that the database adds to a
+// command in the host's process.
 func BenchmarkWholePathLedger(b *testing.B) {
 	server := testenv.Broker(b)
 	database := testenv.NewPostgres(b)
@@ -61,14 +66,16 @@ func BenchmarkWholePathLedger(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				var ratios []float64
+				var ratios, added []float64
 				for range benchPairs {
 					memory := carryAll(b, server.VHost(b), remembering(`type = "memory"`), calm)
 					stored := carryAll(b, server.VHost(b), remembering(store), calm)
-					b.Logf("%s %.0f/s, memory %.0f/s, ratio %.2f", name, stored.rate, memory.rate, stored.rate/memory.rate)
-					ratios = append(ratios, stored.rate/memory.rate)
+					b.Logf("%s %.0f/s, memory %.0f/s, ratio %.2f; CPU a command %.1f and %.1f us, %.1f more",
+						name, stored.rate, memory.rate, stored.rate/memory.rate, stored.cpu, memory.cpu, stored.cpu-memory.cpu)
+					ratios, added = append(ratios, stored.rate/memory.rate), append(added, stored.cpu-memory.cpu)
 				}
 				b.ReportMetric(median(ratios), name+"/memory")
+				b.ReportMetric(median(added), "us-added/command")
 			}
 		})
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/pentrough/pentrough/router"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/memory"
+	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
 // between is a host with one pipeline, from a memory topic to another, and a program's hands at both.
@@ -46,7 +47,7 @@ on_error = "drop"
 	must(tb, err)
 	sub, err := ends.Subscriber(transports.Consumer{Pipeline: "ends"})
 	must(tb, err)
-	out, err := sub.Subscribe(context.Background(), "out")
+	out, err := transporttest.Stock(sub).Subscribe(context.Background(), "out")
 	must(tb, err)
 	must(tb, host.Start(tb.Context()))
 	pub, err := ends.Publisher(transports.Producer{})

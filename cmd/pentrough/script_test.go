@@ -21,7 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"pentrough": main, "bareloop": bareLoop, "passer": passer, "barerows": bareRows})
+	testscript.Main(m, map[string]func(){"pentrough": main, "bareloop": bareLoop, "watermillloop": watermillLoop, "idlehost": idleHost, "passer": passer, "barerows": bareRows})
 }
 
 // Each script has free ports of 127.0.0.1 in $DEVICES_PORT, $HTTP_PORT and $ADMIN_PORT, and the go command's folders in $GO_CACHE and $GO_MODCACHE.

@@ -104,6 +104,9 @@ func amqpPriority(property string) int {
 
 // lifetime is the shorter of a command's ttl and its message's expiration, in milliseconds as AMQP has it; 0 is without end.
 func lifetime(ttl time.Duration, expiration string) time.Duration {
+	if expiration == "" {
+		return ttl
+	}
 	ms, err := strconv.ParseUint(expiration, 10, 32) // RabbitMQ takes no more
 	life := time.Duration(ms) * time.Millisecond
 	switch {

@@ -17,6 +17,7 @@ import (
 type scope struct {
 	handler     handlers.Handler
 	description handlers.Description
+	extra       transports.Extra
 	awaited     atomic.Bool
 
 	values   context.Context
@@ -31,7 +32,9 @@ type scope struct {
 
 // newScope begins the time of a run.
 func newScope(values context.Context, handler handlers.Handler, remaining time.Duration) *scope {
-	return &scope{handler: handler, values: values, deadline: time.Now().Add(remaining)}
+	s := &scope{handler: handler, values: values, deadline: time.Now().Add(remaining)}
+	s.extra.Scope = s
+	return s
 }
 
 // end is the end of the run, or of the interest in it.
@@ -51,7 +54,7 @@ func (s *scope) Base() context.Context {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.base == nil {
-		if s.base, s.stopBase = context.WithCancel(handlers.WithScope(s.values, s)); s.over {
+		if s.base, s.stopBase = context.WithCancel(transports.WithExtra(s.values, &s.extra)); s.over {
 			s.stopBase()
 		}
 	}
@@ -79,8 +82,8 @@ func (c runContext) Err() error                  { return c.timer().Err() }
 
 // Value also answers package context, which asks by a key of its own for what ends.
 func (c runContext) Value(key any) any {
-	if handlers.IsScopeKey(key) {
-		return c.scope
+	if transports.IsExtraKey(key) {
+		return &c.extra
 	}
 	return c.timer().Value(key)
 }

@@ -48,7 +48,7 @@ func letter(msg *message.Message) handlers.DeadLetter {
 	if expiration := said("expiration"); expiration != "" {
 		l.Metadata[transports.Expiration] = expiration
 	}
-	if typed := transports.HeadersFrom(msg.Context()); typed != nil {
+	if typed := transports.ExtraOf(msg.Context()).Headers; typed != nil {
 		// What can't be written is there as text.
 		if text, err := typed.MarshalText(); err == nil {
 			l.Headers = text

@@ -45,7 +45,7 @@ var mistakes = []planted{
 	},
 	{
 		name: "ack before write", want: RuleOneResult, faults: []fault{ledgerKill},
-		edits: []edit{{"router/emit.go", "\tin.active[e] = struct{}{}\n", "\tin.active[e] = struct{}{}\n\te.msg.Ack()\n"}},
+		edits: []edit{{"router/start.go", "\t\tin.active[e] = struct{}{}\n", "\t\tin.active[e] = struct{}{}\n\t\te.delivery.Settle(&e.run.outcome)\n"}},
 	},
 	{
 		name: "ack before the result's confirm", want: RuleOneResult, faults: []fault{blockedKill},
@@ -65,12 +65,13 @@ var mistakes = []planted{
 		name: "stock marshaler", want: RuleOneResult,
 		edits: []edit{
 			{
-				"transports/amqp/generation.go", "\t\"github.com/ThreeDotsLabs/watermill/message\"\n",
-				"\tstock \"github.com/ThreeDotsLabs/watermill-amqp/v2/pkg/amqp\"\n\t\"github.com/ThreeDotsLabs/watermill/message\"\n",
+				"transports/amqp/generation.go", "\tamqp \"github.com/rabbitmq/amqp091-go\"\n",
+				"\tstock \"github.com/ThreeDotsLabs/watermill-amqp/v2/pkg/amqp\"\n\tamqp \"github.com/rabbitmq/amqp091-go\"\n",
 			},
 			{
-				"transports/amqp/generation.go", "msg := s.t.marshaler.message(g.ctx, &d)",
-				"msg, err := stock.DefaultMarshaler{}.Unmarshal(d)\n\t\t\tif err != nil {\n\t\t\t\t_ = d.Nack(false, true)\n\t\t\t\tcontinue\n\t\t\t}\n\t\t\tmsg.SetContext(g.ctx)",
+				"transports/amqp/generation.go", "s.take(g.delivery(&d))",
+				"msg, err := stock.DefaultMarshaler{}.Unmarshal(d)\n\t\t\tif err != nil {\n\t\t\t\tg.open.Add(-1)\n\t\t\t\t_ = d.Nack(false, true)\n\t\t\t\tcontinue\n\t\t\t}\n" +
+					"\t\t\tout := g.delivery(&d)\n\t\t\tout.UUID, out.Payload, out.Metadata = msg.UUID, msg.Payload, msg.Metadata\n\t\t\ts.take(out)",
 			},
 		},
 	},
@@ -78,7 +79,7 @@ var mistakes = []planted{
 		name: "nack at shutdown", want: RuleOneResult, faults: []fault{stopped, stopped, stopped}, rate: 2000, host: hostPlan{forgets: true},
 		edits: []edit{{
 			"router/drain.go", "\tfor _, e := range in.lanes.forget(everything) {\n",
-			"\tfor e := range in.active {\n\t\te.msg.Nack()\n\t}\n\tfor _, e := range in.lanes.forget(everything) {\n",
+			"\tfor e := range in.active {\n\t\te.delivery.Settle(nil)\n\t}\n\tfor _, e := range in.lanes.forget(everything) {\n",
 		}},
 	},
 	{

@@ -43,24 +43,23 @@ func checkAcks(t *rapid.T) {
 	}
 	sent := 0
 	a := newAcks(broker, func(n int) { sent += n })
-	a.hold = time.Hour
 	order := rapid.Permutation(tags(n)).Draw(t, "order of settling")
 	acked := rapid.IntRange(0, n).Draw(t, "how many are acked")
 	for done := 0; done < acked; {
-		// What becomes ready while another is writing goes in one batch.
+		// What becomes ready while the writer is writing goes in one batch.
 		size := rapid.IntRange(1, acked-done).Draw(t, "batch")
-		a.mu.Lock()
-		a.ready = append(a.ready, order[done:done+size-1]...)
-		a.mu.Unlock()
-		a.add(order[done+size-1])
+		for _, tag := range order[done : done+size] {
+			a.add(tag)
+		}
+		a.write(false)
 		done += size
 		// What is waited for in vain isn't waited for again.
-		stuck := rapid.Bool().Draw(t, "hold is over")
+		stuck := rapid.Bool().Draw(t, "the time is over")
 		if stuck {
-			a.overdue()
+			a.write(true)
 		}
-		if waits := len(broker.open) - (n - done); waits < 0 || stuck && waits > 0 || waits > len(a.held) {
-			t.Fatalf("%d of %d are settled, but the broker waits for %d; %d are held, which is over: %v", done, n, len(broker.open), len(a.held), stuck)
+		if waits := len(broker.open) - (n - done); waits < 0 || stuck && waits > 0 || waits > len(a.deferred) {
+			t.Fatalf("%d of %d are settled, but the broker waits for %d; %d are deferred, which is over: %v", done, n, len(broker.open), len(a.deferred), stuck)
 		}
 		for _, tag := range order[done:] {
 			if !broker.open[tag] {
@@ -68,6 +67,7 @@ func checkAcks(t *rapid.T) {
 			}
 		}
 	}
+	go a.run()
 	a.stop()
 	if len(broker.open) != n-acked {
 		t.Fatalf("%d of %d are settled, but the broker waits for %d after the end", acked, n, len(broker.open))
@@ -106,14 +106,13 @@ func (g *gate) Ack(tag uint64, multiple bool) error {
 func TestAcksThatComeWhileOneIsWrittenGoTogether(t *testing.T) {
 	g := &gate{entered: make(chan struct{}), open: make(chan struct{})}
 	a := newAcks(g, func(int) {})
-	var running sync.WaitGroup
-	running.Go(func() { a.add(1) })
+	go a.run()
+	a.add(1)
 	<-g.entered
 	for tag := uint64(2); tag <= 500; tag++ {
 		a.add(tag)
 	}
 	close(g.open)
-	running.Wait()
 	a.stop()
 	a.add(501)
 	if len(g.frames) != 2 || g.frames[0] != 1 || g.frames[1] != 500 || g.multiple[0] || !g.multiple[1] {
@@ -121,34 +120,47 @@ func TestAcksThatComeWhileOneIsWrittenGoTogether(t *testing.T) {
 	}
 }
 
-func TestAcksAboveAGapAreHeldForAMoment(t *testing.T) {
+func TestAcksAboveAGapAreDeferredForAMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &gate{entered: make(chan struct{}), open: make(chan struct{})}
 		close(g.open)
 		a := newAcks(g, func(int) {})
-		a.add(2)
-		a.add(3)
+		go a.run()
+		add := func(tags ...uint64) {
+			for _, tag := range tags {
+				a.add(tag)
+				synctest.Wait()
+			}
+		}
+		add(2, 3)
 		if len(g.frames) != 0 {
 			t.Fatalf("frames %v before the gap closed", g.frames)
 		}
-		a.add(1)
+		add(1)
 		if len(g.frames) != 1 || g.frames[0] != 3 || !g.multiple[0] {
 			t.Fatalf("frames %v, multiple %v; want one up to 3", g.frames, g.multiple)
 		}
-		a.add(5)
-		time.Sleep(holdTime)
+		add(5)
+		time.Sleep(deferTime)
 		synctest.Wait()
 		if len(g.frames) != 2 || g.frames[1] != 5 || g.multiple[1] {
-			t.Fatalf("frames %v, multiple %v; want 5 alone after %s", g.frames, g.multiple, holdTime)
+			t.Fatalf("frames %v, multiple %v; want 5 alone after %s", g.frames, g.multiple, deferTime)
 		}
-		a.add(6)
+		add(6)
 		if len(g.frames) != 3 || g.frames[2] != 6 || g.multiple[2] {
 			t.Fatalf("frames %v, multiple %v; want 6 alone, as 4 was waited for in vain", g.frames, g.multiple)
 		}
-		a.add(4)
-		a.add(8)
+		add(4, 8)
 		if len(g.frames) != 4 || g.frames[3] != 4 {
-			t.Fatalf("frames %v; want 4, and 8 held for the next gap", g.frames)
+			t.Fatalf("frames %v; want 4, and 8 deferred for the next gap", g.frames)
+		}
+		// The time counts from the first that is deferred.
+		time.Sleep(deferTime / 2)
+		add(9)
+		time.Sleep(deferTime / 2)
+		synctest.Wait()
+		if len(g.frames) != 6 || g.frames[4] != 8 || g.frames[5] != 9 {
+			t.Fatalf("frames %v; want 8 and 9 alone %s after 8", g.frames, deferTime)
 		}
 		a.stop()
 	})
@@ -167,20 +179,21 @@ func TestAcksKeepLittleAboveAStuckTag(t *testing.T) {
 	var frames counter
 	sent := 0
 	a := newAcks(&frames, func(n int) { sent += n })
-	a.hold = time.Hour
 	// Tag 1 stays open, and so do always some of the latest.
-	a.overdue()
+	a.write(true)
 	for tag := uint64(2); tag <= n; tag += 10 {
 		for i := range uint64(10) {
 			a.add(tag + 9 - i)
+			a.write(false)
 		}
 	}
-	a.overdue()
-	if sent != n || len(a.gaps) != 1 || len(a.held) != 0 || cap(a.gaps) > most || cap(a.held) > most {
-		t.Errorf("%d are acked; %d gaps in %d places, %d held in %d", sent, len(a.gaps), cap(a.gaps), len(a.held), cap(a.held))
+	a.write(true)
+	if sent != n || len(a.gaps) != 1 || len(a.deferred) != 0 || cap(a.gaps) > most || cap(a.deferred) > most {
+		t.Errorf("%d are acked; %d gaps in %d places, %d deferred in %d", sent, len(a.gaps), cap(a.gaps), len(a.deferred), cap(a.deferred))
 	}
 	before := frames
 	a.add(1)
+	go a.run()
 	a.stop()
 	if frames != before+1 || len(a.gaps) != 0 {
 		t.Errorf("the stuck tag took %d frames and left %d gaps", frames-before, len(a.gaps))
@@ -192,14 +205,11 @@ func BenchmarkAcks(b *testing.B) {
 	for name, first := range map[string]uint64{"in order": 1, "above a stuck tag": 2} {
 		b.Run(name, func(b *testing.B) {
 			a := newAcks(new(counter), func(int) {})
-			a.hold = time.Hour
 			b.ReportAllocs()
 			for tag := range uint64(b.N) {
 				a.add(first + tag)
-				// As many come in the 40 ms of a hold at 10,000/s.
-				if tag%400 == 0 {
-					a.overdue()
-				}
+				// As many come in the 40 ms of a deferral at 10,000/s.
+				a.write(tag%400 == 0)
 			}
 		})
 	}

@@ -11,14 +11,14 @@ import (
 )
 
 const (
-	// answerPatience is how long after its ack a message's outcome is waited for, and how long its copy waits for a connection.
+	// answerPatience is how long a copy waits for a connection.
 	answerPatience = time.Minute
 	// answerBuffer is how many copies may wait for the connection before further ones are dropped.
 	answerBuffer = 256
 )
 
-// answers sends copies of results to the reply_to of the messages that caused them: one attempt each, on a channel
-// without confirms that nothing else depends on. A copy waits up to answerPatience for a connection.
+// answers sends copies of results to the reply_to of the messages that caused them: one attempt
+// each, on a channel without confirms that nothing else depends on.
 type answers struct {
 	t    *transport
 	todo chan answer
@@ -27,9 +27,10 @@ type answers struct {
 	on *session
 }
 
+// answer is a result on its way to a reply_to.
 type answer struct {
-	key        string
-	publishing amqp.Publishing
+	replyTo, correlationID string
+	result                 *message.Message
 	// until is how long it waits for a connection.
 	until time.Time
 }
@@ -38,62 +39,20 @@ func newAnswers(t *transport) *answers {
 	return &answers{t: t, todo: make(chan answer, answerBuffer)}
 }
 
-// question is what a message with a reply_to waits for.
-type question struct {
-	replyTo, correlationID string
-	reply                  *transports.Reply
-}
-
-// expect sends the copy once the outcome of an acked message is known.
-func (a *answers) expect(q *question) {
-	a.t.goes(func() {
-		timeout := time.NewTimer(answerPatience)
-		defer timeout.Stop()
-		a.await(q, timeout.C)
-	})
-}
-
-// await sends the copy once the outcome is known, unless that takes too long.
-func (a *answers) await(q *question, late <-chan time.Time) {
+// Answer implements transports.Answerer: it puts the first produced message in line. One that
+// carries the same reply_to is the question on its way to somebody else, who will answer it.
+func (t *transport) Answer(metadata message.Metadata, o *transports.Outcome) {
+	replyTo := metadata[transports.ReplyTo]
+	if replyTo == "" || len(o.Messages) == 0 || o.Messages[0].Metadata[transports.ReplyTo] == replyTo {
+		return
+	}
 	select {
-	case <-q.reply.Done():
-		a.take(q)
-	case <-late:
-	case <-a.t.closing.Done():
-	}
-}
-
-// Answer implements transports.Answerer.
-func (t *transport) Answer(msg *message.Message) {
-	address := msg.Metadata[transports.ReplyTo]
-	if address == "" {
-		return
-	}
-	q := &question{replyTo: address, correlationID: msg.Metadata[transports.CorrelationID], reply: transports.NewReply(0)}
-	msg.SetContext(transports.WithReply(msg.Context(), q.reply))
-	t.goes(func() { t.answers.await(q, nil) })
-}
-
-// take puts the first produced message in line. A message that carries the same reply_to is the question on its way
-// to somebody else, who will answer it.
-func (a *answers) take(q *question) {
-	produced := q.reply.Outcome().Messages
-	if len(produced) == 0 || produced[0].Metadata[transports.ReplyTo] == q.replyTo {
-		return
-	}
-	publishing, err := a.t.marshaler.Marshal(produced[0])
-	if err != nil {
-		a.count("failed")
-		return
-	}
-	if q.correlationID != "" {
-		publishing.CorrelationId = q.correlationID
-	}
-	publishing.DeliveryMode = amqp.Transient
-	select {
-	case a.todo <- answer{key: q.replyTo, publishing: publishing, until: time.Now().Add(answerPatience)}:
+	case t.answers.todo <- answer{
+		replyTo: replyTo, correlationID: metadata[transports.CorrelationID],
+		result: o.Messages[0], until: time.Now().Add(answerPatience),
+	}:
 	default:
-		a.count("dropped")
+		t.answers.count("dropped")
 	}
 }
 
@@ -104,25 +63,33 @@ func (a *answers) run(ctx context.Context) {
 	for {
 		select {
 		case next := <-a.todo:
-			a.send(ctx, next)
+			a.count(a.send(ctx, next))
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-func (a *answers) send(ctx context.Context, next answer) {
+// send returns what became of the copy.
+func (a *answers) send(ctx context.Context, next answer) string {
+	publishing, err := a.t.marshaler.Marshal(next.result)
+	if err != nil {
+		return "failed"
+	}
+	if next.correlationID != "" {
+		publishing.CorrelationId = next.correlationID
+	}
+	publishing.DeliveryMode = amqp.Transient
 	ctx, cancel := context.WithDeadline(ctx, next.until)
 	defer cancel()
 	ch, err := a.channel(ctx)
 	switch {
 	case ctx.Err() != nil:
-		a.count("dropped")
-	case err != nil, ch.Publish(amqp.DefaultExchange, next.key, false, false, next.publishing) != nil:
-		a.count("failed")
-	default:
-		a.count("sent")
+		return "dropped"
+	case err != nil, ch.Publish(amqp.DefaultExchange, next.replyTo, false, false, publishing) != nil:
+		return "failed"
 	}
+	return "sent"
 }
 
 // channel returns a channel as soon as there is a connection that the broker doesn't block.

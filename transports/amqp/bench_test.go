@@ -136,9 +136,9 @@ func BenchmarkConsume(b *testing.B) {
 		url := testenv.Broker(b).VHost(b)
 		fill(b, url)
 		r := start(b, config(url, topics(map[string]TopicConfig{"t": {Exchange: defaultExchange}})))
-		out := r.subscribe(context.Background(), "t")
+		out, _ := r.take(context.Background(), r.subscriber(), "t")
 		for range b.N {
-			(<-out).Ack()
+			(<-out).Settle(&transports.Outcome{})
 		}
 		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
 	})

@@ -1,8 +1,13 @@
 package amqp
 
 import (
+	"context"
+	"maps"
 	"sync/atomic"
 	"testing"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
 
 	"github.com/pentrough/pentrough/internal/testenv"
 	"github.com/pentrough/pentrough/transports"
@@ -43,4 +48,43 @@ func TestConformance(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestUniversalPubSub runs Watermill's suite for every Pub/Sub. The suite waits 15 to 45 s for
+// its messages, and a busy machine needs longer for 10,000. So it sends a hundred, and the window
+// is smaller by as much.
+func TestUniversalPubSub(t *testing.T) {
+	url := testenv.Broker(t).VHost(t)
+	open := func(t *testing.T) (message.Publisher, message.Subscriber) {
+		r := start(t, config(url, func(c *Config) { c.Prefetch = 10 }))
+		return r.publisher(""), transporttest.Stock(patient{r.subscriber()})
+	}
+	features := tests.Features{Persistent: true, ForceShort: true}
+	tests.TestPubSub(t, features, open, nil)
+	features.GuaranteedOrder, features.GuaranteedOrderWithSingleSubscriber = true, true
+	tests.TestPublishSubscribeInOrder(t, tests.TestContext{TestID: tests.NewTestID(), Features: features}, open)
+}
+
+// patient is a subscriber with what the suite expects and the host has from its router: a message
+// that is nacked comes again, and the context of one that is acked ends.
+type patient struct{ transports.Subscriber }
+
+func (p patient) Subscribe(ctx context.Context, topic string, take func(*transports.Delivery)) (<-chan struct{}, error) {
+	return p.Subscriber.Subscribe(ctx, topic, func(d *transports.Delivery) {
+		own := *d
+		var end context.CancelFunc
+		own.Context, end = context.WithCancel(d.Context)
+		// A header comes in under header.NAME; the suite looks for the name that it sent.
+		own.Metadata = maps.Clone(d.Metadata)
+		own.Metadata["test"] = d.Metadata[transports.HeaderPrefix+"test"]
+		own.Settle = func(o *transports.Outcome) {
+			if o == nil && ctx.Err() == nil {
+				take(&own)
+				return
+			}
+			end()
+			d.Settle(o)
+		}
+		take(&own)
+	})
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pentrough/pentrough/internal/testenv"
 	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
 // onQueue is the topic "q" as nothing but the durable queue "q".
@@ -31,8 +32,8 @@ func TestADeletedQueueIsDeclaredAgainAndItsDeliveriesAreVoid(t *testing.T) {
 	if _, err := peer.ch.QueueDelete("q", false, false, false); err != nil {
 		t.Fatal(err)
 	}
-	isVoid(t, one)
-	isVoid(t, two)
+	isVoid(t, one.Context())
+	isVoid(t, two.Context())
 	one.Ack()
 	r.until("the queue is back", func() bool { return peer.has("q") })
 	peer.consumed("q", 1)
@@ -103,8 +104,8 @@ func TestACutConnectionVoidsWhatIsOutAndResumes(t *testing.T) {
 	r.counts("acks that are written", 1, r.tr.metrics.acked.WithLabelValues("q"))
 	r.roundTrip()
 	proxy.Cut()
-	isVoid(t, old[0])
-	isVoid(t, old[2])
+	isVoid(t, old[0].Context())
+	isVoid(t, old[2].Context())
 	// Tags of the lost channel mean other messages on the new one.
 	old[0].Ack()
 	old[2].Ack()
@@ -179,10 +180,7 @@ func TestCloseIsQuickWhateverTheBrokerDoes(t *testing.T) {
 			// Nothing else ends a wait for the broker.
 			r := start(t, config(cuttable, onQueue, func(c *Config) { c.Heartbeat, c.ConnectTimeout = time.Hour, time.Hour }))
 			r.tr.closeTimeout = time.Second
-			s, err := r.tr.Subscriber(transports.Consumer{Pipeline: "test"})
-			if err != nil {
-				t.Fatal(err)
-			}
+			s := transporttest.Stock(r.subscriber())
 			out, err := s.Subscribe(t.Context(), "q")
 			if err != nil {
 				t.Fatal(err)
@@ -190,7 +188,7 @@ func TestCloseIsQuickWhateverTheBrokerDoes(t *testing.T) {
 			msg := next(t, out)
 			hurt(proxy)
 			_ = s.Close() // it may say that the broker didn't answer
-			isVoid(t, msg)
+			isVoid(t, msg.Context())
 			r.closeSilent()
 			closed(t, out)
 		})
@@ -215,10 +213,7 @@ func TestTheOutputOfAClosedSubscriberDoesNotWaitForTheBroker(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.well("consumer connection")
-			s, err := r.tr.Subscriber(transports.Consumer{Pipeline: "test"})
-			if err != nil {
-				t.Fatal(err)
-			}
+			s := transporttest.Stock(r.subscriber())
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			if when.beginning {
@@ -251,7 +246,7 @@ func TestTheOutputOfAClosedSubscriberDoesNotWaitForTheBroker(t *testing.T) {
 				t.Fatalf("Close returned before the output was closed: %v", err)
 			}
 			if msg != nil && !when.settled {
-				isVoid(t, msg)
+				isVoid(t, msg.Context())
 			}
 			err = <-result
 			r.closeSilent()
@@ -370,7 +365,7 @@ func TestAStoppedSubscriptionStaysStopped(t *testing.T) {
 	msg := next(t, out)
 	cancel()
 	proxy.Cut()
-	isVoid(t, msg)
+	isVoid(t, msg.Context())
 	closed(t, out)
 	r.well("consumer connection")
 	peer.put("q", "two")
@@ -389,20 +384,20 @@ func TestAcksArriveInAnyOrderUnderLoad(t *testing.T) {
 		peer.put("q", fmt.Sprint(i))
 	}
 	r := start(t, config(url, onQueue, func(c *Config) { c.Prefetch = 100 }))
-	out := r.subscribe(t.Context(), "q")
-	var held []*message.Message
+	out, _ := r.take(t.Context(), r.subscriber(), "q")
+	var open []*transports.Delivery
 	for i := range n {
-		msg := next(t, out)
-		if string(msg.Payload) != fmt.Sprint(i) {
-			t.Fatalf("received %q, want %d", msg.Payload, i)
+		d := next(t, out)
+		if string(d.Payload) != fmt.Sprint(i) {
+			t.Fatalf("received %q, want %d", d.Payload, i)
 		}
-		held = append(held, msg)
+		open = append(open, d)
 		// The oldest of 50 stay open while the newest are acked, then those go from the newest on.
-		if len(held) == 50 || i == n-1 {
-			for j := len(held) - 1; j >= 0; j-- {
-				held[j].Ack()
+		if len(open) == 50 || i == n-1 {
+			for j := len(open) - 1; j >= 0; j-- {
+				open[j].Settle(&transports.Outcome{})
 			}
-			held = held[:0]
+			open = open[:0]
 		}
 	}
 	r.close()
@@ -444,7 +439,7 @@ func TestASilentBrokerIsNoticedByItsHeartbeat(t *testing.T) {
 	out := r.subscribe(t.Context(), "q")
 	msg := next(t, out)
 	proxy.Silence()
-	isVoid(t, msg)
+	isVoid(t, msg.Context())
 	r.sick("consumer connection", "timeout")
 	proxy.Cut()
 	proxy.Up()
@@ -457,14 +452,8 @@ func TestPresenceIsTheTimeWithAConsumer(t *testing.T) {
 	proxy, cuttable := testenv.Through(t, testenv.Broker(t).VHost(t))
 	proxy.Down()
 	r := start(t, config(cuttable))
-	built, err := r.tr.Subscriber(transports.Consumer{Pipeline: "p"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	sub := built.(*subscriber)
-	if _, err := sub.Subscribe(t.Context(), "t"); err != nil {
-		t.Fatal(err)
-	}
+	sub := r.subscriber().(*subscriber)
+	r.take(t.Context(), sub, "t")
 	r.sick("consumer connection")
 	if d := sub.Present(); d != 0 {
 		t.Errorf("present for %s, but the broker was never there", d)

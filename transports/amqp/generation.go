@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/pentrough/pentrough/transports"
@@ -24,11 +23,11 @@ type generation struct {
 	deliveries <-chan amqp.Delivery
 	closes     <-chan *amqp.Error
 
-	// ctx is above the contexts of all messages of this generation; void ends it.
+	// ctx is the context of all deliveries of this generation; void ends it.
 	ctx  context.Context
 	void context.CancelCauseFunc
 	acks *acks
-	// open is how many messages are handed out and unsettled; idle is told when that reaches zero.
+	// open is how many deliveries are out and unsettled; idle is told when that reaches zero.
 	open atomic.Int64
 	idle chan struct{}
 }
@@ -62,27 +61,27 @@ func (s *subscription) begin(conn *amqp.Connection) (*generation, error) {
 	return g, nil
 }
 
-// run hands out deliveries until the subscription ends or the consumer is lost, and returns why. Whatever was handed out is
-// settled or void then.
+// run hands out deliveries until the subscription ends or the consumer is lost, and returns why.
+// Whatever was handed out is settled or void then.
 //
-// The consumer is never cancelled: a quorum queue takes the deliveries back that a cancel meets on their way, before the older ones that are
-// still unacked (measured on RabbitMQ 3.10). What comes after the end of the subscription stays unacked instead, within the window, and goes
-// back with the rest when the channel is closed.
+// The consumer is never cancelled: a quorum queue takes the deliveries back that a cancel meets
+// on their way, before the older ones that are still unacked (measured on RabbitMQ 3.10). What
+// comes after the end of the subscription stays unacked instead, within the window, and goes back
+// with the rest when the channel is closed.
 func (g *generation) run() error {
+	go g.acks.run()
 	err := g.deliver()
 	if errors.Is(err, errStopped) {
 		err = g.wind()
 	}
-	if !errors.Is(err, errStopped) {
+	stopped := errors.Is(err, errStopped)
+	if !stopped {
 		g.void(transports.ErrVoid)
-		// What was acked before is still written, if the channel is there.
-		for g.open.Load() > 0 {
-			<-g.idle
-		}
 	}
-	// Anything that is sent on a channel after its close costs the whole connection.
+	// What was acked before is still written, if the channel is there. Anything that is sent on a
+	// channel after its close costs the whole connection.
 	g.acks.stop()
-	if errors.Is(err, errStopped) {
+	if stopped {
 		g.linger()
 	}
 	// What is unacked goes back to the queue, in its old order, before anybody consumes again.
@@ -101,7 +100,7 @@ func (g *generation) linger() {
 	select {
 	case <-rest.C:
 	case <-g.closes: //nolint:errcheck // the stop is over either way
-	case <-g.sub.kill.Done():
+	case <-g.sub.of.kill.Done():
 	}
 }
 
@@ -121,28 +120,13 @@ func (g *generation) deliver() error {
 			if s.stop.Err() != nil {
 				return errStopped
 			}
-			msg := s.t.marshaler.message(g.ctx, &d)
-			var q *question
-			if d.ReplyTo != "" {
-				q = &question{replyTo: d.ReplyTo, correlationID: d.CorrelationId, reply: transports.NewReply(0)}
-				msg.SetContext(transports.WithReply(msg.Context(), q.reply))
-			}
-			// Counted before it is out: it may be settled at once.
-			g.open.Add(1)
-			select {
-			case s.out <- msg:
-			case <-s.stop.Done():
-				g.open.Add(-1)
-				return errStopped
-			case e := <-g.closes:
-				g.open.Add(-1)
-				return plain(e)
-			}
 			s.route.counters.consumed.Inc()
 			if d.Redelivered {
 				s.route.counters.redelivered.Inc()
 			}
-			s.settling.Go(func() { g.settle(msg, d.DeliveryTag, q) })
+			// Counted before it is out: it may be settled at once.
+			g.open.Add(1)
+			s.take(g.delivery(&d))
 		case e := <-g.closes:
 			return plain(e)
 		case <-s.stop.Done():
@@ -159,21 +143,30 @@ func (g *generation) ended() error {
 	return plain(<-g.closes)
 }
 
-// settle waits until a message is settled or void. What was acked before it became void counts as acked.
-func (g *generation) settle(msg *message.Message, tag uint64, q *question) {
-	select {
-	case <-msg.Acked():
-	case <-msg.Nacked():
-		// Left unacked: nack and reject would count a delivery and lose the order.
-	case <-g.ctx.Done():
+// delivery is a delivery with what its end needs, in one piece of memory.
+type delivery struct {
+	transports.Delivery
+	g       *generation
+	tag     uint64
+	settled atomic.Bool
+}
+
+func (g *generation) delivery(d *amqp.Delivery) *transports.Delivery {
+	out := &delivery{Delivery: g.sub.t.marshaler.delivery(d), g: g, tag: d.DeliveryTag}
+	out.Context, out.Settle = g.ctx, out.settle
+	return &out.Delivery
+}
+
+// settle acks the message, or leaves it unacked: nack and reject would count a delivery and lose
+// the order. It does nothing once the generation is void.
+func (d *delivery) settle(o *transports.Outcome) {
+	g := d.g
+	if g.ctx.Err() != nil || d.settled.Swap(true) {
+		return
 	}
-	select {
-	case <-msg.Acked():
-		g.acks.add(tag)
-		if q != nil {
-			g.sub.t.answers.expect(q)
-		}
-	default:
+	if o != nil {
+		g.acks.add(d.tag)
+		g.sub.t.Answer(d.Metadata, o)
 	}
 	if g.open.Add(-1) == 0 {
 		select {
@@ -183,14 +176,14 @@ func (g *generation) settle(msg *message.Message, tag uint64, q *question) {
 	}
 }
 
-// wind waits until the messages that are out are settled.
+// wind waits until the deliveries that are out are settled.
 func (g *generation) wind() error {
 	for g.open.Load() > 0 {
 		select {
 		case <-g.idle:
 		case e := <-g.closes:
 			return plain(e)
-		case <-g.sub.kill.Done():
+		case <-g.sub.of.kill.Done():
 			return errKilled
 		}
 	}

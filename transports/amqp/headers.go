@@ -20,7 +20,7 @@ import (
 // typedHeaders returns the headers that the message of ctx came with, in AMQP's own types. Of a message that was kept outside of the host
 // they are read again; what can't be read goes on as text.
 func typedHeaders(ctx context.Context) amqp.Table {
-	switch h := transports.HeadersFrom(ctx).(type) {
+	switch h := transports.ExtraOf(ctx).Headers.(type) {
 	case headers:
 		return amqp.Table(h)
 	case transports.KeptHeaders:

@@ -19,6 +19,7 @@ import (
 
 	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
 // quiet is how long something that must not happen is waited for.
@@ -116,15 +117,33 @@ func (r *rig) closeAtOnce() {
 
 func (r *rig) subscribe(ctx context.Context, topic string) <-chan *message.Message {
 	r.Helper()
-	s, err := r.tr.Subscriber(transports.Consumer{Pipeline: "test"})
-	if err != nil {
-		r.Fatal(err)
-	}
-	out, err := s.Subscribe(ctx, topic)
+	out, err := transporttest.Stock(r.subscriber()).Subscribe(ctx, topic)
 	if err != nil {
 		r.Fatal(err)
 	}
 	return out
+}
+
+// subscriber returns a pipeline's subscriber.
+func (r *rig) subscriber() transports.Subscriber {
+	r.Helper()
+	s, err := r.tr.Subscriber(transports.Consumer{Pipeline: "test"})
+	if err != nil {
+		r.Fatal(err)
+	}
+	return s
+}
+
+// take subscribes with a subscriber. The deliveries come through a channel that holds any window.
+func (r *rig) take(ctx context.Context, s transports.Subscriber, topic string) (out <-chan *transports.Delivery, done <-chan struct{}) {
+	r.Helper()
+	const largest = 1000
+	c := make(chan *transports.Delivery, largest)
+	done, err := s.Subscribe(ctx, topic, func(d *transports.Delivery) { c <- d })
+	if err != nil {
+		r.Fatal(err)
+	}
+	return c, done
 }
 
 // publisher returns a pipeline's publisher to a topic.
@@ -222,34 +241,34 @@ func (r *rig) health(part string) error {
 	return fmt.Errorf("there is no part %q", part)
 }
 
-func next(t testing.TB, out <-chan *message.Message) *message.Message {
+func next[T any](t testing.TB, out <-chan T) T {
 	t.Helper()
 	return await.Receive(t, "a message", out)
 }
 
-func none(t testing.TB, out <-chan *message.Message) {
+func none[T any](t testing.TB, out <-chan T) {
 	t.Helper()
 	select {
-	case msg, ok := <-out:
+	case got, ok := <-out:
 		if !ok {
 			t.Fatal("the output is closed")
 		}
-		t.Fatalf("received %q", msg.Payload)
+		t.Fatalf("received %+v", got)
 	case <-time.After(quiet):
 	}
 }
 
-func closed(t testing.TB, out <-chan *message.Message) {
+func closed[T any](t testing.TB, out <-chan T) {
 	t.Helper()
 	await.Closed(t, "the output is closed", out)
 }
 
-// isVoid waits for the end of a message's context.
-func isVoid(t testing.TB, msg *message.Message) {
+// isVoid waits for the end of a delivery's context.
+func isVoid(t testing.TB, ctx context.Context) {
 	t.Helper()
-	await.Closed(t, fmt.Sprintf("message %q is void", msg.Payload), msg.Context().Done())
-	if cause := context.Cause(msg.Context()); !errors.Is(cause, transports.ErrVoid) {
-		t.Fatalf("message %q ended with %v", msg.Payload, cause)
+	await.Closed(t, "the delivery is void", ctx.Done())
+	if cause := context.Cause(ctx); !errors.Is(cause, transports.ErrVoid) {
+		t.Fatalf("the delivery ended with %v", cause)
 	}
 }
 

@@ -1,7 +1,6 @@
 package amqp
 
 import (
-	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -36,17 +35,40 @@ var _ wamqp.Marshaler = (*marshaler)(nil)
 
 // Unmarshal turns a delivery into a message. Its context carries the headers in their own types.
 func (m *marshaler) Unmarshal(d amqp.Delivery) (*message.Message, error) {
-	return m.message(context.Background(), &d), nil
+	return m.message(&d), nil
 }
 
-// message is Unmarshal for a message whose context derives from ctx.
-func (m *marshaler) message(ctx context.Context, d *amqp.Delivery) *message.Message {
-	id := d.MessageId
-	if id == "" {
-		id = uuid.NewString()
+// message is Unmarshal without an error.
+func (m *marshaler) message(d *amqp.Delivery) *message.Message {
+	in := m.delivery(d)
+	msg := message.NewMessage(in.UUID, in.Payload)
+	msg.Metadata = in.Metadata
+	if in.Headers != nil {
+		msg.SetContext(transports.WithHeaders(msg.Context(), in.Headers))
 	}
-	meta := make(message.Metadata, len(d.Headers)+8)
-	for _, p := range [...]struct{ key, value string }{
+	return msg
+}
+
+// delivery returns a delivery's content. The caller adds Context and Settle.
+func (m *marshaler) delivery(d *amqp.Delivery) transports.Delivery {
+	out := transports.Delivery{UUID: d.MessageId, Payload: d.Body}
+	if out.UUID == "" {
+		out.UUID = uuid.NewString()
+	}
+	if len(d.Headers) > 0 {
+		out.Headers = headers(d.Headers)
+	}
+	var priority, timestamp, redelivered string
+	if d.Priority > 0 {
+		priority = strconv.Itoa(int(d.Priority))
+	}
+	if !d.Timestamp.IsZero() {
+		timestamp = d.Timestamp.UTC().Format(time.RFC3339Nano)
+	}
+	if d.Redelivered {
+		redelivered = "true"
+	}
+	properties := [...]struct{ key, value string }{
 		{transports.MessageID, d.MessageId},
 		{transports.CorrelationID, d.CorrelationId},
 		{transports.ReplyTo, d.ReplyTo},
@@ -58,30 +80,27 @@ func (m *marshaler) message(ctx context.Context, d *amqp.Delivery) *message.Mess
 		{transports.UserID, d.UserId},
 		{transports.Exchange, d.Exchange},
 		{transports.RoutingKey, d.RoutingKey},
-	} {
+		{transports.Priority, priority},
+		{transports.Timestamp, timestamp},
+		{transports.Redelivered, redelivered},
+	}
+	// A map made for up to eight keys takes less memory than a larger one.
+	n := len(d.Headers)
+	for _, p := range properties {
 		if p.value != "" {
-			meta[p.key] = p.value
+			n++
 		}
 	}
-	if d.Priority > 0 {
-		meta[transports.Priority] = strconv.Itoa(int(d.Priority))
-	}
-	if !d.Timestamp.IsZero() {
-		meta[transports.Timestamp] = d.Timestamp.UTC().Format(time.RFC3339Nano)
-	}
-	if d.Redelivered {
-		meta[transports.Redelivered] = "true"
+	out.Metadata = make(message.Metadata, n)
+	for _, p := range properties {
+		if p.value != "" {
+			out.Metadata[p.key] = p.value
+		}
 	}
 	for name, value := range d.Headers {
-		meta[transports.HeaderPrefix+name] = render(value)
+		out.Metadata[transports.HeaderPrefix+name] = render(value)
 	}
-	msg := message.NewMessage(id, d.Body)
-	msg.Metadata = meta
-	if len(d.Headers) > 0 {
-		ctx = transports.WithHeaders(ctx, headers(d.Headers))
-	}
-	msg.SetContext(ctx)
-	return msg
+	return out
 }
 
 // Marshal turns a message into what is published. A header that still reads as it came keeps its type.
@@ -94,7 +113,6 @@ func (m *marshaler) Marshal(msg *message.Message) (amqp.Publishing, error) {
 		DeliveryMode: amqp.Persistent,
 		Timestamp:    m.now(),
 		Body:         msg.Payload,
-		Headers:      make(amqp.Table, len(msg.Metadata)),
 	}
 	typed := typedHeaders(msg.Context())
 	total := 0
@@ -102,6 +120,9 @@ func (m *marshaler) Marshal(msg *message.Message) (amqp.Publishing, error) {
 		if !sendableHeader(name) {
 			m.unsendable.Inc()
 			return
+		}
+		if p.Headers == nil {
+			p.Headers = amqp.Table{}
 		}
 		p.Headers[name] = value
 		total += size(name, value)

@@ -193,7 +193,7 @@ func closedByOperator(t *testing.T, node *testenv.Node) {
 	}
 	msg := next(t, out)
 	node.Eval(t, fmt.Sprintf(`rabbit_connection_tracking:close_connections(rabbit_connection_tracking:list(<<"%s">>), "maintenance", 0)`, testenv.VHostOf(url)))
-	isVoid(t, msg)
+	isVoid(t, msg.Context())
 	again := next(t, out)
 	if again.Metadata[transports.Redelivered] != "true" {
 		t.Error("the message came again without saying so")

@@ -222,21 +222,26 @@ func TestResultsAreCopiedToReplyTo(t *testing.T) {
 	peer.queue("q", nil)
 	peer.queue("answers", nil)
 	r := start(t, config(url, onQueue))
-	out := r.subscribe(t.Context(), "q")
-	ask := func(id string) *message.Message {
+	out, _ := r.take(t.Context(), r.subscriber(), "q")
+	ask := func(id string) *transports.Delivery {
 		peer.send("q", amqp.Publishing{Body: []byte(id), CorrelationId: id, ReplyTo: "answers"})
 		return next(t, out)
 	}
 	result := outgoing("result")
-	for id, o := range map[string]transports.Outcome{
-		"handled":   {Messages: []*message.Message{result, outgoing("second")}},
-		"silent":    {},
-		"forwarded": {Messages: []*message.Message{ask("forwarded").Copy()}},
+	for id, produced := range map[string][]*message.Message{
+		"handled":   {result, outgoing("second")},
+		"silent":    nil,
+		"forwarded": {ask("forwarded").Message()},
 	} {
-		msg := ask(id)
-		transports.ReplyFrom(msg.Context()).Settle(o)
-		msg.Ack()
+		d := ask(id)
+		d.Settle(&transports.Outcome{Messages: produced})
+		d.Settle(&transports.Outcome{Messages: []*message.Message{outgoing("too late")}})
 	}
+	back := ask("handed back")
+	back.Settle(nil)
+	back.Settle(&transports.Outcome{Messages: []*message.Message{outgoing("too late")}})
+	peer.put("q", "without an address")
+	next(t, out).Settle(&transports.Outcome{Messages: []*message.Message{outgoing("for nobody")}})
 	got := peer.get("answers")
 	if string(got.Body) != "result" || got.CorrelationId != "handled" || got.MessageId != result.UUID {
 		t.Errorf("received %q for %q", got.Body, got.CorrelationId)
@@ -244,9 +249,6 @@ func TestResultsAreCopiedToReplyTo(t *testing.T) {
 	r.counts("replies that are sent", 1, r.tr.metrics.replies.WithLabelValues("sent"))
 	if n := peer.depth("answers"); n != 0 {
 		t.Errorf("%d further answers", n)
-	}
-	if plain := (func() *message.Message { peer.put("q", "plain"); return next(t, out) })(); transports.ReplyFrom(plain.Context()) != nil {
-		t.Error("a message without reply_to has a reply")
 	}
 }
 
@@ -258,11 +260,10 @@ func TestTheEndOfWhatWasHeldIsCopiedToReplyTo(t *testing.T) {
 	peer.queue("q", nil)
 	peer.queue("answers", nil)
 	r := start(t, config(cuttable, onQueue))
-	out := r.subscribe(t.Context(), "q")
+	out, _ := r.take(t.Context(), r.subscriber(), "q")
 	peer.send("q", amqp.Publishing{Body: []byte("command"), CorrelationId: "c-1", ReplyTo: "answers"})
-	delivered := next(t, out)
-	transports.ReplyFrom(delivered.Context()).Settle(transports.Outcome{Messages: []*message.Message{outgoing("held")}})
-	delivered.Ack()
+	d := next(t, out)
+	d.Settle(&transports.Outcome{Messages: []*message.Message{outgoing("held")}})
 	if got := peer.get("answers"); string(got.Body) != "held" {
 		t.Errorf("received %q", got.Body)
 	}
@@ -271,17 +272,11 @@ func TestTheEndOfWhatWasHeldIsCopiedToReplyTo(t *testing.T) {
 	for _, part := range both {
 		r.sick(part)
 	}
-	kept := message.NewMessage(delivered.UUID, delivered.Payload)
-	kept.Metadata = delivered.Metadata
-	r.tr.Answer(kept)
-	transports.ReplyFrom(kept.Context()).Settle(transports.Outcome{Messages: []*message.Message{outgoing("sent")}})
+	r.tr.Answer(message.Metadata{}, &transports.Outcome{Messages: []*message.Message{outgoing("for nobody")}})
+	r.tr.Answer(d.Metadata, &transports.Outcome{Messages: []*message.Message{outgoing("sent")}})
 	proxy.Up()
 	if got := peer.get("answers"); string(got.Body) != "sent" || got.CorrelationId != "c-1" {
 		t.Errorf("received %q for %q", got.Body, got.CorrelationId)
-	}
-	plain := message.NewMessage("u", nil)
-	if r.tr.Answer(plain); transports.ReplyFrom(plain.Context()) != nil {
-		t.Error("a message without reply_to has a reply")
 	}
 }
 

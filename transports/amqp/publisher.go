@@ -71,8 +71,8 @@ func (p *publisher) Publish(topic string, msgs ...*message.Message) error {
 type item struct {
 	ctx        context.Context
 	publishing amqp.Publishing
-	// sent says that it was sent before, so that it may have arrived.
-	sent bool
+	// pending is how it was sent last. If it is sent again it may have arrived.
+	pending *pending
 }
 
 // batch is one round of a Publish.
@@ -80,52 +80,52 @@ type batch struct {
 	outbox   *outbox
 	deadline context.Context
 	items    []item
-	sent     []*pending
-	// settled counts those at the beginning of sent whose fate is known.
-	settled int
-	again   []item
-	errs    []error
+	// sent counts those at the beginning of items that are sent, settled those whose fate is
+	// known. Those of them that are to be sent again are moved to the beginning.
+	sent, settled, again int
+	errs                 []error
 }
 
 // send sends the items and awaits their fate. It returns those that are to be sent again.
 func (b *batch) send(d *declaration) (again []item, _ error) {
-	b.sent = make([]*pending, 0, len(b.items))
-	for i := range b.items {
-		p, err := b.outbox.send(b.items[i].ctx, b.items[i].publishing, d, b)
+	for b.sent < len(b.items) {
+		next := &b.items[b.sent]
+		p, err := b.outbox.send(next.ctx, next.publishing, d, b)
 		if err != nil {
-			if b.items[i].sent {
+			if next.pending != nil {
 				err = fmt.Errorf("%w: %w", transports.ErrUndecided, err)
 			}
 			b.errs = append(b.errs, err)
 			break
 		}
-		b.sent = append(b.sent, p)
+		next.pending = p
+		b.sent++
 	}
-	for b.settled < len(b.sent) {
+	for b.settled < b.sent {
 		b.await()
 	}
-	if len(b.again) > 0 && b.deadline.Err() != nil {
+	if b.again > 0 && b.deadline.Err() != nil {
 		b.errs = append(b.errs, fmt.Errorf("%w: %w", transports.ErrUndecided, context.Cause(b.deadline)))
 	}
-	return b.again, errors.Join(b.errs...)
+	return b.items[:b.again], errors.Join(b.errs...)
 }
 
 // oldest is closed when the fate of the oldest message can be known.
 func (b *batch) oldest() <-chan struct{} {
-	if b.settled == len(b.sent) {
+	if b.settled == b.sent {
 		return nil
 	}
-	return b.sent[b.settled].confirm.Done()
+	return b.items[b.settled].pending.confirm.Done()
 }
 
 // await settles the oldest message.
 func (b *batch) await() {
-	i := b.settled
+	oldest := b.items[b.settled]
 	b.settled++
-	switch err := b.outbox.await(b.items[i].ctx, b.sent[i], b.deadline); {
+	switch err := b.outbox.await(oldest.ctx, oldest.pending, b.deadline); {
 	case errors.Is(err, errAgain):
-		b.items[i].sent = true
-		b.again = append(b.again, b.items[i])
+		b.items[b.again] = oldest
+		b.again++
 	case err != nil:
 		b.errs = append(b.errs, err)
 	}

@@ -105,7 +105,7 @@ func (q *requests) serve(conn *amqp.Connection) error {
 		delete(q.waiting, d.CorrelationId)
 		q.mu.Unlock()
 		if answer != nil {
-			answer <- q.t.marshaler.message(context.Background(), &d)
+			answer <- q.t.marshaler.message(&d)
 		}
 	}
 	return errLost

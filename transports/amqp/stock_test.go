@@ -12,6 +12,7 @@ import (
 
 	"github.com/pentrough/pentrough/internal/testenv"
 	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
 // These tests hold why the subscriber and publisher of watermill-amqp aren't used: each shows what they do, beside what
@@ -46,10 +47,7 @@ func stockConsumer(t *testing.T, url string, change ...func(*wamqp.Config)) cons
 func ownConsumer(t *testing.T, url string) consumer {
 	t.Helper()
 	r := start(t, config(url, onQueue, func(c *Config) { c.Prefetch = 10 }))
-	s, err := r.tr.Subscriber(transports.Consumer{Pipeline: "test"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := transporttest.Stock(r.subscriber())
 	out, err := s.Subscribe(context.Background(), "q")
 	if err != nil {
 		t.Fatal(err)

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
-
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -21,9 +19,12 @@ type subscriber struct {
 	t        *transport
 	pipeline string
 
-	mu     sync.Mutex
-	closed bool
-	subs   map[*subscription]struct{}
+	// kill ends at Close: from then on nothing is waited for.
+	kill    context.Context
+	end     context.CancelFunc
+	running sync.WaitGroup // the subscriptions
+
+	mu sync.Mutex
 	// consumers is how many there are at the broker, present for how long there was one, until since.
 	consumers int
 	present   time.Duration
@@ -31,8 +32,8 @@ type subscriber struct {
 }
 
 var (
-	_ message.Subscriber  = (*subscriber)(nil)
-	_ transports.Presence = (*subscriber)(nil)
+	_ transports.Subscriber = (*subscriber)(nil)
+	_ transports.Presence   = (*subscriber)(nil)
 )
 
 // Present returns for how long there has been a consumer at the broker.
@@ -60,65 +61,35 @@ func (s *subscriber) consuming(change int) {
 	s.consumers += change
 }
 
-// Subscribe consumes from a topic's queue until ctx ends, through every outage. See package transports for what a subscription owes.
-func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+// Subscribe implements transports.Subscriber: it consumes from a topic's queue through every
+// outage.
+func (s *subscriber) Subscribe(ctx context.Context, topic string, take func(*transports.Delivery)) (<-chan struct{}, error) {
 	r, err := s.t.route(topic)
 	if err != nil {
 		return nil, err
 	}
+	sub := &subscription{t: s.t, of: s, route: r, take: take, tag: s.t.consumerTag(s.pipeline), done: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return nil, fmt.Errorf("subscribing to %s: %w", topic, transports.ErrClosed)
+	if s.kill.Err() == nil {
+		s.running.Add(1)
+		if s.t.consumes(r, func() { sub.run(ctx) }) {
+			return sub.done, nil
+		}
+		s.running.Done()
 	}
-	sub := &subscription{
-		t:     s.t,
-		of:    s,
-		route: r,
-		tag:   s.t.consumerTag(s.pipeline),
-		out:   make(chan *message.Message),
-		done:  make(chan struct{}),
-	}
-	// Closing kills; a cancelled ctx stops. The messages' own contexts belong to neither.
-	sub.kill, sub.end = context.WithCancel(s.t.consuming)
-	var stopped context.CancelFunc
-	sub.stop, stopped = context.WithCancel(sub.kill)
-	unlink := context.AfterFunc(ctx, stopped)
-	unquiet := context.AfterFunc(s.t.taking, stopped)
-	run := func() {
-		defer unlink()
-		defer unquiet()
-		sub.run()
-		s.mu.Lock()
-		delete(s.subs, sub)
-		s.mu.Unlock()
-	}
-	if !s.t.consumes(r, run) {
-		sub.end()
-		return nil, fmt.Errorf("subscribing to %s: %w", topic, transports.ErrClosed)
-	}
-	s.subs[sub] = struct{}{}
-	return sub.out, nil
+	return nil, fmt.Errorf("subscribing to %s: %w", topic, transports.ErrClosed)
 }
 
 // Close ends the pipeline's subscriptions; what they handed out and wasn't acked goes back to the broker.
 func (s *subscriber) Close() error {
 	s.mu.Lock()
-	s.closed = true
-	var subs []*subscription
-	for sub := range s.subs {
-		sub.end()
-		subs = append(subs, sub)
-	}
+	s.end()
 	s.mu.Unlock()
-	timeout := time.NewTimer(s.t.closeTimeout)
-	defer timeout.Stop()
-	for _, sub := range subs {
-		select {
-		case <-sub.done:
-		case <-timeout.C:
-			return fmt.Errorf("closing the subscriber of %s: the broker didn't answer within %s", s.pipeline, s.t.closeTimeout)
-		}
+	ctx, cancel := context.WithTimeout(context.Background(), s.t.closeTimeout)
+	defer cancel()
+	if wait(ctx, &s.running) != nil {
+		return fmt.Errorf("closing the subscriber of %s: the broker didn't answer within %s", s.pipeline, s.t.closeTimeout)
 	}
 	return nil
 }
@@ -129,43 +100,41 @@ type subscription struct {
 	of    *subscriber
 	route *route
 	tag   string
-	out   chan *message.Message
-
-	// stop ends when no more messages are wanted, kill when nothing is waited for either.
+	take  func(*transports.Delivery)
+	// stop ends when no more deliveries are wanted.
 	stop context.Context
-	kill context.Context
-	end  context.CancelFunc
 
-	// handing is held while messages are handed out. After closed nothing is.
+	// handing is locked while deliveries are handed out. Once closed is set, and done closed,
+	// none is.
 	handing sync.Mutex
 	closed  bool
-
-	// settling are the goroutines that wait for messages to be settled.
-	settling sync.WaitGroup
-	done     chan struct{}
+	done    chan struct{}
 }
 
-// close closes the output as soon as nothing is being handed out.
+// close closes done as soon as nothing is being handed out.
 func (s *subscription) close() {
 	s.handing.Lock()
 	defer s.handing.Unlock()
 	if !s.closed {
 		s.closed = true
-		close(s.out)
+		close(s.done)
 	}
 }
 
-// run consumes, and consumes again after each loss, until the subscription ends. Whoever kills it doesn't wait for the broker: the
-// output is closed at once, and run goes on until the broker has answered or the connection is closed.
-func (s *subscription) run() {
-	defer close(s.done)
-	defer s.settling.Wait()
-	defer s.end()
+// run consumes, and consumes again after each loss, until the subscription ends. When the
+// subscriber is closed, done is closed at once, whatever the broker does. run goes on until the
+// broker has answered or the connection is closed.
+func (s *subscription) run(ctx context.Context) {
+	defer s.of.running.Done()
+	var end context.CancelFunc
+	s.stop, end = context.WithCancel(ctx)
+	defer end()
+	defer context.AfterFunc(s.t.taking, end)()
 	defer s.close()
-	s.settling.Go(func() {
-		<-s.kill.Done()
+	defer context.AfterFunc(s.of.kill, func() {
+		end()
 		s.close()
-	})
+	})()
 	topic := s.route.topic
 	defer s.t.topics.forget(topic, s)
 	pause := s.t.config.Reconnect.InitialInterval

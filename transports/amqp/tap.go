@@ -108,7 +108,7 @@ func (t *tap) copy(ctx context.Context, m *marshaler, out chan<- *message.Messag
 				return ctx.Err() == nil
 			}
 			select {
-			case out <- m.message(context.Background(), &d):
+			case out <- m.message(&d):
 			default:
 			}
 		case <-ctx.Done():

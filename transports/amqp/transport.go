@@ -105,8 +105,10 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 }
 
 // Subscriber implements transports.Transport.
-func (t *transport) Subscriber(c transports.Consumer) (message.Subscriber, error) {
-	return &subscriber{t: t, pipeline: c.Pipeline, subs: map[*subscription]struct{}{}}, nil
+func (t *transport) Subscriber(c transports.Consumer) (transports.Subscriber, error) {
+	s := &subscriber{t: t, pipeline: c.Pipeline}
+	s.kill, s.end = context.WithCancel(t.consuming)
+	return s, nil
 }
 
 // Publisher implements transports.Transport. The producer's topic is declared as soon as there is a connection.

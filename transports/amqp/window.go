@@ -28,8 +28,9 @@ type window struct {
 	// returns holds what the broker returned. The library puts a return there before it completes the confirm that
 	// follows it, and there can't be more of them than slots.
 	returns <-chan amqp.Return
-	// awaited finds messages by the id that a return carries. Ids may repeat.
-	awaited map[string][]*pending
+	// awaited finds messages by the id that a return carries. Ids may repeat: the others follow
+	// by next.
+	awaited map[string]*pending
 }
 
 // pending is a message that awaits its confirm.
@@ -39,8 +40,10 @@ type pending struct {
 	id          string
 	size        int
 	confirm     *amqp.DeferredConfirmation
-	// returned is the broker's reason for returning the message; guarded by window.mu.
+	// returned is the broker's reason for returning the message, next another with the same id;
+	// guarded by window.mu.
 	returned string
+	next     *pending
 }
 
 type verdict int
@@ -64,7 +67,7 @@ func openWindow(s *session, size int) (*window, error) {
 		slots:   make(chan struct{}, size),
 		gone:    make(chan struct{}),
 		returns: ch.NotifyReturn(make(chan amqp.Return, size)),
-		awaited: map[string][]*pending{},
+		awaited: map[string]*pending{},
 	}
 	if err := ch.Confirm(false); err != nil {
 		_ = ch.Close()
@@ -77,8 +80,10 @@ func openWindow(s *session, size int) (*window, error) {
 func (w *window) fail(err error) {
 	w.mu.Lock()
 	n := 0
-	for _, same := range w.awaited {
-		n += len(same)
+	for _, p := range w.awaited {
+		for ; p != nil; p = p.next {
+			n++
+		}
 	}
 	w.mu.Unlock()
 	w.err, w.alone = err, n <= 1
@@ -114,7 +119,7 @@ func (w *window) enter(ctx, deadline context.Context, own <-chan struct{}) error
 func (w *window) publish(m amqp.Publishing, d *declaration) (*pending, error) {
 	p := &pending{window: w, declaration: d, id: m.MessageId, size: len(m.Body)}
 	w.mu.Lock()
-	w.awaited[p.id] = append(w.awaited[p.id], p)
+	p.next, w.awaited[p.id] = w.awaited[p.id], p
 	w.mu.Unlock()
 	var err error
 	p.confirm, err = w.ch.PublishWithDeferredConfirm(d.route.exchange, d.route.publishKey, true, false, m)
@@ -161,7 +166,7 @@ func (w *window) collect() {
 				w.returns = nil
 				return
 			}
-			for _, p := range w.awaited[r.MessageId] {
+			for p := w.awaited[r.MessageId]; p != nil; p = p.next {
 				if p.declaration.route.exchange == r.Exchange && p.declaration.route.publishKey == r.RoutingKey {
 					p.returned = or(r.ReplyText, "returned")
 				}
@@ -174,18 +179,15 @@ func (w *window) collect() {
 
 // leave takes a message off the books.
 func (w *window) leave(p *pending) {
-	same := w.awaited[p.id]
-	for i := range same {
-		if same[i] == p {
-			same[i] = same[len(same)-1]
-			same = same[:len(same)-1]
-			break
-		}
+	first := w.awaited[p.id]
+	at := &first
+	for *at != p {
+		at = &(*at).next
 	}
-	if len(same) == 0 {
+	if *at = p.next; first == nil {
 		delete(w.awaited, p.id)
 	} else {
-		w.awaited[p.id] = same
+		w.awaited[p.id] = first
 	}
 	<-w.slots
 }

@@ -1,5 +1,7 @@
 package device
 
+import "sync"
+
 // backlog is what one consumer of one topic hasn't taken yet, in order. It is guarded by feed.mu.
 type backlog struct {
 	bounds  bounds
@@ -7,8 +9,8 @@ type backlog struct {
 	n       int
 	devices map[string]*deviceBacklog
 	last    uint64 // order of the newest item
-	// more is signalled when there may be something to take.
-	more chan struct{}
+	// changed is signalled when there may be something to take, or nothing any more.
+	changed *sync.Cond
 	// room is closed when the backlog as a whole has room again; made by who waits.
 	room chan struct{}
 	// drained says that nothing will be added any more.
@@ -41,8 +43,9 @@ type item struct {
 	all, own links // in backlog.all and deviceBacklog.own
 }
 
-func newBacklog(b bounds) *backlog {
-	return &backlog{bounds: b, devices: map[string]*deviceBacklog{}, more: make(chan struct{}, 1)}
+// newBacklog returns a backlog that mu guards.
+func newBacklog(b bounds, mu sync.Locker) *backlog {
+	return &backlog{bounds: b, devices: map[string]*deviceBacklog{}, changed: sync.NewCond(mu)}
 }
 
 // full returns nil if a record of device can be added, or a channel that is closed when it is worth another try.
@@ -112,7 +115,7 @@ func (b *backlog) insert(it *item) {
 	d.own.insert(it, inOwn)
 	b.n++
 	d.n++
-	b.signal()
+	b.changed.Broadcast()
 }
 
 // remove takes it out and lets those go on who waited for room. They are called at half of the bound, so that they find
@@ -148,13 +151,5 @@ func (b *backlog) release() {
 			close(d.room)
 			d.room = nil
 		}
-	}
-}
-
-// signal says that there may be something to take.
-func (b *backlog) signal() {
-	select {
-	case b.more <- struct{}{}:
-	default:
 	}
 }

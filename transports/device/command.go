@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -166,7 +165,7 @@ func (p *commandParser) parse(messageID string) error {
 	p.finish(messageID)
 	if p.rejection != nil {
 		if p.c.ID == "" {
-			p.rejection.Given = strings.Join(p.given, ", ")
+			p.rejection.Given = p.shownIDs(messageID)
 		}
 		p.c = Command{ID: p.c.ID, Device: p.c.Device, Group: p.c.Group}
 		return p.rejection

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -86,7 +87,8 @@ type commandParser struct {
 	seen      [fieldCount]bool
 	address   string
 	cmd       []byte
-	given     []string // what was given as ids, quoted and shortened
+	ids       [2]token // the first values that were given as ids
+	given     int      // how many of them there are
 	rejection *Rejection
 	selection *Selection // nil: the command is for one device
 }
@@ -109,8 +111,9 @@ func (p *commandParser) member() {
 	if f == fieldUnknown && len(name) > 0 && string(name) == p.format.Supersede {
 		f = fieldSets
 	}
-	if f == fieldID && p.value.kind != 'n' && len(p.given) < 2 {
-		p.given = append(p.given, p.value.shown())
+	if f == fieldID && p.value.kind != 'n' && p.given < len(p.ids) {
+		p.ids[p.given] = p.value
+		p.given++
 	}
 	if f == fieldUnknown {
 		p.reject("%s: unknown field", clip(name))
@@ -340,7 +343,6 @@ func (p *commandParser) finish(messageID string) {
 	c := &p.c
 	if c.ID == "" && messageID != "" {
 		if err := checkName(messageID); err != nil {
-			p.given = append(p.given, clip([]byte(messageID)))
 			p.reject("message_id: %v", err)
 		} else {
 			c.ID = messageID
@@ -392,6 +394,18 @@ func (p *commandParser) decode() {
 	default:
 		p.reject("encoding: %s, allowed are text, hex and base64", clip([]byte(p.c.Encoding)))
 	}
+}
+
+// shownIDs are the ids that were given, quoted and shortened. The message's is one only where it can't name the command.
+func (p *commandParser) shownIDs(messageID string) string {
+	var all []string
+	for _, id := range p.ids[:p.given] {
+		all = append(all, id.shown())
+	}
+	if messageID != "" && checkName(messageID) != nil {
+		all = append(all, clip([]byte(messageID)))
+	}
+	return strings.Join(all, ", ")
 }
 
 // shown quotes the value for a detail.

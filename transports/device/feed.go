@@ -67,17 +67,18 @@ func newFeed(host string, generation uint64, o FeedOptions, now func() time.Time
 type record interface {
 	// of returns the device, or "" for the host.
 	of() string
-	message(f *feed) *message.Message
+	// delivery returns its content as a delivery.
+	delivery(f *feed) *transports.Delivery
 }
 
 type eventRecord struct{ event Event }
 
 func (r *eventRecord) of() string { return r.event.Device }
 
-func (r *eventRecord) message(f *feed) *message.Message {
+func (r *eventRecord) delivery(f *feed) *transports.Delivery {
 	e := r.event
 	e.EventID = f.id(e.Device, e.Epoch, e.Seq)
-	return feedMessage(e.EventID, TypeEvent, e.Device, e.Time, e.AppendJSON(make([]byte, 0, 384)))
+	return newDelivery(e.EventID, TypeEvent, e.Device, e.Time, e.AppendJSON(make([]byte, 0, 384)))
 }
 
 type dataRecord struct {
@@ -90,19 +91,16 @@ type dataRecord struct {
 
 func (r *dataRecord) of() string { return r.device }
 
-func (r *dataRecord) message(f *feed) *message.Message {
+func (r *dataRecord) delivery(f *feed) *transports.Delivery {
 	d := Data{DataID: f.id(r.device, r.epoch, r.seq), Device: r.device, Host: f.hostName, Epoch: r.epoch, Seq: r.seq, LateFor: r.late, Time: r.time}
 	d.SetBytes(r.payload)
-	return feedMessage(d.DataID, TypeData, r.device, r.time, d.AppendJSON(make([]byte, 0, 256+len(d.Payload))))
+	return newDelivery(d.DataID, TypeData, r.device, r.time, d.AppendJSON(make([]byte, 0, 256+len(d.Payload))))
 }
 
-func feedMessage(id, kind, device string, at time.Time, payload []byte) *message.Message {
-	msg := newMessage(id, kind, device, payload)
-	msg.Metadata[transports.Timestamp] = at.UTC().Format(time.RFC3339Nano)
-	if device == "" {
-		delete(msg.Metadata, transports.Device)
-	}
-	return msg
+func newDelivery(id, kind, device string, at time.Time, payload []byte) *transports.Delivery {
+	d := &transports.Delivery{UUID: id, Payload: payload, Metadata: newMetadata(id, kind, device)}
+	d.Metadata[transports.Timestamp] = at.UTC().Format(time.RFC3339Nano)
+	return d
 }
 
 // idSpace keeps these ids apart from other name-based UUIDs.
@@ -190,7 +188,7 @@ func (f *feed) data(s *Session, seq uint64, payload []byte, late string) (room <
 
 func (f *feed) show(topic string, r record) {
 	if f.tapped.Load() > 0 {
-		f.taps.Show(topic, r.message(f))
+		f.taps.Show(topic, r.delivery(f).Message())
 	}
 }
 
@@ -209,17 +207,18 @@ func (f *feed) drain(topic string) {
 	for s := range f.subscribers {
 		if b := s.backlogs[topic]; b != nil {
 			b.drained = true
-			b.signal()
+			b.changed.Broadcast()
 		}
 	}
 }
 
 func (f *feed) newBacklog(topic string) *backlog {
 	o := &f.options
-	b := newBacklog(bounds{coalesce: o.EventsBacklog, total: o.EventsTotal, drop: true})
+	limits := bounds{coalesce: o.EventsBacklog, total: o.EventsTotal, drop: true}
 	if topic == DataTopic {
-		b = newBacklog(bounds{device: o.DataPerDevice, total: o.DataTotal, drop: o.DropOldest})
+		limits = bounds{device: o.DataPerDevice, total: o.DataTotal, drop: o.DropOldest}
 	}
+	b := newBacklog(limits, &f.mu)
 	b.drained = f.drained[topic]
 	return b
 }

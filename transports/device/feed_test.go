@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
 func TestEventJSON(t *testing.T) {
@@ -75,9 +76,9 @@ func TestDataJSON(t *testing.T) {
 	}
 }
 
-func subscribe(t *testing.T, s message.Subscriber, ctx context.Context, topic string) <-chan *message.Message {
+func subscribe(t *testing.T, s transports.Subscriber, ctx context.Context, topic string) <-chan *message.Message {
 	t.Helper()
-	c, err := s.Subscribe(ctx, topic)
+	c, err := transporttest.Stock(s).Subscribe(ctx, topic)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,6 +330,59 @@ func TestNackedIsHandedOutAgain(t *testing.T) {
 	})
 }
 
+// TestSettle settles deliveries while they are handed out, more than once, and after they are void.
+func TestSettle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := testRegistry(t, func(o *Options) { o.Feed.DataWindow = 2 })
+		sub := r.Subscriber("p")
+		var got []string
+		var all []*transports.Delivery
+		done, err := sub.Subscribe(t.Context(), DataTopic, func(d *transports.Delivery) {
+			payload := text(t, d.Message())
+			got, all = append(got, payload+d.Metadata[transports.Redelivered]), append(all, d)
+			switch {
+			case d.Metadata[transports.Redelivered] == "":
+				d.Settle(nil)
+			case payload == "1":
+				d.Settle(&transports.Outcome{})
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := connect(t, r, "d", newPipe(0))
+		for _, payload := range []string{"1", "2", "3", "4"} {
+			sendData(t, s, payload)
+			synctest.Wait()
+		}
+		// 2 and 3 fill the window, whatever is said of deliveries that are settled.
+		for _, d := range all[:3] {
+			d.Settle(&transports.Outcome{})
+			d.Settle(nil)
+		}
+		synctest.Wait()
+		if want := []string{"1", "1true", "2", "2true", "3", "3true"}; !slices.Equal(got, want) {
+			t.Fatalf("got %q, want %q", got, want)
+		}
+		settled := make(chan struct{})
+		go func() {
+			defer close(settled)
+			all[5].Settle(nil) // at the same time
+		}()
+		if err := sub.Close(); err != nil {
+			t.Fatal(err)
+		}
+		<-settled
+		<-done
+		n := len(got) // 3 may have come again before the end
+		all[3].Settle(nil)
+		synctest.Wait()
+		if len(got) != n {
+			t.Fatalf("got %q after Close", got[n:])
+		}
+	})
+}
+
 func TestCancelledSubscription(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := testRegistry(t, nil)
@@ -380,7 +434,7 @@ func TestSubscriberClose(t *testing.T) {
 	if _, ok := <-data; ok {
 		t.Error("got a message after Close")
 	}
-	if _, err := sub.Subscribe(t.Context(), DataTopic); !errors.Is(err, transports.ErrClosed) {
+	if _, err := transporttest.Stock(sub).Subscribe(t.Context(), DataTopic); !errors.Is(err, transports.ErrClosed) {
 		t.Errorf("Subscribe after Close: %v", err)
 	}
 }
@@ -424,7 +478,7 @@ func TestTap(t *testing.T) {
 
 func TestUnknownTopic(t *testing.T) {
 	r := testRegistry(t, nil)
-	if _, err := r.Subscriber("p").Subscribe(t.Context(), "date"); err == nil || !strings.Contains(err.Error(), "events and data") {
+	if _, err := transporttest.Stock(r.Subscriber("p")).Subscribe(t.Context(), "date"); err == nil || !strings.Contains(err.Error(), "events and data") {
 		t.Fatalf("got %v", err)
 	}
 }

@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
-
-	"github.com/pentrough/pentrough/transports"
 )
 
 // TypeGroup is the transports.Type of messages that carry a [GroupReport].
@@ -103,7 +101,5 @@ func ParseGroupReport(body []byte) (GroupReport, error) {
 
 // Message returns a message of this id that carries the report.
 func (r GroupReport) Message(id string) *message.Message {
-	msg := newMessage(id, TypeGroup, "", r.JSON())
-	delete(msg.Metadata, transports.Device) // it is about several
-	return msg
+	return newMessage(id, TypeGroup, "", r.JSON()) // it is about several devices
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pentrough/pentrough/transports"
 )
 
 // hostEvents is the host's own presence.
@@ -91,7 +93,9 @@ func (r *Registry) Close() {
 }
 
 // Subscriber returns a pipeline's own consumer of the topics.
-func (r *Registry) Subscriber(pipeline string) message.Subscriber { return r.feed.subscriber(pipeline) }
+func (r *Registry) Subscriber(pipeline string) transports.Subscriber {
+	return r.feed.subscriber(pipeline)
+}
 
 // Tap does what transports.Tapper says of it.
 func (r *Registry) Tap(ctx context.Context, topic string) <-chan *message.Message {

@@ -182,10 +182,14 @@ func (r Result) Message() *message.Message {
 }
 
 func newMessage(id, kind, device string, payload []byte) *message.Message {
-	msg := message.NewMessage(id, payload)
-	msg.Metadata[transports.MessageID] = id
-	msg.Metadata[transports.Type] = kind
-	msg.Metadata[transports.ContentType] = contentJSON
-	msg.Metadata[transports.Device] = device
-	return msg
+	return &message.Message{UUID: id, Metadata: newMetadata(id, kind, device), Payload: payload}
+}
+
+// newMetadata are those of a message about a device, "" for the host.
+func newMetadata(id, kind, device string) message.Metadata {
+	m := message.Metadata{transports.MessageID: id, transports.Type: kind, transports.ContentType: contentJSON}
+	if device != "" {
+		m[transports.Device] = device
+	}
+	return m
 }

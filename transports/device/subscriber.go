@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/ThreeDotsLabs/watermill/message"
-
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -15,14 +13,13 @@ import (
 type subscriber struct {
 	feed     *feed
 	pipeline string
-	void     context.Context // of messages; ends with Close
+	void     context.Context // of deliveries; ends with Close
 	cancel   context.CancelCauseFunc
 	running  sync.WaitGroup
 
 	// Guarded by feed.mu.
 	backlogs map[string]*backlog
 	chosen   bool
-	closed   bool
 }
 
 func (f *feed) subscriber(pipeline string) *subscriber {
@@ -37,14 +34,14 @@ func (f *feed) subscriber(pipeline string) *subscriber {
 	return s
 }
 
-// Subscribe implements message.Subscriber, with the duties that transports adds.
-func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+// Subscribe implements transports.Subscriber.
+func (s *subscriber) Subscribe(ctx context.Context, topic string, take func(*transports.Delivery)) (<-chan struct{}, error) {
 	if topic != EventsTopic && topic != DataTopic {
 		return nil, fmt.Errorf("subscribing to %q: devices have the topics %s and %s", topic, EventsTopic, DataTopic)
 	}
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
-	if s.closed {
+	if s.void.Err() != nil {
 		return nil, fmt.Errorf("subscribing to %q: %w", topic, transports.ErrClosed)
 	}
 	if !s.chosen {
@@ -61,24 +58,27 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 		b = s.feed.newBacklog(topic)
 		s.backlogs[topic] = b
 	}
-	sub := &subscription{
-		subscriber: s, backlog: b, out: make(chan *message.Message), window: make(chan struct{}, s.feed.window(topic)),
-	}
-	s.running.Go(func() { sub.run(ctx) })
-	return sub.out, nil
+	sub := &subscription{subscriber: s, backlog: b, window: s.feed.window(topic)}
+	done := make(chan struct{})
+	s.running.Go(func() {
+		defer close(done)
+		sub.run(ctx, take)
+	})
+	return done, nil
 }
 
-// Close implements message.Subscriber: messages that are not settled become void, and nothing is kept any more.
+// Close implements transports.Subscriber: deliveries that are not settled become void, and nothing
+// is kept any more.
 func (s *subscriber) Close() error {
 	f := s.feed
 	f.mu.Lock()
-	s.closed = true
+	s.cancel(transports.ErrVoid)
 	delete(f.subscribers, s)
 	for _, b := range s.backlogs {
 		b.release()
+		b.changed.Broadcast()
 	}
 	f.mu.Unlock()
-	s.cancel(transports.ErrVoid)
 	s.running.Wait()
 	return nil
 }
@@ -86,83 +86,65 @@ func (s *subscriber) Close() error {
 // subscription is one Subscribe.
 type subscription struct {
 	*subscriber
-	backlog   *backlog
-	out       chan *message.Message
-	window    chan struct{} // holds a token for each unsettled message
-	unsettled sync.WaitGroup
+	backlog *backlog
+	window  int
+	// unsettled is how many deliveries are out, guarded by feed.mu.
+	unsettled int
 }
 
-func (s *subscription) run(ctx context.Context) {
-	defer close(s.out)
-	defer s.unsettled.Wait()
-	for {
-		select {
-		case s.window <- struct{}{}:
-		case <-ctx.Done():
-			return
-		case <-s.void.Done():
-			return
-		}
-		it := s.next(ctx)
-		if it == nil {
-			return
-		}
-		msg := it.record.message(s.feed)
-		if it.again {
-			msg.Metadata[transports.Redelivered] = "true"
-		}
-		msg.SetContext(s.void)
-		select {
-		case s.out <- msg:
-			it.again = true
-			s.unsettled.Go(func() { s.await(it, msg) })
-		case <-ctx.Done():
-			s.putBack(it)
-			return
-		case <-s.void.Done():
-			return
-		}
-	}
-}
-
-// next returns the backlog's first item, or nil when there will be none.
-func (s *subscription) next(ctx context.Context) *item {
-	for {
+// run hands out what is in the backlog until ctx ends and all is settled, the topic is dry, or the
+// subscriber is closed.
+func (s *subscription) run(ctx context.Context, take func(*transports.Delivery)) {
+	defer context.AfterFunc(ctx, func() {
 		s.feed.mu.Lock()
-		it, ended := s.backlog.take(), s.backlog.drained && len(s.window) == 1
-		if s.backlog.n > 0 || ended {
-			s.backlog.signal() // for another Subscribe of the same consumer
-		}
-		s.feed.mu.Unlock()
-		if it != nil || ended {
-			return it
-		}
-		select {
-		case <-s.backlog.more:
-		case <-ctx.Done():
-			return nil
-		case <-s.void.Done():
-			return nil
-		}
+		defer s.feed.mu.Unlock()
+		s.backlog.changed.Broadcast()
+	})()
+	for it := s.next(ctx); it != nil; it = s.next(ctx) {
+		take(s.delivery(it))
 	}
 }
 
-// await settles one message. One that was nacked is handed out again, in its order, by this or the next Subscribe.
-func (s *subscription) await(it *item, msg *message.Message) {
-	select {
-	case <-msg.Acked():
-	case <-msg.Nacked():
-		s.putBack(it)
-	case <-s.void.Done():
-	}
-	<-s.window
-	s.feed.mu.Lock()
-	s.backlog.signal()
-	s.feed.mu.Unlock()
-}
-
-func (s *subscription) putBack(it *item) {
+// next waits for the backlog's next item. It returns nil when there will be none.
+func (s *subscription) next(ctx context.Context) *item {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
-	s.backlog.insert(it)
+	for {
+		switch {
+		case s.void.Err() != nil:
+			return nil
+		case ctx.Err() == nil && s.unsettled < s.window && s.backlog.n > 0:
+			s.unsettled++
+			return s.backlog.take()
+		case s.unsettled == 0 && (ctx.Err() != nil || s.backlog.drained && s.backlog.n == 0):
+			return nil
+		}
+		s.backlog.changed.Wait()
+	}
+}
+
+// delivery makes a delivery of an item. One that is handed back comes again, in its order, by this
+// or the next Subscribe.
+func (s *subscription) delivery(it *item) *transports.Delivery {
+	d := it.record.delivery(s.feed)
+	if it.again {
+		d.Metadata[transports.Redelivered] = "true"
+	}
+	d.Context = s.void
+	settled := false
+	d.Settle = func(o *transports.Outcome) {
+		s.feed.mu.Lock()
+		defer s.feed.mu.Unlock()
+		if settled || s.void.Err() != nil {
+			return
+		}
+		settled = true
+		s.unsettled--
+		if o == nil {
+			it.again = true
+			s.backlog.insert(it)
+		}
+		s.backlog.changed.Broadcast()
+	}
+	return d
 }

@@ -2,6 +2,7 @@ package http
 
 import (
 	"encoding/json"
+	"errors"
 	nethttp "net/http"
 	"slices"
 	"strconv"
@@ -49,9 +50,12 @@ func refusal(status int, id, reason string) *answer {
 const (
 	stopping = "the host is stopping"
 	unserved = "no pipeline takes messages here now"
+	crowded  = "too many messages are before this one"
+	hungUp   = "the caller closed its side of the connection"
 )
 
-// notTaken refuses a message that nothing was done with. Its id is there only if it is the caller's: another names nothing.
+// notTaken refuses a message that nothing was done with. Its id is there only if it is the
+// caller's: another names nothing.
 func notTaken(given, reason string) *answer {
 	return refusal(nethttp.StatusServiceUnavailable, given, "not taken: "+reason)
 }
@@ -60,9 +64,12 @@ func undecided(id string) *answer {
 	return refusal(nethttp.StatusServiceUnavailable, id, "undecided: repeat with the same id")
 }
 
-// answerOf makes the answer of an outcome. It returns nil for a message that was published: its answer may be yet to come.
-func answerOf(o transports.Outcome, id string) *answer {
+// answerOf makes the answer of an outcome. It returns nil for a message that was published: its
+// answer may be yet to come.
+func answerOf(o *transports.Outcome, id string) *answer {
 	switch code := o.Code; {
+	case errors.Is(o.Err, transports.ErrNotStarted):
+		return refusal(nethttp.StatusServiceUnavailable, id, "not taken: "+o.Err.Error())
 	case code == nethttp.StatusServiceUnavailable:
 		a := "undecided: repeat with the same id"
 		if o.Err != nil {
@@ -107,8 +114,8 @@ func produced(msg *message.Message, status int) *answer {
 	return a
 }
 
-// codeOf returns the status for a result: its code, 202 for one that isn't terminal, 200 if it has none that can be a
-// status of a response with a body.
+// codeOf returns the status for a result: its code, 202 for one that isn't terminal, 200 if it
+// has none that can be a status of a response with a body.
 func codeOf(result []byte) int {
 	var r struct {
 		Code int `json:"code"`

@@ -45,7 +45,7 @@ func TestOutcomes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := start(t, nil)
-			handle(t, s, c.outcome)
+			handle(t, s, &c.outcome)
 			res := <-async(t.Context(), s, "/x", "a")
 			if res.err != nil {
 				t.Fatal(res.err)
@@ -115,7 +115,7 @@ func TestWaitForAnswer(t *testing.T) {
 					config.MaxWait = 10 * time.Millisecond
 				}
 			})
-			handle(t, s, transports.Outcome{Code: 200, Published: true, Answer: c.answer})
+			handle(t, s, &transports.Outcome{Code: 200, Published: true, Answer: c.answer})
 			res := <-async(t.Context(), s, "/x?wait="+c.wait, "a")
 			if res.err != nil || res.StatusCode != c.status || strings.TrimSpace(res.body) != c.body {
 				t.Errorf("%+v, want %d %s", res, c.status, c.body)
@@ -128,27 +128,19 @@ func TestWaitReachesTheRouter(t *testing.T) {
 	s := start(t, nil)
 	out := subscribe(t, s)
 	res := async(t.Context(), s, "/x?wait=5s", "a")
-	msg := <-out
-	reply := transports.ReplyFrom(msg.Context())
-	if reply.Wait != 5*time.Second {
-		t.Errorf("the reply waits %v", reply.Wait)
+	d := <-out
+	if d.Wait != 5*time.Second {
+		t.Errorf("the delivery waits %v", d.Wait)
 	}
-	msg.Ack()
-	reply.Settle(transports.Outcome{Code: 200})
+	d.Settle(handled)
 	<-res
 }
 
 func TestCloseEndsTheWait(t *testing.T) {
 	s := start(t, nil)
-	handled := make(chan struct{})
 	out := subscribe(t, s)
-	go func() {
-		defer close(handled)
-		msg := <-out
-		settle(msg, transports.Outcome{Code: 200, Published: true, Answer: make(chan *message.Message)})
-	}()
 	res := async(t.Context(), s, "/x?wait=1m", "a")
-	<-handled
+	(<-out).Settle(&transports.Outcome{Code: 200, Published: true, Answer: make(chan *message.Message)})
 	if err := s.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}

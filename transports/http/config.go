@@ -44,7 +44,11 @@ The response says what became of the message:
 An answer that isn't a result has the message's id, ` + "`{\"id\":\"...\",\"error\":\"...\"}`" + `; where nothing was taken, only one that the caller gave.
 ` + "`wait`" + ` is the only parameter: another, as a misspelt one, is refused with 400.
 
-A caller who hangs up takes back a message that hasn't been started. Only HTTP/1.1 is spoken. Browsers on other sites are refused,
+A caller who hangs up takes back a message that hasn't been started. So does one that closes only its sending side after the
+request, as ` + "`nc -N`" + ` does: the host can't tell the two apart. It is answered with 503 if the message was taken back, and otherwise
+with what became of it.
+
+Only HTTP/1.1 is spoken. Browsers on other sites are refused,
 and on a loopback address without a token so is every Host but this machine's own names, its addresses and ` + "`hosts`" + `.`,
 		Config: func() transports.Config { c := defaults; return &c },
 	})
@@ -128,7 +132,7 @@ func (c *Config) certificate() (*tls.Config, error) {
 
 // New builds the transport.
 func (c *Config) New(env transports.Env) (transports.Transport, error) {
-	s := &server{config: *c, env: env, routes: map[string]*route{}, quiesced: make(chan struct{})}
+	s := &server{config: *c, env: env, routes: map[string]*subscription{}, quiesced: make(chan struct{})}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.access = newAccess(c, env.Host)
 	s.requests = newRequests()

@@ -48,10 +48,13 @@ func TestConformance(t *testing.T) {
 func (s *server) arrived(path string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.routes[path] == nil || s.routes[path].sub == nil {
+	u := s.routes[path]
+	if u == nil {
 		return 0
 	}
-	return s.routes[path].sub.arrived
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.arrived
 }
 
 // awaitArrival waits until so many messages have arrived at the path.
@@ -87,7 +90,8 @@ func startWith(t *testing.T, change func(*Config), log *slog.Logger) *server {
 	return s
 }
 
-// startInBubble builds a transport and starts it on connections in memory, for a bubble of virtual time.
+// startInBubble builds a transport and starts it on connections in memory, for a bubble of
+// virtual time.
 func startInBubble(t *testing.T, change func(*Config)) *server {
 	t.Helper()
 	s := build(t, change, slog.New(slog.DiscardHandler))
@@ -170,35 +174,38 @@ func build(t *testing.T, change func(*Config), log *slog.Logger) *server {
 	return s
 }
 
-// subscribe takes the messages of /x until the test ends.
-func subscribe(t *testing.T, s *server) <-chan *message.Message {
+// consume takes the messages of /x until ctx ends.
+func consume(ctx context.Context, t *testing.T, s *server, take func(*transports.Delivery)) (transports.Subscriber, <-chan struct{}) {
 	t.Helper()
 	sub, err := s.Subscriber(transports.Consumer{Pipeline: "p"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := sub.Subscribe(t.Context(), "/x")
+	done, err := sub.Subscribe(ctx, "/x", take)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return sub, done
+}
+
+// room is more than the deliveries that any test leaves untaken.
+const room = 1000
+
+// subscribe yields the messages of /x until the test ends.
+func subscribe(t *testing.T, s *server) <-chan *transports.Delivery {
+	t.Helper()
+	out := make(chan *transports.Delivery, room)
+	consume(t.Context(), t, s, func(d *transports.Delivery) { out <- d })
 	return out
 }
 
-// settle ends a message as the router does: the ack first.
-func settle(msg *message.Message, o transports.Outcome) {
-	msg.Ack()
-	transports.ReplyFrom(msg.Context()).Settle(o)
-}
+// handled is the outcome of a message with which nothing more is to be said.
+var handled = &transports.Outcome{Code: 200}
 
-// handle settles every message of /x with one outcome.
-func handle(t *testing.T, s *server, o transports.Outcome) {
+// handle settles every message of /x with one outcome, as it is handed out.
+func handle(t *testing.T, s *server, o *transports.Outcome) {
 	t.Helper()
-	out := subscribe(t, s)
-	go func() {
-		for msg := range out {
-			settle(msg, o)
-		}
-	}()
+	consume(t.Context(), t, s, func(d *transports.Delivery) { d.Settle(o) })
 }
 
 func (s *server) addr() string { return s.listener.Addr().String() }
@@ -285,7 +292,7 @@ func TestMessage(t *testing.T) {
 	out := subscribe(t, s)
 	res := async(t.Context(), s, "/x", "plain")
 	msg := <-out
-	settle(msg, transports.Outcome{Code: 200})
+	msg.Settle(handled)
 	(<-res).expect(t, 200, "")
 	if msg.UUID != "id-1" || string(msg.Payload) != "plain" {
 		t.Errorf("received %s %q", msg.UUID, msg.Payload)
@@ -294,7 +301,7 @@ func TestMessage(t *testing.T) {
 
 func TestIDsAreMadeUp(t *testing.T) {
 	s := start(t, nil)
-	handle(t, s, transports.Outcome{Code: 200})
+	handle(t, s, handled)
 	first, second := post(s, "/x", "a", nil), post(s, "/x", "a", nil)
 	if first.id() == "" || second.id() == "" || first.id() == second.id() {
 		t.Errorf("the ids %q and %q", first.id(), second.id())
@@ -374,7 +381,7 @@ func TestMetadata(t *testing.T) {
 func TestTLS(t *testing.T) {
 	cert, key, roots := certificate(t)
 	s := start(t, func(c *Config) { c.TLS = &TLS{Cert: cert, Key: key} })
-	handle(t, s, transports.Outcome{Code: 200})
+	handle(t, s, handled)
 	client := &nethttp.Client{Transport: &nethttp.Transport{DisableKeepAlives: true, TLSClientConfig: roots}}
 	res, err := client.Post("https://"+s.addr()+"/x", "text/plain", strings.NewReader("a"))
 	if err != nil {

@@ -23,12 +23,11 @@ import (
 	"time"
 
 	"github.com/pentrough/pentrough/internal/testenv/await"
-	"github.com/pentrough/pentrough/transports"
 )
 
 func TestRefusals(t *testing.T) {
 	s := start(t, func(c *Config) { c.MaxBody = 10; c.Hosts = []string{"Gateway.example.com"} })
-	handle(t, s, transports.Outcome{Code: 200})
+	handle(t, s, handled)
 	for _, c := range []struct {
 		name, method, target, body string
 		header                     map[string]string
@@ -85,7 +84,7 @@ func TestRefusals(t *testing.T) {
 
 func TestChunkedBodyIsLimited(t *testing.T) {
 	s := start(t, func(c *Config) { c.MaxBody = 10 })
-	handle(t, s, transports.Outcome{Code: 200})
+	handle(t, s, handled)
 	head := "POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 	if status := talk(t, s, head+"b\r\naaaaaaaaaaa\r\n0\r\n\r\n"); status != 413 {
 		t.Errorf("status %d, want 413", status)
@@ -94,7 +93,7 @@ func TestChunkedBodyIsLimited(t *testing.T) {
 
 func TestToken(t *testing.T) {
 	s := start(t, func(c *Config) { c.Token = "s3cret" })
-	handle(t, s, transports.Outcome{Code: 200})
+	handle(t, s, handled)
 	for header, want := range map[string]int{
 		"":                      401,
 		"Bearer s3cret":         200,
@@ -159,7 +158,7 @@ func TestSlowRequests(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := startInBubble(t, func(c *Config) { c.ReadTimeout = 200 * time.Millisecond })
-				handle(t, s, transports.Outcome{Code: 200})
+				handle(t, s, handled)
 				if status := talk(t, s, c.request); status != c.status {
 					t.Errorf("status %d, want %d", status, c.status)
 				}
@@ -176,15 +175,15 @@ func TestReadTimeoutIsOverOnceTheBodyIsRead(t *testing.T) {
 		res := async(t.Context(), s, "/x", "a")
 		msg := <-out
 		(<-res).expect(t, 503, "undecided")
-		if err := msg.Context().Err(); err != nil {
-			t.Errorf("the message's context ended: %v", context.Cause(msg.Context()))
+		if err := msg.Context.Err(); err != nil {
+			t.Errorf("the message's context ended: %v", context.Cause(msg.Context))
 		}
 	})
 }
 
 func TestMaxConnections(t *testing.T) {
 	s := start(t, func(c *Config) { c.MaxConnections = 2 })
-	handle(t, s, transports.Outcome{Code: 200})
+	handle(t, s, handled)
 	var idle []net.Conn
 	for range 2 {
 		c, err := net.Dial("tcp", s.addr())

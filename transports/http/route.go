@@ -12,38 +12,49 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// route is a path that a pipeline subscribed to. The server's lock guards it.
-type route struct {
-	path string
-	sub  *subscription // nil while nobody takes its messages
-}
-
-// subscription hands the messages of one path to a pipeline, in the order in which their requests were complete.
+// subscription hands out the messages of one path, in the order in which their requests were
+// complete.
+//
+// An exchange is waiting, then out, then neither. It is no longer waiting when its request
+// withdraws it, which is so until it is handed out. It is no longer out when it is settled or
+// void; its place in the window is free then.
 type subscription struct {
 	server *server
-	route  *route
-	out    chan *message.Message
-	// ended is closed when it takes no more.
-	ended chan struct{}
-	// closed is closed when acks don't count any more either.
-	closed chan struct{}
-	done   chan struct{}
-	wake   chan struct{}
+	path   string
+	take   func(*transports.Delivery)
+	// open ends when nothing more is handed out.
+	open context.Context
+	// life is the subscriber's: when it ends, what is out becomes void.
+	life context.Context
+	// done is closed when nothing is out any more, either.
+	done chan struct{}
+	wake chan struct{}
 
-	// The server's lock guards what follows.
-	waiting   []*exchange
-	unsettled int
-	arrived   int
+	mu      sync.Mutex
+	waiting []*exchange
+	out     map[*exchange]struct{}
+	arrived int
 }
 
-// exchange is one request and the message that is made of it.
+// exchange is one request and the delivery that is made of it.
 type exchange struct {
-	sub   *subscription
-	msg   *message.Message
-	reply *transports.Reply
-	void  context.CancelCauseFunc
-	// refused is closed when the message will not be handed out.
-	refused chan struct{}
+	transports.Delivery
+	sub  *subscription
+	void context.CancelCauseFunc
+	// outcome holds the first that was given, for the request's goroutine.
+	outcome chan *transports.Outcome
+}
+
+// subscriptionOf returns the subscription that takes the path's messages, or nil. known says that
+// the path is a topic.
+func (s *server) subscriptionOf(path string) (u *subscription, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u, known = s.routes[path]
+	if u != nil && u.open.Err() != nil {
+		u = nil
+	}
+	return u, known
 }
 
 // paths returns the topics that there are.
@@ -53,125 +64,74 @@ func (s *server) paths() []string {
 	return slices.Sorted(maps.Keys(s.routes))
 }
 
-// live reports whether somebody takes the path's messages. The lock is held.
-func (rt *route) live() bool {
-	if rt.sub == nil {
-		return false
-	}
-	select {
-	case <-rt.sub.ended:
-		return false
-	default:
-		return true
-	}
-}
-
-// enqueue puts the exchange behind those that came before. It is false if nobody takes the path's messages.
-func (s *server) enqueue(rt *route, e *exchange) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !rt.live() {
-		return false
-	}
-	e.sub = rt.sub
-	e.sub.waiting = append(e.sub.waiting, e)
-	e.sub.arrived++
-	e.sub.signal()
-	return true
-}
-
-// withdraw takes the exchange back. It is false if its message was handed out, or is just about to be.
-func (s *server) withdraw(e *exchange) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	i := slices.Index(e.sub.waiting, e)
-	if i < 0 {
-		return false
-	}
-	e.sub.waiting = slices.Delete(e.sub.waiting, i, i+1)
-	return true
-}
-
-// run hands messages out until ctx ends or the subscriber is closed; in the first case it then waits for what is unsettled.
-func (u *subscription) run(ctx context.Context) {
-	var deliveries sync.WaitGroup
-	defer func() {
-		u.stop()
-		deliveries.Wait()
-		u.server.mu.Lock()
-		u.route.sub = nil
-		u.server.mu.Unlock()
-		close(u.out)
-		close(u.done)
-	}()
-	cancelled := ctx.Done()
-	for {
-		e, done := u.next(ctx)
-		if done {
-			return
-		}
-		if e == nil {
-			select {
-			case <-u.wake:
-			case <-cancelled:
-				cancelled = nil
-				u.stop()
-			case <-u.closed:
-			}
+// run hands messages out until the subscription takes no more, and then waits for what is out.
+func (u *subscription) run() {
+	for u.open.Err() == nil {
+		if e := u.next(); e != nil {
+			u.server.taps.Show(u.path, &message.Message{UUID: e.UUID, Metadata: e.Metadata, Payload: e.Payload})
+			u.take(&e.Delivery)
 			continue
 		}
-		u.server.taps.Show(u.route.path, e.msg)
 		select {
-		case u.out <- e.msg:
-			deliveries.Go(func() { u.await(e) })
-		case <-e.msg.Context().Done(): // the caller has gone
-			u.settled()
-		case <-cancelled:
-			close(e.refused)
-			u.settled()
-		case <-u.closed:
-			close(e.refused)
-			u.settled()
+		case <-u.wake:
+		case <-u.open.Done(): // who waits withdraws
 		}
 	}
+	for u.life.Err() == nil && u.unsettled() > 0 {
+		select {
+		case <-u.wake:
+		case <-u.life.Done():
+		}
+	}
+	u.voidAll()
+	u.server.mu.Lock()
+	u.server.routes[u.path] = nil
+	u.server.mu.Unlock()
+	close(u.done)
 }
 
-// next takes the first message that may be handed out, if there is one. done says that the subscription has ended.
-func (u *subscription) next(ctx context.Context) (e *exchange, done bool) {
-	u.server.mu.Lock()
-	defer u.server.mu.Unlock()
-	switch {
-	case isClosed(u.closed):
-		return nil, true
-	case ctx.Err() != nil:
-		return nil, u.unsettled == 0
-	case len(u.waiting) == 0 || u.unsettled >= u.server.config.Window:
-		return nil, false
+// enqueue puts the exchange behind those that came before. It is false if nothing is handed out
+// any more.
+func (u *subscription) enqueue(e *exchange) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.open.Err() != nil {
+		return false
 	}
-	e = u.waiting[0]
+	e.sub = u
+	u.waiting = append(u.waiting, e)
+	u.arrived++
+	u.signal()
+	return true
+}
+
+// next takes the first exchange that may be handed out. It returns nil if there is none.
+func (u *subscription) next() *exchange {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.waiting) == 0 || len(u.out) >= u.server.config.Window {
+		return nil
+	}
+	e := u.waiting[0]
 	u.waiting[0] = nil
 	u.waiting = u.waiting[1:]
-	u.unsettled++
-	return e, false
+	u.out[e] = struct{}{}
+	return e
 }
 
-// await waits until the message is settled, its caller has gone, or acks don't count any more.
-func (u *subscription) await(e *exchange) {
-	select {
-	case <-e.msg.Acked():
-	case <-e.msg.Nacked():
-	case <-e.msg.Context().Done():
-	case <-u.closed:
+func (u *subscription) unsettled() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.out)
+}
+
+func (u *subscription) voidAll() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for e := range u.out {
 		e.void(transports.ErrVoid)
 	}
-	u.settled()
-}
-
-func (u *subscription) settled() {
-	u.server.mu.Lock()
-	defer u.server.mu.Unlock()
-	u.unsettled--
-	u.signal()
+	clear(u.out)
 }
 
 func (u *subscription) signal() {
@@ -181,91 +141,98 @@ func (u *subscription) signal() {
 	}
 }
 
-// stop takes no more and refuses who waits.
-func (u *subscription) stop() {
-	u.server.mu.Lock()
-	defer u.server.mu.Unlock()
-	if isClosed(u.ended) {
-		return
+// withdraw takes the exchange back. It is false if its delivery was handed out, or is just about
+// to be.
+func (e *exchange) withdraw() bool {
+	e.sub.mu.Lock()
+	defer e.sub.mu.Unlock()
+	i := slices.Index(e.sub.waiting, e)
+	if i < 0 {
+		return false
 	}
-	close(u.ended)
-	for _, e := range u.waiting {
-		close(e.refused)
+	e.sub.waiting = slices.Delete(e.sub.waiting, i, i+1)
+	return true
+}
+
+// settle is the delivery's Settle. A caller who seemed to be gone, for which the delivery became
+// void, still gets the outcome.
+func (e *exchange) settle(o *transports.Outcome) {
+	e.sub.mu.Lock()
+	defer e.sub.mu.Unlock()
+	e.leave()
+	e.give(o)
+}
+
+// cancel makes the delivery void.
+func (e *exchange) cancel() {
+	e.sub.mu.Lock()
+	defer e.sub.mu.Unlock()
+	e.void(transports.ErrVoid)
+	e.leave()
+}
+
+// leave gives the place in the window free. The subscription's lock is held.
+func (e *exchange) leave() {
+	delete(e.sub.out, e)
+	e.sub.signal()
+}
+
+// give passes an outcome to the request's goroutine, unless one was given before.
+func (e *exchange) give(o *transports.Outcome) {
+	select {
+	case e.outcome <- o:
+	default:
 	}
-	u.waiting = nil
 }
 
 // subscriber is one pipeline's use.
 type subscriber struct {
 	server   *server
 	pipeline string
-
-	// The server's lock guards these.
-	closed        chan struct{}
-	subscriptions []*subscription
+	// life ends with Close, or with the server's.
+	life context.Context
+	end  context.CancelFunc
+	work sync.WaitGroup // subscriptions
 }
 
-func (s *server) Subscriber(c transports.Consumer) (message.Subscriber, error) {
-	return &subscriber{server: s, pipeline: c.Pipeline, closed: make(chan struct{})}, nil
+func (s *server) Subscriber(c transports.Consumer) (transports.Subscriber, error) {
+	life, end := context.WithCancel(s.life)
+	return &subscriber{server: s, pipeline: c.Pipeline, life: life, end: end}, nil
 }
 
 // Subscribe makes the path known and takes its messages.
-func (s *subscriber) Subscribe(ctx context.Context, path string) (<-chan *message.Message, error) {
+func (s *subscriber) Subscribe(ctx context.Context, path string, take func(*transports.Delivery)) (<-chan struct{}, error) {
 	srv := s.server
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	if isClosed(s.closed) || srv.life.Err() != nil {
+	switch {
+	case s.life.Err() != nil:
 		return nil, fmt.Errorf("subscribing pipeline %s to %s: %w", s.pipeline, path, transports.ErrClosed)
-	}
-	rt := srv.routes[path]
-	if rt == nil {
-		rt = &route{path: path}
-		srv.routes[path] = rt
-	}
-	if rt.sub != nil {
+	case srv.routes[path] != nil:
 		return nil, fmt.Errorf("subscribing pipeline %s to %s: the path has a subscription", s.pipeline, path)
 	}
-	sub := &subscription{
-		server: srv, route: rt, out: make(chan *message.Message), wake: make(chan struct{}, 1),
-		ended: make(chan struct{}), closed: s.closed, done: make(chan struct{}),
+	open, end := context.WithCancel(ctx)
+	u := &subscription{
+		server: srv, path: path, take: take, open: open, life: s.life,
+		done: make(chan struct{}), wake: make(chan struct{}, 1), out: map[*exchange]struct{}{},
 	}
-	rt.sub = sub
-	s.subscriptions = slices.DeleteFunc(s.subscriptions, func(old *subscription) bool { return isClosed(old.done) })
-	s.subscriptions = append(s.subscriptions, sub)
-	stop := context.AfterFunc(srv.life, s.end)
+	srv.routes[path] = u
+	stop := context.AfterFunc(s.life, end)
+	s.work.Add(1)
 	srv.work.Go(func() {
+		defer s.work.Done()
+		defer end()
 		defer stop()
-		sub.run(ctx)
+		u.run()
 	})
-	return sub.out, nil
+	return u.done, nil
 }
 
-// end voids what is unsettled.
-func (s *subscriber) end() {
-	s.server.mu.Lock()
-	defer s.server.mu.Unlock()
-	if !isClosed(s.closed) {
-		close(s.closed)
-	}
-}
-
-// Close ends the pipeline's use: what is unsettled becomes void, and who waits is refused.
+// Close ends the pipeline's use: what is out becomes void, and who waits is refused.
 func (s *subscriber) Close() error {
-	s.end()
 	s.server.mu.Lock()
-	subs := s.subscriptions
+	s.end()
 	s.server.mu.Unlock()
-	for _, sub := range subs {
-		<-sub.done
-	}
+	s.work.Wait()
 	return nil
-}
-
-func isClosed(c chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
 }

@@ -42,7 +42,7 @@ type server struct {
 	conns    sync.WaitGroup // connections
 
 	mu       sync.Mutex
-	routes   map[string]*route
+	routes   map[string]*subscription // by path; nil while nobody takes its messages
 	http     *nethttp.Server
 	listener net.Listener
 	failed   error // why the accept loop ended

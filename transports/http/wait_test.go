@@ -18,15 +18,15 @@ func TestHungUpCallerVoidsTheMessage(t *testing.T) {
 	msg := <-out
 	hangUp()
 	<-res
-	<-msg.Context().Done()
-	if cause := context.Cause(msg.Context()); !errors.Is(cause, transports.ErrVoid) {
+	<-msg.Context.Done()
+	if cause := context.Cause(msg.Context); !errors.Is(cause, transports.ErrVoid) {
 		t.Errorf("the message's context ended with %v, want ErrVoid", cause)
 	}
 
 	// It holds no room in the window any more.
 	res = async(t.Context(), s, "/x", "b")
 	next := <-out
-	settle(next, transports.Outcome{Code: 200})
+	next.Settle(handled)
 	(<-res).expect(t, 200, "")
 }
 
@@ -41,7 +41,7 @@ func TestHungUpCallerLeavesTheQueue(t *testing.T) {
 	hangUp()
 	<-second
 	s.awaitState(t, "1 unsettled, 0 waiting")
-	settle(msg, transports.Outcome{Code: 200})
+	msg.Settle(handled)
 	(<-first).expect(t, 200, "")
 }
 
@@ -54,90 +54,76 @@ func TestRequestTimeout(t *testing.T) {
 		second := async(t.Context(), s, "/x", "second")
 		(<-first).expect(t, 503, "undecided: repeat with the same id")
 		(<-second).expect(t, 503, "not taken: too many messages")
-		if err := msg.Context().Err(); err != nil {
+		if err := msg.Context.Err(); err != nil {
 			t.Errorf("the message that was handed out isn't left to the host: %v", err)
 		}
 
 		// Its place in the window is free once it is settled, and the one that gave up isn't handed out.
-		msg.Ack()
+		msg.Settle(handled)
 		third := async(t.Context(), s, "/x", "third")
 		if msg = <-out; string(msg.Payload) != "third" {
 			t.Errorf("received %s", msg.Payload)
 		}
-		msg.Ack() // handled, and nobody says with what
+		msg.Settle(&transports.Outcome{Code: 200, Published: true})
 		(<-third).expect(t, 202, "")
 	})
 }
 
-func TestNackIsUndecided(t *testing.T) {
+func TestHandedBackIsUndecided(t *testing.T) {
 	s := start(t, nil)
 	out := subscribe(t, s)
 	res := async(t.Context(), s, "/x", "a")
-	(<-out).Nack()
+	(<-out).Settle(nil)
 	(<-res).expect(t, 503, "undecided: repeat with the same id")
 }
 
 func TestWithoutConsumer(t *testing.T) {
 	s := start(t, nil)
-	sub, err := s.Subscriber(transports.Consumer{Pipeline: "p"})
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	out, err := sub.Subscribe(ctx, "/x")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := sub.Subscribe(t.Context(), "/x"); err == nil {
+	take := func(*transports.Delivery) { t.Error("received a message") }
+	sub, done := consume(ctx, t, s, take)
+	if _, err := sub.Subscribe(t.Context(), "/x", take); err == nil {
 		t.Error("a path has two subscriptions")
 	}
 	cancel()
-	if _, ok := <-out; ok {
-		t.Fatal("received a message")
-	}
+	<-done
 	(<-async(t.Context(), s, "/x", "a")).expect(t, 503, "not taken: no pipeline")
 }
 
 func TestCancelRefusesTheQueue(t *testing.T) {
 	s := start(t, func(c *Config) { c.Window = 1 })
-	sub, err := s.Subscriber(transports.Consumer{Pipeline: "p"})
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	out, err := sub.Subscribe(ctx, "/x")
-	if err != nil {
-		t.Fatal(err)
-	}
+	out := make(chan *transports.Delivery, room)
+	_, done := consume(ctx, t, s, func(d *transports.Delivery) { out <- d })
 	first := async(t.Context(), s, "/x", "first")
 	msg := <-out
 	second := async(t.Context(), s, "/x", "second")
 	s.awaitArrival(t, "/x", 2)
 	cancel()
 	(<-second).expect(t, 503, "not taken: no pipeline")
-	settle(msg, transports.Outcome{Code: 200})
+	select {
+	case <-done:
+		t.Error("the subscription is done while a message is unsettled")
+	default:
+	}
+	msg.Settle(handled)
 	(<-first).expect(t, 200, "")
+	<-done
 }
 
 func TestCloseOfSubscriberIsUndecided(t *testing.T) {
 	s := start(t, nil)
-	sub, err := s.Subscriber(transports.Consumer{Pipeline: "p"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := sub.Subscribe(t.Context(), "/x")
-	if err != nil {
-		t.Fatal(err)
-	}
+	out := make(chan *transports.Delivery, room)
+	sub, _ := consume(t.Context(), t, s, func(d *transports.Delivery) { out <- d })
 	res := async(t.Context(), s, "/x", "a")
 	msg := <-out
 	if err := sub.Close(); err != nil {
 		t.Fatal(err)
 	}
 	(<-res).expect(t, 503, "undecided")
-	if !errors.Is(context.Cause(msg.Context()), transports.ErrVoid) {
+	if !errors.Is(context.Cause(msg.Context), transports.ErrVoid) {
 		t.Error("the message isn't void")
 	}
 }
@@ -159,7 +145,7 @@ func TestQuiesce(t *testing.T) {
 	if s.Health()[0].Err == nil {
 		t.Error("the listener says that it works")
 	}
-	settle(msg, transports.Outcome{Code: 200})
+	msg.Settle(handled)
 	(<-first).expect(t, 200, "")
 }
 
@@ -177,7 +163,7 @@ func TestNotTakenHasNoIDButTheCallers(t *testing.T) {
 		if res := post(s, "/x", "third", nil); res.err != nil || res.StatusCode != 503 || res.body != `{"error":"not taken: the host is stopping"}`+"\n" {
 			t.Errorf("at the stop: %+v", res)
 		}
-		msg.Ack()
+		msg.Settle(handled)
 	})
 }
 
@@ -190,7 +176,7 @@ func TestCloseIsUndecided(t *testing.T) {
 		t.Fatal(err)
 	}
 	(<-res).expect(t, 503, "undecided")
-	if !errors.Is(context.Cause(msg.Context()), transports.ErrVoid) {
+	if !errors.Is(context.Cause(msg.Context), transports.ErrVoid) {
 		t.Error("the message isn't void")
 	}
 	if _, err := s.Tap(t.Context(), "/x"); !errors.Is(err, transports.ErrClosed) {

@@ -8,24 +8,23 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
-
 	"github.com/pentrough/pentrough/transports"
 )
 
 // held are the messages that were handed out and are neither settled nor void.
-type held []*message.Message
+type held []*transports.Delivery
 
 func (h held) living() (living held) {
 	for _, msg := range h {
-		if msg.Context().Err() == nil {
+		if msg.Context.Err() == nil {
 			living = append(living, msg)
 		}
 	}
 	return living
 }
 
-// Callers hang up whenever they like: before their message is handed out, as it is, and after. The window holds, and nothing stays.
+// Callers hang up whenever they like: before their message is handed out, as it is, and after.
+// The window holds, and nothing stays.
 func TestWindowHoldsWhileCallersHangUp(t *testing.T) {
 	const window, callers, each = 3, 20, 15
 	s := start(t, func(c *Config) { c.Window = window })
@@ -49,7 +48,8 @@ func TestWindowHoldsWhileCallersHangUp(t *testing.T) {
 		close(called)
 	}()
 
-	// As the router does with many of them: some are settled late, most after their caller has gone.
+	// As the router does with many of them: some are settled late, most after their caller has
+	// gone.
 	var have held
 	most := 0
 	tick := time.NewTicker(time.Millisecond)
@@ -63,8 +63,8 @@ func TestWindowHoldsWhileCallersHangUp(t *testing.T) {
 			// The window is full once: the first request of every caller waits for it.
 			if have = have.living(); len(have) > 0 && most >= window {
 				first := have[0]
-				have = have[1:] // before the ack, which makes room for another
-				settle(first, transports.Outcome{Code: 200})
+				have = have[1:] // before it is settled, which makes room for another
+				first.Settle(handled)
 			}
 		case <-called:
 			over = true
@@ -80,12 +80,15 @@ func TestWindowHoldsWhileCallersHangUp(t *testing.T) {
 func (s *server) state() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sub := s.routes["/x"].sub
-	return fmt.Sprintf("%d unsettled, %d waiting", sub.unsettled, len(sub.waiting))
+	sub := s.routes["/x"]
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	return fmt.Sprintf("%d unsettled, %d waiting", len(sub.out), len(sub.waiting))
 }
 
-// A caller who hangs up while its message is being published leaves its place at once: what bounds the publishing then is the router, which
-// ends it for a void delivery. A late ack changes nothing.
+// A caller who hangs up while its message is being published leaves its place at once: what
+// bounds the publishing then is the router, which ends it for a void delivery. Settling it late
+// changes nothing.
 func TestVoidMessageLeavesItsPlaceOnce(t *testing.T) {
 	s := start(t, func(c *Config) { c.Window = 1 })
 	out := subscribe(t, s)
@@ -96,13 +99,13 @@ func TestVoidMessageLeavesItsPlaceOnce(t *testing.T) {
 	<-res
 	second := async(t.Context(), s, "/x", "second")
 	msg := <-out
-	settle(first, transports.Outcome{Code: 200})
+	first.Settle(handled)
 	third := async(t.Context(), s, "/x", "third")
 	s.awaitState(t, "1 unsettled, 1 waiting")
-	settle(msg, transports.Outcome{Code: 200})
+	msg.Settle(handled)
 	(<-second).expect(t, 200, "")
 	last := <-out
-	settle(last, transports.Outcome{Code: 200})
+	last.Settle(handled)
 	(<-third).expect(t, 200, "")
 	s.awaitState(t, "0 unsettled, 0 waiting")
 }

@@ -3,6 +3,7 @@ package memory
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -34,8 +35,9 @@ var (
 
 func (m *memory) Start(context.Context) error { return nil }
 
-func (m *memory) Subscriber(c transports.Consumer) (message.Subscriber, error) {
-	s := &subscriber{memory: m, pipeline: c.Pipeline, closed: make(chan struct{})}
+func (m *memory) Subscriber(c transports.Consumer) (transports.Subscriber, error) {
+	s := &subscriber{memory: m, pipeline: c.Pipeline}
+	s.void, s.cancel = context.WithCancelCause(context.Background())
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.over() {
@@ -67,7 +69,7 @@ func (m *memory) Drain(name string) {
 	t := m.topic(name)
 	t.drained = true
 	for _, c := range t.consumers {
-		c.signal()
+		c.changed.Signal()
 	}
 }
 
@@ -78,7 +80,7 @@ func (m *memory) Tap(ctx context.Context, name string) (<-chan *message.Message,
 	if m.over() {
 		return nil, fmt.Errorf("tapping %s: %w", name, transports.ErrClosed)
 	}
-	kept := append([]*message.Message(nil), m.topic(name).kept...)
+	kept := slices.Clone(m.topic(name).kept)
 	ctx, cancel := context.WithCancel(ctx)
 	live := m.taps.Tap(ctx, name)
 	out := make(chan *message.Message)
@@ -94,8 +96,8 @@ func (m *memory) Tap(ctx context.Context, name string) (<-chan *message.Message,
 	m.work.Go(func() {
 		defer close(out)
 		defer cancel()
-		for _, msg := range kept {
-			if !show(msg.Copy()) {
+		for _, content := range kept {
+			if !show(content.Message()) {
 				return
 			}
 		}

@@ -66,10 +66,11 @@ func publisherOf(t testing.TB, tr transports.Transport) message.Publisher {
 
 func subscribe(ctx context.Context, t testing.TB, tr transports.Transport, pipeline, topic string) (message.Subscriber, <-chan *message.Message) {
 	t.Helper()
-	s, err := tr.Subscriber(transports.Consumer{Pipeline: pipeline})
+	own, err := tr.Subscriber(transports.Consumer{Pipeline: pipeline})
 	if err != nil {
 		t.Fatal(err)
 	}
+	s := transporttest.Stock(own)
 	out, err := s.Subscribe(ctx, topic)
 	if err != nil {
 		t.Fatal(err)
@@ -245,6 +246,42 @@ func TestDrainWaitsForNacked(t *testing.T) {
 			t.Error("an acked message came again")
 		}
 	})
+}
+
+// TestRedeliveredToOne holds that what one consumer hands back is a redelivered message to it
+// alone, whatever the publisher said.
+func TestRedeliveredToOne(t *testing.T) {
+	m := build(t, defaults)
+	take := func(pipeline string) <-chan *transports.Delivery {
+		t.Helper()
+		s, err := m.Subscriber(transports.Consumer{Pipeline: pipeline})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := make(chan *transports.Delivery, 1)
+		if _, err := s.Subscribe(t.Context(), "x", func(d *transports.Delivery) { out <- d }); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	a, b := take("a"), take("b")
+	sent := messageOf(t.Context(), "1")
+	sent.Metadata["colour"], sent.Metadata[transports.Redelivered] = "blue", "true"
+	if err := publisherOf(t, m).Publish("x", sent); err != nil {
+		t.Fatal(err)
+	}
+	first := <-a
+	first.Settle(nil)
+	second := <-a
+	for _, c := range []struct {
+		who   string
+		d     *transports.Delivery
+		again string
+	}{{"the first of a", first, ""}, {"the second of a", second, "true"}, {"that of b", <-b, ""}} {
+		if got := c.d.Metadata; got["colour"] != "blue" || got[transports.Redelivered] != c.again {
+			t.Errorf("%s has the metadata %v, want redelivered %q", c.who, got, c.again)
+		}
+	}
 }
 
 func TestMetrics(t *testing.T) {

@@ -18,15 +18,17 @@ import (
 // model is a consumer's buffer as a test's reader sees it.
 type model struct {
 	p       message.Publisher
-	s       message.Subscriber
-	out     <-chan *message.Message
+	s       transports.Subscriber
+	taken   chan *transports.Delivery // has room for all of the window
+	done    <-chan struct{}
 	cancel  context.CancelFunc
 	buffer  int
 	window  int
 	number  int
 	waiting []int
-	nacked  map[int]bool
-	held    map[int]*message.Message
+	back    map[int]bool // handed back at least once
+	held    map[int]*transports.Delivery
+	settled []*transports.Delivery
 }
 
 func TestModel(t *testing.T) {
@@ -51,8 +53,9 @@ func check(t *testing.T, rt *rapid.T) {
 	md := &model{
 		buffer: rapid.IntRange(1, 8).Draw(rt, "buffer"),
 		window: rapid.IntRange(1, 8).Draw(rt, "window"),
-		nacked: map[int]bool{},
-		held:   map[int]*message.Message{},
+		taken:  make(chan *transports.Delivery, 8),
+		back:   map[int]bool{},
+		held:   map[int]*transports.Delivery{},
 	}
 	m := build(t, Config{Buffer: md.buffer, Window: md.window})
 	md.p = publisherOf(t, m)
@@ -61,20 +64,21 @@ func check(t *testing.T, rt *rapid.T) {
 	defer func() { md.cancel() }()
 	rt.Repeat(map[string]func(*rapid.T){
 		"publish": md.publish,
-		"receive": md.receive,
-		"ack":     func(rt *rapid.T) { md.settle(rt, true) },
-		"nack":    func(rt *rapid.T) { md.settle(rt, false) },
+		"ack":     func(rt *rapid.T) { md.settle(rt, &transports.Outcome{}) },
+		"back":    func(rt *rapid.T) { md.settle(rt, nil) },
+		"twice":   md.twice,
 		"again":   md.again,
+		"":        md.receive,
 	})
 }
 
 func (md *model) subscribe(rt *rapid.T) {
 	ctx, cancel := context.WithCancel(context.Background())
-	out, err := md.s.Subscribe(ctx, "x")
+	done, err := md.s.Subscribe(ctx, "x", func(d *transports.Delivery) { md.taken <- d })
 	if err != nil {
 		rt.Fatal(err)
 	}
-	md.out, md.cancel = out, cancel
+	md.done, md.cancel = done, cancel
 }
 
 func (md *model) publish(rt *rapid.T) {
@@ -91,48 +95,61 @@ func (md *model) publish(rt *rapid.T) {
 	}
 }
 
+// receive holds that what may be handed out was: the first ones, and no more than the window.
 func (md *model) receive(rt *rapid.T) {
 	synctest.Wait()
-	var msg *message.Message
+	for len(md.waiting) > 0 && len(md.held) < min(md.window, md.buffer) {
+		first := md.waiting[0]
+		md.waiting = md.waiting[1:]
+		select {
+		case d := <-md.taken:
+			if string(d.Payload) != fmt.Sprint(first) {
+				rt.Fatalf("received %s, want %d", d.Payload, first)
+			}
+			if again := d.Metadata[transports.Redelivered] == "true"; again != md.back[first] {
+				rt.Fatalf("message %d says redelivered %v", first, again)
+			}
+			md.held[first] = d
+		default:
+			rt.Fatalf("received nothing, want %d", first)
+		}
+	}
+	md.nothing(rt)
+}
+
+// nothing holds that no more was handed out.
+func (md *model) nothing(rt *rapid.T) {
 	select {
-	case msg = <-md.out:
+	case d := <-md.taken:
+		rt.Fatalf("%d waiting, %d held: received %s", len(md.waiting), len(md.held), d.Payload)
 	default:
-	}
-	ready := len(md.waiting) > 0 && len(md.held) < min(md.window, md.buffer)
-	if ready != (msg != nil) {
-		rt.Fatalf("%d waiting, %d held: received %v", len(md.waiting), len(md.held), msg)
-	}
-	if msg == nil {
-		return
-	}
-	first := md.waiting[0]
-	md.waiting = md.waiting[1:]
-	md.held[first] = msg
-	if string(msg.Payload) != fmt.Sprint(first) {
-		rt.Fatalf("received %s, want %d", msg.Payload, first)
-	}
-	if again := msg.Metadata[transports.Redelivered] == "true"; again != md.nacked[first] {
-		rt.Fatalf("message %d says redelivered %v", first, again)
 	}
 }
 
-// settle acks or nacks any message that is held.
-func (md *model) settle(rt *rapid.T, ack bool) {
+// settle settles any message that is held.
+func (md *model) settle(rt *rapid.T, o *transports.Outcome) {
 	if len(md.held) == 0 {
 		return
 	}
 	n := rapid.SampledFrom(slices.Sorted(maps.Keys(md.held))).Draw(rt, "message")
-	msg := md.held[n]
+	d := md.held[n]
 	delete(md.held, n)
-	if ack {
-		msg.Ack()
-	} else {
-		msg.Nack()
-		md.nacked[n] = true
+	md.settled = append(md.settled, d)
+	d.Settle(o)
+	if o == nil {
+		md.back[n] = true
 		md.waiting = append(md.waiting, n)
 		slices.Sort(md.waiting)
 	}
-	synctest.Wait()
+}
+
+// twice settles a delivery that was settled, which has no effect.
+func (md *model) twice(rt *rapid.T) {
+	if len(md.settled) > 0 {
+		d := rapid.SampledFrom(md.settled).Draw(rt, "settled")
+		d.Settle(nil)
+		d.Settle(&transports.Outcome{})
+	}
 }
 
 // again ends the subscription, settles what is held, and subscribes anew.
@@ -141,14 +158,18 @@ func (md *model) again(rt *rapid.T) {
 	synctest.Wait()
 	for len(md.held) > 0 {
 		select {
-		case msg, ok := <-md.out:
-			rt.Fatalf("after the cancel: received %v, open %v", msg, ok)
+		case <-md.done:
+			rt.Fatalf("after the cancel: done, and %d are held", len(md.held))
 		default:
 		}
-		md.settle(rt, rapid.Bool().Draw(rt, "ack"))
+		var o *transports.Outcome
+		if rapid.Bool().Draw(rt, "ack") {
+			o = &transports.Outcome{}
+		}
+		md.settle(rt, o)
+		synctest.Wait()
+		md.nothing(rt)
 	}
-	if msg, ok := <-md.out; ok {
-		rt.Fatalf("after the cancel: received %s", msg.Payload)
-	}
+	<-md.done
 	md.subscribe(rt)
 }

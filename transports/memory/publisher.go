@@ -3,6 +3,7 @@ package memory
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -70,8 +71,10 @@ func (p *publisher) offer(t *topic, msg *message.Message) (*consumer, error) {
 	if full := t.full(); full != nil {
 		return full, nil
 	}
-	msg = msg.Copy()
-	t.add(msg)
+	metadata := make(message.Metadata, len(msg.Metadata))
+	maps.Copy(metadata, msg.Metadata)
+	delete(metadata, transports.Redelivered)
+	t.add(&transports.Delivery{UUID: msg.UUID, Payload: msg.Payload, Metadata: metadata})
 	p.memory.taps.Show(t.name, msg)
 	return nil, nil
 }

@@ -1,9 +1,13 @@
 package memory
 
 import (
-	"sort"
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"sync"
 
-	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/pentrough/pentrough/transports"
 )
 
 // keep is how many messages of a topic without a consumer are kept for taps.
@@ -19,7 +23,7 @@ type topic struct {
 
 	consumers map[string]*consumer // by pipeline
 	published uint64
-	kept      []*message.Message
+	kept      []*transports.Delivery
 	drained   bool
 }
 
@@ -34,19 +38,19 @@ func (t *topic) full() *consumer {
 }
 
 // add appends a message to every buffer, or keeps it if there is none.
-func (t *topic) add(msg *message.Message) {
+func (t *topic) add(content *transports.Delivery) {
 	t.published++
 	if len(t.consumers) == 0 {
 		if len(t.kept) == keep {
 			t.kept[0] = nil
 			t.kept = t.kept[1:]
 		}
-		t.kept = append(t.kept, msg)
+		t.kept = append(t.kept, content)
 		return
 	}
 	for _, c := range t.consumers {
-		c.waiting = append(c.waiting, &item{number: t.published, msg: msg})
-		c.signal()
+		c.waiting = append(c.waiting, &item{number: t.published, content: content})
+		c.changed.Signal()
 	}
 }
 
@@ -68,49 +72,77 @@ type consumer struct {
 
 	waiting   []*item // in the order of publishing
 	unsettled int     // handed out
-	// subscribed says that a subscription's goroutine runs; wake is for it.
+	// subscribed says that a subscription's goroutine runs; changed is for it.
 	subscribed bool
-	wake       chan struct{}
+	changed    *sync.Cond
 }
 
 // item is a message in a buffer.
 type item struct {
-	number uint64
-	msg    *message.Message
-	again  bool // was handed out before
+	number  uint64
+	content *transports.Delivery // without what belongs to a consumer
+	again   bool                 // was handed out before
 }
 
 func (c *consumer) size() int { return len(c.waiting) + c.unsettled }
 
-func (c *consumer) signal() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
+// wake has the subscription's goroutine look again.
+func (c *consumer) wake() {
+	c.changed.L.Lock()
+	defer c.changed.L.Unlock()
+	c.changed.Signal()
+}
+
+// next waits for a message that may be handed out. It returns nil when the subscription has ended:
+// nothing is unsettled after ctx ended, the topic is dry, or the subscriber is closed.
+func (c *consumer) next(ctx context.Context) *transports.Delivery {
+	c.changed.L.Lock()
+	defer c.changed.L.Unlock()
+	for {
+		if c.owner.void.Err() != nil || ctx.Err() != nil && c.unsettled == 0 || c.topic.drained && c.size() == 0 {
+			c.subscribed = false
+			return nil
+		}
+		if ctx.Err() == nil && len(c.waiting) > 0 && c.unsettled < c.window {
+			return c.take()
+		}
+		c.changed.Wait()
 	}
 }
 
-// take removes the first message that may be handed out, or returns nil.
-func (c *consumer) take() *item {
-	if len(c.waiting) == 0 || c.unsettled >= c.window {
-		return nil
-	}
+// take removes the first message and makes a delivery of it. The lock is held.
+func (c *consumer) take() *transports.Delivery {
 	it := c.waiting[0]
 	c.waiting[0] = nil
 	c.waiting = c.waiting[1:]
 	c.unsettled++
-	return it
+	d := *it.content // which all consumers share, with its metadata
+	if it.again {
+		d.Metadata = maps.Clone(d.Metadata)
+		d.Metadata[transports.Redelivered] = "true"
+	}
+	d.Context = c.owner.void
+	settled := false
+	d.Settle = func(o *transports.Outcome) {
+		c.changed.L.Lock()
+		defer c.changed.L.Unlock()
+		if !settled && d.Context.Err() == nil {
+			settled = true
+			c.settle(it, o != nil)
+		}
+	}
+	return &d
 }
 
-// settle ends what take began: done for good, or back to its place in the order.
+// settle ends what take began: done for good, or back to its place in the order. The lock is held.
 func (c *consumer) settle(it *item, done bool) {
 	c.unsettled--
 	if done {
 		c.topic.roomier()
 	} else {
-		at := sort.Search(len(c.waiting), func(i int) bool { return c.waiting[i].number > it.number })
-		c.waiting = append(c.waiting, nil)
-		copy(c.waiting[at+1:], c.waiting[at:])
-		c.waiting[at] = it
+		it.again = true
+		at, _ := slices.BinarySearchFunc(c.waiting, it.number, func(o *item, n uint64) int { return cmp.Compare(o.number, n) })
+		c.waiting = slices.Insert(c.waiting, at, it)
 	}
-	c.signal()
+	c.changed.Signal()
 }

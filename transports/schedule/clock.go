@@ -35,8 +35,9 @@ var (
 )
 
 // Subscriber is of transports.Transport.
-func (k *clock) Subscriber(c transports.Consumer) (message.Subscriber, error) {
-	s := &subscriber{clock: k, pipeline: c.Pipeline, closed: make(chan struct{})}
+func (k *clock) Subscriber(c transports.Consumer) (transports.Subscriber, error) {
+	s := &subscriber{clock: k, pipeline: c.Pipeline}
+	s.void, s.cancel = context.WithCancelCause(context.Background())
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.over() {

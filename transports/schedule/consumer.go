@@ -2,15 +2,16 @@ package schedule
 
 import (
 	"context"
+	"maps"
 	"strconv"
+	"sync"
 	"time"
-
-	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pentrough/pentrough/transports"
 )
 
-// The pause before a nacked tick is handed out again, which doubles up to the longest.
+// The pause before a tick that was handed back is handed out again, which doubles up to the
+// longest.
 const (
 	firstPause   = 100 * time.Millisecond
 	longestPause = 10 * time.Second
@@ -18,15 +19,16 @@ const (
 
 // consumer is one pipeline's use of a topic: a place for one tick. The clock's lock guards it.
 //
-// A tick that finds the place empty takes it. One that finds a tick there which the pipeline doesn't have, be it not yet or not any more
-// since its nack, takes that one's place. One that comes while the pipeline has the tick is the one that is missed.
+// A tick that finds the place empty takes it. One that finds a tick there which the pipeline
+// doesn't have, be it not yet or not any more since it handed it back, takes that one's place. One
+// that comes while the pipeline has the tick is the one that is missed.
 type consumer struct {
 	topic    *topic
 	pipeline string
 	owner    *subscriber // removes it with its Close
-	// subscribed says that a subscription's goroutine runs; wake is for it.
+	// subscribed says that a subscription's goroutine runs; changed is for it.
 	subscribed bool
-	wake       chan struct{}
+	changed    *sync.Cond
 
 	held *held
 	out  bool // the pipeline has it
@@ -37,15 +39,15 @@ type consumer struct {
 
 // held is a tick in a consumer's place.
 type held struct {
-	tick   *tick
-	missed int // how many were missed before it; told when it is handed out
+	tick   *transports.Delivery // without what belongs to the consumer
+	missed int                  // how many were missed before it; set when it is handed out
 	again  bool
 	pause  time.Duration
 	after  time.Time // not handed out again before
 }
 
 // offer gives the consumer a tick. The lock is held.
-func (c *consumer) offer(it *tick) {
+func (c *consumer) offer(it *transports.Delivery) {
 	if c.held != nil {
 		c.miss(1)
 	}
@@ -55,10 +57,7 @@ func (c *consumer) offer(it *tick) {
 	c.held = nil
 	if c.subscribed {
 		c.held = &held{tick: it}
-		select {
-		case c.wake <- struct{}{}:
-		default:
-		}
+		c.changed.Signal()
 	}
 }
 
@@ -70,56 +69,66 @@ func (c *consumer) miss(n int) {
 	}
 }
 
-// delivery is a tick on its way to a pipeline.
-type delivery struct {
-	held   *held
-	missed int
-	msg    *message.Message
-	void   context.CancelCauseFunc
-}
-
-// next returns what is to be handed out and how long not yet, or nil.
-func (c *consumer) next() (*delivery, time.Duration) {
+// next waits for a tick that may be handed out. It returns nil when the subscription has ended.
+func (c *consumer) next(ctx context.Context) *transports.Delivery {
 	k := c.topic.clock
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if c.held == nil || k.quiet() {
-		return nil, 0
-	}
-	d := &delivery{held: c.held, missed: c.skipped, msg: c.held.tick.message()}
-	if c.held.again {
-		d.missed = c.held.missed
-		d.msg.Metadata[transports.Redelivered] = "true"
-	}
-	d.msg.Metadata[missedKey] = strconv.Itoa(d.missed)
-	ctx, void := context.WithCancelCause(context.Background())
-	d.msg.SetContext(ctx)
-	d.void = void
-	return d, time.Until(c.held.after)
-}
-
-// handed notes that the pipeline has the tick. If another took its place in that moment, it is that one which was missed.
-func (c *consumer) handed(d *delivery) {
-	c.topic.clock.mu.Lock()
-	defer c.topic.clock.mu.Unlock()
-	c.held, c.out = d.held, true
-	if !d.held.again {
-		d.held.missed = d.missed
-		c.skipped -= d.missed
+	for {
+		if c.owner.void.Err() != nil || ctx.Err() != nil && !c.out {
+			c.subscribed = false
+			return nil
+		}
+		if c.held != nil && !c.out && !k.quiet() && !time.Now().Before(c.held.after) {
+			return c.delivery(c.held)
+		}
+		c.changed.Wait()
 	}
 }
 
-// settle ends what handed began: done for good, or to be handed out again after a pause.
-func (c *consumer) settle(d *delivery, done bool) {
-	c.topic.clock.mu.Lock()
-	defer c.topic.clock.mu.Unlock()
+// delivery makes a delivery of the tick that the consumer holds. The lock is held.
+func (c *consumer) delivery(h *held) *transports.Delivery {
+	d := *h.tick
+	d.Metadata = maps.Clone(d.Metadata)
+	if h.again {
+		d.Metadata[transports.Redelivered] = "true"
+	} else {
+		h.missed, c.skipped = c.skipped, 0
+	}
+	d.Metadata[missedKey] = strconv.Itoa(h.missed)
+	d.Context = c.owner.void
+	settled := false
+	d.Settle = func(o *transports.Outcome) {
+		k := c.topic.clock
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if !settled && d.Context.Err() == nil {
+			settled = true
+			c.settle(h, o != nil)
+		}
+	}
+	c.out = true
+	return &d
+}
+
+// settle ends what delivery began: done for good, or to be handed out again after a pause. The
+// lock is held.
+func (c *consumer) settle(h *held, done bool) {
 	c.out = false
+	c.changed.Signal()
 	if done {
 		c.held = nil
 		return
 	}
-	h := d.held
 	h.again = true
 	h.pause = min(max(2*h.pause, firstPause), longestPause)
 	h.after = time.Now().Add(h.pause)
+	time.AfterFunc(h.pause, c.wake)
+}
+
+// wake has the subscription's goroutine look again.
+func (c *consumer) wake() {
+	c.changed.L.Lock()
+	defer c.changed.L.Unlock()
+	c.changed.Signal()
 }

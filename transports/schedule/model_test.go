@@ -7,7 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
 	"pgregory.net/rapid"
 
 	"github.com/pentrough/pentrough/transports"
@@ -17,14 +16,16 @@ const modelEvery = 10 * time.Second
 
 // model is a consumer as a test's reader sees it.
 type model struct {
-	s      message.Subscriber
-	out    <-chan *message.Message
+	s      transports.Subscriber
+	taken  chan *transports.Delivery
+	done   <-chan struct{}
 	cancel context.CancelFunc // nil between two subscriptions
 	begun  time.Time
 
 	place   int // the tick in the consumer's place; 0 is none
-	held    *message.Message
-	said    string // what it says was missed before it
+	held    *transports.Delivery
+	before  *transports.Delivery // was settled
+	said    string               // what it says was missed before it
 	again   bool
 	pause   time.Duration
 	after   time.Time // not handed out again before
@@ -36,21 +37,25 @@ type model struct {
 func TestModel(t *testing.T) {
 	bubble(t, func(t *testing.T, rt *rapid.T) {
 		k := build(t, TopicConfig{Every: modelEvery, Payload: "{n}"}, nil)
-		m := &model{s: subscriberOf(t, k, "a"), begun: time.Now()}
+		s, err := k.Subscriber(transports.Consumer{Pipeline: "a"})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		m := &model{s: s, taken: make(chan *transports.Delivery, 100), begun: time.Now()}
 		m.subscribe(rt)
 		start(t, k)
-		m.sleep(time.Millisecond) // nothing is done at the moment of a tick
+		m.sleep(rt, time.Millisecond) // nothing is done at the moment of a tick
 		rt.Repeat(map[string]func(*rapid.T){
-			"ticks": func(rt *rapid.T) { m.sleep(time.Duration(rapid.IntRange(1, 4).Draw(rt, "ticks")) * modelEvery) },
+			"ticks": func(rt *rapid.T) { m.sleep(rt, time.Duration(rapid.IntRange(1, 4).Draw(rt, "ticks"))*modelEvery) },
 			"moment": func(rt *rapid.T) {
-				m.sleep(time.Duration(rapid.IntRange(1, 60).Draw(rt, "moment")) * 50 * time.Millisecond)
+				m.sleep(rt, time.Duration(rapid.IntRange(1, 60).Draw(rt, "moment"))*50*time.Millisecond)
 			},
-			"receive": m.receive,
-			"ack":     func(*rapid.T) { m.settle(true) },
-			"nack":    func(*rapid.T) { m.settle(false) },
-			"again":   m.resubscribe,
+			"ack":   func(*rapid.T) { m.settle(&transports.Outcome{}) },
+			"back":  func(*rapid.T) { m.settle(nil) },
+			"twice": func(*rapid.T) { m.settleTwice() },
+			"again": m.resubscribe,
 			"": func(rt *rapid.T) {
-				synctest.Wait()
+				m.receive(rt)
 				k.mu.Lock()
 				defer k.mu.Unlock()
 				if got := k.topics["x"].consumers["a"].missed; got != uint64(m.missed) {
@@ -63,72 +68,94 @@ func TestModel(t *testing.T) {
 
 func (m *model) subscribe(rt *rapid.T) {
 	ctx, cancel := context.WithCancel(context.Background())
-	out, err := m.s.Subscribe(ctx, "x")
+	done, err := m.s.Subscribe(ctx, "x", func(d *transports.Delivery) { m.taken <- d })
 	if err != nil {
 		rt.Fatal(err)
 	}
-	m.out, m.cancel = out, cancel
+	m.done, m.cancel = done, cancel
 }
 
-// sleep lets ticks come due.
-func (m *model) sleep(d time.Duration) {
-	first := int(time.Since(m.begun)/modelEvery) + 1
-	time.Sleep(d)
-	synctest.Wait()
-	for n := first; n <= int(time.Since(m.begun)/modelEvery); n++ {
-		if m.place != 0 {
-			m.missed++
-			m.skipped++
+// sleep lets ticks come due and pauses end, in their order.
+func (m *model) sleep(rt *rapid.T, d time.Duration) {
+	for end := time.Now().Add(d); time.Now().Before(end); m.receive(rt) {
+		n := int(time.Since(m.begun)/modelEvery) + 1
+		next := m.begun.Add(time.Duration(n) * modelEvery)
+		if m.after.After(time.Now()) && m.after.Before(next) {
+			next = m.after
 		}
-		if m.held != nil {
-			continue
+		if next.After(end) {
+			next = end
 		}
-		m.place, m.again, m.pause, m.after = n, false, 0, time.Time{}
-		if m.cancel == nil {
-			m.place = 0
+		time.Sleep(time.Until(next))
+		if n == int(time.Since(m.begun)/modelEvery) {
+			m.tick(n)
 		}
 	}
 }
 
-func (m *model) receive(rt *rapid.T) {
-	synctest.Wait()
-	var msg *message.Message
-	select {
-	case msg = <-m.out:
-	default:
+// tick notes that a tick came due.
+func (m *model) tick(n int) {
+	if m.place != 0 {
+		m.missed++
+		m.skipped++
 	}
-	if ready := m.place != 0 && m.held == nil && !time.Now().Before(m.after); ready != (msg != nil) {
-		rt.Fatalf("tick %d, held %v: received %v", m.place, m.held != nil, msg)
-	}
-	if msg == nil {
+	if m.held != nil {
 		return
 	}
-	if string(msg.Payload) != fmt.Sprint(m.place) || (msg.Metadata[transports.Redelivered] == "true") != m.again {
-		rt.Fatalf("received %s, redelivered %q, want %d, %v", msg.Payload, msg.Metadata[transports.Redelivered], m.place, m.again)
+	m.place, m.again, m.pause, m.after = n, false, 0, time.Time{}
+	if m.cancel == nil {
+		m.place = 0
+	}
+}
+
+// receive holds that the tick in the place was handed out as soon as it could be, and nothing
+// else.
+func (m *model) receive(rt *rapid.T) {
+	synctest.Wait()
+	var d *transports.Delivery
+	select {
+	case d = <-m.taken:
+	default:
+	}
+	ready := m.place != 0 && m.held == nil && m.cancel != nil && !time.Now().Before(m.after)
+	if ready != (d != nil) {
+		rt.Fatalf("tick %d, held %v: received %v", m.place, m.held != nil, d)
+	}
+	if d == nil {
+		return
+	}
+	if string(d.Payload) != fmt.Sprint(m.place) || (d.Metadata[transports.Redelivered] == "true") != m.again {
+		rt.Fatalf("received %s, redelivered %q, want %d, %v", d.Payload, d.Metadata[transports.Redelivered], m.place, m.again)
 	}
 	if !m.again {
 		m.said, m.skipped = fmt.Sprint(m.skipped), 0
 	}
-	if got := msg.Metadata[missedKey]; got != m.said {
+	if got := d.Metadata[missedKey]; got != m.said {
 		rt.Fatalf("tick %d says that %s were missed before it, want %s", m.place, got, m.said)
 	}
-	m.held = msg
+	m.held = d
 }
 
-func (m *model) settle(ack bool) {
-	switch {
-	case m.held == nil:
+func (m *model) settle(o *transports.Outcome) {
+	if m.held == nil {
 		return
-	case ack:
-		m.held.Ack()
+	}
+	m.held.Settle(o)
+	if o != nil {
 		m.place = 0
-	default:
-		m.held.Nack()
+	} else {
 		m.again, m.pause = true, min(max(2*m.pause, firstPause), longestPause)
 		m.after = time.Now().Add(m.pause)
 	}
-	m.held = nil
-	synctest.Wait()
+	m.held, m.before = nil, m.held
+}
+
+// settleTwice settles a tick that was settled, which has no effect.
+func (m *model) settleTwice() {
+	if m.before != nil {
+		m.before.Settle(nil)
+		m.before.Settle(&transports.Outcome{})
+	}
 }
 
 // resubscribe ends the subscription, settles what is held, lets time pass, and subscribes anew.
@@ -137,16 +164,18 @@ func (m *model) resubscribe(rt *rapid.T) {
 	synctest.Wait()
 	if m.held != nil {
 		select {
-		case msg, ok := <-m.out:
-			rt.Fatalf("after the cancel: received %v, open %v", msg, ok)
+		case <-m.done:
+			rt.Fatal("after the cancel: done, and a tick is held")
 		default:
 		}
-		m.settle(rapid.Bool().Draw(rt, "ack"))
+		var o *transports.Outcome
+		if rapid.Bool().Draw(rt, "ack") {
+			o = &transports.Outcome{}
+		}
+		m.settle(o)
 	}
-	if msg, ok := <-m.out; ok {
-		rt.Fatalf("after the cancel: received %s", msg.Payload)
-	}
+	<-m.done
 	m.cancel = nil
-	m.sleep(time.Duration(rapid.IntRange(0, 300).Draw(rt, "away")) * 50 * time.Millisecond)
+	m.sleep(rt, time.Duration(rapid.IntRange(0, 300).Draw(rt, "away"))*50*time.Millisecond)
 	m.subscribe(rt)
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
 func TestMain(m *testing.M) { await.Main(m) }
@@ -68,7 +69,7 @@ func subscriberOf(t testing.TB, k *clock, pipeline string) message.Subscriber {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return transporttest.Stock(s)
 }
 
 func subscribe(ctx context.Context, t testing.TB, s message.Subscriber) <-chan *message.Message {
@@ -197,17 +198,88 @@ func TestMissedTicksDontPileUp(t *testing.T) {
 	})
 }
 
-// TestNobodyReads holds that what waits to be handed out is the newest tick.
-func TestNobodyReads(t *testing.T) {
+// take starts the clock with one pipeline that calls take.
+func take(t testing.TB, k *clock, take func(*transports.Delivery)) (transports.Subscriber, <-chan struct{}) {
+	t.Helper()
+	s, err := k.Subscriber(transports.Consumer{Pipeline: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, err := s.Subscribe(t.Context(), "x", take)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, k)
+	return s, done
+}
+
+func TestSettledInTake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := build(t, TopicConfig{Every: time.Second, Payload: "{n}"}, nil)
-		out := consume(t, k)
-		time.Sleep(time.Minute + time.Millisecond)
+		var got []string
+		take(t, k, func(d *transports.Delivery) {
+			again := d.Metadata[transports.Redelivered] == "true"
+			got = append(got, string(d.Payload))
+			if again {
+				d.Settle(&transports.Outcome{})
+			}
+			d.Settle(nil) // the first time it comes again
+		})
+		time.Sleep(3*time.Second + firstPause)
 		synctest.Wait()
-		msg := <-out
-		want(t, msg, "60", "59")
-		msg.Ack()
-		counted(t, k, 60, 59)
+		if diff := cmp.Diff([]string{"1", "1", "2", "2", "3", "3"}, got); diff != "" {
+			t.Error(diff)
+		}
+		counted(t, k, 3, 0)
+	})
+}
+
+// TestSettledTwice holds that a tick which is settled twice doesn't end the next one.
+func TestSettledTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := build(t, TopicConfig{Every: time.Second, Payload: "{n}"}, nil)
+		var got []*transports.Delivery
+		take(t, k, func(d *transports.Delivery) { got = append(got, d) })
+		time.Sleep(time.Second)
+		synctest.Wait()
+		first := got[0]
+		first.Settle(&transports.Outcome{})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		first.Settle(&transports.Outcome{})
+		first.Settle(nil)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if len(got) != 2 || string(got[1].Payload) != "2" {
+			t.Fatalf("%d ticks were handed out, want 2: the second is unsettled", len(got))
+		}
+		counted(t, k, 62, 60)
+		got[1].Settle(&transports.Outcome{})
+	})
+}
+
+func TestSettledWhenVoid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := build(t, TopicConfig{Every: time.Second, Payload: "{n}"}, nil)
+		var got []*transports.Delivery
+		s, done := take(t, k, func(d *transports.Delivery) { got = append(got, d) })
+		time.Sleep(time.Second)
+		synctest.Wait()
+		settled := make(chan struct{})
+		go func() {
+			defer close(settled)
+			got[0].Settle(nil) // at the same time
+		}()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		<-settled
+		<-done
+		got[0].Settle(nil)
+		time.Sleep(time.Minute)
+		if len(got) != 1 {
+			t.Errorf("%d ticks were handed out after Close", len(got)-1)
+		}
 	})
 }
 
@@ -303,17 +375,18 @@ func TestQuiesce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := build(t, TopicConfig{Every: time.Second}, nil)
 		ctx, cancel := context.WithCancel(t.Context())
-		has, waits, gaveBack := subscriberOf(t, k, "has"), subscriberOf(t, k, "waits"), subscriberOf(t, k, "gave back")
-		hasOut, waitsOut, gaveBackOut := subscribe(ctx, t, has), subscribe(ctx, t, waits), subscribe(ctx, t, gaveBack)
+		has, handled, gaveBack := subscriberOf(t, k, "has"), subscriberOf(t, k, "handled"), subscriberOf(t, k, "gave back")
+		hasOut, handledOut, gaveBackOut := subscribe(ctx, t, has), subscribe(ctx, t, handled), subscribe(ctx, t, gaveBack)
 		start(t, k)
 		msg := <-hasOut
+		(<-handledOut).Ack()
 		(<-gaveBackOut).Nack()
 		synctest.Wait()
 		for range 2 {
 			k.Quiesce()
 		}
 		time.Sleep(time.Hour)
-		for _, out := range []<-chan *message.Message{hasOut, waitsOut, gaveBackOut} {
+		for _, out := range []<-chan *message.Message{hasOut, handledOut, gaveBackOut} {
 			none(t, out)
 		}
 		if err := msg.Context().Err(); err != nil {
@@ -321,7 +394,7 @@ func TestQuiesce(t *testing.T) {
 		}
 		msg.Ack()
 		cancel()
-		for _, out := range []<-chan *message.Message{hasOut, waitsOut, gaveBackOut} {
+		for _, out := range []<-chan *message.Message{hasOut, handledOut, gaveBackOut} {
 			closed(t, out)
 		}
 	})

@@ -27,15 +27,9 @@ var own = []string{transports.MessageID, transports.Timestamp, transports.Redeli
 // space is the namespace of ticks' ids.
 var space = uuid.MustParse("5e1d3c1e-6f0c-4d0b-9a53-9f0a6a1f9c27")
 
-// tick is one moment of a topic, the same for all of its consumers.
-type tick struct {
-	uuid     string
-	payload  []byte
-	metadata message.Metadata
-}
-
-// newTick makes the n-th tick of a topic. Its id is the same for the same host, topic and due time.
-func newTick(env transports.Env, topic string, config TopicConfig, due time.Time, n uint64) *tick {
+// newTick makes the n-th tick of a topic, the same for all of its consumers. Its id is the same
+// for the same host, topic and due time.
+func newTick(env transports.Env, topic string, config TopicConfig, due time.Time, n uint64) *transports.Delivery {
 	due = due.UTC()
 	stamp := due.Format(time.RFC3339Nano)
 	id := uuid.NewSHA1(space, []byte(strings.Join([]string{env.Host, env.Name, topic, stamp}, "\x00"))).String()
@@ -50,12 +44,5 @@ func newTick(env transports.Env, topic string, config TopicConfig, due time.Time
 	metadata[transports.MessageID] = id
 	metadata[transports.Timestamp] = stamp
 	metadata[dueKey] = stamp
-	return &tick{uuid: uuid.NewString(), payload: []byte(words.Replace(config.Payload)), metadata: metadata}
-}
-
-// message returns a message of the tick that nobody else has.
-func (t *tick) message() *message.Message {
-	msg := message.NewMessage(t.uuid, append([]byte(nil), t.payload...))
-	msg.Metadata = maps.Clone(t.metadata)
-	return msg
+	return &transports.Delivery{UUID: uuid.NewString(), Payload: []byte(words.Replace(config.Payload)), Metadata: metadata}
 }

@@ -79,7 +79,7 @@ func (t *topic) tick(due time.Time, passed int) {
 	t.due++
 	t.made++
 	it := newTick(k.env, t.name, t.config, due, t.due)
-	k.taps.Show(t.name, it.message())
+	k.taps.Show(t.name, it.Message())
 	for _, c := range t.consumers {
 		c.offer(it)
 	}

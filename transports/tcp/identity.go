@@ -62,7 +62,12 @@ func canonicalAddress(name string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: %q is not an IP address", device.ErrDevice, name)
 	}
-	return addr.Unmap().WithZone("").String(), nil
+	var room [48]byte // more than the longest text
+	canonical := addr.Unmap().WithZone("").AppendTo(room[:0])
+	if string(canonical) == name {
+		return name, nil
+	}
+	return string(canonical), nil
 }
 
 // canonicalName is device.Devices.Canonical for devices that name themselves.

@@ -16,6 +16,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/codec/line"
 	"github.com/pentrough/pentrough/transports/device"
+	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
 func TestEndlessLine(t *testing.T) {
@@ -201,7 +202,7 @@ func TestConsumerThatIsBehindStopsTheDevice(t *testing.T) {
 	if got, most := testutil.ToFloat64(s.metrics.bytesIn), float64((room+1)*len(frame)+readSize); got > most {
 		t.Errorf("the host has read %v bytes of a device that should be stopped after %v", got, most)
 	}
-	data, err := sub.Subscribe(t.Context(), device.DataTopic)
+	data, err := transporttest.Stock(sub).Subscribe(t.Context(), device.DataTopic)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +236,7 @@ func TestUnread(t *testing.T) {
 	d.say("for which there is no room\n")
 	d.say("and more, which stays where it is\n")
 	unread(true)
-	if s.data, err = sub.Subscribe(t.Context(), device.DataTopic); err != nil {
+	if s.data, err = transporttest.Stock(sub).Subscribe(t.Context(), device.DataTopic); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {

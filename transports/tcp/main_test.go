@@ -26,6 +26,7 @@ import (
 	"github.com/pentrough/pentrough/transports/codec"
 	_ "github.com/pentrough/pentrough/transports/codec/line"
 	"github.com/pentrough/pentrough/transports/device"
+	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
 // The environment by which the test binary is told to be nothing but idle connections: an address and a number.
@@ -165,7 +166,7 @@ func (s *server) subscribe(topic string) <-chan *message.Message {
 	if err != nil {
 		s.Fatal(err)
 	}
-	c, err := sub.Subscribe(s.Context(), topic)
+	c, err := transporttest.Stock(sub).Subscribe(s.Context(), topic)
 	if err != nil {
 		s.Fatal(err)
 	}

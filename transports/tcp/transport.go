@@ -106,7 +106,7 @@ func (c *Config) registry(framing codec.Framing, env transports.Env) (*device.Re
 }
 
 // Subscriber implements transports.Transport.
-func (t *transport) Subscriber(c transports.Consumer) (message.Subscriber, error) {
+func (t *transport) Subscriber(c transports.Consumer) (transports.Subscriber, error) {
 	return t.registry.Subscriber(c.Pipeline), nil
 }
 

@@ -70,6 +70,11 @@ func Run(t *testing.T, h Harness) {
 		{"subscribe again", subscribeAgain},
 		{"message contexts", messageContexts},
 		{"close of a subscriber", closeOfSubscriber},
+		{"settle while handed out", settleInTake},
+		{"settle twice", settleTwice},
+		{"settle what was handed back", settleStale},
+		{"settle what is void", settleVoid},
+		{"settle during a close", settleDuringClose},
 		{"two consumers", twoConsumers},
 		{"publish", publish},
 		{"publish from many", publishFromMany},
@@ -158,6 +163,12 @@ func (f *fixture) put(payloads ...string) {
 }
 
 func (f *fixture) subscriber(pipeline string) message.Subscriber {
+	f.Helper()
+	return Stock(f.own(pipeline))
+}
+
+// own returns a pipeline's subscriber as the host sees it.
+func (f *fixture) own(pipeline string) transports.Subscriber {
 	f.Helper()
 	s, err := f.tr.Subscriber(transports.Consumer{Pipeline: pipeline})
 	if err != nil {
@@ -248,9 +259,6 @@ func (f *fixture) closed(out <-chan *message.Message) {
 func (f *fixture) ack(msgs ...*message.Message) {
 	f.Helper()
 	for _, msg := range msgs {
-		if r := transports.ReplyFrom(msg.Context()); r != nil {
-			r.Settle(transports.Outcome{Code: 200, ID: msg.Metadata[transports.MessageID]})
-		}
 		if !msg.Ack() {
 			f.Fatalf("message %q was settled already", f.read(msg))
 		}

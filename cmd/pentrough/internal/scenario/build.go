@@ -60,7 +60,7 @@ func (w *world) fakes() ([]router.Transport, error) {
 		} else if holdsDevices(t) {
 			return nil, fmt.Errorf("transport %s: a test can't play devices of type %s, whose configuration is no device.StandInMaker", t.Name, t.Type)
 		} else if _, ok := t.Config.(transports.SelfContained); !ok {
-			w.topics[t.Name] = &topics{Config: t.Config, name: t.Name, record: w.record}
+			w.topics[t.Name] = newTopics(t.Config, t.Name, w.record)
 			t.Config = w.topics[t.Name]
 		}
 		all = append(all, t)

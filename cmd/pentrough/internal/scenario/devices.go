@@ -44,7 +44,7 @@ func (h *holder) New(env transports.Env) (transports.Transport, error) {
 	return h, err
 }
 
-func (h *holder) Subscriber(c transports.Consumer) (message.Subscriber, error) {
+func (h *holder) Subscriber(c transports.Consumer) (transports.Subscriber, error) {
 	return h.Registry.Subscriber(c.Pipeline), nil
 }
 

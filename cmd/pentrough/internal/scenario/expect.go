@@ -137,14 +137,14 @@ func (w *world) expectReply(e expectation, within time.Duration) error {
 	timer := time.NewTimer(within)
 	defer timer.Stop()
 	select {
-	case <-w.reply.Done():
+	case <-w.reply.done:
 	case <-timer.C:
 		if e.Nothing {
 			return nil
 		}
 		return fmt.Errorf("expected a reply\n  %s\ngot nothing within %s", e.describe(), within)
 	}
-	outcome := w.reply.Outcome()
+	outcome := w.reply.outcome
 	one := &seen{code: cmp.Or(outcome.Code, 200), err: outcome.Err}
 	if len(outcome.Messages) > 0 {
 		one.payload, one.metadata = outcome.Messages[0].Payload, outcome.Messages[0].Metadata

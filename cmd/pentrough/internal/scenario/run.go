@@ -124,10 +124,24 @@ type world struct {
 	holders map[string]*holder
 	hooks   *hooks
 	host    *router.Host
-	reply   *transports.Reply // of the latest input
+	reply   *reply // of the latest input
 
 	mu       sync.Mutex
 	progress progress
+}
+
+// reply is the outcome of an input, from the first pipeline that settles it.
+type reply struct {
+	once    sync.Once
+	done    chan struct{}
+	outcome *transports.Outcome // once done is closed
+}
+
+func (r *reply) settle(o *transports.Outcome) {
+	r.once.Do(func() {
+		r.outcome = o
+		close(r.done)
+	})
 }
 
 // progress is how far a test is.
@@ -324,9 +338,8 @@ func (w *world) input(in *configs.TestInput) error {
 	if in.ID != "" && in.Cmd == "" {
 		msg.Metadata[transports.MessageID] = in.ID
 	}
-	w.reply = transports.NewReply(0)
-	msg.SetContext(transports.WithReply(context.Background(), w.reply))
-	t.put(topic, in.Pipeline, msg)
+	w.reply = &reply{done: make(chan struct{})}
+	t.put(topic, in.Pipeline, msg, w.reply.settle)
 	return nil
 }
 

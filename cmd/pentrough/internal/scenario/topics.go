@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -21,10 +22,18 @@ type topics struct {
 	name              string
 	record            *record
 
-	mu          sync.Mutex
+	mu sync.Mutex
+	// changed tells the subscriptions that there may be something to do.
+	changed     sync.Cond
 	consumers   []*consumer
 	subscribers []*subscriber
 	closed      bool
+}
+
+func newTopics(config transports.Config, name string, r *record) *topics {
+	t := &topics{Config: config, name: name, record: r}
+	t.changed.L = &t.mu
+	return t
 }
 
 // consumer is who gets each message of a topic: a pipeline, or those that share a stream.
@@ -34,8 +43,6 @@ type consumer struct {
 	members []string // the pipelines
 	queue   []*item
 	count   int // of all that it got
-	// more is signalled when the queue isn't empty.
-	more chan struct{}
 }
 
 // item is a message that isn't settled.
@@ -43,6 +50,8 @@ type item struct {
 	number int // of its consumer's
 	msg    *message.Message
 	again  bool
+	// settle is called with the outcome; nil: nobody asks.
+	settle func(*transports.Outcome)
 }
 
 var _ transports.Transport = (*topics)(nil)
@@ -50,10 +59,11 @@ var _ transports.Transport = (*topics)(nil)
 // New implements transports.Config: the fake is its own configuration.
 func (t *topics) New(transports.Env) (transports.Transport, error) { return t, nil }
 
-func (t *topics) Subscriber(c transports.Consumer) (message.Subscriber, error) {
+func (t *topics) Subscriber(c transports.Consumer) (transports.Subscriber, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := &subscriber{topics: t, pipeline: c.Pipeline, closed: make(chan struct{})}
+	s := &subscriber{topics: t, pipeline: c.Pipeline}
+	s.void, s.cancel = context.WithCancelCause(context.Background())
 	t.subscribers = append(t.subscribers, s)
 	return s, nil
 }
@@ -93,7 +103,7 @@ func (p *producer) Publish(topic string, msgs ...*message.Message) error {
 			return fmt.Errorf("publishing to %s: %w", topic, err)
 		}
 		p.record.message(p.name+":"+topic, msg)
-		p.put(topic, "", msg)
+		p.put(topic, "", msg, nil)
 	}
 	return nil
 }
@@ -103,19 +113,16 @@ func (p *producer) Close() error {
 	return nil
 }
 
-// put gives a copy of msg to the consumers of a topic, or of these to that which one pipeline is a member of.
-func (t *topics) put(topic, pipeline string, msg *message.Message) {
+// put gives a copy of msg to the consumers of a topic, or of these to that which one pipeline is a
+// member of. It calls settle, which may be nil, with the outcome of each copy.
+func (t *topics) put(topic, pipeline string, msg *message.Message, settle func(*transports.Outcome)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, c := range t.consumers {
 		if slices.Contains(c.topics, topic) && (pipeline == "" || slices.Contains(c.members, pipeline)) {
-			copied := msg.Copy()
-			if reply := transports.ReplyFrom(msg.Context()); reply != nil {
-				copied.SetContext(transports.WithReply(context.Background(), reply))
-			}
 			c.count++
-			c.queue = append(c.queue, &item{number: c.count, msg: copied})
-			c.signal()
+			c.queue = append(c.queue, &item{number: c.count, msg: msg.Copy(), settle: settle})
+			t.changed.Broadcast()
 		}
 	}
 }
@@ -126,7 +133,7 @@ func (t *topics) consumer(pipeline, topic, stream string) *consumer {
 	i := slices.IndexFunc(t.consumers, func(c *consumer) bool { return c.stream == stream })
 	if i < 0 {
 		i = len(t.consumers)
-		t.consumers = append(t.consumers, &consumer{stream: stream, more: make(chan struct{}, 1)})
+		t.consumers = append(t.consumers, &consumer{stream: stream})
 	}
 	c := t.consumers[i]
 	if !slices.Contains(c.topics, topic) {
@@ -138,150 +145,113 @@ func (t *topics) consumer(pipeline, topic, stream string) *consumer {
 	return c
 }
 
-func (c *consumer) signal() {
-	select {
-	case c.more <- struct{}{}:
-	default:
-	}
-}
-
 // subscriber is a pipeline's.
 type subscriber struct {
 	*topics
 	pipeline string
-	shut     sync.Once
-	closed   chan struct{}
+	void     context.Context // of deliveries; ends with Close
+	cancel   context.CancelCauseFunc
 	running  sync.WaitGroup
 }
 
-func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+func (s *subscriber) Subscribe(ctx context.Context, topic string, take func(*transports.Delivery)) (<-chan struct{}, error) {
 	traits, err := s.Topic(topic, transports.Consume)
 	if err != nil {
 		return nil, fmt.Errorf("subscribing to %q: %w", topic, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.topics.closed || s.ended() {
+	if s.topics.closed || s.void.Err() != nil {
 		return nil, fmt.Errorf("subscribing to %q: %w", topic, transports.ErrClosed)
 	}
-	sub := &subscription{
-		subscriber: s, consumer: s.consumer(s.pipeline, topic, traits.Stream),
-		out: make(chan *message.Message), window: make(chan struct{}, max(traits.Window, 1)),
-	}
-	s.running.Go(func() { sub.run(ctx) })
-	return sub.out, nil
+	sub := &subscription{subscriber: s, consumer: s.consumer(s.pipeline, topic, traits.Stream), window: max(traits.Window, 1)}
+	done := make(chan struct{})
+	s.running.Go(func() {
+		defer close(done)
+		sub.run(ctx, take)
+	})
+	return done, nil
 }
 
 func (s *subscriber) Close() error {
-	s.shut.Do(func() { close(s.closed) })
+	s.mu.Lock()
+	s.cancel(transports.ErrVoid)
+	s.changed.Broadcast()
+	s.mu.Unlock()
 	s.running.Wait()
 	return nil
-}
-
-func (s *subscriber) ended() bool {
-	select {
-	case <-s.closed:
-		return true
-	default:
-		return false
-	}
 }
 
 // subscription hands a consumer's messages out.
 type subscription struct {
 	*subscriber
-	consumer  *consumer
-	out       chan *message.Message
-	window    chan struct{} // holds a token for each unsettled message
-	unsettled sync.WaitGroup
+	consumer *consumer
+	window   int
+	out      []*item // handed out and not settled
 }
 
-func (s *subscription) run(ctx context.Context) {
-	defer close(s.out)
-	defer s.unsettled.Wait()
-	for {
-		select {
-		case s.window <- struct{}{}:
-		case <-ctx.Done():
-			return
-		case <-s.closed:
-			return
-		}
-		it := s.next(ctx)
-		if it == nil {
-			return
-		}
-		void, cancel := context.WithCancelCause(it.msg.Context())
-		msg := it.msg.Copy()
-		msg.SetContext(void)
-		if it.again {
-			msg.Metadata[transports.Redelivered] = "true"
-		}
-		select {
-		case s.out <- msg:
-			s.unsettled.Go(func() { s.await(it, msg, cancel) })
-		case <-ctx.Done():
-			s.putBack(it)
-			cancel(nil)
-			return
-		case <-s.closed:
-			s.putBack(it)
-			cancel(nil)
-			return
-		}
-	}
-}
-
-// next returns the consumer's first message, or nil at the end.
-func (s *subscription) next(ctx context.Context) *item {
-	for {
+// run hands messages out until ctx ends and all are settled, or the subscriber is closed. What
+// isn't settled then comes again.
+func (s *subscription) run(ctx context.Context, take func(*transports.Delivery)) {
+	defer context.AfterFunc(ctx, func() {
 		s.mu.Lock()
-		var it *item
-		if q := s.consumer.queue; len(q) > 0 {
-			it, s.consumer.queue = q[0], q[1:]
-			if len(q) > 1 {
-				s.consumer.signal()
-			}
-		}
-		s.mu.Unlock()
-		if it != nil {
-			return it
-		}
-		select {
-		case <-s.consumer.more:
-		case <-ctx.Done():
-			return nil
-		case <-s.closed:
-			return nil
-		}
+		defer s.mu.Unlock()
+		s.changed.Broadcast()
+	})()
+	for d := s.next(ctx); d != nil; d = s.next(ctx) {
+		take(d)
 	}
-}
-
-// await settles one message; one that is nacked comes again.
-func (s *subscription) await(it *item, msg *message.Message, cancel context.CancelCauseFunc) {
-	defer cancel(nil)
-	select {
-	case <-msg.Acked():
-	case <-msg.Nacked():
-		it.again = true
-		s.putBack(it)
-	case <-s.closed:
-		// A settlement that came first counts.
-		select {
-		case <-msg.Acked():
-		default:
-			it.again = true
-			s.putBack(it)
-		}
-		cancel(transports.ErrVoid)
-	}
-	<-s.window
-}
-
-func (s *subscription) putBack(it *item) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, it := range s.out {
+		s.putBack(it)
+	}
+	s.out = nil
+}
+
+// next waits for the consumer's first message. It returns nil at the end.
+func (s *subscription) next(ctx context.Context) *transports.Delivery {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.void.Err() == nil && (ctx.Err() == nil || len(s.out) > 0) {
+		if q := s.consumer.queue; ctx.Err() == nil && len(q) > 0 && len(s.out) < s.window {
+			s.consumer.queue = q[1:]
+			s.out = append(s.out, q[0])
+			return s.delivery(q[0])
+		}
+		s.changed.Wait()
+	}
+	return nil
+}
+
+func (s *subscription) delivery(it *item) *transports.Delivery {
+	d := &transports.Delivery{UUID: it.msg.UUID, Payload: it.msg.Payload, Metadata: maps.Clone(it.msg.Metadata), Context: s.void}
+	if it.again {
+		d.Metadata[transports.Redelivered] = "true"
+	}
+	settled := false
+	d.Settle = func(o *transports.Outcome) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if settled || s.void.Err() != nil {
+			return
+		}
+		settled = true
+		s.out = slices.DeleteFunc(s.out, func(other *item) bool { return other == it })
+		if o == nil {
+			s.putBack(it)
+		} else if it.settle != nil {
+			it.settle(o)
+		}
+		s.changed.Broadcast()
+	}
+	return d
+}
+
+// putBack has a message come again. The lock is held.
+func (s *subscription) putBack(it *item) {
+	it.again = true
 	i, _ := slices.BinarySearchFunc(s.consumer.queue, it.number, func(o *item, n int) int { return cmp.Compare(o.number, n) })
 	s.consumer.queue = slices.Insert(s.consumer.queue, i, it)
-	s.consumer.signal()
+	s.changed.Broadcast()
 }

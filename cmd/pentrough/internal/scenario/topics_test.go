@@ -18,7 +18,7 @@ func (t traits) Topic(string, transports.Use) (transports.Topic, error) {
 }
 func (t traits) New(transports.Env) (transports.Transport, error) { return nil, nil }
 func fakeOf(t transports.Topic) *topics {
-	return &topics{Config: traits(t), name: "broker", record: newRecord()}
+	return newTopics(traits(t), "broker", newRecord())
 }
 
 func TestFakeIsATransport(t *testing.T) {
@@ -28,7 +28,7 @@ func TestFakeIsATransport(t *testing.T) {
 		Put: func(t *testing.T, tr transports.Transport, payloads ...string) {
 			t.Helper()
 			for _, payload := range payloads {
-				tr.(*topics).put("orders", "", message.NewMessage("", []byte(payload)))
+				tr.(*topics).put("orders", "", message.NewMessage("", []byte(payload)), nil)
 			}
 		},
 		Redelivers: true,
@@ -49,7 +49,7 @@ func TestPipelinesOfOneStreamShareItsMessages(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			out, err := sub.Subscribe(ctx, "orders")
+			out, err := transporttest.Stock(sub).Subscribe(ctx, "orders")
 			if err != nil {
 				t.Fatal(err)
 			}

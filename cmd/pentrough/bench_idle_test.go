@@ -1,0 +1,124 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/internal/testenv/await"
+)
+
+// The fleets between which the slope is measured.
+const (
+	fewDevices  = 2_000
+	manyDevices = 15_000
+)
+
+// idleHost is pentrough, which gives memory back that it doesn't need when SIGUSR2 asks for that, and says so in a line.
+func idleHost() {
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGUSR2)
+	go func() {
+		for range asked {
+			debug.FreeOSMemory()
+			fmt.Println("freed")
+		}
+	}()
+	main()
+}
+
+// BenchmarkIdleDevices reports by how much a host with a status pipeline to a broker grows for each device that connects and says
+// nothing: the slope of its resident memory (VmRSS) between two fleets, when it has given back what it doesn't need.
+func BenchmarkIdleDevices(b *testing.B) {
+	server := testenv.Broker(b)
+	for b.Loop() {
+		var slopes []float64
+		for range benchPairs {
+			slope := idleSlope(b, server.VHost(b))
+			b.Logf("%.2f KB a device", slope)
+			slopes = append(slopes, slope)
+		}
+		b.ReportMetric(median(slopes), "KB/device")
+	}
+}
+
+func idleSlope(b *testing.B, url string) float64 {
+	c := &carrier{b: b, addr: freeAddress(b), admin: freeAddress(b)}
+	file := filepath.Join(b.TempDir(), "idle.toml")
+	must(b, os.WriteFile(file, fmt.Appendf(nil, `
+[host]
+admin = %q
+log = { level = "error" }
+[transport.broker]
+type = "amqp"
+url = %q
+[transport.broker.topic.status]
+exchange = "bench.status"
+queue = "status"
+[transport.devices]
+type = "tcp"
+listen = %q
+max_connections = 16000
+[pipeline.status]
+from = "devices:events"
+to = "broker:status"
+handler = { type = "passthrough" }
+on_error = "drop"
+`, c.admin, url, c.addr), 0o600))
+	c.cmd = exec.Command("idlehost", "run", "-c", file)
+	out, err := c.cmd.StdoutPipe()
+	must(b, err)
+	startCarrier(b, c)
+	defer c.stop()
+	freed := bufio.NewScanner(out)
+	var conns []net.Conn
+	defer func() {
+		for _, conn := range conns {
+			conn.Close()
+		}
+	}()
+	resident := func(devices int) int {
+		for i := len(conns); i < devices; i++ {
+			dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(benchAddress(i))}}
+			conn, err := dialer.Dial("tcp4", c.addr)
+			must(b, err)
+			conns = append(conns, conn)
+		}
+		await.That(b, "each device's connection is told", func() (any, bool) {
+			n := testenv.Metric(b, strings.TrimPrefix(c.admin, "127.0.0.1:"), "pentrough_pipeline_acked_total")
+			return fmt.Sprintf("%d of %d", n, devices), n >= devices
+		})
+		must(b, c.cmd.Process.Signal(syscall.SIGUSR2))
+		for freed.Scan() && freed.Text() != "freed" {
+		}
+		return residentKB(b, c.cmd.Process.Pid)
+	}
+	few := resident(fewDevices)
+	return float64(resident(manyDevices)-few) / (manyDevices - fewDevices)
+}
+
+// residentKB is a process's resident memory.
+func residentKB(b *testing.B, pid int) int {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	must(b, err)
+	for line := range bytes.Lines(text) {
+		if value, ok := strings.CutPrefix(string(line), "VmRSS:"); ok {
+			n, err := strconv.Atoi(strings.Fields(value)[0])
+			must(b, err)
+			return n
+		}
+	}
+	b.Fatal("the process has no VmRSS")
+	return 0
+}

@@ -1,0 +1,113 @@
+package router
+
+import (
+	"time"
+
+	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/transports"
+)
+
+// beginPublishing notes that the run's chain has returned. It is false if the run was cancelled: what it returned counts for nothing.
+func (in *intake) beginPublishing(r *run) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if r.life.Err() != nil {
+		return false
+	}
+	r.entry.publishing = true
+	return true
+}
+
+// enqueued is handlers.Enqueued.
+func (in *intake) enqueued(e *entry) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.lanes.place(e)
+	if in.holds != nil {
+		in.holds.markPlaced(e)
+	}
+	in.startRuns()
+}
+
+// settle ends a run, and settles the delivery that its entry has by now. done says that the message needs no other run:
+// it was handled and all that it produced is confirmed, or it was given up for good.
+func (in *intake) settle(r *run, done bool) {
+	e := r.entry
+	over := r.life.Err() != nil
+	r.cancel(nil)
+	verdict, cause := r.verdict, r.outcome.Err
+	if !done && verdict == handled {
+		// Publishing was given up: at the stop's deadline, when its caller had gone, or because it can't work as things are.
+		verdict, cause = unavailable, errNotPublished
+		if over {
+			verdict = cancelled
+		}
+	}
+	now := time.Now()
+	in.mu.Lock()
+	in.unwatch(e)
+	void := e.void()
+	again := !done && verdict == unavailable && !in.stopping && !void
+	if done {
+		in.metrics.acked.Inc()
+		in.metrics.settled.Observe(now.Sub(e.arrived).Seconds())
+	}
+	switch {
+	case done && void && in.source.Broker && e.desc.ID != "":
+		e.arrived = now
+		in.orphans = append(in.orphans, e)
+	case done:
+		e.delivery.Settle(&r.outcome)
+	case !again:
+		e.delivery.Settle(nil)
+	}
+	delete(in.active, e)
+	if in.holds != nil {
+		in.holds.settle(e, done, again)
+	}
+	in.lanes.settle(e, again, now)
+	in.pauseAfter(e, done, verdict, cause)
+	in.checkDrained()
+	in.startRuns()
+	in.mu.Unlock()
+	r.trace.end(r.outcome.Messages, verdict, cause)
+}
+
+// giveUp settles an entry that doesn't start. A source that can't deliver again is told that nothing was written.
+func (in *intake) giveUp(e *entry) {
+	var o *transports.Outcome
+	if in.source.Impatient {
+		err := handlers.Unavailable(transports.ErrNotStarted)
+		o = &transports.Outcome{ID: e.desc.ID, Err: err, Code: code(err)}
+	}
+	e.delivery.Settle(o)
+}
+
+// pauseAfter pauses, probes on or resumes, by how a run ended. The lock is held.
+func (in *intake) pauseAfter(e *entry, done bool, v verdict, cause error) {
+	probe := in.pause.probe == e
+	if probe {
+		in.pause.probe = nil
+	}
+	switch {
+	case v == unavailable && !in.stopping:
+		in.metrics.unavailable.Inc()
+		if !in.pause.on() {
+			in.log.Warn("pipeline paused; its messages wait and are tried again", "err", cause)
+			in.metrics.paused.Set(1)
+		}
+		in.pause.begin(cause, probe, in.probeDue)
+	case probe && done:
+		in.log.Info("pipeline works again", "paused_for", time.Since(in.pause.since).Round(time.Millisecond))
+		in.metrics.paused.Set(0)
+		in.pause.end()
+		in.lanes.resume(time.Now())
+	}
+}
+
+func (in *intake) probeDue() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.pause.due = true
+	in.startRuns()
+}

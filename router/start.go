@@ -1,0 +1,102 @@
+package router
+
+import (
+	"context"
+	"time"
+)
+
+// startRuns starts what may start and hands it to Watermill. The lock is held, and whatever lets more start calls it.
+func (in *intake) startRuns() {
+	for {
+		full := len(in.out) == cap(in.out)
+		in.full.Store(full) // then startMore goes on
+		if full {
+			break
+		}
+		e := in.next()
+		if e == nil {
+			break
+		}
+		e.run = newRun(in, e)
+		in.active[e] = struct{}{}
+		in.watch(e)
+		in.out <- e.run.message()
+	}
+	for _, e := range in.lanes.void {
+		in.giveUp(e)
+	}
+	in.lanes.void = nil
+}
+
+// startMore goes on with startRuns, if that had to stop because Watermill hadn't taken what was started.
+func (in *intake) startMore() {
+	if in.full.Load() {
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		in.startRuns()
+	}
+}
+
+// next takes the next entry that may start from its lane. The lock is held.
+func (in *intake) next() *entry {
+	if in.stopping || in.givingBack || in.life.Err() != nil {
+		return nil
+	}
+	// A refusal asks nothing of what is down, so it goes on in a pause, and is no probe.
+	if e := in.lanes.nextRefused(); e != nil || !in.pause.mayStart() {
+		return e
+	}
+	e := in.lanes.next(time.Now())
+	if e != nil && in.pause.on() {
+		in.pause.probe = e
+	}
+	return e
+}
+
+// watch waits for the end of a context that deliveries share, to cancel their runs.
+type watch struct {
+	runs int
+	stop func() bool
+}
+
+// watch has an entry's run cancelled when its delivery becomes void. The lock is held.
+func (in *intake) watch(e *entry) {
+	ctx := e.delivery.Context
+	w := in.watches[ctx.Done()]
+	if w == nil {
+		w = &watch{stop: context.AfterFunc(ctx, func() { in.cancelVoid(ctx) })}
+		in.watches[ctx.Done()] = w
+	}
+	w.runs++
+}
+
+// unwatch ends that. The lock is held.
+func (in *intake) unwatch(e *entry) {
+	done := e.delivery.Context.Done()
+	w := in.watches[done]
+	if w.runs--; w.runs == 0 {
+		w.stop()
+		delete(in.watches, done)
+	}
+}
+
+// cancelVoid cancels the runs whose delivery became void with ctx. It leaves those that are kept, and those that publish
+// what a source that delivers again needn't have done twice.
+func (in *intake) cancelVoid(ctx context.Context) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for e := range in.active {
+		if e.delivery.Context.Done() == ctx.Done() && !e.kept && (!e.publishing || in.source.Impatient) {
+			e.run.cancel(context.Cause(ctx))
+		}
+	}
+}
+
+// cancelRuns cancels all runs: the pipeline's life has ended.
+func (in *intake) cancelRuns() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for e := range in.active {
+		e.run.cancel(context.Cause(in.life))
+	}
+}

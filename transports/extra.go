@@ -1,0 +1,54 @@
+package transports
+
+import (
+	"context"
+	"encoding"
+)
+
+// Extra is what belongs to a message and has no place in Watermill's fields. It is the one value that a message's
+// context carries for the host. Nobody changes it once it is on a context: a changed copy takes its place.
+type Extra struct {
+	// Headers are the message's headers in the types of the transport that it came through; the metadata have them
+	// as text. What their MarshalText writes, the transport can read again: see [KeptHeaders].
+	Headers encoding.TextMarshaler
+	// Destination is where a produced message goes. Empty: to the pipeline's `to`.
+	Destination TopicRef
+	// Scope and Journal belong to the run that handles the message. Package handlers has their types.
+	Scope, Journal any
+}
+
+type extraKey struct{}
+
+// IsExtraKey reports whether a context's Value is asked for the [Extra]. A context type that answers it saves a
+// layer; everybody else uses [WithExtra].
+func IsExtraKey(key any) bool {
+	_, ok := key.(extraKey)
+	return ok
+}
+
+// WithExtra returns a context that carries x.
+func WithExtra(ctx context.Context, x *Extra) context.Context {
+	return context.WithValue(ctx, extraKey{}, x)
+}
+
+// ExtraOf returns what ctx carries; it is empty if ctx carries none.
+func ExtraOf(ctx context.Context) Extra {
+	if x, ok := ctx.Value(extraKey{}).(*Extra); ok {
+		return *x
+	}
+	return Extra{}
+}
+
+// WithHeaders returns a context that carries a message's typed headers.
+func WithHeaders(ctx context.Context, h encoding.TextMarshaler) context.Context {
+	x := ExtraOf(ctx)
+	x.Headers = h
+	return WithExtra(ctx, &x)
+}
+
+// KeptHeaders are headers as their MarshalText wrote them. Whoever kept a message outside of the host puts them on
+// the context of the message that it makes of it.
+type KeptHeaders []byte
+
+// MarshalText returns them as they are.
+func (h KeptHeaders) MarshalText() ([]byte, error) { return h, nil }

@@ -1,0 +1,102 @@
+package transporttest
+
+import (
+	"context"
+	"maps"
+	"sync"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pentrough/pentrough/transports"
+)
+
+// Stock makes a stock Watermill Subscriber of a transport's: its messages are settled with Ack and Nack. Watermill's
+// own tests of a Pub/Sub run against it.
+func Stock(s transports.Subscriber) message.Subscriber { return stock{s} }
+
+type stock struct{ transports.Subscriber }
+
+// Subscribe implements message.Subscriber. The channel closes when the subscription is done.
+func (s stock) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	out := make(chan *message.Message)
+	q := &queue{more: make(chan struct{}, 1)}
+	done, err := s.Subscriber.Subscribe(ctx, topic, q.put)
+	if err != nil {
+		return nil, err
+	}
+	go q.hand(ctx, out, done)
+	return out, nil
+}
+
+// queue is between a transport, which doesn't wait, and the reader of a channel.
+type queue struct {
+	more chan struct{}
+
+	mu         sync.Mutex
+	deliveries []*transports.Delivery
+}
+
+func (q *queue) put(d *transports.Delivery) {
+	q.mu.Lock()
+	q.deliveries = append(q.deliveries, d)
+	q.mu.Unlock()
+	select {
+	case q.more <- struct{}{}:
+	default:
+	}
+}
+
+func (q *queue) take() *transports.Delivery {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.deliveries) == 0 {
+		return nil
+	}
+	d := q.deliveries[0]
+	q.deliveries = q.deliveries[1:]
+	return d
+}
+
+// hand gives messages to the reader until the subscription is done, and then closes the channel. What the reader
+// hasn't taken when ctx ends goes back.
+func (q *queue) hand(ctx context.Context, out chan<- *message.Message, done <-chan struct{}) {
+	defer close(out)
+	for {
+		d := q.take()
+		if d == nil {
+			select {
+			case <-q.more:
+				continue
+			case <-done:
+				return
+			}
+		}
+		msg := message.NewMessage(d.UUID, d.Payload)
+		maps.Copy(msg.Metadata, d.Metadata)
+		msg.SetContext(transports.WithExtra(d.Context, &transports.Extra{Headers: d.Headers}))
+		go settle(d, msg)
+		if ctx.Err() != nil {
+			msg.Nack()
+			continue
+		}
+		select {
+		case out <- msg:
+		case <-ctx.Done():
+			msg.Nack()
+		case <-d.Context.Done():
+		case <-done:
+			return
+		}
+	}
+}
+
+// settle waits until the message is settled, or its delivery is void.
+func settle(d *transports.Delivery, msg *message.Message) {
+	select {
+	case <-msg.Acked():
+		d.Settle(&transports.Outcome{Code: 200, ID: msg.Metadata[transports.MessageID]})
+	case <-msg.Nacked():
+		d.Settle(nil)
+	case <-d.Context.Done():
+	}
+}
