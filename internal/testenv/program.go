@@ -16,6 +16,35 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
+// Programs builds main packages and returns the folder that they are in. Its arguments are flags of
+// go build, and folders below the module's root. Test processes that share a node share them too.
+func Programs(t testing.TB, args ...string) (folder string) {
+	t.Helper()
+	build := func(folder string) error {
+		cmd := exec.Command("go", append([]string{"build", "-o", folder + string(filepath.Separator)}, args...)...)
+		out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+		if err != nil {
+			return fmt.Errorf("looking for the module's root: %w", err)
+		}
+		cmd.Dir = strings.TrimSpace(string(out))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("building %s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+		return nil
+	}
+	var err error
+	if os.Getenv(NodeFolder) == "" {
+		folder = t.TempDir()
+		err = build(folder)
+	} else {
+		folder, err = sharedFile(notInName.ReplaceAllString("programs "+strings.Join(args, " "), "-"), build)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return folder
+}
+
 // Program is a program that runs beside a test, its output in a file.
 type Program struct {
 	Cmd *exec.Cmd

@@ -84,28 +84,42 @@ func (s *server) prepare(name string, args ...string) error {
 	if os.Getenv(NodeFolder) == "" {
 		return run(s.command(name, args...))
 	}
-	made := filepath.Join(os.Getenv(NodeFolder), filepath.Base(name))
-	lock, err := os.OpenFile(made+".lock", os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
+	first := false
+	made, err := sharedFile(filepath.Base(name), func(path string) error {
+		first = true
+		if err := run(s.command(name, args...)); err != nil {
+			return err
+		}
+		return run(exec.Command("cp", "-a", s.data(), path))
+	})
+	if err != nil || first {
 		return err
+	}
+	return run(exec.Command("cp", "-a", made, s.data()))
+}
+
+// sharedFile returns the path of a file or folder that the test processes that share a node share
+// too. The first one that asks for it makes it.
+func sharedFile(name string, create func(path string) error) (path string, err error) {
+	path = filepath.Join(os.Getenv(NodeFolder), name)
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return "", err
 	}
 	defer lock.Close()
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return os.NewSyscallError("flock", err)
+		return "", os.NewSyscallError("flock", err)
 	}
-	if _, err := os.Stat(made); err == nil {
-		return run(exec.Command("cp", "-a", made, s.data()))
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
 	}
-	if err := run(s.command(name, args...)); err != nil {
-		return err
+	if err := os.RemoveAll(path + ".new"); err != nil { // of a process that was killed here
+		return "", err
 	}
-	if err := os.RemoveAll(made + ".new"); err != nil { // of a process that was killed here
-		return err
+	if err := create(path + ".new"); err != nil {
+		return "", err
 	}
-	if err := run(exec.Command("cp", "-a", s.data(), made+".new")); err != nil {
-		return err
-	}
-	return os.Rename(made+".new", made)
+	return path, os.Rename(path+".new", path)
 }
 
 // serve starts the server on a port that pick chooses, and takes it down when the test ends.

@@ -1,3 +1,5 @@
+// Package endtoend runs whole hosts, as users do, among fleets of devices, back ends and brokers,
+// and kills all of them.
 package endtoend
 
 import (
@@ -56,6 +58,9 @@ func TestFleet(t *testing.T) {
 		})
 	})
 }
+
+// programs returns a folder with pentrough and devsim, as users have them.
+func programs(t *testing.T) string { return testenv.Programs(t, "./cmd/pentrough", "./cmd/devsim") }
 
 // runFleet publishes count commands; trouble happens when half of them are confirmed. Commands
 // that come while the devices are away because the host was restarted may have the result

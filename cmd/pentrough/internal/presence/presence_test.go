@@ -1,4 +1,6 @@
-package endtoend
+// Package presence runs hosts of which one keeps the table of devices in a database, alone and with
+// the example for Django around it, and kills everything that takes part.
+package presence
 
 import (
 	"context"
@@ -249,7 +251,7 @@ type presenceHost struct {
 
 func (h *presenceHost) start() {
 	h.starts++
-	h.running = testenv.Launch(h.t, h.folder, fmt.Sprintf("%s-%d.log", h.name, h.starts), h.env, racing(h.t), "run", "-c", h.file)
+	h.running = testenv.Launch(h.t, h.folder, fmt.Sprintf("%s-%d.log", h.name, h.starts), h.env, filepath.Join(testenv.Programs(h.t, "-race", "./cmd/pentrough"), "pentrough"), "run", "-c", h.file)
 	h.logs = append(h.logs, h.running)
 }
 
