@@ -21,6 +21,7 @@ func passer() { serve.Main("passthrough") }
 
 // While a host swaps its plugin's process again and again, each message comes out once, and those of each device in order.
 func TestSwaps(t *testing.T) {
+	t.Parallel()
 	swaps := 15
 	if n, err := strconv.Atoi(os.Getenv(swapsEnv)); err == nil {
 		swaps = n
