@@ -19,6 +19,7 @@ func check(t *testing.T, c *Config, uses ...transports.TopicUse) []transports.Ch
 
 // TestCheckChangesNothing: what a check says will be made isn't made by it.
 func TestCheckChangesNothing(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	peer := dial(t, url)
 	peer.queue("there", nil)

@@ -22,6 +22,7 @@ import (
 func onQueue(c *Config) { c.Topics = map[string]TopicConfig{"q": {Exchange: defaultExchange}} }
 
 func TestADeletedQueueIsDeclaredAgainAndItsDeliveriesAreVoid(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	peer := dial(t, url)
 	peer.queue("q", nil)
@@ -49,6 +50,7 @@ func TestADeletedQueueIsDeclaredAgainAndItsDeliveriesAreVoid(t *testing.T) {
 }
 
 func TestAQueueWithOtherArgumentsIsNotConsumedFrom(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	peer := dial(t, url)
 	peer.queue("q", amqp.Table{"x-max-length": int32(5)})
@@ -71,6 +73,7 @@ func TestAQueueWithOtherArgumentsIsNotConsumedFrom(t *testing.T) {
 }
 
 func TestWithoutDeclareNothingIsMade(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	peer := dial(t, url)
 	no := false
@@ -91,6 +94,7 @@ func TestWithoutDeclareNothingIsMade(t *testing.T) {
 }
 
 func TestACutConnectionVoidsWhatIsOutAndResumes(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	proxy, cuttable := testenv.Through(t, url)
 	peer := dial(t, url)
@@ -140,6 +144,7 @@ func (r *rig) roundTrip() {
 }
 
 func TestABrokerThatIsAbsentAtStartIsWaitedFor(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	proxy, cuttable := testenv.Through(t, url)
 	proxy.Down()
@@ -197,6 +202,7 @@ func TestCloseIsQuickWhateverTheBrokerDoes(t *testing.T) {
 
 // Whoever closes a subscriber has its output closed and its messages void at once; what is left to say to the broker is said behind that.
 func TestTheOutputOfAClosedSubscriberDoesNotWaitForTheBroker(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	for topic, when := range map[string]struct{ beginning, stopped, settled bool }{
 		"beginning":           {beginning: true},
@@ -258,6 +264,7 @@ func TestTheOutputOfAClosedSubscriberDoesNotWaitForTheBroker(t *testing.T) {
 }
 
 func TestStoppingKeepsWhatRuns(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	peer := dial(t, url)
 	peer.queue("q", nil)
@@ -354,6 +361,7 @@ func TestStoppingKeepsTheOrderOfAQuorumQueue(t *testing.T) {
 
 // The stock subscriber takes more messages after its context is cancelled, if the connection is lost then.
 func TestAStoppedSubscriptionStaysStopped(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	proxy, cuttable := testenv.Through(t, url)
 	peer := dial(t, url)
@@ -376,6 +384,7 @@ func TestAStoppedSubscriptionStaysStopped(t *testing.T) {
 }
 
 func TestAcksArriveInAnyOrderUnderLoad(t *testing.T) {
+	t.Parallel()
 	const n = 5000
 	url := testenv.Broker(t).VHost(t)
 	peer := dial(t, url)
@@ -407,6 +416,7 @@ func TestAcksArriveInAnyOrderUnderLoad(t *testing.T) {
 }
 
 func TestQuorumQueuesAndTheirDeliveryLimit(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	peer := dial(t, url)
 	r := start(t, config(url, topics(map[string]TopicConfig{"q": {QueueType: quorum, DeliveryLimit: 2}})))
@@ -449,6 +459,7 @@ func TestASilentBrokerIsNoticedByItsHeartbeat(t *testing.T) {
 }
 
 func TestPresenceIsTheTimeWithAConsumer(t *testing.T) {
+	t.Parallel()
 	proxy, cuttable := testenv.Through(t, testenv.Broker(t).VHost(t))
 	proxy.Down()
 	r := start(t, config(cuttable))

@@ -16,6 +16,7 @@ import (
 )
 
 func TestTopicsAreDeclaredBeforeTheFirstMessage(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	proxy, cuttable := testenv.Through(t, url)
 	peer := dial(t, url)
@@ -54,6 +55,7 @@ func TestTopicsAreDeclaredBeforeTheFirstMessage(t *testing.T) {
 }
 
 func TestAMismatchIsSeenBeforeTheFirstMessageAndSaidOnce(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	peer := dial(t, url)
 	peer.queue("q", amqp.Table{"x-max-length": int32(5)})
@@ -89,6 +91,7 @@ func TestAMismatchIsSeenBeforeTheFirstMessageAndSaidOnce(t *testing.T) {
 }
 
 func TestAcceptsSaysWhyAMessageWouldWait(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	proxy, cuttable := testenv.Through(t, url)
 	r := prepare(t, config(cuttable))
@@ -114,6 +117,7 @@ func TestAcceptsSaysWhyAMessageWouldWait(t *testing.T) {
 }
 
 func TestADeletedQueueIsMadeAgainByAPublisher(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	r := start(t, config(url))
 	peer := dial(t, url)
@@ -131,6 +135,7 @@ func TestADeletedQueueIsMadeAgainByAPublisher(t *testing.T) {
 // A publish to an exchange that is gone closes the channel with everybody's messages on it. A broker that is still deleting an exchange may
 // take its declaration and then not know it: a publish fails then, and works when it is tried again.
 func TestADeletedExchangeComesBackUnderItsPublishers(t *testing.T) {
+	t.Parallel()
 	const publishers, each = 8, 200
 	url := testenv.Broker(t).VHost(t)
 	r := start(t, config(url, topics(map[string]TopicConfig{"theirs": {Exchange: "theirs"}})))
@@ -167,6 +172,7 @@ func TestADeletedExchangeComesBackUnderItsPublishers(t *testing.T) {
 }
 
 func TestADeletedExchangeThatIsOnlyCheckedIsAnError(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	no := false
 	peer := dial(t, url)
@@ -205,6 +211,7 @@ func TestADeletedExchangeThatIsOnlyCheckedIsAnError(t *testing.T) {
 
 // Nobody tells a consumer that its queue gets nothing any more.
 func TestWhatWasDeletedComesBackWithoutAMessage(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	peer := dial(t, url)
 	r := prepare(t, config(url))

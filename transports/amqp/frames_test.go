@@ -23,6 +23,7 @@ func nested(depth int) amqp.Table {
 }
 
 func TestHeadersBeyondTheLibrarysLimitsCostNoMessage(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	peer := dial(t, url)
 	peer.queue("q", nil)

@@ -86,6 +86,7 @@ func TestThePausesBetweenAttemptsGrowToTheLongest(t *testing.T) {
 
 // The library reports an orderly close as a nil *amqp.Error, whose Error method panics.
 func TestAnOrderlyCloseIsAnErrorWithWords(t *testing.T) {
+	t.Parallel()
 	peer := dial(t, testenv.Broker(t).VHost(t))
 	channel := peer.ch.NotifyClose(make(chan *amqp.Error, 1))
 	connection := peer.conn.NotifyClose(make(chan *amqp.Error, 1))

@@ -60,6 +60,7 @@ var everyTypeRead = map[string]string{
 }
 
 func TestEveryHeaderTypeSurvivesAHopThroughTheBroker(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	peer := dial(t, url)
 	peer.queue("in", nil)
@@ -114,6 +115,7 @@ func TestEveryHeaderTypeSurvivesAHopThroughTheBroker(t *testing.T) {
 }
 
 func TestWhatAMQPCannotCarryCostsNoMessageAndNoChannel(t *testing.T) {
+	t.Parallel()
 	long := strings.Repeat("x", 256)
 	m := testMarshaler()
 	msg := message.NewMessage("id-1", []byte("body"))

@@ -28,6 +28,7 @@ func from(t testing.TB, exchange, key, id string) *message.Message {
 }
 
 func TestAMessageReturnsToWhereItCameFrom(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	p := dial(t, url)
 	p.queue("q", nil)
@@ -103,6 +104,7 @@ func TestReturningWaitsForABrokerNoLongerThanItsContext(t *testing.T) {
 
 // A message that was sent and never confirmed may have arrived, and the next one goes through all the same.
 func TestWithoutAConfirmItIsUndecidedWhetherAMessageReturned(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	p := dial(t, url)
 	p.queue("q", nil)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -27,7 +28,6 @@ func TestOutagesOfARealNode(t *testing.T) {
 	t.Run("connections closed by the operator", func(t *testing.T) { closedByOperator(t, node) })
 	t.Run("a smaller limit for messages", func(t *testing.T) { smallerLimit(t, node) })
 	t.Run("permission taken and given", func(t *testing.T) { accessRefused(t, node) })
-	t.Run("wrong password", func(t *testing.T) { wrongPassword(t, node) })
 }
 
 // killedUnderLoad publishes with confirms, repeating what isn't confirmed, and consumes with acks, while the broker is killed. Nothing
@@ -203,9 +203,15 @@ func closedByOperator(t *testing.T, node *testenv.Node) {
 	await.That(r, "the log names the cause", func() (any, bool) { return r.log, r.log.count("maintenance") > 0 })
 }
 
-func wrongPassword(t *testing.T, node *testenv.Node) {
-	r := start(t, config(strings.Replace(node.VHost(t), "guest:guest", "guest:hunter2", 1)))
-	r.sick("publisher connection", "logging in to 127.0.0.1", "as guest", "not allowed")
+func TestAWrongPassword(t *testing.T) {
+	t.Parallel()
+	u, err := url.Parse(testenv.Broker(t).VHost(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.UserPassword(u.User.Username(), "hunter2")
+	r := start(t, config(u.String()))
+	r.sick("publisher connection", "logging in to "+u.Hostname(), "as "+u.User.Username(), "not allowed")
 	if strings.Contains(r.log.String(), "hunter2") {
 		t.Error("the log shows the password")
 	}

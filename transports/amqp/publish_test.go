@@ -19,6 +19,7 @@ import (
 )
 
 func TestUnroutableIsTheTopicsChoice(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	r := start(t, config(url, topics(map[string]TopicConfig{
 		"retried": {PublishRoutingKey: "nobody"},
@@ -45,6 +46,7 @@ func TestUnroutableIsTheTopicsChoice(t *testing.T) {
 }
 
 func TestPublishingMakesTheQueueBeforeAnybodyConsumes(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	r := start(t, config(url, topics(map[string]TopicConfig{
 		"several": {Exchange: "e", RoutingKey: []string{"a.*", "b"}, PublishRoutingKey: "a.x"},
@@ -70,6 +72,7 @@ func TestPublishingMakesTheQueueBeforeAnybodyConsumes(t *testing.T) {
 }
 
 func TestAMissingExchangeHarmsNoOtherTopic(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	no := false
 	r := start(t, config(url, topics(map[string]TopicConfig{"missing": {Exchange: "theirs", Declare: &no}})))
@@ -92,6 +95,7 @@ func TestAMissingExchangeHarmsNoOtherTopic(t *testing.T) {
 }
 
 func TestANegativeConfirmIsAnError(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	r := start(t, config(url, topics(map[string]TopicConfig{"t": {Arguments: map[string]any{"x-max-length": int64(1), "x-overflow": "reject-publish"}}})))
 	if err := r.publish("t", outgoing("one")); err != nil {
@@ -136,6 +140,7 @@ func TestASilentBrokerLeavesAMessageUndecidedInTime(t *testing.T) {
 }
 
 func TestACutConnectionLeavesMessagesUndecided(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	proxy, cuttable := testenv.Through(t, url)
 	r := start(t, config(cuttable))
@@ -153,6 +158,7 @@ func TestACutConnectionLeavesMessagesUndecided(t *testing.T) {
 }
 
 func TestPublishWaitsForTheConnection(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	proxy, cuttable := testenv.Through(t, url)
 	proxy.Down()
@@ -217,6 +223,7 @@ func TestNothingConfirmedIsLostThroughCuts(t *testing.T) {
 }
 
 func TestResultsAreCopiedToReplyTo(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	peer := dial(t, url)
 	peer.queue("q", nil)
@@ -254,6 +261,7 @@ func TestResultsAreCopiedToReplyTo(t *testing.T) {
 
 // The result of what was held comes when its delivery, and the connection that brought it, are long gone. Its copy waits for the next connection.
 func TestTheEndOfWhatWasHeldIsCopiedToReplyTo(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	proxy, cuttable := testenv.Through(t, url)
 	peer := dial(t, url)
@@ -281,6 +289,7 @@ func TestTheEndOfWhatWasHeldIsCopiedToReplyTo(t *testing.T) {
 }
 
 func TestAnAnswerComesBackToTheHostThatAsked(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	proxy, cuttable := testenv.Through(t, url)
 	peer := dial(t, url)
@@ -314,6 +323,7 @@ func TestAnAnswerComesBackToTheHostThatAsked(t *testing.T) {
 }
 
 func TestATapConsumesNobodysMessages(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	proxy, cuttable := testenv.Through(t, url)
 	r := start(t, config(cuttable, topics(map[string]TopicConfig{"t": {RoutingKey: []string{"a", "b.#"}, PublishRoutingKey: "b.c"}, "direct": {Exchange: defaultExchange}})))
@@ -354,6 +364,7 @@ func TestATapConsumesNobodysMessages(t *testing.T) {
 }
 
 func TestBatchesLargerThanTheWindow(t *testing.T) {
+	t.Parallel()
 	const publishers, each = 4, 50
 	url := testenv.Broker(t).VHost(t)
 	r := start(t, config(url, func(c *Config) { c.ConfirmWindow = 5 }))

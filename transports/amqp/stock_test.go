@@ -156,6 +156,7 @@ func TestStockLosesTheOrderAtANack(t *testing.T) {
 }
 
 func TestStockTakesUnroutableMessagesForDelivered(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	c := wamqp.NewDurableQueueConfig(url)
 	c.Publish.Mandatory, c.Publish.ConfirmDelivery = true, true
@@ -175,6 +176,7 @@ func TestStockTakesUnroutableMessagesForDelivered(t *testing.T) {
 }
 
 func TestStockMissesADeletedExchange(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	peer := dial(t, url)
 	c := wamqp.NewDurablePubSubConfig(url, nil)
@@ -196,6 +198,7 @@ func TestStockMissesADeletedExchange(t *testing.T) {
 }
 
 func TestStockBindsByTheQueuesName(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	c := wamqp.NewDurablePubSubConfig(url, wamqp.GenerateQueueNameConstant("queue"))
 	c.Exchange.Type = "topic"

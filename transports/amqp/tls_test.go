@@ -25,6 +25,7 @@ import (
 )
 
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	ca, client := authority(t, dir)
 	url := testenv.Broker(t).VHost(t)

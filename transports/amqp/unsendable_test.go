@@ -17,6 +17,7 @@ import (
 )
 
 func TestABodyAboveTheLimitIsNotSent(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	r := start(t, config(url, func(c *Config) { c.MaxMessage = 10 }))
 	err := r.publish("t", outgoing("small"), outgoing("eleven more"))
@@ -33,6 +34,7 @@ func TestABodyAboveTheLimitIsNotSent(t *testing.T) {
 
 // The broker closes the channel for a message that it takes for wrong, whatever is wrong with it.
 func TestAMessageThatAlwaysCostsTheChannelIsUnsendable(t *testing.T) {
+	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
 	r := start(t, config(url))
 	p := r.publisher("t").(*publisher)
