@@ -30,6 +30,7 @@ var began = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
 // Each of these runs on every database, in a file or a schema of its own.
 func TestDatabases(t *testing.T) {
+	t.Parallel()
 	server, mysql := testenv.NewPostgres(t), testenv.NewMySQL(t)
 	for name, test := range map[string]func(*testing.T, *Config){
 		"ARowIsKept":        testARowIsKept,
@@ -367,6 +368,7 @@ func testChecks(t *testing.T, c *Config) {
 
 // A database that is killed in the middle, again and again, costs nothing and counts nothing twice.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	server := testenv.NewPostgres(t)
 	h := quiet(t, config(server.URL))
 	write(t, h, deviceEvent("d", "a", 1, 5, 1, true))
@@ -411,6 +413,7 @@ func TestKilled(t *testing.T) {
 }
 
 func TestSlow(t *testing.T) {
+	t.Parallel()
 	server := testenv.NewPostgres(t)
 	h := quiet(t, config(server.URL))
 	write(t, h, deviceEvent("d", "a", 1, 5, 1, true))

@@ -66,6 +66,7 @@ func TestBrokerGivesEachTestItsOwnVirtualHost(t *testing.T) {
 }
 
 func TestNodeKeepsWhatIsDurableThroughKillAndStop(t *testing.T) {
+	t.Parallel()
 	node := testenv.NewNodeAt(t, takenFirst(t))
 	url := node.VHost(t)
 	if _, err := channel(t, url).QueueDeclare("q", true, false, false, false, nil); err != nil {
@@ -90,6 +91,7 @@ func TestNodeKeepsWhatIsDurableThroughKillAndStop(t *testing.T) {
 }
 
 func TestNodeEndsWithTheProcessThatStartedIt(t *testing.T) {
+	t.Parallel()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), child+"=1")
 	out, err := cmd.StdoutPipe()
@@ -132,6 +134,7 @@ func TestNodeEndsWithTheProcessThatStartedIt(t *testing.T) {
 }
 
 func TestADatabaseTakesAnotherPortIfItsOwnIsTaken(t *testing.T) {
+	t.Parallel()
 	for name, start := range map[string]func(t testing.TB, pick func() (int, error)){
 		"PostgreSQL": func(t testing.TB, pick func() (int, error)) {
 			server := testenv.NewPostgresAt(t, pick)
