@@ -236,9 +236,11 @@ func (*stackRoom) touch() {}
 
 // run takes a message through the chain, and publishes what it produced. done says that the message needs no other run.
 func (p *pipeline) run(msg *message.Message, r *run) (done bool) {
-	if err := context.Cause(r.life); err != nil {
-		r.finish(cancelled, nil, err)
-		return false
+	for _, life := range [...]context.Context{r.life, p.life} {
+		if err := context.Cause(life); err != nil {
+			r.finish(cancelled, nil, err)
+			return false
+		}
 	}
 	begun := time.Now()
 	msgs, err := (*p.chain.Load())(msg)
