@@ -122,7 +122,7 @@ func (s suiteSubscriber) Subscribe(ctx context.Context, topic string, take func(
 		return nil, err
 	}
 	in := newIntake(&intake{
-		pipeline: "suite", topic: topic, source: traits,
+		topic: topic, source: traits,
 		describe: func(msg *message.Message) (handlers.Description, error) {
 			// A header comes in under header.NAME; the suite looks for the name that it sent.
 			msg.Metadata.Set("test", msg.Metadata.Get(transports.HeaderPrefix+"test"))

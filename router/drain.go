@@ -3,6 +3,8 @@ package router
 import (
 	"fmt"
 	"time"
+
+	"github.com/pentrough/pentrough/transports"
 )
 
 // stop takes no more and starts no more; what is started goes on. drained is closed when it is settled.
@@ -15,7 +17,7 @@ func (in *intake) stop() {
 	in.stopping = true
 	in.endSource()
 	for _, e := range in.lanes.forget(everything) {
-		in.giveUp(e)
+		in.giveUp(e, transports.ErrNotStarted)
 	}
 	if in.endIntake != nil {
 		in.endIntake()

@@ -27,13 +27,12 @@ var errNotPublished = errors.New("what was produced could not be published")
 // of each when it is its turn, and settles the deliveries when their runs have ended. To Watermill it is the pipeline's
 // subscriber.
 type intake struct {
-	pipeline string
 	topic    string
 	source   transports.Topic
 	open     func() (transports.Subscriber, error)
 	describe func(*message.Message) (handlers.Description, error)
 	refuse   func(*message.Message, handlers.Reason) ([]*message.Message, error)
-	// accepts says why what is produced would have to wait, if it would.
+	// accepts returns why a produced message would have to wait, or nil.
 	accepts func() error
 	log     *slog.Logger
 	metrics *pipelineMetrics
@@ -68,7 +67,7 @@ type intake struct {
 	drained    chan struct{} // closed when nothing is left after a stop or the source's end
 }
 
-// outBuffer is how many messages may be on their way to Watermill.
+// outBuffer is how many started messages may wait for Watermill.
 const outBuffer = 128
 
 func newIntake(in *intake, l *lanes) *intake {
@@ -171,12 +170,16 @@ func (in *intake) take(d *transports.Delivery) {
 	in.metrics.received.Inc()
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	var down error
+	if in.source.Impatient {
+		down = in.refusalForCaller()
+	}
 	switch {
 	case in.stopping:
-		in.giveUp(e)
+		in.giveUp(e, transports.ErrNotStarted)
 		return
-	case in.source.Impatient && in.outageOfCallers() != nil:
-		d.Settle(&transports.Outcome{ID: desc.ID, Err: handlers.Unavailable(in.outageOfCallers()), Code: 503})
+	case down != nil:
+		in.giveUp(e, down)
 		return
 	case d.Metadata[transports.Redelivered] == "true" && in.inherit(e, now):
 		return
@@ -185,8 +188,8 @@ func (in *intake) take(d *transports.Delivery) {
 	in.startRuns()
 }
 
-// outageOfCallers returns why a caller who can't wait is told so at once, or nil. The lock is held.
-func (in *intake) outageOfCallers() error {
+// refusalForCaller returns why a caller that can't wait is refused now, or nil. The lock is held.
+func (in *intake) refusalForCaller() error {
 	if !in.pause.mayStart() {
 		return in.pause.err
 	}
@@ -203,7 +206,7 @@ func (in *intake) inherit(again *entry, now time.Time) bool {
 		return e.desc.Key == again.desc.Key && e.desc.ID == again.desc.ID && bytes.Equal(e.delivery.Payload, again.delivery.Payload)
 	}
 	if i := slices.IndexFunc(in.orphans, same); i >= 0 {
-		again.delivery.Settle(&in.orphans[i].run.outcome)
+		in.end(again.delivery, &in.orphans[i].run.outcome)
 		in.orphans = slices.Delete(in.orphans, i, i+1)
 		return true
 	}

@@ -314,19 +314,8 @@ func (l *lanes) resume(now time.Time) {
 func (l *lanes) sweep(now time.Time) {
 	held := 0
 	var stuck []*lane
-	drop := func(all []*entry) []*entry {
-		return slices.DeleteFunc(all, func(e *entry) bool {
-			if e.void() {
-				l.void = append(l.void, e)
-				return true
-			}
-			return false
-		})
-	}
 	for _, ln := range l.byKey {
-		before := len(ln.waiting)
-		ln.waiting, ln.nacked = drop(ln.waiting), drop(ln.nacked)
-		l.waiting -= before - len(ln.waiting)
+		l.void = l.drop(ln, (*entry).void, l.void)
 		if !ln.key.held && ln.stalled(now, l.patience(ln)) {
 			stuck = append(stuck, ln)
 			held += len(ln.waiting) + len(ln.placed) + 1
@@ -384,20 +373,24 @@ func (l *lanes) forget(gone func(*entry) bool) []*entry {
 	}
 	l.refused = nil
 	for _, ln := range l.byKey {
-		keep := func(all []*entry) []*entry {
-			return slices.DeleteFunc(all, func(e *entry) bool {
-				if gone(e) {
-					dropped = append(dropped, e)
-					return true
-				}
-				return false
-			})
-		}
-		before := len(ln.waiting)
-		ln.waiting, ln.nacked = keep(ln.waiting), keep(ln.nacked)
-		l.waiting -= before - len(ln.waiting)
+		dropped = l.drop(ln, gone, dropped)
 		l.schedule(ln)
 	}
+	return dropped
+}
+
+// drop takes the unstarted entries that match out of a lane, and appends them to dropped.
+func (l *lanes) drop(ln *lane, match func(*entry) bool, dropped []*entry) []*entry {
+	matches := func(e *entry) bool {
+		if !match(e) {
+			return false
+		}
+		dropped = append(dropped, e)
+		return true
+	}
+	before := len(ln.waiting)
+	ln.waiting, ln.nacked = slices.DeleteFunc(ln.waiting, matches), slices.DeleteFunc(ln.nacked, matches)
+	l.waiting -= before - len(ln.waiting)
 	return dropped
 }
 

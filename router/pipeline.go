@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -90,7 +91,7 @@ func newPipeline(c Pipeline, h *Host) (*pipeline, error) {
 		return nil, err
 	}
 	p.intake = newIntake(&intake{
-		pipeline: c.Name, topic: topic, source: traits, describe: p.recoverDescribe(describe), refuse: p.refuse, accepts: p.out.accepts,
+		topic: topic, source: traits, describe: p.recoverDescribe(describe), refuse: p.refuse, accepts: p.out.accepts,
 		open: func() (transports.Subscriber, error) {
 			return p.source.Subscriber(transports.Consumer{Pipeline: c.Name})
 		},
@@ -211,11 +212,19 @@ func (p *pipeline) refuse(msg *message.Message, reason handlers.Reason) ([]*mess
 // waits to be run again.
 func (p *pipeline) process(msg *message.Message) ([]*message.Message, error) {
 	growStack()
-	r := runOf(msg)
+	r, done := runOf(msg), false
+	// Whatever happens the run ends: Watermill takes panics in, and one that didn't end would block its lane.
+	defer func() {
+		if v := recover(); v != nil {
+			done = false
+			r.finish(unavailable, nil, handlers.Unavailable(p.panicked("publishing what came of", msg, v)))
+		}
+		p.intake.settle(r, done)
+	}()
 	p.intake.startMore()
 	p.tracing.begin(r, msg)
 	r.base = msg.Context()
-	p.intake.settle(r, p.run(msg, r))
+	done = p.run(msg, r)
 	return nil, nil
 }
 
@@ -236,15 +245,17 @@ func (*stackRoom) touch() {}
 
 // run takes a message through the chain, and publishes what it produced. done says that the message needs no other run.
 func (p *pipeline) run(msg *message.Message, r *run) (done bool) {
-	for _, life := range [...]context.Context{r.life, p.life} {
-		if err := context.Cause(life); err != nil {
-			r.finish(cancelled, nil, err)
-			return false
-		}
+	// The pipeline's life ends a moment before cancelRuns ends its runs'.
+	if err := cmp.Or(context.Cause(r.life), context.Cause(p.life)); err != nil {
+		r.finish(cancelled, nil, err)
+		return false
 	}
 	begun := time.Now()
 	msgs, err := (*p.chain.Load())(msg)
 	p.metrics.duration.Observe(time.Since(begun).Seconds())
+	if err == nil && slices.Contains(msgs, nil) {
+		err = handlers.Permanent(errors.New("a middleware returned nil in place of a message"))
+	}
 	switch {
 	case !p.intake.beginPublishing(r):
 		r.finish(cancelled, nil, context.Cause(r.life))
@@ -299,13 +310,18 @@ type panicError struct{ value any }
 
 func (e panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
-// recover turns panics into errors and logs their stack.
+// panicked logs a panic with its stack, and returns it as an error.
+func (p *pipeline) panicked(doing string, msg *message.Message, v any) error {
+	transports.Traced(p.log, msg.Metadata).Error("panic while "+doing+" a message", "uuid", msg.UUID, "panic", v, "stack", string(debug.Stack()))
+	return panicError{v}
+}
+
+// recover turns panics into errors.
 func (p *pipeline) recover(next message.HandlerFunc) message.HandlerFunc {
 	return func(msg *message.Message) (msgs []*message.Message, err error) {
 		defer func() {
 			if v := recover(); v != nil {
-				transports.Traced(p.log, msg.Metadata).Error("panic while handling a message", "uuid", msg.UUID, "panic", v, "stack", string(debug.Stack()))
-				msgs, err = nil, panicError{v}
+				msgs, err = nil, p.panicked("handling", msg, v)
 			}
 		}()
 		return next(msg)
@@ -317,8 +333,7 @@ func (p *pipeline) recoverDescribe(describe func(*message.Message) (handlers.Des
 	return func(msg *message.Message) (d handlers.Description, err error) {
 		defer func() {
 			if v := recover(); v != nil {
-				transports.Traced(p.log, msg.Metadata).Error("panic while describing a message", "uuid", msg.UUID, "panic", v, "stack", string(debug.Stack()))
-				d, err = handlers.Description{}, panicError{v}
+				d, err = handlers.Description{}, p.panicked("describing", msg, v)
 			}
 		}()
 		return describe(msg)

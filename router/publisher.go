@@ -95,8 +95,8 @@ func (p *publisher) sendOf(r *run, ref transports.TopicRef, msgs []*message.Mess
 	default:
 		r.entry.logger(p.log, msgs[0]).Error("what a message produced can't be sent, and is lost", "err", err)
 		p.metrics.dropped.Inc()
-		r.outcome.Err = handlers.Permanent(err)
-		r.outcome.Code = code(r.outcome.Err)
+		err = handlers.Permanent(err)
+		r.outcome.Err, r.outcome.Code = err, code(err)
 		return nil
 	}
 }
@@ -173,6 +173,9 @@ func (p *publisher) expectAnswer(r *run, ref transports.TopicRef, msg *message.M
 		return
 	}
 	context.AfterFunc(ctx, func() { forget(); cancel() })
+	if msg.Metadata == nil {
+		msg.Metadata = message.Metadata{}
+	}
 	msg.Metadata[transports.ReplyTo] = replyTo
 	msg.Metadata[transports.CorrelationID] = correlationID
 	r.outcome.Answer = answer

@@ -206,3 +206,115 @@ func TestWhatDidNotStartIsToldAsThat(t *testing.T) {
 		<-stopped
 	})
 }
+
+// What panics outside of the chain, or produces what isn't a message, costs neither the lane nor the stop.
+func TestARunEndsWhateverHappens(t *testing.T) {
+	for name, c := range map[string]struct {
+		handle  handlerFunc
+		replace func(msgs []*message.Message) []*message.Message
+		settled []string
+	}{
+		"a panic in what asked to be told": {
+			handle: func(msg *message.Message) ([]*message.Message, error) {
+				if string(msg.Payload) == "a 1" {
+					handlers.OnConfirmed(msg.Context(), panicOnce())
+				}
+				return echo(msg)
+			},
+			settled: []string{"ack 1", "ack 2"},
+		},
+		"a middleware that returns nil for a message": {
+			handle:  echo,
+			replace: func([]*message.Message) []*message.Message { return []*message.Message{nil} },
+			settled: []string{"ack 1", "ack 2"},
+		},
+		"an output without metadata": {
+			handle: echo,
+			replace: func(msgs []*message.Message) []*message.Message {
+				return []*message.Message{{UUID: "u", Payload: msgs[0].Payload}}
+			},
+			settled: []string{"ack 1", "ack 2"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				change := middlewareFunc(func(next message.HandlerFunc) message.HandlerFunc {
+					return func(msg *message.Message) ([]*message.Message, error) {
+						msgs, err := next(msg)
+						if c.replace != nil && err == nil {
+							msgs = c.replace(msgs)
+						}
+						return msgs, err
+					}
+				})
+				h := newHarness(t, c.handle, func(config *Config) {
+					config.Pipelines[0].Middleware = []Middleware{{Name: "change", Config: change}}
+				})
+				h.in.send("a", "1")
+				h.in.send("a", "2")
+				pass(time.Minute)
+				equal(t, "settled", h.in.settlements(), c.settled)
+				if n := len(h.pipelines[0].intake.active); n != 0 {
+					t.Errorf("%d runs are active", n)
+				}
+				h.stop()
+			})
+		})
+	}
+}
+
+// panicOnce returns a callback that panics in the run that registered it first.
+func panicOnce() func(context.Context) error {
+	return func(context.Context) error {
+		if panicked.CompareAndSwap(false, true) {
+			panic("on purpose")
+		}
+		return nil
+	}
+}
+
+var panicked atomic.Bool
+
+// A transport that panics in Settle doesn't take the pipeline with it.
+func TestAPanicInSettle(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := newHarness(t, handlerFunc(echo))
+		defer h.stop()
+		h.pipelines[0].intake.take(&transports.Delivery{
+			Metadata: message.Metadata{transports.Device: "a"}, Context: context.Background(),
+			Settle: func(*transports.Outcome) { panic("on purpose") },
+		})
+		h.in.send("a", "2")
+		synctest.Wait()
+		equal(t, "settled", h.in.settlements(), []string{"ack 2"})
+	})
+}
+
+// A message that may be held, and goes away before it is run again, holds up nobody.
+func TestWhatIsDroppedIsDecided(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := newHarness(t, handlerFunc(echo))
+		defer h.stop()
+		in := h.pipelines[0].intake
+		in.holds = &holds{wake: make(chan struct{}, 1), queues: newHeldQueues(10, 10)}
+		in.holds.queues.load(nil)
+		ctx, cut := context.WithCancelCause(context.Background())
+		e := &entry{
+			delivery: &transports.Delivery{Context: ctx, Settle: func(*transports.Outcome) {}}, desc: handlers.Description{Key: "a", ID: "1"},
+		}
+		in.mu.Lock()
+		in.lanes.add(e, false, time.Now())
+		in.lanes.next(time.Now())
+		in.holds.queues.markUndecided(e, "a")
+		in.holds.queues.settle(e, false, true, time.Now())
+		in.lanes.settle(e, true, time.Now())
+		in.mu.Unlock()
+		cut(transports.ErrVoid)
+		pass(time.Second)
+		copied := &entry{delivery: &transports.Delivery{Context: context.Background()}, desc: e.desc}
+		if wait, err := in.holds.queues.before(copied, "a"); wait != nil || err != nil || len(in.holds.queues.byAwaits) != 0 {
+			t.Errorf("the copy waits: %v, %v; %d queues", wait != nil, err, len(in.holds.queues.byAwaits))
+		}
+		in.holds = nil
+	})
+}

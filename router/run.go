@@ -31,7 +31,7 @@ type run struct {
 	// base is what the chain got: life, with what Watermill and tracing put on it.
 	base  context.Context
 	trace *runTrace // nil if nobody traces
-	// wait is the delivery's Wait.
+	// wait is the delivery's Wait. A redelivered copy may replace entry.delivery meanwhile.
 	wait time.Duration
 
 	// verdict and outcome are written by the run's goroutine alone, and by nobody once the run has ended.
@@ -147,7 +147,7 @@ func (r *run) confirm() bool {
 	r.confirmed = nil
 	r.mu.Unlock()
 	for _, f := range calls {
-		if f(r.in.life) != nil { // it is about the stop, and what is not acked comes again
+		if f(r.in.life) != nil { // the message stays with its source, which delivers it again
 			return false
 		}
 	}

@@ -1,13 +1,14 @@
 package router
 
 import (
+	"runtime/debug"
 	"time"
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/transports"
 )
 
-// beginPublishing notes that the run's chain has returned. It is false if the run was cancelled: what it returned counts for nothing.
+// beginPublishing notes that the run's chain has returned. It is false if the run was cancelled: its outputs are discarded.
 func (in *intake) beginPublishing(r *run) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -32,19 +33,25 @@ func (in *intake) enqueued(e *entry) {
 // settle ends a run, and settles the delivery that its entry has by now. done says that the message needs no other run:
 // it was handled and all that it produced is confirmed, or it was given up for good.
 func (in *intake) settle(r *run, done bool) {
-	e := r.entry
 	over := r.life.Err() != nil
 	r.cancel(nil)
 	verdict, cause := r.verdict, r.outcome.Err
 	if !done && verdict == handled {
-		// Publishing was given up: at the stop's deadline, when its caller had gone, or because it can't work as things are.
+		// Publishing was given up: at the stop's deadline, when its caller had gone, or because a destination can never work.
 		verdict, cause = unavailable, errNotPublished
 		if over {
 			verdict = cancelled
 		}
 	}
-	now := time.Now()
+	in.settleEntry(r, done, verdict, cause)
+	r.trace.end(r.outcome.Messages, verdict, cause)
+}
+
+// settleEntry does what settle does under the lock.
+func (in *intake) settleEntry(r *run, done bool, verdict verdict, cause error) {
+	e, now := r.entry, time.Now()
 	in.mu.Lock()
+	defer in.mu.Unlock()
 	in.unwatch(e)
 	void := e.void()
 	again := !done && verdict == unavailable && !in.stopping && !void
@@ -57,9 +64,9 @@ func (in *intake) settle(r *run, done bool) {
 		e.arrived = now
 		in.orphans = append(in.orphans, e)
 	case done:
-		e.delivery.Settle(&r.outcome)
+		in.end(e.delivery, &r.outcome)
 	case !again:
-		e.delivery.Settle(nil)
+		in.end(e.delivery, nil)
 	}
 	delete(in.active, e)
 	if in.holds != nil {
@@ -69,21 +76,38 @@ func (in *intake) settle(r *run, done bool) {
 	in.pauseAfter(e, done, verdict, cause)
 	in.checkDrained()
 	in.startRuns()
-	in.mu.Unlock()
-	r.trace.end(r.outcome.Messages, verdict, cause)
 }
 
-// giveUp settles an entry that doesn't start. A source that can't deliver again is told that nothing was written.
-func (in *intake) giveUp(e *entry) {
-	var o *transports.Outcome
-	if in.source.Impatient {
-		err := handlers.Unavailable(transports.ErrNotStarted)
-		o = &transports.Outcome{ID: e.desc.ID, Err: err, Code: code(err)}
+// end settles a delivery. A panic in the transport is the transport's: to the host it is settled. The lock is held.
+func (in *intake) end(d *transports.Delivery, o *transports.Outcome) {
+	defer func() {
+		if v := recover(); v != nil {
+			in.log.Error("panic while settling a delivery", "uuid", d.UUID, "panic", v, "stack", string(debug.Stack()))
+		}
+	}()
+	d.Settle(o)
+}
+
+// giveUp settles an entry that doesn't start. A caller that can't wait is told why; other sources get the delivery back. The lock is held.
+func (in *intake) giveUp(e *entry, why error) {
+	in.markDropped(e)
+	if !in.source.Impatient {
+		in.end(e.delivery, nil)
+		return
 	}
-	e.delivery.Settle(o)
+	err := handlers.Unavailable(why)
+	in.end(e.delivery, &transports.Outcome{ID: e.desc.ID, Err: err, Code: code(err)})
 }
 
-// pauseAfter pauses, probes on or resumes, by how a run ended. The lock is held.
+// markDropped notes that an entry leaves the lanes without another run. An earlier run may have left it undecided whether it
+// is held. The lock is held.
+func (in *intake) markDropped(e *entry) {
+	if in.holds != nil {
+		in.holds.update(func(q *heldQueues) { q.markDecided(e) })
+	}
+}
+
+// pauseAfter pauses the pipeline, schedules the next probe, or ends the pause, by how a run ended. The lock is held.
 func (in *intake) pauseAfter(e *entry, done bool, v verdict, cause error) {
 	probe := in.pause.probe == e
 	if probe {

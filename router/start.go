@@ -3,16 +3,18 @@ package router
 import (
 	"context"
 	"time"
+
+	"github.com/pentrough/pentrough/transports"
 )
 
 // startRuns starts what may start and hands it to Watermill. The lock is held, and whatever lets more start calls it.
 func (in *intake) startRuns() {
 	for {
-		full := len(in.out) == cap(in.out)
-		in.full.Store(full) // then startMore goes on
-		if full {
-			break
+		in.full.Store(true) // before the look: Watermill may take messages meanwhile
+		if len(in.out) == cap(in.out) {
+			break // startMore goes on
 		}
+		in.full.Store(false)
 		e := in.next()
 		if e == nil {
 			break
@@ -23,12 +25,12 @@ func (in *intake) startRuns() {
 		in.out <- e.run.message()
 	}
 	for _, e := range in.lanes.void {
-		in.giveUp(e)
+		in.giveUp(e, transports.ErrNotStarted)
 	}
 	in.lanes.void = nil
 }
 
-// startMore goes on with startRuns, if that had to stop because Watermill hadn't taken what was started.
+// startMore calls startRuns if that stopped because out was full.
 func (in *intake) startMore() {
 	if in.full.Load() {
 		in.mu.Lock()
@@ -42,7 +44,7 @@ func (in *intake) next() *entry {
 	if in.stopping || in.givingBack || in.life.Err() != nil {
 		return nil
 	}
-	// A refusal asks nothing of what is down, so it goes on in a pause, and is no probe.
+	// A refusal uses nothing that may be down, so it starts during a pause too, and isn't a probe.
 	if e := in.lanes.nextRefused(); e != nil || !in.pause.mayStart() {
 		return e
 	}
@@ -70,7 +72,7 @@ func (in *intake) watch(e *entry) {
 	w.runs++
 }
 
-// unwatch ends that. The lock is held.
+// unwatch undoes watch for one entry. The lock is held.
 func (in *intake) unwatch(e *entry) {
 	done := e.delivery.Context.Done()
 	w := in.watches[done]
@@ -80,8 +82,8 @@ func (in *intake) unwatch(e *entry) {
 	}
 }
 
-// cancelVoid cancels the runs whose delivery became void with ctx. It leaves those that are kept, and those that publish
-// what a source that delivers again needn't have done twice.
+// cancelVoid cancels the runs whose delivery became void with ctx. It spares those that are kept. It also spares
+// those that are publishing, unless nobody waits for that any more: a redelivered copy takes their outcome over.
 func (in *intake) cancelVoid(ctx context.Context) {
 	in.mu.Lock()
 	defer in.mu.Unlock()

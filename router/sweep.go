@@ -51,21 +51,20 @@ func (in *intake) look(now time.Time) {
 // copies take their outcome over. What it says to the log is why.
 func (in *intake) giveBack(why string, about ...any) {
 	in.mu.Lock()
-	if in.stopping {
+	sub := in.subscriber
+	if in.stopping || sub == nil {
 		in.mu.Unlock()
 		return
 	}
-	sub := in.subscriber
 	in.subscriber = nil
 	in.givingBack = true
 	for e := range in.active {
 		e.kept = e.resumed == nil && (e.kept || !e.void())
 	}
-	in.lanes.forget(delivered)
-	in.mu.Unlock()
-	if sub == nil {
-		return
+	for _, e := range in.lanes.forget(delivered) {
+		in.markDropped(e) // closing the subscription hands its delivery back
 	}
+	in.mu.Unlock()
 	in.log.Warn(why, about...)
 	if err := sub.Close(); err != nil {
 		in.log.Warn("closing the subscription", "err", err)

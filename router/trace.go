@@ -143,7 +143,7 @@ func (t *pipelineTracing) calls(next message.HandlerFunc) message.HandlerFunc {
 
 // end ends the span: the run is settled.
 func (t *runTrace) end(produced []*message.Message, v verdict, cause error) {
-	if t == nil {
+	if t == nil || t.span == nil {
 		return
 	}
 	defer t.span.End()

@@ -10,8 +10,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// Delivery is one message as a source handed it out. Whoever takes it owns it until it is settled or void, and
-// changes nothing of it: what is to be changed is the message that [Delivery.Message] makes of it.
+// Delivery is one message as a source handed it out. The receiver owns it until it is settled or
+// void, and must not modify it: it modifies the result of [Delivery.Message] instead.
 type Delivery struct {
 	UUID     string
 	Payload  message.Payload
@@ -23,13 +23,15 @@ type Delivery struct {
 	// Wait is how long the sender wants to wait for an answer that comes from beyond this host, such as the
 	// result of a command that is published to a broker. 0: not at all.
 	Wait time.Duration
-	// Settle ends the delivery, with what became of the message; nil hands it back. It doesn't block, and may be
-	// called while the delivery is being handed out. Only the first call counts, and none once the delivery is void.
+	// Settle ends the delivery, with what became of the message; nil hands it back. The router calls
+	// it with its lock held, so that it must not block: slow work, such as writing to a socket, is
+	// for another goroutine. It may be called while the delivery is being handed out. Only the first
+	// call counts, and none once the delivery is void.
 	Settle func(o *Outcome)
 }
 
-// Message returns a message of the delivery's content that may be changed, but for the bytes of its payload. It isn't the
-// delivery: acking it settles nothing, and nobody may wait for that.
+// Message returns a message of the delivery's content that may be changed, but for the bytes of its
+// payload. Acking it settles nothing. Don't wait for its Acked or Nacked channel.
 func (d *Delivery) Message() *message.Message {
 	metadata := maps.Clone(d.Metadata)
 	if metadata == nil {
@@ -38,7 +40,7 @@ func (d *Delivery) Message() *message.Message {
 	return &message.Message{UUID: d.UUID, Payload: slices.Clip(d.Payload), Metadata: metadata}
 }
 
-// Outcome is what became of a message. Nobody changes it once a delivery is settled with it.
+// Outcome is what became of a message. It must not be modified after Settle.
 type Outcome struct {
 	// Messages were produced and, where they have a destination, confirmed.
 	Messages []*message.Message

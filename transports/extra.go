@@ -5,8 +5,8 @@ import (
 	"encoding"
 )
 
-// Extra is what belongs to a message and has no place in Watermill's fields. It is the one value that a message's
-// context carries for the host. Nobody changes it once it is on a context: a changed copy takes its place.
+// Extra is what the host adds to a Watermill message: the one value of ours that the message's context
+// carries. It must not be modified once it is on a context; put a changed copy there instead.
 type Extra struct {
 	// Headers are the message's headers in the types of the transport that it came through; the metadata have them
 	// as text. What their MarshalText writes, the transport can read again: see [KeptHeaders].
@@ -19,8 +19,8 @@ type Extra struct {
 
 type extraKey struct{}
 
-// IsExtraKey reports whether a context's Value is asked for the [Extra]. A context type that answers it saves a
-// layer; everybody else uses [WithExtra].
+// IsExtraKey reports whether a context's Value is asked for the [Extra]. A context type of the host's
+// that answers it saves an allocation; everybody else uses [WithExtra].
 func IsExtraKey(key any) bool {
 	_, ok := key.(extraKey)
 	return ok
@@ -46,8 +46,8 @@ func WithHeaders(ctx context.Context, h encoding.TextMarshaler) context.Context 
 	return WithExtra(ctx, &x)
 }
 
-// KeptHeaders are headers as their MarshalText wrote them. Whoever kept a message outside of the host puts them on
-// the context of the message that it makes of it.
+// KeptHeaders are headers as their MarshalText wrote them. To restore a message that was kept outside of
+// the host, put them on its context with [WithHeaders].
 type KeptHeaders []byte
 
 // MarshalText returns them as they are.

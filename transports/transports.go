@@ -43,8 +43,9 @@ var ErrUndecided = errors.New("not known whether the message arrived")
 // large: nothing is gained by trying it again.
 var ErrUnsendable = errors.New("can't be sent")
 
-// ErrNotStarted is what a delivery is settled with whose caller can't wait, if it was given up before its turn.
-var ErrNotStarted = errors.New("it was given up before its turn; nothing was written")
+// ErrNotStarted is in the outcome of a delivery that was given up before its run started. Only
+// deliveries of an Impatient topic get it; others are handed back.
+var ErrNotStarted = errors.New("given up before its turn; nothing was written")
 
 // ErrClosed is what a publisher or subscriber returns after its Close.
 var ErrClosed = errors.New("closed")
@@ -74,14 +75,14 @@ type Transport interface {
 	Close(ctx context.Context) error
 }
 
-// Subscriber is one pipeline's use of what a transport brings. All methods are safe for concurrent use.
+// Subscriber delivers a transport's messages to one pipeline. All methods are safe for concurrent use.
 type Subscriber interface {
-	// Subscribe has take called with each delivery of the topic, one after the other, and returns when deliveries can
-	// come. take doesn't block, and may be called before Subscribe returns. The transport holds no lock during the
-	// call that Settle takes.
+	// Subscribe calls take with each delivery of the topic, one after the other, and returns when
+	// deliveries can come. take doesn't block, and may be called before Subscribe returns. While it
+	// calls take, the transport holds no lock that Settle acquires.
 	//
-	// When ctx ends nothing more is handed out, but what is out can still be settled; handing it back then leaves it
-	// with its source. done closes when nothing is handed out any more and all that was is settled, or at Close.
+	// After ctx has ended no more deliveries are handed out. Those that were can still be settled;
+	// Settle(nil) leaves them with their source. done closes when all are settled, or at Close.
 	// Subscribe may be called again after that. The deliveries' contexts are not derived from ctx.
 	Subscribe(ctx context.Context, topic string, take func(*Delivery)) (done <-chan struct{}, err error)
 

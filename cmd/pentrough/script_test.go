@@ -24,8 +24,7 @@ func TestMain(m *testing.M) {
 // which needs three times as long to start.
 const dispatch = `#!/bin/sh
 case "$1 $2" in
-"poison replay") ;;
-completion* | __complete* | devices* | graph* | help* | --help* | init* | ledger* | plugins* | poison* | schema* | validate* | version*)
+completion* | __complete* | graph* | help* | --help* | init* | plugins* | schema* | validate* | version*)
 	exec %q "$@"
 	;;
 esac

@@ -15,8 +15,9 @@ import (
 // errStopped ends a generation because nobody wants more messages.
 var errStopped = errors.New("the subscription has ended")
 
-// generation is a subscription's consumer on one channel. Delivery tags mean nothing on any other channel, so acks belong to the
-// generation that its delivery came in by and die with it.
+// generation is a subscription's consumer on one channel. Delivery tags mean nothing on any other
+// channel: an ack is sent only by the generation that received the delivery, and is dropped when
+// that generation ends.
 type generation struct {
 	sub        *subscription
 	ch         *amqp.Channel
@@ -49,7 +50,12 @@ func (s *subscription) begin(conn *amqp.Connection) (*generation, error) {
 		acks:   newAcks(ch, func(n int) { s.route.counters.acked.Add(float64(n)) }),
 	}
 	g.ctx, g.void = context.WithCancelCause(context.Background())
-	if err = ch.Qos(s.route.prefetch, 0, false); err != nil {
+	if s.lost {
+		err = awaitReturn(s.stop, ch, s.route.queue)
+	}
+	if err != nil {
+		err = fmt.Errorf("looking whether queue %q has a consumer: %w", s.route.queue, plain(err))
+	} else if err = ch.Qos(s.route.prefetch, 0, false); err != nil {
 		err = fmt.Errorf("setting the prefetch to %d: %w", s.route.prefetch, plain(err))
 	} else if g.deliveries, err = ch.Consume(s.route.queue, s.tag, false, false, false, false, nil); err != nil {
 		err = fmt.Errorf("consuming from queue %q: %w", s.route.queue, plain(err))
@@ -59,6 +65,35 @@ func (s *subscription) begin(conn *amqp.Connection) (*generation, error) {
 		return nil, err
 	}
 	return g, nil
+}
+
+// A quorum queue puts the deliveries of a lost consumer back when it learns of the loss. After the
+// broker was killed that is some hundred milliseconds after it takes connections again: who
+// consumes before that gets newer messages first, as many as the prefetch (measured on RabbitMQ
+// 3.10). So a new consumer waits until the queue has none. It doesn't wait long, as others may
+// consume from the queue too.
+const (
+	returnTime  = 2 * time.Second
+	returnPause = 20 * time.Millisecond
+)
+
+// queueLooker is the part of a channel that looks at a queue.
+type queueLooker interface {
+	QueueDeclarePassive(name string, durable, autoDelete, exclusive, noWait bool, args amqp.Table) (amqp.Queue, error)
+}
+
+// awaitReturn waits until nobody consumes from a queue, at most for returnTime.
+func awaitReturn(ctx context.Context, ch queueLooker, queue string) error {
+	for began := time.Now(); time.Since(began) < returnTime; {
+		q, err := ch.QueueDeclarePassive(queue, false, false, false, false, nil)
+		if err != nil || q.Consumers == 0 {
+			return err
+		}
+		if !sleep(ctx, returnPause) {
+			return nil
+		}
+	}
+	return nil
 }
 
 // run hands out deliveries until the subscription ends or the consumer is lost, and returns why.

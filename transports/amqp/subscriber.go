@@ -103,6 +103,8 @@ type subscription struct {
 	take  func(*transports.Delivery)
 	// stop ends when no more deliveries are wanted.
 	stop context.Context
+	// lost says that the last consumer was lost: the broker may still count on it.
+	lost bool
 
 	// handing is locked while deliveries are handed out. Once closed is set, and done closed,
 	// none is.
@@ -150,6 +152,7 @@ func (s *subscription) run(ctx context.Context) {
 			s.of.consuming(+1)
 			err = g.run()
 			s.of.consuming(-1)
+			s.lost = true
 		}
 		if errors.Is(err, errStopped) || errors.Is(err, errKilled) {
 			return
