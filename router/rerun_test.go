@@ -209,6 +209,13 @@ func TestWhatDidNotStartIsToldAsThat(t *testing.T) {
 
 // What panics outside of the chain, or produces what isn't a message, costs neither the lane nor the stop.
 func TestARunEndsWhateverHappens(t *testing.T) {
+	var panicked atomic.Bool
+	panicOnce := func(context.Context) error {
+		if panicked.CompareAndSwap(false, true) {
+			panic("on purpose")
+		}
+		return nil
+	}
 	for name, c := range map[string]struct {
 		handle  handlerFunc
 		replace func(msgs []*message.Message) []*message.Message
@@ -217,7 +224,7 @@ func TestARunEndsWhateverHappens(t *testing.T) {
 		"a panic in what asked to be told": {
 			handle: func(msg *message.Message) ([]*message.Message, error) {
 				if string(msg.Payload) == "a 1" {
-					handlers.OnConfirmed(msg.Context(), panicOnce())
+					handlers.OnConfirmed(msg.Context(), panicOnce)
 				}
 				return echo(msg)
 			},
@@ -262,18 +269,6 @@ func TestARunEndsWhateverHappens(t *testing.T) {
 		})
 	}
 }
-
-// panicOnce returns a callback that panics in the run that registered it first.
-func panicOnce() func(context.Context) error {
-	return func(context.Context) error {
-		if panicked.CompareAndSwap(false, true) {
-			panic("on purpose")
-		}
-		return nil
-	}
-}
-
-var panicked atomic.Bool
 
 // A transport that panics in Settle doesn't take the pipeline with it.
 func TestAPanicInSettle(t *testing.T) {

@@ -191,7 +191,7 @@ type subscription struct {
 }
 
 // run hands messages out until ctx ends and all are settled, or the subscriber is closed. What
-// isn't settled then comes again.
+// isn't settled then is put back.
 func (s *subscription) run(ctx context.Context, take func(*transports.Delivery)) {
 	defer context.AfterFunc(ctx, func() {
 		s.mu.Lock()
@@ -248,7 +248,7 @@ func (s *subscription) delivery(it *item) *transports.Delivery {
 	return d
 }
 
-// putBack has a message come again. The lock is held.
+// putBack puts a message back into the queue, to be handed out again. The lock is held.
 func (s *subscription) putBack(it *item) {
 	it.again = true
 	i, _ := slices.BinarySearchFunc(s.consumer.queue, it.number, func(o *item, n int) int { return cmp.Compare(o.number, n) })
