@@ -61,7 +61,7 @@ tools: ## install what the tests need from Debian, if it is missing
 lint: $(LINTER) ## check formatting, go vet and the chosen linters
 	$(LINTER) fmt --diff
 	$(GO) vet ./...
-	$(GO) -C bench/goplugin vet ./...
+	for module in bench/goplugin docs/examples/redis; do $(GO) -C $$module vet ./... || exit; done
 	$(LINTER) run
 
 $(LINTER):
@@ -77,7 +77,7 @@ docs: ## write the generated pages
 
 .PHONY: check
 check: docs ## fail if generated files or go.mod are not current
-	$(GO) mod tidy -diff
+	for module in . bench/goplugin docs/examples/redis; do $(GO) -C $$module mod tidy -diff || exit; done
 	@changed=$$(git status --porcelain -- docs configs); \
 	if [ -n "$$changed" ]; then \
 		echo "generated files are not current; commit what 'make docs' wrote:"; echo "$$changed"; git diff -- docs configs; exit 1; \

@@ -45,6 +45,8 @@ type transport struct {
 	config transports.Config
 	// devices says that it holds devices.
 	devices bool
+	// selfContained says that it reaches nothing outside the host.
+	selfContained bool
 }
 
 type pipeline struct {
@@ -184,7 +186,7 @@ func (b *builder) transport(name string, inst plugin.Instance) transport {
 	kind, _ := b.decoder.Set.Kind("transport")
 	info, _ := kind.Lookup(inst.Type)
 	described, _ := info.Extra.(transports.Plugin)
-	return transport{name: name, inst: inst, config: inst.Config.(transports.Config), devices: described.Devices}
+	return transport{name: name, inst: inst, config: inst.Config.(transports.Config), devices: described.Devices, selfContained: described.SelfContained}
 }
 
 func (b *builder) pipeline(name string, v any) *pipeline {

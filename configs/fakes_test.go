@@ -116,18 +116,17 @@ type fakeTCP struct {
 	Allow       string        `toml:"allow" doc:"Who may connect."`
 }
 
-func (c *fakeTCP) NeedsInventory() string {
+func (c *fakeTCP) Needs() transports.Needs {
+	needs := transports.Needs{Binds: map[string]string{"listen": c.Listen}}
 	if c.Allow == "known" {
-		return `allow = "known"`
+		needs.Inventory = `allow = "known"`
 	}
-	return ""
+	return needs
 }
 
 type fakeIdentity struct {
 	By string `toml:"by" doc:"The sort." enum:"address,first-frame" later:"certificate"`
 }
-
-func (c *fakeTCP) Binds() map[string]string { return map[string]string{"listen": c.Listen} }
 
 func (c *fakeTCP) Topic(name string, use transports.Use) (transports.Topic, error) {
 	if use == transports.Produce {
@@ -146,7 +145,9 @@ type fakeHTTP struct {
 	Token  transports.Secret `toml:"token" doc:"The token."`
 }
 
-func (c *fakeHTTP) Binds() map[string]string { return map[string]string{"listen": c.Listen} }
+func (c *fakeHTTP) Needs() transports.Needs {
+	return transports.Needs{Binds: map[string]string{"listen": c.Listen}}
+}
 
 func (c *fakeHTTP) Topic(name string, _ transports.Use) (transports.Topic, error) {
 	return transports.Topic{Window: 1, Impatient: true, Stream: "path " + name}, nil

@@ -143,11 +143,11 @@ func (c *checker) inventory() {
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.file.transports)) {
-		user, ok := c.file.transports[name].config.(transports.InventoryUser)
-		if !ok || user.NeedsInventory() == "" {
+		setting := transports.NeedsOf(c.file.transports[name].config).Inventory
+		if setting == "" {
 			continue
 		}
-		key, _, _ := strings.Cut(user.NeedsInventory(), " ")
-		c.fail(plugin.Join("transport", name)+"."+key, user.NeedsInventory()+" needs an inventory of devices", `[inventory] with a file, such as file = "devices.toml"`, "")
+		key, _, _ := strings.Cut(setting, " ")
+		c.fail(plugin.Join("transport", name)+"."+key, setting+" needs an inventory of devices", `[inventory] with a file, such as file = "devices.toml"`, "")
 	}
 }

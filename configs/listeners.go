@@ -32,11 +32,7 @@ func (c *checker) listeners() {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.file.transports)) {
-		binder, ok := c.file.transports[name].config.(transports.Binder)
-		if !ok {
-			continue
-		}
-		binds := binder.Binds()
+		binds := transports.NeedsOf(c.file.transports[name].config).Binds
 		for _, key := range slices.Sorted(maps.Keys(binds)) {
 			path := plugin.Join("transport", name) + "." + key
 			l, err := newListener(path, binds[key])

@@ -181,7 +181,7 @@ func (c *testChecker) takes(path, ref string) {
 		c.fail(path, fmt.Sprintf("what %q has comes from devices", ref), `device = { name = "...", says = ["..."] }`, "")
 		return
 	}
-	if _, inside := t.config.(transports.SelfContained); inside {
+	if t.selfContained {
 		if _, err := t.config.Topic(topic, transports.Produce); err != nil {
 			c.fail(path, fmt.Sprintf("what %q has comes by itself", ref), `wait = "..."`, "")
 		}

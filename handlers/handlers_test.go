@@ -88,7 +88,7 @@ func TestForwardKeepsAllButWhatBelongsToTheDelivery(t *testing.T) {
 	in := message.NewMessage("u", []byte("x"))
 	in.Metadata = message.Metadata{
 		transports.MessageID: "m", transports.CorrelationID: "c", "header.a": "1", "header.X-Custom": "2",
-		transports.Redelivered: "true", transports.Exchange: "e", transports.RoutingKey: "r", transports.Expiration: "5",
+		transports.Redelivered: "true", "source.exchange": "e", "source.routing_key": "r", transports.Expiration: "5",
 		"header.x-death": "[]", "header.x-delivery-count": "3",
 	}
 	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), key{}, "beside"))

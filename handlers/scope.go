@@ -107,18 +107,13 @@ func NewMessage(payload []byte) *message.Message {
 }
 
 // Forward returns a copy of msg for sending on: payload, id, and all metadata but what belongs to the delivery and to the broker
-// (redelivered, exchange, routing_key, expiration, x-* headers). Its typed headers are kept; the run that it belongs to, its
+// (redelivered, source.*, expiration, x-* headers). Its typed headers are kept; the run that it belongs to, its
 // destination and its context's end are not.
 func Forward(msg *message.Message) *message.Message {
 	out := msg.Copy()
 	for key := range out.Metadata {
-		switch key {
-		case transports.Redelivered, transports.Exchange, transports.RoutingKey, transports.Expiration:
+		if transports.OfDelivery(key) || key == transports.Expiration || strings.HasPrefix(key, transports.HeaderPrefix+"x-") {
 			delete(out.Metadata, key)
-		default:
-			if strings.HasPrefix(key, transports.HeaderPrefix+"x-") {
-				delete(out.Metadata, key)
-			}
 		}
 	}
 	x := transports.Extra{Headers: transports.ExtraOf(msg.Context()).Headers}

@@ -131,7 +131,7 @@ func (s suiteSubscriber) Subscribe(ctx context.Context, topic string, take func(
 			}
 			return handlers.Description{Key: msg.UUID}, nil
 		},
-		open: func() (transports.Subscriber, error) {
+		open: func(func(bool)) (transports.Subscriber, error) {
 			return s.transport.Subscriber(transports.Consumer{Pipeline: "suite"})
 		},
 		log: slog.New(slog.DiscardHandler), metrics: s.metrics, life: s.life,

@@ -27,9 +27,10 @@ var errNotPublished = errors.New("what was produced could not be published")
 // of each when it is its turn, and settles the deliveries when their runs have ended. To Watermill it is the pipeline's
 // subscriber.
 type intake struct {
-	topic    string
-	source   transports.Topic
-	open     func() (transports.Subscriber, error)
+	topic  string
+	source transports.Topic
+	// open returns a subscriber that reports whether it is present.
+	open     func(present func(bool)) (transports.Subscriber, error)
 	describe func(*message.Message) (handlers.Description, error)
 	refuse   func(*message.Message, handlers.Reason) ([]*message.Message, error)
 	// accepts returns why a produced message would have to wait, or nil.
@@ -99,16 +100,18 @@ func (in *intake) Subscribe(_ context.Context, topic string) (<-chan *message.Me
 
 // subscribe opens a subscription of the source.
 func (in *intake) subscribe() (done <-chan struct{}, err error) {
-	sub, err := in.open()
+	report := in.presence.open()
+	sub, err := in.open(report)
 	if err != nil {
 		return nil, err
 	}
+	report(true)
 	ctx, cancel := context.WithCancel(context.Background())
 	if done, err = sub.Subscribe(ctx, in.topic, in.take); err != nil {
 		cancel()
+		in.presence.close()
 		return nil, err
 	}
-	in.presence.open(sub)
 	in.mu.Lock()
 	in.subscriber, in.endIntake, in.reading = sub, cancel, true
 	stop := in.stopping

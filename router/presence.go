@@ -5,45 +5,59 @@ import (
 	"time"
 
 	"github.com/pentrough/pentrough/handlers"
-	"github.com/pentrough/pentrough/transports"
 )
 
 // presence is a clock that stands still while a pipeline has no consumer at its source.
 type presence struct {
 	mu sync.Mutex
-	// before is the time of the subscribers that are closed.
-	before time.Duration
-	// current is the open subscriber's clock; nil between two.
-	current func() time.Duration
+	// subscribers is how many have been opened; only the last one moves the clock.
+	subscribers int
+	present     bool
+	// counted is the time until since.
+	counted time.Duration
+	since   time.Time
 }
 
-// open takes the clock of a subscriber that begins. One that has none is always present.
-func (p *presence) open(sub transports.Subscriber) {
+// open returns what the next subscriber reports its presence to.
+func (p *presence) open() (report func(present bool)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s, ok := sub.(transports.Presence); ok {
-		p.current = s.Present
-		return
+	p.subscribers++
+	n := p.subscribers
+	return func(present bool) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if n == p.subscribers {
+			p.advance()
+			p.present = present
+		}
 	}
-	began := time.Now()
-	p.current = func() time.Duration { return time.Since(began) }
 }
 
-// close ends the subscriber's time.
+// close ends the last subscriber's time.
 func (p *presence) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.before, p.current = p.before+p.current(), nil
+	p.advance()
+	p.subscribers++
+	p.present = false
 }
 
 // elapsed is the clock's time.
 func (p *presence) elapsed() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.current == nil {
-		return p.before
+	p.advance()
+	return p.counted
+}
+
+// advance counts the time until now. The lock is held.
+func (p *presence) advance() {
+	now := time.Now()
+	if p.present {
+		p.counted += now.Sub(p.since)
 	}
-	return p.before + p.current()
+	p.since = now
 }
 
 // stands is how the source stands.

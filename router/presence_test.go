@@ -9,14 +9,6 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// away is a subscriber that says for how long it had a consumer.
-type away struct {
-	transports.Subscriber
-	present time.Duration
-}
-
-func (a *away) Present() time.Duration { return a.present }
-
 func TestPresenceStandsStillWithoutAConsumer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p presence
@@ -27,28 +19,35 @@ func TestPresenceStandsStillWithoutAConsumer(t *testing.T) {
 			}
 		}
 		want(0)
-		p.open(struct{ transports.Subscriber }{})
+		first := p.open()
+		first(true)
 		time.Sleep(time.Second)
 		want(time.Second)
 		p.close()
 		time.Sleep(time.Hour)
 		want(time.Second)
-		sub := &away{}
-		p.open(sub)
+		second := p.open()
+		second(true)
+		first(false) // it is closed
+		time.Sleep(time.Minute)
+		want(time.Minute + time.Second)
+		second(false)
 		time.Sleep(time.Hour)
-		want(time.Second)
-		sub.present = time.Minute
-		want(time.Minute + time.Second)
+		second(true)
+		second(true)
+		time.Sleep(time.Minute)
+		want(2*time.Minute + time.Second)
 		p.close()
-		sub.present = time.Hour
-		want(time.Minute + time.Second)
+		second(true)
+		time.Sleep(time.Hour)
+		want(2*time.Minute + time.Second)
 	})
 }
 
 func TestASourceStands(t *testing.T) {
 	now := time.Now()
 	in := newIntake(&intake{}, newLanes(2, Lanes{}, false))
-	in.presence.open(&away{present: time.Minute})
+	in.presence.counted = time.Minute
 	if s := in.stands(now); s.Present != time.Minute || s.Oldest != 0 || s.Full {
 		t.Errorf("with nothing to do: %+v", s)
 	}

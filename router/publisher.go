@@ -43,8 +43,8 @@ type destination struct {
 	ref       transports.TopicRef
 	topic     string
 	publisher message.Publisher
-	requester transports.Requester // nil if the transport is none
-	acceptor  transports.Acceptor  // nil if the transport is none
+	answerer  transports.Answerer // nil if the transport is none
+	acceptor  transports.Acceptor // nil if the transport is none
 
 	mu    sync.Mutex
 	err   error // why it fails at the moment
@@ -162,11 +162,11 @@ func (p *publisher) expectAnswer(r *run, ref transports.TopicRef, msg *message.M
 		return
 	}
 	d, err := p.resolve(ref)
-	if err != nil || d.requester == nil {
+	if err != nil || d.answerer == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(p.life, r.wait+answerGrace)
-	replyTo, correlationID, answer, forget, err := d.requester.Expect(ctx)
+	replyTo, correlationID, answer, forget, err := d.answerer.Expect(ctx)
 	if err != nil {
 		cancel()
 		p.log.Warn("asking for an answer; the caller gets 202 and the id", "to", d.ref, "err", err)
@@ -201,7 +201,7 @@ func (p *publisher) resolve(ref transports.TopicRef) (*destination, error) {
 		return nil, fmt.Errorf("publishing to %s: %w", ref, err)
 	}
 	d := &destination{ref: ref, topic: topic, publisher: pub}
-	d.requester, _ = t.(transports.Requester)
+	d.answerer, _ = t.(transports.Answerer)
 	d.acceptor, _ = t.(transports.Acceptor)
 	p.destinations[ref] = d
 	return d, nil

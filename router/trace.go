@@ -116,7 +116,7 @@ func (t *pipelineTracing) begin(r *run, msg *message.Message) {
 	text(deviceKey, msg.Metadata[transports.Device])
 	text(semconv.MessagingMessageIDKey, msg.Metadata[transports.MessageID])
 	text(semconv.MessagingMessageConversationIDKey, msg.Metadata[transports.CorrelationID])
-	text(semconv.MessagingRabbitMQDestinationRoutingKeyKey, msg.Metadata[transports.RoutingKey])
+	text(semconv.MessagingRabbitMQDestinationRoutingKeyKey, msg.Metadata[transports.SourcePrefix+"routing_key"])
 	if msg.Metadata[transports.Redelivered] == "true" {
 		span.SetAttributes(redeliveredKey.Bool(true))
 	}

@@ -78,7 +78,7 @@ func TestARunContinuesTheTraceOfItsMessage(t *testing.T) {
 		}), traced(spans))
 		defer h.stop()
 		h.in.send("d", "0")
-		h.in.send("d", "1", transports.TraceParent, sampled, transports.TraceState, "a=b", transports.RoutingKey, "k")
+		h.in.send("d", "1", transports.TraceParent, sampled, transports.TraceState, "a=b", "source.routing_key", "k")
 		pass(3 * time.Second)
 		runs, publishes := named(spans, "test process"), named(spans, "out:results publish")
 		if len(runs) != 2 || len(publishes) != 2 {

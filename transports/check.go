@@ -2,7 +2,7 @@ package transports
 
 import "context"
 
-// Checker is implemented by configurations of transports that reach something outside the host beside the addresses of [Binder], and can look
+// Checker is implemented by configurations of transports that reach something outside the host beside the addresses that it binds ([Needs]), and can look
 // whether it is there and lets them in, changing nothing.
 type Checker interface {
 	// Check returns what it looked at; uses are the topics of the pipelines. It gives up when ctx ends.

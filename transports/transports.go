@@ -5,6 +5,8 @@
 // table into the plugin's [Config], asks it about every topic that a pipeline uses, builds the [Transport] with New, and
 // then calls, in this order: Subscriber (once a pipeline) and Publisher (once a pipeline and topic), Start, Quiesce, Close.
 //
+// Package pubsub makes a transport of any Watermill Publisher and Subscriber.
+//
 // # What a transport owes
 //
 // Each pipeline gets a Subscriber and a Publisher of its own over the shared connection; their Close ends only that
@@ -12,6 +14,21 @@
 // for earlier ones to be settled. A [Delivery] carries the function that settles it: no goroutine waits for that. A
 // delivery that became void (channel lost, queue deleted, HTTP caller gone) ends its context with cause [ErrVoid];
 // settling it is then without effect.
+//
+// # What a transport may offer
+//
+// A transport that can do more implements one of these interfaces. Of every other transport the host assumes the least.
+//
+//	interface      implemented by                             called for
+//	[Drainer]      memory, tcp                                a stop: topics that are fed inside the host run empty
+//	[Tapper]       amqp, http, memory, pubsub, schedule, tcp  pentrough listen
+//	[Answerer]     amqp                                       reply_to, and HTTP callers that wait for a result
+//	[Acceptor]     amqp, pubsub                               503 to callers while a destination is away; poison replay
+//	[Needer]       http, tcp                                  validate, run: addresses to bind, the inventory
+//	[Checker]      amqp, http                                 run --dry-run
+//
+// [Needer] and [Checker] are for a Config, the others for a Transport. A transport that holds devices implements the
+// interfaces of package device.
 package transports
 
 import (
@@ -32,8 +49,7 @@ import (
 // more, and its source may deliver it again.
 var ErrVoid = errors.New("delivery became void")
 
-// ErrUnroutable is what Publish returns when the broker took a message for which there is no queue, and the topic says that
-// such messages are to be tried again.
+// ErrUnroutable is what Publish returns when a message would reach nobody, and the topic says that such messages are to be tried again.
 var ErrUnroutable = errors.New("no queue for this message")
 
 // ErrUndecided is what Publish returns when a message may or may not have arrived: repeat it with the same id.
@@ -94,6 +110,9 @@ type Subscriber interface {
 type Consumer struct {
 	// Pipeline is the pipeline's name; it names the consumer of a topic.
 	Pipeline string
+	// Present is called with false when the subscriber can't get messages, such as when its broker is away, and with
+	// true when it can again. It doesn't block. The host assumes true from Subscribe on. It may be nil.
+	Present func(bool)
 }
 
 // Producer says for whom a publisher is.
@@ -101,6 +120,8 @@ type Producer struct {
 	Pipeline string
 	// Topic is what will be published to, so that the transport can prepare it before the first message.
 	Topic string
+	// Use is Return if each message goes back to where it came from. Otherwise it may be 0.
+	Use Use
 }
 
 // Health is the state of one part of a transport, for readiness and for people.
@@ -125,38 +146,21 @@ type Tapper interface {
 	Tap(ctx context.Context, topic string) (<-chan *message.Message, error)
 }
 
-// Requester is implemented by transports through which an answer to a published message can come back to this host.
-type Requester interface {
-	// Expect prepares for one answer. The metadata keys reply_to and correlation_id of the published message must
-	// be set to the returned values. The channel yields at most one message. cancel must be called.
-	Expect(ctx context.Context) (replyTo, correlationID string, answer <-chan *message.Message, cancel func(), err error)
-}
-
-// Answerer is implemented by transports whose messages may name an address for what becomes of them.
+// Answerer is implemented by transports whose messages can name an address for an answer, in both directions.
 type Answerer interface {
 	// Answer sends an outcome to the address that a message names in its metadata, if it names one. The message was
 	// delivered by the transport some time ago, and came back to the host by another way. Answer doesn't block.
 	Answer(metadata message.Metadata, o *Outcome)
+
+	// Expect prepares for one answer to a message that the host will publish. The message's metadata keys reply_to and
+	// correlation_id must be set to the returned values. The channel yields at most one message. cancel must be called.
+	Expect(ctx context.Context) (replyTo, correlationID string, answer <-chan *message.Message, cancel func(), err error)
 }
 
-// Acceptor is implemented by transports that can't take messages at times, as while their broker is away.
+// Acceptor is implemented by transports that can't take messages at times, such as while their broker is away.
 type Acceptor interface {
 	// Accepts returns nil, or why a message published to the topic now would have to wait.
 	Accepts(topic string) error
-}
-
-// Returner is implemented by transports that can put a message back to where it once came from.
-type Returner interface {
-	// Origin returns a publisher that sends each message to where its metadata say that it came from ([Exchange] and [RoutingKey]),
-	// whatever topics there are; the topic given to Publish is ignored. Publish makes one attempt. After an error that isn't [ErrUndecided]
-	// the message did not arrive.
-	Origin() message.Publisher
-}
-
-// Presence is implemented by subscribers whose source can be out of reach.
-type Presence interface {
-	// Present returns for how long, in all, the subscriber has had a consumer at its source.
-	Present() time.Duration
 }
 
 // Use says what a pipeline wants from a topic.
@@ -167,21 +171,25 @@ const (
 	Consume Use = iota + 1
 	// Produce is the use of `to` and of every other reference to a topic.
 	Produce
+	// Return is the use that a replay of dead letters makes: each message goes back to where it once came from, as its
+	// metadata with [SourcePrefix] say. There is no topic: its name is empty. After an error that isn't [ErrUndecided]
+	// the message did not arrive.
+	Return
 )
 
 // Topic is what a transport says of one of its topics before anything is started.
 type Topic struct {
-	// Window is the most unsettled messages that one consumer holds (prefetch). At least 1.
+	// Window is the most unsettled messages that one consumer holds. At least 1.
 	Window int
 	// Broker means that messages stay with a broker until acked, and come again if they aren't.
 	Broker bool
 	// Impatient means that a caller waits for each message and can't wait for long: while a pipeline is paused its
 	// messages are answered with unavailable.
 	Impatient bool
-	// Stream names what a consumer takes from for itself, such as a queue: two pipelines whose Stream is the same
+	// Stream names what a consumer takes messages away from: two pipelines whose Stream is the same
 	// would share its messages. Empty if each consumer gets every message.
 	Stream string
-	// System names what the stream is a part of, such as a broker's address and virtual host: transports that say the same share
+	// System names what the stream is a part of, such as a broker's address: transports that say the same share
 	// their streams. Empty: the stream is the transport's own.
 	System string
 	// Warning is a sentence for the user about a topic that is legal but perhaps not meant, such as a near miss of a name.
@@ -197,23 +205,26 @@ type Config interface {
 	New(env Env) (Transport, error)
 }
 
-// Binder is implemented by configurations of transports that listen.
-type Binder interface {
-	// Binds returns the addresses to be bound, as net.Listen takes them, by their TOML key.
-	Binds() map[string]string
+// Needer is implemented by configurations of transports that need something of the host.
+type Needer interface {
+	// Needs returns what a valid configuration needs.
+	Needs() Needs
 }
 
-// SelfContained is implemented by configurations of transports that reach nothing outside the host, so that a test of a configuration can
-// run the transport itself. In place of others stands a fake.
-type SelfContained interface {
-	// SelfContained does nothing.
-	SelfContained()
+// Needs is what a transport needs of the host. The zero value is nothing.
+type Needs struct {
+	// Binds are the addresses to be bound, as net.Listen takes them, by their TOML key.
+	Binds map[string]string
+	// Inventory is the setting that needs an inventory of devices, such as `allow = "known"`. Empty: none does.
+	Inventory string
 }
 
-// InventoryUser is implemented by configurations of transports that may need an inventory of devices.
-type InventoryUser interface {
-	// NeedsInventory returns the setting that needs it, as in `allow = "known"`, or "".
-	NeedsInventory() string
+// NeedsOf returns what a configuration needs; nothing if it is no [Needer].
+func NeedsOf(c Config) Needs {
+	if n, ok := c.(Needer); ok {
+		return n.Needs()
+	}
+	return Needs{}
 }
 
 // Env is what the host lends to a transport.
@@ -240,6 +251,9 @@ type Plugin struct {
 	Description string
 	// Devices says that the transport implements device.Provider.
 	Devices bool
+	// SelfContained says that the transport reaches nothing outside the host, so that a test of a configuration can run
+	// the transport itself. In place of others stands a fake.
+	SelfContained bool
 	// Config returns a new configuration with every default set.
 	Config func() Config
 }

@@ -200,11 +200,9 @@ func (r *run) dryTransports(ctx context.Context) []checked {
 	for _, t := range r.config.Router.Transports {
 		where := "[transport." + t.Name + "]"
 		before := len(all)
-		if b, ok := t.Config.(transports.Binder); ok {
-			addrs := b.Binds()
-			for _, key := range slices.Sorted(maps.Keys(addrs)) {
-				all = append(all, checked{where, binds(ctx, key, addrs[key])})
-			}
+		addrs := transports.NeedsOf(t.Config).Binds
+		for _, key := range slices.Sorted(maps.Keys(addrs)) {
+			all = append(all, checked{where, binds(ctx, key, addrs[key])})
 		}
 		if c, ok := t.Config.(transports.Checker); ok {
 			env := transports.Env{Name: t.Name, Host: r.config.Host.Name, Logger: slog.New(slog.DiscardHandler), Now: time.Now}

@@ -74,9 +74,13 @@ func (o *outlets) of(ctx context.Context, row deadletters.Row) (*outlet, error) 
 // open starts a transport of the configuration, if messages can go out through it.
 func (o *outlets) open(ctx context.Context, name, topic string) (*outlet, error) {
 	config, err := brokerOf(o.config.Transports, name, topic)
-	if err != nil && o.to != "" {
+	switch {
+	case err != nil && o.to != "":
 		return nil, advise(err, "name a topic of a broker: --to transport:topic")
-	} else if err != nil {
+	case err == nil && o.to == "":
+		_, err = config.Topic("", transports.Return)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoWay, err)
 	}
 	t, err := config.New(transports.Env{
@@ -91,12 +95,8 @@ func (o *outlets) open(ctx context.Context, name, topic string) (*outlet, error)
 		if out.publisher, err = t.Publisher(transports.Producer{Pipeline: "poison", Topic: topic}); err != nil {
 			return nil, fmt.Errorf("publishing to %s: %w", o.to, err)
 		}
-	} else {
-		r, ok := t.(transports.Returner)
-		if !ok {
-			return nil, fmt.Errorf("%w: transport %s can't do that", errNoWay, name)
-		}
-		out.publisher = r.Origin()
+	} else if out.publisher, err = t.Publisher(transports.Producer{Pipeline: "poison", Use: transports.Return}); err != nil {
+		return nil, fmt.Errorf("returning messages to %s: %w", name, err)
 	}
 	if err := t.Start(ctx); err != nil {
 		return nil, fmt.Errorf("starting transport %s: %w", name, err)
@@ -161,7 +161,8 @@ func (o *outlet) send(ctx context.Context, c *deadletters.Claim) error {
 	defer cancel()
 	msg := replayed(ctx, &c.Row)
 	if o.topic == "" {
-		msg.Metadata[transports.Exchange], msg.Metadata[transports.RoutingKey] = c.Exchange, c.RoutingKey
+		msg.Metadata[transports.SourcePrefix+"exchange"] = c.Exchange
+		msg.Metadata[transports.SourcePrefix+"routing_key"] = c.RoutingKey
 	}
 	return o.publisher.Publish(o.topic, msg)
 }

@@ -60,11 +60,9 @@ type listener struct{ key, addr string }
 func (r *run) listeners() []listener {
 	all := []listener{{"[host] admin", r.config.Host.Admin}}
 	for _, t := range r.config.Router.Transports {
-		if b, ok := t.Config.(transports.Binder); ok {
-			binds := b.Binds()
-			for _, key := range slices.Sorted(maps.Keys(binds)) {
-				all = append(all, listener{"[transport." + t.Name + "] " + key, binds[key]})
-			}
+		binds := transports.NeedsOf(t.Config).Binds
+		for _, key := range slices.Sorted(maps.Keys(binds)) {
+			all = append(all, listener{"[transport." + t.Name + "] " + key, binds[key]})
 		}
 	}
 	return all

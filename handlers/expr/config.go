@@ -77,7 +77,7 @@ func (c *Config) compile(env *expression.Environment) (*mapper, error) {
 	}
 	for _, key := range slices.Sorted(maps.Keys(c.Metadata)) {
 		m.metadata = append(m.metadata, setting{key, program("metadata."+key, c.Metadata[key], expression.Text)})
-		if key == transports.Redelivered || key == transports.Exchange || key == transports.RoutingKey {
+		if transports.OfDelivery(key) {
 			errs = append(errs, handlers.Invalid("metadata."+key, "is how a message came, and isn't sent"))
 		}
 	}

@@ -22,7 +22,7 @@ func newMessage(payload string) *message.Message {
 	msg := message.NewMessage("u", []byte(payload))
 	msg.Metadata = message.Metadata{
 		transports.MessageID: "m", transports.Device: "d", transports.Type: "data", transports.ContentType: "text/plain", transports.ContentEncoding: "x",
-		transports.Exchange: "e", "header.a": "1", "header.b": "2",
+		"source.exchange": "e", "header.a": "1", "header.b": "2",
 	}
 	return msg
 }
@@ -122,10 +122,10 @@ func TestValidate(t *testing.T) {
 		t.Error(err)
 	}
 	err := config(func(c *Config) {
-		c.When, c.Payload, c.Metadata = `jsn.a`, `1 +`, map[string]string{"header.x": `upper(1)`, transports.RoutingKey: `"x"`}
+		c.When, c.Payload, c.Metadata = `jsn.a`, `1 +`, map[string]string{"header.x": `upper(1)`, "source.routing_key": `"x"`}
 	}).Validate()
 	for _, want := range []string{
-		"when: unknown name jsn\n    jsn.a\n    ^", "payload: unexpected token EOF", "metadata.header.x: cannot use int as argument (type string) to call upper\n    upper(1)\n          ^", "metadata.routing_key: is how",
+		"when: unknown name jsn\n    jsn.a\n    ^", "payload: unexpected token EOF", "metadata.header.x: cannot use int as argument (type string) to call upper\n    upper(1)\n          ^", "metadata.source.routing_key: is how",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v says nothing of %s", err, want)

@@ -15,7 +15,7 @@ func example() *message.Message {
 	msg := message.NewMessage("id", []byte("\x00\xff any bytes"))
 	msg.Metadata = message.Metadata{
 		transports.MessageID: "id", transports.Device: "d", transports.CorrelationID: "c", transports.Type: "event", "header.Own": "kept",
-		transports.Redelivered: "true", transports.Expiration: "5000", transports.Exchange: "e", transports.RoutingKey: "r", "header.x-death": "[]",
+		transports.Redelivered: "true", transports.Expiration: "5000", "source.exchange": "e", "source.routing_key": "r", "header.x-death": "[]",
 	}
 	return msg
 }

@@ -17,7 +17,7 @@ import (
 
 func newMessage(payload string) *message.Message {
 	msg := message.NewMessage("u", []byte(payload))
-	msg.Metadata = message.Metadata{transports.MessageID: "m", transports.Device: "d", transports.ContentType: "text/csv", transports.RoutingKey: "r", "header.a": "1"}
+	msg.Metadata = message.Metadata{transports.MessageID: "m", transports.Device: "d", transports.ContentType: "text/csv", "source.routing_key": "r", "header.a": "1"}
 	return msg
 }
 

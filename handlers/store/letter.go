@@ -37,11 +37,7 @@ func letter(msg *message.Message) handlers.DeadLetter {
 		l.Attempts = int(n)
 	}
 	for key, value := range msg.Metadata {
-		switch key {
-		case transports.Redelivered, transports.Exchange, transports.RoutingKey: // of the way here
-			continue
-		}
-		if !strings.HasPrefix(strings.TrimPrefix(key, transports.HeaderPrefix), prefix) {
+		if !transports.OfDelivery(key) && !strings.HasPrefix(strings.TrimPrefix(key, transports.HeaderPrefix), prefix) {
 			l.Metadata[key] = value
 		}
 	}

@@ -33,7 +33,7 @@ func config() *Config {
 func poisoned() *message.Message {
 	msg := message.NewMessage("uuid", []byte("\x00\xff not JSON"))
 	msg.Metadata = message.Metadata{
-		transports.MessageID: "id", transports.CorrelationID: "c", "header.Own": "kept", transports.Exchange: "pentrough", transports.RoutingKey: "commands.poison",
+		transports.MessageID: "id", transports.CorrelationID: "c", "header.Own": "kept", "source.exchange": "pentrough", "source.routing_key": "commands.poison",
 		transports.Redelivered: "true", "header.x-delivery-count": "1",
 		"header.poison.cause": "no JSON", "header.poison.kind": "permanent", "header.poison.pipeline": "commands", "header.poison.handler": "deliver",
 		"header.poison.from": "broker:commands", "header.poison.exchange": "device.commands", "header.poison.routing_key": "a.b",

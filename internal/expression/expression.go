@@ -97,8 +97,10 @@ func (e *Environment) Compile(source string, want Want) (*Program, error) {
 		return nil, compileError(source, err)
 	}
 	root := plain.Node()
-	if at, message := misused(root); message != "" {
-		return nil, &Error{Source: source, Offset: byteOffset(source, at), Message: message}
+	for _, wrong := range []func(ast.Node) (int, string){misused, oldKey} {
+		if at, message := wrong(root); message != "" {
+			return nil, &Error{Source: source, Offset: byteOffset(source, at), Message: message}
+		}
 	}
 	if t := root.Type(); !fits(t, want) {
 		return nil, &Error{Source: source, Message: fmt.Sprintf("gives %s; allowed: %s", kindName(t.Kind()), want)}
@@ -179,6 +181,32 @@ func misused(root ast.Node) (at int, message string) {
 	}
 	return at, message
 }
+
+// renamed are keys of metadata that have another name now, as they say how a message came.
+var renamed = map[string]string{"exchange": "source.exchange", "routing_key": "source.routing_key"}
+
+// oldKey says which key of metadata is asked for by a name that it had once, and where that is.
+func oldKey(root ast.Node) (at int, message string) {
+	ast.Walk(&root, visitor(func(node ast.Node) {
+		member, ok := node.(*ast.MemberNode)
+		if !ok {
+			return
+		}
+		of, isName := member.Node.(*ast.IdentifierNode)
+		key, isText := member.Property.(*ast.StringNode)
+		if !isName || !isText || of.Value != "meta" {
+			return
+		}
+		if now, ok := renamed[key.Value]; ok {
+			at, message = key.Location().From, fmt.Sprintf("the key %s is meta[%q] now", key.Value, now)
+		}
+	}))
+	return at, message
+}
+
+type visitor func(ast.Node)
+
+func (v visitor) Visit(node *ast.Node) { v(*node) }
 
 // finder finds names. A callee is visited before its call.
 type finder map[*ast.IdentifierNode]bool

@@ -116,6 +116,8 @@ func TestCompileErrors(t *testing.T) {
 		{``, Bool, 0, "empty"},
 		{" \n", Bool, 0, "empty"},
 		{`1 +`, Body, 2, "unexpected token EOF"},
+		{`meta.exchange == "e"`, Bool, 5, "the key exchange is meta[\"source.exchange\"] now"},
+		{`"k" == meta["routing_key"]`, Bool, 12, "the key routing_key is meta[\"source.routing_key\"] now"},
 		{`size > 1 and foo`, Bool, 13, "unknown name foo"},
 		{`meta.type == "é" and foo`, Bool, 22, "unknown name foo"},
 		{`text`, Bool, 0, "gives a string; allowed: true or false"},

@@ -1,6 +1,7 @@
 package scaffold
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,9 +13,9 @@ import (
 
 var snippet = regexp.MustCompile("(?s)<!-- file: (\\S+) -->\n```\\w+\n(.*?)```\n")
 
-// What the guide shows stands in the files that it names: those of a new module, which a script of cmd/pentrough tests, builds and runs, or of this
-// repository.
-func TestTheGuideShowsWhatIsTested(t *testing.T) {
+// What the guides show stands in the files that they name: those of a new module, which a script of cmd/pentrough tests, builds and runs, those
+// of an example, or of this repository.
+func TestTheGuidesShowWhatIsTested(t *testing.T) {
 	host, err := hostbuild.Find(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
@@ -27,26 +28,37 @@ func TestTheGuideShowsWhatIsTested(t *testing.T) {
 	if err := (Python{Name: "door"}).Write(filepath.Join(others, "python")); err != nil {
 		t.Fatal(err)
 	}
-	guide, err := os.ReadFile(filepath.Join(host.Dir, "docs", "write-a-handler.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	shown := snippet.FindAllStringSubmatch(string(guide), -1)
-	if len(shown) < 6 || len(shown) != strings.Count(string(guide), "<!-- file: ") {
-		t.Fatalf("the guide shows %d files", len(shown))
-	}
-	for _, s := range shown {
-		var text []byte
-		var err error
-		for _, folder := range []string{module, others, host.Dir} {
-			if text, err = os.ReadFile(filepath.Join(folder, s[1])); err == nil {
-				break
+	for guide, folders := range map[string][]string{
+		"write-a-handler.md": {module, others, host.Dir},
+		"use-your-broker.md": {filepath.Join(host.Dir, "docs", "examples", "redis")},
+	} {
+		text, err := os.ReadFile(filepath.Join(host.Dir, "docs", guide))
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown := snippet.FindAllStringSubmatch(string(text), -1)
+		if len(shown) < 4 || len(shown) != strings.Count(string(text), "<!-- file: ") {
+			t.Fatalf("%s shows %d files", guide, len(shown))
+		}
+		for _, s := range shown {
+			if err := findText(s[2], s[1], folders); err != nil {
+				t.Errorf("%s: %v", guide, err)
 			}
 		}
-		if err != nil {
-			t.Error(err)
-		} else if !strings.Contains(string(text), s[2]) {
-			t.Errorf("%s has no such text:\n%s", s[1], s[2])
-		}
 	}
+}
+
+// findText fails unless a text stands in a file, in the first folder that has one of that name.
+func findText(text, file string, folders []string) error {
+	for _, folder := range folders {
+		content, err := os.ReadFile(filepath.Join(folder, file))
+		switch {
+		case err != nil:
+			continue
+		case strings.Contains(string(content), text):
+			return nil
+		}
+		return fmt.Errorf("%s has no such text:\n%s", file, text)
+	}
+	return fmt.Errorf("there is no %s", file)
 }

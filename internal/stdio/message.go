@@ -60,7 +60,7 @@ var names = func() map[string]string {
 	m := map[string]string{}
 	for _, n := range []string{
 		transports.MessageID, transports.CorrelationID, transports.ReplyTo, transports.ContentType, transports.Type, transports.AppID, transports.Timestamp,
-		transports.Redelivered, transports.Exchange, transports.RoutingKey, transports.Device, transports.TraceParent, transports.TraceState,
+		transports.Redelivered, transports.Device, transports.TraceParent, transports.TraceState,
 	} {
 		m[n] = n
 	}

@@ -27,7 +27,7 @@ func (r room) String() string {
 	return [...]string{"command", "configs", "router", "contract", "leaf", "suite", "internal", "internal/plugin", "test environment", "internal, for leaves", "for programs of plugins"}[r]
 }
 
-var contracts = []string{"handlers", "transports", "transports/device", "transports/codec", "router/middleware"}
+var contracts = []string{"handlers", "transports", "transports/pubsub", "transports/device", "transports/codec", "router/middleware"}
 
 // sharedParts are what several leaves need and no plugin author does.
 var sharedParts = []string{"internal/database", "internal/expression", "internal/stdio"}

@@ -120,7 +120,10 @@ func (c *Config) Validate() error {
 }
 
 // Topic implements transports.Config.
-func (c *Config) Topic(name string, _ transports.Use) (transports.Topic, error) {
+func (c *Config) Topic(name string, use transports.Use) (transports.Topic, error) {
+	if use == transports.Return {
+		return transports.Topic{Window: 1, Broker: true}, nil
+	}
 	if err := checkName(name); err != nil {
 		return transports.Topic{}, fmt.Errorf("topic %q: as a queue's name it %w", name, err)
 	}

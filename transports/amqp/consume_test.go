@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -458,28 +459,26 @@ func TestASilentBrokerIsNoticedByItsHeartbeat(t *testing.T) {
 	}
 }
 
-func TestPresenceIsTheTimeWithAConsumer(t *testing.T) {
+func TestASubscriberReportsWhetherItHasAConsumer(t *testing.T) {
 	t.Parallel()
 	proxy, cuttable := testenv.Through(t, testenv.Broker(t).VHost(t))
 	proxy.Down()
 	r := start(t, config(cuttable))
-	sub := r.subscriber().(*subscriber)
+	var present atomic.Bool
+	present.Store(true)
+	sub, err := r.tr.Subscriber(transports.Consumer{Pipeline: "p", Present: present.Store})
+	if err != nil {
+		t.Fatal(err)
+	}
 	r.take(t.Context(), sub, "t")
-	r.sick("consumer connection")
-	if d := sub.Present(); d != 0 {
-		t.Errorf("present for %s, but the broker was never there", d)
+	if present.Load() {
+		t.Error("present before the broker was ever there")
 	}
 	proxy.Up()
-	r.until("time counts", func() bool { return sub.Present() > 0 })
+	r.until("there is a consumer", present.Load)
 	proxy.Down()
 	proxy.Cut()
-	r.sick("consumer connection")
-	var before time.Duration
-	r.until("time doesn't count", func() bool {
-		still := before == sub.Present()
-		before = sub.Present()
-		return still
-	})
+	r.until("there is none", func() bool { return !present.Load() })
 	proxy.Up()
-	r.until("time counts again", func() bool { return sub.Present() > before })
+	r.until("there is one again", present.Load)
 }

@@ -146,6 +146,16 @@ func (r *rig) take(ctx context.Context, s transports.Subscriber, topic string) (
 	return c, done
 }
 
+// origin returns a publisher whose messages go back to where they came from.
+func (r *rig) origin() message.Publisher {
+	r.Helper()
+	p, err := r.tr.Publisher(transports.Producer{Use: transports.Return})
+	if err != nil {
+		r.Fatal(err)
+	}
+	return p
+}
+
 // publisher returns a pipeline's publisher to a topic.
 func (r *rig) publisher(topic string) message.Publisher {
 	r.Helper()

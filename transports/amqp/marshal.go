@@ -18,6 +18,12 @@ import (
 // maxHeaders keeps all headers of a message inside one frame, which they can't leave.
 const maxHeaders = 64 << 10
 
+// Metadata keys that say how a message came through the broker.
+const (
+	SourceExchange   = transports.SourcePrefix + "exchange"
+	SourceRoutingKey = transports.SourcePrefix + "routing_key"
+)
+
 // directReplyTo, as an address in a published message, asks for a consumer on the very same channel.
 const directReplyTo = "amq.rabbitmq.reply-to"
 
@@ -78,8 +84,8 @@ func (m *marshaler) delivery(d *amqp.Delivery) transports.Delivery {
 		{transports.Type, d.Type},
 		{transports.AppID, d.AppId},
 		{transports.UserID, d.UserId},
-		{transports.Exchange, d.Exchange},
-		{transports.RoutingKey, d.RoutingKey},
+		{SourceExchange, d.Exchange},
+		{SourceRoutingKey, d.RoutingKey},
 		{transports.Priority, priority},
 		{transports.Timestamp, timestamp},
 		{transports.Redelivered, redelivered},
@@ -128,8 +134,11 @@ func (m *marshaler) Marshal(msg *message.Message) (amqp.Publishing, error) {
 		total += size(name, value)
 	}
 	for key, value := range msg.Metadata {
+		if transports.OfDelivery(key) {
+			continue
+		}
 		if name, ok := strings.CutPrefix(key, transports.HeaderPrefix); ok {
-			if _, own := msg.Metadata[name]; own && !property(name) {
+			if _, own := msg.Metadata[name]; own && !transports.Property(name) {
 				continue // the key without the prefix was set later, here
 			}
 			if original, ok := typed[name]; ok && render(original) == value {
@@ -139,7 +148,7 @@ func (m *marshaler) Marshal(msg *message.Message) (amqp.Publishing, error) {
 			}
 			continue
 		}
-		if !property(key) {
+		if !transports.Property(key) {
 			header(key, value)
 		} else if !m.set(&p, key, value) {
 			m.unsendable.Inc()
@@ -159,22 +168,9 @@ func (m *marshaler) Marshal(msg *message.Message) (amqp.Publishing, error) {
 	return p, nil
 }
 
-// property says whether a metadata key is a property of AMQP's, or belongs to the delivery that brought it.
-func property(key string) bool {
-	switch key {
-	case transports.MessageID, transports.CorrelationID, transports.ReplyTo, transports.ContentType, transports.ContentEncoding,
-		transports.Expiration, transports.Priority, transports.Type, transports.AppID, transports.UserID, transports.Timestamp,
-		transports.Redelivered, transports.Exchange, transports.RoutingKey:
-		return true
-	}
-	return false
-}
-
 // set returns false for a value that would cost the channel.
 func (m *marshaler) set(p *amqp.Publishing, key, value string) bool {
 	switch key {
-	case transports.Redelivered, transports.Exchange, transports.RoutingKey:
-		return true
 	case transports.UserID:
 		// The broker refuses any other name.
 		if value == m.user {

@@ -74,7 +74,7 @@ func TestEveryHeaderTypeSurvivesAHopThroughTheBroker(t *testing.T) {
 	want := message.Metadata{
 		"message_id": "m-1", "correlation_id": "c-1", "reply_to": "answers", "content_type": "text/plain", "content_encoding": "identity",
 		"expiration": "600000", "priority": "7", "type": "order", "app_id": "shop", "user_id": "guest", "timestamp": "2023-11-14T22:13:20Z",
-		"routing_key": "in",
+		"source.routing_key": "in",
 	}
 	for name, value := range everyTypeRead {
 		want["header."+name] = value
@@ -127,8 +127,8 @@ func TestWhatAMQPCannotCarryCostsNoMessageAndNoChannel(t *testing.T) {
 		transports.ReplyTo:                directReplyTo,
 		transports.UserID:                 "somebody",
 		transports.Redelivered:            "true",
-		transports.Exchange:               "e",
-		transports.RoutingKey:             "k",
+		SourceExchange:                    "e",
+		SourceRoutingKey:                  "k",
 		transports.HeaderPrefix + "CC":    "elsewhere",
 		transports.HeaderPrefix + "bcc":   "elsewhere",
 		transports.HeaderPrefix + long:    "v",

@@ -12,7 +12,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// origin is a way out beside the outbox: each message goes to the exchange and with the key that its metadata name. It declares nothing.
+// origin is the publisher of transports.Return, a way out beside the outbox: each message goes to the exchange and with the key that its metadata name. It declares nothing.
 type origin struct {
 	t *transport
 
@@ -23,13 +23,10 @@ type origin struct {
 
 var _ message.Publisher = (*origin)(nil)
 
-// Origin implements transports.Returner.
-func (t *transport) Origin() message.Publisher { return &origin{t: t} }
-
 // Publish sends one message after the other, and returns at the first error.
 func (o *origin) Publish(_ string, msgs ...*message.Message) error {
 	for _, msg := range msgs {
-		r := &route{exchange: msg.Metadata[transports.Exchange], publishKey: msg.Metadata[transports.RoutingKey]}
+		r := &route{exchange: msg.Metadata[SourceExchange], publishKey: msg.Metadata[SourceRoutingKey]}
 		if err := o.publish(msg, r); err != nil {
 			return fmt.Errorf("publishing to exchange %q with routing key %q: %w", r.exchange, r.publishKey, err)
 		}

@@ -22,7 +22,7 @@ func from(t testing.TB, exchange, key, id string) *message.Message {
 	msg := outgoing("body of " + id)
 	msg.UUID = id
 	msg.Metadata[transports.MessageID] = id
-	msg.Metadata[transports.Exchange], msg.Metadata[transports.RoutingKey] = exchange, key
+	msg.Metadata[SourceExchange], msg.Metadata[SourceRoutingKey] = exchange, key
 	msg.SetContext(ctx)
 	return msg
 }
@@ -33,7 +33,7 @@ func TestAMessageReturnsToWhereItCameFrom(t *testing.T) {
 	p := dial(t, url)
 	p.queue("q", nil)
 	r := start(t, config(url))
-	out := r.tr.Origin()
+	out := r.origin()
 
 	msg := from(t, "", "q", "id-1")
 	msg.Metadata["header.n"] = "5"
@@ -94,7 +94,7 @@ func TestReturningWaitsForABrokerNoLongerThanItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer cancel()
 		msg.SetContext(ctx)
-		err := r.tr.Origin().Publish("", msg)
+		err := r.origin().Publish("", msg)
 		if err == nil || errors.Is(err, transports.ErrUndecided) {
 			t.Fatalf("without a broker: %v", err)
 		}
@@ -110,7 +110,7 @@ func TestWithoutAConfirmItIsUndecidedWhetherAMessageReturned(t *testing.T) {
 	p.queue("q", nil)
 	proxy, through := testenv.Through(t, url)
 	r := start(t, config(through))
-	out := r.tr.Origin()
+	out := r.origin()
 	publish := func(id string) {
 		t.Helper()
 		if err := out.Publish("", from(t, "", "q", id)); err != nil {
@@ -147,7 +147,7 @@ func TestWithoutAConfirmItIsUndecidedWhetherAMessageReturned(t *testing.T) {
 		proxy.Up()
 		err = await.Receive(t, "the end of a publish", lost)
 		_ = out.Close()
-		out = r.tr.Origin()
+		out = r.origin()
 	}
 	if !errors.Is(err, transports.ErrUndecided) {
 		t.Errorf("a connection that was lost: %v", err)

@@ -27,7 +27,7 @@ func newRequests(t *transport) *requests {
 	return &requests{t: t, changed: make(chan struct{}), waiting: map[string]chan *message.Message{}}
 }
 
-// Expect implements transports.Requester. The answer's channel closes without one if the connection is lost, as the reply queue
+// Expect implements transports.Answerer. The answer's channel closes without one if the connection is lost, as the reply queue
 // goes with it.
 func (t *transport) Expect(ctx context.Context) (replyTo, correlationID string, _ <-chan *message.Message, cancel func(), _ error) {
 	q := t.requests

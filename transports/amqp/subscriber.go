@@ -24,41 +24,22 @@ type subscriber struct {
 	end     context.CancelFunc
 	running sync.WaitGroup // the subscriptions
 
+	// present is told whether there is a consumer at the broker; nil if nobody asks.
+	present func(bool)
+
 	mu sync.Mutex
-	// consumers is how many there are at the broker, present for how long there was one, until since.
+	// consumers is how many there are at the broker.
 	consumers int
-	present   time.Duration
-	since     time.Time
 }
 
-var (
-	_ transports.Subscriber = (*subscriber)(nil)
-	_ transports.Presence   = (*subscriber)(nil)
-)
+var _ transports.Subscriber = (*subscriber)(nil)
 
-// Present returns for how long there has been a consumer at the broker.
-func (s *subscriber) Present() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.clock()
-}
-
-// clock brings present up to date.
-func (s *subscriber) clock() time.Duration {
-	now := time.Now()
-	if s.consumers > 0 {
-		s.present += now.Sub(s.since)
-	}
-	s.since = now
-	return s.present
-}
-
-// consuming counts consumers as they come and go.
-func (s *subscriber) consuming(change int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.clock()
+// count counts consumers as they come and go. The lock is held.
+func (s *subscriber) count(change int) {
 	s.consumers += change
+	if s.present != nil {
+		s.present(s.consumers > 0)
+	}
 }
 
 // Subscribe implements transports.Subscriber: it consumes from a topic's queue through every
@@ -71,6 +52,7 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string, take func(*tra
 	sub := &subscription{t: s.t, of: s, route: r, take: take, tag: s.t.consumerTag(s.pipeline), done: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.count(0)
 	if s.kill.Err() == nil {
 		s.running.Add(1)
 		if s.t.consumes(r, func() { sub.run(ctx) }) {
@@ -123,6 +105,12 @@ func (s *subscription) close() {
 	}
 }
 
+func (s *subscription) consuming(change int) {
+	s.of.mu.Lock()
+	defer s.of.mu.Unlock()
+	s.of.count(change)
+}
+
 // run consumes, and consumes again after each loss, until the subscription ends. When the
 // subscriber is closed, done is closed at once, whatever the broker does. run goes on until the
 // broker has answered or the connection is closed.
@@ -149,9 +137,9 @@ func (s *subscription) run(ctx context.Context) {
 		if err == nil {
 			s.t.topics.works(topic, s)
 			pause = s.t.config.Reconnect.InitialInterval
-			s.of.consuming(+1)
+			s.consuming(+1)
 			err = g.run()
-			s.of.consuming(-1)
+			s.consuming(-1)
 			s.lost = true
 		}
 		if errors.Is(err, errStopped) || errors.Is(err, errKilled) {

@@ -57,10 +57,8 @@ var (
 	_ transports.Config    = (*Config)(nil)
 	_ transports.Transport = (*transport)(nil)
 	_ transports.Tapper    = (*transport)(nil)
-	_ transports.Requester = (*transport)(nil)
 	_ transports.Answerer  = (*transport)(nil)
 	_ transports.Acceptor  = (*transport)(nil)
-	_ transports.Returner  = (*transport)(nil)
 )
 
 // errClosedTransport is why there is no connection after Close.
@@ -106,13 +104,16 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 
 // Subscriber implements transports.Transport.
 func (t *transport) Subscriber(c transports.Consumer) (transports.Subscriber, error) {
-	s := &subscriber{t: t, pipeline: c.Pipeline}
+	s := &subscriber{t: t, pipeline: c.Pipeline, present: c.Present}
 	s.kill, s.end = context.WithCancel(t.consuming)
 	return s, nil
 }
 
 // Publisher implements transports.Transport. The producer's topic is declared as soon as there is a connection.
 func (t *transport) Publisher(producer transports.Producer) (message.Publisher, error) {
+	if producer.Use == transports.Return {
+		return &origin{t: t}, nil
+	}
 	p := &publisher{t: t, topics: map[string]*declaration{}}
 	if producer.Topic != "" {
 		if _, err := p.need(producer.Topic); err != nil {

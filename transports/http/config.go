@@ -115,8 +115,10 @@ func (c *Config) Topic(name string, use transports.Use) (transports.Topic, error
 
 func notInPath(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }
 
-// Binds returns the address to listen on.
-func (c *Config) Binds() map[string]string { return map[string]string{"listen": c.Listen} }
+// Needs implements transports.Needer.
+func (c *Config) Needs() transports.Needs {
+	return transports.Needs{Binds: map[string]string{"listen": c.Listen}}
+}
 
 // certificate loads what the tls table names, if there is one.
 func (c *Config) certificate() (*tls.Config, error) {

@@ -483,7 +483,7 @@ func TestValidate(t *testing.T) {
 			t.Error("the error shows the token")
 		}
 	}
-	if got := defaults.Binds(); len(got) != 1 || got["listen"] != defaults.Listen {
+	if got := defaults.Needs().Binds; len(got) != 1 || got["listen"] != defaults.Listen {
 		t.Errorf("Binds: %v", got)
 	}
 }

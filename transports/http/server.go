@@ -51,7 +51,7 @@ type server struct {
 var (
 	_ transports.Transport = (*server)(nil)
 	_ transports.Tapper    = (*server)(nil)
-	_ transports.Binder    = (*Config)(nil)
+	_ transports.Needer    = (*Config)(nil)
 )
 
 func newRequests() *prometheus.CounterVec {

@@ -73,7 +73,7 @@ func (p *publisher) offer(t *topic, msg *message.Message) (*consumer, error) {
 	}
 	metadata := make(message.Metadata, len(msg.Metadata))
 	maps.Copy(metadata, msg.Metadata)
-	delete(metadata, transports.Redelivered)
+	maps.DeleteFunc(metadata, func(key, _ string) bool { return transports.OfDelivery(key) })
 	t.add(&transports.Delivery{UUID: msg.UUID, Payload: msg.Payload, Metadata: metadata})
 	p.memory.taps.Show(t.name, msg)
 	return nil, nil

@@ -31,9 +31,6 @@ type TopicConfig struct {
 	Metadata map[string]string `toml:"metadata" doc:"The message's metadata beside the tick's own." example:"{ content_type = \"application/json\" }"`
 }
 
-// SelfContained implements transports.SelfContained.
-func (*Config) SelfContained() {}
-
 // Validate reports everything that is wrong.
 func (c *Config) Validate() error {
 	var errs []error

@@ -16,9 +16,10 @@ var description string
 
 func init() {
 	transports.Register(transports.Plugin{
-		Name:        "schedule",
-		Summary:     "Makes messages at an interval or by a cron expression.",
-		Description: description,
-		Config:      func() transports.Config { return &Config{} },
+		Name:          "schedule",
+		Summary:       "Makes messages at an interval or by a cron expression.",
+		Description:   description,
+		SelfContained: true,
+		Config:        func() transports.Config { return &Config{} },
 	})
 }

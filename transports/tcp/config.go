@@ -124,8 +124,10 @@ func (c *Config) Validate() error {
 	return errors.Join(problems...)
 }
 
-// Binds implements transports.Binder.
-func (c *Config) Binds() map[string]string { return map[string]string{"listen": c.Listen} }
+// Needs implements transports.Needer.
+func (c *Config) Needs() transports.Needs {
+	return transports.Needs{Binds: map[string]string{"listen": c.Listen}, Inventory: c.inventoryUser()}
+}
 
 // Topic describes a topic. There are two, and both are only consumed.
 func (c *Config) Topic(name string, use transports.Use) (transports.Topic, error) {

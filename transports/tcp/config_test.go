@@ -60,7 +60,7 @@ func TestTopic(t *testing.T) {
 			t.Errorf("Topic(%q) = %+v", tt.name, topic)
 		}
 	}
-	if got := c.Binds()["listen"]; got != c.Listen {
+	if got := c.Needs().Binds["listen"]; got != c.Listen {
 		t.Errorf("Binds: %q", got)
 	}
 }

@@ -19,8 +19,8 @@ func unknownDevice(name string) error {
 	return fmt.Errorf("the inventory has no device %q", name)
 }
 
-// NeedsInventory implements transports.InventoryUser.
-func (c *Config) NeedsInventory() string {
+// inventoryUser returns the setting that needs an inventory, or "".
+func (c *Config) inventoryUser() string {
 	if c.Allow == allowKnown {
 		return fmt.Sprintf("allow = %q", c.Allow)
 	}

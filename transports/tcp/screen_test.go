@@ -156,7 +156,7 @@ func TestAnyDeviceIsTakenByDefault(t *testing.T) {
 func TestAllowKnownNeedsAnInventory(t *testing.T) {
 	c := testConfig()
 	c.Allow = allowKnown
-	if c.NeedsInventory() != `allow = "known"` || testConfig().NeedsInventory() != "" {
+	if c.Needs().Inventory != `allow = "known"` || testConfig().Needs().Inventory != "" {
 		t.Error("the configuration doesn't say what it needs")
 	}
 	tr, err := c.New(env(&logBuffer{}))

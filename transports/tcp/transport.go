@@ -22,11 +22,9 @@ var (
 	_ transports.Transport = (*transport)(nil)
 	_ transports.Drainer   = (*transport)(nil)
 	_ transports.Tapper    = (*transport)(nil)
-	_ transports.Binder    = (*Config)(nil)
+	_ transports.Needer    = (*Config)(nil)
 	_ device.Provider      = (*transport)(nil)
 	_ device.Screener      = (*transport)(nil)
-
-	_ transports.InventoryUser = (*Config)(nil)
 )
 
 type transport struct {

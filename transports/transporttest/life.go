@@ -50,8 +50,7 @@ func drain(f *fixture) {
 	f.put("one", "two")
 	one := f.next(out, "one")
 	f.within("Drain", func() { d.Drain(f.h.Topic) })
-	two := f.next(out, "two")
-	f.ack(one, two)
+	f.ack(one, f.next(out, "two"))
 	f.closed(out)
 }
 
@@ -97,7 +96,7 @@ func closing(f *fixture) {
 	if p != nil {
 		ctx, cancel := context.WithTimeout(f.Context(), time.Second)
 		defer cancel()
-		msg := outgoing("two")
+		msg := f.outgoing("two")
 		msg.SetContext(ctx)
 		f.within("Publish", func() {
 			if err := p.Publish(f.h.Topic, msg); err == nil {

@@ -42,9 +42,7 @@ func (f *fixture) delivery(out <-chan *transports.Delivery, want string) *transp
 	f.Helper()
 	select {
 	case d := <-out:
-		if got := f.read(d.Message()); got != want {
-			f.Fatalf("received %q, want %q", got, want)
-		}
+		f.expect(f.read(d.Message()), want)
 		return d
 	case <-time.After(patience):
 		f.Fatalf("waited %s for %q; %s", patience, want, f.state())
@@ -89,7 +87,7 @@ func settleTwice(f *fixture) {
 		held = append(held, f.delivery(out, want))
 	}
 	for _, o := range []*transports.Outcome{handled(), nil, handled()} {
-		held[1].Settle(o)
+		held[n/2].Settle(o)
 	}
 	held = append(held, f.delivery(out, sent[n]))
 	f.noDelivery(out, "what is settled twice makes room for one")
@@ -133,16 +131,20 @@ func settleStale(f *fixture) {
 func settleVoid(f *fixture) {
 	s := f.own("a")
 	out, done := f.direct(f.Context(), s, nil)
-	f.put("one", "two")
-	held := []*transports.Delivery{f.delivery(out, "one"), f.delivery(out, "two")}
+	sent := f.few()
+	f.put(sent...)
+	var held []*transports.Delivery
+	for _, want := range sent {
+		held = append(held, f.delivery(out, want))
+	}
 	f.within("Close", func() {
 		if err := s.Close(); err != nil {
 			f.Errorf("closing the subscriber: %v", err)
 		}
 	})
 	f.within("the subscription", func() { <-done })
-	for i, o := range []*transports.Outcome{nil, handled()} {
-		d := held[i]
+	for i, d := range held {
+		o := []*transports.Outcome{handled(), nil}[i%2]
 		f.within("the delivery's context", func() { <-d.Context.Done() })
 		if cause := context.Cause(d.Context); !errors.Is(cause, transports.ErrVoid) {
 			f.Errorf("the delivery's context ended with %v, want ErrVoid", cause)
@@ -153,7 +155,7 @@ func settleVoid(f *fixture) {
 		return
 	}
 	out, _ = f.direct(f.Context(), f.own("a"), nil)
-	for _, want := range []string{"one", "two"} {
+	for _, want := range sent {
 		f.delivery(out, want).Settle(handled())
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -23,11 +24,7 @@ func orderWithoutAcks(f *fixture) {
 	out := f.subscribe(f.Context(), f.subscriber("a"))
 	sent := numbered(f.topic.Window)
 	f.put(sent...)
-	var msgs []*message.Message
-	for _, want := range sent {
-		msgs = append(msgs, f.next(out, want))
-	}
-	f.ack(msgs...)
+	f.ack(f.nextAll(out, sent)...)
 }
 
 func window(f *fixture) {
@@ -35,10 +32,7 @@ func window(f *fixture) {
 	out := f.subscribe(f.Context(), f.subscriber("a"))
 	sent := numbered(n + 3)
 	f.put(sent...)
-	held := make([]*message.Message, n)
-	for i := range held {
-		held[i] = f.next(out, sent[i])
-	}
+	held := f.nextAll(out, sent[:n])
 	f.none(out, "the window is full")
 
 	// Any ack makes room, the newest as well as the oldest.
@@ -64,34 +58,54 @@ func cancelHonoursAcks(f *fixture) {
 	defer cancel()
 	s := f.subscriber("a")
 	out := f.subscribe(ctx, s)
-	f.put("one", "two")
-	one, two := f.next(out, "one"), f.next(out, "two")
+	sent := f.few()
+	f.put(sent...)
+	held := f.nextAll(out, sent)
 	cancel()
-	f.none(out, "two messages are unsettled")
-	f.ack(two)
-	f.none(out, "one message is unsettled")
-	f.ack(one)
+	for _, msg := range slices.Backward(held) {
+		f.none(out, "a message is unsettled")
+		f.ack(msg)
+	}
 	f.closed(out)
 
 	out = f.subscribe(f.Context(), s)
-	f.put("three")
-	// Neither of the acked ones comes again.
-	f.ack(f.next(out, "three"))
+	f.put("more")
+	// None of the acked ones comes again.
+	f.ack(f.next(out, "more"))
 }
 
 func nack(f *fixture) {
 	out := f.subscribe(f.Context(), f.subscriber("a"))
-	f.put("one", "two", "three")
-	one, two, three := f.next(out, "one"), f.next(out, "two"), f.next(out, "three")
-	two.Nack()
+	sent := f.few()
+	f.put(sent...)
+	held := f.nextAll(out, sent)
+	middle := len(held) / 2
+	held[middle].Nack()
 	if f.h.Redelivers {
-		two = f.next(out, "two")
-		f.redelivered(two)
-		f.ack(one, two, three)
+		held[middle] = f.next(out, sent[middle])
+		f.redelivered(held[middle])
+	} else {
+		f.none(out, "a nacked message isn't handed out again")
+		held = slices.Delete(held, middle, middle+1)
+	}
+	f.ack(held...)
+}
+
+// nackKeepsOrder holds that what was handed back comes before what was put behind it.
+func nackKeepsOrder(f *fixture) {
+	if !f.h.Redelivers || f.h.Unordered {
+		f.Log("the transport keeps no order after a nack")
 		return
 	}
-	f.none(out, "a nacked message isn't handed out again")
-	f.ack(one, three)
+	out := f.subscribe(f.Context(), f.subscriber("a"))
+	sent := numbered(f.topic.Window + 1)
+	f.put(sent...)
+	held := f.nextAll(out, sent[:f.topic.Window])
+	held[0].Nack()
+	held[0] = f.next(out, sent[0])
+	f.redelivered(held[0])
+	f.ack(held...)
+	f.ack(f.next(out, sent[f.topic.Window]))
 }
 
 func nackAfterCancel(f *fixture) {
@@ -99,24 +113,54 @@ func nackAfterCancel(f *fixture) {
 	defer cancel()
 	s := f.subscriber("a")
 	out := f.subscribe(ctx, s)
-	f.put("one", "two", "three")
-	one, two, three := f.next(out, "one"), f.next(out, "two"), f.next(out, "three")
+	sent := f.few()
+	f.put(sent...)
+	held := f.nextAll(out, sent)
 	cancel()
-	three.Nack()
-	f.none(out, "nothing is handed out after the cancel")
-	one.Nack()
-	f.ack(two)
+	// All go back, the last one first, but for the one in the middle.
+	var back []string
+	for i, msg := range slices.Backward(held) {
+		f.none(out, "a message is unsettled")
+		if len(held) > 1 && i == len(held)/2 {
+			f.ack(msg)
+		} else {
+			msg.Nack()
+			back = append(back, sent[i])
+		}
+	}
 	f.closed(out)
 
 	out = f.subscribe(f.Context(), s)
 	if f.h.Returns {
-		one, three = f.next(out, "one"), f.next(out, "three")
-		f.redelivered(one)
-		f.redelivered(three)
-		f.ack(one, three)
+		slices.Reverse(back)
+		again := f.nextUpTo(out, back)
+		for _, msg := range again {
+			f.redelivered(msg)
+		}
 	}
-	f.put("four")
-	f.ack(f.next(out, "four"))
+	f.put("more")
+	f.ack(f.next(out, "more"))
+}
+
+// nextAll receives messages that Put gave as want, and leaves them unsettled.
+func (f *fixture) nextAll(out <-chan *message.Message, want []string) []*message.Message {
+	f.Helper()
+	held := make([]*message.Message, len(want))
+	for i := range want {
+		held[i] = f.next(out, want[i])
+	}
+	return held
+}
+
+// nextUpTo receives messages like nextAll, and acks each at once.
+func (f *fixture) nextUpTo(out <-chan *message.Message, want []string) []*message.Message {
+	f.Helper()
+	msgs := make([]*message.Message, len(want))
+	for i := range want {
+		msgs[i] = f.next(out, want[i])
+		f.ack(msgs[i])
+	}
+	return msgs
 }
 
 func (f *fixture) redelivered(msg *message.Message) {

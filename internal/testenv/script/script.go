@@ -13,6 +13,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -29,11 +30,11 @@ import (
 // Run runs the scripts of a folder, each as a parallel test. The programs in the folder programs go
 // before all others of their names, and commands are added to those of this package.
 //
-// Each script has free ports of 127.0.0.1 in $DEVICES_PORT, $HTTP_PORT and $ADMIN_PORT, and the go
-// command's folders in $GO_CACHE and $GO_MODCACHE.
+// Each script has free ports of 127.0.0.1 in $DEVICES_PORT, $HTTP_PORT and $ADMIN_PORT, the go
+// command's folders in $GO_CACHE and $GO_MODCACHE, and the repository in $REPOSITORY.
 func Run(t *testing.T, folder, programs string, commands map[string]func(*testscript.TestScript, bool, []string)) {
 	t.Helper()
-	folders, err := exec.CommandContext(t.Context(), "go", "env", "GOCACHE", "GOMODCACHE").Output()
+	folders, err := exec.CommandContext(t.Context(), "go", "env", "GOCACHE", "GOMODCACHE", "GOMOD").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,6 +58,7 @@ func Run(t *testing.T, folder, programs string, commands map[string]func(*testsc
 			e.Values[hostKey{}] = &host{}
 			e.Setenv("GO_CACHE", caches[0])
 			e.Setenv("GO_MODCACHE", caches[1])
+			e.Setenv("REPOSITORY", filepath.Dir(caches[2]))
 			e.Setenv("GORACE", os.Getenv("GORACE"))
 			// Debian's programs go before others of their names, such as a slow wrapper of python3.
 			own, others, _ := strings.Cut(e.Getenv("PATH"), string(os.PathListSeparator))
@@ -94,7 +96,7 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	h.cmd = exec.Command("/usr/bin/env", append([]string{"pentrough"}, args...)...)
 	h.cmd.Dir, h.cmd.Stdout, h.cmd.Stderr = ts.MkAbs("."), h.log, h.log
-	for _, name := range append([]string{"PATH", "HOME", "TMPDIR", "AMQP_URL", "SHUTDOWN", "GORACE"}, ports...) {
+	for _, name := range append([]string{"PATH", "HOME", "TMPDIR", "AMQP_URL", "REDIS_URL", "DEVICES", "SHUTDOWN", "GORACE"}, ports...) {
 		if value := ts.Getenv(name); value != "" {
 			h.cmd.Env = append(h.cmd.Env, name+"="+value)
 		}

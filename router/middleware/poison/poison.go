@@ -110,8 +110,11 @@ func (p *poison) publish(ctx context.Context, msg *message.Message, body message
 	set("from", string(p.env.From))
 	set("handler", p.env.Handler)
 	set("time", p.env.Now().UTC().Format(time.RFC3339Nano))
-	set("exchange", msg.Metadata[transports.Exchange])
-	set("routing_key", msg.Metadata[transports.RoutingKey])
+	for key, value := range msg.Metadata {
+		if name, ok := strings.CutPrefix(key, transports.SourcePrefix); ok {
+			set(name, value)
+		}
+	}
 	set("expiration", msg.Metadata[transports.Expiration])
 	attempts := 1
 	var counted interface{ Attempts() int }

@@ -106,7 +106,7 @@ func TestAPoisonedMessageIsAsItCame(t *testing.T) {
 	msg, _ := middlewaretest.Message(t.Context(), "id", "key", body)
 	msg.Metadata = message.Metadata{
 		transports.MessageID: "id", transports.CorrelationID: "c", transports.ReplyTo: "r", transports.Priority: "5", "header.Mixed": "kept",
-		transports.Redelivered: "true", transports.Expiration: "1000", transports.Exchange: "device.commands", transports.RoutingKey: "a.b",
+		transports.Redelivered: "true", transports.Expiration: "1000", "source.exchange": "device.commands", "source.routing_key": "a.b",
 		"header.x-death": "gone", "header.poison.cause": "an earlier one", "header.poison.attempts": "9",
 	}
 	_, err := h.Build(&Config{To: to}).Wrap(func(msg *message.Message) ([]*message.Message, error) {

@@ -57,9 +57,9 @@ func (w *world) fakes() ([]router.Transport, error) {
 		if maker, ok := t.Config.(device.StandInMaker); ok {
 			w.holders[t.Name] = &holder{Config: t.Config, maker: maker, record: w.record}
 			t.Config = w.holders[t.Name]
-		} else if holdsDevices(t) {
+		} else if described := describe(t); described.Devices {
 			return nil, fmt.Errorf("transport %s: a test can't play devices of type %s, whose configuration is no device.StandInMaker", t.Name, t.Type)
-		} else if _, ok := t.Config.(transports.SelfContained); !ok {
+		} else if !described.SelfContained {
 			w.topics[t.Name] = newTopics(t.Config, t.Name, w.record)
 			t.Config = w.topics[t.Name]
 		}
@@ -68,11 +68,12 @@ func (w *world) fakes() ([]router.Transport, error) {
 	return all, nil
 }
 
-func holdsDevices(t router.Transport) bool {
+// describe returns what a transport's plugin says of itself.
+func describe(t router.Transport) transports.Plugin {
 	kind, _ := plugin.Registered().Kind("transport")
 	info, _ := kind.Lookup(t.Type)
 	described, _ := info.Extra.(transports.Plugin)
-	return described.Devices
+	return described
 }
 
 // tap records what is published to topics that are no fakes', as far as the test asks for them.
