@@ -121,7 +121,7 @@ func TestLeavesAreTestedWithoutAHost(t *testing.T) {
 		}
 		for _, to := range ours(append(p.TestImports, p.XTestImports...)) {
 			switch toRoom, toFolder, _ := roomOf(to); toRoom {
-			case contract, suite, testInner, shared:
+			case contract, suite, testInner, shared, basic:
 			case leaf:
 				if toFolder != folder && !strings.HasPrefix(toFolder, "transports/codec/") {
 					t.Errorf("a test of %s imports the leaf %s", from, to)
@@ -141,6 +141,8 @@ func TestWrongImportsAreSeen(t *testing.T) {
 		{"transports/device", "router"},
 		{"handlers/deliver", "handlers/command"},
 		{"handlers/deliver", "internal/plugin"},
+		{"internal/outage", "handlers"},
+		{"handlers", "internal/outage"},
 		{"handlers", "handlers/deliver"},
 		{"handlers/deliver", "router/middleware"},
 		{"router", "transports/amqp"},
@@ -167,6 +169,8 @@ func TestWrongImportsAreSeen(t *testing.T) {
 		{"transports/tcp", "transports/device"},
 		{"handlers/deliver", "handlers"},
 		{"handlers/handlertest", "handlers"},
+		{"transports/amqp", "internal/outage"},
+		{"router", "internal/backoff"},
 		{"handlers/serve", "internal/plugin"},
 		{"router", "router/middleware"},
 		{"router/middleware", "handlers"},

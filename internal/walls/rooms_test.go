@@ -21,16 +21,20 @@ const (
 	testInner             // internal/... that only tests use
 	shared                // internal/... that leaves share
 	program               // what the program of a plugin is made with
+	basic                 // internal/... that any code may use
 )
 
 func (r room) String() string {
-	return [...]string{"command", "configs", "router", "contract", "leaf", "suite", "internal", "internal/plugin", "test environment", "internal, for leaves", "for programs of plugins"}[r]
+	return [...]string{"command", "configs", "router", "contract", "leaf", "suite", "internal", "internal/plugin", "test environment", "internal, for leaves", "for programs of plugins", "internal, for all"}[r]
 }
 
 var contracts = []string{"handlers", "transports", "transports/pubsub", "transports/device", "transports/codec", "router/middleware"}
 
 // sharedParts are what several leaves need and no plugin author does.
 var sharedParts = []string{"internal/database", "internal/expression", "internal/stdio"}
+
+// basicParts are mechanisms that must be the same in all parts of the program. They import no other package of the module.
+var basicParts = []string{"internal/backoff", "internal/outage"}
 
 // roomOf returns the room of a package, named by its path inside the module, and for a leaf or a suite the folder that it is
 // or lies in.
@@ -54,6 +58,8 @@ func roomOf(pkg string) (r room, folder string, ok bool) {
 		return testInner, pkg, true
 	case slices.Contains(sharedParts, pkg):
 		return shared, pkg, true
+	case slices.Contains(basicParts, pkg):
+		return basic, pkg, true
 	case strings.HasPrefix(pkg, "internal/"):
 		return inner, pkg, true
 	}
@@ -76,16 +82,17 @@ func roomOf(pkg string) (r room, folder string, ok bool) {
 
 // mayImport says for each room what its packages may import beside themselves, tests excepted.
 var mayImport = map[room][]room{
-	command:   {config, routing, contract, leaf, inner, registry},
+	command:   {config, routing, contract, leaf, inner, registry, basic},
 	config:    {routing, contract, inner, registry},
-	routing:   {contract, inner, registry},
+	routing:   {contract, inner, registry, basic},
 	contract:  {contract, registry},
-	leaf:      {contract, shared},
-	shared:    {contract},
+	leaf:      {contract, shared, basic},
+	shared:    {contract, basic},
 	program:   {contract, registry, shared},
 	suite:     {contract, suite},
-	inner:     {contract, inner, registry},
+	inner:     {contract, inner, registry, basic},
 	registry:  {},
+	basic:     {},
 	testInner: {testInner},
 }
 
