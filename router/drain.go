@@ -90,7 +90,7 @@ func (in *intake) outage() error {
 	if !in.pause.on() || in.source.Impatient && in.pause.mayStart() {
 		return nil
 	}
-	return fmt.Errorf("paused since %s, probing: %w", in.pause.since.Format(time.RFC3339), in.pause.err)
+	return fmt.Errorf("paused since %s, probing: %w", in.pause.state.Since().Format(time.RFC3339), in.pause.state.Err())
 }
 
 // Close ends everything at once. Watermill calls it from Router.Close.
@@ -103,7 +103,7 @@ func (in *intake) Close() error {
 	}
 	close(in.closed)
 	close(in.out) // nothing starts any more
-	in.pause.end()
+	in.pause.end(false)
 	sub := in.subscriber
 	in.mu.Unlock()
 	if sub != nil {

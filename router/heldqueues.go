@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+
 	"github.com/pentrough/pentrough/handlers"
 )
 
@@ -59,7 +61,7 @@ type heldQueue struct {
 
 	isAsked, inRound, inRounds bool // isAsked and inRounds: it is in that list
 	progress                   bool // a message of this round was not held again
-	pause                      *backoff
+	pause                      *backoff.ExponentialBackOff
 	wake                       chan struct{} // made by who waits for a change
 }
 

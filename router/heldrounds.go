@@ -1,6 +1,10 @@
 package router
 
-import "time"
+import (
+	"time"
+
+	"github.com/pentrough/pentrough/internal/backoff"
+)
 
 const (
 	// wallLook is how often the wall clock is looked at for what expires: it may be set at any time.
@@ -78,9 +82,10 @@ func (q *heldQueues) endRound(hq *heldQueue, now time.Time) {
 		return
 	}
 	if hq.pause == nil {
-		hq.pause = newBackoff(firstRound, lastRound)
+		pauses := backoff.New(firstRound, lastRound)
+		hq.pause = &pauses
 	}
-	q.pauses.set(hq, now.Add(hq.pause.next()))
+	q.pauses.set(hq, now.Add(hq.pause.NextBackOff()))
 	q.changed = true
 }
 

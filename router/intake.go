@@ -14,6 +14,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/backoff"
+	"github.com/pentrough/pentrough/internal/outage"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -79,7 +81,7 @@ func newIntake(in *intake, l *lanes) *intake {
 	in.drained = make(chan struct{})
 	in.active = map[*entry]struct{}{}
 	in.watches = map[<-chan struct{}]*watch{}
-	in.pause.longest = lastProbe
+	in.pause.longest, in.pause.state = lastProbe, outage.New(in.log, "pipeline")
 	return in
 }
 
@@ -142,7 +144,8 @@ func (in *intake) resubscribe(done <-chan struct{}) {
 
 // reopen subscribes again, in a paused pipeline not before a probe is due. It returns nil if the intake ends first.
 func (in *intake) reopen() (done <-chan struct{}) {
-	wait, pause := newBackoff(reopenInterval, lastProbe), reopenInterval
+	pauses, pause := backoff.New(reopenInterval, lastProbe), reopenInterval
+	state := outage.New(in.log.With("topic", in.topic), "subscribing")
 	for {
 		select {
 		case <-in.ending:
@@ -156,11 +159,11 @@ func (in *intake) reopen() (done <-chan struct{}) {
 			continue
 		}
 		done, err := in.subscribe()
+		state.Report(err)
 		if err == nil {
 			return done
 		}
-		pause = wait.next()
-		in.log.Warn("subscribing again", "topic", in.topic, "err", err)
+		pause = pauses.NextBackOff()
 	}
 }
 
@@ -194,7 +197,7 @@ func (in *intake) take(d *transports.Delivery) {
 // refusalForCaller returns why a caller that can't wait is refused now, or nil. The lock is held.
 func (in *intake) refusalForCaller() error {
 	if !in.pause.mayStart() {
-		return in.pause.err
+		return in.pause.state.Err()
 	}
 	return in.accepts()
 }

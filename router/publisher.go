@@ -11,6 +11,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/backoff"
+	"github.com/pentrough/pentrough/internal/outage"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -46,9 +48,7 @@ type destination struct {
 	answerer  transports.Answerer // nil if the transport is none
 	acceptor  transports.Acceptor // nil if the transport is none
 
-	mu    sync.Mutex
-	err   error // why it fails at the moment
-	since time.Time
+	state *outage.Outage
 }
 
 // publish sends messages that one run produced. It returns an error only when the pipeline's life has ended, when nobody waits for them any
@@ -136,21 +136,19 @@ func (p *publisher) send(ctx context.Context, ref transports.TopicRef, msgs []*m
 	if err != nil {
 		return err
 	}
-	for wait := newBackoff(publishRetry, publishRetryMax); ; {
+	for pauses := backoff.New(publishRetry, publishRetryMax); ; {
 		err := d.attempt(msgs)
 		if err == nil {
-			d.works(p.log)
+			d.state.Report(nil)
 			p.metrics.published.Add(float64(len(msgs)))
 			return nil
 		}
 		if ctx.Err() != nil || errors.Is(err, transports.ErrUnsendable) {
 			return fmt.Errorf("publishing to %s: %w", ref, err)
 		}
-		d.fails(p.log, err)
+		d.state.Report(err)
 		p.metrics.publishRetries.Inc()
-		select {
-		case <-time.After(wait.next()):
-		case <-ctx.Done():
+		if !backoff.Sleep(ctx, pauses.NextBackOff()) {
 			return fmt.Errorf("publishing to %s: %w", ref, err)
 		}
 	}
@@ -201,6 +199,7 @@ func (p *publisher) resolve(ref transports.TopicRef) (*destination, error) {
 		return nil, fmt.Errorf("publishing to %s: %w", ref, err)
 	}
 	d := &destination{ref: ref, topic: topic, publisher: pub}
+	d.state = outage.New(p.log.With("to", ref), "publishing")
 	d.answerer, _ = t.(transports.Answerer)
 	d.acceptor, _ = t.(transports.Acceptor)
 	p.destinations[ref] = d
@@ -281,10 +280,8 @@ func (p *publisher) accepts() error {
 }
 
 func (d *destination) outage() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.err != nil {
-		return fmt.Errorf("publishing to %s since %s, trying again: %w", d.ref, d.since.Format(time.RFC3339), d.err)
+	if err := d.state.Err(); err != nil {
+		return fmt.Errorf("publishing to %s since %s, trying again: %w", d.ref, d.state.Since().Format(time.RFC3339), err)
 	}
 	if d.acceptor != nil {
 		if err := d.acceptor.Accepts(d.topic); err != nil {
@@ -292,26 +289,4 @@ func (d *destination) outage() error {
 		}
 	}
 	return nil
-}
-
-// fails notes an outage; it is logged once, and again when its cause changes.
-func (d *destination) fails(log *slog.Logger, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.err == nil {
-		d.since = time.Now()
-	}
-	if d.err == nil || d.err.Error() != err.Error() {
-		log.Warn("publishing; the messages are kept and tried again", "to", d.ref, "err", err)
-	}
-	d.err = err
-}
-
-func (d *destination) works(log *slog.Logger) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.err != nil {
-		log.Info("publishing works again", "to", d.ref, "after", time.Since(d.since).Round(time.Millisecond))
-		d.err = nil
-	}
 }

@@ -116,15 +116,11 @@ func (in *intake) pauseAfter(e *entry, done bool, v verdict, cause error) {
 	switch {
 	case v == unavailable && !in.stopping:
 		in.metrics.unavailable.Inc()
-		if !in.pause.on() {
-			in.log.Warn("pipeline paused; its messages wait and are tried again", "err", cause)
-			in.metrics.paused.Set(1)
-		}
+		in.metrics.paused.Set(1)
 		in.pause.begin(cause, probe, in.probeDue)
 	case probe && done:
-		in.log.Info("pipeline works again", "paused_for", time.Since(in.pause.since).Round(time.Millisecond))
 		in.metrics.paused.Set(0)
-		in.pause.end()
+		in.pause.end(true)
 		in.lanes.resume(time.Now())
 	}
 }

@@ -12,9 +12,11 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/pentrough/pentrough/internal/backoff"
 )
 
-// The pauses between attempts to connect; each is drawn from the upper half of its interval.
+// The pauses between attempts to connect.
 const (
 	firstPause   = 50 * time.Millisecond
 	longestPause = 2 * time.Second
@@ -32,12 +34,13 @@ type device struct {
 
 // live connects, and with -reconnect again and again, until ctx ends.
 func (d *device) live(ctx context.Context) {
-	pause := firstPause
+	pauses := backoff.New(firstPause, longestPause)
 	for first := true; ; {
 		conn, err := d.dial(ctx)
 		if err == nil {
 			d.fleet.connected(first)
-			first, pause = false, firstPause
+			first = false
+			pauses.Reset()
 			wanted, end := d.session(ctx)
 			d.talk(wanted, conn)
 			if wanted.Err() == nil {
@@ -50,12 +53,9 @@ func (d *device) live(ctx context.Context) {
 		if !d.fleet.options.reconnect {
 			return
 		}
-		select {
-		case <-ctx.Done():
+		if !backoff.Sleep(ctx, pauses.NextBackOff()) {
 			return
-		case <-time.After(pause/2 + rand.N(pause/2)):
 		}
-		pause = min(2*pause, longestPause)
 	}
 }
 

@@ -55,7 +55,7 @@ func TestWebhookExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	await.That(t, "the pipeline pauses", func() (any, bool) {
-		return log, strings.Contains(log.String(), "pipeline paused") && strings.Contains(log.String(), "connection refused")
+		return log, strings.Contains(log.String(), "pipeline doesn't work") && strings.Contains(log.String(), "connection refused")
 	})
 
 	server := exec.Command("/usr/bin/python3", filepath.Join(webhookExample, "hook.py"), hook)

@@ -65,7 +65,7 @@ type Config struct {
 	StartTimeout time.Duration                `toml:"start_timeout" doc:"How long it may take to be ready." min:"1ms"`
 	Memory       int                          `toml:"memory" doc:"How much it may have in memory, with its children: the resident set, looked at every second, on Linux. 0: no limit." unit:"bytes" min:"0"`
 	Crashes      int                          `toml:"crashes" doc:"How many times it may end with one message alone in it before that message is the cause." min:"1"`
-	RestartMax   time.Duration                `toml:"restart_max" doc:"The longest wait before it is started again; the first is none, the second 100 ms, and each is twice the one before." min:"100ms"`
+	RestartMax   time.Duration                `toml:"restart_max" doc:"The longest wait before it is started again; the first is none, the second up to 100 ms, and each up to twice the one before." min:"100ms"`
 	Destinations []handlers.TopicRef          `toml:"destinations" doc:"Topics beside the pipeline's that it may send to." example:"[\"broker:alarms\"]"`
 }
 

@@ -12,16 +12,18 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pentrough/pentrough/internal/backoff"
 	"github.com/pentrough/pentrough/internal/stdio"
 )
 
 const (
-	// firstWait is the wait before the second new start; there is none before the first.
+	// firstWait is the longest wait before the second new start; there is none before the first.
 	firstWait = 100 * time.Millisecond
 	// steady is how long a program must have stood for its end to count as the first again, if it has answered nothing.
 	steady = 10 * time.Second
-	// longWait is from when on messages don't wait for the next start, and the host isn't ready.
-	longWait = time.Second
+	// longWait is from when on messages don't wait for the next start, and the host isn't ready. It
+	// is also the shortest wait after a start that went wrong.
+	longWait = 500 * time.Millisecond
 )
 
 // reload is the wish for a new process.
@@ -47,7 +49,19 @@ func (h *handler) Start(ctx context.Context) error {
 func (h *handler) keep(c *child) {
 	var retired sync.WaitGroup
 	defer retired.Wait()
-	failures := 0
+	first, pauses := true, backoff.New(firstWait, h.config.RestartMax)
+	// wait returns how long to wait after an end, or after a start that went wrong.
+	wait := func() time.Duration {
+		if first {
+			first = false
+			return 0
+		}
+		return pauses.NextBackOff()
+	}
+	reset := func() {
+		first = true
+		pauses.Reset()
+	}
 	var retry <-chan time.Time
 	gone := func() <-chan struct{} {
 		if c == nil {
@@ -82,7 +96,8 @@ func (h *handler) keep(c *child) {
 		case r := <-h.reloads:
 			err := attempt(r.ctx)
 			if err == nil {
-				failures, retry = 0, nil
+				reset()
+				retry = nil
 				h.env.Logger.Info("another process of the plugin took over", "plugin", c.hello.Name, "version", c.hello.PluginVersion)
 			}
 			r.done <- err
@@ -90,60 +105,45 @@ func (h *handler) keep(c *child) {
 		case <-gone():
 			h.mu.Lock()
 			if c.answered || time.Since(c.began) >= steady {
-				failures = 0
+				reset()
 			}
 			h.mu.Unlock()
 			c.mu.Lock()
 			cause := c.reason
 			c.mu.Unlock()
 			c = nil
-			wait := h.wait(failures)
-			failures++
-			if wait >= longWait {
-				h.fell(cause, wait)
+			pause := wait()
+			if pause >= longWait {
+				h.fell(cause, pause)
 			}
-			retry = time.After(wait)
-			if wait > 0 {
+			retry = time.After(pause)
+			if pause > 0 {
 				continue
 			}
 		case <-retry:
 		}
 		retry = nil
 		if err := attempt(h.life); err != nil && h.life.Err() == nil {
-			wait := min(max(longWait, h.wait(failures)), h.config.RestartMax)
-			failures++
-			h.fell(fmt.Errorf("it can't be started: %w", err), wait)
-			retry = time.After(wait)
+			pause := min(max(longWait, wait()), h.config.RestartMax)
+			h.fell(fmt.Errorf("it can't be started: %w", err), pause)
+			retry = time.After(pause)
 		}
 	}
-}
-
-// wait is how long to wait after so many ends in a row.
-func (h *handler) wait(failures int) time.Duration {
-	if failures == 0 {
-		return 0
-	}
-	const most = 20 // doublings, far beyond any restart_max
-	return min(firstWait<<min(failures-1, most), h.config.RestartMax)
 }
 
 // fell says that there is no process for a while.
 func (h *handler) fell(cause error, wait time.Duration) {
 	h.mu.Lock()
-	first := h.down == nil
 	h.down, h.next = fmt.Errorf("the plugin's process is down: %w", cause), time.Now().Add(wait)
 	h.dispatch()
 	h.mu.Unlock()
-	if first {
-		h.env.Logger.Error("the plugin's process is down; it is started again and again", "err", cause, "next", wait)
-	}
+	h.outage.Report(cause)
 }
 
 // adopt makes a process that is ready the one that gets messages.
 func (h *handler) adopt(c *child) {
 	h.metrics.starts.Inc()
 	h.mu.Lock()
-	was := h.down
 	h.current, h.down = c, nil
 	h.dispatch()
 	h.mu.Unlock()
@@ -153,9 +153,7 @@ func (h *handler) adopt(c *child) {
 	if over {
 		c.leave(nil) // it didn't know that it was the one
 	}
-	if was != nil {
-		h.env.Logger.Info("the plugin's process is up again", "plugin", c.hello.Name)
-	}
+	h.outage.Report(nil)
 	h.work.Go(func() { c.watch(h.life) })
 }
 

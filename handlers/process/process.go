@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/outage"
 	"github.com/pentrough/pentrough/internal/stdio"
 )
 
@@ -36,6 +37,7 @@ type handler struct {
 	current *child // ready for requests; nil while there is none
 	down    error  // why there is none, if that may last
 	next    time.Time
+	outage  *outage.Outage
 	queue   []*ticket // wait for room, in order
 	suspicions
 }
@@ -51,6 +53,7 @@ var (
 
 func newHandler(c Config, settings json.RawMessage, env handlers.Env) (*handler, error) {
 	h := &handler{
+		outage: outage.New(env.Logger, "the plugin's process"),
 		config: c, settings: settings, env: env, destinations: map[string]bool{}, stderr: newReporter(env.Logger), reloads: make(chan reload),
 		suspicions: newSuspicions(), metrics: newMetrics(),
 	}

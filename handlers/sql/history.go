@@ -12,6 +12,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pentrough/pentrough/internal/database"
+	"github.com/pentrough/pentrough/internal/outage"
 	devices "github.com/pentrough/pentrough/transports/device"
 )
 
@@ -179,15 +180,10 @@ func (h *handler) forget(db database.DB) {
 	defer func() { _ = db.Close() }() // nothing is lost with it
 	tick := time.NewTicker(expireInterval)
 	defer tick.Stop()
-	said := false
+	state := outage.New(h.env.Logger, "removing old rows")
 	for {
-		err := h.expire(h.life, db, h.env.Now())
-		switch {
-		case err == nil:
-			said = false
-		case !said && h.life.Err() == nil:
-			said = true
-			h.env.Logger.Warn("old rows can't be removed; it is tried again each minute", "err", err)
+		if err := h.expire(h.life, db, h.env.Now()); err == nil || h.life.Err() == nil {
+			state.Report(err)
 		}
 		select {
 		case <-tick.C:

@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/database"
+	"github.com/pentrough/pentrough/internal/outage"
 )
 
 // handler writes to the tables of one pipeline.
@@ -33,7 +33,7 @@ type handler struct {
 	// present is what the source's clock showed last.
 	present time.Duration
 
-	trouble atomic.Pointer[error] // why tend failed last; nil if it didn't
+	outage *outage.Outage // as tend finds the database
 
 	life context.Context
 	end  context.CancelFunc
@@ -58,7 +58,7 @@ func (c *Config) build(env handlers.Env) (*handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &handler{Config: *c, env: env, db: db, named: own, pasts: c.pasts(db.Dialect()), changes: c.changes(db.Dialect()), presence: c.presence(db.Dialect()), known: map[string]*knownHost{}}
+	h := &handler{Config: *c, env: env, db: db, named: own, pasts: c.pasts(db.Dialect()), changes: c.changes(db.Dialect()), presence: c.presence(db.Dialect()), known: map[string]*knownHost{}, outage: outage.New(env.Logger, "the database")}
 	h.life, h.end = context.WithCancel(context.Background())
 	return h, nil
 }
@@ -94,7 +94,7 @@ func (h *handler) HandleBatch(ctx context.Context, msgs []*message.Message) []ha
 	ctx, cancel := context.WithTimeoutCause(ctx, h.Timeout, fmt.Errorf("the database took longer than %s", h.Timeout))
 	defer cancel()
 	if err := h.prepare(ctx); err != nil {
-		fail(jobs, outcomes, outage(ctx, err))
+		fail(jobs, outcomes, unavailable(ctx, err))
 		return outcomes
 	}
 	h.write(ctx, jobs, outcomes)
@@ -108,7 +108,7 @@ func (h *handler) write(ctx context.Context, jobs []job, outcomes []handlers.Out
 	case err == nil:
 		h.listen(jobs)
 	case database.KindOf(err) == database.Outage:
-		fail(jobs, outcomes, outage(ctx, err))
+		fail(jobs, outcomes, unavailable(ctx, err))
 	case len(jobs) == 1:
 		outcomes[jobs[0].at].Err = handlers.Permanent(fmt.Errorf("writing to the database: %w", err))
 	default:
@@ -147,8 +147,8 @@ func fail(jobs []job, outcomes []handlers.Outcome, err error) {
 	}
 }
 
-// outage says that the database is away, and why if it is ctx that ended.
-func outage(ctx context.Context, err error) error {
+// unavailable says that the database is away, and why if it is ctx that ended.
+func unavailable(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
@@ -183,18 +183,9 @@ func (h *handler) prepare(ctx context.Context) error {
 func (h *handler) tend() {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
-	said := false
 	for {
-		if err := h.step(); err != nil && h.life.Err() == nil {
-			trouble := fmt.Errorf("the database can't be used: %w", err)
-			h.trouble.Store(&trouble)
-			if !said {
-				said = true
-				h.env.Logger.Warn("the database can't be used; messages wait", "err", err)
-			}
-		} else if err == nil {
-			said = false
-			h.trouble.Store(nil)
+		if err := h.step(); err == nil || h.life.Err() == nil {
+			h.outage.Report(err)
 		}
 		select {
 		case <-tick.C:
@@ -220,8 +211,8 @@ func (h *handler) step() error {
 
 // Health implements handlers.Reporter: a database that is away is told before a message comes for it.
 func (h *handler) Health() error {
-	if err := h.trouble.Load(); err != nil {
-		return *err
+	if err := h.outage.Err(); err != nil {
+		return fmt.Errorf("the database can't be used: %w", err)
 	}
 	return nil
 }

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/pentrough/pentrough/internal/backoff"
+	"github.com/pentrough/pentrough/internal/outage"
 )
 
 const (
@@ -34,11 +36,13 @@ var errClosed = errors.New("the ledger is closed")
 // next one, so a busy ledger needs few of them and an idle one writes at once.
 type journal struct {
 	store Store
-	log   *slog.Logger
 	wake  chan struct{}
-	end   chan struct{}
-	ended chan struct{}
-	dones sync.Pool // of the channels at which writers wait
+	// ending ends when the journal is to end, by end.
+	ending context.Context
+	end    context.CancelFunc
+	ended  chan struct{}
+	outage *outage.Outage
+	dones  sync.Pool // of the channels at which writers wait
 	// closeErr is the store's, once ended is closed.
 	closeErr error
 
@@ -47,8 +51,7 @@ type journal struct {
 	idle    []int64 // rows to be confirmed, for the queue when there are enough of them or idling fires
 	idling  *time.Timer
 	closing bool
-	outage  error
-	since   time.Time
+	opened  bool
 
 	// Of the journal's goroutine: the room of a batch that is written, and what became of it.
 	spare    []pending
@@ -65,8 +68,8 @@ type pending struct {
 
 // newJournal opens the store in the background and tells loaded its rows, or refused why there are none yet.
 func newJournal(s Store, log *slog.Logger, loaded func([]Row), refused func(error)) *journal {
-	j := &journal{store: s, log: log, wake: make(chan struct{}, 1), end: make(chan struct{}), ended: make(chan struct{})}
-	j.outage, j.since = errOpening, time.Now()
+	j := &journal{store: s, wake: make(chan struct{}, 1), ended: make(chan struct{}), outage: outage.New(log, "the ledger")}
+	j.ending, j.end = context.WithCancel(context.Background())
 	go func() {
 		defer close(j.ended)
 		if j.open(loaded, refused) {
@@ -82,19 +85,22 @@ var errOpening = errors.New("the store isn't open yet")
 
 // open tries until the store is open, or the journal ends: then it returns false.
 func (j *journal) open(loaded func([]Row), refused func(error)) bool {
-	for pause := retryFirst; ; pause = min(2*pause, retryLast) {
+	for pauses := backoff.New(retryFirst, retryLast); ; {
 		ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
 		rows, err := j.store.Open(ctx)
 		cancel()
 		if err == nil {
 			loaded(rows)
-			j.works()
+			j.mu.Lock()
+			j.opened = true
+			j.mu.Unlock()
+			j.outage.Report(nil)
 			return true
 		}
 		err = fmt.Errorf("opening the store: %w", err)
-		j.fails(err)
+		j.outage.Report(err)
 		refused(err)
-		if !j.sleep(pause) {
+		if !backoff.Sleep(j.ending, pauses.NextBackOff()) {
 			return false
 		}
 	}
@@ -102,28 +108,27 @@ func (j *journal) open(loaded func([]Row), refused func(error)) bool {
 
 // run applies what is queued until the journal ends.
 func (j *journal) run() {
-	pause := retryFirst
+	pauses := backoff.New(retryFirst, retryLast)
 	for {
 		batch := j.take()
 		if len(batch) == 0 {
 			select {
 			case <-j.wake:
 				continue
-			case <-j.end:
+			case <-j.ending.Done():
 				j.last()
 				return
 			}
 		}
 		if j.apply(batch, applyTimeout) {
-			pause = retryFirst
+			pauses.Reset()
 			continue
 		}
 		// Those who wait were told, and come again by themselves; the rest is tried again.
-		if !j.sleep(pause) {
+		if !backoff.Sleep(j.ending, pauses.NextBackOff()) {
 			j.last()
 			return
 		}
-		pause = min(2*pause, retryLast)
 	}
 }
 
@@ -156,16 +161,14 @@ func (j *journal) apply(batch []pending, timeout time.Duration) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	err := j.store.Apply(ctx, j.compiled.of(batch), sync)
 	cancel()
-	if err == nil {
-		j.works()
-	} else {
+	if err != nil {
 		err = fmt.Errorf("writing to the store: %w", err)
-		j.fails(err)
 		left := slices.DeleteFunc(slices.Clone(batch), func(p pending) bool { return p.done != nil })
 		j.mu.Lock()
 		j.queue = append(left, j.queue...)
 		j.mu.Unlock()
 	}
+	j.outage.Report(err)
 	for _, p := range batch {
 		if p.done != nil {
 			p.done <- err
@@ -298,44 +301,14 @@ func (j *journal) refuseAll() {
 	j.queue = nil
 }
 
-// sleep returns false if the journal ended first. The pause is up to a fifth shorter, so that hosts don't try in step.
-func (j *journal) sleep(d time.Duration) bool {
-	timer := time.NewTimer(d - rand.N(d/5+1))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-j.end:
-		return false
-	}
-}
-
-// fails notes an outage; it is logged once, and again when its cause changes.
-func (j *journal) fails(err error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.outage == nil {
-		j.since = time.Now()
-	}
-	if j.outage == nil || j.outage.Error() != err.Error() {
-		j.log.Warn("the ledger can't be used; what needs it waits until it works", "err", err)
-	}
-	j.outage = err
-}
-
-func (j *journal) works() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.outage != nil && !errors.Is(j.outage, errOpening) {
-		j.log.Info("the ledger works again", "after", time.Since(j.since).Round(time.Millisecond))
-	}
-	j.outage = nil
-}
-
+// health returns why the store can't be used, or nil.
 func (j *journal) health() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.outage
+	if err := j.outage.Err(); err != nil || j.opened {
+		return err
+	}
+	return errOpening
 }
 
 func (j *journal) close() error {
@@ -343,7 +316,7 @@ func (j *journal) close() error {
 	if !j.closing {
 		j.closing = true
 		j.hurry()
-		close(j.end)
+		j.end()
 	}
 	j.mu.Unlock()
 	<-j.ended

@@ -9,6 +9,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/pentrough/pentrough/internal/backoff"
+	"github.com/pentrough/pentrough/internal/outage"
 )
 
 // The pauses between two exports of the same batch.
@@ -33,26 +36,26 @@ func (q *queue) OnEnd(s sdk.ReadOnlySpan) {
 	q.SpanProcessor.OnEnd(s)
 }
 
-// exporter exports batches, one at a time, and says once when that doesn't work and when it works again.
+// exporter exports batches, one at a time.
 type exporter struct {
-	to  sdk.SpanExporter
-	log *slog.Logger
+	to     sdk.SpanExporter
+	outage *outage.Outage
 	// life ends all exports; end ends it.
 	life context.Context
 	end  context.CancelFunc
-	// closing is closed when nothing is to be tried again.
-	closing chan struct{}
+	// closing ends when nothing is to be tried again; close ends it.
+	closing context.Context
+	close   context.CancelFunc
 	// waiting counts the spans that have ended and are neither exported nor dropped.
 	waiting atomic.Int64
 	// lost are the spans dropped since closing.
 	lost              atomic.Int64
 	exported, dropped prometheus.Counter
-	// since is when the collector was lost; zero while it is there. Only the batch processor's goroutine uses it.
-	since time.Time
 }
 
 func newExporter(to sdk.SpanExporter, log *slog.Logger) *exporter {
-	e := &exporter{to: to, log: log, closing: make(chan struct{})}
+	e := &exporter{to: to, outage: outage.New(log, "exporting spans")}
+	e.closing, e.close = context.WithCancel(context.Background())
 	e.life, e.end = context.WithCancel(context.Background())
 	e.exported = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "pentrough_tracing_exported_spans_total", Help: "Spans that the collector took.",
@@ -70,65 +73,35 @@ func (e *exporter) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) er
 	defer context.AfterFunc(e.life, cancel)()
 	n := int64(len(spans))
 	defer e.waiting.Add(-n)
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+	pausing, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(e.closing, stop)()
+	for pauses := backoff.New(firstPause, lastPause); ; {
 		err := e.to.ExportSpans(ctx, spans)
+		// The end of ctx is no new cause.
+		if err == nil || ctx.Err() == nil || !e.outage.Down() {
+			e.outage.Report(err)
+		}
 		if err == nil {
-			e.works()
 			e.exported.Add(float64(n))
 			return nil
 		}
-		e.fails(err)
 		if part, ok := errors.AsType[*refusedError](err); ok {
 			e.drop(min(part.spans, n))
 			e.exported.Add(float64(n - min(part.spans, n)))
 			return nil
 		}
-		if !again(err) || !e.pause(ctx, pause) {
+		if !again(err) || e.closing.Err() != nil || !backoff.Sleep(pausing, pauses.NextBackOff()) {
 			e.drop(n)
 			return nil
 		}
 	}
 }
 
-// pause waits before a batch is tried again. It is false if that isn't to be.
-func (e *exporter) pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-e.closing:
-		return false
-	default:
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-e.closing:
-		return false
-	case <-ctx.Done():
-		return false
-	}
-}
-
 func (e *exporter) drop(n int64) {
 	e.dropped.Add(float64(n))
-	select {
-	case <-e.closing:
+	if e.closing.Err() != nil {
 		e.lost.Add(n)
-	default:
-	}
-}
-
-func (e *exporter) fails(err error) {
-	if e.since.IsZero() {
-		e.since = time.Now()
-		e.log.Warn("exporting spans; messages go on, and the spans that don't find room are dropped", "err", err)
-	}
-}
-
-func (e *exporter) works() {
-	if !e.since.IsZero() {
-		e.log.Info("exporting spans works again", "after", time.Since(e.since).Round(time.Millisecond))
-		e.since = time.Time{}
 	}
 }
 

@@ -86,7 +86,7 @@ func (t *Tracing) Tracer() trace.Tracer { return t.provider.Tracer(scope) }
 
 // Close exports what waits, as far as that succeeds at once and while ctx lives, and ends the tracing.
 func (t *Tracing) Close(ctx context.Context) error {
-	close(t.exporter.closing)
+	t.exporter.close()
 	defer context.AfterFunc(ctx, t.exporter.end)()
 	// The end of ctx ends every export, and with them the shutdown.
 	err := t.provider.Shutdown(context.WithoutCancel(ctx))

@@ -163,8 +163,8 @@ func TestAnOutageIsSaidOnceAndOver(t *testing.T) {
 		if exported, dropped := testutil.ToFloat64(e.exported), testutil.ToFloat64(e.dropped); exported != 7 || dropped != 3 {
 			t.Errorf("%v exported, %v dropped", exported, dropped)
 		}
-		if down, up := log.count("level=WARN"), log.count("works again"); down != 2 || up != 2 {
-			t.Errorf("%d outages, %d ends:\n%s", down, up, log)
+		if down, up := log.count("level=WARN"), log.count("works again"); down != 4 || up != 2 {
+			t.Errorf("%d causes of outages, %d ends:\n%s", down, up, log)
 		}
 	})
 }

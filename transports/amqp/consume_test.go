@@ -124,7 +124,7 @@ func TestACutConnectionVoidsWhatIsOutAndResumes(t *testing.T) {
 	if n := testutil.ToFloat64(r.tr.metrics.redelivered.WithLabelValues("q")); n != 2 {
 		t.Errorf("%v redeliveries were counted", n)
 	}
-	r.logs(1, "no connection to the broker", "connected to the broker again")
+	r.logs(1, "the connection to the broker doesn't work", "the connection to the broker works again")
 	if n := r.log.count("level="); n != 2 {
 		t.Errorf("the log has %d lines", n)
 	}

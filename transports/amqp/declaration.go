@@ -47,9 +47,8 @@ func (d *declaration) queue() string {
 
 // keep declares until ctx ends.
 func (d *declaration) keep() {
-	topic, backoff := d.route.topic, d.t.config.Reconnect
+	topic, pauses := d.route.topic, d.t.config.Reconnect.pauses()
 	defer d.t.topics.forget(topic, d)
-	pause := backoff.InitialInterval
 	for {
 		s, err := d.t.publisher.wait(d.ctx)
 		if err != nil {
@@ -60,19 +59,17 @@ func (d *declaration) keep() {
 		}
 		d.result(s, err)
 		var retry <-chan time.Time
+		d.t.topics.report(topic, d, err)
 		if err == nil {
-			d.t.topics.works(topic, d)
-			pause = backoff.InitialInterval
+			pauses.Reset()
 		} else {
-			d.t.topics.fails(topic, d, err)
-			retry = time.After(jittered(pause))
-			pause = min(pause*3/2, backoff.MaxInterval)
+			retry = time.After(pauses.NextBackOff())
 		}
 		select {
 		case <-retry:
 		case <-d.again:
 		case <-s.gone:
-			pause = backoff.InitialInterval
+			pauses.Reset()
 		case <-d.ctx.Done():
 			return
 		}

@@ -9,6 +9,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/pentrough/pentrough/internal/backoff"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -89,7 +90,7 @@ func awaitReturn(ctx context.Context, ch queueLooker, queue string) error {
 		if err != nil || q.Consumers == 0 {
 			return err
 		}
-		if !sleep(ctx, returnPause) {
+		if !backoff.Sleep(ctx, returnPause) {
 			return nil
 		}
 	}

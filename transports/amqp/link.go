@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/internal/backoff"
 )
 
 // The two connections. A broker under memory pressure blocks connections that publish; acks go over the other.
@@ -23,11 +24,11 @@ const farewell = time.Second
 // link keeps one connection to the broker alive: it connects in the background, says when there is a new one, and begins
 // again when it is lost.
 type link struct {
-	role    string
-	dialer  *dialer
-	outage  *outage
-	metrics *metrics
-	backoff Reconnect
+	role         string
+	dialer       *dialer
+	connectivity *connectivity
+	metrics      *metrics
+	reconnect    Reconnect
 
 	mu      sync.Mutex
 	session *session
@@ -58,15 +59,15 @@ func (s *session) lost() bool {
 	return true
 }
 
-func newLink(role string, d *dialer, o *outage, m *metrics) *link {
+func newLink(role string, d *dialer, c *connectivity, m *metrics) *link {
 	return &link{
-		role:    role,
-		dialer:  d,
-		outage:  o,
-		metrics: m,
-		backoff: d.config.Reconnect,
-		err:     errors.New("not connected yet"),
-		changed: make(chan struct{}),
+		role:         role,
+		dialer:       d,
+		connectivity: c,
+		metrics:      m,
+		reconnect:    d.config.Reconnect,
+		err:          errors.New("not connected yet"),
+		changed:      make(chan struct{}),
 	}
 }
 
@@ -107,7 +108,7 @@ func (l *link) wait(ctx context.Context) (*session, error) {
 // run connects and connects again until ctx ends.
 func (l *link) run(ctx context.Context) {
 	defer l.change(func() { l.session, l.err = nil, errClosedTransport })
-	pause := l.backoff.InitialInterval
+	pauses := l.reconnect.pauses()
 	for {
 		conn, err := l.dialer.dial(ctx, l.role)
 		if err == nil {
@@ -115,19 +116,18 @@ func (l *link) run(ctx context.Context) {
 			began := time.Now()
 			err = l.hold(ctx, conn)
 			// A connection that is lost at once again, over and over, deserves longer pauses.
-			if time.Since(began) > l.backoff.MaxInterval {
-				pause = l.backoff.InitialInterval
+			if time.Since(began) > l.reconnect.MaxInterval {
+				pauses.Reset()
 			}
 		}
 		if ctx.Err() != nil {
 			return
 		}
 		l.change(func() { l.session, l.err = nil, err })
-		l.outage.lost(l.role, err)
-		if !sleep(ctx, jittered(pause)) {
+		l.connectivity.report(l.role, err)
+		if !backoff.Sleep(ctx, pauses.NextBackOff()) {
 			return
 		}
-		pause = min(pause*3/2, l.backoff.MaxInterval)
 	}
 }
 
@@ -137,7 +137,7 @@ func (l *link) hold(ctx context.Context, conn *amqp.Connection) error {
 	blockings := conn.NotifyBlocked(make(chan amqp.Blocking, 4))
 	s := &session{conn: conn, gone: make(chan struct{})}
 	l.change(func() { l.session = s })
-	l.outage.up(l.role)
+	l.connectivity.report(l.role, nil)
 	defer func() {
 		l.mu.Lock()
 		blocked := s.blocked != ""
@@ -173,27 +173,10 @@ func (l *link) block(s *session, b amqp.Blocking) {
 	if b.Active {
 		reason = or(b.Reason, "without a reason")
 		l.metrics.blocked.Set(1)
-		l.outage.log.Warn("the broker blocks publishing, messages wait", "reason", reason)
+		l.connectivity.log.Warn("the broker blocks publishing, messages wait", "reason", reason)
 	} else {
 		l.metrics.blocked.Set(0)
-		l.outage.log.Info("the broker takes messages again")
+		l.connectivity.log.Info("the broker takes messages again")
 	}
 	l.change(func() { s.blocked = reason })
-}
-
-// jittered draws from the upper half of an interval, so that many hosts don't come back in step.
-func jittered(d time.Duration) time.Duration {
-	return d/2 + rand.N(d/2+1)
-}
-
-// sleep returns false if ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -62,7 +62,7 @@ func TestThePausesBetweenAttemptsGrowToTheLongest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const attempts = 20
 		backoff := r.tr.config.Reconnect
-		l := newLink(consumerRole, r.tr.consumer.dialer, r.tr.consumer.outage, r.tr.metrics)
+		l := newLink(consumerRole, r.tr.consumer.dialer, r.tr.consumer.connectivity, r.tr.metrics)
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { l.run(ctx) })

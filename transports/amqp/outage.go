@@ -4,56 +4,39 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
-	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	pauses "github.com/pentrough/pentrough/internal/backoff"
+	"github.com/pentrough/pentrough/internal/outage"
 )
 
-// outage says once that the broker is gone and once that it is back, however many connections there are and however often
-// each is tried.
-type outage struct {
+// pauses returns the pauses between attempts.
+func (r Reconnect) pauses() backoff.ExponentialBackOff {
+	b := pauses.New(r.InitialInterval, r.MaxInterval)
+	b.Multiplier = 1.5
+	return b
+}
+
+// connectivity is the outage of the broker, which all connections share.
+type connectivity struct {
 	log *slog.Logger
-	now func() time.Time
 
-	mu    sync.Mutex
-	down  map[string]bool
-	since time.Time
-	// said is what the log has been told of this outage; "" is nothing.
-	said string
+	mu     sync.Mutex
+	outage *outage.Outage
 }
 
-func newOutage(log *slog.Logger, now func() time.Time) *outage {
-	return &outage{log: log, now: now, down: map[string]bool{}}
+func newConnectivity(log *slog.Logger) *connectivity {
+	return &connectivity{log: log, outage: outage.New(log, "the connection to the broker")}
 }
 
-// lost records that a connection is gone, or that an attempt to make it didn't work.
-func (o *outage) lost(role string, err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if len(o.down) == 0 {
-		o.since = o.now()
+// report takes why a connection is gone or wasn't made; nil says that it works. A broker that
+// answers but refuses is a new cause during an outage; the many errors of a dead peer are one.
+func (c *connectivity) report(role string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, refused := errors.AsType[*refusal](err); err != nil && !refused && c.outage.Down() {
+		err = c.outage.Err()
 	}
-	o.down[role] = true
-	// A broker that answers but refuses is news during an outage; the many faces of a dead peer aren't.
-	refused, ok := errors.AsType[*refusal](err)
-	switch {
-	case o.said == "":
-		o.log.Warn("no connection to the broker, trying again until there is one", "err", err)
-		o.said = "lost"
-		if ok {
-			o.said = refused.Error()
-		}
-	case ok && o.said != refused.Error():
-		o.log.Warn("the broker refuses the connection, trying again", "err", err)
-		o.said = refused.Error()
-	}
-}
-
-// up records that a connection works.
-func (o *outage) up(role string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	delete(o.down, role)
-	if len(o.down) == 0 && o.said != "" {
-		o.log.Info("connected to the broker again", "after", o.now().Sub(o.since).Round(time.Millisecond))
-		o.said = ""
-	}
+	c.outage.ReportOf(role, err)
 }

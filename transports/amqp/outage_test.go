@@ -72,8 +72,8 @@ func killedUnderLoad(t *testing.T, node *testenv.Node) {
 	t.Logf("connected %s after the node takes connections", time.Since(began))
 	take(publishers * each)
 	running.Wait()
-	r.logs(1, "connected to the broker again")
-	if n := r.log.count("no connection to the broker"); n != 1 {
+	r.logs(1, "the connection to the broker works again")
+	if n := r.log.count("the connection to the broker doesn't work"); n != 1 {
 		t.Errorf("the outage is logged %d times", n)
 	}
 	present()

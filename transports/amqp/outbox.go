@@ -12,6 +12,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/pentrough/pentrough/internal/backoff"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -88,6 +89,7 @@ const saidFor = time.Minute
 func (o *outbox) run(ctx context.Context) {
 	o.begin()
 	said := ""
+	pauses := backoff.New(o.t.config.Reconnect.InitialInterval, o.t.config.Reconnect.InitialInterval)
 	for {
 		s, err := o.link.wait(ctx)
 		if err != nil {
@@ -120,7 +122,7 @@ func (o *outbox) run(ctx context.Context) {
 			o.log.Warn("the channel for publishing was lost, opening another", "err", err)
 			said = err.Error()
 		}
-		if !sleep(ctx, jittered(o.t.config.Reconnect.InitialInterval)) {
+		if !backoff.Sleep(ctx, pauses.NextBackOff()) {
 			return
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"github.com/google/uuid"
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/pentrough/pentrough/internal/backoff"
+	"github.com/pentrough/pentrough/internal/outage"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -64,18 +66,20 @@ func (q *requests) drop(id string) {
 }
 
 func (q *requests) run(ctx context.Context) {
+	queue := outage.New(q.t.env.Logger, "the reply queue")
+	pauses := backoff.New(q.t.config.Reconnect.MaxInterval, q.t.config.Reconnect.MaxInterval)
 	for {
 		s, err := q.t.consumer.wait(ctx)
 		if err != nil {
 			return
 		}
-		err = q.serve(s.conn)
+		err = q.serve(s.conn, queue)
 		if ctx.Err() != nil {
 			return
 		}
 		if !s.lost() {
-			q.t.env.Logger.Warn("the reply queue was lost, making another", "err", err)
-			if !sleep(ctx, jittered(q.t.config.Reconnect.MaxInterval)) {
+			queue.Report(err)
+			if !backoff.Sleep(ctx, pauses.NextBackOff()) {
 				return
 			}
 		}
@@ -83,7 +87,7 @@ func (q *requests) run(ctx context.Context) {
 }
 
 // serve makes a reply queue and hands out what comes until it is lost.
-func (q *requests) serve(conn *amqp.Connection) error {
+func (q *requests) serve(conn *amqp.Connection, state *outage.Outage) error {
 	ch, err := conn.Channel()
 	if err != nil {
 		return fmt.Errorf("opening a channel: %w", plain(err))
@@ -97,6 +101,7 @@ func (q *requests) serve(conn *amqp.Connection) error {
 	if err != nil {
 		return fmt.Errorf("consuming from the reply queue: %w", plain(err))
 	}
+	state.Report(nil)
 	q.change(queue.Name)
 	defer q.change("")
 	for d := range deliveries {

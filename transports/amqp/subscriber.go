@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pentrough/pentrough/internal/backoff"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -127,7 +128,7 @@ func (s *subscription) run(ctx context.Context) {
 	})()
 	topic := s.route.topic
 	defer s.t.topics.forget(topic, s)
-	pause := s.t.config.Reconnect.InitialInterval
+	pauses := s.t.config.Reconnect.pauses()
 	for s.stop.Err() == nil {
 		session, err := s.t.consumer.wait(s.stop)
 		if err != nil {
@@ -135,8 +136,8 @@ func (s *subscription) run(ctx context.Context) {
 		}
 		g, err := s.begin(session.conn)
 		if err == nil {
-			s.t.topics.works(topic, s)
-			pause = s.t.config.Reconnect.InitialInterval
+			s.t.topics.report(topic, s, nil)
+			pauses.Reset()
 			s.consuming(+1)
 			err = g.run()
 			s.consuming(-1)
@@ -149,11 +150,10 @@ func (s *subscription) run(ctx context.Context) {
 		if session.lost() {
 			continue
 		}
-		s.t.topics.fails(topic, s, err)
-		if !sleep(s.stop, jittered(pause)) {
+		s.t.topics.report(topic, s, err)
+		if !backoff.Sleep(s.stop, pauses.NextBackOff()) {
 			return
 		}
-		pause = min(pause*3/2, s.t.config.Reconnect.MaxInterval)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/pentrough/pentrough/internal/backoff"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -84,6 +85,7 @@ func openTap(conn *amqp.Connection, r *route) (*tap, error) {
 
 // tap copies messages to out until ctx ends.
 func (t *transport) tap(ctx context.Context, r *route, tapped *tap, out chan<- *message.Message) {
+	pauses := t.config.Reconnect.pauses()
 	for {
 		if tapped != nil && !tapped.copy(ctx, t.marshaler, out) {
 			return
@@ -92,7 +94,9 @@ func (t *transport) tap(ctx context.Context, r *route, tapped *tap, out chan<- *
 		if err != nil {
 			return
 		}
-		if tapped, err = openTap(s.conn, r); err != nil && !sleep(ctx, jittered(t.config.Reconnect.MaxInterval)) {
+		if tapped, err = openTap(s.conn, r); err == nil {
+			pauses.Reset()
+		} else if !backoff.Sleep(ctx, pauses.NextBackOff()) {
 			return
 		}
 	}

@@ -80,7 +80,7 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 		name:       or(c.ConnectionName, fmt.Sprintf("pentrough %s %s", env.Host, env.Name)),
 		unreadable: m.unreadable.Inc,
 	}
-	o := newOutage(env.Logger.With("broker", e.addr), env.Now)
+	o := newConnectivity(env.Logger.With("broker", e.addr))
 	t := &transport{
 		env:           env,
 		config:        c,

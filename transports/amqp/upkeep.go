@@ -9,6 +9,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/internal/backoff"
 )
 
 // checkInterval is the longest time between two looks after the topics in use; the description of the plugin names it.
@@ -26,7 +28,8 @@ type use struct {
 // without them is silent for good. It goes over the consuming connection, which the broker never blocks, until ctx ends.
 func (t *transport) upkeep(ctx context.Context) {
 	looked := map[string]bool{}
-	for sleep(ctx, jittered(t.checkInterval)) {
+	pauses := backoff.New(t.checkInterval, t.checkInterval)
+	for backoff.Sleep(ctx, pauses.NextBackOff()) {
 		s, _, _, err := t.consumer.state()
 		if _, blocked, _, _ := t.publisher.state(); err != nil || blocked != "" {
 			continue
@@ -43,12 +46,8 @@ func (t *transport) upkeep(ctx context.Context) {
 				continue
 			}
 			looked[u.route.topic] = true
-			switch err := t.restore(s.conn, u); {
-			case s.lost() || ctx.Err() != nil:
-			case err != nil:
-				t.topics.fails(u.route.topic, t, err)
-			default:
-				t.topics.works(u.route.topic, t)
+			if err := t.restore(s.conn, u); !s.lost() && ctx.Err() == nil {
+				t.topics.report(u.route.topic, t, err)
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/pentrough/pentrough/internal/backoff"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -33,7 +34,7 @@ type outlet struct {
 
 // connect makes the Publisher, and tries until that works.
 func (o *outlet) connect() {
-	for wait := newBackOff(); o.t.life.Err() == nil; {
+	for pauses := backoff.New(firstPause, longestPause); o.t.life.Err() == nil; {
 		err := safely(func() (err error) {
 			o.stock, err = o.t.pubsub.Publisher()
 			return err
@@ -44,10 +45,7 @@ func (o *outlet) connect() {
 			return
 		}
 		o.t.report(outletPart, fmt.Errorf("opening: %w", err))
-		select {
-		case <-time.After(wait.NextBackOff()):
-		case <-o.t.life.Done():
-		}
+		backoff.Sleep(o.t.life, pauses.NextBackOff())
 	}
 }
 

@@ -35,9 +35,15 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/cenkalti/backoff/v5"
 
+	"github.com/pentrough/pentrough/internal/outage"
 	"github.com/pentrough/pentrough/transports"
+)
+
+// The pauses between attempts to open something.
+const (
+	firstPause   = 100 * time.Millisecond
+	longestPause = 5 * time.Second
 )
 
 // PubSub says how to make the parts of a transport. The functions may block and may fail; they are called again until
@@ -98,7 +104,7 @@ func (l logger) With(fields watermill.LogFields) watermill.LoggerAdapter {
 // New makes the transport. It does no I/O.
 func New(env transports.Env, ps PubSub) (transports.Transport, error) {
 	ps.Subscriptions = max(ps.Subscriptions, 1)
-	t := &transport{env: env, pubsub: ps, parts: map[string]error{}}
+	t := &transport{env: env, pubsub: ps, parts: map[string]*outage.Outage{}}
 	t.life, t.end = context.WithCancel(context.Background())
 	if ps.Tap != nil {
 		return &tappable{t}, nil
@@ -118,8 +124,8 @@ type transport struct {
 	started     bool
 	closed      bool
 	subscribers []*subscriber
-	outlet      *outlet          // nil if nobody publishes
-	parts       map[string]error // the state of each part
+	outlet      *outlet // nil if nobody publishes
+	parts       map[string]*outage.Outage
 }
 
 var (
@@ -193,14 +199,10 @@ func (t *transport) goes(f func()) bool {
 func (t *transport) report(part string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	was, known := t.parts[part]
-	t.parts[part] = err
-	switch {
-	case err != nil && (was == nil || was.Error() != err.Error()):
-		t.env.Logger.Warn("a part of the transport fails; trying again", "part", part, "err", err)
-	case err == nil && known && was != nil:
-		t.env.Logger.Info("a part of the transport works again", "part", part)
+	if t.parts[part] == nil {
+		t.parts[part] = outage.New(t.env.Logger, part)
 	}
+	t.parts[part].Report(err)
 }
 
 // forget takes a part out of the health.
@@ -219,7 +221,7 @@ func (t *transport) Health() []transports.Health {
 	}
 	var all []transports.Health
 	for _, part := range slices.Sorted(maps.Keys(t.parts)) {
-		all = append(all, transports.Health{Part: part, Err: t.parts[part]})
+		all = append(all, transports.Health{Part: part, Err: t.parts[part].Err()})
 	}
 	if len(all) == 0 {
 		all = append(all, transports.Health{Part: "transport"})
@@ -231,8 +233,8 @@ func (t *transport) Health() []transports.Health {
 func (t *transport) Accepts(topic string) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.parts[outletPart]; err != nil {
-		return fmt.Errorf("publishing to %s: %w", topic, err)
+	if state := t.parts[outletPart]; state != nil && state.Down() {
+		return fmt.Errorf("publishing to %s: %w", topic, state.Err())
 	}
 	return nil
 }
@@ -325,13 +327,6 @@ func show(ctx context.Context, in <-chan *message.Message, out chan<- *message.M
 			return
 		}
 	}
-}
-
-// newBackOff returns the pauses between attempts, which are random: around 100 ms at first, up to about 5 s.
-func newBackOff() *backoff.ExponentialBackOff {
-	b := backoff.NewExponentialBackOff()
-	b.InitialInterval, b.Multiplier, b.MaxInterval = 100*time.Millisecond, 2, 5*time.Second
-	return b
 }
 
 // safely calls into a Pub/Sub; its panic is an error.

@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 
+	"github.com/pentrough/pentrough/internal/backoff"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -56,13 +57,17 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string, take func(*tra
 	s.present()
 	var running, tried sync.WaitGroup
 	for n := range s.t.pubsub.Subscriptions {
-		sub := &subscription{subscriber: s, n: n, topic: topic, take: take, stop: ctx}
+		stop, cancel := context.WithCancel(ctx)
+		unbind := context.AfterFunc(s.life, cancel)
+		sub := &subscription{subscriber: s, n: n, topic: topic, take: take, stop: stop}
 		sub.tried = sync.OnceFunc(tried.Done)
 		tried.Add(1)
 		s.work.Add(1)
 		running.Go(func() {
 			defer s.work.Done()
 			defer sub.tried()
+			defer cancel()
+			defer unbind()
 			sub.run()
 		})
 	}
@@ -148,14 +153,14 @@ type subscription struct {
 	n     int
 	topic string
 	take  func(*transports.Delivery)
-	stop  context.Context // ends when no more messages are wanted
+	stop  context.Context // ends when no more messages are wanted, and with life
 	tried func()          // the first attempt has ended
 }
 
 // run subscribes, and subscribes again after each loss, until the subscription ends.
 func (s *subscription) run() {
-	wait := newBackOff()
-	for s.stop.Err() == nil && s.life.Err() == nil {
+	pauses := backoff.New(firstPause, longestPause)
+	for s.stop.Err() == nil {
 		worked, err := s.session()
 		if err == nil {
 			return
@@ -163,23 +168,10 @@ func (s *subscription) run() {
 		s.t.report(s.part(s.n), err)
 		s.tried()
 		if worked {
-			wait.Reset()
+			pauses.Reset()
 		}
-		if !s.sleep(wait.NextBackOff()) {
-			return
-		}
+		backoff.Sleep(s.stop, pauses.NextBackOff())
 	}
-}
-
-// sleep returns false if the subscription ends before.
-func (s *subscription) sleep(d time.Duration) bool {
-	select {
-	case <-time.After(d):
-		return true
-	case <-s.stop.Done():
-	case <-s.life.Done():
-	}
-	return false
 }
 
 // connect opens a Subscriber and subscribes.
@@ -219,7 +211,7 @@ func (s *subscription) session() (worked bool, err error) {
 	s.opened(+1)
 	defer s.opened(-1)
 	s.tried()
-	wait := newBackOff()
+	pauses := backoff.New(firstPause, longestPause)
 	var next *message.Message
 	for {
 		msg := next
@@ -232,8 +224,6 @@ func (s *subscription) session() (worked bool, err error) {
 				}
 			case <-s.stop.Done():
 				return worked, nil
-			case <-s.life.Done():
-				return worked, nil
 			}
 		}
 		f := s.deliver(msg)
@@ -245,12 +235,12 @@ func (s *subscription) session() (worked bool, err error) {
 		switch {
 		case f.outcome != nil:
 			worked = true
-			wait.Reset()
+			pauses.Reset()
 			if s.stop.Err() != nil {
 				f.awaitAck()
 				return worked, nil
 			}
-		case f.settled && !s.sleep(wait.NextBackOff()):
+		case f.settled && !backoff.Sleep(s.stop, pauses.NextBackOff()):
 			// It was handed back. What comes again at once would be handed back at once.
 			return worked, nil
 		}
@@ -294,7 +284,7 @@ func (s *subscription) deliver(msg *message.Message) *flight {
 	d.Settle = f.settle
 	s.taking.Lock()
 	defer s.taking.Unlock()
-	if s.life.Err() != nil || s.stop.Err() != nil {
+	if s.stop.Err() != nil {
 		f.void(transports.ErrVoid)
 		return nil
 	}

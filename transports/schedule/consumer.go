@@ -7,6 +7,9 @@ import (
 	"sync"
 	"time"
 
+	cenkalti "github.com/cenkalti/backoff/v5"
+
+	"github.com/pentrough/pentrough/internal/backoff"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -42,7 +45,7 @@ type held struct {
 	tick   *transports.Delivery // without what belongs to the consumer
 	missed int                  // how many were missed before it; set when it is handed out
 	again  bool
-	pause  time.Duration
+	pauses cenkalti.ExponentialBackOff
 	after  time.Time // not handed out again before
 }
 
@@ -56,7 +59,7 @@ func (c *consumer) offer(it *transports.Delivery) {
 	}
 	c.held = nil
 	if c.subscribed {
-		c.held = &held{tick: it}
+		c.held = &held{tick: it, pauses: backoff.New(firstPause, longestPause)}
 		c.changed.Signal()
 	}
 }
@@ -121,9 +124,9 @@ func (c *consumer) settle(h *held, done bool) {
 		return
 	}
 	h.again = true
-	h.pause = min(max(2*h.pause, firstPause), longestPause)
-	h.after = time.Now().Add(h.pause)
-	time.AfterFunc(h.pause, c.wake)
+	pause := h.pauses.NextBackOff()
+	h.after = time.Now().Add(pause)
+	time.AfterFunc(pause, c.wake)
 }
 
 // wake has the subscription's goroutine look again.

@@ -17,6 +17,7 @@ const modelEvery = 10 * time.Second
 // model is a consumer as a test's reader sees it.
 type model struct {
 	s      transports.Subscriber
+	k      *clock
 	taken  chan *transports.Delivery
 	done   <-chan struct{}
 	cancel context.CancelFunc // nil between two subscriptions
@@ -41,7 +42,7 @@ func TestModel(t *testing.T) {
 		if err != nil {
 			rt.Fatal(err)
 		}
-		m := &model{s: s, taken: make(chan *transports.Delivery, 100), begun: time.Now()}
+		m := &model{k: k, s: s, taken: make(chan *transports.Delivery, 100), begun: time.Now()}
 		m.subscribe(rt)
 		start(t, k)
 		m.sleep(rt, time.Millisecond) // nothing is done at the moment of a tick
@@ -145,7 +146,14 @@ func (m *model) settle(o *transports.Outcome) {
 		m.place = 0
 	} else {
 		m.again, m.pause = true, min(max(2*m.pause, firstPause), longestPause)
-		m.after = time.Now().Add(m.pause)
+		// The pause is random: the model takes the real one, within its bounds.
+		k := m.k
+		k.mu.Lock()
+		m.after = k.topics["x"].consumers["a"].held.after
+		k.mu.Unlock()
+		if took := time.Until(m.after); took < m.pause/2 || took > m.pause {
+			panic(fmt.Sprintf("the pause is %s, want %s to %s", took, m.pause/2, m.pause))
+		}
 	}
 	m.held, m.before = nil, m.held
 }

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pentrough/pentrough/internal/backoff"
 	"github.com/pentrough/pentrough/transports/device"
 )
 
@@ -39,39 +40,22 @@ func (t *transport) listen(ctx context.Context) (*net.TCPListener, error) {
 
 // accept takes connections until the listener is closed.
 func (t *transport) accept(l *net.TCPListener) {
-	var pause time.Duration
+	pauses := backoff.New(firstPause, longestPause)
 	for {
 		socket, err := l.AcceptTCP()
-		switch {
-		case errors.Is(err, net.ErrClosed):
+		if errors.Is(err, net.ErrClosed) {
 			return
-		case err != nil:
-			if pause == 0 {
-				t.env.Logger.Error("accepting connections; trying on", "err", err)
-				t.setTrouble(fmt.Errorf("accepting connections: %w; trying on", err))
-			}
-			pause = min(max(firstPause, 2*pause), longestPause)
-			select {
-			case <-time.After(pause):
-			case <-t.ctx.Done():
+		}
+		t.accepting.Report(err)
+		if err != nil {
+			if !backoff.Sleep(t.ctx, pauses.NextBackOff()) {
 				return
 			}
 			continue
-		case pause > 0:
-			pause = 0
-			t.env.Logger.Info("accepting connections again")
-			t.setTrouble(nil)
 		}
+		pauses.Reset()
 		t.metrics.accepted.Inc()
 		t.take(socket)
-	}
-}
-
-func (t *transport) setTrouble(err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.quiet {
-		t.trouble = err
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"golang.org/x/time/rate"
 
+	"github.com/pentrough/pentrough/internal/outage"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/codec"
 	"github.com/pentrough/pentrough/transports/device"
@@ -45,9 +46,11 @@ type transport struct {
 	// complaints keeps strangers from filling the log.
 	complaints rate.Sometimes
 
+	accepting *outage.Outage
+
 	mu       sync.Mutex
 	listener *net.TCPListener
-	trouble  error // of the listener
+	trouble  error // why there is no listener
 	quiet    bool  // nothing new is taken
 	conns    map[*conn]struct{}
 	// emptied is signalled when conns is empty.
@@ -79,7 +82,7 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &transport{
 		config: *c, env: env, framing: framing, hello: h, registry: registry, metrics: m, ctx: ctx, cancel: cancel, began: time.Now(),
-		complaints: rate.Sometimes{First: 10, Interval: time.Second}, trouble: errors.New("not started"), conns: map[*conn]struct{}{},
+		complaints: rate.Sometimes{First: 10, Interval: time.Second}, trouble: errors.New("not started"), accepting: outage.New(env.Logger, "accepting connections"), conns: map[*conn]struct{}{},
 	}
 	t.emptied.L = &t.mu
 	return t, nil
@@ -154,7 +157,11 @@ func (t *transport) Start(ctx context.Context) error {
 func (t *transport) Health() []transports.Health {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return []transports.Health{{Part: "listener", Err: t.trouble}}
+	err := t.trouble
+	if e := t.accepting.Err(); err == nil && e != nil {
+		err = fmt.Errorf("accepting connections, trying again: %w", e)
+	}
+	return []transports.Health{{Part: "listener", Err: err}}
 }
 
 // Quiesce implements transports.Transport.

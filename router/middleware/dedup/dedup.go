@@ -14,6 +14,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/backoff"
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
@@ -215,14 +216,12 @@ func (d *dedup) commitLeft(ctx context.Context, key middleware.LedgerKey) error 
 // hear again.
 func (d *dedup) confirm(ctx context.Context, key middleware.LedgerKey) {
 	handlers.OnConfirmed(ctx, func(life context.Context) error {
-		for pause := confirmRetry; ; pause = min(2*pause, confirmRetryMax) {
+		for pauses := backoff.New(confirmRetry, confirmRetryMax); ; {
 			err := d.env.Ledger.Confirm(key, middleware.Retention{Window: d.Window, Limit: d.MaxEntries, Clock: d.env.Presence})
 			if err == nil {
 				return nil
 			}
-			select {
-			case <-time.After(pause):
-			case <-life.Done():
+			if !backoff.Sleep(life, pauses.NextBackOff()) {
 				return err
 			}
 		}
