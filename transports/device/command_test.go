@@ -340,27 +340,3 @@ func FuzzCommand(f *testing.F) {
 		}
 	})
 }
-
-var benchBody = []byte(`{"id":"0b0d3f0e-1d6e-4a5c-9f6b-6a2d8a1f0c11","address":"127.3.4.5","cmd":"SET relay 4 on","ttl":"30s"}`)
-
-func BenchmarkParseCommand(b *testing.B) {
-	b.Run("strict", func(b *testing.B) {
-		b.ReportAllocs()
-		b.SetBytes(int64(len(benchBody)))
-		for b.Loop() {
-			if _, err := ParseCommand(benchBody, ""); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("encoding/json", func(b *testing.B) {
-		b.ReportAllocs()
-		b.SetBytes(int64(len(benchBody)))
-		for b.Loop() {
-			var c struct{ ID, Address, Cmd, TTL string }
-			if err := json.Unmarshal(benchBody, &c); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-}
