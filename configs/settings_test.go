@@ -18,8 +18,8 @@ func TestSettings(t *testing.T) {
 		{" {\"limit\": 5, \"$x\": null}\n", map[string]any{"limit": json.Number("5"), "$x": nil}, ""},
 		{"", map[string]any{}, ""},
 		{"limit = 5\nlimit 6", nil, "line 2: "},
-		{"{} {}", nil, "more than one"},
-		{"{\"limit\"}", nil, "invalid character"},
+		{"{} {}", nil, "byte 4: '{'; expected: the end"},
+		{"{\"limit\"}", nil, "byte 9: '}'; expected: "},
 	} {
 		got, err := Settings([]byte(c.text))
 		if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {

@@ -23,15 +23,15 @@ var badInput = []struct {
 	id         string // of the result; "" is a new one
 	detail     string // a part of the result's detail or the error
 }{
-	{"empty body", "", poison, "", "the text ends"},
+	{"empty body", "", poison, "", "byte 1: the end"},
 	{"malformed JSON", `{"id":"i","device":"d","cmd":"open"`, poison, "", "not a JSON object"},
-	{"two objects", `{"id":"i","device":"d","cmd":"x"}{}`, poison, "", "nothing may follow"},
+	{"two objects", `{"id":"i","device":"d","cmd":"x"}{}`, poison, "", "expected: the end"},
 	{"an array", `[{"id":"i","device":"d","cmd":"x"}]`, poison, "", "not a JSON object"},
 	{"a string", `"open"`, poison, "", "not a JSON object"},
 	{"null", `null`, poison, "", "not a JSON object"},
 	{"binary", "\x00\x01\xfe\xff", poison, "", "not a JSON object"},
 	{"a raw NUL in a string", "{\"id\":\"i\",\"device\":\"d\",\"cmd\":\"a\x00b\"}", poison, "", "control character"},
-	{"deep nesting", strings.Repeat(`{"a":`, 1000) + "1" + strings.Repeat("}", 1000), poison, "", "nested deeper"},
+	{"deep nesting", strings.Repeat(`{"a":`, 1000) + "1" + strings.Repeat("}", 1000), poison, "", "nested too deep"},
 
 	{"no cmd", `{"id":"i","device":"d"}`, device.StateRejected, "i", "cmd: missing"},
 	{"no device", `{"id":"i","cmd":"x"}`, device.StateRejected, "i", "device: missing"},

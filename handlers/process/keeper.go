@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pentrough/pentrough/internal/backoff"
+	"github.com/pentrough/pentrough/internal/jsontext"
 	"github.com/pentrough/pentrough/internal/stdio"
 )
 
@@ -294,7 +295,7 @@ func (c *child) introduced(in *stdio.Reader) error {
 	if l.kind != "hello" {
 		return fmt.Errorf("it wrote something else where its hello was waited for: %s; only the protocol may go to standard output", quoted(text))
 	}
-	if err := decode(text, &c.hello); err != nil {
+	if err := jsontext.Unmarshal(text, &c.hello); err != nil {
 		return fmt.Errorf("reading its hello: %w", err)
 	}
 	switch {
@@ -338,7 +339,7 @@ func (c *child) beginning(in *stdio.Reader) (line, []byte, error) {
 			c.h.stderr.log(text)
 		case l.kind == "refuse":
 			var r refusal
-			if err := decode(text, &r); err != nil {
+			if err := jsontext.Unmarshal(text, &r); err != nil {
 				return line{}, nil, fmt.Errorf("reading its refusal: %w", err)
 			}
 			return line{}, nil, r

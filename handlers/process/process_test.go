@@ -144,7 +144,7 @@ func TestStarts(t *testing.T) {
 	t.Parallel()
 	for character, want := range map[string]string{
 		"dead":     "it ended: exit status 3",
-		"chatty":   `it wrote a line that isn't a JSON object: "Hello, I am a plugin."`,
+		"chatty":   `it wrote a line that isn't a JSON object: "Hello, I am a plugin.": byte 1: 'H'; expected: an object`,
 		"future":   "it speaks version 2 of the protocol, and this host version 1",
 		"refusing": "no licence; config.a.b is 1; config is odd",
 		"schema":   "config.n: minimum: got 3, want 5; config has the unknown key x",

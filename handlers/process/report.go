@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"os"
@@ -16,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
 const (
@@ -57,8 +60,8 @@ func (r *reporter) allow() bool {
 // log passes on a log line of the protocol.
 func (r *reporter) log(text []byte) {
 	var l logLine
-	if err := decode(text, &l); err != nil {
-		l = logLine{Level: "warn", Text: "a log line that can't be read: " + err.Error()}
+	if err := jsontext.Unmarshal(text, &l); err != nil {
+		l = logLine{Level: "warn", Text: fmt.Sprintf("a log line that can't be read: %v: %s", err, quoted(text))}
 	}
 	level := slog.LevelInfo
 	_ = level.UnmarshalText([]byte(strings.ToUpper(l.Level))) // what isn't known is info
@@ -144,9 +147,6 @@ func hostVersion() string {
 	}
 	return "(devel)"
 }
-
-// decode reads a line that is known to be a JSON object.
-func decode(text []byte, v any) error { return json.Unmarshal(text, v) }
 
 // say writes a line of the host.
 func (c *child) say(v any) error {

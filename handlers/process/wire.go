@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/jsontext"
 	"github.com/pentrough/pentrough/internal/stdio"
 	"github.com/pentrough/pentrough/transports"
 )
@@ -105,19 +105,16 @@ func appendRequest(b []byte, id int64, remaining time.Duration, msg []byte) []by
 type line struct {
 	kind     string
 	id       int64
-	messages []byte
-	failure  []byte
+	messages jsontext.Token[[]byte]
+	failure  jsontext.Token[[]byte]
 }
 
 // parse reads a line that the plugin wrote. An error means that it is none of the protocol.
 func parse(text []byte) (l line, err error) {
-	if !utf8.Valid(text) {
-		return l, errors.New("it wrote a line that isn't UTF-8")
-	}
-	s := stdio.Scan(text)
-	var kind, id []byte
-	err = s.Object(func(key []byte) error {
-		value, err := s.Value()
+	s := jsontext.New(text)
+	var kind, id jsontext.Token[[]byte]
+	for s.Begin('{'); s.Next(); {
+		key, value := s.Key(), s.Value()
 		switch string(key) {
 		case "type":
 			kind = value
@@ -128,13 +125,15 @@ func parse(text []byte) (l line, err error) {
 		case "error":
 			l.failure = value
 		}
-		return err
-	})
-	if err != nil || !s.End() {
-		return l, fmt.Errorf("it wrote a line that isn't a JSON object: %s", quoted(text))
 	}
-	word, err := stdio.Scan(kind).Str()
-	if err != nil {
+	switch {
+	case s.End() != nil:
+		return l, fmt.Errorf("it wrote a line that isn't a JSON object: %s: %w", quoted(text), s.End())
+	case errors.Is(s.Flaw(), jsontext.ErrUTF8):
+		return l, errors.New("it wrote a line that isn't UTF-8")
+	}
+	word, err := kind.Text()
+	if kind.Kind != '"' || err != nil {
 		return l, fmt.Errorf("it wrote a line without a type: %s", quoted(text))
 	}
 	l.kind = string(word)
@@ -157,25 +156,30 @@ func quoted(text []byte) string {
 
 // outcome is what a response says: the messages that were produced, or the error. An error of its own means that the response is none.
 func (l *line) outcome(destinations map[string]bool) ([]*message.Message, error) {
-	if l.failure != nil && string(l.failure) != "null" {
+	if l.failure.Kind != 0 && l.failure.Kind != 'n' {
 		return nil, l.cause()
 	}
-	if l.messages == nil {
+	if l.messages.Kind == 0 {
 		return nil, nil
 	}
+	out, err := l.produced(destinations)
+	if err != nil {
+		return nil, fmt.Errorf("the plugin's response: %w", err)
+	}
+	return out, nil
+}
+
+// produced returns the messages that were produced.
+func (l *line) produced(destinations map[string]bool) ([]*message.Message, error) {
 	var out []*message.Message
-	s := stdio.Scan(l.messages)
-	err := s.List(func() error {
+	s := jsontext.New(l.messages.Raw)
+	for s.Begin('['); s.Next(); {
 		if len(out) == mostProduced {
-			return fmt.Errorf("it has more than %d messages", mostProduced)
+			return nil, fmt.Errorf("it has more than %d messages", mostProduced)
 		}
-		text, err := s.Value()
+		msg, to, err := stdio.ParseMessage(&s)
 		if err != nil {
-			return err
-		}
-		msg, to, err := stdio.ParseMessage(text)
-		if err != nil {
-			return err
+			return nil, err
 		}
 		if msg.UUID == "" {
 			msg.UUID = uuid.NewString()
@@ -183,17 +187,13 @@ func (l *line) outcome(destinations map[string]bool) ([]*message.Message, error)
 		}
 		if to != "" {
 			if !destinations[to] {
-				return handlers.Permanent(fmt.Errorf("a message goes to %q, which destinations doesn't list", to))
+				return nil, handlers.Permanent(fmt.Errorf("a message goes to %q, which destinations doesn't list", to))
 			}
 			handlers.SetDestination(msg, handlers.TopicRef(to))
 		}
 		out = append(out, msg)
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("the plugin's response: %w", err)
 	}
-	return out, nil
+	return out, s.Err()
 }
 
 // cause is the error that a response says.
@@ -203,7 +203,7 @@ func (l *line) cause() error {
 		Text         string  `json:"text"`
 		RetryAfterMS float64 `json:"retry_after_ms"`
 	}
-	if err := json.Unmarshal(l.failure, &said); err != nil {
+	if err := jsontext.Unmarshal(l.failure.Raw, &said); err != nil {
 		return fmt.Errorf("the plugin's response: its error: %w", err)
 	}
 	text := said.Text

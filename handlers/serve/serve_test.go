@@ -383,7 +383,7 @@ func TestLongLinesForTheLogAreCut(t *testing.T) {
 func TestHostsThatBreakTheProtocol(t *testing.T) {
 	for line, want := range map[string]string{
 		`{"type":"request","id":1,"remaining_ms":1}`:                                           "the message",
-		`{"type":"request","id":1,"remaining_ms":1,"message":{"payload":"\ud83d"}}`:            "half a surrogate pair",
+		`{"type":"request","id":1,"remaining_ms":1,"message":{"payload":"\ud83d"}}`:            "half of a surrogate pair",
 		`{"type":"request","id":1,"remaining_ms":1,"message":{"payload":"","payload_b64":""}}`: "two payloads",
 		`{"type":"request","id":1.5,"remaining_ms":1,"message":{}}`:                            "1.5",
 		`{"type":"request","id":1,"message":{}}`:                                               "remaining_ms",

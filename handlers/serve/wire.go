@@ -8,11 +8,11 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/jsontext"
 	"github.com/pentrough/pentrough/internal/stdio"
 )
 
@@ -73,13 +73,10 @@ type line struct {
 
 // parse reads a line. One of an unknown kind has that and nothing else.
 func parse(text []byte) (l line, err error) {
-	if !utf8.Valid(text) {
-		return l, errors.New("a line that isn't UTF-8")
-	}
-	s := stdio.Scan(text)
-	var kind, id, remaining, msg []byte
-	err = s.Object(func(key []byte) error {
-		value, err := s.Value()
+	s := jsontext.New(text)
+	var kind, id, remaining, msg jsontext.Token[[]byte]
+	for s.Begin('{'); s.Next(); {
+		key, value := s.Key(), s.Value()
 		switch string(key) {
 		case "type":
 			kind = value
@@ -90,23 +87,20 @@ func parse(text []byte) (l line, err error) {
 		case "message":
 			msg = value
 		}
-		return err
-	})
-	if err != nil {
-		return l, err
 	}
-	if !s.End() {
-		return l, stdio.ErrJSON
+	if err := s.Finish(); err != nil {
+		return l, fmt.Errorf("a line that isn't a JSON object: %w", err)
 	}
-	word, err := stdio.Scan(kind).Str()
-	if err != nil {
+	word, _ := kind.Text() // Finish has looked at it
+	if kind.Kind != '"' {
 		return l, errors.New("a line without a type")
 	}
 	switch string(word) {
 	case "request":
 		l.kind = "request"
 		if l.remaining, err = stdio.Whole("remaining_ms", remaining); err == nil {
-			l.msg, _, err = stdio.ParseMessage(msg)
+			inner := jsontext.New(msg.Raw)
+			l.msg, _, err = stdio.ParseMessage(&inner)
 		}
 	case "cancel", "ping":
 		l.kind = string(word)
@@ -115,9 +109,7 @@ func parse(text []byte) (l line, err error) {
 		return l, nil
 	case "hello":
 		l.kind = "hello"
-		dec := json.NewDecoder(strings.NewReader(string(text)))
-		dec.UseNumber()
-		if err := dec.Decode(&l.hello); err != nil {
+		if err := jsontext.Unmarshal(text, &l.hello); err != nil {
 			return l, fmt.Errorf("the host's hello: %w", err)
 		}
 		return l, nil
@@ -142,7 +134,7 @@ func appendResponse(b []byte, id int64, produced []*message.Message, failure err
 	switch {
 	case failure != nil:
 		b = append(append(b, `,"error":{"kind":"`...), handlers.KindOf(failure).String()...)
-		b = stdio.AppendText(append(b, `","text":`...), failure.Error())
+		b = jsontext.AppendString(append(b, `","text":`...), failure.Error())
 		if after := handlers.RetryAfterOf(failure); after > 0 {
 			b = strconv.AppendInt(append(b, `,"retry_after_ms":`...), max(1, after.Milliseconds()), 10)
 		}

@@ -65,7 +65,7 @@ func TestWhatIsNoList(t *testing.T) {
 		{`json`, `{"a":1}`, "items: json is not a list (column 1 of json)"},
 		{`json.a`, `{}`, "items: json.a is not there"},
 		{`json`, "a,b", "items: reading the payload as JSON: byte 1: 'a'"},
-		{`json`, "[\"\xff\"]", "items: reading the payload as JSON: byte 3: not valid UTF-8"},
+		{`json`, "[\"\xff\"]", "items: reading the payload as JSON: byte 3: the string is not UTF-8"},
 		{`json`, "[1,2,3,4]", "items: the list has more than 3 elements"},
 		{`lines(text)`, "a\nb\nc\nd", "items: gives 4 elements; allowed: up to 3"},
 		{`json.a ?? 0`, `{}`, "items: gives a number; allowed: a list"},

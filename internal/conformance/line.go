@@ -6,11 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
-	"strconv"
 	"strings"
-	"unicode/utf8"
+
+	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
 // line is a line of the plugin, which is JSON with a type.
@@ -40,46 +39,23 @@ func parse(raw []byte, longest int) (line, error) {
 		return line{}, breaks(ruleHostLine, "a line of %d bytes, where the host takes %d", len(text), longest)
 	case len(bytes.Trim(text, " \t\r")) == 0:
 		return line{}, nil
-	case !utf8.Valid(text):
-		return line{}, breaks(ruleLine, "a line that isn't UTF-8")
 	}
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.UseNumber()
 	var keys map[string]any
-	if err := dec.Decode(&keys); err != nil || keys == nil {
+	switch err := jsontext.Unmarshal(text, &keys); {
+	case errors.Is(err, jsontext.ErrUTF8):
+		return line{}, breaks(ruleLine, "a line that isn't UTF-8")
+	case errors.Is(err, jsontext.ErrSurrogate):
+		return line{}, breaks(ruleBoth, "a line with half of a surrogate pair")
+	case err != nil:
+		return line{}, breaks(ruleLine, "a line that isn't a JSON object: %v", err)
+	case keys == nil:
 		return line{}, breaks(ruleLine, "a line that isn't a JSON object")
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return line{}, breaks(ruleLine, "a line with more than one JSON object")
-	}
-	if halfPair(text) {
-		return line{}, breaks(ruleBoth, "a line with half a surrogate pair")
 	}
 	kind, ok := keys["type"].(string)
 	if !ok {
 		return line{}, breaks(ruleType, "a line without a type")
 	}
 	return line{kind, keys}, nil
-}
-
-// halfPair says whether JSON has an escape of half a surrogate pair, for which encoding/json silently takes another character.
-func halfPair(text []byte) bool {
-	high := false
-	for i := 0; i < len(text); i++ {
-		unit := int64(-1)
-		if text[i] == '\\' {
-			if i++; text[i] == 'u' {
-				unit, _ = strconv.ParseInt(string(text[i+1:i+5]), 16, 32)
-				i += 4
-			}
-		}
-		low := unit >= 0xdc00 && unit < 0xe000
-		if high != low {
-			return true
-		}
-		high = unit >= 0xd800 && unit < 0xdc00
-	}
-	return high
 }
 
 // whole returns a number that has to be whole and at least lowest.

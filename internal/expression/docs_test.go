@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
 var firstCell = regexp.MustCompile("(?m)^\\| `(.+?)` \\|")
@@ -37,7 +39,7 @@ func TestThePage(t *testing.T) {
 			t.Errorf("the page says nothing of the function %s", name)
 		}
 	}
-	if DefaultLimits != (Limits{Steps: 1_000_000, Elements: 1_000_000, Bytes: 64 << 20, Payload: 16 << 20, Time: 2e9}) || maxSource != 16<<10 || maxNodes != 2000 || maxDepth != 500 ||
+	if DefaultLimits != (Limits{Steps: 1_000_000, Elements: 1_000_000, Bytes: 64 << 20, Payload: 16 << 20, Time: 2e9}) || maxSource != 16<<10 || maxNodes != 2000 || jsontext.MaxDepth != 500 ||
 		bytesPerStep != 256 || elementsPerStep != 4 || regexpCost != 16 {
 		t.Error("the page has other bounds")
 	}

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"time"
 	"unicode/utf8"
+
+	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
 // encode writes a value as JSON, with the keys of maps sorted.
@@ -32,8 +34,8 @@ type writer struct {
 const countEvery = 64 << 10
 
 func (w *writer) value(v any, depth int) error {
-	if depth > maxDepth {
-		return fmt.Errorf("%w; allowed: %d levels", errDeep, maxDepth)
+	if depth > jsontext.MaxDepth {
+		return fmt.Errorf("nested too deep; allowed: %d levels", jsontext.MaxDepth)
 	}
 	if n := len(w.out) - w.counted; n > countEvery {
 		w.counted += n
@@ -140,43 +142,27 @@ func (w *writer) float(f float64) error {
 	if math.IsNaN(f) || math.IsInf(f, 0) {
 		return fmt.Errorf("%v has no form in JSON", f)
 	}
-	// As encoding/json and ECMAScript write them.
+	if text, ok := w.in.written[math.Float64bits(f)]; ok {
+		w.out = append(w.out, text...)
+	} else {
+		w.out = appendFloat(w.out, f)
+	}
+	return nil
+}
+
+// appendFloat appends f as encoding/json and ECMAScript write it.
+func appendFloat(dst []byte, f float64) []byte {
 	format := byte('f')
 	if abs := math.Abs(f); abs != 0 && (abs < 1e-6 || abs >= 1e21) {
 		format = 'e'
 	}
-	w.out = strconv.AppendFloat(w.out, f, format, -1, 64)
-	return nil
+	return strconv.AppendFloat(dst, f, format, -1, 64)
 }
 
 func (w *writer) str(s string) error {
 	if !utf8.ValidString(s) {
 		return errors.New("a string isn't valid UTF-8; toBase64 makes text of any bytes")
 	}
-	const hex = "0123456789abcdef"
-	w.out = append(w.out, '"')
-	start := 0
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		if c >= ' ' && c != '"' && c != '\\' {
-			continue
-		}
-		w.out = append(w.out, s[start:i]...)
-		start = i + 1
-		switch c {
-		case '"', '\\':
-			w.out = append(w.out, '\\', c)
-		case '\n':
-			w.out = append(w.out, `\n`...)
-		case '\r':
-			w.out = append(w.out, `\r`...)
-		case '\t':
-			w.out = append(w.out, `\t`...)
-		default:
-			w.out = append(w.out, `\u00`...)
-			w.out = append(w.out, hex[c>>4], hex[c&15])
-		}
-	}
-	w.out = append(append(w.out, s[start:]...), '"')
+	w.out = jsontext.AppendString(w.out, s)
 	return nil
 }

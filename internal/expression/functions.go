@@ -43,7 +43,7 @@ var functions = map[string]function{
 		if err := in.spend(len(text) / bytesPerStep); err != nil {
 			return nil, err
 		}
-		v, err := decode(text, &reads{all: true})
+		v, err := in.decode(text, &reads{all: true})
 		if err != nil {
 			return nil, fmt.Errorf("fromJSON: %w", err)
 		}

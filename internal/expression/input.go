@@ -28,6 +28,9 @@ type Input struct {
 	decoded  bool
 	jsonFail error
 
+	// written is how numbers were written, of any JSON that was read.
+	written spellings
+
 	steps, bytes, looks int
 	began               time.Time
 }
@@ -91,17 +94,17 @@ func (in *Input) payload() (string, error) {
 func (in *Input) value() (any, error) {
 	if !in.decoded {
 		in.decoded = true
-		in.json, in.jsonFail = in.decode()
+		in.json, in.jsonFail = in.decodePayload()
 	}
 	return in.json, in.jsonFail
 }
 
-func (in *Input) decode() (any, error) {
+func (in *Input) decodePayload() (any, error) {
 	text, err := in.payload()
 	if err != nil {
 		return nil, err
 	}
-	v, err := decode(text, &in.env.reads)
+	v, err := in.decode(text, &in.env.reads)
 	if err != nil {
 		return nil, fmt.Errorf("reading the payload as JSON: %w", err)
 	}

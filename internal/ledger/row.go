@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/jsontext"
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
@@ -19,10 +20,10 @@ func appendOutputs(dst []byte, outputs []middleware.Output) []byte {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = appendText(append(dst, `{"UUID":`...), o.UUID)
+		dst = jsontext.AppendString(append(dst, `{"UUID":`...), o.UUID)
 		dst = appendTexts(append(dst, `,"Metadata":`...), o.Metadata)
 		dst = appendBytes(append(dst, `,"Payload":`...), o.Payload)
-		dst = appendText(append(dst, `,"Destination":`...), string(o.Destination))
+		dst = jsontext.AppendString(append(dst, `,"Destination":`...), string(o.Destination))
 		dst = append(dst, '}')
 	}
 	return append(dst, ']')
@@ -40,12 +41,12 @@ type held struct {
 
 // appendHeld appends JSON of a message, as held has it. The error is that of a time which JSON can't have.
 func appendHeld(dst []byte, h *handlers.Held) ([]byte, error) {
-	dst = appendText(append(dst, `{"uuid":`...), h.UUID)
+	dst = jsontext.AppendString(append(dst, `{"uuid":`...), h.UUID)
 	dst = appendBytes(append(dst, `,"payload":`...), h.Payload)
 	if len(h.Metadata) > 0 {
 		dst = appendTexts(append(dst, `,"metadata":`...), h.Metadata)
 	}
-	dst = appendText(append(dst, `,"awaits":`...), h.Awaits)
+	dst = jsontext.AppendString(append(dst, `,"awaits":`...), h.Awaits)
 	if !h.Expires.IsZero() {
 		var err error
 		if dst, err = h.Expires.AppendText(append(dst, `,"expires":"`...)); err != nil {
@@ -54,7 +55,7 @@ func appendHeld(dst []byte, h *handlers.Held) ([]byte, error) {
 		dst = append(dst, '"')
 	}
 	if h.Sets != "" {
-		dst = appendText(append(dst, `,"sets":`...), h.Sets)
+		dst = jsontext.AppendString(append(dst, `,"sets":`...), h.Sets)
 	}
 	return append(dst, '}'), nil
 }
@@ -84,7 +85,7 @@ func appendTexts(dst []byte, texts map[string]string) []byte {
 			dst = append(dst, ',')
 		}
 		first = false
-		dst = appendText(append(appendText(dst, k), ':'), v)
+		dst = jsontext.AppendString(append(jsontext.AppendString(dst, k), ':'), v)
 	}
 	return append(dst, '}')
 }
@@ -92,16 +93,6 @@ func appendTexts(dst []byte, texts map[string]string) []byte {
 func appendBytes(dst, b []byte) []byte {
 	dst = append(dst, '"')
 	return append(base64.StdEncoding.AppendEncode(dst, b), '"')
-}
-
-func appendText(dst []byte, s string) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			text, _ := json.Marshal(s) // a string has JSON
-			return append(dst, text...)
-		}
-	}
-	return append(append(append(dst, '"'), s...), '"')
 }
 
 // decode takes in what a store has as bytes. Its error says why nobody can use the row.

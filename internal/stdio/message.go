@@ -4,43 +4,38 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"strings"
+	"strconv"
 	"unicode/utf8"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/pentrough/pentrough/internal/jsontext"
 	"github.com/pentrough/pentrough/transports"
 )
 
-// ParseMessage reads a message and where it is to go, "" if it doesn't say.
-func ParseMessage(text []byte) (m *message.Message, to string, err error) {
-	s := Scan(text)
+// ParseMessage reads the message that comes next in s, and where it is to go, "" if it doesn't say.
+func ParseMessage(s *jsontext.Scanner[[]byte]) (m *message.Message, to string, err error) {
 	msg := message.NewMessage("", nil)
 	var plain, coded []byte
-	err = s.Object(func(key []byte) error {
-		var err error
-		switch string(key) {
+	for s.Begin('{'); s.Next(); {
+		switch string(s.Key()) {
 		case "id":
-			msg.UUID, err = s.StringValue()
+			msg.UUID = string(s.Str())
 		case "to":
-			to, err = s.StringValue()
+			to = string(s.Str())
 		case "payload":
-			plain, err = s.Str()
+			plain = s.Str()
 		case "payload_b64":
-			coded, err = s.Str()
+			coded = s.Str()
 		case "metadata":
-			err = s.Object(func(key []byte) error {
-				k := name(key)
-				v, err := s.StringValue()
-				msg.Metadata[k] = v
-				return err
-			})
+			for s.Begin('{'); s.Next(); {
+				msg.Metadata[name(s.Key())] = string(s.Str())
+			}
 		default:
-			_, err = s.Value()
+			s.Value()
 		}
-		return err
-	})
-	if err != nil {
+	}
+	if err := s.Err(); err != nil {
 		return nil, "", fmt.Errorf("the message: %w", err)
 	}
 	if plain != nil && coded != nil {
@@ -75,48 +70,14 @@ func name(key []byte) string {
 	return string(key)
 }
 
-// AppendText appends a JSON string. What isn't UTF-8 in it is replaced.
-func AppendText(b []byte, text string) []byte {
-	if !utf8.ValidString(text) {
-		text = strings.ToValidUTF8(text, "\ufffd")
-	}
-	return AppendValid(b, []byte(text))
-}
-
-// AppendValid appends a JSON string of valid UTF-8.
-func AppendValid(b, text []byte) []byte {
-	b = append(b, '"')
-	for {
-		n := clean(text)
-		b = append(b, text[:n]...)
-		if text = text[n:]; len(text) == 0 {
-			return append(b, '"')
-		}
-		switch c := text[0]; c {
-		case '"', '\\':
-			b = append(b, '\\', c)
-		case '\n':
-			b = append(b, '\\', 'n')
-		case '\r':
-			b = append(b, '\\', 'r')
-		case '\t':
-			b = append(b, '\\', 't')
-		default:
-			const hex = "0123456789abcdef"
-			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
-		}
-		text = text[1:]
-	}
-}
-
 // AppendMessage appends a message, and where it is to go unless that is "".
 func AppendMessage(b []byte, m *message.Message, to string) []byte {
 	b = append(b, '{')
 	if m.UUID != "" {
-		b = append(AppendText(append(b, `"id":`...), m.UUID), ',')
+		b = append(jsontext.AppendString(append(b, `"id":`...), m.UUID), ',')
 	}
 	if utf8.Valid(m.Payload) {
-		b = AppendValid(append(b, `"payload":`...), m.Payload)
+		b = jsontext.AppendString(append(b, `"payload":`...), m.Payload)
 	} else {
 		b = append(b, `"payload_b64":"`...)
 		b = append(base64.StdEncoding.AppendEncode(b, m.Payload), '"')
@@ -124,13 +85,22 @@ func AppendMessage(b []byte, m *message.Message, to string) []byte {
 	if len(m.Metadata) > 0 {
 		b = append(b, `,"metadata":{`...)
 		for key, value := range m.Metadata {
-			b = append(AppendText(b, key), ':')
-			b = append(AppendText(b, value), ',')
+			b = append(jsontext.AppendString(b, key), ':')
+			b = append(jsontext.AppendString(b, value), ',')
 		}
 		b[len(b)-1] = '}'
 	}
 	if to != "" {
-		b = AppendText(append(b, `,"to":`...), to)
+		b = jsontext.AppendString(append(b, `,"to":`...), to)
 	}
 	return append(b, '}')
+}
+
+// Whole returns the whole number that the value of a key is.
+func Whole(key string, value jsontext.Token[[]byte]) (int64, error) {
+	n, err := strconv.ParseInt(string(value.Raw), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("its %s is %q", key, value.Raw)
+	}
+	return n, nil
 }

@@ -1,6 +1,6 @@
 // Package stdio is the wire of process plugins (docs/process-protocol.md), as far as the host and the Go SDK share it: lines of JSON, and the messages in them.
 //
-// [Reader] and [Writer] carry lines, [Scan] goes through one, [ParseMessage] and [AppendMessage] are the messages in requests and responses.
+// [Reader] and [Writer] carry lines, [ParseMessage] and [AppendMessage] are the messages in requests and responses.
 package stdio
 
 const (

@@ -121,7 +121,7 @@ func TestLeavesAreTestedWithoutAHost(t *testing.T) {
 		}
 		for _, to := range ours(append(p.TestImports, p.XTestImports...)) {
 			switch toRoom, toFolder, _ := roomOf(to); toRoom {
-			case contract, suite, testInner, shared, basic:
+			case contract, suite, testInner, shared, base:
 			case leaf:
 				if toFolder != folder && !strings.HasPrefix(toFolder, "transports/codec/") {
 					t.Errorf("a test of %s imports the leaf %s", from, to)

@@ -1,7 +1,6 @@
 package middleware
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -9,6 +8,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
 // Key says what a message belongs to: "payload.FIELD" of a JSON payload, where further dots lead into nested objects, or "metadata.KEY". The
@@ -41,26 +41,24 @@ func (k Key) Of(msg *message.Message) (string, error) {
 	if where == keyMetadata {
 		return msg.Metadata[name], nil
 	}
-	raw := json.RawMessage(msg.Payload)
-	for field := range strings.SplitSeq(name, ".") {
-		var object map[string]json.RawMessage
-		if err := json.Unmarshal(raw, &object); err != nil {
-			return "", fmt.Errorf("reading key field %s: %w", name, err)
-		}
-		value, ok := object[field]
-		if !ok {
-			return "", fmt.Errorf("key field %s is missing", name)
-		}
-		raw = value
+	value, found, err := jsontext.Find(msg.Payload, strings.Split(name, "."))
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("reading key field %s: %w", name, err)
+	case found < strings.Count(name, ".")+1:
+		return "", fmt.Errorf("key field %s is missing", name)
 	}
-	var text string
-	if json.Unmarshal(raw, &text) == nil {
-		return text, nil
-	}
-	if len(raw) > 0 && (raw[0] == '{' || raw[0] == '[') {
+	switch value.Kind {
+	case '{', '[':
 		return "", fmt.Errorf("key field %s is not a string or number", name)
+	case '"':
+		text, err := value.Text()
+		return string(text), err
+	case 'n':
+		return "", nil
+	default:
+		return string(value.Raw), nil
 	}
-	return string(raw), nil
 }
 
 func (k Key) split() (where, name string) {

@@ -22,7 +22,10 @@ func TestKeyOf(t *testing.T) {
 		{"payload.on", `{"on":true}`, "true", ""},
 		{"payload.tenant", `{}`, "", "key field tenant is missing"},
 		{"payload.tenant", `{"tenant":[1]}`, "", "key field tenant is not a string or number"},
-		{"payload.tenant.id", `{"tenant":"red"}`, "", "reading key field tenant.id: "},
+		{"payload.tenant.id", `{"tenant":"red"}`, "", "key field tenant.id is missing"},
+		{"payload.tenant", `{"tenant":"\ud800"}`, "", "reading key field tenant: byte 12: the string has half of a surrogate pair"},
+		{"payload.tenant", `{"tenant":"red","tenant":null}`, "", ""},
+		{"payload.tenant", `{"tenant":1}{}`, "", "reading key field tenant: byte 13: "},
 		{"payload.tenant", "no JSON", "", "reading key field tenant: "},
 	} {
 		msg, _ := middlewaretest.Message(t.Context(), "id", "lane", c.body)

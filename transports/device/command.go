@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
 // Bounds of a command.
@@ -144,23 +146,25 @@ func ParseCommand(body []byte, messageID string) (Command, error) {
 // Parse reads the command in body, strictly: one walk, no guesses. messageID is the id of the message that carried it, used
 // if the command names none; it may be empty.
 //
-// A body that isn't one JSON object (empty, cut off, followed by something, nested deeper than 32) gives an error of kind
+// A body that isn't one JSON object (empty, cut off, followed by something, nested too deep) gives an error of kind
 // [ErrMalformed]. Any other body that isn't a good command gives a [*Rejection], and a Command whose ID, Device and Group
 // are set as far as they can be trusted: not if they were given twice, aren't UTF-8 or aren't printable.
 func (f Format) Parse(body []byte, messageID string) (Command, error) {
-	p := commandParser{object: object{data: body}, c: Command{Encoding: Text}, format: f}
+	p := newParser(f, body)
 	err := p.parse(messageID)
 	return p.c, err
 }
 
 // parse reads the whole body into p.c.
 func (p *commandParser) parse(messageID string) error {
-	for p.next() {
+	for p.scan.Begin('{'); p.scan.Next(); {
+		p.value = p.scan.Value()
 		p.member()
 	}
-	if p.err != nil {
+	// What the scanner finds wrong with a string has been rejected where the string was read.
+	if err := p.scan.End(); err != nil {
 		p.c = Command{}
-		return fmt.Errorf("reading a command: %w: %w", ErrMalformed, p.err)
+		return fmt.Errorf("reading a command: %w: %w", ErrMalformed, err)
 	}
 	p.finish(messageID)
 	if p.rejection != nil {
@@ -201,16 +205,16 @@ func (c Command) AppendJSON(dst []byte) []byte {
 	dst = append(dst, '{')
 	if c.ID != "" {
 		dst = append(dst, `"id":`...)
-		dst = appendString(dst, c.ID)
+		dst = jsontext.AppendString(dst, c.ID)
 		dst = append(dst, ',')
 	}
 	dst = append(dst, `"device":`...)
-	dst = appendString(dst, c.Device)
+	dst = jsontext.AppendString(dst, c.Device)
 	dst = append(dst, `,"cmd":`...)
 	dst = appendEncoded(dst, c.Encoding, c.Payload)
 	if c.Encoding != Text && c.Encoding != "" {
 		dst = append(dst, `,"encoding":`...)
-		dst = appendString(dst, string(c.Encoding))
+		dst = jsontext.AppendString(dst, string(c.Encoding))
 	}
 	if !c.ExpiresAt.IsZero() {
 		dst = append(dst, `,"expires_at":"`...)
@@ -224,11 +228,11 @@ func (c Command) AppendJSON(dst []byte) []byte {
 	}
 	if c.Mode != "" {
 		dst = append(dst, `,"mode":`...)
-		dst = appendString(dst, string(c.Mode))
+		dst = jsontext.AppendString(dst, string(c.Mode))
 	}
 	if c.Supersede != "" {
 		dst = append(dst, `,"supersede":`...)
-		dst = appendString(dst, c.Supersede)
+		dst = jsontext.AppendString(dst, c.Supersede)
 	}
 	if c.Reply != Unsaid {
 		dst = append(dst, `,"reply":`...)
@@ -245,11 +249,11 @@ func (c Command) AppendJSON(dst []byte) []byte {
 	}
 	if c.Offline != "" {
 		dst = append(dst, `,"offline":`...)
-		dst = appendString(dst, string(c.Offline))
+		dst = jsontext.AppendString(dst, string(c.Offline))
 	}
 	if c.Group != "" {
 		dst = append(dst, `,"group":`...)
-		dst = appendString(dst, c.Group)
+		dst = jsontext.AppendString(dst, c.Group)
 	}
 	return append(dst, '}')
 }
@@ -266,6 +270,6 @@ func appendEncoded(dst []byte, e Encoding, b []byte) []byte {
 		dst = base64.StdEncoding.AppendEncode(dst, b)
 		return append(dst, '"')
 	default:
-		return appendString(dst, b)
+		return jsontext.AppendString(dst, b)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/pentrough/pentrough/internal/jsontext"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -230,7 +231,7 @@ func TestMalformedCommands(t *testing.T) {
 		"an open array":         `{"group":[1,`,
 		"a wrong bracket":       `{"group":[1}}`,
 		"deep nesting":          `{"group":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + `}`,
-		"one level too deep":    `{"group":` + strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth) + `}`,
+		"one level too deep":    `{"group":` + strings.Repeat("[", jsontext.MaxDepth) + strings.Repeat("]", jsontext.MaxDepth) + `}`,
 		"deep nesting, no ends": strings.Repeat(`{"a":`, 1_000_000),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -246,7 +247,7 @@ func TestMalformedCommands(t *testing.T) {
 			}
 		})
 	}
-	deepest := `{"group":` + strings.Repeat("[", maxDepth-1) + strings.Repeat("]", maxDepth-1) + `}`
+	deepest := `{"group":` + strings.Repeat("[", jsontext.MaxDepth-1) + strings.Repeat("]", jsontext.MaxDepth-1) + `}`
 	if _, err := ParseCommand([]byte(deepest), ""); errors.Is(err, ErrMalformed) {
 		t.Error(err)
 	}
@@ -296,7 +297,7 @@ func FuzzCommand(f *testing.F) {
 			theirs = ErrMalformed
 		}
 		if errors.Is(err, ErrMalformed) {
-			if theirs == nil && !strings.Contains(err.Error(), "nested deeper") {
+			if theirs == nil && !strings.Contains(err.Error(), "nested too deep") {
 				t.Fatalf("%v, but encoding/json reads it", err)
 			}
 			return

@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
 // field is a field of a command.
@@ -79,7 +81,9 @@ func fieldOf(name []byte) field {
 
 // commandParser collects a command from an object's members.
 type commandParser struct {
-	object
+	scan      jsontext.Scanner[[]byte]
+	size      int                    // of the body, in bytes
+	value     jsontext.Token[[]byte] // of the current member
 	format    Format
 	sets      string // by the field that the format names
 	ownSets   bool   // the field supersede says it
@@ -87,10 +91,14 @@ type commandParser struct {
 	seen      [fieldCount]bool
 	address   string
 	cmd       []byte
-	ids       [2]token // the first values that were given as ids
-	given     int      // how many of them there are
+	ids       [2]jsontext.Token[[]byte] // the first values that were given as ids
+	given     int                       // how many of them there are
 	rejection *Rejection
 	selection *Selection // nil: the command is for one device
+}
+
+func newParser(f Format, body []byte) commandParser {
+	return commandParser{scan: jsontext.New(body), size: len(body), c: Command{Encoding: Text}, format: f}
 }
 
 // reject keeps the first thing that is wrong.
@@ -102,7 +110,7 @@ func (p *commandParser) reject(format string, args ...any) {
 
 // member takes the current member in.
 func (p *commandParser) member() {
-	name, err := p.name.text()
+	name, err := p.scan.Name.Text()
 	if err != nil {
 		p.reject("a field's name %v", err)
 		return
@@ -111,7 +119,7 @@ func (p *commandParser) member() {
 	if f == fieldUnknown && len(name) > 0 && string(name) == p.format.Supersede {
 		f = fieldSets
 	}
-	if f == fieldID && p.value.kind != 'n' && p.given < len(p.ids) {
+	if f == fieldID && p.value.Kind != 'n' && p.given < len(p.ids) {
 		p.ids[p.given] = p.value
 		p.given++
 	}
@@ -129,7 +137,7 @@ func (p *commandParser) member() {
 		return
 	}
 	p.seen[f] = true
-	if p.value.kind == 'n' {
+	if p.value.Kind == 'n' {
 		return
 	}
 	switch f {
@@ -186,11 +194,11 @@ func (p *commandParser) distrust(f field) {
 
 // text returns the current value, which must be a string; never nil unless it is rejected.
 func (p *commandParser) text(name string) []byte {
-	if p.value.kind != '"' {
+	if p.value.Kind != '"' {
 		p.reject("%s: must be a string", name)
 		return nil
 	}
-	b, err := p.value.text()
+	b, err := p.value.Text()
 	if err != nil {
 		p.reject("%s: %v", name, err)
 	}
@@ -254,7 +262,7 @@ func (p *commandParser) expiresAt() {
 // duration returns the current value, which must be above 0 and no more than most.
 func (p *commandParser) duration(name string, most time.Duration) (d time.Duration) {
 	var err error
-	switch p.value.kind {
+	switch p.value.Kind {
 	case '"':
 		b := p.text(name)
 		if b == nil {
@@ -263,7 +271,7 @@ func (p *commandParser) duration(name string, most time.Duration) (d time.Durati
 		d, err = time.ParseDuration(string(b))
 	case '0':
 		var seconds float64
-		seconds, err = strconv.ParseFloat(string(p.value.raw), 64)
+		seconds, err = strconv.ParseFloat(string(p.value.Raw), 64)
 		if d = most + 1; seconds <= most.Seconds() {
 			d = time.Duration(seconds * float64(time.Second))
 		}
@@ -272,17 +280,17 @@ func (p *commandParser) duration(name string, most time.Duration) (d time.Durati
 	}
 	switch {
 	case err != nil:
-		p.reject("%s: %s is neither a duration, such as \"30s\", nor a number of seconds", name, clip(p.value.raw))
+		p.reject("%s: %s is neither a duration, such as \"30s\", nor a number of seconds", name, shown(p.value))
 	case d <= 0 || d > most:
-		p.reject("%s: %s is not above 0 and at most %s", name, clip(p.value.raw), shown(most))
+		p.reject("%s: %s is not above 0 and at most %s", name, shown(p.value), shownBound(most))
 	default:
 		return d
 	}
 	return 0
 }
 
-// shown is a bound for people.
-func shown(d time.Duration) string {
+// shownBound returns a bound for people.
+func shownBound(d time.Duration) string {
 	if d == maxTTL {
 		return "100 years"
 	}
@@ -290,15 +298,15 @@ func shown(d time.Duration) string {
 }
 
 func (p *commandParser) priority() {
-	if b := p.value.raw; p.value.kind == '0' && len(b) == 1 {
+	if b := p.value.Raw; p.value.Kind == '0' && len(b) == 1 {
 		p.c.Priority = int(b[0] - '0')
 		return
 	}
-	p.reject("priority: %s is not a number from 0 to %d", clip(p.value.raw), MaxPriority)
+	p.reject("priority: %s is not a number from 0 to %d", shown(p.value), MaxPriority)
 }
 
 func (p *commandParser) reply() {
-	switch p.value.kind {
+	switch p.value.Kind {
 	case 't':
 		p.c.Reply = Yes
 	case 'f':
@@ -320,7 +328,7 @@ func (p *commandParser) mode() {
 // supersede takes a name, or false, which is none.
 func (p *commandParser) supersede() {
 	p.ownSets = true
-	switch p.value.kind {
+	switch p.value.Kind {
 	case 'f':
 	case '"':
 		p.c.Supersede = p.named("supersede")
@@ -370,8 +378,8 @@ func (p *commandParser) finish(messageID string) {
 		}
 	}
 	switch {
-	case len(p.data) > most:
-		p.reject("the command is %d bytes long, allowed are %d", len(p.data), most)
+	case p.size > most:
+		p.reject("the command is %d bytes long, allowed are %d", p.size, most)
 	case c.Device == "" && p.selection == nil:
 		p.reject("device: missing")
 	case p.cmd == nil:
@@ -400,7 +408,7 @@ func (p *commandParser) decode() {
 func (p *commandParser) shownIDs(messageID string) string {
 	var all []string
 	for _, id := range p.ids[:p.given] {
-		all = append(all, id.shown())
+		all = append(all, shown(id))
 	}
 	if messageID != "" && checkName(messageID) != nil {
 		all = append(all, clip([]byte(messageID)))
@@ -409,13 +417,11 @@ func (p *commandParser) shownIDs(messageID string) string {
 }
 
 // shown quotes the value for a detail.
-func (t token) shown() string {
-	if t.kind == '"' {
-		if b, err := t.text(); err == nil {
-			return clip(b)
-		}
+func shown(t jsontext.Token[[]byte]) string {
+	if b, err := t.Text(); err == nil && t.Kind == '"' {
+		return clip(b)
 	}
-	return clip(t.raw)
+	return clip(t.Raw)
 }
 
 // clip quotes a value of the sender's for a detail.

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"time"
 	"unicode/utf8"
+
+	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
 // Data is one frame that a device sent, as its JSON says it.
@@ -51,22 +53,22 @@ func (d Data) Bytes() ([]byte, error) {
 // AppendJSON appends the data's JSON to dst.
 func (d Data) AppendJSON(dst []byte) []byte {
 	dst = append(dst, `{"data_id":`...)
-	dst = appendString(dst, d.DataID)
+	dst = jsontext.AppendString(dst, d.DataID)
 	dst = append(dst, `,"device":`...)
-	dst = appendString(dst, d.Device)
+	dst = jsontext.AppendString(dst, d.Device)
 	dst = append(dst, `,"host":`...)
-	dst = appendString(dst, d.Host)
+	dst = jsontext.AppendString(dst, d.Host)
 	dst = append(dst, `,"epoch":`...)
 	dst = strconv.AppendUint(dst, d.Epoch, 10)
 	dst = append(dst, `,"seq":`...)
 	dst = strconv.AppendUint(dst, d.Seq, 10)
 	dst = append(dst, `,"encoding":`...)
-	dst = appendString(dst, string(d.Encoding))
+	dst = jsontext.AppendString(dst, string(d.Encoding))
 	dst = append(dst, `,"payload":`...)
-	dst = appendString(dst, d.Payload)
+	dst = jsontext.AppendString(dst, d.Payload)
 	if d.LateFor != "" {
 		dst = append(dst, `,"late_for":`...)
-		dst = appendString(dst, d.LateFor)
+		dst = jsontext.AppendString(dst, d.LateFor)
 	}
 	dst = append(dst, `,"time":"`...)
 	dst = d.Time.UTC().AppendFormat(dst, time.RFC3339Nano)

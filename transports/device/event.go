@@ -3,6 +3,8 @@ package device
 import (
 	"strconv"
 	"time"
+
+	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
 // Topics that every transport of devices offers.
@@ -79,25 +81,25 @@ type Event struct {
 // AppendJSON appends the event's JSON to dst. The fields that belong to a device are left out for a host.
 func (e Event) AppendJSON(dst []byte) []byte {
 	dst = append(dst, `{"event_id":`...)
-	dst = appendString(dst, e.EventID)
+	dst = jsontext.AppendString(dst, e.EventID)
 	dst = append(dst, `,"type":`...)
-	dst = appendString(dst, string(e.Type))
+	dst = jsontext.AppendString(dst, string(e.Type))
 	if e.Device != "" {
 		dst = append(dst, `,"device":`...)
-		dst = appendString(dst, e.Device)
+		dst = jsontext.AppendString(dst, e.Device)
 	}
 	dst = append(dst, `,"online":`...)
 	dst = strconv.AppendBool(dst, e.Online)
 	if e.Reason != "" {
 		dst = append(dst, `,"reason":`...)
-		dst = appendString(dst, string(e.Reason))
+		dst = jsontext.AppendString(dst, string(e.Reason))
 	}
 	if e.RemoteAddr != "" {
 		dst = append(dst, `,"remote_addr":`...)
-		dst = appendString(dst, e.RemoteAddr)
+		dst = jsontext.AppendString(dst, e.RemoteAddr)
 	}
 	dst = append(dst, `,"host":`...)
-	dst = appendString(dst, e.Host)
+	dst = jsontext.AppendString(dst, e.Host)
 	dst = append(dst, `,"generation":`...)
 	dst = strconv.AppendUint(dst, e.Generation, 10)
 	if e.Epoch != 0 {

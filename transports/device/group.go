@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
 // MaxGroupCommand is the largest body of a command for a group, in bytes, which may list many devices.
@@ -30,7 +32,8 @@ type Selection struct {
 // Group of what it returns are set as far as they can be trusted.
 func (f Format) ParseGroup(body []byte, messageID string) (GroupCommand, error) {
 	var s Selection
-	p := commandParser{object: object{data: body}, c: Command{Encoding: Text}, format: f, selection: &s}
+	p := newParser(f, body)
+	p.selection = &s
 	err := p.parse(messageID)
 	if err != nil {
 		s = Selection{}
@@ -40,24 +43,19 @@ func (f Format) ParseGroup(body []byte, messageID string) (GroupCommand, error) 
 
 // devices takes a list of names.
 func (p *commandParser) devices() {
-	if p.value.kind != '[' {
+	if p.value.Kind != '[' {
 		p.reject("devices: must be a list of devices")
 		return
 	}
 	names := []string{}
-	list := object{data: p.value.raw, pos: 1}
-	for list.space() != ']' {
-		var t token
-		list.any(&t, 1) // it was passed once, so it can be
-		name, err := t.name()
+	list := jsontext.New(p.value.Raw)
+	for list.Begin('['); list.Next(); {
+		name, err := nameOf(list.Value())
 		if err != nil {
 			p.reject("devices[%d]: %v", len(names), err)
 			return
 		}
 		names = append(names, name)
-		if list.space() == ',' {
-			list.pos++
-		}
 	}
 	if len(names) == 0 {
 		p.reject("devices: is empty")
@@ -67,14 +65,14 @@ func (p *commandParser) devices() {
 
 // labels takes an object of strings.
 func (p *commandParser) labels() {
-	if p.value.kind != '{' {
+	if p.value.Kind != '{' {
 		p.reject(`labels: must be an object, such as {"site": "north"}`)
 		return
 	}
 	labels := map[string]string{}
-	members := object{data: p.value.raw}
-	for members.next() {
-		key, err := members.name.text()
+	members := jsontext.New(p.value.Raw)
+	for members.Begin('{'); members.Next(); {
+		key, err := members.Name.Text()
 		if err != nil {
 			p.reject("labels: a label's name %v", err)
 			return
@@ -83,11 +81,12 @@ func (p *commandParser) labels() {
 			p.reject("labels: %s: given twice", clip(key))
 			return
 		}
-		if members.value.kind != '"' {
+		label := members.Value()
+		if label.Kind != '"' {
 			p.reject("labels: %s: must be a string", clip(key))
 			return
 		}
-		value, err := members.value.text()
+		value, err := label.Text()
 		if err != nil {
 			p.reject("labels: %s: %v", clip(key), err)
 			return
@@ -101,19 +100,19 @@ func (p *commandParser) labels() {
 }
 
 func (p *commandParser) all() {
-	if p.value.kind != 't' {
+	if p.value.Kind != 't' {
 		p.reject("all: must be true")
 		return
 	}
 	p.selection.All = true
 }
 
-// name returns the value, which must be a string that can name something.
-func (t token) name() (string, error) {
-	if t.kind != '"' {
+// nameOf returns a value, which must be a string that can name something.
+func nameOf(t jsontext.Token[[]byte]) (string, error) {
+	if t.Kind != '"' {
 		return "", errors.New("must be a string")
 	}
-	b, err := t.text()
+	b, err := t.Text()
 	if err != nil {
 		return "", err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 
+	"github.com/pentrough/pentrough/internal/jsontext"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -111,29 +112,29 @@ type Result struct {
 // AppendJSON appends the result's JSON to dst.
 func (r Result) AppendJSON(dst []byte) []byte {
 	dst = append(dst, `{"id":`...)
-	dst = appendString(dst, r.ID)
+	dst = jsontext.AppendString(dst, r.ID)
 	dst = append(dst, `,"device":`...)
-	dst = appendString(dst, r.Device)
+	dst = jsontext.AppendString(dst, r.Device)
 	if r.Group != "" {
 		dst = append(dst, `,"group":`...)
-		dst = appendString(dst, r.Group)
+		dst = jsontext.AppendString(dst, r.Group)
 	}
 	dst = append(dst, `,"state":`...)
-	dst = appendString(dst, string(r.State))
+	dst = jsontext.AppendString(dst, string(r.State))
 	dst = append(dst, `,"code":`...)
 	dst = strconv.AppendInt(dst, int64(r.State.Code()), 10)
 	if r.Detail != "" {
 		dst = append(dst, `,"detail":`...)
-		dst = appendString(dst, r.Detail)
+		dst = jsontext.AppendString(dst, r.Detail)
 	}
 	if r.Encoding != "" {
 		dst = append(dst, `,"reply":`...)
 		dst = appendEncoded(dst, r.Encoding, r.Reply)
 		dst = append(dst, `,"encoding":`...)
-		dst = appendString(dst, string(r.Encoding))
+		dst = jsontext.AppendString(dst, string(r.Encoding))
 	}
 	dst = append(dst, `,"host":`...)
-	dst = appendString(dst, r.Host)
+	dst = jsontext.AppendString(dst, r.Host)
 	if r.Epoch != 0 {
 		dst = append(dst, `,"epoch":`...)
 		dst = strconv.AppendUint(dst, r.Epoch, 10)

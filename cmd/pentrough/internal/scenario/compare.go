@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/pentrough/pentrough/configs"
+	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
 // expectation is what a step expects.
@@ -28,9 +29,7 @@ func (e expectation) differences(one *seen) []string {
 		}
 	}
 	var body any
-	dec := json.NewDecoder(bytes.NewReader(one.payload))
-	dec.UseNumber()
-	bad := dec.Decode(&body)
+	bad := jsontext.Unmarshal(one.payload, &body)
 	if e.JSON != nil {
 		if bad != nil {
 			add("payload: expected JSON, got %s", show(one.payload))
@@ -108,10 +107,8 @@ func plain(v any) any {
 	if err != nil {
 		return v
 	}
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.UseNumber()
 	var out any
-	if err := dec.Decode(&out); err != nil {
+	if err := jsontext.Unmarshal(text, &out); err != nil {
 		return v
 	}
 	return out
