@@ -75,11 +75,14 @@ func (r *reads) of(key string) *reads {
 
 func (in *Input) number(text string) any {
 	// -0 is no int.
-	if i, err := strconv.Atoi(text); err == nil && (i != 0 || text == "0") {
-		return i
+	whole := text != "-0" && !strings.ContainsAny(text, ".eE")
+	if whole {
+		if i, err := strconv.Atoi(text); err == nil {
+			return i
+		}
 	}
 	f, err := strconv.ParseFloat(text, 64)
-	if err != nil || text != "-0" && isWhole(text) || f == 0 && !isZero(text) {
+	if err != nil || whole || f == 0 && !isZero(text) {
 		return json.Number(text) // what is beyond both keeps its digits
 	}
 	if string(appendFloat(make([]byte, 0, 32), f)) != text {
@@ -92,9 +95,6 @@ func (in *Input) number(text string) any {
 	}
 	return f
 }
-
-// isWhole reports whether a JSON number has neither a fraction nor an exponent.
-func isWhole(text string) bool { return !strings.ContainsAny(text, ".eE") }
 
 // isZero reports whether a JSON number has no digit but 0 before its exponent.
 func isZero(text string) bool {

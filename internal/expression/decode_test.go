@@ -94,7 +94,7 @@ func FuzzDecode(f *testing.F) {
 		dec.UseNumber()
 		valid := json.Valid([]byte(text))
 		if err != nil {
-			if valid && !!errors.Is(err, jsontext.ErrUTF8) && !errors.Is(err, jsontext.ErrSurrogate) && !strings.Contains(err.Error(), "too deep") {
+			if valid && !errors.Is(err, jsontext.ErrUTF8) && !errors.Is(err, jsontext.ErrSurrogate) && !strings.Contains(err.Error(), "too deep") {
 				t.Errorf("%q: %v", text, err)
 			}
 			return

@@ -198,7 +198,7 @@ func TestWalk(t *testing.T) {
 		for s.Begin('{'); s.Next(); {
 			s.Str()
 		}
-		if err := s.Finish(); err == nil || !strings.HasSuffix(err.Error(), want) || s.Err() != err || s.Peek() != 0 || s.Next() {
+		if err := s.Finish(); err == nil || !strings.HasSuffix(err.Error(), want) || !errors.Is(s.Err(), err) || s.Peek() != 0 || s.Next() {
 			t.Errorf("%s: %v, want %s", text, err, want)
 		}
 	}

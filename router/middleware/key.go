@@ -45,7 +45,7 @@ func (k Key) Of(msg *message.Message) (string, error) {
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("reading key field %s: %w", name, err)
-	case found < strings.Count(name, ".")+1:
+	case found <= strings.Count(name, "."):
 		return "", fmt.Errorf("key field %s is missing", name)
 	}
 	switch value.Kind {
