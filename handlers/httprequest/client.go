@@ -2,13 +2,9 @@ package httprequest
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"fmt"
 	"net"
 	nethttp "net/http"
 	"net/url"
-	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -42,7 +38,7 @@ func (c *client) get() (*nethttp.Transport, error) {
 	if c.transport != nil {
 		return c.transport, nil
 	}
-	encrypted, err := c.config.TLS.load()
+	encrypted, err := c.config.TLS.Config()
 	if err != nil {
 		return nil, err
 	}
@@ -94,33 +90,4 @@ func (c *client) close() {
 	if c.transport != nil {
 		c.transport.CloseIdleConnections()
 	}
-}
-
-// load reads the authorities. The host's own certificate is read for each connection, so that a renewed one counts from the next on.
-func (t *TLS) load() (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
-	if t == nil {
-		return c, nil
-	}
-	c.ServerName, c.InsecureSkipVerify = t.ServerName, t.Insecure
-	if t.CA != "" {
-		pem, err := os.ReadFile(t.CA)
-		if err != nil {
-			return nil, fmt.Errorf("reading the authorities: %w", err)
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("reading the authorities: %s has no PEM certificate", t.CA)
-		}
-	}
-	if t.Cert != "" {
-		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
-			if err != nil {
-				return nil, fmt.Errorf("reading the host's certificate: %w", err)
-			}
-			return &pair, nil
-		}
-	}
-	return c, nil
 }

@@ -83,16 +83,7 @@ type Config struct {
 	Allow        []string                     `toml:"allow" doc:"Hosts beside that of url to which redirects may lead, and addresses and networks that may be called though they aren't public." example:"[\"eu.hooks.example.com\", \"10.1.0.0/16\"]"`
 	Redirects    int                          `toml:"redirects" doc:"How many redirects are followed for one message." min:"0" max:"10"`
 	Proxy        bool                         `toml:"proxy" doc:"Use the proxy that the environment names."`
-	TLS          *TLS                         `toml:"tls" doc:"TLS to the endpoint, if the system's authorities aren't enough."`
-}
-
-// TLS is how https is spoken.
-type TLS struct {
-	CA         string `toml:"ca" doc:"File with the authorities that the endpoint's certificate is checked against; default: the system's." example:"\"/etc/pentrough/ca.pem\""`
-	Cert       string `toml:"cert" doc:"File with the host's own certificate, if the endpoint asks for one."`
-	Key        string `toml:"key" doc:"File with the key of cert."`
-	ServerName string `toml:"server_name" doc:"The name that the endpoint's certificate must have; default: the URL's host."`
-	Insecure   bool   `toml:"insecure" doc:"Do not check the endpoint's certificate. Anybody on the way can then read and change what is sent."`
+	TLS          *transports.TLS              `toml:"tls" doc:"TLS to the endpoint, if the system's authorities aren't enough."`
 }
 
 // defaults returns a configuration with every default set.
@@ -157,10 +148,7 @@ func (c *Config) Validate() error {
 	if c.Redirects < 0 {
 		invalid("redirects", "is %d, must be at least 0", c.Redirects)
 	}
-	if c.TLS != nil && (c.TLS.Cert == "") != (c.TLS.Key == "") {
-		invalid("tls", "cert and key belong together: give both or none")
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, c.TLS.Validate())...)
 }
 
 // target reads the URL.

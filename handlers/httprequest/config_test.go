@@ -40,7 +40,7 @@ func TestValidate(t *testing.T) {
 		{"outage_status", "http://a", func(c *Config) { c.OutageStatus = []int{503, 200} }, "outage_status: 200 is not from 400 to 599"},
 		{"allow", "http://a", func(c *Config) { c.Allow = []string{"a", "*.b"} }, `allow[1]: "*.b" is no host`},
 		{"redirects", "http://a", func(c *Config) { c.Redirects = -1 }, "redirects: is -1"},
-		{"tls", "http://a", func(c *Config) { c.TLS = &TLS{Cert: "a.pem"} }, "tls: cert and key belong together"},
+		{"tls", "http://a", func(c *Config) { c.TLS = &transports.TLS{Cert: "a.pem"} }, "tls: cert and key belong together"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			err := with(c.url, c.change).Validate()
@@ -90,19 +90,19 @@ func TestTLS(t *testing.T) {
 	keyFile := write(t, &pem.Block{Type: "PRIVATE KEY", Bytes: key})
 	for _, c := range []struct {
 		name  string
-		tls   *TLS
+		tls   *transports.TLS
 		fails string
 		given int
 	}{
 		{"not an authority that the system knows", nil, "certificate", 0},
-		{"its authority", &TLS{CA: ca}, "", 0},
-		{"unchecked", &TLS{Insecure: true}, "", 0},
-		{"by another name", &TLS{CA: ca, ServerName: "example.com"}, "", 0},
-		{"by a wrong name", &TLS{CA: ca, ServerName: "example.org"}, "example.org", 0},
-		{"with a certificate of the host's own", &TLS{CA: ca, Cert: ca, Key: keyFile}, "", 1},
-		{"with one that isn't there", &TLS{CA: ca, Cert: "nowhere.pem", Key: keyFile}, "reading the host's certificate: open nowhere.pem", 0},
-		{"authorities that aren't there", &TLS{CA: "nowhere.pem"}, "reading the authorities: open nowhere.pem", 0},
-		{"authorities that are none", &TLS{CA: keyFile}, "has no PEM certificate", 0},
+		{"its authority", &transports.TLS{CA: ca}, "", 0},
+		{"unchecked", &transports.TLS{Insecure: true}, "", 0},
+		{"by another name", &transports.TLS{CA: ca, ServerName: "example.com"}, "", 0},
+		{"by a wrong name", &transports.TLS{CA: ca, ServerName: "example.org"}, "example.org", 0},
+		{"with a certificate of the host's own", &transports.TLS{CA: ca, Cert: ca, Key: keyFile}, "", 1},
+		{"with one that isn't there", &transports.TLS{CA: ca, Cert: "nowhere.pem", Key: keyFile}, "reading tls.cert: open nowhere.pem", 0},
+		{"authorities that aren't there", &transports.TLS{CA: "nowhere.pem"}, "reading tls.ca: open nowhere.pem", 0},
+		{"authorities that are none", &transports.TLS{CA: keyFile}, "has no PEM certificate", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out, err := call(t, with(open.URL, func(config *Config) { config.TLS = c.tls }))
@@ -128,7 +128,7 @@ func TestFromHTTPSToHTTP(t *testing.T) {
 	e := serve(t, answering(200, "reached"))
 	secure := httptest.NewTLSServer(leading(307, e.URL+"/next"))
 	t.Cleanup(secure.Close)
-	_, err := call(t, with(secure.URL, func(c *Config) { c.TLS = &TLS{Insecure: true} }))
+	_, err := call(t, with(secure.URL, func(c *Config) { c.TLS = &transports.TLS{Insecure: true} }))
 	expect(t, err, handlers.KindPermanent, 0, secure.URL+" answered 307", "it leads from https to http")
 }
 
@@ -137,10 +137,10 @@ func TestAuthoritiesThatComeLater(t *testing.T) {
 	secure := httptest.NewTLSServer(answering(200, "reached"))
 	t.Cleanup(secure.Close)
 	ca := filepath.Join(t.TempDir(), "ca.pem")
-	h := build(t, with(secure.URL, func(c *Config) { c.TLS = &TLS{CA: ca} }))
+	h := build(t, with(secure.URL, func(c *Config) { c.TLS = &transports.TLS{CA: ca} }))
 	for range 2 {
 		_, err := handlertest.Handle(t.Context(), h, order())
-		expect(t, err, handlers.KindUnavailable, 0, "calling "+secure.URL+": reading the authorities: open ")
+		expect(t, err, handlers.KindUnavailable, 0, "calling "+secure.URL+": reading tls.ca: open ")
 	}
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)

@@ -26,7 +26,7 @@ type Config struct {
 	VHost    string            `toml:"vhost" doc:"The virtual host."`
 	Username string            `toml:"username" doc:"The user to log in as."`
 	Password transports.Secret `toml:"password" doc:"The user's password."`
-	TLS      *TLS              `toml:"tls" doc:"TLS to the broker; an empty table is TLS with the system's authorities."`
+	TLS      *transports.TLS   `toml:"tls" doc:"TLS to the broker; an empty table is TLS with the system's authorities."`
 
 	Prefetch       int           `toml:"prefetch" doc:"How many unacked messages one consumer holds at most." min:"1" max:"65535" unit:"messages"`
 	ConnectionName string        `toml:"connection_name" doc:"What the broker's tools show as the connection's name; default: the host's and the transport's name."`
@@ -42,15 +42,6 @@ type Config struct {
 
 // mostMessage is what RabbitMQ allows its own limit to be at most.
 const mostMessage = 512 << 20
-
-// TLS is how the connection is encrypted.
-type TLS struct {
-	CA         string `toml:"ca" doc:"File with the authorities that the broker's certificate is checked against; default: the system's." example:"\"/etc/pentrough/ca.pem\""`
-	Cert       string `toml:"cert" doc:"File with the host's own certificate, if the broker asks for one."`
-	Key        string `toml:"key" doc:"File with the key of cert."`
-	ServerName string `toml:"server_name" doc:"The name that the broker's certificate must have; default: the broker's host name."`
-	Insecure   bool   `toml:"insecure" doc:"Do not check the broker's certificate. Anybody on the way can then read the password."`
-}
 
 // Reconnect is the backoff between attempts. Each pause is drawn from the upper half of its interval.
 type Reconnect struct {
@@ -81,8 +72,8 @@ func (c *Config) Validate() error {
 	if _, err := c.endpoint(); err != nil {
 		errs = append(errs, err)
 	}
-	if c.TLS != nil && (c.TLS.Cert == "") != (c.TLS.Key == "") {
-		invalid("tls", "cert and key belong together: give both or none")
+	if err := c.TLS.Validate(); err != nil {
+		errs = append(errs, err)
 	}
 	if c.Prefetch < 1 || c.Prefetch > math.MaxUint16 {
 		invalid("prefetch", "%d is not from 1 to %d", c.Prefetch, math.MaxUint16)

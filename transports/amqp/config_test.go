@@ -22,13 +22,13 @@ func TestEndpoint(t *testing.T) {
 		"parts": {func(c *Config) {
 			c.Host, c.VHost, c.Username, c.Password = "rabbit", "prod", "u", "p@/:"
 		}, endpoint{addr: "rabbit:5672", host: "rabbit", vhost: "prod", username: "u", password: "p@/:"}, ""},
-		"parts with tls": {func(c *Config) { c.Host, c.TLS = "::1", &TLS{} },
+		"parts with tls": {func(c *Config) { c.Host, c.TLS = "::1", &transports.TLS{} },
 			endpoint{addr: "[::1]:5671", host: "::1", vhost: "/", username: "guest", password: "guest", tls: true}, ""},
 		"url":             {func(c *Config) { c.URL = "amqp://u:p%40@h:1/v" }, endpoint{addr: "h:1", host: "h", vhost: "v", username: "u", password: "p@"}, ""},
 		"url of pika":     {func(c *Config) { c.URL = "amqp://h/%2F" }, endpoint{addr: "h:5672", host: "h", vhost: "/", username: "guest", password: "guest"}, ""},
 		"amqps":           {func(c *Config) { c.URL = "amqps://h" }, endpoint{addr: "h:5671", host: "h", vhost: "/", username: "guest", password: "guest", tls: true}, ""},
 		"url and host":    {func(c *Config) { c.URL, c.Host = "amqp://h", "x" }, endpoint{}, "url: is given beside host"},
-		"tls without s":   {func(c *Config) { c.URL, c.TLS = "amqp://h", &TLS{} }, endpoint{}, "url: is amqp://, but there is a tls table"},
+		"tls without s":   {func(c *Config) { c.URL, c.TLS = "amqp://h", &transports.TLS{} }, endpoint{}, "url: is amqp://, but there is a tls table"},
 		"query":           {func(c *Config) { c.URL = "amqp://u:secret@h?heartbeat=5" }, endpoint{}, "url: has a query"},
 		"bad escape":      {func(c *Config) { c.URL = "amqp://u:secret%zz@h" }, endpoint{}, "url: is not of the form"},
 		"password with #": {func(c *Config) { c.URL = "amqp://u:sec#ret@h" }, endpoint{}, "url: is not of the form"},
@@ -66,7 +66,7 @@ func TestValidateReportsEverything(t *testing.T) {
 	c.Prefetch, c.ConfirmWindow, c.Heartbeat, c.PublishTimeout = 0, 0, time.Millisecond, -1
 	c.Reconnect = Reconnect{InitialInterval: time.Second, MaxInterval: time.Millisecond}
 	c.MaxMessage = 0
-	c.TLS = &TLS{Cert: "x"}
+	c.TLS = &transports.TLS{Cert: "x"}
 	long := strings.Repeat("x", 256)
 	c.Topics = map[string]TopicConfig{
 		"kinds":   {Kind: "x", QueueType: "lazy", Unroutable: "ignore", Prefetch: -1},

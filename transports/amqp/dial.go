@@ -3,11 +3,9 @@ package amqp
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -114,32 +112,13 @@ func connect(ctx context.Context, addr string) (net.Conn, error) {
 
 // encrypt reads the certificates for each connection, so that renewed files count from the next one.
 func (d *dialer) encrypt(ctx context.Context, conn net.Conn) (net.Conn, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: d.endpoint.host}
-	if t := d.config.TLS; t != nil {
-		if t.ServerName != "" {
-			c.ServerName = t.ServerName
-		}
-		c.InsecureSkipVerify = t.Insecure
-		if t.CA != "" {
-			pem, err := os.ReadFile(t.CA)
-			if err != nil {
-				conn.Close()
-				return nil, fmt.Errorf("reading the authorities: %w", err)
-			}
-			c.RootCAs = x509.NewCertPool()
-			if !c.RootCAs.AppendCertsFromPEM(pem) {
-				conn.Close()
-				return nil, fmt.Errorf("reading the authorities: %s has no PEM certificate", t.CA)
-			}
-		}
-		if t.Cert != "" {
-			pair, err := tls.LoadX509KeyPair(t.Cert, t.Key)
-			if err != nil {
-				conn.Close()
-				return nil, fmt.Errorf("reading the host's certificate: %w", err)
-			}
-			c.Certificates = []tls.Certificate{pair}
-		}
+	c, err := d.config.TLS.Config()
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	if c.ServerName == "" {
+		c.ServerName = d.endpoint.host
 	}
 	encrypted := tls.Client(conn, c)
 	if err := encrypted.HandshakeContext(ctx); err != nil {

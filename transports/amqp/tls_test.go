@@ -22,6 +22,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/pentrough/pentrough/internal/testenv"
+	"github.com/pentrough/pentrough/transports"
 )
 
 func TestTLS(t *testing.T) {
@@ -31,15 +32,15 @@ func TestTLS(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
 	secure := encrypted(t, url, ca)
 	for name, c := range map[string]struct {
-		tls TLS
+		tls transports.TLS
 		err string
 	}{
-		"right":          {TLS{CA: filepath.Join(dir, "ca.pem"), Cert: client.cert, Key: client.key}, ""},
-		"unchecked":      {TLS{Insecure: true, Cert: client.cert, Key: client.key}, ""},
-		"system's own":   {TLS{Cert: client.cert, Key: client.key}, "unknown authority"},
-		"other name":     {TLS{CA: filepath.Join(dir, "ca.pem"), ServerName: "other", Cert: client.cert, Key: client.key}, "match other"},
-		"no certificate": {TLS{CA: filepath.Join(dir, "ca.pem")}, "certificate required"},
-		"no such file":   {TLS{CA: filepath.Join(dir, "none.pem")}, "none.pem"},
+		"right":          {transports.TLS{CA: filepath.Join(dir, "ca.pem"), Cert: client.cert, Key: client.key}, ""},
+		"unchecked":      {transports.TLS{Insecure: true, Cert: client.cert, Key: client.key}, ""},
+		"system's own":   {transports.TLS{Cert: client.cert, Key: client.key}, "unknown authority"},
+		"other name":     {transports.TLS{CA: filepath.Join(dir, "ca.pem"), ServerName: "other", Cert: client.cert, Key: client.key}, "match other"},
+		"no certificate": {transports.TLS{CA: filepath.Join(dir, "ca.pem")}, "certificate required"},
+		"no such file":   {transports.TLS{CA: filepath.Join(dir, "none.pem")}, "none.pem"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := start(t, config(secure, func(config *Config) { config.TLS = &c.tls }))

@@ -17,7 +17,7 @@ import (
 )
 
 // selfSigned writes a certificate that ends at a time, and its key.
-func selfSigned(t *testing.T, until time.Time) *TLS {
+func selfSigned(t *testing.T, until time.Time) *transports.ServerTLS {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -32,7 +32,7 @@ func selfSigned(t *testing.T, until time.Time) *TLS {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := &TLS{Cert: filepath.Join(t.TempDir(), "cert.pem"), Key: filepath.Join(t.TempDir(), "key.pem")}
+	files := &transports.ServerTLS{Cert: filepath.Join(t.TempDir(), "cert.pem"), Key: filepath.Join(t.TempDir(), "key.pem")}
 	for path, block := range map[string]*pem.Block{
 		files.Cert: {Type: "CERTIFICATE", Bytes: cert}, files.Key: {Type: "EC PRIVATE KEY", Bytes: private},
 	} {
@@ -48,13 +48,13 @@ func TestCheckOfTheCertificate(t *testing.T) {
 	files := selfSigned(t, end)
 	for _, c := range []struct {
 		name       string
-		tls        *TLS
+		tls        *transports.ServerTLS
 		now        time.Time
 		found, err string
 	}{
 		{"good", files, end.Add(-time.Hour), "is good until 2030-05-06", ""},
 		{"over", files, end.Add(time.Hour), "", "ended at 2030-05-06T12:00:00Z"},
-		{"another's key", &TLS{Cert: files.Cert, Key: selfSigned(t, end).Key}, end, "", "loading the certificate"},
+		{"another's key", &transports.ServerTLS{Cert: files.Cert, Key: selfSigned(t, end).Key}, end, "", "private key does not match public key"},
 	} {
 		all := (&Config{TLS: c.tls}).Check(t.Context(), transports.Env{Now: func() time.Time { return c.now }}, nil)
 		if len(all) != 1 || !strings.Contains(all[0].Found, c.found) || (all[0].Err == nil) != (c.err == "") || c.err != "" && !strings.Contains(all[0].Err.Error(), c.err) {

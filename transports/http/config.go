@@ -68,24 +68,18 @@ var defaults = Config{
 
 // Config is the `[transport.NAME]` table of `type = "http"`.
 type Config struct {
-	Listen         string            `toml:"listen" doc:"Address to listen on, host:port." example:"\"127.0.0.1:8080\""`
-	Token          transports.Secret `toml:"token" doc:"Bearer token that every request must carry; without one everybody who can connect may send." secret:"true" example:"\"${WEB_TOKEN}\""`
-	TLS            *TLS              `toml:"tls" doc:"Certificate with which HTTPS is spoken instead of HTTP."`
-	Hosts          []string          `toml:"hosts" doc:"Further host names under which the loopback address may be called without a token, such as a proxy's." example:"[\"gateway.example.com\"]"`
-	MaxBody        int               `toml:"max_body" doc:"Largest body." unit:"bytes" min:"1" max:"1073741824" example:"1048576"`
-	MaxConnections int               `toml:"max_connections" doc:"Connections at a time; further ones wait to be accepted." min:"1" max:"1000000" example:"2000"`
-	Window         int               `toml:"window" doc:"Messages of one path that are handed to the pipeline at a time; further ones wait." unit:"messages" min:"1" max:"1000000" example:"1000"`
-	RequestTimeout time.Duration     `toml:"request_timeout" doc:"How long a request waits for its message to be settled before it is answered with 503." min:"1ms" example:"\"30s\""`
-	MaxWait        time.Duration     `toml:"max_wait" doc:"Longest wait for an answer that a caller gets by ?wait=." min:"0s" example:"\"1m\""`
-	ReadTimeout    time.Duration     `toml:"read_timeout" doc:"How long the head of a request may take to arrive, and its body again." min:"1ms" example:"\"10s\""`
-	WriteTimeout   time.Duration     `toml:"write_timeout" doc:"How long a caller may take to receive the response." min:"1ms" example:"\"10s\""`
-	IdleTimeout    time.Duration     `toml:"idle_timeout" doc:"How long a connection is kept open between requests." min:"1ms" example:"\"2m\""`
-}
-
-// TLS is a server certificate.
-type TLS struct {
-	Cert string `toml:"cert" doc:"PEM file with the certificate and its chain." required:"true" example:"\"server.crt\""`
-	Key  string `toml:"key" doc:"PEM file with the private key." required:"true" example:"\"server.key\""`
+	Listen         string                `toml:"listen" doc:"Address to listen on, host:port." example:"\"127.0.0.1:8080\""`
+	Token          transports.Secret     `toml:"token" doc:"Bearer token that every request must carry; without one everybody who can connect may send." secret:"true" example:"\"${WEB_TOKEN}\""`
+	TLS            *transports.ServerTLS `toml:"tls" doc:"Certificate with which HTTPS is spoken instead of HTTP."`
+	Hosts          []string              `toml:"hosts" doc:"Further host names under which the loopback address may be called without a token, such as a proxy's." example:"[\"gateway.example.com\"]"`
+	MaxBody        int                   `toml:"max_body" doc:"Largest body." unit:"bytes" min:"1" max:"1073741824" example:"1048576"`
+	MaxConnections int                   `toml:"max_connections" doc:"Connections at a time; further ones wait to be accepted." min:"1" max:"1000000" example:"2000"`
+	Window         int                   `toml:"window" doc:"Messages of one path that are handed to the pipeline at a time; further ones wait." unit:"messages" min:"1" max:"1000000" example:"1000"`
+	RequestTimeout time.Duration         `toml:"request_timeout" doc:"How long a request waits for its message to be settled before it is answered with 503." min:"1ms" example:"\"30s\""`
+	MaxWait        time.Duration         `toml:"max_wait" doc:"Longest wait for an answer that a caller gets by ?wait=." min:"0s" example:"\"1m\""`
+	ReadTimeout    time.Duration         `toml:"read_timeout" doc:"How long the head of a request may take to arrive, and its body again." min:"1ms" example:"\"10s\""`
+	WriteTimeout   time.Duration         `toml:"write_timeout" doc:"How long a caller may take to receive the response." min:"1ms" example:"\"10s\""`
+	IdleTimeout    time.Duration         `toml:"idle_timeout" doc:"How long a connection is kept open between requests." min:"1ms" example:"\"2m\""`
 }
 
 // Validate checks what the fields' bounds can't say.
@@ -125,11 +119,12 @@ func (c *Config) certificate() (*tls.Config, error) {
 	if c.TLS == nil {
 		return nil, nil
 	}
-	cert, err := tls.LoadX509KeyPair(c.TLS.Cert, c.TLS.Key)
+	loaded, err := c.TLS.Config()
 	if err != nil {
-		return nil, fmt.Errorf("loading the certificate %s: %w", c.TLS.Cert, err)
+		return nil, err
 	}
-	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}, nil
+	loaded.NextProtos = []string{"http/1.1"}
+	return loaded, nil
 }
 
 // New builds the transport.

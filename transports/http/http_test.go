@@ -380,7 +380,7 @@ func TestMetadata(t *testing.T) {
 
 func TestTLS(t *testing.T) {
 	cert, key, roots := certificate(t)
-	s := start(t, func(c *Config) { c.TLS = &TLS{Cert: cert, Key: key} })
+	s := start(t, func(c *Config) { c.TLS = &transports.ServerTLS{Cert: cert, Key: key} })
 	handle(t, s, handled)
 	client := &nethttp.Client{Transport: &nethttp.Transport{DisableKeepAlives: true, TLSClientConfig: roots}}
 	res, err := client.Post("https://"+s.addr()+"/x", "text/plain", strings.NewReader("a"))
@@ -405,7 +405,7 @@ func TestStartFails(t *testing.T) {
 		want   string
 	}{
 		{"taken", func(c *Config) { c.Listen = taken.Addr().String() }, "listening on " + taken.Addr().String()},
-		{"no certificate", func(c *Config) { c.TLS = &TLS{Cert: "absent.crt", Key: "absent.key"} }, "loading the certificate absent.crt"},
+		{"no certificate", func(c *Config) { c.TLS = &transports.ServerTLS{Cert: "absent.crt", Key: "absent.key"} }, "reading tls.cert: open absent.crt: no such file"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			config := defaults
