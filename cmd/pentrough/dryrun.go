@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/database"
 	"github.com/pentrough/pentrough/internal/ledger"
 	"github.com/pentrough/pentrough/internal/tracing"
 	"github.com/pentrough/pentrough/router"
@@ -143,14 +144,14 @@ func (r *run) dryStore(ctx context.Context) []checked {
 		return nil
 	})
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, ledger.ErrNoLedger):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, database.ErrNone):
 		c.Missing, c.Found = true, "the ledger will be made"
 		if r.config.Store.Type == "sqlite" {
 			folder := filepath.Dir(r.config.Store.Path)
 			c.Found = r.config.Store.Path + " will be made"
 			c.Err, c.Next = mayWrite(folder), "make the folder, and let the host's user write in it"
 		}
-	case errors.Is(err, ledger.ErrSchema):
+	case errors.Is(err, database.ErrSchema):
 		c.Found = "another version of pentrough wrote the ledger; the start of a newer one updates it, an older one refuses it"
 	default:
 		c.Err = err

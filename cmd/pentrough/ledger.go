@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/signal"
 	"strconv"
@@ -140,18 +139,8 @@ func (v *ledgerVerb) advised(err error) error {
 		return err
 	case errors.Is(err, ledger.ErrInUse):
 		return advise(err, "stop the host that uses it, and start it again afterwards")
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, ledger.ErrNoLedger):
-		return advise(err, "a host makes its ledger when it first runs; see [store] in %s: a path there counts from the working directory", v.file)
-	case errors.Is(err, ledger.ErrSchema):
-		return advise(err, "use the pentrough that wrote it; a newer one updates it when its host starts")
-	case errors.Is(err, ledger.ErrNotSQLite):
-		return advise(err, "see path of [store] in %s", v.file)
-	case errors.Is(err, ledger.ErrDamaged):
-		return advise(err, damagedAdvice)
-	case errors.Is(err, fs.ErrPermission):
-		return advise(err, "run this as the user who runs the host")
 	default:
-		return advise(err, "see [store] in %s, and whether what it names can be reached", v.file)
+		return adviseStore(err, v.file, "a host makes its ledger", damagedAdvice)
 	}
 }
 

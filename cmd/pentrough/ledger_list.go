@@ -9,7 +9,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"text/tabwriter"
 	"time"
 	"unicode/utf8"
 
@@ -19,12 +18,9 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// listPage is after how many rows a table's columns may change their width.
-const listPage = 100
-
 func (v *ledgerVerb) list(ctx context.Context, cmd *cobra.Command, store ledgerStore, _ []string) error {
-	if v.limit < 0 {
-		return advise(fmt.Errorf("--limit %d is negative", v.limit), "0 shows all")
+	if err := checkLimit(v.limit); err != nil {
+		return err
 	}
 	f, err := v.filter(cmd)
 	if err != nil {
@@ -44,32 +40,12 @@ func (v *ledgerVerb) list(ctx context.Context, cmd *cobra.Command, store ledgerS
 
 // print prints the rows that f chooses, no more than the limit, and returns how many that are.
 func (v *ledgerVerb) print(ctx context.Context, out io.Writer, in *ledger.Inspector, f ledger.Filter) (shown int, err error) {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	for e, err := range in.Entries(ctx, f) {
-		if err != nil {
-			return shown, err
-		}
-		if v.limit > 0 && shown == v.limit {
-			break
-		}
-		if v.json {
-			if err := printEntryJSON(out, e); err != nil {
-				return shown, err
-			}
-			shown++
-			continue
-		}
-		if shown == 0 {
-			fmt.Fprintln(table, "STATE\tATTEMPTS\tPIPELINE\tDEVICE\tID\tCHANGED")
-		}
-		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\n", e.State, e.Attempts, plainText(e.Key.Pipeline), orDash(plainText(e.Key.Device)), plainText(e.Key.ID), localTime(e.Changed))
-		if shown++; shown%listPage == 0 {
-			if err := table.Flush(); err != nil {
-				return shown, err
-			}
-		}
-	}
-	return shown, table.Flush()
+	return rowList[ledger.Entry]{
+		limit: v.limit, json: v.json, head: "STATE\tATTEMPTS\tPIPELINE\tDEVICE\tID\tCHANGED", encode: printEntryJSON,
+		line: func(e ledger.Entry) string {
+			return fmt.Sprintf("%s\t%d\t%s\t%s\t%s\t%s", e.State, e.Attempts, plainText(e.Key.Pipeline), orDash(plainText(e.Key.Device)), plainText(e.Key.ID), localTime(e.Changed))
+		},
+	}.print(out, in.Entries(ctx, f))
 }
 
 // sum says how many rows there are beside those that are shown.
@@ -83,7 +59,7 @@ func (v *ledgerVerb) sum(ctx context.Context, out io.Writer, in *ledger.Inspecto
 	}
 	switch {
 	case chosen > int64(shown):
-		fmt.Fprintf(out, "%d of %d rows; --limit 0 shows all\n", shown, chosen)
+		printMore(out, shown, chosen)
 	case shown > 0:
 	case v.all || len(v.states) > 0 || f.Pipeline != nil || f.Device != nil || f.ID != nil:
 		fmt.Fprintln(out, "no such row")

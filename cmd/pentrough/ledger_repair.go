@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pentrough/pentrough/internal/database"
 	"github.com/pentrough/pentrough/internal/ledger"
 )
 
@@ -164,7 +165,7 @@ func look(ctx context.Context, out io.Writer, in *ledger.Inspector) ([]ledger.En
 		fmt.Fprintf(out, "  %s\n", plainText(d))
 	}
 	if len(damage) > 0 {
-		return nil, fmt.Errorf("%s: %w", in.Place, ledger.ErrDamaged)
+		return nil, fmt.Errorf("%s: %w", in.Place, database.ErrDamaged)
 	}
 	if err := tallies(ctx, out, in); err != nil {
 		return nil, err

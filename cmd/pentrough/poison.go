@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/signal"
 	"os/user"
@@ -141,18 +140,11 @@ func (v *poisonVerb) advised(err error) error {
 		return advise(err, "--force takes it all the same: replayed again it may come twice, with the same id")
 	case errors.Is(err, deadletters.ErrSettled):
 		return advise(err, "--force takes it all the same")
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, deadletters.ErrNone):
-		return advise(err, `a host with the handler "store" makes it when it first runs; see [store] in %s: a path there counts from the working directory`, v.file)
-	case errors.Is(err, deadletters.ErrSchema):
-		return advise(err, "use the pentrough that made it; a newer one updates it when its host starts")
-	case errors.Is(err, deadletters.ErrDamaged):
-		return advise(err, `stop the host and put what "sqlite3 FILE .recover" makes of it in its place, or move it away: the host makes a new one`)
-	case errors.Is(err, fs.ErrPermission):
-		return advise(err, "run this as the user who runs the host")
 	case errors.Is(err, context.Canceled):
 		return advise(err, "it was interrupted; the same again goes on with what is left")
 	default:
-		return advise(err, "see [store] in %s, and whether what it names can be reached", v.file)
+		return adviseStore(err, v.file, `a host with the handler "store" makes it`,
+			`stop the host and put what "sqlite3 FILE .recover" makes of it in its place, or move it away: the host makes a new one`)
 	}
 }
 

@@ -6,10 +6,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -37,42 +37,22 @@ func (v *poisonVerb) newList() *cobra.Command {
 const cutCause = 100
 
 func listLetters(ctx context.Context, w *poisonWork, _ []string) error {
-	if w.limit < 0 {
-		return advise(fmt.Errorf("--limit %d is negative", w.limit), "0 shows all")
+	if err := checkLimit(w.limit); err != nil {
+		return err
 	}
 	f, err := w.filter(w.cmd, deadletters.New, deadletters.Replaying)
 	if err != nil {
 		return err
 	}
-	out := w.cmd.OutOrStdout()
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	shown := 0
-	for r, err := range w.Rows(ctx, f, deadletters.NewestFirst) {
-		if err != nil {
-			return err
-		}
-		if w.limit > 0 && shown == w.limit {
-			break
-		}
-		shown++
-		if w.json {
-			if err := json.NewEncoder(out).Encode(rowJSON(r)); err != nil {
-				return err
-			}
-			continue
-		}
-		if shown == 1 {
-			fmt.Fprintln(table, "NUMBER\tSTATE\tPOISONED\tPIPELINE\tATTEMPTS\tID\tCAUSE")
-		}
-		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%d\t%s\t%s\n", r.Number, r.State, localTime(r.Time), orDash(plainText(r.Pipeline)), r.Attempts, plainText(r.MessageID),
-			orDash(plainText(cut(r.Cause, cutCause))))
-		if shown%listPage == 0 {
-			if err := table.Flush(); err != nil {
-				return err
-			}
-		}
-	}
-	if err := table.Flush(); err != nil || w.json {
+	shown, err := rowList[deadletters.Row]{
+		limit: w.limit, json: w.json, head: "NUMBER\tSTATE\tPOISONED\tPIPELINE\tATTEMPTS\tID\tCAUSE",
+		encode: func(out io.Writer, r deadletters.Row) error { return json.NewEncoder(out).Encode(rowJSON(r)) },
+		line: func(r deadletters.Row) string {
+			return fmt.Sprintf("%d\t%s\t%s\t%s\t%d\t%s\t%s", r.Number, r.State, localTime(r.Time), orDash(plainText(r.Pipeline)), r.Attempts,
+				plainText(r.MessageID), orDash(plainText(cut(r.Cause, cutCause))))
+		},
+	}.print(w.cmd.OutOrStdout(), w.Rows(ctx, f, deadletters.NewestFirst))
+	if err != nil || w.json {
 		return err
 	}
 	return w.sum(ctx, f, shown)
@@ -95,7 +75,7 @@ func (w *poisonWork) sum(ctx context.Context, f deadletters.Filter, shown int) e
 	case shown == 0:
 		fmt.Fprintf(out, "nothing waits; %d replayed or dropped rows, --state replayed,dropped shows them\n", chosen)
 	case chosen > int64(shown):
-		fmt.Fprintf(out, "%d of %d rows; --limit 0 shows all\n", shown, chosen)
+		printMore(out, shown, chosen)
 	}
 	return nil
 }

@@ -1,7 +1,10 @@
-// Package database is the seam between the host and the databases that it writes rows into: what handlers/sql needs of PostgreSQL, MySQL and SQLite, and
-// in which words each of them says it.
+// Package database is the one place where databases are opened, migrated and their errors
+// explained: SQLite, PostgreSQL and MySQL.
 //
-// [Open] takes a URL; what it returns connects when it is first used, and again after an outage.
+// A handler that writes into a user's database calls [Open] with a URL; what it returns connects
+// when it is first used, and again after an outage. A part of the host that keeps tables of its
+// own, such as the ledger, opens a [File] or takes the settings of [ParsePostgres], and brings its
+// tables up to date with a [Schema]. [Explain] says what an error means.
 package database
 
 import (
@@ -10,6 +13,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/pressly/goose/v3"
 )
 
 // Statement is one change.
@@ -51,6 +56,12 @@ type Dialect struct {
 	OnDuplicateKey bool
 	// quote begins and ends a name.
 	quote string
+	goose goose.Dialect
+	// migrations is the folder of a [Schema] for this database, and exists a query that tells
+	// whether a table exists. A MySQL has neither.
+	migrations, exists string
+	// durable is a statement that has a transaction reach the disk; "" is none.
+	durable string
 	// Time makes an argument of a time.
 	Time func(t time.Time) any
 }

@@ -186,7 +186,7 @@ func (m *mysqlServer) Migrate(ctx context.Context, versions string, steps []stri
 		return err
 	}
 	db := sql.OpenDB(connector)
-	err = migrate(ctx, goose.DialectMySQL, db, versions, steps)
+	err = migrateSteps(ctx, goose.DialectMySQL, db, versions, steps)
 	return judgeMySQL(errors.Join(err, db.Close()))
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,8 +16,27 @@ import (
 
 var postgresDialect = Dialect{
 	Name: "PostgreSQL", Numbered: true, quote: `"`,
-	Types: Types{Text: "text", Long: "text", Bool: "boolean", Number: "bigint", Time: "timestamptz"},
-	Time:  func(t time.Time) any { return t },
+	goose: goose.DialectPostgres, migrations: "postgres", exists: `SELECT to_regclass($1) IS NOT NULL`,
+	// A database may be set to say "done" before the disk has it.
+	durable: `SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'`,
+	Types:   Types{Text: "text", Long: "text", Bool: "boolean", Number: "bigint", Time: "timestamptz"},
+	Time:    func(t time.Time) any { return t },
+}
+
+// PostgreSQL returns the dialect of PostgreSQL.
+func PostgreSQL() Dialect { return postgresDialect }
+
+// ParsePostgres returns the settings of connections to a URL, and where that is, without secrets.
+// name is what the server shows of the connection.
+func ParsePostgres(url, name string) (config *pgx.ConnConfig, place string, err error) {
+	if config, err = pgx.ParseConfig(url); err != nil {
+		return nil, "", fmt.Errorf("reading the database's URL: %w", err)
+	}
+	// A connection that died silently is noticed by the server: what it holds locks isn't kept for hours.
+	maps.Copy(config.RuntimeParams, map[string]string{
+		"application_name": name, "tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3",
+	})
+	return config, net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port))) + "/" + config.Database, nil
 }
 
 // postgres is a database behind one connection.
@@ -25,14 +46,10 @@ type postgres struct {
 }
 
 func openPostgres(url, name string) (DB, error) {
-	config, err := pgx.ParseConfig(url)
+	config, _, err := ParsePostgres(url, name)
 	if err != nil {
-		return nil, fmt.Errorf("reading the database's URL: %w", err)
+		return nil, err
 	}
-	// A connection that died silently is noticed by the server: what it holds locks isn't kept for hours.
-	maps.Copy(config.RuntimeParams, map[string]string{
-		"application_name": name, "tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3",
-	})
 	return &postgres{config: config}, nil
 }
 
@@ -97,7 +114,7 @@ func (p *postgres) CheckKey(context.Context, string, string) error { return nil 
 func (p *postgres) Migrate(ctx context.Context, versions string, steps []string) error {
 	return p.do(ctx, func() error {
 		db := stdlib.OpenDB(*p.config)
-		err := migrate(ctx, goose.DialectPostgres, db, versions, steps)
+		err := migrateSteps(ctx, goose.DialectPostgres, db, versions, steps)
 		return errors.Join(err, db.Close())
 	})
 }

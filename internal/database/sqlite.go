@@ -5,14 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net/url"
-	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/pressly/goose/v3"
-	_ "modernc.org/sqlite" // the driver "sqlite"
 )
 
 // sqliteTime is how a time is written: as Django does, so that texts compare as the times do.
@@ -20,9 +16,13 @@ const sqliteTime = "2006-01-02 15:04:05.000000"
 
 var sqliteDialect = Dialect{
 	Name: "SQLite", quote: `"`,
+	goose: goose.DialectSQLite3, migrations: "sqlite", exists: `SELECT count(*) > 0 FROM sqlite_master WHERE type = 'table' AND name = ?`,
 	Types: Types{Text: "text", Long: "text", Bool: "bool", Number: "integer", Time: "datetime"},
 	Time:  func(t time.Time) any { return t.UTC().Format(sqliteTime) },
 }
+
+// SQLite returns the dialect of SQLite.
+func SQLite() Dialect { return sqliteDialect }
 
 // sqliteFile is a database in one file, behind one connection.
 type sqliteFile struct {
@@ -50,13 +50,10 @@ func (f *sqliteFile) connect(ctx context.Context) error {
 	if f.conn != nil {
 		return nil
 	}
-	// Others write to the same file: a change begins with the lock, and waits for it.
-	query := url.Values{"mode": {"rwc"}, "_txlock": {"immediate"}, "_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(NORMAL)"}}
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: f.path, RawQuery: query.Encode()}).String())
+	db, err := File{Path: f.path, Create: true, Shared: true}.Open()
 	if err != nil {
-		return err
+		return fmt.Errorf("opening %s: %w", f.path, err)
 	}
-	db.SetMaxOpenConns(1)
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return errors.Join(fmt.Errorf("opening %s: %w", f.path, err), db.Close())
@@ -169,7 +166,7 @@ func (f *sqliteFile) Migrate(ctx context.Context, versions string, steps []strin
 	if err := f.conn.Close(); err != nil {
 		return err
 	}
-	err := migrate(ctx, goose.DialectSQLite3, f.db, versions, steps)
+	err := migrateSteps(ctx, goose.DialectSQLite3, f.db, versions, steps)
 	err = errors.Join(err, f.db.Close())
 	f.conn, f.db, f.prepared = nil, nil, nil
 	return judgeSQLite(err)
@@ -192,7 +189,7 @@ func (f *sqliteFile) Close() error {
 // Absent returns the path of a SQLite file that isn't there yet, and "" for every other database.
 func Absent(db DB) string {
 	if f, ok := db.(*sqliteFile); ok {
-		if _, err := os.Stat(f.path); errors.Is(err, fs.ErrNotExist) {
+		if missing(f.path) {
 			return f.path
 		}
 	}

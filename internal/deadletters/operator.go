@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"github.com/google/uuid"
+
+	"github.com/pentrough/pentrough/internal/database"
 )
 
 // Why a row can't be replayed or dropped.
@@ -40,12 +42,12 @@ type Operator struct {
 func (s *Store) Operate(ctx context.Context, name string) (*Operator, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	db, err := s.connect(ctx, false)
+	db, err := s.connect(false)
 	if err != nil {
 		return nil, s.explain(err)
 	}
 	db.SetMaxOpenConns(1)
-	if err := s.dialect.check(ctx, db); err != nil {
+	if _, err := s.dialect.Check(ctx, db); err != nil {
 		return nil, errors.Join(s.explain(err), db.Close())
 	}
 	return &Operator{Name: name, Place: s.place, dialect: s.dialect, db: db, pageRows: mostPageRows}, nil
@@ -58,7 +60,7 @@ func (o *Operator) explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", o.Place, o.dialect.explain(err))
+	return fmt.Errorf("%s: %w", o.Place, database.Explain(err))
 }
 
 // Claim is the right to replay a row, of one operator alone.
@@ -153,7 +155,7 @@ func (r *Row) Droppable(force bool) error {
 
 // Drop says of rows that nothing needs to be done, and returns how many of them were still as they were read: the others are left alone.
 func (o *Operator) Drop(ctx context.Context, rows []Row) (dropped int, err error) {
-	err = o.dialect.transact(ctx, o.db, func(tx *sql.Tx) error {
+	err = o.dialect.Transact(ctx, o.db, func(tx *sql.Tx) error {
 		dropped = 0
 		for _, r := range rows {
 			changed, err := o.change(ctx, tx, r, Dropped, r.claim)

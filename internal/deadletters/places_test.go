@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/database"
 	"github.com/pentrough/pentrough/internal/testenv"
 )
 
@@ -25,7 +26,7 @@ func TestNothingIsMadeByLooking(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := NewSQLite(path, "h").Operate(t.Context(), "me"); !errors.Is(err, ErrNone) {
+	if _, err := NewSQLite(path, "h").Operate(t.Context(), "me"); !errors.Is(err, database.ErrNone) {
 		t.Error(err)
 	}
 }
@@ -48,7 +49,7 @@ func TestFilesThatAreSomethingElse(t *testing.T) {
 	if err := os.WriteFile(text, []byte(strings.Repeat("text", 1000)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for path, is := range map[string]error{text: ErrDamaged, filepath.Join(folder, "no", "folder"): fs.ErrNotExist} {
+	for path, is := range map[string]error{text: database.ErrNotSQLite, filepath.Join(folder, "no", "folder"): fs.ErrNotExist} {
 		if _, err := closing(t, NewSQLite(path, "h")).Keep(t.Context(), nil, roomy); !errors.Is(err, is) {
 			t.Errorf("%s: a host: %v", path, err)
 		}

@@ -6,10 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"strconv"
-	"strings"
 	"time"
 
+	"github.com/pentrough/pentrough/internal/database"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -30,35 +31,26 @@ type Filter struct {
 	Last int64
 }
 
-// where is the condition of a filter, with its arguments.
-func (f *Filter) where() (string, []any) {
-	all, args := []string{"1 = 1"}, []any{}
-	add := func(condition string, arg any) {
-		all, args = append(all, condition), append(args, arg)
-	}
+// where is the condition of a filter.
+func (f *Filter) where() *database.Where {
+	var w database.Where
 	if f.Pipeline != nil {
-		add("pipeline = ?", plain(*f.Pipeline))
+		w.And("pipeline = ?", plain(*f.Pipeline))
 	}
 	if f.ID != nil {
-		add("message_id = ?", plain(*f.ID))
+		w.And("message_id = ?", plain(*f.ID))
 	}
 	if f.Cause != "" {
-		add("{position}(cause, ?) > 0", plain(f.Cause))
+		w.And("{position}(cause, ?) > 0", plain(f.Cause))
 	}
 	if !f.Since.IsZero() {
-		add("poisoned >= ?", f.Since.UnixMilli())
+		w.And("poisoned >= ?", f.Since.UnixMilli())
 	}
 	if f.Last > 0 {
-		add("number <= ?", f.Last)
+		w.And("number <= ?", f.Last)
 	}
-	if len(f.States) > 0 {
-		var states []string
-		for _, s := range f.States {
-			states = append(states, strconv.Itoa(int(s)))
-		}
-		all = append(all, "state IN ("+strings.Join(states, ", ")+")")
-	}
-	return strings.Join(all, " AND "), args
+	database.AndIn(&w, "state", f.States)
+	return &w
 }
 
 const columns = `SELECT number, keeper, host, kept, poisoned, pipeline, handler, kind, cause, attempts, message_id, source, exchange, routing_key,
@@ -76,32 +68,23 @@ const (
 // Rows returns the rows that a filter chooses, without their bodies, metadata and headers. Only some are in memory at a time, and no query
 // stays open while they are handled; so they may be changed meanwhile. After an error there are no more.
 func (o *Operator) Rows(ctx context.Context, f Filter, order Order) iter.Seq2[Row, error] {
-	where, args := f.where()
-	beyond, by := "number < ?", "DESC"
+	beyond, by, start := "number < ?", "DESC", int64(math.MaxInt64)
 	if order == OldestFirst {
-		beyond, by = "number > ?", "ASC"
+		beyond, by, start = "number > ?", "ASC", 0
 	}
-	query := o.dialect.sql(columns + ` FROM {table} WHERE ` + where + ` AND ` + beyond + ` ORDER BY number ` + by + ` LIMIT ` + strconv.Itoa(o.pageRows))
-	return func(yield func(Row, error) bool) {
-		last := int64(1<<63 - 1)
-		if order == OldestFirst {
-			last = 0
+	last := start
+	return database.Pages(func(first bool) ([]Row, bool, error) {
+		if first {
+			last = start
 		}
-		for more := true; more; {
-			page, err := o.page(ctx, query, append(args, last))
-			if err != nil {
-				yield(Row{}, o.explain(err))
-				return
-			}
-			for _, r := range page {
-				if !yield(r, nil) {
-					return
-				}
-				last = r.Number
-			}
-			more = len(page) == o.pageRows
+		w := f.where()
+		w.And(beyond, last)
+		page, err := o.page(ctx, o.dialect.sql(columns+` FROM {table}`+w.String()+` ORDER BY number `+by+` LIMIT `+strconv.Itoa(o.pageRows)), w.Args)
+		if len(page) > 0 {
+			last = page[len(page)-1].Number
 		}
-	}
+		return page, len(page) == o.pageRows, o.explain(err)
+	})
 }
 
 func (o *Operator) page(ctx context.Context, query string, args []any) ([]Row, error) {
@@ -153,8 +136,8 @@ func (o *Operator) Row(ctx context.Context, number int64) (Row, error) {
 
 // Count returns how many rows a filter chooses.
 func (o *Operator) Count(ctx context.Context, f Filter) (int64, error) {
-	where, args := f.where()
+	w := f.where()
 	var n int64
-	err := o.db.QueryRowContext(ctx, o.dialect.sql(`SELECT count(*) FROM {table} WHERE `+where), args...).Scan(&n)
+	err := o.db.QueryRowContext(ctx, o.dialect.sql(`SELECT count(*) FROM {table}`+w.String()), w.Args...).Scan(&n)
 	return n, o.explain(err)
 }

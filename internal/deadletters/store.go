@@ -8,7 +8,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5/stdlib"
+
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/database"
 )
 
 const (
@@ -26,7 +29,7 @@ var ErrClosed = errors.New("the store of dead letters is closed")
 type Store struct {
 	place, host string
 	dialect     *dialect
-	connect     func(ctx context.Context, create bool) (*sql.DB, error)
+	connect     func(create bool) (*sql.DB, error)
 
 	mu     sync.Mutex
 	closed bool
@@ -35,12 +38,36 @@ type Store struct {
 
 var _ handlers.DeadLetters = (*Store)(nil)
 
+// NewSQLite returns a store in the file at path, which is the dead letters' alone. A host makes it if it is missing.
+func NewSQLite(path, host string) *Store {
+	return &Store{place: path, host: host, dialect: &sqliteDialect, connect: func(create bool) (*sql.DB, error) {
+		return database.File{Path: path, Create: create, Durable: true}.Open()
+	}}
+}
+
+// NewPostgres returns a store in the database at url, which hosts may share.
+func NewPostgres(url, host string) *Store {
+	config, place, err := database.ParsePostgres(url, "pentrough poison")
+	if err != nil {
+		place = "the database"
+	}
+	return &Store{place: place, host: host, dialect: &postgresDialect, connect: func(bool) (*sql.DB, error) {
+		if err != nil {
+			return nil, err
+		}
+		db := stdlib.OpenDB(*config)
+		db.SetMaxOpenConns(2)
+		db.SetConnMaxIdleTime(time.Minute)
+		return db, nil
+	}}
+}
+
 // explain says of an error where it happened.
 func (s *Store) explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", s.place, s.dialect.explain(err))
+	return fmt.Errorf("%s: %w", s.place, database.Explain(err))
 }
 
 // open returns the database with the schema as it has to be.
@@ -55,11 +82,11 @@ func (s *Store) open(ctx context.Context) (*sql.DB, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	db, err := s.connect(ctx, true)
+	db, err := s.connect(true)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.dialect.migrate(ctx, db); err != nil {
+	if err := s.dialect.Migrate(ctx, db); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	s.db = db
@@ -75,7 +102,7 @@ func (s *Store) Keep(ctx context.Context, letters []handlers.DeadLetter, limits 
 	}
 	ctx, cancel := context.WithTimeout(ctx, keepTimeout)
 	defer cancel()
-	err = s.dialect.transact(ctx, db, func(tx *sql.Tx) error {
+	err = s.dialect.Transact(ctx, db, func(tx *sql.Tx) error {
 		if err := s.insert(ctx, tx, letters, limits.Keeper); err != nil {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/database"
 	"github.com/pentrough/pentrough/internal/testenv"
 )
 
@@ -46,7 +47,7 @@ func closing(t *testing.T, s *Store) *Store {
 
 // execute runs statements behind a store's back.
 func execute(t *testing.T, s *Store, statements string) error {
-	db, err := s.connect(t.Context(), true)
+	db, err := s.connect(true)
 	if err != nil {
 		return err
 	}
@@ -363,13 +364,13 @@ func aStoreOfAnotherVersion(t *testing.T, open func(string) *Store) {
 	}
 	keep(t, s, roomy)
 	operate(t, s, "me")
-	if err := execute(t, s, `INSERT INTO `+s.dialect.versions+` (version_id, is_applied) VALUES (99, true)`); err != nil {
+	if err := execute(t, s, `INSERT INTO `+s.dialect.Versions+` (version_id, is_applied) VALUES (99, true)`); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Operate(t.Context(), "me"); !errors.Is(err, ErrSchema) {
+	if _, err := s.Operate(t.Context(), "me"); !errors.Is(err, database.ErrSchema) {
 		t.Errorf("an operator: %v", err)
 	}
-	if _, err := open("h").Keep(t.Context(), nil, roomy); !errors.Is(err, ErrSchema) {
+	if _, err := open("h").Keep(t.Context(), nil, roomy); !errors.Is(err, database.ErrSchema) {
 		t.Errorf("a host: %v", err)
 	}
 }

@@ -4,24 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"strconv"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/pentrough/pentrough/internal/database"
 )
 
-// postgresVersions is a name of the ledger's own: the database may belong to a program that uses goose, too.
-const postgresVersions = "pentrough_schema"
-
 var postgresDialect = dialect{
-	migrations: "postgres", versions: postgresVersions,
-	exists: `SELECT to_regclass($1) IS NOT NULL`,
-	table:  "pentrough_ledger", walk: "pentrough_ledger",
-	changed:  `(extract(epoch FROM changed) * 1000)::bigint`,
-	argument: func(n int) string { return "$" + strconv.Itoa(n) },
-	byHost:   true,
-	explain:  func(err error) error { return err },
+	Schema: database.Schema{Dialect: database.PostgreSQL(), Migrations: migrations, Versions: "pentrough_schema", Table: "pentrough_ledger"},
+	walk:   "pentrough_ledger", changed: `(extract(epoch FROM changed) * 1000)::bigint`, byHost: true,
 }
 
 // Inspect connects to read the host's rows, also while the host uses them.
@@ -64,11 +56,9 @@ func (s *Postgres) Repair(ctx context.Context) (*Repair, error) {
 }
 
 func (s *Postgres) inspector() (*Inspector, *pgx.ConnConfig, error) {
-	config, err := pgx.ParseConfig(s.url)
+	config, place, err := database.ParsePostgres(s.url, "pentrough ledger")
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading the database's URL: %w", err)
+		return nil, nil, err
 	}
-	config.RuntimeParams["application_name"] = "pentrough ledger"
-	place := net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port))) + "/" + config.Database
 	return &Inspector{Place: place, dialect: postgresDialect, host: s.host}, config, nil
 }

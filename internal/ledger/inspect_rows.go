@@ -3,12 +3,12 @@ package ledger
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"iter"
 	"strconv"
-	"strings"
 	"time"
+
+	"github.com/pentrough/pentrough/internal/database"
 )
 
 // pages bounds what is held in memory of a store that is listed, and how long one query takes of it.
@@ -19,72 +19,46 @@ const (
 	pageBytes = 8 << 20
 )
 
-// where is the condition of a filter, with its arguments.
-func (in *Inspector) where(f Filter) (string, []any) {
-	var all []string
-	var args []any
-	add := func(condition string, arg any) {
-		args = append(args, arg)
-		all = append(all, condition+in.dialect.argument(len(args)))
-	}
+// where is the condition of a filter.
+func (in *Inspector) where(f Filter) *database.Where {
+	var w database.Where
 	if in.dialect.byHost {
-		add("host = ", in.host)
+		w.And("host = ?", in.host)
 	}
-	if f.Pipeline != nil {
-		add("pipeline = ", *f.Pipeline)
-	}
-	if f.ID != nil {
-		add("id = ", *f.ID)
-	}
-	if f.Device != nil {
-		add("device = ", *f.Device)
-	}
+	w.AndEqual("pipeline", f.Pipeline)
+	w.AndEqual("id", f.ID)
+	w.AndEqual("device", f.Device)
 	if f.Number > 0 {
-		add("number = ", f.Number)
+		w.And("number = ?", f.Number)
 	}
 	if f.Below > 0 {
-		add("number < ", f.Below)
+		w.And("number < ?", f.Below)
 	}
-	if len(f.States) > 0 {
-		var states []string
-		for _, s := range f.States {
-			states = append(states, strconv.Itoa(int(s)))
-		}
-		all = append(all, "state IN ("+strings.Join(states, ", ")+")")
-	}
-	if len(all) == 0 {
-		return "", nil
-	}
-	return " WHERE " + strings.Join(all, " AND "), args
+	database.AndIn(&w, "state", f.States)
+	return &w
 }
 
 // Entries returns the rows that a filter chooses, the newest number first. Only some are in memory at a time, and no query stays open
 // while they are handled, so that a slow reader is no burden to the host beside it. After an error there are no more.
 func (in *Inspector) Entries(ctx context.Context, f Filter) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		for more := true; more; {
-			var page []Entry
-			var err error
-			page, more, err = in.page(ctx, f)
-			if err = in.checked(err); err != nil {
-				yield(Entry{}, err)
-				return
-			}
-			for _, e := range page {
-				if !yield(e, nil) {
-					return
-				}
-				f.Below = e.Number
-			}
+	below := f.Below
+	return database.Pages(func(first bool) ([]Entry, bool, error) {
+		if first {
+			f.Below = below
 		}
-	}
+		page, more, err := in.page(ctx, f)
+		if len(page) > 0 {
+			f.Below = page[len(page)-1].Number
+		}
+		return page, more, in.checked(err)
+	})
 }
 
 // page returns the first rows that a filter chooses, and whether there may be more.
 func (in *Inspector) page(ctx context.Context, f Filter) (_ []Entry, more bool, err error) {
-	where, args := in.where(f)
-	rows, err := in.conn.QueryContext(ctx, `SELECT number, pipeline, id, device, digest, state, attempts, outputs, message, `+in.dialect.changed+
-		` FROM `+in.dialect.walk+where+` ORDER BY number DESC LIMIT `+strconv.Itoa(in.pages.rows), args...)
+	w := in.where(f)
+	rows, err := in.conn.QueryContext(ctx, in.dialect.Positional(`SELECT number, pipeline, id, device, digest, state, attempts, outputs, message, `+
+		in.dialect.changed+` FROM `+in.dialect.walk+w.String()+` ORDER BY number DESC LIMIT `+strconv.Itoa(in.pages.rows)), w.Args...)
 	if err != nil {
 		return nil, false, fmt.Errorf("reading the rows: %w", err)
 	}
@@ -118,22 +92,22 @@ func entry(rows *sql.Rows) (Entry, int, error) {
 
 // Count returns how many rows a filter chooses.
 func (in *Inspector) Count(ctx context.Context, f Filter) (int64, error) {
-	where, args := in.where(f)
+	w := in.where(f)
 	var n int64
-	err := in.conn.QueryRowContext(ctx, `SELECT count(*) FROM `+in.dialect.table+where, args...).Scan(&n)
+	err := in.conn.QueryRowContext(ctx, in.dialect.Positional(`SELECT count(*) FROM `+in.dialect.Table+w.String()), w.Args...).Scan(&n)
 	return n, in.checked(err)
 }
 
 // Tally counts the rows by pipeline and state, in this order.
 func (in *Inspector) Tally(ctx context.Context) ([]Tally, error) {
-	where, args := in.where(Filter{})
+	w := in.where(Filter{})
 	var all []Tally
 	err := in.each(ctx, func(rows *sql.Rows) error {
 		var t Tally
 		err := rows.Scan(&t.Pipeline, &t.State, &t.Rows)
 		all = append(all, t)
 		return err
-	}, `SELECT pipeline, state, count(*) FROM `+in.dialect.table+where+` GROUP BY pipeline, state ORDER BY pipeline, state`, args...)
+	}, in.dialect.Positional(`SELECT pipeline, state, count(*) FROM `+in.dialect.Table+w.String()+` GROUP BY pipeline, state ORDER BY pipeline, state`), w.Args...)
 	return all, err
 }
 
@@ -179,15 +153,13 @@ func (r *Repair) Forget(ctx context.Context, numbers []int64) error {
 }
 
 func (r *Repair) forget(ctx context.Context, numbers []int64) error {
-	tx, err := r.conn.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	for _, n := range numbers {
-		where, args := r.where(Filter{Number: n})
-		if _, err := tx.ExecContext(ctx, `DELETE FROM `+r.dialect.table+where, args...); err != nil {
-			return errors.Join(err, tx.Rollback())
+	return r.dialect.Transact(ctx, r.conn, func(tx *sql.Tx) error {
+		for _, n := range numbers {
+			w := r.where(Filter{Number: n})
+			if _, err := tx.ExecContext(ctx, r.dialect.Positional(`DELETE FROM `+r.dialect.Table+w.String()), w.Args...); err != nil {
+				return err
+			}
 		}
-	}
-	return tx.Commit()
+		return nil
+	})
 }

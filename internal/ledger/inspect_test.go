@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pentrough/pentrough/internal/database"
 	"github.com/pentrough/pentrough/internal/testenv"
 	"github.com/pentrough/pentrough/router/middleware"
 )
@@ -124,7 +125,7 @@ func TestInspectionBesideAHost(t *testing.T) {
 			if found, err := in.Integrity(t.Context()); len(found) > 0 || err != nil {
 				t.Errorf("integrity: %q, %v", found, err)
 			}
-			if in.Version != newest("sqlite") {
+			if in.Version != sqliteDialect.Newest() {
 				t.Errorf("version %d", in.Version)
 			}
 			for range in.Entries(t.Context(), Filter{}) {
@@ -264,20 +265,20 @@ func TestASchemaOfAnotherVersion(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if in, err := c.store.(inspectable).Inspect(t.Context()); err == nil || name == "postgres" && !errors.Is(err, ErrNoLedger) {
+			if in, err := c.store.(inspectable).Inspect(t.Context()); err == nil || name == "postgres" && !errors.Is(err, database.ErrNone) {
 				t.Errorf("before there is a ledger: %v, %v", in, err)
 			}
 			fill(t, c.store)
 			c.store.Close()
-			versions := sqliteVersions
+			versions := sqliteDialect.Versions
 			if name == "postgres" {
-				versions = postgresVersions
+				versions = postgresDialect.Versions
 			}
 			if err := c.exec(`INSERT INTO ` + versions + ` (version_id, is_applied) VALUES (99, true)`); err != nil {
 				t.Fatal(err)
 			}
 			for how, err := range opened(t, c.store) {
-				if !errors.Is(err, ErrSchema) || !strings.Contains(err.Error(), "has version 99, this one's is 2") {
+				if !errors.Is(err, database.ErrSchema) || !strings.Contains(err.Error(), "has version 99, this one's is 2") {
 					t.Errorf("%s: %v", how, err)
 				}
 			}
@@ -332,10 +333,10 @@ func TestFilesThatAreNoLedger(t *testing.T) {
 		// host says that a host can't use it either; else it makes a ledger of it.
 		host bool
 	}{
-		{text, ErrNotSQLite, true},
-		{half, ErrDamaged, true},
-		{write("empty", nil), ErrNoLedger, false},
-		{other, ErrNoLedger, true},
+		{text, database.ErrNotSQLite, true},
+		{half, database.ErrDamaged, true},
+		{write("empty", nil), database.ErrNone, false},
+		{other, database.ErrNone, true},
 	} {
 		in, err := NewSQLite(c.path).Inspect(t.Context())
 		if err == nil { // what is damaged may show only when it is read
@@ -349,7 +350,7 @@ func TestFilesThatAreNoLedger(t *testing.T) {
 		}
 		if r, err := NewSQLite(c.path).Repair(t.Context()); err == nil {
 			_, err = r.Integrity(t.Context())
-			if closing := r.Close(); !errors.Is(c.is, ErrDamaged) || closing != nil {
+			if closing := r.Close(); !errors.Is(c.is, database.ErrDamaged) || closing != nil {
 				t.Errorf("%s: repairing: %v, %v", c.path, err, closing)
 			}
 		} else if !errors.Is(err, c.is) {
@@ -360,7 +361,7 @@ func TestFilesThatAreNoLedger(t *testing.T) {
 		if host.Close(); (err != nil) != c.host {
 			t.Errorf("%s: a host: %v", c.path, err)
 		}
-		if c.host && !errors.Is(c.is, ErrNoLedger) && !errors.Is(err, c.is) {
+		if c.host && !errors.Is(c.is, database.ErrNone) && !errors.Is(err, c.is) {
 			t.Errorf("%s: a host is told %v", c.path, err)
 		}
 	}
@@ -414,7 +415,7 @@ func TestDamageIsFound(t *testing.T) {
 	if _, err := f.WriteAt([]byte(strings.Repeat("x", 100)), (index-1)*4096); err != nil {
 		t.Fatal(err)
 	}
-	if found, err := inspect(t, s).Integrity(t.Context()); len(found) == 0 && !errors.Is(err, ErrDamaged) {
+	if found, err := inspect(t, s).Integrity(t.Context()); len(found) == 0 && !errors.Is(err, database.ErrDamaged) {
 		t.Errorf("integrity: %q, %v", found, err)
 	}
 }

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
-	"github.com/pressly/goose/v3"
+
+	"github.com/pentrough/pentrough/internal/database"
 )
 
 // Postgres is a store in a PostgreSQL database, which several hosts may share: each has rows of its own, by its name.
@@ -35,7 +35,7 @@ func (s *Postgres) Open(ctx context.Context) (_ []Row, err error) {
 		}
 	}()
 	db := stdlib.OpenDB(*s.conn.Config())
-	err = migrate(ctx, goose.DialectPostgres, db, postgresDialect)
+	err = postgresDialect.Migrate(ctx, db)
 	if err = errors.Join(err, db.Close()); err != nil {
 		return nil, err
 	}
@@ -50,14 +50,10 @@ const unlockHosts = `SELECT pg_advisory_unlock_all()`
 
 // connect makes the one connection, and sees that no other host of the name has one.
 func (s *Postgres) connect(ctx context.Context) error {
-	config, err := pgx.ParseConfig(s.url)
+	config, _, err := database.ParsePostgres(s.url, "pentrough "+s.host)
 	if err != nil {
-		return fmt.Errorf("reading the database's URL: %w", err)
+		return err
 	}
-	// A connection that died silently keeps its lock until the server notices: that must not take hours.
-	maps.Copy(config.RuntimeParams, map[string]string{
-		"application_name": "pentrough " + s.host, "tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3",
-	})
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return err

@@ -6,14 +6,10 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net/url"
-	"path/filepath"
 	"strconv"
 	"time"
 
-	"github.com/pressly/goose/v3"
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"github.com/pentrough/pentrough/internal/database"
 )
 
 //go:embed migrations
@@ -42,17 +38,17 @@ func NewSQLite(path string) *SQLite { return &SQLite{path: path} }
 func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("%s: %w", s.path, explainSQLite(err)), s.Close())
+			err = errors.Join(fmt.Errorf("%s: %w", s.path, database.Explain(err)), s.Close())
 		}
 	}()
 	if s.lock, err = lockFile(s.path + ".lock"); err != nil {
 		return nil, err
 	}
 	// A commit survives the process without reaching the disk (synchronous=NORMAL); Apply asks for more where it is needed.
-	if s.db, err = openSQLite(s.path, "rwc"); err != nil {
+	if s.db, err = (database.File{Path: s.path, Create: true}).Open(); err != nil {
 		return nil, err
 	}
-	if err := migrate(ctx, goose.DialectSQLite3, s.db, sqliteDialect); err != nil {
+	if err := sqliteDialect.Migrate(ctx, s.db); err != nil {
 		return nil, err
 	}
 	if s.conn, err = s.db.Conn(ctx); err != nil {
@@ -84,44 +80,6 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 		return nil, err
 	}
 	return s.rows(ctx)
-}
-
-// openSQLite opens a database file for one connection.
-func openSQLite(path, mode string) (*sql.DB, error) {
-	absolute, err := filepath.Abs(path)
-	if err != nil {
-		return nil, err
-	}
-	query := url.Values{"mode": {mode}, "_txlock": {"immediate"}, "_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(NORMAL)"}}
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: absolute, RawQuery: query.Encode()}).String())
-	if err != nil {
-		return nil, err
-	}
-	db.SetMaxOpenConns(1)
-	return db, nil
-}
-
-// migrate brings a schema up to date. It refuses one that is ahead of this program.
-func migrate(ctx context.Context, in goose.Dialect, db *sql.DB, d dialect) error {
-	files, err := fs.Sub(migrations, "migrations/"+d.migrations)
-	if err != nil {
-		return err
-	}
-	p, err := goose.NewProvider(in, db, files, goose.WithTableName(d.versions))
-	if err != nil {
-		return fmt.Errorf("reading the migrations: %w", err)
-	}
-	has, own, err := p.GetVersions(ctx)
-	if err != nil {
-		return fmt.Errorf("reading the schema's version: %w", err)
-	}
-	if has > own {
-		return sameVersion(has, own)
-	}
-	if _, err := p.Up(ctx); err != nil {
-		return fmt.Errorf("bringing the schema up to date: %w", err)
-	}
-	return nil
 }
 
 // rows reads all of them, in the order of their numbers.
@@ -172,7 +130,7 @@ func (s *SQLite) Apply(ctx context.Context, b Batch, sync bool) error {
 		// Without effect where the failure ended the transaction.
 		_, _ = s.conn.ExecContext(unending, "ROLLBACK")
 	}
-	return explainSQLite(err)
+	return database.Explain(err)
 }
 
 // apply makes the changes of a transaction, in statements of an unending context, as long as ctx lives.

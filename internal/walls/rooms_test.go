@@ -82,7 +82,7 @@ func roomOf(pkg string) (r room, folder string, ok bool) {
 
 // mayImport says for each room what its packages may import beside themselves and the base, tests excepted.
 var mayImport = map[room][]room{
-	command:   {config, routing, contract, leaf, inner, registry},
+	command:   {config, routing, contract, leaf, inner, registry, shared},
 	config:    {routing, contract, inner, registry},
 	routing:   {contract, inner, registry},
 	contract:  {contract, registry},
@@ -90,7 +90,7 @@ var mayImport = map[room][]room{
 	shared:    {contract},
 	program:   {contract, registry, shared},
 	suite:     {contract, suite},
-	inner:     {contract, inner, registry},
+	inner:     {contract, inner, registry, shared},
 	registry:  {},
 	testInner: {testInner},
 	base:      {},

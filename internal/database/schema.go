@@ -1,0 +1,217 @@
+package database
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/pressly/goose/v3"
+)
+
+// Schema is a set of tables that the host keeps for itself, such as the ledger's. Its migrations
+// are the files of migrations/sqlite and migrations/postgres; their numbers are never changed.
+type Schema struct {
+	Dialect
+	// Migrations has the folder migrations.
+	Migrations fs.FS
+	// Versions is the table that records which migrations were applied. In a server's database its
+	// name is the schema's own, as the database may belong to a program that uses goose too.
+	Versions string
+	// Table is one that every version of the schema has.
+	Table string
+}
+
+// Migrate applies the migrations that are missing. It refuses a schema that is ahead of this
+// program with [ErrSchema]. Several hosts may call it at the same moment.
+func (s Schema) Migrate(ctx context.Context, db *sql.DB) error {
+	files, err := fs.Sub(s.Migrations, s.folder())
+	if err != nil {
+		return err
+	}
+	return migrate(ctx, s.goose, db, files, goose.WithTableName(s.Versions))
+}
+
+// Check returns the version of the schema. Its error is [ErrNone] if the tables are missing, and
+// [ErrSchema] if the version isn't this program's. It changes nothing.
+func (s Schema) Check(ctx context.Context, db interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}) (version int64, err error) {
+	for _, table := range []string{s.Versions, s.Table} {
+		var exists bool
+		if err := db.QueryRowContext(ctx, s.exists, table).Scan(&exists); err != nil {
+			return 0, fmt.Errorf("looking for the table %s: %w", table, err)
+		}
+		if !exists {
+			return 0, ErrNone
+		}
+	}
+	err = db.QueryRowContext(ctx, `SELECT coalesce(max(version_id), 0) FROM `+s.Versions+` WHERE is_applied`).Scan(&version)
+	if err != nil {
+		return 0, fmt.Errorf("reading the schema's version: %w", err)
+	}
+	if own := s.Newest(); version != own {
+		return version, otherSchema(version, own)
+	}
+	return version, nil
+}
+
+// Newest returns the version of the last migration.
+func (s Schema) Newest() int64 {
+	files, err := fs.ReadDir(s.Migrations, s.folder())
+	if err != nil {
+		panic(err) // they are embedded
+	}
+	var last int64
+	for _, f := range files {
+		if n, err := goose.NumericComponent(f.Name()); err == nil {
+			last = max(last, n)
+		}
+	}
+	return last
+}
+
+func (s Schema) folder() string { return path.Join("migrations", s.migrations) }
+
+// Transact makes changes in one transaction. They are on the disk when it returns nil; after an
+// error none was made.
+func (s Schema) Transact(ctx context.Context, db interface {
+	BeginTx(ctx context.Context, options *sql.TxOptions) (*sql.Tx, error)
+}, change func(tx *sql.Tx) error) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if s.durable != "" {
+		_, err = tx.ExecContext(ctx, s.durable)
+	}
+	if err == nil {
+		err = change(tx)
+	}
+	if err != nil {
+		_ = tx.Rollback() // without effect where the failure ended the transaction
+		return err
+	}
+	return tx.Commit()
+}
+
+// Positional writes a statement whose parameters are each a ? in the database's own way.
+func (d Dialect) Positional(statement string) string {
+	parts := strings.Split(statement, "?")
+	var b strings.Builder
+	for i, part := range parts {
+		if i > 0 {
+			b.WriteString(d.Parameter(i))
+		}
+		b.WriteString(part)
+	}
+	return b.String()
+}
+
+// Where is a condition in the making. Its zero value is true for all rows.
+type Where struct {
+	conditions []string
+	// Args are the arguments of the condition's parameters.
+	Args []any
+}
+
+// And adds a condition, with a ? for its argument.
+func (w *Where) And(condition string, arg any) {
+	w.conditions, w.Args = append(w.conditions, condition), append(w.Args, arg)
+}
+
+// AndEqual adds that a column has a value; nil adds nothing.
+func (w *Where) AndEqual(column string, value *string) {
+	if value != nil {
+		w.And(column+" = ?", *value)
+	}
+}
+
+// AndIn adds that a column has one of some numbers; none adds nothing.
+func AndIn[N ~int](w *Where, column string, numbers []N) {
+	if len(numbers) == 0 {
+		return
+	}
+	texts := make([]string, len(numbers))
+	for i, n := range numbers {
+		texts[i] = strconv.Itoa(int(n))
+	}
+	w.conditions = append(w.conditions, column+" IN ("+strings.Join(texts, ", ")+")")
+}
+
+// String returns the WHERE of a statement, with its parameters as [Dialect.Positional] takes them.
+func (w *Where) String() string {
+	if len(w.conditions) == 0 {
+		return ""
+	}
+	return " WHERE " + strings.Join(w.conditions, " AND ")
+}
+
+// Pages returns rows that are read by the page, so that only one page is in memory, and no query
+// stays open while the caller handles a row. next returns the first page or the next one, and
+// whether more may follow. After an error there are no more rows.
+func Pages[R any](next func(first bool) (page []R, more bool, err error)) iter.Seq2[R, error] {
+	return func(yield func(R, error) bool) {
+		for first, more := true, true; more; first = false {
+			var page []R
+			var err error
+			if page, more, err = next(first); err != nil {
+				var none R
+				yield(none, err)
+				return
+			}
+			for _, r := range page {
+				if !yield(r, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// migrate applies the migrations that a provider finds. Another host may do the same at the same
+// moment: the one that loses tries again.
+func migrate(ctx context.Context, in goose.Dialect, db *sql.DB, files fs.FS, options ...goose.ProviderOption) error {
+	// A database that can't be reached is not tried again.
+	if err := db.PingContext(ctx); err != nil {
+		return err
+	}
+	return again(ctx, func() error {
+		p, err := goose.NewProvider(in, db, files, append(options, goose.WithDisableGlobalRegistry(true))...)
+		if err != nil {
+			return fmt.Errorf("reading the migrations: %w", err)
+		}
+		has, own, err := p.GetVersions(ctx)
+		if err != nil {
+			return fmt.Errorf("reading the schema's version: %w", err)
+		}
+		if has > own {
+			return otherSchema(has, own)
+		}
+		if _, err := p.Up(ctx); err != nil {
+			return fmt.Errorf("bringing the schema up to date: %w", err)
+		}
+		return nil
+	}, func(err error) bool { return !errors.Is(err, ErrSchema) })
+}
+
+// migrateSteps applies the statements that a schema hasn't had yet, in order.
+func migrateSteps(ctx context.Context, in goose.Dialect, db *sql.DB, versions string, steps []string) error {
+	var all []*goose.Migration
+	for i, text := range steps {
+		all = append(all, goose.NewGoMigration(int64(i+1), &goose.GoFunc{RunTx: func(ctx context.Context, tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, text)
+			return err
+		}}, nil))
+	}
+	err := migrate(ctx, in, db, nil, goose.WithTableName(versions), goose.WithGoMigrations(all...))
+	if errors.Is(err, ErrSchema) {
+		return fmt.Errorf("in the table %s: %w", versions, err)
+	}
+	return err
+}
