@@ -188,6 +188,23 @@ func isImpatient(c router.Config, ref transports.TopicRef) bool {
 // drawings are the formats.
 var drawings = map[string]func(io.Writer, *graph) error{"mermaid": drawMermaid, "dot": drawDOT}
 
+// drawNodes calls draw, with its indentation, for each node, and begin for each group; end closes a group.
+func (g *graph) drawNodes(b *strings.Builder, draw func(by string, n *node), begin func(*group), end string) {
+	for _, t := range g.transports {
+		begin(t)
+		for _, n := range t.nodes {
+			draw("    ", n)
+		}
+		b.WriteString(end)
+	}
+	for _, n := range g.pipelines {
+		draw("  ", n)
+	}
+	if g.store != nil {
+		draw("  ", g.store)
+	}
+}
+
 // drawMermaid writes a flowchart of Mermaid.
 func drawMermaid(out io.Writer, g *graph) error {
 	var b strings.Builder
@@ -197,19 +214,7 @@ func drawMermaid(out io.Writer, g *graph) error {
 		s := shapes[n.shape]
 		fmt.Fprintf(&b, "%s%s%s%s%s\n", by, n.id, s[0], mermaidText(n.lines...), s[1])
 	}
-	for _, t := range g.transports {
-		fmt.Fprintf(&b, "  subgraph %s[%s]\n", t.id, mermaidText(t.label))
-		for _, n := range t.nodes {
-			draw("    ", n)
-		}
-		b.WriteString("  end\n")
-	}
-	for _, n := range g.pipelines {
-		draw("  ", n)
-	}
-	if g.store != nil {
-		draw("  ", g.store)
-	}
+	g.drawNodes(&b, draw, func(t *group) { fmt.Fprintf(&b, "  subgraph %s[%s]\n", t.id, mermaidText(t.label)) }, "  end\n")
 	for _, e := range g.edges {
 		arrow := "-->"
 		if e.side {
@@ -243,19 +248,7 @@ func drawDOT(out io.Writer, g *graph) error {
 	draw := func(by string, n *node) {
 		fmt.Fprintf(&b, "%s%s [label=%s, shape=%s]\n", by, n.id, dotText(n.lines...), shapes[n.shape])
 	}
-	for _, t := range g.transports {
-		fmt.Fprintf(&b, "  subgraph cluster_%s {\n    label=%s\n", t.id, dotText(t.label))
-		for _, n := range t.nodes {
-			draw("    ", n)
-		}
-		b.WriteString("  }\n")
-	}
-	for _, n := range g.pipelines {
-		draw("  ", n)
-	}
-	if g.store != nil {
-		draw("  ", g.store)
-	}
+	g.drawNodes(&b, draw, func(t *group) { fmt.Fprintf(&b, "  subgraph cluster_%s {\n    label=%s\n", t.id, dotText(t.label)) }, "  }\n")
 	for _, e := range g.edges {
 		var attributes []string
 		if e.label != "" {
