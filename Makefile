@@ -58,11 +58,12 @@ tools: ## install what the tests need from Debian, if it is missing
 	@.ci/tools
 
 .PHONY: lint
-lint: $(LINTER) ## check formatting, go vet and the chosen linters
+lint: $(LINTER) ## check formatting, go vet, the chosen linters, and that it builds for macOS
 	$(LINTER) fmt --diff
 	$(GO) vet ./...
 	for module in bench/goplugin docs/examples/redis; do $(GO) -C $$module vet ./... || exit; done
 	$(LINTER) run
+	GOOS=darwin $(GO) build -o /dev/null ./cmd/pentrough
 
 $(LINTER):
 	GOBIN=$(BIN) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)

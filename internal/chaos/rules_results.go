@@ -80,7 +80,6 @@ var claims = map[device.State]claim{
 	device.StateSuperseded:    lacksIt,
 	device.StateExpired:       lacksIt,
 	device.StateBusy:          lacksIt,
-	device.StateFailed:        lacksIt,
 	device.StateOffline:       lacksIt,
 	device.StateNoReply:       mayHaveIt,
 	device.StateUnknown:       mayHaveIt,

@@ -301,7 +301,7 @@ func (s *scene) happen(d *sceneDevice) {
 // refuse ends a command without a byte written.
 func (s *scene) refuse(d *sceneDevice) {
 	states := []device.State{
-		device.StateRejected, device.StateUnknownDevice, device.StateSuperseded, device.StateExpired, device.StateBusy, device.StateFailed,
+		device.StateRejected, device.StateUnknownDevice, device.StateSuperseded, device.StateExpired, device.StateBusy,
 	}
 	state := states[s.draw(len(states))]
 	place := s.publish(d)

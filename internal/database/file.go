@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"golang.org/x/sys/unix"
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
 
@@ -116,7 +117,7 @@ func usable(path string, access uint32) error {
 	case info.IsDir():
 		return syscall.EISDIR
 	}
-	return syscall.Access(path, access)
+	return unix.Access(path, access)
 }
 
 // withoutPath returns the cause of an error about a file, whose path the caller names.

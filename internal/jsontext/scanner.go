@@ -63,7 +63,7 @@ type Scanner[T Text] struct {
 // New returns a scanner at the beginning of text, which must not change while it and its tokens are in use.
 func New[T Text](text T) Scanner[T] { return Scanner[T]{text: text} }
 
-// Peek returns the kind of the value that comes next, as in [Token]: 0 at the end or after an error.
+// Peek returns the kind of the value that comes next, as in [Token], and no kind (the byte 0) at the end or after an error.
 func (s *Scanner[T]) Peek() byte {
 	c := s.space()
 	if s.err != nil {

@@ -10,7 +10,7 @@ import (
 
 // Token is one value of a JSON text. The zero value is none.
 type Token[T Text] struct {
-	// Kind is the value's first byte: one of {, [, ", t, f and n, or 0 for a number.
+	// Kind is the value's first byte: one of {, [, ", t, f and n; for a number it is '0'.
 	Kind byte
 	// Raw is the value as it was written, a string with its quotes.
 	Raw T

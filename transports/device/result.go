@@ -35,8 +35,6 @@ const (
 	StateExpired State = "expired"
 	// StateBusy means that too many commands wait for the device.
 	StateBusy State = "busy"
-	// StateFailed means that it could not be sent for a reason that lies with the host.
-	StateFailed State = "failed"
 	// StateOffline means that the device has no session, and nothing was sent.
 	StateOffline State = "offline"
 	// StateNoReply means that it was sent and the device did not answer in time.

@@ -50,7 +50,7 @@ func TestResultJSON(t *testing.T) {
 func TestCodes(t *testing.T) {
 	want := map[State]int{
 		StateHeld: 102, StateAnswered: 200, StateSent: 202, StateRejected: 400, StateUnknownDevice: 404, StateSuperseded: 409, StateExpired: 410,
-		StateBusy: 429, StateFailed: 500, StateOffline: 503, StateNoReply: 504, StateUnknown: 520,
+		StateBusy: 429, StateOffline: 503, StateNoReply: 504, StateUnknown: 520,
 	}
 	for s, code := range want {
 		if s.Code() != code {
