@@ -86,7 +86,11 @@ func (a *answers) send(ctx context.Context, next answer) string {
 	switch {
 	case ctx.Err() != nil:
 		return "dropped"
-	case err != nil, ch.Publish(amqp.DefaultExchange, next.replyTo, false, false, publishing) != nil:
+	case err != nil:
+		return "failed"
+	}
+	a.t.marshaler.fit(&publishing, a.on.conn.Config.FrameSize)
+	if ch.Publish(amqp.DefaultExchange, next.replyTo, false, false, publishing) != nil {
 		return "failed"
 	}
 	return "sent"

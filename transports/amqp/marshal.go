@@ -121,7 +121,6 @@ func (m *marshaler) Marshal(msg *message.Message) (amqp.Publishing, error) {
 		Body:         msg.Payload,
 	}
 	typed := typedHeaders(msg.Context())
-	total := 0
 	header := func(name string, value any) {
 		if !sendableHeader(name) {
 			m.unsendable.Inc()
@@ -131,7 +130,6 @@ func (m *marshaler) Marshal(msg *message.Message) (amqp.Publishing, error) {
 			p.Headers = amqp.Table{}
 		}
 		p.Headers[name] = value
-		total += size(name, value)
 	}
 	for key, value := range msg.Metadata {
 		if transports.OfDelivery(key) {
@@ -159,13 +157,39 @@ func (m *marshaler) Marshal(msg *message.Message) (amqp.Publishing, error) {
 		p.MessageId = uuid.NewString()
 		m.unsendable.Inc()
 	}
-	for total > maxHeaders {
+	m.shrink(&p, maxHeaders)
+	return p, nil
+}
+
+// shrink leaves out the largest headers until all together have no more than most bytes.
+func (m *marshaler) shrink(p *amqp.Publishing, most int) {
+	total := 0
+	for name, value := range p.Headers {
+		total += size(name, value)
+	}
+	for total > most {
 		name := largest(p.Headers)
 		total -= size(name, p.Headers[name])
 		delete(p.Headers, name)
 		m.unsendable.Inc()
 	}
-	return p, nil
+}
+
+// fit has the properties and headers of a message fit into one frame of the size that the broker allows: a larger one
+// would cost the connection.
+func (m *marshaler) fit(p *amqp.Publishing, frame int) {
+	// A frame's start and end, and in it the class, the sizes, the flags, and the length of the headers.
+	const around = frameStart + 1 + 14 + 4
+	if frame == 0 {
+		return // any size is allowed
+	}
+	fixed := around + 1 + 1 + 8 // delivery mode, priority, timestamp
+	for _, text := range [...]string{
+		p.ContentType, p.ContentEncoding, p.CorrelationId, p.ReplyTo, p.Expiration, p.MessageId, p.Type, p.UserId, p.AppId,
+	} {
+		fixed += 1 + len(text)
+	}
+	m.shrink(p, frame-fixed)
 }
 
 // set returns false for a value that would cost the channel.

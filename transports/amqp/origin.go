@@ -144,7 +144,7 @@ func (o *origin) on(s *session) (*window, error) {
 	if o.window != nil && !o.window.ch.IsClosed() {
 		return o.window, nil
 	}
-	w, err := openWindow(s, 1)
+	w, err := openWindow(o.t.marshaler, s, 1, nil)
 	if err != nil {
 		return nil, err
 	}

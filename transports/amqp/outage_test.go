@@ -27,6 +27,7 @@ func TestOutagesOfARealNode(t *testing.T) {
 	t.Run("memory alarm", func(t *testing.T) { memoryAlarm(t, node) })
 	t.Run("connections closed by the operator", func(t *testing.T) { closedByOperator(t, node) })
 	t.Run("a smaller limit for messages", func(t *testing.T) { smallerLimit(t, node) })
+	t.Run("a smaller limit for frames", func(t *testing.T) { frameLimit(t, node) })
 	t.Run("permission taken and given", func(t *testing.T) { accessRefused(t, node) })
 }
 

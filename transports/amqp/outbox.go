@@ -89,6 +89,7 @@ const saidFor = time.Minute
 func (o *outbox) run(ctx context.Context) {
 	o.begin()
 	said := ""
+	var suspects map[string]struct{}
 	pauses := backoff.New(o.t.config.Reconnect.InitialInterval, o.t.config.Reconnect.InitialInterval)
 	for {
 		s, err := o.link.wait(ctx)
@@ -96,13 +97,13 @@ func (o *outbox) run(ctx context.Context) {
 			return
 		}
 		began := time.Now()
-		w, err := openWindow(s, o.t.config.ConfirmWindow)
+		w, err := openWindow(o.t.marshaler, s, o.t.config.ConfirmWindow, suspects)
 		if err == nil {
 			o.link.change(func() { s.window = w })
 			e := <-w.closes
 			err = plain(e)
 			o.link.change(func() { s.window = nil })
-			w.fail(err)
+			suspects = w.fail(err)
 		}
 		if s.lost() {
 			said = ""

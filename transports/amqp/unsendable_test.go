@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/pentrough/pentrough/internal/testenv"
@@ -92,22 +93,26 @@ func TestFateOfAMessageOnALostChannel(t *testing.T) {
 		return plain(&amqp.Error{Code: code, Reason: reason, Server: true})
 	}
 	for name, c := range map[string]struct {
-		why   error
-		alone bool
-		want  error
+		why     error
+		alone   bool
+		want    error
+		careful bool
 	}{
-		"the connection went":          {plain((*amqp.Error)(nil)), true, transports.ErrUndecided},
-		"the operator closed it":       {refused(amqp.ConnectionForced, "CONNECTION_FORCED - bye"), true, transports.ErrUndecided},
-		"its exchange is gone":         {refused(amqp.NotFound, "NOT_FOUND - no exchange 'mine' in vhost '/'"), false, errAgain},
-		"another exchange is gone":     {refused(amqp.NotFound, "NOT_FOUND - no exchange 'other' in vhost '/'"), false, errAgain},
-		"it isn't allowed":             {refused(amqp.AccessRefused, "ACCESS_REFUSED - write access to exchange 'mine' in vhost '/' refused"), true, transports.ErrUndecided},
-		"another isn't allowed":        {refused(amqp.AccessRefused, "ACCESS_REFUSED - write access to exchange 'other' in vhost '/' refused"), false, errAgain},
-		"it is too large":              {refused(amqp.PreconditionFailed, "PRECONDITION_FAILED - message size 70 is larger than max size 60"), false, transports.ErrUnsendable},
-		"another is too large":         {refused(amqp.PreconditionFailed, "PRECONDITION_FAILED - message size 700 is larger than max size 60"), false, errAgain},
-		"it is wrong in another way":   {refused(amqp.PreconditionFailed, "PRECONDITION_FAILED - odd"), true, transports.ErrUnsendable},
-		"one of them is somehow wrong": {refused(amqp.PreconditionFailed, "PRECONDITION_FAILED - odd"), false, transports.ErrUndecided},
+		"the connection went":                  {plain((*amqp.Error)(nil)), true, transports.ErrUndecided, false},
+		"the operator closed it":               {refused(amqp.ConnectionForced, "CONNECTION_FORCED - bye"), true, transports.ErrUndecided, false},
+		"its exchange is gone":                 {refused(amqp.NotFound, "NOT_FOUND - no exchange 'mine' in vhost '/'"), false, errAgain, false},
+		"another exchange is gone":             {refused(amqp.NotFound, "NOT_FOUND - no exchange 'other' in vhost '/'"), false, errAgain, false},
+		"it isn't allowed":                     {refused(amqp.AccessRefused, "ACCESS_REFUSED - write access to exchange 'mine' in vhost '/' refused"), true, transports.ErrUndecided, false},
+		"another isn't allowed":                {refused(amqp.AccessRefused, "ACCESS_REFUSED - write access to exchange 'other' in vhost '/' refused"), false, errAgain, false},
+		"it is too large":                      {refused(amqp.PreconditionFailed, "PRECONDITION_FAILED - message size 70 is larger than max size 60"), false, transports.ErrUnsendable, false},
+		"another is too large":                 {refused(amqp.PreconditionFailed, "PRECONDITION_FAILED - message size 700 is larger than max size 60"), false, errAgain, false},
+		"it is wrong in another way":           {refused(amqp.PreconditionFailed, "PRECONDITION_FAILED - odd"), true, transports.ErrUnsendable, false},
+		"one of them is somehow wrong":         {refused(amqp.PreconditionFailed, "PRECONDITION_FAILED - odd"), false, transports.ErrUndecided, false},
+		"it costs the connection":              {refused(amqp.FrameError, "FRAME_ERROR - odd"), true, transports.ErrUndecided, false},
+		"it does so again, alone":              {refused(amqp.FrameError, "FRAME_ERROR - odd"), true, transports.ErrUnsendable, true},
+		"the broker ends, and it is a suspect": {refused(amqp.ConnectionForced, "CONNECTION_FORCED - bye"), true, transports.ErrUndecided, true},
 	} {
-		p := &pending{window: &window{alone: c.alone}, declaration: &declaration{route: &route{exchange: "mine"}}, size: 70}
+		p := &pending{window: &window{alone: c.alone, careful: c.careful}, declaration: &declaration{route: &route{exchange: "mine"}}, size: 70}
 		if err := p.fate(c.why); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
@@ -150,5 +155,74 @@ func accessRefused(t *testing.T, node *testenv.Node) {
 	running.Wait()
 	if n := r.log.count("level="); n != 1 {
 		t.Errorf("the log has %d lines:\n%s", n, r.log)
+	}
+}
+
+// One bad message among many costs the channel twice: once with the others, and once alone.
+func TestOneBadMessageAmongMany(t *testing.T) {
+	t.Parallel()
+	const publishers, each = 8, 200
+	url := testenv.Broker(t).VHost(t)
+	r := start(t, config(url))
+	p := r.publisher("t").(*publisher)
+	d, err := p.need("t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	for range publishers {
+		running.Go(func() {
+			for i := range each {
+				msg := outgoing(fmt.Sprint(i))
+				await.That(t, "a good message is sent", func() (any, bool) {
+					err := p.Publish("t", msg)
+					return err, err == nil
+				})
+			}
+		})
+	}
+	losses, bad := 0, amqp.Publishing{MessageId: "bad", Headers: amqp.Table{"CC": "no list"}}
+	await.That(t, "the bad message is found", func() (any, bool) {
+		b := batch{outbox: r.tr.outbox, deadline: t.Context(), items: []item{{ctx: t.Context(), publishing: bad}}}
+		_, err := b.send(d)
+		losses++
+		return err, errors.Is(err, transports.ErrUnsendable)
+	})
+	if losses > 3 {
+		t.Errorf("it was sent %d times until it was found", losses)
+	}
+	running.Wait()
+}
+
+// frameLimit holds that headers which don't fit into a frame of this broker's cost nobody the connection.
+func frameLimit(t *testing.T, node *testenv.Node) {
+	node.Eval(t, "application:set_env(rabbit, frame_max, 8192)")
+	defer node.Eval(t, "application:set_env(rabbit, frame_max, 131072)")
+	url := node.VHost(t)
+	r := start(t, config(url))
+	for _, n := range []int{4000, 7000, 8100, 8192, 9000, 60_000} {
+		msg := outgoing("body")
+		msg.Metadata["header.small"] = "kept"
+		msg.Metadata["header.large"] = strings.Repeat("x", n)
+		for _, key := range []string{transports.CorrelationID, transports.ContentType, transports.Type, transports.AppID, transports.ReplyTo} {
+			msg.Metadata[key] = strings.Repeat("p", 255)
+		}
+		if err := r.publish("t", msg); err != nil {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+	if err := r.publish("t", message.NewMessage("large body", make([]byte, 100_000))); err != nil {
+		t.Errorf("a large body: %v", err)
+	}
+	sub := r.subscribe(t.Context(), "t")
+	for _, n := range []int{4000, 0, 0, 0, 0, 0} {
+		msg := next(t, sub)
+		if got := len(msg.Metadata["header.large"]); got != n || msg.Metadata["header.small"] != "kept" {
+			t.Errorf("a header of %d bytes arrived, want %d; %d keys", got, n, len(msg.Metadata))
+		}
+		msg.Ack()
+	}
+	if n := testutil.ToFloat64(r.tr.metrics.unsendable); n != 5 {
+		t.Errorf("%v headers were left out", n)
 	}
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -14,17 +16,24 @@ import (
 
 // window is one channel in confirm mode with a bound on what awaits its confirm.
 type window struct {
-	session *session
-	ch      *amqp.Channel
-	closes  <-chan *amqp.Error
+	session   *session
+	marshaler *marshaler
+	ch        *amqp.Channel
+	closes    <-chan *amqp.Error
 	// slots holds one token a message that awaits its confirm.
 	slots chan struct{}
 	// gone is closed when the channel is lost; err says why, and alone that no more than one message awaited its confirm.
 	gone  chan struct{}
 	err   error
 	alone bool
+	// careful, as alone, says that there were suspects at the end.
+	careful bool
 
 	mu sync.Mutex
+	// suspects are the ids of messages one of which made the broker close an earlier channel or connection. As long as there
+	// are any, until the time in trust, each message is sent alone.
+	suspects map[string]struct{}
+	trust    time.Time
 	// returns holds what the broker returned. The library puts a return there before it completes the confirm that
 	// follows it, and there can't be more of them than slots.
 	returns <-chan amqp.Return
@@ -55,19 +64,31 @@ const (
 	undecided
 )
 
-func openWindow(s *session, size int) (*window, error) {
+// suspicion is how long suspects are waited for. They come again as soon as their publishers try again.
+const suspicion = 30 * time.Second
+
+// openWindow opens a channel.
+func openWindow(m *marshaler, s *session, size int, suspects map[string]struct{}) (*window, error) {
 	ch, err := s.conn.Channel()
 	if err != nil {
 		return nil, fmt.Errorf("opening a channel: %w", plain(err))
 	}
 	w := &window{
-		session: s,
-		ch:      ch,
-		closes:  ch.NotifyClose(make(chan *amqp.Error, 1)),
-		slots:   make(chan struct{}, size),
-		gone:    make(chan struct{}),
-		returns: ch.NotifyReturn(make(chan amqp.Return, size)),
-		awaited: map[string]*pending{},
+		session:   s,
+		marshaler: m,
+		ch:        ch,
+		closes:    ch.NotifyClose(make(chan *amqp.Error, 1)),
+		slots:     make(chan struct{}, size),
+		gone:      make(chan struct{}),
+		suspects:  suspects,
+		trust:     time.Now().Add(suspicion),
+		returns:   ch.NotifyReturn(make(chan amqp.Return, size)),
+		awaited:   map[string]*pending{},
+	}
+	if len(suspects) > 0 {
+		for range size - 1 {
+			w.slots <- struct{}{}
+		}
 	}
 	if err := ch.Confirm(false); err != nil {
 		_ = ch.Close()
@@ -76,18 +97,44 @@ func openWindow(s *session, size int) (*window, error) {
 	return w, nil
 }
 
-// fail says that the channel is lost.
-func (w *window) fail(err error) {
+// fail says that the channel is lost. It returns the ids of the messages that are suspected of that.
+func (w *window) fail(err error) (suspects map[string]struct{}) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	n := 0
-	for _, p := range w.awaited {
+	suspects = map[string]struct{}{}
+	for id, p := range w.awaited {
+		suspects[id] = struct{}{}
 		for ; p != nil; p = p.next {
 			n++
 		}
 	}
-	w.mu.Unlock()
+	w.careful = len(w.suspects) > 0
 	w.err, w.alone = err, n <= 1
 	close(w.gone)
+	switch {
+	case w.careful:
+		return maps.Clone(w.suspects)
+	case blames(err):
+		return suspects
+	default:
+		return nil
+	}
+}
+
+// blames says whether the broker closed a channel or the connection for something that was sent, without a word that
+// tells what.
+func blames(err error) bool {
+	e, ok := errors.AsType[*refusal](err)
+	if !ok {
+		return false
+	}
+	switch e.cause.Code {
+	case amqp.PreconditionFailed, amqp.ContentTooLarge, amqp.FrameError, amqp.SyntaxError, amqp.CommandInvalid, amqp.UnexpectedFrame,
+		amqp.NotImplemented, amqp.InternalError:
+		return true
+	}
+	return false
 }
 
 // errConfirmed says that the caller can make room by settling a message of its own. Callers who send several would otherwise wait for
@@ -117,6 +164,7 @@ func (w *window) enter(ctx, deadline context.Context, own <-chan struct{}) error
 
 // publish writes a message; the caller has a slot. The wire below never blocks.
 func (w *window) publish(m amqp.Publishing, d *declaration) (*pending, error) {
+	w.marshaler.fit(&m, w.session.conn.Config.FrameSize)
 	p := &pending{window: w, declaration: d, id: m.MessageId, size: len(m.Body)}
 	w.mu.Lock()
 	p.next, w.awaited[p.id] = w.awaited[p.id], p
@@ -143,6 +191,7 @@ func (w *window) finish(p *pending) (verdict, error) {
 	w.collect()
 	w.leave(p)
 	reason := p.returned
+	w.clear(p.id)
 	w.mu.Unlock()
 	switch {
 	case lost:
@@ -153,6 +202,22 @@ func (w *window) finish(p *pending) (verdict, error) {
 		return returned, errors.New(reason)
 	default:
 		return confirmed, nil
+	}
+}
+
+// clear takes a message off the suspects. After the last one the window has all its slots. The lock is held.
+func (w *window) clear(id string) {
+	if len(w.suspects) == 0 {
+		return
+	}
+	delete(w.suspects, id)
+	if time.Now().After(w.trust) {
+		w.suspects = nil
+	}
+	if len(w.suspects) == 0 {
+		for range cap(w.slots) - 1 {
+			<-w.slots
+		}
 	}
 }
 
@@ -202,6 +267,9 @@ func (p *pending) fate(why error) error {
 	e, ok := errors.AsType[*refusal](why)
 	if !ok {
 		return undecided
+	}
+	if w.careful && w.alone && blames(why) {
+		return fmt.Errorf("%w: %w", transports.ErrUnsendable, why)
 	}
 	switch e.cause.Code {
 	case amqp.NotFound:
