@@ -72,7 +72,7 @@ type Transport interface {
 	Subscriber(c Consumer) (Subscriber, error)
 
 	// Publisher returns a pipeline's own publisher for one topic. Publish makes one attempt: it blocks until the receiving system
-	// has confirmed all messages and returns nil, or returns an error with which any of them may or may not have arrived.
+	// has confirmed all messages and returns nil. After an error any of them may have arrived, but see [Return].
 	// It gives up when a message's context ends. The call does no I/O; the topic is prepared in the
 	// background from Start on.
 	Publisher(p Producer) (message.Publisher, error)
@@ -111,7 +111,7 @@ type Consumer struct {
 	// Pipeline is the pipeline's name; it names the consumer of a topic.
 	Pipeline string
 	// Present is called with false when the subscriber can't get messages, such as when its broker is away, and with
-	// true when it can again. It doesn't block. The host assumes true from Subscribe on. It may be nil.
+	// true when it can again. Until the first call the host assumes true. It doesn't block, and may be nil.
 	Present func(bool)
 }
 
@@ -181,7 +181,7 @@ const (
 type Topic struct {
 	// Window is the most unsettled messages that one consumer holds. At least 1.
 	Window int
-	// Broker means that messages stay with a broker until acked, and come again if they aren't.
+	// Broker means that messages stay with a broker until acked, and are redelivered if they aren't.
 	Broker bool
 	// Impatient means that a caller waits for each message and can't wait for long: while a pipeline is paused its
 	// messages are answered with unavailable.

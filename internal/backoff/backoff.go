@@ -15,13 +15,16 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
+// Pauses are what [New] returns.
+type Pauses = backoff.ExponentialBackOff
+
 // New returns pauses whose interval is first, and doubles with each pause up to longest. Each pause
 // is drawn at random from the upper half of its interval, so that many hosts don't try in step.
 // NextBackOff returns the next pause, Reset begins anew. It is for one goroutine.
-func New(first, longest time.Duration) backoff.ExponentialBackOff {
+func New(first, longest time.Duration) Pauses {
 	// The library draws from both sides of an interval: 3/4 plus or minus a third of that is from
 	// 1/2 to 1.
-	return backoff.ExponentialBackOff{
+	return Pauses{
 		InitialInterval: min(first, longest) / 4 * 3, MaxInterval: longest / 4 * 3, Multiplier: 2, RandomizationFactor: 1.0 / 3,
 	}
 }

@@ -9,9 +9,8 @@
 //	level=WARN msg="the ledger doesn't work, trying again" err="..."
 //	level=INFO msg="the ledger works again" after=3.2s
 //
-// At most [Burst] lines about outages of a thing come at once, and one a minute after that. An
-// outage that gets no line when it begins gets one when it lasts. The end is logged if the
-// beginning was.
+// At most [Burst] lines about outages of a thing come at once, and one a minute after that. If that limit
+// suppresses the first line of an outage, a later report logs it. The end is logged if the beginning was.
 package outage
 
 import (
@@ -59,7 +58,8 @@ func New(log *slog.Logger, what string) *Outage {
 	return &Outage{log: log, what: what, limit: rate.NewLimiter(rate.Every(interval), Burst), users: map[any]report{}}
 }
 
-// Report takes the result of an attempt; nil says that it works. While it works that costs nothing.
+// Report takes the result of an attempt; nil says that it works. While the thing works, Report(nil) costs one atomic
+// load.
 func (o *Outage) Report(err error) {
 	if err != nil || o.Down() {
 		o.ReportOf(nil, err)

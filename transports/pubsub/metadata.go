@@ -21,8 +21,8 @@ func incomingKey(key string) (string, bool) {
 	}
 }
 
-// outgoing makes the message that is published: with its message_id as its UUID, and headers under their own names,
-// unless that is a property's.
+// outgoing makes the message that is published. Its UUID is its message_id. A header loses its prefix, unless its bare
+// name is that of a property.
 func outgoing(msg *message.Message) *message.Message {
 	out := message.NewMessage(msg.UUID, msg.Payload)
 	if id := msg.Metadata[transports.MessageID]; id != "" {

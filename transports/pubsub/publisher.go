@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -14,62 +15,132 @@ import (
 )
 
 const (
-	// outletPart is the name of the Publisher in the health.
-	outletPart = "publisher"
 	// openTakes is how long Publish waits for the Publisher to be made.
 	openTakes = 5 * time.Second
-	// maxAbandoned is how many calls of the Publisher may hang when nobody waits for them any more.
+	// brokenFor is how long a Publisher fails until another one is made.
+	brokenFor = 30 * time.Second
+	// refuseFor is how long after a failure nothing is accepted.
+	refuseFor = 2 * time.Second
+	// maxAbandoned is how many abandoned calls of Publish may still be running.
 	maxAbandoned = 16
 )
 
-var errNotOpen = errors.New("the publisher isn't open yet")
+var errNotOpen = errors.New("the Publisher isn't open yet")
 
 // outlet is the one Publisher of a transport, which all pipelines share: Watermill's are safe for that.
 type outlet struct {
 	t         *transport
-	ready     chan struct{} // closed when stock is there
-	stock     message.Publisher
 	abandoned atomic.Int32
+
+	mu    sync.Mutex
+	ready chan struct{} // closed when stock is there
+	stock message.Publisher
+	// err is why the last attempt failed, at last; attempts have failed since. Nil: it works.
+	err         error
+	since, last time.Time
 }
 
 // connect makes the Publisher, and tries until that works.
 func (o *outlet) connect() {
 	for pauses := backoff.New(firstPause, longestPause); o.t.life.Err() == nil; {
-		err := safely(func() (err error) {
-			o.stock, err = o.t.pubsub.Publisher()
+		var stock message.Publisher
+		err := o.t.safely(func() (err error) {
+			if stock, err = o.t.pubsub.Publisher(); err == nil && stock == nil {
+				err = errors.New("the Pub/Sub returned no Publisher")
+			}
 			return err
 		})
 		if err == nil {
-			close(o.ready)
-			o.t.report(outletPart, nil)
+			o.t.report("opening the publisher", nil)
+			o.open(stock)
 			return
 		}
-		o.t.report(outletPart, fmt.Errorf("opening: %w", err))
+		o.t.report("opening the publisher", err)
+		o.note(fmt.Errorf("opening the Publisher: %w", err))
 		backoff.Sleep(o.t.life, pauses.NextBackOff())
 	}
 }
 
-// await waits for a moment until the Publisher is there.
-func (o *outlet) await(ctx context.Context) error {
-	select {
-	case <-o.ready:
+// open begins to use a Publisher, unless the transport was closed meanwhile.
+func (o *outlet) open(stock message.Publisher) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.t.life.Err() != nil {
+		_ = o.t.safely(stock.Close)
+		return
+	}
+	o.stock, o.err = stock, nil
+	close(o.ready)
+}
+
+// note takes the result of an attempt. A Publisher that has failed for long is replaced.
+func (o *outlet) note(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := time.Now()
+	if o.err == nil {
+		o.since = now
+	}
+	o.err, o.last = err, now
+	if err == nil || o.stock == nil || now.Sub(o.since) < brokenFor {
+		return
+	}
+	old := o.stock
+	o.stock, o.ready, o.since = nil, make(chan struct{}), now
+	o.t.startWork(func() {
+		_ = o.t.safely(old.Close)
+		o.connect()
+	})
+}
+
+// failure returns why the Publisher doesn't work, or nil.
+func (o *outlet) failure() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
+}
+
+// refusal is failure, for a short time after the last attempt.
+func (o *outlet) refusal() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if time.Since(o.last) > refuseFor && o.stock != nil {
 		return nil
+	}
+	return o.err
+}
+
+// publisher waits for a moment until the Publisher is there.
+func (o *outlet) publisher(ctx context.Context) (message.Publisher, error) {
+	o.mu.Lock()
+	ready := o.ready
+	o.mu.Unlock()
+	select {
+	case <-ready:
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.stock == nil {
+			return nil, errNotOpen
+		}
+		return o.stock, nil
 	case <-time.After(openTakes):
-		return errNotOpen
+		return nil, errNotOpen
 	case <-o.t.life.Done():
-		return transports.ErrClosed
+		return nil, transports.ErrClosed
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
 }
 
-// publish makes one attempt. A call that hangs when ctx ends goes on alone: whether its messages arrive isn't known.
+// publish makes one attempt. A call that still runs when ctx ends is abandoned: whether its messages
+// arrive isn't known.
 func (o *outlet) publish(ctx context.Context, topic string, msgs []*message.Message) error {
-	if err := o.await(ctx); err != nil {
+	stock, err := o.publisher(ctx)
+	if err != nil {
 		return err
 	}
 	if n := o.abandoned.Load(); n >= maxAbandoned {
-		return fmt.Errorf("%d earlier calls haven't returned", n)
+		return fmt.Errorf("not publishing: %d earlier calls of Publish still hang", n)
 	}
 	out := make([]*message.Message, len(msgs))
 	for i, msg := range msgs {
@@ -80,8 +151,8 @@ func (o *outlet) publish(ctx context.Context, topic string, msgs []*message.Mess
 	}
 	result := make(chan error, 1)
 	var left atomic.Bool // by one of the two sides; the second one counts
-	started := o.t.goes(func() {
-		result <- safely(func() error { return o.stock.Publish(topic, out...) })
+	started := o.t.startWork(func() {
+		result <- o.t.safely(func() error { return stock.Publish(topic, out...) })
 		if left.Swap(true) {
 			o.abandoned.Add(-1)
 		}
@@ -91,26 +162,40 @@ func (o *outlet) publish(ctx context.Context, topic string, msgs []*message.Mess
 	}
 	select {
 	case err := <-result:
-		if err != nil && o.t.pubsub.Unsendable != nil && o.t.pubsub.Unsendable(err) {
+		if err != nil && o.unsendable(err) {
 			return fmt.Errorf("%w: %w", transports.ErrUnsendable, err)
 		}
+		o.note(err)
 		return err
 	case <-ctx.Done():
 		if o.abandoned.Add(1); left.Swap(true) {
 			o.abandoned.Add(-1)
 		}
-		return fmt.Errorf("%w: %w", transports.ErrUndecided, context.Cause(ctx))
+		err := fmt.Errorf("%w: %w", transports.ErrUndecided, context.Cause(ctx))
+		o.note(err)
+		return err
 	}
+}
+
+func (o *outlet) unsendable(err error) (never bool) {
+	if o.t.pubsub.Unsendable != nil {
+		_ = o.t.safely(func() error {
+			never = o.t.pubsub.Unsendable(err)
+			return nil
+		})
+	}
+	return never
 }
 
 // close closes the Publisher, if it was made.
 func (o *outlet) close() error {
-	select {
-	case <-o.ready:
-		return safely(o.stock.Close)
-	default:
+	o.mu.Lock()
+	stock := o.stock
+	o.mu.Unlock()
+	if stock == nil {
 		return nil
 	}
+	return o.t.safely(stock.Close)
 }
 
 // publisher is one pipeline's use of the outlet.

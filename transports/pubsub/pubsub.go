@@ -1,25 +1,9 @@
-// Package pubsub makes a transport of any Watermill Publisher and Subscriber, so that a pipeline can use a broker for
-// which Watermill has a Pub/Sub.
+// Package pubsub turns any Watermill Publisher and Subscriber into a transport. With it a pipeline can
+// use every broker that Watermill supports.
 //
-// The author of a plugin writes a [transports.Config] whose Topic method calls [Topic] and whose New method calls [New]
-// with a [PubSub]. The transport opens the Pub/Sub in the background, opens it again after every failure, and keeps one
-// message in flight for each subscription.
-//
-// # What such a transport promises
-//
-// A message is acked after its pipeline has handled it and what it produced has arrived, so it runs at least once, as far
-// as the Pub/Sub gives an unacked message again. With one subscription the messages of a pipeline run in the order in which
-// the Pub/Sub hands them out.
-//
-// # What it can't promise
-//
-//   - Order after a nack, or after a subscription was lost, is the Pub/Sub's: many give a nacked message again behind newer
-//     ones.
-//   - Order over several subscriptions: two messages of one device may run at the same time.
-//   - How often a message was delivered: Watermill has no such count. A message has the metadata redelivered = "true" only if
-//     this process had it before.
-//   - That a published message is stored when Publish returns: some Publishers return earlier.
-//   - Headers in their own types: Watermill's metadata are text.
+// The author of a plugin writes a [transports.Config] whose Topic method calls [Topic] and whose New
+// method calls [New] with a [PubSub]. docs/use-your-broker.md goes through an example, and says what
+// such a transport promises and what it can't.
 package pubsub
 
 import (
@@ -46,28 +30,31 @@ const (
 	longestPause = 5 * time.Second
 )
 
-// PubSub says how to make the parts of a transport. The functions may block and may fail; they are called again until
-// they work. They are called from several goroutines.
+// PubSub says how to make the parts of a transport. Each function may block, and may be called from
+// several goroutines. After an error the transport calls it again.
 type PubSub struct {
-	// Subscriptions is how many subscriptions a pipeline has, and so how many of its messages are in flight; 0 counts as 1.
-	// More than one needs a Pub/Sub that shares a topic's messages between the subscriptions of a pipeline.
+	// Subscriptions is how many subscriptions a pipeline has, and so how many of its messages are in
+	// flight; 0 counts as 1. More than one needs a Pub/Sub that shares a topic's messages between the
+	// subscriptions of a pipeline.
 	Subscriptions int
-	// Subscriber makes a Subscriber for a pipeline's nth subscription, counted from 0. It is closed when that has ended
-	// or was lost, and another one is made. Nil: nothing can be consumed.
+	// Subscriber makes a Subscriber for a pipeline's nth subscription, counted from 0. It is closed when
+	// that has ended or was lost, and then another one is made. Nil: nothing can be consumed.
 	Subscriber func(pipeline string, n int) (message.Subscriber, error)
-	// Publisher makes the Publisher, which all pipelines share. Nil: nothing can be published.
+	// Publisher makes the Publisher, which all pipelines share. When it has failed for half a minute it
+	// is closed, and another one is made. Nil: nothing can be published.
 	Publisher func() (message.Publisher, error)
-	// Unsendable says whether an error of Publish means that the message can never be published, such as one that is too
-	// large. The host drops such a message and logs it; with any other error it tries again. It may be nil.
+	// Unsendable says whether an error of Publish means that the message can never be published, such as
+	// one that is too large. The host drops such a message and logs it; after any other error it tries
+	// again. It may be nil.
 	Unsendable func(error) bool
-	// Tap makes a Subscriber that gets copies and takes nothing away from anybody, for pentrough listen. Nil: topics
-	// can't be tapped.
+	// Tap makes a Subscriber that receives copies without consuming messages, for pentrough listen. Nil:
+	// topics can't be tapped.
 	Tap func() (message.Subscriber, error)
 	// Close is called last. It may be nil.
 	Close func() error
 }
 
-// Topic returns t for a name and a use that such a transport has, with the window that t has, or of one.
+// Topic checks the name and the use, and returns t with a Window of at least 1.
 func Topic(name string, use transports.Use, t transports.Topic) (transports.Topic, error) {
 	switch {
 	case use == transports.Return:
@@ -79,8 +66,8 @@ func Topic(name string, use transports.Use, t transports.Topic) (transports.Topi
 	return t, nil
 }
 
-// Logger returns a logger for the parts of a [PubSub]. What Watermill calls information is debug here, and so is an
-// error that comes of the end of a subscription.
+// Logger returns a logger for the parts of a [PubSub]. Watermill's info messages, and errors caused by
+// a cancelled context, are logged at level debug.
 func Logger(env transports.Env) watermill.LoggerAdapter {
 	return logger{watermill.NewSlogLoggerWithLevelMapping(env.Logger, map[slog.Level]slog.Level{slog.LevelInfo: slog.LevelDebug})}
 }
@@ -104,7 +91,10 @@ func (l logger) With(fields watermill.LogFields) watermill.LoggerAdapter {
 // New makes the transport. It does no I/O.
 func New(env transports.Env, ps PubSub) (transports.Transport, error) {
 	ps.Subscriptions = max(ps.Subscriptions, 1)
-	t := &transport{env: env, pubsub: ps, parts: map[string]*outage.Outage{}}
+	t := &transport{
+		env: env, pubsub: ps, subscribers: map[*subscriber]struct{}{}, unacked: map[string]*memory{},
+		parts: map[string]*outage.Outage{}, done: make(chan struct{}),
+	}
 	t.life, t.end = context.WithCancel(context.Background())
 	if ps.Tap != nil {
 		return &tappable{t}, nil
@@ -119,12 +109,17 @@ type transport struct {
 	life context.Context
 	end  context.CancelFunc
 	work sync.WaitGroup
+	// done is closed when everything has ended; err is what closing returned.
+	once sync.Once
+	done chan struct{}
+	err  error
 
 	mu          sync.Mutex
 	started     bool
 	closed      bool
-	subscribers []*subscriber
-	outlet      *outlet // nil if nobody publishes
+	subscribers map[*subscriber]struct{}
+	unacked     map[string]*memory // by pipeline
+	outlet      *outlet            // nil if nobody publishes
 	parts       map[string]*outage.Outage
 }
 
@@ -136,23 +131,26 @@ var (
 // Subscriber implements transports.Transport.
 func (t *transport) Subscriber(c transports.Consumer) (transports.Subscriber, error) {
 	if t.pubsub.Subscriber == nil {
-		return nil, errors.New("nothing can be consumed from it")
+		return nil, errors.New("this transport has no Subscriber")
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
 		return nil, fmt.Errorf("making a subscriber for pipeline %s: %w", c.Pipeline, transports.ErrClosed)
 	}
-	s := &subscriber{t: t, consumer: c}
+	if t.unacked[c.Pipeline] == nil {
+		t.unacked[c.Pipeline] = &memory{ids: map[string]struct{}{}}
+	}
+	s := &subscriber{t: t, consumer: c, unacked: t.unacked[c.Pipeline]}
 	s.life, s.end = context.WithCancel(t.life)
-	t.subscribers = append(t.subscribers, s)
+	t.subscribers[s] = struct{}{}
 	return s, nil
 }
 
 // Publisher implements transports.Transport.
 func (t *transport) Publisher(p transports.Producer) (message.Publisher, error) {
 	if t.pubsub.Publisher == nil {
-		return nil, errors.New("nothing can be published to it")
+		return nil, errors.New("this transport has no Publisher")
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -185,8 +183,8 @@ func (t *transport) Start(context.Context) error {
 	return nil
 }
 
-// goes runs f in a goroutine that Close waits for. It is false if the transport is closed.
-func (t *transport) goes(f func()) bool {
+// startWork runs f in a goroutine that Close waits for. It is false if the transport is closed.
+func (t *transport) startWork(f func()) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.closed {
@@ -223,54 +221,100 @@ func (t *transport) Health() []transports.Health {
 	for _, part := range slices.Sorted(maps.Keys(t.parts)) {
 		all = append(all, transports.Health{Part: part, Err: t.parts[part].Err()})
 	}
+	if t.outlet != nil {
+		all = append(all, transports.Health{Part: "publisher", Err: t.outlet.failure()})
+	}
 	if len(all) == 0 {
 		all = append(all, transports.Health{Part: "transport"})
 	}
 	return all
 }
 
-// Accepts implements transports.Acceptor.
+// Accepts implements transports.Acceptor. Some time after a failure it accepts again, so that a message
+// shows whether the Publisher works by now.
 func (t *transport) Accepts(topic string) error {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if state := t.parts[outletPart]; state != nil && state.Down() {
-		return fmt.Errorf("publishing to %s: %w", topic, state.Err())
+	o := t.outlet
+	t.mu.Unlock()
+	if o == nil {
+		return nil
+	}
+	if err := o.refusal(); err != nil {
+		return fmt.Errorf("publishing to %s: %w", topic, err)
 	}
 	return nil
 }
 
-// Quiesce implements transports.Transport. Nothing comes in but what a subscription takes, and the host ends those.
+// Quiesce implements transports.Transport. Only subscriptions take something in, and the host ends those.
 func (t *transport) Quiesce() {}
 
 // Close implements transports.Transport.
 func (t *transport) Close(ctx context.Context) error {
-	t.mu.Lock()
-	again := t.closed
-	t.closed = true
-	subscribers, out := t.subscribers, t.outlet
-	t.mu.Unlock()
-	t.end()
-	var errs []error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for _, s := range subscribers {
-			errs = append(errs, s.Close())
-		}
-		if out != nil && !again {
-			errs = append(errs, out.close())
-		}
-		t.work.Wait()
-		if t.pubsub.Close != nil && !again {
-			errs = append(errs, safely(t.pubsub.Close))
-		}
-	}()
+	t.once.Do(func() {
+		t.mu.Lock()
+		t.closed = true
+		subscribers, out := maps.Clone(t.subscribers), t.outlet
+		t.mu.Unlock()
+		t.end()
+		go func() {
+			defer close(t.done)
+			var closing sync.WaitGroup
+			for s := range subscribers {
+				closing.Go(func() { _ = s.Close() })
+			}
+			if out != nil {
+				t.err = out.close()
+			}
+			closing.Wait()
+			t.work.Wait()
+			if t.pubsub.Close != nil {
+				t.err = errors.Join(t.err, t.safely(t.pubsub.Close))
+			}
+		}()
+	})
 	select {
-	case <-done:
-		return errors.Join(errs...)
+	case <-t.done:
+		return t.err
 	case <-ctx.Done():
 		return fmt.Errorf("closing the Pub/Sub: %w", context.Cause(ctx))
 	}
+}
+
+// safely calls into a Pub/Sub; a panic is an error, and its stack is logged.
+func (t *transport) safely(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			t.env.Logger.Error("panic in the Pub/Sub", "panic", v, "stack", string(debug.Stack()))
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
+	return f()
+}
+
+// subscribe makes a Subscriber and subscribes.
+func (t *transport) subscribe(
+	ctx context.Context, topic string, open func() (message.Subscriber, error),
+) (sub message.Subscriber, in <-chan *message.Message, err error) {
+	err = t.safely(func() (err error) {
+		if sub, err = open(); err == nil && sub == nil {
+			err = errors.New("the Pub/Sub returned no Subscriber")
+		}
+		return err
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("opening: %w", err)
+	}
+	err = t.safely(func() (err error) {
+		if in, err = sub.Subscribe(ctx, topic); err == nil && in == nil {
+			err = errors.New("the Pub/Sub returned no channel")
+		}
+		return err
+	})
+	if err != nil {
+		_ = t.safely(sub.Close)
+		return nil, nil, fmt.Errorf("subscribing to %s: %w", topic, err)
+	}
+	return sub, in, nil
 }
 
 // tappable is a transport whose topics can be tapped.
@@ -280,61 +324,35 @@ var _ transports.Tapper = (*tappable)(nil)
 
 // Tap implements transports.Tapper.
 func (t *tappable) Tap(ctx context.Context, topic string) (<-chan *message.Message, error) {
-	var sub message.Subscriber
-	var in <-chan *message.Message
-	err := safely(func() (err error) {
-		if sub, err = t.pubsub.Tap(); err == nil {
-			in, err = sub.Subscribe(ctx, topic)
-		}
-		return err
-	})
+	ctx, cancel := context.WithCancel(ctx)
+	context.AfterFunc(t.life, cancel)
+	sub, in, err := t.subscribe(ctx, topic, t.pubsub.Tap)
 	if err != nil {
+		cancel()
 		return nil, fmt.Errorf("tapping %s: %w", topic, err)
 	}
-	out := make(chan *message.Message)
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(t.life, cancel)
-	started := t.goes(func() {
-		defer close(out)
-		defer func() { _ = safely(sub.Close) }()
-		defer stop()
+	var reader transports.Taps
+	out := reader.Tap(ctx, topic)
+	copyMessages := func() {
+		defer func() { _ = t.safely(sub.Close) }()
 		defer cancel()
-		show(ctx, in, out)
-	})
-	if !started {
-		cancel()
-		_ = safely(sub.Close)
-		return nil, fmt.Errorf("tapping %s: %w", topic, transports.ErrClosed)
-	}
-	return out, nil
-}
-
-// show passes copies on until ctx ends.
-func show(ctx context.Context, in <-chan *message.Message, out chan<- *message.Message) {
-	for {
-		select {
-		case msg, ok := <-in:
-			if !ok {
-				return
-			}
-			msg.Ack()
+		for {
 			select {
-			case out <- incoming(msg).Message():
+			case msg, ok := <-in:
+				if !ok || msg == nil {
+					return
+				}
+				msg.Ack()
+				reader.Show(topic, incoming(msg).Message())
 			case <-ctx.Done():
 				return
 			}
-		case <-ctx.Done():
-			return
 		}
 	}
-}
-
-// safely calls into a Pub/Sub; its panic is an error.
-func safely(f func() error) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
-		}
-	}()
-	return f()
+	if !t.startWork(copyMessages) {
+		cancel()
+		_ = t.safely(sub.Close)
+		return nil, fmt.Errorf("tapping %s: %w", topic, transports.ErrClosed)
+	}
+	return out, nil
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -446,7 +447,7 @@ func TestPublishErrors(t *testing.T) {
 		refused = publish()
 		return !errors.Is(refused, transports.ErrUndecided) && !errors.Is(refused, context.Canceled)
 	})
-	if !strings.Contains(refused.Error(), "16 earlier calls haven't returned") {
+	if !strings.Contains(refused.Error(), "16 earlier calls of Publish still hang") {
 		t.Errorf("with 16 calls that hang: %v", refused)
 	}
 	close(hang)
@@ -508,5 +509,199 @@ func TestTopic(t *testing.T) {
 	topic, err := pubsub.Topic("t", transports.Consume, transports.Topic{Broker: true})
 	if err != nil || topic.Window != 1 || !topic.Broker {
 		t.Errorf("%+v, %v", topic, err)
+	}
+}
+
+// The ack that was given just before the end is sent too.
+func TestAnAckBeforeTheEndIsSent(t *testing.T) {
+	t.Parallel()
+	r := start(t, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	taken, done, _ := r.subscribe(ctx)
+	s := r.subscription(0)
+	msg := message.NewMessage("1", nil)
+	life, acked := context.WithCancel(context.Background())
+	msg.SetContext(life)
+	s.out <- msg
+	(<-taken).Settle(&transports.Outcome{})
+	<-msg.Acked()
+	cancel()
+	select {
+	case <-s.ctx.Done():
+		t.Error("the subscription ended before the ack was sent")
+	case <-done:
+		t.Error("done before the ack was sent")
+	case <-time.After(50 * time.Millisecond):
+	}
+	acked()
+	<-done
+}
+
+// What a closed subscriber had is a redelivery for the next one of its pipeline.
+func TestTheNextSubscriberKnowsWhatWasHandedOut(t *testing.T) {
+	t.Parallel()
+	r := start(t, 1)
+	take := func() (*transports.Delivery, transports.Subscriber, *message.Message) {
+		s, err := r.tr.Subscriber(transports.Consumer{Pipeline: "p"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.mu.Lock()
+		n := len(r.subscriptions)
+		r.mu.Unlock()
+		taken := make(chan *transports.Delivery, 1)
+		if _, err := s.Subscribe(t.Context(), "t", func(d *transports.Delivery) { taken <- d }); err != nil {
+			t.Fatal(err)
+		}
+		msg := message.NewMessage("1", nil)
+		r.subscription(n).out <- msg
+		return <-taken, s, msg
+	}
+	first, s, _ := take()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-first.Context.Done()
+	second, _, _ := take()
+	if first.Metadata[transports.Redelivered] != "" || second.Metadata[transports.Redelivered] != "true" {
+		t.Errorf("redelivered is %q, then %q", first.Metadata[transports.Redelivered], second.Metadata[transports.Redelivered])
+	}
+}
+
+// What was read ahead goes back at the end, and so does what a Pub/Sub must not send.
+func TestWhatWasReadAheadIsNacked(t *testing.T) {
+	t.Parallel()
+	r := start(t, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	taken, done, _ := r.subscribe(ctx)
+	s := r.subscription(0)
+	ahead := message.NewMessage("2", nil)
+	s.out <- message.NewMessage("1", nil)
+	d := <-taken
+	s.out <- ahead
+	cancel()
+	d.Settle(nil)
+	<-done
+	select {
+	case <-ahead.Nacked():
+	default:
+		t.Error("the message that was read ahead isn't nacked")
+	}
+}
+
+// A Pub/Sub that returns or hands out nothing at all fails, and ends nothing else.
+func TestNothingFromThePubSub(t *testing.T) {
+	t.Parallel()
+	t.Run("message", func(t *testing.T) {
+		t.Parallel()
+		r := start(t, 1)
+		r.subscribe(t.Context())
+		r.subscription(0).out <- nil
+		r.subscription(1)
+	})
+	for name, ps := range map[string]pubsub.PubSub{
+		"Subscriber": {Subscriber: func(string, int) (message.Subscriber, error) { return nil, nil }},
+		"Publisher":  {Publisher: func() (message.Publisher, error) { return nil, nil }},
+		"panic":      {Publisher: func() (message.Publisher, error) { panic("no panic") }},
+		"channel":    {Subscriber: func(string, int) (message.Subscriber, error) { return mute{}, nil }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tr, err := pubsub.New(transports.Env{Logger: slog.New(slog.DiscardHandler)}, ps)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := tr.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if ps.Subscriber != nil {
+				s, err := tr.Subscriber(transports.Consumer{Pipeline: "p"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := s.Subscribe(t.Context(), "t", func(*transports.Delivery) { t.Error("a delivery") }); err != nil {
+					t.Fatal(err)
+				}
+			} else if _, err := tr.Publisher(transports.Producer{Topic: "t"}); err != nil {
+				t.Fatal(err)
+			}
+			await.That(t, "the health says it", func() (any, bool) {
+				h := tr.Health()
+				return h, slices.ContainsFunc(h, func(h transports.Health) bool {
+					return h.Err != nil && (strings.Contains(h.Err.Error(), "no "+name))
+				})
+			})
+			if err := tr.Close(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// mute is a Subscriber without a channel.
+type mute struct{}
+
+func (mute) Subscribe(context.Context, string) (<-chan *message.Message, error) { return nil, nil }
+
+func (mute) Close() error { return nil }
+
+// A Publisher that doesn't work any more is replaced.
+func TestABrokenPublisherIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		made, works := 0, false
+		tr, err := pubsub.New(transports.Env{Logger: slog.New(slog.DiscardHandler)}, pubsub.PubSub{
+			Publisher: func() (message.Publisher, error) {
+				made++
+				works = made == 2
+				return part{fake: &fake{publish: func([]*message.Message) error {
+					if !works {
+						return errAway
+					}
+					return nil
+				}}}, nil
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tr.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		out, err := tr.Publisher(transports.Producer{Pipeline: "p", Topic: "t"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		acceptor, refused := tr.(transports.Acceptor), 0
+		for range 60 {
+			if acceptor.Accepts("t") != nil {
+				refused++
+			}
+			_ = out.Publish("t", message.NewMessage("1", nil))
+			time.Sleep(time.Second)
+		}
+		if made != 2 || acceptor.Accepts("t") != nil || refused < 20 || refused > 40 {
+			t.Errorf("made %d, refused %d times, accepts: %v", made, refused, acceptor.Accepts("t"))
+		}
+		if err := tr.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A Pub/Sub that never sends the ack loses its subscription: the broker may be gone.
+func TestAnAckThatIsNeverSent(t *testing.T) {
+	t.Parallel()
+	r := start(t, 1)
+	taken, _, _ := r.subscribe(t.Context())
+	msg := message.NewMessage("1", nil)
+	life, end := context.WithCancel(context.Background())
+	defer end()
+	msg.SetContext(life)
+	r.subscription(0).out <- msg
+	(<-taken).Settle(&transports.Outcome{})
+	again := message.NewMessage("1", nil)
+	r.subscription(1).out <- again
+	if d := <-taken; d.Metadata[transports.Redelivered] != "true" {
+		t.Errorf("metadata %v", d.Metadata)
 	}
 }

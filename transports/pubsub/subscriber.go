@@ -15,21 +15,56 @@ import (
 )
 
 const (
-	// firstAttempt is how long Subscribe waits for its subscriptions, so that a Pub/Sub that keeps nothing
-	// has a subscriber before the next message is published. Opening goes on in the background.
+	// firstAttempt is how long Subscribe waits for its first attempts. A Pub/Sub without storage loses
+	// what is published before anyone subscribes.
 	firstAttempt = time.Second
-	// ackTakes is how long a subscription that ends waits until its last ack has been sent.
+	// ackTakes is how long the Pub/Sub has to send an ack.
 	ackTakes = 5 * time.Second
-	// remembered is how many messages that were handed back are known by their UUIDs.
+	// remembered is how many messages that aren't acked are known by their UUIDs.
 	remembered = 10_000
 )
 
-var errEnded = errors.New("the Pub/Sub ended the subscription")
+var (
+	errEnded  = errors.New("the Pub/Sub ended the subscription")
+	errNil    = errors.New("the Pub/Sub handed out no message")
+	errNoAck  = fmt.Errorf("the Pub/Sub didn't send an ack within %s", ackTakes)
+	errWanted = errors.New("no more messages are wanted")
+)
 
-// subscriber is one pipeline's way out.
+// memory has the UUIDs of a pipeline's messages that were handed out and not acked.
+type memory struct {
+	mu  sync.Mutex
+	ids map[string]struct{}
+	// order has what was added, the oldest first.
+	order []string
+}
+
+// add reports whether the message was handed out before.
+func (m *memory) add(id string) (again bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, again = m.ids[id]; again || id == "" {
+		return again
+	}
+	m.ids[id] = struct{}{}
+	if m.order = append(m.order, id); len(m.order) > remembered {
+		delete(m.ids, m.order[0])
+		m.order = m.order[1:]
+	}
+	return false
+}
+
+func (m *memory) remove(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.ids, id)
+}
+
+// subscriber runs the subscriptions of one pipeline.
 type subscriber struct {
 	t        *transport
 	consumer transports.Consumer
+	unacked  *memory
 	life     context.Context // ends with Close
 	end      context.CancelFunc
 	work     sync.WaitGroup
@@ -39,58 +74,57 @@ type subscriber struct {
 	mu         sync.Mutex
 	subscribed bool
 	open       int // subscriptions that work
-	// back are the UUIDs of messages that were handed out and not acked.
-	back map[string]struct{}
 }
 
 // Subscribe implements transports.Subscriber.
 func (s *subscriber) Subscribe(ctx context.Context, topic string, take func(*transports.Delivery)) (<-chan struct{}, error) {
+	done := make(chan struct{})
+	tried := make(chan struct{}, s.t.pubsub.Subscriptions)
+	if err := s.begin(ctx, topic, take, tried, done); err != nil {
+		return nil, fmt.Errorf("subscribing pipeline %s to %s: %w", s.consumer.Pipeline, topic, err)
+	}
+	timer := time.NewTimer(firstAttempt)
+	defer timer.Stop()
+	for range cap(tried) {
+		select {
+		case <-tried:
+		case <-timer.C:
+			return done, nil
+		}
+	}
+	return done, nil
+}
+
+// begin starts the subscriptions.
+func (s *subscriber) begin(ctx context.Context, topic string, take func(*transports.Delivery), tried chan<- struct{}, done chan<- struct{}) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.life.Err() != nil:
-		return nil, fmt.Errorf("subscribing pipeline %s to %s: %w", s.consumer.Pipeline, topic, transports.ErrClosed)
+		return transports.ErrClosed
 	case s.subscribed:
-		return nil, fmt.Errorf("subscribing pipeline %s to %s: it is subscribed", s.consumer.Pipeline, topic)
+		return errors.New("it is subscribed")
 	}
 	s.subscribed = true
 	s.present()
-	var running, tried sync.WaitGroup
+	stop, cancel := context.WithCancel(ctx)
+	unbind := context.AfterFunc(s.life, cancel)
+	var running sync.WaitGroup
 	for n := range s.t.pubsub.Subscriptions {
-		stop, cancel := context.WithCancel(ctx)
-		unbind := context.AfterFunc(s.life, cancel)
 		sub := &subscription{subscriber: s, n: n, topic: topic, take: take, stop: stop}
-		sub.tried = sync.OnceFunc(tried.Done)
-		tried.Add(1)
-		s.work.Add(1)
-		running.Go(func() {
-			defer s.work.Done()
-			defer sub.tried()
-			defer cancel()
-			defer unbind()
-			sub.run()
-		})
+		sub.markTried = sync.OnceFunc(func() { tried <- struct{}{} })
+		running.Go(sub.run)
 	}
-	done := make(chan struct{})
 	s.work.Go(func() {
 		running.Wait()
+		unbind()
+		cancel()
 		s.mu.Lock()
 		s.subscribed = false
 		s.mu.Unlock()
 		close(done)
 	})
-	opened := make(chan struct{})
-	s.work.Go(func() {
-		tried.Wait()
-		close(opened)
-	})
-	s.mu.Unlock()
-	defer s.mu.Lock()
-	select {
-	case <-opened:
-	case <-time.After(firstAttempt):
-	}
-	return done, nil
+	return nil
 }
 
 // Close implements transports.Subscriber.
@@ -99,14 +133,10 @@ func (s *subscriber) Close() error {
 	s.end()
 	s.mu.Unlock()
 	s.work.Wait()
-	for n := range s.t.pubsub.Subscriptions {
-		s.t.forget(s.part(n))
-	}
+	s.t.mu.Lock()
+	defer s.t.mu.Unlock()
+	delete(s.t.subscribers, s)
 	return nil
-}
-
-func (s *subscriber) part(n int) string {
-	return fmt.Sprintf("subscription %d of %s", n+1, s.consumer.Pipeline)
 }
 
 // present reports whether messages can come. The lock is held.
@@ -124,162 +154,217 @@ func (s *subscriber) opened(change int) {
 	s.present()
 }
 
-// again says whether a message was handed out before.
-func (s *subscriber) again(id string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, ok := s.back[id]
-	return ok
-}
-
-// remember notes that a message may come again, or that it is acked.
-func (s *subscriber) remember(id string, back bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case !back:
-		delete(s.back, id)
-	case id == "":
-	case s.back == nil || len(s.back) == remembered:
-		s.back = map[string]struct{}{id: {}}
-	default:
-		s.back[id] = struct{}{}
-	}
-}
-
 // subscription has one message in flight.
 type subscription struct {
 	*subscriber
-	n     int
-	topic string
-	take  func(*transports.Delivery)
-	stop  context.Context // ends when no more messages are wanted, and with life
-	tried func()          // the first attempt has ended
+	n         int
+	topic     string
+	take      func(*transports.Delivery)
+	stop      context.Context // ends when no more messages are wanted, and with life
+	markTried func()          // the first attempt has ended
+}
+
+func (s *subscription) part() string {
+	return fmt.Sprintf("subscription %d of %s", s.n+1, s.consumer.Pipeline)
 }
 
 // run subscribes, and subscribes again after each loss, until the subscription ends.
 func (s *subscription) run() {
+	defer s.t.forget(s.part())
+	defer s.markTried()
 	pauses := backoff.New(firstPause, longestPause)
 	for s.stop.Err() == nil {
-		worked, err := s.session()
-		if err == nil {
+		began := time.Now()
+		err := s.session()
+		if s.stop.Err() != nil {
 			return
 		}
-		s.t.report(s.part(s.n), err)
-		s.tried()
-		if worked {
+		s.t.report(s.part(), err)
+		s.markTried()
+		if time.Since(began) > longestPause {
 			pauses.Reset()
 		}
 		backoff.Sleep(s.stop, pauses.NextBackOff())
 	}
 }
 
-// connect opens a Subscriber and subscribes.
-func (s *subscription) connect(ctx context.Context) (sub message.Subscriber, in <-chan *message.Message, err error) {
-	err = safely(func() (err error) {
-		sub, err = s.t.pubsub.Subscriber(s.consumer.Pipeline, s.n)
-		return err
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("opening: %w", err)
-	}
-	err = safely(func() (err error) {
-		in, err = sub.Subscribe(ctx, s.topic)
-		return err
-	})
-	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("subscribing to %s: %w", s.topic, err), safely(sub.Close))
-	}
-	return sub, in, nil
-}
-
-// session subscribes once. It returns nil when no more messages are wanted, otherwise why the subscription was
-// lost, and whether a message was handled before that.
-func (s *subscription) session() (worked bool, err error) {
+// session subscribes once, and returns why that ended.
+func (s *subscription) session() error {
 	// It outlives stop, so that what is in flight can still be acked.
 	ctx, cancel := context.WithCancel(s.life)
-	sub, in, err := s.connect(ctx)
+	defer cancel()
+	sub, in, err := s.t.subscribe(ctx, s.topic, func() (message.Subscriber, error) {
+		return s.t.pubsub.Subscriber(s.consumer.Pipeline, s.n)
+	})
 	if err != nil {
-		cancel()
-		return false, err
+		return err
 	}
 	defer func() {
 		cancel()
-		err = errors.Join(err, safely(sub.Close))
+		if err := s.t.safely(sub.Close); err != nil {
+			s.t.env.Logger.Debug("closing a Subscriber", "err", err)
+		}
 	}()
-	s.t.report(s.part(s.n), nil)
+	s.t.report(s.part(), nil)
 	s.opened(+1)
 	defer s.opened(-1)
-	s.tried()
-	pauses := backoff.New(firstPause, longestPause)
-	var next *message.Message
+	s.markTried()
+	r := reader{subscription: s, in: in, pauses: backoff.New(firstPause, longestPause)}
+	defer r.end()
 	for {
-		msg := next
-		if msg == nil {
-			var ok bool
-			select {
-			case msg, ok = <-in:
-				if !ok {
-					return worked, s.lost()
-				}
-			case <-s.stop.Done():
-				return worked, nil
-			}
+		msg, err := r.next()
+		if err != nil {
+			return err
 		}
-		f := s.deliver(msg)
-		if f == nil {
-			return worked, nil
-		}
-		var open bool
-		next, open = f.await(in)
-		switch {
-		case f.outcome != nil:
-			worked = true
-			pauses.Reset()
-			if s.stop.Err() != nil {
-				f.awaitAck()
-				return worked, nil
-			}
-		case f.settled && !backoff.Sleep(s.stop, pauses.NextBackOff()):
-			// It was handed back. What comes again at once would be handed back at once.
-			return worked, nil
-		}
-		if !open {
-			return worked, s.lost()
+		if err := r.handle(msg); err != nil {
+			return err
 		}
 	}
 }
 
-// lost says why a channel was closed; nil if that was wanted.
-func (s *subscription) lost() error {
-	if s.life.Err() != nil {
-		return nil
+// reader reads the messages of one session.
+type reader struct {
+	*subscription
+	in     <-chan *message.Message
+	pauses backoff.Pauses
+	// ahead was read while the one before it was in flight; nil if none was.
+	ahead *message.Message
+	// acked is the last message, until its ack was sent.
+	acked *message.Message
+}
+
+// next returns the next message.
+func (r *reader) next() (*message.Message, error) {
+	if r.stop.Err() != nil {
+		return nil, errWanted
 	}
-	return errEnded
+	if msg := r.ahead; msg != nil {
+		r.ahead = nil
+		r.ackSent()
+		return msg, nil
+	}
+	var late <-chan time.Time
+	if r.acked != nil {
+		timer := time.NewTimer(ackTakes)
+		defer timer.Stop()
+		late = timer.C
+	}
+	for {
+		var sent <-chan struct{}
+		if r.acked != nil {
+			sent = r.acked.Context().Done()
+		}
+		select {
+		case msg, ok := <-r.in:
+			if !ok {
+				return nil, errEnded
+			}
+			if msg == nil {
+				return nil, errNil
+			}
+			r.ackSent()
+			return msg, nil
+		case <-sent:
+			r.ackSent()
+			late = nil
+		case <-late:
+			if sent != nil {
+				return nil, errNoAck
+			}
+			late = nil // this Pub/Sub doesn't say when
+		case <-r.stop.Done():
+			return nil, errWanted
+		}
+	}
+}
+
+// ackSent notes that the last ack was sent.
+func (r *reader) ackSent() {
+	if r.acked != nil {
+		r.unacked.remove(r.acked.UUID)
+		r.acked = nil
+	}
+}
+
+// end hands back what was read ahead, and waits until the last ack was sent: Watermill's Pub/Subs end a message's
+// context then. To end the subscription before that could lose the ack.
+func (r *reader) end() {
+	if r.ahead != nil {
+		r.ahead.Nack()
+	}
+	if r.acked == nil || r.acked.Context().Done() == nil {
+		return
+	}
+	select {
+	case <-r.acked.Context().Done():
+		r.ackSent()
+	case <-time.After(ackTakes):
+	case <-r.life.Done():
+	}
+}
+
+// handle hands a message out and waits until it is settled.
+func (r *reader) handle(msg *message.Message) error {
+	f := r.deliver(msg)
+	if f == nil {
+		msg.Nack()
+		return errWanted
+	}
+	open := r.await(f)
+	if f.outcome != nil {
+		r.acked = msg
+		r.pauses.Reset()
+	} else if !backoff.Sleep(r.stop, r.pauses.NextBackOff()) {
+		// It is void or was handed back. What comes again at once would end so at once.
+		return errWanted
+	}
+	if !open {
+		return errEnded
+	}
+	return nil
+}
+
+// await returns when the message is settled or void, and whether more can come.
+func (r *reader) await(f *flight) (open bool) {
+	defer f.giveUp()
+	in := r.in
+	for {
+		select {
+		case <-f.done:
+			return true
+		case <-f.msg.Context().Done():
+			// The Pub/Sub gave the message up, or has just sent its ack.
+			return true
+		case msg, ok := <-in:
+			if !ok || msg == nil {
+				return false
+			}
+			r.ahead, in = msg, nil // one is enough
+		case <-r.life.Done():
+			return true
+		}
+	}
 }
 
 // flight is a message between its delivery and its settlement.
 type flight struct {
-	*subscription
 	msg  *message.Message
 	void context.CancelCauseFunc
 	done chan struct{} // closed by Settle
 
 	mu      sync.Mutex
-	over    bool // settled or void
-	settled bool
-	outcome *transports.Outcome
+	over    bool                // settled or void
+	outcome *transports.Outcome // nil if it is void or was handed back
 }
 
 // deliver hands a message out. It returns nil if nothing may be handed out any more.
 func (s *subscription) deliver(msg *message.Message) *flight {
-	f := &flight{subscription: s, msg: msg, done: make(chan struct{})}
+	f := &flight{msg: msg, done: make(chan struct{})}
 	d := incoming(msg)
-	if s.again(msg.UUID) {
+	// Until it is acked, a second arrival is a redelivery.
+	if s.unacked.add(msg.UUID) {
 		d.Metadata[transports.Redelivered] = "true"
 	}
-	// It counts as handed back until it is acked.
-	s.remember(msg.UUID, true)
 	d.Context, f.void = context.WithCancelCause(context.Background())
 	d.Settle = f.settle
 	s.taking.Lock()
@@ -299,9 +384,8 @@ func (f *flight) settle(o *transports.Outcome) {
 	if f.over {
 		return
 	}
-	f.over, f.settled, f.outcome = true, true, o
+	f.over, f.outcome = true, o
 	if o != nil {
-		f.remember(f.msg.UUID, false)
 		f.msg.Ack()
 	} else {
 		f.msg.Nack()
@@ -316,42 +400,6 @@ func (f *flight) giveUp() {
 	if !f.over {
 		f.over = true
 		f.void(transports.ErrVoid)
-	}
-}
-
-// await returns when the message is settled or void. A message that comes meanwhile is the next one; open says whether
-// more can come.
-func (f *flight) await(in <-chan *message.Message) (next *message.Message, open bool) {
-	defer f.giveUp()
-	open = true
-	for {
-		select {
-		case <-f.done:
-			return next, open
-		case <-f.msg.Context().Done():
-			// The Pub/Sub gives the message up before it is settled, or has just been told.
-			return next, open
-		case msg, ok := <-in:
-			if !ok {
-				return next, false
-			}
-			next, in = msg, nil // one is enough
-		case <-f.life.Done():
-			return next, open
-		}
-	}
-}
-
-// awaitAck waits until the Pub/Sub has sent the ack: Watermill's Pub/Subs end a message's context then. Ending
-// the subscription before that could lose it.
-func (f *flight) awaitAck() {
-	if f.msg.Context().Done() == nil {
-		return // this one doesn't
-	}
-	select {
-	case <-f.msg.Context().Done():
-	case <-time.After(ackTakes):
-	case <-f.life.Done():
 	}
 }
 

@@ -144,12 +144,15 @@ func settleVoid(f *fixture) {
 	})
 	f.within("the subscription", func() { <-done })
 	for i, d := range held {
-		o := []*transports.Outcome{handled(), nil}[i%2]
+		outcomes := []*transports.Outcome{handled(), nil}
 		f.within("the delivery's context", func() { <-d.Context.Done() })
 		if cause := context.Cause(d.Context); !errors.Is(cause, transports.ErrVoid) {
 			f.Errorf("the delivery's context ended with %v, want ErrVoid", cause)
 		}
-		f.within("Settle", func() { d.Settle(o) })
+		f.within("Settle", func() {
+			d.Settle(outcomes[i%2])
+			d.Settle(outcomes[(i+1)%2])
+		})
 	}
 	if !f.topic.Broker {
 		return

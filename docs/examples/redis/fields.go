@@ -12,8 +12,8 @@ import (
 // payloadField is the field of an entry that has the payload. Every other field is metadata.
 const payloadField = "payload"
 
-// fields writes messages as the plain fields of an entry, so that `XADD commands * payload ...` makes one. Any entry is
-// a message: one that isn't would end the subscription each time it is read.
+// fields writes messages as the plain fields of an entry, so that `XADD commands * payload ...` makes one. It accepts
+// every entry, because redisstream ends the subscription on an error.
 type fields struct{}
 
 // Marshal implements redisstream.Marshaller.
@@ -32,15 +32,12 @@ func (fields) Marshal(_ string, msg *message.Message) (map[string]any, error) {
 func (fields) Unmarshal(entry map[string]any) (*message.Message, error) {
 	msg := message.NewMessage(watermill.NewUUID(), nil)
 	for key, value := range entry {
-		switch text := fmt.Sprint(value); key {
-		case payloadField:
-			msg.Payload = []byte(text)
-		case transports.MessageID:
-			msg.UUID = text
-			fallthrough
-		default:
-			msg.Metadata[key] = text
-		}
+		msg.Metadata[key] = fmt.Sprint(value)
 	}
+	if id := msg.Metadata[transports.MessageID]; id != "" {
+		msg.UUID = id
+	}
+	msg.Payload = []byte(msg.Metadata[payloadField])
+	delete(msg.Metadata, payloadField)
 	return msg, nil
 }

@@ -2,6 +2,7 @@
 package redis
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -37,7 +38,7 @@ func (c *Config) Topic(name string, use transports.Use) (transports.Topic, error
 func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	options, err := redis.ParseURL(string(c.URL))
 	if err != nil {
-		return nil, fmt.Errorf("reading url: %w", err)
+		return nil, errors.New("url is none of Redis, such as redis://user:password@localhost:6379/0") // err has the password
 	}
 	log := pubsub.Logger(env)
 	connect := func() redis.UniversalClient { own := *options; return redis.NewClient(&own) } // it writes defaults into its options
@@ -50,9 +51,11 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 				Client: connect(), Unmarshaller: fields{}, ConsumerGroup: pipeline, Consumer: consumer,
 				// The subscription ends when the server is lost, so that the host knows of it and opens another one.
 				ShouldStopOnReadErrors: func(error) bool { return true }, DisableIndefiniteInitialBlock: true,
-				// What earlier subscriptions of this one's place left unacked comes again. What is in flight doesn't.
+				// Messages that earlier subscriptions in this one's place left unacked come again at once, those of others after an hour.
 				MaxIdleTime: time.Millisecond, ClaimInterval: time.Second,
-				ShouldClaimPendingMessage: func(p redis.XPendingExt) bool { return p.Consumer != consumer && strings.HasPrefix(p.Consumer, slot) },
+				ShouldClaimPendingMessage: func(p redis.XPendingExt) bool {
+					return p.Consumer != consumer && (strings.HasPrefix(p.Consumer, slot) || p.Idle > time.Hour)
+				},
 			}, log)
 		},
 		Publisher: func() (message.Publisher, error) {

@@ -2,13 +2,13 @@ package redis
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -249,10 +249,12 @@ func TestAnyEntryIsAMessage(t *testing.T) {
 }
 
 func TestABadURL(t *testing.T) {
-	if _, err := (&Config{URL: "http://x"}).New(transports.Env{}); err == nil {
-		t.Error("http is taken")
+	for _, url := range []transports.Secret{"http://x", "redis://user:hunter2@host:63x9", "redis://user:hunter2%zz@host"} {
+		if _, err := (&Config{URL: url}).New(transports.Env{}); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", string(url), err)
+		}
 	}
-	if _, err := (&Config{}).Topic("", transports.Return); err == nil || errors.Is(err, context.Canceled) {
+	if _, err := (&Config{}).Topic("", transports.Return); err == nil {
 		t.Errorf("returning: %v", err)
 	}
 }
