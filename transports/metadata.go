@@ -2,8 +2,9 @@ package transports
 
 import "strings"
 
-// Metadata keys. Transports that have such properties map them; others keep them as they are. Any other key is a header
-// of its own name where a message leaves, and comes in as HeaderPrefix + name.
+// Metadata keys. Transports that have such properties map them; others keep them as they are. Any
+// other key is a header of its own name where a message leaves, and comes in as HeaderPrefix +
+// name.
 const (
 	MessageID     = "message_id"
 	CorrelationID = "correlation_id"
@@ -26,14 +27,16 @@ const (
 
 	// HeaderPrefix stands before the exact name of a header.
 	HeaderPrefix = "header."
-	// SourcePrefix stands before keys that a transport sets to say where a message came from, such as source.exchange.
+	// SourcePrefix stands before keys that a transport sets to say where a message came from,
+	// such as source.exchange.
 	SourcePrefix = "source."
 	// TraceParent and TraceState are the W3C trace context headers.
 	TraceParent = HeaderPrefix + "traceparent"
 	TraceState  = HeaderPrefix + "tracestate"
 )
 
-// Property says whether a metadata key has a meaning of its own. Any other key is a header of its name.
+// Property says whether a metadata key has a meaning of its own. Any other key is a header of its
+// name.
 func Property(key string) bool {
 	switch key {
 	case MessageID, CorrelationID, ReplyTo, ContentType, ContentEncoding, Expiration, Priority, Type, AppID, UserID,
@@ -43,7 +46,8 @@ func Property(key string) bool {
 	return strings.HasPrefix(key, SourcePrefix)
 }
 
-// OfDelivery says whether a metadata key is about the delivery that brought a message: it isn't sent on.
+// OfDelivery says whether a metadata key is about the delivery that brought a message: it isn't
+// sent on.
 func OfDelivery(key string) bool {
 	return key == Redelivered || strings.HasPrefix(key, SourcePrefix)
 }

@@ -188,7 +188,8 @@ func isImpatient(c router.Config, ref transports.TopicRef) bool {
 // drawings are the formats.
 var drawings = map[string]func(io.Writer, *graph) error{"mermaid": drawMermaid, "dot": drawDOT}
 
-// drawNodes calls draw, with its indentation, for each node, and begin for each group; end closes a group.
+// drawNodes calls draw, with its indentation, for each node, and begin for each group; end closes
+// a group.
 func (g *graph) drawNodes(b *strings.Builder, draw func(by string, n *node), begin func(*group), end string) {
 	for _, t := range g.transports {
 		begin(t)
@@ -229,7 +230,8 @@ func drawMermaid(out io.Writer, g *graph) error {
 	return err
 }
 
-// mermaidText is a label. Mermaid has no escapes but entities, and reads a label that looks like Markdown as that.
+// mermaidText is a label. Mermaid has no escapes but entities, and reads a label that looks like
+// Markdown as that.
 func mermaidText(lines ...string) string {
 	var escaped []string
 	for _, line := range lines {

@@ -9,14 +9,15 @@ import (
 	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
-// spellings are the numbers of a message that float64 has, and would write otherwise than they were
-// written, such as 1.0 and 1e3: by the bits of the float64, the number as it was written. They are sent on
-// as they came, unless one message writes the same float64 in two ways: then both are written in one of them.
+// spellings are the numbers of a message that float64 has, and would write otherwise than they
+// were written, such as 1.0 and 1e3: by the bits of the float64, the number as it was written.
+// They are sent on as they came, unless one message writes the same float64 in two ways: then
+// both are written in one of them.
 type spellings map[uint64]string
 
-// decode reads one JSON value, all of it, and builds what is wanted: of objects only the keys that are
-// named, of what nobody named nothing. Numbers are int where they fit, else float64; what fits neither keeps
-// its digits as json.Number.
+// decode reads one JSON value, all of it, and builds what is wanted: of objects only the keys
+// that are named, of what nobody named nothing. Numbers are int where they fit, else float64;
+// what fits neither keeps its digits as json.Number.
 func (in *Input) decode(text string, want *reads) (any, error) {
 	d := decoder{Scanner: jsontext.New(text), in: in}
 	v := d.value(want)

@@ -69,8 +69,9 @@ func floats(v any) any {
 	return v
 }
 
-// FuzzDecode holds the decoder against encoding/json: it takes what that takes, apart from strings that can't be text and deep nesting, and
-// makes the same of it, also where only a part is wanted; and what is written is read as the same again.
+// FuzzDecode holds the decoder against encoding/json: it takes what that takes, apart from
+// strings that can't be text and deep nesting, and makes the same of it, also where only a part
+// is wanted; and what is written is read as the same again.
 func FuzzDecode(f *testing.F) {
 	for _, text := range []string{
 		payload, ` [1 , -0, 0.5e+3,-1E-2, 9223372036854775808, 1e999]`, `"\ud83d\ude00\ud800x\ud800\u0041\/\b"`, `{"a":1,"a":{"b":[]}}`, `[01]`, `{"a":}`, `"` + "\x1f" + `"`, `[1,]`, `nul`, `-`, "\xff",

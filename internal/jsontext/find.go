@@ -5,8 +5,9 @@ import (
 	"encoding/json"
 )
 
-// Find returns the value that the keys of path lead to from the object that text is, and how many of the
-// keys there are: len(path) if the value is there. The whole text is checked. Of equal keys the last counts.
+// Find returns the value that the keys of path lead to from the object that text is, and how many
+// of the keys there are: len(path) if the value is there. The whole text is checked. Of equal
+// keys the last counts.
 func Find[T Text](text T, path []string) (value Token[T], found int, err error) {
 	s := New(text)
 	value = s.Value()
@@ -33,8 +34,9 @@ func Find[T Text](text T, path []string) (value Token[T], found int, err error) 
 	return value, len(path), nil
 }
 
-// Unmarshal checks text by the rules of this package, and stores it in the value that to points to, as
-// json.Unmarshal does. A number for an interface becomes a [json.Number], which keeps its digits.
+// Unmarshal checks text by the rules of this package, and stores it in the value that to points
+// to, as json.Unmarshal does. A number for an interface becomes a [json.Number], which keeps its
+// digits.
 func Unmarshal[T Text](text T, to any) error {
 	s := New(text)
 	s.Value()

@@ -1,5 +1,6 @@
-// Package jsontext reads JSON that others wrote: commands, lines of plugins, payloads for expressions.
-// It is the only place that walks over JSON, so bad JSON gets the same answer wherever it arrives.
+// Package jsontext reads JSON that others wrote: commands, lines of plugins, payloads for
+// expressions. It is the only place that walks over JSON, so bad JSON gets the same answer
+// wherever it arrives.
 //
 // [Scanner] walks over a text of any shape without allocating:
 //
@@ -14,7 +15,8 @@
 //	}
 //	if err := s.End(); err != nil { ... }
 //
-// [Find] returns one value of a text, [Unmarshal] fills Go values, and [AppendString] writes a string.
+// [Find] returns one value of a text, [Unmarshal] fills Go values, and [AppendString] writes a
+// string.
 //
 // The rules, which docs/messages.md states for users:
 //
@@ -38,13 +40,14 @@ const MaxDepth = 500
 // Text is what a JSON text may be held in. Tokens are parts of it, and are not copied.
 type Text interface{ ~string | ~[]byte }
 
-// Scanner walks once over a JSON text, from its beginning to its end. It holds the first error: from then
-// on each method does nothing, and Next returns false. So a caller checks for errors once, at the end.
+// Scanner walks once over a JSON text, from its beginning to its end. It holds the first error:
+// from then on each method does nothing, and Next returns false. So a caller checks for errors
+// once, at the end.
 //
-// Errors are of two kinds. A text that isn't JSON ends the walk; [Scanner.End] returns that error. A string
-// that can't be text (not UTF-8, or half of a surrogate pair) doesn't end the walk; [Token.Text] returns an
-// error for that string, and [Scanner.Flaw] one for the first such string of the text, whether it was read
-// or passed over.
+// Errors are of two kinds. A text that isn't JSON ends the walk; [Scanner.End] returns that
+// error. A string that can't be text (not UTF-8, or half of a surrogate pair) doesn't end the
+// walk; [Token.Text] returns an error for that string, and [Scanner.Flaw] one for the first such
+// string of the text, whether it was read or passed over.
 type Scanner[T Text] struct {
 	// Name is the name of the current member of an object.
 	Name Token[T]
@@ -53,17 +56,20 @@ type Scanner[T Text] struct {
 	pos  int
 	err  error
 	flaw error
-	// depth is how many arrays and objects are open. The bit of each in objects says whether it is an object.
+	// depth is how many arrays and objects are open. The bit of each in objects says whether it
+	// is an object.
 	depth   int
 	objects [MaxDepth/64 + 1]uint64
 	// fresh says that an array or object has just begun.
 	fresh bool
 }
 
-// New returns a scanner at the beginning of text, which must not change while it and its tokens are in use.
+// New returns a scanner at the beginning of text, which must not change while it and its tokens
+// are in use.
 func New[T Text](text T) Scanner[T] { return Scanner[T]{text: text} }
 
-// Peek returns the kind of the value that comes next, as in [Token], and no kind (the byte 0) at the end or after an error.
+// Peek returns the kind of the value that comes next, as in [Token], and no kind (the byte 0) at
+// the end or after an error.
 func (s *Scanner[T]) Peek() byte {
 	c := s.space()
 	if s.err != nil {
@@ -100,8 +106,8 @@ func (s *Scanner[T]) Begin(kind byte) {
 	}
 }
 
-// Next goes to the next element of the array, or member of the object, that was entered last. The caller
-// then reads its value. At the end Next leaves the array or object and returns false.
+// Next goes to the next element of the array, or member of the object, that was entered last. The
+// caller then reads its value. At the end Next leaves the array or object and returns false.
 func (s *Scanner[T]) Next() bool {
 	if s.err != nil {
 		return false
@@ -179,8 +185,8 @@ func (s *Scanner[T]) Value() (t Token[T]) {
 	return Token[T]{Kind: c, Raw: s.text[start:s.pos]}
 }
 
-// Str returns the text of the value that comes next, which must be a string. One that can't be text is
-// empty; Flaw says so.
+// Str returns the text of the value that comes next, which must be a string. One that can't be
+// text is empty; Flaw says so.
 func (s *Scanner[T]) Str() T {
 	if s.space() != '"' && s.err == nil {
 		s.fail("a string")
@@ -215,7 +221,8 @@ func (s *Scanner[T]) End() error {
 	return s.err
 }
 
-// Err returns what is wrong with the text so far: the error that ended the walk, else that of Flaw.
+// Err returns what is wrong with the text so far: the error that ended the walk, else that of
+// Flaw.
 func (s *Scanner[T]) Err() error {
 	if s.err != nil {
 		return s.err

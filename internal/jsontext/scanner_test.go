@@ -99,8 +99,8 @@ func TestStrings(t *testing.T) {
 	}
 }
 
-// A string that can't be text is an error wherever it is, whether it is read or passed over, and in no way
-// another string.
+// A string that can't be text is an error wherever it is, whether it is read or passed over, and
+// in no way another string.
 func TestStringsThatCannotBeText(t *testing.T) {
 	for raw, c := range map[string]struct {
 		err error
@@ -250,8 +250,8 @@ func TestNothingIsAllocated(t *testing.T) {
 	}
 }
 
-// rebuild walks into every array and object, and writes the text again without white space. It is another
-// way through the scanner than Value's.
+// rebuild walks into every array and object, and writes the text again without white space. It is
+// another way through the scanner than Value's.
 func rebuild[T Text](s *Scanner[T], out []byte) []byte {
 	switch kind := s.Peek(); kind {
 	case '{', '[':
@@ -272,9 +272,9 @@ func rebuild[T Text](s *Scanner[T], out []byte) []byte {
 	}
 }
 
-// FuzzScanner compares the scanner with encoding/json: both take the same texts, apart from the rules of
-// this package, and find the same in them. It also compares the scanner with itself, over a string and over
-// bytes, and passing over values and walking into them.
+// FuzzScanner compares the scanner with encoding/json: both take the same texts, apart from the
+// rules of this package, and find the same in them. It also compares the scanner with itself,
+// over a string and over bytes, and passing over values and walking into them.
 func FuzzScanner(f *testing.F) {
 	for _, text := range []string{
 		`{"a":[1,-0.5e+7,true,null,{"b":[[]]},{}],"\u0063":"\ud83d\ude00\/\b"}`, ` [01]`, `"\ud800x"`, `"\udc00\ud800"`, "\"\xff\"", "\xff", `{"a":1,"a":2}`, `{"a" "b"}`, `[1,]`, `nul`, `-`, `1e400`,

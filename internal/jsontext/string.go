@@ -28,8 +28,8 @@ const (
 
 var flaws = [...]error{notUTF8: ErrUTF8, halfSurrogate: ErrSurrogate}
 
-// Text returns the text of a string: a part of Raw unless it has escapes. The error is [ErrUTF8] or
-// [ErrSurrogate]. What isn't a string has no text.
+// Text returns the text of a string: a part of Raw unless it has escapes. The error is [ErrUTF8]
+// or [ErrSurrogate]. What isn't a string has no text.
 func (t Token[T]) Text() (T, error) {
 	var none T
 	switch {
@@ -205,8 +205,9 @@ func unhex(c byte) rune {
 	}
 }
 
-// plain returns how many bytes stand before the first quote, backslash or control character, and whether
-// some byte up to there, or shortly after, is beyond ASCII. It looks at eight bytes at a time.
+// plain returns how many bytes stand before the first quote, backslash or control character, and
+// whether some byte up to there, or shortly after, is beyond ASCII. It looks at eight bytes at a
+// time.
 func plain[T Text](text T) (n int, high bool) {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	var seen uint64
@@ -215,8 +216,8 @@ func plain[T Text](text T) (n int, high bool) {
 		w := uint64(eight[0]) | uint64(eight[1])<<8 | uint64(eight[2])<<16 | uint64(eight[3])<<24 |
 			uint64(eight[4])<<32 | uint64(eight[5])<<40 | uint64(eight[6])<<48 | uint64(eight[7])<<56
 		seen |= w
-		// A byte's high bit is set where the byte is below ' ', a quote or a backslash. A borrow may set
-		// further ones after the first, which is the one that counts.
+		// A byte's high bit is set where the byte is below ' ', a quote or a backslash. A borrow
+		// may set further ones after the first, which is the one that counts.
 		quote, slash := w^(ones*'"'), w^(ones*'\\')
 		if found := ((w-ones*' ')&^w | (quote-ones)&^quote | (slash-ones)&^slash) & highs; found != 0 {
 			return n + bits.TrailingZeros64(found)/8, seen&highs != 0
@@ -232,8 +233,8 @@ func plain[T Text](text T) (n int, high bool) {
 	return n, seen&highs != 0
 }
 
-// AppendString appends text as a JSON string. Bytes that aren't UTF-8 become U+FFFD: a caller that mustn't
-// change them checks first, and has another form for them, such as base64.
+// AppendString appends text as a JSON string. Bytes that aren't UTF-8 become U+FFFD: a caller
+// that mustn't change them checks first, and has another form for them, such as base64.
 func AppendString[T Text](dst []byte, text T) []byte {
 	dst = append(dst, '"')
 	for valid := false; ; {

@@ -1,5 +1,5 @@
-// Package outage logs outages: that something doesn't work, each new cause, and that it works again,
-// with how long it didn't. Whoever tries tells an [Outage] the result of each attempt:
+// Package outage logs outages: that something doesn't work, each new cause, and that it works
+// again, with how long it didn't. Whoever tries tells an [Outage] the result of each attempt:
 //
 //	o := outage.New(log, "the ledger")
 //	o.Report(write())
@@ -9,8 +9,9 @@
 //	level=WARN msg="the ledger doesn't work, trying again" err="..."
 //	level=INFO msg="the ledger works again" after=3.2s
 //
-// At most [Burst] lines about outages of a thing come at once, and one a minute after that. If that limit
-// suppresses the first line of an outage, a later report logs it. The end is logged if the beginning was.
+// At most [Burst] lines about outages of a thing come at once, and one a minute after that. If
+// that limit suppresses the first line of an outage, a later report logs it. The end is logged if
+// the beginning was.
 package outage
 
 import (
@@ -58,8 +59,8 @@ func New(log *slog.Logger, what string) *Outage {
 	return &Outage{log: log, what: what, limit: rate.NewLimiter(rate.Every(interval), Burst), users: map[any]report{}}
 }
 
-// Report takes the result of an attempt; nil says that it works. While the thing works, Report(nil) costs one atomic
-// load.
+// Report takes the result of an attempt; nil says that it works. While the thing works,
+// Report(nil) costs one atomic load.
 func (o *Outage) Report(err error) {
 	if err != nil || o.Down() {
 		o.ReportOf(nil, err)
@@ -88,7 +89,8 @@ func (o *Outage) ReportOf(user any, err error) {
 	}
 }
 
-// Forget removes a user, without a line if it was the last one, and reports whether there are others.
+// Forget removes a user, without a line if it was the last one, and reports whether there are
+// others.
 func (o *Outage) Forget(user any) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()

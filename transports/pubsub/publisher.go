@@ -27,7 +27,8 @@ const (
 
 var errNotOpen = errors.New("the Publisher isn't open yet")
 
-// outlet is the one Publisher of a transport, which all pipelines share: Watermill's are safe for that.
+// outlet is the one Publisher of a transport, which all pipelines share: Watermill's are safe for
+// that.
 type outlet struct {
 	t         *transport
 	abandoned atomic.Int32
@@ -35,7 +36,7 @@ type outlet struct {
 	mu    sync.Mutex
 	ready chan struct{} // closed when stock is there
 	stock message.Publisher
-	// err is why the last attempt failed, at last; attempts have failed since. Nil: it works.
+	// err is the result of the last attempt, made at last. since is when attempts began to fail.
 	err         error
 	since, last time.Time
 }
@@ -132,8 +133,8 @@ func (o *outlet) publisher(ctx context.Context) (message.Publisher, error) {
 	}
 }
 
-// publish makes one attempt. A call that still runs when ctx ends is abandoned: whether its messages
-// arrive isn't known.
+// publish makes one attempt. A call that still runs when ctx ends is abandoned: whether its
+// messages arrive isn't known.
 func (o *outlet) publish(ctx context.Context, topic string, msgs []*message.Message) error {
 	stock, err := o.publisher(ctx)
 	if err != nil {

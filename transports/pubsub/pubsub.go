@@ -1,9 +1,9 @@
-// Package pubsub turns any Watermill Publisher and Subscriber into a transport. With it a pipeline can
-// use every broker that Watermill supports.
+// Package pubsub turns any Watermill Publisher and Subscriber into a transport. With it a
+// pipeline can use every broker that Watermill supports.
 //
-// The author of a plugin writes a [transports.Config] whose Topic method calls [Topic] and whose New
-// method calls [New] with a [PubSub]. docs/use-your-broker.md goes through an example, and says what
-// such a transport promises and what it can't.
+// The author of a plugin writes a [transports.Config] whose Topic method calls [Topic] and whose
+// New method calls [New] with a [PubSub]. docs/use-your-broker.md goes through an example, and
+// says what such a transport promises and what it can't.
 package pubsub
 
 import (
@@ -30,25 +30,26 @@ const (
 	longestPause = 5 * time.Second
 )
 
-// PubSub says how to make the parts of a transport. Each function may block, and may be called from
-// several goroutines. After an error the transport calls it again.
+// PubSub says how to make the parts of a transport. Each function may block, and may be called
+// from several goroutines. After an error the transport calls it again.
 type PubSub struct {
-	// Subscriptions is how many subscriptions a pipeline has, and so how many of its messages are in
-	// flight; 0 counts as 1. More than one needs a Pub/Sub that shares a topic's messages between the
-	// subscriptions of a pipeline.
+	// Subscriptions is how many subscriptions a pipeline has, and so how many of its messages are
+	// in flight; 0 counts as 1. More than one needs a Pub/Sub that shares a topic's messages
+	// between the subscriptions of a pipeline.
 	Subscriptions int
-	// Subscriber makes a Subscriber for a pipeline's nth subscription, counted from 0. It is closed when
-	// that has ended or was lost, and then another one is made. Nil: nothing can be consumed.
+	// Subscriber makes a Subscriber for a pipeline's nth subscription, counted from 0. It is
+	// closed when that has ended or was lost, and then another one is made. Nil: nothing can be
+	// consumed.
 	Subscriber func(pipeline string, n int) (message.Subscriber, error)
-	// Publisher makes the Publisher, which all pipelines share. When it has failed for half a minute it
-	// is closed, and another one is made. Nil: nothing can be published.
+	// Publisher makes the Publisher, which all pipelines share. When it has failed for half a
+	// minute it is closed, and another one is made. Nil: nothing can be published.
 	Publisher func() (message.Publisher, error)
-	// Unsendable says whether an error of Publish means that the message can never be published, such as
-	// one that is too large. The host drops such a message and logs it; after any other error it tries
-	// again. It may be nil.
+	// Unsendable says whether an error of Publish means that the message can never be published,
+	// such as one that is too large. The host drops such a message and logs it; after any other
+	// error it tries again. It may be nil.
 	Unsendable func(error) bool
-	// Tap makes a Subscriber that receives copies without consuming messages, for pentrough listen. Nil:
-	// topics can't be tapped.
+	// Tap makes a Subscriber that receives copies without consuming messages, for pentrough
+	// listen. Nil: topics can't be tapped.
 	Tap func() (message.Subscriber, error)
 	// Close is called last. It may be nil.
 	Close func() error
@@ -66,8 +67,8 @@ func Topic(name string, use transports.Use, t transports.Topic) (transports.Topi
 	return t, nil
 }
 
-// Logger returns a logger for the parts of a [PubSub]. Watermill's info messages, and errors caused by
-// a cancelled context, are logged at level debug.
+// Logger returns a logger for the parts of a [PubSub]. Watermill's info messages, and errors
+// caused by a cancelled context, are logged at level debug.
 func Logger(env transports.Env) watermill.LoggerAdapter {
 	return logger{watermill.NewSlogLoggerWithLevelMapping(env.Logger, map[slog.Level]slog.Level{slog.LevelInfo: slog.LevelDebug})}
 }
@@ -230,8 +231,8 @@ func (t *transport) Health() []transports.Health {
 	return all
 }
 
-// Accepts implements transports.Acceptor. Some time after a failure it accepts again, so that a message
-// shows whether the Publisher works by now.
+// Accepts implements transports.Acceptor. Some time after a failure it accepts again, so that a
+// message shows whether the Publisher works by now.
 func (t *transport) Accepts(topic string) error {
 	t.mu.Lock()
 	o := t.outlet
@@ -245,7 +246,8 @@ func (t *transport) Accepts(topic string) error {
 	return nil
 }
 
-// Quiesce implements transports.Transport. Only subscriptions take something in, and the host ends those.
+// Quiesce implements transports.Transport. Only subscriptions take something in, and the host
+// ends those.
 func (t *transport) Quiesce() {}
 
 // Close implements transports.Transport.

@@ -24,8 +24,8 @@ import (
 	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
-// channels is a transport over Watermill's gochannel, as an author would write it. One gochannel is both sides, and
-// every subscription of it gets every message.
+// channels is a transport over Watermill's gochannel, as an author would write it. One gochannel
+// is both sides, and every subscription of it gets every message.
 type channels struct{ *gochannel.GoChannel }
 
 func (c *channels) Topic(name string, use transports.Use) (transports.Topic, error) {
@@ -240,7 +240,8 @@ func TestABrokerThatIsAway(t *testing.T) {
 	r.until("it is present", present.Load)
 	r.until("it is healthy", func() bool { return r.sick() == "" })
 
-	// A delivery of a subscription that is lost is void. When the message comes again, that is known.
+	// A delivery of a subscription that is lost is void. When the message comes again, that is
+	// known.
 	first.out <- message.NewMessage("1", []byte("one"))
 	d := <-taken
 	first.lose()

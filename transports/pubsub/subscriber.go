@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// firstAttempt is how long Subscribe waits for its first attempts. A Pub/Sub without storage loses
-	// what is published before anyone subscribes.
+	// firstAttempt is how long Subscribe waits for its first attempts. A Pub/Sub without storage
+	// loses what is published before anyone subscribes.
 	firstAttempt = time.Second
 	// ackTakes is how long the Pub/Sub has to send an ack.
 	ackTakes = 5 * time.Second
@@ -286,8 +286,8 @@ func (r *reader) ackSent() {
 	}
 }
 
-// end hands back what was read ahead, and waits until the last ack was sent: Watermill's Pub/Subs end a message's
-// context then. To end the subscription before that could lose the ack.
+// end hands back what was read ahead, and waits until the last ack was sent: Watermill's Pub/Subs
+// end a message's context then. To end the subscription before that could lose the ack.
 func (r *reader) end() {
 	if r.ahead != nil {
 		r.ahead.Nack()

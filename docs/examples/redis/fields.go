@@ -12,8 +12,8 @@ import (
 // payloadField is the field of an entry that has the payload. Every other field is metadata.
 const payloadField = "payload"
 
-// fields writes messages as the plain fields of an entry, so that `XADD commands * payload ...` makes one. It accepts
-// every entry, because redisstream ends the subscription on an error.
+// fields writes messages as the plain fields of an entry, so that `XADD commands * payload ...`
+// makes one. It accepts every entry, because redisstream ends the subscription on an error.
 type fields struct{}
 
 // Marshal implements redisstream.Marshaller.

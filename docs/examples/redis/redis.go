@@ -49,9 +49,11 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 			consumer := slot + watermill.NewShortUUID()
 			return redisstream.NewSubscriber(redisstream.SubscriberConfig{
 				Client: connect(), Unmarshaller: fields{}, ConsumerGroup: pipeline, Consumer: consumer,
-				// The subscription ends when the server is lost, so that the host knows of it and opens another one.
+				// The subscription ends when the server is lost, so that the host knows of it and
+				// opens another one.
 				ShouldStopOnReadErrors: func(error) bool { return true }, DisableIndefiniteInitialBlock: true,
-				// Messages that earlier subscriptions in this one's place left unacked come again at once, those of others after an hour.
+				// Unacked messages of an earlier subscription in this place are claimed at once,
+				// those of any other consumer after an hour.
 				MaxIdleTime: time.Millisecond, ClaimInterval: time.Second,
 				ShouldClaimPendingMessage: func(p redis.XPendingExt) bool {
 					return p.Consumer != consumer && (strings.HasPrefix(p.Consumer, slot) || p.Idle > time.Hour)
