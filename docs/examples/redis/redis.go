@@ -40,6 +40,9 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	if err != nil {
 		return nil, errors.New("url is none of Redis, such as redis://user:password@localhost:6379/0") // err has the password
 	}
+	// A client that reads again by itself hides that a reply was lost. Its entry would stay with
+	// this consumer, and never come.
+	options.MaxRetries = -1
 	log := pubsub.Logger(env)
 	connect := func() redis.UniversalClient { own := *options; return redis.NewClient(&own) } // it writes defaults into its options
 	return pubsub.New(env, pubsub.PubSub{
