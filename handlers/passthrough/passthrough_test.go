@@ -44,3 +44,14 @@ func TestOrderIsThatOfTheDevice(t *testing.T) {
 		t.Errorf("%+v, %v", d, err)
 	}
 }
+
+func TestGzipIsKept(t *testing.T) {
+	for _, encoding := range []string{"gzip", "br"} {
+		msg := handlertest.Gzip(t, handlers.NewMessage([]byte("{}")))
+		msg.Metadata[transports.ContentEncoding] = encoding
+		out, err := handlertest.Handle(t.Context(), handlertest.NewHost(t).Build(&Config{}), msg)
+		if err != nil || len(out) != 1 || string(out[0].Payload) != string(msg.Payload) || out[0].Metadata[transports.ContentEncoding] != encoding {
+			t.Errorf("%s: %v, %v", encoding, out, err)
+		}
+	}
+}

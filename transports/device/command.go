@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pentrough/pentrough/internal/jsontext"
+	"github.com/pentrough/pentrough/transports"
 )
 
 // Bounds of a command.
@@ -176,6 +177,23 @@ func (p *commandParser) parse(messageID string) error {
 	}
 	return nil
 }
+
+// ParseMessage reads the command that msg carries, as [Format.Parse] does. A payload that can't be opened
+// (see [transports.Body]) gives an error of kind [ErrMalformed].
+func (f Format) ParseMessage(msg *message.Message) (Command, error) {
+	body, err := transports.Body(msg)
+	if err != nil {
+		return Command{}, unopened{err}
+	}
+	return f.Parse(body, msg.Metadata[transports.MessageID])
+}
+
+// unopened is the error of a command whose payload can't be opened.
+type unopened struct{ error }
+
+func (u unopened) Error() string        { return "reading a command: " + u.error.Error() }
+func (u unopened) Unwrap() error        { return u.error }
+func (u unopened) Is(target error) bool { return target == ErrMalformed }
 
 // decode returns the bytes that text stands for.
 func decode(e Encoding, text []byte) (b []byte, err error) {

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/ThreeDotsLabs/watermill/message"
+
 	"github.com/pentrough/pentrough/internal/jsontext"
+	"github.com/pentrough/pentrough/transports"
 )
 
 // MaxGroupCommand is the largest body of a command for a group, in bytes, which may list many devices.
@@ -39,6 +42,15 @@ func (f Format) ParseGroup(body []byte, messageID string) (GroupCommand, error) 
 		s = Selection{}
 	}
 	return GroupCommand{p.c, s}, err
+}
+
+// ParseGroupMessage reads the command for a group that msg carries, as [Format.ParseMessage] reads a command.
+func (f Format) ParseGroupMessage(msg *message.Message) (GroupCommand, error) {
+	body, err := transports.Body(msg)
+	if err != nil {
+		return GroupCommand{}, unopened{err}
+	}
+	return f.ParseGroup(body, msg.Metadata[transports.MessageID])
 }
 
 // devices takes a list of names.

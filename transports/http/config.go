@@ -30,6 +30,10 @@ func init() {
 | ` + "`Traceparent`, `Tracestate`" + ` | header.traceparent, header.tracestate |
 | any other end-to-end header but ` + "`Authorization` and `Cookie`" + ` | header.Its-Canonical-Name |
 
+` + "`Idempotency-Key`, `X-Correlation-ID`, `Content-Type` and `Traceparent`" + ` have one value: given twice they must be
+equal, and count once, or the answer is 400. Of any other header the values are joined by a comma. ` + "`max_body`" + ` is for the
+body as it comes; for one with ` + "`Content-Encoding: gzip`" + `, see [compressed payloads](../messages.md#compressed-payloads).
+
 The response says what became of the message:
 
 | status | meaning |
@@ -38,6 +42,7 @@ The response says what became of the message:
 | 200 | handled; the body is what was produced, or the id |
 | 202 | confirmed by where it was published, ` + "`{\"id\":\"...\"}`" + `; with ` + "`?wait=10s`" + ` only if no answer came in that time |
 | 400, 500 | given up: the message's fault, or not |
+| 413, 415 | given up: the handler can't open the body by its Content-Encoding, as it would be too large, or the encoding isn't gzip |
 | 400, 401, 403, 404, 405, 408, 413 | the request's fault; no message was made of it |
 | 503 | not taken, or undecided: repeat it with the same id |
 

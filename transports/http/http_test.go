@@ -308,6 +308,26 @@ func TestIDsAreMadeUp(t *testing.T) {
 	}
 }
 
+func TestRepeatedHeaders(t *testing.T) {
+	for _, c := range []struct {
+		name, first, second string
+		want, err           string
+	}{
+		{"Idempotency-Key", "a", "b", "", `the header Idempotency-Key is given twice, as "a" and as "b"`},
+		{"Idempotency-Key", "a", "a", "a", ""},
+		{"Content-Type", "text/csv", "text/plain", "", `the header Content-Type is given twice, as "text/csv" and as "text/plain"`},
+		{"X-Correlation-Id", "a", "b", "", `the header X-Correlation-Id is given twice, as "a" and as "b"`},
+		{"Traceparent", "a", "b", "", `the header Traceparent is given twice, as "a" and as "b"`},
+		{"Tracestate", "a=b", "c=d", "a=b, c=d", ""},
+		{"Content-Encoding", "gzip", "br", "gzip, br", ""},
+	} {
+		md, err := metadataOf(&nethttp.Request{Header: nethttp.Header{c.name: {c.first, c.second}}}, time.Now())
+		if (err == nil) != (c.err == "") || err != nil && err.Error() != c.err || md[mapped[c.name]] != c.want {
+			t.Errorf("%s: %v, %v", c.name, md, err)
+		}
+	}
+}
+
 func TestMetadata(t *testing.T) {
 	now := time.Date(2026, 5, 4, 3, 2, 1, 5, time.UTC)
 	r, err := nethttp.ReadRequest(bufio.NewReader(strings.NewReader("POST /x HTTP/1.1\r\n" +

@@ -40,6 +40,9 @@ var mapped = map[string]string{
 	"Tracestate":       transports.TraceState,
 }
 
+// single are the headers that have one value. One that is repeated with the same value counts once.
+var single = []string{"Idempotency-Key", "X-Correlation-Id", "Content-Type", "Traceparent"}
+
 // left are the headers that belong to the connection or to the caller's credentials.
 var left = []string{
 	"Authorization", "Connection", "Content-Length", "Cookie", "Expect", "Keep-Alive", "Proxy-Authenticate",
@@ -58,6 +61,11 @@ func metadataOf(r *nethttp.Request, now time.Time) (message.Metadata, error) {
 	for name, values := range r.Header {
 		if slices.Contains(left, name) || slices.Contains(hop, name) {
 			continue
+		}
+		if slices.Contains(single, name) {
+			if values = slices.Compact(slices.Clone(values)); len(values) > 1 {
+				return nil, fmt.Errorf("the header %s is given twice, as %.*q and as %.*q", name, shown, values[0], shown, values[1])
+			}
 		}
 		key, ok := mapped[name]
 		if !ok {
