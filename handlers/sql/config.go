@@ -247,7 +247,7 @@ func (c *Config) makesAll(ctx context.Context, h *handler) bool {
 	case !missing:
 		return false
 	case !c.keepsTable():
-		return h.db.Explain(ctx, h.named.probe()) == nil
+		return h.db.Explain(ctx, h.named.probe(h.time(h.env.Now()))) == nil
 	case len(c.Columns) == 0:
 		return true
 	}

@@ -42,6 +42,7 @@ func TestDatabases(t *testing.T) {
 		"TheRosterIsRead":   testTheRosterIsRead,
 		"YourOwnStatement":  testYourOwnStatement,
 		"History":           testHistory,
+		"Numbers":           testNumbers,
 	} {
 		t.Run(name+"/sqlite", func(t *testing.T) { test(t, config("sqlite:"+filepath.Join(t.TempDir(), "a.db"))) })
 		schema := strings.ToLower(name)

@@ -22,6 +22,8 @@ type Statement struct {
 	// Text is in the words of the database, see [Dialect]. Texts are few: each is prepared once and kept.
 	Text string
 	Args []any
+	// Fit has arguments converted for the columns that they fill, see [JSON].
+	Fit bool
 }
 
 // DB is a database. One goroutine at a time uses it. Its errors have a [Kind].

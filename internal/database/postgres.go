@@ -43,6 +43,7 @@ func ParsePostgres(url, name string) (config *pgx.ConnConfig, place string, err 
 type postgres struct {
 	config *pgx.ConnConfig
 	conn   *pgx.Conn
+	filled filled
 }
 
 func openPostgres(url, name string) (DB, error) {
@@ -63,7 +64,7 @@ func (p *postgres) connect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("connecting to the database: %w", err)
 	}
-	p.conn = conn
+	p.conn, p.filled = conn, filled{}
 	return nil
 }
 
@@ -78,6 +79,10 @@ func (p *postgres) do(ctx context.Context, f func() error) error {
 // Apply implements DB. The statements travel together and are a transaction because nothing between them says otherwise: one round trip in all.
 func (p *postgres) Apply(ctx context.Context, all []Statement) error {
 	return p.do(ctx, func() error {
+		all, err := p.filled.fit(all, p.columns(ctx))
+		if err != nil {
+			return err
+		}
 		batch := &pgx.Batch{}
 		for _, s := range all {
 			batch.Queue(s.Text, s.Args...)
@@ -103,9 +108,49 @@ func (p *postgres) Query(ctx context.Context, s Statement, row func(scan func(de
 	})
 }
 
+// columns returns what the parameters of a statement fill. One that no column is known for has the type that PostgreSQL
+// gives it.
+func (p *postgres) columns(ctx context.Context) func(Statement) ([]column, error) {
+	return func(s Statement) ([]column, error) {
+		all := make([]column, len(s.Args))
+		described, err := p.conn.Prepare(ctx, "", s.Text)
+		if err != nil {
+			return nil, err
+		}
+		for i, oid := range described.ParamOIDs {
+			all[i] = postgresColumn(oid, -1, p.typeName(oid))
+		}
+		query, params := postgresDialect.filled(s.Text)
+		if query == "" {
+			return all, nil
+		}
+		if described, err = p.conn.Prepare(ctx, "", query); err != nil {
+			return nil, err
+		}
+		for i, f := range described.Fields {
+			all[params[i]] = postgresColumn(f.DataTypeOID, f.TypeModifier, p.typeName(f.DataTypeOID))
+		}
+		return all, nil
+	}
+}
+
+func (p *postgres) typeName(oid uint32) string {
+	if t, ok := p.conn.TypeMap().TypeForOID(oid); ok {
+		return t.Name
+	}
+	return fmt.Sprintf("number %d", oid)
+}
+
 // Explain implements DB.
 func (p *postgres) Explain(ctx context.Context, s Statement) error {
-	return p.Query(ctx, Statement{Text: "EXPLAIN " + s.Text, Args: s.Args}, func(func(...any) error) error { return nil })
+	var fitted []Statement
+	if err := p.do(ctx, func() (err error) {
+		fitted, err = p.filled.fit([]Statement{s}, p.columns(ctx))
+		return err
+	}); err != nil {
+		return err
+	}
+	return p.Query(ctx, Statement{Text: "EXPLAIN " + s.Text, Args: fitted[0].Args}, func(func(...any) error) error { return nil })
 }
 
 // CheckKey implements DB: Explain finds it.

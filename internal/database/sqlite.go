@@ -31,6 +31,7 @@ type sqliteFile struct {
 	db       *sql.DB
 	conn     *sql.Conn
 	prepared map[string]*sql.Stmt
+	filled   filled
 }
 
 func openSQLite(path string) (DB, error) {
@@ -59,6 +60,7 @@ func (f *sqliteFile) connect(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("opening %s: %w", f.path, err), db.Close())
 	}
 	f.db, f.conn, f.prepared = db, conn, map[string]*sql.Stmt{}
+	f.filled = filled{}
 	return nil
 }
 
@@ -93,8 +95,11 @@ func (f *sqliteFile) Apply(ctx context.Context, all []Statement) error {
 		return f.failed(err)
 	}
 	unending := context.WithoutCancel(ctx)
-	var err error
+	all, err := f.filled.fit(all, f.columns(unending))
 	for _, s := range all {
+		if err != nil {
+			break
+		}
 		if err = context.Cause(ctx); err != nil {
 			break
 		}
@@ -140,16 +145,24 @@ func (f *sqliteFile) Query(ctx context.Context, s Statement, row func(scan func(
 	return nil
 }
 
+func (f *sqliteFile) columns(ctx context.Context) func(Statement) ([]column, error) {
+	return func(s Statement) ([]column, error) { return sqlColumns(ctx, f.conn, sqliteDialect, s, sqliteColumn) }
+}
+
 // Explain implements DB: preparing a statement plans it.
 func (f *sqliteFile) Explain(ctx context.Context, s Statement) error {
 	if err := f.connect(ctx); err != nil {
 		return judgeSQLite(err)
 	}
 	prepared, err := f.conn.PrepareContext(ctx, s.Text)
+	if err == nil {
+		_, err = f.filled.fit([]Statement{s}, f.columns(ctx))
+		err = errors.Join(err, prepared.Close())
+	}
 	if err != nil {
 		return f.failed(err)
 	}
-	return prepared.Close()
+	return nil
 }
 
 // CheckKey implements DB: Explain finds it.
@@ -168,7 +181,7 @@ func (f *sqliteFile) Migrate(ctx context.Context, versions string, steps []strin
 	}
 	err := migrateSteps(ctx, goose.DialectSQLite3, f.db, versions, steps)
 	err = errors.Join(err, f.db.Close())
-	f.conn, f.db, f.prepared = nil, nil, nil
+	f.conn, f.db, f.prepared, f.filled = nil, nil, nil, nil
 	return judgeSQLite(err)
 }
 
@@ -182,7 +195,7 @@ func (f *sqliteFile) Close() error {
 		errs = append(errs, s.Close())
 	}
 	errs = append(errs, f.conn.Close(), f.db.Close())
-	f.conn, f.db, f.prepared = nil, nil, nil
+	f.conn, f.db, f.prepared, f.filled = nil, nil, nil, nil
 	return errors.Join(errs...)
 }
 
