@@ -235,7 +235,7 @@ func (b *builder) key(p *pipeline) {
 // finish turns a file without problems into the configuration.
 func (f *file) finish() *Config {
 	c := &Config{
-		Host:  Host{Name: f.host.Name, Admin: f.host.Admin, ShutdownTimeout: f.host.ShutdownTimeout, Log: Log{Format: f.host.Log.Format}},
+		Host:  Host{Name: f.host.Name, Admin: f.host.Admin, AdminHosts: f.host.AdminHosts, ShutdownTimeout: f.host.ShutdownTimeout, Log: Log{Format: f.host.Log.Format}},
 		Store: Store{Type: f.store.Type, Path: f.store.Path, URL: f.store.URL},
 	}
 	c.Inventory = Inventory(f.inventory)

@@ -37,7 +37,9 @@ type Host struct {
 	// Name is stable over restarts.
 	Name string
 	// Admin is the address of the admin listener; "" is none.
-	Admin           string
+	Admin string
+	// AdminHosts are further host names by which it may be called.
+	AdminHosts      []string
 	ShutdownTimeout time.Duration
 	Log             Log
 }

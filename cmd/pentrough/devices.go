@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pentrough/pentrough/internal/admin"
+	"github.com/pentrough/pentrough/internal/printable"
 )
 
 const (
@@ -179,9 +180,9 @@ func (v *devicesVerb) follow(ctx context.Context, out io.Writer) error {
 		case err != nil:
 			text = fmt.Sprintf("%s  %v\n", time.Now().Format(time.TimeOnly), err)
 		default:
-			text = fmt.Sprintf("%s  %s\n\n", plainText(all.source), all.time.Local().Format(time.TimeOnly)) + v.table(all, v.chosen(all.devices), screen.rows-watchHead)
+			text = fmt.Sprintf("%s  %s\n\n", printable.Text(all.source), all.time.Local().Format(time.TimeOnly)) + v.table(all, v.chosen(all.devices), screen.rows-watchHead)
 		}
-		if _, err := io.WriteString(out, screen.place(text)); err != nil {
+		if _, err := io.WriteString(printable.Below(out), screen.place(text)); err != nil {
 			return err
 		}
 		select {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/admin"
+	"github.com/pentrough/pentrough/internal/printable"
 )
 
 // chooseTable finds the table of the configuration.
@@ -82,12 +83,12 @@ func (d *listed) cells() []string {
 	state := "online"
 	if !d.Online {
 		if state = "offline"; text(d.row, "reason") != "" {
-			state += " (" + plainText(text(d.row, "reason")) + ")"
+			state += " (" + printable.Text(text(d.row, "reason")) + ")"
 		}
 	}
 	return []string{
-		plainText(d.Device.Device), state, timeOrDash(begun(*d)), orDash(plainText(text(d.row, "host"))), orDash(plainText(d.RemoteAddr)),
-		timeOrDash(at(d.row, "last_seen")), orDash(plainText(text(d.row, "last_result_state"))),
+		printable.Text(d.Device.Device), state, timeOrDash(begun(*d)), orDash(printable.Text(text(d.row, "host"))), orDash(printable.Text(d.RemoteAddr)),
+		timeOrDash(at(d.row, "last_seen")), orDash(printable.Text(text(d.row, "last_result_state"))),
 	}
 }
 

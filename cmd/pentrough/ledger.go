@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strconv"
 	"syscall"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -174,14 +172,4 @@ func ledgerState(word string) (ledger.State, error) {
 		}
 	}
 	return 0, advise(fmt.Errorf("no row is %q", word), "a row is writing, done or confirmed")
-}
-
-// plainText is text as a terminal may have it: what isn't printable makes it a quoted string.
-func plainText(text string) string {
-	for _, r := range text {
-		if !unicode.IsPrint(r) {
-			return strconv.Quote(text)
-		}
-	}
-	return text
 }

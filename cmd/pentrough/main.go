@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pentrough/pentrough/internal/printable"
 )
 
 // The exit codes of every verb. A supervisor restarts after exitForced and exitUnclean, not after exitFailed.
@@ -72,6 +74,9 @@ func completeShells(root *cobra.Command) {
 // execute runs a command line, reports its error on standard error and returns the exit code.
 func execute(root *cobra.Command, args []string) int {
 	root.SetArgs(args)
+	// Everything that a verb prints goes through a Writer, as much of it comes from outside.
+	root.SetOut(printable.NewWriter(root.OutOrStdout()))
+	root.SetErr(printable.NewWriter(root.ErrOrStderr()))
 	err := root.Execute()
 	if err == nil {
 		return 0

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -208,7 +209,7 @@ func (r *run) load() (*configs.Config, configs.Warnings, error) {
 // watch returns the host's admin listener.
 func (r *run) watch(host *router.Host) *admin.Server {
 	return admin.New(admin.Config{
-		Addr: r.config.Host.Admin, Version: versionName(), Logger: r.log, Gatherer: r.registry,
+		Addr: r.config.Host.Admin, Hosts: r.config.Host.AdminHosts, Version: versionName(), Logger: r.log, Gatherer: r.registry,
 		Health: func() []admin.Health {
 			var all []admin.Health
 			for _, h := range host.Health() {
@@ -230,9 +231,11 @@ func (r *run) watch(host *router.Host) *admin.Server {
 			return all
 		},
 		Tap: func(ctx context.Context, ref string) (<-chan *message.Message, error) {
+			if reason := unused(r.config.Router, transports.TopicRef(ref)); reason != "" {
+				return nil, errors.New(reason)
+			}
 			return host.Tap(ctx, transports.TopicRef(ref))
 		},
-		Warn: func(ref string) string { return unused(r.config.Router, transports.TopicRef(ref)) },
 	})
 }
 

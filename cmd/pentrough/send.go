@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"github.com/pentrough/pentrough/internal/printable"
 	"github.com/pentrough/pentrough/transports/device"
 )
 
@@ -77,7 +78,7 @@ was taken. What becomes of a command that is held goes where the pipeline's resu
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s\n", bytes.TrimSpace(result))
+			fmt.Fprintf(cmd.OutOrStdout(), "%s\n", printable.JSON(bytes.TrimSpace(result)))
 			return s.verdict(result)
 		},
 	}

@@ -7,6 +7,8 @@ import (
 	nethttp "net/http"
 	"runtime"
 	"strings"
+
+	"github.com/pentrough/pentrough/internal/printable"
 )
 
 // livez says that the process works.
@@ -82,5 +84,5 @@ func answer(w nethttp.ResponseWriter, status int, contentType string, body []byt
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // who has gone gets nothing
+	_, _ = w.Write(printable.JSON(body)) // who has gone gets nothing
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pentrough/pentrough/internal/jsontext"
+	"github.com/pentrough/pentrough/internal/printable"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -19,7 +20,7 @@ const (
 	// MaxCommand is the largest body of a command, in bytes.
 	MaxCommand = 1 << 20
 	// MaxName is the largest id or device name in bytes, which is what fits into an AMQP property.
-	MaxName = 255
+	MaxName = printable.MaxName
 	// MaxPriority is a command's greatest priority.
 	MaxPriority = 9
 	// MaxTimeout is the longest that a command waits for its answer.

@@ -8,6 +8,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pentrough/pentrough/internal/jsontext"
+	"github.com/pentrough/pentrough/internal/printable"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -128,7 +129,7 @@ func nameOf(t jsontext.Token[[]byte]) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := checkName(b); err != nil {
+	if err := printable.CheckName(b); err != nil {
 		return "", err
 	}
 	return string(b), nil

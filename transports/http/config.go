@@ -53,8 +53,8 @@ A caller who hangs up takes back a message that hasn't been started. So does one
 request, as ` + "`nc -N`" + ` does: the host can't tell the two apart. It is answered with 503 if the message was taken back, and otherwise
 with what became of it.
 
-Only HTTP/1.1 is spoken. Browsers on other sites are refused,
-and on a loopback address without a token so is every Host but this machine's own names, its addresses and ` + "`hosts`" + `.`,
+Only HTTP/1.1 is spoken. Browsers on other sites are refused. Without a token so is every host name but localhost, the
+machine's name, the host's name, the one in ` + "`listen`, and those in `hosts`" + `; addresses always work.`,
 		Config: func() transports.Config { c := defaults; return &c },
 	})
 }
@@ -76,7 +76,7 @@ type Config struct {
 	Listen         string                `toml:"listen" doc:"Address to listen on, host:port." example:"\"127.0.0.1:8080\""`
 	Token          transports.Secret     `toml:"token" doc:"Bearer token that every request must carry; without one everybody who can connect may send." secret:"true" example:"\"${WEB_TOKEN}\""`
 	TLS            *transports.ServerTLS `toml:"tls" doc:"Certificate with which HTTPS is spoken instead of HTTP."`
-	Hosts          []string              `toml:"hosts" doc:"Further host names under which the loopback address may be called without a token, such as a proxy's." example:"[\"gateway.example.com\"]"`
+	Hosts          []string              `toml:"hosts" doc:"Further host names by which the address may be called without a token, such as a proxy's." example:"[\"gateway.example.com\"]"`
 	MaxBody        int                   `toml:"max_body" doc:"Largest body." unit:"bytes" min:"1" max:"1073741824" example:"1048576"`
 	MaxConnections int                   `toml:"max_connections" doc:"Connections at a time; further ones wait to be accepted." min:"1" max:"1000000" example:"2000"`
 	Window         int                   `toml:"window" doc:"Messages of one path that are handed to the pipeline at a time; further ones wait." unit:"messages" min:"1" max:"1000000" example:"1000"`

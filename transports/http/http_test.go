@@ -385,8 +385,9 @@ func TestMetadata(t *testing.T) {
 	}
 	for _, c := range []struct{ name, value, want string }{
 		{"Idempotency-Key", strings.Repeat("k", 256), `the header Idempotency-Key has 256 bytes, "` + strings.Repeat("k", 64) + `"...; at most 255 are allowed`},
-		{"Idempotency-Key", "a\tb", `the header Idempotency-Key is "a\tb", in which U+0009 can't be printed`},
-		{"Idempotency-Key", "a\u200b", `the header Idempotency-Key is "a\u200b", in which U+200B can't be printed`},
+		{"Idempotency-Key", "a\tb", `the header Idempotency-Key, "a\tb", has a control character`},
+		{"Idempotency-Key", "a\u200b", `the header Idempotency-Key, "a\u200b", has U+200B, which can't be printed`},
+		{"Idempotency-Key", "e\u0301", "the header Idempotency-Key, \"e\u0301\", is not in the Unicode normal form C (NFC), in which it is \"\\u00e9\""},
 		{"X-Correlation-Id", strings.Repeat("c", 256), `the header X-Correlation-Id has 256 bytes, "` + strings.Repeat("c", 64) + `"...; at most 255 are allowed`},
 		{"X-Any", "\xff", "the header X-Any is not UTF-8"},
 	} {
