@@ -27,7 +27,7 @@ type ledgerStore interface {
 func ledgerStoreOf(c *configs.Config) ledgerStore {
 	switch c.Store.Type {
 	case "sqlite":
-		return ledger.NewSQLite(c.Store.Path)
+		return ledger.NewSQLite(c.Store.Path, c.Host.Name)
 	case "postgres":
 		return ledger.NewPostgres(string(c.Store.URL), c.Host.Name)
 	default:

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/pentrough/pentrough/internal/database"
+	"github.com/pentrough/pentrough/internal/printable"
 )
 
 // Postgres is a store in a PostgreSQL database, which several hosts may share: each has rows of its own, by its name.
@@ -45,6 +46,12 @@ func (s *Postgres) Open(ctx context.Context) (_ []Row, err error) {
 // lockHost tries to be alone with a host's rows, as long as the connection lasts.
 const lockHost = `SELECT pg_try_advisory_lock(hashtextextended('pentrough ledger ' || $1, 0))`
 
+// whoLocked finds the session that has that lock.
+const whoLocked = `SELECT a.application_name, a.backend_start, coalesce(host(a.client_addr), 'local'), a.pid
+	FROM pg_locks l JOIN pg_stat_activity a USING (pid), (SELECT hashtextextended('pentrough ledger ' || $1, 0) AS key) AS k
+	WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+	AND (l.classid::bigint << 32 | l.objid::bigint) = k.key`
+
 // unlockHosts gives up all such locks of a connection.
 const unlockHosts = `SELECT pg_advisory_unlock_all()`
 
@@ -62,7 +69,7 @@ func (s *Postgres) connect(ctx context.Context) error {
 	var alone bool
 	err = conn.QueryRow(ctx, lockHost, s.host).Scan(&alone)
 	if err == nil && !alone {
-		err = fmt.Errorf("%w, for host %q; give each host a name of its own", ErrInUse, s.host)
+		err = fmt.Errorf("%w; give each host a name of its own", inUse(s.holder(conn.QueryRow(ctx, whoLocked, s.host).Scan)))
 	}
 	if err != nil {
 		_ = conn.Close(context.WithoutCancel(ctx))
@@ -70,6 +77,18 @@ func (s *Postgres) connect(ctx context.Context) error {
 	}
 	s.conn = conn
 	return nil
+}
+
+// holder returns who has the lock of the host's name, as far as the server tells; scan reads the answer to whoLocked.
+func (s *Postgres) holder(scan func(into ...any) error) string {
+	var program, from string
+	var since time.Time
+	var pid int
+	who := fmt.Sprintf("host %q", s.host)
+	if scan(&program, &since, &from, &pid) != nil {
+		return who
+	}
+	return printable.Lines(fmt.Sprintf("%s, connected as %q from %s, process %d of the database, since %s", who, program, from, pid, since.Format(time.RFC3339)))
 }
 
 // rows reads the host's, in the order of their numbers.

@@ -17,7 +17,7 @@ var migrations embed.FS
 
 // SQLite is a store in one file, for one host at a time.
 type SQLite struct {
-	path string
+	path, host string
 
 	lock                 *fileLock
 	db                   *sql.DB
@@ -31,8 +31,8 @@ type SQLite struct {
 
 var _ Store = (*SQLite)(nil)
 
-// NewSQLite returns a store in the file at path, which is made if it is missing.
-func NewSQLite(path string) *SQLite { return &SQLite{path: path} }
+// NewSQLite returns a store in the file at path, which is made if it is missing, for the host of that name.
+func NewSQLite(path, host string) *SQLite { return &SQLite{path: path, host: host} }
 
 // Open implements Store.
 func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
@@ -41,7 +41,10 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 			err = errors.Join(fmt.Errorf("%s: %w", s.path, database.Explain(err)), s.Close())
 		}
 	}()
-	if s.lock, err = lockFile(s.path + ".lock"); err != nil {
+	if s.lock, err = lockFile(s.path+".lock", fmt.Sprintf("host %q", s.host)); err != nil {
+		if errors.Is(err, ErrInUse) {
+			err = fmt.Errorf("%w; give each host a store of its own", err)
+		}
 		return nil, err
 	}
 	// A commit survives the process without reaching the disk (synchronous=NORMAL); Apply asks for more where it is needed.

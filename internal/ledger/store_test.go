@@ -28,7 +28,7 @@ var stores = map[string]func(t *testing.T) func(t *testing.T) func() Store{
 	"sqlite": func(*testing.T) func(t *testing.T) func() Store {
 		return func(t *testing.T) func() Store {
 			path := filepath.Join(t.TempDir(), "ledger.db")
-			return func() Store { return NewSQLite(path) }
+			return func() Store { return NewSQLite(path, "gateway-1") }
 		}
 	},
 	"postgres": func(t *testing.T) func(t *testing.T) func() Store {
