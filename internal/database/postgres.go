@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 )
@@ -39,6 +40,27 @@ func ParsePostgres(url, name string) (config *pgx.ConnConfig, place string, err 
 	return config, net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port))) + "/" + config.Database, nil
 }
 
+// Writable has a connection made only to a server that can be written to. A URL that names several
+// servers finds that one; target_session_attrs in the URL says otherwise.
+func Writable(config *pgx.ConnConfig) {
+	if config.ValidateConnect == nil {
+		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	}
+}
+
+// CheckWritable returns why a connection's server can't be written to, or nil: it may have become a
+// replica since the connection was made.
+func CheckWritable(ctx context.Context, conn *pgx.Conn) error {
+	var readOnly bool
+	err := conn.QueryRow(ctx, `SELECT current_setting('transaction_read_only')::bool`).Scan(&readOnly)
+	if err == nil && readOnly {
+		return errReadOnly
+	}
+	return err
+}
+
+var errReadOnly = errors.New("the server can only be read: it is a replica, or set so")
+
 // postgres is a database behind one connection.
 type postgres struct {
 	config *pgx.ConnConfig
@@ -51,6 +73,7 @@ func openPostgres(url, name string) (DB, error) {
 	if err != nil {
 		return nil, err
 	}
+	Writable(config)
 	return &postgres{config: config}, nil
 }
 
@@ -73,7 +96,16 @@ func (p *postgres) do(ctx context.Context, f func() error) error {
 	if err := p.connect(ctx); err != nil {
 		return err
 	}
-	return judgePostgres(again(ctx, f, lostPostgres), !p.conn.IsClosed())
+	err := judgePostgres(again(ctx, f, lostPostgres), !p.conn.IsClosed())
+	if err != nil && KindOf(err) == Outage {
+		_ = p.Close() // err is the cause; another connection may reach a server that can be used
+	}
+	return err
+}
+
+// CheckPlace implements DB.
+func (p *postgres) CheckPlace(ctx context.Context) error {
+	return p.do(ctx, func() error { return CheckWritable(ctx, p.conn) })
 }
 
 // Apply implements DB. The statements travel together and are a transaction because nothing between them says otherwise: one round trip in all.

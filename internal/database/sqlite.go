@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"time"
 
@@ -27,6 +28,11 @@ func SQLite() Dialect { return sqliteDialect }
 // sqliteFile is a database in one file, behind one connection.
 type sqliteFile struct {
 	path string
+	mode fs.FileMode
+
+	// watch is the file that was opened last, and checked is when it was compared with its path.
+	watch   *Watch
+	checked time.Time
 
 	db       *sql.DB
 	conn     *sql.Conn
@@ -34,7 +40,7 @@ type sqliteFile struct {
 	filled   filled
 }
 
-func openSQLite(path string) (DB, error) {
+func openSQLite(path string, mode fs.FileMode) (DB, error) {
 	if path == "" {
 		return nil, errors.New("sqlite: has no path behind it")
 	}
@@ -42,7 +48,7 @@ func openSQLite(path string) (DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &sqliteFile{path: absolute}, nil
+	return &sqliteFile{path: absolute, mode: mode}, nil
 }
 
 func (f *sqliteFile) Dialect() Dialect { return sqliteDialect }
@@ -51,7 +57,12 @@ func (f *sqliteFile) connect(ctx context.Context) error {
 	if f.conn != nil {
 		return nil
 	}
-	db, err := File{Path: f.path, Create: true, Shared: true}.Open()
+	// A file that was there before isn't made anew: an empty one would have none of its tables and rows.
+	file := File{Path: f.path, Create: f.watch == nil, Shared: true, Mode: f.mode}
+	db, err := file.Open()
+	if f.watch != nil && errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: put it back; a restart makes an empty one", ErrRemoved)
+	}
 	if err != nil {
 		return fmt.Errorf("opening %s: %w", f.path, err)
 	}
@@ -59,8 +70,23 @@ func (f *sqliteFile) connect(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("opening %s: %w", f.path, err), db.Close())
 	}
-	f.db, f.conn, f.prepared = db, conn, map[string]*sql.Stmt{}
 	f.filled = filled{}
+	f.db, f.conn, f.prepared, f.checked = db, conn, map[string]*sql.Stmt{}, time.Now()
+	if f.watch, err = file.Watch(); err != nil {
+		return errors.Join(fmt.Errorf("opening %s: %w", f.path, err), f.Close())
+	}
+	return nil
+}
+
+// CheckPlace implements DB. After an error the file is opened anew.
+func (f *sqliteFile) CheckPlace(ctx context.Context) error {
+	if err := f.connect(ctx); err != nil {
+		return judgeSQLite(err)
+	}
+	f.checked = time.Now()
+	if err := f.watch.Check(); err != nil {
+		return f.failed(fmt.Errorf("%s: %w", f.path, err))
+	}
 	return nil
 }
 
@@ -111,7 +137,10 @@ func (f *sqliteFile) Apply(ctx context.Context, all []Statement) error {
 		err = f.exec(unending, Statement{Text: "COMMIT"})
 	}
 	if err == nil {
-		return nil
+		if time.Since(f.checked) < CheckInterval {
+			return nil
+		}
+		return f.CheckPlace(unending)
 	}
 	_, _ = f.conn.ExecContext(unending, "ROLLBACK") // without effect where the failure ended the transaction
 	return f.failed(err)

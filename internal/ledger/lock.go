@@ -60,4 +60,14 @@ func firstHolder(f io.Reader) string {
 	return printable.Lines(line)
 }
 
+// at reports whether the lock is the file at path.
+func (l *fileLock) at(path string) bool {
+	own, err := l.f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(path)
+	return err == nil && os.SameFile(own, there)
+}
+
 func (l *fileLock) release() error { return l.f.Close() }

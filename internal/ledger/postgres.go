@@ -25,8 +25,10 @@ var _ Store = (*Postgres)(nil)
 // NewPostgres returns a store in the database at url, for the host of that name.
 func NewPostgres(url, host string) *Postgres { return &Postgres{url: url, host: host} }
 
-// Open implements Store.
+// Open implements Store. A connection that had an error isn't used again: the server behind it may
+// be a replica by now, which can only be read.
 func (s *Postgres) Open(ctx context.Context) (_ []Row, err error) {
+	_ = s.Close() // its error is what the last one said
 	if err := s.connect(ctx); err != nil {
 		return nil, err
 	}
@@ -61,6 +63,7 @@ func (s *Postgres) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	database.Writable(config)
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return err
@@ -111,13 +114,16 @@ func (s *Postgres) rows(ctx context.Context) ([]Row, error) {
 
 // Apply implements Store: one statement for all rows of a kind, so that the cost is that of rows and not of round trips.
 func (s *Postgres) Apply(ctx context.Context, b Batch, sync bool) error {
-	if s.conn == nil || s.conn.IsClosed() {
-		if err := s.connect(ctx); err != nil {
-			return err
-		}
-	}
 	err := pgx.BeginFunc(ctx, s.conn, func(tx pgx.Tx) error { return s.apply(ctx, tx, b, sync) })
 	if err != nil {
+		return fmt.Errorf("in the database: %w", err)
+	}
+	return nil
+}
+
+// Check implements Store.
+func (s *Postgres) Check(ctx context.Context) error {
+	if err := database.CheckWritable(ctx, s.conn); err != nil {
 		return fmt.Errorf("in the database: %w", err)
 	}
 	return nil

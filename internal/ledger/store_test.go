@@ -178,6 +178,12 @@ func (b *brokenStore) Open(context.Context) ([]Row, error) {
 
 func (b *brokenStore) Close() error { return nil }
 
+func (b *brokenStore) Check(context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err
+}
+
 func (b *brokenStore) Apply(_ context.Context, batch Batch, sync bool) error {
 	time.Sleep(time.Millisecond)
 	b.mu.Lock()
