@@ -213,7 +213,7 @@ func (w *poisonWork) failures(failed []error, done string) error {
 func replayed(ctx context.Context, r *deadletters.Row) *message.Message {
 	msg := message.NewMessage(r.MessageID, r.Body)
 	for key, value := range r.Metadata {
-		if !strings.HasPrefix(key, transports.HeaderPrefix+"x-") {
+		if !transports.OfBroker(key) {
 			msg.Metadata[key] = value
 		}
 	}

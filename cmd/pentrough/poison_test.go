@@ -108,7 +108,7 @@ func keepLetters(t *testing.T, file string, n int) {
 		id := fmt.Sprint("id-", i)
 		letters = append(letters, handlers.DeadLetter{
 			Time: time.Now(), MessageID: id, From: "broker:commands", RoutingKey: "q", Headers: []byte(`[["n","int16","5"]]`), Body: []byte("body of " + id),
-			Metadata: map[string]string{"message_id": id, "header.n": "5", "correlation_id": "c", "header.x-death": "gone"},
+			Metadata: map[string]string{"message_id": id, "header.n": "5", "correlation_id": "c", "header.x-death": "gone", "header.x-request-id": "r"},
 		})
 	}
 	s := deadLettersOf(c)

@@ -15,7 +15,7 @@ func example() *message.Message {
 	msg := message.NewMessage("id", []byte("\x00\xff any bytes"))
 	msg.Metadata = message.Metadata{
 		transports.MessageID: "id", transports.Device: "d", transports.CorrelationID: "c", transports.Type: "event", "header.Own": "kept",
-		transports.Redelivered: "true", transports.Expiration: "5000", "source.exchange": "e", "source.routing_key": "r", "header.x-death": "[]",
+		transports.Redelivered: "true", transports.Expiration: "5000", "source.exchange": "e", "source.routing_key": "r", "header.x-death": "[]", "header.x-delay": "5",
 	}
 	return msg
 }
@@ -31,7 +31,7 @@ func TestAllButTheBrokersOwnIsKept(t *testing.T) {
 		t.Fatalf("%v, %v", out, err)
 	}
 	want := message.Metadata{
-		transports.MessageID: "id", transports.Device: "d", transports.CorrelationID: "c", transports.Type: "event", "header.Own": "kept",
+		transports.MessageID: "id", transports.Device: "d", transports.CorrelationID: "c", transports.Type: "event", "header.Own": "kept", "header.x-delay": "5",
 	}
 	if diff := cmp.Diff(want, out[0].Metadata); diff != "" {
 		t.Error(diff)
