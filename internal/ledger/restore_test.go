@@ -157,7 +157,7 @@ func TestAnotherFileIsNotWrittenTo(t *testing.T) {
 			folder := t.TempDir()
 			path := filepath.Join(folder, "ledger.db")
 			must(t, os.WriteFile(filepath.Join(folder, "text"), []byte("text"), 0o600))
-			backup, other := open(t, NewSQLite(filepath.Join(folder, "backup.db"), "test")), open(t, NewSQLite(filepath.Join(folder, "other.db")))
+			backup, other := open(t, NewSQLite(filepath.Join(folder, "backup.db"), "test")), open(t, NewSQLite(filepath.Join(folder, "other.db"), "test"))
 			begun(t, backup, "writing", 1)
 			begun(t, other, "x", 1)
 			must(t, backup.Close(), other.Close())
