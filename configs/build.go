@@ -176,8 +176,12 @@ func (b *builder) store(m map[string]any, into *storeTable) {
 	case sqliteStore:
 		into.Path = cmp.Or(into.Path, defaultLedger)
 	case postgresStore:
+		path := plugin.Join(storeSection, "url")
+		if slices.ContainsFunc(b.decoder.Problems, func(p plugin.Problem) bool { return p.Path == path }) {
+			return // it was told
+		}
 		if u, err := url.Parse(string(into.URL)); err != nil || u.Host == "" || u.Scheme != "postgres" && u.Scheme != "postgresql" {
-			b.fail(plugin.Join(storeSection, "url"), "not the URL of a database", `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, "")
+			b.fail(path, "not the URL of a database", `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, "")
 		}
 	}
 }

@@ -36,6 +36,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"time"
 
@@ -217,6 +218,14 @@ type Needs struct {
 	Binds map[string]string
 	// Inventory is the setting that needs an inventory of devices, such as `allow = "known"`. Empty: none does.
 	Inventory string
+	// Risks are warnings about what is sent in the clear, by the TOML key of the setting.
+	Risks map[string]string
+}
+
+// Loopback says whether a host of an address is this machine alone.
+func Loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
 // NeedsOf returns what a configuration needs; nothing if it is no [Needer].

@@ -17,6 +17,7 @@ import (
 
 	"github.com/pentrough/pentrough/internal/admin"
 	"github.com/pentrough/pentrough/internal/printable"
+	"github.com/pentrough/pentrough/internal/redact"
 )
 
 const (
@@ -66,7 +67,7 @@ that aren't wholly written to the device yet, ASKED those whose answer is waited
 			if err := v.check(); err != nil {
 				return err
 			}
-			if err := v.choose(); err != nil {
+			if err := v.choose(redact.SetOf(cmd.ErrOrStderr())); err != nil {
 				return err
 			}
 			if cmd.Flags().Changed("watch") && v.watch < fastestWatch {
@@ -101,9 +102,9 @@ that aren't wholly written to the device yet, ASKED those whose answer is waited
 }
 
 // choose finds out whom to ask.
-func (v *devicesVerb) choose() error {
+func (v *devicesVerb) choose(secrets *redact.Set) error {
 	if v.file != "" {
-		return v.chooseTable()
+		return v.chooseTable(secrets)
 	}
 	target, err := webAddress(v.admin)
 	if err != nil {

@@ -11,14 +11,15 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/admin"
 	"github.com/pentrough/pentrough/internal/printable"
+	"github.com/pentrough/pentrough/internal/redact"
 )
 
 // chooseTable finds the table of the configuration.
-func (v *devicesVerb) chooseTable() error {
+func (v *devicesVerb) chooseTable(secrets *redact.Set) error {
 	if v.sort == byWaiting {
 		return advise(fmt.Errorf("--sort %s is of a host", byWaiting), "a table knows when a device was seen: --sort %s", bySeen)
 	}
-	c, _, err := load(v.file)
+	c, _, err := load(v.file, secrets)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/pentrough/pentrough/configs"
 	"github.com/pentrough/pentrough/internal/ledger"
+	"github.com/pentrough/pentrough/internal/redact"
 )
 
 // ledgerStore is a ledger that outlives the process.
@@ -87,7 +88,7 @@ func (v *ledgerVerb) run(act func(ctx context.Context, cmd *cobra.Command, store
 	return func(cmd *cobra.Command, args []string) error {
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		store, err := v.store()
+		store, err := v.store(redact.SetOf(cmd.ErrOrStderr()))
 		if err != nil {
 			return err
 		}
@@ -96,8 +97,8 @@ func (v *ledgerVerb) run(act func(ctx context.Context, cmd *cobra.Command, store
 }
 
 // store is where the configuration's ledger is.
-func (v *ledgerVerb) store() (ledgerStore, error) {
-	c, _, err := load(v.file)
+func (v *ledgerVerb) store(secrets *redact.Set) (ledgerStore, error) {
+	c, _, err := load(v.file, secrets)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pentrough/pentrough/internal/printable"
+	"github.com/pentrough/pentrough/internal/redact"
 )
 
 // The exit codes of every verb. A supervisor restarts after exitForced and exitUnclean, not after exitFailed.
@@ -40,6 +41,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.SetErr(redact.NewWriter(os.Stderr, new(redact.Set)))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return advise(err, "%s --help lists the flags", cmd.CommandPath())
 	})

@@ -99,7 +99,7 @@ func TestTwoOperatorsReplayEachMessageOnce(t *testing.T) {
 // keepLetters has a file's store keep messages that came to a queue "q".
 func keepLetters(t *testing.T, file string, n int) {
 	t.Helper()
-	c, _, err := load(file)
+	c, _, err := load(file, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestReplayEndsThoughWhatItReplaysFailsAgain(t *testing.T) {
 	}
 	const rows = 600 // more than are read at once
 	keepLetters(t, file, rows)
-	c, _, err := load(file)
+	c, _, err := load(file, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

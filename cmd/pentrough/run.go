@@ -21,6 +21,7 @@ import (
 	"github.com/pentrough/pentrough/internal/deadletters"
 	"github.com/pentrough/pentrough/internal/inventory"
 	"github.com/pentrough/pentrough/internal/ledger"
+	"github.com/pentrough/pentrough/internal/redact"
 	"github.com/pentrough/pentrough/internal/telemetry"
 	"github.com/pentrough/pentrough/internal/tracing"
 	"github.com/pentrough/pentrough/router"
@@ -197,19 +198,20 @@ func (r *run) closeLetters() {
 
 func (r *run) load() (*configs.Config, configs.Warnings, error) {
 	if r.file != "" {
-		return load(r.file)
+		return load(r.file, redact.SetOf(r.errOut))
 	}
 	text, err := configs.Example(configs.Quickstart)
 	if err != nil {
 		return nil, nil, err
 	}
-	return configs.Parse("quickstart", text, configs.Options{})
+	return configs.Parse("quickstart", text, configs.Options{Secrets: redact.SetOf(r.errOut)})
 }
 
 // watch returns the host's admin listener.
 func (r *run) watch(host *router.Host) *admin.Server {
 	return admin.New(admin.Config{
 		Addr: r.config.Host.Admin, Hosts: r.config.Host.AdminHosts, Version: versionName(), Logger: r.log, Gatherer: r.registry,
+		Redact: redact.SetOf(r.errOut).Text,
 		Health: func() []admin.Health {
 			var all []admin.Health
 			for _, h := range host.Health() {

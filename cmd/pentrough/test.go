@@ -16,6 +16,7 @@ import (
 	"github.com/pentrough/pentrough/configs"
 	"github.com/pentrough/pentrough/internal/bubble"
 	"github.com/pentrough/pentrough/internal/inventory"
+	"github.com/pentrough/pentrough/internal/redact"
 	"github.com/pentrough/pentrough/router"
 )
 
@@ -94,7 +95,7 @@ func (v *tester) suites(cmd *cobra.Command, files []string) ([]*suite, error) {
 	var suites []*suite
 	all, picked := 0, 0
 	for _, file := range files {
-		c, _, err := loadWith(file, configs.Options{Tests: beside})
+		c, _, err := loadWith(file, configs.Options{Tests: beside, Secrets: redact.SetOf(cmd.ErrOrStderr())})
 		if err != nil {
 			return nil, err
 		}

@@ -40,6 +40,8 @@ type Config struct {
 	Host    string
 	Version string
 	Logger  *slog.Logger
+	// Redact takes secrets out of reasons and warnings; nil takes none out.
+	Redact func(string) string
 	// Gatherer is what /metrics shows.
 	Gatherer prometheus.Gatherer
 	// Health returns the state of every part, in a fixed order.

@@ -35,7 +35,7 @@ func (s *Server) readyz(w nethttp.ResponseWriter, r *nethttp.Request) {
 	for _, h := range s.config.Health() {
 		p := part{Name: h.Name, Part: h.Part, OK: h.Err == nil}
 		if h.Err != nil {
-			p.Reason = h.Err.Error()
+			p.Reason = s.redact(h.Err.Error())
 			state.Ready = false
 		}
 		state.Parts = append(state.Parts, p)
@@ -49,6 +49,13 @@ func (s *Server) readyz(w nethttp.ResponseWriter, r *nethttp.Request) {
 		return
 	}
 	answer(w, status, "text/plain; charset=utf-8", state.text())
+}
+
+func (s *Server) redact(text string) string {
+	if s.config.Redact == nil {
+		return text
+	}
+	return s.config.Redact(text)
 }
 
 func (r readiness) text() []byte {

@@ -49,13 +49,13 @@ func (s *Server) tap(w nethttp.ResponseWriter, r *nethttp.Request) {
 	defer s.taps.ended(tap)
 	msgs, err := s.config.Tap(ctx, ref)
 	if err != nil {
-		refuse(w, nethttp.StatusNotFound, err.Error())
+		refuse(w, nethttp.StatusNotFound, s.redact(err.Error()))
 		return
 	}
 	control := nethttp.NewResponseController(w)
 	// The deadline of a read would end the request; that of a write is each line's.
 	if err := control.SetReadDeadline(time.Time{}); err != nil {
-		refuse(w, nethttp.StatusInternalServerError, err.Error())
+		refuse(w, nethttp.StatusInternalServerError, s.redact(err.Error()))
 		return
 	}
 	h := w.Header()

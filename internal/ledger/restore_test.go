@@ -191,14 +191,14 @@ func TestAnotherFileIsNotWrittenTo(t *testing.T) {
 func TestAFolderThatIsGone(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "folder")
 	must(t, os.Mkdir(folder, 0o700))
-	l := open(t, NewSQLite(filepath.Join(folder, "ledger.db")))
+	l := open(t, NewSQLite(filepath.Join(folder, "ledger.db"), "test"))
 	filled(t, l)
 	must(t, os.Rename(folder, folder+".away"))
 	unhealthy(t, l, "no such file")
 	must(t, os.Rename(folder+".away", folder))
 	healthy(t, l)
 	must(t, l.Close())
-	remembers(t, NewSQLite(filepath.Join(folder, "ledger.db")))
+	remembers(t, NewSQLite(filepath.Join(folder, "ledger.db"), "test"))
 }
 
 // Rights that are put right are enough, without a restart.

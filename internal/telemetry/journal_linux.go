@@ -11,6 +11,9 @@ import (
 // JOURNAL_STREAM (systemd.exec(5)).
 func isJournal(out io.Writer) bool {
 	stream := os.Getenv("JOURNAL_STREAM")
+	if wrapped, ok := out.(interface{ Unwrap() io.Writer }); ok {
+		out = wrapped.Unwrap()
+	}
 	file, ok := out.(*os.File)
 	if !ok || stream == "" {
 		return false
