@@ -18,6 +18,7 @@ import (
 
 	"github.com/pentrough/pentrough/configs"
 	"github.com/pentrough/pentrough/internal/admin"
+	"github.com/pentrough/pentrough/internal/database"
 	"github.com/pentrough/pentrough/internal/deadletters"
 	"github.com/pentrough/pentrough/internal/inventory"
 	"github.com/pentrough/pentrough/internal/ledger"
@@ -166,10 +167,24 @@ func (r *run) prepare() error {
 
 // openLedger returns the ledger that the configuration asks for; a store is opened in the background, and waited for by those who need it.
 func openLedger(c *configs.Config, log *slog.Logger) *ledger.Ledger {
+	if c.Store.Type == "sqlite" {
+		warnOfOpenFiles(c.Store.Path, log)
+	}
 	if store := ledgerStoreOf(c); store != nil {
 		return ledger.Open(store, log.With("store", c.Store.Type))
 	}
 	return ledger.New()
+}
+
+// warnOfOpenFiles names the files of a SQLite store that not only the host's user can read or write.
+func warnOfOpenFiles(path string, log *slog.Logger) {
+	for _, store := range []string{path, path + "-poison"} {
+		for _, part := range []string{"", "-wal", "-shm"} {
+			if mode := database.OpenToOthers(store + part); mode != 0 {
+				log.Warn("other users may use a file of the store; chmod 600 leaves it to the host", "file", store+part, "mode", mode.String())
+			}
+		}
+	}
 }
 
 // awaitLedger gives a store that is well the time to open, so that the first message finds it open.

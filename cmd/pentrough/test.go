@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"regexp"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/pentrough/pentrough/configs"
 	"github.com/pentrough/pentrough/internal/bubble"
 	"github.com/pentrough/pentrough/internal/inventory"
+	"github.com/pentrough/pentrough/internal/newfile"
 	"github.com/pentrough/pentrough/internal/redact"
 	"github.com/pentrough/pentrough/router"
 )
@@ -164,11 +164,11 @@ func (v *tester) run(in bubble.In, suites []*suite, errOut io.Writer) int {
 }
 
 func writeReport(name string, suites []*suite) error {
-	f, err := os.Create(name)
+	err := newfile.Write(name, 0o666, func(w io.Writer) error { return printJUnit(w, suites) })
 	if err != nil {
 		return fileError("writing", name, err)
 	}
-	return errors.Join(printJUnit(f, suites), f.Close())
+	return nil
 }
 
 // setup is what the suite's tests run with.

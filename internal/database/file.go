@@ -109,9 +109,9 @@ func (f File) create() error {
 	return errors.Join(err, made.Close())
 }
 
-// ReadableByOthers returns the permissions of a file that not only its owner can read or write, and
+// OpenToOthers returns the permissions of a file that not only its owner can read or write, and
 // zero for every other file.
-func ReadableByOthers(path string) fs.FileMode {
+func OpenToOthers(path string) fs.FileMode {
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm()&0o077 == 0 {
 		return 0

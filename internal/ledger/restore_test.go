@@ -250,6 +250,22 @@ func TestAServerThatCanOnlyBeRead(t *testing.T) {
 	remembers(t, NewPostgres(server.URL, "h"))
 }
 
+// Only the owner can read the files, whatever the umask; one that others can read is known.
+func TestFilesAreTheirOwners(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	l := open(t, NewSQLite(path))
+	filled(t, l)
+	for _, part := range []string{"", "-wal", "-shm", ".lock"} {
+		if info, err := os.Stat(path + part); err != nil || info.Mode().Perm() != 0o600 || database.OpenToOthers(path+part) != 0 {
+			t.Errorf("%q: %v, %v", part, info, err)
+		}
+	}
+	must(t, os.Chmod(path, 0o644))
+	if mode := database.OpenToOthers(path); mode != 0o644 {
+		t.Errorf("mode %v", mode)
+	}
+}
+
 // Rows that the host can't have written are left alone.
 func TestRowsOfAnotherHostOfTheName(t *testing.T) {
 	for name, row := range map[string]Row{
