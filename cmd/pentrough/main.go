@@ -41,7 +41,6 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.SetErr(redact.NewWriter(os.Stderr, new(redact.Set)))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return advise(err, "%s --help lists the flags", cmd.CommandPath())
 	})
@@ -76,9 +75,9 @@ func completeShells(root *cobra.Command) {
 // execute runs a command line, reports its error on standard error and returns the exit code.
 func execute(root *cobra.Command, args []string) int {
 	root.SetArgs(args)
-	// Everything that a verb prints goes through a Writer, as much of it comes from outside.
+	// Everything that a verb prints goes through these Writers: much of it comes from outside, and some has secrets.
 	root.SetOut(printable.NewWriter(root.OutOrStdout()))
-	root.SetErr(printable.NewWriter(root.ErrOrStderr()))
+	root.SetErr(redact.NewWriter(printable.NewWriter(root.ErrOrStderr()), new(redact.Set)))
 	err := root.Execute()
 	if err == nil {
 		return 0

@@ -73,7 +73,6 @@ func openPostgres(url, name string) (DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	Writable(config)
 	return &postgres{config: config}, nil
 }
 

@@ -77,13 +77,19 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Below returns what a Writer writes to, or out if it isn't one. It is for asking a terminal or
-// for controlling it.
+// Unwrap returns what the Writer writes to.
+func (w *Writer) Unwrap() io.Writer { return w.out }
+
+// Below returns what out writes to in the end, if it is a Writer or another one with Unwrap. It is for
+// asking a terminal or for controlling it.
 func Below(out io.Writer) io.Writer {
-	if w, ok := out.(*Writer); ok {
-		return w.out
+	for {
+		w, ok := out.(interface{ Unwrap() io.Writer })
+		if !ok {
+			return out
+		}
+		out = w.Unwrap()
 	}
-	return out
 }
 
 // firstUnprintable returns the index of the first character that isn't printable, or -1. Line

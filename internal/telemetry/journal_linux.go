@@ -11,7 +11,11 @@ import (
 // JOURNAL_STREAM (systemd.exec(5)).
 func isJournal(out io.Writer) bool {
 	stream := os.Getenv("JOURNAL_STREAM")
-	if wrapped, ok := out.(interface{ Unwrap() io.Writer }); ok {
+	for {
+		wrapped, ok := out.(interface{ Unwrap() io.Writer })
+		if !ok {
+			break
+		}
 		out = wrapped.Unwrap()
 	}
 	file, ok := out.(*os.File)
