@@ -253,7 +253,7 @@ func TestAServerThatCanOnlyBeRead(t *testing.T) {
 // Only the owner can read the files, whatever the umask; one that others can read is known.
 func TestFilesAreTheirOwners(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
-	l := open(t, NewSQLite(path))
+	l := open(t, NewSQLite(path, "test"))
 	filled(t, l)
 	for _, part := range []string{"", "-wal", "-shm", ".lock"} {
 		if info, err := os.Stat(path + part); err != nil || info.Mode().Perm() != 0o600 || database.OpenToOthers(path+part) != 0 {
