@@ -176,8 +176,12 @@ func (b *builder) store(m map[string]any, into *storeTable) {
 	case sqliteStore:
 		into.Path = cmp.Or(into.Path, defaultLedger)
 	case postgresStore:
+		path := plugin.Join(storeSection, "url")
+		if slices.ContainsFunc(b.decoder.Problems, func(p plugin.Problem) bool { return p.Path == path }) {
+			return // it was told
+		}
 		if u, err := url.Parse(string(into.URL)); err != nil || u.Host == "" || u.Scheme != "postgres" && u.Scheme != "postgresql" {
-			b.fail(plugin.Join(storeSection, "url"), "not the URL of a database", `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, "")
+			b.fail(path, "not the URL of a database", `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, "")
 		}
 	}
 }
@@ -235,7 +239,7 @@ func (b *builder) key(p *pipeline) {
 // finish turns a file without problems into the configuration.
 func (f *file) finish() *Config {
 	c := &Config{
-		Host:  Host{Name: f.host.Name, Admin: f.host.Admin, ShutdownTimeout: f.host.ShutdownTimeout, Log: Log{Format: f.host.Log.Format}},
+		Host:  Host{Name: f.host.Name, Admin: f.host.Admin, AdminHosts: f.host.AdminHosts, ShutdownTimeout: f.host.ShutdownTimeout, Log: Log{Format: f.host.Log.Format}},
 		Store: Store{Type: f.store.Type, Path: f.store.Path, URL: f.store.URL},
 	}
 	c.Inventory = Inventory(f.inventory)

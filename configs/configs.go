@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/internal/redact"
 	"github.com/pentrough/pentrough/router"
 	"github.com/pentrough/pentrough/transports"
 )
@@ -37,7 +38,9 @@ type Host struct {
 	// Name is stable over restarts.
 	Name string
 	// Admin is the address of the admin listener; "" is none.
-	Admin           string
+	Admin string
+	// AdminHosts are further host names by which it may be called.
+	AdminHosts      []string
 	ShutdownTimeout time.Duration
 	Log             Log
 }
@@ -79,6 +82,22 @@ type Options struct {
 	LookupEnv func(string) (string, bool)
 	// Tests are files of tests that belong to the configuration.
 	Tests []TestFile
+	// Secrets learns what must not be printed; nil if the caller prints nothing but the problems.
+	Secrets Secrets
+}
+
+// Secrets is a set of secrets. Only this module's commands make them.
+type Secrets interface {
+	// Text returns a text without the secrets.
+	Text(text string) string
+}
+
+// secretsOf returns the set behind s, or a new one.
+func secretsOf(s Secrets) *redact.Set {
+	if set, ok := s.(*redact.Set); ok && set != nil {
+		return set
+	}
+	return new(redact.Set)
 }
 
 // Plugins is a set of plugins. Only the registry of this module makes them, for its own tests; everybody else leaves it nil.
@@ -117,16 +136,18 @@ func Parse(name string, data []byte, o Options) (*Config, Warnings, error) {
 	if problems != nil {
 		return nil, nil, problems
 	}
-	sub := &substituter{lookup: o.LookupEnv}
+	secrets := secretsOf(o.Secrets)
+	sub := &substituter{lookup: o.LookupEnv, secrets: secrets}
 	sub.tree("", tree)
-	b := &builder{decoder: plugin.Decoder{Set: setOf(o.Plugins)}, unsubstituted: sub.problems}
+	b := &builder{decoder: plugin.Decoder{Set: setOf(o.Plugins), Secrets: secrets}, unsubstituted: sub.problems}
 	config := b.file(tree)
 	check(b, config)
+	b.risks(tree, config)
 	refs := b.decoder.References
 	tests := b.tests(name, at, tree, config, refs)
 
-	warnings := Warnings(place(name, at, b.warnings))
-	all := Problems(place(name, at, b.all()))
+	warnings := Warnings(redacted(secrets, place(name, at, b.warnings)))
+	all := Problems(redacted(secrets, place(name, at, b.all())))
 	for _, file := range o.Tests {
 		more, problems := parseTests(file, o, config, refs)
 		tests, all = append(tests, more...), append(all, problems...)
@@ -164,14 +185,23 @@ func parseTests(t TestFile, o Options, config *file, refs []plugin.Ref) ([]Test,
 	if problems != nil {
 		return nil, problems
 	}
-	sub := &substituter{lookup: o.LookupEnv}
+	secrets := secretsOf(o.Secrets)
+	sub := &substituter{lookup: o.LookupEnv, secrets: secrets}
 	sub.tree("", tree)
-	b := &builder{decoder: plugin.Decoder{Set: setOf(o.Plugins)}, unsubstituted: sub.problems}
+	b := &builder{decoder: plugin.Decoder{Set: setOf(o.Plugins), Secrets: secrets}, unsubstituted: sub.problems}
 	for _, key := range slices.Sorted(maps.Keys(tree)) {
 		if key != testsSection {
 			b.fail(key, "not a part of a file of tests", "[["+testsSection+"]]", plugin.Nearest(key, []string{testsSection}))
 		}
 	}
 	tests := b.tests(t.Name, at, tree, config, refs)
-	return tests, Problems(place(t.Name, at, b.all()))
+	return tests, Problems(redacted(secrets, place(t.Name, at, b.all())))
+}
+
+// redacted takes the secrets out of the texts of problems.
+func redacted(secrets *redact.Set, all []Problem) []Problem {
+	for i := range all {
+		all[i].Message = secrets.Text(all[i].Message)
+	}
+	return all
 }

@@ -15,6 +15,7 @@ import (
 type hostTable struct {
 	Name            string        `toml:"name" doc:"The host's name, stable over restarts. Default: the machine's host name." example:"\"gateway-1\""`
 	Admin           string        `toml:"admin" doc:"The address of the admin listener: health, metrics, API. An empty string turns it off." example:"\"127.0.0.1:8222\""`
+	AdminHosts      []string      `toml:"admin_hosts" doc:"Further host names by which the admin listener may be called, such as a proxy's." example:"[\"gateway.example.com\"]"`
 	ShutdownTimeout time.Duration `toml:"shutdown_timeout" doc:"The longest that a stop takes. What still runs in its last quarter, 6 s at most, is cancelled." min:"0s" example:"\"30s\""`
 	Log             logTable      `toml:"log" doc:"What the host logs, and how."`
 }

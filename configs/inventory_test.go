@@ -38,6 +38,8 @@ func TestInventoryProblems(t *testing.T) {
 		"device.a = true":                   `devices.toml:1:8: device.a: only a table can stand here`,
 		"[[device.a]]":                      `devices.toml:1:10: device.a: only a table can stand here`,
 		"device.\"\" = {}":                  `devices.toml:1:8: device."": the name is empty`,
+		"[device]\n\"a \" = {}":             `devices.toml:2:1: device."a ": the name begins or ends with a space`,
+		"[device]\n\"u\\u0308\" = {}":       "devices.toml:2:1: device.\"u\u0308\": the name is not in the Unicode normal form C (NFC), in which it is \"\\u00fc\"",
 		"[device]\na = {}\n\"b\\nc\" = {}":  `devices.toml:3:1: device."b\nc": the name has a control character`,
 		"[devices.a]\n[device]":             `devices.toml:1:2: devices: unknown key; allowed: device; did you mean "device"?`,
 		"[device.\"10.0.0.7\"]\nlabel = {}": `devices.toml:2:1: device."10.0.0.7".label: unknown key; allowed: labels; did you mean "labels"?`,

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/internal/redact"
 )
 
 // maxSecretFile bounds what ${file:...} reads.
@@ -21,6 +22,7 @@ const maxSecretFile = 1 << 20
 // substituter replaces ${VAR}, ${VAR:-default} and ${file:/path} in the strings of a tree.
 type substituter struct {
 	lookup   func(string) (string, bool)
+	secrets  *redact.Set
 	problems []problem
 }
 
@@ -46,7 +48,10 @@ func (s *substituter) tree(path string, v any) any {
 }
 
 func (s *substituter) text(path, source string) any {
-	out, err := substitute(source, s.lookup)
+	out, err := substitute(source, s.lookup, s.secrets)
+	if strings.Contains(out.text, "://") {
+		s.secrets.URL(out.text)
+	}
 	if err != nil {
 		for _, e := range unjoin(err) {
 			s.problems = append(s.problems, problem{path: path, message: e.Error()})
@@ -75,7 +80,7 @@ type substitution struct {
 }
 
 // substitute replaces every ${...} of source. What it puts in is not looked at again.
-func substitute(source string, lookup func(string) (string, bool)) (substitution, error) {
+func substitute(source string, lookup func(string) (string, bool), secrets *redact.Set) (substitution, error) {
 	var out substitution
 	var b strings.Builder
 	var problems []error
@@ -101,6 +106,11 @@ func substitute(source string, lookup func(string) (string, bool)) (substitution
 		text, isFile, err := resolve(expression, lookup)
 		if err != nil {
 			problems = append(problems, err)
+		}
+		if isFile {
+			secrets.Secret(text)
+		} else if !strings.HasSuffix(expression, ":-"+text) { // a default stands in the file itself
+			secrets.Value(text)
 		}
 		b.WriteString(text)
 		out.count++
@@ -141,7 +151,10 @@ func resolve(expression string, lookup func(string) (string, bool)) (text string
 	}
 }
 
-// readSecret returns a file's text without its last line end.
+// byteOrderMark is what some editors write before UTF-8.
+const byteOrderMark = "\ufeff"
+
+// readSecret returns a file's text without a byte order mark and without its last line end.
 func readSecret(path string) (string, error) {
 	if !filepath.IsAbs(path) {
 		return "", fmt.Errorf("${file:%s}: the path is not absolute", path)
@@ -160,9 +173,9 @@ func readSecret(path string) (string, error) {
 	case !utf8.Valid(text):
 		return "", fmt.Errorf("reading a substitution: %s is not valid UTF-8", path)
 	}
-	line, _ := strings.CutSuffix(string(text), "\n")
-	if len(line) < len(text) {
-		line, _ = strings.CutSuffix(line, "\r")
+	line, ended := strings.CutSuffix(strings.TrimPrefix(string(text), byteOrderMark), "\n")
+	if ended {
+		line = strings.TrimSuffix(line, "\r")
 	}
 	return line, nil
 }

@@ -58,7 +58,7 @@ func TestSubstitute(t *testing.T) {
 		file("junk"):           {},
 		file("large"):          {},
 	} {
-		got, err := substitute(source, testEnv)
+		got, err := substitute(source, testEnv, nil)
 		if wrong := source != "" && want == (substitution{}); wrong != (err != nil) {
 			t.Errorf("%q: %v", source, err)
 		} else if !wrong && got != want {
@@ -68,7 +68,7 @@ func TestSubstitute(t *testing.T) {
 }
 
 func TestSubstituteTellsAllAtOnce(t *testing.T) {
-	_, err := substitute("${NOT_SET} ${NEITHER} ${1} ${", testEnv)
+	_, err := substitute("${NOT_SET} ${NEITHER} ${1} ${", testEnv, nil)
 	if err == nil || len(unjoin(err)) != 4 {
 		t.Errorf("want 4 errors, got %v", err)
 	}
@@ -100,14 +100,14 @@ func FuzzSubstitute(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, source, value string) {
 		lookup := func(string) (string, bool) { return value, true }
-		got, err := substitute(strings.ReplaceAll(source, "${", "$${"), lookup)
+		got, err := substitute(strings.ReplaceAll(source, "${", "$${"), lookup, nil)
 		if err != nil || got.text != source || got.count != 0 {
 			t.Errorf("escaped %q came back as %+v, %v", source, got, err)
 		}
 		if strings.Contains(source, "${file:") {
 			return
 		}
-		got, err = substitute(source, lookup)
+		got, err = substitute(source, lookup, nil)
 		if !strings.Contains(source, "${") && (err != nil || got.text != source) {
 			t.Errorf("%q became %+v, %v", source, got, err)
 		}
@@ -115,4 +115,19 @@ func FuzzSubstitute(f *testing.F) {
 			t.Errorf("%q counts as whole: %+v", source, got)
 		}
 	})
+}
+
+func TestSecretFilesLoseMarkAndOneLineEnd(t *testing.T) {
+	for content, want := range map[string]string{
+		"hush": "hush", "hush\n": "hush", "hush\r\n": "hush", "hush\n\n": "hush\n", "hush\r": "hush\r",
+		"\ufeffhush\n": "hush", "\ufeff\ufeffhush": "\ufeffhush", "hu\ufeffsh": "hu\ufeffsh", "\ufeff": "", " hush ": " hush ",
+	} {
+		file := filepath.Join(t.TempDir(), "secret")
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := readSecret(file); err != nil || got != want {
+			t.Errorf("%q: got %q, %v, want %q", content, got, err, want)
+		}
+	}
 }

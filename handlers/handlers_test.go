@@ -89,17 +89,19 @@ func TestForwardKeepsAllButWhatBelongsToTheDelivery(t *testing.T) {
 	in.Metadata = message.Metadata{
 		transports.MessageID: "m", transports.CorrelationID: "c", "header.a": "1", "header.X-Custom": "2",
 		transports.Redelivered: "true", "source.exchange": "e", "source.routing_key": "r", transports.Expiration: "5",
-		"header.x-death": "[]", "header.x-delivery-count": "3",
+		"header.x-death": "[]", "header.x-delivery-count": "3", "header.x-last-death-queue": "q", "header.x-stream-offset": "7",
+		"header.x-request-id": "r", "header.x-b3-traceid": "t", "header.x-delay": "5", "header.x-deaths": "own",
 	}
 	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), key{}, "beside"))
 	cancel()
 	in.SetContext(ctx)
 	out := handlers.Forward(in)
-	want := message.Metadata{transports.MessageID: "m", transports.CorrelationID: "c", "header.a": "1", "header.X-Custom": "2"}
+	want := message.Metadata{transports.MessageID: "m", transports.CorrelationID: "c", "header.a": "1", "header.X-Custom": "2",
+		"header.x-request-id": "r", "header.x-b3-traceid": "t", "header.x-delay": "5", "header.x-deaths": "own"}
 	if !maps.Equal(out.Metadata, want) {
 		t.Errorf("metadata %v, want %v", out.Metadata, want)
 	}
-	if out.UUID != "u" || string(out.Payload) != "x" || len(in.Metadata) != 10 {
+	if out.UUID != "u" || string(out.Payload) != "x" || len(in.Metadata) != 16 {
 		t.Errorf("forwarded %v %q from %v", out.UUID, out.Payload, in.Metadata)
 	}
 	if out.Context().Err() != nil || out.Context().Value(key{}) != "beside" {

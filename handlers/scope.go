@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"context"
-	"strings"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
@@ -107,12 +106,12 @@ func NewMessage(payload []byte) *message.Message {
 }
 
 // Forward returns a copy of msg for sending on: payload, id, and all metadata but what belongs to the delivery and to the broker
-// (redelivered, source.*, expiration, x-* headers). Its typed headers are kept; the run that it belongs to, its
+// (redelivered, source.*, expiration, headers of [transports.OfBroker]). Its typed headers are kept; the run that it belongs to, its
 // destination and its context's end are not.
 func Forward(msg *message.Message) *message.Message {
 	out := msg.Copy()
 	for key := range out.Metadata {
-		if transports.OfDelivery(key) || key == transports.Expiration || strings.HasPrefix(key, transports.HeaderPrefix+"x-") {
+		if transports.OfDelivery(key) || key == transports.Expiration || transports.OfBroker(key) {
 			delete(out.Metadata, key)
 		}
 	}

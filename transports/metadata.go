@@ -46,8 +46,29 @@ func Property(key string) bool {
 	return strings.HasPrefix(key, SourcePrefix)
 }
 
+// brokerHeaders are the headers that RabbitMQ sets by itself: dead lettering, quorum queues and
+// streams, federation, shovels. All other headers are their publishers', also if they begin with
+// x-.
+var brokerHeaders = map[string]struct{}{
+	"x-death": {}, "x-first-death-exchange": {}, "x-first-death-queue": {}, "x-first-death-reason": {},
+	"x-last-death-exchange": {}, "x-last-death-queue": {}, "x-last-death-reason": {},
+	"x-delivery-count": {}, "x-acquired-count": {}, "x-stream-offset": {},
+	"x-received-from": {}, "x-shovelled": {}, "x-shovelled-timestamp": {},
+}
+
+// OfBroker says whether a metadata key is a header that RabbitMQ sets by itself: it isn't sent on.
+func OfBroker(key string) bool {
+	name, header := strings.CutPrefix(key, HeaderPrefix)
+	if !header {
+		return false
+	}
+	_, own := brokerHeaders[name]
+	return own
+}
+
 // OfDelivery says whether a metadata key is about the delivery that brought a message: it isn't
 // sent on.
 func OfDelivery(key string) bool {
 	return key == Redelivered || strings.HasPrefix(key, SourcePrefix)
 }
+

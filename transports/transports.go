@@ -39,6 +39,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"time"
 
@@ -239,6 +240,14 @@ type Needs struct {
 	// Inventory is the setting that needs an inventory of devices, such as `allow = "known"`.
 	// Empty: none does.
 	Inventory string
+	// Risks are warnings about what is sent in the clear, by the TOML key of the setting.
+	Risks map[string]string
+}
+
+// Loopback says whether a host of an address is this machine alone.
+func Loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
 // NeedsOf returns what a configuration needs; nothing if it is no [Needer].

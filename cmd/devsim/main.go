@@ -19,6 +19,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/pentrough/pentrough/internal/printable"
 )
 
 // about is what -help says before the flags.
@@ -34,7 +36,7 @@ Flags:
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	code := run(ctx, os.Args[1:], printable.NewWriter(os.Stdout), printable.NewWriter(os.Stderr))
 	stop()
 	os.Exit(code)
 }

@@ -88,7 +88,7 @@ func endedRows(b *testing.B, path string, rows []holdRow) {
 func holdBare(b *testing.B, folder string, rows []holdRow, host holdRates) holdRates {
 	b.Helper()
 	path := filepath.Join(b.TempDir(), "bare.db")
-	store := ledger.NewSQLite(path)
+	store := ledger.NewSQLite(path, "gateway-1")
 	_, err := store.Open(context.Background())
 	must(b, err)
 	must(b, store.Close())

@@ -166,7 +166,7 @@ from = "memory:nothing"
 handler = "feed"
 `, addr, holdWindow, path), configs.Options{Plugins: set})
 	must(b, err)
-	h := &holdingHost{b: b, registry: prometheus.NewRegistry(), store: &countedStore{SQLite: ledger.NewSQLite(path)}}
+	h := &holdingHost{b: b, registry: prometheus.NewRegistry(), store: &countedStore{SQLite: ledger.NewSQLite(path, "gateway-1")}}
 	h.ledger = ledger.Open(h.store, slog.New(slog.DiscardHandler))
 	c.Router.Logger, c.Router.Registerer, c.Router.Ledger = slog.New(slog.DiscardHandler), h.registry, h.ledger
 	<-h.ledger.Opened()

@@ -16,6 +16,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pentrough/pentrough/internal/admin"
+	"github.com/pentrough/pentrough/internal/printable"
+	"github.com/pentrough/pentrough/internal/redact"
 )
 
 const (
@@ -65,7 +67,7 @@ that aren't wholly written to the device yet, ASKED those whose answer is waited
 			if err := v.check(); err != nil {
 				return err
 			}
-			if err := v.choose(); err != nil {
+			if err := v.choose(redact.SetOf(cmd.ErrOrStderr())); err != nil {
 				return err
 			}
 			if cmd.Flags().Changed("watch") && v.watch < fastestWatch {
@@ -100,9 +102,9 @@ that aren't wholly written to the device yet, ASKED those whose answer is waited
 }
 
 // choose finds out whom to ask.
-func (v *devicesVerb) choose() error {
+func (v *devicesVerb) choose(secrets *redact.Set) error {
 	if v.file != "" {
-		return v.chooseTable()
+		return v.chooseTable(secrets)
 	}
 	target, err := webAddress(v.admin)
 	if err != nil {
@@ -179,9 +181,9 @@ func (v *devicesVerb) follow(ctx context.Context, out io.Writer) error {
 		case err != nil:
 			text = fmt.Sprintf("%s  %v\n", time.Now().Format(time.TimeOnly), err)
 		default:
-			text = fmt.Sprintf("%s  %s\n\n", plainText(all.source), all.time.Local().Format(time.TimeOnly)) + v.table(all, v.chosen(all.devices), screen.rows-watchHead)
+			text = fmt.Sprintf("%s  %s\n\n", printable.Text(all.source), all.time.Local().Format(time.TimeOnly)) + v.table(all, v.chosen(all.devices), screen.rows-watchHead)
 		}
-		if _, err := io.WriteString(out, screen.place(text)); err != nil {
+		if _, err := io.WriteString(printable.Below(out), screen.place(text)); err != nil {
 			return err
 		}
 		select {

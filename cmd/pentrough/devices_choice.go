@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/pentrough/pentrough/internal/admin"
+	"github.com/pentrough/pentrough/internal/printable"
 )
 
 // fleet is all devices of a host, or of a table.
@@ -186,12 +187,12 @@ func (c *choice) table(all *fleet, chosen []listed, rows int) string {
 			fmt.Fprintln(w, strings.Join(d.cells(), "\t"))
 			continue
 		}
-		name, labels := plainText(d.Device.Device), labelText(d.Labels)
+		name, labels := printable.Text(d.Device.Device), labelText(d.Labels)
 		if !d.Online {
 			line(name, d.Transport, "offline", "-", "-", "-", "-", labels)
 			continue
 		}
-		line(name, d.Transport, "online", localTime(begun(d)), d.RemoteAddr, fmt.Sprint(d.Waiting), fmt.Sprint(d.Asked), labels)
+		line(name, d.Transport, "online", localTime(begun(d)), printable.Text(d.RemoteAddr), fmt.Sprint(d.Waiting), fmt.Sprint(d.Asked), labels)
 	}
 	_ = w.Flush() // into memory
 	switch {
@@ -212,7 +213,7 @@ func (c *choice) table(all *fleet, chosen []listed, rows int) string {
 func labelText(labels map[string]string) string {
 	var all []string
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
-		all = append(all, plainText(key+"="+labels[key]))
+		all = append(all, printable.Text(key+"="+labels[key]))
 	}
 	return strings.Join(all, " ")
 }

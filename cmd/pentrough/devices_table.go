@@ -10,14 +10,16 @@ import (
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/admin"
+	"github.com/pentrough/pentrough/internal/printable"
+	"github.com/pentrough/pentrough/internal/redact"
 )
 
 // chooseTable finds the table of the configuration.
-func (v *devicesVerb) chooseTable() error {
+func (v *devicesVerb) chooseTable(secrets *redact.Set) error {
 	if v.sort == byWaiting {
 		return advise(fmt.Errorf("--sort %s is of a host", byWaiting), "a table knows when a device was seen: --sort %s", bySeen)
 	}
-	c, _, err := load(v.file)
+	c, _, err := load(v.file, secrets)
 	if err != nil {
 		return err
 	}
@@ -82,12 +84,12 @@ func (d *listed) cells() []string {
 	state := "online"
 	if !d.Online {
 		if state = "offline"; text(d.row, "reason") != "" {
-			state += " (" + plainText(text(d.row, "reason")) + ")"
+			state += " (" + printable.Text(text(d.row, "reason")) + ")"
 		}
 	}
 	return []string{
-		plainText(d.Device.Device), state, timeOrDash(begun(*d)), orDash(plainText(text(d.row, "host"))), orDash(plainText(d.RemoteAddr)),
-		timeOrDash(at(d.row, "last_seen")), orDash(plainText(text(d.row, "last_result_state"))),
+		printable.Text(d.Device.Device), state, timeOrDash(begun(*d)), orDash(printable.Text(text(d.row, "host"))), orDash(printable.Text(d.RemoteAddr)),
+		timeOrDash(at(d.row, "last_seen")), orDash(printable.Text(text(d.row, "last_result_state"))),
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/database"
 	"github.com/pentrough/pentrough/internal/ledger"
+	"github.com/pentrough/pentrough/internal/redact"
 	"github.com/pentrough/pentrough/internal/tracing"
 	"github.com/pentrough/pentrough/router"
 	"github.com/pentrough/pentrough/transports"
@@ -46,7 +47,7 @@ func (r *run) dry(ctx context.Context) error {
 		fmt.Fprintf(r.errOut, "warning: %s\n", w)
 	}
 	all := slices.Concat(r.dryHost(ctx), r.dryStore(ctx), r.dryTransports(ctx), r.dryHandlers(ctx))
-	printChecks(r.out, all)
+	printChecks(redact.NewWriter(r.out, redact.SetOf(r.errOut)), all)
 	failed := 0
 	for _, c := range all {
 		if c.Err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/pentrough/pentrough/configs"
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/internal/redact"
 	"github.com/pentrough/pentrough/router"
 	"github.com/pentrough/pentrough/router/middleware"
 	"github.com/pentrough/pentrough/transports"
@@ -31,11 +32,11 @@ commands go to, and the store. The same configuration gives the same text.`,
 			if !ok {
 				return advise(fmt.Errorf("there is no format %q", format), "name one of mermaid, dot")
 			}
-			c, _, err := load(file)
+			c, _, err := load(file, redact.SetOf(cmd.ErrOrStderr()))
 			if err != nil {
 				return err
 			}
-			return draw(cmd.OutOrStdout(), newGraphOf(c))
+			return draw(redact.NewWriter(cmd.OutOrStdout(), redact.SetOf(cmd.ErrOrStderr())), newGraphOf(c))
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "pentrough.toml", "the configuration")

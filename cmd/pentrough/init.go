@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pentrough/pentrough/configs"
+	"github.com/pentrough/pentrough/internal/newfile"
 )
 
 func newInit() *cobra.Command {
@@ -31,11 +33,7 @@ func newInit() *cobra.Command {
 				_, err := cmd.OutOrStdout().Write(text)
 				return err
 			}
-			how := os.O_WRONLY | os.O_CREATE | os.O_EXCL
-			if force {
-				how = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
-			}
-			if err := write(out, how, text); err != nil {
+			if err := write(out, force, text); err != nil {
 				return unwritable(out, err)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), `wrote %[1]s
@@ -53,8 +51,23 @@ func newInit() *cobra.Command {
 	return cmd
 }
 
-func write(name string, how int, text []byte) error {
-	f, err := os.OpenFile(name, how, 0o644)
+// write makes a new file. With force it may take the place of another one, whose permissions stay.
+func write(name string, force bool, text []byte) error {
+	if force {
+		mode := fs.FileMode(0o644)
+		if info, err := os.Stat(name); err == nil {
+			mode = info.Mode().Perm()
+		}
+		err := newfile.Write(name, mode, func(w io.Writer) error {
+			_, err := w.Write(text)
+			return err
+		})
+		if err != nil {
+			return fileError("writing", name, err)
+		}
+		return nil
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return fileError("creating", name, err)
 	}

@@ -6,14 +6,13 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strconv"
 	"syscall"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pentrough/pentrough/configs"
 	"github.com/pentrough/pentrough/internal/ledger"
+	"github.com/pentrough/pentrough/internal/redact"
 )
 
 // ledgerStore is a ledger that outlives the process.
@@ -29,7 +28,7 @@ type ledgerStore interface {
 func ledgerStoreOf(c *configs.Config) ledgerStore {
 	switch c.Store.Type {
 	case "sqlite":
-		return ledger.NewSQLite(c.Store.Path)
+		return ledger.NewSQLite(c.Store.Path, c.Host.Name)
 	case "postgres":
 		return ledger.NewPostgres(string(c.Store.URL), c.Host.Name)
 	default:
@@ -89,7 +88,7 @@ func (v *ledgerVerb) run(act func(ctx context.Context, cmd *cobra.Command, store
 	return func(cmd *cobra.Command, args []string) error {
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		store, err := v.store()
+		store, err := v.store(redact.SetOf(cmd.ErrOrStderr()))
 		if err != nil {
 			return err
 		}
@@ -98,8 +97,8 @@ func (v *ledgerVerb) run(act func(ctx context.Context, cmd *cobra.Command, store
 }
 
 // store is where the configuration's ledger is.
-func (v *ledgerVerb) store() (ledgerStore, error) {
-	c, _, err := load(v.file)
+func (v *ledgerVerb) store(secrets *redact.Set) (ledgerStore, error) {
+	c, _, err := load(v.file, secrets)
 	if err != nil {
 		return nil, err
 	}
@@ -174,14 +173,4 @@ func ledgerState(word string) (ledger.State, error) {
 		}
 	}
 	return 0, advise(fmt.Errorf("no row is %q", word), "a row is writing, done or confirmed")
-}
-
-// plainText is text as a terminal may have it: what isn't printable makes it a quoted string.
-func plainText(text string) string {
-	for _, r := range text {
-		if !unicode.IsPrint(r) {
-			return strconv.Quote(text)
-		}
-	}
-	return text
 }

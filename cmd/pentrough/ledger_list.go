@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pentrough/pentrough/internal/ledger"
+	"github.com/pentrough/pentrough/internal/printable"
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
@@ -43,7 +44,7 @@ func (v *ledgerVerb) print(ctx context.Context, out io.Writer, in *ledger.Inspec
 	return rowList[ledger.Entry]{
 		limit: v.limit, json: v.json, head: "STATE\tATTEMPTS\tPIPELINE\tDEVICE\tID\tCHANGED", encode: printEntryJSON,
 		line: func(e ledger.Entry) string {
-			return fmt.Sprintf("%s\t%d\t%s\t%s\t%s\t%s", e.State, e.Attempts, plainText(e.Key.Pipeline), orDash(plainText(e.Key.Device)), plainText(e.Key.ID), localTime(e.Changed))
+			return fmt.Sprintf("%s\t%d\t%s\t%s\t%s\t%s", e.State, e.Attempts, printable.Text(e.Key.Pipeline), orDash(printable.Text(e.Key.Device)), printable.Text(e.Key.ID), localTime(e.Changed))
 		},
 	}.print(out, in.Entries(ctx, f))
 }
@@ -137,12 +138,12 @@ func (v *ledgerVerb) describe(w io.Writer, e ledger.Entry) error {
 		return printEntryJSON(w, e)
 	}
 	var out bytes.Buffer
-	fmt.Fprintf(&out, "%s\n", plainText(e.Key.ID))
+	fmt.Fprintf(&out, "%s\n", printable.Text(e.Key.ID))
 	field := func(name, format string, args ...any) {
 		fmt.Fprintf(&out, "  %-9s %s\n", name, fmt.Sprintf(format, args...))
 	}
-	field("pipeline", "%s", plainText(e.Key.Pipeline))
-	field("device", "%s", orDash(plainText(e.Key.Device)))
+	field("pipeline", "%s", printable.Text(e.Key.Pipeline))
+	field("device", "%s", orDash(printable.Text(e.Key.Device)))
 	field("state", "%s: %s", e.State, meaning[e.State])
 	field("attempts", "%d", e.Attempts)
 	field("changed", "%s", localTime(e.Changed))
@@ -158,7 +159,7 @@ func (v *ledgerVerb) describe(w io.Writer, e ledger.Entry) error {
 		}
 		field(fmt.Sprintf("output %d", i+1), "to %s", destination)
 		for _, key := range slices.Sorted(maps.Keys(o.Metadata)) {
-			field("", "%s: %s", plainText(key), plainText(o.Metadata[key]))
+			field("", "%s: %s", printable.Text(key), printable.Text(o.Metadata[key]))
 		}
 		field("", "%s", v.payload(o.Payload))
 	}
@@ -177,7 +178,7 @@ func (v *ledgerVerb) payload(payload []byte) string {
 	}
 	text := hex.EncodeToString(shown)
 	if utf8.Valid(payload) {
-		text = plainText(string(oneLine(shown)))
+		text = oneLine(shown)
 	}
 	if len(shown) < len(payload) {
 		text += fmt.Sprintf(" ... %d bytes in all, --full shows them", len(payload))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pentrough/pentrough/internal/database"
 	"github.com/pentrough/pentrough/internal/ledger"
+	"github.com/pentrough/pentrough/internal/printable"
 )
 
 func (v *ledgerVerb) newForget() *cobra.Command {
@@ -51,7 +52,7 @@ func (v *ledgerVerb) forget(ctx context.Context, cmd *cobra.Command, store ledge
 			if e.State == ledger.OnHold {
 				note = ", only here: it won't be written, and no further result comes"
 			}
-			fmt.Fprintf(out, "%s of pipeline %s, device %s: %s%s\n", plainText(e.Key.ID), plainText(e.Key.Pipeline), orDash(plainText(e.Key.Device)), e.State, note)
+			fmt.Fprintf(out, "%s of pipeline %s, device %s: %s%s\n", printable.Text(e.Key.ID), printable.Text(e.Key.Pipeline), orDash(printable.Text(e.Key.Device)), e.State, note)
 		}
 		if !v.yes {
 			if err := agreed(cmd, fmt.Sprintf("forget %s, so that what comes again with them runs again?", rowCount(len(rows))), "removed"); err != nil {
@@ -162,7 +163,7 @@ func look(ctx context.Context, out io.Writer, in *ledger.Inspector) ([]ledger.En
 		return nil, err
 	}
 	for _, d := range damage {
-		fmt.Fprintf(out, "  %s\n", plainText(d))
+		fmt.Fprintf(out, "  %s\n", printable.Text(d))
 	}
 	if len(damage) > 0 {
 		return nil, fmt.Errorf("%s: %w", in.Place, database.ErrDamaged)
@@ -185,7 +186,7 @@ func tallies(ctx context.Context, out io.Writer, in *ledger.Inspector) error {
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, t := range all {
-		fmt.Fprintf(table, "  %s\t%s\t%d\n", plainText(t.Pipeline), t.State, t.Rows)
+		fmt.Fprintf(table, "  %s\t%s\t%d\n", printable.Text(t.Pipeline), t.State, t.Rows)
 	}
 	return table.Flush()
 }
@@ -203,7 +204,7 @@ func flaws(ctx context.Context, out io.Writer, in *ledger.Inspector) ([]ledger.E
 		e.Outputs = nil
 		switch flawed = append(flawed, e); {
 		case len(flawed) <= shownFlaws:
-			fmt.Fprintf(out, "  %s\n", plainText(e.Flaw.Error()))
+			fmt.Fprintf(out, "  %s\n", printable.Text(e.Flaw.Error()))
 		case len(flawed) == shownFlaws+1:
 			fmt.Fprintln(out, "  and more")
 		}

@@ -11,13 +11,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pentrough/pentrough/internal/admin"
+	"github.com/pentrough/pentrough/internal/redact"
 	"github.com/pentrough/pentrough/router"
 	"github.com/pentrough/pentrough/transports"
 )
 
 // broker taps a topic of a configuration at its broker. It starts that one transport and none of its consumers.
 func (l *listening) broker(ctx context.Context, out, log io.Writer, ref transports.TopicRef) (err error) {
-	c, _, err := load(l.file)
+	c, _, err := load(l.file, redact.SetOf(log))
 	if err != nil {
 		return err
 	}

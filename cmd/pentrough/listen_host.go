@@ -9,8 +9,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"unicode/utf8"
 
 	"github.com/pentrough/pentrough/internal/admin"
+	"github.com/pentrough/pentrough/internal/printable"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -40,7 +42,7 @@ func (l *listening) host(ctx context.Context, out, log io.Writer, ref transports
 		lines.Scan()
 		return advise(fmt.Errorf("listening to %s: %s", ref, reasonIn(lines.Bytes(), resp.Status)), "pentrough validate -c FILE shows the topics of a configuration's pipelines")
 	}
-	announce(log, ref, resp.Header.Get(admin.WarningHeader))
+	announce(log, ref, "")
 	p := printer{out: out, json: l.json, left: l.count}
 	for lines.Scan() {
 		if done, err := p.line(lines.Bytes()); done || err != nil {
@@ -53,7 +55,7 @@ func (l *listening) host(ctx context.Context, out, log io.Writer, ref transports
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("listening to %s: %w", ref, err)
 	}
-	return advise(fmt.Errorf("listening to %s: the host ended", ref), "listen again when it runs")
+	return advise(fmt.Errorf("listening to %s: the host ended it", ref), "listen again when the host runs; where there are too many taps, the one that was idle longest ends")
 }
 
 // announce says that messages come from now on.
@@ -83,34 +85,31 @@ type printer struct {
 
 // line prints a message that came as JSON; done says that it was the last.
 func (p *printer) line(line []byte) (done bool, err error) {
+	text := string(printable.JSON(line))
 	if !p.json {
 		var t admin.Tapped
 		if err := json.Unmarshal(line, &t); err != nil {
 			return false, fmt.Errorf("reading a message: %w", err)
 		}
-		line = t.PayloadBase64
 		if t.Payload != nil {
-			line = []byte(*t.Payload)
+			text = oneLine([]byte(*t.Payload))
+		} else {
+			text = oneLine(t.PayloadBase64)
 		}
-		line = oneLine(line)
 	}
-	if _, err := fmt.Fprintf(p.out, "%s\n", line); err != nil {
+	if _, err := fmt.Fprintf(p.out, "%s\n", text); err != nil {
 		return false, err
 	}
 	p.left--
 	return p.left == 0, nil
 }
 
-// oneLine returns a payload as a line: JSON compacted, other text as it is, and what would break the line or the terminal quoted.
-func oneLine(payload []byte) []byte {
+// oneLine returns a payload as a line: JSON compacted, other text as it is, and what would break the line or the terminal
+// quoted or escaped.
+func oneLine(payload []byte) string {
 	var b bytes.Buffer
-	if json.Compact(&b, payload) == nil {
-		return b.Bytes()
+	if utf8.Valid(payload) && json.Compact(&b, payload) == nil {
+		return printable.Lines(b.String())
 	}
-	for _, r := range string(payload) {
-		if r < ' ' || r == 0x7f || r == '\uFFFD' {
-			return fmt.Appendf(nil, "%q", payload)
-		}
-	}
-	return payload
+	return printable.Text(string(payload))
 }

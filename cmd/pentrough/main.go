@@ -14,6 +14,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pentrough/pentrough/internal/printable"
+	"github.com/pentrough/pentrough/internal/redact"
 )
 
 // The exit codes of every verb. A supervisor restarts after exitForced and exitUnclean, not after exitFailed.
@@ -72,6 +75,9 @@ func completeShells(root *cobra.Command) {
 // execute runs a command line, reports its error on standard error and returns the exit code.
 func execute(root *cobra.Command, args []string) int {
 	root.SetArgs(args)
+	// Everything that a verb prints goes through these Writers: much of it comes from outside, and some has secrets.
+	root.SetOut(printable.NewWriter(root.OutOrStdout()))
+	root.SetErr(redact.NewWriter(printable.NewWriter(root.ErrOrStderr()), new(redact.Set)))
 	err := root.Execute()
 	if err == nil {
 		return 0

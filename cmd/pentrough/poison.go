@@ -16,6 +16,7 @@ import (
 
 	"github.com/pentrough/pentrough/configs"
 	"github.com/pentrough/pentrough/internal/deadletters"
+	"github.com/pentrough/pentrough/internal/redact"
 	"github.com/pentrough/pentrough/router"
 )
 
@@ -96,7 +97,7 @@ func (v *poisonVerb) run(act func(ctx context.Context, w *poisonWork, args []str
 	return func(cmd *cobra.Command, args []string) error {
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		c, _, err := load(v.file)
+		c, _, err := load(v.file, redact.SetOf(cmd.ErrOrStderr()))
 		if err != nil {
 			return err
 		}

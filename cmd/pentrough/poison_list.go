@@ -9,14 +9,13 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pentrough/pentrough/internal/deadletters"
+	"github.com/pentrough/pentrough/internal/printable"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -48,8 +47,8 @@ func listLetters(ctx context.Context, w *poisonWork, _ []string) error {
 		limit: w.limit, json: w.json, head: "NUMBER\tSTATE\tPOISONED\tPIPELINE\tATTEMPTS\tID\tCAUSE",
 		encode: func(out io.Writer, r deadletters.Row) error { return json.NewEncoder(out).Encode(rowJSON(r)) },
 		line: func(r deadletters.Row) string {
-			return fmt.Sprintf("%d\t%s\t%s\t%s\t%d\t%s\t%s", r.Number, r.State, localTime(r.Time), orDash(plainText(r.Pipeline)), r.Attempts,
-				plainText(r.MessageID), orDash(plainText(cut(r.Cause, cutCause))))
+			return fmt.Sprintf("%d\t%s\t%s\t%s\t%d\t%s\t%s", r.Number, r.State, localTime(r.Time), orDash(printable.Text(r.Pipeline)), r.Attempts,
+				printable.Text(r.MessageID), orDash(printable.Text(cut(r.Cause, cutCause))))
 		},
 	}.print(w.cmd.OutOrStdout(), w.Rows(ctx, f, deadletters.NewestFirst))
 	if err != nil || w.json {
@@ -134,40 +133,35 @@ func describeRow(r deadletters.Row, asHex bool) []byte {
 	fmt.Fprintf(&out, "row %d\n", r.Number)
 	state := r.State.String()
 	if r.Operator != "" {
-		state += fmt.Sprintf(" since %s, by %s", localTime(r.Changed), plainText(r.Operator))
+		state += fmt.Sprintf(" since %s, by %s", localTime(r.Changed), printable.Text(r.Operator))
 	}
 	field("state", "%s", state)
-	field("cause", "%s", orDash(plainText(r.Cause)))
-	field("kind", "%s", orDash(plainText(r.Kind)))
-	field("pipeline", "%s", orDash(plainText(r.Pipeline)))
-	field("handler", "%s", orDash(plainText(r.Handler)))
+	field("cause", "%s", orDash(printable.Text(r.Cause)))
+	field("kind", "%s", orDash(printable.Text(r.Kind)))
+	field("pipeline", "%s", orDash(printable.Text(r.Pipeline)))
+	field("handler", "%s", orDash(printable.Text(r.Handler)))
 	field("attempts", "%d", r.Attempts)
 	field("poisoned", "%s", localTime(r.Time))
-	field("kept", "%s, by pipeline %s of host %s", localTime(r.Kept), plainText(r.Keeper), plainText(r.Host))
-	field("id", "%s", plainText(r.MessageID))
-	field("from", "%s", orDash(plainText(string(r.From))))
-	field("exchange", "%s", orDash(plainText(r.Exchange)))
-	field("routing key", "%s", orDash(plainText(r.RoutingKey)))
+	field("kept", "%s, by pipeline %s of host %s", localTime(r.Kept), printable.Text(r.Keeper), printable.Text(r.Host))
+	field("id", "%s", printable.Text(r.MessageID))
+	field("from", "%s", orDash(printable.Text(string(r.From))))
+	field("exchange", "%s", orDash(printable.Text(r.Exchange)))
+	field("routing key", "%s", orDash(printable.Text(r.RoutingKey)))
 	name := "metadata"
 	for _, key := range slices.Sorted(maps.Keys(r.Metadata)) {
-		field(name, "%s: %s", plainText(key), plainText(r.Metadata[key]))
+		field(name, "%s: %s", printable.Text(key), printable.Text(r.Metadata[key]))
 		name = ""
 	}
 	field("body", "%d bytes", len(r.Body))
 	switch {
 	case len(r.Body) == 0:
-	case asHex || !printable(r.Body):
+	case asHex || printable.Lines(string(r.Body)) != string(r.Body):
 		out.WriteString(hex.Dump(r.Body))
 	default:
 		out.Write(r.Body)
 		out.WriteString("\n")
 	}
 	return out.Bytes()
-}
-
-// printable says whether a terminal may have a body as it is.
-func printable(body []byte) bool {
-	return utf8.Valid(body) && !strings.ContainsFunc(string(body), func(r rune) bool { return r != '\n' && r != '\t' && !unicode.IsPrint(r) })
 }
 
 // deadLetterJSON is a row as a line of JSON. A body that isn't UTF-8 is in body_base64.

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pentrough/pentrough/internal/deadletters"
+	"github.com/pentrough/pentrough/internal/printable"
 	"github.com/pentrough/pentrough/router"
 	"github.com/pentrough/pentrough/transports"
 )
@@ -178,7 +179,7 @@ func (o *outlet) certain(err error) bool {
 // place is where a message went, for people.
 func (o *outlet) place(r *deadletters.Row) string {
 	if o.topic != "" {
-		return o.name + ":" + plainText(o.topic)
+		return o.name + ":" + printable.Text(o.topic)
 	}
 	return fmt.Sprintf("exchange %s of %s with routing key %s", strconv.Quote(r.Exchange), o.name, strconv.Quote(r.RoutingKey))
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pentrough/pentrough/internal/deadletters"
+	"github.com/pentrough/pentrough/internal/printable"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -135,7 +136,7 @@ func (r *replay) one(ctx context.Context, row deadletters.Row) error {
 	}
 	if row.State == deadletters.Replaying {
 		fmt.Fprintf(r.cmd.ErrOrStderr(), "row %d: %s began to replay it at %s, and it isn't known whether it was sent: it may come twice, with the id %s\n",
-			row.Number, plainText(row.Operator), localTime(row.Changed), plainText(row.MessageID))
+			row.Number, printable.Text(row.Operator), localTime(row.Changed), printable.Text(row.MessageID))
 	}
 	err = out.send(ctx, c)
 	// What is known is recorded, also when somebody wants to stop.
@@ -144,7 +145,7 @@ func (r *replay) one(ctx context.Context, row deadletters.Row) error {
 	switch {
 	case err == nil:
 		r.sent++
-		fmt.Fprintf(r.cmd.OutOrStdout(), "row %d, id %s: replayed to %s\n", c.Number, plainText(c.MessageID), out.place(&c.Row))
+		fmt.Fprintf(r.cmd.OutOrStdout(), "row %d, id %s: replayed to %s\n", c.Number, printable.Text(c.MessageID), out.place(&c.Row))
 		if err := r.Replayed(end, c); err != nil {
 			return advise(fmt.Errorf("row %d was sent, and that could not be recorded: %w", c.Number, err),
 				"don't replay it again; when the store can be reached: pentrough poison drop %d --force, after a minute", c.Number)
@@ -153,7 +154,7 @@ func (r *replay) one(ctx context.Context, row deadletters.Row) error {
 	case out.certain(err):
 		return errors.Join(at(err), r.Release(end, c))
 	default:
-		return advise(at(err), "whether it was sent isn't known: look at its receiver; after a minute --force sends it again, with the same id %s", plainText(c.MessageID))
+		return advise(at(err), "whether it was sent isn't known: look at its receiver; after a minute --force sends it again, with the same id %s", printable.Text(c.MessageID))
 	}
 }
 
@@ -212,7 +213,7 @@ func (w *poisonWork) failures(failed []error, done string) error {
 func replayed(ctx context.Context, r *deadletters.Row) *message.Message {
 	msg := message.NewMessage(r.MessageID, r.Body)
 	for key, value := range r.Metadata {
-		if !strings.HasPrefix(key, transports.HeaderPrefix+"x-") {
+		if !transports.OfBroker(key) {
 			msg.Metadata[key] = value
 		}
 	}

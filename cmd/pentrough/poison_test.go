@@ -99,7 +99,7 @@ func TestTwoOperatorsReplayEachMessageOnce(t *testing.T) {
 // keepLetters has a file's store keep messages that came to a queue "q".
 func keepLetters(t *testing.T, file string, n int) {
 	t.Helper()
-	c, _, err := load(file)
+	c, _, err := load(file, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func keepLetters(t *testing.T, file string, n int) {
 		id := fmt.Sprint("id-", i)
 		letters = append(letters, handlers.DeadLetter{
 			Time: time.Now(), MessageID: id, From: "broker:commands", RoutingKey: "q", Headers: []byte(`[["n","int16","5"]]`), Body: []byte("body of " + id),
-			Metadata: map[string]string{"message_id": id, "header.n": "5", "correlation_id": "c", "header.x-death": "gone"},
+			Metadata: map[string]string{"message_id": id, "header.n": "5", "correlation_id": "c", "header.x-death": "gone", "header.x-request-id": "r"},
 		})
 	}
 	s := deadLettersOf(c)
@@ -127,7 +127,7 @@ func TestReplayEndsThoughWhatItReplaysFailsAgain(t *testing.T) {
 	}
 	const rows = 600 // more than are read at once
 	keepLetters(t, file, rows)
-	c, _, err := load(file)
+	c, _, err := load(file, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -17,9 +18,11 @@ import (
 
 	"github.com/pentrough/pentrough/configs"
 	"github.com/pentrough/pentrough/internal/admin"
+	"github.com/pentrough/pentrough/internal/database"
 	"github.com/pentrough/pentrough/internal/deadletters"
 	"github.com/pentrough/pentrough/internal/inventory"
 	"github.com/pentrough/pentrough/internal/ledger"
+	"github.com/pentrough/pentrough/internal/redact"
 	"github.com/pentrough/pentrough/internal/telemetry"
 	"github.com/pentrough/pentrough/internal/tracing"
 	"github.com/pentrough/pentrough/router"
@@ -164,10 +167,24 @@ func (r *run) prepare() error {
 
 // openLedger returns the ledger that the configuration asks for; a store is opened in the background, and waited for by those who need it.
 func openLedger(c *configs.Config, log *slog.Logger) *ledger.Ledger {
+	if c.Store.Type == "sqlite" {
+		warnOfOpenFiles(c.Store.Path, log)
+	}
 	if store := ledgerStoreOf(c); store != nil {
 		return ledger.Open(store, log.With("store", c.Store.Type))
 	}
 	return ledger.New()
+}
+
+// warnOfOpenFiles names the files of a SQLite store that not only the host's user can read or write.
+func warnOfOpenFiles(path string, log *slog.Logger) {
+	for _, store := range []string{path, path + "-poison"} {
+		for _, part := range []string{"", "-wal", "-shm"} {
+			if mode := database.OpenToOthers(store + part); mode != 0 {
+				log.Warn("other users may use a file of the store; chmod 600 leaves it to the host", "file", store+part, "mode", mode.String())
+			}
+		}
+	}
 }
 
 // awaitLedger gives a store that is well the time to open, so that the first message finds it open.
@@ -196,19 +213,20 @@ func (r *run) closeLetters() {
 
 func (r *run) load() (*configs.Config, configs.Warnings, error) {
 	if r.file != "" {
-		return load(r.file)
+		return load(r.file, redact.SetOf(r.errOut))
 	}
 	text, err := configs.Example(configs.Quickstart)
 	if err != nil {
 		return nil, nil, err
 	}
-	return configs.Parse("quickstart", text, configs.Options{})
+	return configs.Parse("quickstart", text, configs.Options{Secrets: redact.SetOf(r.errOut)})
 }
 
 // watch returns the host's admin listener.
 func (r *run) watch(host *router.Host) *admin.Server {
 	return admin.New(admin.Config{
-		Addr: r.config.Host.Admin, Version: versionName(), Logger: r.log, Gatherer: r.registry,
+		Addr: r.config.Host.Admin, Hosts: r.config.Host.AdminHosts, Version: versionName(), Logger: r.log, Gatherer: r.registry,
+		Redact: redact.SetOf(r.errOut).Text,
 		Health: func() []admin.Health {
 			var all []admin.Health
 			for _, h := range host.Health() {
@@ -230,9 +248,11 @@ func (r *run) watch(host *router.Host) *admin.Server {
 			return all
 		},
 		Tap: func(ctx context.Context, ref string) (<-chan *message.Message, error) {
+			if reason := unused(r.config.Router, transports.TopicRef(ref)); reason != "" {
+				return nil, errors.New(reason)
+			}
 			return host.Tap(ctx, transports.TopicRef(ref))
 		},
-		Warn: func(ref string) string { return unused(r.config.Router, transports.TopicRef(ref)) },
 	})
 }
 

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pentrough/pentrough/internal/printable"
 )
 
 // watchHead is how many rows of a screen aren't those of a table: what stands above, its head, and what stands below.
@@ -15,7 +17,7 @@ const watchHead = 5
 type screen struct{ rows, columns int }
 
 func screenOf(out io.Writer) screen {
-	file, ok := out.(*os.File)
+	file, ok := printable.Below(out).(*os.File)
 	if !ok {
 		return screen{}
 	}
@@ -26,8 +28,10 @@ func screenOf(out io.Writer) screen {
 	return screen{int(size.Row), int(size.Col)}
 }
 
-// place returns the text so that it takes the place of what a terminal shows; elsewhere it is a paragraph of its own.
+// place returns the text so that it takes the place of what a terminal shows; elsewhere it is a paragraph of its own. It is
+// for the terminal itself: a [printable.Writer] would escape what it adds.
 func (s screen) place(text string) string {
+	text = printable.Lines(text)
 	if s.rows == 0 {
 		return text + "\n"
 	}

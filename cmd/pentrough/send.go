@@ -14,6 +14,8 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"github.com/pentrough/pentrough/internal/printable"
+	"github.com/pentrough/pentrough/internal/redact"
 	"github.com/pentrough/pentrough/transports/device"
 )
 
@@ -55,7 +57,8 @@ was taken. What becomes of a command that is held goes where the pipeline's resu
   pentrough send 10.0.0.7 "get temperature" --reply
   pentrough send 10.0.0.7 "set 21" --hold --ttl 8h
   pentrough send --json '{"device":"10.0.0.7","cmd":"6f70656e","encoding":"hex"}'
-  pentrough send 10.0.0.7 open --amqp amqp://guest:guest@127.0.0.1:5672/ --exchange device.commands`,
+  pentrough send 10.0.0.7 open --amqp amqp://127.0.0.1:5672/ --exchange device.commands
+  PENTROUGH_AMQP_URL="$(cat /run/secrets/amqp)" pentrough send 10.0.0.7 open`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 2 {
 				return advise(fmt.Errorf("what is %q? send takes a device and a command", args[2]), `quote a command of several words: pentrough send 10.0.0.7 "open 2"`)
@@ -69,21 +72,25 @@ was taken. What becomes of a command that is held goes where the pipeline's resu
 			if err := s.command(args, cmd.InOrStdin()); err != nil {
 				return err
 			}
+			secrets := redact.SetOf(cmd.ErrOrStderr())
+			secrets.Secret(s.token)
+			secrets.URL(s.url)
+			secrets.Secret(s.amqp)
 			over := s.overHTTP
-			if s.amqp != "" {
+			if s.amqp != "" && !cmd.Flags().Changed("url") {
 				over = s.overAMQP
 			}
 			result, err := over(cmd.Context())
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s\n", bytes.TrimSpace(result))
+			fmt.Fprintf(cmd.OutOrStdout(), "%s\n", printable.JSON(bytes.TrimSpace(result)))
 			return s.verdict(result)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&s.url, "url", "http://127.0.0.1:8080/commands", "where a running host takes commands by HTTP")
-	f.StringVar(&s.token, "token", os.Getenv("PENTROUGH_TOKEN"), "bearer token of that address (default: $PENTROUGH_TOKEN)")
+	f.StringVar(&s.token, "token", os.Getenv("PENTROUGH_TOKEN"), "bearer token of that address; ps shows it to every user of the machine,\nso better set PENTROUGH_TOKEN (default: $PENTROUGH_TOKEN)")
 	f.Lookup("token").DefValue = ""
 	f.DurationVar(&s.wait, "wait", 10*time.Second, "how long to wait for the result; 0 is not at all")
 	f.StringVar(&s.id, "id", "", "id of the command; the same id again is the same command (default: a new UUID)")
@@ -91,7 +98,8 @@ was taken. What becomes of a command that is held goes where the pipeline's resu
 	f.BoolVar(&s.reply, "reply", false, "have the host wait for the device's answer")
 	f.BoolVar(&s.hold, "hold", false, "have the host hold the command while the device is away")
 	f.StringVar(&s.json, "json", "", "the whole command as JSON instead of DEVICE CMD; - reads standard input")
-	f.StringVar(&s.amqp, "amqp", "", "send through the broker at this AMQP URL instead")
+	f.StringVar(&s.amqp, "amqp", os.Getenv("PENTROUGH_AMQP_URL"), "send through the broker at this AMQP URL instead; ps shows it to every user of the machine,\nso better set PENTROUGH_AMQP_URL (default: $PENTROUGH_AMQP_URL)")
+	f.Lookup("amqp").DefValue = ""
 	f.StringVar(&s.exchange, "exchange", "device.commands", "exchange to publish to, with --amqp")
 	f.StringVar(&s.routingKey, "routing-key", "", "routing key, with --amqp (default: the device)")
 	cmd.MarkFlagsMutuallyExclusive("amqp", "url")

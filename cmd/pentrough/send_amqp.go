@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
+	"net"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/pentrough/pentrough/internal/redact"
 )
 
 // publishing is a command that was published and not yet answered.
@@ -23,10 +26,15 @@ type publishing struct {
 
 // overAMQP publishes the command and waits for its result in a queue that only this connection has.
 func (s *sending) overAMQP(ctx context.Context) ([]byte, error) {
-	server := s.amqp
-	if u, err := url.Parse(s.amqp); err == nil {
-		server = u.Redacted()
+	form := "the form is amqp://USER:PASSWORD@HOST:PORT/VHOST"
+	if escape := redact.Unescaped(s.amqp); escape != "" {
+		return nil, advise(errors.New("reading the AMQP URL: its user part has a character that must be escaped"), "write %s; %s", escape, form)
 	}
+	uri, err := amqp.ParseURI(s.amqp)
+	if err != nil { // the cause quotes the URL
+		return nil, advise(errors.New("reading the AMQP URL: it has no valid form"), "%s", form)
+	}
+	server := net.JoinHostPort(uri.Host, strconv.Itoa(uri.Port))
 	conn, err := amqp.DialConfig(s.amqp, amqp.Config{Dial: amqp.DefaultDial(takes)})
 	if err != nil {
 		return nil, advise(fmt.Errorf("connecting to %s: %w", server, err), "check that the broker runs there and takes this user and virtual host")

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"regexp"
 	"time"
@@ -16,6 +15,8 @@ import (
 	"github.com/pentrough/pentrough/configs"
 	"github.com/pentrough/pentrough/internal/bubble"
 	"github.com/pentrough/pentrough/internal/inventory"
+	"github.com/pentrough/pentrough/internal/newfile"
+	"github.com/pentrough/pentrough/internal/redact"
 	"github.com/pentrough/pentrough/router"
 )
 
@@ -94,7 +95,7 @@ func (v *tester) suites(cmd *cobra.Command, files []string) ([]*suite, error) {
 	var suites []*suite
 	all, picked := 0, 0
 	for _, file := range files {
-		c, _, err := loadWith(file, configs.Options{Tests: beside})
+		c, _, err := loadWith(file, configs.Options{Tests: beside, Secrets: redact.SetOf(cmd.ErrOrStderr())})
 		if err != nil {
 			return nil, err
 		}
@@ -163,11 +164,11 @@ func (v *tester) run(in bubble.In, suites []*suite, errOut io.Writer) int {
 }
 
 func writeReport(name string, suites []*suite) error {
-	f, err := os.Create(name)
+	err := newfile.Write(name, 0o666, func(w io.Writer) error { return printJUnit(w, suites) })
 	if err != nil {
 		return fileError("writing", name, err)
 	}
-	return errors.Join(printJUnit(f, suites), f.Close())
+	return nil
 }
 
 // setup is what the suite's tests run with.

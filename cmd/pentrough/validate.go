@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pentrough/pentrough/configs"
+	"github.com/pentrough/pentrough/internal/redact"
 	"github.com/pentrough/pentrough/router"
 )
 
@@ -22,14 +23,15 @@ func newValidate() *cobra.Command {
 		Short: "Check a configuration and list every problem",
 		Args:  fileByFlag,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, warnings, err := load(file)
+			secrets := redact.SetOf(cmd.ErrOrStderr())
+			c, warnings, err := load(file, secrets)
 			if err != nil {
 				return err
 			}
 			if err := checkInventory(c); err != nil {
 				return err
 			}
-			out := cmd.OutOrStdout()
+			out := redact.NewWriter(cmd.OutOrStdout(), secrets)
 			fmt.Fprintf(out, "%s: ok\n", file)
 			summarize(out, c.Router.Pipelines)
 			for _, w := range warnings {
@@ -71,9 +73,9 @@ func fileError(act, name string, err error) error {
 	return fmt.Errorf("%s %s: %w", act, name, err)
 }
 
-// load reads a configuration, and says of an error what to do next.
-func load(file string) (*configs.Config, configs.Warnings, error) {
-	return loadWith(file, configs.Options{})
+// load reads a configuration, and says of an error what to do next. secrets learns its secrets.
+func load(file string, secrets *redact.Set) (*configs.Config, configs.Warnings, error) {
+	return loadWith(file, configs.Options{Secrets: secrets})
 }
 
 func loadWith(file string, o configs.Options) (*configs.Config, configs.Warnings, error) {

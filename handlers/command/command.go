@@ -54,7 +54,7 @@ type command struct {
 var _ handlers.Describer = (*command)(nil)
 
 func (h *command) read(msg *message.Message) (device.Command, error) {
-	return h.format.Parse(msg.Payload, msg.Metadata[transports.MessageID])
+	return h.format.ParseMessage(msg)
 }
 
 // Describe says whose the command is, and of a bad one what can be trusted of that.

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -153,4 +154,21 @@ func FuzzCommand(f *testing.F) {
 			t.Fatal(diff)
 		}
 	})
+}
+
+func TestGzip(t *testing.T) {
+	handler := handlertest.NewHost(t).Build(&Config{})
+	plain := newMessage("m", `{"device":"d","cmd":"open"}`)
+	want, err := handlertest.Handle(t.Context(), handler, plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := handlertest.Handle(t.Context(), handler, handlertest.Gzip(t, plain))
+	if err != nil || len(out) != 1 || string(out[0].Payload) != string(want[0].Payload) || out[0].Metadata[transports.ContentEncoding] != "" {
+		t.Errorf("%v, %v", out, err)
+	}
+	plain.Metadata[transports.ContentEncoding] = "br"
+	if _, err := handlertest.Handle(t.Context(), handler, plain); handlers.KindOf(err) != handlers.KindPermanent || !errors.Is(err, transports.ErrEncoding) || !errors.Is(err, device.ErrMalformed) {
+		t.Error(err)
+	}
 }

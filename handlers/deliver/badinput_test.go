@@ -158,3 +158,16 @@ func FuzzDeliver(f *testing.F) {
 		}
 	})
 }
+
+func TestGzip(t *testing.T) {
+	h, _ := newHost(t)
+	handler := h.Build(&Config{Devices: "devices"})
+	msg := newMessage("m", `{"device":"10.0.0.7","cmd":"open"}`)
+	if d, err := handlertest.Describe(handler, handlertest.Gzip(t, msg)); err != nil || d.Key == "" || d.ID != "m" {
+		t.Errorf("%+v, %v", d, err)
+	}
+	msg.Metadata[transports.ContentEncoding] = "gzip" // which it isn't
+	if _, err := handlertest.Handle(t.Context(), handler, msg); handlers.KindOf(err) != handlers.KindPermanent || !strings.Contains(err.Error(), "opening the gzip payload") {
+		t.Error(err)
+	}
+}

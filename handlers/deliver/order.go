@@ -51,7 +51,7 @@ func (d *deliver) policy(o *order) device.OfflinePolicy { return cmp.Or(o.Offlin
 
 // read returns what the message asks for, or an error if it carries no JSON object.
 func (d *deliver) read(msg *message.Message) (*order, error) {
-	c, err := d.format.Parse(msg.Payload, msg.Metadata[transports.MessageID])
+	c, err := d.format.ParseMessage(msg)
 	if errors.Is(err, device.ErrMalformed) {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package expr
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -21,7 +22,7 @@ func config(change func(*Config)) *Config {
 func newMessage(payload string) *message.Message {
 	msg := message.NewMessage("u", []byte(payload))
 	msg.Metadata = message.Metadata{
-		transports.MessageID: "m", transports.Device: "d", transports.Type: "data", transports.ContentType: "text/plain", transports.ContentEncoding: "x",
+		transports.MessageID: "m", transports.Device: "d", transports.Type: "data", transports.ContentType: "text/plain", transports.ContentEncoding: "identity",
 		"source.exchange": "e", "header.a": "1", "header.b": "2",
 	}
 	return msg
@@ -40,7 +41,7 @@ func TestDuties(t *testing.T) {
 }
 
 func TestMapping(t *testing.T) {
-	kept := message.Metadata{transports.MessageID: "m", transports.Device: "d", transports.Type: "data", transports.ContentType: "text/plain", transports.ContentEncoding: "x", "header.a": "1", "header.b": "2"}
+	kept := message.Metadata{transports.MessageID: "m", transports.Device: "d", transports.Type: "data", transports.ContentType: "text/plain", transports.ContentEncoding: "identity", "header.a": "1", "header.b": "2"}
 	with := func(keys ...string) message.Metadata {
 		m := message.Metadata{}
 		for key, value := range kept {
@@ -132,6 +133,23 @@ func TestValidate(t *testing.T) {
 		}
 	}
 	if err := config(func(*Config) {}).Validate(); err == nil || !strings.Contains(err.Error(), "does nothing") {
+		t.Error(err)
+	}
+}
+
+func TestGzip(t *testing.T) {
+	host := handlertest.NewHost(t)
+	zipped := handlertest.Gzip(t, newMessage(`{"n":1.50}`))
+	out, err := handlertest.Handle(t.Context(), host.Build(config(func(c *Config) { c.Payload = `json.n` })), zipped)
+	if err != nil || string(out[0].Payload) != "1.50" || out[0].Metadata[transports.ContentEncoding] != "" {
+		t.Errorf("%v, %v", out, err)
+	}
+	out, err = handlertest.Handle(t.Context(), host.Build(config(func(c *Config) { c.When = `text contains "n" and size > 20` })), zipped)
+	if err != nil || len(out) != 1 || string(out[0].Payload) != string(zipped.Payload) || out[0].Metadata[transports.ContentEncoding] != "gzip" {
+		t.Errorf("%v, %v", out, err)
+	}
+	zipped.Metadata[transports.ContentEncoding] = "deflate"
+	if _, err := handlertest.Handle(t.Context(), host.Build(config(func(c *Config) { c.When = `json.n > 1` })), zipped); handlers.KindOf(err) != handlers.KindPermanent || !errors.Is(err, transports.ErrEncoding) {
 		t.Error(err)
 	}
 }

@@ -65,7 +65,7 @@ func (f *fanout) Describe(msg *message.Message) (handlers.Description, error) {
 
 // read returns what the message asks for, or an error if it carries no JSON object.
 func (f *fanout) read(msg *message.Message) (*order, error) {
-	c, err := f.format.ParseGroup(msg.Payload, msg.Metadata[transports.MessageID])
+	c, err := f.format.ParseGroupMessage(msg)
 	if errors.Is(err, device.ErrMalformed) {
 		return nil, err
 	}

@@ -331,3 +331,16 @@ func TestValidate(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestGzip(t *testing.T) {
+	h := newHost(t)
+	out, err := handlertest.Handle(t.Context(), h.Build(config(nil)), handlertest.Gzip(t, newMessage(`{"id":"i","devices":["n1"],"cmd":"open"}`)))
+	if r := report(t, out, err); r.State != device.GroupExpanded || r.Devices != 1 {
+		t.Errorf("%+v", r)
+	}
+	for _, msg := range h.Published(commands) {
+		if msg.Metadata[transports.ContentEncoding] != "" {
+			t.Errorf("%v", msg.Metadata)
+		}
+	}
+}

@@ -12,13 +12,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/printable"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -160,7 +160,7 @@ func clip(s string) string {
 	cut := len(s) > maxQuoted
 	s = strings.ToValidUTF8(s[:min(len(s), maxQuoted)], "")
 	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
+		if !printable.Rune(r) {
 			return ' '
 		}
 		return r

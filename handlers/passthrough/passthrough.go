@@ -12,7 +12,7 @@ func init() {
 		Name:    "passthrough",
 		Summary: "Sends every message on as it is.",
 		Description: "Produces each message as it came: body, id and all properties and headers, but for those that belong to the broker that it came through " +
-			"(`x-*` headers, expiration, exchange, routing key, redelivered). Messages of one device stay in order.",
+			"(headers that RabbitMQ sets by itself, such as `x-death`; expiration, exchange, routing key, redelivered). Messages of one device stay in order.",
 		Config: func() handlers.Config { return &Config{} },
 	})
 }

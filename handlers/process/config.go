@@ -161,7 +161,10 @@ func (c *Config) program() (string, error) {
 		name = filepath.Join(c.Dir, name)
 	}
 	path, err := exec.LookPath(name)
-	if err != nil && !errors.Is(err, exec.ErrDot) {
+	if errors.Is(err, exec.ErrDot) {
+		return "", fmt.Errorf("%q was found in the working folder, by a relative or empty element of PATH: take it out of PATH, or say ./%s", name, name)
+	}
+	if err != nil {
 		return "", err
 	}
 	return filepath.Abs(path)

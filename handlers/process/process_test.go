@@ -174,6 +174,23 @@ func TestStarts(t *testing.T) {
 	}
 }
 
+// A program in the working folder isn't run because PATH has an empty or a relative element.
+func TestProgramsOfTheWorkingFolder(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := errors.Join(os.Mkdir("bin", 0o700), os.WriteFile("planted", []byte("#!/bin/sh\n"), 0o700), os.WriteFile("bin/planted", []byte("#!/bin/sh\n"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{":/usr/bin", ".", "bin", "/usr/bin:"} {
+		t.Setenv("PATH", path)
+		if got, err := (&Config{Command: []string{"planted"}}).program(); err == nil || !strings.Contains(err.Error(), "relative or empty element of PATH") {
+			t.Errorf("PATH=%s: %q, %v", path, got, err)
+		}
+	}
+	if _, err := (&Config{Command: []string{"./planted"}}).program(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestProgramsThatCannotRun(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()

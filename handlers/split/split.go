@@ -44,6 +44,7 @@ func (s *splitter) Handle(msg *message.Message) ([]*message.Message, error) {
 		index := strconv.Itoa(i + 1)
 		part.UUID, part.Payload = partID(id, index), e.Data
 		part.Metadata[transports.MessageID] = part.UUID
+		delete(part.Metadata, transports.ContentEncoding) // the whole's; a part was taken out of what was opened
 		part.Metadata[wholeKey], part.Metadata[indexKey], part.Metadata[countKey] = id, index, count
 		if e.JSON {
 			part.Metadata[transports.ContentType] = "application/json"

@@ -128,3 +128,11 @@ func TestValidate(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestGzip(t *testing.T) {
+	h := handlertest.NewHost(t).Build(config(func(*Config) {}))
+	out, err := handlertest.Handle(t.Context(), h, handlertest.Gzip(t, newMessage(`[1.00]`)))
+	if err != nil || len(out) != 1 || string(out[0].Payload) != "1.00" || out[0].Metadata[transports.ContentEncoding] != "" {
+		t.Errorf("%v, %v", out, err)
+	}
+}

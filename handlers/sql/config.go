@@ -3,7 +3,9 @@ package sql
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -34,6 +36,7 @@ const description = "Writes what messages of the types `event`, `result` and `da
 // Config is the configuration of sql.
 type Config struct {
 	URL     transports.Secret `toml:"url" doc:"The database: postgres://USER:PASSWORD@HOST:PORT/NAME, mysql://USER:PASSWORD@HOST:PORT/NAME, or sqlite:PATH." example:"\"${DATABASE_URL}\"" required:"true" secret:"true"`
+	Mode    string            `toml:"mode" doc:"The permissions of a SQLite file that is made, in octal, whatever the umask; default: 0644 less the umask. A file that is there keeps its own." example:"\"0600\""`
 	Table   string            `toml:"table" doc:"The table of devices. A dot separates a schema from it."`
 	Key     string            `toml:"key" doc:"The column that names the device; it has a unique index."`
 	Columns map[string]string `toml:"columns" doc:"The columns of your own table, by what they hold: connected, online, reason, remote_addr, host, generation, epoch, seq, connected_at, changed_at, last_result_id, last_result_state, last_result_at, results, last_data_at, data_epoch, data_seq, data, last_seen." example:"{ connected = \"is_connected\", epoch = \"epoch\", seq = \"seq\", last_seen = \"seen_at\" }"`
@@ -51,6 +54,30 @@ type Config struct {
 }
 
 var defaults = Config{Table: "devices", Key: "device", Insert: true, Migrate: true, Types: []string{devices.TypeEvent, devices.TypeResult, devices.TypeData}, Silence: 35 * time.Second, Timeout: 30 * time.Second}
+
+// open returns the database, which isn't connected yet. name is what the server shows of it.
+func (c *Config) open(name string) (database.DB, error) {
+	mode, err := c.mode()
+	if err != nil {
+		return nil, err
+	}
+	return database.Open(string(c.URL), name, mode)
+}
+
+// mode returns the permissions of a file that is made, and zero where the umask decides.
+func (c *Config) mode() (fs.FileMode, error) {
+	if c.Mode == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(c.Mode, 8, 32)
+	switch {
+	case err != nil || n > 0o777:
+		return 0, handlers.Invalid("mode", "is %q; permissions in octal are from 0600 to 0777, such as 0640", c.Mode)
+	case n&0o600 != 0o600:
+		return 0, handlers.Invalid("mode", "is %q: the host has to read and write the file, as 0600 lets its owner", c.Mode)
+	}
+	return fs.FileMode(n), nil
+}
 
 // columns are the table's.
 func (c *Config) columns() columns {
@@ -92,9 +119,16 @@ func (c *Config) Validate() error {
 	invalid := func(field, format string, args ...any) {
 		errs = append(errs, handlers.Invalid(field, format, args...))
 	}
+	if _, err := c.mode(); err != nil {
+		errs = append(errs, err)
+	} else if c.Mode != "" && !strings.HasPrefix(string(c.URL), "sqlite:") {
+		invalid("mode", "is for a SQLite file")
+	}
+	withoutMode := *c
+	withoutMode.Mode = ""
 	if c.URL == "" {
 		invalid("url", "is missing; it names the database")
-	} else if db, err := database.Open(string(c.URL), ""); err != nil {
+	} else if db, err := withoutMode.open(""); err != nil {
 		invalid("url", "%v", err)
 	} else if _, err := c.named(db.Dialect()); err != nil {
 		errs = append(errs, err)
@@ -192,7 +226,7 @@ func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
 	}
 	h.work.Go(h.tend)
 	if h.History != nil && h.History.Retention > 0 {
-		db, err := database.Open(string(c.URL), "pentrough "+env.Host+" "+env.Pipeline)
+		db, err := c.open("pentrough " + env.Host + " " + env.Pipeline)
 		if err != nil {
 			return nil, errors.Join(err, h.Close())
 		}
@@ -247,7 +281,7 @@ func (c *Config) makesAll(ctx context.Context, h *handler) bool {
 	case !missing:
 		return false
 	case !c.keepsTable():
-		return h.db.Explain(ctx, h.named.probe()) == nil
+		return h.db.Explain(ctx, h.named.probe(h.time(h.env.Now()))) == nil
 	case len(c.Columns) == 0:
 		return true
 	}

@@ -3,15 +3,13 @@ package sql
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/message"
-
 	"github.com/pentrough/pentrough/internal/database"
+	"github.com/pentrough/pentrough/internal/jsontext"
 	"github.com/pentrough/pentrough/internal/outage"
 	devices "github.com/pentrough/pentrough/transports/device"
 )
@@ -110,12 +108,12 @@ func (p *past) probe(h *handler) []any {
 }
 
 // keep is the statement that keeps a message; nil if it isn't kept.
-func (h *handler) keep(kind string, msg *message.Message) (*database.Statement, error) {
+func (h *handler) keep(kind string, body []byte) (*database.Statement, error) {
 	p := h.pasts[kind]
 	if p == nil {
 		return nil, nil
 	}
-	row, err := p.row(h, msg.Payload)
+	row, err := p.row(h, body)
 	if row == nil || err != nil {
 		return nil, err
 	}
@@ -124,7 +122,7 @@ func (h *handler) keep(kind string, msg *message.Message) (*database.Statement, 
 
 func eventRow(h *handler, body []byte) ([]any, error) {
 	var e devices.Event
-	if err := json.Unmarshal(body, &e); err != nil {
+	if err := jsontext.Unmarshal(body, &e); err != nil {
 		return nil, fmt.Errorf("reading an event: %w", err)
 	}
 	if err := errors.Join(wants("an event", "event_id", e.EventID != ""), wants("an event", "time", !e.Time.IsZero()), wants("an event", "epoch", e.Epoch < maxNumber),
@@ -148,7 +146,7 @@ func resultRow(h *handler, body []byte) ([]any, error) {
 		return nil, nil // its end comes, and has the same key
 	}
 	var said struct{ Reply, Encoding string } // as they were sent
-	if err := json.Unmarshal(body, &said); err != nil {
+	if err := jsontext.Unmarshal(body, &said); err != nil {
 		return nil, fmt.Errorf("reading a result: %w", err)
 	}
 	reply, encoding := storable(said.Reply, said.Encoding)
@@ -165,7 +163,7 @@ func storable(text, encoding string) (t, e string) {
 
 func dataRow(h *handler, body []byte) ([]any, error) {
 	var d devices.Data
-	if err := json.Unmarshal(body, &d); err != nil {
+	if err := jsontext.Unmarshal(body, &d); err != nil {
 		return nil, fmt.Errorf("reading data: %w", err)
 	}
 	if err := errors.Join(wants("data", "data_id", d.DataID != ""), wants("data", "time", !d.Time.IsZero()), wants("data", "epoch", d.Epoch < maxNumber), wants("data", "seq", d.Seq < maxNumber)); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/database"
+	"github.com/pentrough/pentrough/internal/jsontext"
 	"github.com/pentrough/pentrough/transports"
 	devices "github.com/pentrough/pentrough/transports/device"
 )
@@ -61,24 +62,28 @@ func (h *handler) asked(msg *message.Message) (job, error) {
 // read finds out what a message asks for.
 func (h *handler) read(msg *message.Message) (job, error) {
 	kind := msg.Metadata[transports.Type]
-	j, err := h.readKind(kind, msg)
+	body, err := transports.Body(msg)
+	if err != nil {
+		return job{}, fmt.Errorf("reading a message: %w", err)
+	}
+	j, err := h.readKind(kind, msg, body)
 	if err == nil {
-		j.kept, err = h.keep(kind, msg)
+		j.kept, err = h.keep(kind, body)
 	}
 	return j, err
 }
 
-func (h *handler) readKind(kind string, msg *message.Message) (job, error) {
+func (h *handler) readKind(kind string, msg *message.Message, body []byte) (job, error) {
 	if h.named != nil && bodies[kind] != nil {
-		return h.readNamed(kind, msg)
+		return h.readNamed(kind, msg, body)
 	}
 	switch kind {
 	case devices.TypeEvent:
-		return h.readEvent(msg.Payload)
+		return h.readEvent(body)
 	case devices.TypeResult:
-		return h.readResult(msg.Payload)
+		return h.readResult(body)
 	case devices.TypeData:
-		return h.readData(msg.Payload)
+		return h.readData(body)
 	case devices.TypeGroup:
 		return job{}, nil
 	case "":
@@ -89,22 +94,22 @@ func (h *handler) readKind(kind string, msg *message.Message) (job, error) {
 }
 
 // readNamed is what the user's statement asks for.
-func (h *handler) readNamed(kind string, msg *message.Message) (job, error) {
+func (h *handler) readNamed(kind string, msg *message.Message, payload []byte) (job, error) {
 	if !slices.Contains(h.Types, kind) {
 		return job{}, nil
 	}
-	var body map[string]any
-	if err := decode(msg.Payload, &body); err != nil {
+	var body map[string]json.RawMessage
+	if err := jsontext.Unmarshal(payload, &body); err != nil {
 		return job{}, fmt.Errorf("reading a message: %w", err)
 	}
-	key, _ := body["device"].(string)
+	key, _ := textOf(body["device"])
 	s, err := h.named.of(msg, body, h.db.Dialect())
 	return job{key: key, statement: s}, err
 }
 
 func (h *handler) readEvent(body []byte) (job, error) {
 	var e devices.Event
-	if err := json.Unmarshal(body, &e); err != nil {
+	if err := jsontext.Unmarshal(body, &e); err != nil {
 		return job{}, fmt.Errorf("reading an event: %w", err)
 	}
 	isHost := e.Type == devices.HostEvent
@@ -159,7 +164,7 @@ func (h *handler) readData(body []byte) (job, error) {
 		Seq    uint64    `json:"seq"`
 		Time   time.Time `json:"time"`
 	}
-	if err := json.Unmarshal(body, &d); err != nil {
+	if err := jsontext.Unmarshal(body, &d); err != nil {
 		return job{}, fmt.Errorf("reading data: %w", err)
 	}
 	if err := errors.Join(

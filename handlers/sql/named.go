@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/database"
+	"github.com/pentrough/pentrough/internal/jsontext"
 	devices "github.com/pentrough/pentrough/transports/device"
 )
 
@@ -74,8 +74,8 @@ func (c *Config) named(d database.Dialect) (*named, error) {
 }
 
 // of is the statement for a message, whose body is given.
-func (n *named) of(msg *message.Message, body map[string]any, d database.Dialect) (*database.Statement, error) {
-	s := &database.Statement{Text: n.text, Args: make([]any, len(n.paths))}
+func (n *named) of(msg *message.Message, body map[string]json.RawMessage, d database.Dialect) (*database.Statement, error) {
+	s := &database.Statement{Text: n.text, Args: make([]any, len(n.paths)), Fit: true}
 	for i, path := range n.paths {
 		v, err := lookUp(msg, body, path)
 		if err != nil {
@@ -89,13 +89,31 @@ func (n *named) of(msg *message.Message, body map[string]any, d database.Dialect
 	return s, nil
 }
 
-// probe is the statement for a message that has nothing.
-func (n *named) probe() database.Statement {
-	return database.Statement{Text: n.text, Args: make([]any, len(n.paths))}
+// numbers are the fields that are numbers in all messages.
+var numbers = []string{"generation", "epoch", "seq", "code", "attempt"}
+
+// probe is a statement with which the database shows whether the columns fit. Fields whose type is known have a value of
+// it; a text, which may be all that a column takes, and what is in a payload are NULL.
+func (n *named) probe(now any) database.Statement {
+	s := database.Statement{Text: n.text, Args: make([]any, len(n.paths)), Fit: true}
+	for i, path := range n.paths {
+		switch name := path[0]; {
+		case len(path) > 1:
+		case slices.Contains(numbers, name):
+			s.Args[i] = database.JSON("1")
+		case name == "online":
+			s.Args[i] = database.JSON("true")
+		case name == "time" || name == "connected_at":
+			s.Args[i] = now
+		case name == bytesPath:
+			s.Args[i] = []byte{}
+		}
+	}
+	return s
 }
 
 // lookUp returns the value of a path as an argument; nil if there is none.
-func lookUp(msg *message.Message, body map[string]any, path []string) (any, error) {
+func lookUp(msg *message.Message, body map[string]json.RawMessage, path []string) (any, error) {
 	switch path[0] {
 	case metaPath:
 		if v, ok := msg.Metadata[path[1]]; ok {
@@ -105,67 +123,61 @@ func lookUp(msg *message.Message, body map[string]any, path []string) (any, erro
 	case bytesPath:
 		return frame(body)
 	}
-	v := body[path[0]]
+	raw := []byte(body[path[0]])
+	if len(raw) == 0 {
+		return nil, nil
+	}
+	v, _, err := jsontext.Find(raw, nil)
+	if err != nil {
+		return nil, err
+	}
 	for _, key := range path[1:] {
-		if text, ok := v.(string); ok {
+		in := v.Raw
+		if v.Kind == '"' {
 			// What a device sent may be JSON itself; if it is none, it has no such value.
-			if v = nil; decode([]byte(text), &v) != nil {
-				return nil, nil
+			if in, err = v.Text(); err != nil {
+				return nil, err
 			}
 		}
-		in, _ := v.(map[string]any)
-		v = in[key]
+		found := 0
+		if v, found, err = jsontext.Find(in, []string{key}); err != nil || found == 0 {
+			return nil, nil //nolint:nilerr // see above
+		}
 	}
-	text, isText := v.(string)
-	if isText && len(path) == 1 && (path[0] == "time" || path[0] == "connected_at") {
-		return time.Parse(time.RFC3339Nano, text)
+	switch v.Kind {
+	case 'n':
+		return nil, nil
+	case '"':
+		text, err := v.Text()
+		if err == nil && len(path) == 1 && (path[0] == "time" || path[0] == "connected_at") {
+			return time.Parse(time.RFC3339Nano, string(text))
+		}
+		return string(text), err
+	case '{', '[':
+		return string(v.Raw), nil
+	default:
+		return database.JSON(v.Raw), nil
 	}
-	return argument(v)
 }
 
 // frame is what the device sent or answered.
-func frame(body map[string]any) (any, error) {
-	text, ok := body["payload"].(string)
+func frame(body map[string]json.RawMessage) (any, error) {
+	text, ok := textOf(body["payload"])
 	if !ok {
-		if text, ok = body["reply"].(string); !ok {
+		if text, ok = textOf(body["reply"]); !ok {
 			return nil, nil
 		}
 	}
-	if body["encoding"] == string(devices.Base64) {
+	if encoding, _ := textOf(body["encoding"]); encoding == string(devices.Base64) {
 		return base64.StdEncoding.DecodeString(text)
 	}
 	return []byte(text), nil
 }
 
-// argument is a value of JSON as a database takes it: whole numbers are such, and lists and objects are JSON.
-func argument(v any) (any, error) {
-	switch v := v.(type) {
-	case json.Number:
-		if i, err := v.Int64(); err == nil {
-			return i, nil
-		}
-		f, err := v.Float64()
-		if err != nil || math.IsInf(f, 0) {
-			return nil, fmt.Errorf("%s is too large a number", v)
-		}
-		return f, nil
-	case map[string]any, []any:
-		text, err := json.Marshal(v)
-		return string(text), err
-	default:
-		return v, nil
-	}
-}
-
-// decode reads JSON with its numbers as they are written.
-func decode(text []byte, to any) error {
-	dec := json.NewDecoder(strings.NewReader(string(text)))
-	dec.UseNumber()
-	if err := dec.Decode(to); err != nil {
-		return err
-	}
-	if dec.More() {
-		return errors.New("something follows its JSON")
-	}
-	return nil
+// textOf returns the text of a JSON string, and false for anything else.
+func textOf(raw []byte) (string, bool) {
+	s := jsontext.New(raw)
+	v := s.Value()
+	text, err := v.Text()
+	return string(text), v.Kind == '"' && err == nil
 }

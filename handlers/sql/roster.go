@@ -23,7 +23,7 @@ func (c *Config) roster(ctx context.Context) (rows []map[string]any, err error) 
 	if cols[online] == "" && cols[connected] == "" {
 		return nil, fmt.Errorf("the table %s has no column for online or connected", c.Table)
 	}
-	db, err := database.Open(string(c.URL), "pentrough devices")
+	db, err := c.open("pentrough devices")
 	if err != nil {
 		return nil, fmt.Errorf("url: %w", err)
 	}

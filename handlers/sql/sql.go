@@ -50,7 +50,7 @@ var (
 const watchInterval = time.Second
 
 func (c *Config) build(env handlers.Env) (*handler, error) {
-	db, err := database.Open(string(c.URL), "pentrough "+env.Host+" "+env.Pipeline)
+	db, err := c.open("pentrough " + env.Host + " " + env.Pipeline)
 	if err != nil {
 		return nil, fmt.Errorf("url: %w", err)
 	}
@@ -108,6 +108,7 @@ func (h *handler) write(ctx context.Context, jobs []job, outcomes []handlers.Out
 	case err == nil:
 		h.listen(jobs)
 	case database.KindOf(err) == database.Outage:
+		h.ready = false // another file or server may be in its place afterwards, with other tables
 		fail(jobs, outcomes, unavailable(ctx, err))
 	case len(jobs) == 1:
 		outcomes[jobs[0].at].Err = handlers.Permanent(fmt.Errorf("writing to the database: %w", err))
@@ -200,6 +201,10 @@ func (h *handler) step() error {
 	defer h.mu.Unlock()
 	ctx, cancel := context.WithTimeout(h.life, h.Timeout)
 	defer cancel()
+	if err := h.db.CheckPlace(ctx); err != nil {
+		h.ready = false
+		return err
+	}
 	if err := h.prepare(ctx); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -42,6 +43,7 @@ func TestDatabases(t *testing.T) {
 		"TheRosterIsRead":   testTheRosterIsRead,
 		"YourOwnStatement":  testYourOwnStatement,
 		"History":           testHistory,
+		"Numbers":           testNumbers,
 	} {
 		t.Run(name+"/sqlite", func(t *testing.T) { test(t, config("sqlite:"+filepath.Join(t.TempDir(), "a.db"))) })
 		schema := strings.ToLower(name)
@@ -58,7 +60,7 @@ func TestDatabases(t *testing.T) {
 
 func apply(t *testing.T, url, text string) {
 	t.Helper()
-	db, err := database.Open(url, "test")
+	db, err := database.Open(url, "test", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -417,7 +419,7 @@ func TestSlow(t *testing.T) {
 	server := testenv.NewPostgres(t)
 	h := quiet(t, config(server.URL))
 	write(t, h, deviceEvent("d", "a", 1, 5, 1, true))
-	other, err := database.Open(server.URL, "other")
+	other, err := database.Open(server.URL, "other", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -460,16 +462,19 @@ func TestValidate(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		"no url":        {func(c *Config) { c.URL = "" }, "is missing"},
-		"odd url":       {func(c *Config) { c.URL = "mongo://x" }, "of no database that is known"},
-		"unknown field": {func(c *Config) { c.Columns = map[string]string{"onlin": "x"} }, "nothing that a device's row holds"},
-		"needs":         {func(c *Config) { c.Columns = map[string]string{"online": "x", "epoch": "e", "seq": "s"} }, "needs columns for connected, host, generation"},
-		"twice":         {func(c *Config) { c.Columns = map[string]string{"epoch": "e", "seq": "e"} }, "which columns.epoch has"},
-		"key":           {func(c *Config) { c.Key = "address" }, "for a table of your own"},
-		"hosts":         {func(c *Config) { c.Hosts = c.Table }, "is the table of the devices"},
-		"empty":         {func(c *Config) { c.Table = "a..b" }, "empty part"},
-		"silence":       {func(c *Config) { c.Silence = time.Second }, "at least 10s"},
-		"timeout":       {func(c *Config) { c.Timeout = 0 }, "at least 1s"},
+		"no url":           {func(c *Config) { c.URL = "" }, "is missing"},
+		"odd url":          {func(c *Config) { c.URL = "mongo://x" }, "of no database that is known"},
+		"unknown field":    {func(c *Config) { c.Columns = map[string]string{"onlin": "x"} }, "nothing that a device's row holds"},
+		"needs":            {func(c *Config) { c.Columns = map[string]string{"online": "x", "epoch": "e", "seq": "s"} }, "needs columns for connected, host, generation"},
+		"twice":            {func(c *Config) { c.Columns = map[string]string{"epoch": "e", "seq": "e"} }, "which columns.epoch has"},
+		"key":              {func(c *Config) { c.Key = "address" }, "for a table of your own"},
+		"hosts":            {func(c *Config) { c.Hosts = c.Table }, "is the table of the devices"},
+		"empty":            {func(c *Config) { c.Table = "a..b" }, "empty part"},
+		"silence":          {func(c *Config) { c.Silence = time.Second }, "at least 10s"},
+		"mode":             {func(c *Config) { c.Mode = "rw" }, "permissions in octal"},
+		"mode of no use":   {func(c *Config) { c.Mode = "0444" }, "has to read and write"},
+		"mode of a server": {func(c *Config) { c.URL, c.Mode = "postgres://x/y", "0600" }, "is for a SQLite file"},
+		"timeout":          {func(c *Config) { c.Timeout = 0 }, "at least 1s"},
 	} {
 		conf := config("sqlite:x.db")
 		c.change(conf)
@@ -477,4 +482,43 @@ func TestValidate(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// A file that is lost is away, not a fault of messages, until it is back; one that takes its place is
+// looked at like a new one.
+func TestALostFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.db")
+	c := config("sqlite:" + path)
+	c.Mode = "0600"
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	h := handlertest.NewHost(t).Build(c).(*handler)
+	defer h.Close()
+	await.That(t, "the file is there", func() (any, bool) {
+		info, err := os.Stat(path)
+		return err, err == nil && info.Mode().Perm() == 0o600
+	})
+	write(t, h, deviceEvent("d", "a", 1, 5, 1, true))
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	await.That(t, "it isn't well", func() (any, bool) { return "healthy", h.Health() != nil })
+	await.That(t, "it says what to do", func() (any, bool) {
+		err := h.Health()
+		return err, err != nil && strings.Contains(err.Error(), "put it back")
+	})
+	if o := h.HandleBatch(t.Context(), []*message.Message{deviceEvent("d", "a", 1, 5, 2, true)})[0]; handlers.KindOf(o.Err) != handlers.KindUnavailable {
+		t.Errorf("without its file: %v", o.Err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("made anew: %v", err)
+	}
+	// An empty file is another one, whose tables are made.
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	await.That(t, "it is well", func() (any, bool) { err := h.Health(); return err, err == nil })
+	write(t, h, deviceEvent("d", "a", 1, 5, 3, true))
+	expect(t, h, "d", "seq", "3")
 }

@@ -30,5 +30,6 @@ func (nowhere) Query(context.Context, database.Statement, func(func(dest ...any)
 	return nil
 }
 func (nowhere) Explain(context.Context, database.Statement) error { return nil }
+func (nowhere) CheckPlace(context.Context) error                  { return nil }
 func (nowhere) CheckKey(context.Context, string, string) error    { return nil }
 func (nowhere) Migrate(context.Context, string, []string) error   { return nil }

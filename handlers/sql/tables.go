@@ -66,7 +66,7 @@ func (h *handler) probes() []database.Statement {
 		all = append(all, database.Statement{Text: p.insert, Args: p.probe(h)})
 	}
 	if h.named != nil {
-		all = append(all, h.named.probe())
+		all = append(all, h.named.probe(v[lastSeen]))
 	}
 	if h.presence != nil {
 		now := v[lastSeen]

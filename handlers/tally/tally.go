@@ -4,7 +4,6 @@ package tally
 import (
 	"container/list"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/jsontext"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/device"
 )
@@ -53,7 +53,11 @@ type said struct {
 
 func read(msg *message.Message) (said, error) {
 	var s said
-	if err := json.Unmarshal(msg.Payload, &s); err != nil {
+	body, err := transports.Body(msg)
+	if err == nil {
+		err = jsontext.Unmarshal(body, &s)
+	}
+	if err != nil {
 		return said{}, fmt.Errorf("reading a result: %w", err)
 	}
 	if s.State == "" {

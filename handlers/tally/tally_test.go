@@ -339,3 +339,13 @@ func TestValidate(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestWhatIsRead(t *testing.T) {
+	s, err := read(handlertest.Gzip(t, result("i", "g", "d", device.StateSent)))
+	if err != nil || s.ID != "i" || s.Group != "g" || s.Device != "d" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if _, err := read(handlers.NewMessage([]byte(`{"id":"i","device":"\ud800","state":"sent"}`))); err == nil {
+		t.Error("half of a surrogate pair is taken")
+	}
+}

@@ -1,47 +1,29 @@
 package admin
 
 import (
-	"net"
 	nethttp "net/http"
-	"net/netip"
-	"os"
-	"slices"
-	"strings"
+
+	"github.com/pentrough/pentrough/internal/hostnames"
 )
 
-// ownNames returns the host names under which a loopback address may be called.
-func ownNames() []string {
-	names := []string{"localhost"}
-	if name, err := os.Hostname(); err == nil {
-		names = append(names, strings.ToLower(name))
-	}
-	return names
-}
-
-// ownHostOnly refuses requests to a loopback address under a foreign name: a web page can give its own name that address and so
-// read what is meant for this machine.
+// ownHostOnly refuses requests under a foreign host name.
 func (s *Server) ownHostOnly(next nethttp.Handler) nethttp.Handler {
 	return nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) {
-		local, ok := r.Context().Value(nethttp.LocalAddrContextKey).(net.Addr)
-		if ok && loopback(local) && !s.ownHost(r.Host) {
-			nethttp.Error(w, "this name isn't one of this machine; use its address or localhost", nethttp.StatusForbidden)
+		if !s.hosts.Allow(r.Host) {
+			refuse(w, nethttp.StatusForbidden, "this host name isn't one of the listener's; use its address, or list the name in admin_hosts of [host]")
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-func (s *Server) ownHost(host string) bool {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
+// ownOriginOnly refuses requests that a browser makes for a page of another site.
+func ownOriginOnly(next nethttp.HandlerFunc) nethttp.HandlerFunc {
+	return func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		if err := hostnames.ForeignOrigin(r); err != nil {
+			refuse(w, nethttp.StatusForbidden, "requests from other sites are refused")
+			return
+		}
+		next(w, r)
 	}
-	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
-		return true
-	}
-	return slices.Contains(s.hosts, strings.ToLower(strings.TrimSuffix(host, ".")))
-}
-
-func loopback(addr net.Addr) bool {
-	tcp, ok := addr.(*net.TCPAddr)
-	return ok && tcp.IP.IsLoopback()
 }

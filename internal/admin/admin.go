@@ -18,6 +18,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/pentrough/pentrough/internal/hostnames"
 )
 
 const (
@@ -26,32 +28,30 @@ const (
 	writeTimeout = 30 * time.Second
 	idleTimeout  = 2 * time.Minute
 	maxHeader    = 16 << 10
-	// maxTaps is how many taps there may be at a time.
-	maxTaps = 64
 )
 
 // Config is what the listener shows.
 type Config struct {
 	// Addr is what to listen on; empty turns the listener off.
 	Addr string
+	// Hosts are further host names by which the listener may be called.
+	Hosts []string
 	// Host is the host's name.
 	Host    string
 	Version string
 	Logger  *slog.Logger
+	// Redact takes secrets out of reasons and warnings; nil takes none out.
+	Redact func(string) string
 	// Gatherer is what /metrics shows.
 	Gatherer prometheus.Gatherer
 	// Health returns the state of every part, in a fixed order.
 	Health func() []Health
 	// Devices returns the devices that are connected or in the inventory, in the order in which they are shown.
 	Devices func() []Device
-	// Tap yields copies of a topic's messages ("transport:topic") until ctx ends, and then closes the channel.
+	// Tap yields copies of a topic's messages ("transport:topic") until ctx ends, and then closes the channel. It refuses
+	// topics that the host doesn't use.
 	Tap func(ctx context.Context, ref string) (<-chan *message.Message, error)
-	// Warn says why a topic that can be tapped is perhaps not the one that was meant; "" if nothing is odd about it.
-	Warn func(ref string) string
 }
-
-// WarningHeader is the header with which a tap's response carries what Warn says.
-const WarningHeader = "Pentrough-Warning"
 
 // Health is the state of one part of the host.
 type Health struct {
@@ -65,8 +65,8 @@ type Health struct {
 // Server is the listener.
 type Server struct {
 	config Config
-	hosts  []string
-	taps   chan struct{}
+	hosts  hostnames.Names
+	taps   taps
 	// life ends with Close.
 	life    context.Context
 	end     context.CancelFunc
@@ -80,7 +80,7 @@ type Server struct {
 
 // New returns a listener that isn't bound yet.
 func New(c Config) *Server {
-	s := &Server{config: c, hosts: ownNames(), taps: make(chan struct{}, maxTaps)}
+	s := &Server{config: c, hosts: hostnames.New(c.Addr, c.Hosts...)}
 	s.life, s.end = context.WithCancel(context.Background())
 	return s
 }
@@ -93,8 +93,8 @@ func (s *Server) handler() nethttp.Handler {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.config.Gatherer, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(s.config.Logger.Handler(), slog.LevelError),
 	}))
-	mux.HandleFunc("GET /api/v1/tap", s.tap)
-	mux.HandleFunc("GET /api/v1/devices", s.devices)
+	mux.HandleFunc("GET /api/v1/tap", ownOriginOnly(s.tap))
+	mux.HandleFunc("GET /api/v1/devices", ownOriginOnly(s.devices))
 	mux.HandleFunc("GET /api/v1/version", s.version)
 	return s.ownHostOnly(nethttp.NewCrossOriginProtection().Handler(mux))
 }
@@ -141,7 +141,7 @@ func (s *Server) Start(ctx context.Context) error {
 		}
 	})
 	s.config.Logger.Info("listening for admin: health, metrics, taps", "addr", l.Addr())
-	if !loopback(l.Addr()) {
+	if !hostnames.Loopback(l.Addr()) {
 		s.config.Logger.Warn("the admin listener has no authentication and is reachable from beyond this machine", "addr", l.Addr())
 	}
 	return nil

@@ -6,10 +6,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	nethttp "net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -36,7 +38,6 @@ func start(t *testing.T, change func(*Config)) *Server {
 		Tap: func(context.Context, string) (<-chan *message.Message, error) {
 			return nil, errors.New("there is no transport")
 		},
-		Warn: func(string) string { return "" },
 	}
 	if change != nil {
 		change(&c)
@@ -147,17 +148,20 @@ func TestPaths(t *testing.T) {
 }
 
 func TestForeignNames(t *testing.T) {
-	s := start(t, nil)
-	for host, want := range map[string]int{
-		"localhost:8222": 200, "LOCALHOST": 200, "localhost.": 200, "127.0.0.1:8222": 200, "[::1]:8222": 200, "[::1]": 200,
-		"rebound.example.com:8222": 403, "localhost.example.com": 403, "127.0.0.1.example.com": 403,
-	} {
-		if status, _ := get(t, s, "/livez", map[string]string{"Host": host}); status != want {
-			t.Errorf("Host %s: status %d, want %d", host, status, want)
+	// Who may call doesn't depend on which address is called.
+	for _, addr := range []string{"127.0.0.1:0", "0.0.0.0:0"} {
+		s := start(t, func(c *Config) { c.Addr, c.Hosts = addr, []string{"Proxy.example.com"} })
+		for host, want := range map[string]int{
+			"localhost:8222": 200, "127.0.0.1:8222": 200, "[::1]": 200, "proxy.example.com:8222": 200,
+			"rebound.example.com:8222": 403, "localhost.example.com": 403,
+		} {
+			if status, _ := get(t, s, "/livez", map[string]string{"Host": host}); status != want {
+				t.Errorf("%s: Host %s: status %d, want %d", addr, host, status, want)
+			}
 		}
-	}
-	if status, _ := ask(t, s, nethttp.MethodPost, "/livez", map[string]string{"Sec-Fetch-Site": "cross-site"}); status != 403 {
-		t.Errorf("a POST from another site: status %d, want 403", status)
+		if status, _ := ask(t, s, nethttp.MethodPost, "/livez", map[string]string{"Sec-Fetch-Site": "cross-site"}); status != 403 {
+			t.Errorf("a POST from another site: status %d, want 403", status)
+		}
 	}
 }
 
@@ -230,22 +234,6 @@ func open(ctx context.Context, t *testing.T, s *Server) *nethttp.Response {
 	return res
 }
 
-func TestTapWarns(t *testing.T) {
-	for _, warning := range []string{"", "no pipeline uses it"} {
-		ended := make(chan string, 1)
-		s := start(t, func(c *Config) {
-			c.Tap = tapOf(nil, ended)
-			c.Warn = func(string) string { return warning }
-		})
-		ctx, hangUp := context.WithCancel(t.Context())
-		if got := open(ctx, t, s).Header.Get(WarningHeader); got != warning {
-			t.Errorf("the warning %q, want %q", got, warning)
-		}
-		hangUp()
-		<-ended
-	}
-}
-
 func TestCloseEndsTaps(t *testing.T) {
 	ended := make(chan string, 1)
 	s := start(t, func(c *Config) { c.Tap = tapOf(nil, ended) })
@@ -259,21 +247,109 @@ func TestCloseEndsTaps(t *testing.T) {
 	<-ended
 }
 
-func TestTapsAreLimited(t *testing.T) {
-	ended := make(chan string, maxTaps)
-	s := start(t, func(c *Config) { c.Tap = tapOf(nil, ended) })
+// A client that opens many taps ends its own, the one that was idle longest first.
+func TestAClientEndsItsOwnTaps(t *testing.T) {
+	ended := make(chan string, 2*maxTapsOfOne)
+	msgs := make(chan *message.Message)
+	s := start(t, func(c *Config) { c.Tap = tapOf(msgs, ended) })
 	ctx, hangUp := context.WithCancel(t.Context())
 	defer hangUp()
-	for range maxTaps {
+	first := open(ctx, t, s)
+	msgs <- message.NewMessage("u-1", []byte("text"))
+	if _, err := bufio.NewReader(first.Body).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	second := open(ctx, t, s)
+	for range maxTapsOfOne - 1 {
 		open(ctx, t, s)
 	}
-	if status, body := get(t, s, "/api/v1/tap?topic=devices:data", nil); status != 503 {
-		t.Errorf("one tap too many: %d %s", status, body)
+	// The first began before the second, and showed a message before the second began.
+	if body, err := io.ReadAll(first.Body); err != nil || len(body) > 0 {
+		t.Errorf("the idle tap ended with %q, %v", body, err)
 	}
+	open(ctx, t, s)
+	if _, err := io.ReadAll(second.Body); err != nil {
+		t.Errorf("the next idle tap ended with %v", err)
+	}
+	s.taps.mu.Lock()
+	if n := len(s.taps.open); n != maxTapsOfOne {
+		t.Errorf("%d taps are open", n)
+	}
+	s.taps.mu.Unlock()
 	hangUp()
-	for range maxTaps {
+	for range maxTapsOfOne + 2 {
 		<-ended
 	}
+}
+
+// Clients that fill all places can't keep another one out, and one that is shown messages stays.
+func TestNobodyIsLockedOut(t *testing.T) {
+	var all taps
+	begin := func(client int) (context.Context, *openTap) {
+		r := httptest.NewRequestWithContext(t.Context(), nethttp.MethodGet, "/", nil)
+		r.RemoteAddr = fmt.Sprintf("10.0.0.%d:4711", client)
+		return all.begin(r)
+	}
+	oldest, busy := begin(0)
+	second, _ := begin(1)
+	for i := 2; i < maxTaps; i++ {
+		begin(i)
+	}
+	all.shown(busy)
+	operator, _ := begin(200)
+	if oldest.Err() != nil || operator.Err() != nil || second.Err() == nil {
+		t.Errorf("the busy one: %v, the operator: %v, the idle one: %v", oldest.Err(), operator.Err(), second.Err())
+	}
+	all.ended(busy)
+	if len(all.open) != maxTaps-1 {
+		t.Errorf("%d taps are open", len(all.open))
+	}
+}
+
+func TestTapsOfOtherSites(t *testing.T) {
+	s := start(t, func(c *Config) {
+		c.Tap = func(context.Context, string) (<-chan *message.Message, error) {
+			t.Error("the topic is tapped")
+			return nil, errors.New("no")
+		}
+	})
+	for _, method := range []string{nethttp.MethodGet, nethttp.MethodHead} {
+		for _, path := range []string{"/api/v1/tap?topic=devices:data", "/api/v1/devices"} {
+			for _, header := range []map[string]string{{"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://example.com"}, {"Origin": "null"}} {
+				if status, body := ask(t, s, method, path, header); status != 403 {
+					t.Errorf("%s %s with %v: %d %s", method, path, header, status, body)
+				}
+			}
+		}
+	}
+	// Asking for the head alone opens nothing.
+	if status, _ := ask(t, s, nethttp.MethodHead, "/api/v1/tap?topic=devices:data", nil); status != 200 {
+		t.Errorf("HEAD: %d", status)
+	}
+}
+
+func TestWhatIsUnseenIsEscaped(t *testing.T) {
+	name := "a\u009b\u202eb"
+	msgs, ended := make(chan *message.Message), make(chan string, 1)
+	s := start(t, func(c *Config) {
+		c.Tap = tapOf(msgs, ended)
+		c.Devices = func() []Device { return []Device{{Device: name}} }
+		c.Health = func() []Health { return []Health{{Name: name, Err: errors.New(name)}} }
+	})
+	for path, want := range map[string]string{"/api/v1/devices": `"device":"a\u009b\u202eb"`, "/readyz": `fail a\u009b\u202eb : a\u009b\u202eb`} {
+		if _, body := get(t, s, path, nil); !strings.Contains(body, want) || strings.ContainsRune(body, 0x9b) {
+			t.Errorf("%s: %q", path, body)
+		}
+	}
+	ctx, hangUp := context.WithCancel(t.Context())
+	defer hangUp()
+	lines := bufio.NewReader(open(ctx, t, s).Body)
+	msgs <- message.NewMessage("u-1", []byte(name))
+	if line, err := lines.ReadString('\n'); err != nil || !strings.Contains(line, `"payload":"a\u009b\u202eb"`) {
+		t.Errorf("the tap: %q, %v", line, err)
+	}
+	hangUp()
+	<-ended
 }
 
 func TestOff(t *testing.T) {

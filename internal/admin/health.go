@@ -7,6 +7,8 @@ import (
 	nethttp "net/http"
 	"runtime"
 	"strings"
+
+	"github.com/pentrough/pentrough/internal/printable"
 )
 
 // livez says that the process works.
@@ -33,7 +35,7 @@ func (s *Server) readyz(w nethttp.ResponseWriter, r *nethttp.Request) {
 	for _, h := range s.config.Health() {
 		p := part{Name: h.Name, Part: h.Part, OK: h.Err == nil}
 		if h.Err != nil {
-			p.Reason = h.Err.Error()
+			p.Reason = s.redact(h.Err.Error())
 			state.Ready = false
 		}
 		state.Parts = append(state.Parts, p)
@@ -47,6 +49,13 @@ func (s *Server) readyz(w nethttp.ResponseWriter, r *nethttp.Request) {
 		return
 	}
 	answer(w, status, "text/plain; charset=utf-8", state.text())
+}
+
+func (s *Server) redact(text string) string {
+	if s.config.Redact == nil {
+		return text
+	}
+	return s.config.Redact(text)
 }
 
 func (r readiness) text() []byte {
@@ -82,5 +91,5 @@ func answer(w nethttp.ResponseWriter, status int, contentType string, body []byt
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // who has gone gets nothing
+	_, _ = w.Write(printable.JSON(body)) // who has gone gets nothing
 }

@@ -7,6 +7,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pentrough/pentrough/internal/printable"
 )
 
 // Tapped is one line of a tap, as JSON.
@@ -28,42 +30,38 @@ func Line(msg *message.Message) ([]byte, error) {
 		t.PayloadBase64 = msg.Payload
 	}
 	line, err := json.Marshal(t)
-	return append(line, '\n'), err
+	return append(printable.JSON(line), '\n'), err
 }
 
-// tap streams a topic's messages as lines of JSON until the client or the host ends it. The head of the response goes out as soon as
-// the tap is in place.
+// tap streams a topic's messages as lines of JSON until the client or the host ends it, or a newer tap takes its place. The
+// head of the response goes out as soon as the tap is in place.
 func (s *Server) tap(w nethttp.ResponseWriter, r *nethttp.Request) {
 	ref := r.URL.Query().Get("topic")
 	if ref == "" {
 		refuse(w, nethttp.StatusBadRequest, "say which topic: ?topic=transport:topic")
 		return
 	}
-	select {
-	case s.taps <- struct{}{}:
-		defer func() { <-s.taps }()
-	default:
-		refuse(w, nethttp.StatusServiceUnavailable, "there are too many taps")
+	if r.Method == nethttp.MethodHead {
+		w.Header().Set("Content-Type", "application/jsonl")
 		return
 	}
-	msgs, err := s.config.Tap(r.Context(), ref)
+	ctx, tap := s.taps.begin(r)
+	defer s.taps.ended(tap)
+	msgs, err := s.config.Tap(ctx, ref)
 	if err != nil {
-		refuse(w, nethttp.StatusNotFound, err.Error())
+		refuse(w, nethttp.StatusNotFound, s.redact(err.Error()))
 		return
 	}
 	control := nethttp.NewResponseController(w)
 	// The deadline of a read would end the request; that of a write is each line's.
 	if err := control.SetReadDeadline(time.Time{}); err != nil {
-		refuse(w, nethttp.StatusInternalServerError, err.Error())
+		refuse(w, nethttp.StatusInternalServerError, s.redact(err.Error()))
 		return
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/jsonl")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
-	if warning := s.config.Warn(ref); warning != "" {
-		h.Set(WarningHeader, warning)
-	}
 	w.WriteHeader(nethttp.StatusOK)
 	if control.Flush() != nil {
 		return
@@ -80,6 +78,7 @@ func (s *Server) tap(w nethttp.ResponseWriter, r *nethttp.Request) {
 		if _, err := w.Write(line); err != nil {
 			return
 		}
+		s.taps.shown(tap)
 		if control.Flush() != nil {
 			return
 		}

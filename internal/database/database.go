@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"time"
 
@@ -22,6 +23,8 @@ type Statement struct {
 	// Text is in the words of the database, see [Dialect]. Texts are few: each is prepared once and kept.
 	Text string
 	Args []any
+	// Fit has arguments converted for the columns that they fill, see [JSON].
+	Fit bool
 }
 
 // DB is a database. One goroutine at a time uses it. Its errors have a [Kind].
@@ -40,6 +43,9 @@ type DB interface {
 	CheckKey(ctx context.Context, table, column string) error
 	// Migrate brings a schema up to date, each step once. The table versions tells which were made.
 	Migrate(ctx context.Context, versions string, steps []string) error
+	// CheckPlace returns why what is written now would be lost or refused, or nil: a file was removed
+	// or replaced, or a PostgreSQL server can only be read. Others are asked whether they are there.
+	CheckPlace(ctx context.Context) error
 	// Close ends the use; the next use connects again.
 	Close() error
 }
@@ -156,8 +162,8 @@ func (d Dialect) Quote(name string) string {
 
 // Open returns the database at a URL: postgres://USER:PASSWORD@HOST:PORT/NAME, mysql://USER:PASSWORD@HOST:PORT/NAME, or
 // sqlite:PATH. It connects to nothing yet. name is what the database is
-// told of who uses it.
-func Open(url, name string) (DB, error) {
+// told of who uses it. mode is the permissions of a file that is made; zero leaves them to the umask.
+func Open(url, name string, mode fs.FileMode) (DB, error) {
 	scheme, rest, _ := strings.Cut(url, ":")
 	switch scheme {
 	case "postgres", "postgresql":
@@ -165,7 +171,7 @@ func Open(url, name string) (DB, error) {
 	case "mysql", "mariadb":
 		return openMySQL(url, name)
 	case "sqlite":
-		return openSQLite(rest)
+		return openSQLite(rest, mode)
 	}
 	return nil, errors.New("is of no database that is known; postgres://HOST/NAME, mysql://HOST/NAME and sqlite:PATH are")
 }

@@ -21,7 +21,7 @@ func each(t *testing.T, test func(t *testing.T, url string)) {
 
 func open(t *testing.T, url string) DB {
 	t.Helper()
-	db, err := Open(url, "pentrough test")
+	db, err := Open(url, "pentrough test", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func TestSQLiteAway(t *testing.T) {
 
 func TestURLs(t *testing.T) {
 	for _, bad := range []string{"", "x", "sqlite:", "mongo://x", "postgres://[::1", "mysql://[::1", "mysql://host", "mysql://host/x?tls=maybe", "mysql://host/x?charset=latin1"} {
-		if _, err := Open(bad, ""); err == nil {
+		if _, err := Open(bad, "", 0); err == nil {
 			t.Errorf("%q is a database", bad)
 		}
 	}

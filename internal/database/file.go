@@ -24,6 +24,8 @@ type File struct {
 	// Shared lets the umask decide who may use a file that is made, as other programs read it. A
 	// file is its owner's alone without it.
 	Shared bool
+	// Mode is the permissions of a file that is made, whatever the umask; zero leaves Shared to say it.
+	Mode fs.FileMode
 	// Durable has each commit reach the disk. Without it a commit survives the process's end but
 	// perhaps not the machine's.
 	Durable bool
@@ -91,6 +93,9 @@ func (f File) create() error {
 	if f.Shared {
 		mode = 0o644
 	}
+	if f.Mode != 0 {
+		mode = f.Mode
+	}
 	made, err := os.OpenFile(f.Path, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
 	switch {
 	case errors.Is(err, fs.ErrExist): // another process was quicker
@@ -98,7 +103,20 @@ func (f File) create() error {
 	case err != nil:
 		return withoutPath(err)
 	}
-	return made.Close()
+	if f.Mode != 0 {
+		err = made.Chmod(f.Mode)
+	}
+	return errors.Join(err, made.Close())
+}
+
+// OpenToOthers returns the permissions of a file that not only its owner can read or write, and
+// zero for every other file.
+func OpenToOthers(path string) fs.FileMode {
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm()&0o077 == 0 {
+		return 0
+	}
+	return info.Mode().Perm()
 }
 
 // Modes of access(2).
@@ -126,6 +144,15 @@ func withoutPath(err error) error {
 		return e.Err
 	}
 	return err
+}
+
+// device returns the number of the disk that a file is on.
+func device(info fs.FileInfo) uint64 {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0
+	}
+	return uint64(stat.Dev) //nolint:unconvert // another type on other systems
 }
 
 func missing(path string) bool {

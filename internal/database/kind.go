@@ -69,6 +69,9 @@ func judgePostgres(err error, usable bool) error {
 	if err == nil {
 		return nil
 	}
+	if KindOf(err) == Fault {
+		return err
+	}
 	code := sqlState(err)
 	if code == "" {
 		// What pgx itself refuses, such as a text for a number, leaves the connection as it was.
@@ -129,7 +132,7 @@ var mysqlOutages = map[uint16]struct{}{
 func judgeSQLite(err error) error {
 	e, ok := errors.AsType[*sqlite.Error](err)
 	if !ok {
-		return err
+		return err // a fault of an argument is one already
 	}
 	switch e.Code() & 0xff { // without what extended codes add
 	case sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_RANGE:

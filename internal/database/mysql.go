@@ -29,6 +29,7 @@ type mysqlServer struct {
 	db       *sql.DB
 	conn     *sql.Conn
 	prepared map[string]*sql.Stmt
+	filled   filled
 }
 
 func openMySQL(text, name string) (DB, error) {
@@ -86,7 +87,7 @@ func (m *mysqlServer) connect(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("connecting to the database: %w", err), db.Close())
 	}
-	m.db, m.conn, m.prepared = db, conn, map[string]*sql.Stmt{}
+	m.db, m.conn, m.prepared, m.filled = db, conn, map[string]*sql.Stmt{}, filled{}
 	return nil
 }
 
@@ -118,7 +119,10 @@ func (m *mysqlServer) exec(ctx context.Context, s Statement) error {
 // Apply implements DB.
 func (m *mysqlServer) Apply(ctx context.Context, all []Statement) error {
 	return m.do(ctx, func() error {
-		_, err := m.conn.ExecContext(ctx, "BEGIN")
+		all, err := m.filled.fit(all, m.columns(ctx))
+		if err == nil {
+			_, err = m.conn.ExecContext(ctx, "BEGIN")
+		}
 		for _, s := range all {
 			if err != nil {
 				break
@@ -150,6 +154,10 @@ func (m *mysqlServer) Query(ctx context.Context, s Statement, row func(scan func
 	})
 }
 
+func (m *mysqlServer) columns(ctx context.Context) func(Statement) ([]column, error) {
+	return func(s Statement) ([]column, error) { return sqlColumns(ctx, m.conn, mysqlDialect, s, mysqlColumn) }
+}
+
 // Explain implements DB: preparing a statement finds its tables and columns.
 func (m *mysqlServer) Explain(ctx context.Context, s Statement) error {
 	return m.do(ctx, func() error {
@@ -157,7 +165,8 @@ func (m *mysqlServer) Explain(ctx context.Context, s Statement) error {
 		if err != nil {
 			return err
 		}
-		return prepared.Close()
+		_, err = m.filled.fit([]Statement{s}, m.columns(ctx))
+		return errors.Join(err, prepared.Close())
 	})
 }
 
@@ -188,6 +197,12 @@ func (m *mysqlServer) Migrate(ctx context.Context, versions string, steps []stri
 	db := sql.OpenDB(connector)
 	err = migrateSteps(ctx, goose.DialectMySQL, db, versions, steps)
 	return judgeMySQL(errors.Join(err, db.Close()))
+}
+
+// CheckPlace implements DB. A replica isn't told from a server that some users can write to: the
+// next change shows it.
+func (m *mysqlServer) CheckPlace(ctx context.Context) error {
+	return m.do(ctx, func() error { return m.conn.PingContext(ctx) })
 }
 
 func (m *mysqlServer) Close() error {

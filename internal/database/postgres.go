@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 )
@@ -39,10 +40,32 @@ func ParsePostgres(url, name string) (config *pgx.ConnConfig, place string, err 
 	return config, net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port))) + "/" + config.Database, nil
 }
 
+// Writable has a connection made only to a server that can be written to. A URL that names several
+// servers finds that one; target_session_attrs in the URL says otherwise.
+func Writable(config *pgx.ConnConfig) {
+	if config.ValidateConnect == nil {
+		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	}
+}
+
+// CheckWritable returns why a connection's server can't be written to, or nil: it may have become a
+// replica since the connection was made.
+func CheckWritable(ctx context.Context, conn *pgx.Conn) error {
+	var readOnly bool
+	err := conn.QueryRow(ctx, `SELECT current_setting('transaction_read_only')::bool`).Scan(&readOnly)
+	if err == nil && readOnly {
+		return errReadOnly
+	}
+	return err
+}
+
+var errReadOnly = errors.New("the server can only be read: it is a replica, or set so")
+
 // postgres is a database behind one connection.
 type postgres struct {
 	config *pgx.ConnConfig
 	conn   *pgx.Conn
+	filled filled
 }
 
 func openPostgres(url, name string) (DB, error) {
@@ -63,7 +86,7 @@ func (p *postgres) connect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("connecting to the database: %w", err)
 	}
-	p.conn = conn
+	p.conn, p.filled = conn, filled{}
 	return nil
 }
 
@@ -72,12 +95,25 @@ func (p *postgres) do(ctx context.Context, f func() error) error {
 	if err := p.connect(ctx); err != nil {
 		return err
 	}
-	return judgePostgres(again(ctx, f, lostPostgres), !p.conn.IsClosed())
+	err := judgePostgres(again(ctx, f, lostPostgres), !p.conn.IsClosed())
+	if err != nil && KindOf(err) == Outage {
+		_ = p.Close() // err is the cause; another connection may reach a server that can be used
+	}
+	return err
+}
+
+// CheckPlace implements DB.
+func (p *postgres) CheckPlace(ctx context.Context) error {
+	return p.do(ctx, func() error { return CheckWritable(ctx, p.conn) })
 }
 
 // Apply implements DB. The statements travel together and are a transaction because nothing between them says otherwise: one round trip in all.
 func (p *postgres) Apply(ctx context.Context, all []Statement) error {
 	return p.do(ctx, func() error {
+		all, err := p.filled.fit(all, p.columns(ctx))
+		if err != nil {
+			return err
+		}
 		batch := &pgx.Batch{}
 		for _, s := range all {
 			batch.Queue(s.Text, s.Args...)
@@ -103,9 +139,49 @@ func (p *postgres) Query(ctx context.Context, s Statement, row func(scan func(de
 	})
 }
 
+// columns returns what the parameters of a statement fill. One that no column is known for has the type that PostgreSQL
+// gives it.
+func (p *postgres) columns(ctx context.Context) func(Statement) ([]column, error) {
+	return func(s Statement) ([]column, error) {
+		all := make([]column, len(s.Args))
+		described, err := p.conn.Prepare(ctx, "", s.Text)
+		if err != nil {
+			return nil, err
+		}
+		for i, oid := range described.ParamOIDs {
+			all[i] = postgresColumn(oid, -1, p.typeName(oid))
+		}
+		query, params := postgresDialect.filled(s.Text)
+		if query == "" {
+			return all, nil
+		}
+		if described, err = p.conn.Prepare(ctx, "", query); err != nil {
+			return nil, err
+		}
+		for i, f := range described.Fields {
+			all[params[i]] = postgresColumn(f.DataTypeOID, f.TypeModifier, p.typeName(f.DataTypeOID))
+		}
+		return all, nil
+	}
+}
+
+func (p *postgres) typeName(oid uint32) string {
+	if t, ok := p.conn.TypeMap().TypeForOID(oid); ok {
+		return t.Name
+	}
+	return fmt.Sprintf("number %d", oid)
+}
+
 // Explain implements DB.
 func (p *postgres) Explain(ctx context.Context, s Statement) error {
-	return p.Query(ctx, Statement{Text: "EXPLAIN " + s.Text, Args: s.Args}, func(func(...any) error) error { return nil })
+	var fitted []Statement
+	if err := p.do(ctx, func() (err error) {
+		fitted, err = p.filled.fit([]Statement{s}, p.columns(ctx))
+		return err
+	}); err != nil {
+		return err
+	}
+	return p.Query(ctx, Statement{Text: "EXPLAIN " + s.Text, Args: fitted[0].Args}, func(func(...any) error) error { return nil })
 }
 
 // CheckKey implements DB: Explain finds it.

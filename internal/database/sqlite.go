@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"time"
 
@@ -27,13 +28,19 @@ func SQLite() Dialect { return sqliteDialect }
 // sqliteFile is a database in one file, behind one connection.
 type sqliteFile struct {
 	path string
+	mode fs.FileMode
+
+	// watch is the file that was opened last, and checked is when it was compared with its path.
+	watch   *Watch
+	checked time.Time
 
 	db       *sql.DB
 	conn     *sql.Conn
 	prepared map[string]*sql.Stmt
+	filled   filled
 }
 
-func openSQLite(path string) (DB, error) {
+func openSQLite(path string, mode fs.FileMode) (DB, error) {
 	if path == "" {
 		return nil, errors.New("sqlite: has no path behind it")
 	}
@@ -41,7 +48,7 @@ func openSQLite(path string) (DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &sqliteFile{path: absolute}, nil
+	return &sqliteFile{path: absolute, mode: mode}, nil
 }
 
 func (f *sqliteFile) Dialect() Dialect { return sqliteDialect }
@@ -50,7 +57,12 @@ func (f *sqliteFile) connect(ctx context.Context) error {
 	if f.conn != nil {
 		return nil
 	}
-	db, err := File{Path: f.path, Create: true, Shared: true}.Open()
+	// A file that was there before isn't made anew: an empty one would have none of its tables and rows.
+	file := File{Path: f.path, Create: f.watch == nil, Shared: true, Mode: f.mode}
+	db, err := file.Open()
+	if f.watch != nil && errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: put it back; a restart makes an empty one", ErrRemoved)
+	}
 	if err != nil {
 		return fmt.Errorf("opening %s: %w", f.path, err)
 	}
@@ -58,7 +70,23 @@ func (f *sqliteFile) connect(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("opening %s: %w", f.path, err), db.Close())
 	}
-	f.db, f.conn, f.prepared = db, conn, map[string]*sql.Stmt{}
+	f.filled = filled{}
+	f.db, f.conn, f.prepared, f.checked = db, conn, map[string]*sql.Stmt{}, time.Now()
+	if f.watch, err = file.Watch(); err != nil {
+		return errors.Join(fmt.Errorf("opening %s: %w", f.path, err), f.Close())
+	}
+	return nil
+}
+
+// CheckPlace implements DB. After an error the file is opened anew.
+func (f *sqliteFile) CheckPlace(ctx context.Context) error {
+	if err := f.connect(ctx); err != nil {
+		return judgeSQLite(err)
+	}
+	f.checked = time.Now()
+	if err := f.watch.Check(); err != nil {
+		return f.failed(fmt.Errorf("%s: %w", f.path, err))
+	}
 	return nil
 }
 
@@ -93,8 +121,11 @@ func (f *sqliteFile) Apply(ctx context.Context, all []Statement) error {
 		return f.failed(err)
 	}
 	unending := context.WithoutCancel(ctx)
-	var err error
+	all, err := f.filled.fit(all, f.columns(unending))
 	for _, s := range all {
+		if err != nil {
+			break
+		}
 		if err = context.Cause(ctx); err != nil {
 			break
 		}
@@ -106,7 +137,10 @@ func (f *sqliteFile) Apply(ctx context.Context, all []Statement) error {
 		err = f.exec(unending, Statement{Text: "COMMIT"})
 	}
 	if err == nil {
-		return nil
+		if time.Since(f.checked) < CheckInterval {
+			return nil
+		}
+		return f.CheckPlace(unending)
 	}
 	_, _ = f.conn.ExecContext(unending, "ROLLBACK") // without effect where the failure ended the transaction
 	return f.failed(err)
@@ -140,16 +174,24 @@ func (f *sqliteFile) Query(ctx context.Context, s Statement, row func(scan func(
 	return nil
 }
 
+func (f *sqliteFile) columns(ctx context.Context) func(Statement) ([]column, error) {
+	return func(s Statement) ([]column, error) { return sqlColumns(ctx, f.conn, sqliteDialect, s, sqliteColumn) }
+}
+
 // Explain implements DB: preparing a statement plans it.
 func (f *sqliteFile) Explain(ctx context.Context, s Statement) error {
 	if err := f.connect(ctx); err != nil {
 		return judgeSQLite(err)
 	}
 	prepared, err := f.conn.PrepareContext(ctx, s.Text)
+	if err == nil {
+		_, err = f.filled.fit([]Statement{s}, f.columns(ctx))
+		err = errors.Join(err, prepared.Close())
+	}
 	if err != nil {
 		return f.failed(err)
 	}
-	return prepared.Close()
+	return nil
 }
 
 // CheckKey implements DB: Explain finds it.
@@ -168,7 +210,7 @@ func (f *sqliteFile) Migrate(ctx context.Context, versions string, steps []strin
 	}
 	err := migrateSteps(ctx, goose.DialectSQLite3, f.db, versions, steps)
 	err = errors.Join(err, f.db.Close())
-	f.conn, f.db, f.prepared = nil, nil, nil
+	f.conn, f.db, f.prepared, f.filled = nil, nil, nil, nil
 	return judgeSQLite(err)
 }
 
@@ -182,7 +224,7 @@ func (f *sqliteFile) Close() error {
 		errs = append(errs, s.Close())
 	}
 	errs = append(errs, f.conn.Close(), f.db.Close())
-	f.conn, f.db, f.prepared = nil, nil, nil
+	f.conn, f.db, f.prepared, f.filled = nil, nil, nil, nil
 	return errors.Join(errs...)
 }
 

@@ -99,3 +99,31 @@ func TestSecretsStaySecret(t *testing.T) {
 		}
 	}
 }
+
+// A letter that went to a file that isn't there any more isn't kept: the sender tries again, and the
+// file in its place has it.
+func TestAFileThatIsLost(t *testing.T) {
+	for name, lose := range map[string]func(path string) error{
+		"removed": os.Remove,
+		"replaced": func(path string) error {
+			return errors.Join(os.Rename(path, path+".x"), os.WriteFile(path, nil, 0o600))
+		},
+		"log removed": func(path string) error { return os.Remove(path + "-wal") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "poison")
+			s := closing(t, NewSQLite(path, "h"))
+			keep(t, s, roomy, letter(1))
+			if err := lose(path); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Keep(t.Context(), []handlers.DeadLetter{letter(2)}, roomy); err == nil {
+				t.Error("kept in a file that is lost")
+			}
+			keep(t, s, roomy, letter(2))
+			if got := ids(t, operate(t, NewSQLite(path, "h"), "me"), Filter{}, NewestFirst); len(got) == 0 || got[0] != letter(2).MessageID {
+				t.Errorf("the file has %q", got)
+			}
+		})
+	}
+}

@@ -30,10 +30,19 @@ type Store struct {
 	place, host string
 	dialect     *dialect
 	connect     func(create bool) (*sql.DB, error)
+	// watch returns a check of the database's place, once it is open.
+	watch func() (check func() error, err error)
 
 	mu     sync.Mutex
 	closed bool
-	db     *sql.DB
+	opened *opened
+}
+
+// opened is a database that is open.
+type opened struct {
+	*sql.DB
+	// check returns why what was written last is lost, or nil.
+	check func() error
 }
 
 var _ handlers.DeadLetters = (*Store)(nil)
@@ -42,6 +51,9 @@ var _ handlers.DeadLetters = (*Store)(nil)
 func NewSQLite(path, host string) *Store {
 	return &Store{place: path, host: host, dialect: &sqliteDialect, connect: func(create bool) (*sql.DB, error) {
 		return database.File{Path: path, Create: create, Durable: true}.Open()
+	}, watch: func() (func() error, error) {
+		w, err := database.File{Path: path}.Watch()
+		return func() error { return w.Check() }, err
 	}}
 }
 
@@ -55,10 +67,14 @@ func NewPostgres(url, host string) *Store {
 		if err != nil {
 			return nil, err
 		}
-		db := stdlib.OpenDB(*config)
+		writable := config.Copy()
+		database.Writable(writable)
+		db := stdlib.OpenDB(*writable)
 		db.SetMaxOpenConns(2)
 		db.SetConnMaxIdleTime(time.Minute)
 		return db, nil
+	}, watch: func() (func() error, error) {
+		return func() error { return nil }, nil // a server that can only be read says so
 	}}
 }
 
@@ -71,14 +87,14 @@ func (s *Store) explain(err error) error {
 }
 
 // open returns the database with the schema as it has to be.
-func (s *Store) open(ctx context.Context) (*sql.DB, error) {
+func (s *Store) open(ctx context.Context) (*opened, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.closed:
 		return nil, ErrClosed
-	case s.db != nil:
-		return s.db, nil
+	case s.opened != nil:
+		return s.opened, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
@@ -89,11 +105,27 @@ func (s *Store) open(ctx context.Context) (*sql.DB, error) {
 	if err := s.dialect.Migrate(ctx, db); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	s.db = db
-	return db, nil
+	check, err := s.watch()
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	s.opened = &opened{db, check}
+	return s.opened, nil
 }
 
-// Keep implements handlers.DeadLetters.
+// reopen has the next use open the database anew, after an error of db.
+func (s *Store) reopen(db *opened) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.opened != db {
+		return nil
+	}
+	s.opened = nil
+	return db.Close()
+}
+
+// Keep implements handlers.DeadLetters. Letters that went to a file that was removed or replaced are
+// kept again, in the one that is in its place: their senders don't get an ack for the first time.
 func (s *Store) Keep(ctx context.Context, letters []handlers.DeadLetter, limits handlers.DeadLetterLimits) (handlers.DeadLettersRemoved, error) {
 	var removed handlers.DeadLettersRemoved
 	db, err := s.open(ctx)
@@ -109,8 +141,11 @@ func (s *Store) Keep(ctx context.Context, letters []handlers.DeadLetter, limits 
 		removed, err = s.prune(ctx, tx, limits)
 		return err
 	})
+	if err == nil {
+		err = db.check()
+	}
 	if err != nil {
-		return handlers.DeadLettersRemoved{}, s.explain(err)
+		return handlers.DeadLettersRemoved{}, s.explain(errors.Join(err, s.reopen(db)))
 	}
 	return removed, nil
 }
@@ -199,10 +234,10 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	if s.db == nil {
+	if s.opened == nil {
 		return nil
 	}
-	err := s.db.Close()
-	s.db = nil
+	err := s.opened.Close()
+	s.opened = nil
 	return s.explain(err)
 }

@@ -9,15 +9,16 @@ import (
 	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
-// spellings are the numbers of a message that float64 has, and would write otherwise than they
-// were written, such as 1.0 and 1e3: by the bits of the float64, the number as it was written.
-// They are sent on as they came, unless one message writes the same float64 in two ways: then
-// both are written in one of them.
+// spellings are the numbers of a message whose value a float64 prints exactly, but in another
+// spelling, such as 1.0 and 1e3: by the bits of the float64, the number as it was written. They are
+// sent on as they came, unless one message writes the same value in two ways: then both are written
+// in one of them.
 type spellings map[uint64]string
 
-// decode reads one JSON value, all of it, and builds what is wanted: of objects only the keys
-// that are named, of what nobody named nothing. Numbers are int where they fit, else float64;
-// what fits neither keeps its digits as json.Number.
+// decode reads one JSON value, all of it, and builds what is wanted: of objects only the keys that
+// are named, of what nobody named nothing. Numbers are int where they fit, else float64 if that
+// prints the same value. Any other number keeps its digits as json.Number, and nothing can be
+// computed with it.
 func (in *Input) decode(text string, want *reads) (any, error) {
 	d := decoder{Scanner: jsontext.New(text), in: in}
 	v := d.value(want)
@@ -83,10 +84,14 @@ func (in *Input) number(text string) any {
 		}
 	}
 	f, err := strconv.ParseFloat(text, 64)
-	if err != nil || whole || f == 0 && !isZero(text) {
-		return json.Number(text) // what is beyond both keeps its digits
+	if err != nil || whole {
+		return json.Number(text)
 	}
-	if string(appendFloat(make([]byte, 0, 32), f)) != text {
+	if printed := appendFloat(make([]byte, 0, 32), f); string(printed) != text {
+		value, ok := jsontext.ParseDecimal(text)
+		if kept, _ := jsontext.ParseDecimal(printed); !ok || kept != value {
+			return json.Number(text)
+		}
 		if in.written == nil {
 			in.written = spellings{}
 		}
@@ -95,11 +100,4 @@ func (in *Input) number(text string) any {
 		}
 	}
 	return f
-}
-
-// isZero reports whether a JSON number has no digit but 0 before its exponent.
-func isZero(text string) bool {
-	text, _, _ = strings.Cut(text, "e")
-	text, _, _ = strings.Cut(text, "E")
-	return !strings.ContainsAny(text, "123456789")
 }

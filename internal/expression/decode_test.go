@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
@@ -146,6 +147,28 @@ func TestNumbersStayAsTheyWereWritten(t *testing.T) {
 	}
 	if got, _, err := body(t, `toJSON(json.n)`, payload); got != want || err != nil {
 		t.Errorf("toJSON gives %s, %v", got, err)
+	}
+}
+
+// A number that a float64 hasn't exactly is sent on, and nothing else can be done with it.
+func TestNumbersAreNotComputedWithIfThatAltersThem(t *testing.T) {
+	const payload = `{"a":[0.1,0.1000000000000000055],"b":[3.14159265358979323846,3.141592653589793],"big":12345678901234567890,"small":1E-999,"t":21.50,"u":21.5}`
+	for source, want := range map[string]string{
+		`json.a`: `[0.1,0.1000000000000000055]`, `json.b`: `[3.14159265358979323846,3.141592653589793]`, `json.b[0] == json.b[1]`: "false", `json.a[0] == json.a[1]`: "false",
+		`{s: json.small, b: json.big}`: `{"b":12345678901234567890,"s":1E-999}`, `string(json.big)`: "12345678901234567890", `json.a[0] * 2`: "0.2", `json.t + json.u`: "43",
+	} {
+		if got, _, err := body(t, source, payload); got != want || err != nil {
+			t.Errorf("%s gives %s, %v, want %s", source, got, err, want)
+		}
+	}
+	for _, source := range []string{
+		`json.a[1] + 1`, `1 - json.a[1]`, `json.big * 2`, `json.small > 0`, `-json.big`, `json.big % 2`, `int(json.big)`, `float(json.small)`, `abs(json.b[0])`, `round(json.b[0])`, `sum(json.a)`, `max(json.b)`, `mean(json.a)`, `sort(json.b)`,
+		`json.big ** 2`, `1..json.big`, `repeat("a", json.big)`, `upper(json.big)`, `join([json.big])`, `fromJSON(json.big)`, `json.b[0] + json.b[0]`, `median(json.b)`, `floor(json.b[0])`, `json.big + "a"`,
+	} {
+		got, _, err := body(t, source, payload)
+		if handlers.KindOf(err) != handlers.KindPermanent || !strings.Contains(err.Error(), exactNumber) {
+			t.Errorf("%s gives %s, %v, want an error", source, got, err)
+		}
 	}
 }
 

@@ -62,19 +62,24 @@ type passing struct{ error }
 
 func (p passing) Unwrap() error { return p.error }
 
+// plain replaces Go's names of types. A json.Number is a number that isn't altered because nothing is computed with it.
+var plain = strings.NewReplacer("<nil>", "nil", "json.Number", exactNumber)
+
+const exactNumber = "number of too many digits to compute with"
+
 var conversion = regexp.MustCompile(`^interface conversion: interface \{\} is (.+), not (.+)$`)
 
 // failed makes an error of what a run ended with: permanent, unless it is the clock's or the context's.
 func (p *Program) failed(err error) error {
 	e := &Error{Source: p.source, Message: err.Error(), cause: err}
 	if at, ok := errors.AsType[*file.Error](err); ok {
-		e.Offset, e.Message, e.cause = byteOffset(p.source, at.From), strings.ReplaceAll(at.Message, "<nil>", "nil"), at.Prev
+		e.Offset, e.Message, e.cause = byteOffset(p.source, at.From), plain.Replace(at.Message), at.Prev
 		// The machine's own words for a value of another type.
 		switch wrong, ok := errors.AsType[*runtime.TypeAssertionError](err); {
 		case at.Message == "memory budget exceeded":
 			e.Message = fmt.Sprintf("the expression makes more than %d elements of lists and maps", p.elements)
 		case ok:
-			e.Message = conversion.ReplaceAllString(wrong.Error(), "a value of type $1 stands where a $2 is needed")
+			e.Message = conversion.ReplaceAllString(plain.Replace(wrong.Error()), "a value of type $1 stands where a $2 is needed")
 		}
 	}
 	if _, ok := errors.AsType[passing](err); ok {

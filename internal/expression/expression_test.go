@@ -83,7 +83,7 @@ func TestFailures(t *testing.T) {
 		`json.absent > 3`:           "invalid operation: nil > int",
 		`json.a + 1`:                "invalid operation: map[string]interface {} + int",
 		`json.s and json.s`:         "a value of type string stands where a bool is needed",
-		`json.big + 1`:              "invalid operation: json.Number + int",
+		`json.big + 1`:              "invalid operation: number of too many digits to compute with + int",
 		`json.absent`:               "gives nil; allowed: a value",
 		`join(json.items, ",")`:     "join: element 0 is a map; allowed: strings",
 		`join(json.s)`:              "join: a string stands where a list is needed",

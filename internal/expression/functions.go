@@ -1,6 +1,7 @@
 package expression
 
 import (
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
@@ -194,6 +195,9 @@ func stringArg(args []any, i int) (string, error) {
 func nameOf(v any) string {
 	if v == nil {
 		return "nil"
+	}
+	if _, ok := v.(json.Number); ok {
+		return "a " + exactNumber
 	}
 	return kindName(reflect.TypeOf(v).Kind())
 }

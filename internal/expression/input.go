@@ -79,13 +79,17 @@ func (in *Input) clock() time.Time {
 	return in.now
 }
 
-// payload returns the payload as a string, whatever bytes it has.
+// payload returns the payload as a string, opened if it is compressed, whatever bytes it has.
 func (in *Input) payload() (string, error) {
 	if !in.hasText {
-		if n := len(in.msg.Payload); n > in.env.limits.Payload {
+		body, err := transports.Body(in.msg)
+		if err != nil {
+			return "", err
+		}
+		if n := len(body); n > in.env.limits.Payload {
 			return "", fmt.Errorf("the payload has %d bytes; an expression reads up to %d", n, in.env.limits.Payload)
 		}
-		in.text, in.hasText = string(in.msg.Payload), true
+		in.text, in.hasText = string(body), true
 	}
 	return in.text, nil
 }

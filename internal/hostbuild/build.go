@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,8 @@ import (
 
 	"golang.org/x/mod/modfile"
 	"golang.org/x/mod/semver"
+
+	"github.com/pentrough/pentrough/internal/newfile"
 )
 
 // Options are how a host is built.
@@ -231,12 +234,8 @@ func place(from, to string) error {
 	if err != nil {
 		return err
 	}
-	temporary := to + ".new"
-	if err := os.WriteFile(temporary, text, 0o755); err != nil {
+	return newfile.Write(to, 0o755, func(w io.Writer) error {
+		_, err := w.Write(text)
 		return err
-	}
-	if err := os.Rename(temporary, to); err != nil {
-		return errors.Join(err, os.Remove(temporary))
-	}
-	return nil
+	})
 }

@@ -17,7 +17,7 @@ func BenchmarkLife(b *testing.B) {
 	for name, open := range map[string]func(b *testing.B) *Ledger{
 		"memory": func(*testing.B) *Ledger { return New() },
 		"sqlite": func(b *testing.B) *Ledger {
-			return Open(NewSQLite(filepath.Join(b.TempDir(), "ledger.db")), slog.New(slog.DiscardHandler))
+			return Open(NewSQLite(filepath.Join(b.TempDir(), "ledger.db"), "gateway-1"), slog.New(slog.DiscardHandler))
 		},
 	} {
 		b.Run(name, func(b *testing.B) {

@@ -3,7 +3,6 @@ package ledger
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -45,7 +44,7 @@ func (s *Postgres) Repair(ctx context.Context) (*Repair, error) {
 		return nil, errors.Join(in.explain(err), in.Close())
 	}
 	if !alone {
-		return nil, errors.Join(in.explain(fmt.Errorf("%w, for host %q", ErrInUse, s.host)), in.Close())
+		return nil, errors.Join(in.explain(inUse(s.holder(in.conn.QueryRowContext(ctx, whoLocked, s.host).Scan))), in.Close())
 	}
 	return &Repair{Inspector: in, end: func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)

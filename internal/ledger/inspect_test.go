@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -135,20 +137,41 @@ func TestInspectionBesideAHost(t *testing.T) {
 	}
 }
 
+// namesHolder looks whether an error says which host uses a store, in which process, and since when.
+func namesHolder(t *testing.T, err error) {
+	t.Helper()
+	said := regexp.MustCompile(`another process uses it: host "[^"]+", .*process (\d+)( of the database)?, since (\S+?)(;|$)`).FindStringSubmatch(err.Error())
+	if said == nil {
+		t.Fatalf("the holder isn't named: %v", err)
+	}
+	if said[2] == "" && said[1] != strconv.Itoa(os.Getpid()) {
+		t.Errorf("not this process: %v", err)
+	}
+	if _, err := time.Parse(time.RFC3339, said[3]); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestForgettingIsForAStoreThatNobodyUses(t *testing.T) {
 	for name, start := range stores {
 		t.Run(name, func(t *testing.T) {
 			again := start(t)(t)
 			host := again()
 			fill(t, host, row(1, Writing, nil), row(2, Done, outputs), row(3, Confirmed, outputs))
-			if r, err := again().(inspectable).Repair(t.Context()); !errors.Is(err, ErrInUse) {
+			r, err := again().(inspectable).Repair(t.Context())
+			if !errors.Is(err, ErrInUse) {
 				t.Fatalf("beside the host: %v, %v", r, err)
 			}
+			namesHolder(t, err)
+			_, err = again().Open(t.Context())
+			if !errors.Is(err, ErrInUse) {
+				t.Errorf("a second host: %v", err)
+			}
+			namesHolder(t, err)
 			if err := host.Close(); err != nil {
 				t.Fatal(err)
 			}
-			r, err := again().(inspectable).Repair(t.Context())
-			if err != nil {
+			if r, err = again().(inspectable).Repair(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := again().Open(t.Context()); !errors.Is(err, ErrInUse) {
@@ -254,7 +277,7 @@ func TestASchemaOfAnotherVersion(t *testing.T) {
 		store Store
 		exec  func(string) error
 	}{
-		"sqlite": {NewSQLite(sqlite), func(query string) error { return change(sqlite, query) }},
+		"sqlite": {NewSQLite(sqlite, "gateway-1"), func(query string) error { return change(sqlite, query) }},
 		"postgres": {NewPostgres(server.URL, "h"), func(query string) error {
 			conn, err := pgx.Connect(t.Context(), server.URL)
 			if err != nil {
@@ -308,7 +331,7 @@ func TestFilesThatAreNoLedger(t *testing.T) {
 	text := write("text", []byte(strings.Repeat("no database\n", 1000)))
 
 	whole := filepath.Join(folder, "whole")
-	s := NewSQLite(whole)
+	s := NewSQLite(whole, "gateway-1")
 	var rows []Row
 	for n := range int64(2000) {
 		rows = append(rows, row(n+1, Done, outputs))
@@ -338,7 +361,7 @@ func TestFilesThatAreNoLedger(t *testing.T) {
 		{write("empty", nil), database.ErrNone, false},
 		{other, database.ErrNone, true},
 	} {
-		in, err := NewSQLite(c.path).Inspect(t.Context())
+		in, err := NewSQLite(c.path, "gateway-1").Inspect(t.Context())
 		if err == nil { // what is damaged may show only when it is read
 			for _, readErr := range in.Entries(t.Context(), Filter{}) {
 				err = errors.Join(err, readErr)
@@ -348,7 +371,7 @@ func TestFilesThatAreNoLedger(t *testing.T) {
 		if !errors.Is(err, c.is) || !strings.HasPrefix(err.Error(), c.path+": ") {
 			t.Errorf("%s: %v", c.path, err)
 		}
-		if r, err := NewSQLite(c.path).Repair(t.Context()); err == nil {
+		if r, err := NewSQLite(c.path, "gateway-1").Repair(t.Context()); err == nil {
 			_, err = r.Integrity(t.Context())
 			if closing := r.Close(); !errors.Is(c.is, database.ErrDamaged) || closing != nil {
 				t.Errorf("%s: repairing: %v, %v", c.path, err, closing)
@@ -356,7 +379,7 @@ func TestFilesThatAreNoLedger(t *testing.T) {
 		} else if !errors.Is(err, c.is) {
 			t.Errorf("%s: repairing: %v", c.path, err)
 		}
-		host := NewSQLite(c.path)
+		host := NewSQLite(c.path, "gateway-1")
 		_, err = host.Open(t.Context())
 		if host.Close(); (err != nil) != c.host {
 			t.Errorf("%s: a host: %v", c.path, err)
@@ -369,7 +392,7 @@ func TestFilesThatAreNoLedger(t *testing.T) {
 
 func TestDamageIsFound(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
-	s := NewSQLite(path)
+	s := NewSQLite(path, "gateway-1")
 	fill(t, s, row(1, Done, outputs), row(2, Done, outputs), row(3, Done, outputs), row(4, Done, outputs))
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -422,7 +445,7 @@ func TestDamageIsFound(t *testing.T) {
 
 func TestNothingIsMadeByLooking(t *testing.T) {
 	folder := t.TempDir()
-	absent := NewSQLite(filepath.Join(folder, "absent.db"))
+	absent := NewSQLite(filepath.Join(folder, "absent.db"), "gateway-1")
 	for how, open := range map[string]func() error{
 		"inspect": func() error { _, err := absent.Inspect(t.Context()); return err },
 		"repair":  func() error { _, err := absent.Repair(t.Context()); return err },
@@ -434,7 +457,7 @@ func TestNothingIsMadeByLooking(t *testing.T) {
 	if files, err := os.ReadDir(folder); len(files) > 0 || err != nil {
 		t.Errorf("in the folder are %v, %v", files, err)
 	}
-	s := NewSQLite(filepath.Join(folder, "ledger.db"))
+	s := NewSQLite(filepath.Join(folder, "ledger.db"), "gateway-1")
 	fill(t, s, row(1, Done, outputs))
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -451,7 +474,7 @@ func TestNothingIsMadeByLooking(t *testing.T) {
 	}
 
 	// A host that starts in the meantime makes what was read doubtful.
-	fill(t, NewSQLite(s.path), row(2, Done, outputs))
+	fill(t, NewSQLite(s.path, "gateway-1"), row(2, Done, outputs))
 	if _, err := in.Count(t.Context(), Filter{}); err == nil || !strings.Contains(err.Error(), "ask again") {
 		t.Errorf("beside a host that just started: %v", err)
 	}
@@ -478,7 +501,7 @@ func TestFoldersThatCantBeWrittenTo(t *testing.T) {
 	}
 	folder := t.TempDir()
 	path := filepath.Join(folder, "ledger.db")
-	s := NewSQLite(path)
+	s := NewSQLite(path, "gateway-1")
 	fill(t, s, row(1, Writing, nil))
 	forbid := func(mode os.FileMode) {
 		t.Helper()
@@ -498,7 +521,7 @@ func TestFoldersThatCantBeWrittenTo(t *testing.T) {
 	if diff := cmp.Diff([]string{"id-1"}, ids(t, inspect(t, s), Filter{})); diff != "" {
 		t.Error(diff)
 	}
-	if _, err := NewSQLite(filepath.Join(folder, "new.db")).Open(t.Context()); !errors.Is(err, fs.ErrPermission) {
+	if _, err := NewSQLite(filepath.Join(folder, "new.db"), "gateway-1").Open(t.Context()); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("a new store: %v", err)
 	}
 	forbid(0o700)
@@ -507,7 +530,7 @@ func TestFoldersThatCantBeWrittenTo(t *testing.T) {
 	}
 	// What a host left when it was killed can be read all the same.
 	other := filepath.Join(t.TempDir(), "ledger.db")
-	fill(t, NewSQLite(other), row(1, Writing, nil), row(2, Writing, nil))
+	fill(t, NewSQLite(other, "gateway-1"), row(1, Writing, nil), row(2, Writing, nil))
 	for _, part := range []string{"", "-wal"} {
 		content, err := os.ReadFile(other + part)
 		if err != nil || len(content) == 0 {
@@ -535,12 +558,12 @@ func TestAFileForAFolder(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for how, err := range opened(t, NewSQLite(filepath.Join(file, "ledger.db"))) {
+	for how, err := range opened(t, NewSQLite(filepath.Join(file, "ledger.db"), "gateway-1")) {
 		if err == nil || !strings.HasSuffix(err.Error(), "not a directory") {
 			t.Errorf("%s: %v", how, err)
 		}
 	}
-	for how, err := range opened(t, NewSQLite(filepath.Dir(file))) {
+	for how, err := range opened(t, NewSQLite(filepath.Dir(file), "gateway-1")) {
 		if err == nil {
 			t.Errorf("%s: a folder was opened as a file", how)
 		}

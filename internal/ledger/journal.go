@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pentrough/pentrough/internal/backoff"
+	"github.com/pentrough/pentrough/internal/database"
 	"github.com/pentrough/pentrough/internal/outage"
 )
 
@@ -36,7 +37,9 @@ var errClosed = errors.New("the ledger is closed")
 // next one, so a busy ledger needs few of them and an idle one writes at once.
 type journal struct {
 	store Store
-	wake  chan struct{}
+	// missing: see newJournal.
+	missing func([]Row) (Batch, error)
+	wake    chan struct{}
 	// ending ends when the journal is to end, by end.
 	ending context.Context
 	end    context.CancelFunc
@@ -53,9 +56,11 @@ type journal struct {
 	closing bool
 	opened  bool
 
-	// Of the journal's goroutine: the room of a batch that is written, and what became of it.
+	// Of the journal's goroutine: the room of a batch that is written, what became of it, and when the
+	// store was checked.
 	spare    []pending
 	compiled compiled
+	checked  time.Time
 }
 
 // pending is a change on its way: in the states Writing, Done and OnHold the row is put as it is given, in Confirmed only its state changes, and
@@ -66,16 +71,18 @@ type pending struct {
 	done chan error
 }
 
-// newJournal opens the store in the background and tells loaded its rows, or refused why there are none yet.
-func newJournal(s Store, log *slog.Logger, loaded func([]Row), refused func(error)) *journal {
-	j := &journal{store: s, wake: make(chan struct{}, 1), ended: make(chan struct{}), outage: outage.New(log, "the ledger")}
+// newJournal opens the store in the background and tells loaded its rows, or refused why there are
+// none yet. When the store is opened again, missing returns the changes that bring its rows to what
+// the ledger has in memory.
+func newJournal(s Store, log *slog.Logger, loaded func([]Row), refused func(error), missing func([]Row) (Batch, error)) *journal {
+	j := &journal{store: s, missing: missing, wake: make(chan struct{}, 1), ended: make(chan struct{}), outage: outage.New(log, "the ledger")}
 	j.ending, j.end = context.WithCancel(context.Background())
 	go func() {
 		defer close(j.ended)
 		if j.open(loaded, refused) {
 			j.run()
 		}
-		j.refuseAll()
+		j.refuseWaiting(errClosed)
 		j.closeErr = j.store.Close()
 	}()
 	return j
@@ -106,30 +113,97 @@ func (j *journal) open(loaded func([]Row), refused func(error)) bool {
 	}
 }
 
-// run applies what is queued until the journal ends.
+// run applies what is queued until the journal ends. After an error it opens the store anew.
 func (j *journal) run() {
-	pauses := backoff.New(retryFirst, retryLast)
+	check := time.NewTicker(database.CheckInterval)
+	defer check.Stop()
 	for {
-		batch := j.take()
-		if len(batch) == 0 {
+		ok := true
+		if batch := j.take(); len(batch) > 0 {
+			ok = j.apply(batch, applyTimeout)
+		} else {
 			select {
 			case <-j.wake:
-				continue
+			case <-check.C:
+				ok = j.check(applyTimeout)
 			case <-j.ending.Done():
 				j.last()
 				return
 			}
 		}
-		if j.apply(batch, applyTimeout) {
-			pauses.Reset()
-			continue
-		}
-		// Those who wait were told, and come again by themselves; the rest is tried again.
-		if !backoff.Sleep(j.ending, pauses.NextBackOff()) {
-			j.last()
+		if !ok && !j.reopen() {
+			if j.restore(farewell) == nil {
+				j.last()
+			}
 			return
 		}
 	}
+}
+
+// check reports whether the store is the one that was opened, and can be written to.
+func (j *journal) check(timeout time.Duration) bool {
+	err := j.checkStore(timeout)
+	j.outage.Report(err)
+	return err == nil
+}
+
+func (j *journal) checkStore(timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	j.checked = time.Now()
+	if err := j.store.Check(ctx); err != nil {
+		return fmt.Errorf("checking the store: %w", err)
+	}
+	return nil
+}
+
+// reopen opens the store after an error, until it works or the journal ends: then it returns false.
+// The store has all that the ledger has in memory before anything else is written to it, as it may
+// be an empty one, or one that lost its latest changes.
+func (j *journal) reopen() bool {
+	for pauses := backoff.New(retryFirst, retryLast); backoff.Sleep(j.ending, pauses.NextBackOff()); {
+		err := j.restore(openTimeout)
+		j.outage.Report(err)
+		if err == nil {
+			return true
+		}
+		j.refuseWaiting(err)
+	}
+	return false
+}
+
+// restore opens the store and writes to it what it lacks.
+func (j *journal) restore(timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	rows, err := j.store.Open(ctx)
+	var all Batch
+	if err == nil {
+		all, err = j.missing(rows)
+	}
+	if err != nil {
+		return fmt.Errorf("opening the store: %w", err)
+	}
+	for part := (Batch{Remove: all.Remove}); len(part.Remove)+len(all.Put) > 0; part.Remove = nil {
+		n := min(len(all.Put), maxBatch)
+		part.Put, all.Put = all.Put[:n], all.Put[n:]
+		if err := j.store.Apply(ctx, part, true); err != nil {
+			return fmt.Errorf("writing to the store what is in memory: %w", err)
+		}
+	}
+	return nil
+}
+
+// refuseWaiting gives an error to those who wait for a change. They come again by themselves.
+func (j *journal) refuseWaiting(err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.queue = slices.DeleteFunc(j.queue, func(p pending) bool {
+		if p.done != nil {
+			p.done <- err
+		}
+		return p.done != nil
+	})
 }
 
 // last applies what is left at the end, once.
@@ -163,6 +237,12 @@ func (j *journal) apply(batch []pending, timeout time.Duration) bool {
 	cancel()
 	if err != nil {
 		err = fmt.Errorf("writing to the store: %w", err)
+	} else if time.Since(j.checked) >= database.CheckInterval {
+		// After the change and not before it: nothing counts as written that went to a file that had
+		// been gone for longer than the interval.
+		err = j.checkStore(timeout)
+	}
+	if err != nil {
 		left := slices.DeleteFunc(slices.Clone(batch), func(p pending) bool { return p.done != nil })
 		j.mu.Lock()
 		j.queue = append(left, j.queue...)
@@ -287,18 +367,6 @@ func (j *journal) signal() {
 	case j.wake <- struct{}{}:
 	default:
 	}
-}
-
-// refuseAll tells those who still wait that it is over.
-func (j *journal) refuseAll() {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for _, p := range j.queue {
-		if p.done != nil {
-			p.done <- errClosed
-		}
-	}
-	j.queue = nil
 }
 
 // health returns why the store can't be used, or nil.

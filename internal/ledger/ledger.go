@@ -92,7 +92,7 @@ func New() *Ledger {
 func Open(s Store, log *slog.Logger) *Ledger {
 	l := New()
 	l.closed, l.opened = errOpening, make(chan struct{})
-	l.journal = newJournal(s, log, l.load, l.refuse)
+	l.journal = newJournal(s, log, l.load, l.refuse, l.missing)
 	return l
 }
 

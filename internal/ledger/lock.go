@@ -3,26 +3,71 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"strings"
 	"syscall"
+	"time"
+
+	"github.com/pentrough/pentrough/internal/printable"
 )
 
 // fileLock keeps a second process from a file. The system lets go of it when the process ends, however it ends.
 type fileLock struct{ f *os.File }
 
-func lockFile(path string) (*fileLock, error) {
+// maxHolder is how much of a lock file is read.
+const maxHolder = 1 << 10
+
+// lockFile locks the file at path. holder says who does so, and is left in the file for those who come too late.
+func lockFile(path, holder string) (*fileLock, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
+		defer f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%w; give each host a store of its own", ErrInUse)
+			return nil, inUse(firstHolder(f))
 		}
 		return nil, fmt.Errorf("locking %s: %w", path, err)
 	}
+	// What an earlier holder left mustn't be taken for this one.
+	err = f.Truncate(0)
+	if err == nil {
+		_, err = fmt.Fprintf(f, "%s, process %d, since %s\n", holder, os.Getpid(), time.Now().Format(time.RFC3339))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("writing %s: %w", path, err), f.Close())
+	}
 	return &fileLock{f}, nil
+}
+
+// inUse returns an error of kind ErrInUse that names who uses the store; "" isn't known.
+func inUse(holder string) error {
+	if holder == "" {
+		return ErrInUse
+	}
+	return fmt.Errorf("%w: %s", ErrInUse, holder)
+}
+
+// firstHolder returns what the one who has the lock left in the file, or "".
+func firstHolder(f io.Reader) string {
+	left, err := io.ReadAll(io.LimitReader(f, maxHolder))
+	if err != nil {
+		return ""
+	}
+	line, _, _ := strings.Cut(string(left), "\n")
+	return printable.Lines(line)
+}
+
+// at reports whether the lock is the file at path.
+func (l *fileLock) at(path string) bool {
+	own, err := l.f.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(path)
+	return err == nil && os.SameFile(own, there)
 }
 
 func (l *fileLock) release() error { return l.f.Close() }

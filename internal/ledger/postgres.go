@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/pentrough/pentrough/internal/database"
+	"github.com/pentrough/pentrough/internal/printable"
 )
 
 // Postgres is a store in a PostgreSQL database, which several hosts may share: each has rows of its own, by its name.
@@ -24,8 +25,10 @@ var _ Store = (*Postgres)(nil)
 // NewPostgres returns a store in the database at url, for the host of that name.
 func NewPostgres(url, host string) *Postgres { return &Postgres{url: url, host: host} }
 
-// Open implements Store.
+// Open implements Store. A connection that had an error isn't used again: the server behind it may
+// be a replica by now, which can only be read.
 func (s *Postgres) Open(ctx context.Context) (_ []Row, err error) {
+	_ = s.Close() // its error is what the last one said
 	if err := s.connect(ctx); err != nil {
 		return nil, err
 	}
@@ -45,6 +48,12 @@ func (s *Postgres) Open(ctx context.Context) (_ []Row, err error) {
 // lockHost tries to be alone with a host's rows, as long as the connection lasts.
 const lockHost = `SELECT pg_try_advisory_lock(hashtextextended('pentrough ledger ' || $1, 0))`
 
+// whoLocked finds the session that has that lock.
+const whoLocked = `SELECT a.application_name, a.backend_start, coalesce(host(a.client_addr), 'local'), a.pid
+	FROM pg_locks l JOIN pg_stat_activity a USING (pid), (SELECT hashtextextended('pentrough ledger ' || $1, 0) AS key) AS k
+	WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+	AND (l.classid::bigint << 32 | l.objid::bigint) = k.key`
+
 // unlockHosts gives up all such locks of a connection.
 const unlockHosts = `SELECT pg_advisory_unlock_all()`
 
@@ -54,6 +63,7 @@ func (s *Postgres) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	database.Writable(config)
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return err
@@ -62,7 +72,7 @@ func (s *Postgres) connect(ctx context.Context) error {
 	var alone bool
 	err = conn.QueryRow(ctx, lockHost, s.host).Scan(&alone)
 	if err == nil && !alone {
-		err = fmt.Errorf("%w, for host %q; give each host a name of its own", ErrInUse, s.host)
+		err = fmt.Errorf("%w; give each host a name of its own", inUse(s.holder(conn.QueryRow(ctx, whoLocked, s.host).Scan)))
 	}
 	if err != nil {
 		_ = conn.Close(context.WithoutCancel(ctx))
@@ -70,6 +80,18 @@ func (s *Postgres) connect(ctx context.Context) error {
 	}
 	s.conn = conn
 	return nil
+}
+
+// holder returns who has the lock of the host's name, as far as the server tells; scan reads the answer to whoLocked.
+func (s *Postgres) holder(scan func(into ...any) error) string {
+	var program, from string
+	var since time.Time
+	var pid int
+	who := fmt.Sprintf("host %q", s.host)
+	if scan(&program, &since, &from, &pid) != nil {
+		return who
+	}
+	return printable.Lines(fmt.Sprintf("%s, connected as %q from %s, process %d of the database, since %s", who, program, from, pid, since.Format(time.RFC3339)))
 }
 
 // rows reads the host's, in the order of their numbers.
@@ -92,13 +114,16 @@ func (s *Postgres) rows(ctx context.Context) ([]Row, error) {
 
 // Apply implements Store: one statement for all rows of a kind, so that the cost is that of rows and not of round trips.
 func (s *Postgres) Apply(ctx context.Context, b Batch, sync bool) error {
-	if s.conn == nil || s.conn.IsClosed() {
-		if err := s.connect(ctx); err != nil {
-			return err
-		}
-	}
 	err := pgx.BeginFunc(ctx, s.conn, func(tx pgx.Tx) error { return s.apply(ctx, tx, b, sync) })
 	if err != nil {
+		return fmt.Errorf("in the database: %w", err)
+	}
+	return nil
+}
+
+// Check implements Store.
+func (s *Postgres) Check(ctx context.Context) error {
+	if err := database.CheckWritable(ctx, s.conn); err != nil {
 		return fmt.Errorf("in the database: %w", err)
 	}
 	return nil

@@ -17,7 +17,7 @@ var migrations embed.FS
 
 // SQLite is a store in one file, for one host at a time.
 type SQLite struct {
-	path string
+	path, host string
 
 	lock                 *fileLock
 	db                   *sql.DB
@@ -27,27 +27,55 @@ type SQLite struct {
 	begin, commit        *sql.Stmt
 	synchronous          bool   // the connection's setting
 	buf                  []byte // of the row that is being written
+	// watch is the file that was opened last, which stays known when the connection is closed.
+	watch *database.Watch
 }
 
 var _ Store = (*SQLite)(nil)
 
-// NewSQLite returns a store in the file at path, which is made if it is missing.
-func NewSQLite(path string) *SQLite { return &SQLite{path: path} }
+// NewSQLite returns a store in the file at path, which is made if it is missing, for the host of that name.
+func NewSQLite(path, host string) *SQLite { return &SQLite{path: path, host: host} }
 
-// Open implements Store.
+// Open implements Store. The lock stays when the file is opened anew, so that no other host comes in
+// between. As long as another file has the place of the one that is open, that one stays open: its
+// number isn't given to another file then.
 func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("%s: %w", s.path, database.Explain(err)), s.Close())
+			err = fmt.Errorf("%s: %w", s.path, database.Explain(err))
 		}
 	}()
-	if s.lock, err = lockFile(s.path + ".lock"); err != nil {
+	if s.watch != nil {
+		switch err := s.watch.CheckFile(); {
+		case errors.Is(err, database.ErrReplaced):
+			return nil, fmt.Errorf("%w: move it away, and this host writes its ledger anew from memory; a restart would take that file, and forget what isn't in it", err)
+		case err != nil && !errors.Is(err, database.ErrRemoved):
+			return nil, err
+		}
+	}
+	if err := s.disconnect(); err != nil {
+		return nil, err
+	}
+	if err := s.keepOthersOut(); err != nil {
 		return nil, err
 	}
 	// A commit survives the process without reaching the disk (synchronous=NORMAL); Apply asks for more where it is needed.
-	if s.db, err = (database.File{Path: s.path, Create: true}).Open(); err != nil {
+	file := database.File{Path: s.path, Create: true}
+	if s.db, err = file.Open(); err != nil {
 		return nil, err
 	}
+	watch, err := file.Watch()
+	if err != nil {
+		return nil, err
+	}
+	if s.watch != nil {
+		s.watch = watch // a file that was made anew is its own, also if what follows fails
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.disconnect())
+		}
+	}()
 	if err := sqliteDialect.Migrate(ctx, s.db); err != nil {
 		return nil, err
 	}
@@ -79,7 +107,50 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	if s.commit, err = s.conn.PrepareContext(ctx, `COMMIT`); err != nil {
 		return nil, err
 	}
-	return s.rows(ctx)
+	// SQLite opens a file that can't be written to all the same, and would tell it only with the first change.
+	if _, err := s.conn.ExecContext(ctx, `BEGIN IMMEDIATE; ROLLBACK`); err != nil {
+		return nil, err
+	}
+	rows, err := s.rows(ctx)
+	if err == nil {
+		err = watch.CheckFile()
+	}
+	if err == nil {
+		s.watch, err = file.Watch() // with the log
+	}
+	return rows, err
+}
+
+// keepOthersOut takes the lock, also when its file was removed or replaced.
+func (s *SQLite) keepOthersOut() error {
+	path := s.path + ".lock"
+	if s.lock != nil && s.lock.at(path) {
+		return nil
+	}
+	lock, err := lockFile(path, fmt.Sprintf("host %q", s.host))
+	switch {
+	case errors.Is(err, ErrInUse):
+		return fmt.Errorf("%w; give each host a store of its own", err)
+	case err != nil:
+		return err
+	}
+	if s.lock != nil {
+		err = s.lock.release()
+	}
+	s.lock = lock
+	return err
+}
+
+// Check implements Store.
+func (s *SQLite) Check(context.Context) error {
+	err := s.watch.Check()
+	if err == nil && !s.lock.at(s.path+".lock") {
+		err = fmt.Errorf("its .lock: %w", database.ErrRemoved)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.path, err)
+	}
+	return nil
 }
 
 // rows reads all of them, in the order of their numbers.
@@ -198,8 +269,8 @@ func numbers(all []int64) []byte {
 	return append(array, ']')
 }
 
-// Close implements Store.
-func (s *SQLite) Close() error {
+// disconnect closes the file and keeps the lock.
+func (s *SQLite) disconnect() error {
 	var errs []error
 	// As long as a statement is there, SQLite keeps the connection, and with it the log and its index.
 	for _, statement := range []*sql.Stmt{s.put, s.change, s.finish, s.confirm, s.remove, s.begin, s.commit} {
@@ -213,10 +284,17 @@ func (s *SQLite) Close() error {
 	if s.db != nil {
 		errs = append(errs, s.db.Close())
 	}
-	if s.lock != nil {
-		errs = append(errs, s.lock.release())
-	}
 	s.put, s.change, s.finish, s.confirm, s.remove, s.begin, s.commit = nil, nil, nil, nil, nil, nil, nil
-	s.conn, s.db, s.lock = nil, nil, nil
+	s.conn, s.db = nil, nil
 	return errors.Join(errs...)
+}
+
+// Close implements Store.
+func (s *SQLite) Close() error {
+	err := s.disconnect()
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.release())
+	}
+	s.lock = nil
+	return err
 }

@@ -12,7 +12,7 @@ import (
 func TestSQLiteCloses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	for attempt := range 2 {
-		s := NewSQLite(path)
+		s := NewSQLite(path, "gateway-1")
 		rows, err := s.Open(t.Context())
 		if err != nil {
 			t.Fatal(err)

@@ -9,8 +9,12 @@ import (
 
 // Store keeps a ledger's rows beyond the process. One goroutine at a time calls it.
 type Store interface {
-	// Open connects, brings the schema up to date and returns the rows of this host. It may be called again after an error.
+	// Open connects, brings the schema up to date and returns the rows of this host. It is called
+	// again after each error of any method, also of Apply and Check, until it returns nil. A SQLite
+	// file that was removed is made anew; one that another file took the place of isn't opened.
 	Open(ctx context.Context) ([]Row, error)
+	// Check returns why what is written now would be lost or refused, or nil.
+	Check(ctx context.Context) error
 	// Apply makes all changes in one transaction. With sync they have reached the disk when it returns, and so has everything
 	// that was applied before; without it they outlive the process. After an error any of them may have been made or not:
 	// making them again does no harm. b is the caller's again when it returns.

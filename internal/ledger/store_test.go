@@ -28,7 +28,7 @@ var stores = map[string]func(t *testing.T) func(t *testing.T) func() Store{
 	"sqlite": func(*testing.T) func(t *testing.T) func() Store {
 		return func(t *testing.T) func() Store {
 			path := filepath.Join(t.TempDir(), "ledger.db")
-			return func() Store { return NewSQLite(path) }
+			return func() Store { return NewSQLite(path, "gateway-1") }
 		}
 	},
 	"postgres": func(t *testing.T) func(t *testing.T) func() Store {
@@ -177,6 +177,12 @@ func (b *brokenStore) Open(context.Context) ([]Row, error) {
 }
 
 func (b *brokenStore) Close() error { return nil }
+
+func (b *brokenStore) Check(context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err
+}
 
 func (b *brokenStore) Apply(_ context.Context, batch Batch, sync bool) error {
 	time.Sleep(time.Millisecond)

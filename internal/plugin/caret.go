@@ -3,6 +3,8 @@ package plugin
 import (
 	"strings"
 	"unicode/utf8"
+
+	"github.com/pentrough/pentrough/internal/printable"
 )
 
 const (
@@ -27,6 +29,6 @@ func caret(text string, offset int) string {
 	if len(after) > shownAfter {
 		after = strings.ToValidUTF8(after[:shownAfter], "") + "..."
 	}
-	before = strings.ReplaceAll(before, "\t", " ")
+	before, after = printable.Lines(strings.ReplaceAll(before, "\t", " ")), printable.Lines(after)
 	return indent + before + after + indent + strings.Repeat(" ", utf8.RuneCountInString(before)) + "^"
 }

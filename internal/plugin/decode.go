@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/pentrough/pentrough/internal/redact"
 )
 
 // Decoder fills configuration structs from the tree of a file: map[string]any as TOML decodes it, in which [Substituted] stands for
@@ -31,9 +33,10 @@ type Decoder struct {
 	Used map[string]bool
 
 	building map[string]bool
-	// secrets are the texts that must not be shown, by path; secretWords are all of them and the passwords inside.
-	secrets     map[string]string
-	secretWords []string
+	// Secrets are what messages must not show; nil is a set that begins empty.
+	Secrets *redact.Set
+	// secrets are the texts that must not be shown, by path.
+	secrets map[string]string
 }
 
 // Ref is a [Reference] found in a configuration.
@@ -91,6 +94,9 @@ func (d *Decoder) table(path string, m map[string]any, rv reflect.Value, typed b
 				d.problem(at, "missing: "+wanted(s), "", "")
 			}
 			continue
+		}
+		if sub, ok := v.(Substituted); ok && sub.Whole && !sub.File && !s.secret && rv.FieldByIndex(s.index).Kind() != reflect.Interface {
+			d.redactor().Open(sub.Text)
 		}
 		d.value(at, v, rv.FieldByIndex(s.index), s)
 	}

@@ -4,11 +4,12 @@ import (
 	"cmp"
 	"errors"
 	"maps"
-	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/pentrough/pentrough/internal/redact"
 )
 
 // A Problem is one thing that is wrong with a configuration.
@@ -105,12 +106,7 @@ func within(path, table string) bool {
 	return len(path) > len(table) && strings.HasPrefix(path, table) && (path[len(table)] == '.' || path[len(table)] == '[')
 }
 
-const redacted = "[redacted]"
-
-// shortestSecret is the length from which a secret is also looked for inside other words; replacing each "a" would garble everything.
-const shortestSecret = 4
-
-// keep remembers a secret, and the password if it is a URL, so that nothing prints them.
+// keep remembers a secret, so that nothing prints it.
 func (d *Decoder) keep(path, secret string) {
 	if secret == "" {
 		return
@@ -119,29 +115,18 @@ func (d *Decoder) keep(path, secret string) {
 		d.secrets = map[string]string{}
 	}
 	d.secrets[path] = secret
-	d.secretWords = append(d.secretWords, secret)
-	if u, err := url.Parse(secret); err == nil && u.User != nil {
-		if password, ok := u.User.Password(); ok {
-			d.secretWords = append(d.secretWords, password)
-		}
+	d.redactor().Secret(secret)
+}
+
+func (d *Decoder) redactor() *redact.Set {
+	if d.Secrets == nil {
+		d.Secrets = new(redact.Set)
 	}
+	return d.Secrets
 }
 
 // Redact takes every secret that was decoded out of a text that somebody else wrote.
-func (d *Decoder) Redact(text string) string {
-	// The longest first: a password may be a part of a URL.
-	slices.SortFunc(d.secretWords, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) })
-	d.secretWords = slices.Compact(d.secretWords)
-	for _, s := range d.secretWords {
-		if len(s) < shortestSecret {
-			continue
-		}
-		quoted := strconv.Quote(s)
-		text = strings.ReplaceAll(text, s, redacted)
-		text = strings.ReplaceAll(text, quoted[1:len(quoted)-1], redacted)
-	}
-	return text
-}
+func (d *Decoder) Redact(text string) string { return d.Secrets.Text(text) }
 
 var quotedText = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
 
@@ -156,7 +141,7 @@ func (d *Decoder) redactAt(path, text string) string {
 	return quotedText.ReplaceAllStringFunc(text, func(q string) string {
 		part, err := strconv.Unquote(q)
 		if err != nil || part != "" && strings.Contains(secret, part) {
-			return redacted
+			return redact.Mark
 		}
 		return q
 	})

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/pentrough/pentrough/internal/redact"
 )
 
 const durationShape = `a number with a unit, such as "5s", "100ms" or "1h30m"`
@@ -49,6 +51,9 @@ func (d *Decoder) notA(path string, v any, want string, s spec) {
 	d.wrongType(path, v, want)
 }
 
+// urlKeys are the settings that hold a URL.
+var urlKeys = []string{"url", "endpoint"}
+
 func (d *Decoder) str(path string, v any, rv reflect.Value, s spec) bool {
 	text, shown, ok := textOf(v)
 	if !ok {
@@ -58,6 +63,10 @@ func (d *Decoder) str(path string, v any, rv reflect.Value, s spec) bool {
 	d.noteSecret(path, v, s)
 	if s.secret {
 		shown = "the value"
+	}
+	if escape := redact.Unescaped(text); escape != "" && slices.Contains(urlKeys, s.key) {
+		d.problem(path, "the user part of the URL has a character that must be escaped: write "+escape, "", "")
+		return false
 	}
 	if s.required && text == "" {
 		d.problem(path, "empty: "+wanted(s), "", "")

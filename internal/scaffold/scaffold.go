@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"go/token"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/mod/module"
 
 	"github.com/pentrough/pentrough/internal/hostbuild"
+	"github.com/pentrough/pentrough/internal/newfile"
 )
 
 //go:embed all:handler all:python/new python/pentrough.py
@@ -108,7 +110,11 @@ func write(dir string, files map[string][]byte) error {
 		if err := os.MkdirAll(filepath.Dir(file), 0o777); err != nil {
 			return err
 		}
-		if err := os.WriteFile(file, text, 0o666); err != nil {
+		err := newfile.Write(file, 0o666, func(w io.Writer) error {
+			_, err := w.Write(text)
+			return err
+		})
+		if err != nil {
 			return err
 		}
 	}

@@ -11,6 +11,13 @@ import (
 // JOURNAL_STREAM (systemd.exec(5)).
 func isJournal(out io.Writer) bool {
 	stream := os.Getenv("JOURNAL_STREAM")
+	for {
+		wrapped, ok := out.(interface{ Unwrap() io.Writer })
+		if !ok {
+			break
+		}
+		out = wrapped.Unwrap()
+	}
 	file, ok := out.(*os.File)
 	if !ok || stream == "" {
 		return false

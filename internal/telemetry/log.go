@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+
+	"github.com/pentrough/pentrough/internal/printable"
 )
 
 // Config is how the host logs.
@@ -15,10 +17,10 @@ type Config struct {
 	Format string
 }
 
-// NewLogger returns a logger that writes to out. Where out is the journal's stream, which stamps every line itself, lines
+// NewLogger returns a logger that writes to out, without anything that isn't printable. Where out is the journal's stream, which stamps every line itself, lines
 // carry no time of their own.
 func NewLogger(out io.Writer, c Config) (*slog.Logger, error) {
-	return newLogger(out, c, isJournal(out))
+	return newLogger(printable.NewWriter(out), c, isJournal(printable.Below(out)))
 }
 
 func newLogger(out io.Writer, c Config, stamped bool) (*slog.Logger, error) {

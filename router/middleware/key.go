@@ -9,6 +9,7 @@ import (
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/jsontext"
+	"github.com/pentrough/pentrough/transports"
 )
 
 // Key says what a message belongs to: "payload.FIELD" of a JSON payload, where further dots lead into nested objects, or "metadata.KEY". The
@@ -41,7 +42,11 @@ func (k Key) Of(msg *message.Message) (string, error) {
 	if where == keyMetadata {
 		return msg.Metadata[name], nil
 	}
-	value, found, err := jsontext.Find(msg.Payload, strings.Split(name, "."))
+	body, err := transports.Body(msg)
+	if err != nil {
+		return "", fmt.Errorf("reading key field %s: %w", name, err)
+	}
+	value, found, err := jsontext.Find(body, strings.Split(name, "."))
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("reading key field %s: %w", name, err)

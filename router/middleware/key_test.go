@@ -1,11 +1,14 @@
 package middleware_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
+	"github.com/pentrough/pentrough/handlers/handlertest"
 	"github.com/pentrough/pentrough/router/middleware"
 	"github.com/pentrough/pentrough/router/middleware/middlewaretest"
+	"github.com/pentrough/pentrough/transports"
 )
 
 func TestKeyOf(t *testing.T) {
@@ -34,6 +37,17 @@ func TestKeyOf(t *testing.T) {
 		if got != c.want || (err == nil) != (c.fails == "") || err != nil && !strings.HasPrefix(err.Error(), c.fails) {
 			t.Errorf("%q of %s: %q, %v", c.key, c.body, got, err)
 		}
+	}
+}
+
+func TestKeyOfGzip(t *testing.T) {
+	msg, _ := middlewaretest.Message(t.Context(), "id", "lane", `{"iccid":89860045061950080012}`)
+	if got, err := middleware.Key("payload.iccid").Of(handlertest.Gzip(t, msg)); got != "89860045061950080012" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	msg.Metadata["content_encoding"] = "deflate"
+	if _, err := middleware.Key("payload.iccid").Of(msg); !errors.Is(err, transports.ErrEncoding) {
+		t.Error(err)
 	}
 }
 

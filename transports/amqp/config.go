@@ -194,6 +194,18 @@ func (c *Config) endpoint() (endpoint, error) {
 	return e, nil
 }
 
+// Needs implements transports.Needer.
+func (c *Config) Needs() (n transports.Needs) {
+	if e, err := c.endpoint(); err == nil && !e.tls && !transports.Loopback(e.host) {
+		key := "host"
+		if c.URL != "" {
+			key = "url"
+		}
+		n.Risks = map[string]string{key: "password and messages are sent in the clear, as the broker isn't on a loopback address; use amqps:// or a table tls"}
+	}
+	return n
+}
+
 // nearest returns the candidate that differs from name by one or two typed characters, or "".
 func nearest(name string, candidates []string) string {
 	best, at := "", 3

@@ -291,3 +291,57 @@ func TestWhatWasDeletedComesBackWithoutAMessage(t *testing.T) {
 	r.well("topic published")
 	arrives("the exchange had another kind")
 }
+
+// A topic that says classic gets that, also where the virtual host makes quorum queues by default, and
+// takes a queue that was declared without a type.
+func TestAClassicQueueIsClassic(t *testing.T) {
+	t.Parallel()
+	url := testenv.Broker(t).VHost(t)
+	peer := dial(t, url)
+	peer.queue("old", amqp.Table{})
+	r := start(t, config(url, func(c *Config) {
+		no, topics := false, map[string]TopicConfig{}
+		for name, topic := range map[string]TopicConfig{"old": {}, "new": {}, "fleeting": {Durable: &no, AutoDelete: true}} {
+			topic.QueueType, topic.Queue, topic.Exchange = "classic", name, "e."+name
+			topics[name] = topic
+		}
+		c.Topics = topics
+	}))
+	for _, name := range []string{"old", "new", "fleeting"} {
+		r.subscribe(t.Context(), name)
+		r.well("topic " + name)
+	}
+	ch := dial(t, url).ch
+	if _, err := ch.QueueDeclare("new", true, false, false, false, amqp.Table{"x-queue-type": "quorum"}); err == nil || !strings.Contains(err.Error(), "x-queue-type") {
+		t.Errorf("it isn't a classic queue: %v", err)
+	}
+}
+
+// An older broker tells a queue without a type from a classic one.
+func TestAQueueWithoutATypeIsClassic(t *testing.T) {
+	refused := func(text string) error {
+		return fmt.Errorf("declaring queue: %w", plain(&amqp.Error{Code: amqp.PreconditionFailed, Server: true, Reason: text}))
+	}
+	const text = "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received the value 'classic' of type 'longstr' but current is "
+	for _, c := range []struct {
+		queueType string
+		err       error
+		want      bool
+	}{
+		{"classic", refused(text + "none"), true},
+		{"classic", refused(text + "the value 'quorum' of type 'longstr'"), false},
+		{"quorum", refused(text + "none"), false},
+		{"", refused(text + "none"), false},
+		{"classic", refused(strings.Replace(text, "x-queue-type", "x-max-length", 1) + "none"), false},
+		{"classic", nil, false},
+	} {
+		conf := Config{Topics: map[string]TopicConfig{"q": {QueueType: c.queueType}}}
+		route, err := conf.route("q")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := route.untyped(c.err); got != c.want {
+			t.Errorf("%q, %v: %v", c.queueType, c.err, got)
+		}
+	}
+}

@@ -17,6 +17,7 @@ import (
 const (
 	houseExchange   = "pentrough"
 	defaultExchange = "amq.default"
+	classic         = "classic"
 	quorum          = "quorum"
 	drop            = "drop"
 )
@@ -31,7 +32,7 @@ type TopicConfig struct {
 	ExchangeArguments map[string]any `toml:"exchange_arguments" doc:"Arguments of the exchange's declaration." example:"{ alternate-exchange = \"unrouted\" }"`
 
 	Queue         string         `toml:"queue" doc:"The queue that is consumed from; default: the topic's name."`
-	QueueType     string         `toml:"queue_type" doc:"The queue's type; default: what the broker makes without being told, normally classic." enum:"classic,quorum"`
+	QueueType     string         `toml:"queue_type" doc:"The queue's type; default: that of the virtual host, normally classic." enum:"classic,quorum"`
 	DeliveryLimit int            `toml:"delivery_limit" doc:"How often a quorum queue delivers a message before it drops or dead-letters it. The broker's own default is none in RabbitMQ 3 and 20 in RabbitMQ 4." min:"1"`
 	Arguments     map[string]any `toml:"arguments" doc:"Further arguments of the queue's declaration." example:"{ x-message-ttl = 60000 }"`
 	AutoDelete    bool           `toml:"auto_delete" doc:"The broker deletes the queue when its last consumer is gone."`
@@ -67,7 +68,7 @@ func (t *TopicConfig) validate(at, name string) (errs []error) {
 		allowed []string
 	}{
 		"kind":       {t.Kind, []string{amqp.ExchangeDirect, amqp.ExchangeFanout, amqp.ExchangeTopic, amqp.ExchangeHeaders}},
-		"queue_type": {t.QueueType, []string{"classic", quorum}},
+		"queue_type": {t.QueueType, []string{classic, quorum}},
 		"unroutable": {t.Unroutable, []string{"retry", drop}},
 	} {
 		if c.value != "" && !slices.Contains(c.allowed, c.value) {
@@ -157,9 +158,9 @@ func (c *Config) route(name string) (*route, error) {
 	if err != nil {
 		return nil, fmt.Errorf("topic %s: binding_arguments: %w", name, err)
 	}
-	// Classic isn't said: a queue that was declared without a type would be refused as different.
-	if t.QueueType == quorum {
-		args[amqp.QueueTypeArg] = quorum
+	// Without it a virtual host makes queues of its own default type.
+	if t.QueueType != "" {
+		args[amqp.QueueTypeArg] = t.QueueType
 	}
 	if t.DeliveryLimit > 0 {
 		args["x-delivery-limit"] = int64(t.DeliveryLimit)

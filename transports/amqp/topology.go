@@ -1,7 +1,9 @@
 package amqp
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -70,13 +72,31 @@ func (t topology) ExchangeDeclare(ch *amqp.Channel, exchange string, c wamqp.Con
 	return nil
 }
 
+// untyped reports whether the broker refused a classic queue only because the one that is there was
+// declared without a type: that is a classic one, made by a release that told the two apart.
+func (r *route) untyped(err error) bool {
+	refused, ok := errors.AsType[*amqp.Error](err)
+	return ok && refused.Code == amqp.PreconditionFailed && r.config.Queue.Arguments[amqp.QueueTypeArg] == classic &&
+		strings.Contains(refused.Reason, "'"+amqp.QueueTypeArg+"'") && strings.Contains(refused.Reason, "current is none")
+}
+
 // build declares or checks a topic on a channel of its own, as an error closes the channel that it happens on.
 func (r *route) build(conn *amqp.Connection, queue string) error {
 	ch, err := conn.Channel()
 	if err != nil {
 		return fmt.Errorf("opening a channel: %w", plain(err))
 	}
-	if err := r.topology.BuildTopology(ch, queue, r.exchange, r.config, watermill.NopLogger{}); err != nil {
+	err = r.topology.BuildTopology(ch, queue, r.exchange, r.config, watermill.NopLogger{})
+	if r.untyped(err) {
+		config := r.config
+		config.Queue.Arguments = maps.Clone(config.Queue.Arguments)
+		delete(config.Queue.Arguments, amqp.QueueTypeArg)
+		if ch, err = conn.Channel(); err != nil {
+			return fmt.Errorf("opening a channel: %w", plain(err))
+		}
+		err = r.topology.BuildTopology(ch, queue, r.exchange, config, watermill.NopLogger{})
+	}
+	if err != nil {
 		return err
 	}
 	if err := ch.Close(); err != nil {

@@ -11,6 +11,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/pentrough/pentrough/internal/jsontext"
+	"github.com/pentrough/pentrough/internal/printable"
+	"github.com/pentrough/pentrough/transports"
 )
 
 // Bounds of a command.
@@ -18,7 +20,7 @@ const (
 	// MaxCommand is the largest body of a command, in bytes.
 	MaxCommand = 1 << 20
 	// MaxName is the largest id or device name in bytes, which is what fits into an AMQP property.
-	MaxName = 255
+	MaxName = printable.MaxName
 	// MaxPriority is a command's greatest priority.
 	MaxPriority = 9
 	// MaxTimeout is the longest that a command waits for its answer.
@@ -176,6 +178,23 @@ func (p *commandParser) parse(messageID string) error {
 	}
 	return nil
 }
+
+// ParseMessage reads the command that msg carries, as [Format.Parse] does. A payload that can't be opened
+// (see [transports.Body]) gives an error of kind [ErrMalformed].
+func (f Format) ParseMessage(msg *message.Message) (Command, error) {
+	body, err := transports.Body(msg)
+	if err != nil {
+		return Command{}, unopened{err}
+	}
+	return f.Parse(body, msg.Metadata[transports.MessageID])
+}
+
+// unopened is the error of a command whose payload can't be opened.
+type unopened struct{ error }
+
+func (u unopened) Error() string        { return "reading a command: " + u.error.Error() }
+func (u unopened) Unwrap() error        { return u.error }
+func (u unopened) Is(target error) bool { return target == ErrMalformed }
 
 // decode returns the bytes that text stands for.
 func decode(e Encoding, text []byte) (b []byte, err error) {

@@ -6,10 +6,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/pentrough/pentrough/internal/jsontext"
+	"github.com/pentrough/pentrough/internal/printable"
 )
 
 // field is a field of a command.
@@ -211,40 +210,11 @@ func (p *commandParser) named(name string) string {
 	if b == nil {
 		return ""
 	}
-	if err := checkName(b); err != nil {
+	if err := printable.CheckName(b); err != nil {
 		p.reject("%s: %v", name, err)
 		return ""
 	}
 	return string(b)
-}
-
-func checkName[T string | []byte](s T) error {
-	switch {
-	case len(s) == 0:
-		return errors.New("is empty")
-	case len(s) > MaxName:
-		return fmt.Errorf("is %d bytes long, allowed are %d", len(s), MaxName)
-	}
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c == 0x7f {
-			return errors.New("has a control character")
-		} else if c >= utf8.RuneSelf {
-			return checkRunes(string(s))
-		}
-	}
-	return nil
-}
-
-func checkRunes(s string) error {
-	if !utf8.ValidString(s) {
-		return errors.New("is not UTF-8")
-	}
-	for _, r := range s {
-		if !unicode.IsPrint(r) {
-			return fmt.Errorf("has %U, which can't be printed", r)
-		}
-	}
-	return nil
 }
 
 func (p *commandParser) expiresAt() {
@@ -350,7 +320,7 @@ func (p *commandParser) offline() {
 func (p *commandParser) finish(messageID string) {
 	c := &p.c
 	if c.ID == "" && messageID != "" {
-		if err := checkName(messageID); err != nil {
+		if err := printable.CheckName(messageID); err != nil {
 			p.reject("message_id: %v", err)
 		} else {
 			c.ID = messageID
@@ -410,7 +380,7 @@ func (p *commandParser) shownIDs(messageID string) string {
 	for _, id := range p.ids[:p.given] {
 		all = append(all, shown(id))
 	}
-	if messageID != "" && checkName(messageID) != nil {
+	if messageID != "" && printable.CheckName(messageID) != nil {
 		all = append(all, clip([]byte(messageID)))
 	}
 	return strings.Join(all, ", ")

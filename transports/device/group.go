@@ -5,7 +5,11 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/ThreeDotsLabs/watermill/message"
+
 	"github.com/pentrough/pentrough/internal/jsontext"
+	"github.com/pentrough/pentrough/internal/printable"
+	"github.com/pentrough/pentrough/transports"
 )
 
 // MaxGroupCommand is the largest body of a command for a group, in bytes, which may list many devices.
@@ -39,6 +43,15 @@ func (f Format) ParseGroup(body []byte, messageID string) (GroupCommand, error) 
 		s = Selection{}
 	}
 	return GroupCommand{p.c, s}, err
+}
+
+// ParseGroupMessage reads the command for a group that msg carries, as [Format.ParseMessage] reads a command.
+func (f Format) ParseGroupMessage(msg *message.Message) (GroupCommand, error) {
+	body, err := transports.Body(msg)
+	if err != nil {
+		return GroupCommand{}, unopened{err}
+	}
+	return f.ParseGroup(body, msg.Metadata[transports.MessageID])
 }
 
 // devices takes a list of names.
@@ -116,7 +129,7 @@ func nameOf(t jsontext.Token[[]byte]) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := checkName(b); err != nil {
+	if err := printable.CheckName(b); err != nil {
 		return "", err
 	}
 	return string(b), nil

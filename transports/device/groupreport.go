@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
 // TypeGroup is the transports.Type of messages that carry a [GroupReport].
@@ -86,7 +88,7 @@ func (r GroupReport) JSON() []byte {
 // ParseGroupReport reads the JSON of a report. Fields that it doesn't know are left out.
 func ParseGroupReport(body []byte) (GroupReport, error) {
 	var in groupJSON
-	if err := json.Unmarshal(body, &in); err != nil {
+	if err := jsontext.Unmarshal(body, &in); err != nil {
 		return GroupReport{}, fmt.Errorf("reading a group's report: %w", err)
 	}
 	if in.State == "" {

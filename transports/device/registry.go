@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/pentrough/pentrough/internal/printable"
 	"github.com/pentrough/pentrough/transports/codec"
 )
 
@@ -106,10 +107,10 @@ func (r *Registry) shard(device string) *shard {
 	return &r.shards[maphash.String(r.seed, device)%shards]
 }
 
-// CheckName returns an error of kind ErrDevice if name can't name a device: it is empty, longer than MaxName, not UTF-8, or not
-// printable.
+// CheckName returns an error of kind ErrDevice if name can't name a device. The rules are those of ids too: see
+// docs/messages.md.
 func CheckName(name string) error {
-	if err := checkName(name); err != nil {
+	if err := printable.CheckName(name); err != nil {
 		return fmt.Errorf("%w: the name %w", ErrDevice, err)
 	}
 	return nil

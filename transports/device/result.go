@@ -1,7 +1,6 @@
 package device
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -155,7 +154,7 @@ func ParseResult(body []byte) (Result, error) {
 		Attempt                         int
 		Time                            time.Time
 	}
-	if err := json.Unmarshal(body, &in); err != nil {
+	if err := jsontext.Unmarshal(body, &in); err != nil {
 		return Result{}, fmt.Errorf("reading a result: %w", err)
 	}
 	if in.State == "" {

@@ -76,6 +76,10 @@ func answerOf(o *transports.Outcome, id string) *answer {
 			a += ": " + o.Err.Error()
 		}
 		return refusal(code, id, a)
+	case errors.Is(o.Err, transports.ErrEncoding):
+		return refusal(nethttp.StatusUnsupportedMediaType, id, o.Err.Error())
+	case errors.Is(o.Err, transports.ErrTooLarge):
+		return refusal(nethttp.StatusRequestEntityTooLarge, id, o.Err.Error())
 	case code >= 400 || code == 0 && o.Err != nil:
 		if code < 400 || code > 599 {
 			code = nethttp.StatusInternalServerError

@@ -30,6 +30,10 @@ func init() {
 | ` + "`Traceparent`, `Tracestate`" + ` | header.traceparent, header.tracestate |
 | any other end-to-end header but ` + "`Authorization` and `Cookie`" + ` | header.Its-Canonical-Name |
 
+` + "`Idempotency-Key`, `X-Correlation-ID`, `Content-Type` and `Traceparent`" + ` have one value: given twice they must be
+equal, and count once, or the answer is 400. Of any other header the values are joined by a comma. ` + "`max_body`" + ` is for the
+body as it comes; for one with ` + "`Content-Encoding: gzip`" + `, see [compressed payloads](../messages.md#compressed-payloads).
+
 The response says what became of the message:
 
 | status | meaning |
@@ -38,6 +42,7 @@ The response says what became of the message:
 | 200 | handled; the body is what was produced, or the id |
 | 202 | confirmed by where it was published, ` + "`{\"id\":\"...\"}`" + `; with ` + "`?wait=10s`" + ` only if no answer came in that time |
 | 400, 500 | given up: the message's fault, or not |
+| 413, 415 | given up: the handler can't open the body by its Content-Encoding, as it would be too large, or the encoding isn't gzip |
 | 400, 401, 403, 404, 405, 408, 413 | the request's fault; no message was made of it |
 | 503 | not taken, or undecided: repeat it with the same id |
 
@@ -48,8 +53,8 @@ A caller who hangs up takes back a message that hasn't been started. So does one
 request, as ` + "`nc -N`" + ` does: the host can't tell the two apart. It is answered with 503 if the message was taken back, and otherwise
 with what became of it.
 
-Only HTTP/1.1 is spoken. Browsers on other sites are refused,
-and on a loopback address without a token so is every Host but this machine's own names, its addresses and ` + "`hosts`" + `.`,
+Only HTTP/1.1 is spoken. Browsers on other sites are refused. Without a token so is every host name but localhost, the
+machine's name, the host's name, the one in ` + "`listen`, and those in `hosts`" + `; addresses always work.`,
 		Config: func() transports.Config { c := defaults; return &c },
 	})
 }
@@ -68,10 +73,10 @@ var defaults = Config{
 
 // Config is the `[transport.NAME]` table of `type = "http"`.
 type Config struct {
-	Listen         string                `toml:"listen" doc:"Address to listen on, host:port." example:"\"127.0.0.1:8080\""`
+	Listen         string                `toml:"listen" doc:"Address to listen on, host:port. An empty host (:PORT) is every IPv4 and IPv6 address; 0.0.0.0 is IPv4 only." example:"\"127.0.0.1:8080\""`
 	Token          transports.Secret     `toml:"token" doc:"Bearer token that every request must carry; without one everybody who can connect may send." secret:"true" example:"\"${WEB_TOKEN}\""`
 	TLS            *transports.ServerTLS `toml:"tls" doc:"Certificate with which HTTPS is spoken instead of HTTP."`
-	Hosts          []string              `toml:"hosts" doc:"Further host names under which the loopback address may be called without a token, such as a proxy's." example:"[\"gateway.example.com\"]"`
+	Hosts          []string              `toml:"hosts" doc:"Further host names by which the address may be called without a token, such as a proxy's." example:"[\"gateway.example.com\"]"`
 	MaxBody        int                   `toml:"max_body" doc:"Largest body." unit:"bytes" min:"1" max:"1073741824" example:"1048576"`
 	MaxConnections int                   `toml:"max_connections" doc:"Connections at a time; further ones wait to be accepted." min:"1" max:"1000000" example:"2000"`
 	Window         int                   `toml:"window" doc:"Messages of one path that are handed to the pipeline at a time; further ones wait." unit:"messages" min:"1" max:"1000000" example:"1000"`
@@ -111,7 +116,11 @@ func notInPath(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) 
 
 // Needs implements transports.Needer.
 func (c *Config) Needs() transports.Needs {
-	return transports.Needs{Binds: map[string]string{"listen": c.Listen}}
+	n := transports.Needs{Binds: map[string]string{"listen": c.Listen}}
+	if host, _, err := net.SplitHostPort(c.Listen); err == nil && c.Token != "" && c.TLS == nil && !transports.Loopback(host) {
+		n.Risks = map[string]string{"token": "the token is sent in the clear, as there is no tls and listen isn't a loopback address"}
+	}
+	return n
 }
 
 // certificate loads what the tls table names, if there is one.

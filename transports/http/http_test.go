@@ -308,6 +308,26 @@ func TestIDsAreMadeUp(t *testing.T) {
 	}
 }
 
+func TestRepeatedHeaders(t *testing.T) {
+	for _, c := range []struct {
+		name, first, second string
+		want, err           string
+	}{
+		{"Idempotency-Key", "a", "b", "", `the header Idempotency-Key is given twice, as "a" and as "b"`},
+		{"Idempotency-Key", "a", "a", "a", ""},
+		{"Content-Type", "text/csv", "text/plain", "", `the header Content-Type is given twice, as "text/csv" and as "text/plain"`},
+		{"X-Correlation-Id", "a", "b", "", `the header X-Correlation-Id is given twice, as "a" and as "b"`},
+		{"Traceparent", "a", "b", "", `the header Traceparent is given twice, as "a" and as "b"`},
+		{"Tracestate", "a=b", "c=d", "a=b, c=d", ""},
+		{"Content-Encoding", "gzip", "br", "gzip, br", ""},
+	} {
+		md, err := metadataOf(&nethttp.Request{Header: nethttp.Header{c.name: {c.first, c.second}}}, time.Now())
+		if (err == nil) != (c.err == "") || err != nil && err.Error() != c.err || md[mapped[c.name]] != c.want {
+			t.Errorf("%s: %v, %v", c.name, md, err)
+		}
+	}
+}
+
 func TestMetadata(t *testing.T) {
 	now := time.Date(2026, 5, 4, 3, 2, 1, 5, time.UTC)
 	r, err := nethttp.ReadRequest(bufio.NewReader(strings.NewReader("POST /x HTTP/1.1\r\n" +
@@ -365,8 +385,9 @@ func TestMetadata(t *testing.T) {
 	}
 	for _, c := range []struct{ name, value, want string }{
 		{"Idempotency-Key", strings.Repeat("k", 256), `the header Idempotency-Key has 256 bytes, "` + strings.Repeat("k", 64) + `"...; at most 255 are allowed`},
-		{"Idempotency-Key", "a\tb", `the header Idempotency-Key is "a\tb", in which U+0009 can't be printed`},
-		{"Idempotency-Key", "a\u200b", `the header Idempotency-Key is "a\u200b", in which U+200B can't be printed`},
+		{"Idempotency-Key", "a\tb", `the header Idempotency-Key, "a\tb", has a control character`},
+		{"Idempotency-Key", "a\u200b", `the header Idempotency-Key, "a\u200b", has U+200B, which can't be printed`},
+		{"Idempotency-Key", "e\u0301", "the header Idempotency-Key, \"e\u0301\", is not in the Unicode normal form C (NFC), in which it is \"\\u00e9\""},
 		{"X-Correlation-Id", strings.Repeat("c", 256), `the header X-Correlation-Id has 256 bytes, "` + strings.Repeat("c", 64) + `"...; at most 255 are allowed`},
 		{"X-Any", "\xff", "the header X-Any is not UTF-8"},
 	} {

@@ -13,16 +13,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/pentrough/pentrough/internal/printable"
 	"github.com/pentrough/pentrough/transports"
 )
-
-// maxID is the longest id; AMQP has no room for more.
-const maxID = 255
 
 // shown is how much of what a caller sent is quoted to it.
 const shown = 64
@@ -39,6 +36,9 @@ var mapped = map[string]string{
 	"Traceparent":      transports.TraceParent,
 	"Tracestate":       transports.TraceState,
 }
+
+// single are the headers that have one value. One that is repeated with the same value counts once.
+var single = []string{"Idempotency-Key", "X-Correlation-Id", "Content-Type", "Traceparent"}
 
 // left are the headers that belong to the connection or to the caller's credentials.
 var left = []string{
@@ -59,6 +59,11 @@ func metadataOf(r *nethttp.Request, now time.Time) (message.Metadata, error) {
 		if slices.Contains(left, name) || slices.Contains(hop, name) {
 			continue
 		}
+		if slices.Contains(single, name) {
+			if values = slices.Compact(slices.Clone(values)); len(values) > 1 {
+				return nil, fmt.Errorf("the header %s is given twice, as %.*q and as %.*q", name, shown, values[0], shown, values[1])
+			}
+		}
 		key, ok := mapped[name]
 		if !ok {
 			key = transports.HeaderPrefix + name
@@ -67,19 +72,18 @@ func metadataOf(r *nethttp.Request, now time.Time) (message.Metadata, error) {
 		if !utf8.ValidString(value) {
 			return nil, fmt.Errorf("the header %s is not UTF-8", name)
 		}
-		if (key == transports.MessageID || key == transports.CorrelationID) && len(value) > maxID {
-			return nil, fmt.Errorf("the header %s has %d bytes, %.*q...; at most %d are allowed", name, len(value), shown, value, maxID)
+		if (key == transports.MessageID || key == transports.CorrelationID) && len(value) > printable.MaxName {
+			return nil, fmt.Errorf("the header %s has %d bytes, %.*q...; at most %d are allowed", name, len(value), shown, value, printable.MaxName)
 		}
-		if i := strings.IndexFunc(value, unprintable); key == transports.MessageID && i >= 0 {
-			r, _ := utf8.DecodeRuneInString(value[i:])
-			return nil, fmt.Errorf("the header %s is %q, in which %U can't be printed", name, value, r)
+		if key == transports.MessageID && value != "" {
+			if err := printable.CheckName(value); err != nil {
+				return nil, fmt.Errorf("the header %s, %q, %w", name, value, err)
+			}
 		}
 		md[key] = value
 	}
 	return md, nil
 }
-
-func unprintable(r rune) bool { return !unicode.IsPrint(r) }
 
 // waitOf returns what the caller says with ?wait=, within the limit. Nothing else can be said in a query, so that a misspelt wait isn't none.
 func waitOf(r *nethttp.Request, limit time.Duration) (time.Duration, error) {

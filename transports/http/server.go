@@ -14,6 +14,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/pentrough/pentrough/internal/hostnames"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -121,7 +122,7 @@ func (s *server) serve(plain net.Listener, certificate *tls.Config) error {
 		}
 	})
 	s.env.Logger.Info("listening for HTTP", "addr", l.Addr(), "tls", certificate != nil)
-	if !loopback(l.Addr()) && s.config.Token == "" {
+	if !hostnames.Loopback(l.Addr()) && s.config.Token == "" {
 		s.env.Logger.Warn("listening beyond this machine without a token: everybody who can connect may send", "addr", l.Addr())
 	}
 	return nil

@@ -74,6 +74,9 @@ func TestHello(t *testing.T) {
 		{"^\\d+$", "x", "", "doesn't match"},
 		{"^HELLO (\\S*)", "HELLO ", "", "is empty"},
 		{"", "a\x01b", "", "control character"},
+		{"", "a\u200bb", "", "U+200B"},
+		{"", "u\u0308", "", "normal form C"},
+		{"", "a ", "", "ends with a space"},
 		{"", "\xff", "", "UTF-8"},
 		{"", strings.Repeat("x", 256), "", "256 bytes"},
 	} {

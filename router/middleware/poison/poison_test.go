@@ -107,7 +107,7 @@ func TestAPoisonedMessageIsAsItCame(t *testing.T) {
 	msg.Metadata = message.Metadata{
 		transports.MessageID: "id", transports.CorrelationID: "c", transports.ReplyTo: "r", transports.Priority: "5", "header.Mixed": "kept",
 		transports.Redelivered: "true", transports.Expiration: "1000", "source.exchange": "device.commands", "source.routing_key": "a.b",
-		"header.x-death": "gone", "header.poison.cause": "an earlier one", "header.poison.attempts": "9",
+		"header.x-death": "gone", "header.x-b3-traceid": "t", "header.poison.cause": "an earlier one", "header.poison.attempts": "9",
 	}
 	_, err := h.Build(&Config{To: to}).Wrap(func(msg *message.Message) ([]*message.Message, error) {
 		msg.Payload = []byte("changed")
@@ -121,7 +121,7 @@ func TestAPoisonedMessageIsAsItCame(t *testing.T) {
 		t.Errorf("published %q %q", out.UUID, out.Payload)
 	}
 	want := message.Metadata{
-		transports.MessageID: "id", transports.CorrelationID: "c", transports.ReplyTo: "r", transports.Priority: "5", "header.Mixed": "kept",
+		transports.MessageID: "id", transports.CorrelationID: "c", transports.ReplyTo: "r", transports.Priority: "5", "header.Mixed": "kept", "header.x-b3-traceid": "t",
 		"poison.cause": "reading it: the handler's error", "poison.kind": "permanent", "poison.pipeline": "test",
 		"poison.from": "source:topic", "poison.handler": "handler", "poison.time": handlertest.Start.Format(time.RFC3339Nano),
 		"poison.exchange": "device.commands", "poison.routing_key": "a.b", "poison.expiration": "1000", "poison.attempts": "6",

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"math/big"
 	"regexp"
 	"slices"
 	"strconv"
@@ -162,15 +161,9 @@ func equalNumbers(a, b json.Number) bool {
 	if a == b {
 		return true
 	}
-	// An exponent may be too much to be written out.
-	if len(a) > 40 || len(b) > 40 || strings.ContainsAny(string(a+b), "eE") {
-		x, errX := a.Float64()
-		y, errY := b.Float64()
-		return errX == nil && errY == nil && x == y
-	}
-	x, okX := new(big.Rat).SetString(string(a))
-	y, okY := new(big.Rat).SetString(string(b))
-	return okX && okY && x.Cmp(y) == 0
+	x, okX := jsontext.ParseDecimal(a)
+	y, okY := jsontext.ParseDecimal(b)
+	return okX && okY && x == y
 }
 
 // spell is a value as JSON in a line.

@@ -1,0 +1,304 @@
+package database
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/pentrough/pentrough/internal/jsontext"
+)
+
+// JSON is an argument: a JSON number, true or false, as it was written. Apply and Explain convert it for the column
+// that its parameter fills: for a column of text it is its JSON text, for one of numbers a number that is printed with
+// the same value. If there is none, the error is a [Fault] with both values.
+//
+// Databases round silently what they get for a column. So the column is looked up: in INSERT INTO t (a) VALUES (:x), and in
+// a = :x after SET or UPDATE. A parameter anywhere else, as in an expression, has the type that the database gives it,
+// or none: then a number must fit into an int64 or a float64.
+type JSON string
+
+// kind is what a column holds.
+type kind int
+
+const (
+	anything kind = iota // it isn't known, or takes values of any type
+	whole
+	single // a float of 32 bits
+	double
+	decimal
+	number // an int64 or a float64
+	text
+)
+
+// column is the column that a parameter fills; the zero value is none.
+type column struct {
+	kind kind
+	// name is its type, as the database calls it.
+	name string
+	// places is how many digits a decimal number has after the point; -1 is any number of them.
+	places int
+}
+
+// mostDigits bounds a whole number that is written out.
+const mostDigits = 100
+
+// fit returns an argument for the column: JSON converted, and text that is a number checked in the same way, as the
+// database would convert it. Others are returned as they are.
+func (c column) fit(arg any) (any, error) {
+	written, isJSON := "", false
+	switch v := arg.(type) {
+	case JSON:
+		written, isJSON = string(v), true
+	case string:
+		written = v
+	case time.Time, []byte:
+		if c.kind == whole || c.kind == single || c.kind == double || c.kind == decimal {
+			return nil, fmt.Errorf("a %T doesn't fit into a column of type %s", v, c.name)
+		}
+		return arg, nil
+	default:
+		return arg, nil
+	}
+	value, ok := jsontext.ParseDecimal(written)
+	switch {
+	case isJSON && c.kind == text:
+		return written, nil
+	case isJSON && (written == "true" || written == "false"):
+		return written == "true", nil
+	case isJSON && !ok:
+		return nil, fmt.Errorf("the number %s has too large an exponent", written)
+	case !ok, !isJSON && (c.kind == text || c.kind == anything):
+		return arg, nil
+	}
+	return c.number(written, value)
+}
+
+func (c column) number(written string, value jsontext.Decimal) (any, error) {
+	refuse := func(becomes string) (any, error) {
+		return nil, fmt.Errorf("the number %s would become %s in a column of type %s", written, becomes, c.name)
+	}
+	digits, isWhole := value.Whole(mostDigits)
+	i, err := strconv.ParseInt(digits, 10, 64)
+	fits := isWhole && err == nil
+	switch {
+	case fits && (c.kind == whole || c.kind == number || c.kind == anything):
+		return i, nil
+	case c.kind == whole && isWhole:
+		return digits, nil // perhaps the column is larger than an int64; else the database refuses it
+	case c.kind == decimal && (c.places < 0 || value.Places() <= c.places):
+		return written, nil
+	}
+	bits := 64
+	if c.kind == single {
+		bits = 32
+	}
+	f, err := strconv.ParseFloat(written, bits)
+	if err != nil {
+		return refuse("infinite")
+	}
+	printed := strconv.FormatFloat(f, 'g', -1, bits)
+	if kept, _ := jsontext.ParseDecimal(printed); kept != value {
+		return refuse(printed)
+	}
+	switch c.kind {
+	case whole:
+		return refuse(strconv.FormatFloat(f, 'f', 0, 64))
+	case decimal:
+		return refuse(strconv.FormatFloat(f, 'f', c.places, 64))
+	default:
+		return f, nil
+	}
+}
+
+// An insert names its columns before their values; a name may be in quotes, and have a schema before it.
+const nameIn = "(?:[\\w$]+|\"[^\"]+\"|`[^`]+`)"
+
+var (
+	insertInto = regexp.MustCompile(`(?is)^\s*(?:insert|replace)\s+(?:or\s+\w+\s+|ignore\s+)?into\s+(` + nameIn + `(?:\.` + nameIn + `)*)(?:\s+as\s+` + nameIn + `)?\s*\(([^()]*)\)\s*values\s*\(`)
+	updateOf   = regexp.MustCompile(`(?is)^\s*update\s+(?:only\s+)?(` + nameIn + `(?:\.` + nameIn + `)*)(?:\s+(?:as\s+)?` + nameIn + `)?\s+set\s`)
+	assigned   = regexp.MustCompile(`(?is)(?:\bset\s+|\bupdate\s+|,\s*)(?:` + nameIn + `\.)?(` + nameIn + `)\s*=\s*$`)
+	wherever   = regexp.MustCompile(`(?is)\bwhere\b`)
+	ends       = regexp.MustCompile(`(?is)^\s*(?:$|[,)]|where\b|on\b|returning\b)`)
+)
+
+// filled returns the query that selects the columns that parameters fill, without rows, and for each of them the
+// parameter's place. There is none for a statement that it can't read.
+func (d Dialect) filled(statement string) (query string, params []int) {
+	var table string
+	var names, columns []string
+	start := 0
+	if m := insertInto.FindStringSubmatchIndex(statement); m != nil {
+		table, start = statement[m[2]:m[3]], m[1]
+		for name := range strings.SplitSeq(statement[m[4]:m[5]], ",") {
+			names = append(names, strings.TrimSpace(name))
+		}
+	} else if m := updateOf.FindStringSubmatchIndex(statement); m != nil {
+		table = statement[m[2]:m[3]]
+	} else {
+		return "", nil
+	}
+	// depth counts parentheses. In the values of an insert, value counts those of a row, and before is where it begins.
+	n, depth, value, before, inValues := 0, 0, 0, start, names != nil
+	if inValues {
+		depth = 1
+	}
+	for i := 0; i < len(statement); i++ {
+		if end, _ := d.skip(statement, i); end > i {
+			i = end - 1
+			continue
+		}
+		c := statement[i]
+		switch {
+		case c == '?' && !d.Numbered, c == '$' && d.Numbered && i+1 < len(statement) && '0' <= statement[i+1] && statement[i+1] <= '9':
+			at := i
+			for d.Numbered && i+1 < len(statement) && '0' <= statement[i+1] && statement[i+1] <= '9' {
+				i++
+			}
+			n++
+			if at < start || !ends.MatchString(statement[i+1:]) {
+				continue
+			}
+			if inValues && depth == 1 && value < len(names) && strings.TrimSpace(statement[before:at]) == "" {
+				columns, params = append(columns, names[value]), append(params, n-1)
+			} else if m := assigned.FindStringSubmatch(statement[:at]); m != nil && depth == 0 && !wherever.MatchString(statement[start:at]) {
+				columns, params = append(columns, m[1]), append(params, n-1)
+			}
+		case i < start:
+		case c == '(':
+			if depth++; depth == 1 {
+				value, before = 0, i+1
+			}
+		case c == ')':
+			depth--
+		case c == ',' && depth == 1:
+			value, before = value+1, i+1
+		case depth == 0 && c > ' ' && c != ',':
+			inValues = false
+		}
+	}
+	if len(columns) == 0 {
+		return "", nil
+	}
+	return "SELECT " + strings.Join(columns, ", ") + " FROM " + table + " WHERE 1 = 0", params
+}
+
+// filled are the columns that the parameters of statements fill, by the statements' texts.
+type filled map[string][]column
+
+// fit returns the statements with their arguments as columns take them.
+func (f filled) fit(all []Statement, columnsOf func(Statement) ([]column, error)) ([]Statement, error) {
+	fitted := slices.Clone(all)
+	for n, s := range all {
+		if !s.Fit {
+			continue
+		}
+		columns, ok := f[s.Text]
+		if !ok {
+			var err error
+			if columns, err = columnsOf(s); err != nil {
+				return nil, err
+			}
+			f[s.Text] = columns
+		}
+		fitted[n].Args = make([]any, len(s.Args))
+		for i, arg := range s.Args {
+			var err error
+			if fitted[n].Args[i], err = columns[i].fit(arg); err != nil {
+				return nil, &fault{err}
+			}
+		}
+	}
+	return fitted, nil
+}
+
+// sqlColumns returns the columns that the parameters of a statement fill, which the connection's driver describes.
+func sqlColumns(ctx context.Context, conn *sql.Conn, d Dialect, s Statement, kindOf func(*sql.ColumnType) column) ([]column, error) {
+	all := make([]column, len(s.Args))
+	query, params := d.filled(s.Text)
+	if query == "" {
+		return all, nil
+	}
+	rows, err := conn.QueryContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	types, err := rows.ColumnTypes()
+	if err := errors.Join(err, rows.Close(), rows.Err()); err != nil {
+		return nil, err
+	}
+	for i, t := range types {
+		all[params[i]] = kindOf(t)
+	}
+	return all, nil
+}
+
+// sqliteColumn follows SQLite's rules of affinity. A column of numbers takes those with a fraction, too.
+func sqliteColumn(t *sql.ColumnType) column {
+	name := strings.ToUpper(t.DatabaseTypeName())
+	has := func(words ...string) bool {
+		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(name, w) })
+	}
+	c := column{name: name}
+	switch {
+	case has("INT"):
+		c.kind = number
+	case has("CHAR", "CLOB", "TEXT"):
+		c.kind = text
+	case name == "", name == "ANY", has("BLOB"):
+	case has("REAL", "FLOA", "DOUB"): //nolint:misspell // as in SQLite's rules
+		c.kind = double
+	default:
+		c.kind = number
+	}
+	return c
+}
+
+func mysqlColumn(t *sql.ColumnType) column {
+	c := column{name: t.DatabaseTypeName(), places: -1}
+	_, scale, scaled := t.DecimalSize()
+	switch name := c.name; {
+	case strings.HasSuffix(name, "INT"), name == "YEAR", name == "BIT":
+		c.kind = whole
+	case name == "DECIMAL":
+		c.kind = decimal
+	case name == "FLOAT":
+		c.kind = single
+	case name == "DOUBLE":
+		c.kind = double
+	case strings.HasSuffix(name, "CHAR"), strings.HasSuffix(name, "TEXT"), name == "JSON", name == "ENUM", name == "SET":
+		c.kind = text
+	}
+	if scaled && scale < 31 && c.kind != anything {
+		c.places = int(scale)
+	}
+	return c
+}
+
+// postgresColumn returns what PostgreSQL holds in a type with a modifier; -1 is none.
+func postgresColumn(oid uint32, modifier int32, name string) column {
+	c := column{name: name, places: -1}
+	switch oid {
+	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.OIDOID:
+		c.kind = whole
+	case pgtype.Float4OID:
+		c.kind = single
+	case pgtype.Float8OID:
+		c.kind = double
+	case pgtype.NumericOID:
+		c.kind = decimal
+		if modifier >= 4 {
+			c.places = int((modifier-4)&0x7ff^1024) - 1024
+		}
+	case pgtype.TextOID, pgtype.VarcharOID, pgtype.BPCharOID, pgtype.NameOID, pgtype.JSONOID, pgtype.JSONBOID:
+		c.kind = text
+	}
+	return c
+}

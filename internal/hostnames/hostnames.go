@@ -1,0 +1,67 @@
+// Package hostnames protects listeners without a token from web pages. A page can give a name of
+// its own the listener's address (DNS rebinding), and then its requests are of the same origin and
+// no firewall is in their way. Their Host header still has the page's name.
+//
+// A listener makes its [Names] once and asks them about each request.
+package hostnames
+
+import (
+	"net"
+	nethttp "net/http"
+	"net/netip"
+	"os"
+	"strings"
+)
+
+// Names are the host names by which a listener may be called.
+type Names map[string]bool
+
+// New returns the names of a listener: the machine's, localhost, the one in the address that it
+// listens on, and more.
+func New(listen string, more ...string) Names {
+	n := Names{}
+	if host, _, err := net.SplitHostPort(listen); err == nil {
+		more = append(more, host)
+	}
+	if name, err := os.Hostname(); err == nil {
+		more = append(more, name)
+	}
+	for _, name := range append(more, "localhost") {
+		if name != "" {
+			n[plain(name)] = true
+		}
+	}
+	return n
+}
+
+// Allow reports whether a request's Host header is one of the names, or what no page can have as a
+// name of its own: an IP address, or nothing, as simple health checks send it.
+func (n Names) Allow(host string) bool {
+	if host == "" {
+		return true
+	}
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		return true
+	}
+	return n[plain(host)]
+}
+
+// plain returns a name as it is compared: in lower case, without the dot of the root.
+func plain(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
+
+// ForeignOrigin returns an error if a browser made the request for a page of another site,
+// whatever the request's method is.
+func ForeignOrigin(r *nethttp.Request) error {
+	asked := *r
+	asked.Method = nethttp.MethodPost // a GET isn't checked
+	return nethttp.NewCrossOriginProtection().Check(&asked)
+}
+
+// Loopback reports whether only this machine reaches an address.
+func Loopback(addr net.Addr) bool {
+	tcp, ok := addr.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}

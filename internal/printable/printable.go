@@ -1,0 +1,133 @@
+// Package printable keeps text from outside (devices, brokers, callers, files, databases) from
+// controlling the terminal that shows it, and says what a name of a device or a command may be.
+//
+// The commands and the host's log write through a [Writer], which escapes whatever nobody can see:
+// no place needs to think of it. [Text] is for one value among others, whose line breaks and tabs
+// would change the layout. [JSON] is for answers by HTTP.
+package printable
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strconv"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// Rune reports whether r shows as a sign of its own, or is a space. Controls, signs for the
+// direction of writing, separators of lines, signs without width and other invisible ones don't.
+func Rune(r rune) bool {
+	if r < utf8.RuneSelf {
+		return ' ' <= r && r <= '~'
+	}
+	// The last two are letters and symbols by category, and invisible all the same.
+	return unicode.IsPrint(r) && !unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) &&
+		r != '\u2800' && r != '\u17b4' && r != '\u17b5'
+}
+
+// Text returns a value from outside for a line of text: as it is, or else quoted, with escapes for
+// what isn't printable.
+func Text(s string) string {
+	if firstUnprintable(s, false) < 0 {
+		return s
+	}
+	return Lines(strconv.Quote(s))
+}
+
+// Lines returns s with escapes for what isn't printable, line breaks and tabs apart: \u009b, as in
+// JSON, and \xff for a byte that isn't UTF-8.
+func Lines(s string) string {
+	if firstUnprintable(s, true) < 0 {
+		return s
+	}
+	return string(appendEscaped(nil, s))
+}
+
+// JSON returns JSON that decodes to the same values, with escapes for what isn't printable. Bytes
+// that aren't UTF-8 become U+FFFD, as readers of JSON decode them.
+func JSON(b []byte) []byte {
+	if firstUnprintable(b, true) < 0 {
+		return b
+	}
+	return appendEscaped(nil, bytes.ToValidUTF8(b, []byte("\ufffd")))
+}
+
+// Writer writes text and JSON with the escapes of [Lines]. A character must not be split between
+// two calls of Write. It is as safe for concurrent use as what is below it.
+type Writer struct{ out io.Writer }
+
+// NewWriter returns a Writer to out; a Writer stays what it is.
+func NewWriter(out io.Writer) *Writer {
+	if w, ok := out.(*Writer); ok {
+		return w
+	}
+	return &Writer{out}
+}
+
+// Write implements io.Writer.
+func (w *Writer) Write(p []byte) (int, error) {
+	if firstUnprintable(p, true) < 0 {
+		return w.out.Write(p)
+	}
+	if _, err := w.out.Write(appendEscaped(nil, p)); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// Unwrap returns what the Writer writes to.
+func (w *Writer) Unwrap() io.Writer { return w.out }
+
+// Below returns what out writes to in the end, if it is a Writer or another one with Unwrap. It is for
+// asking a terminal or for controlling it.
+func Below(out io.Writer) io.Writer {
+	for {
+		w, ok := out.(interface{ Unwrap() io.Writer })
+		if !ok {
+			return out
+		}
+		out = w.Unwrap()
+	}
+}
+
+// firstUnprintable returns the index of the first character that isn't printable, or -1. Line
+// breaks and tabs count as printable where layout is allowed.
+func firstUnprintable[T string | []byte](s T, layout bool) int {
+	for i := 0; i < len(s); {
+		r, size := decode(s[i:])
+		if (r == utf8.RuneError && size == 1 || !Rune(r)) && !(layout && (r == '\n' || r == '\t')) {
+			return i
+		}
+		i += size
+	}
+	return -1
+}
+
+func appendEscaped[T string | []byte](to []byte, s T) []byte {
+	for {
+		i := firstUnprintable(s, true)
+		if i < 0 {
+			return append(to, s...)
+		}
+		to = append(to, s[:i]...)
+		r, size := decode(s[i:])
+		switch high, low := utf16.EncodeRune(r); {
+		case r == utf8.RuneError:
+			to = fmt.Appendf(to, `\x%02x`, s[i])
+		case r > 0xffff:
+			to = fmt.Appendf(to, `\u%04x\u%04x`, high, low)
+		default:
+			to = fmt.Appendf(to, `\u%04x`, r)
+		}
+		s = s[i+size:]
+	}
+}
+
+func decode[T string | []byte](s T) (rune, int) {
+	if s[0] < utf8.RuneSelf {
+		return rune(s[0]), 1
+	}
+	return utf8.DecodeRuneInString(string(s[:min(len(s), utf8.UTFMax)]))
+}

@@ -1,0 +1,78 @@
+package redact
+
+import (
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+)
+
+var scheme = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://`)
+
+func isURL(text string) bool { return scheme.MatchString(text) }
+
+// userPart returns what stands for user and password in a URL, up to the @ that was meant to end it.
+// A reserved character that isn't escaped ends it earlier for a parser.
+func userPart(text string) (string, bool) {
+	start := scheme.FindString(text)
+	if start == "" {
+		return "", false
+	}
+	rest := text[len(start):]
+	end := strings.IndexAny(rest, "/?#")
+	if end < 0 {
+		end = len(rest)
+	}
+	if i := strings.LastIndexByte(rest[:end], '@'); i >= 0 {
+		// One more @ behind it belongs to the password only if the text between is no path.
+		if j := strings.LastIndexByte(rest, '@'); end == len(rest) || rest[end] == '/' || j < end {
+			return rest[:i], true
+		}
+	}
+	i := strings.LastIndexByte(rest, '@')
+	if i < 0 || !strings.Contains(rest[:end], ":") && end < len(rest) && rest[end] != '#' {
+		return "", false
+	}
+	query := strings.IndexByte(rest, '?')
+	web := strings.HasPrefix(start, "http")
+	_, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return rest[:i], true
+	case web && rest[end] != '#', query > end && i > query:
+		// https://host:8080/a@b and postgres://host:5432/db?x=a@b have no user part.
+		return "", false
+	}
+	return rest[:i], true
+}
+
+// Unescaped says which characters of a URL's user part have to be escaped and how, without quoting
+// anything else of it. It returns "" if there are none.
+func Unescaped(text string) string {
+	user, ok := userPart(text)
+	if !ok {
+		return ""
+	}
+	var found []string
+	seen := map[byte]bool{}
+	for i := range len(user) {
+		c := user[i]
+		if allowed(c) || c == '%' && i+2 < len(user) && hex(user[i+1]) && hex(user[i+2]) || seen[c] {
+			continue
+		}
+		seen[c] = true
+		if c < ' ' || c >= 0x7f {
+			found = append(found, fmt.Sprintf("the byte 0x%02x as %%%02X", c, c))
+		} else {
+			found = append(found, fmt.Sprintf("%q as %%%02X", string(rune(c)), c))
+		}
+	}
+	return strings.Join(found, ", ")
+}
+
+func hex(c byte) bool { return strings.IndexByte("0123456789abcdefABCDEF", c) >= 0 }
+
+// allowed says whether a character may stand in a user part as it is (RFC 3986, 3.2.1).
+func allowed(c byte) bool {
+	return c < 0x80 && wordByte(c) || strings.IndexByte("-._~!$&'()*+,;=:", c) >= 0
+}

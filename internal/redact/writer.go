@@ -1,0 +1,32 @@
+package redact
+
+import "io"
+
+// Writer passes on what is written to it, without the secrets of its set. A secret that is divided
+// between two calls of Write isn't found.
+type Writer struct {
+	to  io.Writer
+	set *Set
+}
+
+// NewWriter returns a writer to a writer.
+func NewWriter(to io.Writer, set *Set) *Writer { return &Writer{to, set} }
+
+// Write implements io.Writer.
+func (w *Writer) Write(b []byte) (int, error) {
+	if _, err := io.WriteString(w.to, w.set.Text(string(b))); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// Unwrap returns the writer behind it.
+func (w *Writer) Unwrap() io.Writer { return w.to }
+
+// SetOf returns the set whose secrets a writer leaves out; for other writers, a new one.
+func SetOf(w io.Writer) *Set {
+	if w, ok := w.(*Writer); ok && w.set != nil {
+		return w.set
+	}
+	return new(Set)
+}

@@ -1,0 +1,76 @@
+package walls
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"testing"
+)
+
+// A command's output goes through a printable.Writer, which main puts in front of standard output
+// and standard error. Whoever names these, or prints without naming a writer, goes around it.
+func TestCommandsPrintThroughOneWriter(t *testing.T) {
+	for _, p := range ownPackages(t, "cmd") {
+		for _, file := range p.GoFiles {
+			files := token.NewFileSet()
+			f, err := parser.ParseFile(files, filepath.Join(p.Dir, file), nil, parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, at := range printsToStandardOutput(f) {
+				t.Errorf("%s prints without a printable.Writer", files.Position(at))
+			}
+		}
+	}
+}
+
+func TestPrintsToStandardOutputAreSeen(t *testing.T) {
+	f, err := parser.ParseFile(token.NewFileSet(), "", `package p
+func f(cmd *cobra.Command) {
+	fmt.Println("x")
+	fmt.Fprintln(os.Stderr, "x")
+	os.Stdout.Write(nil)
+	println()
+	run(printable.NewWriter(os.Stdout), printable.NewWriter(os.Stderr))
+	fmt.Fprintln(cmd.OutOrStdout(), "x")
+}`, parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(printsToStandardOutput(f)); n != 4 {
+		t.Errorf("%d are seen, not 4", n)
+	}
+}
+
+// printsToStandardOutput returns where a file prints past a printable.Writer.
+func printsToStandardOutput(f *ast.File) (at []token.Pos) {
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.CallExpr:
+			if fun, ok := n.Fun.(*ast.Ident); ok && (fun.Name == "print" || fun.Name == "println") {
+				at = append(at, n.Pos())
+			}
+			if of, name := selected(n.Fun); of == "printable" && name == "NewWriter" {
+				return false
+			}
+		case *ast.SelectorExpr:
+			switch of, name := selected(n); {
+			case of == "os" && (name == "Stdout" || name == "Stderr"), of == "fmt" && (name == "Print" || name == "Println" || name == "Printf"):
+				at = append(at, n.Pos())
+			}
+		}
+		return true
+	})
+	return at
+}
+
+// selected returns the two names of an expression such as os.Stdout.
+func selected(e ast.Expr) (of, name string) {
+	if s, ok := e.(*ast.SelectorExpr); ok {
+		if x, ok := s.X.(*ast.Ident); ok {
+			return x.Name, s.Sel.Name
+		}
+	}
+	return "", ""
+}
