@@ -71,4 +71,3 @@ func OfBroker(key string) bool {
 func OfDelivery(key string) bool {
 	return key == Redelivered || strings.HasPrefix(key, SourcePrefix)
 }
-
