@@ -46,6 +46,9 @@ type Description struct {
 	ID string
 	// Priority lets the message start before those of its key that wait and have less. 0 is what all have that ask for nothing; more is better.
 	Priority int
+	// Keep is what the handler needs to answer for the message without its payload: see
+	// [ReasonAbandoned].
+	Keep string
 	// Value is the handler's own: what Describe found in the message, so that Handle needn't look again. [Described] gives it
 	// back in every run of the message, which must not change it.
 	Value any
@@ -61,6 +64,9 @@ const (
 	ReasonAckDeadline Reason = "waited for the device longer than ack_deadline"
 	// ReasonIDReused: another message had the same id and another body.
 	ReasonIDReused Reason = "id reused"
+	// ReasonAbandoned: a run of it began and was cut off, and its source didn't deliver it again.
+	// The message has no payload; [Described] tells its key, its id and what was to be kept.
+	ReasonAbandoned Reason = "an earlier attempt was cut off, and the command didn't come again"
 )
 
 // Refuser is implemented by handlers that can answer for a message without handling it, out of turn.

@@ -54,8 +54,11 @@ type Held struct {
 	Metadata map[string]string
 }
 
-// Resumption says how a message came back that was held.
+// Resumption says how a message came back that its source doesn't deliver.
 type Resumption struct {
+	// Abandoned says that it wasn't held. It had begun, or its outputs weren't confirmed, and its
+	// source didn't deliver it again. It has no payload.
+	Abandoned bool
 	// Expires is what it was held with.
 	Expires time.Time
 	// SupersededBy is the id of the newer message that takes its place, if one does.
@@ -79,7 +82,7 @@ func holdsFrom(ctx context.Context) holds {
 	return h
 }
 
-// Resumed returns how the message that ctx belongs to came back, nil if it wasn't held.
+// Resumed returns how the message that ctx belongs to came back; nil if its source delivered it.
 func Resumed(ctx context.Context) *Resumption {
 	if h := holdsFrom(ctx); h != nil {
 		return h.Resumed()

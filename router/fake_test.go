@@ -276,8 +276,8 @@ type refusingHandler struct{ handlerFunc }
 
 func (r refusingHandler) New(handlers.Env) (handlers.Handler, error) { return r, nil }
 
-func (r refusingHandler) Refuse(_ context.Context, msg *message.Message, reason handlers.Reason) ([]*message.Message, error) {
-	return []*message.Message{handlers.NewMessage(fmt.Appendf(nil, "refused %s: %s", msg.Metadata.Get(transports.MessageID), reason))}, nil
+func (r refusingHandler) Refuse(ctx context.Context, _ *message.Message, reason handlers.Reason) ([]*message.Message, error) {
+	return []*message.Message{handlers.NewMessage(fmt.Appendf(nil, "refused %s: %s", handlers.Described(ctx).ID, reason))}, nil
 }
 
 // middlewareFunc is a middleware made of a function, and its own configuration.

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pentrough/pentrough/handlers"
@@ -154,7 +155,7 @@ func (h *holds) before(r *run, awaits string) (wait <-chan struct{}, err error) 
 func (in *intake) resume(back []*resumed) bool {
 	entries := make([]*entry, len(back))
 	for i, r := range back {
-		d := in.deliver(r.Held)
+		d := in.deliver(r.UUID, r.Payload, r.Metadata)
 		msg := d.Message()
 		desc, err := in.describe(msg)
 		if err != nil {
@@ -177,25 +178,33 @@ func (in *intake) resume(back []*resumed) bool {
 	return true
 }
 
-// deliver makes a delivery of a held message. It can't become void, and its outcome goes where the message says.
-func (in *intake) deliver(held *handlers.Held) *transports.Delivery {
+// deliver makes a delivery of a message that comes from the ledger. It can't become void, and its
+// outcome goes where the message says.
+func (in *intake) deliver(uuid string, payload []byte, metadata message.Metadata) *transports.Delivery {
 	return &transports.Delivery{
-		UUID: held.UUID, Payload: held.Payload, Metadata: held.Metadata, Context: context.Background(),
-		Settle: func(o *transports.Outcome) {
-			if o != nil && in.answerer != nil {
-				in.answerer.Answer(held.Metadata, o)
-			}
-		},
+		UUID: uuid, Payload: payload, Metadata: metadata, Context: context.Background(),
+		Settle: func(o *transports.Outcome) { in.answer(metadata, o) },
+	}
+}
+
+// answer sends an outcome where a message of these metadata says.
+func (in *intake) answer(metadata message.Metadata, o *transports.Outcome) {
+	if o != nil && in.answerer != nil {
+		in.answerer.Answer(metadata, o)
 	}
 }
 
 // What a run says and hears of held messages.
 
 func (r *run) Resumed() *handlers.Resumption {
-	if r.entry.resumed == nil {
+	switch e := r.entry; {
+	case e.resumed != nil:
+		return &e.resumed.Resumption
+	case e.abandoned:
+		return &handlers.Resumption{Abandoned: true}
+	default:
 		return nil
 	}
-	return &r.entry.resumed.Resumption
 }
 
 func (r *run) MayHold(awaits string) {

@@ -185,7 +185,7 @@ func (h *Host) Promises() []string {
 		if p.config.To == "" {
 			all = append(all, fmt.Sprintf("pipeline %s: it has no to, so results go only to those who ask with reply_to", p.config.Name))
 		}
-		dedup := p.remembers()
+		dedup := p.intake.abandoned != nil
 		switch {
 		case dedup && h.config.Ledger.Durable():
 			all = append(all, fmt.Sprintf("pipeline %s: one result for each id that the caller gives, over restarts and crashes; a message without an id that the broker delivers again is handled again", p.config.Name))

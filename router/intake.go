@@ -45,6 +45,8 @@ type intake struct {
 	presence presence
 	// holds brings back what is held; nil if nothing can be.
 	holds *holds
+	// abandoned brings back what the source doesn't; nil in a pipeline that the ledger has no records of.
+	abandoned *abandoned
 	// answerer is the source, if it is one.
 	answerer transports.Answerer
 
@@ -96,6 +98,9 @@ func (in *intake) Subscribe(_ context.Context, topic string) (<-chan *message.Me
 	in.work.Go(in.sweep)
 	if in.holds != nil {
 		in.work.Go(in.holds.run)
+	}
+	if in.abandoned != nil {
+		in.work.Go(in.lookForAbandoned)
 	}
 	return in.out, nil
 }

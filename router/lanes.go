@@ -65,12 +65,14 @@ type entry struct {
 	// message is for the first run; it was made to be described.
 	message *message.Message
 	desc    handlers.Description
-	resumed *resumed // it was held; nil for what the source delivered
-	lane    *lane
-	number  uint64
-	arrived time.Time
-	state   entryState
-	reason  handlers.Reason // why it is refused, if it is
+	resumed *resumed // it was held
+	// abandoned says that the source didn't deliver the message again: see abandoned.go.
+	abandoned bool
+	lane      *lane
+	number    uint64
+	arrived   time.Time
+	state     entryState
+	reason    handlers.Reason // why it is refused, if it is
 	// publishing: the chain has returned and the outputs wait for confirms.
 	publishing bool
 	run        *run
@@ -127,6 +129,14 @@ func (l *lanes) add(e *entry, own bool, now time.Time) {
 	if l.refusable && !key.held && len(ln.waiting) > l.limit && ln.stalled(now, l.patience(ln)) {
 		l.refuseAbove(ln, l.limit)
 	}
+	l.schedule(ln)
+}
+
+// addAside takes in a message that uses nothing which it would have to wait for: it starts out of turn.
+func (l *lanes) addAside(e *entry, now time.Time) {
+	l.add(e, false, now)
+	ln := e.lane
+	l.refuse(ln, handlers.ReasonAbandoned, func(other *entry) bool { return other == e })
 	l.schedule(ln)
 }
 
@@ -352,7 +362,25 @@ func (l *lanes) overdue(now time.Time) bool {
 
 // overdue reports whether the entry's delivery stands unsettled for longer than the ack deadline.
 func (e *entry) overdue(now time.Time, deadline time.Duration) bool {
-	return !e.kept && e.resumed == nil && now.Sub(e.arrived) >= deadline && !e.void()
+	return !e.kept && delivered(e) && now.Sub(e.arrived) >= deadline && !e.void()
+}
+
+// each calls f for every entry that isn't settled.
+func (l *lanes) each(f func(*entry)) {
+	look := func(all ...*entry) {
+		for _, e := range all {
+			if e != nil {
+				f(e)
+			}
+		}
+	}
+	look(l.refused...)
+	for _, ln := range l.byKey {
+		look(ln.holder)
+		look(ln.waiting...)
+		look(ln.placed...)
+		look(ln.nacked...)
+	}
 }
 
 // unstarted reports whether anything is still to be started.
@@ -396,7 +424,7 @@ func (l *lanes) drop(ln *lane, match func(*entry) bool, dropped []*entry) []*ent
 
 // Which entries are dropped: all, or those that the source will deliver again.
 func everything(*entry) bool  { return true }
-func delivered(e *entry) bool { return e.resumed == nil }
+func delivered(e *entry) bool { return e.resumed == nil && !e.abandoned }
 
 // logger names the message in what is logged: by its id, or by msg's UUID if nobody gave it one, and by the trace it belongs to.
 func (e *entry) logger(log *slog.Logger, msg *message.Message) *slog.Logger {

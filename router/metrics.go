@@ -4,15 +4,15 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // metrics are counted by pipeline; their only label is the pipeline's name.
 type metrics struct {
-	received, acked, refused, errors, dropped, unavailable, published, publishRetries *prometheus.CounterVec
-	waiting, running, paused, held                                                    *prometheus.GaugeVec
-	duration, settled                                                                 *prometheus.HistogramVec
+	received, acked, refused, errors, dropped, unavailable, abandoned, published, publishRetries *prometheus.CounterVec
+	waiting, running, paused, held                                                               *prometheus.GaugeVec
+	duration, settled                                                                            *prometheus.HistogramVec
 }
 
 type pipelineMetrics struct {
-	received, acked, refused, errors, dropped, unavailable, published, publishRetries prometheus.Counter
-	waiting, running, paused, held                                                    prometheus.Gauge
-	duration, settled                                                                 prometheus.Observer
+	received, acked, refused, errors, dropped, unavailable, abandoned, published, publishRetries prometheus.Counter
+	waiting, running, paused, held                                                               prometheus.Gauge
+	duration, settled                                                                            prometheus.Observer
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -30,6 +30,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		errors:         counter("errors", "Permanent and retryable errors that ended a message's way."),
 		dropped:        counter("dropped", "Messages that were settled without outputs because of an error."),
 		unavailable:    counter("unavailable", "Runs that ended because something the handler needs was down."),
+		abandoned:      counter("abandoned", "Messages that had begun and weren't delivered again; their results were published without them."),
 		published:      counter("published", "Produced messages that were confirmed."),
 		publishRetries: counter("publish_retries", "Publishes that were tried again."),
 		waiting:        gauge("waiting", "Messages that wait for their turn."),
@@ -48,7 +49,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}, label),
 	}
 	for _, c := range []prometheus.Collector{
-		m.received, m.acked, m.refused, m.errors, m.dropped, m.unavailable, m.published, m.publishRetries,
+		m.received, m.acked, m.refused, m.errors, m.dropped, m.unavailable, m.abandoned, m.published, m.publishRetries,
 		m.waiting, m.running, m.paused, m.held, m.duration, m.settled,
 	} {
 		if err := r.Register(c); err != nil {
@@ -66,6 +67,7 @@ func (m *metrics) pipeline(name string) *pipelineMetrics {
 		errors:         m.errors.WithLabelValues(name),
 		dropped:        m.dropped.WithLabelValues(name),
 		unavailable:    m.unavailable.WithLabelValues(name),
+		abandoned:      m.abandoned.WithLabelValues(name),
 		published:      m.published.WithLabelValues(name),
 		publishRetries: m.publishRetries.WithLabelValues(name),
 		waiting:        m.waiting.WithLabelValues(name),

@@ -17,7 +17,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pentrough/pentrough/handlers"
-	"github.com/pentrough/pentrough/internal/plugin"
 	"github.com/pentrough/pentrough/router/middleware"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/device"
@@ -99,25 +98,16 @@ func newPipeline(c Pipeline, h *Host) (*pipeline, error) {
 	}, newLanes(traits.Window, c.Lanes, p.refuser != nil))
 	p.sourced.Store(p.intake)
 	p.intake.answerer, _ = p.source.(transports.Answerer)
-	if holder, ok := p.handler.(handlers.Holder); ok && p.remembers() && h.config.Ledger.Durable() {
+	if err := p.buildChain(h, topic); err != nil {
+		return nil, err
+	}
+	if holder, ok := p.handler.(handlers.Holder); ok && p.intake.abandoned != nil && h.config.Ledger.Durable() {
 		p.intake.holds = newHolds(&holds{
 			pipeline: c.Name, ledger: h.config.Ledger, handler: holder, inject: p.intake.resume, log: p.log, now: h.config.Now, gauge: p.metrics.held,
 			closed: p.intake.closed, life: p.life,
 		}, max(traits.Window/2, 1), p.intake.lanes.limit)
 	}
-	if err := p.buildChain(h, topic); err != nil {
-		return nil, err
-	}
 	return p, nil
-}
-
-// remembers reports whether the pipeline has a record of its messages in the ledger.
-func (p *pipeline) remembers() bool {
-	kind, _ := plugin.Registered().Kind("middleware")
-	return slices.ContainsFunc(p.config.Middleware, func(m Middleware) bool {
-		info, ok := kind.Lookup(m.Type)
-		return ok && info.Extra.(middleware.Plugin).Place == middleware.PlaceDedup
-	})
 }
 
 func (p *pipeline) buildHandler(h *Host) error {
@@ -164,6 +154,9 @@ func (p *pipeline) buildChain(h *Host, topic string) error {
 		})
 		if err != nil {
 			return fmt.Errorf("building middleware %s: %w", m.Name, err)
+		}
+		if r, ok := built.(middleware.Rememberer); ok {
+			p.intake.abandoned = newAbandoned(p.config.Name, h.config.Ledger, r.BegunTimeout())
 		}
 		wraps = append(wraps, built.Wrap)
 		p.closes(built)
@@ -276,7 +269,7 @@ func (p *pipeline) fail(msg *message.Message, r *run, err error) (done bool) {
 		r.entry.logger(p.log, msg).Debug("message dropped on purpose", "err", err)
 	case kind == handlers.KindUnavailable || !p.config.DropErrors:
 		r.finish(unavailable, nil, handlers.Unavailable(err))
-		return p.intake.source.Impatient && r.entry.resumed == nil
+		return p.intake.source.Impatient && delivered(r.entry)
 	default:
 		p.metrics.errors.Inc()
 		r.entry.logger(p.log, msg).Warn("message dropped", "kind", kind, "err", err)

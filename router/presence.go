@@ -72,19 +72,6 @@ func (in *intake) stands(now time.Time) handlers.Source {
 // unsettled returns the age of the oldest entry, and whether the window is full of them.
 func (l *lanes) unsettled(now time.Time) (oldest time.Duration, full bool) {
 	n := 0
-	look := func(all ...*entry) {
-		for _, e := range all {
-			if e != nil {
-				n, oldest = n+1, max(oldest, now.Sub(e.arrived))
-			}
-		}
-	}
-	look(l.refused...)
-	for _, ln := range l.byKey {
-		look(ln.holder)
-		look(ln.waiting...)
-		look(ln.placed...)
-		look(ln.nacked...)
-	}
+	l.each(func(e *entry) { n, oldest = n+1, max(oldest, now.Sub(e.arrived)) })
 	return oldest, l.window > 0 && n >= l.window
 }

@@ -59,7 +59,7 @@ func (in *intake) giveBack(why string, about ...any) {
 	in.subscriber = nil
 	in.givingBack = true
 	for e := range in.active {
-		e.kept = e.resumed == nil && (e.kept || !e.void())
+		e.kept = delivered(e) && (e.kept || !e.void())
 	}
 	for _, e := range in.lanes.forget(delivered) {
 		in.markDropped(e) // closing the subscription hands its delivery back

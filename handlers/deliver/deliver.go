@@ -153,8 +153,17 @@ func (u *unlessVoid) end() {
 	}
 }
 
-// Refuse answers for a command that isn't handled: it is busy, or rejected if its id is another command's.
+// Refuse answers for a command that isn't handled. It is rejected if its id is another command's,
+// unknown if it had begun and didn't come again, and otherwise busy.
 func (d *deliver) Refuse(ctx context.Context, msg *message.Message, reason handlers.Reason) ([]*message.Message, error) {
+	if reason == handlers.ReasonAbandoned {
+		about := handlers.Described(ctx)
+		o := &order{Command: device.Command{ID: about.ID, Group: about.Keep}, key: about.Key}
+		if journal := handlers.JournalFrom(ctx); journal != nil {
+			o.attempt = journal.Begun()
+		}
+		return d.result(o, device.StateUnknown, string(reason)+"; it isn't known whether it was written", 0), nil
+	}
 	o, err := d.described(ctx, msg)
 	switch {
 	case err != nil:

@@ -43,7 +43,7 @@ func (d *deliver) Describe(msg *message.Message) (handlers.Description, error) {
 	if id == "" && d.policy(o) == device.Hold {
 		id = o.ID // what is held needs one
 	}
-	return handlers.Description{Key: o.key, ID: id, Priority: o.Priority, Value: o}, nil
+	return handlers.Description{Key: o.key, ID: id, Priority: o.Priority, Keep: o.Group, Value: o}, nil
 }
 
 // policy is what becomes of a command while its device is away.

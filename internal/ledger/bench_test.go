@@ -33,13 +33,13 @@ func BenchmarkLife(b *testing.B) {
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
 					key := middleware.LedgerKey{Pipeline: "commands", ID: fmt.Sprintf("command-%d", n.Add(1)), Device: "10.0.0.7"}
-					if _, err := l.Reserve(context.Background(), key, middleware.Digest{}); err != nil {
+					if _, err := l.Reserve(context.Background(), key, middleware.Digest{}, middleware.Origin{}); err != nil {
 						b.Fatal(err)
 					}
 					if _, err := l.Begin(key, false); err != nil {
 						b.Fatal(err)
 					}
-					if err := l.Commit(context.Background(), key, outputs); err != nil {
+					if err := l.Commit(key, outputs); err != nil {
 						b.Fatal(err)
 					}
 					if err := l.Confirm(key, keep(time.Minute, 10000)); err != nil {

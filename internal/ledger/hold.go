@@ -107,17 +107,43 @@ func (l *Ledger) Resume(ctx context.Context, key middleware.LedgerKey) (middlewa
 		defer l.mu.Unlock()
 		r, ok := l.records[key]
 		switch {
-		case !ok || r.owned == nil:
+		case !ok || r.owned == nil && !l.unconfirmed(r):
 			return middleware.Claim{}, nil, handlers.Drop(fmt.Errorf("the ledger doesn't hold id %q any more", key.ID))
 		case r.running:
 			return middleware.Claim{}, r.end(), nil
+		case r.unwritten:
+			return middleware.Claim{}, nil, l.unavailable(key, cmp.Or(l.journal.health(), errUnwritten))
 		case r.done:
 			return middleware.Claim{State: middleware.ClaimDone, Outputs: r.outputs}, nil, nil
 		default:
-			r.running = true
+			l.run(r)
 			return middleware.Claim{State: middleware.ClaimReserved, Begun: r.attempts}, nil, nil
 		}
 	})
+}
+
+// unconfirmed says that the record's message has to come again, since its outputs aren't known or
+// not confirmed.
+func (l *Ledger) unconfirmed(r *record) bool {
+	return r.owned == nil && (r.running || r.done && !r.confirmed || r.isCut())
+}
+
+// Unconfirmed returns the messages that their source has to deliver again; see middleware.Ledger.
+func (l *Ledger) Unconfirmed(pipeline string) []middleware.Unconfirmed {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []middleware.Unconfirmed
+	for r := range l.cut[pipeline] {
+		all = append(all, middleware.Unconfirmed{Key: r.key, Origin: r.origin})
+	}
+	if f := l.finished[pipeline]; f != nil {
+		for e := f.unconfirmed.Front(); e != nil; e = e.Next() {
+			if r := e.Value.(*record); r.owned == nil {
+				all = append(all, middleware.Unconfirmed{Key: r.key, Origin: r.origin})
+			}
+		}
+	}
+	return all
 }
 
 // Owned returns what the ledger owns of a pipeline; see middleware.Ledger.

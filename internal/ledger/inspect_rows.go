@@ -57,7 +57,7 @@ func (in *Inspector) Entries(ctx context.Context, f Filter) iter.Seq2[Entry, err
 // page returns the first rows that a filter chooses, and whether there may be more.
 func (in *Inspector) page(ctx context.Context, f Filter) (_ []Entry, more bool, err error) {
 	w := in.where(f)
-	rows, err := in.conn.QueryContext(ctx, in.dialect.Positional(`SELECT number, pipeline, id, device, digest, state, attempts, outputs, message, `+
+	rows, err := in.conn.QueryContext(ctx, in.dialect.Positional(`SELECT number, pipeline, id, device, digest, state, attempts, outputs, message, origin, `+
 		in.dialect.changed+` FROM `+in.dialect.walk+w.String()+` ORDER BY number DESC LIMIT `+strconv.Itoa(in.pages.rows)), w.Args...)
 	if err != nil {
 		return nil, false, fmt.Errorf("reading the rows: %w", err)
@@ -77,17 +77,18 @@ func (in *Inspector) page(ctx context.Context, f Filter) (_ []Entry, more bool, 
 	return page, len(page) == in.pages.rows, rows.Err()
 }
 
-// entry reads a row, and returns the size of its outputs and its message.
+// entry reads a row, and returns the size of its parts.
 func entry(rows *sql.Rows) (Entry, int, error) {
 	var e Entry
-	var digest, outputs, message []byte
+	var digest []byte
+	var p parts
 	var changed int64
-	if err := rows.Scan(&e.Number, &e.Key.Pipeline, &e.Key.ID, &e.Key.Device, &digest, &e.State, &e.Attempts, &outputs, &message, &changed); err != nil {
+	if err := rows.Scan(&e.Number, &e.Key.Pipeline, &e.Key.ID, &e.Key.Device, &digest, &e.State, &e.Attempts, &p.outputs, &p.message, &p.origin, &changed); err != nil {
 		return e, 0, err
 	}
 	e.Changed = time.UnixMilli(changed).UTC()
-	e.Flaw = e.decode(digest, outputs, message)
-	return e, len(outputs) + len(message), nil
+	e.Flaw = e.decode(digest, p)
+	return e, len(p.outputs) + len(p.message) + len(p.origin), nil
 }
 
 // Count returns how many rows a filter chooses.

@@ -301,7 +301,7 @@ func TestASchemaOfAnotherVersion(t *testing.T) {
 				t.Fatal(err)
 			}
 			for how, err := range opened(t, c.store) {
-				if !errors.Is(err, database.ErrSchema) || !strings.Contains(err.Error(), "has version 99, this one's is 2") {
+				if !errors.Is(err, database.ErrSchema) || !strings.Contains(err.Error(), "has version 99, this one's is 3") {
 					t.Errorf("%s: %v", how, err)
 				}
 			}

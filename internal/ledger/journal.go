@@ -12,6 +12,7 @@ import (
 	"github.com/pentrough/pentrough/internal/backoff"
 	"github.com/pentrough/pentrough/internal/database"
 	"github.com/pentrough/pentrough/internal/outage"
+	"github.com/pentrough/pentrough/router/middleware"
 )
 
 const (
@@ -36,10 +37,9 @@ var errClosed = errors.New("the ledger is closed")
 // journal writes changes to a store, in the order in which they were made. What comes while a transaction runs goes together into the
 // next one, so a busy ledger needs few of them and an idle one writes at once.
 type journal struct {
-	store Store
-	// missing: see newJournal.
-	missing func([]Row) (Batch, error)
-	wake    chan struct{}
+	store  Store
+	memory memory
+	wake   chan struct{}
 	// ending ends when the journal is to end, by end.
 	ending context.Context
 	end    context.CancelFunc
@@ -71,15 +71,24 @@ type pending struct {
 	done chan error
 }
 
-// newJournal opens the store in the background and tells loaded its rows, or refused why there are
-// none yet. When the store is opened again, missing returns the changes that bring its rows to what
-// the ledger has in memory.
-func newJournal(s Store, log *slog.Logger, loaded func([]Row), refused func(error), missing func([]Row) (Batch, error)) *journal {
-	j := &journal{store: s, missing: missing, wake: make(chan struct{}, 1), ended: make(chan struct{}), outage: outage.New(log, "the ledger")}
+// memory is the ledger that a journal writes for.
+type memory interface {
+	// load takes the store's rows in, once. refuse is told why there are none yet.
+	load([]Row)
+	refuse(error)
+	// missing returns the changes that bring the rows of a store that was opened again to what is in
+	// memory, and restored notes that these are made.
+	missing([]Row) (Batch, error)
+	restored()
+}
+
+// newJournal opens the store in the background.
+func newJournal(s Store, log *slog.Logger, m memory) *journal {
+	j := &journal{store: s, memory: m, wake: make(chan struct{}, 1), ended: make(chan struct{}), outage: outage.New(log, "the ledger")}
 	j.ending, j.end = context.WithCancel(context.Background())
 	go func() {
 		defer close(j.ended)
-		if j.open(loaded, refused) {
+		if j.open() {
 			j.run()
 		}
 		j.refuseWaiting(errClosed)
@@ -91,13 +100,13 @@ func newJournal(s Store, log *slog.Logger, loaded func([]Row), refused func(erro
 var errOpening = errors.New("the store isn't open yet")
 
 // open tries until the store is open, or the journal ends: then it returns false.
-func (j *journal) open(loaded func([]Row), refused func(error)) bool {
+func (j *journal) open() bool {
 	for pauses := backoff.New(retryFirst, retryLast); ; {
 		ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
 		rows, err := j.store.Open(ctx)
 		cancel()
 		if err == nil {
-			loaded(rows)
+			j.memory.load(rows)
 			j.mu.Lock()
 			j.opened = true
 			j.mu.Unlock()
@@ -106,7 +115,7 @@ func (j *journal) open(loaded func([]Row), refused func(error)) bool {
 		}
 		err = fmt.Errorf("opening the store: %w", err)
 		j.outage.Report(err)
-		refused(err)
+		j.memory.refuse(err)
 		if !backoff.Sleep(j.ending, pauses.NextBackOff()) {
 			return false
 		}
@@ -179,7 +188,7 @@ func (j *journal) restore(timeout time.Duration) error {
 	rows, err := j.store.Open(ctx)
 	var all Batch
 	if err == nil {
-		all, err = j.missing(rows)
+		all, err = j.memory.missing(rows)
 	}
 	if err != nil {
 		return fmt.Errorf("opening the store: %w", err)
@@ -191,6 +200,7 @@ func (j *journal) restore(timeout time.Duration) error {
 			return fmt.Errorf("writing to the store what is in memory: %w", err)
 		}
 	}
+	j.memory.restored()
 	return nil
 }
 
@@ -288,10 +298,13 @@ func (b *compiled) of(changes []pending) Batch {
 		case c.row.State == Confirmed && !ok:
 			b.Confirm = append(b.Confirm, n)
 		case c.row.State == Confirmed:
-			b.Put[i].State, b.Put[i].Message = Confirmed, nil
+			b.Put[i].State, b.Put[i].Message, b.Put[i].Origin = Confirmed, nil, middleware.Origin{}
 		case ok:
 			if c.row.Message == nil {
 				c.row.Message = b.Put[i].Message
+			}
+			if c.row.Origin.UUID == "" {
+				c.row.Origin = b.Put[i].Origin
 			}
 			c.row.Known = b.Put[i].Known
 			b.Put[i] = c.row

@@ -7,8 +7,10 @@
 package ledger
 
 import (
+	"cmp"
 	"container/list"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -36,8 +38,10 @@ type Ledger struct {
 	records map[middleware.LedgerKey]*record
 	// finished are the records that are done, by pipeline.
 	finished map[string]*finished
-	owned    owned
-	number   int64
+	// cut are the records of which a run began and none runs, by pipeline: see [record.isCut].
+	cut    map[string]map[*record]struct{}
+	owned  owned
+	number int64
 	// closed to those who ask, until the store's rows are here; this is why. opened is closed then.
 	closed error
 	opened chan struct{}
@@ -56,6 +60,10 @@ type record struct {
 	attempts int
 	outputs  []middleware.Output
 	done     bool
+	// unwritten says that outputs are the end of a run, and that the store doesn't have them yet.
+	unwritten bool
+	// origin is that of the last delivery, until it is confirmed.
+	origin middleware.Origin
 	// unheld says that it couldn't be written that the message is held, and nothing else is known: its place stays for when it comes again, as younger ones of
 	// its device may be held meanwhile.
 	unheld bool
@@ -82,6 +90,7 @@ func New() *Ledger {
 	l := &Ledger{
 		opened:          make(chan struct{}),
 		mostUnconfirmed: mostUnconfirmed, records: map[middleware.LedgerKey]*record{}, finished: map[string]*finished{}, owned: owned{},
+		cut: map[string]map[*record]struct{}{},
 	}
 	close(l.opened)
 	return l
@@ -92,7 +101,7 @@ func New() *Ledger {
 func Open(s Store, log *slog.Logger) *Ledger {
 	l := New()
 	l.closed, l.opened = errOpening, make(chan struct{})
-	l.journal = newJournal(s, log, l.load, l.refuse, l.missing)
+	l.journal = newJournal(s, log, l)
 	return l
 }
 
@@ -134,7 +143,7 @@ func (l *Ledger) load(rows []Row) {
 		l.number = max(l.number, row.Number)
 		r := &record{
 			number: row.Number, key: row.Key, digest: row.Digest, attempts: row.Attempts, outputs: row.Outputs,
-			stored: true, done: row.State == Done || row.State == Confirmed,
+			stored: true, done: row.State == Done || row.State == Confirmed, origin: row.Origin,
 		}
 		if row.Message != nil {
 			r.own(row.Message)
@@ -144,6 +153,7 @@ func (l *Ledger) load(rows []Row) {
 		if r.done {
 			l.finish(r)
 		}
+		l.sort(r)
 		if row.State == Confirmed {
 			l.finished[row.Key.Pipeline].confirm(r)
 		}
@@ -153,8 +163,8 @@ func (l *Ledger) load(rows []Row) {
 }
 
 // Reserve claims key for one run; see middleware.Ledger.
-func (l *Ledger) Reserve(ctx context.Context, key middleware.LedgerKey, body middleware.Digest) (middleware.Claim, error) {
-	return alone(ctx, key, func() (middleware.Claim, <-chan struct{}, error) { return l.claim(key, body) })
+func (l *Ledger) Reserve(ctx context.Context, key middleware.LedgerKey, body middleware.Digest, from middleware.Origin) (middleware.Claim, error) {
+	return alone(ctx, key, func() (middleware.Claim, <-chan struct{}, error) { return l.claim(key, body, from) })
 }
 
 // alone waits until no other run holds the key.
@@ -173,7 +183,7 @@ func alone(ctx context.Context, key middleware.LedgerKey, claim func() (middlewa
 }
 
 // claim makes a claim, or returns the end of the run that holds the key.
-func (l *Ledger) claim(key middleware.LedgerKey, body middleware.Digest) (middleware.Claim, <-chan struct{}, error) {
+func (l *Ledger) claim(key middleware.LedgerKey, body middleware.Digest, from middleware.Origin) (middleware.Claim, <-chan struct{}, error) {
 	for _, s := range [...]string{key.Pipeline, key.ID, key.Device} {
 		if !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
 			return middleware.Claim{}, nil, handlers.Permanent(fmt.Errorf("the ledger takes only UTF-8 without NUL as an id or a device, not %q", s))
@@ -191,22 +201,53 @@ func (l *Ledger) claim(key middleware.LedgerKey, body middleware.Digest) (middle
 	switch {
 	case !ok:
 		l.number++
-		l.records[key] = &record{number: l.number, key: key, digest: body, running: true}
+		l.records[key] = &record{number: l.number, key: key, digest: body, running: true, origin: from}
 		return middleware.Claim{State: middleware.ClaimReserved}, nil, nil
 	case r.running:
 		return middleware.Claim{}, r.end(), nil
 	case r.unheld && r.attempts == 0:
-		r.digest, r.unheld, r.running = body, false, true
+		r.digest, r.unheld, r.origin = body, false, from
+		l.run(r)
 		return middleware.Claim{State: middleware.ClaimReserved, Begun: r.attempts}, nil, nil
 	case r.digest != body:
 		return middleware.Claim{State: middleware.ClaimReused}, nil, nil
+	case r.unwritten:
+		return middleware.Claim{}, nil, l.unavailable(key, cmp.Or(l.journal.health(), errUnwritten))
 	case r.done, r.owned != nil:
 		return middleware.Claim{State: middleware.ClaimDone, Outputs: r.outputs}, nil, nil
 	default:
-		r.running = true
+		r.origin = from
+		l.run(r)
 		return middleware.Claim{State: middleware.ClaimReserved, Begun: r.attempts}, nil, nil
 	}
 }
+
+// run has a run hold the record.
+func (l *Ledger) run(r *record) {
+	r.running = true
+	l.sort(r)
+}
+
+// isCut says that a run of the record began and was cut off, so that its message has to come again.
+func (r *record) isCut() bool {
+	return r.attempts > 0 && !r.running && !r.done && !r.unwritten && r.owned == nil
+}
+
+// sort puts the record among those that are cut, or takes it out.
+func (l *Ledger) sort(r *record) {
+	all := l.cut[r.key.Pipeline]
+	switch {
+	case !r.isCut():
+		delete(all, r)
+	case all == nil:
+		l.cut[r.key.Pipeline] = map[*record]struct{}{r: {}}
+	default:
+		all[r] = struct{}{}
+	}
+}
+
+// errUnwritten is said while the store comes back.
+var errUnwritten = errors.New("the store doesn't have them yet")
 
 // running returns the record of a key that a run holds, or nil.
 func (l *Ledger) running(key middleware.LedgerKey) *record {
@@ -252,7 +293,7 @@ func (l *Ledger) Retract(key middleware.LedgerKey) {
 
 // row is the record as a store keeps it.
 func (r *record) row(s State) Row {
-	return Row{Number: r.number, Key: r.key, Digest: r.digest, State: s, Attempts: r.attempts, Outputs: r.outputs, Known: r.stored}
+	return Row{Number: r.number, Key: r.key, Digest: r.digest, State: s, Attempts: r.attempts, Outputs: r.outputs, Known: r.stored, Origin: r.origin}
 }
 
 // later has a change made by and by.
@@ -263,30 +304,57 @@ func (l *Ledger) later(r Row) {
 }
 
 // Commit records what the run produced and ends the reservation.
-func (l *Ledger) Commit(_ context.Context, key middleware.LedgerKey, outputs []middleware.Output) error {
+func (l *Ledger) Commit(key middleware.LedgerKey, outputs []middleware.Output) error {
 	l.mu.Lock()
 	r := l.running(key)
 	if r == nil {
 		l.mu.Unlock()
 		return fmt.Errorf("recording the outputs of id %q: it isn't reserved", key.ID)
 	}
+	r.outputs, r.unwritten = outputs, true
 	row := r.row(Done)
 	r.stored = true
 	l.mu.Unlock()
-	row.Outputs = outputs
+	var err error
 	if l.journal != nil {
-		if err := l.journal.write(row, false); err != nil {
-			return handlers.Unavailable(fmt.Errorf("recording the outputs of id %q: %w", key.ID, err))
-		}
+		err = l.journal.write(row, false)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r.done, r.unheld, r.outputs = true, false, outputs
 	r.release()
+	if err != nil && r.unwritten {
+		return l.unavailable(key, err)
+	}
+	l.written(r)
+	return nil
+}
+
+// unavailable is the error about a record whose outputs the store doesn't have yet.
+func (l *Ledger) unavailable(key middleware.LedgerKey, err error) error {
+	return handlers.Unavailable(fmt.Errorf("recording the outputs of id %q: %w", key.ID, err))
+}
+
+// written notes that the store has the outputs of a record.
+func (l *Ledger) written(r *record) {
+	r.done, r.unheld, r.unwritten = true, false, false
 	if f := l.finish(r); f.unconfirmed.Len() > l.mostUnconfirmed {
 		l.drop(&f.unconfirmed)
 	}
-	return nil
+}
+
+// restored notes that the store has all that is in memory.
+func (l *Ledger) restored() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.records {
+		switch {
+		case !r.unwritten:
+		case r.running: // Commit goes on
+			r.unwritten = false
+		default:
+			l.written(r)
+		}
+	}
 }
 
 // Release ends the reservation, and forgets it if nothing began under it.
@@ -299,6 +367,7 @@ func (l *Ledger) Release(key middleware.LedgerKey) {
 	}
 	r.release()
 	if r.attempts > 0 || r.owned != nil || r.unheld {
+		l.sort(r)
 		return
 	}
 	delete(l.records, key)
@@ -351,6 +420,7 @@ func (l *Ledger) Confirm(key middleware.LedgerKey, keep middleware.Retention) er
 		r.owned = nil
 		l.owned.remove(key)
 	}
+	r.origin = middleware.Origin{}
 	f := l.finished[key.Pipeline]
 	f.keep = keep
 	f.confirm(r)

@@ -84,7 +84,7 @@ func TestModel(t *testing.T) {
 				"reserve": func(t *rapid.T) {
 					k, digest := key.Draw(t, "key"), middleware.Digest{rapid.Byte().Filter(func(b byte) bool { return b < 2 }).Draw(t, "body")}
 					m.forget()
-					got, err := l.Reserve(ended, k, digest)
+					got, err := l.Reserve(ended, k, digest, middleware.Origin{})
 					r := m.records[k]
 					want := middleware.Claim{State: middleware.ClaimReserved}
 					switch {
@@ -110,7 +110,7 @@ func TestModel(t *testing.T) {
 				"commit": func(t *rapid.T) {
 					k := key.Draw(t, "key")
 					outputs := []middleware.Output{{UUID: rapid.String().Draw(t, "uuid")}}
-					err := l.Commit(ended, k, outputs)
+					err := l.Commit(k, outputs)
 					r := m.records[k]
 					held := r != nil && !r.done
 					if held != (err == nil) {
@@ -163,7 +163,7 @@ func TestConfirmedRecordsGoWhenTheirWindowIsOver(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		finish(t, l, key(1000), time.Minute, 10_000)
 		time.Sleep(30 * time.Second)
-		if claim, err := l.Reserve(t.Context(), key(0), middleware.Digest{}); err != nil || claim.State != middleware.ClaimReserved {
+		if claim, err := l.Reserve(t.Context(), key(0), middleware.Digest{}, middleware.Origin{}); err != nil || claim.State != middleware.ClaimReserved {
 			t.Errorf("after its window: %+v, %v", claim, err)
 		}
 		if n := len(l.records); n != 2 {
@@ -180,12 +180,12 @@ func TestTheWindowStandsStillWithTheClock(t *testing.T) {
 	here.Clock = func() time.Duration { return present }
 	claim := func(want middleware.ClaimState) {
 		t.Helper()
-		if claim, err := l.Reserve(t.Context(), key(0), middleware.Digest{}); err != nil || claim.State != want {
+		if claim, err := l.Reserve(t.Context(), key(0), middleware.Digest{}, middleware.Origin{}); err != nil || claim.State != want {
 			t.Errorf("%+v, %v, want state %d", claim, err, want)
 		}
 	}
 	claim(middleware.ClaimReserved)
-	if err := l.Commit(t.Context(), key(0), nil); err != nil {
+	if err := l.Commit(key(0), nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Confirm(key(0), here); err != nil {
@@ -204,7 +204,7 @@ func TestConfirmingAgainStartsTheWindowAnew(t *testing.T) {
 		finish(t, l, key(0), time.Minute, 10)
 		for range 5 {
 			time.Sleep(50 * time.Second)
-			claim, err := l.Reserve(t.Context(), key(0), middleware.Digest{})
+			claim, err := l.Reserve(t.Context(), key(0), middleware.Digest{}, middleware.Origin{})
 			if err != nil || claim.State != middleware.ClaimDone {
 				t.Fatalf("%+v, %v", claim, err)
 			}
@@ -220,7 +220,7 @@ func TestLimitForgetsTheOldest(t *testing.T) {
 		finish(t, l, key(i), time.Hour, limit)
 	}
 	for i := range 100 {
-		claim, err := l.Reserve(t.Context(), key(99-i), middleware.Digest{})
+		claim, err := l.Reserve(t.Context(), key(99-i), middleware.Digest{}, middleware.Origin{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -235,17 +235,17 @@ func TestUnconfirmedRecordsAreBounded(t *testing.T) {
 	l := New()
 	l.mostUnconfirmed = 10
 	for i := range 100 {
-		if _, err := l.Reserve(t.Context(), key(i), middleware.Digest{}); err != nil {
+		if _, err := l.Reserve(t.Context(), key(i), middleware.Digest{}, middleware.Origin{}); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.Commit(t.Context(), key(i), nil); err != nil {
+		if err := l.Commit(key(i), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if n := len(l.records); n != 10 {
 		t.Errorf("%d records are left", n)
 	}
-	if claim, err := l.Reserve(t.Context(), key(99), middleware.Digest{}); err != nil || claim.State != middleware.ClaimDone {
+	if claim, err := l.Reserve(t.Context(), key(99), middleware.Digest{}, middleware.Origin{}); err != nil || claim.State != middleware.ClaimDone {
 		t.Errorf("the newest: %+v, %v", claim, err)
 	}
 	confirm(t, l, key(0), time.Hour, 1) // forgotten, and without effect
@@ -258,7 +258,7 @@ func TestPipelinesHaveTheirOwnBounds(t *testing.T) {
 	for i := range 10 {
 		finish(t, l, key(i), time.Hour, 0)
 	}
-	if claim, err := l.Reserve(t.Context(), other, middleware.Digest{}); err != nil || claim.State != middleware.ClaimDone {
+	if claim, err := l.Reserve(t.Context(), other, middleware.Digest{}, middleware.Origin{}); err != nil || claim.State != middleware.ClaimDone {
 		t.Errorf("%+v, %v", claim, err)
 	}
 }
@@ -270,7 +270,7 @@ func TestOneRunAtATime(t *testing.T) {
 	var work sync.WaitGroup
 	for range 64 {
 		work.Go(func() {
-			claim, err := l.Reserve(t.Context(), key(0), middleware.Digest{})
+			claim, err := l.Reserve(t.Context(), key(0), middleware.Digest{}, middleware.Origin{})
 			switch {
 			case err != nil:
 				t.Error(err)
@@ -285,7 +285,7 @@ func TestOneRunAtATime(t *testing.T) {
 					return
 				}
 				ran.Add(1)
-				if err := l.Commit(t.Context(), key(0), []middleware.Output{{UUID: "u"}}); err != nil {
+				if err := l.Commit(key(0), []middleware.Output{{UUID: "u"}}); err != nil {
 					t.Error(err)
 				}
 			case claim.State != middleware.ClaimDone || len(claim.Outputs) != 1:
@@ -305,10 +305,10 @@ func key(i int) middleware.LedgerKey {
 
 func finish(t testing.TB, l *Ledger, k middleware.LedgerKey, window time.Duration, limit int) {
 	t.Helper()
-	if claim, err := l.Reserve(context.Background(), k, middleware.Digest{}); err != nil || claim.State != middleware.ClaimReserved {
+	if claim, err := l.Reserve(context.Background(), k, middleware.Digest{}, middleware.Origin{}); err != nil || claim.State != middleware.ClaimReserved {
 		t.Fatalf("%+v, %v", claim, err)
 	}
-	if err := l.Commit(context.Background(), k, nil); err != nil {
+	if err := l.Commit(k, nil); err != nil {
 		t.Fatal(err)
 	}
 	confirm(t, l, k, window, limit)

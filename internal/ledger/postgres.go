@@ -96,18 +96,19 @@ func (s *Postgres) holder(scan func(into ...any) error) string {
 
 // rows reads the host's, in the order of their numbers.
 func (s *Postgres) rows(ctx context.Context) ([]Row, error) {
-	found, err := s.conn.Query(ctx, `SELECT number, pipeline, id, device, digest, state, attempts, outputs, message FROM pentrough_ledger WHERE host = $1 ORDER BY number`, s.host)
+	found, err := s.conn.Query(ctx, `SELECT number, pipeline, id, device, digest, state, attempts, outputs, message, origin FROM pentrough_ledger WHERE host = $1 ORDER BY number`, s.host)
 	if err != nil {
 		return nil, fmt.Errorf("reading the rows: %w", err)
 	}
 	return pgx.CollectRows(found, func(row pgx.CollectableRow) (Row, error) {
 		var r Row
-		var digest, outputs, message []byte
-		err := row.Scan(&r.Number, &r.Key.Pipeline, &r.Key.ID, &r.Key.Device, &digest, &r.State, &r.Attempts, &outputs, &message)
+		var digest []byte
+		var p parts
+		err := row.Scan(&r.Number, &r.Key.Pipeline, &r.Key.ID, &r.Key.Device, &digest, &r.State, &r.Attempts, &p.outputs, &p.message, &p.origin)
 		if err != nil {
 			return r, fmt.Errorf("reading a row: %w", err)
 		}
-		err = r.decode(digest, outputs, message)
+		err = r.decode(digest, p)
 		return r, err
 	})
 }
@@ -142,14 +143,15 @@ func (s *Postgres) apply(ctx context.Context, tx pgx.Tx, b Batch, sync bool) err
 		if err != nil {
 			return err
 		}
-		batch.Queue(`INSERT INTO pentrough_ledger (host, number, pipeline, id, device, digest, state, attempts, outputs, message)
-			SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::smallint[], $8::integer[], $9::bytea[], $10::bytea[])
+		batch.Queue(`INSERT INTO pentrough_ledger (host, number, pipeline, id, device, digest, state, attempts, outputs, message, origin)
+			SELECT $1, * FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::bytea[], $7::smallint[], $8::integer[], $9::bytea[], $10::bytea[], $11::bytea[])
 			ON CONFLICT (host, number) DO UPDATE SET state = excluded.state, attempts = excluded.attempts, outputs = excluded.outputs, changed = excluded.changed,
-			message = CASE excluded.state WHEN 3 THEN NULL ELSE coalesce(excluded.message, pentrough_ledger.message) END`,
-			s.host, c.number, c.pipeline, c.id, c.device, c.digest, c.state, c.attempts, c.outputs, c.message)
+			message = CASE excluded.state WHEN 3 THEN NULL ELSE coalesce(excluded.message, pentrough_ledger.message) END,
+			origin = CASE excluded.state WHEN 3 THEN NULL ELSE coalesce(excluded.origin, pentrough_ledger.origin) END`,
+			s.host, c.number, c.pipeline, c.id, c.device, c.digest, c.state, c.attempts, c.outputs, c.message, c.origin)
 	}
 	if len(b.Confirm) > 0 {
-		batch.Queue(`UPDATE pentrough_ledger SET state = 3, message = NULL, changed = now() WHERE host = $1 AND number = ANY ($2)`, s.host, b.Confirm)
+		batch.Queue(`UPDATE pentrough_ledger SET state = 3, message = NULL, origin = NULL, changed = now() WHERE host = $1 AND number = ANY ($2)`, s.host, b.Confirm)
 	}
 	return tx.SendBatch(ctx, batch).Close()
 }
@@ -162,16 +164,18 @@ type table struct {
 	state                []int16
 	attempts             []int32
 	outputs, message     [][]byte
+	origin               [][]byte
 }
 
 func columns(rows []Row) (*table, error) {
 	t := &table{}
 	for _, r := range rows {
-		_, outputs, message, err := r.encoded(nil)
+		_, p, err := r.encoded(nil)
 		if err != nil {
 			return nil, fmt.Errorf("writing id %q: %w", r.Key.ID, err)
 		}
-		t.message = append(t.message, message)
+		t.message = append(t.message, p.message)
+		t.origin = append(t.origin, p.origin)
 		t.number = append(t.number, r.Number)
 		t.pipeline = append(t.pipeline, r.Key.Pipeline)
 		t.id = append(t.id, r.Key.ID)
@@ -179,7 +183,7 @@ func columns(rows []Row) (*table, error) {
 		t.digest = append(t.digest, r.Digest[:])
 		t.state = append(t.state, int16(r.State))
 		t.attempts = append(t.attempts, int32(r.Attempts))
-		t.outputs = append(t.outputs, outputs)
+		t.outputs = append(t.outputs, p.outputs)
 	}
 	return t, nil
 }

@@ -52,7 +52,7 @@ func (r *record) wanted() (Row, bool) {
 		return Row{}, false
 	case r.confirmed:
 		state = Confirmed
-	case r.done:
+	case r.done, r.unwritten:
 		state = Done
 	case r.owned != nil && !r.begun:
 		state = OnHold

@@ -25,7 +25,7 @@ func filled(t *testing.T, l *Ledger) {
 	begun(t, l, "writing", 1)
 	done, confirmed, held := begun(t, l, "done", 1), begun(t, l, "confirmed", 1), begun(t, l, "held", 1)
 	for _, key := range []middleware.LedgerKey{done, confirmed} {
-		if err := l.Commit(t.Context(), key, outputs); err != nil {
+		if err := l.Commit(key, outputs); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -169,7 +169,7 @@ func TestAnotherFileIsNotWrittenTo(t *testing.T) {
 			must(t, err)
 			unhealthy(t, l, "move it away")
 			key := middleware.LedgerKey{Pipeline: "p", ID: "new", Device: "d"}
-			if _, err := l.Reserve(t.Context(), key, middleware.Digest{1}); err != nil {
+			if _, err := l.Reserve(t.Context(), key, middleware.Digest{1}, middleware.Origin{}); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := l.Begin(key, true); handlers.KindOf(err) != handlers.KindUnavailable || !errors.Is(err, database.ErrReplaced) {

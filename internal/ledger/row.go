@@ -39,6 +39,19 @@ type held struct {
 	Sets     string            `json:"sets,omitempty"`
 }
 
+// appendOrigin appends JSON of an origin.
+func appendOrigin(dst []byte, o *middleware.Origin) []byte {
+	dst = jsontext.AppendString(append(dst, `{"uuid":`...), o.UUID)
+	for _, field := range [...]struct{ key, value string }{
+		{`,"correlation_id":`, o.CorrelationID}, {`,"reply_to":`, o.ReplyTo}, {`,"traceparent":`, o.TraceParent}, {`,"tracestate":`, o.TraceState}, {`,"keep":`, o.Keep},
+	} {
+		if field.value != "" {
+			dst = jsontext.AppendString(append(dst, field.key...), field.value)
+		}
+	}
+	return append(dst, '}')
+}
+
 // appendHeld appends JSON of a message, as held has it. The error is that of a time which JSON can't have.
 func appendHeld(dst []byte, h *handlers.Held) ([]byte, error) {
 	dst = jsontext.AppendString(append(dst, `{"uuid":`...), h.UUID)
@@ -60,21 +73,29 @@ func appendHeld(dst []byte, h *handlers.Held) ([]byte, error) {
 	return append(dst, '}'), nil
 }
 
-// encoded appends a row's outputs and message to buf, and returns buf with the two: nil of what the row doesn't have.
-func (r *Row) encoded(buf []byte) (grown, outputs, message []byte, err error) {
+// parts are the columns of a row that are JSON; nil is what the row doesn't have.
+type parts struct{ outputs, message, origin []byte }
+
+// encoded appends a row's parts to buf, and returns buf with them.
+func (r *Row) encoded(buf []byte) (grown []byte, p parts, err error) {
 	start := len(buf)
 	if r.Outputs != nil {
 		buf = appendOutputs(buf, r.Outputs)
-		outputs = buf[start:len(buf):len(buf)]
+		p.outputs = buf[start:len(buf):len(buf)]
 	}
 	start = len(buf)
 	if r.Message != nil {
 		if buf, err = appendHeld(buf, r.Message); err != nil {
-			return nil, nil, nil, fmt.Errorf("making JSON of its message: %w", err)
+			return nil, parts{}, fmt.Errorf("making JSON of its message: %w", err)
 		}
-		message = buf[start:len(buf):len(buf)]
+		p.message = buf[start:len(buf):len(buf)]
 	}
-	return buf, outputs, message, nil
+	start = len(buf)
+	if r.Origin.UUID != "" {
+		buf = appendOrigin(buf, &r.Origin)
+		p.origin = buf[start:len(buf):len(buf)]
+	}
+	return buf, p, nil
 }
 
 func appendTexts(dst []byte, texts map[string]string) []byte {
@@ -96,7 +117,7 @@ func appendBytes(dst, b []byte) []byte {
 }
 
 // decode takes in what a store has as bytes. Its error says why nobody can use the row.
-func (r *Row) decode(digest, outputs, message []byte) error {
+func (r *Row) decode(digest []byte, p parts) error {
 	flawed := func(format string, args ...any) error {
 		return fmt.Errorf("row %d, id %q of pipeline %s: %w", r.Number, r.Key.ID, r.Key.Pipeline, fmt.Errorf(format, args...))
 	}
@@ -106,17 +127,22 @@ func (r *Row) decode(digest, outputs, message []byte) error {
 	if copy(r.Digest[:], digest); len(digest) != len(r.Digest) {
 		return flawed("its digest has %d bytes instead of %d", len(digest), len(r.Digest))
 	}
-	if outputs != nil {
-		if err := json.Unmarshal(outputs, &r.Outputs); err != nil {
+	if p.outputs != nil {
+		if err := json.Unmarshal(p.outputs, &r.Outputs); err != nil {
 			return flawed("reading its outputs: %w", err)
 		}
 	}
+	if p.origin != nil {
+		if err := json.Unmarshal(p.origin, &r.Origin); err != nil {
+			return flawed("reading its origin: %w", err)
+		}
+	}
 	switch {
-	case message == nil && r.State == OnHold:
+	case p.message == nil && r.State == OnHold:
 		return flawed("it is held without its message")
-	case message != nil:
+	case p.message != nil:
 		var h held
-		if err := json.Unmarshal(message, &h); err != nil {
+		if err := json.Unmarshal(p.message, &h); err != nil {
 			return flawed("reading its message: %w", err)
 		}
 		r.Message = &handlers.Held{

@@ -83,9 +83,10 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 		return nil, err
 	}
 	s.synchronous = false
-	if s.put, err = s.conn.PrepareContext(ctx, `INSERT INTO ledger (number, pipeline, id, device, digest, state, attempts, outputs, message, changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+	if s.put, err = s.conn.PrepareContext(ctx, `INSERT INTO ledger (number, pipeline, id, device, digest, state, attempts, outputs, message, origin, changed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (number) DO UPDATE SET state = excluded.state, attempts = excluded.attempts, outputs = excluded.outputs, changed = excluded.changed,
-		message = CASE excluded.state WHEN 3 THEN NULL ELSE coalesce(excluded.message, message) END`); err != nil {
+		message = CASE excluded.state WHEN 3 THEN NULL ELSE coalesce(excluded.message, message) END,
+		origin = CASE excluded.state WHEN 3 THEN NULL ELSE coalesce(excluded.origin, origin) END`); err != nil {
 		return nil, err
 	}
 	if s.change, err = s.conn.PrepareContext(ctx, `UPDATE ledger SET state = ?, attempts = ?, changed = ? WHERE number = ?`); err != nil {
@@ -94,7 +95,7 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	if s.finish, err = s.conn.PrepareContext(ctx, `UPDATE ledger SET state = ?, attempts = ?, changed = ?, outputs = ? WHERE number = ?`); err != nil {
 		return nil, err
 	}
-	if s.confirm, err = s.conn.PrepareContext(ctx, `UPDATE ledger SET state = 3, message = NULL, changed = ? WHERE number IN (SELECT value FROM json_each(?))`); err != nil {
+	if s.confirm, err = s.conn.PrepareContext(ctx, `UPDATE ledger SET state = 3, message = NULL, origin = NULL, changed = ? WHERE number IN (SELECT value FROM json_each(?))`); err != nil {
 		return nil, err
 	}
 	if s.remove, err = s.conn.PrepareContext(ctx, `DELETE FROM ledger WHERE number IN (SELECT value FROM json_each(?))`); err != nil {
@@ -155,7 +156,7 @@ func (s *SQLite) Check(context.Context) error {
 
 // rows reads all of them, in the order of their numbers.
 func (s *SQLite) rows(ctx context.Context) ([]Row, error) {
-	found, err := s.conn.QueryContext(ctx, `SELECT number, pipeline, id, device, digest, state, attempts, outputs, message FROM ledger ORDER BY number`)
+	found, err := s.conn.QueryContext(ctx, `SELECT number, pipeline, id, device, digest, state, attempts, outputs, message, origin FROM ledger ORDER BY number`)
 	if err != nil {
 		return nil, fmt.Errorf("reading the rows: %w", err)
 	}
@@ -163,11 +164,12 @@ func (s *SQLite) rows(ctx context.Context) ([]Row, error) {
 	var rows []Row
 	for found.Next() {
 		var r Row
-		var digest, outputs, message []byte
-		if err := found.Scan(&r.Number, &r.Key.Pipeline, &r.Key.ID, &r.Key.Device, &digest, &r.State, &r.Attempts, &outputs, &message); err != nil {
+		var digest []byte
+		var p parts
+		if err := found.Scan(&r.Number, &r.Key.Pipeline, &r.Key.ID, &r.Key.Device, &digest, &r.State, &r.Attempts, &p.outputs, &p.message, &p.origin); err != nil {
 			return nil, fmt.Errorf("reading a row: %w", err)
 		}
-		if err := r.decode(digest, outputs, message); err != nil {
+		if err := r.decode(digest, p); err != nil {
 			return nil, err
 		}
 		rows = append(rows, r)
@@ -234,17 +236,17 @@ func (s *SQLite) write(ctx context.Context, r *Row, now int64) error {
 			return err
 		}
 	}
-	buf, outputs, message, err := r.encoded(s.buf[:0])
+	buf, p, err := r.encoded(s.buf[:0])
 	if err != nil {
 		return err
 	}
 	s.buf = buf
 	if r.Known && r.Message == nil && r.State == Done {
-		if there, err := affected(s.finish.ExecContext(ctx, r.State, r.Attempts, now, outputs, r.Number)); there || err != nil {
+		if there, err := affected(s.finish.ExecContext(ctx, r.State, r.Attempts, now, p.outputs, r.Number)); there || err != nil {
 			return err
 		}
 	}
-	_, err = s.put.ExecContext(ctx, r.Number, r.Key.Pipeline, r.Key.ID, r.Key.Device, r.Digest[:], r.State, r.Attempts, outputs, message, now)
+	_, err = s.put.ExecContext(ctx, r.Number, r.Key.Pipeline, r.Key.ID, r.Key.Device, r.Digest[:], r.State, r.Attempts, p.outputs, p.message, p.origin, now)
 	return err
 }
 

@@ -76,4 +76,6 @@ type Row struct {
 	Known bool
 	// Message is there as long as the ledger owns the message. A row that is put without one keeps what it has, until it is confirmed.
 	Message *handlers.Held
+	// Origin is there until the row is confirmed. A row that is put without one keeps what it has.
+	Origin middleware.Origin
 }

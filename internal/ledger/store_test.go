@@ -66,11 +66,16 @@ func TestStoresKeepTheContract(t *testing.T) {
 
 var outputs = []middleware.Output{{UUID: "u", Metadata: map[string]string{"k": "v"}, Payload: []byte("x"), Destination: "a:b"}}
 
+// originOf is that of a message with this id. Its texts need escapes in JSON.
+func originOf(id string) middleware.Origin {
+	return middleware.Origin{UUID: id, CorrelationID: `"` + id, ReplyTo: "\n", TraceParent: "é", Keep: "group"}
+}
+
 // begun reserves and begins a key.
 func begun(t *testing.T, l *Ledger, id string, attempt int) middleware.LedgerKey {
 	t.Helper()
 	key := middleware.LedgerKey{Pipeline: "p", ID: id, Device: "d"}
-	claim, err := l.Reserve(t.Context(), key, middleware.Digest{1})
+	claim, err := l.Reserve(t.Context(), key, middleware.Digest{1}, originOf(id))
 	if err != nil || claim.State != middleware.ClaimReserved {
 		t.Fatalf("%s: claim %+v, %v", id, claim, err)
 	}
@@ -97,7 +102,7 @@ func TestWhatAStoreKeepsOutlivesTheProcess(t *testing.T) {
 			confirmed := begun(t, first, "confirmed", 1)
 			old := begun(t, first, "old", 1)
 			for _, key := range []middleware.LedgerKey{done, old, confirmed} {
-				if err := first.Commit(t.Context(), key, outputs); err != nil {
+				if err := first.Commit(key, outputs); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -108,12 +113,19 @@ func TestWhatAStoreKeepsOutlivesTheProcess(t *testing.T) {
 			}
 
 			second := open(t, again())
+			origins := map[string]middleware.Origin{}
+			for _, u := range second.Unconfirmed("p") {
+				origins[u.Key.ID] = u.Origin
+			}
+			if diff := cmp.Diff(map[string]middleware.Origin{"writing": originOf("writing"), "failed": originOf("failed"), "done": originOf("done")}, origins); diff != "" {
+				t.Error(diff)
+			}
 			begun(t, second, "writing", 2)
 			begun(t, second, "retracted", 1)
 			begun(t, second, "released", 1)
 			begun(t, second, "failed", 2)
 			for _, key := range []middleware.LedgerKey{done, confirmed} {
-				claim, err := second.Reserve(t.Context(), key, middleware.Digest{1})
+				claim, err := second.Reserve(t.Context(), key, middleware.Digest{1}, middleware.Origin{})
 				if err != nil || claim.State != middleware.ClaimDone {
 					t.Errorf("%s: claim %+v, %v", key.ID, claim, err)
 				}
@@ -121,12 +133,12 @@ func TestWhatAStoreKeepsOutlivesTheProcess(t *testing.T) {
 					t.Errorf("%s: %s", key.ID, diff)
 				}
 			}
-			if claim, err := second.Reserve(t.Context(), done, middleware.Digest{2}); err != nil || claim.State != middleware.ClaimReused {
+			if claim, err := second.Reserve(t.Context(), done, middleware.Digest{2}, middleware.Origin{}); err != nil || claim.State != middleware.ClaimReused {
 				t.Errorf("another body: claim %+v, %v", claim, err)
 			}
 			// Two are confirmed and may be kept by a limit of 1: the next confirm forgets the oldest.
 			extra := begun(t, second, "extra", 1)
-			if err := second.Commit(t.Context(), extra, nil); err != nil {
+			if err := second.Commit(extra, nil); err != nil {
 				t.Fatal(err)
 			}
 			confirm(t, second, extra, time.Hour, 1)
@@ -218,7 +230,7 @@ func TestADeadStoreIsUnavailableAndRecoversByItself(t *testing.T) {
 		defer l.Close()
 		time.Sleep(time.Minute)
 		key := middleware.LedgerKey{Pipeline: "p", ID: "1"}
-		if _, err := l.Reserve(t.Context(), key, middleware.Digest{}); handlers.KindOf(err) != handlers.KindUnavailable || !errors.Is(err, errFull) {
+		if _, err := l.Reserve(t.Context(), key, middleware.Digest{}, middleware.Origin{}); handlers.KindOf(err) != handlers.KindUnavailable || !errors.Is(err, errFull) {
 			t.Errorf("before it is open: %v", err)
 		}
 		s.fail(nil)
@@ -228,16 +240,16 @@ func TestADeadStoreIsUnavailableAndRecoversByItself(t *testing.T) {
 		}
 		key = begun(t, l, "1", 1)
 		begunDone := begun(t, l, "done", 1)
-		if err := l.Commit(t.Context(), begunDone, outputs); err != nil {
+		if err := l.Commit(begunDone, outputs); err != nil {
 			t.Error(err)
 		}
 
 		s.fail(errFull)
-		if err := l.Commit(t.Context(), key, outputs); handlers.KindOf(err) != handlers.KindUnavailable {
+		if err := l.Commit(key, outputs); handlers.KindOf(err) != handlers.KindUnavailable {
 			t.Errorf("commit on a full disk: %v", err)
 		}
 		other := middleware.LedgerKey{Pipeline: "p", ID: "2"}
-		if _, err := l.Reserve(t.Context(), other, middleware.Digest{}); err != nil {
+		if _, err := l.Reserve(t.Context(), other, middleware.Digest{}, middleware.Origin{}); err != nil {
 			t.Error(err)
 		}
 		if _, err := l.Begin(other, true); handlers.KindOf(err) != handlers.KindUnavailable {
@@ -258,10 +270,10 @@ func TestADeadStoreIsUnavailableAndRecoversByItself(t *testing.T) {
 		s.mu.Unlock()
 
 		s.fail(nil)
-		time.Sleep(2 * retryLast)
-		if err := l.Commit(t.Context(), key, outputs); err != nil {
-			t.Errorf("commit again: %v", err)
+		if _, err := l.Reserve(t.Context(), key, middleware.Digest{1}, middleware.Origin{}); handlers.KindOf(err) != handlers.KindUnavailable {
+			t.Errorf("before the outputs are written: %v", err)
 		}
+		time.Sleep(2 * retryLast)
 		confirm(t, l, key, time.Hour, 10)
 		confirm(t, l, begunDone, time.Hour, 10)
 		if err := l.Health(); err != nil {
@@ -293,7 +305,7 @@ func TestWhatCouldNotBeHeldKeepsItsPlace(t *testing.T) {
 		if err := hold(younger); err != nil {
 			t.Fatal(err)
 		}
-		if claim, err := l.Reserve(t.Context(), older, middleware.Digest{2}); err != nil || claim.State != middleware.ClaimReserved || claim.Begun != 0 {
+		if claim, err := l.Reserve(t.Context(), older, middleware.Digest{2}, middleware.Origin{}); err != nil || claim.State != middleware.ClaimReserved || claim.Begun != 0 {
 			t.Fatalf("claim %+v, %v", claim, err)
 		}
 		if err := hold(older); err != nil {
@@ -315,7 +327,7 @@ func TestChangesGoTogether(t *testing.T) {
 		for i := range 1000 {
 			work.Go(func() {
 				key := begun(t, l, strconv.Itoa(i), 1)
-				if err := l.Commit(t.Context(), key, outputs); err != nil {
+				if err := l.Commit(key, outputs); err != nil {
 					t.Error(err)
 				}
 				if err := l.Confirm(key, keep(time.Hour, 10000)); err != nil {
@@ -350,7 +362,7 @@ func TestAfterCloseNothingIsPromised(t *testing.T) {
 		if err := l.Close(); err != nil {
 			t.Error(err)
 		}
-		if err := l.Commit(t.Context(), key, outputs); handlers.KindOf(err) != handlers.KindUnavailable || !errors.Is(err, errClosed) {
+		if err := l.Commit(key, outputs); handlers.KindOf(err) != handlers.KindUnavailable || !errors.Is(err, errClosed) {
 			t.Errorf("commit after close: %v", err)
 		}
 	})

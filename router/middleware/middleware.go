@@ -18,13 +18,21 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// Middleware wraps a handler function. Optional: io.Closer, called when the pipeline has ended.
+// Middleware wraps a handler function. Optional: io.Closer, called when the pipeline has ended, and
+// [Rememberer].
 //
 // Duties: errors of kind unavailable pass unchanged, and so does everything once handlers.Cancelled(msg.Context()) is true. A
 // middleware that turns an error into success says so with [Swallowed]. A context put on the message is a child of the one
 // found there, and is taken off again before returning.
 type Middleware interface {
 	Wrap(next message.HandlerFunc) message.HandlerFunc
+}
+
+// Rememberer is implemented by middleware that records its pipeline's messages in the ledger.
+type Rememberer interface {
+	// BegunTimeout is after how long the router brings back a message that its source has to
+	// deliver again, and doesn't.
+	BegunTimeout() time.Duration
 }
 
 // Swallowed records that a middleware dealt with err and returned none, so that a caller who waits for the message learns of it.
@@ -119,17 +127,19 @@ func Invalid(field, format string, args ...any) error {
 // An error of kind unavailable means that the record can't be read or written now.
 type Ledger interface {
 	// Reserve claims key for one run. While another run holds it, Reserve waits for that run's Commit or Release, or
-	// for ctx to end.
-	Reserve(ctx context.Context, key LedgerKey, body Digest) (Claim, error)
+	// for ctx to end. It keeps where the last one came from.
+	Reserve(ctx context.Context, key LedgerKey, body Digest, from Origin) (Claim, error)
 	// Begin records that the run that holds key is about to do what can't be undone, before it does it, and returns which attempt
 	// that is: 1 for the first. With sync the record has reached the disk, otherwise it survives the process's end but perhaps not
 	// the machine's. A ledger in memory survives nothing.
 	Begin(key LedgerKey, sync bool) (attempt int, err error)
 	// Retract takes the latest Begin back: nothing was done after all.
 	Retract(key LedgerKey)
-	// Commit records what the run produced and ends the reservation. The record stays until it is confirmed, unless there are far more
-	// such records than messages that a source hands out unsettled.
-	Commit(ctx context.Context, key LedgerKey, outputs []Output) error
+	// Commit records what the run produced and ends the reservation. If it can't be recorded now,
+	// the ledger remembers it and records it as soon as it can; until then Reserve and Resume
+	// return an error. The record stays until it is confirmed, unless there are far more such
+	// records than messages that a source hands out unsettled.
+	Commit(key LedgerKey, outputs []Output) error
 	// Release ends the reservation, so that the id can be run again. What began and wasn't taken back stays on record.
 	Release(key LedgerKey)
 	// Confirm records that all outputs are confirmed, and for how long the record is kept from now on. A message that was held isn't owned any more.
@@ -139,12 +149,17 @@ type Ledger interface {
 	// there are perKey messages of the device or total of the pipeline; the reservation stays then. If it can't be recorded the message keeps its place in the
 	// order for when it comes again. Of a message that is owned already only the reservation ends.
 	Hold(key LedgerKey, h *handlers.Held, perKey, total int, outputs []Output) error
-	// Resume claims a message that the ledger owns for one run, as Reserve does.
+	// Resume claims a message that the ledger owns, or one that is Unconfirmed, for one run, as
+	// Reserve does. The error is of kind drop if there is no such message any more.
 	Resume(ctx context.Context, key LedgerKey) (Claim, error)
 	// Owned returns what the ledger owns of a pipeline, oldest first, as soon as its records are there.
 	Owned(ctx context.Context, pipeline string) ([]*handlers.Held, error)
 	// Disown forgets a message that the ledger owns and no run holds: it ended in another way, as in a topic for poison.
 	Disown(key LedgerKey)
+	// Unconfirmed returns the messages of a pipeline whose source has to deliver them again, since
+	// a run of them began or ended, and their outputs aren't confirmed. No run holds them, and the
+	// ledger doesn't own them.
+	Unconfirmed(pipeline string) []Unconfirmed
 	// Durable reports whether records outlive the process.
 	Durable() bool
 }
@@ -164,6 +179,47 @@ type LedgerKey struct {
 	Pipeline string
 	ID       string
 	Device   string
+}
+
+// Unconfirmed is a message that its source has to deliver again.
+type Unconfirmed struct {
+	Key    LedgerKey
+	Origin Origin
+}
+
+// Origin is what the ledger keeps of a message while its source has to deliver it again: enough to
+// publish its outputs without it.
+type Origin struct {
+	UUID          string `json:"uuid"`
+	CorrelationID string `json:"correlation_id"`
+	ReplyTo       string `json:"reply_to"`
+	TraceParent   string `json:"traceparent"`
+	TraceState    string `json:"tracestate"`
+	// Keep is that of the message's [handlers.Description].
+	Keep string `json:"keep"`
+}
+
+// OriginOf returns the origin of a message.
+func OriginOf(msg *message.Message, d handlers.Description) Origin {
+	m := msg.Metadata
+	return Origin{
+		UUID: msg.UUID, CorrelationID: m[transports.CorrelationID], ReplyTo: m[transports.ReplyTo],
+		TraceParent: m[transports.TraceParent], TraceState: m[transports.TraceState], Keep: d.Keep,
+	}
+}
+
+// Metadata returns those that the message had.
+func (o *Origin) Metadata() message.Metadata {
+	m := message.Metadata{}
+	for key, value := range map[string]string{
+		transports.CorrelationID: o.CorrelationID, transports.ReplyTo: o.ReplyTo,
+		transports.TraceParent: o.TraceParent, transports.TraceState: o.TraceState,
+	} {
+		if value != "" {
+			m[key] = value
+		}
+	}
+	return m
 }
 
 // Digest is the SHA-256 of a message's payload.

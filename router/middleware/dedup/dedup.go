@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"sync"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -35,11 +34,9 @@ func init() {
 	})
 }
 
-var defaults = Config{Window: 10 * time.Minute, MaxEntries: 100_000}
+var defaults = Config{Window: 10 * time.Minute, MaxEntries: 100_000, Begun: 10 * time.Minute}
 
 const (
-	// commitTimeout bounds one attempt to commit, which nothing else ends.
-	commitTimeout = 10 * time.Second
 	// confirmRetry and confirmRetryMax bound the pauses between attempts to confirm.
 	confirmRetry    = 100 * time.Millisecond
 	confirmRetryMax = 5 * time.Second
@@ -49,6 +46,7 @@ const (
 type Config struct {
 	Window     time.Duration `toml:"window" doc:"How long an id is remembered after everything that its message produced was confirmed; time without a consumer at the source doesn't count." min:"1s"`
 	MaxEntries int           `toml:"max_entries" doc:"How many such ids a pipeline remembers at most." unit:"ids" min:"1"`
+	Begun      time.Duration `toml:"begun_timeout" doc:"How long the source may take to deliver a message again that had begun, or whose result isn't published, before its result is published without it. Time in which the source couldn't deliver doesn't count." min:"1s"`
 }
 
 // Validate reports all problems.
@@ -56,6 +54,9 @@ func (c *Config) Validate() error {
 	var errs []error
 	if c.Window < time.Second {
 		errs = append(errs, middleware.Invalid("window", "is %v, must be at least 1s", c.Window))
+	}
+	if c.Begun < time.Second {
+		errs = append(errs, middleware.Invalid("begun_timeout", "is %v, must be at least 1s", c.Begun))
 	}
 	if c.MaxEntries < 1 {
 		errs = append(errs, middleware.Invalid("max_entries", "is %d, must be at least 1", c.MaxEntries))
@@ -65,17 +66,16 @@ func (c *Config) Validate() error {
 
 // New builds the middleware.
 func (c *Config) New(env middleware.Env) (middleware.Middleware, error) {
-	return &dedup{Config: *c, env: env, uncommitted: map[middleware.LedgerKey][]middleware.Output{}}, nil
+	return &dedup{*c, env}, nil
 }
 
 type dedup struct {
 	Config
 	env middleware.Env
-
-	mu sync.Mutex
-	// uncommitted is what messages produced whose commit failed; their reservations are still held.
-	uncommitted map[middleware.LedgerKey][]middleware.Output
 }
+
+// BegunTimeout implements middleware.Rememberer.
+func (d *dedup) BegunTimeout() time.Duration { return d.Begun }
 
 func (d *dedup) Wrap(next message.HandlerFunc) message.HandlerFunc {
 	return func(msg *message.Message) ([]*message.Message, error) {
@@ -86,10 +86,7 @@ func (d *dedup) Wrap(next message.HandlerFunc) message.HandlerFunc {
 		}
 		key := middleware.LedgerKey{Pipeline: d.env.Pipeline, ID: described.ID, Device: described.Key}
 		body := middleware.Digest(sha256.Sum256(msg.Payload))
-		if err := d.commitLeft(ctx, key); err != nil {
-			return nil, err
-		}
-		claim, err := d.claim(ctx, key, body)
+		claim, err := d.claim(ctx, key, body, msg)
 		if err != nil {
 			return nil, fmt.Errorf("reserving id %q: %w", key.ID, err)
 		}
@@ -100,17 +97,30 @@ func (d *dedup) Wrap(next message.HandlerFunc) message.HandlerFunc {
 		case middleware.ClaimReused:
 			return handlers.Refuse(msg, handlers.ReasonIDReused)
 		default:
+			if r := handlers.Resumed(ctx); r != nil && r.Abandoned {
+				next = d.abandoned
+			}
 			return d.run(ctx, key, claim.Begun, next, msg)
 		}
 	}
 }
 
 // claim makes a claim for a message, or for one that the ledger owns.
-func (d *dedup) claim(ctx context.Context, key middleware.LedgerKey, body middleware.Digest) (middleware.Claim, error) {
+func (d *dedup) claim(ctx context.Context, key middleware.LedgerKey, body middleware.Digest, msg *message.Message) (middleware.Claim, error) {
 	if handlers.Resumed(ctx) != nil {
 		return d.env.Ledger.Resume(ctx, key)
 	}
-	return d.env.Ledger.Reserve(ctx, key, body)
+	return d.env.Ledger.Reserve(ctx, key, body, middleware.OriginOf(msg, handlers.Described(ctx)))
+}
+
+// abandoned stands in for the handler when a run was cut off and the source doesn't deliver the
+// message again. A handler that can't answer for it is done with it.
+func (d *dedup) abandoned(msg *message.Message) ([]*message.Message, error) {
+	out, err := handlers.Refuse(msg, handlers.ReasonAbandoned)
+	if handlers.KindOf(err) == handlers.KindPermanent {
+		err = handlers.Drop(err)
+	}
+	return out, err
 }
 
 // run handles a message whose id is reserved, and of which so many runs began before.
@@ -138,8 +148,8 @@ func (d *dedup) run(ctx context.Context, key middleware.LedgerKey, begun int, ne
 		out = nil
 	}
 	kept = true
-	if failed := d.commit(ctx, key, record(out)); failed != nil {
-		return nil, failed
+	if failed := d.env.Ledger.Commit(key, record(out)); failed != nil {
+		return nil, fmt.Errorf("recording what id %q produced: %w", key.ID, failed)
 	}
 	d.confirm(ctx, key)
 	return out, err
@@ -184,32 +194,6 @@ func (j *journal) Hold(h handlers.Holding, outputs []*message.Message) error {
 	j.held = true
 	handlers.OwnedByLedger(ctx, held)
 	return nil
-}
-
-// commit records what a run produced. If that fails, it is kept, so that the next run of the message only commits.
-func (d *dedup) commit(ctx context.Context, key middleware.LedgerKey, outputs []middleware.Output) error {
-	// Neither a void delivery nor a deadline undoes what has happened.
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
-	defer cancel()
-	if err := d.env.Ledger.Commit(bounded, key, outputs); err != nil {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.uncommitted[key] = outputs
-		return handlers.Unavailable(fmt.Errorf("recording what id %q produced: %w", key.ID, err))
-	}
-	return nil
-}
-
-// commitLeft makes up for a commit of key that failed, if there is one.
-func (d *dedup) commitLeft(ctx context.Context, key middleware.LedgerKey) error {
-	d.mu.Lock()
-	outputs, ok := d.uncommitted[key]
-	delete(d.uncommitted, key)
-	d.mu.Unlock()
-	if !ok {
-		return nil
-	}
-	return d.commit(ctx, key, outputs)
 }
 
 // confirm has the ledger record it when the outputs are confirmed, before the message is acked: of a message that was acked nobody would ever

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/handlers/handlertest"
 	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/router/middleware"
 	"github.com/pentrough/pentrough/router/middleware/middlewaretest"
@@ -193,6 +194,54 @@ func TestOtherBodyIsRefused(t *testing.T) {
 	}
 	if n := r.calls.Load(); n != 1 {
 		t.Errorf("the handler was called %d times", n)
+	}
+}
+
+// comesBack is the run of a message that its source didn't deliver again.
+type comesBack struct{ *handlertest.Scope }
+
+func (comesBack) Resumed() *handlers.Resumption { return &handlers.Resumption{Abandoned: true} }
+func (comesBack) MayHold(string)                {}
+func (comesBack) HeldBefore(string) (<-chan struct{}, error) {
+	return nil, nil
+}
+func (comesBack) Held(*handlers.Held) {}
+
+func TestAnAbandonedMessageIsRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		handler handlers.Handler
+		want    string
+	}{
+		"by a handler that can": {refuser{}, ": " + string(handlers.ReasonAbandoned)},
+		"by none":               {nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.err = errHandler
+			msg, s := middlewaretest.MessageFor(t.Context(), "id", "device", "", c.handler)
+			if _, err := r.Ledger.Reserve(t.Context(), key("id"), middleware.Digest{}, middleware.Origin{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.Ledger.Begin(key("id"), false); err != nil {
+				t.Fatal(err)
+			}
+			r.Ledger.Release(key("id"))
+			msg.SetContext(handlers.WithScope(msg.Context(), comesBack{s}))
+			out, err := r.wrapped(msg)
+			if r.calls.Load() != 0 || handlers.KindOf(err) != handlers.KindDrop && err != nil {
+				t.Errorf("%d calls, %v", r.calls.Load(), err)
+			}
+			got := ""
+			for _, msg := range out {
+				got += string(msg.Payload)
+			}
+			if got != c.want {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+			if err := s.Confirm(t.Context()); err != nil || r.Ledger.State(key("id")) != "confirmed" {
+				t.Errorf("%v, the record is %s", err, r.Ledger.State(key("id")))
+			}
+		})
 	}
 }
 
@@ -380,13 +429,13 @@ func TestDifferentMessagesAreKeptApart(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	err := (&Config{}).Validate()
-	for _, field := range []string{"window", "max_entries"} {
+	for _, field := range []string{"window", "max_entries", "begun_timeout"} {
 		if err == nil || !strings.Contains(err.Error(), field+": ") {
 			t.Errorf("%v says nothing of %s", err, field)
 		}
 	}
 	c := defaults
-	if diff := cmp.Diff(Config{Window: 10 * time.Minute, MaxEntries: 100_000}, c); diff != "" || c.Validate() != nil {
+	if diff := cmp.Diff(Config{Window: 10 * time.Minute, MaxEntries: 100_000, Begun: 10 * time.Minute}, c); diff != "" || c.Validate() != nil {
 		t.Errorf("%s %v", diff, c.Validate())
 	}
 }

@@ -33,7 +33,21 @@ type record struct {
 	outputs  []middleware.Output
 	held     bool
 	done     bool
+	failed   bool // committing it failed
+	from     middleware.Origin
 	owned    *handlers.Held
+}
+
+// commit makes up for a commit that failed.
+func (l *Ledger) commit(r *record) error {
+	if r == nil || !r.failed {
+		return nil
+	}
+	if err := l.fail("commit"); err != nil {
+		return handlers.Unavailable(err)
+	}
+	r.failed, r.done, r.unheld = false, true, false
+	return nil
 }
 
 var _ middleware.Ledger = (*Ledger)(nil)
@@ -54,7 +68,7 @@ func (l *Ledger) Fail(f func(call string) error) {
 }
 
 // Reserve claims key for one run.
-func (l *Ledger) Reserve(ctx context.Context, key middleware.LedgerKey, body middleware.Digest) (middleware.Claim, error) {
+func (l *Ledger) Reserve(ctx context.Context, key middleware.LedgerKey, body middleware.Digest, from middleware.Origin) (middleware.Claim, error) {
 	for {
 		l.mu.Lock()
 		if err := l.fail("reserve"); err != nil {
@@ -67,6 +81,10 @@ func (l *Ledger) Reserve(ctx context.Context, key middleware.LedgerKey, body mid
 			r = &record{body: body, order: l.orders}
 			l.records[key] = r
 		}
+		if err := l.commit(r); err != nil {
+			l.mu.Unlock()
+			return middleware.Claim{}, err
+		}
 		claim := middleware.Claim{State: middleware.ClaimReserved, Begun: r.attempts}
 		switch {
 		case r.unheld && r.attempts == 0:
@@ -78,6 +96,9 @@ func (l *Ledger) Reserve(ctx context.Context, key middleware.LedgerKey, body mid
 		}
 		held := r.held
 		r.held = held || claim.State == middleware.ClaimReserved
+		if !held && r.held {
+			r.from = from
+		}
 		l.mu.Unlock()
 		if !held {
 			return claim, nil
@@ -118,22 +139,16 @@ func (l *Ledger) Retract(key middleware.LedgerKey) {
 }
 
 // Commit records what the run produced and ends the reservation.
-func (l *Ledger) Commit(ctx context.Context, key middleware.LedgerKey, outputs []middleware.Output) error {
+func (l *Ledger) Commit(key middleware.LedgerKey, outputs []middleware.Output) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.fail("commit"); err != nil {
-		return err
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
 	r := l.records[key]
 	if r == nil || !r.held {
 		return errors.New("not reserved")
 	}
-	r.held, r.done, r.unheld, r.outputs = false, true, false, outputs
+	r.held, r.failed, r.outputs = false, true, outputs
 	l.wake()
-	return nil
+	return l.commit(r)
 }
 
 // Release ends the reservation, and forgets it if nothing began under it.
@@ -209,8 +224,12 @@ func (l *Ledger) Resume(ctx context.Context, key middleware.LedgerKey) (middlewa
 			return middleware.Claim{}, err
 		}
 		r, changed := l.records[key], l.changed
+		if err := l.commit(r); err != nil {
+			l.mu.Unlock()
+			return middleware.Claim{}, err
+		}
 		switch {
-		case r == nil || r.owned == nil:
+		case r == nil || r.owned == nil && !r.held && !l.unconfirmed(key, r):
 			l.mu.Unlock()
 			return middleware.Claim{}, handlers.Drop(errors.New("not owned"))
 		case r.done:
@@ -228,6 +247,24 @@ func (l *Ledger) Resume(ctx context.Context, key middleware.LedgerKey) (middlewa
 			return middleware.Claim{}, context.Cause(ctx)
 		}
 	}
+}
+
+// unconfirmed reports whether the message's source has to deliver it again.
+func (l *Ledger) unconfirmed(key middleware.LedgerKey, r *record) bool {
+	return !r.held && r.owned == nil && !r.failed && (r.done && l.confirmed[key] == 0 || !r.done && r.attempts > 0)
+}
+
+// Unconfirmed returns the messages whose sources have to deliver them again.
+func (l *Ledger) Unconfirmed(pipeline string) []middleware.Unconfirmed {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []middleware.Unconfirmed
+	for key, r := range l.records {
+		if key.Pipeline == pipeline && l.unconfirmed(key, r) {
+			all = append(all, middleware.Unconfirmed{Key: key, Origin: r.from})
+		}
+	}
+	return all
 }
 
 // Owned returns what is owned of a pipeline.
@@ -280,10 +317,11 @@ func (l *Ledger) State(key middleware.LedgerKey) string {
 func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 	key := middleware.LedgerKey{Pipeline: "p", ID: "i", Device: "d"}
 	body, other := middleware.Digest{1}, middleware.Digest{2}
+	from := middleware.Origin{UUID: "m", CorrelationID: "c", ReplyTo: "r", TraceParent: "t", TraceState: "s", Keep: "k"}
 	outputs := []middleware.Output{{UUID: "u", Metadata: map[string]string{"k": "v"}, Payload: []byte("x"), Destination: "a:b"}}
 	reserve := func(t *testing.T, l middleware.Ledger, key middleware.LedgerKey, body middleware.Digest, want middleware.ClaimState) middleware.Claim {
 		t.Helper()
-		claim, err := l.Reserve(t.Context(), key, body)
+		claim, err := l.Reserve(t.Context(), key, body, from)
 		if err != nil || claim.State != want {
 			t.Fatalf("Reserve = %+v, %v, want state %d", claim, err, want)
 		}
@@ -291,7 +329,7 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 	}
 	commit := func(t *testing.T, l middleware.Ledger, key middleware.LedgerKey) {
 		t.Helper()
-		if err := l.Commit(t.Context(), key, outputs); err != nil {
+		if err := l.Commit(key, outputs); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -358,12 +396,13 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 		}
 		return ids
 	}
-	resume := func(t *testing.T, l middleware.Ledger, key middleware.LedgerKey, want middleware.ClaimState) {
+	resume := func(t *testing.T, l middleware.Ledger, key middleware.LedgerKey, want middleware.ClaimState) middleware.Claim {
 		t.Helper()
 		claim, err := l.Resume(t.Context(), key)
 		if err != nil || claim.State != want {
 			t.Fatalf("Resume = %+v, %v, want state %d", claim, err, want)
 		}
+		return claim
 	}
 	run("HeldIsOwnedUntilItIsConfirmed", func(t *testing.T, l middleware.Ledger) {
 		hold(t, l, "i")
@@ -397,6 +436,64 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 		reserve(t, l, key, body, middleware.ClaimDone)
 		if _, err := l.Resume(t.Context(), key); handlers.KindOf(err) != handlers.KindDrop {
 			t.Errorf("resuming what isn't owned any more: %v", err)
+		}
+	})
+	run("WhatBeganIsUnconfirmedUntilItIsConfirmed", func(t *testing.T, l middleware.Ledger) {
+		unconfirmed := func(want ...middleware.Unconfirmed) {
+			t.Helper()
+			if diff := cmp.Diff(want, l.Unconfirmed("p")); diff != "" {
+				t.Error(diff)
+			}
+		}
+		missing := middleware.Unconfirmed{Key: key, Origin: from}
+		reserve(t, l, key, body, middleware.ClaimReserved)
+		l.Release(key)
+		unconfirmed()
+		reserve(t, l, key, body, middleware.ClaimReserved)
+		if _, err := l.Begin(key, false); err != nil {
+			t.Fatal(err)
+		}
+		unconfirmed()
+		l.Release(key)
+		unconfirmed(missing)
+		if got := l.Unconfirmed("another"); len(got) > 0 {
+			t.Errorf("another pipeline misses %v", got)
+		}
+		if claim := resume(t, l, key, middleware.ClaimReserved); claim.Begun != 1 {
+			t.Errorf("%d runs began", claim.Begun)
+		}
+		unconfirmed()
+		commit(t, l, key)
+		unconfirmed(missing)
+		if claim := resume(t, l, key, middleware.ClaimDone); len(claim.Outputs) != 1 {
+			t.Errorf("outputs %v", claim.Outputs)
+		}
+		confirm(t, l, key, 10)
+		unconfirmed()
+		if _, err := l.Resume(t.Context(), key); handlers.KindOf(err) != handlers.KindDrop {
+			t.Errorf("resuming what is confirmed: %v", err)
+		}
+		reserve(t, l, key, body, middleware.ClaimDone)
+	})
+	run("WhatBeganAndIsDeliveredAgainRunsAgain", func(t *testing.T, l middleware.Ledger) {
+		reserve(t, l, key, body, middleware.ClaimReserved)
+		if _, err := l.Begin(key, false); err != nil {
+			t.Fatal(err)
+		}
+		l.Release(key)
+		if claim := reserve(t, l, key, body, middleware.ClaimReserved); claim.Begun != 1 {
+			t.Errorf("%d runs began", claim.Begun)
+		}
+		if got := l.Unconfirmed("p"); len(got) > 0 {
+			t.Errorf("unconfirmed while it runs: %v", got)
+		}
+		l.Retract(key)
+		l.Release(key)
+		if got := l.Unconfirmed("p"); len(got) > 0 {
+			t.Errorf("unconfirmed though nothing began: %v", got)
+		}
+		if _, err := l.Resume(t.Context(), key); handlers.KindOf(err) != handlers.KindDrop {
+			t.Errorf("resuming what never began: %v", err)
 		}
 	})
 	run("AFailedRunOfWhatIsOwnedComesAgain", func(t *testing.T, l middleware.Ledger) {
@@ -461,7 +558,7 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 		reserve(t, l, key, body, middleware.ClaimDone)
 	})
 	run("CommitNeedsAReservation", func(t *testing.T, l middleware.Ledger) {
-		if err := l.Commit(t.Context(), key, outputs); err == nil {
+		if err := l.Commit(key, outputs); err == nil {
 			t.Error("committed what isn't reserved")
 		}
 	})
@@ -501,7 +598,7 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 			reserve(t, l, key, body, middleware.ClaimReserved)
 			claims := make(chan middleware.Claim, 1)
 			go func() {
-				claim, err := l.Reserve(t.Context(), key, body)
+				claim, err := l.Reserve(t.Context(), key, body, from)
 				if err != nil {
 					t.Error(err)
 				}
@@ -529,7 +626,7 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 			synctest.Wait()
 			cancel(cause)
 		}()
-		if claim, err := l.Reserve(ctx, key, body); !errors.Is(err, cause) {
+		if claim, err := l.Reserve(ctx, key, body, from); !errors.Is(err, cause) {
 			t.Errorf("Reserve = %+v, %v, want %v", claim, err, cause)
 		}
 		commit(t, l, key)
