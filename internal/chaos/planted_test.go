@@ -91,7 +91,7 @@ var mistakes = []planted{
 	},
 	{
 		name: "handler run again after a failed publish", want: RuleDuplicates, faults: []fault{unroutable, unroutable}, rate: 1000, host: hostPlan{forgets: true, middleware: `"poison", "retry"`},
-		edits: []edit{{"router/publisher.go", "d.fails(p.log, err)\n", "d.fails(p.log, err)\n\t\treturn err\n"}},
+		edits: []edit{{"router/publisher.go", "d.state.Report(err)\n", "d.state.Report(err)\n\t\treturn err\n"}},
 	},
 	{
 		name: "second write after a crash, at most once", want: RuleDuplicates, faults: []fault{ledgerKill, ledgerKill}, load: load{atMostOnce: 100}, rate: 2000,
@@ -118,6 +118,13 @@ var mistakes = []planted{
 		name: "supersede of one that is being written", want: RuleTrueResult, faults: []fault{fewRead}, load: load{sets: 60, long: 100},
 		edits: []edit{{"transports/device/queue.go", "f.state == waiting && f.offset == 0 && f.sets == by.sets", "f.sets == by.sets"}},
 	},
+}
+
+// Each mistake has its place in the code, also where nobody plays.
+func TestMistakesCanBePlanted(t *testing.T) {
+	for _, m := range mistakes {
+		t.Run(m.name, func(t *testing.T) { overlay(t, m.edits) })
+	}
 }
 
 // TestPlanted holds the judge against hosts with a mistake: each must be found, by the rule that is about it.

@@ -31,14 +31,12 @@ func lockFile(path, holder string) (*fileLock, error) {
 		}
 		return nil, fmt.Errorf("locking %s: %w", path, err)
 	}
-	// What an earlier holder left mustn't be taken for this one.
-	err = f.Truncate(0)
-	if err == nil {
-		_, err = fmt.Fprintf(f, "%s, process %d, since %s\n", holder, os.Getpid(), time.Now().Format(time.RFC3339))
-	}
-	if err != nil {
+	// What an earlier holder left mustn't be taken for this one. The lock is taken, even if there is
+	// no room to say by whom.
+	if err := f.Truncate(0); err != nil {
 		return nil, errors.Join(fmt.Errorf("writing %s: %w", path, err), f.Close())
 	}
+	_, _ = fmt.Fprintf(f, "%s, process %d, since %s\n", holder, os.Getpid(), time.Now().Format(time.RFC3339))
 	return &fileLock{f}, nil
 }
 
