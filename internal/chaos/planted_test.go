@@ -103,7 +103,7 @@ var mistakes = []planted{
 	},
 	{
 		name: "hold deleted before the write", want: RuleOneResult, faults: []fault{heldKill}, load: load{held: 100},
-		edits: []edit{{"internal/ledger/hold.go", "\t\t\tr.running = true\n", "\t\t\tr.running = true\n\t\t\tl.later(Row{Number: r.number})\n"}},
+		edits: []edit{{"internal/ledger/hold.go", "\t\t\tl.run(r)\n", "\t\t\tl.run(r)\n\t\t\tl.later(Row{Number: r.number})\n"}},
 	},
 	{
 		name: "expiry checked before the lane", want: RuleExpiry, faults: []fault{calm}, load: load{ttl: 50, asks: 30, never: 50},
