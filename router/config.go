@@ -103,7 +103,7 @@ type Batch struct {
 }
 
 // DefaultLanes are the bounds of a pipeline that says nothing. AckDeadline stays under RabbitMQ's consumer_timeout of 30 minutes.
-var DefaultLanes = Lanes{Stall: 5 * time.Second, AckDeadline: 10 * time.Minute}
+var DefaultLanes = Lanes{Stall: 5 * time.Second, AckDeadline: 25 * time.Minute}
 
 // DefaultBatch is the batch of a pipeline that says nothing.
 var DefaultBatch = Batch{Size: 500, Interval: 20 * time.Millisecond}

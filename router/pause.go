@@ -10,11 +10,11 @@ import (
 	"github.com/pentrough/pentrough/internal/outage"
 )
 
-// The times of an outage: a paused pipeline is probed after 100 ms, then at doubling intervals up to 10 s; later if the error asks for that, within longPause, after which the source gets its messages back.
+// The times of an outage: a paused pipeline is probed after 100 ms, then at doubling intervals up to 10 s; later if the error asks for that, within longestAsked.
 const (
 	firstProbe     = 100 * time.Millisecond
 	lastProbe      = 10 * time.Second
-	longPause      = time.Minute
+	longestAsked   = time.Minute
 	reopenInterval = 100 * time.Millisecond
 )
 
@@ -34,11 +34,6 @@ func (p *pause) on() bool { return p.state.Down() }
 // mayStart reports whether a message may start.
 func (p *pause) mayStart() bool { return !p.on() || p.due && p.probe == nil }
 
-// long reports whether the outage is so long that the source should have its messages back until the next probe.
-func (p *pause) long(now time.Time) bool {
-	return p.on() && p.probe == nil && !p.due && now.Sub(p.state.Since()) >= longPause
-}
-
 // begin starts the outage, or goes on with it after a failed probe.
 func (p *pause) begin(cause error, probed bool, due func()) {
 	first := !p.on()
@@ -48,7 +43,7 @@ func (p *pause) begin(cause error, probed bool, due func()) {
 	p.state.Report(cause)
 	if first || probed {
 		p.due = false
-		p.timer = time.AfterFunc(max(p.wait.NextBackOff(), min(handlers.RetryAfterOf(cause), longPause)), due)
+		p.timer = time.AfterFunc(max(p.wait.NextBackOff(), min(handlers.RetryAfterOf(cause), longestAsked)), due)
 	}
 }
 

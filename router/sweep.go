@@ -36,20 +36,17 @@ func (in *intake) look(now time.Time) {
 	in.metrics.waiting.Set(float64(in.lanes.waiting))
 	in.metrics.running.Set(float64(len(in.active)))
 	in.startRuns()
-	paused := in.pause.long(now)
-	giveBack := (late || paused) && in.source.Broker && in.subscriber != nil && !in.stopping
+	giveBack := late && in.source.Broker && in.subscriber != nil && !in.stopping
 	in.mu.Unlock()
-	switch {
-	case giveBack && late:
-		in.giveBack("messages stand longer than they may stay unsettled; giving the subscription back", "ack_deadline", in.lanes.deadline)
-	case giveBack:
-		in.giveBack("the pipeline is paused for long; its messages go back to the source until it is tried again", "paused_for", longPause)
+	if giveBack {
+		in.giveBack()
 	}
 }
 
 // giveBack ends the subscription so that the broker gets back what wasn't settled. Started messages go on; their redelivered
-// copies take their outcome over. What it says to the log is why.
-func (in *intake) giveBack(why string, about ...any) {
+// copies take their outcome over. It isn't done before it must be, in a pause neither: a broker may
+// count how often it delivers a message, and lose one that it delivers too often.
+func (in *intake) giveBack() {
 	in.mu.Lock()
 	sub := in.subscriber
 	if in.stopping || sub == nil {
@@ -65,7 +62,7 @@ func (in *intake) giveBack(why string, about ...any) {
 		in.markDropped(e) // closing the subscription hands its delivery back
 	}
 	in.mu.Unlock()
-	in.log.Warn(why, about...)
+	in.log.Warn("messages stand longer than they may stay unsettled; giving the subscription back", "ack_deadline", in.lanes.deadline)
 	if err := sub.Close(); err != nil {
 		in.log.Warn("closing the subscription", "err", err)
 	}

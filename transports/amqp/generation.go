@@ -39,6 +39,7 @@ func (s *subscription) begin(conn *amqp.Connection) (*generation, error) {
 	if err := s.route.build(conn, s.route.queue); err != nil {
 		return nil, err
 	}
+	s.learnLimit(majorVersion(conn))
 	ch, err := conn.Channel()
 	if err != nil {
 		return nil, fmt.Errorf("opening a channel: %w", plain(err))
@@ -159,6 +160,7 @@ func (g *generation) deliver() error {
 			s.route.counters.consumed.Inc()
 			if d.Redelivered {
 				s.route.counters.redelivered.Inc()
+				s.checkCount(&d)
 			}
 			// Counted before it is out: it may be settled at once.
 			g.open.Add(1)

@@ -88,6 +88,10 @@ type subscription struct {
 	stop context.Context
 	// lost says that the last consumer was lost: the broker may still count on it.
 	lost bool
+	// limit is the queue's delivery limit: see [route.deliveryLimit]. warned is when a message was
+	// near it.
+	limit  int
+	warned time.Time
 
 	// handing is locked while deliveries are handed out. Once closed is set, and done closed,
 	// none is.

@@ -33,7 +33,7 @@ type TopicConfig struct {
 
 	Queue         string         `toml:"queue" doc:"The queue that is consumed from; default: the topic's name."`
 	QueueType     string         `toml:"queue_type" doc:"The queue's type; default: that of the virtual host, normally classic." enum:"classic,quorum"`
-	DeliveryLimit int            `toml:"delivery_limit" doc:"How often a quorum queue delivers a message before it drops or dead-letters it. The broker's own default is none in RabbitMQ 3 and 20 in RabbitMQ 4." min:"1"`
+	DeliveryLimit int            `toml:"delivery_limit" doc:"How often a quorum queue delivers a message again before it drops or dead-letters it; -1 is without a limit. The broker's own default is none in RabbitMQ 3 and 20 in RabbitMQ 4." min:"-1"`
 	Arguments     map[string]any `toml:"arguments" doc:"Further arguments of the queue's declaration." example:"{ x-message-ttl = 60000 }"`
 	AutoDelete    bool           `toml:"auto_delete" doc:"The broker deletes the queue when its last consumer is gone."`
 	Exclusive     bool           `toml:"exclusive" doc:"The queue belongs to this host's connection and goes with it."`
@@ -81,8 +81,8 @@ func (t *TopicConfig) validate(at, name string) (errs []error) {
 	if t.QueueType == quorum && (t.Durable != nil && !*t.Durable || t.AutoDelete || t.Exclusive) {
 		invalid("queue_type", "a quorum queue is durable and neither auto_delete nor exclusive")
 	}
-	if t.DeliveryLimit < 0 || t.DeliveryLimit > 0 && t.QueueType != quorum {
-		invalid("delivery_limit", "needs queue_type = %q and a limit of at least 1", quorum)
+	if t.DeliveryLimit < unlimited || t.DeliveryLimit != 0 && t.QueueType != quorum {
+		invalid("delivery_limit", "needs queue_type = %q, and a limit of at least 1 or -1 for none", quorum)
 	}
 	if slices.ContainsFunc(t.RoutingKey, func(key string) bool { return len(key) > maxShortString }) {
 		invalid("routing_key", "a key is longer than %d bytes", maxShortString)
@@ -117,6 +117,7 @@ type route struct {
 	prefetch   int
 	drop       bool
 	declare    bool
+	noLimit    bool // delivery_limit is -1
 	topology   topology
 	// config has Watermill's names for the rest.
 	config wamqp.Config
@@ -162,8 +163,9 @@ func (c *Config) route(name string) (*route, error) {
 	if t.QueueType != "" {
 		args[amqp.QueueTypeArg] = t.QueueType
 	}
+	r.noLimit = t.DeliveryLimit == unlimited
 	if t.DeliveryLimit > 0 {
-		args["x-delivery-limit"] = int64(t.DeliveryLimit)
+		args[limitArg] = int64(t.DeliveryLimit)
 	}
 	durable := t.Durable == nil || *t.Durable
 	r.config = wamqp.Config{

@@ -86,9 +86,13 @@ func (r *route) build(conn *amqp.Connection, queue string) error {
 	if err != nil {
 		return fmt.Errorf("opening a channel: %w", plain(err))
 	}
-	err = r.topology.BuildTopology(ch, queue, r.exchange, r.config, watermill.NopLogger{})
+	config := r.config
+	if config.Queue.Arguments, err = r.queueArguments(majorVersion(conn)); err != nil {
+		_ = ch.Close()
+		return err
+	}
+	err = r.topology.BuildTopology(ch, queue, r.exchange, config, watermill.NopLogger{})
 	if r.untyped(err) {
-		config := r.config
 		config.Queue.Arguments = maps.Clone(config.Queue.Arguments)
 		delete(config.Queue.Arguments, amqp.QueueTypeArg)
 		if ch, err = conn.Channel(); err != nil {

@@ -1,0 +1,113 @@
+package amqp
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// A quorum queue counts how often it delivers a message again, and drops or dead-letters one that it
+// has delivered more often than its limit allows. Each lost connection, stop and ack_deadline counts.
+
+const (
+	limitArg    = "x-delivery-limit"
+	countHeader = "x-delivery-count"
+	// unlimited is the limit of a queue that has none.
+	unlimited = -1
+	// defaultLimit is that of RabbitMQ from unlimitedFrom on, for queues without a limit of their own.
+	defaultLimit = 20
+	// unlimitedFrom is the major version from which on a limit of -1 means none. RabbitMQ 3.10 drops
+	// a message at its first redelivery then (measured).
+	unlimitedFrom = 4
+	// suspicious is the count from which on a message is worth a warning if the limit isn't known: a
+	// policy may have set one.
+	suspicious = 10
+	// warnInterval is how much time passes between two such warnings about a topic.
+	warnInterval = time.Minute
+)
+
+// majorVersion returns the broker's, 0 if it doesn't say.
+func majorVersion(conn *amqp.Connection) int {
+	version, _ := conn.Properties["version"].(string)
+	major, _, _ := strings.Cut(version, ".")
+	n, _ := strconv.Atoi(major)
+	return n
+}
+
+// errUnlimited is about a limit that the broker would take for another.
+var errUnlimited = errors.New("arguments: x-delivery-limit = -1 has RabbitMQ before 4 drop each message that it delivers again; use delivery_limit = -1 instead, or leave it out")
+
+// queueArguments returns those that a queue is declared with.
+func (r *route) queueArguments(major int) (amqp.Table, error) {
+	args := r.config.Queue.Arguments
+	switch {
+	case r.noLimit && major >= unlimitedFrom:
+		args = maps.Clone(args)
+		args[limitArg] = int64(unlimited)
+	case !r.noLimit && major < unlimitedFrom && limitIn(args) == unlimited:
+		return nil, errUnlimited
+	}
+	return args, nil
+}
+
+// limitIn returns the limit that a queue's arguments say, 0 if they say none.
+func limitIn(args amqp.Table) int {
+	switch n := args[limitArg].(type) {
+	case int64:
+		return int(n)
+	case int32:
+		return int(n)
+	default:
+		return 0
+	}
+}
+
+// deliveryLimit returns how often a message of the queue is delivered again, as far as that can be
+// known: unlimited, or 0 if it isn't known.
+func (r *route) deliveryLimit(major int) int {
+	args, err := r.queueArguments(major)
+	switch limit := limitIn(args); {
+	case err != nil || !r.declare:
+		return 0
+	case limit != 0:
+		return limit
+	case args[amqp.QueueTypeArg] != quorum:
+		return 0
+	case major >= unlimitedFrom:
+		return defaultLimit
+	default:
+		return unlimited
+	}
+}
+
+// learnLimit takes the limit up when a consumer begins, and warns of it once.
+func (s *subscription) learnLimit(major int) {
+	first := s.limit == 0
+	s.limit = s.route.deliveryLimit(major)
+	if first && s.limit > 0 {
+		s.t.env.Logger.Warn("the broker drops or dead-letters a message that it delivers too often, as in a long outage; delivery_limit = -1 of the topic turns that off",
+			"topic", s.route.topic, "queue", s.route.queue, "delivery_limit", s.limit)
+	}
+}
+
+// checkCount warns of a message that the broker may drop or dead-letter soon.
+func (s *subscription) checkCount(d *amqp.Delivery) {
+	count, ok := d.Headers[countHeader].(int64)
+	limit := fmt.Sprint(s.limit)
+	switch {
+	case !ok || s.limit == unlimited || time.Since(s.warned) < warnInterval:
+		return
+	case s.limit == 0 && count < suspicious, s.limit > 0 && count < int64(s.limit+1)/2:
+		return
+	case s.limit == 0:
+		limit = "not known"
+	}
+	s.warned = time.Now()
+	s.t.env.Logger.Warn("a message was delivered many times; beyond the limit the broker drops or dead-letters it",
+		"topic", s.route.topic, "queue", s.route.queue, "message_id", d.MessageId, "again", count, "delivery_limit", limit)
+}
