@@ -73,7 +73,7 @@ type pipelineTable struct {
 	Competing   bool                `toml:"competing" doc:"This pipeline shares its source's queue with others that say the same."`
 	LaneLimit   int                 `toml:"lane_limit" doc:"How many messages of one key may wait while the first doesn't move. Default: a sixteenth of the source's window." unit:"messages" min:"1" example:"62"`
 	Stall       time.Duration       `toml:"stall" doc:"How long the first message of a key may stand before further ones are refused; a tenth of it if more than twice lane_limit wait while half of the source's window is in use." min:"1ms" example:"\"5s\""`
-	AckDeadline time.Duration       `toml:"ack_deadline" doc:"The longest that a message stays unsettled; keep it below the broker's own limit." min:"1s" example:"\"10m\""`
+	AckDeadline time.Duration       `toml:"ack_deadline" doc:"The longest that a message stays unsettled; keep it below the broker's own limit." min:"1s" example:"\"25m\""`
 	Batch       batchTable          `toml:"batch" doc:"How messages are gathered for a handler that takes several at once."`
 }
 
