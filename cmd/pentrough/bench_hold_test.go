@@ -193,7 +193,7 @@ func (h *holdingHost) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	must(h.b, h.host.Stop(ctx))
-	must(h.b, h.ledger.Close())
+	must(h.b, h.ledger.Close(context.Background()))
 }
 
 // holdHost has a host hold and deliver all commands. It returns the rows as they were while all were held, with what was

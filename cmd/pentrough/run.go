@@ -196,9 +196,12 @@ func (r *run) awaitLedger(ctx context.Context) {
 	}
 }
 
+// closeLedger closes the ledger after a start that failed, or that was stopped.
 func (r *run) closeLedger() {
-	if err := r.ledger.Close(); err != nil {
-		r.log.Warn("closing the ledger", "err", err)
+	ctx, cancel := context.WithTimeout(context.Background(), ledgerPatience)
+	defer cancel()
+	if err := r.ledger.Close(ctx); err != nil {
+		r.log.Warn(err.Error())
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -27,11 +28,11 @@ func (r *run) stop(ctx context.Context, host *router.Host) error {
 	watching.Go(func() {
 		select {
 		case <-time.After(quiet):
-			r.log.Warn("still stopping; a second signal ends it at once", "timeout", timeout, "waiting_for", waitingFor(host))
+			r.log.Warn("still stopping; a second signal ends it at once", "timeout", timeout, "waiting_for", r.waitingFor(host))
 		case <-ended:
 		}
 	})
-	err := r.stopHost(ctx, host)
+	err := errors.Join(r.stopHost(ctx, host), r.ledger.Close(ctx))
 	close(ended)
 	watching.Wait()
 	if err == nil {
@@ -41,9 +42,12 @@ func (r *run) stop(ctx context.Context, host *router.Host) error {
 	return unclean(timeout, err)
 }
 
-// waitingFor says which pipelines can't go on, and why.
-func waitingFor(host *router.Host) string {
+// waitingFor says what can't go on, and why.
+func (r *run) waitingFor(host *router.Host) string {
 	var all []string
+	if err := r.ledger.Health(); err != nil {
+		all = append(all, fmt.Sprintf("the ledger: %v", err))
+	}
 	for _, h := range host.Health() {
 		if h.Err != nil && strings.HasPrefix(h.Name, "pipeline ") {
 			all = append(all, fmt.Sprintf("%s: %v", h.Name, h.Err))

@@ -48,7 +48,7 @@ func BenchmarkLife(b *testing.B) {
 				}
 			})
 			b.StopTimer()
-			if err := l.Close(); err != nil {
+			if err := l.Close(context.Background()); err != nil {
 				b.Fatal(err)
 			}
 		})

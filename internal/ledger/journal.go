@@ -27,8 +27,8 @@ const (
 	// leisure is how long a change of which nobody waits to hear waits for more of its kind, leisureBatch how many there are at most.
 	leisure      = 20 * time.Millisecond
 	leisureBatch = 500
-	// farewell bounds the last transaction, at the end.
-	farewell = 3 * time.Second
+	// lastTimeout bounds a transaction at the end.
+	lastTimeout = 3 * time.Second
 )
 
 // errClosed is what is returned after the journal's end.
@@ -40,13 +40,14 @@ type journal struct {
 	store  Store
 	memory memory
 	wake   chan struct{}
-	// ending ends when the journal is to end, by end.
-	ending context.Context
-	end    context.CancelFunc
-	ended  chan struct{}
-	outage *outage.Outage
-	dones  sync.Pool // of the channels at which writers wait
-	// closeErr is the store's, once ended is closed.
+	// ending ends when the journal is to end, by end. farewell is then how long it may take.
+	ending   context.Context
+	end      context.CancelFunc
+	farewell context.Context
+	ended    chan struct{}
+	outage   *outage.Outage
+	dones    sync.Pool // of the channels at which writers wait
+	// closeErr is why not all is written, and the store's, once ended is closed.
 	closeErr error
 
 	mu      sync.Mutex
@@ -88,11 +89,12 @@ func newJournal(s Store, log *slog.Logger, m memory) *journal {
 	j.ending, j.end = context.WithCancel(context.Background())
 	go func() {
 		defer close(j.ended)
+		var err error
 		if j.open() {
-			j.run()
+			err = j.finish(j.run())
 		}
 		j.refuseWaiting(errClosed)
-		j.closeErr = j.store.Close()
+		j.closeErr = errors.Join(err, j.store.Close())
 	}()
 	return j
 }
@@ -105,6 +107,9 @@ func (j *journal) open() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
 		rows, err := j.store.Open(ctx)
 		cancel()
+		if err == nil {
+			err = j.store.Reserve()
+		}
 		if err == nil {
 			j.memory.load(rows)
 			j.mu.Lock()
@@ -122,8 +127,9 @@ func (j *journal) open() bool {
 	}
 }
 
-// run applies what is queued until the journal ends. After an error it opens the store anew.
-func (j *journal) run() {
+// run applies what is queued until the journal is to end. After an error it opens the store anew. It
+// returns whether the store works.
+func (j *journal) run() bool {
 	check := time.NewTicker(database.CheckInterval)
 	defer check.Stop()
 	for {
@@ -136,16 +142,30 @@ func (j *journal) run() {
 			case <-check.C:
 				ok = j.check(applyTimeout)
 			case <-j.ending.Done():
-				j.last()
-				return
+				return true
 			}
 		}
 		if !ok && !j.reopen() {
-			if j.restore(farewell) == nil {
-				j.last()
-			}
-			return
+			return false
 		}
+	}
+}
+
+// finish writes what is left, at least one attempt, and others until there is no more time. Its
+// error says why something is left.
+func (j *journal) finish(works bool) error {
+	for pauses := backoff.New(retryFirst, retryLast); ; {
+		var err error
+		if !works {
+			err = j.restore(lastTimeout)
+		}
+		if err == nil {
+			err = j.last()
+		}
+		if err == nil || !backoff.Sleep(j.farewell, pauses.NextBackOff()) {
+			return err
+		}
+		works = false
 	}
 }
 
@@ -172,6 +192,9 @@ func (j *journal) checkStore(timeout time.Duration) error {
 func (j *journal) reopen() bool {
 	for pauses := backoff.New(retryFirst, retryLast); backoff.Sleep(j.ending, pauses.NextBackOff()); {
 		err := j.restore(openTimeout)
+		if err == nil {
+			err = j.store.Reserve()
+		}
 		j.outage.Report(err)
 		if err == nil {
 			return true
@@ -216,13 +239,21 @@ func (j *journal) refuseWaiting(err error) {
 	})
 }
 
-// last applies what is left at the end, once.
-func (j *journal) last() {
+// last applies what is queued.
+func (j *journal) last() error {
 	for batch := j.take(); len(batch) > 0; batch = j.take() {
-		if !j.apply(batch, farewell) {
-			return
+		if !j.apply(batch, lastTimeout) {
+			return j.outage.Err()
 		}
 	}
+	return nil
+}
+
+// left is how many changes aren't made.
+func (j *journal) left() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.queue)
 }
 
 // take returns the oldest changes.
@@ -392,14 +423,20 @@ func (j *journal) health() error {
 	return errOpening
 }
 
-func (j *journal) close() error {
+// close ends the journal. What isn't written is tried to be written as long as ctx lives. Only the
+// first call returns why something is left.
+func (j *journal) close(ctx context.Context) error {
 	j.mu.Lock()
-	if !j.closing {
-		j.closing = true
+	first := !j.closing
+	if first {
+		j.closing, j.farewell = true, ctx
 		j.hurry()
 		j.end()
 	}
 	j.mu.Unlock()
 	<-j.ended
+	if !first {
+		return nil
+	}
 	return j.closeErr
 }

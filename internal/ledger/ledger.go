@@ -14,6 +14,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -119,12 +121,49 @@ func (l *Ledger) Health() error {
 	return l.journal.health()
 }
 
-// Close writes what is left to write, in bounded time, and closes the store.
-func (l *Ledger) Close() error {
+// Close writes what is left to write, and closes the store. What can't be written is tried again as
+// long as ctx lives; if something is left then, the error says how much, and why. Only the first call
+// does something.
+func (l *Ledger) Close(ctx context.Context) error {
 	if l.journal == nil {
 		return nil
 	}
-	return l.journal.close()
+	err := l.journal.close(ctx)
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("closing the ledger: %s%w", l.left(), err)
+}
+
+// mostNamed is how many ids the error of Close names.
+const mostNamed = 10
+
+// left says what isn't in the store at the end, or nothing.
+func (l *Ledger) left() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var ids []string
+	for _, r := range l.records {
+		if r.unwritten {
+			ids = append(ids, strconv.Quote(r.key.ID))
+		}
+	}
+	changes := l.journal.left()
+	slices.Sort(ids)
+	named := strings.Join(ids[:min(len(ids), mostNamed)], ", ")
+	if len(ids) > mostNamed {
+		named += ", ..."
+	}
+	switch {
+	case len(ids) == 1:
+		return fmt.Sprintf("1 outcome isn't recorded (id %s); if its message comes again it may run again, or end as unknown: ", named)
+	case len(ids) > 1:
+		return fmt.Sprintf("%d outcomes aren't recorded (ids %s); if their messages come again they may run again, or end as unknown: ", len(ids), named)
+	case changes > 0:
+		return "not all changes are recorded, so that some results may come twice: "
+	default:
+		return ""
+	}
 }
 
 // refuse says why the store's rows aren't here yet.

@@ -130,6 +130,9 @@ func (s *Postgres) Check(ctx context.Context) error {
 	return nil
 }
 
+// Reserve implements Store. The room is the server's affair.
+func (s *Postgres) Reserve() error { return nil }
+
 func (s *Postgres) apply(ctx context.Context, tx pgx.Tx, b Batch, sync bool) error {
 	batch := &pgx.Batch{}
 	if !sync {

@@ -107,7 +107,7 @@ func TestALostFileIsWrittenAnewFromMemory(t *testing.T) {
 			must(t, os.Mkdir(filepath.Dir(path), 0o700))
 			log := &lines{}
 			l := Open(NewSQLite(path, "test"), slog.New(slog.NewTextHandler(log, nil)))
-			defer l.Close()
+			defer l.Close(t.Context())
 			healthy(t, l)
 			filled(t, l)
 			lose(t, path)
@@ -120,7 +120,7 @@ func TestALostFileIsWrittenAnewFromMemory(t *testing.T) {
 			if err := NewSQLite(path, "test").busy(t); !errors.Is(err, ErrInUse) {
 				t.Errorf("a second host: %v", err)
 			}
-			must(t, l.Close())
+			must(t, l.Close(t.Context()))
 			remembers(t, NewSQLite(path, "test"))
 		})
 	}
@@ -160,7 +160,7 @@ func TestAnotherFileIsNotWrittenTo(t *testing.T) {
 			backup, other := open(t, NewSQLite(filepath.Join(folder, "backup.db"), "test")), open(t, NewSQLite(filepath.Join(folder, "other.db"), "test"))
 			begun(t, backup, "writing", 1)
 			begun(t, other, "x", 1)
-			must(t, backup.Close(), other.Close())
+			must(t, backup.Close(t.Context()), other.Close(t.Context()))
 
 			l := open(t, NewSQLite(path, "test"))
 			filled(t, l)
@@ -181,7 +181,7 @@ func TestAnotherFileIsNotWrittenTo(t *testing.T) {
 			}
 			must(t, os.Rename(path, filepath.Join(folder, "away")))
 			healthy(t, l)
-			must(t, l.Close())
+			must(t, l.Close(t.Context()))
 			remembers(t, NewSQLite(path, "test"))
 		})
 	}
@@ -197,7 +197,7 @@ func TestAFolderThatIsGone(t *testing.T) {
 	unhealthy(t, l, "no such file")
 	must(t, os.Rename(folder+".away", folder))
 	healthy(t, l)
-	must(t, l.Close())
+	must(t, l.Close(t.Context()))
 	remembers(t, NewSQLite(filepath.Join(folder, "ledger.db"), "test"))
 }
 
@@ -214,13 +214,13 @@ func TestRightsThatArePutRight(t *testing.T) {
 		if _, err := keeper.ExecContext(t.Context(), "SELECT count(*) FROM ledger"); err != nil {
 			t.Fatal(err)
 		}
-		must(t, first.Close(), os.Chmod(path+part, 0o400))
+		must(t, first.Close(t.Context()), os.Chmod(path+part, 0o400))
 		l := Open(NewSQLite(path, "test"), discard)
 		unhealthy(t, l, "permission denied")
 		must(t, os.Chmod(path+part, 0o600))
 		healthy(t, l)
 		begun(t, l, "x", 1)
-		must(t, l.Close(), keeper.Close())
+		must(t, l.Close(t.Context()), keeper.Close())
 	}
 }
 
@@ -246,7 +246,7 @@ func TestAServerThatCanOnlyBeRead(t *testing.T) {
 	unhealthy(t, l, "read")
 	execute(`SET default_transaction_read_only = off`, `ALTER SYSTEM RESET default_transaction_read_only`, `SELECT pg_reload_conf()`)
 	healthy(t, l)
-	must(t, l.Close())
+	must(t, l.Close(t.Context()))
 	remembers(t, NewPostgres(server.URL, "h"))
 }
 

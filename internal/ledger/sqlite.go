@@ -154,6 +154,11 @@ func (s *SQLite) Check(context.Context) error {
 	return nil
 }
 
+// Reserve implements Store.
+func (s *SQLite) Reserve() error { return s.reserve().keep() }
+
+func (s *SQLite) reserve() reserve { return reserve{s.path + ".reserve"} }
+
 // rows reads all of them, in the order of their numbers.
 func (s *SQLite) rows(ctx context.Context) ([]Row, error) {
 	found, err := s.conn.QueryContext(ctx, `SELECT number, pipeline, id, device, digest, state, attempts, outputs, message, origin FROM ledger ORDER BY number`)
@@ -202,6 +207,9 @@ func (s *SQLite) Apply(ctx context.Context, b Batch, sync bool) error {
 	if err != nil {
 		// Without effect where the failure ended the transaction.
 		_, _ = s.conn.ExecContext(unending, "ROLLBACK")
+		if full(err) {
+			s.reserve().release()
+		}
 	}
 	return database.Explain(err)
 }

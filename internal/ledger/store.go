@@ -19,6 +19,10 @@ type Store interface {
 	// that was applied before; without it they outlive the process. After an error any of them may have been made or not:
 	// making them again does no harm. b is the caller's again when it returns.
 	Apply(ctx context.Context, b Batch, sync bool) error
+	// Reserve keeps room for the outcomes of runs that have begun, so that a disk which others fill
+	// doesn't cost them. Apply gives it up when there is no other room. It is called before anything
+	// begins: when the store was opened, and after each error when all that is in memory is written.
+	Reserve() error
 	// Close ends the use of the store.
 	Close() error
 }

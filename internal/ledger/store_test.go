@@ -44,7 +44,7 @@ func open(t testing.TB, s Store) *Ledger {
 	t.Helper()
 	l := Open(s, slog.New(slog.DiscardHandler))
 	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
+		if err := l.Close(t.Context()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -108,7 +108,7 @@ func TestWhatAStoreKeepsOutlivesTheProcess(t *testing.T) {
 			}
 			confirm(t, first, old, time.Hour, 1)
 			confirm(t, first, confirmed, time.Hour, 0)
-			if err := first.Close(); err != nil {
+			if err := first.Close(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 
@@ -142,7 +142,7 @@ func TestWhatAStoreKeepsOutlivesTheProcess(t *testing.T) {
 				t.Fatal(err)
 			}
 			confirm(t, second, extra, time.Hour, 1)
-			if err := second.Close(); err != nil {
+			if err := second.Close(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 
@@ -190,6 +190,8 @@ func (b *brokenStore) Open(context.Context) ([]Row, error) {
 
 func (b *brokenStore) Close() error { return nil }
 
+func (b *brokenStore) Reserve() error { return nil }
+
 func (b *brokenStore) Check(context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -227,7 +229,7 @@ func TestADeadStoreIsUnavailableAndRecoversByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &brokenStore{err: errFull, rows: map[int64]Row{}}
 		l := Open(s, slog.New(slog.DiscardHandler))
-		defer l.Close()
+		defer l.Close(t.Context())
 		time.Sleep(time.Minute)
 		key := middleware.LedgerKey{Pipeline: "p", ID: "1"}
 		if _, err := l.Reserve(t.Context(), key, middleware.Digest{}, middleware.Origin{}); handlers.KindOf(err) != handlers.KindUnavailable || !errors.Is(err, errFull) {
@@ -336,7 +338,7 @@ func TestChangesGoTogether(t *testing.T) {
 			})
 		}
 		work.Wait()
-		if err := l.Close(); err != nil {
+		if err := l.Close(t.Context()); err != nil {
 			t.Error(err)
 		}
 		if s.batches > 10 {
@@ -359,7 +361,7 @@ func TestAfterCloseNothingIsPromised(t *testing.T) {
 		l := Open(s, slog.New(slog.DiscardHandler))
 		time.Sleep(time.Second)
 		key := begun(t, l, "1", 1)
-		if err := l.Close(); err != nil {
+		if err := l.Close(t.Context()); err != nil {
 			t.Error(err)
 		}
 		if err := l.Commit(key, outputs); handlers.KindOf(err) != handlers.KindUnavailable || !errors.Is(err, errClosed) {

@@ -39,7 +39,7 @@ func (w *world) build(log *slog.Logger) (ends func(), err error) {
 		c.DeadLetters = &letters{w.record}
 	}
 	c.Ledger = remembered
-	ends = func() { _ = remembered.Close() } // it keeps nothing
+	ends = func() { _ = remembered.Close(context.Background()) } // it keeps nothing
 	if w.setup.Inventory != nil {
 		if c.Inventory, err = w.setup.Inventory(log); err != nil {
 			return ends, err
