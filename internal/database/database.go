@@ -66,8 +66,8 @@ type Dialect struct {
 	// migrations is the folder of a [Schema] for this database, and exists a query that tells
 	// whether a table exists. A MySQL has neither.
 	migrations, exists string
-	// durable is a statement that has a transaction reach the disk; "" is none.
-	durable string
+	// Durable is a statement that has a transaction reach the disk; "" is none.
+	Durable string
 	// Time makes an argument of a time.
 	Time func(t time.Time) any
 }

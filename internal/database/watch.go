@@ -27,7 +27,10 @@ var (
 // writing to a file that was removed or renamed, and says nothing. It asks for a file's status only:
 // closing a file would end SQLite's locks.
 type Watch struct {
-	path   string
+	path string
+	// log is the path of the log without its -wal: SQLite has it beside the file that a symbolic link
+	// names.
+	log    string
 	folder fs.FileInfo
 	// open are the file, its log and the log's index. What wasn't there is nil.
 	open [3]fs.FileInfo
@@ -37,6 +40,9 @@ type Watch struct {
 func (f File) Watch() (*Watch, error) {
 	w := &Watch{path: f.Path}
 	var err error
+	if w.log, err = filepath.EvalSymlinks(f.Path); err != nil {
+		return nil, withoutPath(err)
+	}
 	if w.folder, err = os.Stat(filepath.Dir(f.Path)); err != nil {
 		return nil, withoutPath(err)
 	}
@@ -48,7 +54,7 @@ func (f File) Watch() (*Watch, error) {
 	return w, nil
 }
 
-func (w *Watch) paths() [3]string { return [...]string{w.path, w.path + "-wal", w.path + "-shm"} }
+func (w *Watch) paths() [3]string { return [...]string{w.path, w.log + "-wal", w.log + "-shm"} }
 
 // Check returns why the open files aren't those at their paths, or nil.
 func (w *Watch) Check() error {

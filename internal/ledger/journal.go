@@ -127,8 +127,9 @@ func (j *journal) run() {
 			case <-check.C:
 				ok = j.check(applyTimeout)
 			case <-j.ending.Done():
-				j.last()
-				return
+				if ok = j.last(); ok {
+					return
+				}
 			}
 		}
 		if !ok && !j.reopen() {
@@ -206,13 +207,14 @@ func (j *journal) refuseWaiting(err error) {
 	})
 }
 
-// last applies what is left at the end, once.
-func (j *journal) last() {
+// last applies what is left at the end, and reports whether the store has all of it.
+func (j *journal) last() bool {
 	for batch := j.take(); len(batch) > 0; batch = j.take() {
 		if !j.apply(batch, farewell) {
-			return
+			return false
 		}
 	}
+	return j.check(farewell)
 }
 
 // take returns the oldest changes.

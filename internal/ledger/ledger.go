@@ -134,7 +134,7 @@ func (l *Ledger) load(rows []Row) {
 		l.number = max(l.number, row.Number)
 		r := &record{
 			number: row.Number, key: row.Key, digest: row.Digest, attempts: row.Attempts, outputs: row.Outputs,
-			stored: true, done: row.State == Done || row.State == Confirmed,
+			stored: true, begun: row.State == Writing, done: row.State == Done || row.State == Confirmed,
 		}
 		if row.Message != nil {
 			r.own(row.Message)

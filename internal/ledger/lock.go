@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -17,6 +18,15 @@ type fileLock struct{ f *os.File }
 
 // maxHolder is how much of a lock file is read.
 const maxHolder = 1 << 10
+
+// lockPath returns where the lock of a ledger's file is: beside the file that a symbolic link names,
+// so that two names of a file have one lock.
+func lockPath(path string) string {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	return path + ".lock"
+}
 
 // lockFile locks the file at path. holder says who does so, and is left in the file for those who come too late.
 func lockFile(path, holder string) (*fileLock, error) {

@@ -1,17 +1,37 @@
 package ledger
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 )
 
 // errOther means that a store has rows that this ledger didn't write.
 var errOther = errors.New("the store has other rows than this host wrote: it is another one; restart the host to use it, which forgets what isn't in it")
 
+// origin is when a store's tables were made. It tells a store from another one that has rows of a
+// host of the same name: numbers of rows begin with 1 in each.
+type origin struct{ made time.Time }
+
+// check takes the tables of a store that was opened into use. Its error is errOther if these have
+// rows and aren't the tables of before; tables without rows may be new.
+func (o *origin) check(made time.Time, rows []Row) error {
+	if !o.made.IsZero() && !made.Equal(o.made) && len(rows) > 0 {
+		return errOther
+	}
+	o.made = made
+	return nil
+}
+
 // missing returns the changes that bring a store's rows to what is in memory. Memory
 // has every row: all were read at the start, and no other process writes to the store. So the store
 // may have lost rows, or have them in an older state, but it has none that memory doesn't know,
 // except those that were forgotten since.
+//
+// A store has a newer state than memory if a change was made and its confirmation was lost. Such a
+// row stays as it is.
 func (l *Ledger) missing(rows []Row) (Batch, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -37,11 +57,28 @@ func (l *Ledger) missing(rows []Row) (Batch, error) {
 		if !ok {
 			continue
 		}
-		if has := there[r.number]; has == nil || has.State != want.State || has.Attempts != want.Attempts {
+		if has := there[r.number]; has == nil || older(has, &want, r) {
 			b.Put = append(b.Put, want)
 		}
 	}
+	// A host that is killed while it writes them leaves a part: what was begun or is held comes first.
+	slices.SortFunc(b.Put, func(a, b Row) int {
+		return cmp.Or(cmp.Compare(urgency[a.State], urgency[b.State]), cmp.Compare(a.Number, b.Number))
+	})
 	return b, nil
+}
+
+// urgency is the order in which rows are written anew.
+var urgency = [...]int{Writing: 0, OnHold: 0, Done: 1, Confirmed: 2}
+
+// older reports whether a store has less of a record than it has to have.
+func older(has, want *Row, r *record) bool {
+	switch {
+	case !r.done && (has.State == Done || has.State == Confirmed), r.unheld && has.State == OnHold:
+		return false
+	default:
+		return has.State != want.State || has.Attempts != want.Attempts || has.Message == nil && want.Message != nil
+	}
 }
 
 // wanted returns the row that the store has to have of a record, if any.

@@ -28,7 +28,8 @@ type SQLite struct {
 	synchronous          bool   // the connection's setting
 	buf                  []byte // of the row that is being written
 	// watch is the file that was opened last, which stays known when the connection is closed.
-	watch *database.Watch
+	watch  *database.Watch
+	origin origin
 }
 
 var _ Store = (*SQLite)(nil)
@@ -79,6 +80,10 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	if err := sqliteDialect.Migrate(ctx, s.db); err != nil {
 		return nil, err
 	}
+	made, err := sqliteDialect.Made(ctx, s.db)
+	if err != nil {
+		return nil, err
+	}
 	if s.conn, err = s.db.Conn(ctx); err != nil {
 		return nil, err
 	}
@@ -113,17 +118,24 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	}
 	rows, err := s.rows(ctx)
 	if err == nil {
-		err = watch.CheckFile()
+		err = s.origin.check(made, rows)
+	}
+	if err != nil {
+		return nil, err
+	}
+	withLog, err := file.Watch()
+	if err == nil {
+		err = watch.CheckFile() // that was the open file, not one that came after it
 	}
 	if err == nil {
-		s.watch, err = file.Watch() // with the log
+		s.watch = withLog
 	}
 	return rows, err
 }
 
 // keepOthersOut takes the lock, also when its file was removed or replaced.
 func (s *SQLite) keepOthersOut() error {
-	path := s.path + ".lock"
+	path := lockPath(s.path)
 	if s.lock != nil && s.lock.at(path) {
 		return nil
 	}
@@ -144,7 +156,7 @@ func (s *SQLite) keepOthersOut() error {
 // Check implements Store.
 func (s *SQLite) Check(context.Context) error {
 	err := s.watch.Check()
-	if err == nil && !s.lock.at(s.path+".lock") {
+	if err == nil && !s.lock.at(lockPath(s.path)) {
 		err = fmt.Errorf("its .lock: %w", database.ErrRemoved)
 	}
 	if err != nil {
