@@ -201,6 +201,24 @@ func TestALinkToTheFile(t *testing.T) {
 	healthy(t, l)
 }
 
+// The folder is on another disk: nothing is made there, and the host goes on when it is back.
+func TestAFolderOnAnotherDisk(t *testing.T) {
+	elsewhere := testenv.OtherDisk(t)
+	folder, link := t.TempDir(), filepath.Join(t.TempDir(), "link")
+	must(t, os.Symlink(folder, link))
+	l := open(t, NewSQLite(filepath.Join(link, "ledger.db"), "test"))
+	filled(t, l)
+	must(t, os.Remove(link), os.Symlink(elsewhere, link))
+	unhealthy(t, l, "another disk")
+	if files, err := os.ReadDir(elsewhere); err != nil || len(files) > 0 {
+		t.Errorf("the folder has %v, %v", files, err)
+	}
+	must(t, os.Remove(link), os.Symlink(folder, link))
+	healthy(t, l)
+	must(t, l.Close())
+	remembers(t, NewSQLite(filepath.Join(folder, "ledger.db"), "test"))
+}
+
 // readsFile names the file that this program, started once more, has open until its input ends.
 const readsFile = "PENTROUGH_TEST_READS"
 
