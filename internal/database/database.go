@@ -44,7 +44,7 @@ type DB interface {
 	// Migrate brings a schema up to date, each step once. The table versions tells which were made.
 	Migrate(ctx context.Context, versions string, steps []string) error
 	// CheckPlace returns why what is written now would be lost or refused, or nil: a file was removed
-	// or replaced, or a PostgreSQL server can only be read. Others are asked whether they are there.
+	// or replaced, or a server is away or can only be read.
 	CheckPlace(ctx context.Context) error
 	// Close ends the use; the next use connects again.
 	Close() error
