@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -214,6 +215,41 @@ func TestAFolderOnAnotherDisk(t *testing.T) {
 		t.Errorf("the folder has %v, %v", files, err)
 	}
 	must(t, os.Remove(link), os.Symlink(folder, link))
+	healthy(t, l)
+	must(t, l.Close())
+	remembers(t, NewSQLite(filepath.Join(folder, "ledger.db"), "test"))
+}
+
+// A full disk is one outage, until there is room: opening the store takes room too.
+func TestAFullDiskIsOneOutage(t *testing.T) {
+	folder, err := testenv.SmallDisk(t, "400k")
+	if err != nil {
+		t.Skip(err)
+	}
+	log := &lines{}
+	l := Open(NewSQLite(filepath.Join(folder, "ledger.db"), "test"), slog.New(slog.NewTextHandler(log, nil)))
+	defer l.Close()
+	healthy(t, l)
+	filled(t, l)
+	filler := filepath.Join(folder, "filler")
+	if err := os.WriteFile(filler, make([]byte, 1<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("filling the disk: %v", err)
+	}
+	key := middleware.LedgerKey{Pipeline: "p", ID: "new", Device: strings.Repeat("d", 50_000)}
+	if _, err := l.Reserve(t.Context(), key, middleware.Digest{1}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Begin(key, true); handlers.KindOf(err) != handlers.KindUnavailable {
+		t.Errorf("begin: %v", err)
+	}
+	l.Release(key)
+	await.That(t, "the store was opened in vain", func() (any, bool) {
+		return log.String(), strings.Contains(log.String(), "opening the store")
+	})
+	if text := log.String(); strings.Contains(text, "works again") {
+		t.Errorf("the log:\n%s", text)
+	}
+	must(t, os.Remove(filler))
 	healthy(t, l)
 	must(t, l.Close())
 	remembers(t, NewSQLite(filepath.Join(folder, "ledger.db"), "test"))

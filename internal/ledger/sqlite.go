@@ -49,7 +49,9 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	if s.watch != nil {
 		switch err := s.watch.CheckFile(); {
 		case errors.Is(err, database.ErrReplaced):
-			return nil, fmt.Errorf("%w: move it away, and this host writes its ledger anew from memory; a restart would take that file, and forget what isn't in it", err)
+			return nil, fmt.Errorf("%w: move it away, and this host writes its ledger anew from memory; a restart would use that file, and forget what isn't in it", err)
+		case errors.Is(err, database.ErrUnmounted):
+			return nil, fmt.Errorf("%w; a restart would use the disk that is there, and forget what isn't on it", err)
 		case err != nil && !errors.Is(err, database.ErrRemoved):
 			return nil, err
 		}
@@ -112,8 +114,9 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	if s.commit, err = s.conn.PrepareContext(ctx, `COMMIT`); err != nil {
 		return nil, err
 	}
-	// SQLite opens a file that can't be written to all the same, and would tell it only with the first change.
-	if _, err := s.conn.ExecContext(ctx, `BEGIN IMMEDIATE; ROLLBACK`); err != nil {
+	// SQLite opens a file that can't be written to, or whose disk is full, and reports it only with the
+	// first change. This is one: it writes the number that is there.
+	if _, err := s.conn.ExecContext(ctx, `PRAGMA user_version = 0`); err != nil {
 		return nil, err
 	}
 	rows, err := s.rows(ctx)

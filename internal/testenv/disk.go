@@ -1,10 +1,29 @@
 package testenv
 
 import (
+	"fmt"
 	"os"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
+
+// SmallDisk mounts a file system in memory that can be filled, and returns its folder. The error is
+// that of somebody who may not mount.
+func SmallDisk(t testing.TB, size string) (folder string, err error) {
+	t.Helper()
+	folder = t.TempDir()
+	if err := unix.Mount("pentrough-test", folder, "tmpfs", 0, "size="+size); err != nil {
+		return "", fmt.Errorf("mounting a small tmpfs: %w", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(folder, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmounting the small tmpfs: %v", err)
+		}
+	})
+	return folder, nil
+}
 
 // OtherDisk returns an empty folder that is on another disk than temporary files are. It skips the
 // test where the machine has none.
