@@ -71,9 +71,9 @@ type pending struct {
 	done chan error
 }
 
-// newJournal opens the store in the background and tells loaded its rows, or refused why there are
-// none yet. When the store is opened again, missing returns the changes that bring its rows to what
-// the ledger has in memory.
+// newJournal opens the store in the background. It calls refused with the error of each attempt that
+// failed, and loaded with the rows of the first that didn't. When it opens the store again, it makes
+// the changes that missing returns for the store's rows.
 func newJournal(s Store, log *slog.Logger, loaded func([]Row), refused func(error), missing func([]Row) (Batch, error)) *journal {
 	j := &journal{store: s, missing: missing, wake: make(chan struct{}, 1), ended: make(chan struct{}), outage: outage.New(log, "the ledger")}
 	j.ending, j.end = context.WithCancel(context.Background())
@@ -158,9 +158,9 @@ func (j *journal) checkStore(timeout time.Duration) error {
 	return nil
 }
 
-// reopen opens the store after an error, until it works or the journal ends: then it returns false.
-// The store has all that the ledger has in memory before anything else is written to it, as it may
-// be an empty one, or one that lost its latest changes.
+// reopen tries to open the store after an error, until that works. It returns false if the journal
+// ends first. The store may be empty, or lack its latest changes: it gets all that is in memory before
+// anything else is written to it.
 func (j *journal) reopen() bool {
 	for pauses := backoff.New(retryFirst, retryLast); backoff.Sleep(j.ending, pauses.NextBackOff()); {
 		err := j.restore(openTimeout)
@@ -195,7 +195,8 @@ func (j *journal) restore(timeout time.Duration) error {
 	return nil
 }
 
-// refuseWaiting gives an error to those who wait for a change. They come again by themselves.
+// refuseWaiting gives an error to those who wait for a change, who will ask again, and keeps the
+// changes for which nobody waits.
 func (j *journal) refuseWaiting(err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -240,7 +241,7 @@ func (j *journal) apply(batch []pending, timeout time.Duration) bool {
 	if err != nil {
 		err = fmt.Errorf("writing to the store: %w", err)
 	} else if time.Since(j.checked) >= database.CheckInterval {
-		// After the change and not before it: nothing counts as written that went to a file that had
+		// The check comes after the change: so no change counts as made that went to a file that had
 		// been gone for longer than the interval.
 		err = j.checkStore(timeout)
 	}

@@ -28,7 +28,7 @@ func lockPath(path string) string {
 	return path + ".lock"
 }
 
-// lockFile locks the file at path. holder says who does so, and is left in the file for those who come too late.
+// lockFile locks the file at path and writes into it who holds the lock, for those who don't get it.
 func lockFile(path, holder string) (*fileLock, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -37,11 +37,10 @@ func lockFile(path, holder string) (*fileLock, error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		defer f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, inUse(firstHolder(f))
+			return nil, inUse(readHolder(f))
 		}
 		return nil, fmt.Errorf("locking %s: %w", path, err)
 	}
-	// What an earlier holder left mustn't be taken for this one.
 	err = f.Truncate(0)
 	if err == nil {
 		_, err = fmt.Fprintf(f, "%s, process %d, since %s\n", holder, os.Getpid(), time.Now().Format(time.RFC3339))
@@ -52,7 +51,7 @@ func lockFile(path, holder string) (*fileLock, error) {
 	return &fileLock{f}, nil
 }
 
-// inUse returns an error of kind ErrInUse that names who uses the store; "" isn't known.
+// inUse returns an ErrInUse that names who uses the store, unless holder is "".
 func inUse(holder string) error {
 	if holder == "" {
 		return ErrInUse
@@ -60,8 +59,8 @@ func inUse(holder string) error {
 	return fmt.Errorf("%w: %s", ErrInUse, holder)
 }
 
-// firstHolder returns what the one who has the lock left in the file, or "".
-func firstHolder(f io.Reader) string {
+// readHolder returns what lockFile wrote about the process that has the lock, or "".
+func readHolder(f io.Reader) string {
 	left, err := io.ReadAll(io.LimitReader(f, maxHolder))
 	if err != nil {
 		return ""

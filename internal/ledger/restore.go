@@ -9,7 +9,7 @@ import (
 )
 
 // errOther means that a store has rows that this ledger didn't write.
-var errOther = errors.New("the store has other rows than this host wrote: it is another one; restart the host to use it, which forgets what isn't in it")
+var errOther = errors.New("the store has rows that this host didn't write: a restart would use them, and forget what isn't among them")
 
 // origin is when a store's tables were made. It tells a store from another one that has rows of a
 // host of the same name: numbers of rows begin with 1 in each.
@@ -25,13 +25,11 @@ func (o *origin) check(made time.Time, rows []Row) error {
 	return nil
 }
 
-// missing returns the changes that bring a store's rows to what is in memory. Memory
-// has every row: all were read at the start, and no other process writes to the store. So the store
-// may have lost rows, or have them in an older state, but it has none that memory doesn't know,
-// except those that were forgotten since.
+// missing returns the changes that make a store's rows those in memory. Memory has every row: all
+// were read at the start, and no other process writes to the store. So the store may lack rows, have
+// them in an older state, or have rows that memory has forgotten; any other row is errOther.
 //
-// A store has a newer state than memory if a change was made and its confirmation was lost. Such a
-// row stays as it is.
+// A row may also be newer than memory: its change was made, and reported as failed. It stays as it is.
 func (l *Ledger) missing(rows []Row) (Batch, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -81,7 +79,7 @@ func older(has, want *Row, r *record) bool {
 	}
 }
 
-// wanted returns the row that the store has to have of a record, if any.
+// wanted returns the row that the store has to have of a record, and false if it needs none.
 func (r *record) wanted() (Row, bool) {
 	state := Writing
 	switch {

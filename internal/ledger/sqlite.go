@@ -27,7 +27,7 @@ type SQLite struct {
 	begin, commit        *sql.Stmt
 	synchronous          bool   // the connection's setting
 	buf                  []byte // of the row that is being written
-	// watch is the file that was opened last, which stays known when the connection is closed.
+	// watch remembers the file that was opened last, also when the connection is closed.
 	watch  *database.Watch
 	origin origin
 }
@@ -37,9 +37,9 @@ var _ Store = (*SQLite)(nil)
 // NewSQLite returns a store in the file at path, which is made if it is missing, for the host of that name.
 func NewSQLite(path, host string) *SQLite { return &SQLite{path: path, host: host} }
 
-// Open implements Store. The lock stays when the file is opened anew, so that no other host comes in
-// between. As long as another file has the place of the one that is open, that one stays open: its
-// number isn't given to another file then.
+// Open implements Store. It keeps the lock when it opens the file anew, so that no other host gets it
+// in between. While another file is in the place of the open one, the open one stays open, so that its
+// inode number isn't given to another file.
 func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	defer func() {
 		if err != nil {
@@ -72,7 +72,7 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 		return nil, err
 	}
 	if s.watch != nil {
-		s.watch = watch // a file that was made anew is its own, also if what follows fails
+		s.watch = watch // a file that was made anew is this host's, also if what follows fails
 	}
 	defer func() {
 		if err != nil {
@@ -136,7 +136,7 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	return rows, err
 }
 
-// keepOthersOut takes the lock, also when its file was removed or replaced.
+// keepOthersOut takes the lock if the store doesn't have it, or its file was removed or replaced.
 func (s *SQLite) keepOthersOut() error {
 	path := lockPath(s.path)
 	if s.lock != nil && s.lock.at(path) {
