@@ -22,8 +22,8 @@ const maxHolder = 1 << 10
 // lockPath returns where the lock of a ledger's file is: beside the file that a symbolic link names,
 // so that two names of a file have one lock.
 func lockPath(path string) string {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
 	}
 	return path + ".lock"
 }
