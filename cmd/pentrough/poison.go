@@ -92,8 +92,22 @@ func (v *poisonVerb) narrows(cmd *cobra.Command, states string) {
 	f.StringSliceVar(&v.states, "state", nil, "only those that are so: new, replaying, replayed, dropped (default "+states+")")
 }
 
-// run is a RunE that lends act the store; Ctrl-C ends it.
-func (v *poisonVerb) run(act func(ctx context.Context, w *poisonWork, args []string) error) func(*cobra.Command, []string) error {
+// poisonAct is what a verb does.
+type poisonAct func(ctx context.Context, w *poisonWork, args []string) error
+
+// look returns a RunE that reads rows, operate one that changes them.
+func (v *poisonVerb) look(act poisonAct) func(*cobra.Command, []string) error {
+	return v.run((*deadletters.Store).Look, act)
+}
+
+func (v *poisonVerb) operate(act poisonAct) func(*cobra.Command, []string) error {
+	return v.run(func(s *deadletters.Store, ctx context.Context) (*deadletters.Operator, error) {
+		return s.Operate(ctx, operatorName())
+	}, act)
+}
+
+// run returns a RunE that opens the store for act; Ctrl-C ends it.
+func (v *poisonVerb) run(open func(*deadletters.Store, context.Context) (*deadletters.Operator, error), act poisonAct) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
@@ -106,7 +120,7 @@ func (v *poisonVerb) run(act func(ctx context.Context, w *poisonWork, args []str
 			return advise(fmt.Errorf("%s has a store in memory, which keeps no dead letters", v.file),
 				`have a database: [store] type = "sqlite", path = "pentrough.db"; and a pipeline with handler = "store"`)
 		}
-		operator, err := store.Operate(ctx, operatorName())
+		operator, err := open(store, ctx)
 		if err == nil {
 			err = act(ctx, &poisonWork{poisonVerb: v, cmd: cmd, router: c.Router, Operator: operator}, args)
 			err = errors.Join(err, operator.Close())

@@ -22,7 +22,7 @@ func (v *poisonVerb) newDrop() *cobra.Command {
 place is needed; until then --force of replay sends them all the same.`,
 		Example: `  pentrough poison drop -c gateway.toml 17 18
   pentrough poison drop -c gateway.toml --cause "no JSON" --yes`,
-		RunE: v.run(dropLetters),
+		RunE: v.operate(dropLetters),
 	}
 	v.narrows(cmd, "new")
 	f := cmd.Flags()

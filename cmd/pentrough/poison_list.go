@@ -24,7 +24,7 @@ func (v *poisonVerb) newList() *cobra.Command {
 		Use:   "list -c FILE",
 		Short: "List the rows, the newest first",
 		Args:  fileByFlag,
-		RunE:  v.run(listLetters),
+		RunE:  v.look(listLetters),
 	}
 	v.narrows(cmd, "new, replaying")
 	cmd.Flags().IntVarP(&v.limit, "limit", "n", 100, "show no more than this many; 0 shows all")
@@ -100,7 +100,7 @@ func (v *poisonVerb) newShow() *cobra.Command {
 			}
 			return advise(fmt.Errorf("show takes one row's number, not %d", len(args)), "pentrough poison list shows the numbers")
 		},
-		RunE: v.run(showLetter),
+		RunE: v.look(showLetter),
 	}
 	cmd.Flags().BoolVar(&v.json, "json", false, "print the row as a line of JSON")
 	cmd.Flags().BoolVar(&v.hex, "hex", false, "show the body in hex, also if it is text")

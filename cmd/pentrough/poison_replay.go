@@ -34,7 +34,7 @@ of which it isn't known whether it was sent: after a minute --force sends it aga
 		Example: `  pentrough poison replay -c gateway.toml 17 18
   pentrough poison replay -c gateway.toml --all --pipeline commands --since 1h
   pentrough poison replay -c gateway.toml 19 --to broker:commands`,
-		RunE: v.run(replayLetters),
+		RunE: v.operate(replayLetters),
 	}
 	v.narrows(cmd, "new")
 	f := cmd.Flags()

@@ -484,6 +484,28 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+// A server that became read-only pauses the pipeline, also before a message comes, and costs none.
+func TestAServerThatBecameReadOnly(t *testing.T) {
+	server := testenv.NewMySQL(t)
+	root := server.Restrict(t)
+	h := handlertest.NewHost(t).Build(config(server.URL)).(*handler)
+	defer h.Close()
+	write(t, h, deviceEvent("d", "a", 1, 5, 1, true))
+	root("SET GLOBAL read_only = ON")
+	await.That(t, "it says why", func() (any, bool) {
+		err := h.Health()
+		return err, err != nil && strings.Contains(err.Error(), "read-only")
+	})
+	msg := deviceEvent("d", "a", 1, 5, 2, true)
+	if o := h.HandleBatch(t.Context(), []*message.Message{msg})[0]; handlers.KindOf(o.Err) != handlers.KindUnavailable {
+		t.Errorf("a write: %v", o.Err)
+	}
+	root("SET GLOBAL read_only = OFF")
+	await.That(t, "it is well", func() (any, bool) { err := h.Health(); return err, err == nil })
+	write(t, h, msg)
+	expect(t, h, "d", "seq", "2")
+}
+
 // A file that is lost is away, not a fault of messages, until it is back; one that takes its place is
 // looked at like a new one.
 func TestALostFile(t *testing.T) {

@@ -13,22 +13,15 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/pentrough/pentrough/internal/testenv"
 )
 
-// smallDisk mounts a file system in memory that can be filled, and returns its folder.
+// smallDisk returns a folder on a disk that can be filled.
 func smallDisk(t *testing.T, size string) string {
-	folder := t.TempDir()
-	if err := unix.Mount("pentrough-chaos", folder, "tmpfs", 0, "size="+size); err != nil {
-		t.Fatalf("mounting a small tmpfs: %v; that takes root or, as `make chaos` does it, namespaces of one's own: unshare --map-root-user --mount", err)
+	folder, err := testenv.SmallDisk(t, size)
+	if err != nil {
+		t.Fatalf("%v; that takes root or, as `make chaos` does it, namespaces of one's own: unshare --map-root-user --mount", err)
 	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(folder, unix.MNT_DETACH); err != nil {
-			t.Errorf("unmounting the small tmpfs: %v", err)
-		}
-	})
 	return folder
 }
 

@@ -44,7 +44,7 @@ type DB interface {
 	// Migrate brings a schema up to date, each step once. The table versions tells which were made.
 	Migrate(ctx context.Context, versions string, steps []string) error
 	// CheckPlace returns why what is written now would be lost or refused, or nil: a file was removed
-	// or replaced, or a PostgreSQL server can only be read. Others are asked whether they are there.
+	// or replaced, or a server is away or can only be read.
 	CheckPlace(ctx context.Context) error
 	// Close ends the use; the next use connects again.
 	Close() error
@@ -66,8 +66,8 @@ type Dialect struct {
 	// migrations is the folder of a [Schema] for this database, and exists a query that tells
 	// whether a table exists. A MySQL has neither.
 	migrations, exists string
-	// durable is a statement that has a transaction reach the disk; "" is none.
-	durable string
+	// Durable is a statement that has a transaction reach the disk; "" is none.
+	Durable string
 	// Time makes an argument of a time.
 	Time func(t time.Time) any
 }

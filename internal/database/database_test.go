@@ -3,10 +3,13 @@ package database
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/go-sql-driver/mysql"
 
 	"github.com/pentrough/pentrough/internal/testenv"
 	"github.com/pentrough/pentrough/internal/testenv/await"
@@ -162,6 +165,41 @@ func testOutages(t *testing.T, db DB, server killable, readOnly string) {
 	})
 	if n := count(t, db); n != 1 {
 		t.Errorf("%d rows, want 1", n)
+	}
+}
+
+// A server that became read-only is away for every message, and for none by itself.
+func TestAMySQLThatIsReadOnly(t *testing.T) {
+	server := testenv.NewMySQL(t)
+	root := server.Restrict(t)
+	db := open(t, server.URL)
+	if err := db.Migrate(t.Context(), "things_schema", []string{things(db)}); err != nil {
+		t.Fatal(err)
+	}
+	write := func(id string) error { return db.Apply(t.Context(), []Statement{insert(db, id, 1)}) }
+	if err := errors.Join(db.CheckPlace(t.Context()), write("a")); err != nil {
+		t.Fatal(err)
+	}
+	root("SET GLOBAL read_only = ON")
+	for name, err := range map[string]error{"a check": db.CheckPlace(t.Context()), "a write": write("b")} {
+		if err == nil || KindOf(err) != Outage || mysqlNumber(err) != 1290 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	root("SET GLOBAL read_only = OFF")
+	if err := errors.Join(db.CheckPlace(t.Context()), write("b")); err != nil {
+		t.Error(err)
+	}
+	if n := count(t, db); n != 2 {
+		t.Errorf("%d rows, want 2", n)
+	}
+}
+
+func TestKindsOfMySQL(t *testing.T) {
+	for n, want := range map[uint16]Kind{1036: Outage, 1047: Outage, 1180: Outage, 1290: Outage, 1792: Outage, 1836: Outage, 3101: Outage, 3989: Outage, 1062: Fault, 1048: Fault, 1366: Fault} {
+		if got := KindOf(judgeMySQL(fmt.Errorf("writing: %w", &mysql.MySQLError{Number: n}))); got != want {
+			t.Errorf("%d is of kind %d", n, got)
+		}
 	}
 }
 

@@ -89,6 +89,15 @@ func openFile(path string, query url.Values) (*sql.DB, error) {
 
 // create makes an empty file. SQLite would let everybody read it.
 func (f File) create() error {
+	if !f.Shared {
+		// Only one host makes the file. A log that is there is that of a removed file, and a process
+		// that still reads that one would have SQLite take its index for the new file's.
+		for _, left := range []string{"-wal", "-shm"} {
+			if err := os.Remove(f.Path + left); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return withoutPath(err)
+			}
+		}
+	}
 	mode := fs.FileMode(0o600)
 	if f.Shared {
 		mode = 0o644

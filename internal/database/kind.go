@@ -125,7 +125,9 @@ var mysqlOutages = map[uint16]struct{}{
 	1044: {}, 1045: {}, 1129: {}, 1130: {}, 1142: {}, 1143: {}, 1227: {}, 1698: {}, 1820: {}, 1862: {}, // nobody let in; somebody can
 	1049: {},                     // no such database
 	1205: {}, 1213: {}, 1637: {}, // lost against others, again and again
-	1290: {}, 1792: {}, 1836: {}, 3024: {}, 1969: {}, // read-only, or too slow
+	1036: {}, 1290: {}, 1792: {}, 1836: {}, 3989: {}, // read-only
+	1047: {}, 1180: {}, 3100: {}, 3101: {}, // a cluster that has no quorum, or refuses the commit
+	1969: {}, 3024: {}, // too slow
 }
 
 // judgeSQLite gives an error its kind.

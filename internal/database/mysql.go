@@ -199,10 +199,16 @@ func (m *mysqlServer) Migrate(ctx context.Context, versions string, steps []stri
 	return judgeMySQL(errors.Join(err, db.Close()))
 }
 
-// CheckPlace implements DB. A replica isn't told from a server that some users can write to: the
-// next change shows it.
+// CheckPlace implements DB. A server that is read_only refuses the transaction, unless the user may
+// write to it all the same.
 func (m *mysqlServer) CheckPlace(ctx context.Context) error {
-	return m.do(ctx, func() error { return m.conn.PingContext(ctx) })
+	return m.do(ctx, func() error {
+		_, err := m.conn.ExecContext(ctx, "START TRANSACTION READ WRITE")
+		if err == nil {
+			_, err = m.conn.ExecContext(ctx, "ROLLBACK")
+		}
+		return err
+	})
 }
 
 func (m *mysqlServer) Close() error {

@@ -19,7 +19,7 @@ var postgresDialect = Dialect{
 	Name: "PostgreSQL", Numbered: true, quote: `"`,
 	goose: goose.DialectPostgres, migrations: "postgres", exists: `SELECT to_regclass($1) IS NOT NULL`,
 	// A database may be set to say "done" before the disk has it.
-	durable: `SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'`,
+	Durable: `SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'`,
 	Types:   Types{Text: "text", Long: "text", Bool: "boolean", Number: "bigint", Time: "timestamptz"},
 	Time:    func(t time.Time) any { return t },
 }

@@ -10,6 +10,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/pressly/goose/v3"
 )
@@ -61,6 +62,17 @@ func (s Schema) Check(ctx context.Context, db interface {
 	return version, nil
 }
 
+// Made returns when the tables were made, which tells one database from another. A copy of a
+// database has the same time.
+func (s Schema) Made(ctx context.Context, db *sql.DB) (made time.Time, err error) {
+	// goose writes the version 0 when it makes its table.
+	err = db.QueryRowContext(ctx, `SELECT tstamp FROM `+s.Versions+` WHERE version_id = 0`).Scan(&made)
+	if err != nil {
+		return made, fmt.Errorf("reading when the tables were made: %w", err)
+	}
+	return made, nil
+}
+
 // Newest returns the version of the last migration.
 func (s Schema) Newest() int64 {
 	files, err := fs.ReadDir(s.Migrations, s.folder())
@@ -87,8 +99,8 @@ func (s Schema) Transact(ctx context.Context, db interface {
 	if err != nil {
 		return err
 	}
-	if s.durable != "" {
-		_, err = tx.ExecContext(ctx, s.durable)
+	if s.Durable != "" {
+		_, err = tx.ExecContext(ctx, s.Durable)
 	}
 	if err == nil {
 		err = change(tx)

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// CheckInterval is how often those who write to a file compare the file that is open with the one
-// at its path. A file that was removed or replaced is written to for at most that long.
+// CheckInterval is how often an open file is compared with the one at its path. A file that was
+// removed or replaced is written to for at most that long.
 const CheckInterval = time.Second
 
-// Why a file that is open isn't the one at its path.
+// These errors say why an open file isn't the one at its path.
 var (
 	// ErrRemoved means that nothing is at the path.
 	ErrRemoved = errors.New("the file was removed while it was in use")
@@ -23,20 +23,27 @@ var (
 	ErrUnmounted = errors.New("its folder is on another disk than before: mount the disk that has the file")
 )
 
-// Watch knows which files a connection to a SQLite file has open, and the folder. SQLite goes on
-// writing to a file that was removed or renamed, and says nothing. It asks for a file's status only:
-// closing a file would end SQLite's locks.
+// Watch remembers which files a connection to a SQLite file has open, and their folder. SQLite goes
+// on writing to a file that was removed or renamed, and reports nothing. A Watch only asks for the
+// status of files: if it opened one, closing it again would end SQLite's locks.
 type Watch struct {
-	path   string
+	path string
+	// log is the path of the log without its -wal: SQLite has it beside the file that a symbolic link
+	// names.
+	log    string
 	folder fs.FileInfo
-	// open are the file, its log and the log's index. What wasn't there is nil.
+	// open are the file, its log and the log's index; nil is one that wasn't there.
 	open [3]fs.FileInfo
 }
 
-// Watch returns what a connection of the file has open. Call it after the connection was used.
+// Watch returns a Watch of a connection to the file. Call it when the connection has read the file:
+// before that the log may not be there, and isn't compared.
 func (f File) Watch() (*Watch, error) {
 	w := &Watch{path: f.Path}
 	var err error
+	if w.log, err = filepath.EvalSymlinks(f.Path); err != nil {
+		return nil, withoutPath(err)
+	}
 	if w.folder, err = os.Stat(filepath.Dir(f.Path)); err != nil {
 		return nil, withoutPath(err)
 	}
@@ -48,7 +55,7 @@ func (f File) Watch() (*Watch, error) {
 	return w, nil
 }
 
-func (w *Watch) paths() [3]string { return [...]string{w.path, w.path + "-wal", w.path + "-shm"} }
+func (w *Watch) paths() [3]string { return [...]string{w.path, w.log + "-wal", w.log + "-shm"} }
 
 // Check returns why the open files aren't those at their paths, or nil.
 func (w *Watch) Check() error {
@@ -63,8 +70,8 @@ func (w *Watch) Check() error {
 	return nil
 }
 
-// CheckFile is Check without the log and its index, which belong to a connection. After
-// [ErrRemoved] the file may be made anew.
+// CheckFile is Check without the log and its index, which a new connection makes anew. After
+// [ErrRemoved], and no other error, the file may be made anew.
 func (w *Watch) CheckFile() error {
 	folder, err := os.Stat(filepath.Dir(w.path))
 	if err != nil {

@@ -2,7 +2,7 @@
 // send them again or drop them.
 //
 // A host puts rows there through a [Store], which is what the handler "store" is lent. An [Operator] works on them, beside hosts and other
-// operators: [Store.Operate] returns one.
+// operators: [Store.Operate] returns one, and [Store.Look] one that only reads.
 package deadletters
 
 import (

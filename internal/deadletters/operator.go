@@ -27,7 +27,7 @@ var (
 
 // Operator works on the rows of a store, beside the hosts that use it and beside other operators. Its methods are for one goroutine. Close it.
 type Operator struct {
-	// Name is who it is, for others to see.
+	// Name is the operator's, which others see at a row.
 	Name string
 	// Place is where the store is, without secrets.
 	Place string
@@ -38,11 +38,19 @@ type Operator struct {
 	pageRows int
 }
 
-// Operate opens the store for somebody who is called name. It makes nothing.
+// Operate opens the store for an operator of that name. It makes nothing.
 func (s *Store) Operate(ctx context.Context, name string) (*Operator, error) {
+	return s.operate(ctx, operating, name)
+}
+
+// Look opens the store to read rows. A server that can only be read is enough; the operator can't
+// claim or drop rows.
+func (s *Store) Look(ctx context.Context) (*Operator, error) { return s.operate(ctx, looking, "") }
+
+func (s *Store) operate(ctx context.Context, p purpose, name string) (*Operator, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	db, err := s.connect(false)
+	db, err := s.connect(p)
 	if err != nil {
 		return nil, s.explain(err)
 	}

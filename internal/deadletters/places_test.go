@@ -127,3 +127,70 @@ func TestAFileThatIsLost(t *testing.T) {
 		})
 	}
 }
+
+// A disk that isn't mounted any more is waited for: nothing is made in the folder below it.
+func TestAFolderOnAnotherDisk(t *testing.T) {
+	elsewhere := testenv.OtherDisk(t)
+	folder, link := t.TempDir(), filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(folder, link); err != nil {
+		t.Fatal(err)
+	}
+	s := closing(t, NewSQLite(filepath.Join(link, "poison"), "h"))
+	keep(t, s, roomy, letter(1))
+	turn := func(to string) {
+		t.Helper()
+		if err := errors.Join(os.Remove(link), os.Symlink(to, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	turn(elsewhere)
+	for range 2 {
+		if _, err := s.Keep(t.Context(), []handlers.DeadLetter{letter(2)}, roomy); !errors.Is(err, database.ErrUnmounted) {
+			t.Errorf("kept: %v", err)
+		}
+	}
+	if files, err := os.ReadDir(elsewhere); err != nil || len(files) > 0 {
+		t.Errorf("the folder has %v, %v", files, err)
+	}
+	turn(folder)
+	keep(t, s, roomy, letter(2))
+	if got := ids(t, operate(t, s, "me"), Filter{}, OldestFirst); fmt.Sprint(got) != "[id-1 id-2]" {
+		t.Errorf("rows of %q", got)
+	}
+}
+
+// Whoever only looks needs no server that can be written to.
+func TestAServerThatCanOnlyBeRead(t *testing.T) {
+	server := testenv.NewPostgres(t)
+	s := closing(t, NewPostgres(server.URL, "h"))
+	keep(t, s, roomy, letter(1))
+	if err := execute(t, s, `ALTER DATABASE postgres SET default_transaction_read_only = on`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Operate(t.Context(), "me"); err == nil {
+		t.Error("an operator can work")
+	}
+	o, err := s.Look(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	if got := ids(t, o, Filter{}, OldestFirst); fmt.Sprint(got) != "[id-1]" {
+		t.Errorf("rows of %q", got)
+	}
+}
+
+// Whoever only looks changes nothing.
+func TestALookChangesNothing(t *testing.T) {
+	server := testenv.NewPostgres(t)
+	s := closing(t, NewPostgres(server.URL, "h"))
+	keep(t, s, roomy, letter(1))
+	o, err := s.Look(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	if _, err := o.Claim(t.Context(), number(t, o, "id-1"), false); err == nil {
+		t.Error("claimed")
+	}
+}

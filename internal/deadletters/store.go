@@ -29,7 +29,7 @@ var ErrClosed = errors.New("the store of dead letters is closed")
 type Store struct {
 	place, host string
 	dialect     *dialect
-	connect     func(create bool) (*sql.DB, error)
+	connect     func(purpose) (*sql.DB, error)
 	// watch returns a check of the database's place, once it is open.
 	watch func() (check func() error, err error)
 
@@ -37,6 +37,15 @@ type Store struct {
 	closed bool
 	opened *opened
 }
+
+// purpose is what a database is opened for.
+type purpose int
+
+const (
+	looking   purpose = iota // a server that can only be read will do
+	operating                // rows change
+	keeping                  // rows are added, and a missing file is made
+)
 
 // opened is a database that is open.
 type opened struct {
@@ -49,11 +58,22 @@ var _ handlers.DeadLetters = (*Store)(nil)
 
 // NewSQLite returns a store in the file at path, which is the dead letters' alone. A host makes it if it is missing.
 func NewSQLite(path, host string) *Store {
-	return &Store{place: path, host: host, dialect: &sqliteDialect, connect: func(create bool) (*sql.DB, error) {
-		return database.File{Path: path, Create: create, Durable: true}.Open()
+	var last *database.Watch // of the file that the host opened last
+	return &Store{place: path, host: host, dialect: &sqliteDialect, connect: func(p purpose) (*sql.DB, error) {
+		if p == keeping && last != nil {
+			// Nothing is made in a folder whose disk isn't mounted any more.
+			if err := last.CheckFile(); errors.Is(err, database.ErrUnmounted) {
+				return nil, err
+			}
+		}
+		return database.File{Path: path, Create: p == keeping, Durable: true}.Open()
 	}, watch: func() (func() error, error) {
 		w, err := database.File{Path: path}.Watch()
-		return func() error { return w.Check() }, err
+		if err != nil {
+			return nil, err
+		}
+		last = w
+		return w.Check, nil
 	}}
 }
 
@@ -63,13 +83,17 @@ func NewPostgres(url, host string) *Store {
 	if err != nil {
 		place = "the database"
 	}
-	return &Store{place: place, host: host, dialect: &postgresDialect, connect: func(bool) (*sql.DB, error) {
+	return &Store{place: place, host: host, dialect: &postgresDialect, connect: func(p purpose) (*sql.DB, error) {
 		if err != nil {
 			return nil, err
 		}
-		writable := config.Copy()
-		database.Writable(writable)
-		db := stdlib.OpenDB(*writable)
+		config := config.Copy()
+		if p == looking {
+			config.RuntimeParams["default_transaction_read_only"] = "on"
+		} else {
+			database.Writable(config)
+		}
+		db := stdlib.OpenDB(*config)
 		db.SetMaxOpenConns(2)
 		db.SetConnMaxIdleTime(time.Minute)
 		return db, nil
@@ -98,7 +122,7 @@ func (s *Store) open(ctx context.Context) (*opened, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	db, err := s.connect(true)
+	db, err := s.connect(keeping)
 	if err != nil {
 		return nil, err
 	}

@@ -47,7 +47,7 @@ func closing(t *testing.T, s *Store) *Store {
 
 // execute runs statements behind a store's back.
 func execute(t *testing.T, s *Store, statements string) error {
-	db, err := s.connect(true)
+	db, err := s.connect(operating)
 	if err != nil {
 		return err
 	}

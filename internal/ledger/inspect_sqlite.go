@@ -38,7 +38,7 @@ func (s *SQLite) Repair(ctx context.Context) (*Repair, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := lockFile(in.Place+".lock", "a repair of the ledger")
+	lock, err := lockFile(lockPath(in.Place), "a repair of the ledger")
 	if err != nil {
 		return nil, in.explain(err)
 	}

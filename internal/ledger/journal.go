@@ -186,9 +186,9 @@ func (j *journal) checkStore(timeout time.Duration) error {
 	return nil
 }
 
-// reopen opens the store after an error, until it works or the journal ends: then it returns false.
-// The store has all that the ledger has in memory before anything else is written to it, as it may
-// be an empty one, or one that lost its latest changes.
+// reopen tries to open the store after an error, until that works. It returns false if the journal
+// ends first. The store may be empty, or lack its latest changes: it gets all that is in memory before
+// anything else is written to it.
 func (j *journal) reopen() bool {
 	for pauses := backoff.New(retryFirst, retryLast); backoff.Sleep(j.ending, pauses.NextBackOff()); {
 		err := j.restore(openTimeout)
@@ -227,7 +227,8 @@ func (j *journal) restore(timeout time.Duration) error {
 	return nil
 }
 
-// refuseWaiting gives an error to those who wait for a change. They come again by themselves.
+// refuseWaiting gives an error to those who wait for a change, who will ask again, and keeps the
+// changes for which nobody waits.
 func (j *journal) refuseWaiting(err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -239,14 +240,14 @@ func (j *journal) refuseWaiting(err error) {
 	})
 }
 
-// last applies what is queued.
+// last applies what is queued, and looks whether the store has it.
 func (j *journal) last() error {
 	for batch := j.take(); len(batch) > 0; batch = j.take() {
 		if !j.apply(batch, lastTimeout) {
 			return j.outage.Err()
 		}
 	}
-	return nil
+	return j.checkStore(lastTimeout)
 }
 
 // left is how many changes aren't made.
@@ -279,7 +280,7 @@ func (j *journal) apply(batch []pending, timeout time.Duration) bool {
 	if err != nil {
 		err = fmt.Errorf("writing to the store: %w", err)
 	} else if time.Since(j.checked) >= database.CheckInterval {
-		// After the change and not before it: nothing counts as written that went to a file that had
+		// The check comes after the change: so no change counts as made that went to a file that had
 		// been gone for longer than the interval.
 		err = j.checkStore(timeout)
 	}

@@ -182,7 +182,7 @@ func (l *Ledger) load(rows []Row) {
 		l.number = max(l.number, row.Number)
 		r := &record{
 			number: row.Number, key: row.Key, digest: row.Digest, attempts: row.Attempts, outputs: row.Outputs,
-			stored: true, done: row.State == Done || row.State == Confirmed, origin: row.Origin,
+			stored: true, begun: row.State == Writing, done: row.State == Done || row.State == Confirmed, origin: row.Origin,
 		}
 		if row.Message != nil {
 			r.own(row.Message)

@@ -8,14 +8,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/testenv"
 	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/router/middleware"
 )
@@ -113,22 +113,6 @@ func TestCloseSaysThatOnlyConfirmationsAreLeft(t *testing.T) {
 	})
 }
 
-// smallDisk mounts a file system in memory that can be filled, and returns its folder.
-func smallDisk(t *testing.T, size string) string {
-	folder := t.TempDir()
-	if err := unix.Mount("pentrough-ledger", folder, "tmpfs", 0, "size="+size); errors.Is(err, syscall.EPERM) {
-		t.Skip("mounting a tmpfs takes root; `make chaos` fills a disk without")
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(folder, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return folder
-}
-
 // fillDisk takes all room of a folder's disk, also what it left before, until the returned function
 // is called.
 func fillDisk(t *testing.T, folder string) (free func()) {
@@ -151,19 +135,25 @@ func fillDisk(t *testing.T, folder string) (free func()) {
 // The outcomes of runs that had begun are recorded on a disk that others have filled. Nothing new
 // begins until there is room again.
 func TestAFullDiskCostsNoOutcome(t *testing.T) {
-	folder := smallDisk(t, "16m")
+	folder, err := testenv.SmallDisk(t, "16m")
+	if err != nil {
+		t.Skip(err)
+	}
 	path := filepath.Join(folder, "ledger.db")
 	l := Open(NewSQLite(path, "host"), slog.New(slog.NewTextHandler(t.Output(), nil)))
 	<-l.Opened()
-	var keys []middleware.LedgerKey
-	for i := range 1000 {
-		keys = append(keys, begun(t, l, "id-"+strconv.Itoa(i), 1))
+	keys := make([]middleware.LedgerKey, 1000)
+	var work sync.WaitGroup
+	for i := range keys {
+		work.Go(func() { keys[i] = begun(t, l, "id-"+strconv.Itoa(i), 1) })
 	}
+	work.Wait()
 	free := fillDisk(t, folder)
 	long := []middleware.Output{{UUID: "u", Metadata: map[string]string{"k": "v"}, Payload: []byte(strings.Repeat("x", 400))}}
 	for _, key := range keys {
-		_ = l.Commit(key, long) // the first ones may find room in what SQLite has already
+		work.Go(func() { _ = l.Commit(key, long) }) // it may find room in what SQLite has already
 	}
+	work.Wait()
 	await.That(t, "all outcomes are recorded", func() (any, bool) {
 		n := 0
 		for _, key := range keys {

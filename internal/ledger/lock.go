@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -18,7 +19,16 @@ type fileLock struct{ f *os.File }
 // maxHolder is how much of a lock file is read.
 const maxHolder = 1 << 10
 
-// lockFile locks the file at path. holder says who does so, and is left in the file for those who come too late.
+// lockPath returns where the lock of a ledger's file is: beside the file that a symbolic link names,
+// so that two names of a file have one lock.
+func lockPath(path string) string {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	return path + ".lock"
+}
+
+// lockFile locks the file at path and writes into it who holds the lock, for those who don't get it.
 func lockFile(path, holder string) (*fileLock, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -27,12 +37,11 @@ func lockFile(path, holder string) (*fileLock, error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		defer f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, inUse(firstHolder(f))
+			return nil, inUse(readHolder(f))
 		}
 		return nil, fmt.Errorf("locking %s: %w", path, err)
 	}
-	// What an earlier holder left mustn't be taken for this one. The lock is taken, even if there is
-	// no room to say by whom.
+	// The lock is taken, even if there is no room to say by whom.
 	if err := f.Truncate(0); err != nil {
 		return nil, errors.Join(fmt.Errorf("writing %s: %w", path, err), f.Close())
 	}
@@ -40,7 +49,7 @@ func lockFile(path, holder string) (*fileLock, error) {
 	return &fileLock{f}, nil
 }
 
-// inUse returns an error of kind ErrInUse that names who uses the store; "" isn't known.
+// inUse returns an ErrInUse that names who uses the store, unless holder is "".
 func inUse(holder string) error {
 	if holder == "" {
 		return ErrInUse
@@ -48,8 +57,8 @@ func inUse(holder string) error {
 	return fmt.Errorf("%w: %s", ErrInUse, holder)
 }
 
-// firstHolder returns what the one who has the lock left in the file, or "".
-func firstHolder(f io.Reader) string {
+// readHolder returns what lockFile wrote about the process that has the lock, or "".
+func readHolder(f io.Reader) string {
 	left, err := io.ReadAll(io.LimitReader(f, maxHolder))
 	if err != nil {
 		return ""

@@ -17,7 +17,8 @@ import (
 type Postgres struct {
 	url, host string
 
-	conn *pgx.Conn
+	conn   *pgx.Conn
+	tables tables
 }
 
 var _ Store = (*Postgres)(nil)
@@ -38,11 +39,18 @@ func (s *Postgres) Open(ctx context.Context) (_ []Row, err error) {
 		}
 	}()
 	db := stdlib.OpenDB(*s.conn.Config())
-	err = postgresDialect.Migrate(ctx, db)
+	var made time.Time
+	if err = postgresDialect.Migrate(ctx, db); err == nil {
+		made, err = postgresDialect.Made(ctx, db)
+	}
 	if err = errors.Join(err, db.Close()); err != nil {
 		return nil, err
 	}
-	return s.rows(ctx)
+	rows, err := s.rows(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return rows, s.tables.check(made, rows)
 }
 
 // lockHost tries to be alone with a host's rows, as long as the connection lasts.
@@ -135,7 +143,9 @@ func (s *Postgres) Reserve() error { return nil }
 
 func (s *Postgres) apply(ctx context.Context, tx pgx.Tx, b Batch, sync bool) error {
 	batch := &pgx.Batch{}
-	if !sync {
+	if sync {
+		batch.Queue(postgresDialect.Durable)
+	} else {
 		batch.Queue(`SET LOCAL synchronous_commit = off`)
 	}
 	if len(b.Remove) > 0 {

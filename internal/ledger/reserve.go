@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"syscall"
 
+	"golang.org/x/sys/unix"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 )
@@ -17,25 +19,50 @@ const reserveSize = 4 << 20
 
 // reserve is a file that takes up room on the store's disk. When the disk is full it is removed, and
 // the outcomes of runs that have begun have its room. Nothing else begins until it is there again.
-type reserve struct{ path string }
+type reserve struct {
+	path string
+	// released says that there was no room. Then as much again must be free before the file is made,
+	// so that what begins next doesn't find the disk full at once.
+	released bool
+}
 
 // keep makes the file if it isn't there.
-func (r reserve) keep() error {
+func (r *reserve) keep() error {
 	if info, err := os.Lstat(r.path); err == nil && info.Mode().IsRegular() && info.Size() == reserveSize {
 		return nil
 	}
-	if err := r.fill(); err != nil {
+	err := r.room()
+	if err == nil {
+		err = r.fill()
+	}
+	if err != nil {
 		_ = os.Remove(r.path) // what there is of it is no use
 		if errors.Is(err, syscall.ENOSPC) {
 			return fmt.Errorf("the disk is full: the outcomes of commands that have begun need a reserve of %d MiB: %w", reserveSize>>20, err)
 		}
 		return fmt.Errorf("keeping a reserve for the outcomes of commands that have begun: %w", err)
 	}
+	r.released = false
+	return nil
+}
+
+// room returns an error if there isn't as much room as there has to be after a full disk.
+func (r *reserve) room() error {
+	var disk unix.Statfs_t
+	if !r.released {
+		return nil
+	}
+	if err := unix.Statfs(filepath.Dir(r.path), &disk); err != nil {
+		return err
+	}
+	if disk.Bavail*uint64(disk.Bsize) < 2*reserveSize { //nolint:gosec,unconvert // it isn't negative, and has another type on other systems
+		return fmt.Errorf("twice as much must be free: %w", syscall.ENOSPC)
+	}
 	return nil
 }
 
 // fill writes the file, with bytes that no file system can leave out.
-func (r reserve) fill() error {
+func (r *reserve) fill() error {
 	if err := os.Remove(r.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -52,7 +79,10 @@ func (r reserve) fill() error {
 }
 
 // release gives the room up.
-func (r reserve) release() { _ = os.Remove(r.path) }
+func (r *reserve) release() {
+	_ = os.Remove(r.path)
+	r.released = true
+}
 
 // full reports whether an error says that there is no room.
 func full(err error) bool {

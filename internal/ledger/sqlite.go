@@ -27,18 +27,22 @@ type SQLite struct {
 	begin, commit        *sql.Stmt
 	synchronous          bool   // the connection's setting
 	buf                  []byte // of the row that is being written
-	// watch is the file that was opened last, which stays known when the connection is closed.
-	watch *database.Watch
+	// watch remembers the file that was opened last, also when the connection is closed.
+	watch   *database.Watch
+	tables  tables
+	reserve reserve
 }
 
 var _ Store = (*SQLite)(nil)
 
 // NewSQLite returns a store in the file at path, which is made if it is missing, for the host of that name.
-func NewSQLite(path, host string) *SQLite { return &SQLite{path: path, host: host} }
+func NewSQLite(path, host string) *SQLite {
+	return &SQLite{path: path, host: host, reserve: reserve{path: path + ".reserve"}}
+}
 
-// Open implements Store. The lock stays when the file is opened anew, so that no other host comes in
-// between. As long as another file has the place of the one that is open, that one stays open: its
-// number isn't given to another file then.
+// Open implements Store. It keeps the lock when it opens the file anew, so that no other host gets it
+// in between. While another file is in the place of the open one, the open one stays open, so that its
+// inode number isn't given to another file.
 func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	defer func() {
 		if err != nil {
@@ -48,7 +52,9 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	if s.watch != nil {
 		switch err := s.watch.CheckFile(); {
 		case errors.Is(err, database.ErrReplaced):
-			return nil, fmt.Errorf("%w: move it away, and this host writes its ledger anew from memory; a restart would take that file, and forget what isn't in it", err)
+			return nil, fmt.Errorf("%w: move it away, and this host writes its ledger anew from memory; a restart would use that file, and forget what isn't in it", err)
+		case errors.Is(err, database.ErrUnmounted):
+			return nil, fmt.Errorf("%w; a restart would use the disk that is there, and forget what isn't on it", err)
 		case err != nil && !errors.Is(err, database.ErrRemoved):
 			return nil, err
 		}
@@ -69,7 +75,7 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 		return nil, err
 	}
 	if s.watch != nil {
-		s.watch = watch // a file that was made anew is its own, also if what follows fails
+		s.watch = watch // a file that was made anew is this host's, also if what follows fails
 	}
 	defer func() {
 		if err != nil {
@@ -77,6 +83,10 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 		}
 	}()
 	if err := sqliteDialect.Migrate(ctx, s.db); err != nil {
+		return nil, err
+	}
+	made, err := sqliteDialect.Made(ctx, s.db)
+	if err != nil {
 		return nil, err
 	}
 	if s.conn, err = s.db.Conn(ctx); err != nil {
@@ -108,23 +118,31 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	if s.commit, err = s.conn.PrepareContext(ctx, `COMMIT`); err != nil {
 		return nil, err
 	}
-	// SQLite opens a file that can't be written to all the same, and would tell it only with the first change.
-	if _, err := s.conn.ExecContext(ctx, `BEGIN IMMEDIATE; ROLLBACK`); err != nil {
+	// SQLite opens a file that can't be written to, or whose disk is full, and reports it only with the
+	// first change. This is one: it writes the number that is there.
+	if _, err := s.conn.ExecContext(ctx, `PRAGMA user_version = 0`); err != nil {
 		return nil, err
 	}
 	rows, err := s.rows(ctx)
 	if err == nil {
-		err = watch.CheckFile()
+		err = s.tables.check(made, rows)
+	}
+	if err != nil {
+		return nil, err
+	}
+	withLog, err := file.Watch()
+	if err == nil {
+		err = watch.CheckFile() // that was the open file, not one that came after it
 	}
 	if err == nil {
-		s.watch, err = file.Watch() // with the log
+		s.watch = withLog
 	}
 	return rows, err
 }
 
-// keepOthersOut takes the lock, also when its file was removed or replaced.
+// keepOthersOut takes the lock if the store doesn't have it, or its file was removed or replaced.
 func (s *SQLite) keepOthersOut() error {
-	path := s.path + ".lock"
+	path := lockPath(s.path)
 	if s.lock != nil && s.lock.at(path) {
 		return nil
 	}
@@ -145,7 +163,7 @@ func (s *SQLite) keepOthersOut() error {
 // Check implements Store.
 func (s *SQLite) Check(context.Context) error {
 	err := s.watch.Check()
-	if err == nil && !s.lock.at(s.path+".lock") {
+	if err == nil && !s.lock.at(lockPath(s.path)) {
 		err = fmt.Errorf("its .lock: %w", database.ErrRemoved)
 	}
 	if err != nil {
@@ -155,9 +173,7 @@ func (s *SQLite) Check(context.Context) error {
 }
 
 // Reserve implements Store.
-func (s *SQLite) Reserve() error { return s.reserve().keep() }
-
-func (s *SQLite) reserve() reserve { return reserve{s.path + ".reserve"} }
+func (s *SQLite) Reserve() error { return s.reserve.keep() }
 
 // rows reads all of them, in the order of their numbers.
 func (s *SQLite) rows(ctx context.Context) ([]Row, error) {
@@ -208,7 +224,7 @@ func (s *SQLite) Apply(ctx context.Context, b Batch, sync bool) error {
 		// Without effect where the failure ended the transaction.
 		_, _ = s.conn.ExecContext(unending, "ROLLBACK")
 		if full(err) {
-			s.reserve().release()
+			s.reserve.release()
 		}
 	}
 	return database.Explain(err)

@@ -10,8 +10,8 @@ import (
 // Store keeps a ledger's rows beyond the process. One goroutine at a time calls it.
 type Store interface {
 	// Open connects, brings the schema up to date and returns the rows of this host. It is called
-	// again after each error of any method, also of Apply and Check, until it returns nil. A SQLite
-	// file that was removed is made anew; one that another file took the place of isn't opened.
+	// again after each error of Open, Apply and Check. A SQLite file that was removed is made anew; a
+	// file that took its place isn't opened.
 	Open(ctx context.Context) ([]Row, error)
 	// Check returns why what is written now would be lost or refused, or nil.
 	Check(ctx context.Context) error

@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 
 	_ "github.com/go-sql-driver/mysql" // the driver "mysql"
@@ -79,4 +80,44 @@ func (m *MySQL) createDatabase(ctx context.Context, port int) (err error) {
 	}
 	_, err = db.ExecContext(ctx, "CREATE DATABASE IF NOT EXISTS test")
 	return err
+}
+
+// Restrict has the server look at what users may do, until it is started again: the URL's user has all
+// rights in its database, and none on the server. execute makes statements as the server's root.
+func (m *MySQL) Restrict(t testing.TB) (execute func(statements ...string)) {
+	t.Helper()
+	connect := func(user string) func(statements ...string) {
+		db, err := sql.Open("mysql", strings.NewReplacer("mysql://pentrough@", user+"@tcp(", "/test", ")/test").Replace(m.URL))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = db.Close() }) // the server may be gone
+		db.SetMaxOpenConns(1)
+		return func(statements ...string) {
+			t.Helper()
+			for _, s := range statements {
+				if _, err := db.ExecContext(t.Context(), s); err != nil {
+					t.Fatalf("%.80s: %v", s, err)
+				}
+			}
+		}
+	}
+	const tables = "/usr/share/mysql/mysql_system_tables.sql"
+	text, err := os.ReadFile(tables)
+	if err != nil {
+		t.Fatal(err)
+	}
+	anybody := connect("anybody")
+	anybody("CREATE DATABASE mysql", "USE mysql")
+	for line := range strings.Lines(string(text)) {
+		for _, table := range []string{"db", "global_priv", "servers", "tables_priv", "columns_priv", "procs_priv", "roles_mapping", "proxies_priv"} {
+			if strings.HasPrefix(line, "CREATE TABLE IF NOT EXISTS "+table+" ") {
+				anybody(strings.TrimSuffix(strings.TrimSpace(line), ";"))
+			}
+		}
+	}
+	anybody(`INSERT INTO global_priv VALUES ('%', 'root', '{"access": 18446744073709551615}')`, "FLUSH PRIVILEGES")
+	root := connect("root")
+	root("CREATE USER pentrough@'%'", "GRANT ALL ON test.* TO pentrough@'%'")
+	return root
 }

@@ -317,6 +317,33 @@ func TestAClassicQueueIsClassic(t *testing.T) {
 	}
 }
 
+// queue_type = "classic" is declared, so that the virtual host's default type doesn't take its place.
+func TestAClassicQueueWhereQuorumIsTheDefault(t *testing.T) {
+	t.Parallel()
+	node := testenv.NewNode(t)
+	const vhost = "quorum-by-default"
+	node.Ctl(t, "add_vhost", vhost, "--default-queue-type", "quorum")
+	node.Ctl(t, "set_permissions", "-p", vhost, "guest", ".*", ".*", ".*")
+	url := strings.TrimSuffix(node.URL(), testenv.VHostOf(node.URL())) + vhost
+	dial(t, url).queue("untold", nil)
+	r := start(t, config(url, topics(map[string]TopicConfig{"classic": {QueueType: "classic"}, "quorum": {QueueType: "quorum"}})))
+	for _, name := range []string{"classic", "quorum"} {
+		r.subscribe(t.Context(), name)
+		r.well("topic " + name)
+	}
+	types := strings.Fields(node.Ctl(t, "list_queues", "-q", "--no-table-headers", "-p", vhost, "name", "type"))
+	got := map[string]string{}
+	for i := 0; i+1 < len(types); i += 2 {
+		got[types[i]] = types[i+1]
+	}
+	if got["untold"] != "quorum" {
+		t.Skipf("this broker has no default type: %v", got)
+	}
+	if got["classic"] != "classic" || got["quorum"] != "quorum" {
+		t.Errorf("the queues are %v", got)
+	}
+}
+
 // An older broker tells a queue without a type from a classic one.
 func TestAQueueWithoutATypeIsClassic(t *testing.T) {
 	refused := func(text string) error {
