@@ -9,6 +9,10 @@ import (
 
 var scheme = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://`)
 
+func isHTTP(scheme string) bool {
+	return strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https")
+}
+
 func isURL(text string) bool { return scheme.MatchString(text) }
 
 // userPart returns what stands for user and password in a URL, up to the @ that was meant to end it.
@@ -34,7 +38,7 @@ func userPart(text string) (string, bool) {
 		return "", false
 	}
 	query := strings.IndexByte(rest, '?')
-	web := strings.HasPrefix(start, "http")
+	web := isHTTP(strings.TrimSuffix(start, "://"))
 	_, err := url.Parse(text)
 	switch {
 	case err != nil:
