@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	nethttp "net/http"
 	"time"
@@ -45,13 +46,16 @@ func (s *Server) tap(w nethttp.ResponseWriter, r *nethttp.Request) {
 		w.Header().Set("Content-Type", "application/jsonl")
 		return
 	}
-	ctx, tap := s.taps.begin(r)
-	defer s.taps.ended(tap)
+	ctx, end := context.WithCancel(r.Context())
+	defer end()
 	msgs, err := s.config.Tap(ctx, ref)
 	if err != nil {
 		refuse(w, nethttp.StatusNotFound, s.redact(err.Error()))
 		return
 	}
+	// One that is refused takes no other's place.
+	tap := s.taps.begin(r, end)
+	defer s.taps.ended(tap)
 	control := nethttp.NewResponseController(w)
 	// The deadline of a read would end the request; that of a write is each line's.
 	if err := control.SetReadDeadline(time.Time{}); err != nil {
