@@ -49,7 +49,7 @@ func isCommon(value string) bool { return slices.Contains(common, strings.ToLowe
 // nil are empty; nil takes no secrets.
 type Set struct {
 	mu sync.RWMutex
-	// secrets are replaced always, values unless they are in open or look like an address.
+	// secrets are always replaced; values are, unless they are in open.
 	secrets, values, open map[string]bool
 	// forms is how all of them may be written, the longest first; nil after a change.
 	forms []string
@@ -71,7 +71,8 @@ func (s *Set) Value(value string) {
 	}
 }
 
-// Open takes back a Value, because a setting that is no secret has it. A Secret remains one.
+// Open marks a value that may be shown, because a setting that isn't a secret has it. It undoes Value,
+// and doesn't undo Secret.
 func (s *Set) Open(value string) { s.add(func() { put(&s.open, value) }) }
 
 // URL adds the user part of a URL, whether or not the URL can be parsed. Its host is open, and so is
@@ -99,7 +100,7 @@ func (s *Set) URL(text string) {
 			put(&s.secrets, name)
 			return
 		}
-		put(&s.open, name) // messages say who logs in
+		put(&s.open, name) // error messages name the user
 		put(&s.secrets, password)
 		if decoded, err := url.PathUnescape(password); err == nil {
 			put(&s.secrets, decoded)

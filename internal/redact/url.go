@@ -15,8 +15,8 @@ func isHTTP(scheme string) bool {
 
 func isURL(text string) bool { return scheme.MatchString(text) }
 
-// userPart returns what stands for user and password in a URL, up to the @ that was meant to end it.
-// A reserved character that isn't escaped ends it earlier for a parser.
+// userPart returns the user and password of a URL as they were meant. A reserved character in them that
+// isn't escaped doesn't end them, as it would for a parser.
 func userPart(text string) (string, bool) {
 	start := scheme.FindString(text)
 	if start == "" {
@@ -28,7 +28,7 @@ func userPart(text string) (string, bool) {
 		end = len(rest)
 	}
 	if i := strings.LastIndexByte(rest[:end], '@'); i >= 0 {
-		// One more @ behind it belongs to the password only if the text between is no path.
+		// An @ after it belongs to the password too, unless the text between them is a path.
 		if j := strings.LastIndexByte(rest, '@'); end == len(rest) || rest[end] == '/' || j < end {
 			return rest[:i], true
 		}
