@@ -172,9 +172,10 @@ func (s *Set) Text(text string) string {
 
 var urls = regexp.MustCompile(`[A-Za-z][A-Za-z0-9+.-]*://[^\s"'<>]*@`)
 
-// replace replaces a secret in a text: a short one only where it is a whole word.
+// replace replaces a secret in a text: one that is short or a number only where it is a whole word.
 func replace(text, secret string) string {
-	if len(secret) >= anywhere || !strings.Contains(text, secret) {
+	number := strings.Trim(secret, "0123456789") == ""
+	if len(secret) >= anywhere && !number || !strings.Contains(text, secret) {
 		return strings.ReplaceAll(text, secret, Mark)
 	}
 	var b strings.Builder
@@ -191,10 +192,13 @@ func replace(text, secret string) string {
 		end := i + len(secret)
 		whole := !wordByte(before) && (end == len(text) || !wordByte(text[end]))
 		b.WriteString(text[:i])
-		if whole {
-			b.WriteString(Mark)
-		} else {
+		switch {
+		case !whole:
 			b.WriteString(secret)
+		case number && strings.IndexByte(":,[", before) >= 0 && end < len(text) && strings.IndexByte(",]}", text[end]) >= 0:
+			b.WriteString(`"` + Mark + `"`) // a number of JSON becomes a string
+		default:
+			b.WriteString(Mark)
 		}
 		before, text = secret[len(secret)-1], text[end:]
 	}
@@ -240,10 +244,15 @@ func addForms(all map[string]bool, secret string) {
 	if len(secret) < shortest || isCommon(secret) {
 		return
 	}
+	if trimmed := strings.TrimSpace(secret); trimmed != secret {
+		addForms(all, trimmed)
+	}
 	inJSON, _ := json.Marshal(secret) // a string always works
 	inPython := strings.ReplaceAll(secret, `\`, `\\`)
 	for _, form := range []string{
-		secret, inner(strconv.Quote(secret)), inner(string(inJSON)), inPython, strings.ReplaceAll(inPython, "'", `\'`), strings.ReplaceAll(secret, "'", `\'`),
+		secret, inner(strconv.Quote(secret)), inner(strconv.QuoteToASCII(secret)),
+		inner(string(inJSON)), strings.ReplaceAll(secret, "/", `\/`),
+		inPython, strings.ReplaceAll(inPython, "'", `\'`), strings.ReplaceAll(secret, "'", `\'`),
 		url.QueryEscape(secret), url.PathEscape(secret), url.User(secret).String(), html.EscapeString(secret), // as in XML
 	} {
 		all[form] = true

@@ -46,7 +46,7 @@ func TestTextLosesSecrets(t *testing.T) {
 
 // A plugin in Python shows a secret with repr, or sends it as JSON, and the host's log quotes that.
 func TestASecretIsFoundInAStringInAString(t *testing.T) {
-	secret := "it's \"a\\b\" <é>"
+	secret := "it's \"a\\b\" </é>"
 	s := new(Set)
 	s.Secret(secret)
 	inJSON, err := json.Marshal(secret)
@@ -54,13 +54,28 @@ func TestASecretIsFoundInAStringInAString(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, text := range []string{
-		secret, strconv.Quote(secret), string(inJSON), `'it\'s "a\\b" <é>'`, `"it's \"a\\b\" <é>"`, `it's "a\\b" <é>`,
+		secret, strconv.Quote(secret), string(inJSON), `'it\'s "a\\b" </é>'`, `"it's \"a\\b\" </é>"`, `it's "a\\b" </é>`, strconv.QuoteToASCII(secret),
 		url.QueryEscape(secret), url.PathEscape(secret), html.EscapeString(secret),
 	} {
 		for _, shown := range []string{text, strconv.Quote(text)} {
 			if got := s.Text("x" + shown + "x"); strings.Contains(got, "a") && strings.Trim(got, `x"'\`) != Mark {
 				t.Errorf("%s became %s", shown, got)
 			}
+		}
+	}
+}
+
+func TestASecretIsFoundAsOthersWriteIt(t *testing.T) {
+	s := new(Set)
+	s.Secret(" hush+ab/cd= \n")
+	s.Secret("18080")
+	s.Secret("987654321")
+	for text, want := range map[string]string{
+		`{"port":18080,"all":[1,18080,987654321],"n":118080,"m":9876543210}`: `{"port":"[redacted]","all":[1,"[redacted]","[redacted]"],"n":118080,"m":9876543210}`,
+		"PIN 18080, or 987654321": "PIN [redacted], or [redacted]",
+		"the key 'hush+ab/cd='":   "the key '[redacted]'", `{"key":" hush+ab\/cd= "}`: `{"key":" [redacted] "}`} {
+		if got := s.Text(text); got != want {
+			t.Errorf("%s became %s, not %s", text, got, want)
 		}
 	}
 }
