@@ -161,6 +161,9 @@ func (s *Set) Text(text string) string {
 	for _, form := range s.written() {
 		text = replace(text, form)
 	}
+	if !strings.Contains(text, "://") {
+		return text
+	}
 	return urls.ReplaceAllStringFunc(text, func(found string) string {
 		user, _ := userPart(found)
 		if !strings.Contains(user, ":") || slices.Contains(exampleUsers, strings.ToLower(user)) {
