@@ -22,9 +22,9 @@ var (
 	errCutOff = errors.New("a gzip member is cut off")
 )
 
-// Body returns the payload for a reader of its content, decompressed if its content_encoding is gzip. It
-// doesn't change the message. A caller that only sends a message on leaves the payload and its
-// content_encoding as they are.
+// Body returns the payload for a reader of its content, decompressed if its content_encoding is
+// gzip. It doesn't change the message. A caller that only sends a message on leaves the payload
+// and its content_encoding as they are.
 func Body(msg *message.Message) ([]byte, error) {
 	switch encoding := msg.Metadata[ContentEncoding]; strings.ToLower(encoding) {
 	case "", "identity", "utf-8", "utf8", "us-ascii", "ascii": // clients of AMQP, such as Celery, name the charset

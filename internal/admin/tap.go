@@ -34,8 +34,8 @@ func Line(msg *message.Message) ([]byte, error) {
 	return append(printable.JSON(line), '\n'), err
 }
 
-// tap streams a topic's messages as lines of JSON until the client or the host ends it, or a newer tap takes its place. The
-// head of the response goes out as soon as the tap is in place.
+// tap streams a topic's messages as lines of JSON until the client or the host ends it, or a
+// newer tap takes its place. The head of the response goes out as soon as the tap is in place.
 func (s *Server) tap(w nethttp.ResponseWriter, r *nethttp.Request) {
 	ref := r.URL.Query().Get("topic")
 	if ref == "" {

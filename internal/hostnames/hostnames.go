@@ -1,7 +1,7 @@
-// Package hostnames protects listeners without a token from web pages. A page's own DNS name can be
-// made to resolve to the listener's address (DNS rebinding). For the browser, the page's requests to
-// the listener are then same-origin, and they come from inside the firewall. But their Host header has
-// the page's name, which no [Names] has.
+// Package hostnames protects listeners without a token from web pages. A page's own DNS name can
+// be made to resolve to the listener's address (DNS rebinding). For the browser, the page's
+// requests to the listener are then same-origin, and they come from inside the firewall. But
+// their Host header has the page's name, which no [Names] has.
 //
 // A listener makes its [Names] once and asks them about each request.
 package hostnames
@@ -35,8 +35,8 @@ func New(listen string, more ...string) Names {
 	return n
 }
 
-// Allow reports whether a request's Host header is one of the names, an IP address, or empty, as simple
-// health checks send it. No page has an address or nothing for its name.
+// Allow reports whether a request's Host header is one of the names, an IP address, or empty, as
+// simple health checks send it. No page has an address or nothing for its name.
 func (n Names) Allow(host string) bool {
 	if host == "" {
 		return true

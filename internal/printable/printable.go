@@ -1,9 +1,9 @@
 // Package printable keeps text from outside (devices, brokers, callers, files, databases) from
 // controlling the terminal that shows it, and says what a name of a device or a command may be.
 //
-// The commands and the host's log write through a [Writer], which escapes what isn't printable, so
-// that their code doesn't have to. [Text] is for a value that shares a line with others: it escapes line
-// breaks and tabs, too. [JSON] is for answers by HTTP.
+// The commands and the host's log write through a [Writer], which escapes what isn't printable,
+// so that their code doesn't have to. [Text] is for a value that shares a line with others: it
+// escapes line breaks and tabs, too. [JSON] is for answers by HTTP.
 package printable
 
 import (
@@ -16,8 +16,8 @@ import (
 	"unicode/utf8"
 )
 
-// Rune reports whether r is visible by itself, or is a space. These are not: controls, characters that
-// set the direction of writing, line separators, and invisible characters.
+// Rune reports whether r is visible by itself, or is a space. These are not: controls, characters
+// that set the direction of writing, line separators, and invisible characters.
 func Rune(r rune) bool {
 	if r < utf8.RuneSelf {
 		return ' ' <= r && r <= '~'
@@ -27,8 +27,8 @@ func Rune(r rune) bool {
 		r != '\u2800' && r != '\u17b4' && r != '\u17b5'
 }
 
-// Text returns a value from outside for a line of text: as it is, or else quoted, with escapes for
-// what isn't printable.
+// Text returns a value from outside for a line of text: as it is, or else quoted, with escapes
+// for what isn't printable.
 func Text(s string) string {
 	if firstUnprintable(s, false) < 0 {
 		return s
@@ -36,8 +36,8 @@ func Text(s string) string {
 	return Lines(strconv.Quote(s))
 }
 
-// Lines returns s with escapes for what isn't printable, line breaks and tabs apart: \u009b, as in
-// JSON, and \xff for a byte that isn't UTF-8.
+// Lines returns s with escapes for what isn't printable, line breaks and tabs apart: \u009b, as
+// in JSON, and \xff for a byte that isn't UTF-8.
 func Lines(s string) string {
 	if firstUnprintable(s, true) < 0 {
 		return s
@@ -80,8 +80,8 @@ func (w *Writer) Write(p []byte) (int, error) {
 // Unwrap returns what the Writer writes to.
 func (w *Writer) Unwrap() io.Writer { return w.out }
 
-// Below returns the innermost writer of out: as long as a writer has a method Unwrap, that of the next
-// one is followed. Callers need it to ask a terminal for its size, and to control it.
+// Below returns the innermost writer of out: as long as a writer has a method Unwrap, that of the
+// next one is followed. Callers need it to ask a terminal for its size, and to control it.
 func Below(out io.Writer) io.Writer {
 	for {
 		w, ok := out.(interface{ Unwrap() io.Writer })

@@ -1,8 +1,8 @@
 // Package redact keeps secrets out of what the program prints.
 //
 // A [Set] knows the secrets of a configuration and of the command line. Text that may quote them
-// passes through [Set.Text], or through the writer that [NewWriter] returns. The text of libraries is
-// included: they quote what they couldn't parse.
+// passes through [Set.Text], or through the writer that [NewWriter] returns. The text of
+// libraries is included: they quote what they couldn't parse.
 package redact
 
 import (
@@ -63,20 +63,21 @@ func (s *Set) Secret(value string) {
 	s.add(func() { put(&s.secrets, value) })
 }
 
-// Value adds what a variable of the environment holds. It counts as a secret unless it is a number
-// of up to five digits, a duration, an IP address with or without a port, or an absolute path.
+// Value adds what a variable of the environment holds. It counts as a secret unless it is a
+// number of up to five digits, a duration, an IP address with or without a port, or an absolute
+// path.
 func (s *Set) Value(value string) {
 	if !plainValue(value) {
 		s.add(func() { put(&s.values, value) })
 	}
 }
 
-// Open marks a value that may be shown, because a setting that isn't a secret has it. It undoes Value,
-// and doesn't undo Secret.
+// Open marks a value that may be shown, because a setting that isn't a secret has it. It undoes
+// Value, and doesn't undo Secret.
 func (s *Set) Open(value string) { s.add(func() { put(&s.open, value) }) }
 
-// URL adds the user part of a URL, whether or not the URL can be parsed. Its host is open, and so is
-// its path, unless the path is one of HTTP: many a webhook has its secret there.
+// URL adds the user part of a URL, whether or not the URL can be parsed. Its host is open, and so
+// is its path, unless the path is one of HTTP: many a webhook has its secret there.
 func (s *Set) URL(text string) {
 	user, ok := userPart(text)
 	if !ok {
@@ -155,8 +156,8 @@ func plainValue(v string) bool {
 	return filepath.IsAbs(v)
 }
 
-// Text returns text without the secrets of the set, and without the user part of any URL that has a
-// password, known or not.
+// Text returns text without the secrets of the set, and without the user part of any URL that has
+// a password, known or not.
 func (s *Set) Text(text string) string {
 	for _, form := range s.written() {
 		text = replace(text, form)
@@ -175,7 +176,8 @@ func (s *Set) Text(text string) string {
 
 var urls = regexp.MustCompile(`[A-Za-z][A-Za-z0-9+.-]*://[^\s"'<>]*@`)
 
-// replace replaces a secret in a text: one that is short or a number only where it is a whole word.
+// replace replaces a secret in a text: one that is short or a number only where it is a whole
+// word.
 func replace(text, secret string) string {
 	number := strings.Trim(secret, "0123456789") == ""
 	if len(secret) >= anywhere && !number || !strings.Contains(text, secret) {
@@ -240,9 +242,9 @@ func (s *Set) written() []string {
 	return s.forms
 }
 
-// addForms adds a secret as it is and as Go, JSON, Python, XML and URLs write it, and each of these in one
-// more string: a log line that quotes an error which quotes it. Of a secret of several lines, each
-// line counts.
+// addForms adds a secret as it is and as Go, JSON, Python, XML and URLs write it, and each of
+// these in one more string: a log line that quotes an error which quotes it. Of a secret of
+// several lines, each line counts.
 func addForms(all map[string]bool, secret string) {
 	if len(secret) < shortest || isCommon(secret) {
 		return
@@ -256,7 +258,7 @@ func addForms(all map[string]bool, secret string) {
 		secret, inner(strconv.Quote(secret)), inner(strconv.QuoteToASCII(secret)),
 		inner(string(inJSON)), strings.ReplaceAll(secret, "/", `\/`),
 		inPython, strings.ReplaceAll(inPython, "'", `\'`), strings.ReplaceAll(secret, "'", `\'`),
-		url.QueryEscape(secret), url.PathEscape(secret), url.User(secret).String(), html.EscapeString(secret), // as in XML
+		url.QueryEscape(secret), url.PathEscape(secret), url.User(secret).String(), html.EscapeString(secret), // XML
 	} {
 		all[form] = true
 		all[inner(strconv.Quote(form))] = true

@@ -15,8 +15,8 @@ func isHTTP(scheme string) bool {
 
 func isURL(text string) bool { return scheme.MatchString(text) }
 
-// userPart returns the user and password of a URL as they were meant. A reserved character in them that
-// isn't escaped doesn't end them, as it would for a parser.
+// userPart returns the user and password of a URL as they were meant. A reserved character in
+// them that isn't escaped doesn't end them, as it would for a parser.
 func userPart(text string) (string, bool) {
 	start := scheme.FindString(text)
 	if start == "" {
@@ -50,8 +50,8 @@ func userPart(text string) (string, bool) {
 	return rest[:i], true
 }
 
-// Unescaped says which characters of a URL's user part have to be escaped and how, without quoting
-// anything else of it. It returns "" if there are none.
+// Unescaped says which characters of a URL's user part have to be escaped and how, without
+// quoting anything else of it. It returns "" if there are none.
 func Unescaped(text string) string {
 	user, ok := userPart(text)
 	if !ok {
