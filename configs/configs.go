@@ -27,7 +27,8 @@ type Config struct {
 	Store     Store
 	Tracing   Tracing
 	Inventory Inventory
-	// Router has the parts that a file can say: Name, ShutdownTimeout, Transports and Pipelines.
+	// Router has the parts that a file can say: Name, ShutdownTimeout, Transports, Pipelines, and
+	// Redact for the file's secrets.
 	Router router.Config
 	// Tests are the [[test]] tables, those of the file first.
 	Tests []Test
@@ -156,7 +157,7 @@ func Parse(name string, data []byte, o Options) (*Config, Warnings, error) {
 		return nil, warnings, all
 	}
 	out := config.finish()
-	out.Tests = tests
+	out.Tests, out.Router.Redact = tests, secrets.Text
 	return out, warnings, nil
 }
 

@@ -35,6 +35,9 @@ type Config struct {
 	Registerer prometheus.Registerer
 	// Tracer makes spans of what happens to messages; nil: nobody traces.
 	Tracer trace.Tracer
+	// Redact takes secrets out of the errors of handlers and middleware, whose texts leave the host in
+	// answers, poisoned messages and traces; nil takes none out.
+	Redact func(text string) string
 	// Now is the wall clock for times in messages; nil is time.Now.
 	Now func() time.Time
 }

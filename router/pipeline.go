@@ -46,6 +46,8 @@ type pipeline struct {
 	tracing   *pipelineTracing
 	closers   []io.Closer
 	gather    *gather
+	// redactText is Config.Redact.
+	redactText func(string) string
 	// life ends at the stop's deadline.
 	life    context.Context
 	end     context.CancelCauseFunc
@@ -55,7 +57,7 @@ type pipeline struct {
 
 // newPipeline builds a pipeline without any I/O.
 func newPipeline(c Pipeline, h *Host) (*pipeline, error) {
-	p := &pipeline{config: c, ran: make(chan error, 1)}
+	p := &pipeline{config: c, ran: make(chan error, 1), redactText: h.config.Redact}
 	p.log = h.log.With("pipeline", c.Name)
 	p.metrics = h.metrics.pipeline(c.Name)
 	p.tracing = newPipelineTracing(h.config, c)
@@ -309,17 +311,38 @@ func (p *pipeline) panicked(doing string, msg *message.Message, v any) error {
 	return panicError{v}
 }
 
-// recover turns panics into errors.
+// recover turns panics into errors, and takes secrets out of the texts of errors.
 func (p *pipeline) recover(next message.HandlerFunc) message.HandlerFunc {
 	return func(msg *message.Message) (msgs []*message.Message, err error) {
 		defer func() {
 			if v := recover(); v != nil {
 				msgs, err = nil, p.panicked("handling", msg, v)
 			}
+			err = p.redact(err)
 		}()
 		return next(msg)
 	}
 }
+
+func (p *pipeline) redact(err error) error {
+	if err == nil || p.redactText == nil {
+		return err
+	}
+	whole := err.Error()
+	if text := p.redactText(whole); text != whole {
+		return &redactedError{text, err}
+	}
+	return err
+}
+
+// redactedError is an error of the same kind and cause, whose text has no secret.
+type redactedError struct {
+	text  string
+	cause error
+}
+
+func (e *redactedError) Error() string { return e.text }
+func (e *redactedError) Unwrap() error { return e.cause }
 
 // recoverDescribe turns a panic in describe into an error: nothing can be said of the message then.
 func (p *pipeline) recoverDescribe(describe func(*message.Message) (handlers.Description, error)) func(*message.Message) (handlers.Description, error) {

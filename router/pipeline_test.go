@@ -251,6 +251,40 @@ func TestAnErrorThatMustNotLeaveTheListKeepsTheMessage(t *testing.T) {
 	})
 }
 
+// Whoever made it, an error leaves the chain without a secret, and with its kind and its cause.
+func TestAnErrorHasNoSecret(t *testing.T) {
+	for name, fail := range map[string]func() error{
+		"an error": func() error { return handlers.Permanent(fmt.Errorf("key hush: %w", errBroken)) },
+		"a panic":  func() error { panic("key hush") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var inside error
+				watch := middlewareFunc(func(next message.HandlerFunc) message.HandlerFunc {
+					return func(msg *message.Message) ([]*message.Message, error) {
+						_, inside = next(msg)
+						return nil, handlers.Permanent(fmt.Errorf("hush: %w", inside))
+					}
+				})
+				h := newHarness(t, handlerFunc(func(*message.Message) ([]*message.Message, error) { return nil, fail() }), func(c *Config) {
+					c.Redact = func(text string) string { return strings.ReplaceAll(text, "hush", "[redacted]") }
+					c.Pipelines[0].Middleware = []Middleware{{Config: watch}}
+				})
+				defer h.stop()
+				o := <-h.in.send("a", "1").outcome
+				for _, err := range []error{inside, o.Err} {
+					if err == nil || strings.Contains(err.Error(), "hush") || !strings.Contains(err.Error(), "key [redacted]") {
+						t.Errorf("the error is %v", err)
+					}
+				}
+				if name == "an error" && (!errors.Is(o.Err, errBroken) || handlers.KindOf(inside) != handlers.KindPermanent) {
+					t.Errorf("the error is %#v", o.Err)
+				}
+			})
+		})
+	}
+}
+
 func TestAPanicIsARetryableError(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var seen error

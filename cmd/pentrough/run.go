@@ -229,7 +229,7 @@ func (r *run) load() (*configs.Config, configs.Warnings, error) {
 func (r *run) watch(host *router.Host) *admin.Server {
 	return admin.New(admin.Config{
 		Addr: r.config.Host.Admin, Hosts: r.config.Host.AdminHosts, Version: versionName(), Logger: r.log, Gatherer: r.registry,
-		Redact: redact.SetOf(r.errOut).Text,
+		Redact: r.config.Router.Redact,
 		Health: func() []admin.Health {
 			var all []admin.Health
 			for _, h := range host.Health() {

@@ -144,6 +144,7 @@ func (v *tester) run(in bubble.In, suites []*suite, errOut io.Writer) int {
 		began := time.Now()
 		for i := range s.tests {
 			r := scenario.Run(&s.tests[i], s.setup(in, v))
+			r.Redact(s.config.Router.Redact)
 			failed = failed || r.Failure != nil
 			s.results = append(s.results, r)
 		}

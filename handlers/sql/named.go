@@ -92,8 +92,9 @@ func (n *named) of(msg *message.Message, body map[string]json.RawMessage, d data
 // numbers are the fields that are numbers in all messages.
 var numbers = []string{"generation", "epoch", "seq", "code", "attempt"}
 
-// probe is a statement with which the database shows whether the columns fit. Fields whose type is known have a value of
-// it; a text, which may be all that a column takes, and what is in a payload are NULL.
+// probe is a statement with which the database shows whether the columns fit. Fields whose type
+// is known have a value of it; a text, which may be all that a column takes, and what is in a
+// payload are NULL.
 func (n *named) probe(now any) database.Statement {
 	s := database.Statement{Text: n.text, Args: make([]any, len(n.paths)), Fit: true}
 	for i, path := range n.paths {

@@ -288,7 +288,9 @@ func TestNobodyIsLockedOut(t *testing.T) {
 	begin := func(client int) (context.Context, *openTap) {
 		r := httptest.NewRequestWithContext(t.Context(), nethttp.MethodGet, "/", nil)
 		r.RemoteAddr = fmt.Sprintf("10.0.0.%d:4711", client)
-		return all.begin(r)
+		ctx, end := context.WithCancel(r.Context())
+		t.Cleanup(end)
+		return ctx, all.begin(r, end)
 	}
 	oldest, busy := begin(0)
 	second, _ := begin(1)
@@ -303,6 +305,37 @@ func TestNobodyIsLockedOut(t *testing.T) {
 	all.ended(busy)
 	if len(all.open) != maxTaps-1 {
 		t.Errorf("%d taps are open", len(all.open))
+	}
+}
+
+// A request for a topic that can't be tapped doesn't end a tap, however many there are.
+func TestARefusedTapEndsNoOther(t *testing.T) {
+	ended := make(chan string, maxTapsOfOne)
+	tap := tapOf(nil, ended)
+	s := start(t, func(c *Config) {
+		c.Tap = func(ctx context.Context, ref string) (<-chan *message.Message, error) {
+			if ref == "devices:nothing" {
+				return nil, errors.New("no such topic")
+			}
+			return tap(ctx, ref)
+		}
+	})
+	ctx, hangUp := context.WithCancel(t.Context())
+	defer hangUp()
+	for range maxTapsOfOne {
+		open(ctx, t, s)
+	}
+	if status, body := ask(t, s, nethttp.MethodGet, "/api/v1/tap?topic=devices:nothing", nil); status != 404 {
+		t.Errorf("%d %s", status, body)
+	}
+	s.taps.mu.Lock()
+	if n := len(s.taps.open); n != maxTapsOfOne {
+		t.Errorf("%d taps are open", n)
+	}
+	s.taps.mu.Unlock()
+	hangUp()
+	for range maxTapsOfOne {
+		<-ended
 	}
 }
 

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	nethttp "net/http"
 	"time"
@@ -33,8 +34,8 @@ func Line(msg *message.Message) ([]byte, error) {
 	return append(printable.JSON(line), '\n'), err
 }
 
-// tap streams a topic's messages as lines of JSON until the client or the host ends it, or a newer tap takes its place. The
-// head of the response goes out as soon as the tap is in place.
+// tap streams a topic's messages as lines of JSON until the client or the host ends it, or a
+// newer tap takes its place. The head of the response goes out as soon as the tap is in place.
 func (s *Server) tap(w nethttp.ResponseWriter, r *nethttp.Request) {
 	ref := r.URL.Query().Get("topic")
 	if ref == "" {
@@ -45,13 +46,16 @@ func (s *Server) tap(w nethttp.ResponseWriter, r *nethttp.Request) {
 		w.Header().Set("Content-Type", "application/jsonl")
 		return
 	}
-	ctx, tap := s.taps.begin(r)
-	defer s.taps.ended(tap)
+	ctx, end := context.WithCancel(r.Context())
+	defer end()
 	msgs, err := s.config.Tap(ctx, ref)
 	if err != nil {
 		refuse(w, nethttp.StatusNotFound, s.redact(err.Error()))
 		return
 	}
+	// One that is refused takes no other's place.
+	tap := s.taps.begin(r, end)
+	defer s.taps.ended(tap)
 	control := nethttp.NewResponseController(w)
 	// The deadline of a read would end the request; that of a write is each line's.
 	if err := control.SetReadDeadline(time.Time{}); err != nil {

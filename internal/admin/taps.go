@@ -30,14 +30,13 @@ type openTap struct {
 	end    context.CancelFunc
 }
 
-// begin makes room for a tap. ctx ends with the request, or when another one takes its place.
-func (t *taps) begin(r *nethttp.Request) (ctx context.Context, tap *openTap) {
+// begin makes room for a tap. end is called when another one takes its place.
+func (t *taps) begin(r *nethttp.Request, end context.CancelFunc) *openTap {
 	client, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		client = r.RemoteAddr
 	}
-	ctx, end := context.WithCancel(r.Context())
-	tap = &openTap{client: client, active: time.Now(), end: end}
+	tap := &openTap{client: client, active: time.Now(), end: end}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	own := slices.DeleteFunc(slices.Clone(t.open), func(o *openTap) bool { return o.client != client })
@@ -48,7 +47,7 @@ func (t *taps) begin(r *nethttp.Request) (ctx context.Context, tap *openTap) {
 		t.endIdle(t.open)
 	}
 	t.open = append(t.open, tap)
-	return ctx, tap
+	return tap
 }
 
 // endIdle ends the tap that has been idle for the longest time.
@@ -71,7 +70,6 @@ func (t *taps) shown(tap *openTap) {
 
 // ended gives up a tap's place.
 func (t *taps) ended(tap *openTap) {
-	tap.end()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.remove(tap)

@@ -1,6 +1,7 @@
-// Package hostnames protects listeners without a token from web pages. A page can give a name of
-// its own the listener's address (DNS rebinding), and then its requests are of the same origin and
-// no firewall is in their way. Their Host header still has the page's name.
+// Package hostnames protects listeners without a token from web pages. A page's own DNS name can
+// be made to resolve to the listener's address (DNS rebinding). For the browser, the page's
+// requests to the listener are then same-origin, and they come from inside the firewall. But
+// their Host header has the page's name, which no [Names] has.
 //
 // A listener makes its [Names] once and asks them about each request.
 package hostnames
@@ -34,8 +35,8 @@ func New(listen string, more ...string) Names {
 	return n
 }
 
-// Allow reports whether a request's Host header is one of the names, or what no page can have as a
-// name of its own: an IP address, or nothing, as simple health checks send it.
+// Allow reports whether a request's Host header is one of the names, an IP address, or empty, as
+// simple health checks send it. No page has an address or nothing for its name.
 func (n Names) Allow(host string) bool {
 	if host == "" {
 		return true
@@ -52,8 +53,8 @@ func (n Names) Allow(host string) bool {
 // plain returns a name as it is compared: in lower case, without the dot of the root.
 func plain(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
 
-// ForeignOrigin returns an error if a browser made the request for a page of another site,
-// whatever the request's method is.
+// ForeignOrigin returns an error if a browser made the request for a page of another site. Unlike
+// [nethttp.CrossOriginProtection], it checks requests of every method.
 func ForeignOrigin(r *nethttp.Request) error {
 	asked := *r
 	asked.Method = nethttp.MethodPost // a GET isn't checked

@@ -5,8 +5,9 @@ import (
 	"strings"
 )
 
-// Decimal is the value of a JSON number: Digits, without zeros at either end, times ten to the power of Exponent. Zero
-// has no digits. Two numbers have the same value if their Decimals are equal.
+// Decimal is the value of a JSON number: Digits, without zeros at either end, times ten to the
+// power of Exponent. Zero has no digits. Two numbers have the same value if their Decimals are
+// equal.
 type Decimal struct {
 	Negative bool
 	Digits   string
@@ -16,8 +17,8 @@ type Decimal struct {
 // maxExponent bounds exponents: with the length of any text, they stay far within an int.
 const maxExponent = 1 << 30
 
-// ParseDecimal returns the value of a JSON number, exactly. It reports false for what isn't a JSON number, and for one
-// whose exponent is beyond 2^30.
+// ParseDecimal returns the value of a JSON number, exactly. It reports false for what isn't a
+// JSON number, and for one whose exponent is beyond 2^30.
 func ParseDecimal[T Text](number T) (d Decimal, ok bool) {
 	s := New(string(number))
 	if token := s.Value(); token.Kind != '0' || len(token.Raw) != len(number) || s.End() != nil {

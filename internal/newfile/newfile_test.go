@@ -2,6 +2,7 @@ package newfile
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -53,5 +54,24 @@ func TestAfterAnErrorTheOldFileIsThere(t *testing.T) {
 	}
 	if err := Write("/dev/null", 0o600, func(w io.Writer) error { _, err := w.Write([]byte("x")); return err }); err != nil {
 		t.Errorf("a device: %v", err)
+	}
+}
+
+// Standard output that is redirected into a file is a link to that file.
+func TestAnOpenFileIsWrittenTo(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	_, err = io.WriteString(f, "before, ")
+	if err := errors.Join(err, Write(fmt.Sprintf("/dev/fd/%d", f.Fd()), 0o600, func(w io.Writer) error {
+		_, err := io.WriteString(w, "after")
+		return err
+	})); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(f.Name()); err != nil || string(got) != "before, after" {
+		t.Errorf("the file has %q, %v", got, err)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"strconv"
 	"time"
+
+	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
 // Substituted is a string of the tree in which something was substituted.
@@ -37,7 +39,11 @@ func Plain(v any) any {
 			return i
 		}
 		if f, err := n.Float64(); err == nil {
-			return f
+			// A float would lose digits of some numbers, such as a long serial number.
+			written, ok := jsontext.ParseDecimal(v.Text)
+			if kept, _ := jsontext.ParseDecimal(strconv.FormatFloat(f, 'g', -1, 64)); ok && kept == written {
+				return f
+			}
 		}
 		return v.Text
 	case map[string]any:

@@ -1,9 +1,9 @@
 // Package printable keeps text from outside (devices, brokers, callers, files, databases) from
 // controlling the terminal that shows it, and says what a name of a device or a command may be.
 //
-// The commands and the host's log write through a [Writer], which escapes whatever nobody can see:
-// no place needs to think of it. [Text] is for one value among others, whose line breaks and tabs
-// would change the layout. [JSON] is for answers by HTTP.
+// The commands and the host's log write through a [Writer], which escapes what isn't printable,
+// so that their code doesn't have to. [Text] is for a value that shares a line with others: it
+// escapes line breaks and tabs, too. [JSON] is for answers by HTTP.
 package printable
 
 import (
@@ -16,19 +16,19 @@ import (
 	"unicode/utf8"
 )
 
-// Rune reports whether r shows as a sign of its own, or is a space. Controls, signs for the
-// direction of writing, separators of lines, signs without width and other invisible ones don't.
+// Rune reports whether r is visible by itself, or is a space. These are not: controls, characters
+// that set the direction of writing, line separators, and invisible characters.
 func Rune(r rune) bool {
 	if r < utf8.RuneSelf {
 		return ' ' <= r && r <= '~'
 	}
-	// The last two are letters and symbols by category, and invisible all the same.
+	// By category the last three are a symbol and two marks, but they are invisible.
 	return unicode.IsPrint(r) && !unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) &&
 		r != '\u2800' && r != '\u17b4' && r != '\u17b5'
 }
 
-// Text returns a value from outside for a line of text: as it is, or else quoted, with escapes for
-// what isn't printable.
+// Text returns a value from outside for a line of text: as it is, or else quoted, with escapes
+// for what isn't printable.
 func Text(s string) string {
 	if firstUnprintable(s, false) < 0 {
 		return s
@@ -36,8 +36,8 @@ func Text(s string) string {
 	return Lines(strconv.Quote(s))
 }
 
-// Lines returns s with escapes for what isn't printable, line breaks and tabs apart: \u009b, as in
-// JSON, and \xff for a byte that isn't UTF-8.
+// Lines returns s with escapes for what isn't printable, line breaks and tabs apart: \u009b, as
+// in JSON, and \xff for a byte that isn't UTF-8.
 func Lines(s string) string {
 	if firstUnprintable(s, true) < 0 {
 		return s
@@ -55,7 +55,7 @@ func JSON(b []byte) []byte {
 }
 
 // Writer writes text and JSON with the escapes of [Lines]. A character must not be split between
-// two calls of Write. It is as safe for concurrent use as what is below it.
+// two calls of Write. It is safe for concurrent use if the writer below it is.
 type Writer struct{ out io.Writer }
 
 // NewWriter returns a Writer to out; a Writer stays what it is.
@@ -80,8 +80,8 @@ func (w *Writer) Write(p []byte) (int, error) {
 // Unwrap returns what the Writer writes to.
 func (w *Writer) Unwrap() io.Writer { return w.out }
 
-// Below returns what out writes to in the end, if it is a Writer or another one with Unwrap. It is for
-// asking a terminal or for controlling it.
+// Below returns the innermost writer of out: as long as a writer has a method Unwrap, that of the
+// next one is followed. Callers need it to ask a terminal for its size, and to control it.
 func Below(out io.Writer) io.Writer {
 	for {
 		w, ok := out.(interface{ Unwrap() io.Writer })

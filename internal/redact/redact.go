@@ -1,13 +1,15 @@
 // Package redact keeps secrets out of what the program prints.
 //
 // A [Set] knows the secrets of a configuration and of the command line. Text that may quote them
-// passes through [Set.Text], or through the writer that [NewWriter] returns. The text of libraries is
-// included: they quote what they couldn't parse.
+// passes through [Set.Text], or through the writer that [NewWriter] returns. The text of
+// libraries is included: they quote what they couldn't parse.
 package redact
 
 import (
 	"cmp"
+	"encoding/base64"
 	"encoding/json"
+	"html"
 	"maps"
 	"net/netip"
 	"net/url"
@@ -33,15 +35,21 @@ const (
 
 // common are values that protect nothing and occur in ordinary messages.
 var common = []string{
-	"admin", "default", "false", "guest", "localhost", "mysql", "none", "null", "password", "pentrough", "postgres", "postgresql", "prod",
-	"production", "public", "rabbitmq", "redis", "root", "secret", "staging", "test", "true", "user", "debug", "info", "warn", "error", "text", "json",
+	"admin", "debug", "default", "error", "false", "guest", "info", "json", "localhost", "mysql",
+	"none", "null", "password", "pentrough", "postgres", "postgresql", "prod", "production", "public",
+	"rabbitmq", "redis", "root", "secret", "staging", "test", "text", "true", "user", "warn",
 }
+
+// exampleUsers are the user parts of the URLs in descriptions of settings.
+var exampleUsers = []string{"user:password", "guest:guest"}
+
+func isCommon(value string) bool { return slices.Contains(common, strings.ToLower(value)) }
 
 // Set is a set of secrets. Its methods may be called from several goroutines. The zero value and
 // nil are empty; nil takes no secrets.
 type Set struct {
 	mu sync.RWMutex
-	// secrets are replaced always, values unless they are in open or look like an address.
+	// secrets are always replaced; values are, unless they are in open.
 	secrets, values, open map[string]bool
 	// forms is how all of them may be written, the longest first; nil after a change.
 	forms []string
@@ -55,19 +63,21 @@ func (s *Set) Secret(value string) {
 	s.add(func() { put(&s.secrets, value) })
 }
 
-// Value adds what a variable of the environment holds. It counts as a secret unless it is a number
-// of up to five digits, a duration, an IP address with or without a port, or an absolute path.
+// Value adds what a variable of the environment holds. It counts as a secret unless it is a
+// number of up to five digits, a duration, an IP address with or without a port, or an absolute
+// path.
 func (s *Set) Value(value string) {
 	if !plainValue(value) {
 		s.add(func() { put(&s.values, value) })
 	}
 }
 
-// Open takes back a Value, because a setting that is no secret has it. A Secret remains one.
+// Open marks a value that may be shown, because a setting that isn't a secret has it. It undoes
+// Value, and doesn't undo Secret.
 func (s *Set) Open(value string) { s.add(func() { put(&s.open, value) }) }
 
-// URL adds the user part of a URL, whether or not the URL can be parsed. The URL's other parts are
-// open.
+// URL adds the user part of a URL, whether or not the URL can be parsed. Its host is open, and so
+// is its path, unless the path is one of HTTP: many a webhook has its secret there.
 func (s *Set) URL(text string) {
 	user, ok := userPart(text)
 	if !ok {
@@ -78,7 +88,9 @@ func (s *Set) URL(text string) {
 		if parseErr == nil && (u.User != nil || !ok) {
 			put(&s.open, u.Host)
 			put(&s.open, u.Hostname())
-			put(&s.open, strings.TrimPrefix(u.Path, "/"))
+			if !isHTTP(u.Scheme) {
+				put(&s.open, strings.TrimPrefix(u.Path, "/"))
+			}
 		}
 		if user == "" {
 			return
@@ -89,10 +101,15 @@ func (s *Set) URL(text string) {
 			put(&s.secrets, name)
 			return
 		}
-		put(&s.open, name) // messages say who logs in
+		put(&s.open, name) // error messages name the user
 		put(&s.secrets, password)
 		if decoded, err := url.PathUnescape(password); err == nil {
 			put(&s.secrets, decoded)
+			if !isCommon(decoded) {
+				if name, err := url.PathUnescape(name); err == nil {
+					put(&s.secrets, base64.StdEncoding.EncodeToString([]byte(name+":"+decoded))) // as in basic authentication
+				}
+			}
 		}
 		// A parser that took another character for the end of the user part quotes one side.
 		for i := range password {
@@ -139,25 +156,31 @@ func plainValue(v string) bool {
 	return filepath.IsAbs(v)
 }
 
-// Text returns text without the secrets of the set and without the user part of any URL that has
-// one.
+// Text returns text without the secrets of the set, and without the user part of any URL that has
+// a password, known or not.
 func (s *Set) Text(text string) string {
 	for _, form := range s.written() {
 		text = replace(text, form)
 	}
+	if !strings.Contains(text, "://") {
+		return text
+	}
 	return urls.ReplaceAllStringFunc(text, func(found string) string {
-		if user, ok := userPart(found); ok && strings.Contains(user, ":") && !strings.EqualFold(user, "user:password") { // as in the form of a URL
-			return strings.Replace(found, "://"+user+"@", "://"+Mark+"@", 1)
+		user, _ := userPart(found)
+		if !strings.Contains(user, ":") || slices.Contains(exampleUsers, strings.ToLower(user)) {
+			return found
 		}
-		return found
+		return strings.Replace(found, "://"+user+"@", "://"+Mark+"@", 1)
 	})
 }
 
 var urls = regexp.MustCompile(`[A-Za-z][A-Za-z0-9+.-]*://[^\s"'<>]*@`)
 
-// replace replaces a secret in a text: a short one only where it is a whole word.
+// replace replaces a secret in a text: one that is short or a number only where it is a whole
+// word.
 func replace(text, secret string) string {
-	if len(secret) >= anywhere || !strings.Contains(text, secret) {
+	number := strings.Trim(secret, "0123456789") == ""
+	if len(secret) >= anywhere && !number || !strings.Contains(text, secret) {
 		return strings.ReplaceAll(text, secret, Mark)
 	}
 	var b strings.Builder
@@ -174,10 +197,13 @@ func replace(text, secret string) string {
 		end := i + len(secret)
 		whole := !wordByte(before) && (end == len(text) || !wordByte(text[end]))
 		b.WriteString(text[:i])
-		if whole {
-			b.WriteString(Mark)
-		} else {
+		switch {
+		case !whole:
 			b.WriteString(secret)
+		case number && strings.IndexByte(":,[", before) >= 0 && end < len(text) && strings.IndexByte(",]}", text[end]) >= 0:
+			b.WriteString(`"` + Mark + `"`) // a number of JSON becomes a string
+		default:
+			b.WriteString(Mark)
 		}
 		before, text = secret[len(secret)-1], text[end:]
 	}
@@ -216,21 +242,26 @@ func (s *Set) written() []string {
 	return s.forms
 }
 
-// addForms adds a secret as it is and as Go, JSON, Python and URLs write it. Of a secret of several
-// lines, each line counts.
+// addForms adds a secret as it is and as Go, JSON, Python, XML and URLs write it, and each of
+// these in one more string: a log line that quotes an error which quotes it. Of a secret of
+// several lines, each line counts.
 func addForms(all map[string]bool, secret string) {
-	if len(secret) < shortest || slices.Contains(common, strings.ToLower(secret)) {
+	if len(secret) < shortest || isCommon(secret) {
 		return
 	}
-	quoted := strconv.Quote(secret)
-	quoted = quoted[1 : len(quoted)-1]
-	twice := strconv.Quote(quoted)
+	if trimmed := strings.TrimSpace(secret); trimmed != secret {
+		addForms(all, trimmed)
+	}
 	inJSON, _ := json.Marshal(secret) // a string always works
+	inPython := strings.ReplaceAll(secret, `\`, `\\`)
 	for _, form := range []string{
-		secret, quoted, twice[1 : len(twice)-1], string(inJSON[1 : len(inJSON)-1]), strings.ReplaceAll(secret, "'", `\'`),
-		url.QueryEscape(secret), url.PathEscape(secret), url.User(secret).String(),
+		secret, inner(strconv.Quote(secret)), inner(strconv.QuoteToASCII(secret)),
+		inner(string(inJSON)), strings.ReplaceAll(secret, "/", `\/`),
+		inPython, strings.ReplaceAll(inPython, "'", `\'`), strings.ReplaceAll(secret, "'", `\'`),
+		url.QueryEscape(secret), url.PathEscape(secret), url.User(secret).String(), html.EscapeString(secret), // XML
 	} {
 		all[form] = true
+		all[inner(strconv.Quote(form))] = true
 	}
 	if lines := strings.Split(secret, "\n"); len(lines) > 1 {
 		for _, line := range lines {
@@ -240,3 +271,6 @@ func addForms(all map[string]bool, secret string) {
 		}
 	}
 }
+
+// inner returns a quoted text without its quotes.
+func inner(quoted string) string { return quoted[1 : len(quoted)-1] }

@@ -2,8 +2,12 @@ package redact
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
+	"html"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -33,6 +37,62 @@ func TestTextLosesSecrets(t *testing.T) {
 		"10.0.0.7 10.0.0.7:5672 30s /etc/file broker.internal": "10.0.0.7 10.0.0.7:5672 30s /etc/file broker.internal",
 		"shared-secret":                                        "[redacted]",
 		"amqp://someone:else#here@host/ and http://u:p@h, http://h:80/a@b": "amqp://[redacted]@host/ and http://[redacted]@h, http://h:80/a@b",
+	} {
+		if got := s.Text(text); got != want {
+			t.Errorf("%s\n is %s\nnot %s", text, got, want)
+		}
+	}
+}
+
+// A plugin in Python shows a secret with repr, or sends it as JSON, and the host's log quotes that.
+func TestASecretIsFoundInAStringInAString(t *testing.T) {
+	secret := "it's \"a\\b\" </é>"
+	s := new(Set)
+	s.Secret(secret)
+	inJSON, err := json.Marshal(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{
+		secret, strconv.Quote(secret), string(inJSON), `'it\'s "a\\b" </é>'`, `"it's \"a\\b\" </é>"`, `it's "a\\b" </é>`, strconv.QuoteToASCII(secret),
+		url.QueryEscape(secret), url.PathEscape(secret), html.EscapeString(secret),
+	} {
+		for _, shown := range []string{text, strconv.Quote(text)} {
+			if got := s.Text("x" + shown + "x"); strings.Contains(got, "a") && strings.Trim(got, `x"'\`) != Mark {
+				t.Errorf("%s became %s", shown, got)
+			}
+		}
+	}
+}
+
+func TestASecretIsFoundAsOthersWriteIt(t *testing.T) {
+	s := new(Set)
+	s.Secret(" hush+ab/cd= \n")
+	s.Secret("18080")
+	s.Secret("987654321")
+	for text, want := range map[string]string{
+		`{"port":18080,"all":[1,18080,987654321],"n":118080,"m":9876543210}`: `{"port":"[redacted]","all":[1,"[redacted]","[redacted]"],"n":118080,"m":9876543210}`,
+		"PIN 18080, or 987654321": "PIN [redacted], or [redacted]",
+		"the key 'hush+ab/cd='":   "the key '[redacted]'", `{"key":" hush+ab\/cd= "}`: `{"key":" [redacted] "}`} {
+		if got := s.Text(text); got != want {
+			t.Errorf("%s became %s, not %s", text, got, want)
+		}
+	}
+}
+
+func TestWhatIsOpenInAURL(t *testing.T) {
+	s := new(Set)
+	for _, value := range []string{"broker.internal", "vhost-one", "webhook-path-1"} {
+		s.Value(value)
+	}
+	s.URL("amqp://bob:pass-word-1@broker.internal/vhost-one")
+	s.URL("HTTPS://hooks.example.com/webhook-path-1")
+	for text, want := range map[string]string{
+		"dialing broker.internal, vhost vhost-one": "dialing broker.internal, vhost vhost-one",
+		"POST /webhook-path-1":                     "POST /[redacted]",
+		"Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte("bob:pass-word-1")): "Authorization: Basic [redacted]",
+		"such as amqp://guest:guest@127.0.0.1/":                                                "such as amqp://guest:guest@127.0.0.1/",
+		"amqp://USER:PASSWORD@host, amqp://bob:secret@host":                                    "amqp://USER:PASSWORD@host, amqp://[redacted]@host",
 	} {
 		if got := s.Text(text); got != want {
 			t.Errorf("%s\n is %s\nnot %s", text, got, want)

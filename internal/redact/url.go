@@ -9,10 +9,14 @@ import (
 
 var scheme = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://`)
 
+func isHTTP(scheme string) bool {
+	return strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https")
+}
+
 func isURL(text string) bool { return scheme.MatchString(text) }
 
-// userPart returns what stands for user and password in a URL, up to the @ that was meant to end it.
-// A reserved character that isn't escaped ends it earlier for a parser.
+// userPart returns the user and password of a URL as they were meant. A reserved character in
+// them that isn't escaped doesn't end them, as it would for a parser.
 func userPart(text string) (string, bool) {
 	start := scheme.FindString(text)
 	if start == "" {
@@ -24,7 +28,7 @@ func userPart(text string) (string, bool) {
 		end = len(rest)
 	}
 	if i := strings.LastIndexByte(rest[:end], '@'); i >= 0 {
-		// One more @ behind it belongs to the password only if the text between is no path.
+		// An @ after it belongs to the password too, unless the text between them is a path.
 		if j := strings.LastIndexByte(rest, '@'); end == len(rest) || rest[end] == '/' || j < end {
 			return rest[:i], true
 		}
@@ -34,7 +38,7 @@ func userPart(text string) (string, bool) {
 		return "", false
 	}
 	query := strings.IndexByte(rest, '?')
-	web := strings.HasPrefix(start, "http")
+	web := isHTTP(strings.TrimSuffix(start, "://"))
 	_, err := url.Parse(text)
 	switch {
 	case err != nil:
@@ -46,8 +50,8 @@ func userPart(text string) (string, bool) {
 	return rest[:i], true
 }
 
-// Unescaped says which characters of a URL's user part have to be escaped and how, without quoting
-// anything else of it. It returns "" if there are none.
+// Unescaped says which characters of a URL's user part have to be escaped and how, without
+// quoting anything else of it. It returns "" if there are none.
 func Unescaped(text string) string {
 	user, ok := userPart(text)
 	if !ok {

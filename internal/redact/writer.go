@@ -9,7 +9,7 @@ type Writer struct {
 	set *Set
 }
 
-// NewWriter returns a writer to a writer.
+// NewWriter returns a Writer that writes to to.
 func NewWriter(to io.Writer, set *Set) *Writer { return &Writer{to, set} }
 
 // Write implements io.Writer.
@@ -23,7 +23,7 @@ func (w *Writer) Write(b []byte) (int, error) {
 // Unwrap returns the writer behind it.
 func (w *Writer) Unwrap() io.Writer { return w.to }
 
-// SetOf returns the set whose secrets a writer leaves out; for other writers, a new one.
+// SetOf returns the set of a Writer. For other writers it returns a new set.
 func SetOf(w io.Writer) *Set {
 	if w, ok := w.(*Writer); ok && w.set != nil {
 		return w.set

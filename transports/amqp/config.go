@@ -171,7 +171,7 @@ func (c *Config) endpoint() (endpoint, error) {
 		return endpoint{}, transports.Invalid("url", "is given beside host, port, vhost, username or password; use one or the other")
 	}
 	uri, err := amqp.ParseURI(string(c.URL))
-	if err != nil {
+	if err != nil || !strings.Contains(string(c.URL), "://") { // of amqp:/u:p@h the library makes a virtual host of its own machine
 		return endpoint{}, transports.Invalid("url", "is not of the form %s", urlForm)
 	}
 	if uri.Port < 1 || uri.Port > math.MaxUint16 {

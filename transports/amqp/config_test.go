@@ -33,6 +33,7 @@ func TestEndpoint(t *testing.T) {
 		"bad escape":      {func(c *Config) { c.URL = "amqp://u:secret%zz@h" }, endpoint{}, "url: is not of the form"},
 		"password with #": {func(c *Config) { c.URL = "amqp://u:sec#ret@h" }, endpoint{}, "url: is not of the form"},
 		"port":            {func(c *Config) { c.URL = "amqp://u:secret@h:99999" }, endpoint{}, "url: has the port 99999"},
+		"one slash":       {func(c *Config) { c.URL = "amqp:/u:secret@h" }, endpoint{}, "url: is not of the form"},
 		"other scheme":    {func(c *Config) { c.URL = "http://u:secret@h" }, endpoint{}, "url: is not of the form"},
 		"empty host":      {func(c *Config) { c.Host = "" }, endpoint{}, "host: is empty"},
 		"bad port":        {func(c *Config) { c.Port = 70000 }, endpoint{}, "port: 70000"},

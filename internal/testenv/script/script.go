@@ -96,7 +96,7 @@ func start(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	h.cmd = exec.Command("/usr/bin/env", append([]string{"pentrough"}, args...)...)
 	h.cmd.Dir, h.cmd.Stdout, h.cmd.Stderr = ts.MkAbs("."), h.log, h.log
-	for _, name := range append([]string{"PATH", "HOME", "TMPDIR", "AMQP_URL", "REDIS_URL", "DEVICES", "SHUTDOWN", "GORACE"}, ports...) {
+	for _, name := range append([]string{"PATH", "HOME", "TMPDIR", "AMQP_URL", "REDIS_URL", "DEVICES", "SHUTDOWN", "GORACE", "API_KEY"}, ports...) {
 		if value := ts.Getenv(name); value != "" {
 			h.cmd.Env = append(h.cmd.Env, name+"="+value)
 		}

@@ -44,6 +44,14 @@ type Result struct {
 	Log string
 }
 
+// Redact takes the secrets of the configuration out of what is reported.
+func (r *Result) Redact(text func(string) string) {
+	r.Log = text(r.Log)
+	if r.Failure != nil {
+		r.Failure.Message = text(r.Failure.Message)
+	}
+}
+
 // Failure is why a test failed.
 type Failure struct {
 	Place configs.Place
