@@ -268,6 +268,8 @@ type Env struct {
 	Logger *slog.Logger
 	// Now is the wall clock for times in messages.
 	Now func() time.Time
+	// Consumed are the topics that the host's pipelines consume, of every transport.
+	Consumed []Topic
 	// Registerer takes the transport's metrics; it adds the label "transport" already.
 	Registerer prometheus.Registerer
 }
