@@ -39,7 +39,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -246,8 +246,8 @@ type Needs struct {
 
 // Loopback says whether a host of an address is this machine alone.
 func Loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
+	ip, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && ip.Unmap().IsLoopback()
 }
 
 // NeedsOf returns what a configuration needs; nothing if it is no [Needer].

@@ -73,7 +73,7 @@ var defaults = Config{
 
 // Config is the `[transport.NAME]` table of `type = "http"`.
 type Config struct {
-	Listen         string                `toml:"listen" doc:"Address to listen on, host:port. An empty host (:PORT) is every IPv4 and IPv6 address; 0.0.0.0 is IPv4 only." example:"\"127.0.0.1:8080\""`
+	Listen         string                `toml:"listen" doc:"Address to listen on, host:port. An empty host (:PORT) or [::] is every IPv4 and IPv6 address; 0.0.0.0 is IPv4 only." example:"\"127.0.0.1:8080\""`
 	Token          transports.Secret     `toml:"token" doc:"Bearer token that every request must carry; without one everybody who can connect may send." secret:"true" example:"\"${WEB_TOKEN}\""`
 	TLS            *transports.ServerTLS `toml:"tls" doc:"Certificate with which HTTPS is spoken instead of HTTP."`
 	Hosts          []string              `toml:"hosts" doc:"Further host names by which the address may be called without a token, such as a proxy's." example:"[\"gateway.example.com\"]"`
