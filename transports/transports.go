@@ -28,9 +28,10 @@
 //	[Answerer]     amqp                                       reply_to, and HTTP callers that wait for a result
 //	[Acceptor]     amqp, pubsub                               503 to callers while a destination is away; poison replay
 //	[Needer]       http, tcp                                  validate, run: addresses to bind, the inventory
+//	[Risky]        amqp, http                                 validate, run: warnings
 //	[Checker]      amqp, http                                 run --dry-run
 //
-// [Needer] and [Checker] are for a Config, the others for a Transport. A transport that holds
+// [Needer], [Risky] and [Checker] are for a Config, the others for a Transport. A transport that holds
 // devices implements the interfaces of package device.
 package transports
 
@@ -240,8 +241,13 @@ type Needs struct {
 	// Inventory is the setting that needs an inventory of devices, such as `allow = "known"`.
 	// Empty: none does.
 	Inventory string
-	// Risks are warnings about what is sent in the clear, by the TOML key of the setting.
-	Risks map[string]string
+}
+
+// Risky is implemented by configurations of plugins, of whatever kind, that may give away what
+// should be protected, such as a password that is sent in the clear.
+type Risky interface {
+	// Risks returns warnings by the TOML key of the setting, such as "url" or "headers.Cookie".
+	Risks() map[string]string
 }
 
 // Loopback says whether a host of an address is this machine alone.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/pentrough/pentrough/internal/printable"
 	"github.com/pentrough/pentrough/internal/redact"
+	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/device"
 )
 
@@ -76,9 +78,12 @@ was taken. What becomes of a command that is held goes where the pipeline's resu
 			secrets.Secret(s.token)
 			secrets.URL(s.url)
 			secrets.Secret(s.amqp)
-			over := s.overHTTP
+			over, to := s.overHTTP, s.url
 			if s.amqp != "" && !cmd.Flags().Changed("url") {
-				over = s.overAMQP
+				over, to = s.overAMQP, s.amqp
+			}
+			if s.exposed(to) {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning: password or token are sent in the clear, as the address isn't a loopback one; use https:// or amqps://")
 			}
 			result, err := over(cmd.Context())
 			if err != nil {
@@ -106,6 +111,18 @@ was taken. What becomes of a command that is held goes where the pipeline's resu
 	cmd.MarkFlagsMutuallyExclusive("reply", "json")
 	cmd.MarkFlagsMutuallyExclusive("hold", "json")
 	return cmd
+}
+
+// exposed reports whether others on the way to an address could read what proves who sends.
+func (s *sending) exposed(to string) bool {
+	if !strings.Contains(to, "://") {
+		to = "http://" + to // as webAddress reads it
+	}
+	u, err := url.Parse(to)
+	if err != nil || transports.Loopback(u.Hostname()) {
+		return false
+	}
+	return u.Scheme == "amqp" || u.Scheme == "http" && (s.token != "" || u.User != nil)
 }
 
 // check refuses times that can't be meant.

@@ -83,7 +83,7 @@ func roomOf(pkg string) (r room, folder string, ok bool) {
 // mayImport says for each room what its packages may import beside themselves and the base, tests excepted.
 var mayImport = map[room][]room{
 	command:   {config, routing, contract, leaf, inner, registry, shared},
-	config:    {routing, contract, inner, registry},
+	config:    {routing, contract, inner, registry, shared},
 	routing:   {contract, inner, registry},
 	contract:  {contract, registry},
 	leaf:      {contract, shared},

@@ -203,16 +203,22 @@ func (c *Config) endpoint() (endpoint, error) {
 	return e, nil
 }
 
-// Needs implements transports.Needer.
-func (c *Config) Needs() (n transports.Needs) {
+var _ transports.Risky = (*Config)(nil)
+
+// Risks implements transports.Risky.
+func (c *Config) Risks() map[string]string {
+	risks := map[string]string{}
 	if e, err := c.endpoint(); err == nil && !e.tls && !transports.Loopback(e.host) {
 		key := "host"
 		if c.URL != "" {
 			key = "url"
 		}
-		n.Risks = map[string]string{key: "password and messages are sent in the clear, as the broker isn't on a loopback address; use amqps:// or a table tls"}
+		risks[key] = "password and messages are sent in the clear, as the broker isn't on a loopback address; use amqps:// or a table tls"
 	}
-	return n
+	if slices.ContainsFunc(c.ReplyTo, func(pattern string) bool { return strings.Trim(pattern, "*") == "" }) {
+		risks["reply_to"] = "whoever may publish to this host can have results written to any queue but those that it consumes; list queues that are for replies and nothing else"
+	}
+	return risks
 }
 
 // nearest returns the candidate that differs from name by one or two typed characters, or "".

@@ -116,11 +116,17 @@ func notInPath(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) 
 
 // Needs implements transports.Needer.
 func (c *Config) Needs() transports.Needs {
-	n := transports.Needs{Binds: map[string]string{"listen": c.Listen}}
+	return transports.Needs{Binds: map[string]string{"listen": c.Listen}}
+}
+
+var _ transports.Risky = (*Config)(nil)
+
+// Risks implements transports.Risky.
+func (c *Config) Risks() map[string]string {
 	if host, _, err := net.SplitHostPort(c.Listen); err == nil && c.Token != "" && c.TLS == nil && !transports.Loopback(host) {
-		n.Risks = map[string]string{"token": "the token is sent in the clear, as there is no tls and listen isn't a loopback address"}
+		return map[string]string{"token": "the token is sent in the clear, as there is no tls and listen isn't a loopback address"}
 	}
-	return n
+	return nil
 }
 
 // certificate loads what the tls table names, if there is one.
