@@ -121,6 +121,9 @@ type Subscriber interface {
 type Consumer struct {
 	// Pipeline is the pipeline's name; it names the consumer of a topic.
 	Pipeline string
+	// Competing says that consumers of others may take messages from the topic's stream, so that
+	// each gets a part of them.
+	Competing bool
 	// Present is called with false when the subscriber can't get messages, such as when its
 	// broker is away, and with true when it can again. Until the first call the host assumes
 	// true. It doesn't block, and may be nil.
