@@ -36,7 +36,6 @@ type sharing struct {
 	interval time.Duration
 	// ghosts is how long a lost consumer may be there.
 	ghosts time.Duration
-	now    func() time.Time
 
 	mu     sync.Mutex
 	queues map[string]*queueUse
@@ -57,7 +56,7 @@ type queueUse struct {
 }
 
 func newSharing(log *slog.Logger, heartbeat time.Duration) *sharing {
-	return &sharing{log: log, interval: lookInterval, ghosts: ghostHeartbeats * heartbeat, now: time.Now, queues: map[string]*queueUse{}}
+	return &sharing{log: log, interval: lookInterval, ghosts: ghostHeartbeats * heartbeat, queues: map[string]*queueUse{}}
 }
 
 // begin says that this host is about to consume from a queue.
@@ -79,7 +78,7 @@ func (s *sharing) end(queue string, lost bool) {
 	u := s.queues[queue]
 	u.own--
 	if lost {
-		u.lost = s.now()
+		u.lost = time.Now()
 	}
 }
 
@@ -96,6 +95,7 @@ func (t *transport) look(ctx context.Context) {
 	}
 }
 
+// lookAt looks at each queue once.
 func (s *sharing) lookAt(conn *amqp.Connection) {
 	s.mu.Lock()
 	queues := slices.Sorted(maps.Keys(s.queues))
@@ -118,8 +118,12 @@ func (s *sharing) lookAt(conn *amqp.Connection) {
 		case err == nil:
 			// Consumers may have come and gone during the look.
 			s.count(queue, u, found.Consumers-max(before, u.own))
-		case !notFound(err) && !conn.IsClosed():
-			u.refused = conn // not to be asked again and again
+		case conn.IsClosed():
+		default: // nothing is known of a queue that is gone, or that the host may not look at
+			s.count(queue, u, 0)
+			if !notFound(err) {
+				u.refused = conn
+			}
 		}
 		s.mu.Unlock()
 	}
@@ -132,14 +136,14 @@ func (s *sharing) count(queue string, u *queueUse, others int) {
 	case others <= 0:
 		u.looks = 0
 		if !u.since.IsZero() {
-			s.log.Info("nobody else consumes from the queue any more", "queue", queue, "after", s.now().Sub(u.since).Round(time.Millisecond))
+			s.log.Info("nobody else consumes from the queue any more", "queue", queue, "after", time.Since(u.since).Round(time.Millisecond))
 			u.since = time.Time{}
 		}
-	case s.now().Sub(u.lost) < s.ghosts:
+	case time.Since(u.lost) < s.ghosts:
 		u.looks = 0
 	default:
 		if u.looks++; u.looks == 2 && u.since.IsZero() {
-			u.since = s.now()
+			u.since = time.Now()
 			s.log.Error("somebody else consumes from a queue of this host", "queue", queue, "err", errShared(queue, others))
 		}
 	}

@@ -1,6 +1,7 @@
 package amqp
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -135,6 +136,27 @@ func TestReconnectionsAreNoOtherHost(t *testing.T) {
 	r.healthy("topic q")
 	r.looked("q", 0)
 	r.logs(0, sharedBegins)
+}
+
+// A report doesn't outlive its queue.
+func TestNobodySharesAQueueThatIsGone(t *testing.T) {
+	t.Parallel()
+	url := testenv.Broker(t).VHost(t)
+	r, peer := watching(t, config(url)), dial(t, url)
+	ctx, cancel := context.WithCancel(t.Context())
+	_, done := r.take(ctx, r.subscriber(), "q")
+	r.healthy("topic q")
+	if _, err := peer.ch.Consume("q", "", false, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	r.sick("queue q", `has 1 consumer that isn't this host's`)
+	cancel()
+	closed(t, done)
+	r.sick("queue q", `has 1 consumer that isn't this host's`)
+	if _, err := peer.ch.QueueDelete("q", false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	r.healthy("queue q")
 }
 
 // The broker counts a lost consumer until it misses the heartbeats of its connection.
