@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -17,7 +16,6 @@ import (
 
 	"github.com/pentrough/pentrough/internal/printable"
 	"github.com/pentrough/pentrough/internal/redact"
-	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/device"
 )
 
@@ -82,9 +80,7 @@ was taken. What becomes of a command that is held goes where the pipeline's resu
 			if s.amqp != "" && !cmd.Flags().Changed("url") {
 				over, to = s.overAMQP, s.amqp
 			}
-			if s.exposed(to) {
-				fmt.Fprintln(cmd.ErrOrStderr(), "warning: password or token are sent in the clear, as the address isn't a loopback one; use https:// or amqps://")
-			}
+			warnExposed(cmd.ErrOrStderr(), to, s.token)
 			result, err := over(cmd.Context())
 			if err != nil {
 				return err
@@ -111,18 +107,6 @@ was taken. What becomes of a command that is held goes where the pipeline's resu
 	cmd.MarkFlagsMutuallyExclusive("reply", "json")
 	cmd.MarkFlagsMutuallyExclusive("hold", "json")
 	return cmd
-}
-
-// exposed reports whether others on the way to an address could read what proves who sends.
-func (s *sending) exposed(to string) bool {
-	if !strings.Contains(to, "://") {
-		to = "http://" + to // as webAddress reads it
-	}
-	u, err := url.Parse(to)
-	if err != nil || transports.Loopback(u.Hostname()) {
-		return false
-	}
-	return u.Scheme == "amqp" || u.Scheme == "http" && (s.token != "" || u.User != nil)
 }
 
 // check refuses times that can't be meant.
