@@ -264,7 +264,7 @@ func (f *file) finish() *Config {
 
 func (p *pipeline) finish() router.Pipeline {
 	out := router.Pipeline{
-		Name: p.name, From: p.table.From, To: p.table.To, Key: p.table.Key,
+		Name: p.name, From: p.table.From, To: p.table.To, Key: p.table.Key, Competing: p.table.Competing,
 		Handler:    router.Handler{Type: p.handler.Type, Config: p.handler.Config.(handlers.Config)},
 		DropErrors: p.table.OnError == "drop" || p.table.OnError == "" && !p.source.Broker,
 		Lanes:      router.Lanes{Limit: p.table.LaneLimit, Stall: p.table.Stall, AckDeadline: p.table.AckDeadline},

@@ -70,7 +70,7 @@ type pipelineTable struct {
 	Handler     handlers.Config     `toml:"handler" doc:"What happens to a message: a name, or a table with a type. Default: passthrough." example:"\"deliver\""`
 	Key         string              `toml:"key" doc:"What orders messages instead of the key that the handler describes: payload.FIELD or metadata.KEY." example:"\"payload.address\""`
 	OnError     string              `toml:"on_error" doc:"What happens to errors that leave the list. Default: poison where a broker is the source, else drop: logged, counted and settled." enum:"poison,drop" example:"\"drop\""`
-	Competing   bool                `toml:"competing" doc:"This pipeline shares its source's queue with others that say the same."`
+	Competing   bool                `toml:"competing" doc:"This pipeline shares its source's queue on purpose, with others that say the same or with other hosts."`
 	LaneLimit   int                 `toml:"lane_limit" doc:"How many messages of one key may wait while the first doesn't move. Default: a sixteenth of the source's window." unit:"messages" min:"1" example:"62"`
 	Stall       time.Duration       `toml:"stall" doc:"How long the first message of a key may stand before further ones are refused; a tenth of it if more than twice lane_limit wait while half of the source's window is in use." min:"1ms" example:"\"5s\""`
 	AckDeadline time.Duration       `toml:"ack_deadline" doc:"The longest that a message stays unsettled; keep it below the broker's own limit." min:"1s" example:"\"25m\""`

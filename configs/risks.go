@@ -2,36 +2,51 @@ package configs
 
 import (
 	"maps"
-	"net/url"
 	"slices"
+	"strings"
 
+	"github.com/pentrough/pentrough/internal/database"
 	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/internal/tracing"
 	"github.com/pentrough/pentrough/transports"
 )
 
 // risks warns of connections that others can read or change.
 func (b *builder) risks(tree map[string]any, f *file) {
-	b.insecure("", plugin.Plain(tree))
-	for _, name := range slices.Sorted(maps.Keys(f.transports)) {
-		risks := transports.NeedsOf(f.transports[name].config).Risks
-		for _, key := range slices.Sorted(maps.Keys(risks)) {
-			b.warn(plugin.Join("transport", name)+"."+key, "%s", risks[key])
+	b.insecure("", tree)
+	configs := map[string]any{} // by the path of their tables, as a named table is used several times
+	for name, t := range f.transports {
+		configs[plugin.Join("transport", name)] = t.config
+	}
+	for _, inst := range b.decoder.Instances {
+		configs[inst.Path] = inst.Config
+	}
+	for _, path := range slices.Sorted(maps.Keys(configs)) {
+		if c, ok := configs[path].(transports.Risky); ok {
+			b.warnOf(path, c.Risks())
+		}
+	}
+	if f.store.Type == postgresStore && strings.HasPrefix(string(f.store.URL), postgresStore) { // other URLs are refused
+		b.warnOf(storeSection, map[string]string{"url": database.Risk(string(f.store.URL))})
+	}
+	if u, err := tracing.ParseEndpoint(f.tracing.Endpoint); err == nil && u.Scheme == "http" && !transports.Loopback(u.Hostname()) && len(f.tracing.Headers) > 0 {
+		b.warnOf(tracingSection, map[string]string{"headers": "they are sent in the clear, as the endpoint isn't https and isn't on a loopback address"})
+	}
+}
+
+// warnOf warns of the risks of a table.
+func (b *builder) warnOf(path string, risks map[string]string) {
+	for _, key := range slices.Sorted(maps.Keys(risks)) {
+		if risks[key] != "" {
+			b.warn(path+"."+key, "%s", b.decoder.Redact(risks[key]))
 		}
 	}
 }
 
-// insecure warns of each tls.insecure below a path, and of headers for an http URL.
+// insecure warns of each tls.insecure below a path.
 func (b *builder) insecure(path string, v any) {
 	switch v := v.(type) {
 	case map[string]any:
-		if headers, ok := v["headers"].(map[string]any); ok && len(headers) > 0 {
-			for _, key := range []string{"endpoint", "url"} {
-				text, _ := v[key].(string)
-				if u, err := url.Parse(text); err == nil && u.Scheme == "http" && !transports.Loopback(u.Hostname()) {
-					b.warn(plugin.Join(path, key), "the headers are sent in the clear, and with them what they authorize; use https://")
-				}
-			}
-		}
 		for _, key := range slices.Sorted(maps.Keys(v)) {
 			at := plugin.Join(path, key)
 			if tls, ok := v[key].(map[string]any); ok && key == "tls" && tls["insecure"] == true {

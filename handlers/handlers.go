@@ -201,6 +201,10 @@ type Roster interface {
 	Roster() func(ctx context.Context) ([]map[string]any, error)
 }
 
+// Risky is implemented by configurations that may give away what should be protected, such as a
+// token that is sent in the clear: validate and run warn of it.
+type Risky = transports.Risky
+
 // Checker is implemented by configurations of handlers that need something of the machine or the network, such as a program or a server, and can
 // look whether it is there, changing nothing.
 type Checker interface {

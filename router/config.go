@@ -65,6 +65,8 @@ type Pipeline struct {
 	Handler    Handler
 	// Key overrides the key of the handler's description: "payload.FIELD[.FIELD...]" of a JSON payload, or "metadata.KEY".
 	Key string
+	// Competing says that others may consume from the stream of From, on purpose.
+	Competing bool
 	// DropErrors says what happens to permanent and retryable errors that leave the list: they are logged, counted and
 	// settled. Without it they must not leave the list.
 	DropErrors bool

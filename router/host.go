@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -59,9 +60,10 @@ func New(c Config) (*Host, error) {
 	}
 	var errs []error
 	var holders []*transport
+	consumed := consumedTopics(c)
 	for _, t := range c.Transports {
 		built, err := t.Config.New(transports.Env{
-			Name: t.Name, Host: c.Name, Logger: h.log.With("transport", t.Name), Now: c.Now,
+			Name: t.Name, Host: c.Name, Consumed: consumed, Logger: h.log.With("transport", t.Name), Now: c.Now,
 			Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"transport": t.Name}, c.Registerer),
 		})
 		if err != nil {
@@ -92,6 +94,23 @@ func New(c Config) (*Host, error) {
 		return nil, errors.Join(errs...)
 	}
 	return h, nil
+}
+
+// consumedTopics returns what transports say of the topics that pipelines consume. What is wrong
+// with a topic is an error of its pipeline.
+func consumedTopics(c Config) []transports.Topic {
+	var all []transports.Topic
+	for _, p := range c.Pipelines {
+		name, topic, err := p.From.Split()
+		at := slices.IndexFunc(c.Transports, func(t Transport) bool { return t.Name == name })
+		if err != nil || at < 0 {
+			continue
+		}
+		if t, err := c.Transports[at].Config.Topic(topic, transports.Consume); err == nil {
+			all = append(all, t)
+		}
+	}
+	return all
 }
 
 func (h *Host) running() map[string]transports.Transport {

@@ -94,7 +94,7 @@ func newPipeline(c Pipeline, h *Host) (*pipeline, error) {
 	p.intake = newIntake(&intake{
 		topic: topic, source: traits, describe: p.recoverDescribe(describe), refuse: p.refuse, accepts: p.out.accepts,
 		open: func(present func(bool)) (transports.Subscriber, error) {
-			return p.source.Subscriber(transports.Consumer{Pipeline: c.Name, Present: present})
+			return p.source.Subscriber(transports.Consumer{Pipeline: c.Name, Competing: c.Competing, Present: present})
 		},
 		log: p.log, metrics: p.metrics, tracing: p.tracing, life: p.life,
 	}, newLanes(traits.Window, c.Lanes, p.refuser != nil))

@@ -13,6 +13,8 @@ type Checker interface {
 type TopicUse struct {
 	Topic string
 	Use   Use
+	// Competing is that of the [Consumer].
+	Competing bool
 }
 
 // Check is one thing that was looked at.

@@ -28,9 +28,10 @@
 //	[Answerer]     amqp                                       reply_to, and HTTP callers that wait for a result
 //	[Acceptor]     amqp, pubsub                               503 to callers while a destination is away; poison replay
 //	[Needer]       http, tcp                                  validate, run: addresses to bind, the inventory
+//	[Risky]        amqp, http                                 validate, run: warnings
 //	[Checker]      amqp, http                                 run --dry-run
 //
-// [Needer] and [Checker] are for a Config, the others for a Transport. A transport that holds
+// [Needer], [Risky] and [Checker] are for a Config, the others for a Transport. A transport that holds
 // devices implements the interfaces of package device.
 package transports
 
@@ -39,7 +40,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -120,6 +121,9 @@ type Subscriber interface {
 type Consumer struct {
 	// Pipeline is the pipeline's name; it names the consumer of a topic.
 	Pipeline string
+	// Competing says that consumers of others may take messages from the topic's stream, so that
+	// each gets a part of them.
+	Competing bool
 	// Present is called with false when the subscriber can't get messages, such as when its
 	// broker is away, and with true when it can again. Until the first call the host assumes
 	// true. It doesn't block, and may be nil.
@@ -240,14 +244,19 @@ type Needs struct {
 	// Inventory is the setting that needs an inventory of devices, such as `allow = "known"`.
 	// Empty: none does.
 	Inventory string
-	// Risks are warnings about what is sent in the clear, by the TOML key of the setting.
-	Risks map[string]string
+}
+
+// Risky is implemented by configurations of plugins, of whatever kind, that may give away what
+// should be protected, such as a password that is sent in the clear.
+type Risky interface {
+	// Risks returns warnings by the TOML key of the setting, such as "url" or "headers.Cookie".
+	Risks() map[string]string
 }
 
 // Loopback says whether a host of an address is this machine alone.
 func Loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
+	ip, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && ip.Unmap().IsLoopback()
 }
 
 // NeedsOf returns what a configuration needs; nothing if it is no [Needer].
@@ -268,6 +277,8 @@ type Env struct {
 	Logger *slog.Logger
 	// Now is the wall clock for times in messages.
 	Now func() time.Time
+	// Consumed are the topics that the host's pipelines consume, of every transport.
+	Consumed []Topic
 	// Registerer takes the transport's metrics; it adds the label "transport" already.
 	Registerer prometheus.Registerer
 }

@@ -70,6 +70,9 @@ that aren't wholly written to the device yet, ASKED those whose answer is waited
 			if err := v.choose(redact.SetOf(cmd.ErrOrStderr())); err != nil {
 				return err
 			}
+			if v.file == "" {
+				warnExposed(cmd.ErrOrStderr(), v.admin, "")
+			}
 			if cmd.Flags().Changed("watch") && v.watch < fastestWatch {
 				return advise(fmt.Errorf("--watch %s is too often", v.watch), "give at least %s, such as --watch=2s", fastestWatch)
 			}

@@ -21,6 +21,7 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/database"
 	"github.com/pentrough/pentrough/internal/ledger"
+	"github.com/pentrough/pentrough/internal/listen"
 	"github.com/pentrough/pentrough/internal/redact"
 	"github.com/pentrough/pentrough/internal/tracing"
 	"github.com/pentrough/pentrough/router"
@@ -91,7 +92,7 @@ func (r *run) dryHost(ctx context.Context) []checked {
 // binds checks that an address can be listened on.
 func binds(ctx context.Context, part, addr string) transports.Check {
 	c := transports.Check{Part: part, Found: addr + " is free"}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	l, err := listen.TCP(ctx, new(net.ListenConfig), addr)
 	if err == nil {
 		err = l.Close()
 	}

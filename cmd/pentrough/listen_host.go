@@ -25,6 +25,7 @@ func (l *listening) host(ctx context.Context, out, log io.Writer, ref transports
 	if err != nil {
 		return advise(fmt.Errorf("reading --admin: %w", err), "give the address of a host's admin listener, such as 127.0.0.1:8222")
 	}
+	warnExposed(log, l.admin, "")
 	target = target.JoinPath("api/v1/tap")
 	target.RawQuery = url.Values{"topic": {string(ref)}}.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)

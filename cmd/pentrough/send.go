@@ -76,10 +76,11 @@ was taken. What becomes of a command that is held goes where the pipeline's resu
 			secrets.Secret(s.token)
 			secrets.URL(s.url)
 			secrets.Secret(s.amqp)
-			over := s.overHTTP
+			over, to := s.overHTTP, s.url
 			if s.amqp != "" && !cmd.Flags().Changed("url") {
-				over = s.overAMQP
+				over, to = s.overAMQP, s.amqp
 			}
+			warnExposed(cmd.ErrOrStderr(), to, s.token)
 			result, err := over(cmd.Context())
 			if err != nil {
 				return err

@@ -35,8 +35,8 @@ func topicUses(c router.Config, transport string) []transports.TopicUse {
 			continue
 		}
 		use := transports.TopicUse{Topic: topic, Use: transports.Produce}
-		if slices.ContainsFunc(c.Pipelines, func(p router.Pipeline) bool { return p.From == ref }) {
-			use.Use = transports.Consume
+		if i := slices.IndexFunc(c.Pipelines, func(p router.Pipeline) bool { return p.From == ref }); i >= 0 {
+			use.Use, use.Competing = transports.Consume, c.Pipelines[i].Competing
 		}
 		uses = append(uses, use)
 	}

@@ -170,6 +170,44 @@ func (c *Config) target() (*url.URL, error) {
 	return u, nil
 }
 
+var _ handlers.Risky = (*Config)(nil)
+
+// Risks implements handlers.Risky: what proves who calls shouldn't be sent in the clear.
+func (c *Config) Risks() map[string]string {
+	u, err := c.target()
+	if err != nil || u.Scheme != schemeHTTP || transports.Loopback(u.Hostname()) {
+		return nil
+	}
+	const inTheClear = "is sent in the clear, as url isn't https and isn't on a loopback address"
+	risks := map[string]string{}
+	for name := range u.Query() {
+		if proves(name) {
+			risks["url"] = "its parameter " + name + " " + inTheClear
+		}
+	}
+	if u.User != nil {
+		risks["url"] = "its user part " + inTheClear
+	}
+	for name := range c.Headers {
+		if proves(name) {
+			risks["headers."+name] = "it " + inTheClear
+		}
+	}
+	for name := range c.Forward {
+		if proves(name) {
+			risks["forward."+name] = "it " + inTheClear
+		}
+	}
+	return risks
+}
+
+// proves guesses by the name of a header or a parameter whether it proves who calls.
+func proves(name string) bool {
+	name = strings.ToLower(name)
+	return name != "idempotency-key" && slices.ContainsFunc([]string{"auth", "cookie", "token", "key", "secret", "passw", "signature", "session", "credential"},
+		func(part string) bool { return strings.Contains(name, part) })
+}
+
 // reserved are headers that belong to the connection, or are made of the URL and the body.
 var reserved = []string{
 	"Connection", "Content-Length", "Expect", "Host", "Keep-Alive", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",

@@ -17,12 +17,14 @@ const (
 
 // place is a host or a network that may be called.
 type place struct {
-	// name is a host's name or address; empty: it is a network alone.
+	// name is a host's name; empty: the place is its networks alone.
 	name string
 	// port is the only one that may be called; empty: any.
 	port string
-	// networks are the addresses that may be called though they aren't public.
+	// networks are the addresses that may be called though they aren't public, in the zone if one
+	// is named.
 	networks []netip.Prefix
+	zone     string
 }
 
 // loopback is what the name localhost stands for.
@@ -34,7 +36,7 @@ func readPlace(entry string) (place, error) {
 	if network, err := netip.ParsePrefix(entry); err == nil {
 		return place{networks: []netip.Prefix{network.Masked()}}, nil
 	}
-	if _, err := netip.ParseAddr(entry); err == nil {
+	if addr, err := netip.ParseAddr(entry); err == nil && !strings.ContainsFunc(addr.Zone(), notInName) {
 		return placeOf(entry, ""), nil
 	}
 	host, port := entry, ""
@@ -46,11 +48,11 @@ func readPlace(entry string) (place, error) {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 			return place{}, wrong
 		}
-		if _, err := netip.ParseAddr(host); err == nil {
+		if addr, err := netip.ParseAddr(host); err == nil && !strings.ContainsFunc(addr.Zone(), notInName) {
 			return placeOf(host, port), nil
 		}
 	}
-	if host == "" || strings.ContainsFunc(host, notInName) {
+	if canonical(host) == "" || strings.ContainsFunc(host, notInName) {
 		return place{}, wrong
 	}
 	return placeOf(host, port), nil
@@ -63,8 +65,7 @@ func notInName(r rune) bool {
 func placeOf(host, port string) place {
 	p := place{name: canonical(host), port: port}
 	if addr, err := netip.ParseAddr(p.name); err == nil {
-		addr = plain(addr)
-		p.networks = []netip.Prefix{netip.PrefixFrom(addr, addr.BitLen())}
+		p.name, p.networks, p.zone = "", []netip.Prefix{netip.PrefixFrom(addr.WithZone(""), addr.BitLen())}, addr.Zone()
 	} else if p.name == "localhost" {
 		p.networks = loopback
 	}
@@ -73,15 +74,12 @@ func placeOf(host, port string) place {
 
 // canonical is a host's name as names are compared.
 func canonical(host string) string {
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	host = strings.TrimSuffix(host, ".")
 	if addr, err := netip.ParseAddr(host); err == nil {
-		return plain(addr).String()
+		return addr.Unmap().String() // IPv4 that is written as IPv6 is IPv4; a zone may have capitals
 	}
-	return host
+	return strings.ToLower(host)
 }
-
-// plain is an address without its zone, an IPv4 one that is written as IPv6 as what it is.
-func plain(addr netip.Addr) netip.Addr { return addr.WithZone("").Unmap() }
 
 // portOf is the port that a URL names or implies.
 func portOf(u *url.URL) string {
@@ -103,8 +101,7 @@ type places struct {
 // newPlaces returns the places of a configuration. The host of the URL is one on any port, so that it may redirect to itself; its address, if
 // it isn't public, on its own port only.
 func newPlaces(target *url.URL, allow []string) (places, error) {
-	own, address := placeOf(target.Hostname(), ""), placeOf(target.Hostname(), portOf(target))
-	own.networks = nil
+	own, address := place{name: canonical(target.Hostname())}, placeOf(target.Hostname(), portOf(target))
 	p := places{[]place{own, address}}
 	for _, entry := range allow {
 		read, err := readPlace(entry)
@@ -121,7 +118,7 @@ func (p places) admit(u *url.URL) bool {
 	host, port := canonical(u.Hostname()), portOf(u)
 	addr, err := netip.ParseAddr(host)
 	return slices.ContainsFunc(p.all, func(q place) bool {
-		return q.port == "" && q.name == host || q.port == port && q.name == host || q.name == "" && err == nil && q.contains(addr)
+		return (q.port == "" || q.port == port) && (q.name == host || q.name == "" && err == nil && q.contains(addr))
 	})
 }
 
@@ -131,7 +128,7 @@ func (p places) dial(address string) error {
 	if err != nil {
 		return &forbidden{fmt.Sprintf("%q is no address", address)}
 	}
-	addr, port := plain(to.Addr()), strconv.Itoa(int(to.Port()))
+	addr, port := to.Addr().Unmap(), strconv.Itoa(int(to.Port()))
 	if public(addr) || slices.ContainsFunc(p.all, func(q place) bool { return (q.port == "" || q.port == port) && q.contains(addr) }) {
 		return nil
 	}
@@ -139,7 +136,10 @@ func (p places) dial(address string) error {
 }
 
 func (p place) contains(addr netip.Addr) bool {
-	return slices.ContainsFunc(p.networks, func(n netip.Prefix) bool { return n.Contains(addr) })
+	if p.zone != "" && p.zone != addr.Zone() {
+		return false
+	}
+	return slices.ContainsFunc(p.networks, func(n netip.Prefix) bool { return n.Contains(addr.WithZone("")) })
 }
 
 // forbidden is why a connection isn't made.
@@ -168,6 +168,7 @@ func prefixes(all ...string) []netip.Prefix {
 
 // public reports whether an address is one of the Internet.
 func public(addr netip.Addr) bool {
+	addr = addr.WithZone("")
 	return (addr.Is4() || globalV6.Contains(addr)) && !slices.ContainsFunc(special, func(n netip.Prefix) bool { return n.Contains(addr) })
 }
 

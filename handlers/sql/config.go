@@ -64,6 +64,13 @@ func (c *Config) open(name string) (database.DB, error) {
 	return database.Open(string(c.URL), name, mode)
 }
 
+var _ handlers.Risky = (*Config)(nil)
+
+// Risks implements handlers.Risky.
+func (c *Config) Risks() map[string]string {
+	return map[string]string{"url": database.Risk(string(c.URL))}
+}
+
 // mode returns the permissions of a file that is made, and zero where the umask decides.
 func (c *Config) mode() (fs.FileMode, error) {
 	if c.Mode == "" {

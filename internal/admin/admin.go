@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/pentrough/pentrough/internal/hostnames"
+	"github.com/pentrough/pentrough/internal/listen"
 )
 
 const (
@@ -109,8 +110,7 @@ func (s *Server) Start(ctx context.Context) error {
 	if s.http != nil || s.life.Err() != nil {
 		return errors.New("starting an admin listener that was started or closed before")
 	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", s.config.Addr)
+	l, err := listen.TCP(ctx, new(net.ListenConfig), s.config.Addr)
 	if err != nil {
 		return fmt.Errorf("listening on %s for admin: %w", s.config.Addr, err)
 	}

@@ -176,6 +176,7 @@ func TestWrongImportsAreSeen(t *testing.T) {
 		{"router/middleware", "handlers"},
 		{"cmd/pentrough", "handlers/deliver"},
 		{"transports/codec", "internal/plugin"},
+		{"configs", "internal/database"},
 	} {
 		if why := wrong(c.from, c.to); why != "" {
 			t.Error(why)

@@ -34,7 +34,7 @@ var contracts = []string{"handlers", "transports", "transports/pubsub", "transpo
 var sharedParts = []string{"internal/database", "internal/expression", "internal/stdio"}
 
 // baseParts are mechanisms that are the same in all parts of the program. They import no other package of the module.
-var baseParts = []string{"internal/backoff", "internal/hostnames", "internal/jsontext", "internal/outage", "internal/printable", "internal/redact"}
+var baseParts = []string{"internal/backoff", "internal/hostnames", "internal/jsontext", "internal/listen", "internal/outage", "internal/printable", "internal/redact"}
 
 // roomOf returns the room of a package, named by its path inside the module, and for a leaf or a suite the folder that it is
 // or lies in.
@@ -83,7 +83,7 @@ func roomOf(pkg string) (r room, folder string, ok bool) {
 // mayImport says for each room what its packages may import beside themselves and the base, tests excepted.
 var mayImport = map[room][]room{
 	command:   {config, routing, contract, leaf, inner, registry, shared},
-	config:    {routing, contract, inner, registry},
+	config:    {routing, contract, inner, registry, shared},
 	routing:   {contract, inner, registry},
 	contract:  {contract, registry},
 	leaf:      {contract, shared},

@@ -6,6 +6,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	amqp "github.com/rabbitmq/amqp091-go"
+	"golang.org/x/time/rate"
 
 	"github.com/pentrough/pentrough/transports"
 )
@@ -20,11 +21,14 @@ const (
 // answers sends copies of results to the reply_to of the messages that caused them: one attempt
 // each, on a channel without confirms that nothing else depends on.
 type answers struct {
-	t    *transport
-	todo chan answer
+	t       *transport
+	allowed replyQueues
+	todo    chan answer
 	// ch is a channel on the connection on. They belong to run.
 	ch *amqp.Channel
 	on *session
+	// complaints lets one refusal a minute be logged.
+	complaints rate.Sometimes
 }
 
 // answer is a result on its way to a reply_to.
@@ -36,14 +40,19 @@ type answer struct {
 }
 
 func newAnswers(t *transport) *answers {
-	return &answers{t: t, todo: make(chan answer, answerBuffer)}
+	return &answers{t: t, allowed: newReplyQueues(t.config.ReplyTo, t.env.Consumed), todo: make(chan answer, answerBuffer), complaints: rate.Sometimes{Interval: time.Minute}}
 }
 
-// Answer implements transports.Answerer: it puts the first produced message in line. One that
-// carries the same reply_to is the question on its way to somebody else, who will answer it.
+// Answer implements transports.Answerer: it puts the first produced message in line, unless
+// reply_to names a queue that it may not name. A produced message that carries the same reply_to
+// is the question on its way to somebody else, who will answer it.
 func (t *transport) Answer(metadata message.Metadata, o *transports.Outcome) {
 	replyTo := metadata[transports.ReplyTo]
 	if replyTo == "" || len(o.Messages) == 0 || o.Messages[0].Metadata[transports.ReplyTo] == replyTo {
+		return
+	}
+	if err := t.answers.allowed.check(replyTo); err != nil {
+		t.answers.refuse(metadata, err)
 		return
 	}
 	select {
@@ -57,6 +66,16 @@ func (t *transport) Answer(metadata message.Metadata, o *transports.Outcome) {
 }
 
 func (a *answers) count(outcome string) { a.t.metrics.replies.WithLabelValues(outcome).Inc() }
+
+// refuse counts a reply_to that may not be served. Anyone who may publish can cause it, so not
+// every one is logged.
+func (a *answers) refuse(metadata message.Metadata, err error) {
+	a.count("refused")
+	a.complaints.Do(func() {
+		transports.Traced(a.t.env.Logger, metadata).Warn("refusing a reply_to; the result has no copy",
+			"reply_to", metadata[transports.ReplyTo], "message_id", metadata[transports.MessageID], "err", err)
+	})
+}
 
 // run sends until ctx ends.
 func (a *answers) run(ctx context.Context) {

@@ -97,6 +97,10 @@ func (c *Config) checkTopic(conn *amqp.Connection, use transports.TopicUse) tran
 			return err
 		})
 		note(fmt.Sprintf("queue %q", r.queue), fmt.Sprintf(" (%d waiting, %d consuming)", q.Messages, q.Consumers), err)
+		if err == nil && use.Use == transports.Consume && !use.Competing && !r.standby() && q.Consumers > 0 {
+			check.Err = errors.Join(check.Err, errShared(r.queue, q.Consumers))
+			check.Next = nextShared
+		}
 	}
 	if len(missing) > 0 {
 		check.Missing = true

@@ -36,6 +36,7 @@ type Config struct {
 	ConfirmWindow  int           `toml:"confirm_window" doc:"How many published messages may await the broker's confirm at once." min:"1" unit:"messages"`
 	MaxMessage     int           `toml:"max_message" doc:"The largest body that is published; the broker's own limit (max_message_size) is 134217728 in RabbitMQ 3 and 16777216 in RabbitMQ 4." unit:"bytes" min:"1" max:"536870912"`
 	Reconnect      Reconnect     `toml:"reconnect" doc:"The pauses between attempts to connect."`
+	ReplyTo        []string      `toml:"reply_to" doc:"Queues that the reply_to of a message may name, in addition to those that the broker named: names, or patterns in which * stands for any characters but /." example:"[\"replies.*\"]"`
 
 	Topics map[string]TopicConfig `toml:"topic" doc:"What the topics of this transport are in the broker. A topic without a table is a durable queue of its name, bound by its name to the durable topic exchange \"pentrough\"."`
 }
@@ -103,6 +104,11 @@ func (c *Config) Validate() error {
 	if c.Reconnect.MaxInterval < c.Reconnect.InitialInterval {
 		invalid("reconnect.max_interval", "%s is less than initial_interval, %s", c.Reconnect.MaxInterval, c.Reconnect.InitialInterval)
 	}
+	for i, pattern := range c.ReplyTo {
+		if err := checkPattern(pattern); err != nil {
+			invalid(fmt.Sprintf("reply_to[%d]", i), "%q %v", pattern, err)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.Topics)) {
 		topic := c.Topics[name]
 		errs = append(errs, topic.validate("topic."+name, name)...)
@@ -122,7 +128,7 @@ func (c *Config) Topic(name string, use transports.Use) (transports.Topic, error
 	if err != nil {
 		return transports.Topic{}, err
 	}
-	t := transports.Topic{Window: r.prefetch, Broker: true, Stream: "queue " + r.queue}
+	t := transports.Topic{Window: r.prefetch, Broker: true, Stream: stream(r.queue)}
 	if e, err := c.endpoint(); err == nil { // otherwise Validate says what is wrong
 		t.System = e.addr + "/" + e.vhost
 	}
@@ -133,6 +139,9 @@ func (c *Config) Topic(name string, use transports.Use) (transports.Topic, error
 	}
 	return t, nil
 }
+
+// stream is the name of a queue in [transports.Topic].
+func stream(queue string) string { return "queue " + queue }
 
 // endpoint is where and as whom to connect.
 type endpoint struct {
@@ -194,16 +203,22 @@ func (c *Config) endpoint() (endpoint, error) {
 	return e, nil
 }
 
-// Needs implements transports.Needer.
-func (c *Config) Needs() (n transports.Needs) {
+var _ transports.Risky = (*Config)(nil)
+
+// Risks implements transports.Risky.
+func (c *Config) Risks() map[string]string {
+	risks := map[string]string{}
 	if e, err := c.endpoint(); err == nil && !e.tls && !transports.Loopback(e.host) {
 		key := "host"
 		if c.URL != "" {
 			key = "url"
 		}
-		n.Risks = map[string]string{key: "password and messages are sent in the clear, as the broker isn't on a loopback address; use amqps:// or a table tls"}
+		risks[key] = "password and messages are sent in the clear, as the broker isn't on a loopback address; use amqps:// or a table tls"
 	}
-	return n
+	if slices.ContainsFunc(c.ReplyTo, func(pattern string) bool { return strings.Trim(pattern, "*") == "" }) {
+		risks["reply_to"] = "whoever may publish to this host can have results written to any queue but those that it consumes; list queues that are for replies and nothing else"
+	}
+	return risks
 }
 
 // nearest returns the candidate that differs from name by one or two typed characters, or "".

@@ -35,7 +35,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		redelivered: vec("redelivered_total", "Messages handed out that were delivered before.", "topic"),
 		acked:       vec("acked_total", "Messages acked.", "topic"),
 		connects:    vec("connects_total", "Connections made.", "connection"),
-		replies:     vec("replies_total", "Copies of results for the reply_to of a message.", "outcome"),
+		replies:     vec("replies_total", "Copies of results for the reply_to of a message: sent, failed, dropped, or refused because of the queue that it names.", "outcome"),
 		blocked: register(r, &errs, prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "pentrough_amqp_blocked", Help: "1 while the broker blocks publishing.",
 		})),

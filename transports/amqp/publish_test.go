@@ -228,7 +228,7 @@ func TestResultsAreCopiedToReplyTo(t *testing.T) {
 	peer := dial(t, url)
 	peer.queue("q", nil)
 	peer.queue("answers", nil)
-	r := start(t, config(url, onQueue))
+	r := start(t, config(url, onQueue, answersTo))
 	out, _ := r.take(t.Context(), r.subscriber(), "q")
 	ask := func(id string) *transports.Delivery {
 		peer.send("q", amqp.Publishing{Body: []byte(id), CorrelationId: id, ReplyTo: "answers"})
@@ -267,7 +267,7 @@ func TestTheEndOfWhatWasHeldIsCopiedToReplyTo(t *testing.T) {
 	peer := dial(t, url)
 	peer.queue("q", nil)
 	peer.queue("answers", nil)
-	r := start(t, config(cuttable, onQueue))
+	r := start(t, config(cuttable, onQueue, answersTo))
 	out, _ := r.take(t.Context(), r.subscriber(), "q")
 	peer.send("q", amqp.Publishing{Body: []byte("command"), CorrelationId: "c-1", ReplyTo: "answers"})
 	d := next(t, out)

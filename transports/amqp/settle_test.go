@@ -79,7 +79,7 @@ func TestNothingComesOfSettlingAVoidDelivery(t *testing.T) {
 	peer.queue("q", nil)
 	peer.queue("answers", nil)
 	peer.send("q", amqp.Publishing{Body: []byte("one"), ReplyTo: "answers"})
-	r := start(t, config(cuttable, onQueue))
+	r := start(t, config(cuttable, onQueue, answersTo))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	out, ended := r.take(ctx, r.subscriber(), "q")

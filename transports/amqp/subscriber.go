@@ -19,6 +19,8 @@ const closeTimeout = 5 * time.Second
 type subscriber struct {
 	t        *transport
 	pipeline string
+	// competing says that others may consume from its queues.
+	competing bool
 
 	// kill ends at Close: from then on nothing is waited for.
 	kill    context.Context
@@ -138,6 +140,10 @@ func (s *subscription) run(ctx context.Context) {
 		if err != nil {
 			return
 		}
+		alone := !s.of.competing && !s.route.standby()
+		if alone {
+			s.t.sharing.begin(s.route.queue)
+		}
 		g, err := s.begin(session.conn)
 		if err == nil {
 			s.t.topics.report(topic, s, nil)
@@ -146,6 +152,9 @@ func (s *subscription) run(ctx context.Context) {
 			err = g.run()
 			s.consuming(-1)
 			s.lost = true
+		}
+		if alone {
+			s.t.sharing.end(s.route.queue, session.conn.IsClosed())
 		}
 		if errors.Is(err, errStopped) || errors.Is(err, errKilled) {
 			return

@@ -194,6 +194,13 @@ func (c *Config) route(name string) (*route, error) {
 	return r, nil
 }
 
+// standby reports whether the broker hands the queue's messages to one consumer at a time, so that
+// the other ones wait until that is gone.
+func (r *route) standby() bool {
+	single, _ := r.config.Queue.Arguments["x-single-active-consumer"].(bool)
+	return single
+}
+
 func publishKey(t TopicConfig, name string, r *route) string {
 	switch {
 	case t.PublishRoutingKey != "":

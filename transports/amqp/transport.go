@@ -26,6 +26,7 @@ type transport struct {
 	outbox    *outbox
 	answers   *answers
 	requests  *requests
+	sharing   *sharing
 
 	// routes finds the *route of a topic.
 	routes sync.Map
@@ -96,6 +97,7 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	t.outbox = newOutbox(t)
 	t.answers = newAnswers(t)
 	t.requests = newRequests(t)
+	t.sharing = newSharing(env.Logger, c.Heartbeat)
 	t.closing, t.close = context.WithCancel(context.Background())
 	t.consuming, t.stopConsuming = context.WithCancel(t.closing)
 	t.taking, t.quiesce = context.WithCancel(t.consuming)
@@ -104,7 +106,7 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 
 // Subscriber implements transports.Transport.
 func (t *transport) Subscriber(c transports.Consumer) (transports.Subscriber, error) {
-	s := &subscriber{t: t, pipeline: c.Pipeline, present: c.Present}
+	s := &subscriber{t: t, pipeline: c.Pipeline, competing: c.Competing, present: c.Present}
 	s.kill, s.end = context.WithCancel(t.consuming)
 	return s, nil
 }
@@ -140,7 +142,7 @@ func (t *transport) Start(context.Context) error {
 	if started {
 		return nil
 	}
-	for _, run := range []func(context.Context){t.consumer.run, t.publisher.run, t.outbox.run, t.answers.run, t.upkeep} {
+	for _, run := range []func(context.Context){t.consumer.run, t.publisher.run, t.outbox.run, t.answers.run, t.upkeep, t.look} {
 		if !t.goes(func() { run(t.closing) }) {
 			return fmt.Errorf("starting: %w", transports.ErrClosed)
 		}
@@ -169,7 +171,7 @@ func (t *transport) Health() []transports.Health {
 		h.Err = retrying(h.Err)
 		parts = append(parts, h)
 	}
-	return parts
+	return append(parts, t.sharing.health()...)
 }
 
 // Quiesce implements transports.Transport: subscriptions take no more and end when what they handed out is settled.

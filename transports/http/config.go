@@ -73,7 +73,7 @@ var defaults = Config{
 
 // Config is the `[transport.NAME]` table of `type = "http"`.
 type Config struct {
-	Listen         string                `toml:"listen" doc:"Address to listen on, host:port. An empty host (:PORT) is every IPv4 and IPv6 address; 0.0.0.0 is IPv4 only." example:"\"127.0.0.1:8080\""`
+	Listen         string                `toml:"listen" doc:"Address to listen on, host:port. An empty host (:PORT) or [::] is every IPv4 and IPv6 address; 0.0.0.0 is IPv4 only." example:"\"127.0.0.1:8080\""`
 	Token          transports.Secret     `toml:"token" doc:"Bearer token that every request must carry; without one everybody who can connect may send." secret:"true" example:"\"${WEB_TOKEN}\""`
 	TLS            *transports.ServerTLS `toml:"tls" doc:"Certificate with which HTTPS is spoken instead of HTTP."`
 	Hosts          []string              `toml:"hosts" doc:"Further host names by which the address may be called without a token, such as a proxy's." example:"[\"gateway.example.com\"]"`
@@ -116,11 +116,17 @@ func notInPath(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) 
 
 // Needs implements transports.Needer.
 func (c *Config) Needs() transports.Needs {
-	n := transports.Needs{Binds: map[string]string{"listen": c.Listen}}
+	return transports.Needs{Binds: map[string]string{"listen": c.Listen}}
+}
+
+var _ transports.Risky = (*Config)(nil)
+
+// Risks implements transports.Risky.
+func (c *Config) Risks() map[string]string {
 	if host, _, err := net.SplitHostPort(c.Listen); err == nil && c.Token != "" && c.TLS == nil && !transports.Loopback(host) {
-		n.Risks = map[string]string{"token": "the token is sent in the clear, as there is no tls and listen isn't a loopback address"}
+		return map[string]string{"token": "the token is sent in the clear, as there is no tls and listen isn't a loopback address"}
 	}
-	return n
+	return nil
 }
 
 // certificate loads what the tls table names, if there is one.

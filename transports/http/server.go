@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pentrough/pentrough/internal/hostnames"
+	"github.com/pentrough/pentrough/internal/listen"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -73,8 +74,7 @@ func (s *server) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var lc net.ListenConfig
-	plain, err := lc.Listen(ctx, "tcp", s.config.Listen)
+	plain, err := listen.TCP(ctx, new(net.ListenConfig), s.config.Listen)
 	if err != nil {
 		return fmt.Errorf("listening on %s: %w", s.config.Listen, err)
 	}

@@ -14,7 +14,7 @@ import (
 
 // Config is the `[transport.NAME]` table of type tcp.
 type Config struct {
-	Listen   string       `toml:"listen" doc:"Address to listen on, host:port. An empty host (:PORT) is every IPv4 and IPv6 address; 0.0.0.0 is IPv4 only." example:"\":8123\""`
+	Listen   string       `toml:"listen" doc:"Address to listen on, host:port. An empty host (:PORT) or [::] is every IPv4 and IPv6 address; 0.0.0.0 is IPv4 only." example:"\":8123\""`
 	Framing  codec.Config `toml:"framing" doc:"How payloads are laid into the stream; the default is line."`
 	Identity identity     `toml:"identity" doc:"How a connection's device is known."`
 	Allow    string       `toml:"allow" doc:"Whose connections are taken: any device's, or only those of devices that the file of [inventory] lists." enum:"any,known" example:"\"known\""`

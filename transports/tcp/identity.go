@@ -53,8 +53,9 @@ func (h hello) device(frame []byte) (string, error) {
 	return string(name), nil
 }
 
-// peerName returns the device of a peer's address: IPv4 as IPv4 however it came in, without port and zone.
-func peerName(addr netip.AddrPort) string { return addr.Addr().Unmap().WithZone("").String() }
+// peerName returns the device of a peer's address: IPv4 as IPv4 however it came in, without the
+// port, and with the zone, as a link-local address is one device in each of them.
+func peerName(addr netip.AddrPort) string { return addr.Addr().Unmap().String() }
 
 // canonicalAddress is device.Devices.Canonical for devices that are addresses.
 func canonicalAddress(name string) (string, error) {
@@ -62,8 +63,13 @@ func canonicalAddress(name string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: %q is not an IP address", device.ErrDevice, name)
 	}
-	var room [48]byte // more than the longest text
-	canonical := addr.Unmap().WithZone("").AppendTo(room[:0])
+	if addr.Zone() != "" { // any text
+		if err := device.CheckName(name); err != nil {
+			return "", err
+		}
+	}
+	var room [64]byte // more than the longest text with a zone that Linux has
+	canonical := addr.Unmap().AppendTo(room[:0])
 	if string(canonical) == name {
 		return name, nil
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pentrough/pentrough/internal/backoff"
+	"github.com/pentrough/pentrough/internal/listen"
 	"github.com/pentrough/pentrough/transports/device"
 )
 
@@ -31,11 +32,11 @@ func (t *transport) listen(ctx context.Context) (*net.TCPListener, error) {
 	if t.config.Keepalive == 0 {
 		lc.KeepAlive = -1
 	}
-	l, err := lc.Listen(ctx, "tcp", t.config.Listen)
+	l, err := listen.TCP(ctx, &lc, t.config.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("listening on %s: %w", t.config.Listen, err)
 	}
-	return l.(*net.TCPListener), nil
+	return l, nil
 }
 
 // accept takes connections until the listener is closed.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -84,17 +85,73 @@ func TestDeviceByAddress(t *testing.T) {
 
 func TestCanonicalAddress(t *testing.T) {
 	for in, want := range map[string]string{
-		"10.0.0.7": "10.0.0.7", "::ffff:10.0.0.7": "10.0.0.7", "FE80::1%eth0": "fe80::1", "2001:DB8:0:0::1": "2001:db8::1",
+		"10.0.0.7": "10.0.0.7", "::ffff:10.0.0.7": "10.0.0.7", "2001:DB8:0:0::1": "2001:db8::1",
+		"fe80::1": "fe80::1", "FE80::1%eth0": "fe80::1%eth0", "fe80:0::1%Eth1.7": "fe80::1%Eth1.7", "ff02::1%2": "ff02::1%2",
 	} {
 		if got, err := canonicalAddress(in); got != want || err != nil {
 			t.Errorf("canonicalAddress(%q) = %q, %v; want %q", in, got, err, want)
 		}
 	}
-	for _, in := range []string{"", "door", "10.0.0.7:80", "10.0.0.07"} {
+	for _, in := range []string{"", "door", "10.0.0.7:80", "10.0.0.07", "10.0.0.7%eth0", "fe80::1%", "fe80::1%\x1b[2J", "fe80::1%eth0 "} {
 		if got, err := canonicalAddress(in); !errors.Is(err, device.ErrDevice) {
 			t.Errorf("canonicalAddress(%q) = %q, %v", in, got, err)
 		}
 	}
+}
+
+func TestTheZoneIsAPartOfADevicesName(t *testing.T) {
+	for peer, want := range map[string]string{
+		"[fe80::1%eth0]:9": "fe80::1%eth0", "[fe80::1%eth1]:9": "fe80::1%eth1", "[2001:db8::1]:9": "2001:db8::1",
+		"10.0.0.7:9": "10.0.0.7", "[::ffff:10.0.0.7]:9": "10.0.0.7",
+	} {
+		got := peerName(netip.MustParseAddrPort(peer))
+		canonical, err := canonicalAddress(got)
+		if got != want || canonical != got || err != nil {
+			t.Errorf("the device at %s is %q, in canonical form %q, %v; want %q", peer, got, canonical, err, want)
+		}
+	}
+}
+
+// The connection goes from a link-local address of this machine to itself.
+func TestADeviceAtALinkLocalAddress(t *testing.T) {
+	local := linkLocal(t)
+	s := start(t, func(c *Config) { c.Listen = "[::]:0" })
+	conn, err := net.DialTCP("tcp6", local, &net.TCPAddr{IP: local.IP, Zone: local.Zone, Port: s.listener.Addr().(*net.TCPAddr).Port})
+	d := newPeer(t, conn, err)
+	name := local.AddrPort().Addr().String()
+	e := s.expect(device.Connected, name, "")
+	if want := d.LocalAddr().String(); e.RemoteAddr != want || !strings.Contains(want, "%"+local.Zone) {
+		t.Errorf("remote_addr is %q, want %q", e.RemoteAddr, want)
+	}
+	if w := s.send(name, "open"); w.Fate != device.Sent {
+		t.Errorf("sending to %s: %+v", name, w)
+	}
+	without := local.AddrPort().Addr().WithZone("").String()
+	if _, err := s.Devices().Enqueue(without, []byte("x"), device.EnqueueOptions{}); !errors.Is(err, device.ErrOffline) {
+		t.Errorf("sending to %s: %v", without, err)
+	}
+}
+
+// linkLocal returns a link-local address of this machine, with its zone and no port.
+func linkLocal(t *testing.T) *net.TCPAddr {
+	t.Helper()
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range interfaces {
+		addrs, err := i.Addrs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range addrs {
+			if n, ok := a.(*net.IPNet); ok && n.IP.To4() == nil && n.IP.IsLinkLocalUnicast() {
+				return &net.TCPAddr{IP: n.IP, Zone: i.Name}
+			}
+		}
+	}
+	t.Skip("this machine has no link-local address")
+	return nil
 }
 
 func TestLostConnection(t *testing.T) {

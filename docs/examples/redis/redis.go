@@ -4,6 +4,7 @@ package redis
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -32,6 +33,17 @@ type Config struct {
 // Topic implements transports.Config.
 func (c *Config) Topic(name string, use transports.Use) (transports.Topic, error) {
 	return pubsub.Topic(name, use, transports.Topic{Window: c.Subscriptions, Broker: true})
+}
+
+var _ transports.Risky = (*Config)(nil)
+
+// Risks implements transports.Risky.
+func (c *Config) Risks() map[string]string {
+	u, err := url.Parse(string(c.URL))
+	if err != nil || u.Scheme != "redis" || transports.Loopback(u.Hostname()) {
+		return nil
+	}
+	return map[string]string{"url": "password and messages are sent in the clear, as the server isn't on a loopback address; use rediss://"}
 }
 
 // New implements transports.Config.

@@ -263,3 +263,14 @@ func TestABadURL(t *testing.T) {
 		t.Errorf("returning: %v", err)
 	}
 }
+
+func TestWhatIsSentInTheClear(t *testing.T) {
+	for url, risky := range map[transports.Secret]bool{
+		"redis://user:hunter2@redis.internal:6379/0": true, "redis://10.0.0.7": true,
+		"rediss://user:hunter2@redis.internal": false, "redis://localhost:6379": false, "redis://[::1]": false, "unix:///run/redis.sock": false, "redis://%zz": false,
+	} {
+		if risks := (&Config{URL: url}).Risks(); (len(risks) > 0) != risky || strings.Contains(risks["url"], "hunter2") {
+			t.Errorf("%s: %q", string(url), risks)
+		}
+	}
+}
