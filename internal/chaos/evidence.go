@@ -37,9 +37,9 @@ type evidence struct {
 }
 
 // life is what came of one command: places of lines that its own device read, of all result messages, and of the terminal results
-// without their repeats.
+// without their repeats. deadLetters are places of what the broker gave up.
 type life struct {
-	reads, answers, results, outcomes []int
+	reads, answers, results, outcomes, deadLetters []int
 }
 
 // commandKey is what a command is known by: those of a group share their id. In spoken it is a text in the id's place.
@@ -119,6 +119,12 @@ func newEvidence(h *History) *evidence {
 	for i := range h.Reports {
 		g := e.group(h.Reports[i].ID)
 		g.reports = append(g.reports, i)
+	}
+	for i := range h.End.DeadLetters {
+		d := &h.End.DeadLetters[i]
+		if p, ok := e.place[commandKey{d.ID, d.Device}]; ok {
+			e.lives[p].deadLetters = append(e.lives[p].deadLetters, i)
+		}
 	}
 	e.collectResults()
 	e.collectEvents()

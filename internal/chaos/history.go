@@ -29,7 +29,11 @@ type History struct {
 	// Events are the presence events, in the order of their queue, repeats included.
 	Events []Event `json:"events"`
 	Faults []Fault `json:"faults"`
-	End    End     `json:"end"`
+	// Stops are the times when the host was asked to stop in order.
+	Stops []Stop `json:"stops"`
+	// SecondHosts were started on the host's store while it ran.
+	SecondHosts []SecondHost `json:"second_hosts"`
+	End         End          `json:"end"`
 }
 
 // Command is one command as its publisher knows it. Its line at the device begins with its id. One to a group is as many as there are devices in
@@ -53,6 +57,9 @@ type Command struct {
 	Held bool `json:"held,omitempty"`
 	// TTL is how long after it was sent it may still be written; 0 is without end.
 	TTL time.Duration `json:"ttl,omitempty"`
+	// Expiration is how long after it was sent the broker drops it; 0 is never. The host goes on with
+	// that time when it has the command.
+	Expiration time.Duration `json:"expiration,omitempty"`
 	// Group is the name of the group that it was published to.
 	Group string `json:"group,omitempty"`
 	// Asks says that its device is to answer.
@@ -123,6 +130,39 @@ type Fault struct {
 	Cut []string `json:"cut"`
 }
 
+// Stop is an orderly stop of the host.
+type Stop struct {
+	// Begin is when the host was asked to stop, End when its process had ended.
+	Begin time.Time `json:"begin"`
+	End   time.Time `json:"end"`
+	Code  int       `json:"code"`
+	// Said is what the host wrote to its log and to its standard error from Begin on.
+	Said string `json:"said"`
+	// Unrecorded are the commands whose rows in the ledger were unfinished at End.
+	Unrecorded []string `json:"unrecorded"`
+}
+
+// SecondHost is a host that was started on a store which another one used.
+type SecondHost struct {
+	// Name is how it calls itself in results and events.
+	Name  string    `json:"name"`
+	Begin time.Time `json:"begin"`
+	End   time.Time `json:"end"`
+	// First are words that name the host which used the store.
+	First string `json:"first"`
+	// Said is what it wrote to its log, and what its readiness page said.
+	Said string `json:"said"`
+}
+
+// DeadLetter is a command that the broker gave up.
+type DeadLetter struct {
+	ID     string `json:"id"`
+	Device string `json:"device"`
+	// Reason is RabbitMQ's, such as expired or delivery_limit.
+	Reason string    `json:"reason"`
+	Read   time.Time `json:"read"`
+}
+
 // End is how things stood after all faults were over and the host had been given its time.
 type End struct {
 	// Online are the devices that were connected then.
@@ -133,6 +173,8 @@ type End struct {
 	Unfinished []string `json:"unfinished"`
 	// Poison are the ids of messages in the poison queue.
 	Poison []string `json:"poison"`
+	// DeadLetters are the commands that the broker gave up, in the order of their queue.
+	DeadLetters []DeadLetter `json:"dead_letters"`
 	// Goroutines and Heap (bytes) are the host's, before the load and at the end.
 	GoroutinesBefore int    `json:"goroutines_before"`
 	Goroutines       int    `json:"goroutines"`

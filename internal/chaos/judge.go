@@ -27,6 +27,9 @@ const (
 	RuleLedger     = "ledger"
 	RulePoison     = "poison"
 	RuleLeak       = "leak"
+	RuleBroker     = "broker"
+	RuleStop       = "stop"
+	RuleSecondHost = "second-host"
 )
 
 // stories is how many violations of one rule are told as a story. The others of it are alike.
@@ -62,6 +65,9 @@ var rules = []rule{
 	{RuleGroups, "what is said of a group agrees with the results of its commands", groupsRight},
 	{RuleLedger, "the ledger has no unfinished rows", ledgerEmpty},
 	{RulePoison, "poison has all malformed messages and nothing else", poisonRight},
+	{RuleBroker, "the broker gives up a command only when its expiration is over", brokerKeeps},
+	{RuleStop, "a host that stops with exit code 0 has recorded and answered everything, one with code 3 says what is left", stopsTrue},
+	{RuleSecondHost, "a second host on the same store does nothing, and names the first", secondHostIdle},
 	{RuleLeak, "memory and goroutines come back to where they were", nothingLeaks},
 }
 

@@ -15,7 +15,7 @@ import (
 )
 
 func TestAllIsWell(t *testing.T) {
-	for name, h := range map[string]*History{"incident": incident(), "errands": errands()} {
+	for name, h := range map[string]*History{"incident": incident(), "errands": errands(), "repairs": repairs()} {
 		if diff := cmp.Diff([]Violation(nil), Judge(h)); diff != "" {
 			t.Errorf("violations of the %s (-want +got):\n%s", name, diff)
 		}
@@ -27,7 +27,7 @@ func TestBroken(t *testing.T) {
 	all := []struct {
 		of        func() *History
 		mutations []mutation
-	}{{incident, mutations}, {errands, fleetMutations}}
+	}{{incident, mutations}, {errands, fleetMutations}, {repairs, hostMutations}}
 	for _, of := range all {
 		breaks(t, of.of, of.mutations, tested)
 	}

@@ -22,7 +22,7 @@ func TestReport(t *testing.T) {
 	for i := range stories + 2 {
 		broken.End.Poison = append(broken.End.Poison, fmt.Sprint("p", i))
 	}
-	for name, h := range map[string]*History{"testdata/good.txt": incident(), "testdata/errands.txt": errands(), "testdata/broken.txt": broken} {
+	for name, h := range map[string]*History{"testdata/good.txt": incident(), "testdata/errands.txt": errands(), "testdata/repairs.txt": repairs(), "testdata/broken.txt": broken} {
 		t.Run(name, func(t *testing.T) {
 			r := NewReport(h)
 			if all := len(Judge(h)); r.Broken() != all {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pentrough/pentrough/transports/device"
 )
@@ -24,6 +25,7 @@ func oneResult(e *evidence) []finding {
 		case c.Malformed:
 		case len(outcomes) > 1:
 			what = fmt.Sprintf("it has %d different results: %s", len(outcomes), e.listResults(outcomes))
+		case e.expiredUnread(i):
 		case c.Confirmed && len(outcomes) == 0 && len(e.lives[i].results) > 0:
 			what = "the broker confirmed it; it was held, and has no terminal result"
 		case c.Confirmed && len(outcomes) == 0:
@@ -41,6 +43,14 @@ func oneResult(e *evidence) []finding {
 		}
 	}
 	return found
+}
+
+// expiredUnread says whether the broker dropped the ith command in time, and nothing shows that the
+// host ever had it.
+func (e *evidence) expiredUnread(i int) bool {
+	c, l := &e.Commands[i], &e.lives[i]
+	return c.Expiration > 0 && len(l.reads) == 0 && len(l.results) == 0 &&
+		slices.ContainsFunc(l.deadLetters, func(d int) bool { return e.End.DeadLetters[d].Reason == expiredAtBroker })
 }
 
 // listResults lists the first few.
@@ -96,6 +106,9 @@ func trueResult(e *evidence) []finding {
 			what := ""
 			switch claims[r.State] {
 			case mayHaveIt:
+				if r.State == device.StateUnknown && !e.interrupted(c, r.Time) {
+					what = "its result is unknown, and neither the host nor a session of the device ended meanwhile"
+				}
 			case hasIt:
 				if !recorded {
 					what = fmt.Sprintf("its result is %s, and the device didn't record it", r.State)
@@ -110,7 +123,7 @@ func trueResult(e *evidence) []finding {
 					what = fmt.Sprintf("its result is %s, and the device recorded it at %s", r.State, e.at(e.Reads[l.reads[0]].Time))
 				case r.State == device.StateOffline && c.Held:
 					what = "its result is offline, and it was to be held"
-				case r.State == device.StateExpired && (c.TTL == 0 || r.Time.Before(c.Sent.Add(c.TTL))):
+				case r.State == device.StateExpired && !c.overAt(r.Time):
 					what = "its result is expired, and its time wasn't over"
 				case r.State == device.StateSuperseded && !e.superseded(i):
 					what = fmt.Sprintf("its result is %s, and no newer command to the device sets the same", r.State)
@@ -124,6 +137,23 @@ func trueResult(e *evidence) []finding {
 		}
 	}
 	return found
+}
+
+// overAt says whether one of the command's times was over.
+func (c *Command) overAt(t time.Time) bool {
+	over := func(life time.Duration) bool { return life > 0 && !t.Before(c.Sent.Add(life)) }
+	return over(c.TTL) || over(c.Expiration)
+}
+
+// interrupted says whether the host or a session of the command's device ended, or may have ended,
+// between the command's sending and that time.
+func (e *evidence) interrupted(c *Command, until time.Time) bool {
+	from, d := c.Sent, e.byName[c.Device]
+	return e.killed(from, until) || d.cuts.any(from, until, func(Fault) bool { return true }) ||
+		slices.ContainsFunc(e.Stops, func(s Stop) bool { return !s.End.Before(from) && !s.Begin.After(until) }) ||
+		slices.ContainsFunc(d.sessions, func(s *sessionSpan) bool {
+			return !s.end.Before(from) && !s.start.After(until) && s.end.Before(e.end) && (s.broke || s.ended)
+		})
 }
 
 // superseded says whether a newer command to the device sets what the ith does.

@@ -179,9 +179,13 @@ func (s *scene) kill(inFlight int) {
 }
 
 // stop ends the host's process in order and starts another.
-func (s *scene) stop() {
+func (s *scene) stop() { s.stopAs(Stop{}) }
+
+// stopAs is stop, with what is known of it but its times.
+func (s *scene) stopAs(stop Stop) {
 	var back []*sceneDevice
 	s.fault("host stopped", func() {
+		stop.Begin = s.tick()
 		for _, d := range s.devices {
 			if d.online {
 				s.disconnect(d, device.ServerShutdown)
@@ -189,6 +193,8 @@ func (s *scene) stop() {
 			}
 		}
 		s.hostEvent(device.HostStopped)
+		stop.End = s.tick()
+		s.h.Stops = append(s.h.Stops, stop)
 		s.start()
 	})
 	for _, d := range back {
@@ -270,11 +276,7 @@ func (s *scene) happen(d *sceneDevice) {
 			s.h.Events = append(s.h.Events, v)
 		}
 	case 13:
-		place := s.publish(d)
-		if d.online && s.draw(2) == 0 {
-			s.read(d, place)
-		}
-		s.result(d, place, device.StateUnknown, 1)
+		s.interrupted(d)
 	case 14:
 		if d.online {
 			s.ask(d)
@@ -287,6 +289,8 @@ func (s *scene) happen(d *sceneDevice) {
 		s.group()
 	case 18:
 		s.expiring(d)
+	case 19:
+		s.expiresAtBroker(d)
 	case 15:
 		s.send(d)
 		s.again()
@@ -296,6 +300,19 @@ func (s *scene) happen(d *sceneDevice) {
 			s.h.Commands[place].Mode = device.AtMostOnce
 		}
 	}
+}
+
+// interrupted has a session end in the middle of a command.
+func (s *scene) interrupted(d *sceneDevice) {
+	if !d.online {
+		return
+	}
+	place := s.publish(d)
+	if s.draw(2) == 0 {
+		s.read(d, place)
+	}
+	s.disconnect(d, device.ConnectionLost)
+	s.result(d, place, device.StateUnknown, 1)
 }
 
 // refuse ends a command without a byte written.

@@ -99,6 +99,10 @@ func (e *evidence) steps(id, name string) (steps []step, open bool) {
 	if published {
 		steps = append(steps, step{e.Commands[place].Sent, e.publishStep(&e.Commands[place])})
 		results = e.lives[place].results
+		for _, i := range e.lives[place].deadLetters {
+			d := &e.End.DeadLetters[i]
+			steps = append(steps, step{d.Read, "given up by the broker: " + d.Reason})
+		}
 		for _, i := range e.lives[place].answers {
 			a := &e.Answers[i]
 			steps = append(steps, step{a.Time, fmt.Sprintf("answered by %s on its connection %d: %s", a.Device, a.Connection, a.Text)})
@@ -154,6 +158,9 @@ func (e *evidence) publishStep(c *Command) string {
 	}
 	if c.TTL > 0 {
 		fmt.Fprintf(&text, ", in time until %s", e.at(c.Sent.Add(c.TTL)))
+	}
+	if c.Expiration > 0 {
+		fmt.Fprintf(&text, ", at the broker until %s", e.at(c.Sent.Add(c.Expiration)))
 	}
 	if c.Publishes > 1 {
 		fmt.Fprintf(&text, ", %d times", c.Publishes)

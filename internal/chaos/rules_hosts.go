@@ -1,0 +1,80 @@
+package chaos
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// exitUnclean is the exit code of a host that couldn't record or settle everything before it ended.
+const exitUnclean = 3
+
+// stopsTrue judges what the host says of its orderly stops.
+func stopsTrue(e *evidence) []finding {
+	var found []finding
+	for i := range e.Stops {
+		s := &e.Stops[i]
+		when := fmt.Sprintf("the host stopped at %s with exit code %d", e.at(s.End), s.Code)
+		switch {
+		case s.Code == 0:
+			found = append(found, e.cleanStop(s, when)...)
+		case s.Code != exitUnclean:
+			found = append(found, finding{what: when + ", which means something else than a stop"})
+		case len(s.Unrecorded) == 0:
+			found = append(found, finding{what: when + ", and nothing was unrecorded"})
+		case !e.namesOne(s):
+			found = append(found, finding{
+				id: s.Unrecorded[0], device: e.deviceOf(s.Unrecorded[0]),
+				what: fmt.Sprintf("%s, and named none of the %d commands that were unrecorded", when, len(s.Unrecorded)),
+			})
+		}
+	}
+	return found
+}
+
+// namesOne says whether the host named at least one of the commands that its stop left.
+func (e *evidence) namesOne(s *Stop) bool {
+	return slices.ContainsFunc(s.Unrecorded, func(id string) bool { return strings.Contains(s.Said, id) })
+}
+
+// cleanStop judges a stop that says that nothing is left.
+func (e *evidence) cleanStop(s *Stop, when string) []finding {
+	var found []finding
+	for _, id := range s.Unrecorded {
+		found = append(found, finding{id: id, device: e.deviceOf(id), what: when + ", and its row in the ledger was unfinished"})
+	}
+	for i := range e.Commands {
+		c, l := &e.Commands[i], &e.lives[i]
+		if len(l.outcomes) == 0 || len(l.reads) == 0 || e.Reads[l.reads[0]].Time.After(s.Begin) {
+			continue // what has no result at all is for one-result
+		}
+		decided := slices.ContainsFunc(l.outcomes, func(place int) bool { return !e.Results[place].Time.After(s.End) })
+		if !decided && !slices.Contains(s.Unrecorded, c.ID) {
+			found = append(found, finding{id: c.ID, device: c.Device, what: when + "; the device had read it, and its result came later"})
+		}
+	}
+	return found
+}
+
+// secondHostIdle judges hosts that were started on a store which another one used.
+func secondHostIdle(e *evidence) []finding {
+	var found []finding
+	for i := range e.SecondHosts {
+		second := &e.SecondHosts[i]
+		when := fmt.Sprintf("the host %s ran from %s to %s on the store of another one", second.Name, e.at(second.Begin), e.at(second.End))
+		for j := range e.Results {
+			if r := &e.Results[j]; r.Host == second.Name {
+				found = append(found, finding{id: r.ID, device: r.Device, what: fmt.Sprintf("%s, and its result is that host's: %s", when, r.State)})
+			}
+		}
+		for j := range e.Events {
+			if v := &e.Events[j]; v.Host == second.Name && v.Device != "" {
+				found = append(found, finding{device: v.Device, what: fmt.Sprintf("%s, and had a session of the device", when)})
+			}
+		}
+		if !strings.Contains(second.Said, second.First) {
+			found = append(found, finding{what: fmt.Sprintf("%s, and didn't name it as %q", when, second.First)})
+		}
+	}
+	return found
+}
