@@ -76,7 +76,7 @@ func TestChaos(t *testing.T) {
 			h := play(t, plan{
 				seed: uint64(seed), queue: queue, devices: 200, rate: 400, load: usual, faults: draw(uint64(seed), count),
 				// One knows answers by a pattern, the other doesn't.
-				host: hostPlan{folder: smallDisk(t, "128m"), asking: Asking{Timeout: askingTimeout, Pattern: queue == "quorum"}}, node: testenv.NewNode(t), patience: time.Minute,
+				host: hostPlan{folder: smallDisk(t, "128m"), deliveryLimit: 20, asking: Asking{Timeout: askingTimeout, Pattern: queue == "quorum"}}, node: testenv.NewNode(t), patience: time.Minute,
 			})
 			if r := tell(t, h); r.Broken() > 0 {
 				t.Errorf("seed %d breaks promises", seed)
@@ -120,6 +120,7 @@ func play(t *testing.T, p plan) *History {
 	folder := t.TempDir()
 	w := &world{t: t, rng: rand.New(rand.NewPCG(p.seed, 0)), node: p.node, reader: newReader(t)}
 	w.url = w.node.VHost(t)
+	declareDeadLetters(t, w.url)
 	proxy, url := testenv.Through(t, w.url)
 	w.proxy = proxy
 	w.host = newHost(t, p.host, folder, url, p.queue)
@@ -132,7 +133,7 @@ func play(t *testing.T, p plan) *History {
 	var clients sync.WaitGroup
 	defer clients.Wait()
 	defer stop()
-	for _, queue := range []string{results, summaries, status, poison} {
+	for _, queue := range []string{results, summaries, status, poison, deadLetters} {
 		clients.Go(func() {
 			client(ctx, w.url, func(ch *amqp.Channel) error { return w.reader.read(ch, queue) })
 		})
@@ -163,14 +164,15 @@ func play(t *testing.T, p plan) *History {
 	h.End.Heap = uint64(w.host.metric(ctx, "go_memstats_heap_inuse_bytes"))
 	if p.mistaken {
 		w.host.kill()
-	} else if err := w.host.stop(); err != nil {
-		t.Errorf("the last stop: %v", err)
+	} else {
+		w.stop()
 	}
 	h.Reads, h.Answers = w.fleet.end(t)
 	stop()
 	clients.Wait()
 	h.Commands, h.Results, h.Events, h.End.Poison = w.backEnd.history(), w.reader.results, w.reader.events, w.reader.poison
-	h.Reports = w.reader.reports
+	h.Reports, h.End.DeadLetters = w.reader.reports, w.reader.dead
+	h.Stops, h.SecondHosts = w.stops, w.secondHosts
 	if w.host.store != "" {
 		h.End.Unfinished = unfinished(t, w.host.store)
 	}
@@ -199,14 +201,15 @@ func (w *world) presenceTrue() bool {
 	return slices.Equal(online, w.reader.online())
 }
 
-// unfinished reads the ids of the ledger's rows that aren't confirmed.
+// unfinished reads the ids of the ledger's rows that aren't confirmed. A row that is held is finished
+// as far as a host that ends is concerned.
 func unfinished(t *testing.T, path string) []string {
 	db, err := sql.Open("sqlite", path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	rows, err := db.Query("SELECT id FROM ledger WHERE state < 3")
+	rows, err := db.Query("SELECT id FROM ledger WHERE state < 3 ORDER BY number")
 	if err != nil {
 		t.Fatal(err)
 	}

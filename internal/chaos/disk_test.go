@@ -66,9 +66,7 @@ var diskFullKill = fault{"host killed, its ledger's disk full", func(ctx context
 
 // diskFullStart has a host make its ledger on a disk that is full already.
 var diskFullStart = fault{"host's first start, its ledger's disk full", func(_ context.Context, w *world, _ *Fault) {
-	if err := w.host.stop(); err != nil {
-		w.t.Errorf("an orderly stop: %v", err)
-	}
+	w.stop()
 	// After an orderly stop nothing comes again.
 	for _, part := range []string{"", ".lock"} {
 		if err := os.Remove(w.host.store + part); err != nil {
@@ -82,6 +80,51 @@ var diskFullStart = fault{"host's first start, its ledger's disk full", func(_ c
 	w.until("the host is ready by itself", w.host.ready)
 }}
 
+// diskFullStop has the host stop when it can't record what became of commands that it wrote to their
+// devices. Only its exit code and its log can tell of them then.
+var diskFullStop = fault{"host stopped, its ledger's disk full", func(ctx context.Context, w *world, _ *Fault) {
+	free := w.fillDisk()
+	w.awaitFull()
+	w.stop()
+	free()
+	w.host.start()
+	w.until("the host is ready", w.host.ready)
+}}
+
+// outageTime is how long an outage of the ledger is: a host that gave its commands back to the broker
+// every few seconds would exceed the delivery limit.
+const (
+	outageTime    = 12 * time.Second
+	deliveryLimit = 3
+)
+
+// outage, outageRestart and outageStop fill the ledger's disk for long. The broker counts how often it
+// delivers a command, so the host has to keep what it has.
+var (
+	outage        = fault{"long outage of the ledger", func(ctx context.Context, w *world, _ *Fault) { w.outage(ctx, func() {}) }}
+	outageRestart = fault{"long outage of the ledger, broker restarted", func(ctx context.Context, w *world, _ *Fault) {
+		w.outage(ctx, func() { w.node.Restart(w.t) })
+	}}
+	outageStop = fault{"long outage of the ledger, host stopped and started", func(ctx context.Context, w *world, _ *Fault) {
+		w.outage(ctx, func() {
+			w.stop()
+			w.host.start()
+		})
+	}}
+)
+
+// outage fills the ledger's disk for outageTime, and has something happen in the middle of it.
+func (w *world) outage(ctx context.Context, middle func()) {
+	free := w.fillDisk()
+	w.awaitFull()
+	end := time.Now().Add(outageTime)
+	pause(ctx, outageTime/3)
+	middle()
+	pause(ctx, time.Until(end))
+	free()
+	w.until("the host is ready by itself", w.host.ready)
+}
+
 // TestFullDisk takes the room from a host's ledger while commands come: nothing may be lost or doubled, devices stay connected, and it
 // recovers when there is room again.
 func TestFullDisk(t *testing.T) {
@@ -89,8 +132,9 @@ func TestFullDisk(t *testing.T) {
 		t.Skip("it is run by `make chaos`, which says CHAOS_SEED")
 	}
 	h := play(t, plan{
-		seed: uint64(setting(t, "CHAOS_SEED", 1)), queue: "quorum", devices: 50, rate: 300, load: usual, host: hostPlan{folder: smallDisk(t, "24m"), asking: Asking{Timeout: askingTimeout, Pattern: true}},
-		faults: []fault{diskFullAlone, diskFullKill, diskFullStart}, node: testenv.NewNode(t), patience: time.Minute,
+		seed: uint64(setting(t, "CHAOS_SEED", 1)), queue: "quorum", devices: 50, rate: 300, load: usual,
+		host:   hostPlan{folder: smallDisk(t, "24m"), deliveryLimit: deliveryLimit, asking: Asking{Timeout: askingTimeout, Pattern: true}},
+		faults: []fault{diskFullAlone, diskFullKill, diskFullStart, diskFullStop, outageRestart, outageStop}, node: testenv.NewNode(t), patience: time.Minute,
 	})
 	if r := tell(t, h); r.Broken() > 0 {
 		t.Error("a full disk breaks promises")

@@ -28,6 +28,9 @@ type world struct {
 	fleet   *fleet
 	backEnd *backEnd
 	reader  *reader
+	// stops and secondHosts are what the history has of them.
+	stops       []Stop
+	secondHosts []SecondHost
 }
 
 // fault is something that happens to a world. do returns when it is over; f may be added to.
@@ -75,8 +78,18 @@ var faults = []fault{
 	writeKill,
 	ledgerKill,
 	diskFull,
+	diskFullStop,
+	outage,
+	outageRestart,
+	outageStop,
+	ledgerRemoved,
+	ledgerReplaced,
+	ledgerUnwritable,
+	secondHost,
 	unroutable,
 	blockedKill,
+	expiredCut,
+	expiredKill,
 	twice,
 	{"host frozen", func(ctx context.Context, w *world, f *Fault) {
 		f.Stood = true
@@ -174,9 +187,7 @@ func (w *world) absent(f *Fault) (back func()) {
 }
 
 var stopped = fault{"host stopped", func(_ context.Context, w *world, _ *Fault) {
-	if err := w.host.stop(); err != nil {
-		w.t.Errorf("an orderly stop: %v", err)
-	}
+	w.stop()
 	w.host.start()
 }}
 
@@ -203,16 +214,50 @@ var ledgerKill = fault{"host killed, its ledger locked", func(ctx context.Contex
 
 // blockedKill kills the host while it has results that the broker doesn't take, though it hands out commands.
 var blockedKill = fault{"host killed, its results blocked", func(ctx context.Context, w *world, f *Fault) {
+	unblock := w.blockResults(ctx, f)
+	w.kill(f)
+	unblock()
+	w.host.start()
+}}
+
+// blockResults has the host have results that the broker doesn't take, until unblock.
+func (w *world) blockResults(ctx context.Context, f *Fault) (unblock func()) {
 	f.Stood = true
 	w.host.signal(syscall.SIGSTOP)
 	pause(ctx, time.Second) // commands pile up
 	w.memoryAlarm(true)
 	w.host.signal(syscall.SIGCONT)
 	pause(ctx, time.Second)
-	w.kill(f)
-	w.memoryAlarm(false)
-	w.host.start()
+	return func() { w.memoryAlarm(false) }
+}
+
+// expiredCut has commands expire at the broker that the host has, and whose results it can't publish.
+var expiredCut = fault{"commands expire at the broker, out of the host's reach", func(ctx context.Context, w *world, f *Fault) {
+	unblock := w.blockResults(ctx, f)
+	w.proxy.Down()
+	unblock()
+	pause(ctx, longestExpiration)
+	w.proxy.Up()
+	w.awaitAbandoned(ctx)
 }}
+
+// expiredKill is expiredCut with a host that is killed: it has to find in its ledger what it was
+// doing, as the broker doesn't deliver it again.
+var expiredKill = fault{"commands expire at the broker, host killed", func(ctx context.Context, w *world, f *Fault) {
+	unblock := w.blockResults(ctx, f)
+	w.kill(f)
+	w.proxy.Down()
+	unblock()
+	pause(ctx, longestExpiration)
+	w.startDevicesFirst(ctx)
+	w.awaitAbandoned(ctx)
+}}
+
+// awaitAbandoned gives the host the time to answer what the broker doesn't deliver again.
+func (w *world) awaitAbandoned(ctx context.Context) {
+	w.until("the host is ready", w.host.ready)
+	pause(ctx, 2*begunTimeout)
+}
 
 // memoryAlarm makes the broker believe that it has no memory, so that it takes nothing from publishers, or ends that.
 func (w *world) memoryAlarm(on bool) {

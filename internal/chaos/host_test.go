@@ -41,6 +41,8 @@ heartbeat = "2s"
 exchange = "device.commands"
 queue = "device.commands"
 queue_type = %[5]q
+arguments = { x-dead-letter-exchange = "", x-dead-letter-routing-key = "dead-letters" }
+%[11]s
 routing_key = "#"
 [transport.broker.topic.groups]
 exchange = "device.groups"
@@ -100,7 +102,13 @@ type hostPlan struct {
 	middleware string
 	// asking is how it knows answers.
 	asking Asking
+	// deliveryLimit is how often the broker delivers a command again, if its queue is a quorum queue.
+	// 0 is as often as it takes.
+	deliveryLimit int
 }
+
+// begunTimeout is after how long the host answers commands that the broker doesn't deliver again.
+const begunTimeout = 2 * time.Second
 
 // host is the host as users run it, started again whenever a fault ended it.
 type host struct {
@@ -126,7 +134,7 @@ func newHost(t *testing.T, p hostPlan, folder, url, queue string) *host {
 	if p.forgets {
 		h.store, store = "", `type = "memory"`
 	}
-	list := cmp.Or(p.middleware, `"poison", "dedup", "retry"`)
+	list := cmp.Or(p.middleware, fmt.Sprintf(`"poison", { type = "dedup", begun_timeout = %q }, "retry"`, begunTimeout.String()))
 	if out, err := exec.Command("go", "build", "-overlay", p.overlay, "-o", h.bin, "../../cmd/pentrough").CombinedOutput(); err != nil {
 		t.Fatalf("building: %v\n%s", err, out)
 	}
@@ -136,11 +144,14 @@ func newHost(t *testing.T, p hostPlan, folder, url, queue string) *host {
 			t.Fatal(err)
 		}
 	}
-	answer := ""
+	answer, limit := "", ""
+	if p.deliveryLimit != 0 && queue == "quorum" {
+		limit = fmt.Sprintf("delivery_limit = %d", p.deliveryLimit)
+	}
 	if p.asking.Pattern {
 		answer = pattern
 	}
-	text := fmt.Sprintf(hostConfig, h.admin, store, url, prefetch, queue, h.devices, list, sendBuffer, cmp.Or(p.asking.Timeout, time.Second).String(), answer)
+	text := fmt.Sprintf(hostConfig, h.admin, store, url, prefetch, queue, h.devices, list, sendBuffer, cmp.Or(p.asking.Timeout, time.Second).String(), answer, limit)
 	if err := os.WriteFile(h.file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

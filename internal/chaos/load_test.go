@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -20,6 +21,8 @@ type load struct {
 	atMostOnce int
 	// sets may be superseded, held are held while their device is away, ttl have a time.
 	sets, held, ttl int
+	// expiring are dropped by the broker when their time is over.
+	expiring int
 	// groups are to a few devices at once.
 	groups int
 	// long don't fit into a packet.
@@ -29,7 +32,14 @@ type load struct {
 }
 
 // usual is the load of a run.
-var usual = load{atMostOnce: 20, sets: 20, held: 33, ttl: 10, groups: 3, long: 5, asks: 10, late: 3, never: 2}
+var usual = load{atMostOnce: 20, sets: 20, held: 33, ttl: 10, expiring: 5, groups: 3, long: 5, asks: 10, late: 3, never: 2}
+
+// shortestExpiration and longestExpiration bound the times that the broker knows of. They are longer
+// than a command waits in calm times.
+const (
+	shortestExpiration = 2 * time.Second
+	longestExpiration  = 4 * time.Second
+)
 
 // askingTimeout is how long the host waits for an answer. A device that is late is so by less than as much again, which leaves a busy machine its time.
 const askingTimeout = 2 * time.Second
@@ -87,6 +97,9 @@ func (b *backEnd) draw() *sending {
 	if of(b.load.ttl) {
 		s.TTL = time.Duration(200+b.rng.IntN(8000)) * time.Millisecond
 	}
+	if s.Group == "" && !s.Malformed && of(b.load.expiring) {
+		s.Expiration = shortestExpiration + time.Duration(b.rng.IntN(int(longestExpiration-shortestExpiration)/1e6))*time.Millisecond
+	}
 	if of(b.load.atMostOnce) {
 		s.Mode = device.AtMostOnce
 	}
@@ -141,6 +154,14 @@ func (s *sending) body() []byte {
 		body = body[:len(body)/2]
 	}
 	return body
+}
+
+// expiration is the command's as AMQP has it.
+func (s *sending) expiration() string {
+	if s.Expiration == 0 {
+		return ""
+	}
+	return strconv.FormatInt(s.Expiration.Milliseconds(), 10)
 }
 
 // headers are those that clients in other languages set: of every type, on some commands.

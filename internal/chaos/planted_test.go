@@ -28,6 +28,8 @@ type planted struct {
 	rate   int // 400 if it is 0
 	load   load
 	host   hostPlan
+	// disk is the size of the ledger's own disk; empty is a disk that others need.
+	disk string
 }
 
 // calm lets commands come for a while.
@@ -40,8 +42,9 @@ var fewRead = fault{"many devices don't read", func(ctx context.Context, w *worl
 var mistakes = []planted{
 	{
 		// With all that the others need, a host without a mistake keeps every promise.
-		name: "none", load: load{atMostOnce: 50, sets: 20, held: 33, ttl: 10, groups: 3, long: 5, asks: 10, late: 20, never: 5},
-		faults: []fault{ledgerKill, blockedKill, stopped, twice, unroutable, heldKill, fewRead},
+		name: "none", load: load{atMostOnce: 50, sets: 20, held: 33, ttl: 10, expiring: 20, groups: 3, long: 5, asks: 10, late: 20, never: 5},
+		faults: []fault{ledgerKill, blockedKill, stopped, twice, unroutable, heldKill, fewRead, expiredKill, outage, ledgerRemoved, secondHost},
+		disk:   "48m", host: hostPlan{deliveryLimit: deliveryLimit},
 	},
 	{
 		name: "ack before write", want: RuleOneResult, faults: []fault{ledgerKill},
@@ -118,6 +121,28 @@ var mistakes = []planted{
 		name: "supersede of one that is being written", want: RuleTrueResult, faults: []fault{fewRead}, load: load{sets: 60, long: 100},
 		edits: []edit{{"transports/device/queue.go", "f.state == waiting && f.offset == 0 && f.sets == by.sets", "f.sets == by.sets"}},
 	},
+	{
+		name: "what the broker lost isn't answered", want: RuleOneResult, faults: []fault{expiredKill}, load: load{expiring: 100, asks: 30, never: 50},
+		edits: []edit{{"router/intake.go", "\tif in.abandoned != nil {\n\t\tin.work.Go(in.lookForAbandoned)\n\t}\n", ""}},
+	},
+	{
+		name: "commands given back in a pause", want: RuleBroker, faults: []fault{outage}, disk: "24m", host: hostPlan{deliveryLimit: deliveryLimit},
+		edits: []edit{
+			{
+				"router/sweep.go", "giveBack := late && in.source.Broker",
+				"paused := in.pause.on() && in.pause.probe == nil && !in.pause.due && now.Sub(in.pause.state.Since()) >= time.Second\n\tgiveBack := (late || paused) && in.source.Broker",
+			},
+			{"router/pause.go", "lastProbe      = 10 * time.Second", "lastProbe      = 2 * time.Second"},
+		},
+	},
+	{
+		name: "the ledger's file isn't looked at", want: RuleOneResult, faults: []fault{ledgerRemoved}, load: load{held: 100},
+		edits: []edit{{"internal/database/watch.go", "\tfolder, err := os.Stat(filepath.Dir(w.path))\n", "\treturn nil\n\tfolder, err := os.Stat(filepath.Dir(w.path))\n"}},
+	},
+	{
+		name: "the ledger isn't locked", want: RuleSecondHost, faults: []fault{secondHost},
+		edits: []edit{{"internal/ledger/lock.go", "syscall.LOCK_EX|syscall.LOCK_NB", "syscall.LOCK_SH|syscall.LOCK_NB"}},
+	},
 }
 
 // Each mistake has its place in the code, also where nobody plays.
@@ -148,6 +173,9 @@ func TestPlanted(t *testing.T) {
 				p.patience = time.Minute // all comes to rest, and what doesn't is a mistake
 			}
 			p.host.asking.Timeout = askingTimeout
+			if m.disk != "" {
+				p.host.folder = smallDisk(t, m.disk)
+			}
 			p.host.overlay, p.mistaken = overlay(t, m.edits), m.edits != nil
 			h := play(t, p)
 			r := NewReport(h)

@@ -80,7 +80,7 @@ func (b *backEnd) publish(ctx context.Context, ch *amqp.Channel) error {
 			continue
 		}
 		confirm, err := ch.PublishWithDeferredConfirm(s.exchange(), s.Device, false, false, amqp.Publishing{
-			MessageId: s.ID, ContentType: "application/json", DeliveryMode: amqp.Persistent, Body: s.body(), Headers: s.headers(),
+			MessageId: s.ID, ContentType: "application/json", DeliveryMode: amqp.Persistent, Body: s.body(), Headers: s.headers(), Expiration: s.expiration(),
 		})
 		if err != nil {
 			b.decided(s, false)
@@ -166,6 +166,8 @@ const (
 	summaries = "summaries"
 	status    = "status"
 	poison    = "commands.poison"
+	// deadLetters is where the broker puts the commands that it gives up.
+	deadLetters = "dead-letters"
 )
 
 // groupResults is the queue that the host counts the results of groups from.
@@ -181,7 +183,8 @@ type reader struct {
 	events   []Event
 	presence *Presence
 	poison   []string
-	// over are the commands that have a result or are poison.
+	dead     []DeadLetter
+	// over are the commands that have a result, are poison, or were given up by the broker.
 	over map[string]bool
 	last time.Time
 }
@@ -224,6 +227,8 @@ func (r *reader) take(queue string, d *amqp.Delivery) {
 	case poison:
 		r.poison = append(r.poison, d.MessageId)
 		r.over[d.MessageId] = true
+	case deadLetters:
+		r.deadLetter(d)
 	case summaries:
 		r.report(d)
 	case results:
@@ -251,6 +256,33 @@ func (r *reader) report(d *amqp.Delivery) {
 		return
 	}
 	r.reports = append(r.reports, GroupReport{report, r.last})
+}
+
+// deadLetter takes a command that the broker gave up. The lock is held.
+func (r *reader) deadLetter(d *amqp.Delivery) {
+	c, err := device.ParseCommand(d.Body, d.MessageId)
+	if err != nil {
+		c.ID = d.MessageId // it is malformed
+	}
+	reason, _ := d.Headers["x-first-death-reason"].(string)
+	r.dead = append(r.dead, DeadLetter{ID: c.ID, Device: c.Device, Reason: reason, Read: r.last})
+	r.over[endKey(c.ID, c.Device)] = true
+}
+
+// declareDeadLetters makes the queue of what the broker gives up.
+func declareDeadLetters(t *testing.T, url string) {
+	conn, err := amqp.Dial(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ch.QueueDeclare(deadLetters, true, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // quiet is how long nothing has come.
