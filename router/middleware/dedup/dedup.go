@@ -97,10 +97,11 @@ func (d *dedup) Wrap(next message.HandlerFunc) message.HandlerFunc {
 		case middleware.ClaimReused:
 			return handlers.Refuse(msg, handlers.ReasonIDReused)
 		default:
+			handle := next
 			if r := handlers.Resumed(ctx); r != nil && r.Abandoned {
-				next = d.abandoned
+				handle = d.abandoned
 			}
-			return d.run(ctx, key, claim.Begun, next, msg)
+			return d.run(ctx, key, claim.Begun, handle, msg)
 		}
 	}
 }

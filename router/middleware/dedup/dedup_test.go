@@ -241,6 +241,14 @@ func TestAnAbandonedMessageIsRefused(t *testing.T) {
 			if err := s.Confirm(t.Context()); err != nil || r.Ledger.State(key("id")) != "confirmed" {
 				t.Errorf("%v, the record is %s", err, r.Ledger.State(key("id")))
 			}
+			for _, id := range []string{"another", ""} {
+				if _, err := r.run(t, id, "x", true); !errors.Is(err, errHandler) {
+					t.Errorf("after it the id %q: %v", id, err)
+				}
+			}
+			if n := r.calls.Load(); n != 2 {
+				t.Errorf("the handler was called %d times for the two messages after it", n)
+			}
 		})
 	}
 }
