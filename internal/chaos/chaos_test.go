@@ -126,6 +126,9 @@ func play(t *testing.T, p plan) *History {
 	w.host = newHost(t, p.host, folder, url, p.queue)
 	w.host.start()
 	w.until("the host is ready", w.host.ready)
+	for _, queue := range []string{"device.commands", "device.groups"} {
+		w.until("the host consumes from "+queue, func() bool { return w.consumed(queue) })
+	}
 	w.fleet = startFleet(t, "127.0.0.1:"+strconv.Itoa(w.host.devices), folder, p.devices)
 	w.until("all devices are connected", func() bool { return len(w.fleet.online()) == p.devices })
 
@@ -174,7 +177,7 @@ func play(t *testing.T, p plan) *History {
 	h.Reports, h.End.DeadLetters = w.reader.reports, w.reader.dead
 	h.Stops, h.SecondHosts = w.stops, w.secondHosts
 	if w.host.store != "" {
-		h.End.Unfinished = unfinished(t, w.host.store)
+		h.End.Unfinished = unfinished(t, w.host.store, time.Time{})
 	}
 	return h
 }
@@ -201,15 +204,15 @@ func (w *world) presenceTrue() bool {
 	return slices.Equal(online, w.reader.online())
 }
 
-// unfinished reads the ids of the ledger's rows that aren't confirmed. A row that is held is finished
-// as far as a host that ends is concerned.
-func unfinished(t *testing.T, path string) []string {
+// unfinished reads the ids of the ledger's rows that aren't confirmed or held, of those that were
+// changed since a time.
+func unfinished(t *testing.T, path string, since time.Time) []string {
 	db, err := sql.Open("sqlite", path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	rows, err := db.Query("SELECT id FROM ledger WHERE state < 3 ORDER BY number")
+	rows, err := db.Query("SELECT id FROM ledger WHERE state < 3 AND changed >= ? ORDER BY number", since.UnixMilli())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,6 +241,21 @@ func (w *world) until(what string, cond func() bool) {
 		}
 		return fmt.Sprintf("%d devices are connected, %d commands have results; the host says %q", len(w.online()), w.reader.settled(), w.host.readiness()), false
 	})
+}
+
+// consumed says whether the queue has a consumer.
+func (w *world) consumed(queue string) bool {
+	conn, err := amqp.Dial(w.url)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err != nil {
+		return false
+	}
+	q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+	return err == nil && q.Consumers > 0
 }
 
 // online is the addresses of the devices that are connected.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -81,9 +82,9 @@ var diskFullStart = fault{"host's first start, its ledger's disk full", func(_ c
 }}
 
 // diskFullStop has the host stop when it can't record what became of commands that it wrote to their
-// devices. Only its exit code and its log can tell of them then.
-var diskFullStop = fault{"host stopped, its ledger's disk full", func(ctx context.Context, w *world, _ *Fault) {
-	free := w.fillDisk()
+// devices, as it hasn't even its reserve. Only its exit code and its log can tell of them then.
+var diskFullStop = fault{"host stopped, its ledger's disk full", func(_ context.Context, w *world, _ *Fault) {
+	free := w.keepDiskFull()
 	w.awaitFull()
 	w.stop()
 	free()
@@ -141,31 +142,62 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// fillDisk leaves no room on the ledger's disk, until free.
+// fillDisk leaves no room on the ledger's disk, until free. What the host then removes is its own again.
 func (w *world) fillDisk() (free func()) {
+	w.t.Helper()
+	filler := w.filler()
+	filler.fill(w.t)
+	return func() { filler.remove(w.t) }
+}
+
+// keepDiskFull is fillDisk that also takes whatever becomes free, such as the host's reserve.
+func (w *world) keepDiskFull() (free func()) {
+	w.t.Helper()
+	filler := w.filler()
+	filler.fill(w.t)
+	ctx, stop := context.WithCancel(context.Background())
+	var filling sync.WaitGroup
+	filling.Go(func() {
+		for ; ctx.Err() == nil; pause(ctx, time.Millisecond) {
+			filler.fill(w.t)
+		}
+	})
+	return func() {
+		stop()
+		filling.Wait()
+		filler.remove(w.t)
+	}
+}
+
+// filler is a file that takes the room of a disk.
+type filler struct{ *os.File }
+
+func (w *world) filler() filler {
 	w.t.Helper()
 	if w.host.plan.folder == "" {
 		w.t.Fatal("the ledger is on a disk that others need")
 	}
-	filler := filepath.Join(w.host.plan.folder, "filler")
-	file, err := os.Create(filler)
+	file, err := os.Create(filepath.Join(w.host.plan.folder, "filler"))
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	block := make([]byte, 4096)
-	for err == nil {
-		_, err = file.Write(block)
+	return filler{file}
+}
+
+// fill takes what is free.
+func (f filler) fill(t *testing.T) {
+	var err error
+	for block := make([]byte, 4096); err == nil; {
+		_, err = f.Write(block)
 	}
 	if !errors.Is(err, syscall.ENOSPC) {
-		w.t.Fatalf("filling the ledger's disk: %v", err)
+		t.Errorf("filling the ledger's disk: %v", err)
 	}
-	if err := file.Close(); err != nil {
-		w.t.Fatal(err)
-	}
-	return func() {
-		if err := os.Remove(filler); err != nil {
-			w.t.Errorf("freeing the ledger's disk: %v", err)
-		}
+}
+
+func (f filler) remove(t *testing.T) {
+	if err := errors.Join(f.Close(), os.Remove(f.Name())); err != nil {
+		t.Errorf("freeing the ledger's disk: %v", err)
 	}
 }
 

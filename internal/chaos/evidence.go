@@ -354,9 +354,11 @@ func (e *evidence) closeSessions(d *deviceLog) {
 // clean says that what was written before a session's end for this reason has been read: both ends closed it in order.
 func clean(r device.Reason) bool { return r == device.ClientClosed || r == device.ServerShutdown }
 
-// killed says whether the host may have been killed in that time.
+// killed says whether the host may have been killed in that time, or ended without having recorded
+// everything.
 func (e *evidence) killed(from, to time.Time) bool {
-	return e.faults.any(from, to, func(f Fault) bool { return f.Killed })
+	return e.faults.any(from, to, func(f Fault) bool { return f.Killed }) ||
+		slices.ContainsFunc(e.Stops, func(s Stop) bool { return s.Code == exitUnclean && !s.End.Before(from) && !s.Begin.After(to) })
 }
 
 // outcome returns the one terminal result of the command at that place, or nil if it has none or several.

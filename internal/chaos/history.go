@@ -138,7 +138,8 @@ type Stop struct {
 	Code  int       `json:"code"`
 	// Said is what the host wrote to its log and to its standard error from Begin on.
 	Said string `json:"said"`
-	// Unrecorded are the commands whose rows in the ledger were unfinished at End.
+	// Unrecorded are the commands whose rows in the ledger were unfinished at End, of those that this
+	// process had begun or changed.
 	Unrecorded []string `json:"unrecorded"`
 }
 

@@ -123,6 +123,7 @@ type host struct {
 	cmd       *exec.Cmd
 	ended     chan struct{}
 	err       error
+	started   time.Time // the last process
 }
 
 func newHost(t *testing.T, p hostPlan, folder, url, queue string) *host {
@@ -177,6 +178,7 @@ func (h *host) start() {
 	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Stdout, cmd.Stderr = h.log, h.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	h.started = time.Now()
 	if err := cmd.Start(); err != nil {
 		h.t.Errorf("starting the host: %v", err)
 		return

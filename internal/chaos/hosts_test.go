@@ -34,7 +34,7 @@ func (w *world) stop() {
 	w.stops = append(w.stops, s)
 }
 
-// unrecorded is what the ledger's file says is unfinished. It reads a copy, as SQLite writes to the
+// unrecorded is what the ledger's file says is unfinished of what the host's last process began. It reads a copy, as SQLite writes to the
 // disk of what it reads, which may be full, and empties the log.
 func (w *world) unrecorded() []string {
 	folder := w.t.TempDir()
@@ -47,7 +47,7 @@ func (w *world) unrecorded() []string {
 			w.t.Fatalf("copying the ledger: %v", err)
 		}
 	}
-	return unfinished(w.t, filepath.Join(folder, "ledger.db"))
+	return unfinished(w.t, filepath.Join(folder, "ledger.db"), w.host.started)
 }
 
 // logged is all that the host has logged.

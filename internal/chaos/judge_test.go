@@ -100,6 +100,12 @@ func TestExcused(t *testing.T) {
 			r3.ID, r4.ID = r4.ID, r3.ID
 			r3.Look, r4.Look = 1, 1
 		}},
+		{"lines twice, after a stop that left it unknown how their commands ended", func(h *History) {
+			readAgain(h, "b/4", time.Second)
+			readAgain(h, "b/5", time.Second)
+			h.Stops = []Stop{{Begin: h.End.Settled, End: h.End.Settled, Code: exitUnclean, Said: `2 outcomes aren't recorded (ids "b/4", "b/5")`, Unrecorded: []string{"b/4", "b/5"}}}
+			h.Stops[0].Begin = read(h, "b/5").Time
+		}},
 		{"an undecided command with a result", func(h *History) { command(h, "b/5").Confirmed = false }},
 		{"silence while the way to the host was shut", func(h *History) {
 			h.Faults = append(h.Faults, Fault{Name: "partition", Begin: h.End.Settled, End: h.End.Settled.Add(25 * time.Second)})

@@ -51,7 +51,7 @@ func repairs() *History {
 	s.stop()
 	s.send(a)               // a/4
 	unrecorded := s.send(b) // b/4
-	s.stopAs(Stop{Code: exitUnclean, Said: "1 message isn't recorded: b/4", Unrecorded: []string{"b/4"}})
+	s.stopAs(Stop{Code: exitUnclean, Said: `1 outcome isn't recorded (id "b/4")`, Unrecorded: []string{"b/4"}})
 	second := SecondHost{Name: "second", Begin: s.tick(), First: "process 12", Said: "the store is in use: gateway, process 12"}
 	s.send(a) // a/5
 	second.End = s.tick()
@@ -133,7 +133,7 @@ var hostMutations = []mutation{
 	{
 		name:   "a stop that left something doesn't say what",
 		mutate: func(h *History) { h.Stops[1].Said = "the stop wasn't clean" },
-		rule:   RuleStop, id: "b/4", what: "with exit code 3, and named none of the 1 commands that were unrecorded",
+		rule:   RuleStop, id: "b/4", what: "with exit code 3, and didn't say what it left of the 1 commands that were unrecorded",
 	},
 	{
 		name:   "a stop that left nothing says that it wasn't clean",

@@ -136,6 +136,10 @@ var mistakes = []planted{
 		},
 	},
 	{
+		name: "a stop that left something says 0", want: RuleStop, faults: []fault{diskFullStop}, disk: "24m",
+		edits: []edit{{"cmd/pentrough/stop.go", "\treturn unclean(timeout, err)\n", "\tr.log.Warn(unclean(timeout, err).Error())\n\treturn nil\n"}},
+	},
+	{
 		name: "the ledger's file isn't looked at", want: RuleOneResult, faults: []fault{ledgerRemoved}, load: load{held: 100},
 		edits: []edit{{"internal/database/watch.go", "\tfolder, err := os.Stat(filepath.Dir(w.path))\n", "\treturn nil\n\tfolder, err := os.Stat(filepath.Dir(w.path))\n"}},
 	},

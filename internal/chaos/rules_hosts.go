@@ -3,6 +3,7 @@ package chaos
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -22,19 +23,27 @@ func stopsTrue(e *evidence) []finding {
 			found = append(found, finding{what: when + ", which means something else than a stop"})
 		case len(s.Unrecorded) == 0:
 			found = append(found, finding{what: when + ", and nothing was unrecorded"})
-		case !e.namesOne(s):
+		case !saysWhatIsLeft(s):
 			found = append(found, finding{
 				id: s.Unrecorded[0], device: e.deviceOf(s.Unrecorded[0]),
-				what: fmt.Sprintf("%s, and named none of the %d commands that were unrecorded", when, len(s.Unrecorded)),
+				what: fmt.Sprintf("%s, and didn't say what it left of the %d commands that were unrecorded", when, len(s.Unrecorded)),
 			})
 		}
 	}
 	return found
 }
 
-// namesOne says whether the host named at least one of the commands that its stop left.
-func (e *evidence) namesOne(s *Stop) bool {
-	return slices.ContainsFunc(s.Unrecorded, func(id string) bool { return strings.Contains(s.Said, id) })
+// saysWhatIsLeft says whether the host named one of the commands that its stop left, or said that
+// messages weren't settled or changes of the ledger not recorded.
+func saysWhatIsLeft(s *Stop) bool {
+	named := func(id string) bool { return strings.Contains(s.Said, strconv.Quote(id)) }
+	return slices.ContainsFunc(s.Unrecorded, named) ||
+		strings.Contains(s.Said, "not settled in time") || strings.Contains(s.Said, "not all changes are recorded")
+}
+
+// leftBy says whether a stop left it unknown how the command ended, so that it may be written again.
+func (s *Stop) leftBy(id string) bool {
+	return s.Code == exitUnclean && slices.Contains(s.Unrecorded, id)
 }
 
 // cleanStop judges a stop that says that nothing is left.

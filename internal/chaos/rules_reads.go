@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -168,6 +169,8 @@ func duplicates(e *evidence) []finding {
 			switch {
 			case c.Mode == device.AtMostOnce:
 				what = "it was to be written at most once"
+			case e.leftBetween(i, n):
+				continue
 			case len(kills) == 0:
 				what = "the host wasn't killed"
 			case !e.inFlight(kills, i, n):
@@ -192,6 +195,13 @@ func duplicates(e *evidence) []finding {
 		})
 	}
 	return found
+}
+
+// leftBetween says whether a stop before the nth read of the command at that place left it unknown how
+// the command ended.
+func (e *evidence) leftBetween(place, n int) bool {
+	again := e.Reads[e.lives[place].reads[n]].Time
+	return slices.ContainsFunc(e.Stops, func(s Stop) bool { return s.leftBy(e.Commands[place].ID) && s.Begin.Before(again) })
 }
 
 // kill is a fault that killed the host, and how long it may be felt.
