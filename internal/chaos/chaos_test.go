@@ -19,6 +19,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	_ "modernc.org/sqlite" // to look into the host's ledger
 
+	"github.com/pentrough/pentrough/internal/ledger"
 	"github.com/pentrough/pentrough/internal/testenv"
 	"github.com/pentrough/pentrough/internal/testenv/await"
 )
@@ -177,7 +178,7 @@ func play(t *testing.T, p plan) *History {
 	h.Reports, h.End.DeadLetters = w.reader.reports, w.reader.dead
 	h.Stops, h.SecondHosts = w.stops, w.secondHosts
 	if w.host.store != "" {
-		h.End.Unfinished = unfinished(t, w.host.store, time.Time{})
+		h.End.Unfinished = rows(t, w.host.store, unfinished, time.Time{})
 	}
 	return h
 }
@@ -204,28 +205,31 @@ func (w *world) presenceTrue() bool {
 	return slices.Equal(online, w.reader.online())
 }
 
-// unfinished reads the ids of the ledger's rows that aren't confirmed or held, of those that were
+// unfinished is how far rows have come that are neither confirmed nor held.
+const unfinished = ledger.Confirmed - 1
+
+// rows reads the ids of the ledger's rows that have come no further than last, of those that were
 // changed since a time.
-func unfinished(t *testing.T, path string, since time.Time) []string {
+func rows(t *testing.T, path string, last ledger.State, since time.Time) []string {
 	db, err := sql.Open("sqlite", path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	rows, err := db.Query("SELECT id FROM ledger WHERE state < 3 AND changed >= ? ORDER BY number", since.UnixMilli())
+	found, err := db.Query("SELECT id FROM ledger WHERE state <= ? AND changed >= ? ORDER BY number", last, since.UnixMilli())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = rows.Close() }() // rows.Err says it
+	defer func() { _ = found.Close() }() // found.Err says it
 	var ids []string
-	for rows.Next() {
+	for found.Next() {
 		var id string
-		if err := rows.Scan(&id); err != nil {
+		if err := found.Scan(&id); err != nil {
 			t.Fatal(err)
 		}
 		ids = append(ids, id)
 	}
-	if err := rows.Err(); err != nil {
+	if err := found.Err(); err != nil {
 		t.Fatal(err)
 	}
 	return ids

@@ -242,7 +242,7 @@ func (s *sweep) end() *History {
 	s.stop()
 	s.readers.Wait()
 	h.Results, h.Events, h.End.Poison = s.reader.results, s.reader.events, s.reader.poison
-	h.End.Unfinished = unfinished(s.t, s.host.store, time.Time{})
+	h.End.Unfinished = rows(s.t, s.host.store, unfinished, time.Time{})
 	return h
 }
 

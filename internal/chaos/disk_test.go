@@ -26,11 +26,10 @@ func smallDisk(t *testing.T, size string) string {
 	return folder
 }
 
-// diskFull fills the ledger's disk while commands come, and frees it later.
+// diskFull fills the ledger's disk but for the host's own reserve while commands come, and frees it later.
 var diskFull = fault{"ledger's disk full", func(ctx context.Context, w *world, _ *Fault) {
 	free := w.fillDisk()
-	w.awaitFull()
-	pause(ctx, 3*time.Second)
+	pause(ctx, 4*time.Second) // the host may have room for what had begun, or even for all
 	free()
 	w.until("the host is ready by itself", w.host.ready)
 }}
@@ -38,7 +37,7 @@ var diskFull = fault{"ledger's disk full", func(ctx context.Context, w *world, _
 // diskFullAlone is diskFull where nothing else disturbs the devices: they mustn't notice but that no commands come.
 var diskFullAlone = fault{"ledger's disk full", func(ctx context.Context, w *world, _ *Fault) {
 	before := w.fleet.connections()
-	free := w.fillDisk()
+	free := w.keepDiskFull()
 	w.awaitFull()
 	// What was on its way may still be written. After that nothing is, as nothing can be recorded. Results may come that were recorded before.
 	pause(ctx, 2*time.Second)
@@ -56,7 +55,7 @@ var diskFullAlone = fault{"ledger's disk full", func(ctx context.Context, w *wor
 
 // diskFullKill kills the host that can't write its ledger, and starts it again before there is room.
 var diskFullKill = fault{"host killed, its ledger's disk full", func(ctx context.Context, w *world, f *Fault) {
-	free := w.fillDisk()
+	free := w.keepDiskFull()
 	w.awaitFull()
 	w.kill(f)
 	w.host.start()
@@ -74,7 +73,7 @@ var diskFullStart = fault{"host's first start, its ledger's disk full", func(_ c
 			w.t.Error(err)
 		}
 	}
-	free := w.fillDisk()
+	free := w.keepDiskFull()
 	w.host.start()
 	w.awaitFull()
 	free()
@@ -116,7 +115,7 @@ var (
 
 // outage fills the ledger's disk for outageTime, and has something happen in the middle of it.
 func (w *world) outage(ctx context.Context, middle func()) {
-	free := w.fillDisk()
+	free := w.keepDiskFull()
 	w.awaitFull()
 	end := time.Now().Add(outageTime)
 	pause(ctx, outageTime/3)

@@ -138,8 +138,8 @@ type Stop struct {
 	Code  int       `json:"code"`
 	// Said is what the host wrote to its log and to its standard error from Begin on.
 	Said string `json:"said"`
-	// Unrecorded are the commands whose rows in the ledger were unfinished at End, of those that this
-	// process had begun or changed.
+	// Unrecorded are the commands that this process had begun, and of which the ledger didn't have at
+	// End how they ended.
 	Unrecorded []string `json:"unrecorded"`
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pentrough/pentrough/internal/ledger"
 	"github.com/pentrough/pentrough/internal/testenv"
 )
 
@@ -29,12 +30,12 @@ func (w *world) stop() {
 		s.Unrecorded = w.unrecorded()
 	}
 	if s.Code != 0 || len(s.Unrecorded) > 0 {
-		w.t.Logf("the host stopped with exit code %d and left %d rows unfinished; it said:\n%s", s.Code, len(s.Unrecorded), s.Said)
+		w.t.Logf("the host stopped with exit code %d and left %d outcomes unrecorded; it said:\n%s", s.Code, len(s.Unrecorded), s.Said)
 	}
 	w.stops = append(w.stops, s)
 }
 
-// unrecorded is what the ledger's file says is unfinished of what the host's last process began. It reads a copy, as SQLite writes to the
+// unrecorded is what the host's last process began and the ledger's file doesn't have the end of. It reads a copy, as SQLite writes to the
 // disk of what it reads, which may be full, and empties the log.
 func (w *world) unrecorded() []string {
 	folder := w.t.TempDir()
@@ -47,7 +48,7 @@ func (w *world) unrecorded() []string {
 			w.t.Fatalf("copying the ledger: %v", err)
 		}
 	}
-	return unfinished(w.t, filepath.Join(folder, "ledger.db"), w.host.started)
+	return rows(w.t, filepath.Join(folder, "ledger.db"), ledger.Writing, w.host.started)
 }
 
 // logged is all that the host has logged.

@@ -119,7 +119,7 @@ var hostMutations = []mutation{
 	{
 		name:   "a stop that left something unrecorded says that it was clean",
 		mutate: func(h *History) { h.Stops[1].Code = 0 },
-		rule:   RuleStop, id: "b/4", what: "with exit code 0, and its row in the ledger was unfinished",
+		rule:   RuleStop, id: "b/4", what: "with exit code 0, and the ledger didn't have how it ended",
 	},
 	{
 		name: "a stop that left a command without a result says that it was clean",
@@ -133,12 +133,12 @@ var hostMutations = []mutation{
 	{
 		name:   "a stop that left something doesn't say what",
 		mutate: func(h *History) { h.Stops[1].Said = "the stop wasn't clean" },
-		rule:   RuleStop, id: "b/4", what: "with exit code 3, and didn't say what it left of the 1 commands that were unrecorded",
+		rule:   RuleStop, what: "with exit code 3, and didn't say what is left; 1 commands were unrecorded",
 	},
 	{
 		name:   "a stop that left nothing says that it wasn't clean",
 		mutate: func(h *History) { h.Stops[0].Code = exitUnclean },
-		rule:   RuleStop, what: "with exit code 3, and nothing was unrecorded",
+		rule:   RuleStop, what: "with exit code 3, and didn't say what is left; 0 commands were unrecorded",
 	},
 	{
 		name:   "a host that crashes when it is to stop",

@@ -21,24 +21,19 @@ func stopsTrue(e *evidence) []finding {
 			found = append(found, e.cleanStop(s, when)...)
 		case s.Code != exitUnclean:
 			found = append(found, finding{what: when + ", which means something else than a stop"})
-		case len(s.Unrecorded) == 0:
-			found = append(found, finding{what: when + ", and nothing was unrecorded"})
 		case !saysWhatIsLeft(s):
-			found = append(found, finding{
-				id: s.Unrecorded[0], device: e.deviceOf(s.Unrecorded[0]),
-				what: fmt.Sprintf("%s, and didn't say what it left of the %d commands that were unrecorded", when, len(s.Unrecorded)),
-			})
+			found = append(found, finding{what: fmt.Sprintf("%s, and didn't say what is left; %d commands were unrecorded", when, len(s.Unrecorded))})
 		}
 	}
 	return found
 }
 
 // saysWhatIsLeft says whether the host named one of the commands that its stop left, or said that
-// messages weren't settled or changes of the ledger not recorded.
+// messages weren't settled or handled, or that changes of the ledger weren't recorded.
 func saysWhatIsLeft(s *Stop) bool {
-	named := func(id string) bool { return strings.Contains(s.Said, strconv.Quote(id)) }
-	return slices.ContainsFunc(s.Unrecorded, named) ||
-		strings.Contains(s.Said, "not settled in time") || strings.Contains(s.Said, "not all changes are recorded")
+	said := func(what string) bool { return strings.Contains(s.Said, what) }
+	return slices.ContainsFunc(s.Unrecorded, func(id string) bool { return said(strconv.Quote(id)) }) ||
+		said("not settled in time") || said("not handled in time") || said("not all changes are recorded")
 }
 
 // leftBy says whether a stop left it unknown how the command ended, so that it may be written again.
@@ -50,7 +45,7 @@ func (s *Stop) leftBy(id string) bool {
 func (e *evidence) cleanStop(s *Stop, when string) []finding {
 	var found []finding
 	for _, id := range s.Unrecorded {
-		found = append(found, finding{id: id, device: e.deviceOf(id), what: when + ", and its row in the ledger was unfinished"})
+		found = append(found, finding{id: id, device: e.deviceOf(id), what: when + ", and the ledger didn't have how it ended"})
 	}
 	for i := range e.Commands {
 		c, l := &e.Commands[i], &e.lives[i]
