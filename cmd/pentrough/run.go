@@ -35,6 +35,9 @@ const adminTimeout = 2 * time.Second
 // ledgerPatience is how long a start waits for the ledger's store at most.
 const ledgerPatience = 2 * time.Second
 
+// storeInterval is how often a start looks whether another process still uses the store.
+const storeInterval = 100 * time.Millisecond
+
 func newRun() *cobra.Command {
 	var file string
 	var dry bool
@@ -100,6 +103,7 @@ func (r *run) serve(ctx context.Context) error {
 		return r.startFailed(err)
 	}
 	defer r.unwatch(ctx, watch)
+	r.awaitStore(ctx)
 	if err := host.Start(ctx); err != nil && ctx.Err() == nil {
 		return r.startFailed(err)
 	} else if err != nil {
@@ -193,6 +197,20 @@ func (r *run) awaitLedger(ctx context.Context) {
 	case <-r.ledger.Opened():
 	case <-time.After(ledgerPatience):
 	case <-ctx.Done():
+	}
+}
+
+// awaitStore waits as long as another process uses the ledger's store, most likely a host that was
+// started twice. This one takes no command and no device meanwhile, as it couldn't do anything with them.
+// Its log and /readyz name the other one.
+func (r *run) awaitStore(ctx context.Context) {
+	for errors.Is(r.ledger.Health(), ledger.ErrInUse) {
+		select {
+		case <-r.ledger.Opened():
+		case <-time.After(storeInterval):
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

@@ -133,7 +133,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	h := play(t, plan{
 		seed: uint64(setting(t, "CHAOS_SEED", 1)), queue: "quorum", devices: 50, rate: 300, load: usual,
-		host:   hostPlan{folder: smallDisk(t, "24m"), deliveryLimit: deliveryLimit, asking: Asking{Timeout: askingTimeout, Pattern: true}},
+		host:   hostPlan{folder: smallDisk(t, "24m"), deliveryLimit: deliveryLimit, stopping: 8 * time.Second, asking: Asking{Timeout: askingTimeout, Pattern: true}},
 		faults: []fault{diskFullAlone, diskFullKill, diskFullStart, diskFullStop, outageRestart, outageStop}, node: testenv.NewNode(t), patience: time.Minute,
 	})
 	if r := tell(t, h); r.Broken() > 0 {

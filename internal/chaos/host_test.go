@@ -28,7 +28,7 @@ const hostConfig = `
 [host]
 name = "chaos"
 admin = "127.0.0.1:%[1]d"
-shutdown_timeout = "20s"
+shutdown_timeout = %[12]q
 log = { level = "info" }
 [store]
 %[2]s
@@ -105,6 +105,8 @@ type hostPlan struct {
 	// deliveryLimit is how often the broker delivers a command again, if its queue is a quorum queue.
 	// 0 is as often as it takes.
 	deliveryLimit int
+	// stopping is its shutdown_timeout; 20 s if it is 0.
+	stopping time.Duration
 }
 
 // begunTimeout is after how long the host answers commands that the broker doesn't deliver again.
@@ -152,7 +154,7 @@ func newHost(t *testing.T, p hostPlan, folder, url, queue string) *host {
 	if p.asking.Pattern {
 		answer = pattern
 	}
-	text := fmt.Sprintf(hostConfig, h.admin, store, url, prefetch, queue, h.devices, list, sendBuffer, cmp.Or(p.asking.Timeout, time.Second).String(), answer, limit)
+	text := fmt.Sprintf(hostConfig, h.admin, store, url, prefetch, queue, h.devices, list, sendBuffer, cmp.Or(p.asking.Timeout, time.Second).String(), answer, limit, cmp.Or(p.stopping, 20*time.Second).String())
 	if err := os.WriteFile(h.file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

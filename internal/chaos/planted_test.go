@@ -136,7 +136,7 @@ var mistakes = []planted{
 		},
 	},
 	{
-		name: "a stop that left something says 0", want: RuleStop, faults: []fault{diskFullStop}, disk: "24m",
+		name: "a stop that left something says 0", want: RuleStop, faults: []fault{diskFullStop}, disk: "24m", load: load{asks: 50, never: 30}, host: hostPlan{stopping: 8 * time.Second},
 		edits: []edit{{"cmd/pentrough/stop.go", "\treturn unclean(timeout, err)\n", "\tr.log.Warn(unclean(timeout, err).Error())\n\treturn nil\n"}},
 	},
 	{
