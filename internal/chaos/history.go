@@ -132,7 +132,9 @@ type Fault struct {
 
 // Stop is an orderly stop of the host.
 type Stop struct {
-	// Begin is when the host was asked to stop, End when its process had ended.
+	// Started is when its process was started, Begin when the host was asked to stop, and End when its
+	// process had ended.
+	Started time.Time `json:"started"`
 	Begin time.Time `json:"begin"`
 	End   time.Time `json:"end"`
 	Code  int       `json:"code"`

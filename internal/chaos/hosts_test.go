@@ -17,7 +17,7 @@ import (
 // stop ends the host in order, and notes what it said and what it left.
 func (w *world) stop() {
 	before := len(w.host.logged())
-	s := Stop{Begin: time.Now()}
+	s := Stop{Started: w.host.started, Begin: time.Now()}
 	if err := w.host.stop(); err != nil {
 		exit, ok := errors.AsType[*exec.ExitError](err)
 		if !ok {

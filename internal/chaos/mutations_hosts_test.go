@@ -124,6 +124,7 @@ var hostMutations = []mutation{
 	{
 		name: "a stop that left a command without a result says that it was clean",
 		mutate: func(h *History) {
+			h.Stops[0].Started = begun
 			r := result(h, "b/3")
 			r.Time = h.Stops[0].End.Add(time.Millisecond)
 			r.Body = ""

@@ -60,6 +60,8 @@ func (e *evidence) answeredRight(place int, r *Result) bool {
 		switch {
 		case other == nil:
 			return true // the other has no result or several, which is for another rule
+		case other.State == device.StateUnknown || other.Attempt > 1:
+			return true // its first attempt may have ended without an answer, and that was lost with the host
 		case other.Epoch != r.Epoch:
 			return false
 		case other.State == device.StateNoReply:

@@ -49,7 +49,11 @@ func (e *evidence) cleanStop(s *Stop, when string) []finding {
 	}
 	for i := range e.Commands {
 		c, l := &e.Commands[i], &e.lives[i]
-		if len(l.outcomes) == 0 || len(l.reads) == 0 || e.Reads[l.reads[0]].Time.After(s.Begin) {
+		written := slices.ContainsFunc(l.reads, func(place int) bool {
+			t := e.Reads[place].Time
+			return t.After(s.Started) && t.Before(s.Begin)
+		})
+		if len(l.outcomes) == 0 || !written {
 			continue // what has no result at all is for one-result
 		}
 		decided := slices.ContainsFunc(l.outcomes, func(place int) bool { return !e.Results[place].Time.After(s.End) })

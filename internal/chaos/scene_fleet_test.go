@@ -46,6 +46,14 @@ func (s *scene) askWithoutPattern(d *sceneDevice) {
 	}
 	first := s.question(d)
 	s.now = s.now.Add(s.h.Asking.Timeout)
+	if s.draw(3) == 1 { // that there was no answer is lost with the host
+		second := s.question(d)
+		s.answer(d, first)
+		s.result(d, second, device.StateAnswered, 1)
+		s.kill(1)
+		s.result(d, first, device.StateUnknown, 1)
+		return
+	}
 	s.result(d, first, device.StateNoReply, 1)
 	s.now = s.now.Add(s.h.Asking.Timeout)
 	second := s.question(d)
