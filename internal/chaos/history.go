@@ -135,9 +135,9 @@ type Stop struct {
 	// Started is when its process was started, Begin when the host was asked to stop, and End when its
 	// process had ended.
 	Started time.Time `json:"started"`
-	Begin time.Time `json:"begin"`
-	End   time.Time `json:"end"`
-	Code  int       `json:"code"`
+	Begin   time.Time `json:"begin"`
+	End     time.Time `json:"end"`
+	Code    int       `json:"code"`
 	// Said is what the host wrote to its log and to its standard error from Begin on.
 	Said string `json:"said"`
 	// Unrecorded are the commands that this process had begun, and of which the ledger didn't have at
