@@ -77,7 +77,7 @@ func TestChaos(t *testing.T) {
 			h := play(t, plan{
 				seed: uint64(seed), queue: queue, devices: 200, rate: 400, load: usual, faults: draw(uint64(seed), count),
 				// One knows answers by a pattern, the other doesn't.
-				host: hostPlan{folder: smallDisk(t, "128m"), deliveryLimit: 20, asking: Asking{Timeout: askingTimeout, Pattern: queue == "quorum"}}, node: testenv.NewNode(t), patience: time.Minute,
+				host: hostPlan{folder: smallDisk(t, "128m"), deliveryLimit: usualLimit, asking: Asking{Timeout: askingTimeout, Pattern: queue == "quorum"}}, node: testenv.NewNode(t), patience: time.Minute,
 			})
 			if r := tell(t, h); r.Broken() > 0 {
 				t.Errorf("seed %d breaks promises", seed)

@@ -92,11 +92,15 @@ var diskFullStop = fault{"host stopped, its ledger's disk full", func(_ context.
 }}
 
 // outageTime is how long an outage of the ledger is: a host that gave its commands back to the broker
-// every few seconds would exceed the delivery limit.
+// every few seconds would exceed the deliveryLimit.
 const (
 	outageTime    = 12 * time.Second
 	deliveryLimit = 3
 )
+
+// usualLimit is RabbitMQ 4's own delivery limit. Runs have it in which the host is killed often, as
+// each kill is a delivery.
+const usualLimit = 20
 
 // outage, outageRestart and outageStop fill the ledger's disk for long. The broker counts how often it
 // delivers a command, so the host has to keep what it has.

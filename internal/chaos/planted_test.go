@@ -44,7 +44,7 @@ var mistakes = []planted{
 		// With all that the others need, a host without a mistake keeps every promise.
 		name: "none", load: load{atMostOnce: 50, sets: 20, held: 33, ttl: 10, expiring: 20, groups: 3, long: 5, asks: 10, late: 20, never: 5},
 		faults: []fault{ledgerKill, blockedKill, stopped, twice, unroutable, heldKill, fewRead, expiredKill, outage, ledgerRemoved, secondHost},
-		disk:   "48m", host: hostPlan{deliveryLimit: deliveryLimit},
+		disk:   "48m", host: hostPlan{deliveryLimit: usualLimit},
 	},
 	{
 		name: "ack before write", want: RuleOneResult, faults: []fault{ledgerKill},
