@@ -106,7 +106,10 @@ var mistakes = []planted{
 	},
 	{
 		name: "hold deleted before the write", want: RuleOneResult, faults: []fault{heldKill}, load: load{held: 100},
-		edits: []edit{{"internal/ledger/hold.go", "\t\t\tl.run(r)\n", "\t\t\tl.run(r)\n\t\t\tl.later(Row{Number: r.number})\n"}},
+		edits: []edit{
+			{"internal/ledger/hold.go", "\t\t\tl.run(r)\n", "\t\t\tl.run(r)\n\t\t\tl.later(Row{Number: r.number})\n"},
+			{"internal/ledger/ledger.go", "if l.journal == nil {\n\t\treturn attempt, nil", "if l.journal == nil || r.owned != nil {\n\t\treturn attempt, nil"},
+		},
 	},
 	{
 		name: "expiry checked before the lane", want: RuleExpiry, faults: []fault{calm}, load: load{ttl: 50, asks: 30, never: 50},

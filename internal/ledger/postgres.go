@@ -62,6 +62,9 @@ const whoLocked = `SELECT a.application_name, a.backend_start, coalesce(host(a.c
 	WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 	AND (l.classid::bigint << 32 | l.objid::bigint) = k.key`
 
+// shortKeepalives has the server notice within a minute that a client is gone.
+const shortKeepalives = `SELECT set_config('tcp_keepalives_idle', '30', false), set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '3', false)`
+
 // unlockHosts gives up all such locks of a connection.
 const unlockHosts = `SELECT pg_advisory_unlock_all()`
 
@@ -76,6 +79,9 @@ func (s *Postgres) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// A machine that is gone says nothing: without this its lock would stay for hours. Where the server
+	// can't do it, the lock is all the same.
+	_, _ = conn.Exec(ctx, shortKeepalives)
 	// The server lets go of the lock when the connection ends, however it ends.
 	var alone bool
 	err = conn.QueryRow(ctx, lockHost, s.host).Scan(&alone)
