@@ -33,7 +33,7 @@ func TestACommandThatNeverComesAgain(t *testing.T) {
 		"it expires": {"20000", func(t *testing.T, ch *amqp.Channel) {
 			killed := time.Now()
 			await.That(t, "the killed host's command expires", func() (any, bool) {
-				q, err := ch.QueueInspect("device.commands")
+				q, err := ch.QueueDeclarePassive("device.commands", true, false, false, false, nil)
 				return err, err == nil && q.Messages == 0 && q.Consumers == 0 && time.Since(killed) > 20*time.Second
 			})
 		}},
