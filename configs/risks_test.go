@@ -13,20 +13,20 @@ import (
 
 func TestWhatIsSentInTheClearIsWarnedOf(t *testing.T) {
 	for text, want := range map[string]string{
-		"type = \"amqp\"\nurl = \"amqp://u:hush-hush@broker.internal/\"":                                                     "transport.t.url: password and messages are sent in the clear",
-		"type = \"amqp\"\nhost = \"10.0.0.7\"":                                                                               "transport.t.host: password and messages are sent in the clear",
-		"type = \"amqp\"\nurl = \"amqps://u:hush-hush@broker.internal/\"":                                                    "",
-		"type = \"amqp\"\nhost = \"10.0.0.7\"\ntls = {}":                                                                     "",
-		"type = \"amqp\"\nurl = \"amqp://u:hush-hush@[::1]/\"":                                                               "",
-		"type = \"amqp\"\nhost = \"localhost\"":                                                                              "",
-		"type = \"amqp\"\nhost = \"10.0.0.7\"\ntls = { insecure = true }":                                                    "transport.t.tls.insecure: the server's certificate isn't checked",
-		"type = \"http\"\nlisten = \":8080\"\ntoken = \"hush-hush\"":                                                         "transport.t.token: the token is sent in the clear",
-		"type = \"http\"\nlisten = \"127.0.0.1:8080\"\ntoken = \"hush-hush\"":                                                "",
-		"type = \"amqp\"\nreply_to = [\"replies.*\", \"*\"]":                                                                 "transport.t.reply_to: whoever may publish to this host can have results written to any queue",
-		"type = \"amqp\"\nreply_to = [\"replies.*\"]":                                                                        "",
-		"type = \"http\"\nlisten = \"[::1%lo]:8080\"\ntoken = \"hush-hush\"":                                                 "",
-		"type = \"http\"\nlisten = \":8080\"":                                                                                "",
-		"type = \"http\"\nlisten = \":8080\"\ntoken = \"x\"\ntls = {cert=\"c\", key=\"k\"}":                                  "",
+		"type = \"amqp\"\nurl = \"amqp://u:hush-hush@broker.internal/\"":                    "transport.t.url: password and messages are sent in the clear",
+		"type = \"amqp\"\nhost = \"10.0.0.7\"":                                              "transport.t.host: password and messages are sent in the clear",
+		"type = \"amqp\"\nurl = \"amqps://u:hush-hush@broker.internal/\"":                   "",
+		"type = \"amqp\"\nhost = \"10.0.0.7\"\ntls = {}":                                    "",
+		"type = \"amqp\"\nurl = \"amqp://u:hush-hush@[::1]/\"":                              "",
+		"type = \"amqp\"\nhost = \"localhost\"":                                             "",
+		"type = \"amqp\"\nhost = \"10.0.0.7\"\ntls = { insecure = true }":                   "transport.t.tls.insecure: the server's certificate isn't checked",
+		"type = \"http\"\nlisten = \":8080\"\ntoken = \"hush-hush\"":                        "transport.t.token: the token is sent in the clear",
+		"type = \"http\"\nlisten = \"127.0.0.1:8080\"\ntoken = \"hush-hush\"":               "",
+		"type = \"amqp\"\nreply_to = [\"replies.*\", \"*\"]":                                "transport.t.reply_to: whoever may publish to this host can have results written to any queue",
+		"type = \"amqp\"\nreply_to = [\"replies.*\"]":                                       "",
+		"type = \"http\"\nlisten = \"[::1%lo]:8080\"\ntoken = \"hush-hush\"":                "",
+		"type = \"http\"\nlisten = \":8080\"":                                               "",
+		"type = \"http\"\nlisten = \":8080\"\ntoken = \"x\"\ntls = {cert=\"c\", key=\"k\"}": "",
 	} {
 		warns(t, "[transport.t]\n"+text, want)
 	}
