@@ -78,9 +78,9 @@ type memory interface {
 	load([]Row)
 	refuse(error)
 	// missing returns the changes that bring the rows of a store that was opened again to what is in
-	// memory, and restored notes that these are made.
+	// memory. restored learns which rows were written.
 	missing([]Row) (Batch, error)
-	restored()
+	restored([]Row)
 }
 
 // newJournal opens the store in the background.
@@ -204,11 +204,13 @@ func (j *journal) reopen() bool {
 	return false
 }
 
-// restore opens the store and writes to it what it lacks.
+// restore opens the store and writes to it what it lacks. That includes the changes that are queued
+// already and for which nobody waits. To make these afterwards would bring rows back to older states.
 func (j *journal) restore(timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	rows, err := j.store.Open(ctx)
+	older := j.left()
 	var all Batch
 	if err == nil {
 		all, err = j.memory.missing(rows)
@@ -216,14 +218,21 @@ func (j *journal) restore(timeout time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("opening the store: %w", err)
 	}
-	for part := (Batch{Remove: all.Remove}); len(part.Remove)+len(all.Put) > 0; part.Remove = nil {
-		n := min(len(all.Put), maxBatch)
-		part.Put, all.Put = all.Put[:n], all.Put[n:]
+	rows = all.Put
+	for part := (Batch{Remove: all.Remove}); len(part.Remove)+len(rows) > 0; part.Remove = nil {
+		n := min(len(rows), maxBatch)
+		part.Put, rows = rows[:n], rows[n:]
 		if err := j.store.Apply(ctx, part, true); err != nil {
 			return fmt.Errorf("writing to the store what is in memory: %w", err)
 		}
 	}
-	j.memory.restored()
+	j.memory.restored(all.Put)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.queue = slices.DeleteFunc(j.queue, func(p pending) bool {
+		older--
+		return older >= 0 && p.done == nil
+	})
 	return nil
 }
 

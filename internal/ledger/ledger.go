@@ -381,13 +381,14 @@ func (l *Ledger) written(r *record) {
 	}
 }
 
-// restored notes that the store has all that is in memory.
-func (l *Ledger) restored() {
+// restored notes which rows the store has now. A run may have ended after missing returned them: its
+// outcome isn't among them.
+func (l *Ledger) restored(rows []Row) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, r := range l.records {
-		switch {
-		case !r.unwritten:
+	for _, row := range rows {
+		switch r := l.records[row.Key]; {
+		case row.State != Done || r == nil || !r.unwritten:
 		case r.running: // Commit goes on
 			r.unwritten = false
 		default:

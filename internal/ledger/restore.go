@@ -72,6 +72,8 @@ var urgency = [...]int{Writing: 0, OnHold: 0, Done: 1, Confirmed: 2}
 // older reports whether a store has less of a record than it has to have.
 func older(has, want *Row, r *record) bool {
 	switch {
+	case r.unwritten:
+		return true // restored has to know that it is written
 	case !r.done && (has.State == Done || has.State == Confirmed), r.unheld && has.State == OnHold:
 		return false
 	default:
