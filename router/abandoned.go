@@ -8,38 +8,39 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// abandoned is the third source of an intake. A source delivers a message again until it is acked,
-// unless it loses the message: that expires, is purged, is deleted with its queue, or has been
-// delivered too often. If a run of such a message had begun, its result would never be published.
-// So what the source doesn't deliver again, although it could, is brought back from the ledger.
+// abandoned finds the messages that the source of an intake has to redeliver and doesn't. A source
+// redelivers a message until it is acked, unless the message is lost: it expires, is purged, is
+// deleted with its queue, or was delivered too often. If a run of it had begun, nobody would publish
+// its result. So after a time the intake takes such a message from the ledger instead.
 type abandoned struct {
 	pipeline string
 	ledger   middleware.Ledger
-	// after is how long the source may take. interval is how often it is looked.
+	// after is how long the source may take to redeliver. interval is the time between two checks.
 	after, interval time.Duration
 
-	// clock is for how long the source could have delivered. It is that of present without the time
-	// in which as many messages were unsettled as the source hands out.
+	// clock is the time in which the source could have delivered: the pipeline had a consumer, and
+	// fewer unsettled messages than the source hands out. present is handlers.Source.Present at the
+	// last check.
 	clock, present time.Duration
-	// since is when each message was seen first, on the clock.
+	// since is when each message was first missing, on the clock.
 	since map[middleware.LedgerKey]time.Duration
 }
 
-// longestLook and shortestLook bound abandoned.interval.
+// shortestCheck and longestCheck bound abandoned.interval.
 const (
-	longestLook  = 10 * time.Second
-	shortestLook = 50 * time.Millisecond
+	shortestCheck = 50 * time.Millisecond
+	longestCheck  = 10 * time.Second
 )
 
 func newAbandoned(pipeline string, ledger middleware.Ledger, after time.Duration) *abandoned {
 	return &abandoned{
-		pipeline: pipeline, ledger: ledger, after: after, interval: min(max(after/20, shortestLook), longestLook),
+		pipeline: pipeline, ledger: ledger, after: after, interval: min(max(after/20, shortestCheck), longestCheck),
 		since: map[middleware.LedgerKey]time.Duration{},
 	}
 }
 
-// lookForAbandoned brings messages back until the intake closes.
-func (in *intake) lookForAbandoned() {
+// resumeAbandoned takes abandoned messages in until the intake closes.
+func (in *intake) resumeAbandoned() {
 	ticker := time.NewTicker(in.abandoned.interval)
 	defer ticker.Stop()
 	for {
@@ -47,14 +48,14 @@ func (in *intake) lookForAbandoned() {
 		case <-in.closed:
 			return
 		case <-ticker.C:
-			in.bringAbandoned()
+			in.checkAbandoned()
 		}
 	}
 }
 
-// bringAbandoned brings back what the source had time enough to deliver. A message of which a run
-// ended needs no other run: only its answer is sent, for which its copy was waited for.
-func (in *intake) bringAbandoned() {
+// checkAbandoned takes in the messages that the source had enough time to redeliver. An orphan needs
+// no run: its results are published, and only its answer waits for the redelivered message.
+func (in *intake) checkAbandoned() {
 	a := in.abandoned
 	a.advance(in.stands(time.Now()))
 	missing := a.ledger.Unconfirmed(a.pipeline)
@@ -83,7 +84,10 @@ func (in *intake) bringAbandoned() {
 		in.answer(e.delivery.Metadata, &e.run.outcome)
 		return true
 	})
-	here := in.here(len(missing))
+	if len(missing) == 0 {
+		return
+	}
+	here := in.here()
 	missing = slices.DeleteFunc(missing, func(m middleware.Unconfirmed) bool {
 		_, ok := here[m.Key]
 		return ok || !late(m.Key)
@@ -91,11 +95,11 @@ func (in *intake) bringAbandoned() {
 	if len(missing) == 0 {
 		return
 	}
-	in.log.Warn("messages that had begun weren't delivered again; their results are published without them", "messages", len(missing), "first", missing[0].Key.ID)
+	in.log.Warn("messages that had begun weren't redelivered; publishing their results from the ledger", "messages", len(missing), "first", missing[0].Key.ID)
 	in.metrics.abandoned.Add(float64(len(missing)))
 	for _, m := range missing {
 		d := in.deliver(m.Origin.UUID, nil, m.Origin.Metadata())
-		in.lanes.addAside(&entry{
+		in.lanes.addAbandoned(&entry{
 			delivery: d, message: d.Message(), abandoned: true,
 			desc: handlers.Description{Key: m.Key.Device, ID: m.Key.ID, Keep: m.Origin.Keep},
 		}, time.Now())
@@ -107,12 +111,8 @@ func (a *abandoned) key(e *entry) middleware.LedgerKey {
 	return middleware.LedgerKey{Pipeline: a.pipeline, ID: e.desc.ID, Device: e.desc.Key}
 }
 
-// here returns the messages with an id that are waiting or running; nil if the caller misses none.
-// The lock is held.
-func (in *intake) here(missing int) map[middleware.LedgerKey]struct{} {
-	if missing == 0 {
-		return nil
-	}
+// here returns the messages that are waiting or running. The lock is held.
+func (in *intake) here() map[middleware.LedgerKey]struct{} {
 	all := map[middleware.LedgerKey]struct{}{}
 	add := func(e *entry) { all[in.abandoned.key(e)] = struct{}{} }
 	in.lanes.each(add)

@@ -54,6 +54,11 @@ const begunTimeout = 10 * time.Minute
 
 func newAbandonRig(t *testing.T, window int, handle handlerFunc) *abandonRig {
 	t.Helper()
+	return newAbandonRigOf(t, window, refusingHandler{handle})
+}
+
+func newAbandonRigOf(t *testing.T, window int, h handlers.Config) *abandonRig {
+	t.Helper()
 	r := &abandonRig{source: &answering{fakeSystem: newSystem(window)}, ledger: middlewaretest.NewLedger()}
 	for _, id := range []string{"begun", "done"} {
 		key := middleware.LedgerKey{Pipeline: "test", ID: id, Device: "d"}
@@ -72,7 +77,7 @@ func newAbandonRig(t *testing.T, window int, handle handlerFunc) *abandonRig {
 	}
 	kind, _ := plugin.Registered().Kind("middleware")
 	dedup, _ := kind.Lookup("dedup")
-	r.harness = newHarness(t, refusingHandler{handle}, func(c *Config) {
+	r.harness = newHarness(t, h, func(c *Config) {
 		c.Transports[0].Config, c.Ledger = r.source, r.ledger
 		c.Pipelines[0].Middleware = []Middleware{{Name: "dedup", Type: "dedup", Config: dedup.New().(middleware.Config)}}
 	})
@@ -222,4 +227,54 @@ func TestAnAnswerWhoseMessageIsNotDeliveredAgain(t *testing.T) {
 		}
 		r.stop()
 	})
+}
+
+// panicking panics when it is to refuse a message.
+type panicking struct{ refusingHandler }
+
+func (p panicking) New(handlers.Env) (handlers.Handler, error) { return p, nil }
+
+func (panicking) Refuse(context.Context, *message.Message, handlers.Reason) ([]*message.Message, error) {
+	panic("in Refuse")
+}
+
+// An abandoned message whose handler can't answer for it ends, and the pipeline goes on.
+func TestAnAbandonedMessageThatCannotBeRefused(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newAbandonRigOf(t, 16, panicking{refusingHandler{echo}})
+		pass(begunTimeout + time.Minute)
+		equal(t, "outputs", r.out.outputs(), abandonedOutputs[:1])
+		if s := r.state("begun"); s != "confirmed" {
+			t.Errorf("its record is %s", s)
+		}
+		if err := r.pipelines[0].intake.outage(); err != nil {
+			t.Errorf("the pipeline is paused: %v", err)
+		}
+		r.stop()
+	})
+}
+
+// The source doesn't redeliver an abandoned message, so that it stays when the source gets the others
+// back.
+func TestAnAbandonedMessageStaysWhenTheSubscriptionIsGivenBack(t *testing.T) {
+	l, now := newLanes(16, DefaultLanes, true), time.Now()
+	e := func(abandoned bool) *entry {
+		d := &transports.Delivery{Context: t.Context()}
+		return &entry{delivery: d, abandoned: abandoned, desc: handlers.Description{Key: "d"}}
+	}
+	sent, refused, brought := e(false), e(false), e(true)
+	l.add(refused, false, now)
+	l.refuse(refused.lane, handlers.ReasonStalled, everything)
+	l.add(sent, false, now)
+	l.addAbandoned(brought, now)
+	if dropped := l.forget(delivered); len(dropped) != 2 || dropped[0] != refused || dropped[1] != sent {
+		t.Errorf("%d messages are given back", len(dropped))
+	}
+	if got := l.next(now); got != brought {
+		t.Errorf("%+v starts", got)
+	}
+	l.settle(brought, false, now)
+	if len(l.byKey) != 0 || l.running != 0 || l.unstarted() {
+		t.Errorf("left: %+v", l)
+	}
 }

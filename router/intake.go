@@ -45,7 +45,7 @@ type intake struct {
 	presence presence
 	// holds brings back what is held; nil if nothing can be.
 	holds *holds
-	// abandoned brings back what the source doesn't; nil in a pipeline that the ledger has no records of.
+	// abandoned finds what the source doesn't redeliver; nil in a pipeline without records in the ledger.
 	abandoned *abandoned
 	// answerer is the source, if it is one.
 	answerer transports.Answerer
@@ -100,7 +100,7 @@ func (in *intake) Subscribe(_ context.Context, topic string) (<-chan *message.Me
 		in.work.Go(in.holds.run)
 	}
 	if in.abandoned != nil {
-		in.work.Go(in.lookForAbandoned)
+		in.work.Go(in.resumeAbandoned)
 	}
 	return in.out, nil
 }

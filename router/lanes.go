@@ -65,8 +65,8 @@ type entry struct {
 	// message is for the first run; it was made to be described.
 	message *message.Message
 	desc    handlers.Description
-	resumed *resumed // it was held
-	// abandoned says that the source didn't deliver the message again: see abandoned.go.
+	resumed *resumed // how it came back, if it was held; otherwise nil
+	// abandoned says that the source didn't redeliver the message: see abandoned.go.
 	abandoned bool
 	lane      *lane
 	number    uint64
@@ -106,7 +106,7 @@ func newLanes(window int, c Lanes, refusable bool) *lanes {
 	}
 }
 
-// add takes a message in. An entry that couldn't be described (own) has a lane of its own.
+// add takes a message in. With own it has a lane of its own, as one that couldn't be described.
 func (l *lanes) add(e *entry, own bool, now time.Time) {
 	l.arrived++
 	e.number, e.arrived, e.state = l.arrived, now, waiting
@@ -132,12 +132,11 @@ func (l *lanes) add(e *entry, own bool, now time.Time) {
 	l.schedule(ln)
 }
 
-// addAside takes in a message that uses nothing which it would have to wait for: it starts out of turn.
-func (l *lanes) addAside(e *entry, now time.Time) {
-	l.add(e, false, now)
-	ln := e.lane
-	l.refuse(ln, handlers.ReasonAbandoned, func(other *entry) bool { return other == e })
-	l.schedule(ln)
+// addAbandoned takes in a message that needs only the ledger. It has a lane of its own, and starts
+// out of turn, as a refusal does.
+func (l *lanes) addAbandoned(e *entry, now time.Time) {
+	l.add(e, true, now)
+	l.refuse(e.lane, handlers.ReasonAbandoned, everything)
 }
 
 // schedule puts a lane that may start a message into the ready list.
@@ -395,11 +394,15 @@ func (l *lanes) unstarted() bool {
 
 // forget drops unstarted entries and returns them: all at a stop, those of the source when its channel is given back.
 func (l *lanes) forget(gone func(*entry) bool) []*entry {
-	dropped := l.refused
-	for _, e := range l.refused {
+	var dropped []*entry
+	l.refused = slices.DeleteFunc(l.refused, func(e *entry) bool {
+		if !gone(e) {
+			return false
+		}
 		e.lane.aside--
-	}
-	l.refused = nil
+		dropped = append(dropped, e)
+		return true
+	})
 	for _, ln := range l.byKey {
 		dropped = l.drop(ln, gone, dropped)
 		l.schedule(ln)
@@ -422,7 +425,7 @@ func (l *lanes) drop(ln *lane, match func(*entry) bool, dropped []*entry) []*ent
 	return dropped
 }
 
-// Which entries are dropped: all, or those that the source will deliver again.
+// everything and delivered say which entries are dropped: all, or those that the source redelivers.
 func everything(*entry) bool  { return true }
 func delivered(e *entry) bool { return e.resumed == nil && !e.abandoned }
 

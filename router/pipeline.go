@@ -200,7 +200,9 @@ func (p *pipeline) refuse(msg *message.Message, reason handlers.Reason) ([]*mess
 	if p.refuser == nil {
 		return nil, handlers.Permanent(errors.New(string(reason)))
 	}
-	return p.refuser.Refuse(msg.Context(), msg, reason)
+	return p.recover(func(msg *message.Message) ([]*message.Message, error) {
+		return p.refuser.Refuse(msg.Context(), msg, reason)
+	})(msg)
 }
 
 // process is what Watermill calls for each message that the intake started. It returns when the delivery is settled, or

@@ -114,11 +114,12 @@ func (d *dedup) claim(ctx context.Context, key middleware.LedgerKey, body middle
 	return d.env.Ledger.Reserve(ctx, key, body, middleware.OriginOf(msg, handlers.Described(ctx)))
 }
 
-// abandoned stands in for the handler when a run was cut off and the source doesn't deliver the
-// message again. A handler that can't answer for it is done with it.
+// abandoned takes the handler's place when a run was cut off and the source doesn't redeliver the
+// message. If the handler can't answer for it, the message ends without a result: it has no payload,
+// so that neither another attempt nor a topic for poison has a use for it.
 func (d *dedup) abandoned(msg *message.Message) ([]*message.Message, error) {
 	out, err := handlers.Refuse(msg, handlers.ReasonAbandoned)
-	if handlers.KindOf(err) == handlers.KindPermanent {
+	if err != nil && handlers.KindOf(err) != handlers.KindUnavailable {
 		err = handlers.Drop(err)
 	}
 	return out, err

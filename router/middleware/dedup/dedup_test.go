@@ -172,6 +172,13 @@ func TestWithoutAnIDMessagesPass(t *testing.T) {
 }
 
 // refuser is a handler that answers for messages that it doesn't handle.
+// unrefusing fails to refuse.
+type unrefusing struct{ handlers.Handler }
+
+func (unrefusing) Refuse(context.Context, *message.Message, handlers.Reason) ([]*message.Message, error) {
+	return nil, errHandler
+}
+
 type refuser struct{ handlers.Handler }
 
 func (refuser) Refuse(_ context.Context, msg *message.Message, reason handlers.Reason) ([]*message.Message, error) {
@@ -214,6 +221,7 @@ func TestAnAbandonedMessageIsRefused(t *testing.T) {
 	}{
 		"by a handler that can": {refuser{}, ": " + string(handlers.ReasonAbandoned)},
 		"by none":               {nil, ""},
+		"by one that fails":     {unrefusing{}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
