@@ -11,8 +11,8 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// A quorum queue counts how often it delivers a message again, and drops or dead-letters one that it
-// has delivered more often than its limit allows. Each lost connection, stop and ack_deadline counts.
+// A quorum queue counts the redeliveries of each message. Beyond its delivery limit it drops or
+// dead-letters the message. Each lost connection, stop and ack_deadline counts.
 
 const (
 	limitArg    = "x-delivery-limit"
@@ -21,11 +21,11 @@ const (
 	unlimited = -1
 	// defaultLimit is that of RabbitMQ from unlimitedFrom on, for queues without a limit of their own.
 	defaultLimit = 20
-	// unlimitedFrom is the major version from which on a limit of -1 means none. RabbitMQ 3.10 drops
-	// a message at its first redelivery then (measured).
+	// unlimitedFrom is the first major version in which a negative limit means none. With one
+	// RabbitMQ 3.10 drops each message at its first redelivery (measured).
 	unlimitedFrom = 4
-	// suspicious is the count from which on a message is worth a warning if the limit isn't known: a
-	// policy may have set one.
+	// suspicious is how many redeliveries are worth a warning if the limit isn't known: a policy may
+	// have set one.
 	suspicious = 10
 	// warnInterval is how much time passes between two such warnings about a topic.
 	warnInterval = time.Minute
@@ -39,8 +39,8 @@ func majorVersion(conn *amqp.Connection) int {
 	return n
 }
 
-// errUnlimited is about a limit that the broker would take for another.
-var errUnlimited = errors.New("arguments: x-delivery-limit = -1 has RabbitMQ before 4 drop each message that it delivers again; use delivery_limit = -1 instead, or leave it out")
+// errUnlimited is about a limit that RabbitMQ before 4 understands differently.
+var errUnlimited = errors.New("arguments: with a negative x-delivery-limit RabbitMQ before 4 drops each message at its first redelivery; use delivery_limit = -1 instead, or leave it out")
 
 // queueArguments returns those that a queue is declared with.
 func (r *route) queueArguments(major int) (amqp.Table, error) {
@@ -49,26 +49,21 @@ func (r *route) queueArguments(major int) (amqp.Table, error) {
 	case r.noLimit && major >= unlimitedFrom:
 		args = maps.Clone(args)
 		args[limitArg] = int64(unlimited)
-	case !r.noLimit && major < unlimitedFrom && limitIn(args) == unlimited:
+	case r.declare && major < unlimitedFrom && limitIn(args) == unlimited:
 		return nil, errUnlimited
 	}
 	return args, nil
 }
 
-// limitIn returns the limit that a queue's arguments say, 0 if they say none.
+// limitIn returns the limit in a queue's arguments, 0 if there is none. To the broker each negative
+// one is the same. Arguments from TOML have no other type of integers.
 func limitIn(args amqp.Table) int {
-	switch n := args[limitArg].(type) {
-	case int64:
-		return int(n)
-	case int32:
-		return int(n)
-	default:
-		return 0
-	}
+	n, _ := args[limitArg].(int64)
+	return int(max(n, unlimited))
 }
 
-// deliveryLimit returns how often a message of the queue is delivered again, as far as that can be
-// known: unlimited, or 0 if it isn't known.
+// deliveryLimit returns how often the broker redelivers a message of the queue: unlimited if it has
+// no limit, 0 if the host can't know it.
 func (r *route) deliveryLimit(major int) int {
 	args, err := r.queueArguments(major)
 	switch limit := limitIn(args); {
@@ -85,7 +80,7 @@ func (r *route) deliveryLimit(major int) int {
 	}
 }
 
-// learnLimit takes the limit up when a consumer begins, and warns of it once.
+// learnLimit finds out the limit when a consumer begins, and warns of it once.
 func (s *subscription) learnLimit(major int) {
 	first := s.limit == 0
 	s.limit = s.route.deliveryLimit(major)

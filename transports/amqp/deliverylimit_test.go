@@ -28,6 +28,9 @@ func TestTheDeliveryLimitThatIsKnown(t *testing.T) {
 		"a classic queue":                   {TopicConfig{QueueType: classic}, 4, 0, nil},
 		"a queue that somebody else makes":  {TopicConfig{QueueType: quorum, Declare: &no}, 4, 0, nil},
 		"an argument of -1 in RabbitMQ 4":   {TopicConfig{QueueType: quorum, Arguments: map[string]any{limitArg: int64(-1)}}, 4, unlimited, int64(unlimited)},
+		"any negative argument":             {TopicConfig{QueueType: quorum, Arguments: map[string]any{limitArg: int64(-7)}}, 4, unlimited, int64(-7)},
+		"none, whatever an argument says":   {TopicConfig{QueueType: quorum, DeliveryLimit: unlimited, Arguments: map[string]any{limitArg: int64(-7)}}, 3, unlimited, nil},
+		"an argument of no declaration":     {TopicConfig{QueueType: quorum, Declare: &no, Arguments: map[string]any{limitArg: int64(-1)}}, 3, 0, int64(-1)},
 		"a broker that says no version":     {TopicConfig{QueueType: quorum}, 0, unlimited, nil},
 		"an argument beside another limit?": {TopicConfig{QueueType: quorum, DeliveryLimit: 3, Arguments: map[string]any{"x-max-length": int64(5)}}, 4, 3, int64(3)},
 	} {
@@ -48,16 +51,18 @@ func TestTheDeliveryLimitThatIsKnown(t *testing.T) {
 	}
 }
 
-// RabbitMQ before 4 takes -1 for a limit below 0.
+// RabbitMQ before 4 takes a negative limit literally.
 func TestAnArgumentThatLosesMessagesIsRefused(t *testing.T) {
-	config := defaults
-	config.Topics = map[string]TopicConfig{"t": {QueueType: quorum, Arguments: map[string]any{limitArg: int64(-1)}}}
-	r, err := config.route("t")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.queueArguments(3); !errors.Is(err, errUnlimited) {
-		t.Error(err)
+	for _, limit := range []int64{-1, -7} {
+		config := defaults
+		config.Topics = map[string]TopicConfig{"t": {QueueType: quorum, Arguments: map[string]any{limitArg: limit}}}
+		r, err := config.route("t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.queueArguments(3); !errors.Is(err, errUnlimited) {
+			t.Errorf("%d: %v", limit, err)
+		}
 	}
 }
 

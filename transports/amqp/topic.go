@@ -163,8 +163,10 @@ func (c *Config) route(name string) (*route, error) {
 	if t.QueueType != "" {
 		args[amqp.QueueTypeArg] = t.QueueType
 	}
-	r.noLimit = t.DeliveryLimit == unlimited
-	if t.DeliveryLimit > 0 {
+	switch r.noLimit = t.DeliveryLimit == unlimited; {
+	case r.noLimit:
+		delete(args, limitArg)
+	case t.DeliveryLimit > 0:
 		args[limitArg] = int64(t.DeliveryLimit)
 	}
 	durable := t.Durable == nil || *t.Durable
