@@ -19,13 +19,16 @@ type fileLock struct{ f *os.File }
 // maxHolder is how much of a lock file is read.
 const maxHolder = 1 << 10
 
-// lockPath returns where the lock of a ledger's file is: beside the file that a symbolic link names,
-// so that two names of a file have one lock.
-func lockPath(path string) string {
+// lockPath returns the path of a ledger's lock.
+func lockPath(path string) string { return nextTo(path, ".lock") }
+
+// nextTo returns a path next to a ledger's file. If a symbolic link names the file, it is next to the
+// target: so two names of a file have one lock, and the reserve is on the file's disk.
+func nextTo(path, suffix string) string {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
 	}
-	return path + ".lock"
+	return path + suffix
 }
 
 // lockFile locks the file at path and writes into it who holds the lock, for those who don't get it.

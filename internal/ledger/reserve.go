@@ -17,18 +17,21 @@ import (
 // commands with results of 400 bytes each take 1.9 MiB in SQLite's log and file.
 const reserveSize = 4 << 20
 
-// reserve is a file that takes up room on the store's disk. When the disk is full it is removed, and
-// the outcomes of runs that have begun have its room. Nothing else begins until it is there again.
+// reserve is a file that takes up room on the store's disk. When the disk is full, the file is
+// removed, and its room is for the outcomes of runs that have begun. No other run begins until the
+// file is there again.
 type reserve struct {
-	path string
-	// released says that there was no room. Then as much again must be free before the file is made,
-	// so that what begins next doesn't find the disk full at once.
+	store string // the path of its file
+	// released says that the file was removed because the disk was full. Then it is made again only
+	// when twice its size is free. Otherwise the next command would find the disk full again.
 	released bool
 }
 
+func (r *reserve) path() string { return nextTo(r.store, ".reserve") }
+
 // keep makes the file if it isn't there.
 func (r *reserve) keep() error {
-	if info, err := os.Lstat(r.path); err == nil && info.Mode().IsRegular() && info.Size() == reserveSize {
+	if info, err := os.Lstat(r.path()); err == nil && info.Mode().IsRegular() && info.Size() == reserveSize {
 		return nil
 	}
 	err := r.room()
@@ -36,8 +39,8 @@ func (r *reserve) keep() error {
 		err = r.fill()
 	}
 	if err != nil {
-		_ = os.Remove(r.path) // what there is of it is no use
-		if errors.Is(err, syscall.ENOSPC) {
+		_ = os.Remove(r.path()) // a part of it is of no use
+		if full(err) {
 			return fmt.Errorf("the disk is full: the outcomes of commands that have begun need a reserve of %d MiB: %w", reserveSize>>20, err)
 		}
 		return fmt.Errorf("keeping a reserve for the outcomes of commands that have begun: %w", err)
@@ -46,13 +49,13 @@ func (r *reserve) keep() error {
 	return nil
 }
 
-// room returns an error if there isn't as much room as there has to be after a full disk.
+// room returns an error if the file was released and too little is free to make it again.
 func (r *reserve) room() error {
 	var disk unix.Statfs_t
 	if !r.released {
 		return nil
 	}
-	if err := unix.Statfs(filepath.Dir(r.path), &disk); err != nil {
+	if err := unix.Statfs(filepath.Dir(r.path()), &disk); err != nil {
 		return err
 	}
 	if disk.Bavail*uint64(disk.Bsize) < 2*reserveSize { //nolint:gosec,unconvert // it isn't negative, and has another type on other systems
@@ -61,12 +64,12 @@ func (r *reserve) room() error {
 	return nil
 }
 
-// fill writes the file, with bytes that no file system can leave out.
+// fill writes the file, with bytes that no file system can compress.
 func (r *reserve) fill() error {
-	if err := os.Remove(r.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(r.path()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	f, err := os.OpenFile(r.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.OpenFile(r.path(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
@@ -78,9 +81,9 @@ func (r *reserve) fill() error {
 	return errors.Join(err, f.Close())
 }
 
-// release gives the room up.
+// release removes the file.
 func (r *reserve) release() {
-	_ = os.Remove(r.path)
+	_ = os.Remove(r.path())
 	r.released = true
 }
 

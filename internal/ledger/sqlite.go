@@ -37,7 +37,7 @@ var _ Store = (*SQLite)(nil)
 
 // NewSQLite returns a store in the file at path, which is made if it is missing, for the host of that name.
 func NewSQLite(path, host string) *SQLite {
-	return &SQLite{path: path, host: host, reserve: reserve{path: path + ".reserve"}}
+	return &SQLite{path: path, host: host, reserve: reserve{store: path}}
 }
 
 // Open implements Store. It keeps the lock when it opens the file anew, so that no other host gets it
@@ -45,6 +45,9 @@ func NewSQLite(path, host string) *SQLite {
 // inode number isn't given to another file.
 func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	defer func() {
+		if full(err) {
+			s.reserve.release()
+		}
 		if err != nil {
 			err = fmt.Errorf("%s: %w", s.path, database.Explain(err))
 		}
