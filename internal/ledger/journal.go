@@ -40,7 +40,7 @@ type journal struct {
 	store  Store
 	memory memory
 	wake   chan struct{}
-	// ending ends when the journal is to end, by end. farewell is then how long it may take.
+	// ending ends at close. farewell bounds the attempts to write what is left then.
 	ending   context.Context
 	end      context.CancelFunc
 	farewell context.Context
@@ -104,11 +104,14 @@ var errOpening = errors.New("the store isn't open yet")
 // open tries until the store is open, or the journal ends: then it returns false.
 func (j *journal) open() bool {
 	for pauses := backoff.New(retryFirst, retryLast); ; {
-		ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+		ctx, cancel := context.WithTimeout(j.ending, openTimeout)
 		rows, err := j.store.Open(ctx)
 		cancel()
 		if err == nil {
 			err = j.store.Reserve()
+		}
+		if err != nil && j.ending.Err() != nil {
+			return false
 		}
 		if err == nil {
 			j.memory.load(rows)
@@ -151,13 +154,13 @@ func (j *journal) run() bool {
 	}
 }
 
-// finish writes what is left, at least one attempt, and others until there is no more time. Its
-// error says why something is left.
+// finish writes what is left. It makes at least one attempt, and others as long as farewell lives.
+// Its error says why something is left.
 func (j *journal) finish(works bool) error {
 	for pauses := backoff.New(retryFirst, retryLast); ; {
 		var err error
 		if !works {
-			err = j.restore(lastTimeout)
+			err = j.restore(context.Background(), lastTimeout)
 		}
 		if err == nil {
 			err = j.last()
@@ -191,9 +194,12 @@ func (j *journal) checkStore(timeout time.Duration) error {
 // anything else is written to it.
 func (j *journal) reopen() bool {
 	for pauses := backoff.New(retryFirst, retryLast); backoff.Sleep(j.ending, pauses.NextBackOff()); {
-		err := j.restore(openTimeout)
+		err := j.restore(j.ending, openTimeout)
 		if err == nil {
 			err = j.store.Reserve()
+		}
+		if err != nil && j.ending.Err() != nil {
+			return false // finish tries again
 		}
 		j.outage.Report(err)
 		if err == nil {
@@ -206,8 +212,8 @@ func (j *journal) reopen() bool {
 
 // restore opens the store and writes to it what it lacks. That includes the changes that are queued
 // already and for which nobody waits. To make these afterwards would bring rows back to older states.
-func (j *journal) restore(timeout time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+func (j *journal) restore(ctx context.Context, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	rows, err := j.store.Open(ctx)
 	older := j.left()
@@ -249,7 +255,7 @@ func (j *journal) refuseWaiting(err error) {
 	})
 }
 
-// last applies what is queued, and looks whether the store has it.
+// last applies what is queued, and checks the store.
 func (j *journal) last() error {
 	for batch := j.take(); len(batch) > 0; batch = j.take() {
 		if !j.apply(batch, lastTimeout) {
@@ -433,8 +439,8 @@ func (j *journal) health() error {
 	return errOpening
 }
 
-// close ends the journal. What isn't written is tried to be written as long as ctx lives. Only the
-// first call returns why something is left.
+// close ends the journal. As long as ctx lives it tries to write what is left. Only the first call
+// returns why something is left.
 func (j *journal) close(ctx context.Context) error {
 	j.mu.Lock()
 	first := !j.closing

@@ -121,9 +121,9 @@ func (l *Ledger) Health() error {
 	return l.journal.health()
 }
 
-// Close writes what is left to write, and closes the store. What can't be written is tried again as
-// long as ctx lives; if something is left then, the error says how much, and why. Only the first call
-// does something.
+// Close writes what is left, and closes the store. It tries until all is written or ctx ends. If
+// something is left then, the error says how much, and why. A second call waits for the first one
+// and returns nil.
 func (l *Ledger) Close(ctx context.Context) error {
 	if l.journal == nil {
 		return nil
@@ -138,7 +138,7 @@ func (l *Ledger) Close(ctx context.Context) error {
 // mostNamed is how many ids the error of Close names.
 const mostNamed = 10
 
-// left says what isn't in the store at the end, or nothing.
+// left says what isn't in the store after the journal's end, or nothing.
 func (l *Ledger) left() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -192,7 +192,7 @@ func (l *Ledger) load(rows []Row) {
 		if r.done {
 			l.finish(r)
 		}
-		l.sort(r)
+		l.updateCut(r)
 		if row.State == Confirmed {
 			l.finished[row.Key.Pipeline].confirm(r)
 		}
@@ -264,16 +264,16 @@ func (l *Ledger) claim(key middleware.LedgerKey, body middleware.Digest, from mi
 // run has a run hold the record.
 func (l *Ledger) run(r *record) {
 	r.running = true
-	l.sort(r)
+	l.updateCut(r)
 }
 
-// isCut says that a run of the record began and was cut off, so that its message has to come again.
+// isCut reports whether a run of the record began and was cut off: its message has to be redelivered.
 func (r *record) isCut() bool {
 	return r.attempts > 0 && !r.running && !r.done && !r.unwritten && r.owned == nil
 }
 
-// sort puts the record among those that are cut, or takes it out.
-func (l *Ledger) sort(r *record) {
+// updateCut adds the record to cut or removes it.
+func (l *Ledger) updateCut(r *record) {
 	all := l.cut[r.key.Pipeline]
 	switch {
 	case !r.isCut():
@@ -407,7 +407,7 @@ func (l *Ledger) Release(key middleware.LedgerKey) {
 	}
 	r.release()
 	if r.attempts > 0 || r.owned != nil || r.unheld {
-		l.sort(r)
+		l.updateCut(r)
 		return
 	}
 	delete(l.records, key)

@@ -192,3 +192,47 @@ func TestAFullDiskCostsNoOutcome(t *testing.T) {
 	}
 	must(t, again.Close(t.Context()))
 }
+
+// silentStore answers like a server behind a connection that lost its packets.
+type silentStore struct {
+	*brokenStore
+	silent bool
+}
+
+func (s *silentStore) Open(ctx context.Context) ([]Row, error) {
+	if s.silent {
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
+	return s.brokenStore.Open(ctx)
+}
+
+// A stop doesn't wait for an attempt to open the store that may last longer than the stop.
+func TestCloseWhileTheStoreIsOpened(t *testing.T) {
+	for name, opened := range map[string]bool{"for the first time": false, "again": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &silentStore{&brokenStore{rows: map[int64]Row{}}, !opened}
+				l := Open(s, slog.New(slog.DiscardHandler))
+				if opened {
+					<-l.Opened()
+					key := begun(t, l, "1", 1)
+					s.silent = true
+					s.fail(errFull)
+					go func() { _ = l.Commit(key, outputs) }()
+				}
+				time.Sleep(time.Second)
+				ended, cancel := context.WithCancel(t.Context())
+				cancel()
+				start := time.Now()
+				err := l.Close(ended)
+				if took := time.Since(start); took > lastTimeout {
+					t.Errorf("it took %v", took)
+				}
+				if opened != (err != nil && strings.Contains(err.Error(), "1 outcome isn't recorded")) {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
