@@ -64,8 +64,8 @@ const (
 	ReasonAckDeadline Reason = "waited for the device longer than ack_deadline"
 	// ReasonIDReused: another message had the same id and another body.
 	ReasonIDReused Reason = "id reused"
-	// ReasonAbandoned: a run of it began and was cut off, and its source didn't deliver it again.
-	// The message has no payload; [Described] tells its key, its id and what was to be kept.
+	// ReasonAbandoned: a run of it began and was cut off, and its source didn't redeliver it. The
+	// message has no payload; [Described] returns its Key, its ID and its Keep.
 	ReasonAbandoned Reason = "an earlier attempt was cut off, and the command didn't come again"
 )
 

@@ -56,8 +56,8 @@ type Held struct {
 
 // Resumption says how a message came back that its source doesn't deliver.
 type Resumption struct {
-	// Abandoned says that it wasn't held. It had begun, or its outputs weren't confirmed, and its
-	// source didn't deliver it again. It has no payload.
+	// Abandoned says that the message wasn't held: a run of it had begun, its outputs aren't
+	// confirmed, and its source didn't redeliver it. It has no payload.
 	Abandoned bool
 	// Expires is what it was held with.
 	Expires time.Time

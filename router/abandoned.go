@@ -10,8 +10,8 @@ import (
 
 // abandoned finds the messages that the source of an intake has to redeliver and doesn't. A source
 // redelivers a message until it is acked, unless the message is lost: it expires, is purged, is
-// deleted with its queue, or was delivered too often. If a run of it had begun, nobody would publish
-// its result. So after a time the intake takes such a message from the ledger instead.
+// deleted with its queue, or was delivered too often. If a run of it had begun, its result would
+// never be published. So after a time the intake takes such a message from the ledger instead.
 type abandoned struct {
 	pipeline string
 	ledger   middleware.Ledger
@@ -19,8 +19,8 @@ type abandoned struct {
 	after, interval time.Duration
 
 	// clock is the time in which the source could have delivered: the pipeline had a consumer, and
-	// fewer unsettled messages than the source hands out. present is handlers.Source.Present at the
-	// last check.
+	// fewer unsettled messages than the source hands out. present is handlers.Source.Present at
+	// the last check.
 	clock, present time.Duration
 	// since is when each message was first missing, on the clock.
 	since map[middleware.LedgerKey]time.Duration
@@ -53,8 +53,8 @@ func (in *intake) resumeAbandoned() {
 	}
 }
 
-// checkAbandoned takes in the messages that the source had enough time to redeliver. An orphan needs
-// no run: its results are published, and only its answer waits for the redelivered message.
+// checkAbandoned takes in the messages that the source had enough time to redeliver. An orphan
+// needs no run: its results are published, and only its answer waits for the redelivered message.
 func (in *intake) checkAbandoned() {
 	a := in.abandoned
 	a.advance(in.stands(time.Now()))

@@ -254,8 +254,8 @@ func TestAnAbandonedMessageThatCannotBeRefused(t *testing.T) {
 	})
 }
 
-// The source doesn't redeliver an abandoned message, so that it stays when the source gets the others
-// back.
+// The source doesn't redeliver an abandoned message, so that it stays when the source gets the
+// others back.
 func TestAnAbandonedMessageStaysWhenTheSubscriptionIsGivenBack(t *testing.T) {
 	l, now := newLanes(16, DefaultLanes, true), time.Now()
 	e := func(abandoned bool) *entry {

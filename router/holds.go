@@ -178,8 +178,8 @@ func (in *intake) resume(back []*resumed) bool {
 	return true
 }
 
-// deliver makes a delivery of a message that comes from the ledger. It can't become void, and its
-// outcome goes where the message says.
+// deliver makes a delivery of a message from the ledger. It can't become void, and its outcome is
+// sent to the message's reply_to.
 func (in *intake) deliver(uuid string, payload []byte, metadata message.Metadata) *transports.Delivery {
 	return &transports.Delivery{
 		UUID: uuid, Payload: payload, Metadata: metadata, Context: context.Background(),
@@ -187,7 +187,7 @@ func (in *intake) deliver(uuid string, payload []byte, metadata message.Metadata
 	}
 }
 
-// answer sends an outcome where a message of these metadata says.
+// answer sends an outcome to the reply_to in metadata, if there is one.
 func (in *intake) answer(metadata message.Metadata, o *transports.Outcome) {
 	if o != nil && in.answerer != nil {
 		in.answerer.Answer(metadata, o)

@@ -45,7 +45,8 @@ type intake struct {
 	presence presence
 	// holds brings back what is held; nil if nothing can be.
 	holds *holds
-	// abandoned finds what the source doesn't redeliver; nil in a pipeline without records in the ledger.
+	// abandoned finds what the source doesn't redeliver; nil in a pipeline without records in the
+	// ledger.
 	abandoned *abandoned
 	// answerer is the source, if it is one.
 	answerer transports.Answerer

@@ -425,7 +425,8 @@ func (l *lanes) drop(ln *lane, match func(*entry) bool, dropped []*entry) []*ent
 	return dropped
 }
 
-// everything and delivered say which entries are dropped: all, or those that the source redelivers.
+// everything and delivered say which entries are dropped: all, or those that the source
+// redelivers.
 func everything(*entry) bool  { return true }
 func delivered(e *entry) bool { return e.resumed == nil && !e.abandoned }
 

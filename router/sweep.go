@@ -43,9 +43,10 @@ func (in *intake) look(now time.Time) {
 	}
 }
 
-// giveBack ends the subscription so that the broker gets back what wasn't settled. Started messages go on; their redelivered
-// copies take their outcome over. It isn't done before it must be, in a pause neither: a broker may
-// count how often it delivers a message, and lose one that it delivers too often.
+// giveBack ends the subscription so that the broker gets back what wasn't settled. Started
+// messages go on; their redelivered copies take their outcome over. Only ack_deadline is a reason
+// for it, a long pause isn't: the broker may count each redelivery, and lose a message at its
+// delivery limit.
 func (in *intake) giveBack() {
 	in.mu.Lock()
 	sub := in.subscriber

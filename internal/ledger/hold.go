@@ -122,13 +122,13 @@ func (l *Ledger) Resume(ctx context.Context, key middleware.LedgerKey) (middlewa
 	})
 }
 
-// unconfirmed says that the record's message has to come again, since its outputs aren't known or
-// not confirmed.
+// unconfirmed reports whether the record's message has to be redelivered: its outputs are unknown
+// or unconfirmed.
 func (l *Ledger) unconfirmed(r *record) bool {
 	return r.owned == nil && (r.running || r.done && !r.confirmed || r.isCut())
 }
 
-// Unconfirmed returns the messages that their source has to deliver again; see middleware.Ledger.
+// Unconfirmed implements middleware.Ledger.
 func (l *Ledger) Unconfirmed(pipeline string) []middleware.Unconfirmed {
 	l.mu.Lock()
 	defer l.mu.Unlock()

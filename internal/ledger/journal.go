@@ -210,8 +210,9 @@ func (j *journal) reopen() bool {
 	return false
 }
 
-// restore opens the store and writes to it what it lacks. That includes the changes that are queued
-// already and for which nobody waits. To make these afterwards would bring rows back to older states.
+// restore opens the store and writes to it what it lacks. That includes the changes that are
+// queued already and for which nobody waits. To make these afterwards would bring rows back to
+// older states.
 func (j *journal) restore(ctx context.Context, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

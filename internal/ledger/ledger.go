@@ -267,7 +267,8 @@ func (l *Ledger) run(r *record) {
 	l.updateCut(r)
 }
 
-// isCut reports whether a run of the record began and was cut off: its message has to be redelivered.
+// isCut reports whether a run of the record began and was cut off: its message has to be
+// redelivered.
 func (r *record) isCut() bool {
 	return r.attempts > 0 && !r.running && !r.done && !r.unwritten && r.owned == nil
 }
@@ -381,8 +382,8 @@ func (l *Ledger) written(r *record) {
 	}
 }
 
-// restored notes which rows the store has now. A run may have ended after missing returned them: its
-// outcome isn't among them.
+// restored notes which rows the store has now. A run may have ended after missing returned them:
+// its outcome isn't among them.
 func (l *Ledger) restored(rows []Row) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -22,8 +22,8 @@ const maxHolder = 1 << 10
 // lockPath returns the path of a ledger's lock.
 func lockPath(path string) string { return nextTo(path, ".lock") }
 
-// nextTo returns a path next to a ledger's file. If a symbolic link names the file, it is next to the
-// target: so two names of a file have one lock, and the reserve is on the file's disk.
+// nextTo returns a path next to a ledger's file. If a symbolic link names the file, it is next to
+// the target: so two names of a file have one lock, and the reserve is on the file's disk.
 func nextTo(path, suffix string) string {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target

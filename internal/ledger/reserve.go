@@ -22,8 +22,8 @@ const reserveSize = 4 << 20
 // file is there again.
 type reserve struct {
 	store string // the path of its file
-	// released says that the file was removed because the disk was full. Then it is made again only
-	// when twice its size is free. Otherwise the next command would find the disk full again.
+	// released says that the file was removed because the disk was full. Then it is made again
+	// only when twice its size is free. Otherwise the next command would find the disk full again.
 	released bool
 }
 

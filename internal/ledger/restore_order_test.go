@@ -50,8 +50,8 @@ func (h *hookedStore) Apply(ctx context.Context, b Batch, sync bool) error {
 
 func (h *hookedStore) Reserve() error { return h.noRoom }
 
-// A run that ends while the store gets back what it lacks has its outcome recorded only when that is
-// written, too.
+// A run that ends while the store gets back what it lacks has its outcome recorded only when that
+// is written, too.
 func TestAnOutcomeThatComesWhileTheStoreIsRestored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &hookedStore{brokenStore: &brokenStore{rows: map[int64]Row{}}}

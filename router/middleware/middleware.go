@@ -21,17 +21,19 @@ import (
 // Middleware wraps a handler function. Optional: io.Closer, called when the pipeline has ended, and
 // [Rememberer].
 //
-// Duties: errors of kind unavailable pass unchanged, and so does everything once handlers.Cancelled(msg.Context()) is true. A
-// middleware that turns an error into success says so with [Swallowed]. A context put on the message is a child of the one
-// found there, and is taken off again before returning.
+// Duties: errors of kind unavailable pass unchanged, and so does everything once
+// handlers.Cancelled(msg.Context()) is true. A middleware that turns an error into success says so
+// with [Swallowed]. Outside dedup, a message may have no payload: see
+// [handlers.Resumption].Abandoned. A context put on the message is a child of the one found there,
+// and is taken off again before returning.
 type Middleware interface {
 	Wrap(next message.HandlerFunc) message.HandlerFunc
 }
 
 // Rememberer is implemented by middleware that records its pipeline's messages in the ledger.
 type Rememberer interface {
-	// BegunTimeout is after how long the router brings back a message that its source has to
-	// deliver again, and doesn't.
+	// BegunTimeout is how long the source may take to redeliver a message. Then the router takes
+	// it from the ledger.
 	BegunTimeout() time.Duration
 }
 
@@ -127,7 +129,7 @@ func Invalid(field, format string, args ...any) error {
 // An error of kind unavailable means that the record can't be read or written now.
 type Ledger interface {
 	// Reserve claims key for one run. While another run holds it, Reserve waits for that run's Commit or Release, or
-	// for ctx to end. It keeps where the last one came from.
+	// for ctx to end. The ledger keeps the origin of the last message that it reserves key for.
 	Reserve(ctx context.Context, key LedgerKey, body Digest, from Origin) (Claim, error)
 	// Begin records that the run that holds key is about to do what can't be undone, before it does it, and returns which attempt
 	// that is: 1 for the first. With sync the record has reached the disk, otherwise it survives the process's end but perhaps not
@@ -135,10 +137,10 @@ type Ledger interface {
 	Begin(key LedgerKey, sync bool) (attempt int, err error)
 	// Retract takes the latest Begin back: nothing was done after all.
 	Retract(key LedgerKey)
-	// Commit records what the run produced and ends the reservation. If it can't be recorded now,
-	// the ledger remembers it and records it as soon as it can; until then Reserve and Resume
-	// return an error. The record stays until it is confirmed, unless there are far more such
-	// records than messages that a source hands out unsettled.
+	// Commit records what the run produced and ends the reservation. If it returns an error of
+	// kind unavailable, the ledger remembers the outputs and records them as soon as it can. Until
+	// then Reserve and Resume return such errors, too. The record stays until it is confirmed,
+	// unless there are far more such records than a source hands out unsettled messages.
 	Commit(key LedgerKey, outputs []Output) error
 	// Release ends the reservation, so that the id can be run again. What began and wasn't taken back stays on record.
 	Release(key LedgerKey)
@@ -156,9 +158,9 @@ type Ledger interface {
 	Owned(ctx context.Context, pipeline string) ([]*handlers.Held, error)
 	// Disown forgets a message that the ledger owns and no run holds: it ended in another way, as in a topic for poison.
 	Disown(key LedgerKey)
-	// Unconfirmed returns the messages of a pipeline whose source has to deliver them again, since
-	// a run of them began or ended, and their outputs aren't confirmed. No run holds them, and the
-	// ledger doesn't own them.
+	// Unconfirmed returns the messages of a pipeline that their source has to redeliver: a run of
+	// them began or ended, and their outputs aren't confirmed. It leaves out those that a run
+	// holds or the ledger owns.
 	Unconfirmed(pipeline string) []Unconfirmed
 	// Durable reports whether records outlive the process.
 	Durable() bool
@@ -181,14 +183,14 @@ type LedgerKey struct {
 	Device   string
 }
 
-// Unconfirmed is a message that its source has to deliver again.
+// Unconfirmed is a message that its source has to redeliver.
 type Unconfirmed struct {
 	Key    LedgerKey
 	Origin Origin
 }
 
-// Origin is what the ledger keeps of a message while its source has to deliver it again: enough to
-// publish its outputs without it.
+// Origin is what the ledger keeps of a message while its source has to redeliver it: enough to
+// publish its outputs if the source doesn't.
 type Origin struct {
 	UUID          string `json:"uuid"`
 	CorrelationID string `json:"correlation_id"`

@@ -19,13 +19,14 @@ const (
 	countHeader = "x-delivery-count"
 	// unlimited is the limit of a queue that has none.
 	unlimited = -1
-	// defaultLimit is that of RabbitMQ from unlimitedFrom on, for queues without a limit of their own.
+	// defaultLimit is the limit of queues without one of their own, in RabbitMQ from unlimitedFrom
+	// on.
 	defaultLimit = 20
 	// unlimitedFrom is the first major version in which a negative limit means none. With one
 	// RabbitMQ 3.10 drops each message at its first redelivery (measured).
 	unlimitedFrom = 4
-	// suspicious is how many redeliveries are worth a warning if the limit isn't known: a policy may
-	// have set one.
+	// suspicious is how many redeliveries are worth a warning if the limit isn't known: a policy
+	// may have set one.
 	suspicious = 10
 	// warnInterval is how much time passes between two such warnings about a topic.
 	warnInterval = time.Minute
@@ -55,15 +56,15 @@ func (r *route) queueArguments(major int) (amqp.Table, error) {
 	return args, nil
 }
 
-// limitIn returns the limit in a queue's arguments, 0 if there is none. To the broker each negative
-// one is the same. Arguments from TOML have no other type of integers.
+// limitIn returns the limit in a queue's arguments, 0 if there is none. All negative limits mean
+// the same. Integers from TOML are int64.
 func limitIn(args amqp.Table) int {
 	n, _ := args[limitArg].(int64)
 	return int(max(n, unlimited))
 }
 
-// deliveryLimit returns how often the broker redelivers a message of the queue: unlimited if it has
-// no limit, 0 if the host can't know it.
+// deliveryLimit returns how often the broker redelivers a message of the queue: unlimited if there
+// is no limit, 0 if the host can't know it.
 func (r *route) deliveryLimit(major int) int {
 	args, err := r.queueArguments(major)
 	switch limit := limitIn(args); {

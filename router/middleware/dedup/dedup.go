@@ -115,8 +115,8 @@ func (d *dedup) claim(ctx context.Context, key middleware.LedgerKey, body middle
 }
 
 // abandoned takes the handler's place when a run was cut off and the source doesn't redeliver the
-// message. If the handler can't answer for it, the message ends without a result: it has no payload,
-// so that neither another attempt nor a topic for poison has a use for it.
+// message. If the handler can't answer for it, the message ends without a result: it has no
+// payload, so that neither another attempt nor a topic for poison has a use for it.
 func (d *dedup) abandoned(msg *message.Message) ([]*message.Message, error) {
 	out, err := handlers.Refuse(msg, handlers.ReasonAbandoned)
 	if err != nil && handlers.KindOf(err) != handlers.KindUnavailable {
