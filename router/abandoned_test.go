@@ -170,7 +170,7 @@ func TestTimeInWhichTheSourceCannotDeliverDoesNotCount(t *testing.T) {
 	t.Run("the window is full", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			release := make(chan struct{})
-			r := newAbandonRig(t, 2, func(msg *message.Message) ([]*message.Message, error) {
+			r := newAbandonRig(t, 2, func(_ *message.Message) ([]*message.Message, error) {
 				<-release
 				return nil, nil
 			})

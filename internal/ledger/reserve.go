@@ -58,7 +58,7 @@ func (r *reserve) room() error {
 	if err := unix.Statfs(filepath.Dir(r.path()), &disk); err != nil {
 		return err
 	}
-	if disk.Bavail*uint64(disk.Bsize) < 2*reserveSize { //nolint:gosec,unconvert // it isn't negative, and has another type on other systems
+	if disk.Bavail*uint64(disk.Bsize) < 2*reserveSize { //nolint:gosec // it isn't negative
 		return fmt.Errorf("twice as much must be free: %w", syscall.ENOSPC)
 	}
 	return nil
