@@ -39,7 +39,7 @@ var calm = fault{"none", func(ctx context.Context, _ *world, _ *Fault) { pause(c
 var fewRead = fault{"many devices don't read", func(ctx context.Context, w *world, f *Fault) { w.unread(ctx, f, 20) }}
 
 // unanswered has the router answer for what its source doesn't deliver again.
-const unanswered = "\tif in.abandoned != nil {\n\t\tin.work.Go(in.lookForAbandoned)\n\t}\n"
+const unanswered = "\tif in.abandoned != nil {\n\t\tin.work.Go(in.resumeAbandoned)\n\t}\n"
 
 // mistakes are those that a judge has to find, and first none at all.
 var mistakes = []planted{
