@@ -157,8 +157,7 @@ func (u *unlessVoid) end() {
 // unknown if it had begun and didn't come again, and otherwise busy.
 func (d *deliver) Refuse(ctx context.Context, msg *message.Message, reason handlers.Reason) ([]*message.Message, error) {
 	if reason == handlers.ReasonAbandoned {
-		about := handlers.Described(ctx)
-		o := &order{Command: device.Command{ID: about.ID, Group: about.Keep}, key: about.Key}
+		o := keptOrder(handlers.Described(ctx))
 		if journal := handlers.JournalFrom(ctx); journal != nil {
 			o.attempt = journal.Begun()
 		}

@@ -163,20 +163,21 @@ func TestRefusedAfterACrash(t *testing.T) {
 	}
 }
 
-// A command that doesn't come again has no payload: its result is made of what was kept.
+// A command that doesn't come again has no payload: its result is made of what was kept. The
+// pipeline's key may be something else than the device.
 func TestAbandoned(t *testing.T) {
 	h, _ := newHost(t)
 	handler := h.Build(&Config{Devices: "devices"})
-	describer, refuser := handler.(handlers.Describer), handler.(handlers.Refuser)
-	d, err := describer.Describe(newMessage("m", `{"id":"i","device":"d","group":"g","cmd":"x"}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	msg := newMessage("m", "")
-	ctx := handlertest.NewScope(t.Context(), handlers.Description{Key: d.Key, ID: d.ID, Keep: d.Keep}, handler).Base()
-	out, err := refuser.Refuse(handlers.WithJournal(ctx, &journal{attempts: 2}), msg, handlers.ReasonAbandoned)
-	r := only(t, out, err)
-	if r.State != device.StateUnknown || r.ID != "i" || r.Device != d.Key || r.Group != "g" || r.Attempt != 2 {
-		t.Errorf("%+v", r)
+	for body, group := range map[string]string{`{"id":"i","device":"d","group":"g","cmd":"x"}`: "g", `{"id":"i","device":"d","cmd":"x"}`: ""} {
+		d, err := handler.(handlers.Describer).Describe(newMessage("m", body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := handlertest.NewScope(t.Context(), handlers.Description{Key: "another", ID: d.ID, Keep: d.Keep}, handler).Base()
+		out, err := handler.(handlers.Refuser).Refuse(handlers.WithJournal(ctx, &journal{attempts: 2}), newMessage("m", ""), handlers.ReasonAbandoned)
+		r := only(t, out, err)
+		if r.State != device.StateUnknown || r.ID != "i" || r.Device != d.Key || r.Group != group || r.Attempt != 2 {
+			t.Errorf("%+v", r)
+		}
 	}
 }

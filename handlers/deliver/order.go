@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -43,7 +44,22 @@ func (d *deliver) Describe(msg *message.Message) (handlers.Description, error) {
 	if id == "" && d.policy(o) == device.Hold {
 		id = o.ID // what is held needs one
 	}
-	return handlers.Description{Key: o.key, ID: id, Priority: o.Priority, Keep: o.Group, Value: o}, nil
+	return handlers.Description{Key: o.key, ID: id, Priority: o.Priority, Keep: o.keep(), Value: o}, nil
+}
+
+// keep is what a result needs of a command whose payload is gone: its device, which the pipeline's key
+// needn't be, and its group. Neither has a line feed.
+func (o *order) keep() string {
+	if o.Group == "" {
+		return o.key
+	}
+	return o.key + "\n" + o.Group
+}
+
+// keptOrder is what is left of such a command.
+func keptOrder(d handlers.Description) *order {
+	key, group, _ := strings.Cut(d.Keep, "\n")
+	return &order{Command: device.Command{ID: d.ID, Group: group}, key: key}
 }
 
 // policy is what becomes of a command while its device is away.
