@@ -38,7 +38,7 @@ func TestAStoreOutageWithADeliveryLimit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			folder, url := t.TempDir(), node.VHost(t)
-			file, port, admin := exampleFile(t, folder, `queue_type  = "quorum"`, `queue_type  = "quorum"`+"\n"+`delivery_limit = 2`, `"30s"`, `"5s"`)
+			file, port, admin := exampleFile(t, folder, `queue_type  = "quorum"`, `queue_type  = "quorum"`+"\n"+`delivery_limit = 2`, `"30s"`, `"5s"`, `idle_timeout = "5m"`, `idle_timeout = "30m"`)
 			runs := 0
 			var host *testenv.Program
 			start := func() {
