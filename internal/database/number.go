@@ -1,6 +1,7 @@
 package database
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -36,6 +37,7 @@ const (
 	decimal
 	number // an int64 or a float64
 	text
+	unlike // dates, sets and the like: numbers mean something else there
 )
 
 // column is the column that a parameter fills; the zero value is none.
@@ -43,8 +45,28 @@ type column struct {
 	kind kind
 	// name is its type, as the database calls it.
 	name string
-	// places is how many digits a decimal number has after the point; -1 is any number of them.
+	// places is how many digits a number has after the point, if scaled is set. With -2 it is a
+	// multiple of 100.
 	places int
+	scaled bool
+	// digits is how many of them the database prints of a float; 0 is as many as it takes.
+	digits int
+}
+
+// years are the whole numbers that a database takes for a year of the last or of this century.
+const years = 100
+
+// keeps reports whether no digit of a number is beyond the column's places.
+func (c column) keeps(value jsontext.Decimal) bool {
+	return !c.scaled || value.Digits == "" || value.Exponent >= -c.places
+}
+
+// rounded is what the column makes of a number that has digits beyond its places.
+func (c column) rounded(f float64) string {
+	if c.places < 0 {
+		return "a multiple of 1" + strings.Repeat("0", -c.places)
+	}
+	return strconv.FormatFloat(f, 'f', c.places, 64)
 }
 
 // mostDigits bounds a whole number that is written out.
@@ -75,8 +97,10 @@ func (c column) fit(arg any) (any, error) {
 		return written == "true", nil
 	case isJSON && !ok:
 		return nil, fmt.Errorf("the number %s has too large an exponent", written)
-	case !ok, !isJSON && (c.kind == text || c.kind == anything):
+	case !ok, !isJSON && (c.kind == text || c.kind == anything || c.kind == unlike):
 		return arg, nil
+	case c.kind == unlike:
+		return nil, fmt.Errorf("the number %s doesn't fit into a column of type %s, which isn't of numbers", written, c.name)
 	}
 	return c.number(written, value)
 }
@@ -89,11 +113,13 @@ func (c column) number(written string, value jsontext.Decimal) (any, error) {
 	i, err := strconv.ParseInt(digits, 10, 64)
 	fits := isWhole && err == nil
 	switch {
+	case c.name == yearType && fits && 0 < i && i < years:
+		return refuse("a year of four digits")
 	case fits && (c.kind == whole || c.kind == number || c.kind == anything):
 		return i, nil
 	case c.kind == whole && isWhole:
 		return digits, nil // perhaps the column is larger than an int64; else the database refuses it
-	case c.kind == decimal && (c.places < 0 || value.Places() <= c.places):
+	case c.kind == decimal && c.keeps(value):
 		return written, nil
 	}
 	bits := 64
@@ -104,15 +130,15 @@ func (c column) number(written string, value jsontext.Decimal) (any, error) {
 	if err != nil {
 		return refuse("infinite")
 	}
-	printed := strconv.FormatFloat(f, 'g', -1, bits)
+	printed := strconv.FormatFloat(f, 'g', cmp.Or(c.digits, -1), bits)
 	if kept, _ := jsontext.ParseDecimal(printed); kept != value {
 		return refuse(printed)
 	}
-	switch c.kind {
-	case whole:
+	switch {
+	case c.kind == whole:
 		return refuse(strconv.FormatFloat(f, 'f', 0, 64))
-	case decimal:
-		return refuse(strconv.FormatFloat(f, 'f', c.places, 64))
+	case c.kind == decimal || !c.keeps(value):
+		return refuse(c.rounded(f))
 	default:
 		return f, nil
 	}
@@ -261,30 +287,41 @@ func sqliteColumn(t *sql.ColumnType) column {
 	return c
 }
 
+// yearType is MySQL's type of years.
+const yearType = "YEAR"
+
+// floatDigits is how many digits MySQL prints of a FLOAT.
+const floatDigits = 6
+
 func mysqlColumn(t *sql.ColumnType) column {
-	c := column{name: t.DatabaseTypeName(), places: -1}
+	c := column{name: t.DatabaseTypeName()}
 	_, scale, scaled := t.DecimalSize()
 	switch name := c.name; {
-	case strings.HasSuffix(name, "INT"), name == "YEAR", name == "BIT":
+	case strings.HasSuffix(name, "INT"), name == yearType, name == "BIT":
 		c.kind = whole
 	case name == "DECIMAL":
 		c.kind = decimal
 	case name == "FLOAT":
-		c.kind = single
+		c.kind, c.digits = single, floatDigits
 	case name == "DOUBLE":
 		c.kind = double
-	case strings.HasSuffix(name, "CHAR"), strings.HasSuffix(name, "TEXT"), name == "JSON", name == "ENUM", name == "SET":
+	case strings.HasSuffix(name, "CHAR"), strings.HasSuffix(name, "TEXT"), name == "JSON":
 		c.kind = text
+	case name == "ENUM", name == "SET", name == "DATE", name == "TIME", name == "DATETIME", name == "TIMESTAMP":
+		c.kind = unlike // a number is the place of a word, or digits of a time
 	}
 	if scaled && scale < 31 && c.kind != anything {
-		c.places = int(scale)
+		c.places, c.scaled = int(scale), true
 	}
 	return c
 }
 
+// moneyOID is PostgreSQL's type money, of which pgtype knows nothing.
+const moneyOID = 790
+
 // postgresColumn returns what PostgreSQL holds in a type with a modifier; -1 is none.
 func postgresColumn(oid uint32, modifier int32, name string) column {
-	c := column{name: name, places: -1}
+	c := column{name: name}
 	switch oid {
 	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID, pgtype.OIDOID:
 		c.kind = whole
@@ -295,8 +332,10 @@ func postgresColumn(oid uint32, modifier int32, name string) column {
 	case pgtype.NumericOID:
 		c.kind = decimal
 		if modifier >= 4 {
-			c.places = int((modifier-4)&0x7ff^1024) - 1024
+			c.places, c.scaled = int((modifier-4)&0x7ff^1024)-1024, true
 		}
+	case moneyOID:
+		c.kind, c.name, c.places, c.scaled = decimal, "money", 2, true
 	case pgtype.TextOID, pgtype.VarcharOID, pgtype.BPCharOID, pgtype.NameOID, pgtype.JSONOID, pgtype.JSONBOID:
 		c.kind = text
 	}

@@ -2,6 +2,7 @@ package database
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -61,6 +62,56 @@ func TestNumbersKeepTheirValue(t *testing.T) {
 			})
 			if got != c.want || err != nil {
 				t.Errorf("%s %v: %s, %v", c.column, c.arg, got, err)
+			}
+		}
+	})
+}
+
+// Each database has types that alter numbers in a way of their own.
+func TestTypesThatAlterNumbers(t *testing.T) {
+	each(t, func(t *testing.T, url string) {
+		db := open(t, url)
+		d := db.Dialect()
+		type value struct {
+			arg   any
+			taken bool
+		}
+		for kind, values := range map[string]map[string][]value{
+			"PostgreSQL": {
+				"money":         {{JSON("21.555"), false}, {JSON("21.55"), true}, {JSON("21"), true}},
+				"numeric(6,-2)": {{JSON("70"), false}, {JSON("1234"), false}, {JSON("1200"), true}, {JSON("0"), true}},
+				"numeric(3,5)":  {{JSON("0.001234"), false}, {JSON("0.00123"), true}},
+				"date":          {{JSON("20260102"), false}, {"2026-01-02", true}},
+			},
+			"MySQL": {
+				"TIME":        {{JSON("21.5"), false}, {JSON("20260102"), false}, {"21:30:00", true}},
+				"DATE":        {{JSON("20260102"), false}, {"2026-01-02", true}},
+				"DATETIME":    {{JSON("20260102"), false}, {"2026-01-02 03:04:05", true}},
+				"YEAR":        {{JSON("5"), false}, {JSON("99"), false}, {JSON("2026"), true}, {JSON("0"), true}},
+				"FLOAT":       {{JSON("123456.78"), false}, {JSON("1234.5"), true}},
+				"FLOAT(7,2)":  {{JSON("21.555"), false}, {JSON("21.55"), true}},
+				"DOUBLE(7,2)": {{JSON("21.555"), false}, {JSON("21.55"), true}},
+
+				"SET('1','2')":  {{JSON("0"), false}, {JSON("2"), false}, {"2", true}},
+				"ENUM('1','2')": {{JSON("2"), false}, {"1", true}},
+			},
+		} {
+			if !strings.EqualFold(d.Name, kind) {
+				continue
+			}
+			n := 0
+			for columnType, all := range values {
+				n++
+				table := fmt.Sprintf("alters_%d", n)
+				if err := db.Apply(t.Context(), []Statement{{Text: "CREATE TABLE " + table + " (v " + columnType + ")"}}); err != nil {
+					t.Fatalf("%s: %v", columnType, err)
+				}
+				for _, v := range all {
+					err := db.Apply(t.Context(), []Statement{{Text: "INSERT INTO " + table + " (v) VALUES (" + d.Parameter(1) + ")", Args: []any{v.arg}, Fit: true}})
+					if (err == nil) != v.taken || err != nil && KindOf(err) != Fault {
+						t.Errorf("%s %v: %v", columnType, v.arg, err)
+					}
+				}
 			}
 		}
 	})
