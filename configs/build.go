@@ -178,7 +178,7 @@ func (b *builder) store(m map[string]any, into *storeTable) {
 	case postgresStore:
 		path := plugin.Join(storeSection, "url")
 		if slices.ContainsFunc(b.decoder.Problems, func(p plugin.Problem) bool { return p.Path == path }) {
-			return // it was told
+			return // its own error is reported already
 		}
 		if u, err := url.Parse(string(into.URL)); err != nil || u.Host == "" || u.Scheme != "postgres" && u.Scheme != "postgresql" {
 			b.fail(path, "not the URL of a database", `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, "")

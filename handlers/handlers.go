@@ -66,7 +66,7 @@ const (
 	ReasonIDReused Reason = "id reused"
 	// ReasonAbandoned: a run of it began and was cut off, and its source didn't redeliver it. The
 	// message has no payload; [Described] returns its Key, its ID and its Keep.
-	ReasonAbandoned Reason = "an earlier attempt was cut off, and the command didn't come again"
+	ReasonAbandoned Reason = "an earlier attempt was cut off, and its source didn't redeliver the command"
 )
 
 // Refuser is implemented by handlers that can answer for a message without handling it, out of turn.

@@ -105,9 +105,10 @@ func NewMessage(payload []byte) *message.Message {
 	return msg
 }
 
-// Forward returns a copy of msg for sending on: payload, id, and all metadata but what belongs to the delivery and to the broker
-// (redelivered, source.*, expiration, headers of [transports.OfBroker]). Its typed headers are kept; the run that it belongs to, its
-// destination and its context's end are not.
+// Forward returns a copy of msg for sending on: payload, id, and all metadata but what belongs to
+// the delivery and to the broker (redelivered, source.*, expiration, headers of
+// [transports.OfBroker]). Its typed headers are kept; the run that it belongs to, its destination
+// and its context's end are not.
 func Forward(msg *message.Message) *message.Message {
 	out := msg.Copy()
 	for key := range out.Metadata {

@@ -105,8 +105,8 @@ func (p *printer) line(line []byte) (done bool, err error) {
 	return p.left == 0, nil
 }
 
-// oneLine returns a payload as a line: JSON compacted, other text as it is, and what would break the line or the terminal
-// quoted or escaped.
+// oneLine returns a payload as a line: JSON compacted, other text as it is, and what would break
+// the line or the terminal quoted or escaped.
 func oneLine(payload []byte) string {
 	var b bytes.Buffer
 	if utf8.Valid(payload) && json.Compact(&b, payload) == nil {

@@ -75,7 +75,8 @@ func completeShells(root *cobra.Command) {
 // execute runs a command line, reports its error on standard error and returns the exit code.
 func execute(root *cobra.Command, args []string) int {
 	root.SetArgs(args)
-	// Everything that a verb prints goes through these Writers: much of it comes from outside, and some has secrets.
+	// Everything that a verb prints goes through these Writers: much of it comes from outside, and
+	// some has secrets.
 	root.SetOut(printable.NewWriter(root.OutOrStdout()))
 	root.SetErr(redact.NewWriter(printable.NewWriter(root.ErrOrStderr()), new(redact.Set)))
 	err := root.Execute()

@@ -180,7 +180,8 @@ func openLedger(c *configs.Config, log *slog.Logger) *ledger.Ledger {
 	return ledger.New()
 }
 
-// warnOfOpenFiles names the files of a SQLite store that not only the host's user can read or write.
+// warnOfOpenFiles names the files of a SQLite store that not only the host's user can read or
+// write.
 func warnOfOpenFiles(path string, log *slog.Logger) {
 	for _, store := range []string{path, path + "-poison"} {
 		for _, part := range []string{"", "-wal", "-shm"} {
@@ -201,8 +202,8 @@ func (r *run) awaitLedger(ctx context.Context) {
 }
 
 // awaitStore waits as long as another process uses the ledger's store, most likely a host that was
-// started twice. This one takes no command and no device meanwhile, as it couldn't do anything with them.
-// Its log and /readyz name the other one.
+// started twice. This one takes no command and no device meanwhile, as it couldn't do anything
+// with them. Its log and /readyz name the other one.
 func (r *run) awaitStore(ctx context.Context) {
 	for errors.Is(r.ledger.Health(), ledger.ErrInUse) {
 		select {

@@ -28,8 +28,9 @@ func screenOf(out io.Writer) screen {
 	return screen{int(size.Row), int(size.Col)}
 }
 
-// place returns the text so that it takes the place of what a terminal shows; elsewhere it is a paragraph of its own. It is
-// for the terminal itself: a [printable.Writer] would escape what it adds.
+// place returns the text so that it takes the place of what a terminal shows; elsewhere it is a
+// paragraph of its own. It is for the terminal itself: a [printable.Writer] would escape what it
+// adds.
 func (s screen) place(text string) string {
 	text = printable.Lines(text)
 	if s.rows == 0 {

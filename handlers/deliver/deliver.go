@@ -154,7 +154,7 @@ func (u *unlessVoid) end() {
 }
 
 // Refuse answers for a command that isn't handled. It is rejected if its id is another command's,
-// unknown if it had begun and didn't come again, and otherwise busy.
+// unknown if it had begun and wasn't redelivered, and otherwise busy.
 func (d *deliver) Refuse(ctx context.Context, msg *message.Message, reason handlers.Reason) ([]*message.Message, error) {
 	if reason == handlers.ReasonAbandoned {
 		o := keptOrder(handlers.Described(ctx))

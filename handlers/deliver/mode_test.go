@@ -163,7 +163,7 @@ func TestRefusedAfterACrash(t *testing.T) {
 	}
 }
 
-// A command that doesn't come again has no payload: its result is made of what was kept. The
+// A command that isn't redelivered has no payload: its result is made of what was kept. The
 // pipeline's key may be something else than the device.
 func TestAbandoned(t *testing.T) {
 	h, _ := newHost(t)

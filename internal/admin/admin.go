@@ -49,8 +49,8 @@ type Config struct {
 	Health func() []Health
 	// Devices returns the devices that are connected or in the inventory, in the order in which they are shown.
 	Devices func() []Device
-	// Tap yields copies of a topic's messages ("transport:topic") until ctx ends, and then closes the channel. It refuses
-	// topics that the host doesn't use.
+	// Tap yields copies of a topic's messages ("transport:topic") until ctx ends, and then closes
+	// the channel. It refuses topics that the host doesn't use.
 	Tap func(ctx context.Context, ref string) (<-chan *message.Message, error)
 }
 

@@ -26,7 +26,8 @@ func smallDisk(t *testing.T, size string) string {
 	return folder
 }
 
-// diskFull fills the ledger's disk but for the host's own reserve while commands come, and frees it later.
+// diskFull fills the ledger's disk but for the host's own reserve while commands come, and frees
+// it later.
 var diskFull = fault{"ledger's disk full", func(ctx context.Context, w *world, _ *Fault) {
 	free := w.fillDisk()
 	pause(ctx, 4*time.Second) // the host may have room for what had begun, or even for all
@@ -39,7 +40,8 @@ var diskFullAlone = fault{"ledger's disk full", func(ctx context.Context, w *wor
 	before := w.fleet.connections()
 	free := w.keepDiskFull()
 	w.awaitFull()
-	// What was on its way may still be written. After that nothing is, as nothing can be recorded. Results may come that were recorded before.
+	// What was on its way may still be written. After that nothing is, as nothing can be recorded.
+	// Results may come that were recorded before.
 	pause(ctx, 2*time.Second)
 	reads := w.fleet.lines()
 	pause(ctx, 3*time.Second)
@@ -80,8 +82,9 @@ var diskFullStart = fault{"host's first start, its ledger's disk full", func(_ c
 	w.until("the host is ready by itself", w.host.ready)
 }}
 
-// diskFullStop has the host stop when it can't record what became of commands that it wrote to their
-// devices, as it hasn't even its reserve. Only its exit code and its log can tell of them then.
+// diskFullStop has the host stop when it can't record what became of commands that it wrote to
+// their devices, as it hasn't even its reserve. Only its exit code and its log can tell of them
+// then.
 var diskFullStop = fault{"host stopped, its ledger's disk full", func(_ context.Context, w *world, _ *Fault) {
 	free := w.keepDiskFull()
 	w.awaitFull()
@@ -91,19 +94,19 @@ var diskFullStop = fault{"host stopped, its ledger's disk full", func(_ context.
 	w.until("the host is ready", w.host.ready)
 }}
 
-// outageTime is how long an outage of the ledger is: a host that gave its commands back to the broker
-// every few seconds would exceed the deliveryLimit.
+// outageTime is how long an outage of the ledger is: a host that gave its commands back to the
+// broker every few seconds would exceed the deliveryLimit.
 const (
 	outageTime    = 12 * time.Second
 	deliveryLimit = 3
 )
 
-// usualLimit is RabbitMQ 4's own delivery limit. Runs have it in which the host is killed often, as
-// each kill is a delivery.
+// usualLimit is RabbitMQ 4's own delivery limit. Runs have it in which the host is killed often,
+// as each kill is a delivery.
 const usualLimit = 20
 
-// outage, outageRestart and outageStop fill the ledger's disk for long. The broker counts how often it
-// delivers a command, so the host has to keep what it has.
+// outage, outageRestart and outageStop fill the ledger's disk for long. The broker counts how
+// often it delivers a command, so the host has to keep what it has.
 var (
 	outage        = fault{"long outage of the ledger", func(ctx context.Context, w *world, _ *Fault) { w.outage(ctx, func() {}) }}
 	outageRestart = fault{"long outage of the ledger, broker restarted", func(ctx context.Context, w *world, _ *Fault) {
@@ -145,7 +148,8 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// fillDisk leaves no room on the ledger's disk, until free. What the host then removes is its own again.
+// fillDisk leaves no room on the ledger's disk, until free. What the host then removes is its own
+// again.
 func (w *world) fillDisk() (free func()) {
 	w.t.Helper()
 	filler := w.filler()

@@ -4,7 +4,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"path/filepath"
 	"testing"
 )
 
@@ -12,18 +11,8 @@ import (
 // that.
 func TestOnlySuitesWaitForAcknowledgements(t *testing.T) {
 	for _, p := range ownPackages(t, "") {
-		if r, _, _ := roomOf(p.inside()); r == suite {
-			continue
-		}
-		for _, file := range p.GoFiles {
-			files := token.NewFileSet()
-			f, err := parser.ParseFile(files, filepath.Join(p.Dir, file), nil, parser.SkipObjectResolution)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, at := range waitsForAcknowledgement(f) {
-				t.Errorf("%s waits for an acknowledgement", files.Position(at))
-			}
+		if r, _, _ := roomOf(p.inside()); r != suite {
+			p.forbids(t, waitsForAcknowledgement, "waits for an acknowledgement")
 		}
 	}
 }

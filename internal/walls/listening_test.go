@@ -4,7 +4,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -13,18 +12,8 @@ import (
 // sockets.
 func TestOnePlaceListens(t *testing.T) {
 	for _, p := range ownPackages(t, "") {
-		if strings.HasSuffix(p.ImportPath, "/internal/listen") || strings.Contains(p.ImportPath, "/internal/testenv") {
-			continue
-		}
-		for _, file := range p.GoFiles {
-			files := token.NewFileSet()
-			f, err := parser.ParseFile(files, filepath.Join(p.Dir, file), nil, parser.SkipObjectResolution)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, at := range listens(f) {
-				t.Errorf("%s listens without internal/listen", files.Position(at))
-			}
+		if !strings.HasSuffix(p.ImportPath, "/internal/listen") && !strings.Contains(p.ImportPath, "/internal/testenv") {
+			p.forbids(t, listens, "listens without internal/listen")
 		}
 	}
 }

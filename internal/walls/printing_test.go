@@ -4,7 +4,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"path/filepath"
 	"testing"
 )
 
@@ -12,16 +11,7 @@ import (
 // and standard error. Whoever names these, or prints without naming a writer, goes around it.
 func TestCommandsPrintThroughOneWriter(t *testing.T) {
 	for _, p := range ownPackages(t, "cmd") {
-		for _, file := range p.GoFiles {
-			files := token.NewFileSet()
-			f, err := parser.ParseFile(files, filepath.Join(p.Dir, file), nil, parser.SkipObjectResolution)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, at := range printsToStandardOutput(f) {
-				t.Errorf("%s prints without a printable.Writer", files.Position(at))
-			}
-		}
+		p.forbids(t, printsToStandardOutput, "prints without a printable.Writer")
 	}
 }
 

@@ -2,7 +2,6 @@ package amqp
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"strconv"
 	"strings"
@@ -94,14 +93,15 @@ func (s *subscription) learnLimit(major int) {
 // checkCount warns of a message that the broker may drop or dead-letter soon.
 func (s *subscription) checkCount(d *amqp.Delivery) {
 	count, ok := d.Headers[countHeader].(int64)
-	limit := fmt.Sprint(s.limit)
 	switch {
 	case !ok || s.limit == unlimited || time.Since(s.warned) < warnInterval:
 		return
 	case s.limit == 0 && count < suspicious, s.limit > 0 && count < int64(s.limit+1)/2:
 		return
-	case s.limit == 0:
-		limit = "not known"
+	}
+	limit := "not known"
+	if s.limit > 0 {
+		limit = strconv.Itoa(s.limit)
 	}
 	s.warned = time.Now()
 	s.t.env.Logger.Warn("a message was delivered many times; beyond the limit the broker drops or dead-letters it",

@@ -168,7 +168,7 @@ func TestAServerThatIsKilled(t *testing.T) {
 	s.start()
 	s.until("the health says that it works again", func() bool { return !sick() })
 
-	// A message in flight isn't lost either. Its ack is sent late, or the message comes again.
+	// A message in flight isn't lost either. Its ack is sent late, or the message is redelivered.
 	s.add("commands", "one", "two")
 	one := s.next(taken)
 	s.stop()
