@@ -68,8 +68,9 @@ var diskFullKill = fault{"host killed, its ledger's disk full", func(ctx context
 
 // diskFullStart has a host make its ledger on a disk that is full already.
 var diskFullStart = fault{"host's first start, its ledger's disk full", func(_ context.Context, w *world, _ *Fault) {
+	// An orderly stop leaves nothing that the ledger is needed for. What began in a run that was
+	// killed waits there for its result: no kill may come before this fault.
 	w.stop()
-	// After an orderly stop nothing comes again.
 	for _, part := range []string{"", ".lock"} {
 		if err := os.Remove(w.host.store + part); err != nil {
 			w.t.Error(err)
@@ -141,7 +142,7 @@ func TestFullDisk(t *testing.T) {
 	h := play(t, plan{
 		seed: uint64(setting(t, "CHAOS_SEED", 1)), queue: "quorum", devices: 50, rate: 300, load: usual,
 		host:   hostPlan{folder: smallDisk(t, "24m"), deliveryLimit: deliveryLimit, stopping: 8 * time.Second, asking: Asking{Timeout: askingTimeout, Pattern: true}},
-		faults: []fault{diskFullAlone, diskFullKill, diskFullStart, diskFullStop, outageRestart, outageStop}, node: testenv.NewNode(t), patience: time.Minute,
+		faults: []fault{diskFullStart, diskFullAlone, diskFullKill, diskFullStop, outageRestart, outageStop}, node: testenv.NewNode(t), patience: time.Minute,
 	})
 	if r := tell(t, h); r.Broken() > 0 {
 		t.Error("a full disk breaks promises")

@@ -167,7 +167,7 @@ func newHost(t *testing.T, p hostPlan, folder, url, queue string) *host {
 		h.log.Close()
 		if t.Failed() {
 			text, _ := os.ReadFile(h.log.Name())
-			t.Logf("host.log:\n%s", text[max(0, len(text)-20_000):])
+			t.Logf("host.log:\n%s", text[max(0, len(text)-5_000):])
 		}
 	})
 	return h
