@@ -3,6 +3,7 @@ package plugin
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // Page is what is told about one plugin, to be rendered for a browser or a terminal.
@@ -105,9 +106,9 @@ func (f Field) about(code string) string {
 // Markdown renders the page.
 func (p Page) Markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# %s %s\n\n%s\n", p.Kind, p.Name, sentence(p.Summary))
+	fmt.Fprintf(&b, "# %s %s\n\n%s\n", p.Kind, p.Name, wrap(sentence(p.Summary), ""))
 	if d := strings.TrimSpace(p.Description); d != "" {
-		fmt.Fprintf(&b, "\n%s\n", d)
+		fmt.Fprintf(&b, "\n%s\n", wrap(d, ""))
 	}
 	fmt.Fprintf(&b, "\n## Settings\n\n")
 	if len(p.Fields) == 0 {
@@ -133,9 +134,9 @@ func cell(text string) string {
 // Text renders the page for a terminal.
 func (p Page) Text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s: %s\n", p.Kind, p.Name, sentence(p.Summary))
+	fmt.Fprintf(&b, "%s\n", wrap(p.Kind+" "+p.Name+": "+sentence(p.Summary), ""))
 	if d := strings.TrimSpace(p.Description); d != "" {
-		fmt.Fprintf(&b, "\n%s\n", d)
+		fmt.Fprintf(&b, "\n%s\n", wrap(d, ""))
 	}
 	if len(p.Fields) == 0 {
 		b.WriteString("\nThere are no settings.\n")
@@ -150,9 +151,51 @@ func (p Page) Text() string {
 			fmt.Fprintf(&b, ", default %s", value)
 		}
 		if about := r.field.about(""); about != "" {
-			fmt.Fprintf(&b, "\n      %s", about)
+			fmt.Fprintf(&b, "\n%s", wrap(about, "      "))
 		}
 		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+// width is where prose ends.
+const width = 99
+
+// wrap breaks the prose of a Markdown text into lines of at most width columns, each behind the
+// indent. Tables and code stay as they are. The lines of a list's item stand below its text.
+func wrap(text, indent string) string {
+	var b strings.Builder
+	code := false
+	for i, line := range strings.Split(text, "\n") {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		trimmed := strings.TrimLeft(line, " ")
+		fence := strings.HasPrefix(trimmed, "```")
+		if code = code != fence; code || fence || strings.HasPrefix(trimmed, "|") {
+			b.WriteString(line)
+			continue
+		}
+		margin := indent + line[:len(line)-len(trimmed)]
+		b.WriteString(margin)
+		if strings.HasPrefix(trimmed, "- ") {
+			margin += "  "
+		}
+		column := utf8.RuneCountInString(margin)
+		for j, word := range strings.Fields(trimmed) {
+			n := utf8.RuneCountInString(word)
+			switch {
+			case j == 0:
+			case column+1+n > width && !strings.ContainsAny(word[:1], "-+*>#|"): // these mean something where a line begins
+				b.WriteString("\n" + margin)
+				column = utf8.RuneCountInString(margin)
+			default:
+				b.WriteByte(' ')
+				column++
+			}
+			b.WriteString(word)
+			column += n
+		}
 	}
 	return b.String()
 }

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,5 +70,26 @@ func TestDuration(t *testing.T) {
 		if got := Duration(d); got != want {
 			t.Errorf("Duration(%v) = %s, want %s", d, got, want)
 		}
+	}
+}
+
+func TestWrap(t *testing.T) {
+	word := strings.Repeat("word ", 19) + "word" // 99 columns
+	for text, want := range map[string]string{
+		word:                               word,
+		word + " more":                     word + "\nmore",
+		"- " + word:                        "- " + word[:94] + "\n  word",
+		word + " - more":                   word + " -\nmore",
+		"| " + word + word + " |":          "| " + word + word + " |",
+		"```\n" + word + word + "\n```\nx": "```\n" + word + word + "\n```\nx",
+		strings.Repeat("x", 120):           strings.Repeat("x", 120),
+		"one\n\ntwo":                       "one\n\ntwo",
+	} {
+		if diff := cmp.Diff(want, wrap(text, "")); diff != "" {
+			t.Error(diff)
+		}
+	}
+	if got := wrap(word, "  "); got != "  "+word[:94]+"\n  word" {
+		t.Errorf("with an indent: %q", got)
 	}
 }
