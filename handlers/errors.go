@@ -9,15 +9,18 @@ import (
 type Kind int
 
 const (
-	// KindRetryable is every error without another kind: this message may work later. The retry middleware runs it again and counts;
-	// what is left goes to poison, or is dropped and counted.
+	// KindRetryable is the kind of an error without a mark: the message may succeed later. The
+	// middleware retry runs it again and counts the attempts. After the last one the message goes
+	// to poison, or the host drops and counts it.
 	KindRetryable Kind = iota
-	// KindPermanent will never work: it is not retried, and goes to poison, or is dropped and counted.
+	// KindPermanent means that the message can never succeed. It isn't retried: it goes to poison,
+	// or the host drops and counts it.
 	KindPermanent
-	// KindDrop is done on purpose: the message is acked without outputs.
+	// KindDrop means that the handler wants no outputs: the message is acked.
 	KindDrop
-	// KindUnavailable is an outage of something that the handler needs, not the message's fault: the pipeline pauses, is not ready,
-	// and runs the same message again until it works.
+	// KindUnavailable means that something that the handler needs doesn't work; the message is not
+	// at fault. The pipeline pauses, is not ready, and runs the same message again until it
+	// succeeds.
 	KindUnavailable
 )
 
@@ -74,8 +77,9 @@ type delayError struct {
 func (e *delayError) Error() string { return e.err.Error() }
 func (e *delayError) Unwrap() error { return e.err }
 
-// RetryAfter says of an error that nothing is gained by another try before d has passed, as a server's Retry-After does. Its kind stays what it
-// was. The retry middleware and a pipeline that pauses wait that long, within their own limits. It returns nil for nil.
+// RetryAfter marks an error with the time before which another attempt is useless, as a server
+// says with Retry-After. It doesn't change the error's kind. The middleware retry and a paused
+// pipeline wait for d, within their own limits. RetryAfter returns nil for nil.
 func RetryAfter(err error, d time.Duration) error {
 	if err == nil || d <= 0 {
 		return err
@@ -83,7 +87,7 @@ func RetryAfter(err error, d time.Duration) error {
 	return &delayError{err, d}
 }
 
-// RetryAfterOf returns what the outermost [RetryAfter] in an error's tree says, or 0.
+// RetryAfterOf returns the time of the outermost [RetryAfter] in an error's tree, or 0.
 func RetryAfterOf(err error) time.Duration {
 	if e, ok := errors.AsType[*delayError](err); ok {
 		return e.delay

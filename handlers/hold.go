@@ -8,45 +8,51 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// Holder is implemented by handlers that hold messages until something is ready, such as a device that is away: [Journal.Hold] has the
-// ledger own the message, its source is told that it is done, and when what it awaits is ready it comes back to the handler as one that is
-// [Resumed].
+// Holder is implemented by handlers that hold messages until something is ready, such as an
+// offline device. [Journal.Hold] stores the message in the ledger, and the source's delivery is
+// acked. When what the message awaits is ready, the router gives the message to the handler again:
+// it is then [Resumed].
 //
-// A message that is held goes before all newer ones that await the same. The router can't see to that alone, as a device may be there in one moment
-// and not in the next: a handler asks [HeldBefore], and says [MayHold].
+// A held message is handled before all newer ones that await the same. The router can't ensure
+// that alone, since a device may connect or disconnect at any moment. So the handler calls
+// [HeldBefore] before it handles a message, and [MayHold] as soon as it may have to hold one.
 type Holder interface {
-	// Ready reports whether what awaits this may come back now.
+	// Ready reports whether messages that await this name may be resumed now.
 	Ready(awaits string) bool
-	// Watch has resume called with everything that becomes ready. resume doesn't block.
+	// Watch registers resume, which the handler calls with each name that becomes ready. resume
+	// doesn't block.
 	Watch(resume func(awaits string))
 }
 
-// Holding is under what conditions a message is held.
+// Holding has the conditions under which a message is held.
 type Holding struct {
-	// Awaits names what has to be ready: the handler's own name of the device, of which [Holder] speaks.
+	// Awaits is the handler's name of what has to be ready, such as the device.
 	Awaits string
-	// Expires is when it comes back though what it awaits isn't ready; zero is never.
+	// Expires is when the message is resumed although what it awaits isn't ready; zero is never.
 	Expires time.Time
-	// Sets names what the message sets: older ones that are held and await and set the same come back at once, as superseded. Empty: none do.
+	// Sets names what the message sets. Older held messages with the same Awaits and Sets are
+	// resumed at once, as superseded. An empty name supersedes none.
 	Sets string
-	// PerKey and Total are how many of a key and of the pipeline may be held.
+	// PerKey and Total are how many messages of a key and of the pipeline may be held.
 	PerKey, Total int
 }
 
-// ErrHoldFull is the kind of Hold's error when as many are held as may be. Its text says which bound it was.
+// ErrHoldFull is the kind of Hold's error when PerKey or Total is reached. The error's text says
+// which.
 var ErrHoldFull = errors.New("no more can be held")
 
 // Held is a message that the ledger owns.
 type Held struct {
-	// ID and Key are as described.
+	// ID and Key are those of its [Description].
 	ID, Key string
-	// Order is its place: messages of a key have it in the order in which they came.
+	// Order is the message's place among those of its key: an older message has a smaller one.
 	Order int64
 	// Awaits, Expires and Sets are those of [Holding].
 	Awaits  string
 	Expires time.Time
 	Sets    string
-	// Ended says that the handler is done with it, and that only what it produced isn't confirmed yet; Begun that it may have been.
+	// Ended says that the handler has finished with the message, and that some of its outputs
+	// aren't confirmed yet. Begun says that a run of it began and may have had its effect.
 	Ended, Begun bool
 
 	UUID     string
@@ -54,18 +60,19 @@ type Held struct {
 	Metadata map[string]string
 }
 
-// Resumption says how a message came back that its source doesn't deliver.
+// Resumption says why the router gave a message to the handler that came from the ledger and not
+// from its source.
 type Resumption struct {
 	// Abandoned says that the message wasn't held: a run of it had begun, its outputs aren't
 	// confirmed, and its source didn't redeliver it. It has no payload.
 	Abandoned bool
-	// Expires is what it was held with.
+	// Expires is that of the message's [Holding].
 	Expires time.Time
-	// SupersededBy is the id of the newer message that takes its place, if one does.
+	// SupersededBy is the id of the newer message that supersedes this one, or "".
 	SupersededBy string
 }
 
-// holds is the part of a [Scope] that pipelines have whose handler is a [Holder].
+// holds is the part of a [Scope] that exists in pipelines whose handler is a [Holder].
 type holds interface {
 	// Resumed: see [Resumed].
 	Resumed() *Resumption
@@ -73,7 +80,7 @@ type holds interface {
 	MayHold(awaits string)
 	// HeldBefore: see [HeldBefore].
 	HeldBefore(awaits string) (<-chan struct{}, error)
-	// Held says that the ledger owns the message from now on.
+	// Held: see [OwnedByLedger].
 	Held(h *Held)
 }
 
@@ -82,7 +89,8 @@ func holdsFrom(ctx context.Context) holds {
 	return h
 }
 
-// Resumed returns how the message that ctx belongs to came back; nil if its source delivered it.
+// Resumed returns why the message that ctx belongs to came from the ledger; nil if its source
+// delivered it.
 func Resumed(ctx context.Context) *Resumption {
 	if h := holdsFrom(ctx); h != nil {
 		return h.Resumed()
@@ -90,17 +98,18 @@ func Resumed(ctx context.Context) *Resumption {
 	return nil
 }
 
-// MayHold says that the message may be going to be held, because what it awaits isn't ready any more: until it is settled, [HeldBefore] counts it
-// as one that is.
+// MayHold notes that the handler may hold the message, since what it awaits isn't ready any more.
+// Until the message is settled, [HeldBefore] treats it as held.
 func MayHold(ctx context.Context, awaits string) {
 	if h := holdsFrom(ctx); h != nil {
 		h.MayHold(awaits)
 	}
 }
 
-// HeldBefore returns nil if no message that awaits the same is held which has to be handled before the one that ctx belongs to, and otherwise a
-// channel that is closed when that may have changed. The error is of kind [KindUnavailable] when the message has to be run again to get behind it: the handler returns
-// it.
+// HeldBefore reports whether a held message with the same awaits has to be handled before the one
+// that ctx belongs to. If so, it returns a channel that is closed when that may have changed;
+// otherwise nil. It returns an error of kind [KindUnavailable] if the message has to run again to
+// get behind the held one: the handler returns that error.
 func HeldBefore(ctx context.Context, awaits string) (<-chan struct{}, error) {
 	if h := holdsFrom(ctx); h != nil {
 		return h.HeldBefore(awaits)
@@ -108,19 +117,20 @@ func HeldBefore(ctx context.Context, awaits string) (<-chan struct{}, error) {
 	return nil, nil
 }
 
-// OwnedByLedger tells the router that the ledger owns the message that ctx belongs to. The middleware that keeps the ledger calls it.
+// OwnedByLedger notes that the ledger owns the message that ctx belongs to. The middleware that
+// uses the ledger calls it.
 func OwnedByLedger(ctx context.Context, held *Held) {
 	if h := holdsFrom(ctx); h != nil {
 		h.Held(held)
 	}
 }
 
-// NewHeld makes of a message what the ledger keeps.
+// NewHeld returns the record that the ledger stores of a held message.
 func NewHeld(d Description, msg *message.Message, h Holding) *Held {
 	return &Held{ID: d.ID, Key: d.Key, Awaits: h.Awaits, Expires: h.Expires, Sets: h.Sets, UUID: msg.UUID, Payload: msg.Payload, Metadata: msg.Metadata}
 }
 
-// Message returns the message as it came.
+// Message returns the message as its source delivered it.
 func (h *Held) Message() *message.Message {
 	msg := message.NewMessage(h.UUID, h.Payload)
 	for k, v := range h.Metadata {

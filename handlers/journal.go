@@ -8,23 +8,28 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// Journal is the ledger's record of the message that a handler runs for. A handler that does what can't be undone, such as writing to a
-// device, says so before it does it: after a crash the record tells that it may have happened.
+// Journal is the ledger's record of one message. A handler that does something that can't be
+// undone, such as a write to a device, calls Begin first. After a crash the record says that the
+// act may have happened.
 //
-// Only the run that it belongs to uses it.
+// A journal belongs to one run of the handler. It isn't safe for concurrent use.
 type Journal interface {
-	// Begun returns how often it began and wasn't taken back: it may have happened so often. For the first attempt it is 0.
+	// Begun returns how many calls of Begin were not retracted, those of earlier runs included.
+	// The act may have happened that often. It is 0 for the first attempt.
 	Begun() int
-	// Begin records that it is about to happen. With sync the record has reached the disk when Begin returns, so that not even
-	// the machine's crash loses it. An error is of kind unavailable: do nothing then.
+	// Begin records that the act is about to happen. With sync the record is on the disk when
+	// Begin returns, so that it survives a crash of the machine. An error is of kind unavailable:
+	// the act must not happen then.
 	Begin(sync bool) error
-	// Retract takes the latest Begin back: nothing happened after all.
+	// Retract removes the latest Begin: the act didn't happen.
 	Retract()
 	// Durable reports whether the record outlives the process.
 	Durable() bool
-	// Hold has the ledger own the message until its key is ready (see [Holder]); when it returns, the message is on disk. What began is taken
-	// back. The handler then returns outputs, which a duplicate gets as well as long as the message is held. A message that is [Resumed] keeps
-	// its place and conditions, and has no outputs. An error is of kind [ErrHoldFull], or unavailable: nothing is held then.
+	// Hold stores the message in the ledger until what it awaits is ready (see [Holder]), and
+	// returns when the message is on the disk. It retracts the Begin of this run. The handler then
+	// returns outputs; a duplicate of the message gets the same ones while it is held. A message
+	// that is [Resumed] keeps its place and conditions, and has no outputs. An error is
+	// [ErrHoldFull] or of kind unavailable: the message isn't held then.
 	Hold(h Holding, outputs []*message.Message) error
 }
 
@@ -35,7 +40,8 @@ func WithJournal(ctx context.Context, j Journal) context.Context {
 	return transports.WithExtra(ctx, &x)
 }
 
-// JournalFrom returns the journal of the message that ctx belongs to, or nil: its pipeline keeps none, or the message has no id.
+// JournalFrom returns the journal of the message that ctx belongs to. It is nil if the pipeline
+// has no ledger or the message has no id.
 func JournalFrom(ctx context.Context) Journal {
 	j, _ := transports.ExtraOf(ctx).Journal.(Journal)
 	return j

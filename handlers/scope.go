@@ -12,7 +12,7 @@ import (
 // Scope is what the router knows of one run of one message. It travels on the message's context; handlers and
 // middleware reach it through the functions of this package and of router/middleware.
 type Scope interface {
-	// Description is what the handler's Describe said.
+	// Description: see [Described].
 	Description() Description
 	// Base is the context that the router gave to this run; middleware may have put child contexts on the message.
 	Base() context.Context
@@ -20,7 +20,7 @@ type Scope interface {
 	Enqueued()
 	// Refuse: see [Refuse].
 	Refuse(msg *message.Message, reason Reason) ([]*message.Message, error)
-	// Swallowed records an error that a middleware dealt with, for the reply.
+	// Swallowed records an error that a middleware handled, for the reply.
 	Swallowed(err error)
 	// OnConfirmed: see [OnConfirmed].
 	OnConfirmed(f func(context.Context) error)
@@ -39,15 +39,16 @@ func ScopeFrom(ctx context.Context) Scope {
 	return s
 }
 
-// Enqueued says that the message has its place in an order that the handler owns, such as a session's queue: the next message of
-// the same key may start. Call it at most once, from Handle. Without it the next starts when this one is settled.
+// Enqueued notes that the message has its place in an order that the handler owns, such as a
+// session's queue. The next message of the same key may then start; without this call it starts
+// when this message is settled. Call Enqueued at most once, from Handle.
 func Enqueued(ctx context.Context) {
 	if s := ScopeFrom(ctx); s != nil {
 		s.Enqueued()
 	}
 }
 
-// Described returns what the handler's Describe said of the message that ctx belongs to.
+// Described returns the handler's [Description] of the message that ctx belongs to.
 func Described(ctx context.Context) Description {
 	if s := ScopeFrom(ctx); s != nil {
 		return s.Description()
@@ -55,8 +56,9 @@ func Described(ctx context.Context) Description {
 	return Description{}
 }
 
-// Cancelled reports whether the context that the router gave to the message has ended: a stop, or a void delivery. Whatever
-// is returned then counts for nothing, and the message stays unsettled. A deadline set by a middleware doesn't count.
+// Cancelled reports whether the router has cancelled the message's run, because the host stops or
+// the delivery is void. The router then ignores what the handler returns, and the message stays
+// unsettled. A deadline that a middleware has set doesn't count.
 func Cancelled(ctx context.Context) bool {
 	if s := ScopeFrom(ctx); s != nil {
 		return s.Base().Err() != nil
@@ -64,7 +66,8 @@ func Cancelled(ctx context.Context) bool {
 	return ctx.Err() != nil
 }
 
-// Refuse asks the pipeline's handler to answer for msg without handling it. A handler that isn't a Refuser gives a permanent error.
+// Refuse returns what the pipeline's handler produces for msg instead of handling it: see
+// [Refuser]. If the handler isn't a Refuser, the error is permanent.
 func Refuse(msg *message.Message, reason Reason) ([]*message.Message, error) {
 	if s := ScopeFrom(msg.Context()); s != nil {
 		return s.Refuse(msg, reason)
@@ -76,28 +79,29 @@ type reasonError Reason
 
 func (e reasonError) Error() string { return string(e) }
 
-// OnConfirmed calls f when every output of the message that ctx belongs to is confirmed, and before the message is acked. If it returns an
-// error, the message isn't acked: it stays with its source. f's context ends at the latest when the host's stop is over.
+// OnConfirmed registers f, which the router calls after every output of the message that ctx
+// belongs to is confirmed and before the message is acked. If f returns an error, the message
+// isn't acked and stays with its source. The context of f ends no later than the host's stop.
 func OnConfirmed(ctx context.Context, f func(context.Context) error) {
 	if s := ScopeFrom(ctx); s != nil {
 		s.OnConfirmed(f)
 	}
 }
 
-// SetDestination sends a produced message to a topic instead of the pipeline's `to`. It lives on the message's context:
-// CopyWithContext keeps it, Copy doesn't.
+// SetDestination sets the topic that a produced message goes to instead of the pipeline's `to`. It
+// is stored in the message's context: CopyWithContext keeps it, Copy doesn't.
 func SetDestination(msg *message.Message, ref TopicRef) {
 	x := transports.ExtraOf(msg.Context())
 	x.Destination = ref
 	msg.SetContext(transports.WithExtra(msg.Context(), &x))
 }
 
-// Destination returns what SetDestination said, or "".
+// Destination returns the topic of [SetDestination], or "".
 func Destination(msg *message.Message) TopicRef {
 	return transports.ExtraOf(msg.Context()).Destination
 }
 
-// NewMessage returns a produced message with an id of its own.
+// NewMessage returns a produced message with a new id.
 func NewMessage(payload []byte) *message.Message {
 	id := uuid.NewString()
 	msg := message.NewMessage(id, payload)
@@ -105,10 +109,10 @@ func NewMessage(payload []byte) *message.Message {
 	return msg
 }
 
-// Forward returns a copy of msg for sending on: payload, id, and all metadata but what belongs to
-// the delivery and to the broker (redelivered, source.*, expiration, headers of
-// [transports.OfBroker]). Its typed headers are kept; the run that it belongs to, its destination
-// and its context's end are not.
+// Forward returns a copy of msg to publish. The copy has the payload, the id, the typed headers
+// and the metadata. It doesn't have the metadata of the delivery and of the broker (redelivered,
+// source.*, expiration, the headers of [transports.OfBroker]), the destination, or the run. Its
+// context has the values of msg's context and never ends.
 func Forward(msg *message.Message) *message.Message {
 	out := msg.Copy()
 	for key := range out.Metadata {
