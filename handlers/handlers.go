@@ -131,7 +131,7 @@ type Env struct {
 	Now func() time.Time
 	// Registerer takes the handler's metrics; it adds the label "pipeline" already.
 	Registerer prometheus.Registerer
-	// Tracer makes spans below the one that the message's context carries. It is nil in a host that doesn't trace.
+	// Tracer makes spans below the one in the message's context. It is nil if tracing is off.
 	Tracer trace.Tracer
 	// Publisher returns a publisher for messages that don't belong to an input. Its Publish blocks
 	// until the messages are confirmed, and ignores its topic argument.

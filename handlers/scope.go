@@ -9,12 +9,14 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// Scope is what the router knows of one run of one message. It travels on the message's context; handlers and
-// middleware reach it through the functions of this package and of router/middleware.
+// Scope is what the router knows about one run of one message. It is stored in the message's
+// context. Handlers and middleware reach it through the functions of this package and of
+// router/middleware.
 type Scope interface {
 	// Description: see [Described].
 	Description() Description
-	// Base is the context that the router gave to this run; middleware may have put child contexts on the message.
+	// Base is the context that the router gave to this run. The message may have a child of it
+	// that a middleware made.
 	Base() context.Context
 	// Enqueued: see [Enqueued].
 	Enqueued()

@@ -2,14 +2,15 @@ package transports
 
 import "context"
 
-// Checker is implemented by configurations of transports that reach something outside the host beside the addresses that it binds ([Needs]), and can look
-// whether it is there and lets them in, changing nothing.
+// Checker is implemented by configurations of transports that connect to something outside the
+// host, and can check that without changing anything. Addresses to bind are in [Needs] instead.
 type Checker interface {
-	// Check returns what it looked at; uses are the topics of the pipelines. It gives up when ctx ends.
+	// Check returns what it checked and what it found. uses has the topics of the pipelines. Check
+	// returns when ctx ends.
 	Check(ctx context.Context, env Env, uses []TopicUse) []Check
 }
 
-// TopicUse is a topic, and what a pipeline wants of it.
+// TopicUse is a topic and how a pipeline uses it.
 type TopicUse struct {
 	Topic string
 	Use   Use
@@ -17,16 +18,16 @@ type TopicUse struct {
 	Competing bool
 }
 
-// Check is one thing that was looked at.
+// Check is the result of checking one part.
 type Check struct {
-	// Part is what it is, such as "connection" or "topic commands".
+	// Part names it, such as "connection" or "topic commands".
 	Part string
-	// Found says what is there, or what a start will make, in a few words.
+	// Found says in a few words what exists, or what a start will create.
 	Found string
-	// Missing says that it isn't there and that a start will make it.
+	// Missing says that the part doesn't exist and that a start will create it.
 	Missing bool
-	// Err is why a start, or the host after it, wouldn't work; nil if it would.
+	// Err is nil if a start and the host would work, and otherwise why they wouldn't.
 	Err error
-	// Next is what to do about Err, in a sentence without its full stop. It may be empty.
+	// Next says what to do about Err, in a sentence without its full stop. It may be empty.
 	Next string
 }

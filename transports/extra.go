@@ -5,22 +5,24 @@ import (
 	"encoding"
 )
 
-// Extra is what the host adds to a Watermill message: the one value of ours that the message's context
-// carries. It must not be modified once it is on a context; put a changed copy there instead.
+// Extra has what the host adds to a Watermill message. It is the only value of the host in the
+// message's context. It must not be modified after that: make a changed copy, and a context with
+// it.
 type Extra struct {
-	// Headers are the message's headers in the types of the transport that it came through; the metadata have them
-	// as text. What their MarshalText writes, the transport can read again: see [KeptHeaders].
+	// Headers has the message's headers in the types of the transport that delivered it; the
+	// metadata have them as text. The transport can read what their MarshalText writes: see
+	// [KeptHeaders].
 	Headers encoding.TextMarshaler
-	// Destination is where a produced message goes. Empty: to the pipeline's `to`.
+	// Destination is where a produced message goes. Empty means the pipeline's `to`.
 	Destination TopicRef
-	// Scope and Journal belong to the run that handles the message. Package handlers has their types.
+	// Scope and Journal belong to the run of the message. Package handlers has their types.
 	Scope, Journal any
 }
 
 type extraKey struct{}
 
-// IsExtraKey reports whether a context's Value is asked for the [Extra]. A context type of the host's
-// that answers it saves an allocation; everybody else uses [WithExtra].
+// IsExtraKey reports whether key is the context key of the [Extra]. The host's own context types
+// use it to save an allocation. All other code uses [WithExtra].
 func IsExtraKey(key any) bool {
 	_, ok := key.(extraKey)
 	return ok
@@ -31,7 +33,7 @@ func WithExtra(ctx context.Context, x *Extra) context.Context {
 	return context.WithValue(ctx, extraKey{}, x)
 }
 
-// ExtraOf returns what ctx carries; it is empty if ctx carries none.
+// ExtraOf returns the [Extra] in ctx, or an empty one.
 func ExtraOf(ctx context.Context) Extra {
 	if x, ok := ctx.Value(extraKey{}).(*Extra); ok {
 		return *x
@@ -46,9 +48,9 @@ func WithHeaders(ctx context.Context, h encoding.TextMarshaler) context.Context 
 	return WithExtra(ctx, &x)
 }
 
-// KeptHeaders are headers as their MarshalText wrote them. To restore a message that was kept outside of
-// the host, put them on its context with [WithHeaders].
+// KeptHeaders has headers in the form that their MarshalText wrote. To restore a message that was
+// stored outside the host, put them into its context with [WithHeaders].
 type KeptHeaders []byte
 
-// MarshalText returns them as they are.
+// MarshalText returns the headers unchanged.
 func (h KeptHeaders) MarshalText() ([]byte, error) { return h, nil }

@@ -2,9 +2,9 @@ package transports
 
 import "strings"
 
-// Metadata keys. Transports that have such properties map them; others keep them as they are. Any
-// other key is a header of its own name where a message leaves, and comes in as HeaderPrefix +
-// name.
+// Metadata keys. A transport that has such properties maps them; any other transport leaves them
+// as they are. Every other key becomes a header of that name when a message is published. A header
+// of a delivered message has the key HeaderPrefix + name.
 const (
 	MessageID     = "message_id"
 	CorrelationID = "correlation_id"
@@ -12,7 +12,7 @@ const (
 	ContentType   = "content_type"
 	// ContentEncoding says how the payload is compressed, as in HTTP's Content-Encoding.
 	ContentEncoding = "content_encoding"
-	// Expiration is for how long the message may wait at its destination, in milliseconds.
+	// Expiration is how long the message may wait at its destination, in milliseconds.
 	Expiration = "expiration"
 	Priority   = "priority"
 	Type       = "type"
@@ -20,23 +20,23 @@ const (
 	UserID     = "user_id"
 	// Timestamp is RFC 3339 with up to nanoseconds.
 	Timestamp = "timestamp"
-	// Redelivered is "true" on a message that was handed out before.
+	// Redelivered is "true" for a message that was delivered before.
 	Redelivered = "redelivered"
-	// Device is the device that a message is about; pipelines keep the order of each device by it.
+	// Device is the device that a message is about. It is the default key of a pipeline.
 	Device = "device"
 
 	// HeaderPrefix stands before the exact name of a header.
 	HeaderPrefix = "header."
-	// SourcePrefix stands before keys that a transport sets to say where a message came from,
-	// such as source.exchange.
+	// SourcePrefix begins the keys with which a transport says where a message came from, such as
+	// source.exchange.
 	SourcePrefix = "source."
 	// TraceParent and TraceState are the W3C trace context headers.
 	TraceParent = HeaderPrefix + "traceparent"
 	TraceState  = HeaderPrefix + "tracestate"
 )
 
-// Property says whether a metadata key has a meaning of its own. Any other key is a header of its
-// name.
+// Property reports whether a metadata key has a meaning of its own. Any other key is a header of
+// that name.
 func Property(key string) bool {
 	switch key {
 	case MessageID, CorrelationID, ReplyTo, ContentType, ContentEncoding, Expiration, Priority, Type, AppID, UserID,
@@ -46,8 +46,8 @@ func Property(key string) bool {
 	return strings.HasPrefix(key, SourcePrefix)
 }
 
-// brokerHeaders are the headers that RabbitMQ sets by itself: dead lettering, quorum queues and
-// streams, federation, shovels. All other headers are their publishers', also if they begin with
+// brokerHeaders has the headers that RabbitMQ sets by itself, for dead lettering, quorum queues,
+// streams, federation and shovels. All other headers come from publishers, even if they begin with
 // x-.
 var brokerHeaders = map[string]struct{}{
 	"x-death": {}, "x-first-death-exchange": {}, "x-first-death-queue": {}, "x-first-death-reason": {},
@@ -56,7 +56,8 @@ var brokerHeaders = map[string]struct{}{
 	"x-received-from": {}, "x-shovelled": {}, "x-shovelled-timestamp": {},
 }
 
-// OfBroker says whether a metadata key is a header that RabbitMQ sets by itself: it isn't sent on.
+// OfBroker reports whether a metadata key is a header that RabbitMQ sets by itself. The host
+// doesn't publish such headers.
 func OfBroker(key string) bool {
 	name, header := strings.CutPrefix(key, HeaderPrefix)
 	if !header {
@@ -66,8 +67,8 @@ func OfBroker(key string) bool {
 	return own
 }
 
-// OfDelivery says whether a metadata key is about the delivery that brought a message: it isn't
-// sent on.
+// OfDelivery reports whether a metadata key describes the delivery of a message. The host doesn't
+// publish such keys.
 func OfDelivery(key string) bool {
 	return key == Redelivered || strings.HasPrefix(key, SourcePrefix)
 }

@@ -7,16 +7,17 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// tapBuffer is how many messages a tap's reader may be behind before it misses some.
+// tapBuffer is how many messages wait for a tap's reader before it misses some.
 const tapBuffer = 256
 
-// Taps shows copies of messages to whoever listens, without ever waiting for them. The zero value is ready.
+// Taps sends copies of messages to readers, and never waits for a reader. The zero value is ready
+// to use.
 type Taps struct {
 	mu   sync.RWMutex
 	taps map[string]map[chan *message.Message]struct{}
 }
 
-// Tap yields copies of what is shown under topic until ctx ends.
+// Tap returns a channel that gets copies of the topic's messages until ctx ends.
 func (t *Taps) Tap(ctx context.Context, topic string) <-chan *message.Message {
 	c := make(chan *message.Message, tapBuffer)
 	t.mu.Lock()
@@ -37,7 +38,8 @@ func (t *Taps) Tap(ctx context.Context, topic string) <-chan *message.Message {
 	return c
 }
 
-// Show gives a copy of msg to every tap of topic that keeps up. It costs a lock and a look-up without taps.
+// Show sends a copy of msg to every tap of topic that has room for it. Without taps it costs a
+// lock and a map lookup.
 func (t *Taps) Show(topic string, msg *message.Message) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()

@@ -14,7 +14,7 @@ type TLS struct {
 	Cert       string `toml:"cert" doc:"PEM file with the host's own certificate and its chain, if the server asks for one."`
 	Key        string `toml:"key" doc:"PEM file with the key of cert."`
 	ServerName string `toml:"server_name" doc:"The name that the server's certificate must have; default: the name of the host that is connected to."`
-	Insecure   bool   `toml:"insecure" doc:"Do not check the server's certificate. Anybody on the way can then read and change what is sent, passwords included."`
+	Insecure   bool   `toml:"insecure" doc:"Do not check the server's certificate. Anyone on the network path can then read and change everything, passwords included."`
 }
 
 // ServerTLS is the table `tls` of a configuration that listens.
@@ -23,8 +23,8 @@ type ServerTLS struct {
 	Key  string `toml:"key" doc:"PEM file with the private key." required:"true" example:"\"server.key\""`
 }
 
-// Validate reports a cert without its key, and the other way round. It reads no file, and nil is
-// valid.
+// Validate returns an error for a cert without a key and for a key without a cert. It reads no
+// file. nil is valid.
 func (t *TLS) Validate() error {
 	if t != nil && (t.Cert == "") != (t.Key == "") {
 		return Invalid("tls", "cert and key belong together: give both or none")
@@ -32,10 +32,10 @@ func (t *TLS) Validate() error {
 	return nil
 }
 
-// Config returns the settings of a client, from TLS 1.2 on. It reads all files; an error names the
-// key and the file. cert and key are read again for each connection whose server asks for a
-// certificate, so that renewed files count from the next one. Call Config again to have ca read
-// again. An authority that has expired can be loaded: it fails the handshake.
+// Config returns the settings of a client, with TLS 1.2 as the minimum. It reads all files; an
+// error names the key and the file. The files of cert and key are read again for each connection
+// whose server asks for a certificate, so that a renewed certificate is used for the next one. The
+// file of ca is read only here. An expired authority is not an error here: the handshake fails.
 func (t *TLS) Config() (*tls.Config, error) {
 	c := newTLS()
 	if t == nil {
@@ -62,8 +62,8 @@ func (t *TLS) Config() (*tls.Config, error) {
 	return c, nil
 }
 
-// Config returns the settings of a server, from TLS 1.2 on. It reads both files, once; an error
-// names the key and the file.
+// Config returns the settings of a server, with TLS 1.2 as the minimum. It reads both files once;
+// an error names the key and the file.
 func (t *ServerTLS) Config() (*tls.Config, error) {
 	pair, err := readPair(t.Cert, t.Key)
 	if err != nil {

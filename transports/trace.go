@@ -7,7 +7,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// TraceID returns the id of the trace that a message belongs to, or "": it brings no [TraceParent], or a malformed one.
+// TraceID returns the id of the trace that a message belongs to. It is "" if the message has no
+// valid [TraceParent].
 func TraceID(m message.Metadata) string {
 	const version, id, parent, flags = 2, 32, 16, 2
 	p := m[TraceParent]
@@ -25,7 +26,7 @@ func TraceID(m message.Metadata) string {
 
 func isHex(s string) bool { return strings.Trim(s, "0123456789abcdef") == "" }
 
-// Traced returns a logger that names the trace a message belongs to, if it belongs to one, as "trace".
+// Traced returns a logger with the attribute "trace" if the message belongs to a trace.
 func Traced(log *slog.Logger, m message.Metadata) *slog.Logger {
 	if id := TraceID(m); id != "" {
 		return log.With("trace", id)

@@ -1,38 +1,38 @@
-// Package transports is the contract of everything that carries messages into or out of the host:
-// amqp, tcp, http, memory.
+// Package transports is the contract of transports, which carry messages into and out of the host.
+// Examples are amqp, tcp, http and memory.
 //
-// A transport is a plugin: its folder registers a [Plugin] in an init function. The host decodes
-// the `[transport.NAME]` table into the plugin's [Config], asks it about every topic that a
-// pipeline uses, builds the [Transport] with New, and then calls, in this order: Subscriber (once
-// a pipeline) and Publisher (once a pipeline and topic), Start, Quiesce, Close.
+// A transport is a plugin. Its package registers a [Plugin] in an init function. The host decodes
+// the `[transport.NAME]` table into the plugin's [Config] and calls Config.Topic for every topic
+// that a pipeline uses. It builds the [Transport] with New, and then calls, in this order:
+// Subscriber (once per pipeline), Publisher (once per pipeline and topic), Start, Quiesce, Close.
 //
-// Package pubsub makes a transport of any Watermill Publisher and Subscriber.
+// Package pubsub makes a transport from any Watermill Publisher and Subscriber.
 //
-// # What a transport owes
+// # Duties
 //
-// Each pipeline gets a Subscriber and a Publisher of its own over the shared connection; their
-// Close ends only that pipeline's use. A [Subscriber] hands out up to [Topic].Window unsettled
-// deliveries in arrival order, without waiting for earlier ones to be settled. A [Delivery]
-// carries the function that settles it: no goroutine waits for that. A delivery that became void
-// (channel lost, queue deleted, HTTP caller gone) ends its context with cause [ErrVoid]; settling
-// it is then without effect.
+// Each pipeline gets its own Subscriber and Publisher over the shared connection. Their Close ends
+// only that pipeline's use. A [Subscriber] delivers up to [Topic].Window unsettled messages in
+// arrival order, without waiting for earlier ones to be settled. A [Delivery] has the function
+// that settles it, so that no goroutine waits for that. A delivery becomes void when its channel
+// is lost, its queue is deleted or its HTTP caller hangs up. Its context then ends with the cause
+// [ErrVoid], and settling it has no effect.
 //
-// # What a transport may offer
+// # Optional interfaces
 //
-// A transport that can do more implements one of these interfaces. Of every other transport the
-// host assumes the least.
+// A transport that can do more implements one of these interfaces. Without an interface, the host
+// assumes that the transport can't do what it is for.
 //
 //	interface      implemented by                             called for
-//	[Drainer]      memory, tcp                                a stop: topics that are fed inside the host run empty
+//	[Drainer]      memory, tcp                                a stop: empties topics that the host itself feeds
 //	[Tapper]       amqp, http, memory, pubsub, schedule, tcp  pentrough listen
 //	[Answerer]     amqp                                       reply_to, and HTTP callers that wait for a result
-//	[Acceptor]     amqp, pubsub                               503 to callers while a destination is away; poison replay
+//	[Acceptor]     amqp, pubsub                               503 to callers in an outage of a destination; poison replay
 //	[Needer]       http, tcp                                  validate, run: addresses to bind, the inventory
 //	[Risky]        amqp, http                                 validate, run: warnings
 //	[Checker]      amqp, http                                 run --dry-run
 //
-// [Needer], [Risky] and [Checker] are for a Config, the others for a Transport. A transport that holds
-// devices implements the interfaces of package device.
+// [Needer], [Risky] and [Checker] are for a Config, the others for a Transport. A transport that
+// has devices implements the interfaces of package device.
 package transports
 
 import (
@@ -54,23 +54,23 @@ import (
 // exists: it can't be settled any more, and its source may deliver it again.
 var ErrVoid = errors.New("delivery became void")
 
-// ErrUnroutable is what Publish returns when a message would reach nobody, and the topic says
-// that such messages are to be tried again.
+// ErrUnroutable is returned by Publish when no queue would get the message and the topic is
+// configured to retry such messages.
 var ErrUnroutable = errors.New("no queue for this message")
 
-// ErrUndecided is what Publish returns when a message may or may not have arrived: repeat it with
-// the same id.
+// ErrUndecided is returned by Publish when the message may or may not have arrived. Publish it
+// again with the same id.
 var ErrUndecided = errors.New("not known whether the message arrived")
 
-// ErrUnsendable is what Publish returns when the receiving system will never take one of the
-// messages as it is, such as one that is too large: nothing is gained by trying it again.
+// ErrUnsendable is returned by Publish when the receiving system can never accept one of the
+// messages, such as one that is too large. Another attempt is useless.
 var ErrUnsendable = errors.New("can't be sent")
 
-// ErrNotStarted is in the outcome of a delivery that was given up before its run started. Only
-// deliveries of an Impatient topic get it; others are handed back.
+// ErrNotStarted is in the outcome of a delivery whose run never started. Only deliveries of an
+// Impatient topic get it; others go back to their source.
 var ErrNotStarted = errors.New("given up before its turn; nothing was written")
 
-// ErrClosed is what a publisher or subscriber returns after its Close.
+// ErrClosed is returned by a publisher or subscriber after its Close.
 var ErrClosed = errors.New("closed")
 
 // Transport is one running connection to a system. All methods are safe for concurrent use.
@@ -78,65 +78,64 @@ type Transport interface {
 	// Subscriber returns a pipeline's own subscriber. It does no I/O.
 	Subscriber(c Consumer) (Subscriber, error)
 
-	// Publisher returns a pipeline's own publisher for one topic. Publish makes one attempt: it
-	// blocks until the receiving system has confirmed all messages and returns nil. After an
-	// error any of them may have arrived, but see [Return]. It gives up when a message's context
-	// ends. The call does no I/O; the topic is prepared in the background from Start on.
+	// Publisher returns a pipeline's own publisher for one topic. It does no I/O; the transport
+	// prepares the topic in the background after Start. The publisher's Publish makes one attempt:
+	// it blocks until the receiving system has confirmed all messages, and returns an error when a
+	// message's context ends. After an error any of the messages may have arrived, but see
+	// [Return].
 	Publisher(p Producer) (message.Publisher, error)
 
-	// Start binds listeners (an address that can't be bound is an error) and begins connecting in
-	// the background (a system that can't be reached is not an error but a health report). ctx
-	// bounds the call only.
+	// Start binds listeners and begins to connect in the background. It returns an error if an
+	// address can't be bound. A system that can't be reached is no error: Health reports it. ctx
+	// bounds only the call.
 	Start(ctx context.Context) error
 
-	// Health says for each part whether it works.
+	// Health returns the state of each part.
 	Health() []Health
 
-	// Quiesce takes nothing new from outside any more: listeners are closed, new callers are
-	// refused. What exists goes on.
+	// Quiesce closes listeners and refuses new callers. Existing connections and requests go on.
 	Quiesce()
 
-	// Close ends everything at once and returns when its goroutines are gone, or when ctx ends.
+	// Close ends everything at once. It returns when all goroutines have ended, or when ctx ends.
 	Close(ctx context.Context) error
 }
 
 // Subscriber delivers a transport's messages to one pipeline. All methods are safe for concurrent
 // use.
 type Subscriber interface {
-	// Subscribe calls take with each delivery of the topic, one after the other, and returns when
-	// deliveries can come. take doesn't block, and may be called before Subscribe returns. While
-	// it calls take, the transport holds no lock that Settle acquires.
+	// Subscribe calls take with each delivery of the topic, one after the other. It returns when
+	// it is ready to deliver; take may be called earlier. take doesn't block. The transport
+	// doesn't call take with a lock that Settle acquires.
 	//
-	// After ctx has ended no more deliveries are handed out. Those that were can still be settled;
-	// Settle(nil) leaves them with their source. done closes when all are settled, or at Close.
-	// Subscribe may be called again after that. The deliveries' contexts are not derived from ctx.
+	// When ctx ends, Subscribe stops calling take. Unsettled deliveries can still be settled;
+	// Settle(nil) leaves them with their source. done is closed when all are settled, or at Close.
+	// Subscribe may then be called again. The deliveries' contexts are not derived from ctx.
 	Subscribe(ctx context.Context, topic string, take func(*Delivery)) (done <-chan struct{}, err error)
 
-	// Close ends the pipeline's use: what it has unsettled becomes void. No delivery is handed
-	// out after it.
+	// Close ends the pipeline's use. Its unsettled deliveries become void, and take is not called
+	// any more.
 	Close() error
 }
 
-// Consumer says for whom a subscriber is.
+// Consumer describes the pipeline that a subscriber is for.
 type Consumer struct {
-	// Pipeline is the pipeline's name; it names the consumer of a topic.
+	// Pipeline is the pipeline's name. It becomes the name of the topic's consumer.
 	Pipeline string
-	// Competing says that consumers of others may take messages from the topic's stream, so that
-	// each gets a part of them.
+	// Competing says that other consumers may share the topic's stream, so that each gets a part
+	// of the messages.
 	Competing bool
-	// Present is called with false when the subscriber can't get messages, such as when its
-	// broker is away, and with true when it can again. Until the first call the host assumes
-	// true. It doesn't block, and may be nil.
+	// Present is called with false when the subscriber can't get messages, such as in an outage of
+	// its broker, and with true when it can again. Until the first call the host assumes true.
+	// Present doesn't block, and may be nil.
 	Present func(bool)
 }
 
-// Producer says for whom a publisher is.
+// Producer describes the pipeline that a publisher is for.
 type Producer struct {
 	Pipeline string
-	// Topic is what will be published to, so that the transport can prepare it before the first
-	// message.
+	// Topic is the topic to publish to. The transport can prepare it before the first message.
 	Topic string
-	// Use is Return if each message goes back to where it came from. Otherwise it may be 0.
+	// Use is [Return] if each message goes back to where it came from. Otherwise it may be 0.
 	Use Use
 }
 
@@ -144,44 +143,45 @@ type Producer struct {
 type Health struct {
 	// Part is "connection", "topic commands", "listener" and the like.
 	Part string
-	// Err is nil if the part works, otherwise why it doesn't, in a sentence that says what is
-	// being done about it.
+	// Err is nil if the part works. Otherwise its text says why it doesn't, and what the host does
+	// about it.
 	Err error
 }
 
-// Drainer is implemented by a transport whose topics are fed from inside the host: memory, and
-// the events of devices.
+// Drainer is implemented by a transport whose topics get their messages from inside the host, such
+// as memory and the events of devices.
 type Drainer interface {
-	// Drain says that nothing will be published to the topic any more: its subscriptions hand out
-	// what is still there, and are done when that is settled.
+	// Drain notes that nothing more will be published to the topic. Its subscriptions deliver the
+	// remaining messages, and are done when these are settled.
 	Drain(topic string)
 }
 
 // Tapper is implemented by transports that can show a topic's messages without consuming them.
 type Tapper interface {
-	// Tap yields copies of the topic's messages from now on until ctx ends, then closes the
-	// channel. A reader that is too slow misses messages; nothing else is held up.
+	// Tap sends copies of the topic's messages to the channel, from now on until ctx ends, and
+	// then closes it. A slow reader misses messages; it delays nothing else.
 	Tap(ctx context.Context, topic string) (<-chan *message.Message, error)
 }
 
-// Answerer is implemented by transports whose messages can name an address for an answer, in both
-// directions.
+// Answerer is implemented by transports whose messages can name an address for an answer. The host
+// uses it in both directions: to send an answer, and to wait for one.
 type Answerer interface {
-	// Answer sends an outcome to the address that a message names in its metadata, if it names
-	// one. The message was delivered by the transport some time ago, and came back to the host by
-	// another way. Answer doesn't block.
+	// Answer sends an outcome to the address in a message's metadata, if there is one. The
+	// transport delivered that message some time ago; its outcome comes from the ledger. Answer
+	// doesn't block.
 	Answer(metadata message.Metadata, o *Outcome)
 
-	// Expect prepares for one answer to a message that the host will publish. The message's
-	// metadata keys reply_to and correlation_id must be set to the returned values. The channel
-	// yields at most one message. cancel must be called.
+	// Expect prepares for one answer to a message that the host will publish. The caller sets that
+	// message's metadata reply_to and correlation_id to the returned values. The channel gets at
+	// most one message. cancel must be called.
 	Expect(ctx context.Context) (replyTo, correlationID string, answer <-chan *message.Message, cancel func(), err error)
 }
 
-// Acceptor is implemented by transports that can't take messages at times, such as while their
-// broker is away.
+// Acceptor is implemented by transports that can't take messages at times, such as in an outage of
+// their broker.
 type Acceptor interface {
-	// Accepts returns nil, or why a message published to the topic now would have to wait.
+	// Accepts returns nil if the topic takes messages now, and otherwise why a message would have
+	// to wait.
 	Accepts(topic string) error
 }
 
@@ -193,67 +193,67 @@ const (
 	Consume Use = iota + 1
 	// Produce is the use of `to` and of every other reference to a topic.
 	Produce
-	// Return is the use that a replay of dead letters makes: each message goes back to where it
-	// once came from, as its metadata with [SourcePrefix] say. There is no topic: its name is
-	// empty. After an error that isn't [ErrUndecided] the message did not arrive.
+	// Return is the use by a replay of dead letters. Each message goes back to where it came from,
+	// which is in its metadata with [SourcePrefix]. The topic's name is empty. After an error
+	// other than [ErrUndecided] the message did not arrive.
 	Return
 )
 
-// Topic is what a transport says of one of its topics before anything is started.
+// Topic describes one of a transport's topics before anything is started.
 type Topic struct {
-	// Window is the most unsettled messages that one consumer holds. At least 1.
+	// Window is how many messages of one consumer may be unsettled. At least 1.
 	Window int
-	// Broker means that messages stay with a broker until acked, and are redelivered if they
+	// Broker means that a broker keeps messages until they are acked, and redelivers them if they
 	// aren't.
 	Broker bool
-	// Impatient means that a caller waits for each message and can't wait for long: while a
-	// pipeline is paused its messages are answered with unavailable.
+	// Impatient means that a caller waits for each message. While the pipeline is paused, the host
+	// answers its messages with unavailable.
 	Impatient bool
-	// Stream names what a consumer takes messages away from: two pipelines whose Stream is the
-	// same would share its messages. Empty if each consumer gets every message.
+	// Stream names the stream that consumers share. Two pipelines with the same Stream would each
+	// get a part of its messages. It is empty if each consumer gets every message.
 	Stream string
-	// System names what the stream is a part of, such as a broker's address: transports that say
-	// the same share their streams. Empty: the stream is the transport's own.
+	// System names the system that has the stream, such as a broker's address. Transports with the
+	// same System share their streams. If it is empty, the stream belongs to this transport alone.
 	System string
-	// Warning is a sentence for the user about a topic that is legal but perhaps not meant, such
-	// as a near miss of a name.
+	// Warning is a sentence for the user about a topic that is allowed but probably a mistake,
+	// such as a misspelt name.
 	Warning string
 }
 
-// Config is a transport's configuration: a pointer to a struct whose exported fields have toml
-// and doc tags. An optional method Validate() error reports all problems, joined, each made with
+// Config is a transport's configuration: a pointer to a struct whose exported fields have toml and
+// doc tags. An optional method Validate() error returns all problems joined, each made with
 // [Invalid].
 type Config interface {
-	// Topic describes a topic for a use. The error, for a topic that can't be used so, says what
-	// is possible.
+	// Topic describes a topic for a use. If the topic can't be used so, the error says what is
+	// possible.
 	Topic(name string, use Use) (Topic, error)
 	// New builds the transport. It does no I/O.
 	New(env Env) (Transport, error)
 }
 
-// Needer is implemented by configurations of transports that need something of the host.
+// Needer is implemented by configurations of transports that need something from the host.
 type Needer interface {
 	// Needs returns what a valid configuration needs.
 	Needs() Needs
 }
 
-// Needs is what a transport needs of the host. The zero value is nothing.
+// Needs has what a transport needs from the host. The zero value needs nothing.
 type Needs struct {
-	// Binds are the addresses to be bound, as net.Listen takes them, by their TOML key.
+	// Binds has the addresses to bind, as net.Listen takes them, by their TOML key.
 	Binds map[string]string
-	// Inventory is the setting that needs an inventory of devices, such as `allow = "known"`.
-	// Empty: none does.
+	// Inventory is the setting that needs an inventory of devices, such as `allow = "known"`. It
+	// is empty if none does.
 	Inventory string
 }
 
-// Risky is implemented by configurations of plugins, of whatever kind, that may give away what
-// should be protected, such as a password that is sent in the clear.
+// Risky is implemented by configurations of any kind of plugin that may disclose something secret,
+// such as a password that is sent unencrypted.
 type Risky interface {
 	// Risks returns warnings by the TOML key of the setting, such as "url" or "headers.Cookie".
 	Risks() map[string]string
 }
 
-// Loopback says whether a host of an address is this machine alone.
+// Loopback reports whether the host of an address is only this machine.
 func Loopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return strings.EqualFold(host, "localhost") || err == nil && ip.Unmap().IsLoopback()
@@ -267,7 +267,7 @@ func NeedsOf(c Config) Needs {
 	return Needs{}
 }
 
-// Env is what the host lends to a transport.
+// Env has what the host gives to a transport.
 type Env struct {
 	// Name is the transport's name in the configuration.
 	Name string
@@ -277,7 +277,7 @@ type Env struct {
 	Logger *slog.Logger
 	// Now is the wall clock for times in messages.
 	Now func() time.Time
-	// Consumed are the topics that the host's pipelines consume, of every transport.
+	// Consumed has the topics of all transports that the host's pipelines consume.
 	Consumed []Topic
 	// Registerer takes the transport's metrics; it adds the label "transport" already.
 	Registerer prometheus.Registerer
@@ -285,7 +285,7 @@ type Env struct {
 
 // Plugin describes a transport to the registry.
 type Plugin struct {
-	// Name is what `type = "name"` says.
+	// Name is the name in `type = "name"`.
 	Name string
 	// Summary is one line.
 	Summary string
@@ -293,10 +293,10 @@ type Plugin struct {
 	Description string
 	// Devices says that the transport implements device.Provider.
 	Devices bool
-	// SelfContained says that the transport reaches nothing outside the host, so that a test of a
-	// configuration can run the transport itself. In place of others stands a fake.
+	// SelfContained says that the transport connects to nothing outside the host. A test of a
+	// configuration runs such a transport itself, and a fake instead of any other.
 	SelfContained bool
-	// Config returns a new configuration with every default set.
+	// Config returns a new configuration with all defaults set.
 	Config func() Config
 }
 
@@ -304,7 +304,8 @@ const kind = "transport"
 
 func init() { plugin.Define[Config](kind) }
 
-// Register makes a transport known. Call it from an init function. It panics if the name is taken.
+// Register adds a transport to the registry. Call it from an init function. It panics if the name
+// is taken.
 func Register(p Plugin) {
 	plugin.Register(kind, plugin.Info{
 		Name: p.Name, Summary: p.Summary, Description: p.Description, Extra: p,
@@ -333,7 +334,7 @@ func (r TopicRef) Split() (transport, topic string, err error) {
 	return transport, topic, nil
 }
 
-// DevicesRef names a transport that holds devices.
+// DevicesRef names a transport that has devices.
 type DevicesRef string
 
 // References marks the type for the configuration decoder.
