@@ -1,5 +1,5 @@
 // Package sql is the handler that keeps a database's table of devices true: a row for each device, of who is there, of its last result and its last
-// data. How presence is kept is in docs/databases.md; why in SQL, in docs/decisions/0026.
+// data. How presence is kept is in docs/databases.md; why in SQL, in docs/decisions/0025.
 package sql
 
 import (

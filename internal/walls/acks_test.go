@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// A delivery carries the function that settles it (decision 0029), so that only suites wait for what Watermill's messages say of
+// A delivery carries the function that settles it (decision 0028), so that only suites wait for what Watermill's messages say of
 // that.
 func TestOnlySuitesWaitForAcknowledgements(t *testing.T) {
 	for _, p := range ownPackages(t, "") {

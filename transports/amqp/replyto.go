@@ -20,7 +20,7 @@ const (
 // replyQueues are the queues that the reply_to of a message may name. The host writes there with
 // its own permissions, and whoever wrote the message may have fewer. So by default only queues
 // are allowed whose names the broker made up: they belong to those who declared them. See
-// docs/decisions/0034.
+// docs/decisions/0033.
 type replyQueues struct {
 	patterns []string
 	// consumed has the streams that pipelines of this host consume.

@@ -320,7 +320,7 @@ func (d *presenceDevice) at() int {
 }
 
 // presencePause is how long a device is away between two connections. Hosts can't tell the order
-// of those with less than 20 ms between them (decision 0028).
+// of those with less than 20 ms between them (decision 0027).
 const presencePause = 50 * time.Millisecond
 
 // live connects, says something, and reads until the connection ends, again and again, with a pause as a modem makes it.
