@@ -1,4 +1,4 @@
-"""A web hook for trying things: python3 hook.py PORT. It prints what it gets, and answers with how much that is."""
+"""A web hook to try: python3 hook.py PORT. It prints each body and answers with its length."""
 import json
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

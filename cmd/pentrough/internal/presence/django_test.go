@@ -111,7 +111,7 @@ func TestDjango(t *testing.T) {
 	// A result whose command came from elsewhere has a page, too; what nobody knows has none.
 	d.manage("shell", "-c", "from fleet.models import *; print(Press.objects.filter(cmd='open').delete())")
 	d.ends(commands[1], "answered", "OK open")
-	if page, status := d.get(commands[1].path + "x"); status != http.StatusNotFound || !strings.Contains(page, "Nothing is known of a command") {
+	if page, status := d.get(commands[1].path + "x"); status != http.StatusNotFound || !strings.Contains(page, "There is no command") {
 		t.Errorf("for an unknown command the page says %d:\n%s", status, page)
 	}
 	own := d.manage("shell", "-c", "from fleet.models import *; print([(d.name, d.place) for d in Device.objects.all()], Press.objects.filter(cmd='status').count(), Result.objects.filter(state='answered').count() >= 5)")

@@ -15,7 +15,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "fleet.views.DatabaseAway",
+    "fleet.views.DatabaseDown",
 ]
 ROOT_URLCONF = "backoffice.urls"
 TEMPLATES = [

@@ -35,7 +35,7 @@ class Device(models.Model):
 
 
 class Press(models.Model):
-    """Who asked for what: a table that only Django knows."""
+    """The commands that users sent: a table that only Django has."""
 
     command_id = models.CharField(max_length=64, primary_key=True)
     device = models.ForeignKey(Device, on_delete=models.CASCADE)

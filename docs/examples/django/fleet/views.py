@@ -46,7 +46,7 @@ def result(request, address, id):
     except ProgrammingError:  # the host makes the table when it starts for the first time
         found = None
     if not press and not found:
-        return trouble(request, f"Nothing is known of a command {id} for {device.name}: it may be too long ago.", status=404)
+        return trouble(request, f"There is no command {id} for {device.name}. It may have been deleted.", status=404)
     return render(request, "fleet/result.html", {"device": device, "press": press, "result": found, "id": id})
 
 
@@ -54,7 +54,7 @@ def trouble(request, text, status, press=None, refresh=False):
     return render(request, "fleet/trouble.html", {"text": text, "press": press, "refresh": refresh}, status=status)
 
 
-class DatabaseAway:
+class DatabaseDown:
     """Middleware: while the database doesn't answer, each page says so."""
 
     def __init__(self, get_response):
@@ -76,7 +76,7 @@ def is_id(text):
 
 
 class NotTaken(Exception):
-    """Why a command wasn't taken, for people."""
+    """The host didn't accept a command; the text is for users."""
 
 
 def send(body):
