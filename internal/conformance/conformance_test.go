@@ -38,21 +38,53 @@ func subject(t *testing.T, plugin, mistake string) Subject {
 	return Subject{Command: []string{self, plugin, mistake}, Env: []string{"GORACE=atexit_sleep_ms=0"}, Message: []byte("open"), Echo: true, Patience: await.Patience}
 }
 
-// The SDK for Python keeps to the page.
-func TestPython(t *testing.T) {
-	t.Parallel()
-	// Where python3 is a script that looks for the interpreter, that is looked for once, and not for each of many processes.
+// pythonPath returns the interpreter. If python3 is a script that looks for it, the script runs
+// only once, and not for each process of a test.
+func pythonPath(t *testing.T) string {
 	python, err := exec.Command("python3", "-c", "import sys; print(sys.executable)").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return strings.TrimSpace(string(python))
+}
+
+// The page's example is a plugin that keeps to the page.
+func TestThePagesExample(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/process-protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(page), "```python\n")
+	text, _, ok := strings.Cut(text, "```")
+	if !ok {
+		t.Fatal("the page has no example in Python")
+	}
+	path := filepath.Join(t.TempDir(), "upper.py")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	subject := Subject{Command: []string{pythonPath(t), "-S", path}, Message: []byte("open"), Patience: await.Patience}
+	if err := Run(t.Context(), subject, func(r Result) {
+		if r.Failure != nil {
+			t.Errorf("%s: %s\n  %s\n  %s", r.Name, r.Failure.What, r.Failure.Rule, strings.Join(r.Failure.Exchange, "\n  "))
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The SDK for Python keeps to the page.
+func TestPython(t *testing.T) {
+	t.Parallel()
+	python := pythonPath(t)
 	// In a folder of its own the module is compiled once, too. The SDK needs nothing of what site adds.
 	folder := t.TempDir()
 	if err := os.CopyFS(folder, os.DirFS("../scaffold/python")); err != nil {
 		t.Fatal(err)
 	}
 	passes(t, Subject{
-		Command: []string{strings.TrimSpace(string(python)), "-S", filepath.Join(folder, "echo.py")}, Message: []byte("open"), Echo: true, Patience: await.Patience,
+		Command: []string{python, "-S", filepath.Join(folder, "echo.py")}, Message: []byte("open"), Echo: true, Patience: await.Patience,
 	})
 }
 

@@ -18,7 +18,7 @@ func TestThePage(t *testing.T) {
 		t.Fatal(err)
 	}
 	page := string(data)
-	_, said, ok := strings.Cut(page, "## What they say")
+	_, said, ok := strings.Cut(page, "## What an expression can do")
 	examples := firstCell.FindAllStringSubmatch(said, -1)
 	if !ok || len(examples) < 15 {
 		t.Fatalf("%d examples", len(examples))
