@@ -90,7 +90,7 @@ func (b *builder) file(tree map[string]any) *file {
 	f := &file{host: hostDefaults, store: storeDefaults, tracing: tracingDefaults, transports: map[string]transport{}, unsound: map[string]bool{}}
 	for _, key := range slices.Sorted(maps.Keys(tree)) {
 		if !slices.Contains(sections, key) {
-			b.fail(key, "unknown key", plugin.Names(sections), plugin.Nearest(key, sections))
+			b.fail(plugin.Join("", key), "unknown key", plugin.Names(sections), plugin.Nearest(key, sections))
 		}
 	}
 	if m, ok := b.section(tree, hostSection); ok {

@@ -147,8 +147,8 @@ func Parse(name string, data []byte, o Options) (*Config, Warnings, error) {
 	refs := b.decoder.References
 	tests := b.tests(name, at, tree, config, refs)
 
-	warnings := Warnings(redacted(secrets, place(name, at, b.warnings)))
-	all := Problems(redacted(secrets, place(name, at, b.all())))
+	warnings := Warnings(place(name, at, secrets, b.warnings))
+	all := Problems(place(name, at, secrets, b.all()))
 	for _, file := range o.Tests {
 		more, problems := parseTests(file, o, config, refs)
 		tests, all = append(tests, more...), append(all, problems...)
@@ -175,7 +175,7 @@ func readTree(name string, data []byte) (map[string]any, *positions, Problems) {
 	}
 	var tree map[string]any
 	if _, err := decodeTOML(src, &tree); err != nil {
-		return nil, nil, Problems(place(name, at, []problem{syntaxProblem(err)}))
+		return nil, nil, Problems(place(name, at, nil, []problem{at.syntaxProblem(err)}))
 	}
 	return tree, at, nil
 }
@@ -192,17 +192,9 @@ func parseTests(t TestFile, o Options, config *file, refs []plugin.Ref) ([]Test,
 	b := &builder{decoder: plugin.Decoder{Set: setOf(o.Plugins), Secrets: secrets}, unsubstituted: sub.problems}
 	for _, key := range slices.Sorted(maps.Keys(tree)) {
 		if key != testsSection {
-			b.fail(key, "not a part of a file of tests", "[["+testsSection+"]]", plugin.Nearest(key, []string{testsSection}))
+			b.fail(plugin.Join("", key), "not a part of a file of tests", "[["+testsSection+"]]", plugin.Nearest(key, []string{testsSection}))
 		}
 	}
 	tests := b.tests(t.Name, at, tree, config, refs)
-	return tests, Problems(redacted(secrets, place(t.Name, at, b.all())))
-}
-
-// redacted takes the secrets out of the texts of problems.
-func redacted(secrets *redact.Set, all []Problem) []Problem {
-	for i := range all {
-		all[i].Message = secrets.Text(all[i].Message)
-	}
-	return all
+	return tests, Problems(place(t.Name, at, secrets, b.all()))
 }

@@ -51,10 +51,11 @@ func TestProblems(t *testing.T) {
 			}
 			got := map[string]string{"pentrough.toml": files["pentrough.toml"]}
 			if err != nil {
-				got["problems"] = err.Error() + "\n"
+				problems, _ := errors.AsType[Problems](err)
+				got["problems"] = problems.Listing() + "\n"
 			}
 			if len(warnings) > 0 {
-				got["warnings"] = warnings.String() + "\n"
+				got["warnings"] = Problems(warnings).Listing() + "\n"
 			}
 			if *update {
 				archive.Files = archive.Files[:0]

@@ -49,12 +49,12 @@ func ParseInventory(name string, data []byte) (map[string]map[string]string, err
 	}
 	var tree map[string]any
 	if _, err := decodeTOML(src, &tree); err != nil {
-		return nil, Problems(place(name, at, []problem{syntaxProblem(err)}))
+		return nil, Problems(place(name, at, nil, []problem{at.syntaxProblem(err)}))
 	}
 	l := &inventory{}
 	devices := l.file(tree)
 	if len(l.problems) > 0 {
-		return nil, Problems(place(name, at, l.problems))
+		return nil, Problems(place(name, at, nil, l.problems))
 	}
 	return devices, nil
 }

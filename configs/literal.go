@@ -7,25 +7,15 @@ import (
 // inside returns where the byte at an offset of path's string is written in the file. It can't be said if the string isn't text, which is so when
 // something was substituted in it.
 func (p *positions) inside(path, text string, offset int) (Position, bool) {
-	start, ok := p.values[path]
+	value, ok := p.values[path]
 	if !ok || text == "" {
 		return Position{}, false
 	}
-	decoded, at := literal(p.src[start:])
+	decoded, at := literal(p.src[value.begin:])
 	if decoded != text || offset > len(text) {
 		return Position{}, false
 	}
-	return p.position(start + at[offset]), true
-}
-
-// position is the place of a byte of the file.
-func (p *positions) position(pos int) Position {
-	before := p.src[:pos]
-	lineStart := strings.LastIndexByte(before, '\n') + 1
-	if lineStart == 0 {
-		lineStart = markLength(p.src)
-	}
-	return Position{Line: 1 + strings.Count(before, "\n"), Column: 1 + pos - lineStart}
+	return p.position(value.begin + at[offset]), true
 }
 
 // literal returns the string that src begins with, and for each of its bytes, and for its end, where that is written in src. On anything

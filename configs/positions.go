@@ -19,13 +19,25 @@ const maxDepth = 64
 // positions says where each key and list element of a TOML text stands, by its dotted path.
 type positions struct {
 	at map[string]Position
-	// values says at which byte of src a key's or element's value begins.
+	// values says which bytes of src are a key's or element's value.
 	src    string
-	values map[string]int
-	// keys are all keys as they come, without list indices, for the test against the TOML parser.
-	keys [][]string
+	values map[string]span
+	// keys are all keys as they come.
+	keys []keyAt
+	// open is where what isn't closed begins: a list, an inline table or a string.
+	open *Position
 	// tooDeep is where the nesting exceeds maxDepth, if it does.
 	tooDeep *Position
+}
+
+// keyAt is a key where it is written.
+type keyAt struct {
+	// names has no list indices, unlike path.
+	names []string
+	path  string
+	at    Position
+	// part says that it is the beginning of a longer key, such as a of a.b.
+	part bool
 }
 
 // find returns where path is, or else the nearest table around it that is in the file.
@@ -34,10 +46,31 @@ func (p *positions) find(path string) Position {
 		if at, ok := p.at[path]; ok {
 			return at
 		}
-		path = path[:max(0, strings.LastIndexAny(path, ".["))]
+		path = plugin.Parent(path)
 	}
 	return Position{1, 1}
 }
+
+// position is the place of a byte of the file. What is missing behind the end of a line, or of the
+// file, is missing at the last character before it.
+func (p *positions) position(pos int) Position {
+	pos = max(0, min(pos, len(strings.TrimRight(p.src, " \t\r\n"))))
+	begin := strings.LastIndexByte(p.src[:pos], '\n') + 1
+	line, _, _ := strings.Cut(p.src[begin:], "\n")
+	if begin == 0 {
+		begin = markLength(p.src)
+		line = line[min(begin, len(line)):]
+	}
+	line = strings.TrimSuffix(line, "\r")
+	column := max(0, min(pos-begin, len(line)-1))
+	for column > 0 && column < len(line) && !utf8.RuneStart(line[column]) {
+		column--
+	}
+	return Position{Line: 1 + strings.Count(p.src[:begin], "\n"), Column: 1 + column}
+}
+
+// span is from the byte begin up to the byte before end.
+type span struct{ begin, end int }
 
 // scanner walks over TOML that the parser accepts and notes where keys are. On anything else it notes what it can and ends.
 type scanner struct {
@@ -52,7 +85,7 @@ type scanner struct {
 
 // scan finds the positions of all keys of src.
 func scan(src string) *positions {
-	s := &scanner{positions: positions{at: map[string]Position{}, src: src, values: map[string]int{}}, line: 1, tables: map[string]int{}}
+	s := &scanner{positions: positions{at: map[string]Position{}, src: src, values: map[string]span{}}, line: 1, tables: map[string]int{}}
 	s.pos = markLength(src)
 	s.lineStart = s.pos
 	prefix, names := "", []string(nil)
@@ -144,9 +177,9 @@ func (s *scanner) header() (path string, names []string) {
 	for s.peek() == ']' {
 		s.pos++
 	}
-	s.keys = append(s.keys, keys)
 	for i, key := range keys {
 		path = plugin.Join(path, key)
+		s.keys = append(s.keys, keyAt{keys[:i+1], path, places[i], i < len(keys)-1})
 		if i == len(keys)-1 {
 			break
 		}
@@ -178,12 +211,13 @@ func (s *scanner) pair(path string, names []string) {
 	if len(keys) == 0 {
 		return
 	}
+	outer := len(names)
+	names = append(names[:outer:outer], keys...)
 	for i, key := range keys {
 		path = plugin.Join(path, key)
 		s.note(path, places[i])
+		s.keys = append(s.keys, keyAt{names[:outer+i+1], path, places[i], i < len(keys)-1})
 	}
-	names = append(names[:len(names):len(names)], keys...)
-	s.keys = append(s.keys, names)
 	s.spaces()
 	if s.peek() == '=' {
 		s.pos++
@@ -201,7 +235,7 @@ func (s *scanner) key() (keys []string, places []Position) {
 		case '"', '\'':
 			s.pos++
 			for s.pos < len(s.src) && s.peek() != c && s.peek() != '\n' {
-				if c == '"' && s.peek() == '\\' {
+				if c == '"' && s.peek() == '\\' && !strings.HasPrefix(s.src[s.pos+1:], "\n") {
 					s.pos++
 				}
 				s.pos++
@@ -239,9 +273,12 @@ func isBare(c byte) bool {
 // value goes over a value and notes the keys and elements inside.
 func (s *scanner) value(path string, names []string) {
 	s.spaces()
-	if _, ok := s.values[path]; !ok {
-		s.values[path] = s.pos
-	}
+	begin := s.pos
+	defer func() {
+		if _, ok := s.values[path]; !ok {
+			s.values[path] = span{begin, s.pos}
+		}
+	}()
 	switch s.peek() {
 	case '"', '\'':
 		s.str()
@@ -265,12 +302,14 @@ func (s *scanner) value(path string, names []string) {
 // nested goes over a list or an inline table.
 func (s *scanner) nested(path string, names []string) {
 	table := s.peek() == '{'
+	begin := s.here()
 	s.pos++
 	for i := 0; ; {
 		s.blank()
 		before := s.pos
 		switch s.peek() {
 		case eof:
+			s.unclosed(begin)
 			return
 		case ']', '}':
 			s.pos++
@@ -299,14 +338,17 @@ func (s *scanner) str() {
 	if !strings.HasPrefix(s.src[s.pos:], strings.Repeat(string(q), 3)) {
 		s.pos++
 		for s.pos < len(s.src) && s.peek() != q && s.peek() != '\n' {
-			if q == '"' && s.peek() == '\\' {
+			if q == '"' && s.peek() == '\\' && !strings.HasPrefix(s.src[s.pos+1:], "\n") {
 				s.pos++
 			}
 			s.pos++
 		}
-		s.pos = min(s.pos+1, len(s.src))
+		if s.pos = min(s.pos, len(s.src)); s.peek() == q {
+			s.pos++
+		}
 		return
 	}
+	begin := s.here()
 	s.pos += 3
 	for s.pos < len(s.src) {
 		switch {
@@ -326,6 +368,14 @@ func (s *scanner) str() {
 		default:
 			s.step()
 		}
+	}
+	s.unclosed(begin)
+}
+
+// unclosed notes that the file ends in what begins at a position; the innermost comes first.
+func (s *scanner) unclosed(begin Position) {
+	if s.open == nil {
+		s.open = &begin
 	}
 }
 

@@ -2,10 +2,7 @@ package configs
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-
-	"github.com/BurntSushi/toml"
 
 	"github.com/pentrough/pentrough/internal/jsontext"
 )
@@ -21,10 +18,8 @@ func Settings(text []byte) (map[string]any, error) {
 	}
 	var settings map[string]any
 	if _, err := decodeTOML(string(text), &settings); err != nil {
-		if parse, ok := errors.AsType[toml.ParseError](err); ok {
-			return nil, fmt.Errorf("line %d: %s", parse.Position.Line, syntaxProblem(err).message)
-		}
-		return nil, err
+		found := scan(string(text)).syntaxProblem(err)
+		return nil, fmt.Errorf("line %d, column %d: %s", found.at.Line, found.at.Column, found.message)
 	}
 	return settings, nil
 }

@@ -17,7 +17,7 @@ func TestSettings(t *testing.T) {
 		{"limit = 5\nwait = \"5s\"\n[high]\nt = 1.5\n", map[string]any{"limit": int64(5), "wait": "5s", "high": map[string]any{"t": 1.5}}, ""},
 		{" {\"limit\": 5, \"$x\": null}\n", map[string]any{"limit": json.Number("5"), "$x": nil}, ""},
 		{"", map[string]any{}, ""},
-		{"limit = 5\nlimit 6", nil, "line 2: "},
+		{"limit = 5\nlimit 6", nil, "line 2, column 7: "},
 		{"{} {}", nil, "byte 4: '{'; expected: the end"},
 		{"{\"limit\"}", nil, "byte 9: '}'; expected: "},
 	} {

@@ -16,11 +16,12 @@ func TestCaret(t *testing.T) {
 		{"a +", 3, "\n    a +\n       ^"},
 		{"é + b", 3, "\n    é + b\n      ^"},
 		{"one\n\ttwo\r\nthree", 5, "\n     two\n     ^"},
+		{"漢字e\u0301 + b", 12, "\n    漢字e\u0301 + b\n            ^"},
 		{"", 0, ""},
 		{"a\n\nb", 2, ""},
 		{strings.Repeat("a", 100) + "x" + strings.Repeat("b", 100), 100, "\n    ..." + strings.Repeat("a", 60) + "x" + strings.Repeat("b", 39) + "...\n    " + strings.Repeat(" ", 63) + "^"},
 	} {
-		if got := caret(c.text, c.offset); got != c.want {
+		if got := Caret(c.text, c.offset); got != c.want {
 			t.Errorf("%.20q at %d: %q, want %q", c.text, c.offset, got, c.want)
 		}
 	}

@@ -22,3 +22,20 @@ func Join(path, key string) string {
 func Index(path string, i int) string {
 	return path + "[" + strconv.Itoa(i) + "]"
 }
+
+// Parent returns the path of the table or array that the key or element at path is in, "" for a key
+// of the file itself.
+func Parent(path string) string {
+	quoted, end := false, 0
+	for i := 0; i < len(path); i++ {
+		switch c := path[i]; {
+		case c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case !quoted && (c == '.' || c == '['):
+			end = i
+		}
+	}
+	return path[:end]
+}

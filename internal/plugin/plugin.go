@@ -181,5 +181,5 @@ func Invalid(field, format string, args ...any) error {
 // InvalidAt returns a FieldError that says at which byte of its text a field is wrong, and shows it.
 func InvalidAt(field, text string, offset int, format string, args ...any) error {
 	offset = max(0, min(offset, len(text)))
-	return &FieldError{Field: field, Message: fmt.Sprintf(format, args...) + caret(text, offset), Text: text, Offset: offset}
+	return &FieldError{Field: field, Message: fmt.Sprintf(format, args...) + Caret(text, offset), Text: text, Offset: offset}
 }

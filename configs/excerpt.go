@@ -1,0 +1,158 @@
+package configs
+
+import (
+	"cmp"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/internal/redact"
+)
+
+// excerpts shows lines of a file. A line is shown without what [redact.Set] knows to be a secret,
+// and without the value of every key whose name says that it may be one: what is wrong with a
+// file is often that the key of a secret is misspelt, so that no plugin knew it as one.
+type excerpts struct {
+	src     string
+	secrets *redact.Set
+	// lines is where each line begins.
+	lines []int
+	// values are all values by where they begin; long are those of several lines.
+	values, long []value
+	// guessed are the secrets of a file that no parser can read.
+	guessed []span
+}
+
+// value is the value of a key or an element.
+type value struct {
+	span
+	path string
+}
+
+// newExcerpts prepares to show lines. A file is broken if no parser can read it.
+func newExcerpts(at *positions, secrets *redact.Set, broken bool) *excerpts {
+	e := &excerpts{src: at.src, secrets: secrets}
+	begin := markLength(at.src)
+	for line := range strings.Lines(at.src[begin:]) {
+		e.lines = append(e.lines, begin)
+		begin += len(line)
+	}
+	e.lines = append(e.lines, begin)
+	for path, where := range at.values {
+		v := value{where, path}
+		e.values = append(e.values, v)
+		if strings.Contains(at.src[where.begin:where.end], "\n") {
+			e.long = append(e.long, v)
+		}
+	}
+	slices.SortFunc(e.values, func(a, b value) int { return cmp.Compare(a.begin, b.begin) })
+	if broken {
+		e.guessed = guessedSecrets(at.src)
+	}
+	return e
+}
+
+// at shows the line of a position with a sign below the column; "" if the line can't be shown.
+func (e *excerpts) at(p Position) string {
+	line := span{e.lines[p.Line-1], len(e.src)}
+	if p.Line < len(e.lines) {
+		line.end = e.lines[p.Line]
+	}
+	hidden := e.hidden(line)
+	place := min(line.begin+p.Column-1, line.end)
+	before, after := e.shown(span{line.begin, place}, hidden), e.shown(span{place, line.end}, hidden)
+	if slices.ContainsFunc(hidden, func(s span) bool { return s.begin < place && place < s.end }) {
+		before = strings.TrimSuffix(before, redact.Mark) // the sign stands below the mark
+	}
+	whole := e.secrets.Text(before + after)
+	if before, after = e.secrets.Text(before), e.secrets.Text(after); whole != before+after {
+		return "" // the sign would be inside a secret
+	}
+	return plugin.Caret(before+after, len(before))
+}
+
+// hidden returns the parts of a line that aren't shown, in order.
+func (e *excerpts) hidden(line span) (all []span) {
+	from := func(pos int) int {
+		i, _ := slices.BinarySearchFunc(e.values, pos, func(v value, pos int) int { return cmp.Compare(v.begin, pos) })
+		return i
+	}
+	for _, v := range slices.Concat(e.long, e.values[from(line.begin):from(line.end)]) {
+		if v.begin < line.end && line.begin < v.end && mayBeSecret(v.path) {
+			all = append(all, v.span)
+		}
+	}
+	for _, g := range e.guessed {
+		if g.begin < line.end && line.begin < g.end {
+			all = append(all, g)
+		}
+	}
+	slices.SortFunc(all, func(a, b span) int { return cmp.Compare(a.begin, b.begin) })
+	joined := all[:0]
+	for _, h := range all {
+		if n := len(joined); n > 0 && h.begin <= joined[n-1].end {
+			joined[n-1].end = max(joined[n-1].end, h.end)
+		} else {
+			joined = append(joined, h)
+		}
+	}
+	return joined
+}
+
+// shown returns a part of a line without what is hidden.
+func (e *excerpts) shown(part span, hidden []span) string {
+	var b strings.Builder
+	begin := part.begin
+	for _, h := range hidden {
+		if h.end > begin && h.begin < part.end {
+			b.WriteString(e.src[begin:max(begin, h.begin)] + redact.Mark)
+			begin = min(h.end, part.end)
+		}
+	}
+	return b.String() + e.src[begin:part.end]
+}
+
+// secretWords are in the names of settings that may hold a secret. What is in a table of the
+// environment or of headers may be one, and so may be a part of a URL.
+var (
+	secretWords = regexp.MustCompile(`(?i)pass|pwd|secret|token|auth|cookie|credential|session|signature|api_?key|private|^(pin|env|headers|url|dsn|endpoint)$`)
+	secretKeys  = []string{"password", "secret", "token", "headers", "env", "url", "endpoint", "authorization", "cookie"}
+)
+
+// mayBeSecret says whether the name of a key, or of a table around it, is one for secrets or
+// nearly so.
+func mayBeSecret(path string) bool {
+	for ; path != ""; path = plugin.Parent(path) {
+		name := strings.Trim(path[len(plugin.Parent(path)):], `."`)
+		if secretWords.MatchString(name) || plugin.Nearest(name, secretKeys) != "" {
+			return true
+		}
+	}
+	return false
+}
+
+var assignment = regexp.MustCompile(`([\w-]+)["']?[ \t]*[=:][ \t]*`)
+
+// guessedSecrets are values that may be secrets in a file that no parser can read. Nobody knows for
+// sure where they end: each goes up to the end of its line, or of the file if it may go on in
+// further lines.
+func guessedSecrets(src string) (all []span) {
+	begin := 0
+	for line := range strings.Lines(src) {
+		for _, m := range assignment.FindAllStringSubmatchIndex(line, -1) {
+			if !mayBeSecret(line[m[2]:m[3]]) {
+				continue
+			}
+			value := strings.TrimSpace(line[m[1]:])
+			end := begin + len(strings.TrimRight(line, "\r\n"))
+			if strings.Contains(value, `"""`) || strings.Contains(value, "'''") || strings.HasPrefix(value, "[") || strings.HasPrefix(value, "{") {
+				end = len(src)
+			}
+			all = append(all, span{begin + m[1], end})
+			break
+		}
+		begin += len(line)
+	}
+	return all
+}
