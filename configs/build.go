@@ -90,7 +90,11 @@ func (b *builder) file(tree map[string]any) *file {
 	f := &file{host: hostDefaults, store: storeDefaults, tracing: tracingDefaults, transports: map[string]transport{}, unsound: map[string]bool{}}
 	for _, key := range slices.Sorted(maps.Keys(tree)) {
 		if !slices.Contains(sections, key) {
-			b.fail(plugin.Join("", key), "unknown key", plugin.Names(sections), plugin.Nearest(key, sections))
+			meant := plugin.Nearest(key, sections)
+			if kind := b.decoder.OtherKind("", key); meant == "" && kind != "" {
+				meant = plugin.Join(kind, key)
+			}
+			b.fail(plugin.Join("", key), "unknown key", plugin.Names(sections), meant)
 		}
 	}
 	if m, ok := b.section(tree, hostSection); ok {

@@ -68,7 +68,14 @@ func (c *checker) transport(ref plugin.Ref, name string, known []string) (transp
 		if ref.Shown != strconv.Quote(ref.Value) {
 			what = ref.Shown + " names no transport"
 		}
-		c.fail(ref.Path, what, plugin.Names(known), plugin.Nearest(name, known))
+		meant := plugin.Nearest(name, known)
+		if kind := c.decoder.OtherKind("transport", name); kind != "" {
+			what, meant = fmt.Sprintf("%q is a %s, not a transport", name, kind), ""
+			if ref.Shown != strconv.Quote(ref.Value) {
+				what = ref.Shown + " names a " + kind + ", not a transport"
+			}
+		}
+		c.fail(ref.Path, what, plugin.Names(known), meant)
 	}
 	return t, ok
 }

@@ -44,9 +44,7 @@ func (r *run) dry(ctx context.Context) error {
 		return err
 	}
 	r.config = config
-	for _, w := range warnings {
-		fmt.Fprintf(r.errOut, "warning: %s\n", w)
-	}
+	printWarnings(r.errOut, warnings)
 	all := slices.Concat(r.dryHost(ctx), r.dryStore(ctx), r.dryTransports(ctx), r.dryHandlers(ctx))
 	printChecks(redact.NewWriter(r.out, redact.SetOf(r.errOut)), all)
 	failed := 0

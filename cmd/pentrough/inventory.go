@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/pentrough/pentrough/configs"
 	"github.com/pentrough/pentrough/internal/inventory"
@@ -28,11 +27,7 @@ func inventoryError(file string, err error) error {
 	if !ok {
 		return advise(fileError("reading the inventory", file, err), "correct [inventory] file, whose path is relative to the working directory, or write the file")
 	}
-	count := "a problem"
-	if len(problems) > 1 {
-		count = fmt.Sprintf("%d problems", len(problems))
-	}
-	return advise(fmt.Errorf("the inventory %s has %s\n%w", file, count, problems), `list each device as [device."10.0.0.7"], with labels = { site = "north" } if you like`)
+	return advise(found("the inventory "+file, "problem", problems), `list each device as [device."10.0.0.7"], with labels = { site = "north" } if you like`)
 }
 
 // takeInventory opens the inventory that the configuration names, if it names one.

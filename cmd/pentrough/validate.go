@@ -18,10 +18,14 @@ import (
 
 func newValidate() *cobra.Command {
 	var file string
+	var strict bool
 	cmd := &cobra.Command{
 		Use:   "validate -c FILE",
 		Short: "Check a configuration and list every problem",
-		Args:  fileByFlag,
+		Long: `Check a configuration and list every problem, each with its line of the file. The network isn't asked.
+
+Exit codes: 0 the file can be run, 1 it can't. With --strict a warning is a problem, too: for checks that nobody reads, as in CI.`,
+		Args: fileByFlag,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			secrets := redact.SetOf(cmd.ErrOrStderr())
 			c, warnings, err := load(file, secrets)
@@ -31,18 +35,47 @@ func newValidate() *cobra.Command {
 			if err := checkInventory(c); err != nil {
 				return err
 			}
+			if strict && len(warnings) > 0 {
+				return advise(found(file, "warning", configs.Problems(warnings)), "correct it, or leave out --strict, which makes a problem of each warning")
+			}
 			out := redact.NewWriter(cmd.OutOrStdout(), secrets)
 			fmt.Fprintf(out, "%s: ok\n", file)
 			summarize(out, c.Router.Pipelines)
-			for _, w := range warnings {
-				fmt.Fprintf(out, "warning: %s\n", w)
-			}
+			printWarnings(out, warnings)
 			return nil
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "pentrough.toml", "the configuration")
+	cmd.Flags().BoolVar(&strict, "strict", false, "make a problem of each warning")
 	return cmd
 }
+
+func printWarnings(out io.Writer, warnings configs.Warnings) {
+	for _, w := range warnings {
+		fmt.Fprintf(out, "warning: %s%s\n", w, w.Excerpt)
+	}
+}
+
+// foundError is what was found in a file, as a person reads it.
+type foundError struct {
+	file, kind string
+	problems   configs.Problems
+}
+
+// found is the error of problems or warnings.
+func found(file, kind string, problems configs.Problems) error {
+	return &foundError{file, kind, problems}
+}
+
+func (e *foundError) Error() string {
+	count := "a " + e.kind
+	if n := len(e.problems); n > 1 {
+		count = fmt.Sprintf("%d %ss", n, e.kind)
+	}
+	return fmt.Sprintf("%s has %s\n%s", e.file, count, e.problems.Listing())
+}
+
+func (e *foundError) Unwrap() error { return e.problems }
 
 // fileByFlag takes no arguments, and says of one that it is perhaps the configuration.
 func fileByFlag(cmd *cobra.Command, args []string) error {
@@ -87,11 +120,7 @@ func loadWith(file string, o configs.Options) (*configs.Config, configs.Warnings
 	if !ok {
 		return nil, nil, unreadable(file, err)
 	}
-	count := "a problem"
-	if len(problems) > 1 {
-		count = fmt.Sprintf("%d problems", len(problems))
-	}
-	return nil, nil, advise(fmt.Errorf("%s has %s\n%w", file, count, problems),
+	return nil, nil, advise(found(file, "problem", problems),
 		"correct it and check again with: pentrough validate -c %s\npentrough plugins NAME lists a plugin's settings", file)
 }
 

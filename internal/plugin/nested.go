@@ -5,6 +5,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 )
 
 // Plugin decodes what stands where a plugin of a kind is wanted: a name, which means the kind's table of that name, else the plugin
@@ -37,8 +38,29 @@ func (d *Decoder) Plugin(kind, path string, v any) (Instance, bool) {
 		return d.build(k, path, name, name, nil)
 	}
 	known := d.known(k)
-	d.problem(path, noSuch(kind, shown, v), Names(known), Nearest(name, known))
+	if other := d.OtherKind(kind, name); other != "" {
+		d.problem(path, shown+" is a "+other+", not a "+kind, Names(known), "")
+	} else {
+		d.problem(path, noSuch(kind, shown, v), Names(known), Nearest(name, known))
+	}
 	return Instance{}, false
+}
+
+// OtherKind returns the kind of the plugin, or else of the file's table, that has a name, if that
+// isn't the kind that is wanted; "" if there is none.
+func (d *Decoder) OtherKind(wanted, name string) string {
+	kinds := slices.DeleteFunc(d.Set.Kinds(), func(kind string) bool { return kind == wanted })
+	for _, kind := range kinds {
+		if k, _ := d.Set.Kind(kind); k.has(name) {
+			return kind
+		}
+	}
+	for _, kind := range kinds {
+		if _, ok := d.Tables[kind][name]; ok {
+			return kind
+		}
+	}
+	return ""
 }
 
 // known are the names that can stand for a plugin of a kind.
@@ -116,6 +138,9 @@ func (d *Decoder) typeOf(k *Kind, path string, m map[string]any, name string) (s
 			return name, true
 		}
 		what := "missing: the type of the " + k.Name
+		if other := d.OtherKind(k.Name, name); name != "" && other != "" {
+			what += "; " + strconv.Quote(name) + " is a " + other + ", whose table is [" + Join(other, name) + "]"
+		}
 		d.problem(Join(path, "type"), what, Names(k.Names()), Nearest(name, k.Names()))
 		return "", false
 	}
@@ -125,8 +150,12 @@ func (d *Decoder) typeOf(k *Kind, path string, m map[string]any, name string) (s
 		d.wrongType(at, v, Names(k.Names()))
 		return "", false
 	}
-	if _, ok := k.Lookup(t); !ok {
-		d.problem(at, noSuch(k.Name+" type", shown, v), Names(k.Names()), Nearest(t, k.Names()))
+	if !k.has(t) {
+		if other := d.OtherKind(k.Name, t); other != "" {
+			d.problem(at, shown+" is a "+other+", not a "+k.Name, Names(k.Names()), "")
+		} else {
+			d.problem(at, noSuch(k.Name+" type", shown, v), Names(k.Names()), Nearest(t, k.Names()))
+		}
 		return "", false
 	}
 	if isType && t != name {

@@ -43,6 +43,11 @@ type Kind struct {
 // Names returns the names of the kind's plugins, sorted.
 func (k *Kind) Names() []string { return slices.Sorted(maps.Keys(k.plugins)) }
 
+func (k *Kind) has(name string) bool {
+	_, ok := k.Lookup(name)
+	return ok
+}
+
 // Lookup returns the plugin of that name.
 func (k *Kind) Lookup(name string) (Info, bool) {
 	info, ok := k.plugins[name]
