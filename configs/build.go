@@ -184,8 +184,11 @@ func (b *builder) store(m map[string]any, into *storeTable) {
 		if slices.ContainsFunc(b.decoder.Problems, func(p plugin.Problem) bool { return p.Path == path }) {
 			return // its own error is reported already
 		}
-		if u, err := url.Parse(string(into.URL)); err != nil || u.Host == "" || u.Scheme != "postgres" && u.Scheme != "postgresql" {
-			b.fail(path, "not the URL of a database", `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, "")
+		const form = `postgres://USER:PASSWORD@HOST:PORT/DATABASE`
+		if into.URL == "" {
+			b.fail(path, "missing: the database of a postgres store", form, "")
+		} else if u, err := url.Parse(string(into.URL)); err != nil || u.Host == "" {
+			b.fail(path, "the URL has no host", form, "")
 		}
 	}
 }

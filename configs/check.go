@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/plugin"
@@ -83,7 +84,7 @@ func (c *checker) transport(ref plugin.Ref, name string, known []string) (transp
 func (c *checker) topic(ref plugin.Ref) {
 	name, topic, err := transports.TopicRef(ref.Value).Split()
 	if err != nil {
-		c.fail(ref.Path, ref.Shown+" is not of the form transport:topic", "", "")
+		c.fail(ref.Path, ref.Shown+" is not of the form transport:topic", "", c.meantTopic(ref.Value))
 		return
 	}
 	t, ok := c.transport(ref, name, slices.Sorted(maps.Keys(c.file.transports)))
@@ -105,6 +106,17 @@ func (c *checker) topic(ref plugin.Ref) {
 		c.warn(ref.Path, "%s", c.decoder.Redact(described.Warning))
 	}
 	c.topics[ref.Path] = &described
+}
+
+// meantTopic returns the topic that was probably meant by a text with another sign, or no sign,
+// between the transport and the topic; "" if that can't be said.
+func (c *checker) meantTopic(text string) string {
+	for name := range c.file.transports {
+		if rest, ok := strings.CutPrefix(text, name); ok && len(rest) > 1 && strings.ContainsRune("./ =@", rune(rest[0])) {
+			return name + ":" + strings.TrimLeft(rest, "./ =@")
+		}
+	}
+	return ""
 }
 
 func (c *checker) devices(ref plugin.Ref) {

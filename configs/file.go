@@ -35,12 +35,12 @@ var hostDefaults = hostTable{
 type storeTable struct {
 	Type string            `toml:"type" doc:"Where the ledger is kept: memory forgets it when the process ends." enum:"memory,sqlite,postgres" example:"\"sqlite\""`
 	Path string            `toml:"path" doc:"The database file of a sqlite store, relative to the working directory. Default: pentrough.db." example:"\"/var/lib/pentrough/ledger.db\""`
-	URL  transports.Secret `toml:"url" doc:"The database of a postgres store." example:"\"postgres://pentrough@127.0.0.1/pentrough\""`
+	URL  transports.Secret `toml:"url" schemes:"postgres,postgresql" doc:"The database of a postgres store." example:"\"postgres://pentrough@127.0.0.1/pentrough\""`
 }
 
 // tracingTable is [tracing] as it is written.
 type tracingTable struct {
-	Endpoint string                       `toml:"endpoint" doc:"The collector's base URL, for OTLP over HTTP. An empty string turns tracing off, as leaving out the table does." example:"\"http://127.0.0.1:4318\""`
+	Endpoint string                       `toml:"endpoint" schemes:"http,https" doc:"The collector's base URL, for OTLP over HTTP. An empty string turns tracing off, as leaving out the table does." example:"\"http://127.0.0.1:4318\""`
 	Sample   float64                      `toml:"sample" doc:"The share of traces that are recorded among those that begin here. A message that brings a trace is recorded if its sender says so." min:"0" max:"1" example:"0.1"`
 	Service  string                       `toml:"service" doc:"The service's name in the traces. The host's name is its instance." example:"\"gateway\""`
 	Headers  map[string]transports.Secret `toml:"headers" doc:"Headers for the collector, such as an authorization." example:"{ authorization = \"Bearer ${file:/run/secrets/otlp}\" }"`

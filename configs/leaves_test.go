@@ -187,6 +187,9 @@ func substituted(v any) any {
 		}
 	case string:
 		if strings.HasPrefix(v, "${") {
+			if strings.HasSuffix(v, "_URL}") {
+				return plugin.Substituted{Text: "postgres://127.0.0.1/x", Source: v, Whole: true}
+			}
 			return plugin.Substituted{Text: "text", Source: v, Whole: true}
 		}
 	}

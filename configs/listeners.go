@@ -26,7 +26,7 @@ func (c *checker) listeners() {
 	var all []listener
 	if addr := c.file.host.Admin; addr != "" {
 		if l, err := newListener("host.admin", addr); err != nil {
-			c.fail("host.admin", err.Error(), `host:port, such as "127.0.0.1:8222"; "" turns it off`, "")
+			c.fail("host.admin", err.Error()+"; an empty string turns it off", "", "")
 		} else {
 			all = append(all, l)
 		}
@@ -38,7 +38,7 @@ func (c *checker) listeners() {
 			l, err := newListener(path, binds[key])
 			if err == nil {
 				all = append(all, l)
-			} else if _, port, shapeless := net.SplitHostPort(binds[key]); shapeless == nil && port != "" {
+			} else if transports.CheckListen(binds[key]) == nil {
 				// An address of the wrong shape is the transport's own to tell, in Validate.
 				c.fail(path, err.Error(), "", "")
 			}
@@ -56,11 +56,14 @@ func (c *checker) listeners() {
 
 // newListener reads an address to listen on. What only a resolver or the machine knows shows when the host starts.
 func newListener(path, addr string) (listener, error) {
+	if err := transports.CheckListen(addr); err != nil {
+		return listener{}, err
+	}
 	host, port, err := net.SplitHostPort(addr)
-	switch {
-	case err != nil || port == "":
-		return listener{}, fmt.Errorf("%q is no address to listen on", addr)
-	case host == "*":
+	if err != nil {
+		return listener{}, err
+	}
+	if host == "*" {
 		return listener{}, fmt.Errorf("%q is no address to listen on: every address is an empty host, %q", addr, ":"+port)
 	}
 	if err := checkHost(host); err != nil {

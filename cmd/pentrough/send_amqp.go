@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/pentrough/pentrough/internal/plugin"
 	"github.com/pentrough/pentrough/internal/redact"
 )
 
@@ -29,6 +30,9 @@ func (s *sending) overAMQP(ctx context.Context) ([]byte, error) {
 	form := "the form is amqp://USER:PASSWORD@HOST:PORT/VHOST"
 	if escape := redact.Unescaped(s.amqp); escape != "" {
 		return nil, advise(errors.New("reading the AMQP URL: its user part has a character that must be escaped"), "write %s; %s", escape, form)
+	}
+	if err := plugin.CheckURL(s.amqp, []string{"amqp", "amqps"}); err != nil {
+		return nil, advise(fmt.Errorf("reading the AMQP URL: %w", err), "%s", form)
 	}
 	uri, err := amqp.ParseURI(s.amqp)
 	if err != nil { // the cause quotes the URL

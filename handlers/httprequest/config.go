@@ -70,7 +70,7 @@ const (
 
 // Config is the configuration of http-request.
 type Config struct {
-	URL          transports.Secret            `toml:"url" doc:"Where each message goes: an http or https URL." example:"\"https://hooks.example.com/orders\"" required:"true"`
+	URL          transports.Secret            `toml:"url" schemes:"http,https" doc:"Where each message goes: an http or https URL." example:"\"https://hooks.example.com/orders\"" required:"true"`
 	Method       string                       `toml:"method" doc:"The request's method." enum:"POST,PUT,PATCH,DELETE,GET"`
 	Headers      map[string]transports.Secret `toml:"headers" doc:"Headers of every request." example:"{ Authorization = \"Bearer ${HOOK_TOKEN}\" }"`
 	Forward      map[string]string            `toml:"forward" doc:"Headers with the metadata that they get their values from." example:"{ X-Device = \"device\", X-Tenant = \"header.X-Tenant\" }"`

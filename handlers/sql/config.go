@@ -35,7 +35,7 @@ const description = "Writes what messages of the types `event`, `result` and `da
 
 // Config is the configuration of sql.
 type Config struct {
-	URL     transports.Secret `toml:"url" doc:"The database: postgres://USER:PASSWORD@HOST:PORT/NAME, mysql://USER:PASSWORD@HOST:PORT/NAME, or sqlite:PATH." example:"\"${DATABASE_URL}\"" required:"true" secret:"true"`
+	URL     transports.Secret `toml:"url" schemes:"postgres,postgresql,mysql,mariadb,sqlite:" doc:"The database: postgres://USER:PASSWORD@HOST:PORT/NAME, mysql://USER:PASSWORD@HOST:PORT/NAME, or sqlite:PATH." example:"\"${DATABASE_URL}\"" required:"true" secret:"true"`
 	Mode    string            `toml:"mode" doc:"The permissions of a SQLite file that is made, in octal, whatever the umask; default: 0644 less the umask. A file that is there keeps its own." example:"\"0600\""`
 	Table   string            `toml:"table" doc:"The table of devices. A dot separates a schema from it."`
 	Key     string            `toml:"key" doc:"The column that names the device; it has a unique index."`

@@ -34,7 +34,7 @@ func TestAlone(t *testing.T) {
 		{map[string]any{"bolt": int64(3), "wood": "tin", "frame": map[string]any{"on": int64(1)}}, []Problem{
 			{Path: "bolt", Message: `unknown key; allowed: bolts, wood, frame; did you mean "bolts"?`},
 			{Path: "wood", Message: `"tin" is not known; allowed: oak, pine`},
-			{Path: "frame.on", Message: "an integer can't stand here; allowed: true or false"},
+			{Path: "frame.on", Message: "an integer can't stand here; allowed: true or false; did you mean true?"},
 		}},
 		{map[string]any{"frame": map[string]any{"word": "bad"}}, []Problem{{Path: "frame.word", Message: "is bad"}, {Message: "the door is no good"}}},
 	} {

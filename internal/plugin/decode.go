@@ -131,7 +131,7 @@ func (d *Decoder) value(path string, v any, rv reflect.Value, s spec) bool {
 	case t.Kind() == reflect.Struct:
 		m, ok := v.(map[string]any)
 		if !ok {
-			d.wrongType(path, v, "a table")
+			d.wrongType(path, v, "a table with keys of "+keysOf(t))
 			return false
 		}
 		before := len(d.Problems)
@@ -285,4 +285,13 @@ func exampleOf(s spec) string {
 		return ""
 	}
 	return " such as " + s.example
+}
+
+// keysOf names the keys of a table.
+func keysOf(t reflect.Type) string {
+	var keys []string
+	for _, s := range specs(t) {
+		keys = append(keys, s.key)
+	}
+	return Names(keys)
 }

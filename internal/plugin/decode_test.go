@@ -147,7 +147,7 @@ func TestDecodeProblems(t *testing.T) {
 		"enum alone":        {"list", "c", `x.list: "c" is not known; allowed: a, b`},
 		"empty list":        {"numbers", []any{}, "x.numbers: a length of 0 is too small; allowed: from 1 elements"},
 		"list of tables":    {"many", map[string]any{}, "x.many: a table can't stand here; allowed: a list"},
-		"element":           {"many", []any{map[string]any{"word": true}}, "x.many[0].word: a bool can't stand here; allowed: a string"},
+		"element":           {"many", []any{map[string]any{"word": true}}, "x.many[0].word: a bool can't stand here; allowed: a string; did you mean \"true\"?"},
 		"value of a map":    {"labels", map[string]any{"a b": int64(1)}, `x.labels."a b": an integer can't stand here; allowed: a string; did you mean "1"?`},
 		"text unmarshaler":  {"level", "loud", `x.level: "loud" doesn't fit: slog: level string "loud": unknown name`},
 		"text of number":    {"level", int64(1), "x.level: an integer can't stand here; allowed: a string"},

@@ -29,7 +29,7 @@ func (d *Decoder) scalar(path string, v any, rv reflect.Value, s spec) bool {
 			b, ok = sub.Text == "true", true
 		}
 		if !ok {
-			d.notA(path, v, "true or false", s)
+			d.notA(path, v, "true or false", rv.Type(), s)
 			return false
 		}
 		rv.SetBool(b)
@@ -42,22 +42,27 @@ func (d *Decoder) scalar(path string, v any, rv reflect.Value, s spec) bool {
 }
 
 // notA tells that v isn't of the wanted type; for a substitution it says what the string would have to spell.
-func (d *Decoder) notA(path string, v any, want string, s spec) {
+func (d *Decoder) notA(path string, v any, want string, t reflect.Type, s spec) {
+	what := kindOf(v) + " can't stand here"
 	if sub, ok := v.(Substituted); ok && !s.secret {
 		_, shown, _ := textOf(sub)
-		d.problem(path, shown+" can't stand here", want, "")
-		return
+		what = shown + " can't stand here"
 	}
-	d.wrongType(path, v, want)
+	d.wrong(path, what, want, meantValue(v, t, s))
 }
 
-// urlKeys are the settings that hold a URL.
-var urlKeys = []string{"url", "endpoint"}
+// wrong is problem with what was meant as TOML writes it.
+func (d *Decoder) wrong(path, what, allowed, meant string) {
+	d.problem(path, what, allowed, "")
+	if meant != "" {
+		d.Problems[len(d.Problems)-1].Message += "; did you mean " + meant + "?"
+	}
+}
 
 func (d *Decoder) str(path string, v any, rv reflect.Value, s spec) bool {
 	text, shown, ok := textOf(v)
 	if !ok {
-		d.problem(path, kindOf(v)+" can't stand here", "a string"+formOf(rv.Type())+exampleOf(s), meantString(v, s, rv.Type()))
+		d.notA(path, v, "a string"+formOf(rv.Type())+exampleOf(s), rv.Type(), s)
 		return false
 	}
 	d.noteSecret(path, v, s)
@@ -67,6 +72,12 @@ func (d *Decoder) str(path string, v any, rv reflect.Value, s spec) bool {
 	if escape := redact.Unescaped(text); escape != "" && slices.Contains(urlKeys, s.key) {
 		d.problem(path, "the user part of the URL has a character that must be escaped: write "+escape, "", "")
 		return false
+	}
+	if len(s.schemes) > 0 && text != "" {
+		if err := CheckURL(text, s.schemes); err != nil {
+			d.problem(path, err.Error(), "", "")
+			return false
+		}
 	}
 	if s.required && text == "" {
 		d.problem(path, "empty: "+wanted(s), "", "")
@@ -78,15 +89,6 @@ func (d *Decoder) str(path string, v any, rv reflect.Value, s spec) bool {
 	rv.SetString(text)
 	d.reference(path, text, shown, rv)
 	return true
-}
-
-// meantString is the string that a number was probably meant to be, which is none where only some strings have a meaning.
-func meantString(v any, s spec, t reflect.Type) string {
-	i, isInt := v.(int64)
-	if !isInt || s.secret || len(s.enum) > 0 || t.Implements(referenceType) {
-		return ""
-	}
-	return strconv.FormatInt(i, 10)
 }
 
 // formOf says what a string of a type looks like, if the type has a form.
@@ -115,23 +117,12 @@ func (d *Decoder) enumOf(path, text, shown string, s spec) bool {
 func (d *Decoder) duration(path string, v any, rv reflect.Value, s spec) bool {
 	text, shown, ok := textOf(v)
 	if !ok {
-		meant := ""
-		if i, isInt := v.(int64); isInt {
-			meant = strconv.FormatInt(i, 10) + "s"
-		}
-		d.problem(path, kindOf(v)+" is not a duration", durationShape, meant)
+		d.wrong(path, kindOf(v)+" is not a duration", durationShape, meantValue(v, rv.Type(), s))
 		return false
 	}
 	parsed, err := time.ParseDuration(text)
 	if err != nil {
-		meant := strings.ReplaceAll(text, " ", "")
-		if _, err := time.ParseDuration(meant); err != nil {
-			meant = ""
-		}
-		if _, isSub := v.(Substituted); isSub {
-			meant = ""
-		}
-		d.problem(path, shown+" is not a duration", durationShape, meant)
+		d.wrong(path, shown+" is not a duration", durationShape, meantValue(v, rv.Type(), s))
 		return false
 	}
 	lowest, highest := time.Duration(0), time.Duration(math.MaxInt64)
@@ -170,7 +161,7 @@ func (d *Decoder) integer(path string, v any, rv reflect.Value, s spec) bool {
 		i, ok = parsed, err == nil
 	}
 	if !ok {
-		d.notA(path, v, "an integer"+rangeOf(s), s)
+		d.notA(path, v, "an integer"+rangeOf(s), rv.Type(), s)
 		return false
 	}
 	low := s.min != "" && i < int64(mustNumber(s, "min", s.min))
@@ -207,7 +198,7 @@ func (d *Decoder) float(path string, v any, rv reflect.Value, s spec) bool {
 		f, ok = parsed, err == nil
 	}
 	if !ok || math.IsNaN(f) || math.IsInf(f, 0) {
-		d.notA(path, v, "a finite number"+rangeOf(s), s)
+		d.notA(path, v, "a finite number"+rangeOf(s), rv.Type(), s)
 		return false
 	}
 	low := s.min != "" && f < mustNumber(s, "min", s.min)

@@ -14,6 +14,7 @@ type spec struct {
 	min, max                string
 	enum                    []string
 	later                   []string // of enum's kind, but not built yet
+	schemes                 []string // of a URL
 	required, secret        bool
 
 	typ   reflect.Type
@@ -46,6 +47,9 @@ func specs(t reflect.Type) []spec {
 		}
 		if later := f.Tag.Get("later"); later != "" {
 			s.later = strings.Split(later, ",")
+		}
+		if schemes := f.Tag.Get("schemes"); schemes != "" {
+			s.schemes = strings.Split(schemes, ",")
 		}
 		all = append(all, s)
 	}

@@ -20,7 +20,7 @@ import (
 // Config is the `[transport.NAME]` table of type amqp. The broker is named either by url or by host, port, vhost, username
 // and password.
 type Config struct {
-	URL      transports.Secret `toml:"url" doc:"Where the broker is: amqp://user:password@host:port/vhost, or amqps:// for TLS." example:"\"amqp://guest:guest@127.0.0.1:5672/\""`
+	URL      transports.Secret `toml:"url" schemes:"amqp,amqps" doc:"Where the broker is: amqp://user:password@host:port/vhost, or amqps:// for TLS." example:"\"amqp://guest:guest@127.0.0.1:5672/\""`
 	Host     string            `toml:"host" doc:"The broker's host name or address, if url isn't used."`
 	Port     int               `toml:"port" doc:"The broker's port; 0 is 5672, or 5671 with TLS." min:"0" max:"65535"`
 	VHost    string            `toml:"vhost" doc:"The virtual host."`

@@ -90,8 +90,8 @@ type Config struct {
 // Validate checks what the fields' bounds can't say.
 func (c *Config) Validate() error {
 	var errs []error
-	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
-		errs = append(errs, transports.Invalid("listen", "%q is not host:port, such as %q", c.Listen, defaults.Listen))
+	if err := transports.CheckListen(c.Listen); err != nil {
+		errs = append(errs, transports.Invalid("listen", "%v", err))
 	}
 	if strings.ContainsFunc(string(c.Token), func(r rune) bool { return r <= ' ' || r > '~' }) {
 		errs = append(errs, transports.Invalid("token", "a bearer token is printable ASCII without spaces"))

@@ -491,7 +491,7 @@ func TestValidate(t *testing.T) {
 		want   string
 	}{
 		{func(*Config) {}, ""},
-		{func(c *Config) { c.Listen = "8080" }, `listen: "8080" is not host:port`},
+		{func(c *Config) { c.Listen = "8080" }, `listen: "8080" is no address to listen on`},
 		{func(c *Config) { c.Token = "two words" }, "token: a bearer token"},
 	} {
 		config := defaults

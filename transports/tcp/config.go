@@ -3,7 +3,6 @@ package tcp
 import (
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"time"
 
@@ -97,8 +96,8 @@ func (c *Config) Validate() error {
 	invalid := func(field, format string, args ...any) {
 		problems = append(problems, transports.Invalid(field, format, args...))
 	}
-	if _, port, err := net.SplitHostPort(c.Listen); err != nil || port == "" {
-		invalid("listen", "%q is not of the form host:port or :port", c.Listen)
+	if err := transports.CheckListen(c.Listen); err != nil {
+		invalid("listen", "%v", err)
 	}
 	if c.Framing == nil {
 		invalid("framing", "name a codec, as this build has none called line")

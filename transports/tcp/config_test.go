@@ -19,7 +19,7 @@ func TestValidate(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		{"listen", func(c *Config) { c.Listen = "8123" }, `listen: "8123" is not of the form`},
+		{"listen", func(c *Config) { c.Listen = "8123" }, `listen: "8123" is no address`},
 		{"framing", func(c *Config) { c.Framing = nil }, "framing: name a codec"},
 		{"certificate", func(c *Config) { c.Identity.By = "certificate" }, `identity.by: "certificate" is not known; allowed: address, first-frame`},
 		{"pattern with address", func(c *Config) { c.Identity.Pattern = "x" }, `identity.pattern: belongs to by = "first-frame"`},

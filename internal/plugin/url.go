@@ -1,0 +1,91 @@
+package plugin
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// urlKeys are the settings that hold a URL.
+var urlKeys = []string{"url", "endpoint"}
+
+var schemeName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]{0,20}$`)
+
+// CheckURL says which part of a URL is wrong, and what was probably meant. It quotes nothing that
+// may be a part of a password. The schemes are those that the URL may have; one that ends in a
+// colon, such as "sqlite:", is followed by a path and by no host.
+func CheckURL(text string, schemes []string) error {
+	var allowed []string
+	for _, s := range schemes {
+		if strings.HasSuffix(s, ":") {
+			if strings.HasPrefix(text, s) {
+				return nil
+			}
+			allowed = append(allowed, s+"PATH")
+			continue
+		}
+		allowed = append(allowed, s+"://")
+	}
+	scheme, rest, ok := strings.Cut(text, "://")
+	switch {
+	case strings.TrimSpace(text) != text:
+		return errors.New("begins or ends with white space")
+	case !ok:
+		return errors.New(Describe("is no URL, as it doesn't begin with a scheme", Names(allowed), ""))
+	case !schemeName.MatchString(scheme):
+		return errors.New(Describe("its scheme has characters that no scheme has", Names(allowed), ""))
+	case !slices.ContainsFunc(schemes, func(s string) bool { return strings.EqualFold(s, scheme) }):
+		meant := Nearest(scheme, schemes)
+		if meant != "" {
+			meant += "://"
+		}
+		return errors.New(Describe(fmt.Sprintf("the scheme %q is not known here", scheme), Names(allowed), meant))
+	}
+	authority := rest
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+		authority = rest[:i]
+	}
+	hosts := authority[strings.LastIndexByte(authority, '@')+1:]
+	for host := range strings.SplitSeq(hosts, ",") { // PostgreSQL takes several
+		if err := checkHostPort(host); err != nil {
+			return err
+		}
+	}
+	if hosts == "" && strings.HasPrefix(strings.ToLower(scheme), "http") {
+		return errors.New("it has no host")
+	}
+	if strings.Contains(hosts, ",") {
+		return nil
+	}
+	if _, err := url.Parse(text); err != nil {
+		return errors.New("is no URL: a character stands where it can't")
+	}
+	return nil
+}
+
+// checkHostPort holds the port of HOST:PORT against its bounds. Both may be missing.
+func checkHostPort(host string) error {
+	after := host
+	if i := strings.LastIndexByte(host, ']'); i >= 0 {
+		after = host[i+1:]
+	} else if strings.Count(host, ":") > 1 {
+		return errors.New("an IPv6 address stands in brackets, such as [::1]")
+	}
+	_, port, ok := strings.Cut(after, ":")
+	if !ok || port == "" {
+		return nil
+	}
+	n, err := strconv.ParseUint(port, 10, 64)
+	switch {
+	case err == nil && len(port) < 6 && (n < 1 || n > 65535):
+		return fmt.Errorf("the port %s is not from 1 to 65535", port)
+	case err != nil || len(port) > 5:
+		// It isn't quoted: without its @, what is meant as user and password stands here.
+		return errors.New("what stands behind the host isn't a port, from 1 to 65535")
+	}
+	return nil
+}
