@@ -2,6 +2,7 @@ package configs
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -29,6 +30,8 @@ type builder struct {
 
 // file is a decoded file before it is known to be right.
 type file struct {
+	// empty says that it has no key.
+	empty      bool
 	host       hostTable
 	store      storeTable
 	tracing    tracingTable
@@ -87,7 +90,7 @@ func (b *builder) all() []problem {
 
 // file decodes the tree of a file.
 func (b *builder) file(tree map[string]any) *file {
-	f := &file{host: hostDefaults, store: storeDefaults, tracing: tracingDefaults, transports: map[string]transport{}, unsound: map[string]bool{}}
+	f := &file{empty: len(tree) == 0, host: hostDefaults, store: storeDefaults, tracing: tracingDefaults, transports: map[string]transport{}, unsound: map[string]bool{}}
 	for _, key := range slices.Sorted(maps.Keys(tree)) {
 		if !slices.Contains(sections, key) {
 			meant := plugin.Nearest(key, sections)
@@ -240,6 +243,21 @@ var keyShape = regexp.MustCompile(`^(payload(\.[^.]+)+|metadata\..+)$`)
 func (b *builder) key(p *pipeline) {
 	if p.table.Key != "" && !keyShape.MatchString(p.table.Key) {
 		b.fail(plugin.Join(p.path, "key"), "nothing that can order messages", "payload.FIELD[.FIELD...] of a JSON payload, or metadata.KEY", "")
+	}
+}
+
+// askHandlers has somebody else check the handlers' settings.
+func (b *builder) askHandlers(f *file, check func(host, pipeline string, handler handlers.Config) error) {
+	for _, p := range f.pipelines {
+		err := check(cmp.Or(f.host.Name, machineName()), p.name, p.handler.Config.(handlers.Config))
+		if err == nil {
+			continue
+		}
+		path := p.handler.Path
+		if field, ok := errors.AsType[*plugin.FieldError](err); ok {
+			path, err = path+"."+field.Field, errors.New(field.Message)
+		}
+		b.fail(path, err.Error(), "", "")
 	}
 }
 

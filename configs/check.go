@@ -34,6 +34,8 @@ func check(b *builder, f *file) {
 		c.errors(p)
 		c.ledger(p)
 		c.store(p)
+		c.lost(p)
+		c.misspelt(p)
 	}
 	c.loops()
 	c.streams()
@@ -183,6 +185,48 @@ func (c *checker) store(p *pipeline) {
 	}
 }
 
+// lost warns of a pipeline from a broker whose outcome goes nowhere, unless it says so by an empty
+// to.
+func (c *checker) lost(p *pipeline) {
+	if p.source == nil || !p.source.Broker || p.given["to"] != nil || p.handler == nil {
+		return
+	}
+	kind, _ := c.decoder.Set.Kind("handler")
+	info, _ := kind.Lookup(p.handler.Type)
+	if described, _ := info.Extra.(handlers.Plugin); described.Produces != "" {
+		c.warn(p.path, "without to, %s get lost, but for those whose sender names a reply_to; to = \"\" says that this is meant", described.Produces)
+	}
+}
+
+// misspelt warns of a topic that nothing writes to, if something writes to one of nearly the same
+// name that no pipeline takes from.
+func (c *checker) misspelt(p *pipeline) {
+	if p.source == nil || p.source.Warning != "" {
+		return
+	}
+	from := string(p.table.From)
+	transport, topic, _ := p.table.From.Split()
+	read := map[string]bool{}
+	for _, q := range c.file.pipelines {
+		read[string(q.table.From)] = true
+	}
+	var near []plugin.Ref
+	for _, ref := range c.decoder.References {
+		if ref.To != "topic" || read[ref.Value] && ref.Value != from || ref.Path == plugin.Join(p.path, "from") {
+			continue
+		}
+		if ref.Value == from {
+			return
+		}
+		if other, ok := strings.CutPrefix(ref.Value, transport+":"); ok && plugin.Misspelt(topic, other) {
+			near = append(near, ref)
+		}
+	}
+	if len(near) > 0 {
+		c.warn(plugin.Join(p.path, "from"), "nothing in this file writes to %q; did you mean %q, to which %s writes?", from, near[0].Value, near[0].Path)
+	}
+}
+
 // streams refuses that pipelines take each other's messages by accident.
 func (c *checker) streams() {
 	type stream struct{ system, name string }
@@ -214,6 +258,10 @@ func (c *checker) streams() {
 
 // unused warns of what no pipeline has a use for.
 func (c *checker) unused() {
+	if c.file.empty {
+		c.warn("", "the file says nothing, so that nothing will happen; pentrough init writes a configuration to start from")
+		return
+	}
 	if len(c.file.pipelines) == 0 {
 		c.warn("", "there is no [pipeline.NAME], so that nothing will happen")
 		return

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/plugin"
 	"github.com/pentrough/pentrough/internal/redact"
 	"github.com/pentrough/pentrough/router"
@@ -83,6 +84,9 @@ type Options struct {
 	LookupEnv func(string) (string, bool)
 	// Tests are files of tests that belong to the configuration.
 	Tests []TestFile
+	// CheckHandler is called for the handler of each pipeline once nothing else is wrong; an error is
+	// a problem of the handler's settings. Nil: nobody is asked.
+	CheckHandler func(host, pipeline string, handler handlers.Config) error
 	// Secrets learns what must not be printed; nil if the caller prints nothing but the problems.
 	Secrets Secrets
 }
@@ -146,6 +150,9 @@ func Parse(name string, data []byte, o Options) (*Config, Warnings, error) {
 	b.risks(tree, config)
 	refs := b.decoder.References
 	tests := b.tests(name, at, tree, config, refs)
+	if o.CheckHandler != nil && len(b.all()) == 0 {
+		b.askHandlers(config, o.CheckHandler)
+	}
 
 	warnings := Warnings(place(name, at, secrets, b.warnings))
 	all := Problems(place(name, at, secrets, b.all()))

@@ -169,6 +169,9 @@ type Plugin struct {
 	Summary string
 	// Description is Markdown for the handler's page.
 	Description string
+	// Produces names what is lost in a pipeline from a broker that has no `to`, such as "results".
+	// It is empty for a handler whose messages need no destination.
+	Produces string
 	// Config returns a new configuration with all defaults set.
 	Config func() Config
 }
@@ -225,6 +228,15 @@ type Roster interface {
 // Risky is implemented by configurations that may disclose something secret, such as a token that
 // is sent unencrypted. `pentrough validate` and `pentrough run` warn of it.
 type Risky = transports.Risky
+
+// SettingsChecker is implemented by configurations of handlers with settings that only a program
+// outside the host knows. `pentrough validate` asks that program to check them.
+type SettingsChecker interface {
+	// CheckSettings starts the program as a host does, and ends it when it has accepted or refused
+	// the settings. Its error wraps exec.ErrNotFound or fs.ErrNotExist if this machine doesn't have
+	// the program. A wrong field is an [Invalid].
+	CheckSettings(ctx context.Context, env Env) error
+}
 
 // Checker is implemented by configurations of handlers that depend on the machine or the network,
 // such as on a program or a server, and can check that without changing anything.

@@ -1,18 +1,27 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"github.com/pentrough/pentrough/configs"
+	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/redact"
+	"github.com/pentrough/pentrough/internal/telemetry"
 	"github.com/pentrough/pentrough/router"
 )
 
@@ -23,12 +32,16 @@ func newValidate() *cobra.Command {
 		Use:   "validate -c FILE",
 		Short: "Check a configuration and list every problem",
 		Long: `Check a configuration and list every problem, each with its line of the file. The network isn't asked.
+The program of a handler "process" is started to check its config, and ended; a note names one that this machine hasn't.
 
 Exit codes: 0 the file can be run, 1 it can't. With --strict a warning is a problem, too: for checks that nobody reads, as in CI.`,
 		Args: fileByFlag,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			secrets := redact.SetOf(cmd.ErrOrStderr())
-			c, warnings, err := load(file, secrets)
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			asked := &programs{ctx: ctx, errOut: cmd.ErrOrStderr()}
+			c, warnings, err := loadWith(file, configs.Options{Secrets: secrets, CheckHandler: asked.check})
 			if err != nil {
 				return err
 			}
@@ -42,12 +55,40 @@ Exit codes: 0 the file can be run, 1 it can't. With --strict a warning is a prob
 			fmt.Fprintf(out, "%s: ok\n", file)
 			summarize(out, c.Router.Pipelines)
 			printWarnings(out, warnings)
+			for _, note := range asked.notes {
+				fmt.Fprintln(out, "note:", note)
+			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "pentrough.toml", "the configuration")
 	cmd.Flags().BoolVar(&strict, "strict", false, "make a problem of each warning")
 	return cmd
+}
+
+// programs has the programs of handlers check their settings.
+type programs struct {
+	ctx    context.Context
+	errOut io.Writer
+	// notes are what couldn't be checked.
+	notes []string
+}
+
+func (p *programs) check(host, pipeline string, handler handlers.Config) error {
+	checker, ok := handler.(handlers.SettingsChecker)
+	if !ok {
+		return nil
+	}
+	log, err := telemetry.NewLogger(p.errOut, telemetry.Config{Level: slog.LevelInfo, Format: "text"})
+	if err != nil {
+		return err
+	}
+	err = checker.CheckSettings(p.ctx, handlers.Env{Pipeline: pipeline, Host: host, Logger: log, Now: time.Now, Registerer: prometheus.NewRegistry()})
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		p.notes = append(p.notes, fmt.Sprintf("pipeline %s: the settings of its program aren't checked: %v", pipeline, err))
+		return nil
+	}
+	return err
 }
 
 func printWarnings(out io.Writer, warnings configs.Warnings) {

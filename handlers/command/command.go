@@ -15,8 +15,9 @@ import (
 
 func init() {
 	handlers.Register(handlers.Plugin{
-		Name:    "command",
-		Summary: "Checks commands and completes them with an id, for a broker.",
+		Name:     "command",
+		Summary:  "Checks commands and completes them with an id, for a broker.",
+		Produces: "completed commands",
 		Description: "Takes a command, `{\"device\": \"10.0.0.7\", \"cmd\": \"open\"}`, and produces it in full: `id` is the command's, else the message's (over HTTP the " +
 			"Idempotency-Key), else a new one; `address` becomes `device`. The message gets the same id, the type `command`, and a timestamp, from which a " +
 			"`ttl` counts. The same command with the same id always becomes the same body, so that it can be repeated.\n\n" +

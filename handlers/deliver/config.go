@@ -15,6 +15,7 @@ func init() {
 	handlers.Register(handlers.Plugin{
 		Name:        "deliver",
 		Summary:     "Writes each command to its device and produces its result.",
+		Produces:    "the results of commands",
 		Description: description,
 		Config:      func() handlers.Config { c := defaults; return &c },
 	})

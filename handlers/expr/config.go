@@ -15,6 +15,7 @@ func init() {
 	handlers.Register(handlers.Plugin{
 		Name:        "expr",
 		Summary:     "Filters and maps messages by expressions.",
+		Produces:    "what it makes of messages",
 		Description: description,
 		Config:      func() handlers.Config { c := defaults; return &c },
 	})

@@ -14,6 +14,7 @@ func init() {
 	handlers.Register(handlers.Plugin{
 		Name:        "fanout",
 		Summary:     "Makes of a command for a group one for each device.",
+		Produces:    "the commands for single devices",
 		Description: description,
 		Config:      func() handlers.Config { c := defaults; return &c },
 	})

@@ -9,8 +9,9 @@ import (
 
 func init() {
 	handlers.Register(handlers.Plugin{
-		Name:    "passthrough",
-		Summary: "Sends every message on as it is.",
+		Name:     "passthrough",
+		Summary:  "Sends every message on as it is.",
+		Produces: "messages",
 		Description: "Produces each message as it came: body, id and all properties and headers, but for those that belong to the broker that it came through " +
 			"(headers that RabbitMQ sets by itself, such as `x-death`; expiration, exchange, routing key, redelivered). Messages of one device stay in order.",
 		Config: func() handlers.Config { return &Config{} },

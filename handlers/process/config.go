@@ -154,6 +154,29 @@ func (c *Config) Check(context.Context) []transports.Check {
 	return []transports.Check{check}
 }
 
+// CheckSettings implements handlers.SettingsChecker.
+func (c *Config) CheckSettings(ctx context.Context, env handlers.Env) error {
+	if _, err := c.program(); err != nil {
+		return err
+	}
+	settings, err := c.settings()
+	if err != nil {
+		return handlers.Invalid("config", "%v", err)
+	}
+	h, err := newHandler(*c, settings, env)
+	if err != nil {
+		return err
+	}
+	err = h.Start(ctx)
+	if closeErr := h.Close(); closeErr != nil && err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return handlers.Invalid("config", "%v", err)
+	}
+	return nil
+}
+
 // program is the path of the program.
 func (c *Config) program() (string, error) {
 	name := c.Command[0]

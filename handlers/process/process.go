@@ -48,7 +48,9 @@ var (
 	_ handlers.Reloader = (*handler)(nil)
 	_ handlers.Outsider = (*Config)(nil)
 	_ handlers.Checker  = (*Config)(nil)
-	_ io.Closer         = (*handler)(nil)
+
+	_ handlers.SettingsChecker = (*Config)(nil)
+	_ io.Closer                = (*handler)(nil)
 )
 
 func newHandler(c Config, settings json.RawMessage, env handlers.Env) (*handler, error) {

@@ -22,6 +22,16 @@ func Nearest(word string, candidates []string) string {
 	return best
 }
 
+// Misspelt says whether two names differ by a typing error, and not by a number: lane1 and lane2
+// are two names.
+func Misspelt(a, b string) bool {
+	noDigits := strings.NewReplacer("0", "", "1", "", "2", "", "3", "", "4", "", "5", "", "6", "", "7", "", "8", "", "9", "")
+	if a == b || noDigits.Replace(a) == noDigits.Replace(b) || min(len(a), len(b)) < 4 {
+		return false
+	}
+	return distance(a, b) <= min(2, len(a)/4)
+}
+
 // distance is the optimal string alignment distance: inserted, deleted, replaced and swapped bytes.
 func distance(a, b string) int {
 	// A word far longer than any key is not a typing error of one.
