@@ -158,10 +158,10 @@ func (p Page) Text() string {
 	return b.String()
 }
 
-// width is where prose ends.
-const width = 99
+// proseWidth is the most columns of a line of prose.
+const proseWidth = 99
 
-// wrap breaks the prose of a Markdown text into lines of at most width columns, each behind the
+// wrap breaks the prose of a Markdown text into lines of at most proseWidth columns, each behind the
 // indent. Tables and code stay as they are. The lines of a list's item stand below its text.
 func wrap(text, indent string) string {
 	var b strings.Builder
@@ -186,7 +186,7 @@ func wrap(text, indent string) string {
 			n := utf8.RuneCountInString(word)
 			switch {
 			case j == 0:
-			case column+1+n > width && !strings.ContainsAny(word[:1], "-+*>#|"): // these mean something where a line begins
+			case column+1+n > proseWidth && !strings.ContainsAny(word[:1], "-+*>#|"): // these mean something where a line begins
 				b.WriteString("\n" + margin)
 				column = utf8.RuneCountInString(margin)
 			default:
