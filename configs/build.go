@@ -50,6 +50,8 @@ type transport struct {
 	devices bool
 	// selfContained says that it reaches nothing outside the host.
 	selfContained bool
+	// connections is how many connections it may have, see shares.go.
+	connections int
 }
 
 type pipeline struct {
@@ -279,7 +281,7 @@ func (f *file) finish() *Config {
 	c.Router.Name, c.Router.ShutdownTimeout = c.Host.Name, c.Host.ShutdownTimeout
 	for _, name := range slices.Sorted(maps.Keys(f.transports)) {
 		t := f.transports[name]
-		c.Router.Transports = append(c.Router.Transports, router.Transport{Name: name, Type: t.inst.Type, Config: t.config})
+		c.Router.Transports = append(c.Router.Transports, router.Transport{Name: name, Type: t.inst.Type, Config: t.config, Connections: t.connections})
 	}
 	for _, p := range f.pipelines {
 		c.Router.Pipelines = append(c.Router.Pipelines, p.finish())

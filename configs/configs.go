@@ -84,9 +84,12 @@ type Options struct {
 	LookupEnv func(string) (string, bool)
 	// Tests are files of tests that belong to the configuration.
 	Tests []TestFile
-	// CheckHandler is called for the handler of each pipeline once nothing else is wrong; an error is
-	// a problem of the handler's settings. Nil: nobody is asked.
+	// CheckHandler is called for the handler of each pipeline if nothing else is wrong. Its error is
+	// a problem of the handler's settings. Nil checks no handler.
 	CheckHandler func(host, pipeline string, handler handlers.Config) error
+	// OpenFiles is how many files the process may have open. The transports' connections share that
+	// number. 0 is no limit.
+	OpenFiles int
 	// Secrets learns what must not be printed; nil if the caller prints nothing but the problems.
 	Secrets Secrets
 }
@@ -148,6 +151,7 @@ func Parse(name string, data []byte, o Options) (*Config, Warnings, error) {
 	config := b.file(tree)
 	check(b, config)
 	b.risks(tree, config)
+	b.shares(config, o.OpenFiles)
 	refs := b.decoder.References
 	tests := b.tests(name, at, tree, config, refs)
 	if o.CheckHandler != nil && len(b.all()) == 0 {

@@ -53,6 +53,8 @@ type Transport struct {
 	Name   string
 	Type   string
 	Config transports.Config
+	// Connections is the transport's [transports.Env.Connections].
+	Connections int
 }
 
 // Pipeline is one configured pipeline.

@@ -40,6 +40,8 @@ type Health struct {
 	Part string
 	// Err is nil if it works, otherwise why it doesn't.
 	Err error
+	// Note is what people should know of a part that works.
+	Note string
 }
 
 // New builds a host. It does no I/O; all that doesn't fit is in the error.
@@ -63,7 +65,7 @@ func New(c Config) (*Host, error) {
 	consumed := consumedTopics(c)
 	for _, t := range c.Transports {
 		built, err := t.Config.New(transports.Env{
-			Name: t.Name, Host: c.Name, Consumed: consumed, Logger: h.log.With("transport", t.Name), Now: c.Now,
+			Name: t.Name, Host: c.Name, Connections: t.Connections, Consumed: consumed, Logger: h.log.With("transport", t.Name), Now: c.Now,
 			Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"transport": t.Name}, c.Registerer),
 		})
 		if err != nil {
@@ -166,7 +168,7 @@ func (h *Host) Health() []Health {
 	}
 	for _, t := range h.order {
 		for _, part := range t.Health() {
-			all = append(all, Health{Name: "transport " + t.name, Part: part.Part, Err: part.Err})
+			all = append(all, Health{Name: "transport " + t.name, Part: part.Part, Err: part.Err, Note: part.Note})
 		}
 	}
 	for _, p := range h.pipelines {

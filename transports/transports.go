@@ -146,6 +146,8 @@ type Health struct {
 	// Err is nil if the part works. Otherwise its text says why it doesn't, and what the host does
 	// about it.
 	Err error
+	// Note is what people should know of a part that works, such as a listener under attack.
+	Note string
 }
 
 // Drainer is implemented by a transport whose topics get their messages from inside the host, such
@@ -241,6 +243,9 @@ type Needer interface {
 type Needs struct {
 	// Binds has the addresses to bind, as net.Listen takes them, by their TOML key.
 	Binds map[string]string
+	// Connections is how many connections the transport takes at its addresses, as its setting
+	// max_connections says. 0 means as many as the host has descriptors for.
+	Connections int
 	// Inventory is the setting that needs an inventory of devices, such as `allow = "known"`. It
 	// is empty if none does.
 	Inventory string
@@ -277,6 +282,9 @@ type Env struct {
 	Logger *slog.Logger
 	// Now is the wall clock for times in messages.
 	Now func() time.Time
+	// Connections is the transport's share of the process's descriptors: how many connections it
+	// may have at the addresses that it binds. 0 is no limit.
+	Connections int
 	// Consumed has the topics of all transports that the host's pipelines consume.
 	Consumed []Topic
 	// Registerer takes the transport's metrics; it adds the label "transport" already.

@@ -22,6 +22,7 @@ import (
 	"github.com/pentrough/pentrough/internal/deadletters"
 	"github.com/pentrough/pentrough/internal/inventory"
 	"github.com/pentrough/pentrough/internal/ledger"
+	"github.com/pentrough/pentrough/internal/listen"
 	"github.com/pentrough/pentrough/internal/redact"
 	"github.com/pentrough/pentrough/internal/telemetry"
 	"github.com/pentrough/pentrough/internal/tracing"
@@ -241,13 +242,13 @@ func (r *run) load() (*configs.Config, configs.Warnings, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return configs.Parse("quickstart", text, configs.Options{Secrets: redact.SetOf(r.errOut)})
+	return configs.Parse("quickstart", text, configs.Options{OpenFiles: listen.OpenFiles(), Secrets: redact.SetOf(r.errOut)})
 }
 
 // watch returns the host's admin listener.
 func (r *run) watch(host *router.Host) *admin.Server {
 	return admin.New(admin.Config{
-		Addr: r.config.Host.Admin, Hosts: r.config.Host.AdminHosts, Version: versionName(), Logger: r.log, Gatherer: r.registry,
+		Addr: r.config.Host.Admin, Connections: listen.AdminShare(listen.OpenFiles()), Hosts: r.config.Host.AdminHosts, Version: versionName(), Logger: r.log, Gatherer: r.registry,
 		Redact: r.config.Router.Redact,
 		Health: func() []admin.Health {
 			var all []admin.Health

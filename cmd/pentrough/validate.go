@@ -20,6 +20,7 @@ import (
 
 	"github.com/pentrough/pentrough/configs"
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/listen"
 	"github.com/pentrough/pentrough/internal/redact"
 	"github.com/pentrough/pentrough/internal/telemetry"
 	"github.com/pentrough/pentrough/router"
@@ -149,7 +150,7 @@ func fileError(act, name string, err error) error {
 
 // load reads a configuration, and says of an error what to do next. secrets learns its secrets.
 func load(file string, secrets *redact.Set) (*configs.Config, configs.Warnings, error) {
-	return loadWith(file, configs.Options{Secrets: secrets})
+	return loadWith(file, configs.Options{OpenFiles: listen.OpenFiles(), Secrets: secrets})
 }
 
 func loadWith(file string, o configs.Options) (*configs.Config, configs.Warnings, error) {

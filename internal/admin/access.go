@@ -4,6 +4,7 @@ import (
 	nethttp "net/http"
 
 	"github.com/pentrough/pentrough/internal/hostnames"
+	"github.com/pentrough/pentrough/internal/listen"
 )
 
 // ownHostOnly refuses requests under a foreign host name.
@@ -13,6 +14,7 @@ func (s *Server) ownHostOnly(next nethttp.Handler) nethttp.Handler {
 			refuse(w, nethttp.StatusForbidden, "this host name isn't one of the listener's; use its address, or list the name in admin_hosts of [host]")
 			return
 		}
+		listen.ConnOf(r).Spare() // nobody can identify themselves here
 		next.ServeHTTP(w, r)
 	})
 }
@@ -21,9 +23,13 @@ func (s *Server) ownHostOnly(next nethttp.Handler) nethttp.Handler {
 func ownOriginOnly(next nethttp.HandlerFunc) nethttp.HandlerFunc {
 	return func(w nethttp.ResponseWriter, r *nethttp.Request) {
 		if err := hostnames.ForeignOrigin(r); err != nil {
-			refuse(w, nethttp.StatusForbidden, "requests from other sites are refused")
+			refuseOrigin(w)
 			return
 		}
 		next(w, r)
 	}
+}
+
+func refuseOrigin(w nethttp.ResponseWriter) {
+	refuse(w, nethttp.StatusForbidden, "requests from other sites are refused")
 }

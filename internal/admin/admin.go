@@ -35,6 +35,8 @@ const (
 type Config struct {
 	// Addr is what to listen on; empty turns the listener off.
 	Addr string
+	// Connections is how many connections there may be at a time; 0: any number.
+	Connections int
 	// Hosts are further host names by which the listener may be called.
 	Hosts []string
 	// Host is the host's name.
@@ -61,6 +63,8 @@ type Health struct {
 	Part string
 	// Err is nil if it works, otherwise why it doesn't.
 	Err error
+	// Note is what people should know of a part that works.
+	Note string
 }
 
 // Server is the listener.
@@ -72,7 +76,7 @@ type Server struct {
 	life    context.Context
 	end     context.CancelFunc
 	serving sync.WaitGroup
-	conns   sync.WaitGroup
+	gate    *listen.Gate
 
 	mu       sync.Mutex
 	http     *nethttp.Server
@@ -81,7 +85,10 @@ type Server struct {
 
 // New returns a listener that isn't bound yet.
 func New(c Config) *Server {
-	s := &Server{config: c, hosts: hostnames.New(c.Addr, c.Hosts...)}
+	s := &Server{
+		config: c, hosts: hostnames.New(c.Addr, c.Hosts...),
+		gate: listen.NewGate(listen.Limits{Share: c.Connections}, c.Logger, nil),
+	}
 	s.life, s.end = context.WithCancel(context.Background())
 	return s
 }
@@ -97,7 +104,9 @@ func (s *Server) handler() nethttp.Handler {
 	mux.HandleFunc("GET /api/v1/tap", ownOriginOnly(s.tap))
 	mux.HandleFunc("GET /api/v1/devices", ownOriginOnly(s.devices))
 	mux.HandleFunc("GET /api/v1/version", s.version)
-	return s.ownHostOnly(nethttp.NewCrossOriginProtection().Handler(mux))
+	own := nethttp.NewCrossOriginProtection()
+	own.SetDenyHandler(nethttp.HandlerFunc(func(w nethttp.ResponseWriter, _ *nethttp.Request) { refuseOrigin(w) }))
+	return s.ownHostOnly(own.Handler(mux))
 }
 
 // Start binds the listener. ctx bounds the call only.
@@ -121,22 +130,11 @@ func (s *Server) Start(ctx context.Context) error {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(s.config.Logger.Handler(), slog.LevelWarn),
 		BaseContext:       func(net.Listener) context.Context { return s.life },
-		Protocols:         new(nethttp.Protocols),
-		ConnState: func(_ net.Conn, state nethttp.ConnState) {
-			switch state {
-			case nethttp.StateNew:
-				s.conns.Add(1)
-			case nethttp.StateClosed:
-				s.conns.Done()
-			}
-		},
 	}
-	srv.Protocols.SetHTTP1(true)
 	s.http, s.listener = srv, l
 	s.serving.Go(func() {
-		if err := srv.Serve(l); !errors.Is(err, nethttp.ErrServerClosed) {
+		if err := s.gate.Listen(l).Serve(srv, nil); !errors.Is(err, nethttp.ErrServerClosed) {
 			s.config.Logger.Error("admin listener ended", "addr", l.Addr(), "err", err)
 		}
 	})
@@ -172,7 +170,7 @@ func (s *Server) Close(ctx context.Context) error {
 	}
 	s.serving.Wait()
 	if err == nil {
-		s.conns.Wait()
+		s.gate.Wait()
 	}
 	return err
 }

@@ -27,13 +27,14 @@ type part struct {
 	Part   string `json:"part"`
 	OK     bool   `json:"ok"`
 	Reason string `json:"reason,omitempty"`
+	Note   string `json:"note,omitempty"`
 }
 
 // readyz says whether every part works: 200 or 503, a line for each part with its reason, or JSON for who accepts that.
 func (s *Server) readyz(w nethttp.ResponseWriter, r *nethttp.Request) {
 	state := readiness{Ready: true, Parts: []part{}}
 	for _, h := range s.config.Health() {
-		p := part{Name: h.Name, Part: h.Part, OK: h.Err == nil}
+		p := part{Name: h.Name, Part: h.Part, OK: h.Err == nil, Note: h.Note}
 		if h.Err != nil {
 			p.Reason = s.redact(h.Err.Error())
 			state.Ready = false
@@ -61,9 +62,12 @@ func (s *Server) redact(text string) string {
 func (r readiness) text() []byte {
 	var b bytes.Buffer
 	for _, p := range r.Parts {
-		if p.OK {
+		switch {
+		case p.OK && p.Note != "":
+			fmt.Fprintf(&b, "ok %s %s: %s\n", p.Name, p.Part, p.Note)
+		case p.OK:
 			fmt.Fprintf(&b, "ok %s %s\n", p.Name, p.Part)
-		} else {
+		default:
 			// A reason of several lines stays one line of the answer.
 			fmt.Fprintf(&b, "fail %s %s: %s\n", p.Name, p.Part, strings.ReplaceAll(p.Reason, "\n", "; "))
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/pentrough/pentrough/internal/listen"
 	"github.com/pentrough/pentrough/internal/printable"
 )
 
@@ -90,5 +91,8 @@ func (s *Server) tap(w nethttp.ResponseWriter, r *nethttp.Request) {
 }
 
 func refuse(w nethttp.ResponseWriter, status int, reason string) {
+	if status == nethttp.StatusForbidden {
+		listen.CloseAfter(w)
+	}
 	answerJSON(w, status, map[string]string{"error": reason})
 }

@@ -13,6 +13,9 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pentrough/pentrough/internal/listen"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -78,7 +81,7 @@ type Config struct {
 	TLS            *transports.ServerTLS `toml:"tls" doc:"Certificate with which HTTPS is spoken instead of HTTP."`
 	Hosts          []string              `toml:"hosts" doc:"Further host names by which the address may be called without a token, such as a proxy's." example:"[\"gateway.example.com\"]"`
 	MaxBody        int                   `toml:"max_body" doc:"Largest body." unit:"bytes" min:"1" max:"1073741824" example:"1048576"`
-	MaxConnections int                   `toml:"max_connections" doc:"Connections at a time; further ones wait to be accepted." min:"1" max:"1000000" example:"2000"`
+	MaxConnections int                   `toml:"max_connections" doc:"Connections at a time, and no more than the limit of open files allows. A further one displaces the oldest of a caller that hasn't identified itself, or of one that waits for nothing; if there is none, it waits to be accepted." min:"1" max:"1000000" example:"2000"`
 	Window         int                   `toml:"window" doc:"Messages of one path that are handed to the pipeline at a time; further ones wait." unit:"messages" min:"1" max:"1000000" example:"1000"`
 	RequestTimeout time.Duration         `toml:"request_timeout" doc:"How long a request waits for its message to be settled before it is answered with 503." min:"1ms" example:"\"30s\""`
 	MaxWait        time.Duration         `toml:"max_wait" doc:"Longest wait for an answer that a caller gets by ?wait=." min:"0s" example:"\"1m\""`
@@ -116,7 +119,7 @@ func notInPath(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) 
 
 // Needs implements transports.Needer.
 func (c *Config) Needs() transports.Needs {
-	return transports.Needs{Binds: map[string]string{"listen": c.Listen}}
+	return transports.Needs{Binds: map[string]string{"listen": c.Listen}, Connections: c.MaxConnections}
 }
 
 var _ transports.Risky = (*Config)(nil)
@@ -148,8 +151,11 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	s.life, s.end = context.WithCancel(context.Background())
 	s.access = newAccess(c, env.Host)
 	s.requests = newRequests()
-	if err := env.Registerer.Register(s.requests); err != nil {
-		return nil, fmt.Errorf("registering metrics: %w", err)
+	s.gate = listen.NewGate(listen.Limits{Max: c.MaxConnections, Share: env.Connections}, env.Logger, nil)
+	for _, metrics := range []prometheus.Collector{s.requests, s.gate} {
+		if err := env.Registerer.Register(metrics); err != nil {
+			return nil, fmt.Errorf("registering metrics: %w", err)
+		}
 	}
 	return s, nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/pentrough/pentrough/internal/listen"
 	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/transporttest"
@@ -138,7 +139,7 @@ func (w *wire) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 
 // dial connects to the server.
 func (s *server) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	if l, ok := s.listener.(*limitedListener); ok {
+	if l, ok := s.listener.(*listen.Listener); ok {
 		if w, ok := l.Listener.(*wire); ok {
 			return w.dial(ctx, network, addr)
 		}

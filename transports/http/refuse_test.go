@@ -183,24 +183,26 @@ func TestReadTimeoutIsOverOnceTheBodyIsRead(t *testing.T) {
 
 func TestMaxConnections(t *testing.T) {
 	s := start(t, func(c *Config) { c.MaxConnections = 2 })
-	handle(t, s, handled)
-	var idle []net.Conn
+	out := subscribe(t, s)
+	var callers []<-chan response
 	for range 2 {
-		c, err := net.Dial("tcp", s.addr())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = c.Close() })
-		idle = append(idle, c)
+		callers = append(callers, async(t.Context(), s, "/x", "a"))
 	}
-	res := async(t.Context(), s, "/x", "a")
-	select {
-	case r := <-res:
-		t.Fatalf("a third connection is served: %+v", r)
-	case <-time.After(50 * time.Millisecond):
+	one, two := <-out, <-out
+	callers = append(callers, async(t.Context(), s, "/x", "a"))
+	await.That(t, "the third one waits", func() (any, bool) {
+		h := s.Health()[0]
+		return h, h.Err != nil && strings.Contains(h.Err.Error(), "all 2 that max_connections allows are in use; further ones wait")
+	})
+	one.Settle(handled)
+	(<-out).Settle(handled)
+	two.Settle(handled)
+	for _, c := range callers {
+		(<-c).expect(t, 200, "")
 	}
-	_ = idle[0].Close()
-	(<-res).expect(t, 200, "")
+	if h := s.Health()[0]; h.Err != nil {
+		t.Errorf("got %+v", h)
+	}
 }
 
 // certificate makes one for 127.0.0.1 and returns its files, and the client configuration that trusts it.

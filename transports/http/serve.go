@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 
+	"github.com/pentrough/pentrough/internal/listen"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -37,7 +38,12 @@ func (s *server) handle(w nethttp.ResponseWriter, r *nethttp.Request, control *n
 		if status == nethttp.StatusUnauthorized {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 		}
+		listen.CloseAfter(w)
 		return "", refusal(status, "", reason)
+	}
+	conn := listen.ConnOf(r)
+	if s.access.token != nil {
+		conn.Keep()
 	}
 	path = r.URL.Path
 	u, known := s.subscriptionOf(path)
@@ -66,6 +72,9 @@ func (s *server) handle(w nethttp.ResponseWriter, r *nethttp.Request, control *n
 	body, status, err := s.bodyOf(w, r)
 	if err != nil {
 		return path, refusal(status, "", err.Error())
+	}
+	if !conn.Keep() {
+		return path, notTaken(given, hungUp)
 	}
 	_ = control.SetReadDeadline(time.Time{})
 	return path, s.exchange(r.Context(), path, metadata, body, wait)

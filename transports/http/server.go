@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	nethttp "net/http"
 	"sync"
@@ -41,7 +40,7 @@ type server struct {
 	quiesced chan struct{}
 	work     sync.WaitGroup // subscriptions
 	serving  sync.WaitGroup // the accept loop
-	conns    sync.WaitGroup // connections
+	gate     *listen.Gate
 
 	mu       sync.Mutex
 	routes   map[string]*subscription // by path; nil while nobody takes its messages
@@ -83,29 +82,13 @@ func (s *server) Start(ctx context.Context) error {
 
 // serve takes connections from a listener until Close. certificate is nil without TLS.
 func (s *server) serve(plain net.Listener, certificate *tls.Config) error {
-	limited := newLimitedListener(plain, s.config.MaxConnections)
-	var l net.Listener = limited
-	if certificate != nil {
-		l = tls.NewListener(l, certificate)
-	}
+	l := s.gate.Listen(plain)
 	srv := &nethttp.Server{
 		Handler:           s,
 		ReadHeaderTimeout: s.config.ReadTimeout,
 		IdleTimeout:       s.config.IdleTimeout,
 		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(s.env.Logger.Handler(), slog.LevelWarn),
-		Protocols:         new(nethttp.Protocols),
-		ConnState: func(_ net.Conn, state nethttp.ConnState) {
-			switch state {
-			case nethttp.StateNew:
-				s.conns.Add(1)
-			case nethttp.StateClosed:
-				limited.release()
-				s.conns.Done()
-			}
-		},
 	}
-	srv.Protocols.SetHTTP1(true)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +97,7 @@ func (s *server) serve(plain net.Listener, certificate *tls.Config) error {
 	}
 	s.http, s.listener = srv, l
 	s.serving.Go(func() {
-		if err := srv.Serve(l); !errors.Is(err, nethttp.ErrServerClosed) {
+		if err := l.Serve(srv, certificate); !errors.Is(err, nethttp.ErrServerClosed) {
 			s.env.Logger.Error("listener ended", "addr", l.Addr(), "err", err)
 			s.mu.Lock()
 			s.failed = fmt.Errorf("accepting connections: %w", err)
@@ -131,7 +114,7 @@ func (s *server) serve(plain net.Listener, certificate *tls.Config) error {
 func (s *server) Health() []transports.Health {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := transports.Health{Part: "listener", Err: s.failed}
+	h := transports.Health{Part: "listener", Err: s.failed, Note: s.gate.Note()}
 	switch {
 	case s.life.Err() != nil:
 		h.Err = transports.ErrClosed
@@ -139,6 +122,8 @@ func (s *server) Health() []transports.Health {
 		h.Err = errors.New("not started")
 	case s.quiescing():
 		h.Err = errors.New("the host is stopping; callers are refused")
+	case h.Err == nil:
+		h.Err = s.gate.Err()
 	}
 	return []transports.Health{h}
 }
@@ -183,6 +168,7 @@ func (s *server) Close(ctx context.Context) error {
 	if s.life.Err() == nil {
 		s.end()
 		s.env.Registerer.Unregister(s.requests)
+		s.env.Registerer.Unregister(s.gate)
 	}
 	srv := s.http
 	s.mu.Unlock()
@@ -198,7 +184,7 @@ func (s *server) Close(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
 		s.serving.Wait()
-		s.conns.Wait()
+		s.gate.Wait()
 		s.work.Wait()
 		close(done)
 	}()

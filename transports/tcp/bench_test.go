@@ -87,7 +87,13 @@ func BenchmarkIdleConnections(b *testing.B) {
 func (t *transport) sessions() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.conns) - t.unidentified
+	n := 0
+	for c := range t.conns {
+		if c.session.Load() != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // memory is what the heap and the stacks hold.

@@ -24,8 +24,8 @@ type Config struct {
 	UserTimeout     time.Duration `toml:"user_timeout" doc:"A device whose kernel acknowledges nothing for so long is disconnected (TCP_USER_TIMEOUT, on Linux); 0 leaves it to the kernel." min:"0s" example:"\"30s\""`
 	SendBuffer      int           `toml:"send_buffer" doc:"What the kernel may take for a device that doesn't read (SO_SNDBUF, which Linux doubles): a command in there counts as sent. 0 leaves it to the kernel." unit:"bytes" min:"0" max:"16777216" example:"16384"`
 	ReceiveBuffer   int           `toml:"receive_buffer" doc:"What the kernel may keep of a device that isn't read any faster (SO_RCVBUF, which Linux doubles). 0 leaves it to the kernel, which takes megabytes." unit:"bytes" min:"0" max:"16777216" example:"65536"`
-	MaxConnections  int           `toml:"max_connections" doc:"Connections at a time; further ones are closed at once. 0 is no limit but that of file descriptors." min:"0" example:"10000"`
-	MaxUnidentified int           `toml:"max_unidentified" doc:"Connections at a time whose device isn't known yet; further ones are closed at once." min:"1" example:"4096"`
+	MaxConnections  int           `toml:"max_connections" doc:"Connections at a time, and no more than the limit of open files allows. A further one displaces the oldest whose device isn't known yet; if there is none, it is closed at once. 0 is what the limit of open files allows." min:"0" example:"10000"`
+	MaxUnidentified int           `toml:"max_unidentified" doc:"Connections at a time whose device isn't known yet. A further one displaces the oldest of them, of the address that has the most." min:"1" example:"4096"`
 	MaxFrameRate    int           `toml:"max_frame_rate" doc:"Frames a second that one device may send; 0 is no limit. See flood." min:"0" example:"1000"`
 	Flood           string        `toml:"flood" doc:"What happens to a device that sends more than max_frame_rate: throttle reads it no faster than that, so that its own sending stalls and nothing is lost, and disconnects it after flood_timeout; close disconnects it at once." enum:"throttle,close" example:"\"throttle\""`
 	FloodTimeout    time.Duration `toml:"flood_timeout" doc:"How long a device may be held back at max_frame_rate without a pause; then it is disconnected. 0 is for ever." min:"0s" example:"\"1m\""`
@@ -125,7 +125,7 @@ func (c *Config) Validate() error {
 
 // Needs implements transports.Needer.
 func (c *Config) Needs() transports.Needs {
-	return transports.Needs{Binds: map[string]string{"listen": c.Listen}, Inventory: c.inventoryUser()}
+	return transports.Needs{Binds: map[string]string{"listen": c.Listen}, Connections: c.MaxConnections, Inventory: c.inventoryUser()}
 }
 
 // Topic describes a topic. There are two, and both are only consumed.

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pentrough/pentrough/internal/listen"
 	"github.com/pentrough/pentrough/transports/codec"
 	"github.com/pentrough/pentrough/transports/device"
 )
@@ -26,7 +27,8 @@ var readBuffers = sync.Pool{New: func() any { return new([readSize]byte) }}
 // conn is one connection. Its goroutine reads; writes come from whoever has something to write (see write.go).
 type conn struct {
 	transport *transport
-	socket    *net.TCPConn
+	link      *listen.Conn
+	socket    *net.TCPConn // of link
 	raw       syscall.RawConn
 
 	session atomic.Pointer[device.Session] // nil until the device is known
@@ -45,12 +47,13 @@ type conn struct {
 	flood  flood
 }
 
-func newConn(t *transport, socket *net.TCPConn) (*conn, error) {
+func newConn(t *transport, link *listen.Conn) (*conn, error) {
+	socket := link.Conn.(*net.TCPConn)
 	raw, err := socket.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("reaching the socket: %w", err)
 	}
-	c := &conn{transport: t, socket: socket, raw: raw, began: t.clock.Load()}
+	c := &conn{transport: t, link: link, socket: socket, raw: raw, began: t.clock.Load()}
 	c.seen.Store(c.began)
 	c.fill = c.readReady
 	return c, nil
@@ -66,11 +69,16 @@ func (c *conn) begin() {
 		refusal, err = refusedUnknown, unknownDevice(name)
 	}
 	if err == nil {
+		c.link.Keep()
+	}
+	if c.link.Displaced() {
+		refusal, err = refusedDisplaced, errDisplaced
+	}
+	if err == nil {
 		c.busy.Store(true) // it may have to wait for its turn
 		refusal = refusedTurn
 		session, err = t.registry.Connect(t.ctx, name, c.addr().String(), c)
 	}
-	t.identified()
 	if err != nil {
 		c.release()
 		c.shut()
@@ -129,6 +137,8 @@ func (c *conn) discard() {
 		c.release()
 	}
 }
+
+var errDisplaced = errors.New("closed for a newer connection before its device was known, as there are too many")
 
 // reason says how an error of the reading side ends the session, if nobody ended it before.
 func reason(err error) device.Reason {
@@ -288,7 +298,7 @@ func (c *conn) addr() netip.AddrPort {
 // shut closes the socket, once.
 func (c *conn) shut() {
 	c.shutter.Do(func() {
-		if err := c.socket.Close(); err != nil {
+		if err := c.link.Close(); err != nil {
 			c.transport.env.Logger.Debug("closing a connection", "peer", c.socket.RemoteAddr(), "err", err)
 		}
 	})

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"golang.org/x/sys/unix"
 
+	"github.com/pentrough/pentrough/internal/listen"
 	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/codec/line"
@@ -294,14 +295,87 @@ func TestMaxConnections(t *testing.T) {
 
 func TestMaxUnidentified(t *testing.T) {
 	s := start(t, func(c *Config) { c.Identity.By, c.MaxUnidentified = byFirstFrame, 1 })
+	silent := s.dial()
 	d := s.dial()
-	s.dial().closed()
+	silent.closed()
 	d.say("door\n")
 	s.expect(device.Connected, "door", "")
-	s.strangers(0) // the event comes a moment before
 	other := s.dial()
 	other.say("window\n")
 	s.expect(device.Connected, "window", "")
+	await.That(t, "the silent connection is counted", func() (any, bool) {
+		n := s.refused(refusedDisplaced)
+		return n, n == 1
+	})
+}
+
+// Silent connections from one address neither keep devices out nor end them, whatever limit they
+// reach; a device of the same address gets in, too.
+func TestSilentConnectionsKeepNobodyOut(t *testing.T) {
+	const places = 20
+	for name, change := range map[string]func(*Config){
+		"max_connections":  func(c *Config) { c.MaxConnections = places },
+		"max_unidentified": func(c *Config) { c.MaxUnidentified = places },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, func(c *Config) {
+				c.Identity.By, c.Identity.Timeout = byFirstFrame, time.Hour
+				change(c)
+			})
+			before := s.dial()
+			before.say("before\n")
+			s.expect(device.Connected, "before", "")
+			slow, _ := s.dialAs(1)
+			for range 3 * places {
+				s.dial()
+			}
+			slow.say("slow\n")
+			s.expect(device.Connected, "slow", "")
+			for i, attacked := range []func() *peer{
+				func() *peer { p, _ := s.dialAs(2); return p },
+				s.dial,
+			} {
+				p := attacked()
+				p.say(fmt.Sprintf("device-%d\n", i))
+				s.expect(device.Connected, fmt.Sprintf("device-%d", i), "")
+			}
+			if w := s.send("before", "still there"); w.Fate != device.Sent {
+				t.Errorf("got %+v", w)
+			}
+			before.hear("still there\r\n")
+			if h := s.Health()[0]; h.Err != nil || !strings.Contains(h.Note, "under pressure") {
+				t.Errorf("got %+v", h)
+			}
+		})
+	}
+}
+
+// Devices behind one address are all taken while there is room.
+func TestManyDevicesBehindOneAddress(t *testing.T) {
+	const devices = 200
+	s := start(t, func(c *Config) { c.Identity.By, c.MaxConnections = byFirstFrame, devices })
+	var peers []*peer
+	for range devices {
+		peers = append(peers, s.dial())
+	}
+	for i, p := range peers {
+		p.say(fmt.Sprintf("device-%d\n", i))
+		s.expect(device.Connected, fmt.Sprintf("device-%d", i), "")
+	}
+	if state := s.gate.State(); state != (listen.State{Kept: devices}) {
+		t.Errorf("got %+v", state)
+	}
+	// Another one is refused, as all are known, and readiness says so until there is a place.
+	s.dial().closed()
+	if h := s.Health()[0]; h.Err == nil || !strings.Contains(h.Err.Error(), "all 200 that max_connections allows are in use; further ones are refused") {
+		t.Errorf("got %+v", h)
+	}
+	peers[0].Close()
+	s.expect(device.Disconnected, "device-0", device.ClientClosed)
+	await.That(t, "there is a place", func() (any, bool) {
+		h := s.Health()[0]
+		return h, h.Err == nil
+	})
 }
 
 // TestWithoutFileDescriptors takes all descriptors that the process may have.

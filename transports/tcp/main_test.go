@@ -295,8 +295,10 @@ func (s *server) strangers(want int) {
 	s.Helper()
 	await.That(s.T, fmt.Sprintf("%d connections have no session", want), func() (any, bool) {
 		s.mu.Lock()
-		defer s.mu.Unlock()
-		return fmt.Sprintf("%d of %d", s.unidentified, len(s.conns)), s.unidentified == want
+		all := len(s.conns)
+		s.mu.Unlock()
+		got := all - s.sessions()
+		return fmt.Sprintf("%d of %d", got, all), got == want
 	})
 }
 

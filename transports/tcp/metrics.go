@@ -14,9 +14,10 @@ type metrics struct {
 
 // Why connections are refused.
 const (
-	refusedLimit = "limit"
-	refusedAuth  = "auth_error"
-	refusedTurn  = "turn"
+	refusedLimit     = "limit"
+	refusedDisplaced = "displaced"
+	refusedAuth      = "auth_error"
+	refusedTurn      = "turn"
 
 	refusedUnknown = "unknown-device"
 )
@@ -29,7 +30,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		accepted: counter("accepted_total", "Connections that were accepted."),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "pentrough", Subsystem: "tcp", Name: "refused_total",
-			Help: "Connections of these that never became a session: limit, auth_error, unknown-device, or turn (too many connections of one device).",
+			Help: "Connections of these that never became a session: limit, displaced (by a newer connection), auth_error, unknown-device, or turn (too many connections of one device).",
 		}, []string{"reason"}),
 		framesIn: counter("frames_in_total", "Frames that devices sent."),
 		bytesIn:  counter("bytes_in_total", "Bytes that devices sent."),

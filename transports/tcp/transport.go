@@ -12,7 +12,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"golang.org/x/time/rate"
 
-	"github.com/pentrough/pentrough/internal/outage"
+	"github.com/pentrough/pentrough/internal/listen"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/codec"
 	"github.com/pentrough/pentrough/transports/device"
@@ -46,16 +46,15 @@ type transport struct {
 	// complaints keeps strangers from filling the log.
 	complaints rate.Sometimes
 
-	accepting *outage.Outage
+	gate *listen.Gate
 
 	mu       sync.Mutex
-	listener *net.TCPListener
+	listener net.Listener
 	trouble  error // why there is no listener
 	quiet    bool  // nothing new is taken
 	conns    map[*conn]struct{}
 	// emptied is signalled when conns is empty.
-	emptied      sync.Cond
-	unidentified int
+	emptied sync.Cond
 }
 
 // New builds the transport.
@@ -82,9 +81,15 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &transport{
 		config: *c, env: env, framing: framing, hello: h, registry: registry, metrics: m, ctx: ctx, cancel: cancel, began: time.Now(),
-		complaints: rate.Sometimes{First: 10, Interval: time.Second}, trouble: errors.New("not started"), accepting: outage.New(env.Logger, "accepting connections"), conns: map[*conn]struct{}{},
+		complaints: rate.Sometimes{First: 10, Interval: time.Second}, trouble: errors.New("not started"), conns: map[*conn]struct{}{},
 	}
 	t.emptied.L = &t.mu
+	t.gate = listen.NewGate(listen.Limits{Max: c.MaxConnections, Share: env.Connections, Unidentified: c.MaxUnidentified}, env.Logger, t.tooMany)
+	if env.Registerer != nil {
+		if err := env.Registerer.Register(t.gate); err != nil {
+			return nil, fmt.Errorf("registering the metrics of the listener: %w", err)
+		}
+	}
 	return t, nil
 }
 
@@ -158,10 +163,10 @@ func (t *transport) Health() []transports.Health {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	err := t.trouble
-	if e := t.accepting.Err(); err == nil && e != nil {
-		err = fmt.Errorf("accepting connections, trying again: %w", e)
+	if err == nil {
+		err = t.gate.Err()
 	}
-	return []transports.Health{{Part: "listener", Err: err}}
+	return []transports.Health{{Part: "listener", Err: err, Note: t.gate.Note()}}
 }
 
 // Quiesce implements transports.Transport.

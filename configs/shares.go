@@ -1,0 +1,35 @@
+package configs
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/pentrough/pentrough/internal/listen"
+	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/transports"
+)
+
+// shares divides the descriptors that the process may have among the transports that listen, and
+// warns of those that get less than they are configured for.
+func (b *builder) shares(f *file, openFiles int) {
+	if openFiles == 0 {
+		return
+	}
+	var names []string
+	var wants []int
+	for _, name := range slices.Sorted(maps.Keys(f.transports)) {
+		if needs := transports.NeedsOf(f.transports[name].config); len(needs.Binds) > 0 {
+			names, wants = append(names, name), append(wants, needs.Connections)
+		}
+	}
+	for i, share := range listen.Shares(openFiles, wants) {
+		t := f.transports[names[i]]
+		t.connections = share
+		f.transports[names[i]] = t
+		if share < wants[i] {
+			b.warn(plugin.Join("transport", names[i])+".max_connections",
+				"only %d of %d connections are possible: this process may open %d files, of which %d are kept for the host itself, and the listeners share the rest; %s",
+				share, wants[i], openFiles, listen.Reserve(openFiles), listen.RaiseLimit)
+		}
+	}
+}

@@ -1,0 +1,52 @@
+package listen
+
+import (
+	"errors"
+	"net"
+	"time"
+
+	"github.com/pentrough/pentrough/internal/backoff"
+)
+
+// The pauses after an accept that didn't work, such as for want of descriptors.
+const (
+	firstPause   = 5 * time.Millisecond
+	longestPause = time.Second
+)
+
+// Listener accepts connections through a [Gate].
+type Listener struct {
+	net.Listener
+	gate *Gate
+}
+
+// Listen returns a listener whose connections the gate bounds. A gate has one listener.
+func (g *Gate) Listen(l net.Listener) *Listener { return &Listener{l, g} }
+
+// Accept returns the next connection, a [*Conn]. It tries again after any error but that the
+// listener is closed.
+func (l *Listener) Accept() (net.Conn, error) {
+	pauses := backoff.New(firstPause, longestPause)
+	for {
+		socket, err := l.Listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil, err
+		}
+		l.gate.accepting.Report(err)
+		if err != nil {
+			if !backoff.Sleep(l.gate.life, pauses.NextBackOff()) {
+				return nil, net.ErrClosed
+			}
+			continue
+		}
+		if c := l.gate.admit(socket); c != nil {
+			return c, nil
+		}
+	}
+}
+
+// Close closes the listener and ends Accept. Connections stay.
+func (l *Listener) Close() error {
+	l.gate.close()
+	return l.Listener.Close()
+}
