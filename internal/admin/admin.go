@@ -134,7 +134,7 @@ func (s *Server) Start(ctx context.Context) error {
 	}
 	s.http, s.listener = srv, l
 	s.serving.Go(func() {
-		if err := s.gate.Listen(l).Serve(srv, nil); !errors.Is(err, nethttp.ErrServerClosed) {
+		if err := s.gate.Guard(l).Serve(srv, nil); !errors.Is(err, nethttp.ErrServerClosed) {
 			s.config.Logger.Error("admin listener ended", "addr", l.Addr(), "err", err)
 		}
 	})

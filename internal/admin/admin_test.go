@@ -94,6 +94,7 @@ func TestReadiness(t *testing.T) {
 		works[0],
 		{Name: "transport broker", Part: "topic commands", Err: errors.Join(errors.New("no queue"), errors.New("trying again"))},
 	}
+	noted := []Health{{Name: "transport web", Part: "listener", Note: "under pressure"}}
 	for _, c := range []struct {
 		name   string
 		health []Health
@@ -105,6 +106,8 @@ func TestReadiness(t *testing.T) {
 		{"broken", broken, "*/*", 503, "ok transport broker connection\nfail transport broker topic commands: no queue; trying again\n"},
 		{"JSON", works[:1], "application/json", 200, `{"ready":true,"parts":[{"name":"transport broker","part":"connection","ok":true}]}` + "\n"},
 		{"broken JSON", broken[1:], "application/json", 503, `{"ready":false,"parts":[{"name":"transport broker","part":"topic commands","ok":false,"reason":"no queue\ntrying again"}]}` + "\n"},
+		{"a note", noted, "", 200, "ok transport web listener: under pressure\n"},
+		{"a note in JSON", noted, "application/json", 200, `{"ready":true,"parts":[{"name":"transport web","part":"listener","ok":true,"note":"under pressure"}]}` + "\n"},
 		{"nothing", nil, "application/json", 200, `{"ready":true,"parts":[]}` + "\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -432,6 +435,62 @@ func TestWarnsOfOpenListener(t *testing.T) {
 		}
 		if warned != want {
 			t.Errorf("listening on %s logs %s", addr, log.String())
+		}
+	}
+}
+
+// Strangers that take all places keep nobody from asking how the host is.
+func TestStrangersKeepNobodyOut(t *testing.T) {
+	const places = 10
+	for name, say := range map[string]string{
+		"silent":      "",
+		"half a head": "GET /livez HTTP/1.1\r\nHost: loc",
+		"half a body": "POST /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\naa",
+		"refused":     "GET /livez HTTP/1.1\r\nHost: rebound.example.com\r\n\r\n",
+		"idle":        "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"tapping":     "GET /api/v1/tap?topic=devices:data HTTP/1.1\r\nHost: localhost\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			ended := make(chan string, 3*places)
+			s := start(t, func(c *Config) { c.Connections, c.Tap = places, tapOf(nil, ended) })
+			for range 3 * places {
+				conn, err := net.Dial("tcp", s.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				_, _ = io.WriteString(conn, say) // it may be displaced already
+			}
+			if status, body := get(t, s, "/livez", nil); status != 200 {
+				t.Errorf("%d %s", status, body)
+			}
+		})
+	}
+}
+
+// A request that is refused gives its place back at once.
+func TestRefusedRequestsAreClosed(t *testing.T) {
+	s := start(t, nil)
+	for _, header := range []map[string]string{{"Host": "rebound.example.com"}, {"Sec-Fetch-Site": "cross-site"}} {
+		for _, c := range []struct{ method, path string }{{nethttp.MethodGet, "/api/v1/devices"}, {nethttp.MethodPost, "/livez"}} {
+			req, err := nethttp.NewRequestWithContext(t.Context(), c.method, "http://"+s.Addr().String()+c.path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, value := range header {
+				if name == "Host" {
+					req.Host = value
+				}
+				req.Header.Set(name, value)
+			}
+			res, err := nethttp.DefaultTransport.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = res.Body.Close()
+			if res.StatusCode != 403 || !res.Close {
+				t.Errorf("%s %s with %v: %s, closed: %v", c.method, c.path, header, res.Status, res.Close)
+			}
 		}
 	}
 }

@@ -166,7 +166,7 @@ func TestWaitingForAPlace(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g := NewGate(Limits{Share: 1}, slog.New(slog.DiscardHandler), nil)
-			l := g.Listen(inner)
+			l := g.Guard(inner)
 			accept := func() *Conn {
 				conn, err := l.Accept()
 				if err != nil {
@@ -201,7 +201,7 @@ func TestWaitingForAPlace(t *testing.T) {
 		})
 	}
 	g := NewGate(Limits{Max: 1}, slog.New(slog.DiscardHandler), nil)
-	l := g.Listen(inner)
+	l := g.Guard(inner)
 	ended := make(chan error)
 	go func() {
 		var err error
@@ -347,7 +347,7 @@ func TestCloseWrite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := g.Listen(inner)
+	l := g.Guard(inner)
 	defer l.Close()
 	peer, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {

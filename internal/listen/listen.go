@@ -1,5 +1,9 @@
 // Package listen opens the host's listening sockets, so that an address means the same for each:
 // 0.0.0.0 is every IPv4 address of the machine, [::] and an empty host are every address.
+//
+// A [Gate] bounds the connections of a listener, so that strangers keep nobody out, and [Shares]
+// divides the descriptors of the process among the listeners. Start with [NewGate] and [Gate.Guard];
+// [Listener.Serve] is for HTTP.
 package listen
 
 import (

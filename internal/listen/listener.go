@@ -20,8 +20,8 @@ type Listener struct {
 	gate *Gate
 }
 
-// Listen returns a listener whose connections the gate bounds. A gate has one listener.
-func (g *Gate) Listen(l net.Listener) *Listener { return &Listener{l, g} }
+// Guard returns a listener whose connections the gate bounds. A gate has one listener.
+func (g *Gate) Guard(l net.Listener) *Listener { return &Listener{l, g} }
 
 // Accept returns the next connection, a [*Conn]. It tries again after any error but that the
 // listener is closed.

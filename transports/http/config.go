@@ -81,7 +81,7 @@ type Config struct {
 	TLS            *transports.ServerTLS `toml:"tls" doc:"Certificate with which HTTPS is spoken instead of HTTP."`
 	Hosts          []string              `toml:"hosts" doc:"Further host names by which the address may be called without a token, such as a proxy's." example:"[\"gateway.example.com\"]"`
 	MaxBody        int                   `toml:"max_body" doc:"Largest body." unit:"bytes" min:"1" max:"1073741824" example:"1048576"`
-	MaxConnections int                   `toml:"max_connections" doc:"Connections at a time, and no more than the limit of open files allows. A further one displaces the oldest of a caller that hasn't identified itself, or of one that waits for nothing; if there is none, it waits to be accepted." min:"1" max:"1000000" example:"2000"`
+	MaxConnections int                   `toml:"max_connections" doc:"Connections at a time, and no more than the limit of open files allows. A further one displaces the oldest whose caller isn't identified or waits for nothing; if there is none, it waits to be accepted." min:"1" max:"1000000" example:"2000"`
 	Window         int                   `toml:"window" doc:"Messages of one path that are handed to the pipeline at a time; further ones wait." unit:"messages" min:"1" max:"1000000" example:"1000"`
 	RequestTimeout time.Duration         `toml:"request_timeout" doc:"How long a request waits for its message to be settled before it is answered with 503." min:"1ms" example:"\"30s\""`
 	MaxWait        time.Duration         `toml:"max_wait" doc:"Longest wait for an answer that a caller gets by ?wait=." min:"0s" example:"\"1m\""`

@@ -82,7 +82,7 @@ func (s *server) Start(ctx context.Context) error {
 
 // serve takes connections from a listener until Close. certificate is nil without TLS.
 func (s *server) serve(plain net.Listener, certificate *tls.Config) error {
-	l := s.gate.Listen(plain)
+	l := s.gate.Guard(plain)
 	srv := &nethttp.Server{
 		Handler:           s,
 		ReadHeaderTimeout: s.config.ReadTimeout,

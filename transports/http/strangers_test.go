@@ -126,7 +126,9 @@ func TestRefusedStrangersAreClosed(t *testing.T) {
 		{"403, other site", "POST /x HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: cross-site\r\nContent-Length: 0\r\n\r\n", "", 403},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := start(t, func(config *Config) { config.Token, config.ReadTimeout, config.IdleTimeout = c.token, time.Hour, time.Hour })
+			s := start(t, func(config *Config) {
+				config.Token, config.ReadTimeout, config.IdleTimeout = c.token, time.Hour, time.Hour
+			})
 			handle(t, s, handled)
 			res := callRaw(t, s, c.head).answer()
 			if res.err != nil || res.StatusCode != c.status || !res.Close {

@@ -29,7 +29,7 @@ func (t *transport) listen(ctx context.Context) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening on %s: %w", t.config.Listen, err)
 	}
-	return t.gate.Listen(l), nil
+	return t.gate.Guard(l), nil
 }
 
 // accept takes connections until the listener is closed.
