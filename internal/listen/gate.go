@@ -199,11 +199,8 @@ func (g *Gate) crowded() *candidates {
 	}
 }
 
-// remove ends a connection's part in the gate, once. The lock is held.
+// remove ends a connection's part in the gate. The lock is held.
 func (g *Gate) remove(c *Conn) {
-	if c.left {
-		return
-	}
 	c.left = true
 	c.settle()
 	g.open--
@@ -279,11 +276,15 @@ func (c *Conn) Displaced() bool {
 	return c.displaced
 }
 
-// Close closes the connection and then gives its place free.
+// Close closes the connection and then gives its place free. It returns nil if the connection was
+// closed before.
 func (c *Conn) Close() error {
 	err := c.Conn.Close()
 	c.gate.mu.Lock()
 	defer c.gate.mu.Unlock()
+	if c.left {
+		return nil
+	}
 	c.gate.remove(c)
 	return err
 }

@@ -36,7 +36,6 @@ type conn struct {
 	seen    atomic.Int64                   // on the transport's clock
 	busy    atomic.Bool                    // what was read is being dealt with, which may take long
 	late    atomic.Bool                    // the first frame didn't come in time
-	shutter sync.Once
 
 	// The rest belongs to the goroutine that reads.
 	fill   func(fd uintptr) bool // c.readReady
@@ -295,11 +294,9 @@ func (c *conn) addr() netip.AddrPort {
 	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 }
 
-// shut closes the socket, once.
+// shut closes the socket.
 func (c *conn) shut() {
-	c.shutter.Do(func() {
-		if err := c.link.Close(); err != nil {
-			c.transport.env.Logger.Debug("closing a connection", "peer", c.socket.RemoteAddr(), "err", err)
-		}
-	})
+	if err := c.link.Close(); err != nil {
+		c.transport.env.Logger.Debug("closing a connection", "peer", c.socket.RemoteAddr(), "err", err)
+	}
 }
