@@ -279,6 +279,7 @@ func (f *file) finish() *Config {
 		c.Host.Name = machineName()
 	}
 	c.Router.Name, c.Router.ShutdownTimeout = c.Host.Name, c.Host.ShutdownTimeout
+	c.Router.Memory = f.host.Memory.budgets()
 	for _, name := range slices.Sorted(maps.Keys(f.transports)) {
 		t := f.transports[name]
 		c.Router.Transports = append(c.Router.Transports, router.Transport{Name: name, Type: t.inst.Type, Config: t.config, Connections: t.connections})

@@ -17,7 +17,23 @@ type hostTable struct {
 	Admin           string        `toml:"admin" doc:"The address of the admin listener: health, metrics, API. An empty string turns it off." example:"\"127.0.0.1:8222\""`
 	AdminHosts      []string      `toml:"admin_hosts" doc:"Further host names by which the admin listener may be called, such as a proxy's." example:"[\"gateway.example.com\"]"`
 	ShutdownTimeout time.Duration `toml:"shutdown_timeout" doc:"The longest that a stop takes. What still runs in its last quarter, 6 s at most, is cancelled." min:"0s" example:"\"30s\""`
+	Memory          memoryTable   `toml:"memory" doc:"How many bytes the host has in memory, over all transports and pipelines."`
 	Log             logTable      `toml:"log" doc:"What the host logs, and how."`
+}
+
+// memoryTable has a budget for each kind of what takes memory.
+type memoryTable struct {
+	Bodies   int `toml:"bodies" doc:"Bodies of HTTP requests until they are answered, and of servers' answers while they are read; a caller beyond it gets 503. 0 is no limit." unit:"bytes" min:"0" example:"67108864"`
+	InFlight int `toml:"in_flight" doc:"Messages that pipelines have and that aren't settled; beyond it consumers take no more, and callers get 503. 0 is no limit." unit:"bytes" min:"0" example:"134217728"`
+	Waiting  int `toml:"waiting" doc:"Messages that wait inside the host: data of devices and topics of memory. Beyond it devices are read no further, and publishing to memory waits. 0 is no limit." unit:"bytes" min:"0" example:"67108864"`
+	Held     int `toml:"held" doc:"Commands that are held; further ones are busy. 0 is no limit." unit:"bytes" min:"0" example:"134217728"`
+}
+
+func (m *memoryTable) budgets() transports.Memory {
+	return transports.Memory{
+		Bodies: transports.NewBudget(m.Bodies), InFlight: transports.NewBudget(m.InFlight),
+		Waiting: transports.NewBudget(m.Waiting), Held: transports.NewBudget(m.Held),
+	}
 }
 
 type logTable struct {
@@ -28,6 +44,7 @@ type logTable struct {
 var hostDefaults = hostTable{
 	Admin:           "127.0.0.1:8222",
 	ShutdownTimeout: 30 * time.Second,
+	Memory:          memoryTable{Bodies: 64 << 20, InFlight: 128 << 20, Waiting: 64 << 20, Held: 128 << 20},
 	Log:             logTable{Level: "info", Format: "text"},
 }
 

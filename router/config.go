@@ -28,6 +28,9 @@ type Config struct {
 	Ledger middleware.Ledger
 	// DeadLetters is where handlers keep what couldn't be handled; nil if there is no place for it.
 	DeadLetters handlers.DeadLetters
+	// Memory bounds the bytes that the host has in memory. Its budget of held commands is the ledger's
+	// to keep.
+	Memory transports.Memory
 	// HTTP is what handlers call servers through; nil is the network.
 	HTTP   http.RoundTripper
 	Logger *slog.Logger

@@ -68,7 +68,7 @@ func newPubSub(t *testing.T, url, key string) (message.Publisher, message.Subscr
 	if err := transport.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	all, err := newMetrics(prometheus.NewRegistry())
+	all, err := newMetrics(prometheus.NewRegistry(), transports.Memory{})
 	if err != nil {
 		t.Fatal(err)
 	}

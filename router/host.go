@@ -57,7 +57,7 @@ func New(c Config) (*Host, error) {
 	}
 	h := &Host{config: c, log: c.Logger, transports: map[string]*transport{}}
 	var err error
-	if h.metrics, err = newMetrics(c.Registerer); err != nil {
+	if h.metrics, err = newMetrics(c.Registerer, c.Memory); err != nil {
 		return nil, fmt.Errorf("registering metrics: %w", err)
 	}
 	var errs []error
@@ -65,7 +65,7 @@ func New(c Config) (*Host, error) {
 	consumed := consumedTopics(c)
 	for _, t := range c.Transports {
 		built, err := t.Config.New(transports.Env{
-			Name: t.Name, Host: c.Name, Connections: t.Connections, Consumed: consumed, Logger: h.log.With("transport", t.Name), Now: c.Now,
+			Name: t.Name, Host: c.Name, Connections: t.Connections, Consumed: consumed, Logger: h.log.With("transport", t.Name), Now: c.Now, Memory: c.Memory,
 			Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"transport": t.Name}, c.Registerer),
 		})
 		if err != nil {

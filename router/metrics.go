@@ -1,6 +1,10 @@
 package router
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pentrough/pentrough/transports"
+)
 
 // metrics are counted by pipeline; their only label is the pipeline's name.
 type metrics struct {
@@ -15,7 +19,7 @@ type pipelineMetrics struct {
 	duration, settled                                                                            prometheus.Observer
 }
 
-func newMetrics(r prometheus.Registerer) (*metrics, error) {
+func newMetrics(r prometheus.Registerer, memory transports.Memory) (*metrics, error) {
 	label := []string{"pipeline"}
 	counter := func(name, help string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pentrough_pipeline_" + name + "_total", Help: help}, label)
@@ -56,7 +60,29 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			return nil, err
 		}
 	}
-	return m, nil
+	return m, registerMemory(r, memory)
+}
+
+// registerMemory registers the gauges of the budgets.
+func registerMemory(r prometheus.Registerer, memory transports.Memory) error {
+	for name, b := range map[string]*transports.Budget{
+		"bodies": memory.Bodies, "in_flight": memory.InFlight, "waiting": memory.Waiting, "held": memory.Held,
+	} {
+		label := prometheus.Labels{"budget": name}
+		for _, g := range []prometheus.Collector{
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+				Name: "pentrough_budget_used_bytes", Help: "Bytes in memory by the budget that bounds them.", ConstLabels: label,
+			}, func() float64 { return float64(b.Used()) }),
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+				Name: "pentrough_budget_limit_bytes", Help: "What [host] memory allows; 0 is no limit.", ConstLabels: label,
+			}, func() float64 { return float64(b.Limit()) }),
+		} {
+			if err := r.Register(g); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (m *metrics) pipeline(name string) *pipelineMetrics {

@@ -289,6 +289,8 @@ type Env struct {
 	Consumed []Topic
 	// Registerer takes the transport's metrics; it adds the label "transport" already.
 	Registerer prometheus.Registerer
+	// Memory is what bounds the bytes that the transport keeps; see [Topic].
+	Memory Memory
 }
 
 // Plugin describes a transport to the registry.
