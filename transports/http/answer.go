@@ -51,6 +51,7 @@ const (
 	stopping = "the host is stopping"
 	unserved = "no pipeline takes messages here now"
 	crowded  = "too many messages are before this one"
+	noRoom   = "too many bytes of other requests are in memory"
 	hungUp   = "the caller closed its side of the connection"
 )
 

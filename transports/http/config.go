@@ -47,7 +47,7 @@ The response says what became of the message:
 | 400, 500 | given up: the message's fault, or not |
 | 413, 415 | given up: the handler can't open the body by its Content-Encoding, as it would be too large, or the encoding isn't gzip |
 | 400, 401, 403, 404, 405, 408, 413 | the request's fault; no message was made of it |
-| 503 | not taken, or undecided: repeat it with the same id |
+| 503 | not taken, as too many messages or [bytes](../configuration.md#memory) are before it, or undecided: repeat it with the same id |
 
 An answer that isn't a result has the message's id, ` + "`{\"id\":\"...\",\"error\":\"...\"}`" + `; where nothing was taken, only one that the caller gave.
 ` + "`wait`" + ` is the only parameter: another, as a misspelt one, is refused with 400.

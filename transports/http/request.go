@@ -3,7 +3,6 @@ package http
 import (
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	nethttp "net/http"
 	"net/textproto"
@@ -115,21 +114,29 @@ func waitOf(r *nethttp.Request, limit time.Duration) (time.Duration, error) {
 	}
 }
 
-// bodyOf reads the body. It returns the status with which to refuse the request if that doesn't work.
-func (s *server) bodyOf(w nethttp.ResponseWriter, r *nethttp.Request) (body []byte, status int, err error) {
-	tooLarge := fmt.Errorf("the body is larger than %d bytes", s.config.MaxBody)
-	if r.ContentLength > int64(s.config.MaxBody) {
-		return nil, nethttp.StatusRequestEntityTooLarge, tooLarge
+// bodyOf reads the body. If that doesn't work it returns the answer with which to refuse the request,
+// which gave the message's id as given. The caller gives taken back to the budget of bodies when the
+// request is answered.
+func (s *server) bodyOf(w nethttp.ResponseWriter, r *nethttp.Request, given string) (body []byte, taken int, refused *answer) {
+	budget := s.env.Memory.Bodies
+	tooLarge := fmt.Sprintf("the body is larger than %d bytes", s.config.MaxBody)
+	switch {
+	case r.ContentLength > int64(s.config.MaxBody):
+		return nil, 0, refusal(nethttp.StatusRequestEntityTooLarge, "", tooLarge)
+	case !budget.Fits(int(max(r.ContentLength, 0))):
+		return nil, 0, notTaken(given, noRoom)
 	}
-	body, err = io.ReadAll(nethttp.MaxBytesReader(w, r.Body, int64(s.config.MaxBody)))
-	if _, ok := errors.AsType[*nethttp.MaxBytesError](err); ok {
-		return nil, nethttp.StatusRequestEntityTooLarge, tooLarge
+	body, taken, err := budget.ReadAll(nethttp.MaxBytesReader(w, r.Body, int64(s.config.MaxBody)), r.ContentLength, s.config.MaxBody)
+	_, large := errors.AsType[*nethttp.MaxBytesError](err)
+	switch {
+	case large:
+		refused = refusal(nethttp.StatusRequestEntityTooLarge, "", tooLarge)
+	case errors.Is(err, transports.ErrNoRoom):
+		refused = notTaken(given, noRoom)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		refused = refusal(nethttp.StatusRequestTimeout, "", fmt.Sprintf("the body didn't arrive within %v", s.config.ReadTimeout))
+	case err != nil:
+		refused = refusal(nethttp.StatusBadRequest, "", fmt.Sprintf("reading the body: %v", err))
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil, nethttp.StatusRequestTimeout, fmt.Errorf("the body didn't arrive within %v", s.config.ReadTimeout)
-	}
-	if err != nil {
-		return nil, nethttp.StatusBadRequest, fmt.Errorf("reading the body: %w", err)
-	}
-	return body, 0, nil
+	return body, taken, refused
 }

@@ -69,9 +69,10 @@ func (s *server) handle(w nethttp.ResponseWriter, r *nethttp.Request, control *n
 	case u == nil:
 		return path, notTaken(given, unserved)
 	}
-	body, status, err := s.bodyOf(w, r)
-	if err != nil {
-		return path, refusal(status, "", err.Error())
+	body, taken, refused := s.bodyOf(w, r, given)
+	defer s.env.Memory.Bodies.Give(taken)
+	if refused != nil {
+		return path, refused
 	}
 	if !conn.Keep() {
 		return path, notTaken(given, hungUp)
