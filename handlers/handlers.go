@@ -60,6 +60,9 @@ type Description struct {
 	// Value belongs to the handler, such as the parsed payload. [Described] returns it in every
 	// run of the message. A run must not change it.
 	Value any
+	// Size is how many bytes Value takes in memory beyond those that it shares with the payload. 0 is right
+	// for what is small.
+	Size int
 }
 
 // Reason says why a message is refused instead of handled.

@@ -82,6 +82,7 @@ func (in *intake) checkAbandoned() {
 			return false
 		}
 		in.answer(e.delivery.Metadata, &e.run.outcome)
+		in.release(e)
 		return true
 	})
 	if len(missing) == 0 {

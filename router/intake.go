@@ -25,6 +25,9 @@ var errStopped = errors.New("the host is stopping")
 // errNotPublished pauses a pipeline whose outputs have nowhere to go.
 var errNotPublished = errors.New("what was produced could not be published")
 
+// errFull refuses callers while messages in flight take too much memory.
+var errFull = fmt.Errorf("%w; too many bytes are in flight", transports.ErrNotStarted)
+
 // intake is between a pipeline's source and its chain. It takes deliveries in, lets the lanes order them, starts a run
 // of each when it is its turn, and settles the deliveries when their runs have ended. To Watermill it is the pipeline's
 // subscriber.
@@ -50,6 +53,9 @@ type intake struct {
 	abandoned *abandoned
 	// answerer is the source, if it is one.
 	answerer transports.Answerer
+	// inFlight counts the bytes of entries: from when the source hands one out until it is settled, and
+	// as an orphan until it is forgotten. Those from the ledger are counted there.
+	inFlight *transports.Budget
 
 	out chan *message.Message // to Watermill
 	// full says that more could start as soon as Watermill takes something from out.
@@ -179,12 +185,13 @@ func (in *intake) take(d *transports.Delivery) {
 	e := &entry{delivery: d, message: d.Message()}
 	desc, err := in.describe(e.message)
 	e.desc = desc
+	size := sizeOf(d) + desc.Size
 	in.metrics.received.Inc()
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	var down error
 	if in.source.Impatient {
-		down = in.refusalForCaller()
+		down = in.refusalForCaller(size)
 	}
 	switch {
 	case in.stopping:
@@ -196,14 +203,34 @@ func (in *intake) take(d *transports.Delivery) {
 	case d.Metadata[transports.Redelivered] == "true" && in.inherit(e, now):
 		return
 	}
+	in.inFlight.Add(size)
+	e.size = size
 	in.lanes.add(e, err != nil, now)
 	in.startRuns()
 }
 
+// sizeOf returns about how many bytes of memory a delivery takes.
+func sizeOf(d *transports.Delivery) int {
+	n := len(d.Payload)
+	for key, value := range d.Metadata {
+		n += len(key) + len(value)
+	}
+	return n
+}
+
+// release gives the bytes of an entry back. The lock is held.
+func (in *intake) release(e *entry) {
+	in.inFlight.Give(e.size)
+	e.size = 0
+}
+
 // refusalForCaller returns why a caller that can't wait is refused now, or nil. The lock is held.
-func (in *intake) refusalForCaller() error {
+func (in *intake) refusalForCaller(size int) error {
 	if !in.pause.mayStart() {
 		return in.pause.state.Err()
+	}
+	if !in.inFlight.Fits(size) {
+		return errFull
 	}
 	return in.accepts()
 }
@@ -219,6 +246,7 @@ func (in *intake) inherit(again *entry, now time.Time) bool {
 	}
 	if i := slices.IndexFunc(in.orphans, same); i >= 0 {
 		in.end(again.delivery, &in.orphans[i].run.outcome)
+		in.release(in.orphans[i])
 		in.orphans = slices.Delete(in.orphans, i, i+1)
 		return true
 	}

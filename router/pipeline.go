@@ -96,7 +96,7 @@ func newPipeline(c Pipeline, h *Host) (*pipeline, error) {
 		open: func(present func(bool)) (transports.Subscriber, error) {
 			return p.source.Subscriber(transports.Consumer{Pipeline: c.Name, Competing: c.Competing, Present: present})
 		},
-		log: p.log, metrics: p.metrics, tracing: p.tracing, life: p.life,
+		log: p.log, metrics: p.metrics, tracing: p.tracing, life: p.life, inFlight: h.config.Memory.InFlight,
 	}, newLanes(traits.Window, c.Lanes, p.refuser != nil))
 	p.sourced.Store(p.intake)
 	p.intake.answerer, _ = p.source.(transports.Answerer)

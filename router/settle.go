@@ -64,8 +64,10 @@ func (in *intake) settleEntry(r *run, done bool, verdict verdict, cause error) {
 		e.arrived = now
 		in.orphans = append(in.orphans, e)
 	case done:
+		in.release(e)
 		in.end(e.delivery, &r.outcome)
 	case !again:
+		in.release(e)
 		in.end(e.delivery, nil)
 	}
 	delete(in.active, e)
@@ -102,6 +104,7 @@ func (in *intake) giveUp(e *entry, why error) {
 // markDropped notes that an entry leaves the lanes without another run. An earlier run may have left it undecided whether it
 // is held. The lock is held.
 func (in *intake) markDropped(e *entry) {
+	in.release(e)
 	if in.holds != nil {
 		in.holds.update(func(q *heldQueues) { q.markDecided(e) })
 	}

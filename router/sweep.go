@@ -31,6 +31,8 @@ func (in *intake) look(now time.Time) {
 		in.lanes.sweep(now)
 	}
 	for len(in.orphans) > 0 && (now.Sub(in.orphans[0].arrived) > 2*in.lanes.deadline || len(in.orphans) > 2*in.lanes.window) {
+		in.release(in.orphans[0])
+		in.orphans[0] = nil
 		in.orphans = in.orphans[1:]
 	}
 	in.metrics.waiting.Set(float64(in.lanes.waiting))

@@ -44,7 +44,9 @@ func (d *deliver) Describe(msg *message.Message) (handlers.Description, error) {
 	if id == "" && d.policy(o) == device.Hold {
 		id = o.ID // what is held needs one
 	}
-	return handlers.Description{Key: o.key, ID: id, Priority: o.Priority, Keep: o.keep(), Value: o}, nil
+	// A payload that was opened or decoded may be larger than what it was in.
+	size := max(0, len(o.Payload)-len(msg.Payload))
+	return handlers.Description{Key: o.key, ID: id, Priority: o.Priority, Keep: o.keep(), Value: o, Size: size}, nil
 }
 
 // keep is what a result needs of a command whose payload is gone: its device, which the pipeline's key

@@ -60,7 +60,11 @@ func (f *fanout) Describe(msg *message.Message) (handlers.Description, error) {
 	if err != nil {
 		return handlers.Description{}, err
 	}
-	return handlers.Description{ID: o.ID, Priority: o.Priority, Value: o}, nil
+	size := len(o.Payload)
+	for _, name := range o.Devices {
+		size += len(name)
+	}
+	return handlers.Description{ID: o.ID, Priority: o.Priority, Value: o, Size: size}, nil
 }
 
 // read returns what the message asks for, or an error if it carries no JSON object.

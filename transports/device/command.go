@@ -1,6 +1,7 @@
 package device
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -186,7 +187,16 @@ func (f Format) ParseMessage(msg *message.Message) (Command, error) {
 	if err != nil {
 		return Command{}, unopened{err}
 	}
-	return f.Parse(body, msg.Metadata[transports.MessageID])
+	c, err := f.Parse(body, msg.Metadata[transports.MessageID])
+	c.own(msg)
+	return c, err
+}
+
+// own has a command whose body was opened keep its payload alone, and not the whole body.
+func (c *Command) own(msg *message.Message) {
+	if msg.Metadata[transports.ContentEncoding] != "" {
+		c.Payload = bytes.Clone(c.Payload)
+	}
 }
 
 // unopened is the error of a command whose payload can't be opened.

@@ -51,7 +51,9 @@ func (f Format) ParseGroupMessage(msg *message.Message) (GroupCommand, error) {
 	if err != nil {
 		return GroupCommand{}, unopened{err}
 	}
-	return f.ParseGroup(body, msg.Metadata[transports.MessageID])
+	c, err := f.ParseGroup(body, msg.Metadata[transports.MessageID])
+	c.own(msg)
+	return c, err
 }
 
 // devices takes a list of names.
