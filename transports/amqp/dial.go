@@ -24,6 +24,8 @@ type dialer struct {
 	name string
 	// unreadable is called for each message that arrives with headers that the library can't read.
 	unreadable func()
+	// consumers are the subscriptions' consumers, of which the connection's reader has to know.
+	consumers *consumers
 }
 
 // dial connects and logs in. It gives up at ctx's end or after connect_timeout.
@@ -48,7 +50,7 @@ func (d *dialer) dial(ctx context.Context, role string) (*amqp.Connection, error
 		conn.Close()
 		return nil, fmt.Errorf("dialing %s: %w", d.endpoint.addr, err)
 	}
-	w := newWire(conn, d.unreadable)
+	w := newWire(conn, d.unreadable, d.consumers)
 	stop := context.AfterFunc(ctx, func() { _ = w.Close() })
 	defer stop()
 	properties := amqp.NewConnectionProperties()

@@ -13,7 +13,13 @@ const (
 )
 
 const (
+	methodFrame = 1
 	headerFrame = 2
+	bodyFrame   = 3
+	// basicDeliver is the class and method that begins a delivery; its consumer tag follows, and after it the
+	// body's size is in the header frame, behind the class and the weight.
+	basicDeliver = 60<<16 | 60
+	sizeAt       = frameStart + 4
 	// frameStart is a frame's type, channel and payload size; one byte ends it.
 	frameStart = 7
 	// propertiesAt is where the properties of a header frame begin, after its class, weight, body size and flags.
@@ -24,11 +30,16 @@ const (
 	hasHeaders         = 0x2000
 )
 
-// frames passes a broker's bytes on, with the headers taken out of messages whose headers the library can't read.
+// frames passes a broker's bytes on, with the headers taken out of messages whose headers the library can't read, and without the
+// deliveries for which there is no room.
 type frames struct {
 	src io.Reader
-	// emptied is told of each such message.
+	// emptied is told of each message that lost its headers.
 	emptied func()
+	// consumers are those whose deliveries are counted; nil: none are.
+	consumers *consumers
+	// arriving are the deliveries that are being read, by channel; nil are those that are skipped.
+	arriving map[uint16]*arrivals
 
 	buf  []byte
 	r, w int
@@ -39,8 +50,8 @@ type frames struct {
 // frameBuffer holds many small frames, which spares system calls.
 const frameBuffer = 64 << 10
 
-func newFrames(src io.Reader, emptied func()) *frames {
-	return &frames{src: src, emptied: emptied, buf: make([]byte, frameBuffer)}
+func newFrames(src io.Reader, emptied func(), c *consumers) *frames {
+	return &frames{src: src, emptied: emptied, consumers: c, arriving: map[uint16]*arrivals{}, buf: make([]byte, frameBuffer)}
 }
 
 func (f *frames) Read(p []byte) (int, error) {
@@ -63,10 +74,24 @@ func (f *frames) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// next looks at the frame that begins at f.r.
+// next looks at the frames that begin at f.r, up to one that is passed on.
 func (f *frames) next() error {
-	if err := f.fill(frameStart); err != nil {
-		return err
+	for {
+		if err := f.fill(frameStart); err != nil {
+			return err
+		}
+		size := frameStart + int(binary.BigEndian.Uint32(f.buf[f.r+3:])) + 1
+		if size > 2*frameSize {
+			break
+		}
+		if skip, err := f.skips(size); err != nil {
+			return err
+		} else if !skip {
+			break
+		}
+		if err := f.discard(size); err != nil {
+			return err
+		}
 	}
 	start := f.buf[f.r:]
 	size := int(binary.BigEndian.Uint32(start[3:]))
@@ -91,6 +116,69 @@ func (f *frames) next() error {
 	copy(frame[gone:], frame[:from+4])
 	f.r += gone
 	f.pass -= gone
+	return nil
+}
+
+// skips reports whether the frame of size bytes at f.r belongs to a delivery that is skipped, and counts
+// those that aren't.
+func (f *frames) skips(size int) (skip bool, err error) {
+	if f.consumers == nil {
+		return false, nil
+	}
+	channel := binary.BigEndian.Uint16(f.buf[f.r+1:])
+	switch kind := f.buf[f.r]; kind {
+	case methodFrame:
+		if err := f.fill(size); err != nil {
+			return false, err
+		}
+		delete(f.arriving, channel)
+		a := f.deliveryIn(f.buf[f.r : f.r+size-1])
+		if a == nil {
+			return false, nil
+		}
+		if !a.admit() {
+			a = nil
+		}
+		f.arriving[channel] = a
+		return a == nil, nil
+	case headerFrame, bodyFrame:
+		a, counted := f.arriving[channel]
+		if kind == headerFrame && a != nil && size > sizeAt+8 {
+			if err := f.fill(sizeAt + 8); err != nil {
+				return false, err
+			}
+			a.announce(int(binary.BigEndian.Uint64(f.buf[f.r+sizeAt:])))
+		}
+		return counted && a == nil, nil
+	}
+	return false, nil
+}
+
+// deliveryIn returns the arrivals of the consumer that a method frame is a delivery to, or nil.
+func (f *frames) deliveryIn(frame []byte) *arrivals {
+	const tagAt = frameStart + 4
+	if len(frame) <= tagAt || binary.BigEndian.Uint32(frame[frameStart:]) != basicDeliver {
+		return nil
+	}
+	end := tagAt + 1 + int(frame[tagAt])
+	if end > len(frame) {
+		return nil
+	}
+	return f.consumers.find(frame[tagAt+1 : end])
+}
+
+// discard reads n bytes that nobody gets.
+func (f *frames) discard(n int) error {
+	for n > 0 {
+		if f.r == f.w {
+			if err := f.fill(1); err != nil {
+				return err
+			}
+		}
+		gone := min(n, f.w-f.r)
+		f.r += gone
+		n -= gone
+	}
 	return nil
 }
 

@@ -56,9 +56,11 @@ func TestHeadersBeyondTheLibrarysLimitsCostNoMessage(t *testing.T) {
 	}
 }
 
-// frame lays out one frame.
-func frame(kind byte, payload []byte) []byte {
-	b := []byte{kind, 0, 1}
+// frame lays out one frame of channel 1.
+func frame(kind byte, payload []byte) []byte { return frameOf(kind, 1, payload) }
+
+func frameOf(kind byte, channel uint16, payload []byte) []byte {
+	b := binary.BigEndian.AppendUint16([]byte{kind}, channel)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(payload)))
 	return append(append(b, payload...), 0xCE)
 }
@@ -73,14 +75,14 @@ func FuzzFramesPassWhatIsReadable(f *testing.F) {
 	f.Fuzz(func(t *testing.T, k1 byte, p1 []byte, k2 byte, p2 []byte) {
 		in := append(frame(k1, p1), frame(k2, p2)...)
 		emptied := 0
-		got, err := io.ReadAll(newFrames(iotest.OneByteReader(bytes.NewReader(in)), func() { emptied++ }))
+		got, err := io.ReadAll(newFrames(iotest.OneByteReader(bytes.NewReader(in)), func() { emptied++ }, nil))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if emptied == 0 && !bytes.Equal(got, in) {
 			t.Fatalf("changed %x into %x", in, got)
 		}
-		whole, err := io.ReadAll(newFrames(bytes.NewReader(in), func() {}))
+		whole, err := io.ReadAll(newFrames(bytes.NewReader(in), func() {}, nil))
 		if err != nil || !bytes.Equal(got, whole) {
 			t.Fatalf("byte by byte %x, at once %x, %v", got, whole, err)
 		}

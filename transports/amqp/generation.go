@@ -13,8 +13,12 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// errStopped ends a generation because nobody wants more messages.
-var errStopped = errors.New("the subscription has ended")
+// errStopped ends a generation because nobody wants more messages, errOtherPrefetch because another
+// prefetch is wanted.
+var (
+	errStopped       = errors.New("the subscription has ended")
+	errOtherPrefetch = errors.New("another prefetch is wanted")
+)
 
 // generation is a subscription's consumer on one channel. Delivery tags mean nothing on any other
 // channel: an ack is sent only by the generation that received the delivery, and is dropped when
@@ -29,9 +33,12 @@ type generation struct {
 	ctx  context.Context
 	void context.CancelCauseFunc
 	acks *acks
-	// open is how many deliveries are out and unsettled; idle is told when that reaches zero.
-	open atomic.Int64
-	idle chan struct{}
+	// arrivals are the deliveries that aren't settled; idle is told when none is out.
+	arrivals *arrivals
+	idle     chan struct{}
+	began    time.Time
+	// taken and lookedAt are how many deliveries were taken, now and at the last look.
+	taken, lookedAt int
 }
 
 // begin makes the topology and starts to consume.
@@ -50,20 +57,24 @@ func (s *subscription) begin(conn *amqp.Connection) (*generation, error) {
 		closes: ch.NotifyClose(make(chan *amqp.Error, 1)),
 		idle:   make(chan struct{}, 1),
 		acks:   newAcks(ch, func(n int) { s.route.counters.acked.Add(float64(n)) }),
+
+		arrivals: newArrivals(s.t.env.Memory.InFlight),
+		began:    time.Now(),
 	}
+	s.t.consumers.add(s.tag, g.arrivals)
 	g.ctx, g.void = context.WithCancelCause(context.Background())
 	if s.lost {
 		err = awaitReturn(s.stop, ch, s.route.queue)
 	}
 	if err != nil {
 		err = fmt.Errorf("looking whether queue %q has a consumer: %w", s.route.queue, plain(err))
-	} else if err = ch.Qos(s.route.prefetch, 0, false); err != nil {
-		err = fmt.Errorf("setting the prefetch to %d: %w", s.route.prefetch, plain(err))
+	} else if err = ch.Qos(s.prefetch.now(), 0, false); err != nil {
+		err = fmt.Errorf("setting the prefetch to %d: %w", s.prefetch.now(), plain(err))
 	} else if g.deliveries, err = ch.Consume(s.route.queue, s.tag, false, false, false, false, nil); err != nil {
 		err = fmt.Errorf("consuming from queue %q: %w", s.route.queue, plain(err))
 	}
 	if err != nil {
-		_ = ch.Close()
+		g.close()
 		return nil, err
 	}
 	return g, nil
@@ -98,6 +109,14 @@ func awaitReturn(ctx context.Context, ch queueLooker, queue string) error {
 	return nil
 }
 
+// close closes the channel. What is unacked goes back to the queue, in its old order, before anybody
+// consumes again.
+func (g *generation) close() {
+	_ = g.ch.Close()
+	g.sub.t.consumers.remove(g.sub.tag)
+	g.arrivals.end()
+}
+
 // run hands out deliveries until the subscription ends or the consumer is lost, and returns why.
 // Whatever was handed out is settled or void then.
 //
@@ -108,10 +127,10 @@ func awaitReturn(ctx context.Context, ch queueLooker, queue string) error {
 func (g *generation) run() error {
 	go g.acks.run()
 	err := g.deliver()
-	if errors.Is(err, errStopped) {
-		err = g.wind()
+	if orderly(err) {
+		err = g.wind(err)
 	}
-	stopped := errors.Is(err, errStopped)
+	stopped := orderly(err)
 	if !stopped {
 		g.void(transports.ErrVoid)
 	}
@@ -121,10 +140,12 @@ func (g *generation) run() error {
 	if stopped {
 		g.linger()
 	}
-	// What is unacked goes back to the queue, in its old order, before anybody consumes again.
-	_ = g.ch.Close()
+	g.close()
 	return err
 }
+
+// orderly reports whether a generation ended for a reason of this host's.
+func orderly(err error) bool { return errors.Is(err, errStopped) || errors.Is(err, errOtherPrefetch) }
 
 // settleTime is how long a channel stays open after its last ack. A quorum queue takes acks from the channel's process in the broker,
 // which keeps those that the queue hasn't taken yet and drops them with the channel: closed at once after a burst of acks, what was acked
@@ -148,7 +169,12 @@ func (g *generation) deliver() error {
 	if s.closed {
 		return errKilled
 	}
+	skipped, look := g.arrivals.skipped, g.looks()
+	defer look.Stop()
 	for {
+		if g.arrivals.exhausted() {
+			return g.reduce()
+		}
 		select {
 		case d, ok := <-g.deliveries:
 			if !ok {
@@ -157,20 +183,67 @@ func (g *generation) deliver() error {
 			if s.stop.Err() != nil {
 				return errStopped
 			}
+			if !g.arrivals.take(len(d.Body)) {
+				return g.reduce()
+			}
+			g.taken++
 			s.route.counters.consumed.Inc()
 			if d.Redelivered {
 				s.route.counters.redelivered.Inc()
 				s.checkCount(&d)
 			}
-			// Counted before it is out: it may be settled at once.
-			g.open.Add(1)
 			s.take(g.delivery(&d))
+		case <-skipped:
+			skipped = nil // exhausted says when all else is taken
+		case <-look.C:
+			if g.grows() {
+				return g.grow()
+			}
 		case e := <-g.closes:
 			return plain(e)
 		case <-s.stop.Done():
 			return errStopped
 		}
 	}
+}
+
+// reduce has the next consumer ask for fewer messages.
+func (g *generation) reduce() error {
+	s, limit, largest := g.sub, g.arrivals.budget.Limit(), g.arrivals.most()
+	s.prefetch.reduce(limit, largest)
+	s.t.env.Logger.Info("messages in flight take as many bytes as they may; asking the broker for fewer",
+		"topic", s.route.topic, "prefetch", s.prefetch.now(), "largest", largest, "in_flight", limit)
+	return errOtherPrefetch
+}
+
+// looks ticks while the prefetch is reduced.
+func (g *generation) looks() *time.Ticker {
+	t := time.NewTicker(lull)
+	if g.sub.prefetch.reduced == 0 {
+		t.Stop()
+	}
+	return t
+}
+
+// grows reports whether the prefetch can be the configured one again.
+func (g *generation) grows() bool {
+	s, a := g.sub, g.arrivals
+	came := g.taken > g.lookedAt
+	g.lookedAt = g.taken
+	switch {
+	case a.budget.Full():
+		return false
+	case !came:
+		return a.idle()
+	default:
+		return s.limit <= 0 && s.prefetch.grows(a.budget.Limit(), a.most(), g.began)
+	}
+}
+
+func (g *generation) grow() error {
+	g.sub.prefetch.reduced = 0
+	g.sub.t.env.Logger.Info("asking the broker for as many messages as configured again", "topic", g.sub.route.topic, "prefetch", g.sub.prefetch.now())
+	return errOtherPrefetch
 }
 
 // ended says why the deliveries ended.
@@ -206,7 +279,7 @@ func (d *delivery) settle(o *transports.Outcome) {
 		g.acks.add(d.tag)
 		g.sub.t.Answer(d.Metadata, o)
 	}
-	if g.open.Add(-1) == 0 {
+	if g.arrivals.settle() {
 		select {
 		case g.idle <- struct{}{}:
 		default:
@@ -214,9 +287,9 @@ func (d *delivery) settle(o *transports.Outcome) {
 	}
 }
 
-// wind waits until the deliveries that are out are settled.
-func (g *generation) wind() error {
-	for g.open.Load() > 0 {
+// wind waits until the deliveries that are out are settled, and returns why.
+func (g *generation) wind(why error) error {
+	for !g.arrivals.idle() {
 		select {
 		case <-g.idle:
 		case e := <-g.closes:
@@ -225,7 +298,7 @@ func (g *generation) wind() error {
 			return errKilled
 		}
 	}
-	return errStopped
+	return why
 }
 
 // errKilled ends a generation at once; what is out becomes void.

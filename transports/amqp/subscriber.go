@@ -52,7 +52,10 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string, take func(*tra
 	if err != nil {
 		return nil, err
 	}
-	sub := &subscription{t: s.t, of: s, route: r, take: take, tag: s.t.consumerTag(s.pipeline), done: make(chan struct{})}
+	sub := &subscription{
+		t: s.t, of: s, route: r, take: take, tag: s.t.consumerTag(s.pipeline), prefetch: prefetch{configured: r.prefetch},
+		done: make(chan struct{}),
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.count(0)
@@ -86,6 +89,8 @@ type subscription struct {
 	route *route
 	tag   string
 	take  func(*transports.Delivery)
+	// prefetch belongs to run.
+	prefetch prefetch
 	// stop ends when no more deliveries are wanted.
 	stop context.Context
 	// lost says that the last consumer was lost: the broker may still count on it.
@@ -156,8 +161,11 @@ func (s *subscription) run(ctx context.Context) {
 		if alone {
 			s.t.sharing.end(s.route.queue, session.conn.IsClosed())
 		}
-		if errors.Is(err, errStopped) || errors.Is(err, errKilled) {
+		switch {
+		case errors.Is(err, errStopped), errors.Is(err, errKilled):
 			return
+		case errors.Is(err, errOtherPrefetch):
+			continue
 		}
 		// The loss of the connection is the link's to report and to wait out.
 		if session.lost() {

@@ -28,6 +28,8 @@ type transport struct {
 	requests  *requests
 	sharing   *sharing
 
+	// consumers are those of the subscriptions.
+	consumers consumers
 	// routes finds the *route of a topic.
 	routes sync.Map
 	// tags counts consumers, for their tags.
@@ -94,6 +96,7 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 		closeTimeout:  closeTimeout,
 		consumed:      map[*route]int{},
 	}
+	d.consumers = &t.consumers
 	t.outbox = newOutbox(t)
 	t.answers = newAnswers(t)
 	t.requests = newRequests(t)

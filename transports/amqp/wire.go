@@ -31,10 +31,10 @@ type wire struct {
 	done    chan struct{}
 }
 
-func newWire(conn net.Conn, emptied func()) *wire {
+func newWire(conn net.Conn, emptied func(), c *consumers) *wire {
 	w := &wire{
 		Conn:    conn,
-		frames:  newFrames(conn, emptied),
+		frames:  newFrames(conn, emptied, c),
 		kick:    make(chan struct{}, 1),
 		closing: make(chan struct{}),
 		done:    make(chan struct{}),

@@ -11,7 +11,7 @@ import (
 
 func TestWireNeverBlocksAndLosesNothing(t *testing.T) {
 	far, near := net.Pipe() // without a buffer: a write lasts until the peer reads
-	w := newWire(near, nil)
+	w := newWire(near, nil, nil)
 	var want bytes.Buffer
 	for i := range 1000 {
 		chunk := bytes.Repeat([]byte{byte(i)}, i)
@@ -38,7 +38,7 @@ func TestWireNeverBlocksAndLosesNothing(t *testing.T) {
 func TestWireClosesThoughThePeerDoesNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, near := net.Pipe()
-		w := newWire(near, nil)
+		w := newWire(near, nil, nil)
 		if _, err := w.Write([]byte("never read")); err != nil {
 			t.Fatal(err)
 		}
@@ -52,7 +52,7 @@ func TestWireClosesThoughThePeerDoesNotRead(t *testing.T) {
 
 func TestWireSendsItsLastWords(t *testing.T) {
 	far, near := net.Pipe()
-	w := newWire(near, nil)
+	w := newWire(near, nil, nil)
 	if _, err := w.Write([]byte("bye")); err != nil {
 		t.Fatal(err)
 	}
