@@ -163,6 +163,7 @@ func (r *run) prepare() error {
 		return r.startFailed(err)
 	}
 	r.ledger = openLedger(config, r.log)
+	r.ledger.LimitHeld(config.Router.Memory.Held)
 	if r.letters = deadLettersOf(config); r.letters != nil {
 		config.Router.DeadLetters = r.letters
 	}

@@ -1,45 +1,58 @@
 package ledger
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/router/middleware"
+	"github.com/pentrough/pentrough/transports"
 )
 
-// owned counts the messages that the ledger owns, by pipeline and device.
-type owned map[string]*ownedOf
+// owned counts the messages that the ledger owns, by pipeline and device, and their bytes.
+type owned struct {
+	bytes *transports.Budget
+	of    map[string]*ownedOf
+}
+
+func newOwned() owned { return owned{bytes: transports.NewBudget(0), of: map[string]*ownedOf{}} }
 
 type ownedOf struct {
 	total    int
 	byDevice map[string]int
 }
 
-func (o owned) add(key middleware.LedgerKey) {
-	of := o[key.Pipeline]
+// add counts a message whatever the bounds are.
+func (o owned) add(key middleware.LedgerKey, h *handlers.Held) {
+	o.bytes.Add(sizeOf(h))
+	of := o.of[key.Pipeline]
 	if of == nil {
 		of = &ownedOf{byDevice: map[string]int{}}
-		o[key.Pipeline] = of
+		o.of[key.Pipeline] = of
 	}
 	of.total++
 	of.byDevice[key.Device]++
 }
 
-func (o owned) remove(key middleware.LedgerKey) {
-	of := o[key.Pipeline]
+func (o owned) remove(key middleware.LedgerKey, h *handlers.Held) {
+	o.bytes.Give(sizeOf(h))
+	of := o.of[key.Pipeline]
 	of.total--
 	if of.byDevice[key.Device]--; of.byDevice[key.Device] == 0 {
 		delete(of.byDevice, key.Device)
 	}
 }
 
-// full returns why no more of a key's device can be owned, or nil.
-func (o owned) full(key middleware.LedgerKey, perKey, total int) error {
-	of := o[key.Pipeline]
+// full returns why a message of a key's device can't be owned, too, or nil.
+func (o owned) full(key middleware.LedgerKey, h *handlers.Held, perKey, total int) error {
+	of := o.of[key.Pipeline]
 	switch {
+	case !o.bytes.Fits(sizeOf(h)):
+		return fmt.Errorf("%w: %d bytes are in memory for all devices together", handlers.ErrHoldFull, o.bytes.Used())
 	case of == nil:
 		return nil
 	case of.byDevice[key.Device] >= perKey:
@@ -51,6 +64,38 @@ func (o owned) full(key middleware.LedgerKey, perKey, total int) error {
 	}
 }
 
+// sizeOf returns about how many bytes of memory a message takes.
+func sizeOf(h *handlers.Held) int {
+	n := len(h.Payload) + len(h.UUID) + len(h.Awaits) + len(h.Sets)
+	for key, value := range h.Metadata {
+		n += len(key) + len(value)
+	}
+	return n
+}
+
+// worthwhile is how many bytes of white space are left out of a payload. With fewer it stays as it came.
+const worthwhile = 256
+
+// slim has a message keep no more memory than it needs: it is held for long. White space between the
+// tokens of JSON says nothing, and is left out if there is much of it. What remains is copied, as the
+// payload may be a part of something larger.
+func slim(h *handlers.Held) {
+	var compact bytes.Buffer
+	if json.Compact(&compact, h.Payload) == nil && compact.Len()+worthwhile <= len(h.Payload) {
+		h.Payload = compact.Bytes()
+	}
+	h.Payload = bytes.Clone(h.Payload)
+}
+
+// LimitHeld has a budget bound the bytes of messages that the ledger owns. What the store has from
+// before counts too, and is kept even if it is more.
+func (l *Ledger) LimitHeld(b *transports.Budget) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b.Add(l.owned.bytes.Used())
+	l.owned.bytes = b
+}
+
 // own notes that the ledger owns the record's message.
 func (r *record) own(h *handlers.Held) {
 	h.ID, h.Key, h.Order = r.key.ID, r.key.Device, r.number
@@ -59,6 +104,9 @@ func (r *record) own(h *handlers.Held) {
 
 // Hold has the ledger own the message of a run; see middleware.Ledger.
 func (l *Ledger) Hold(key middleware.LedgerKey, h *handlers.Held, perKey, total int, outputs []middleware.Output) error {
+	if h != nil {
+		slim(h)
+	}
 	l.mu.Lock()
 	r := l.running(key)
 	if r == nil {
@@ -74,11 +122,11 @@ func (l *Ledger) Hold(key middleware.LedgerKey, h *handlers.Held, perKey, total 
 		r.release()
 		return nil
 	}
-	if err := l.owned.full(key, perKey, total); err != nil {
+	if err := l.owned.full(key, h, perKey, total); err != nil {
 		l.mu.Unlock()
 		return err
 	}
-	l.owned.add(key) // so that the bound holds while it is written
+	l.owned.add(key, h) // so that the bound holds while it is written
 	r.own(h)
 	row := r.row(OnHold)
 	r.stored = true
@@ -89,7 +137,7 @@ func (l *Ledger) Hold(key middleware.LedgerKey, h *handlers.Held, perKey, total 
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			r.owned, r.unheld = nil, true
-			l.owned.remove(key)
+			l.owned.remove(key, h)
 			return handlers.Unavailable(fmt.Errorf("recording that id %q is held: %w", key.ID, err))
 		}
 	}
@@ -176,6 +224,6 @@ func (l *Ledger) Disown(key middleware.LedgerKey) {
 		return
 	}
 	delete(l.records, key)
-	l.owned.remove(key)
+	l.owned.remove(key, r.owned)
 	l.later(Row{Number: r.number})
 }

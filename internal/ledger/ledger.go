@@ -84,7 +84,7 @@ type record struct {
 func New() *Ledger {
 	l := &Ledger{
 		opened:          make(chan struct{}),
-		mostUnconfirmed: mostUnconfirmed, records: map[middleware.LedgerKey]*record{}, finished: map[string]*finished{}, owned: owned{},
+		mostUnconfirmed: mostUnconfirmed, records: map[middleware.LedgerKey]*record{}, finished: map[string]*finished{}, owned: newOwned(),
 		cut: map[string]map[*record]struct{}{},
 	}
 	close(l.opened)
@@ -179,7 +179,7 @@ func (l *Ledger) load(rows []Row) {
 		}
 		if row.Message != nil {
 			r.own(row.Message)
-			l.owned.add(r.key)
+			l.owned.add(r.key, r.owned)
 		}
 		l.records[row.Key] = r
 		if r.done {
@@ -451,8 +451,8 @@ func (l *Ledger) Confirm(key middleware.LedgerKey, keep middleware.Retention) er
 		return nil
 	}
 	if r.owned != nil {
+		l.owned.remove(key, r.owned)
 		r.owned = nil
-		l.owned.remove(key)
 	}
 	r.origin = middleware.Origin{}
 	f := l.finished[key.Pipeline]

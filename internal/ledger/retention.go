@@ -56,7 +56,7 @@ func (l *Ledger) drop(oldest *list.List) {
 	r := oldest.Remove(oldest.Front()).(*record)
 	delete(l.records, r.key)
 	if r.owned != nil {
-		l.owned.remove(r.key)
+		l.owned.remove(r.key, r.owned)
 	}
 	l.later(Row{Number: r.number})
 }
