@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/pentrough/pentrough/router"
+	"github.com/pentrough/pentrough/transports"
 )
 
 var update = flag.Bool("update", false, "write what the tests got into their golden files")
@@ -104,7 +105,7 @@ func TestParse(t *testing.T) {
 		},
 		Store: Store{Type: "memory"},
 		Router: router.Config{
-			Name: "gateway-1", ShutdownTimeout: 30 * time.Second,
+			Name: "gateway-1", ShutdownTimeout: 30 * time.Second, Memory: defaultMemory(),
 			Transports: []router.Transport{
 				{Name: "broker", Type: "amqp", Config: &fakeAMQP{URL: "amqp://guest:guest@127.0.0.1/", Prefetch: 1000}},
 				{Name: "devices", Type: "tcp", Config: &fakeTCP{Listen: ":8123", Framing: &fakeLine{Max: 4096}, IdleTimeout: 5 * time.Minute}},
@@ -131,7 +132,26 @@ func TestParse(t *testing.T) {
 		},
 	}
 	got.Router.Redact = nil // functions can't be compared
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, sameLimits); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// defaultMemory are the limits that the documentation states.
+func defaultMemory() transports.Memory {
+	return transports.Memory{
+		Bodies: transports.NewBudget(64 << 20), InFlight: transports.NewBudget(128 << 20),
+		Waiting: transports.NewBudget(64 << 20), Held: transports.NewBudget(128 << 20),
+	}
+}
+
+var sameLimits = cmp.Comparer(func(a, b *transports.Budget) bool { return a.Limit() == b.Limit() })
+
+func TestMemory(t *testing.T) {
+	memory := parse(t, "[host]\nmemory = { bodies = 0, held = 5 }").Router.Memory
+	want := defaultMemory()
+	want.Bodies, want.Held = transports.NewBudget(0), transports.NewBudget(5)
+	if diff := cmp.Diff(want, memory, sameLimits); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -145,10 +165,10 @@ func TestParseDefaults(t *testing.T) {
 	want := &Config{
 		Host:   Host{Name: name, Admin: "127.0.0.1:8222", ShutdownTimeout: 30 * time.Second, Log: Log{Level: slog.LevelInfo, Format: "text"}},
 		Store:  Store{Type: "memory"},
-		Router: router.Config{Name: name, ShutdownTimeout: 30 * time.Second},
+		Router: router.Config{Name: name, ShutdownTimeout: 30 * time.Second, Memory: defaultMemory()},
 	}
 	got.Router.Redact = nil
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, sameLimits); diff != "" {
 		t.Error(diff)
 	}
 	if admin := parse(t, "[host]\nadmin = ''").Host.Admin; admin != "" {

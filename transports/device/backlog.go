@@ -1,6 +1,10 @@
 package device
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/pentrough/pentrough/transports"
+)
 
 // backlog is what one consumer of one topic hasn't taken yet, in order. It is guarded by feed.mu.
 type backlog struct {
@@ -23,6 +27,9 @@ type bounds struct {
 	coalesce int
 	// device and total are how many may wait for one device, and in all.
 	device, total int
+	// bytes is the budget of all that waits; nil doesn't bind. A backlog takes one record in any case, so
+	// that it goes on whatever others have taken.
+	bytes *transports.Budget
 	// drop says that at a bound the oldest make room. Otherwise nothing is added then, and the caller waits.
 	drop bool
 }
@@ -59,7 +66,7 @@ func (b *backlog) full(device string) <-chan struct{} {
 		}
 		return d.room
 	}
-	if b.bounds.total > 0 && b.n >= b.bounds.total {
+	if b.bounds.total > 0 && b.n >= b.bounds.total || b.heavy() {
 		if b.room == nil {
 			b.room = make(chan struct{})
 		}
@@ -67,6 +74,9 @@ func (b *backlog) full(device string) <-chan struct{} {
 	}
 	return nil
 }
+
+// heavy reports whether what waits takes as many bytes as it may.
+func (b *backlog) heavy() bool { return b.n > 0 && b.bounds.bytes.Full() }
 
 // add appends r and returns how many older records it pushed out: those that it makes needless, and those that were lost.
 func (b *backlog) add(r record) (coalesced, lost int) {
@@ -84,7 +94,7 @@ func (b *backlog) add(r record) (coalesced, lost int) {
 			b.remove(d.own.head)
 			lost++
 		}
-		if b.bounds.total > 0 && b.n >= b.bounds.total {
+		for b.bounds.total > 0 && b.n >= b.bounds.total || b.heavy() {
 			b.remove(b.all.head)
 			lost++
 		}
@@ -115,6 +125,7 @@ func (b *backlog) insert(it *item) {
 	d.own.insert(it, inOwn)
 	b.n++
 	d.n++
+	b.bounds.bytes.Add(it.record.size())
 	b.changed.Broadcast()
 }
 
@@ -127,11 +138,12 @@ func (b *backlog) remove(it *item) {
 	d.own.remove(it, inOwn)
 	b.n--
 	d.n--
+	b.bounds.bytes.Give(it.record.size())
 	if d.room != nil && d.n <= b.bounds.device/2 {
 		close(d.room)
 		d.room = nil
 	}
-	if b.room != nil && b.n <= b.bounds.total/2 {
+	if b.room != nil && (b.n <= b.bounds.total/2 || b.bounds.total == 0) && !b.heavy() {
 		close(b.room)
 		b.room = nil
 	}
@@ -142,6 +154,10 @@ func (b *backlog) remove(it *item) {
 
 // release lets everybody go on who waits for room: the backlog's consumer is gone.
 func (b *backlog) release() {
+	for it := b.all.head; it != nil; it = it.all.next {
+		b.bounds.bytes.Give(it.record.size())
+	}
+	b.bounds.bytes = nil
 	if b.room != nil {
 		close(b.room)
 		b.room = nil

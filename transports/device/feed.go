@@ -26,6 +26,8 @@ type FeedOptions struct {
 	DataPerDevice, DataTotal int
 	// DropOldest says that at a bound the oldest data makes room; otherwise the device isn't read until there is room.
 	DropOldest bool
+	// Memory has the budgets of what waits, which is data, and of what is in flight.
+	Memory transports.Memory
 	// Heartbeat is how often the host says that it is there.
 	Heartbeat time.Duration
 }
@@ -67,6 +69,8 @@ func newFeed(host string, generation uint64, o FeedOptions, now func() time.Time
 type record interface {
 	// of returns the device, or "" for the host.
 	of() string
+	// size returns about how many bytes of memory it takes.
+	size() int
 	// delivery returns its content as a delivery.
 	delivery(f *feed) *transports.Delivery
 }
@@ -74,6 +78,9 @@ type record interface {
 type eventRecord struct{ event Event }
 
 func (r *eventRecord) of() string { return r.event.Device }
+
+// size is small, so that the number of events bounds their bytes.
+func (r *eventRecord) size() int { return 0 }
 
 func (r *eventRecord) delivery(f *feed) *transports.Delivery {
 	e := r.event
@@ -90,6 +97,8 @@ type dataRecord struct {
 }
 
 func (r *dataRecord) of() string { return r.device }
+
+func (r *dataRecord) size() int { return len(r.payload) + len(r.late) }
 
 func (r *dataRecord) delivery(f *feed) *transports.Delivery {
 	d := Data{DataID: f.id(r.device, r.epoch, r.seq), Device: r.device, Host: f.hostName, Epoch: r.epoch, Seq: r.seq, LateFor: r.late, Time: r.time}
@@ -216,7 +225,7 @@ func (f *feed) newBacklog(topic string) *backlog {
 	o := &f.options
 	limits := bounds{coalesce: o.EventsBacklog, total: o.EventsTotal, drop: true}
 	if topic == DataTopic {
-		limits = bounds{device: o.DataPerDevice, total: o.DataTotal, drop: o.DropOldest}
+		limits = bounds{device: o.DataPerDevice, total: o.DataTotal, drop: o.DropOldest, bytes: o.Memory.Waiting}
 	}
 	b := newBacklog(limits, &f.mu)
 	b.drained = f.drained[topic]

@@ -235,6 +235,44 @@ func TestDataBlocksAtItsBounds(t *testing.T) {
 	})
 }
 
+// Data that waits takes the budget at most. A consumer has one record in any case.
+func TestDataIsBoundedInBytes(t *testing.T) {
+	for _, drop := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			waiting := transports.NewBudget(25)
+			r := testRegistry(t, func(o *Options) { o.Feed.Memory.Waiting, o.Feed.DropOldest = waiting, drop })
+			sub := r.Subscriber("p")
+			s := connect(t, r, "a", newPipe(0))
+			sent := make(chan int, 20)
+			go func() {
+				for i := range 4 {
+					sendData(t, s, fmt.Sprintf("%010d", i))
+					sent <- i
+				}
+			}()
+			synctest.Wait()
+			if n := len(sent); n != map[bool]int{false: 3, true: 4}[drop] || waiting.Used() != 30 {
+				t.Fatalf("dropping %v: %d were taken, %d bytes wait", drop, n, waiting.Used())
+			}
+			data := subscribe(t, sub, t.Context(), DataTopic)
+			for i := range 4 {
+				if drop && i == 0 {
+					continue
+				}
+				msg := <-data
+				if got := text(t, msg); got != fmt.Sprintf("%010d", i) {
+					t.Errorf("dropping %v: %s came as number %d", drop, got, i)
+				}
+				msg.Ack()
+			}
+			synctest.Wait()
+			if used := waiting.Used(); used != 0 {
+				t.Errorf("dropping %v: %d bytes are left taken", drop, used)
+			}
+		})
+	}
+}
+
 func TestBlockedDataEndsWithItsSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := testRegistry(t, nil)

@@ -113,7 +113,7 @@ func (s *subscription) next(ctx context.Context) *item {
 		switch {
 		case s.void.Err() != nil:
 			return nil
-		case ctx.Err() == nil && s.unsettled < s.window && s.backlog.n > 0:
+		case ctx.Err() == nil && s.unsettled < s.window && s.backlog.n > 0 && (s.unsettled == 0 || !s.feed.options.Memory.InFlight.Full()):
 			s.unsettled++
 			return s.backlog.take()
 		case s.unsettled == 0 && (ctx.Err() != nil || s.backlog.drained && s.backlog.n == 0):

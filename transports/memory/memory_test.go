@@ -298,3 +298,53 @@ pentrough_memory_messages{pipeline="a",topic="x"} 2
 		t.Error(err)
 	}
 }
+
+// Messages that wait take the budget at most, and one waits in any case.
+func TestWaitingMessagesAreBoundedInBytes(t *testing.T) {
+	m := build(t, defaults)
+	m.env.Memory = transports.Memory{Waiting: transports.NewBudget(2500), InFlight: transports.NewBudget(100)}
+	m.env.Memory.InFlight.Add(100) // by others
+	_, out := subscribe(t.Context(), t, m, "a", "x")
+	p := publisherOf(t, m)
+	payload := strings.Repeat("a", 1000)
+	for range 4 { // one is handed out, and three fill the budget
+		if err := p.Publish("x", messageOf(t.Context(), payload)); err != nil {
+			t.Fatal(err)
+		}
+		if m.env.Memory.Waiting.Used() == 1000 {
+			await.That(t, "the first is handed out", func() (any, bool) {
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				return nil, m.topics["x"].consumers["a"].unsettled == 1
+			})
+		}
+	}
+	fifth := make(chan error, 1)
+	go func() { fifth <- p.Publish("x", messageOf(t.Context(), payload)) }()
+	for range 5 {
+		msg := <-out
+		if used := m.env.Memory.Waiting.Used(); used > 3000 {
+			t.Errorf("%d bytes wait", used)
+		}
+		msg.Ack()
+	}
+	if err := <-fifth; err != nil {
+		t.Error(err)
+	}
+	if used := m.env.Memory.Waiting.Used(); used != 0 {
+		t.Errorf("%d bytes are left taken", used)
+	}
+}
+
+func TestWhatIsKeptForTapsIsBoundedInBytes(t *testing.T) {
+	m := build(t, defaults)
+	p := publisherOf(t, m)
+	for range 10 {
+		if err := p.Publish("x", messageOf(t.Context(), strings.Repeat("a", keepBytes/4))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(m.topics["x"].kept); n != 4 {
+		t.Errorf("%d messages are kept", n)
+	}
+}

@@ -33,7 +33,7 @@ func (s *subscriber) Subscribe(ctx context.Context, name string, take func(*tran
 			topic: t, pipeline: s.pipeline, limit: m.config.Buffer, window: m.config.window(), changed: sync.NewCond(&m.mu),
 		}
 		t.consumers[s.pipeline] = c
-		t.kept = nil
+		t.kept, t.keptBytes = nil, 0
 	case c.subscribed:
 		return nil, fmt.Errorf("subscribing pipeline %s to %s: it is subscribed", s.pipeline, name)
 	}
@@ -58,6 +58,7 @@ func (s *subscriber) end() {
 	for _, t := range s.memory.topics {
 		if c := t.consumers[s.pipeline]; c != nil && c.owner == s {
 			delete(t.consumers, s.pipeline)
+			c.drop()
 			c.changed.Signal()
 			t.roomier()
 		}

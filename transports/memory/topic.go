@@ -10,8 +10,11 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// keep is how many messages of a topic without a consumer are kept for taps.
-const keep = 1000
+// keep is how many messages of a topic without a consumer are kept for taps, and keepBytes of how many bytes.
+const (
+	keep      = 1000
+	keepBytes = 4 << 20
+)
 
 // topic is one stream. The transport's lock guards it, but for the channels.
 type topic struct {
@@ -24,13 +27,15 @@ type topic struct {
 	consumers map[string]*consumer // by pipeline
 	published uint64
 	kept      []*transports.Delivery
+	keptBytes int
 	drained   bool
 }
 
-// full returns a consumer whose buffer is full, or nil.
+// full returns a consumer whose buffer is full, or nil. Where nothing waits there is room for one
+// message, whatever others have taken of the budget.
 func (t *topic) full() *consumer {
 	for _, c := range t.consumers {
-		if c.size() >= c.limit {
+		if c.size() >= c.limit || len(c.waiting) > 0 && c.budgets().Waiting.Full() {
 			return c
 		}
 	}
@@ -41,14 +46,17 @@ func (t *topic) full() *consumer {
 func (t *topic) add(content *transports.Delivery) {
 	t.published++
 	if len(t.consumers) == 0 {
-		if len(t.kept) == keep {
+		t.kept = append(t.kept, content)
+		t.keptBytes += len(content.Payload)
+		for len(t.kept) > keep || t.keptBytes > keepBytes {
+			t.keptBytes -= len(t.kept[0].Payload)
 			t.kept[0] = nil
 			t.kept = t.kept[1:]
 		}
-		t.kept = append(t.kept, content)
 		return
 	}
 	for _, c := range t.consumers {
+		c.budgets().Waiting.Add(len(content.Payload))
 		c.waiting = append(c.waiting, &item{number: t.published, content: content})
 		c.changed.Signal()
 	}
@@ -86,6 +94,16 @@ type item struct {
 
 func (c *consumer) size() int { return len(c.waiting) + c.unsettled }
 
+func (c *consumer) budgets() *transports.Memory { return &c.owner.memory.env.Memory }
+
+// drop gives up what waits: the consumer ends.
+func (c *consumer) drop() {
+	for _, it := range c.waiting {
+		c.budgets().Waiting.Give(len(it.content.Payload))
+	}
+	c.waiting = nil
+}
+
 // wake has the subscription's goroutine look again.
 func (c *consumer) wake() {
 	c.changed.L.Lock()
@@ -103,7 +121,7 @@ func (c *consumer) next(ctx context.Context) *transports.Delivery {
 			c.subscribed = false
 			return nil
 		}
-		if ctx.Err() == nil && len(c.waiting) > 0 && c.unsettled < c.window {
+		if ctx.Err() == nil && len(c.waiting) > 0 && c.unsettled < c.window && (c.unsettled == 0 || !c.budgets().InFlight.Full()) {
 			return c.take()
 		}
 		c.changed.Wait()
@@ -116,6 +134,8 @@ func (c *consumer) take() *transports.Delivery {
 	c.waiting[0] = nil
 	c.waiting = c.waiting[1:]
 	c.unsettled++
+	c.budgets().Waiting.Give(len(it.content.Payload))
+	c.topic.roomier()
 	d := *it.content // which all consumers share, with its metadata
 	if it.again {
 		d.Metadata = maps.Clone(d.Metadata)
@@ -141,6 +161,7 @@ func (c *consumer) settle(it *item, done bool) {
 		c.topic.roomier()
 	} else {
 		it.again = true
+		c.budgets().Waiting.Add(len(it.content.Payload))
 		at, _ := slices.BinarySearchFunc(c.waiting, it.number, func(o *item, n uint64) int { return cmp.Compare(o.number, n) })
 		c.waiting = slices.Insert(c.waiting, at, it)
 	}

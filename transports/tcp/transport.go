@@ -104,7 +104,7 @@ func (c *Config) registry(framing codec.Framing, env transports.Env) (*device.Re
 		Limits: device.Limits{QueueCount: c.QueueLimit.Count, QueueBytes: c.QueueLimit.Bytes, WriteTimeout: c.WriteTimeout},
 		Feed: device.FeedOptions{
 			EventsWindow: c.Events.Window, EventsBacklog: c.Events.Backlog, EventsTotal: c.Events.Total,
-			DataWindow: c.Data.Window, DataPerDevice: c.Data.PerDevice, DataTotal: c.Data.Total, DropOldest: c.Data.Overflow == dropOldest,
+			DataWindow: c.Data.Window, DataPerDevice: c.Data.PerDevice, DataTotal: c.Data.Total, DropOldest: c.Data.Overflow == dropOldest, Memory: env.Memory,
 			Heartbeat: c.Heartbeat,
 		},
 		Logger: env.Logger, Now: env.Now, Registerer: env.Registerer,
