@@ -8,7 +8,7 @@ import (
 
 // Memory are the host's budgets of bytes. Each is counted over all transports and pipelines.
 type Memory struct {
-	// Bodies is for what is being read from callers and servers, and isn't a message yet.
+	// Bodies is for the bodies of requests, as they arrive and until they are answered.
 	Bodies *Budget
 	// InFlight is for messages that a pipeline has and that aren't settled.
 	InFlight *Budget
