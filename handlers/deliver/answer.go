@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/pattern"
 	"github.com/pentrough/pentrough/transports/device"
 )
 
@@ -21,9 +22,9 @@ type Answer struct {
 const mostWindow = 1000
 
 func (a *Answer) validate() (errs []error) {
-	for name, pattern := range map[string]string{"answer.command": a.Command, "answer.frame": a.Frame} {
-		switch re, err := regexp.Compile(pattern); {
-		case pattern == "":
+	for name, text := range map[string]string{"answer.command": a.Command, "answer.frame": a.Frame} {
+		switch re, _, err := pattern.Compile(text); {
+		case text == "":
 			errs = append(errs, handlers.Invalid(name, "is missing"))
 		case err != nil:
 			errs = append(errs, handlers.Invalid(name, "%v", err))

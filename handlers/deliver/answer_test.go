@@ -89,7 +89,8 @@ func TestAnswersAreConfigured(t *testing.T) {
 	}{
 		{Answer{Command: `#(\d+)`, Frame: `(\d+)`}, ""},
 		{Answer{Frame: `(\d+)`}, "answer.command: is missing"},
-		{Answer{Command: `#(\d+`, Frame: `(\d+)`}, "answer.command: error parsing regexp"},
+		{Answer{Command: `#(\d+`, Frame: `(\d+)`}, "answer.command: the regular expression is wrong: missing closing )"},
+		{Answer{Command: `#(\d+)`, Frame: `^(\d{1,1000}.{1,1000})`}, "answer.frame: the regular expression has a size of 4"},
 		{Answer{Command: `#(\d+)`, Frame: `\d+`}, "answer.frame: has 0 groups, must have one"},
 		{Answer{Command: `#(\d+)`, Frame: `(\d+)`, Window: 2000}, "answer.window: 2000 is not from 1 to 1000"},
 	} {

@@ -22,6 +22,9 @@ type spellings map[uint64]string
 func (in *Input) decode(text string, want *reads) (any, error) {
 	d := decoder{Scanner: jsontext.New(text), in: in}
 	v := d.value(want)
+	if d.tooMuch != nil {
+		return nil, d.tooMuch
+	}
 	return v, d.Finish()
 }
 
@@ -29,22 +32,33 @@ func (in *Input) decode(text string, want *reads) (any, error) {
 type decoder struct {
 	jsontext.Scanner[string]
 	in *Input
+	// tooMuch is set once the values take too much memory. Then nothing is built any more.
+	tooMuch error
+}
+
+// keep counts the memory of what was built.
+func (d *decoder) keep(n int) {
+	if d.tooMuch == nil {
+		d.tooMuch = d.in.keep(n)
+	}
 }
 
 // value builds the next value. A want of nil means that it is only passed over.
 func (d *decoder) value(want *reads) any {
-	if want == nil {
+	if want == nil || d.tooMuch != nil {
 		d.Value()
 		return nil
 	}
 	switch d.Peek() {
 	case '{':
 		m := map[string]any{}
+		d.keep(mapSize)
 		for d.Begin('{'); d.Next(); {
 			key := d.Key()
 			inner := want.of(key)
 			if v := d.value(inner); inner != nil {
 				m[key] = v
+				d.keep(entrySize)
 			}
 		}
 		return m
@@ -52,6 +66,7 @@ func (d *decoder) value(want *reads) any {
 		list := []any{}
 		for d.Begin('['); d.Next(); {
 			list = append(list, d.value(want))
+			d.keep(elementSize)
 		}
 		return list
 	case '"':

@@ -35,7 +35,7 @@ func TestWhatIsRead(t *testing.T) {
 			if want == "null" && reads.keys == nil && !reads.all {
 				continue
 			}
-			got, err := (&Input{}).decode(text, reads)
+			got, err := input(environment(), "").decode(text, reads)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -83,11 +83,11 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		in := input(environment(), "")
 		got, err := in.decode(text, &reads{all: true})
-		if _, skipErr := (&Input{}).decode(text, nil); (skipErr == nil) != (err == nil) {
+		if _, skipErr := input(environment(), "").decode(text, nil); (skipErr == nil) != (err == nil) {
 			t.Errorf("%q: %v if it is skipped, else %v", text, skipErr, err)
 		}
 		part := &reads{keys: map[string]*reads{"a": {keys: map[string]*reads{"b": {all: true}}}}}
-		less, partErr := (&Input{}).decode(text, part)
+		less, partErr := input(environment(), "").decode(text, part)
 		if (partErr == nil) != (err == nil) {
 			t.Errorf("%q: %v in part, else %v", text, partErr, err)
 		}
@@ -111,7 +111,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%q: %v", text, err)
 		}
-		again, err := (&Input{}).decode(string(out), &reads{all: true})
+		again, err := input(environment(), "").decode(string(out), &reads{all: true})
 		if err != nil {
 			t.Errorf("%q is written as %s: %v", text, out, err)
 		}

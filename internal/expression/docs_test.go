@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/pentrough/pentrough/internal/jsontext"
+	"github.com/pentrough/pentrough/internal/pattern"
 )
 
 var firstCell = regexp.MustCompile("(?m)^\\| `(.+?)` \\|")
@@ -39,8 +40,8 @@ func TestThePage(t *testing.T) {
 			t.Errorf("the page says nothing of the function %s", name)
 		}
 	}
-	if DefaultLimits != (Limits{Steps: 1_000_000, Elements: 1_000_000, Bytes: 64 << 20, Payload: 16 << 20, Time: 2e9}) || maxSource != 16<<10 || maxNodes != 2000 || jsontext.MaxDepth != 500 ||
-		bytesPerStep != 256 || elementsPerStep != 4 || regexpCost != 16 {
+	if DefaultLimits != (Limits{Steps: 1_000_000, Elements: 1_000_000, Bytes: 64 << 20, Values: 256 << 20, Payload: 16 << 20, Time: 2e9}) || maxSource != 16<<10 || maxNodes != 2000 || jsontext.MaxDepth != 500 ||
+		bytesPerStep != 256 || elementsPerStep != 4 || matchedPerStep != 64 || pattern.MaxSize != 3000 {
 		t.Error("the page has other bounds")
 	}
 }

@@ -25,6 +25,9 @@ type Error struct {
 // shownSource is how much of an expression an error shows.
 const shownSource = 80
 
+// shownMessage is how much an error says of what went wrong in a run.
+const shownMessage = 400
+
 // Error is one line: where, in what, and the cause.
 func (e *Error) Error() string {
 	if e.Source == "" {
@@ -81,6 +84,10 @@ func (p *Program) failed(err error) error {
 		case ok:
 			e.Message = conversion.ReplaceAllString(plain.Replace(wrong.Error()), "a value of type $1 stands where a $2 is needed")
 		}
+	}
+	// The language's errors have the whole of a text or list in them.
+	if len(e.Message) > shownMessage {
+		e.Message = strings.ToValidUTF8(e.Message[:shownMessage], "") + "..."
 	}
 	if _, ok := errors.AsType[passing](err); ok {
 		return e

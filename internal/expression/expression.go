@@ -6,6 +6,11 @@
 //
 // The language is that of expr-lang. It always ends, but may take long: so iterations, and what functions read and make, are counted, and a run
 // that exceeds the [Limits] ends with an error. The count is the same whenever the same program runs over the same message.
+//
+// No single function may take long either, as nothing is counted while it runs. Its cost is counted
+// before it begins, by the size of what it is given. A list may have another list many times over, so
+// that a few steps make what takes years to walk through: therefore whatever makes a list or map is
+// counted by all that is in it, and what exceeds a bound is never made.
 package expression
 
 import (
@@ -34,6 +39,9 @@ type Limits struct {
 	Steps int
 	// Elements is how many elements of lists and maps one program may make, Bytes how many bytes of strings.
 	Elements, Bytes int
+	// Values is how many bytes of memory JSON that was read may take, about, and how many bytes a list
+	// or map that a program makes may have, with all that is in it, as if it were written out.
+	Values int
 	// Payload is the largest payload that can be read.
 	Payload int
 	// Time is the wall clock's say, for what no step counts, such as comparing large trees. As it is not the message's fault alone, the
@@ -42,7 +50,7 @@ type Limits struct {
 }
 
 // DefaultLimits are far above what a line or two needs, and keep a mistake under a second.
-var DefaultLimits = Limits{Steps: 1_000_000, Elements: 1_000_000, Bytes: 64 << 20, Payload: 16 << 20, Time: 2 * time.Second}
+var DefaultLimits = Limits{Steps: 1_000_000, Elements: 1_000_000, Bytes: 64 << 20, Values: 256 << 20, Payload: 16 << 20, Time: 2 * time.Second}
 
 // Want is what a program must give.
 type Want int
@@ -97,7 +105,7 @@ func (e *Environment) Compile(source string, want Want) (*Program, error) {
 		return nil, compileError(source, err)
 	}
 	root := plain.Node()
-	for _, wrong := range []func(ast.Node) (int, string){misused, oldKey} {
+	for _, wrong := range []func(ast.Node) (int, string){misused, oldKey, wrongPattern} {
 		if at, message := wrong(root); message != "" {
 			return nil, &Error{Source: source, Offset: byteOffset(source, at), Message: message}
 		}
@@ -125,7 +133,9 @@ func compile(source string, options ...expr.Option) (p *vm.Program, err error) {
 
 func compileError(source string, err error) *Error {
 	if at, ok := errors.AsType[*file.Error](err); ok {
-		return &Error{Source: source, Offset: byteOffset(source, at.From), Message: strings.TrimPrefix(strings.TrimSpace(at.Message), "compilation failed: ")}
+		e := &Error{Source: source, Offset: byteOffset(source, at.From), Message: strings.TrimPrefix(strings.TrimSpace(at.Message), "compilation failed: ")}
+		e.explain()
+		return e
 	}
 	// What isn't about a place may come with a stack.
 	message, _, _ := strings.Cut(err.Error(), "\n")
@@ -199,6 +209,22 @@ func oldKey(root ast.Node) (at int, message string) {
 		}
 		if now, ok := renamed[key.Value]; ok {
 			at, message = key.Location().From, fmt.Sprintf("the key %s is meta[%q] now", key.Value, now)
+		}
+	}))
+	return at, message
+}
+
+// wrongPattern says what is wrong with a regular expression that is written out, and where that is.
+func wrongPattern(root ast.Node) (at int, message string) {
+	ast.Walk(&root, visitor(func(node ast.Node) {
+		operator, ok := node.(*ast.BinaryNode)
+		if !ok || operator.Operator != "matches" {
+			return
+		}
+		if text, ok := operator.Right.(*ast.StringNode); ok {
+			if _, err := compilePattern(text.Value); err != nil {
+				at, message = text.Location().From, err.Error()
+			}
 		}
 	}))
 	return at, message

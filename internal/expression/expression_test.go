@@ -3,6 +3,7 @@ package expression
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -74,6 +75,102 @@ func TestValues(t *testing.T) {
 	}
 }
 
+// Every function that reads, makes or compares much is counted before it does so. Without that, many of
+// these would run for minutes, and some for years. The bounds are a fraction of the real ones, for the
+// race detector.
+func TestNoFunctionTakesLong(t *testing.T) {
+	const doubled = `reduce(1..60, [#acc, #acc], 0)`
+	long := `{"s":"` + strings.Repeat("a", 100_000) + `","e":"` + strings.Repeat("é", 500_000) + `","n":[` + strings.Repeat("1,", 100_000) + `2],"objs":[` + strings.Repeat(`{"id":5,"w":[1,2]},`, 10_000) + `1]}`
+	const steps, elements, text, large, memory = "more than 62500 steps", "elements of lists and maps", "bytes of strings", "too large, counted with all that is in it", "lists and maps of this message take more"
+	for source, want := range map[string]string{
+		// Regular expressions cost by their size, and by the compilation that one needs which isn't written out.
+		`json.s matches "((a{0,10}){0,10}){0,10}$"`:                      steps,
+		`json.s matches ("((a{0,10}){0,10})" + "{0,10}$")`:               steps,
+		`count(1..60000, "a" matches ("((a{0,10}){0,10})" + "{0,10}$"))`: steps,
+		`json.s matches ("(((abcde){0,10}){0,10})" + "{0,10}$")`:         "allowed: up to 3000",
+		`"a" matches json.s`:                          "the regular expression has 100000 bytes; allowed: up to 16384",
+		`count(1..60000, json.s matches "x(a|b)*c$")`: steps,
+		// A list may have another one many times over.
+		`flatten(` + doubled + `)`:                        large,
+		`max(` + doubled + `)`:                            large,
+		`min(` + doubled + `)`:                            large,
+		`mean(` + doubled + `)`:                           large,
+		`median(` + doubled + `)`:                         large,
+		`[` + doubled + `] == [1]`:                        large,
+		`uniq([` + doubled + `])`:                         large,
+		`1 in ` + doubled:                                 large,
+		`fromPairs(reduce(1..60, [#acc, #acc, #acc], 0))`: large,
+		`json.absent[` + doubled + `]`:                    large,
+		`reduce(1..60, ({a: #acc, b: #acc}), 0)`:          large,
+		`reduce(1..60, let a = #acc; map(1..2, a), 0)`:    "more than",
+		`reduce(1..60, concat([#acc], [#acc]), [1])`:      "more than",
+		`reduce(1..60, concat(#acc, #acc), [1])`:          elements,
+		`reduce(1..60, [#acc, #acc] | map([#, #]), 0)`:    "more than",
+		`let a = [1,size]; let b=[a,a]; let c=[b,b,b,b,b,b,b,b,b,b,b,b]; let d=[c,c,c,c,c,c,c,c,c,c,c,c]; let e=[d,d,d,d,d,d,d,d,d,d,d]; let f=[e,e,e,e,e,e,e,e,e]; let g=[f,f,f,f,f,f,f,f]; let h=[g,g,g,g,g,g,g,g]; [h,h,h,h,h,h,h,h,h,h]`: large,
+		`map(1..60000, median(json.n))`: steps,
+		`let a = reduce(1..16, [#acc, #acc], 0); let b = reduce(1..16, [#acc, #acc], 0); count(1..60000, a == b)`: steps,
+		// What compares, by what it compares.
+		`let a = json.s + "x"; let b = json.s + "y"; sort(map(1..120, # % 2 == 0 ? a : b))`: steps,
+		`let a = json.s + "x"; let b = json.s + "y"; sortBy(1..20000, # % 2 == 0 ? a : b)`:  steps,
+		`let a = json.s + "x"; count(1..60000, json.s < a)`:                                 steps,
+		`let a = json.s + "x"; uniq(map(1..120, # % 2 == 0 ? a : json.s))`:                  steps,
+		`uniq(json.objs)`:                             steps,
+		`count(1..60000, json.s == json.e)`:           steps,
+		`count(1..60000, json.s startsWith json.s)`:   steps,
+		`count(1..60000, hasPrefix(json.s, json.s))`:  steps,
+		`count(1..60000, json.s endsWith json.s)`:     steps,
+		`count(1..60000, 5 in json.n)`:                steps,
+		`count(1..60000, json.n in [json.n, json.e])`: steps,
+		`count(1..60000, len(json.s) > 0)`:            steps,
+		`count(1..60000, indexOf(json.s, "b") > 0)`:   steps,
+		`trim(json.e, json.s + "é")`:                  steps,
+		`groupBy(1..60000, json.s)`:                   steps,
+		// What takes much memory.
+		`groupBy(1..60000, #)`:                            memory,
+		`map(1..100, groupBy(1..900, #))`:                 memory,
+		`split(repeat("a", 4000000), "")`:                 text,
+		`splitAfter(repeat("a", 4000000), "a")`:           text,
+		`split(repeat("a,", 2000000), ",", 1500000)`:      text,
+		`map(1..1000, split(json.s, ""))`:                 text,
+		`fromJSON("[" + repeat("{},", 60000) + "1]")`:     memory,
+		`fromJSON("[" + repeat("1000,", 800000) + "1]")`:  "more than",
+		`map(1..1000, fromJSON(text))`:                    "more than",
+		`map(json.objs, json.n)`:                          steps,
+		`map(json.objs, ({x: json.objs}))`:                steps,
+		`let x = 1..60000; concat(x,x,x,x,x,x,x,x,x,x,x)`: steps,
+		`map(1..100, reverse(json.n))`:                    elements,
+		// What reads files.
+		`count(1..60000, timezone("Europe/Berlin") != nil)`:                         steps,
+		`count(1..60000, date("2024-01-01", "2006-01-02", "Europe/Berlin") != nil)`: steps,
+	} {
+		e := environment()
+		e.limits = Limits{Steps: 62_500, Elements: 62_500, Bytes: 4 << 20, Values: 16 << 20, Payload: 16 << 20, Time: e.limits.Time}
+		p, err := e.Compile(source, Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := p.Body(input(e, long)); err == nil || !strings.Contains(err.Error(), want) || handlers.KindOf(err) != handlers.KindPermanent {
+			t.Errorf("%s: %.300v, want %s", source, err, want)
+		}
+	}
+	for source, most := range map[string]int{
+		`fromPairs([[1, json.s, json.s]])`: 600, `int(json.s)`: 600, `date(json.s)`: 600, `json.absent[json.s]`: 600,
+	} {
+		if _, _, err := body(t, source, long); err == nil || len(err.Error()) > most {
+			t.Errorf("%s: an error of %d bytes", source, len(fmt.Sprint(err)))
+		}
+	}
+	// What is used in earnest over large messages is far below the bounds.
+	for _, source := range []string{
+		`sort(json.n)`, `sortBy(json.n, #)`, `max(json.n)`, `json.objs == json.objs`, `json.s matches "^(a|b)+$"`, `split(json.s, "a")`, `reduce(json.objs[0:1000], concat(#acc, [#]), [])`,
+		`map(json.objs[0:9999], ({id: .id, w: .w, s: size}))`, `trim(json.e, "xyé")`, `{device: device, all: json}`, `groupBy(json.objs[0:9999], .id)`,
+	} {
+		if _, _, err := body(t, source, long); err != nil {
+			t.Errorf("%s: %v", source, err)
+		}
+	}
+}
+
 // The same error has the place inside the expression and the cause, and is permanent.
 func TestFailures(t *testing.T) {
 	for source, want := range map[string]string{
@@ -134,6 +231,20 @@ func TestCompileErrors(t *testing.T) {
 		{`$env?.id`, Body, 0, "unknown name $env"},
 		{`{"a": now}`, Body, 6, "now is a function; allowed: now()"},
 		{`text matches "("`, Bool, 5, "missing closing )"},
+		{`text matches "^.{1,1000}.{1,1000}"`, Bool, 13, "the regular expression has a size of 4004, as counted repetitions multiply what they repeat; allowed: up to 3000"},
+		{`lenght(text) > 1`, Bool, 0, "unknown name lenght; did you mean len?"},
+		{`sise > 1`, Bool, 0, "unknown name sise; did you mean size?"},
+		{`tolower(text)`, Text, 0, "unknown name tolower; did you mean lower?"},
+		{`length(text) > 1`, Bool, 0, "unknown name length; did you mean len?"},
+		{`startsWith(text, "x")`, Bool, 0, `startsWith is an operator; allowed: text startsWith "x"`},
+		{`matches(text, "x")`, Bool, 0, `matches is an operator; allowed: text matches "x"`},
+		{`size > 1 and contains(text, "x")`, Bool, 13, `contains is an operator; allowed: text contains "x"`},
+		{`any(json.list, every(.x, # > (1)))`, Body, 15, "unknown name every; did you mean all?"},
+		{`filter(json.list, )`, Body, 18, "unexpected token"},
+		{`some(json.list, # > 1)`, Bool, 0, "did you mean any?"},
+		{`payload.a`, Body, 0, "did you mean text?"},
+		{`fliter(json.list, .x)`, Body, 0, "did you mean filter?"},
+		{`zzz(text)`, Body, 0, "unknown name zzz"},
 		{`meta.foo()`, Body, 5, "not callable"},
 		{`now(1)`, Body, 0, "too many arguments to call now"},
 		{`·step`, Body, 0, ""},
@@ -157,7 +268,7 @@ func TestEveryFunctionIsKnown(t *testing.T) {
 	}
 	got := slices.Sorted(maps.Keys(builtins))
 	// The rest of the language's functions have one of the host's in their place. What a new version of the language adds is off until it is counted.
-	for _, name := range []string{"now", "string", "toJSON", "fromJSON", "repeat", "replace", "join"} {
+	for _, name := range []string{"now", "string", "toJSON", "fromJSON", "repeat", "replace", "join", "split", "splitAfter", "trim"} {
 		if _, ok := functions[name]; !ok || slices.Contains(got, name) {
 			t.Errorf("%s isn't the host's", name)
 		}
@@ -190,14 +301,14 @@ func TestLimits(t *testing.T) {
 		`toJSON(reduce(1..2000, [#acc], 0))`:                         "nested too deep",
 		`string(reduce(1..20000, [#acc], 0))`:                        "nested too deep",
 		`fromJSON(repeat("[", 1000000))`:                             "nested too deep",
-		`flatten(reduce(1..20000, [#acc], 0))`:                       "recursion depth exceeded",
-		`toJSON(reduce(1..40, ({a: #acc, b: #acc}), json.list))`:     "bytes of strings",
-		`let a = reduce(1..30, [#acc, #acc], 0); toJSON(a)`:          "bytes of strings",
+		`flatten(reduce(1..20000, [#acc], 0))`:                       "nested too deep",
+		`toJSON(reduce(1..40, ({a: #acc, b: #acc}), json.list))`:     "too large, counted with all that is in it",
+		`let a = reduce(1..30, [#acc, #acc], 0); toJSON(a)`:          "too large, counted with all that is in it",
 		`count(1..100000, fromJSON(json.s) != nil)`:                  "fromJSON",
 		`map(json.list, keys(json)) | map(toJSON(json.list) + "xx")`: "bytes of strings",
 	} {
 		e := environment()
-		e.limits = Limits{Steps: 50_000, Elements: 100_000, Bytes: 1 << 20, Payload: 1 << 20, Time: e.limits.Time}
+		e.limits = Limits{Steps: 50_000, Elements: 100_000, Bytes: 1 << 20, Payload: 1 << 20, Values: 4 << 20, Time: e.limits.Time}
 		p, err := e.Compile(source, Body)
 		if err != nil {
 			t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -11,6 +12,8 @@ import (
 	"github.com/expr-lang/expr"
 	"github.com/expr-lang/expr/types"
 	"github.com/expr-lang/expr/vm/runtime"
+
+	"github.com/pentrough/pentrough/internal/pattern"
 )
 
 // variables are the names that stand for parts of a message, with their types.
@@ -41,7 +44,7 @@ var functions = map[string]function{
 		if err != nil {
 			return nil, err
 		}
-		if err := in.spend(len(text) / bytesPerStep); err != nil {
+		if err := in.spend(len(text) / decodedPerStep); err != nil {
 			return nil, err
 		}
 		v, err := in.decode(text, &reads{all: true})
@@ -50,8 +53,11 @@ var functions = map[string]function{
 		}
 		return v, nil
 	}, []any{new(func(string) any)}},
-	"repeat":  {repeat, []any{new(func(string, int) string)}},
-	"replace": {replace, []any{new(func(string, string, string, int) string), new(func(string, string, string) string)}},
+	"split":      {pieces(strings.SplitN), []any{new(func(string, string, int) []string), new(func(string, string) []string)}},
+	"splitAfter": {pieces(strings.SplitAfterN), []any{new(func(string, string, int) []string), new(func(string, string) []string)}},
+	"trim":       {trim, []any{new(func(string, string) string), new(func(string) string)}},
+	"repeat":     {repeat, []any{new(func(string, int) string)}},
+	"replace":    {replace, []any{new(func(string, string, string, int) string), new(func(string, string, string) string)}},
 	"join": {join, []any{
 		new(func([]any) string), new(func([]any, string) string), new(func([]string) string), new(func([]string, string) string),
 	}},
@@ -63,24 +69,40 @@ type cost int
 const (
 	// cheap: its time doesn't depend on what it is given, or the machine counts what it makes.
 	cheap cost = iota
-	// linear: it reads all that it is given.
+	// linear: it reads all that it is given, and nothing of what lies in the elements.
 	linear
+	// makes: it is linear, and makes a string or list.
+	makes
+	// counts: it reads a string, and nothing of a list or map.
+	counts
+	// deep: it reads all that is in what it is given.
+	deep
+	// searched: it is deep for a list. A map finds its keys at once.
+	searched
+	// sorted: it compares each element with some others.
+	sorted
 	// squared: it compares each element with each.
 	squared
-	// makes: it makes a string or list.
-	makes
+	// zone: it may read a time zone from a file.
+	zone
 )
+
+// counters are the host's functions that count these costs, and return what they are given.
+var counters = map[cost]string{
+	linear: costs, makes: costs, counts: counted + "counts", deep: counted + "deep", searched: counted + "searched",
+	sorted: counted + "sorted", squared: counted + "squared", zone: counted + "zone",
+}
 
 // builtins are all functions of the language; those that aren't here are off.
 var builtins = map[string]cost{
 	"all": cheap, "none": cheap, "any": cheap, "one": cheap, "filter": cheap, "map": cheap, "find": cheap, "findIndex": cheap, "findLast": cheap,
 	"findLastIndex": cheap, "groupBy": cheap, "sortBy": cheap, "reduce": cheap, "count": linear, "sum": linear,
-	"len": cheap, "type": cheap, "abs": cheap, "ceil": cheap, "floor": cheap, "round": cheap, "int": linear, "float": linear,
-	"trim": linear, "trimPrefix": linear, "trimSuffix": linear, "hasPrefix": linear, "hasSuffix": linear, "indexOf": linear, "lastIndexOf": linear,
-	"upper": makes, "lower": makes, "split": makes, "splitAfter": makes, "toBase64": makes, "fromBase64": makes,
-	"max": linear, "min": linear, "mean": linear, "median": linear, "sort": linear, "reverse": linear, "concat": linear, "flatten": linear,
+	"len": counts, "type": cheap, "abs": cheap, "ceil": cheap, "floor": cheap, "round": cheap, "int": linear, "float": linear,
+	"trimPrefix": linear, "trimSuffix": linear, "hasPrefix": linear, "hasSuffix": linear, "indexOf": linear, "lastIndexOf": linear,
+	"upper": makes, "lower": makes, "toBase64": makes, "fromBase64": makes,
+	"max": deep, "min": deep, "mean": deep, "median": deep, "sort": sorted, "reverse": linear, "concat": linear, "flatten": deep,
 	"uniq": squared, "keys": makes, "values": makes, "toPairs": makes, "fromPairs": makes,
-	"first": cheap, "last": cheap, "get": cheap, "take": cheap, "date": linear, "duration": linear, "timezone": linear,
+	"first": cheap, "last": cheap, "get": cheap, "take": cheap, "date": linear, "duration": linear, "timezone": zone,
 	"bitand": cheap, "bitor": cheap, "bitxor": cheap, "bitnand": cheap, "bitshl": cheap, "bitshr": cheap, "bitushr": cheap, "bitnot": cheap,
 }
 
@@ -117,58 +139,23 @@ func counting() []expr.Option {
 		hosted(counted+name, func(in *Input, _ []any) (any, error) { return in.variable(name) })
 	}
 	hosted(step, func(in *Input, _ []any) (any, error) { return nil, in.spend(1) })
-	hosted(costs, func(in *Input, args []any) (any, error) { return args[0], in.spend(weight(args[0])) })
-	hosted(dear, func(in *Input, args []any) (any, error) { return args[0], in.spend(regexpCost * weight(args[0])) })
-	hosted(counted+"squared", func(in *Input, args []any) (any, error) {
-		n := length(args[0])
-		return args[0], in.spend(n * n / elementsPerStep)
-	})
+	for kind, name := range counters {
+		hosted(name, func(in *Input, args []any) (any, error) { return args[0], in.count(kind, args[0]) })
+	}
 	hosted(made, func(in *Input, args []any) (any, error) { return args[0], in.grow(bytesOf(args[0])) })
+	hosted(whole, func(in *Input, args []any) (any, error) { return args[0], in.whole(args[0]) })
+	hosted(entry, func(in *Input, args []any) (any, error) {
+		if err := in.spend(textLength(args[0]) / bytesPerStep); err != nil {
+			return nil, err
+		}
+		return args[0], in.keep(mapSize)
+	})
+	hosted(sortKey, func(in *Input, args []any) (any, error) {
+		return args[0], in.spend(1 + compared*textLength(args[0])/bytesPerStep)
+	})
+	hosted(matches, match)
 	hosted(add, plus)
 	return options
-}
-
-// How much is read in the time of one iteration, about.
-const (
-	bytesPerStep    = 256
-	elementsPerStep = 4
-	// regexpCost is how much longer a regular expression looks at a byte.
-	regexpCost = 16
-	// elementSize is what an element of a list takes.
-	elementSize = 16
-)
-
-// weight is how many steps it takes to read a value.
-func weight(v any) int {
-	if s, ok := v.(string); ok {
-		return 1 + len(s)/bytesPerStep
-	}
-	return 1 + length(v)/elementsPerStep
-}
-
-// length is how many elements a list or map has; 0 of anything else.
-func length(v any) int {
-	switch v := v.(type) {
-	case nil, string, int, float64, bool:
-		return 0
-	case []any:
-		return len(v)
-	case map[string]any:
-		return len(v)
-	}
-	switch r := reflect.ValueOf(v); r.Kind() {
-	case reflect.Slice, reflect.Array, reflect.Map:
-		return r.Len()
-	default:
-		return 0
-	}
-}
-
-func bytesOf(v any) int {
-	if s, ok := v.(string); ok {
-		return len(s)
-	}
-	return elementSize * length(v)
 }
 
 // plus is the operator +, which joins strings too.
@@ -300,4 +287,98 @@ func join(in *Input, args []any) (any, error) {
 		return nil, err
 	}
 	return strings.Join(list, between), nil
+}
+
+// pieces makes split of the language's way to split, which takes how many pieces there may be.
+func pieces(split func(text, between string, most int) []string) func(in *Input, args []any) (any, error) {
+	return func(in *Input, args []any) (any, error) {
+		text, err := stringArg(args, 0)
+		if err != nil {
+			return nil, err
+		}
+		between, err := stringArg(args, 1)
+		if err != nil {
+			return nil, err
+		}
+		most := -1
+		if len(args) > 2 {
+			most = runtime.ToInt(args[2])
+		}
+		if err := in.spend(weight(text)); err != nil {
+			return nil, err
+		}
+		n := strings.Count(text, between) + 1
+		if most >= 0 {
+			n = min(n, most)
+		}
+		if err := in.grow(n * elementSize); err != nil {
+			return nil, err
+		}
+		return split(text, between, most), nil
+	}
+}
+
+// trim looks for each character at both ends in the set of those that it cuts off.
+func trim(in *Input, args []any) (any, error) {
+	text, err := stringArg(args, 0)
+	if err != nil {
+		return nil, err
+	}
+	if len(args) == 1 {
+		return strings.TrimSpace(text), in.spend(weight(text))
+	}
+	set, err := stringArg(args, 1)
+	if err != nil {
+		return nil, err
+	}
+	if err := in.spend(weight(text) + weight(set) + len(text)*len(set)/cutPerStep); err != nil {
+		return nil, err
+	}
+	return strings.Trim(text, set), nil
+}
+
+// A compiledPattern is a regular expression that an expression spells out.
+type compiledPattern struct {
+	*regexp.Regexp
+	size int
+}
+
+func compilePattern(text string) (*compiledPattern, error) {
+	re, size, err := pattern.Compile(text)
+	if err != nil {
+		return nil, err
+	}
+	return &compiledPattern{re, size}, nil
+}
+
+// match is the operator matches.
+func match(in *Input, args []any) (any, error) {
+	if args[0] == nil || args[1] == nil {
+		return false, nil
+	}
+	text, err := stringArg(args, 0)
+	if err != nil {
+		return nil, err
+	}
+	re, ok := args[1].(*compiledPattern)
+	if !ok {
+		source, err := stringArg(args, 1)
+		if err != nil {
+			return nil, err
+		}
+		if len(source) > maxSource {
+			return nil, fmt.Errorf("the regular expression has %d bytes; allowed: up to %d", len(source), maxSource)
+		}
+		if re, err = compilePattern(source); err != nil {
+			return nil, err
+		}
+		// It is compiled for each message.
+		if err := in.spend(weight(source) + re.size); err != nil {
+			return nil, err
+		}
+	}
+	if err := in.spend(1 + len(text)*re.size/matchedPerStep); err != nil {
+		return nil, err
+	}
+	return re.MatchString(text), nil
 }

@@ -31,8 +31,8 @@ type Input struct {
 	// written is how numbers were written, of any JSON that was read.
 	written spellings
 
-	steps, bytes, looks int
-	began               time.Time
+	steps, bytes, values, looks int
+	began                       time.Time
 }
 
 // Message returns the input that a message is. The message must not change while it is used.
@@ -115,7 +115,7 @@ func (in *Input) decodePayload() (any, error) {
 	return v, nil
 }
 
-// looksAtClock is how many times something is counted between two looks at the clock.
+// looksAtClock is how many steps are counted between two looks at the clock.
 const looksAtClock = 16
 
 // spend counts steps.
@@ -124,10 +124,10 @@ func (in *Input) spend(n int) error {
 	if in.steps > in.env.limits.Steps || n < 0 {
 		return fmt.Errorf("the expression took more than %d steps over this message", in.env.limits.Steps)
 	}
-	in.looks++
-	if in.looks%looksAtClock != 0 {
+	if in.looks += max(n, 1); in.looks < looksAtClock {
 		return nil
 	}
+	in.looks = 0
 	if ctx := in.msg.Context(); ctx.Err() != nil {
 		return passing{context.Cause(ctx)}
 	}

@@ -2,6 +2,7 @@ package expression
 
 import (
 	"reflect"
+	"slices"
 
 	"github.com/expr-lang/expr/ast"
 )
@@ -11,8 +12,11 @@ const (
 	counted = "·"
 	step    = counted + "step"
 	costs   = counted + "costs"
-	dear    = counted + "dear"
 	made    = counted + "made"
+	matches = counted + "matches"
+	whole   = counted + "whole"
+	entry   = counted + "entry"
+	sortKey = counted + "sortKey"
 	add     = counted + "add"
 )
 
@@ -41,27 +45,54 @@ func (*patcher) Visit(node *ast.Node) {
 		builtin(node, n)
 	case *ast.BinaryNode:
 		binary(node, n)
+	case *ast.ArrayNode:
+		if !slices.ContainsFunc(n.Nodes, func(inner ast.Node) bool { return !isLiteral(inner) }) {
+			return
+		}
+		replaceBy(node, whole, n)
+	case *ast.MapNode:
+		replaceBy(node, whole, n)
 	}
 }
 
+// dateZone is the argument of date that names a time zone.
+const dateZone = 2
+
 // builtin counts what a function of the language reads and makes.
 func builtin(node *ast.Node, n *ast.BuiltinNode) {
+	for _, arg := range n.Arguments {
+		if p, ok := arg.(*ast.PredicateNode); ok {
+			predicate(n.Name, p)
+			return
+		}
+	}
 	kind, ok := builtins[n.Name]
 	if !ok || kind == cheap {
 		return
 	}
 	for i, arg := range n.Arguments {
-		if _, ok := arg.(*ast.PredicateNode); ok {
-			return
+		kind := kind
+		if n.Name == "date" && i == dateZone {
+			kind = zone
 		}
-		n.Arguments[i] = call(arg, costs, arg)
+		n.Arguments[i] = call(arg, counters[kind], arg)
 	}
-	switch kind {
-	case squared:
-		n.Arguments[0] = call(n.Arguments[0], counted+"squared", n.Arguments[0])
-	case makes:
+	switch {
+	case kind == makes:
 		replaceBy(node, made, n)
+	case n.Name == "concat":
+		replaceBy(node, whole, n)
 	}
+}
+
+// predicate counts what a function keeps of what its predicate gives. The predicate begins with a step.
+func predicate(function string, p *ast.PredicateNode) {
+	kept, ok := map[string]string{"map": whole, "groupBy": entry, "sortBy": sortKey}[function]
+	if !ok {
+		return
+	}
+	body := p.Node.(*ast.SequenceNode)
+	body.Nodes[1] = call(body.Nodes[1], kept, body.Nodes[1])
 }
 
 func binary(node *ast.Node, n *ast.BinaryNode) {
@@ -71,22 +102,51 @@ func binary(node *ast.Node, n *ast.BinaryNode) {
 			replaceBy(node, add, n.Left, n.Right)
 		}
 	case "matches":
-		n.Left = call(n.Left, dear, n.Left)
-		if _, constant := n.Right.(*ast.StringNode); !constant {
-			n.Right = call(n.Right, dear, n.Right)
+		replaceBy(node, matches, n.Left, constantPattern(n.Right))
+	case "==", "!=", "<", "<=", ">", ">=":
+		if !isLiteral(n.Left) && !isLiteral(n.Right) && !isNumber(n.Left) && !isNumber(n.Right) {
+			n.Left = call(n.Left, counters[deep], n.Left)
 		}
 	case "contains":
 		n.Left = call(n.Left, costs, n.Left)
+	case "startsWith", "endsWith":
+		if !isLiteral(n.Right) {
+			n.Right = call(n.Right, costs, n.Right)
+		}
 	case "in", "not in":
 		switch right := n.Right.(type) {
 		case *ast.ArrayNode, *ast.ConstantNode:
 		case *ast.BinaryNode:
 			if right.Operator != ".." {
-				n.Right = call(right, costs, right)
+				n.Right = call(right, counters[searched], right)
 			}
 		default:
-			n.Right = call(right, costs, right)
+			n.Right = call(right, counters[searched], right)
 		}
+	}
+}
+
+// constantPattern returns a pattern that is written out as what it is compiled to.
+func constantPattern(n ast.Node) ast.Node {
+	text, ok := n.(*ast.StringNode)
+	if !ok {
+		return n
+	}
+	compiled, err := compilePattern(text.Value)
+	if err != nil {
+		return n // Compile has looked at it.
+	}
+	constant := &ast.ConstantNode{Value: compiled}
+	constant.SetLocation(n.Location())
+	return constant
+}
+
+func isLiteral(n ast.Node) bool {
+	switch n.(type) {
+	case *ast.NilNode, *ast.BoolNode, *ast.IntegerNode, *ast.FloatNode, *ast.StringNode, *ast.ConstantNode:
+		return true
+	default:
+		return false
 	}
 }
 

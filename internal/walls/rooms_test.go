@@ -34,7 +34,7 @@ var contracts = []string{"handlers", "transports", "transports/pubsub", "transpo
 var sharedParts = []string{"internal/database", "internal/expression", "internal/stdio"}
 
 // baseParts are mechanisms that are the same in all parts of the program. They import no other package of the module.
-var baseParts = []string{"internal/backoff", "internal/hostnames", "internal/jsontext", "internal/listen", "internal/outage", "internal/printable", "internal/redact"}
+var baseParts = []string{"internal/backoff", "internal/hostnames", "internal/jsontext", "internal/listen", "internal/outage", "internal/pattern", "internal/printable", "internal/redact", "internal/spelling"}
 
 // roomOf returns the room of a package, named by its path inside the module, and for a leaf or a suite the folder that it is
 // or lies in.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"regexp"
 
+	"github.com/pentrough/pentrough/internal/pattern"
 	"github.com/pentrough/pentrough/transports/device"
 )
 
@@ -15,11 +16,11 @@ type hello struct {
 	group   int
 }
 
-func compile(pattern string) (hello, error) {
-	if pattern == "" {
+func compile(text string) (hello, error) {
+	if text == "" {
 		return hello{}, nil
 	}
-	re, err := regexp.Compile(pattern)
+	re, _, err := pattern.Compile(text)
 	if err != nil {
 		return hello{}, err
 	}

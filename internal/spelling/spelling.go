@@ -1,4 +1,5 @@
-package plugin
+// Package spelling finds what a misspelt word was meant to be. Start with [Nearest].
+package spelling
 
 import "strings"
 
