@@ -13,7 +13,7 @@ type Inventory interface {
 	Watch(f func(gone []string))
 }
 
-// Screener is implemented by transports that may be told to take only the devices of an inventory.
+// Screener is implemented by transports to which it matters which devices an inventory lists.
 type Screener interface {
 	// Screen is called before Start, once, if there is an inventory.
 	Screen(known Inventory)

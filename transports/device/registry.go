@@ -36,7 +36,8 @@ type Options struct {
 	FlappingAdvice string
 
 	Limits
-	Feed FeedOptions
+	NewNames NameLimit
+	Feed     FeedOptions
 
 	Logger *slog.Logger
 	// Now is the wall clock.
@@ -68,6 +69,7 @@ type Registry struct {
 	metrics   *metrics
 	feed      *feed
 	host      hostEvents
+	newcomers *newcomers
 
 	seed   maphash.Seed
 	shards [shards]shard
@@ -95,6 +97,7 @@ func NewRegistry(o Options) (*Registry, error) {
 	r := &Registry{
 		framing: o.Framing, canonical: o.Canonical, directory: o.Directory, advice: o.FlappingAdvice, limits: o.Limits, log: o.Logger, now: o.Now,
 		metrics: m, feed: newFeed(o.Host, uint64(o.Now().UnixMilli()), o.Feed, o.Now, m, o.Logger), seed: maphash.MakeSeed(),
+		newcomers: newNewcomers(o.NewNames),
 	}
 	for i := range r.shards {
 		r.shards[i].slots = map[string]*slot{}
@@ -227,10 +230,18 @@ func (r *Registry) slot(device string) *slot {
 	return sh.slots[device]
 }
 
+// Recognise says whose names are never new: those of devices that an inventory lists. It is called
+// before the first Connect.
+func (r *Registry) Recognise(listed func(device string) bool) { r.newcomers.listed = listed }
+
 // Connect makes conn the newest session of device, which must be in its canonical form. An older session ends as replaced, and what it
 // hadn't begun to write is written to the new one. While a device flaps, Connect blocks (see the transport's page); it returns an error
-// if ctx ends, conn is gone, too many wait already, a newer session came first, or the host stops; the caller closes conn then.
+// if ctx ends, conn is gone, too many wait already, a newer session came first, the host stops, or the
+// device's name is one new name too many ([ErrNewName]); the caller closes conn then.
 func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn) (*Session, error) {
+	if !r.newcomers.admit(device, r.now()) {
+		return nil, fmt.Errorf("%w, such as %q; new_names allows %d a second, or list the devices in the inventory", ErrNewName, device, r.newcomers.limit.Rate)
+	}
 	if err := r.admit(ctx, device, conn); err != nil {
 		return nil, err
 	}

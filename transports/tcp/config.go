@@ -26,6 +26,7 @@ type Config struct {
 	ReceiveBuffer   int           `toml:"receive_buffer" doc:"What the kernel may keep of a device that isn't read any faster (SO_RCVBUF, which Linux doubles). 0 leaves it to the kernel, which takes megabytes." unit:"bytes" min:"0" max:"16777216" example:"65536"`
 	MaxConnections  int           `toml:"max_connections" doc:"Connections at a time, and no more than the limit of open files allows. A further one displaces the oldest whose device isn't known yet; if there is none, it is closed at once. 0 is what the limit of open files allows." min:"0" example:"10000"`
 	MaxUnidentified int           `toml:"max_unidentified" doc:"Connections at a time whose device isn't known yet. A further one displaces the oldest of them, of the address that has the most." min:"1" example:"4096"`
+	NewNames        newNames      `toml:"new_names" doc:"The rate at which devices with new names may connect. A name is new if the inventory doesn't have it and it had no session since the host started. Further ones are closed at once."`
 	MaxFrameRate    int           `toml:"max_frame_rate" doc:"Frames a second that one device may send; 0 is no limit. See flood." min:"0" example:"1000"`
 	Flood           string        `toml:"flood" doc:"What happens to a device that sends more than max_frame_rate: throttle reads it no faster than that, so that its own sending stalls and nothing is lost, and disconnects it after flood_timeout; close disconnects it at once." enum:"throttle,close" example:"\"throttle\""`
 	FloodTimeout    time.Duration `toml:"flood_timeout" doc:"How long a device may be held back at max_frame_rate without a pause; then it is disconnected. 0 is for ever." min:"0s" example:"\"1m\""`
@@ -39,6 +40,12 @@ type identity struct {
 	By      string        `toml:"by" doc:"address: the peer's IP address is the device. first-frame: the first frame names it, and isn't data." enum:"address,first-frame" later:"certificate" example:"\"first-frame\""`
 	Pattern string        `toml:"pattern" doc:"Regular expression for the first frame. Its group named device, else its only group, is the device's name; without a group, or without a pattern, it is the whole frame." example:"'^HELLO (\\S+)'"`
 	Timeout time.Duration `toml:"timeout" doc:"How long the first frame may take." min:"10ms" example:"\"10s\""`
+}
+
+type newNames struct {
+	Rate    int `toml:"rate" doc:"New names a second; 0 is no limit." min:"0" example:"100"`
+	Burst   int `toml:"burst" doc:"New names that may come at once." min:"1" example:"1000"`
+	AtStart int `toml:"at_start" doc:"Further new names that may come within 10 minutes after the first one since the host started, as then every device is new. Set it above the number of devices." min:"0" example:"50000"`
 }
 
 type queueLimit struct {
@@ -70,6 +77,7 @@ var defaults = Config{
 	SendBuffer:      16 << 10,
 	ReceiveBuffer:   64 << 10,
 	MaxUnidentified: 4096,
+	NewNames:        newNames{Rate: 100, Burst: 1000, AtStart: 50_000},
 	MaxFrameRate:    1000,
 	Flood:           throttle,
 	FloodTimeout:    time.Minute,

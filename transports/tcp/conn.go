@@ -76,7 +76,9 @@ func (c *conn) begin() {
 	if err == nil {
 		c.busy.Store(true) // it may have to wait for its turn
 		refusal = refusedTurn
-		session, err = t.registry.Connect(t.ctx, name, c.addr().String(), c)
+		if session, err = t.registry.Connect(t.ctx, name, c.addr().String(), c); errors.Is(err, device.ErrNewName) {
+			refusal = refusedName
+		}
 	}
 	if err != nil {
 		c.release()

@@ -378,6 +378,51 @@ func TestManyDevicesBehindOneAddress(t *testing.T) {
 	})
 }
 
+// A name too many is refused before it makes an event; those that are known aren't held up.
+func TestNewNames(t *testing.T) {
+	known := &listed{}
+	known.set("listed")
+	s := startWith(t, func(c *Config) {
+		c.Identity.By, c.NewNames = byFirstFrame, newNames{Rate: 1, Burst: 1, AtStart: 1}
+	}, known)
+	var first *peer
+	for _, name := range []string{"a", "b"} {
+		first = s.dial()
+		first.say(name + "\n")
+		s.expect(device.Connected, name, "")
+	}
+	// One a second may come; they take less than that each.
+	var strangers []*peer
+	for range 50 {
+		strangers = append(strangers, s.dial())
+	}
+	for i, d := range strangers {
+		d.say(fmt.Sprintf("invented-%d\n", i))
+	}
+	await.That(t, "refusals are counted", func() (any, bool) {
+		n := s.refused(refusedName)
+		return n, n >= 1
+	})
+	s.logged(`too many new names of devices, such as \"invented-`)
+	d := s.dial()
+	d.say("listed\n")
+	s.connected("listed")
+	again := s.dial()
+	again.say("b\n")
+	first.closed()
+	s.connected("b")
+}
+
+// connected waits until the device has connected, whoever else has before.
+func (s *server) connected(name string) {
+	s.Helper()
+	for {
+		if e := s.event(); e.Device == name && e.Type == device.Connected {
+			return
+		}
+	}
+}
+
 // TestWithoutFileDescriptors takes all descriptors that the process may have.
 func TestWithoutFileDescriptors(t *testing.T) {
 	s := start(t, nil)

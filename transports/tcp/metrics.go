@@ -18,6 +18,7 @@ const (
 	refusedDisplaced = "displaced"
 	refusedAuth      = "auth_error"
 	refusedTurn      = "turn"
+	refusedName      = "new-name"
 
 	refusedUnknown = "unknown-device"
 )
@@ -30,7 +31,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		accepted: counter("accepted_total", "Connections that were accepted."),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "pentrough", Subsystem: "tcp", Name: "refused_total",
-			Help: "Connections of these that never became a session: limit, displaced (by a newer connection), auth_error, unknown-device, or turn (too many connections of one device).",
+			Help: "Accepted connections that never became a session: limit, displaced (by a newer connection), auth_error, unknown-device, new-name (more new names than new_names allows), or turn (too many connections of one device).",
 		}, []string{"reason"}),
 		framesIn: counter("frames_in_total", "Frames that devices sent."),
 		bytesIn:  counter("bytes_in_total", "Bytes that devices sent."),

@@ -29,6 +29,7 @@ func (c *Config) inventoryUser() string {
 
 // Screen implements device.Screener.
 func (t *transport) Screen(known device.Inventory) {
+	t.registry.Recognise(known.Known)
 	if t.config.Allow != allowKnown {
 		return
 	}
