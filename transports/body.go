@@ -19,7 +19,8 @@ var (
 	ErrEncoding = errors.New("allowed: gzip, identity")
 	ErrTooLarge = fmt.Errorf("it has more than %d bytes", MaxBody)
 
-	errCutOff = errors.New("a gzip member is cut off")
+	errCutOff  = errors.New("a gzip member is cut off")
+	errNotGzip = errors.New("content_encoding says gzip and the payload isn't gzip")
 )
 
 // Body returns the payload for a reader of its content, decompressed if its content_encoding is
@@ -49,6 +50,8 @@ func gunzip(payload []byte) ([]byte, error) {
 	switch {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, errCutOff
+	case r == nil && errors.Is(err, gzip.ErrHeader):
+		return nil, errNotGzip
 	case err != nil:
 		return nil, err
 	case len(body) > MaxBody:

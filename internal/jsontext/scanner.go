@@ -31,6 +31,7 @@ package jsontext
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"unicode/utf8"
 )
 
@@ -87,7 +88,7 @@ func (s *Scanner[T]) Begin(kind byte) {
 	case s.err != nil:
 	case s.space() != kind:
 		if kind == '{' {
-			s.fail("an object")
+			s.fail(anObject)
 		} else {
 			s.fail("an array")
 		}
@@ -216,7 +217,7 @@ func (s *Scanner[T]) pass(kind byte) {
 // End returns an error unless the text was JSON, and nothing but white space follows.
 func (s *Scanner[T]) End() error {
 	if s.space(); s.err == nil && s.pos < len(s.text) {
-		s.fail("the end")
+		s.fail(theEnd)
 	}
 	return s.err
 }
@@ -239,14 +240,28 @@ func (s *Scanner[T]) Finish() error {
 	return s.Err()
 }
 
+// What is expected at a place that has hints of its own.
+const (
+	anObject  = "an object"
+	theEnd    = "the end"
+	noControl = "no control character in a string"
+)
+
 // fail ends the walk: something else was expected here. It returns false.
 func (s *Scanner[T]) fail(expected string) bool {
-	if s.pos >= len(s.text) {
-		s.err = fmt.Errorf("byte %d: the end; expected: %s", s.pos+1, expected)
-		return false
+	rest := string(s.text[s.pos:min(s.pos+hinted, len(s.text))])
+	found := "the end"
+	if rest != "" {
+		r, size := utf8.DecodeRuneInString(rest)
+		found = strconv.QuoteRune(r)
+		if r == utf8.RuneError && size == 1 {
+			found = fmt.Sprintf("0x%02x", rest[0])
+		}
 	}
-	r, _ := utf8.DecodeRuneInString(string(s.text[s.pos:min(s.pos+utf8.UTFMax, len(s.text))]))
-	s.err = fmt.Errorf("byte %d: %q; expected: %s", s.pos+1, r, expected)
+	s.err = fmt.Errorf("byte %d: %s; expected: %s", s.pos+1, found, expected)
+	if hint := hint(string(s.text[max(0, s.pos-hinted):s.pos]), rest, expected); hint != "" {
+		s.err = fmt.Errorf("%w (%s)", s.err, hint)
+	}
 	return false
 }
 

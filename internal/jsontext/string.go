@@ -72,7 +72,7 @@ func (s *Scanner[T]) str() Token[T] {
 				return Token[T]{}
 			}
 		default:
-			s.fail("no control character in a string")
+			s.fail(noControl)
 			return Token[T]{}
 		}
 	}

@@ -101,7 +101,7 @@ func (c *Config) registry(framing codec.Framing, env transports.Env) (*device.Re
 	}
 	return device.NewRegistry(device.Options{
 		Host: env.Host, Framing: framing, Canonical: canonical, Directory: device.NewDirectory(env.Now), FlappingAdvice: advice,
-		Limits: device.Limits{QueueCount: c.QueueLimit.Count, QueueBytes: c.QueueLimit.Bytes, WriteTimeout: c.WriteTimeout},
+		Limits:   device.Limits{QueueCount: c.QueueLimit.Count, QueueBytes: c.QueueLimit.Bytes, WriteTimeout: c.WriteTimeout},
 		NewNames: device.NameLimit{Rate: c.NewNames.Rate, Burst: c.NewNames.Burst, AtStart: c.NewNames.AtStart},
 		Feed: device.FeedOptions{
 			EventsWindow: c.Events.Window, EventsBacklog: c.Events.Backlog, EventsTotal: c.Events.Total,
