@@ -61,6 +61,9 @@ Exit codes: 0 all checks passed, 1 one failed.`,
 				}
 				printCheck(cmd.OutOrStdout(), r)
 			})
+			if errors.Is(err, conformance.ErrConfig) {
+				return advise(err, "give it with --config FILE: keys and values in TOML, or a JSON object")
+			}
 			if err != nil {
 				return err
 			}

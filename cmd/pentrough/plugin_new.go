@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pentrough/pentrough/internal/plugin"
 	"github.com/pentrough/pentrough/internal/scaffold"
 )
 
@@ -26,6 +27,10 @@ Needs the go command. With --python it is a folder with a handler in Python, whi
 		ValidArgs: []string{"handler"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			h.Name = args[1]
+			// A process has a name of its own, which no other plugin's can clash with.
+			if !python && handlerExists(h.Name) {
+				return advise(fmt.Errorf("this program has a handler %q already, and a host can't have two", h.Name), "choose another name, such as: pentrough plugin new handler door")
+			}
 			if python {
 				return newPython(cmd.OutOrStdout(), scaffold.Python{Name: args[1]})
 			}
@@ -50,6 +55,15 @@ Needs the go command. With --python it is a folder with a handler in Python, whi
 	cmd.MarkFlagsMutuallyExclusive("python", "module")
 	cmd.MarkFlagsMutuallyExclusive("python", "pentrough")
 	return cmd
+}
+
+func handlerExists(name string) bool {
+	kind, ok := plugin.Registered().Kind("handler")
+	if !ok {
+		return false
+	}
+	_, exists := kind.Lookup(name)
+	return exists
 }
 
 func newPython(out io.Writer, p scaffold.Python) error {

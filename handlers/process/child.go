@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -22,8 +23,10 @@ type child struct {
 	cmd    *exec.Cmd
 	stdin  *outbox
 	stdout *os.File
-	began  time.Time
-	hello  pluginHello
+	// heard is how many bytes it has written.
+	heard atomic.Int64
+	began time.Time
+	hello pluginHello
 	// maxLine is the longest line that it takes.
 	maxLine int
 	// started gets nil when it is ready, or why it won't be; ended is closed when the process and all that reads it has ended.
@@ -65,6 +68,8 @@ type request struct {
 	// until is when its timeout is over, and then its grace.
 	until   time.Time
 	overdue bool
+	// heard is how many bytes the program had written before.
+	heard int64
 	// late says that the answer is told already, or that nobody waits for it.
 	late bool
 }
@@ -98,6 +103,7 @@ func (c *child) begin(uuid string, text []byte) (*request, error) {
 	c.lastID++
 	r.id = c.lastID
 	c.requests[r.id] = r
+	r.heard = c.heard.Load()
 	c.stdin.request(r.id, c.h.config.Timeout, text)
 	r.until = time.Now().Add(c.h.config.Timeout)
 	if c.clock == nil || r.until.Before(c.clockAt) {
@@ -136,7 +142,7 @@ func (c *child) overdue() {
 			hung = true
 		case over:
 			r.overdue, r.until = true, now.Add(c.h.config.Grace)
-			r.tell(answer{err: fmt.Errorf("the plugin had no response within %v", c.h.config.Timeout)})
+			r.tell(answer{err: fmt.Errorf("the plugin had no response within %v%s", c.h.config.Timeout, c.silence(r.heard))})
 			c.cancel(r)
 		}
 		if next.IsZero() || r.until.Before(next) {
@@ -153,6 +159,23 @@ func (c *child) overdue() {
 	if hung {
 		c.kill(fmt.Errorf("it had no response for %v, %v after its time was over", c.h.config.Timeout+c.h.config.Grace, c.h.config.Grace))
 	}
+}
+
+// silence is what to say of a program that has written no more than so many bytes.
+func (c *child) silence(heard int64) string {
+	if c.heard.Load() > heard {
+		return ""
+	}
+	return ", and wrote nothing: did it flush its standard output?"
+}
+
+// output is the program's standard output, whose bytes are counted.
+type output struct{ *child }
+
+func (o output) Read(p []byte) (int, error) {
+	n, err := o.stdout.Read(p)
+	o.heard.Add(int64(n))
+	return n, err
 }
 
 // abandon says that nobody waits for a request any more. It keeps its room until it is answered.
@@ -176,7 +199,7 @@ func (c *child) has(feature string) bool { return slices.Contains(c.hello.Featur
 
 // read takes the program's lines until they end, or are none of the protocol.
 func (c *child) read() {
-	in := stdio.NewReader(c.stdout, stdio.StartMaxLine)
+	in := stdio.NewReader(output{c}, stdio.StartMaxLine)
 	err := c.greeted(in)
 	if err == nil {
 		c.mu.Lock()

@@ -212,7 +212,7 @@ func (h *handler) launch(ctx context.Context) (*child, error) {
 	select {
 	case err = <-c.started:
 	case <-timer.C:
-		err = fmt.Errorf("it wasn't ready within %v", h.config.StartTimeout)
+		err = fmt.Errorf("it wasn't ready within %v%s", h.config.StartTimeout, c.silence(0))
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	}

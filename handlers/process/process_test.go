@@ -148,7 +148,7 @@ func TestStarts(t *testing.T) {
 		"future":   "it speaks version 2 of the protocol, and this host version 1",
 		"refusing": "no licence; config.a.b is 1; config is odd",
 		"schema":   "config.n: minimum: got 3, want 5; config has the unknown key x",
-		"mute":     "it wasn't ready within 300ms",
+		"mute":     "it wasn't ready within 300ms, and wrote nothing: did it flush its standard output?",
 		"long":     "it wrote a line of more than 1048576 bytes",
 	} {
 		t.Run(character, func(t *testing.T) {
@@ -362,7 +362,7 @@ func TestHangs(t *testing.T) {
 			t.Parallel()
 			p := start(t, "", func(c *Config) { c.Timeout, c.Grace = 300*time.Millisecond, 100*time.Millisecond })
 			before, _ := p.running()
-			if _, err := p.handle(payload); err == nil || handlers.KindOf(err) != handlers.KindRetryable || err.Error() != "the plugin had no response within 300ms" {
+			if _, err := p.handle(payload); err == nil || handlers.KindOf(err) != handlers.KindRetryable || err.Error() != "the plugin had no response within 300ms, and wrote nothing: did it flush its standard output?" {
 				t.Error(err)
 			}
 			await.That(t, "another process runs", func() (any, bool) {
@@ -377,7 +377,7 @@ func TestHangs(t *testing.T) {
 func TestATimeoutIsACancel(t *testing.T) {
 	t.Parallel()
 	p := start(t, "", func(c *Config) { c.Timeout, c.Grace = 300*time.Millisecond, await.Patience })
-	if _, err := p.handle("hang"); err == nil || err.Error() != "the plugin had no response within 300ms" {
+	if _, err := p.handle("hang"); err == nil || err.Error() != "the plugin had no response within 300ms, and wrote nothing: did it flush its standard output?" {
 		t.Error(err)
 	}
 	p.logs("cancelled 1")

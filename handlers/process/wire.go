@@ -134,7 +134,7 @@ func parse(text []byte) (l line, err error) {
 	}
 	word, err := kind.Text()
 	if kind.Kind != '"' || err != nil {
-		return l, fmt.Errorf("it wrote a line without a type: %s", quoted(text))
+		return l, fmt.Errorf("it wrote a line without a type: %s; allowed: lines such as %s", quoted(text), stdio.Example)
 	}
 	l.kind = string(word)
 	if l.kind == "response" || l.kind == "pong" {
@@ -172,6 +172,9 @@ func (l *line) outcome(destinations map[string]bool) ([]*message.Message, error)
 // produced returns the messages that were produced.
 func (l *line) produced(destinations map[string]bool) ([]*message.Message, error) {
 	var out []*message.Message
+	if l.messages.Kind != '[' {
+		return nil, stdio.Amiss("messages", l.messages.Kind, "a list")
+	}
 	s := jsontext.New(l.messages.Raw)
 	for s.Begin('['); s.Next(); {
 		if len(out) == mostProduced {
@@ -202,6 +205,9 @@ func (l *line) cause() error {
 		Kind         string  `json:"kind"`
 		Text         string  `json:"text"`
 		RetryAfterMS float64 `json:"retry_after_ms"`
+	}
+	if l.failure.Kind != '{' {
+		return fmt.Errorf("the plugin's response: %w", stdio.Amiss("error", l.failure.Kind, `an object such as {"kind":"permanent","text":"why"}`))
 	}
 	if err := jsontext.Unmarshal(l.failure.Raw, &said); err != nil {
 		return fmt.Errorf("the plugin's response: its error: %w", err)

@@ -59,12 +59,18 @@ type Failure struct {
 	// Exchange is what was said until then: lines of the host with ">", of the plugin with "<", its standard error with "!", and what else
 	// happened with "-".
 	Exchange []string
+	// refused says that the plugin doesn't take the subject's config.
+	refused bool
 }
 
 func (f *Failure) Error() string { return f.What }
 
 // Checks returns all checks in the order in which they run.
 func Checks() []Check { return append(generalChecks(), echoChecks()...) }
+
+// ErrConfig is what Run returns when the plugin refuses the config in the first check, as it would in
+// all others.
+var ErrConfig = errors.New("the other checks need a config that the plugin takes")
 
 // Run runs each check that applies to the subject, and tells of it when it is over. Its error says why there was nothing to check.
 func Run(ctx context.Context, s Subject, tell func(Result)) error {
@@ -75,7 +81,7 @@ func Run(ctx context.Context, s Subject, tell func(Result)) error {
 		s.Config = map[string]any{}
 	}
 	s.Patience = cmp.Or(s.Patience, 10*time.Second)
-	for _, c := range Checks() {
+	for i, c := range Checks() {
 		if c.Echo && !s.Echo {
 			continue
 		}
@@ -84,6 +90,9 @@ func Run(ctx context.Context, s Subject, tell func(Result)) error {
 			return err
 		}
 		tell(result)
+		if i == 0 && result.Failure != nil && result.Failure.refused {
+			return ErrConfig
+		}
 	}
 	return nil
 }

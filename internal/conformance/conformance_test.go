@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -258,6 +259,22 @@ func patiently(ctx context.Context, s Subject, c Check, rule string) Result {
 		if r.Failure != nil && r.Failure.Rule == rule || time.Since(begun) < s.Patience || s.Patience > await.Patience {
 			return r
 		}
+	}
+}
+
+// A config that the plugin refuses is said once, and not by each check.
+func TestAConfigThatIsRefused(t *testing.T) {
+	s := subject(t, "raw", "")
+	s.Config = map[string]any{"limit": -1}
+	ran := 0
+	err := Run(t.Context(), s, func(r Result) {
+		ran++
+		if r.Failure == nil || !strings.HasPrefix(r.Failure.What, "it refuses the config: limit: ") {
+			t.Errorf("%s: %+v", r.Name, r.Failure)
+		}
+	})
+	if ran != 1 || !errors.Is(err, ErrConfig) {
+		t.Errorf("%d checks ran: %v", ran, err)
 	}
 }
 

@@ -40,7 +40,11 @@ func parse(raw []byte, longest int) (line, error) {
 	case len(bytes.Trim(text, " \t\r")) == 0:
 		return line{}, nil
 	}
+	// A value of another kind is JSON, too.
 	var keys map[string]any
+	if token, _, err := jsontext.Find(text, nil); err == nil && token.Kind != '{' {
+		return line{}, breaks(ruleLine, "a line that isn't a JSON object: %s", cut(string(text)))
+	}
 	switch err := jsontext.Unmarshal(text, &keys); {
 	case errors.Is(err, jsontext.ErrUTF8):
 		return line{}, breaks(ruleLine, "a line that isn't UTF-8")
@@ -81,7 +85,7 @@ func (l line) str(key string, required bool, rule string) (string, error) {
 	v, there := l.keys[key]
 	s, ok := v.(string)
 	if there && !ok || required && s == "" {
-		return "", breaks(rule, "`%s` of a `%s` is %s", key, l.kind, spell(v))
+		return "", breaks(rule, "`%s` of a `%s` is %s; allowed: a string", key, l.kind, spell(v))
 	}
 	return s, nil
 }
@@ -185,7 +189,7 @@ func (l line) response() (r response, err error) {
 	if e, ok := l.keys["error"]; ok && e != nil {
 		m, isObject := e.(map[string]any)
 		if !isObject {
-			return r, breaks(ruleError, "`error` is %s", spell(e))
+			return r, breaks(ruleError, "`error` is %s; allowed: an object", spell(e))
 		}
 		inner := line{"response's error", m}
 		r.failed = true
@@ -203,7 +207,7 @@ func (l line) response() (r response, err error) {
 	}
 	list, ok := l.keys["messages"].([]any)
 	if v, there := l.keys["messages"]; there && v != nil && !ok {
-		return r, breaks(ruleMessages, "`messages` are %s", spell(v))
+		return r, breaks(ruleMessages, "`messages` are %s; allowed: a list", spell(v))
 	}
 	for _, e := range list {
 		m, err := messageOf(e)
@@ -218,7 +222,7 @@ func (l line) response() (r response, err error) {
 func messageOf(v any) (p produced, err error) {
 	keys, ok := v.(map[string]any)
 	if !ok {
-		return p, breaks(ruleMessage, "a message is %s", spell(v))
+		return p, breaks(ruleMessage, "a message is %s; allowed: an object", spell(v))
 	}
 	l := line{"message", keys}
 	_, plain := keys["payload"]
@@ -248,7 +252,7 @@ func messageOf(v any) (p produced, err error) {
 	}
 	metadata, ok := keys["metadata"].(map[string]any)
 	if v, there := keys["metadata"]; there && v != nil && !ok {
-		return p, breaks(ruleMessage, "`metadata` are %s", spell(v))
+		return p, breaks(ruleMessage, "`metadata` are %s; allowed: an object of strings", spell(v))
 	}
 	p.metadata = map[string]string{}
 	for key, v := range metadata {

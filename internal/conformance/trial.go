@@ -32,6 +32,7 @@ type trial struct {
 	p *process
 	hello
 	ready   bool
+	heard   bool // it wrote a line since the host did
 	next    int64
 	pending map[int64]bool
 	logged  []line
@@ -98,6 +99,7 @@ func encode(v any) []byte {
 
 // send writes a line that is whatever the check wants it to be.
 func (t *trial) send(text string) {
+	t.heard = false
 	t.p.note("> %s", cut(text))
 	if err := t.p.write([]byte(text+"\n"), t.Patience); err != nil {
 		t.gone(fmt.Sprintf("it took no more lines (%v)", err))
@@ -148,6 +150,9 @@ func (t *trial) receiveOrEnd(want string) (line, bool) {
 			if n := t.p.unfinished(); n > 0 {
 				t.breaks(ruleLine, "%d bytes of a line, and no line feed within %v, where %s was waited for", n, t.Patience, want)
 			}
+			if !t.heard {
+				t.fail("no %s within %v, and it wrote nothing: did it flush its standard output?", want, t.Patience)
+			}
 			t.fail("no %s within %v", want, t.Patience)
 		case <-t.ctx.Done():
 			t.fail("%v", context.Cause(t.ctx))
@@ -155,6 +160,7 @@ func (t *trial) receiveOrEnd(want string) (line, bool) {
 		if !ok {
 			return line{}, false
 		}
+		t.heard = true
 		t.p.note("< %s", cut(strings.TrimSuffix(string(raw), "\n")))
 		l, err := parse(raw, longest)
 		t.check(err)
@@ -175,13 +181,28 @@ func (t *trial) begin() {
 	t.meet()
 }
 
+// refused ends the check, as the plugin refuses the config.
+func (t *trial) refused(l line) {
+	text, problems, err := l.refusal()
+	t.check(err)
+	var why []string
+	if text != "" {
+		why = append(why, text)
+	}
+	for _, p := range problems {
+		if p.key != "" {
+			p.text = p.key + ": " + p.text
+		}
+		why = append(why, p.text)
+	}
+	panic(&Failure{What: "it refuses the config: " + strings.Join(why, "; "), Rule: t.rule, refused: true})
+}
+
 // meet takes the plugin's hello and ready.
 func (t *trial) meet() {
 	l := t.receive("`hello`")
 	if l.kind == "refuse" {
-		text, problems, err := l.refusal()
-		t.check(err)
-		t.fail("it refused: %s%v; give it a config with --config", text, problems)
+		t.refused(l)
 	}
 	if l.kind != "hello" {
 		t.breaks(ruleFirst, "its first line is a `%s`", l.kind)
@@ -193,9 +214,7 @@ func (t *trial) meet() {
 	case "ready":
 		t.ready = true
 	case "refuse":
-		text, problems, err := l.refusal()
-		t.check(err)
-		t.fail("it refused: %s%v; give it a config with --config", text, problems)
+		t.refused(l)
 	default:
 		t.breaks(ruleStart, "a `%s` comes where `ready` was waited for", l.kind)
 	}

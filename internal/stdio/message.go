@@ -1,6 +1,7 @@
 package stdio
 
 import (
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -17,23 +18,45 @@ import (
 func ParseMessage(s *jsontext.Scanner[[]byte]) (m *message.Message, to string, err error) {
 	msg := message.NewMessage("", nil)
 	var plain, coded []byte
+	var amiss error
+	// text reads the value of a key, which must be a string.
+	text := func(key, allowed string) []byte {
+		if kind := s.Peek(); kind != 0 && kind != '"' {
+			s.Value()
+			amiss = cmp.Or(amiss, Amiss(key, kind, allowed))
+			return nil
+		}
+		return s.Str()
+	}
+	if kind := s.Peek(); kind != 0 && kind != '{' {
+		return nil, "", Amiss("message", kind, `an object such as {"payload":"text"}`)
+	}
 	for s.Begin('{'); s.Next(); {
 		switch string(s.Key()) {
 		case "id":
-			msg.UUID = string(s.Str())
+			msg.UUID = string(text("id", "a string"))
 		case "to":
-			to = string(s.Str())
+			to = string(text("to", "a string"))
 		case "payload":
-			plain = s.Str()
+			plain = text("payload", "a string, which may hold JSON as text; payload_b64 for any bytes")
 		case "payload_b64":
-			coded = s.Str()
+			coded = text("payload_b64", "a string in base64")
 		case "metadata":
+			if kind := s.Peek(); kind != 0 && kind != '{' {
+				s.Value()
+				amiss = cmp.Or(amiss, Amiss("metadata", kind, "an object of strings"))
+				continue
+			}
 			for s.Begin('{'); s.Next(); {
-				msg.Metadata[name(s.Key())] = string(s.Str())
+				key := name(s.Key())
+				msg.Metadata[key] = string(text("metadata."+key, "a string"))
 			}
 		default:
 			s.Value()
 		}
+	}
+	if amiss != nil && s.Err() == nil {
+		return nil, "", fmt.Errorf("the message: %w", amiss)
 	}
 	if err := s.Err(); err != nil {
 		return nil, "", fmt.Errorf("the message: %w", err)
@@ -48,6 +71,21 @@ func ParseMessage(s *jsontext.Scanner[[]byte]) (m *message.Message, to string, e
 		}
 	}
 	return msg, to, nil
+}
+
+// Example is a line of a plugin.
+const Example = `{"type":"response","id":1,"messages":[{"payload":"text"}]}`
+
+// kinds are what values are called by their first byte, as tokens have it.
+var kinds = map[byte]string{'{': "an object", '[': "a list", '"': "a string", '0': "a number", 't': "true", 'f': "false", 'n': "null"}
+
+// Amiss says that the value of a key is of the wrong kind, and what is allowed.
+func Amiss(key string, kind byte, allowed string) error {
+	what, ok := kinds[kind]
+	if !ok {
+		what = "no JSON"
+	}
+	return fmt.Errorf("%.100q is %s; allowed: %s", key, what, allowed)
 }
 
 // names are keys of metadata that most messages have.
