@@ -36,7 +36,7 @@ func (t topology) BuildTopology(ch *amqp.Channel, queue, exchange string, c wamq
 		return nil
 	}
 	if _, err := ch.QueueDeclare(queue, c.Queue.Durable, c.Queue.AutoDelete, c.Queue.Exclusive, false, c.Queue.Arguments); err != nil {
-		return fmt.Errorf("declaring queue %q: %w", queue, plain(err))
+		return fmt.Errorf("declaring queue %q: %w", queue, compare(err))
 	}
 	return t.bind(ch, queue, exchange, c)
 }
@@ -66,7 +66,7 @@ func (t topology) ExchangeDeclare(ch *amqp.Channel, exchange string, c wamqp.Con
 		}
 	default:
 		if err := ch.ExchangeDeclare(exchange, e.Type, e.Durable, e.AutoDeleted, e.Internal, false, e.Arguments); err != nil {
-			return fmt.Errorf("declaring exchange %q: %w", exchange, plain(err))
+			return fmt.Errorf("declaring exchange %q: %w", exchange, compare(err))
 		}
 	}
 	return nil
