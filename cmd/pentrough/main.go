@@ -87,6 +87,9 @@ func execute(root *cobra.Command, args []string) int {
 	if e, ok := errors.AsType[*codedError](err); ok {
 		code = e.code
 	}
+	if _, logged := errors.AsType[*loggedError](err); logged {
+		return code
+	}
 	fmt.Fprintln(root.ErrOrStderr(), "pentrough:", err)
 	next := "pentrough --help lists what there is"
 	if a, ok := errors.AsType[*advisedError](err); ok {
@@ -97,6 +100,11 @@ func execute(root *cobra.Command, args []string) int {
 	}
 	return code
 }
+
+// loggedError is an error that the log has already.
+type loggedError struct{ error }
+
+func (e *loggedError) Unwrap() error { return e.error }
 
 // advisedError is an error whose reader is told what to do next.
 type advisedError struct {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -59,7 +60,7 @@ Exit codes: 0 stopped cleanly, 1 the start failed, 2 forced, 3 the stop wasn't c
 			if dry {
 				return r.dry(ctx)
 			}
-			return r.serve(ctx)
+			return r.logLast(r.serve(ctx))
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "the configuration (default: the embedded quickstart)")
@@ -73,8 +74,10 @@ type run struct {
 	file        string
 	out, errOut io.Writer
 
-	config   *configs.Config
-	log      *slog.Logger
+	config *configs.Config
+	log    *slog.Logger
+	// jsonLog is log if that is JSON, else nil. The second signal may come at any time.
+	jsonLog  atomic.Pointer[slog.Logger]
 	registry *prometheus.Registry
 	ledger   *ledger.Ledger
 	tracing  *tracing.Tracing // nil if nobody traces
@@ -118,6 +121,21 @@ func (r *run) serve(ctx context.Context) error {
 	return r.stop(context.WithoutCancel(ctx), host)
 }
 
+// logLast logs the error that ends the host, where its log is JSON: whatever reads that expects JSON of
+// the last line, too.
+func (r *run) logLast(err error) error {
+	log := r.jsonLog.Load()
+	if err == nil || log == nil {
+		return err
+	}
+	attrs := []any{"err", err}
+	if a, ok := errors.AsType[*advisedError](err); ok {
+		attrs = append(attrs, "next", a.next)
+	}
+	log.Error("the host ended with an error", attrs...)
+	return &loggedError{err}
+}
+
 // reloading has the host reload at each SIGHUP, until ctx ends.
 func (r *run) reloading(ctx context.Context, host *router.Host) {
 	hups := make(chan os.Signal, 1)
@@ -148,6 +166,9 @@ func (r *run) prepare() error {
 	r.log, err = telemetry.NewLogger(r.errOut, telemetry.Config{Level: config.Host.Log.Level, Format: config.Host.Log.Format})
 	if err != nil {
 		return r.startFailed(err)
+	}
+	if config.Host.Log.Format == "json" {
+		r.jsonLog.Store(r.log)
 	}
 	for _, w := range warnings {
 		r.log.Warn("configuration", "warning", w.String())

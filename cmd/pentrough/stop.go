@@ -69,7 +69,12 @@ func unclean(timeout time.Duration, left error) error {
 }
 
 func (r *run) force() {
-	fmt.Fprintln(r.errOut, "pentrough: forced by a second signal; what a broker sent and wasn't settled is delivered again")
+	const why = "forced by a second signal; what a broker sent and wasn't settled is delivered again"
+	if log := r.jsonLog.Load(); log != nil {
+		log.Error(why)
+	} else {
+		fmt.Fprintln(r.errOut, "pentrough:", why)
+	}
 	os.Exit(exitForced)
 }
 

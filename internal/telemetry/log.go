@@ -32,7 +32,12 @@ func newLogger(out io.Writer, c Config, stamped bool) (*slog.Logger, error) {
 	case "", "text":
 		return slog.New(slog.NewTextHandler(out, options)), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(out, options)), nil
+		return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: c.Level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+			if stamped {
+				a = withoutTime(groups, a)
+			}
+			return asText(a)
+		}})), nil
 	default:
 		return nil, fmt.Errorf("log format %q is none of text, json", c.Format)
 	}
@@ -41,6 +46,26 @@ func newLogger(out io.Writer, c Config, stamped bool) (*slog.Logger, error) {
 func withoutTime(groups []string, a slog.Attr) slog.Attr {
 	if len(groups) == 0 && a.Key == slog.TimeKey {
 		return slog.Attr{}
+	}
+	return a
+}
+
+// asText makes text of durations, addresses and whatever else says what it is: as JSON the one would be
+// a number of nanoseconds and the other an object here and a string there.
+func asText(a slog.Attr) slog.Attr {
+	switch a.Value.Kind() {
+	case slog.KindDuration:
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	case slog.KindAny:
+		switch v := a.Value.Any().(type) {
+		case *slog.Source, error:
+		case slog.Level:
+			if a.Key != slog.LevelKey {
+				a.Value = slog.StringValue(v.String())
+			}
+		case fmt.Stringer:
+			a.Value = slog.StringValue(fmt.Sprint(v)) // also of a nil pointer
+		}
 	}
 	return a
 }

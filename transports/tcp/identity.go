@@ -42,14 +42,14 @@ func (h hello) device(frame []byte) (string, error) {
 	if h.pattern != nil {
 		match := h.pattern.FindSubmatch(frame)
 		if match == nil {
-			return "", fmt.Errorf("the first frame doesn't match identity.pattern %q", h.pattern)
+			return "", fmt.Errorf("the first frame %.100q doesn't match identity.pattern %q", frame, h.pattern)
 		}
 		if name = match[h.group]; h.group == 0 {
 			name = frame
 		}
 	}
 	if err := device.CheckName(string(name)); err != nil {
-		return "", fmt.Errorf("reading the first frame: %w", err)
+		return "", fmt.Errorf("reading the first frame %.100q: %w", frame, err)
 	}
 	return string(name), nil
 }
