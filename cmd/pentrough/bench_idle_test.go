@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -10,7 +9,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -102,23 +100,8 @@ on_error = "drop"
 		must(b, c.cmd.Process.Signal(syscall.SIGUSR2))
 		for freed.Scan() && freed.Text() != "freed" {
 		}
-		return residentKB(b, c.cmd.Process.Pid)
+		return testenv.Memory(b, c.cmd.Process.Pid, testenv.Resident)
 	}
 	few := resident(fewDevices)
 	return float64(resident(manyDevices)-few) / (manyDevices - fewDevices)
-}
-
-// residentKB is a process's resident memory.
-func residentKB(b *testing.B, pid int) int {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	must(b, err)
-	for line := range bytes.Lines(text) {
-		if value, ok := strings.CutPrefix(string(line), "VmRSS:"); ok {
-			n, err := strconv.Atoi(strings.Fields(value)[0])
-			must(b, err)
-			return n
-		}
-	}
-	b.Fatal("the process has no VmRSS")
-	return 0
 }

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -63,7 +62,7 @@ func TestOutage(t *testing.T) {
 		done := 2 * (testenv.Metric(t, admin, "pentrough_device_sessions_ended_total") - before)
 		q := min(4*done/(outageEvents*devices), 4)
 		if q < len(quarters) {
-			quarters[q] = max(quarters[q], resident(t, host.Cmd.Process.Pid))
+			quarters[q] = max(quarters[q], testenv.Memory(t, host.Cmd.Process.Pid, testenv.Resident))
 		}
 		return done, q == len(quarters)
 	})
@@ -129,18 +128,4 @@ func presence(t *testing.T, url string, healed time.Time, all, online int) (newe
 		}
 	}
 	return newest, late
-}
-
-// resident is a process's memory in KiB.
-func resident(t *testing.T, pid int) int {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(status), "VmRSS:")
-	n, err := strconv.Atoi(strings.Fields(rest)[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
 }
