@@ -28,6 +28,11 @@ CHAOS_POINTS ?=
 CHAOS_KEEP   ?=
 export CHAOS_FAULTS CHAOS_POINTS CHAOS_KEEP
 
+# How often each attack is carried out on the host and on its peer, and which attacks.
+ATTACK_PAIRS   ?= 1
+ATTACK         ?= .*
+ATTACK_TIMEOUT ?= 3h
+
 .PHONY: help
 help: ## list all targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -99,6 +104,11 @@ bench-plugins: ## run the benchmark of process plugins, next to hashicorp/go-plu
 chaos: tools ## run commands while broker, devices and host fail as CHAOS_SEED says, and judge the history; then crash points, full disks and planted mistakes
 	CHAOS_SEED=$(CHAOS_SEED) unshare $(if $(filter-out 0,$(shell id -u)),--map-root-user) --mount \
 		$(GO) test -count 1 -run 'TestChaos|TestCrashPoints|TestFullDisk|TestPlanted' -v -timeout 30m $(TESTFLAGS) ./internal/chaos
+
+.PHONY: attacks
+attacks: tools ## attack a host and a bare accept loop ATTACK_PAIRS times (1) from 127.0.0.0/8, and compare them; ATTACK chooses attacks by a regular expression
+	ATTACK_PAIRS=$(ATTACK_PAIRS) $(GO) run ./internal/testenv/withbroker \
+		$(GO) test -count 1 -run '^TestAttacks$$/^($(ATTACK))$$' -v -timeout $(ATTACK_TIMEOUT) $(TESTFLAGS) ./internal/attack
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (10s)

@@ -1,0 +1,223 @@
+package attack
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// atOnce is how many connections an attacker opens, or requests it sends, at a time.
+const atOnce = 64
+
+// tally is what became of an attack, counted by the attacker.
+type tally struct {
+	// Opened are connections that were made, and Closed those that the target closed before the
+	// attack's end. Failed are connections and requests that came to nothing.
+	Opened, Failed, Closed int
+	// Published are messages that the broker took.
+	Published int
+	// Status counts the answers to HTTP requests.
+	Status map[int]int
+	// Error is why the attack ended early.
+	Error string
+}
+
+// attacker carries out one attack.
+type attacker struct {
+	order
+	// begun is called when all that the attack consists of is there. The attack goes on from then for
+	// the time of its order.
+	begun func()
+
+	mu    sync.Mutex
+	tally tally
+}
+
+// beginWithin is how long it may take until an attack has begun: a busy target is slow to accept.
+const beginWithin = 45 * time.Second
+
+// runAttacker carries out an order, and prints the tally when its time is over.
+func runAttacker(needs string) error {
+	a := &attacker{tally: tally{Status: map[int]int{}}}
+	if err := json.Unmarshal([]byte(needs), &a.order); err != nil {
+		return err
+	}
+	ctx, stop := context.WithTimeout(context.Background(), beginWithin+a.For)
+	defer stop()
+	a.begun = sync.OnceFunc(func() { time.AfterFunc(a.For, stop) })
+	if err := attackNamed(a.Attack).run(ctx, a); err != nil && ctx.Err() == nil {
+		a.tally.Error = err.Error()
+	}
+	a.begun()
+	<-ctx.Done()
+	return json.NewEncoder(os.Stdout).Encode(a.tally)
+}
+
+func (a *attacker) count(f func(t *tally)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f(&a.tally)
+}
+
+// each calls do for each number below count, at most atOnce at a time, until the attack's end.
+func (a *attacker) each(ctx context.Context, count int, do func(i int)) {
+	next := make(chan int)
+	var workers sync.WaitGroup
+	for range min(atOnce, count) {
+		workers.Go(func() {
+			for i := range next {
+				do(i)
+			}
+		})
+	}
+	for i := 0; i < count && ctx.Err() == nil; i++ {
+		next <- i
+	}
+	close(next)
+	workers.Wait()
+}
+
+// address is one of so many addresses of 127.7.0.0/16.
+func address(i, of int) net.IP { return net.IPv4(127, 7, byte(i%of>>8), byte(i%of)) }
+
+// hold opens Count connections from some addresses, has say write to each, and keeps them until the
+// attack's end. A connection that was answered is closed only by the target.
+func (a *attacker) hold(ctx context.Context, to string, addresses int, say func(conn net.Conn, i int) error) {
+	var open, saying sync.WaitGroup
+	a.each(ctx, a.Count, func(i int) {
+		conn, err := a.dial(ctx, to, address(i, addresses))
+		if err != nil {
+			return
+		}
+		saying.Add(1)
+		open.Go(func() {
+			defer conn.Close()
+			err := say(conn, i)
+			saying.Done()
+			if !a.listen(conn) || err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+				a.count(func(t *tally) { t.Closed++ })
+			}
+		})
+	})
+	saying.Wait()
+	a.begun()
+	open.Wait()
+}
+
+// dial opens a connection whose reads and writes end with the attack.
+func (a *attacker) dial(ctx context.Context, to string, from net.IP) (net.Conn, error) {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: from}, Timeout: 5 * time.Second}
+	conn, err := d.DialContext(ctx, "tcp4", to)
+	a.count(func(t *tally) {
+		if err == nil {
+			t.Opened++
+		} else {
+			t.Failed++
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // it may be closed
+	return conn, nil
+}
+
+// listen reads until the connection's or the attack's end, and reports whether the latter came
+// first. It counts an HTTP answer.
+func (a *attacker) listen(conn net.Conn) (stayed bool) {
+	buf := make([]byte, 512)
+	for {
+		n, err := conn.Read(buf)
+		var status int
+		if _, scanErr := fmt.Sscanf(string(buf[:n]), "HTTP/1.1 %d", &status); scanErr == nil {
+			a.count(func(t *tally) { t.Status[status]++ })
+		}
+		if err != nil {
+			return errors.Is(err, os.ErrDeadlineExceeded)
+		}
+	}
+}
+
+// post sends a request with a body on a connection of its own.
+func (a *attacker) post(ctx context.Context, path string, body []byte) {
+	status, err := post(ctx, a.endpoints, path, body)
+	a.count(func(t *tally) {
+		if err == nil {
+			t.Status[status]++
+		} else if ctx.Err() == nil {
+			t.Failed++
+		}
+	})
+}
+
+// caller makes a connection for each request, as a script with curl does.
+var caller = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
+// post returns the status of the answer.
+func post(ctx context.Context, to endpoints, path string, body []byte) (int, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+to.Web+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, err
+	}
+	if to.Token != "" {
+		request.Header.Set("Authorization", "Bearer "+to.Token)
+	}
+	answer, err := caller.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	defer answer.Body.Close()
+	_, err = io.Copy(io.Discard, answer.Body)
+	return answer.StatusCode, err
+}
+
+// publish sends commands to the host through the broker. The bare accept loop, which has no broker,
+// gets the same bytes by HTTP.
+func (a *attacker) publish(ctx context.Context, count int, body func(i int) []byte) error {
+	if a.AMQP == "" {
+		a.each(ctx, count, func(i int) { a.post(ctx, "/commands", body(i)) })
+		return nil
+	}
+	conn, err := amqp.Dial(a.AMQP)
+	if err != nil {
+		return fmt.Errorf("dialing the broker: %w", err)
+	}
+	defer conn.Close()
+	ch, err := conn.Channel()
+	if err != nil {
+		return fmt.Errorf("opening a channel: %w", err)
+	}
+	for i := 0; i < count && ctx.Err() == nil; i++ {
+		if err := ch.PublishWithContext(ctx, "", commandsQueue, false, false, amqp.Publishing{Body: body(i)}); err != nil {
+			return fmt.Errorf("publishing: %w", err)
+		}
+		a.tally.Published++
+	}
+	a.begun()
+	<-ctx.Done() // what was published waits in the connection
+	return nil
+}
+
+// littleRoom has the kernel keep little for a connection that isn't read.
+func littleRoom(conn net.Conn) error {
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	var setErr error
+	err = raw.Control(func(fd uintptr) {
+		setErr = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096)
+	})
+	return errors.Join(err, setErr)
+}

@@ -1,0 +1,238 @@
+package attack
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"time"
+)
+
+// An attack is what outsiders do to a target for a while.
+type attack struct {
+	name, does string
+	// count is how many connections, requests or messages there are.
+	count int
+	// connections says that the attack holds count connections open.
+	connections bool
+	run         func(ctx context.Context, a *attacker) error
+	// spends are the bounds of what the host may keep for the attack.
+	spends []bound
+	// noToken has the host and the attacker work without a token.
+	noToken bool
+	// extra is put at the end of the host's file. Attacks whose extra is refused by `validate` aren't
+	// carried out.
+	extra string
+	// descriptors is the target's limit of them; 0 is the usual one.
+	descriptors int
+	// byBroker has the honest commands come to the host through the broker.
+	byBroker bool
+	// cut takes the broker away from the host for a part of the attack.
+	cut bool
+	// restarts has the target start again after the attack.
+	restarts bool
+}
+
+// hello is what a device says first.
+const hello = "HELLO %s\r\n"
+
+const mib = 1 << 20
+
+var attacks = []attack{
+	{
+		name: "bodies", does: "1,900 HTTP connections with the token send 1 MiB less a little and stop",
+		count: 1900, connections: true, run: stalledBodies, spends: []bound{bodies},
+	},
+	{
+		name: "bodies-no-token", does: "the same at a host that asks for no token",
+		count: 1900, connections: true, run: stalledBodies, spends: []bound{bodies}, noToken: true,
+	},
+	{
+		name: "held", does: "250 commands with 900 kB of white space are held for devices that are away; then the host restarts",
+		count: 250, spends: []bound{bodies, inFlight, held}, restarts: true,
+		run: func(ctx context.Context, a *attacker) error {
+			a.each(ctx, a.Count, func(i int) {
+				a.post(ctx, "/commands", padded(fmt.Sprintf(`{"device":"away-%d","cmd":"open","offline":"hold"`, i), 900_000))
+			})
+			return nil
+		},
+	},
+	{
+		name: "big-messages", does: "40 messages of 16 MB come from the broker", count: 40, byBroker: true, spends: []bound{inFlight},
+		run: func(ctx context.Context, a *attacker) error {
+			return a.publish(ctx, a.Count, func(i int) []byte {
+				return padded(fmt.Sprintf(`{"device":"away-%d","cmd":"open"`, i), 16_000_000)
+			})
+		},
+	},
+	{
+		name: "descriptors", does: "1,500 idle devices under a limit of 1,000 descriptors; the broker goes and comes back",
+		count: 1500, connections: true, descriptors: 1000, byBroker: true, cut: true,
+		run: func(ctx context.Context, a *attacker) error {
+			a.hold(ctx, a.Devices, a.Count, func(conn net.Conn, i int) error {
+				_, err := fmt.Fprintf(conn, hello, fmt.Sprintf("idle-%d", i))
+				return err
+			})
+			return nil
+		},
+	},
+	{
+		name: "silent-devices", does: "4,096 device connections from four addresses say nothing", count: 4096, connections: true,
+		run: func(ctx context.Context, a *attacker) error {
+			a.hold(ctx, a.Devices, 4, silent)
+			return nil
+		},
+	},
+	{
+		name: "unauthorized", does: "2,000 HTTP connections are answered 401 and stay", count: 2000, connections: true,
+		run: func(ctx context.Context, a *attacker) error {
+			a.hold(ctx, a.Web, 4, func(conn net.Conn, _ int) error {
+				_, err := io.WriteString(conn, "POST /commands HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\n\r\n{}")
+				return err
+			})
+			return nil
+		},
+	},
+	{
+		name: "silent-web", does: "2,100 HTTP connections say nothing", count: 2100, connections: true,
+		run: func(ctx context.Context, a *attacker) error {
+			a.hold(ctx, a.Web, 4, silent)
+			return nil
+		},
+	},
+	{name: "names", does: "29,000 connections of devices, each with a new name, end at once", count: 29_000, run: newNames},
+	{
+		name: "matches", does: "100 kB are matched against nested counted repetitions, 8 requests at a time", count: 8, spends: []bound{bodies, made},
+		extra: `
+[pipeline.filter]
+from = "web:/filter"
+handler = { type = "expr", when = 'text matches "(a{0,31}){0,31}b"' }
+`,
+		run: func(ctx context.Context, a *attacker) error {
+			return floodFilter(ctx, a, bytes.Repeat([]byte("a"), 100_000))
+		},
+	},
+	{
+		name: "reduce", does: "an expression makes lists of lists and flattens them, 8 requests at a time", count: 8, spends: []bound{bodies, made},
+		extra: `
+[pipeline.filter]
+from = "web:/filter"
+handler = { type = "expr", when = 'len(flatten(reduce(1..1000, [#acc, #acc], []))) > 0' }
+`,
+		run: func(ctx context.Context, a *attacker) error { return floodFilter(ctx, a, []byte("{}")) },
+	},
+	{
+		name: "endless-frames", does: "2,000 devices send a frame up to the limit, without an end", count: 2000, connections: true,
+		run: func(ctx context.Context, a *attacker) error {
+			frame := bytes.Repeat([]byte("x"), frameLimit)
+			a.hold(ctx, a.Devices, a.Count, func(conn net.Conn, i int) error {
+				_, err := fmt.Fprintf(conn, hello+"%s", fmt.Sprintf("endless-%d", i), frame)
+				return err
+			})
+			return nil
+		},
+	},
+	{
+		name: "deaf", does: "200 devices never read, and are sent 20,000 commands of 3 kB", count: 200, connections: true, byBroker: true,
+		run: deafDevices, spends: []bound{inFlight},
+	},
+	{
+		name: "silent-admin", does: "2,000 connections to the admin listener say nothing", count: 2000, connections: true,
+		run: func(ctx context.Context, a *attacker) error {
+			a.hold(ctx, a.Admin, 4, silent)
+			return nil
+		},
+	},
+}
+
+func attackNamed(name string) attack {
+	for _, a := range attacks {
+		if a.name == name {
+			return a
+		}
+	}
+	panic("no attack is named " + name)
+}
+
+func silent(net.Conn, int) error { return nil }
+
+// padded completes an object with white space, so that it has so many bytes.
+func padded(object string, size int) []byte {
+	body := append([]byte(object), bytes.Repeat([]byte(" "), size-len(object)-1)...)
+	return append(body, '}')
+}
+
+// stalledBodies sends all of a body but its end.
+func stalledBodies(ctx context.Context, a *attacker) error {
+	head := "POST /commands HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1048576\r\n"
+	if a.Token != "" {
+		head += "Authorization: Bearer " + a.Token + "\r\n"
+	}
+	body := append([]byte(head+"\r\n"), bytes.Repeat([]byte(" "), mib-100)...)
+	a.hold(ctx, a.Web, 4, func(conn net.Conn, _ int) error {
+		_, err := conn.Write(body)
+		return err
+	})
+	return nil
+}
+
+// newNames connects devices that are gone when the host knows them.
+func newNames(ctx context.Context, a *attacker) error {
+	a.begun()
+	a.each(ctx, a.Count, func(i int) {
+		conn, err := a.dial(ctx, a.Devices, address(i, 1000))
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		if _, err := fmt.Fprintf(conn, hello, fmt.Sprintf("name-%d", i)); err != nil {
+			return
+		}
+		// A target that refuses the name closes the connection.
+		if conn.SetReadDeadline(time.Now().Add(10*time.Millisecond)) == nil && !a.listen(conn) {
+			a.count(func(t *tally) { t.Closed++ })
+		}
+	})
+	return nil
+}
+
+// floodFilter has Count callers post a body to the pipeline with an expression, again and again.
+func floodFilter(ctx context.Context, a *attacker, body []byte) error {
+	a.begun()
+	a.each(ctx, a.Count, func(int) {
+		for ctx.Err() == nil {
+			a.post(ctx, "/filter", body)
+		}
+	})
+	return nil
+}
+
+// deafDevices connects devices that never read, and publishes commands for them.
+func deafDevices(ctx context.Context, a *attacker) error {
+	const commands, size = 100, 3000 // for each device
+	conns := make([]net.Conn, 0, a.Count)
+	defer func() {
+		for _, c := range conns {
+			c.Close()
+		}
+	}()
+	for i := range a.Count {
+		conn, err := a.dial(ctx, a.Devices, address(i, a.Count))
+		if err != nil {
+			continue
+		}
+		conns = append(conns, conn)
+		if err := littleRoom(conn); err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(conn, hello, fmt.Sprintf("deaf-%d", i)); err != nil {
+			a.count(func(t *tally) { t.Closed++ })
+		}
+	}
+	a.begun()
+	cmd := bytes.Repeat([]byte("x"), size)
+	return a.publish(ctx, commands*a.Count, func(i int) []byte {
+		return fmt.Appendf(nil, `{"device":"deaf-%d","cmd":"%s"}`, i%a.Count, cmd)
+	})
+}

@@ -1,0 +1,175 @@
+package attack
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// report is a table of all outcomes, and of what was asked next to what was measured.
+func report(all []outcome, machine string) string {
+	var out strings.Builder
+	fmt.Fprintf(&out, "\n%s\n\nWhat happened: memory in MiB, times in milliseconds. A command's times are until the device read it, and until its result was known.\n", machine)
+	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "attack\tside\tmemory\t\t\tread p50/p99\t\tresult p99\t\tlivez\tnewcomer\tattack's connections")
+	fmt.Fprintln(w, "\t\tbefore\tpeak\tafter\tbefore\tduring\tbefore\tduring\tslowest\tslowest\t")
+	for _, o := range all {
+		if o.refused != "" {
+			fmt.Fprintf(w, "%s\t%s\trefused by validate\t\t\t\t\t\t\t\t\t\n", o.attack.name, o.side)
+			continue
+		}
+		fmt.Fprintf(w, "%s\t%s %d\t%.0f\t%.0f\t%.0f\t%s/%s\t%s/%s\t%s\t%s\t%s\t%s\t%s\n", o.attack.name, o.side, o.pair, o.beforeMiB, o.peakMiB, o.afterMiB,
+			ms(o.readBefore.percentile(50)), ms(o.readBefore.percentile(99)), ms(o.readDuring.percentile(50)), o.readDuring.at(99),
+			ms(o.resultBefore.percentile(99)), o.resultDuring.at(99), o.livez.at(100), o.newcomers.at(100), o.became())
+	}
+	_ = w.Flush() // a strings.Builder takes everything
+	fmt.Fprintf(&out, "A time with a + is of something that hadn't happened when the measurement ended.\n\n")
+	fmt.Fprintf(&out, "What was asked, next to what was measured. The p99 is that of reads. It depends on the machine: next to it is by how much it grew at the bare accept loop.\n")
+	fmt.Fprintln(w, "attack\tmemory grows by at most\t\tp99 grows by at most\t\t/livez within 1 s\t\twhat it does")
+	for _, v := range judge(all) {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", v.attack, v.memory.asked, v.memory.found(), v.p99.asked, v.p99.found(), v.livez.asked, v.livez.found(),
+			attackNamed(v.attack).does)
+	}
+	_ = w.Flush()
+	return out.String()
+}
+
+func ms(d time.Duration) string {
+	if d < 10*time.Millisecond {
+		return fmt.Sprintf("%.1f", d.Seconds()*1000)
+	}
+	return fmt.Sprintf("%.0f", d.Seconds()*1000)
+}
+
+// at is a percentile as text, with a plus sign if it is of something that was lost.
+func (f figures) at(p float64) string {
+	text := ms(f.percentile(p))
+	if f.lost > 0 {
+		return fmt.Sprintf("%s+ (%d lost)", text, f.lost)
+	}
+	return text
+}
+
+// became is what the attacker and the host counted.
+func (o outcome) became() string {
+	parts := []string{fmt.Sprintf("%d opened, %d failed, %d closed", o.tally.Opened, o.tally.Failed, o.tally.Closed)}
+	if o.tally.Published > 0 {
+		parts = append(parts, fmt.Sprintf("%d published", o.tally.Published))
+	}
+	var statuses []int
+	for s := range o.tally.Status {
+		statuses = append(statuses, s)
+	}
+	slices.Sort(statuses)
+	for _, s := range statuses {
+		parts = append(parts, fmt.Sprintf("%d × %d", o.tally.Status[s], s))
+	}
+	if o.reconnected > 0 {
+		parts = append(parts, fmt.Sprintf("reconnected after %.1f s", o.reconnected.Seconds()))
+	}
+	if o.restartedMiB > 0 {
+		parts = append(parts, fmt.Sprintf("%.0f MiB after a restart", o.restartedMiB))
+	}
+	if o.tally.Error != "" {
+		parts = append(parts, o.tally.Error)
+	}
+	return strings.Join(append(parts, o.notes...), ", ")
+}
+
+// summary is an outcome in a line, for the log of a run that still goes on.
+func (o outcome) summary() string {
+	if o.refused != "" {
+		return o.side + ": refused by validate: " + o.refused
+	}
+	return fmt.Sprintf("%s: memory %.0f, %.0f, %.0f MiB; read p99 %s, %s ms; livez %s ms; newcomer %s ms; %s", o.side, o.beforeMiB, o.peakMiB, o.afterMiB,
+		ms(o.readBefore.percentile(99)), o.readDuring.at(99), o.livez.at(100), o.newcomers.at(100), o.became())
+}
+
+// verdict says of one attack whether the host did what was asked.
+type verdict struct {
+	attack             string
+	memory, p99, livez finding
+}
+
+// finding is what was asked next to what was measured.
+type finding struct {
+	holds           bool
+	asked, measured string
+	// excused says that the bare accept loop did hardly better.
+	excused bool
+}
+
+func (f finding) String() string { return "asked " + f.asked + ", " + f.found() }
+
+func (f finding) found() string {
+	switch {
+	case f.holds:
+		return "ok: " + f.measured
+	case f.excused:
+		return "as bare: " + f.measured
+	default:
+		return "BROKEN: " + f.measured
+	}
+}
+
+// judge compares the host with what was asked, over all pairs: the most memory, the slowest answer
+// of /livez, and the middle p99.
+func judge(all []outcome) (verdicts []verdict) {
+	for _, a := range attacks {
+		var grown, restarted float64
+		var livez figures
+		var host, bare []float64
+		count := 0
+		for _, o := range all {
+			if o.attack.name != a.name || o.refused != "" {
+				continue
+			}
+			if o.side == bareSide {
+				bare = append(bare, o.p99Growth())
+				continue
+			}
+			count++
+			host = append(host, o.p99Growth())
+			grown, restarted = max(grown, o.peakMiB-o.beforeMiB), max(restarted, o.restartedMiB-o.beforeMiB)
+			livez.took, livez.lost = append(livez.took, o.livez.took...), livez.lost+o.livez.lost
+		}
+		if count == 0 {
+			continue
+		}
+		slices.Sort(livez.took)
+		connections := 0
+		if a.connections {
+			connections = a.count
+		}
+		allowed := allowedMiB(connections, a.spends)
+		v := verdict{attack: a.name}
+		v.memory = finding{holds: max(grown, restarted) <= allowed, asked: fmt.Sprintf("%.0f MiB", allowed), measured: fmt.Sprintf("%.0f MiB", grown)}
+		if a.restarts {
+			v.memory.measured += fmt.Sprintf(", %.0f after a restart", restarted)
+		}
+		grew, bareGrew := median(host), median(bare)
+		v.p99 = finding{holds: grew <= p99Factor, asked: fmt.Sprintf("× %d", p99Factor), measured: fmt.Sprintf("× %.1f (bare × %.1f)", grew, bareGrew)}
+		v.p99.excused = !v.p99.holds && grew <= p99Factor*bareGrew
+		v.livez = finding{
+			holds: livez.lost == 0 && livez.percentile(100) <= livezWithin, asked: ms(livezWithin) + " ms", measured: livez.at(100) + " ms",
+		}
+		verdicts = append(verdicts, v)
+	}
+	return verdicts
+}
+
+// p99Growth is by how much the p99 of reads grew.
+func (o outcome) p99Growth() float64 {
+	return float64(o.readDuring.percentile(99)) / float64(max(o.readBefore.percentile(99), 1))
+}
+
+// median returns the middle value; 0 of none.
+func median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	values = slices.Sorted(slices.Values(values))
+	return values[len(values)/2]
+}
