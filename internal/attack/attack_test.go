@@ -80,7 +80,8 @@ type outcome struct {
 	pair   int
 	// refused is why the attack wasn't carried out.
 	refused string
-	// Memory before and after the attack, the most while it lasted, and after a restart.
+	// Memory before the attack, the most from then on, some time after the attack, and after a
+	// restart.
 	beforeMiB, peakMiB, afterMiB, restartedMiB float64
 	// Times of the honest device's commands, until they were read and until their result was known.
 	readBefore, readDuring, resultBefore, resultDuring figures
@@ -138,12 +139,11 @@ func measure(t *testing.T, a attack, g *target, pair int, l lengths) outcome {
 	}
 	await.Closed(t, "the attack ends", attacker.Ended)
 	over := time.Now()
-	o.peakMiB = memoryMiB(t, g, testenv.PeakResident)
 	if err := json.Unmarshal([]byte(lastLine(attacker.Output(t))), &o.tally); err != nil {
 		t.Fatalf("reading the attacker's tally: %v", err)
 	}
 	pause(t.Context(), l.after)
-	o.afterMiB = memoryMiB(t, g, testenv.Resident)
+	o.peakMiB, o.afterMiB = memoryMiB(t, g, testenv.PeakResident), memoryMiB(t, g, testenv.Resident)
 	if g.side == hostSide {
 		o.notes = hostNotes(t, g)
 	}

@@ -27,8 +27,9 @@ type tally struct {
 	Opened, Failed, Closed int
 	// Published are messages that the broker took.
 	Published int
-	// Status counts the answers to HTTP requests.
-	Status map[int]int
+	// Status counts the answers to HTTP requests, of which the slowest took Slowest.
+	Status  map[int]int
+	Slowest time.Duration
 	// Error is why the attack ended early.
 	Error string
 }
@@ -151,8 +152,10 @@ func (a *attacker) listen(conn net.Conn) (stayed bool) {
 
 // post sends a request with a body on a connection of its own.
 func (a *attacker) post(ctx context.Context, path string, body []byte) {
+	begin := time.Now()
 	status, err := post(ctx, a.endpoints, path, body)
 	a.count(func(t *tally) {
+		t.Slowest = max(t.Slowest, time.Since(begin))
 		if err == nil {
 			t.Status[status]++
 		} else if ctx.Err() == nil {

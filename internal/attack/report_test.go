@@ -66,6 +66,9 @@ func (o outcome) became() string {
 	for _, s := range statuses {
 		parts = append(parts, fmt.Sprintf("%d × %d", o.tally.Status[s], s))
 	}
+	if o.tally.Slowest > 0 {
+		parts = append(parts, fmt.Sprintf("slowest answer %s ms", ms(o.tally.Slowest)))
+	}
 	if o.reconnected > 0 {
 		parts = append(parts, fmt.Sprintf("reconnected after %.1f s", o.reconnected.Seconds()))
 	}
