@@ -148,8 +148,12 @@ func judge(all []outcome) (verdicts []verdict) {
 		}
 		allowed := allowedMiB(connections, a.spends)
 		v := verdict{attack: a.name}
-		v.memory = finding{holds: max(grown, restarted) <= allowed, asked: fmt.Sprintf("%.0f MiB", allowed), measured: fmt.Sprintf("%.0f MiB", grown)}
+		afterRestart := allowedMiB(0, []bound{held}) // only held commands outlive the process
+		v.memory = finding{
+			holds: grown <= allowed && restarted <= afterRestart, asked: fmt.Sprintf("%.0f MiB", allowed), measured: fmt.Sprintf("%.0f MiB", grown),
+		}
 		if a.restarts {
+			v.memory.asked += fmt.Sprintf(", %.0f after a restart", afterRestart)
 			v.memory.measured += fmt.Sprintf(", %.0f after a restart", restarted)
 		}
 		grew, bareGrew := median(host), median(bare)
