@@ -14,6 +14,7 @@ import (
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/internal/spelling"
 	"github.com/pentrough/pentrough/router"
 	"github.com/pentrough/pentrough/router/middleware"
 	"github.com/pentrough/pentrough/transports"
@@ -95,7 +96,7 @@ func (b *builder) file(tree map[string]any) *file {
 	f := &file{empty: len(tree) == 0, host: hostDefaults, store: storeDefaults, tracing: tracingDefaults, transports: map[string]transport{}, unsound: map[string]bool{}}
 	for _, key := range slices.Sorted(maps.Keys(tree)) {
 		if !slices.Contains(sections, key) {
-			meant := plugin.Nearest(key, sections)
+			meant := spelling.Nearest(key, sections)
 			if kind := b.decoder.OtherKind("", key); meant == "" && kind != "" {
 				meant = plugin.Join(kind, key)
 			}

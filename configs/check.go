@@ -10,6 +10,7 @@ import (
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/internal/spelling"
 	"github.com/pentrough/pentrough/router/middleware"
 	"github.com/pentrough/pentrough/transports"
 )
@@ -71,7 +72,7 @@ func (c *checker) transport(ref plugin.Ref, name string, known []string) (transp
 		if ref.Shown != strconv.Quote(ref.Value) {
 			what = ref.Shown + " names no transport"
 		}
-		meant := plugin.Nearest(name, known)
+		meant := spelling.Nearest(name, known)
 		if kind := c.decoder.OtherKind("transport", name); kind != "" {
 			what, meant = fmt.Sprintf("%q is a %s, not a transport", name, kind), ""
 			if ref.Shown != strconv.Quote(ref.Value) {
@@ -132,7 +133,7 @@ func (c *checker) devices(ref plugin.Ref) {
 	if !ok || t.devices {
 		return
 	}
-	c.fail(ref.Path, fmt.Sprintf("the transport %s holds no devices", ref.Shown), plugin.Names(holders), plugin.Nearest(ref.Value, holders))
+	c.fail(ref.Path, fmt.Sprintf("the transport %s holds no devices", ref.Shown), plugin.Names(holders), spelling.Nearest(ref.Value, holders))
 }
 
 // errors holds on_error and the source against the list.
@@ -218,7 +219,7 @@ func (c *checker) misspelt(p *pipeline) {
 		if ref.Value == from {
 			return
 		}
-		if other, ok := strings.CutPrefix(ref.Value, transport+":"); ok && plugin.Misspelt(topic, other) {
+		if other, ok := strings.CutPrefix(ref.Value, transport+":"); ok && spelling.Misspelt(topic, other) {
 			near = append(near, ref)
 		}
 	}

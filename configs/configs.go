@@ -15,6 +15,7 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/plugin"
 	"github.com/pentrough/pentrough/internal/redact"
+	"github.com/pentrough/pentrough/internal/spelling"
 	"github.com/pentrough/pentrough/router"
 	"github.com/pentrough/pentrough/transports"
 )
@@ -203,7 +204,7 @@ func parseTests(t TestFile, o Options, config *file, refs []plugin.Ref) ([]Test,
 	b := &builder{decoder: plugin.Decoder{Set: setOf(o.Plugins), Secrets: secrets}, unsubstituted: sub.problems}
 	for _, key := range slices.Sorted(maps.Keys(tree)) {
 		if key != testsSection {
-			b.fail(plugin.Join("", key), "not a part of a file of tests", "[["+testsSection+"]]", plugin.Nearest(key, []string{testsSection}))
+			b.fail(plugin.Join("", key), "not a part of a file of tests", "[["+testsSection+"]]", spelling.Nearest(key, []string{testsSection}))
 		}
 	}
 	tests := b.tests(t.Name, at, tree, config, refs)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/pentrough/pentrough/internal/plugin"
 	"github.com/pentrough/pentrough/internal/redact"
+	"github.com/pentrough/pentrough/internal/spelling"
 )
 
 // excerpts shows lines of a file. A line is shown without what [redact.Set] knows to be a secret,
@@ -125,7 +126,7 @@ var (
 func mayBeSecret(path string) bool {
 	for ; path != ""; path = plugin.Parent(path) {
 		name := strings.Trim(path[len(plugin.Parent(path)):], `."`)
-		if secretWords.MatchString(name) || plugin.Nearest(name, secretKeys) != "" {
+		if secretWords.MatchString(name) || spelling.Nearest(name, secretKeys) != "" {
 			return true
 		}
 	}

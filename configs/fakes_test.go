@@ -8,6 +8,7 @@ import (
 
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/internal/spelling"
 	"github.com/pentrough/pentrough/router/middleware"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/codec"
@@ -133,7 +134,7 @@ func (c *fakeTCP) Topic(name string, use transports.Use) (transports.Topic, erro
 		return transports.Topic{}, errors.New("tcp has no topic to publish to; the deliver handler reaches devices")
 	}
 	if name != "events" && name != "data" {
-		return transports.Topic{}, errors.New(plugin.Describe(fmt.Sprintf("there is no topic %q", name), "events, data", plugin.Nearest(name, []string{"events", "data"})))
+		return transports.Topic{}, errors.New(plugin.Describe(fmt.Sprintf("there is no topic %q", name), "events, data", spelling.Nearest(name, []string{"events", "data"})))
 	}
 	return transports.Topic{Window: 100}, nil
 }

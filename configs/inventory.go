@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/internal/spelling"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/device"
 )
@@ -132,7 +133,7 @@ func (l *inventory) table(path string, v any) (map[string]any, bool) {
 func (l *inventory) only(path string, t map[string]any, allowed string) {
 	for _, key := range slices.Sorted(maps.Keys(t)) {
 		if key != allowed {
-			l.fail(plugin.Join(path, key), "unknown key", allowed, plugin.Nearest(key, []string{allowed}))
+			l.fail(plugin.Join(path, key), "unknown key", allowed, spelling.Nearest(key, []string{allowed}))
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/internal/spelling"
 	"github.com/pentrough/pentrough/transports"
 )
 
@@ -131,7 +132,7 @@ func (c *testChecker) step(path string, s *TestStep) {
 }
 
 func (c *testChecker) unknown(path, what, name string, known []string) {
-	c.fail(path, what, plugin.Names(known), plugin.Nearest(name, known))
+	c.fail(path, what, plugin.Names(known), spelling.Nearest(name, known))
 }
 
 // isEvents reports whether a topic is one that a transport of devices fills itself.

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/internal/spelling"
 )
 
 //go:generate go run . plugins --markdown ../../docs/plugins
@@ -91,7 +92,7 @@ func showPlugin(out io.Writer, name string) error {
 		return nil
 	}
 	next := "pentrough plugins lists them"
-	if meant := plugin.Nearest(name, names); meant != "" {
+	if meant := spelling.Nearest(name, names); meant != "" {
 		next = fmt.Sprintf("did you mean %q? ", meant) + next
 	}
 	return advise(fmt.Errorf("this build has no plugin %q", name), "%s", next)

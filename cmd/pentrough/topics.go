@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/internal/spelling"
 	"github.com/pentrough/pentrough/router"
 	"github.com/pentrough/pentrough/transports"
 )
@@ -125,7 +126,7 @@ func unused(c router.Config, ref transports.TopicRef) string {
 		}
 	}
 	text := fmt.Sprintf("no pipeline takes from or publishes to %q; in use: %s", ref, strings.Join(known, ", "))
-	if meant := plugin.Nearest(topic, near); meant != "" {
+	if meant := spelling.Nearest(topic, near); meant != "" {
 		text += fmt.Sprintf("; did you mean %q?", name+":"+meant)
 	}
 	return text

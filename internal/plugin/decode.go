@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pentrough/pentrough/internal/redact"
+	"github.com/pentrough/pentrough/internal/spelling"
 )
 
 // Decoder fills configuration structs from the tree of a file: map[string]any as TOML decodes it, in which [Substituted] stands for
@@ -81,7 +82,7 @@ func (d *Decoder) table(path string, m map[string]any, rv reflect.Value, typed b
 	misspelt := map[string]bool{}
 	for _, key := range slices.Sorted(maps.Keys(m)) {
 		if !slices.Contains(allowed, key) {
-			meant := Nearest(key, allowed)
+			meant := spelling.Nearest(key, allowed)
 			misspelt[meant] = true
 			d.problem(Join(path, key), "unknown key", Names(allowed), meant)
 		}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/pentrough/pentrough/internal/spelling"
 )
 
 type shape interface{ Shape() }
@@ -265,8 +267,8 @@ func TestNearest(t *testing.T) {
 		"prefech": "prefetch", "PREFETCH": "prefetch", "rtery": "retry", "poisn": "poison", "ot": "to", "tpoic": "topic", "maximum": "max",
 		"pre": "prefetch", "nothing": "", "": "", strings.Repeat("prefetch", 100): "prefetch", "x": "",
 	} {
-		if got := Nearest(word, candidates); got != want {
-			t.Errorf("Nearest(%.20q) = %q, want %q", word, got, want)
+		if got := spelling.Nearest(word, candidates); got != want {
+			t.Errorf("spelling.Nearest(%.20q) = %q, want %q", word, got, want)
 		}
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+
+	"github.com/pentrough/pentrough/internal/spelling"
 )
 
 // Plugin decodes what stands where a plugin of a kind is wanted: a name, which means the kind's table of that name, else the plugin
@@ -41,7 +43,7 @@ func (d *Decoder) Plugin(kind, path string, v any) (Instance, bool) {
 	if other := d.OtherKind(kind, name); other != "" {
 		d.problem(path, shown+" is a "+other+", not a "+kind, Names(known), "")
 	} else {
-		d.problem(path, noSuch(kind, shown, v), Names(known), Nearest(name, known))
+		d.problem(path, noSuch(kind, shown, v), Names(known), spelling.Nearest(name, known))
 	}
 	return Instance{}, false
 }
@@ -80,7 +82,7 @@ func (d *Decoder) guess(k *Kind, path string, v any) {
 		return
 	}
 	if known := d.known(k); !slices.Contains(known, name) {
-		name = cmp.Or(Nearest(name, known), name)
+		name = cmp.Or(spelling.Nearest(name, known), name)
 	}
 	meant := Instance{Path: path, Kind: k.Name, Name: name, Type: name}
 	if table, ok := d.Tables[k.Name][name].(map[string]any); ok {
@@ -141,7 +143,7 @@ func (d *Decoder) typeOf(k *Kind, path string, m map[string]any, name string) (s
 		if other := d.OtherKind(k.Name, name); name != "" && other != "" {
 			what += "; " + strconv.Quote(name) + " is a " + other + ", whose table is [" + Join(other, name) + "]"
 		}
-		d.problem(Join(path, "type"), what, Names(k.Names()), Nearest(name, k.Names()))
+		d.problem(Join(path, "type"), what, Names(k.Names()), spelling.Nearest(name, k.Names()))
 		return "", false
 	}
 	at := Join(path, "type")
@@ -154,7 +156,7 @@ func (d *Decoder) typeOf(k *Kind, path string, m map[string]any, name string) (s
 		if other := d.OtherKind(k.Name, t); other != "" {
 			d.problem(at, shown+" is a "+other+", not a "+k.Name, Names(k.Names()), "")
 		} else {
-			d.problem(at, noSuch(k.Name+" type", shown, v), Names(k.Names()), Nearest(t, k.Names()))
+			d.problem(at, noSuch(k.Name+" type", shown, v), Names(k.Names()), spelling.Nearest(t, k.Names()))
 		}
 		return "", false
 	}

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/pentrough/pentrough/internal/redact"
-	"github.com/pentrough/pentrough/internal/spelling"
 )
 
 // A Problem is one thing that is wrong with a configuration.
@@ -34,9 +33,6 @@ func Describe(what, allowed, meant string) string {
 	}
 	return what
 }
-
-// Nearest is [spelling.Nearest], for packages that describe problems.
-func Nearest(word string, candidates []string) string { return spelling.Nearest(word, candidates) }
 
 // Names lists names for a message.
 func Names(names []string) string {

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/pentrough/pentrough/internal/redact"
+	"github.com/pentrough/pentrough/internal/spelling"
 )
 
 const durationShape = `a number with a unit, such as "5s", "100ms" or "1h30m"`
@@ -108,7 +109,7 @@ func (d *Decoder) enumOf(path, text, shown string, s spec) bool {
 	case slices.Contains(s.later, text):
 		what = shown + " is not built yet in this version"
 	case !s.secret:
-		meant = Nearest(text, s.enum)
+		meant = spelling.Nearest(text, s.enum)
 	}
 	d.problem(path, what, strings.Join(s.enum, ", "), meant)
 	return false

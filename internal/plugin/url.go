@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/pentrough/pentrough/internal/spelling"
 )
 
 // urlKeys are the settings that hold a URL.
@@ -39,7 +41,7 @@ func CheckURL(text string, schemes []string) error {
 	case !schemeName.MatchString(scheme):
 		return errors.New(Describe("its scheme has characters that no scheme has", Names(allowed), ""))
 	case !slices.ContainsFunc(schemes, func(s string) bool { return strings.EqualFold(s, scheme) }):
-		meant := Nearest(scheme, schemes)
+		meant := spelling.Nearest(scheme, schemes)
 		if meant != "" {
 			meant += "://"
 		}
