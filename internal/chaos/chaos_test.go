@@ -24,26 +24,28 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
-// plan is what a run is to be.
+// plan describes a run.
 type plan struct {
 	seed  uint64
 	queue string // classic or quorum
-	// devices is how many there are, rate how many commands a second are published to all of them together.
+	// devices is the number of devices. rate is how many commands a second are published to all of
+	// them together.
 	devices, rate int
 	host          hostPlan
 	load          load
-	// mistaken says that the host has a mistake in it: it needn't stop in order.
+	// mistaken reports that the host has a planted mistake, so it needn't stop in order.
 	mistaken bool
-	// node is the broker; its other virtual hosts suffer too.
+	// node is the broker. Faults also affect its other virtual hosts.
 	node *testenv.Node
-	// patience is how long things may take to come to rest after the last fault.
+	// patience is how long the run may take to settle after the last fault.
 	patience time.Duration
 	// faults happen one after the other.
 	faults []fault
 }
 
-// draw chooses count faults: all kinds in an order of the seed's, then again.
-func draw(seed uint64, count int) []fault {
+// drawFaults chooses count faults: each kind once, in an order that the seed decides, and then
+// again.
+func drawFaults(seed uint64, count int) []fault {
 	order := rand.New(rand.NewPCG(seed, 2)).Perm(len(faults))
 	var drawn []fault
 	for i := range count {
@@ -52,7 +54,7 @@ func draw(seed uint64, count int) []fault {
 	return drawn
 }
 
-// setting reads a number that the caller of the test may choose.
+// setting reads a number from an environment variable.
 func setting(t *testing.T, name string, otherwise int) int {
 	s := os.Getenv(name)
 	if s == "" {
@@ -65,8 +67,8 @@ func setting(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
-// TestChaos runs a host between a broker and devices, does what the seed says to all of them, and judges what came of it. It has the machine for
-// itself: `make chaos` runs it.
+// TestChaos runs a host between a broker and devices, applies the faults that the seed decides,
+// and judges the history. It needs the whole machine, so only `make chaos` runs it.
 func TestChaos(t *testing.T) {
 	if os.Getenv("CHAOS_SEED") == "" {
 		t.Skip("it is run by `make chaos`, which says CHAOS_SEED")
@@ -74,34 +76,36 @@ func TestChaos(t *testing.T) {
 	seed, count := setting(t, "CHAOS_SEED", 1), setting(t, "CHAOS_FAULTS", len(faults))
 	for _, queue := range []string{"classic", "quorum"} {
 		t.Run(queue, func(t *testing.T) {
-			h := play(t, plan{
-				seed: uint64(seed), queue: queue, devices: 200, rate: 400, load: usual, faults: draw(uint64(seed), count),
+			h := runPlan(t, plan{
+				seed: uint64(seed), queue: queue, devices: 200, rate: 400, load: usualLoad, faults: drawFaults(uint64(seed), count),
 				// One knows answers by a pattern, the other doesn't.
-				host: hostPlan{folder: smallDisk(t, "128m"), deliveryLimit: usualLimit, asking: Asking{Timeout: askingTimeout, Pattern: queue == "quorum"}}, node: testenv.NewNode(t), patience: time.Minute,
+				host: hostPlan{folder: smallDisk(t, "128m"), deliveryLimit: usualLimit, answering: Answering{Timeout: answerTimeout, Pattern: queue == "quorum"}}, node: testenv.NewNode(t), patience: time.Minute,
 			})
-			if r := tell(t, h); r.Broken() > 0 {
+			if r := reportRun(t, h); r.CountViolations() > 0 {
 				t.Errorf("seed %d breaks promises", seed)
 			}
 		})
 	}
 }
 
-// tell judges a run, logs its report, and keeps the run if that was asked for or a promise broke.
-func tell(t *testing.T, h *History) *Report {
+// reportRun judges a run and logs its report. It keeps the run's files if CHAOS_KEEP is set or a
+// promise is broken.
+func reportRun(t *testing.T, h *History) *Report {
 	r := NewReport(h)
 	var text strings.Builder
 	if err := r.Text(&text); err != nil {
 		t.Fatal(err)
 	}
 	t.Log("\n" + text.String())
-	if r.Broken() > 0 || os.Getenv("CHAOS_KEEP") != "" {
-		keep(t, fmt.Sprintf("%s-seed-%d", strings.ReplaceAll(t.Name(), "/", "-"), h.Seed), h, r)
+	if r.CountViolations() > 0 || os.Getenv("CHAOS_KEEP") != "" {
+		keepRun(t, fmt.Sprintf("%s-seed-%d", strings.ReplaceAll(t.Name(), "/", "-"), h.Seed), h, r)
 	}
 	return r
 }
 
-// keep leaves a run's history, which can be judged again, and its report in the folder that CHAOS_KEEP names.
-func keep(t *testing.T, name string, h *History, r *Report) {
+// keepRun writes a run's history and report to the folder that CHAOS_KEEP names. The history can
+// be judged again.
+func keepRun(t *testing.T, name string, h *History, r *Report) {
 	folder := cmp.Or(os.Getenv("CHAOS_KEEP"), os.TempDir())
 	for kind, of := range map[string]any{"history": h, "report": r} {
 		text, err := json.MarshalIndent(of, "", "  ")
@@ -116,8 +120,8 @@ func keep(t *testing.T, name string, h *History, r *Report) {
 	}
 }
 
-// play is one run.
-func play(t *testing.T, p plan) *History {
+// runPlan does one run and returns its history.
+func runPlan(t *testing.T, p plan) *History {
 	folder := t.TempDir()
 	w := &world{t: t, rng: rand.New(rand.NewPCG(p.seed, 0)), node: p.node, reader: newReader(t)}
 	w.url = w.node.VHost(t)
@@ -128,7 +132,7 @@ func play(t *testing.T, p plan) *History {
 	w.host.start()
 	w.until("the host is ready", w.host.ready)
 	for _, queue := range []string{"device.commands", "device.groups"} {
-		w.until("the host consumes from "+queue, func() bool { return w.consumed(queue) })
+		w.until("the host consumes from "+queue, func() bool { return w.hasConsumer(queue) })
 	}
 	w.fleet = startFleet(t, "127.0.0.1:"+strconv.Itoa(w.host.devices), folder, p.devices)
 	w.until("all devices are connected", func() bool { return len(w.fleet.online()) == p.devices })
@@ -139,52 +143,52 @@ func play(t *testing.T, p plan) *History {
 	defer stop()
 	for _, queue := range []string{results, summaries, status, poison, deadLetters} {
 		clients.Go(func() {
-			client(ctx, w.url, func(ch *amqp.Channel) error { return w.reader.read(ch, queue) })
+			runClient(ctx, w.url, func(ch *amqp.Channel) error { return w.reader.read(ch, queue) })
 		})
 	}
-	h := &History{Seed: p.seed, Queue: p.queue, Asking: p.host.asking}
+	h := &History{Seed: p.seed, Queue: p.queue, Answering: p.host.answering}
 	h.End.GoroutinesBefore = int(w.host.metric(ctx, "go_goroutines"))
 	h.End.HeapBefore = uint64(w.host.metric(ctx, "go_memstats_heap_inuse_bytes"))
 	w.backEnd = newBackEnd(rand.New(rand.NewPCG(p.seed, 1)), p)
 	clients.Go(func() {
-		client(ctx, w.url, func(ch *amqp.Channel) error { return w.backEnd.publish(ctx, ch) })
+		runClient(ctx, w.url, func(ch *amqp.Channel) error { return w.backEnd.publish(ctx, ch) })
 	})
 
-	h.Faults = w.inflict(ctx, p.faults)
+	h.Faults = w.injectFaults(ctx, p.faults)
 	healed := time.Now()
 	w.backEnd.close()
-	for !w.presenceTrue() && time.Since(healed) < min(healing, p.patience) {
+	for !w.presenceTrue() && time.Since(healed) < min(recoveryTime, p.patience) {
 		pause(ctx, 50*time.Millisecond)
 	}
 	h.End.Online, h.End.Settled = w.fleet.online(), time.Now()
-	w.until("every command is confirmed", w.backEnd.drained)
+	w.until("every command is confirmed", w.backEnd.allConfirmed)
 	// What never comes is for the judge to tell.
-	for end := time.Now().Add(p.patience); !w.backEnd.settled(w.reader.settled()) && time.Now().Before(end); {
+	for end := time.Now().Add(p.patience); !w.backEnd.allEnded(w.reader.countEnded()) && time.Now().Before(end); {
 		pause(ctx, 50*time.Millisecond)
 	}
 	w.until("the host is ready", w.host.ready)
-	w.until("the queues are quiet", func() bool { return w.reader.quiet() > 2*time.Second })
+	w.until("the queues are quiet", func() bool { return w.reader.quietFor() > 2*time.Second })
 	h.End.Goroutines = int(w.host.metric(ctx, "go_goroutines"))
 	h.End.Heap = uint64(w.host.metric(ctx, "go_memstats_heap_inuse_bytes"))
 	if p.mistaken {
 		w.host.kill()
 	} else {
-		w.stop()
+		w.stopHost()
 	}
-	h.Reads, h.Answers = w.fleet.end(t)
+	h.Reads, h.Answers = w.fleet.stopAll(t)
 	stop()
 	clients.Wait()
 	h.Commands, h.Results, h.Events, h.End.Poison = w.backEnd.history(), w.reader.results, w.reader.events, w.reader.poison
 	h.Reports, h.End.DeadLetters = w.reader.reports, w.reader.dead
 	h.Stops, h.SecondHosts = w.stops, w.secondHosts
 	if w.host.store != "" {
-		h.End.Unfinished = rows(t, w.host.store, unfinished, time.Time{})
+		h.End.Unfinished = ledgerRows(t, w.host.store, unfinished, time.Time{})
 	}
 	return h
 }
 
-// inflict does the faults, spaced by the world's chance.
-func (w *world) inflict(ctx context.Context, faults []fault) []Fault {
+// injectFaults applies the faults, with random pauses between them.
+func (w *world) injectFaults(ctx context.Context, faults []fault) []Fault {
 	var all []Fault
 	pause(ctx, 2*time.Second)
 	for _, chosen := range faults {
@@ -198,19 +202,18 @@ func (w *world) inflict(ctx context.Context, faults []fault) []Fault {
 	return all
 }
 
-// presenceTrue says whether the events up to now tell which devices are connected now.
+// presenceTrue reports whether the events so far agree with the connections of now.
 func (w *world) presenceTrue() bool {
 	online := w.fleet.online()
 	slices.Sort(online)
 	return slices.Equal(online, w.reader.online())
 }
 
-// unfinished is how far rows have come that are neither confirmed nor held.
+// unfinished is the last state of rows that are neither confirmed nor held.
 const unfinished = ledger.Confirmed - 1
 
-// rows reads the ids of the ledger's rows that have come no further than last, of those that were
-// changed since a time.
-func rows(t *testing.T, path string, last ledger.State, since time.Time) []string {
+// ledgerRows reads the ids of the ledger's rows in states up to last that changed since that time.
+func ledgerRows(t *testing.T, path string, last ledger.State, since time.Time) []string {
 	db, err := sql.Open("sqlite", path)
 	if err != nil {
 		t.Fatal(err)
@@ -235,7 +238,7 @@ func rows(t *testing.T, path string, last ledger.State, since time.Time) []strin
 	return ids
 }
 
-// until waits for a condition. What the host says of itself is the state that a failure shows.
+// until waits for a condition. A failure shows the host's readiness page.
 func (w *world) until(what string, cond func() bool) {
 	w.t.Helper()
 	await.That(w.t, what, func() (any, bool) {
@@ -243,12 +246,12 @@ func (w *world) until(what string, cond func() bool) {
 		if ok {
 			return nil, true
 		}
-		return fmt.Sprintf("%d devices are connected, %d commands have results; the host says %q", len(w.online()), w.reader.settled(), w.host.readiness()), false
+		return fmt.Sprintf("%d devices are connected, %d commands have results; the host says %q", len(w.online()), w.reader.countEnded(), w.host.readiness()), false
 	})
 }
 
-// consumed says whether the queue has a consumer.
-func (w *world) consumed(queue string) bool {
+// hasConsumer reports whether the queue has a consumer.
+func (w *world) hasConsumer(queue string) bool {
 	conn, err := amqp.Dial(w.url)
 	if err != nil {
 		return false
@@ -262,7 +265,7 @@ func (w *world) consumed(queue string) bool {
 	return err == nil && q.Consumers > 0
 }
 
-// online is the addresses of the devices that are connected.
+// online returns the addresses of the connected devices.
 func (w *world) online() []string {
 	if w.fleet == nil {
 		return nil

@@ -22,22 +22,26 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// crashPoints is how many of a host's calls each have their turn to be the one that it is killed at.
+// crashPoints is the number of calls at each of which a host is killed once.
 const crashPoints = 200
 
-// point is one kill, and what it was done to.
+// point is one kill.
 type point struct {
 	nth int
-	// call and place are what the host was killed at, before it was done.
+	// call and place are the call at which the host was killed, before the call was carried out,
+	// and its target.
 	call, place string
 	// inFlight are the ids of the commands whose results hadn't been read.
 	inFlight []string
 }
 
-// TestCrashPoints kills a host at its first call with which it writes, syncs or sends, then another at its second, and so on to the 200th, while
-// commands come: one, then two, then three at a time until it is dead. One history tells of all of them, and is judged. CHAOS_POINTS is how
-// many of the 200 there are to be, evenly spaced. Each that is chosen must kill the host, and all 200 together must have been at each place that
-// a command's life has.
+// TestCrashPoints kills a host at its first call that writes, syncs or sends, then at its second,
+// and so on to the 200th.
+//
+// Meanwhile it publishes commands: one, then two, then three at a time until the host is dead. One
+// history has all kills and is judged. CHAOS_POINTS is how many of the 200 calls are tried, evenly
+// spaced. Each of them must kill the host. All 200 together must have hit each place that the life
+// of a command has.
 func TestCrashPoints(t *testing.T) {
 	if os.Getenv("CHAOS_SEED") == "" {
 		t.Skip("it is run by `make chaos`, which says CHAOS_SEED")
@@ -49,15 +53,15 @@ func TestCrashPoints(t *testing.T) {
 		t.Run(string(mode), func(t *testing.T) {
 			s := newSweep(t, node, mode, killat)
 			for i := range count {
-				s.kill(1 + i*crashPoints/count)
+				s.killAtCall(1 + i*crashPoints/count)
 			}
-			h := s.end()
-			r := tell(t, h)
-			s.tell(h)
-			if r.Broken() > 0 {
+			h := s.finish()
+			r := reportRun(t, h)
+			s.logPoints(h)
+			if r.CountViolations() > 0 {
 				t.Errorf("a crash in the mode %s breaks promises", mode)
 			}
-			for _, place := range s.places() {
+			for _, place := range s.requiredPlaces() {
 				if count == crashPoints && !slices.ContainsFunc(s.points, func(p point) bool { return p.place == place }) {
 					t.Errorf("no kill was at %s", place)
 				}
@@ -79,7 +83,7 @@ type sweep struct {
 	readers sync.WaitGroup
 }
 
-// crashDevices is how many devices there are: as many as there are commands at a time.
+// crashDevices is the number of devices, and the most commands at a time.
 const crashDevices = 3
 
 func newSweep(t *testing.T, node *testenv.Node, mode device.Mode, killat string) *sweep {
@@ -103,7 +107,7 @@ func newSweep(t *testing.T, node *testenv.Node, mode device.Mode, killat string)
 	})
 	for _, queue := range []string{results, status, poison} {
 		s.readers.Go(func() {
-			client(ctx, s.url, func(ch *amqp.Channel) error { return s.reader.read(ch, queue) })
+			runClient(ctx, s.url, func(ch *amqp.Channel) error { return s.reader.read(ch, queue) })
 		})
 	}
 	conn, err := amqp.Dial(s.url)
@@ -124,8 +128,8 @@ func newSweep(t *testing.T, node *testenv.Node, mode device.Mode, killat string)
 
 func (s *sweep) allOnline() bool { return len(s.fleet.online()) == len(s.fleet.devices) }
 
-// places are those that the life of a command in this mode has for certain.
-func (s *sweep) places() []string {
+// requiredPlaces returns the places that the life of a command in this mode always has.
+func (s *sweep) requiredPlaces() []string {
 	all := []string{"write to a device", "write to the broker", "pwrite64 to ledger.db-wal"}
 	if s.mode == device.AtMostOnce {
 		all = append(all, "fsync of ledger.db-wal")
@@ -133,23 +137,24 @@ func (s *sweep) places() []string {
 	return all
 }
 
-// kill has the host killed at its nth call, starts it again, and waits until all commands have come to their end.
-func (s *sweep) kill(nth int) {
-	tr := s.host.killAt(s.killat, nth)
+// killAtCall lets the host be killed at its nth call, starts it again, and waits until all
+// commands have ended.
+func (s *sweep) killAtCall(nth int) {
+	tr := s.host.killAtCall(s.killat, nth)
 	defer tr.close()
 	const rounds = 100
-	for round := 1; !s.round(min(round, crashDevices)); round++ {
+	for round := 1; !s.publishRound(min(round, crashDevices)); round++ {
 		if round == rounds {
 			s.t.Fatalf("%d rounds of commands went by without a call number %d", rounds, nth)
 		}
 	}
-	d, ok := tr.death()
+	d, ok := tr.waitForDeath()
 	if !ok {
 		s.t.Fatalf("the host ended, and not at its call number %d: %v", nth, s.host.err)
 	}
-	p := point{nth: nth, call: d.Call, place: s.place(d.Call, d.On), inFlight: s.open()}
+	p := point{nth: nth, call: d.Call, place: s.describeCall(d.Call, d.On), inFlight: s.openCommands()}
 	f := Fault{
-		Name: fmt.Sprintf("host killed at call %d, %s,", nth, p.place), Begin: d.Time, End: time.Now(), Killed: true, InFlight: len(p.inFlight), Cut: names(s.fleet.devices),
+		Name: fmt.Sprintf("host killed at call %d, %s,", nth, p.place), Begin: d.Time, End: time.Now(), Killed: true, InFlight: len(p.inFlight), Cut: addressesOf(s.fleet.devices),
 	}
 	s.points, s.history.Faults = append(s.points, p), append(s.history.Faults, f)
 	if len(s.points)%2 == 0 {
@@ -159,11 +164,12 @@ func (s *sweep) kill(nth int) {
 	}
 	s.until("the host is ready", s.host.ready)
 	s.until("all devices are connected", s.allOnline)
-	s.until("all commands have ended", func() bool { return len(s.open()) == 0 })
+	s.until("all commands have ended", func() bool { return len(s.openCommands()) == 0 })
 }
 
-// round publishes a command to each of the first n devices, waits for their results, and reports whether the host died of it.
-func (s *sweep) round(n int) (dead bool) {
+// publishRound publishes a command to each of the first n devices, waits for their results, and
+// reports whether the host died.
+func (s *sweep) publishRound(n int) (dead bool) {
 	var confirms []*amqp.DeferredConfirmation
 	first := len(s.history.Commands)
 	for _, d := range s.fleet.devices[:n] {
@@ -190,27 +196,28 @@ func (s *sweep) round(n int) (dead bool) {
 			return nil, true
 		default:
 		}
-		open := s.open()
+		open := s.openCommands()
 		return open, len(open) == 0
 	})
 	return dead
 }
 
-// open are the ids of the last commands whose results haven't been read. Those of earlier rounds have.
-func (s *sweep) open() []string {
+// openCommands returns the ids of the last commands whose results haven't been read. Commands of
+// earlier rounds have ended.
+func (s *sweep) openCommands() []string {
 	s.reader.mu.Lock()
 	defer s.reader.mu.Unlock()
 	var ids []string
 	for _, c := range s.history.Commands[max(0, len(s.history.Commands)-crashDevices):] {
-		if !s.reader.over[endKey(c.ID, c.Device)] {
+		if !s.reader.ended[endKey(c.ID, c.Device)] {
 			ids = append(ids, c.ID)
 		}
 	}
 	return ids
 }
 
-// place says in words what a call was to be made on.
-func (w *world) place(call, on string) string {
+// describeCall describes a call and its target.
+func (w *world) describeCall(call, on string) string {
 	switch fields := strings.Fields(on); {
 	case len(fields) == 3 && fields[1] == strconv.Itoa(w.host.devices):
 		on = "a device"
@@ -227,27 +234,27 @@ func (w *world) place(call, on string) string {
 	return call + " to " + on
 }
 
-// end stops everything and returns the history.
-func (s *sweep) end() *History {
+// finish stops everything and returns the history.
+func (s *sweep) finish() *History {
 	h, ctx := &s.history, context.Background()
 	s.until("presence is true", s.presenceTrue)
 	h.End.Online, h.End.Settled = s.fleet.online(), time.Now()
-	s.until("the queues are quiet", func() bool { return s.reader.quiet() > 2*time.Second })
+	s.until("the queues are quiet", func() bool { return s.reader.quietFor() > 2*time.Second })
 	h.End.Goroutines = int(s.host.metric(ctx, "go_goroutines"))
 	h.End.Heap = uint64(s.host.metric(ctx, "go_memstats_heap_inuse_bytes"))
 	if err := s.host.stop(); err != nil {
 		s.t.Errorf("the last stop: %v", err)
 	}
-	h.Reads, h.Answers = s.fleet.end(s.t)
+	h.Reads, h.Answers = s.fleet.stopAll(s.t)
 	s.stop()
 	s.readers.Wait()
 	h.Results, h.Events, h.End.Poison = s.reader.results, s.reader.events, s.reader.poison
-	h.End.Unfinished = rows(s.t, s.host.store, unfinished, time.Time{})
+	h.End.Unfinished = ledgerRows(s.t, s.host.store, unfinished, time.Time{})
 	return h
 }
 
-// tell logs where each kill was and how the commands ended that were in flight.
-func (s *sweep) tell(h *History) {
+// logPoints logs where each kill was and how the commands in flight ended.
+func (s *sweep) logPoints(h *History) {
 	reads := map[string]int{}
 	for _, r := range h.Reads {
 		reads[r.ID]++

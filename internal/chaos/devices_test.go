@@ -16,7 +16,8 @@ import (
 	"time"
 )
 
-// fleet is fake devices, each at an address of its own, that record on disk what they read.
+// fleet is a set of simulated devices, each with its own address, that record on disk what they
+// read.
 type fleet struct {
 	addr   string
 	record *os.File
@@ -31,17 +32,18 @@ type fleet struct {
 	err     error
 }
 
-// fakeDevice is one of them.
+// fakeDevice is one device of a fleet.
 type fakeDevice struct {
 	address string
 
 	mu          sync.Mutex
 	connections int
 	looks       int // at two connections at once; for its own goroutine
-	// wire is the newest connection, nil if there is none. next is a second one, as long as the device hasn't turned to it.
+	// wire is the newest connection, nil if there is none. next is a second one, as long as the
+	// device hasn't turned to it.
 	wire, next *wire
 	reading    chan struct{} // closed while it reads
-	away       chan struct{} // closed while it wants to be connected
+	present    chan struct{} // closed while it wants to be connected
 }
 
 // wire is a device's end of one connection.
@@ -59,11 +61,11 @@ func startFleet(t *testing.T, addr, folder string, n int) *fleet {
 	ctx, stop := context.WithCancel(context.Background())
 	f := &fleet{addr: addr, record: record, stop: stop}
 	for i := range n {
-		d := &fakeDevice{address: deviceAddress(i), reading: make(chan struct{}), away: make(chan struct{})}
+		d := &fakeDevice{address: deviceAddress(i), reading: make(chan struct{}), present: make(chan struct{})}
 		close(d.reading)
-		close(d.away)
+		close(d.present)
 		f.devices = append(f.devices, d)
-		f.work.Go(func() { f.live(ctx, d) })
+		f.work.Go(func() { f.runDevice(ctx, d) })
 	}
 	f.work.Go(func() { f.sync(ctx) })
 	return f
@@ -71,11 +73,11 @@ func startFleet(t *testing.T, addr, folder string, n int) *fleet {
 
 func deviceAddress(i int) string { return fmt.Sprintf("127.2.%d.%d", i/250, i%250+1) }
 
-// live connects again and again.
-func (f *fleet) live(ctx context.Context, d *fakeDevice) {
+// runDevice keeps the device connected until the context ends.
+func (f *fleet) runDevice(ctx context.Context, d *fakeDevice) {
 	for ctx.Err() == nil {
 		select {
-		case <-d.absence():
+		case <-d.whenPresent():
 		case <-ctx.Done():
 			return
 		}
@@ -84,16 +86,16 @@ func (f *fleet) live(ctx context.Context, d *fakeDevice) {
 			continue
 		}
 		end := context.AfterFunc(ctx, d.close)
-		for w := d.turn(); w != nil; w = d.turn() {
+		for w := d.switchConnection(); w != nil; w = d.switchConnection() {
 			f.read(ctx, d, w)
 		}
 		end()
 	}
 }
 
-// dial makes a new connection of the device, besides the one that it may have.
+// dial opens a new connection of the device, in addition to one that it may have.
 func (f *fleet) dial(ctx context.Context, d *fakeDevice) error {
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(d.address)}, Timeout: time.Second, Control: littleRoom}
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(d.address)}, Timeout: time.Second, Control: setSmallReadBuffer}
 	conn, err := dialer.DialContext(ctx, "tcp4", f.addr)
 	if err != nil {
 		return err
@@ -106,16 +108,16 @@ func (f *fleet) dial(ctx context.Context, d *fakeDevice) error {
 	d.connections++
 	d.next = &wire{TCPConn: conn.(*net.TCPConn), number: d.connections}
 	if d.wire != nil {
-		_ = d.wire.SetReadDeadline(past) // wakes the reader
+		_ = d.wire.SetReadDeadline(expiredDeadline) // wakes the reader
 	}
 	return nil
 }
 
-// past is a deadline that is over.
-var past = time.Unix(1, 0)
+// expiredDeadline is a deadline in the past.
+var expiredDeadline = time.Unix(1, 0)
 
-// turn has the device leave its connection for the next one, and returns that; nil if there is none.
-func (d *fakeDevice) turn() *wire {
+// switchConnection closes the device's connection and returns the next one, or nil.
+func (d *fakeDevice) switchConnection() *wire {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.wire != nil {
@@ -138,38 +140,38 @@ func (f *fleet) read(ctx context.Context, d *fakeDevice, w *wire) {
 			f.readBoth(ctx, d, w, next)
 			return
 		}
-		lines, err := w.take()
-		f.note(ctx, d, w, 0, lines)
+		lines, err := w.readLines()
+		f.recordLines(ctx, d, w, 0, lines)
 		if err != nil {
 			return
 		}
 	}
 }
 
-// readBoth records the lines of two connections for a while. What comes through the second is
-// recorded only after all that was there on the first: what was written first is read first. A
-// line that reaches the first connection after the second was read may be newer. It belongs to
-// the same look.
+// readBoth records the lines of two connections for a while. Lines of the second connection are
+// recorded only after everything that was available on the first: the host wrote the first one
+// first. A line that reaches the first connection after the second was read may be newer; it
+// belongs to the same look.
 func (f *fleet) readBoth(ctx context.Context, d *fakeDevice, first, second *wire) {
 	const while = 300 * time.Millisecond
 	for end := time.Now().Add(while); time.Now().Before(end); {
 		d.looks++
 		_ = second.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
-		newer, err := second.take()
+		newer, err := second.readLines()
 		for older := []string{""}; len(older) > 0; {
 			_ = first.SetReadDeadline(time.Now().Add(time.Millisecond))
-			older, _ = first.take() // the host ends it, now or later
-			f.note(ctx, d, first, d.looks, older)
+			older, _ = first.readLines() // the host ends it, now or later
+			f.recordLines(ctx, d, first, d.looks, older)
 		}
-		f.note(ctx, d, second, d.looks, newer)
+		f.recordLines(ctx, d, second, d.looks, newer)
 		if err != nil {
 			return // the next read finds it too
 		}
 	}
 }
 
-// take reads once, and returns the lines that are whole. A deadline is no error.
-func (w *wire) take() (lines []string, err error) {
+// readLines reads once and returns the complete lines. A deadline isn't an error.
+func (w *wire) readLines() (lines []string, err error) {
 	buf := make([]byte, 4096)
 	n, err := w.Read(buf)
 	w.rest = append(w.rest, buf[:n]...)
@@ -186,9 +188,9 @@ func (w *wire) take() (lines []string, err error) {
 	return lines, err
 }
 
-// note records lines that a look found, and answers those that ask. What was read was read, even
-// if the connection is then lost.
-func (f *fleet) note(ctx context.Context, d *fakeDevice, w *wire, look int, lines []string) {
+// recordLines records lines that a look found, and answers requests. The lines count as read even
+// if the connection is lost then.
+func (f *fleet) recordLines(ctx context.Context, d *fakeDevice, w *wire, look int, lines []string) {
 	for _, text := range lines {
 		line := parseLine(text)
 		f.mu.Lock()
@@ -198,11 +200,11 @@ func (f *fleet) note(ctx context.Context, d *fakeDevice, w *wire, look int, line
 		reading := d.reading
 		d.mu.Unlock()
 		<-reading
-		f.answer(ctx, d, w, line)
+		f.answerLine(ctx, d, w, line)
 	}
 }
 
-// sync writes what was read to the disk, many lines at a time.
+// sync writes the recorded lines to the disk, many at a time.
 func (f *fleet) sync(ctx context.Context) {
 	for {
 		last := ctx.Err() != nil
@@ -234,14 +236,14 @@ func (f *fleet) sync(ctx context.Context) {
 	}
 }
 
-// some returns n devices drawn by rng.
-func (f *fleet) some(rng *rand.Rand, n int) []*fakeDevice {
+// drawDevices returns n random devices.
+func (f *fleet) drawDevices(rng *rand.Rand, n int) []*fakeDevice {
 	all := slices.Clone(f.devices)
 	rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	return all[:min(n, len(all))]
 }
 
-func names(devices []*fakeDevice) []string {
+func addressesOf(devices []*fakeDevice) []string {
 	var all []string
 	for _, d := range devices {
 		all = append(all, d.address)
@@ -249,8 +251,8 @@ func names(devices []*fakeDevice) []string {
 	return all
 }
 
-// hold has the device stop reading; the returned function has it go on.
-func (d *fakeDevice) hold() (release func()) {
+// pauseReading makes the device stop reading until the returned function is called.
+func (d *fakeDevice) pauseReading() (release func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	reading := make(chan struct{})
@@ -258,24 +260,24 @@ func (d *fakeDevice) hold() (release func()) {
 	return func() { close(reading) }
 }
 
-// leave disconnects the device until the returned function has it come back.
-func (d *fakeDevice) leave() (back func()) {
+// disconnect takes the device offline until the returned function is called.
+func (d *fakeDevice) disconnect() (back func()) {
 	away := make(chan struct{})
 	d.mu.Lock()
-	d.away = away
+	d.present = away
 	d.mu.Unlock()
 	d.reset()
 	return func() { close(away) }
 }
 
-// absence is closed when the device isn't away.
-func (d *fakeDevice) absence() <-chan struct{} {
+// whenPresent returns a channel that is closed while the device may connect.
+func (d *fakeDevice) whenPresent() <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.away
+	return d.present
 }
 
-// reset ends the device's connection without a farewell: what is on its way is lost.
+// reset aborts the device's connection. Bytes on their way are lost.
 func (d *fakeDevice) reset() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -285,7 +287,7 @@ func (d *fakeDevice) reset() {
 	}
 }
 
-// close ends all that the device has.
+// close closes the device's connections.
 func (d *fakeDevice) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -296,7 +298,7 @@ func (d *fakeDevice) close() {
 	}
 }
 
-// online is the addresses of those that are connected.
+// online returns the addresses of the connected devices.
 func (f *fleet) online() []string {
 	var all []string
 	for _, d := range f.devices {
@@ -309,8 +311,8 @@ func (f *fleet) online() []string {
 	return all
 }
 
-// end disconnects all and returns what they read and said.
-func (f *fleet) end(t *testing.T) ([]Read, []Answer) {
+// stopAll disconnects all devices and returns what they read and answered.
+func (f *fleet) stopAll(t *testing.T) ([]Read, []Answer) {
 	f.stop()
 	f.work.Wait()
 	if err := f.record.Close(); err != nil || f.err != nil {

@@ -26,8 +26,8 @@ func smallDisk(t *testing.T, size string) string {
 	return folder
 }
 
-// diskFull fills the ledger's disk but for the host's own reserve while commands come, and frees
-// it later.
+// diskFull fills the ledger's disk, except for the host's own reserve, while commands arrive.
+// Later it frees the disk.
 var diskFull = fault{"ledger's disk full", func(ctx context.Context, w *world, _ *Fault) {
 	free := w.fillDisk()
 	pause(ctx, 4*time.Second) // the host may have room for what had begun, or even for all
@@ -35,42 +35,43 @@ var diskFull = fault{"ledger's disk full", func(ctx context.Context, w *world, _
 	w.until("the host is ready by itself", w.host.ready)
 }}
 
-// diskFullAlone is diskFull where nothing else disturbs the devices: they mustn't notice but that no commands come.
+// diskFullAlone is diskFull with nothing else that disturbs the devices. They must notice only
+// that no commands arrive.
 var diskFullAlone = fault{"ledger's disk full", func(ctx context.Context, w *world, _ *Fault) {
-	before := w.fleet.connections()
+	before := w.fleet.countConnections()
 	free := w.keepDiskFull()
 	w.awaitFull()
 	// What was on its way may still be written. After that nothing is, as nothing can be recorded.
 	// Results may come that were recorded before.
 	pause(ctx, 2*time.Second)
-	reads := w.fleet.lines()
+	reads := w.fleet.countLines()
 	pause(ctx, 3*time.Second)
-	if n := w.fleet.lines() - reads; n > 0 {
+	if n := w.fleet.countLines() - reads; n > 0 {
 		w.t.Errorf("devices got %d commands while the ledger's disk was full", n)
 	}
-	if now := w.fleet.connections(); now != before {
+	if now := w.fleet.countConnections(); now != before {
 		w.t.Errorf("devices connected again while the ledger's disk was full: %d connections, %d before", now, before)
 	}
 	free()
 	w.until("the host is ready by itself", w.host.ready)
 }}
 
-// diskFullKill kills the host that can't write its ledger, and starts it again before there is room.
+// diskFullKill kills a host that can't write its ledger, and starts it again before there is room.
 var diskFullKill = fault{"host killed, its ledger's disk full", func(ctx context.Context, w *world, f *Fault) {
 	free := w.keepDiskFull()
 	w.awaitFull()
-	w.kill(f)
+	w.killHost(f)
 	w.host.start()
 	pause(ctx, 5*time.Second)
 	free()
 	w.until("the host is ready by itself", w.host.ready)
 }}
 
-// diskFullStart has a host make its ledger on a disk that is full already.
+// diskFullStart lets a host create its ledger on a disk that is already full.
 var diskFullStart = fault{"host's first start, its ledger's disk full", func(_ context.Context, w *world, _ *Fault) {
 	// An orderly stop leaves nothing that the ledger is needed for. What began in a run that was
 	// killed waits there for its result: no kill may come before this fault.
-	w.stop()
+	w.stopHost()
 	for _, part := range []string{"", ".lock"} {
 		if err := os.Remove(w.host.store + part); err != nil {
 			w.t.Error(err)
@@ -83,13 +84,12 @@ var diskFullStart = fault{"host's first start, its ledger's disk full", func(_ c
 	w.until("the host is ready by itself", w.host.ready)
 }}
 
-// diskFullStop has the host stop when it can't record what became of commands that it wrote to
-// their devices, as it hasn't even its reserve. Only its exit code and its log can tell of them
-// then.
+// diskFullStop stops the host when it can't record the outcomes of commands that it has written,
+// because it hasn't even its reserve. Only its exit code and its log can name them then.
 var diskFullStop = fault{"host stopped, its ledger's disk full", func(_ context.Context, w *world, _ *Fault) {
 	free := w.keepDiskFull()
 	w.awaitFull()
-	w.stop()
+	w.stopHost()
 	free()
 	w.host.start()
 	w.until("the host is ready", w.host.ready)
@@ -102,27 +102,27 @@ const (
 	deliveryLimit = 3
 )
 
-// usualLimit is RabbitMQ 4's own delivery limit. Runs have it in which the host is killed often,
-// as each kill is a delivery.
+// usualLimit is RabbitMQ 4's default delivery limit. Runs that kill the host often use it, because
+// each kill is a delivery.
 const usualLimit = 20
 
 // outage, outageRestart and outageStop fill the ledger's disk for long. The broker counts how
 // often it delivers a command, so the host has to keep what it has.
 var (
-	outage        = fault{"long outage of the ledger", func(ctx context.Context, w *world, _ *Fault) { w.outage(ctx, func() {}) }}
+	outage        = fault{"long outage of the ledger", func(ctx context.Context, w *world, _ *Fault) { w.fillDiskForLong(ctx, func() {}) }}
 	outageRestart = fault{"long outage of the ledger, broker restarted", func(ctx context.Context, w *world, _ *Fault) {
-		w.outage(ctx, func() { w.node.Restart(w.t) })
+		w.fillDiskForLong(ctx, func() { w.node.Restart(w.t) })
 	}}
 	outageStop = fault{"long outage of the ledger, host stopped and started", func(ctx context.Context, w *world, _ *Fault) {
-		w.outage(ctx, func() {
-			w.stop()
+		w.fillDiskForLong(ctx, func() {
+			w.stopHost()
 			w.host.start()
 		})
 	}}
 )
 
-// outage fills the ledger's disk for outageTime, and has something happen in the middle of it.
-func (w *world) outage(ctx context.Context, middle func()) {
+// fillDiskForLong fills the ledger's disk for outageTime and calls middle in the meantime.
+func (w *world) fillDiskForLong(ctx context.Context, middle func()) {
 	free := w.keepDiskFull()
 	w.awaitFull()
 	end := time.Now().Add(outageTime)
@@ -133,24 +133,24 @@ func (w *world) outage(ctx context.Context, middle func()) {
 	w.until("the host is ready by itself", w.host.ready)
 }
 
-// TestFullDisk takes the room from a host's ledger while commands come: nothing may be lost or doubled, devices stay connected, and it
-// recovers when there is room again.
+// TestFullDisk fills the disk of a host's ledger while commands arrive. No command may be lost or
+// doubled, devices stay connected, and the host recovers when there is room again.
 func TestFullDisk(t *testing.T) {
 	if os.Getenv("CHAOS_SEED") == "" {
 		t.Skip("it is run by `make chaos`, which says CHAOS_SEED")
 	}
-	h := play(t, plan{
-		seed: uint64(setting(t, "CHAOS_SEED", 1)), queue: "quorum", devices: 50, rate: 300, load: usual,
-		host:   hostPlan{folder: smallDisk(t, "24m"), deliveryLimit: deliveryLimit, stopping: 8 * time.Second, asking: Asking{Timeout: askingTimeout, Pattern: true}},
+	h := runPlan(t, plan{
+		seed: uint64(setting(t, "CHAOS_SEED", 1)), queue: "quorum", devices: 50, rate: 300, load: usualLoad,
+		host:   hostPlan{folder: smallDisk(t, "24m"), deliveryLimit: deliveryLimit, shutdownTimeout: 8 * time.Second, answering: Answering{Timeout: answerTimeout, Pattern: true}},
 		faults: []fault{diskFullStart, diskFullAlone, diskFullKill, diskFullStop, outageRestart, outageStop}, node: testenv.NewNode(t), patience: time.Minute,
 	})
-	if r := tell(t, h); r.Broken() > 0 {
+	if r := reportRun(t, h); r.CountViolations() > 0 {
 		t.Error("a full disk breaks promises")
 	}
 }
 
-// fillDisk leaves no room on the ledger's disk, until free. What the host then removes is its own
-// again.
+// fillDisk leaves no room on the ledger's disk until free is called. What the host then removes is
+// free for the host.
 func (w *world) fillDisk() (free func()) {
 	w.t.Helper()
 	filler := w.filler()
@@ -158,7 +158,7 @@ func (w *world) fillDisk() (free func()) {
 	return func() { filler.remove(w.t) }
 }
 
-// keepDiskFull is fillDisk that also takes whatever becomes free, such as the host's reserve.
+// keepDiskFull is fillDisk that also takes all room that becomes free, such as the host's reserve.
 func (w *world) keepDiskFull() (free func()) {
 	w.t.Helper()
 	filler := w.filler()
@@ -192,7 +192,7 @@ func (w *world) filler() filler {
 	return filler{file}
 }
 
-// fill takes what is free.
+// fill takes all free room.
 func (f filler) fill(t *testing.T) {
 	var err error
 	for block := make([]byte, 4096); err == nil; {
@@ -209,7 +209,7 @@ func (f filler) remove(t *testing.T) {
 	}
 }
 
-// awaitFull waits until the host says that it isn't ready, and why.
+// awaitFull waits until the host reports that it isn't ready because its ledger's disk is full.
 func (w *world) awaitFull() {
 	w.t.Helper()
 	said := ""
@@ -224,7 +224,7 @@ func (w *world) awaitFull() {
 	w.t.Log(said)
 }
 
-// readiness is what the host says of its parts; empty if it doesn't answer.
+// readiness returns the text of the host's readiness page, or "" if the host doesn't answer.
 func (h *host) readiness() string {
 	r, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/readyz", h.admin))
 	if err != nil {
@@ -235,8 +235,8 @@ func (h *host) readiness() string {
 	return string(text)
 }
 
-// connections is how many connections devices have made.
-func (f *fleet) connections() int {
+// countConnections returns how many connections devices have made.
+func (f *fleet) countConnections() int {
 	n := 0
 	for _, d := range f.devices {
 		d.mu.Lock()
@@ -246,8 +246,8 @@ func (f *fleet) connections() int {
 	return n
 }
 
-// lines is how many lines devices have read.
-func (f *fleet) lines() int {
+// countLines returns how many lines devices have read.
+func (f *fleet) countLines() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.reads) + len(f.pending)

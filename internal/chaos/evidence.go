@@ -9,49 +9,53 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// evidence is a history and what rules look up in it, found once. Places are indexes into the slices of the history.
+// evidence is a history with the lookups that rules need. Places are indexes into the slices of
+// the history.
 type evidence struct {
 	*History
-	// start and end are the first and the last that is known of the run.
+	// start and end are the first and the last known time of the run.
 	start, end time.Time
-	// lives are the commands', each at its command's place.
+	// lives has what is known of each command, at the place of the command.
 	lives []life
-	// place is where the command of an id to a device is, first where the first of an id is.
-	place map[commandKey]int
-	first map[string]int
-	// spoken is the place of the command to which a device said a text.
-	spoken map[commandKey]int
-	// groups are by id, in groupIDs in the order of their commands.
+	// commandByKey has the place of the command with an id for a device, firstWithID that of the
+	// first command with an id.
+	commandByKey map[commandKey]int
+	firstWithID  map[string]int
+	// commandByAnswer has the place of the command to which a device gave an answer.
+	commandByAnswer map[commandKey]int
+	// groups are by id. groupIDs has the ids in the order of their commands.
 	groups   map[string]*groupLog
 	groupIDs []string
-	// stood are the faults in which a process stood still.
-	stood timeline
-	// strays are the places of results for ids that nobody published.
-	strays []int
+	// freezes are the faults in which a process was frozen.
+	freezes timeline
+	// unknownResults are the places of results for ids that were never published.
+	unknownResults []int
 	// devices are sorted by name.
 	devices []*deviceLog
 	byName  map[string]*deviceLog
 	faults  timeline
-	// newest is the newest generation of each host: the process that still ran in the end.
+	// newest is the newest generation of each host, which is the process that ran at the end.
 	newest map[string]uint64
 }
 
-// life is what came of one command: places of lines that its own device read, of all result messages, and of the terminal results
-// without their repeats. deadLetters are places of what the broker gave up.
+// life is what is known of one command: the places of the lines that its own device read, of its
+// answers, of all its result messages, and of its dead letters. outcomes are its terminal results
+// without repeats.
 type life struct {
 	reads, answers, results, outcomes, deadLetters []int
 }
 
-// commandKey is what a command is known by: those of a group share their id. In spoken it is a text in the id's place.
+// commandKey identifies a command, since the commands of a group share their id. In
+// commandByAnswer, id is the text of the answer.
 type commandKey struct{ id, device string }
 
-// groupLog is what is known of one group: places of its commands and of what was said of it.
+// groupLog is what is known of one group: the places of its commands and of the reports about it.
 type groupLog struct{ commands, reports []int }
 
 // deviceLog is what is known of one device.
 type deviceLog struct {
 	name string
-	// commands are sorted by their number.
+	// commands are sorted by number.
 	commands      []int
 	reads, events []int
 	// sessions are sorted by epoch.
@@ -60,69 +64,69 @@ type deviceLog struct {
 	cuts     timeline
 }
 
-// sessionSpan is one session of a device, as events and results tell of it.
+// sessionSpan is one session of a device, as events and results show it.
 type sessionSpan struct {
 	epoch      uint64
 	start, end time.Time
 	host       string
 	generation uint64
-	// ended says that an event told of its end; otherwise end is a guess.
+	// ended reports whether an event told of the end. Otherwise end is an estimate.
 	ended  bool
 	reason device.Reason
-	// broke says that it didn't, or may not have, ended with a clean close.
+	// broke reports whether the session ended, or may have ended, without a clean close.
 	broke bool
 }
 
 func newEvidence(h *History) *evidence {
 	e := &evidence{
-		History: h,
-		lives:   make([]life, len(h.Commands)),
-		place:   make(map[commandKey]int, len(h.Commands)),
-		first:   make(map[string]int, len(h.Commands)),
-		spoken:  make(map[commandKey]int, len(h.Answers)),
-		groups:  map[string]*groupLog{},
-		byName:  map[string]*deviceLog{},
-		newest:  map[string]uint64{},
+		History:         h,
+		lives:           make([]life, len(h.Commands)),
+		commandByKey:    make(map[commandKey]int, len(h.Commands)),
+		firstWithID:     make(map[string]int, len(h.Commands)),
+		commandByAnswer: make(map[commandKey]int, len(h.Answers)),
+		groups:          map[string]*groupLog{},
+		byName:          map[string]*deviceLog{},
+		newest:          map[string]uint64{},
 	}
-	e.span()
+	e.findStartAndEnd()
 	e.sortFaults()
 	for i := range h.Commands {
 		c := &h.Commands[i]
-		if _, taken := e.place[c.key()]; !taken {
-			e.place[c.key()] = i
+		if _, taken := e.commandByKey[c.commandKey()]; !taken {
+			e.commandByKey[c.commandKey()] = i
 		}
-		if _, taken := e.first[c.ID]; !taken {
-			e.first[c.ID] = i
+		if _, taken := e.firstWithID[c.ID]; !taken {
+			e.firstWithID[c.ID] = i
 		}
 		if c.Group != "" {
-			g := e.group(c.ID)
+			g := e.groupFor(c.ID)
 			g.commands = append(g.commands, i)
 		}
-		d := e.device(c.Device)
+		d := e.deviceFor(c.Device)
 		d.commands = append(d.commands, i)
 	}
 	for i := range h.Reads {
 		r := &h.Reads[i]
-		d := e.device(r.Device)
+		d := e.deviceFor(r.Device)
 		d.reads = append(d.reads, i)
-		if p, ok := e.own(i); ok {
+		if p, ok := e.commandOfRead(i); ok {
 			e.lives[p].reads = append(e.lives[p].reads, i)
 		}
 	}
 	for i := range h.Answers {
 		a := &h.Answers[i]
-		if p, ok := e.place[commandKey{a.ID, a.Device}]; ok {
+		if p, ok := e.commandByKey[commandKey{a.ID, a.Device}]; ok {
 			e.lives[p].answers = append(e.lives[p].answers, i)
-			e.spoken[commandKey{a.Text, a.Device}] = p
+			e.commandByAnswer[commandKey{a.Text, a.Device}] = p
 		}
 	}
 	for i := range h.Reports {
-		g := e.group(h.Reports[i].ID)
+		g := e.groupFor(h.Reports[i].ID)
 		g.reports = append(g.reports, i)
 	}
 	for i := range h.End.DeadLetters {
 		d := &h.End.DeadLetters[i]
-		if p, ok := e.place[commandKey{d.ID, d.Device}]; ok {
+		if p, ok := e.commandByKey[commandKey{d.ID, d.Device}]; ok {
 			e.lives[p].deadLetters = append(e.lives[p].deadLetters, i)
 		}
 	}
@@ -136,26 +140,28 @@ func newEvidence(h *History) *evidence {
 	return e
 }
 
-func (c *Command) key() commandKey { return commandKey{c.ID, c.Device} }
+func (c *Command) commandKey() commandKey { return commandKey{c.ID, c.Device} }
 
-// find returns the place of the command to the device, else of the first of its id.
-func (e *evidence) find(id, device string) (int, bool) {
-	p, ok := e.place[commandKey{id, device}]
+// findCommand returns the place of the command with the id for the device. If there is none, it
+// returns the first command with the id.
+func (e *evidence) findCommand(id, device string) (int, bool) {
+	p, ok := e.commandByKey[commandKey{id, device}]
 	if !ok {
-		p, ok = e.first[id]
+		p, ok = e.firstWithID[id]
 	}
 	return p, ok
 }
 
-// own returns the place of the command that is read, if it is one of the device that read it.
-func (e *evidence) own(read int) (int, bool) {
+// commandOfRead returns the place of the command that a read belongs to, if it is for the device
+// that read it.
+func (e *evidence) commandOfRead(read int) (int, bool) {
 	r := &e.Reads[read]
-	place, ok := e.place[commandKey{r.ID, r.Device}]
+	place, ok := e.commandByKey[commandKey{r.ID, r.Device}]
 	return place, ok
 }
 
-// group returns the log of the group, a new one the first time.
-func (e *evidence) group(id string) *groupLog {
+// groupFor returns the log of the group, and makes it the first time.
+func (e *evidence) groupFor(id string) *groupLog {
 	g, ok := e.groups[id]
 	if !ok {
 		g = &groupLog{}
@@ -164,8 +170,8 @@ func (e *evidence) group(id string) *groupLog {
 	return g
 }
 
-// device returns the log of the device, a new one the first time.
-func (e *evidence) device(name string) *deviceLog {
+// deviceFor returns the log of the device, and makes it the first time.
+func (e *evidence) deviceFor(name string) *deviceLog {
 	d, ok := e.byName[name]
 	if !ok {
 		d = &deviceLog{name: name, byEpoch: map[uint64]*sessionSpan{}}
@@ -174,8 +180,8 @@ func (e *evidence) device(name string) *deviceLog {
 	return d
 }
 
-// span finds the start and the end of the run.
-func (e *evidence) span() {
+// findStartAndEnd sets the start and the end of the run.
+func (e *evidence) findStartAndEnd() {
 	include := func(t time.Time) {
 		switch {
 		case t.IsZero():
@@ -223,19 +229,19 @@ func (e *evidence) sortFaults() {
 	slices.SortStableFunc(faults, func(a, b Fault) int { return a.Begin.Compare(b.Begin) })
 	for _, f := range faults {
 		e.faults.add(f)
-		if f.Stood {
-			e.stood.add(f)
+		if f.Frozen {
+			e.freezes.add(f)
 		}
 		if f.Killed {
 			continue // that broke all sessions of its process, and no later ones
 		}
 		for _, name := range f.Cut {
-			e.device(name).cuts.add(f)
+			e.deviceFor(name).cuts.add(f)
 		}
 	}
 }
 
-// outcomeKey tells results apart whose bodies differ. Repeats of one result have the same.
+// outcomeKey distinguishes results with different bodies. Repeats of one result have the same key.
 type outcomeKey struct {
 	place   int
 	device  string
@@ -255,15 +261,15 @@ func (e *evidence) collectResults() {
 	bodies := make(map[bodyKey]struct{}, len(e.Results))
 	for i := range e.Results {
 		r := &e.Results[i]
-		p, ok := e.find(r.ID, r.Device)
+		p, ok := e.findCommand(r.ID, r.Device)
 		if !ok {
-			e.strays = append(e.strays, i)
+			e.unknownResults = append(e.unknownResults, i)
 			continue
 		}
 		l := &e.lives[p]
 		l.results = append(l.results, i)
 		if r.Epoch != 0 {
-			e.device(r.Device).session(r.Epoch, e.guess(r.Epoch, r.Time))
+			e.deviceFor(r.Device).sessionFor(r.Epoch, e.estimateStart(r.Epoch, r.Time))
 		}
 		if !r.State.Terminal() {
 			continue
@@ -291,7 +297,7 @@ func (e *evidence) collectEvents() {
 		if v.Device == "" {
 			continue
 		}
-		d := e.device(v.Device)
+		d := e.deviceFor(v.Device)
 		d.events = append(d.events, i)
 		start := v.ConnectedAt
 		switch {
@@ -299,9 +305,9 @@ func (e *evidence) collectEvents() {
 		case v.Type == device.Connected:
 			start = v.Time
 		default:
-			start = e.guess(v.Epoch, v.Time)
+			start = e.estimateStart(v.Epoch, v.Time)
 		}
-		s := d.session(v.Epoch, start)
+		s := d.sessionFor(v.Epoch, start)
 		s.start, s.host, s.generation = start, v.Host, v.Generation
 		if v.Type == device.Disconnected && !s.ended {
 			s.ended, s.end, s.reason = true, v.Time, v.Reason
@@ -309,17 +315,18 @@ func (e *evidence) collectEvents() {
 	}
 }
 
-// guess returns when a session began that only its epoch tells of: epochs are Unix milliseconds if nothing is against it. It was there at
-// the time known.
-func (e *evidence) guess(epoch uint64, known time.Time) time.Time {
+// estimateStart returns when a session began, if only its epoch is known. Epochs are Unix
+// milliseconds, unless that contradicts the run's start or known, a time at which the session
+// existed.
+func (e *evidence) estimateStart(epoch uint64, known time.Time) time.Time {
 	if t := time.UnixMilli(int64(epoch)); t.After(e.start) && !t.After(known) {
 		return t
 	}
 	return e.start
 }
 
-// session returns the session of the epoch, a new one the first time.
-func (d *deviceLog) session(epoch uint64, start time.Time) *sessionSpan {
+// sessionFor returns the session of the epoch, and makes it the first time.
+func (d *deviceLog) sessionFor(epoch uint64, start time.Time) *sessionSpan {
 	s, ok := d.byEpoch[epoch]
 	if !ok {
 		s = &sessionSpan{epoch: epoch, start: start}
@@ -329,7 +336,7 @@ func (d *deviceLog) session(epoch uint64, start time.Time) *sessionSpan {
 	return s
 }
 
-// closeSessions finds how each session ended.
+// closeSessions finds out how each session ended.
 func (e *evidence) closeSessions(d *deviceLog) {
 	slices.SortFunc(d.sessions, func(a, b *sessionSpan) int { return cmp.Compare(a.epoch, b.epoch) })
 	for i, s := range d.sessions {
@@ -341,28 +348,33 @@ func (e *evidence) closeSessions(d *deviceLog) {
 		default:
 			s.end = d.sessions[i+1].start
 		}
-		s.broke = s.ended && !clean(s.reason) || d.cuts.any(s.start, s.end, func(Fault) bool { return true })
+		s.broke = s.ended && !closedInOrder(s.reason) || d.cuts.anyBetween(s.start, s.end, func(Fault) bool { return true })
 		if s.broke || s.ended {
 			continue
 		}
-		// No event told of its end, which may be for two reasons: the host was killed, or the event gave way to a newer one in an outage.
+		// No event told of its end. Either the host was killed, or a newer event replaced this one
+		// in an outage.
 		killable := s.generation == 0 || s.generation < e.newest[s.host]
-		s.broke = e.faults.any(s.start, s.end, func(f Fault) bool { return !last || f.Killed && killable })
+		s.broke = e.faults.anyBetween(s.start, s.end, func(f Fault) bool { return !last || f.Killed && killable })
 	}
 }
 
-// clean says that what was written before a session's end for this reason has been read: both ends closed it in order.
-func clean(r device.Reason) bool { return r == device.ClientClosed || r == device.ServerShutdown }
+// closedInOrder reports whether both ends closed a session in order. Then the device has read
+// everything that was written before the end.
+func closedInOrder(r device.Reason) bool {
+	return r == device.ClientClosed || r == device.ServerShutdown
+}
 
-// killed says whether the host may have been killed in that time, or ended without having recorded
-// everything.
-func (e *evidence) killed(from, to time.Time) bool {
-	return e.faults.any(from, to, func(f Fault) bool { return f.Killed }) ||
+// wasKilled reports whether, in that time, the host may have been killed or have ended without
+// recording everything.
+func (e *evidence) wasKilled(from, to time.Time) bool {
+	return e.faults.anyBetween(from, to, func(f Fault) bool { return f.Killed }) ||
 		slices.ContainsFunc(e.Stops, func(s Stop) bool { return s.Code == exitUnclean && !s.End.Before(from) && !s.Begin.After(to) })
 }
 
-// outcome returns the one terminal result of the command at that place, or nil if it has none or several.
-func (e *evidence) outcome(place int) *Result {
+// onlyOutcome returns the terminal result of the command at that place, or nil if it has none or
+// several.
+func (e *evidence) onlyOutcome(place int) *Result {
 	if o := e.lives[place].outcomes; len(o) == 1 {
 		return &e.Results[o[0]]
 	}

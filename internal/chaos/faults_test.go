@@ -17,7 +17,7 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
-// world is everything that a run consists of.
+// world has everything that a run needs.
 type world struct {
 	t       *testing.T
 	rng     *rand.Rand
@@ -28,18 +28,18 @@ type world struct {
 	fleet   *fleet
 	backEnd *backEnd
 	reader  *reader
-	// stops and secondHosts are what the history has of them.
+	// stops and secondHosts are for the history.
 	stops       []Stop
 	secondHosts []SecondHost
 }
 
-// fault is something that happens to a world. do returns when it is over; f may be added to.
+// fault is something that happens to a world. do returns when it is over, and may add facts to f.
 type fault struct {
 	name string
 	do   func(ctx context.Context, w *world, f *Fault)
 }
 
-// faults are all that a run draws from.
+// faults are all faults from which a run draws.
 var faults = []fault{
 	{"broker killed", func(_ context.Context, w *world, _ *Fault) {
 		w.node.Kill(w.t)
@@ -66,7 +66,7 @@ var faults = []fault{
 		w.proxy.Up()
 	}},
 	{"host killed", func(ctx context.Context, w *world, f *Fault) {
-		w.kill(f)
+		w.killHost(f)
 		pause(ctx, time.Duration(w.rng.IntN(1000))*time.Millisecond)
 		w.host.start()
 	}},
@@ -90,54 +90,57 @@ var faults = []fault{
 	blockedKill,
 	expiredCut,
 	expiredKill,
-	twice,
+	secondConnections,
 	{"host frozen", func(ctx context.Context, w *world, f *Fault) {
-		f.Stood = true
+		f.Frozen = true
 		w.host.signal(syscall.SIGSTOP)
 		pause(ctx, time.Duration(1+w.rng.IntN(6))*time.Second)
 		w.host.signal(syscall.SIGCONT)
 	}},
-	stopped,
-	{"devices don't read", func(ctx context.Context, w *world, f *Fault) { w.unread(ctx, f, 5) }},
-	away,
-	awayKill,
+	hostStopped,
+	{"devices don't read", func(ctx context.Context, w *world, f *Fault) { w.stopReading(ctx, f, 5) }},
+	devicesOffline,
+	devicesOfflineKill,
 	heldKill,
 	{"reconnect storm", func(_ context.Context, w *world, f *Fault) {
-		all := w.fleet.some(w.rng, len(w.fleet.devices))
-		f.Cut = names(all)
+		all := w.fleet.drawDevices(w.rng, len(w.fleet.devices))
+		f.Cut = addressesOf(all)
 		for _, d := range all {
 			d.reset()
 		}
 	}},
 }
 
-// away has half of the devices be away for a while, and come back all at once: what is held for them is then written.
-var away = fault{"devices away", func(ctx context.Context, w *world, f *Fault) {
-	back := w.absent(f)
+// devicesOffline disconnects half of the devices for a while. They reconnect all at once, and get
+// their held commands then.
+var devicesOffline = fault{"devices offline", func(ctx context.Context, w *world, f *Fault) {
+	back := w.disconnectHalf(f)
 	pause(ctx, 3*time.Second)
 	back()
 	pause(ctx, time.Second)
 }}
 
-// awayKill kills the host while much is held, and again while that is written.
-var awayKill = fault{"devices away, host killed twice", func(ctx context.Context, w *world, f *Fault) {
-	back := w.absent(f)
+// devicesOfflineKill kills the host while many commands are held, and again while these are
+// written.
+var devicesOfflineKill = fault{"devices offline, host killed twice", func(ctx context.Context, w *world, f *Fault) {
+	back := w.disconnectHalf(f)
 	pause(ctx, 2*time.Second)
-	w.kill(f)
+	w.killHost(f)
 	w.host.start()
 	pause(ctx, time.Second)
 	back()
 	pause(ctx, time.Duration(w.rng.IntN(300))*time.Millisecond)
-	w.kill(f)
+	w.killHost(f)
 	f.InFlight *= 2
 	w.host.start()
 }}
 
-// heldKill kills the host when nothing of what it says comes to the broker: at first what it holds, so that the broker delivers that again, and then
-// what was written when the devices came back.
-var heldKill = fault{"devices away, host killed twice, out of the broker's reach", func(ctx context.Context, w *world, f *Fault) {
-	f.Stood = true
-	back := w.absent(f)
+// heldKill kills the host twice while nothing that it publishes reaches the broker. The first kill
+// is while commands are being held, so that the broker redelivers them. The second is while they
+// are being written, after the devices reconnected.
+var heldKill = fault{"devices offline, host killed twice, out of the broker's reach", func(ctx context.Context, w *world, f *Fault) {
+	f.Frozen = true
+	back := w.disconnectHalf(f)
 	pause(ctx, time.Second)
 	w.host.signal(syscall.SIGSTOP)
 	pause(ctx, time.Second) // commands pile up
@@ -154,30 +157,31 @@ var heldKill = fault{"devices away, host killed twice, out of the broker's reach
 	f.InFlight *= 2
 }}
 
-// killUnheard kills the host and starts it again. What it said into a silence isn't heard later.
+// killUnheard kills the host and starts it again. What it published into the silence never
+// arrives.
 func (w *world) killUnheard(f *Fault) {
-	w.kill(f)
+	w.killHost(f)
 	w.proxy.Cut()
 	w.proxy.Up()
 	w.host.start()
 }
 
-// unread has so many devices not read for a while.
-func (w *world) unread(ctx context.Context, f *Fault, n int) {
-	f.Stood = true
-	for _, d := range w.fleet.some(w.rng, n) {
-		defer d.hold()()
+// stopReading makes n devices stop reading for a while.
+func (w *world) stopReading(ctx context.Context, f *Fault, n int) {
+	f.Frozen = true
+	for _, d := range w.fleet.drawDevices(w.rng, n) {
+		defer d.pauseReading()()
 	}
 	pause(ctx, 4*time.Second)
 }
 
-// absent has half of the devices leave.
-func (w *world) absent(f *Fault) (back func()) {
-	gone := w.fleet.some(w.rng, len(w.fleet.devices)/2)
-	f.Cut = names(gone)
+// disconnectHalf disconnects half of the devices.
+func (w *world) disconnectHalf(f *Fault) (back func()) {
+	gone := w.fleet.drawDevices(w.rng, len(w.fleet.devices)/2)
+	f.Cut = addressesOf(gone)
 	var all []func()
 	for _, d := range gone {
-		all = append(all, d.leave())
+		all = append(all, d.disconnect())
 	}
 	return func() {
 		for _, back := range all {
@@ -186,8 +190,8 @@ func (w *world) absent(f *Fault) (back func()) {
 	}
 }
 
-var stopped = fault{"host stopped", func(_ context.Context, w *world, _ *Fault) {
-	w.stop()
+var hostStopped = fault{"host stopped", func(_ context.Context, w *world, _ *Fault) {
+	w.stopHost()
 	w.host.start()
 }}
 
@@ -197,32 +201,33 @@ var unroutable = fault{"results unroutable", func(ctx context.Context, w *world,
 	w.routeResults(true)
 }}
 
-var twice = fault{"devices come twice", func(ctx context.Context, w *world, _ *Fault) {
-	for _, d := range w.fleet.some(w.rng, len(w.fleet.devices)/4) {
+var secondConnections = fault{"devices connect twice", func(ctx context.Context, w *world, _ *Fault) {
+	for _, d := range w.fleet.drawDevices(w.rng, len(w.fleet.devices)/4) {
 		_ = w.fleet.dial(ctx, d) // the host may be away
 	}
 }}
 
-// ledgerKill kills the host while what it has in flight waits for its ledger.
+// ledgerKill kills the host while its commands in flight wait for the ledger.
 var ledgerKill = fault{"host killed, its ledger locked", func(ctx context.Context, w *world, f *Fault) {
 	unlock := w.lockLedger()
 	pause(ctx, time.Second)
-	w.kill(f)
+	w.killHost(f)
 	unlock()
 	w.startDevicesFirst(ctx)
 }}
 
-// blockedKill kills the host while it has results that the broker doesn't take, though it hands out commands.
+// blockedKill kills the host while the broker delivers commands but doesn't accept results.
 var blockedKill = fault{"host killed, its results blocked", func(ctx context.Context, w *world, f *Fault) {
 	unblock := w.blockResults(ctx, f)
-	w.kill(f)
+	w.killHost(f)
 	unblock()
 	w.host.start()
 }}
 
-// blockResults has the host have results that the broker doesn't take, until unblock.
+// blockResults makes the broker accept no results until unblock is called, and waits until the
+// host has some.
 func (w *world) blockResults(ctx context.Context, f *Fault) (unblock func()) {
-	f.Stood = true
+	f.Frozen = true
 	w.host.signal(syscall.SIGSTOP)
 	pause(ctx, time.Second) // commands pile up
 	w.memoryAlarm(true)
@@ -231,7 +236,8 @@ func (w *world) blockResults(ctx context.Context, f *Fault) (unblock func()) {
 	return func() { w.memoryAlarm(false) }
 }
 
-// expiredCut has commands expire at the broker that the host has, and whose results it can't publish.
+// expiredCut lets commands expire at the broker while the host has them and can't publish their
+// results.
 var expiredCut = fault{"commands expire at the broker, out of the host's reach", func(ctx context.Context, w *world, f *Fault) {
 	unblock := w.blockResults(ctx, f)
 	w.proxy.Down()
@@ -241,11 +247,11 @@ var expiredCut = fault{"commands expire at the broker, out of the host's reach",
 	w.awaitAbandoned(ctx)
 }}
 
-// expiredKill is expiredCut with a host that is killed: it has to find in its ledger what it was
-// doing, as the broker doesn't deliver it again.
+// expiredKill is expiredCut with a host that is killed. The broker doesn't redeliver the commands,
+// so the host has to find them in its ledger.
 var expiredKill = fault{"commands expire at the broker, host killed", func(ctx context.Context, w *world, f *Fault) {
 	unblock := w.blockResults(ctx, f)
-	w.kill(f)
+	w.killHost(f)
 	w.proxy.Down()
 	unblock()
 	pause(ctx, longestExpiration)
@@ -253,13 +259,14 @@ var expiredKill = fault{"commands expire at the broker, host killed", func(ctx c
 	w.awaitAbandoned(ctx)
 }}
 
-// awaitAbandoned gives the host the time to answer what the broker doesn't deliver again.
+// awaitAbandoned gives the host time to answer commands that aren't redelivered.
 func (w *world) awaitAbandoned(ctx context.Context) {
 	w.until("the host is ready", w.host.ready)
 	pause(ctx, 2*begunTimeout)
 }
 
-// memoryAlarm makes the broker believe that it has no memory, so that it takes nothing from publishers, or ends that.
+// memoryAlarm starts or ends the broker's memory alarm, during which it accepts nothing from
+// publishers.
 func (w *world) memoryAlarm(on bool) {
 	limit := "0.4"
 	if on {
@@ -268,7 +275,8 @@ func (w *world) memoryAlarm(on bool) {
 	w.node.Ctl(w.t, "set_vm_memory_high_watermark", limit)
 }
 
-// startDevicesFirst starts the host so that the broker gives it what was in flight only when the devices are back: then it is written again.
+// startDevicesFirst starts the host and lets it reach the broker only when the devices are
+// connected. So commands that were in flight are written again.
 func (w *world) startDevicesFirst(ctx context.Context) {
 	w.proxy.Down()
 	w.host.start()
@@ -278,13 +286,13 @@ func (w *world) startDevicesFirst(ctx context.Context) {
 	w.proxy.Up()
 }
 
-func (w *world) kill(f *Fault) {
-	f.Killed, f.InFlight, f.Cut = true, prefetch+prefetch/2, names(w.fleet.devices)
+func (w *world) killHost(f *Fault) {
+	f.Killed, f.InFlight, f.Cut = true, prefetch+prefetch/2, addressesOf(w.fleet.devices)
 	w.host.kill()
 }
 
-// lockLedger keeps the host from writing to its ledger, as somebody does who looks into it with a tool, until unlock. It does so at a moment
-// when a command is being written.
+// lockLedger locks the ledger against the host's writes until unlock is called, as a database tool
+// may do. It waits for a moment at which a command is being written.
 func (w *world) lockLedger() (unlock func()) {
 	db, err := sql.Open("sqlite", fmt.Sprintf("file:%s?_pragma=busy_timeout(%d)&_txlock=immediate", w.host.store, await.Patience.Milliseconds()))
 	if err != nil {
@@ -312,8 +320,8 @@ func (w *world) lockLedger() (unlock func()) {
 	}
 }
 
-// routeResults opens or shuts the ways from the exchange of the results to its queues. No result goes only to the queue that isn't
-// judged.
+// routeResults adds or removes the bindings between the results' exchange and its queues. The
+// order of the bindings prevents a result that reaches only the queue that isn't judged.
 func (w *world) routeResults(on bool) {
 	conn, err := amqp.Dial(w.url)
 	if err != nil {

@@ -21,7 +21,7 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv"
 )
 
-// prefetch is how many commands the host holds unacked at most.
+// prefetch is the host's window.
 const prefetch = 200
 
 const hostConfig = `
@@ -82,37 +82,38 @@ from = "devices:events"
 to = "broker:status"
 `
 
-// pattern has answers be known by the id that they repeat.
-const pattern = `, answer = { command = '^(\S+)', frame = '^ok (\S+)$', window = 4 }`
+// answerPattern recognises answers by the id that they repeat.
+const answerPattern = `, answer = { command = '^(\S+)', frame = '^ok (\S+)$', window = 4 }`
 
-// sendBuffer is small: of a device that doesn't read, the host soon has commands that are partly written.
+// sendBuffer is small, so that commands for a device that doesn't read are soon written only in
+// part.
 const sendBuffer = 4 << 10
 
-// hostPlan is how a host differs from what users run.
+// hostPlan says how a host differs from one that users run.
 type hostPlan struct {
-	// overlay is go build's file of that name, which puts other source files in the place of the host's; empty is none.
+	// overlay is the file for go build -overlay, which replaces source files of the host; empty is
+	// none.
 	overlay string
-	// wrap is a command line that runs the host's.
+	// wrap is a command line that runs the host's command line.
 	wrap []string
-	// folder is where its store is; empty is the run's.
+	// folder is the folder of its store; empty is the run's folder.
 	folder string
-	// forgets says that its store is in memory.
-	forgets bool
-	// middleware is its pipeline's; empty is all of it.
+	// memoryStore keeps its store in memory.
+	memoryStore bool
+	// middleware is the pipeline's middleware; empty is the usual list.
 	middleware string
-	// asking is how it knows answers.
-	asking Asking
-	// deliveryLimit is how often the broker delivers a command again, if its queue is a quorum queue.
-	// 0 is as often as it takes.
+	// answering is how it recognises answers.
+	answering Answering
+	// deliveryLimit is the delivery limit of a quorum queue; 0 is none.
 	deliveryLimit int
-	// stopping is its shutdown_timeout; 20 s if it is 0.
-	stopping time.Duration
+	// shutdownTimeout is its shutdown_timeout; 0 is 20 s.
+	shutdownTimeout time.Duration
 }
 
-// begunTimeout is after how long the host answers commands that the broker doesn't deliver again.
+// begunTimeout is how long the host waits for the redelivery of a command.
 const begunTimeout = 2 * time.Second
 
-// host is the host as users run it, started again whenever a fault ended it.
+// host is the host as users run it. It is started again when a fault has ended it.
 type host struct {
 	plan      hostPlan
 	store     string // the ledger's file; empty if it is in memory
@@ -134,7 +135,7 @@ func newHost(t *testing.T, p hostPlan, folder, url, queue string) *host {
 		store: filepath.Join(cmp.Or(p.folder, folder), "ledger.db"),
 	}
 	store := fmt.Sprintf("type = \"sqlite\"\npath = %q", h.store)
-	if p.forgets {
+	if p.memoryStore {
 		h.store, store = "", `type = "memory"`
 	}
 	list := cmp.Or(p.middleware, fmt.Sprintf(`"poison", { type = "dedup", begun_timeout = %q }, "retry"`, begunTimeout.String()))
@@ -151,10 +152,10 @@ func newHost(t *testing.T, p hostPlan, folder, url, queue string) *host {
 	if p.deliveryLimit != 0 && queue == "quorum" {
 		limit = fmt.Sprintf("delivery_limit = %d", p.deliveryLimit)
 	}
-	if p.asking.Pattern {
-		answer = pattern
+	if p.answering.Pattern {
+		answer = answerPattern
 	}
-	text := fmt.Sprintf(hostConfig, h.admin, store, url, prefetch, queue, h.devices, list, sendBuffer, cmp.Or(p.asking.Timeout, time.Second).String(), answer, limit, cmp.Or(p.stopping, 20*time.Second).String())
+	text := fmt.Sprintf(hostConfig, h.admin, store, url, prefetch, queue, h.devices, list, sendBuffer, cmp.Or(p.answering.Timeout, time.Second).String(), answer, limit, cmp.Or(p.shutdownTimeout, 20*time.Second).String())
 	if err := os.WriteFile(h.file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +231,7 @@ func (h *host) ready() bool {
 	return r.StatusCode == http.StatusOK
 }
 
-// metric reads a number from the host's metrics; 0 if it isn't there.
+// metric returns a number from the host's metrics, or 0 if it isn't there.
 func (h *host) metric(ctx context.Context, name string) float64 {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/metrics", h.admin), nil)
 	if err != nil {

@@ -14,9 +14,9 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv"
 )
 
-// stop ends the host in order, and notes what it said and what it left.
-func (w *world) stop() {
-	before := len(w.host.logged())
+// stopHost stops the host in order, and records its output and what it left.
+func (w *world) stopHost() {
+	before := len(w.host.readLog())
 	s := Stop{Started: w.host.started, Begin: time.Now()}
 	if err := w.host.stop(); err != nil {
 		exit, ok := errors.AsType[*exec.ExitError](err)
@@ -25,18 +25,19 @@ func (w *world) stop() {
 		}
 		s.Code = exit.ExitCode()
 	}
-	s.End, s.Said = time.Now(), w.host.logged()[before:]
+	s.End, s.Output = time.Now(), w.host.readLog()[before:]
 	if w.host.store != "" {
 		s.Unrecorded = w.unrecorded()
 	}
 	if s.Code != 0 || len(s.Unrecorded) > 0 {
-		w.t.Logf("the host stopped with exit code %d and left %d outcomes unrecorded; it said:\n%s", s.Code, len(s.Unrecorded), s.Said)
+		w.t.Logf("the host stopped with exit code %d and left %d outcomes unrecorded; it said:\n%s", s.Code, len(s.Unrecorded), s.Output)
 	}
 	w.stops = append(w.stops, s)
 }
 
-// unrecorded is what the host's last process began and the ledger's file doesn't have the end of. It reads a copy, as SQLite writes to the
-// disk of what it reads, which may be full, and empties the log.
+// unrecorded returns the commands that the host's last process began and whose outcome isn't in
+// the ledger's file. It reads a copy: reading the original could write to a full disk and would
+// empty the write-ahead log.
 func (w *world) unrecorded() []string {
 	folder := w.t.TempDir()
 	for _, part := range []string{"", "-wal"} {
@@ -48,11 +49,11 @@ func (w *world) unrecorded() []string {
 			w.t.Fatalf("copying the ledger: %v", err)
 		}
 	}
-	return rows(w.t, filepath.Join(folder, "ledger.db"), ledger.Writing, w.host.started)
+	return ledgerRows(w.t, filepath.Join(folder, "ledger.db"), ledger.Writing, w.host.started)
 }
 
-// logged is all that the host has logged.
-func (h *host) logged() string {
+// readLog returns everything that the host has logged.
+func (h *host) readLog() string {
 	text, err := os.ReadFile(h.log.Name())
 	if err != nil {
 		h.t.Errorf("reading the host's log: %v", err)
@@ -60,11 +61,11 @@ func (h *host) logged() string {
 	return string(text)
 }
 
-// secondHost starts another host on the same store and queues, as somebody may do by mistake, and
+// secondHost starts a second host on the same store and queues, as may happen by mistake, and
 // stops it after a while.
 var secondHost = fault{"a second host on the same store", func(ctx context.Context, w *world, _ *Fault) {
 	w.until("the host is ready", w.host.ready)
-	two := w.host.second()
+	two := w.host.newSecondHost()
 	defer two.log.Close()
 	s := SecondHost{Name: "second", Begin: time.Now(), First: fmt.Sprintf("process %d", w.host.cmd.Process.Pid)}
 	two.start()
@@ -79,12 +80,12 @@ var secondHost = fault{"a second host on the same store", func(ctx context.Conte
 	pause(ctx, 3*time.Second)
 	readiness := two.readiness()
 	_ = two.stop() // it may have ended
-	s.End, s.Said = time.Now(), two.logged()+readiness
+	s.End, s.Output = time.Now(), two.readLog()+readiness
 	w.secondHosts = append(w.secondHosts, s)
 }}
 
-// second returns a host of another name that differs from h in its listeners only.
-func (h *host) second() *host {
+// newSecondHost returns a host with another name that differs from h only in its listeners.
+func (h *host) newSecondHost() *host {
 	two := &host{t: h.t, plan: h.plan, bin: h.bin, store: h.store, file: strings.TrimSuffix(h.file, ".toml") + "-second.toml"}
 	text, err := os.ReadFile(h.file)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 )
 
 func TestAllIsWell(t *testing.T) {
-	for name, h := range map[string]*History{"incident": incident(), "errands": errands(), "repairs": repairs()} {
+	for name, h := range map[string]*History{"incident": incidentHistory(), "fleet": fleetHistory(), "hosts": hostsHistory()} {
 		if diff := cmp.Diff([]Violation(nil), Judge(h)); diff != "" {
 			t.Errorf("violations of the %s (-want +got):\n%s", name, diff)
 		}
@@ -27,9 +27,9 @@ func TestBroken(t *testing.T) {
 	all := []struct {
 		of        func() *History
 		mutations []mutation
-	}{{incident, mutations}, {errands, fleetMutations}, {repairs, hostMutations}}
+	}{{incidentHistory, mutations}, {fleetHistory, fleetMutations}, {hostsHistory, hostMutations}}
 	for _, of := range all {
-		breaks(t, of.of, of.mutations, tested)
+		testMutations(t, of.of, of.mutations, tested)
 	}
 	for _, r := range rules {
 		if !tested[r.name] {
@@ -38,8 +38,9 @@ func TestBroken(t *testing.T) {
 	}
 }
 
-// breaks holds what the judge says of each mutation of a history against what it must say, and notes the rules.
-func breaks(t *testing.T, of func() *History, mutations []mutation, tested map[string]bool) {
+// testMutations compares what the judge finds in each mutation of a history with what it must
+// find, and records the tested rules.
+func testMutations(t *testing.T, of func() *History, mutations []mutation, tested map[string]bool) {
 	for _, m := range mutations {
 		tested[m.rule] = true
 		t.Run(m.name, func(t *testing.T) {
@@ -71,7 +72,7 @@ func TestExcused(t *testing.T) {
 		name   string
 		mutate func(h *History)
 	}{
-		{"a session that the kill broke", func(h *History) { unread(h, "a/3") }},
+		{"a session that the kill broke", func(h *History) { removeRead(h, "a/3") }},
 		{"a session whose end no event tells of, in an outage", func(h *History) {
 			h.Events = slices.DeleteFunc(h.Events, func(v Event) bool { return v.Device == "c" && v.Reason == device.ConnectionLost })
 			h.Faults[1].Cut = nil
@@ -87,7 +88,7 @@ func TestExcused(t *testing.T) {
 			h.Results = append(h.Results, r)
 		}},
 		{"no event of the killed sessions", func(h *History) {
-			unread(h, "a/3")
+			removeRead(h, "a/3")
 			h.Events = slices.DeleteFunc(h.Events, func(v Event) bool { return v.Device != "" && v.Read.Before(h.Faults[0].Begin) })
 		}},
 		{"the wrong order of what was published again", func(h *History) {
@@ -101,9 +102,9 @@ func TestExcused(t *testing.T) {
 			r3.Look, r4.Look = 1, 1
 		}},
 		{"lines twice, after a stop that left it unknown how their commands ended", func(h *History) {
-			readAgain(h, "b/4", time.Second)
-			readAgain(h, "b/5", time.Second)
-			h.Stops = []Stop{{Begin: h.End.Settled, End: h.End.Settled, Code: exitUnclean, Said: `2 outcomes aren't recorded (ids "b/4", "b/5")`, Unrecorded: []string{"b/4", "b/5"}}}
+			addRead(h, "b/4", time.Second)
+			addRead(h, "b/5", time.Second)
+			h.Stops = []Stop{{Begin: h.End.Settled, End: h.End.Settled, Code: exitUnclean, Output: `2 outcomes aren't recorded (ids "b/4", "b/5")`, Unrecorded: []string{"b/4", "b/5"}}}
 			h.Stops[0].Begin = read(h, "b/5").Time
 		}},
 		{"an undecided command with a result", func(h *History) { command(h, "b/5").Confirmed = false }},
@@ -114,7 +115,7 @@ func TestExcused(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			h := incident()
+			h := incidentHistory()
 			tt.mutate(h)
 			for _, v := range Judge(h) {
 				t.Errorf("%+v", v)
@@ -123,21 +124,21 @@ func TestExcused(t *testing.T) {
 	}
 }
 
-// TestChance judges what a host that keeps its promises may do.
+// TestChance judges random histories of a host that keeps its promises.
 func TestChance(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		devices := rapid.IntRange(1, 6).Draw(t, "devices")
 		happenings := rapid.IntRange(0, 80).Draw(t, "happenings")
-		h := chance(devices, happenings, 40, func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "chance") })
+		h := randomHistory(devices, happenings, 40, func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "chance") })
 		for _, v := range Judge(h) {
 			t.Errorf("%+v", v)
 		}
 	})
 }
 
-// TestKept judges a history that was kept as JSON, as it was before.
+// TestKept checks that a history which was stored as JSON gets the same judgement.
 func TestKept(t *testing.T) {
-	h := chance(20, 500, 100, rand.New(rand.NewPCG(1, 2)).IntN)
+	h := randomHistory(20, 500, 100, rand.New(rand.NewPCG(1, 2)).IntN)
 	h.Reads[len(h.Reads)/2].Connection = 0
 	text, err := json.Marshal(h)
 	if err != nil {
@@ -156,11 +157,12 @@ func TestKept(t *testing.T) {
 	}
 }
 
-// TestLongStory leaves out the middle of a story, and whole stories after the tenth.
+// TestLongStory checks that the middle of a long story is left out, and that only the first
+// violations have stories.
 func TestLongStory(t *testing.T) {
-	h := incident()
+	h := incidentHistory()
 	for range 100 {
-		readAgain(h, "b/5", time.Second)
+		addRead(h, "b/5", time.Second)
 	}
 	h.End.Unfinished = slices.Repeat([]string{"b/5"}, 12)
 	violations := Judge(h)
@@ -181,7 +183,7 @@ func TestLongStory(t *testing.T) {
 }
 
 func BenchmarkJudge(b *testing.B) {
-	h := chance(200, 100_000, 5_000, rand.New(rand.NewPCG(1, 2)).IntN)
+	h := randomHistory(200, 100_000, 5_000, rand.New(rand.NewPCG(1, 2)).IntN)
 	good := len(Judge(h))
 	b.Run("good", func(b *testing.B) {
 		for b.Loop() {

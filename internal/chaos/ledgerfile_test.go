@@ -14,34 +14,34 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
-// ledgerRemoved removes the ledger's file under the host while commands are held, and later kills the
-// host: then only a file that the host made anew has them.
+// ledgerRemoved removes the ledger's file while the host runs and commands are held. Later it
+// kills the host. Then only a file that the host has written anew has these commands.
 var ledgerRemoved = fault{"ledger removed, host killed later", func(ctx context.Context, w *world, f *Fault) {
-	back := w.absent(f)
+	back := w.disconnectHalf(f)
 	pause(ctx, time.Second)
 	if err := os.Remove(w.host.store); err != nil {
 		w.t.Errorf("removing the ledger: %v", err)
 	}
 	w.awaitLedger(ctx)
-	w.kill(f)
+	w.killHost(f)
 	w.host.start()
 	back()
 	w.until("the host is ready", w.host.ready)
 }}
 
-// ledgerReplaced puts an older copy into the place of the ledger, as somebody does who restores a
-// backup and forgets that the host runs, and moves it away again. Later the host is killed.
+// ledgerReplaced replaces the ledger by an older copy and moves the copy away again. That happens
+// if someone restores a backup while the host runs. Later it kills the host.
 var ledgerReplaced = fault{"ledger replaced by an older copy, host killed later", func(ctx context.Context, w *world, f *Fault) {
-	back := w.absent(f)
+	back := w.disconnectHalf(f)
 	older, moved := w.host.store+".older", w.host.store+".moved"
 	w.copyLedger(older)
 	pause(ctx, 2*time.Second)
-	w.rename(older, w.host.store)
+	w.moveLedger(older, w.host.store)
 	w.awaitStore(ctx, "another file")
 	pause(ctx, 2*time.Second)
-	w.rename(w.host.store, moved)
+	w.moveLedger(w.host.store, moved)
 	w.awaitLedger(ctx)
-	w.kill(f)
+	w.killHost(f)
 	w.host.start()
 	back()
 	w.until("the host is ready", w.host.ready)
@@ -50,12 +50,12 @@ var ledgerReplaced = fault{"ledger replaced by an older copy, host killed later"
 	}
 }}
 
-// ledgerUnwritable has the ledger's disk be read-only when the host opens the file again, which it
-// does after an error.
+// ledgerUnwritable makes the ledger's disk read-only when the host opens the file again after an
+// error.
 var ledgerUnwritable = fault{"ledger can't be written to", func(ctx context.Context, w *world, _ *Fault) {
 	unlock := w.lockLedger()
 	w.awaitStore(ctx, "locked")
-	writable := w.readOnly()
+	writable := w.makeReadOnly()
 	unlock()
 	w.awaitStore(ctx, "read-only")
 	pause(ctx, 2*time.Second)
@@ -63,22 +63,23 @@ var ledgerUnwritable = fault{"ledger can't be written to", func(ctx context.Cont
 	w.until("the host is ready by itself", w.host.ready)
 }}
 
-// noticing is how long the host may take to notice what became of its ledger, and to write it anew.
-// A host with a mistake never does, so this is no condition that a test waits for.
-const noticing = 10 * time.Second
+// maxNoticeDelay is how long the host may take to notice a change of its ledger's file and to
+// write it anew. A host with a planted mistake never does, so the test doesn't wait for it as a
+// condition.
+const maxNoticeDelay = 10 * time.Second
 
-// awaitLedger waits until the host is ready and its ledger is in its place again.
+// awaitLedger waits until the host is ready and its ledger's file is back.
 func (w *world) awaitLedger(ctx context.Context) {
-	for end := time.Now().Add(noticing); time.Now().Before(end); pause(ctx, 50*time.Millisecond) {
+	for end := time.Now().Add(maxNoticeDelay); time.Now().Before(end); pause(ctx, 50*time.Millisecond) {
 		if _, err := os.Stat(w.host.store); err == nil && w.host.ready() {
 			return
 		}
 	}
 }
 
-// awaitStore waits until the host says in such words why it can't use its ledger.
+// awaitStore waits until the host's readiness page gives that reason for an unusable ledger.
 func (w *world) awaitStore(ctx context.Context, why string) {
-	for end := time.Now().Add(noticing); time.Now().Before(end); pause(ctx, 50*time.Millisecond) {
+	for end := time.Now().Add(maxNoticeDelay); time.Now().Before(end); pause(ctx, 50*time.Millisecond) {
 		for line := range strings.Lines(w.host.readiness()) {
 			if strings.HasPrefix(line, "fail store ledger: ") && strings.Contains(line, why) {
 				w.t.Log(strings.TrimSpace(line))
@@ -101,15 +102,15 @@ func (w *world) copyLedger(path string) {
 	}
 }
 
-func (w *world) rename(from, to string) {
+func (w *world) moveLedger(from, to string) {
 	if err := os.Rename(from, to); err != nil {
 		w.t.Errorf("moving a ledger: %v", err)
 	}
 }
 
-// readOnly has nobody open a file of the ledger's folder for writing, until writable. What is open
-// stays as it is.
-func (w *world) readOnly() (writable func()) {
+// makeReadOnly lets no process open a file in the ledger's folder for writing, until writable is
+// called. Open files stay writable.
+func (w *world) makeReadOnly() (writable func()) {
 	folder := filepath.Dir(w.host.store)
 	err := unix.Mount(folder, folder, "", unix.MS_BIND, "")
 	if err == nil {

@@ -16,49 +16,52 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// load is what commands are like: how many of a hundred are what.
+// load is the mix of commands. Each field is a number out of a hundred.
 type load struct {
 	atMostOnce int
-	// sets may be superseded, held are held while their device is away, ttl have a time.
+	// sets may be superseded, held are held while their device is offline, ttl have a time limit.
 	sets, held, ttl int
 	// expiring are dropped by the broker when their time is over.
 	expiring int
-	// groups are to a few devices at once.
+	// groups are for a few devices at once.
 	groups int
-	// long don't fit into a packet.
+	// long don't fit into one packet.
 	long int
-	// asks are to be answered; of a hundred of these so many are late, and so many never are.
-	asks, late, never int
+	// requests expect an answer. Of a hundred requests, late are answered too late and never are
+	// never answered.
+	requests, late, never int
 }
 
-// usual is the load of a run.
-var usual = load{atMostOnce: 20, sets: 20, held: 33, ttl: 10, expiring: 5, groups: 3, long: 5, asks: 10, late: 3, never: 2}
+// usualLoad is the load of a usual run.
+var usualLoad = load{atMostOnce: 20, sets: 20, held: 33, ttl: 10, expiring: 5, groups: 3, long: 5, requests: 10, late: 3, never: 2}
 
-// shortestExpiration and longestExpiration bound the times that the broker knows of. They are longer
-// than a command waits in calm times.
+// shortestExpiration and longestExpiration bound the times that the broker knows of. They are
+// longer than a command waits in calm times.
 const (
 	shortestExpiration = 2 * time.Second
 	longestExpiration  = 4 * time.Second
 )
 
-// askingTimeout is how long the host waits for an answer. A device that is late is so by less than as much again, which leaves a busy machine its time.
-const askingTimeout = 2 * time.Second
+// answerTimeout is how long the host waits for an answer. A late device is late by less than the
+// same time, which leaves room on a busy machine.
+const answerTimeout = 2 * time.Second
 
-// manner is how a device answers a command. Its line says so, since devices know nothing else.
-type manner string
+// answerMode is how a device answers a command. The line contains it, because devices know nothing
+// else.
+type answerMode string
 
 const (
-	answersNow   manner = "now"
-	answersLate  manner = "late"
-	answersNever manner = "never"
+	answerNow   answerMode = "now"
+	answerLate  answerMode = "late"
+	answerNever answerMode = "never"
 )
 
-// sending is a command as it is published.
-type sending struct {
-	Command // of a group without the device and its number
-	to      []addressee
-	manner  manner // empty if it asks nothing
-	padding int    // bytes
+// publication is a command as it is published.
+type publication struct {
+	Command    // of a group without the device and its number
+	to         []addressee
+	answerMode answerMode // empty if it asks nothing
+	padding    int        // bytes
 }
 
 type addressee struct {
@@ -66,10 +69,10 @@ type addressee struct {
 	number int
 }
 
-// draw makes a command to a device whose turn it is, or to a few.
-func (b *backEnd) draw() *sending {
+// drawPublication makes a random command for one free device or for a few.
+func (b *backEnd) drawPublication() *publication {
 	of := func(n int) bool { return b.rng.IntN(100) < n }
-	s := &sending{Command: Command{Mode: device.AtLeastOnce, Sent: time.Now(), Publishes: 1}}
+	s := &publication{Command: Command{Mode: device.AtLeastOnce, Sent: time.Now(), Publishes: 1}}
 	members := 1
 	if of(b.load.groups) {
 		members = 2 + b.rng.IntN(4)
@@ -83,10 +86,10 @@ func (b *backEnd) draw() *sending {
 			s.Sets = "setpoint"
 		}
 	}
-	for range min(members, len(b.turn)) {
-		i := b.rng.IntN(len(b.turn))
-		address := b.turn[i]
-		b.turn = slices.Delete(b.turn, i, i+1)
+	for range min(members, len(b.free)) {
+		i := b.rng.IntN(len(b.free))
+		address := b.free[i]
+		b.free = slices.Delete(b.free, i, i+1)
 		b.numbers[address]++
 		s.to = append(s.to, addressee{address, b.numbers[address]})
 	}
@@ -106,28 +109,28 @@ func (b *backEnd) draw() *sending {
 	if of(b.load.long) {
 		s.padding = 1000 + b.rng.IntN(2900) // a line may have 4096
 	}
-	if s.Asks = of(b.load.asks); s.Asks {
+	if s.WantsAnswer = of(b.load.requests); s.WantsAnswer {
 		switch n := b.rng.IntN(100); {
 		case n < b.load.late:
-			s.manner = answersLate
+			s.answerMode = answerLate
 		case n < b.load.late+b.load.never:
-			s.manner = answersNever
+			s.answerMode = answerNever
 		default:
-			s.manner = answersNow
+			s.answerMode = answerNow
 		}
 	}
 	return s
 }
 
-func (s *sending) exchange() string {
+func (s *publication) exchange() string {
 	if s.Group != "" {
 		return "device.groups"
 	}
 	return "device.commands"
 }
 
-func (s *sending) body() []byte {
-	fields := map[string]any{"id": s.ID, "cmd": line{s.ID, s.manner, s.padding}.String(), "mode": s.Mode}
+func (s *publication) body() []byte {
+	fields := map[string]any{"id": s.ID, "cmd": line{s.ID, s.answerMode, s.padding}.String(), "mode": s.Mode}
 	if s.Group != "" {
 		var devices []string
 		for _, to := range s.to {
@@ -146,7 +149,7 @@ func (s *sending) body() []byte {
 	if s.TTL > 0 {
 		fields["expires_at"] = s.Sent.Add(s.TTL).Format(time.RFC3339Nano)
 	}
-	if s.Asks {
+	if s.WantsAnswer {
 		fields["reply"] = true
 	}
 	body, _ := json.Marshal(fields) // strings always work
@@ -156,16 +159,17 @@ func (s *sending) body() []byte {
 	return body
 }
 
-// expiration is the command's as AMQP has it.
-func (s *sending) expiration() string {
+// expiration returns the command's expiration in AMQP's form.
+func (s *publication) expiration() string {
 	if s.Expiration == 0 {
 		return ""
 	}
 	return strconv.FormatInt(s.Expiration.Milliseconds(), 10)
 }
 
-// headers are those that clients in other languages set: of every type, on some commands.
-func (s *sending) headers() amqp.Table {
+// headers returns headers of every type, as clients in other languages set them, for some
+// commands.
+func (s *publication) headers() amqp.Table {
 	n := s.to[0].number
 	if n%10 != 0 {
 		return nil
@@ -176,17 +180,17 @@ func (s *sending) headers() amqp.Table {
 	}
 }
 
-// line is what a device reads: the id, and how it is to answer, if it is, and what makes it long.
+// line is the text that a device reads: the id, the answer mode if any, and padding.
 type line struct {
-	id      string
-	manner  manner
-	padding int
+	id         string
+	answerMode answerMode
+	padding    int
 }
 
 func (l line) String() string {
 	text := l.id
-	if l.manner != "" {
-		text += " " + string(l.manner)
+	if l.answerMode != "" {
+		text += " " + string(l.answerMode)
 	}
 	if l.padding > 0 {
 		text += " " + strings.Repeat("x", l.padding)
@@ -194,7 +198,7 @@ func (l line) String() string {
 	return text
 }
 
-// parseLine is the other way. What isn't whole is an id that nobody published.
+// parseLine parses a line. It returns an incomplete line as an id that was never published.
 func parseLine(text string) line {
 	fields := strings.Fields(text)
 	var l line
@@ -205,11 +209,11 @@ func parseLine(text string) line {
 		case strings.Trim(field, "x") == "":
 			l.padding = len(field)
 		default:
-			l.manner = manner(field)
+			l.answerMode = answerMode(field)
 		}
 	}
-	switch l.manner {
-	case "", answersNow, answersLate, answersNever:
+	switch l.answerMode {
+	case "", answerNow, answerLate, answerNever:
 		if l.String() == text {
 			return l
 		}
@@ -218,8 +222,8 @@ func parseLine(text string) line {
 	return line{id: text[:min(few, len(text))]}
 }
 
-// answer has the device answer a line that asks.
-func (f *fleet) answer(ctx context.Context, d *fakeDevice, w *wire, l line) {
+// answerLine answers a line that is a request.
+func (f *fleet) answerLine(ctx context.Context, d *fakeDevice, w *wire, l line) {
 	say := func() {
 		a := Answer{ID: l.id, Device: d.address, Connection: w.number, Text: "ok " + l.id, Time: time.Now()}
 		f.mu.Lock()
@@ -227,23 +231,24 @@ func (f *fleet) answer(ctx context.Context, d *fakeDevice, w *wire, l line) {
 		f.mu.Unlock()
 		_, _ = w.Write([]byte(a.Text + "\n")) // the connection may be lost
 	}
-	switch l.manner {
-	case answersNow:
+	switch l.answerMode {
+	case answerNow:
 		say()
-	case answersLate:
+	case answerLate:
 		f.work.Go(func() {
-			if pause(ctx, askingTimeout+100*time.Millisecond+rand.N(askingTimeout/4)); ctx.Err() == nil {
+			if pause(ctx, answerTimeout+100*time.Millisecond+rand.N(answerTimeout/4)); ctx.Err() == nil {
 				say()
 			}
 		})
 	}
 }
 
-// readBuffer is what the kernel keeps for a device at least; Linux doubles it.
+// readBuffer is the smallest kernel buffer of a device; Linux doubles it.
 const readBuffer = 4 << 10
 
-// littleRoom has a connection take little that isn't read, so that a device which doesn't read soon has its command partly.
-func littleRoom(_, _ string, c syscall.RawConn) error {
+// setSmallReadBuffer makes the kernel buffer little for a connection, so that a device that
+// doesn't read soon has only part of a command.
+func setSmallReadBuffer(_, _ string, c syscall.RawConn) error {
 	var err error
 	if e := c.Control(func(fd uintptr) {
 		err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, readBuffer)

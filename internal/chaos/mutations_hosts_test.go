@@ -7,8 +7,8 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// expiresAtBroker publishes a command that the broker gives up: before the host has it, or after the
-// device read it and the host was killed.
+// expiresAtBroker publishes a command that the broker gives up: before the host has it, or after
+// the device read it and the host was killed.
 func (s *scene) expiresAtBroker(d *sceneDevice) {
 	place := s.publish(d)
 	c := &s.h.Commands[place]
@@ -32,9 +32,9 @@ func (s *scene) givenUp(place int, reason string) {
 	s.h.End.DeadLetters = append(s.h.End.DeadLetters, DeadLetter{ID: c.ID, Device: c.Device, Reason: reason, Read: s.tick()})
 }
 
-// repairs is a history in which commands expire at the broker, the host stops, and another host is
-// started on its store. All is well.
-func repairs() *History {
+// hostsHistory returns a good history in which commands expire at the broker, the host stops, and
+// a second host is started on its store.
+func hostsHistory() *History {
 	s := newScene(2, func(int) int { return 0 })
 	a, b := s.devices[0], s.devices[1]
 	s.send(a)            // a/1
@@ -51,8 +51,8 @@ func repairs() *History {
 	s.stop()
 	s.send(a)               // a/4
 	unrecorded := s.send(b) // b/4
-	s.stopAs(Stop{Code: exitUnclean, Said: `1 outcome isn't recorded (id "b/4")`, Unrecorded: []string{"b/4"}})
-	second := SecondHost{Name: "second", Begin: s.tick(), First: "process 12", Said: "the store is in use: gateway, process 12"}
+	s.stopAs(Stop{Code: exitUnclean, Output: `1 outcome isn't recorded (id "b/4")`, Unrecorded: []string{"b/4"}})
+	second := SecondHost{Name: "second", Begin: s.tick(), First: "process 12", Output: "the store is in use: gateway, process 12"}
 	s.send(a) // a/5
 	second.End = s.tick()
 	s.h.SecondHosts = []SecondHost{second}
@@ -60,7 +60,7 @@ func repairs() *History {
 	return s.end()
 }
 
-// hostMutations each break one promise of the repairs.
+// hostMutations each break one promise of hostsHistory.
 var hostMutations = []mutation{
 	{
 		name: "a command that was read and expired at the broker has no result",
@@ -80,7 +80,7 @@ var hostMutations = []mutation{
 			result(h, "a/5").State, result(h, "a/5").Epoch = device.StateUnknown, 0
 			h.Events = slices.DeleteFunc(h.Events, func(v Event) bool { return v.Read.After(result(h, "a/5").Read) && v.Device == "a" })
 		},
-		rule: RuleTrueResult, id: "a/5", what: "its result is unknown, and neither the host nor a session of the device ended meanwhile",
+		rule: RuleTrueResult, id: "a/5", what: "its result is unknown, and neither the host nor a session of the device ended in that time",
 	},
 	{
 		name:   "a command expires before its expiration is over",
@@ -114,7 +114,7 @@ var hostMutations = []mutation{
 		mutate: func(h *History) {
 			h.End.DeadLetters = append(h.End.DeadLetters, DeadLetter{ID: "x/1", Reason: expiredAtBroker})
 		},
-		rule: RuleBroker, id: "x/1", what: "the broker gave up a command that nobody published",
+		rule: RuleBroker, id: "x/1", what: "the broker gave up a command that was never published",
 	},
 	{
 		name:   "a stop that left something unrecorded says that it was clean",
@@ -124,7 +124,7 @@ var hostMutations = []mutation{
 	{
 		name: "a stop that left a command without a result says that it was clean",
 		mutate: func(h *History) {
-			h.Stops[0].Started = begun
+			h.Stops[0].Started = sceneStart
 			r := result(h, "b/3")
 			r.Time = h.Stops[0].End.Add(time.Millisecond)
 			r.Body = ""
@@ -133,18 +133,18 @@ var hostMutations = []mutation{
 	},
 	{
 		name:   "a stop that left something doesn't say what",
-		mutate: func(h *History) { h.Stops[1].Said = "the stop wasn't clean" },
-		rule:   RuleStop, what: "with exit code 3, and didn't say what is left; 1 commands were unrecorded",
+		mutate: func(h *History) { h.Stops[1].Output = "the stop wasn't clean" },
+		rule:   RuleStop, what: "with exit code 3 and didn't name what is left; 1 commands were unrecorded",
 	},
 	{
 		name:   "a stop that left nothing says that it wasn't clean",
 		mutate: func(h *History) { h.Stops[0].Code = exitUnclean },
-		rule:   RuleStop, what: "with exit code 3, and didn't say what is left; 0 commands were unrecorded",
+		rule:   RuleStop, what: "with exit code 3 and didn't name what is left; 0 commands were unrecorded",
 	},
 	{
 		name:   "a host that crashes when it is to stop",
 		mutate: func(h *History) { h.Stops[0].Code = 2 },
-		rule:   RuleStop, what: "with exit code 2, which means something else than a stop",
+		rule:   RuleStop, what: "with exit code 2, which isn't an exit code of a stop",
 	},
 	{
 		name:   "a second host takes commands",
@@ -162,7 +162,7 @@ var hostMutations = []mutation{
 	},
 	{
 		name:   "a second host doesn't name the first",
-		mutate: func(h *History) { h.SecondHosts[0].Said = "the store is in use" },
+		mutate: func(h *History) { h.SecondHosts[0].Output = "the store is in use" },
 		rule:   RuleSecondHost, what: `and didn't name it as "process 12"`,
 	},
 }

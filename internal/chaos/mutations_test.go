@@ -7,15 +7,16 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// incident is a history with a bit of everything in which all is well. Its moments are 1 ms apart but for what takes longer.
-func incident() *History {
+// incidentHistory returns a good history with a bit of everything. Its times are 1 ms apart,
+// except for what takes longer.
+func incidentHistory() *History {
 	s := newScene(3, func(int) int { return 0 })
 	a, b, c := s.devices[0], s.devices[1], s.devices[2]
 	for range 3 {
 		s.send(a) // a/1 to a/3
 	}
 	s.send(b) // b/1
-	s.again()
+	s.repeatResult()
 
 	a4, a5 := s.publish(a), s.publish(a)
 	b2 := s.publish(b)
@@ -45,6 +46,9 @@ func incident() *History {
 
 // What follows finds its way in a history, to change it.
 
+// The following functions find parts of a history and change them.
+//
+// command returns the command with the id.
 func command(h *History, id string) *Command {
 	return &h.Commands[slices.IndexFunc(h.Commands, func(c Command) bool { return c.ID == id })]
 }
@@ -57,12 +61,13 @@ func read(h *History, id string) *Read {
 	return &h.Reads[slices.IndexFunc(h.Reads, func(r Read) bool { return r.ID == id })]
 }
 
-func unread(h *History, id string) {
+func removeRead(h *History, id string) {
 	h.Reads = slices.DeleteFunc(h.Reads, func(r Read) bool { return r.ID == id })
 }
 
-// readAgain adds a read of the command that follows its first by so long, on the connection of the device's last.
-func readAgain(h *History, id string, later time.Duration) {
+// addRead adds a read of the command that long after its first read, on the last connection of the
+// device.
+func addRead(h *History, id string, later time.Duration) {
 	r := *read(h, id)
 	r.Time = r.Time.Add(later)
 	for _, other := range h.Reads {
@@ -73,7 +78,7 @@ func readAgain(h *History, id string, later time.Duration) {
 	h.Reads = append(h.Reads, r)
 }
 
-func noKill(h *History) {
+func removeKill(h *History) {
 	for i := range h.Faults {
 		h.Faults[i].Killed, h.Faults[i].Cut = false, []string{"a", "b", "c"}
 	}
@@ -89,7 +94,7 @@ type mutation struct {
 	story  []string
 }
 
-// mutations each break one promise of the incident.
+// mutations each break one promise of incidentHistory.
 var mutations = []mutation{
 	{
 		name: "a result is lost",
@@ -131,7 +136,7 @@ var mutations = []mutation{
 			r.ID = "x/1"
 			h.Results = append(h.Results, r, r)
 		},
-		rule: RuleOneResult, id: "x/1", what: "a result, sent, for an id that nobody published",
+		rule: RuleOneResult, id: "x/1", what: "a result sent for an id that was never published",
 		story: []string{
 			"+0.276s result sent from gateway: attempt 1, epoch 1795403045269, decided at +0.275s",
 			"+0.276s the same result again: sent",
@@ -158,7 +163,7 @@ var mutations = []mutation{
 	},
 	{
 		name:   "sent and not read, and the device closed in order",
-		mutate: func(h *History) { unread(h, "b/3") },
+		mutate: func(h *History) { removeRead(h, "b/3") },
 		rule:   RuleTrueResult, id: "b/3", what: "nothing broke the session of epoch 1795403045237",
 		story: []string{
 			"+0.235s b connected, epoch 1795403045237, seq 1",
@@ -169,19 +174,19 @@ var mutations = []mutation{
 	},
 	{
 		name:   "sent and not read, and the device is still connected",
-		mutate: func(h *History) { unread(h, "b/5") },
+		mutate: func(h *History) { removeRead(h, "b/5") },
 		rule:   RuleTrueResult, id: "b/5", what: "its result is sent, the device didn't record it",
 	},
 	{
 		name:   "sent in a session that nobody knows",
-		mutate: func(h *History) { unread(h, "b/5"); r := result(h, "b/5"); r.Epoch++ },
+		mutate: func(h *History) { removeRead(h, "b/5"); r := result(h, "b/5"); r.Epoch++ },
 		rule:   RuleTrueResult, id: "b/5", what: "its result is sent, the device didn't record it",
 	},
 	{
 		name: "answered and not read, though the session broke",
 		mutate: func(h *History) {
 			c, r := command(h, "c/2"), result(h, "c/2")
-			c.Asks, r.State, r.Reply = true, device.StateAnswered, []byte("ok c/2")
+			c.WantsAnswer, r.State, r.Reply = true, device.StateAnswered, []byte("ok c/2")
 			h.Answers = append(h.Answers, Answer{ID: "c/2", Device: "c", Connection: 2, Text: "ok c/2", Time: r.Time})
 		},
 		rule: RuleTrueResult, id: "c/2", what: "its result is answered, and the device didn't record it",
@@ -196,9 +201,9 @@ var mutations = []mutation{
 		mutate: func(h *History) {
 			command(h, "b/4").Sets, command(h, "a/5").Sets = "x", "x"
 			result(h, "b/4").State = device.StateSuperseded
-			unread(h, "b/4")
+			removeRead(h, "b/4")
 		},
-		rule: RuleTrueResult, id: "b/4", what: "its result is superseded, and no newer command to the device sets the same",
+		rule: RuleTrueResult, id: "b/4", what: "its result is superseded, and no newer command for the device changes the same setting",
 	},
 	{
 		name:   "busy in the second attempt and read in the first",
@@ -215,7 +220,7 @@ var mutations = []mutation{
 		mutate: func(h *History) {
 			h.Reads = append(h.Reads, Read{ID: "junk", Device: "c", Connection: 3, Time: h.End.Settled})
 		},
-		rule: RuleAddressed, id: "junk", what: "the device read a line that nobody published",
+		rule: RuleAddressed, id: "junk", what: "the device read a line that was never published",
 		story: []string{
 			"+5.281s read by c on its connection 3",
 		},
@@ -225,7 +230,7 @@ var mutations = []mutation{
 		mutate: func(h *History) {
 			h.Reads = append(h.Reads, Read{ID: "b/5", Device: "c", Connection: 3, Time: h.End.Settled})
 		},
-		rule: RuleAddressed, id: "b/5", what: "the device read a command to b",
+		rule: RuleAddressed, id: "b/5", what: "the device read a command for b",
 	},
 	{
 		name:   "a result of another device",
@@ -306,10 +311,10 @@ var mutations = []mutation{
 	{
 		name: "a line twice, and the host wasn't killed",
 		mutate: func(h *History) {
-			noKill(h)
-			unread(h, "a/4")
+			removeKill(h)
+			removeRead(h, "a/4")
 			result(h, "a/4").State = device.StateUnknown
-			readAgain(h, "b/5", time.Second)
+			addRead(h, "b/5", time.Second)
 		},
 		rule: RuleDuplicates, id: "b/5", what: "and the host wasn't killed",
 		story: []string{
@@ -322,22 +327,22 @@ var mutations = []mutation{
 	},
 	{
 		name:   "a line twice, only after the host was killed",
-		mutate: func(h *History) { readAgain(h, "b/5", time.Second) },
+		mutate: func(h *History) { addRead(h, "b/5", time.Second) },
 		rule:   RuleDuplicates, id: "b/5", what: "and it wasn't in flight when the host was killed",
 	},
 	{
 		name:   "a line twice whose result was out when the host was killed",
-		mutate: func(h *History) { readAgain(h, "b/1", time.Second) },
+		mutate: func(h *History) { addRead(h, "b/1", time.Second) },
 		rule:   RuleDuplicates, id: "b/1", what: "and it wasn't in flight when the host was killed",
 	},
 	{
 		name:   "a line twice, long after the host was killed",
-		mutate: func(h *History) { readAgain(h, "a/5", time.Hour) },
+		mutate: func(h *History) { addRead(h, "a/5", time.Hour) },
 		rule:   RuleDuplicates, id: "a/5", what: "and it wasn't in flight when the host was killed",
 	},
 	{
 		name:   "a line twice in the mode at-most-once",
-		mutate: func(h *History) { readAgain(h, "b/2", 230*time.Millisecond) },
+		mutate: func(h *History) { addRead(h, "b/2", 230*time.Millisecond) },
 		rule:   RuleDuplicates, id: "b/2", what: "and it was to be written at most once",
 	},
 	{
@@ -355,10 +360,10 @@ var mutations = []mutation{
 			"+0.029s fault host killed until +0.230s, which killed the host with at most 3 commands in flight",
 			"+0.232s host gateway (started), generation 1795403045233, seq 1: applied",
 			"+0.238s c connected, epoch 1795403045239, seq 1: applied",
-			"+0.251s fault device cut until +0.255s, connections cut: 1, also that of c",
+			"+0.251s fault device cut until +0.255s, connections cut: 1, one of them of c",
 			"+0.256s c disconnected (connection_lost), epoch 1795403045239, seq 2: applied",
 			"+5.280s host gateway (heartbeat), generation 1795403045233, seq 2: applied",
-			"+5.281s presence was looked at",
+			"+5.281s presence was compared",
 		},
 	},
 	{
@@ -422,7 +427,7 @@ var mutations = []mutation{
 	},
 }
 
-// lastOf matches the last event of the device.
+// lastOf returns a function that matches the last event of the device.
 func lastOf(h *History, name string) func(Event) bool {
 	last := ""
 	for _, v := range h.Events {

@@ -13,12 +13,13 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv"
 )
 
-// edit puts one text into the place of another in a source file, in which that must be once.
+// edit replaces a text in a source file. The text must occur exactly once.
 type edit struct {
 	file, from, to string
 }
 
-// planted is a mistake in the host, as an engineer may make it, and the rule that must tell of it.
+// planted is a mistake in the host, such as an engineer could make, and the rule that must find
+// it.
 type planted struct {
 	name  string
 	edits []edit
@@ -28,25 +29,27 @@ type planted struct {
 	rate   int // 400 if it is 0
 	load   load
 	host   hostPlan
-	// disk is the size of the ledger's own disk; empty is a disk that others need.
+	// disk is the size of the ledger's own disk; empty is a shared disk.
 	disk string
 }
 
-// calm lets commands come for a while.
-var calm = fault{"none", func(ctx context.Context, _ *world, _ *Fault) { pause(ctx, 3*time.Second) }}
+// noFault lets commands arrive for a while.
+var noFault = fault{"none", func(ctx context.Context, _ *world, _ *Fault) { pause(ctx, 3*time.Second) }}
 
-// fewRead has some devices not read, which the host may not even notice before commands are written partly.
-var fewRead = fault{"many devices don't read", func(ctx context.Context, w *world, f *Fault) { w.unread(ctx, f, 20) }}
+// manyDontRead stops the reading of some devices. Commands are then written in part before the
+// host even notices.
+var manyDontRead = fault{"many devices don't read", func(ctx context.Context, w *world, f *Fault) { w.stopReading(ctx, f, 20) }}
 
-// unanswered has the router answer for what its source doesn't deliver again.
-const unanswered = "\tif in.abandoned != nil {\n\t\tin.work.Go(in.resumeAbandoned)\n\t}\n"
+// answerAbandoned is the router's code that answers messages that aren't redelivered.
+const answerAbandoned = "\tif in.abandoned != nil {\n\t\tin.work.Go(in.resumeAbandoned)\n\t}\n"
 
-// mistakes are those that a judge has to find, and first none at all.
+// mistakes are all mistakes that the judge has to find. The first entry is a host without a
+// mistake.
 var mistakes = []planted{
 	{
 		// With all that the others need, a host without a mistake keeps every promise.
-		name: "none", load: load{atMostOnce: 50, sets: 20, held: 33, ttl: 10, expiring: 20, groups: 3, long: 5, asks: 10, late: 20, never: 5},
-		faults: []fault{ledgerKill, blockedKill, stopped, twice, unroutable, heldKill, fewRead, expiredKill, outage, ledgerRemoved, secondHost},
+		name: "none", load: load{atMostOnce: 50, sets: 20, held: 33, ttl: 10, expiring: 20, groups: 3, long: 5, requests: 10, late: 20, never: 5},
+		faults: []fault{ledgerKill, blockedKill, hostStopped, secondConnections, unroutable, heldKill, manyDontRead, expiredKill, outage, ledgerRemoved, secondHost},
 		disk:   "48m", host: hostPlan{deliveryLimit: usualLimit},
 	},
 	{
@@ -82,21 +85,21 @@ var mistakes = []planted{
 		},
 	},
 	{
-		name: "nack at shutdown", want: RuleOneResult, faults: []fault{stopped, stopped, stopped}, rate: 2000, host: hostPlan{forgets: true},
+		name: "nack at shutdown", want: RuleOneResult, faults: []fault{hostStopped, hostStopped, hostStopped}, rate: 2000, host: hostPlan{memoryStore: true},
 		edits: []edit{{
 			"router/drain.go", "\tfor _, e := range in.lanes.forget(everything) {\n",
 			"\tfor e := range in.active {\n\t\te.delivery.Settle(nil)\n\t}\n\tfor _, e := range in.lanes.forget(everything) {\n",
 		}},
 	},
 	{
-		name: "unfenced registry", want: RulePresence, faults: []fault{twice},
+		name: "unfenced registry", want: RulePresence, faults: []fault{secondConnections},
 		edits: []edit{
 			{"transports/device/registry.go", "\tif s.session != session {\n\t\ts.mu.Unlock()\n\t\tsh.mu.Unlock()\n\t\treturn\n\t}\n", ""},
 			{"transports/device/directory.go", "epoch := max(d.last[device]+1, d.born, at)", "epoch := min(at, 1)"},
 		},
 	},
 	{
-		name: "handler run again after a failed publish", want: RuleDuplicates, faults: []fault{unroutable, unroutable}, rate: 1000, host: hostPlan{forgets: true, middleware: `"poison", "retry"`},
+		name: "handler run again after a failed publish", want: RuleDuplicates, faults: []fault{unroutable, unroutable}, rate: 1000, host: hostPlan{memoryStore: true, middleware: `"poison", "retry"`},
 		edits: []edit{{"router/publisher.go", "d.state.Report(err)\n", "d.state.Report(err)\n\t\treturn err\n"}},
 	},
 	{
@@ -104,7 +107,7 @@ var mistakes = []planted{
 		edits: []edit{{"handlers/deliver/deliver.go", "case once && o.attempt > 1:", "case once && o.attempt > 1000:"}},
 	},
 	{
-		name: "a copy of what is held runs anew", want: RuleOrder, faults: []fault{heldKill}, load: load{held: 100, sets: 60},
+		name: "a redelivered copy of a held command runs again", want: RuleOrder, faults: []fault{heldKill}, load: load{held: 100, sets: 60},
 		edits: []edit{{"internal/ledger/ledger.go", "case r.done, r.owned != nil:", "case r.done:"}},
 	},
 	{
@@ -112,25 +115,25 @@ var mistakes = []planted{
 		edits: []edit{
 			{"internal/ledger/hold.go", "\t\t\tl.run(r)\n", "\t\t\tl.run(r)\n\t\t\tl.later(Row{Number: r.number})\n"},
 			// What is left of such a command in the ledger would be answered otherwise.
-			{"router/intake.go", unanswered, ""},
+			{"router/intake.go", answerAbandoned, ""},
 		},
 	},
 	{
-		name: "expiry checked before the lane", want: RuleExpiry, faults: []fault{calm}, load: load{ttl: 50, asks: 30, never: 50},
+		name: "expiry checked before the lane", want: RuleExpiry, faults: []fault{noFault}, load: load{ttl: 50, requests: 30, never: 50},
 		edits: []edit{{"transports/device/queue.go", "&frame{expires: o.Expires, conditions", "&frame{conditions"}},
 	},
 	{
-		name: "answer matched to the wrong command", want: RuleAnswers, faults: []fault{calm}, load: load{asks: 30, late: 10, never: 10},
-		host:  hostPlan{asking: Asking{Pattern: true}},
+		name: "answer matched to the wrong command", want: RuleAnswers, faults: []fault{noFault}, load: load{requests: 30, late: 10, never: 10},
+		host:  hostPlan{answering: Answering{Pattern: true}},
 		edits: []edit{{"transports/device/question.go", "if f.question.Matches == nil || f.question.Matches(frame) {", "if len(frame) > 0 {"}},
 	},
 	{
-		name: "supersede of one that is being written", want: RuleTrueResult, faults: []fault{fewRead}, load: load{sets: 60, long: 100},
+		name: "supersede of one that is being written", want: RuleTrueResult, faults: []fault{manyDontRead}, load: load{sets: 60, long: 100},
 		edits: []edit{{"transports/device/queue.go", "f.state == waiting && f.offset == 0 && f.sets == by.sets", "f.sets == by.sets"}},
 	},
 	{
-		name: "what the broker lost isn't answered", want: RuleOneResult, faults: []fault{expiredKill}, load: load{expiring: 100, asks: 30, never: 50},
-		edits: []edit{{"router/intake.go", unanswered, ""}},
+		name: "commands that the broker lost are not answered", want: RuleOneResult, faults: []fault{expiredKill}, load: load{expiring: 100, requests: 30, never: 50},
+		edits: []edit{{"router/intake.go", answerAbandoned, ""}},
 	},
 	{
 		name: "commands given back in a pause", want: RuleBroker, faults: []fault{outage}, disk: "24m", host: hostPlan{deliveryLimit: deliveryLimit},
@@ -143,11 +146,11 @@ var mistakes = []planted{
 		},
 	},
 	{
-		name: "a stop that left something says 0", want: RuleStop, faults: []fault{diskFullStop}, disk: "24m", load: load{asks: 50, never: 30}, host: hostPlan{stopping: 8 * time.Second},
+		name: "a stop that left something exits with 0", want: RuleStop, faults: []fault{diskFullStop}, disk: "24m", load: load{requests: 50, never: 30}, host: hostPlan{shutdownTimeout: 8 * time.Second},
 		edits: []edit{{"cmd/pentrough/stop.go", "\treturn unclean(timeout, err)\n", "\tr.log.Warn(unclean(timeout, err).Error())\n\treturn nil\n"}},
 	},
 	{
-		name: "the ledger's file isn't looked at", want: RuleOneResult, faults: []fault{ledgerRemoved}, load: load{held: 100},
+		name: "the ledger file is not checked", want: RuleOneResult, faults: []fault{ledgerRemoved}, load: load{held: 100},
 		edits: []edit{{"internal/database/watch.go", "\tfolder, err := os.Stat(filepath.Dir(w.path))\n", "\treturn nil\n\tfolder, err := os.Stat(filepath.Dir(w.path))\n"}},
 	},
 	{
@@ -156,14 +159,15 @@ var mistakes = []planted{
 	},
 }
 
-// Each mistake has its place in the code, also where nobody plays.
+// TestMistakesCanBePlanted checks that each edit still fits the source. It also runs without make
+// chaos.
 func TestMistakesCanBePlanted(t *testing.T) {
 	for _, m := range mistakes {
 		t.Run(m.name, func(t *testing.T) { overlay(t, m.edits) })
 	}
 }
 
-// TestPlanted holds the judge against hosts with a mistake: each must be found, by the rule that is about it.
+// TestPlanted runs hosts with a mistake. The rule for each mistake must find it.
 func TestPlanted(t *testing.T) {
 	if os.Getenv("CHAOS_SEED") == "" {
 		t.Skip("it is run by `make chaos`, which says CHAOS_SEED")
@@ -183,12 +187,12 @@ func TestPlanted(t *testing.T) {
 			if m.want == "" {
 				p.patience = time.Minute // all comes to rest, and what doesn't is a mistake
 			}
-			p.host.asking.Timeout = askingTimeout
+			p.host.answering.Timeout = answerTimeout
 			if m.disk != "" {
 				p.host.folder = smallDisk(t, m.disk)
 			}
 			p.host.overlay, p.mistaken = overlay(t, m.edits), m.edits != nil
-			h := play(t, p)
+			h := runPlan(t, p)
 			r := NewReport(h)
 			broken := map[string]int{}
 			for _, rule := range r.Rules {
@@ -198,12 +202,12 @@ func TestPlanted(t *testing.T) {
 			}
 			t.Logf("%d commands, %d lines, %v; broken: %v", r.Counts.Commands, r.Counts.Lines, r.Counts.States, broken)
 			switch {
-			case m.want == "" && r.Broken() > 0, m.want != "" && broken[m.want] == 0:
+			case m.want == "" && r.CountViolations() > 0, m.want != "" && broken[m.want] == 0:
 				var text strings.Builder
 				if err := r.Text(&text); err != nil {
 					t.Error(err)
 				}
-				keep(t, "planted-"+strings.ReplaceAll(m.name, " ", "-"), h, r)
+				keepRun(t, "planted-"+strings.ReplaceAll(m.name, " ", "-"), h, r)
 				t.Errorf("want it to break %q:\n%s", m.want, text.String())
 			case m.want != "":
 				i := slices.IndexFunc(r.Violations, func(v Violation) bool { return v.Rule == m.want })
@@ -214,7 +218,8 @@ func TestPlanted(t *testing.T) {
 	}
 }
 
-// overlay writes the edited files and the file that has go build take them, and returns its path; empty without edits.
+// overlay writes the edited files and the file for go build -overlay, and returns the path of the
+// latter. Without edits it returns "".
 func overlay(t *testing.T, edits []edit) string {
 	if len(edits) == 0 {
 		return ""

@@ -12,7 +12,7 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// process is one host's process, which may hold devices.
+// process is one process of a host, which may have devices.
 type process struct {
 	host            string
 	generation, seq uint64
@@ -21,7 +21,7 @@ type process struct {
 
 type presenceSession struct{ epoch, seq uint64 }
 
-// cluster writes down the events of hosts, and knows who is really connected.
+// cluster records the events of hosts, and knows which devices are really connected.
 type cluster struct {
 	events    []device.Event
 	processes []*process
@@ -43,14 +43,14 @@ func (c *cluster) device(p *process, name string, kind device.EventType) {
 	})
 }
 
-// restart starts the process again, after a kill that no event tells of.
+// restart starts the process again after a kill, of which no event tells.
 func (c *cluster) restart(p *process) {
 	p.generation++
 	p.seq, p.devices = 0, map[string]*presenceSession{}
 	c.host(p, device.HostStarted)
 }
 
-// connect has the device at this process, and nowhere else.
+// connect connects the device to this process, and disconnects it from any other.
 func (c *cluster) connect(p *process, name string) {
 	for _, other := range c.processes {
 		if other.devices[name] != nil {
@@ -67,7 +67,7 @@ func (c *cluster) disconnect(p *process, name string) {
 	delete(p.devices, name)
 }
 
-// truth returns who is connected to a process that isn't dead.
+// truth returns the devices that are connected to a process that isn't dead.
 func (c *cluster) truth(dead string) []string {
 	var online []string
 	for _, p := range c.processes {
@@ -82,7 +82,7 @@ func (c *cluster) truth(dead string) []string {
 	return online
 }
 
-// needed says which events a consumer must get at least: the newest of each device and of each host.
+// needed returns which events a consumer must get: the newest of each device and of each host.
 func (c *cluster) needed() []bool {
 	needed, last := make([]bool, len(c.events)), map[string]int{}
 	for i, e := range c.events {
@@ -94,7 +94,7 @@ func (c *cluster) needed() []bool {
 	return needed
 }
 
-// hostOf is the host that an event is of; an event of a device may come from any.
+// hostOf returns the host of a host event. An event of a device may come from any host.
 func hostOf(e device.Event) string {
 	if e.Type == device.HostEvent {
 		return e.Host
@@ -102,10 +102,11 @@ func hostOf(e device.Event) string {
 	return ""
 }
 
-// TestPresenceConverges gives consumers the events of hosts that are killed, hosts that fall silent, and devices that come, go and move: in
-// any order, some often, most perhaps never. What comes out is the truth.
+// TestPresenceConverges gives consumers the events of hosts that are killed or silent, and of
+// devices that connect, disconnect and move. The events come in any order, some repeatedly, and
+// all but the newest may be lost. Presence is correct in the end.
 func TestPresenceConverges(t *testing.T) {
-	at := begun.Add(time.Hour)
+	at := sceneStart.Add(time.Hour)
 	rapid.Check(t, func(t *rapid.T) {
 		c := &cluster{epochs: map[string]uint64{}}
 		for i := range rapid.IntRange(1, 3).Draw(t, "hosts") {
@@ -153,22 +154,22 @@ func TestPresenceConverges(t *testing.T) {
 	})
 }
 
-// TestNodeLost loses a host for a while: that doesn't touch what is known of its devices.
+// TestNodeLost loses a host for a while. That doesn't change what is known about its devices.
 func TestNodeLost(t *testing.T) {
 	p := NewPresence()
 	host := func(seq uint64, at time.Duration) {
-		p.Apply(device.Event{Type: device.HostEvent, Host: "h", Generation: 1, Seq: seq}, begun.Add(at))
+		p.Apply(device.Event{Type: device.HostEvent, Host: "h", Generation: 1, Seq: seq}, sceneStart.Add(at))
 	}
 	event := func(online bool, seq uint64, applied bool) {
 		t.Helper()
 		e := device.Event{Type: device.Connected, Device: "d", Host: "h", Generation: 1, Epoch: 5, Seq: seq, Online: online}
-		if p.Apply(e, begun) != applied {
+		if p.Apply(e, sceneStart) != applied {
 			t.Errorf("seq %d: applied is %t", seq, !applied)
 		}
 	}
 	online := func(at, up time.Duration, want ...string) {
 		t.Helper()
-		if diff := cmp.Diff(want, p.Online(begun.Add(at), begun.Add(up))); diff != "" {
+		if diff := cmp.Diff(want, p.Online(sceneStart.Add(at), sceneStart.Add(up))); diff != "" {
 			t.Errorf("online after %s (-want +got):\n%s", at, diff)
 		}
 	}

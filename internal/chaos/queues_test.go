@@ -13,8 +13,8 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// client is somebody who uses the broker and connects again whenever that is lost.
-func client(ctx context.Context, url string, use func(*amqp.Channel) error) {
+// runClient connects to the broker, calls use, and connects again after each lost connection.
+func runClient(ctx context.Context, url string, use func(*amqp.Channel) error) {
 	for ctx.Err() == nil {
 		conn, err := amqp.DialConfig(url, amqp.Config{Heartbeat: 2 * time.Second, Locale: "en_US"})
 		if err != nil {
@@ -32,21 +32,21 @@ func client(ctx context.Context, url string, use func(*amqp.Channel) error) {
 	}
 }
 
-// backEnd publishes commands as a back end would: with confirms, a command again with the same id until it is confirmed, and the next one
-// of a device only then.
+// backEnd publishes commands with confirms, as a back end does. It publishes a command again, with
+// the same id, until it is confirmed. A device gets its next command only then.
 type backEnd struct {
 	rng  *rand.Rand
 	rate time.Duration
 	load load
 
 	mu       sync.Mutex
-	commands []*sending
+	commands []*publication
 	count    int // of commands, each of a group by itself
 	groups   int
 	// turn holds the devices that may get a command; their last one is confirmed.
-	turn []string
+	free []string
 	// again are commands that must be published again.
-	again   []*sending
+	again   []*publication
 	numbers map[string]int
 	waiting int // commands that are published and undecided
 	closing bool
@@ -55,12 +55,12 @@ type backEnd struct {
 func newBackEnd(rng *rand.Rand, p plan) *backEnd {
 	b := &backEnd{rng: rng, rate: time.Second / time.Duration(p.rate), load: p.load, numbers: map[string]int{}}
 	for i := range p.devices {
-		b.turn = append(b.turn, deviceAddress(i))
+		b.free = append(b.free, deviceAddress(i))
 	}
 	return b
 }
 
-// publish publishes until the channel is lost, or nothing is left to publish after close.
+// publish publishes until the channel is lost, or until nothing is left after close.
 func (b *backEnd) publish(ctx context.Context, ch *amqp.Channel) error {
 	if err := ch.Confirm(false); err != nil {
 		return err
@@ -83,15 +83,15 @@ func (b *backEnd) publish(ctx context.Context, ch *amqp.Channel) error {
 			MessageId: s.ID, ContentType: "application/json", DeliveryMode: amqp.Persistent, Body: s.body(), Headers: s.headers(), Expiration: s.expiration(),
 		})
 		if err != nil {
-			b.decided(s, false)
+			b.recordConfirm(s, false)
 			return err
 		}
-		confirms.Go(func() { b.decided(s, confirm.Wait()) })
+		confirms.Go(func() { b.recordConfirm(s, confirm.Wait()) })
 	}
 }
 
-// next is the command to publish now, or nil.
-func (b *backEnd) next() *sending {
+// next returns the command to publish now, or nil.
+func (b *backEnd) next() *publication {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.again) > 0 {
@@ -101,18 +101,18 @@ func (b *backEnd) next() *sending {
 		b.waiting++
 		return s
 	}
-	if b.closing || len(b.turn) == 0 {
+	if b.closing || len(b.free) == 0 {
 		return nil
 	}
-	s := b.draw()
+	s := b.drawPublication()
 	b.commands = append(b.commands, s)
 	b.count += len(s.to)
 	b.waiting++
 	return s
 }
 
-// decided notes a confirm, or that there is none.
-func (b *backEnd) decided(s *sending, confirmed bool) {
+// recordConfirm records a confirm, or that it didn't come.
+func (b *backEnd) recordConfirm(s *publication, confirmed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.waiting--
@@ -122,25 +122,25 @@ func (b *backEnd) decided(s *sending, confirmed bool) {
 	}
 	s.Confirmed = true
 	for _, to := range s.to {
-		b.turn = append(b.turn, to.device)
+		b.free = append(b.free, to.device)
 	}
 }
 
-// close begins no new commands; drained tells when all are confirmed.
+// close ends the creation of new commands. allConfirmed then reports whether all are confirmed.
 func (b *backEnd) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.closing = true
 }
 
-func (b *backEnd) drained() bool {
+func (b *backEnd) allConfirmed() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.closing && b.waiting == 0 && len(b.again) == 0
 }
 
-// settled says whether so many commands are all.
-func (b *backEnd) settled(n int) bool {
+// allEnded reports whether n commands are all commands.
+func (b *backEnd) allEnded(n int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return n >= b.count
@@ -170,10 +170,10 @@ const (
 	deadLetters = "dead-letters"
 )
 
-// groupResults is the queue that the host counts the results of groups from.
+// groupResults is the queue from which the host counts the results of groups.
 const groupResults = "group-results"
 
-// reader takes what comes out: results, events and poison.
+// reader reads what comes out of the host: results, events and poison.
 type reader struct {
 	t *testing.T
 
@@ -185,12 +185,12 @@ type reader struct {
 	poison   []string
 	dead     []DeadLetter
 	// over are the commands that have a result, are poison, or were given up by the broker.
-	over map[string]bool
-	last time.Time
+	ended map[string]bool
+	last  time.Time
 }
 
 func newReader(t *testing.T) *reader {
-	return &reader{t: t, presence: NewPresence(), over: map[string]bool{}, last: time.Now()}
+	return &reader{t: t, presence: NewPresence(), ended: map[string]bool{}, last: time.Now()}
 }
 
 // read consumes a queue until the channel is lost.
@@ -203,7 +203,7 @@ func (r *reader) read(ch *amqp.Channel, queue string) error {
 		return err
 	}
 	for d := range deliveries {
-		r.take(queue, &d)
+		r.takeDelivery(queue, &d)
 		if err := d.Ack(false); err != nil {
 			return err
 		}
@@ -211,7 +211,7 @@ func (r *reader) read(ch *amqp.Channel, queue string) error {
 	return amqp.ErrClosed
 }
 
-func (r *reader) take(queue string, d *amqp.Delivery) {
+func (r *reader) takeDelivery(queue string, d *amqp.Delivery) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.last = time.Now()
@@ -226,14 +226,14 @@ func (r *reader) take(queue string, d *amqp.Delivery) {
 		r.presence.Apply(e.Event, e.Read)
 	case poison:
 		r.poison = append(r.poison, d.MessageId)
-		r.over[d.MessageId] = true
+		r.ended[d.MessageId] = true
 	case deadLetters:
-		r.deadLetter(d)
+		r.takeDeadLetter(d)
 	case summaries:
-		r.report(d)
+		r.takeReport(d)
 	case results:
 		if d.Type == device.TypeGroup {
-			r.report(d)
+			r.takeReport(d)
 			return
 		}
 		result, err := device.ParseResult(d.Body)
@@ -243,13 +243,13 @@ func (r *reader) take(queue string, d *amqp.Delivery) {
 		}
 		r.results = append(r.results, Result{Result: result, Body: string(d.Body), Read: r.last})
 		if result.State.Terminal() {
-			r.over[endKey(result.ID, result.Device)] = true
+			r.ended[endKey(result.ID, result.Device)] = true
 		}
 	}
 }
 
-// report takes what is said of a group. The lock is held.
-func (r *reader) report(d *amqp.Delivery) {
+// takeReport records a report about a group. The caller has the lock.
+func (r *reader) takeReport(d *amqp.Delivery) {
 	report, err := device.ParseGroupReport(d.Body)
 	if err != nil {
 		r.t.Errorf("a report that is none: %v: %s", err, d.Body)
@@ -258,18 +258,18 @@ func (r *reader) report(d *amqp.Delivery) {
 	r.reports = append(r.reports, GroupReport{report, r.last})
 }
 
-// deadLetter takes a command that the broker gave up. The lock is held.
-func (r *reader) deadLetter(d *amqp.Delivery) {
+// takeDeadLetter records a command that the broker gave up. The caller has the lock.
+func (r *reader) takeDeadLetter(d *amqp.Delivery) {
 	c, err := device.ParseCommand(d.Body, d.MessageId)
 	if err != nil {
 		c.ID = d.MessageId // it is malformed
 	}
 	reason, _ := d.Headers["x-first-death-reason"].(string)
 	r.dead = append(r.dead, DeadLetter{ID: c.ID, Device: c.Device, Reason: reason, Read: r.last})
-	r.over[endKey(c.ID, c.Device)] = true
+	r.ended[endKey(c.ID, c.Device)] = true
 }
 
-// declareDeadLetters makes the queue of what the broker gives up.
+// declareDeadLetters declares the queue for commands that the broker gives up.
 func declareDeadLetters(t *testing.T, url string) {
 	conn, err := amqp.Dial(url)
 	if err != nil {
@@ -285,21 +285,21 @@ func declareDeadLetters(t *testing.T, url string) {
 	}
 }
 
-// quiet is how long nothing has come.
-func (r *reader) quiet() time.Duration {
+// quietFor returns the time since the last message.
+func (r *reader) quietFor() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return time.Since(r.last)
 }
 
-// settled is how many commands have a result or are poison.
-func (r *reader) settled() int {
+// countEnded returns how many commands have a result or are poison.
+func (r *reader) countEnded() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.over)
+	return len(r.ended)
 }
 
-// online is who is online as the events tell it.
+// online returns the devices that are online according to the events.
 func (r *reader) online() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -307,5 +307,5 @@ func (r *reader) online() []string {
 	return r.presence.Online(now, now)
 }
 
-// endKey names a command among those that are over.
+// endKey returns the key of a command in ended.
 func endKey(id, name string) string { return id + " " + name }

@@ -10,40 +10,41 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// Report is what a run came to, for people ([Report.Text]) and as JSON.
+// Report is the outcome of a run, as text ([Report.Text]) and as JSON.
 type Report struct {
 	Seed  uint64 `json:"seed"`
 	Queue string `json:"queue"`
-	// Seconds is how long the run took.
+	// Seconds is the length of the run.
 	Seconds float64 `json:"seconds"`
 	Counts  Counts  `json:"counts"`
-	// Faults are what was done to the run, in order, with when.
+	// Faults are the faults in order, with their times.
 	Faults []string `json:"faults"`
-	// Rules are all that were judged.
+	// Rules are all rules.
 	Rules []RuleReport `json:"rules"`
-	// Violations are the first of each rule, each with its story.
+	// Violations are the first ones of each rule, with their stories.
 	Violations []Violation `json:"violations"`
 }
 
-// Counts is how much there was of everything.
+// Counts has the totals of a run.
 type Counts struct {
 	Devices   int `json:"devices"`
 	Commands  int `json:"commands"`
 	Confirmed int `json:"confirmed"`
 	Undecided int `json:"undecided"`
 	Malformed int `json:"malformed"`
-	// Groups are how many commands were to a group; each counts in Commands as often as the group has devices.
+	// Groups are the group commands. In Commands each counts as often as the group has devices.
 	Groups int `json:"groups"`
 	// Summaries are the messages about groups.
 	Summaries map[device.GroupState]int `json:"summaries"`
-	// Asking are the commands that their devices were to answer.
-	Asking int `json:"asking"`
-	// Results are the different ones, held included; Repeats are messages that brought one of them again.
+	// Requests are the commands that expect an answer.
+	Requests int `json:"requests"`
+	// Results are the different results, held included. Repeats are messages that repeat one of
+	// them.
 	Results int `json:"results"`
 	Repeats int `json:"repeats"`
-	// States are the terminal results by their state.
+	// States are the terminal results by state.
 	States map[device.State]int `json:"states"`
-	// Lines are those that devices read; Duplicates are those of them that they had read before.
+	// Lines are the lines that devices read. Duplicates are lines that a device had read before.
 	Lines      int `json:"lines"`
 	Duplicates int `json:"duplicates"`
 	Events     int `json:"events"`
@@ -62,21 +63,21 @@ type RuleReport struct {
 func NewReport(h *History) *Report {
 	e := newEvidence(h)
 	r := &Report{
-		Seed: h.Seed, Queue: h.Queue, Seconds: e.end.Sub(e.start).Seconds(), Counts: e.count(),
+		Seed: h.Seed, Queue: h.Queue, Seconds: e.end.Sub(e.start).Seconds(), Counts: e.countHistory(),
 		Faults: []string{}, Violations: []Violation{}, // none are [] in JSON
 	}
 	for _, f := range e.faults.faults {
-		r.Faults = append(r.Faults, e.at(f.Begin)+" "+e.faultStep(f, nil))
+		r.Faults = append(r.Faults, e.sinceStart(f.Begin)+" "+e.faultStep(f, nil))
 	}
 	for _, rule := range rules {
-		all := e.violations(rule)
+		all := e.applyRule(rule)
 		r.Rules = append(r.Rules, RuleReport{rule.name, rule.promise, len(all)})
 		r.Violations = append(r.Violations, all[:min(stories, len(all))]...)
 	}
 	return r
 }
 
-func (e *evidence) count() Counts {
+func (e *evidence) countHistory() Counts {
 	c := Counts{
 		Commands: len(e.Commands), Lines: len(e.Reads), Events: len(e.Events), Faults: len(e.faults.faults),
 		States: map[device.State]int{}, Summaries: map[device.GroupState]int{},
@@ -103,8 +104,8 @@ func (e *evidence) count() Counts {
 		if e.Commands[i].Malformed {
 			c.Malformed++
 		}
-		if e.Commands[i].Asks {
-			c.Asking++
+		if e.Commands[i].WantsAnswer {
+			c.Requests++
 		}
 		l := &e.lives[i]
 		c.Duplicates += max(0, len(l.reads)-1)
@@ -119,7 +120,7 @@ func (e *evidence) count() Counts {
 			c.States[e.Results[place].State]++
 		}
 	}
-	c.Results += len(e.strays)
+	c.Results += len(e.unknownResults)
 	c.Repeats = len(e.Results) - c.Results
 	for _, f := range e.faults.faults {
 		if f.Killed {
@@ -129,8 +130,8 @@ func (e *evidence) count() Counts {
 	return c
 }
 
-// Broken is how many violations there are in all.
-func (r *Report) Broken() int {
+// CountViolations returns the number of violations of all rules.
+func (r *Report) CountViolations() int {
 	n := 0
 	for _, rule := range r.Rules {
 		n += rule.Violations
@@ -138,11 +139,12 @@ func (r *Report) Broken() int {
 	return n
 }
 
-// Text writes the report for people: what there was, which promises hold, and the stories of those that don't.
+// Text writes the report for people: the totals, which promises hold, and the stories of those
+// that don't.
 func (r *Report) Text(w io.Writer) error {
 	var b strings.Builder
 	verdict := "every promise holds"
-	if n := r.Broken(); n == 1 {
+	if n := r.CountViolations(); n == 1 {
 		verdict = "1 violation"
 	} else if n > 1 {
 		verdict = fmt.Sprintf("%d violations", n)
@@ -153,15 +155,15 @@ func (r *Report) Text(w io.Writer) error {
 	if c.Malformed > 0 {
 		fmt.Fprintf(&b, ", %d of them malformed", c.Malformed)
 	}
-	if c.Asking > 0 {
-		fmt.Fprintf(&b, "\nquestions %d", c.Asking)
+	if c.Requests > 0 {
+		fmt.Fprintf(&b, "\nrequests  %d", c.Requests)
 	}
 	if c.Groups > 0 {
 		fmt.Fprintf(&b, "\ngroups    %d", c.Groups)
-		list(&b, c.Summaries)
+		writeCounts(&b, c.Summaries)
 	}
 	fmt.Fprintf(&b, "\nresults   %d and %d repeats", c.Results, c.Repeats)
-	list(&b, c.States)
+	writeCounts(&b, c.States)
 	fmt.Fprintf(&b, "\nlines     %d, of which %d had been read before\nevents    %d\nfaults    %d, of which %d killed the host\n",
 		c.Lines, c.Duplicates, c.Events, c.Faults, c.Kills)
 	for _, f := range r.Faults {
@@ -176,14 +178,14 @@ func (r *Report) Text(w io.Writer) error {
 		fmt.Fprintf(&b, "%-12s %-12s %s\n", rule.Rule, state, rule.Promise)
 	}
 	for _, rule := range r.Rules {
-		r.tell(&b, rule)
+		r.writeStories(&b, rule)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// list writes how often there was what.
-func list[S ~string](b *strings.Builder, of map[S]int) {
+// writeCounts writes how many there are of each state.
+func writeCounts[S ~string](b *strings.Builder, of map[S]int) {
 	separator := ": "
 	for _, state := range slices.Sorted(maps.Keys(of)) {
 		fmt.Fprintf(b, "%s%s %d", separator, state, of[state])
@@ -191,8 +193,8 @@ func list[S ~string](b *strings.Builder, of map[S]int) {
 	}
 }
 
-// tell writes the stories of one rule.
-func (r *Report) tell(b *strings.Builder, rule RuleReport) {
+// writeStories writes the stories of one rule.
+func (r *Report) writeStories(b *strings.Builder, rule RuleReport) {
 	if rule.Violations == 0 {
 		return
 	}

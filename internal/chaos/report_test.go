@@ -15,18 +15,18 @@ import (
 var update = flag.Bool("update", false, "write what the tests got into their golden files")
 
 func TestReport(t *testing.T) {
-	broken := incident()
-	unread(broken, "b/3")
+	broken := incidentHistory()
+	removeRead(broken, "b/3")
 	broken.End.Online = append(broken.End.Online, "a")
-	readAgain(broken, "b/5", time.Second)
+	addRead(broken, "b/5", time.Second)
 	for i := range stories + 2 {
 		broken.End.Poison = append(broken.End.Poison, fmt.Sprint("p", i))
 	}
-	for name, h := range map[string]*History{"testdata/good.txt": incident(), "testdata/errands.txt": errands(), "testdata/repairs.txt": repairs(), "testdata/broken.txt": broken} {
+	for name, h := range map[string]*History{"testdata/good.txt": incidentHistory(), "testdata/fleet.txt": fleetHistory(), "testdata/hosts.txt": hostsHistory(), "testdata/broken.txt": broken} {
 		t.Run(name, func(t *testing.T) {
 			r := NewReport(h)
-			if all := len(Judge(h)); r.Broken() != all {
-				t.Errorf("%d violations, want %d", r.Broken(), all)
+			if all := len(Judge(h)); r.CountViolations() != all {
+				t.Errorf("%d violations, want %d", r.CountViolations(), all)
 			}
 			var text strings.Builder
 			if err := r.Text(&text); err != nil {

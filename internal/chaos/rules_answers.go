@@ -7,8 +7,8 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// answersRight judges what results say of answers.
-func answersRight(e *evidence) []finding {
+// judgeAnswers checks what results say about answers.
+func judgeAnswers(e *evidence) []finding {
 	var found []finding
 	for i := range e.Commands {
 		c := &e.Commands[i]
@@ -18,14 +18,14 @@ func answersRight(e *evidence) []finding {
 			switch r.State {
 			case device.StateAnswered, device.StateNoReply:
 				switch {
-				case !c.Asks:
-					what = fmt.Sprintf("its result is %s, and it didn't ask", r.State)
-				case r.State == device.StateAnswered && !e.answeredRight(i, r):
-					what = fmt.Sprintf("its result is answered with %q, which the device didn't say to it", r.Reply)
+				case !c.WantsAnswer:
+					what = fmt.Sprintf("its result is %s, and it isn't a request", r.State)
+				case r.State == device.StateAnswered && !e.isRightAnswer(i, r):
+					what = fmt.Sprintf("its result is answered with %q, which isn't the device's answer to it", r.Reply)
 				}
 			case device.StateSent:
-				if c.Asks {
-					what = "its result is sent, and it was to be answered"
+				if c.WantsAnswer {
+					what = "its result is sent, and it is a request"
 				}
 			default:
 			}
@@ -37,26 +37,30 @@ func answersRight(e *evidence) []finding {
 	return found
 }
 
-// hurry is how long an answer may take from a device to the host.
-const hurry = 500 * time.Millisecond
+// maxAnswerDelay is how long an answer may take from a device to the host.
+const maxAnswerDelay = 500 * time.Millisecond
 
-// answeredRight says whether the result of the command at that place has the device's answer to it. Without a pattern it may have the answer to
-// another one, which the device gave later than is waited for: then the next question is out. The device is one answer behind from then on, until
-// it has nothing to answer for a while.
-func (e *evidence) answeredRight(place int, r *Result) bool {
+// isRightAnswer reports whether the result of the command at that place has the device's answer to
+// that command.
+//
+// Without a pattern, the result may have the answer to an earlier command, if that answer came
+// later than the host waits for it. The next request is written by then. From then on each answer
+// is taken for the next request, until the device has nothing to answer for a while. The loop
+// follows that chain back to its first late answer.
+func (e *evidence) isRightAnswer(place int, r *Result) bool {
 	seen := map[int]bool{}
 	for {
-		to, said := e.spoken[commandKey{string(r.Reply), r.Device}]
+		to, said := e.commandByAnswer[commandKey{string(r.Reply), r.Device}]
 		switch {
 		case !said:
 			return false
 		case to == place && len(seen) == 0:
 			return true
-		case e.Asking.Pattern || seen[to]:
+		case e.Answering.Pattern || seen[to]:
 			return false
 		}
 		seen[to] = true
-		other := e.outcome(to)
+		other := e.onlyOutcome(to)
 		switch {
 		case other == nil:
 			return true // the other has no result or several, which is for another rule
@@ -66,7 +70,7 @@ func (e *evidence) answeredRight(place int, r *Result) bool {
 			return false
 		case other.State == device.StateNoReply:
 			answers := e.lives[to].answers
-			return e.Answers[answers[len(answers)-1]].Time.After(other.Time.Add(e.Asking.Timeout - hurry))
+			return e.Answers[answers[len(answers)-1]].Time.After(other.Time.Add(e.Answering.Timeout - maxAnswerDelay))
 		case other.State != device.StateAnswered:
 			return false
 		}

@@ -5,8 +5,9 @@ import (
 	"slices"
 )
 
-// presenceTrue folds the events as docs/messages.md asks of a consumer, and holds what comes out against the connections that there were.
-func presenceTrue(e *evidence) []finding {
+// judgePresence computes presence from the events, as docs/messages.md asks of a consumer, and
+// compares it with the connections.
+func judgePresence(e *evidence) []finding {
 	p := NewPresence()
 	for i := range e.Events {
 		if v := &e.Events[i]; !v.Read.After(e.End.Settled) {
@@ -14,7 +15,7 @@ func presenceTrue(e *evidence) []finding {
 		}
 	}
 	var found []finding
-	told := p.Online(e.End.Settled, e.faults.end())
+	told := p.Online(e.End.Settled, e.faults.lastEnd())
 	truth := slices.Clone(e.End.Online)
 	slices.Sort(truth)
 	truth = slices.Compact(truth)
@@ -36,8 +37,8 @@ func presenceTrue(e *evidence) []finding {
 	return found
 }
 
-// ledgerEmpty judges what is left in the ledger.
-func ledgerEmpty(e *evidence) []finding {
+// judgeLedger checks the rows that are left in the ledger.
+func judgeLedger(e *evidence) []finding {
 	var found []finding
 	for _, id := range e.End.Unfinished {
 		found = append(found, finding{id: id, device: e.deviceOf(id), what: "its row in the ledger is unfinished"})
@@ -45,12 +46,13 @@ func ledgerEmpty(e *evidence) []finding {
 	return found
 }
 
-// poisonRight judges what is in the poison queue. A message may be there twice: it is published at least once.
-func poisonRight(e *evidence) []finding {
+// judgePoison checks the poison queue. A message may be there twice, because it is published at
+// least once.
+func judgePoison(e *evidence) []finding {
 	var found []finding
 	there := make(map[string]bool, len(e.End.Poison))
 	for _, id := range e.End.Poison {
-		if p, ok := e.first[id]; !there[id] && (!ok || !e.Commands[p].Malformed) {
+		if p, ok := e.firstWithID[id]; !there[id] && (!ok || !e.Commands[p].Malformed) {
 			found = append(found, finding{id: id, device: e.deviceOf(id), what: "it went to poison, and it wasn't malformed"})
 		}
 		there[id] = true
@@ -63,24 +65,26 @@ func poisonRight(e *evidence) []finding {
 	return found
 }
 
-// deviceOf returns the device of the command, empty if there is no such command or it is one to a group.
+// deviceOf returns the device of the command. It returns "" if there is no such command, or if the
+// command is for a group.
 func (e *evidence) deviceOf(id string) string {
-	if p, ok := e.first[id]; ok && e.Commands[p].Group == "" {
+	if p, ok := e.firstWithID[id]; ok && e.Commands[p].Group == "" {
 		return e.Commands[p].Device
 	}
 	return ""
 }
 
-// How much more a host may hold at the end than before the load: caches and pools that it filled, and what a garbage collector leaves for later.
+// How much more a host may use at the end than before the load: caches and pools that it filled,
+// and garbage that isn't collected yet.
 const (
 	moreGoroutines = 50
 	moreHeap       = 32 << 20
-	// perCommand is what a host holds of a command that it remembers, for as long as dedup's window.
+	// perCommand is the memory for a command that dedup remembers.
 	perCommand = 1 << 10
 )
 
-// nothingLeaks judges what the host holds.
-func nothingLeaks(e *evidence) []finding {
+// judgeLeaks checks the host's goroutines and memory at the end.
+func judgeLeaks(e *evidence) []finding {
 	var found []finding
 	if before, now := e.End.GoroutinesBefore, e.End.Goroutines; now > before+moreGoroutines {
 		found = append(found, finding{what: fmt.Sprintf("%d goroutines at the end, %d before the load: at most %d are expected", now, before, before+moreGoroutines)})

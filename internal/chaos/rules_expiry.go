@@ -5,13 +5,14 @@ import (
 	"time"
 )
 
-// lateness is how long after a command's time its line may be read: from the host's last look at its clock to the device's record of the line it passes
-// a write, a network and two processes' wait for a processor. All clocks of a run are one.
-const lateness = time.Second
+// maxReadDelay is how long after the end of a command's time the device may read its line. Between
+// the host's last check of the time and the device's record, the line passes a write, a network,
+// and two processes that wait for a CPU. All clocks of a run are the same.
+const maxReadDelay = time.Second
 
-// inTime judges when lines were read. Each read counts, also a second one after a kill. A process that stood still may have had the line on its way
-// before that.
-func inTime(e *evidence) []finding {
+// judgeExpiry checks when lines were read. Every read counts, also a second one after a kill. If a
+// process was frozen, the line may have been on its way before that.
+func judgeExpiry(e *evidence) []finding {
 	var found []finding
 	for i := range e.Commands {
 		c := &e.Commands[i]
@@ -21,8 +22,8 @@ func inTime(e *evidence) []finding {
 		until := c.Sent.Add(c.TTL)
 		for _, place := range e.lives[i].reads {
 			read := e.Reads[place].Time
-			stood := e.stood.any(read.Add(-lateness), until.Add(lateness), func(Fault) bool { return true })
-			if late := read.Sub(until); late > lateness && !stood {
+			stood := e.freezes.anyBetween(read.Add(-maxReadDelay), until.Add(maxReadDelay), func(Fault) bool { return true })
+			if late := read.Sub(until); late > maxReadDelay && !stood {
 				found = append(found, finding{id: c.ID, device: c.Device, what: fmt.Sprintf("the device read it %s after its time was over", late.Round(time.Millisecond))})
 				break
 			}

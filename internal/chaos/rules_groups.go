@@ -8,8 +8,9 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// groupsRight judges what is said of groups. That each of a group's commands has one result is for one-result: it is a command like all others.
-func groupsRight(e *evidence) []finding {
+// judgeGroups checks the reports about groups. The rule one-result checks that each of a group's
+// commands has one result.
+func judgeGroups(e *evidence) []finding {
 	var found []finding
 	for i := range e.Commands {
 		c := &e.Commands[i]
@@ -28,17 +29,18 @@ func groupsRight(e *evidence) []finding {
 	return found
 }
 
-// summing is how long the last result of a group may be out before the summary is.
-const summing = time.Second
+// maxSummaryDelay is how long after a group's last result the summary may be published.
+const maxSummaryDelay = time.Second
 
-// judgeGroup returns what is wrong with a group, empty if nothing is. A summary is promised to a group during which nothing happened to its host; it may
-// come more than once, and one that isn't of all of its commands knows of some of their results.
+// judgeGroup returns what is wrong with a group, or "". A summary is promised only if no fault
+// happened to the host during the group. It may come more than once. One that doesn't cover all of
+// the commands knows only some of their results.
 func (e *evidence) judgeGroup(g *groupLog) string {
 	n := len(g.commands)
 	if n == 0 {
-		return "a report of a group that nobody published"
+		return "a report about a group that was never published"
 	}
-	states, ended, last := e.groupEnd(g)
+	states, ended, last := e.groupOutcomes(g)
 	expanded, summaries := false, 0
 	for _, place := range g.reports {
 		r := &e.Reports[place]
@@ -57,12 +59,12 @@ func (e *evidence) judgeGroup(g *groupLog) string {
 		case device.GroupFinished, device.GroupUnfinished:
 			summaries++
 		default:
-			return fmt.Sprintf("it is said to be %q, which isn't a state", r.State)
+			return fmt.Sprintf("a report has the state %q, which isn't a state", r.State)
 		}
 		summary := r.State != device.GroupExpanded
 		switch {
 		case r.Devices != n && (r.State != device.GroupUnfinished || r.Devices != 0):
-			return fmt.Sprintf("it is said to have %d devices, and it has %d", r.Devices, n)
+			return fmt.Sprintf("a report says that it has %d devices, and it has %d", r.Devices, n)
 		case summary && r.Devices != 0 && counted+r.Unfinished != n:
 			return fmt.Sprintf("its summary has %d results and %d unfinished, and it has %d devices", counted, r.Unfinished, n)
 		case r.State == device.GroupFinished && ended == n && !maps.Equal(r.States, states):
@@ -73,18 +75,19 @@ func (e *evidence) judgeGroup(g *groupLog) string {
 	switch {
 	case first.Confirmed && !expanded:
 		return "the broker confirmed it, and nothing says that it was expanded"
-	case first.Confirmed && summaries == 0 && ended == n && !e.faults.any(first.Sent, last.Add(summing), func(Fault) bool { return true }):
+	case first.Confirmed && summaries == 0 && ended == n && !e.faults.anyBetween(first.Sent, last.Add(maxSummaryDelay), func(Fault) bool { return true }):
 		return "all of its commands have a result, nothing happened to its host, and it has no summary"
 	default:
 		return ""
 	}
 }
 
-// groupEnd returns how many of a group's commands ended in which state, of how many that is known for certain, and when the last of that was read.
-func (e *evidence) groupEnd(g *groupLog) (states map[device.State]int, ended int, last time.Time) {
+// groupOutcomes returns how many of a group's commands ended in each state, how many have exactly
+// one outcome, and when the last of these was read.
+func (e *evidence) groupOutcomes(g *groupLog) (states map[device.State]int, ended int, last time.Time) {
 	states = map[device.State]int{}
 	for _, place := range g.commands {
-		if r := e.outcome(place); r != nil {
+		if r := e.onlyOutcome(place); r != nil {
 			states[r.State]++
 			ended++
 			if r.Read.After(last) {
@@ -95,7 +98,7 @@ func (e *evidence) groupEnd(g *groupLog) (states map[device.State]int, ended int
 	return states, ended, last
 }
 
-// groupStory tells what was said of a group and how each of its commands ended.
+// groupStory returns the reports about a group and the results of its commands.
 func (e *evidence) groupStory(id string) []string {
 	g := e.groups[id]
 	var steps []step
@@ -119,5 +122,5 @@ func (e *evidence) groupStory(id string) []string {
 	for _, f := range e.faults.faults {
 		steps = append(steps, step{f.Begin, e.faultStep(f, nil)})
 	}
-	return e.write(steps)
+	return e.writeSteps(steps)
 }

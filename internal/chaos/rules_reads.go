@@ -9,54 +9,59 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// front follows the reads of a device. It knows the read with the highest number among those
-// whose order is known.
-type front struct {
-	e     *evidence
-	last  int // the read before
-	ahead int // -1 if there is none, like the others
-	// before is what ahead was when a look at two connections began. beside is the highest that
-	// the look found on its first connection.
-	before, beside int
+// readOrder goes through the reads of a device in order. It keeps the read with the highest
+// command number among the reads whose order is known.
+//
+// A device sometimes reads two connections at once (a look). Nobody knows which of two lines from
+// one look was written first, if they came on different connections. So a line on the second
+// connection is compared only with reads before the look.
+type readOrder struct {
+	e        *evidence
+	lastRead int // the read before
+	ahead    int // -1 if there is none, like the others
+	// aheadBefore is the value of ahead at the begin of a look. aheadOnFirst is the highest read
+	// that the look found on its first connection. Each is -1 if there is none.
+	aheadBefore, aheadOnFirst int
 }
 
-// turn goes to the next read. What the same look found on the other connection doesn't count for
-// it: nobody knows which was written first.
-func (f *front) turn(read int) {
-	if f.last >= 0 {
-		next, last := &f.e.Reads[read], &f.e.Reads[f.last]
+// advance goes to the next read. It removes from ahead what the same look found on the other
+// connection.
+func (f *readOrder) advance(read int) {
+	if f.lastRead >= 0 {
+		next, last := &f.e.Reads[read], &f.e.Reads[f.lastRead]
 		switch {
 		case next.Look != last.Look || next.Look == 0:
-			f.ahead = f.e.higher(f.ahead, f.beside)
-			f.before, f.beside = f.ahead, -1
+			f.ahead = f.e.higherRead(f.ahead, f.aheadOnFirst)
+			f.aheadBefore, f.aheadOnFirst = f.ahead, -1
 		case next.Connection != last.Connection:
-			f.ahead, f.beside = f.before, f.e.higher(f.ahead, f.beside)
+			f.ahead, f.aheadOnFirst = f.aheadBefore, f.e.higherRead(f.ahead, f.aheadOnFirst)
 		}
 	}
-	f.last = read
+	f.lastRead = read
 }
 
-// higher returns the read of the higher number.
-func (e *evidence) higher(a, b int) int {
+// higherRead returns the read whose command has the higher number.
+func (e *evidence) higherRead(a, b int) int {
 	if a < 0 || b < 0 {
 		return max(a, b)
 	}
-	first, _ := e.own(a)
-	second, _ := e.own(b)
+	first, _ := e.commandOfRead(a)
+	second, _ := e.commandOfRead(b)
 	if e.Commands[second].Number > e.Commands[first].Number {
 		return b
 	}
 	return a
 }
 
-// inOrder judges the order in which commands were read for the first time. Reading one again is for duplicates to judge.
-func inOrder(e *evidence) []finding {
+// judgeOrder checks the order in which commands were read for the first time. The rule duplicates
+// checks later reads.
+func judgeOrder(e *evidence) []finding {
 	var found []finding
 	for _, d := range e.devices {
-		f := front{e: e, last: -1, ahead: -1, before: -1, beside: -1}
+		f := readOrder{e: e, lastRead: -1, ahead: -1, aheadBefore: -1, aheadOnFirst: -1}
 		for _, i := range d.reads {
-			f.turn(i)
-			place, ok := e.own(i)
+			f.advance(i)
+			place, ok := e.commandOfRead(i)
 			if !ok || e.lives[place].reads[0] != i {
 				continue
 			}
@@ -65,13 +70,13 @@ func inOrder(e *evidence) []finding {
 				f.ahead = i
 				continue
 			}
-			highest, _ := e.own(f.ahead)
+			highest, _ := e.commandOfRead(f.ahead)
 			first := &e.Commands[highest]
 			if c.Number > first.Number {
 				f.ahead = i
 				continue
 			}
-			if placeUnknown(c) || e.lostOnce(d, place, i, f.ahead) {
+			if mayBeOutOfOrder(c) || e.mayBeWrittenAgain(d, place, i, f.ahead) {
 				continue
 			}
 			found = append(found, finding{
@@ -83,16 +88,18 @@ func inOrder(e *evidence) []finding {
 	return found
 }
 
-// placeUnknown says that the command's place in its queue needn't be that of its number: it was published again, or late, as the broker saw it, or
-// comes from a group, by a longer way.
-func placeUnknown(c *Command) bool { return !c.Confirmed || c.Publishes > 1 || c.Group != "" }
+// mayBeOutOfOrder reports whether the command's place in its queue may differ from its number.
+// That is so if it was published again, wasn't confirmed, or comes from a group, which takes a
+// longer way.
+func mayBeOutOfOrder(c *Command) bool { return !c.Confirmed || c.Publishes > 1 || c.Group != "" }
 
-// lostOnce says whether the command may have been written in its turn, but to a connection that broke before the device read it. After the
-// host was killed it is then written again, behind what went through the next connection.
-func (e *evidence) lostOnce(d *deviceLog, place, read, ahead int) bool {
+// mayBeWrittenAgain reports whether the command may have been written in its turn, but to a
+// connection that broke before the device read it. After a kill the host then writes it again,
+// behind the commands that the next connection has taken.
+func (e *evidence) mayBeWrittenAgain(d *deviceLog, place, read, ahead int) bool {
 	late, before := e.Reads[read].Time, e.Reads[ahead].Time
-	r := e.outcome(place)
-	if r == nil || r.Attempt < 2 || !e.killed(before, late) {
+	r := e.onlyOutcome(place)
+	if r == nil || r.Attempt < 2 || !e.wasKilled(before, late) {
 		return false
 	}
 	for _, s := range d.sessions {
@@ -103,8 +110,9 @@ func (e *evidence) lostOnce(d *deviceLog, place, read, ahead int) bool {
 	return false
 }
 
-// fenced judges that sessions of a device follow each other: by the connections on which lines were read, and by the epochs of results.
-func fenced(e *evidence) []finding {
+// judgeFenced checks that the sessions of a device follow each other. It uses the connections on
+// which lines were read, and the epochs of results.
+func judgeFenced(e *evidence) []finding {
 	var found []finding
 	for _, d := range e.devices {
 		newest := -1 // the first read on the newest connection
@@ -121,19 +129,20 @@ func fenced(e *evidence) []finding {
 				})
 			}
 		}
-		found = append(found, e.fencedEpochs(d)...)
+		found = append(found, e.judgeEpochs(d)...)
 	}
 	return found
 }
 
-// fencedEpochs judges the epochs of results in the order of the commands. Only what was written through a session counts, and only within
-// one attempt: what a crash made to be written again has a newer epoch than what was finished before.
-func (e *evidence) fencedEpochs(d *deviceLog) []finding {
+// judgeEpochs checks the epochs of results in the order of the commands. Only results of written
+// commands count, and only within one attempt. A command that is written again after a crash has a
+// newer epoch than one that had finished before.
+func (e *evidence) judgeEpochs(d *deviceLog) []finding {
 	var found []finding
 	newest := map[int]*Result{} // by attempt
 	for _, place := range d.commands {
-		c, r := &e.Commands[place], e.outcome(place)
-		if r == nil || r.Epoch == 0 || placeUnknown(c) {
+		c, r := &e.Commands[place], e.onlyOutcome(place)
+		if r == nil || r.Epoch == 0 || mayBeOutOfOrder(c) {
 			continue
 		}
 		switch r.State {
@@ -154,12 +163,13 @@ func (e *evidence) fencedEpochs(d *deviceLog) []finding {
 	return found
 }
 
-// healing is how long a fault may be felt after it is over.
-const healing = 30 * time.Second
+// recoveryTime is how long the effects of a fault may last after its end.
+const recoveryTime = 30 * time.Second
 
-// duplicates judges lines that were read more than once. A kill allows that for what the host then had in flight.
-func duplicates(e *evidence) []finding {
-	kills, allowed := e.kills()
+// judgeDuplicates checks lines that were read more than once. A kill allows that for the commands
+// that were in flight.
+func judgeDuplicates(e *evidence) []finding {
+	kills, allowed := e.listKills()
 	var found []finding
 	var again []string // as far as they are allowed one by one
 	for i := range e.Commands {
@@ -169,11 +179,11 @@ func duplicates(e *evidence) []finding {
 			switch {
 			case c.Mode == device.AtMostOnce:
 				what = "it was to be written at most once"
-			case e.leftBetween(i, n):
+			case e.unrecordedBefore(i, n):
 				continue
 			case len(kills) == 0:
 				what = "the host wasn't killed"
-			case !e.inFlight(kills, i, n):
+			case !e.wasInFlight(kills, i, n):
 				what = "it wasn't in flight when the host was killed"
 			default:
 				again = append(again, c.ID)
@@ -181,7 +191,7 @@ func duplicates(e *evidence) []finding {
 			}
 			found = append(found, finding{
 				id: c.ID, device: c.Device,
-				what: fmt.Sprintf("the device read it %d times, again at %s, and %s", len(l.reads), e.at(e.Reads[l.reads[n]].Time), what),
+				what: fmt.Sprintf("the device read it %d times, again at %s, and %s", len(l.reads), e.sinceStart(e.Reads[l.reads[n]].Time), what),
 			})
 			break
 		}
@@ -197,44 +207,46 @@ func duplicates(e *evidence) []finding {
 	return found
 }
 
-// leftBetween says whether a stop before the nth read of the command at that place left it unknown how
-// the command ended.
-func (e *evidence) leftBetween(place, n int) bool {
+// unrecordedBefore reports whether a stop before the nth read of the command at that place left
+// its outcome unrecorded.
+func (e *evidence) unrecordedBefore(place, n int) bool {
 	again := e.Reads[e.lives[place].reads[n]].Time
-	return slices.ContainsFunc(e.Stops, func(s Stop) bool { return s.leftBy(e.Commands[place].ID) && s.Begin.Before(again) })
+	return slices.ContainsFunc(e.Stops, func(s Stop) bool { return s.leftUnrecorded(e.Commands[place].ID) && s.Begin.Before(again) })
 }
 
-// kill is a fault that killed the host, and how long it may be felt.
+// kill is a fault that killed the host. Its effects may last until effectUntil.
 type kill struct {
 	Fault
-	felt time.Time
+	effectUntil time.Time
 }
 
-// kills returns the kills and how many commands were in flight in all of them. A kill is felt as long as faults that follow closely may keep
-// the host from writing again what was in flight.
-func (e *evidence) kills() (kills []kill, inFlight int) {
+// listKills returns the kills, and how many commands were in flight in all of them. The effects of
+// a kill last through faults that follow closely, because these may keep the host from writing the
+// commands again.
+func (e *evidence) listKills() (kills []kill, inFlight int) {
 	first := 0 // of the kills that are felt as long as the fault that is looked at
 	for i, f := range e.faults.faults {
-		if i > 0 && f.Begin.After(e.faults.reach[i-1].Add(healing)) {
+		if i > 0 && f.Begin.After(e.faults.latestEnd[i-1].Add(recoveryTime)) {
 			first = len(kills)
 		}
 		if f.Killed {
 			kills = append(kills, kill{Fault: f})
 			inFlight += f.InFlight
 		}
-		last := i+1 == len(e.faults.faults) || e.faults.faults[i+1].Begin.After(e.faults.reach[i].Add(healing))
+		last := i+1 == len(e.faults.faults) || e.faults.faults[i+1].Begin.After(e.faults.latestEnd[i].Add(recoveryTime))
 		if last {
 			for j := range kills[first:] {
-				kills[first+j].felt = e.faults.reach[i].Add(healing)
+				kills[first+j].effectUntil = e.faults.latestEnd[i].Add(recoveryTime)
 			}
 		}
 	}
 	return kills, inFlight
 }
 
-// inFlight says whether the nth read of the command at that place may come from a kill: the command was there and its result wasn't out, and it was
-// written again soon after.
-func (e *evidence) inFlight(kills []kill, place, n int) bool {
+// wasInFlight reports whether a kill may explain the nth read of the command at that place. The
+// command was published and had no published result at the kill, and it was written again soon
+// after.
+func (e *evidence) wasInFlight(kills []kill, place, n int) bool {
 	l := &e.lives[place]
 	before, again := e.Reads[l.reads[n-1]].Time, e.Reads[l.reads[n]].Time
 	for _, k := range kills {
@@ -243,8 +255,9 @@ func (e *evidence) inFlight(kills []kill, place, n int) bool {
 		}
 		there := !e.Commands[place].Sent.After(k.End)
 		out := len(l.outcomes) > 0 && e.Results[l.outcomes[0]].Read.Before(k.Begin)
-		// What the kernel had is read after the host is gone, so before may be later than the kill.
-		if there && !out && !before.After(k.End.Add(healing)) && !again.After(k.felt) {
+		// What the kernel had is read after the host is gone, so before may be later than the
+		// kill.
+		if there && !out && !before.After(k.End.Add(recoveryTime)) && !again.After(k.effectUntil) {
 			return true
 		}
 	}

@@ -10,23 +10,23 @@ import (
 
 // What real fleets need happens to a scene here: questions, commands with a time, and groups.
 
-// question publishes a command that the device reads and is to answer.
-func (s *scene) question(d *sceneDevice) int {
+// publishRequest publishes a request that the device reads.
+func (s *scene) publishRequest(d *sceneDevice) int {
 	place := s.publish(d)
-	s.h.Commands[place].Asks = true
+	s.h.Commands[place].WantsAnswer = true
 	s.read(d, place)
 	return place
 }
 
-// answer has the device say something to the command.
+// answer adds the device's answer to the command.
 func (s *scene) answer(d *sceneDevice, place int) {
 	id := s.h.Commands[place].ID
 	s.h.Answers = append(s.h.Answers, Answer{ID: id, Device: d.name, Connection: d.connection, Text: "ok " + id, Time: s.tick()})
 }
 
-// ask asks the device something, which it answers, or too late, or not at all.
-func (s *scene) ask(d *sceneDevice) {
-	place := s.question(d)
+// request publishes a request. The device answers in time, too late, or not at all.
+func (s *scene) request(d *sceneDevice) {
+	place := s.publishRequest(d)
 	switch s.draw(3) {
 	case 0:
 		s.answer(d, place)
@@ -39,15 +39,16 @@ func (s *scene) ask(d *sceneDevice) {
 	}
 }
 
-// askWithoutPattern has the device answer so late that its answers are taken for those to the next two questions.
-func (s *scene) askWithoutPattern(d *sceneDevice) {
-	if s.h.Asking.Pattern {
+// requestWithoutPattern lets the device answer so late that its answers are taken for those to the
+// next two requests.
+func (s *scene) requestWithoutPattern(d *sceneDevice) {
+	if s.h.Answering.Pattern {
 		return
 	}
-	first := s.question(d)
-	s.now = s.now.Add(s.h.Asking.Timeout)
+	first := s.publishRequest(d)
+	s.now = s.now.Add(s.h.Answering.Timeout)
 	if s.draw(3) == 1 { // that there was no answer is lost with the host
-		second := s.question(d)
+		second := s.publishRequest(d)
 		s.answer(d, first)
 		s.result(d, second, device.StateAnswered, 1)
 		s.kill(1)
@@ -55,17 +56,18 @@ func (s *scene) askWithoutPattern(d *sceneDevice) {
 		return
 	}
 	s.result(d, first, device.StateNoReply, 1)
-	s.now = s.now.Add(s.h.Asking.Timeout)
-	second := s.question(d)
+	s.now = s.now.Add(s.h.Answering.Timeout)
+	second := s.publishRequest(d)
 	s.answer(d, first)
 	s.result(d, second, device.StateAnswered, 1)
-	third := s.question(d)
+	third := s.publishRequest(d)
 	s.answer(d, second)
 	s.result(d, third, device.StateAnswered, 1)
 	s.answer(d, third)
 }
 
-// expiring publishes a command with a time, in which it is read: at the last moment, or later because a process stood still.
+// expiring publishes a command with a time limit. It is read at the last moment, or later because
+// a process was frozen.
 func (s *scene) expiring(d *sceneDevice) {
 	place := s.publish(d)
 	c := &s.h.Commands[place]
@@ -74,11 +76,11 @@ func (s *scene) expiring(d *sceneDevice) {
 		s.deliver(d, place, 1)
 		return
 	}
-	s.fault("host frozen", func() { s.now = c.Sent.Add(5 * c.TTL) }).Stood = true
+	s.fault("host frozen", func() { s.now = c.Sent.Add(5 * c.TTL) }).Frozen = true
 	s.deliver(d, place, 1)
 }
 
-// group publishes a command to each third device or so, and to one for certain.
+// group publishes a command to about every third device, and at least to one.
 func (s *scene) group() {
 	var members []*sceneDevice
 	for i, d := range s.devices {
@@ -125,7 +127,7 @@ func (s *scene) publishGroup(members []*sceneDevice) []int {
 	return places
 }
 
-// report says something of the group whose commands these are.
+// report adds a report about the group of these commands.
 func (s *scene) report(places []int, r device.GroupReport) {
 	c := &s.h.Commands[places[0]]
 	r.ID, r.Group, r.Host, r.Time = c.ID, c.Group, "gateway", s.now
@@ -136,7 +138,7 @@ func (s *scene) expanded(places []int) {
 	s.report(places, device.GroupReport{State: device.GroupExpanded, Devices: len(places)})
 }
 
-// summary counts the results of the last so many of the group's commands.
+// summary adds a summary that counts the results of the last count commands of the group.
 func (s *scene) summary(places []int, state device.GroupState, count int) {
 	r := device.GroupReport{State: state, Devices: len(places), States: map[device.State]int{}, Unfinished: len(places) - count}
 	for _, place := range places[len(places)-count:] {

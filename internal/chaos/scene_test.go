@@ -7,7 +7,8 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// scene writes the history of a host that keeps its promises, while what its caller says happens to it.
+// scene writes the history of a host that keeps its promises, while its caller decides what
+// happens to the host.
 type scene struct {
 	h   *History
 	now time.Time
@@ -30,12 +31,12 @@ type sceneDevice struct {
 	number      int
 }
 
-// begun is the time of a scene's start, far from the zero time.
-var begun = time.Date(2026, 11, 23, 3, 4, 5, 0, time.UTC)
+// sceneStart is the time at which a scene begins. It is far from the zero time.
+var sceneStart = time.Date(2026, 11, 23, 3, 4, 5, 0, time.UTC)
 
-// newScene has a host and so many devices, a, b, c and so on, all connected.
+// newScene returns a scene with a host and connected devices named a, b, c and so on.
 func newScene(devices int, draw func(n int) int) *scene {
-	s := &scene{h: &History{Seed: 7, Queue: "quorum", Asking: Asking{Timeout: 2 * time.Second, Pattern: draw(2) == 0}}, now: begun, draw: draw}
+	s := &scene{h: &History{Seed: 7, Queue: "quorum", Answering: Answering{Timeout: 2 * time.Second, Pattern: draw(2) == 0}}, now: sceneStart, draw: draw}
 	s.h.End.GoroutinesBefore, s.h.End.HeapBefore = 400, 20<<20
 	s.start()
 	for i := range devices {
@@ -49,7 +50,7 @@ func newScene(devices int, draw func(n int) int) *scene {
 	return s
 }
 
-// tick returns the next moment.
+// tick returns the next point in time.
 func (s *scene) tick() time.Time {
 	s.now = s.now.Add(time.Duration(1+s.draw(20)) * time.Millisecond)
 	return s.now
@@ -71,7 +72,7 @@ func (s *scene) event(v device.Event) {
 	s.h.Events = append(s.h.Events, Event{v, s.tick()})
 }
 
-// connect opens a device's next connection; one that it still has is replaced.
+// connect opens the device's next connection, which replaces an open one.
 func (s *scene) connect(d *sceneDevice) {
 	if d.online {
 		s.disconnect(d, device.Replaced)
@@ -94,7 +95,7 @@ func (s *scene) deviceEvent(d *sceneDevice, kind device.EventType, reason device
 	})
 }
 
-// publish returns the place of a device's next command, which is confirmed.
+// publish adds the device's next command, which is confirmed, and returns its place.
 func (s *scene) publish(d *sceneDevice) int {
 	d.number++
 	s.h.Commands = append(s.h.Commands, Command{
@@ -103,12 +104,13 @@ func (s *scene) publish(d *sceneDevice) int {
 	return len(s.h.Commands) - 1
 }
 
-// read has the device read the command.
+// read records that the device read the command.
 func (s *scene) read(d *sceneDevice, place int) {
 	s.h.Reads = append(s.h.Reads, Read{ID: s.h.Commands[place].ID, Device: d.name, Connection: d.connection, Time: s.tick()})
 }
 
-// result says what became of the command. Through an epoch only if it was written; answered with what the device said last.
+// result adds the command's result. It has an epoch only if the command was written. An answered
+// one has the device's last answer.
 func (s *scene) result(d *sceneDevice, place int, state device.State, attempt int) {
 	c := &s.h.Commands[place]
 	r := device.Result{ID: c.ID, Device: d.name, Group: c.Group, State: state, Host: "gateway", Attempt: attempt, Time: s.tick()}
@@ -123,14 +125,14 @@ func (s *scene) result(d *sceneDevice, place int, state device.State, attempt in
 	s.h.Results = append(s.h.Results, Result{r, string(r.AppendJSON(nil)), s.tick()})
 }
 
-// again has the last result come once more.
-func (s *scene) again() {
+// repeatResult adds the last result once more.
+func (s *scene) repeatResult() {
 	r := s.h.Results[len(s.h.Results)-1]
 	r.Read = s.tick()
 	s.h.Results = append(s.h.Results, r)
 }
 
-// deliver is a command's whole way, which depends on whether the device is there.
+// deliver handles a command completely. The result depends on whether the device is connected.
 func (s *scene) deliver(d *sceneDevice, place, attempt int) {
 	switch {
 	case attempt > 1 && s.h.Commands[place].Mode == device.AtMostOnce:
@@ -150,7 +152,7 @@ func (s *scene) send(d *sceneDevice) int {
 	return place
 }
 
-// fault is what happens while do runs.
+// fault adds a fault that lasts while do runs.
 func (s *scene) fault(name string, do func()) *Fault {
 	f := Fault{Name: name, Begin: s.tick()}
 	do()
@@ -159,7 +161,7 @@ func (s *scene) fault(name string, do func()) *Fault {
 	return &s.h.Faults[len(s.h.Faults)-1]
 }
 
-// kill ends the host's process and starts another. The devices come back.
+// kill ends the host's process and starts another one. The devices reconnect.
 func (s *scene) kill(inFlight int) {
 	back := make([]*sceneDevice, 0, len(s.devices))
 	f := s.fault("host killed", func() {
@@ -178,10 +180,10 @@ func (s *scene) kill(inFlight int) {
 	}
 }
 
-// stop ends the host's process in order and starts another.
+// stop ends the host's process in order and starts another one.
 func (s *scene) stop() { s.stopAs(Stop{}) }
 
-// stopAs is stop, with what is known of it but its times.
+// stopAs is stop with a Stop whose times are filled in.
 func (s *scene) stopAs(stop Stop) {
 	var back []*sceneDevice
 	s.fault("host stopped", func() {
@@ -202,14 +204,14 @@ func (s *scene) stopAs(stop Stop) {
 	}
 }
 
-// cut breaks the device's connection. What was sent last it didn't read.
+// cut breaks the device's connection. The device doesn't read the last command that was sent.
 func (s *scene) cut(d *sceneDevice) {
 	f := s.fault("device cut", func() { s.result(d, s.publish(d), device.StateSent, 1) })
 	f.Cut = []string{d.name}
 	s.disconnect(d, device.ConnectionLost)
 }
 
-// end looks at everything and returns the history.
+// end fills in the end of the history and returns it.
 func (s *scene) end() *History {
 	s.now = s.now.Add(5 * time.Second)
 	s.hostEvent(device.HostHeartbeat)
@@ -223,18 +225,18 @@ func (s *scene) end() *History {
 	return s.h
 }
 
-// chance returns a history in which so many things happen, drawn from all that may.
-func chance(devices, happenings, calm int, draw func(n int) int) *History {
+// randomHistory returns a history in which so many random things happen.
+func randomHistory(devices, happenings, calm int, draw func(n int) int) *History {
 	s := newScene(devices, draw)
 	s.calm = calm
 	for range happenings {
-		s.happen(s.devices[draw(len(s.devices))])
+		s.doSomething(s.devices[draw(len(s.devices))])
 	}
 	return s.end()
 }
 
-// happen has one thing happen, to the device or to all. Commands are most of it.
-func (s *scene) happen(d *sceneDevice) {
+// doSomething makes one random thing happen, to the device or to all. Most often it is a command.
+func (s *scene) doSomething(d *sceneDevice) {
 	switch s.draw(s.calm) {
 	case 0:
 		s.connect(d)
@@ -253,11 +255,11 @@ func (s *scene) happen(d *sceneDevice) {
 	case 5:
 		s.hostEvent(device.HostHeartbeat)
 	case 6:
-		s.refuse(d)
+		s.refuseCommand(d)
 	case 7:
-		s.undecided(d)
+		s.publishUndecided(d)
 	case 8:
-		s.coalesced(d)
+		s.loseSessionEnd(d)
 	case 9:
 		s.lostOnce(d)
 	case 10:
@@ -276,14 +278,14 @@ func (s *scene) happen(d *sceneDevice) {
 			s.h.Events = append(s.h.Events, v)
 		}
 	case 13:
-		s.interrupted(d)
+		s.endInCommand(d)
 	case 14:
 		if d.online {
-			s.ask(d)
+			s.request(d)
 		}
 	case 16:
 		if d.online {
-			s.askWithoutPattern(d)
+			s.requestWithoutPattern(d)
 		}
 	case 17:
 		s.group()
@@ -293,7 +295,7 @@ func (s *scene) happen(d *sceneDevice) {
 		s.expiresAtBroker(d)
 	case 15:
 		s.send(d)
-		s.again()
+		s.repeatResult()
 	default:
 		place := s.send(d)
 		if s.draw(4) == 0 {
@@ -302,8 +304,8 @@ func (s *scene) happen(d *sceneDevice) {
 	}
 }
 
-// interrupted has a session end in the middle of a command.
-func (s *scene) interrupted(d *sceneDevice) {
+// endInCommand ends a session in the middle of a command.
+func (s *scene) endInCommand(d *sceneDevice) {
 	if !d.online {
 		return
 	}
@@ -315,8 +317,8 @@ func (s *scene) interrupted(d *sceneDevice) {
 	s.result(d, place, device.StateUnknown, 1)
 }
 
-// refuse ends a command without a byte written.
-func (s *scene) refuse(d *sceneDevice) {
+// refuseCommand ends a command without a byte written.
+func (s *scene) refuseCommand(d *sceneDevice) {
 	states := []device.State{
 		device.StateRejected, device.StateUnknownDevice, device.StateSuperseded, device.StateExpired, device.StateBusy,
 	}
@@ -333,8 +335,8 @@ func (s *scene) refuse(d *sceneDevice) {
 	}
 }
 
-// undecided publishes a command whose confirm doesn't come.
-func (s *scene) undecided(d *sceneDevice) {
+// publishUndecided publishes a command whose confirm doesn't come.
+func (s *scene) publishUndecided(d *sceneDevice) {
 	place := s.publish(d)
 	c := &s.h.Commands[place]
 	switch s.draw(4) {
@@ -346,7 +348,7 @@ func (s *scene) undecided(d *sceneDevice) {
 	case 2: // so were both
 		c.Publishes = 2
 		s.deliver(d, place, 1)
-		s.again()
+		s.repeatResult()
 	default: // the second is behind a later one
 		c.Publishes = 2
 		s.send(d)
@@ -354,8 +356,9 @@ func (s *scene) undecided(d *sceneDevice) {
 	}
 }
 
-// coalesced reconnects the device while the broker is away, so that no event tells of the end of its first session.
-func (s *scene) coalesced(d *sceneDevice) {
+// loseSessionEnd reconnects the device while the broker is down, so that no event tells of the end
+// of its first session.
+func (s *scene) loseSessionEnd(d *sceneDevice) {
 	if !d.online {
 		return
 	}
@@ -402,7 +405,8 @@ func (s *scene) killInFlight() {
 	}
 }
 
-// lostOnce has a line lost with its connection, the next read on another, and then the host killed before either has a result.
+// lostOnce has a line lost with its connection, the next read on another, and then the host killed
+// before either has a result.
 func (s *scene) lostOnce(d *sceneDevice) {
 	if !d.online {
 		return

@@ -9,7 +9,7 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// maxSteps is how long a story gets; what is in the middle is left out.
+// maxSteps is the longest story. Steps in the middle of a longer one are left out.
 const maxSteps = 40
 
 // step is one thing that happened.
@@ -18,8 +18,9 @@ type step struct {
 	text string
 }
 
-// tell returns the story of a finding: of its commands, unless it has one of its own.
-func (e *evidence) tell(f finding) []string {
+// storyOf returns the finding's own story if it has one. Otherwise it returns the story of its
+// commands.
+func (e *evidence) storyOf(f finding) []string {
 	if f.story != nil {
 		return f.story()
 	}
@@ -34,24 +35,26 @@ func (e *evidence) tell(f finding) []string {
 	return e.commandStory(slices.Compact(ids), f.device)
 }
 
-// at writes a time as seconds from the run's start.
-func (e *evidence) at(t time.Time) string { return fmt.Sprintf("%+.3fs", t.Sub(e.start).Seconds()) }
+// sinceStart formats a time as seconds since the run's start.
+func (e *evidence) sinceStart(t time.Time) string {
+	return fmt.Sprintf("%+.3fs", t.Sub(e.start).Seconds())
+}
 
-// commandStory tells the lives of commands, and of the sessions that their results name, with the faults that fell into them. Of a group's commands
-// it is those to the device.
+// commandStory returns the steps of the commands, of the sessions that their results name, and of
+// the faults in that time. Of a group's commands it takes the one for the device.
 func (e *evidence) commandStory(ids []string, name string) []string {
 	var steps []step
 	var from, to time.Time
 	var devices []string
 	for _, id := range ids {
-		if place, ok := e.find(id, name); ok {
+		if place, ok := e.findCommand(id, name); ok {
 			devices = append(devices, e.Commands[place].Device)
 		}
 		label := ""
 		if len(ids) > 1 {
 			label = id + " "
 		}
-		own, open := e.steps(id, name)
+		own, open := e.commandSteps(id, name)
 		for _, s := range own {
 			steps = append(steps, step{s.at, label + s.text})
 			if from.IsZero() || s.at.Before(from) {
@@ -71,11 +74,11 @@ func (e *evidence) commandStory(ids []string, name string) []string {
 			steps = append(steps, step{f.Begin, e.faultStep(f, devices)})
 		}
 	}
-	return e.write(steps)
+	return e.writeSteps(steps)
 }
 
-// write puts the steps into the order of time.
-func (e *evidence) write(steps []step) []string {
+// writeSteps sorts the steps by time and formats them.
+func (e *evidence) writeSteps(steps []step) []string {
 	slices.SortStableFunc(steps, func(a, b step) int { return a.at.Compare(b.at) })
 	left := 0
 	if len(steps) > maxSteps {
@@ -87,14 +90,15 @@ func (e *evidence) write(steps []step) []string {
 		if left > 0 && i == maxSteps/2 {
 			story = append(story, fmt.Sprintf("... %d steps left out", left))
 		}
-		story = append(story, e.at(s.at)+" "+s.text)
+		story = append(story, e.sinceStart(s.at)+" "+s.text)
 	}
 	return story
 }
 
-// steps tells the life of one command, and whether it has no end yet.
-func (e *evidence) steps(id, name string) (steps []step, open bool) {
-	place, published := e.find(id, name)
+// commandSteps returns the steps of one command. open reports whether the command has no terminal
+// result.
+func (e *evidence) commandSteps(id, name string) (steps []step, open bool) {
+	place, published := e.findCommand(id, name)
 	var reads, results []int
 	if published {
 		steps = append(steps, step{e.Commands[place].Sent, e.publishStep(&e.Commands[place])})
@@ -108,18 +112,19 @@ func (e *evidence) steps(id, name string) (steps []step, open bool) {
 			steps = append(steps, step{a.Time, fmt.Sprintf("answered by %s on its connection %d: %s", a.Device, a.Connection, a.Text)})
 		}
 	} else {
-		for _, i := range e.strays {
+		for _, i := range e.unknownResults {
 			if e.Results[i].ID == id {
 				results = append(results, i)
 			}
 		}
 	}
-	// Reads of other devices belong into it too, unless they have a command of this id themselves.
+	// Reads by other devices belong to the story, unless that device has a command of this id
+	// itself.
 	for i := range e.Reads {
 		if e.Reads[i].ID != id {
 			continue
 		}
-		if own, ok := e.own(i); !ok || own == place {
+		if own, ok := e.commandOfRead(i); !ok || own == place {
 			reads = append(reads, i)
 		}
 	}
@@ -153,14 +158,14 @@ func (e *evidence) publishStep(c *Command) string {
 	if c.Malformed {
 		text.WriteString(", malformed")
 	}
-	if c.Asks {
-		text.WriteString(", to be answered")
+	if c.WantsAnswer {
+		text.WriteString(", a request")
 	}
 	if c.TTL > 0 {
-		fmt.Fprintf(&text, ", in time until %s", e.at(c.Sent.Add(c.TTL)))
+		fmt.Fprintf(&text, ", to be written before %s", e.sinceStart(c.Sent.Add(c.TTL)))
 	}
 	if c.Expiration > 0 {
-		fmt.Fprintf(&text, ", at the broker until %s", e.at(c.Sent.Add(c.Expiration)))
+		fmt.Fprintf(&text, ", at the broker until %s", e.sinceStart(c.Sent.Add(c.Expiration)))
 	}
 	if c.Publishes > 1 {
 		fmt.Fprintf(&text, ", %d times", c.Publishes)
@@ -179,7 +184,7 @@ func (e *evidence) resultStep(r *Result) string {
 	if r.Epoch != 0 {
 		fmt.Fprintf(&text, ", epoch %d", r.Epoch)
 	}
-	fmt.Fprintf(&text, ", decided at %s", e.at(r.Time))
+	fmt.Fprintf(&text, ", decided at %s", e.sinceStart(r.Time))
 	if r.Detail != "" {
 		fmt.Fprintf(&text, " (%s)", r.Detail)
 	}
@@ -189,11 +194,11 @@ func (e *evidence) resultStep(r *Result) string {
 	return text.String()
 }
 
-// faultStep tells of a fault, and whether it cut one of the devices.
+// faultStep describes a fault, and says whether it cut the connection of one of the devices.
 func (e *evidence) faultStep(f Fault, devices []string) string {
 	text := "fault " + f.Name
 	if f.End.After(f.Begin) {
-		text += " until " + e.at(f.End)
+		text += " until " + e.sinceStart(f.End)
 	}
 	if f.Killed {
 		text += fmt.Sprintf(", which killed the host with at most %d commands in flight", f.InFlight)
@@ -201,13 +206,13 @@ func (e *evidence) faultStep(f Fault, devices []string) string {
 	if len(f.Cut) > 0 {
 		text += fmt.Sprintf(", connections cut: %d", len(f.Cut))
 		if i := slices.IndexFunc(devices, func(name string) bool { return slices.Contains(f.Cut, name) }); i >= 0 {
-			text += ", also that of " + devices[i]
+			text += ", one of them of " + devices[i]
 		}
 	}
 	return text
 }
 
-// sessionSteps tells of the beginning and the end of the sessions that the commands' results name.
+// sessionSteps returns the begin and the end of each session that the commands' results name.
 func (e *evidence) sessionSteps(ids []string, name string) []step {
 	type session struct {
 		device string
@@ -216,7 +221,7 @@ func (e *evidence) sessionSteps(ids []string, name string) []step {
 	told := map[session]bool{}
 	var steps []step
 	for _, id := range ids {
-		place, ok := e.find(id, name)
+		place, ok := e.findCommand(id, name)
 		if !ok {
 			continue
 		}
@@ -251,7 +256,8 @@ func eventStep(v *Event) string {
 	return fmt.Sprintf("%s, epoch %d, seq %d", text, v.Epoch, v.Seq)
 }
 
-// presenceStory tells what the events said of a device, in the order in which they came, and the starts and the last word of its hosts.
+// presenceStory returns the events of a device in the order in which they were read, and the
+// starts and the last event of its hosts.
 func (e *evidence) presenceStory(name string) []string {
 	d, p := e.byName[name], NewPresence()
 	hosts := map[string]bool{}
@@ -275,9 +281,9 @@ func (e *evidence) presenceStory(name string) []string {
 		said := ": applied"
 		switch {
 		case v.Read.After(e.End.Settled):
-			said = ": too late"
+			said = ": read too late"
 		case !p.Apply(v.Event, v.Read):
-			said = ": left out, a newer one is known"
+			said = ": ignored, a newer one is known"
 		}
 		if v.Type == device.HostEvent && v.Reason == device.HostHeartbeat && i != last[v.Host] {
 			continue
@@ -287,5 +293,5 @@ func (e *evidence) presenceStory(name string) []string {
 	for _, f := range e.faults.faults {
 		steps = append(steps, step{f.Begin, e.faultStep(f, []string{name})})
 	}
-	return e.write(append(steps, step{e.End.Settled, "presence was looked at"}))
+	return e.writeSteps(append(steps, step{e.End.Settled, "presence was compared"}))
 }

@@ -5,25 +5,25 @@ import (
 	"time"
 )
 
-// timeline is faults by their begin. None ends before it begins.
+// timeline has faults sorted by begin. No fault ends before it begins.
 type timeline struct {
 	faults []Fault
-	// reach is, at each place, the latest end so far.
-	reach []time.Time
+	// latestEnd has, at each place, the latest end of the faults up to that place.
+	latestEnd []time.Time
 }
 
-// add takes a fault that begins no earlier than those that are there.
+// add appends a fault that begins no earlier than the others.
 func (t *timeline) add(f Fault) {
 	reach := f.End
-	if n := len(t.reach); n > 0 && t.reach[n-1].After(reach) {
-		reach = t.reach[n-1]
+	if n := len(t.latestEnd); n > 0 && t.latestEnd[n-1].After(reach) {
+		reach = t.latestEnd[n-1]
 	}
-	t.faults, t.reach = append(t.faults, f), append(t.reach, reach)
+	t.faults, t.latestEnd = append(t.faults, f), append(t.latestEnd, reach)
 }
 
-// any says whether one that matters was on at some time between from and to.
-func (t *timeline) any(from, to time.Time, matters func(Fault) bool) bool {
-	first, _ := slices.BinarySearchFunc(t.reach, from, time.Time.Compare)
+// anyBetween reports whether a fault that matters was active at some time between from and to.
+func (t *timeline) anyBetween(from, to time.Time, matters func(Fault) bool) bool {
+	first, _ := slices.BinarySearchFunc(t.latestEnd, from, time.Time.Compare)
 	for _, f := range t.faults[first:] {
 		if f.Begin.After(to) {
 			return false
@@ -35,10 +35,10 @@ func (t *timeline) any(from, to time.Time, matters func(Fault) bool) bool {
 	return false
 }
 
-// end is when the last is over; the zero time if there is none.
-func (t *timeline) end() time.Time {
-	if len(t.reach) == 0 {
+// lastEnd returns when the last fault ended, or the zero time if there is none.
+func (t *timeline) lastEnd() time.Time {
+	if len(t.latestEnd) == 0 {
 		return time.Time{}
 	}
-	return t.reach[len(t.reach)-1]
+	return t.latestEnd[len(t.latestEnd)-1]
 }

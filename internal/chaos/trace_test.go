@@ -16,7 +16,7 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
-// trace counts the calls with which a host writes, syncs and sends, and kills it at one of them.
+// trace counts the host's calls that write, sync or send, and kills the host at one of them.
 type trace struct {
 	t     *testing.T
 	cmd   *exec.Cmd
@@ -24,7 +24,7 @@ type trace struct {
 	said  *bufio.Scanner
 }
 
-// death is what killat did: see there.
+// death is what killat reports; see there.
 type death struct {
 	Call, On string
 	Time     time.Time
@@ -39,8 +39,8 @@ func buildKillat(t *testing.T, folder string) string {
 	return path
 }
 
-// killAt has the host killed at its nth call from now on.
-func (h *host) killAt(killat string, nth int) *trace {
+// killAtCall starts a trace that kills the host at its nth call from now on.
+func (h *host) killAtCall(killat string, nth int) *trace {
 	tr := &trace{t: h.t, cmd: exec.Command(killat, strconv.Itoa(h.cmd.Process.Pid), strconv.Itoa(nth))}
 	tr.cmd.Stderr = os.Stderr
 	input, err := tr.cmd.StdinPipe()
@@ -61,8 +61,8 @@ func (h *host) killAt(killat string, nth int) *trace {
 	return tr
 }
 
-// death waits until the host is killed. It reports false if the trace ended before.
-func (tr *trace) death() (d death, ok bool) {
+// waitForDeath waits until the host is killed. It returns false if the trace ended before.
+func (tr *trace) waitForDeath() (d death, ok bool) {
 	if !tr.said.Scan() {
 		return d, false
 	}
@@ -72,7 +72,7 @@ func (tr *trace) death() (d death, ok bool) {
 	return d, true
 }
 
-// close lets the host go.
+// close ends the trace.
 func (tr *trace) close() {
 	tr.input.Close()
 	if err := tr.cmd.Wait(); err != nil {
@@ -80,19 +80,19 @@ func (tr *trace) close() {
 	}
 }
 
-// writeKill kills the host at one of the next calls with which it writes, syncs or sends.
+// writeKill kills the host at one of its next calls that write, sync or send.
 var writeKill = fault{"host killed at a write", func(ctx context.Context, w *world, f *Fault) {
-	tr := w.host.killAt(buildKillat(w.t, filepath.Dir(w.host.bin)), 1+w.rng.IntN(500))
+	tr := w.host.killAtCall(buildKillat(w.t, filepath.Dir(w.host.bin)), 1+w.rng.IntN(500))
 	late := time.AfterFunc(await.Patience, func() { tr.input.Close() })
-	d, ok := tr.death()
+	d, ok := tr.waitForDeath()
 	late.Stop()
 	tr.close()
 	if ok {
-		f.Name = fmt.Sprintf("host killed at a %s,", w.place(d.Call, d.On))
+		f.Name = fmt.Sprintf("host killed at a %s,", w.describeCall(d.Call, d.On))
 	} else {
 		w.t.Errorf("waited %s until the host writes; it says %q", await.Patience, w.host.readiness())
 	}
-	w.kill(f) // it is dead, and waited for
+	w.killHost(f) // it is dead, and waited for
 	pause(ctx, time.Duration(w.rng.IntN(1000))*time.Millisecond)
 	w.host.start()
 }}
