@@ -20,23 +20,24 @@ import (
 	"github.com/pentrough/pentrough/internal/newfile"
 )
 
-// Options are how a host is built.
+// Options say how to build a host.
 type Options struct {
 	Plugins []Plugin
 	// Output is the file to write.
 	Output string
-	// Upgrade allows for newer versions of what the host itself requires.
+	// Upgrade allows newer versions of modules that the host itself requires.
 	Upgrade bool
 }
 
-// UpgradeError says that plugins need newer versions of modules than the host was made and tested with.
+// UpgradeError reports that plugins need newer versions of modules than the host was tested with.
 type UpgradeError struct{ Changes []string }
 
 func (e *UpgradeError) Error() string {
 	return "the plugins need other versions than the host has: " + strings.Join(e.Changes, ", ")
 }
 
-// Build makes a host with the plugins. The output is written only when it is complete and has been seen to start.
+// Build makes a host with the plugins. It writes the output only after the new program is complete
+// and has started once.
 func (s Source) Build(ctx context.Context, o Options) (err error) {
 	work, err := os.MkdirTemp("", "pentrough-build-")
 	if err != nil {
@@ -44,15 +45,15 @@ func (s Source) Build(ctx context.Context, o Options) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 	b := building{Source: s, Options: o, work: work}
-	for _, step := range []func(context.Context) error{b.require, b.get, b.pinned, b.suits, b.compile, b.starts} {
+	for _, step := range []func(context.Context) error{b.writeRequirements, b.resolveVersions, b.checkPinned, b.checkHostVersion, b.compile, b.checkStart} {
 		if err := step(ctx); err != nil {
 			return err
 		}
 	}
-	return place(b.binary(), o.Output)
+	return replaceFile(b.binary(), o.Output)
 }
 
-// building is one build on its way.
+// building is one build in progress.
 type building struct {
 	Source
 	Options
@@ -64,8 +65,8 @@ type building struct {
 func (b *building) modfile() string { return filepath.Join(b.work, "go.mod") }
 func (b *building) binary() string  { return filepath.Join(b.work, "pentrough") }
 
-// require copies the host's requirements, and points to local plugins.
-func (b *building) require(context.Context) error {
+// writeRequirements writes a go.mod with the host's requirements and the local plugins.
+func (b *building) writeRequirements(context.Context) error {
 	text, err := os.ReadFile(filepath.Join(b.Dir, "go.mod"))
 	if err != nil {
 		return err
@@ -98,11 +99,11 @@ func (b *building) require(context.Context) error {
 	return errors.Join(os.WriteFile(b.modfile(), text, 0o600), os.WriteFile(filepath.Join(b.work, "go.sum"), sums, 0o600))
 }
 
-// localVersion stands for the version of what has none.
+// localVersion is the version of a module without one.
 const localVersion = "v0.0.0-00010101000000-000000000000"
 
-// get finds the versions of all plugins at once.
-func (b *building) get(ctx context.Context) error {
+// resolveVersions finds the versions of all plugins together.
+func (b *building) resolveVersions(ctx context.Context) error {
 	if len(b.Plugins) == 0 {
 		return nil
 	}
@@ -110,12 +111,12 @@ func (b *building) get(ctx context.Context) error {
 	for _, p := range b.Plugins {
 		args = append(args, p.Import+"@"+cmp.Or(p.Version, localVersion))
 	}
-	_, err := run(ctx, b.Dir, args...)
+	_, err := runGo(ctx, b.Dir, args...)
 	return err
 }
 
-// pinned sees that the host's own requirements are what they were.
-func (b *building) pinned(context.Context) error {
+// checkPinned checks that the versions of the host's own requirements are unchanged.
+func (b *building) checkPinned(context.Context) error {
 	text, err := os.ReadFile(b.modfile())
 	if err != nil {
 		return err
@@ -140,13 +141,13 @@ func (b *building) pinned(context.Context) error {
 	return nil
 }
 
-// suits sees that no plugin was made for a newer host.
-func (b *building) suits(ctx context.Context) error {
+// checkHostVersion checks that no plugin requires a newer host.
+func (b *building) checkHostVersion(ctx context.Context) error {
 	if !semver.IsValid(b.Source.Version) {
 		return nil // a checkout is taken to be what the user wants
 	}
 	for _, p := range b.Plugins {
-		out, err := run(ctx, b.Dir, "list", "-modfile="+b.modfile(), "-f", "{{with .Module}}{{.GoMod}}{{end}}", p.Import)
+		out, err := runGo(ctx, b.Dir, "list", "-modfile="+b.modfile(), "-f", "{{with .Module}}{{.GoMod}}{{end}}", p.Import)
 		if err != nil {
 			return err
 		}
@@ -167,7 +168,7 @@ func (b *building) suits(ctx context.Context) error {
 	return nil
 }
 
-// overlaid is the file with which a host imports its further plugins, and says of local ones what they were.
+// overlaid is the file that imports the plugins and records the hashes of local ones.
 var overlaid = template.Must(template.New("").Parse(`package main
 
 import (
@@ -181,7 +182,7 @@ func init() {
 }
 `))
 
-// compile builds the host with the file laid over it.
+// compile builds the host with the additional file.
 func (b *building) compile(ctx context.Context) error {
 	var imports struct {
 		Imports []string
@@ -191,7 +192,7 @@ func (b *building) compile(ctx context.Context) error {
 		imports.Imports = append(imports.Imports, p.Import)
 	}
 	var err error
-	if imports.Local, err = b.hashes(ctx); err != nil {
+	if imports.Local, err = b.hashLocalModules(ctx); err != nil {
 		return err
 	}
 	var source bytes.Buffer
@@ -210,12 +211,12 @@ func (b *building) compile(ctx context.Context) error {
 	if b.Source.Version != "" {
 		args = append(args, "-ldflags=-X main.version="+b.Source.Version)
 	}
-	_, err = run(ctx, b.Dir, append(args, "./cmd/pentrough")...)
+	_, err = runGo(ctx, b.Dir, append(args, "./cmd/pentrough")...)
 	return err
 }
 
-// starts sees that the host's plugins can be in one program: two of one name can't.
-func (b *building) starts(ctx context.Context) error {
+// checkStart starts the new program once. That finds two plugins of one name.
+func (b *building) checkStart(ctx context.Context) error {
 	out, err := exec.CommandContext(ctx, b.binary(), "version").CombinedOutput()
 	if err == nil {
 		return nil
@@ -228,8 +229,8 @@ func (b *building) starts(ctx context.Context) error {
 	return fmt.Errorf("the host doesn't start: %w\n%s", err, bytes.TrimSpace(out))
 }
 
-// place puts a finished file where it is wanted, in one step.
-func place(from, to string) error {
+// replaceFile moves a finished file to its place in one step.
+func replaceFile(from, to string) error {
 	text, err := os.ReadFile(from)
 	if err != nil {
 		return err

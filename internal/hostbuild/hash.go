@@ -14,14 +14,15 @@ import (
 	"golang.org/x/mod/sumdb/dirhash"
 )
 
-// hashes returns a hash for each local module, of the files that are compiled or embedded. go.sum has no hash of those.
-func (b *building) hashes(ctx context.Context) (map[string]string, error) {
+// hashLocalModules returns a hash for each local module over the files that are compiled or
+// embedded. go.sum has no hash for those.
+func (b *building) hashLocalModules(ctx context.Context) (map[string]string, error) {
 	all := map[string]string{}
 	for _, p := range b.Plugins {
 		if p.Dir == "" {
 			continue
 		}
-		files, err := b.files(ctx, p)
+		files, err := b.moduleFiles(ctx, p)
 		if err != nil {
 			return nil, err
 		}
@@ -36,9 +37,9 @@ func (b *building) hashes(ctx context.Context) (map[string]string, error) {
 	return all, nil
 }
 
-// files returns the names of a local module's files that go into the host.
-func (b *building) files(ctx context.Context, p Plugin) ([]string, error) {
-	out, err := run(ctx, b.Dir, "list", "-modfile="+b.modfile(), "-deps", "-json=Dir,Module,GoFiles,CgoFiles,CFiles,CXXFiles,HFiles,SFiles,EmbedFiles", p.Import)
+// moduleFiles returns the names of a local module's files that become part of the host.
+func (b *building) moduleFiles(ctx context.Context, p Plugin) ([]string, error) {
+	out, err := runGo(ctx, b.Dir, "list", "-modfile="+b.modfile(), "-deps", "-json=Dir,Module,GoFiles,CgoFiles,CFiles,CXXFiles,HFiles,SFiles,EmbedFiles", p.Import)
 	if err != nil {
 		return nil, err
 	}

@@ -69,7 +69,7 @@ func TestFind(t *testing.T) {
 }
 
 // begun returns a build that has come as far as require.
-func begun(t *testing.T, version string, o Options) *building {
+func startedBuild(t *testing.T, version string, o Options) *building {
 	t.Helper()
 	s, err := Find(t.Context(), "")
 	if err != nil {
@@ -77,15 +77,15 @@ func begun(t *testing.T, version string, o Options) *building {
 	}
 	s.Version = version
 	b := &building{Source: s, Options: o, work: t.TempDir()}
-	if err := b.require(t.Context()); err != nil {
+	if err := b.writeRequirements(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
 
 func TestTheHostsVersionsArePinned(t *testing.T) {
-	b := begun(t, "", Options{})
-	if err := b.pinned(t.Context()); err != nil {
+	b := startedBuild(t, "", Options{})
+	if err := b.checkPinned(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(b.modfile())
@@ -96,12 +96,12 @@ func TestTheHostsVersionsArePinned(t *testing.T) {
 	if err := os.WriteFile(b.modfile(), []byte(newer), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	err = b.pinned(t.Context())
+	err = b.checkPinned(t.Context())
 	if _, ok := errors.AsType[*UpgradeError](err); !ok || !strings.Contains(err.Error(), "github.com/spf13/cobra v1.99") {
 		t.Errorf("error %v", err)
 	}
 	b.Upgrade = true
-	if err := b.pinned(t.Context()); err != nil {
+	if err := b.checkPinned(t.Context()); err != nil {
 		t.Errorf("allowed: %v", err)
 	}
 }
@@ -113,11 +113,11 @@ func TestAPluginForANewerHostIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for version, want := range map[string]string{"v1.4.9": "is made for Pentrough v1.5.0, and this host is v1.4.9", "v1.5.0": "", "v2.0.0": "", "": ""} {
-		b := begun(t, version, Options{Plugins: []Plugin{p}})
-		if err := b.get(t.Context()); err != nil {
+		b := startedBuild(t, version, Options{Plugins: []Plugin{p}})
+		if err := b.resolveVersions(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		err := b.suits(t.Context())
+		err := b.checkHostVersion(t.Context())
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("host %q: error %v, want %q", version, err, want)
 		}
@@ -135,11 +135,11 @@ func TestTheHashIsOfWhatIsBuilt(t *testing.T) {
 	}
 	hash := func() string {
 		t.Helper()
-		b := begun(t, "", Options{Plugins: []Plugin{p}})
-		if err := b.get(t.Context()); err != nil {
+		b := startedBuild(t, "", Options{Plugins: []Plugin{p}})
+		if err := b.resolveVersions(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		all, err := b.hashes(t.Context())
+		all, err := b.hashLocalModules(t.Context())
 		if err != nil || len(all) != 1 {
 			t.Fatal(all, err)
 		}

@@ -22,10 +22,10 @@ type Plugin struct {
 	Dir, Module string
 }
 
-// ParsePlugin reads what a user wrote: a folder, or PACKAGE[@VERSION].
+// ParsePlugin parses a folder, or PACKAGE[@VERSION].
 func ParsePlugin(text string) (Plugin, error) {
 	if isFolder(text) {
-		return folder(text)
+		return pluginInFolder(text)
 	}
 	name, version, versioned := strings.Cut(text, "@")
 	if err := module.CheckImportPath(name); err != nil {
@@ -40,7 +40,8 @@ func ParsePlugin(text string) (Plugin, error) {
 	return Plugin{Import: name, Version: version}, nil
 }
 
-// isFolder says whether text means a folder: it looks like a path, or is one.
+// isFolder reports whether text means a folder: it looks like a path, or a folder of that name
+// exists.
 func isFolder(text string) bool {
 	if filepath.IsAbs(text) || text == "." || text == ".." || strings.HasPrefix(text, "./") || strings.HasPrefix(text, "../") {
 		return true
@@ -49,8 +50,8 @@ func isFolder(text string) bool {
 	return err == nil && info.IsDir()
 }
 
-// folder is the plugin of a local folder, which is a module or inside of one.
-func folder(text string) (Plugin, error) {
+// pluginInFolder returns the plugin in a local folder, which is a module or part of one.
+func pluginInFolder(text string) (Plugin, error) {
 	dir, err := filepath.Abs(text)
 	if err != nil {
 		return Plugin{}, err

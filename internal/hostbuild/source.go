@@ -1,8 +1,10 @@
-// Package hostbuild makes a host with more plugins than this one has: it compiles the host's own source together with modules that others wrote.
-// Start with [Find], which says where the source is, and [Source.Build].
+// Package hostbuild builds a host with more plugins than this one has. It compiles the host's own
+// source together with modules of other authors. Start with [Find], which locates the source, and
+// [Source.Build].
 //
-// Nothing of the source is changed. A file with the imports of the plugins is laid over it (go build -overlay), and a copy of its go.mod with
-// their requirements stands in for its own (-modfile), so a checkout stays clean and the module cache can be built from.
+// It doesn't change the source. go build -overlay adds a file with the imports of the plugins.
+// -modfile replaces go.mod by a copy that also requires the plugins. So a checkout stays clean,
+// and the read-only module cache can be built from.
 package hostbuild
 
 import (
@@ -36,37 +38,38 @@ type Source struct {
 // ErrNoSource is the kind of Find's error when this program doesn't know what it was built from.
 var ErrNoSource = errors.New("this program doesn't know where its source is")
 
-// Find returns the source that want names: a folder or a version. With an empty want it is what this program was built from, a checkout or a version.
+// Find returns the source in a folder or of a version. With an empty want, it returns the source
+// that this program was built from.
 func Find(ctx context.Context, want string) (Source, error) {
 	if want == "" {
-		return own(ctx)
+		return ownSource(ctx)
 	}
 	if semver.IsValid(want) || want == "latest" {
-		return download(ctx, want)
+		return downloadSource(ctx, want)
 	}
-	return checkout(want)
+	return checkoutSource(want)
 }
 
-// own returns what this program was built from.
-func own(ctx context.Context) (Source, error) {
+// ownSource returns the source that this program was built from.
+func ownSource(ctx context.Context) (Source, error) {
 	_, file, _, _ := runtime.Caller(0)
 	if _, after, cached := strings.Cut(filepath.ToSlash(file), Module+"@"); cached {
 		version, _, _ := strings.Cut(after, "/")
-		return download(ctx, version)
+		return downloadSource(ctx, version)
 	}
 	if filepath.IsAbs(file) { // -trimpath leaves the folder out
-		if s, err := checkout(filepath.Join(filepath.Dir(file), "..", "..")); err == nil {
+		if s, err := checkoutSource(filepath.Join(filepath.Dir(file), "..", "..")); err == nil {
 			return s, nil
 		}
 	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Path == Module && semver.IsValid(info.Main.Version) && semver.Build(info.Main.Version) == "" {
-		return download(ctx, info.Main.Version)
+		return downloadSource(ctx, info.Main.Version)
 	}
 	return Source{}, ErrNoSource
 }
 
-// checkout returns a folder as a source.
-func checkout(dir string) (Source, error) {
+// checkoutSource returns a folder as a source.
+func checkoutSource(dir string) (Source, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return Source{}, err
@@ -81,9 +84,9 @@ func checkout(dir string) (Source, error) {
 	return Source{Dir: dir}, nil
 }
 
-// download returns a version as a source.
-func download(ctx context.Context, version string) (Source, error) {
-	out, err := run(ctx, os.TempDir(), "mod", "download", "-json", Module+"@"+version)
+// downloadSource returns a version as a source.
+func downloadSource(ctx context.Context, version string) (Source, error) {
+	out, err := runGo(ctx, os.TempDir(), "mod", "download", "-json", Module+"@"+version)
 	var got struct{ Dir, Version, Error string }
 	if json.Unmarshal(out, &got) == nil && got.Error != "" {
 		return Source{}, fmt.Errorf("downloading %s %s: %s", Module, version, got.Error)
@@ -108,10 +111,11 @@ func modulePath(dir string) (string, error) {
 	return path, nil
 }
 
-// run runs the go command and returns its output. Its error is what it said.
-func run(ctx context.Context, dir string, args ...string) ([]byte, error) {
+// runGo runs the go command and returns its output. An error contains what the command printed.
+func runGo(ctx context.Context, dir string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
-	// A workspace, or flags of the user's own, would have other versions chosen than those of the host.
+	// A workspace, or flags of the user's own, would have other versions chosen than those of the
+	// host.
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOWORK=off", "GOFLAGS=")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

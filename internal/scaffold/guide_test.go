@@ -13,8 +13,8 @@ import (
 
 var snippet = regexp.MustCompile("(?s)<!-- file: (\\S+) -->\n```\\w+\n(.*?)```\n")
 
-// What the guides show stands in the files that they name: those of a new module, which a script of cmd/pentrough tests, builds and runs, those
-// of an example, or of this repository.
+// What the guides show stands in the files that they name: those of a new module, which a script
+// of cmd/pentrough tests, builds and runs, those of an example, or of this repository.
 func TestTheGuidesShowWhatIsTested(t *testing.T) {
 	host, err := hostbuild.Find(t.Context(), "")
 	if err != nil {

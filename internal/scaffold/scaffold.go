@@ -1,4 +1,5 @@
-// Package scaffold writes the beginnings of plugins: modules that can be tested, built into a host and run as they are.
+// Package scaffold writes new plugins: modules that can be tested, built into a host and run at
+// once.
 package scaffold
 
 import (
@@ -25,9 +26,9 @@ import (
 //go:embed all:handler all:python/new python/pentrough.py
 var templates embed.FS
 
-// Handler is what the module of a handler is made of.
+// Handler describes the module of a new handler.
 type Handler struct {
-	// Name is what TOML calls it.
+	// Name is the handler's name in TOML.
 	Name string
 	// Module is the module's path.
 	Module string
@@ -35,7 +36,7 @@ type Handler struct {
 	Host hostbuild.Source
 }
 
-// Package is the name of its Go package.
+// Package returns the name of the handler's Go package.
 func (h Handler) Package() string { return strings.ReplaceAll(h.Name, "-", "") }
 
 var validName = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
@@ -60,12 +61,12 @@ func (h Handler) validate() error {
 	return errors.Join(errs...)
 }
 
-// Write makes a new folder with the module.
+// Write creates a folder with the module.
 func (h Handler) Write(dir string) error {
 	if err := h.validate(); err != nil {
 		return err
 	}
-	requirements, err := h.requirements()
+	requirements, err := h.goMod()
 	if err != nil {
 		return err
 	}
@@ -74,14 +75,14 @@ func (h Handler) Write(dir string) error {
 		return err
 	}
 	files := map[string][]byte{"go.mod": requirements, "go.sum": sums}
-	if err := fill(files, "handler", h.Package(), h); err != nil {
+	if err := renderTemplates(files, "handler", h.Package(), h); err != nil {
 		return err
 	}
-	return write(dir, files)
+	return writeFolder(dir, files)
 }
 
-// fill adds what the templates of a folder become. NAME in the names of files is name.
-func fill(files map[string][]byte, folder, name string, data any) error {
+// renderTemplates renders the templates of a folder into files. NAME in file names becomes name.
+func renderTemplates(files map[string][]byte, folder, name string, data any) error {
 	return fs.WalkDir(templates, folder, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return err
@@ -100,8 +101,8 @@ func fill(files map[string][]byte, folder, name string, data any) error {
 	})
 }
 
-// write makes a new folder with the files.
-func write(dir string, files map[string][]byte) error {
+// writeFolder creates a folder with the files.
+func writeFolder(dir string, files map[string][]byte) error {
 	if err := os.Mkdir(dir, 0o777); err != nil {
 		return err
 	}
@@ -121,9 +122,10 @@ func write(dir string, files map[string][]byte) error {
 	return nil
 }
 
-// requirements is the module's go.mod: the host, and all that the host requires in the versions that it was tested with, so that nothing has to be looked
-// for. `go mod tidy` leaves of it what is needed.
-func (h Handler) requirements() ([]byte, error) {
+// goMod returns the module's go.mod. It requires the host and everything that the host requires,
+// in the versions that the host was tested with. So no version has to be looked up. `go mod tidy`
+// removes what isn't needed.
+func (h Handler) goMod() ([]byte, error) {
 	text, err := os.ReadFile(filepath.Join(h.Host.Dir, "go.mod"))
 	if err != nil {
 		return nil, err
@@ -141,7 +143,7 @@ func (h Handler) requirements() ([]byte, error) {
 	}
 	errs = append(errs, file.AddRequire(hostbuild.Module, version))
 	for _, r := range host.Require {
-		file.AddNewRequire(r.Mod.Path, r.Mod.Version, r.Mod.Path != watermill)
+		file.AddNewRequire(r.Mod.Path, r.Mod.Version, r.Mod.Path != watermillModule)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -151,5 +153,5 @@ func (h Handler) requirements() ([]byte, error) {
 	return file.Format()
 }
 
-// watermill is what a handler imports itself, beside the host.
-const watermill = "github.com/ThreeDotsLabs/watermill"
+// watermillModule is the module that a handler imports in addition to the host.
+const watermillModule = "github.com/ThreeDotsLabs/watermill"

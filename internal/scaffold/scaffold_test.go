@@ -32,7 +32,7 @@ func TestANewModuleIsWrittenOnceAndWhole(t *testing.T) {
 		t.Error("it was written over another")
 	}
 	h.Host.Version = "v1.2.3"
-	if text, err := h.requirements(); err != nil || !strings.Contains(string(text), hostbuild.Module+" v1.2.3") || strings.Contains(string(text), "replace") {
+	if text, err := h.goMod(); err != nil || !strings.Contains(string(text), hostbuild.Module+" v1.2.3") || strings.Contains(string(text), "replace") {
 		t.Errorf("for a version: %v\n%s", err, text)
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Collector takes spans by OTLP over HTTP and keeps them. It is safe for concurrent use.
+// Collector receives spans by OTLP over HTTP and keeps them. It is safe for concurrent use.
 type Collector struct {
 	// URL is its base URL.
 	URL string
@@ -26,13 +26,14 @@ type Collector struct {
 	answer  func(w http.ResponseWriter, r *http.Request) bool
 }
 
-// Span is one span that a collector got.
+// Span is one span that a collector received.
 type Span struct {
 	Name, Kind string
-	// Trace, ID and Parent are in hexadecimal; Parent is empty for the first of a trace.
+	// Trace, ID and Parent are in hexadecimal. Parent is empty for the first span of a trace.
 	Trace, ID, Parent, State string
 	Start, End               time.Time
-	// Attributes are those of the span, Resource those of what made it, Events the names of what happened meanwhile.
+	// Attributes are those of the span, Resource those of what made it, Events the names of what
+	// happened meanwhile.
 	Attributes, Resource map[string]any
 	Events               []string
 	// Error is the description of a failed one, and Failed says that it is one.
@@ -49,14 +50,15 @@ func NewCollector(t testing.TB) *Collector {
 	return c
 }
 
-// Answer has f answer from now on: true is to go on as usual. nil is the usual again.
+// Answer makes f answer requests from now on. If f returns true, the collector then continues as
+// usual. nil removes f.
 func (c *Collector) Answer(f func(w http.ResponseWriter, r *http.Request) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.answer = f
 }
 
-// Spans returns what came so far, in the order of their beginnings.
+// Spans returns the received spans, ordered by start time.
 func (c *Collector) Spans() []Span {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -65,7 +67,7 @@ func (c *Collector) Spans() []Span {
 	return all
 }
 
-// Headers returns those of the last request.
+// Headers returns the headers of the last request.
 func (c *Collector) Headers() http.Header {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -94,13 +96,13 @@ func (c *Collector) serve(w http.ResponseWriter, r *http.Request) {
 	for _, resource := range data.ResourceSpans {
 		for _, scope := range resource.ScopeSpans {
 			for _, s := range scope.Spans {
-				c.spans = append(c.spans, span(s, attributes(resource.Resource.GetAttributes())))
+				c.spans = append(c.spans, convertSpan(s, attributes(resource.Resource.GetAttributes())))
 			}
 		}
 	}
 }
 
-func span(s *tracepb.Span, resource map[string]any) Span {
+func convertSpan(s *tracepb.Span, resource map[string]any) Span {
 	kinds := map[tracepb.Span_SpanKind]string{
 		tracepb.Span_SPAN_KIND_INTERNAL: "internal", tracepb.Span_SPAN_KIND_CLIENT: "client",
 		tracepb.Span_SPAN_KIND_CONSUMER: "consumer", tracepb.Span_SPAN_KIND_PRODUCER: "producer",

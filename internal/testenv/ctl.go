@@ -24,13 +24,13 @@ func (h nodeHosts) remove(name string) error {
 	return eval(h.folder, fmt.Sprintf(`rabbit_vhost:delete(<<"%s">>, <<"guest">>)`, name))
 }
 
-// evalTimeout is how long a busy node may be too slow for the handshake of a call.
+// evalTimeout is how long evaluation may take on a busy node.
 const evalTimeout = 2 * time.Minute
 
-// errNoNode says that a call reached no node, so that nothing was evaluated.
+// errNoNode reports that a call reached no node, so nothing was evaluated.
 var errNoNode = errors.New("the node takes no call")
 
-// eval has the node of a folder evaluate an Erlang expression, which must be ok.
+// eval makes the node of a folder evaluate an Erlang expression, which must return ok.
 func eval(folder, expression string) error {
 	for deadline := time.Now().Add(evalTimeout); ; time.Sleep(100 * time.Millisecond) {
 		if err := evalOnce(folder, expression); !errors.Is(err, errNoNode) || time.Now().After(deadline) {
@@ -39,9 +39,10 @@ func eval(folder, expression string) error {
 	}
 }
 
-// evalOnce is eval without patience. It takes milliseconds where rabbitmqctl, which starts an Erlang VM of its own, takes a second of CPU.
+// evalOnce is eval without retries. It takes milliseconds. rabbitmqctl starts an Erlang VM of its
+// own and takes a second of CPU.
 func evalOnce(folder, expression string) error {
-	env, err := environment(folder)
+	env, err := nodeEnvironment(folder)
 	if err != nil {
 		return err
 	}
@@ -65,19 +66,19 @@ func evalOnce(folder, expression string) error {
 	}
 }
 
-// environment returns the variables by which a program reaches the node of a folder.
-func environment(folder string) ([]string, error) {
+// nodeEnvironment returns the variables with which a program reaches the node of a folder.
+func nodeEnvironment(folder string) ([]string, error) {
 	env, err := os.ReadFile(filepath.Join(folder, "environment"))
 	return append(os.Environ(), strings.Split(strings.TrimSpace(string(env)), "\n")...), err
 }
 
 // ctl runs rabbitmqctl against the node of a folder and returns what it printed.
 func ctl(folder string, args ...string) (string, error) {
-	bin, err := scripts()
+	bin, err := findScripts()
 	if err != nil {
 		return "", err
 	}
-	env, err := environment(folder)
+	env, err := nodeEnvironment(folder)
 	if err != nil {
 		return "", err
 	}
@@ -90,8 +91,9 @@ func ctl(folder string, args ...string) (string, error) {
 	return string(out), nil
 }
 
-// scripts finds RabbitMQ's own scripts. Debian's wrappers in /usr/sbin change the user and the home folder, these don't.
-func scripts() (string, error) {
+// findScripts finds RabbitMQ's own scripts. Debian's wrappers in /usr/sbin change the user and the
+// home folder; these don't.
+func findScripts() (string, error) {
 	places := []string{"/usr/lib/rabbitmq/bin"}
 	if path, err := exec.LookPath("rabbitmq-server"); err == nil {
 		if path, err = filepath.EvalSymlinks(path); err == nil {

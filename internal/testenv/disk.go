@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SmallDisk mounts a file system in memory that can be filled, and returns its folder. The error is
-// that of somebody who may not mount.
+// SmallDisk mounts a file system in memory that can be filled, and returns its folder. It returns
+// an error if this user may not mount.
 func SmallDisk(t testing.TB, size string) (folder string, err error) {
 	t.Helper()
 	folder = t.TempDir()
@@ -25,8 +25,8 @@ func SmallDisk(t testing.TB, size string) (folder string, err error) {
 	return folder, nil
 }
 
-// OtherDisk returns an empty folder that is on another disk than temporary files are. It skips the
-// test where the machine has none.
+// OtherDisk returns an empty folder on another disk than temporary files. It skips the test if the
+// machine has no other disk.
 func OtherDisk(t testing.TB) string {
 	t.Helper()
 	const shared = "/dev/shm"

@@ -1,7 +1,7 @@
 package testenv
 
 // Reserve is reserve.
-var Reserve = reserve
+var Reserve = reservePort
 
 // The constructors, with the function that picks ports.
 var (

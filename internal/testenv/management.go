@@ -15,7 +15,7 @@ type apiHosts struct {
 	user string
 }
 
-func named(amqpURL, managementURL string) (*Server, error) {
+func existingServer(amqpURL, managementURL string) (*Server, error) {
 	u, err := url.Parse(amqpURL)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: not a URL", AMQPURL)

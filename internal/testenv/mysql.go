@@ -15,7 +15,8 @@ import (
 	_ "github.com/go-sql-driver/mysql" // the driver "mysql"
 )
 
-// MySQL is a private MariaDB server, to be killed and started again at will. Its methods are for one goroutine.
+// MySQL is a private MariaDB server that a test can kill and start again. Its methods are for one
+// goroutine.
 type MySQL struct {
 	// URL is the database's, with the user.
 	URL string
@@ -54,7 +55,8 @@ func (m *MySQL) create() error {
 	m.program = program
 	m.use = func(port int) {
 		m.URL = fmt.Sprintf("mysql://pentrough@127.0.0.1:%d/test", port)
-		// Without tables of its own it lets everybody in, and starts at once. It runs as root where it is told to.
+		// Without tables of its own it lets everybody in, and starts at once. It runs as root
+		// where it is told to.
 		m.args = []string{
 			"--no-defaults", "--user=" + me.Username, "--datadir=" + m.data(), "--bind-address=127.0.0.1", "--port=" + strconv.Itoa(port), "--socket=" + filepath.Join(m.folder, "socket"),
 			"--pid-file=" + filepath.Join(m.folder, "pid"), "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--skip-grant-tables", "--skip-networking=0", "--skip-name-resolve",
@@ -64,7 +66,8 @@ func (m *MySQL) create() error {
 	return os.Mkdir(m.data(), 0o700)
 }
 
-// createDatabase creates the database that the URL names, if this server is the one that listens on the port.
+// createDatabase creates the database that the URL names, if this server is the one that listens
+// on the port.
 func (m *MySQL) createDatabase(ctx context.Context, port int) (err error) {
 	db, err := sql.Open("mysql", fmt.Sprintf("pentrough@tcp(127.0.0.1:%d)/", port))
 	if err != nil {
@@ -82,8 +85,9 @@ func (m *MySQL) createDatabase(ctx context.Context, port int) (err error) {
 	return err
 }
 
-// Restrict has the server look at what users may do, until it is started again: the URL's user has all
-// rights in its database, and none on the server. execute makes statements as the server's root.
+// Restrict makes the server check privileges until its next start. The URL's user has all
+// privileges in its database, and none on the server. execute runs statements as the server's
+// root.
 func (m *MySQL) Restrict(t testing.TB) (execute func(statements ...string)) {
 	t.Helper()
 	connect := func(user string) func(statements ...string) {

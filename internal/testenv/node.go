@@ -22,13 +22,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bootTimeout is generous, as several nodes may boot at once on few cores.
+// bootTimeout is long because several nodes may boot at once on few cores.
 const bootTimeout = 5 * time.Minute
 
 //go:embed node.sh
-var owner string
+var ownerScript string
 
-// Node is a private broker, to be killed and started again at will. Its methods are for one goroutine.
+// Node is a private broker that a test can kill and start again. Its methods are for one
+// goroutine.
 type Node struct {
 	*Server
 	// Folder holds everything of the node; out and log/ say what it did.
@@ -59,7 +60,7 @@ func newNode(t testing.TB, pick func() (int, error)) *Node {
 	return n
 }
 
-// VHost makes a virtual host and returns its AMQP URL. It goes with the node.
+// VHost makes a virtual host and returns its AMQP URL. The virtual host ends with the node.
 func (n *Node) VHost(t testing.TB) string {
 	t.Helper()
 	name := vhostName(t)
@@ -79,7 +80,7 @@ func (n *Node) Ctl(t testing.TB, args ...string) string {
 	return out
 }
 
-// Eval has the node evaluate an Erlang expression, which must be ok.
+// Eval makes the node evaluate an Erlang expression, which must return ok.
 func (n *Node) Eval(t testing.TB, expression string) {
 	t.Helper()
 	if err := eval(n.Folder, expression); err != nil {
@@ -87,20 +88,20 @@ func (n *Node) Eval(t testing.TB, expression string) {
 	}
 }
 
-// Kill ends the node with SIGKILL, as a crash of its machine would, and waits until it is gone.
-func (n *Node) Kill(t testing.TB) { n.must(t, "kill") }
+// Kill ends the node with SIGKILL, as a crash of its machine would, and waits for its end.
+func (n *Node) Kill(t testing.TB) { n.mustRun(t, "kill") }
 
-// Stop ends the node in an orderly way and waits until it is gone.
-func (n *Node) Stop(t testing.TB) { n.must(t, "stop") }
+// Stop ends the node in an orderly way and waits for its end.
+func (n *Node) Stop(t testing.TB) { n.mustRun(t, "stop") }
 
-func (n *Node) must(t testing.TB, word string) {
+func (n *Node) mustRun(t testing.TB, word string) {
 	t.Helper()
-	if _, err := n.tell(word); err != nil {
+	if _, err := n.askOwner(word); err != nil {
 		t.Fatalf("test broker: %s: %v", word, err)
 	}
 }
 
-// Start starts the node again on the same port and data, and waits until it takes connections.
+// Start starts the node again on the same port and data, and waits until it accepts connections.
 func (n *Node) Start(t testing.TB) {
 	t.Helper()
 	if err := n.boot(); err != nil {
@@ -144,7 +145,7 @@ func (n *Node) Close() error {
 }
 
 func launch(pick func() (int, error)) (*Node, error) {
-	bin, err := scripts()
+	bin, err := findScripts()
 	if err != nil {
 		return nil, err
 	}
@@ -158,16 +159,16 @@ func launch(pick func() (int, error)) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	env, err := furnish(folder, ports[0], ports[1], ports[2])
+	env, err := writeNodeFiles(folder, ports[0], ports[1], ports[2])
 	if err != nil {
 		return nil, err
 	}
-	// Descriptors that this process was given without close-on-exec, such as a lock of the shell that started it, must not
-	// live on in the node.
+	// Descriptors that this process was given without close-on-exec, such as a lock of the shell
+	// that started it, must not live on in the node.
 	if err := unix.CloseRange(3, 1<<30, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("marking inherited descriptors close-on-exec: %w", err)
 	}
-	cmd := exec.Command("sh", "-c", owner, "rabbitmq-owner", folder, fmt.Sprint(ports[2]), bin)
+	cmd := exec.Command("sh", "-c", ownerScript, "rabbitmq-owner", folder, fmt.Sprint(ports[2]), bin)
 	cmd.Dir = folder
 	cmd.Env = append(os.Environ(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -191,8 +192,9 @@ func launch(pick func() (int, error)) (*Node, error) {
 	}, nil
 }
 
-// furnish writes what the node reads and returns its environment, which rabbitmqctl needs too.
-func furnish(folder string, port, distPort, epmdPort int) ([]string, error) {
+// writeNodeFiles writes the node's configuration and returns its environment, which rabbitmqctl
+// needs too.
+func writeNodeFiles(folder string, port, distPort, epmdPort int) ([]string, error) {
 	in := func(name string) string { return filepath.Join(folder, name) }
 	env := []string{
 		"HOME=" + folder,
@@ -223,8 +225,9 @@ func furnish(folder string, port, distPort, epmdPort int) ([]string, error) {
 	)
 }
 
-// FreePort picks a port that nothing listens at, below the range from which the kernel serves outgoing connections: nothing takes it
-// until the test does, or while what listens there is down. No other test gets it as long as this process lives.
+// FreePort returns a port on which nothing listens. It is below the kernel's range for outgoing
+// connections, so no other program takes it before the test does, or while the test's listener is
+// down. As long as this process runs, no other test gets it.
 func FreePort() (int, error) {
 	for range 100 {
 		i, err := rand.Int(rand.Reader, big.NewInt(10_000))
@@ -232,7 +235,7 @@ func FreePort() (int, error) {
 			return 0, err
 		}
 		port := 20_000 + int(i.Int64())
-		if !reserve(port) {
+		if !reservePort(port) {
 			continue
 		}
 		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
@@ -244,26 +247,27 @@ func FreePort() (int, error) {
 	return 0, errors.New("no free port between 20000 and 29999")
 }
 
-// reserved keeps the names that say which ports this process has.
-var reserved struct {
+// reservedPorts keeps the sockets whose names reserve the ports of this process.
+var reservedPorts struct {
 	sync.Mutex
 	names []net.Listener
 }
 
-// reserve reports whether no test has the port. The reservation is a name that the kernel gives to one process and takes back at its end.
-func reserve(port int) bool {
+// reservePort reports whether no other test has the port. The reservation is a socket name that
+// the kernel gives to one process until the process ends.
+func reservePort(port int) bool {
 	name, err := net.Listen("unix", fmt.Sprintf("@pentrough-test-port-%d", port))
 	if err != nil {
 		return false
 	}
-	reserved.Lock()
-	defer reserved.Unlock()
-	reserved.names = append(reserved.names, name)
+	reservedPorts.Lock()
+	defer reservedPorts.Unlock()
+	reservedPorts.names = append(reservedPorts.names, name)
 	return true
 }
 
-// tell has the owner do something and returns its answer.
-func (n *Node) tell(word string) (string, error) {
+// askOwner sends the owner a command and returns its answer.
+func (n *Node) askOwner(word string) (string, error) {
 	if _, err := fmt.Fprintln(n.commands, word); err != nil {
 		return "", err
 	}
@@ -272,7 +276,7 @@ func (n *Node) tell(word string) (string, error) {
 }
 
 func (n *Node) boot() error {
-	if _, err := n.tell("start"); err != nil {
+	if _, err := n.askOwner("start"); err != nil {
 		return err
 	}
 	for deadline := time.Now().Add(bootTimeout); ; time.Sleep(50 * time.Millisecond) {
@@ -283,7 +287,7 @@ func (n *Node) boot() error {
 				return nil
 			}
 		}
-		alive, tellErr := n.tell("alive")
+		alive, tellErr := n.askOwner("alive")
 		if tellErr != nil || alive != "yes" || time.Now().After(deadline) {
 			out, _ := os.ReadFile(filepath.Join(n.Folder, "out"))
 			return fmt.Errorf("booting RabbitMQ: %w; it printed:\n%s", err, out)

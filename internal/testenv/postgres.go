@@ -11,7 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Postgres is a private PostgreSQL server, to be killed and started again at will. Its methods are for one goroutine.
+// Postgres is a private PostgreSQL server that a test can kill and start again. Its methods are
+// for one goroutine.
 type Postgres struct {
 	// URL is the database's, with the user.
 	URL string

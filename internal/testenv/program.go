@@ -16,8 +16,8 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
-// Programs builds main packages and returns the folder that they are in. Its arguments are flags of
-// go build, and folders below the module's root. Test processes that share a node share them too.
+// Programs builds main packages and returns their folder. Its arguments are flags of go build, and
+// folders below the module's root. Test processes that share a node share the programs.
 func Programs(t testing.TB, args ...string) (folder string) {
 	t.Helper()
 	build := func(folder string) error {
@@ -45,7 +45,7 @@ func Programs(t testing.TB, args ...string) (folder string) {
 	return folder
 }
 
-// Program is a program that runs beside a test, its output in a file.
+// Program is a program that runs next to a test and writes its output to a file.
 type Program struct {
 	Cmd *exec.Cmd
 	// Ended is closed when the program has ended. Err is valid from then on.
@@ -55,7 +55,8 @@ type Program struct {
 	log string
 }
 
-// Launch starts a program with more variables in its environment and its output in the file log of folder. It is killed when the test ends.
+// Launch starts a program with additional environment variables, and writes its output to the file
+// log in folder. The program is killed when the test ends.
 func Launch(t testing.TB, folder, log string, env []string, name string, args ...string) *Program {
 	t.Helper()
 	out, err := os.Create(filepath.Join(folder, log))
@@ -84,7 +85,7 @@ func Launch(t testing.TB, folder, log string, env []string, name string, args ..
 	return p
 }
 
-// End waits for the program's end, after a signal if there is one; it must be clean.
+// End sends a signal, if there is one, and waits for the program's end, which must be clean.
 func (p *Program) End(t testing.TB, signal os.Signal) {
 	t.Helper()
 	if signal != nil {
@@ -127,10 +128,11 @@ func Port(t testing.TB) string {
 	return strconv.Itoa(port)
 }
 
-// client asks hosts, which may stand still.
+// client sends requests to hosts, which may be frozen.
 var client = &http.Client{Timeout: 10 * time.Second}
 
-// AwaitReady waits until the host whose admin listener has a port of 127.0.0.1 says that it is ready. The test fails if ended is closed before.
+// AwaitReady waits until the host with that admin port on 127.0.0.1 is ready. The test fails if
+// ended is closed before.
 func AwaitReady(t testing.TB, admin string, ended <-chan struct{}) {
 	t.Helper()
 	await.That(t, "the host is ready", func() (any, bool) {
@@ -149,7 +151,8 @@ func AwaitReady(t testing.TB, admin string, ended <-chan struct{}) {
 	})
 }
 
-// AwaitSessions waits until so many devices are connected to the host whose admin listener has this port. The test fails if ended is closed before.
+// AwaitSessions waits until that many devices are connected to the host with that admin port. The
+// test fails if ended is closed before.
 func AwaitSessions(t testing.TB, admin string, devices int, ended <-chan struct{}) {
 	t.Helper()
 	await.That(t, fmt.Sprintf("%d devices are connected", devices), func() (any, bool) {
@@ -163,7 +166,7 @@ func AwaitSessions(t testing.TB, admin string, devices int, ended <-chan struct{
 	})
 }
 
-// Metric reads a metric of a host, over all its labels; without a host it is 0.
+// Metric returns the sum of a host's metric over all labels, or 0 without a host.
 func Metric(t testing.TB, admin, name string) int {
 	t.Helper()
 	r, err := client.Get("http://127.0.0.1:" + admin + "/metrics")

@@ -11,7 +11,8 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// Proxy stands between a client and a broker, and can cut, refuse, stop and swallow what passes.
+// Proxy is between a client and a broker. It can cut connections, refuse them, delay bytes, and
+// drop bytes.
 type Proxy struct {
 	listener net.Listener
 	target   string
@@ -20,13 +21,13 @@ type Proxy struct {
 	conns  map[net.Conn]struct{}
 	refuse bool
 	// mute, while set, passes no bytes in either direction.
-	mute bool
+	silent bool
 	// moving is open while bytes pass; Stall puts another in its place, and Up closes that.
 	moving  chan struct{}
 	running sync.WaitGroup
 }
 
-// Through returns a URL that leads to the same broker through a new proxy.
+// Through starts a proxy and returns a URL that leads through it to the same broker.
 func Through(t testing.TB, url string) (*Proxy, string) {
 	t.Helper()
 	uri, err := amqp.ParseURI(url)
@@ -40,7 +41,7 @@ func Through(t testing.TB, url string) (*Proxy, string) {
 	target := fmt.Sprintf("%s:%d", uri.Host, uri.Port)
 	p := &Proxy{listener: l, target: target, conns: map[net.Conn]struct{}{}, moving: make(chan struct{})}
 	close(p.moving)
-	p.running.Go(p.accept)
+	p.running.Go(p.acceptAll)
 	t.Cleanup(func() {
 		l.Close()
 		p.Up()
@@ -50,7 +51,7 @@ func Through(t testing.TB, url string) (*Proxy, string) {
 	return p, strings.Replace(url, target, l.Addr().String(), 1)
 }
 
-func (p *Proxy) accept() {
+func (p *Proxy) acceptAll() {
 	for {
 		in, err := p.listener.Accept()
 		if err != nil {
@@ -70,17 +71,17 @@ func (p *Proxy) accept() {
 		}
 		p.conns[in], p.conns[out] = struct{}{}, struct{}{}
 		p.mu.Unlock()
-		p.running.Go(func() { p.pass(in, out) })
-		p.running.Go(func() { p.pass(out, in) })
+		p.running.Go(func() { p.copyBytes(in, out) })
+		p.running.Go(func() { p.copyBytes(out, in) })
 	}
 }
 
-func (p *Proxy) pass(from, to net.Conn) {
+func (p *Proxy) copyBytes(from, to net.Conn) {
 	defer from.Close()
 	defer to.Close()
 	_, _ = io.Copy(writerFunc(func(b []byte) (int, error) {
 		p.mu.Lock()
-		mute, moving := p.mute, p.moving
+		mute, moving := p.silent, p.moving
 		p.mu.Unlock()
 		<-moving
 		if mute {
@@ -104,7 +105,7 @@ func (p *Proxy) Cut() {
 	clear(p.conns)
 }
 
-// Down cuts and refuses until Up.
+// Down cuts all connections and refuses new ones until Up.
 func (p *Proxy) Down() {
 	p.mu.Lock()
 	p.refuse = true
@@ -112,10 +113,10 @@ func (p *Proxy) Down() {
 	p.Cut()
 }
 
-// Up lets everything pass again.
+// Up lets all bytes pass again.
 func (p *Proxy) Up() {
 	p.mu.Lock()
-	p.refuse, p.mute = false, false
+	p.refuse, p.silent = false, false
 	select {
 	case <-p.moving:
 	default:
@@ -124,16 +125,16 @@ func (p *Proxy) Up() {
 	p.mu.Unlock()
 }
 
-// Stall lets no byte pass until Up, and loses none: a partition.
+// Stall delays all bytes until Up and loses none, like a network partition.
 func (p *Proxy) Stall() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.moving = make(chan struct{})
 }
 
-// Silence lets bytes vanish, as a dead peer behind a living network does.
+// Silence drops all bytes, like a dead peer behind a working network.
 func (p *Proxy) Silence() {
 	p.mu.Lock()
-	p.mute = true
+	p.silent = true
 	p.mu.Unlock()
 }

@@ -21,9 +21,11 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
-// server is a private server of a database, with a folder and a user of its own, that ends however its starter does. Its methods are for one goroutine.
+// server is a private database server with its own folder and user. It ends when its starter ends.
+// Its methods are for one goroutine.
 type server struct {
-	// program and args start it, and answers says whether it takes connections: it, and not another server on its port.
+	// program and args start it, and answers says whether it takes connections: it, and not
+	// another server on its port.
 	program string
 	args    []string
 	answers func(ctx context.Context) error
@@ -39,10 +41,12 @@ type server struct {
 	gone *os.File
 }
 
-// ownServer runs its arguments until stdin ends, which it does however its starter dies, and first says their process id.
+// ownServer prints the server's process id and runs the server until stdin ends. That happens
+// however its starter ends.
 const ownServer = `"$@" </dev/null >>"$0" 2>&1 & pid=$!; echo $pid; cat >/dev/null; kill -KILL $pid 2>/dev/null; wait`
 
-// newServer makes a folder. A database that doesn't run as root has an account for it, which its package made; it then owns the folder.
+// newServer makes a folder. Some databases don't run as root and have an account from their
+// package; that account then owns the folder.
 func newServer(name, account string) (*server, error) {
 	s := &server{}
 	var err error
@@ -72,8 +76,9 @@ func (s *server) command(name string, args ...string) *exec.Cmd {
 	return c
 }
 
-// prepare has a command make the server's files. Where test processes share a node they share these files too: the first has them made, and the
-// others copy them, which takes a tenth of the time.
+// prepare runs a command that makes the server's files. Test processes that share a node share
+// these files too. The first one makes them and the others copy them, which takes a tenth of the
+// time.
 func (s *server) prepare(name string, args ...string) error {
 	run := func(c *exec.Cmd) error {
 		if out, err := c.CombinedOutput(); err != nil {
@@ -98,8 +103,8 @@ func (s *server) prepare(name string, args ...string) error {
 	return run(exec.Command("cp", "-a", made, s.data()))
 }
 
-// sharedFile returns the path of a file or folder that the test processes that share a node share
-// too. The first one that asks for it makes it.
+// sharedFile returns the path of a file or folder that is shared by the test processes that share
+// a node. The first process that asks for it makes it.
 func sharedFile(name string, create func(path string) error) (path string, err error) {
 	path = filepath.Join(os.Getenv(NodeFolder), name)
 	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
@@ -122,11 +127,11 @@ func sharedFile(name string, create func(path string) error) (path string, err e
 	return path, os.Rename(path+".new", path)
 }
 
-// serve starts the server on a port that pick chooses, and takes it down when the test ends.
+// serve starts the server on a port that pick chooses, and stops it when the test ends.
 func (s *server) serve(t testing.TB, pick func() (int, error)) {
 	t.Helper()
 	t.Cleanup(func() {
-		s.end(t)
+		s.killOwner(t)
 		if err := os.RemoveAll(s.folder); err != nil {
 			t.Errorf("removing the test database: %v", err)
 		}
@@ -143,7 +148,7 @@ func (s *server) serve(t testing.TB, pick func() (int, error)) {
 			return
 		}
 		errs = append(errs, err)
-		s.end(t)
+		s.killOwner(t)
 	}
 	t.Fatalf("test database: %v\n%s", errors.Join(errs...), s.log())
 }
@@ -153,7 +158,8 @@ func (s *server) log() []byte {
 	return text
 }
 
-// Start starts the server again after Kill, on the same port and data, and waits until it takes connections.
+// Start starts the server again after Kill, on the same port and data, and waits until it accepts
+// connections.
 func (s *server) Start(t testing.TB) {
 	t.Helper()
 	deadline := time.Now().Add(bootTimeout)
@@ -162,7 +168,7 @@ func (s *server) Start(t testing.TB) {
 		if err == nil {
 			return
 		}
-		s.end(t)
+		s.killOwner(t)
 		if time.Now().After(deadline) {
 			t.Fatalf("test database: waited %s until it takes connections; the last state: %v\n%s", bootTimeout, err, s.log())
 		}
@@ -218,14 +224,14 @@ func (s *server) boot(deadline time.Time) error {
 	}
 }
 
-// Kill ends the server with SIGKILL and waits until all of its processes are gone. Those that serve
-// sessions go a little later than the first one.
+// Kill ends the server with SIGKILL and waits until all of its processes have ended. The processes
+// of sessions end a little later than the first one.
 func (s *server) Kill(t testing.TB) {
 	t.Helper()
-	s.end(t)
+	s.killOwner(t)
 }
 
-func (s *server) end(t testing.TB) {
+func (s *server) killOwner(t testing.TB) {
 	t.Helper()
 	if s.stdin == nil {
 		return

@@ -1,17 +1,18 @@
-// Package testenv gives tests real RabbitMQ brokers: nodes of their own on free ports of 127.0.0.1, with their own data
-// folders, that need no service to run and disturb none.
+// Package testenv gives tests real RabbitMQ brokers: nodes of their own on free ports of
+// 127.0.0.1, with their own data folders, that need no service to run and disturb none.
 //
 // A test that only needs a broker calls [Broker] and takes a virtual host of its own from it:
 //
 //	url := testenv.Broker(t).VHost(t)
 //
-// A test that kills, stops or throttles a broker takes a private one with [NewNode]. A node boots in 6 to 16 seconds, so
-// the packages of one test run share one when the run is started through
+// A test that kills, stops or throttles a broker takes a private one with [NewNode]. A node boots
+// in 6 to 16 seconds, so the packages of one test run share one when the run is started through
 //
 //	go run ./internal/testenv/withbroker go test ./...
 //
-// Without that each test process starts its own. PENTROUGH_TEST_AMQP_URL names a running broker to be used instead; its
-// management API (PENTROUGH_TEST_MANAGEMENT_URL, or port 15672 of the same host) then makes the virtual hosts.
+// Without that each test process starts its own. PENTROUGH_TEST_AMQP_URL names a running broker to
+// be used instead; its management API (PENTROUGH_TEST_MANAGEMENT_URL, or port 15672 of the same
+// host) then makes the virtual hosts.
 package testenv
 
 import (
@@ -29,7 +30,8 @@ const (
 	AMQPURL = "PENTROUGH_TEST_AMQP_URL"
 	// ManagementURL names that broker's management API, with user and password.
 	ManagementURL = "PENTROUGH_TEST_MANAGEMENT_URL"
-	// NodeFolder is the folder of the node that withbroker started; rabbitmqctl reaches the node through it.
+	// NodeFolder is the folder of the node that withbroker started; rabbitmqctl reaches the node
+	// through it.
 	NodeFolder = "PENTROUGH_TEST_RABBITMQ_FOLDER"
 )
 
@@ -47,11 +49,12 @@ var shared = sync.OnceValues(func() (*Server, error) {
 	case folder != "":
 		return &Server{url: url, vhosts: nodeHosts{folder: folder}}, nil
 	default:
-		return named(url, os.Getenv(ManagementURL))
+		return existingServer(url, os.Getenv(ManagementURL))
 	}
 })
 
-// Broker returns the broker that the whole process shares, and starts it if need be. It must not be stopped or throttled.
+// Broker returns the broker that the whole process shares, and starts it if necessary. A test must
+// not stop or throttle it.
 func Broker(t testing.TB) *Server {
 	t.Helper()
 	s, err := shared()
@@ -72,7 +75,8 @@ type Server struct {
 // URL is the AMQP URL of the default virtual host, with user and password.
 func (s *Server) URL() string { return s.url }
 
-// VHost makes a virtual host for one test and returns its AMQP URL. It is deleted when the test ends.
+// VHost makes a virtual host for one test and returns its AMQP URL. It is deleted when the test
+// ends.
 func (s *Server) VHost(t testing.TB) string {
 	t.Helper()
 	name := vhostName(t)
@@ -101,7 +105,8 @@ func vhostName(t testing.TB) string {
 	return name[:min(len(name), 60)] + "-" + strings.ToLower(rand.Text()[:8])
 }
 
-// VHostOf returns the virtual host that an AMQP URL of this package names, as rabbitmqctl's -p takes it.
+// VHostOf returns the virtual host that an AMQP URL of this package names, as rabbitmqctl's -p
+// takes it.
 func VHostOf(amqpURL string) string {
 	return amqpURL[strings.LastIndexByte(amqpURL, '/')+1:]
 }

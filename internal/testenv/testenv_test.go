@@ -202,7 +202,8 @@ func takenFirst(t testing.TB) (pick func() (int, error)) {
 	}
 }
 
-// TestAProxyThatIsDownHasNoConnections takes the proxy down while connections through it are being made.
+// TestAProxyThatIsDownHasNoConnections takes the proxy down while connections through it are being
+// made.
 func TestAProxyThatIsDownHasNoConnections(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

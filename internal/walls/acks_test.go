@@ -7,12 +7,12 @@ import (
 	"testing"
 )
 
-// A delivery carries the function that settles it (decision 0028), so that only suites wait for what Watermill's messages say of
-// that.
+// A delivery has a function that settles it (decision 0028). So only conformance suites wait for
+// the acks of Watermill's messages.
 func TestOnlySuitesWaitForAcknowledgements(t *testing.T) {
 	for _, p := range ownPackages(t, "") {
-		if r, _, _ := roomOf(p.inside()); r != suite {
-			p.forbids(t, waitsForAcknowledgement, "waits for an acknowledgement")
+		if r, _, _ := roomOf(p.pathInModule()); r != suite {
+			p.reportAll(t, findAckWaits, "waits for an acknowledgement")
 		}
 	}
 }
@@ -29,13 +29,13 @@ func f(msg *message.Message) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(waitsForAcknowledgement(f)); n != 2 {
+	if n := len(findAckWaits(f)); n != 2 {
 		t.Errorf("%d are seen, not 2", n)
 	}
 }
 
-// waitsForAcknowledgement returns where a file receives from a message's Acked or Nacked.
-func waitsForAcknowledgement(f *ast.File) (at []token.Pos) {
+// findAckWaits returns where a file receives from a message's Acked or Nacked.
+func findAckWaits(f *ast.File) (at []token.Pos) {
 	ast.Inspect(f, func(n ast.Node) bool {
 		receive, ok := n.(*ast.UnaryExpr)
 		if !ok || receive.Op != token.ARROW {

@@ -17,11 +17,12 @@ import (
 
 const module = "github.com/pentrough/pentrough"
 
-// clock is the one package of the program that may import testing, for its virtual time (decision 0023).
-const clock = "internal/bubble"
+// bubblePackage is the only package of the program that may import testing, for virtual time
+// (decision 0023).
+const bubblePackage = "internal/bubble"
 
-// listed is what `go list -json` says of a package.
-type listed struct {
+// goPackage is a package as `go list -json` describes it.
+type goPackage struct {
 	Dir          string
 	ImportPath   string
 	Name         string
@@ -33,11 +34,11 @@ type listed struct {
 	XTestImports []string
 }
 
-// inside returns the package's path inside the module.
-func (p listed) inside() string { return strings.TrimPrefix(p.ImportPath, module+"/") }
+// pathInModule returns the package's path inside the module.
+func (p goPackage) pathInModule() string { return strings.TrimPrefix(p.ImportPath, module+"/") }
 
-// packages returns the module's packages and all that they import.
-func packages(t *testing.T) []listed {
+// packages returns the module's packages and everything that they import.
+func packages(t *testing.T) []goPackage {
 	t.Helper()
 	all, err := goList()
 	if err != nil {
@@ -47,16 +48,16 @@ func packages(t *testing.T) []listed {
 }
 
 // ownPackages returns the module's packages in and below a folder, "" for all.
-func ownPackages(t *testing.T, folder string) []listed {
+func ownPackages(t *testing.T, folder string) []goPackage {
 	t.Helper()
-	return slices.DeleteFunc(slices.Clone(packages(t)), func(p listed) bool {
-		return !strings.HasPrefix(p.ImportPath, module+"/") || folder != "" && !within(p.inside(), folder)
+	return slices.DeleteFunc(slices.Clone(packages(t)), func(p goPackage) bool {
+		return !strings.HasPrefix(p.ImportPath, module+"/") || folder != "" && !isWithin(p.pathInModule(), folder)
 	})
 }
 
 // goList runs `go list -json` in the module's root. That compiles all packages, with the race
 // detector if these tests have it: then most are compiled already.
-var goList = sync.OnceValues(func() (pkgs []listed, err error) {
+var goList = sync.OnceValues(func() (pkgs []goPackage, err error) {
 	args := []string{"list", "-json", "-export", "-deps"}
 	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
 		args = append(args, "-race")
@@ -70,7 +71,7 @@ var goList = sync.OnceValues(func() (pkgs []listed, err error) {
 		return nil, fmt.Errorf("go %v: %w\n%s", args, err, stderr.Bytes())
 	}
 	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
-		var p listed
+		var p goPackage
 		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
 			return pkgs, nil
 		} else if err != nil {
@@ -80,8 +81,8 @@ var goList = sync.OnceValues(func() (pkgs []listed, err error) {
 	}
 })
 
-// ours keeps the imports that lie in this module, as paths inside it.
-func ours(imports []string) []string {
+// importsOfModule returns the imports that are in this module, as paths inside it.
+func importsOfModule(imports []string) []string {
 	var in []string
 	for _, i := range imports {
 		if rest, ok := strings.CutPrefix(i, module+"/"); ok {
@@ -97,29 +98,29 @@ func TestImportsRunOneWay(t *testing.T) {
 		t.Fatalf("go list found %d packages", len(pkgs))
 	}
 	for _, p := range pkgs {
-		for _, to := range ours(p.Imports) {
-			if why := wrong(p.inside(), to); why != "" {
+		for _, to := range importsOfModule(p.Imports) {
+			if why := forbiddenReason(p.pathInModule(), to); why != "" {
 				t.Error(why)
 			}
 		}
 		if slices.Contains(p.Imports, "testing") {
-			if r, _, _ := roomOf(p.inside()); r != suite && r != testInner && p.inside() != clock {
-				t.Errorf("%s imports testing outside of its tests", p.inside())
+			if r, _, _ := roomOf(p.pathInModule()); r != suite && r != testInner && p.pathInModule() != bubblePackage {
+				t.Errorf("%s imports testing outside of its tests", p.pathInModule())
 			}
 		}
 	}
 }
 
-// Tests may use suites, the test environment and what is above them, but a plugin's own tests show what a plugin author can
-// do: they use contracts, suites and the test environment.
+// Most tests may import suites, the test environment and what is above them. The tests of a plugin
+// show what a plugin author can do, so they import contracts, suites and the test environment.
 func TestLeavesAreTestedWithoutAHost(t *testing.T) {
 	for _, p := range ownPackages(t, "") {
-		from := p.inside()
+		from := p.pathInModule()
 		r, folder, _ := roomOf(from)
 		if r != leaf {
 			continue
 		}
-		for _, to := range ours(append(p.TestImports, p.XTestImports...)) {
+		for _, to := range importsOfModule(append(p.TestImports, p.XTestImports...)) {
 			switch toRoom, toFolder, _ := roomOf(to); toRoom {
 			case contract, suite, testInner, shared, base:
 			case leaf:
@@ -159,7 +160,7 @@ func TestWrongImportsAreSeen(t *testing.T) {
 		{"handlers/deliver", "handlers/serve"},
 		{"pkg/util", "handlers"},
 	} {
-		if wrong(c.from, c.to) == "" {
+		if forbiddenReason(c.from, c.to) == "" {
 			t.Errorf("%s may import %s", c.from, c.to)
 		}
 	}
@@ -178,27 +179,27 @@ func TestWrongImportsAreSeen(t *testing.T) {
 		{"transports/codec", "internal/plugin"},
 		{"configs", "internal/database"},
 	} {
-		if why := wrong(c.from, c.to); why != "" {
+		if why := forbiddenReason(c.from, c.to); why != "" {
 			t.Error(why)
 		}
 	}
 }
 
-// Only one file of the program names its plugins, so that a build with other plugins replaces one file.
+// Only one file of the program imports plugins, so a build with other plugins replaces one file.
 func TestPluginsAreNamedInOneFile(t *testing.T) {
 	for _, p := range ownPackages(t, "cmd") {
 		for _, file := range p.GoFiles {
 			f := parseImports(t, filepath.Join(p.Dir, file))
 			for _, i := range f {
 				r, _, _ := roomOf(strings.TrimPrefix(i.path, module+"/"))
-				named := p.inside() == "cmd/pentrough" && file == "plugins.go"
+				named := p.pathInModule() == "cmd/pentrough" && file == "plugins.go"
 				switch {
 				case strings.HasPrefix(i.path, module) && r == leaf && !named:
-					t.Errorf("%s/%s imports the leaf %s", p.inside(), file, i.path)
+					t.Errorf("%s/%s imports the leaf %s", p.pathInModule(), file, i.path)
 				case i.blank && !named:
-					t.Errorf("%s/%s has a blank import, of %s", p.inside(), file, i.path)
+					t.Errorf("%s/%s has a blank import, of %s", p.pathInModule(), file, i.path)
 				case named && !i.blank:
-					t.Errorf("%s/%s imports %s for its names", p.inside(), file, i.path)
+					t.Errorf("%s/%s imports %s for its names", p.pathInModule(), file, i.path)
 				}
 			}
 		}

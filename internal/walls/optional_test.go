@@ -13,13 +13,13 @@ import (
 	"testing"
 )
 
-// The package documentation of transports lists the optional interfaces with who implements each. The code says so by
-// declarations such as `var _ transports.Tapper = (*transport)(nil)`.
+// The package documentation of transports lists the optional interfaces and their implementers.
+// The code declares them, as in `var _ transports.Tapper = (*transport)(nil)`.
 func TestTheListOfOptionalInterfacesIsTrue(t *testing.T) {
 	row := regexp.MustCompile(`(?m)^\t\[(\w+)\] +(\w+(?:, \w+)*)  `)
 	said, found, asked := map[string]string{}, map[string][]string{}, map[string]bool{}
 	for _, p := range ownPackages(t, "") {
-		if r, _, _ := roomOf(p.inside()); r == suite {
+		if r, _, _ := roomOf(p.pathInModule()); r == suite {
 			continue
 		}
 		for _, name := range p.GoFiles {
@@ -27,7 +27,7 @@ func TestTheListOfOptionalInterfacesIsTrue(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if p.inside() == "transports" && f.Doc != nil {
+			if p.pathInModule() == "transports" && f.Doc != nil {
 				for _, m := range row.FindAllStringSubmatch(f.Doc.Text(), -1) {
 					said[m[1]] = m[2]
 				}
@@ -38,9 +38,9 @@ func TestTheListOfOptionalInterfacesIsTrue(t *testing.T) {
 					asked[i] = true
 				}
 			}
-			if within(p.inside(), "transports") {
+			if isWithin(p.pathInModule(), "transports") {
 				for _, i := range implements {
-					found[i] = append(found[i], path.Base(p.inside()))
+					found[i] = append(found[i], path.Base(p.pathInModule()))
 				}
 			}
 		}
@@ -59,8 +59,8 @@ func TestTheListOfOptionalInterfacesIsTrue(t *testing.T) {
 	}
 }
 
-// optionalInterfaces returns the interfaces of package transports that a file declares to implement, and those that it asks a
-// value for by a type assertion.
+// optionalInterfaces returns the interfaces of package transports that a file declares to
+// implement, and those that it uses in type assertions.
 func optionalInterfaces(f *ast.File) (implements, asks []string) {
 	name := func(e ast.Expr) string {
 		s, ok := e.(*ast.SelectorExpr)

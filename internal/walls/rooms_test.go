@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// room is the part of the house that a package belongs to.
+// room is the group that a package belongs to. The rules for imports are between rooms.
 type room int
 
 const (
@@ -30,14 +30,15 @@ func (r room) String() string {
 
 var contracts = []string{"handlers", "transports", "transports/pubsub", "transports/device", "transports/codec", "router/middleware"}
 
-// sharedParts are what several leaves need and no plugin author does.
+// sharedParts are packages that several leaves need and no plugin author does.
 var sharedParts = []string{"internal/database", "internal/expression", "internal/stdio"}
 
-// baseParts are mechanisms that are the same in all parts of the program. They import no other package of the module.
+// baseParts are mechanisms that every part of the program uses. They import no other package of
+// the module.
 var baseParts = []string{"internal/backoff", "internal/hostnames", "internal/jsontext", "internal/listen", "internal/outage", "internal/pattern", "internal/printable", "internal/redact", "internal/spelling"}
 
-// roomOf returns the room of a package, named by its path inside the module, and for a leaf or a suite the folder that it is
-// or lies in.
+// roomOf returns the room of a package, given as a path inside the module. For a leaf or a suite
+// it also returns the folder of the plugin or suite.
 func roomOf(pkg string) (r room, folder string, ok bool) {
 	switch {
 	case strings.HasPrefix(pkg, "cmd/"):
@@ -80,7 +81,8 @@ func roomOf(pkg string) (r room, folder string, ok bool) {
 	return leaf, path.Join(above, name), true
 }
 
-// mayImport says for each room what its packages may import beside themselves and the base, tests excepted.
+// mayImport lists, for each room, the rooms that its packages may import in addition to their own
+// folder and the base. Tests are excepted.
 var mayImport = map[room][]room{
 	command:   {config, routing, contract, leaf, inner, registry, shared},
 	config:    {routing, contract, inner, registry, shared},
@@ -96,8 +98,9 @@ var mayImport = map[room][]room{
 	base:      {},
 }
 
-// never lists what the rooms would allow and the design does not: no package below the first imports one at or below the second.
-var never = [][2]string{
+// forbidden lists imports that the rooms would allow and the design doesn't. No package in or
+// below the first folder imports one in or below the second.
+var forbidden = [][2]string{
 	{"transports", "handlers"},
 	{"transports", "router"},
 	{"handlers", "router"},
@@ -105,13 +108,13 @@ var never = [][2]string{
 	{"cmd/devsim", "configs"},
 }
 
-// within reports whether pkg is folder or lies below it.
-func within(pkg, folder string) bool {
+// isWithin reports whether pkg is folder or is below it.
+func isWithin(pkg, folder string) bool {
 	return pkg == folder || strings.HasPrefix(pkg, folder+"/")
 }
 
-// wrong says why package from may not import package to, or returns "".
-func wrong(from, to string) string {
+// forbiddenReason returns why package from may not import package to, or "".
+func forbiddenReason(from, to string) string {
 	fromRoom, fromFolder, ok := roomOf(from)
 	if !ok {
 		return "package " + from + " belongs to no room of the house"
@@ -120,8 +123,8 @@ func wrong(from, to string) string {
 	if !ok {
 		return "package " + to + " belongs to no room of the house"
 	}
-	for _, n := range never {
-		if within(from, n[0]) && within(to, n[1]) {
+	for _, n := range forbidden {
+		if isWithin(from, n[0]) && isWithin(to, n[1]) {
 			return from + " imports " + to + ": nothing below " + n[0] + " knows of " + n[1]
 		}
 	}

@@ -37,8 +37,8 @@ func parseImports(t *testing.T, file string) []imported {
 	return all
 }
 
-// A user of a public package can name everything that its exported names mention: nothing of internal/, and nothing of the
-// library that reads TOML.
+// A user of a public package can name every type that its exported names mention: none of
+// internal/, and none of the TOML library.
 func TestExportedSignaturesNameNothingInternal(t *testing.T) {
 	exports := map[string]string{}
 	var public []string
@@ -59,19 +59,20 @@ func TestExportedSignaturesNameNothingInternal(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, found := range leaks(pkg) {
+		for _, found := range findLeaks(pkg) {
 			t.Error(found)
 		}
 	}
 }
 
-// leaks lists the places where pkg's exported names mention a type that its users can't name.
-func leaks(pkg *types.Package) []string {
+// findLeaks returns the places where the exported names of pkg mention a type that users can't
+// name.
+func findLeaks(pkg *types.Package) []string {
 	w := &walker{pkg: pkg, seen: map[types.Type]bool{}}
 	for _, name := range pkg.Scope().Names() {
 		if o := pkg.Scope().Lookup(name); ast.IsExported(name) {
 			w.at = pkg.Path() + "." + name
-			w.object(o)
+			w.walkObject(o)
 		}
 	}
 	return w.found
@@ -84,7 +85,7 @@ type walker struct {
 	found []string
 }
 
-func (w *walker) object(o types.Object) {
+func (w *walker) walkObject(o types.Object) {
 	tn, ok := o.(*types.TypeName)
 	if !ok {
 		w.walk(o.Type())
@@ -94,11 +95,11 @@ func (w *walker) object(o types.Object) {
 		w.walk(types.Unalias(tn.Type()))
 		return
 	}
-	w.own(tn.Type().(*types.Named))
+	w.walkOwnType(tn.Type().(*types.Named))
 }
 
-// own walks what a type of the package itself shows: its definition and its exported methods.
-func (w *walker) own(n *types.Named) {
+// walkOwnType walks the definition and the exported methods of a type of the package itself.
+func (w *walker) walkOwnType(n *types.Named) {
 	if w.seen[n] {
 		return
 	}
@@ -122,7 +123,7 @@ func (w *walker) walk(t types.Type) {
 		switch p := t.Obj().Pkg(); {
 		case p == nil:
 		case p.Path() == w.pkg.Path():
-			w.own(t)
+			w.walkOwnType(t)
 		case strings.HasPrefix(p.Path(), module+"/internal/"), p.Path() == "github.com/BurntSushi/toml":
 			w.found = append(w.found, w.at+" mentions "+t.String())
 		}
@@ -165,7 +166,7 @@ func (w *walker) walk(t types.Type) {
 
 func TestLeaksAreSeen(t *testing.T) {
 	fset := token.NewFileSet()
-	inner := check(t, fset, nil, module+"/internal/secret", `package secret
+	inner := typeCheck(t, fset, nil, module+"/internal/secret", `package secret
 type T struct{}`)
 	for name, c := range map[string]struct {
 		source string
@@ -186,25 +187,25 @@ type T struct{}`)
 		"only inside":       {"func F() { var x secret.T; _ = x }", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			pkg := check(t, fset, inner, module+"/public", "package public\nimport \""+inner.Path()+"\"\nvar _ secret.T\n"+c.source)
-			if found := leaks(pkg); len(found) != c.leaks {
+			pkg := typeCheck(t, fset, inner, module+"/public", "package public\nimport \""+inner.Path()+"\"\nvar _ secret.T\n"+c.source)
+			if found := findLeaks(pkg); len(found) != c.leaks {
 				t.Errorf("found %q, want %d", found, c.leaks)
 			}
 		})
 	}
 }
 
-type one struct{ pkg *types.Package }
+type fixedImporter struct{ pkg *types.Package }
 
-func (o one) Import(string) (*types.Package, error) { return o.pkg, nil }
+func (o fixedImporter) Import(string) (*types.Package, error) { return o.pkg, nil }
 
-func check(t *testing.T, fset *token.FileSet, dep *types.Package, path, source string) *types.Package {
+func typeCheck(t *testing.T, fset *token.FileSet, dep *types.Package, path, source string) *types.Package {
 	t.Helper()
 	f, err := parser.ParseFile(fset, path+".go", source, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pkg, err := (&types.Config{Importer: one{dep}}).Check(path, fset, []*ast.File{f}, nil)
+	pkg, err := (&types.Config{Importer: fixedImporter{dep}}).Check(path, fset, []*ast.File{f}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// forbids reports the places that find returns in the source of a package, with what is wrong there.
-func (p listed) forbids(t *testing.T, find func(*ast.File) []token.Pos, what string) {
+// reportAll reports an error for each place that find returns in the package's source.
+func (p goPackage) reportAll(t *testing.T, find func(*ast.File) []token.Pos, what string) {
 	t.Helper()
 	for _, file := range p.GoFiles {
 		files := token.NewFileSet()

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// Spans are made with OpenTelemetry's API, in few places; what exports them is one package's, and nothing is set for the whole process.
+// Few packages make spans with OpenTelemetry's API. One package exports them. Nothing is set for
+// the whole process.
 func TestOpenTelemetryStaysWhereItBelongs(t *testing.T) {
 	var (
 		exports = []string{"internal/tracing", "internal/testenv"}
@@ -21,13 +22,13 @@ func TestOpenTelemetryStaysWhereItBelongs(t *testing.T) {
 			found++
 			machinery := false
 			for _, m := range []string{"go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/exporters", "go.opentelemetry.io/proto"} {
-				machinery = machinery || within(i, m)
+				machinery = machinery || isWithin(i, m)
 			}
 			switch {
 			case i == "go.opentelemetry.io/otel":
-				t.Errorf("%s imports %s, which is one for the whole process", p.inside(), i)
-			case machinery && !slices.Contains(exports, p.inside()), !slices.Contains(spans, p.inside()):
-				t.Errorf("%s imports %s", p.inside(), i)
+				t.Errorf("%s imports %s, which is one for the whole process", p.pathInModule(), i)
+			case machinery && !slices.Contains(exports, p.pathInModule()), !slices.Contains(spans, p.pathInModule()):
+				t.Errorf("%s imports %s", p.pathInModule(), i)
 			}
 		}
 	}

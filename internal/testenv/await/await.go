@@ -6,7 +6,8 @@
 //	})
 //	msg := await.Receive(t, "the result", results)
 //
-// A test that waits in vain fails, and says what it waited for, for how long, and the last state that it saw.
+// A test that waits in vain fails, and says what it waited for, for how long, and the last state
+// that it saw.
 package await
 
 import (
@@ -20,10 +21,12 @@ import (
 	"go.uber.org/goleak"
 )
 
-// Patience is how long a test waits. Only a failing test spends it, so it is long enough for a machine that is busy with other work.
+// Patience is how long a test waits. Only a failing test spends it, so it is long enough for a
+// machine that is busy with other work.
 const Patience = 2 * time.Minute
 
-// The pauses between two looks at a condition. They grow, and are no shorter than a look takes, so that a wait leaves the CPU to what is waited for.
+// The pauses between two looks at a condition. They grow, and are no shorter than a look takes, so
+// that a wait leaves the CPU to what is waited for.
 const (
 	firstPause = time.Millisecond
 	lastPause  = 200 * time.Millisecond
@@ -70,7 +73,8 @@ func Closed[T any](t testing.TB, what string, c <-chan T) {
 	}
 }
 
-// Main runs a package's tests, and fails if goroutines are left that don't end. Call it from TestMain. goleak alone waits for them for half a second.
+// Main runs a package's tests, and fails if goroutines are left that don't end. Call it from
+// TestMain. goleak alone waits for them for half a second.
 func Main(m *testing.M, options ...goleak.Option) {
 	code := m.Run()
 	if code == 0 {

@@ -1,8 +1,10 @@
-// Command withbroker runs a command with one private RabbitMQ node, which every test process in it shares:
+// Command withbroker runs a command with one private RabbitMQ node, which every test process in it
+// shares:
 //
 //	go run ./internal/testenv/withbroker go test ./...
 //
-// If PENTROUGH_TEST_AMQP_URL already names a broker, it only runs the command. Its exit code is the command's.
+// If PENTROUGH_TEST_AMQP_URL already names a broker, it only runs the command. Its exit code is
+// the command's.
 package main
 
 import (
@@ -39,7 +41,8 @@ func run(args []string) (code int, err error) {
 		defer func() { err = errors.Join(err, node.Close()) }()
 		cmd.Env = append(os.Environ(), testenv.AMQPURL+"="+node.URL(), testenv.NodeFolder+"="+node.Folder)
 	}
-	// A signal from the terminal reaches the command too; this process outlives it to take the node down.
+	// A signal from the terminal reaches the command too; this process outlives it to take the
+	// node down.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	if err = cmd.Start(); err != nil {
