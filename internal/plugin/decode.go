@@ -78,14 +78,20 @@ func (d *Decoder) table(path string, m map[string]any, rv reflect.Value, typed b
 	for _, s := range fields {
 		allowed = append(allowed, s.key)
 	}
-	// A required key that was only misspelt isn't told a second time as missing.
+	// A required key that is misspelt or has its old name isn't reported as missing, too.
 	misspelt := map[string]bool{}
 	for _, key := range slices.Sorted(maps.Keys(m)) {
-		if !slices.Contains(allowed, key) {
-			meant := spelling.Nearest(key, allowed)
-			misspelt[meant] = true
-			d.problem(Join(path, key), "unknown key", Names(allowed), meant)
+		if slices.Contains(allowed, key) {
+			continue
 		}
+		if i := slices.IndexFunc(fields, func(s spec) bool { return slices.Contains(s.renamed, key) }); i >= 0 {
+			misspelt[fields[i].key] = true
+			d.problem(Join(path, key), key+" is now "+fields[i].key, "", "")
+			continue
+		}
+		meant := spelling.Nearest(key, allowed)
+		misspelt[meant] = true
+		d.problem(Join(path, key), "unknown key", Names(allowed), meant)
 	}
 	for _, s := range fields {
 		at := Join(path, s.key)

@@ -20,7 +20,7 @@ type shape interface{ Shape() }
 
 type round struct {
 	Radius float64 `toml:"radius" doc:"How large." min:"0"`
-	Inside shape   `toml:"inside" doc:"What is inside."`
+	Inside shape   `toml:"inside" doc:"What is inside." renamed:"content"`
 }
 
 func (*round) Shape() {}
@@ -34,7 +34,7 @@ type hidden string
 func (hidden) MarshalText() ([]byte, error) { return []byte("[redacted]"), nil }
 
 type common struct {
-	Note string `toml:"note" doc:"A note."`
+	Note string `toml:"note" doc:"A note." renamed:"remark,comment"`
 }
 
 type inner struct {
@@ -161,6 +161,8 @@ func TestDecodeProblems(t *testing.T) {
 		"plugin without":    {"shape", map[string]any{}, "x.shape.type: missing: the type of the shape; allowed: round"},
 		"plugin misnamed":   {"shape", map[string]any{"type": "rund"}, `x.shape.type: there is no shape type "rund"; allowed: round; did you mean "round"?`},
 		"plugin of a plain": {"shape", true, "x.shape: a bool can't stand here; allowed: the name of a shape, or a table with its type"},
+		"renamed":           {"comment", "n", "x.comment: comment is now note"},
+		"renamed in plugin": {"shape", map[string]any{"type": "round", "content": "round"}, "x.shape.content: content is now inside"},
 		"unknown in plugin": {"shape", map[string]any{"type": "round", "colour": 1}, "x.shape.colour: unknown key; allowed: type, radius, inside"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -174,6 +176,18 @@ func TestDecodeProblems(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", text, test.want)
 			}
 		})
+	}
+}
+
+// A required field under its old key is reported once, not also as missing.
+func TestRenamedRequired(t *testing.T) {
+	var config struct {
+		Retention time.Duration `toml:"retention" doc:"A time." renamed:"window" required:"true"`
+	}
+	d := Decoder{Set: testSet()}
+	d.Table("x", map[string]any{"window": "1m"}, &config)
+	if diff := cmp.Diff([]Problem{{Path: "x.window", Message: "window is now retention"}}, d.Problems); diff != "" {
+		t.Error(diff)
 	}
 }
 

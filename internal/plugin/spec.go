@@ -15,6 +15,7 @@ type spec struct {
 	enum                    []string
 	later                   []string // of enum's kind, but not built yet
 	schemes                 []string // of a URL
+	renamed                 []string // the keys that the field had in earlier versions
 	required, secret        bool
 
 	typ   reflect.Type
@@ -50,6 +51,9 @@ func specs(t reflect.Type) []spec {
 		}
 		if schemes := f.Tag.Get("schemes"); schemes != "" {
 			s.schemes = strings.Split(schemes, ",")
+		}
+		if renamed := f.Tag.Get("renamed"); renamed != "" {
+			s.renamed = strings.Split(renamed, ",")
 		}
 		all = append(all, s)
 	}
