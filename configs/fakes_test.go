@@ -52,7 +52,7 @@ func fakePlugins() *plugin.Set {
 		})
 	}
 	mw("poison", middleware.PlacePoison, true, func() middleware.Config { return &fakePoison{} })
-	mw("dedup", middleware.PlaceDedup, false, func() middleware.Config { return &fakeDedup{Window: 10 * time.Minute} })
+	mw("dedup", middleware.PlaceDedup, false, func() middleware.Config { return &fakeDedup{Retention: 10 * time.Minute} })
 	mw("retry", middleware.PlaceRetry, false, func() middleware.Config { return &fakeRetry{MaxRetries: 3} })
 	mw("timeout", middleware.PlaceTimeout, false, func() middleware.Config { return &fakeDedup{} })
 	mw("note", middleware.PlaceAny, false, func() middleware.Config { return &fakeNote{} })
@@ -199,7 +199,7 @@ type fakePoison struct {
 func (c *fakePoison) New(middleware.Env) (middleware.Middleware, error) { return nil, errFake }
 
 type fakeDedup struct {
-	Window time.Duration `toml:"window" doc:"How long ids are remembered."`
+	Retention time.Duration `toml:"retention" renamed:"window" doc:"How long ids are remembered."`
 }
 
 func (c *fakeDedup) New(middleware.Env) (middleware.Middleware, error) { return nil, errFake }

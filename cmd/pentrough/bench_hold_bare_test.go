@@ -49,7 +49,7 @@ func heldRows(b *testing.B, path string) []holdRow {
 	for found.Next() {
 		var r holdRow
 		must(b, found.Scan(&r.number, &r.pipeline, &r.id, &r.device, &r.digest, &r.state, &r.attempts, &r.outputs, &r.message, &r.changed))
-		if ledger.State(r.state) != ledger.OnHold || r.message == nil {
+		if ledger.State(r.state) != ledger.Held || r.message == nil {
 			b.Fatalf("row %d isn't held", r.number)
 		}
 		rows = append(rows, r)

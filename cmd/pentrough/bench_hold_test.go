@@ -86,7 +86,7 @@ func (s *countedStore) Apply(ctx context.Context, b ledger.Batch, sync bool) err
 	s.confirmed += len(b.Confirm)
 	for _, row := range b.Put {
 		switch row.State {
-		case ledger.OnHold:
+		case ledger.Held:
 			s.held++
 		case ledger.Confirmed:
 			s.confirmed++

@@ -167,7 +167,7 @@ func (v *ledgerVerb) filter(cmd *cobra.Command) (ledger.Filter, error) {
 }
 
 func ledgerState(word string) (ledger.State, error) {
-	for _, s := range []ledger.State{ledger.Writing, ledger.OnHold, ledger.Done, ledger.Confirmed} {
+	for _, s := range []ledger.State{ledger.Writing, ledger.Held, ledger.Done, ledger.Confirmed} {
 		if s.String() == word {
 			return s, nil
 		}

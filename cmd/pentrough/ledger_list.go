@@ -28,7 +28,7 @@ func (v *ledgerVerb) list(ctx context.Context, cmd *cobra.Command, store ledgerS
 		return err
 	}
 	if len(f.States) == 0 && !v.all {
-		f.States = []ledger.State{ledger.Writing, ledger.OnHold, ledger.Done}
+		f.States = []ledger.State{ledger.Writing, ledger.Held, ledger.Done}
 	}
 	return inspecting(ctx, store, func(in *ledger.Inspector) error {
 		shown, err := v.print(ctx, cmd.OutOrStdout(), in, f)
@@ -118,13 +118,13 @@ func (v *ledgerVerb) show(ctx context.Context, cmd *cobra.Command, store ledgerS
 }
 
 func noSuchID(id string) error {
-	return advise(fmt.Errorf("the ledger has no row with the id %q", id), "pentrough ledger --all lists what there is; an id is forgotten at the end of dedup's window")
+	return advise(fmt.Errorf("the ledger has no row with the id %q", id), "pentrough ledger --all lists what there is; an id is forgotten when dedup's retention is over")
 }
 
 // meaning says of a state what it means.
 var meaning = map[ledger.State]string{
 	ledger.Writing:   "it was begun, and nobody knows how it ended until it comes again",
-	ledger.OnHold:    "the host keeps it until its device is there",
+	ledger.Held:    "the host keeps it until its device is there",
 	ledger.Done:      "its outputs aren't all confirmed yet",
 	ledger.Confirmed: "nothing is left to do; the row recognises it if it comes again",
 }

@@ -49,7 +49,7 @@ func (v *ledgerVerb) forget(ctx context.Context, cmd *cobra.Command, store ledge
 		out := cmd.OutOrStdout()
 		for _, e := range rows {
 			note := ""
-			if e.State == ledger.OnHold {
+			if e.State == ledger.Held {
 				note = ", only here: it won't be written, and no further result comes"
 			}
 			fmt.Fprintf(out, "%s of pipeline %s, device %s: %s%s\n", printable.Text(e.Key.ID), printable.Text(e.Key.Pipeline), orDash(printable.Text(e.Key.Device)), e.State, note)

@@ -110,7 +110,7 @@ func TestWhiteSpaceOfHeldCommandsIsNotKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := Row{State: OnHold}
+	r := Row{State: Held}
 	if err := r.decode(make([]byte, len(r.Digest)), parts{message: message}); err != nil || string(r.Message.Payload) != small {
 		t.Errorf("read as %d bytes, %v", len(r.Message.Payload), err)
 	}

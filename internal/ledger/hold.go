@@ -47,8 +47,8 @@ func (o owned) remove(key middleware.LedgerKey, h *handlers.Held) {
 	}
 }
 
-// full returns why a message of a key's device can't be owned, too, or nil.
-func (o owned) full(key middleware.LedgerKey, h *handlers.Held, perKey, total int) error {
+// checkLimits returns why the ledger can't own another message of the key's device, or nil.
+func (o owned) checkLimits(key middleware.LedgerKey, h *handlers.Held, perKey, total int) error {
 	of := o.of[key.Pipeline]
 	switch {
 	case !o.bytes.Fits(sizeOf(h)):
@@ -73,22 +73,23 @@ func sizeOf(h *handlers.Held) int {
 	return n
 }
 
-// worthwhile is how many bytes of white space are left out of a payload. With fewer it stays as it came.
-const worthwhile = 256
+// minSavedSpace is how many bytes of white space a payload must have for compactPayload to remove
+// them.
+const minSavedSpace = 256
 
-// slim has a message keep no more memory than it needs: it is held for long. White space between the
-// tokens of JSON says nothing, and is left out if there is much of it. What remains is copied, as the
-// payload may be a part of something larger.
-func slim(h *handlers.Held) {
+// compactPayload makes a message that is held for long as small as possible. It removes the white
+// space between JSON tokens if there is much of it, and copies the payload, which may be a part of
+// a larger buffer.
+func compactPayload(h *handlers.Held) {
 	var compact bytes.Buffer
-	if json.Compact(&compact, h.Payload) == nil && compact.Len()+worthwhile <= len(h.Payload) {
+	if json.Compact(&compact, h.Payload) == nil && compact.Len()+minSavedSpace <= len(h.Payload) {
 		h.Payload = compact.Bytes()
 	}
 	h.Payload = bytes.Clone(h.Payload)
 }
 
-// LimitHeld has a budget bound the bytes of messages that the ledger owns. What the store has from
-// before counts too, and is kept even if it is more.
+// LimitHeld sets the budget for the bytes of messages that the ledger owns. Messages from an
+// earlier run of the host count too, and are kept even if they exceed it.
 func (l *Ledger) LimitHeld(b *transports.Budget) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -96,19 +97,19 @@ func (l *Ledger) LimitHeld(b *transports.Budget) {
 	l.owned.bytes = b
 }
 
-// own notes that the ledger owns the record's message.
-func (r *record) own(h *handlers.Held) {
+// setOwned records that the ledger owns the message h of the record.
+func (r *record) setOwned(h *handlers.Held) {
 	h.ID, h.Key, h.Order = r.key.ID, r.key.Device, r.number
-	r.owned, r.unheld = h, false
+	r.owned, r.holdFailed = h, false
 }
 
-// Hold has the ledger own the message of a run; see middleware.Ledger.
+// Hold makes the ledger the owner of a run's message; see middleware.Ledger.
 func (l *Ledger) Hold(key middleware.LedgerKey, h *handlers.Held, perKey, total int, outputs []middleware.Output) error {
 	if h != nil {
-		slim(h)
+		compactPayload(h)
 	}
 	l.mu.Lock()
-	r := l.running(key)
+	r := l.reservedRecord(key)
 	if r == nil {
 		l.mu.Unlock()
 		return fmt.Errorf("holding id %q: it isn't reserved", key.ID)
@@ -117,18 +118,18 @@ func (l *Ledger) Hold(key middleware.LedgerKey, h *handlers.Held, perKey, total 
 		defer l.mu.Unlock()
 		if r.begun {
 			r.begun = false
-			l.later(r.row(OnHold))
+			l.queueChange(r.toRow(Held))
 		}
-		r.release()
+		r.endReservation()
 		return nil
 	}
-	if err := l.owned.full(key, h, perKey, total); err != nil {
+	if err := l.owned.checkLimits(key, h, perKey, total); err != nil {
 		l.mu.Unlock()
 		return err
 	}
-	l.owned.add(key, h) // so that the bound holds while it is written
-	r.own(h)
-	row := r.row(OnHold)
+	l.owned.add(key, h) // before the write, so that other runs can't exceed the limits until then
+	r.setOwned(h)
+	row := r.toRow(Held)
 	r.stored = true
 	row.Outputs, row.Message = outputs, h
 	l.mu.Unlock()
@@ -136,7 +137,7 @@ func (l *Ledger) Hold(key middleware.LedgerKey, h *handlers.Held, perKey, total 
 		if err := l.journal.write(row, true); err != nil {
 			l.mu.Lock()
 			defer l.mu.Unlock()
-			r.owned, r.unheld = nil, true
+			r.owned, r.holdFailed = nil, true
 			l.owned.remove(key, h)
 			return handlers.Unavailable(fmt.Errorf("recording that id %q is held: %w", key.ID, err))
 		}
@@ -144,44 +145,44 @@ func (l *Ledger) Hold(key middleware.LedgerKey, h *handlers.Held, perKey, total 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r.outputs, r.begun = outputs, false
-	r.release()
+	r.endReservation()
 	return nil
 }
 
 // Resume claims a message that the ledger owns; see middleware.Ledger.
 func (l *Ledger) Resume(ctx context.Context, key middleware.LedgerKey) (middleware.Claim, error) {
-	return alone(ctx, key, func() (middleware.Claim, <-chan struct{}, error) {
+	return claimWhenFree(ctx, key, func() (middleware.Claim, <-chan struct{}, error) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		r, ok := l.records[key]
 		switch {
-		case !ok || r.owned == nil && !l.unconfirmed(r):
-			return middleware.Claim{}, nil, handlers.Drop(fmt.Errorf("the ledger doesn't hold id %q any more", key.ID))
-		case r.running:
-			return middleware.Claim{}, r.end(), nil
+		case !ok || r.owned == nil && !l.awaitsRedelivery(r):
+			return middleware.Claim{}, nil, handlers.Drop(fmt.Errorf("the ledger no longer has a message with id %q", key.ID))
+		case r.reserved:
+			return middleware.Claim{}, r.reservationEnd(), nil
 		case r.unwritten:
-			return middleware.Claim{}, nil, l.unavailable(key, cmp.Or(l.journal.health(), errUnwritten))
+			return middleware.Claim{}, nil, l.outputsUnavailable(key, cmp.Or(l.journal.health(), errUnwritten))
 		case r.done:
 			return middleware.Claim{State: middleware.ClaimDone, Outputs: r.outputs}, nil, nil
 		default:
-			l.run(r)
+			l.reserve(r)
 			return middleware.Claim{State: middleware.ClaimReserved, Begun: r.attempts}, nil, nil
 		}
 	})
 }
 
-// unconfirmed reports whether the record's message has to be redelivered: its outputs are unknown
-// or unconfirmed.
-func (l *Ledger) unconfirmed(r *record) bool {
-	return r.owned == nil && (r.running || r.done && !r.confirmed || r.isCut())
+// awaitsRedelivery reports whether the source has to redeliver the record's message, since its
+// outputs are unknown or unconfirmed.
+func (l *Ledger) awaitsRedelivery(r *record) bool {
+	return r.owned == nil && (r.reserved || r.done && !r.confirmed || r.isInterrupted())
 }
 
-// Unconfirmed implements middleware.Ledger.
+// Unconfirmed returns the messages that the source has to redeliver; see middleware.Ledger.
 func (l *Ledger) Unconfirmed(pipeline string) []middleware.Unconfirmed {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var all []middleware.Unconfirmed
-	for r := range l.cut[pipeline] {
+	for r := range l.interrupted[pipeline] {
 		all = append(all, middleware.Unconfirmed{Key: r.key, Origin: r.origin})
 	}
 	if f := l.finished[pipeline]; f != nil {
@@ -194,7 +195,7 @@ func (l *Ledger) Unconfirmed(pipeline string) []middleware.Unconfirmed {
 	return all
 }
 
-// Owned returns what the ledger owns of a pipeline; see middleware.Ledger.
+// Owned returns the messages of a pipeline that the ledger owns; see middleware.Ledger.
 func (l *Ledger) Owned(ctx context.Context, pipeline string) ([]*handlers.Held, error) {
 	select {
 	case <-l.opened:
@@ -215,15 +216,15 @@ func (l *Ledger) Owned(ctx context.Context, pipeline string) ([]*handlers.Held, 
 	return all, nil
 }
 
-// Disown forgets a message; see middleware.Ledger.
+// Disown forgets an owned message; see middleware.Ledger.
 func (l *Ledger) Disown(key middleware.LedgerKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r, ok := l.records[key]
-	if !ok || r.owned == nil || r.running || r.done {
+	if !ok || r.owned == nil || r.reserved || r.done {
 		return
 	}
 	delete(l.records, key)
 	l.owned.remove(key, r.owned)
-	l.later(Row{Number: r.number})
+	l.queueChange(Row{Number: r.number})
 }

@@ -10,12 +10,13 @@ import (
 	"github.com/pentrough/pentrough/internal/database"
 )
 
-// ErrInUse means that a process, most likely a host, uses the store.
+// ErrInUse means that another process, usually a host, uses the store.
 var ErrInUse = errors.New("another process uses it")
 
-// Inspector looks into a store, also beside the host that uses it. Its methods are for one goroutine. Close it.
+// Inspector reads a store, also while a host uses it. One goroutine at a time calls its methods.
+// The caller closes it.
 type Inspector struct {
-	// Place is where the store is, without secrets. Version is its schema's.
+	// Place is the path or the URL of the store, without secrets. Version is that of its schema.
 	Place   string
 	Version int64
 
@@ -24,55 +25,58 @@ type Inspector struct {
 	db      *sql.DB
 	conn    *sql.Conn
 	pages   pages
-	// verify returns why what was read may be wrong.
+	// verify returns why the rows that were read may be wrong, or nil.
 	verify func() error
 }
 
-// Repair is an Inspector that also removes rows. No host can use the store until it is closed.
+// Repair is an Inspector that can remove rows. No host can use the store until the Repair is
+// closed.
 type Repair struct {
 	*Inspector
-	// end closes the Inspector and gives up the lock.
+	// end closes the Inspector and releases the lock.
 	end func() error
 }
 
-// dialect is how a database is asked.
+// dialect has the parts of queries that differ between databases.
 type dialect struct {
 	database.Schema
-	// walk is how the table is read in the order of its numbers.
+	// walk is the table, as it is read in the order of the numbers.
 	walk string
-	// changed is a row's time in Unix milliseconds.
+	// changed is an expression for the time of a row's last change, in Unix milliseconds.
 	changed string
-	// byHost says that hosts share the table.
+	// byHost says that several hosts share the table.
 	byHost bool
 }
 
-// Entry is a row as it lies in a store.
+// Entry is a row of a store, usable or not.
 type Entry struct {
 	Row
-	// Changed is when the row was last written, by the clock of the one who wrote it.
+	// Changed is when the row was last written: by the host's clock in SQLite, by the server's in
+	// PostgreSQL.
 	Changed time.Time
-	// Flaw says why a host can't use the row. It is nil for a good one.
+	// Flaw says why a host can't use the row. It is nil for a usable row.
 	Flaw error
 }
 
 // Filter chooses rows. Its zero value chooses all.
 type Filter struct {
-	// States are those wanted; none is all.
+	// States are the states to choose; empty chooses all.
 	States []State
-	// Pipeline, ID and Device have to be equal; nil is all.
+	// Pipeline, ID and Device must be equal; nil chooses all.
 	Pipeline, ID, Device *string
-	// Number has to be equal, Below is above the numbers that are wanted; zero is all.
+	// Number must be equal, and numbers must be less than Below; zero chooses all.
 	Number, Below int64
 }
 
-// Tally is how many rows a pipeline has in a state.
+// Tally is the number of rows that a pipeline has in a state.
 type Tally struct {
 	Pipeline string
 	State    State
 	Rows     int64
 }
 
-// open takes a database into use and holds its schema against the program's own. After an error the database is closed.
+// open connects to the database and compares its schema with the program's. After an error it
+// closes the database.
 func (in *Inspector) open(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
@@ -95,8 +99,8 @@ func (in *Inspector) explain(err error) error {
 	return fmt.Errorf("%s: %w", in.Place, database.Explain(err))
 }
 
-// checked returns why the outcome of a query can't be used.
-func (in *Inspector) checked(err error) error {
+// verifyRead returns why the result of a query can't be used, or nil. err is the query's error.
+func (in *Inspector) verifyRead(err error) error {
 	if in.verify != nil {
 		if changed := in.verify(); changed != nil {
 			err = changed
@@ -118,7 +122,7 @@ func (in *Inspector) Close() error {
 	return errors.Join(errs...)
 }
 
-// Close ends the use of the store and lets a host use it again.
+// Close ends the use of the store, so that a host can use it again.
 func (r *Repair) Close() error {
 	return r.end()
 }

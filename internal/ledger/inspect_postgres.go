@@ -15,9 +15,9 @@ var postgresDialect = dialect{
 	walk:   "pentrough_ledger", changed: `(extract(epoch FROM changed) * 1000)::bigint`, byHost: true,
 }
 
-// Inspect connects to read the host's rows, also while the host uses them.
+// Inspect connects for reading the host's rows, also while the host uses them.
 func (s *Postgres) Inspect(ctx context.Context) (*Inspector, error) {
-	in, config, err := s.inspector()
+	in, config, err := s.newInspector()
 	if err != nil {
 		return nil, err
 	}
@@ -29,9 +29,9 @@ func (s *Postgres) Inspect(ctx context.Context) (*Inspector, error) {
 	return in, nil
 }
 
-// Repair connects so that the host's rows can be removed, and keeps the host out.
+// Repair connects for removing the host's rows, and locks them against the host.
 func (s *Postgres) Repair(ctx context.Context) (*Repair, error) {
-	in, config, err := s.inspector()
+	in, config, err := s.newInspector()
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +44,7 @@ func (s *Postgres) Repair(ctx context.Context) (*Repair, error) {
 		return nil, errors.Join(in.explain(err), in.Close())
 	}
 	if !alone {
-		return nil, errors.Join(in.explain(inUse(s.holder(in.conn.QueryRowContext(ctx, whoLocked, s.host).Scan))), in.Close())
+		return nil, errors.Join(in.explain(inUse(s.lockHolder(in.conn.QueryRowContext(ctx, whoLocked, s.host).Scan))), in.Close())
 	}
 	return &Repair{Inspector: in, end: func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
@@ -54,7 +54,7 @@ func (s *Postgres) Repair(ctx context.Context) (*Repair, error) {
 	}}, nil
 }
 
-func (s *Postgres) inspector() (*Inspector, *pgx.ConnConfig, error) {
+func (s *Postgres) newInspector() (*Inspector, *pgx.ConnConfig, error) {
 	config, place, err := database.ParsePostgres(s.url, "pentrough ledger")
 	if err != nil {
 		return nil, nil, err

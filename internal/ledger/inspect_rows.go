@@ -11,7 +11,8 @@ import (
 	"github.com/pentrough/pentrough/internal/database"
 )
 
-// pages bounds what is held in memory of a store that is listed, and how long one query takes of it.
+// pages bounds the rows and the bytes that one query reads. That bounds the memory and the time of
+// a query.
 type pages struct{ rows, bytes int }
 
 const (
@@ -19,8 +20,8 @@ const (
 	pageBytes = 8 << 20
 )
 
-// where is the condition of a filter.
-func (in *Inspector) where(f Filter) *database.Where {
+// condition returns the condition of a filter.
+func (in *Inspector) condition(f Filter) *database.Where {
 	var w database.Where
 	if in.dialect.byHost {
 		w.And("host = ?", in.host)
@@ -38,34 +39,35 @@ func (in *Inspector) where(f Filter) *database.Where {
 	return &w
 }
 
-// Entries returns the rows that a filter chooses, the newest number first. Only some are in memory at a time, and no query stays open
-// while they are handled, so that a slow reader is no burden to the host beside it. After an error there are no more.
+// Entries returns the rows that a filter chooses, the highest number first. It reads them in pages
+// and leaves no query open between the pages, so that a slow reader doesn't disturb the host. An
+// error is the last value.
 func (in *Inspector) Entries(ctx context.Context, f Filter) iter.Seq2[Entry, error] {
 	below := f.Below
 	return database.Pages(func(first bool) ([]Entry, bool, error) {
 		if first {
 			f.Below = below
 		}
-		page, more, err := in.page(ctx, f)
+		page, more, err := in.readPage(ctx, f)
 		if len(page) > 0 {
 			f.Below = page[len(page)-1].Number
 		}
-		return page, more, in.checked(err)
+		return page, more, in.verifyRead(err)
 	})
 }
 
-// page returns the first rows that a filter chooses, and whether there may be more.
-func (in *Inspector) page(ctx context.Context, f Filter) (_ []Entry, more bool, err error) {
-	w := in.where(f)
+// readPage returns the first rows that a filter chooses, and whether there may be more.
+func (in *Inspector) readPage(ctx context.Context, f Filter) (_ []Entry, more bool, err error) {
+	w := in.condition(f)
 	rows, err := in.conn.QueryContext(ctx, in.dialect.Positional(`SELECT number, pipeline, id, device, digest, state, attempts, outputs, message, origin, `+
 		in.dialect.changed+` FROM `+in.dialect.walk+w.String()+` ORDER BY number DESC LIMIT `+strconv.Itoa(in.pages.rows)), w.Args...)
 	if err != nil {
 		return nil, false, fmt.Errorf("reading the rows: %w", err)
 	}
-	defer func() { _ = rows.Close() }() // rows.Err says it
+	defer func() { _ = rows.Close() }() // rows.Err returns the same error
 	var page []Entry
 	for size := 0; rows.Next(); {
-		e, bytes, err := entry(rows)
+		e, bytes, err := scanEntry(rows)
 		if err != nil {
 			return nil, false, fmt.Errorf("reading a row: %w", err)
 		}
@@ -77,8 +79,8 @@ func (in *Inspector) page(ctx context.Context, f Filter) (_ []Entry, more bool, 
 	return page, len(page) == in.pages.rows, rows.Err()
 }
 
-// entry reads a row, and returns the size of its parts.
-func entry(rows *sql.Rows) (Entry, int, error) {
+// scanEntry reads a row and returns it with the size of its parts.
+func scanEntry(rows *sql.Rows) (Entry, int, error) {
 	var e Entry
 	var digest []byte
 	var p parts
@@ -93,17 +95,17 @@ func entry(rows *sql.Rows) (Entry, int, error) {
 
 // Count returns how many rows a filter chooses.
 func (in *Inspector) Count(ctx context.Context, f Filter) (int64, error) {
-	w := in.where(f)
+	w := in.condition(f)
 	var n int64
 	err := in.conn.QueryRowContext(ctx, in.dialect.Positional(`SELECT count(*) FROM `+in.dialect.Table+w.String()), w.Args...).Scan(&n)
-	return n, in.checked(err)
+	return n, in.verifyRead(err)
 }
 
-// Tally counts the rows by pipeline and state, in this order.
+// Tally counts the rows by pipeline and state, and sorts the counts in this order.
 func (in *Inspector) Tally(ctx context.Context) ([]Tally, error) {
-	w := in.where(Filter{})
+	w := in.condition(Filter{})
 	var all []Tally
-	err := in.each(ctx, func(rows *sql.Rows) error {
+	err := in.forEachRow(ctx, func(rows *sql.Rows) error {
 		var t Tally
 		err := rows.Scan(&t.Pipeline, &t.State, &t.Rows)
 		all = append(all, t)
@@ -112,13 +114,14 @@ func (in *Inspector) Tally(ctx context.Context) ([]Tally, error) {
 	return all, err
 }
 
-// Integrity returns what is wrong with a SQLite file; a database server looks after its own.
+// Integrity returns what is wrong with a SQLite file. For a database server it returns nothing,
+// since the server checks its own files.
 func (in *Inspector) Integrity(ctx context.Context) ([]string, error) {
 	if in.dialect.byHost {
 		return nil, nil
 	}
 	var found []string
-	err := in.each(ctx, func(rows *sql.Rows) error {
+	err := in.forEachRow(ctx, func(rows *sql.Rows) error {
 		var text string
 		err := rows.Scan(&text)
 		found = append(found, text)
@@ -130,33 +133,34 @@ func (in *Inspector) Integrity(ctx context.Context) ([]string, error) {
 	return found, err
 }
 
-// each calls scan for every row of a query.
-func (in *Inspector) each(ctx context.Context, scan func(*sql.Rows) error, query string, args ...any) error {
+// forEachRow calls scan for each row of a query.
+func (in *Inspector) forEachRow(ctx context.Context, scan func(*sql.Rows) error, query string, args ...any) error {
 	rows, err := in.conn.QueryContext(ctx, query, args...)
 	if err != nil {
-		return in.checked(err)
+		return in.verifyRead(err)
 	}
-	defer func() { _ = rows.Close() }() // rows.Err says it
+	defer func() { _ = rows.Close() }() // rows.Err returns the same error
 	for rows.Next() {
 		if err := scan(rows); err != nil {
 			return in.explain(err)
 		}
 	}
-	return in.checked(rows.Err())
+	return in.verifyRead(rows.Err())
 }
 
-// Forget removes the rows of these numbers, all or none. They are gone for good when it returns.
+// Forget removes the rows with these numbers, all or none. When it returns, the disk has the
+// change.
 func (r *Repair) Forget(ctx context.Context, numbers []int64) error {
-	if err := r.forget(ctx, numbers); err != nil {
+	if err := r.removeRows(ctx, numbers); err != nil {
 		return r.explain(fmt.Errorf("removing rows: %w", err))
 	}
 	return nil
 }
 
-func (r *Repair) forget(ctx context.Context, numbers []int64) error {
+func (r *Repair) removeRows(ctx context.Context, numbers []int64) error {
 	return r.dialect.Transact(ctx, r.conn, func(tx *sql.Tx) error {
 		for _, n := range numbers {
-			w := r.where(Filter{Number: n})
+			w := r.condition(Filter{Number: n})
 			if _, err := tx.ExecContext(ctx, r.dialect.Positional(`DELETE FROM `+r.dialect.Table+w.String()), w.Args...); err != nil {
 				return err
 			}

@@ -11,15 +11,15 @@ import (
 )
 
 var sqliteDialect = dialect{
-	// The versions have goose's own name: the file is the ledger's alone.
+	// The table of versions has goose's default name, since only the ledger uses the file.
 	Schema: database.Schema{Dialect: database.SQLite(), Migrations: migrations, Versions: "goose_db_version", Table: "ledger"},
-	// An index would have to be sorted for every page.
+	// With an index, SQLite would sort all rows for every page.
 	walk: "ledger NOT INDEXED", changed: "changed",
 }
 
-// Inspect opens the file to be read, also while a host uses it. It makes no file.
+// Inspect opens the file for reading, also while a host uses it. It makes no file.
 func (s *SQLite) Inspect(ctx context.Context) (*Inspector, error) {
-	in, err := s.inspector()
+	in, err := s.newInspector()
 	if err != nil {
 		return nil, err
 	}
@@ -32,9 +32,9 @@ func (s *SQLite) Inspect(ctx context.Context) (*Inspector, error) {
 	return in, nil
 }
 
-// Repair opens the file so that rows can be removed, and keeps hosts out. It makes no file.
+// Repair opens the file for removing rows, and locks it against hosts. It makes no file.
 func (s *SQLite) Repair(ctx context.Context) (*Repair, error) {
-	in, err := s.inspector()
+	in, err := s.newInspector()
 	if err != nil {
 		return nil, err
 	}
@@ -42,8 +42,8 @@ func (s *SQLite) Repair(ctx context.Context) (*Repair, error) {
 	if err != nil {
 		return nil, in.explain(err)
 	}
-	r := &Repair{Inspector: in, end: func() error { return errors.Join(in.Close(), lock.release()) }}
-	if err = own(in.Place, lock); err == nil {
+	r := &Repair{Inspector: in, end: func() error { return errors.Join(in.Close(), lock.unlock()) }}
+	if err = chownLock(in.Place, lock); err == nil {
 		in.db, err = database.File{Path: in.Place, Durable: true}.Open()
 	}
 	if err != nil {
@@ -55,8 +55,9 @@ func (s *SQLite) Repair(ctx context.Context) (*Repair, error) {
 	return r, nil
 }
 
-// inspector returns one for the file if it is there and may be read.
-func (s *SQLite) inspector() (*Inspector, error) {
+// newInspector returns an Inspector of the file. It returns an error if the file is missing or
+// can't be read.
+func (s *SQLite) newInspector() (*Inspector, error) {
 	absolute, err := filepath.Abs(s.path)
 	if err != nil {
 		return nil, err
@@ -68,8 +69,9 @@ func (s *SQLite) inspector() (*Inspector, error) {
 	return in, nil
 }
 
-// own gives a lock file to the database's owner, as SQLite does with the files that it makes: root's would keep the host out.
-func own(path string, l *fileLock) error {
+// chownLock gives the lock file to the owner of the database, as SQLite does with the files that
+// it makes. A lock file of root would keep the host from using the store.
+func chownLock(path string, l *fileLock) error {
 	if os.Geteuid() != 0 {
 		return nil
 	}

@@ -137,7 +137,8 @@ func TestInspectionBesideAHost(t *testing.T) {
 	}
 }
 
-// namesHolder looks whether an error says which host uses a store, in which process, and since when.
+// namesHolder looks whether an error says which host uses a store, in which process, and since
+// when.
 func namesHolder(t *testing.T, err error) {
 	t.Helper()
 	said := regexp.MustCompile(`another process uses it: host "[^"]+", .*process (\d+)( of the database)?, since (\S+?)(;|$)`).FindStringSubmatch(err.Error())
@@ -480,7 +481,8 @@ func TestNothingIsMadeByLooking(t *testing.T) {
 	}
 }
 
-// unprivileged lets a test run as somebody whom permissions of files bind: root runs it again without that power.
+// unprivileged lets a test run as somebody whom permissions of files bind: root runs it again
+// without that power.
 func unprivileged(t *testing.T) bool {
 	if os.Geteuid() != 0 || os.Getenv("PENTROUGH_TEST_UNPRIVILEGED") != "" {
 		return true

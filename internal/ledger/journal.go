@@ -16,82 +16,115 @@ import (
 )
 
 const (
-	// applyTimeout bounds one transaction, openTimeout one attempt to open the store.
+	// applyTimeout bounds one transaction. openTimeout bounds one attempt to open the store.
 	applyTimeout = 10 * time.Second
 	openTimeout  = 30 * time.Second
 	// retryFirst and retryLast bound the pauses between attempts in an outage.
 	retryFirst = 100 * time.Millisecond
 	retryLast  = 5 * time.Second
-	// maxBatch is how many changes one transaction has at most.
+	// maxBatch is the most changes in one transaction.
 	maxBatch = 2000
-	// leisure is how long a change of which nobody waits to hear waits for more of its kind, leisureBatch how many there are at most.
-	leisure      = 20 * time.Millisecond
-	leisureBatch = 500
-	// lastTimeout bounds a transaction at the end.
+	// confirmDelay is how long a confirmation for which nobody waits is kept back, so that more of
+	// them share a transaction. confirmBatch is the most that are kept back.
+	confirmDelay = 20 * time.Millisecond
+	confirmBatch = 500
+	// lastTimeout bounds a transaction after close.
 	lastTimeout = 3 * time.Second
 )
 
-// errClosed is what is returned after the journal's end.
+// errClosed is the error of a change after close.
 var errClosed = errors.New("the ledger is closed")
 
-// journal writes changes to a store, in the order in which they were made. What comes while a transaction runs goes together into the
-// next one, so a busy ledger needs few of them and an idle one writes at once.
+// journal writes the ledger's changes to the store, from one goroutine.
+//
+// The ledger answers every call from memory, and the store follows. A change goes into the queue.
+// The goroutine takes the whole queue and writes it in one transaction. Changes that come during a
+// transaction go into the next one. So a busy ledger needs few transactions, and an idle ledger
+// writes at once.
+//
+// The goroutine goes through these states:
+//
+//	opening    it tries to open the store; the ledger refuses all calls
+//	writing    it writes the queue, and checks the store every database.CheckInterval
+//	reopening  after an error it opens the store again, and writes to it what it lacks
+//	closing    close was called; it writes the rest of the queue as long as closeCtx lives
+//	ended      the store is closed; every change gets errClosed
+//
+// Invariants:
+//
+//   - Changes reach the store in the order of the queue. Only those of confirmLater may come later
+//     than changes that were made after them.
+//   - A failed transaction gives its error to the callers that wait for their change. They decide
+//     whether to try again. Changes for which nobody waits stay in the queue until they are
+//     written.
+//   - After an error the store may have any part of the batch. Nothing else is written to it
+//     before restoreStore has made its rows equal to memory.
+//
+// Lock order: Ledger.mu before journal.mu. The goroutine has neither when it calls memory, whose
+// methods take Ledger.mu. No caller of write has Ledger.mu, since write waits for the store.
 type journal struct {
 	store  Store
 	memory memory
 	wake   chan struct{}
-	// ending ends at close. farewell bounds the attempts to write what is left then.
-	ending   context.Context
-	end      context.CancelFunc
-	farewell context.Context
-	ended    chan struct{}
+	// life ends when close is called; endLife ends it. closeCtx is the context of close: it bounds
+	// the attempts to write the rest of the queue.
+	life     context.Context
+	endLife  context.CancelFunc
+	closeCtx context.Context
+	ended    chan struct{} // closed when the goroutine has ended
 	outage   *outage.Outage
-	dones    sync.Pool // of the channels at which writers wait
-	// closeErr is why not all is written, and the store's, once ended is closed.
+	donePool sync.Pool // of the channels on which callers of write wait
+	// closeErr says why changes are left, joined with the error of closing the store. It is set
+	// when ended is closed.
 	closeErr error
 
-	mu      sync.Mutex
-	queue   []pending
-	idle    []int64 // rows to be confirmed, for the queue when there are enough of them or idling fires
-	idling  *time.Timer
-	closing bool
-	opened  bool
+	mu    sync.Mutex
+	queue []pending
+	// confirmations are rows to confirm. They go into the queue when there are confirmBatch of
+	// them, or when confirmTimer fires.
+	confirmations []int64
+	confirmTimer  *time.Timer
+	closing       bool
+	opened        bool
 
-	// Of the journal's goroutine: the room of a batch that is written, what became of it, and when the
-	// store was checked.
-	spare    []pending
-	compiled compiled
-	checked  time.Time
+	// Only the goroutine uses these. spare is the memory of the last batch, for the next queue.
+	// checked is when the store was checked.
+	spare     []pending
+	compacted compacted
+	checked   time.Time
 }
 
-// pending is a change on its way: in the states Writing, Done and OnHold the row is put as it is given, in Confirmed only its state changes, and
-// without a state it is removed. Somebody waits for it, unless done is nil.
+// pending is a change in the queue. Its row's state says what it does: Writing, Done and Held
+// write the whole row, Confirmed changes only the state, and zero removes the row. A caller waits
+// for the change at done, which is nil if nobody waits.
 type pending struct {
 	row  Row
 	sync bool
 	done chan error
 }
 
-// memory is the ledger that a journal writes for.
+// memory is the ledger as its journal sees it.
 type memory interface {
-	// load takes the store's rows in, once. refuse is told why there are none yet.
-	load([]Row)
-	refuse(error)
-	// missing returns the changes that bring the rows of a store that was opened again to what is in
-	// memory. restored learns which rows were written.
-	missing([]Row) (Batch, error)
-	restored([]Row)
+	// loadRows takes the store's rows when it was opened. It is called once.
+	loadRows(rows []Row)
+	// setLoadError records why the store isn't open yet.
+	setLoadError(err error)
+	// missingChanges returns the changes that a store needs to have the rows in memory. rows are
+	// those that it has.
+	missingChanges(rows []Row) (Batch, error)
+	// markRestored records that these rows were written after missingChanges returned them.
+	markRestored(rows []Row)
 }
 
-// newJournal opens the store in the background.
+// newJournal starts the goroutine, which opens the store.
 func newJournal(s Store, log *slog.Logger, m memory) *journal {
 	j := &journal{store: s, memory: m, wake: make(chan struct{}, 1), ended: make(chan struct{}), outage: outage.New(log, "the ledger")}
-	j.ending, j.end = context.WithCancel(context.Background())
+	j.life, j.endLife = context.WithCancel(context.Background())
 	go func() {
 		defer close(j.ended)
 		var err error
-		if j.open() {
-			err = j.finish(j.run())
+		if j.openStore() {
+			err = j.writeRemaining(j.writeQueued())
 		}
 		j.refuseWaiting(errClosed)
 		j.closeErr = errors.Join(err, j.store.Close())
@@ -101,20 +134,20 @@ func newJournal(s Store, log *slog.Logger, m memory) *journal {
 
 var errOpening = errors.New("the store isn't open yet")
 
-// open tries until the store is open, or the journal ends: then it returns false.
-func (j *journal) open() bool {
+// openStore tries to open the store until it succeeds. It returns false if close is called before.
+func (j *journal) openStore() bool {
 	for pauses := backoff.New(retryFirst, retryLast); ; {
-		ctx, cancel := context.WithTimeout(j.ending, openTimeout)
+		ctx, cancel := context.WithTimeout(j.life, openTimeout)
 		rows, err := j.store.Open(ctx)
 		cancel()
 		if err == nil {
-			err = j.store.Reserve()
+			err = j.store.EnsureReserve()
 		}
-		if err != nil && j.ending.Err() != nil {
+		if err != nil && j.life.Err() != nil {
 			return false
 		}
 		if err == nil {
-			j.memory.load(rows)
+			j.memory.loadRows(rows)
 			j.mu.Lock()
 			j.opened = true
 			j.mu.Unlock()
@@ -123,57 +156,59 @@ func (j *journal) open() bool {
 		}
 		err = fmt.Errorf("opening the store: %w", err)
 		j.outage.Report(err)
-		j.memory.refuse(err)
-		if !backoff.Sleep(j.ending, pauses.NextBackOff()) {
+		j.memory.setLoadError(err)
+		if !backoff.Sleep(j.life, pauses.NextBackOff()) {
 			return false
 		}
 	}
 }
 
-// run applies what is queued until the journal is to end. After an error it opens the store anew. It
-// returns whether the store works.
-func (j *journal) run() bool {
+// writeQueued writes the queue until close is called. After an error it opens the store again. It
+// returns whether the store was usable at the end.
+func (j *journal) writeQueued() bool {
 	check := time.NewTicker(database.CheckInterval)
 	defer check.Stop()
 	for {
 		ok := true
-		if batch := j.take(); len(batch) > 0 {
-			ok = j.apply(batch, applyTimeout)
+		if batch := j.takeBatch(); len(batch) > 0 {
+			ok = j.applyBatch(batch, applyTimeout)
 		} else {
 			select {
 			case <-j.wake:
 			case <-check.C:
-				ok = j.check(applyTimeout)
-			case <-j.ending.Done():
+				ok = j.checkAndReport(applyTimeout)
+			case <-j.life.Done():
 				return true
 			}
 		}
-		if !ok && !j.reopen() {
+		if !ok && !j.reopenStore() {
 			return false
 		}
 	}
 }
 
-// finish writes what is left. It makes at least one attempt, and others as long as farewell lives.
-// Its error says why something is left.
-func (j *journal) finish(works bool) error {
+// writeRemaining writes the rest of the queue after close was called. It makes at least one
+// attempt, and more as long as closeCtx lives. usable says whether the store was usable so far.
+// The error says why changes are left.
+func (j *journal) writeRemaining(usable bool) error {
 	for pauses := backoff.New(retryFirst, retryLast); ; {
 		var err error
-		if !works {
-			err = j.restore(context.Background(), lastTimeout)
+		if !usable {
+			err = j.restoreStore(context.Background(), lastTimeout)
 		}
 		if err == nil {
-			err = j.last()
+			err = j.applyQueued()
 		}
-		if err == nil || !backoff.Sleep(j.farewell, pauses.NextBackOff()) {
+		if err == nil || !backoff.Sleep(j.closeCtx, pauses.NextBackOff()) {
 			return err
 		}
-		works = false
+		usable = false
 	}
 }
 
-// check reports whether the store is the one that was opened, and can be written to.
-func (j *journal) check(timeout time.Duration) bool {
+// checkAndReport checks the store and reports the result to the outage. It returns whether the
+// store is still the one that was opened and can be written to.
+func (j *journal) checkAndReport(timeout time.Duration) bool {
 	err := j.checkStore(timeout)
 	j.outage.Report(err)
 	return err == nil
@@ -189,17 +224,17 @@ func (j *journal) checkStore(timeout time.Duration) error {
 	return nil
 }
 
-// reopen tries to open the store after an error, until that works. It returns false if the journal
-// ends first. The store may be empty, or lack its latest changes: it gets all that is in memory before
-// anything else is written to it.
-func (j *journal) reopen() bool {
-	for pauses := backoff.New(retryFirst, retryLast); backoff.Sleep(j.ending, pauses.NextBackOff()); {
-		err := j.restore(j.ending, openTimeout)
+// reopenStore opens the store again after an error. It tries until it succeeds, and returns false
+// if close is called before. A store that comes back may be empty or lack its latest changes. So
+// it gets all rows that it lacks before anything else is written to it.
+func (j *journal) reopenStore() bool {
+	for pauses := backoff.New(retryFirst, retryLast); backoff.Sleep(j.life, pauses.NextBackOff()); {
+		err := j.restoreStore(j.life, openTimeout)
 		if err == nil {
-			err = j.store.Reserve()
+			err = j.store.EnsureReserve()
 		}
-		if err != nil && j.ending.Err() != nil {
-			return false // finish tries again
+		if err != nil && j.life.Err() != nil {
+			return false // writeRemaining tries again
 		}
 		j.outage.Report(err)
 		if err == nil {
@@ -210,17 +245,17 @@ func (j *journal) reopen() bool {
 	return false
 }
 
-// restore opens the store and writes to it what it lacks. That includes the changes that are
-// queued already and for which nobody waits. To make these afterwards would bring rows back to
-// older states.
-func (j *journal) restore(ctx context.Context, timeout time.Duration) error {
+// restoreStore opens the store and writes the rows to it that memory has and it lacks. Memory
+// already includes the queued changes for which nobody waits. They are removed from the queue:
+// written afterwards, they would set rows back to older states.
+func (j *journal) restoreStore(ctx context.Context, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	rows, err := j.store.Open(ctx)
-	older := j.left()
+	older := j.queueLength()
 	var all Batch
 	if err == nil {
-		all, err = j.memory.missing(rows)
+		all, err = j.memory.missingChanges(rows)
 	}
 	if err != nil {
 		return fmt.Errorf("opening the store: %w", err)
@@ -230,10 +265,10 @@ func (j *journal) restore(ctx context.Context, timeout time.Duration) error {
 		n := min(len(rows), maxBatch)
 		part.Put, rows = rows[:n], rows[n:]
 		if err := j.store.Apply(ctx, part, true); err != nil {
-			return fmt.Errorf("writing to the store what is in memory: %w", err)
+			return fmt.Errorf("writing the rows in memory to the store: %w", err)
 		}
 	}
-	j.memory.restored(all.Put)
+	j.memory.markRestored(all.Put)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.queue = slices.DeleteFunc(j.queue, func(p pending) bool {
@@ -243,8 +278,8 @@ func (j *journal) restore(ctx context.Context, timeout time.Duration) error {
 	return nil
 }
 
-// refuseWaiting gives an error to those who wait for a change, who will ask again, and keeps the
-// changes for which nobody waits.
+// refuseWaiting gives err to every caller that waits for a queued change, and removes that change.
+// It keeps the changes for which nobody waits.
 func (j *journal) refuseWaiting(err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -256,25 +291,25 @@ func (j *journal) refuseWaiting(err error) {
 	})
 }
 
-// last applies what is queued, and checks the store.
-func (j *journal) last() error {
-	for batch := j.take(); len(batch) > 0; batch = j.take() {
-		if !j.apply(batch, lastTimeout) {
+// applyQueued writes the whole queue and checks the store.
+func (j *journal) applyQueued() error {
+	for batch := j.takeBatch(); len(batch) > 0; batch = j.takeBatch() {
+		if !j.applyBatch(batch, lastTimeout) {
 			return j.outage.Err()
 		}
 	}
 	return j.checkStore(lastTimeout)
 }
 
-// left is how many changes aren't made.
-func (j *journal) left() int {
+// queueLength returns how many changes aren't written.
+func (j *journal) queueLength() int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return len(j.queue)
 }
 
-// take returns the oldest changes.
-func (j *journal) take() []pending {
+// takeBatch removes the oldest changes from the queue, at most maxBatch, and returns them.
+func (j *journal) takeBatch() []pending {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if len(j.queue) > maxBatch {
@@ -287,23 +322,24 @@ func (j *journal) take() []pending {
 	return batch
 }
 
-// apply makes the changes, tells those who wait, and puts the others back if it failed.
-func (j *journal) apply(batch []pending, timeout time.Duration) bool {
+// applyBatch writes a batch in one transaction and gives the result to the callers that wait. If
+// it fails, the changes for which nobody waits go back to the front of the queue.
+func (j *journal) applyBatch(batch []pending, timeout time.Duration) bool {
 	sync := slices.ContainsFunc(batch, func(p pending) bool { return p.sync })
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	err := j.store.Apply(ctx, j.compiled.of(batch), sync)
+	err := j.store.Apply(ctx, j.compacted.compact(batch), sync)
 	cancel()
 	if err != nil {
 		err = fmt.Errorf("writing to the store: %w", err)
 	} else if time.Since(j.checked) >= database.CheckInterval {
-		// The check comes after the change: so no change counts as made that went to a file that had
-		// been gone for longer than the interval.
+		// The check comes after the transaction. So a change to a file that was removed more than
+		// one interval ago never counts as written.
 		err = j.checkStore(timeout)
 	}
 	if err != nil {
-		left := slices.DeleteFunc(slices.Clone(batch), func(p pending) bool { return p.done != nil })
+		retry := slices.DeleteFunc(slices.Clone(batch), func(p pending) bool { return p.done != nil })
 		j.mu.Lock()
-		j.queue = append(left, j.queue...)
+		j.queue = append(retry, j.queue...)
 		j.mu.Unlock()
 	}
 	j.outage.Report(err)
@@ -319,14 +355,14 @@ func (j *journal) apply(batch []pending, timeout time.Duration) bool {
 	return err == nil
 }
 
-// compiled is a batch whose room serves the next one too.
-type compiled struct {
+// compacted is a batch in which each row has at most one change. The next batch reuses its memory.
+type compacted struct {
 	Batch
-	put map[int64]int // index in Put
+	put map[int64]int // from a row's number to its index in Put
 }
 
-// of brings changes into the form in which each row is named once. It is good until the next call.
-func (b *compiled) of(changes []pending) Batch {
+// compact merges all changes of a row into one. The result is valid until the next call.
+func (b *compacted) compact(changes []pending) Batch {
 	if b.put == nil {
 		b.put = map[int64]int{}
 	}
@@ -365,65 +401,68 @@ func (b *compiled) of(changes []pending) Batch {
 	return b.Batch
 }
 
-// write makes a change and returns when it is made.
+// write queues a change and waits until it is written, or has failed.
 func (j *journal) write(r Row, sync bool) error {
-	done, ok := j.dones.Get().(chan error)
+	done, ok := j.donePool.Get().(chan error)
 	if !ok {
 		done = make(chan error, 1)
 	}
-	defer j.dones.Put(done) // it is empty again
-	if err := j.add(pending{row: r, sync: sync, done: done}); err != nil {
+	defer j.donePool.Put(done) // its only value has been received
+	if err := j.enqueue(pending{row: r, sync: sync, done: done}); err != nil {
 		return err
 	}
 	return <-done
 }
 
-// later makes a change by and by, however often that takes.
-func (j *journal) later(r Row) { _ = j.add(pending{row: r}) }
+// writeLater queues a change and doesn't wait. The journal tries until it is written.
+func (j *journal) writeLater(r Row) { _ = j.enqueue(pending{row: r}) }
 
-func (j *journal) add(p pending) error {
+// enqueue adds a change to the queue.
+func (j *journal) enqueue(p pending) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closing {
 		return errClosed
 	}
 	j.queue = append(j.queue, p)
-	j.signal()
+	j.wakeWriter()
 	return nil
 }
 
-// confirmLater confirms a row by and by, together with others: perhaps after changes that were asked for later.
+// confirmLater confirms a row within confirmDelay, together with others. Changes that are queued
+// after the call may be written before it.
 func (j *journal) confirmLater(number int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closing {
 		return
 	}
-	j.idle = append(j.idle, number)
+	j.confirmations = append(j.confirmations, number)
 	switch {
-	case len(j.idle) == leisureBatch:
-		j.hurry()
-	case j.idling == nil:
-		j.idling = time.AfterFunc(leisure, func() {
+	case len(j.confirmations) == confirmBatch:
+		j.queueConfirmations()
+	case j.confirmTimer == nil:
+		j.confirmTimer = time.AfterFunc(confirmDelay, func() {
 			j.mu.Lock()
 			defer j.mu.Unlock()
-			j.hurry()
+			j.queueConfirmations()
 		})
-	case len(j.idle) == 1:
-		j.idling.Reset(leisure)
+	case len(j.confirmations) == 1:
+		j.confirmTimer.Reset(confirmDelay)
 	}
 }
 
-// hurry has it queued what there was time for. The lock is held.
-func (j *journal) hurry() {
-	for _, number := range j.idle {
+// queueConfirmations moves the confirmations into the queue. The caller has locked j.mu.
+func (j *journal) queueConfirmations() {
+	for _, number := range j.confirmations {
 		j.queue = append(j.queue, pending{row: Row{Number: number, State: Confirmed}})
 	}
-	j.idle = j.idle[:0]
-	j.signal()
+	j.confirmations = j.confirmations[:0]
+	j.wakeWriter()
 }
 
-func (j *journal) signal() {
+// wakeWriter wakes the goroutine if it waits for changes.
+func (j *journal) wakeWriter() {
 	select {
 	case j.wake <- struct{}{}:
 	default:
@@ -440,15 +479,15 @@ func (j *journal) health() error {
 	return errOpening
 }
 
-// close ends the journal. As long as ctx lives it tries to write what is left. Only the first call
-// returns why something is left.
+// close ends the journal. It tries to write the rest of the queue as long as ctx lives. Only the
+// first call returns why changes are left; every call waits for the end.
 func (j *journal) close(ctx context.Context) error {
 	j.mu.Lock()
 	first := !j.closing
 	if first {
-		j.closing, j.farewell = true, ctx
-		j.hurry()
-		j.end()
+		j.closing, j.closeCtx = true, ctx
+		j.queueConfirmations()
+		j.endLife()
 	}
 	j.mu.Unlock()
 	<-j.ended

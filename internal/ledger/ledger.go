@@ -1,9 +1,36 @@
-// Package ledger keeps the host's records of messages by id: which of them run now, and what those that ran produced. The dedup
-// middleware asks it, so that a message that comes twice is handled once; handlers ask it through dedup before they do what can't be
+// Package ledger keeps the host's records of messages by id: which messages are being handled, and
+// what the handled ones produced. The middleware dedup uses it to handle each message once.
+// Handlers use it, through dedup, to record that they are about to do something that can't be
 // undone.
 //
-// All records are in memory, which answers every question. A ledger with a [Store] writes to it what has to outlive the process, many
-// records in one transaction: [New] returns one without, [Open] one with a store.
+// A message's record goes through these states:
+//
+//	reserved     a run has the id; other runs of it wait (Reserve, or Resume if it is owned)
+//	begun        bytes may have reached the device since Begin; attempts counts such runs
+//	interrupted  begun, but no run has it and there is no outcome: its source has to redeliver it
+//	owned        the ledger has the message itself since Hold, and no source redelivers it
+//	done         the outputs are known, since Commit, and not all of them are published
+//	confirmed    all outputs are published, since Confirm; duplicates get them again
+//
+// A reserved record may be begun or owned, too. Release ends a reservation without an outcome. The
+// record is then forgotten, unless it is begun or owned. A confirmed record is forgotten when its
+// [middleware.Retention] is over.
+//
+// Invariants:
+//
+//   - At most one run has a record reserved. Only this run changes its attempts and its outputs.
+//   - Memory answers every call, and has every row of the store: [Open] reads all of them, and no
+//     other process writes them. The journal writes the changes to the store.
+//   - An outcome that the store doesn't have yet is unwritten. Its message neither runs again nor
+//     gets the outputs, until the store has them.
+//   - A record keeps its number for life, and a number is never used twice. The numbers are the
+//     order in which a device gets its held messages.
+//
+// Ledger.mu guards all records. It comes before journal.mu, and nobody has it while waiting for
+// the store or for another run. So a method looks a record up again after a wait, unless its run
+// has the record reserved.
+//
+// [New] returns a ledger in memory, [Open] one with a store.
 package ledger
 
 import (
@@ -24,78 +51,81 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// mostUnconfirmed is how many records of one pipeline may wait for their confirmation. That is more than a broker hands out unacked (65,535),
-// so what is forgotten beyond it belongs to messages that went away unacked and never came back.
-const mostUnconfirmed = 100_000
+// maxUnconfirmed is the most records of one pipeline that are done and not confirmed. A broker
+// delivers at most 65,535 messages without acks. So a record beyond the limit belongs to a message
+// that was never redelivered.
+const maxUnconfirmed = 100_000
 
-// Ledger is a ledger. It is safe for concurrent use.
+// Ledger implements [middleware.Ledger]. It is safe for concurrent use.
 type Ledger struct {
-	// journal writes to the store; nil without one.
+	// journal writes to the store. It is nil in a ledger without a store.
 	journal *journal
 
-	mostUnconfirmed int
+	maxUnconfirmed int
 
 	mu      sync.Mutex
 	records map[middleware.LedgerKey]*record
-	// finished are the records that are done, by pipeline.
+	// finished has the done and the confirmed records, by pipeline.
 	finished map[string]*finished
-	// cut are the records of which a run began and none runs, by pipeline: see [record.isCut].
-	cut    map[string]map[*record]struct{}
-	owned  owned
-	number int64
-	// closed to those who ask, until the store's rows are here; this is why. opened is closed then.
-	closed error
-	opened chan struct{}
+	// interrupted has the records for which isInterrupted is true, by pipeline.
+	interrupted map[string]map[*record]struct{}
+	owned       owned
+	number      int64 // of the newest record
+	// loadErr says why the store's rows aren't loaded yet. Once they are, it is nil and opened is
+	// closed.
+	loadErr error
+	opened  chan struct{}
 }
 
 var _ middleware.Ledger = (*Ledger)(nil)
 
-// record is one id: reserved, then done, then confirmed. One of which it isn't known whether a
-// run did what it began, since the process or the run was cut off, waits for its message to come again.
+// record is the ledger's record of one id. The package's comment describes its states.
 type record struct {
 	number   int64
 	key      middleware.LedgerKey
 	digest   middleware.Digest
-	running  bool // reserved by a run
+	reserved bool // a run has it
 	stored   bool // the store may have a row of it
-	attempts int
+	attempts int  // how many runs have begun
 	outputs  []middleware.Output
 	done     bool
-	// unwritten says that outputs are the end of a run, and that the store doesn't have them yet.
+	// unwritten says that outputs are an outcome, and that the store doesn't have them yet.
 	unwritten bool
-	// origin is that of the last delivery, until it is confirmed.
+	// origin describes the last delivery of the message. It is empty once the record is confirmed.
 	origin middleware.Origin
-	// unheld says that it couldn't be written that the message is held, and nothing else is known: its place stays for when it comes again, as younger ones of
-	// its device may be held meanwhile.
-	unheld bool
-	// owned is the message itself, from when it is held until what it came to is confirmed; begun says that the store doesn't call it held,
-	// as a run began.
+	// holdFailed says that Hold couldn't be written. The record keeps its number, so that a
+	// redelivered message comes before newer ones of its device, which may be held by then.
+	holdFailed bool
+	// owned is the message itself, from Hold until the record is confirmed.
 	owned *handlers.Held
+	// begun says that a run of an owned message has begun, so that the store's row isn't Held.
 	begun bool
-	// ended is closed when the reservation ends; nil as long as nobody waits for it.
+	// ended is closed when the reservation ends. It is nil while no other run waits for that.
 	ended chan struct{}
-	// place is the record's place among those that are done, in unconfirmed or, since confirmedAt, in confirmed.
-	place       *list.Element
+	// element is the record's place in finished.unconfirmed or, if it is confirmed, in
+	// finished.confirmed.
+	element     *list.Element
 	confirmed   bool
 	confirmedAt time.Duration // on the clock of its pipeline
 }
 
-// New returns an empty ledger in memory, which promises nothing across a restart.
+// New returns an empty ledger in memory. Its records end with the process.
 func New() *Ledger {
 	l := &Ledger{
-		opened:          make(chan struct{}),
-		mostUnconfirmed: mostUnconfirmed, records: map[middleware.LedgerKey]*record{}, finished: map[string]*finished{}, owned: newOwned(),
-		cut: map[string]map[*record]struct{}{},
+		opened:         make(chan struct{}),
+		maxUnconfirmed: maxUnconfirmed, records: map[middleware.LedgerKey]*record{}, finished: map[string]*finished{}, owned: newOwned(),
+		interrupted: map[string]map[*record]struct{}{},
 	}
 	close(l.opened)
 	return l
 }
 
-// Open returns a ledger that keeps in s what has to outlive the process. It does no I/O itself: until the store's rows are read,
-// which is tried again until it works, everything is unavailable. Close it.
+// Open returns a ledger whose records outlive the process in s. It reads the store's rows in the
+// background and tries until it succeeds. Until then every call returns an error of kind
+// unavailable. The caller closes the ledger.
 func Open(s Store, log *slog.Logger) *Ledger {
 	l := New()
-	l.closed, l.opened = errOpening, make(chan struct{})
+	l.loadErr, l.opened = errOpening, make(chan struct{})
 	l.journal = newJournal(s, log, l)
 	return l
 }
@@ -103,10 +133,10 @@ func Open(s Store, log *slog.Logger) *Ledger {
 // Durable reports whether records outlive the process.
 func (l *Ledger) Durable() bool { return l.journal != nil }
 
-// Opened is closed when the store's rows are here.
+// Opened returns a channel that is closed when the store's rows are loaded.
 func (l *Ledger) Opened() <-chan struct{} { return l.opened }
 
-// Health returns why the store can't be used at the moment, or nil.
+// Health returns why the store can't be used now, or nil.
 func (l *Ledger) Health() error {
 	if l.journal == nil {
 		return nil
@@ -114,9 +144,9 @@ func (l *Ledger) Health() error {
 	return l.journal.health()
 }
 
-// Close writes what is left, and closes the store. It tries until all is written or ctx ends. If
-// something is left then, the error says how much, and why. A second call waits for the first one
-// and returns nil.
+// Close writes the remaining changes and closes the store. It tries until all are written or ctx
+// ends. If some are left then, the error says how many, and why. A second call waits for the first
+// one and returns nil.
 func (l *Ledger) Close(ctx context.Context) error {
 	if l.journal == nil {
 		return nil
@@ -125,14 +155,15 @@ func (l *Ledger) Close(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("closing the ledger: %s%w", l.left(), err)
+	return fmt.Errorf("closing the ledger: %s%w", l.describeUnwritten(), err)
 }
 
-// mostNamed is how many ids the error of Close names.
-const mostNamed = 10
+// maxNamed is the most ids that the error of Close names.
+const maxNamed = 10
 
-// left says what isn't in the store after the journal's end, or nothing.
-func (l *Ledger) left() string {
+// describeUnwritten says which outcomes and changes the store lacks after the journal's end. It
+// returns "" if there are none.
+func (l *Ledger) describeUnwritten() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var ids []string
@@ -141,34 +172,34 @@ func (l *Ledger) left() string {
 			ids = append(ids, strconv.Quote(r.key.ID))
 		}
 	}
-	changes := l.journal.left()
+	changes := l.journal.queueLength()
 	slices.Sort(ids)
-	named := strings.Join(ids[:min(len(ids), mostNamed)], ", ")
-	if len(ids) > mostNamed {
+	named := strings.Join(ids[:min(len(ids), maxNamed)], ", ")
+	if len(ids) > maxNamed {
 		named += ", ..."
 	}
 	switch {
 	case len(ids) == 1:
-		return fmt.Sprintf("1 outcome isn't recorded (id %s); if its message comes again it may run again, or end as unknown: ", named)
+		return fmt.Sprintf("1 outcome isn't recorded (id %s); if its message is redelivered, it may run again or end as unknown: ", named)
 	case len(ids) > 1:
-		return fmt.Sprintf("%d outcomes aren't recorded (ids %s); if their messages come again they may run again, or end as unknown: ", len(ids), named)
+		return fmt.Sprintf("%d outcomes aren't recorded (ids %s); if their messages are redelivered, they may run again or end as unknown: ", len(ids), named)
 	case changes > 0:
-		return "not all changes are recorded, so that some results may come twice: "
+		return "not all changes are recorded; some results may be published twice: "
 	default:
 		return ""
 	}
 }
 
-// refuse says why the store's rows aren't here yet.
-func (l *Ledger) refuse(err error) {
+// setLoadError records why the store's rows aren't loaded yet.
+func (l *Ledger) setLoadError(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.closed = err
+	l.loadErr = err
 }
 
-// load takes the store's rows in. How old confirmed ones are isn't asked: their window starts anew, so that no change of the clock
-// and no long absence makes a duplicate look new.
-func (l *Ledger) load(rows []Row) {
+// loadRows makes records of the store's rows. The retention of the confirmed ones starts again, so
+// that neither a change of the clock nor a long stop of the host makes a duplicate look new.
+func (l *Ledger) loadRows(rows []Row) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, row := range rows {
@@ -178,29 +209,30 @@ func (l *Ledger) load(rows []Row) {
 			stored: true, begun: row.State == Writing, done: row.State == Done || row.State == Confirmed, origin: row.Origin,
 		}
 		if row.Message != nil {
-			r.own(row.Message)
+			r.setOwned(row.Message)
 			l.owned.add(r.key, r.owned)
 		}
 		l.records[row.Key] = r
 		if r.done {
-			l.finish(r)
+			l.addFinished(r)
 		}
-		l.updateCut(r)
+		l.updateInterrupted(r)
 		if row.State == Confirmed {
-			l.finished[row.Key.Pipeline].confirm(r)
+			l.finished[row.Key.Pipeline].markConfirmed(r)
 		}
 	}
-	l.closed = nil
+	l.loadErr = nil
 	close(l.opened)
 }
 
 // Reserve claims key for one run; see middleware.Ledger.
 func (l *Ledger) Reserve(ctx context.Context, key middleware.LedgerKey, body middleware.Digest, from middleware.Origin) (middleware.Claim, error) {
-	return alone(ctx, key, func() (middleware.Claim, <-chan struct{}, error) { return l.claim(key, body, from) })
+	return claimWhenFree(ctx, key, func() (middleware.Claim, <-chan struct{}, error) { return l.tryClaim(key, body, from) })
 }
 
-// alone waits until no other run holds the key.
-func alone(ctx context.Context, key middleware.LedgerKey, claim func() (middleware.Claim, <-chan struct{}, error)) (middleware.Claim, error) {
+// claimWhenFree calls claim until it succeeds or fails. As long as another run has the key, claim
+// returns a channel instead, which is closed when that run ends.
+func claimWhenFree(ctx context.Context, key middleware.LedgerKey, claim func() (middleware.Claim, <-chan struct{}, error)) (middleware.Claim, error) {
 	for {
 		claimed, ended, err := claim()
 		if ended == nil {
@@ -214,92 +246,93 @@ func alone(ctx context.Context, key middleware.LedgerKey, claim func() (middlewa
 	}
 }
 
-// claim makes a claim, or returns the end of the run that holds the key.
-func (l *Ledger) claim(key middleware.LedgerKey, body middleware.Digest, from middleware.Origin) (middleware.Claim, <-chan struct{}, error) {
+// tryClaim claims the key, or returns a channel that is closed when the run that has it ends.
+func (l *Ledger) tryClaim(key middleware.LedgerKey, body middleware.Digest, from middleware.Origin) (middleware.Claim, <-chan struct{}, error) {
 	for _, s := range [...]string{key.Pipeline, key.ID, key.Device} {
 		if !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
-			return middleware.Claim{}, nil, handlers.Permanent(fmt.Errorf("the ledger takes only UTF-8 without NUL as an id or a device, not %q", s))
+			return middleware.Claim{}, nil, handlers.Permanent(fmt.Errorf("the ledger accepts only UTF-8 without NUL as an id or a device, not %q", s))
 		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed != nil {
-		return middleware.Claim{}, nil, handlers.Unavailable(fmt.Errorf("asking the ledger for id %q: %w", key.ID, l.closed))
+	if l.loadErr != nil {
+		return middleware.Claim{}, nil, handlers.Unavailable(fmt.Errorf("looking up id %q in the ledger: %w", key.ID, l.loadErr))
 	}
 	if f := l.finished[key.Pipeline]; f != nil {
-		l.forget(f)
+		l.dropExpired(f)
 	}
 	r, ok := l.records[key]
 	switch {
 	case !ok:
 		l.number++
-		l.records[key] = &record{number: l.number, key: key, digest: body, running: true, origin: from}
+		l.records[key] = &record{number: l.number, key: key, digest: body, reserved: true, origin: from}
 		return middleware.Claim{State: middleware.ClaimReserved}, nil, nil
-	case r.running:
-		return middleware.Claim{}, r.end(), nil
-	case r.unheld && r.attempts == 0:
-		r.digest, r.unheld, r.origin = body, false, from
-		l.run(r)
+	case r.reserved:
+		return middleware.Claim{}, r.reservationEnd(), nil
+	case r.holdFailed && r.attempts == 0:
+		r.digest, r.holdFailed, r.origin = body, false, from
+		l.reserve(r)
 		return middleware.Claim{State: middleware.ClaimReserved, Begun: r.attempts}, nil, nil
 	case r.digest != body:
 		return middleware.Claim{State: middleware.ClaimReused}, nil, nil
 	case r.unwritten:
-		return middleware.Claim{}, nil, l.unavailable(key, cmp.Or(l.journal.health(), errUnwritten))
+		return middleware.Claim{}, nil, l.outputsUnavailable(key, cmp.Or(l.journal.health(), errUnwritten))
 	case r.done, r.owned != nil:
 		return middleware.Claim{State: middleware.ClaimDone, Outputs: r.outputs}, nil, nil
 	default:
 		r.origin = from
-		l.run(r)
+		l.reserve(r)
 		return middleware.Claim{State: middleware.ClaimReserved, Begun: r.attempts}, nil, nil
 	}
 }
 
-// run has a run hold the record.
-func (l *Ledger) run(r *record) {
-	r.running = true
-	l.updateCut(r)
+// reserve gives the record to a run.
+func (l *Ledger) reserve(r *record) {
+	r.reserved = true
+	l.updateInterrupted(r)
 }
 
-// isCut reports whether a run of the record began and was cut off: its message has to be
-// redelivered.
-func (r *record) isCut() bool {
-	return r.attempts > 0 && !r.running && !r.done && !r.unwritten && r.owned == nil
+// isInterrupted reports whether a run of the record has begun and ended without an outcome. Its
+// message has to be redelivered.
+func (r *record) isInterrupted() bool {
+	return r.attempts > 0 && !r.reserved && !r.done && !r.unwritten && r.owned == nil
 }
 
-// updateCut adds the record to cut or removes it.
-func (l *Ledger) updateCut(r *record) {
-	all := l.cut[r.key.Pipeline]
+// updateInterrupted adds the record to the interrupted ones, or removes it from them.
+func (l *Ledger) updateInterrupted(r *record) {
+	all := l.interrupted[r.key.Pipeline]
 	switch {
-	case !r.isCut():
+	case !r.isInterrupted():
 		delete(all, r)
 	case all == nil:
-		l.cut[r.key.Pipeline] = map[*record]struct{}{r: {}}
+		l.interrupted[r.key.Pipeline] = map[*record]struct{}{r: {}}
 	default:
 		all[r] = struct{}{}
 	}
 }
 
-// errUnwritten is said while the store comes back.
+// errUnwritten is the error about an outcome that the journal still has to write.
 var errUnwritten = errors.New("the store doesn't have them yet")
 
-// running returns the record of a key that a run holds, or nil.
-func (l *Ledger) running(key middleware.LedgerKey) *record {
-	if r, ok := l.records[key]; ok && r.running {
+// reservedRecord returns the record of a key if a run has it, or nil.
+func (l *Ledger) reservedRecord(key middleware.LedgerKey) *record {
+	if r, ok := l.records[key]; ok && r.reserved {
 		return r
 	}
 	return nil
 }
 
-// Begin records that the run is about to do what can't be undone.
+// Begin records that the run is about to do something that can't be undone; see
+// middleware.Ledger.
 func (l *Ledger) Begin(key middleware.LedgerKey, sync bool) (int, error) {
 	l.mu.Lock()
-	r := l.running(key)
+	r := l.reservedRecord(key)
 	if r == nil {
 		l.mu.Unlock()
 		return 0, fmt.Errorf("beginning id %q: it isn't reserved", key.ID)
 	}
 	r.attempts++
-	attempt, row := r.attempts, r.row(Writing)
+	attempt, row := r.attempts, r.toRow(Writing)
 	r.stored, r.begun = true, true
 	l.mu.Unlock()
 	if l.journal == nil {
@@ -307,45 +340,45 @@ func (l *Ledger) Begin(key middleware.LedgerKey, sync bool) (int, error) {
 	}
 	if err := l.journal.write(row, sync); err != nil {
 		l.Retract(key)
-		return 0, handlers.Unavailable(fmt.Errorf("recording that id %q begins: %w", key.ID, err))
+		return 0, handlers.Unavailable(fmt.Errorf("recording that id %q has begun: %w", key.ID, err))
 	}
 	return attempt, nil
 }
 
-// Retract takes the latest Begin back.
+// Retract undoes the latest Begin; see middleware.Ledger.
 func (l *Ledger) Retract(key middleware.LedgerKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := l.running(key)
+	r := l.reservedRecord(key)
 	if r == nil || r.attempts == 0 {
 		return
 	}
 	r.attempts--
-	l.later(r.row(Writing))
+	l.queueChange(r.toRow(Writing))
 }
 
-// row is the record as a store keeps it.
-func (r *record) row(s State) Row {
+// toRow returns the record as a row of the store, in state s.
+func (r *record) toRow(s State) Row {
 	return Row{Number: r.number, Key: r.key, Digest: r.digest, State: s, Attempts: r.attempts, Outputs: r.outputs, Known: r.stored, Origin: r.origin}
 }
 
-// later has a change made by and by.
-func (l *Ledger) later(r Row) {
+// queueChange has the journal write a change, and doesn't wait.
+func (l *Ledger) queueChange(r Row) {
 	if l.journal != nil {
-		l.journal.later(r)
+		l.journal.writeLater(r)
 	}
 }
 
-// Commit records what the run produced and ends the reservation.
+// Commit records the outcome of the run and ends the reservation; see middleware.Ledger.
 func (l *Ledger) Commit(key middleware.LedgerKey, outputs []middleware.Output) error {
 	l.mu.Lock()
-	r := l.running(key)
+	r := l.reservedRecord(key)
 	if r == nil {
 		l.mu.Unlock()
 		return fmt.Errorf("recording the outputs of id %q: it isn't reserved", key.ID)
 	}
 	r.outputs, r.unwritten = outputs, true
-	row := r.row(Done)
+	row := r.toRow(Done)
 	r.stored = true
 	l.mu.Unlock()
 	var err error
@@ -354,80 +387,81 @@ func (l *Ledger) Commit(key middleware.LedgerKey, outputs []middleware.Output) e
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r.release()
+	r.endReservation()
 	if err != nil && r.unwritten {
-		return l.unavailable(key, err)
+		return l.outputsUnavailable(key, err)
 	}
-	l.written(r)
+	l.markDone(r)
 	return nil
 }
 
-// unavailable is the error about a record whose outputs the store doesn't have yet.
-func (l *Ledger) unavailable(key middleware.LedgerKey, err error) error {
+// outputsUnavailable returns the error about a record whose outputs the store doesn't have yet.
+func (l *Ledger) outputsUnavailable(key middleware.LedgerKey, err error) error {
 	return handlers.Unavailable(fmt.Errorf("recording the outputs of id %q: %w", key.ID, err))
 }
 
-// written notes that the store has the outputs of a record.
-func (l *Ledger) written(r *record) {
-	r.done, r.unheld, r.unwritten = true, false, false
-	if f := l.finish(r); f.unconfirmed.Len() > l.mostUnconfirmed {
-		l.drop(&f.unconfirmed)
+// markDone records that the store has the outputs of a record.
+func (l *Ledger) markDone(r *record) {
+	r.done, r.holdFailed, r.unwritten = true, false, false
+	if f := l.addFinished(r); f.unconfirmed.Len() > l.maxUnconfirmed {
+		l.dropOldest(&f.unconfirmed)
 	}
 }
 
-// restored notes which rows the store has now. A run may have ended after missing returned them:
-// its outcome isn't among them.
-func (l *Ledger) restored(rows []Row) {
+// markRestored marks the records as done whose outcomes the store has now. A run that ended after
+// missingChanges isn't among the rows: its outcome stays unwritten.
+func (l *Ledger) markRestored(rows []Row) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, row := range rows {
 		switch r := l.records[row.Key]; {
 		case row.State != Done || r == nil || !r.unwritten:
-		case r.running: // Commit goes on
+		case r.reserved: // Commit goes on
 			r.unwritten = false
 		default:
-			l.written(r)
+			l.markDone(r)
 		}
 	}
 }
 
-// Release ends the reservation, and forgets it if nothing began under it.
+// Release ends the reservation without an outcome; see middleware.Ledger.
 func (l *Ledger) Release(key middleware.LedgerKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := l.running(key)
+	r := l.reservedRecord(key)
 	if r == nil {
 		return
 	}
-	r.release()
-	if r.attempts > 0 || r.owned != nil || r.unheld {
-		l.updateCut(r)
+	r.endReservation()
+	if r.attempts > 0 || r.owned != nil || r.holdFailed {
+		l.updateInterrupted(r)
 		return
 	}
 	delete(l.records, key)
 	if r.stored {
-		l.later(Row{Number: r.number})
+		l.queueChange(Row{Number: r.number})
 	}
 }
 
-// end is closed when the reservation ends.
-func (r *record) end() <-chan struct{} {
+// reservationEnd returns a channel that is closed when the reservation ends.
+func (r *record) reservationEnd() <-chan struct{} {
 	if r.ended == nil {
 		r.ended = make(chan struct{})
 	}
 	return r.ended
 }
 
-// release ends the reservation and wakes all who wait for that.
-func (r *record) release() {
-	r.running = false
+// endReservation ends the reservation and wakes the runs that wait for it.
+func (r *record) endReservation() {
+	r.reserved = false
 	if r.ended != nil {
 		close(r.ended)
 		r.ended = nil
 	}
 }
 
-// Confirm records that nothing is left to do, so that the record may be forgotten by and by. Confirming it again starts its window anew.
+// Confirm records that all outputs are published, so that the record is forgotten when its
+// retention is over. If it is confirmed already, its retention starts again.
 func (l *Ledger) Confirm(key middleware.LedgerKey, keep middleware.Retention) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -435,7 +469,8 @@ func (l *Ledger) Confirm(key middleware.LedgerKey, keep middleware.Retention) er
 	switch {
 	case !ok || !r.done || r.confirmed || l.journal == nil:
 	case r.owned != nil:
-		// No source is told of it. After a crash the ledger itself brings the message up, and its outputs are sent once more.
+		// No source waits for an ack of an owned message, so this can wait. After a crash the
+		// ledger still owns it, and its outputs are published again.
 		l.journal.confirmLater(r.number)
 	default:
 		number := r.number
@@ -457,7 +492,7 @@ func (l *Ledger) Confirm(key middleware.LedgerKey, keep middleware.Retention) er
 	r.origin = middleware.Origin{}
 	f := l.finished[key.Pipeline]
 	f.keep = keep
-	f.confirm(r)
-	l.forget(f)
+	f.markConfirmed(r)
+	l.dropExpired(f)
 	return nil
 }

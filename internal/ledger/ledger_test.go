@@ -70,9 +70,9 @@ func TestModel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rapid.Check(bubbled{t}, func(t *rapid.T) {
 			l := New()
-			l.mostUnconfirmed = rapid.IntRange(1, 4).Draw(t, "unconfirmed")
+			l.maxUnconfirmed = rapid.IntRange(1, 4).Draw(t, "unconfirmed")
 			m := &model{
-				most:    l.mostUnconfirmed,
+				most:    l.maxUnconfirmed,
 				records: map[middleware.LedgerKey]*modelled{}, window: 10 * time.Second, limit: rapid.IntRange(0, 3).Draw(t, "limit"),
 			}
 			ended, cancel := context.WithCancel(context.Background())
@@ -172,7 +172,8 @@ func TestConfirmedRecordsGoWhenTheirWindowIsOver(t *testing.T) {
 	})
 }
 
-// The source is away: an ack may be lost there, and its message comes again when the source is back, however late that is.
+// The source is away: an ack may be lost there, and its message comes again when the source is
+// back, however late that is.
 func TestTheWindowStandsStillWithTheClock(t *testing.T) {
 	l := New()
 	var present time.Duration
@@ -233,7 +234,7 @@ func TestLimitForgetsTheOldest(t *testing.T) {
 // Records whose messages went away unacked and never came back don't pile up.
 func TestUnconfirmedRecordsAreBounded(t *testing.T) {
 	l := New()
-	l.mostUnconfirmed = 10
+	l.maxUnconfirmed = 10
 	for i := range 100 {
 		if _, err := l.Reserve(t.Context(), key(i), middleware.Digest{}, middleware.Origin{}); err != nil {
 			t.Fatal(err)
@@ -263,7 +264,8 @@ func TestPipelinesHaveTheirOwnBounds(t *testing.T) {
 	}
 }
 
-// Of many runs of one id that begin at once, one at a time holds it, and each either runs or gets what one produced.
+// Of many runs of one id that begin at once, one at a time holds it, and each either runs or gets
+// what one produced.
 func TestOneRunAtATime(t *testing.T) {
 	l := New()
 	var running, failed, ran atomic.Int32
@@ -316,7 +318,7 @@ func finish(t testing.TB, l *Ledger, k middleware.LedgerKey, window time.Duratio
 
 // keep is a retention on a clock that always runs.
 func keep(window time.Duration, limit int) middleware.Retention {
-	return middleware.Retention{Window: window, Limit: limit, Clock: func() time.Duration { return time.Since(time.Unix(0, 0)) }}
+	return middleware.Retention{Period: window, Limit: limit, Clock: func() time.Duration { return time.Since(time.Unix(0, 0)) }}
 }
 
 func confirm(t testing.TB, l *Ledger, k middleware.LedgerKey, window time.Duration, limit int) {

@@ -20,8 +20,8 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// unrecorded returns a ledger whose store is full, and that couldn't record the outcomes of so many
-// runs.
+// unrecorded returns a ledger whose store is full, and that couldn't record the outcomes of so
+// many runs.
 func unrecorded(t *testing.T, n int) (*brokenStore, *Ledger) {
 	t.Helper()
 	s := &brokenStore{rows: map[int64]Row{}}
@@ -113,8 +113,8 @@ func TestCloseSaysThatOnlyConfirmationsAreLeft(t *testing.T) {
 	})
 }
 
-// fillDisk takes all room of a folder's disk, also what it left before, until the returned function
-// is called.
+// fillDisk takes all room of a folder's disk, also what it left before, until the returned
+// function is called.
 func fillDisk(t *testing.T, folder string) (free func()) {
 	t.Helper()
 	name := filepath.Join(folder, "filler")

@@ -13,17 +13,18 @@ import (
 	"github.com/pentrough/pentrough/internal/printable"
 )
 
-// fileLock keeps a second process from a file. The system lets go of it when the process ends, however it ends.
+// fileLock keeps other processes from using a file. The system releases it when the process ends,
+// even after a crash.
 type fileLock struct{ f *os.File }
 
-// maxHolder is how much of a lock file is read.
+// maxHolder is the most bytes that are read from a lock file.
 const maxHolder = 1 << 10
 
 // lockPath returns the path of a ledger's lock.
 func lockPath(path string) string { return nextTo(path, ".lock") }
 
-// nextTo returns a path next to a ledger's file. If a symbolic link names the file, it is next to
-// the target: so two names of a file have one lock, and the reserve is on the file's disk.
+// nextTo returns a path next to a ledger's file. If path is a symbolic link, the result is next to
+// its target. So all names of a file share one lock, and the reserve is on the disk of the file.
 func nextTo(path, suffix string) string {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
@@ -31,7 +32,8 @@ func nextTo(path, suffix string) string {
 	return path + suffix
 }
 
-// lockFile locks the file at path and writes into it who holds the lock, for those who don't get it.
+// lockFile locks the file at path and writes holder into it. Another process that can't get the
+// lock reads from the file who has it.
 func lockFile(path, holder string) (*fileLock, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -44,7 +46,7 @@ func lockFile(path, holder string) (*fileLock, error) {
 		}
 		return nil, fmt.Errorf("locking %s: %w", path, err)
 	}
-	// The lock is taken, even if there is no room to say by whom.
+	// The lock works even if the disk is full and the holder can't be written.
 	if err := f.Truncate(0); err != nil {
 		return nil, errors.Join(fmt.Errorf("writing %s: %w", path, err), f.Close())
 	}
@@ -52,7 +54,7 @@ func lockFile(path, holder string) (*fileLock, error) {
 	return &fileLock{f}, nil
 }
 
-// inUse returns an ErrInUse that names who uses the store, unless holder is "".
+// inUse returns ErrInUse with the holder, if that is known.
 func inUse(holder string) error {
 	if holder == "" {
 		return ErrInUse
@@ -60,18 +62,18 @@ func inUse(holder string) error {
 	return fmt.Errorf("%w: %s", ErrInUse, holder)
 }
 
-// readHolder returns what lockFile wrote about the process that has the lock, or "".
+// readHolder returns the holder that lockFile wrote, or "" if it can't be read.
 func readHolder(f io.Reader) string {
-	left, err := io.ReadAll(io.LimitReader(f, maxHolder))
+	text, err := io.ReadAll(io.LimitReader(f, maxHolder))
 	if err != nil {
 		return ""
 	}
-	line, _, _ := strings.Cut(string(left), "\n")
+	line, _, _ := strings.Cut(string(text), "\n")
 	return printable.Lines(line)
 }
 
-// at reports whether the lock is the file at path.
-func (l *fileLock) at(path string) bool {
+// isFileAt reports whether the locked file is the one at path.
+func (l *fileLock) isFileAt(path string) bool {
 	own, err := l.f.Stat()
 	if err != nil {
 		return false
@@ -80,4 +82,4 @@ func (l *fileLock) at(path string) bool {
 	return err == nil && os.SameFile(own, there)
 }
 
-func (l *fileLock) release() error { return l.f.Close() }
+func (l *fileLock) unlock() error { return l.f.Close() }

@@ -13,7 +13,8 @@ import (
 	"github.com/pentrough/pentrough/internal/printable"
 )
 
-// Postgres is a store in a PostgreSQL database, which several hosts may share: each has rows of its own, by its name.
+// Postgres is a store in a PostgreSQL database. Several hosts may share it: each has its own rows,
+// under its name.
 type Postgres struct {
 	url, host string
 
@@ -26,10 +27,10 @@ var _ Store = (*Postgres)(nil)
 // NewPostgres returns a store in the database at url, for the host of that name.
 func NewPostgres(url, host string) *Postgres { return &Postgres{url: url, host: host} }
 
-// Open implements Store. A connection that had an error isn't used again: the server behind it may
-// be a replica by now, which can only be read.
+// Open implements Store. It always makes a new connection: after an error the server of the old
+// one may have become a replica, which is read-only.
 func (s *Postgres) Open(ctx context.Context) (_ []Row, err error) {
-	_ = s.Close() // its error is what the last one said
+	_ = s.Close() // its error only repeats the earlier one
 	if err := s.connect(ctx); err != nil {
 		return nil, err
 	}
@@ -46,14 +47,14 @@ func (s *Postgres) Open(ctx context.Context) (_ []Row, err error) {
 	if err = errors.Join(err, db.Close()); err != nil {
 		return nil, err
 	}
-	rows, err := s.rows(ctx)
+	rows, err := s.readRows(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return rows, s.tables.check(made, rows)
+	return rows, s.tables.adopt(made, rows)
 }
 
-// lockHost tries to be alone with a host's rows, as long as the connection lasts.
+// lockHost tries to lock a host's rows until the connection ends.
 const lockHost = `SELECT pg_try_advisory_lock(hashtextextended('pentrough ledger ' || $1, 0))`
 
 // whoLocked finds the session that has that lock.
@@ -62,13 +63,13 @@ const whoLocked = `SELECT a.application_name, a.backend_start, coalesce(host(a.c
 	WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 	AND (l.classid::bigint << 32 | l.objid::bigint) = k.key`
 
-// shortKeepalives has the server notice within a minute that a client is gone.
+// shortKeepalives makes the server notice within a minute that a client has vanished.
 const shortKeepalives = `SELECT set_config('tcp_keepalives_idle', '30', false), set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '3', false)`
 
-// unlockHosts gives up all such locks of a connection.
+// unlockHosts releases all such locks of a connection.
 const unlockHosts = `SELECT pg_advisory_unlock_all()`
 
-// connect makes the one connection, and sees that no other host of the name has one.
+// connect makes the connection and locks the host's rows.
 func (s *Postgres) connect(ctx context.Context) error {
 	config, _, err := database.ParsePostgres(s.url, "pentrough "+s.host)
 	if err != nil {
@@ -79,14 +80,14 @@ func (s *Postgres) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// A machine that is gone says nothing: without this its lock would stay for hours. Where the server
-	// can't do it, the lock is all the same.
+	// A machine that loses its power doesn't close its connection. Without keepalives its lock
+	// would stay for hours. Some servers can't set them; the lock works without.
 	_, _ = conn.Exec(ctx, shortKeepalives)
-	// The server lets go of the lock when the connection ends, however it ends.
+	// The server releases the lock when the connection ends, for whatever reason.
 	var alone bool
 	err = conn.QueryRow(ctx, lockHost, s.host).Scan(&alone)
 	if err == nil && !alone {
-		err = fmt.Errorf("%w; give each host a name of its own", inUse(s.holder(conn.QueryRow(ctx, whoLocked, s.host).Scan)))
+		err = fmt.Errorf("%w; give each host a name of its own", inUse(s.lockHolder(conn.QueryRow(ctx, whoLocked, s.host).Scan)))
 	}
 	if err != nil {
 		_ = conn.Close(context.WithoutCancel(ctx))
@@ -96,8 +97,9 @@ func (s *Postgres) connect(ctx context.Context) error {
 	return nil
 }
 
-// holder returns who has the lock of the host's name, as far as the server tells; scan reads the answer to whoLocked.
-func (s *Postgres) holder(scan func(into ...any) error) string {
+// lockHolder returns who has locked the host's rows, as far as the server knows. scan reads the
+// result of whoLocked.
+func (s *Postgres) lockHolder(scan func(into ...any) error) string {
 	var program, from string
 	var since time.Time
 	var pid int
@@ -108,8 +110,8 @@ func (s *Postgres) holder(scan func(into ...any) error) string {
 	return printable.Lines(fmt.Sprintf("%s, connected as %q from %s, process %d of the database, since %s", who, program, from, pid, since.Format(time.RFC3339)))
 }
 
-// rows reads the host's, in the order of their numbers.
-func (s *Postgres) rows(ctx context.Context) ([]Row, error) {
+// readRows returns the host's rows, in the order of their numbers.
+func (s *Postgres) readRows(ctx context.Context) ([]Row, error) {
 	found, err := s.conn.Query(ctx, `SELECT number, pipeline, id, device, digest, state, attempts, outputs, message, origin FROM pentrough_ledger WHERE host = $1 ORDER BY number`, s.host)
 	if err != nil {
 		return nil, fmt.Errorf("reading the rows: %w", err)
@@ -127,9 +129,10 @@ func (s *Postgres) rows(ctx context.Context) ([]Row, error) {
 	})
 }
 
-// Apply implements Store: one statement for all rows of a kind, so that the cost is that of rows and not of round trips.
+// Apply implements Store: one statement for all rows of a kind, so that the cost is that of rows
+// and not of round trips.
 func (s *Postgres) Apply(ctx context.Context, b Batch, sync bool) error {
-	err := pgx.BeginFunc(ctx, s.conn, func(tx pgx.Tx) error { return s.apply(ctx, tx, b, sync) })
+	err := pgx.BeginFunc(ctx, s.conn, func(tx pgx.Tx) error { return s.applyChanges(ctx, tx, b, sync) })
 	if err != nil {
 		return fmt.Errorf("in the database: %w", err)
 	}
@@ -144,10 +147,10 @@ func (s *Postgres) Check(ctx context.Context) error {
 	return nil
 }
 
-// Reserve implements Store. The room is the server's affair.
-func (s *Postgres) Reserve() error { return nil }
+// EnsureReserve implements Store. The room is the server's affair.
+func (s *Postgres) EnsureReserve() error { return nil }
 
-func (s *Postgres) apply(ctx context.Context, tx pgx.Tx, b Batch, sync bool) error {
+func (s *Postgres) applyChanges(ctx context.Context, tx pgx.Tx, b Batch, sync bool) error {
 	batch := &pgx.Batch{}
 	if sync {
 		batch.Queue(postgresDialect.Durable)
@@ -158,7 +161,7 @@ func (s *Postgres) apply(ctx context.Context, tx pgx.Tx, b Batch, sync bool) err
 		batch.Queue(`DELETE FROM pentrough_ledger WHERE host = $1 AND number = ANY ($2)`, s.host, b.Remove)
 	}
 	if len(b.Put) > 0 {
-		c, err := columns(b.Put)
+		c, err := toColumns(b.Put)
 		if err != nil {
 			return err
 		}
@@ -175,7 +178,7 @@ func (s *Postgres) apply(ctx context.Context, tx pgx.Tx, b Batch, sync bool) err
 	return tx.SendBatch(ctx, batch).Close()
 }
 
-// table is rows by column.
+// table has the columns of rows, for unnest.
 type table struct {
 	number               []int64
 	pipeline, id, device []string
@@ -186,10 +189,10 @@ type table struct {
 	origin               [][]byte
 }
 
-func columns(rows []Row) (*table, error) {
+func toColumns(rows []Row) (*table, error) {
 	t := &table{}
 	for _, r := range rows {
-		_, p, err := r.encoded(nil)
+		_, p, err := r.appendParts(nil)
 		if err != nil {
 			return nil, fmt.Errorf("writing id %q: %w", r.Key.ID, err)
 		}
@@ -214,12 +217,13 @@ func (s *Postgres) Close() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	// The server ends the lock with the connection too, but only once it noticed: the next host may be quicker.
+	// The server releases the lock with the connection, but only once it has noticed the end. The
+	// next host may try to lock before.
 	_, _ = s.conn.Exec(ctx, unlockHosts)
 	err := s.conn.Close(ctx)
 	s.conn = nil
 	return err
 }
 
-// closeTimeout bounds the farewell to a database that may be gone.
+// closeTimeout bounds the end of a connection whose server may be unreachable.
 const closeTimeout = 2 * time.Second

@@ -1,3 +1,13 @@
+// A full disk must not cost the outcome of a command that has begun: its device has been written
+// to, and without the outcome the host couldn't say so. So the host reserves disk space, in a file
+// next to the store.
+//
+//	reserved  the file is there, and commands may begin
+//	released  the disk was full: the file was removed, and outcomes use its space
+//
+// A released file is made again when twice its size is free. Until then the journal reports an
+// outage, so that no command begins, and writes only what memory has and the store lacks.
+
 package ledger
 
 import (
@@ -13,44 +23,42 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// reserveSize is the room that is kept for the outcomes of runs that have begun. Those of 1,000
-// commands with results of 400 bytes each take 1.9 MiB in SQLite's log and file.
+// reserveSize is the size of the file in bytes. The outcomes of 1,000 commands with results of 400
+// bytes each take 1.9 MiB in SQLite's log and file.
 const reserveSize = 4 << 20
 
-// reserve is a file that takes up room on the store's disk. When the disk is full, the file is
-// removed, and its room is for the outcomes of runs that have begun. No other run begins until the
-// file is there again.
-type reserve struct {
-	store string // the path of its file
-	// released says that the file was removed because the disk was full. Then it is made again
-	// only when twice its size is free. Otherwise the next command would find the disk full again.
+// diskReserve is the file that reserves disk space.
+type diskReserve struct {
+	store string // the path of the store's file
+	// released says that the file was removed, since the disk was full.
 	released bool
 }
 
-func (r *reserve) path() string { return nextTo(r.store, ".reserve") }
+func (r *diskReserve) path() string { return nextTo(r.store, ".reserve") }
 
-// keep makes the file if it isn't there.
-func (r *reserve) keep() error {
+// ensureFile makes the file if it isn't there.
+func (r *diskReserve) ensureFile() error {
 	if info, err := os.Lstat(r.path()); err == nil && info.Mode().IsRegular() && info.Size() == reserveSize {
 		return nil
 	}
-	err := r.room()
+	err := r.checkRoom()
 	if err == nil {
-		err = r.fill()
+		err = r.writeFile()
 	}
 	if err != nil {
-		_ = os.Remove(r.path()) // a part of it is of no use
-		if full(err) {
+		_ = os.Remove(r.path()) // an incomplete file is of no use
+		if isDiskFull(err) {
 			return fmt.Errorf("the disk is full: the outcomes of commands that have begun need a reserve of %d MiB: %w", reserveSize>>20, err)
 		}
-		return fmt.Errorf("keeping a reserve for the outcomes of commands that have begun: %w", err)
+		return fmt.Errorf("reserving disk space for the outcomes of commands that have begun: %w", err)
 	}
 	r.released = false
 	return nil
 }
 
-// room returns an error if the file was released and too little is free to make it again.
-func (r *reserve) room() error {
+// checkRoom returns an error if the file was released and less than twice its size is free. With
+// less, the next command would find the disk full again.
+func (r *diskReserve) checkRoom() error {
 	var disk unix.Statfs_t
 	if !r.released {
 		return nil
@@ -64,8 +72,8 @@ func (r *reserve) room() error {
 	return nil
 }
 
-// fill writes the file, with bytes that no file system can compress.
-func (r *reserve) fill() error {
+// writeFile writes the file, with bytes that no file system can compress.
+func (r *diskReserve) writeFile() error {
 	if err := os.Remove(r.path()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -81,15 +89,15 @@ func (r *reserve) fill() error {
 	return errors.Join(err, f.Close())
 }
 
-// release removes the file.
-func (r *reserve) release() {
+// removeFile removes the file, so that outcomes can use its space.
+func (r *diskReserve) removeFile() {
 	_ = os.Remove(r.path())
 	r.released = true
 }
 
-// full reports whether an error says that there is no room.
-func full(err error) bool {
-	if said, ok := errors.AsType[*sqlite.Error](err); ok && said.Code()&0xff == sqlite3.SQLITE_FULL {
+// isDiskFull reports whether an error means that the disk is full, or a quota is used up.
+func isDiskFull(err error) bool {
+	if e, ok := errors.AsType[*sqlite.Error](err); ok && e.Code()&0xff == sqlite3.SQLITE_FULL {
 		return true
 	}
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)

@@ -22,12 +22,12 @@ func TestTheReserve(t *testing.T) {
 			must(t, os.WriteFile(path, nil, 0o600))
 			must(t, os.Symlink(path, link))
 			must(t, plant(path+".reserve"))
-			r := reserve{store: link}
-			must(t, r.keep())
+			r := diskReserve{store: link}
+			must(t, r.ensureFile())
 			if info, err := os.Lstat(path + ".reserve"); err != nil || !info.Mode().IsRegular() || info.Size() != reserveSize {
 				t.Errorf("%v, %v", info, err)
 			}
-			r.release()
+			r.removeFile()
 			if all, err := os.ReadDir(folder); err != nil || len(all) != 1 {
 				t.Errorf("left: %v, %v", all, err)
 			}

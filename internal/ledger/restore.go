@@ -1,3 +1,15 @@
+// A store that is opened again after an error may have lost rows or have older ones: its file was
+// removed, a backup was put back, or the server failed over to a replica that was behind. This
+// file finds out what such a store lacks. Memory has every row, since all were read at the start
+// and no other process writes them. So there are four cases:
+//
+//	the store lacks a row of memory         the row is written
+//	the store has an older state of it      the row is written
+//	the store has a newer state of it       it stays: the change was written, and its error was wrong
+//	memory has forgotten the row            the row is removed
+//
+// Rows that don't fit belong to another store: the host doesn't use it, see errOther.
+
 package ledger
 
 import (
@@ -9,15 +21,15 @@ import (
 )
 
 // errOther means that a store has rows that this ledger didn't write.
-var errOther = errors.New("the store has rows that this host didn't write: a restart would use them, and forget what isn't among them")
+var errOther = errors.New("the store has rows that this host didn't write: after a restart the host would use those rows and forget all others")
 
-// tables are those of a store, by when they were made. That tells a store from another one that has rows of a
-// host of the same name: numbers of rows begin with 1 in each.
+// tables identifies the tables of a store by the time when they were made. Row numbers can't
+// identify them: they begin with 1 in every store, also in one of another host with the same name.
 type tables struct{ made time.Time }
 
-// check takes the tables of a store that was opened into use. Its error is errOther if these have
-// rows and aren't the tables of before; tables without rows may be new.
-func (t *tables) check(made time.Time, rows []Row) error {
+// adopt accepts the tables of a store that was opened. It returns errOther if they have rows and
+// aren't the tables that were used before. Tables without rows may be new.
+func (t *tables) adopt(made time.Time, rows []Row) error {
 	if !t.made.IsZero() && !made.Equal(t.made) && len(rows) > 0 {
 		return errOther
 	}
@@ -25,12 +37,9 @@ func (t *tables) check(made time.Time, rows []Row) error {
 	return nil
 }
 
-// missing returns the changes that make a store's rows those in memory. Memory has every row: all
-// were read at the start, and no other process writes to the store. So the store may lack rows, have
-// them in an older state, or have rows that memory has forgotten; any other row is errOther.
-//
-// A row may also be newer than memory: its change was made, and reported as failed. It stays as it is.
-func (l *Ledger) missing(rows []Row) (Batch, error) {
+// missingChanges returns the changes that make a store's rows equal to memory. rows are those that
+// the store has.
+func (l *Ledger) missingChanges(rows []Row) (Batch, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	known := make(map[int64]*record, len(l.records))
@@ -51,50 +60,50 @@ func (l *Ledger) missing(rows []Row) (Batch, error) {
 		}
 	}
 	for _, r := range known {
-		want, ok := r.wanted()
+		want, ok := r.wantedRow()
 		if !ok {
 			continue
 		}
-		if has := there[r.number]; has == nil || older(has, &want, r) {
+		if has := there[r.number]; has == nil || needsWrite(has, &want, r) {
 			b.Put = append(b.Put, want)
 		}
 	}
-	// A host that is killed while it writes them leaves a part: what was begun or is held comes first.
+	// A crash may leave only a part of them written. So begun and held messages come first.
 	slices.SortFunc(b.Put, func(a, b Row) int {
 		return cmp.Or(cmp.Compare(urgency[a.State], urgency[b.State]), cmp.Compare(a.Number, b.Number))
 	})
 	return b, nil
 }
 
-// urgency is the order in which rows are written anew.
-var urgency = [...]int{Writing: 0, OnHold: 0, Done: 1, Confirmed: 2}
+// urgency is the order in which missing rows are written, by their state.
+var urgency = [...]int{Writing: 0, Held: 0, Done: 1, Confirmed: 2}
 
-// older reports whether a store has less of a record than it has to have.
-func older(has, want *Row, r *record) bool {
+// needsWrite reports whether the row want has to be written over the row has of a store.
+func needsWrite(has, want *Row, r *record) bool {
 	switch {
 	case r.unwritten:
-		return true // restored has to know that it is written
-	case !r.done && (has.State == Done || has.State == Confirmed), r.unheld && has.State == OnHold:
+		return true // markRestored needs it among the written rows
+	case !r.done && (has.State == Done || has.State == Confirmed), r.holdFailed && has.State == Held:
 		return false
 	default:
 		return has.State != want.State || has.Attempts != want.Attempts || has.Message == nil && want.Message != nil
 	}
 }
 
-// wanted returns the row that the store has to have of a record, and false if it needs none.
-func (r *record) wanted() (Row, bool) {
+// wantedRow returns the row that the store should have of a record, and false if it needs none.
+func (r *record) wantedRow() (Row, bool) {
 	state := Writing
 	switch {
-	case !r.stored, r.unheld && r.attempts == 0:
+	case !r.stored, r.holdFailed && r.attempts == 0:
 		return Row{}, false
 	case r.confirmed:
 		state = Confirmed
 	case r.done, r.unwritten:
 		state = Done
 	case r.owned != nil && !r.begun:
-		state = OnHold
+		state = Held
 	}
-	row := r.row(state)
+	row := r.toRow(state)
 	row.Known, row.Message = false, r.owned
 	return row, true
 }

@@ -48,7 +48,7 @@ func (h *hookedStore) Apply(ctx context.Context, b Batch, sync bool) error {
 	return h.brokenStore.Apply(ctx, b, sync)
 }
 
-func (h *hookedStore) Reserve() error { return h.noRoom }
+func (h *hookedStore) EnsureReserve() error { return h.noRoom }
 
 // A run that ends while the store gets back what it lacks has its outcome recorded only when that
 // is written, too.

@@ -35,7 +35,7 @@ func TestWhatAStoreLacks(t *testing.T) {
 	if _, err := l.Begin(again, true); err != nil {
 		t.Fatal(err)
 	}
-	all, err := l.missing(nil)
+	all, err := l.missingChanges(nil)
 	must(t, err)
 	with := func(number int64, change func(*Row)) []Row {
 		rows := make([]Row, 0, len(all.Put))
@@ -59,7 +59,7 @@ func TestWhatAStoreLacks(t *testing.T) {
 		// Its commit was made, and an error said that it wasn't: the run commits again.
 		"nothing of a commit": {with(1, func(r *Row) { r.State, r.Outputs = Done, outputs }), nil},
 	} {
-		b, err := l.missing(c.rows)
+		b, err := l.missingChanges(c.rows)
 		must(t, err)
 		var put []int64
 		for _, r := range b.Put {
@@ -72,8 +72,8 @@ func TestWhatAStoreLacks(t *testing.T) {
 	// The next start has the same rows.
 	next := New()
 	next.opened = make(chan struct{})
-	next.load(all.Put)
-	if b, err := next.missing(all.Put); err != nil || len(b.Put)+len(b.Remove) > 0 {
+	next.loadRows(all.Put)
+	if b, err := next.missingChanges(all.Put); err != nil || len(b.Put)+len(b.Remove) > 0 {
 		t.Errorf("after a restart %+v, %v", b, err)
 	}
 }
@@ -84,10 +84,10 @@ func TestAHoldThatWasWrittenInVain(t *testing.T) {
 	l := New()
 	key := begun(t, l, "x", 1)
 	must(t, l.Hold(key, &handlers.Held{Payload: []byte("body")}, 10, 10, outputs))
-	all, err := l.missing(nil)
+	all, err := l.missingChanges(nil)
 	must(t, err)
-	l.records[key].owned, l.records[key].unheld = nil, true
-	if b, err := l.missing(all.Put); err != nil || len(b.Put)+len(b.Remove) > 0 {
+	l.records[key].owned, l.records[key].holdFailed = nil, true
+	if b, err := l.missingChanges(all.Put); err != nil || len(b.Put)+len(b.Remove) > 0 {
 		t.Errorf("%+v, %v", b, err)
 	}
 }
@@ -101,8 +101,8 @@ func TestAStopRightAfterTheLoss(t *testing.T) {
 	remembers(t, NewSQLite(path, "test"))
 }
 
-// Another database may have rows of a host of the same name, with numbers that this host gave too and
-// forgot. They aren't its own.
+// Another database may have rows of a host of the same name, with numbers that this host gave too
+// and forgot. They aren't its own.
 func TestRowsOfAnotherDatabase(t *testing.T) {
 	server := testenv.NewPostgres(t)
 	admin, err := pgx.Connect(t.Context(), server.URL)

@@ -83,7 +83,8 @@ func must(t *testing.T, errs ...error) {
 	}
 }
 
-// What a host knows is in its file again after the file was lost, so that a restart forgets nothing.
+// What a host knows is in its file again after the file was lost, so that a restart forgets
+// nothing.
 func TestALostFileIsWrittenAnewFromMemory(t *testing.T) {
 	for name, lose := range map[string]func(t *testing.T, path string){
 		"removed": func(t *testing.T, path string) { must(t, os.Remove(path)) },
@@ -224,8 +225,8 @@ func TestRightsThatArePutRight(t *testing.T) {
 	}
 }
 
-// A server that turns into one that can only be read is unavailable, also for a ledger without work, and the host goes on when it is a primary again, with
-// rows that the server lost.
+// A server that turns into one that can only be read is unavailable, also for a ledger without
+// work, and the host goes on when it is a primary again, with rows that the server lost.
 func TestAServerThatCanOnlyBeRead(t *testing.T) {
 	server := testenv.NewPostgres(t)
 	l := open(t, NewPostgres(server.URL, "h"))
@@ -274,7 +275,7 @@ func TestRowsOfAnotherHostOfTheName(t *testing.T) {
 	} {
 		l := New()
 		filled(t, l)
-		if b, err := l.missing([]Row{row}); !errors.Is(err, errOther) {
+		if b, err := l.missingChanges([]Row{row}); !errors.Is(err, errOther) {
 			t.Errorf("%s: %+v, %v", name, b, err)
 		}
 	}

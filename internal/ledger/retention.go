@@ -8,55 +8,58 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// finished is the records of one pipeline that are done, the oldest first, and for how long it keeps the confirmed ones.
+// finished has the done and the confirmed records of one pipeline, each list with the oldest
+// first. keep says for how long it keeps the confirmed ones.
 type finished struct {
 	unconfirmed, confirmed list.List
 	keep                   middleware.Retention
 }
 
-// finish puts a record behind those that were done before.
-func (l *Ledger) finish(r *record) *finished {
+// addFinished adds a record that is done to the end of its pipeline's unconfirmed ones.
+func (l *Ledger) addFinished(r *record) *finished {
 	f := l.finished[r.key.Pipeline]
 	if f == nil {
-		f = &finished{keep: untold}
+		f = &finished{keep: keepAll}
 		l.finished[r.key.Pipeline] = f
 	}
-	r.place = f.unconfirmed.PushBack(r)
+	r.element = f.unconfirmed.PushBack(r)
 	return f
 }
 
-// untold is the retention of what is loaded, until its pipeline tells its own: everything stays. No pipeline's clock ran before.
-var untold = middleware.Retention{Window: math.MaxInt64, Limit: math.MaxInt - 1, Clock: func() time.Duration { return 0 }}
+// keepAll is the retention of loaded records until the first Confirm of their pipeline gives
+// another one. It keeps all of them. Its clock shows 0, as the clock of each pipeline does at the
+// start.
+var keepAll = middleware.Retention{Period: math.MaxInt64, Limit: math.MaxInt - 1, Clock: func() time.Duration { return 0 }}
 
-// confirm puts a record behind those that were confirmed before.
-func (f *finished) confirm(r *record) {
+// markConfirmed moves a record to the end of the confirmed ones.
+func (f *finished) markConfirmed(r *record) {
 	r.confirmedAt = f.keep.Clock()
 	if r.confirmed {
-		f.confirmed.MoveToBack(r.place)
+		f.confirmed.MoveToBack(r.element)
 	} else {
-		f.unconfirmed.Remove(r.place)
-		r.place, r.confirmed = f.confirmed.PushBack(r), true
+		f.unconfirmed.Remove(r.element)
+		r.element, r.confirmed = f.confirmed.PushBack(r), true
 	}
 }
 
-// forget drops confirmed records that are too old or too many. Each is looked at once more than it is dropped, so the cost is
-// that of the calls that added them.
-func (l *Ledger) forget(f *finished) {
+// dropExpired forgets the confirmed records that are too old or too many. It stops at the first
+// one that stays, so its cost is in proportion to the records that it forgets.
+func (l *Ledger) dropExpired(f *finished) {
 	now := f.keep.Clock()
 	for front := f.confirmed.Front(); front != nil; front = f.confirmed.Front() {
-		if f.confirmed.Len() <= f.keep.Limit+1 && now-front.Value.(*record).confirmedAt < f.keep.Window {
+		if f.confirmed.Len() <= f.keep.Limit+1 && now-front.Value.(*record).confirmedAt < f.keep.Period {
 			return
 		}
-		l.drop(&f.confirmed)
+		l.dropOldest(&f.confirmed)
 	}
 }
 
-// drop forgets the oldest record of a list.
-func (l *Ledger) drop(oldest *list.List) {
+// dropOldest forgets the oldest record of a list.
+func (l *Ledger) dropOldest(oldest *list.List) {
 	r := oldest.Remove(oldest.Front()).(*record)
 	delete(l.records, r.key)
 	if r.owned != nil {
 		l.owned.remove(r.key, r.owned)
 	}
-	l.later(Row{Number: r.number})
+	l.queueChange(Row{Number: r.number})
 }

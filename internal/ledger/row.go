@@ -11,7 +11,8 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// A store writes some rows for each command, so that JSON is made here by hand, without garbage. It is read with encoding/json.
+// A store writes several rows for each command. So this file writes their JSON without
+// allocations, and reads it with encoding/json.
 
 // appendOutputs appends JSON of outputs.
 func appendOutputs(dst []byte, outputs []middleware.Output) []byte {
@@ -29,7 +30,7 @@ func appendOutputs(dst []byte, outputs []middleware.Output) []byte {
 	return append(dst, ']')
 }
 
-// held is a message as a store keeps it. What stands in the row's own columns isn't repeated.
+// held is a held message as JSON. It leaves out what the row's own columns have.
 type held struct {
 	UUID     string            `json:"uuid"`
 	Payload  []byte            `json:"payload"`
@@ -52,7 +53,8 @@ func appendOrigin(dst []byte, o *middleware.Origin) []byte {
 	return append(dst, '}')
 }
 
-// appendHeld appends JSON of a message, as held has it. The error is that of a time which JSON can't have.
+// appendHeld appends JSON of a message, with the fields of held. It returns an error if JSON can't
+// express the time.
 func appendHeld(dst []byte, h *handlers.Held) ([]byte, error) {
 	dst = jsontext.AppendString(append(dst, `{"uuid":`...), h.UUID)
 	dst = appendBytes(append(dst, `,"payload":`...), h.Payload)
@@ -73,11 +75,12 @@ func appendHeld(dst []byte, h *handlers.Held) ([]byte, error) {
 	return append(dst, '}'), nil
 }
 
-// parts are the columns of a row that are JSON; nil is what the row doesn't have.
+// parts are the columns of a row that are JSON. A column that the row doesn't have is nil.
 type parts struct{ outputs, message, origin []byte }
 
-// encoded appends a row's parts to buf, and returns buf with them.
-func (r *Row) encoded(buf []byte) (grown []byte, p parts, err error) {
+// appendParts appends the JSON of a row's parts to buf. It returns the longer buffer and the
+// parts, which are slices of it.
+func (r *Row) appendParts(buf []byte) (grown []byte, p parts, err error) {
 	start := len(buf)
 	if r.Outputs != nil {
 		buf = appendOutputs(buf, r.Outputs)
@@ -116,12 +119,12 @@ func appendBytes(dst, b []byte) []byte {
 	return append(base64.StdEncoding.AppendEncode(dst, b), '"')
 }
 
-// decode takes in what a store has as bytes. Its error says why nobody can use the row.
+// decode fills in the digest and the parts of a row. The error says why the row can't be used.
 func (r *Row) decode(digest []byte, p parts) error {
 	flawed := func(format string, args ...any) error {
 		return fmt.Errorf("row %d, id %q of pipeline %s: %w", r.Number, r.Key.ID, r.Key.Pipeline, fmt.Errorf(format, args...))
 	}
-	if r.State < Writing || r.State > OnHold {
+	if r.State < Writing || r.State > Held {
 		return flawed("there is no state %d", int(r.State))
 	}
 	if copy(r.Digest[:], digest); len(digest) != len(r.Digest) {
@@ -138,7 +141,7 @@ func (r *Row) decode(digest []byte, p parts) error {
 		}
 	}
 	switch {
-	case p.message == nil && r.State == OnHold:
+	case p.message == nil && r.State == Held:
 		return flawed("it is held without its message")
 	case p.message != nil:
 		var h held
@@ -148,7 +151,7 @@ func (r *Row) decode(digest []byte, p parts) error {
 		r.Message = &handlers.Held{
 			ID: r.Key.ID, Key: r.Key.Device, Order: r.Number, UUID: h.UUID, Payload: h.Payload, Metadata: h.Metadata, Awaits: h.Awaits, Expires: h.Expires, Sets: h.Sets,
 		}
-		slim(r.Message) // one row after the other: the store may have them as they came
+		compactPayload(r.Message) // one row after the other: the store may have them as they came
 	}
 	return nil
 }

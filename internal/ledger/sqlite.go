@@ -23,30 +23,31 @@ type SQLite struct {
 	db                   *sql.DB
 	conn                 *sql.Conn
 	put, confirm, remove *sql.Stmt
-	change, finish       *sql.Stmt // of rows that are there
+	change, finish       *sql.Stmt // for rows that the store has
 	begin, commit        *sql.Stmt
 	synchronous          bool   // the connection's setting
-	buf                  []byte // of the row that is being written
-	// watch remembers the file that was opened last, also when the connection is closed.
+	buf                  []byte // the JSON of the row that is being written
+	// watch identifies the file that was opened last, also when the connection is closed.
 	watch   *database.Watch
 	tables  tables
-	reserve reserve
+	reserve diskReserve
 }
 
 var _ Store = (*SQLite)(nil)
 
-// NewSQLite returns a store in the file at path, which is made if it is missing, for the host of that name.
+// NewSQLite returns a store for the host of that name, in the file at path. Open makes a missing
+// file.
 func NewSQLite(path, host string) *SQLite {
-	return &SQLite{path: path, host: host, reserve: reserve{store: path}}
+	return &SQLite{path: path, host: host, reserve: diskReserve{store: path}}
 }
 
-// Open implements Store. It keeps the lock when it opens the file anew, so that no other host gets it
-// in between. While another file is in the place of the open one, the open one stays open, so that its
-// inode number isn't given to another file.
+// Open implements Store. It keeps the lock when it opens the file again, so that no other host can
+// get the lock in between. If another file has taken the place of the open one, Open leaves the
+// open one open, so that its inode number can't go to another file.
 func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	defer func() {
-		if full(err) {
-			s.reserve.release()
+		if isDiskFull(err) {
+			s.reserve.removeFile()
 		}
 		if err != nil {
 			err = fmt.Errorf("%s: %w", s.path, database.Explain(err))
@@ -55,9 +56,9 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	if s.watch != nil {
 		switch err := s.watch.CheckFile(); {
 		case errors.Is(err, database.ErrReplaced):
-			return nil, fmt.Errorf("%w: move it away, and this host writes its ledger anew from memory; a restart would use that file, and forget what isn't in it", err)
+			return nil, fmt.Errorf("%w: move it away, and this host writes its ledger again from memory; after a restart it would use that file and forget all other rows", err)
 		case errors.Is(err, database.ErrUnmounted):
-			return nil, fmt.Errorf("%w; a restart would use the disk that is there, and forget what isn't on it", err)
+			return nil, fmt.Errorf("%w; after a restart the host would use the disk that is there now and forget all other rows", err)
 		case err != nil && !errors.Is(err, database.ErrRemoved):
 			return nil, err
 		}
@@ -65,10 +66,11 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	if err := s.disconnect(); err != nil {
 		return nil, err
 	}
-	if err := s.keepOthersOut(); err != nil {
+	if err := s.takeLock(); err != nil {
 		return nil, err
 	}
-	// A commit survives the process without reaching the disk (synchronous=NORMAL); Apply asks for more where it is needed.
+	// By default a commit survives the process and may not reach the disk (synchronous=NORMAL).
+	// Apply changes that where a commit has to reach the disk.
 	file := database.File{Path: s.path, Create: true}
 	if s.db, err = file.Open(); err != nil {
 		return nil, err
@@ -78,7 +80,7 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 		return nil, err
 	}
 	if s.watch != nil {
-		s.watch = watch // a file that was made anew is this host's, also if what follows fails
+		s.watch = watch // a file that was made again is this host's, even if the next steps fail
 	}
 	defer func() {
 		if err != nil {
@@ -114,28 +116,29 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	if s.remove, err = s.conn.PrepareContext(ctx, `DELETE FROM ledger WHERE number IN (SELECT value FROM json_each(?))`); err != nil {
 		return nil, err
 	}
-	// Statements of a connection serve its transactions only if these are begun by hand.
+	// A sql.Tx can't use the prepared statements of its connection. So BEGIN and COMMIT are
+	// statements, too.
 	if s.begin, err = s.conn.PrepareContext(ctx, `BEGIN IMMEDIATE`); err != nil {
 		return nil, err
 	}
 	if s.commit, err = s.conn.PrepareContext(ctx, `COMMIT`); err != nil {
 		return nil, err
 	}
-	// SQLite opens a file that can't be written to, or whose disk is full, and reports it only with the
-	// first change. This is one: it writes the number that is there.
+	// SQLite reports only at the first change that a file can't be written, or that its disk is
+	// full. This is such a change: it writes the number that the file has already.
 	if _, err := s.conn.ExecContext(ctx, `PRAGMA user_version = 0`); err != nil {
 		return nil, err
 	}
-	rows, err := s.rows(ctx)
+	rows, err := s.readRows(ctx)
 	if err == nil {
-		err = s.tables.check(made, rows)
+		err = s.tables.adopt(made, rows)
 	}
 	if err != nil {
 		return nil, err
 	}
 	withLog, err := file.Watch()
 	if err == nil {
-		err = watch.CheckFile() // that was the open file, not one that came after it
+		err = watch.CheckFile() // withLog must be of the open file, not of one that replaced it
 	}
 	if err == nil {
 		s.watch = withLog
@@ -143,10 +146,11 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	return rows, err
 }
 
-// keepOthersOut takes the lock if the store doesn't have it, or its file was removed or replaced.
-func (s *SQLite) keepOthersOut() error {
+// takeLock takes the lock if the store doesn't have it, or if the lock's file was removed or
+// replaced.
+func (s *SQLite) takeLock() error {
 	path := lockPath(s.path)
-	if s.lock != nil && s.lock.at(path) {
+	if s.lock != nil && s.lock.isFileAt(path) {
 		return nil
 	}
 	lock, err := lockFile(path, fmt.Sprintf("host %q", s.host))
@@ -157,7 +161,7 @@ func (s *SQLite) keepOthersOut() error {
 		return err
 	}
 	if s.lock != nil {
-		err = s.lock.release()
+		err = s.lock.unlock()
 	}
 	s.lock = lock
 	return err
@@ -166,7 +170,7 @@ func (s *SQLite) keepOthersOut() error {
 // Check implements Store.
 func (s *SQLite) Check(context.Context) error {
 	err := s.watch.Check()
-	if err == nil && !s.lock.at(lockPath(s.path)) {
+	if err == nil && !s.lock.isFileAt(lockPath(s.path)) {
 		err = fmt.Errorf("its .lock: %w", database.ErrRemoved)
 	}
 	if err != nil {
@@ -175,16 +179,16 @@ func (s *SQLite) Check(context.Context) error {
 	return nil
 }
 
-// Reserve implements Store.
-func (s *SQLite) Reserve() error { return s.reserve.keep() }
+// EnsureReserve implements Store.
+func (s *SQLite) EnsureReserve() error { return s.reserve.ensureFile() }
 
-// rows reads all of them, in the order of their numbers.
-func (s *SQLite) rows(ctx context.Context) ([]Row, error) {
+// readRows returns all rows, in the order of their numbers.
+func (s *SQLite) readRows(ctx context.Context) ([]Row, error) {
 	found, err := s.conn.QueryContext(ctx, `SELECT number, pipeline, id, device, digest, state, attempts, outputs, message, origin FROM ledger ORDER BY number`)
 	if err != nil {
 		return nil, fmt.Errorf("reading the rows: %w", err)
 	}
-	defer func() { _ = found.Close() }() // found.Err says it
+	defer func() { _ = found.Close() }() // found.Err returns the same error
 	var rows []Row
 	for found.Next() {
 		var r Row
@@ -213,30 +217,32 @@ func (s *SQLite) Apply(ctx context.Context, b Batch, sync bool) error {
 		}
 		s.synchronous = sync
 	}
-	// Only here another process is waited for. What follows asks ctx between its statements: the driver has a goroutine for each statement that a
-	// context may end, which costs more than most of them.
+	// Only BEGIN may wait for another process, so only BEGIN gets ctx. The driver starts a
+	// goroutine for each statement whose context can end, which costs more than most statements.
+	// So the others run without ctx, and applyChanges checks it between them.
 	if _, err := s.begin.ExecContext(ctx); err != nil {
 		return err
 	}
 	unending := context.WithoutCancel(ctx)
-	err := s.apply(ctx, unending, b, time.Now().UnixMilli())
+	err := s.applyChanges(ctx, unending, b, time.Now().UnixMilli())
 	if err == nil {
 		_, err = s.commit.ExecContext(unending)
 	}
 	if err != nil {
-		// Without effect where the failure ended the transaction.
+		// ROLLBACK has no effect if the failure has ended the transaction.
 		_, _ = s.conn.ExecContext(unending, "ROLLBACK")
-		if full(err) {
-			s.reserve.release()
+		if isDiskFull(err) {
+			s.reserve.removeFile()
 		}
 	}
 	return database.Explain(err)
 }
 
-// apply makes the changes of a transaction, in statements of an unending context, as long as ctx lives.
-func (s *SQLite) apply(ctx, unending context.Context, b Batch, now int64) error {
+// applyChanges writes the changes of a transaction as long as ctx lives. Its statements run with
+// unending.
+func (s *SQLite) applyChanges(ctx, unending context.Context, b Batch, now int64) error {
 	if len(b.Remove) > 0 {
-		if _, err := s.remove.ExecContext(unending, numbers(b.Remove)); err != nil {
+		if _, err := s.remove.ExecContext(unending, jsonArray(b.Remove)); err != nil {
 			return fmt.Errorf("removing rows: %w", err)
 		}
 	}
@@ -244,32 +250,33 @@ func (s *SQLite) apply(ctx, unending context.Context, b Batch, now int64) error 
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := s.write(unending, &r, now); err != nil {
+		if err := s.writeRow(unending, &r, now); err != nil {
 			return fmt.Errorf("writing id %q: %w", r.Key.ID, err)
 		}
 	}
 	if len(b.Confirm) > 0 {
-		if _, err := s.confirm.ExecContext(unending, now, numbers(b.Confirm)); err != nil {
+		if _, err := s.confirm.ExecContext(unending, now, jsonArray(b.Confirm)); err != nil {
 			return fmt.Errorf("confirming rows: %w", err)
 		}
 	}
 	return nil
 }
 
-// write puts a row. Most are there already, and then only what may have changed is written.
-func (s *SQLite) write(ctx context.Context, r *Row, now int64) error {
+// writeRow writes a row. If the store has it already, as is usual, only the columns that may have
+// changed are written.
+func (s *SQLite) writeRow(ctx context.Context, r *Row, now int64) error {
 	if r.Known && r.Message == nil && r.State == Writing {
-		if there, err := affected(s.change.ExecContext(ctx, r.State, r.Attempts, now, r.Number)); there || err != nil {
+		if there, err := foundRow(s.change.ExecContext(ctx, r.State, r.Attempts, now, r.Number)); there || err != nil {
 			return err
 		}
 	}
-	buf, p, err := r.encoded(s.buf[:0])
+	buf, p, err := r.appendParts(s.buf[:0])
 	if err != nil {
 		return err
 	}
 	s.buf = buf
 	if r.Known && r.Message == nil && r.State == Done {
-		if there, err := affected(s.finish.ExecContext(ctx, r.State, r.Attempts, now, p.outputs, r.Number)); there || err != nil {
+		if there, err := foundRow(s.finish.ExecContext(ctx, r.State, r.Attempts, now, p.outputs, r.Number)); there || err != nil {
 			return err
 		}
 	}
@@ -277,8 +284,8 @@ func (s *SQLite) write(ctx context.Context, r *Row, now int64) error {
 	return err
 }
 
-// affected reports whether a statement found its row.
-func affected(r sql.Result, err error) (bool, error) {
+// foundRow reports whether a statement changed a row.
+func foundRow(r sql.Result, err error) (bool, error) {
 	if err != nil {
 		return false, err
 	}
@@ -286,8 +293,8 @@ func affected(r sql.Result, err error) (bool, error) {
 	return n > 0, err
 }
 
-// numbers makes a JSON array, as SQLite's json_each takes them.
-func numbers(all []int64) []byte {
+// jsonArray returns the numbers as a JSON array, for SQLite's json_each.
+func jsonArray(all []int64) []byte {
 	array := []byte{'['}
 	for i, n := range all {
 		if i > 0 {
@@ -301,7 +308,7 @@ func numbers(all []int64) []byte {
 // disconnect closes the file and keeps the lock.
 func (s *SQLite) disconnect() error {
 	var errs []error
-	// As long as a statement is there, SQLite keeps the connection, and with it the log and its index.
+	// SQLite keeps the connection, the log and its index open until all statements are closed.
 	for _, statement := range []*sql.Stmt{s.put, s.change, s.finish, s.confirm, s.remove, s.begin, s.commit} {
 		if statement != nil {
 			errs = append(errs, statement.Close())
@@ -322,7 +329,7 @@ func (s *SQLite) disconnect() error {
 func (s *SQLite) Close() error {
 	err := s.disconnect()
 	if s.lock != nil {
-		err = errors.Join(err, s.lock.release())
+		err = errors.Join(err, s.lock.unlock())
 	}
 	s.lock = nil
 	return err

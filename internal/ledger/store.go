@@ -7,48 +7,51 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// Store keeps a ledger's rows beyond the process. One goroutine at a time calls it.
+// Store keeps a ledger's rows when the process ends. One goroutine at a time calls it.
 type Store interface {
-	// Open connects, brings the schema up to date and returns the rows of this host. It is called
-	// again after each error of Open, Apply and Check. A SQLite file that was removed is made anew; a
-	// file that took its place isn't opened.
+	// Open connects, migrates the schema and returns the rows of this host. It is called again
+	// after each error of Open, Apply and Check. It makes a SQLite file again that was removed,
+	// and doesn't open another file in its place.
 	Open(ctx context.Context) ([]Row, error)
-	// Check returns why what is written now would be lost or refused, or nil.
+	// Check returns why a change would now be lost or refused, or nil.
 	Check(ctx context.Context) error
-	// Apply makes all changes in one transaction. With sync they have reached the disk when it returns, and so has everything
-	// that was applied before; without it they outlive the process. After an error any of them may have been made or not:
-	// making them again does no harm. b is the caller's again when it returns.
+	// Apply writes all changes in one transaction. With sync they have reached the disk when it
+	// returns, and so have all earlier ones. Without sync they survive the end of the process, but
+	// perhaps not a crash of the machine. After an error the changes may be written or not, and
+	// applying them again does no harm. Apply doesn't use b after it returns.
 	Apply(ctx context.Context, b Batch, sync bool) error
-	// Reserve keeps room for the outcomes of runs that have begun, so that a disk which others fill
-	// doesn't cost them. Apply gives it up when there is no other room. It is called before anything
-	// begins: when the store was opened, and after each error when all that is in memory is written.
-	Reserve() error
+	// EnsureReserve reserves disk space for the outcomes of runs that have begun. Apply gives that
+	// space up when the disk is full. The journal calls EnsureReserve before any run begins: after
+	// the first Open, and after each later Open once the store has all rows of memory.
+	EnsureReserve() error
 	// Close ends the use of the store.
 	Close() error
 }
 
-// Batch is what becomes of rows, each named once. Removals come first: a key may be removed and put anew under another number.
+// Batch is a set of changes with at most one for each row. Removals come first, since another row
+// may have the key of a removed one.
 type Batch struct {
 	Remove []int64
-	// Put are rows as they are to be, known to the store or not.
+	// Put are rows to insert or to replace.
 	Put []Row
-	// Confirm are rows whose state becomes Confirmed.
+	// Confirm are the numbers of rows whose state becomes Confirmed.
 	Confirm []int64
 }
 
-// State is how far a row has come.
+// State is the state of a row.
 type State int
 
-// The states of a row. A reservation alone is not worth a row: it ends with the process.
+// The states of a row. A record that is only reserved has no row, since a reservation ends with
+// the process.
 const (
-	// Writing: a run began to do what can't be undone, and hasn't told how it ended.
+	// Writing: a run has begun, and its outcome isn't recorded.
 	Writing State = iota + 1
-	// Done: the outputs are known, not all of them are confirmed.
+	// Done: the outputs are recorded, and not all of them are confirmed.
 	Done
-	// Confirmed: nothing is left to do, the row answers for duplicates.
+	// Confirmed: all outputs are confirmed. The row serves duplicates.
 	Confirmed
-	// OnHold: the ledger owns the message, and the outputs are what duplicates get meanwhile.
-	OnHold
+	// Held: the ledger owns the message. Until it is done, duplicates get the outputs.
+	Held
 )
 
 func (s State) String() string {
@@ -59,7 +62,7 @@ func (s State) String() string {
 		return "done"
 	case Confirmed:
 		return "confirmed"
-	case OnHold:
+	case Held:
 		return "held"
 	default:
 		return "none"
@@ -68,18 +71,20 @@ func (s State) String() string {
 
 // Row is one message in a store.
 type Row struct {
-	// Number is the row's own, given by the ledger and never used again.
+	// Number identifies the row. The ledger never uses a number twice.
 	Number int64
 	Key    middleware.LedgerKey
 	Digest middleware.Digest
 	State  State
-	// Attempts is how many runs began to do what can't be undone.
+	// Attempts is how many runs have begun.
 	Attempts int
 	Outputs  []middleware.Output
-	// Known says that the store was given the row before, though perhaps in vain.
+	// Known says that the row was written before, or that an attempt to write it failed.
 	Known bool
-	// Message is there as long as the ledger owns the message. A row that is put without one keeps what it has, until it is confirmed.
+	// Message is set as long as the ledger owns the message. A row that is put without a message
+	// keeps the one that it has, until it is confirmed.
 	Message *handlers.Held
-	// Origin is there until the row is confirmed. A row that is put without one keeps what it has.
+	// Origin is set until the row is confirmed. A row that is put without an origin keeps the one
+	// that it has.
 	Origin middleware.Origin
 }

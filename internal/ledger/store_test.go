@@ -22,8 +22,8 @@ import (
 	"github.com/pentrough/pentrough/router/middleware/middlewaretest"
 )
 
-// stores are the stores that outlive a process. Each function starts what they need, and the returned one makes stores that share
-// their rows.
+// stores are the stores that outlive a process. Each function starts what they need, and the
+// returned one makes stores that share their rows.
 var stores = map[string]func(t *testing.T) func(t *testing.T) func() Store{
 	"sqlite": func(*testing.T) func(t *testing.T) func() Store {
 		return func(t *testing.T) func() Store {
@@ -136,7 +136,8 @@ func TestWhatAStoreKeepsOutlivesTheProcess(t *testing.T) {
 			if claim, err := second.Reserve(t.Context(), done, middleware.Digest{2}, middleware.Origin{}); err != nil || claim.State != middleware.ClaimReused {
 				t.Errorf("another body: claim %+v, %v", claim, err)
 			}
-			// Two are confirmed and may be kept by a limit of 1: the next confirm forgets the oldest.
+			// Two are confirmed and may be kept by a limit of 1: the next confirm forgets the
+			// oldest.
 			extra := begun(t, second, "extra", 1)
 			if err := second.Commit(extra, nil); err != nil {
 				t.Fatal(err)
@@ -190,7 +191,7 @@ func (b *brokenStore) Open(context.Context) ([]Row, error) {
 
 func (b *brokenStore) Close() error { return nil }
 
-func (b *brokenStore) Reserve() error { return nil }
+func (b *brokenStore) EnsureReserve() error { return nil }
 
 func (b *brokenStore) Check(context.Context) error {
 	b.mu.Lock()
@@ -287,7 +288,8 @@ func TestADeadStoreIsUnavailableAndRecoversByItself(t *testing.T) {
 	})
 }
 
-// A message that couldn't be recorded as held keeps its place before one that could, also for a run with another body.
+// A message that couldn't be recorded as held keeps its place before one that could, also for a
+// run with another body.
 func TestWhatCouldNotBeHeldKeepsItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &brokenStore{rows: map[int64]Row{}}

@@ -168,9 +168,9 @@ type Ledger interface {
 
 // Retention is how long the confirmed records of a pipeline are kept at least.
 type Retention struct {
-	// Window is how long a record is kept after its confirmation, on Clock.
-	Window time.Duration
-	// Limit is how many newer ones there may be; beyond it a record may be forgotten before Window is over.
+	// Period is how long a record is kept after its confirmation, on Clock.
+	Period time.Duration
+	// Limit is how many newer ones there may be; beyond it a record may be forgotten before Period is over.
 	Limit int
 	// Clock is [Env].Presence.
 	Clock func() time.Duration

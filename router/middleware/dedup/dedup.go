@@ -1,5 +1,14 @@
-// Package dedup is the middleware that handles a message once, however often it comes: a duplicate gets what the first
-// produced.
+// Package dedup is the middleware that handles each message once, however often it is delivered.
+// A duplicate gets the outputs of the first run.
+//
+// All state is in the host's ledger, see [middleware.Ledger]. A run of a message with an id goes
+// through these steps:
+//
+//  1. Reserve, or Resume for a held or an abandoned message: the run gets the id for itself, or the
+//     outputs of an earlier run.
+//  2. The handler runs with a [handlers.Journal], through which it records Begin or Hold.
+//  3. Commit records the outputs. Release ends a run that failed, so that a redelivery runs again.
+//  4. Confirm follows when the outputs are published, and before the message is acked.
 package dedup
 
 import (
@@ -20,21 +29,21 @@ import (
 func init() {
 	middleware.Register(middleware.Plugin{
 		Name:    "dedup",
-		Summary: "Handles a message once, however often it comes.",
-		Description: "Recognises a message by its id, within its pipeline and key (such as the device). A message that was handled before is not handled again: what it " +
-			"produced then is sent again, with the same ids. The same id with another body is refused (`deliver`: rejected, \"id reused\"). While the first is " +
-			"being handled, the second waits for it; if it fails, the second is handled. A message without an id passes.\n\n" +
-			"An id is forgotten when `window` has passed since everything that it produced was confirmed, or when `max_entries` newer ones are confirmed; and if that was never " +
-			"confirmed, since its message went away unacked and didn't come back, when 100,000 newer ones wait for it. A broker hands a message out again whose ack " +
-			"was lost with the connection, so `window` stands still while the pipeline doesn't consume: an outage may be as long as it likes. " +
+		Summary: "Handles each message once, however often it is delivered.",
+		Description: "`dedup` identifies a message by its id, within its pipeline and its key (such as the device). It doesn't handle a duplicate. Instead it publishes the first message's outputs again, with " +
+			"the same ids. It refuses an id that comes with another body (`deliver`: rejected, \"id reused\"). If a duplicate arrives while the first message is being handled, it waits for the " +
+			"outcome; if the first one fails, the duplicate is handled. A message without an id passes.\n\n" +
+			"`dedup` forgets an id when `retention` has passed since all outputs were confirmed, or when `max_entries` newer ids are confirmed. An id whose outputs were never confirmed is forgotten when " +
+			"100,000 newer ids wait for their confirmation. The time of `retention` runs only while the pipeline consumes: a broker redelivers a message whose ack was lost with the connection, and " +
+			"that may be after a long outage. " +
 			"Messages that ended in `poison` are not remembered.\n\n" +
-			"What it knows is in the ledger, which `[store]` keeps in memory or in a database.",
+			"The ids are in the ledger, which `[store]` keeps in memory or in a database.",
 		Place:  middleware.PlaceDedup,
 		Config: func() middleware.Config { c := defaults; return &c },
 	})
 }
 
-var defaults = Config{Window: 10 * time.Minute, MaxEntries: 100_000, Begun: 10 * time.Minute}
+var defaults = Config{Retention: 10 * time.Minute, MaxEntries: 100_000, Begun: 10 * time.Minute}
 
 const (
 	// confirmRetry and confirmRetryMax bound the pauses between attempts to confirm.
@@ -44,16 +53,16 @@ const (
 
 // Config is the configuration of dedup.
 type Config struct {
-	Window     time.Duration `toml:"window" doc:"How long an id is remembered after everything that its message produced was confirmed; time without a consumer at the source doesn't count." min:"1s"`
-	MaxEntries int           `toml:"max_entries" doc:"How many such ids a pipeline remembers at most." unit:"ids" min:"1"`
-	Begun      time.Duration `toml:"begun_timeout" doc:"How long the source may take to deliver a message again that had begun, or whose result isn't published, before its result is published without it. Time in which the source couldn't deliver doesn't count." min:"1s"`
+	Retention  time.Duration `toml:"retention" renamed:"window" doc:"How long an id is remembered after all outputs of its message were confirmed. Time without a consumer at the source doesn't count." min:"1s"`
+	MaxEntries int           `toml:"max_entries" doc:"How many confirmed ids a pipeline remembers at most." unit:"ids" min:"1"`
+	Begun      time.Duration `toml:"begun_timeout" doc:"How long the source may take to redeliver a message that had begun, or whose result isn't published. Then the host publishes the result without a redelivery. Time in which the source couldn't deliver doesn't count." min:"1s"`
 }
 
 // Validate reports all problems.
 func (c *Config) Validate() error {
 	var errs []error
-	if c.Window < time.Second {
-		errs = append(errs, middleware.Invalid("window", "is %v, must be at least 1s", c.Window))
+	if c.Retention < time.Second {
+		errs = append(errs, middleware.Invalid("retention", "is %v, must be at least 1s", c.Retention))
 	}
 	if c.Begun < time.Second {
 		errs = append(errs, middleware.Invalid("begun_timeout", "is %v, must be at least 1s", c.Begun))
@@ -86,38 +95,40 @@ func (d *dedup) Wrap(next message.HandlerFunc) message.HandlerFunc {
 		}
 		key := middleware.LedgerKey{Pipeline: d.env.Pipeline, ID: described.ID, Device: described.Key}
 		body := middleware.Digest(sha256.Sum256(msg.Payload))
-		claim, err := d.claim(ctx, key, body, msg)
+		claim, err := d.claimID(ctx, key, body, msg)
 		if err != nil {
 			return nil, fmt.Errorf("reserving id %q: %w", key.ID, err)
 		}
 		switch claim.State {
 		case middleware.ClaimDone:
-			d.confirm(ctx, key)
-			return restore(claim.Outputs), nil
+			d.confirmOncePublished(ctx, key)
+			return messagesOf(claim.Outputs), nil
 		case middleware.ClaimReused:
 			return handlers.Refuse(msg, handlers.ReasonIDReused)
 		default:
 			handle := next
 			if r := handlers.Resumed(ctx); r != nil && r.Abandoned {
-				handle = d.abandoned
+				handle = d.endAbandoned
 			}
 			return d.run(ctx, key, claim.Begun, handle, msg)
 		}
 	}
 }
 
-// claim makes a claim for a message, or for one that the ledger owns.
-func (d *dedup) claim(ctx context.Context, key middleware.LedgerKey, body middleware.Digest, msg *message.Message) (middleware.Claim, error) {
+// claimID claims the id of a message for this run. A resumed message comes from the ledger itself,
+// so it is claimed in another way.
+func (d *dedup) claimID(ctx context.Context, key middleware.LedgerKey, body middleware.Digest, msg *message.Message) (middleware.Claim, error) {
 	if handlers.Resumed(ctx) != nil {
 		return d.env.Ledger.Resume(ctx, key)
 	}
 	return d.env.Ledger.Reserve(ctx, key, body, middleware.OriginOf(msg, handlers.Described(ctx)))
 }
 
-// abandoned takes the handler's place when a run was cut off and the source doesn't redeliver the
-// message. If the handler can't answer for it, the message ends without a result: it has no
-// payload, so that neither another attempt nor a topic for poison has a use for it.
-func (d *dedup) abandoned(msg *message.Message) ([]*message.Message, error) {
+// endAbandoned takes the place of the handler for an abandoned message: an earlier run was
+// interrupted, and the source doesn't redeliver the message. It asks the handler for a result that
+// says so. If the handler has none, the message ends without a result: it has no payload, so
+// neither a retry nor a dead letter would be of use.
+func (d *dedup) endAbandoned(msg *message.Message) ([]*message.Message, error) {
 	out, err := handlers.Refuse(msg, handlers.ReasonAbandoned)
 	if err != nil && handlers.KindOf(err) != handlers.KindUnavailable {
 		err = handlers.Drop(err)
@@ -125,7 +136,7 @@ func (d *dedup) abandoned(msg *message.Message) ([]*message.Message, error) {
 	return out, err
 }
 
-// run handles a message whose id is reserved, and of which so many runs began before.
+// run handles a message whose id is reserved. begun is how many earlier runs have begun.
 func (d *dedup) run(ctx context.Context, key middleware.LedgerKey, begun int, next message.HandlerFunc, msg *message.Message) ([]*message.Message, error) {
 	kept := false
 	defer func() {
@@ -141,7 +152,7 @@ func (d *dedup) run(ctx context.Context, key middleware.LedgerKey, begun int, ne
 		kept = true
 		return out, err
 	}
-	// A success counts even if the run was cancelled meanwhile: what has happened must not happen again.
+	// A success counts even if the run was cancelled in the meantime: its effects must not be repeated.
 	dropped := handlers.KindOf(err) == handlers.KindDrop && !handlers.Cancelled(ctx)
 	if err != nil && !dropped {
 		return out, err
@@ -150,21 +161,23 @@ func (d *dedup) run(ctx context.Context, key middleware.LedgerKey, begun int, ne
 		out = nil
 	}
 	kept = true
-	if failed := d.env.Ledger.Commit(key, record(out)); failed != nil {
-		return nil, fmt.Errorf("recording what id %q produced: %w", key.ID, failed)
+	if failed := d.env.Ledger.Commit(key, outputsOf(out)); failed != nil {
+		return nil, fmt.Errorf("recording the outputs of id %q: %w", key.ID, failed)
 	}
-	d.confirm(ctx, key)
+	d.confirmOncePublished(ctx, key)
 	return out, err
 }
 
-// journal is a reserved key's record, for the handler.
+// journal gives the handler access to the ledger's record of the message that it handles. It
+// implements [handlers.Journal].
 type journal struct {
 	ledger middleware.Ledger
 	key    middleware.LedgerKey
 	msg    *message.Message
-	// begun is how many runs began, before how many that were when this one did.
+	// begun is how many runs have begun, this one included; before is how many had when it started.
 	begun, before int
-	held          bool
+	// held says that the handler held the message, so that the ledger has ended the reservation.
+	held bool
 }
 
 func (j *journal) Begun() int { return j.begun }
@@ -190,7 +203,7 @@ func (j *journal) Hold(h handlers.Holding, outputs []*message.Message) error {
 	}
 	ctx := j.msg.Context()
 	held := handlers.NewHeld(handlers.Described(ctx), j.msg, h)
-	if err := j.ledger.Hold(j.key, held, h.PerKey, h.Total, record(outputs)); err != nil {
+	if err := j.ledger.Hold(j.key, held, h.PerKey, h.Total, outputsOf(outputs)); err != nil {
 		return err
 	}
 	j.held = true
@@ -198,12 +211,12 @@ func (j *journal) Hold(h handlers.Holding, outputs []*message.Message) error {
 	return nil
 }
 
-// confirm has the ledger record it when the outputs are confirmed, before the message is acked: of a message that was acked nobody would ever
-// hear again.
-func (d *dedup) confirm(ctx context.Context, key middleware.LedgerKey) {
+// confirmOncePublished confirms the record once the outputs are published. That happens before the
+// message is acked: after the ack there is no redelivery that could make up for it.
+func (d *dedup) confirmOncePublished(ctx context.Context, key middleware.LedgerKey) {
 	handlers.OnConfirmed(ctx, func(life context.Context) error {
 		for pauses := backoff.New(confirmRetry, confirmRetryMax); ; {
-			err := d.env.Ledger.Confirm(key, middleware.Retention{Window: d.Window, Limit: d.MaxEntries, Clock: d.env.Presence})
+			err := d.env.Ledger.Confirm(key, middleware.Retention{Period: d.Retention, Limit: d.MaxEntries, Clock: d.env.Presence})
 			if err == nil {
 				return nil
 			}
@@ -214,8 +227,8 @@ func (d *dedup) confirm(ctx context.Context, key middleware.LedgerKey) {
 	})
 }
 
-// record makes of messages what the ledger keeps.
-func record(msgs []*message.Message) []middleware.Output {
+// outputsOf converts messages to the outputs that the ledger stores.
+func outputsOf(msgs []*message.Message) []middleware.Output {
 	outputs := make([]middleware.Output, len(msgs))
 	for i, msg := range msgs {
 		outputs[i] = middleware.Output{
@@ -225,8 +238,8 @@ func record(msgs []*message.Message) []middleware.Output {
 	return outputs
 }
 
-// restore makes messages of what the ledger kept.
-func restore(outputs []middleware.Output) []*message.Message {
+// messagesOf converts stored outputs back to messages.
+func messagesOf(outputs []middleware.Output) []*message.Message {
 	msgs := make([]*message.Message, len(outputs))
 	for i, o := range outputs {
 		msgs[i] = message.NewMessage(o.UUID, o.Payload)

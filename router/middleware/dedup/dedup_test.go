@@ -445,13 +445,13 @@ func TestDifferentMessagesAreKeptApart(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	err := (&Config{}).Validate()
-	for _, field := range []string{"window", "max_entries", "begun_timeout"} {
+	for _, field := range []string{"retention", "max_entries", "begun_timeout"} {
 		if err == nil || !strings.Contains(err.Error(), field+": ") {
 			t.Errorf("%v says nothing of %s", err, field)
 		}
 	}
 	c := defaults
-	if diff := cmp.Diff(Config{Window: 10 * time.Minute, MaxEntries: 100_000, Begun: 10 * time.Minute}, c); diff != "" || c.Validate() != nil {
+	if diff := cmp.Diff(Config{Retention: 10 * time.Minute, MaxEntries: 100_000, Begun: 10 * time.Minute}, c); diff != "" || c.Validate() != nil {
 		t.Errorf("%s %v", diff, c.Validate())
 	}
 }

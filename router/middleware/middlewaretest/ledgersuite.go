@@ -37,7 +37,7 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 	elapsed := func() time.Duration { return time.Since(time.Unix(0, 0)) }
 	confirm := func(t *testing.T, l middleware.Ledger, key middleware.LedgerKey, limit int) {
 		t.Helper()
-		if err := l.Confirm(key, middleware.Retention{Window: time.Minute, Limit: limit, Clock: elapsed}); err != nil {
+		if err := l.Confirm(key, middleware.Retention{Period: time.Minute, Limit: limit, Clock: elapsed}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -51,7 +51,7 @@ func TestACommandThatNeverComesAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			folder, url := t.TempDir(), broker.VHost(t)
-			file, port, admin := exampleFile(t, folder, `window = "10m"`, `window = "10m"`+"\n"+`begun_timeout = "1s"`,
+			file, port, admin := exampleFile(t, folder, `retention = "10m"`, `retention = "10m"`+"\n"+`begun_timeout = "1s"`,
 				`type = "deliver", `, `type = "deliver", reply = true, timeout = "5m", `)
 			run := func(log string) *testenv.Program {
 				host := testenv.Launch(t, folder, log, []string{"AMQP_URL=" + url}, filepath.Join(bin, "pentrough"), "run", "-c", file)

@@ -39,5 +39,5 @@ var _ ledger.Store = forgetful{}
 func (forgetful) Open(context.Context) ([]ledger.Row, error)      { return nil, nil }
 func (forgetful) Apply(context.Context, ledger.Batch, bool) error { return nil }
 func (forgetful) Check(context.Context) error                     { return nil }
-func (forgetful) Reserve() error                                  { return nil }
+func (forgetful) EnsureReserve() error                            { return nil }
 func (forgetful) Close() error                                    { return nil }
