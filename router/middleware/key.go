@@ -12,8 +12,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// Key says what a message belongs to: "payload.FIELD" of a JSON payload, where further dots lead into nested objects, or "metadata.KEY". The
-// zero value is the key of the message's lane.
+// Key says where the key of a message is: "payload.FIELD" of a JSON payload, where further dots
+// lead into nested objects, or "metadata.KEY". The zero value means the key of the message's lane.
 type Key string
 
 const (
@@ -21,7 +21,7 @@ const (
 	keyMetadata = "metadata"
 )
 
-// Validate reports a key that names nothing.
+// Validate returns an error if k isn't a valid key.
 func (k Key) Validate() error {
 	where, name := k.split()
 	switch {
@@ -33,7 +33,8 @@ func (k Key) Validate() error {
 	return nil
 }
 
-// Of returns the key of a message: a string, number or bool as text. Metadata that aren't there are "".
+// Of returns the key of a message: a string, number or bool as text. The key of missing metadata
+// is "".
 func (k Key) Of(msg *message.Message) (string, error) {
 	if k == "" {
 		return handlers.Described(msg.Context()).Key, nil
@@ -55,7 +56,7 @@ func (k Key) Of(msg *message.Message) (string, error) {
 	}
 	switch value.Kind {
 	case '{', '[':
-		return "", fmt.Errorf("key field %s is not a string or number", name)
+		return "", fmt.Errorf("key field %s isn't a string or number", name)
 	case '"':
 		text, err := value.Text()
 		return string(text), err

@@ -24,7 +24,7 @@ func TestKeyOf(t *testing.T) {
 		{"payload.tenant.id", `{"tenant":{"id":12.50}}`, "12.50", ""},
 		{"payload.on", `{"on":true}`, "true", ""},
 		{"payload.tenant", `{}`, "", "key field tenant is missing"},
-		{"payload.tenant", `{"tenant":[1]}`, "", "key field tenant is not a string or number"},
+		{"payload.tenant", `{"tenant":[1]}`, "", "key field tenant isn't a string or number"},
 		{"payload.tenant.id", `{"tenant":"red"}`, "", "key field tenant.id is missing"},
 		{"payload.tenant", `{"tenant":"\ud800"}`, "", "reading key field tenant: byte 12: the string has half of a surrogate pair"},
 		{"payload.tenant", `{"tenant":"red","tenant":null}`, "", ""},

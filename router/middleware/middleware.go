@@ -1,7 +1,9 @@
-// Package middleware is the contract of what wraps a pipeline's handler: poison, dedup, throttle, retry, timeout.
+// Package middleware is the contract of the plugins that wrap a pipeline's handler, such as
+// poison, dedup, throttle, retry and timeout.
 //
-// A middleware is a plugin: its folder registers a [Plugin] in an init function. Middleware wraps in the order of the
-// TOML list, outermost first, and every pipeline gets an instance of its own. It is tested with middlewaretest.
+// A middleware is a plugin: its folder registers a [Plugin] in an init function. The first
+// middleware of the TOML list is the outermost one. Each pipeline gets its own instance. Package
+// middlewaretest tests a middleware against this contract.
 package middleware
 
 import (
@@ -18,36 +20,42 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// Middleware wraps a handler function. Optional: io.Closer, called when the pipeline has ended, and
-// [Rememberer].
+// Middleware wraps a handler function. It may also implement io.Closer, which the host calls when
+// the pipeline has ended, and [Rememberer].
 //
-// Duties: errors of kind unavailable pass unchanged, and so does everything once
-// handlers.Cancelled(msg.Context()) is true. A middleware that turns an error into success says so
-// with [Swallowed]. Outside dedup, a message may have no payload: see
-// [handlers.Resumption].Abandoned. A context put on the message is a child of the one found there,
-// and is taken off again before returning.
+// A middleware has these duties:
+//
+//   - It returns errors of kind unavailable unchanged. Once handlers.Cancelled(msg.Context()) is
+//     true, it returns every result unchanged.
+//   - If it turns an error into a success, it calls [Swallowed].
+//   - A context that it sets on the message is a child of the context that it found. It sets the
+//     old one again before it returns.
+//   - If it is outside of dedup, it accepts messages without a payload: see
+//     [handlers.Resumption].Abandoned.
 type Middleware interface {
 	Wrap(next message.HandlerFunc) message.HandlerFunc
 }
 
-// Rememberer is implemented by middleware that records its pipeline's messages in the ledger.
+// Rememberer is a middleware that records its pipeline's messages in the ledger.
 type Rememberer interface {
-	// BegunTimeout is how long the source may take to redeliver a message. Then the router takes
-	// it from the ledger.
+	// BegunTimeout returns how long the source may take to redeliver a message. After that time
+	// the router ends the message with what the ledger has of it.
 	BegunTimeout() time.Duration
 }
 
-// Swallowed records that a middleware dealt with err and returned none, so that a caller who waits for the message learns of it.
+// Swallowed records that a middleware handled err and returned no error. A caller that waits for
+// the message gets err.
 func Swallowed(ctx context.Context, err error) {
 	if s := handlers.ScopeFrom(ctx); s != nil {
 		s.Swallowed(err)
 	}
 }
 
-// Place is where in a list a middleware works. A list whose places go down is refused.
+// Place is the position of a middleware in a list. The host refuses a list that isn't in the order
+// of the places.
 type Place int
 
-// The places, outermost first. PlaceAny works everywhere.
+// The places, outermost first. A middleware with PlaceAny may be anywhere in the list.
 const (
 	PlaceAny Place = iota
 	PlacePoison
@@ -57,8 +65,9 @@ const (
 	PlaceTimeout
 )
 
-// Config is a middleware's configuration: a pointer to a struct whose exported fields have toml and doc tags. An
-// optional method Validate() error reports all problems, joined, each made with [Invalid].
+// Config is a middleware's configuration: a pointer to a struct whose exported fields have toml
+// and doc tags. It may have a method Validate() error, which returns all problems, joined.
+// [Invalid] makes each of them.
 type Config interface {
 	// New builds an instance for one pipeline. It does no I/O.
 	New(env Env) (Middleware, error)
@@ -67,41 +76,42 @@ type Config interface {
 // TopicRef names a topic.
 type TopicRef = transports.TopicRef
 
-// Env is what the host lends to a middleware.
+// Env is what the host provides to a middleware.
 type Env struct {
-	// Pipeline is the name of the pipeline that the instance is built for.
+	// Pipeline is the name of the instance's pipeline.
 	Pipeline string
 	// Name is the middleware's name in the pipeline's list.
 	Name string
-	// From is the topic that the pipeline takes from, Handler the type of its handler.
+	// From is the pipeline's source, Handler the type of its handler.
 	From    TopicRef
 	Handler string
-	// Logger carries the pipeline's and the middleware's name already.
+	// Logger adds the names of the pipeline and of the middleware to each line.
 	Logger *slog.Logger
-	// Now is the wall clock for times in messages.
+	// Now returns the wall clock's time, for times in messages.
 	Now func() time.Time
-	// Registerer takes the middleware's metrics; it adds the label "pipeline" already.
+	// Registerer registers the middleware's metrics. It adds the label "pipeline".
 	Registerer prometheus.Registerer
-	// Publisher returns a publisher whose Publish blocks until confirmed, or until the message's context ends. The topic given
-	// to Publish is ignored.
+	// Publisher returns a publisher for a topic. Its Publish blocks until the message is confirmed
+	// or its context ends, and ignores the topic in its arguments.
 	Publisher func(ref TopicRef) (message.Publisher, error)
 	// Ledger is the host's record of messages by id.
 	Ledger Ledger
-	// Presence is a clock that stands still while the pipeline has no consumer at its source: for how long it had one, in all.
+	// Presence returns for how long the pipeline has had a consumer at its source, in total. As a
+	// clock it stops while there is no consumer.
 	Presence func() time.Duration
 }
 
 // Plugin describes a middleware to the registry.
 type Plugin struct {
-	// Name is what the pipeline's list says.
+	// Name is the plugin's name in a pipeline's list.
 	Name string
-	// Summary is one line.
+	// Summary describes the middleware in one line.
 	Summary string
 	// Description is Markdown for the middleware's page.
 	Description string
-	// Place is where in a list it belongs.
+	// Place is the middleware's position in a list.
 	Place Place
-	// Swallows says that permanent and retryable errors never leave it.
+	// Swallows says that the middleware never returns permanent and retryable errors.
 	Swallows bool
 	// Config returns a new configuration with every default set.
 	Config func() Config
@@ -111,7 +121,8 @@ const kind = "middleware"
 
 func init() { plugin.Define[Config](kind) }
 
-// Register makes a middleware known. Call it from an init function. It panics if the name is taken.
+// Register adds a middleware to the registry. Init functions call it. It panics if the name is
+// taken.
 func Register(p Plugin) {
 	plugin.Register(kind, plugin.Info{
 		Name: p.Name, Summary: p.Summary, Description: p.Description, Extra: p,
@@ -119,64 +130,77 @@ func Register(p Plugin) {
 	})
 }
 
-// Invalid returns an error for Validate that belongs to one field, named by its TOML key.
+// Invalid returns an error of Validate about one field. field is its TOML key.
 func Invalid(field, format string, args ...any) error {
 	return plugin.Invalid(field, format, args...)
 }
 
-// Ledger records messages by id, from reservation to confirmed outputs. It is safe for concurrent use.
+// Ledger records messages by id, from the reservation of the id until all outputs are confirmed.
+// It is safe for concurrent use. Package internal/ledger describes the states of a record.
 //
-// An error of kind unavailable means that the record can't be read or written now.
+// An error of kind unavailable means that the ledger can't read or write the record now.
 type Ledger interface {
-	// Reserve claims key for one run. While another run holds it, Reserve waits for that run's Commit or Release, or
-	// for ctx to end. The ledger keeps the origin of the last message that it reserves key for.
+	// Reserve claims key for one run. While another run has it, Reserve waits for that run's
+	// Commit, Hold or Release, or for the end of ctx. The ledger keeps the origin of the last
+	// message for which it reserved key.
 	Reserve(ctx context.Context, key LedgerKey, body Digest, from Origin) (Claim, error)
-	// Begin records that the run that holds key is about to do what can't be undone, before it does it, and returns which attempt
-	// that is: 1 for the first. With sync the record has reached the disk, otherwise it survives the process's end but perhaps not
-	// the machine's. A ledger in memory survives nothing.
+	// Begin records that the run that has key is about to do something that can't be undone, such
+	// as writing to a device. It returns the number of the attempt, from 1. With sync the record
+	// has reached the disk when Begin returns. Without sync it survives the end of the process,
+	// but perhaps not a crash of the machine. The records of a ledger in memory end with the
+	// process.
 	Begin(key LedgerKey, sync bool) (attempt int, err error)
-	// Retract takes the latest Begin back: nothing was done after all.
+	// Retract undoes the latest Begin, since the run did nothing after all.
 	Retract(key LedgerKey)
-	// Commit records what the run produced and ends the reservation. If it returns an error of
+	// Commit records the outputs of the run and ends the reservation. If it returns an error of
 	// kind unavailable, the ledger remembers the outputs and records them as soon as it can. Until
 	// then Reserve and Resume return such errors, too. The record stays until it is confirmed,
-	// unless there are far more such records than a source hands out unsettled messages.
+	// unless there are more such records than a source can have unsettled messages.
 	Commit(key LedgerKey, outputs []Output) error
-	// Release ends the reservation, so that the id can be run again. What began and wasn't taken back stays on record.
+	// Release ends the reservation without an outcome, so that the message can run again. The
+	// ledger still knows how many runs have begun.
 	Release(key LedgerKey)
-	// Confirm records that all outputs are confirmed, and for how long the record is kept from now on. A message that was held isn't owned any more.
+	// Confirm records that all outputs are confirmed. keep says for how long the ledger keeps the
+	// record from now on. The ledger no longer owns the message.
 	Confirm(key LedgerKey, keep Retention) error
-	// Hold records that the ledger owns the message of the run that holds key, gives h its Order, and ends the reservation. outputs are what a
-	// duplicate gets. What began is taken back. When it returns the record has reached the disk. The error is of kind handlers.ErrHoldFull if
-	// there are perKey messages of the device or total of the pipeline; the reservation stays then. If it can't be recorded the message keeps its place in the
-	// order for when it comes again. Of a message that is owned already only the reservation ends.
+	// Hold makes the ledger the owner of the message h of the run that has key, sets h.Order, and
+	// ends the reservation. The record has reached the disk when Hold returns. Duplicates get
+	// outputs until the message is done. If the ledger owns the message already, Hold only ends
+	// the reservation.
+	//
+	// The error is handlers.ErrHoldFull if the ledger owns perKey messages of the device or total
+	// messages of the pipeline. After any error the reservation stays. If the record couldn't be
+	// written, a redelivered message still gets the same Order.
 	Hold(key LedgerKey, h *handlers.Held, perKey, total int, outputs []Output) error
-	// Resume claims a message that the ledger owns, or one that is Unconfirmed, for one run, as
-	// Reserve does. The error is of kind drop if there is no such message any more.
+	// Resume claims a message for one run, as Reserve does. The ledger must own the message, or it
+	// must be one of Unconfirmed. The error is of kind drop if there is no such message any more.
 	Resume(ctx context.Context, key LedgerKey) (Claim, error)
-	// Owned returns what the ledger owns of a pipeline, oldest first, as soon as its records are there.
+	// Owned waits until the ledger has read its records, and returns the messages of a pipeline
+	// that it owns, oldest first.
 	Owned(ctx context.Context, pipeline string) ([]*handlers.Held, error)
-	// Disown forgets a message that the ledger owns and no run holds: it ended in another way, as in a topic for poison.
+	// Disown forgets a message that the ledger owns and no run has. The message has ended in
+	// another way, such as in a topic for poison.
 	Disown(key LedgerKey)
-	// Unconfirmed returns the messages of a pipeline that their source has to redeliver: a run of
-	// them began or ended, and their outputs aren't confirmed. It leaves out those that a run
-	// holds or the ledger owns.
+	// Unconfirmed returns the messages of a pipeline that their source has to redeliver. Those
+	// have begun or are done, and their outputs aren't confirmed. It leaves out messages that a
+	// run has or the ledger owns.
 	Unconfirmed(pipeline string) []Unconfirmed
 	// Durable reports whether records outlive the process.
 	Durable() bool
 }
 
-// Retention is how long the confirmed records of a pipeline are kept at least.
+// Retention says for how long the ledger keeps the confirmed records of a pipeline.
 type Retention struct {
-	// Period is how long a record is kept after its confirmation, on Clock.
+	// Period is how long the ledger keeps a record after its confirmation, by Clock.
 	Period time.Duration
-	// Limit is how many newer ones there may be; beyond it a record may be forgotten before Period is over.
+	// Limit is how many newer confirmed records there may be. If there are more, the ledger may
+	// forget a record before Period is over.
 	Limit int
 	// Clock is [Env].Presence.
 	Clock func() time.Duration
 }
 
-// LedgerKey names a record.
+// LedgerKey identifies a record.
 type LedgerKey struct {
 	Pipeline string
 	ID       string
@@ -189,15 +213,15 @@ type Unconfirmed struct {
 	Origin Origin
 }
 
-// Origin is what the ledger keeps of a message while its source has to redeliver it: enough to
-// publish its outputs if the source doesn't.
+// Origin is what the ledger keeps of a message while its source may have to redeliver it. If the
+// source doesn't, that is enough to publish the outputs of the message.
 type Origin struct {
 	UUID          string `json:"uuid"`
 	CorrelationID string `json:"correlation_id"`
 	ReplyTo       string `json:"reply_to"`
 	TraceParent   string `json:"traceparent"`
 	TraceState    string `json:"tracestate"`
-	// Keep is that of the message's [handlers.Description].
+	// Keep is Keep of the message's [handlers.Description].
 	Keep string `json:"keep"`
 }
 
@@ -210,7 +234,7 @@ func OriginOf(msg *message.Message, d handlers.Description) Origin {
 	}
 }
 
-// Metadata returns those that the message had.
+// Metadata returns the metadata of the message that the origin has.
 func (o *Origin) Metadata() message.Metadata {
 	m := message.Metadata{}
 	for key, value := range map[string]string{
@@ -227,12 +251,13 @@ func (o *Origin) Metadata() message.Metadata {
 // Digest is the SHA-256 of a message's payload.
 type Digest [sha256.Size]byte
 
-// Claim is what Reserve found.
+// Claim is the result of Reserve and Resume.
 type Claim struct {
 	State ClaimState
-	// Begun is how many earlier runs began to do what can't be undone, and may have done it, if State is ClaimReserved.
+	// Begun is how many earlier runs have begun, if State is ClaimReserved. Each of them may have
+	// done what can't be undone.
 	Begun int
-	// Outputs are what an earlier run produced, if State is ClaimDone.
+	// Outputs are those of an earlier run, if State is ClaimDone.
 	Outputs []Output
 }
 
@@ -240,15 +265,16 @@ type Claim struct {
 type ClaimState int
 
 const (
-	// ClaimReserved: the id is new, or no run of it came to its end, and is the caller's now; Commit or Release must follow.
+	// ClaimReserved: the id is new, or no run of it has an outcome. The caller has it now, and
+	// must call Commit, Hold or Release.
 	ClaimReserved ClaimState = iota + 1
-	// ClaimDone: the same message was handled before, or is held.
+	// ClaimDone: the same message is done, or the ledger owns it.
 	ClaimDone
-	// ClaimReused: another message had this id.
+	// ClaimReused: another message has this id.
 	ClaimReused
 )
 
-// Output is a produced message as the ledger keeps it.
+// Output is a message that a handler produced, as the ledger keeps it.
 type Output struct {
 	UUID        string
 	Metadata    map[string]string

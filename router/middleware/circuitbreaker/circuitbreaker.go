@@ -1,5 +1,20 @@
-// Package circuitbreaker is the middleware that stops trying messages of a key whose messages keep failing, for a while: the outage of
-// one device or tenant doesn't hold up the others.
+// Package circuitbreaker is the middleware that rejects the messages of a key for a while when its
+// messages keep failing. So the outage of one device or tenant doesn't delay the others.
+//
+// Each key has a circuit, with the usual three states:
+//
+//	closed     messages are handled; failures counts those in a row that failed
+//	open       failures has reached the limit; messages are rejected until a time
+//	half-open  that time has passed: one message is handled as a probe, the others are rejected
+//
+// A closed circuit that hasn't failed since its last success isn't stored. A probe that succeeds
+// closes the circuit, so that it is removed. A probe that fails opens it again for the same time.
+// A probe without a verdict, such as a cancelled run, leaves it half-open for another probe.
+//
+// Invariants: beginRun and endRun come in pairs, also when the handler panics. A circuit has at
+// most one probe. A run that began while its circuit was closed can't change a circuit that is
+// open. There are at most max_keys circuits: a new one removes the one whose last failure is the
+// oldest. One mutex, circuits.mu, guards everything; no run waits while it is locked.
 package circuitbreaker
 
 import (
@@ -18,27 +33,28 @@ import (
 func init() {
 	middleware.Register(middleware.Plugin{
 		Name:        "circuit-breaker",
-		Summary:     "Gives up messages of a key at once while its messages keep failing.",
+		Summary:     "Rejects the messages of a key for a while when they keep failing.",
 		Description: description,
 		Place:       middleware.PlaceThrottle,
 		Config:      func() middleware.Config { c := defaults; return &c },
 	})
 }
 
-const description = "Every key, such as a device or a tenant, has a breaker of its own. When `failures` messages of it in a row have failed, the breaker opens: for the time `open`, messages of that key are given up at once, without " +
-	"trying. Then one is tried as a probe, and the others are still given up; if it works the breaker is closed and forgotten, otherwise it is open for the same time again. The key is the one that orders the pipeline's " +
-	"messages, or what `key` names; messages without one share a breaker.\n\n" +
-	"What is given up is a *retryable* error that says so: `poison` keeps the message, from where it can be replayed when the trouble is over, and a caller over HTTP gets 500. It doesn't wait in the host: there it would fill " +
-	"what the source hands out at a time, such as the `prefetch` of a broker, until the messages of all other keys waited behind it.\n\n" +
-	"It stands outside of `retry`: a message has failed when its last attempt has, and one that is given up isn't tried again.\n\n" +
-	"| a message ends with | that counts as |\n|---|---|\n" +
-	"| success, a *drop* or a *permanent* error | working: whoever was asked has answered |\n" +
+const description = "Each key, such as a device or a tenant, has its own breaker. When `failures` messages of the key in a row have failed, the breaker opens: for the time `open` it rejects the key's messages without " +
+	"trying them. Then it tries one message as a probe and still rejects the others. If the probe succeeds, the breaker closes and is forgotten. Otherwise it stays open for the same time again. The key is the one that orders " +
+	"the pipeline's messages, or the one that `key` names; messages without a key share a breaker.\n\n" +
+	"A rejected message ends with a *retryable* error that says so: `poison` stores the message, and you can replay it when the outage is over. An HTTP caller gets 500. Rejected messages don't wait in the host. There they would " +
+	"use up the source's window, such as the `prefetch` of a broker, until the messages of all other keys had to wait, too.\n\n" +
+	"The breaker is outside of `retry`: a message has failed when its last attempt has failed, and a rejected message isn't retried.\n\n" +
+	"| a message ends with | it counts as |\n|---|---|\n" +
+	"| success, a *drop* or a *permanent* error | a success: the other side has answered |\n" +
 	"| a *retryable* error, a panic | a failure, if `counts` has `retryable` |\n" +
 	"| an *unavailable* error | a failure, if `counts` has `unavailable` |\n" +
-	"| a cancelled run, and what `counts` doesn't have | nothing |\n\n" +
-	"**Unavailable** pauses the pipeline until the same message works, and poisons nothing. With `counts = [\"retryable\", \"unavailable\"]` that ends after `failures` tries: the message is given up and goes to `poison`, and the " +
-	"pipeline goes on with other keys. That is right where each key has something of its own that can be down; where all keys need the same thing, its outage would put message after message into `poison`.\n\n" +
-	"`deliver` makes results of what happens with a device, not errors; a breaker around it does nothing. With more than `max_keys` that fail, the one whose last failure is longest ago is forgotten."
+	"| a cancelled run, or an error that `counts` doesn't have | nothing |\n\n" +
+	"An **unavailable** error pauses the pipeline until the same message succeeds, and no message goes to `poison`. With `counts = [\"retryable\", \"unavailable\"]` the pause ends after `failures` attempts: the message is rejected " +
+	"and goes to `poison`, and the pipeline goes on with other keys. Choose this if each key depends on something of its own that can be down. If all keys depend on the same thing, its outage would send message after message to " +
+	"`poison`.\n\n" +
+	"`deliver` turns what happens with a device into results, not errors, so a breaker around it has no effect. If more than `max_keys` keys fail, the one whose last failure is the oldest is forgotten."
 
 const (
 	countRetryable   = "retryable"
@@ -49,11 +65,11 @@ var defaults = Config{Failures: 5, Open: 30 * time.Second, Counts: []string{coun
 
 // Config is the configuration of circuit-breaker.
 type Config struct {
-	Failures int           `toml:"failures" doc:"How many messages of a key in a row must fail to open its breaker." unit:"messages" min:"1"`
-	Open     time.Duration `toml:"open" doc:"How long messages of the key are given up before one is tried." min:"1ms"`
+	Failures int           `toml:"failures" doc:"How many messages of a key in a row must fail until its breaker opens." unit:"messages" min:"1"`
+	Open     time.Duration `toml:"open" doc:"How long the messages of the key are rejected before one is tried." min:"1ms"`
 	Counts   []string      `toml:"counts" doc:"Which kinds of errors are failures." enum:"retryable,unavailable" min:"1"`
-	Key      string        `toml:"key" doc:"What has a breaker of its own: payload.FIELD of a JSON payload, or metadata.KEY. Default: the key that orders the pipeline's messages." example:"\"metadata.header.X-Tenant\""`
-	MaxKeys  int           `toml:"max_keys" doc:"How many keys that fail are remembered at most." unit:"keys" min:"1" max:"10000000"`
+	Key      string        `toml:"key" doc:"The key that has its own breaker: payload.FIELD of a JSON payload, or metadata.KEY. Default: the key that orders the pipeline's messages." example:"\"metadata.header.X-Tenant\""`
+	MaxKeys  int           `toml:"max_keys" doc:"The most failing keys that are remembered." unit:"keys" min:"1" max:"10000000"`
 }
 
 // Validate reports all problems.
@@ -69,7 +85,7 @@ func (c *Config) Validate() error {
 		errs = append(errs, middleware.Invalid("counts", "is %q, must be retryable, unavailable or both", c.Counts))
 	}
 	if err := middleware.Key(c.Key).Validate(); err != nil {
-		errs = append(errs, middleware.Invalid("key", "%q is no key: %v", c.Key, err))
+		errs = append(errs, middleware.Invalid("key", "%q isn't a key: %v", c.Key, err))
 	}
 	if c.MaxKeys < 1 {
 		errs = append(errs, middleware.Invalid("max_keys", "is %d, must be at least 1", c.MaxKeys))
@@ -99,35 +115,35 @@ func (b *breaker) Wrap(next message.HandlerFunc) message.HandlerFunc {
 		ctx := msg.Context()
 		key, err := b.key.Of(msg)
 		if err != nil {
-			key = "" // of a message that can't be read; it fails where somebody has to read it
+			key = "" // the message can't be read; the handler that reads it will fail
 		}
-		try, wait := b.circuits.enter(key, time.Now())
+		try, wait := b.circuits.beginRun(key, time.Now())
 		if try == nil {
 			b.metrics.refused.Inc()
 			return nil, handlers.RetryAfter(fmt.Errorf("not tried: the circuit breaker of key %q is open", key), wait)
 		}
-		ended := failed // with a panic
+		ended := failed // unless next returns: a panic is a failure
 		defer func() {
-			change := b.circuits.leave(try, ended, time.Now())
+			change := b.circuits.endRun(try, ended, time.Now())
 			log := transports.Traced(b.env.Logger, msg.Metadata)
 			switch change {
 			case opened:
 				b.metrics.opened.Inc()
-				log.Warn("circuit breaker opened; messages of its key are given up", "key", key, "err", err)
+				log.Warn("circuit breaker opened; messages of its key are rejected", "key", key, "err", err)
 			case closed:
 				log.Info("circuit breaker closed", "key", key)
 			}
 		}()
 		out, err = next(msg)
-		ended = b.judge(err, handlers.Cancelled(ctx))
+		ended = b.outcomeOf(err, handlers.Cancelled(ctx))
 		return out, err
 	}
 }
 
-// judge says what the end of a run tells of its key.
-func (b *breaker) judge(err error, cancelled bool) outcome {
+// outcomeOf returns what the error of a run says about its key.
+func (b *breaker) outcomeOf(err error, cancelled bool) outcome {
 	if err == nil {
-		return worked
+		return succeeded
 	}
 	kind := handlers.KindOf(err)
 	switch {
@@ -137,7 +153,7 @@ func (b *breaker) judge(err error, cancelled bool) outcome {
 		kind == handlers.KindUnavailable && slices.Contains(b.counts, countUnavailable):
 		return failed
 	case kind == handlers.KindPermanent, kind == handlers.KindDrop:
-		return worked
+		return succeeded
 	default:
 		return undecided
 	}

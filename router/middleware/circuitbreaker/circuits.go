@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// outcome is what the end of a run tells of its key.
+// outcome is what the end of a run says about its key.
 type outcome int
 
 const (
-	worked outcome = iota
+	succeeded outcome = iota
 	failed
 	undecided
 )
 
-// change is what the end of a run changed.
+// change is what the end of a run did to its circuit.
 type change int
 
 const (
@@ -24,45 +24,48 @@ const (
 	closed
 )
 
-// circuits are the keys whose messages failed last. A key that isn't among them works. It is safe for concurrent use.
+// circuits has the circuits of the keys whose last message failed. The circuit of any other key is
+// closed. It is safe for concurrent use.
 type circuits struct {
 	failures int
 	open     time.Duration
-	most     int
+	maxKeys  int
 
 	mu    sync.Mutex
 	byKey map[string]*list.Element
-	// failed has the circuit that failed last at its front.
+	// failed has all circuits, the one with the newest failure in front.
 	failed *list.List
-	// opened counts those of byKey that are.
+	// opened is how many circuits are open or half-open.
 	opened int
 }
 
-// circuit is one key. It is open when failures has reached the limit.
+// circuit is the circuit of one key. It isn't closed when failures has reached the limit.
 type circuit struct {
 	key      string
 	failures int
-	// until is when a probe may run, if the circuit is open; probing: one runs.
+	// until is when an open circuit becomes half-open. probing says that a probe runs.
 	until   time.Time
 	probing bool
 }
 
-// try is one run of a message of a key.
+// try is one run of a message.
 type try struct {
 	key string
-	// probe is the open circuit that the run probes; nil: it was closed when the run began.
+	// probe is the circuit that the run probes. It is nil if the circuit was closed when the run
+	// began.
 	probe *circuit
 }
 
 func newCircuits(c *Config) *circuits {
-	return &circuits{failures: c.Failures, open: c.Open, most: c.MaxKeys, byKey: map[string]*list.Element{}, failed: list.New()}
+	return &circuits{failures: c.Failures, open: c.Open, maxKeys: c.MaxKeys, byKey: map[string]*list.Element{}, failed: list.New()}
 }
 
-// enter begins a run; leave must follow. It returns nil if the key's messages aren't tried now, and in how long one may be, if that is known.
-func (c *circuits) enter(key string, now time.Time) (*try, time.Duration) {
+// beginRun begins a run, which endRun must end. It returns nil if the message is rejected, with
+// the time until one may be tried, if that is known.
+func (c *circuits) beginRun(key string, now time.Time) (*try, time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	k := c.of(key)
+	k := c.circuitOf(key)
 	switch {
 	case k == nil || k.failures < c.failures:
 		return &try{key: key}, 0
@@ -75,25 +78,25 @@ func (c *circuits) enter(key string, now time.Time) (*try, time.Duration) {
 	return &try{key, k}, 0
 }
 
-// leave ends a run.
-func (c *circuits) leave(t *try, o outcome, now time.Time) change {
+// endRun ends a run.
+func (c *circuits) endRun(t *try, o outcome, now time.Time) change {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if t.probe != nil {
-		return c.probed(t.probe, o, now)
+		return c.endProbe(t.probe, o, now)
 	}
-	k := c.of(t.key)
+	k := c.circuitOf(t.key)
 	if o == undecided || k != nil && k.failures >= c.failures {
-		return unchanged // the run began before the circuit was opened
+		return unchanged // the run began before the circuit opened
 	}
-	if o == worked {
-		c.forget(k)
+	if o == succeeded {
+		c.removeCircuit(k)
 		return unchanged
 	}
 	if k == nil {
 		k = &circuit{key: t.key}
 	}
-	c.failedLast(k)
+	c.moveToFront(k)
 	if k.failures++; k.failures < c.failures {
 		return unchanged
 	}
@@ -102,43 +105,44 @@ func (c *circuits) leave(t *try, o outcome, now time.Time) change {
 	return opened
 }
 
-// probed ends the probe of an open circuit.
-func (c *circuits) probed(k *circuit, o outcome, now time.Time) change {
+// endProbe ends the probe of a half-open circuit.
+func (c *circuits) endProbe(k *circuit, o outcome, now time.Time) change {
 	k.probing = false
 	switch {
-	case c.of(k.key) != k: // forgotten meanwhile
+	case c.circuitOf(k.key) != k: // it was removed during the probe
 		return unchanged
-	case o == worked:
-		c.forget(k)
+	case o == succeeded:
+		c.removeCircuit(k)
 		return closed
 	case o == failed:
 		k.until = now.Add(c.open)
-		c.failedLast(k)
+		c.moveToFront(k)
 	}
 	return unchanged
 }
 
-func (c *circuits) of(key string) *circuit {
+// circuitOf returns the circuit of a key, or nil.
+func (c *circuits) circuitOf(key string) *circuit {
 	if e, ok := c.byKey[key]; ok {
 		return e.Value.(*circuit)
 	}
 	return nil
 }
 
-// failedLast puts a circuit, which may be new, in front of the others.
-func (c *circuits) failedLast(k *circuit) {
+// moveToFront records that a circuit, which may be new, has the newest failure.
+func (c *circuits) moveToFront(k *circuit) {
 	if e, ok := c.byKey[k.key]; ok {
 		c.failed.MoveToFront(e)
 		return
 	}
-	if len(c.byKey) >= c.most {
-		c.forget(c.failed.Back().Value.(*circuit))
+	if len(c.byKey) >= c.maxKeys {
+		c.removeCircuit(c.failed.Back().Value.(*circuit))
 	}
 	c.byKey[k.key] = c.failed.PushFront(k)
 }
 
-// forget forgets a circuit, which may be nil: it is closed.
-func (c *circuits) forget(k *circuit) {
+// removeCircuit removes a circuit, so that it is closed. k may be nil.
+func (c *circuits) removeCircuit(k *circuit) {
 	if k == nil {
 		return
 	}
@@ -149,8 +153,8 @@ func (c *circuits) forget(k *circuit) {
 	}
 }
 
-// openNow is how many circuits are open.
-func (c *circuits) openNow() int {
+// countOpen returns how many circuits are open or half-open.
+func (c *circuits) countOpen() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.opened

@@ -38,7 +38,7 @@ func TestCircuitsAreAsModelled(t *testing.T) {
 				key := rapid.SampledFrom([]string{"a", "b", ""}).Draw(t, "key")
 				k := keys[key]
 				want := !k.open || !now.Before(k.until) && k.probe == nil
-				got, wait := c.enter(key, now)
+				got, wait := c.beginRun(key, now)
 				if (got != nil) != want {
 					t.Fatalf("key %q is tried: %v, want %v", key, got != nil, want)
 				}
@@ -59,7 +59,7 @@ func TestCircuitsAreAsModelled(t *testing.T) {
 					t.Skip("none runs")
 				}
 				i := rapid.IntRange(0, len(runs)-1).Draw(t, "run")
-				o := rapid.SampledFrom([]outcome{worked, failed, failed, failed, undecided}).Draw(t, "outcome")
+				o := rapid.SampledFrom([]outcome{succeeded, failed, failed, failed, undecided}).Draw(t, "outcome")
 				r := runs[i]
 				runs = append(runs[:i:i], runs[i+1:]...)
 				k, want := keys[r.key], unchanged
@@ -67,20 +67,20 @@ func TestCircuitsAreAsModelled(t *testing.T) {
 				case r.probe:
 					k.probe = nil
 					switch o {
-					case worked:
+					case succeeded:
 						*k, want = modelled{}, closed
 					case failed:
 						k.until = now.Add(pause)
 					}
 				case k.open || o == undecided:
-				case o == worked:
+				case o == succeeded:
 					k.inARow = 0
 				default:
 					if k.inARow++; k.inARow == limit {
 						k.open, k.until, want = true, now.Add(pause), opened
 					}
 				}
-				if got := c.leave(r.try, o, now); got != want {
+				if got := c.endRun(r.try, o, now); got != want {
 					t.Fatalf("the end of a run of %q changed %v, want %v", r.key, got, want)
 				}
 			},
@@ -94,8 +94,8 @@ func TestCircuitsAreAsModelled(t *testing.T) {
 						failing++
 					}
 				}
-				if c.openNow() != open || len(c.byKey) != failing || c.failed.Len() != failing {
-					t.Fatalf("%d open of %d and %d failing keys, want %d of %d", c.openNow(), len(c.byKey), c.failed.Len(), open, failing)
+				if c.countOpen() != open || len(c.byKey) != failing || c.failed.Len() != failing {
+					t.Fatalf("%d open of %d and %d failing keys, want %d of %d", c.countOpen(), len(c.byKey), c.failed.Len(), open, failing)
 				}
 			},
 		})
@@ -110,8 +110,8 @@ func TestMemoryIsBounded(t *testing.T) {
 		for range rapid.IntRange(1, 60).Draw(t, "runs") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 1500).Draw(t, "pause")) * time.Millisecond)
 			key := rapid.StringMatching("[a-g]").Draw(t, "key")
-			if try, _ := c.enter(key, now); try != nil {
-				c.leave(try, rapid.SampledFrom([]outcome{worked, failed, failed}).Draw(t, "outcome"), now)
+			if try, _ := c.beginRun(key, now); try != nil {
+				c.endRun(try, rapid.SampledFrom([]outcome{succeeded, failed, failed}).Draw(t, "outcome"), now)
 			}
 			open := 0
 			for e := c.failed.Front(); e != nil; e = e.Next() {
@@ -119,8 +119,8 @@ func TestMemoryIsBounded(t *testing.T) {
 					open++
 				}
 			}
-			if len(c.byKey) > 3 || len(c.byKey) != c.failed.Len() || c.openNow() != open {
-				t.Fatalf("%d and %d keys, %d open, counted as %d", len(c.byKey), c.failed.Len(), open, c.openNow())
+			if len(c.byKey) > 3 || len(c.byKey) != c.failed.Len() || c.countOpen() != open {
+				t.Fatalf("%d and %d keys, %d open, counted as %d", len(c.byKey), c.failed.Len(), open, c.countOpen())
 			}
 		}
 	})

@@ -4,8 +4,8 @@
 // All state is in the host's ledger, see [middleware.Ledger]. A run of a message with an id goes
 // through these steps:
 //
-//  1. Reserve, or Resume for a held or an abandoned message: the run gets the id for itself, or the
-//     outputs of an earlier run.
+//  1. Reserve, or Resume for a held or an abandoned message: the run gets the id for itself, or
+//     it gets the outputs of an earlier run.
 //  2. The handler runs with a [handlers.Journal], through which it records Begin or Hold.
 //  3. Commit records the outputs. Release ends a run that failed, so that a redelivery runs again.
 //  4. Confirm follows when the outputs are published, and before the message is acked.
@@ -152,7 +152,8 @@ func (d *dedup) run(ctx context.Context, key middleware.LedgerKey, begun int, ne
 		kept = true
 		return out, err
 	}
-	// A success counts even if the run was cancelled in the meantime: its effects must not be repeated.
+	// A success counts even if the run was cancelled in the meantime: its effects must not be
+	// repeated.
 	dropped := handlers.KindOf(err) == handlers.KindDrop && !handlers.Cancelled(ctx)
 	if err != nil && !dropped {
 		return out, err
@@ -174,7 +175,8 @@ type journal struct {
 	ledger middleware.Ledger
 	key    middleware.LedgerKey
 	msg    *message.Message
-	// begun is how many runs have begun, this one included; before is how many had when it started.
+	// begun is how many runs have begun, this one included; before is how many had when it
+	// started.
 	begun, before int
 	// held says that the handler held the message, so that the ledger has ended the reservation.
 	held bool

@@ -10,7 +10,8 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// Ledger is a small ledger that forgets nothing and can be told to fail. It is safe for concurrent use.
+// Ledger is a small ledger for tests. It forgets nothing, and Fail makes its calls fail. It is
+// safe for concurrent use.
 type Ledger struct {
 	mu        sync.Mutex
 	changed   chan struct{}
@@ -21,27 +22,27 @@ type Ledger struct {
 }
 
 type record struct {
-	body     middleware.Digest
-	order    int64
-	unheld   bool // holding it failed
-	attempts int
-	outputs  []middleware.Output
-	held     bool
-	done     bool
-	failed   bool // committing it failed
-	from     middleware.Origin
-	owned    *handlers.Held
+	body         middleware.Digest
+	order        int64
+	holdFailed   bool // holding it failed
+	attempts     int
+	outputs      []middleware.Output
+	reserved     bool
+	done         bool
+	commitFailed bool // committing it failed
+	origin       middleware.Origin
+	owned        *handlers.Held
 }
 
-// commit makes up for a commit that failed.
-func (l *Ledger) commit(r *record) error {
-	if r == nil || !r.failed {
+// retryCommit records an outcome whose Commit failed.
+func (l *Ledger) retryCommit(r *record) error {
+	if r == nil || !r.commitFailed {
 		return nil
 	}
 	if err := l.fail("commit"); err != nil {
 		return handlers.Unavailable(err)
 	}
-	r.failed, r.done, r.unheld = false, true, false
+	r.commitFailed, r.done, r.holdFailed = false, true, false
 	return nil
 }
 
@@ -55,7 +56,8 @@ func NewLedger() *Ledger {
 	}
 }
 
-// Fail has every later call of "reserve", "resume", "begin", "commit", "hold" and "confirm" ask f, and return its error.
+// Fail makes each later Reserve, Resume, Begin, Commit, Hold and Confirm call f with its name in
+// lower case, and fail with the error that f returns.
 func (l *Ledger) Fail(f func(call string) error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -76,26 +78,26 @@ func (l *Ledger) Reserve(ctx context.Context, key middleware.LedgerKey, body mid
 			r = &record{body: body, order: l.orders}
 			l.records[key] = r
 		}
-		if err := l.commit(r); err != nil {
+		if err := l.retryCommit(r); err != nil {
 			l.mu.Unlock()
 			return middleware.Claim{}, err
 		}
 		claim := middleware.Claim{State: middleware.ClaimReserved, Begun: r.attempts}
 		switch {
-		case r.unheld && r.attempts == 0:
-			r.body, r.unheld = body, false
+		case r.holdFailed && r.attempts == 0:
+			r.body, r.holdFailed = body, false
 		case r.body != body:
 			claim = middleware.Claim{State: middleware.ClaimReused}
-		case r.done, r.owned != nil && !r.held:
+		case r.done, r.owned != nil && !r.reserved:
 			claim = middleware.Claim{State: middleware.ClaimDone, Outputs: r.outputs}
 		}
-		held := r.held
-		r.held = held || claim.State == middleware.ClaimReserved
-		if !held && r.held {
-			r.from = from
+		reserved := r.reserved
+		r.reserved = reserved || claim.State == middleware.ClaimReserved
+		if !reserved && r.reserved {
+			r.origin = from
 		}
 		l.mu.Unlock()
-		if !held {
+		if !reserved {
 			return claim, nil
 		}
 		select {
@@ -106,7 +108,7 @@ func (l *Ledger) Reserve(ctx context.Context, key middleware.LedgerKey, body mid
 	}
 }
 
-// Durable says that it is, for what depends on that.
+// Durable returns true, so that tests can cover what depends on it.
 func (l *Ledger) Durable() bool { return true }
 
 // Begin counts an attempt.
@@ -117,53 +119,53 @@ func (l *Ledger) Begin(key middleware.LedgerKey, _ bool) (int, error) {
 		return 0, err
 	}
 	r := l.records[key]
-	if r == nil || !r.held {
+	if r == nil || !r.reserved {
 		return 0, errors.New("not reserved")
 	}
 	r.attempts++
 	return r.attempts, nil
 }
 
-// Retract takes an attempt back.
+// Retract undoes an attempt.
 func (l *Ledger) Retract(key middleware.LedgerKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r := l.records[key]; r != nil && r.held && r.attempts > 0 {
+	if r := l.records[key]; r != nil && r.reserved && r.attempts > 0 {
 		r.attempts--
 	}
 }
 
-// Commit records what the run produced and ends the reservation.
+// Commit records the outcome of the run and ends the reservation.
 func (l *Ledger) Commit(key middleware.LedgerKey, outputs []middleware.Output) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := l.records[key]
-	if r == nil || !r.held {
+	if r == nil || !r.reserved {
 		return errors.New("not reserved")
 	}
-	r.held, r.failed, r.outputs = false, true, outputs
-	l.wake()
-	return l.commit(r)
+	r.reserved, r.commitFailed, r.outputs = false, true, outputs
+	l.wakeWaiting()
+	return l.retryCommit(r)
 }
 
-// Release ends the reservation, and forgets it if nothing began under it.
+// Release ends the reservation, and forgets the record unless it is begun or owned.
 func (l *Ledger) Release(key middleware.LedgerKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r := l.records[key]; r != nil && r.held {
-		if r.held = false; r.attempts == 0 && r.owned == nil && !r.unheld {
+	if r := l.records[key]; r != nil && r.reserved {
+		if r.reserved = false; r.attempts == 0 && r.owned == nil && !r.holdFailed {
 			delete(l.records, key)
 		}
-		l.wake()
+		l.wakeWaiting()
 	}
 }
 
-func (l *Ledger) wake() {
+func (l *Ledger) wakeWaiting() {
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
 
-// Confirm counts.
+// Confirm counts the confirmations.
 func (l *Ledger) Confirm(key middleware.LedgerKey, _ middleware.Retention) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -177,16 +179,16 @@ func (l *Ledger) Confirm(key middleware.LedgerKey, _ middleware.Retention) error
 	return nil
 }
 
-// Hold owns the message, within the bounds.
+// Hold makes the ledger the owner of the message, within the limits.
 func (l *Ledger) Hold(key middleware.LedgerKey, h *handlers.Held, perKey, total int, outputs []middleware.Output) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := l.records[key]
-	if r == nil || !r.held {
+	if r == nil || !r.reserved {
 		return errors.New("not reserved")
 	}
 	if err := l.fail("hold"); err != nil {
-		r.unheld = true
+		r.holdFailed = true
 		return err
 	}
 	if r.owned == nil {
@@ -203,14 +205,14 @@ func (l *Ledger) Hold(key middleware.LedgerKey, h *handlers.Held, perKey, total 
 			return handlers.ErrHoldFull
 		}
 		h.ID, h.Key, h.Order = key.ID, key.Device, r.order
-		r.owned, r.unheld, r.outputs = h, false, outputs
+		r.owned, r.holdFailed, r.outputs = h, false, outputs
 	}
-	r.held = false
-	l.wake()
+	r.reserved = false
+	l.wakeWaiting()
 	return nil
 }
 
-// Resume claims an owned message.
+// Resume claims a message that the ledger owns or that is unconfirmed.
 func (l *Ledger) Resume(ctx context.Context, key middleware.LedgerKey) (middleware.Claim, error) {
 	for {
 		l.mu.Lock()
@@ -219,19 +221,19 @@ func (l *Ledger) Resume(ctx context.Context, key middleware.LedgerKey) (middlewa
 			return middleware.Claim{}, err
 		}
 		r, changed := l.records[key], l.changed
-		if err := l.commit(r); err != nil {
+		if err := l.retryCommit(r); err != nil {
 			l.mu.Unlock()
 			return middleware.Claim{}, err
 		}
 		switch {
-		case r == nil || r.owned == nil && !r.held && !l.unconfirmed(key, r):
+		case r == nil || r.owned == nil && !r.reserved && !l.awaitsRedelivery(key, r):
 			l.mu.Unlock()
 			return middleware.Claim{}, handlers.Drop(errors.New("not owned"))
 		case r.done:
 			l.mu.Unlock()
 			return middleware.Claim{State: middleware.ClaimDone, Outputs: r.outputs}, nil
-		case !r.held:
-			r.held = true
+		case !r.reserved:
+			r.reserved = true
 			l.mu.Unlock()
 			return middleware.Claim{State: middleware.ClaimReserved, Begun: r.attempts}, nil
 		}
@@ -244,25 +246,25 @@ func (l *Ledger) Resume(ctx context.Context, key middleware.LedgerKey) (middlewa
 	}
 }
 
-// unconfirmed reports whether the message's source has to deliver it again.
-func (l *Ledger) unconfirmed(key middleware.LedgerKey, r *record) bool {
-	return !r.held && r.owned == nil && !r.failed && (r.done && l.confirmed[key] == 0 || !r.done && r.attempts > 0)
+// awaitsRedelivery reports whether the source has to redeliver the message.
+func (l *Ledger) awaitsRedelivery(key middleware.LedgerKey, r *record) bool {
+	return !r.reserved && r.owned == nil && !r.commitFailed && (r.done && l.confirmed[key] == 0 || !r.done && r.attempts > 0)
 }
 
-// Unconfirmed returns the messages whose sources have to deliver them again.
+// Unconfirmed returns the messages that their sources have to redeliver.
 func (l *Ledger) Unconfirmed(pipeline string) []middleware.Unconfirmed {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var all []middleware.Unconfirmed
 	for key, r := range l.records {
-		if key.Pipeline == pipeline && l.unconfirmed(key, r) {
-			all = append(all, middleware.Unconfirmed{Key: key, Origin: r.from})
+		if key.Pipeline == pipeline && l.awaitsRedelivery(key, r) {
+			all = append(all, middleware.Unconfirmed{Key: key, Origin: r.origin})
 		}
 	}
 	return all
 }
 
-// Owned returns what is owned of a pipeline.
+// Owned returns the messages of a pipeline that the ledger owns.
 func (l *Ledger) Owned(_ context.Context, pipeline string) ([]*handlers.Held, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -278,23 +280,24 @@ func (l *Ledger) Owned(_ context.Context, pipeline string) ([]*handlers.Held, er
 	return all, nil
 }
 
-// Disown forgets an owned message that nobody runs.
+// Disown forgets an owned message that no run has.
 func (l *Ledger) Disown(key middleware.LedgerKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r := l.records[key]; r != nil && r.owned != nil && !r.held && !r.done {
+	if r := l.records[key]; r != nil && r.owned != nil && !r.reserved && !r.done {
 		delete(l.records, key)
 	}
 }
 
-// State says what is known of a key: "", "reserved", "held", "begun", "done" or "confirmed".
+// State returns the state of a key's record: "", "reserved", "held", "begun", "done" or
+// "confirmed".
 func (l *Ledger) State(key middleware.LedgerKey) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch r := l.records[key]; {
 	case r == nil:
 		return ""
-	case r.held:
+	case r.reserved:
 		return "reserved"
 	case r.owned != nil && !r.done:
 		return "held"

@@ -13,8 +13,8 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// RunLedger holds a ledger against its contract. build returns an empty one; it is called inside a synctest bubble, so
-// that time stands still until everything waits.
+// RunLedger holds a ledger against its contract. build returns an empty one; it is called inside a
+// synctest bubble, so that time stands still until everything waits.
 func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 	key := middleware.LedgerKey{Pipeline: "p", ID: "i", Device: "d"}
 	body, other := middleware.Digest{1}, middleware.Digest{2}

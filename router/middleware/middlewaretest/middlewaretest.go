@@ -1,5 +1,6 @@
-// Package middlewaretest runs middleware without a host: [Run] holds one against its duties, a [Host] lends fakes of all that a
-// real host lends, and [RunLedger] holds a ledger against its contract. Runs of messages are handlertest's.
+// Package middlewaretest tests middleware without a host. [Run] checks a middleware against its
+// duties. A [Host] provides fakes of everything that a real host provides. [RunLedger] checks a
+// ledger against its contract. The runs of messages come from package handlertest.
 package middlewaretest
 
 import (
@@ -16,9 +17,9 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// Host lends fakes to a middleware. It is safe for concurrent use.
+// Host provides fakes to a middleware. It is safe for concurrent use.
 type Host struct {
-	// Ledger is what Env.Ledger gives.
+	// Ledger is the ledger in Env.
 	Ledger *Ledger
 
 	t testing.TB
@@ -36,7 +37,8 @@ func NewHost(t testing.TB) *Host {
 	}
 }
 
-// Env returns what the host lends: to the middleware "test" of the pipeline "test", from "source:topic" to the handler "handler".
+// Env returns the environment of the middleware "test" in the pipeline "test", from "source:topic"
+// to the handler "handler".
 func (h *Host) Env() middleware.Env {
 	return middleware.Env{
 		Pipeline: "test", Name: "test", From: "source:topic", Handler: "handler", Logger: handlertest.Logger(h.t), Now: func() time.Time { return handlertest.Start },
@@ -55,21 +57,22 @@ func (h *Host) Build(c middleware.Config) middleware.Middleware {
 	return m
 }
 
-// Publish has f decide about every message that is published; one is kept if f returns nil.
+// Publish makes f decide about each message that is published. The host keeps a message for which
+// f returns nil.
 func (h *Host) Publish(f func(ref middleware.TopicRef, msg *message.Message) error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.publish = f
 }
 
-// Published returns what was published to a topic.
+// Published returns the messages that were published to a topic.
 func (h *Host) Published(ref middleware.TopicRef) []*message.Message {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return append([]*message.Message(nil), h.published[ref]...)
 }
 
-// publisher is what a real one looks like from outside: nothing is published once a message's context has ended.
+// publisher behaves as a real one: it doesn't publish a message whose context has ended.
 type publisher struct {
 	host *Host
 	ref  middleware.TopicRef
@@ -100,7 +103,7 @@ func Message(ctx context.Context, id, key, body string) (*message.Message, *hand
 	return MessageFor(ctx, id, key, body, nil)
 }
 
-// MessageFor is Message with a handler that is asked for refusals.
+// MessageFor is Message with a handler that answers for refused messages.
 func MessageFor(ctx context.Context, id, key, body string, h handlers.Handler) (*message.Message, *handlertest.Scope) {
 	msg := message.NewMessage(id, []byte(body))
 	s := handlertest.NewScope(ctx, handlers.Description{Key: key, ID: id}, h)

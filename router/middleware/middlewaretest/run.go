@@ -17,14 +17,14 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// patience is how long the suite waits for what must happen. Only a failing test spends it, so it
-// is long enough for a busy machine.
+// patience is how long the suite waits for a condition. Only a failing test waits that long, so it
+// is enough for a busy machine.
 const patience = 2 * time.Minute
 
 var errHandler = errors.New("the handler's error")
 
-// Run holds a middleware against its duties, as middleware.Middleware states them. build returns a new instance; those of its
-// settings that make it wait should be small.
+// Run checks a middleware against the duties in the comment of middleware.Middleware. build
+// returns a new instance. Settings that make it wait should be small.
 func Run(t *testing.T, build func(t *testing.T, env middleware.Env) middleware.Middleware) {
 	run := func(name string, f func(t *testing.T, m middleware.Middleware)) {
 		t.Run(name, func(t *testing.T) {
@@ -83,7 +83,7 @@ func Run(t *testing.T, build func(t *testing.T, env middleware.Env) middleware.M
 		}()
 		broken = false
 		again, _ := Message(t.Context(), "id", "key", "{}")
-		ends(t, func() {
+		returnsInTime(t, func() {
 			if _, err := wrapped(again); err != nil {
 				t.Errorf("the same message after a panic: %v", err)
 			}
@@ -163,8 +163,8 @@ func contextIsRestored(t *testing.T, m middleware.Middleware) {
 	}
 }
 
-// cancelledPasses ends the run while the handler has the message: whatever it returns must not be tried again, recorded as an error
-// that was dealt with, or become a success.
+// cancelledPasses cancels the run while the handler has the message. Its error must not be
+// retried, be recorded as swallowed, or become a success.
 func cancelledPasses(t *testing.T, m middleware.Middleware) {
 	for name, kind := range map[string]func(error) error{
 		"retryable": func(err error) error { return err }, "permanent": handlers.Permanent, "drop": handlers.Drop, "unavailable": handlers.Unavailable,
@@ -172,7 +172,7 @@ func cancelledPasses(t *testing.T, m middleware.Middleware) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		msg, s := Message(ctx, "id", "key", name)
 		calls := 0
-		ends(t, func() {
+		returnsInTime(t, func() {
 			out, err := m.Wrap(func(*message.Message) ([]*message.Message, error) {
 				calls++
 				cancel(transports.ErrVoid)
@@ -191,7 +191,7 @@ func cancelledPasses(t *testing.T, m middleware.Middleware) {
 	}
 }
 
-// errorsKeepTheirKind: an error comes out as it is, or is dealt with and said to be.
+// errorsKeepTheirKind checks that an error passes unchanged, or is recorded as swallowed.
 func errorsKeepTheirKind(t *testing.T, m middleware.Middleware) {
 	for name, made := range map[string]error{
 		"retryable": errHandler, "permanent": handlers.Permanent(errHandler), "drop": handlers.Drop(errHandler),
@@ -209,11 +209,11 @@ func errorsKeepTheirKind(t *testing.T, m middleware.Middleware) {
 	}
 }
 
-// nothingLeft waits until all goroutines but those before have ended.
+// nothingLeft waits until all goroutines have ended that weren't there before.
 func nothingLeft(t *testing.T, before goleak.Option) {
 	t.Helper()
 	for begun := time.Now(); ; {
-		err := goleak.Find(before) // which waits for a moment
+		err := goleak.Find(before) // it waits for a moment
 		if err == nil {
 			return
 		}
@@ -224,8 +224,8 @@ func nothingLeft(t *testing.T, before goleak.Option) {
 	}
 }
 
-// ends waits until f returns.
-func ends(t *testing.T, f func()) {
+// returnsInTime fails the test if f doesn't return within patience.
+func returnsInTime(t *testing.T, f func()) {
 	t.Helper()
 	done := make(chan struct{})
 	go func() {

@@ -1,4 +1,5 @@
-// Package poison is the middleware that puts messages which can't be handled aside, as they came, with the cause beside them.
+// Package poison is the middleware that publishes messages that couldn't be handled to a topic of
+// their own, unchanged, with the cause in their metadata.
 package poison
 
 import (
@@ -20,23 +21,31 @@ import (
 func init() {
 	middleware.Register(middleware.Plugin{
 		Name:    "poison",
-		Summary: "Puts messages that can't be handled into a topic of their own.",
-		Description: "Publishes a message whose handling ended in a *permanent* or *retryable* error to the topic `to`, waits until it is confirmed, and only " +
-			"then lets the message be acked. Its body, id and headers are as they came, but for the trace context of a host that traces; beside them stand `poison.cause`, `poison.kind` " +
-			"(permanent or retryable), `poison.pipeline`, `poison.from` (the topic that it came from), `poison.handler` (the handler's type), `poison.time`, " +
-			"`poison.attempts` (more than 1 if `retry` tried it again), and, if it came through a broker, `poison.exchange`, `poison.routing_key` and " +
-			"`poison.expiration`. *Unavailable* errors pass: an outage poisons nothing.\n\n" +
-			"The handler `store` keeps such messages as rows, which `pentrough poison` shows and replays.",
+		Summary: "Publishes messages that couldn't be handled to a topic of their own.",
+		Description: "If a message ends with a *permanent* or *retryable* error, `poison` publishes it to the topic `to`. The host acks the message only after that is " +
+			"confirmed. The body, the id and the headers stay unchanged; only a host that traces sets its own trace context. `poison` adds these metadata:\n\n" +
+			"| metadata | |\n|---|---|\n" +
+			"| `poison.cause` | the error |\n" +
+			"| `poison.kind` | its kind: permanent or retryable |\n" +
+			"| `poison.pipeline` | the pipeline |\n" +
+			"| `poison.from` | the topic that the message came from |\n" +
+			"| `poison.handler` | the type of the handler |\n" +
+			"| `poison.time` | when the message failed |\n" +
+			"| `poison.attempts` | how often it was tried: more than 1 if `retry` retried it |\n" +
+			"| `poison.exchange`, `poison.routing_key`, `poison.expiration` | those of the message, if it came through a broker |\n\n" +
+			"*Unavailable* errors pass through, so that an outage sends no messages to `to`.\n\n" +
+			"The handler `store` stores such messages as rows, which `pentrough poison` lists and replays.",
 		Place:    middleware.PlacePoison,
 		Swallows: true,
 		Config:   func() middleware.Config { return &Config{} },
 	})
 }
 
-// prefix stands before the metadata keys that poison adds.
+// prefix begins the metadata keys that poison adds.
 const prefix = "poison."
 
-// maxCause bounds poison.cause: all headers of a message have to fit into one frame of the broker.
+// maxCause is the most bytes of poison.cause. All headers of a message must fit into one AMQP
+// frame.
 const maxCause = 2048
 
 // Config is the configuration of poison.
@@ -90,11 +99,13 @@ func (p *poison) Wrap(next message.HandlerFunc) message.HandlerFunc {
 	}
 }
 
-// publish puts the message aside. It ends with the run, not with the deadlines that middleware set.
+// publish publishes the failed message with its cause. It ends with the run. Deadlines that other
+// middleware set don't end it.
 func (p *poison) publish(ctx context.Context, msg *message.Message, body message.Payload, cause error) error {
 	out := handlers.Forward(msg)
 	out.Payload = body
-	for key := range out.Metadata { // of an earlier time, if the message was taken from a poison queue
+	// A message that was a dead letter before still has the metadata of that time.
+	for key := range out.Metadata {
 		if strings.HasPrefix(key, prefix) || strings.HasPrefix(key, transports.HeaderPrefix+prefix) {
 			delete(out.Metadata, key)
 		}
@@ -104,7 +115,7 @@ func (p *poison) publish(ctx context.Context, msg *message.Message, body message
 			out.Metadata[prefix+key] = value
 		}
 	}
-	set("cause", clip(cause.Error()))
+	set("cause", clipCause(cause.Error()))
 	set("kind", handlers.KindOf(cause).String())
 	set("pipeline", p.env.Pipeline)
 	set("from", string(p.env.From))
@@ -133,8 +144,8 @@ func (p *poison) publish(ctx context.Context, msg *message.Message, body message
 	return p.publisher.Publish(p.to, out)
 }
 
-// clip makes a header of an error's text.
-func clip(s string) string {
+// clipCause shortens the text of an error for a header.
+func clipCause(s string) string {
 	s = strings.ToValidUTF8(s, "\ufffd")
 	if len(s) <= maxCause {
 		return s

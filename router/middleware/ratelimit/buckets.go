@@ -8,20 +8,21 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// sweep is how many buckets are looked at for each use of one: more than come, so that all that are full go.
+// sweep is how many buckets each call of bucketOf may remove. It adds at most one, so that in the
+// end all full buckets are removed.
 const sweep = 2
 
-// buckets are those of the keys that came lately. It is safe for concurrent use.
+// buckets has the buckets that aren't full. It is safe for concurrent use.
 type buckets struct {
-	rate  rate.Limit
-	burst int
-	most  int
-	// refill is the time in which an empty bucket becomes full: one that wasn't used for so long is like a new one.
+	rate    rate.Limit
+	burst   int
+	maxKeys int
+	// refill is how long an empty bucket takes to become full.
 	refill time.Duration
 
 	mu    sync.Mutex
 	byKey map[string]*list.Element
-	// used has the bucket used last at its front.
+	// used has all buckets, the one that was used last in front.
 	used *list.List
 }
 
@@ -33,13 +34,14 @@ type bucket struct {
 
 func newBuckets(c *Config) *buckets {
 	return &buckets{
-		rate: rate.Limit(c.Rate), burst: c.Burst, most: c.MaxKeys, refill: time.Duration(float64(c.Burst) / c.Rate * float64(time.Second)),
+		rate: rate.Limit(c.Rate), burst: c.Burst, maxKeys: c.MaxKeys, refill: time.Duration(float64(c.Burst) / c.Rate * float64(time.Second)),
 		byKey: map[string]*list.Element{}, used: list.New(),
 	}
 }
 
-// of returns the bucket of a key, a new one if there is none, and forgets some that aren't needed.
-func (b *buckets) of(key string, now time.Time) *rate.Limiter {
+// bucketOf returns the bucket of a key, and makes it if there is none. It also removes some full
+// ones.
+func (b *buckets) bucketOf(key string, now time.Time) *rate.Limiter {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e, ok := b.byKey[key]
@@ -52,7 +54,7 @@ func (b *buckets) of(key string, now time.Time) *rate.Limiter {
 	}
 	for range sweep {
 		oldest := b.used.Back().Value.(*bucket)
-		if len(b.byKey) <= b.most && (oldest.TokensAt(now) < float64(b.burst) || now.Sub(oldest.used) < b.refill) {
+		if len(b.byKey) <= b.maxKeys && (oldest.TokensAt(now) < float64(b.burst) || now.Sub(oldest.used) < b.refill) {
 			break
 		}
 		b.used.Remove(b.used.Back())

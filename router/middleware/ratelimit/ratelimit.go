@@ -1,5 +1,5 @@
-// Package ratelimit is the middleware that lets through so many messages of each key in a time: one device or tenant that sends
-// too much doesn't use up what the others have.
+// Package ratelimit is the middleware that limits the rate of messages of each key. So one device
+// or tenant that sends too much doesn't take capacity from the others.
 package ratelimit
 
 import (
@@ -17,29 +17,29 @@ import (
 func init() {
 	middleware.Register(middleware.Plugin{
 		Name:        "rate-limit",
-		Summary:     "Limits how many messages of each key a pipeline handles in a time.",
+		Summary:     "Limits how many messages of each key a pipeline handles in a second.",
 		Description: description,
 		Place:       middleware.PlaceThrottle,
 		Config:      func() middleware.Config { c := defaults; return &c },
 	})
 }
 
-const description = "Every key, such as a device, has a bucket of its own that holds `burst` messages and gets `rate` new ones a second; a message takes one. So each key has its own limit, where `throttle` has one for " +
-	"the whole pipeline. The key is the one that orders the pipeline's messages, or what `key` names; messages without one share a bucket.\n\n" +
-	"A message that comes to an empty bucket is treated as `over` says:\n\n" +
+const description = "Each key, such as a device, has its own bucket of up to `burst` tokens. The bucket gets `rate` new tokens a second, and each message takes one. `throttle`, in contrast, has one limit for the whole " +
+	"pipeline. The key is the one that orders the pipeline's messages, or the one that `key` names; messages without a key share a bucket.\n\n" +
+	"`over` says what happens to a message that finds its bucket empty:\n\n" +
 	"| `over` | the message |\n|---|---|\n" +
-	"| `wait` | waits for its turn. Those of its key behind it wait in their lane, other keys go on; nothing is lost |\n" +
-	"| `retryable`, `permanent` | is given up at once with an error of this kind: `poison` keeps it. A caller over HTTP gets 500 or 400 |\n" +
-	"| `drop` | is given up and counts as done |\n\n" +
-	"What waits is a part of what the source hands out at a time, such as the `prefetch` of a broker: a key that always sends more than its rate ends up filling it, and then the others wait too. " +
-	"Where that may be, choose another `over`. With a `key` that has several lanes, as a tenant has several devices, the messages at the head of each of them wait for the same bucket.\n\n" +
-	"It stands outside of `retry`: a message takes from the bucket once, however often it is tried. A bucket that is full again is forgotten. With more than `max_keys` that aren't full, the one longest unused is " +
-	"forgotten too; if its key comes again, it begins with a full one."
+	"| `wait` | waits for a token. The next messages of its key wait in their lane, other keys go on; no message is lost |\n" +
+	"| `retryable`, `permanent` | is rejected with an error of this kind: `poison` stores it. An HTTP caller gets 500 or 400 |\n" +
+	"| `drop` | is dropped and counts as done |\n\n" +
+	"Waiting messages use up the source's window, such as the `prefetch` of a broker. A key that always sends more than its rate fills the window in the end, and then the other keys wait, too. " +
+	"If that can happen, choose another `over`. If a `key` has several lanes, as a tenant has several devices, the first message of each lane waits for the same bucket.\n\n" +
+	"`rate-limit` is outside of `retry`: a message takes one token, however often it is tried. A full bucket is forgotten. If more than `max_keys` buckets aren't full, the one that wasn't used for the longest time is " +
+	"forgotten, too; the next message of its key finds a full bucket."
 
-// waits is the over of messages that aren't given up.
+// waits is the value of over with which messages wait and aren't rejected.
 const waits = "wait"
 
-// kinds are what else over may say.
+// kinds has the other values of over.
 var kinds = map[string]func(error) error{
 	"retryable": func(err error) error { return err },
 	"permanent": handlers.Permanent,
@@ -48,32 +48,33 @@ var kinds = map[string]func(error) error{
 
 var defaults = Config{Rate: 10, Burst: 10, Over: waits, MaxKeys: 100_000}
 
-// leastRate and most bound rate and burst, so that the time in which a bucket fills up fits into a time.Duration.
+// minRate and most bound rate and burst, so that the time in which a bucket fills up fits into a
+// time.Duration.
 const (
-	leastRate = 0.001
-	most      = 1_000_000
+	minRate = 0.001
+	maxRate = 1_000_000
 )
 
 // Config is the configuration of rate-limit.
 type Config struct {
-	Rate    float64 `toml:"rate" doc:"How many messages of a key go through in a second; 0.1 is one in ten seconds." unit:"messages" min:"0.001" max:"1000000"`
-	Burst   int     `toml:"burst" doc:"How many messages of a key may go through at once after a lull." unit:"messages" min:"1" max:"1000000"`
-	Key     string  `toml:"key" doc:"What has a limit of its own: payload.FIELD of a JSON payload, or metadata.KEY. Default: the key that orders the pipeline's messages." example:"\"metadata.header.X-Tenant\""`
-	Over    string  `toml:"over" doc:"What happens to a message over the limit: it waits, or is given up with an error of this kind." enum:"wait,retryable,permanent,drop"`
-	MaxKeys int     `toml:"max_keys" doc:"How many keys are remembered at most." unit:"keys" min:"1" max:"10000000"`
+	Rate    float64 `toml:"rate" doc:"How many messages of a key pass in a second; 0.1 is one in ten seconds." unit:"messages" min:"0.001" max:"1000000"`
+	Burst   int     `toml:"burst" doc:"How many messages of a key may pass at once after a pause." unit:"messages" min:"1" max:"1000000"`
+	Key     string  `toml:"key" doc:"The key that has its own limit: payload.FIELD of a JSON payload, or metadata.KEY. Default: the key that orders the pipeline's messages." example:"\"metadata.header.X-Tenant\""`
+	Over    string  `toml:"over" doc:"What happens to a message over the limit: it waits, or is rejected with an error of this kind." enum:"wait,retryable,permanent,drop"`
+	MaxKeys int     `toml:"max_keys" doc:"The most keys that are remembered." unit:"keys" min:"1" max:"10000000"`
 }
 
 // Validate reports all problems.
 func (c *Config) Validate() error {
 	var errs []error
-	if !(c.Rate >= leastRate && c.Rate <= most) {
-		errs = append(errs, middleware.Invalid("rate", "is %v, must be from %v to %d", c.Rate, leastRate, most))
+	if !(c.Rate >= minRate && c.Rate <= maxRate) {
+		errs = append(errs, middleware.Invalid("rate", "is %v, must be from %v to %d", c.Rate, minRate, maxRate))
 	}
-	if c.Burst < 1 || c.Burst > most {
-		errs = append(errs, middleware.Invalid("burst", "is %d, must be from 1 to %d", c.Burst, most))
+	if c.Burst < 1 || c.Burst > maxRate {
+		errs = append(errs, middleware.Invalid("burst", "is %d, must be from 1 to %d", c.Burst, maxRate))
 	}
 	if err := middleware.Key(c.Key).Validate(); err != nil {
-		errs = append(errs, middleware.Invalid("key", "%q is no key: %v", c.Key, err))
+		errs = append(errs, middleware.Invalid("key", "%q isn't a key: %v", c.Key, err))
 	}
 	if _, ok := kinds[c.Over]; !ok && c.Over != waits {
 		errs = append(errs, middleware.Invalid("over", "is %q, must be wait, retryable, permanent or drop", c.Over))
@@ -87,7 +88,7 @@ func (c *Config) Validate() error {
 // New builds the middleware.
 func (c *Config) New(env middleware.Env) (middleware.Middleware, error) {
 	l := &limit{key: middleware.Key(c.Key), refuse: kinds[c.Over], buckets: newBuckets(c), over: prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "pentrough_rate_limit_over_total", Help: "Messages that came when the bucket of their key was empty.",
+		Name: "pentrough_rate_limit_over_total", Help: "Messages that arrived when the bucket of their key was empty.",
 	})}
 	if err := env.Registerer.Register(l.over); err != nil {
 		return nil, fmt.Errorf("registering metrics: %w", err)
@@ -97,7 +98,7 @@ func (c *Config) New(env middleware.Env) (middleware.Middleware, error) {
 
 type limit struct {
 	key middleware.Key
-	// refuse makes the error of a message over the limit; nil: it waits.
+	// refuse makes the error of a message over the limit. If it is nil, the message waits.
 	refuse  func(error) error
 	buckets *buckets
 	over    prometheus.Counter
@@ -107,9 +108,9 @@ func (l *limit) Wrap(next message.HandlerFunc) message.HandlerFunc {
 	return func(msg *message.Message) ([]*message.Message, error) {
 		key, err := l.key.Of(msg)
 		if err != nil {
-			key = "" // of a message that can't be read; it fails where somebody has to read it
+			key = "" // the message can't be read; the handler that reads it will fail
 		}
-		bucket := l.buckets.of(key, time.Now())
+		bucket := l.buckets.bucketOf(key, time.Now())
 		if bucket.Allow() {
 			return next(msg)
 		}

@@ -158,21 +158,21 @@ func TestMemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBuckets(&Config{Rate: 1, Burst: 10, MaxKeys: 100})
 		for i := range 1000 {
-			if !b.of(fmt.Sprint(i), time.Now()).Allow() {
+			if !b.bucketOf(fmt.Sprint(i), time.Now()).Allow() {
 				t.Fatalf("key %d came to an empty bucket", i)
 			}
 		}
 		if len(b.byKey) != 100 || b.used.Len() != 100 {
 			t.Errorf("%d and %d keys are remembered", len(b.byKey), b.used.Len())
 		}
-		b.of("999", time.Now()).AllowN(time.Now(), 9)
-		if b.of("999", time.Now()).Allow() {
+		b.bucketOf("999", time.Now()).AllowN(time.Now(), 9)
+		if b.bucketOf("999", time.Now()).Allow() {
 			t.Error("a key in use was forgotten")
 		}
 		// Buckets that are full again go as others come: two for each.
 		time.Sleep(10 * time.Second)
 		for i := range 50 {
-			b.of(fmt.Sprint("new", i), time.Now()).Allow()
+			b.bucketOf(fmt.Sprint("new", i), time.Now()).Allow()
 		}
 		if len(b.byKey) > 51 {
 			t.Errorf("%d keys are remembered after a lull", len(b.byKey))
@@ -205,7 +205,7 @@ func TestForgettingChangesNothing(t *testing.T) {
 			if want {
 				m.tokens--
 			}
-			if got := b.of(key, now).AllowN(now, 1); got != want {
+			if got := b.bucketOf(key, now).AllowN(now, 1); got != want {
 				t.Fatalf("key %s: %v, a bucket of its own gives %v", key, got, want)
 			}
 			if len(b.byKey) != b.used.Len() || len(b.byKey) > 4 {

@@ -1,4 +1,5 @@
-// Package retry is the middleware that tries a message again in place, with growing pauses, while its key's lane waits.
+// Package retry is the middleware that retries a failed message in the same delivery, with growing
+// pauses. The lane of the message's key waits in the meantime.
 package retry
 
 import (
@@ -17,10 +18,10 @@ import (
 func init() {
 	middleware.Register(middleware.Plugin{
 		Name:    "retry",
-		Summary: "Tries a failed message again, with growing pauses.",
-		Description: "Calls the handler again after a *retryable* error, up to `max_retries` times. The pause begins at `initial_interval`, is multiplied " +
-			"by `multiplier` each time up to `max_interval`, and is varied by `jitter` (0.5: between half and one and a half of it). Messages of " +
-			"the same key wait meanwhile. An error may ask for a longer pause, as a server's Retry-After does; it gets it, up to `max_retry_after`. The last error goes to `poison`. *Permanent*, *drop* and *unavailable* errors are not tried again here.",
+		Summary: "Retries a failed message, with growing pauses.",
+		Description: "Calls the handler again after a *retryable* error, up to `max_retries` times. The first pause is `initial_interval`. Each further pause is `multiplier` times the one before, " +
+			"up to `max_interval`. `jitter` varies each pause at random: with 0.5 it is between half and one and a half of its length. In the meantime, messages of " +
+			"the same key wait. An error may ask for a longer pause, as a server does with Retry-After; it gets this pause, up to `max_retry_after`. After the last attempt, its error goes to `poison`. Messages with *permanent*, *drop* and *unavailable* errors are not retried here.",
 		Place:  middleware.PlaceRetry,
 		Config: func() middleware.Config { c := defaults; return &c },
 	})
@@ -32,12 +33,12 @@ var defaults = Config{
 
 // Config is the configuration of retry.
 type Config struct {
-	MaxRetries      int           `toml:"max_retries" doc:"How often a message is tried again after the first attempt." min:"0"`
+	MaxRetries      int           `toml:"max_retries" doc:"How often a message is retried after the first attempt." min:"0"`
 	InitialInterval time.Duration `toml:"initial_interval" doc:"The pause before the second attempt." min:"1ms"`
 	MaxInterval     time.Duration `toml:"max_interval" doc:"The longest pause, before jitter." min:"1ms"`
 	Multiplier      float64       `toml:"multiplier" doc:"What each pause is multiplied by for the next one." min:"1"`
-	Jitter          float64       `toml:"jitter" doc:"By which part of itself a pause is varied at random, up or down." min:"0" max:"1"`
-	MaxRetryAfter   time.Duration `toml:"max_retry_after" doc:"The longest pause that an error may ask for; \"0s\" takes no notice of it." min:"0s"`
+	Jitter          float64       `toml:"jitter" doc:"The part of its length by which a pause varies at random, up or down." min:"0" max:"1"`
+	MaxRetryAfter   time.Duration `toml:"max_retry_after" doc:"The longest pause that an error may ask for; with \"0s\" errors can't ask for one." min:"0s"`
 }
 
 // Validate reports all problems.
@@ -79,7 +80,7 @@ func (r *retry) Wrap(next message.HandlerFunc) message.HandlerFunc {
 		outer := msg.Context()
 		defer msg.SetContext(outer)
 		out, err := next(msg)
-		if err == nil || !again(outer, err) {
+		if err == nil || !mayRetry(outer, err) {
 			return out, err
 		}
 		pauses := backoff.ExponentialBackOff{
@@ -88,7 +89,7 @@ func (r *retry) Wrap(next message.HandlerFunc) message.HandlerFunc {
 		attempts := 1
 		for ; attempts <= r.MaxRetries; attempts++ {
 			pause := time.NewTimer(max(pauses.NextBackOff(), min(handlers.RetryAfterOf(err), r.MaxRetryAfter)))
-			transports.Traced(r.env.Logger, msg.Metadata).Debug("trying again after a pause", "id", handlers.Described(outer).ID, "attempts", attempts, "err", err)
+			transports.Traced(r.env.Logger, msg.Metadata).Debug("retrying after a pause", "id", handlers.Described(outer).ID, "attempts", attempts, "err", err)
 			select {
 			case <-pause.C:
 			case <-outer.Done():
@@ -99,7 +100,7 @@ func (r *retry) Wrap(next message.HandlerFunc) message.HandlerFunc {
 			if out, err = next(msg); err == nil {
 				return out, nil
 			}
-			if !again(outer, err) {
+			if !mayRetry(outer, err) {
 				return nil, &failure{err, attempts + 1}
 			}
 		}
@@ -107,12 +108,12 @@ func (r *retry) Wrap(next message.HandlerFunc) message.HandlerFunc {
 	}
 }
 
-// again reports whether a message that failed with err may be tried again.
-func again(ctx context.Context, err error) bool {
+// mayRetry reports whether a message that failed with err may be retried.
+func mayRetry(ctx context.Context, err error) bool {
 	return handlers.KindOf(err) == handlers.KindRetryable && !handlers.Cancelled(ctx)
 }
 
-// failure is the handler's last error, with the number of attempts for whoever asks (poison does).
+// failure is the handler's last error, with the number of attempts, which poison records.
 type failure struct {
 	error
 	attempts int

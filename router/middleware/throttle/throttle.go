@@ -1,4 +1,5 @@
-// Package throttle is the middleware that lets through so many messages in a time and has the others wait.
+// Package throttle is the middleware that limits the rate of messages of a pipeline. Messages over
+// the limit wait.
 package throttle
 
 import (
@@ -15,9 +16,9 @@ import (
 func init() {
 	middleware.Register(middleware.Plugin{
 		Name:    "throttle",
-		Summary: "Limits how many messages a pipeline handles in a time.",
-		Description: "Lets `count` messages through in every `interval`, evenly spaced, and has the others of its pipeline wait. After a lull up to " +
-			"`burst` messages go through at once. Every pipeline that lists it has a limit of its own.",
+		Summary: "Limits how many messages a pipeline handles in an interval.",
+		Description: "Lets `count` messages pass in every `interval`, evenly spaced. The other messages of the pipeline wait. After a pause up to " +
+			"`burst` messages pass at once. Each pipeline has its own limit.",
 		Place:  middleware.PlaceThrottle,
 		Config: func() middleware.Config { c := defaults; return &c },
 	})
@@ -27,9 +28,9 @@ var defaults = Config{Count: 100, Interval: time.Second, Burst: 1}
 
 // Config is the configuration of throttle.
 type Config struct {
-	Count    int           `toml:"count" doc:"How many messages go through in an interval." unit:"messages" min:"1"`
-	Interval time.Duration `toml:"interval" doc:"The time that count is for." min:"1ms"`
-	Burst    int           `toml:"burst" doc:"How many messages may go through at once after a lull." unit:"messages" min:"1"`
+	Count    int           `toml:"count" doc:"How many messages pass in an interval." unit:"messages" min:"1"`
+	Interval time.Duration `toml:"interval" doc:"The interval in which count messages pass." min:"1ms"`
+	Burst    int           `toml:"burst" doc:"How many messages may pass at once after a pause." unit:"messages" min:"1"`
 }
 
 // Validate reports all problems.

@@ -1,4 +1,4 @@
-// Package timeout is the middleware that bounds how long one attempt at a message may take.
+// Package timeout is the middleware that limits how long one attempt at a message may take.
 package timeout
 
 import (
@@ -15,8 +15,8 @@ func init() {
 	middleware.Register(middleware.Plugin{
 		Name:    "timeout",
 		Summary: "Ends an attempt that takes too long.",
-		Description: `Ends the context of a message's handler after a time. What the handler returns then is an error like any other: ` +
-			"`retry` tries it again. A handler that succeeds in spite of it has succeeded. Its place is innermost, so that every attempt " +
+		Description: "Ends the context of a message's handler after `timeout`. If the handler then returns an error, it is an error like any other: " +
+			"`retry` retries the message. If the handler succeeds all the same, the message has succeeded. `timeout` is the innermost middleware, so that each attempt " +
 			"of `retry` has the whole time.",
 		Place:  middleware.PlaceTimeout,
 		Config: func() middleware.Config { c := defaults; return &c },
