@@ -463,7 +463,7 @@ func TestValidate(t *testing.T) {
 		want   string
 	}{
 		"no url":           {func(c *Config) { c.URL = "" }, "is missing"},
-		"odd url":          {func(c *Config) { c.URL = "mongo://x" }, "of no database that is known"},
+		"odd url":          {func(c *Config) { c.URL = "mongo://x" }, "isn't the URL of a known database"},
 		"unknown field":    {func(c *Config) { c.Columns = map[string]string{"onlin": "x"} }, "nothing that a device's row holds"},
 		"needs":            {func(c *Config) { c.Columns = map[string]string{"online": "x", "epoch": "e", "seq": "s"} }, "needs columns for connected, host, generation"},
 		"twice":            {func(c *Config) { c.Columns = map[string]string{"epoch": "e", "seq": "e"} }, "which columns.epoch has"},

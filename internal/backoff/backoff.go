@@ -1,11 +1,12 @@
-// Package backoff computes the pauses between attempts, so that all loops of the program that try
-// again do it in one way: [New] gives the pauses, [Sleep] waits for one.
+// Package backoff computes the pauses between attempts. All loops of the program that retry use
+// it: [New] returns the pauses, and [Sleep] waits for one.
 //
 //	pauses := backoff.New(100*time.Millisecond, 5*time.Second)
 //	for try() != nil && backoff.Sleep(ctx, pauses.NextBackOff()) {
 //	}
 //
-// The pauses are those of github.com/cenkalti/backoff, and waiting uses the timers of package time.
+// The pauses are those of github.com/cenkalti/backoff, and waiting uses the timers of package
+// time.
 package backoff
 
 import (
@@ -18,9 +19,10 @@ import (
 // Pauses are what [New] returns.
 type Pauses = backoff.ExponentialBackOff
 
-// New returns pauses whose interval is first, and doubles with each pause up to longest. Each pause
-// is drawn at random from the upper half of its interval, so that many hosts don't try in step.
-// NextBackOff returns the next pause, Reset begins anew. It is for one goroutine.
+// New returns pauses whose interval is first, and doubles with each pause up to longest. Each
+// pause is drawn at random from the upper half of its interval, so that many hosts don't try in
+// step. NextBackOff returns the next pause, and Reset starts from first again. One goroutine at a
+// time uses them.
 func New(first, longest time.Duration) Pauses {
 	// The library draws from both sides of an interval: 3/4 plus or minus a third of that is from
 	// 1/2 to 1.

@@ -1,10 +1,10 @@
-// Package database is the one place where databases are opened, migrated and their errors
-// explained: SQLite, PostgreSQL and MySQL.
+// Package database opens and migrates databases and explains their errors: SQLite, PostgreSQL and
+// MySQL. No other package does.
 //
-// A handler that writes into a user's database calls [Open] with a URL; what it returns connects
-// when it is first used, and again after an outage. A part of the host that keeps tables of its
-// own, such as the ledger, opens a [File] or takes the settings of [ParsePostgres], and brings its
-// tables up to date with a [Schema]. [Explain] says what an error means.
+// A handler that writes into a user's database calls [Open] with a URL. The [DB] connects at its
+// first use, and again after an outage. A part of the host that has its own tables, such as the
+// ledger, opens a [File] or uses the settings of [ParsePostgres]. It migrates its tables with a
+// [Schema]. [Explain] says what an error means.
 package database
 
 import (
@@ -18,75 +18,81 @@ import (
 	"github.com/pressly/goose/v3"
 )
 
-// Statement is one change.
+// Statement is a statement with its arguments.
 type Statement struct {
-	// Text is in the words of the database, see [Dialect]. Texts are few: each is prepared once and kept.
+	// Text is written for the database, see [Dialect]. Each text is prepared once and kept, so
+	// there must be few different ones.
 	Text string
 	Args []any
-	// Fit has arguments converted for the columns that they fill, see [JSON].
+	// Fit says that arguments are converted for the columns that they fill, see [JSON].
 	Fit bool
 }
 
 // DB is a database. One goroutine at a time uses it. Its errors have a [Kind].
 type DB interface {
-	// Dialect is how its statements are written.
+	// Dialect returns how statements are written for the database.
 	Dialect() Dialect
-	// Apply makes all changes, in order, in one transaction. After an error of kind [Fault] none of them was made; after an [Outage] they may
-	// have been.
+	// Apply executes all statements, in order, in one transaction. After an error of kind [Fault]
+	// none of them has an effect. After an [Outage] all of them may have one.
 	Apply(ctx context.Context, all []Statement) error
-	// Query calls row for each row that a statement finds, with its scan.
+	// Query calls row for each row of a statement's result. scan reads the row.
 	Query(ctx context.Context, s Statement, row func(scan func(dest ...any) error) error) error
-	// Explain has the database plan a statement without making it: it finds unknown tables and columns, arguments that don't fit, and conflicts
-	// that no unique index backs.
+	// Explain makes the database plan a statement without executing it. Its error reports unknown
+	// tables and columns, arguments that don't fit, and an ON CONFLICT without a unique index.
 	Explain(ctx context.Context, s Statement) error
-	// CheckKey returns a [Fault] if no unique index is on a column alone, so that a row could be there twice, as far as Explain doesn't find that.
+	// CheckKey returns a [Fault] if no unique index is on the column alone, so that two rows could
+	// have the same key. It returns nil where Explain already reports that.
 	CheckKey(ctx context.Context, table, column string) error
-	// Migrate brings a schema up to date, each step once. The table versions tells which were made.
+	// Migrate executes the steps of a schema, each once. The table versions records the steps.
 	Migrate(ctx context.Context, versions string, steps []string) error
-	// CheckPlace returns why what is written now would be lost or refused, or nil: a file was removed
-	// or replaced, or a server is away or can only be read.
+	// CheckPlace returns why a change would now be lost or refused, or nil: a file was removed or
+	// replaced, or a server is unreachable or read-only.
 	CheckPlace(ctx context.Context) error
-	// Close ends the use; the next use connects again.
+	// Close closes the connection. The next use connects again.
 	Close() error
 }
 
-// Dialect is how statements are written.
+// Dialect says how statements are written for a database.
 type Dialect struct {
-	// Name is that of the database, for people.
+	// Name is the name of the database, for people.
 	Name string
-	// Numbered says that parameters are $1, $2 and so on; else each is a ?.
+	// Numbered says that parameters are $1, $2 and so on. Otherwise each is a ?.
 	Numbered bool
-	// Types are those of columns, by what they hold.
+	// Types has the types of columns.
 	Types Types
-	// OnDuplicateKey says that INSERT takes ON DUPLICATE KEY UPDATE, which changes columns from left to right and has no WHERE, and not ON CONFLICT.
+	// OnDuplicateKey says that INSERT has ON DUPLICATE KEY UPDATE instead of ON CONFLICT. It
+	// changes the columns from left to right and has no WHERE.
 	OnDuplicateKey bool
-	// quote begins and ends a name.
+	// quote is the quote around a name.
 	quote string
 	goose goose.Dialect
-	// migrations is the folder of a [Schema] for this database, and exists a query that tells
-	// whether a table exists. A MySQL has neither.
+	// migrations is the folder of a [Schema] for this database. exists is a query that returns
+	// whether a table exists. MySQL has neither.
 	migrations, exists string
-	// Durable is a statement that has a transaction reach the disk; "" is none.
+	// Durable is a statement that makes the current transaction reach the disk when it commits. It
+	// is "" if none is needed.
 	Durable string
-	// Time makes an argument of a time.
+	// Time converts a time to an argument.
 	Time func(t time.Time) any
 }
 
-// Types are a database's names of types.
+// Types has a database's names of types.
 type Types struct {
-	// Text may be a key, Long is what may be long.
+	// Text is for texts that may be a key, Long for texts that may be long.
 	Text, Long, Bool, Number, Time string
 }
 
-// Index is one of a table.
+// Index is an index of a table.
 type Index struct {
 	Name    string
 	Columns []string
-	// Where is which rows are in it; databases that have all rows in every index don't look at it.
+	// Where is the condition of the rows in the index. MySQL ignores it, since its indexes have
+	// all rows.
 	Where string
 }
 
-// Create makes a table with indexes. Where that isn't a part of a transaction, it does nothing if the table is there.
+// Create returns a statement that makes a table with indexes. In MySQL, where it can't be part of
+// a transaction, it does nothing if the table exists.
 func (d Dialect) Create(table string, columns []string, indexes ...Index) string {
 	all := columns
 	var after strings.Builder
@@ -107,7 +113,7 @@ func (d Dialect) Create(table string, columns []string, indexes ...Index) string
 	return create + d.Quote(table) + " (" + strings.Join(all, ", ") + ")" + after.String()
 }
 
-// Quoted are names in quotes, as a list.
+// Quoted returns a list of names in quotes.
 func (d Dialect) Quoted(names []string) string {
 	all := make([]string, len(names))
 	for i, name := range names {
@@ -116,7 +122,8 @@ func (d Dialect) Quoted(names []string) string {
 	return strings.Join(all, ", ")
 }
 
-// InsertNew makes a row of a table, with a parameter for each column, and does nothing if the key is there.
+// InsertNew returns a statement that inserts a row, with a parameter for each column. It does
+// nothing if the table has the key already.
 func (d Dialect) InsertNew(table string, columns, key []string) string {
 	places := make([]string, len(columns))
 	for i := range columns {
@@ -129,12 +136,14 @@ func (d Dialect) InsertNew(table string, columns, key []string) string {
 	return text + " ON CONFLICT (" + d.Quoted(key) + ") DO NOTHING"
 }
 
-// CountOld counts the rows whose time, a column, is before a parameter, but not more than so many.
+// CountOld returns a query that counts the rows whose time in column is before the parameter, up
+// to most.
 func (d Dialect) CountOld(table, column string, most int) string {
 	return fmt.Sprintf("SELECT count(*) FROM (SELECT 1 AS one FROM %s WHERE %s < %s LIMIT %d) AS old", d.Quote(table), d.Quote(column), d.Parameter(1), most)
 }
 
-// RemoveOld removes the oldest of those, so many.
+// RemoveOld returns a statement that removes the oldest of the rows whose time in column is before
+// the parameter, at most most of them.
 func (d Dialect) RemoveOld(table string, key []string, column string, most int) string {
 	oldest := fmt.Sprintf("%s < %s ORDER BY %s LIMIT %d", d.Quote(column), d.Parameter(1), d.Quote(column), most)
 	if d.OnDuplicateKey {
@@ -143,7 +152,7 @@ func (d Dialect) RemoveOld(table string, key []string, column string, most int) 
 	return fmt.Sprintf("DELETE FROM %s WHERE (%s) IN (SELECT %s FROM %s WHERE %s)", d.Quote(table), d.Quoted(key), d.Quoted(key), d.Quote(table), oldest)
 }
 
-// Parameter is the nth parameter of a statement, from 1.
+// Parameter returns how the nth parameter of a statement is written, from 1.
 func (d Dialect) Parameter(n int) string {
 	if d.Numbered {
 		return fmt.Sprintf("$%d", n)
@@ -151,7 +160,8 @@ func (d Dialect) Parameter(n int) string {
 	return "?"
 }
 
-// Quote writes the name of a table or a column. A dot separates a schema from its table.
+// Quote returns the name of a table or a column in quotes. A dot separates a schema from its
+// table.
 func (d Dialect) Quote(name string) string {
 	parts := strings.Split(name, ".")
 	for i, p := range parts {
@@ -160,9 +170,10 @@ func (d Dialect) Quote(name string) string {
 	return strings.Join(parts, ".")
 }
 
-// Open returns the database at a URL: postgres://USER:PASSWORD@HOST:PORT/NAME, mysql://USER:PASSWORD@HOST:PORT/NAME, or
-// sqlite:PATH. It connects to nothing yet. name is what the database is
-// told of who uses it. mode is the permissions of a file that is made; zero leaves them to the umask.
+// Open returns the database at a URL: postgres://USER:PASSWORD@HOST:PORT/NAME,
+// mysql://USER:PASSWORD@HOST:PORT/NAME, or sqlite:PATH. It doesn't connect yet. The database shows
+// name as the name of the connection's program. mode has the permissions of a file that is made.
+// If it is zero, the umask decides.
 func Open(url, name string, mode fs.FileMode) (DB, error) {
 	scheme, rest, _ := strings.Cut(url, ":")
 	switch scheme {
@@ -173,5 +184,5 @@ func Open(url, name string, mode fs.FileMode) (DB, error) {
 	case "sqlite":
 		return openSQLite(rest, mode)
 	}
-	return nil, errors.New("is of no database that is known; postgres://HOST/NAME, mysql://HOST/NAME and sqlite:PATH are")
+	return nil, errors.New("isn't the URL of a known database: postgres://HOST/NAME, mysql://HOST/NAME or sqlite:PATH")
 }

@@ -19,24 +19,25 @@ const busy = "busy_timeout(5000)"
 // File says how a SQLite file is opened.
 type File struct {
 	Path string
-	// Create makes a missing file; without it that is [fs.ErrNotExist].
+	// Create makes a missing file. Without it, the error is [fs.ErrNotExist].
 	Create bool
-	// Shared lets the umask decide who may use a file that is made, as other programs read it. A
-	// file is its owner's alone without it.
+	// Shared lets the umask decide who may use a file that is made, since other programs read it.
+	// Without it, only the owner may use the file.
 	Shared bool
-	// Mode is the permissions of a file that is made, whatever the umask; zero leaves Shared to say it.
+	// Mode has the permissions of a file that is made, whatever the umask. If it is zero, Shared
+	// decides.
 	Mode fs.FileMode
-	// Durable has each commit reach the disk. Without it a commit survives the process's end but
-	// perhaps not the machine's.
+	// Durable makes each commit reach the disk. Without it, a commit survives the end of the
+	// process, but perhaps not a crash of the machine.
 	Durable bool
 }
 
-// Open returns the file behind one connection. A transaction begins with the write lock and waits
-// for it. Files of the log are made with the permissions of the file.
+// Open opens the file, with one connection. A transaction takes the write lock when it begins, and
+// waits for it. The files of the log get the permissions of the file.
 func (f File) Open() (*sql.DB, error) {
-	err := usable(f.Path, readable|writable)
+	err := checkAccess(f.Path, readable|writable)
 	if f.Create && errors.Is(err, fs.ErrNotExist) {
-		err = f.create()
+		err = f.createFile()
 	}
 	if err != nil {
 		return nil, err
@@ -48,31 +49,32 @@ func (f File) Open() (*sql.DB, error) {
 	return openFile(f.Path, url.Values{"mode": {"rw"}, "_txlock": {"immediate"}, "_pragma": {busy, "journal_mode(WAL)", synchronous}})
 }
 
-// OpenToRead opens the file to be read, also while a host uses it. It makes no file. unchanged,
-// called after a read, returns why what was read may be wrong.
+// OpenToRead opens the file for reading, also while a host uses it. It makes no file. After a read
+// the caller calls unchanged, which returns why the read data may be wrong, or nil.
 func (f File) OpenToRead() (db *sql.DB, unchanged func() error, err error) {
 	if err := f.Readable(); err != nil {
 		return nil, nil, err
 	}
 	query := url.Values{"mode": {"ro"}, "_pragma": {busy}}
 	unchanged = func() error { return nil }
-	// Without a log there is no host, and nothing to read but the file; SQLite would make a log and leave it behind, with an owner who
-	// may not be the host's.
-	if log := f.Path + "-wal"; missing(log) {
+	// Without a log, no host uses the file, and all data is in the file itself. If SQLite opened
+	// it as usual, it would make a log and leave it there, perhaps with another owner than the
+	// host's.
+	if log := f.Path + "-wal"; isMissing(log) {
 		query.Set("immutable", "1")
 		unchanged = func() error {
-			if missing(log) {
+			if isMissing(log) {
 				return nil
 			}
-			return errors.New("a host started to use it in this moment; ask again")
+			return errors.New("a host has just started to use it; try again")
 		}
 	}
 	db, err = openFile(f.Path, query)
 	return db, unchanged, err
 }
 
-// Readable returns why the file can't be opened to be read.
-func (f File) Readable() error { return usable(f.Path, readable) }
+// Readable returns why the file can't be opened for reading, or nil.
+func (f File) Readable() error { return checkAccess(f.Path, readable) }
 
 func openFile(path string, query url.Values) (*sql.DB, error) {
 	absolute, err := filepath.Abs(path)
@@ -87,11 +89,11 @@ func openFile(path string, query url.Values) (*sql.DB, error) {
 	return db, nil
 }
 
-// create makes an empty file. SQLite would let everybody read it.
-func (f File) create() error {
+// createFile makes an empty file with the right permissions. SQLite would let all users read it.
+func (f File) createFile() error {
 	if !f.Shared {
-		// Only one host makes the file. A log that is there is that of a removed file, and a process
-		// that still reads that one would have SQLite take its index for the new file's.
+		// Only one host makes the file, so an existing log belongs to a removed file. If a process
+		// still reads the removed file, SQLite would use the index of its log for the new file.
 		for _, left := range []string{"-wal", "-shm"} {
 			if err := os.Remove(f.Path + left); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return withoutPath(err)
@@ -107,8 +109,8 @@ func (f File) create() error {
 	}
 	made, err := os.OpenFile(f.Path, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
 	switch {
-	case errors.Is(err, fs.ErrExist): // another process was quicker
-		return usable(f.Path, readable|writable)
+	case errors.Is(err, fs.ErrExist): // another process has made it
+		return checkAccess(f.Path, readable|writable)
 	case err != nil:
 		return withoutPath(err)
 	}
@@ -118,8 +120,8 @@ func (f File) create() error {
 	return errors.Join(err, made.Close())
 }
 
-// OpenToOthers returns the permissions of a file that not only its owner can read or write, and
-// zero for every other file.
+// OpenToOthers returns the permissions of a file if not only its owner can read or write it.
+// Otherwise it returns zero.
 func OpenToOthers(path string) fs.FileMode {
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm()&0o077 == 0 {
@@ -134,9 +136,10 @@ const (
 	writable = 2
 )
 
-// usable returns why a file can't be opened, which SQLite wouldn't say. It doesn't try to: closing a
-// file ends all locks that the process has on it, those of other connections among them.
-func usable(path string, access uint32) error {
+// checkAccess returns why a file can't be opened, which SQLite wouldn't report, or nil. It doesn't
+// open the file: closing it again would end all locks that the process has on it, also those of
+// other connections.
+func checkAccess(path string, access uint32) error {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
@@ -147,7 +150,7 @@ func usable(path string, access uint32) error {
 	return unix.Access(path, access)
 }
 
-// withoutPath returns the cause of an error about a file, whose path the caller names.
+// withoutPath returns the cause of an error about a file. The caller adds the path.
 func withoutPath(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err
@@ -164,7 +167,7 @@ func device(info fs.FileInfo) uint64 {
 	return uint64(stat.Dev) //nolint:unconvert // another type on other systems
 }
 
-func missing(path string) bool {
+func isMissing(path string) bool {
 	_, err := os.Stat(path)
 	return errors.Is(err, fs.ErrNotExist)
 }

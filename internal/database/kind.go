@@ -10,13 +10,13 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// Kind says whose fault an error is.
+// Kind says what caused an error.
 type Kind int
 
 const (
-	// Outage: the database can't be used now, whatever is asked of it.
+	// Outage: the database can't be used now, whatever the statement is.
 	Outage Kind = iota
-	// Fault: the statement or its arguments are wrong, and will be again.
+	// Fault: the statement or its arguments are wrong. Another attempt would fail, too.
 	Fault
 )
 
@@ -34,14 +34,14 @@ type fault struct{ err error }
 func (f *fault) Error() string { return f.err.Error() }
 func (f *fault) Unwrap() error { return f.err }
 
-// tries is how often a transaction is begun that loses against another one.
-const tries = 5
+// maxAttempts is how often a transaction is tried that fails because of another one.
+const maxAttempts = 5
 
-// again runs do until it doesn't lose against another transaction.
-func again(ctx context.Context, do func() error, lost func(error) bool) error {
+// retryLost calls do until it doesn't fail because of another transaction.
+func retryLost(ctx context.Context, do func() error, lost func(error) bool) error {
 	for n := 1; ; n++ {
 		err := do()
-		if err == nil || n == tries || ctx.Err() != nil || !lost(err) {
+		if err == nil || n == maxAttempts || ctx.Err() != nil || !lost(err) {
 			return err
 		}
 	}
@@ -64,7 +64,7 @@ func lostPostgres(err error) bool {
 	return false
 }
 
-// judgePostgres gives an error its kind. usable says that the connection is.
+// judgePostgres gives an error its kind. usable says whether the connection is still usable.
 func judgePostgres(err error, usable bool) error {
 	if err == nil {
 		return nil
@@ -74,7 +74,8 @@ func judgePostgres(err error, usable bool) error {
 	}
 	code := sqlState(err)
 	if code == "" {
-		// What pgx itself refuses, such as a text for a number, leaves the connection as it was.
+		// If pgx itself refuses an argument, such as a text for a number, the connection stays
+		// usable.
 		if usable && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 			return &fault{err}
 		}
@@ -82,10 +83,12 @@ func judgePostgres(err error, usable bool) error {
 	}
 	switch code[:2] {
 	case "08", "25", "26", "28", "3D", "40", "53", "55", "57", "58", "XX":
-		// No connection, read-only or in a state of no use, a statement that a pool of connections forgot, nobody let in, no such database, deadlock, no resources, not ready, an operator, the system, itself.
+		// The classes of errors, in this order: no connection; a read-only or failed transaction;
+		// a statement that a connection pooler has lost; a refused login; no such database; a
+		// deadlock; no resources; not ready; an operator; the system; an internal error.
 		return err
 	}
-	if code == "42501" && usable { // no permission: not the row's doing, and somebody can give it
+	if code == "42501" && usable { // a missing permission, which may be granted
 		return err
 	}
 	return &fault{err}
@@ -99,7 +102,8 @@ func mysqlNumber(err error) uint16 {
 	return 0
 }
 
-// lostMySQL reports whether a transaction failed only because of another one: a deadlock, or a lock that took too long.
+// lostMySQL reports whether a transaction failed only because of another one: by a deadlock, or
+// while waiting for a lock.
 func lostMySQL(err error) bool {
 	n := mysqlNumber(err)
 	return n == 1213 || n == 1205
@@ -117,24 +121,34 @@ func judgeMySQL(err error) error {
 	return &fault{err}
 }
 
-// mysqlOutages are the numbers of errors that aren't the statement's doing.
+// mysqlOutages has the numbers of the errors that the statement doesn't cause.
 var mysqlOutages = map[uint16]struct{}{
-	1021: {}, 1026: {}, 1030: {}, 1037: {}, 1038: {}, 1041: {}, 1114: {}, 1135: {}, 3019: {}, // no room, no memory, the engine's trouble
-	1040: {}, 1203: {}, 1226: {}, // too many of us
-	1042: {}, 1043: {}, 1053: {}, 1077: {}, 1079: {}, 1080: {}, 1152: {}, 1158: {}, 1159: {}, 1160: {}, 1161: {}, 1184: {}, 1317: {}, 1927: {}, 3168: {}, 3169: {}, 4031: {}, // no connection, or ended
-	1044: {}, 1045: {}, 1129: {}, 1130: {}, 1142: {}, 1143: {}, 1227: {}, 1698: {}, 1820: {}, 1862: {}, // nobody let in; somebody can
-	1049: {},                     // no such database
-	1205: {}, 1213: {}, 1637: {}, // lost against others, again and again
-	1036: {}, 1290: {}, 1792: {}, 1836: {}, 3989: {}, // read-only
-	1047: {}, 1180: {}, 3100: {}, 3101: {}, // a cluster that has no quorum, or refuses the commit
-	1969: {}, 3024: {}, // too slow
+	// No disk space, no memory, or an error of the engine.
+	1021: {}, 1026: {}, 1030: {}, 1037: {}, 1038: {}, 1041: {}, 1114: {}, 1135: {}, 3019: {},
+	// Too many connections.
+	1040: {}, 1203: {}, 1226: {},
+	// No connection, or it was ended.
+	1042: {}, 1043: {}, 1053: {}, 1077: {}, 1079: {}, 1080: {}, 1152: {}, 1158: {}, 1159: {},
+	1160: {}, 1161: {}, 1184: {}, 1317: {}, 1927: {}, 3168: {}, 3169: {}, 4031: {},
+	// A refused login, or a missing permission that may be granted.
+	1044: {}, 1045: {}, 1129: {}, 1130: {}, 1142: {}, 1143: {}, 1227: {}, 1698: {}, 1820: {}, 1862: {},
+	// No such database.
+	1049: {},
+	// Repeated conflicts with other transactions.
+	1205: {}, 1213: {}, 1637: {},
+	// Read-only.
+	1036: {}, 1290: {}, 1792: {}, 1836: {}, 3989: {},
+	// A cluster without a quorum, or one that refuses the commit.
+	1047: {}, 1180: {}, 3100: {}, 3101: {},
+	// A time limit.
+	1969: {}, 3024: {},
 }
 
 // judgeSQLite gives an error its kind.
 func judgeSQLite(err error) error {
 	e, ok := errors.AsType[*sqlite.Error](err)
 	if !ok {
-		return err // a fault of an argument is one already
+		return err // such as a fault of an argument, which has its kind
 	}
 	switch e.Code() & 0xff { // without what extended codes add
 	case sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_RANGE:

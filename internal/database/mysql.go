@@ -17,12 +17,12 @@ import (
 
 var mysqlDialect = Dialect{
 	Name: "MySQL", quote: "`", OnDuplicateKey: true,
-	// A text that is a key has a bound, and counts as equal only to itself.
+	// A text that is a key has a maximal length. With this collation it equals only itself.
 	Types: Types{Text: "varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", Long: "longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", Bool: "boolean", Number: "bigint", Time: "datetime(6)"},
 	Time:  func(t time.Time) any { return t.UTC().Truncate(time.Microsecond) },
 }
 
-// mysqlServer is a database of MySQL or MariaDB behind one connection.
+// mysqlServer is a database of MySQL or MariaDB, with one connection.
 type mysqlServer struct {
 	config *mysql.Config
 
@@ -35,7 +35,8 @@ type mysqlServer struct {
 func openMySQL(text, name string) (DB, error) {
 	u, err := url.Parse(text)
 	if err != nil {
-		return nil, errors.New("isn't a URL: mysql://USER:PASSWORD@HOST:PORT/NAME is one") // the cause would show the password
+		// The cause would show the password.
+		return nil, errors.New("isn't a URL such as mysql://USER:PASSWORD@HOST:PORT/NAME")
 	}
 	c := mysql.NewConfig()
 	c.Net, c.Addr, c.DBName = "tcp", u.Host, strings.TrimPrefix(u.Path, "/")
@@ -43,13 +44,13 @@ func openMySQL(text, name string) (DB, error) {
 		c.Addr = net.JoinHostPort(u.Hostname(), "3306")
 	}
 	if c.DBName == "" {
-		return nil, errors.New("names no database: mysql://HOST/NAME does")
+		return nil, errors.New("names no database; write mysql://HOST/NAME")
 	}
 	c.User = u.User.Username()
 	c.Passwd, _ = u.User.Password()
 	c.Loc, c.Timeout, c.Logger = time.UTC, 10*time.Second, &mysql.NopLogger{}
 	c.ConnectionAttributes = "program_name:" + strings.NewReplacer(",", " ", ":", " ").Replace(name)
-	// What doesn't fit is an error, and not cut.
+	// A value that doesn't fit is an error, and isn't cut off.
 	c.Params = map[string]string{"sql_mode": "'STRICT_ALL_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'", "time_zone": "'+00:00'"}
 	for key, values := range u.Query() {
 		switch value := values[len(values)-1]; key {
@@ -58,11 +59,11 @@ func openMySQL(text, name string) (DB, error) {
 		case "socket":
 			c.Net, c.Addr = "unix", value
 		default:
-			return nil, fmt.Errorf("has a part that isn't known: %q; tls and socket are", key)
+			return nil, fmt.Errorf("has the unknown parameter %q; allowed: tls, socket", key)
 		}
 	}
 	if allowed := []string{"", "true", "false", "skip-verify", "preferred"}; !slices.Contains(allowed, c.TLSConfig) {
-		return nil, fmt.Errorf("has tls=%s; %s are possible", c.TLSConfig, strings.Join(allowed[1:], ", "))
+		return nil, fmt.Errorf("has tls=%s; allowed: %s", c.TLSConfig, strings.Join(allowed[1:], ", "))
 	}
 	return &mysqlServer{config: c}, nil
 }
@@ -81,7 +82,8 @@ func (m *mysqlServer) connect(ctx context.Context) error {
 	db.SetMaxOpenConns(1)
 	conn, err := db.Conn(ctx)
 	if err == nil {
-		// Gaps between rows aren't locked: those who write other rows don't wait.
+		// With this level, gaps between rows aren't locked, so that writers of other rows don't
+		// wait.
 		_, err = conn.ExecContext(ctx, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
 	}
 	if err != nil {
@@ -91,19 +93,20 @@ func (m *mysqlServer) connect(ctx context.Context) error {
 	return nil
 }
 
-// do runs f on a connection and gives its error a kind. After an outage the next one has another connection.
-func (m *mysqlServer) do(ctx context.Context, f func() error) error {
+// withConnection calls f with a connection and gives its error a kind. After an outage it closes
+// the connection, so that the next call makes another one.
+func (m *mysqlServer) withConnection(ctx context.Context, f func() error) error {
 	if err := m.connect(ctx); err != nil {
 		return judgeMySQL(err)
 	}
-	err := judgeMySQL(again(ctx, f, lostMySQL))
+	err := judgeMySQL(retryLost(ctx, f, lostMySQL))
 	if err != nil && KindOf(err) == Outage {
 		_ = m.Close() // err is the cause
 	}
 	return err
 }
 
-func (m *mysqlServer) exec(ctx context.Context, s Statement) error {
+func (m *mysqlServer) execute(ctx context.Context, s Statement) error {
 	prepared, ok := m.prepared[s.Text]
 	if !ok {
 		var err error
@@ -118,8 +121,8 @@ func (m *mysqlServer) exec(ctx context.Context, s Statement) error {
 
 // Apply implements DB.
 func (m *mysqlServer) Apply(ctx context.Context, all []Statement) error {
-	return m.do(ctx, func() error {
-		all, err := m.filled.fit(all, m.columns(ctx))
+	return m.withConnection(ctx, func() error {
+		all, err := m.filled.convertAll(all, m.columns(ctx))
 		if err == nil {
 			_, err = m.conn.ExecContext(ctx, "BEGIN")
 		}
@@ -127,20 +130,21 @@ func (m *mysqlServer) Apply(ctx context.Context, all []Statement) error {
 			if err != nil {
 				break
 			}
-			err = m.exec(ctx, s)
+			err = m.execute(ctx, s)
 		}
 		if err == nil {
 			_, err = m.conn.ExecContext(ctx, "COMMIT")
 		}
 		if err != nil {
-			_, _ = m.conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") // without effect where the failure ended the transaction
+			// ROLLBACK has no effect if the failure has ended the transaction.
+			_, _ = m.conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK")
 		}
 		return err
 	})
 }
 
 func (m *mysqlServer) Query(ctx context.Context, s Statement, row func(scan func(dest ...any) error) error) error {
-	return m.do(ctx, func() error {
+	return m.withConnection(ctx, func() error {
 		found, err := m.conn.QueryContext(ctx, s.Text, s.Args...)
 		if err != nil {
 			return err
@@ -160,17 +164,18 @@ func (m *mysqlServer) columns(ctx context.Context) func(Statement) ([]column, er
 
 // Explain implements DB: preparing a statement finds its tables and columns.
 func (m *mysqlServer) Explain(ctx context.Context, s Statement) error {
-	return m.do(ctx, func() error {
+	return m.withConnection(ctx, func() error {
 		prepared, err := m.conn.PrepareContext(ctx, s.Text)
 		if err != nil {
 			return err
 		}
-		_, err = m.filled.fit([]Statement{s}, m.columns(ctx))
+		_, err = m.filled.convertAll([]Statement{s}, m.columns(ctx))
 		return errors.Join(err, prepared.Close())
 	})
 }
 
-// CheckKey implements DB: without a unique index ON DUPLICATE KEY has no meaning, and says nothing.
+// CheckKey implements DB. Without a unique index, ON DUPLICATE KEY has no effect and reports no
+// error.
 func (m *mysqlServer) CheckKey(ctx context.Context, table, column string) error {
 	schema, name, ok := strings.Cut(table, ".")
 	if !ok {
@@ -188,7 +193,8 @@ func (m *mysqlServer) CheckKey(ctx context.Context, table, column string) error 
 	return err
 }
 
-// Migrate implements DB. A change of tables is no part of a transaction here: steps have to bear being made again.
+// Migrate implements DB. In MySQL a transaction can't include a change of tables. So a step may be
+// executed twice, and must allow that.
 func (m *mysqlServer) Migrate(ctx context.Context, versions string, steps []string) error {
 	connector, err := mysql.NewConnector(m.config)
 	if err != nil {
@@ -199,10 +205,10 @@ func (m *mysqlServer) Migrate(ctx context.Context, versions string, steps []stri
 	return judgeMySQL(errors.Join(err, db.Close()))
 }
 
-// CheckPlace implements DB. A server that is read_only refuses the transaction, unless the user may
-// write to it all the same.
+// CheckPlace implements DB. A read-only server refuses the transaction, unless the user may write
+// to it all the same.
 func (m *mysqlServer) CheckPlace(ctx context.Context) error {
-	return m.do(ctx, func() error {
+	return m.withConnection(ctx, func() error {
 		_, err := m.conn.ExecContext(ctx, "START TRANSACTION READ WRITE")
 		if err == nil {
 			_, err = m.conn.ExecContext(ctx, "ROLLBACK")

@@ -5,21 +5,22 @@ import (
 	"strings"
 )
 
-// Named is a statement that was written with named parameters, in a database's own way.
+// Named is a statement that was written with named parameters, translated for a database.
 type Named struct {
 	Text string
-	// Params are the names in the order of the statement's parameters. A name that stands twice is there twice, as its type may differ.
+	// Params has the names in the order of the statement's parameters. A name that is used twice
+	// is in it twice, since the two parameters may have different types.
 	Params []Param
 }
 
 // Param is a parameter, without its colon.
 type Param struct {
 	Name string
-	// Offset is that of its colon in what was written.
+	// Offset is the offset of its colon in the original text.
 	Offset int
 }
 
-// NamedError is what is wrong with a statement, and where.
+// NamedError is an error in a statement, with its offset.
 type NamedError struct {
 	Offset  int
 	Message string
@@ -27,8 +28,9 @@ type NamedError struct {
 
 func (e *NamedError) Error() string { return e.Message }
 
-// Named reads a statement whose parameters are written :name, with dots between the parts of a name. Strings, names in quotes and comments are left as they are, and so
-// are casts (::) and colons that no name follows.
+// Named translates a statement whose parameters are written :name, with dots between the parts of
+// a name. It doesn't change strings, names in quotes, comments, casts (::) and colons without a
+// name.
 func (d Dialect) Named(text string) (Named, error) {
 	var n Named
 	var b strings.Builder
@@ -36,10 +38,10 @@ func (d Dialect) Named(text string) (Named, error) {
 		return Named{}, &NamedError{at, fmt.Sprintf(format, args...)}
 	}
 	for i := 0; i < len(text); {
-		end, what := d.skip(text, i)
+		end, what := d.skipQuoted(text, i)
 		switch {
 		case end < 0:
-			return fail(i, "this %s has no end", what)
+			return fail(i, "this %s doesn't end", what)
 		case end > i:
 			b.WriteString(text[i:end])
 			i = end
@@ -60,7 +62,7 @@ func (d Dialect) Named(text string) (Named, error) {
 			i += 2
 			continue
 		case c == '?' && !d.Numbered, c == '$' && d.Numbered && i+1 < len(text) && text[i+1] >= '0' && text[i+1] <= '9':
-			return fail(i, "parameters have names here, as :device")
+			return fail(i, "parameters have names here, such as :device")
 		case c == ';':
 			if strings.TrimSpace(text[i+1:]) != "" {
 				return fail(i, "this is more than one statement")
@@ -78,17 +80,18 @@ func (d Dialect) Named(text string) (Named, error) {
 	return n, nil
 }
 
-// skip returns the end of the string, name or comment that begins at i; i if none does, and -1 if it doesn't end.
-func (d Dialect) skip(text string, i int) (end int, what string) {
+// skipQuoted returns the end of the string, quoted name or comment that begins at i. It returns i
+// if none begins there, and -1 if it doesn't end.
+func (d Dialect) skipQuoted(text string, i int) (end int, what string) {
 	rest := text[i:]
 	switch {
 	case rest[0] == '\'':
 		escapes := d.OnDuplicateKey || d.Numbered && i > 0 && (text[i-1] == 'E' || text[i-1] == 'e') && (i == 1 || !isName(text[i-2]))
-		return quoted(text, i, escapes), "string"
+		return quotedEnd(text, i, escapes), "string"
 	case rest[0] == '"':
-		return quoted(text, i, d.OnDuplicateKey), "name in quotes"
+		return quotedEnd(text, i, d.OnDuplicateKey), "name in quotes"
 	case rest[0] == '`' && !d.Numbered:
-		return quoted(text, i, false), "name in quotes"
+		return quotedEnd(text, i, false), "name in quotes"
 	case strings.HasPrefix(rest, "--"), rest[0] == '#' && d.OnDuplicateKey:
 		if n := strings.IndexByte(rest, '\n'); n >= 0 {
 			return i + n, "comment"
@@ -98,7 +101,7 @@ func (d Dialect) skip(text string, i int) (end int, what string) {
 		for at, depth := i+2, 1; at < len(text); at++ {
 			switch {
 			case strings.HasPrefix(text[at:], "*/"):
-				if depth--; depth == 0 || !d.Numbered { // PostgreSQL's lie in each other
+				if depth--; depth == 0 || !d.Numbered { // only PostgreSQL's comments can be nested
 					return at + 2, "comment"
 				}
 				at++
@@ -122,8 +125,9 @@ func (d Dialect) skip(text string, i int) (end int, what string) {
 	return i, ""
 }
 
-// quoted returns the end of what begins with a quote at i; a quote that is doubled, or escaped where that is possible, doesn't end it.
-func quoted(text string, i int, escapes bool) int {
+// quotedEnd returns the end of the string or name whose opening quote is at i, or -1. A doubled
+// quote doesn't end it. Nor does one after a backslash, if escapes is true.
+func quotedEnd(text string, i int, escapes bool) int {
 	for at := i + 1; at < len(text); at++ {
 		switch {
 		case escapes && text[at] == '\\':

@@ -43,8 +43,8 @@ func TestNamed(t *testing.T) {
 		d        Dialect
 		text, at string
 	}{
-		{pg, "SELECT 'abc", "7: this string has no end"}, {pg, "SELECT $a$ $b$", "7: this string has no end"}, {pg, "SELECT /* /* */", "7: this comment has no end"},
-		{my, "SELECT `a", "7: this name in quotes has no end"}, {pg, "SELECT $1", "7: parameters have names here, as :device"}, {lite, "SELECT ?", "7: parameters have names here, as :device"},
+		{pg, "SELECT 'abc", "7: this string doesn't end"}, {pg, "SELECT $a$ $b$", "7: this string doesn't end"}, {pg, "SELECT /* /* */", "7: this comment doesn't end"},
+		{my, "SELECT `a", "7: this name in quotes doesn't end"}, {pg, "SELECT $1", "7: parameters have names here, such as :device"}, {lite, "SELECT ?", "7: parameters have names here, such as :device"},
 		{lite, "SELECT 1; DROP TABLE t", "8: this is more than one statement"}, {my, " ; ", "0: is empty"}, {my, "", "0: is empty"},
 	} {
 		_, err := c.d.Named(c.text)

@@ -17,64 +17,67 @@ import (
 	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
-// JSON is an argument: a JSON number, true or false, as it was written. Apply and Explain convert it for the column
-// that its parameter fills: for a column of text it is its JSON text, for one of numbers a number that is printed with
-// the same value. If there is none, the error is a [Fault] with both values.
+// JSON is an argument: a JSON number, true or false, as it was written. Apply and Explain convert
+// it for the column that its parameter fills. For a column of text it becomes its JSON text. For a
+// column of numbers it becomes a number that the database prints with the same value. If there is
+// no such number, the error is a [Fault] with both values.
 //
-// Databases round silently what they get for a column. So the column is looked up: in INSERT INTO t (a) VALUES (:x), and in
-// a = :x after SET or UPDATE. A parameter anywhere else, as in an expression, has the type that the database gives it,
-// or none: then a number must fit into an int64 or a float64.
+// Databases silently round a number to the type of its column. So this package looks the column
+// up: in INSERT INTO t (a) VALUES (:x), and in a = :x after SET or UPDATE. A parameter in any
+// other place, such as in an expression, has the type that the database gives it. If it gives
+// none, the number must fit into an int64 or a float64.
 type JSON string
 
-// kind is what a column holds.
+// kind is the kind of values that a column has.
 type kind int
 
 const (
-	anything kind = iota // it isn't known, or takes values of any type
+	anything kind = iota // unknown, or values of any type
 	whole
 	single // a float of 32 bits
 	double
 	decimal
 	number // an int64 or a float64
 	text
-	unlike // dates, sets and the like: numbers mean something else there
+	unlike // dates, sets and others in which a number means something else
 )
 
-// column is the column that a parameter fills; the zero value is none.
+// column is the column that a parameter fills. The zero value means no column.
 type column struct {
 	kind kind
-	// name is its type, as the database calls it.
+	// name is the database's name of its type.
 	name string
-	// places is how many digits a number has after the point, if scaled is set. With -2 it is a
-	// multiple of 100.
+	// places is how many digits a number has after the point, if scaled is true. With -2 a number
+	// is a multiple of 100.
 	places int
 	scaled bool
-	// digits is how many of them the database prints of a float; 0 is as many as it takes.
+	// digits is how many digits the database prints of a float. With 0 it prints as many as are
+	// needed.
 	digits int
 }
 
-// years are the whole numbers that a database takes for a year of the last or of this century.
+// years bounds the numbers that MySQL reads as a year of the last or of this century.
 const years = 100
 
-// keeps reports whether no digit of a number is beyond the column's places.
-func (c column) keeps(value jsontext.Decimal) bool {
+// fitsPlaces reports whether the column keeps all digits of a number.
+func (c column) fitsPlaces(value jsontext.Decimal) bool {
 	return !c.scaled || value.Digits == "" || value.Exponent >= -c.places
 }
 
-// rounded is what the column makes of a number that has digits beyond its places.
-func (c column) rounded(f float64) string {
+// roundedTo returns how the column rounds a number with too many digits.
+func (c column) roundedTo(f float64) string {
 	if c.places < 0 {
 		return "a multiple of 1" + strings.Repeat("0", -c.places)
 	}
 	return strconv.FormatFloat(f, 'f', c.places, 64)
 }
 
-// mostDigits bounds a whole number that is written out.
-const mostDigits = 100
+// maxDigits is the most digits of a whole number that is written without an exponent.
+const maxDigits = 100
 
-// fit returns an argument for the column: JSON converted, and text that is a number checked in the same way, as the
-// database would convert it. Others are returned as they are.
-func (c column) fit(arg any) (any, error) {
+// convert returns an argument for the column. It converts JSON. It checks a text that is a number
+// in the same way, since the database would convert it. Other arguments it returns unchanged.
+func (c column) convert(arg any) (any, error) {
 	written, isJSON := "", false
 	switch v := arg.(type) {
 	case JSON:
@@ -100,16 +103,18 @@ func (c column) fit(arg any) (any, error) {
 	case !ok, !isJSON && (c.kind == text || c.kind == anything || c.kind == unlike):
 		return arg, nil
 	case c.kind == unlike:
-		return nil, fmt.Errorf("the number %s doesn't fit into a column of type %s, which isn't of numbers", written, c.name)
+		return nil, fmt.Errorf("the number %s doesn't fit into a column of type %s, which has no numbers", written, c.name)
 	}
-	return c.number(written, value)
+	return c.convertNumber(written, value)
 }
 
-func (c column) number(written string, value jsontext.Decimal) (any, error) {
+// convertNumber returns a number as an argument for the column. written is its text, value its
+// value.
+func (c column) convertNumber(written string, value jsontext.Decimal) (any, error) {
 	refuse := func(becomes string) (any, error) {
 		return nil, fmt.Errorf("the number %s would become %s in a column of type %s", written, becomes, c.name)
 	}
-	digits, isWhole := value.Whole(mostDigits)
+	digits, isWhole := value.Whole(maxDigits)
 	i, err := strconv.ParseInt(digits, 10, 64)
 	fits := isWhole && err == nil
 	switch {
@@ -118,8 +123,8 @@ func (c column) number(written string, value jsontext.Decimal) (any, error) {
 	case fits && (c.kind == whole || c.kind == number || c.kind == anything):
 		return i, nil
 	case c.kind == whole && isWhole:
-		return digits, nil // perhaps the column is larger than an int64; else the database refuses it
-	case c.kind == decimal && c.keeps(value):
+		return digits, nil // if the column isn't larger than an int64, the database refuses it
+	case c.kind == decimal && c.fitsPlaces(value):
 		return written, nil
 	}
 	bits := 64
@@ -137,14 +142,15 @@ func (c column) number(written string, value jsontext.Decimal) (any, error) {
 	switch {
 	case c.kind == whole:
 		return refuse(strconv.FormatFloat(f, 'f', 0, 64))
-	case c.kind == decimal || !c.keeps(value):
-		return refuse(c.rounded(f))
+	case c.kind == decimal || !c.fitsPlaces(value):
+		return refuse(c.roundedTo(f))
 	default:
 		return f, nil
 	}
 }
 
-// An insert names its columns before their values; a name may be in quotes, and have a schema before it.
+// nameIn matches a name in a statement, with or without quotes. The patterns below find the table
+// and the columns of INSERT and UPDATE statements.
 const nameIn = "(?:[\\w$]+|\"[^\"]+\"|`[^`]+`)"
 
 var (
@@ -155,9 +161,10 @@ var (
 	ends       = regexp.MustCompile(`(?is)^\s*(?:$|[,)]|where\b|on\b|returning\b)`)
 )
 
-// filled returns the query that selects the columns that parameters fill, without rows, and for each of them the
-// parameter's place. There is none for a statement that it can't read.
-func (d Dialect) filled(statement string) (query string, params []int) {
+// columnsQuery returns a query without rows for the columns that parameters fill. params has the
+// index of the parameter of each column. The query is "" for a statement that columnsQuery can't
+// parse.
+func (d Dialect) columnsQuery(statement string) (query string, params []int) {
 	var table string
 	var names, columns []string
 	start := 0
@@ -171,13 +178,14 @@ func (d Dialect) filled(statement string) (query string, params []int) {
 	} else {
 		return "", nil
 	}
-	// depth counts parentheses. In the values of an insert, value counts those of a row, and before is where it begins.
+	// n counts the parameters, and depth the open parentheses. In the values of an INSERT, value
+	// is the index of the current value of its row, and before is where it begins.
 	n, depth, value, before, inValues := 0, 0, 0, start, names != nil
 	if inValues {
 		depth = 1
 	}
 	for i := 0; i < len(statement); i++ {
-		if end, _ := d.skip(statement, i); end > i {
+		if end, _ := d.skipQuoted(statement, i); end > i {
 			i = end - 1
 			continue
 		}
@@ -216,11 +224,11 @@ func (d Dialect) filled(statement string) (query string, params []int) {
 	return "SELECT " + strings.Join(columns, ", ") + " FROM " + table + " WHERE 1 = 0", params
 }
 
-// filled are the columns that the parameters of statements fill, by the statements' texts.
+// filled has the columns that the parameters of statements fill, by the texts of the statements.
 type filled map[string][]column
 
-// fit returns the statements with their arguments as columns take them.
-func (f filled) fit(all []Statement, columnsOf func(Statement) ([]column, error)) ([]Statement, error) {
+// convertAll returns the statements with their arguments converted for the columns.
+func (f filled) convertAll(all []Statement, columnsOf func(Statement) ([]column, error)) ([]Statement, error) {
 	fitted := slices.Clone(all)
 	for n, s := range all {
 		if !s.Fit {
@@ -237,7 +245,7 @@ func (f filled) fit(all []Statement, columnsOf func(Statement) ([]column, error)
 		fitted[n].Args = make([]any, len(s.Args))
 		for i, arg := range s.Args {
 			var err error
-			if fitted[n].Args[i], err = columns[i].fit(arg); err != nil {
+			if fitted[n].Args[i], err = columns[i].convert(arg); err != nil {
 				return nil, &fault{err}
 			}
 		}
@@ -245,10 +253,11 @@ func (f filled) fit(all []Statement, columnsOf func(Statement) ([]column, error)
 	return fitted, nil
 }
 
-// sqlColumns returns the columns that the parameters of a statement fill, which the connection's driver describes.
+// sqlColumns returns the columns that the parameters of a statement fill. kindOf converts the
+// column types of the connection's driver.
 func sqlColumns(ctx context.Context, conn *sql.Conn, d Dialect, s Statement, kindOf func(*sql.ColumnType) column) ([]column, error) {
 	all := make([]column, len(s.Args))
-	query, params := d.filled(s.Text)
+	query, params := d.columnsQuery(s.Text)
 	if query == "" {
 		return all, nil
 	}
@@ -266,7 +275,8 @@ func sqlColumns(ctx context.Context, conn *sql.Conn, d Dialect, s Statement, kin
 	return all, nil
 }
 
-// sqliteColumn follows SQLite's rules of affinity. A column of numbers takes those with a fraction, too.
+// sqliteColumn returns a column by SQLite's rules of type affinity. In SQLite every column of
+// numbers accepts fractions.
 func sqliteColumn(t *sql.ColumnType) column {
 	name := strings.ToUpper(t.DatabaseTypeName())
 	has := func(words ...string) bool {
@@ -287,7 +297,7 @@ func sqliteColumn(t *sql.ColumnType) column {
 	return c
 }
 
-// yearType is MySQL's type of years.
+// yearType is MySQL's name of the type of years.
 const yearType = "YEAR"
 
 // floatDigits is how many digits MySQL prints of a FLOAT.
@@ -308,7 +318,7 @@ func mysqlColumn(t *sql.ColumnType) column {
 	case strings.HasSuffix(name, "CHAR"), strings.HasSuffix(name, "TEXT"), name == "JSON":
 		c.kind = text
 	case name == "ENUM", name == "SET", name == "DATE", name == "TIME", name == "DATETIME", name == "TIMESTAMP":
-		c.kind = unlike // a number is the place of a word, or digits of a time
+		c.kind = unlike // a number is the index of a word, or the digits of a time
 	}
 	if scaled && scale < 31 && c.kind != anything {
 		c.places, c.scaled = int(scale), true
@@ -316,10 +326,10 @@ func mysqlColumn(t *sql.ColumnType) column {
 	return c
 }
 
-// moneyOID is PostgreSQL's type money, of which pgtype knows nothing.
+// moneyOID is the OID of PostgreSQL's type money, which pgtype doesn't have.
 const moneyOID = 790
 
-// postgresColumn returns what PostgreSQL holds in a type with a modifier; -1 is none.
+// postgresColumn returns a column of a type with a modifier, which is -1 if there is none.
 func postgresColumn(oid uint32, modifier int32, name string) column {
 	c := column{name: name}
 	switch oid {

@@ -131,7 +131,7 @@ func TestFilled(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		query, params := SQLite().filled(n.Text)
+		query, params := SQLite().columnsQuery(n.Text)
 		got := ""
 		if query != "" {
 			got = fmt.Sprint(query, " ", params)

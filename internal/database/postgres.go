@@ -18,7 +18,7 @@ import (
 var postgresDialect = Dialect{
 	Name: "PostgreSQL", Numbered: true, quote: `"`,
 	goose: goose.DialectPostgres, migrations: "postgres", exists: `SELECT to_regclass($1) IS NOT NULL`,
-	// A database may be set to say "done" before the disk has it.
+	// A database may be configured to confirm a commit before the disk has it.
 	Durable: `SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'`,
 	Types:   Types{Text: "text", Long: "text", Bool: "boolean", Number: "bigint", Time: "timestamptz"},
 	Time:    func(t time.Time) any { return t },
@@ -27,29 +27,30 @@ var postgresDialect = Dialect{
 // PostgreSQL returns the dialect of PostgreSQL.
 func PostgreSQL() Dialect { return postgresDialect }
 
-// ParsePostgres returns the settings of connections to a URL, and where that is, without secrets.
-// name is what the server shows of the connection.
+// ParsePostgres returns the settings for connections to a URL, and its place without secrets. The
+// server shows name as the name of the connection's program.
 func ParsePostgres(url, name string) (config *pgx.ConnConfig, place string, err error) {
 	if config, err = pgx.ParseConfig(url); err != nil {
 		return nil, "", fmt.Errorf("reading the database's URL: %w", err)
 	}
-	// A connection that died silently is noticed by the server: what it holds locks isn't kept for hours.
+	// With keepalives the server notices a connection that vanished. Otherwise it would keep the
+	// locks of that connection for hours.
 	maps.Copy(config.RuntimeParams, map[string]string{
 		"application_name": name, "tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3",
 	})
 	return config, net.JoinHostPort(config.Host, strconv.Itoa(int(config.Port))) + "/" + config.Database, nil
 }
 
-// Writable has a connection made only to a server that can be written to. A URL that names several
-// servers finds that one; target_session_attrs in the URL says otherwise.
+// Writable makes connections go only to a writable server. If a URL names several servers, the
+// connection goes to the writable one. target_session_attrs in the URL takes precedence.
 func Writable(config *pgx.ConnConfig) {
 	if config.ValidateConnect == nil {
 		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}
 }
 
-// CheckWritable returns why a connection's server can't be written to, or nil: it may have become a
-// replica since the connection was made.
+// CheckWritable returns an error if a connection's server is read-only. It may have become a
+// replica after the connection was made.
 func CheckWritable(ctx context.Context, conn *pgx.Conn) error {
 	var readOnly bool
 	err := conn.QueryRow(ctx, `SELECT current_setting('transaction_read_only')::bool`).Scan(&readOnly)
@@ -59,9 +60,9 @@ func CheckWritable(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-var errReadOnly = errors.New("the server can only be read: it is a replica, or set so")
+var errReadOnly = errors.New("the server is read-only: it is a replica, or is configured so")
 
-// postgres is a database behind one connection.
+// postgres is a database with one connection.
 type postgres struct {
 	config *pgx.ConnConfig
 	conn   *pgx.Conn
@@ -90,27 +91,28 @@ func (p *postgres) connect(ctx context.Context) error {
 	return nil
 }
 
-// do runs f on a connection and gives its error a kind.
-func (p *postgres) do(ctx context.Context, f func() error) error {
+// withConnection calls f with a connection and gives its error a kind.
+func (p *postgres) withConnection(ctx context.Context, f func() error) error {
 	if err := p.connect(ctx); err != nil {
 		return err
 	}
-	err := judgePostgres(again(ctx, f, lostPostgres), !p.conn.IsClosed())
+	err := judgePostgres(retryLost(ctx, f, lostPostgres), !p.conn.IsClosed())
 	if err != nil && KindOf(err) == Outage {
-		_ = p.Close() // err is the cause; another connection may reach a server that can be used
+		_ = p.Close() // err is the cause; the next connection may reach a usable server
 	}
 	return err
 }
 
 // CheckPlace implements DB.
 func (p *postgres) CheckPlace(ctx context.Context) error {
-	return p.do(ctx, func() error { return CheckWritable(ctx, p.conn) })
+	return p.withConnection(ctx, func() error { return CheckWritable(ctx, p.conn) })
 }
 
-// Apply implements DB. The statements travel together and are a transaction because nothing between them says otherwise: one round trip in all.
+// Apply implements DB. It sends all statements in one batch, which takes one round trip.
+// PostgreSQL executes a batch without BEGIN and COMMIT as one transaction.
 func (p *postgres) Apply(ctx context.Context, all []Statement) error {
-	return p.do(ctx, func() error {
-		all, err := p.filled.fit(all, p.columns(ctx))
+	return p.withConnection(ctx, func() error {
+		all, err := p.filled.convertAll(all, p.columns(ctx))
 		if err != nil {
 			return err
 		}
@@ -123,7 +125,7 @@ func (p *postgres) Apply(ctx context.Context, all []Statement) error {
 }
 
 func (p *postgres) Query(ctx context.Context, s Statement, row func(scan func(dest ...any) error) error) error {
-	return p.do(ctx, func() error {
+	return p.withConnection(ctx, func() error {
 		found, err := p.conn.Query(ctx, s.Text, s.Args...)
 		if err != nil {
 			return err
@@ -139,8 +141,8 @@ func (p *postgres) Query(ctx context.Context, s Statement, row func(scan func(de
 	})
 }
 
-// columns returns what the parameters of a statement fill. One that no column is known for has the type that PostgreSQL
-// gives it.
+// columns returns a function that finds the columns that the parameters of a statement fill. A
+// parameter without a known column has the type that PostgreSQL gives it.
 func (p *postgres) columns(ctx context.Context) func(Statement) ([]column, error) {
 	return func(s Statement) ([]column, error) {
 		all := make([]column, len(s.Args))
@@ -151,7 +153,7 @@ func (p *postgres) columns(ctx context.Context) func(Statement) ([]column, error
 		for i, oid := range described.ParamOIDs {
 			all[i] = postgresColumn(oid, -1, p.typeName(oid))
 		}
-		query, params := postgresDialect.filled(s.Text)
+		query, params := postgresDialect.columnsQuery(s.Text)
 		if query == "" {
 			return all, nil
 		}
@@ -175,8 +177,8 @@ func (p *postgres) typeName(oid uint32) string {
 // Explain implements DB.
 func (p *postgres) Explain(ctx context.Context, s Statement) error {
 	var fitted []Statement
-	if err := p.do(ctx, func() (err error) {
-		fitted, err = p.filled.fit([]Statement{s}, p.columns(ctx))
+	if err := p.withConnection(ctx, func() (err error) {
+		fitted, err = p.filled.convertAll([]Statement{s}, p.columns(ctx))
 		return err
 	}); err != nil {
 		return err
@@ -184,18 +186,18 @@ func (p *postgres) Explain(ctx context.Context, s Statement) error {
 	return p.Query(ctx, Statement{Text: "EXPLAIN " + s.Text, Args: fitted[0].Args}, func(func(...any) error) error { return nil })
 }
 
-// CheckKey implements DB: Explain finds it.
+// CheckKey implements DB. Explain reports a missing index.
 func (p *postgres) CheckKey(context.Context, string, string) error { return nil }
 
 func (p *postgres) Migrate(ctx context.Context, versions string, steps []string) error {
-	return p.do(ctx, func() error {
+	return p.withConnection(ctx, func() error {
 		db := stdlib.OpenDB(*p.config)
 		err := migrateSteps(ctx, goose.DialectPostgres, db, versions, steps)
 		return errors.Join(err, db.Close())
 	})
 }
 
-// closeTimeout bounds the farewell to a database that may be gone.
+// closeTimeout bounds the end of a connection whose server may be unreachable.
 const closeTimeout = 2 * time.Second
 
 func (p *postgres) Close() error {

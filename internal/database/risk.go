@@ -8,14 +8,14 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// What others on the way to a server can do.
+// The risks of a connection.
 const (
-	inTheClear = "the database's password and data may be sent in the clear, as it isn't on a loopback address; "
-	unchecked  = "the database's certificate isn't checked: anybody on the way can read and change what is sent; "
+	inTheClear = "the database's password and data may be sent in the clear, since it isn't on a loopback address; "
+	unchecked  = "the database's certificate isn't checked: an attacker in the network can read and change the data; "
 )
 
-// Risk says what others could do with the connections to a URL, and how to prevent it. It is empty
-// if they can do nothing, and for a URL that [Open] refuses.
+// Risk says what an attacker could do with the connections to a URL, and how to prevent it. It
+// returns "" if there is no risk, and for a URL that [Open] refuses.
 func Risk(url string) string {
 	db, err := Open(url, "", 0)
 	if err != nil {
@@ -43,7 +43,7 @@ func Risk(url string) string {
 	return ""
 }
 
-// postgresRisk is the risk of one attempt to connect.
+// postgresRisk returns the risk of one attempt to connect.
 func postgresRisk(host string, c *tls.Config) string {
 	switch {
 	case strings.HasPrefix(host, "/") || transports.Loopback(host):

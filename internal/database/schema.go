@@ -21,15 +21,15 @@ type Schema struct {
 	Dialect
 	// Migrations has the folder migrations.
 	Migrations fs.FS
-	// Versions is the table that records which migrations were applied. In a server's database its
-	// name is the schema's own, as the database may belong to a program that uses goose too.
+	// Versions is the table that records the applied migrations. In a server's database each
+	// schema has its own name for it, since another program may use goose there.
 	Versions string
-	// Table is one that every version of the schema has.
+	// Table is a table that every version of the schema has.
 	Table string
 }
 
-// Migrate applies the migrations that are missing. It refuses a schema that is ahead of this
-// program with [ErrSchema]. Several hosts may call it at the same moment.
+// Migrate applies the missing migrations. It returns [ErrSchema] if the schema is newer than this
+// program. Several hosts may call it at the same time.
 func (s Schema) Migrate(ctx context.Context, db *sql.DB) error {
 	files, err := fs.Sub(s.Migrations, s.folder())
 	if err != nil {
@@ -62,8 +62,7 @@ func (s Schema) Check(ctx context.Context, db interface {
 	return version, nil
 }
 
-// Made returns when the tables were made, which tells one database from another. A copy of a
-// database has the same time.
+// Made returns when the tables were made. The time identifies the database, and a copy of it.
 func (s Schema) Made(ctx context.Context, db *sql.DB) (made time.Time, err error) {
 	// goose writes the version 0 when it makes its table.
 	err = db.QueryRowContext(ctx, `SELECT tstamp FROM `+s.Versions+` WHERE version_id = 0`).Scan(&made)
@@ -90,8 +89,8 @@ func (s Schema) Newest() int64 {
 
 func (s Schema) folder() string { return path.Join("migrations", s.migrations) }
 
-// Transact makes changes in one transaction. They are on the disk when it returns nil; after an
-// error none was made.
+// Transact makes changes in one transaction. When it returns nil, they are on the disk. If change
+// returns an error, none of them has an effect.
 func (s Schema) Transact(ctx context.Context, db interface {
 	BeginTx(ctx context.Context, options *sql.TxOptions) (*sql.Tx, error)
 }, change func(tx *sql.Tx) error) error {
@@ -106,13 +105,13 @@ func (s Schema) Transact(ctx context.Context, db interface {
 		err = change(tx)
 	}
 	if err != nil {
-		_ = tx.Rollback() // without effect where the failure ended the transaction
+		_ = tx.Rollback() // no effect if the failure has ended the transaction
 		return err
 	}
 	return tx.Commit()
 }
 
-// Positional writes a statement whose parameters are each a ? in the database's own way.
+// Positional translates a statement whose parameters are each written as a ?.
 func (d Dialect) Positional(statement string) string {
 	parts := strings.Split(statement, "?")
 	var b strings.Builder
@@ -125,7 +124,7 @@ func (d Dialect) Positional(statement string) string {
 	return b.String()
 }
 
-// Where is a condition in the making. Its zero value is true for all rows.
+// Where collects the conditions of a statement. Its zero value is true for all rows.
 type Where struct {
 	conditions []string
 	// Args are the arguments of the condition's parameters.
@@ -137,14 +136,14 @@ func (w *Where) And(condition string, arg any) {
 	w.conditions, w.Args = append(w.conditions, condition), append(w.Args, arg)
 }
 
-// AndEqual adds that a column has a value; nil adds nothing.
+// AndEqual adds the condition that a column has a value. nil adds nothing.
 func (w *Where) AndEqual(column string, value *string) {
 	if value != nil {
 		w.And(column+" = ?", *value)
 	}
 }
 
-// AndIn adds that a column has one of some numbers; none adds nothing.
+// AndIn adds the condition that a column has one of the numbers. An empty list adds nothing.
 func AndIn[N ~int](w *Where, column string, numbers []N) {
 	if len(numbers) == 0 {
 		return
@@ -156,7 +155,7 @@ func AndIn[N ~int](w *Where, column string, numbers []N) {
 	w.conditions = append(w.conditions, column+" IN ("+strings.Join(texts, ", ")+")")
 }
 
-// String returns the WHERE of a statement, with its parameters as [Dialect.Positional] takes them.
+// String returns the WHERE clause, with each parameter written as a ? for [Dialect.Positional].
 func (w *Where) String() string {
 	if len(w.conditions) == 0 {
 		return ""
@@ -164,9 +163,9 @@ func (w *Where) String() string {
 	return " WHERE " + strings.Join(w.conditions, " AND ")
 }
 
-// Pages returns rows that are read by the page, so that only one page is in memory, and no query
-// stays open while the caller handles a row. next returns the first page or the next one, and
-// whether more may follow. After an error there are no more rows.
+// Pages returns rows that are read in pages. Only one page is in memory, and no query is open
+// while the caller handles a row. next returns the first page or the next one, and whether more
+// may follow. An error is the last value.
 func Pages[R any](next func(first bool) (page []R, more bool, err error)) iter.Seq2[R, error] {
 	return func(yield func(R, error) bool) {
 		for first, more := true, true; more; first = false {
@@ -186,14 +185,14 @@ func Pages[R any](next func(first bool) (page []R, more bool, err error)) iter.S
 	}
 }
 
-// migrate applies the migrations that a provider finds. Another host may do the same at the same
-// moment: the one that loses tries again.
+// migrate applies the migrations that a provider finds. If another host does the same at the same
+// time, the one that loses tries again.
 func migrate(ctx context.Context, in goose.Dialect, db *sql.DB, files fs.FS, options ...goose.ProviderOption) error {
-	// A database that can't be reached is not tried again.
+	// An unreachable database isn't tried again.
 	if err := db.PingContext(ctx); err != nil {
 		return err
 	}
-	return again(ctx, func() error {
+	return retryLost(ctx, func() error {
 		p, err := goose.NewProvider(in, db, files, append(options, goose.WithDisableGlobalRegistry(true))...)
 		if err != nil {
 			return fmt.Errorf("reading the migrations: %w", err)
@@ -206,13 +205,13 @@ func migrate(ctx context.Context, in goose.Dialect, db *sql.DB, files fs.FS, opt
 			return otherSchema(has, own)
 		}
 		if _, err := p.Up(ctx); err != nil {
-			return fmt.Errorf("bringing the schema up to date: %w", err)
+			return fmt.Errorf("migrating the schema: %w", err)
 		}
 		return nil
 	}, func(err error) bool { return !errors.Is(err, ErrSchema) })
 }
 
-// migrateSteps applies the statements that a schema hasn't had yet, in order.
+// migrateSteps applies the steps that a schema lacks, in order.
 func migrateSteps(ctx context.Context, in goose.Dialect, db *sql.DB, versions string, steps []string) error {
 	var all []*goose.Migration
 	for i, text := range steps {

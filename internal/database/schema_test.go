@@ -48,7 +48,7 @@ func TestSchemaOfAFile(t *testing.T) {
 	}
 	_, checked := ownSchema.Check(t.Context(), db)
 	for _, err := range []error{checked, ownSchema.Migrate(t.Context(), db)} {
-		if !errors.Is(err, ErrSchema) || !strings.HasSuffix(err.Error(), "its schema has version 9, this one's is 1") {
+		if !errors.Is(err, ErrSchema) || !strings.HasSuffix(err.Error(), "its schema has version 9, and this program's has version 1") {
 			t.Errorf("a newer schema: %v", err)
 		}
 	}

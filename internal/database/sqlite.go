@@ -12,7 +12,8 @@ import (
 	"github.com/pressly/goose/v3"
 )
 
-// sqliteTime is how a time is written: as Django does, so that texts compare as the times do.
+// sqliteTime is the format of a time. It is Django's, in which texts sort in the order of their
+// times.
 const sqliteTime = "2006-01-02 15:04:05.000000"
 
 var sqliteDialect = Dialect{
@@ -25,12 +26,13 @@ var sqliteDialect = Dialect{
 // SQLite returns the dialect of SQLite.
 func SQLite() Dialect { return sqliteDialect }
 
-// sqliteFile is a database in one file, behind one connection.
+// sqliteFile is a database in one file, with one connection.
 type sqliteFile struct {
 	path string
 	mode fs.FileMode
 
-	// watch is the file that was opened last, and checked is when it was compared with its path.
+	// watch identifies the file that was opened last. checked is when it was compared with its
+	// path.
 	watch   *Watch
 	checked time.Time
 
@@ -42,7 +44,7 @@ type sqliteFile struct {
 
 func openSQLite(path string, mode fs.FileMode) (DB, error) {
 	if path == "" {
-		return nil, errors.New("sqlite: has no path behind it")
+		return nil, errors.New("sqlite: needs a path after it")
 	}
 	absolute, err := filepath.Abs(path)
 	if err != nil {
@@ -57,11 +59,11 @@ func (f *sqliteFile) connect(ctx context.Context) error {
 	if f.conn != nil {
 		return nil
 	}
-	// A file that was there before isn't made anew: an empty one would have none of its tables and rows.
+	// A removed file isn't made again: an empty one would lack its tables and rows.
 	file := File{Path: f.path, Create: f.watch == nil, Shared: true, Mode: f.mode}
 	db, err := file.Open()
 	if f.watch != nil && errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("%w: put it back; a restart makes an empty one", ErrRemoved)
+		err = fmt.Errorf("%w: put it back; a restart would make an empty one", ErrRemoved)
 	}
 	if err != nil {
 		return fmt.Errorf("opening %s: %w", f.path, err)
@@ -78,19 +80,20 @@ func (f *sqliteFile) connect(ctx context.Context) error {
 	return nil
 }
 
-// CheckPlace implements DB. After an error the file is opened anew.
+// CheckPlace implements DB. After an error the next use opens the file again.
 func (f *sqliteFile) CheckPlace(ctx context.Context) error {
 	if err := f.connect(ctx); err != nil {
 		return judgeSQLite(err)
 	}
 	f.checked = time.Now()
 	if err := f.watch.Check(); err != nil {
-		return f.failed(fmt.Errorf("%s: %w", f.path, err))
+		return f.closeAfterOutage(fmt.Errorf("%s: %w", f.path, err))
 	}
 	return nil
 }
 
-// prepare returns the statement of a text, which serves the transactions of the connection as these are begun by hand.
+// prepare returns the prepared statement of a text. It works in all transactions of the
+// connection, since BEGIN and COMMIT are statements, too.
 func (f *sqliteFile) prepare(ctx context.Context, text string) (*sql.Stmt, error) {
 	if s, ok := f.prepared[text]; ok {
 		return s, nil
@@ -102,7 +105,7 @@ func (f *sqliteFile) prepare(ctx context.Context, text string) (*sql.Stmt, error
 	return s, err
 }
 
-func (f *sqliteFile) exec(ctx context.Context, s Statement) error {
+func (f *sqliteFile) execute(ctx context.Context, s Statement) error {
 	prepared, err := f.prepare(ctx, s.Text)
 	if err != nil {
 		return err
@@ -111,17 +114,18 @@ func (f *sqliteFile) exec(ctx context.Context, s Statement) error {
 	return err
 }
 
-// Apply implements DB. Only its beginning waits for others, and only that and the gaps between statements ask ctx: the driver has a goroutine for
-// each statement that a context may end, which costs more than most of them.
+// Apply implements DB. Only BEGIN may wait for another process, so only BEGIN gets ctx. The driver
+// starts a goroutine for each statement whose context can end, which costs more than most
+// statements. So Apply checks ctx between the statements.
 func (f *sqliteFile) Apply(ctx context.Context, all []Statement) error {
 	if err := f.connect(ctx); err != nil {
 		return judgeSQLite(err)
 	}
-	if err := f.exec(ctx, Statement{Text: "BEGIN IMMEDIATE"}); err != nil {
-		return f.failed(err)
+	if err := f.execute(ctx, Statement{Text: "BEGIN IMMEDIATE"}); err != nil {
+		return f.closeAfterOutage(err)
 	}
 	unending := context.WithoutCancel(ctx)
-	all, err := f.filled.fit(all, f.columns(unending))
+	all, err := f.filled.convertAll(all, f.columns(unending))
 	for _, s := range all {
 		if err != nil {
 			break
@@ -129,12 +133,12 @@ func (f *sqliteFile) Apply(ctx context.Context, all []Statement) error {
 		if err = context.Cause(ctx); err != nil {
 			break
 		}
-		if err = f.exec(unending, s); err != nil {
+		if err = f.execute(unending, s); err != nil {
 			break
 		}
 	}
 	if err == nil {
-		err = f.exec(unending, Statement{Text: "COMMIT"})
+		err = f.execute(unending, Statement{Text: "COMMIT"})
 	}
 	if err == nil {
 		if time.Since(f.checked) < CheckInterval {
@@ -142,12 +146,14 @@ func (f *sqliteFile) Apply(ctx context.Context, all []Statement) error {
 		}
 		return f.CheckPlace(unending)
 	}
-	_, _ = f.conn.ExecContext(unending, "ROLLBACK") // without effect where the failure ended the transaction
-	return f.failed(err)
+	// ROLLBACK has no effect if the failure has ended the transaction.
+	_, _ = f.conn.ExecContext(unending, "ROLLBACK")
+	return f.closeAfterOutage(err)
 }
 
-// failed gives an error its kind. After an outage the file is opened anew: it may be another one by then.
-func (f *sqliteFile) failed(err error) error {
+// closeAfterOutage gives an error its kind. After an outage it closes the file, so that the next
+// use opens it again: another file may be at the path then.
+func (f *sqliteFile) closeAfterOutage(err error) error {
 	err = judgeSQLite(err)
 	if KindOf(err) == Outage {
 		_ = f.Close() // err is the cause
@@ -161,7 +167,7 @@ func (f *sqliteFile) Query(ctx context.Context, s Statement, row func(scan func(
 	}
 	found, err := f.conn.QueryContext(ctx, s.Text, s.Args...)
 	if err != nil {
-		return f.failed(err)
+		return f.closeAfterOutage(err)
 	}
 	for found.Next() {
 		if err = row(found.Scan); err != nil {
@@ -169,7 +175,7 @@ func (f *sqliteFile) Query(ctx context.Context, s Statement, row func(scan func(
 		}
 	}
 	if err = errors.Join(err, found.Close(), found.Err()); err != nil {
-		return f.failed(err)
+		return f.closeAfterOutage(err)
 	}
 	return nil
 }
@@ -178,27 +184,27 @@ func (f *sqliteFile) columns(ctx context.Context) func(Statement) ([]column, err
 	return func(s Statement) ([]column, error) { return sqlColumns(ctx, f.conn, sqliteDialect, s, sqliteColumn) }
 }
 
-// Explain implements DB: preparing a statement plans it.
+// Explain implements DB. SQLite plans a statement when it prepares it.
 func (f *sqliteFile) Explain(ctx context.Context, s Statement) error {
 	if err := f.connect(ctx); err != nil {
 		return judgeSQLite(err)
 	}
 	prepared, err := f.conn.PrepareContext(ctx, s.Text)
 	if err == nil {
-		_, err = f.filled.fit([]Statement{s}, f.columns(ctx))
+		_, err = f.filled.convertAll([]Statement{s}, f.columns(ctx))
 		err = errors.Join(err, prepared.Close())
 	}
 	if err != nil {
-		return f.failed(err)
+		return f.closeAfterOutage(err)
 	}
 	return nil
 }
 
-// CheckKey implements DB: Explain finds it.
+// CheckKey implements DB. Explain reports a missing index.
 func (f *sqliteFile) CheckKey(context.Context, string, string) error { return nil }
 
 func (f *sqliteFile) Migrate(ctx context.Context, versions string, steps []string) error {
-	// goose takes connections of its own.
+	// goose needs the only connection.
 	if err := f.Close(); err != nil {
 		return err
 	}
@@ -219,7 +225,7 @@ func (f *sqliteFile) Close() error {
 		return nil
 	}
 	var errs []error
-	// As long as a statement is there, SQLite keeps the connection, and with it the log and its index.
+	// SQLite keeps the connection, the log and its index open until all statements are closed.
 	for _, s := range f.prepared {
 		errs = append(errs, s.Close())
 	}
@@ -228,10 +234,10 @@ func (f *sqliteFile) Close() error {
 	return errors.Join(errs...)
 }
 
-// Absent returns the path of a SQLite file that isn't there yet, and "" for every other database.
+// Absent returns the path of a SQLite file that doesn't exist yet, and "" for any other database.
 func Absent(db DB) string {
 	if f, ok := db.(*sqliteFile); ok {
-		if missing(f.path) {
+		if isMissing(f.path) {
 			return f.path
 		}
 	}

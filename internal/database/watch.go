@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// CheckInterval is how often an open file is compared with the one at its path. A file that was
-// removed or replaced is written to for at most that long.
+// CheckInterval is the time between two comparisons of an open file with the one at its path. A
+// host writes to a removed or replaced file for at most that long.
 const CheckInterval = time.Second
 
 // These errors say why an open file isn't the one at its path.
@@ -19,25 +19,25 @@ var (
 	ErrRemoved = errors.New("the file was removed while it was in use")
 	// ErrReplaced means that another file is at the path.
 	ErrReplaced = errors.New("another file is in its place")
-	// ErrUnmounted means that the path's folder is on another disk than the file was.
+	// ErrUnmounted means that the path's folder is on another disk than the file.
 	ErrUnmounted = errors.New("its folder is on another disk than before: mount the disk that has the file")
 )
 
-// Watch remembers which files a connection to a SQLite file has open, and their folder. SQLite goes
-// on writing to a file that was removed or renamed, and reports nothing. A Watch only asks for the
-// status of files: if it opened one, closing it again would end SQLite's locks.
+// Watch identifies the files that a connection to a SQLite file has open, and their folder. SQLite
+// continues to write to a file that was removed or renamed, and reports no error. A Watch never
+// opens a file, since closing it again would end SQLite's locks.
 type Watch struct {
 	path string
-	// log is the path of the log without its -wal: SQLite has it beside the file that a symbolic link
-	// names.
+	// log is the path of the log without its suffix -wal. If the path is a symbolic link, SQLite
+	// keeps the log next to the target.
 	log    string
 	folder fs.FileInfo
-	// open are the file, its log and the log's index; nil is one that wasn't there.
+	// open has the file, its log and the log's index. It has nil for a file that didn't exist.
 	open [3]fs.FileInfo
 }
 
-// Watch returns a Watch of a connection to the file. Call it when the connection has read the file:
-// before that the log may not be there, and isn't compared.
+// Watch returns a Watch of a connection to the file. Call it after the connection has read the
+// file. Before that the log may not exist, and then the Watch doesn't check it.
 func (f File) Watch() (*Watch, error) {
 	w := &Watch{path: f.Path}
 	var err error
@@ -63,28 +63,29 @@ func (w *Watch) Check() error {
 		return err
 	}
 	for i, path := range w.paths() {
-		if err := w.same(i, path); err != nil && i > 0 {
+		if err := w.compareFile(i, path); err != nil && i > 0 {
 			return fmt.Errorf("%s: %w", filepath.Base(path), err)
 		}
 	}
 	return nil
 }
 
-// CheckFile is Check without the log and its index, which a new connection makes anew. After
-// [ErrRemoved], and no other error, the file may be made anew.
+// CheckFile is Check without the log and its index, which a new connection makes again. Only after
+// [ErrRemoved] may the caller make the file again.
 func (w *Watch) CheckFile() error {
 	folder, err := os.Stat(filepath.Dir(w.path))
 	if err != nil {
 		return withoutPath(err)
 	}
-	err = w.same(0, w.path)
+	err = w.compareFile(0, w.path)
 	if err != nil && device(folder) != device(w.folder) {
 		return ErrUnmounted
 	}
 	return err
 }
 
-func (w *Watch) same(i int, path string) error {
+// compareFile returns why the ith open file isn't the one at path, or nil.
+func (w *Watch) compareFile(i int, path string) error {
 	if w.open[i] == nil {
 		return nil
 	}

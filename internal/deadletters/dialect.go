@@ -10,18 +10,19 @@ import (
 //go:embed migrations
 var migrations embed.FS
 
-// dialect is how a database is spoken to.
+// dialect has the parts of statements that differ between databases.
 type dialect struct {
 	database.Schema
-	// now is the database's time in Unix milliseconds: all hosts and operators have that one.
+	// now is an expression for the database's time in Unix milliseconds. All hosts and operators
+	// use this clock.
 	now string
-	// position is the function that finds a text in another.
+	// position is the function that finds a text in another one.
 	position string
 }
 
-// sql is a statement in the database's own words.
-func (d *dialect) sql(statement string) string {
-	return d.Positional(strings.NewReplacer("{table}", d.Table, "{now}", d.now, "{position}", d.position).Replace(statement))
+// statement returns the text of a statement for the database, with its placeholders filled in.
+func (d *dialect) statement(text string) string {
+	return d.Positional(strings.NewReplacer("{table}", d.Table, "{now}", d.now, "{position}", d.position).Replace(text))
 }
 
 var postgresDialect = dialect{

@@ -1,8 +1,13 @@
-// Package deadletters keeps messages that couldn't be handled as rows of a SQLite file or a PostgreSQL database, where people look at them,
-// send them again or drop them.
+// Package deadletters stores messages that couldn't be handled, as rows of a SQLite file or of a
+// PostgreSQL database. There people can list, replay and drop them.
 //
-// A host puts rows there through a [Store], which is what the handler "store" is lent. An [Operator] works on them, beside hosts and other
-// operators: [Store.Operate] returns one, and [Store.Look] one that only reads.
+// A host adds rows through a [Store], which the handler "store" gets. An [Operator] works on the
+// rows, also while hosts and other operators use the store. [Store.Operate] returns one, and
+// [Store.Look] one that only reads.
+//
+// Operators share the rows without locks. A row has a state, and a claim: a random text that names
+// its last replay. Each change of a row names the state and the claim that its operator has read.
+// If another operator changed the row in between, the change finds no row and has no effect.
 package deadletters
 
 import (
@@ -20,18 +25,18 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// State is what became of a row.
+// State is the state of a row.
 type State int
 
 // The states of a row.
 const (
-	// New: nobody has done anything about it.
+	// New: no operator has changed the row.
 	New State = iota + 1
-	// Replaying: an operator is about to send it again, or was when he was cut off.
+	// Replaying: an operator replays the message, or was interrupted while replaying it.
 	Replaying
-	// Replayed: it was sent again, and the broker has it.
+	// Replayed: the message was sent again, and the broker has confirmed it.
 	Replayed
-	// Dropped: an operator said that nothing needs to be done.
+	// Dropped: an operator decided that the message isn't needed.
 	Dropped
 )
 
@@ -56,45 +61,49 @@ func (s State) String() string {
 // Row is a dead letter in a store.
 type Row struct {
 	handlers.DeadLetter
-	// Number is the row's own, never given twice.
+	// Number identifies the row. No number is used twice.
 	Number int64
-	// Keeper is the pipeline that keeps it, on the host of that name.
+	// Keeper is the pipeline that stored the row, and Host the name of its host.
 	Keeper, Host string
-	// Kept is when it was kept.
+	// Kept is when the row was stored.
 	Kept  time.Time
 	State State
-	// Changed is when the state changed, Operator who changed it; SinceChange is how long that was ago when the row was read.
+	// Changed is when the state changed last, and Operator who changed it. SinceChange is the time
+	// from that change until the row was read.
 	Changed     time.Time
 	Operator    string
 	SinceChange time.Duration
-	// Size is the body's, in bytes.
+	// Size is the length of the body in bytes.
 	Size int64
 
 	// claim names the last replay.
 	claim string
 }
 
-// fingerprint is of what makes a letter the same: a message that comes again after it was replayed is put aside at another time.
+// fingerprint returns a hash that identifies a letter, so that a redelivered one isn't stored
+// twice. It includes the time of the failure: a message that fails again after a replay is another
+// letter.
 func fingerprint(l *handlers.DeadLetter) []byte {
-	moment := l.Metadata[transports.HeaderPrefix+"x-death"] // it was the broker that put it aside
+	// The broker has set x-death if it dead-lettered the message itself.
+	moment := l.Metadata[transports.HeaderPrefix+"x-death"]
 	if !l.Time.IsZero() {
 		moment = l.Time.UTC().Format(time.RFC3339Nano)
 	}
 	h := sha256.New()
 	for _, part := range [...]string{l.MessageID, l.Pipeline, moment, string(l.Body)} {
-		// The length keeps the parts apart.
+		// With its length, no part can be mistaken for the end of another one.
 		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
 		h.Write([]byte(part))
 	}
 	return h.Sum(nil)
 }
 
-// plain is text as every database takes it: the columns that are searched have it.
-func plain(text string) string {
+// cleanText replaces bytes that some database refuses. It is for the columns that can be searched.
+func cleanText(text string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(text, "\ufffd"), "\x00", "\ufffd")
 }
 
-// details is what a row keeps exactly, whatever bytes it has.
+// details has the parts of a letter that a row stores exactly, byte for byte.
 type details struct {
 	MessageID  exact           `json:"message_id"`
 	Exchange   exact           `json:"exchange"`
@@ -103,7 +112,8 @@ type details struct {
 	Headers    json.RawMessage `json:"headers,omitempty"`
 }
 
-// exact is a string that survives JSON: one that isn't UTF-8 is a list of its bytes in base64.
+// exact is a string that JSON doesn't change. If it isn't UTF-8, its JSON is a list with its bytes
+// in base64.
 type exact string
 
 func (e exact) MarshalJSON() ([]byte, error) {
@@ -130,7 +140,8 @@ func (e *exact) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-func marshal(l *handlers.DeadLetter) ([]byte, error) {
+// marshalDetails returns the details of a letter as JSON.
+func marshalDetails(l *handlers.DeadLetter) ([]byte, error) {
 	d := details{MessageID: exact(l.MessageID), Exchange: exact(l.Exchange), RoutingKey: exact(l.RoutingKey), Metadata: [][2]exact{}, Headers: l.Headers}
 	for _, key := range slices.Sorted(maps.Keys(l.Metadata)) {
 		d.Metadata = append(d.Metadata, [2]exact{exact(key), exact(l.Metadata[key])})
@@ -138,8 +149,8 @@ func marshal(l *handlers.DeadLetter) ([]byte, error) {
 	return json.Marshal(d)
 }
 
-// unmarshal fills a letter with what marshal wrote.
-func unmarshal(data []byte, l *handlers.DeadLetter) error {
+// unmarshalDetails sets the fields of a letter that marshalDetails wrote.
+func unmarshalDetails(data []byte, l *handlers.DeadLetter) error {
 	var d details
 	if err := json.Unmarshal(data, &d); err != nil {
 		return fmt.Errorf("reading its details: %w", err)

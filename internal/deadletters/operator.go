@@ -13,41 +13,44 @@ import (
 
 // Why a row can't be replayed or dropped.
 var (
-	// ErrNoRow means that there is no row of that number.
+	// ErrNoRow means that no row has that number.
 	ErrNoRow = errors.New("there is no such row")
-	// ErrTaken means that another operator replays the row at this moment, or changed it a moment ago.
-	ErrTaken = errors.New("somebody else has it")
-	// ErrUndecided means that an operator was cut off in the middle of a replay: whether the message was sent isn't known.
+	// ErrTaken means that another operator is replaying the row, or has just changed it.
+	ErrTaken = errors.New("another operator has it")
+	// ErrUndecided means that an operator was interrupted during a replay. The message may have
+	// been sent or not.
 	ErrUndecided = errors.New("not known whether it was replayed")
-	// ErrSettled means that the row was replayed or dropped already.
+	// ErrSettled means that the row is replayed or dropped already.
 	ErrSettled = errors.New("it is settled already")
-	// ErrLost means that a claim ended before the replay did: the row was taken over, or removed.
-	ErrLost = errors.New("the row was taken over or removed meanwhile")
+	// ErrLost means that the claim ended before the replay, since another operator took the row
+	// over or a host removed it.
+	ErrLost = errors.New("the row was taken over or removed during the replay")
 )
 
-// Operator works on the rows of a store, beside the hosts that use it and beside other operators. Its methods are for one goroutine. Close it.
+// Operator works on the rows of a store, also while hosts and other operators use it. One
+// goroutine at a time calls its methods. The caller closes it.
 type Operator struct {
-	// Name is the operator's, which others see at a row.
+	// Name is the name of the operator, which the rows show to other operators.
 	Name string
-	// Place is where the store is, without secrets.
+	// Place is the path or the URL of the store, without secrets.
 	Place string
 
 	dialect *dialect
 	db      *sql.DB
-	// pageRows is how many rows one query reads, which bounds memory and the query's time.
+	// pageRows is how many rows one query reads. It bounds the memory and the time of a query.
 	pageRows int
 }
 
-// Operate opens the store for an operator of that name. It makes nothing.
+// Operate opens the store for an operator with that name. It makes no file and no tables.
 func (s *Store) Operate(ctx context.Context, name string) (*Operator, error) {
-	return s.operate(ctx, operating, name)
+	return s.openOperator(ctx, operating, name)
 }
 
-// Look opens the store to read rows. A server that can only be read is enough; the operator can't
-// claim or drop rows.
-func (s *Store) Look(ctx context.Context) (*Operator, error) { return s.operate(ctx, looking, "") }
+// Look opens the store for reading. A read-only server is enough. The operator can't claim or drop
+// rows.
+func (s *Store) Look(ctx context.Context) (*Operator, error) { return s.openOperator(ctx, looking, "") }
 
-func (s *Store) operate(ctx context.Context, p purpose, name string) (*Operator, error) {
+func (s *Store) openOperator(ctx context.Context, p purpose, name string) (*Operator, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	db, err := s.connect(p)
@@ -71,26 +74,27 @@ func (o *Operator) explain(err error) error {
 	return fmt.Errorf("%s: %w", o.Place, database.Explain(err))
 }
 
-// Claim is the right to replay a row, of one operator alone.
+// Claim is the exclusive right of an operator to replay a row.
 type Claim struct {
 	Row
-	// before is the row as it was.
+	// before is the row's state before the claim.
 	before State
 }
 
-// Claim takes a row for a replay: until [Operator.Replayed] or [Operator.Release] nobody else does. With force it takes also one that is
-// settled, and one whose replay began more than [Abandoned] ago and never ended.
+// Claim claims a row for a replay. Until [Operator.Replayed] or [Operator.Release] no other
+// operator can claim it. With force it also claims a settled row, and a row whose replay began
+// more than [Abandoned] ago and hasn't ended.
 func (o *Operator) Claim(ctx context.Context, number int64, force bool) (*Claim, error) {
 	row, err := o.Row(ctx, number)
 	if err != nil {
 		return nil, err
 	}
-	if err := row.free(force); err != nil {
+	if err := row.checkFree(force); err != nil {
 		return nil, fmt.Errorf("row %d: %w", number, err)
 	}
 	c := &Claim{Row: row, before: row.State}
 	c.claim = uuid.NewString()
-	changed, err := o.change(ctx, o.db, row, Replaying, c.claim)
+	changed, err := o.setState(ctx, o.db, row, Replaying, c.claim)
 	switch {
 	case err != nil:
 		return nil, o.explain(fmt.Errorf("claiming row %d: %w", number, err))
@@ -101,17 +105,17 @@ func (o *Operator) Claim(ctx context.Context, number int64, force bool) (*Claim,
 	return c, nil
 }
 
-// free returns why an operator can't have a row.
-func (r *Row) free(force bool) error {
+// checkFree returns why an operator can't claim the row, or nil.
+func (r *Row) checkFree(force bool) error {
 	switch {
 	case r.State == New:
 		return nil
 	case r.State == Replaying && r.SinceChange < Abandoned:
-		return fmt.Errorf("%w: %s replays it since %s", ErrTaken, r.Operator, r.Changed.Local().Format("15:04:05"))
+		return fmt.Errorf("%w: %s has been replaying it since %s", ErrTaken, r.Operator, r.Changed.Local().Format("15:04:05"))
 	case force:
 		return nil
 	case r.State == Replaying:
-		return fmt.Errorf("%w: %s began to at %s and didn't say how it ended", ErrUndecided, r.Operator, r.Changed.Local().Format("2006-01-02 15:04:05"))
+		return fmt.Errorf("%w: %s began a replay at %s, which didn't end", ErrUndecided, r.Operator, r.Changed.Local().Format("2006-01-02 15:04:05"))
 	default:
 		return fmt.Errorf("%w: %s by %s at %s", ErrSettled, r.State, r.Operator, r.Changed.Local().Format("2006-01-02 15:04:05"))
 	}
@@ -122,10 +126,11 @@ type executor interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-// change gives a row another state if it still is as it was read; each claim has another name, so nobody can have been in between.
-func (o *Operator) change(ctx context.Context, on executor, row Row, to State, claim string) (bool, error) {
-	result, err := on.ExecContext(ctx, o.dialect.sql(`UPDATE {table} SET state = ?, claim = ?, operator = ?, changed = {now} WHERE number = ? AND state = ? AND claim = ?`),
-		int(to), claim, plain(o.Name), row.Number, int(row.State), row.claim)
+// setState changes the state of a row, unless it was changed after the operator read it. Then it
+// returns false.
+func (o *Operator) setState(ctx context.Context, on executor, row Row, to State, claim string) (bool, error) {
+	result, err := on.ExecContext(ctx, o.dialect.statement(`UPDATE {table} SET state = ?, claim = ?, operator = ?, changed = {now} WHERE number = ? AND state = ? AND claim = ?`),
+		int(to), claim, cleanText(o.Name), row.Number, int(row.State), row.claim)
 	if err != nil {
 		return false, err
 	}
@@ -133,14 +138,15 @@ func (o *Operator) change(ctx context.Context, on executor, row Row, to State, c
 	return n == 1, err
 }
 
-// Replayed records that the message was sent and has arrived.
-func (o *Operator) Replayed(ctx context.Context, c *Claim) error { return o.end(ctx, c, Replayed) }
+// Replayed records that the message was sent and the broker has confirmed it.
+func (o *Operator) Replayed(ctx context.Context, c *Claim) error { return o.endClaim(ctx, c, Replayed) }
 
-// Release gives a row back as it was: the message was not sent.
-func (o *Operator) Release(ctx context.Context, c *Claim) error { return o.end(ctx, c, c.before) }
+// Release ends the claim of a row whose message wasn't sent, and restores its state.
+func (o *Operator) Release(ctx context.Context, c *Claim) error { return o.endClaim(ctx, c, c.before) }
 
-func (o *Operator) end(ctx context.Context, c *Claim, as State) error {
-	changed, err := o.change(ctx, o.db, c.Row, as, c.claim)
+// endClaim ends a claim and sets the state of its row.
+func (o *Operator) endClaim(ctx context.Context, c *Claim, as State) error {
+	changed, err := o.setState(ctx, o.db, c.Row, as, c.claim)
 	switch {
 	case err != nil:
 		return o.explain(fmt.Errorf("recording that row %d is %s: %w", c.Number, as, err))
@@ -150,23 +156,24 @@ func (o *Operator) end(ctx context.Context, c *Claim, as State) error {
 	return nil
 }
 
-// Droppable returns why a row that was read can't be dropped, or nil: with force only one that is being replayed can't be.
+// Droppable returns why the row can't be dropped, or nil. With force only a row that is being
+// replayed can't be dropped.
 func (r *Row) Droppable(force bool) error {
 	if r.State == Replayed {
 		return nil
 	}
-	if err := r.free(force); err != nil {
+	if err := r.checkFree(force); err != nil {
 		return fmt.Errorf("row %d: %w", r.Number, err)
 	}
 	return nil
 }
 
-// Drop says of rows that nothing needs to be done, and returns how many of them were still as they were read: the others are left alone.
+// Drop drops rows and returns how many. It leaves out rows that were changed after they were read.
 func (o *Operator) Drop(ctx context.Context, rows []Row) (dropped int, err error) {
 	err = o.dialect.Transact(ctx, o.db, func(tx *sql.Tx) error {
 		dropped = 0
 		for _, r := range rows {
-			changed, err := o.change(ctx, tx, r, Dropped, r.claim)
+			changed, err := o.setState(ctx, tx, r, Dropped, r.claim)
 			if err != nil {
 				return fmt.Errorf("dropping row %d: %w", r.Number, err)
 			}

@@ -41,7 +41,7 @@ func aReplayIsOneOperators(t *testing.T, open func(string) *Store) {
 		t.Errorf("claimed %+v", c)
 	}
 	for _, force := range []bool{false, true} {
-		if _, err := bob.Claim(t.Context(), n, force); !errors.Is(err, ErrTaken) || !strings.Contains(err.Error(), "ann replays it since") {
+		if _, err := bob.Claim(t.Context(), n, force); !errors.Is(err, ErrTaken) || !strings.Contains(err.Error(), "ann has been replaying it since") {
 			t.Errorf("bob, force %t: %v", force, err)
 		}
 	}
@@ -66,7 +66,8 @@ func aReplayIsOneOperators(t *testing.T, open func(string) *Store) {
 	}
 	state(Replayed, "bob")
 
-	// What is settled is replayed again only with force, and is settled again when it can't be sent.
+	// What is settled is replayed again only with force, and is settled again when it can't be
+	// sent.
 	claim(ann, false, ErrSettled)
 	c = claim(ann, true, nil)
 	if err := ann.Release(t.Context(), c); err != nil {
@@ -120,7 +121,8 @@ func whatMayBeDropped(t *testing.T, open func(string) *Store) {
 	}
 }
 
-// Two operators replay everything at once, while a host keeps more: each row is replayed by one of them.
+// Two operators replay everything at once, while a host keeps more: each row is replayed by one of
+// them.
 func twoOperatorsAtOnce(t *testing.T, open func(string) *Store) {
 	const rows = 60
 	s := open("h")

@@ -62,7 +62,8 @@ func TestFilesThatAreSomethingElse(t *testing.T) {
 	}
 }
 
-// A store that could not be opened is tried again, and one whose server went away and came back goes on.
+// A store that could not be opened is tried again, and one whose server went away and came back
+// goes on.
 func TestAServerThatIsAway(t *testing.T) {
 	server := testenv.NewPostgres(t)
 	s := closing(t, NewPostgres(server.URL, "h"))
@@ -100,8 +101,8 @@ func TestSecretsStaySecret(t *testing.T) {
 	}
 }
 
-// A letter that went to a file that isn't there any more isn't kept: the sender tries again, and the
-// file in its place has it.
+// A letter that went to a file that isn't there any more isn't kept: the sender tries again, and
+// the file in its place has it.
 func TestAFileThatIsLost(t *testing.T) {
 	for name, lose := range map[string]func(path string) error{
 		"removed": os.Remove,

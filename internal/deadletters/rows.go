@@ -19,29 +19,29 @@ const mostPageRows = 500
 
 // Filter chooses rows. Its zero value chooses all.
 type Filter struct {
-	// States are those wanted; none is all.
+	// States are the states to choose; empty chooses all.
 	States []State
-	// Pipeline and ID, of the message, have to be equal; nil is all.
+	// Pipeline and ID of the message must be equal; nil chooses all.
 	Pipeline, ID *string
-	// Cause is a part of the cause.
+	// Cause must be a part of the cause.
 	Cause string
-	// Since is when it was put aside, or later.
+	// Since is the earliest time of the failure.
 	Since time.Time
-	// Last is the highest number that is wanted; zero is all.
+	// Last is the highest number to choose; zero chooses all.
 	Last int64
 }
 
-// where is the condition of a filter.
-func (f *Filter) where() *database.Where {
+// condition returns the condition of a filter.
+func (f *Filter) condition() *database.Where {
 	var w database.Where
 	if f.Pipeline != nil {
-		w.And("pipeline = ?", plain(*f.Pipeline))
+		w.And("pipeline = ?", cleanText(*f.Pipeline))
 	}
 	if f.ID != nil {
-		w.And("message_id = ?", plain(*f.ID))
+		w.And("message_id = ?", cleanText(*f.ID))
 	}
 	if f.Cause != "" {
-		w.And("{position}(cause, ?) > 0", plain(f.Cause))
+		w.And("{position}(cause, ?) > 0", cleanText(f.Cause))
 	}
 	if !f.Since.IsZero() {
 		w.And("poisoned >= ?", f.Since.UnixMilli())
@@ -56,7 +56,7 @@ func (f *Filter) where() *database.Where {
 const columns = `SELECT number, keeper, host, kept, poisoned, pipeline, handler, kind, cause, attempts, message_id, source, exchange, routing_key,
 	state, changed, operator, claim, {now} - changed, length(body)`
 
-// Order is that of the numbers.
+// Order is the order of rows, by their numbers.
 type Order bool
 
 // The orders.
@@ -65,8 +65,9 @@ const (
 	OldestFirst Order = true
 )
 
-// Rows returns the rows that a filter chooses, without their bodies, metadata and headers. Only some are in memory at a time, and no query
-// stays open while they are handled; so they may be changed meanwhile. After an error there are no more.
+// Rows returns the rows that a filter chooses, without their bodies, metadata and headers. It
+// reads them in pages and leaves no query open between the pages, so that the caller may change
+// rows in the loop. An error is the last value.
 func (o *Operator) Rows(ctx context.Context, f Filter, order Order) iter.Seq2[Row, error] {
 	beyond, by, start := "number < ?", "DESC", int64(math.MaxInt64)
 	if order == OldestFirst {
@@ -77,9 +78,9 @@ func (o *Operator) Rows(ctx context.Context, f Filter, order Order) iter.Seq2[Ro
 		if first {
 			last = start
 		}
-		w := f.where()
+		w := f.condition()
 		w.And(beyond, last)
-		page, err := o.page(ctx, o.dialect.sql(columns+` FROM {table}`+w.String()+` ORDER BY number `+by+` LIMIT `+strconv.Itoa(o.pageRows)), w.Args)
+		page, err := o.readPage(ctx, o.dialect.statement(columns+` FROM {table}`+w.String()+` ORDER BY number `+by+` LIMIT `+strconv.Itoa(o.pageRows)), w.Args)
 		if len(page) > 0 {
 			last = page[len(page)-1].Number
 		}
@@ -87,16 +88,17 @@ func (o *Operator) Rows(ctx context.Context, f Filter, order Order) iter.Seq2[Ro
 	})
 }
 
-func (o *Operator) page(ctx context.Context, query string, args []any) ([]Row, error) {
+// readPage returns the rows of one query.
+func (o *Operator) readPage(ctx context.Context, query string, args []any) ([]Row, error) {
 	rows, err := o.db.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("reading the rows: %w", err)
 	}
-	defer func() { _ = rows.Close() }() // rows.Err says it
+	defer func() { _ = rows.Close() }() // rows.Err returns the same error
 	var page []Row
 	for rows.Next() {
 		var r Row
-		if err := r.scan(rows); err != nil {
+		if err := r.scanRow(rows); err != nil {
 			return nil, fmt.Errorf("reading a row: %w", err)
 		}
 		page = append(page, r)
@@ -104,8 +106,8 @@ func (o *Operator) page(ctx context.Context, query string, args []any) ([]Row, e
 	return page, rows.Err()
 }
 
-// scan reads the columns, and what comes after them into more.
-func (r *Row) scan(from interface{ Scan(to ...any) error }, more ...any) error {
+// scanRow reads the columns of a row, and the columns after them into more.
+func (r *Row) scanRow(from interface{ Scan(to ...any) error }, more ...any) error {
 	var kept, poisoned, changed, since int64
 	var source string
 	err := from.Scan(append([]any{
@@ -117,16 +119,16 @@ func (r *Row) scan(from interface{ Scan(to ...any) error }, more ...any) error {
 	return err
 }
 
-// Row returns a row with all that it has.
+// Row returns a row with its body, metadata and headers.
 func (o *Operator) Row(ctx context.Context, number int64) (Row, error) {
 	var r Row
 	var details []byte
-	err := r.scan(o.db.QueryRowContext(ctx, o.dialect.sql(columns+`, details, body FROM {table} WHERE number = ?`), number), &details, &r.Body)
+	err := r.scanRow(o.db.QueryRowContext(ctx, o.dialect.statement(columns+`, details, body FROM {table} WHERE number = ?`), number), &details, &r.Body)
 	if errors.Is(err, sql.ErrNoRows) {
 		return r, fmt.Errorf("row %d: %w", number, ErrNoRow)
 	}
 	if err == nil {
-		err = unmarshal(details, &r.DeadLetter)
+		err = unmarshalDetails(details, &r.DeadLetter)
 	}
 	if err != nil {
 		return r, o.explain(fmt.Errorf("reading row %d: %w", number, err))
@@ -136,8 +138,8 @@ func (o *Operator) Row(ctx context.Context, number int64) (Row, error) {
 
 // Count returns how many rows a filter chooses.
 func (o *Operator) Count(ctx context.Context, f Filter) (int64, error) {
-	w := f.where()
+	w := f.condition()
 	var n int64
-	err := o.db.QueryRowContext(ctx, o.dialect.sql(`SELECT count(*) FROM {table}`+w.String()), w.Args...).Scan(&n)
+	err := o.db.QueryRowContext(ctx, o.dialect.statement(`SELECT count(*) FROM {table}`+w.String()), w.Args...).Scan(&n)
 	return n, o.explain(err)
 }

@@ -15,22 +15,24 @@ import (
 )
 
 const (
-	// openTimeout bounds one attempt to open the store, keepTimeout one transaction of a host.
+	// openTimeout bounds one attempt to open the store. keepTimeout bounds one transaction of a
+	// host.
 	openTimeout = 30 * time.Second
 	keepTimeout = 10 * time.Second
-	// Abandoned is how long after its claim a replay that didn't end counts as cut off.
+	// Abandoned is the time after which an operator may claim a row whose replay hasn't ended.
 	Abandoned = time.Minute
 )
 
-// ErrClosed is what a store returns after its Close.
+// ErrClosed is the error of a store after Close.
 var ErrClosed = errors.New("the store of dead letters is closed")
 
-// Store keeps dead letters for a host. It is opened when it is first used, and again until that works.
+// Store stores dead letters for a host. The first use opens the database, and so does the next use
+// after an error.
 type Store struct {
 	place, host string
 	dialect     *dialect
 	connect     func(purpose) (*sql.DB, error)
-	// watch returns a check of the database's place, once it is open.
+	// watch returns a function that checks whether the open file is still the one at its path.
 	watch func() (check func() error, err error)
 
 	mu     sync.Mutex
@@ -38,30 +40,31 @@ type Store struct {
 	opened *opened
 }
 
-// purpose is what a database is opened for.
+// purpose says why a database is opened.
 type purpose int
 
 const (
-	looking   purpose = iota // a server that can only be read will do
-	operating                // rows change
-	keeping                  // rows are added, and a missing file is made
+	looking   purpose = iota // for reading; a read-only server is enough
+	operating                // for changing rows
+	keeping                  // for adding rows; a missing file is made
 )
 
-// opened is a database that is open.
+// opened is an open database.
 type opened struct {
 	*sql.DB
-	// check returns why what was written last is lost, or nil.
+	// check returns why the last transaction is lost, or nil.
 	check func() error
 }
 
 var _ handlers.DeadLetters = (*Store)(nil)
 
-// NewSQLite returns a store in the file at path, which is the dead letters' alone. A host makes it if it is missing.
+// NewSQLite returns a store in the file at path. The file is only for dead letters. A host makes a
+// missing file.
 func NewSQLite(path, host string) *Store {
-	var last *database.Watch // of the file that the host opened last
+	var last *database.Watch // identifies the file that the host opened last
 	return &Store{place: path, host: host, dialect: &sqliteDialect, connect: func(p purpose) (*sql.DB, error) {
 		if p == keeping && last != nil {
-			// Nothing is made in a folder whose disk isn't mounted any more.
+			// If the disk of the folder is no longer mounted, no file is made there.
 			if err := last.CheckFile(); errors.Is(err, database.ErrUnmounted) {
 				return nil, err
 			}
@@ -77,7 +80,7 @@ func NewSQLite(path, host string) *Store {
 	}}
 }
 
-// NewPostgres returns a store in the database at url, which hosts may share.
+// NewPostgres returns a store in the database at url. Several hosts may share it.
 func NewPostgres(url, host string) *Store {
 	config, place, err := database.ParsePostgres(url, "pentrough poison")
 	if err != nil {
@@ -98,11 +101,11 @@ func NewPostgres(url, host string) *Store {
 		db.SetConnMaxIdleTime(time.Minute)
 		return db, nil
 	}, watch: func() (func() error, error) {
-		return func() error { return nil }, nil // a server that can only be read says so
+		return func() error { return nil }, nil // a read-only server refuses the transaction
 	}}
 }
 
-// explain says of an error where it happened.
+// explain adds the place of the store to an error, and what the error means.
 func (s *Store) explain(err error) error {
 	if err == nil {
 		return nil
@@ -110,8 +113,8 @@ func (s *Store) explain(err error) error {
 	return fmt.Errorf("%s: %w", s.place, database.Explain(err))
 }
 
-// open returns the database with the schema as it has to be.
-func (s *Store) open(ctx context.Context) (*opened, error) {
+// openDatabase opens the database if it isn't open, and migrates its schema.
+func (s *Store) openDatabase(ctx context.Context) (*opened, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -137,8 +140,8 @@ func (s *Store) open(ctx context.Context) (*opened, error) {
 	return s.opened, nil
 }
 
-// reopen has the next use open the database anew, after an error of db.
-func (s *Store) reopen(db *opened) error {
+// closeAfterError closes the database db after an error, so that the next use opens it again.
+func (s *Store) closeAfterError(db *opened) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.opened != db {
@@ -148,28 +151,29 @@ func (s *Store) reopen(db *opened) error {
 	return db.Close()
 }
 
-// Keep implements handlers.DeadLetters. Letters that went to a file that was removed or replaced are
-// kept again, in the one that is in its place: their senders don't get an ack for the first time.
+// Keep implements handlers.DeadLetters. If the file was removed or replaced, Keep returns an error
+// after the transaction. The letters aren't acked then, and the next call stores them in the file
+// that is at the path.
 func (s *Store) Keep(ctx context.Context, letters []handlers.DeadLetter, limits handlers.DeadLetterLimits) (handlers.DeadLettersRemoved, error) {
 	var removed handlers.DeadLettersRemoved
-	db, err := s.open(ctx)
+	db, err := s.openDatabase(ctx)
 	if err != nil {
 		return removed, s.explain(err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, keepTimeout)
 	defer cancel()
 	err = s.dialect.Transact(ctx, db, func(tx *sql.Tx) error {
-		if err := s.insert(ctx, tx, letters, limits.Keeper); err != nil {
+		if err := s.insertLetters(ctx, tx, letters, limits.Keeper); err != nil {
 			return err
 		}
-		removed, err = s.prune(ctx, tx, limits)
+		removed, err = s.removeExcess(ctx, tx, limits)
 		return err
 	})
 	if err == nil {
 		err = db.check()
 	}
 	if err != nil {
-		return handlers.DeadLettersRemoved{}, s.explain(errors.Join(err, s.reopen(db)))
+		return handlers.DeadLettersRemoved{}, s.explain(errors.Join(err, s.closeAfterError(db)))
 	}
 	return removed, nil
 }
@@ -178,18 +182,18 @@ const insert = `INSERT INTO {table} (fingerprint, keeper, host, kept, poisoned, 
 		exchange, routing_key, details, body, state, changed, operator, claim)
 	VALUES (?, ?, ?, {now}, coalesce(?, {now}), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, {now}, '', '') ON CONFLICT (fingerprint) DO NOTHING`
 
-func (s *Store) insert(ctx context.Context, tx *sql.Tx, letters []handlers.DeadLetter, keeper string) error {
+func (s *Store) insertLetters(ctx context.Context, tx *sql.Tx, letters []handlers.DeadLetter, keeper string) error {
 	if len(letters) == 0 {
 		return nil
 	}
-	put, err := tx.PrepareContext(ctx, s.dialect.sql(insert))
+	put, err := tx.PrepareContext(ctx, s.dialect.statement(insert))
 	if err != nil {
-		return fmt.Errorf("preparing to write: %w", err)
+		return fmt.Errorf("preparing the statement: %w", err)
 	}
-	defer func() { _ = put.Close() }() // it ends with the transaction
+	defer func() { _ = put.Close() }() // the end of the transaction closes it, too
 	for i := range letters {
 		l := &letters[i]
-		details, err := marshal(l)
+		details, err := marshalDetails(l)
 		if err != nil {
 			return fmt.Errorf("writing the details of message %q: %w", l.MessageID, err)
 		}
@@ -201,22 +205,23 @@ func (s *Store) insert(ctx context.Context, tx *sql.Tx, letters []handlers.DeadL
 		if body == nil {
 			body = []byte{}
 		}
-		if _, err := put.ExecContext(ctx, fingerprint(l), keeper, s.host, poisoned, plain(l.Pipeline), plain(l.Handler), plain(l.Kind),
-			plain(l.Cause), l.Attempts, plain(l.MessageID), plain(string(l.From)), plain(l.Exchange), plain(l.RoutingKey), details, body); err != nil {
+		if _, err := put.ExecContext(ctx, fingerprint(l), keeper, s.host, poisoned, cleanText(l.Pipeline), cleanText(l.Handler), cleanText(l.Kind),
+			cleanText(l.Cause), l.Attempts, cleanText(l.MessageID), cleanText(string(l.From)), cleanText(l.Exchange), cleanText(l.RoutingKey), details, body); err != nil {
 			return fmt.Errorf("writing message %q: %w", l.MessageID, err)
 		}
 	}
 	return nil
 }
 
-// idle are rows that no operator replays at this moment.
+// idle is the condition for rows that no operator is replaying.
 const idle = `(state <> 2 OR changed < {now} - ?)`
 
-// prune removes what is beyond the limits: what is too old, then settled rows, then others, the oldest first.
-func (s *Store) prune(ctx context.Context, tx *sql.Tx, limits handlers.DeadLetterLimits) (removed handlers.DeadLettersRemoved, err error) {
+// removeExcess removes rows beyond the limits: first the rows that are too old, then settled rows,
+// then other rows, the oldest first.
+func (s *Store) removeExcess(ctx context.Context, tx *sql.Tx, limits handlers.DeadLetterLimits) (removed handlers.DeadLettersRemoved, err error) {
 	abandoned := Abandoned.Milliseconds()
 	remove := func(condition string, args ...any) error {
-		rows, err := tx.QueryContext(ctx, s.dialect.sql(`DELETE FROM {table} WHERE `+condition+` RETURNING state`), args...)
+		rows, err := tx.QueryContext(ctx, s.dialect.statement(`DELETE FROM {table} WHERE `+condition+` RETURNING state`), args...)
 		if err != nil {
 			return fmt.Errorf("removing rows: %w", err)
 		}
@@ -239,7 +244,7 @@ func (s *Store) prune(ctx context.Context, tx *sql.Tx, limits handlers.DeadLette
 	}
 	for _, states := range []string{"state IN (3, 4)", "state IN (1, 2)"} {
 		var has int
-		if err := tx.QueryRowContext(ctx, s.dialect.sql(`SELECT count(*) FROM {table} WHERE keeper = ?`), limits.Keeper).Scan(&has); err != nil {
+		if err := tx.QueryRowContext(ctx, s.dialect.statement(`SELECT count(*) FROM {table} WHERE keeper = ?`), limits.Keeper).Scan(&has); err != nil {
 			return removed, fmt.Errorf("counting rows: %w", err)
 		}
 		if has <= limits.Rows {

@@ -16,8 +16,8 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv"
 )
 
-// stores are the stores that there are. Each function starts what they need, and the returned one makes stores that share rows with all
-// stores of the test.
+// stores are the stores that there are. Each function starts what they need, and the returned one
+// makes stores that share rows with all stores of the test.
 var stores = map[string]func(t *testing.T) func(t *testing.T) func(host string) *Store{
 	"sqlite": func(*testing.T) func(t *testing.T) func(host string) *Store {
 		return func(t *testing.T) func(host string) *Store {
@@ -51,7 +51,7 @@ func execute(t *testing.T, s *Store, statements string) error {
 	if err != nil {
 		return err
 	}
-	_, err = db.ExecContext(t.Context(), s.dialect.sql(statements))
+	_, err = db.ExecContext(t.Context(), s.dialect.statement(statements))
 	return errors.Join(err, db.Close())
 }
 
@@ -331,7 +331,8 @@ func limits(t *testing.T, open func(string) *Store) {
 		t.Error(diff)
 	}
 
-	// What is too old goes, though nothing comes; what is being replayed goes when that was cut off.
+	// What is too old goes, though nothing comes; what is being replayed goes when that was cut
+	// off.
 	if err := execute(t, s, `UPDATE {table} SET kept = kept - 3600001 WHERE message_id IN ('id-0', 'id-1', 'id-4')`); err != nil {
 		t.Fatal(err)
 	}

@@ -1,5 +1,6 @@
-// Package inventory keeps the list of known devices: it reads a file, looks at it again while the host runs, and gives each transport a view of
-// it under the names that the transport knows its devices by.
+// Package inventory keeps the list of known devices. It reads the list from a file and reads it
+// again when the file changes. Each transport gets a view of the list, with the names that the
+// transport uses for its devices.
 //
 // Start with [Open].
 package inventory
@@ -15,37 +16,37 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// Interval is how often the file is looked at. A change is taken up when the file was the same in two looks, so that one which is being
-// written isn't.
+// Interval is the time between two checks of the file. A changed file is loaded when two checks in
+// a row find it unchanged. So a file isn't loaded while another program writes it.
 const Interval = 2 * time.Second
 
-// List is what a file says: devices with their labels.
+// List has the devices of a file with their labels.
 type List map[string]map[string]string
 
-// File is an inventory that a file holds. It is safe for concurrent use.
+// File is an inventory in a file. It is safe for concurrent use.
 type File struct {
 	path string
 	read func(path string) (List, error)
 	log  *slog.Logger
 
-	mu    sync.Mutex // guards what follows, and is held while a new list is taken up
-	list  List
-	views []*view
-	state state  // of what was read last, rightly or not
-	seen  state  // at the last look
-	told  string // the trouble that was logged
+	mu     sync.Mutex // guards the fields below, and is locked while a new list is loaded
+	list   List
+	views  []*view
+	state  state  // when the file was loaded last, with or without an error
+	seen   state  // at the last check
+	logged string // the error that was logged last
 
 	stop    chan struct{}
 	running sync.WaitGroup
 }
 
-// state tells one content of a file from another.
+// state identifies a version of a file.
 type state struct {
-	info os.FileInfo // nil: it can't be looked at
+	info os.FileInfo // nil if os.Stat failed with err
 	err  string
 }
 
-func look(path string) state {
+func statFile(path string) state {
 	info, err := os.Stat(path)
 	if err != nil {
 		return state{err: err.Error()}
@@ -53,17 +54,17 @@ func look(path string) state {
 	return state{info: info}
 }
 
-func (s state) same(o state) bool {
+func (s state) equal(o state) bool {
 	if s.info == nil || o.info == nil {
 		return s.info == nil && o.info == nil && s.err == o.err
 	}
 	return os.SameFile(s.info, o.info) && s.info.Size() == o.info.Size() && s.info.ModTime().Equal(o.info.ModTime())
 }
 
-// Open reads the file at path. read is what reads it, then and later.
+// Open loads the file at path. It calls read, as does each later load.
 func Open(path string, read func(path string) (List, error), log *slog.Logger) (*File, error) {
 	f := &File{path: path, read: read, log: log, stop: make(chan struct{})}
-	f.state = look(path)
+	f.state = statFile(path)
 	f.seen = f.state
 	var err error
 	if f.list, err = read(path); err != nil {
@@ -79,30 +80,31 @@ func (f *File) Devices() int {
 	return len(f.list)
 }
 
-// View returns the inventory of a transport, whose devices have the names that canonical returns. Names that can't be devices of the transport
-// aren't in it; two names of one device are an error.
+// View returns the inventory of a transport. canonical returns the transport's name for a device
+// of the file, or an error if the transport can't have such a device. The view leaves such devices
+// out. Two names of one device are an error.
 func (f *File) View(transport string, canonical func(device string) (string, error)) (device.Inventory, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	v := &view{transport: transport, canonical: canonical}
-	l, err := v.list(f.list)
+	l, err := v.newList(f.list)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.path, err)
 	}
-	f.skipped(v, l)
+	f.logSkipped(v, l)
 	v.now.Store(l)
 	f.views = append(f.views, v)
 	return v, nil
 }
 
-// skipped says of how many names a transport can't make anything.
-func (f *File) skipped(v *view, l *list) {
+// logSkipped logs how many devices of the file the transport can't have.
+func (f *File) logSkipped(v *view, l *list) {
 	if l.skipped > 0 {
-		f.log.Info("the inventory lists what can't be devices of this transport", "transport", v.transport, "devices", l.skipped, "such_as", l.example)
+		f.log.Info("the inventory lists devices that this transport can't have", "transport", v.transport, "devices", l.skipped, "such_as", l.example)
 	}
 }
 
-// Start begins to look for changes, until Close.
+// Start starts checking the file for changes, until Close.
 func (f *File) Start() {
 	f.running.Go(func() {
 		ticker := time.NewTicker(Interval)
@@ -118,44 +120,45 @@ func (f *File) Start() {
 	})
 }
 
-// Close ends that. It is called once.
+// Close stops checking the file. It is called once, after Start.
 func (f *File) Close() {
 	close(f.stop)
 	f.running.Wait()
 }
 
-// Look looks at the file, as is done each Interval, and takes up what is new in it. A file that can't be read or isn't right is told once, and what was
-// read before stays.
+// Look checks the file, as the host does each Interval, and loads a new version. If that fails,
+// Look logs the error once, and the version before stays.
 func (f *File) Look() {
 	f.mu.Lock()
-	now := look(f.path)
-	rests := now.same(f.seen)
+	now := statFile(f.path)
+	unchanged := now.equal(f.seen)
 	f.seen = now
-	if !rests || now.same(f.state) {
+	if !unchanged || now.equal(f.state) {
 		f.mu.Unlock()
 		return
 	}
 	f.state = now
 	before := len(f.list)
-	gone, err := f.take()
+	gone, err := f.reload()
 	if err != nil {
-		if err.Error() != f.told {
+		if err.Error() != f.logged {
 			f.log.Error("reading the inventory again; the list from before stays", "file", f.path, "devices", before, "err", err)
 		}
-		f.told = err.Error()
+		f.logged = err.Error()
 		f.mu.Unlock()
 		return
 	}
-	f.told = ""
+	f.logged = ""
 	f.log.Info("the inventory has changed", "file", f.path, "devices", len(f.list), "before", before)
 	f.mu.Unlock()
 	for v, names := range gone {
-		v.tell(names)
+		v.notifyWatchers(names)
 	}
 }
 
-// take reads the file and changes all views, or none. It returns what is gone from each.
-func (f *File) take() (map[*view][]string, error) {
+// reload reads the file and updates all views, or none. It returns the devices that each view has
+// lost.
+func (f *File) reload() (map[*view][]string, error) {
 	next, err := f.read(f.path)
 	if err != nil {
 		return nil, err
@@ -163,7 +166,7 @@ func (f *File) take() (map[*view][]string, error) {
 	lists := make([]*list, len(f.views))
 	var errs []error
 	for i, v := range f.views {
-		if lists[i], err = v.list(next); err != nil {
+		if lists[i], err = v.newList(next); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -172,8 +175,8 @@ func (f *File) take() (map[*view][]string, error) {
 	}
 	gone := map[*view][]string{}
 	for i, v := range f.views {
-		f.skipped(v, lists[i])
-		gone[v] = v.now.Swap(lists[i]).without(lists[i])
+		f.logSkipped(v, lists[i])
+		gone[v] = v.now.Swap(lists[i]).missingFrom(lists[i])
 	}
 	f.list = next
 	return gone, nil

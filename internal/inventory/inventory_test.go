@@ -137,32 +137,32 @@ func TestReload(t *testing.T) {
 	f := open(t, "d1\nd2\n")
 	v := f.view()
 	var gone []string
-	told := 0
-	v.Watch(func(names []string) { told++; gone = names })
+	notified := 0
+	v.Watch(func(names []string) { notified++; gone = names })
 
 	f.rests()
-	if told != 0 {
-		t.Fatal("a file that didn't change is told")
+	if notified != 0 {
+		t.Fatal("the watchers were notified of a file that didn't change")
 	}
 	f.write("d2\nd3\n")
 	f.Look()
-	if told != 0 || !v.Known("d1") {
-		t.Fatal("a file that doesn't rest is taken up")
+	if notified != 0 || !v.Known("d1") {
+		t.Fatal("a file that still changes was loaded")
 	}
 	f.Look()
-	if told != 1 || v.Known("d1") || !v.Known("d3") || f.Devices() != 2 {
-		t.Fatalf("told %d times, list %v", told, v.Select(nil))
+	if notified != 1 || v.Known("d1") || !v.Known("d3") || f.Devices() != 2 {
+		t.Fatalf("notified %d times, list %v", notified, v.Select(nil))
 	}
 	if diff := cmp.Diff([]string{"d1"}, gone); diff != "" {
 		t.Error(diff)
 	}
 	f.rests()
-	if told != 1 {
-		t.Error("one change is told twice")
+	if notified != 1 {
+		t.Error("the watchers were notified of one change twice")
 	}
 }
 
-// A version that isn't right is told once, whatever is wrong with it, and the one before stays.
+// A version with an error is logged once, and the version before stays.
 func TestBrokenVersions(t *testing.T) {
 	for name, breaks := range map[string]func(f *fixture){
 		"not to be read": func(f *fixture) { f.write("d1 junk\n") },
@@ -184,7 +184,7 @@ func TestBrokenVersions(t *testing.T) {
 				t.Error("the list from before is gone")
 			}
 			if n := strings.Count(f.log.String(), "the list from before stays"); n != 1 {
-				t.Errorf("told %d times: %s", n, &f.log)
+				t.Errorf("logged %d times: %s", n, &f.log)
 			}
 			f.write("d2\n")
 			f.rests()
@@ -223,7 +223,8 @@ func TestOpenWithoutAFile(t *testing.T) {
 	}
 }
 
-// Whatever comes after whatever: a view lists what the last right version does, and what is gone is told once.
+// Whatever comes after whatever: a view lists what the last right version does, and what is gone
+// is told once.
 func TestVersions(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		versions := rapid.SliceOfN(rapid.MapOf(rapid.SampledFrom([]string{"a", "b", "c", "d"}), rapid.SampledFrom([]string{"", "1", "2"})), 1, 6).Draw(t, "versions")
@@ -237,7 +238,7 @@ func TestVersions(t *testing.T) {
 			for name, label := range version {
 				now[name] = map[string]string{"l": label}
 			}
-			gone, err := f.take()
+			gone, err := f.reload()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -10,7 +10,7 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// view is an inventory as one transport knows it.
+// view is the inventory of one transport.
 type view struct {
 	transport string
 	canonical func(string) (string, error)
@@ -22,19 +22,19 @@ type view struct {
 
 var _ device.Inventory = (*view)(nil)
 
-// list is a version of a view, which doesn't change.
+// list is one version of a view. It is immutable.
 type list struct {
 	labels map[string]map[string]string
-	names  []string // in order
-	// skipped is how many names can't be devices of the transport, example one of them.
+	names  []string // sorted
+	// skipped is how many devices the transport can't have. example is one of them.
 	skipped int
 	example string
 }
 
-// list makes a version of the view.
-func (v *view) list(all List) (*list, error) {
+// newList makes a version of the view.
+func (v *view) newList(all List) (*list, error) {
 	l := &list{labels: make(map[string]map[string]string, len(all))}
-	written := map[string]string{} // as the file has them, where that isn't canonical
+	written := map[string]string{} // from a canonical name to the other one in the file
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		canonical, err := v.canonical(name)
 		if err != nil {
@@ -58,8 +58,8 @@ func (v *view) list(all List) (*list, error) {
 	return l, nil
 }
 
-// without returns what l has and other hasn't.
-func (l *list) without(other *list) []string {
+// missingFrom returns the devices that l has and other hasn't.
+func (l *list) missingFrom(other *list) []string {
 	var gone []string
 	for _, name := range l.names {
 		if _, ok := other.labels[name]; !ok {
@@ -83,14 +83,15 @@ func (v *view) Select(labels map[string]string) []string {
 	l := v.now.Load()
 	var names []string
 	for _, name := range l.names {
-		if has := l.labels[name]; all(has, labels) {
+		if has := l.labels[name]; hasLabels(has, labels) {
 			names = append(names, name)
 		}
 	}
 	return names
 }
 
-func all(has, wanted map[string]string) bool {
+// hasLabels reports whether has includes all wanted labels.
+func hasLabels(has, wanted map[string]string) bool {
 	for key, value := range wanted {
 		if got, ok := has[key]; !ok || got != value {
 			return false
@@ -106,7 +107,8 @@ func (v *view) Watch(f func(gone []string)) {
 	v.watchers = append(v.watchers, f)
 }
 
-func (v *view) tell(gone []string) {
+// notifyWatchers calls all watchers with the devices that the view has lost.
+func (v *view) notifyWatchers(gone []string) {
 	v.mu.Lock()
 	watchers := slices.Clone(v.watchers)
 	v.mu.Unlock()

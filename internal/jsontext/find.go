@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 )
 
-// Find returns the value that the keys of path lead to from the object that text is, and how many
-// of the keys there are: len(path) if the value is there. The whole text is checked. Of equal
-// keys the last counts.
+// Find returns the value in the object text to which the keys of path lead. found is how many of
+// the keys exist: len(path) if the value exists. Find checks the whole text. If a key is repeated,
+// the last one counts.
 func Find[T Text](text T, path []string) (value Token[T], found int, err error) {
 	s := New(text)
 	value = s.Value()

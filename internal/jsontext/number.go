@@ -14,11 +14,11 @@ type Decimal struct {
 	Exponent int
 }
 
-// maxExponent bounds exponents: with the length of any text, they stay far within an int.
+// maxExponent bounds exponents, so that adding the length of a text can't overflow an int.
 const maxExponent = 1 << 30
 
-// ParseDecimal returns the value of a JSON number, exactly. It reports false for what isn't a
-// JSON number, and for one whose exponent is beyond 2^30.
+// ParseDecimal returns the exact value of a JSON number. ok is false if number isn't a JSON
+// number, or if its exponent is beyond 2^30.
 func ParseDecimal[T Text](number T) (d Decimal, ok bool) {
 	s := New(string(number))
 	if token := s.Value(); token.Kind != '0' || len(token.Raw) != len(number) || s.End() != nil {
@@ -47,7 +47,8 @@ func ParseDecimal[T Text](number T) (d Decimal, ok bool) {
 // Places returns how many digits the number has after the point.
 func (d Decimal) Places() int { return max(0, -d.Exponent) }
 
-// Whole returns the number as digits alone, and whether it is a whole one of at most most digits.
+// Whole returns a whole number as digits. It returns false if the number isn't whole, or has more
+// than most digits.
 func (d Decimal) Whole(most int) (string, bool) {
 	if d.Exponent < 0 || len(d.Digits)+d.Exponent > most {
 		return "", false

@@ -1,6 +1,6 @@
 // Package jsontext reads JSON that others wrote: commands, lines of plugins, payloads for
-// expressions. It is the only place that walks over JSON, so bad JSON gets the same answer
-// wherever it arrives.
+// expressions. No other package parses JSON of others, so bad JSON gets the same error wherever it
+// arrives.
 //
 // [Scanner] walks over a text of any shape without allocating:
 //
@@ -20,12 +20,14 @@
 //
 // The rules, which docs/messages.md states for users:
 //
-//   - A text is one JSON value (RFC 8259) with nothing but white space around it. It is what
-//     encoding/json takes, apart from the two rules that follow.
+//   - A text is one JSON value (RFC 8259), with only white space around it. Apart from the next
+//     two rules, the package accepts the texts that encoding/json accepts.
 //   - Arrays and objects nest at most [MaxDepth] deep.
-//   - A string is UTF-8, and its escapes have no half of a surrogate pair. Nothing is replaced by U+FFFD.
-//   - A number is never converted here: its token has it as it was written.
-//   - Of equal keys the last counts. A reader that refuses repeated keys, as commands do, sees them all.
+//   - A string is UTF-8, and its escapes have no half of a surrogate pair. Nothing is replaced by
+//     U+FFFD.
+//   - A number isn't converted: its token has it as it was written.
+//   - If a key is repeated, the last one counts. A Scanner returns all of them, so that a reader can
+//     refuse repeated keys, as commands do.
 package jsontext
 
 import (
@@ -38,17 +40,17 @@ import (
 // MaxDepth is how deep arrays and objects may be nested, the outermost included.
 const MaxDepth = 500
 
-// Text is what a JSON text may be held in. Tokens are parts of it, and are not copied.
+// Text is the type of a JSON text. Tokens are parts of the text, and aren't copied.
 type Text interface{ ~string | ~[]byte }
 
-// Scanner walks once over a JSON text, from its beginning to its end. It holds the first error:
-// from then on each method does nothing, and Next returns false. So a caller checks for errors
+// Scanner walks once over a JSON text, from its beginning to its end. It keeps the first error.
+// After an error each method does nothing, and Next returns false. So a caller checks for errors
 // once, at the end.
 //
-// Errors are of two kinds. A text that isn't JSON ends the walk; [Scanner.End] returns that
-// error. A string that can't be text (not UTF-8, or half of a surrogate pair) doesn't end the
-// walk; [Token.Text] returns an error for that string, and [Scanner.Flaw] one for the first such
-// string of the text, whether it was read or passed over.
+// Errors are of two kinds. A text that isn't JSON ends the walk; [Scanner.End] returns that error.
+// A string that can't be text (not UTF-8, or half of a surrogate pair) doesn't end the walk.
+// [Token.Text] returns an error for that string, and [Scanner.Flaw] an error for the first such
+// string of the text, whether it was read or skipped.
 type Scanner[T Text] struct {
 	// Name is the name of the current member of an object.
 	Name Token[T]
@@ -57,8 +59,8 @@ type Scanner[T Text] struct {
 	pos  int
 	err  error
 	flaw error
-	// depth is how many arrays and objects are open. The bit of each in objects says whether it
-	// is an object.
+	// depth is how many arrays and objects are open. Each of them has a bit in objects, which is 1
+	// for an object.
 	depth   int
 	objects [MaxDepth/64 + 1]uint64
 	// fresh says that an array or object has just begun.
@@ -69,10 +71,10 @@ type Scanner[T Text] struct {
 // are in use.
 func New[T Text](text T) Scanner[T] { return Scanner[T]{text: text} }
 
-// Peek returns the kind of the value that comes next, as in [Token], and no kind (the byte 0) at
-// the end or after an error.
+// Peek returns the kind of the next value, as in [Token]. At the end and after an error it returns
+// 0.
 func (s *Scanner[T]) Peek() byte {
-	c := s.space()
+	c := s.skipSpace()
 	if s.err != nil {
 		return 0
 	}
@@ -82,11 +84,11 @@ func (s *Scanner[T]) Peek() byte {
 	return c
 }
 
-// Begin enters the array or object that comes next; kind is '[' or '{'.
+// Begin enters the next value, which must be an array or object. kind is '[' or '{'.
 func (s *Scanner[T]) Begin(kind byte) {
 	switch {
 	case s.err != nil:
-	case s.space() != kind:
+	case s.skipSpace() != kind:
 		if kind == '{' {
 			s.fail(anObject)
 		} else {
@@ -107,8 +109,9 @@ func (s *Scanner[T]) Begin(kind byte) {
 	}
 }
 
-// Next goes to the next element of the array, or member of the object, that was entered last. The
-// caller then reads its value. At the end Next leaves the array or object and returns false.
+// Next goes to the next element of the array, or the next member of the object, that was entered
+// last. The caller then reads its value. At the end Next leaves the array or object and returns
+// false.
 func (s *Scanner[T]) Next() bool {
 	if s.err != nil {
 		return false
@@ -119,7 +122,7 @@ func (s *Scanner[T]) Next() bool {
 	if object {
 		end = '}'
 	}
-	switch c := s.space(); {
+	switch c := s.skipSpace(); {
 	case c == end:
 		s.pos++
 		s.depth--
@@ -129,7 +132,7 @@ func (s *Scanner[T]) Next() bool {
 		s.fresh = false
 	case c == ',':
 		s.pos++
-		s.space()
+		s.skipSpace()
 	case object:
 		return s.fail(`"," or "}"`)
 	default:
@@ -141,44 +144,45 @@ func (s *Scanner[T]) Next() bool {
 	if s.pos >= len(s.text) || s.text[s.pos] != '"' {
 		return s.fail("a key in quotes")
 	}
-	s.Name = s.str()
+	s.Name = s.scanString()
 	if s.err != nil {
 		return false
 	}
-	if s.space() != ':' {
+	if s.skipSpace() != ':' {
 		return s.fail(`":"`)
 	}
 	s.pos++
 	return true
 }
 
-// Key returns the current member's name. A name that can't be text is empty; Flaw says so.
+// Key returns the current member's name. If the name can't be text, Key returns "" and Flaw an
+// error.
 func (s *Scanner[T]) Key() T {
 	name, _ := s.Name.Text() // the error is the text's flaw
 	return name
 }
 
-// Value passes over the value that comes next, whatever it is, and returns it.
+// Value skips the next value, of any kind, and returns it.
 func (s *Scanner[T]) Value() (t Token[T]) {
-	c := s.space()
+	c := s.skipSpace()
 	if s.err != nil {
 		return t
 	}
 	start := s.pos
 	switch c {
 	case '"':
-		return s.str()
+		return s.scanString()
 	case '{', '[':
-		s.pass(c)
+		s.skipNested(c)
 	case 't':
-		s.word("true")
+		s.skipWord("true")
 	case 'f':
-		s.word("false")
+		s.skipWord("false")
 	case 'n':
-		s.word("null")
+		s.skipWord("null")
 	default:
 		c = '0'
-		s.number()
+		s.skipNumber()
 	}
 	if s.err != nil {
 		return t
@@ -186,18 +190,18 @@ func (s *Scanner[T]) Value() (t Token[T]) {
 	return Token[T]{Kind: c, Raw: s.text[start:s.pos]}
 }
 
-// Str returns the text of the value that comes next, which must be a string. One that can't be
-// text is empty; Flaw says so.
+// Str returns the text of the next value, which must be a string. If it can't be text, Str returns
+// "" and Flaw an error.
 func (s *Scanner[T]) Str() T {
-	if s.space() != '"' && s.err == nil {
+	if s.skipSpace() != '"' && s.err == nil {
 		s.fail("a string")
 	}
 	text, _ := s.Value().Text() // the error is the text's flaw
 	return text
 }
 
-// pass passes over the array or object that comes next, without recursion.
-func (s *Scanner[T]) pass(kind byte) {
+// skipNested skips the next value, which is an array or object, without recursion.
+func (s *Scanner[T]) skipNested(kind byte) {
 	outside := s.depth
 	name := s.Name
 	s.Begin(kind)
@@ -205,7 +209,7 @@ func (s *Scanner[T]) pass(kind byte) {
 		if !s.Next() {
 			continue
 		}
-		if c := s.space(); c == '{' || c == '[' {
+		if c := s.skipSpace(); c == '{' || c == '[' {
 			s.Begin(c)
 		} else {
 			s.Value()
@@ -214,16 +218,15 @@ func (s *Scanner[T]) pass(kind byte) {
 	s.Name = name
 }
 
-// End returns an error unless the text was JSON, and nothing but white space follows.
+// End returns an error unless the text was JSON and only white space follows.
 func (s *Scanner[T]) End() error {
-	if s.space(); s.err == nil && s.pos < len(s.text) {
+	if s.skipSpace(); s.err == nil && s.pos < len(s.text) {
 		s.fail(theEnd)
 	}
 	return s.err
 }
 
-// Err returns what is wrong with the text so far: the error that ended the walk, else that of
-// Flaw.
+// Err returns the error that ended the walk or, if there is none, that of Flaw.
 func (s *Scanner[T]) Err() error {
 	if s.err != nil {
 		return s.err
@@ -231,23 +234,24 @@ func (s *Scanner[T]) Err() error {
 	return s.flaw
 }
 
-// Flaw returns an error if a string or name so far can't be text, with the place of the first.
+// Flaw returns an error if a string or name so far can't be text. The error has the offset of the
+// first one.
 func (s *Scanner[T]) Flaw() error { return s.flaw }
 
-// Finish returns the error of End, else that of Flaw.
+// Finish returns the error of End or, if there is none, that of Flaw.
 func (s *Scanner[T]) Finish() error {
 	_ = s.End()
 	return s.Err()
 }
 
-// What is expected at a place that has hints of its own.
+// Expectations that have hints of their own.
 const (
 	anObject  = "an object"
 	theEnd    = "the end"
 	noControl = "no control character in a string"
 )
 
-// fail ends the walk: something else was expected here. It returns false.
+// fail ends the walk with an error that says what was expected here. It returns false.
 func (s *Scanner[T]) fail(expected string) bool {
 	rest := string(s.text[s.pos:min(s.pos+hinted, len(s.text))])
 	found := "the end"
@@ -265,8 +269,8 @@ func (s *Scanner[T]) fail(expected string) bool {
 	return false
 }
 
-// space passes over white space and returns the byte after it, 0 at the end.
-func (s *Scanner[T]) space() byte {
+// skipSpace skips white space and returns the byte after it, or 0 at the end.
+func (s *Scanner[T]) skipSpace() byte {
 	for ; s.pos < len(s.text); s.pos++ {
 		switch c := s.text[s.pos]; c {
 		case ' ', '\t', '\r', '\n':
@@ -277,7 +281,8 @@ func (s *Scanner[T]) space() byte {
 	return 0
 }
 
-func (s *Scanner[T]) word(w string) {
+// skipWord skips the word w, or fails.
+func (s *Scanner[T]) skipWord(w string) {
 	if end := s.pos + len(w); end > len(s.text) || string(s.text[s.pos:end]) != w {
 		s.fail(w)
 		return
@@ -285,15 +290,16 @@ func (s *Scanner[T]) word(w string) {
 	s.pos += len(w)
 }
 
-func (s *Scanner[T]) number() {
+// skipNumber skips a number, or fails.
+func (s *Scanner[T]) skipNumber() {
 	start := s.pos
-	if s.at('-') {
+	if s.isNext('-') {
 		s.pos++
 	}
 	switch {
-	case s.at('0'):
+	case s.isNext('0'):
 		s.pos++
-	case s.digits():
+	case s.skipDigits():
 	case s.pos == start:
 		s.fail("a value")
 		return
@@ -301,28 +307,29 @@ func (s *Scanner[T]) number() {
 		s.fail("a digit")
 		return
 	}
-	if s.at('.') {
+	if s.isNext('.') {
 		s.pos++
-		if !s.digits() {
+		if !s.skipDigits() {
 			s.fail("a digit")
 			return
 		}
 	}
-	if s.at('e') || s.at('E') {
+	if s.isNext('e') || s.isNext('E') {
 		s.pos++
-		if s.at('+') || s.at('-') {
+		if s.isNext('+') || s.isNext('-') {
 			s.pos++
 		}
-		if !s.digits() {
+		if !s.skipDigits() {
 			s.fail("a digit")
 		}
 	}
 }
 
-func (s *Scanner[T]) at(c byte) bool { return s.pos < len(s.text) && s.text[s.pos] == c }
+// isNext reports whether the next byte is c.
+func (s *Scanner[T]) isNext(c byte) bool { return s.pos < len(s.text) && s.text[s.pos] == c }
 
-// digits passes over digits and reports whether there was one.
-func (s *Scanner[T]) digits() bool {
+// skipDigits skips digits and reports whether there was one.
+func (s *Scanner[T]) skipDigits() bool {
 	start := s.pos
 	for s.pos < len(s.text) && '0' <= s.text[s.pos] && s.text[s.pos] <= '9' {
 		s.pos++

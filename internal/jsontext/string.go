@@ -8,16 +8,16 @@ import (
 	"unicode/utf8"
 )
 
-// Token is one value of a JSON text. The zero value is none.
+// Token is one value of a JSON text. The zero value means no value.
 type Token[T Text] struct {
-	// Kind is the value's first byte: one of {, [, ", t, f and n; for a number it is '0'.
+	// Kind is the value's first byte, which is one of {, [, ", t, f and n. For a number it is '0'.
 	Kind byte
 	// Raw is the value as it was written, a string with its quotes.
 	Raw T
 
-	// escaped says that it is a string with escapes.
+	// escaped says that the value is a string with escapes.
 	escaped bool
-	// flaw is what a string can't be text for: an index of flaws.
+	// flaw says why a string can't be text. It is an index of flaws, or 0.
 	flaw uint8
 }
 
@@ -28,8 +28,8 @@ const (
 
 var flaws = [...]error{notUTF8: ErrUTF8, halfSurrogate: ErrSurrogate}
 
-// Text returns the text of a string: a part of Raw unless it has escapes. The error is [ErrUTF8]
-// or [ErrSurrogate]. What isn't a string has no text.
+// Text returns the text of a string: a part of Raw, or a copy if it has escapes. The error is
+// [ErrUTF8] or [ErrSurrogate]. For a value that isn't a string it returns "".
 func (t Token[T]) Text() (T, error) {
 	var none T
 	switch {
@@ -44,14 +44,14 @@ func (t Token[T]) Text() (T, error) {
 	}
 }
 
-// str passes over the string that begins here.
-func (s *Scanner[T]) str() Token[T] {
+// scanString skips the string that begins here and returns it.
+func (s *Scanner[T]) scanString() Token[T] {
 	start := s.pos
 	t := Token[T]{Kind: '"'}
 	s.pos++
 	high := false
 	for {
-		n, beyond := plain(s.text[s.pos:])
+		n, beyond := plainPrefix(s.text[s.pos:])
 		s.pos += n
 		high = high || beyond
 		if s.pos >= len(s.text) {
@@ -63,12 +63,12 @@ func (s *Scanner[T]) str() Token[T] {
 			s.pos++
 			t.Raw = s.text[start:s.pos]
 			if high && !utf8.Valid([]byte(t.Raw)) {
-				s.note(&t, notUTF8, start+invalid(string(t.Raw)))
+				s.recordFlaw(&t, notUTF8, start+invalidIndex(string(t.Raw)))
 			}
 			return t
 		case '\\':
 			t.escaped = true
-			if !s.escape(&t) {
+			if !s.skipEscape(&t) {
 				return Token[T]{}
 			}
 		default:
@@ -78,8 +78,8 @@ func (s *Scanner[T]) str() Token[T] {
 	}
 }
 
-// note notes what the string t can't be text for, found at byte at of the text.
-func (s *Scanner[T]) note(t *Token[T], flaw uint8, at int) {
+// recordFlaw records why the string t can't be text. The flaw is at byte at of the text.
+func (s *Scanner[T]) recordFlaw(t *Token[T], flaw uint8, at int) {
 	if t.flaw == 0 {
 		t.flaw = flaw
 	}
@@ -88,8 +88,8 @@ func (s *Scanner[T]) note(t *Token[T], flaw uint8, at int) {
 	}
 }
 
-// invalid returns the place of the first byte that isn't UTF-8.
-func invalid(text string) int {
+// invalidIndex returns the index of the first byte that isn't UTF-8.
+func invalidIndex(text string) int {
 	for i, r := range text {
 		if r == utf8.RuneError && !strings.HasPrefix(text[i:], string(utf8.RuneError)) {
 			return i
@@ -98,8 +98,9 @@ func invalid(text string) int {
 	return len(text)
 }
 
-// escape passes over the escape that begins here; of a surrogate pair over both halves.
-func (s *Scanner[T]) escape(t *Token[T]) bool {
+// skipEscape skips the escape that begins here. If it is the first half of a surrogate pair, it
+// skips both halves.
+func (s *Scanner[T]) skipEscape(t *Token[T]) bool {
 	start := s.pos
 	s.pos++
 	if s.pos >= len(s.text) {
@@ -114,38 +115,39 @@ func (s *Scanner[T]) escape(t *Token[T]) bool {
 	default:
 		return s.fail(`one of "\/bfnrtu after \`)
 	}
-	r := hex4(s.text[s.pos:])
+	r := parseHex4(s.text[s.pos:])
 	if r < 0 {
-		for s.pos < len(s.text) && unhex(s.text[s.pos]) >= 0 {
+		for s.pos < len(s.text) && parseHexDigit(s.text[s.pos]) >= 0 {
 			s.pos++
 		}
 		return s.fail("four hex digits")
 	}
 	s.pos += 4
 	if utf16.IsSurrogate(r) {
-		if _, ok := second(r, s.text[s.pos:]); ok {
+		if _, ok := joinSurrogates(r, s.text[s.pos:]); ok {
 			s.pos += 6
 		} else {
-			s.note(t, halfSurrogate, start)
+			s.recordFlaw(t, halfSurrogate, start)
 		}
 	}
 	return true
 }
 
-// second returns what the surrogate first and the escape at the beginning of rest are together.
-func second[T Text](first rune, rest T) (rune, bool) {
+// joinSurrogates returns the character of the surrogate pair first and the escape at the beginning
+// of rest.
+func joinSurrogates[T Text](first rune, rest T) (rune, bool) {
 	if len(rest) < 6 || rest[0] != '\\' || rest[1] != 'u' {
 		return 0, false
 	}
-	r := utf16.DecodeRune(first, hex4(rest[2:]))
+	r := utf16.DecodeRune(first, parseHex4(rest[2:]))
 	return r, r != utf8.RuneError
 }
 
-// unescape returns the text of what was between a string's quotes, which has escapes and no flaw.
+// unescape replaces the escapes in raw, the part of a string between its quotes. raw has no flaw.
 func unescape[T Text](raw T) []byte {
 	out := make([]byte, 0, len(raw))
 	for {
-		n, _ := plain(raw)
+		n, _ := plainPrefix(raw)
 		out = append(out, raw[:n]...)
 		if raw = raw[n:]; len(raw) == 0 {
 			return out
@@ -164,10 +166,10 @@ func unescape[T Text](raw T) []byte {
 		case 't':
 			out = append(out, '\t')
 		case 'u':
-			r := hex4(raw)
+			r := parseHex4(raw)
 			raw = raw[4:]
 			if utf16.IsSurrogate(r) {
-				r, _ = second(r, raw) // the walk has seen both halves
+				r, _ = joinSurrogates(r, raw) // the walk has seen both halves
 				raw = raw[6:]
 			}
 			out = utf8.AppendRune(out, r)
@@ -178,13 +180,13 @@ func unescape[T Text](raw T) []byte {
 }
 
 // hex4 returns the value of four hexadecimal digits, or -1.
-func hex4[T Text](text T) rune {
+func parseHex4[T Text](text T) rune {
 	if len(text) < 4 {
 		return -1
 	}
 	var r rune
 	for i := range 4 {
-		digit := unhex(text[i])
+		digit := parseHexDigit(text[i])
 		if digit < 0 {
 			return -1
 		}
@@ -194,7 +196,7 @@ func hex4[T Text](text T) rune {
 }
 
 // unhex returns the value of a hexadecimal digit, or -1.
-func unhex(c byte) rune {
+func parseHexDigit(c byte) rune {
 	switch {
 	case '0' <= c && c <= '9':
 		return rune(c - '0')
@@ -205,10 +207,10 @@ func unhex(c byte) rune {
 	}
 }
 
-// plain returns how many bytes stand before the first quote, backslash or control character, and
-// whether some byte up to there, or shortly after, is beyond ASCII. It looks at eight bytes at a
-// time.
-func plain[T Text](text T) (n int, high bool) {
+// plainPrefix returns how many bytes come before the first quote, backslash or control character.
+// high says whether one of them, or one of the next seven bytes, isn't ASCII. It reads eight bytes
+// at a time.
+func plainPrefix[T Text](text T) (n int, high bool) {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	var seen uint64
 	for ; len(text)-n >= 8; n += 8 {
@@ -216,8 +218,8 @@ func plain[T Text](text T) (n int, high bool) {
 		w := uint64(eight[0]) | uint64(eight[1])<<8 | uint64(eight[2])<<16 | uint64(eight[3])<<24 |
 			uint64(eight[4])<<32 | uint64(eight[5])<<40 | uint64(eight[6])<<48 | uint64(eight[7])<<56
 		seen |= w
-		// A byte's high bit is set where the byte is below ' ', a quote or a backslash. A borrow
-		// may set further ones after the first, which is the one that counts.
+		// In the result, the high bit of a byte is set if the byte is below ' ', a quote or a
+		// backslash. A borrow may also set bits of later bytes, but only the first one counts.
 		quote, slash := w^(ones*'"'), w^(ones*'\\')
 		if found := ((w-ones*' ')&^w | (quote-ones)&^quote | (slash-ones)&^slash) & highs; found != 0 {
 			return n + bits.TrailingZeros64(found)/8, seen&highs != 0
@@ -233,16 +235,16 @@ func plain[T Text](text T) (n int, high bool) {
 	return n, seen&highs != 0
 }
 
-// AppendString appends text as a JSON string. Bytes that aren't UTF-8 become U+FFFD: a caller
-// that mustn't change them checks first, and has another form for them, such as base64.
+// AppendString appends text as a JSON string. It replaces bytes that aren't UTF-8 by U+FFFD. A
+// caller that must keep them checks the text first, and writes it in another form, such as base64.
 func AppendString[T Text](dst []byte, text T) []byte {
 	dst = append(dst, '"')
 	for valid := false; ; {
-		n, high := plain(text)
+		n, high := plainPrefix(text)
 		if high && !valid {
 			if !utf8.Valid([]byte(text)) {
 				text = T(strings.ToValidUTF8(string(text), string(utf8.RuneError)))
-				n, _ = plain(text)
+				n, _ = plainPrefix(text)
 			}
 			valid = true
 		}

@@ -302,7 +302,7 @@ func TestASchemaOfAnotherVersion(t *testing.T) {
 				t.Fatal(err)
 			}
 			for how, err := range opened(t, c.store) {
-				if !errors.Is(err, database.ErrSchema) || !strings.Contains(err.Error(), "has version 99, this one's is 3") {
+				if !errors.Is(err, database.ErrSchema) || !strings.Contains(err.Error(), "has version 99, and this program's has version 3") {
 					t.Errorf("%s: %v", how, err)
 				}
 			}

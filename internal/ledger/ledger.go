@@ -21,14 +21,14 @@
 //   - At most one run has a record reserved. Only this run changes its attempts and its outputs.
 //   - Memory answers every call, and has every row of the store: [Open] reads all of them, and no
 //     other process writes them. The journal writes the changes to the store.
-//   - An outcome that the store doesn't have yet is unwritten. Its message neither runs again nor
-//     gets the outputs, until the store has them.
+//   - An outcome is unwritten until the store has it. As long as it is, a redelivered message or a
+//     duplicate neither runs nor gets the outputs: it gets an error of kind unavailable.
 //   - A record keeps its number for life, and a number is never used twice. The numbers are the
 //     order in which a device gets its held messages.
 //
-// Ledger.mu guards all records. It comes before journal.mu, and nobody has it while waiting for
-// the store or for another run. So a method looks a record up again after a wait, unless its run
-// has the record reserved.
+// Lock order: Ledger.mu, which guards all records, before journal.mu. No method has it locked
+// while it waits for the store or for another run. So a method looks a record up again after a
+// wait, unless its run has the record reserved.
 //
 // [New] returns a ledger in memory, [Open] one with a store.
 package ledger
@@ -121,8 +121,8 @@ func New() *Ledger {
 }
 
 // Open returns a ledger whose records outlive the process in s. It reads the store's rows in the
-// background and tries until it succeeds. Until then every call returns an error of kind
-// unavailable. The caller closes the ledger.
+// background and tries until it succeeds. Until then Reserve returns an error of kind unavailable.
+// The caller closes the ledger.
 func Open(s Store, log *slog.Logger) *Ledger {
 	l := New()
 	l.loadErr, l.opened = errOpening, make(chan struct{})

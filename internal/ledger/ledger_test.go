@@ -154,7 +154,7 @@ func TestModel(t *testing.T) {
 	})
 }
 
-func TestConfirmedRecordsGoWhenTheirWindowIsOver(t *testing.T) {
+func TestConfirmedRecordsAreForgottenAfterTheirRetention(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := New()
 		for i := range 1000 {
@@ -164,7 +164,7 @@ func TestConfirmedRecordsGoWhenTheirWindowIsOver(t *testing.T) {
 		finish(t, l, key(1000), time.Minute, 10_000)
 		time.Sleep(30 * time.Second)
 		if claim, err := l.Reserve(t.Context(), key(0), middleware.Digest{}, middleware.Origin{}); err != nil || claim.State != middleware.ClaimReserved {
-			t.Errorf("after its window: %+v, %v", claim, err)
+			t.Errorf("after its retention: %+v, %v", claim, err)
 		}
 		if n := len(l.records); n != 2 {
 			t.Errorf("%d records are left, want the reserved one and the young one", n)
@@ -172,9 +172,9 @@ func TestConfirmedRecordsGoWhenTheirWindowIsOver(t *testing.T) {
 	})
 }
 
-// The source is away: an ack may be lost there, and its message comes again when the source is
-// back, however late that is.
-func TestTheWindowStandsStillWithTheClock(t *testing.T) {
+// An ack may be lost in an outage of the source. The message is redelivered when the source is
+// back, even after a long outage.
+func TestTheRetentionStopsWithTheClock(t *testing.T) {
 	l := New()
 	var present time.Duration
 	here := keep(time.Minute, 10)
@@ -198,8 +198,8 @@ func TestTheWindowStandsStillWithTheClock(t *testing.T) {
 	claim(middleware.ClaimReserved)
 }
 
-// One id that comes again and again is remembered for a window after the last time.
-func TestConfirmingAgainStartsTheWindowAnew(t *testing.T) {
+// An id that is repeated is remembered for its retention after the last time.
+func TestConfirmingAgainRestartsTheRetention(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := New()
 		finish(t, l, key(0), time.Minute, 10)
@@ -305,7 +305,7 @@ func key(i int) middleware.LedgerKey {
 	return middleware.LedgerKey{Pipeline: "p", ID: strconv.Itoa(i), Device: "d"}
 }
 
-func finish(t testing.TB, l *Ledger, k middleware.LedgerKey, window time.Duration, limit int) {
+func finish(t testing.TB, l *Ledger, k middleware.LedgerKey, period time.Duration, limit int) {
 	t.Helper()
 	if claim, err := l.Reserve(context.Background(), k, middleware.Digest{}, middleware.Origin{}); err != nil || claim.State != middleware.ClaimReserved {
 		t.Fatalf("%+v, %v", claim, err)
@@ -313,17 +313,17 @@ func finish(t testing.TB, l *Ledger, k middleware.LedgerKey, window time.Duratio
 	if err := l.Commit(k, nil); err != nil {
 		t.Fatal(err)
 	}
-	confirm(t, l, k, window, limit)
+	confirm(t, l, k, period, limit)
 }
 
 // keep is a retention on a clock that always runs.
-func keep(window time.Duration, limit int) middleware.Retention {
-	return middleware.Retention{Period: window, Limit: limit, Clock: func() time.Duration { return time.Since(time.Unix(0, 0)) }}
+func keep(period time.Duration, limit int) middleware.Retention {
+	return middleware.Retention{Period: period, Limit: limit, Clock: func() time.Duration { return time.Since(time.Unix(0, 0)) }}
 }
 
-func confirm(t testing.TB, l *Ledger, k middleware.LedgerKey, window time.Duration, limit int) {
+func confirm(t testing.TB, l *Ledger, k middleware.LedgerKey, period time.Duration, limit int) {
 	t.Helper()
-	if err := l.Confirm(k, keep(window, limit)); err != nil {
+	if err := l.Confirm(k, keep(period, limit)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,5 +1,6 @@
-// Package outage logs outages: that something doesn't work, each new cause, and that it works
-// again, with how long it didn't. Whoever tries tells an [Outage] the result of each attempt:
+// Package outage logs outages. It logs that something doesn't work, each new cause, and that it
+// works again, with the length of the outage. The caller reports the result of each attempt to an
+// [Outage]:
 //
 //	o := outage.New(log, "the ledger")
 //	o.Report(write())
@@ -9,9 +10,9 @@
 //	level=WARN msg="the ledger doesn't work, trying again" err="..."
 //	level=INFO msg="the ledger works again" after=3.2s
 //
-// At most [Burst] lines about outages of a thing come at once, and one a minute after that. If
-// that limit suppresses the first line of an outage, a later report logs it. The end is logged if
-// the beginning was.
+// An Outage logs at most [Burst] warnings at once, and then one a minute. If this limit suppresses
+// the first line of an outage, a later report logs it. The end of an outage is logged if its
+// beginning was logged.
 package outage
 
 import (
@@ -24,8 +25,8 @@ import (
 )
 
 const (
-	// Burst is how many warnings about one thing are logged at once, interval the time between two
-	// beyond that.
+	// Burst is how many warnings about one thing are logged at once. interval is the time between
+	// further warnings.
 	Burst    = 5
 	interval = time.Minute
 )
@@ -38,13 +39,13 @@ type Outage struct {
 	log   *slog.Logger
 	what  string
 	limit *rate.Limiter
-	// down says that some user has an error, without the lock.
+	// down says that some user has an error. It is read without the lock.
 	down atomic.Bool
 
 	mu     sync.Mutex
 	users  map[any]report
 	since  time.Time
-	logged bool // that the outage began
+	logged bool // says that the beginning of the outage was logged
 }
 
 // report is the last result that a user reported.
@@ -73,7 +74,7 @@ func (o *Outage) ReportOf(user any, err error) {
 	defer o.mu.Unlock()
 	if err == nil {
 		o.users[user] = report{}
-		o.update()
+		o.updateState()
 		return
 	}
 	known := false
@@ -81,7 +82,7 @@ func (o *Outage) ReportOf(user any, err error) {
 		known = known || r.logged && r.err.Error() == err.Error()
 	}
 	o.users[user] = report{err, known}
-	o.update()
+	o.updateState()
 	if !known && o.limit.Allow() {
 		o.users[user] = report{err, true}
 		o.logged = true
@@ -89,8 +90,8 @@ func (o *Outage) ReportOf(user any, err error) {
 	}
 }
 
-// Forget removes a user, without a line if it was the last one, and reports whether there are
-// others.
+// Forget removes a user and reports whether there are others. If it was the last one, the outage
+// ends without a log line.
 func (o *Outage) Forget(user any) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -98,13 +99,14 @@ func (o *Outage) Forget(user any) bool {
 	if len(o.users) == 0 {
 		o.logged = false
 	}
-	o.update()
+	o.updateState()
 	return len(o.users) > 0
 }
 
-// update brings down into line with the users, and begins or ends the outage. The lock is held.
-func (o *Outage) update() {
-	was, is := o.down.Load(), o.cause() != nil
+// updateState sets down from the users' errors, and begins or ends the outage. The caller has
+// locked o.mu.
+func (o *Outage) updateState() {
+	was, is := o.down.Load(), o.firstError() != nil
 	o.down.Store(is)
 	switch {
 	case is && !was:
@@ -122,10 +124,10 @@ func (o *Outage) Down() bool { return o.down.Load() }
 func (o *Outage) Err() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.cause()
+	return o.firstError()
 }
 
-// Since returns since when the thing doesn't work. It is zero if it works.
+// Since returns when the outage began. It is zero if the thing works.
 func (o *Outage) Since() time.Time {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -135,9 +137,9 @@ func (o *Outage) Since() time.Time {
 	return o.since
 }
 
-// cause returns the first error in the order of their texts, so that it is the same each time. The
-// lock is held.
-func (o *Outage) cause() (err error) {
+// firstError returns the users' first error in the order of the texts, so that repeated calls
+// return the same one. The caller has locked o.mu.
+func (o *Outage) firstError() (err error) {
 	for _, r := range o.users {
 		if r.err != nil && (err == nil || r.err.Error() < err.Error()) {
 			err = r.err

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// isJournal reports whether out is the stream that systemd connected to its journal and named, by device and inode, in
-// JOURNAL_STREAM (systemd.exec(5)).
+// isJournal reports whether systemd has connected out to its journal. The variable JOURNAL_STREAM
+// has the device and the inode of that stream (systemd.exec(5)).
 func isJournal(out io.Writer) bool {
 	stream := os.Getenv("JOURNAL_STREAM")
 	for {

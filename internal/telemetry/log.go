@@ -1,5 +1,5 @@
-// Package telemetry makes what the host is watched by: its logger, its metrics registry, and the logger that Watermill
-// gets. It keeps nothing; the caller hands the parts on.
+// Package telemetry creates the host's logger, its metrics registry, and the logger for Watermill.
+// It has no state.
 package telemetry
 
 import (
@@ -17,8 +17,8 @@ type Config struct {
 	Format string
 }
 
-// NewLogger returns a logger that writes to out, without anything that isn't printable. Where out is the journal's stream, which stamps every line itself, lines
-// carry no time of their own.
+// NewLogger returns a logger that writes to out and escapes characters that aren't printable. If
+// out is the stream of systemd's journal, the lines have no time, since the journal adds one.
 func NewLogger(out io.Writer, c Config) (*slog.Logger, error) {
 	return newLogger(printable.NewWriter(out), c, isJournal(printable.Below(out)))
 }
@@ -39,7 +39,7 @@ func newLogger(out io.Writer, c Config, stamped bool) (*slog.Logger, error) {
 			return asText(a)
 		}})), nil
 	default:
-		return nil, fmt.Errorf("log format %q is none of text, json", c.Format)
+		return nil, fmt.Errorf("log format %q isn't known; text and json are", c.Format)
 	}
 }
 

@@ -8,11 +8,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// NewRegistry returns a registry with the metrics of the Go runtime and of the process, and pentrough_build_info.
+// NewRegistry returns a registry with the metrics of the Go runtime and of the process, and
+// pentrough_build_info.
 func NewRegistry(version string) (*prometheus.Registry, error) {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "pentrough_build_info",
-		Help:        "Always 1; the labels say what runs.",
+		Help:        "Always 1; the labels have the versions of the host and of Go.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	})
 	build.Set(1)

@@ -10,11 +10,12 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 )
 
-// watermillLog passes on what Watermill says.
+// watermillLog passes Watermill's log lines on.
 type watermillLog struct{ log *slog.Logger }
 
-// Watermill returns the logger for Watermill's parts: their errors are errors, their Info, which tells of every step of a
-// router's life, is debug, and their Debug and Trace, which tell of every message, are dropped.
+// Watermill returns a logger for Watermill's parts. It logs Watermill's errors as errors. It logs
+// its Info lines, which report each step of a router's life, as debug lines. It drops its Debug
+// and Trace lines, which report each message.
 func Watermill(log *slog.Logger) watermill.LoggerAdapter { return watermillLog{log} }
 
 func (l watermillLog) Error(msg string, err error, fields watermill.LogFields) {
@@ -35,7 +36,8 @@ func (l watermillLog) With(fields watermill.LogFields) watermill.LoggerAdapter {
 	return watermillLog{slog.New(l.log.Handler().WithAttrs(attrs(fields)))}
 }
 
-// write hands on a record, as the message is Watermill's and no constant of ours.
+// write passes a record to the handler. The methods of slog.Logger aren't used, since they are for
+// constant messages.
 func (l watermillLog) write(level slog.Level, msg string, attrs []slog.Attr) {
 	ctx, h := context.Background(), l.log.Handler()
 	if !h.Enabled(ctx, level) {
@@ -43,7 +45,7 @@ func (l watermillLog) write(level slog.Level, msg string, attrs []slog.Attr) {
 	}
 	r := slog.NewRecord(time.Now(), level, msg, 0)
 	r.AddAttrs(attrs...)
-	_ = h.Handle(ctx, r) // a log that can't be written has nowhere to be told
+	_ = h.Handle(ctx, r) // there is no log for errors of the log
 }
 
 // attrs returns the fields in a fixed order.

@@ -18,19 +18,19 @@ import (
 )
 
 const (
-	// tracesPath is where a collector takes traces, below its base URL.
+	// tracesPath is the path below its base URL at which a collector receives traces.
 	tracesPath = "/v1/traces"
 	// requestTimeout bounds one export.
 	requestTimeout = 10 * time.Second
-	// maxAnswer is how much of an answer is read.
+	// maxAnswer is the most bytes that are read of an answer.
 	maxAnswer = 64 << 10
 )
 
-// client sends spans as OTLP over HTTP, in protobuf. It stands in for otlptracehttp, whose generated service definitions bring
-// all of gRPC with them (docs/decisions/0018).
+// client sends spans as OTLP over HTTP, in protobuf. It replaces otlptracehttp, whose generated
+// service definitions depend on all of gRPC (docs/decisions/0018).
 type client struct {
 	url string
-	// shown is the URL as it may be logged.
+	// shown is the part of the URL that may be logged.
 	shown   string
 	headers map[string]string
 	http    http.Client
@@ -48,13 +48,13 @@ func newClient(endpoint string, headers map[string]string) (*client, error) {
 		url: u.String(), shown: u.Scheme + "://" + u.Host, headers: headers,
 		http: http.Client{
 			Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, MaxIdleConns: 2, IdleConnTimeout: time.Minute},
-			// What is redirected would take the headers with it to somebody else.
+			// A redirect would send the headers, which may be secret, to another server.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}, nil
 }
 
-// ParseEndpoint reads a collector's base URL. The error doesn't quote it.
+// ParseEndpoint parses a collector's base URL. The error doesn't quote it, since it may be secret.
 func ParseEndpoint(endpoint string) (*url.URL, error) {
 	u, err := url.Parse(endpoint)
 	switch {
@@ -79,11 +79,11 @@ func (c *client) Stop(context.Context) error {
 
 // UploadTraces implements otlptrace.Client: it makes one attempt.
 func (c *client) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpans) error {
-	// On the wire it is the ExportTraceServiceRequest, whose Go type comes with gRPC.
+	// It has the encoding of ExportTraceServiceRequest, whose Go type depends on gRPC.
 	data := &tracepb.TracesData{ResourceSpans: spans}
 	body, err := proto.Marshal(data)
-	if err != nil { // ids, devices and causes are what others sent
-		repair(data.ProtoReflect())
+	if err != nil { // ids, devices and causes come from others and may not be UTF-8
+		makeValidUTF8(data.ProtoReflect())
 		body, err = proto.Marshal(data)
 	}
 	if err != nil {
@@ -111,37 +111,39 @@ func (c *client) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpan
 	case err != nil:
 		return fmt.Errorf("reading the collector's answer: %w", err)
 	default:
-		return refused(answer)
+		return partialError(answer)
 	}
 }
 
-// repair makes every text in m valid UTF-8: one that isn't would cost the whole batch.
-func repair(m protoreflect.Message) {
+// makeValidUTF8 makes each text in m valid UTF-8. A single invalid text would prevent the encoding
+// of the batch.
+func makeValidUTF8(m protoreflect.Message) {
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
 		case f.Kind() == protoreflect.StringKind && !f.IsList():
 			m.Set(f, protoreflect.ValueOfString(strings.ToValidUTF8(v.String(), "\ufffd")))
 		case f.Kind() == protoreflect.MessageKind && f.IsList():
 			for i := range v.List().Len() {
-				repair(v.List().Get(i).Message())
+				makeValidUTF8(v.List().Get(i).Message())
 			}
 		case f.Kind() == protoreflect.MessageKind:
-			repair(v.Message())
+			makeValidUTF8(v.Message())
 		}
 		return true
 	})
 }
 
-// statusError is a failure that isn't the network's.
+// statusError is an error that the network didn't cause.
 type statusError struct {
-	code int // 0: it never got so far
+	code int // of the answer; 0 if no request was sent
 	text string
 }
 
 func (e *statusError) Error() string { return e.text }
 
-// again reports whether an export that failed so may succeed later. OTLP names the answers for which that is so.
-func again(err error) bool {
+// isRetryable reports whether an export that failed with err may succeed later. The status codes
+// are those that OTLP names.
+func isRetryable(err error) bool {
 	e, ok := errors.AsType[*statusError](err)
 	if !ok {
 		return true
@@ -154,7 +156,7 @@ func again(err error) bool {
 	}
 }
 
-// refusedError says that the collector took only a part.
+// refusedError says that the collector accepted only a part of the spans.
 type refusedError struct {
 	spans int64
 	why   string
@@ -164,15 +166,16 @@ func (e *refusedError) Error() string {
 	return fmt.Sprintf("the collector refused %d spans: %s", e.spans, e.why)
 }
 
-// refused reads an ExportTraceServiceResponse: its field 1 is the partial success, with the number of refused spans in field 1 and the
-// cause in field 2. Whatever else was answered says nothing.
-func refused(answer []byte) error {
+// partialError returns a refusedError if the collector accepted only a part of the spans. answer
+// is an ExportTraceServiceResponse. Its field 1 is the partial success, which has the number of
+// refused spans in field 1 and the cause in field 2.
+func partialError(answer []byte) error {
 	var e refusedError
-	for num, value := range fields(answer) {
+	for num, value := range protoFields(answer) {
 		if num != 1 {
 			continue
 		}
-		for num, value := range fields(value.bytes) {
+		for num, value := range protoFields(value.bytes) {
 			switch num {
 			case 1:
 				e.spans = int64(value.number)
@@ -193,8 +196,8 @@ type field struct {
 	bytes  []byte
 }
 
-// fields yields what is in a protobuf message, as far as it is one.
-func fields(b []byte) func(yield func(protowire.Number, field) bool) {
+// protoFields yields the fields of a protobuf message, up to the first one that can't be decoded.
+func protoFields(b []byte) func(yield func(protowire.Number, field) bool) {
 	return func(yield func(protowire.Number, field) bool) {
 		for len(b) > 0 {
 			num, kind, n := protowire.ConsumeTag(b)

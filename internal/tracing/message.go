@@ -11,7 +11,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// carrier has the trace context among a message's metadata.
+// carrier reads and writes the trace context in a message's metadata.
 type carrier message.Metadata
 
 func (c carrier) Get(key string) string { return c[transports.HeaderPrefix+key] }
@@ -23,16 +23,16 @@ func (carrier) Keys() []string { return w3c.Fields() }
 
 var w3c propagation.TraceContext
 
-// Extract returns ctx with the trace context that m brings, if it brings one.
+// Extract returns ctx with the trace context of m, if m has one.
 func Extract(ctx context.Context, m message.Metadata) context.Context {
 	return w3c.Extract(ctx, carrier(m))
 }
 
-// Inject makes the span of ctx what m brings.
+// Inject sets the trace context of m to the span of ctx.
 func Inject(ctx context.Context, m message.Metadata) {
 	delete(m, transports.TraceState)
 	w3c.Inject(ctx, carrier(m))
 }
 
 // Fail marks a span as failed.
-func Fail(span trace.Span, why string) { span.SetStatus(codes.Error, why[:min(len(why), longest)]) }
+func Fail(span trace.Span, why string) { span.SetStatus(codes.Error, why[:min(len(why), maxText)]) }

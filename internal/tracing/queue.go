@@ -20,15 +20,15 @@ const (
 	lastPause  = 5 * time.Second
 )
 
-// queue hands ended spans on to be exported, as far as there is room.
+// queue passes ended spans to the processor that exports them. It drops a span if maxWaiting wait.
 type queue struct {
 	exporter *exporter
 	sdk.SpanProcessor
 }
 
-// OnEnd is called by whoever ends a span, and never waits.
+// OnEnd is called when a span ends. It never waits.
 func (q *queue) OnEnd(s sdk.ReadOnlySpan) {
-	if q.exporter.waiting.Add(1) > room {
+	if q.exporter.waiting.Add(1) > maxWaiting {
 		q.exporter.waiting.Add(-1)
 		q.exporter.dropped.Inc()
 		return
@@ -40,15 +40,15 @@ func (q *queue) OnEnd(s sdk.ReadOnlySpan) {
 type exporter struct {
 	to     sdk.SpanExporter
 	outage *outage.Outage
-	// life ends all exports; end ends it.
+	// The end of life ends all exports. end ends it.
 	life context.Context
 	end  context.CancelFunc
-	// closing ends when nothing is to be tried again; close ends it.
+	// After the end of closing no export is retried. close ends it.
 	closing context.Context
 	close   context.CancelFunc
 	// waiting counts the spans that have ended and are neither exported nor dropped.
 	waiting atomic.Int64
-	// lost are the spans dropped since closing.
+	// lost counts the spans that were dropped after the end of closing.
 	lost              atomic.Int64
 	exported, dropped prometheus.Counter
 }
@@ -58,15 +58,16 @@ func newExporter(to sdk.SpanExporter, log *slog.Logger) *exporter {
 	e.closing, e.close = context.WithCancel(context.Background())
 	e.life, e.end = context.WithCancel(context.Background())
 	e.exported = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "pentrough_tracing_exported_spans_total", Help: "Spans that the collector took.",
+		Name: "pentrough_tracing_exported_spans_total", Help: "Spans that the collector accepted.",
 	})
 	e.dropped = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "pentrough_tracing_dropped_spans_total", Help: "Spans that were lost, because the collector didn't take them or too many waited for it.",
+		Name: "pentrough_tracing_dropped_spans_total", Help: "Spans that were lost, since the collector didn't accept them or too many were waiting.",
 	})
 	return e
 }
 
-// ExportSpans exports a batch, or drops it in the end. It returns nil, as what went wrong is said here.
+// ExportSpans exports a batch. It retries until it drops the batch. It always returns nil, since
+// it reports errors to the outage.
 func (e *exporter) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -78,7 +79,7 @@ func (e *exporter) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) er
 	defer context.AfterFunc(e.closing, stop)()
 	for pauses := backoff.New(firstPause, lastPause); ; {
 		err := e.to.ExportSpans(ctx, spans)
-		// The end of ctx is no new cause.
+		// An error from the end of ctx isn't a new cause of the outage.
 		if err == nil || ctx.Err() == nil || !e.outage.Down() {
 			e.outage.Report(err)
 		}
@@ -87,18 +88,18 @@ func (e *exporter) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) er
 			return nil
 		}
 		if part, ok := errors.AsType[*refusedError](err); ok {
-			e.drop(min(part.spans, n))
+			e.countDropped(min(part.spans, n))
 			e.exported.Add(float64(n - min(part.spans, n)))
 			return nil
 		}
-		if !again(err) || e.closing.Err() != nil || !backoff.Sleep(pausing, pauses.NextBackOff()) {
-			e.drop(n)
+		if !isRetryable(err) || e.closing.Err() != nil || !backoff.Sleep(pausing, pauses.NextBackOff()) {
+			e.countDropped(n)
 			return nil
 		}
 	}
 }
 
-func (e *exporter) drop(n int64) {
+func (e *exporter) countDropped(n int64) {
 	e.dropped.Add(float64(n))
 	if e.closing.Err() != nil {
 		e.lost.Add(n)

@@ -1,8 +1,9 @@
-// Package tracing sends the host's spans to a collector, and reads and writes the trace context of messages. Nothing of it is built in a
-// host that doesn't trace.
+// Package tracing sends the host's spans to a collector, and reads and writes the trace context of
+// messages. A host that doesn't trace creates no [Tracing].
 //
-// Start with [New]. What makes spans gets a tracer; a span that has ended waits in a bounded queue and is exported in the background, and
-// is dropped where there is no room: tracing never holds up a message, and never fails one.
+// [New] starts tracing, and [Tracing.Tracer] returns the tracer that makes spans. A span that has
+// ended waits in a bounded queue until it is exported in the background. If the queue is full, the
+// span is dropped. So tracing never delays a message, and never fails one.
 package tracing
 
 import (
@@ -19,31 +20,31 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// scope names what makes the spans.
+// scope is the name of the tracer.
 const scope = "github.com/pentrough/pentrough"
 
 const (
-	// room is how many ended spans wait for their export at most, those included that are being exported.
-	room = 8192
-	// batch is how many are exported at once, and gathering how long they wait for others.
-	batch     = 512
-	gathering = time.Second
-	// patience is how long a batch is tried again before it is dropped.
-	patience = 30 * time.Second
-	// longest bounds a text in a span.
-	longest = 1024
+	// maxWaiting is the most ended spans that wait, including those that are being exported.
+	maxWaiting = 8192
+	// batch is the most spans in one export. batchDelay is how long a batch waits for more spans.
+	batch      = 512
+	batchDelay = time.Second
+	// exportTimeout is how long the export of a batch is retried before the batch is dropped.
+	exportTimeout = 30 * time.Second
+	// maxText is the most bytes of a text in a span.
+	maxText = 1024
 )
 
-// Config is what a host's tracing is made of.
+// Config is the configuration of a host's tracing.
 type Config struct {
 	// Endpoint is the collector's base URL for OTLP over HTTP, such as http://127.0.0.1:4318.
 	Endpoint string
-	// Sample is the share of traces that are recorded among those that begin here; one that comes with a message is recorded if its
-	// sender says so.
+	// Sample is the share of traces that are recorded, from 0 to 1. It counts for traces that
+	// begin in this host. For a trace that comes with a message, its sender decides.
 	Sample float64
 	// Headers are sent with each export.
 	Headers map[string]string
-	// Service, Version and Host say whose spans they are.
+	// Service, Version and Host identify the program that made the spans.
 	Service, Version, Host string
 
 	Logger     *slog.Logger
@@ -56,7 +57,7 @@ type Tracing struct {
 	exporter *exporter
 }
 
-// New begins to trace. A collector that can't be reached is not an error.
+// New starts tracing. A collector that can't be reached isn't an error.
 func New(c Config) (*Tracing, error) {
 	client, err := newClient(c.Endpoint, c.Headers)
 	if err != nil {
@@ -69,26 +70,28 @@ func New(c Config) (*Tracing, error) {
 		}
 	}
 	limits := sdk.NewSpanLimits()
-	limits.AttributeValueLengthLimit = longest
+	limits.AttributeValueLengthLimit = maxText
 	return &Tracing{exporter: e, provider: sdk.NewTracerProvider(
 		sdk.WithSampler(sdk.ParentBased(sdk.TraceIDRatioBased(c.Sample))),
 		sdk.WithRawSpanLimits(limits),
 		sdk.WithResource(resource.NewWithAttributes(semconv.SchemaURL,
 			semconv.ServiceName(c.Service), semconv.ServiceVersion(c.Version), semconv.ServiceInstanceID(c.Host))),
 		sdk.WithSpanProcessor(&queue{e, sdk.NewBatchSpanProcessor(e,
-			// The queue in front of it has less room, so that this one never drops anything itself.
-			sdk.WithMaxQueueSize(room), sdk.WithMaxExportBatchSize(batch), sdk.WithBatchTimeout(gathering), sdk.WithExportTimeout(patience))}),
+			// The queue in front of the processor drops spans first, so that the processor never
+			// does.
+			sdk.WithMaxQueueSize(maxWaiting), sdk.WithMaxExportBatchSize(batch), sdk.WithBatchTimeout(batchDelay), sdk.WithExportTimeout(exportTimeout))}),
 	)}, nil
 }
 
-// Tracer returns what makes the host's spans.
+// Tracer returns the tracer that makes the host's spans.
 func (t *Tracing) Tracer() trace.Tracer { return t.provider.Tracer(scope) }
 
-// Close exports what waits, as far as that succeeds at once and while ctx lives, and ends the tracing.
+// Close exports the waiting spans and ends the tracing. It tries each batch once, as long as ctx
+// lives. The error says how many spans are lost.
 func (t *Tracing) Close(ctx context.Context) error {
 	t.exporter.close()
 	defer context.AfterFunc(ctx, t.exporter.end)()
-	// The end of ctx ends every export, and with them the shutdown.
+	// The end of ctx ends all exports, and so the shutdown.
 	err := t.provider.Shutdown(context.WithoutCancel(ctx))
 	t.exporter.end()
 	if lost := t.exporter.lost.Load(); lost > 0 {

@@ -75,7 +75,7 @@ func TestSpansReachTheCollector(t *testing.T) {
 	tr := newTracing(t, collector.URL, log)
 	ctx, parent := tr.Tracer().Start(context.Background(), "parent", trace.WithSpanKind(trace.SpanKindConsumer))
 	_, child := tr.Tracer().Start(ctx, "child \xff")
-	child.SetAttributes(attribute.String("text", "\xff"+strings.Repeat("x", 2*longest)))
+	child.SetAttributes(attribute.String("text", "\xff"+strings.Repeat("x", 2*maxText)))
 	child.AddEvent("event", trace.WithAttributes(attribute.String("\xff", "\xff")))
 	Fail(child, "broken \xff")
 	child.End()
@@ -93,7 +93,7 @@ func TestSpansReachTheCollector(t *testing.T) {
 		t.Errorf("parent %+v", p)
 	}
 	if text, _ := c.Attributes["text"].(string); c.Name != "child \ufffd" || c.Parent != p.ID || c.Trace != p.Trace || !c.Failed || c.Error != "broken \ufffd" ||
-		!strings.Contains(text, "xxx") || len(text) > longest+3 {
+		!strings.Contains(text, "xxx") || len(text) > maxText+3 {
 		t.Errorf("child %+v", c)
 	}
 	if got := collector.Headers().Get("Authorization"); got != "Bearer hunter2" {
@@ -107,7 +107,8 @@ func TestSpansReachTheCollector(t *testing.T) {
 	}
 }
 
-// Whatever the collector does, whoever ends a span goes on, Close ends with its context, and what went wrong is said once and counted.
+// Whatever the collector does, whoever ends a span goes on, Close ends with its context, and what
+// went wrong is said once and counted.
 func TestACollectorInTrouble(t *testing.T) {
 	for name, answer := range map[string]http.HandlerFunc{
 		"stalled":    func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
@@ -126,7 +127,7 @@ func TestACollectorInTrouble(t *testing.T) {
 				collector.Answer(func(w http.ResponseWriter, r *http.Request) bool { answer(w, r); return false })
 			}
 			tr := newTracing(t, url, log)
-			const made = 2*room + batch
+			const made = 2*maxWaiting + batch
 			ends(tr, made)
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 			defer cancel()
@@ -159,7 +160,8 @@ func TestAnOutageIsSaidOnceAndOver(t *testing.T) {
 		if to.calls != len(to.errs) {
 			t.Errorf("%d exports, want %d", to.calls, len(to.errs))
 		}
-		// The first batch got through at the fourth try, the third never, and of the fourth one span.
+		// The first batch got through at the fourth try, the third never, and of the fourth one
+		// span.
 		if exported, dropped := testutil.ToFloat64(e.exported), testutil.ToFloat64(e.dropped); exported != 7 || dropped != 3 {
 			t.Errorf("%v exported, %v dropped", exported, dropped)
 		}
@@ -186,11 +188,11 @@ func TestAPartIsRefused(t *testing.T) {
 	answer := protowire.AppendFixed32(protowire.AppendTag(nil, 9, protowire.Fixed32Type), 1)
 	answer = protowire.AppendBytes(protowire.AppendTag(answer, 1, protowire.BytesType), part)
 	var e *refusedError
-	if err := refused(answer); !errors.As(err, &e) || e.spans != 2 || e.why != "too old" {
+	if err := partialError(answer); !errors.As(err, &e) || e.spans != 2 || e.why != "too old" {
 		t.Errorf("a partial success is %v", err)
 	}
 	for _, nothing := range []string{"", "{}", "junk", "\x0a", "\x0a\x05ab", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"} {
-		if err := refused([]byte(nothing)); err != nil {
+		if err := partialError([]byte(nothing)); err != nil {
 			t.Errorf("%q: %v", nothing, err)
 		}
 	}

@@ -153,7 +153,8 @@ func TestTheWayOfABreaker(t *testing.T) {
 	})
 }
 
-// While a probe runs the others are given up; a run that began before doesn't change what it finds.
+// While a probe runs the others are given up; a run that began before doesn't change what it
+// finds.
 func TestOneProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		results := map[string]chan error{"early": make(chan error), "probe": make(chan error)}

@@ -21,7 +21,8 @@ type running struct {
 	probe bool
 }
 
-// Runs that begin and end in any order, of a few keys: each key is tried, given up and probed as the model says.
+// Runs that begin and end in any order, of a few keys: each key is tried, given up and probed as
+// the model says.
 func TestCircuitsAreAsModelled(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limit := rapid.IntRange(1, 3).Draw(t, "failures")

@@ -322,7 +322,8 @@ func TestACancelledRun(t *testing.T) {
 	}
 }
 
-// Once the handler has done its work, only the commit is tried again, whatever becomes of the delivery.
+// Once the handler has done its work, only the commit is tried again, whatever becomes of the
+// delivery.
 func TestAFailedCommitIsCommittedLater(t *testing.T) {
 	r := newRig(t)
 	outage := errors.New("disk full")
@@ -359,7 +360,8 @@ func TestALedgerThatIsDown(t *testing.T) {
 	}
 }
 
-// A duplicate that comes while the first is being handled waits for its end; a cancelled run stops waiting.
+// A duplicate that comes while the first is being handled waits for its end; a cancelled run stops
+// waiting.
 func TestADuplicateWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := middlewaretest.NewHost(t)
@@ -394,7 +396,8 @@ func TestADuplicateWaits(t *testing.T) {
 	})
 }
 
-// The stock Deduplicator remembers a message before it is handled: when one that failed comes again, it is dropped and lost.
+// The stock Deduplicator remembers a message before it is handled: when one that failed comes
+// again, it is dropped and lost.
 func TestAFailedMessageIsNotLost(t *testing.T) {
 	second := func(wrap message.HandlerMiddleware) int {
 		calls := 0
@@ -417,7 +420,8 @@ func TestAFailedMessageIsNotLost(t *testing.T) {
 	}
 }
 
-// The stock Deduplicator takes short commands for one another: its key is the Adler-32 of the body.
+// The stock Deduplicator takes short commands for one another: its key is the Adler-32 of the
+// body.
 func TestDifferentMessagesAreKeptApart(t *testing.T) {
 	const commands = 2000
 	handled := func(wrap message.HandlerMiddleware) int {

@@ -344,7 +344,7 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 		time.Sleep(time.Hour)
 		reserve(t, l, key, body, middleware.ClaimDone)
 	})
-	run("ConfirmedStaysForItsWindow", func(t *testing.T, l middleware.Ledger) {
+	run("ConfirmedStaysForItsRetention", func(t *testing.T, l middleware.Ledger) {
 		reserve(t, l, key, body, middleware.ClaimReserved)
 		commit(t, l, key)
 		confirm(t, l, key, 10)

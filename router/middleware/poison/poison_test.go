@@ -153,8 +153,8 @@ func TestALongCauseIsClipped(t *testing.T) {
 	}
 }
 
-// A message whose time is over is poisoned all the same. The stock middleware publishes it on its dead context, which
-// fails every time.
+// A message whose time is over is poisoned all the same. The stock middleware publishes it on its
+// dead context, which fails every time.
 func TestATimedOutMessageIsPoisoned(t *testing.T) {
 	expired := func(t *testing.T, wrap message.HandlerMiddleware) error {
 		msg, s := middlewaretest.Message(t.Context(), "id", "key", "x")

@@ -108,7 +108,7 @@ func TestOver(t *testing.T) {
 				if err := send("b"); err != nil {
 					t.Errorf("another key: %v", err)
 				}
-				time.Sleep(1500*time.Millisecond + 1) // what was given up took nothing from the bucket
+				time.Sleep(1500*time.Millisecond + 1) // rejected messages took no token
 				if err := send("a"); err != nil {
 					t.Error(err)
 				}
@@ -180,7 +180,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	})
 }
 
-// Whatever comes when, and whatever is forgotten: every key gets what a bucket of its own, never forgotten, would give it.
+// Whatever comes when, and whatever is forgotten: every key gets what a bucket of its own, never
+// forgotten, would give it.
 func TestForgettingChangesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rate := rapid.SampledFrom([]float64{0.25, 1, 8}).Draw(t, "rate")

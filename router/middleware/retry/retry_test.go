@@ -33,7 +33,8 @@ func TestDuties(t *testing.T) {
 	})
 }
 
-// failing is a handler that notes when it was called and fails with what errs says for the number of the call, from 1.
+// failing is a handler that notes when it was called and fails with what errs says for the number
+// of the call, from 1.
 type failing struct {
 	begun time.Time
 	calls []time.Duration
@@ -79,7 +80,8 @@ func TestPausesGrow(t *testing.T) {
 	})
 }
 
-// The stock middleware moves its backoff on in ShouldRetry and OnRetryHook, without which it can't tell kinds of errors apart.
+// The stock middleware moves its backoff on in ShouldRetry and OnRetryHook, without which it can't
+// tell kinds of errors apart.
 func TestAskingCostsNoTime(t *testing.T) {
 	took := func(t *testing.T, wrap func(f *failing) message.HandlerFunc) time.Duration {
 		f := failing{errs: always}
