@@ -168,7 +168,7 @@ func testOutages(t *testing.T, db DB, server killable, readOnly string) {
 	}
 }
 
-// A server that became read-only is away for every message, and for none by itself.
+// A server that became read-only is an outage, not a fault of a statement.
 func TestAMySQLThatIsReadOnly(t *testing.T) {
 	server := testenv.NewMySQL(t)
 	root := server.Restrict(t)
@@ -224,7 +224,7 @@ func TestURLs(t *testing.T) {
 	}
 }
 
-// Hosts and pipelines that start together make the tables once.
+// If hosts and pipelines start together, they make the tables once.
 func TestMigrateTogether(t *testing.T) {
 	each(t, func(t *testing.T, url string) {
 		var work sync.WaitGroup

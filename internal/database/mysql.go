@@ -205,8 +205,8 @@ func (m *mysqlServer) Migrate(ctx context.Context, versions string, steps []stri
 	return judgeMySQL(errors.Join(err, db.Close()))
 }
 
-// CheckPlace implements DB. A read-only server refuses the transaction, unless the user may write
-// to it all the same.
+// CheckPlace implements DB. A read-only server refuses the transaction, unless the user has the
+// privilege to write to it.
 func (m *mysqlServer) CheckPlace(ctx context.Context) error {
 	return m.withConnection(ctx, func() error {
 		_, err := m.conn.ExecContext(ctx, "START TRANSACTION READ WRITE")

@@ -21,7 +21,7 @@ func TestNumbersKeepTheirValue(t *testing.T) {
 		if err := db.Apply(t.Context(), []Statement{{Text: d.Create("things", columns)}}); err != nil {
 			t.Fatal(err)
 		}
-		// SQLite has one type of floats, and holds any number in a column of integers.
+		// SQLite has one type of floats, and stores any number in a column of integers.
 		lite := d.Name == "SQLite"
 		for i, c := range []struct {
 			column string
@@ -67,7 +67,7 @@ func TestNumbersKeepTheirValue(t *testing.T) {
 	})
 }
 
-// Each database has types that alter numbers in a way of their own.
+// Each database has types that alter numbers in their own way.
 func TestTypesThatAlterNumbers(t *testing.T) {
 	each(t, func(t *testing.T, url string) {
 		db := open(t, url)

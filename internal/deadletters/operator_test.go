@@ -50,7 +50,7 @@ func aReplayIsOneOperators(t *testing.T, open func(string) *Store) {
 	}
 	state(New, "ann")
 
-	// Ann is cut off: only force takes it, and she can't end what isn't hers any more.
+	// Ann is interrupted. Only force claims the row now, and then Ann can't end her claim.
 	c = claim(ann, false, nil)
 	backdate()
 	claim(bob, false, ErrUndecided)
@@ -66,8 +66,7 @@ func aReplayIsOneOperators(t *testing.T, open func(string) *Store) {
 	}
 	state(Replayed, "bob")
 
-	// What is settled is replayed again only with force, and is settled again when it can't be
-	// sent.
+	// A settled row is replayed only with force. If it can't be sent, it is settled again.
 	claim(ann, false, ErrSettled)
 	c = claim(ann, true, nil)
 	if err := ann.Release(t.Context(), c); err != nil {
@@ -105,7 +104,7 @@ func whatMayBeDropped(t *testing.T, open func(string) *Store) {
 			t.Errorf("while it is replayed, force %t: %v", force, err)
 		}
 	}
-	// One that was read before its replay began is left alone.
+	// A row that was read before its replay began isn't dropped.
 	if n, err := o.Drop(t.Context(), []Row{one, two}); n != 1 || err != nil {
 		t.Errorf("dropped %d, %v", n, err)
 	}
@@ -121,7 +120,7 @@ func whatMayBeDropped(t *testing.T, open func(string) *Store) {
 	}
 }
 
-// Two operators replay everything at once, while a host keeps more: each row is replayed by one of
+// Two operators replay all rows at once, while a host adds more. Each row is replayed by one of
 // them.
 func twoOperatorsAtOnce(t *testing.T, open func(string) *Store) {
 	const rows = 60

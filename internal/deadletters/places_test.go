@@ -62,8 +62,8 @@ func TestFilesThatAreSomethingElse(t *testing.T) {
 	}
 }
 
-// A store that could not be opened is tried again, and one whose server went away and came back
-// goes on.
+// A store that couldn't be opened is opened at the next use. It works again after an outage of its
+// server.
 func TestAServerThatIsAway(t *testing.T) {
 	server := testenv.NewPostgres(t)
 	s := closing(t, NewPostgres(server.URL, "h"))
@@ -101,8 +101,8 @@ func TestSecretsStaySecret(t *testing.T) {
 	}
 }
 
-// A letter that went to a file that isn't there any more isn't kept: the sender tries again, and
-// the file in its place has it.
+// A letter that was written to a removed file isn't stored. After another attempt the file in its
+// place has it.
 func TestAFileThatIsLost(t *testing.T) {
 	for name, lose := range map[string]func(path string) error{
 		"removed": os.Remove,
@@ -129,7 +129,7 @@ func TestAFileThatIsLost(t *testing.T) {
 	}
 }
 
-// A disk that isn't mounted any more is waited for: nothing is made in the folder below it.
+// If a disk is unmounted, the store waits for it. It makes no file in the folder below.
 func TestAFolderOnAnotherDisk(t *testing.T) {
 	elsewhere := testenv.OtherDisk(t)
 	folder, link := t.TempDir(), filepath.Join(t.TempDir(), "link")
@@ -160,7 +160,7 @@ func TestAFolderOnAnotherDisk(t *testing.T) {
 	}
 }
 
-// Whoever only looks needs no server that can be written to.
+// For reading, a read-only server is enough.
 func TestAServerThatCanOnlyBeRead(t *testing.T) {
 	server := testenv.NewPostgres(t)
 	s := closing(t, NewPostgres(server.URL, "h"))
@@ -181,7 +181,7 @@ func TestAServerThatCanOnlyBeRead(t *testing.T) {
 	}
 }
 
-// Whoever only looks changes nothing.
+// Reading changes nothing.
 func TestALookChangesNothing(t *testing.T) {
 	server := testenv.NewPostgres(t)
 	s := closing(t, NewPostgres(server.URL, "h"))

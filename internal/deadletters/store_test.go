@@ -16,8 +16,8 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv"
 )
 
-// stores are the stores that there are. Each function starts what they need, and the returned one
-// makes stores that share rows with all stores of the test.
+// stores has all kinds of stores. Each function starts the servers that they need, and returns a
+// function that makes stores with the same rows.
 var stores = map[string]func(t *testing.T) func(t *testing.T) func(host string) *Store{
 	"sqlite": func(*testing.T) func(t *testing.T) func(host string) *Store {
 		return func(t *testing.T) func(host string) *Store {
@@ -45,7 +45,7 @@ func closing(t *testing.T, s *Store) *Store {
 	return s
 }
 
-// execute runs statements behind a store's back.
+// execute runs statements directly in the database.
 func execute(t *testing.T, s *Store, statements string) error {
 	db, err := s.connect(operating)
 	if err != nil {
@@ -55,7 +55,8 @@ func execute(t *testing.T, s *Store, statements string) error {
 	return errors.Join(err, db.Close())
 }
 
-// contract is what every store owes: each function gets stores that share their rows.
+// contract has the tests that every store must pass. Each function gets stores that share their
+// rows.
 var contract = map[string]func(t *testing.T, open func(host string) *Store){
 	"ARowIsAllOfItsLetter":           aRowIsAllOfItsLetter,
 	"ALetterThatComesAgainHasOneRow": aLetterThatComesAgainHasOneRow,
@@ -82,7 +83,7 @@ func TestStoresKeepTheContract(t *testing.T) {
 
 var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
-// roomy are limits that nothing in a test reaches.
+// roomy has limits that no test reaches.
 var roomy = handlers.DeadLetterLimits{Keeper: "dead", Rows: 1000, Age: 100 * 365 * 24 * time.Hour}
 
 func letter(n int) handlers.DeadLetter {
@@ -117,7 +118,7 @@ func operate(t *testing.T, s *Store, name string) *Operator {
 	return o
 }
 
-// ids are those of the messages that a filter chooses.
+// ids returns the ids of the messages that a filter chooses.
 func ids(t *testing.T, o *Operator, f Filter, order Order) []string {
 	t.Helper()
 	var all []string
@@ -134,7 +135,7 @@ func ids(t *testing.T, o *Operator, f Filter, order Order) []string {
 	return all
 }
 
-// number is that of the row of a message.
+// number returns the number of a message's row.
 func number(t *testing.T, o *Operator, id string) int64 {
 	t.Helper()
 	for r, err := range o.Rows(t.Context(), Filter{ID: &id}, OldestFirst) {
@@ -172,7 +173,7 @@ func aRowIsAllOfItsLetter(t *testing.T, open func(string) *Store) {
 	}
 	odd.Cause = "a \ufffd byte"
 	if len(got) == 3 && time.Since(got[2].Time).Abs() < time.Hour {
-		empty.Time = got[2].Time // when it was kept, as nobody said when it was put aside
+		empty.Time = got[2].Time // it was stored without a time of the failure
 	}
 	if diff := cmp.Diff([]handlers.DeadLetter{letter(1), odd, empty}, got, cmpopts.EquateEmpty()); diff != "" {
 		t.Error(diff)
@@ -189,7 +190,7 @@ func aLetterThatComesAgainHasOneRow(t *testing.T, open func(string) *Store) {
 	keep(t, open("two"), roomy, letter(1))
 	o := operate(t, first, "me")
 
-	// Dropped or replayed, it stays what it is.
+	// A dropped or replayed row keeps its state.
 	c, err := o.Claim(t.Context(), number(t, o, "id-1"), false)
 	if err != nil {
 		t.Fatal(err)
@@ -202,7 +203,7 @@ func aLetterThatComesAgainHasOneRow(t *testing.T, open func(string) *Store) {
 		t.Errorf("rows of %q", got)
 	}
 
-	// Put aside again, it is another letter, and so is another body.
+	// A message that fails again is another letter, and so is one with another body.
 	again, other := letter(1), letter(1)
 	again.Time = again.Time.Add(time.Nanosecond)
 	other.Body = []byte("other")
@@ -210,7 +211,7 @@ func aLetterThatComesAgainHasOneRow(t *testing.T, open func(string) *Store) {
 	if got := ids(t, o, Filter{States: []State{New}}, OldestFirst); len(got) != 2 {
 		t.Errorf("new rows of %q", got)
 	}
-	// What a broker put aside is told apart by what the broker says of that.
+	// Messages that a broker dead-lettered differ by the broker's header.
 	once, twice := handlers.DeadLetter{MessageID: "x"}, handlers.DeadLetter{MessageID: "x"}
 	once.Metadata, twice.Metadata = map[string]string{"header.x-death": "count 1"}, map[string]string{"header.x-death": "count 2"}
 	keep(t, first, roomy, once, twice, once)
@@ -282,7 +283,7 @@ func manyRowsAreReadByPages(t *testing.T, open func(string) *Store) {
 			if r.MessageID != fmt.Sprint("id-", want) {
 				t.Fatalf("row %d is of %s", seen, r.MessageID)
 			}
-			// What was read is changed meanwhile.
+			// The row is changed after it was read.
 			if order == OldestFirst {
 				if n, err := o.Drop(t.Context(), []Row{r}); n != 1 || err != nil {
 					t.Fatal(n, err)
@@ -320,7 +321,7 @@ func limits(t *testing.T, open func(string) *Store) {
 	if _, err := o.Drop(t.Context(), []Row{third}); err != nil {
 		t.Fatal(err)
 	}
-	// First what is settled, then the oldest; but not what is being replayed.
+	// Settled rows are removed first, then the oldest ones, but no row that is being replayed.
 	if removed := keep(t, s, few, letter(4)); removed != (handlers.DeadLettersRemoved{Settled: 1}) {
 		t.Errorf("removed %+v", removed)
 	}
@@ -331,8 +332,8 @@ func limits(t *testing.T, open func(string) *Store) {
 		t.Error(diff)
 	}
 
-	// What is too old goes, though nothing comes; what is being replayed goes when that was cut
-	// off.
+	// Rows that are too old are removed without a new letter. A row that is being replayed is
+	// removed when its replay was interrupted.
 	if err := execute(t, s, `UPDATE {table} SET kept = kept - 3600001 WHERE message_id IN ('id-0', 'id-1', 'id-4')`); err != nil {
 		t.Fatal(err)
 	}
@@ -351,7 +352,7 @@ func limits(t *testing.T, open func(string) *Store) {
 	if err := o.Replayed(t.Context(), claimed); !errors.Is(err, ErrLost) {
 		t.Errorf("the end of a replay whose row is gone: %v", err)
 	}
-	// Numbers aren't given again.
+	// No number is used again.
 	keep(t, s, few, letter(6))
 	if a, b := number(t, o, "id-5"), number(t, o, "id-6"); a >= b {
 		t.Errorf("numbers %d, %d", a, b)

@@ -44,7 +44,7 @@ func lines(path string) (List, error) {
 	return all, nil
 }
 
-// canonical takes names that begin with d, in upper case too.
+// canonical accepts names that begin with d or D.
 func canonical(name string) (string, error) {
 	name = strings.ToLower(name)
 	if !strings.HasPrefix(name, "d") {
@@ -72,7 +72,7 @@ func open(t *testing.T, text string) *fixture {
 	return f
 }
 
-// write writes the file, with a time of its own.
+// write writes the file with a new modification time.
 func (f *fixture) write(text string) {
 	f.Helper()
 	f.version = f.version.Add(time.Second)
@@ -81,7 +81,7 @@ func (f *fixture) write(text string) {
 	}
 }
 
-// rests looks as often as a change needs to be taken up.
+// rests checks the file as often as a change needs to be loaded.
 func (f *fixture) rests() {
 	f.Look()
 	f.Look()
@@ -223,8 +223,8 @@ func TestOpenWithoutAFile(t *testing.T) {
 	}
 }
 
-// Whatever comes after whatever: a view lists what the last right version does, and what is gone
-// is told once.
+// After any sequence of versions, a view has the devices of the last valid version, and the
+// watchers get each lost device once.
 func TestVersions(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		versions := rapid.SliceOfN(rapid.MapOf(rapid.SampledFrom([]string{"a", "b", "c", "d"}), rapid.SampledFrom([]string{"", "1", "2"})), 1, 6).Draw(t, "versions")

@@ -12,7 +12,7 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// BenchmarkLife is the life of a command's record, from 500 goroutines at once.
+// BenchmarkLife measures the life of a command's record, in 500 goroutines at once.
 func BenchmarkLife(b *testing.B) {
 	for name, open := range map[string]func(b *testing.B) *Ledger{
 		"memory": func(*testing.B) *Ledger { return New() },

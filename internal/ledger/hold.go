@@ -127,7 +127,7 @@ func (l *Ledger) Hold(key middleware.LedgerKey, h *handlers.Held, perKey, total 
 		l.mu.Unlock()
 		return err
 	}
-	l.owned.add(key, h) // before the write, so that other runs can't exceed the limits until then
+	l.owned.add(key, h) // before the write, so that other runs can't exceed the limits during it
 	r.setOwned(h)
 	row := r.toRow(Held)
 	r.stored = true

@@ -24,7 +24,7 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// inspectable is a store that can be looked into.
+// inspectable is a store that can be inspected.
 type inspectable interface {
 	Store
 	Inspect(ctx context.Context) (*Inspector, error)
@@ -45,7 +45,7 @@ func inspect(t *testing.T, s Store) *Inspector {
 	return in
 }
 
-// fill puts rows into a store and returns it open.
+// fill writes rows to a store and returns it open.
 func fill(t *testing.T, s Store, rows ...Row) {
 	t.Helper()
 	if _, err := s.Open(t.Context()); err != nil {
@@ -57,7 +57,7 @@ func fill(t *testing.T, s Store, rows ...Row) {
 	}
 }
 
-// row makes one with a device and a pipeline of its own for odd numbers.
+// row makes a row. Odd numbers have another device and pipeline.
 func row(n int64, s State, out []middleware.Output) Row {
 	key := middleware.LedgerKey{Pipeline: "p", ID: fmt.Sprint("id-", n), Device: "d"}
 	if n%2 == 1 {
@@ -66,7 +66,7 @@ func row(n int64, s State, out []middleware.Output) Row {
 	return Row{Number: n, Key: key, Digest: middleware.Digest{byte(n)}, State: s, Attempts: int(n), Outputs: out}
 }
 
-// ids are what a filter chooses.
+// ids returns the ids of the rows that a filter chooses.
 func ids(t *testing.T, in *Inspector, f Filter) []string {
 	t.Helper()
 	var all []string
@@ -137,8 +137,7 @@ func TestInspectionBesideAHost(t *testing.T) {
 	}
 }
 
-// namesHolder looks whether an error says which host uses a store, in which process, and since
-// when.
+// namesHolder checks that an error says which host uses a store, in which process, and since when.
 func namesHolder(t *testing.T, err error) {
 	t.Helper()
 	said := regexp.MustCompile(`another process uses it: host "[^"]+", .*process (\d+)( of the database)?, since (\S+?)(;|$)`).FindStringSubmatch(err.Error())
@@ -205,7 +204,7 @@ func TestPagesMissNothing(t *testing.T) {
 			for n := range int64(3*small.rows + 1) {
 				rows = append(rows, row(n+1, Confirmed, nil))
 			}
-			// Two pages that bytes fill, not rows.
+			// Two pages that are full by bytes, not by rows.
 			for n := range int64(4) {
 				rows = append(rows, row(10_000+n, Done, []middleware.Output{{Payload: make([]byte, small.bytes/2)}}))
 			}
@@ -253,7 +252,7 @@ func TestHostsShareADatabase(t *testing.T) {
 	}
 }
 
-// all ways in which a store is opened.
+// all opens a store in every way.
 func opened(t *testing.T, s Store) map[string]error {
 	t.Helper()
 	in, inspecting := s.(inspectable).Inspect(t.Context())
@@ -310,7 +309,7 @@ func TestASchemaOfAnotherVersion(t *testing.T) {
 	}
 }
 
-// change makes a change to a database file behind everybody's back.
+// change changes a database file directly.
 func change(path, query string) error {
 	db, err := sql.Open("sqlite", "file:"+path)
 	if err != nil {
@@ -354,7 +353,7 @@ func TestFilesThatAreNoLedger(t *testing.T) {
 	for _, c := range []struct {
 		path string
 		is   error
-		// host says that a host can't use it either; else it makes a ledger of it.
+		// host says that a host can't use it either. Otherwise the host migrates it.
 		host bool
 	}{
 		{text, database.ErrNotSQLite, true},
@@ -418,7 +417,7 @@ func TestDamageIsFound(t *testing.T) {
 		t.Error(diff)
 	}
 
-	// A page of the index that isn't one.
+	// A damaged page of the index.
 	if err := in.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -474,15 +473,15 @@ func TestNothingIsMadeByLooking(t *testing.T) {
 		t.Errorf("in the folder were %v and are %v, %v", before, after, err)
 	}
 
-	// A host that starts in the meantime makes what was read doubtful.
+	// If a host starts during a read, the result is in doubt.
 	fill(t, NewSQLite(s.path, "gateway-1"), row(2, Done, outputs))
 	if _, err := in.Count(t.Context(), Filter{}); err == nil || !strings.Contains(err.Error(), "ask again") {
 		t.Errorf("beside a host that just started: %v", err)
 	}
 }
 
-// unprivileged lets a test run as somebody whom permissions of files bind: root runs it again
-// without that power.
+// unprivileged runs a test as a user for whom file permissions count. Root runs it again without
+// privileges.
 func unprivileged(t *testing.T) bool {
 	if os.Geteuid() != 0 || os.Getenv("PENTROUGH_TEST_UNPRIVILEGED") != "" {
 		return true
@@ -514,7 +513,7 @@ func TestFoldersThatCantBeWrittenTo(t *testing.T) {
 	t.Cleanup(func() { forbid(0o700) })
 
 	forbid(0o500)
-	ids(t, inspect(t, s), Filter{}) // beside the host
+	ids(t, inspect(t, s), Filter{}) // while the host uses it
 	forbid(0o700)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -530,7 +529,7 @@ func TestFoldersThatCantBeWrittenTo(t *testing.T) {
 	if err := os.Remove(path + ".lock"); err != nil {
 		t.Fatal(err)
 	}
-	// What a host left when it was killed can be read all the same.
+	// The file of a killed host can be read.
 	other := filepath.Join(t.TempDir(), "ledger.db")
 	fill(t, NewSQLite(other, "gateway-1"), row(1, Writing, nil), row(2, Writing, nil))
 	for _, part := range []string{"", "-wal"} {
@@ -573,7 +572,7 @@ func TestAFileForAFolder(t *testing.T) {
 }
 
 func TestADeadDatabase(t *testing.T) {
-	s := NewPostgres("postgres://u:hunter2@127.0.0.1:1/db", "h") // a port that nobody is given
+	s := NewPostgres("postgres://u:hunter2@127.0.0.1:1/db", "h") // a port without a server
 	for how, err := range opened(t, s) {
 		if err == nil || !strings.Contains(err.Error(), "connection refused") || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v", how, err)

@@ -24,8 +24,8 @@ const (
 	retryLast  = 5 * time.Second
 	// maxBatch is the most changes in one transaction.
 	maxBatch = 2000
-	// confirmDelay is how long a confirmation for which nobody waits is kept back, so that more of
-	// them share a transaction. confirmBatch is the most that are kept back.
+	// confirmDelay is how long a confirmation that no caller waits for is kept back, so that more
+	// of them share a transaction. confirmBatch is the most that are kept back.
 	confirmDelay = 20 * time.Millisecond
 	confirmBatch = 500
 	// lastTimeout bounds a transaction after close.
@@ -38,9 +38,9 @@ var errClosed = errors.New("the ledger is closed")
 // journal writes the ledger's changes to the store, from one goroutine.
 //
 // The ledger answers every call from memory, and the store follows. A change goes into the queue.
-// The goroutine takes the whole queue and writes it in one transaction. Changes that come during a
-// transaction go into the next one. So a busy ledger needs few transactions, and an idle ledger
-// writes at once.
+// The goroutine writes the whole queue, up to maxBatch changes, in one transaction. Changes that
+// come during a transaction go into the next one. So a busy ledger needs few transactions, and an
+// idle ledger writes at once.
 //
 // The goroutine goes through these states:
 //
@@ -55,7 +55,7 @@ var errClosed = errors.New("the ledger is closed")
 //   - Changes reach the store in the order of the queue. Only those of confirmLater may come later
 //     than changes that were made after them.
 //   - A failed transaction gives its error to the callers that wait for their change. They decide
-//     whether to try again. Changes for which nobody waits stay in the queue until they are
+//     whether to try again. Changes that no caller waits for stay in the queue until they are
 //     written.
 //   - After an error the store may have any part of the batch. Nothing else is written to it
 //     before restoreStore has made its rows equal to memory.
@@ -96,7 +96,7 @@ type journal struct {
 
 // pending is a change in the queue. Its row's state says what it does: Writing, Done and Held
 // write the whole row, Confirmed changes only the state, and zero removes the row. A caller waits
-// for the change at done, which is nil if nobody waits.
+// for the change at done, which is nil if none waits.
 type pending struct {
 	row  Row
 	sync bool
@@ -246,7 +246,7 @@ func (j *journal) reopenStore() bool {
 }
 
 // restoreStore opens the store and writes the rows to it that memory has and it lacks. Memory
-// already includes the queued changes for which nobody waits. They are removed from the queue:
+// already includes the queued changes that no caller waits for. They are removed from the queue:
 // written afterwards, they would set rows back to older states.
 func (j *journal) restoreStore(ctx context.Context, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -279,7 +279,7 @@ func (j *journal) restoreStore(ctx context.Context, timeout time.Duration) error
 }
 
 // refuseWaiting gives err to every caller that waits for a queued change, and removes that change.
-// It keeps the changes for which nobody waits.
+// It keeps the changes that no caller waits for.
 func (j *journal) refuseWaiting(err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -323,7 +323,7 @@ func (j *journal) takeBatch() []pending {
 }
 
 // applyBatch writes a batch in one transaction and gives the result to the callers that wait. If
-// it fails, the changes for which nobody waits go back to the front of the queue.
+// it fails, the changes that no caller waits for go back to the front of the queue.
 func (j *journal) applyBatch(batch []pending, timeout time.Duration) bool {
 	sync := slices.ContainsFunc(batch, func(p pending) bool { return p.sync })
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)

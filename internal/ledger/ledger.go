@@ -416,7 +416,7 @@ func (l *Ledger) markRestored(rows []Row) {
 	for _, row := range rows {
 		switch r := l.records[row.Key]; {
 		case row.State != Done || r == nil || !r.unwritten:
-		case r.reserved: // Commit goes on
+		case r.reserved: // Commit still has to end the reservation
 			r.unwritten = false
 		default:
 			l.markDone(r)

@@ -25,7 +25,7 @@ func TestContract(t *testing.T) {
 	middlewaretest.RunLedger(t, func(*testing.T) middleware.Ledger { return New() })
 }
 
-// modelled is a record as the contract has it, with the time since which it is confirmed.
+// modelled is a record in the model, with the time of its confirmation.
 type modelled struct {
 	digest    middleware.Digest
 	outputs   []middleware.Output
@@ -33,19 +33,19 @@ type modelled struct {
 	confirmed time.Time
 }
 
-// model keeps records as simply as it can: it looks at all of them every time.
+// model is a simple ledger: each call looks at all records.
 type model struct {
-	records map[middleware.LedgerKey]*modelled
-	order   []middleware.LedgerKey // confirmed, the oldest first
-	open    []middleware.LedgerKey // done and unconfirmed, the oldest first
-	most    int                    // of open
-	window  time.Duration
-	limit   int
+	records   map[middleware.LedgerKey]*modelled
+	order     []middleware.LedgerKey // confirmed, the oldest first
+	open      []middleware.LedgerKey // done and unconfirmed, the oldest first
+	most      int                    // of open
+	retention time.Duration
+	limit     int
 }
 
 func (m *model) forget() {
 	for len(m.order) > 0 {
-		if len(m.order) <= m.limit+1 && time.Since(m.records[m.order[0]].confirmed) < m.window {
+		if len(m.order) <= m.limit+1 && time.Since(m.records[m.order[0]].confirmed) < m.retention {
 			return
 		}
 		delete(m.records, m.order[0])
@@ -63,7 +63,7 @@ func (m *model) confirm(key middleware.LedgerKey) {
 	}
 }
 
-// bubbled is a test without Deadline, which may not be asked for inside a synctest bubble.
+// bubbled is a test without Deadline, which a synctest bubble forbids.
 type bubbled struct{ rapid.TB }
 
 func TestModel(t *testing.T) {
@@ -73,7 +73,7 @@ func TestModel(t *testing.T) {
 			l.maxUnconfirmed = rapid.IntRange(1, 4).Draw(t, "unconfirmed")
 			m := &model{
 				most:    l.maxUnconfirmed,
-				records: map[middleware.LedgerKey]*modelled{}, window: 10 * time.Second, limit: rapid.IntRange(0, 3).Draw(t, "limit"),
+				records: map[middleware.LedgerKey]*modelled{}, retention: 10 * time.Second, limit: rapid.IntRange(0, 3).Draw(t, "limit"),
 			}
 			ended, cancel := context.WithCancel(context.Background())
 			cancel()
@@ -133,7 +133,7 @@ func TestModel(t *testing.T) {
 				},
 				"confirm": func(t *rapid.T) {
 					k := key.Draw(t, "key")
-					if err := l.Confirm(k, keep(m.window, m.limit)); err != nil {
+					if err := l.Confirm(k, keep(m.retention, m.limit)); err != nil {
 						t.Fatal(err)
 					}
 					m.confirm(k)
@@ -231,7 +231,7 @@ func TestLimitForgetsTheOldest(t *testing.T) {
 	}
 }
 
-// Records whose messages went away unacked and never came back don't pile up.
+// Records whose messages are never redelivered don't accumulate.
 func TestUnconfirmedRecordsAreBounded(t *testing.T) {
 	l := New()
 	l.maxUnconfirmed = 10
@@ -264,8 +264,8 @@ func TestPipelinesHaveTheirOwnBounds(t *testing.T) {
 	}
 }
 
-// Of many runs of one id that begin at once, one at a time holds it, and each either runs or gets
-// what one produced.
+// If many runs of one id begin at once, one at a time has it. Each of them either runs or gets the
+// outputs of another one.
 func TestOneRunAtATime(t *testing.T) {
 	l := New()
 	var running, failed, ran atomic.Int32

@@ -20,8 +20,7 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// unrecorded returns a ledger whose store is full, and that couldn't record the outcomes of so
-// many runs.
+// unrecorded returns a ledger whose store is full. It couldn't record the outcomes of n runs.
 func unrecorded(t *testing.T, n int) (*brokenStore, *Ledger) {
 	t.Helper()
 	s := &brokenStore{rows: map[int64]Row{}}
@@ -72,8 +71,8 @@ func TestCloseNamesAFewOfMany(t *testing.T) {
 	})
 }
 
-// An outcome that couldn't be recorded is written as soon as there is room, whether its message
-// comes again or not.
+// An outcome that couldn't be recorded is written as soon as there is room, with or without a
+// redelivery of its message.
 func TestCloseTriesAgain(t *testing.T) {
 	for _, after := range []time.Duration{0, 10 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
@@ -113,8 +112,7 @@ func TestCloseSaysThatOnlyConfirmationsAreLeft(t *testing.T) {
 	})
 }
 
-// fillDisk takes all room of a folder's disk, also what it left before, until the returned
-// function is called.
+// fillDisk fills the disk of a folder until the returned function is called.
 func fillDisk(t *testing.T, folder string) (free func()) {
 	t.Helper()
 	name := filepath.Join(folder, "filler")
@@ -132,7 +130,7 @@ func fillDisk(t *testing.T, folder string) (free func()) {
 	return func() { must(t, os.Remove(name)) }
 }
 
-// The outcomes of runs that had begun are recorded on a disk that others have filled. Nothing new
+// When others have filled the disk, the outcomes of begun runs are still recorded. No new run
 // begins until there is room again.
 func TestAFullDiskCostsNoOutcome(t *testing.T) {
 	folder, err := testenv.SmallDisk(t, "16m")
@@ -167,7 +165,7 @@ func TestAFullDiskCostsNoOutcome(t *testing.T) {
 	if _, err := l.Reserve(t.Context(), later, middleware.Digest{}, middleware.Origin{}); err != nil {
 		t.Fatal(err)
 	}
-	// SQLite gives room back when it opens the file anew, and others take that too.
+	// SQLite frees space when it opens the file again, and others use that, too.
 	await.That(t, "nothing begins, and the ledger says why", func() (any, bool) {
 		fillDisk(t, folder)
 		_, err := l.Begin(later, false)
@@ -193,7 +191,7 @@ func TestAFullDiskCostsNoOutcome(t *testing.T) {
 	must(t, again.Close(t.Context()))
 }
 
-// silentStore answers like a server behind a connection that lost its packets.
+// silentStore doesn't answer, as a server whose packets are lost.
 type silentStore struct {
 	*brokenStore
 	silent bool
@@ -207,7 +205,7 @@ func (s *silentStore) Open(ctx context.Context) ([]Row, error) {
 	return s.brokenStore.Open(ctx)
 }
 
-// A stop doesn't wait for an attempt to open the store that may last longer than the stop.
+// A stop doesn't wait for an attempt to open the store, which may last longer than the stop.
 func TestCloseWhileTheStoreIsOpened(t *testing.T) {
 	for name, opened := range map[string]bool{"for the first time": false, "again": true} {
 		t.Run(name, func(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// What stands in the place of the reserve is replaced, and nothing that it points to is touched.
+// Anything in the place of the reserve is replaced. The target of a symbolic link isn't changed.
 func TestTheReserve(t *testing.T) {
 	other := filepath.Join(t.TempDir(), "other")
 	must(t, os.WriteFile(other, []byte("kept"), 0o600))

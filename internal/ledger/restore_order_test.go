@@ -10,8 +10,8 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 )
 
-// A change that waited during an outage is older than what is in memory when the store is back: it
-// must not be made after that was written.
+// A change that waited during an outage is older than the rows in memory when the store works
+// again. It must not be written after them.
 func TestAnOldChangeDoesNotReplaceAnOutcome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &brokenStore{rows: map[int64]Row{}}
@@ -33,7 +33,7 @@ func TestAnOldChangeDoesNotReplaceAnOutcome(t *testing.T) {
 	})
 }
 
-// hookedStore calls apply before it applies, and fails Reserve with noRoom.
+// hookedStore calls apply before it applies a batch. EnsureReserve fails with noRoom.
 type hookedStore struct {
 	*brokenStore
 	apply  func()
@@ -50,8 +50,8 @@ func (h *hookedStore) Apply(ctx context.Context, b Batch, sync bool) error {
 
 func (h *hookedStore) EnsureReserve() error { return h.noRoom }
 
-// A run that ends while the store gets back what it lacks has its outcome recorded only when that
-// is written, too.
+// A run may end while the store gets the rows that it lacks. Its outcome counts as recorded only
+// when it is written, too.
 func TestAnOutcomeThatComesWhileTheStoreIsRestored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &hookedStore{brokenStore: &brokenStore{rows: map[int64]Row{}}}

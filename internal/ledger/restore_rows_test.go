@@ -22,7 +22,7 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// What a store has to get is what it lacks, the rows first that forbid another run.
+// A store gets the rows that it lacks, and first those that prevent another run.
 func TestWhatAStoreLacks(t *testing.T) {
 	l := New()
 	filled(t, l) // the numbers are 1 writing, 2 done, 3 confirmed, 4 held
@@ -56,7 +56,7 @@ func TestWhatAStoreLacks(t *testing.T) {
 		"an older state":                   {with(3, func(r *Row) { r.State = Done }), []int64{3}},
 		"an attempt":                       {with(1, func(r *Row) { r.Attempts = 0 }), []int64{1}},
 		"the message of the first attempt": {with(5, func(r *Row) { r.Message, r.Outputs = nil, nil }), []int64{5}},
-		// Its commit was made, and an error said that it wasn't: the run commits again.
+		// Its commit was written although it returned an error: the run commits again.
 		"nothing of a commit": {with(1, func(r *Row) { r.State, r.Outputs = Done, outputs }), nil},
 	} {
 		b, err := l.missingChanges(c.rows)
@@ -69,7 +69,7 @@ func TestWhatAStoreLacks(t *testing.T) {
 			t.Errorf("%s: removes %v and puts (-want +got):\n%s", name, b.Remove, diff)
 		}
 	}
-	// The next start has the same rows.
+	// The next start reads the same rows.
 	next := New()
 	next.opened = make(chan struct{})
 	next.loadRows(all.Put)
@@ -78,8 +78,8 @@ func TestWhatAStoreLacks(t *testing.T) {
 	}
 }
 
-// A hold of which an error said that it wasn't written, while it was, stays in the store with its
-// message: the next start has the command once.
+// A hold may be written although it returned an error. Its row and message stay in the store, and
+// the next start has the command once.
 func TestAHoldThatWasWrittenInVain(t *testing.T) {
 	l := New()
 	key := begun(t, l, "x", 1)
@@ -92,7 +92,7 @@ func TestAHoldThatWasWrittenInVain(t *testing.T) {
 	}
 }
 
-// A host that stops right after its file was lost leaves all that it knows.
+// A host that stops right after its file was lost writes all its records to a new one.
 func TestAStopRightAfterTheLoss(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	l := open(t, NewSQLite(path, "test"))
@@ -101,8 +101,8 @@ func TestAStopRightAfterTheLoss(t *testing.T) {
 	remembers(t, NewSQLite(path, "test"))
 }
 
-// Another database may have rows of a host of the same name, with numbers that this host gave too
-// and forgot. They aren't its own.
+// Another database may have rows of a host with the same name. Their numbers may be numbers that
+// this host used and forgot. They aren't its own rows.
 func TestRowsOfAnotherDatabase(t *testing.T) {
 	server := testenv.NewPostgres(t)
 	admin, err := pgx.Connect(t.Context(), server.URL)
@@ -128,7 +128,7 @@ func TestRowsOfAnotherDatabase(t *testing.T) {
 	remembers(t, NewPostgres(elsewhere, "h"))
 }
 
-// The number of a removed file may be given to the one that takes its place.
+// The file that takes the place of a removed one may get its inode number.
 func TestAnotherFileWithTheSameNumber(t *testing.T) {
 	folder := t.TempDir()
 	path, elsewhere := filepath.Join(folder, "ledger.db"), filepath.Join(folder, "other.db")
@@ -151,7 +151,8 @@ func TestAnotherFileWithTheSameNumber(t *testing.T) {
 	}
 }
 
-// What says that it has reached the disk has, also in a database that is set not to wait for it.
+// A synchronous change has reached the disk, also in a database that is configured not to wait for
+// it.
 func TestADatabaseThatDoesNotWaitForItsDisk(t *testing.T) {
 	server := testenv.NewPostgres(t)
 	admin, err := pgx.Connect(t.Context(), server.URL)
@@ -182,7 +183,7 @@ func TestADatabaseThatDoesNotWaitForItsDisk(t *testing.T) {
 	}
 }
 
-// Two names of a file are one ledger, and its log is looked after by either.
+// Two names of a file are one ledger, and a Watch of either name watches its log.
 func TestALinkToTheFile(t *testing.T) {
 	folder := t.TempDir()
 	path, link := filepath.Join(folder, "ledger.db"), filepath.Join(folder, "link")
@@ -202,7 +203,8 @@ func TestALinkToTheFile(t *testing.T) {
 	healthy(t, l)
 }
 
-// The folder is on another disk: nothing is made there, and the host goes on when it is back.
+// If the folder is on another disk, the host makes no file there. It continues when the disk is
+// mounted again.
 func TestAFolderOnAnotherDisk(t *testing.T) {
 	elsewhere := testenv.OtherDisk(t)
 	folder, link := t.TempDir(), filepath.Join(t.TempDir(), "link")
@@ -220,7 +222,7 @@ func TestAFolderOnAnotherDisk(t *testing.T) {
 	remembers(t, NewSQLite(filepath.Join(folder, "ledger.db"), "test"))
 }
 
-// A full disk is one outage, until there is room: opening the store takes room too.
+// A full disk is one outage until there is room. Opening the store needs room, too.
 func TestAFullDiskIsOneOutage(t *testing.T) {
 	folder, err := testenv.SmallDisk(t, "16m")
 	if err != nil {
@@ -255,10 +257,10 @@ func TestAFullDiskIsOneOutage(t *testing.T) {
 	remembers(t, NewSQLite(filepath.Join(folder, "ledger.db"), "test"))
 }
 
-// readsFile names the file that this program, started once more, has open until its input ends.
+// readsFile names the file that a second process of this program has open until its input ends.
 const readsFile = "PENTROUGH_TEST_READS"
 
-// Another process may have the removed file open, with its log and the log's index.
+// Another process may still have the removed file open, with its log and the log's index.
 func TestAFileThatIsRemovedWhileAnotherProcessReadsIt(t *testing.T) {
 	if path := os.Getenv(readsFile); path != "" {
 		readUntilTheInputEnds(t, path)

@@ -19,7 +19,7 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// filled gives a ledger a record in each state.
+// filled adds a record in each state to a ledger.
 func filled(t *testing.T, l *Ledger) {
 	t.Helper()
 	begun(t, l, "writing", 1)
@@ -36,7 +36,7 @@ func filled(t *testing.T, l *Ledger) {
 	}
 }
 
-// remembers fails the test if what a store keeps isn't what filled wrote.
+// remembers fails the test if a store doesn't have the rows that filled wrote.
 func remembers(t *testing.T, s Store) {
 	t.Helper()
 	var got []string
@@ -67,7 +67,7 @@ func healthy(t *testing.T, l *Ledger) {
 	await.That(t, "the ledger works", func() (any, bool) { err := l.Health(); return err, err == nil })
 }
 
-// unhealthy waits until the ledger says why it doesn't work.
+// unhealthy waits until the ledger reports why its store can't be used.
 func unhealthy(t *testing.T, l *Ledger, why string) {
 	t.Helper()
 	await.That(t, "the ledger says "+why, func() (any, bool) {
@@ -83,7 +83,7 @@ func must(t *testing.T, errs ...error) {
 	}
 }
 
-// What a host knows is in its file again after the file was lost, so that a restart forgets
+// After a file was lost, the host writes all its records to a new one, so that a restart forgets
 // nothing.
 func TestALostFileIsWrittenAnewFromMemory(t *testing.T) {
 	for name, lose := range map[string]func(t *testing.T, path string){
@@ -127,7 +127,7 @@ func TestALostFileIsWrittenAnewFromMemory(t *testing.T) {
 	}
 }
 
-// lines is a log.
+// lines collects log lines.
 type lines struct {
 	mu  sync.Mutex
 	all strings.Builder
@@ -151,7 +151,8 @@ func (s *SQLite) busy(t *testing.T) error {
 	return errors.Join(err, s.Close())
 }
 
-// A file in the place of the ledger's isn't touched; once it is away, the host goes on.
+// The host doesn't change a file that took the place of the ledger's. When it is removed, the host
+// continues.
 func TestAnotherFileIsNotWrittenTo(t *testing.T) {
 	for name, from := range map[string]string{"another ledger": "other.db", "a backup": "backup.db", "no database": "text"} {
 		t.Run(name, func(t *testing.T) {
@@ -188,7 +189,7 @@ func TestAnotherFileIsNotWrittenTo(t *testing.T) {
 	}
 }
 
-// The folder's mount is gone: nothing is made in the folder below it.
+// If the folder's disk is unmounted, the host makes no file in the folder below.
 func TestAFolderThatIsGone(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "folder")
 	must(t, os.Mkdir(folder, 0o700))
@@ -202,14 +203,14 @@ func TestAFolderThatIsGone(t *testing.T) {
 	remembers(t, NewSQLite(filepath.Join(folder, "ledger.db"), "test"))
 }
 
-// Rights that are put right are enough, without a restart.
+// When the permissions are corrected, the ledger works again without a restart.
 func TestRightsThatArePutRight(t *testing.T) {
 	if !unprivileged(t) {
 		return
 	}
 	for _, part := range []string{"", "-wal"} {
 		path := filepath.Join(t.TempDir(), "ledger.db")
-		// A second connection keeps the log from being removed at the end.
+		// Because of a second connection, the log isn't removed at the end.
 		keeper, _ := database.File{Path: path, Create: true}.Open()
 		first := open(t, NewSQLite(path, "test"))
 		if _, err := keeper.ExecContext(t.Context(), "SELECT count(*) FROM ledger"); err != nil {
@@ -225,8 +226,8 @@ func TestRightsThatArePutRight(t *testing.T) {
 	}
 }
 
-// A server that turns into one that can only be read is unavailable, also for a ledger without
-// work, and the host goes on when it is a primary again, with rows that the server lost.
+// A server that becomes read-only is an outage, also for an idle ledger. When it is a primary
+// again, the host continues and writes the rows that the server lost.
 func TestAServerThatCanOnlyBeRead(t *testing.T) {
 	server := testenv.NewPostgres(t)
 	l := open(t, NewPostgres(server.URL, "h"))
@@ -251,7 +252,7 @@ func TestAServerThatCanOnlyBeRead(t *testing.T) {
 	remembers(t, NewPostgres(server.URL, "h"))
 }
 
-// Only the owner can read the files, whatever the umask; one that others can read is known.
+// Only the owner can read the files, whatever the umask. A file that others can read is reported.
 func TestFilesAreTheirOwners(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	l := open(t, NewSQLite(path, "test"))
@@ -267,7 +268,7 @@ func TestFilesAreTheirOwners(t *testing.T) {
 	}
 }
 
-// Rows that the host can't have written are left alone.
+// The host doesn't change rows that it can't have written.
 func TestRowsOfAnotherHostOfTheName(t *testing.T) {
 	for name, row := range map[string]Row{
 		"a number to come":    row(100, Done, outputs),

@@ -8,8 +8,8 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// What a store in order leaves behind is one file with everything in it, and its lock: somebody
-// who copies or moves it needs no more.
+// A closed store leaves one file with all its data, and the lock. To copy or move the store, that
+// file is enough.
 func TestSQLiteCloses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger.db")
 	for attempt := range 2 {

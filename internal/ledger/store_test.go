@@ -22,8 +22,8 @@ import (
 	"github.com/pentrough/pentrough/router/middleware/middlewaretest"
 )
 
-// stores are the stores that outlive a process. Each function starts what they need, and the
-// returned one makes stores that share their rows.
+// stores has the stores that outlive a process. Each function starts the servers that they need,
+// and returns a function that makes stores with the same rows.
 var stores = map[string]func(t *testing.T) func(t *testing.T) func() Store{
 	"sqlite": func(*testing.T) func(t *testing.T) func() Store {
 		return func(t *testing.T) func() Store {
@@ -39,7 +39,7 @@ var stores = map[string]func(t *testing.T) func(t *testing.T) func() Store{
 	},
 }
 
-// open returns a ledger whose store is open.
+// open returns a ledger after its store was opened.
 func open(t testing.TB, s Store) *Ledger {
 	t.Helper()
 	l := Open(s, slog.New(slog.DiscardHandler))
@@ -66,7 +66,7 @@ func TestStoresKeepTheContract(t *testing.T) {
 
 var outputs = []middleware.Output{{UUID: "u", Metadata: map[string]string{"k": "v"}, Payload: []byte("x"), Destination: "a:b"}}
 
-// originOf is that of a message with this id. Its texts need escapes in JSON.
+// originOf returns the origin of a message with this id. Its texts need escapes in JSON.
 func originOf(id string) middleware.Origin {
 	return middleware.Origin{UUID: id, CorrelationID: `"` + id, ReplyTo: "\n", TraceParent: "é", Keep: "group"}
 }
@@ -136,7 +136,7 @@ func TestWhatAStoreKeepsOutlivesTheProcess(t *testing.T) {
 			if claim, err := second.Reserve(t.Context(), done, middleware.Digest{2}, middleware.Origin{}); err != nil || claim.State != middleware.ClaimReused {
 				t.Errorf("another body: claim %+v, %v", claim, err)
 			}
-			// Two are confirmed and may be kept by a limit of 1: the next confirm forgets the
+			// With a limit of 1, two confirmed records may be kept: the next Confirm forgets the
 			// oldest.
 			extra := begun(t, second, "extra", 1)
 			if err := second.Commit(extra, nil); err != nil {
@@ -168,7 +168,7 @@ func TestOneProcessAtATimeUsesAStore(t *testing.T) {
 	}
 }
 
-// brokenStore is a store in memory that fails as long as a test says.
+// brokenStore is a store in memory that fails as long as the test wants.
 type brokenStore struct {
 	mu      sync.Mutex
 	err     error
@@ -288,8 +288,8 @@ func TestADeadStoreIsUnavailableAndRecoversByItself(t *testing.T) {
 	})
 }
 
-// A message that couldn't be recorded as held keeps its place before one that could, also for a
-// run with another body.
+// A message whose Hold failed keeps its place in front of one that was held later, also in a run
+// with another body.
 func TestWhatCouldNotBeHeldKeepsItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &brokenStore{rows: map[int64]Row{}}

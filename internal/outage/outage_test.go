@@ -108,7 +108,7 @@ func TestAFloodIsBounded(t *testing.T) {
 			time.Sleep(time.Millisecond)
 			o.Report(nil)
 		}
-		// One that lasts is logged all the same, with its whole length.
+		// A long outage is logged, with its whole length.
 		for range 60 {
 			o.Report(errB)
 			time.Sleep(time.Second)

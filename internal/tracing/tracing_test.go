@@ -29,7 +29,7 @@ import (
 
 func TestMain(m *testing.M) { await.Main(m) }
 
-// lines collects what is logged.
+// lines collects log lines.
 type lines struct {
 	mu sync.Mutex
 	bytes.Buffer
@@ -107,8 +107,8 @@ func TestSpansReachTheCollector(t *testing.T) {
 	}
 }
 
-// Whatever the collector does, whoever ends a span goes on, Close ends with its context, and what
-// went wrong is said once and counted.
+// Whatever the collector does, ending a span doesn't wait, Close ends with its context, and an
+// error is logged once and counted.
 func TestACollectorInTrouble(t *testing.T) {
 	for name, answer := range map[string]http.HandlerFunc{
 		"stalled":    func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
@@ -121,7 +121,7 @@ func TestACollectorInTrouble(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			collector, log := testenv.NewCollector(t), &lines{}
-			url := "http://127.0.0.1:1" // nobody listens there
+			url := "http://127.0.0.1:1" // a port without a server
 			if answer != nil {
 				url = collector.URL
 				collector.Answer(func(w http.ResponseWriter, r *http.Request) bool { answer(w, r); return false })
@@ -145,7 +145,7 @@ func TestACollectorInTrouble(t *testing.T) {
 	}
 }
 
-// A batch is tried again while the collector is away, and its return is said.
+// A batch is retried during an outage of the collector, and the end of the outage is logged.
 func TestAnOutageIsSaidOnceAndOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &lines{}
@@ -160,8 +160,8 @@ func TestAnOutageIsSaidOnceAndOver(t *testing.T) {
 		if to.calls != len(to.errs) {
 			t.Errorf("%d exports, want %d", to.calls, len(to.errs))
 		}
-		// The first batch got through at the fourth try, the third never, and of the fourth one
-		// span.
+		// The first batch was exported at the fourth attempt, the third one never, and of the
+		// fourth one a single span.
 		if exported, dropped := testutil.ToFloat64(e.exported), testutil.ToFloat64(e.dropped); exported != 7 || dropped != 3 {
 			t.Errorf("%v exported, %v dropped", exported, dropped)
 		}

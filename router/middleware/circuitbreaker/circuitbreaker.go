@@ -1,11 +1,11 @@
-// Package circuitbreaker is the middleware that rejects the messages of a key for a while when its
+// Package circuitbreaker is the middleware that refuses the messages of a key for a while when its
 // messages keep failing. So the outage of one device or tenant doesn't delay the others.
 //
 // Each key has a circuit, with the usual three states:
 //
 //	closed     messages are handled; failures counts those in a row that failed
-//	open       failures has reached the limit; messages are rejected until a time
-//	half-open  that time has passed: one message is handled as a probe, the others are rejected
+//	open       failures has reached the limit; messages are refused until a time
+//	half-open  that time has passed: one message is handled as a probe, the others are refused
 //
 // A closed circuit that hasn't failed since its last success isn't stored. A probe that succeeds
 // closes the circuit, so that it is removed. A probe that fails opens it again for the same time.
@@ -33,25 +33,25 @@ import (
 func init() {
 	middleware.Register(middleware.Plugin{
 		Name:        "circuit-breaker",
-		Summary:     "Rejects the messages of a key for a while when they keep failing.",
+		Summary:     "Refuses the messages of a key for a while when they keep failing.",
 		Description: description,
 		Place:       middleware.PlaceThrottle,
 		Config:      func() middleware.Config { c := defaults; return &c },
 	})
 }
 
-const description = "Each key, such as a device or a tenant, has its own breaker. When `failures` messages of the key in a row have failed, the breaker opens: for the time `open` it rejects the key's messages without " +
-	"trying them. Then it tries one message as a probe and still rejects the others. If the probe succeeds, the breaker closes and is forgotten. Otherwise it stays open for the same time again. The key is the one that orders " +
+const description = "Each key, such as a device or a tenant, has its own breaker. When `failures` messages of the key in a row have failed, the breaker opens: for the time `open` it refuses the key's messages without " +
+	"trying them. Then it tries one message as a probe and still refuses the others. If the probe succeeds, the breaker closes and is forgotten. Otherwise it stays open for the same time again. The key is the one that orders " +
 	"the pipeline's messages, or the one that `key` names; messages without a key share a breaker.\n\n" +
-	"A rejected message ends with a *retryable* error that says so: `poison` stores the message, and you can replay it when the outage is over. An HTTP caller gets 500. Rejected messages don't wait in the host. There they would " +
+	"A refused message ends with a *retryable* error that says so: `poison` publishes the message to its topic, and you can replay it when the outage is over. An HTTP caller gets 500. Refused messages don't wait in the host. There they would " +
 	"use up the source's window, such as the `prefetch` of a broker, until the messages of all other keys had to wait, too.\n\n" +
-	"The breaker is outside of `retry`: a message has failed when its last attempt has failed, and a rejected message isn't retried.\n\n" +
+	"The breaker is outside of `retry`: a message has failed when its last attempt has failed, and a refused message isn't retried.\n\n" +
 	"| a message ends with | it counts as |\n|---|---|\n" +
 	"| success, a *drop* or a *permanent* error | a success: the other side has answered |\n" +
 	"| a *retryable* error, a panic | a failure, if `counts` has `retryable` |\n" +
 	"| an *unavailable* error | a failure, if `counts` has `unavailable` |\n" +
 	"| a cancelled run, or an error that `counts` doesn't have | nothing |\n\n" +
-	"An **unavailable** error pauses the pipeline until the same message succeeds, and no message goes to `poison`. With `counts = [\"retryable\", \"unavailable\"]` the pause ends after `failures` attempts: the message is rejected " +
+	"An **unavailable** error pauses the pipeline until the same message succeeds, and no message goes to `poison`. With `counts = [\"retryable\", \"unavailable\"]` the pause ends after `failures` attempts: the message is refused " +
 	"and goes to `poison`, and the pipeline goes on with other keys. Choose this if each key depends on something of its own that can be down. If all keys depend on the same thing, its outage would send message after message to " +
 	"`poison`.\n\n" +
 	"`deliver` turns what happens with a device into results, not errors, so a breaker around it has no effect. If more than `max_keys` keys fail, the one whose last failure is the oldest is forgotten."
@@ -66,7 +66,7 @@ var defaults = Config{Failures: 5, Open: 30 * time.Second, Counts: []string{coun
 // Config is the configuration of circuit-breaker.
 type Config struct {
 	Failures int           `toml:"failures" doc:"How many messages of a key in a row must fail until its breaker opens." unit:"messages" min:"1"`
-	Open     time.Duration `toml:"open" doc:"How long the messages of the key are rejected before one is tried." min:"1ms"`
+	Open     time.Duration `toml:"open" doc:"How long the messages of the key are refused before one is tried." min:"1ms"`
 	Counts   []string      `toml:"counts" doc:"Which kinds of errors are failures." enum:"retryable,unavailable" min:"1"`
 	Key      string        `toml:"key" doc:"The key that has its own breaker: payload.FIELD of a JSON payload, or metadata.KEY. Default: the key that orders the pipeline's messages." example:"\"metadata.header.X-Tenant\""`
 	MaxKeys  int           `toml:"max_keys" doc:"The most failing keys that are remembered." unit:"keys" min:"1" max:"10000000"`
@@ -129,7 +129,7 @@ func (b *breaker) Wrap(next message.HandlerFunc) message.HandlerFunc {
 			switch change {
 			case opened:
 				b.metrics.opened.Inc()
-				log.Warn("circuit breaker opened; messages of its key are rejected", "key", key, "err", err)
+				log.Warn("circuit breaker opened; messages of its key are refused", "key", key, "err", err)
 			case closed:
 				log.Info("circuit breaker closed", "key", key)
 			}

@@ -20,7 +20,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// with returns the defaults as f changes them.
+// with returns the defaults, changed by f.
 func with(f func(*Config)) *Config {
 	c := defaults
 	f(&c)
@@ -37,7 +37,7 @@ func TestDuties(t *testing.T) {
 	})
 }
 
-// A body says how its message ends.
+// The body of a message says how it ends.
 var ends = map[string]func(context.CancelCauseFunc) error{
 	"works":       func(context.CancelCauseFunc) error { return nil },
 	"retryable":   func(context.CancelCauseFunc) error { return errors.New("not now") },
@@ -51,7 +51,7 @@ var ends = map[string]func(context.CancelCauseFunc) error{
 	"panic": func(context.CancelCauseFunc) error { panic("the handler's") },
 }
 
-// world is a breaker with a handler that does what its messages say.
+// world is a breaker around a handler that ends each message as its body says.
 type world struct {
 	t       *testing.T
 	wrapped message.HandlerFunc
@@ -66,7 +66,7 @@ func newWorld(t *testing.T, c *Config) *world {
 	return w
 }
 
-// send tells whether a message of key was tried.
+// send sends a message of key and reports whether it was tried.
 func (w *world) send(key, end string) (tried bool, err error) {
 	ctx, cancel := context.WithCancelCause(w.t.Context())
 	defer cancel(nil)
@@ -153,8 +153,8 @@ func TestTheWayOfABreaker(t *testing.T) {
 	})
 }
 
-// While a probe runs the others are given up; a run that began before doesn't change what it
-// finds.
+// While a probe runs, other messages are refused. A run that began before doesn't change the
+// result of the probe.
 func TestOneProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		results := map[string]chan error{"early": make(chan error), "probe": make(chan error)}

@@ -60,7 +60,7 @@ func newCircuits(c *Config) *circuits {
 	return &circuits{failures: c.Failures, open: c.Open, maxKeys: c.MaxKeys, byKey: map[string]*list.Element{}, failed: list.New()}
 }
 
-// beginRun begins a run, which endRun must end. It returns nil if the message is rejected, with
+// beginRun begins a run, which endRun must end. It returns nil if the message is refused, with
 // the time until one may be tried, if that is known.
 func (c *circuits) beginRun(key string, now time.Time) (*try, time.Duration) {
 	c.mu.Lock()

@@ -7,7 +7,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// modelled is a key as a table would describe it, without limits of memory.
+// modelled is a key in the model, which has no limit of keys.
 type modelled struct {
 	inARow int
 	until  time.Time
@@ -21,8 +21,8 @@ type running struct {
 	probe bool
 }
 
-// Runs that begin and end in any order, of a few keys: each key is tried, given up and probed as
-// the model says.
+// Runs of a few keys begin and end in any order. Each key is tried, refused and probed as in the
+// model.
 func TestCircuitsAreAsModelled(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limit := rapid.IntRange(1, 3).Draw(t, "failures")
@@ -103,7 +103,7 @@ func TestCircuitsAreAsModelled(t *testing.T) {
 	})
 }
 
-// Whatever keys fail, no more than max_keys are remembered, and the counts stay true.
+// Whatever keys fail, at most max_keys are remembered, and the counts stay right.
 func TestMemoryIsBounded(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := newCircuits(&Config{Failures: 2, Open: time.Second, MaxKeys: 3})

@@ -11,7 +11,7 @@ type metrics struct{ opened, refused prometheus.Counter }
 func newMetrics() metrics {
 	return metrics{
 		opened:  prometheus.NewCounter(prometheus.CounterOpts{Name: "pentrough_circuit_breaker_opened_total", Help: "Breakers that opened since messages of their key kept failing."}),
-		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "pentrough_circuit_breaker_refused_total", Help: "Messages that were rejected without trying, since the breaker of their key was open."}),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "pentrough_circuit_breaker_refused_total", Help: "Messages that were refused without trying, since the breaker of their key was open."}),
 	}
 }
 

@@ -23,7 +23,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// The stock middleware starts a goroutine at each use and never ends it.
+// Watermill's middleware starts a goroutine at each use and never ends it.
 func TestMain(m *testing.M) {
 	await.Main(m, goleak.IgnoreAnyFunction("github.com/ThreeDotsLabs/watermill/message/router/middleware.(*mapExpiringKeyRepository).cleanOutLoop"))
 }
@@ -66,7 +66,7 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// run runs a message and, if it ended without an error, may have its outputs confirmed.
+// run runs a message. If it ends without an error, its outputs can be confirmed.
 func (r *rig) run(t *testing.T, id, body string, confirmed bool) ([]*message.Message, error) {
 	msg, s := middlewaretest.Message(t.Context(), id, "device", body)
 	out, err := r.wrapped(msg)
@@ -100,7 +100,7 @@ func TestADuplicateGetsTheSameAgain(t *testing.T) {
 			t.Fatalf("%v, %v", first, err)
 		}
 		want := []*message.Message{first[0].CopyWithContext(), first[1].CopyWithContext()}
-		// The router writes into what it publishes.
+		// The router changes the messages that it publishes.
 		first[0].Metadata["correlation_id"] = "of the first"
 		for range 2 {
 			again, err := r.run(t, "id", "x", true)
@@ -128,7 +128,8 @@ func TestOutputsThatNobodyConfirmedAreNotRecordedAsConfirmed(t *testing.T) {
 	}
 }
 
-// The ack waits until the ledger has it that the outputs are confirmed, or until the host ends.
+// The ack waits until the ledger has recorded that the outputs are confirmed, or until the host
+// ends.
 func TestAConfirmationIsRecordedBeforeTheAck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -171,8 +172,7 @@ func TestWithoutAnIDMessagesPass(t *testing.T) {
 	}
 }
 
-// refuser is a handler that answers for messages that it doesn't handle.
-// unrefusing fails to refuse.
+// refuser is a handler that returns results for refused messages. With unrefusing, Refuse fails.
 type unrefusing struct{ handlers.Handler }
 
 func (unrefusing) Refuse(context.Context, *message.Message, handlers.Reason) ([]*message.Message, error) {
@@ -204,7 +204,7 @@ func TestOtherBodyIsRefused(t *testing.T) {
 	}
 }
 
-// comesBack is the run of a message that its source didn't deliver again.
+// comesBack runs a message that its source didn't redeliver.
 type comesBack struct{ *handlertest.Scope }
 
 func (comesBack) Resumed() *handlers.Resumption { return &handlers.Resumption{Abandoned: true} }
@@ -322,7 +322,7 @@ func TestACancelledRun(t *testing.T) {
 	}
 }
 
-// Once the handler has done its work, only the commit is tried again, whatever becomes of the
+// Once the handler has succeeded, only the commit is tried again, whatever happens to the
 // delivery.
 func TestAFailedCommitIsCommittedLater(t *testing.T) {
 	r := newRig(t)
@@ -360,8 +360,8 @@ func TestALedgerThatIsDown(t *testing.T) {
 	}
 }
 
-// A duplicate that comes while the first is being handled waits for its end; a cancelled run stops
-// waiting.
+// If a duplicate arrives while the first message is being handled, it waits for its end. A
+// cancelled run stops waiting.
 func TestADuplicateWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := middlewaretest.NewHost(t)
@@ -396,8 +396,8 @@ func TestADuplicateWaits(t *testing.T) {
 	})
 }
 
-// The stock Deduplicator remembers a message before it is handled: when one that failed comes
-// again, it is dropped and lost.
+// Watermill's Deduplicator remembers a message before it is handled. If a message fails and is
+// redelivered, it is dropped and lost.
 func TestAFailedMessageIsNotLost(t *testing.T) {
 	second := func(wrap message.HandlerMiddleware) int {
 		calls := 0
@@ -420,8 +420,7 @@ func TestAFailedMessageIsNotLost(t *testing.T) {
 	}
 }
 
-// The stock Deduplicator takes short commands for one another: its key is the Adler-32 of the
-// body.
+// Watermill's Deduplicator confuses short commands, since its key is the Adler-32 of the body.
 func TestDifferentMessagesAreKeptApart(t *testing.T) {
 	const commands = 2000
 	handled := func(wrap message.HandlerMiddleware) int {

@@ -70,7 +70,7 @@ func TestWhatIsPoisoned(t *testing.T) {
 	}
 }
 
-// The log names a message by what it has.
+// The log names a message by its id or its UUID.
 func TestTheLog(t *testing.T) {
 	for id, want := range map[string]string{
 		"":    `msg="message poisoned" uuid=u-1 to=broker:poison`,
@@ -95,7 +95,7 @@ func TestTheLog(t *testing.T) {
 	}
 }
 
-// counted is an error that knows how many attempts there were, as retry's do.
+// counted is an error with the number of attempts, as those of retry.
 type counted struct{ error }
 
 func (counted) Attempts() int { return 6 }
@@ -153,8 +153,8 @@ func TestALongCauseIsClipped(t *testing.T) {
 	}
 }
 
-// A message whose time is over is poisoned all the same. The stock middleware publishes it on its
-// dead context, which fails every time.
+// A message whose context has ended is published all the same. Watermill's middleware publishes it
+// with that context, which always fails.
 func TestATimedOutMessageIsPoisoned(t *testing.T) {
 	expired := func(t *testing.T, wrap message.HandlerMiddleware) error {
 		msg, s := middlewaretest.Message(t.Context(), "id", "key", "x")
@@ -223,7 +223,7 @@ func TestAMessageThatCannotBePoisonedIsKept(t *testing.T) {
 
 type contextKey struct{}
 
-// What travels on the context beside the metadata, such as typed headers, reaches the publisher.
+// The publisher also gets the values of the context, such as typed headers.
 func TestContextValuesGoAlong(t *testing.T) {
 	h := middlewaretest.NewHost(t)
 	msg, _ := middlewaretest.Message(context.WithValue(t.Context(), contextKey{}, "typed"), "id", "key", "x")

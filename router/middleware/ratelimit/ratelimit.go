@@ -29,14 +29,14 @@ const description = "Each key, such as a device, has its own bucket of up to `bu
 	"`over` says what happens to a message that finds its bucket empty:\n\n" +
 	"| `over` | the message |\n|---|---|\n" +
 	"| `wait` | waits for a token. The next messages of its key wait in their lane, other keys go on; no message is lost |\n" +
-	"| `retryable`, `permanent` | is rejected with an error of this kind: `poison` stores it. An HTTP caller gets 500 or 400 |\n" +
+	"| `retryable`, `permanent` | is refused with an error of this kind, and `poison` publishes it to its topic. An HTTP caller gets 500 or 400 |\n" +
 	"| `drop` | is dropped and counts as done |\n\n" +
 	"Waiting messages use up the source's window, such as the `prefetch` of a broker. A key that always sends more than its rate fills the window in the end, and then the other keys wait, too. " +
 	"If that can happen, choose another `over`. If a `key` has several lanes, as a tenant has several devices, the first message of each lane waits for the same bucket.\n\n" +
 	"`rate-limit` is outside of `retry`: a message takes one token, however often it is tried. A full bucket is forgotten. If more than `max_keys` buckets aren't full, the one that wasn't used for the longest time is " +
 	"forgotten, too; the next message of its key finds a full bucket."
 
-// waits is the value of over with which messages wait and aren't rejected.
+// waits is the value of over with which messages wait and aren't refused.
 const waits = "wait"
 
 // kinds has the other values of over.
@@ -60,7 +60,7 @@ type Config struct {
 	Rate    float64 `toml:"rate" doc:"How many messages of a key pass in a second; 0.1 is one in ten seconds." unit:"messages" min:"0.001" max:"1000000"`
 	Burst   int     `toml:"burst" doc:"How many messages of a key may pass at once after a pause." unit:"messages" min:"1" max:"1000000"`
 	Key     string  `toml:"key" doc:"The key that has its own limit: payload.FIELD of a JSON payload, or metadata.KEY. Default: the key that orders the pipeline's messages." example:"\"metadata.header.X-Tenant\""`
-	Over    string  `toml:"over" doc:"What happens to a message over the limit: it waits, or is rejected with an error of this kind." enum:"wait,retryable,permanent,drop"`
+	Over    string  `toml:"over" doc:"What happens to a message over the limit: it waits, or is refused with an error of this kind." enum:"wait,retryable,permanent,drop"`
 	MaxKeys int     `toml:"max_keys" doc:"The most keys that are remembered." unit:"keys" min:"1" max:"10000000"`
 }
 

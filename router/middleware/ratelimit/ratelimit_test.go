@@ -20,7 +20,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// with returns the defaults as f changes them.
+// with returns the defaults, changed by f.
 func with(f func(*Config)) *Config {
 	c := defaults
 	f(&c)
@@ -39,7 +39,7 @@ func TestDuties(t *testing.T) {
 
 func nothing(*message.Message) ([]*message.Message, error) { return nil, nil }
 
-// Each key has its own limit: what one sends takes nothing from the others.
+// Each key has its own limit: the messages of one key take no tokens of others.
 func TestKeysAreApart(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -108,7 +108,7 @@ func TestOver(t *testing.T) {
 				if err := send("b"); err != nil {
 					t.Errorf("another key: %v", err)
 				}
-				time.Sleep(1500*time.Millisecond + 1) // rejected messages took no token
+				time.Sleep(1500*time.Millisecond + 1) // refused messages took no token
 				if err := send("a"); err != nil {
 					t.Error(err)
 				}
@@ -169,7 +169,7 @@ func TestMemoryIsBounded(t *testing.T) {
 		if b.bucketOf("999", time.Now()).Allow() {
 			t.Error("a key in use was forgotten")
 		}
-		// Buckets that are full again go as others come: two for each.
+		// Full buckets are removed when others are used: two for each use.
 		time.Sleep(10 * time.Second)
 		for i := range 50 {
 			b.bucketOf(fmt.Sprint("new", i), time.Now()).Allow()
@@ -180,8 +180,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	})
 }
 
-// Whatever comes when, and whatever is forgotten: every key gets what a bucket of its own, never
-// forgotten, would give it.
+// Whatever arrives and whatever is forgotten, each key passes as many messages as with its own
+// bucket that is never forgotten.
 func TestForgettingChangesNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rate := rapid.SampledFrom([]float64{0.25, 1, 8}).Draw(t, "rate")

@@ -33,8 +33,8 @@ func TestDuties(t *testing.T) {
 	})
 }
 
-// failing is a handler that notes when it was called and fails with what errs says for the number
-// of the call, from 1.
+// failing is a handler that records when it was called. It fails with the error that errs returns
+// for the number of the call, from 1.
 type failing struct {
 	begun time.Time
 	calls []time.Duration
@@ -80,8 +80,8 @@ func TestPausesGrow(t *testing.T) {
 	})
 }
 
-// The stock middleware moves its backoff on in ShouldRetry and OnRetryHook, without which it can't
-// tell kinds of errors apart.
+// Watermill's middleware advances its backoff in ShouldRetry and OnRetryHook, which it needs to
+// distinguish kinds of errors.
 func TestAskingCostsNoTime(t *testing.T) {
 	took := func(t *testing.T, wrap func(f *failing) message.HandlerFunc) time.Duration {
 		f := failing{errs: always}
@@ -200,7 +200,7 @@ func TestAPauseEndsWithTheRun(t *testing.T) {
 	})
 }
 
-// Every attempt gets the context that the message came with, whatever the one before left there.
+// Each attempt gets the message's first context, whatever the attempt before has set.
 func TestEveryAttemptHasAFreshContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		msg, _ := middlewaretest.Message(t.Context(), "id", "key", "x")

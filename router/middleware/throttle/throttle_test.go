@@ -62,7 +62,7 @@ func TestRate(t *testing.T) {
 	}
 }
 
-// A run that is cancelled while it waits ends at once; the stock middleware waits on.
+// A run that is cancelled while it waits ends at once. Watermill's middleware continues to wait.
 func TestWaitingEndsWithTheRun(t *testing.T) {
 	waited := func(t *testing.T, wrap message.HandlerMiddleware) (took time.Duration, called bool, err error) {
 		ctx, cancel := context.WithCancelCause(t.Context())

@@ -66,8 +66,8 @@ func TestASuccessAfterTheDeadlineIsOne(t *testing.T) {
 	})
 }
 
-// The stock middleware leaves its ended context on the message, so that whoever comes after the
-// first attempt has no time at all.
+// Watermill's middleware leaves its ended context on the message, so that each further attempt has
+// no time.
 func TestTheDeadlineIsTakenOffAgain(t *testing.T) {
 	left := func(wrap message.HandlerMiddleware) error {
 		msg, _ := middlewaretest.Message(t.Context(), "id", "key", "")
