@@ -124,7 +124,7 @@ func noSuchID(id string) error {
 // meaning says of a state what it means.
 var meaning = map[ledger.State]string{
 	ledger.Writing:   "it was begun, and nobody knows how it ended until it comes again",
-	ledger.Held:    "the host keeps it until its device is there",
+	ledger.Held:      "the host keeps it until its device is there",
 	ledger.Done:      "its outputs aren't all confirmed yet",
 	ledger.Confirmed: "nothing is left to do; the row recognises it if it comes again",
 }
