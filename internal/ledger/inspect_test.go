@@ -475,7 +475,7 @@ func TestNothingIsMadeByLooking(t *testing.T) {
 
 	// If a host starts during a read, the result is in doubt.
 	fill(t, NewSQLite(s.path, "gateway-1"), row(2, Done, outputs))
-	if _, err := in.Count(t.Context(), Filter{}); err == nil || !strings.Contains(err.Error(), "ask again") {
+	if _, err := in.Count(t.Context(), Filter{}); err == nil || !strings.Contains(err.Error(), "try again") {
 		t.Errorf("beside a host that just started: %v", err)
 	}
 }
