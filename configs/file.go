@@ -24,7 +24,7 @@ type hostTable struct {
 // memoryTable has a budget for each kind of what takes memory.
 type memoryTable struct {
 	Bodies   int `toml:"bodies" doc:"Bodies of HTTP requests, as they arrive and until they are answered; a caller beyond it gets 503. 0 is no limit." unit:"bytes" min:"0" example:"67108864"`
-	InFlight int `toml:"in_flight" doc:"Messages that pipelines have and that aren't settled; beyond it consumers take no more, and callers get 503. 0 is no limit." unit:"bytes" min:"0" example:"134217728"`
+	InFlight int `toml:"in_flight" doc:"Messages that pipelines have and that aren't settled, with what they produced; beyond it consumers take no more, and callers get 503. 0 is no limit." unit:"bytes" min:"0" example:"134217728"`
 	Waiting  int `toml:"waiting" doc:"Messages that wait inside the host: data of devices and topics of memory. Beyond it devices are read no further, and publishing to memory waits. 0 is no limit." unit:"bytes" min:"0" example:"67108864"`
 	Held     int `toml:"held" doc:"Commands that are held; further ones are busy. 0 is no limit." unit:"bytes" min:"0" example:"134217728"`
 }

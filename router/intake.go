@@ -185,7 +185,7 @@ func (in *intake) take(d *transports.Delivery) {
 	e := &entry{delivery: d, message: d.Message()}
 	desc, err := in.describe(e.message)
 	e.desc = desc
-	size := sizeOf(d) + desc.Size
+	size := sizeOf(d.Payload, d.Metadata) + desc.Size
 	in.metrics.received.Inc()
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -209,10 +209,10 @@ func (in *intake) take(d *transports.Delivery) {
 	in.startRuns()
 }
 
-// sizeOf returns about how many bytes of memory a delivery takes.
-func sizeOf(d *transports.Delivery) int {
-	n := len(d.Payload)
-	for key, value := range d.Metadata {
+// sizeOf returns about how many bytes of memory a message takes.
+func sizeOf(payload message.Payload, metadata message.Metadata) int {
+	n := len(payload)
+	for key, value := range metadata {
 		n += len(key) + len(value)
 	}
 	return n

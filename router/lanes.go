@@ -76,8 +76,9 @@ type entry struct {
 	// publishing: the chain has returned and the outputs wait for confirms.
 	publishing bool
 	run        *run
-	// size is how many bytes of the budget it takes.
-	size int
+	// size is how many bytes of the budget the message takes, and outputs how many those of its run
+	// take until they are confirmed.
+	size, outputs int
 	// kept: the delivery is void but the run goes on; a redelivered copy takes it over.
 	kept bool
 	// Guarded by the mutex of holds: the queue that the message may be held in, whether that is left

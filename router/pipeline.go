@@ -253,8 +253,11 @@ func (p *pipeline) run(msg *message.Message, r *run) (done bool) {
 	if err == nil && slices.Contains(msgs, nil) {
 		err = handlers.Permanent(errors.New("a middleware returned nil in place of a message"))
 	}
+	if err != nil {
+		msgs = nil
+	}
 	switch {
-	case !p.intake.beginPublishing(r):
+	case !p.intake.beginPublishing(r, msgs):
 		r.finish(cancelled, nil, context.Cause(r.life))
 		return false
 	case err != nil:

@@ -4,18 +4,25 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
+
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/transports"
 )
 
-// beginPublishing notes that the run's chain has returned. It is false if the run was cancelled: its outputs are discarded.
-func (in *intake) beginPublishing(r *run) bool {
+// beginPublishing notes that the run's chain has returned, and counts the bytes of its outputs. It
+// returns false if the run was cancelled: its outputs are discarded.
+func (in *intake) beginPublishing(r *run, outputs []*message.Message) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if r.life.Err() != nil {
 		return false
 	}
 	r.entry.publishing = true
+	for _, msg := range outputs {
+		r.entry.outputs += sizeOf(msg.Payload, msg.Metadata)
+	}
+	in.inFlight.Add(r.entry.outputs)
 	return true
 }
 
@@ -53,6 +60,8 @@ func (in *intake) settleEntry(r *run, done bool, verdict verdict, cause error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.unwatch(e)
+	in.inFlight.Give(e.outputs)
+	e.outputs = 0
 	void := e.void()
 	again := !done && verdict == unavailable && !in.stopping && !void
 	if done {
