@@ -132,8 +132,9 @@ func newStopRig(t *testing.T) *stopRig {
 	if r.channel, err = conn.Channel(); err != nil {
 		t.Fatal(err)
 	}
-	// As the host declares it.
-	if _, err := r.channel.QueueDeclare("results", true, false, false, false, nil); err != nil {
+	// With the arguments of the example.
+	bound := amqp.Table{"x-max-length": 1_000_000}
+	if _, err := r.channel.QueueDeclare("results", true, false, false, false, bound); err != nil {
 		t.Fatal(err)
 	}
 	if r.deliveries, err = r.channel.Consume("results", "", true, false, false, false, nil); err != nil {
