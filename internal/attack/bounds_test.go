@@ -16,12 +16,11 @@ type bound struct {
 	mib     float64
 }
 
-// The bounds of the host. A bound without a setting is what the host is asked for, although nothing
-// limits it yet.
+// The bounds of the host, with their defaults.
 var (
-	bodies   = bound{"no setting: HTTP bodies that are being read", 64}
-	inFlight = bound{"no setting: messages in flight", 64}
-	held     = bound{"no setting: held commands", 64}
+	bodies   = bound{"[host] memory.bodies", 64}
+	inFlight = bound{"[host] memory.in_flight", 128}
+	held     = bound{"[host] memory.held", 128}
 	made     = bound{"internal/expression: strings that an expression makes", 64}
 )
 

@@ -22,7 +22,8 @@ const (
 	frameLimit = 4096
 )
 
-// hostFile is a host as people run it: each bound is the default.
+// hostFile is a host as people run it: each bound is the default. Only the names that are new may not
+// come as fast as in the first minutes after a start.
 const hostFile = `
 [host]
 name  = "attacked"
@@ -45,6 +46,7 @@ token  = "TOKEN"
 type     = "tcp"
 listen   = "DEVICES"
 identity = { by = "first-frame", pattern = '^HELLO (\S+)$' }
+new_names = { at_start = 1000 }
 
 [middleware.poison]
 to = "broker:poison"
