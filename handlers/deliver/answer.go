@@ -54,8 +54,8 @@ func newAsker(c *Config) *asker {
 }
 
 // question returns what the command asks. The error is for its sender.
-func (a *asker) question(c *device.Command) (*device.Question, error) {
-	q := &device.Question{Timeout: c.Timeout, Window: a.window}
+func (a *asker) question(c *device.Command) (*device.Request, error) {
+	q := &device.Request{Timeout: c.Timeout, MaxOpen: a.window}
 	if q.Timeout == 0 {
 		q.Timeout = a.timeout
 	}

@@ -43,13 +43,13 @@ func TestQuestions(t *testing.T) {
 				return
 			}
 			o := d.Frames()[0].Options
-			if o.Gap != time.Second || (o.Question != nil) != (c.timeout > 0) {
+			if o.Gap != time.Second || (o.Request != nil) != (c.timeout > 0) {
 				t.Fatalf("enqueued with %+v", o)
 			}
-			if o.Question == nil {
+			if o.Request == nil {
 				return
 			}
-			if q := o.Question; q.Timeout != c.timeout || q.Window != c.window || (q.Matches != nil) != (c.yes != "") {
+			if q := o.Request; q.Timeout != c.timeout || q.MaxOpen != c.window || (q.Matches != nil) != (c.yes != "") {
 				t.Errorf("asked %+v", q)
 			} else if q.Matches != nil && (!q.Matches([]byte(c.yes)) || q.Matches([]byte(c.no)) || q.Matches(nil)) {
 				t.Errorf("takes another answer than %q", c.yes)

@@ -57,7 +57,7 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 	}
 	options := device.EnqueueOptions{Expires: o.expires, Supersede: o.Supersede, ID: o.ID, Priority: o.Priority, Gap: d.gap}
 	if o.Reply.Or(d.asks) {
-		if options.Question, err = d.asker.question(&o.Command); err != nil {
+		if options.Request, err = d.asker.question(&o.Command); err != nil {
 			return d.result(o, device.StateRejected, err.Error(), 0), nil
 		}
 	}

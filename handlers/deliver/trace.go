@@ -17,7 +17,7 @@ func (d *deliver) enqueue(ctx context.Context, o *order, options device.EnqueueO
 	if d.env.Tracer == nil || !trace.SpanFromContext(ctx).IsRecording() {
 		return d.devices.Enqueue(o.key, o.Payload, options)
 	}
-	w := &tracedWrite{ctx: ctx, tracer: d.env.Tracer, asks: options.Question != nil}
+	w := &tracedWrite{ctx: ctx, tracer: d.env.Tracer, asks: options.Request != nil}
 	w.about = trace.WithAttributes(
 		attribute.String("pentrough.id", o.ID), attribute.String("pentrough.device", o.key), attribute.String("pentrough.pipeline", d.env.Pipeline))
 	options.Times = &w.times

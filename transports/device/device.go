@@ -54,8 +54,8 @@ type EnqueueOptions struct {
 	Supersede string
 	// ID names the command to others: in what is said to those that it supersedes, and on a late answer.
 	ID string
-	// Question says that the device is to answer; nil: it isn't asked anything.
-	Question *Question
+	// Request says that the device is to answer; nil: it isn't asked anything.
+	Request *Request
 	// Priority lets the payload overtake those of less priority of which nothing is written. 0 is what all have that ask for nothing; more is better.
 	Priority int
 	// Gap is how long the device is left alone before this payload, counted from the last byte of the one before.

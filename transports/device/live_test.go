@@ -15,7 +15,7 @@ func TestLive(t *testing.T) {
 	asked := connect(t, r, "a", newPipe(100))
 	enqueue(t, r, "b", "open")
 	enqueue(t, r, "b", "close")
-	if _, err := r.Enqueue("a", []byte("how?"), EnqueueOptions{Question: &Question{Timeout: time.Hour}}); err != nil {
+	if _, err := r.Enqueue("a", []byte("how?"), EnqueueOptions{Request: &Request{Timeout: time.Hour}}); err != nil {
 		t.Fatal(err)
 	}
 	gone.End(ClientClosed)

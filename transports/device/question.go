@@ -5,19 +5,19 @@ import (
 	"time"
 )
 
-// Question says that a payload asks the device something, and what answers it.
-type Question struct {
+// Request says that a payload asks the device something, and what answers it.
+type Request struct {
 	// Timeout is how long the answer may take, counted from the frame's last byte. It must be above 0.
 	Timeout time.Duration
 	// Matches reports whether what the device sent answers this question; it keeps nothing of it. nil: whatever comes next does.
 	Matches func(frame []byte) bool
-	// Window is how many questions the device may have open for this one to be asked too. Without Matches it is 1: nothing else is written to
+	// MaxOpen is how many questions the device may have open for this one to be asked too. Without Matches it is 1: nothing else is written to
 	// the device until it has answered, or until an answer that is late isn't to be expected any more.
-	Window int
+	MaxOpen int
 }
 
 // alone reports whether nothing else may be written while the question is open.
-func (q *Question) alone() bool { return q.Matches == nil || q.Window <= 1 }
+func (q *Request) alone() bool { return q.Matches == nil || q.MaxOpen <= 1 }
 
 // questions are those that a device was asked. They are guarded by slot.mu.
 type questions struct {
@@ -52,7 +52,7 @@ func (s *slot) mayWrite(f *frame, asking int) (ok bool, at time.Time) {
 		at = s.wrote.Add(f.gap)
 	}
 	if question := f.question; question != nil {
-		if open := len(q.open) + asking; open > 0 && (question.alone() || open >= question.Window) {
+		if open := len(q.open) + asking; open > 0 && (question.alone() || open >= question.MaxOpen) {
 			return false, time.Time{}
 		}
 		if question.Matches == nil && !q.quiet.IsZero() {

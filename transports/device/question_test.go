@@ -50,12 +50,12 @@ func (a *asking) ask(payload string, o EnqueueOptions) <-chan Written {
 
 // next is a question that whatever comes next answers.
 func next(timeout time.Duration) EnqueueOptions {
-	return EnqueueOptions{Question: &Question{Timeout: timeout}}
+	return EnqueueOptions{Request: &Request{Timeout: timeout}}
 }
 
 // tagged is a question that a frame answers which begins with tag.
 func tagged(tag string, window int) EnqueueOptions {
-	return EnqueueOptions{Question: &Question{Timeout: time.Second, Window: window, Matches: func(frame []byte) bool { return bytes.HasPrefix(frame, []byte(tag)) }}}
+	return EnqueueOptions{Request: &Request{Timeout: time.Second, MaxOpen: window, Matches: func(frame []byte) bool { return bytes.HasPrefix(frame, []byte(tag)) }}}
 }
 
 func (a *asking) says(frames ...string) {

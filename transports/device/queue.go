@@ -48,7 +48,7 @@ type conditions struct {
 	// priority overtakes lower ones.
 	priority int
 	// question is what the device is asked; asked is the session that it was asked in, and timer ends the wait for the answer.
-	question *Question
+	question *Request
 	asked    *Session
 	timer    *time.Timer
 	times    *Times // nil: nobody wants to know
@@ -58,8 +58,8 @@ var plain conditions
 
 func newFrame(o EnqueueOptions) *frame {
 	f := &frame{expires: o.Expires, conditions: &plain, epoch: o.Epoch, orphaned: o.Orphaned}
-	if o.Supersede != "" || o.Question != nil || o.Gap > 0 || o.Priority > 0 || o.Times != nil {
-		f.conditions = &conditions{sets: o.Supersede, id: o.ID, gap: o.Gap, question: o.Question, priority: o.Priority, times: o.Times}
+	if o.Supersede != "" || o.Request != nil || o.Gap > 0 || o.Priority > 0 || o.Times != nil {
+		f.conditions = &conditions{sets: o.Supersede, id: o.ID, gap: o.Gap, question: o.Request, priority: o.Priority, times: o.Times}
 	}
 	return f
 }

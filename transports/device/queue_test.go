@@ -361,10 +361,10 @@ func queueModel(t *testing.T, rt *rapid.T) {
 				o.Gap = time.Duration(rapid.SampledFrom([]int{0, 0, 2}).Draw(rt, "gap")) * time.Second
 				switch rapid.IntRange(0, 3).Draw(rt, "asks") {
 				case 0:
-					o.Question = &Question{Timeout: time.Duration(rapid.IntRange(1, 9).Draw(rt, "timeout")) * time.Second}
+					o.Request = &Request{Timeout: time.Duration(rapid.IntRange(1, 9).Draw(rt, "timeout")) * time.Second}
 				case 1:
 					tag := rapid.SampledFrom([]byte("yn")).Draw(rt, "tag")
-					o.Question = &Question{Timeout: 5 * time.Second, Window: rapid.IntRange(1, 3).Draw(rt, "window"), Matches: func(f []byte) bool { return f[0] == tag }}
+					o.Request = &Request{Timeout: 5 * time.Second, MaxOpen: rapid.IntRange(1, 3).Draw(rt, "window"), Matches: func(f []byte) bool { return f[0] == tag }}
 				}
 				if err := m.enqueue(payload, o); err != nil && !errors.Is(err, ErrOffline) && !errors.Is(err, ErrBusy) {
 					rt.Fatal(err)
@@ -400,7 +400,7 @@ func (m *queueModelState) checkQuestions(rt *rapid.T) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range s.questions.open {
-		if n := len(s.questions.open); f.question.alone() && n > 1 || !f.question.alone() && n > f.question.Window && f == s.questions.open[n-1] {
+		if n := len(s.questions.open); f.question.alone() && n > 1 || !f.question.alone() && n > f.question.MaxOpen && f == s.questions.open[n-1] {
 			rt.Fatalf("%d questions are open", n)
 		}
 	}
