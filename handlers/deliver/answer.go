@@ -11,15 +11,15 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// Answer says by what the answers of devices are known.
+// Answer says how an answer is matched to its request: both contain the same text.
 type Answer struct {
-	Command string `toml:"command" doc:"A regular expression with one group: what an answer repeats of its command, such as a number." example:"\"#(\\\\d+)$\"" required:"true"`
-	Frame   string `toml:"frame" doc:"A regular expression with one group: where a frame from a device repeats it." example:"\"^(\\\\d+):\"" required:"true"`
-	Window  int    `toml:"window" doc:"How many questions a device may have open at once. Default: 1." unit:"questions" min:"1" max:"1000" example:"4"`
+	Command string `toml:"command" doc:"A regular expression with one group: the part of a command that its answer repeats, such as a number." example:"\"#(\\\\d+)$\"" required:"true"`
+	Frame   string `toml:"frame" doc:"A regular expression with one group: the same part in a frame from the device." example:"\"^(\\\\d+):\"" required:"true"`
+	MaxOpen int    `toml:"max_open" doc:"How many open requests a device may have. Default: 1." unit:"requests" min:"1" max:"1000" example:"4" renamed:"window"`
 }
 
-// mostWindow keeps what is looked through for each frame small.
-const mostWindow = 1000
+// mostOpen is the largest max_open. Each frame of a device is compared with all its open requests.
+const mostOpen = 1000
 
 func (a *Answer) validate() (errs []error) {
 	for name, text := range map[string]string{"answer.command": a.Command, "answer.frame": a.Frame} {
@@ -32,30 +32,30 @@ func (a *Answer) validate() (errs []error) {
 			errs = append(errs, handlers.Invalid(name, "has %d groups, must have one", re.NumSubexp()))
 		}
 	}
-	if a.Window < 0 || a.Window > mostWindow {
-		errs = append(errs, handlers.Invalid("answer.window", "%d is not from 1 to %d", a.Window, mostWindow))
+	if a.MaxOpen < 0 || a.MaxOpen > mostOpen {
+		errs = append(errs, handlers.Invalid("answer.max_open", "%d is not from 1 to %d", a.MaxOpen, mostOpen))
 	}
 	return errs
 }
 
-// asker makes questions of commands.
-type asker struct {
+// requestMaker makes requests from commands.
+type requestMaker struct {
 	timeout        time.Duration
-	command, frame *regexp.Regexp // nil: the next frame answers
-	window         int
+	command, frame *regexp.Regexp // nil: the next frame is the answer
+	maxOpen        int
 }
 
-func newAsker(c *Config) *asker {
-	a := &asker{timeout: c.Timeout, window: 1}
+func newRequestMaker(c *Config) *requestMaker {
+	a := &requestMaker{timeout: c.Timeout, maxOpen: 1}
 	if c.Answer != nil {
-		a.command, a.frame, a.window = regexp.MustCompile(c.Answer.Command), regexp.MustCompile(c.Answer.Frame), max(c.Answer.Window, 1)
+		a.command, a.frame, a.maxOpen = regexp.MustCompile(c.Answer.Command), regexp.MustCompile(c.Answer.Frame), max(c.Answer.MaxOpen, 1)
 	}
 	return a
 }
 
-// question returns what the command asks. The error is for its sender.
-func (a *asker) question(c *device.Command) (*device.Request, error) {
-	q := &device.Request{Timeout: c.Timeout, MaxOpen: a.window}
+// newRequest returns the request of a command. Its error is the detail of a rejection.
+func (a *requestMaker) newRequest(c *device.Command) (*device.Request, error) {
+	q := &device.Request{Timeout: c.Timeout, MaxOpen: a.maxOpen}
 	if q.Timeout == 0 {
 		q.Timeout = a.timeout
 	}
@@ -64,7 +64,7 @@ func (a *asker) question(c *device.Command) (*device.Request, error) {
 	}
 	found := a.command.FindSubmatch(c.Payload)
 	if found == nil {
-		return nil, fmt.Errorf("reply: cmd has nothing that its answer could repeat; it must match %s", a.command)
+		return nil, fmt.Errorf("reply: cmd has no part that its answer could repeat; it must match %s", a.command)
 	}
 	want := string(found[1])
 	q.Matches = func(frame []byte) bool {
@@ -74,8 +74,8 @@ func (a *asker) question(c *device.Command) (*device.Request, error) {
 	return q, nil
 }
 
-// encoded is an answer as a result has it.
-func encoded(reply string) ([]byte, device.Encoding) {
+// encodeReply returns the reply and encoding of a result for an answer.
+func encodeReply(reply string) ([]byte, device.Encoding) {
 	if utf8.ValidString(reply) {
 		return []byte(reply), device.Text
 	}

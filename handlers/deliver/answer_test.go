@@ -9,26 +9,26 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-func TestQuestions(t *testing.T) {
-	tagged := &Answer{Command: `#(\d+)$`, Frame: `^(\d+):`, Window: 4}
+func TestRequests(t *testing.T) {
+	tagged := &Answer{Command: `#(\d+)$`, Frame: `^(\d+):`, MaxOpen: 4}
 	for _, c := range []struct {
 		name    string
 		reply   bool
 		answer  *Answer
 		body    string
 		timeout time.Duration // 0: none is asked
-		window  int
+		open    int
 		yes, no string // frames that do and don't answer; empty: all do
 		detail  string // of its rejection
 	}{
 		{name: "none", body: `{"device":"d","cmd":"x"}`},
-		{name: "asked", body: `{"device":"d","cmd":"x","reply":true}`, timeout: 7 * time.Second, window: 1},
-		{name: "asked with a time of its own", body: `{"device":"d","cmd":"x","reply":true,"timeout":3}`, timeout: 3 * time.Second, window: 1},
-		{name: "a time without a question", body: `{"device":"d","cmd":"x","timeout":3}`},
-		{name: "always asked", reply: true, body: `{"device":"d","cmd":"x"}`, timeout: 7 * time.Second, window: 1},
+		{name: "asked", body: `{"device":"d","cmd":"x","reply":true}`, timeout: 7 * time.Second, open: 1},
+		{name: "asked with a time of its own", body: `{"device":"d","cmd":"x","reply":true,"timeout":3}`, timeout: 3 * time.Second, open: 1},
+		{name: "a timeout without a request", body: `{"device":"d","cmd":"x","timeout":3}`},
+		{name: "always asked", reply: true, body: `{"device":"d","cmd":"x"}`, timeout: 7 * time.Second, open: 1},
 		{name: "always asked but for this", reply: true, body: `{"device":"d","cmd":"x","reply":false}`},
-		{name: "tagged", answer: tagged, body: `{"device":"d","cmd":"get #12","reply":true}`, timeout: 7 * time.Second, window: 4, yes: "12: 21.5", no: "1: 21.5"},
-		{name: "tagged, in vain", answer: tagged, body: `{"device":"d","cmd":"get","reply":true}`, detail: "reply: cmd has nothing that its answer could repeat"},
+		{name: "tagged", answer: tagged, body: `{"device":"d","cmd":"get #12","reply":true}`, timeout: 7 * time.Second, open: 4, yes: "12: 21.5", no: "1: 21.5"},
+		{name: "tagged, in vain", answer: tagged, body: `{"device":"d","cmd":"get","reply":true}`, detail: "reply: cmd has no part that its answer could repeat"},
 		{name: "not asked", answer: tagged, body: `{"device":"d","cmd":"get"}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -49,7 +49,7 @@ func TestQuestions(t *testing.T) {
 			if o.Request == nil {
 				return
 			}
-			if q := o.Request; q.Timeout != c.timeout || q.MaxOpen != c.window || (q.Matches != nil) != (c.yes != "") {
+			if q := o.Request; q.Timeout != c.timeout || q.MaxOpen != c.open || (q.Matches != nil) != (c.yes != "") {
 				t.Errorf("asked %+v", q)
 			} else if q.Matches != nil && (!q.Matches([]byte(c.yes)) || q.Matches([]byte(c.no)) || q.Matches(nil)) {
 				t.Errorf("takes another answer than %q", c.yes)
@@ -92,7 +92,7 @@ func TestAnswersAreConfigured(t *testing.T) {
 		{Answer{Command: `#(\d+`, Frame: `(\d+)`}, "answer.command: the regular expression is wrong: missing closing )"},
 		{Answer{Command: `#(\d+)`, Frame: `^(\d{1,1000}.{1,1000})`}, "answer.frame: the regular expression has a size of 4"},
 		{Answer{Command: `#(\d+)`, Frame: `\d+`}, "answer.frame: has 0 groups, must have one"},
-		{Answer{Command: `#(\d+)`, Frame: `(\d+)`, Window: 2000}, "answer.window: 2000 is not from 1 to 1000"},
+		{Answer{Command: `#(\d+)`, Frame: `(\d+)`, MaxOpen: 2000}, "answer.max_open: 2000 is not from 1 to 1000"},
 	} {
 		config := defaults
 		config.Devices, config.Answer = "devices", &c.answer

@@ -21,71 +21,95 @@ func init() {
 	})
 }
 
-const description = "Takes commands, `{\"device\": \"10.0.0.7\", \"cmd\": \"open\"}`, writes each as one frame to the device's live connection, in order, and produces one " +
-	"end for each:\n\n" +
-	"| state | code | meaning |\n|---|---|---|\n" +
-	"| `held` | 102 | the device is away, and the command is kept for it; its end comes as another result |\n" +
-	"| `sent` | 202 | the kernel took the last byte of the frame for the live connection, no more |\n" +
-	"| `answered` | 200 | the device answered: `reply` is what it said |\n" +
-	"| `rejected` | 400 | a bad command; `detail` says what is wrong with it |\n" +
-	"| `unknown-device` | 404 | the inventory has no such device, and it has no connection here; only where there is an `[inventory]` |\n" +
-	"| `superseded` | 409 | a newer command for the same setting of the device took its place before the first byte was written |\n" +
+const description = "Takes commands such as `{\"device\": \"10.0.0.7\", \"cmd\": \"open\"}`. It writes each command " +
+	"as one frame to the device's connection, in order. Each command ends with one result:\n\n" +
+	"| state | code | meaning |\n" +
+	"|---|---|---|\n" +
+	"| `held` | 102 | the device is offline, and the command is held for it. A later result says how the command ended |\n" +
+	"| `sent` | 202 | the kernel took the last byte of the frame. Nothing more is known |\n" +
+	"| `answered` | 200 | the device answered; `reply` has the answer |\n" +
+	"| `rejected` | 400 | the command is invalid; `detail` says why |\n" +
+	"| `unknown-device` | 404 | the inventory doesn't list the device, and the device has no connection to this host. Only with an `[inventory]` |\n" +
+	"| `superseded` | 409 | a newer command for the same setting of the device came before the first byte was written |\n" +
 	"| `expired` | 410 | its `ttl`, `expires_at` or `expiration` was over before the first byte was written |\n" +
 	"| `busy` | 429 | too many commands wait for the device, or they haven't moved for too long |\n" +
-	"| `offline` | 503 | the device has no connection here; nothing was written |\n" +
-	"| `no-reply` | 504 | the command was written and its answer didn't come in time, or the connection ended first: the device may have it |\n" +
-	"| `unknown` | 520 | the connection ended in the middle of the frame; or the host's process did, and the command can't or (mode `at-most-once`) mustn't be written again |\n\n" +
-	"A command's id is its field `id`, else the message's id, else a new one. Its `ttl` counts from the message's timestamp, else from when this host " +
-	"received it; an AMQP timestamp has whole seconds. An AMQP `expiration` is a ttl too, which goes on after the broker gave the message out: the shortest of all counts. A command with a field that nobody knows is rejected; " +
-	"one for several devices is for `fanout`.\n\n" +
-	"A command whose `supersede` names what it sets (`\"supersede\": \"temperature\"`) takes the place of older ones for the same device and name that still wait in this host. One that is being " +
-	"written is never replaced, and order stays as it was: the older one is left out.\n\n" +
-	"With `priority = true` a command's `priority` (0 to 9), else the AMQP priority of its message, lets it overtake those for its device that wait in this host with less: an emergency stop is written next. Of what is being " +
-	"written, and of a question that is open, the end is waited for.\n\n" +
-	"A command with `\"reply\": true` waits for the device's answer, for its `timeout`, else that of this handler, counted from its last byte. Whatever the device sends next is the answer, and nothing else " +
-	"is written to it meanwhile. Where answers repeat something of their command, `answer` says what, and a device may have several questions open: " +
-	"`answer = { command = '#(\\d+)$', frame = '^(\\d+):', window = 4 }`. An answer isn't data; one that comes too late is, with the command's id as `late_for`. After a question that " +
-	"stayed without an answer, the next is asked when the late answer came, or after as long again. A `timeout` above the pipeline's `stall` makes commands of a device that is " +
-	"slow to answer `busy` when many wait.\n\n" +
-	"With `offline = \"hold\"`, here or in a command, a command whose device is away is kept in the store until the device registers, its time is over, or a newer one supersedes it; it comes before all newer ones. " +
-	"That needs `dedup` and a store that outlives the process. A command beyond the limits of `hold` is `busy`.\n\n" +
-	"Results, events and data that a host published (their message type says so) and that come back here, as through an exchange whose bindings match everything, are " +
-	"dropped without a result, which would only come back too.\n\n" +
-	"In the mode `at-least-once` a command that was being written when the host crashed is written again; `attempt` of its result says so. In the mode `at-most-once` the " +
-	"store has the command on disk before it is written, and after a crash its result is `unknown` instead. That needs `dedup`, a store that outlives the process, and an id.\n\n" +
-	"A body that isn't one JSON object has no result; it is a permanent error, for `poison`. A command that the middleware `timeout` ends before its first byte was " +
-	"written may be tried again by `retry`, and is then behind those that came after it."
+	"| `offline` | 503 | the device has no connection to this host; nothing was written |\n" +
+	"| `no-reply` | 504 | the command was written, but no answer came in time, or the connection ended first. The device may have the command |\n" +
+	"| `unknown` | 520 | the connection or the host ended in the middle of the frame, and the command can't be written again, or mustn't be (mode `at-most-once`) |\n\n" +
+	"**Ids and expiry.** A command's id is its field `id`, else the id of its message, else " +
+	"a new one. A `ttl` counts from the timestamp of the message, or without one from when " +
+	"this host received it. An AMQP timestamp has whole seconds. The AMQP property " +
+	"`expiration` is a ttl, too, and goes on after RabbitMQ has delivered the message. If a " +
+	"command has several of them, the one that ends first counts.\n\n" +
+	"A command with an unknown field is rejected. For commands to several devices use " +
+	"`fanout`.\n\n" +
+	"**Newer commands for one setting.** The field `supersede` of a command names the " +
+	"setting that it changes, such as `\"supersede\": \"temperature\"`. If older commands for " +
+	"the same device and setting still wait in this host, the newer one supersedes them. A " +
+	"command that is being written isn't superseded. The others keep their order.\n\n" +
+	"**Priority.** With `priority = true` a command can overtake others for its device that " +
+	"wait in this host, such as an emergency stop. Its priority is its field `priority` (0 " +
+	"to 9), else the AMQP priority of its message. It waits until the command that is being " +
+	"written, or the open request, has ended.\n\n" +
+	"**Requests and answers.** A command with `\"reply\": true` is a request: it waits for " +
+	"the device's answer. Its `timeout`, else that of this handler, counts from the last " +
+	"byte of the command. The next frame that the device sends is the answer, and the host " +
+	"writes nothing to the device until then.\n\n" +
+	"If answers repeat a part of their command, `answer` says which part. Then a device may " +
+	"have several open requests: `answer = { command = '#(\\d+)$', frame = '^(\\d+):', " +
+	"max_open = 4 }`.\n\n" +
+	"The host doesn't publish an answer as data. It publishes a late answer as data, with " +
+	"the id of the command as `late_for`. After a request without an answer, the next " +
+	"request is written when the late answer has come, or after the same timeout again. If " +
+	"a `timeout` is longer than the pipeline's `stall`, and many commands wait for a slow " +
+	"device, they end as `busy`.\n\n" +
+	"**Offline devices.** With `offline = \"hold\"`, here or in a command, a command for an " +
+	"offline device is held. It stays in the ledger until the device connects, the command " +
+	"expires, or a newer one supersedes it. Held commands are written before all newer " +
+	"ones. This needs `dedup` in the pipeline, and a store that outlives the process. A " +
+	"command above the limits of `hold` ends as `busy`.\n\n" +
+	"**Messages that aren't commands.** Results, events and data that a host published can " +
+	"come back to this pipeline, as from an exchange with a binding for all keys. The " +
+	"handler knows them by their message type and drops them without a result.\n\n" +
+	"**After a crash.** In the mode `at-least-once` the host writes a command again if a " +
+	"crash interrupted it; `attempt` in the result counts. In the mode `at-most-once` the " +
+	"store has the command on disk before it is written, and after a crash its result is " +
+	"`unknown`. This mode needs `dedup`, a store that outlives the process, and an id.\n\n" +
+	"A body that isn't one JSON object has no result. It is a permanent error, for " +
+	"`poison`. If the middleware `timeout` ends a command before its first byte is written, " +
+	"`retry` may run it again; it is then behind the commands that came after it."
 
 // Config is the configuration of deliver.
 type Config struct {
-	Devices handlers.DevicesRef `toml:"devices" doc:"The transport that holds the devices." example:"\"devices\"" required:"true"`
-	Mode    string              `toml:"mode" doc:"What is promised for commands that don't say: a crash may have one written again, or leave it unknown whether it was." enum:"at-least-once,at-most-once"`
+	Devices handlers.DevicesRef `toml:"devices" doc:"The transport with the devices." example:"\"devices\"" required:"true"`
+	Mode    string              `toml:"mode" doc:"The mode of commands without a mode. After a crash, at-least-once may write a command again; at-most-once doesn't, and then the result can be unknown." enum:"at-least-once,at-most-once"`
 
-	Supersede string `toml:"supersede" doc:"A field of commands that names what a command sets, such as \"setpoint\": the newest command takes the place of those for the same device and name that still wait, whose result is superseded. Default: only a command's own supersede says so." example:"\"setpoint\""`
+	Supersede string `toml:"supersede" doc:"The field of a command that names the setting which the command changes. A newer command then supersedes older ones for the same device and setting that still wait. Default: only the command's field supersede counts." example:"\"setpoint\""`
 
-	Priority bool `toml:"priority" doc:"Whether a command may overtake those that wait for the same device: by its own priority (0 to 9, 9 first), else by the AMQP priority of its message. Otherwise a command with a priority is rejected, and the message's is only the broker's."`
+	Priority bool `toml:"priority" doc:"Whether a command with a higher priority overtakes those that wait for the same device. The priority (0 to 9, 9 first) is that of the command, else the AMQP priority of its message. If false, a command with a priority is rejected, and the handler ignores the priority of the message."`
 
-	Offline string     `toml:"offline" doc:"What becomes of a command while its device is away, if it doesn't say: it fails, or is held until the device is there." enum:"fail,hold"`
-	Hold    HoldLimits `toml:"hold" doc:"How much is held. What is held is in the host's memory, too."`
+	Offline string     `toml:"offline" doc:"What happens to a command whose device is offline, if the command has no field offline. fail: its result is offline. hold: the ledger stores it until the device connects." enum:"fail,hold"`
+	Hold    HoldLimits `toml:"hold" doc:"How many commands are held. Each held command also uses memory of the host."`
 
-	Reply   bool          `toml:"reply" doc:"Whether devices answer the commands that don't say: each then waits for its answer."`
-	Timeout time.Duration `toml:"timeout" doc:"How long an answer may take, for commands that don't say." min:"1ms" max:"5m"`
-	Answer  *Answer       `toml:"answer" doc:"How answers are known. Without it whatever a device sends next is its answer, and nothing is written to it meanwhile."`
-	MinGap  time.Duration `toml:"min_gap" doc:"How long a device is left alone between the last byte of a command and the next command." min:"0s" max:"1m"`
+	Reply   bool          `toml:"reply" doc:"Whether a command without a field reply is a request, which waits for the device's answer."`
+	Timeout time.Duration `toml:"timeout" doc:"How long the answer may take, for a request without a timeout." min:"1ms" max:"5m"`
+	Answer  *Answer       `toml:"answer" doc:"How an answer is matched to its request. Without this table the next frame that the device sends is the answer, and the host writes nothing to the device until then."`
+	MinGap  time.Duration `toml:"min_gap" doc:"The least time between the last byte of a command and the first byte of the next one for the same device." min:"0s" max:"1m"`
 }
 
 var defaults = Config{
 	Mode: string(device.AtLeastOnce), Timeout: 5 * time.Second, Offline: string(device.Fail), Hold: HoldLimits{PerDevice: 1000, Total: 100_000},
 }
 
-// mostGap keeps a device's queue moving.
+// mostGap is the longest min_gap. A longer one would keep the commands of a device waiting for too
+// long.
 const mostGap = time.Minute
 
-// Validate reports all problems.
+// Validate returns all problems of the configuration, joined.
 func (c *Config) Validate() error {
 	var errs []error
 	if c.Devices == "" {
-		errs = append(errs, handlers.Invalid("devices", "is missing; it names the transport that holds the devices"))
+		errs = append(errs, handlers.Invalid("devices", "is missing; it names the transport with the devices"))
 	}
 	if err := c.format().Validate(); err != nil {
 		errs = append(errs, handlers.Invalid("supersede", "%v", err))
@@ -117,13 +141,13 @@ func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
 		return nil, err
 	}
 	results := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "pentrough_deliver_results_total", Help: "Commands by the state that they ended in.",
+		Name: "pentrough_deliver_results_total", Help: "Results by state.",
 	}, []string{"state"})
 	if err := env.Registerer.Register(results); err != nil {
 		return nil, fmt.Errorf("registering the metrics of deliver: %w", err)
 	}
 	return &deliver{
-		devices: devices, inventory: inventoryOf(env, c.Devices), mode: device.Mode(c.Mode), format: c.format(), priority: c.Priority, asks: c.Reply, asker: newAsker(c), gap: c.MinGap,
+		devices: devices, inventory: inventoryOf(env, c.Devices), mode: device.Mode(c.Mode), format: c.format(), priority: c.Priority, reply: c.Reply, requests: newRequestMaker(c), gap: c.MinGap,
 		offline: device.OfflinePolicy(c.Offline), limits: c.Hold, env: env, results: results,
 	}, nil
 }

@@ -347,7 +347,7 @@ func TestPriorities(t *testing.T) {
 		}
 		desc, err := handler.(handlers.Describer).Describe(msg)
 		if err != nil || desc.Priority != c.want {
-			t.Errorf("%+v: described as %+v, %v", c, desc, err)
+			t.Errorf("%+v: orderFor as %+v, %v", c, desc, err)
 		}
 		out, err := handlertest.Handle(t.Context(), handler, msg)
 		if r := only(t, out, err); (r.State == device.StateRejected) != c.rejected || !c.rejected && d.Frames()[0].Options.Priority != c.want {

@@ -11,39 +11,42 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// HoldLimits bound what is held.
+// HoldLimits are the limits of held commands.
 type HoldLimits struct {
-	PerDevice int `toml:"per_device" doc:"How many commands are held for one device at most; further ones are busy." unit:"commands" min:"1"`
-	Total     int `toml:"total" doc:"How many are held for all devices together at most; further ones are busy." unit:"commands" min:"1"`
+	PerDevice int `toml:"per_device" doc:"The most held commands of one device. A further command ends as busy." unit:"commands" min:"1"`
+	Total     int `toml:"total" doc:"The most held commands of all devices together. A further command ends as busy." unit:"commands" min:"1"`
 }
 
-// Why a command is held.
+// The details of the state held.
 const (
-	away   = "the device is away"
-	behind = "older commands are held for the device"
+	whyOffline    = "the device is offline"
+	whyBehindHeld = "older commands are held for the device"
 )
 
-// Ready implements handlers.Holder.
-func (d *deliver) Ready(name string) bool { return d.devices.Epoch(name) != 0 || d.unknown(name) }
+// Ready reports whether a held command of the device can go on: to be written if the device has a
+// session, or to end if the inventory doesn't list the device. It implements handlers.Holder.
+func (d *deliver) Ready(name string) bool { return d.devices.Epoch(name) != 0 || d.isUnlisted(name) }
 
-// Watch implements handlers.Holder.
+// Watch calls resume for each device that becomes ready. It implements handlers.Holder.
 func (d *deliver) Watch(resume func(name string)) {
 	d.devices.Watch(resume)
 	d.watchInventory(resume)
 }
 
-// held has the ledger own a command until its device is there.
-func (d *deliver) held(ctx context.Context, o *order, journal handlers.Journal, why string) ([]*message.Message, error) {
+// holdCommand stores a command in the ledger until its device connects, and returns the result
+// held, or busy if the limit is reached. A command that was held before isn't counted against the
+// limits again, and has no further result.
+func (d *deliver) holdCommand(ctx context.Context, o *order, journal handlers.Journal, why string) ([]*message.Message, error) {
 	if handlers.Resumed(ctx) != nil {
 		return nil, journal.Hold(handlers.Holding{}, nil)
 	}
-	held := d.message(o, device.Result{State: device.StateHeld, Detail: why})
+	held := d.resultMessage(o, device.Result{State: device.StateHeld, Detail: why})
 	err := journal.Hold(handlers.Holding{
 		Awaits: o.key, Expires: o.expires, Sets: o.Supersede, PerKey: d.limits.PerDevice, Total: d.limits.Total,
 	}, held)
 	switch {
 	case errors.Is(err, handlers.ErrHoldFull):
-		return d.result(o, device.StateBusy, why+", and "+err.Error(), 0), nil
+		return d.newResult(o, device.StateBusy, why+", and "+err.Error(), 0), nil
 	case err != nil:
 		return nil, err
 	}
@@ -51,8 +54,9 @@ func (d *deliver) held(ctx context.Context, o *order, journal handlers.Journal, 
 	return held, nil
 }
 
-// passed waits until what stands before a command may have changed, or its time is over.
-func (d *deliver) passed(ctx context.Context, o *order, before <-chan struct{}) error {
+// awaitHeldBefore waits until the held commands before this one may have changed, or this one
+// expires.
+func (d *deliver) awaitHeldBefore(ctx context.Context, o *order, before <-chan struct{}) error {
 	var expired <-chan time.Time
 	if !o.expires.IsZero() {
 		timer := time.NewTimer(o.expires.Sub(d.env.Now()))

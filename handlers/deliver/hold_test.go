@@ -64,7 +64,7 @@ func TestACommandForADeviceThatIsAwayIsHeld(t *testing.T) {
 	handler, d := newHolder(t)
 	j := &journal{}
 	out, err := (&holds{}).run(t.Context(), handler, j, forAway)
-	if r := only(t, out, err); r.State != device.StateHeld || r.State.Terminal() || r.Detail != away || r.Attempt != 1 {
+	if r := only(t, out, err); r.State != device.StateHeld || r.State.Terminal() || r.Detail != whyOffline || r.Attempt != 1 {
 		t.Errorf("%+v", r)
 	}
 	want := []handlers.Holding{{Awaits: "away", Expires: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC), Sets: "setpoint", PerKey: 3, Total: 5}}
@@ -86,11 +86,11 @@ func TestHoldingIsRefused(t *testing.T) {
 		state   device.State
 		detail  string
 	}{
-		"it is full":           {forAway, &journal{full: true}, device.StateBusy, "the device is away, and no more can be held: 1 are for this device"},
+		"it is full":           {forAway, &journal{full: true}, device.StateBusy, "the device is offline, and no more can be held: 1 are for this device"},
 		"the command says so":  {`{"device":"away","cmd":"x","offline":"fail"}`, &journal{}, device.StateOffline, "no session"},
 		"without dedup":        {forAway, nil, device.StateRejected, "needs dedup"},
 		"a store that forgets": {forAway, &journal{forgets: true}, device.StateRejected, "outlives the process"},
-		"its time is over":     {`{"device":"away","cmd":"x","expires_at":"2001-01-01T00:00:00Z"}`, &journal{}, device.StateExpired, "over"},
+		"its time is over":     {`{"device":"away","cmd":"x","expires_at":"2001-01-01T00:00:00Z"}`, &journal{}, device.StateExpired, "expired"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			handler, _ := newHolder(t)
@@ -118,7 +118,7 @@ func TestACommandBehindThoseThatAreHeldIsHeldToo(t *testing.T) {
 	j := &journal{}
 	run := &holds{before: func() <-chan struct{} { return make(chan struct{}) }}
 	out, err := run.run(t.Context(), handler, j, `{"device":"d","cmd":"x"}`)
-	if r := only(t, out, err); r.State != device.StateHeld || r.Detail != behind || len(j.held) != 1 || len(d.Frames()) != 0 {
+	if r := only(t, out, err); r.State != device.StateHeld || r.Detail != whyBehindHeld || len(j.held) != 1 || len(d.Frames()) != 0 {
 		t.Errorf("%+v, %d held, %d frames", r, len(j.held), len(d.Frames()))
 	}
 }
@@ -175,10 +175,10 @@ func TestWhatComesBackIsWrittenOrHeldAgain(t *testing.T) {
 		state   device.State // empty if it is held again
 		detail  string
 	}{
-		"written":            {body: `{"device":"d","cmd":"x"}`, state: device.StateSent},
-		"superseded":         {resumed: handlers.Resumption{SupersededBy: "n"}, body: forAway, state: device.StateSuperseded, detail: `command n came for "setpoint"`},
-		"expired":            {resumed: handlers.Resumption{Expires: time.Unix(1, 0)}, body: `{"device":"away","cmd":"x","ttl":"1s"}`, state: device.StateExpired},
-		"the device is away": {body: forAway},
+		"written":               {body: `{"device":"d","cmd":"x"}`, state: device.StateSent},
+		"superseded":            {resumed: handlers.Resumption{SupersededBy: "n"}, body: forAway, state: device.StateSuperseded, detail: `command n came for "setpoint"`},
+		"expired":               {resumed: handlers.Resumption{Expires: time.Unix(1, 0)}, body: `{"device":"away","cmd":"x","ttl":"1s"}`, state: device.StateExpired},
+		"the device is offline": {body: forAway},
 		"its queue is full": {body: `{"device":"d","cmd":"x"}`, enqueue: func(string, []byte, device.EnqueueOptions) (device.Write, error) {
 			return nil, device.ErrBusy
 		}},

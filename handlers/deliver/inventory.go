@@ -7,7 +7,7 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// inventoryOf returns the inventory of a transport's devices, nil if the host has none.
+// inventoryOf returns the inventory of a transport's devices, or nil if the host has no inventory.
 func inventoryOf(env handlers.Env, ref handlers.DevicesRef) device.Inventory {
 	if env.Inventory == nil {
 		return nil
@@ -15,24 +15,23 @@ func inventoryOf(env handlers.Env, ref handlers.DevicesRef) device.Inventory {
 	return env.Inventory(ref)
 }
 
-// unknown reports whether there is an inventory without this device.
-func (d *deliver) unknown(name string) bool { return d.inventory != nil && !d.inventory.Known(name) }
+// isUnlisted reports whether there is an inventory, and it doesn't list this device.
+func (d *deliver) isUnlisted(name string) bool { return d.inventory != nil && !d.inventory.Known(name) }
 
-// stranger reports that of a command's device. It is asked when the device has no connection: one that has is there, whatever the list says.
-func (d *deliver) stranger(o *order) bool { return d.unknown(o.key) }
-
-// unlisted is the result for a device that isn't in the inventory.
-func (d *deliver) unlisted(o *order) []*message.Message {
-	return d.result(o, device.StateUnknownDevice, "the inventory has no such device", 0)
+// unknownDeviceResult makes the result for a device that the inventory doesn't list. It is for
+// devices without a connection: a connected device gets its commands, even if it isn't listed.
+func (d *deliver) unknownDeviceResult(o *order) []*message.Message {
+	return d.newResult(o, device.StateUnknownDevice, "the inventory doesn't list the device", 0)
 }
 
-// watchInventory has what is held for devices that leave the inventory come back, to end.
+// watchInventory calls resume for each device that leaves the inventory, so that its held commands
+// end.
 func (d *deliver) watchInventory(resume func(name string)) {
 	if d.inventory == nil {
 		return
 	}
-	d.inventory.Watch(func(gone []string) {
-		for _, name := range gone {
+	d.inventory.Watch(func(removed []string) {
+		for _, name := range removed {
 			resume(name)
 		}
 	})

@@ -17,58 +17,61 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// order is what Describe finds in a message: a command, or why it is a bad one.
+// order is a parsed message: a command, or the reason why it is invalid.
 type order struct {
 	device.Command
-	// given is the id that the sender gave, empty if it gave none; ID then is a new one.
+	// given is the id from the sender. If it is empty, ID is a new one.
 	given string
-	// attempt is which attempt this is, if it isn't the first: an earlier one was cut off and may have been written.
+	// attempt is the number of this attempt, or 0 for the first. Before a later attempt, an
+	// earlier one was interrupted and may have been written.
 	attempt int
 	// key is the device's canonical name, empty if it has none.
 	key string
-	// expires is when the command is too late; zero is never.
+	// expires is when the command expires; zero is never.
 	expires time.Time
-	// rejected is the detail of a bad command.
+	// rejected is the detail of the rejection if the command is invalid.
 	rejected string
-	// foreign says that it isn't meant as a command at all: it came to the wrong queue.
+	// foreign is an error if the message isn't a command at all, but for example a result.
 	foreign error
 }
 
-// Describe reads the command. Its value is the *order, so that it is read once, and a ttl counts from the first receipt.
+// Describe parses the command. Its value is the *order: so the message is parsed once, and a ttl
+// counts from when the host first received it.
 func (d *deliver) Describe(msg *message.Message) (handlers.Description, error) {
-	o, err := d.read(msg)
+	o, err := d.parseOrder(msg)
 	if err != nil {
 		return handlers.Description{}, err
 	}
 	id := o.given
-	if id == "" && d.policy(o) == device.Hold {
-		id = o.ID // what is held needs one
+	if id == "" && d.offlinePolicy(o) == device.Hold {
+		id = o.ID // a held command needs an id
 	}
 	// A payload that was opened or decoded may be larger than what it was in.
 	size := max(0, len(o.Payload)-len(msg.Payload))
-	return handlers.Description{Key: o.key, ID: id, Priority: o.Priority, Keep: o.keep(), Value: o, Size: size}, nil
+	return handlers.Description{Key: o.key, ID: id, Priority: o.Priority, Keep: o.keptText(), Value: o, Size: size}, nil
 }
 
-// keep is what a result needs of a command whose payload is gone: its device, which the pipeline's key
-// needn't be, and its group. Neither has a line feed.
-func (o *order) keep() string {
+// keptText returns what the ledger keeps of a command for a result without its payload: its device
+// and group. The pipeline's key can be another one. Neither device nor group contains a line feed.
+func (o *order) keptText() string {
 	if o.Group == "" {
 		return o.key
 	}
 	return o.key + "\n" + o.Group
 }
 
-// keptOrder is what is left of such a command.
-func keptOrder(d handlers.Description) *order {
+// orderFromKept returns the order of a command whose payload is lost.
+func orderFromKept(d handlers.Description) *order {
 	key, group, _ := strings.Cut(d.Keep, "\n")
 	return &order{Command: device.Command{ID: d.ID, Group: group}, key: key}
 }
 
-// policy is what becomes of a command while its device is away.
-func (d *deliver) policy(o *order) device.OfflinePolicy { return cmp.Or(o.Offline, d.offline) }
+// offlinePolicy returns what happens to a command whose device is offline.
+func (d *deliver) offlinePolicy(o *order) device.OfflinePolicy { return cmp.Or(o.Offline, d.offline) }
 
-// read returns what the message asks for, or an error if it carries no JSON object.
-func (d *deliver) read(msg *message.Message) (*order, error) {
+// parseOrder parses the command in a message. It returns an error if the payload is no JSON
+// object.
+func (d *deliver) parseOrder(msg *message.Message) (*order, error) {
 	c, err := d.format.ParseMessage(msg)
 	if errors.Is(err, device.ErrMalformed) {
 		return nil, err
@@ -96,12 +99,12 @@ func (d *deliver) read(msg *message.Message) (*order, error) {
 	case d.priority && o.Priority == 0:
 		o.Priority = amqpPriority(msg.Metadata[transports.Priority])
 	case !d.priority && o.Priority > 0 && o.rejected == "":
-		o.rejected = "priority: commands of this pipeline have none; `priority = true` of its handler gives them one"
+		o.rejected = "priority: this pipeline doesn't use priorities; set `priority = true` in its handler"
 		o.Priority = 0
 	}
 	if life := lifetime(o.TTL, msg.Metadata[transports.Expiration]); life > 0 {
 		sent, err := time.Parse(time.RFC3339Nano, msg.Metadata[transports.Timestamp])
-		if err != nil { // there is none
+		if err != nil { // the message has no timestamp
 			sent = d.env.Now()
 		}
 		if expires := sent.Add(life); o.expires.IsZero() || expires.Before(o.expires) {
@@ -111,24 +114,25 @@ func (d *deliver) read(msg *message.Message) (*order, error) {
 	return o, nil
 }
 
-// amqpPriority is a message's priority as a command's.
+// amqpPriority returns the priority of a command for the AMQP priority of its message.
 func amqpPriority(property string) int {
 	p, err := strconv.Atoi(property)
 	if err != nil {
-		return 0 // it has none
+		return 0 // the message has no priority
 	}
 	return min(max(p, 0), device.MaxPriority)
 }
 
-// lifetime is the shorter of a command's ttl and its message's expiration, in milliseconds as AMQP has it; 0 is without end.
+// lifetime returns the shorter of a command's ttl and its message's AMQP expiration, which is in
+// milliseconds. 0 means that there is no limit.
 func lifetime(ttl time.Duration, expiration string) time.Duration {
 	if expiration == "" {
 		return ttl
 	}
-	ms, err := strconv.ParseUint(expiration, 10, 32) // RabbitMQ takes no more
+	ms, err := strconv.ParseUint(expiration, 10, 32) // RabbitMQ's limit
 	life := time.Duration(ms) * time.Millisecond
 	switch {
-	case err != nil || ms == 0: // 0 is for a consumer that waits already, as this one did
+	case err != nil || ms == 0: // 0 means: deliver at once or never; this message was delivered
 		return ttl
 	case ttl == 0:
 		return life
@@ -137,28 +141,30 @@ func lifetime(ttl time.Duration, expiration string) time.Duration {
 	}
 }
 
-// described returns what Describe found, if it was called.
-func (d *deliver) described(ctx context.Context, msg *message.Message) (*order, error) {
+// orderFor returns the order of a message, with what the ledger knows of earlier attempts. It uses
+// the order that Describe parsed, if Describe was called.
+func (d *deliver) orderFor(ctx context.Context, msg *message.Message) (*order, error) {
 	o, ok := handlers.Described(ctx).Value.(*order)
 	if !ok {
 		var err error
-		if o, err = d.read(msg); err != nil {
+		if o, err = d.parseOrder(msg); err != nil {
 			return nil, err
 		}
 	}
 	journal, resumed := handlers.JournalFrom(ctx), handlers.Resumed(ctx)
-	cut := journal != nil && journal.Begun() > 0
-	if !cut && resumed == nil {
+	begunBefore := journal != nil && journal.Begun() > 0
+	if !begunBefore && resumed == nil {
 		return o, nil
 	}
-	again := *o
-	if cut {
-		again.attempt = journal.Begun() + 1
+	resumedOrder := *o
+	if begunBefore {
+		resumedOrder.attempt = journal.Begun() + 1
 	}
 	if resumed != nil {
-		// A ttl counts from when it was first received, and an id that it was given by this host is its own.
-		again.expires, again.ID = resumed.Expires, handlers.Described(ctx).ID
-		again.given = again.ID
+		// A ttl counts from when the host first received the command. An id that the host made
+		// counts as given.
+		resumedOrder.expires, resumedOrder.ID = resumed.Expires, handlers.Described(ctx).ID
+		resumedOrder.given = resumedOrder.ID
 	}
-	return &again, nil
+	return &resumedOrder, nil
 }

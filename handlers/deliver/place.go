@@ -11,23 +11,25 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// placing is a command's way into the order of its device.
-type placing struct {
+// placement gives one command its place in the order of its device.
+type placement struct {
 	*deliver
 	*order
 	options device.EnqueueOptions
 	journal handlers.Journal
-	once    bool
-	hold    bool
-	begun   bool
+	once    bool // the mode is at-most-once
+	hold    bool // the command is held if its device is offline
+	begun   bool // the ledger has recorded that the command may have been written
 }
 
-// place gives the command its place in the order of the device's session, behind all that is held for the device. Without a write it is
-// held, or has ended, or it is an error.
+// placeCommand queues the command for the device's session, behind all held commands of the
+// device. If it returns no write, the command is held, has ended, or failed.
 //
-// A session is looked for before what is held, and the place is asked for in that session alone: commands may be going to be held because an
-// earlier one ended, and those are told before there can be a newer one.
-func (p *placing) place(ctx context.Context) (device.Write, []*message.Message, error) {
+// The order of the steps matters: read the epoch of the session, then look for held commands, then
+// queue for that epoch only. When a session ends, commands that waited in its queue may be held.
+// They are reported to HeldBefore before the device can have a newer session. So if this session
+// still exists when the command is queued, no held command was missed.
+func (p *placement) placeCommand(ctx context.Context) (device.Write, []*message.Message, error) {
 	d, o := p.deliver, p.order
 	ended := func(out []*message.Message, err error) (device.Write, []*message.Message, error) {
 		return nil, out, err
@@ -37,24 +39,24 @@ func (p *placing) place(ctx context.Context) (device.Write, []*message.Message, 
 		before, err := handlers.HeldBefore(ctx, o.key)
 		switch {
 		case !o.expires.IsZero() && !d.env.Now().Before(o.expires):
-			return ended(d.result(o, device.StateExpired, "its time was over before it was its turn", 0), nil)
+			return ended(d.newResult(o, device.StateExpired, "it expired before its turn", 0), nil)
 		case err != nil:
-			return ended(nil, p.undone(fmt.Errorf("placing a command for device %s: %w", o.key, err)))
-		case epoch == 0 && d.stranger(o):
-			return ended(d.unlisted(o), nil)
+			return ended(nil, p.retract(fmt.Errorf("placing a command for device %s: %w", o.key, err)))
+		case epoch == 0 && d.isUnlisted(o.key):
+			return ended(d.unknownDeviceResult(o), nil)
 		case epoch == 0 && p.hold:
-			return ended(d.held(ctx, o, p.journal, away))
+			return ended(d.holdCommand(ctx, o, p.journal, whyOffline))
 		case epoch == 0:
-			return ended(d.result(o, device.StateOffline, device.ErrOffline.Error(), 0), nil)
+			return ended(d.newResult(o, device.StateOffline, device.ErrOffline.Error(), 0), nil)
 		case before != nil && (p.hold || handlers.Resumed(ctx) != nil):
-			return ended(d.held(ctx, o, p.journal, behind))
+			return ended(d.holdCommand(ctx, o, p.journal, whyBehindHeld))
 		case before != nil:
-			if err := d.passed(ctx, o, before); err != nil {
-				return ended(nil, p.undone(fmt.Errorf("waiting for what is held for device %s: %w", o.key, err)))
+			if err := d.awaitHeldBefore(ctx, o, before); err != nil {
+				return ended(nil, p.retract(fmt.Errorf("waiting for held commands of device %s: %w", o.key, err)))
 			}
 			continue
 		}
-		if err := p.begin(); err != nil {
+		if err := p.recordBegun(); err != nil {
 			return nil, nil, err
 		}
 		p.options.Epoch = epoch
@@ -63,27 +65,27 @@ func (p *placing) place(ctx context.Context) (device.Write, []*message.Message, 
 		case err == nil:
 			return write, nil, nil
 		case errors.Is(err, device.ErrSession):
-			// Look again.
-		case errors.Is(err, device.ErrOffline) && d.stranger(o):
-			return ended(d.unlisted(o), nil)
+			// The session that was found has ended: start over.
+		case errors.Is(err, device.ErrOffline) && d.isUnlisted(o.key):
+			return ended(d.unknownDeviceResult(o), nil)
 		case errors.Is(err, device.ErrOffline) && p.hold:
-			return ended(d.held(ctx, o, p.journal, away))
+			return ended(d.holdCommand(ctx, o, p.journal, whyOffline))
 		case errors.Is(err, device.ErrOffline):
-			return ended(d.result(o, device.StateOffline, err.Error(), 0), nil)
+			return ended(d.newResult(o, device.StateOffline, err.Error(), 0), nil)
 		case errors.Is(err, device.ErrBusy) && handlers.Resumed(ctx) != nil:
-			return ended(d.held(ctx, o, p.journal, ""))
+			return ended(d.holdCommand(ctx, o, p.journal, ""))
 		case errors.Is(err, device.ErrBusy):
-			return ended(d.result(o, device.StateBusy, err.Error(), 0), nil)
+			return ended(d.newResult(o, device.StateBusy, err.Error(), 0), nil)
 		case errors.Is(err, device.ErrPayload), errors.Is(err, device.ErrDevice):
-			return ended(d.result(o, device.StateRejected, err.Error(), 0), nil)
+			return ended(d.newResult(o, device.StateRejected, err.Error(), 0), nil)
 		default:
-			return ended(nil, p.undone(fmt.Errorf("queueing a command for device %s: %w", o.key, err)))
+			return ended(nil, p.retract(fmt.Errorf("queueing a command for device %s: %w", o.key, err)))
 		}
 	}
 }
 
-// begin records that the command may be written from now on.
-func (p *placing) begin() error {
+// recordBegun records in the ledger that the command may be written from now on.
+func (p *placement) recordBegun() error {
 	if p.begun || p.journal == nil {
 		return nil
 	}
@@ -94,8 +96,8 @@ func (p *placing) begin() error {
 	return nil
 }
 
-// undone takes that back: not a byte was written.
-func (p *placing) undone(err error) error {
+// retract undoes recordBegun, as no byte was written, and returns err.
+func (p *placement) retract(err error) error {
 	if p.begun {
 		p.journal.Retract()
 	}

@@ -11,13 +11,14 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// enqueue gives the command its place in the device's order. Where ctx has a span that is recorded, the write has one below it, from here to the frame's
-// last byte, and behind that the device's answer has one, if it is waited for.
+// enqueue queues the command for its device. If ctx has a recorded span, the write gets a child
+// span, which ends with the last byte of the frame. The answer to a request gets a second child
+// span, which starts there.
 func (d *deliver) enqueue(ctx context.Context, o *order, options device.EnqueueOptions) (device.Write, error) {
 	if d.env.Tracer == nil || !trace.SpanFromContext(ctx).IsRecording() {
 		return d.devices.Enqueue(o.key, o.Payload, options)
 	}
-	w := &tracedWrite{ctx: ctx, tracer: d.env.Tracer, asks: options.Request != nil}
+	w := &tracedWrite{ctx: ctx, tracer: d.env.Tracer, isRequest: options.Request != nil}
 	w.about = trace.WithAttributes(
 		attribute.String("pentrough.id", o.ID), attribute.String("pentrough.device", o.key), attribute.String("pentrough.pipeline", d.env.Pipeline))
 	options.Times = &w.times
@@ -32,18 +33,18 @@ func (d *deliver) enqueue(ctx context.Context, o *order, options device.EnqueueO
 	return w, nil
 }
 
-// tracedWrite is a write whose steps become spans.
+// tracedWrite is a write that is recorded as spans.
 type tracedWrite struct {
 	device.Write
-	ctx    context.Context
-	tracer trace.Tracer
-	about  trace.SpanStartEventOption
-	span   trace.Span
-	asks   bool
-	times  device.Times
+	ctx       context.Context
+	tracer    trace.Tracer
+	about     trace.SpanStartEventOption
+	span      trace.Span
+	isRequest bool
+	times     device.Times
 }
 
-// Wait implements device.Write.
+// Wait waits for the write and ends its spans. It implements device.Write.
 func (w *tracedWrite) Wait(ctx context.Context) device.Written {
 	ended := w.Write.Wait(ctx)
 	now := time.Now()
@@ -64,14 +65,15 @@ func (w *tracedWrite) Wait(ctx context.Context) device.Written {
 		return ended
 	}
 	w.span.End(trace.WithTimestamp(written))
-	if w.asks {
-		w.answer(ended, written, now)
+	if w.isRequest {
+		w.addAnswerSpan(ended, written, now)
 	}
 	return ended
 }
 
-// answer makes the span of the time in which the device was to answer.
-func (w *tracedWrite) answer(ended device.Written, from, now time.Time) {
+// addAnswerSpan records the span from the last byte of a request to its answer, or to the end of
+// the wait.
+func (w *tracedWrite) addAnswerSpan(ended device.Written, from, now time.Time) {
 	_, span := w.tracer.Start(w.ctx, "device answer", trace.WithSpanKind(trace.SpanKindClient), trace.WithTimestamp(from), w.about)
 	if ended.Fate == device.Answered && !w.times.Answered.IsZero() {
 		now = w.times.Answered
@@ -84,11 +86,11 @@ func (w *tracedWrite) answer(ended device.Written, from, now time.Time) {
 	span.End(trace.WithTimestamp(now))
 }
 
-// unwritten says of frames that were not written why.
+// unwritten has the status of a span for each fate of a frame that wasn't written as a whole.
 var unwritten = map[device.Fate]string{
-	device.Expired:    "its time was over. ",
-	device.Offline:    "the device went away. ",
-	device.Unknown:    "cut off. ",
-	device.Cancelled:  "given up. ",
+	device.Expired:    "expired. ",
+	device.Offline:    "the device went offline. ",
+	device.Unknown:    "interrupted. ",
+	device.Cancelled:  "cancelled. ",
 	device.Superseded: "superseded. ",
 }

@@ -27,8 +27,8 @@ type spanned struct {
 
 func TestSpansOfAWrite(t *testing.T) {
 	var (
-		question = `{"device":"d","cmd":"x","reply":true}`
-		command  = `{"device":"d","cmd":"x"}`
+		request = `{"device":"d","cmd":"x","reply":true}`
+		command = `{"device":"d","cmd":"x"}`
 	)
 	for name, c := range map[string]struct {
 		body string
@@ -43,20 +43,20 @@ func TestSpansOfAWrite(t *testing.T) {
 			want: []spanned{{Name: "device write", To: 2, Events: 1}},
 		},
 		"answered": {
-			body: question, begun: 1, written: 2, answered: 5, ends: device.Written{Fate: device.Answered, Epoch: 7, Reply: "yes"},
+			body: request, begun: 1, written: 2, answered: 5, ends: device.Written{Fate: device.Answered, Epoch: 7, Reply: "yes"},
 			want: []spanned{{Name: "device write", To: 2, Events: 1}, {Name: "device answer", From: 2, To: 5}},
 		},
 		"no reply": {
-			body: question, begun: 1, written: 2, ends: device.Written{Fate: device.NoReply, Epoch: 7, Detail: "silence"},
+			body: request, begun: 1, written: 2, ends: device.Written{Fate: device.NoReply, Epoch: 7, Detail: "silence"},
 			want: []spanned{{Name: "device write", To: 2, Events: 1}, {Name: "device answer", Status: "silence", From: 2, To: -1}},
 		},
-		"cut off": {
-			body: question, begun: 1, ends: device.Written{Fate: device.Unknown, Epoch: 7, Detail: "after 3 bytes"},
-			want: []spanned{{Name: "device write", Status: "cut off. after 3 bytes", To: -1, Events: 1}},
+		"interrupted": {
+			body: request, begun: 1, ends: device.Written{Fate: device.Unknown, Epoch: 7, Detail: "after 3 bytes"},
+			want: []spanned{{Name: "device write", Status: "interrupted. after 3 bytes", To: -1, Events: 1}},
 		},
 		"expired": {
 			body: command, ends: device.Written{Fate: device.Expired},
-			want: []spanned{{Name: "device write", Status: "its time was over. ", To: -1}},
+			want: []spanned{{Name: "device write", Status: "expired. ", To: -1}},
 		},
 		"offline": {
 			body: command, refused: device.ErrOffline,

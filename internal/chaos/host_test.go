@@ -83,7 +83,7 @@ to = "broker:status"
 `
 
 // answerPattern recognises answers by the id that they repeat.
-const answerPattern = `, answer = { command = '^(\S+)', frame = '^ok (\S+)$', window = 4 }`
+const answerPattern = `, answer = { command = '^(\S+)', frame = '^ok (\S+)$', max_open = 4 }`
 
 // sendBuffer is small, so that commands for a device that doesn't read are soon written only in
 // part.
