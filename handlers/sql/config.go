@@ -18,44 +18,63 @@ import (
 func init() {
 	handlers.Register(handlers.Plugin{
 		Name:        "sql",
-		Summary:     "Keeps a database's table of devices true: who is there, last result, last data.",
+		Summary:     "Keeps a table of devices in a database: presence, last result, last data.",
 		Description: description,
 		Config:      func() handlers.Config { c := defaults; return &c },
 	})
 }
 
-const description = "Writes what messages of the types `event`, `result` and `data` say of a device to its row in PostgreSQL (`postgres://...`), MySQL or MariaDB (`mysql://...`), or SQLite (`sqlite:PATH`). One pipeline for each of them, or one for all:\n\n" +
-	"```toml\n[handler.status]\ntype = \"sql\"\nurl  = \"${DATABASE_URL}\"\n\n[pipeline.status]\nfrom       = \"broker:status\"\nmiddleware = [\"poison\", \"retry\"]\nhandler    = \"status\"\n```\n\n" +
-	"Without `columns` the table is made, with the columns that [databases](../databases.md) lists. With `columns` it is your own, and only the columns that are named there are ever written.\n\n" +
-	"With `statement` there is no such table: your own statement runs for each message, with [named parameters](../databases.md#your-own-statement).\n\n" +
-	"Repetitions, late messages and any order of them change nothing: an event counts if its (epoch, seq) is greater than the row's, data if its own is, a result if its time is later. The devices of a host that is lost go offline " +
-	"with the reason `node_lost`, and come back with its next heartbeat.\n\n" +
-	"A batch is one transaction, and each message is acked when it is committed. A row that the database refuses is *permanent*, with the database's own words, and costs its neighbours nothing. A database that is away, read-only, full or too slow is *unavailable*: " +
-	"the pipeline waits, and the messages stay with the broker. It produces nothing."
+const description = "Writes messages of the types `event`, `result` and `data` to a database. Each device " +
+	"has one row, with its presence, last result and last data. The database is PostgreSQL " +
+	"(`postgres://...`), MySQL or MariaDB (`mysql://...`), or SQLite (`sqlite:PATH`). Each " +
+	"type may have its own pipeline, or one pipeline may carry all:\n\n" +
+	"```toml\n" +
+	"[handler.status]\n" +
+	"type = \"sql\"\n" +
+	"url  = \"${DATABASE_URL}\"\n\n" +
+	"[pipeline.status]\n" +
+	"from       = \"broker:status\"\n" +
+	"middleware = [\"poison\", \"retry\"]\n" +
+	"handler    = \"status\"\n" +
+	"```\n\n" +
+	"Without `columns` the handler makes the table, with the columns that " +
+	"[databases](../databases.md) lists. With `columns` the table is yours, and the handler " +
+	"writes only the columns that you name.\n\n" +
+	"With `statement` there is no table of devices. Your own statement runs for each " +
+	"message, with [named parameters](../databases.md#your-own-statement).\n\n" +
+	"Repeated and late messages change nothing, in any order. An event counts if its " +
+	"(epoch, seq) is greater than the row's, and so does data. A result counts if its time " +
+	"is later. If a host is lost, its devices go offline with the reason `node_lost`. They " +
+	"are online again after its next heartbeat.\n\n" +
+	"A batch of messages is one transaction. The handler acks each message when it is " +
+	"committed. If the database refuses a row, only the message of that row fails, with a " +
+	"*permanent* error that has the text of the database. If the database can't be reached, " +
+	"is read-only, full or too slow, the error is *unavailable*: the pipeline pauses, and " +
+	"the messages stay in the broker. The handler produces no messages."
 
 // Config is the configuration of sql.
 type Config struct {
-	URL     transports.Secret `toml:"url" schemes:"postgres,postgresql,mysql,mariadb,sqlite:" doc:"The database: postgres://USER:PASSWORD@HOST:PORT/NAME, mysql://USER:PASSWORD@HOST:PORT/NAME, or sqlite:PATH." example:"\"${DATABASE_URL}\"" required:"true" secret:"true"`
-	Mode    string            `toml:"mode" doc:"The permissions of a SQLite file that is made, in octal, whatever the umask; default: 0644 less the umask. A file that is there keeps its own." example:"\"0600\""`
-	Table   string            `toml:"table" doc:"The table of devices. A dot separates a schema from it."`
-	Key     string            `toml:"key" doc:"The column that names the device; it has a unique index."`
-	Columns map[string]string `toml:"columns" doc:"The columns of your own table, by what they hold: connected, online, reason, remote_addr, host, generation, epoch, seq, connected_at, changed_at, last_result_id, last_result_state, last_result_at, results, last_data_at, data_epoch, data_seq, data, last_seen." example:"{ connected = \"is_connected\", epoch = \"epoch\", seq = \"seq\", last_seen = \"seen_at\" }"`
-	Insert  bool              `toml:"insert" doc:"Whether a device that has no row gets one. Without it only rows that are there are changed."`
-	Migrate bool              `toml:"migrate" doc:"Whether the tables that are the handler's own are made and updated: that of the devices, unless columns says that it is yours, and that of the hosts."`
-	Hosts   string            `toml:"hosts" doc:"The handler's own table of hosts, needed for online. Default: the table's name with _hosts behind it."`
-	// Statement and Types are the user's own statement, in place of a table of devices.
-	Statement string   `toml:"statement" doc:"Your own statement for each message, in place of a table of devices, with named parameters: :device, :time, :payload.temp, :meta.KEY. Values are always parameters." example:"\"INSERT INTO readings (device, at, value) VALUES (:device, :time, :payload.temp) ON CONFLICT DO NOTHING\""`
-	Types     []string `toml:"types" doc:"The types of messages that the statement is for; others are left alone." enum:"event,result,data"`
+	URL     transports.Secret `toml:"url" doc:"The database: postgres://USER:PASSWORD@HOST:PORT/NAME, mysql://USER:PASSWORD@HOST:PORT/NAME, or sqlite:PATH." example:"\"${DATABASE_URL}\"" required:"true" secret:"true" schemes:"postgres,postgresql,mysql,mariadb,sqlite:"`
+	Mode    string            `toml:"mode" doc:"The permissions of a new SQLite file, in octal; the umask doesn't change them. Default: 0644 without the bits of the umask. An existing file keeps its permissions." example:"\"0600\""`
+	Table   string            `toml:"table" doc:"The table of devices, with a schema and a dot before it if needed."`
+	Key     string            `toml:"key" doc:"The column with the device's name. It needs a unique index."`
+	Columns map[string]string `toml:"columns" doc:"The columns of your own table, by the field that each contains: connected, online, reason, remote_addr, host, generation, epoch, seq, connected_at, changed_at, last_result_id, last_result_state, last_result_at, results, last_data_at, data_epoch, data_seq, data, last_seen." example:"{ connected = \"is_connected\", epoch = \"epoch\", seq = \"seq\", last_seen = \"seen_at\" }"`
+	Insert  bool              `toml:"insert" doc:"Whether the handler makes a row for a device that has none. If false, it changes only rows that exist."`
+	Migrate bool              `toml:"migrate" doc:"Whether the handler makes and updates its own tables: the one of hosts, those of history, and without columns the one of devices."`
+	Hosts   string            `toml:"hosts" doc:"The handler's own table of hosts, which online needs. Default: the name of the table of devices, followed by _hosts."`
+	// Statement and Types are for a statement of the user instead of a table of devices.
+	Statement string   `toml:"statement" doc:"Your own statement, which runs for each message instead of keeping a table of devices. It has named parameters: :device, :time, :payload.temp, :meta.KEY. Values are never inserted into the text." example:"\"INSERT INTO readings (device, at, value) VALUES (:device, :time, :payload.temp) ON CONFLICT DO NOTHING\""`
+	Types     []string `toml:"types" doc:"The types of messages that the statement runs for. Others are acked without it." enum:"event,result,data"`
 
 	History *History `toml:"history" doc:"Tables to which messages are appended, each message once."`
 
-	Silence time.Duration `toml:"silence" doc:"How long a host may be silent before its devices count as offline; a host's heartbeats come every 10s." min:"10s"`
-	Timeout time.Duration `toml:"timeout" doc:"How long the database may take for a batch before it counts as away." min:"1s"`
+	Silence time.Duration `toml:"silence" doc:"How long a host may be silent before its devices count as offline. A host sends a heartbeat every 10s." min:"10s"`
+	Timeout time.Duration `toml:"timeout" doc:"How long the database may take for a batch before it counts as unavailable." min:"1s"`
 }
 
 var defaults = Config{Table: "devices", Key: "device", Insert: true, Migrate: true, Types: []string{devices.TypeEvent, devices.TypeResult, devices.TypeData}, Silence: 35 * time.Second, Timeout: 30 * time.Second}
 
-// open returns the database, which isn't connected yet. name is what the server shows of it.
+// open returns the database without connecting to it. The server shows the name of the connection.
 func (c *Config) open(name string) (database.DB, error) {
 	mode, err := c.mode()
 	if err != nil {
@@ -66,12 +85,12 @@ func (c *Config) open(name string) (database.DB, error) {
 
 var _ handlers.Risky = (*Config)(nil)
 
-// Risks implements handlers.Risky.
+// Risks warns if the connection to the database isn't encrypted. It implements handlers.Risky.
 func (c *Config) Risks() map[string]string {
 	return map[string]string{"url": database.Risk(string(c.URL))}
 }
 
-// mode returns the permissions of a file that is made, and zero where the umask decides.
+// mode returns the permissions of a new file, or 0 if the umask decides.
 func (c *Config) mode() (fs.FileMode, error) {
 	if c.Mode == "" {
 		return 0, nil
@@ -81,18 +100,18 @@ func (c *Config) mode() (fs.FileMode, error) {
 	case err != nil || n > 0o777:
 		return 0, handlers.Invalid("mode", "is %q; permissions in octal are from 0600 to 0777, such as 0640", c.Mode)
 	case n&0o600 != 0o600:
-		return 0, handlers.Invalid("mode", "is %q: the host has to read and write the file, as 0600 lets its owner", c.Mode)
+		return 0, handlers.Invalid("mode", "is %q; the owner has to read and write the file, as with 0600", c.Mode)
 	}
 	return fs.FileMode(n), nil
 }
 
-// columns are the table's.
+// columns returns the columns of the table of devices.
 func (c *Config) columns() columns {
 	if !c.keepsTable() {
 		return columns{}
 	}
 	if len(c.Columns) == 0 {
-		return readyMade()
+		return defaultColumns()
 	}
 	cols := columns{}
 	for name, column := range c.Columns {
@@ -101,7 +120,7 @@ func (c *Config) columns() columns {
 	return cols
 }
 
-// makesTable reports whether a start makes what isn't there.
+// makesTable reports whether the handler makes missing tables.
 func (c *Config) makesTable() bool { return c.Migrate && (c.keepsTable() || c.History != nil) }
 
 // keepsTable reports whether there is a table of devices.
@@ -114,13 +133,13 @@ func (c *Config) hosts() string {
 	return c.Table + "_hosts"
 }
 
-// indexName is that of the index by hosts, which lies in the schema of its table.
+// indexName returns the name of the index by hosts, which is in the schema of its table.
 func (c *Config) indexName() string { return bareName(c.Table) + "_host" }
 
-// bareName is a table's name without its schema.
+// bareName returns a table's name without its schema.
 func bareName(table string) string { return table[strings.LastIndexByte(table, '.')+1:] }
 
-// Validate reports all problems.
+// Validate returns all problems of the configuration, joined.
 func (c *Config) Validate() error {
 	var errs []error
 	invalid := func(field, format string, args ...any) {
@@ -129,7 +148,7 @@ func (c *Config) Validate() error {
 	if _, err := c.mode(); err != nil {
 		errs = append(errs, err)
 	} else if c.Mode != "" && !strings.HasPrefix(string(c.URL), "sqlite:") {
-		invalid("mode", "is for a SQLite file")
+		invalid("mode", "is only for a SQLite file")
 	}
 	withoutMode := *c
 	withoutMode.Mode = ""
@@ -141,7 +160,7 @@ func (c *Config) Validate() error {
 		errs = append(errs, err)
 	}
 	if c.Statement != "" && (len(c.Columns) > 0 || c.Table != defaults.Table || c.Hosts != "") {
-		invalid("statement", "stands in place of a table of devices: leave out table, columns and hosts, or have a handler for each")
+		invalid("statement", "replaces the table of devices: leave out table, columns and hosts, or use two handlers")
 	}
 	if c.History != nil {
 		c.validateHistory(invalid)
@@ -150,7 +169,7 @@ func (c *Config) Validate() error {
 	case len(c.Types) == 0:
 		invalid("types", "names no type")
 	case c.Statement == "" && !slices.Equal(c.Types, defaults.Types):
-		invalid("types", "is for a statement, and there is none")
+		invalid("types", "is only for a statement")
 	}
 	for _, name := range []struct{ key, value string }{{"table", c.Table}, {"key", c.Key}, {"hosts", c.hosts()}} {
 		if why := badName(name.value); why != "" {
@@ -161,7 +180,7 @@ func (c *Config) Validate() error {
 		invalid("hosts", "is the table of the devices")
 	}
 	if len(c.Columns) == 0 && c.Key != defaults.Key {
-		invalid("key", "is for a table of your own, which has columns; that of the handler's own is %q", defaults.Key)
+		invalid("key", "is only for your own table, with columns; the key of the handler's table is %q", defaults.Key)
 	}
 	c.validateColumns(invalid)
 	if c.Silence < 10*time.Second {
@@ -181,14 +200,14 @@ func (c *Config) validateColumns(invalid func(field, format string, args ...any)
 		}
 		column := c.Columns[string(f)]
 		at := "columns." + string(f)
-		if !slices.Contains(known(), f) {
-			invalid(at, "is nothing that a device's row holds; %s are", listed(known()))
+		if !slices.Contains(deviceFields(), f) {
+			invalid(at, "is no field of a device's row; allowed: %s", listed(deviceFields()))
 			continue
 		}
 		if why := badName(column); why != "" {
 			invalid(at, "%s", why)
 		} else if other, ok := taken[column]; ok {
-			invalid(at, "is the column %q, which %s has", column, other)
+			invalid(at, "is the column %q, which %s already uses", column, other)
 		} else {
 			taken[column] = at
 		}
@@ -199,7 +218,7 @@ func (c *Config) validateColumns(invalid func(field, format string, args ...any)
 			}
 		}
 		if len(missing) > 0 {
-			invalid(at, "needs columns for %s as well", listed(missing))
+			invalid(at, "also needs columns for %s", listed(missing))
 		}
 	}
 }
@@ -212,13 +231,13 @@ func listed(all []field) string {
 	return strings.Join(names, ", ")
 }
 
-// badName says why a name isn't one of a table or column, or "".
+// badName returns why a table or column can't have a name, or "".
 func badName(name string) string {
 	switch {
 	case name == "":
 		return "is empty"
 	case strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f || r == '?' }):
-		return "has a character that a name can't have"
+		return "has a character that isn't allowed in a name"
 	case strings.Contains("."+name+".", ".."):
 		return "has an empty part"
 	}
@@ -231,18 +250,18 @@ func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.work.Go(h.tend)
+	h.work.Go(h.runChecks)
 	if h.History != nil && h.History.Retention > 0 {
 		db, err := c.open("pentrough " + env.Host + " " + env.Pipeline)
 		if err != nil {
 			return nil, errors.Join(err, h.Close())
 		}
-		h.work.Go(func() { h.forget(db) })
+		h.work.Go(func() { h.runExpiry(db) })
 	}
 	return h, nil
 }
 
-// Check implements handlers.Checker.
+// Check reports whether the tables exist and fit. It implements handlers.Checker.
 func (c *Config) Check(ctx context.Context) []transports.Check {
 	check := transports.Check{Part: "table " + c.Table}
 	if !c.keepsTable() {
@@ -253,7 +272,7 @@ func (c *Config) Check(ctx context.Context) []transports.Check {
 		check.Err = err
 		return []transports.Check{check}
 	}
-	defer func() { _ = h.Close() }() // nothing is lost with it
+	defer func() { _ = h.Close() }() // nothing was written
 	if path := database.Absent(h.db); path != "" {
 		check.Found, check.Missing = "there is no file "+path, true
 		if !c.makesTable() || len(c.Columns) > 0 {
@@ -261,7 +280,7 @@ func (c *Config) Check(ctx context.Context) []transports.Check {
 		}
 		return []transports.Check{check}
 	}
-	err = h.explain(ctx)
+	err = h.explainStatements(ctx)
 	switch {
 	case err == nil:
 		check.Found = "fits"
@@ -270,12 +289,12 @@ func (c *Config) Check(ctx context.Context) []transports.Check {
 	case c.makesAll(ctx, h):
 		check.Found, check.Missing = "isn't there", true
 	default:
-		check.Err, check.Next = err, "correct what the handler says, or the table"
+		check.Err, check.Next = err, "correct the handler's settings, or the table"
 	}
 	return []transports.Check{check}
 }
 
-// makesAll reports whether what isn't there is what a start makes.
+// makesAll reports whether a start would make everything that is missing.
 func (c *Config) makesAll(ctx context.Context, h *handler) bool {
 	if !c.makesTable() {
 		return false

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// field is one value that a device's row can have.
+// field names a value in a device's row.
 type field string
 
 // The fields, by the messages that set them.
@@ -33,11 +33,11 @@ const (
 	dataSeq    field = "data_seq"
 	dataCount  field = "data"
 
-	// heardAt and heardBy are of a host's row, which has some of those above as well.
+	// heardAt and heardBy are in a host's row, together with some of the fields above.
 	heardAt field = "heard_at"
 	heardBy field = "heard_by"
 
-	// lastSeen is set by events and by data.
+	// Events and data set lastSeen.
 	lastSeen field = "last_seen"
 )
 
@@ -47,13 +47,14 @@ var (
 	dataFields   = []field{lastDataAt, dataEpoch, dataSeq, lastSeen}
 )
 
-// initial is what a field has in a row that a message makes which doesn't set it. Times have nothing.
+// initial has the value of each field that the message which makes a row doesn't set. Times aren't
+// in it: they are null.
 var initial = map[field]string{
 	connected: "false", online: "false", reason: "''", remoteAddr: "''", host: "''", generation: "0", epoch: "0", seq: "0",
 	lastResultID: "''", lastResultState: "''", results: "0", dataEpoch: "0", dataSeq: "0", dataCount: "0",
 }
 
-// needs are the fields that a field doesn't work without.
+// needs has the fields that must have columns, too, if a field has one.
 var needs = map[field][]field{
 	connected: {epoch, seq}, online: {connected, host, generation, epoch, seq}, reason: {epoch, seq}, remoteAddr: {epoch, seq}, host: {epoch, seq},
 	generation: {epoch, seq}, connectedAt: {epoch, seq}, changedAt: {epoch, seq}, epoch: {seq}, seq: {epoch},
@@ -61,35 +62,35 @@ var needs = map[field][]field{
 	dataEpoch: {dataSeq}, dataSeq: {dataEpoch}, dataCount: {dataEpoch, dataSeq},
 }
 
-// values are a message's, by field.
+// values are the values in a message, by field.
 type values map[field]any
 
-// columns are the table's, by field.
+// columns are the names of a table's columns, by field.
 type columns map[field]string
 
-// known returns every field but the key.
-func known() []field {
+// deviceFields returns every field of a device's row but the key.
+func deviceFields() []field {
 	return slices.Concat(eventFields[:len(eventFields)-1], resultFields, []field{results}, dataFields, []field{dataCount})
 }
 
-// readyMade are the columns of the table that the handler makes itself.
-func readyMade() columns {
+// defaultColumns returns the columns of the table that the handler makes itself.
+func defaultColumns() columns {
 	c := columns{}
-	for _, f := range known() {
+	for _, f := range deviceFields() {
 		c[f] = string(f)
 	}
 	return c
 }
 
-// in keeps the fields that have a column.
-func (c columns) in(all []field) []field {
-	var here []field
+// existing returns the fields in all that have a column.
+func (c columns) existing(all []field) []field {
+	var found []field
 	for _, f := range all {
 		if _, ok := c[f]; ok {
-			here = append(here, f)
+			found = append(found, f)
 		}
 	}
-	return here
+	return found
 }
 
 func (c columns) sorted() []field { return slices.Sorted(maps.Keys(c)) }

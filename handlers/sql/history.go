@@ -14,31 +14,31 @@ import (
 	devices "github.com/pentrough/pentrough/transports/device"
 )
 
-// History are tables to which messages are appended.
+// History has the tables to which messages are appended.
 type History struct {
 	Events    string        `toml:"events" doc:"The table of events." example:"\"device_events\""`
 	Results   string        `toml:"results" doc:"The table of results." example:"\"device_results\""`
 	Data      string        `toml:"data" doc:"The table of data." example:"\"device_data\""`
-	Retention time.Duration `toml:"retention" doc:"How long rows are kept, by the time of their message. 0s: for ever." min:"0s" example:"\"720h\""`
+	Retention time.Duration `toml:"retention" doc:"How long a row is kept, counted from the time in its message. 0s: for ever." min:"0s" example:"\"720h\""`
 }
 
 const (
-	// expireInterval is how often old rows are looked for.
+	// expireInterval is the time between two removals of old rows.
 	expireInterval = time.Minute
-	// expireStep is how many old rows of a table one transaction removes.
+	// expireStep is the most rows that one transaction removes.
 	expireStep = 1000
 )
 
-// past is a table of history.
-type past struct {
+// history is a table to which messages of one type are appended.
+type history struct {
 	table string
-	// names, kinds and key are the columns, what they hold, and those by which a message is known.
+	// names are the columns, kinds their types, and key the columns that identify a message.
 	names, kinds, key []string
 	row               func(h *handler, body []byte) ([]any, error)
 	insert            string
 }
 
-// The types of columns of history.
+// The types of columns in tables of history.
 const (
 	kindText   = "text"
 	kindLong   = "long"
@@ -47,12 +47,12 @@ const (
 	kindTime   = "time"
 )
 
-// pasts are the tables of history, by the types of messages.
-func (c *Config) pasts(d database.Dialect) map[string]*past {
+// histories returns the tables of history, by message type.
+func (c *Config) histories(d database.Dialect) map[string]*history {
 	if c.History == nil {
 		return nil
 	}
-	all := map[string]*past{
+	all := map[string]*history{
 		devices.TypeEvent: {
 			table: c.History.Events, key: []string{"event_id"}, row: eventRow,
 			names: []string{"event_id", "type", "device", "online", "reason", "remote_addr", "host", "generation", "epoch", "seq", "connected_at", "time"},
@@ -79,8 +79,9 @@ func (c *Config) pasts(d database.Dialect) map[string]*past {
 	return all
 }
 
-// schema makes the table, with what a page of one device and the removal of old rows look by.
-func (p *past) schema(d database.Dialect) schema {
+// schema returns the schema of the table. One index is for queries of one device, the other for
+// the removal of old rows.
+func (p *history) schema(d database.Dialect) schema {
 	types := map[string]string{kindText: d.Types.Text, kindLong: d.Types.Long, kindBool: d.Types.Bool, kindNumber: d.Types.Number, kindTime: d.Types.Time}
 	var columns []string
 	for i, name := range p.names {
@@ -97,8 +98,8 @@ func (p *past) schema(d database.Dialect) schema {
 		database.Index{Name: bare + "_time", Columns: []string{d.Quote("time")}})}}
 }
 
-// probe are arguments that fit.
-func (p *past) probe(h *handler) []any {
+// probe returns arguments of the right types.
+func (p *history) probe(h *handler) []any {
 	zero := map[string]any{kindText: "", kindLong: "", kindBool: false, kindNumber: int64(0), kindTime: h.time(h.env.Now())}
 	args := make([]any, len(p.kinds))
 	for i, kind := range p.kinds {
@@ -107,9 +108,9 @@ func (p *past) probe(h *handler) []any {
 	return args
 }
 
-// keep is the statement that keeps a message; nil if it isn't kept.
-func (h *handler) keep(kind string, body []byte) (*database.Statement, error) {
-	p := h.pasts[kind]
+// historyStatement returns the statement that appends a message, or nil if no table is for it.
+func (h *handler) historyStatement(kind string, body []byte) (*database.Statement, error) {
+	p := h.histories[kind]
 	if p == nil {
 		return nil, nil
 	}
@@ -125,8 +126,8 @@ func eventRow(h *handler, body []byte) ([]any, error) {
 	if err := jsontext.Unmarshal(body, &e); err != nil {
 		return nil, fmt.Errorf("reading an event: %w", err)
 	}
-	if err := errors.Join(wants("an event", "event_id", e.EventID != ""), wants("an event", "time", !e.Time.IsZero()), wants("an event", "epoch", e.Epoch < maxNumber),
-		wants("an event", "generation", e.Generation < maxNumber), wants("an event", "seq", e.Seq < maxNumber)); err != nil {
+	if err := errors.Join(requireKey("an event", "event_id", e.EventID != ""), requireKey("an event", "time", !e.Time.IsZero()), requireKey("an event", "epoch", e.Epoch < maxNumber),
+		requireKey("an event", "generation", e.Generation < maxNumber), requireKey("an event", "seq", e.Seq < maxNumber)); err != nil {
 		return nil, err
 	}
 	return []any{
@@ -139,21 +140,22 @@ func resultRow(h *handler, body []byte) ([]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(wants("a result", "id", r.ID != ""), wants("a result", "time", !r.Time.IsZero()), wants("a result", "epoch", r.Epoch < maxNumber)); err != nil {
+	if err := errors.Join(requireKey("a result", "id", r.ID != ""), requireKey("a result", "time", !r.Time.IsZero()), requireKey("a result", "epoch", r.Epoch < maxNumber)); err != nil {
 		return nil, err
 	}
 	if !r.State.Terminal() {
-		return nil, nil // its end comes, and has the same key
+		return nil, nil // the terminal result has the same key
 	}
-	var said struct{ Reply, Encoding string } // as they were sent
-	if err := jsontext.Unmarshal(body, &said); err != nil {
+	var sent struct{ Reply, Encoding string } // not decoded
+	if err := jsontext.Unmarshal(body, &sent); err != nil {
 		return nil, fmt.Errorf("reading a result: %w", err)
 	}
-	reply, encoding := storable(said.Reply, said.Encoding)
+	reply, encoding := storable(sent.Reply, sent.Encoding)
 	return []any{r.ID, r.Device, string(r.State), int64(r.State.Code()), r.Detail, reply, encoding, r.Host, int64(r.Epoch), int64(r.Attempt), h.time(r.Time)}, nil
 }
 
-// storable is a text as all databases take it: PostgreSQL has no NUL in texts, and devices do.
+// storable returns a text that all databases accept, and its encoding. A text with a NUL, which a
+// device may send, becomes base64, because PostgreSQL refuses NUL.
 func storable(text, encoding string) (t, e string) {
 	if !strings.Contains(text, "\x00") {
 		return text, encoding
@@ -166,21 +168,22 @@ func dataRow(h *handler, body []byte) ([]any, error) {
 	if err := jsontext.Unmarshal(body, &d); err != nil {
 		return nil, fmt.Errorf("reading data: %w", err)
 	}
-	if err := errors.Join(wants("data", "data_id", d.DataID != ""), wants("data", "time", !d.Time.IsZero()), wants("data", "epoch", d.Epoch < maxNumber), wants("data", "seq", d.Seq < maxNumber)); err != nil {
+	if err := errors.Join(requireKey("data", "data_id", d.DataID != ""), requireKey("data", "time", !d.Time.IsZero()), requireKey("data", "epoch", d.Epoch < maxNumber), requireKey("data", "seq", d.Seq < maxNumber)); err != nil {
 		return nil, err
 	}
 	payload, encoding := storable(d.Payload, string(d.Encoding))
 	return []any{d.DataID, d.Device, d.Host, int64(d.Epoch), int64(d.Seq), encoding, payload, d.LateFor, h.time(d.Time)}, nil
 }
 
-// forget removes old rows now and then, on a connection of its own: those who write don't wait for it.
-func (h *handler) forget(db database.DB) {
-	defer func() { _ = db.Close() }() // nothing is lost with it
+// runExpiry removes old rows at intervals until Close. It has its own connection, so that writes
+// don't wait for it.
+func (h *handler) runExpiry(db database.DB) {
+	defer func() { _ = db.Close() }() // all its changes are committed
 	tick := time.NewTicker(expireInterval)
 	defer tick.Stop()
 	state := outage.New(h.env.Logger, "removing old rows")
 	for {
-		if err := h.expire(h.life, db, h.env.Now()); err == nil || h.life.Err() == nil {
+		if err := h.removeOldRows(h.life, db, h.env.Now()); err == nil || h.life.Err() == nil {
 			state.Report(err)
 		}
 		select {
@@ -191,8 +194,9 @@ func (h *handler) forget(db database.DB) {
 	}
 }
 
-// expire removes what is older than the retention. Others may do the same at the same time.
-func (h *handler) expire(ctx context.Context, db database.DB, now time.Time) error {
+// removeOldRows removes the rows that are older than the retention. Other hosts may do the same at
+// the same time.
+func (h *handler) removeOldRows(ctx context.Context, db database.DB, now time.Time) error {
 	h.mu.Lock()
 	ready := h.ready
 	h.mu.Unlock()
@@ -200,7 +204,7 @@ func (h *handler) expire(ctx context.Context, db database.DB, now time.Time) err
 		return nil
 	}
 	d, before := db.Dialect(), h.db.Dialect().Time(now.Add(-h.History.Retention))
-	for _, p := range h.pasts {
+	for _, p := range h.histories {
 		old := database.Statement{Text: d.CountOld(p.table, "time", expireStep), Args: []any{before}}
 		remove := database.Statement{Text: d.RemoveOld(p.table, p.key, "time", expireStep), Args: []any{before}}
 		for n := expireStep; n == expireStep; {
@@ -216,7 +220,7 @@ func (h *handler) expire(ctx context.Context, db database.DB, now time.Time) err
 	return nil
 }
 
-// validateHistory reports all problems of the tables of history.
+// validateHistory reports all problems of the history tables.
 func (c *Config) validateHistory(invalid func(field, format string, args ...any)) {
 	taken := map[string]string{}
 	if c.keepsTable() {
@@ -230,12 +234,12 @@ func (c *Config) validateHistory(invalid func(field, format string, args ...any)
 		if why := badName(t.name); why != "" {
 			invalid(at, "%s", why)
 		} else if other, ok := taken[t.name]; ok {
-			invalid(at, "is the table of %s", other)
+			invalid(at, "is already the table of %s", other)
 		}
 		taken[t.name] = at
 	}
 	if c.History.Events == "" && c.History.Results == "" && c.History.Data == "" {
-		invalid("history", "names no table; events, results and data are possible")
+		invalid("history", "names no table; allowed: events, results, data")
 	}
 	if c.History.Retention < 0 {
 		invalid("history.retention", "is %v, must not be negative", c.History.Retention)

@@ -77,12 +77,12 @@ func testHistory(t *testing.T, c *Config) {
 	}
 	var many []database.Statement
 	for i := range 2*expireStep + 1 {
-		many = append(many, database.Statement{Text: h.pasts[devices.TypeData].insert, Args: []any{fmt.Sprint("old", i), "d", "a", int64(1), int64(i), "text", "x", "", d.Time(began.Add(-time.Hour))}})
+		many = append(many, database.Statement{Text: h.histories[devices.TypeData].insert, Args: []any{fmt.Sprint("old", i), "d", "a", int64(1), int64(i), "text", "x", "", d.Time(began.Add(-time.Hour))}})
 	}
 	if err := h.db.Apply(t.Context(), many); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(h.expire(t.Context(), db, began.Add(time.Hour+52*time.Second)), h.expire(t.Context(), db, began.Add(time.Hour+52*time.Second)), db.Close()); err != nil {
+	if err := errors.Join(h.removeOldRows(t.Context(), db, began.Add(time.Hour+52*time.Second)), h.removeOldRows(t.Context(), db, began.Add(time.Hour+52*time.Second)), db.Close()); err != nil {
 		t.Fatal(err)
 	}
 	expectRows("e2", "d e", "")

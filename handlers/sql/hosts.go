@@ -10,16 +10,25 @@ import (
 	"github.com/pentrough/pentrough/internal/database"
 )
 
-// presence is what hosts mean for their devices, in SQL. Every transaction that writes events changes the rows of their hosts first, even if only by
-// looking at them, and that locks them: two that tell of one host are made one after the other, whoever makes them.
+// presence has the statements that derive `online` of devices from the state of their hosts.
+//
+// A device is online if it is connected and its host isn't lost. A host is lost when it stops,
+// when a newer generation of it is heard, or when it is silent for too long.
+//
+// Lock order: every transaction that writes events first writes to the rows of their hosts, sorted
+// by name. That locks these rows, even if nothing in them changes. So two transactions about one
+// host run one after the other, also if different hosts execute them.
 type presence struct {
-	// newer takes a greater generation into account that only a device's event tells of; told what a host says of itself.
-	newer, told *template
-	// silent takes a host for lost, unless it was heard by somebody else.
-	silent string
-	// lose and restore make a host's devices what the row of the host says.
-	lose, restore string
-	load, look    string
+	// raiseGeneration notes the generation in a device's event. updateHost notes a host's own
+	// event.
+	raiseGeneration, updateHost *template
+	// markLost marks a host as lost, unless another pipeline has heard it since.
+	markLost string
+	// markDevicesOffline and markDevicesOnline set online of a host's devices by the row of the
+	// host.
+	markDevicesOffline, markDevicesOnline string
+	// selectHeard selects the hosts that a pipeline heard last, selectHost one host.
+	selectHeard, selectHost string
 }
 
 func (c *Config) presence(d database.Dialect) *presence {
@@ -29,7 +38,7 @@ func (c *Config) presence(d database.Dialect) *presence {
 	}
 	q := func(f field) string { return d.Quote(cols[f]) }
 	hosts, table := d.Quote(c.hosts()), d.Quote(c.Table)
-	// Every ? stands for a parameter in turn.
+	// numbered replaces each ? by the placeholder of the dialect.
 	numbered := func(text string) string {
 		if !d.Numbered {
 			return text
@@ -55,24 +64,25 @@ func (c *Config) presence(d database.Dialect) *presence {
 	}
 	mine := " WHERE t." + q(host) + " = ? AND t." + q(connected)
 	return &presence{
-		newer:  row(greater(generation)),
-		told:   row(pair(generation, seq)),
-		silent: numbered("UPDATE " + hosts + " SET online = false, reason = 'node_lost' WHERE name = ? AND generation = ? AND seq = ? AND online"),
-		lose: numbered("UPDATE " + table + " AS t SET " + q(online) + " = false" + lost + mine + " AND t." + q(online) + " AND t." + q(generation) +
+		raiseGeneration: row(greater(generation)),
+		updateHost:      row(pair(generation, seq)),
+		markLost:        numbered("UPDATE " + hosts + " SET online = false, reason = 'node_lost' WHERE name = ? AND generation = ? AND seq = ? AND online"),
+		markDevicesOffline: numbered("UPDATE " + table + " AS t SET " + q(online) + " = false" + lost + mine + " AND t." + q(online) + " AND t." + q(generation) +
 			" <= (SELECT CASE WHEN h.online THEN h.generation - 1 ELSE h.generation END FROM " + hosts + " AS h WHERE h.name = ?)"),
-		restore: numbered("UPDATE " + table + " AS t SET " + q(online) + " = true" + back + mine + " AND NOT t." + q(online) + " AND t." + q(generation) +
+		markDevicesOnline: numbered("UPDATE " + table + " AS t SET " + q(online) + " = true" + back + mine + " AND NOT t." + q(online) + " AND t." + q(generation) +
 			" = (SELECT h.generation FROM " + hosts + " AS h WHERE h.name = ? AND h.online)"),
-		load: numbered("SELECT name, generation, seq FROM " + hosts + " WHERE online AND heard_by = ?"),
-		look: numbered("SELECT generation, seq FROM " + hosts + " WHERE name = ?"),
+		selectHeard: numbered("SELECT name, generation, seq FROM " + hosts + " WHERE online AND heard_by = ?"),
+		selectHost:  numbered("SELECT generation, seq FROM " + hosts + " WHERE name = ?"),
 	}
 }
 
-// hostColumns are those of the table of hosts, beside its key.
+// hostColumns are the columns of the table of hosts, without its key.
 var hostColumns = columns{generation: "generation", seq: "seq", online: "online", reason: "reason", heardAt: "heard_at", heardBy: "heard_by"}
 
-// before are the statements that open a transaction with what its messages tell of hosts, each named once and in order, so that two transactions
-// don't wait for each other.
-func (p *presence) before(jobs []job, now any, by string) []database.Statement {
+// lockHosts returns the statements that begin a transaction. They lock the rows of all hosts in
+// its messages. Each host is named once, in the order of names, so that two transactions can't
+// deadlock.
+func (p *presence) lockHosts(jobs []job, now any, by string) []database.Statement {
 	newest := map[string]int64{}
 	for _, j := range jobs {
 		if j.host != nil {
@@ -81,18 +91,19 @@ func (p *presence) before(jobs []job, now any, by string) []database.Statement {
 	}
 	all := make([]database.Statement, 0, 3*len(newest)+len(jobs))
 	for _, name := range sortedKeys(newest) {
-		all = append(all, p.newer.of(values{device: name, generation: newest[name], seq: int64(0), online: true, reason: "heard", heardAt: now, heardBy: by}))
+		all = append(all, p.raiseGeneration.bind(values{device: name, generation: newest[name], seq: int64(0), online: true, reason: "heard", heardAt: now, heardBy: by}))
 	}
 	return all
 }
 
-// tell is the statement of a host's own event.
-func (p *presence) tell(h *heard, now any, by string) database.Statement {
-	return p.told.of(values{device: h.name, generation: h.generation, seq: h.seq, online: h.online, reason: h.reason, heardAt: now, heardBy: by})
+// hostStatement returns the statement for a host's own event.
+func (p *presence) hostStatement(h *heard, now any, by string) database.Statement {
+	return p.updateHost.bind(values{device: h.name, generation: h.generation, seq: h.seq, online: h.online, reason: h.reason, heardAt: now, heardBy: by})
 }
 
-// after are the statements that end a transaction: they make the devices of the hosts what these are now.
-func (p *presence) after(jobs []job) []database.Statement {
+// updateDevices returns the statements that end a transaction. They set online of the hosts'
+// devices by the rows of the hosts.
+func (p *presence) updateDevices(jobs []job) []database.Statement {
 	names := map[string]int64{}
 	for _, j := range jobs {
 		if j.host != nil {
@@ -101,30 +112,31 @@ func (p *presence) after(jobs []job) []database.Statement {
 	}
 	var all []database.Statement
 	for _, name := range sortedKeys(names) {
-		all = append(all, p.settle(name)...)
+		all = append(all, p.deviceStatements(name)...)
 	}
 	return all
 }
 
-func (p *presence) settle(name string) []database.Statement {
-	return []database.Statement{{Text: p.lose, Args: []any{name, name}}, {Text: p.restore, Args: []any{name, name}}}
+func (p *presence) deviceStatements(name string) []database.Statement {
+	return []database.Statement{{Text: p.markDevicesOffline, Args: []any{name, name}}, {Text: p.markDevicesOnline, Args: []any{name, name}}}
 }
 
 func sortedKeys(m map[string]int64) []string {
 	return slices.Sorted(maps.Keys(m))
 }
 
-// knownHost is a host that this pipeline heard last, as far as it knows.
+// knownHost is a host from which this pipeline has received messages, or did in an earlier
+// process.
 type knownHost struct {
 	generation, seq int64
-	// at is when, by the clock of the process.
+	// at is when the last message came, by the clock of this process.
 	at time.Time
-	// over says that its end is known.
-	over bool
+	// ended says that the host has stopped or counts as lost.
+	ended bool
 }
 
-// listen remembers what a batch told of hosts, when it is in the database.
-func (h *handler) listen(jobs []job) {
+// noteHosts remembers the hosts in a batch that was committed.
+func (h *handler) noteHosts(jobs []job) {
 	now := time.Now()
 	for _, j := range jobs {
 		if j.host == nil {
@@ -137,17 +149,18 @@ func (h *handler) listen(jobs []job) {
 		}
 		switch {
 		case j.host.generation > k.generation || j.host.generation == k.generation && j.host.seq > k.seq:
-			*k = knownHost{generation: j.host.generation, seq: j.host.seq, at: now, over: j.host.ofHost && !j.host.online}
+			*k = knownHost{generation: j.host.generation, seq: j.host.seq, at: now, ended: j.host.ofHost && !j.host.online}
 		case j.host.generation == k.generation:
-			k.at = now // late, but it came
+			k.at = now // an older message, but the host sent it
 		}
 	}
 }
 
-// load takes up the hosts that the pipeline heard last, in an earlier process. Their clock begins now.
-func (h *handler) load(ctx context.Context) error {
+// loadHosts reads the hosts that this pipeline heard last in an earlier process. Their silence
+// counts from now.
+func (h *handler) loadHosts(ctx context.Context) error {
 	now := time.Now()
-	return h.db.Query(ctx, database.Statement{Text: h.presence.load, Args: []any{h.env.Pipeline}}, func(scan func(...any) error) error {
+	return h.db.Query(ctx, database.Statement{Text: h.presence.selectHeard, Args: []any{h.env.Pipeline}}, func(scan func(...any) error) error {
 		var name string
 		k := knownHost{at: now}
 		if err := scan(&name, &k.generation, &k.seq); err != nil {
@@ -158,44 +171,47 @@ func (h *handler) load(ctx context.Context) error {
 	})
 }
 
-// attended reports whether a host that was silent would have been heard: the pipeline has a consumer at its source, and nothing waits there or here.
-func (h *handler) attended() bool {
+// readsWithoutDelay reports whether a message from a host would have been handled by now. That is
+// so if the source's consumer is connected and no old messages wait. Otherwise the silence of a
+// host means nothing.
+func (h *handler) readsWithoutDelay() bool {
 	if h.env.Source == nil {
 		return true
 	}
 	s := h.env.Source()
-	stood := s.Present == h.present
-	h.present = s.Present
-	return !stood && !s.Full && s.Oldest < patience
+	stopped := s.Present == h.sourceTime
+	h.sourceTime = s.Present
+	return !stopped && !s.Full && s.Oldest < maxSourceDelay
 }
 
-// patience is how old a message may be that isn't handled yet while a host still counts as silent.
-const patience = 5 * time.Second
+// maxSourceDelay is the age of the oldest waiting message from which on the silence of hosts isn't
+// counted.
+const maxSourceDelay = 5 * time.Second
 
-// watch takes hosts for lost that were silent for too long. The lock is held.
-func (h *handler) watch(ctx context.Context) error {
+// findSilentHosts marks hosts as lost that were silent for too long. The caller holds h.mu.
+func (h *handler) findSilentHosts(ctx context.Context) error {
 	now := time.Now()
-	if !h.attended() {
+	if !h.readsWithoutDelay() {
 		for _, k := range h.known {
 			k.at = now
 		}
 		return nil
 	}
 	for name, k := range h.known {
-		if k.over || now.Sub(k.at) < h.Silence {
+		if k.ended || now.Sub(k.at) < h.Silence {
 			continue
 		}
-		if err := h.lost(ctx, name, k); err != nil {
+		if err := h.markHostLost(ctx, name, k); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// lost takes a host for lost, unless somebody else heard it meanwhile.
-func (h *handler) lost(ctx context.Context, name string, k *knownHost) error {
+// markHostLost marks a host as lost, unless another pipeline has heard it since.
+func (h *handler) markHostLost(ctx context.Context, name string, k *knownHost) error {
 	var generation, seq int64
-	err := h.db.Query(ctx, database.Statement{Text: h.presence.look, Args: []any{name}}, func(scan func(...any) error) error {
+	err := h.db.Query(ctx, database.Statement{Text: h.presence.selectHost, Args: []any{name}}, func(scan func(...any) error) error {
 		return scan(&generation, &seq)
 	})
 	if err != nil {
@@ -205,11 +221,11 @@ func (h *handler) lost(ctx context.Context, name string, k *knownHost) error {
 		*k = knownHost{generation: generation, seq: seq, at: time.Now()}
 		return nil
 	}
-	statements := []database.Statement{{Text: h.presence.silent, Args: []any{name, k.generation, k.seq}}}
-	if err := h.db.Apply(ctx, append(statements, h.presence.settle(name)...)); err != nil {
+	statements := []database.Statement{{Text: h.presence.markLost, Args: []any{name, k.generation, k.seq}}}
+	if err := h.db.Apply(ctx, append(statements, h.presence.deviceStatements(name)...)); err != nil {
 		return err
 	}
-	k.over = true
+	k.ended = true
 	h.env.Logger.Warn("a host is silent: its devices count as offline until it is heard", "host", name, "silent", h.Silence)
 	return nil
 }

@@ -16,51 +16,52 @@ import (
 	devices "github.com/pentrough/pentrough/transports/device"
 )
 
-// maxNumber bounds epochs, generations and counts, as their JSON does.
+// maxNumber is the limit of epochs, generations and counts, as in JSON.
 const maxNumber = 1 << 53
 
-// job is what a message asks of the database; the zero value asks for nothing.
+// job has the statements for one message. The zero value has none.
 type job struct {
-	// at is the message's place in its batch.
+	// at is the index of the message in its batch.
 	at int
-	// key is the device that the message is about, or the host with that word before it.
+	// key is the device that the message is about, or "host " and the name of the host.
 	key       string
 	statement *database.Statement
-	// kept is that of history.
+	// kept is the statement for the history.
 	kept *database.Statement
-	// host is what the message tells of a host.
+	// host is the state of a host as the message reports it.
 	host *heard
 }
 
-// heard is a sign of life of a host, or of its end.
+// heard is the state of a host in a message: that it runs, or that it has stopped.
 type heard struct {
 	name string
-	// generation and seq are those of the host; a device's event tells the generation only.
+	// generation and seq are the host's. A device's event has only the generation.
 	generation, seq int64
 	online          bool
 	reason          string
-	ofHost          bool
+	ofHost          bool // whether it is the host's own event
 }
 
-// Describe implements handlers.Describer: what tells of one device, or of one host, is in order.
+// Describe returns the device or host as the key, so that messages about one stay in order. It
+// implements handlers.Describer.
 func (h *handler) Describe(msg *message.Message) (handlers.Description, error) {
-	j, err := h.read(msg)
+	j, err := h.readJob(msg)
 	if err != nil {
 		return handlers.Description{}, err
 	}
 	return handlers.Description{Key: j.key, Value: j}, nil
 }
 
-// asked is what a message asks for, as Describe found or finds.
-func (h *handler) asked(msg *message.Message) (job, error) {
+// jobFor returns the job that Describe made of a message, or makes it.
+func (h *handler) jobFor(msg *message.Message) (job, error) {
 	if j, ok := handlers.Described(msg.Context()).Value.(job); ok {
 		return j, nil
 	}
-	return h.read(msg)
+	return h.readJob(msg)
 }
 
-// read finds out what a message asks for.
-func (h *handler) read(msg *message.Message) (job, error) {
+// readJob parses a message and makes its job.
+func (h *handler) readJob(msg *message.Message) (job, error) {
 	kind := msg.Metadata[transports.Type]
 	body, err := transports.Body(msg)
 	if err != nil {
@@ -68,7 +69,7 @@ func (h *handler) read(msg *message.Message) (job, error) {
 	}
 	j, err := h.readKind(kind, msg, body)
 	if err == nil {
-		j.kept, err = h.keep(kind, body)
+		j.kept, err = h.historyStatement(kind, body)
 	}
 	return j, err
 }
@@ -87,13 +88,13 @@ func (h *handler) readKind(kind string, msg *message.Message, body []byte) (job,
 	case devices.TypeGroup:
 		return job{}, nil
 	case "":
-		return job{}, errors.New("the message has no type: it is neither event, result nor data")
+		return job{}, errors.New("the message has no type; allowed: event, result, data")
 	default:
-		return job{}, fmt.Errorf("a message of type %q is neither event, result nor data", kind)
+		return job{}, fmt.Errorf("a message has the type %q; allowed: event, result, data", kind)
 	}
 }
 
-// readNamed is what the user's statement asks for.
+// readNamed makes the job of the user's statement.
 func (h *handler) readNamed(kind string, msg *message.Message, payload []byte) (job, error) {
 	if !slices.Contains(h.Types, kind) {
 		return job{}, nil
@@ -103,7 +104,7 @@ func (h *handler) readNamed(kind string, msg *message.Message, payload []byte) (
 		return job{}, fmt.Errorf("reading a message: %w", err)
 	}
 	key, _ := textOf(body["device"])
-	s, err := h.named.of(msg, body, h.db.Dialect())
+	s, err := h.named.bind(msg, body, h.db.Dialect())
 	return job{key: key, statement: s}, err
 }
 
@@ -114,10 +115,10 @@ func (h *handler) readEvent(body []byte) (job, error) {
 	}
 	isHost := e.Type == devices.HostEvent
 	if err := errors.Join(
-		wants("an event", "type", isHost || e.Type == devices.Connected || e.Type == devices.Disconnected),
-		wants("an event", "host", e.Host != ""), wants("an event", "device", isHost || e.Device != ""), wants("an event", "time", !e.Time.IsZero()),
-		wants("an event", "generation", e.Generation > 0 && e.Generation < maxNumber), wants("an event", "seq", e.Seq > 0 && e.Seq < maxNumber),
-		wants("an event", "epoch", isHost || e.Epoch > 0 && e.Epoch < maxNumber),
+		requireKey("an event", "type", isHost || e.Type == devices.Connected || e.Type == devices.Disconnected),
+		requireKey("an event", "host", e.Host != ""), requireKey("an event", "device", isHost || e.Device != ""), requireKey("an event", "time", !e.Time.IsZero()),
+		requireKey("an event", "generation", e.Generation > 0 && e.Generation < maxNumber), requireKey("an event", "seq", e.Seq > 0 && e.Seq < maxNumber),
+		requireKey("an event", "epoch", isHost || e.Epoch > 0 && e.Epoch < maxNumber),
 	); err != nil {
 		return job{}, err
 	}
@@ -129,9 +130,9 @@ func (h *handler) readEvent(body []byte) (job, error) {
 	up := e.Type == devices.Connected
 	why := string(e.Reason)
 	if up {
-		why = "" // a reason belongs to an end
+		why = "" // an online device has no reason
 	}
-	return job{key: e.Device, host: sign, statement: h.fill(h.changes.event, values{
+	return job{key: e.Device, host: sign, statement: h.statementFor(h.changes.event, values{
 		device: e.Device, connected: up, online: up, reason: why, remoteAddr: e.RemoteAddr, host: e.Host, generation: int64(e.Generation),
 		epoch: int64(e.Epoch), seq: int64(e.Seq), connectedAt: h.time(e.ConnectedAt), changedAt: h.time(e.Time), lastSeen: h.time(e.Time),
 	})}, nil
@@ -142,7 +143,7 @@ func (h *handler) readResult(body []byte) (job, error) {
 	if err != nil {
 		return job{}, err
 	}
-	if err := errors.Join(wants("a result", "id", r.ID != ""), wants("a result", "time", !r.Time.IsZero())); err != nil {
+	if err := errors.Join(requireKey("a result", "id", r.ID != ""), requireKey("a result", "time", !r.Time.IsZero())); err != nil {
 		return job{}, err
 	}
 	if r.Device == "" || !r.State.Terminal() {
@@ -150,14 +151,14 @@ func (h *handler) readResult(body []byte) (job, error) {
 	}
 	t := h.changes.result
 	if r.Epoch == 0 {
-		// It had no session: perhaps there is no such device.
+		// The command had no session: perhaps the device doesn't exist.
 		t = h.changes.resultOnly
 	}
-	return job{key: r.Device, statement: h.fill(t, values{device: r.Device, lastResultID: r.ID, lastResultState: string(r.State), lastResultAt: h.time(r.Time)})}, nil
+	return job{key: r.Device, statement: h.statementFor(t, values{device: r.Device, lastResultID: r.ID, lastResultState: string(r.State), lastResultAt: h.time(r.Time)})}, nil
 }
 
 func (h *handler) readData(body []byte) (job, error) {
-	// What the device said may be long, and has no column.
+	// The payload may be long, and has no column. So it isn't parsed.
 	var d struct {
 		Device string    `json:"device"`
 		Epoch  uint64    `json:"epoch"`
@@ -168,32 +169,32 @@ func (h *handler) readData(body []byte) (job, error) {
 		return job{}, fmt.Errorf("reading data: %w", err)
 	}
 	if err := errors.Join(
-		wants("data", "device", d.Device != ""), wants("data", "time", !d.Time.IsZero()),
-		wants("data", "epoch", d.Epoch > 0 && d.Epoch < maxNumber), wants("data", "seq", d.Seq > 0 && d.Seq < maxNumber),
+		requireKey("data", "device", d.Device != ""), requireKey("data", "time", !d.Time.IsZero()),
+		requireKey("data", "epoch", d.Epoch > 0 && d.Epoch < maxNumber), requireKey("data", "seq", d.Seq > 0 && d.Seq < maxNumber),
 	); err != nil {
 		return job{}, err
 	}
-	return job{key: d.Device, statement: h.fill(h.changes.data, values{
+	return job{key: d.Device, statement: h.statementFor(h.changes.data, values{
 		device: d.Device, lastDataAt: h.time(d.Time), dataEpoch: int64(d.Epoch), dataSeq: int64(d.Seq), lastSeen: h.time(d.Time),
 	})}, nil
 }
 
-func wants(what, key string, good bool) error {
+func requireKey(what, key string, good bool) error {
 	if good {
 		return nil
 	}
-	return fmt.Errorf("reading %s: it has no good %q", what, key)
+	return fmt.Errorf("reading %s: %q is missing or invalid", what, key)
 }
 
-func (h *handler) fill(t *template, v values) *database.Statement {
+func (h *handler) statementFor(t *template, v values) *database.Statement {
 	if t == nil {
 		return nil
 	}
-	s := t.of(v)
+	s := t.bind(v)
 	return &s
 }
 
-// time is an argument of a time; nil if there is none.
+// time returns a time as an argument of a statement, or nil for the zero time.
 func (h *handler) time(t time.Time) any {
 	if t.IsZero() {
 		return nil

@@ -146,7 +146,7 @@ func converges(t *rapid.T, h *handler, restart func()) {
 				k.at = time.Time{}
 			}
 		}
-		if err := h.step(); err != nil {
+		if err := h.checkDatabase(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -259,7 +259,7 @@ func testTheTableConverges(t *testing.T, c *Config) {
 		h.known = map[string]*knownHost{}
 		converges(r, h, func() {
 			h.known = map[string]*knownHost{}
-			if err := h.load(t.Context()); err != nil {
+			if err := h.loadHosts(t.Context()); err != nil {
 				r.Fatal(err)
 			}
 		})
@@ -273,7 +273,7 @@ func started(t *testing.T, c *Config) *handler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h.step(); err != nil {
+	if err := h.checkDatabase(); err != nil {
 		t.Fatal(err)
 	}
 	return h

@@ -17,13 +17,13 @@ import (
 	devices "github.com/pentrough/pentrough/transports/device"
 )
 
-// named is the user's statement, with where its values come from.
+// named is the user's statement, with the path in the message for each parameter.
 type named struct {
 	text  string
 	paths [][]string
 }
 
-// What a message of each type has, beside its metadata.
+// bodies has the fields in the body of each type of message.
 var bodies = map[string][]string{
 	devices.TypeEvent:  {"event_id", "type", "device", "online", "reason", "remote_addr", "host", "generation", "epoch", "seq", "connected_at", "time"},
 	devices.TypeResult: {"id", "device", "group", "state", "code", "detail", "reply", "encoding", "host", "epoch", "attempt", "time"},
@@ -31,13 +31,13 @@ var bodies = map[string][]string{
 }
 
 const (
-	// metaPath begins the path of metadata.
+	// metaPath is the first part of the path of metadata.
 	metaPath = "meta"
-	// bytesPath is what a device sent or answered, as bytes.
+	// bytesPath is the path of the frame that the device sent or answered, as bytes.
 	bytesPath = "bytes"
 )
 
-// sources are what may be the value of a parameter of a statement for messages of some types.
+// sources returns the paths that a parameter may begin with, for messages of the given types.
 func sources(types []string) []string {
 	all := []string{bytesPath, metaPath}
 	for _, t := range types {
@@ -47,7 +47,7 @@ func sources(types []string) []string {
 	return slices.Compact(all)
 }
 
-// named reads the statement; nil if there is none.
+// named parses the user's statement. It returns nil if there is none.
 func (c *Config) named(d database.Dialect) (*named, error) {
 	if c.Statement == "" {
 		return nil, nil
@@ -65,7 +65,7 @@ func (c *Config) named(d database.Dialect) (*named, error) {
 		if path[0] == metaPath && len(path) > 1 {
 			path = []string{metaPath, strings.Join(path[1:], ".")}
 		} else if path[0] == metaPath || !slices.Contains(known, path[0]) {
-			return nil, handlers.InvalidAt("statement", c.Statement, p.Offset, "no message of the types %s has %q; %s and meta.KEY are known",
+			return nil, handlers.InvalidAt("statement", c.Statement, p.Offset, "no message of the types %s has %q; allowed: %s and meta.KEY",
 				strings.Join(c.Types, ", "), p.Name, strings.Join(slices.DeleteFunc(known, func(s string) bool { return s == metaPath }), ", "))
 		}
 		n.paths = append(n.paths, path)
@@ -73,8 +73,8 @@ func (c *Config) named(d database.Dialect) (*named, error) {
 	return n, nil
 }
 
-// of is the statement for a message, whose body is given.
-func (n *named) of(msg *message.Message, body map[string]json.RawMessage, d database.Dialect) (*database.Statement, error) {
+// bind returns the statement with the values of a message and its parsed body.
+func (n *named) bind(msg *message.Message, body map[string]json.RawMessage, d database.Dialect) (*database.Statement, error) {
 	s := &database.Statement{Text: n.text, Args: make([]any, len(n.paths)), Fit: true}
 	for i, path := range n.paths {
 		v, err := lookUp(msg, body, path)
@@ -92,9 +92,9 @@ func (n *named) of(msg *message.Message, body map[string]json.RawMessage, d data
 // numbers are the fields that are numbers in all messages.
 var numbers = []string{"generation", "epoch", "seq", "code", "attempt"}
 
-// probe is a statement with which the database shows whether the columns fit. Fields whose type
-// is known have a value of it; a text, which may be all that a column takes, and what is in a
-// payload are NULL.
+// probe returns the statement with values that the database explains to show whether the columns
+// fit. A field with a known type has a value of that type. Other values are NULL: a text may be
+// for a column of any type, and values in a payload have no known type.
 func (n *named) probe(now any) database.Statement {
 	s := database.Statement{Text: n.text, Args: make([]any, len(n.paths)), Fit: true}
 	for i, path := range n.paths {
@@ -113,7 +113,7 @@ func (n *named) probe(now any) database.Statement {
 	return s
 }
 
-// lookUp returns the value of a path as an argument; nil if there is none.
+// lookUp returns the value at a path in a message, or nil if the message has no such value.
 func lookUp(msg *message.Message, body map[string]json.RawMessage, path []string) (any, error) {
 	switch path[0] {
 	case metaPath:
@@ -135,14 +135,14 @@ func lookUp(msg *message.Message, body map[string]json.RawMessage, path []string
 	for _, key := range path[1:] {
 		in := v.Raw
 		if v.Kind == '"' {
-			// What a device sent may be JSON itself; if it is none, it has no such value.
+			// The text that a device sent may be JSON itself. If it isn't, there is no such value.
 			if in, err = v.Text(); err != nil {
 				return nil, err
 			}
 		}
 		found := 0
 		if v, found, err = jsontext.Find(in, []string{key}); err != nil || found == 0 {
-			return nil, nil //nolint:nilerr // see above
+			return nil, nil //nolint:nilerr // an error means that the text isn't JSON
 		}
 	}
 	switch v.Kind {
@@ -161,7 +161,7 @@ func lookUp(msg *message.Message, body map[string]json.RawMessage, path []string
 	}
 }
 
-// frame is what the device sent or answered.
+// frame returns the bytes that the device sent or answered, or nil.
 func frame(body map[string]json.RawMessage) (any, error) {
 	text, ok := textOf(body["payload"])
 	if !ok {

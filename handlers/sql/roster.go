@@ -10,7 +10,8 @@ import (
 	"github.com/pentrough/pentrough/internal/database"
 )
 
-// Roster implements handlers.Roster.
+// Roster returns a function that reads the table of devices, or nil if there is no such table. It
+// implements handlers.Roster.
 func (c *Config) Roster() func(ctx context.Context) ([]map[string]any, error) {
 	if !c.keepsTable() {
 		return nil
@@ -47,7 +48,7 @@ func (c *Config) roster(ctx context.Context) (rows []map[string]any, err error) 
 		}
 		row := map[string]any{}
 		for i, f := range fields {
-			v, err := f.read(values[i])
+			v, err := f.parse(values[i])
 			if err != nil {
 				return fmt.Errorf("the column %s: %w", names[i], err)
 			}
@@ -70,8 +71,9 @@ func (c *Config) roster(ctx context.Context) (rows []map[string]any, err error) 
 	return rows, nil
 }
 
-// read makes what a database returned what the field is; nil for what is empty.
-func (f field) read(v any) (any, error) {
+// parse converts a value from the database to the type of the field. It returns nil for an empty
+// value.
+func (f field) parse(v any) (any, error) {
 	if b, ok := v.([]byte); ok {
 		v = string(b)
 	}
@@ -91,7 +93,8 @@ func (f field) read(v any) (any, error) {
 		case time.Time:
 			return v.UTC(), nil
 		case string:
-			// As it was written, or by somebody else: with the offset that Django's SQLite leaves out.
+			// The handler writes the first layout, which Django's SQLite uses, too. Other programs
+			// may write an offset.
 			for _, layout := range []string{"2006-01-02 15:04:05.999999999", time.RFC3339Nano, "2006-01-02 15:04:05.999999999Z07:00"} {
 				if t, err := time.Parse(layout, v); err == nil {
 					return t.UTC(), nil
@@ -110,5 +113,5 @@ func (f field) read(v any) (any, error) {
 	default:
 		return fmt.Sprint(v), nil
 	}
-	return nil, fmt.Errorf("%v (%T) is no %s", v, v, f)
+	return nil, fmt.Errorf("%v (%T) can't be the field %s", v, v, f)
 }

@@ -1,5 +1,10 @@
-// Package sql is the handler that keeps a database's table of devices true: a row for each device, of who is there, of its last result and its last
-// data. How presence is kept is in docs/databases.md; why in SQL, in docs/decisions/0025.
+// Package sql is the handler that writes messages about devices to a database. It keeps one row
+// for each device, with its presence, last result and last data. It can also append messages to
+// tables, or run a statement of the user for each message.
+//
+// A batch of messages is one transaction (see HandleBatch). If a row makes it fail, the batch is
+// halved until that row is found. docs/databases.md explains how the presence is kept;
+// docs/decisions/0025 explains why SQL does it.
 package sql
 
 import (
@@ -19,21 +24,21 @@ import (
 // handler writes to the tables of one pipeline.
 type handler struct {
 	Config
-	env      handlers.Env
-	changes  changes
-	presence *presence
-	named    *named
-	pasts    map[string]*past
+	env       handlers.Env
+	changes   changes
+	presence  *presence
+	named     *named
+	histories map[string]*history
 
-	mu sync.Mutex // of what follows
+	mu sync.Mutex // guards the fields up to sourceTime
 	db database.DB
-	// ready says that the tables are there.
+	// ready says that the tables exist and were checked.
 	ready bool
 	known map[string]*knownHost
-	// present is what the source's clock showed last.
-	present time.Duration
+	// sourceTime is the time of the source's clock at the last check.
+	sourceTime time.Duration
 
-	outage *outage.Outage // as tend finds the database
+	outage *outage.Outage // what runChecks finds
 
 	life context.Context
 	end  context.CancelFunc
@@ -46,7 +51,7 @@ var (
 	_ handlers.Reporter     = (*handler)(nil)
 )
 
-// watchInterval is how often silent hosts are looked for.
+// watchInterval is the time between two checks of the database and for silent hosts.
 const watchInterval = time.Second
 
 func (c *Config) build(env handlers.Env) (*handler, error) {
@@ -58,24 +63,25 @@ func (c *Config) build(env handlers.Env) (*handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &handler{Config: *c, env: env, db: db, named: own, pasts: c.pasts(db.Dialect()), changes: c.changes(db.Dialect()), presence: c.presence(db.Dialect()), known: map[string]*knownHost{}, outage: outage.New(env.Logger, "the database")}
+	h := &handler{Config: *c, env: env, db: db, named: own, histories: c.histories(db.Dialect()), changes: c.changes(db.Dialect()), presence: c.presence(db.Dialect()), known: map[string]*knownHost{}, outage: outage.New(env.Logger, "the database")}
 	h.life, h.end = context.WithCancel(context.Background())
 	return h, nil
 }
 
-// Handle handles one message.
+// Handle writes one message.
 func (h *handler) Handle(msg *message.Message) ([]*message.Message, error) {
 	return nil, h.HandleBatch(msg.Context(), []*message.Message{msg})[0].Err
 }
 
-// HandleBatch writes all messages in one transaction. Where a row is at fault it finds that one, and the others are written without it.
+// HandleBatch writes all messages in one transaction. If the database refuses a row, the message
+// with that row fails, and the others are written.
 func (h *handler) HandleBatch(ctx context.Context, msgs []*message.Message) []handlers.Outcome {
 	outcomes := make([]handlers.Outcome, len(msgs))
 	jobs := make([]job, 0, len(msgs))
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for i, msg := range msgs {
-		j, err := h.asked(msg)
+		j, err := h.jobFor(msg)
 		if err != nil {
 			outcomes[i].Err = handlers.Permanent(err)
 			continue
@@ -94,22 +100,23 @@ func (h *handler) HandleBatch(ctx context.Context, msgs []*message.Message) []ha
 	ctx, cancel := context.WithTimeoutCause(ctx, h.Timeout, fmt.Errorf("the database took longer than %s", h.Timeout))
 	defer cancel()
 	if err := h.prepare(ctx); err != nil {
-		fail(jobs, outcomes, unavailable(ctx, err))
+		failJobs(jobs, outcomes, unavailable(ctx, err))
 		return outcomes
 	}
 	h.write(ctx, jobs, outcomes)
 	return outcomes
 }
 
-// write makes the changes of jobs in one transaction, or of halves of them until it is known whose fault it is that it fails.
+// write executes the statements of jobs in one transaction. If that fails because of a row, it
+// tries each half, until the job that fails is alone.
 func (h *handler) write(ctx context.Context, jobs []job, outcomes []handlers.Outcome) {
 	err := h.db.Apply(ctx, h.statements(jobs))
 	switch {
 	case err == nil:
-		h.listen(jobs)
+		h.noteHosts(jobs)
 	case database.KindOf(err) == database.Outage:
-		h.ready = false // another file or server may be in its place afterwards, with other tables
-		fail(jobs, outcomes, unavailable(ctx, err))
+		h.ready = false // after an outage the file or server may be another one, with other tables
+		failJobs(jobs, outcomes, unavailable(ctx, err))
 	case len(jobs) == 1:
 		outcomes[jobs[0].at].Err = handlers.Permanent(fmt.Errorf("writing to the database: %w", err))
 	default:
@@ -123,7 +130,7 @@ func (h *handler) statements(jobs []job) []database.Statement {
 	var all []database.Statement
 	now, by := h.time(h.env.Now()), h.env.Pipeline
 	if h.presence != nil {
-		all = h.presence.before(jobs, now, by)
+		all = h.presence.lockHosts(jobs, now, by)
 	}
 	for _, j := range jobs {
 		if j.statement != nil {
@@ -133,22 +140,24 @@ func (h *handler) statements(jobs []job) []database.Statement {
 			all = append(all, *j.kept)
 		}
 		if j.host != nil && j.host.ofHost {
-			all = append(all, h.presence.tell(j.host, now, by))
+			all = append(all, h.presence.hostStatement(j.host, now, by))
 		}
 	}
 	if h.presence != nil {
-		all = append(all, h.presence.after(jobs)...)
+		all = append(all, h.presence.updateDevices(jobs)...)
 	}
 	return all
 }
 
-func fail(jobs []job, outcomes []handlers.Outcome, err error) {
+// failJobs sets the error of all jobs.
+func failJobs(jobs []job, outcomes []handlers.Outcome, err error) {
 	for _, j := range jobs {
 		outcomes[j.at].Err = err
 	}
 }
 
-// unavailable says that the database is away, and why if it is ctx that ended.
+// unavailable makes the error of a database that doesn't work. It contains the cause if ctx has
+// ended.
 func unavailable(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w: %w", cause, err)
@@ -156,7 +165,8 @@ func unavailable(ctx context.Context, err error) error {
 	return handlers.Unavailable(fmt.Errorf("writing to the database: %w", err))
 }
 
-// prepare makes the tables that are the handler's own, once, and looks at all of them.
+// prepare makes the handler's own tables and checks all tables. After it has succeeded, it does
+// nothing until ready is reset.
 func (h *handler) prepare(ctx context.Context) error {
 	if h.ready {
 		return nil
@@ -166,13 +176,13 @@ func (h *handler) prepare(ctx context.Context) error {
 			return fmt.Errorf("making the table %s: %w", s.table, err)
 		}
 	}
-	if err := h.explain(ctx); err != nil {
+	if err := h.explainStatements(ctx); err != nil {
 		if database.KindOf(err) == database.Outage {
 			return err
 		}
-		h.env.Logger.Error("the tables don't fit what the pipeline writes: its messages will fail", "err", err)
+		h.env.Logger.Error("the tables don't fit the statements of the pipeline: its messages will fail", "err", err)
 	} else if h.presence != nil {
-		if err := h.load(ctx); err != nil {
+		if err := h.loadHosts(ctx); err != nil {
 			return err
 		}
 	}
@@ -180,12 +190,13 @@ func (h *handler) prepare(ctx context.Context) error {
 	return nil
 }
 
-// tend makes the tables at the start, and looks for silent hosts.
-func (h *handler) tend() {
+// runChecks makes the tables at the start, and then checks the database and looks for silent hosts
+// until Close.
+func (h *handler) runChecks() {
 	tick := time.NewTicker(watchInterval)
 	defer tick.Stop()
 	for {
-		if err := h.step(); err == nil || h.life.Err() == nil {
+		if err := h.checkDatabase(); err == nil || h.life.Err() == nil {
 			h.outage.Report(err)
 		}
 		select {
@@ -196,7 +207,7 @@ func (h *handler) tend() {
 	}
 }
 
-func (h *handler) step() error {
+func (h *handler) checkDatabase() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	ctx, cancel := context.WithTimeout(h.life, h.Timeout)
@@ -211,10 +222,11 @@ func (h *handler) step() error {
 	if h.presence == nil {
 		return nil
 	}
-	return h.watch(ctx)
+	return h.findSilentHosts(ctx)
 }
 
-// Health implements handlers.Reporter: a database that is away is told before a message comes for it.
+// Health returns an error while the database doesn't work, also if no message comes. It implements
+// handlers.Reporter.
 func (h *handler) Health() error {
 	if err := h.outage.Err(); err != nil {
 		return fmt.Errorf("the database can't be used: %w", err)
@@ -222,7 +234,7 @@ func (h *handler) Health() error {
 	return nil
 }
 
-// Close ends the handler.
+// Close stops the goroutines and closes the database.
 func (h *handler) Close() error {
 	h.end()
 	h.work.Wait()

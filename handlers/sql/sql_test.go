@@ -229,7 +229,7 @@ func testALostHost(t *testing.T, c *Config) {
 		for _, k := range h.known {
 			k.at = k.at.Add(-c.Silence)
 		}
-		if err := h.step(); err != nil {
+		if err := h.checkDatabase(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -252,13 +252,13 @@ func testALostHost(t *testing.T, c *Config) {
 	state("d", up)
 
 	// A source that may have more to say keeps a host alive.
-	for name, s := range map[string]handlers.Source{"away": {Present: h.present}, "full": {Present: h.present + 1, Full: true}, "behind": {Present: h.present + 1, Oldest: patience}} {
+	for name, s := range map[string]handlers.Source{"away": {Present: h.sourceTime}, "full": {Present: h.sourceTime + 1, Full: true}, "behind": {Present: h.sourceTime + 1, Oldest: maxSourceDelay}} {
 		h.env.Source = func() handlers.Source { return s }
 		silence()
 		if got := row(t, h, "d", "online"); got != "true" {
 			t.Errorf("%s: the host was taken for lost", name)
 		}
-		h.present = 0
+		h.sourceTime = 0
 	}
 	h.env.Source = nil
 
@@ -277,15 +277,15 @@ func testALostHost(t *testing.T, c *Config) {
 
 	// A process that begins anew gives hosts the whole time again, and knows those that it heard last.
 	again := quiet(t, c)
-	if err := again.step(); err != nil {
+	if err := again.checkDatabase(); err != nil {
 		t.Fatal(err)
 	}
-	if k := again.known["a"]; k == nil || k.generation != 3 || k.over {
+	if k := again.known["a"]; k == nil || k.generation != 3 || k.ended {
 		t.Fatalf("after the restart the host is %+v", k)
 	}
 	expect(t, again, "m", "online, reason", "true ")
 	again.known["a"].at = time.Time{}
-	if err := again.step(); err != nil {
+	if err := again.checkDatabase(); err != nil {
 		t.Fatal(err)
 	}
 	expect(t, h, "m", "online, reason", "false node_lost")
@@ -356,7 +356,7 @@ func testChecks(t *testing.T, c *Config) {
 		t.Errorf("before the first start: %+v", found)
 	}
 	h := quiet(t, c)
-	if err := h.step(); err != nil {
+	if err := h.checkDatabase(); err != nil {
 		t.Fatal(err)
 	}
 	if found := c.Check(t.Context()); found[0].Missing || found[0].Err != nil {
@@ -464,16 +464,16 @@ func TestValidate(t *testing.T) {
 	}{
 		"no url":           {func(c *Config) { c.URL = "" }, "is missing"},
 		"odd url":          {func(c *Config) { c.URL = "mongo://x" }, "isn't the URL of a known database"},
-		"unknown field":    {func(c *Config) { c.Columns = map[string]string{"onlin": "x"} }, "nothing that a device's row holds"},
-		"needs":            {func(c *Config) { c.Columns = map[string]string{"online": "x", "epoch": "e", "seq": "s"} }, "needs columns for connected, host, generation"},
-		"twice":            {func(c *Config) { c.Columns = map[string]string{"epoch": "e", "seq": "e"} }, "which columns.epoch has"},
-		"key":              {func(c *Config) { c.Key = "address" }, "for a table of your own"},
+		"unknown field":    {func(c *Config) { c.Columns = map[string]string{"onlin": "x"} }, "is no field of a device's row"},
+		"needs":            {func(c *Config) { c.Columns = map[string]string{"online": "x", "epoch": "e", "seq": "s"} }, "also needs columns for connected, host, generation"},
+		"twice":            {func(c *Config) { c.Columns = map[string]string{"epoch": "e", "seq": "e"} }, "which columns.epoch already uses"},
+		"key":              {func(c *Config) { c.Key = "address" }, "only for your own table"},
 		"hosts":            {func(c *Config) { c.Hosts = c.Table }, "is the table of the devices"},
 		"empty":            {func(c *Config) { c.Table = "a..b" }, "empty part"},
 		"silence":          {func(c *Config) { c.Silence = time.Second }, "at least 10s"},
 		"mode":             {func(c *Config) { c.Mode = "rw" }, "permissions in octal"},
 		"mode of no use":   {func(c *Config) { c.Mode = "0444" }, "has to read and write"},
-		"mode of a server": {func(c *Config) { c.URL, c.Mode = "postgres://x/y", "0600" }, "is for a SQLite file"},
+		"mode of a server": {func(c *Config) { c.URL, c.Mode = "postgres://x/y", "0600" }, "is only for a SQLite file"},
 		"timeout":          {func(c *Config) { c.Timeout = 0 }, "at least 1s"},
 	} {
 		conf := config("sqlite:x.db")

@@ -7,10 +7,11 @@ import (
 	"github.com/pentrough/pentrough/internal/database"
 )
 
-// StandIn implements handlers.StandInMaker.
+// StandIn returns the configuration of a handler that writes nothing, for `pentrough test`. It
+// implements handlers.StandInMaker.
 func (c *Config) StandIn() handlers.Config { return standIn{c} }
 
-// standIn builds a handler that reads what comes and writes nothing.
+// standIn builds a handler that parses messages and writes nothing.
 type standIn struct{ *Config }
 
 func (s standIn) New(env handlers.Env) (handlers.Handler, error) {
@@ -22,7 +23,7 @@ func (s standIn) New(env handlers.Env) (handlers.Handler, error) {
 	return h, nil
 }
 
-// nowhere is a database in its dialect alone: it takes everything and keeps nothing.
+// nowhere is a database that accepts every statement and stores nothing. Only its dialect is real.
 type nowhere struct{ database.DB }
 
 func (nowhere) Apply(context.Context, []database.Statement) error { return nil }

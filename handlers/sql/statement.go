@@ -7,13 +7,14 @@ import (
 	"github.com/pentrough/pentrough/internal/database"
 )
 
-// template is a statement whose arguments are a message's values.
+// template is a statement with the fields that are its arguments.
 type template struct {
 	text string
 	args []field
 }
 
-func (t *template) of(v values) database.Statement {
+// bind returns the statement with the values of a message.
+func (t *template) bind(v values) database.Statement {
 	s := database.Statement{Text: t.text, Args: make([]any, len(t.args))}
 	for i, f := range t.args {
 		s.Args[i] = v[f]
@@ -21,23 +22,28 @@ func (t *template) of(v values) database.Statement {
 	return s
 }
 
-// change writes what a message of one kind does to a device's row.
+// change builds the statement with which messages of one kind change a device's row. The fence in
+// the statement makes it safe to execute messages repeatedly, late and in any order: only a newer
+// message changes the row.
 type change struct {
 	dialect    database.Dialect
 	table, key string
 	columns    columns
-	// sets are the fields that it sets, counts the one that it raises by one, or "".
+	// sets are the fields that the statement sets. counts is the field that it raises by one, or
+	// "".
 	sets   []field
 	counts field
 	fence  fence
 }
 
-// fence tells newer messages from older ones.
+// fence is the condition that a message is newer than the row.
 type fence struct {
-	// newer says by its arguments, which are old and new values, that the message is newer than the row.
+	// newer returns the condition in SQL. had and comes return the expressions for the old and the
+	// new value of a field.
 	newer func(had, comes func(field) string) string
-	// looks are the fields that it looks at. The first is never less in a newer message.
-	looks []field
+	// compares are the fields in the condition. In a newer message, the first is never smaller
+	// than in the row.
+	compares []field
 }
 
 func (c *change) column(f field) string {
@@ -47,7 +53,8 @@ func (c *change) column(f field) string {
 	return c.dialect.Quote(c.columns[f])
 }
 
-// had is a field of the row as it is. Where the table allows it, there may be none yet.
+// had returns the expression for a field's value in the row. If the column may be null, null
+// counts as the initial value.
 func (c *change) had(f field) string {
 	if zero, ok := initial[f]; ok {
 		return "coalesce(t." + c.column(f) + ", " + zero + ")"
@@ -55,7 +62,7 @@ func (c *change) had(f field) string {
 	return "t." + c.column(f)
 }
 
-// assignments are what is set in a row that is there.
+// assignments returns the assignments that change a row. last_seen never goes back.
 func (c *change) assignments(comes func(field) string) string {
 	var all []string
 	for _, f := range c.sets {
@@ -71,7 +78,7 @@ func (c *change) assignments(comes func(field) string) string {
 	return strings.Join(all, ", ")
 }
 
-// upsert makes the row, or changes it if the fence lets it.
+// upsert returns a statement that makes the row, or changes it if the fence's condition is true.
 func (c *change) upsert() *template {
 	names, places := []string{c.column(device)}, []string{c.dialect.Parameter(1)}
 	t := &template{args: []field{device}}
@@ -102,15 +109,18 @@ func (c *change) upsert() *template {
 	return t
 }
 
-// onDuplicate are the assignments of an INSERT without WHERE: each asks the fence. What the fence looks at comes last, and of that the first at the very end: as
-// columns change from left to right, it is only ever raised, whether the fence lets the message through or not.
+// onDuplicate returns the assignments of MySQL's ON DUPLICATE KEY UPDATE. It has no WHERE, so each
+// assignment contains the fence's condition. MySQL assigns columns from left to right, and a
+// condition sees the columns that were assigned before it. So the fields in the condition come
+// last, and the first of them at the very end. That one is only ever raised, so it needs no
+// condition.
 func (c *change) onDuplicate(t *template) string {
 	argument := func(f field) string {
 		t.args = append(t.args, f)
 		return c.dialect.Parameter(len(t.args))
 	}
 	had := func(f field) string { return strings.Replace(c.had(f), "t.", "", 1) }
-	let := func(f field, value func() string) string {
+	ifNewer := func(f field, value func() string) string {
 		return c.column(f) + " = IF(" + c.fence.newer(had, argument) + ", " + value() + ", " + c.column(f) + ")"
 	}
 	raised := func(f field) string {
@@ -118,10 +128,10 @@ func (c *change) onDuplicate(t *template) string {
 	}
 	var all []string
 	for _, f := range c.sets {
-		if slices.Contains(c.fence.looks, f) {
+		if slices.Contains(c.fence.compares, f) {
 			continue
 		}
-		all = append(all, let(f, func() string {
+		all = append(all, ifNewer(f, func() string {
 			if f == lastSeen {
 				return raised(f)
 			}
@@ -129,17 +139,17 @@ func (c *change) onDuplicate(t *template) string {
 		}))
 	}
 	if c.counts != "" {
-		all = append(all, let(c.counts, func() string { return had(c.counts) + " + 1" }))
+		all = append(all, ifNewer(c.counts, func() string { return had(c.counts) + " + 1" }))
 	}
-	for i := len(c.fence.looks) - 1; i > 0; i-- {
-		f := c.fence.looks[i]
-		all = append(all, let(f, func() string { return argument(f) }))
+	for i := len(c.fence.compares) - 1; i > 0; i-- {
+		f := c.fence.compares[i]
+		all = append(all, ifNewer(f, func() string { return argument(f) }))
 	}
-	first := c.fence.looks[0]
+	first := c.fence.compares[0]
 	return strings.Join(append(all, c.column(first)+" = "+raised(first)), ", ")
 }
 
-// update changes the row if it is there and the fence lets it.
+// update returns a statement that changes the row if it exists and the fence's condition is true.
 func (c *change) update() *template {
 	t := &template{}
 	argument := func(f field) string {
@@ -152,42 +162,44 @@ func (c *change) update() *template {
 	return t
 }
 
-// pair is the fence of two numbers.
+// pair returns the fence that compares two numbers, the first one first.
 func pair(first, second field) fence {
 	return fence{func(had, comes func(field) string) string {
 		return "(" + had(first) + ", " + had(second) + ") < (" + comes(first) + ", " + comes(second) + ")"
 	}, []field{first, second}}
 }
 
-// greater is the fence of a number.
+// greater returns the fence that compares one number.
 func greater(f field) fence {
 	return fence{func(had, comes func(field) string) string { return had(f) + " < " + comes(f) }, []field{f}}
 }
 
-// later is the fence of a time.
+// later returns the fence that compares a time.
 func later(at field) fence {
 	return fence{func(had, comes func(field) string) string {
 		return "(" + had(at) + " IS NULL OR " + had(at) + " < " + comes(at) + ")"
 	}, []field{at}}
 }
 
-// newResult is the fence of a result: those of two commands may have the same time.
+// newResult is the fence of a result. Results of two commands may have the same time; then a
+// result with another id counts as newer.
 var newResult = fence{func(had, comes func(field) string) string {
 	return "(" + had(lastResultAt) + " IS NULL OR " + had(lastResultAt) + " < " + comes(lastResultAt) +
 		" OR " + had(lastResultAt) + " = " + comes(lastResultAt) + " AND " + had(lastResultID) + " <> " + comes(lastResultID) + ")"
 }, []field{lastResultAt, lastResultID}}
 
-// changes are the templates of a table; nil where messages of a kind have no column.
+// changes are the templates for a table of devices. A template is nil if no column is for its kind
+// of message.
 type changes struct {
 	event, result, data *template
-	// resultOnly changes a row and makes none.
+	// resultOnly is for a result without an epoch. It changes a row and never makes one.
 	resultOnly *template
 }
 
 func (c *Config) changes(d database.Dialect) changes {
 	cols := c.columns()
 	prepare := func(fields []field, counts field, by fence) *change {
-		sets := cols.in(fields)
+		sets := cols.existing(fields)
 		if len(sets) == 0 && cols[counts] == "" {
 			return nil
 		}
@@ -197,7 +209,7 @@ func (c *Config) changes(d database.Dialect) changes {
 		}
 		return ch
 	}
-	made := func(ch *change) *template {
+	build := func(ch *change) *template {
 		switch {
 		case ch == nil:
 			return nil
@@ -212,9 +224,9 @@ func (c *Config) changes(d database.Dialect) changes {
 	if cols[epoch] != "" {
 		by = pair(epoch, seq)
 	}
-	all.event = made(prepare(eventFields, "", by))
+	all.event = build(prepare(eventFields, "", by))
 	if ch := prepare(resultFields, results, newResult); ch != nil {
-		all.result, all.resultOnly = made(ch), ch.update()
+		all.result, all.resultOnly = build(ch), ch.update()
 	}
 	switch {
 	case cols[dataEpoch] != "":
@@ -224,6 +236,6 @@ func (c *Config) changes(d database.Dialect) changes {
 	default:
 		by = later(lastSeen)
 	}
-	all.data = made(prepare(dataFields, dataCount, by))
+	all.data = build(prepare(dataFields, dataCount, by))
 	return all
 }

@@ -6,16 +6,17 @@ import (
 	"github.com/pentrough/pentrough/internal/database"
 )
 
-// schema makes and updates one of the tables that are the handler's own.
+// schema has the steps that make and update one of the handler's own tables.
 type schema struct {
 	table string
 	steps []string
 }
 
-// versions is the table that says which steps were made.
+// versions returns the name of the table that records which steps were applied.
 func (s schema) versions() string { return s.table + "_schema" }
 
-// schemas are those of a configuration. A step that was released is never changed.
+// schemas returns the schemas of the tables that the configuration needs. Never change a step that
+// was released: add one.
 func (c *Config) schemas(d database.Dialect) []schema {
 	if !c.Migrate {
 		return nil
@@ -35,7 +36,7 @@ func (c *Config) schemas(d database.Dialect) []schema {
 			"data " + t.Number + " NOT NULL DEFAULT 0", "last_seen " + t.Time,
 		}, database.Index{Name: c.indexName(), Columns: []string{"host", "online", "generation"}, Where: "connected"})}})
 	}
-	for _, p := range c.pasts(d) {
+	for _, p := range c.histories(d) {
 		all = append(all, p.schema(d))
 	}
 	if c.columns()[online] != "" {
@@ -47,7 +48,8 @@ func (c *Config) schemas(d database.Dialect) []schema {
 	return all
 }
 
-// probes are statements with which the database shows whether the tables fit; making them would change nothing that is.
+// probes returns statements that the database explains to show whether the tables fit. Nothing
+// executes them.
 func (h *handler) probes() []database.Statement {
 	v := values{
 		device: "", connected: false, online: false, reason: "", remoteAddr: "", host: "", generation: int64(0), epoch: int64(0), seq: int64(0),
@@ -59,10 +61,10 @@ func (h *handler) probes() []database.Statement {
 	var all []database.Statement
 	for _, t := range []*template{h.changes.event, h.changes.result, h.changes.resultOnly, h.changes.data} {
 		if t != nil {
-			all = append(all, t.of(v))
+			all = append(all, t.bind(v))
 		}
 	}
-	for _, p := range h.pasts {
+	for _, p := range h.histories {
 		all = append(all, database.Statement{Text: p.insert, Args: p.probe(h)})
 	}
 	if h.named != nil {
@@ -70,14 +72,15 @@ func (h *handler) probes() []database.Statement {
 	}
 	if h.presence != nil {
 		now := v[lastSeen]
-		all = append(all, h.presence.tell(&heard{}, now, ""))
-		all = append(all, h.presence.settle("")...)
+		all = append(all, h.presence.hostStatement(&heard{}, now, ""))
+		all = append(all, h.presence.deviceStatements("")...)
 	}
 	return all
 }
 
-// explain has the database look at every statement, and returns what it says against the first that doesn't fit.
-func (h *handler) explain(ctx context.Context) error {
+// explainStatements lets the database explain every statement, and returns the error for the first
+// that doesn't fit the tables.
+func (h *handler) explainStatements(ctx context.Context) error {
 	for _, s := range h.probes() {
 		if err := h.db.Explain(ctx, s); err != nil {
 			return err
