@@ -1,4 +1,5 @@
-// Package command is the handler that checks and completes commands on their way to a broker.
+// Package command is the handler that checks commands and fills in their missing fields before a
+// broker gets them.
 package command
 
 import (
@@ -15,24 +16,27 @@ import (
 
 func init() {
 	handlers.Register(handlers.Plugin{
-		Name:     "command",
-		Summary:  "Checks commands and completes them with an id, for a broker.",
+		Name:    "command",
+		Summary: "Checks commands and gives them an id, before a broker gets them.",
+		Description: "Takes a command such as `{\"device\": \"10.0.0.7\", \"cmd\": \"open\"}`, and produces it with " +
+			"all its fields. Its `id` is that of the command, else that of the message (over HTTP " +
+			"the Idempotency-Key), else a new one. The field `address` becomes `device`. The " +
+			"message gets the same id, the type `command`, and a timestamp, from which a `ttl` " +
+			"counts. The same command with the same id always becomes the same body, so a sender " +
+			"can repeat it.\n\n" +
+			"An invalid command is a permanent error that says why; `http` answers 400. Only " +
+			"`deliver` knows whether the device exists, and whether the command fits into a frame.",
 		Produces: "completed commands",
-		Description: "Takes a command, `{\"device\": \"10.0.0.7\", \"cmd\": \"open\"}`, and produces it in full: `id` is the command's, else the message's (over HTTP the " +
-			"Idempotency-Key), else a new one; `address` becomes `device`. The message gets the same id, the type `command`, and a timestamp, from which a " +
-			"`ttl` counts. The same command with the same id always becomes the same body, so that it can be repeated.\n\n" +
-			"A bad command is a permanent error that says what is wrong with it; `http` answers 400. Whether the device exists, and whether the command fits into a frame, is " +
-			"known only to `deliver`.",
-		Config: func() handlers.Config { return &Config{} },
+		Config:   func() handlers.Config { return &Config{} },
 	})
 }
 
 // Config is the configuration of command.
 type Config struct {
-	Supersede string `toml:"supersede" doc:"A field of commands that names what a command sets, as the deliver handler that they go to would read it; it becomes the command's own supersede. Default: none." example:"\"setpoint\""`
+	Supersede string `toml:"supersede" doc:"The field of a command that names the setting which the command changes, as in deliver. The command gets it as its supersede. Default: none." example:"\"setpoint\""`
 }
 
-// Validate reports all problems.
+// Validate returns all problems of the configuration, joined.
 func (c *Config) Validate() error {
 	if err := c.format().Validate(); err != nil {
 		return handlers.Invalid("supersede", "%v", err)
@@ -54,22 +58,23 @@ type command struct {
 
 var _ handlers.Describer = (*command)(nil)
 
-func (h *command) read(msg *message.Message) (device.Command, error) {
+func (h *command) parseCommand(msg *message.Message) (device.Command, error) {
 	return h.format.ParseMessage(msg)
 }
 
-// Describe says whose the command is, and of a bad one what can be trusted of that.
+// Describe returns the device and id of a command. For an invalid command it returns those that
+// are valid.
 func (h *command) Describe(msg *message.Message) (handlers.Description, error) {
-	c, err := h.read(msg)
+	c, err := h.parseCommand(msg)
 	if errors.Is(err, device.ErrMalformed) {
 		return handlers.Description{}, err
 	}
 	return handlers.Description{Key: c.Device, ID: c.ID}, nil
 }
 
-// Handle produces the complete command.
+// Handle returns the complete command.
 func (h *command) Handle(msg *message.Message) ([]*message.Message, error) {
-	c, err := h.read(msg)
+	c, err := h.parseCommand(msg)
 	if err != nil {
 		return nil, handlers.Permanent(err)
 	}

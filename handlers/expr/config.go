@@ -14,42 +14,52 @@ import (
 func init() {
 	handlers.Register(handlers.Plugin{
 		Name:        "expr",
-		Summary:     "Filters and maps messages by expressions.",
+		Summary:     "Filters and changes messages with expressions.",
 		Produces:    "what it makes of messages",
 		Description: description,
 		Config:      func() handlers.Config { c := defaults; return &c },
 	})
 }
 
-const description = "Sends messages on, those for which `when` is true, with the payload and metadata that expressions give them:\n\n" +
+const description = "Sends on the messages for which `when` is true. Expressions give them a new payload " +
+	"and new metadata. In this example devices send JSON; a message of type `data` has the " +
+	"frame in its field `payload`:\n\n" +
 	"```toml\n" +
 	"[pipeline.hot]\n" +
 	"from    = \"devices:data\"\n" +
-	"handler = { type = \"expr\", when = 'json.temp > 30', payload = '{device: device, celsius: json.temp}', metadata = { \"header.site\" = 'json.site' } }\n" +
+	"handler = { type = \"expr\", when = 'fromJSON(json.payload).temp > 30', payload = " +
+	"'{device: device, celsius: fromJSON(json.payload).temp}', metadata = { \"header.host\" = " +
+	"'json.host' } }\n" +
 	"to      = \"broker:hot\"\n" +
 	"```\n\n" +
-	"What an expression can say is in [expressions](../expressions.md). All of them see the message as it came. Whatever isn't named stays as it is, as with `passthrough`: id, properties and headers, but for those of the broker that it " +
-	"came through.\n\n" +
-	"A payload that is a string is sent as it is; anything else becomes JSON, and `content_type` then says so. Metadata are text; nil takes the key away.\n\n" +
-	"An expression that fails over a message, as where a field is missing, is a permanent error that names the expression, the column and the cause; `poison` keeps the message. `json.temp ?? 0` has a value " +
-	"for fields that may be missing, `json?.a?.b` for objects."
+	"[Expressions](../expressions.md) lists what an expression may contain. All expressions " +
+	"see the message as it came. What no expression changes stays as it is, as with " +
+	"`passthrough`: the id, properties and headers, except those that describe the delivery " +
+	"by the broker.\n\n" +
+	"A payload that is a string is sent as it is. Anything else becomes JSON, and " +
+	"`content_type` is set to `application/json`. A value of metadata is text; nil removes " +
+	"the key.\n\n" +
+	"An expression may fail, for example because a field is missing. That is a permanent " +
+	"error, which names the expression, the column and the cause; `poison` stores the " +
+	"message. For a field that may be missing, give a default: `json.temp ?? 0`. For nested " +
+	"objects use `json?.a?.b`."
 
 // Config is the configuration of expr.
 type Config struct {
-	When      string            `toml:"when" doc:"Which messages are sent on: an expression that gives true or false, nil being false. Default: all." example:"'json.temp > 30'"`
-	Otherwise string            `toml:"otherwise" doc:"What becomes of the others: drop takes them as done, error makes each a permanent error." enum:"drop,error"`
-	Payload   string            `toml:"payload" doc:"The new payload, an expression: a string as it is, anything else as JSON. Default: the payload as it came." example:"'{device: device, celsius: json.temp}'"`
-	Metadata  map[string]string `toml:"metadata" doc:"Metadata to set, each an expression; nil takes the key away." example:"{ \"header.site\" = 'json.site' }"`
-	Remove    []string          `toml:"remove" doc:"Metadata to take away, before others are set." example:"[\"header.internal\"]"`
+	When      string            `toml:"when" doc:"Which messages are sent on: an expression that gives true or false. Nil counts as false. Default: all." example:"'fromJSON(json.payload).temp > 30'"`
+	Otherwise string            `toml:"otherwise" doc:"What happens to the others. drop: they are acked and dropped. error: each is a permanent error." enum:"drop,error"`
+	Payload   string            `toml:"payload" doc:"An expression for the new payload. A string is sent as it is, anything else as JSON. Default: the payload isn't changed." example:"'{device: device, celsius: fromJSON(json.payload).temp}'"`
+	Metadata  map[string]string `toml:"metadata" doc:"Metadata to set, each with an expression. Nil removes the key." example:"{ \"header.site\" = 'fromJSON(json.payload).site' }"`
+	Remove    []string          `toml:"remove" doc:"Metadata to remove, before others are set." example:"[\"header.internal\"]"`
 }
 
 var defaults = Config{Otherwise: "drop"}
 
-// Validate reports all problems.
+// Validate returns all problems of the configuration, joined.
 func (c *Config) Validate() error {
 	_, err := c.compile(expression.New(time.Now))
 	if c.When == "" && c.Payload == "" && len(c.Metadata) == 0 && len(c.Remove) == 0 {
-		err = errors.Join(err, errors.New("does nothing; allowed: when, payload, metadata or remove, or the handler passthrough"))
+		err = errors.Join(err, errors.New("does nothing; set when, payload, metadata or remove, or use the handler passthrough"))
 	}
 	return err
 }
@@ -59,7 +69,7 @@ func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
 	return c.compile(expression.New(env.Now))
 }
 
-// compile compiles all expressions, and joins what is wrong with them.
+// compile compiles all expressions. It returns all problems, joined.
 func (c *Config) compile(env *expression.Environment) (*mapper, error) {
 	m := &mapper{env: env, strict: c.Otherwise == "error", remove: c.Remove}
 	var errs []error
@@ -79,7 +89,7 @@ func (c *Config) compile(env *expression.Environment) (*mapper, error) {
 	for _, key := range slices.Sorted(maps.Keys(c.Metadata)) {
 		m.metadata = append(m.metadata, setting{key, program("metadata."+key, c.Metadata[key], expression.Text)})
 		if transports.OfDelivery(key) {
-			errs = append(errs, handlers.Invalid("metadata."+key, "is how a message came, and isn't sent"))
+			errs = append(errs, handlers.Invalid("metadata."+key, "describes how a message was delivered, and isn't sent"))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

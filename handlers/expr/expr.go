@@ -12,7 +12,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// setting is one key of the metadata, and what gives its value.
+// setting is a key of the metadata with the expression for its value.
 type setting struct {
 	key   string
 	value *expression.Program
@@ -20,7 +20,7 @@ type setting struct {
 
 type mapper struct {
 	env *expression.Environment
-	// when is nil if all messages are sent on, payload if it stays.
+	// when is nil if all messages are sent on. payload is nil if the payload isn't changed.
 	when, payload *expression.Program
 	strict        bool
 	metadata      []setting
@@ -29,7 +29,7 @@ type mapper struct {
 
 var errUnwanted = errors.New("when is false")
 
-// Handle produces msg, changed, or nothing.
+// Handle returns the changed message, or an error if it isn't sent on.
 func (m *mapper) Handle(msg *message.Message) ([]*message.Message, error) {
 	in := m.env.Message(msg)
 	if m.when != nil {
@@ -53,22 +53,22 @@ func (m *mapper) Handle(msg *message.Message) ([]*message.Message, error) {
 			return nil, fmt.Errorf("payload: %w", err)
 		}
 		out.Payload = data
-		// It was said of the payload that came.
+		// The encoding was that of the old payload.
 		delete(out.Metadata, transports.ContentEncoding)
 		if isJSON {
 			out.Metadata[transports.ContentType] = "application/json"
 		}
 	}
 	for _, s := range m.metadata {
-		if err := s.set(in, out); err != nil {
+		if err := s.apply(in, out); err != nil {
 			return nil, fmt.Errorf("metadata %s: %w", s.key, err)
 		}
 	}
 	return []*message.Message{out}, nil
 }
 
-// set sets the key of a message that is produced.
-func (s setting) set(in *expression.Input, out *message.Message) error {
+// apply sets the key in the metadata of out, or removes it if the value is nil.
+func (s setting) apply(in *expression.Input, out *message.Message) error {
 	text, ok, err := s.value.Text(in)
 	if err != nil {
 		return err

@@ -13,49 +13,64 @@ import (
 func init() {
 	handlers.Register(handlers.Plugin{
 		Name:        "fanout",
-		Summary:     "Makes of a command for a group one for each device.",
+		Summary:     "Publishes a command for a group as one command for each device.",
 		Produces:    "the commands for single devices",
 		Description: description,
 		Config:      func() handlers.Config { c := defaults; return &c },
 	})
 }
 
-const description = "Takes a command that says which devices are meant, and publishes one for each of them to the topic `to`, from which a pipeline with `deliver` takes them like all others:\n\n" +
-	"| field | the devices |\n|---|---|\n" +
-	"| `\"devices\": [\"10.0.0.7\", \"10.0.0.8\"]` | these |\n" +
-	"| `\"labels\": {\"site\": \"north\"}` | those of the [inventory](../configuration.md#inventory) that have all of these labels |\n" +
-	"| `\"all\": true` | all of the inventory |\n\n" +
-	"Exactly one of these fields stands in place of `device`; everything else is as in a command for one device, and each of the commands has it. They have the `id` of the group's command, " +
-	"so that results are unique by `id` and `device`, and `group`, which is the one given or else the id. Their messages have ids of their own, and the correlation id and trace context of the group's. The command needs an id. " +
-	"A `ttl` counts from the group's message, for all of them.\n\n" +
-	"What is produced is one message of type `group`: " +
-	"`{\"id\": \"...\", \"group\": \"...\", \"state\": \"expanded\", \"code\": 202, \"devices\": 3, ...}` when all the commands are confirmed, or `rejected` (400) with a `detail`: a bad command, no device, more than `max_devices`. " +
-	"`tally` adds the results up. A body that isn't one JSON object is a permanent error.\n\n" +
-	"**In order, paced, and again after a crash.** Commands for groups are expanded one after the other, as they came; `rate` is for all of them. A command is acked when its last device's is confirmed: with `rate` and `max_devices` " +
-	"as they come, after 100 seconds at most; keep `max_devices / rate` under the pipeline's `ack_deadline`, and let a source that can't wait, such as `http`, have small groups. If the host stops or crashes in the middle, " +
-	"the broker delivers the command again, and the same commands are published again: `dedup` in the pipeline that takes them knows them by id and device, and no device gets one twice. " +
-	"The list is that of the moment: devices that left or joined the inventory between the two are in one and not in the other."
+const description = "Takes a command for a group of devices, and publishes one command for each device to " +
+	"the topic `to`. A pipeline with `deliver` consumes these like any others. One of three " +
+	"fields says which devices are in the group:\n\n" +
+	"| field | the devices |\n" +
+	"|---|---|\n" +
+	"| `\"devices\": [\"10.0.0.7\", \"10.0.0.8\"]` | the listed ones |\n" +
+	"| `\"labels\": {\"site\": \"north\"}` | those in the [inventory](../configuration.md#inventory) with all these labels |\n" +
+	"| `\"all\": true` | all in the inventory |\n\n" +
+	"A command has exactly one of these fields instead of `device`. Its other fields are " +
+	"those of a command for one device, and each of the published commands gets them. The " +
+	"command needs an id.\n\n" +
+	"The published commands have the `id` of the group's command, so results are unique by " +
+	"`id` and `device`. They have a `group`: the one in the command, or else its id. Each " +
+	"of their messages has an id of its own, and the correlation id and trace context of " +
+	"the group's message. A `ttl` counts from the group's message.\n\n" +
+	"The handler produces one message of type `group`: `{\"id\": \"...\", \"group\": \"...\", " +
+	"\"state\": \"expanded\", \"code\": 202, \"devices\": 3, ...}` after all commands are " +
+	"confirmed. If the command is invalid, or the group has no device or more than " +
+	"`max_devices`, the state is `rejected` (400) and `detail` says why. The handler " +
+	"`tally` adds up the results. A body that isn't one JSON object is a permanent error.\n\n" +
+	"**Order and pace.** The handler expands commands for groups one after the other, in " +
+	"the order in which they came. All share one `rate`. It acks a command when the command " +
+	"for the last device is confirmed. With the defaults of `rate` and `max_devices` that " +
+	"takes up to 100 seconds. Keep `max_devices / rate` below the pipeline's " +
+	"`ack_deadline`. A source that can't wait, such as `http`, needs small groups.\n\n" +
+	"**After a crash.** If the host stops or crashes in the middle, the broker redelivers " +
+	"the command, and the handler publishes the same commands again. `dedup` in the " +
+	"pipeline of `deliver` knows them by id and device, so no device gets one twice. The " +
+	"devices of a group are those at the moment of the expansion. If the inventory changes " +
+	"between the two expansions, a device may be in only one of them."
 
 // Config is the configuration of fanout.
 type Config struct {
-	To         handlers.TopicRef   `toml:"to" doc:"Where the commands go: the topic of a pipeline with deliver." example:"\"broker:commands\"" required:"true"`
-	Devices    handlers.DevicesRef `toml:"devices" doc:"The transport that holds the devices." example:"\"devices\"" required:"true"`
-	Results    handlers.TopicRef   `toml:"results" doc:"Where it is said what became of a group's command. Default: the pipeline's to." example:"\"broker:results\""`
-	Rate       int                 `toml:"rate" doc:"Commands a second that are published." min:"1" max:"1000000"`
-	MaxDevices int                 `toml:"max_devices" doc:"The most devices of one group; a command for more is rejected." unit:"devices" min:"1"`
-	Supersede  string              `toml:"supersede" doc:"A field of commands that names what a command sets, as the deliver handler that they go to would read it; it becomes the commands' own supersede. Default: none." example:"\"setpoint\""`
+	To         handlers.TopicRef   `toml:"to" doc:"The topic of the commands. A pipeline with deliver consumes it." example:"\"broker:commands\"" required:"true"`
+	Devices    handlers.DevicesRef `toml:"devices" doc:"The transport with the devices." example:"\"devices\"" required:"true"`
+	Results    handlers.TopicRef   `toml:"results" doc:"The topic of the message about a command for a group. Default: the pipeline's to." example:"\"broker:results\""`
+	Rate       int                 `toml:"rate" doc:"How many commands are published each second." min:"1" max:"1000000"`
+	MaxDevices int                 `toml:"max_devices" doc:"The most devices of a group. A command for more is rejected." unit:"devices" min:"1"`
+	Supersede  string              `toml:"supersede" doc:"The field of a command that names the setting which the command changes, as in deliver. The commands get it as their supersede. Default: none." example:"\"setpoint\""`
 }
 
 var defaults = Config{Rate: 1000, MaxDevices: 100_000}
 
-// Validate reports all problems.
+// Validate returns all problems of the configuration, joined.
 func (c *Config) Validate() error {
 	var errs []error
 	if c.To == "" {
 		errs = append(errs, handlers.Invalid("to", "is missing; it names the topic of the commands"))
 	}
 	if c.Devices == "" {
-		errs = append(errs, handlers.Invalid("devices", "is missing; it names the transport that holds the devices"))
+		errs = append(errs, handlers.Invalid("devices", "is missing; it names the transport with the devices"))
 	}
 	if c.Rate < 1 {
 		errs = append(errs, handlers.Invalid("rate", "is %d, must be at least 1", c.Rate))

@@ -1,4 +1,5 @@
-// Package fanout is the handler that makes of a command for a group one for each device.
+// Package fanout is the handler that publishes a command for a group as one command for each
+// device.
 package fanout
 
 import (
@@ -20,7 +21,7 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// Commands are published in pieces, each of which waits until it is confirmed.
+// Commands are published in pieces. Each piece is confirmed before the next one begins.
 const (
 	piecesPerSecond = 20
 	largestPiece    = 100
@@ -32,31 +33,33 @@ type fanout struct {
 	commands message.Publisher
 	results  handlers.TopicRef
 	format   device.Format
-	// inventory lists the known devices; nil: there is no list.
+	// inventory lists the devices that exist; nil: there is no inventory.
 	inventory device.Inventory
-	// most is how many devices a group may have, piece how many commands are published at once.
+	// most is the limit of devices in a group. piece is the number of commands that are published
+	// at once.
 	most, piece int
 	pace        *rate.Limiter
 }
 
 var _ handlers.Describer = (*fanout)(nil)
 
-// order is what Describe finds in a message: a command for a group, or why it is a bad one.
+// order is a parsed message: a command for a group, or the reason why it is invalid.
 type order struct {
 	device.GroupCommand
 	// sent is the commands' timestamp, from which a ttl counts.
 	sent string
-	// expiration is the commands' own, in the broker too; empty: none.
+	// expiration is the AMQP expiration of each command; empty: none.
 	expiration string
-	// rejected is the detail of a bad command.
+	// rejected is the detail of the rejection if the command is invalid.
 	rejected string
-	// foreign says that it isn't meant as a command at all.
+	// foreign is an error if the message isn't a command at all, but for example a result.
 	foreign error
 }
 
-// Describe reads the command. Without a key all of them share one order.
+// Describe parses the command. It returns no key, so all commands for groups are handled in one
+// order.
 func (f *fanout) Describe(msg *message.Message) (handlers.Description, error) {
-	o, err := f.read(msg)
+	o, err := f.parseOrder(msg)
 	if err != nil {
 		return handlers.Description{}, err
 	}
@@ -67,8 +70,9 @@ func (f *fanout) Describe(msg *message.Message) (handlers.Description, error) {
 	return handlers.Description{ID: o.ID, Priority: o.Priority, Value: o, Size: size}, nil
 }
 
-// read returns what the message asks for, or an error if it carries no JSON object.
-func (f *fanout) read(msg *message.Message) (*order, error) {
+// parseOrder parses the command in a message. It returns an error if the payload is no JSON
+// object.
+func (f *fanout) parseOrder(msg *message.Message) (*order, error) {
 	c, err := f.format.ParseGroupMessage(msg)
 	if errors.Is(err, device.ErrMalformed) {
 		return nil, err
@@ -90,12 +94,13 @@ func (f *fanout) read(msg *message.Message) (*order, error) {
 	if o.sent = msg.Metadata[transports.Timestamp]; o.sent == "" {
 		o.sent = f.env.Now().UTC().Format(time.RFC3339Nano)
 	}
-	o.expire(msg.Metadata[transports.Expiration])
+	o.limitLife(msg.Metadata[transports.Expiration])
 	return o, nil
 }
 
-// expire has the message's expiration, in milliseconds as AMQP has it, count for each command: as its ttl, unless it has an expires_at.
-func (o *order) expire(expiration string) {
+// limitLife applies the AMQP expiration of the message, which is in milliseconds, to each command.
+// It becomes the ttl of the commands, or their own expiration if they have an expires_at.
+func (o *order) limitLife(expiration string) {
 	ms, err := strconv.ParseUint(expiration, 10, 32)
 	if err != nil || ms == 0 {
 		return
@@ -111,13 +116,13 @@ func (o *order) expire(expiration string) {
 	}
 }
 
-// Handle publishes the commands and then says that it did.
+// Handle publishes the commands and returns the report.
 func (f *fanout) Handle(msg *message.Message) ([]*message.Message, error) {
 	ctx := msg.Context()
 	o, ok := handlers.Described(ctx).Value.(*order)
 	if !ok {
 		var err error
-		if o, err = f.read(msg); err != nil {
+		if o, err = f.parseOrder(msg); err != nil {
 			return nil, handlers.Permanent(err)
 		}
 	}
@@ -126,14 +131,14 @@ func (f *fanout) Handle(msg *message.Message) ([]*message.Message, error) {
 	}
 	report := device.GroupReport{ID: cmp.Or(o.ID, msg.UUID), Group: o.Group, State: device.GroupRejected, Detail: o.rejected}
 	if o.rejected != "" {
-		return f.report(report), nil
+		return f.newReport(report), nil
 	}
-	names, detail := f.chosen(o)
+	names, detail := f.selectDevices(o)
 	if detail != "" {
 		report.Detail = detail
-		return f.report(report), nil
+		return f.newReport(report), nil
 	}
-	if err := f.publish(ctx, msg, o, names); err != nil {
+	if err := f.publishCommands(ctx, msg, o, names); err != nil {
 		err = fmt.Errorf("publishing the commands of group %q: %w", o.Group, err)
 		if errors.Is(err, transports.ErrUnsendable) {
 			err = handlers.Permanent(err)
@@ -141,11 +146,11 @@ func (f *fanout) Handle(msg *message.Message) ([]*message.Message, error) {
 		return nil, err
 	}
 	report.State, report.Devices = device.GroupExpanded, len(names)
-	return f.report(report), nil
+	return f.newReport(report), nil
 }
 
-// report says what became of a command for a group.
-func (f *fanout) report(r device.GroupReport) []*message.Message {
+// newReport makes the message about a command for a group.
+func (f *fanout) newReport(r device.GroupReport) []*message.Message {
 	r.Host, r.Time = f.env.Host, f.env.Now().UTC()
 	out := r.Message(uuid.NewString())
 	if f.results != "" {
@@ -154,11 +159,12 @@ func (f *fanout) report(r device.GroupReport) []*message.Message {
 	return []*message.Message{out}
 }
 
-// chosen returns the canonical names of the devices that are meant, each once, or why there are none.
-func (f *fanout) chosen(o *order) (names []string, detail string) {
+// selectDevices returns the canonical name of each device in the group once, or the reason why the
+// command is rejected.
+func (f *fanout) selectDevices(o *order) (names []string, detail string) {
 	switch {
 	case o.Devices != nil:
-		if names, detail = f.canonical(o.Devices); detail != "" {
+		if names, detail = f.canonicalNames(o.Devices); detail != "" {
 			return nil, detail
 		}
 	case f.inventory == nil && o.All:
@@ -170,15 +176,16 @@ func (f *fanout) chosen(o *order) (names []string, detail string) {
 	}
 	switch {
 	case len(names) > f.most:
-		return nil, fmt.Sprintf("%d devices are meant, max_devices is %d", len(names), f.most)
+		return nil, fmt.Sprintf("the group has %d devices, and max_devices is %d", len(names), f.most)
 	case len(names) == 0:
-		return nil, f.nobody(o)
+		return nil, f.whyNoDevice(o)
 	}
 	return names, ""
 }
 
-// canonical returns the names in their canonical form, in the same order, without repetitions.
-func (f *fanout) canonical(given []string) (names []string, detail string) {
+// canonicalNames returns the names in their canonical form, in the same order and without
+// duplicates.
+func (f *fanout) canonicalNames(given []string) (names []string, detail string) {
 	seen := make(map[string]bool, len(given))
 	for i, name := range given {
 		canonical, err := f.devices.Canonical(name)
@@ -193,8 +200,8 @@ func (f *fanout) canonical(given []string) (names []string, detail string) {
 	return names, ""
 }
 
-// nobody says why no device is meant.
-func (f *fanout) nobody(o *order) string {
+// whyNoDevice returns why the group has no device.
+func (f *fanout) whyNoDevice(o *order) string {
 	if o.All {
 		return "all: the inventory lists no device"
 	}
@@ -206,15 +213,15 @@ func (f *fanout) nobody(o *order) string {
 	return "labels: no device has all of them"
 }
 
-// publish publishes a command for each device, piece by piece.
-func (f *fanout) publish(ctx context.Context, msg *message.Message, o *order, names []string) error {
+// publishCommands publishes a command for each device, piece by piece.
+func (f *fanout) publishCommands(ctx context.Context, msg *message.Message, o *order, names []string) error {
 	for piece := range slices.Chunk(names, f.piece) {
 		if err := f.pace.WaitN(ctx, len(piece)); err != nil {
 			return err
 		}
 		msgs := make([]*message.Message, len(piece))
 		for i, name := range piece {
-			msgs[i] = o.child(msg, name)
+			msgs[i] = o.newCommand(msg, name)
 			msgs[i].SetContext(ctx)
 		}
 		if err := f.commands.Publish("", msgs...); err != nil {
@@ -224,8 +231,9 @@ func (f *fanout) publish(ctx context.Context, msg *message.Message, o *order, na
 	return nil
 }
 
-// child is the command for one device. Each time it is the same, but for the timestamp of a message that came without.
-func (o *order) child(msg *message.Message, name string) *message.Message {
+// newCommand makes the command for one device. For a redelivered message the command is the same
+// again, except for its timestamp if the message has none.
+func (o *order) newCommand(msg *message.Message, name string) *message.Message {
 	c := o.Command
 	c.Device = name
 	child := c.Message()
@@ -243,7 +251,8 @@ func (o *order) child(msg *message.Message, name string) *message.Message {
 	return child
 }
 
-// childID is the message_id of the command for one device. What doesn't fit into an AMQP property becomes a UUID.
+// childID returns the message_id of the command for one device. An id that is too long for an AMQP
+// property is replaced by a UUID.
 func childID(id, name string) string {
 	if full := id + "/" + name; len(full) <= device.MaxName {
 		return full

@@ -182,7 +182,7 @@ func TestRejected(t *testing.T) {
 		`{"id":"i","labels":{"site":"east"},"cmd":"x"}`:              `labels: no device has site = "east"`,
 		`{"id":"i","labels":{"floor":"1","site":"north"},"cmd":"x"}`: `labels: no device has floor = "1"`,
 		`{"id":"i","labels":{"kind":"lock","site":"x"},"cmd":"x"}`:   `labels: no device has site = "x"`,
-		`{"id":"i","devices":["a","b","c","d","e"],"cmd":"x"}`:       "5 devices are meant, max_devices is 4",
+		`{"id":"i","devices":["a","b","c","d","e"],"cmd":"x"}`:       "the group has 5 devices, and max_devices is 4",
 		`{"id":"i","all":true}`:                                      "cmd: missing",
 	} {
 		host := newHost(t)

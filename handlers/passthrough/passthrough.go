@@ -1,4 +1,4 @@
-// Package passthrough is the handler that sends messages on as they are.
+// Package passthrough is the handler that sends messages on unchanged.
 package passthrough
 
 import (
@@ -9,12 +9,14 @@ import (
 
 func init() {
 	handlers.Register(handlers.Plugin{
-		Name:     "passthrough",
-		Summary:  "Sends every message on as it is.",
+		Name:    "passthrough",
+		Summary: "Sends every message on unchanged.",
+		Description: "Sends each message on with its body, id, properties and headers. It leaves out those " +
+			"that describe the delivery by the broker: headers that RabbitMQ sets itself, such as " +
+			"`x-death`, the expiration, exchange, routing key, and whether the message was " +
+			"redelivered. Messages of one device stay in order.",
 		Produces: "messages",
-		Description: "Produces each message as it came: body, id and all properties and headers, but for those that belong to the broker that it came through " +
-			"(headers that RabbitMQ sets by itself, such as `x-death`; expiration, exchange, routing key, redelivered). Messages of one device stay in order.",
-		Config: func() handlers.Config { return &Config{} },
+		Config:   func() handlers.Config { return &Config{} },
 	})
 }
 
@@ -26,7 +28,7 @@ func (*Config) New(handlers.Env) (handlers.Handler, error) { return passthrough{
 
 type passthrough struct{}
 
-// Handle produces a copy of msg.
+// Handle returns a copy of msg.
 func (passthrough) Handle(msg *message.Message) ([]*message.Message, error) {
 	return []*message.Message{handlers.Forward(msg)}, nil
 }

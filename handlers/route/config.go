@@ -18,43 +18,50 @@ func init() {
 	})
 }
 
-const description = "Sends each message on as it is, as `passthrough` does, to one of several topics. Either the first of `routes` whose `when` is true:\n\n" +
+const description = "Sends each message on unchanged, as `passthrough` does, to one of several topics. " +
+	"There are two ways to choose the topic. With `routes`, the first route whose `when` is " +
+	"true chooses. In this example devices send JSON, or a text that begins with `ALARM`; a message of type `data` has " +
+	"the frame in its field `payload`:\n\n" +
 	"```toml\n" +
 	"[pipeline.sort]\n" +
 	"from = \"devices:data\"\n" +
 	"[pipeline.sort.handler]\n" +
 	"type   = \"route\"\n" +
 	"routes = [\n" +
-	"  { when = 'json.temp > 30', to = \"broker:hot\" },\n" +
-	"  { when = 'text startsWith \"ALARM\"', to = \"broker:alarms\" },\n" +
+	"  { when = 'json.payload startsWith \"ALARM\"', to = \"broker:alarms\" },\n" +
+	"  { when = 'fromJSON(json.payload).temp > 30', to = \"broker:hot\" },\n" +
 	"]\n" +
 	"else   = \"broker:other\"\n" +
 	"```\n\n" +
-	"or the one of `topics` that the text which `by` gives stands for:\n\n" +
+	"With `by`, an expression gives a key of `topics`:\n\n" +
 	"```toml\n" +
-	"handler = { type = \"route\", by = 'meta.type', topics = { event = \"broker:events\", data = \"broker:data\" }, unmatched = \"drop\" }\n" +
+	"handler = { type = \"route\", by = 'meta.type', topics = { event = \"broker:events\", data " +
+	"= \"broker:data\" }, unmatched = \"drop\" }\n" +
 	"```\n\n" +
-	"What an expression can say is in [expressions](../expressions.md). Every topic stands in the file, so that `validate` sees those that aren't there and loops. A message that matches nothing goes to `else`; " +
-	"without it, it is a permanent error, or dropped. An expression that fails is a permanent error, and no further route is tried: `json.temp ?? 0` has a value for fields that may be missing."
+	"[Expressions](../expressions.md) lists what an expression may contain. All topics are " +
+	"in the file, so `validate` finds missing topics and loops. A message that matches " +
+	"nothing goes to `else`. Without `else` it is a permanent error, or dropped.\n\n" +
+	"If an expression fails, that is a permanent error, and no later route is tried. For a " +
+	"field that may be missing, give a default: `json.temp ?? 0`."
 
 // Config is the configuration of route.
 type Config struct {
-	Routes    []Route                      `toml:"routes" doc:"Conditions in order, each with its topic; the first that is true counts." example:"[{ when = 'json.temp > 30', to = \"broker:hot\" }]"`
-	By        string                       `toml:"by" doc:"In place of routes: an expression that gives a key of topics." example:"'meta.type'"`
-	Topics    map[string]handlers.TopicRef `toml:"topics" doc:"The topics that by chooses from, by what it gives." example:"{ event = \"broker:events\" }"`
-	Else      handlers.TopicRef            `toml:"else" doc:"Where messages go that match nothing." example:"\"broker:other\""`
-	Unmatched string                       `toml:"unmatched" doc:"Without else, what becomes of messages that match nothing: error makes each a permanent error, drop takes it as done." enum:"error,drop"`
+	Routes    []Route                      `toml:"routes" doc:"Conditions, each with its topic. The first condition that is true chooses." example:"[{ when = 'fromJSON(json.payload).temp > 30', to = \"broker:hot\" }]"`
+	By        string                       `toml:"by" doc:"Instead of routes: an expression that gives a key of topics." example:"'meta.type'"`
+	Topics    map[string]handlers.TopicRef `toml:"topics" doc:"The topics for by, by key." example:"{ event = \"broker:events\" }"`
+	Else      handlers.TopicRef            `toml:"else" doc:"The topic of messages that match nothing." example:"\"broker:other\""`
+	Unmatched string                       `toml:"unmatched" doc:"What happens, without else, to a message that matches nothing. error: a permanent error. drop: it is acked and dropped." enum:"error,drop"`
 }
 
-// Route is one way for messages.
+// Route is a topic with the condition of its messages.
 type Route struct {
-	When string            `toml:"when" doc:"Which messages go this way: an expression that gives true or false, nil being false." example:"'json.temp > 30'" required:"true"`
-	To   handlers.TopicRef `toml:"to" doc:"The topic that they go to." example:"\"broker:hot\"" required:"true"`
+	When string            `toml:"when" doc:"The condition of this route: an expression that gives true or false. Nil counts as false." example:"'fromJSON(json.payload).temp > 30'" required:"true"`
+	To   handlers.TopicRef `toml:"to" doc:"The topic of this route." example:"\"broker:hot\"" required:"true"`
 }
 
 var defaults = Config{Unmatched: "error"}
 
-// Validate reports all problems.
+// Validate returns all problems of the configuration, joined.
 func (c *Config) Validate() error {
 	_, err := c.compile(expression.New(time.Now))
 	return err
@@ -66,8 +73,8 @@ func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The topics are prepared before the first message.
-	for _, to := range r.targets() {
+	// Prepare the topics before the first message comes.
+	for _, to := range r.allTopics() {
 		if _, err := env.Publisher(to); err != nil {
 			return nil, fmt.Errorf("publishing to %s: %w", to, err)
 		}
@@ -75,7 +82,7 @@ func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
 	return r, nil
 }
 
-// compile compiles all expressions, and joins what is wrong.
+// compile compiles all expressions. It returns all problems, joined.
 func (c *Config) compile(env *expression.Environment) (*router, error) {
 	r := &router{env: env, topics: c.Topics, otherwise: c.Else, drop: c.Unmatched == "drop"}
 	var errs []error
@@ -84,11 +91,11 @@ func (c *Config) compile(env *expression.Environment) (*router, error) {
 	case len(c.Routes) == 0 && c.By == "":
 		fail("routes", "is missing; allowed: routes, or by and topics")
 	case len(c.Routes) > 0 && c.By != "":
-		fail("by", "stands beside routes; allowed: one of them")
+		fail("by", "can't be used together with routes")
 	case c.By != "" && len(c.Topics) == 0:
-		fail("topics", "is missing; it has the topics that by chooses from")
+		fail("topics", "is missing; by needs it")
 	case c.By == "" && len(c.Topics) > 0:
-		fail("topics", "stands without by")
+		fail("topics", "needs by")
 	}
 	for i, route := range c.Routes {
 		field := fmt.Sprintf("routes[%d]", i)

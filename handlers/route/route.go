@@ -13,7 +13,7 @@ import (
 	"github.com/pentrough/pentrough/internal/expression"
 )
 
-// way is a topic, and what says which messages go there.
+// way is a topic with the condition of its messages.
 type way struct {
 	when *expression.Program
 	to   handlers.TopicRef
@@ -22,16 +22,17 @@ type way struct {
 type router struct {
 	env  *expression.Environment
 	ways []way
-	// by chooses from topics; nil if the ways do.
+	// by gives the key of a topic in topics; nil if the ways choose the topic.
 	by     *expression.Program
 	topics map[string]handlers.TopicRef
-	// otherwise is for what matches nothing; without it that is dropped, or an error.
+	// otherwise is the topic of messages that match nothing. If it is empty, they are dropped or
+	// an error.
 	otherwise handlers.TopicRef
 	drop      bool
 }
 
-// targets are all topics that messages may go to.
-func (r *router) targets() []handlers.TopicRef {
+// allTopics returns all topics that messages may go to.
+func (r *router) allTopics() []handlers.TopicRef {
 	all := slices.Sorted(maps.Values(r.topics))
 	for _, w := range r.ways {
 		all = append(all, w.to)
@@ -44,7 +45,7 @@ func (r *router) targets() []handlers.TopicRef {
 
 // Handle produces a copy of msg for its topic.
 func (r *router) Handle(msg *message.Message) ([]*message.Message, error) {
-	to, err := r.choose(r.env.Message(msg))
+	to, err := r.chooseTopic(r.env.Message(msg))
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +54,7 @@ func (r *router) Handle(msg *message.Message) ([]*message.Message, error) {
 	return []*message.Message{out}, nil
 }
 
-func (r *router) choose(in *expression.Input) (handlers.TopicRef, error) {
+func (r *router) chooseTopic(in *expression.Input) (handlers.TopicRef, error) {
 	if r.by != nil {
 		key, _, err := r.by.Text(in)
 		if err != nil {
@@ -62,7 +63,7 @@ func (r *router) choose(in *expression.Input) (handlers.TopicRef, error) {
 		if to, ok := r.topics[key]; ok {
 			return to, nil
 		}
-		return r.unmatched(fmt.Errorf("by: no topic stands for %.100q", key))
+		return r.unmatchedTopic(fmt.Errorf("by: topics has no key %.100q", key))
 	}
 	for i, w := range r.ways {
 		matches, err := w.when.Bool(in)
@@ -73,12 +74,12 @@ func (r *router) choose(in *expression.Input) (handlers.TopicRef, error) {
 			return w.to, nil
 		}
 	}
-	return r.unmatched(errUnmatched)
+	return r.unmatchedTopic(errUnmatched)
 }
 
 var errUnmatched = errors.New("no route matches")
 
-func (r *router) unmatched(err error) (handlers.TopicRef, error) {
+func (r *router) unmatchedTopic(err error) (handlers.TopicRef, error) {
 	switch {
 	case r.otherwise != "":
 		return r.otherwise, nil

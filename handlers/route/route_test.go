@@ -53,8 +53,8 @@ func TestRoutes(t *testing.T) {
 		{config(func(c *Config) { c.Else = "b:else" }), `open`, "", handlers.KindPermanent, "routes[0]: reading the payload as JSON"},
 		{by(func(*Config) {}), `{"kind":"a"}`, "b:a", 0, ""},
 		{by(func(*Config) {}), `{"kind":1}`, "b:one", 0, ""},
-		{by(func(*Config) {}), `{"kind":"b:a"}`, "", handlers.KindPermanent, `by: no topic stands for "b:a"`},
-		{by(func(c *Config) { c.Unmatched = "drop" }), `{}`, "", handlers.KindDrop, `by: no topic stands for ""`},
+		{by(func(*Config) {}), `{"kind":"b:a"}`, "", handlers.KindPermanent, `by: topics has no key "b:a"`},
+		{by(func(c *Config) { c.Unmatched = "drop" }), `{}`, "", handlers.KindDrop, `by: topics has no key ""`},
 		{by(func(c *Config) { c.Else = "b:else" }), `{}`, "b:else", 0, ""},
 		{by(func(*Config) {}), `[`, "", handlers.KindPermanent, `by: reading the payload as JSON`},
 	} {
@@ -79,8 +79,8 @@ func TestValidate(t *testing.T) {
 		{config(func(*Config) {}), nil},
 		{by(func(*Config) {}), nil},
 		{config(func(c *Config) { c.Routes = nil }), []string{"routes: is missing"}},
-		{config(func(c *Config) { c.By = "id" }), []string{"by: stands beside routes"}},
-		{config(func(c *Config) { c.Topics = map[string]handlers.TopicRef{"a": "b:c"} }), []string{"topics: stands without by"}},
+		{config(func(c *Config) { c.By = "id" }), []string{"by: can't be used together with routes"}},
+		{config(func(c *Config) { c.Topics = map[string]handlers.TopicRef{"a": "b:c"} }), []string{"topics: needs by"}},
 		{by(func(c *Config) { c.Topics, c.By = nil, "len" }), []string{"topics: is missing", "by: gives a function"}},
 		{config(func(c *Config) { c.Routes = []Route{{"true", "b:c"}, {"text", ""}} }), []string{"routes[1].when: gives a string; allowed: true or false\n    text\n    ^", "routes[1].to: is missing"}},
 	} {

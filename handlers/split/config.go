@@ -11,35 +11,45 @@ import (
 func init() {
 	handlers.Register(handlers.Plugin{
 		Name:        "split",
-		Summary:     "Makes of a message with a list one for each element.",
+		Summary:     "Produces one message for each element of a list.",
 		Description: description,
 		Config:      func() handlers.Config { c := defaults; return &c },
 	})
 }
 
-const description = "Sends each element of a list on as a message of its own, in order. The list is what the expression `items` gives: the payload's JSON as it comes, a part of it, the lines of a text, or anything else that is a list:\n\n" +
-	"| `items` | a message for each |\n|---|---|\n" +
-	"| `'json'` | element of the payload, a JSON list |\n" +
+const description = "Produces a message for each element of a list, in order. The expression `items` gives " +
+	"the list:\n\n" +
+	"| `items` | one message for each |\n" +
+	"|---|---|\n" +
+	"| `'json'` | element of the payload, which is a JSON list |\n" +
 	"| `'json.records'` | element of that field |\n" +
 	"| `'lines(text)'` | line of the payload |\n" +
 	"| `'filter(json.records, .ok)'` | element that is `ok` |\n" +
 	"| `'map(json.records, ({device: json.device, value: #}))'` | element, in an object with the device |\n\n" +
-	"What an expression can say is in [expressions](../expressions.md). An element that is a string is sent as it is, anything else as JSON; where `items` only names a place in the payload, " +
-	"an element's JSON is, byte for byte, what is there.\n\n" +
-	"**Ids.** A message's id is that of the whole, a slash and the element's number from 1 on: `order-17/3`. So the parts have the same ids when the whole comes again, and `dedup` behind them knows them. An id that gets too long for an AMQP " +
-	"property becomes a UUID made of it. A message without an id gets a new one each time, and so do its parts.\n\n" +
-	"Parts have the metadata of the whole, but for those of the broker that it came through, and beside them `split.id`, `split.index` (from 1 on) and `split.count`. The whole is acked when all parts are confirmed. " +
-	"An empty list is done at once. What isn't a list, or has more than `max` elements, is a permanent error, and nothing of it is sent."
+	"[Expressions](../expressions.md) lists what an expression may contain. An element that " +
+	"is a string is sent as it is, and any other element as JSON. If `items` only names a " +
+	"place in the payload, the JSON of an element is copied byte for byte.\n\n" +
+	"**Ids.** The id of a produced message is that of the original message, a slash, and " +
+	"the element's number from 1 on: `order-17/3`. So the ids are the same if the original " +
+	"message is redelivered, and `dedup` in a later pipeline knows them. An id that is too " +
+	"long for an AMQP property is replaced by a UUID, which is made from it. A message " +
+	"without an id gets a new one for each delivery, and so do the messages made from it.\n\n" +
+	"**Metadata.** A produced message has the metadata of the original one, except those " +
+	"that describe its delivery by the broker. It also has `split.id`, `split.index` (from " +
+	"1 on) and `split.count`.\n\n" +
+	"The handler acks the original message when all produced messages are confirmed, or at " +
+	"once if the list is empty. If `items` gives no list, or one with more than `max` " +
+	"elements, it is a permanent error, and no message is sent."
 
 // Config is the configuration of split.
 type Config struct {
-	Items string `toml:"items" doc:"The list: an expression." example:"'json.records'"`
-	Max   int    `toml:"max" doc:"The most elements of one message." unit:"elements" min:"1" max:"1000000"`
+	Items string `toml:"items" doc:"An expression for the list." example:"'json.records'"`
+	Max   int    `toml:"max" doc:"The most elements of a list." unit:"elements" min:"1" max:"1000000"`
 }
 
 var defaults = Config{Items: "json", Max: 10_000}
 
-// Validate reports all problems.
+// Validate returns all problems of the configuration, joined.
 func (c *Config) Validate() error {
 	_, err := c.compile(expression.New(time.Now))
 	return err

@@ -1,4 +1,5 @@
-// Package split is the handler that makes of one message many: one for each element of a list.
+// Package split is the handler that produces one message for each element of a list in a message.
+// The code calls the message that comes the whole, and those that are produced its parts.
 package split
 
 import (
@@ -14,7 +15,7 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// What a part has beside the whole's metadata.
+// The metadata that a part has in addition to the whole's.
 const (
 	wholeKey = "split.id"
 	indexKey = "split.index"
@@ -44,12 +45,12 @@ func (s *splitter) Handle(msg *message.Message) ([]*message.Message, error) {
 		index := strconv.Itoa(i + 1)
 		part.UUID, part.Payload = partID(id, index), e.Data
 		part.Metadata[transports.MessageID] = part.UUID
-		delete(part.Metadata, transports.ContentEncoding) // the whole's; a part was taken out of what was opened
+		delete(part.Metadata, transports.ContentEncoding) // the part is taken from the decompressed payload
 		part.Metadata[wholeKey], part.Metadata[indexKey], part.Metadata[countKey] = id, index, count
 		if e.JSON {
 			part.Metadata[transports.ContentType] = "application/json"
 		} else {
-			// What was said of the whole may be wrong of a string in it.
+			// The content type of the whole may be wrong for a string in it.
 			delete(part.Metadata, transports.ContentType)
 		}
 		parts[i] = part
@@ -57,7 +58,8 @@ func (s *splitter) Handle(msg *message.Message) ([]*message.Message, error) {
 	return parts, nil
 }
 
-// partID is the id of a part. What doesn't fit into an AMQP property becomes a UUID.
+// partID returns the id of a part. An id that is too long for an AMQP property is replaced by a
+// UUID.
 func partID(whole, index string) string {
 	if id := whole + "/" + index; len(id) <= device.MaxName {
 		return id

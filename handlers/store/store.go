@@ -1,4 +1,5 @@
-// Package store is the handler that keeps messages which couldn't be handled as rows, for people to look at, to send again or to drop.
+// Package store is the handler that stores dead letters as rows in a database. People can list,
+// replay and drop them with `pentrough poison`.
 package store
 
 import (
@@ -17,15 +18,25 @@ import (
 func init() {
 	handlers.Register(handlers.Plugin{
 		Name:    "store",
-		Summary: "Keeps messages that couldn't be handled as rows.",
-		Description: "Takes what the middleware `poison` put aside, `from = \"broker:commands.poison\"`, and keeps each message as a row: body, properties and headers as they were, " +
-			"and beside them cause, pipeline, handler, attempts, and where it came from. `pentrough poison` lists the rows, shows them, sends them back to where they came from, or drops them.\n\n" +
-			"Rows are in the place that `[store]` names: in a file beside that of a `sqlite` store (its `path` with `-poison` behind it), or in the table `pentrough_poison` of a `postgres` store, which hosts may share. " +
-			"A `memory` store has no place for them. A message is acked when its row has reached the disk. One that the broker delivers again has one row; one that is put aside again, after it was replayed, gets another. " +
-			"A database that is away, or a full disk, is *unavailable*: the pipeline waits, and the messages stay with the broker.\n\n" +
-			"The handler fails no message, so a pipeline that takes from a broker says `on_error = \"drop\"`. It produces nothing.\n\n" +
-			"Beyond `max_rows` those rows go first that were replayed or dropped, then the oldest; `keep` is looked at when messages come, and once an hour. " +
-			"`pentrough_store_removed_total` counts what went; the log says once when rows went that nobody had replayed or dropped.",
+		Summary: "Stores dead letters as rows in a database.",
+		Description: "Takes the dead letters of the middleware `poison`, for example `from = " +
+			"\"broker:commands.poison\"`, and stores each as a row. The row has the body, properties " +
+			"and headers as they were, and the cause, pipeline, handler, attempts and source. " +
+			"`pentrough poison` lists the rows, shows them, sends them back to their source, or " +
+			"drops them.\n\n" +
+			"`[store]` says where the rows are. With a `sqlite` store they are in a file next to " +
+			"the store's, with `-poison` after its `path`. With a `postgres` store they are in the " +
+			"table `pentrough_poison`, which hosts may share. A `memory` store can't have rows.\n\n" +
+			"The handler acks a message when its row has reached the disk. A redelivered message " +
+			"has one row. A message that becomes a dead letter again after a replay gets another " +
+			"row. If the database doesn't work, or the disk is full, the error is *unavailable*: " +
+			"the pipeline pauses, and the messages stay in the broker.\n\n" +
+			"The handler fails no message, so a pipeline with a broker as its source needs " +
+			"`on_error = \"drop\"`. It produces no messages.\n\n" +
+			"If there are more than `max_rows` rows, the handler first removes replayed and dropped " +
+			"ones, and then the oldest. It checks `max_rows` and `keep` when messages come, and " +
+			"once an hour. `pentrough_store_removed_total` counts removed rows. The log has one " +
+			"warning when rows are removed that nobody has replayed or dropped.",
 		Config: func() handlers.Config {
 			c := defaults
 			return &c
@@ -35,16 +46,16 @@ func init() {
 
 // Config is the configuration of store.
 type Config struct {
-	MaxRows int           `toml:"max_rows" doc:"How many rows this pipeline keeps." unit:"rows" min:"1"`
-	Keep    time.Duration `toml:"keep" doc:"How long a row is kept, whatever became of it." min:"1m"`
+	MaxRows int           `toml:"max_rows" doc:"The most rows of this pipeline." unit:"rows" min:"1"`
+	Keep    time.Duration `toml:"keep" doc:"How long a row is kept, whether it was replayed or not." min:"1m"`
 }
 
 var defaults = Config{MaxRows: 100_000, Keep: 30 * 24 * time.Hour}
 
-// NeedsStore implements handlers.StoreUser.
+// NeedsStore returns why the handler needs the host's store. It implements handlers.StoreUser.
 func (*Config) NeedsStore() string { return `the handler "store"` }
 
-// Validate reports all problems.
+// Validate returns all problems of the configuration, joined.
 func (c *Config) Validate() error {
 	var errs []error
 	if c.MaxRows < 1 {
@@ -56,21 +67,21 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// tidyInterval is how often rows are looked at while nothing comes.
-const tidyInterval = time.Hour
+// cleanupInterval is the time between two removals of old rows while no message comes.
+const cleanupInterval = time.Hour
 
 // New builds the handler.
 func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
 	if env.DeadLetters == nil {
-		return nil, errors.New(`the host has no place for rows: [store] type = "sqlite" or "postgres" gives it one`)
+		return nil, errors.New(`the host has no database for rows; set [store] type = "sqlite" or "postgres"`)
 	}
 	s := &store{
 		env: env, limits: handlers.DeadLetterLimits{Keeper: env.Pipeline, Rows: c.MaxRows, Age: c.Keep},
 		kept: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "pentrough_store_kept_total", Help: "Messages that have a row on disk; one that came again counts again.",
+			Name: "pentrough_store_kept_total", Help: "Messages that were stored as a row; a redelivered message counts again.",
 		}),
 		removed: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "pentrough_store_removed_total", Help: "Rows removed as max_rows and keep say: settled (replayed or dropped), or open.",
+			Name: "pentrough_store_removed_total", Help: "Rows removed because of max_rows and keep: settled (replayed or dropped), or open.",
 		}, []string{"state"}),
 	}
 	for _, m := range []prometheus.Collector{s.kept, s.removed} {
@@ -79,7 +90,7 @@ func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
 		}
 	}
 	s.life, s.end = context.WithCancel(context.Background())
-	s.work.Go(s.tidy)
+	s.work.Go(s.runCleanup)
 	return s, nil
 }
 
@@ -88,8 +99,8 @@ type store struct {
 	limits  handlers.DeadLetterLimits
 	kept    prometheus.Counter
 	removed *prometheus.CounterVec
-	// said is that the log was told of rows that went before anybody dealt with them.
-	said sync.Once
+	// warned limits the warning about removed open rows to one.
+	warned sync.Once
 
 	life context.Context
 	end  context.CancelFunc
@@ -101,15 +112,15 @@ var (
 	_ handlers.StoreUser    = (*Config)(nil)
 )
 
-// Handle keeps one message.
+// Handle stores one message.
 func (s *store) Handle(msg *message.Message) ([]*message.Message, error) {
-	return nil, s.keep(msg.Context(), msg)
+	return nil, s.keepRows(msg.Context(), msg)
 }
 
-// HandleBatch keeps all messages in one go: with one write to the disk.
+// HandleBatch stores all messages with one write to the disk.
 func (s *store) HandleBatch(ctx context.Context, msgs []*message.Message) []handlers.Outcome {
 	outcomes := make([]handlers.Outcome, len(msgs))
-	if err := s.keep(ctx, msgs...); err != nil {
+	if err := s.keepRows(ctx, msgs...); err != nil {
 		for i := range outcomes {
 			outcomes[i].Err = err
 		}
@@ -117,10 +128,10 @@ func (s *store) HandleBatch(ctx context.Context, msgs []*message.Message) []hand
 	return outcomes
 }
 
-func (s *store) keep(ctx context.Context, msgs ...*message.Message) error {
+func (s *store) keepRows(ctx context.Context, msgs ...*message.Message) error {
 	letters := make([]handlers.DeadLetter, len(msgs))
 	for i, msg := range msgs {
-		letters[i] = letter(msg)
+		letters[i] = newLetter(msg)
 	}
 	removed, err := s.env.DeadLetters.Keep(ctx, letters, s.limits)
 	if err != nil {
@@ -130,21 +141,21 @@ func (s *store) keep(ctx context.Context, msgs ...*message.Message) error {
 	s.removed.WithLabelValues("settled").Add(float64(removed.Settled))
 	s.removed.WithLabelValues("open").Add(float64(removed.Open))
 	if removed.Open > 0 {
-		s.said.Do(func() {
-			s.env.Logger.Warn("dead letters were removed that nobody had replayed or dropped; pentrough_store_removed_total counts what follows",
+		s.warned.Do(func() {
+			s.env.Logger.Warn("dead letters were removed that nobody had replayed or dropped; pentrough_store_removed_total counts later ones",
 				"rows", removed.Open, "max_rows", s.limits.Rows, "keep", s.limits.Age)
 		})
 	}
 	return nil
 }
 
-// tidy holds the rows to their limits while nothing comes.
-func (s *store) tidy() {
-	tick := time.NewTicker(tidyInterval)
+// runCleanup removes rows above the limits while no message comes, until Close.
+func (s *store) runCleanup() {
+	tick := time.NewTicker(cleanupInterval)
 	defer tick.Stop()
 	for {
-		if err := s.keep(s.life); err != nil && s.life.Err() == nil {
-			s.env.Logger.Debug("the rows were not looked at", "err", err) // a message that comes makes it known
+		if err := s.keepRows(s.life); err != nil && s.life.Err() == nil {
+			s.env.Logger.Debug("removing old rows", "err", err) // the next message reports the outage
 		}
 		select {
 		case <-tick.C:
@@ -154,7 +165,7 @@ func (s *store) tidy() {
 	}
 }
 
-// Close ends the handler.
+// Close stops the cleanup.
 func (s *store) Close() error {
 	s.end()
 	s.work.Wait()

@@ -81,7 +81,7 @@ func TestALetterIsTheMessageAsItWas(t *testing.T) {
 }
 
 func TestTypedHeadersGoAlong(t *testing.T) {
-	if l := letter(poisoned()); string(l.Headers) != "typed" {
+	if l := newLetter(poisoned()); string(l.Headers) != "typed" {
 		t.Errorf("headers %q", l.Headers)
 	}
 }
@@ -90,7 +90,7 @@ func TestWhatNobodySaid(t *testing.T) {
 	msg := message.NewMessage("uuid", []byte("x"))
 	msg.Metadata = message.Metadata{"poison.cause": "through memory", "poison.attempts": "99999999999", "poison.time": "yesterday"}
 	want := handlers.DeadLetter{Cause: "through memory", MessageID: "uuid", Metadata: map[string]string{}, Body: []byte("x")}
-	if diff := cmp.Diff(want, letter(msg)); diff != "" {
+	if diff := cmp.Diff(want, newLetter(msg)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -139,10 +139,10 @@ func TestWhatIsRemovedIsCountedAndToldOnce(t *testing.T) {
 		t.Errorf("told %d times: %s", n, &log)
 	}
 	want := `
-# HELP pentrough_store_kept_total Messages that have a row on disk; one that came again counts again.
+# HELP pentrough_store_kept_total Messages that were stored as a row; a redelivered message counts again.
 # TYPE pentrough_store_kept_total counter
 pentrough_store_kept_total 3
-# HELP pentrough_store_removed_total Rows removed as max_rows and keep say: settled (replayed or dropped), or open.
+# HELP pentrough_store_removed_total Rows removed because of max_rows and keep: settled (replayed or dropped), or open.
 # TYPE pentrough_store_removed_total counter
 pentrough_store_removed_total{state="open"} 2
 pentrough_store_removed_total{state="settled"} 0
@@ -171,7 +171,7 @@ func TestRowsAreLookedAtWhileNothingComes(t *testing.T) {
 		}
 		begun := time.Now()
 		for i := range 3 {
-			if n := <-seen.n; n != 0 || time.Since(begun) != time.Duration(i)*tidyInterval {
+			if n := <-seen.n; n != 0 || time.Since(begun) != time.Duration(i)*cleanupInterval {
 				t.Errorf("%d letters after %v", n, time.Since(begun))
 			}
 		}

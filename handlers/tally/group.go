@@ -10,20 +10,21 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// key names a group's command: groups of one name may have several.
+// key identifies a command for a group. Several commands may be for groups of the same name.
 type key struct{ id, group string }
 
-// group is what is known of one.
+// group is the count of one command for a group.
 type group struct {
 	key
 	place *list.Element // in tally.order
 	timer *time.Timer
-	// since is when it was expanded, or else when its first result came about.
+	// since is the time of fanout's message, or of the first result if that message hasn't come.
 	since time.Time
-	// devices is how many it has, 0 as long as that isn't known.
+	// devices is the number of devices, or 0 before fanout's message has come.
 	devices int
 	results map[string]device.State
-	// ended says that it has its summary; by is the device whose result it was, empty for that of fanout's message.
+	// ended says that the summary was made. by is the device whose result completed the group; it
+	// is empty if fanout's message did.
 	ended   bool
 	by      string
 	summary device.GroupReport
@@ -32,11 +33,11 @@ type group struct {
 // complete reports whether every device's command has ended.
 func (g *group) complete() bool { return g.devices > 0 && len(g.results) >= g.devices }
 
-// cost is what the group counts for in max_results.
+// cost returns what the group counts for in max_results.
 func (g *group) cost() int { return 1 + len(g.results) }
 
-// end makes the group's summary.
-func (g *group) end(state device.GroupState, detail string, t *tally) {
+// makeSummary makes the group's summary and ends it.
+func (g *group) makeSummary(state device.GroupState, detail string, t *tally) {
 	states := map[device.State]int{}
 	for _, s := range g.results {
 		states[s]++
@@ -48,18 +49,19 @@ func (g *group) end(state device.GroupState, detail string, t *tally) {
 	g.ended, g.results = true, nil
 }
 
-// missing says why a group that isn't complete may not be.
-func (g *group) missing(why string, began time.Time) string {
+// whyUnfinished returns the detail of a group that isn't complete: why, and what else may be the
+// cause.
+func (g *group) whyUnfinished(why string, began time.Time) string {
 	if g.devices == 0 {
-		why += "; the message that says how many devices the group has didn't come"
+		why += "; fanout's message with the number of devices didn't come"
 	}
 	if g.since.Before(began) {
-		why += fmt.Sprintf("; counted since %s, and the group is older", began.UTC().Format(time.RFC3339))
+		why += fmt.Sprintf("; results are counted since %s, and the group is older", began.UTC().Format(time.RFC3339))
 	}
 	return why
 }
 
-// messageID is the same each time.
+// messageID returns the id of the summary's message. It is the same each time.
 func (k key) messageID() string {
 	return uuid.NewSHA1(uuid.NameSpaceOID, []byte("summary\x00"+k.id+"\x00"+k.group)).String()
 }

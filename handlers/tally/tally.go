@@ -1,4 +1,8 @@
 // Package tally is the handler that adds up the results of a group's commands.
+//
+// A group is open from its first message until its summary is made. Then it is ended, and is
+// remembered until its timer fires, so that late and repeated messages don't open it again. The
+// mutex of tally guards all groups.
 package tally
 
 import (
@@ -22,11 +26,11 @@ type tally struct {
 	Config
 	env handlers.Env
 	out message.Publisher
-	// began is since when results are counted.
+	// began is when the handler started to count.
 	began time.Time
 	life  context.Context
 	end   context.CancelFunc
-	// running counts the timers that are set, and the summaries that they publish.
+	// running counts the timers that are set, and the summaries that are being published.
 	running sync.WaitGroup
 
 	mu     sync.Mutex
@@ -41,8 +45,8 @@ var (
 	_ io.Closer          = (*tally)(nil)
 )
 
-// said is what a message says of a group.
-type said struct {
+// report has the fields of a result or of fanout's message.
+type report struct {
 	ID      string    `json:"id"`
 	Group   string    `json:"group"`
 	Device  string    `json:"device"`
@@ -51,36 +55,38 @@ type said struct {
 	Time    time.Time `json:"time"`
 }
 
-func read(msg *message.Message) (said, error) {
-	var s said
+// parseReport parses a result, or the message of fanout.
+func parseReport(msg *message.Message) (report, error) {
+	var s report
 	body, err := transports.Body(msg)
 	if err == nil {
 		err = jsontext.Unmarshal(body, &s)
 	}
 	if err != nil {
-		return said{}, fmt.Errorf("reading a result: %w", err)
+		return report{}, fmt.Errorf("reading a result: %w", err)
 	}
 	if s.State == "" {
-		return said{}, errors.New("reading a result: it has no state")
+		return report{}, errors.New("reading a result: it has no state")
 	}
 	return s, nil
 }
 
-// Describe says of which group a message is: those of one are counted one after the other.
+// Describe returns the group's id as the key: messages of one group are counted one after the
+// other.
 func (t *tally) Describe(msg *message.Message) (handlers.Description, error) {
-	s, err := read(msg)
+	s, err := parseReport(msg)
 	if err != nil {
 		return handlers.Description{}, err
 	}
 	return handlers.Description{Key: s.ID, ID: msg.Metadata[transports.MessageID], Value: s}, nil
 }
 
-// Handle counts a result. It returns the summary with the one that completes its group.
+// Handle counts a result. If the group is complete with it, Handle returns the summary.
 func (t *tally) Handle(msg *message.Message) ([]*message.Message, error) {
-	s, ok := handlers.Described(msg.Context()).Value.(said)
+	s, ok := handlers.Described(msg.Context()).Value.(report)
 	if !ok {
 		var err error
-		if s, err = read(msg); err != nil {
+		if s, err = parseReport(msg); err != nil {
 			return nil, handlers.Permanent(err)
 		}
 	}
@@ -91,34 +97,34 @@ func (t *tally) Handle(msg *message.Message) ([]*message.Message, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
-		return nil, errors.New("counting a result: the host stops")
+		return nil, errors.New("counting a result: the host is stopping")
 	}
 	g := t.groups[key{s.ID, s.Group}]
 	switch {
 	case g != nil && g.summary.State == device.GroupFinished && s.Device == g.by:
-		return t.say(g), nil // the summary may not have got through
+		return t.summaryMessage(g), nil // this message is redelivered: the summary may not have been confirmed
 	case g != nil && g.ended:
 		return nil, nil
 	case g == nil:
-		g = t.add(key{s.ID, s.Group}, s.Time)
+		g = t.addGroup(key{s.ID, s.Group}, s.Time)
 	}
 	if expanded {
 		g.devices, g.since = max(s.Devices, 1), s.Time
-	} else if _, again := g.results[s.Device]; !again {
+	} else if _, counted := g.results[s.Device]; !counted {
 		g.results[s.Device] = device.State(s.State)
 		t.cost++
 	}
 	if g.complete() {
 		g.by = s.Device
-		t.close(g, device.GroupFinished, "")
-		return t.say(g), nil
+		t.endGroup(g, device.GroupFinished, "")
+		return t.summaryMessage(g), nil
 	}
-	t.bound()
+	t.evictOldest()
 	return nil, nil
 }
 
-// add begins to count a group.
-func (t *tally) add(k key, since time.Time) *group {
+// addGroup begins to count a group, and starts its timer.
+func (t *tally) addGroup(k key, since time.Time) *group {
 	g := &group{key: k, since: since, results: map[string]device.State{}}
 	g.place = t.order.PushBack(g)
 	t.groups[k] = g
@@ -126,34 +132,34 @@ func (t *tally) add(k key, since time.Time) *group {
 	t.running.Add(1) // for the timer
 	g.timer = time.AfterFunc(t.Timeout, func() {
 		defer t.running.Done()
-		t.expire(g)
+		t.endOrForget(g)
 	})
 	return g
 }
 
-// close ends a group. That it had its summary is remembered until its timer fires.
-func (t *tally) close(g *group, state device.GroupState, detail string) {
+// endGroup makes the summary of a group. The group is remembered until its timer fires.
+func (t *tally) endGroup(g *group, state device.GroupState, detail string) {
 	t.cost -= g.cost()
-	g.end(state, detail, t)
+	g.makeSummary(state, detail, t)
 	t.cost += g.cost()
 }
 
-// say makes the message of a group's summary.
-func (t *tally) say(g *group) []*message.Message {
+// summaryMessage makes the message with a group's summary.
+func (t *tally) summaryMessage(g *group) []*message.Message {
 	out := g.summary.Message(g.messageID())
 	handlers.SetDestination(out, t.To)
 	return []*message.Message{out}
 }
 
-// expire ends a group whose time is over, and forgets one that has ended before.
-func (t *tally) expire(g *group) {
+// endOrForget is called by a group's timer. It ends an open group, and forgets one that has ended.
+func (t *tally) endOrForget(g *group) {
 	t.mu.Lock()
 	switch {
 	case t.closed || t.groups[g.key] != g:
 	case g.ended:
 		t.forget(g)
 	default:
-		t.close(g, device.GroupUnfinished, g.missing("not all have ended within "+t.Timeout.String(), t.began))
+		t.endGroup(g, device.GroupUnfinished, g.whyUnfinished("not all have ended within "+t.Timeout.String(), t.began))
 		t.running.Add(1)
 		g.timer.Reset(t.Timeout)
 		t.mu.Unlock()
@@ -163,21 +169,21 @@ func (t *tally) expire(g *group) {
 	t.mu.Unlock()
 }
 
-// bound ends the oldest groups while more is remembered than may be.
-func (t *tally) bound() {
+// evictOldest ends or forgets the oldest groups while more than max_results are remembered.
+func (t *tally) evictOldest() {
 	for t.cost > t.MaxResults {
 		g := t.oldest()
-		if g.ended { // all have
+		if g.ended { // no group is open
 			t.forget(g)
-			t.stop(g)
+			t.stopTimer(g)
 			continue
 		}
-		t.close(g, device.GroupUnfinished, g.missing(fmt.Sprintf("no more than %d results are remembered (max_results)", t.MaxResults), t.began))
+		t.endGroup(g, device.GroupUnfinished, g.whyUnfinished(fmt.Sprintf("more than %d results (max_results) would be remembered", t.MaxResults), t.began))
 		t.running.Go(func() { t.publish(g) })
 	}
 }
 
-// oldest returns the oldest group that is open, else the oldest of all.
+// oldest returns the oldest open group, or else the oldest group.
 func (t *tally) oldest() *group {
 	for at := t.order.Front(); at != nil; at = at.Next() {
 		if g := at.Value.(*group); !g.ended {
@@ -187,26 +193,26 @@ func (t *tally) oldest() *group {
 	return t.order.Front().Value.(*group)
 }
 
-// forget forgets a group.
+// forget removes a group.
 func (t *tally) forget(g *group) {
 	delete(t.groups, g.key)
 	t.order.Remove(g.place)
 	t.cost -= g.cost()
 }
 
-// stop stops a group's timer, unless that has fired already.
-func (t *tally) stop(g *group) {
+// stopTimer stops a group's timer, unless it has fired.
+func (t *tally) stopTimer(g *group) {
 	if g.timer.Stop() {
 		t.running.Done()
 	}
 }
 
-// publish publishes a summary that no message owns.
+// publish publishes a summary that isn't the output of a message.
 func (t *tally) publish(g *group) {
 	out := g.summary.Message(g.messageID())
 	out.SetContext(t.life)
 	if err := t.out.Publish("", out); err != nil {
-		t.env.Logger.Error("publishing the summary of a group; it is lost", "id", g.id, "group", g.group, "err", err)
+		t.env.Logger.Error("publishing the summary of a group, which is lost", "id", g.id, "group", g.group, "err", err)
 	}
 }
 
@@ -222,7 +228,7 @@ func (t *tally) openGroups() float64 {
 	return float64(n)
 }
 
-// Close forgets all groups.
+// Close stops all timers and forgets all groups.
 func (t *tally) Close() error {
 	t.mu.Lock()
 	t.closed = true
@@ -231,13 +237,13 @@ func (t *tally) Close() error {
 		if !g.ended {
 			open++
 		}
-		t.stop(g)
+		t.stopTimer(g)
 	}
 	t.mu.Unlock()
 	t.end()
 	t.running.Wait()
 	if open > 0 {
-		t.env.Logger.Warn("groups are open whose count is forgotten", "groups", open)
+		t.env.Logger.Warn("the host stops, and the counts of open groups are lost", "groups", open)
 	}
 	return nil
 }

@@ -135,13 +135,13 @@ func TestTimeout(t *testing.T) {
 			msgs: []*message.Message{result("1", "g", "a", device.StateSent)},
 			want: device.GroupReport{
 				States: map[device.State]int{device.StateSent: 1},
-				Detail: "not all have ended within 1m0s; the message that says how many devices the group has didn't come",
+				Detail: "not all have ended within 1m0s; fanout's message with the number of devices didn't come",
 			},
 		},
 		"after a restart": {
 			msgs: []*message.Message{expanded("1", "g", 3)}, after: time.Minute,
 			want: device.GroupReport{
-				Devices: 3, Unfinished: 3, Detail: "not all have ended within 1m0s; counted since 2026-05-01T12:01:00Z, and the group is older",
+				Devices: 3, Unfinished: 3, Detail: "not all have ended within 1m0s; results are counted since 2026-05-01T12:01:00Z, and the group is older",
 			},
 		},
 	} {
@@ -205,7 +205,7 @@ func TestBound(t *testing.T) {
 		seen := map[string]bool{}
 		for _, msg := range got {
 			s := parsed(t, msg)
-			if seen[s.ID] || s.State != device.GroupUnfinished || !strings.Contains(s.Detail, "no more than 10 results") {
+			if seen[s.ID] || s.State != device.GroupUnfinished || !strings.Contains(s.Detail, "more than 10 results") {
 				t.Errorf("%+v", s)
 			}
 			seen[s.ID] = true
@@ -341,11 +341,11 @@ func TestValidate(t *testing.T) {
 }
 
 func TestWhatIsRead(t *testing.T) {
-	s, err := read(handlertest.Gzip(t, result("i", "g", "d", device.StateSent)))
+	s, err := parseReport(handlertest.Gzip(t, result("i", "g", "d", device.StateSent)))
 	if err != nil || s.ID != "i" || s.Group != "g" || s.Device != "d" {
 		t.Errorf("%+v, %v", s, err)
 	}
-	if _, err := read(handlers.NewMessage([]byte(`{"id":"i","device":"\ud800","state":"sent"}`))); err == nil {
+	if _, err := parseReport(handlers.NewMessage([]byte(`{"id":"i","device":"\ud800","state":"sent"}`))); err == nil {
 		t.Error("half of a surrogate pair is taken")
 	}
 }
