@@ -7,15 +7,16 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// Devices is a fake of a transport's devices. As it comes, every name is a device that is online, takes every payload and
-// has it sent at once, in epoch 1. Set the functions before use to have it otherwise. It is safe for concurrent use.
+// Devices is a fake of a transport's devices. By default every name is an online device in epoch
+// 1, and every payload is sent at once. To change that, set the functions before use. It is safe
+// for concurrent use.
 type Devices struct {
-	// CanonicalFunc, CheckFunc and EnqueueFunc stand in for the methods.
+	// CanonicalFunc, CheckFunc and EnqueueFunc replace the methods.
 	CanonicalFunc func(device string) (string, error)
 	CheckFunc     func(payload []byte) error
 	EnqueueFunc   func(name string, payload []byte, o device.EnqueueOptions) (device.Write, error)
 
-	// EpochFunc stands in for the method; without it every device's epoch is 1.
+	// EpochFunc replaces the method. If it is nil, every device's epoch is 1.
 	EpochFunc func(name string) uint64
 
 	mu       sync.Mutex
@@ -32,7 +33,7 @@ type Frame struct {
 	Options device.EnqueueOptions
 }
 
-// Canonical returns the name as it is.
+// Canonical returns the name unchanged.
 func (d *Devices) Canonical(name string) (string, error) {
 	if d.CanonicalFunc != nil {
 		return d.CanonicalFunc(name)
@@ -40,7 +41,7 @@ func (d *Devices) Canonical(name string) (string, error) {
 	return name, nil
 }
 
-// Check takes everything.
+// Check accepts every payload.
 func (d *Devices) Check(payload []byte) error {
 	if d.CheckFunc != nil {
 		return d.CheckFunc(payload)
@@ -48,7 +49,7 @@ func (d *Devices) Check(payload []byte) error {
 	return nil
 }
 
-// Enqueue remembers the call.
+// Enqueue records the call.
 func (d *Devices) Enqueue(name string, payload []byte, o device.EnqueueOptions) (device.Write, error) {
 	d.mu.Lock()
 	d.frames = append(d.frames, Frame{name, string(payload), o})
@@ -59,7 +60,7 @@ func (d *Devices) Enqueue(name string, payload []byte, o device.EnqueueOptions) 
 	return Ended(device.Written{Fate: device.Sent, Epoch: 1}), nil
 }
 
-// Epoch is 1.
+// Epoch returns 1.
 func (d *Devices) Epoch(name string) uint64 {
 	if d.EpochFunc != nil {
 		return d.EpochFunc(name)
@@ -67,14 +68,14 @@ func (d *Devices) Epoch(name string) uint64 {
 	return 1
 }
 
-// Watch remembers f for Arrive.
+// Watch stores f for Arrive.
 func (d *Devices) Watch(f func(name string)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.watchers = append(d.watchers, f)
 }
 
-// Arrive tells those who watch that a device got a session.
+// Arrive calls the watchers as if the device had a new session.
 func (d *Devices) Arrive(name string) {
 	d.mu.Lock()
 	watchers := d.watchers
@@ -91,29 +92,29 @@ func (d *Devices) Frames() []Frame {
 	return append([]Frame(nil), d.frames...)
 }
 
-// Ended is a write whose fate is known.
+// Ended is a write that has ended.
 type Ended device.Written
 
 // Wait returns at once.
 func (e Ended) Wait(context.Context) device.Written { return device.Written(e) }
 
-// Pending is a write whose fate is decided by End, or by the end of the caller's context.
+// Pending is a write that ends with End, or with the context of the caller of Wait.
 type Pending struct {
 	once sync.Once
 	fate chan device.Written
-	// Waiting is closed once somebody waits.
+	// Waiting is closed when Wait is called.
 	Waiting chan struct{}
 }
 
-// NewPending returns a write on its way.
+// NewPending returns a write that hasn't ended.
 func NewPending() *Pending {
 	return &Pending{fate: make(chan device.Written, 1), Waiting: make(chan struct{})}
 }
 
-// End decides the fate. Call it once.
+// End ends the write with w. Call it once.
 func (p *Pending) End(w device.Written) { p.fate <- w }
 
-// Wait returns what End was given.
+// Wait waits for End and returns its argument.
 func (p *Pending) Wait(ctx context.Context) device.Written {
 	p.once.Do(func() { close(p.Waiting) })
 	select {

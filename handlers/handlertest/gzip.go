@@ -11,7 +11,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// Gzip returns a copy of msg whose payload is compressed, as its content_encoding then says.
+// Gzip returns a copy of msg with a compressed payload and the content_encoding gzip.
 func Gzip(t testing.TB, msg *message.Message) *message.Message {
 	t.Helper()
 	var out bytes.Buffer

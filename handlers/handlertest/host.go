@@ -1,5 +1,5 @@
-// Package handlertest runs handlers without a host: [Run] holds one against its duties, and a [Host] lends fakes of all that
-// a real host lends, for tests of what it does.
+// Package handlertest tests handlers without a host. [Run] is the conformance suite of handlers. A
+// [Host] has fakes of everything that a host provides, for tests of a handler's own behaviour.
 package handlertest
 
 import (
@@ -16,10 +16,10 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// Start is what a Host's clock shows at first.
+// Start is the first time of a Host's clock.
 var Start = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
-// Host lends fakes to a handler. It is safe for concurrent use.
+// Host provides fakes to a handler. It is safe for concurrent use.
 type Host struct {
 	t testing.TB
 
@@ -40,7 +40,7 @@ func NewHost(t testing.TB) *Host {
 	}
 }
 
-// Env returns what the host lends: pipeline "test" of host "testhost".
+// Env returns the environment of a handler: pipeline "test" of host "testhost".
 func (h *Host) Env() handlers.Env {
 	return handlers.Env{
 		Pipeline: "test", Host: "testhost", Logger: Logger(h.t), Now: h.Now, Registerer: prometheus.NewRegistry(),
@@ -65,7 +65,7 @@ func (h *Host) Env() handlers.Env {
 	}
 }
 
-// Build builds a handler in the host's Env, and starts it if that is to be.
+// Build builds a handler with the host's Env, and starts it if it is a [handlers.Starter].
 func (h *Host) Build(c handlers.Config) handlers.Handler {
 	h.t.Helper()
 	built, err := c.New(h.Env())
@@ -87,14 +87,14 @@ func (h *Host) Now() time.Time {
 	return h.now
 }
 
-// Advance moves the host's time on.
+// Advance moves the host's clock forward.
 func (h *Host) Advance(d time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.now = h.now.Add(d)
 }
 
-// Devices adds devices under a name, and returns them.
+// Devices returns the devices of a name. It adds them at the first call.
 func (h *Host) Devices(ref handlers.DevicesRef) *Devices {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -104,7 +104,8 @@ func (h *Host) Devices(ref handlers.DevicesRef) *Devices {
 	return h.devices[ref]
 }
 
-// Inventory adds an inventory, empty at first, for the devices of a name, and returns it.
+// Inventory returns the inventory for the devices of a name. It adds an empty one at the first
+// call.
 func (h *Host) Inventory(ref handlers.DevicesRef) *Inventory {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -114,36 +115,38 @@ func (h *Host) Inventory(ref handlers.DevicesRef) *Inventory {
 	return h.inventory[ref]
 }
 
-// Published returns what was published to a topic through Env.Publisher.
+// Published returns the messages that were published to a topic through Env.Publisher.
 func (h *Host) Published(ref handlers.TopicRef) []*message.Message {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return append([]*message.Message(nil), h.published[ref]...)
 }
 
-// Letters returns the dead letters that were kept, each time that one was, and the limits that were given last.
+// Letters returns the dead letters from all calls of Keep, and the limits of the last call.
 func (h *Host) Letters() ([]handlers.DeadLetter, handlers.DeadLetterLimits) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return append([]handlers.DeadLetter(nil), h.letters...), h.limits
 }
 
-// Outage makes every publish, and all keeping of dead letters, fail with err until it is called with nil.
+// Outage makes every call of Publish and Keep fail with err, until it is called with nil.
 func (h *Host) Outage(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.outage = err
 }
 
-// Describe describes a message as the router does: by the handler, else by its metadata.
+// Describe returns the description of a message as the router makes it: from the handler, else
+// from the metadata.
 func Describe(handler handlers.Handler, msg *message.Message) (handlers.Description, error) {
 	if d, ok := handler.(handlers.Describer); ok {
 		return d.Describe(msg)
 	}
-	return byMetadata(msg), nil
+	return describeByMetadata(msg), nil
 }
 
-// Begin describes a message and puts a run on it that ends with ctx, as the router does before it calls the handler.
+// Begin begins a run of a message, as the router does before it calls the handler. It describes
+// the message and sets its context. The run ends with ctx.
 func Begin(ctx context.Context, handler handlers.Handler, msg *message.Message) *Scope {
 	d, err := Describe(handler, msg)
 	if err != nil {
@@ -160,7 +163,8 @@ func Handle(ctx context.Context, handler handlers.Handler, msg *message.Message)
 	return handler.Handle(msg)
 }
 
-// recorder is a publisher whose messages are confirmed at once, unless there is an outage.
+// recorder is a publisher that records messages and confirms them at once, unless there is an
+// outage.
 type recorder struct {
 	host *Host
 	ref  handlers.TopicRef
@@ -181,7 +185,7 @@ func (r recorder) Publish(_ string, msgs ...*message.Message) error {
 
 func (r recorder) Close() error { return nil }
 
-// keeper keeps dead letters in memory, and removes the first ones beyond the limit.
+// keeper stores dead letters in memory. Above the limit it removes the oldest.
 type keeper struct{ host *Host }
 
 func (k keeper) Keep(ctx context.Context, letters []handlers.DeadLetter, limits handlers.DeadLetterLimits) (handlers.DeadLettersRemoved, error) {

@@ -8,30 +8,31 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// Inventory is a fake of a list of known devices. It is safe for concurrent use.
+// Inventory is a fake of an inventory. It is safe for concurrent use.
 type Inventory struct {
 	mu       sync.Mutex
 	list     map[string]map[string]string
-	watchers []func(gone []string)
+	watchers []func(removed []string)
 }
 
 var _ device.Inventory = (*Inventory)(nil)
 
-// List lists these devices with their labels, and no others, and tells those who watch.
+// List replaces the list by devices with their labels, and calls the watchers with the removed
+// names.
 func (i *Inventory) List(devices map[string]map[string]string) {
 	i.mu.Lock()
-	var gone []string
+	var removed []string
 	for name := range i.list {
 		if _, still := devices[name]; !still {
-			gone = append(gone, name)
+			removed = append(removed, name)
 		}
 	}
 	i.list = maps.Clone(devices)
 	watchers := i.watchers
 	i.mu.Unlock()
-	slices.Sort(gone)
+	slices.Sort(removed)
 	for _, f := range watchers {
-		f(gone)
+		f(removed)
 	}
 }
 
@@ -50,7 +51,7 @@ func (i *Inventory) Labels(name string) map[string]string {
 	return i.list[name]
 }
 
-// Select returns the devices that have all of these labels.
+// Select returns the devices that have all given labels.
 func (i *Inventory) Select(labels map[string]string) []string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -73,8 +74,8 @@ func matches(has, wanted map[string]string) bool {
 	return true
 }
 
-// Watch remembers f for List.
-func (i *Inventory) Watch(f func(gone []string)) {
+// Watch stores f for List.
+func (i *Inventory) Watch(f func(removed []string)) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.watchers = append(i.watchers, f)

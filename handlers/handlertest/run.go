@@ -20,12 +20,14 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// patience is how long a handler is waited for that has to end soon: a busy machine may take its time.
+// patience is how long a test waits for a handler that has to end soon. It is long, because the
+// machine may be busy.
 const patience = 2 * time.Minute
 
-// Run holds a handler against its duties: it leaves its input alone, describes a message the same way every time, is safe
-// for concurrent use, returns soon after its context has ended, survives junk, and leaves no goroutine behind. build returns a new
-// handler; examples are messages that it handles without an error.
+// Run is the conformance suite of handlers. A handler must not change its input, must describe a
+// message the same way each time, be safe for concurrent use, return soon after its context has
+// ended, survive junk, and leave no goroutine behind. build returns a new handler. examples are
+// messages that it handles without an error.
 func Run(t *testing.T, build func(t *testing.T) handlers.Handler, examples ...*message.Message) {
 	if len(examples) == 0 {
 		t.Fatal("handlertest.Run needs examples of messages")
@@ -40,7 +42,7 @@ func Run(t *testing.T, build func(t *testing.T) handlers.Handler, examples ...*m
 					t.Errorf("closing the handler: %v", err)
 				}
 			}
-			nothingLeft(t, before)
+			checkNoGoroutines(t, before)
 		})
 	}
 	run("Examples", func(t *testing.T, h handlers.Handler) {
@@ -61,7 +63,7 @@ func Run(t *testing.T, build func(t *testing.T) handlers.Handler, examples ...*m
 			}
 			checkUnchanged(t, msg, input)
 			if r, ok := h.(handlers.Refuser); ok {
-				refuse(t, h, r, input)
+				checkRefusals(t, h, r, input)
 				checkUnchanged(t, msg, input)
 			}
 		}
@@ -72,9 +74,9 @@ func Run(t *testing.T, build func(t *testing.T) handlers.Handler, examples ...*m
 			if err != nil {
 				t.Errorf("describing %s: %v", msg.Payload, err)
 			}
-			again, _ := Describe(h, msg.Copy())
-			if first.Key != again.Key || first.ID != again.ID {
-				t.Errorf("%s described as %q %q, then as %q %q", msg.Payload, first.Key, first.ID, again.Key, again.ID)
+			second, _ := Describe(h, msg.Copy())
+			if first.Key != second.Key || first.ID != second.ID {
+				t.Errorf("%s described as %q %q, then as %q %q", msg.Payload, first.Key, first.ID, second.Key, second.ID)
 			}
 		}
 	})
@@ -111,10 +113,10 @@ func Run(t *testing.T, build func(t *testing.T) handlers.Handler, examples ...*m
 			select {
 			case err := <-ended:
 				if handlers.KindOf(err) == handlers.KindDrop {
-					t.Errorf("%s is called done on purpose when its context has ended: %v", msg.Payload, err)
+					t.Errorf("%s is dropped when its context has ended: %v", msg.Payload, err)
 				}
 			case <-time.After(patience):
-				t.Fatalf("waited %v for the end of handling %s, whose context has ended; the goroutines:\n%s", patience, msg.Payload, stacks())
+				t.Fatalf("waited %v for the end of handling %s, whose context has ended; the goroutines:\n%s", patience, msg.Payload, allStacks())
 			}
 		}
 	})
@@ -123,7 +125,7 @@ func Run(t *testing.T, build func(t *testing.T) handlers.Handler, examples ...*m
 			msg := handlers.NewMessage([]byte(body))
 			out, err := Handle(t.Context(), h, msg)
 			if handlers.KindOf(err) == handlers.KindUnavailable {
-				t.Errorf("%.80q is called an outage: %v", body, err)
+				t.Errorf("%.80q has an error of kind unavailable: %v", body, err)
 			}
 			if err == nil {
 				checkOutputs(t, msg, out)
@@ -156,8 +158,8 @@ func Run(t *testing.T, build func(t *testing.T) handlers.Handler, examples ...*m
 	}
 }
 
-// nothingLeft wants all goroutines but those before to end.
-func nothingLeft(t *testing.T, before goleak.Option) {
+// checkNoGoroutines waits until all goroutines except those in before have ended.
+func checkNoGoroutines(t *testing.T, before goleak.Option) {
 	t.Helper()
 	for begun := time.Now(); ; {
 		err := goleak.Find(before) // which waits for a moment
@@ -171,12 +173,12 @@ func nothingLeft(t *testing.T, before goleak.Option) {
 	}
 }
 
-func stacks() []byte {
+func allStacks() []byte {
 	buf := make([]byte, 1<<20)
 	return buf[:runtime.Stack(buf, true)]
 }
 
-// Junk returns bodies that no handler of JSON expects.
+// Junk returns bodies that aren't valid input for a handler of JSON.
 func Junk() []string {
 	return []string{
 		"", " ", "\x00", "\xff\xfe", "open", "{", "[]", "null", "1e999", `"`, `{"a":1}{"a":2}`, `{"a":1,"a":2}`, "{\"a\":\"\xff\"}", `{"id":1,"device":[],"cmd":{}}`,
@@ -184,11 +186,11 @@ func Junk() []string {
 	}
 }
 
-func byMetadata(msg *message.Message) handlers.Description {
+func describeByMetadata(msg *message.Message) handlers.Description {
 	return handlers.Description{Key: msg.Metadata[transports.Device], ID: msg.Metadata[transports.MessageID]}
 }
 
-func refuse(t *testing.T, h handlers.Handler, r handlers.Refuser, msg *message.Message) {
+func checkRefusals(t *testing.T, h handlers.Handler, r handlers.Refuser, msg *message.Message) {
 	t.Helper()
 	for _, reason := range []handlers.Reason{handlers.ReasonStalled, handlers.ReasonAckDeadline, handlers.ReasonIDReused} {
 		s := Begin(t.Context(), h, msg)
@@ -223,9 +225,9 @@ func checkOutputs(t *testing.T, in *message.Message, out []*message.Message) {
 	for _, msg := range out {
 		switch {
 		case msg == nil:
-			t.Fatal("a nil message among what was produced")
+			t.Fatal("a produced message is nil")
 		case seen[msg]:
-			t.Error("the input, or one message twice, among what was produced")
+			t.Error("the input was produced, or one message twice")
 		case msg.UUID == "":
 			t.Error("a produced message without a UUID")
 		}
@@ -233,7 +235,7 @@ func checkOutputs(t *testing.T, in *message.Message, out []*message.Message) {
 	}
 }
 
-// Logger returns a logger that writes to the test's log. What comes after the test is lost.
+// Logger returns a logger that writes to the test's log. It drops lines after the end of the test.
 func Logger(t testing.TB) *slog.Logger {
 	w := &testWriter{t: t}
 	t.Cleanup(w.close)

@@ -10,7 +10,8 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 )
 
-// Scope is one run of one message, which remembers what it was told. It is safe for concurrent use.
+// Scope is one run of one message. It records the calls of its methods. It is safe for concurrent
+// use.
 type Scope struct {
 	description handlers.Description
 	handler     handlers.Handler
@@ -25,27 +26,27 @@ type Scope struct {
 
 var _ handlers.Scope = (*Scope)(nil)
 
-// NewScope returns a run that ends with ctx. Refusals are h's, which may be nil.
+// NewScope returns a run that ends with ctx. h refuses messages; it may be nil.
 func NewScope(ctx context.Context, d handlers.Description, h handlers.Handler) *Scope {
 	s := &Scope{description: d, handler: h}
 	s.base = handlers.WithScope(ctx, s)
 	return s
 }
 
-// Description returns what NewScope was given.
+// Description returns the argument of NewScope.
 func (s *Scope) Description() handlers.Description { return s.description }
 
 // Base returns the context for the run's message.
 func (s *Scope) Base() context.Context { return s.base }
 
-// Enqueued counts.
+// Enqueued counts its calls.
 func (s *Scope) Enqueued() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.enqueued++
 }
 
-// Refuse asks the handler.
+// Refuse records the reason and calls the handler's Refuse.
 func (s *Scope) Refuse(msg *message.Message, reason handlers.Reason) ([]*message.Message, error) {
 	s.mu.Lock()
 	s.refused = append(s.refused, reason)
@@ -60,21 +61,22 @@ type refusal handlers.Reason
 
 func (r refusal) Error() string { return string(r) }
 
-// Swallowed remembers err.
+// Swallowed records err.
 func (s *Scope) Swallowed(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.swallowed = append(s.swallowed, err)
 }
 
-// OnConfirmed remembers f for Confirm.
+// OnConfirmed stores f for Confirm.
 func (s *Scope) OnConfirmed(f func(context.Context) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.confirmed = append(s.confirmed, f)
 }
 
-// Confirm calls what OnConfirmed was given, once, as the router does when every output is confirmed. With an error the message isn't acked.
+// Confirm calls the functions that OnConfirmed has stored, once, as the router does when every
+// output is confirmed. If Confirm returns an error, the router doesn't ack the message.
 func (s *Scope) Confirm(ctx context.Context) error {
 	s.mu.Lock()
 	calls := s.confirmed
@@ -94,7 +96,7 @@ func (s *Scope) Placed() int {
 	return s.enqueued
 }
 
-// Errors returns what Swallowed was given.
+// Errors returns the errors that Swallowed has recorded.
 func (s *Scope) Errors() []error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

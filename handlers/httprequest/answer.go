@@ -23,35 +23,37 @@ import (
 )
 
 const (
-	// maxQuoted is how much of what the endpoint says is told to people.
+	// maxQuoted is the most bytes of the endpoint's text in an error.
 	maxQuoted = 300
-	// maxDrained is how much of a body that nobody needs is read, so that its connection can be used again.
+	// maxDrained is the most bytes that are read of a body that isn't needed, so that its
+	// connection can be reused.
 	maxDrained = 64 << 10
-	// maxShortString is what AMQP has room for in a property.
+	// maxShortString is the longest AMQP property, in bytes.
 	maxShortString = 255
 )
 
 // keyStatus is the metadata key of the answer's status, "200".
 const keyStatus = "http.status"
 
-// answer is what an endpoint said.
+// answer is an endpoint's response.
 type answer struct {
 	target *url.URL
-	from   string // the target, as it may be told
+	from   string // the target without secrets
 	code   int
 	header nethttp.Header
-	// location is where to look instead; empty: it is no redirect.
+	// location is the target of a redirect; empty: the answer isn't one.
 	location string
-	// body is the whole one of an answer that is passed on, otherwise as much as is quoted.
+	// body is the whole body if it becomes a message, and otherwise its beginning, for the error
+	// text.
 	body []byte
 }
 
-// noAnswer is the class of a request that got no answer.
+// noAnswer is the class of a request without an answer.
 const noAnswer = "none"
 
 func newAnswers() *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "pentrough_http_request_answers_total", Help: "Requests by what answered them: 2xx and so on, or none.",
+		Name: "pentrough_http_request_answers_total", Help: "Requests by the class of their answer, such as 2xx, or none.",
 	}, []string{"status"})
 }
 
@@ -61,16 +63,16 @@ func (a *answer) status() string {
 	return strings.TrimSpace(strconv.Itoa(a.code) + " " + nethttp.StatusText(a.code))
 }
 
-func (a *answer) good() bool { return a.code >= 200 && a.code < 300 }
+func (a *answer) ok() bool { return a.code >= 200 && a.code < 300 }
 
-// read reads an answer, as much of it as is needed.
-func (h *hook) read(ctx context.Context, target *url.URL, resp *nethttp.Response) (*answer, error) {
+// readAnswer reads as much of a response as is needed.
+func (h *hook) readAnswer(ctx context.Context, target *url.URL, resp *nethttp.Response) (*answer, error) {
 	a := &answer{target: target, from: origin(target), code: resp.StatusCode, header: resp.Header}
 	if slices.Contains([]int{301, 302, 303, 307, 308}, a.code) {
 		a.location = resp.Header.Get("Location")
 	}
-	if !a.good() || h.config.Output != outputResponse {
-		// The status has said all; that the rest doesn't come changes nothing.
+	if !a.ok() || h.config.Output != outputResponse {
+		// The status is enough: an error while reading the body changes nothing.
 		a.body, _ = io.ReadAll(io.LimitReader(resp.Body, maxDrained))
 		return a, nil
 	}
@@ -80,7 +82,7 @@ func (h *hook) read(ctx context.Context, target *url.URL, resp *nethttp.Response
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
 	if err != nil {
-		return nil, fmt.Errorf("reading the answer of %s, %s: %w", a.from, a.status(), cutShort(ctx, err))
+		return nil, fmt.Errorf("reading the answer of %s, %s: %w", a.from, a.status(), shorten(ctx, err))
 	}
 	if int64(len(body)) > most {
 		return nil, h.tooLarge(a)
@@ -93,19 +95,19 @@ func (h *hook) tooLarge(a *answer) error {
 	return handlers.Permanent(fmt.Errorf("%s answered %s with more than max_response, %d bytes", a.from, a.status(), h.config.MaxResponse))
 }
 
-// judge returns nil if the message is handled, or the error that the answer means.
-func (h *hook) judge(a *answer) error {
-	if a.good() {
+// errorOf returns the error that an answer means, or nil if the hook has handled the message.
+func (h *hook) errorOf(a *answer) error {
+	if a.ok() {
 		return nil
 	}
 	text := a.from + " answered " + a.status()
-	if said := strings.TrimSpace(string(a.body)); said != "" {
-		text += ": " + clip(said)
+	if reason := strings.TrimSpace(string(a.body)); reason != "" {
+		text += ": " + clip(reason)
 	}
 	err := errors.New(text)
 	switch {
 	case slices.Contains(h.config.OutageStatus, a.code):
-		return handlers.RetryAfter(h.outage(err), a.retryAfter(h.env.Now()))
+		return handlers.RetryAfter(h.newOutage(err), a.retryAfter(h.env.Now()))
 	case a.code == nethttp.StatusRequestTimeout, a.code == nethttp.StatusTooEarly, a.code >= 500:
 		return handlers.RetryAfter(err, a.retryAfter(h.env.Now()))
 	default:
@@ -113,7 +115,8 @@ func (h *hook) judge(a *answer) error {
 	}
 }
 
-// retryAfter is what the answer says of when to come again: seconds, or a date. 0: nothing.
+// retryAfter returns the wait that the answer's Retry-After asks for, as seconds or a date. 0: it
+// asks for none.
 func (a *answer) retryAfter(now time.Time) time.Duration {
 	const longest = 24 * time.Hour
 	value := strings.TrimSpace(a.header.Get("Retry-After"))
@@ -126,8 +129,8 @@ func (a *answer) retryAfter(now time.Time) time.Duration {
 	return 0
 }
 
-// produce makes what a handled message becomes.
-func (h *hook) produce(msg *message.Message, a *answer) []*message.Message {
+// outputs returns the messages that a handled message becomes.
+func (h *hook) outputs(msg *message.Message, a *answer) []*message.Message {
 	switch h.config.Output {
 	case outputNone:
 		return nil
@@ -136,12 +139,12 @@ func (h *hook) produce(msg *message.Message, a *answer) []*message.Message {
 	}
 	out := handlers.NewMessage(a.body)
 	out.Metadata[keyStatus] = strconv.Itoa(a.code)
-	if kind := a.header.Get("Content-Type"); property(kind) {
+	if kind := a.header.Get("Content-Type"); fitsProperty(kind) {
 		if _, _, err := mime.ParseMediaType(kind); err == nil {
 			out.Metadata[transports.ContentType] = kind
 		}
 	}
-	if encoding := a.header.Get("Content-Encoding"); property(encoding) {
+	if encoding := a.header.Get("Content-Encoding"); fitsProperty(encoding) {
 		out.Metadata[transports.ContentEncoding] = encoding
 	}
 	if device := msg.Metadata[transports.Device]; device != "" {
@@ -150,12 +153,13 @@ func (h *hook) produce(msg *message.Message, a *answer) []*message.Message {
 	return []*message.Message{out}
 }
 
-// property reports whether a header's value can be a property of a message everywhere.
-func property(value string) bool {
+// fitsProperty reports whether every transport can send a header's value as a property of a
+// message.
+func fitsProperty(value string) bool {
 	return value != "" && len(value) <= maxShortString && utf8.ValidString(value) && fitsHeader(value)
 }
 
-// clip makes a short, printable text of what somebody else wrote.
+// clip returns the beginning of a text from outside, without unprintable characters.
 func clip(s string) string {
 	cut := len(s) > maxQuoted
 	s = strings.ToValidUTF8(s[:min(len(s), maxQuoted)], "")

@@ -11,28 +11,29 @@ import (
 )
 
 const (
-	// maxHead is the largest head of an answer.
+	// maxHead is the largest header of an answer, in bytes.
 	maxHead = 64 << 10
-	// idle is how long a connection is kept without a request.
+	// idle is how long an unused connection stays open.
 	idle = 90 * time.Second
 )
 
-// client makes the connections. It is safe for concurrent use.
+// client makes the connections. Before it connects, it checks the address. It is safe for
+// concurrent use.
 type client struct {
 	config Config
 	places places
-	// resolver looks names up; nil: as the system does.
+	// resolver looks up names; nil: the system's resolver.
 	resolver *net.Resolver
 
 	mu sync.Mutex
-	// transport is made by the first request, as the files with certificates are read for it.
+	// transport is made for the first request, because that reads the certificate files.
 	transport *nethttp.Transport
-	// proxies are the addresses of proxies that the environment named.
+	// proxies has the addresses of the proxies from the environment.
 	proxies map[string]bool
 }
 
-// get returns the transport.
-func (c *client) get() (*nethttp.Transport, error) {
+// roundTripper returns the transport, and makes it if needed.
+func (c *client) roundTripper() (*nethttp.Transport, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.transport != nil {
@@ -45,7 +46,7 @@ func (c *client) get() (*nethttp.Transport, error) {
 	c.transport = &nethttp.Transport{
 		DialContext: c.dial, TLSClientConfig: encrypted, TLSHandshakeTimeout: c.config.Timeout, MaxResponseHeaderBytes: maxHead,
 		MaxIdleConns: c.config.Connections, MaxIdleConnsPerHost: c.config.Connections, IdleConnTimeout: idle,
-		DisableCompression: true, // the answer is passed on as it came
+		DisableCompression: true, // the answer's body is passed on unchanged
 	}
 	if c.config.Proxy {
 		c.transport.Proxy = c.proxy
@@ -53,7 +54,8 @@ func (c *client) get() (*nethttp.Transport, error) {
 	return c.transport, nil
 }
 
-// proxy is the environment's, which is remembered: it may have any address.
+// proxy returns the proxy from the environment. It remembers the proxy's address, which dial
+// doesn't check.
 func (c *client) proxy(r *nethttp.Request) (*url.URL, error) {
 	u, err := nethttp.ProxyFromEnvironment(r)
 	if u == nil || err != nil {
@@ -72,14 +74,15 @@ func (c *client) proxy(r *nethttp.Request) (*url.URL, error) {
 	return u, nil
 }
 
-// dial connects. The address is looked at when its socket is there, and so after all names were looked up.
+// dial connects. It checks the address that is being dialled, after the lookup of its name. So a
+// name can't have another address at the check than at the connection.
 func (c *client) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	d := net.Dialer{Timeout: c.config.Timeout, Resolver: c.resolver}
 	c.mu.Lock()
 	proxy := c.proxies[address]
 	c.mu.Unlock()
 	if !proxy {
-		d.Control = func(_, address string, _ syscall.RawConn) error { return c.places.dial(address) }
+		d.Control = func(_, address string, _ syscall.RawConn) error { return c.places.checkAddress(address) }
 	}
 	return d.DialContext(ctx, network, address)
 }

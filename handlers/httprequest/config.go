@@ -24,45 +24,66 @@ func init() {
 	})
 }
 
-const description = "Sends each message as a request to `url`: the body is the payload, but for GET and DELETE, which have none.\n\n" +
+const description = "Sends each message as a request to `url`. The body of the request is the payload; a " +
+	"GET or DELETE has no body.\n\n" +
 	"```toml\n" +
 	"[pipeline.orders]\n" +
 	"from       = \"broker:orders\"\n" +
 	"middleware = [\"poison\", \"retry\"]\n" +
-	"handler    = { type = \"http-request\", url = \"https://hooks.example.com/orders\", headers = { Authorization = \"Bearer ${HOOK_TOKEN}\" } }\n" +
+	"handler    = { type = \"http-request\", url = \"https://hooks.example.com/orders\", " +
+	"headers = { Authorization = \"Bearer ${HOOK_TOKEN}\" } }\n" +
 	"to         = \"broker:answers\"\n" +
 	"```\n\n" +
-	"| metadata | header |\n|---|---|\n" +
+	"| metadata | header |\n" +
+	"|---|---|\n" +
 	"| message_id, else an id that the host gives the message | `Idempotency-Key` |\n" +
 	"| correlation_id | `X-Correlation-ID` |\n" +
 	"| content_type, content_encoding | `Content-Type`, `Content-Encoding` |\n" +
 	"| header.traceparent, header.tracestate | `Traceparent`, `Tracestate` |\n" +
-	"| what `forward` names | as it says |\n\n" +
-	"`headers` are the same for all messages, and come before those of the message. The hook may get a message more than once, as after a lost connection: the `Idempotency-Key` is then the same.\n\n" +
-	"**What is produced.** With `output = \"response\"`, one message: the answer's body, with `http.status`, content_type and content_encoding, and the device of the message. With `\"message\"` the message itself is sent on, " +
-	"as `passthrough` does, once the hook has taken it; with `\"none\"` nothing. Without a `to` what is produced is the answer to a caller over HTTP, and otherwise goes nowhere.\n\n" +
+	"| the keys in `forward` | the headers in `forward` |\n\n" +
+	"The headers in `headers` are the same for all messages. They replace headers of the " +
+	"same name that come from the message. The hook may get a message more than once, for " +
+	"example after a lost connection. Then its `Idempotency-Key` is the same.\n\n" +
+	"**Output.** With `output = \"response\"` the handler produces one message: the body of " +
+	"the answer, with `http.status`, content_type and content_encoding, and the device of " +
+	"the original message. With `\"message\"` it sends the message itself on, as " +
+	"`passthrough` does, after the hook has handled it. With `\"none\"` it produces nothing. " +
+	"If the pipeline has no `to`, the output is the answer to a caller over HTTP; for other " +
+	"sources it goes nowhere.\n\n" +
 	"**What an answer means.**\n\n" +
-	"| answer | the message |\n|---|---|\n" +
+	"| answer | the message |\n" +
+	"|---|---|\n" +
 	"| 2xx | is handled |\n" +
-	"| none: the endpoint can't be reached (name, connection, TLS), or a status of `outage_status` | waits: *unavailable*. The pipeline pauses, is not ready, and tries again until it works; nothing is lost or poisoned. `Retry-After` counts, up to a minute |\n" +
-	"| none within `timeout`, the connection breaks, 408, 425 or another 5xx | *retryable*: the message may be the cause. `retry` waits as long as `Retry-After` says, up to its `max_retry_after` |\n" +
-	"| another 4xx, a redirect that isn't followed, more than `max_response` | *permanent* |\n\n" +
-	"A pipeline has one hook, and when that is down every message fails: so it pauses. `on_outage = \"retryable\"` has such messages fail one by one instead, `retry` count them and `poison` keep them: for messages that are worth " +
-	"nothing later, or with a `circuit-breaker`.\n\n" +
-	"**Where calls go.** To the host of `url`, and by redirects, of which at most `redirects` are followed, to hosts that `allow` lists: a name or an address, with a port or without, or a network such as `\"10.0.0.0/8\"`. A redirect by 301, 302 " +
-	"or 303 would turn a POST into a GET without a body, and isn't followed; nor is one from https to http. `headers` but `Content-Type`, and the user of `url`, go to the scheme, host and port of `url` only.\n\n" +
-	"An address that isn't a public one (loopback, private, link-local and the like) is refused when the connection is made, whatever name led there, unless `url` or `allow` spells it, as an address, a network, or `localhost`. " +
-	"So a name in `url` that has a private address needs the address or its network in `allow`; the error says which. Neither cookies nor a proxy are used; with `proxy = true` the one that the environment names (`HTTPS_PROXY`, `HTTP_PROXY`, " +
-	"`NO_PROXY`), which then decides what a name's address is."
+	"| the endpoint can't be reached (name, connection, TLS), or a status of `outage_status` | waits: the error is *unavailable*. The pipeline pauses, isn't ready, and tries again until the endpoint works. No message is lost or poisoned. `Retry-After` counts, up to a minute |\n" +
+	"| none within `timeout`, a broken connection, 408, 425 or another 5xx | fails: the error is *retryable*, because the message may be the cause. `retry` waits as long as `Retry-After` says, up to its `max_retry_after` |\n" +
+	"| another 4xx, a redirect that isn't followed, more than `max_response` | fails: the error is *permanent* |\n\n" +
+	"A pipeline has one hook. If the hook is down, every message would fail, so the " +
+	"pipeline pauses. With `on_outage = \"retryable\"` each message fails on its own, `retry` " +
+	"counts it, and `poison` stores it. Use this for messages that are worth nothing later, " +
+	"or with a `circuit-breaker`.\n\n" +
+	"**Where calls may go.** Calls go to the host of `url`. They follow at most `redirects` " +
+	"redirects, to hosts in `allow`. An entry of `allow` is a name or an address, with or " +
+	"without a port, or a network such as `\"10.0.0.0/8\"`. A redirect by 301, 302 or 303 " +
+	"isn't followed, because it would turn a POST into a GET without a body. A redirect " +
+	"from https to http isn't followed either. The headers in `headers`, except " +
+	"`Content-Type`, and the user in `url` go only to the scheme, host and port of `url`.\n\n" +
+	"An address that isn't public (loopback, private, link-local and the like) is refused " +
+	"at the moment of the connection, whatever name led to it. It is allowed only if `url` " +
+	"or `allow` contains it as an address, a network, or `localhost`. So if the name in " +
+	"`url` has a private address, `allow` needs that address or its network; the error says " +
+	"which.\n\n" +
+	"The handler uses no cookies, and no proxy by default. With `proxy = true` it uses the " +
+	"proxy from the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`). That proxy then " +
+	"looks up the names, so their addresses aren't checked."
 
-// What output says.
+// The values of output.
 const (
 	outputResponse = "response"
 	outputMessage  = "message"
 	outputNone     = "none"
 )
 
-// What on_outage says.
+// The values of on_outage.
 const (
 	outageUnavailable = "unavailable"
 	outageRetryable   = "retryable"
@@ -70,23 +91,23 @@ const (
 
 // Config is the configuration of http-request.
 type Config struct {
-	URL          transports.Secret            `toml:"url" schemes:"http,https" doc:"Where each message goes: an http or https URL." example:"\"https://hooks.example.com/orders\"" required:"true"`
+	URL          transports.Secret            `toml:"url" doc:"The http or https URL that is called with each message." example:"\"https://hooks.example.com/orders\"" required:"true" schemes:"http,https"`
 	Method       string                       `toml:"method" doc:"The request's method." enum:"POST,PUT,PATCH,DELETE,GET"`
 	Headers      map[string]transports.Secret `toml:"headers" doc:"Headers of every request." example:"{ Authorization = \"Bearer ${HOOK_TOKEN}\" }"`
-	Forward      map[string]string            `toml:"forward" doc:"Headers with the metadata that they get their values from." example:"{ X-Device = \"device\", X-Tenant = \"header.X-Tenant\" }"`
-	Timeout      time.Duration                `toml:"timeout" doc:"How long a request may take, with its redirects and the answer's body." min:"1ms"`
-	Connections  int                          `toml:"connections" doc:"Requests at a time; further messages wait." min:"1" max:"10000"`
-	Output       string                       `toml:"output" doc:"What is produced: the answer, the message itself, or nothing." enum:"response,message,none"`
-	MaxResponse  int                          `toml:"max_response" doc:"The largest body of an answer; with output message or none it isn't looked at." unit:"bytes" min:"1" max:"1073741824"`
-	OnOutage     string                       `toml:"on_outage" doc:"The kind of error when the endpoint can't be reached or says so: unavailable pauses the pipeline until it works, retryable counts against the message." enum:"unavailable,retryable"`
-	OutageStatus []int                        `toml:"outage_status" doc:"Statuses that say that the endpoint doesn't work at the moment, whatever the message." example:"[429, 502, 503]"`
-	Allow        []string                     `toml:"allow" doc:"Hosts beside that of url to which redirects may lead, and addresses and networks that may be called though they aren't public." example:"[\"eu.hooks.example.com\", \"10.1.0.0/16\"]"`
-	Redirects    int                          `toml:"redirects" doc:"How many redirects are followed for one message." min:"0" max:"10"`
-	Proxy        bool                         `toml:"proxy" doc:"Use the proxy that the environment names."`
-	TLS          *transports.TLS              `toml:"tls" doc:"TLS to the endpoint, if the system's authorities aren't enough."`
+	Forward      map[string]string            `toml:"forward" doc:"Headers, each with the metadata key of its value." example:"{ X-Device = \"device\", X-Tenant = \"header.X-Tenant\" }"`
+	Timeout      time.Duration                `toml:"timeout" doc:"How long a call may take, including redirects and the answer's body." min:"1ms"`
+	Connections  int                          `toml:"connections" doc:"The most requests at a time. Further messages wait." min:"1" max:"10000"`
+	Output       string                       `toml:"output" doc:"The output: the answer, the message itself, or nothing." enum:"response,message,none"`
+	MaxResponse  int                          `toml:"max_response" doc:"The largest body of an answer. It isn't checked with output message or none." unit:"bytes" min:"1" max:"1073741824"`
+	OnOutage     string                       `toml:"on_outage" doc:"The kind of error if the endpoint can't be reached, or answers with a status of outage_status. unavailable: the pipeline pauses until the endpoint works. retryable: the message fails." enum:"unavailable,retryable"`
+	OutageStatus []int                        `toml:"outage_status" doc:"Statuses that mean that the endpoint doesn't work, not that the message is wrong." example:"[429, 502, 503]"`
+	Allow        []string                     `toml:"allow" doc:"Further hosts to which redirects may lead, and addresses and networks that may be called even if they aren't public." example:"[\"eu.hooks.example.com\", \"10.1.0.0/16\"]"`
+	Redirects    int                          `toml:"redirects" doc:"The most redirects that are followed for one message." min:"0" max:"10"`
+	Proxy        bool                         `toml:"proxy" doc:"Whether to use the proxy from the environment."`
+	TLS          *transports.TLS              `toml:"tls" doc:"TLS to the endpoint, if the system's certificate authorities don't suffice."`
 }
 
-// defaults returns a configuration with every default set.
+// defaults returns the default configuration.
 func defaults() *Config {
 	return &Config{
 		Method: nethttp.MethodPost, Timeout: 10 * time.Second, Connections: 64, Output: outputResponse, MaxResponse: 1 << 20, OnOutage: outageUnavailable,
@@ -94,7 +115,7 @@ func defaults() *Config {
 	}
 }
 
-// Validate reports all problems.
+// Validate returns all problems of the configuration, joined.
 func (c *Config) Validate() error {
 	var errs []error
 	invalid := func(field, format string, args ...any) {
@@ -151,20 +172,20 @@ func (c *Config) Validate() error {
 	return errors.Join(append(errs, c.TLS.Validate())...)
 }
 
-// target reads the URL.
+// target parses the URL.
 func (c *Config) target() (*url.URL, error) {
 	if c.URL == "" {
-		return nil, errors.New(`is missing; it says where each message goes, such as "https://hooks.example.com/orders"`)
+		return nil, errors.New(`is missing; it is the URL to call, such as "https://hooks.example.com/orders"`)
 	}
 	u, err := url.Parse(string(c.URL))
 	if err != nil {
 		if e, ok := errors.AsType[*url.Error](err); ok {
 			err = e.Err // without the URL
 		}
-		return nil, fmt.Errorf("is no URL: %w", err)
+		return nil, fmt.Errorf("is not a URL: %w", err)
 	}
 	if u.Scheme != schemeHTTP && u.Scheme != schemeHTTPS || u.Hostname() == "" {
-		return nil, errors.New("is no http or https URL with a host, such as \"https://hooks.example.com/orders\"")
+		return nil, errors.New("is not an http or https URL with a host, such as \"https://hooks.example.com/orders\"")
 	}
 	u.Fragment = ""
 	return u, nil
@@ -172,7 +193,7 @@ func (c *Config) target() (*url.URL, error) {
 
 var _ handlers.Risky = (*Config)(nil)
 
-// Risks implements handlers.Risky: what proves who calls shouldn't be sent in the clear.
+// Risks warns of credentials that are sent in the clear. It implements handlers.Risky.
 func (c *Config) Risks() map[string]string {
 	u, err := c.target()
 	if err != nil || u.Scheme != schemeHTTP || transports.Loopback(u.Hostname()) {
@@ -181,7 +202,7 @@ func (c *Config) Risks() map[string]string {
 	const inTheClear = "is sent in the clear, as url isn't https and isn't on a loopback address"
 	risks := map[string]string{}
 	for name := range u.Query() {
-		if proves(name) {
+		if isCredential(name) {
 			risks["url"] = "its parameter " + name + " " + inTheClear
 		}
 	}
@@ -189,33 +210,33 @@ func (c *Config) Risks() map[string]string {
 		risks["url"] = "its user part " + inTheClear
 	}
 	for name := range c.Headers {
-		if proves(name) {
+		if isCredential(name) {
 			risks["headers."+name] = "it " + inTheClear
 		}
 	}
 	for name := range c.Forward {
-		if proves(name) {
+		if isCredential(name) {
 			risks["forward."+name] = "it " + inTheClear
 		}
 	}
 	return risks
 }
 
-// proves guesses by the name of a header or a parameter whether it proves who calls.
-func proves(name string) bool {
+// isCredential guesses from the name of a header or parameter whether it contains a credential.
+func isCredential(name string) bool {
 	name = strings.ToLower(name)
 	return name != "idempotency-key" && slices.ContainsFunc([]string{"auth", "cookie", "token", "key", "secret", "passw", "signature", "session", "credential"},
 		func(part string) bool { return strings.Contains(name, part) })
 }
 
-// reserved are headers that belong to the connection, or are made of the URL and the body.
+// reserved has the headers that belong to the connection, or that come from the URL and the body.
 var reserved = []string{
 	"Connection", "Content-Length", "Expect", "Host", "Keep-Alive", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 }
 
 func checkName(name string) error {
 	switch {
-	case name == "" || strings.ContainsFunc(name, notInToken):
+	case name == "" || strings.ContainsFunc(name, isNotInToken):
 		return errors.New("can't be a header's name")
 	case slices.Contains(reserved, textproto.CanonicalMIMEHeaderKey(name)):
 		return errors.New("is a header that the host sets itself")
@@ -223,8 +244,8 @@ func checkName(name string) error {
 	return nil
 }
 
-// notInToken reports whether a rune may not stand in a header's name (RFC 9110, 5.6.2).
-func notInToken(r rune) bool {
+// isNotInToken reports whether a header's name can't contain a rune (RFC 9110, 5.6.2).
+func isNotInToken(r rune) bool {
 	return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
 }
 

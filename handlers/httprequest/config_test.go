@@ -23,10 +23,10 @@ func TestValidate(t *testing.T) {
 		says   string
 	}{
 		{"no url", "", nil, "url: is missing"},
-		{"no URL", "http://a b", nil, "url: is no URL: "},
-		{"no scheme", "hooks.example.com/orders", nil, "url: is no http or https URL"},
-		{"another scheme", "ftp://hooks.example.com", nil, "url: is no http or https URL"},
-		{"no host", "http:///orders", nil, "url: is no http or https URL"},
+		{"no URL", "http://a b", nil, "url: is not a URL: "},
+		{"no scheme", "hooks.example.com/orders", nil, "url: is not an http or https URL"},
+		{"another scheme", "ftp://hooks.example.com", nil, "url: is not an http or https URL"},
+		{"no host", "http:///orders", nil, "url: is not an http or https URL"},
 		{"method", "http://a", func(c *Config) { c.Method = "post" }, `method: is "post", must be one of POST, `},
 		{"a header's name", "http://a", func(c *Config) { c.Headers = map[string]transports.Secret{"X Y": "1"} }, `headers: "X Y" can't be a header's name`},
 		{"a header's value", "http://a", func(c *Config) { c.Headers = map[string]transports.Secret{"X-Y": "hidden\n"} }, `headers: the value of "X-Y" has a line end`},
@@ -38,7 +38,7 @@ func TestValidate(t *testing.T) {
 		{"max_response", "http://a", func(c *Config) { c.MaxResponse = 0 }, "max_response: is 0"},
 		{"on_outage", "http://a", func(c *Config) { c.OnOutage = "drop" }, `on_outage: is "drop"`},
 		{"outage_status", "http://a", func(c *Config) { c.OutageStatus = []int{503, 200} }, "outage_status: 200 is not from 400 to 599"},
-		{"allow", "http://a", func(c *Config) { c.Allow = []string{"a", "*.b"} }, `allow[1]: "*.b" is no host`},
+		{"allow", "http://a", func(c *Config) { c.Allow = []string{"a", "*.b"} }, `allow[1]: "*.b" is neither a host`},
 		{"redirects", "http://a", func(c *Config) { c.Redirects = -1 }, "redirects: is -1"},
 		{"tls", "http://a", func(c *Config) { c.TLS = &transports.TLS{Cert: "a.pem"} }, "tls: cert and key belong together"},
 	} {

@@ -1,7 +1,8 @@
-// Package httprequest is the handler that calls a web hook with each message, and takes care where that may lead.
+// Package httprequest is the handler that calls a web hook with each message. It restricts where
+// the calls may go.
 //
-// A call is a request and the redirects after it. hook.go makes calls, answer.go says what an answer means, client.go makes connections, places.go
-// holds where they may go.
+// A call is a request and the redirects that follow. hook.go makes calls, answer.go decides what
+// an answer means, client.go makes connections, and places.go has the rules on where they may go.
 package httprequest
 
 import (
@@ -29,14 +30,14 @@ type hook struct {
 	url    *url.URL
 	places places
 	client client
-	// slots bounds the requests that run at a time.
+	// slots limits the number of requests at a time.
 	slots   chan struct{}
 	answers *prometheus.CounterVec
 }
 
 var _ io.Closer = (*hook)(nil)
 
-// fromMessage are the headers that every message sets, by their metadata.
+// fromMessage has the headers that come from metadata of each message.
 var fromMessage = []struct{ header, key string }{
 	{"X-Correlation-Id", transports.CorrelationID},
 	{"Content-Type", transports.ContentType},
@@ -45,10 +46,10 @@ var fromMessage = []struct{ header, key string }{
 	{"Tracestate", transports.TraceState},
 }
 
-// Handle calls the hook.
+// Handle calls the hook and returns what the configuration wants as output.
 func (h *hook) Handle(msg *message.Message) ([]*message.Message, error) {
 	ctx := msg.Context()
-	head, err := h.head(msg)
+	head, err := h.newHeader(msg)
 	if err != nil {
 		return nil, handlers.Permanent(err)
 	}
@@ -67,21 +68,21 @@ func (h *hook) Handle(msg *message.Message) ([]*message.Message, error) {
 	case err != nil:
 		return nil, err
 	}
-	return h.produce(msg, a), nil
+	return h.outputs(msg, a), nil
 }
 
-// Close ends the connections that are kept.
+// Close closes the idle connections.
 func (h *hook) Close() error {
 	h.client.close()
 	return nil
 }
 
-// head makes the headers that a request for msg has wherever it goes.
-func (h *hook) head(msg *message.Message) (nethttp.Header, error) {
+// newHeader makes the headers from msg. A request has them wherever it goes.
+func (h *hook) newHeader(msg *message.Message) (nethttp.Header, error) {
 	head := nethttp.Header{"User-Agent": {"pentrough"}}
 	set := func(header, key, value string) error {
 		if !fitsHeader(value) {
-			return fmt.Errorf("%s can't be the header %s: it has a line end or another control character", key, header)
+			return fmt.Errorf("%s can't be the header %s: it contains a line end or another control character", key, header)
 		}
 		if value != "" {
 			head.Set(header, value)
@@ -99,7 +100,8 @@ func (h *hook) head(msg *message.Message) (nethttp.Header, error) {
 	return head, errors.Join(errs...)
 }
 
-// call makes the request and follows redirects. It returns an answer that says that the hook has taken the message.
+// call makes the request and follows redirects. It returns an error unless the last answer means
+// that the hook has handled the message.
 func (h *hook) call(ctx context.Context, head nethttp.Header, body []byte) (*answer, error) {
 	target := h.url
 	for followed := 0; ; followed++ {
@@ -110,49 +112,51 @@ func (h *hook) call(ctx context.Context, head nethttp.Header, body []byte) (*ans
 		}
 		h.answers.WithLabelValues(a.class()).Inc()
 		if a.location == "" {
-			return a, h.judge(a)
+			return a, h.errorOf(a)
 		}
-		if target, err = h.follow(a, followed); err != nil {
+		if target, err = h.redirectTarget(a, followed); err != nil {
 			return nil, handlers.Permanent(fmt.Errorf("%s answered %s: %w", a.from, a.status(), err))
 		}
 	}
 }
 
-// exchange makes one request and reads its answer. redirected says that the target isn't the configured one.
+// exchange makes one request and reads its answer. redirected says that a redirect led to the
+// target.
 func (h *hook) exchange(ctx context.Context, target *url.URL, head nethttp.Header, body []byte, redirected bool) (*answer, error) {
 	transport := h.env.HTTP
 	if transport == nil {
-		client, err := h.client.get()
+		client, err := h.client.roundTripper()
 		if err != nil {
-			return nil, h.outage(fmt.Errorf("calling %s: %w", origin(target), err))
+			return nil, h.newOutage(fmt.Errorf("calling %s: %w", origin(target), err))
 		}
 		transport = client
 	}
 	var reached atomic.Bool
 	watched := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { reached.Store(true) }})
-	r, err := h.request(watched, target, head, body)
+	r, err := h.newRequest(watched, target, head, body)
 	if err != nil {
 		return nil, handlers.Permanent(err)
 	}
 	resp, err := transport.RoundTrip(r)
 	if err != nil {
-		err = cutShort(ctx, err)
+		err = shorten(ctx, err)
 		_, refused := errors.AsType[*forbidden](err)
 		switch {
 		case refused && redirected:
 			return nil, handlers.Permanent(fmt.Errorf("redirected to %s: %w", origin(target), err))
 		case !reached.Load():
-			return nil, h.outage(fmt.Errorf("reaching %s: %w", origin(target), err))
+			return nil, h.newOutage(fmt.Errorf("reaching %s: %w", origin(target), err))
 		default:
 			return nil, fmt.Errorf("waiting for the answer of %s: %w", origin(target), err)
 		}
 	}
 	defer resp.Body.Close()
-	return h.read(ctx, target, resp)
+	return h.readAnswer(ctx, target, resp)
 }
 
-// cutShort returns err, or why ctx has ended, with the text bounded: the other side may have written it.
-func cutShort(ctx context.Context, err error) error {
+// shorten returns the cause if ctx has ended, and otherwise err. It shortens a long text, because
+// the other side may have written it.
+func shorten(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -162,8 +166,9 @@ func cutShort(ctx context.Context, err error) error {
 	return err
 }
 
-// request makes a request. What is the configured endpoint's alone goes nowhere else.
-func (h *hook) request(ctx context.Context, target *url.URL, head nethttp.Header, body []byte) (*nethttp.Request, error) {
+// newRequest makes a request. Only a request to the origin of url gets the configured headers and
+// user.
+func (h *hook) newRequest(ctx context.Context, target *url.URL, head nethttp.Header, body []byte) (*nethttp.Request, error) {
 	if h.config.Method == nethttp.MethodGet || h.config.Method == nethttp.MethodDelete {
 		body = nil
 	}
@@ -189,7 +194,8 @@ func (h *hook) request(ctx context.Context, target *url.URL, head nethttp.Header
 	return r, nil
 }
 
-// origin is what may be told of a URL: paths and queries may hold secrets.
+// origin returns the scheme, host and port of a URL. Errors contain only these, because paths and
+// queries may contain secrets.
 func origin(u *url.URL) string {
 	host := bracketed(canonical(u.Hostname()))
 	if port := portOf(u); port != portOf(&url.URL{Scheme: u.Scheme}) {
@@ -198,22 +204,22 @@ func origin(u *url.URL) string {
 	return u.Scheme + "://" + host
 }
 
-// follow returns where a redirect leads, if that may be followed.
-func (h *hook) follow(a *answer, followed int) (*url.URL, error) {
+// redirectTarget returns the target of a redirect, or an error if it may not be followed.
+func (h *hook) redirectTarget(a *answer, followed int) (*url.URL, error) {
 	next, err := a.target.Parse(a.location)
 	if err != nil {
-		return nil, errors.New("it doesn't say where to")
+		return nil, errors.New("it has no valid target")
 	}
 	switch {
 	case a.code != nethttp.StatusTemporaryRedirect && a.code != nethttp.StatusPermanentRedirect && h.config.Method != nethttp.MethodGet:
-		return nil, fmt.Errorf("to follow it would turn the %s into a GET; url must name the place itself", h.config.Method)
+		return nil, fmt.Errorf("following it would turn the %s into a GET; set url to the target", h.config.Method)
 	case followed >= h.config.Redirects:
-		return nil, fmt.Errorf("more redirects than %d, as redirects says", h.config.Redirects)
+		return nil, fmt.Errorf("more than %d redirects (redirects)", h.config.Redirects)
 	case next.Scheme != schemeHTTP && next.Scheme != schemeHTTPS || next.Hostname() == "":
 		return nil, errors.New("it leads to no http or https URL")
 	case a.target.Scheme == schemeHTTPS && next.Scheme == schemeHTTP:
 		return nil, errors.New("it leads from https to http")
-	case !h.places.admit(next):
+	case !h.places.allowsRedirect(next):
 		return nil, fmt.Errorf("it leads to %s, which isn't the host of url and not in allow", clip(origin(next)))
 	}
 	next.User = nil
@@ -223,8 +229,8 @@ func (h *hook) follow(a *answer, followed int) (*url.URL, error) {
 	return next, nil
 }
 
-// outage makes the error of an endpoint that doesn't work.
-func (h *hook) outage(err error) error {
+// newOutage makes the error for an endpoint that doesn't work.
+func (h *hook) newOutage(err error) error {
 	if h.config.OnOutage == outageUnavailable {
 		return handlers.Unavailable(err)
 	}

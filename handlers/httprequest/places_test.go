@@ -16,7 +16,7 @@ func TestPublic(t *testing.T) {
 		"::": false, "::1": false, "::ffff:10.0.0.1": false, "::ffff:127.0.0.1": false, "fe80::1": false, "fe80::1%eth0": false, "fec0::1": false, "fc00::1": false,
 		"fd12::1": false, "ff02::1": false, "64:ff9b::7f00:1": false, "2002:7f00:1::": false, "2001:0:1::": false, "2001:db8::1": false, "::127.0.0.1": false,
 	} {
-		if got := public(netip.MustParseAddr(address).Unmap()); got != want {
+		if got := isPublic(netip.MustParseAddr(address).Unmap()); got != want {
 			t.Errorf("%s is public: %v", address, got)
 		}
 	}
@@ -52,7 +52,7 @@ func TestAdmit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := p.admit(u); got != want {
+		if got := p.allowsRedirect(u); got != want {
 			t.Errorf("%s: %v", to, got)
 		}
 	}
@@ -67,7 +67,7 @@ func TestZonesOfPlaces(t *testing.T) {
 		"[fe80::5%eth0]:8080": true, "[fe80::1%eth1]:80": true, "[fe80::2%eth7]:1": true, "[fd00::1]:1": true,
 		"[fe80::5%eth1]:8080": false, "[fe80::5]:8080": false, "[fe80::5%eth0]:80": false, "[fe80::1%eth0]:80": false, "[fe80::3%eth0]:80": false,
 	} {
-		if err := p.dial(address); (err == nil) != want {
+		if err := p.checkAddress(address); (err == nil) != want {
 			t.Errorf("%s: %v", address, err)
 		}
 	}

@@ -37,12 +37,12 @@ func TestRedirects(t *testing.T) {
 		{"on the same host", 307, "/next", nil, ""},
 		{"for good", 308, "/next", nil, ""},
 		{"a GET by 302", 302, "/next", func(c *Config) { c.Method = "GET" }, ""},
-		{"a POST by 301", 301, "/next", nil, "to follow it would turn the POST into a GET; url must name the place itself"},
-		{"a POST by 303", 303, "/next", nil, "to follow it would turn the POST into a GET"},
-		{"none allowed", 307, "/next", func(c *Config) { c.Redirects = 0 }, "more redirects than 0"},
-		{"around", 307, "/", nil, "more redirects than 3"},
+		{"a POST by 301", 301, "/next", nil, "following it would turn the POST into a GET; set url to the target"},
+		{"a POST by 303", 303, "/next", nil, "following it would turn the POST into a GET"},
+		{"none allowed", 307, "/next", func(c *Config) { c.Redirects = 0 }, "more than 0 redirects"},
+		{"around", 307, "/", nil, "more than 3 redirects"},
 		{"without a place", 307, "", nil, "answered 307"},
-		{"to no URL", 307, "http://a b/", nil, "it doesn't say where to"},
+		{"to no URL", 307, "http://a b/", nil, "it has no valid target"},
 		{"to another scheme", 307, "file:///etc/passwd", nil, "it leads to no http or https URL"},
 		{"to nobody", 307, "http:///next", nil, "it leads to no http or https URL"},
 		{"to another host", 307, "http://127.0.0.2/next?secret", nil, "it leads to http://127.0.0.2, which isn't the host of url and not in allow"},
@@ -157,7 +157,7 @@ func TestNamesWithPrivateAddresses(t *testing.T) {
 		return string(out[0].Payload), nil
 	}
 	_, err := run(with(named, nil))
-	expect(t, err, handlers.KindUnavailable, 0, "reaching "+named, `127.0.0.1 is not a public address; allow = ["127.0.0.1"] would let calls go there`)
+	expect(t, err, handlers.KindUnavailable, 0, "reaching "+named, `127.0.0.1 is not a public address; allow it with allow = ["127.0.0.1"]`)
 	_, err = run(with(named, func(c *Config) { c.Allow = []string{"hook.example", "127.0.0.2", "10.0.0.0/8", "127.0.0.1:1"} }))
 	expect(t, err, handlers.KindUnavailable, 0, "reaching "+named, "127.0.0.1 is not a public address")
 	for _, allow := range []string{"127.0.0.1", "127.0.0.0/8", "127.0.0.1:" + port} {
