@@ -13,29 +13,29 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// lacks says that a handler needs something that only a host has.
-func lacks(what string) error {
-	return fmt.Errorf("%s, which only a handler that is compiled into the host has: see `pentrough build`", what)
+// hostOnly makes the error for a handler that needs something that only a host has.
+func hostOnly(what string) error {
+	return fmt.Errorf("%s, which only a handler compiled into the host can have: see `pentrough build`", what)
 }
 
-// needs are what a configuration can't do without and a process doesn't have.
-func needs(config any, references []plugin.Ref) error {
+// checkNeeds returns an error if a configuration needs something that a process doesn't have.
+func checkNeeds(config any, references []plugin.Ref) error {
 	var errs []error
 	for _, r := range references {
 		if r.To == "devices" {
-			errs = append(errs, handlers.Invalid(r.Path, "%v", lacks("the devices "+r.Shown+" are wanted")))
+			errs = append(errs, handlers.Invalid(r.Path, "%v", hostOnly("the handler needs the devices "+r.Shown)))
 		}
 	}
 	if u, ok := config.(handlers.LedgerUser); ok && u.NeedsLedger() != "" {
-		errs = append(errs, lacks(u.NeedsLedger()+" needs a ledger"))
+		errs = append(errs, hostOnly(u.NeedsLedger()+" needs a ledger"))
 	}
 	if u, ok := config.(handlers.StoreUser); ok && u.NeedsStore() != "" {
-		errs = append(errs, lacks(u.NeedsStore()+" needs the host's store"))
+		errs = append(errs, hostOnly(u.NeedsStore()+" needs the host's store"))
 	}
 	return errors.Join(errs...)
 }
 
-// env is what a process has of what a host lends.
+// env returns the environment of the handler, as far as a process can have it.
 func (s *session) env() handlers.Env {
 	return handlers.Env{
 		Pipeline: s.host.Pipeline, Host: s.host.Host.Name, Logger: s.logger, Now: time.Now, Registerer: prometheus.NewRegistry(),
@@ -43,32 +43,33 @@ func (s *session) env() handlers.Env {
 			return noPublisher{ref}, nil
 		},
 		Devices: func(ref handlers.DevicesRef) (device.Devices, error) {
-			return nil, lacks(fmt.Sprintf("the devices %q are wanted", string(ref)))
+			return nil, hostOnly(fmt.Sprintf("the handler needs the devices %q", string(ref)))
 		},
 		Inventory: func(handlers.DevicesRef) device.Inventory { return nil },
 	}
 }
 
-// noPublisher stands for a topic, which handlers ask for so that it is prepared: what they produce may go there. What no input owns can't.
+// noPublisher is the publisher of a topic. A handler may ask for it, because messages that it
+// produces may go to that topic. Publishing anything else fails.
 type noPublisher struct{ ref handlers.TopicRef }
 
 func (p noPublisher) Publish(string, ...*message.Message) error {
-	return handlers.Permanent(lacks(fmt.Sprintf("publishing to %q beside what a message produces is wanted", string(p.ref))))
+	return handlers.Permanent(hostOnly(fmt.Sprintf("the handler publishes to %q itself", string(p.ref))))
 }
 
 func (noPublisher) Close() error { return nil }
 
-// build makes the handler of a configuration.
+// build makes the handler from its configuration.
 func (s *session) build(config handlers.Config) (handlers.Handler, error) {
 	handler, err := config.New(s.env())
 	if err != nil {
 		return nil, err
 	}
 	if _, ok := handler.(handlers.Holder); ok {
-		return nil, lacks("it holds messages in the ledger")
+		return nil, hostOnly("the handler holds messages in the ledger")
 	}
 	if _, ok := handler.(handlers.Describer); ok {
-		s.logger.Debug("the handler describes its messages itself; for a process the pipeline's key says which of them stay in order")
+		s.logger.Debug("the handler describes its messages, but for a process the pipeline's key decides which messages stay in order")
 	}
 	return handler, nil
 }

@@ -9,7 +9,7 @@ import (
 
 // newLogger writes lines of type "log" to w, each with one Write.
 func newLogger(w writerFunc, level slog.Level) *slog.Logger {
-	h := slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: spell})
+	h := slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: renameKeys})
 	return slog.New(h.WithAttrs([]slog.Attr{slog.String("type", "log")}).WithGroup("fields"))
 }
 
@@ -17,8 +17,8 @@ type writerFunc func(line []byte) error
 
 func (w writerFunc) Write(p []byte) (int, error) { return len(p), w(p) }
 
-// spell gives slog's own keys the names that the protocol has for them.
-func spell(groups []string, a slog.Attr) slog.Attr {
+// renameKeys replaces slog's own keys by those of the protocol.
+func renameKeys(groups []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		a.Value = slog.StringValue(a.Value.Duration().String())
 	}
@@ -32,14 +32,15 @@ func spell(groups []string, a slog.Attr) slog.Attr {
 		a.Key = "text"
 	case slog.LevelKey:
 		if level, ok := a.Value.Any().(slog.Level); ok {
-			a.Value = slog.StringValue(word(level))
+			a.Value = slog.StringValue(levelName(level))
 		}
 	}
 	return a
 }
 
-// word is the protocol's word for a level, that of the next lower one where there is none.
-func word(l slog.Level) string {
+// levelName returns the protocol's name for a level, or for the next lower level if that one has
+// no name.
+func levelName(l slog.Level) string {
 	switch {
 	case l >= slog.LevelError:
 		return "error"
@@ -52,7 +53,8 @@ func word(l slog.Level) string {
 	}
 }
 
-// logLine hands a line of the logger to the host. One that is longer than the host takes becomes one that says so.
+// logLine sends a line of the logger to the host. A line that is too long for the host is replaced
+// by a shorter one.
 func (s *session) logLine(line []byte) error {
 	if len(line)-1 <= s.host.MaxLine {
 		return s.out.Put(line)
@@ -68,7 +70,7 @@ func (s *session) logLine(line []byte) error {
 	return s.out.Line(cutLog{"log", l.Level, fmt.Sprintf("%s... (a log line of %d bytes)", text, len(line))})
 }
 
-// shortened is how much is left of a text that is too long.
+// shortened is the most bytes of the text in a shortened line.
 const shortened = 1000
 
 type cutLog struct {

@@ -13,19 +13,19 @@ import (
 	"github.com/pentrough/pentrough/internal/stdio"
 )
 
-// request begins with a message.
-func (s *session) request(l line) error {
+// beginRequest starts the run of a request.
+func (s *session) beginRequest(l line) error {
 	run := newScope(s.values, s.handler, time.Duration(l.remaining)*time.Millisecond)
 	s.mu.Lock()
-	_, twice := s.running[l.id]
-	if !twice {
+	_, exists := s.running[l.id]
+	if !exists {
 		s.running[l.id] = run
 	}
-	if twice || s.over {
+	if exists || s.over {
 		run.end()
 	}
 	s.mu.Unlock()
-	if twice {
+	if exists {
 		return fmt.Errorf("a second request with the id %d", l.id)
 	}
 	s.work.Add(1)
@@ -43,43 +43,44 @@ type started struct {
 	l   line
 }
 
-// worker does one request, and then those that come while it waits: goroutines that are new have to grow first.
+// worker runs one request, and then further ones. A goroutine is reused because the stack of a new
+// one has to grow first.
 func (s *session) worker(first started) {
-	s.do(first)
+	s.runRequest(first)
 	for r := range s.hand {
-		s.do(r)
+		s.runRequest(r)
 	}
 }
 
-// do handles a request and responds, also if the handler ends the goroutine.
-func (s *session) do(r started) {
+// runRequest handles a request and responds, even if the handler ends the goroutine.
+func (s *session) runRequest(r started) {
 	response := buffers.Get().(*[]byte)
 	defer func() {
 		s.mu.Lock()
 		delete(s.running, r.l.id)
 		s.mu.Unlock()
 		if err := s.out.Put(*response); err != nil {
-			// A host that is gone is seen at the end of standard input, too.
-			s.end()
+			// The host has ended. Standard input ends, too.
+			s.cancelRuns()
 		}
-		recycle(response)
+		recycleBuffer(response)
 		r.run.end()
 		s.work.Done()
 	}()
 	s.handle(r.run, r.l, response)
 }
 
-// buffers are those of responses.
+// buffers has the buffers for responses.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
-func recycle(b *[]byte) {
+func recycleBuffer(b *[]byte) {
 	if cap(*b) <= stdio.MostKept {
 		buffers.Put(b)
 	}
 }
 
-// cancel ends a request if it runs.
-func (s *session) cancel(id int64) {
+// cancelRequest cancels a request if it is running.
+func (s *session) cancelRequest(id int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if run, ok := s.running[id]; ok {
@@ -87,17 +88,17 @@ func (s *session) cancel(id int64) {
 	}
 }
 
-// panicError is what a panic in a handler becomes, as in a host.
+// panicError is the error for a panic in a handler, as in a host.
 type panicError struct{ value any }
 
 func (e panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
-// handle calls the handler as the router does, and makes the line of the response.
+// handle calls the handler as the router does, and makes the response line.
 func (s *session) handle(run *scope, l line, response *[]byte) {
 	answer := func(produced []*message.Message, err error) {
 		*response = appendResponse((*response)[:0], l.id, produced, err)
 		if len(*response)-1 > s.host.MaxLine {
-			*response = appendResponse((*response)[:0], l.id, nil, handlers.Permanent(fmt.Errorf("the response has %d bytes, and the host takes %d", len(*response)-1, s.host.MaxLine)))
+			*response = appendResponse((*response)[:0], l.id, nil, handlers.Permanent(fmt.Errorf("the response has %d bytes, and the host's limit is %d", len(*response)-1, s.host.MaxLine)))
 		}
 	}
 	returned := false
@@ -113,7 +114,7 @@ func (s *session) handle(run *scope, l line, response *[]byte) {
 	l.msg.SetContext(runContext{run})
 	produced, err := s.handler.Handle(l.msg)
 	if err == nil && run.awaited.Load() {
-		err = handlers.Permanent(lacks("the handler wants to be told when what it produced is confirmed"))
+		err = handlers.Permanent(hostOnly("the handler waits for the confirms of its output"))
 	}
 	answer(produced, err)
 	returned = true

@@ -26,7 +26,7 @@ func FuzzParse(f *testing.F) {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		l, err := parse(text)
+		l, err := parseLine(text)
 		var want map[string]json.RawMessage
 		right := json.Unmarshal(text, &want) == nil && want != nil && utf8.Valid(text)
 		var kind string

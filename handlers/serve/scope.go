@@ -13,7 +13,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// scope is one run of one message. What the router would do for it, the host does on its side, or nobody does.
+// scope is one run of one message. The host does the router's work for the run; some of it has no
+// effect here.
 type scope struct {
 	handler     handlers.Handler
 	description handlers.Description
@@ -25,19 +26,19 @@ type scope struct {
 
 	mu   sync.Mutex
 	over bool
-	// timed and base are made when they are asked for, which most handlers don't.
+	// timed and base are made at their first use, because most handlers don't use them.
 	timed, base         context.Context
 	stopTimed, stopBase context.CancelFunc
 }
 
-// newScope begins the time of a run.
+// newScope begins a run, which may take the remaining time.
 func newScope(values context.Context, handler handlers.Handler, remaining time.Duration) *scope {
 	s := &scope{handler: handler, values: values, deadline: time.Now().Add(remaining)}
 	s.extra.Scope = s
 	return s
 }
 
-// end is the end of the run, or of the interest in it.
+// end ends the contexts of the run, after it has ended or when the host doesn't need it any more.
 func (s *scope) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -49,7 +50,7 @@ func (s *scope) end() {
 	}
 }
 
-// Base is over when the run is, and not when its time is.
+// Base returns a context that ends with the run, and not with its deadline.
 func (s *scope) Base() context.Context {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -61,8 +62,8 @@ func (s *scope) Base() context.Context {
 	return s.base
 }
 
-// timer is over when the run is, or its time.
-func (s *scope) timer() context.Context {
+// withDeadline returns a context that ends with the run or its deadline.
+func (s *scope) withDeadline() context.Context {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.timed == nil {
@@ -73,25 +74,27 @@ func (s *scope) timer() context.Context {
 	return s.timed
 }
 
-// runContext is the context of a run's message. A timer runs only for those who look at it.
+// runContext is the context of a run's message. Its timer starts only when the handler uses the
+// context.
 type runContext struct{ *scope }
 
 func (c runContext) Deadline() (time.Time, bool) { return c.deadline, true }
-func (c runContext) Done() <-chan struct{}       { return c.timer().Done() }
-func (c runContext) Err() error                  { return c.timer().Err() }
+func (c runContext) Done() <-chan struct{}       { return c.withDeadline().Done() }
+func (c runContext) Err() error                  { return c.withDeadline().Err() }
 
-// Value also answers package context, which asks by a key of its own for what ends.
+// Value also answers package context, which uses a key of its own to find the context that can be
+// cancelled.
 func (c runContext) Value(key any) any {
 	if transports.IsExtraKey(key) {
 		return &c.extra
 	}
-	return c.timer().Value(key)
+	return c.withDeadline().Value(key)
 }
 
-// describe asks the handler about the message.
+// describe sets the description of the message.
 func (s *scope) describe(msg *message.Message) {
 	if d, ok := s.handler.(handlers.Describer); ok {
-		// An error means that nothing can be said of it; Handle will find the same.
+		// Ignore an error: Handle will return it.
 		if description, err := d.Describe(msg); err == nil {
 			s.description = description
 		}
@@ -111,5 +114,5 @@ func (s *scope) Refuse(msg *message.Message, reason handlers.Reason) ([]*message
 	return nil, handlers.Permanent(errors.New(string(reason)))
 }
 
-// OnConfirmed notes that the handler counts on what can't come.
+// OnConfirmed records that the handler waits for confirms, which a process doesn't get.
 func (s *scope) OnConfirmed(func(context.Context) error) { s.awaited.Store(true) }

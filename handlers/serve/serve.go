@@ -1,5 +1,6 @@
-// Package serve runs a handler as a process of its own: the package that is compiled into a host with `pentrough build` is, without a change, the plugin of
-// `handler = { type = "process", command = [...] }`. All of the program is
+// Package serve runs a handler as a separate process. A handler's package that can be compiled
+// into a host with `pentrough build` also works, unchanged, as the plugin of `handler = { type =
+// "process", command = [...] }`. This is the whole program:
 //
 //	package main
 //
@@ -11,13 +12,17 @@
 //
 //	func main() { serve.Main("door") }
 //
-// The config that the host sends is held against the same struct, with the same messages, as the table in TOML of a handler that is compiled in; logging through
-// the handler's logger goes to the host's log; a panic while a message is handled is that message's error, and retryable, as it is in a host. What only a host has
-// isn't there, and the process refuses to start with a handler that asks for it: devices, a ledger, dead letters. Publishing beside what a message produces fails, metrics are
-// registered with a registry that nobody reads, and there is no tracer.
+// The process checks the config from the host like the TOML table of a compiled-in handler, with
+// the same struct and the same errors. The handler's logger writes to the host's log. If the
+// handler panics, the message fails with a retryable error, as in a host.
 //
-// Standard input and output belong to the protocol (docs/process-protocol.md) from the start of Main: what the handler prints goes to standard error. SIGINT and SIGTERM
-// are ignored as long as the host is there, which says itself when it is enough: by a drain, or by the end of standard input.
+// Some things exist only in a host: devices, the ledger and dead letters. The process refuses to
+// start with a handler that needs them. A handler can't publish anything but the messages that it
+// returns. Its metrics aren't exported, and it has no tracer.
+//
+// Main uses standard input and output for the protocol (docs/process-protocol.md). What the
+// handler prints goes to standard error. The process ignores SIGINT and SIGTERM while the host
+// runs. The host ends it with a drain, or by closing standard input.
 package serve
 
 import (
@@ -32,16 +37,18 @@ import (
 	"github.com/pentrough/pentrough/internal/plugin"
 )
 
-// Main runs the handler that was registered under a name, for the host at standard input and output, until the host has enough. It doesn't return.
+// Main runs the handler that is registered under a name, for the host at standard input and
+// output, until the host ends it. It doesn't return.
 func Main(name string) { os.Exit(run(name)) }
 
 func run(name string) (status int) {
-	if os.Getenv("PENTROUGH_PLUGIN") == "" && terminal(os.Stdin) {
-		fmt.Fprintf(os.Stderr, "This is the handler %q as a plugin of Pentrough, which speaks with a host and not with people. In a host's configuration:\n\n  handler = { type = \"process\", command = [%q] }\n", name, os.Args[0])
+	if os.Getenv("PENTROUGH_PLUGIN") == "" && isTerminal(os.Stdin) {
+		fmt.Fprintf(os.Stderr, "This is the handler %q as a plugin of Pentrough. A host starts it, with this line in the host's configuration:\n\n  handler = { type = \"process\", command = [%q] }\n", name, os.Args[0])
 		return 2
 	}
 	if os.Getenv("GOGC") == "" {
-		// As in a host, the garbage collector of a small program would otherwise run dozens of times a second under load.
+		// Without this, the garbage collector of a small program would run dozens of times a
+		// second under load.
 		untouched := make([]byte, ballast)
 		defer runtime.KeepAlive(untouched)
 	}
@@ -50,7 +57,8 @@ func run(name string) (status int) {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		return 1
 	}
-	// Unlike an ignored one, a signal that nobody looks at is nothing that programs inherit which the handler starts.
+	// Catch the signals instead of ignoring them: programs that the handler starts would inherit
+	// an ignored signal.
 	unread := make(chan os.Signal, 1)
 	signal.Notify(unread, os.Interrupt, syscall.SIGTERM)
 	s := newSession(name, plugin.Registered(), in, out)
@@ -62,14 +70,15 @@ func run(name string) (status int) {
 	return 0
 }
 
-// ballast is how much memory the garbage collector takes for live that isn't (decision 0011).
+// ballast is the size of unused memory that makes the garbage collector run less often (decision
+// 0011).
 const ballast = 16 << 20
 
-// terminal says whether a person is at the other end of a file, or nobody.
-func terminal(f *os.File) bool {
+// isTerminal reports whether a file is a terminal or another character device.
+func isTerminal(f *os.File) bool {
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// discard is the logger until there is a host to log to.
+// discard is the logger before the host's hello.
 var discard = slog.New(slog.DiscardHandler)

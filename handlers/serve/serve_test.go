@@ -164,7 +164,7 @@ func TestWrongConfigsAreRefused(t *testing.T) {
 		`{"wait":"2h","share":"much","greeting":7,"frame":{"wood":"oak"}}`: `[{"key":"greeting","text":"an integer can't stand here; allowed: a string"},{"key":"wait","text":"\"2h\" is too large; allowed: from 0s to 1m"},{"key":"share","text":"a string can't stand here; allowed: a finite number"}]`,
 		`{"frame":{}}`: `[{"key":"frame.wood","text":"missing: Of what"}]`,
 		`{"frame":{"wood":"tin"},"greeting":"bye"}`: `[{"key":"frame.wood","text":"is no wood"},{"key":"greeting","text":"is wrong here\n    bye\n     ^"}]`,
-		`{"frame":{"wood":"oak"},"devices":"all"}`:  `[{"key":"devices","text":"the devices \"all\" are wanted, which only a handler that is compiled into the host has: see ` + "`pentrough build`" + `"}]`,
+		`{"frame":{"wood":"oak"},"devices":"all"}`:  `[{"key":"devices","text":"the handler needs the devices \"all\", which only a handler compiled into the host can have: see ` + "`pentrough build`" + `"}]`,
 	} {
 		h := begin(t, d, config)
 		h.receive()
@@ -183,15 +183,15 @@ func (holder) Ready(string) bool         { return true }
 func (holder) Watch(func(awaits string)) {}
 
 func TestWhatOnlyAHostHasIsRefusedByName(t *testing.T) {
-	const only = ", which only a handler that is compiled into the host has: see `pentrough build`"
+	const only = ", which only a handler compiled into the host can have: see `pentrough build`"
 	for want, d := range map[string]door{
 		"mode = \"at-most-once\" needs a ledger" + only: {ledger: `mode = "at-most-once"`},
-		"building: the devices \"all\" are wanted" + only: {build: func(env handlers.Env) (handlers.Handler, error) {
+		"building: the handler needs the devices \"all\"" + only: {build: func(env handlers.Env) (handlers.Handler, error) {
 			_, err := env.Devices("all")
 			return nil, fmt.Errorf("building: %w", err)
 		}},
-		"it holds messages in the ledger" + only: {build: func(handlers.Env) (handlers.Handler, error) { return holder{}, nil }},
-		"opening [redacted] with a key":          {build: func(handlers.Env) (handlers.Handler, error) { return nil, errors.New("opening hush-hush with a key") }},
+		"the handler holds messages in the ledger" + only: {build: func(handlers.Env) (handlers.Handler, error) { return holder{}, nil }},
+		"opening [redacted] with a key":                   {build: func(handlers.Env) (handlers.Handler, error) { return nil, errors.New("opening hush-hush with a key") }},
 	} {
 		h := begin(t, d, `{"token":"hush-hush","frame":{"wood":"oak"}}`)
 		h.receive()
@@ -204,7 +204,7 @@ func TestWhatOnlyAHostHasIsRefusedByName(t *testing.T) {
 func TestOtherHostsAndHandlersAreRefused(t *testing.T) {
 	for hello, want := range map[string]string{
 		`{"type":"hello","versions":[2,3],"config":{}}`:                 "this is gate, which speaks version 1 of the protocol; the host speaks 2, 3",
-		`{"type":"hello","versions":[1],"config":{},"max_line":100000}`: "the program has no handler \"gate\" but (there is none): does it import the package that registers it?",
+		`{"type":"hello","versions":[1],"config":{},"max_line":100000}`: "the program has no handler \"gate\"; its handlers: (there is none). Does it import the handler's package?",
 	} {
 		var out strings.Builder
 		s := newSession("gate", plugin.Registered().Bare(), strings.NewReader(hello+"\n"), &out)
@@ -328,11 +328,11 @@ func TestTheRunOfAMessage(t *testing.T) {
 	h.wants(`{"type":"log","level":"info","text":"opening","fields":{"device":"d","took":"1.5s","err":"stiff"}}`)
 	h.wants(`{"type":"response","id":1,"messages":[{"payload":"opened p h\n","to":"memory:x"}]}`)
 	h.request(2, time.Hour)
-	if e, _ := h.receive()["error"].(map[string]any); e["kind"] != "permanent" || !strings.Contains(fmt.Sprint(e["text"]), "confirmed") {
+	if e, _ := h.receive()["error"].(map[string]any); e["kind"] != "permanent" || !strings.Contains(fmt.Sprint(e["text"]), "confirms of its output") {
 		t.Errorf("what can't be known became %v", e)
 	}
 	h.request(3, time.Hour)
-	if e, _ := h.receive()["error"].(map[string]any); e["kind"] != "permanent" || !strings.Contains(fmt.Sprint(e["text"]), "publishing to \"broker:x\"") {
+	if e, _ := h.receive()["error"].(map[string]any); e["kind"] != "permanent" || !strings.Contains(fmt.Sprint(e["text"]), "publishes to \"broker:x\" itself") {
 		t.Errorf("what can't be published became %v", e)
 	}
 }

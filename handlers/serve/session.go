@@ -17,11 +17,15 @@ import (
 )
 
 const (
-	// patience is how long what runs may go on when nobody waits for it any more.
-	patience = 5 * time.Second
+	// endGrace is how long runs may go on after the host has ended.
+	endGrace = 5 * time.Second
 )
 
-// session is the life of a plugin with its host.
+// session is the connection of a plugin with its host.
+//
+// It begins with the host's hello, which the plugin answers with its own hello and then ready or
+// refuse. After that the host sends requests. The session ends when the host sends drain and all
+// runs have ended, or when standard input ends. In the second case the runs are cancelled.
 type session struct {
 	name   string
 	set    *plugin.Set
@@ -29,21 +33,21 @@ type session struct {
 	out    *stdio.Writer
 	host   hostHello
 	logger *slog.Logger
-	// ending is called when the host has enough.
+	// ending is called when the session ends.
 	ending func()
 
 	handler handlers.Handler
-	// values are what all that runs finds in its context.
+	// values is the parent of the contexts of all runs.
 	values context.Context
 	work   sync.WaitGroup // requests
-	// hand hands requests to workers that wait for one. It is closed when all has ended.
+	// hand passes requests to waiting workers. It is closed when all runs have ended.
 	hand chan started
-	// finish begins with the end of the handler, done is closed when that is over.
+	// finish starts the closing of the handler. done is closed when the handler is closed.
 	finish sync.Once
 	done   chan struct{}
 
 	mu      sync.Mutex
-	over    bool // nobody waits for what runs
+	over    bool // runs are cancelled
 	running map[int64]*scope
 }
 
@@ -52,16 +56,16 @@ func newSession(name string, set *plugin.Set, in io.Reader, out io.Writer) *sess
 	return s
 }
 
-// errRefused says that the host was told why there is no plugin.
+// errRefused means that the plugin has refused, and that the host has the reason.
 var errRefused = errors.New("refused")
 
-// run is the session from the host's hello to its end. An error says what the host did that is none of the protocol.
+// run runs the session. It returns an error if the host violates the protocol.
 func (s *session) run(ctx context.Context) error {
 	s.values = context.WithoutCancel(ctx)
-	defer context.AfterFunc(ctx, s.end)()
-	defer s.end()
-	defer func() { _ = s.out.Flush() }() // that there is no host to read it is no news here
-	err := s.greet()
+	defer context.AfterFunc(ctx, s.cancelRuns)()
+	defer s.cancelRuns()
+	defer func() { _ = s.out.Flush() }() // an error means that the host has ended
+	err := s.answerHello()
 	switch {
 	case errors.Is(err, errRefused), errors.Is(err, io.EOF):
 		return nil
@@ -69,26 +73,26 @@ func (s *session) run(ctx context.Context) error {
 		return err
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- s.serve() }()
+	go func() { ended <- s.readRequests() }()
 	select {
 	case err = <-ended:
 		s.ending()
-		s.end()
-		s.finish.Do(s.finished)
+		s.cancelRuns()
+		s.finish.Do(s.closeHandler)
 		select {
 		case <-s.done:
-		case <-time.After(patience):
+		case <-time.After(endGrace):
 		}
 		return err
 	case <-s.done:
-		// Whoever reads is left behind: nothing ends a read of standard input but the host.
+		// The goroutine of readRequests stays: only the host can end a read of standard input.
 		s.ending()
 		return s.out.Line(bare{"drained"})
 	}
 }
 
-// end tells all that runs that nobody waits for it any more.
-func (s *session) end() {
+// cancelRuns cancels all runs, and those that begin later.
+func (s *session) cancelRuns() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.over = true
@@ -97,8 +101,8 @@ func (s *session) end() {
 	}
 }
 
-// finished closes the handler when all that ran has ended, and then done.
-func (s *session) finished() {
+// closeHandler waits for all runs, closes the handler, and then closes done. It doesn't block.
+func (s *session) closeHandler() {
 	go func() {
 		s.work.Wait()
 		close(s.hand)
@@ -111,11 +115,11 @@ func (s *session) finished() {
 	}()
 }
 
-// serve does what the host asks for, until its lines end.
-func (s *session) serve() error {
+// readRequests reads and executes the lines of the host until standard input ends.
+func (s *session) readRequests() error {
 	draining := false
 	for {
-		l, err := s.next()
+		l, err := s.nextLine()
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
@@ -127,14 +131,14 @@ func (s *session) serve() error {
 			if draining {
 				return errors.New("a request after drain")
 			}
-			err = s.request(l)
+			err = s.beginRequest(l)
 		case "cancel":
-			s.cancel(l.id)
+			s.cancelRequest(l.id)
 		case "ping":
 			err = s.out.Put(fmt.Appendf(nil, "{\"type\":\"pong\",\"id\":%d}\n", l.id))
 		case "drain":
 			draining = true
-			s.finish.Do(s.finished)
+			s.finish.Do(s.closeHandler)
 		case "hello":
 			err = errors.New("a second hello")
 		}
@@ -144,8 +148,9 @@ func (s *session) serve() error {
 	}
 }
 
-// next returns the next line of a known kind. io.EOF is that nobody is there any more.
-func (s *session) next() (line, error) {
+// nextLine returns the next line of a known kind. It returns io.EOF when the host has closed
+// standard input.
+func (s *session) nextLine() (line, error) {
 	for {
 		text, err := s.in.Text()
 		if err != nil {
@@ -154,28 +159,28 @@ func (s *session) next() (line, error) {
 		if stdio.Blank(text) {
 			continue
 		}
-		if l, err := parse(text); err != nil || l.kind != "" {
+		if l, err := parseLine(text); err != nil || l.kind != "" {
 			return l, err
 		}
 	}
 }
 
-// greet answers the host's hello, and builds the handler.
-func (s *session) greet() error {
-	first, err := s.next()
+// answerHello reads and answers the host's hello, and builds the handler.
+func (s *session) answerHello() error {
+	first, err := s.nextLine()
 	if err != nil {
 		return err
 	}
 	if first.kind != "hello" {
-		return fmt.Errorf("a %q comes first, where the host's hello was waited for", first.kind)
+		return fmt.Errorf("the first line is a %q, not the host's hello", first.kind)
 	}
 	s.host = first.hello
 	if !slices.Contains(s.host.Versions, stdio.Version) {
-		return s.refuse(fmt.Sprintf("this is %s, which speaks version %d of the protocol; the host speaks %s", s.name, stdio.Version, list(s.host.Versions)), nil)
+		return s.refuse(fmt.Sprintf("this is %s, which speaks version %d of the protocol; the host speaks %s", s.name, stdio.Version, joinVersions(s.host.Versions)), nil)
 	}
 	info, ok := s.kind().Lookup(s.name)
 	if !ok {
-		return s.refuse(fmt.Sprintf("the program has no handler %q but %s: does it import the package that registers it?", s.name, plugin.Names(s.kind().Names())), nil)
+		return s.refuse(fmt.Sprintf("the program has no handler %q; its handlers: %s. Does it import the handler's package?", s.name, plugin.Names(s.kind().Names())), nil)
 	}
 	s.in.Most = s.host.MaxLine
 	s.logger = newLogger(s.logLine, s.host.level())
@@ -187,13 +192,13 @@ func (s *session) greet() error {
 	d := plugin.Decoder{Set: s.set}
 	config := d.Alone(handlerKind, s.name, s.host.config()).(handlers.Config)
 	if len(d.Problems) > 0 {
-		return s.refuse("", problems(d.Problems))
+		return s.refuse("", fromDecoder(d.Problems))
 	}
-	if err := needs(config, d.References); err != nil {
-		return s.refuse(s.complaints(err))
+	if err := checkNeeds(config, d.References); err != nil {
+		return s.refuse(s.splitProblems(err))
 	}
 	if s.handler, err = s.build(config); err != nil {
-		return s.refuse(s.complaints(errors.New(d.Redact(err.Error()))))
+		return s.refuse(s.splitProblems(errors.New(d.Redact(err.Error()))))
 	}
 	return s.out.Line(bare{"ready"})
 }
@@ -209,8 +214,8 @@ func (s *session) refuse(text string, problems []problem) error {
 	return errors.Join(s.out.Line(refusal{"refuse", text, problems}), errRefused)
 }
 
-// problems are those of a decoder, as the protocol tells them.
-func problems(found []plugin.Problem) []problem {
+// fromDecoder returns the problems of a decoder in the form of the protocol.
+func fromDecoder(found []plugin.Problem) []problem {
 	all := make([]problem, len(found))
 	for i, p := range found {
 		all[i] = problem{p.Path, p.Message}
@@ -218,8 +223,8 @@ func problems(found []plugin.Problem) []problem {
 	return all
 }
 
-// complaints sorts errors by whether they belong to a key.
-func (s *session) complaints(err error) (text string, found []problem) {
+// splitProblems splits joined errors into those that belong to a key and the text of the others.
+func (s *session) splitProblems(err error) (text string, found []problem) {
 	errs := []error{err}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		errs = joined.Unwrap()
@@ -235,7 +240,7 @@ func (s *session) complaints(err error) (text string, found []problem) {
 	return strings.Join(texts, "; "), found
 }
 
-func list(versions []int) string {
+func joinVersions(versions []int) string {
 	words := make([]string, len(versions))
 	for i, v := range versions {
 		words[i] = fmt.Sprint(v)

@@ -7,8 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// standardFiles takes standard input and output for the protocol alone. What reads standard input from now on finds nothing, and what is written to standard
-// output goes to standard error, also by code that isn't Go's and by programs that the handler starts.
+// standardFiles returns files for standard input and output that only the protocol uses. After it,
+// standard input is empty, and what is written to standard output goes to standard error. This
+// includes code in other languages and programs that the handler starts.
 func standardFiles() (in, out *os.File, err error) {
 	defer func() {
 		if err != nil {
@@ -25,7 +26,7 @@ func standardFiles() (in, out *os.File, err error) {
 		if taken[fd], err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3); err != nil {
 			return nil, nil, err
 		}
-		if err = replace(instead, fd); err != nil {
+		if err = duplicate(instead, fd); err != nil {
 			return nil, nil, err
 		}
 	}

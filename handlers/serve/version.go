@@ -2,7 +2,8 @@ package serve
 
 import "runtime/debug"
 
-// buildVersion is the version of the program's module, or else the revision that it was built from.
+// buildVersion returns the version of the program's module, or else the revision that it was built
+// from.
 func buildVersion() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

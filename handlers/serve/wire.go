@@ -16,7 +16,7 @@ import (
 	"github.com/pentrough/pentrough/internal/stdio"
 )
 
-// hostHello is what the host says of itself.
+// hostHello is the host's hello.
 type hostHello struct {
 	Versions []int `json:"versions"`
 	Host     struct {
@@ -30,17 +30,17 @@ type hostHello struct {
 
 func (h hostHello) level() slog.Level {
 	level := slog.LevelDebug
-	_ = level.UnmarshalText([]byte(strings.ToUpper(h.LogLevel))) // what isn't known is debug
+	_ = level.UnmarshalText([]byte(strings.ToUpper(h.LogLevel))) // an unknown level counts as debug
 	return level
 }
 
-// config is the config as a TOML file would have given it.
+// config returns the config with the types that a TOML file would give.
 func (h hostHello) config() map[string]any {
-	m, _ := plain(h.Config).(map[string]any)
+	m, _ := toTOML(h.Config).(map[string]any)
 	return m
 }
 
-func plain(v any) any {
+func toTOML(v any) any {
 	switch v := v.(type) {
 	case json.Number:
 		if i, err := v.Int64(); err == nil {
@@ -52,27 +52,27 @@ func plain(v any) any {
 		return v.String()
 	case map[string]any:
 		for key, e := range v {
-			v[key] = plain(e)
+			v[key] = toTOML(e)
 		}
 	case []any:
 		for i, e := range v {
-			v[i] = plain(e)
+			v[i] = toTOML(e)
 		}
 	}
 	return v
 }
 
-// line is one of the host.
+// line is a line from the host.
 type line struct {
 	kind  string
 	hello hostHello
-	// id is that of a request, cancel or ping; remaining is in milliseconds.
+	// id is the id of a request, cancel or ping. remaining is in milliseconds.
 	id, remaining int64
 	msg           *message.Message
 }
 
-// parse reads a line. One of an unknown kind has that and nothing else.
-func parse(text []byte) (l line, err error) {
+// parseLine parses a line. For an unknown type it returns a line without a kind.
+func parseLine(text []byte) (l line, err error) {
 	s := jsontext.New(text)
 	var kind, id, remaining, msg jsontext.Token[[]byte]
 	for s.Begin('{'); s.Next(); {
@@ -91,7 +91,7 @@ func parse(text []byte) (l line, err error) {
 	if err := s.Finish(); err != nil {
 		return l, fmt.Errorf("a line that isn't a JSON object: %w", err)
 	}
-	word, _ := kind.Text() // Finish has looked at it
+	word, _ := kind.Text() // Finish has checked it
 	if kind.Kind != '"' {
 		return l, errors.New("a line without a type")
 	}
@@ -128,7 +128,8 @@ func parse(text []byte) (l line, err error) {
 	return l, nil
 }
 
-// appendResponse appends a line with what became of a request. It reads the messages, and panics for one that is nil.
+// appendResponse appends the response line of a request. It reads the messages, and panics if one
+// is nil.
 func appendResponse(b []byte, id int64, produced []*message.Message, failure error) []byte {
 	b = strconv.AppendInt(append(b, `{"type":"response","id":`...), id, 10)
 	switch {
@@ -149,7 +150,7 @@ func appendResponse(b []byte, id int64, produced []*message.Message, failure err
 	return append(b, '}', '\n')
 }
 
-// pluginHello, refusal and bare are lines of the plugin that are written once in its life.
+// pluginHello, refusal and bare are lines that the plugin writes once.
 type pluginHello struct {
 	Type          string   `json:"type"`
 	Version       int      `json:"version"`
