@@ -1,7 +1,8 @@
-// Package codec is the framing contract: how payloads are laid into, and found in, a device's byte stream.
+// Package codec is the contract of codecs, which make frames of payloads and find the frames in a
+// device's byte stream.
 //
-// An implementation lives in a folder of its own below this one, registers itself with [Register] in an init
-// function, and passes codectest.
+// Each implementation is in a folder below this one. It registers itself with [Register] in an
+// init function, and passes codectest.
 package codec
 
 import (
@@ -10,34 +11,36 @@ import (
 	"github.com/pentrough/pentrough/internal/plugin"
 )
 
-// ErrFrame is the kind of every error that Split returns: the stream cannot be framed any more and the connection
-// must be closed.
+// ErrFrame is the kind of every error that Split returns. No more frames can be found in the
+// stream, so close the connection.
 var ErrFrame = errors.New("stream cannot be framed")
 
-// ErrPayload is the kind of every error that Append returns: this payload can never be a frame. The connection is
-// untouched.
+// ErrPayload is the kind of every error that Append returns. This payload can never be a frame.
+// The connection isn't affected.
 var ErrPayload = errors.New("payload cannot be a frame")
 
-// Framing turns payloads into frames and back. It holds no state and is safe for concurrent use.
+// Framing turns payloads into frames and back. It has no state and is safe for concurrent use.
 type Framing interface {
-	// Append appends the frame of payload to dst and returns it. A payload that can't be framed exactly as it is
-	// returns an error of kind ErrPayload, says why, and leaves dst's content as it was. Nothing is ever stripped or
-	// escaped.
+	// Append appends the frame of payload to dst and returns it. It must not strip or escape
+	// anything. If the payload can't be framed exactly as it is, Append returns dst unchanged, and
+	// an error of kind ErrPayload that says why.
 	Append(dst, payload []byte) ([]byte, error)
 
-	// Split finds the first frame in data. It returns how many bytes of data it used up and the payload, a slice of
-	// data. An advance of 0 means that more bytes are needed. A nil payload with advance > 0 skips bytes that carry no
-	// frame; an empty frame is an empty slice that isn't nil. An error of kind ErrFrame (longer than the limit, for
-	// example) ends the stream: no frame can be found in it any more.
+	// Split finds the first frame in data. It returns the number of bytes that it has used, and
+	// the payload, which is a slice of data. If advance is 0, Split needs more bytes. If the
+	// payload is nil and advance isn't 0, the bytes contain no frame and are skipped. For an empty
+	// frame, return an empty slice that isn't nil. An error of kind ErrFrame ends the stream, for
+	// example if a frame is longer than the limit.
 	Split(data []byte) (advance int, payload []byte, err error)
 
-	// Max is the largest number of bytes, overhead included, that Split may need to see before it returns a frame or
-	// an error. A reader's buffer never grows beyond it.
+	// Max returns the most bytes, including overhead, that Split needs to return a frame or an
+	// error. A reader's buffer never grows beyond it.
 	Max() int
 }
 
-// Config is a codec's configuration: a pointer to a struct whose exported fields have toml and doc tags.
-// An optional method Validate() error reports all problems, joined, each made with [Invalid].
+// Config is a codec's configuration: a pointer to a struct whose exported fields have the tags
+// toml and doc. If it has a method Validate() error, that returns all problems, joined. Make each
+// problem with [Invalid].
 type Config interface {
 	// New builds the framing.
 	New() (Framing, error)
@@ -45,9 +48,9 @@ type Config interface {
 
 // Plugin describes a codec to the registry.
 type Plugin struct {
-	// Name is what `framing = "name"` says.
+	// Name is the name in `framing = "name"`.
 	Name string
-	// Summary is one line.
+	// Summary is one line about the codec.
 	Summary string
 	// Description is Markdown for the codec's page.
 	Description string
@@ -67,8 +70,8 @@ func Register(p Plugin) {
 	})
 }
 
-// Named returns a new configuration, with its defaults, of the codec of that name, for contracts that have a default codec;
-// nil if there is no such codec.
+// Named returns a new default configuration of the codec of that name, or nil if there is no such
+// codec. It is for contracts with a default codec.
 func Named(name string) Config {
 	k, ok := plugin.Registered().Kind(kind)
 	if !ok {
@@ -82,7 +85,7 @@ func Named(name string) Config {
 	return c
 }
 
-// Invalid returns an error for Validate that belongs to one field, named by its TOML key.
+// Invalid returns an error for Validate. It belongs to one field, which is named by its TOML key.
 func Invalid(field, format string, args ...any) error {
 	return plugin.Invalid(field, format, args...)
 }

@@ -1,6 +1,7 @@
-// Package memory is the transport between pipelines of one host: ordered, bounded, and gone with the process.
+// Package memory is the transport between pipelines of one host. Its buffers are ordered, have a
+// limit, and don't survive the process.
 //
-// Any topic name works. A topic begins to exist when a pipeline subscribes or publishes to it.
+// A topic needs no configuration: it exists when a pipeline subscribes or publishes to it.
 package memory
 
 import (
@@ -16,14 +17,14 @@ func init() {
 		Summary: "Topics inside the host, between its pipelines.",
 		Description: `Carries messages from one pipeline to another inside the host.
 
-Every pipeline that consumes a topic has a buffer of its own and gets every message in the order of publishing. Publishing
-blocks while a buffer is full, so a slow consumer slows its producers down and nothing is dropped. A consumer is known from
-the moment it subscribes; the host subscribes all pipelines before anything is taken in from outside.
+Each pipeline that consumes a topic has its own buffer. It gets all messages in the order in which they were published.
+Publishing blocks while a buffer is full. So a slow consumer slows its producers down, and no message is dropped. A consumer
+gets messages from the moment when it subscribes. The host subscribes all pipelines before it takes messages from outside.
 
-Without a consumer nothing blocks: the last 1,000 messages are kept for ` + "`pentrough listen`" + ` and given up when the first
+A topic without a consumer doesn't block. It keeps the last 1,000 messages for ` + "`pentrough listen`" + `, until the first
 consumer subscribes.
 
-Payload and metadata cross, the types of AMQP headers don't: they arrive as strings. Nothing survives a restart.`,
+A consumer gets the payload and metadata. AMQP headers arrive as strings, without their types. No message survives a restart.`,
 		Config: func() transports.Config { c := defaults; return &c },
 	})
 }
@@ -32,8 +33,8 @@ var defaults = Config{Buffer: 1000, Window: 1000}
 
 // Config is the `[transport.NAME]` table of `type = "memory"`.
 type Config struct {
-	Buffer int `toml:"buffer" doc:"Unsettled messages that a consumer's buffer holds before publishing blocks." unit:"messages" min:"1" max:"1000000" example:"1000"`
-	Window int `toml:"window" doc:"Of these, the most that are handed to the pipeline at a time." unit:"messages" min:"1" max:"1000000" example:"1000"`
+	Buffer int `toml:"buffer" doc:"The most unsettled messages in a consumer's buffer. Publishing blocks while it is full." unit:"messages" min:"1" max:"1000000" example:"1000"`
+	Window int `toml:"window" doc:"The most unsettled messages that the pipeline may have." unit:"messages" min:"1" max:"1000000" example:"1000"`
 }
 
 // Topic describes a topic. Every name but the empty one works for every use.
@@ -44,7 +45,7 @@ func (c *Config) Topic(name string, _ transports.Use) (transports.Topic, error) 
 	return transports.Topic{Window: c.window()}, nil
 }
 
-// window is the most messages that are handed out: what isn't in the buffer can't be.
+// window returns the window of a consumer: it can't be larger than the buffer.
 func (c *Config) window() int { return min(c.Window, c.Buffer) }
 
 // New builds the transport.

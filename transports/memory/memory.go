@@ -20,7 +20,7 @@ type memory struct {
 	closed chan struct{}
 	work   sync.WaitGroup // subscriptions and taps
 
-	// mu guards everything below, and all topics and consumers.
+	// mu guards the fields below, and all topics and consumers.
 	mu          sync.Mutex
 	topics      map[string]*topic
 	subscribers map[*subscriber]struct{}
@@ -40,7 +40,7 @@ func (m *memory) Subscriber(c transports.Consumer) (transports.Subscriber, error
 	s.void, s.cancel = context.WithCancelCause(context.Background())
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.over() {
+	if m.isClosed() {
 		return nil, fmt.Errorf("making a subscriber for pipeline %s: %w", c.Pipeline, transports.ErrClosed)
 	}
 	m.subscribers[s] = struct{}{}
@@ -53,16 +53,17 @@ func (m *memory) Publisher(transports.Producer) (message.Publisher, error) {
 
 func (m *memory) Health() []transports.Health {
 	h := transports.Health{Part: "buffers"}
-	if m.over() {
+	if m.isClosed() {
 		h.Err = transports.ErrClosed
 	}
 	return []transports.Health{h}
 }
 
-// Quiesce has nothing to do: nothing comes from outside the host.
+// Quiesce does nothing, because no message comes from outside the host.
 func (m *memory) Quiesce() {}
 
-// Drain ends the topic's subscriptions, now and later, once they are empty and everything is settled.
+// Drain ends the topic's subscriptions, present and future ones, when they are empty and all their
+// messages are settled.
 func (m *memory) Drain(name string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -73,11 +74,12 @@ func (m *memory) Drain(name string) {
 	}
 }
 
-// Tap yields what is published, and first what was kept for want of a consumer.
+// Tap yields copies of published messages. It begins with the messages that were kept because the
+// topic has no consumer.
 func (m *memory) Tap(ctx context.Context, name string) (<-chan *message.Message, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.over() {
+	if m.isClosed() {
 		return nil, fmt.Errorf("tapping %s: %w", name, transports.ErrClosed)
 	}
 	kept := slices.Clone(m.topic(name).kept)
@@ -117,10 +119,10 @@ func (m *memory) Tap(ctx context.Context, name string) (<-chan *message.Message,
 
 func (m *memory) Close(ctx context.Context) error {
 	m.mu.Lock()
-	if !m.over() {
+	if !m.isClosed() {
 		close(m.closed)
 		for s := range m.subscribers {
-			s.end()
+			s.release()
 		}
 		m.env.Registerer.Unregister(m)
 	}
@@ -139,8 +141,8 @@ func (m *memory) Close(ctx context.Context) error {
 	}
 }
 
-// over reports whether the transport is closed.
-func (m *memory) over() bool {
+// isClosed reports whether the transport is closed.
+func (m *memory) isClosed() bool {
 	select {
 	case <-m.closed:
 		return true
@@ -149,7 +151,7 @@ func (m *memory) over() bool {
 	}
 }
 
-// topic returns the topic of that name. The lock is held.
+// topic returns the topic of that name, and makes it if needed. The caller holds m.mu.
 func (m *memory) topic(name string) *topic {
 	t := m.topics[name]
 	if t == nil {
@@ -162,10 +164,10 @@ func (m *memory) topic(name string) *topic {
 var messages = prometheus.NewDesc("pentrough_memory_messages", "Unsettled messages in a consumer's buffer.",
 	[]string{"topic", "pipeline"}, nil)
 
-// Describe is of prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (m *memory) Describe(c chan<- *prometheus.Desc) { c <- messages }
 
-// Collect is of prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (m *memory) Collect(c chan<- prometheus.Metric) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -162,7 +162,7 @@ func TestBlockedPublishEnds(t *testing.T) {
 func TestWithoutConsumer(t *testing.T) {
 	m := build(t, defaults)
 	p := publisherOf(t, m)
-	for i := range keep + 5 {
+	for i := range maxKept + 5 {
 		if err := p.Publish("x", messageOf(t.Context(), fmt.Sprint(i))); err != nil {
 			t.Fatal(err)
 		}
@@ -171,7 +171,7 @@ func TestWithoutConsumer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range keep {
+	for i := range maxKept {
 		if msg := <-tapped; string(msg.Payload) != fmt.Sprint(i+5) {
 			t.Fatalf("tapped %s as number %d", msg.Payload, i)
 		}
@@ -340,7 +340,7 @@ func TestWhatIsKeptForTapsIsBoundedInBytes(t *testing.T) {
 	m := build(t, defaults)
 	p := publisherOf(t, m)
 	for range 10 {
-		if err := p.Publish("x", messageOf(t.Context(), strings.Repeat("a", keepBytes/4))); err != nil {
+		if err := p.Publish("x", messageOf(t.Context(), strings.Repeat("a", maxKeptBytes/4))); err != nil {
 			t.Fatal(err)
 		}
 	}

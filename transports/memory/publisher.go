@@ -11,29 +11,30 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// publisher is one pipeline's way in.
+// publisher publishes to topics for one pipeline.
 type publisher struct {
 	memory *memory
 	once   sync.Once
 	closed chan struct{}
 }
 
-// Publish puts each message into the buffers of all of the topic's consumers at once, and waits while one of them is full.
+// Publish appends each message to the buffers of all consumers of the topic. It waits while one of
+// the buffers is full.
 func (p *publisher) Publish(name string, msgs ...*message.Message) error {
 	p.memory.mu.Lock()
 	t := p.memory.topic(name)
 	p.memory.mu.Unlock()
 	for _, msg := range msgs {
-		if err := p.publish(t, msg); err != nil {
+		if err := p.publishOne(t, msg); err != nil {
 			return fmt.Errorf("publishing to %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-func (p *publisher) publish(t *topic, msg *message.Message) error {
+func (p *publisher) publishOne(t *topic, msg *message.Message) error {
 	ctx := msg.Context()
-	if err := p.ended(ctx); err != nil {
+	if err := p.closeError(ctx); err != nil {
 		return err
 	}
 	select {
@@ -44,10 +45,10 @@ func (p *publisher) publish(t *topic, msg *message.Message) error {
 	case <-p.memory.closed:
 	}
 	for {
-		if err := p.ended(ctx); err != nil {
+		if err := p.closeError(ctx); err != nil {
 			return err
 		}
-		full, err := p.offer(t, msg)
+		full, err := p.appendOrFull(t, msg)
 		if full == nil || err != nil {
 			return err
 		}
@@ -61,26 +62,26 @@ func (p *publisher) publish(t *topic, msg *message.Message) error {
 	}
 }
 
-// offer appends the message, or returns the consumer whose buffer is full.
-func (p *publisher) offer(t *topic, msg *message.Message) (*consumer, error) {
+// appendOrFull appends the message to all buffers, or returns a consumer whose buffer is full.
+func (p *publisher) appendOrFull(t *topic, msg *message.Message) (*consumer, error) {
 	p.memory.mu.Lock()
 	defer p.memory.mu.Unlock()
 	if t.drained {
-		return nil, fmt.Errorf("the topic was drained: %w", transports.ErrClosed)
+		return nil, fmt.Errorf("the topic is drained: %w", transports.ErrClosed)
 	}
-	if full := t.full(); full != nil {
+	if full := t.fullConsumer(); full != nil {
 		return full, nil
 	}
 	metadata := make(message.Metadata, len(msg.Metadata))
 	maps.Copy(metadata, msg.Metadata)
 	maps.DeleteFunc(metadata, func(key, _ string) bool { return transports.OfDelivery(key) })
-	t.add(&transports.Delivery{UUID: msg.UUID, Payload: msg.Payload, Metadata: metadata})
+	t.appendToAll(&transports.Delivery{UUID: msg.UUID, Payload: msg.Payload, Metadata: metadata})
 	p.memory.taps.Show(t.name, msg)
 	return nil, nil
 }
 
-// ended says why nothing may be published any more.
-func (p *publisher) ended(ctx context.Context) error {
+// closeError returns why nothing may be published any more, or nil.
+func (p *publisher) closeError(ctx context.Context) error {
 	select {
 	case <-p.closed:
 		return transports.ErrClosed

@@ -8,7 +8,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// subscriber is one pipeline's way out. Its consumers live until its Close, whether they are subscribed or not.
+// subscriber consumes topics for one pipeline. Its consumers exist until its Close, also while
+// they aren't subscribed.
 type subscriber struct {
 	memory   *memory
 	pipeline string
@@ -17,7 +18,8 @@ type subscriber struct {
 	work     sync.WaitGroup
 }
 
-// Subscribe makes the pipeline a consumer of the topic. Messages that were published before are not for it.
+// Subscribe makes the pipeline a consumer of the topic. It doesn't get messages that were
+// published before.
 func (s *subscriber) Subscribe(ctx context.Context, name string, take func(*transports.Delivery)) (<-chan struct{}, error) {
 	m := s.memory
 	m.mu.Lock()
@@ -35,7 +37,7 @@ func (s *subscriber) Subscribe(ctx context.Context, name string, take func(*tran
 		t.consumers[s.pipeline] = c
 		t.kept, t.keptBytes = nil, 0
 	case c.subscribed:
-		return nil, fmt.Errorf("subscribing pipeline %s to %s: it is subscribed", s.pipeline, name)
+		return nil, fmt.Errorf("subscribing pipeline %s to %s: it is already subscribed", s.pipeline, name)
 	}
 	c.owner, c.subscribed = s, true
 	done := make(chan struct{})
@@ -51,24 +53,25 @@ func (s *subscriber) Subscribe(ctx context.Context, name string, take func(*tran
 	return done, nil
 }
 
-// end closes the subscriber and gives up its consumers with what they hold. The lock is held.
-func (s *subscriber) end() {
+// release closes the subscriber and removes its consumers with their buffers. The caller holds mu
+// of the transport.
+func (s *subscriber) release() {
 	s.cancel(transports.ErrVoid)
 	delete(s.memory.subscribers, s)
 	for _, t := range s.memory.topics {
 		if c := t.consumers[s.pipeline]; c != nil && c.owner == s {
 			delete(t.consumers, s.pipeline)
-			c.drop()
+			c.dropWaiting()
 			c.changed.Signal()
-			t.roomier()
+			t.signalRoom()
 		}
 	}
 }
 
-// Close ends the pipeline's use: its buffers go, and what is unsettled becomes void.
+// Close removes the pipeline's buffers. Unsettled messages become void.
 func (s *subscriber) Close() error {
 	s.memory.mu.Lock()
-	s.end()
+	s.release()
 	s.memory.mu.Unlock()
 	s.work.Wait()
 	return nil

@@ -10,18 +10,19 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// keep is how many messages of a topic without a consumer are kept for taps, and keepBytes of how many bytes.
+// maxKept and maxKeptBytes are the most messages and bytes that a topic without a consumer keeps for
+// taps.
 const (
-	keep      = 1000
-	keepBytes = 4 << 20
+	maxKept      = 1000
+	maxKeptBytes = 4 << 20
 )
 
-// topic is one stream. The transport's lock guards it, but for the channels.
+// topic is a stream of messages. The transport's mu guards it, except the channels.
 type topic struct {
 	name string
-	// turn is held by the one Publish call that may append; the others queue for it in their order.
+	// turn is taken by the Publish call that may append. The others wait for it in their order.
 	turn chan struct{}
-	// room says that a buffer may have become less full.
+	// room gets a value when a buffer has room again.
 	room chan struct{}
 
 	consumers map[string]*consumer // by pipeline
@@ -31,9 +32,9 @@ type topic struct {
 	drained   bool
 }
 
-// full returns a consumer whose buffer is full, or nil. Where nothing waits there is room for one
-// message, whatever others have taken of the budget.
-func (t *topic) full() *consumer {
+// fullConsumer returns a consumer whose buffer is full, or nil. An empty buffer has room for one
+// message even if the budget is used up.
+func (t *topic) fullConsumer() *consumer {
 	for _, c := range t.consumers {
 		if c.size() >= c.limit || len(c.waiting) > 0 && c.budgets().Waiting.Full() {
 			return c
@@ -42,13 +43,14 @@ func (t *topic) full() *consumer {
 	return nil
 }
 
-// add appends a message to every buffer, or keeps it if there is none.
-func (t *topic) add(content *transports.Delivery) {
+// appendToAll appends a message to every buffer. If there is no consumer, the topic keeps it for
+// taps.
+func (t *topic) appendToAll(content *transports.Delivery) {
 	t.published++
 	if len(t.consumers) == 0 {
 		t.kept = append(t.kept, content)
 		t.keptBytes += len(content.Payload)
-		for len(t.kept) > keep || t.keptBytes > keepBytes {
+		for len(t.kept) > maxKept || t.keptBytes > maxKeptBytes {
 			t.keptBytes -= len(t.kept[0].Payload)
 			t.kept[0] = nil
 			t.kept = t.kept[1:]
@@ -62,8 +64,8 @@ func (t *topic) add(content *transports.Delivery) {
 	}
 }
 
-// roomier tells the Publish call that waits.
-func (t *topic) roomier() {
+// signalRoom wakes the waiting Publish call.
+func (t *topic) signalRoom() {
 	select {
 	case t.room <- struct{}{}:
 	default:
@@ -74,45 +76,46 @@ func (t *topic) roomier() {
 type consumer struct {
 	topic    *topic
 	pipeline string
-	owner    *subscriber // removes it with its Close
+	owner    *subscriber // its Close removes the consumer
 	limit    int
 	window   int
 
 	waiting   []*item // in the order of publishing
-	unsettled int     // handed out
-	// subscribed says that a subscription's goroutine runs; changed is for it.
+	unsettled int     // delivered messages that aren't settled
+	// subscribed says that a subscription's goroutine runs. changed wakes it.
 	subscribed bool
 	changed    *sync.Cond
 }
 
 // item is a message in a buffer.
 type item struct {
-	number  uint64
-	content *transports.Delivery // without what belongs to a consumer
-	again   bool                 // was handed out before
+	number      uint64
+	content     *transports.Delivery // without the fields of a single consumer
+	redelivered bool                 // was delivered before
 }
 
 func (c *consumer) size() int { return len(c.waiting) + c.unsettled }
 
 func (c *consumer) budgets() *transports.Memory { return &c.owner.memory.env.Memory }
 
-// drop gives up what waits: the consumer ends.
-func (c *consumer) drop() {
+// dropWaiting drops the waiting messages, as the consumer ends.
+func (c *consumer) dropWaiting() {
 	for _, it := range c.waiting {
 		c.budgets().Waiting.Give(len(it.content.Payload))
 	}
 	c.waiting = nil
 }
 
-// wake has the subscription's goroutine look again.
+// wake makes the subscription's goroutine check its state.
 func (c *consumer) wake() {
 	c.changed.L.Lock()
 	defer c.changed.L.Unlock()
 	c.changed.Signal()
 }
 
-// next waits for a message that may be handed out. It returns nil when the subscription has ended:
-// nothing is unsettled after ctx ended, the topic is dry, or the subscriber is closed.
+// next waits for a message that may be delivered. It returns nil when the subscription has ended.
+// That is so if ctx has ended and no message is unsettled, if the topic is drained and the buffer
+// is empty, or if the subscriber is closed.
 func (c *consumer) next(ctx context.Context) *transports.Delivery {
 	c.changed.L.Lock()
 	defer c.changed.L.Unlock()
@@ -128,16 +131,16 @@ func (c *consumer) next(ctx context.Context) *transports.Delivery {
 	}
 }
 
-// take removes the first message and makes a delivery of it. The lock is held.
+// take removes the first message from the buffer and makes a delivery of it. The caller holds mu.
 func (c *consumer) take() *transports.Delivery {
 	it := c.waiting[0]
 	c.waiting[0] = nil
 	c.waiting = c.waiting[1:]
 	c.unsettled++
 	c.budgets().Waiting.Give(len(it.content.Payload))
-	c.topic.roomier()
-	d := *it.content // which all consumers share, with its metadata
-	if it.again {
+	c.topic.signalRoom()
+	d := *it.content // all consumers share the content and its metadata
+	if it.redelivered {
 		d.Metadata = maps.Clone(d.Metadata)
 		d.Metadata[transports.Redelivered] = "true"
 	}
@@ -154,13 +157,14 @@ func (c *consumer) take() *transports.Delivery {
 	return &d
 }
 
-// settle ends what take began: done for good, or back to its place in the order. The lock is held.
+// settle removes a delivered message if it is acked, or puts it back to its place in the order.
+// The caller holds mu.
 func (c *consumer) settle(it *item, done bool) {
 	c.unsettled--
 	if done {
-		c.topic.roomier()
+		c.topic.signalRoom()
 	} else {
-		it.again = true
+		it.redelivered = true
 		c.budgets().Waiting.Add(len(it.content.Payload))
 		at, _ := slices.BinarySearchFunc(c.waiting, it.number, func(o *item, n uint64) int { return cmp.Compare(o.number, n) })
 		c.waiting = slices.Insert(c.waiting, at, it)

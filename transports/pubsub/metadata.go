@@ -8,9 +8,9 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// incomingKey returns the key under which a Pub/Sub's metadata key comes in: properties as they
-// are, anything else as a header of its name. It is false for what only the transport itself may
-// say.
+// incomingKey returns the metadata key of a message for a key of the Pub/Sub. A property keeps its
+// key. Any other key becomes a header of that name. It returns false for a key that only the
+// transport itself may set.
 func incomingKey(key string) (string, bool) {
 	switch {
 	case transports.OfDelivery(key):
@@ -22,8 +22,8 @@ func incomingKey(key string) (string, bool) {
 	}
 }
 
-// outgoing makes the message that is published. Its UUID is its message_id. A header loses its
-// prefix, unless its bare name is that of a property.
+// outgoing makes the message that is published. Its UUID is its message_id. A header is published
+// without its prefix, unless its name is that of a property.
 func outgoing(msg *message.Message) *message.Message {
 	out := message.NewMessage(msg.UUID, msg.Payload)
 	if id := msg.Metadata[transports.MessageID]; id != "" {

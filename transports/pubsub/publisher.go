@@ -15,37 +15,39 @@ import (
 )
 
 const (
-	// openTakes is how long Publish waits for the Publisher to be made.
-	openTakes = 5 * time.Second
-	// brokenFor is how long a Publisher fails until another one is made.
-	brokenFor = 30 * time.Second
-	// refuseFor is how long after a failure nothing is accepted.
-	refuseFor = 2 * time.Second
-	// maxAbandoned is how many abandoned calls of Publish may still be running.
+	// openTimeout is how long Publish waits until the Publisher is made.
+	openTimeout = 5 * time.Second
+	// replaceAfter is how long a Publisher may fail before it is replaced.
+	replaceAfter = 30 * time.Second
+	// refuseTime is how long Accepts refuses messages after a failure.
+	refuseTime = 2 * time.Second
+	// maxAbandoned is the most abandoned calls of Publish that may still run.
 	maxAbandoned = 16
 )
 
 var errNotOpen = errors.New("the Publisher isn't open yet")
 
-// outlet is the one Publisher of a transport, which all pipelines share: Watermill's are safe for
-// that.
+// outlet has the Publisher of a transport. All pipelines share it, because a Watermill Publisher
+// is safe for concurrent use. connect makes it; noteResult replaces it when it has failed for
+// replaceAfter.
 type outlet struct {
 	t         *transport
 	abandoned atomic.Int32
 
-	mu    sync.Mutex
-	ready chan struct{} // closed when stock is there
-	stock message.Publisher
-	// err is the result of the last attempt, made at last. since is when attempts began to fail.
+	mu      sync.Mutex
+	ready   chan struct{} // closed when current is set
+	current message.Publisher
+	// err is the result of the last attempt, and last its time. since is when attempts began to
+	// fail.
 	err         error
 	since, last time.Time
 }
 
-// connect makes the Publisher, and tries until that works.
+// connect makes the Publisher. It tries until that works or the transport is closed.
 func (o *outlet) connect() {
 	for pauses := backoff.New(firstPause, longestPause); o.t.life.Err() == nil; {
 		var stock message.Publisher
-		err := o.t.safely(func() (err error) {
+		err := o.t.callSafely(func() (err error) {
 			if stock, err = o.t.pubsub.Publisher(); err == nil && stock == nil {
 				err = errors.New("the Pub/Sub returned no Publisher")
 			}
@@ -53,29 +55,30 @@ func (o *outlet) connect() {
 		})
 		if err == nil {
 			o.t.report("opening the publisher", nil)
-			o.open(stock)
+			o.use(stock)
 			return
 		}
 		o.t.report("opening the publisher", err)
-		o.note(fmt.Errorf("opening the Publisher: %w", err))
+		o.noteResult(fmt.Errorf("opening the Publisher: %w", err))
 		backoff.Sleep(o.t.life, pauses.NextBackOff())
 	}
 }
 
-// open begins to use a Publisher, unless the transport was closed meanwhile.
-func (o *outlet) open(stock message.Publisher) {
+// use makes a new Publisher the current one. It closes it instead if the transport is closed.
+func (o *outlet) use(stock message.Publisher) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.t.life.Err() != nil {
-		_ = o.t.safely(stock.Close)
+		_ = o.t.callSafely(stock.Close)
 		return
 	}
-	o.stock, o.err = stock, nil
+	o.current, o.err = stock, nil
 	close(o.ready)
 }
 
-// note takes the result of an attempt. A Publisher that has failed for long is replaced.
-func (o *outlet) note(err error) {
+// noteResult records the result of an attempt. It replaces a Publisher that has failed for too
+// long.
+func (o *outlet) noteResult(err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := time.Now()
@@ -83,13 +86,13 @@ func (o *outlet) note(err error) {
 		o.since = now
 	}
 	o.err, o.last = err, now
-	if err == nil || o.stock == nil || now.Sub(o.since) < brokenFor {
+	if err == nil || o.current == nil || now.Sub(o.since) < replaceAfter {
 		return
 	}
-	old := o.stock
-	o.stock, o.ready, o.since = nil, make(chan struct{}), now
+	old := o.current
+	o.current, o.ready, o.since = nil, make(chan struct{}), now
 	o.t.startWork(func() {
-		_ = o.t.safely(old.Close)
+		_ = o.t.callSafely(old.Close)
 		o.connect()
 	})
 }
@@ -101,17 +104,18 @@ func (o *outlet) failure() error {
 	return o.err
 }
 
-// refusal is failure, for a short time after the last attempt.
+// refusal returns why the Publisher doesn't work, for a short time after the last attempt. After
+// that it returns nil, unless there is no Publisher.
 func (o *outlet) refusal() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if time.Since(o.last) > refuseFor && o.stock != nil {
+	if time.Since(o.last) > refuseTime && o.current != nil {
 		return nil
 	}
 	return o.err
 }
 
-// publisher waits for a moment until the Publisher is there.
+// publisher returns the Publisher. It waits up to openTimeout until there is one.
 func (o *outlet) publisher(ctx context.Context) (message.Publisher, error) {
 	o.mu.Lock()
 	ready := o.ready
@@ -120,11 +124,11 @@ func (o *outlet) publisher(ctx context.Context) (message.Publisher, error) {
 	case <-ready:
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		if o.stock == nil {
+		if o.current == nil {
 			return nil, errNotOpen
 		}
-		return o.stock, nil
-	case <-time.After(openTakes):
+		return o.current, nil
+	case <-time.After(openTimeout):
 		return nil, errNotOpen
 	case <-o.t.life.Done():
 		return nil, transports.ErrClosed
@@ -133,15 +137,15 @@ func (o *outlet) publisher(ctx context.Context) (message.Publisher, error) {
 	}
 }
 
-// publish makes one attempt. A call that still runs when ctx ends is abandoned: whether its
-// messages arrive isn't known.
+// publish makes one attempt. If the call of Publish still runs when ctx ends, it is abandoned.
+// Then it isn't known whether its messages arrive.
 func (o *outlet) publish(ctx context.Context, topic string, msgs []*message.Message) error {
 	stock, err := o.publisher(ctx)
 	if err != nil {
 		return err
 	}
 	if n := o.abandoned.Load(); n >= maxAbandoned {
-		return fmt.Errorf("not publishing: %d earlier calls of Publish still hang", n)
+		return fmt.Errorf("not publishing: %d earlier calls of Publish haven't returned", n)
 	}
 	out := make([]*message.Message, len(msgs))
 	for i, msg := range msgs {
@@ -151,9 +155,9 @@ func (o *outlet) publish(ctx context.Context, topic string, msgs []*message.Mess
 		out[i] = outgoing(msg)
 	}
 	result := make(chan error, 1)
-	var left atomic.Bool // by one of the two sides; the second one counts
+	var left atomic.Bool // set by the first side that leaves; the second one corrects abandoned
 	started := o.t.startWork(func() {
-		result <- o.t.safely(func() error { return stock.Publish(topic, out...) })
+		result <- o.t.callSafely(func() error { return stock.Publish(topic, out...) })
 		if left.Swap(true) {
 			o.abandoned.Add(-1)
 		}
@@ -166,21 +170,21 @@ func (o *outlet) publish(ctx context.Context, topic string, msgs []*message.Mess
 		if err != nil && o.unsendable(err) {
 			return fmt.Errorf("%w: %w", transports.ErrUnsendable, err)
 		}
-		o.note(err)
+		o.noteResult(err)
 		return err
 	case <-ctx.Done():
 		if o.abandoned.Add(1); left.Swap(true) {
 			o.abandoned.Add(-1)
 		}
 		err := fmt.Errorf("%w: %w", transports.ErrUndecided, context.Cause(ctx))
-		o.note(err)
+		o.noteResult(err)
 		return err
 	}
 }
 
 func (o *outlet) unsendable(err error) (never bool) {
 	if o.t.pubsub.Unsendable != nil {
-		_ = o.t.safely(func() error {
+		_ = o.t.callSafely(func() error {
 			never = o.t.pubsub.Unsendable(err)
 			return nil
 		})
@@ -191,15 +195,15 @@ func (o *outlet) unsendable(err error) (never bool) {
 // close closes the Publisher, if it was made.
 func (o *outlet) close() error {
 	o.mu.Lock()
-	stock := o.stock
+	stock := o.current
 	o.mu.Unlock()
 	if stock == nil {
 		return nil
 	}
-	return o.t.safely(stock.Close)
+	return o.t.callSafely(stock.Close)
 }
 
-// publisher is one pipeline's use of the outlet.
+// publisher publishes to the outlet for one pipeline.
 type publisher struct {
 	outlet *outlet
 	closed atomic.Bool
@@ -220,7 +224,7 @@ func (p *publisher) Publish(topic string, msgs ...*message.Message) error {
 	return nil
 }
 
-// Close ends the pipeline's use; the Publisher stays open for others.
+// Close closes only this pipeline's publisher. The Publisher of the Pub/Sub stays open for others.
 func (p *publisher) Close() error {
 	p.closed.Store(true)
 	return nil

@@ -1,9 +1,9 @@
-// Package pubsub turns any Watermill Publisher and Subscriber into a transport. With it a
-// pipeline can use every broker that Watermill supports.
+// Package pubsub turns any Watermill Publisher and Subscriber into a transport. With it a pipeline
+// can use every broker that Watermill supports.
 //
 // The author of a plugin writes a [transports.Config] whose Topic method calls [Topic] and whose
-// New method calls [New] with a [PubSub]. docs/use-your-broker.md goes through an example, and
-// says what such a transport promises and what it can't.
+// New method calls [New] with a [PubSub]. docs/use-your-broker.md has an example, and explains
+// what such a transport guarantees and what it can't.
 package pubsub
 
 import (
@@ -30,23 +30,23 @@ const (
 	longestPause = 5 * time.Second
 )
 
-// PubSub says how to make the parts of a transport. Each function may block, and may be called
-// from several goroutines. After an error the transport calls it again.
+// PubSub has functions that make the parts of a transport. Each function may block, and may be
+// called from several goroutines. After an error the transport calls it again.
 type PubSub struct {
-	// Subscriptions is how many subscriptions a pipeline has, and so how many of its messages are
-	// in flight; 0 counts as 1. More than one needs a Pub/Sub that shares a topic's messages
+	// Subscriptions is the number of subscriptions of a pipeline, each with one unsettled message;
+	// 0 counts as 1. More than one needs a Pub/Sub that shares a topic's messages
 	// between the subscriptions of a pipeline.
 	Subscriptions int
-	// Subscriber makes a Subscriber for a pipeline's nth subscription, counted from 0. It is
-	// closed when that has ended or was lost, and then another one is made. Nil: nothing can be
-	// consumed.
+	// Subscriber makes a Subscriber for a pipeline's nth subscription, counted from 0. When the
+	// subscription has ended or was lost, the transport closes the Subscriber and makes another
+	// one. Nil: nothing can be consumed.
 	Subscriber func(pipeline string, n int) (message.Subscriber, error)
-	// Publisher makes the Publisher, which all pipelines share. When it has failed for half a
-	// minute it is closed, and another one is made. Nil: nothing can be published.
+	// Publisher makes the Publisher, which all pipelines share. When the Publisher has failed for
+	// half a minute, the transport closes it and makes another one. Nil: nothing can be published.
 	Publisher func() (message.Publisher, error)
-	// Unsendable says whether an error of Publish means that the message can never be published,
-	// such as one that is too large. The host drops such a message and logs it; after any other
-	// error it tries again. It may be nil.
+	// Unsendable reports whether an error of Publish means that the message can never be
+	// published, for example because it is too large. The host drops such a message and logs it.
+	// After any other error it tries again. It may be nil.
 	Unsendable func(error) bool
 	// Tap makes a Subscriber that receives copies without consuming messages, for pentrough
 	// listen. Nil: topics can't be tapped.
@@ -59,7 +59,7 @@ type PubSub struct {
 func Topic(name string, use transports.Use, t transports.Topic) (transports.Topic, error) {
 	switch {
 	case use == transports.Return:
-		return transports.Topic{}, errors.New("messages can't be put back to where they came from")
+		return transports.Topic{}, errors.New("a message can't be put back to its source")
 	case name == "":
 		return transports.Topic{}, errors.New("a topic needs a name")
 	}
@@ -120,7 +120,7 @@ type transport struct {
 	closed      bool
 	subscribers map[*subscriber]struct{}
 	unacked     map[string]*memory // by pipeline
-	outlet      *outlet            // nil if nobody publishes
+	outlet      *outlet            // nil if no pipeline publishes
 	parts       map[string]*outage.Outage
 }
 
@@ -184,7 +184,8 @@ func (t *transport) Start(context.Context) error {
 	return nil
 }
 
-// startWork runs f in a goroutine that Close waits for. It is false if the transport is closed.
+// startWork runs f in a goroutine that Close waits for. It returns false, and doesn't run f, if
+// the transport is closed.
 func (t *transport) startWork(f func()) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -194,7 +195,7 @@ func (t *transport) startWork(f func()) bool {
 	return !t.closed
 }
 
-// report notes that a part works, or why it doesn't.
+// report records whether a part works: err is nil, or why it doesn't.
 func (t *transport) report(part string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -204,8 +205,8 @@ func (t *transport) report(part string, err error) {
 	t.parts[part].Report(err)
 }
 
-// forget takes a part out of the health.
-func (t *transport) forget(part string) {
+// removePart removes a part from the health.
+func (t *transport) removePart(part string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.parts, part)
@@ -231,8 +232,8 @@ func (t *transport) Health() []transports.Health {
 	return all
 }
 
-// Accepts implements transports.Acceptor. Some time after a failure it accepts again, so that a
-// message shows whether the Publisher works by now.
+// Accepts implements transports.Acceptor. Some time after a failure it returns nil again, so that
+// the next message shows whether the Publisher works.
 func (t *transport) Accepts(topic string) error {
 	t.mu.Lock()
 	o := t.outlet
@@ -246,7 +247,7 @@ func (t *transport) Accepts(topic string) error {
 	return nil
 }
 
-// Quiesce implements transports.Transport. Only subscriptions take something in, and the host
+// Quiesce implements transports.Transport. Messages come in only by subscriptions, and the host
 // ends those.
 func (t *transport) Quiesce() {}
 
@@ -270,7 +271,7 @@ func (t *transport) Close(ctx context.Context) error {
 			closing.Wait()
 			t.work.Wait()
 			if t.pubsub.Close != nil {
-				t.err = errors.Join(t.err, t.safely(t.pubsub.Close))
+				t.err = errors.Join(t.err, t.callSafely(t.pubsub.Close))
 			}
 		}()
 	})
@@ -282,8 +283,9 @@ func (t *transport) Close(ctx context.Context) error {
 	}
 }
 
-// safely calls into a Pub/Sub; a panic is an error, and its stack is logged.
-func (t *transport) safely(f func() error) (err error) {
+// callSafely calls a function of a Pub/Sub. If it panics, callSafely logs the stack and returns an
+// error.
+func (t *transport) callSafely(f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			t.env.Logger.Error("panic in the Pub/Sub", "panic", v, "stack", string(debug.Stack()))
@@ -297,7 +299,7 @@ func (t *transport) safely(f func() error) (err error) {
 func (t *transport) subscribe(
 	ctx context.Context, topic string, open func() (message.Subscriber, error),
 ) (sub message.Subscriber, in <-chan *message.Message, err error) {
-	err = t.safely(func() (err error) {
+	err = t.callSafely(func() (err error) {
 		if sub, err = open(); err == nil && sub == nil {
 			err = errors.New("the Pub/Sub returned no Subscriber")
 		}
@@ -306,14 +308,14 @@ func (t *transport) subscribe(
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening: %w", err)
 	}
-	err = t.safely(func() (err error) {
+	err = t.callSafely(func() (err error) {
 		if in, err = sub.Subscribe(ctx, topic); err == nil && in == nil {
 			err = errors.New("the Pub/Sub returned no channel")
 		}
 		return err
 	})
 	if err != nil {
-		_ = t.safely(sub.Close)
+		_ = t.callSafely(sub.Close)
 		return nil, nil, fmt.Errorf("subscribing to %s: %w", topic, err)
 	}
 	return sub, in, nil
@@ -336,7 +338,7 @@ func (t *tappable) Tap(ctx context.Context, topic string) (<-chan *message.Messa
 	var reader transports.Taps
 	out := reader.Tap(ctx, topic)
 	copyMessages := func() {
-		defer func() { _ = t.safely(sub.Close) }()
+		defer func() { _ = t.callSafely(sub.Close) }()
 		defer cancel()
 		for {
 			select {
@@ -353,7 +355,7 @@ func (t *tappable) Tap(ctx context.Context, topic string) (<-chan *message.Messa
 	}
 	if !t.startWork(copyMessages) {
 		cancel()
-		_ = t.safely(sub.Close)
+		_ = t.callSafely(sub.Close)
 		return nil, fmt.Errorf("tapping %s: %w", topic, transports.ErrClosed)
 	}
 	return out, nil

@@ -448,7 +448,7 @@ func TestPublishErrors(t *testing.T) {
 		refused = publish()
 		return !errors.Is(refused, transports.ErrUndecided) && !errors.Is(refused, context.Canceled)
 	})
-	if !strings.Contains(refused.Error(), "16 earlier calls of Publish still hang") {
+	if !strings.Contains(refused.Error(), "16 earlier calls of Publish haven't returned") {
 		t.Errorf("with 16 calls that hang: %v", refused)
 	}
 	close(hang)

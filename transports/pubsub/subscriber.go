@@ -15,39 +15,39 @@ import (
 )
 
 const (
-	// firstAttempt is how long Subscribe waits for its first attempts. A Pub/Sub without storage
-	// loses what is published before anyone subscribes.
+	// firstAttempt is how long Subscribe waits for the first attempt of each subscription. A
+	// Pub/Sub without storage loses messages that are published before a subscription exists.
 	firstAttempt = time.Second
-	// ackTakes is how long the Pub/Sub has to send an ack.
-	ackTakes = 5 * time.Second
-	// remembered is how many messages that aren't acked are known by their UUIDs.
-	remembered = 10_000
+	// ackTimeout is how long the Pub/Sub has to send an ack.
+	ackTimeout = 5 * time.Second
+	// maxUnacked is the most UUIDs of unacked messages that are remembered for a pipeline.
+	maxUnacked = 10_000
 )
 
 var (
-	errEnded  = errors.New("the Pub/Sub ended the subscription")
-	errNil    = errors.New("the Pub/Sub handed out no message")
-	errNoAck  = fmt.Errorf("the Pub/Sub didn't send an ack within %s", ackTakes)
-	errWanted = errors.New("no more messages are wanted")
+	errEnded   = errors.New("the Pub/Sub ended the subscription")
+	errNil     = errors.New("the Pub/Sub delivered a nil message")
+	errNoAck   = fmt.Errorf("the Pub/Sub didn't send an ack within %s", ackTimeout)
+	errStopped = errors.New("no more messages are wanted")
 )
 
-// memory has the UUIDs of a pipeline's messages that were handed out and not acked.
+// memory has the UUIDs of a pipeline's messages that were delivered and not acked.
 type memory struct {
 	mu  sync.Mutex
 	ids map[string]struct{}
-	// order has what was added, the oldest first.
+	// order has the UUIDs in the order in which they were added.
 	order []string
 }
 
-// add reports whether the message was handed out before.
-func (m *memory) add(id string) (again bool) {
+// add adds a UUID. It reports whether the message was delivered before.
+func (m *memory) add(id string) (redelivered bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, again = m.ids[id]; again || id == "" {
-		return again
+	if _, redelivered = m.ids[id]; redelivered || id == "" {
+		return redelivered
 	}
 	m.ids[id] = struct{}{}
-	if m.order = append(m.order, id); len(m.order) > remembered {
+	if m.order = append(m.order, id); len(m.order) > maxUnacked {
 		delete(m.ids, m.order[0])
 		m.order = m.order[1:]
 	}
@@ -68,7 +68,7 @@ type subscriber struct {
 	life     context.Context // ends with Close
 	end      context.CancelFunc
 	work     sync.WaitGroup
-	// taking is held while a delivery is handed out.
+	// taking is locked while a message is delivered.
 	taking sync.Mutex
 
 	mu         sync.Mutex
@@ -80,7 +80,7 @@ type subscriber struct {
 func (s *subscriber) Subscribe(ctx context.Context, topic string, take func(*transports.Delivery)) (<-chan struct{}, error) {
 	done := make(chan struct{})
 	tried := make(chan struct{}, s.t.pubsub.Subscriptions)
-	if err := s.begin(ctx, topic, take, tried, done); err != nil {
+	if err := s.startSubscriptions(ctx, topic, take, tried, done); err != nil {
 		return nil, fmt.Errorf("subscribing pipeline %s to %s: %w", s.consumer.Pipeline, topic, err)
 	}
 	timer := time.NewTimer(firstAttempt)
@@ -95,18 +95,18 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string, take func(*tra
 	return done, nil
 }
 
-// begin starts the subscriptions.
-func (s *subscriber) begin(ctx context.Context, topic string, take func(*transports.Delivery), tried chan<- struct{}, done chan<- struct{}) error {
+// startSubscriptions starts a goroutine for each subscription.
+func (s *subscriber) startSubscriptions(ctx context.Context, topic string, take func(*transports.Delivery), tried chan<- struct{}, done chan<- struct{}) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.life.Err() != nil:
 		return transports.ErrClosed
 	case s.subscribed:
-		return errors.New("it is subscribed")
+		return errors.New("it is already subscribed")
 	}
 	s.subscribed = true
-	s.present()
+	s.reportPresent()
 	stop, cancel := context.WithCancel(ctx)
 	unbind := context.AfterFunc(s.life, cancel)
 	var running sync.WaitGroup
@@ -139,47 +139,52 @@ func (s *subscriber) Close() error {
 	return nil
 }
 
-// present reports whether messages can come. The lock is held.
-func (s *subscriber) present() {
+// reportPresent calls Present with whether a subscription works. The caller holds mu.
+func (s *subscriber) reportPresent() {
 	if s.consumer.Present != nil {
 		s.consumer.Present(s.open > 0)
 	}
 }
 
-// opened counts the subscriptions that work.
-func (s *subscriber) opened(change int) {
+// countOpen changes the number of subscriptions that work.
+func (s *subscriber) countOpen(change int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open += change
-	s.present()
+	s.reportPresent()
 }
 
-// subscription has one message in flight.
+// subscription is one of a pipeline's subscriptions. It has at most one unsettled message.
+//
+// It runs one Subscriber after the other (runOnce). Each Subscriber has a reader, which handles
+// one message after the other: deliver, wait until it is settled, ack or nack it, and wait until
+// the Pub/Sub has sent the ack. While a message is unsettled, the reader may read one message
+// ahead, to notice the end of the channel.
 type subscription struct {
 	*subscriber
 	n         int
 	topic     string
 	take      func(*transports.Delivery)
-	stop      context.Context // ends when no more messages are wanted, and with life
-	markTried func()          // the first attempt has ended
+	stop      context.Context // ends when the host wants no more messages, and with life
+	markTried func()          // notes that the first attempt has ended
 }
 
-func (s *subscription) part() string {
+func (s *subscription) partName() string {
 	return fmt.Sprintf("subscription %d of %s", s.n+1, s.consumer.Pipeline)
 }
 
-// run subscribes, and subscribes again after each loss, until the subscription ends.
+// run subscribes until the subscription ends. After a loss it makes another Subscriber.
 func (s *subscription) run() {
-	defer s.t.forget(s.part())
+	defer s.t.removePart(s.partName())
 	defer s.markTried()
 	pauses := backoff.New(firstPause, longestPause)
 	for s.stop.Err() == nil {
 		began := time.Now()
-		err := s.session()
+		err := s.runOnce()
 		if s.stop.Err() != nil {
 			return
 		}
-		s.t.report(s.part(), err)
+		s.t.report(s.partName(), err)
 		s.markTried()
 		if time.Since(began) > longestPause {
 			pauses.Reset()
@@ -188,9 +193,9 @@ func (s *subscription) run() {
 	}
 }
 
-// session subscribes once, and returns why that ended.
-func (s *subscription) session() error {
-	// It outlives stop, so that what is in flight can still be acked.
+// runOnce makes one Subscriber and reads its messages. It returns why that ended.
+func (s *subscription) runOnce() error {
+	// The context outlives stop, so that an unsettled message can still be acked.
 	ctx, cancel := context.WithCancel(s.life)
 	defer cancel()
 	sub, in, err := s.t.subscribe(ctx, s.topic, func() (message.Subscriber, error) {
@@ -201,16 +206,16 @@ func (s *subscription) session() error {
 	}
 	defer func() {
 		cancel()
-		if err := s.t.safely(sub.Close); err != nil {
+		if err := s.t.callSafely(sub.Close); err != nil {
 			s.t.env.Logger.Debug("closing a Subscriber", "err", err)
 		}
 	}()
-	s.t.report(s.part(), nil)
-	s.opened(+1)
-	defer s.opened(-1)
+	s.t.report(s.partName(), nil)
+	s.countOpen(+1)
+	defer s.countOpen(-1)
 	s.markTried()
 	r := reader{subscription: s, in: in, pauses: backoff.New(firstPause, longestPause)}
-	defer r.end()
+	defer r.finish()
 	for {
 		msg, err := r.next()
 		if err != nil {
@@ -222,30 +227,30 @@ func (s *subscription) session() error {
 	}
 }
 
-// reader reads the messages of one session.
+// reader reads the messages of one Subscriber.
 type reader struct {
 	*subscription
 	in     <-chan *message.Message
 	pauses backoff.Pauses
-	// ahead was read while the one before it was in flight; nil if none was.
+	// ahead is a message that was read while the one before it was unsettled, or nil.
 	ahead *message.Message
-	// acked is the last message, until its ack was sent.
+	// acked is the last message, until its ack is sent.
 	acked *message.Message
 }
 
-// next returns the next message.
+// next waits for the next message.
 func (r *reader) next() (*message.Message, error) {
 	if r.stop.Err() != nil {
-		return nil, errWanted
+		return nil, errStopped
 	}
 	if msg := r.ahead; msg != nil {
 		r.ahead = nil
-		r.ackSent()
+		r.markAckSent()
 		return msg, nil
 	}
 	var late <-chan time.Time
 	if r.acked != nil {
-		timer := time.NewTimer(ackTakes)
+		timer := time.NewTimer(ackTimeout)
 		defer timer.Stop()
 		late = timer.C
 	}
@@ -262,33 +267,34 @@ func (r *reader) next() (*message.Message, error) {
 			if msg == nil {
 				return nil, errNil
 			}
-			r.ackSent()
+			r.markAckSent()
 			return msg, nil
 		case <-sent:
-			r.ackSent()
+			r.markAckSent()
 			late = nil
 		case <-late:
 			if sent != nil {
 				return nil, errNoAck
 			}
-			late = nil // this Pub/Sub doesn't say when
+			late = nil // this Pub/Sub doesn't report when it has sent an ack
 		case <-r.stop.Done():
-			return nil, errWanted
+			return nil, errStopped
 		}
 	}
 }
 
-// ackSent notes that the last ack was sent.
-func (r *reader) ackSent() {
+// markAckSent notes that the last ack was sent.
+func (r *reader) markAckSent() {
 	if r.acked != nil {
 		r.unacked.remove(r.acked.UUID)
 		r.acked = nil
 	}
 }
 
-// end hands back what was read ahead, and waits until the last ack was sent: Watermill's Pub/Subs
-// end a message's context then. To end the subscription before that could lose the ack.
-func (r *reader) end() {
+// finish nacks the message that was read ahead, and waits until the last ack is sent. Watermill's
+// Pub/Subs then end the context of the message. If the subscription ended earlier, the ack could
+// be lost.
+func (r *reader) finish() {
 	if r.ahead != nil {
 		r.ahead.Nack()
 	}
@@ -297,26 +303,27 @@ func (r *reader) end() {
 	}
 	select {
 	case <-r.acked.Context().Done():
-		r.ackSent()
-	case <-time.After(ackTakes):
+		r.markAckSent()
+	case <-time.After(ackTimeout):
 	case <-r.life.Done():
 	}
 }
 
-// handle hands a message out and waits until it is settled.
+// handle delivers a message and waits until it is settled.
 func (r *reader) handle(msg *message.Message) error {
 	f := r.deliver(msg)
 	if f == nil {
 		msg.Nack()
-		return errWanted
+		return errStopped
 	}
-	open := r.await(f)
+	open := r.awaitSettled(f)
 	if f.outcome != nil {
 		r.acked = msg
 		r.pauses.Reset()
 	} else if !backoff.Sleep(r.stop, r.pauses.NextBackOff()) {
-		// It is void or was handed back. What comes again at once would end so at once.
-		return errWanted
+		// The message is void or was nacked. The pause keeps the redelivered one from failing at
+		// once again.
+		return errStopped
 	}
 	if !open {
 		return errEnded
@@ -324,29 +331,30 @@ func (r *reader) handle(msg *message.Message) error {
 	return nil
 }
 
-// await returns when the message is settled or void, and whether more can come.
-func (r *reader) await(f *flight) (open bool) {
-	defer f.giveUp()
+// awaitSettled waits until the message is settled or void. It reports whether more messages can
+// come.
+func (r *reader) awaitSettled(f *flight) (open bool) {
+	defer f.makeVoid()
 	in := r.in
 	for {
 		select {
 		case <-f.done:
 			return true
 		case <-f.msg.Context().Done():
-			// The Pub/Sub gave the message up, or has just sent its ack.
+			// The Pub/Sub has abandoned the message, or has just sent its ack.
 			return true
 		case msg, ok := <-in:
 			if !ok || msg == nil {
 				return false
 			}
-			r.ahead, in = msg, nil // one is enough
+			r.ahead, in = msg, nil // read only one ahead
 		case <-r.life.Done():
 			return true
 		}
 	}
 }
 
-// flight is a message between its delivery and its settlement.
+// flight is a delivered message, until it is settled or void.
 type flight struct {
 	msg  *message.Message
 	void context.CancelCauseFunc
@@ -354,14 +362,14 @@ type flight struct {
 
 	mu      sync.Mutex
 	over    bool                // settled or void
-	outcome *transports.Outcome // nil if it is void or was handed back
+	outcome *transports.Outcome // nil if it is void or was nacked
 }
 
-// deliver hands a message out. It returns nil if nothing may be handed out any more.
+// deliver delivers a message to the host. It returns nil if no more messages may be delivered.
 func (s *subscription) deliver(msg *message.Message) *flight {
 	f := &flight{msg: msg, done: make(chan struct{})}
 	d := incoming(msg)
-	// Until it is acked, a second arrival is a redelivery.
+	// A message that comes before its ack is redelivered.
 	if s.unacked.add(msg.UUID) {
 		d.Metadata[transports.Redelivered] = "true"
 	}
@@ -377,7 +385,7 @@ func (s *subscription) deliver(msg *message.Message) *flight {
 	return f
 }
 
-// settle is the delivery's Settle.
+// settle acks the message, or nacks it if o is nil. It is the delivery's Settle.
 func (f *flight) settle(o *transports.Outcome) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -393,8 +401,8 @@ func (f *flight) settle(o *transports.Outcome) {
 	close(f.done)
 }
 
-// giveUp makes the delivery void, unless it is settled.
-func (f *flight) giveUp() {
+// makeVoid makes the delivery void, unless it is settled.
+func (f *flight) makeVoid() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.over {
@@ -403,7 +411,7 @@ func (f *flight) giveUp() {
 	}
 }
 
-// incoming makes a delivery of a message, without what belongs to the subscription.
+// incoming makes a delivery of a message, without the fields of a subscription.
 func incoming(msg *message.Message) *transports.Delivery {
 	d := &transports.Delivery{UUID: msg.UUID, Payload: msg.Payload, Metadata: make(message.Metadata, len(msg.Metadata)+1)}
 	for key, value := range msg.Metadata {

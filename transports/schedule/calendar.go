@@ -6,12 +6,12 @@ import (
 	"slices"
 	"strings"
 	"time"
-	_ "time/tzdata" // zones must be known in an image that has no zone database
+	_ "time/tzdata" // for images without a time zone database
 
 	"github.com/netresearch/go-cron"
 )
 
-// fields are those of a cron expression, in order.
+// fields are the fields of a cron expression, in order.
 var fields = [...]struct{ name, allowed string }{
 	{"minute", "0 to 59"},
 	{"hour", "0 to 23"},
@@ -22,24 +22,25 @@ var fields = [...]struct{ name, allowed string }{
 
 var descriptors = []string{"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"}
 
-// searchYears is how far a calendar looks ahead: 29 February comes after eight years at the latest.
+// searchYears is how many years a calendar searches for the next time. The longest gap is that
+// before 29 February: eight years.
 const searchYears = 8
 
-// parse reads a cron expression. Its error says which field doesn't fit.
-func parse(text string) (*cron.SpecSchedule, error) {
+// parseCron parses a cron expression. Its error names the invalid field.
+func parseCron(text string) (*cron.SpecSchedule, error) {
 	parser, err := cron.TryNewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor | cron.DowOrDom)
 	if err != nil {
 		return nil, err
 	}
 	switch named := slices.Contains(descriptors, text); {
 	case strings.Contains(text, "TZ="):
-		return nil, errors.New("the time zone is a key of its own, zone")
+		return nil, errors.New("set the time zone with the key zone")
 	case strings.HasPrefix(text, "@every"):
-		return nil, errors.New("an interval is a key of its own, every")
+		return nil, errors.New("set an interval with the key every")
 	case strings.HasPrefix(text, "@") && !named:
 		return nil, fmt.Errorf("%q is not one of %s", text, strings.Join(descriptors, ", "))
 	case !named:
-		if err := check(parser, strings.Fields(text)); err != nil {
+		if err := checkFields(parser, strings.Fields(text)); err != nil {
 			return nil, err
 		}
 	}
@@ -49,25 +50,25 @@ func parse(text string) (*cron.SpecSchedule, error) {
 	}
 	spec, ok := read.(*cron.SpecSchedule)
 	if !ok {
-		return nil, fmt.Errorf("%q is not a time of the wall clock", text)
+		return nil, fmt.Errorf("%q is not a cron expression", text)
 	}
 	if spec.Next(time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
-		return nil, fmt.Errorf("%q never comes: no month has such a day", text)
+		return nil, fmt.Errorf("%q never happens: no month has such a day", text)
 	}
 	return spec, nil
 }
 
-// check reads each field by itself.
-func check(parser cron.Parser, given []string) error {
+// checkFields parses each field alone, to find the invalid one.
+func checkFields(parser cron.Parser, given []string) error {
 	if len(given) != len(fields) {
-		return fmt.Errorf("has %d fields; there are five: minute, hour, day of the month, month, day of the week", len(given))
+		return fmt.Errorf("has %d fields, must have five: minute, hour, day of the month, month, day of the week", len(given))
 	}
 	for i, field := range given {
 		alone := slices.Repeat([]string{"*"}, len(fields))
 		alone[i] = field
 		_, err := parser.Parse(strings.Join(alone, " "))
 		if err != nil || slices.Contains(strings.Split(field, ","), "") {
-			return fmt.Errorf("the %s %q doesn't fit; it is %s, as *, 5, 1-5, */5 or a list of these", fields[i].name, field, fields[i].allowed)
+			return fmt.Errorf("the %s %q is invalid; allowed: %s, written as *, 5, 1-5, */5 or a list of them", fields[i].name, field, fields[i].allowed)
 		}
 	}
 	return nil
@@ -75,13 +76,15 @@ func check(parser cron.Parser, given []string) error {
 
 // calendar is a cron expression in a time zone.
 //
-// The expression is only ever asked inside a stretch of time in which the zone's offset stays the same. Where the offset changes, a calendar
-// that names hours loses nothing and repeats nothing: what lies in an hour that the clock skips comes when it is skipped, and what the
-// clock shows twice comes the first time. One for every hour goes on by the clock.
+// Offsets of a zone change, as for summer time. So nextTime evaluates the expression only inside a
+// stretch of time with one offset, and decides itself what happens between two stretches. A
+// calendar that names hours must not lose or repeat a tick there. If the clock skips an hour, the
+// ticks of that hour are due at the change. If the clock shows an hour twice, its ticks are due
+// the first time. A calendar for every hour simply follows the clock.
 type calendar struct {
 	spec *cron.SpecSchedule
 	zone *time.Location
-	// hours says that not every hour is meant.
+	// hours says that the expression names hours, and isn't for every hour.
 	hours bool
 }
 
@@ -90,12 +93,12 @@ func newCalendar(spec *cron.SpecSchedule, zone *time.Location) calendar {
 	return calendar{spec: spec, zone: zone, hours: spec.Hour&all != all}
 }
 
-// next returns the first time after another, or zero if there is none in the years that are searched.
-func (c calendar) next(after time.Time) time.Time {
+// nextTime returns the first time after another, or zero if there is none in searchYears.
+func (c calendar) nextTime(after time.Time) time.Time {
 	stretch := after.In(c.zone)
 	for {
 		name, offset := stretch.Zone()
-		start, end := bounds(stretch)
+		start, end := zoneBounds(stretch)
 		at := c.spec.Next(after.In(time.FixedZone(name, offset)))
 		switch {
 		case at.IsZero():
@@ -107,7 +110,7 @@ func (c calendar) next(after time.Time) time.Time {
 				return end
 			}
 			after = end.Add(-time.Second)
-		case c.hours && c.shown(at, start, offset):
+		case c.hours && c.shownBefore(at, start, offset):
 			after = at
 		default:
 			return at
@@ -115,9 +118,10 @@ func (c calendar) next(after time.Time) time.Time {
 	}
 }
 
-// bounds is time.ZoneBounds, which ends a leap year that lies after the zone's table a day early (seen in Go 1.26): for that day it tells an
-// end that has gone by. No zone sets its clock then.
-func bounds(t time.Time) (start, end time.Time) {
+// zoneBounds returns the bounds of time.ZoneBounds, with a correction. For a leap year after the
+// end of the zone's table, ZoneBounds is wrong on the last day (seen in Go 1.26): it returns an
+// end that is in the past. No zone changes its clock on that day.
+func zoneBounds(t time.Time) (start, end time.Time) {
 	start, end = t.ZoneBounds()
 	if !end.IsZero() && !end.After(t) {
 		end = t.Add(24 * time.Hour)
@@ -125,8 +129,9 @@ func bounds(t time.Time) (start, end time.Time) {
 	return start, end
 }
 
-// shown reports whether the clock, which was set back at start, had shown the time before.
-func (c calendar) shown(at, start time.Time, offset int) bool {
+// shownBefore reports whether the clock, which was set back at start, had shown the time before
+// that.
+func (c calendar) shownBefore(at, start time.Time, offset int) bool {
 	if start.IsZero() {
 		return false
 	}

@@ -11,7 +11,7 @@ import (
 
 func calendarOf(t testing.TB, text, zone string) calendar {
 	t.Helper()
-	spec, err := parse(text)
+	spec, err := parseCron(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func TestOffsets(t *testing.T) {
 			want := strings.Split(c.want, ", ")
 			var got []string
 			for range want {
-				at = cal.next(at)
+				at = cal.nextTime(at)
 				got = append(got, at.In(cal.zone).Format(shape))
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
@@ -98,7 +98,7 @@ func TestCalendarModel(t *testing.T) {
 				break
 			}
 		}
-		got := cal.next(after)
+		got := cal.nextTime(after)
 		if want.IsZero() && !got.Before(end) || got.Equal(want) {
 			return
 		}
@@ -145,14 +145,14 @@ func FuzzParse(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		spec, err := parse(text)
+		spec, err := parseCron(text)
 		if err != nil {
 			return
 		}
 		c := newCalendar(spec, berlin)
 		at := time.Date(2026, 3, 28, 12, 0, 0, 0, time.UTC)
 		for range 5 {
-			next := c.next(at)
+			next := c.nextTime(at)
 			if !next.After(at) {
 				t.Fatalf("%q: after %s comes %s", text, at, next)
 			}

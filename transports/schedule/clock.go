@@ -21,7 +21,7 @@ type clock struct {
 	closed  chan struct{}
 	work    sync.WaitGroup // topics and subscriptions
 
-	// mu guards everything below, and all topics and consumers.
+	// mu guards the fields below, and all topics and consumers.
 	mu          sync.Mutex
 	topics      map[string]*topic
 	subscribers map[*subscriber]struct{}
@@ -34,30 +34,30 @@ var (
 	_ prometheus.Collector = (*clock)(nil)
 )
 
-// Subscriber is of transports.Transport.
+// Subscriber implements transports.Transport.
 func (k *clock) Subscriber(c transports.Consumer) (transports.Subscriber, error) {
 	s := &subscriber{clock: k, pipeline: c.Pipeline}
 	s.void, s.cancel = context.WithCancelCause(context.Background())
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.over() {
+	if k.isClosed() {
 		return nil, fmt.Errorf("making a subscriber for pipeline %s: %w", c.Pipeline, transports.ErrClosed)
 	}
 	k.subscribers[s] = struct{}{}
 	return s, nil
 }
 
-// Publisher refuses: nothing can be published to a clock.
+// Publisher returns an error, because nothing can be published to a clock.
 func (k *clock) Publisher(p transports.Producer) (message.Publisher, error) {
-	return nil, fmt.Errorf("making a publisher for pipeline %s: a schedule only makes messages", p.Pipeline)
+	return nil, fmt.Errorf("making a publisher for pipeline %s: nothing can be published to a schedule", p.Pipeline)
 }
 
-// Start begins to tick.
+// Start starts the topics' goroutines.
 func (k *clock) Start(context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch {
-	case k.over():
+	case k.isClosed():
 		return fmt.Errorf("starting to tick: %w", transports.ErrClosed)
 	case k.started:
 		return nil
@@ -69,30 +69,30 @@ func (k *clock) Start(context.Context) error {
 	return nil
 }
 
-// Health is of transports.Transport. A clock always works.
+// Health implements transports.Transport. A clock always works.
 func (k *clock) Health() []transports.Health {
 	h := transports.Health{Part: "clock"}
-	if k.over() {
+	if k.isClosed() {
 		h.Err = transports.ErrClosed
 	}
 	return []transports.Health{h}
 }
 
-// Quiesce ends the ticking. Once it has returned no tick comes due, and none that waited is handed out.
+// Quiesce stops the ticks. After it no tick becomes due, and no waiting tick is delivered.
 func (k *clock) Quiesce() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.quiesce()
 }
 
-// Tap yields the topic's ticks as they come due, whether anybody gets them or not.
+// Tap yields the topic's ticks when they are due, also if the topic has no consumer.
 func (k *clock) Tap(ctx context.Context, name string) (<-chan *message.Message, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch {
 	case k.topics[name] == nil:
 		return nil, fmt.Errorf("tapping %s: there is no such topic", name)
-	case k.quiet():
+	case k.isQuiet():
 		return nil, fmt.Errorf("tapping %s: %w", name, transports.ErrClosed)
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -104,14 +104,14 @@ func (k *clock) Tap(ctx context.Context, name string) (<-chan *message.Message, 
 	return k.taps.Tap(ctx, name), nil
 }
 
-// Close is of transports.Transport.
+// Close implements transports.Transport.
 func (k *clock) Close(ctx context.Context) error {
 	k.mu.Lock()
-	if !k.over() {
+	if !k.isClosed() {
 		k.quiesce()
 		close(k.closed)
 		for s := range k.subscribers {
-			s.end()
+			s.release()
 		}
 		k.env.Registerer.Unregister(k)
 	}
@@ -130,8 +130,8 @@ func (k *clock) Close(ctx context.Context) error {
 	}
 }
 
-// over reports whether the transport is closed.
-func (k *clock) over() bool {
+// isClosed reports whether the transport is closed.
+func (k *clock) isClosed() bool {
 	select {
 	case <-k.closed:
 		return true
@@ -140,23 +140,23 @@ func (k *clock) over() bool {
 	}
 }
 
-// quiet reports whether there are to be no more ticks.
-func (k *clock) quiet() bool { return k.ticking.Err() != nil }
+// isQuiet reports whether Quiesce was called.
+func (k *clock) isQuiet() bool { return k.ticking.Err() != nil }
 
 var (
 	ticks  = prometheus.NewDesc("pentrough_schedule_ticks_total", "Ticks that a topic made.", []string{"topic"}, nil)
 	missed = prometheus.NewDesc("pentrough_schedule_missed_total",
-		"Ticks that a pipeline missed: it still had the one before, gave one back that a newer one replaced, or the host stood still.",
+		"Ticks that a pipeline missed: it hadn't settled the one before, it nacked one that a newer one replaced, or the host was stopped.",
 		[]string{"topic", "pipeline"}, nil)
 )
 
-// Describe is of prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (k *clock) Describe(c chan<- *prometheus.Desc) {
 	c <- ticks
 	c <- missed
 }
 
-// Collect is of prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (k *clock) Collect(c chan<- prometheus.Metric) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -13,87 +13,88 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// The pause before a tick that was handed back is handed out again, which doubles up to the
-// longest.
+// The pause before a nacked tick is redelivered. It doubles with each nack, up to the longest.
 const (
 	firstPause   = 100 * time.Millisecond
 	longestPause = 10 * time.Second
 )
 
-// consumer is one pipeline's use of a topic: a place for one tick. The clock's lock guards it.
+// consumer is a pipeline that consumes a topic. It has a place for one tick, in current. The
+// clock's mu guards it.
 //
-// A tick that finds the place empty takes it. One that finds a tick there which the pipeline
-// doesn't have, be it not yet or not any more since it handed it back, takes that one's place. One
-// that comes while the pipeline has the tick is the one that is missed.
+// When a new tick is due, the place is in one of three states. If it is empty, the new tick takes
+// it. If its tick is waiting (not delivered yet, or nacked), the new tick replaces it, and the old
+// one is missed. If its tick is delivered and unsettled, the new tick is missed.
 type consumer struct {
 	topic    *topic
 	pipeline string
-	owner    *subscriber // removes it with its Close
-	// subscribed says that a subscription's goroutine runs; changed is for it.
+	owner    *subscriber // its Close removes the consumer
+	// subscribed says that a subscription's goroutine runs. changed wakes it.
 	subscribed bool
 	changed    *sync.Cond
 
-	held *held
-	out  bool // the pipeline has it
-	// skipped were missed since a tick was handed out for the first time; missed in all.
+	current   *pendingTick
+	delivered bool // current is delivered and unsettled
+	// skipped is the number of ticks missed since the last new delivery, missed the number of all.
 	skipped int
 	missed  uint64
 }
 
-// held is a tick in a consumer's place.
-type held struct {
-	tick   *transports.Delivery // without what belongs to the consumer
-	missed int                  // how many were missed before it; set when it is handed out
-	again  bool
-	pauses cenkalti.ExponentialBackOff
-	after  time.Time // not handed out again before
+// pendingTick is the tick in a consumer's place.
+type pendingTick struct {
+	tick        *transports.Delivery // without the fields of the consumer
+	missed      int                  // how many were missed before it; set at the first delivery
+	redelivered bool
+	pauses      cenkalti.ExponentialBackOff
+	after       time.Time // when it may be redelivered
 }
 
-// offer gives the consumer a tick. The lock is held.
+// offer puts a tick into the consumer's place, or counts a missed one. The caller holds mu.
 func (c *consumer) offer(it *transports.Delivery) {
-	if c.held != nil {
-		c.miss(1)
+	if c.current != nil {
+		c.countMissed(1)
 	}
-	if c.out {
+	if c.delivered {
 		return
 	}
-	c.held = nil
+	c.current = nil
 	if c.subscribed {
-		c.held = &held{tick: it, pauses: backoff.New(firstPause, longestPause)}
+		c.current = &pendingTick{tick: it, pauses: backoff.New(firstPause, longestPause)}
 		c.changed.Signal()
 	}
 }
 
-// miss counts ticks that the consumer doesn't get. The lock is held.
-func (c *consumer) miss(n int) {
-	if c.subscribed || c.held != nil {
+// countMissed counts ticks that the consumer doesn't get. The caller holds mu.
+func (c *consumer) countMissed(n int) {
+	if c.subscribed || c.current != nil {
 		c.skipped += n
 		c.missed += uint64(n)
 	}
 }
 
-// next waits for a tick that may be handed out. It returns nil when the subscription has ended.
-func (c *consumer) next(ctx context.Context) *transports.Delivery {
+// nextDelivery waits for a tick that may be delivered. It returns nil when the subscription has
+// ended.
+func (c *consumer) nextDelivery(ctx context.Context) *transports.Delivery {
 	k := c.topic.clock
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for {
-		if c.owner.void.Err() != nil || ctx.Err() != nil && !c.out {
+		if c.owner.void.Err() != nil || ctx.Err() != nil && !c.delivered {
 			c.subscribed = false
 			return nil
 		}
-		if c.held != nil && !c.out && !k.quiet() && !time.Now().Before(c.held.after) {
-			return c.delivery(c.held)
+		if c.current != nil && !c.delivered && !k.isQuiet() && !time.Now().Before(c.current.after) {
+			return c.delivery(c.current)
 		}
 		c.changed.Wait()
 	}
 }
 
-// delivery makes a delivery of the tick that the consumer holds. The lock is held.
-func (c *consumer) delivery(h *held) *transports.Delivery {
+// delivery makes a delivery of the tick in the consumer's place. The caller holds mu.
+func (c *consumer) delivery(h *pendingTick) *transports.Delivery {
 	d := *h.tick
 	d.Metadata = maps.Clone(d.Metadata)
-	if h.again {
+	if h.redelivered {
 		d.Metadata[transports.Redelivered] = "true"
 	} else {
 		h.missed, c.skipped = c.skipped, 0
@@ -110,26 +111,25 @@ func (c *consumer) delivery(h *held) *transports.Delivery {
 			c.settle(h, o != nil)
 		}
 	}
-	c.out = true
+	c.delivered = true
 	return &d
 }
 
-// settle ends what delivery began: done for good, or to be handed out again after a pause. The
-// lock is held.
-func (c *consumer) settle(h *held, done bool) {
-	c.out = false
+// settle removes an acked tick, or schedules the redelivery of a nacked one. The caller holds mu.
+func (c *consumer) settle(h *pendingTick, done bool) {
+	c.delivered = false
 	c.changed.Signal()
 	if done {
-		c.held = nil
+		c.current = nil
 		return
 	}
-	h.again = true
+	h.redelivered = true
 	pause := h.pauses.NextBackOff()
 	h.after = time.Now().Add(pause)
 	time.AfterFunc(pause, c.wake)
 }
 
-// wake has the subscription's goroutine look again.
+// wake makes the subscription's goroutine check its state.
 func (c *consumer) wake() {
 	c.changed.L.Lock()
 	defer c.changed.L.Unlock()

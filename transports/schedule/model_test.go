@@ -23,15 +23,15 @@ type model struct {
 	cancel context.CancelFunc // nil between two subscriptions
 	begun  time.Time
 
-	place   int // the tick in the consumer's place; 0 is none
-	held    *transports.Delivery
-	before  *transports.Delivery // was settled
-	said    string               // what it says was missed before it
-	again   bool
-	pause   time.Duration
-	after   time.Time // not handed out again before
-	skipped int       // missed since a new one was handed out
-	missed  int
+	place     int // the tick in the consumer's place; 0 is none
+	unsettled *transports.Delivery
+	before    *transports.Delivery // was settled
+	said      string               // what it says was missed before it
+	again     bool
+	pause     time.Duration
+	after     time.Time // not handed out again before
+	skipped   int       // missed since a new one was handed out
+	missed    int
 }
 
 // TestModel holds that a pipeline has one tick at a time, the newest that it can have, and hears of all that it missed.
@@ -100,7 +100,7 @@ func (m *model) tick(n int) {
 		m.missed++
 		m.skipped++
 	}
-	if m.held != nil {
+	if m.unsettled != nil {
 		return
 	}
 	m.place, m.again, m.pause, m.after = n, false, 0, time.Time{}
@@ -118,9 +118,9 @@ func (m *model) receive(rt *rapid.T) {
 	case d = <-m.taken:
 	default:
 	}
-	ready := m.place != 0 && m.held == nil && m.cancel != nil && !time.Now().Before(m.after)
+	ready := m.place != 0 && m.unsettled == nil && m.cancel != nil && !time.Now().Before(m.after)
 	if ready != (d != nil) {
-		rt.Fatalf("tick %d, held %v: received %v", m.place, m.held != nil, d)
+		rt.Fatalf("tick %d, unsettled %v: received %v", m.place, m.unsettled != nil, d)
 	}
 	if d == nil {
 		return
@@ -134,14 +134,14 @@ func (m *model) receive(rt *rapid.T) {
 	if got := d.Metadata[missedKey]; got != m.said {
 		rt.Fatalf("tick %d says that %s were missed before it, want %s", m.place, got, m.said)
 	}
-	m.held = d
+	m.unsettled = d
 }
 
 func (m *model) settle(o *transports.Outcome) {
-	if m.held == nil {
+	if m.unsettled == nil {
 		return
 	}
-	m.held.Settle(o)
+	m.unsettled.Settle(o)
 	if o != nil {
 		m.place = 0
 	} else {
@@ -149,13 +149,13 @@ func (m *model) settle(o *transports.Outcome) {
 		// The pause is random: the model takes the real one, within its bounds.
 		k := m.k
 		k.mu.Lock()
-		m.after = k.topics["x"].consumers["a"].held.after
+		m.after = k.topics["x"].consumers["a"].current.after
 		k.mu.Unlock()
 		if took := time.Until(m.after); took < m.pause/2 || took > m.pause {
 			panic(fmt.Sprintf("the pause is %s, want %s to %s", took, m.pause/2, m.pause))
 		}
 	}
-	m.held, m.before = nil, m.held
+	m.unsettled, m.before = nil, m.unsettled
 }
 
 // settleTwice settles a tick that was settled, which has no effect.
@@ -166,14 +166,14 @@ func (m *model) settleTwice() {
 	}
 }
 
-// resubscribe ends the subscription, settles what is held, lets time pass, and subscribes anew.
+// resubscribe ends the subscription, settles the unsettled tick, lets time pass, and subscribes anew.
 func (m *model) resubscribe(rt *rapid.T) {
 	m.cancel()
 	synctest.Wait()
-	if m.held != nil {
+	if m.unsettled != nil {
 		select {
 		case <-m.done:
-			rt.Fatal("after the cancel: done, and a tick is held")
+			rt.Fatal("after the cancel: done, and a tick is unsettled")
 		default:
 		}
 		var o *transports.Outcome

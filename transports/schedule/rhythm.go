@@ -2,25 +2,29 @@ package schedule
 
 import "time"
 
-// leap is how far a clock may be off before it counts as another time. A tick that is later than this (the machine slept, the clock was set
-// forward) is missed; a clock that is set back by no more doesn't show a tick twice.
-const leap = time.Minute
+// maxCorrection is the largest difference between a tick and its due time. If a tick would be
+// later than this, because the machine slept or the clock was set forward, it is missed. If the
+// clock is set back by no more than this, no tick is repeated. If it is set back by more, it shows
+// another time.
+const maxCorrection = time.Minute
 
-// look is how often the wall clock is looked at: it may be set while a tick is waited for.
-const look = time.Minute
+// lookInterval is the longest time between two looks at the wall clock, which may be set at any
+// time.
+const lookInterval = time.Minute
 
-// rhythm says when ticks are due. One goroutine asks it.
+// rhythm computes when ticks are due. Only one goroutine calls it.
 type rhythm interface {
-	// start begins to count.
+	// start begins the first interval.
 	start()
-	// wait returns how long it is until the next tick is due; not more than 0 once it is.
-	wait() time.Duration
-	// take goes on to the tick after. It returns when the tick was due, how many were passed over since the one before, and whether this
-	// one, which was to come so much later than due, still counts; if not it is among those passed over.
-	take(delay time.Duration) (due time.Time, passed int, ok bool)
+	// untilDue returns the time until the next tick is due. It is at most 0 if the tick is due.
+	untilDue() time.Duration
+	// advance moves on to the next tick. delay is the jitter of the due one. It returns when that
+	// tick was due, and the number of ticks that were missed before it. If the tick itself comes
+	// too late, ok is false and it is counted as missed.
+	advance(delay time.Duration) (due time.Time, passed int, ok bool)
 }
 
-// interval ticks by the time that the process runs, whatever the wall clock says.
+// interval is the rhythm of every. It uses the monotonic clock of the process, not the wall clock.
 type interval struct {
 	every time.Duration
 	now   func() time.Time // the wall clock
@@ -30,56 +34,58 @@ type interval struct {
 
 func (r *interval) start() { r.begun = time.Now() }
 
-func (r *interval) at(n int64) time.Duration { return time.Duration(n) * r.every }
+func (r *interval) offsetOf(n int64) time.Duration { return time.Duration(n) * r.every }
 
-func (r *interval) wait() time.Duration { return r.at(r.taken+1) - time.Since(r.begun) }
+func (r *interval) untilDue() time.Duration { return r.offsetOf(r.taken+1) - time.Since(r.begun) }
 
-func (r *interval) take(delay time.Duration) (due time.Time, passed int, ok bool) {
-	gone := time.Since(r.begun) - delay
-	n := max(r.taken+1, int64(gone/r.every))
-	late := gone - r.at(n)
+func (r *interval) advance(delay time.Duration) (due time.Time, passed int, ok bool) {
+	elapsed := time.Since(r.begun) - delay
+	n := max(r.taken+1, int64(elapsed/r.every))
+	late := elapsed - r.offsetOf(n)
 	passed = int(n - r.taken - 1)
 	r.taken = n
-	if late > leap {
+	if late > maxCorrection {
 		return time.Time{}, passed + 1, false
 	}
-	// The wall clock may have been set since the start: the due time is told by what it shows now.
+	// The wall clock may have been set since the start. So compute the due time from the present
+	// one.
 	return r.now().Add(-late - delay), passed, true
 }
 
-// alarm ticks by the wall clock.
+// alarm is the rhythm of cron. It uses the wall clock.
 type alarm struct {
 	calendar
 	now  func() time.Time
-	last time.Time // the tick that was taken last
-	due  time.Time // the next
+	last time.Time // the last tick
+	due  time.Time // the next tick
 }
 
 func (r *alarm) start() {}
 
-// clock returns the wall clock's time without the monotonic one, which goes on when the clock is set.
-func (r *alarm) clock() time.Time { return r.now().Round(0) }
+// wallClock returns the time without its monotonic part, which doesn't change when the clock is
+// set.
+func (r *alarm) wallClock() time.Time { return r.now().Round(0) }
 
-func (r *alarm) wait() time.Duration {
-	now := r.clock()
+func (r *alarm) untilDue() time.Duration {
+	now := r.wallClock()
 	if now.Before(r.due) || r.due.IsZero() {
 		after := now
 		switch back := r.last.Sub(now); {
-		case back > leap: // another time: what it shows again comes again
+		case back > maxCorrection: // it shows another time: repeat the ticks after it
 			r.last = time.Time{}
 		case back > 0:
 			after = r.last
 		}
-		if r.due = r.next(after); r.due.IsZero() {
-			return look
+		if r.due = r.nextTime(after); r.due.IsZero() {
+			return lookInterval
 		}
 	}
 	return r.due.Sub(now)
 }
 
-func (r *alarm) take(delay time.Duration) (due time.Time, passed int, ok bool) {
+func (r *alarm) advance(delay time.Duration) (due time.Time, passed int, ok bool) {
 	r.last, r.due = r.due, time.Time{}
-	if r.clock().Sub(r.last)-delay > leap {
+	if r.wallClock().Sub(r.last)-delay > maxCorrection {
 		return time.Time{}, 1, false
 	}
 	return r.last, 0, true

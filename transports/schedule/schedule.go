@@ -1,8 +1,10 @@
-// Package schedule is the transport whose messages are ticks of a clock: at an interval, or when a cron expression says so.
+// Package schedule is the transport whose messages are ticks of a clock, at an interval or by a
+// cron expression.
 //
-// A topic is one [TopicConfig], with a goroutine that makes its ticks from Start to Quiesce. Every pipeline that consumes the topic has a
-// place for one tick, never for more: what comes due while that one isn't settled is missed, and counted. Start reading at rhythm.go, which
-// says when a tick is due, and consumer.go, which says what becomes of it.
+// A topic is one [TopicConfig]. Its goroutine makes ticks from Start to Quiesce. Each pipeline
+// that consumes the topic has a place for one tick. While that tick isn't settled, later ones are
+// missed and counted. Start reading at rhythm.go, which computes when a tick is due, and
+// consumer.go, which delivers it.
 package schedule
 
 import (

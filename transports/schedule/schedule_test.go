@@ -122,7 +122,7 @@ func want(t testing.TB, msg *message.Message, payload, missed string) {
 // counted holds the metrics: ticks made, and missed by pipeline a.
 func counted(t testing.TB, k *clock, made, missed int) {
 	t.Helper()
-	want := fmt.Sprintf(`# HELP pentrough_schedule_missed_total Ticks that a pipeline missed: it still had the one before, gave one back that a newer one replaced, or the host stood still.
+	want := fmt.Sprintf(`# HELP pentrough_schedule_missed_total Ticks that a pipeline missed: it hadn't settled the one before, it nacked one that a newer one replaced, or the host was stopped.
 # TYPE pentrough_schedule_missed_total counter
 pentrough_schedule_missed_total{pipeline="a",topic="x"} %d
 # HELP pentrough_schedule_ticks_total Ticks that a topic made.
@@ -161,7 +161,7 @@ func TestMessage(t *testing.T) {
 		}
 		msg := <-consume(t, build(t, config, nil))
 		const due = "2000-01-01T00:00:01.5Z"
-		id := uuid.NewSHA1(space, []byte("host-1\x00test\x00x\x00"+due)).String()
+		id := uuid.NewSHA1(idNamespace, []byte("host-1\x00test\x00x\x00"+due)).String()
 		if diff := cmp.Diff(message.Metadata{
 			"message_id": id, "timestamp": due, "schedule.due": due, "schedule.missed": "0",
 			"content_type": "application/json", "device": "10.0.0.7",

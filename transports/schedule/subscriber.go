@@ -8,7 +8,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// subscriber is one pipeline's way out.
+// subscriber consumes topics for one pipeline.
 type subscriber struct {
 	clock    *clock
 	pipeline string
@@ -17,7 +17,7 @@ type subscriber struct {
 	work     sync.WaitGroup
 }
 
-// Subscribe makes the pipeline a consumer of the topic. Ticks before that are not for it.
+// Subscribe makes the pipeline a consumer of the topic. It doesn't get earlier ticks.
 func (s *subscriber) Subscribe(ctx context.Context, name string, take func(*transports.Delivery)) (<-chan struct{}, error) {
 	k := s.clock
 	k.mu.Lock()
@@ -35,7 +35,7 @@ func (s *subscriber) Subscribe(ctx context.Context, name string, take func(*tran
 		c = &consumer{topic: t, pipeline: s.pipeline, changed: sync.NewCond(&k.mu)}
 		t.consumers[s.pipeline] = c
 	case c.subscribed:
-		return nil, fmt.Errorf("subscribing pipeline %s to %s: it is subscribed", s.pipeline, name)
+		return nil, fmt.Errorf("subscribing pipeline %s to %s: it is already subscribed", s.pipeline, name)
 	}
 	c.owner, c.subscribed = s, true
 	done := make(chan struct{})
@@ -44,15 +44,15 @@ func (s *subscriber) Subscribe(ctx context.Context, name string, take func(*tran
 		defer s.work.Done()
 		defer close(done)
 		defer context.AfterFunc(ctx, c.wake)()
-		for d := c.next(ctx); d != nil; d = c.next(ctx) {
+		for d := c.nextDelivery(ctx); d != nil; d = c.nextDelivery(ctx) {
 			take(d)
 		}
 	})
 	return done, nil
 }
 
-// end closes the subscriber and gives up its consumers. The lock is held.
-func (s *subscriber) end() {
+// release closes the subscriber and removes its consumers. The caller holds mu of the clock.
+func (s *subscriber) release() {
 	s.cancel(transports.ErrVoid)
 	delete(s.clock.subscribers, s)
 	for _, t := range s.clock.topics {
@@ -63,10 +63,10 @@ func (s *subscriber) end() {
 	}
 }
 
-// Close ends the pipeline's use: a tick that isn't settled becomes void.
+// Close removes the pipeline's consumers. An unsettled tick becomes void.
 func (s *subscriber) Close() error {
 	s.clock.mu.Lock()
-	s.end()
+	s.release()
 	s.clock.mu.Unlock()
 	s.work.Wait()
 	return nil

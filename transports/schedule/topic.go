@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// topic makes the ticks of one table. The clock's lock guards what follows the rhythm.
+// topic makes the ticks of one table. The clock's mu guards the fields after rhythm.
 type topic struct {
 	clock  *clock
 	name   string
@@ -14,7 +14,7 @@ type topic struct {
 	rhythm rhythm
 
 	consumers map[string]*consumer // by pipeline
-	due       uint64               // ticks that came due, those passed over among them
+	due       uint64               // ticks that were due, including missed ones
 	made      uint64
 }
 
@@ -23,32 +23,32 @@ func (t *topic) run(ctx context.Context) {
 	t.rhythm.start()
 	if t.config.AtStart {
 		due := t.clock.env.Now()
-		if !sleep(ctx, t.delay()) {
+		if !sleep(ctx, t.drawJitter()) {
 			return
 		}
-		t.tick(due, 0)
+		t.makeTick(due, 0)
 	}
 	for {
-		delay := t.delay()
+		delay := t.drawJitter()
 		for {
-			left := t.rhythm.wait() + delay
+			left := t.rhythm.untilDue() + delay
 			if left <= 0 {
 				break
 			}
-			if !sleep(ctx, min(left, look)) {
+			if !sleep(ctx, min(left, lookInterval)) {
 				return
 			}
 		}
-		if due, passed, ok := t.rhythm.take(delay); ok {
-			t.tick(due, passed)
+		if due, passed, ok := t.rhythm.advance(delay); ok {
+			t.makeTick(due, passed)
 		} else {
-			t.pass(passed)
+			t.skipTicks(passed)
 		}
 	}
 }
 
-// delay draws how much later than due the next tick comes.
-func (t *topic) delay() time.Duration {
+// drawJitter returns the random delay of the next tick.
+func (t *topic) drawJitter() time.Duration {
 	if t.config.Jitter == 0 {
 		return 0
 	}
@@ -67,15 +67,15 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// tick gives every consumer a tick, after some that it missed.
-func (t *topic) tick(due time.Time, passed int) {
+// makeTick gives every consumer a tick, and counts those that were missed before it.
+func (t *topic) makeTick(due time.Time, passed int) {
 	k := t.clock
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.quiet() {
+	if k.isQuiet() {
 		return
 	}
-	t.miss(passed)
+	t.countMissed(passed)
 	t.due++
 	t.made++
 	it := newTick(k.env, t.name, t.config, due, t.due)
@@ -85,19 +85,19 @@ func (t *topic) tick(due time.Time, passed int) {
 	}
 }
 
-// pass leaves out ticks that can't come any more when they were due.
-func (t *topic) pass(n int) {
-	t.clock.env.Logger.Warn("ticks are left out: more than a minute late, as the machine or the process stood still or the clock was set",
+// skipTicks counts and logs ticks that are too late.
+func (t *topic) skipTicks(n int) {
+	t.clock.env.Logger.Warn("ticks are left out, because they are more than a minute late: the machine or the process was stopped, or the clock was set",
 		"topic", t.name, "ticks", n)
 	t.clock.mu.Lock()
 	defer t.clock.mu.Unlock()
-	t.miss(n)
+	t.countMissed(n)
 }
 
-// miss counts ticks that nobody gets. The lock is held.
-func (t *topic) miss(n int) {
+// countMissed counts ticks that no consumer gets. The caller holds mu.
+func (t *topic) countMissed(n int) {
 	t.due += uint64(n)
 	for _, c := range t.consumers {
-		c.miss(n)
+		c.countMissed(n)
 	}
 }

@@ -28,30 +28,30 @@ func quiesce(f *fixture) {
 	f.put("one")
 	one := f.next(out, "one")
 	for range 2 {
-		f.within("Quiesce", f.tr.Quiesce)
+		f.expectReturn("Quiesce", f.tr.Quiesce)
 	}
 	if err := one.Context().Err(); err != nil {
 		f.Errorf("Quiesce ended a message's context: %v", err)
 	}
-	f.none(out, "nothing was put, and a message is unsettled")
+	f.expectNothing(out, "nothing was put, and a message is unsettled")
 	f.ack(one)
 	cancel()
-	f.closed(out)
+	f.expectClosed(out)
 }
 
 func drain(f *fixture) {
 	d, ok := f.tr.(transports.Drainer)
 	if !ok {
-		f.Log("the transport's topics aren't fed from inside the host")
+		f.Log("the transport isn't a Drainer")
 		return
 	}
 	s := f.subscriber("a")
 	out := f.subscribe(f.Context(), s)
 	f.put("one", "two")
 	one := f.next(out, "one")
-	f.within("Drain", func() { d.Drain(f.h.Topic) })
+	f.expectReturn("Drain", func() { d.Drain(f.h.Topic) })
 	f.ack(one, f.next(out, "two"))
-	f.closed(out)
+	f.expectClosed(out)
 }
 
 func tap(f *fixture) {
@@ -68,7 +68,7 @@ func tap(f *fixture) {
 		f.Fatalf("tapping: %v", err)
 	}
 	f.put("one")
-	// The consumer's message isn't the tap's, whoever of the two is first.
+	// The tap must get a copy, also if it gets the message before the consumer.
 	copied := f.next(tapped, "one")
 	msg := f.next(out, "one")
 	if msg == copied {
@@ -76,7 +76,7 @@ func tap(f *fixture) {
 	}
 	f.ack(msg)
 	cancel()
-	f.closed(tapped)
+	f.expectClosed(tapped)
 }
 
 func closing(f *fixture) {
@@ -86,9 +86,9 @@ func closing(f *fixture) {
 	f.put("one")
 	one := f.next(out, "one")
 	for range 2 {
-		f.within("Close", f.close)
+		f.expectReturn("Close", f.close)
 	}
-	f.closed(out)
+	f.expectClosed(out)
 	one.Ack()
 	if _, err := s.Subscribe(f.Context(), f.h.Topic); err == nil {
 		f.Error("Subscribe works after Close")
@@ -98,13 +98,13 @@ func closing(f *fixture) {
 		defer cancel()
 		msg := f.outgoing("two")
 		msg.SetContext(ctx)
-		f.within("Publish", func() {
+		f.expectReturn("Publish", func() {
 			if err := p.Publish(f.h.Topic, msg); err == nil {
 				f.Error("Publish works after Close")
 			}
 		})
 	}
-	f.within("closing the subscriber", func() {
+	f.expectReturn("closing the subscriber", func() {
 		if err := s.Close(); err != nil {
 			f.Errorf("closing the subscriber after the transport: %v", err)
 		}

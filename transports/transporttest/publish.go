@@ -103,7 +103,7 @@ func publishFromMany(f *fixture) {
 		seen[f.read(msg)] = true
 		f.ack(msg)
 	}
-	f.within("Publish", running.Wait)
+	f.expectReturn("Publish", running.Wait)
 }
 
 func publishWithDeadContext(f *fixture) {
@@ -115,7 +115,7 @@ func publishWithDeadContext(f *fixture) {
 	cancel()
 	msg := f.outgoing("dead")
 	msg.SetContext(ctx)
-	f.within("Publish", func() {
+	f.expectReturn("Publish", func() {
 		if err := p.Publish(f.h.Topic, msg); err == nil {
 			f.Error("Publish confirms a message whose context has ended")
 		}
@@ -130,7 +130,7 @@ func closeOfPublisher(f *fixture) {
 	q := f.publisher("q")
 	out := f.subscribe(f.Context(), f.subscriber("a"))
 	for range 2 {
-		f.within("Close", func() {
+		f.expectReturn("Close", func() {
 			if err := p.Close(); err != nil {
 				f.Errorf("closing the publisher: %v", err)
 			}

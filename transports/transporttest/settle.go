@@ -10,15 +10,15 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// What follows looks at deliveries themselves, without the stock subscriber between the transport
-// and the test.
+// The tests in this file use deliveries directly, without the stock subscriber between the
+// transport and the test.
 
-// handled settles a delivery for good.
+// handled returns the outcome of a message that is acked.
 func handled() *transports.Outcome { return &transports.Outcome{Code: 200} }
 
-// direct subscribes as the host does. It calls take, which may be nil, with each delivery while
-// that is handed out.
-func (f *fixture) direct(ctx context.Context, s transports.Subscriber, take func(*transports.Delivery)) (<-chan *transports.Delivery, <-chan struct{}) {
+// subscribeDirectly subscribes as the host does. It calls take, which may be nil, with each
+// delivery, before the transport's call returns.
+func (f *fixture) subscribeDirectly(ctx context.Context, s transports.Subscriber, take func(*transports.Delivery)) (<-chan *transports.Delivery, <-chan struct{}) {
 	f.Helper()
 	out := make(chan *transports.Delivery, 10*maxWindow)
 	done, err := s.Subscribe(ctx, f.h.Topic, func(d *transports.Delivery) {
@@ -37,7 +37,7 @@ func (f *fixture) direct(ctx context.Context, s transports.Subscriber, take func
 	return out, done
 }
 
-// delivery receives the delivery that Put gave as want.
+// delivery receives a delivery with the payload want.
 func (f *fixture) delivery(out <-chan *transports.Delivery, want string) *transports.Delivery {
 	f.Helper()
 	select {
@@ -45,12 +45,12 @@ func (f *fixture) delivery(out <-chan *transports.Delivery, want string) *transp
 		f.expect(f.read(d.Message()), want)
 		return d
 	case <-time.After(patience):
-		f.Fatalf("waited %s for %q; %s", patience, want, f.state())
+		f.Fatalf("waited %s for %q; %s", patience, want, f.describeState())
 	}
 	return nil
 }
 
-func (f *fixture) noDelivery(out <-chan *transports.Delivery, why string) {
+func (f *fixture) expectNoDelivery(out <-chan *transports.Delivery, why string) {
 	f.Helper()
 	select {
 	case d := <-out:
@@ -59,64 +59,65 @@ func (f *fixture) noDelivery(out <-chan *transports.Delivery, why string) {
 	}
 }
 
-// settleInTake settles each delivery while it is being handed out.
+// settleInTake settles each delivery inside the call of take.
 func settleInTake(f *fixture) {
 	ctx, cancel := context.WithCancel(f.Context())
 	defer cancel()
-	out, done := f.direct(ctx, f.own("a"), func(d *transports.Delivery) { d.Settle(handled()) })
+	out, done := f.subscribeDirectly(ctx, f.hostSubscriber("a"), func(d *transports.Delivery) { d.Settle(handled()) })
 	sent := numbered(f.topic.Window + 3)
 	f.put(sent...)
 	for _, want := range sent {
 		f.delivery(out, want)
 	}
 	cancel()
-	f.within("the subscription", func() { <-done })
+	f.expectReturn("the subscription", func() { <-done })
 }
 
-// settleTwice holds that a delivery makes room in the window once, and that what was settled first
-// counts.
+// settleTwice checks that only the first settlement of a delivery counts, and that it makes room
+// in the window once.
 func settleTwice(f *fixture) {
 	ctx, cancel := context.WithCancel(f.Context())
 	defer cancel()
-	out, done := f.direct(ctx, f.own("a"), nil)
+	out, done := f.subscribeDirectly(ctx, f.hostSubscriber("a"), nil)
 	n := f.topic.Window
 	sent := numbered(n + 2)
 	f.put(sent...)
-	var held []*transports.Delivery
+	var unsettled []*transports.Delivery
 	for _, want := range sent[:n] {
-		held = append(held, f.delivery(out, want))
+		unsettled = append(unsettled, f.delivery(out, want))
 	}
 	for _, o := range []*transports.Outcome{handled(), nil, handled()} {
-		held[n/2].Settle(o)
+		unsettled[n/2].Settle(o)
 	}
-	held = append(held, f.delivery(out, sent[n]))
-	f.noDelivery(out, "what is settled twice makes room for one")
-	for _, d := range held {
+	unsettled = append(unsettled, f.delivery(out, sent[n]))
+	f.expectNoDelivery(out, "a delivery that is settled twice makes room for one")
+	for _, d := range unsettled {
 		d.Settle(handled())
 	}
 	f.delivery(out, sent[n+1]).Settle(handled())
-	f.noDelivery(out, "all are settled for good")
+	f.expectNoDelivery(out, "all are acked")
 	cancel()
-	f.within("the subscription", func() { <-done })
+	f.expectReturn("the subscription", func() { <-done })
 }
 
-// settleStale holds that settling a delivery again has no effect on the redelivered one.
+// settleStale checks that settling a delivery a second time has no effect on the redelivered
+// message.
 func settleStale(f *fixture) {
 	if !f.h.Redelivers {
-		f.Log("the transport doesn't hand out again what is handed back")
+		f.Log("the transport doesn't redeliver nacked messages")
 		return
 	}
 	ctx, cancel := context.WithCancel(f.Context())
 	defer cancel()
-	s := f.own("a")
-	out, done := f.direct(ctx, s, nil)
+	s := f.hostSubscriber("a")
+	out, done := f.subscribeDirectly(ctx, s, nil)
 	f.put("one")
 	first := f.delivery(out, "one")
 	first.Settle(nil)
 	second := f.delivery(out, "one")
 	first.Settle(handled())
 	first.Settle(nil)
-	f.noDelivery(out, "what was handed back was settled by that")
+	f.expectNoDelivery(out, "the redelivered message was settled by the old delivery")
 	cancel()
 	select {
 	case <-done:
@@ -124,32 +125,32 @@ func settleStale(f *fixture) {
 	case <-time.After(quiet):
 	}
 	second.Settle(handled())
-	f.within("the subscription", func() { <-done })
+	f.expectReturn("the subscription", func() { <-done })
 }
 
-// settleVoid holds that settling what became void has no effect: a broker delivers it again.
+// settleVoid checks that settling a void delivery has no effect: a broker redelivers the message.
 func settleVoid(f *fixture) {
-	s := f.own("a")
-	out, done := f.direct(f.Context(), s, nil)
-	sent := f.few()
+	s := f.hostSubscriber("a")
+	out, done := f.subscribeDirectly(f.Context(), s, nil)
+	sent := f.fewPayloads()
 	f.put(sent...)
-	var held []*transports.Delivery
+	var unsettled []*transports.Delivery
 	for _, want := range sent {
-		held = append(held, f.delivery(out, want))
+		unsettled = append(unsettled, f.delivery(out, want))
 	}
-	f.within("Close", func() {
+	f.expectReturn("Close", func() {
 		if err := s.Close(); err != nil {
 			f.Errorf("closing the subscriber: %v", err)
 		}
 	})
-	f.within("the subscription", func() { <-done })
-	for i, d := range held {
+	f.expectReturn("the subscription", func() { <-done })
+	for i, d := range unsettled {
 		outcomes := []*transports.Outcome{handled(), nil}
-		f.within("the delivery's context", func() { <-d.Context.Done() })
+		f.expectReturn("the delivery's context", func() { <-d.Context.Done() })
 		if cause := context.Cause(d.Context); !errors.Is(cause, transports.ErrVoid) {
 			f.Errorf("the delivery's context ended with %v, want ErrVoid", cause)
 		}
-		f.within("Settle", func() {
+		f.expectReturn("Settle", func() {
 			d.Settle(outcomes[i%2])
 			d.Settle(outcomes[(i+1)%2])
 		})
@@ -157,30 +158,30 @@ func settleVoid(f *fixture) {
 	if !f.topic.Broker {
 		return
 	}
-	out, _ = f.direct(f.Context(), f.own("a"), nil)
+	out, _ = f.subscribeDirectly(f.Context(), f.hostSubscriber("a"), nil)
 	for _, want := range sent {
 		f.delivery(out, want).Settle(handled())
 	}
 }
 
-// settleDuringClose settles while the subscriber is closed, and holds that nothing is handed out
-// after that.
+// settleDuringClose settles deliveries while the subscriber is being closed. It checks that
+// nothing is delivered after Close.
 func settleDuringClose(f *fixture) {
-	s := f.own("a")
+	s := f.hostSubscriber("a")
 	var over atomic.Bool
-	out, done := f.direct(f.Context(), s, func(d *transports.Delivery) {
+	out, done := f.subscribeDirectly(f.Context(), s, func(d *transports.Delivery) {
 		if over.Load() {
-			f.Errorf("%q is handed out after Close", f.read(d.Message()))
+			f.Errorf("%q is delivered after Close", f.read(d.Message()))
 		}
 	})
 	sent := numbered(f.topic.Window)
 	f.put(sent...)
-	var held []*transports.Delivery
+	var unsettled []*transports.Delivery
 	for _, want := range sent {
-		held = append(held, f.delivery(out, want))
+		unsettled = append(unsettled, f.delivery(out, want))
 	}
 	var settling sync.WaitGroup
-	for i, d := range held {
+	for i, d := range unsettled {
 		settling.Go(func() {
 			if i%2 == 0 {
 				d.Settle(nil)
@@ -189,12 +190,12 @@ func settleDuringClose(f *fixture) {
 			}
 		})
 	}
-	f.within("Close", func() {
+	f.expectReturn("Close", func() {
 		if err := s.Close(); err != nil {
 			f.Errorf("closing the subscriber: %v", err)
 		}
 		over.Store(true)
 	})
-	f.within("Settle", settling.Wait)
-	f.within("the subscription", func() { <-done })
+	f.expectReturn("Settle", settling.Wait)
+	f.expectReturn("the subscription", func() { <-done })
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// Stock makes a stock Watermill Subscriber of a transport's: its messages are settled with Ack and Nack. Watermill's
-// own tests of a Pub/Sub run against it.
+// Stock makes a plain Watermill Subscriber from a transport's. Its messages are settled with Ack
+// and Nack. Watermill's own tests of a Pub/Sub can test it.
 func Stock(s transports.Subscriber) message.Subscriber { return stock{s} }
 
 type stock struct{ transports.Subscriber }
@@ -24,11 +24,11 @@ func (s stock) Subscribe(ctx context.Context, topic string) (<-chan *message.Mes
 	if err != nil {
 		return nil, err
 	}
-	go q.hand(ctx, out, done)
+	go q.passOn(ctx, out, done)
 	return out, nil
 }
 
-// queue is between a transport, which doesn't wait, and the reader of a channel.
+// queue stores deliveries between a transport, which doesn't wait, and the reader of a channel.
 type queue struct {
 	more chan struct{}
 
@@ -57,9 +57,9 @@ func (q *queue) take() *transports.Delivery {
 	return d
 }
 
-// hand gives messages to the reader until the subscription is done, and then closes the channel. What the reader
-// hasn't taken when ctx ends goes back.
-func (q *queue) hand(ctx context.Context, out chan<- *message.Message, done <-chan struct{}) {
+// passOn sends messages to the reader until the subscription is done, and then closes the channel.
+// It nacks messages that the reader hasn't received when ctx ends.
+func (q *queue) passOn(ctx context.Context, out chan<- *message.Message, done <-chan struct{}) {
 	defer close(out)
 	for {
 		d := q.take()
@@ -90,7 +90,8 @@ func (q *queue) hand(ctx context.Context, out chan<- *message.Message, done <-ch
 	}
 }
 
-// settle waits until the message is settled, or its delivery is void.
+// settle settles the delivery when the message is acked or nacked. It ends without that if the
+// delivery is void.
 func settle(d *transports.Delivery, msg *message.Message) {
 	select {
 	case <-msg.Acked():

@@ -32,25 +32,25 @@ func window(f *fixture) {
 	out := f.subscribe(f.Context(), f.subscriber("a"))
 	sent := numbered(n + 3)
 	f.put(sent...)
-	held := f.nextAll(out, sent[:n])
-	f.none(out, "the window is full")
+	unsettled := f.nextAll(out, sent[:n])
+	f.expectNothing(out, "the window is full")
 
 	// Any ack makes room, the newest as well as the oldest.
-	f.ack(held[n-1])
-	held[n-1] = f.next(out, sent[n])
-	f.none(out, "one ack makes room for one")
-	f.ack(held[0])
-	held[0] = f.next(out, sent[n+1])
-	f.ack(held...)
+	f.ack(unsettled[n-1])
+	unsettled[n-1] = f.next(out, sent[n])
+	f.expectNothing(out, "one ack makes room for one")
+	f.ack(unsettled[0])
+	unsettled[0] = f.next(out, sent[n+1])
+	f.ack(unsettled...)
 	f.ack(f.next(out, sent[n+2]))
 }
 
 func cancelWithoutMessages(f *fixture) {
 	ctx, cancel := context.WithCancel(f.Context())
 	out := f.subscribe(ctx, f.subscriber("a"))
-	f.none(out, "nothing was put")
+	f.expectNothing(out, "nothing was put")
 	cancel()
-	f.closed(out)
+	f.expectClosed(out)
 }
 
 func cancelHonoursAcks(f *fixture) {
@@ -58,40 +58,40 @@ func cancelHonoursAcks(f *fixture) {
 	defer cancel()
 	s := f.subscriber("a")
 	out := f.subscribe(ctx, s)
-	sent := f.few()
+	sent := f.fewPayloads()
 	f.put(sent...)
-	held := f.nextAll(out, sent)
+	unsettled := f.nextAll(out, sent)
 	cancel()
-	for _, msg := range slices.Backward(held) {
-		f.none(out, "a message is unsettled")
+	for _, msg := range slices.Backward(unsettled) {
+		f.expectNothing(out, "a message is unsettled")
 		f.ack(msg)
 	}
-	f.closed(out)
+	f.expectClosed(out)
 
 	out = f.subscribe(f.Context(), s)
 	f.put("more")
-	// None of the acked ones comes again.
+	// No acked message is redelivered.
 	f.ack(f.next(out, "more"))
 }
 
 func nack(f *fixture) {
 	out := f.subscribe(f.Context(), f.subscriber("a"))
-	sent := f.few()
+	sent := f.fewPayloads()
 	f.put(sent...)
-	held := f.nextAll(out, sent)
-	middle := len(held) / 2
-	held[middle].Nack()
+	unsettled := f.nextAll(out, sent)
+	middle := len(unsettled) / 2
+	unsettled[middle].Nack()
 	if f.h.Redelivers {
-		held[middle] = f.next(out, sent[middle])
-		f.redelivered(held[middle])
+		unsettled[middle] = f.next(out, sent[middle])
+		f.expectRedelivered(unsettled[middle])
 	} else {
-		f.none(out, "a nacked message isn't handed out again")
-		held = slices.Delete(held, middle, middle+1)
+		f.expectNothing(out, "a nacked message isn't redelivered")
+		unsettled = slices.Delete(unsettled, middle, middle+1)
 	}
-	f.ack(held...)
+	f.ack(unsettled...)
 }
 
-// nackKeepsOrder holds that what was handed back comes before what was put behind it.
+// nackKeepsOrder checks that a nacked message comes before the messages that were put after it.
 func nackKeepsOrder(f *fixture) {
 	if !f.h.Redelivers || f.h.Unordered {
 		f.Log("the transport keeps no order after a nack")
@@ -100,11 +100,11 @@ func nackKeepsOrder(f *fixture) {
 	out := f.subscribe(f.Context(), f.subscriber("a"))
 	sent := numbered(f.topic.Window + 1)
 	f.put(sent...)
-	held := f.nextAll(out, sent[:f.topic.Window])
-	held[0].Nack()
-	held[0] = f.next(out, sent[0])
-	f.redelivered(held[0])
-	f.ack(held...)
+	unsettled := f.nextAll(out, sent[:f.topic.Window])
+	unsettled[0].Nack()
+	unsettled[0] = f.next(out, sent[0])
+	f.expectRedelivered(unsettled[0])
+	f.ack(unsettled...)
 	f.ack(f.next(out, sent[f.topic.Window]))
 }
 
@@ -113,46 +113,46 @@ func nackAfterCancel(f *fixture) {
 	defer cancel()
 	s := f.subscriber("a")
 	out := f.subscribe(ctx, s)
-	sent := f.few()
+	sent := f.fewPayloads()
 	f.put(sent...)
-	held := f.nextAll(out, sent)
+	unsettled := f.nextAll(out, sent)
 	cancel()
-	// All go back, the last one first, but for the one in the middle.
+	// Nack all, the last one first, and ack the one in the middle.
 	var back []string
-	for i, msg := range slices.Backward(held) {
-		f.none(out, "a message is unsettled")
-		if len(held) > 1 && i == len(held)/2 {
+	for i, msg := range slices.Backward(unsettled) {
+		f.expectNothing(out, "a message is unsettled")
+		if len(unsettled) > 1 && i == len(unsettled)/2 {
 			f.ack(msg)
 		} else {
 			msg.Nack()
 			back = append(back, sent[i])
 		}
 	}
-	f.closed(out)
+	f.expectClosed(out)
 
 	out = f.subscribe(f.Context(), s)
 	if f.h.Returns {
 		slices.Reverse(back)
-		again := f.nextUpTo(out, back)
-		for _, msg := range again {
-			f.redelivered(msg)
+		returned := f.nextUpTo(out, back)
+		for _, msg := range returned {
+			f.expectRedelivered(msg)
 		}
 	}
 	f.put("more")
 	f.ack(f.next(out, "more"))
 }
 
-// nextAll receives messages that Put gave as want, and leaves them unsettled.
+// nextAll receives messages with the payloads want, and leaves them unsettled.
 func (f *fixture) nextAll(out <-chan *message.Message, want []string) []*message.Message {
 	f.Helper()
-	held := make([]*message.Message, len(want))
+	unsettled := make([]*message.Message, len(want))
 	for i := range want {
-		held[i] = f.next(out, want[i])
+		unsettled[i] = f.next(out, want[i])
 	}
-	return held
+	return unsettled
 }
 
-// nextUpTo receives messages like nextAll, and acks each at once.
+// nextUpTo receives messages like nextAll, and acks each of them at once.
 func (f *fixture) nextUpTo(out <-chan *message.Message, want []string) []*message.Message {
 	f.Helper()
 	msgs := make([]*message.Message, len(want))
@@ -163,10 +163,10 @@ func (f *fixture) nextUpTo(out <-chan *message.Message, want []string) []*messag
 	return msgs
 }
 
-func (f *fixture) redelivered(msg *message.Message) {
+func (f *fixture) expectRedelivered(msg *message.Message) {
 	f.Helper()
 	if msg.Metadata[transports.Redelivered] != "true" {
-		f.Errorf("message %q is handed out again without saying so in its metadata", f.read(msg))
+		f.Errorf("message %q is redelivered without the metadata redelivered", f.read(msg))
 	}
 }
 
@@ -179,7 +179,7 @@ func subscribeAgain(f *fixture) {
 		f.put(want)
 		f.ack(f.next(out, want))
 		cancel()
-		f.closed(out)
+		f.expectClosed(out)
 	}
 }
 
@@ -195,12 +195,12 @@ func messageContexts(f *fixture) {
 		f.Error("the message's context is derived from Subscribe's")
 	}
 	cancel()
-	f.none(out, "a message is unsettled")
+	f.expectNothing(out, "a message is unsettled")
 	if err := msg.Context().Err(); err != nil {
 		f.Errorf("the message's context ended with Subscribe's: %v", err)
 	}
 	f.ack(msg)
-	f.closed(out)
+	f.expectClosed(out)
 }
 
 func closeOfSubscriber(f *fixture) {
@@ -213,13 +213,13 @@ func closeOfSubscriber(f *fixture) {
 	f.put("one")
 	one := f.next(out, "one")
 	for range 2 {
-		f.within("Close", func() {
+		f.expectReturn("Close", func() {
 			if err := s.Close(); err != nil {
 				f.Errorf("closing the subscriber: %v", err)
 			}
 		})
 	}
-	f.closed(out)
+	f.expectClosed(out)
 	one.Ack()
 	if _, err := s.Subscribe(f.Context(), f.h.Topic); !errors.Is(err, transports.ErrClosed) {
 		f.Errorf("Subscribe after Close: %v, want ErrClosed", err)

@@ -1,8 +1,9 @@
-// Package transporttest holds what every transport is measured by: the duties that package transports states, as tests.
+// Package transporttest is the conformance suite of transports. It tests the rules in package
+// transports.
 //
-// A transport author calls [Run] from a test with a [Harness] that says how to build the transport and how a message
-// comes into it from outside. Run acts as the host does: it asks the configuration about the topic, builds, starts,
-// subscribes, acks and closes.
+// The author of a transport calls [Run] from a test. A [Harness] says how to build the transport,
+// and how a message gets into it from outside. Run acts like the host: it gets the topic from the
+// configuration, builds and starts the transport, subscribes, acks and closes.
 package transporttest
 
 import (
@@ -25,7 +26,7 @@ const (
 	// patience is how long the suite waits for what must happen. Only a failing test spends it, so
 	// it is long enough for a busy machine.
 	patience = 2 * time.Minute
-	// quiet is how long something that must not happen is waited for.
+	// quiet is how long the suite waits to see that something doesn't happen.
 	quiet = 150 * time.Millisecond
 	// maxWindow keeps the window's test small.
 	maxWindow = 100
@@ -33,32 +34,34 @@ const (
 
 // Harness describes the transport under test.
 type Harness struct {
-	// Config returns a fresh configuration: whatever it listens on or consumes from shares nothing with earlier
-	// ones. Its topic's window must be from 1 to 100, and buffers must hold twice that.
+	// Config returns a new configuration, which shares no address and no queue with earlier ones.
+	// Its topic's window must be from 1 to 100, and buffers must have room for twice that.
 	Config func(t *testing.T) transports.Config
 
 	// Topic is the topic that the suite consumes from.
 	Topic string
 
-	// Put brings messages into Topic from outside, in this order, and returns when the transport has all of them,
-	// before they are handed out or settled. It leaves no goroutine behind once the transport is closed.
+	// Put sends messages to Topic from outside, in this order. It returns when the transport has
+	// all of them, without waiting until they are delivered or settled. It must leave no goroutine
+	// behind after the transport is closed.
 	Put func(t *testing.T, tr transports.Transport, payloads ...string)
 
-	// Read returns what Put was given for a message. Nil: it is the message's payload.
+	// Read returns the payload that Put got for a message. Nil: the message's payload.
 	Read func(msg *message.Message) string
 
-	// Unordered says that messages may come in another order than they were put.
+	// Unordered says that messages may come in another order than that of Put.
 	Unordered bool
 
-	// Redelivers says that a message that is nacked while its subscription lives is handed out again by it.
+	// Redelivers says that a subscription redelivers a message that is nacked.
 	Redelivers bool
 
-	// Returns says that what a cancelled subscription left unacked is handed out again, first and in order, by the
-	// next one.
+	// Returns says that the next subscription redelivers the messages that a cancelled one left
+	// unacked. They come first and in order.
 	Returns bool
 }
 
-// Run tests one transport. No other test may run beside it, as it looks for goroutines that are left.
+// Run tests one transport. No other test may run at the same time, because Run looks for leaked
+// goroutines.
 func Run(t *testing.T, h Harness) {
 	for _, c := range []struct {
 		name string
@@ -74,10 +77,10 @@ func Run(t *testing.T, h Harness) {
 		{"subscribe again", subscribeAgain},
 		{"message contexts", messageContexts},
 		{"close of a subscriber", closeOfSubscriber},
-		{"settle while handed out", settleInTake},
+		{"settle in take", settleInTake},
 		{"settle twice", settleTwice},
-		{"settle what was handed back", settleStale},
-		{"settle what is void", settleVoid},
+		{"settle a stale delivery", settleStale},
+		{"settle a void delivery", settleVoid},
 		{"settle during a close", settleDuringClose},
 		{"two consumers", twoConsumers},
 		{"publish", publish},
@@ -108,7 +111,7 @@ type fixture struct {
 func start(t *testing.T, h Harness) *fixture {
 	t.Helper()
 	before := goleak.IgnoreCurrent()
-	t.Cleanup(func() { nothingLeft(t, before) })
+	t.Cleanup(func() { checkNoGoroutines(t, before) })
 
 	config := h.Config(t)
 	topic, err := config.Topic(h.Topic, transports.Consume)
@@ -138,8 +141,8 @@ func start(t *testing.T, h Harness) *fixture {
 	return f
 }
 
-// nothingLeft waits until all goroutines but those before have ended.
-func nothingLeft(t *testing.T, before goleak.Option) {
+// checkNoGoroutines waits until all goroutines except those in before have ended.
+func checkNoGoroutines(t *testing.T, before goleak.Option) {
 	t.Helper()
 	for begun := time.Now(); ; {
 		err := goleak.Find(before) // which waits for a moment
@@ -162,10 +165,10 @@ func (f *fixture) close() {
 	}
 }
 
-// few returns payloads that the window holds at once: three if it can.
-func (f *fixture) few() []string { return numbered(min(3, f.topic.Window)) }
+// fewPayloads returns three payloads, or fewer if the window is smaller.
+func (f *fixture) fewPayloads() []string { return numbered(min(3, f.topic.Window)) }
 
-// put gives the messages to the transport.
+// put sends messages to the transport.
 func (f *fixture) put(payloads ...string) {
 	f.Helper()
 	for _, payload := range payloads {
@@ -174,7 +177,8 @@ func (f *fixture) put(payloads ...string) {
 	f.h.Put(f.T, f.tr, payloads...)
 }
 
-// expect holds that what was read is what is wanted. Without an order it may be anything that was sent.
+// expect checks that got is want. If the transport is unordered, got may be any payload that was
+// sent.
 func (f *fixture) expect(got, want string) {
 	f.Helper()
 	if got != want && (!f.h.Unordered || !f.sent[got]) {
@@ -184,11 +188,11 @@ func (f *fixture) expect(got, want string) {
 
 func (f *fixture) subscriber(pipeline string) message.Subscriber {
 	f.Helper()
-	return Stock(f.own(pipeline))
+	return Stock(f.hostSubscriber(pipeline))
 }
 
-// own returns a pipeline's subscriber as the host sees it.
-func (f *fixture) own(pipeline string) transports.Subscriber {
+// hostSubscriber returns a pipeline's subscriber, as the host uses it.
+func (f *fixture) hostSubscriber(pipeline string) transports.Subscriber {
 	f.Helper()
 	s, err := f.tr.Subscriber(transports.Consumer{Pipeline: pipeline})
 	if err != nil {
@@ -206,7 +210,7 @@ func (f *fixture) subscribe(ctx context.Context, s message.Subscriber) <-chan *m
 	return out
 }
 
-// next receives the message that Put gave as want.
+// next receives a message with the payload want.
 func (f *fixture) next(out <-chan *message.Message, want string) *message.Message {
 	f.Helper()
 	msg := f.receive(out)
@@ -223,13 +227,13 @@ func (f *fixture) receive(out <-chan *message.Message) *message.Message {
 		}
 		return msg
 	case <-time.After(patience):
-		f.Fatalf("waited %s for a message; %s", patience, f.state())
+		f.Fatalf("waited %s for a message; %s", patience, f.describeState())
 	}
 	return nil
 }
 
-// state says what is known of a transport from which something is waited for in vain.
-func (f *fixture) state() string {
+// describeState returns the state of the transport, for a test that has waited in vain.
+func (f *fixture) describeState() string {
 	var text strings.Builder
 	text.WriteString("the transport's health:")
 	for _, h := range f.tr.Health() {
@@ -247,8 +251,8 @@ func (f *fixture) read(msg *message.Message) string {
 	return string(msg.Payload)
 }
 
-// none holds that nothing comes and the output stays open.
-func (f *fixture) none(out <-chan *message.Message, why string) {
+// expectNothing checks that no message comes and that the output stays open.
+func (f *fixture) expectNothing(out <-chan *message.Message, why string) {
 	f.Helper()
 	select {
 	case msg, ok := <-out:
@@ -260,8 +264,8 @@ func (f *fixture) none(out <-chan *message.Message, why string) {
 	}
 }
 
-// closed holds that the output closes without another message.
-func (f *fixture) closed(out <-chan *message.Message) {
+// expectClosed checks that the output closes without another message.
+func (f *fixture) expectClosed(out <-chan *message.Message) {
 	f.Helper()
 	select {
 	case msg, ok := <-out:
@@ -269,7 +273,7 @@ func (f *fixture) closed(out <-chan *message.Message) {
 			f.Fatalf("received %q, want a closed output", f.read(msg))
 		}
 	case <-time.After(patience):
-		f.Fatalf("waited %s until the output is closed; %s", patience, f.state())
+		f.Fatalf("waited %s until the output is closed; %s", patience, f.describeState())
 	}
 }
 
@@ -278,13 +282,13 @@ func (f *fixture) ack(msgs ...*message.Message) {
 	f.Helper()
 	for _, msg := range msgs {
 		if !msg.Ack() {
-			f.Fatalf("message %q was settled already", f.read(msg))
+			f.Fatalf("message %q was already settled", f.read(msg))
 		}
 	}
 }
 
-// within holds that do returns.
-func (f *fixture) within(act string, do func()) {
+// expectReturn checks that do returns.
+func (f *fixture) expectReturn(act string, do func()) {
 	f.Helper()
 	done := make(chan struct{})
 	go func() {
@@ -294,6 +298,6 @@ func (f *fixture) within(act string, do func()) {
 	select {
 	case <-done:
 	case <-time.After(patience):
-		f.Fatalf("waited %s until %s returns; %s", patience, act, f.state())
+		f.Fatalf("waited %s until %s returns; %s", patience, act, f.describeState())
 	}
 }

@@ -22,22 +22,23 @@ import (
 	"github.com/pentrough/pentrough/transports/codec"
 )
 
-// Run checks a framing whose stream shows where each payload ends. The examples are payloads that it can frame; at least
-// one is needed.
+// Run checks a framing whose stream shows where each payload ends. The examples are payloads that
+// it can frame; there must be at least one.
 func Run(t *testing.T, framing codec.Framing, examples ...[]byte) {
 	t.Helper()
 	run(t, suite{Framing: framing, bounded: true, examples: examples})
 }
 
-// RunUnbounded checks a framing whose stream doesn't show where payloads end: they come out in other pieces than they went in, and
-// only the bytes are the same.
+// RunUnbounded checks a framing whose stream doesn't show where payloads end. Split may return
+// other pieces than Append got; only the bytes must be the same.
 func RunUnbounded(t *testing.T, framing codec.Framing, examples ...[]byte) {
 	t.Helper()
 	run(t, suite{Framing: framing, examples: examples})
 }
 
-// Fuzz checks that no stream makes the framing panic, stall, look outside its data or depend on how the bytes are cut into
-// reads, and that whatever it accepts as a payload comes back as it was. The examples are those of [Run].
+// Fuzz checks a framing with random streams. It must not panic, stall, read outside its data, or
+// depend on how the bytes are cut into reads. A payload that Append accepts must come back from
+// Split unchanged. The examples are those of [Run].
 func Fuzz(f *testing.F, framing codec.Framing, examples ...[]byte) {
 	f.Helper()
 	fuzz(f, suite{Framing: framing, bounded: true, examples: examples})
@@ -49,7 +50,7 @@ func FuzzUnbounded(f *testing.F, framing codec.Framing, examples ...[]byte) {
 	fuzz(f, suite{Framing: framing, examples: examples})
 }
 
-// largest is the largest limit with which the suite stays quick.
+// largest is the largest limit of a framing under test. With a larger one the suite would be slow.
 const largest = 1 << 16
 
 type suite struct {
@@ -126,7 +127,7 @@ func fuzz(f *testing.F, s suite) {
 	})
 }
 
-// append frames payload, and checks what Append owes for its destination.
+// append frames payload, and checks that Append treats its destination as it must.
 func (s suite) append(payload []byte) ([]byte, error) {
 	const before = "what was there"
 	original := bytes.Clone(payload)
@@ -158,8 +159,9 @@ func (s suite) mustAppend(t *testing.T, payload []byte) []byte {
 	return frame
 }
 
-// read feeds the pieces of a stream to Split as a connection does, with a buffer that never grows beyond Max, and returns
-// copies of the payloads. An error of kind ErrFrame is the stream's, any other is a broken promise.
+// read passes the pieces of a stream to Split as a connection does, with a buffer that never grows
+// beyond Max. It returns copies of the payloads. An error of kind ErrFrame means that the stream
+// is invalid; any other error means that the framing is wrong.
 func (s suite) read(pieces ...[]byte) ([][]byte, error) {
 	var payloads [][]byte
 	var buffer []byte
@@ -181,7 +183,7 @@ func (s suite) read(pieces ...[]byte) ([][]byte, error) {
 				buffer = buffer[advance:]
 			}
 			if len(buffer) == s.Max() {
-				return payloads, fmt.Errorf("split saw Max() = %d bytes and found neither a frame nor an error in %q", s.Max(), buffer)
+				return payloads, fmt.Errorf("Split got Max() = %d bytes and returned neither a frame nor an error for %q", s.Max(), buffer)
 			}
 			buffer = bytes.Clone(buffer)
 		}
@@ -189,7 +191,7 @@ func (s suite) read(pieces ...[]byte) ([][]byte, error) {
 	return payloads, nil
 }
 
-// split checks what Split owes for one call.
+// split calls Split and checks its results.
 func (s suite) split(data []byte) (int, []byte, error) {
 	original := bytes.Clone(data)
 	advance, payload, err := s.Split(data)
@@ -203,15 +205,15 @@ func (s suite) split(data []byte) (int, []byte, error) {
 	case advance < 0 || advance > len(data):
 		return 0, nil, fmt.Errorf("splitting %d bytes advanced by %d", len(data), advance)
 	case advance == 0 && payload != nil:
-		return 0, nil, fmt.Errorf("splitting %q returned the payload %q without using up anything", original, payload)
-	case !within(data[:advance], payload):
+		return 0, nil, fmt.Errorf("splitting %q returned the payload %q and advance 0", original, payload)
+	case !isSliceOf(data[:advance], payload):
 		return 0, nil, fmt.Errorf("splitting %q returned a payload that isn't a part of it", original)
 	}
 	return advance, payload, nil
 }
 
-// within reports whether part is a slice of whole.
-func within(whole, part []byte) bool {
+// isSliceOf reports whether part is a slice of whole.
+func isSliceOf(whole, part []byte) bool {
 	if len(part) == 0 {
 		return true
 	}
@@ -281,7 +283,8 @@ func (s suite) severalFrames(t *testing.T) {
 	}
 }
 
-// nothingStripped offers payloads that tempt a framing to trim, escape or cut: each is refused or comes back as it was.
+// nothingStripped appends payloads that a framing might trim, escape or cut. Each must be refused
+// or come back unchanged.
 func (s suite) nothingStripped(t *testing.T) {
 	tempting := []string{"", " ", "\t", "\r", "\n", "\r\n", "\x00", "\\", "\\n", "\x1b", "\x7f", "\xff", "\ufeff", "\u2028", "%", "+", "#", "\"", "{}"}
 	for _, extra := range tempting {
@@ -317,7 +320,8 @@ func (s suite) limit(t *testing.T) {
 	}
 }
 
-// memory checks that a frame and its payload share nothing, and that an empty frame is told from no frame.
+// memory checks that a frame and its payload share no memory, and that Split distinguishes an
+// empty frame from no frame.
 func (s suite) memory(t *testing.T) {
 	for _, example := range s.examples {
 		payload := bytes.Clone(example)

@@ -1,4 +1,4 @@
-// Package delimiter frames payloads that end with a sequence of bytes of the user's choice.
+// Package delimiter is the codec for payloads that end with configured bytes.
 //
 //	framing = { type = "delimiter", delimiter = "#" }
 //	framing = { type = "delimiter", delimiter = '\x03', max = 1024 }
@@ -16,7 +16,7 @@ import (
 
 // Config is the delimiter codec's configuration.
 type Config struct {
-	Delimiter string `toml:"delimiter" doc:"The bytes that end a frame. Beside TOML's own escapes, \\xNN stands for any byte, and \\r, \\n, \\t, \\0 and \\\\ for the usual ones." required:"true" example:"'\\x03'"`
+	Delimiter string `toml:"delimiter" doc:"The bytes that end a frame. In addition to TOML's own escapes, \\xNN stands for any byte, and \\r, \\n, \\t, \\0 and \\\\ for the usual ones." required:"true" example:"'\\x03'"`
 	Max       int    `toml:"max" doc:"The longest payload, without the delimiter, in either direction." unit:"bytes" min:"1" max:"16777216" example:"4096"`
 }
 
@@ -25,9 +25,9 @@ var defaults = Config{Max: 4096}
 func init() {
 	codec.Register(codec.Plugin{
 		Name:    "delimiter",
-		Summary: "Payloads that end with a sequence of bytes.",
-		Description: "A payload in which the delimiter would be found too early can't be a frame and is rejected; nothing is stripped " +
-			"or escaped. A device that sends more than `max` bytes without a delimiter is disconnected.",
+		Summary: "Payloads that end with configured bytes.",
+		Description: "A command whose payload contains the delimiter is rejected; the codec strips and escapes nothing. " +
+			"If a device sends more than `max` bytes without a delimiter, it is disconnected.",
 		Config: func() codec.Config {
 			c := defaults
 			return &c
@@ -35,7 +35,7 @@ func init() {
 	})
 }
 
-// Validate checks that the delimiter can be read.
+// Validate checks the delimiter.
 func (c *Config) Validate() error {
 	_, err := unescape(c.Delimiter)
 	if err != nil {
@@ -53,7 +53,7 @@ func (c *Config) New() (codec.Framing, error) {
 	return framing{delimiter: d, max: c.Max}, nil
 }
 
-// unescape turns the configured text into bytes.
+// unescape returns the bytes that the configured text means.
 func unescape(s string) ([]byte, error) {
 	if s == "" {
 		return nil, errors.New("must be at least one byte")
@@ -108,9 +108,9 @@ func (f framing) Append(dst, payload []byte) ([]byte, error) {
 	}
 	start := len(dst)
 	out := append(append(dst, payload...), f.delimiter...)
-	// Looking in the whole frame also finds a delimiter that begins in the payload and ends in the real one.
+	// Search the whole frame: a delimiter can begin in the payload and end in the appended one.
 	if i := bytes.Index(out[start:], f.delimiter); i < len(payload) {
-		return dst, fmt.Errorf("%w: the delimiter is found at byte %d already", codec.ErrPayload, i)
+		return dst, fmt.Errorf("%w: the delimiter is at byte %d", codec.ErrPayload, i)
 	}
 	return out, nil
 }

@@ -1,4 +1,4 @@
-// Package fixed frames payloads that all have the same size.
+// Package fixed is the codec for payloads that all have the same size.
 //
 //	framing = { type = "fixed", size = 16 }
 package fixed
@@ -18,7 +18,7 @@ func init() {
 	codec.Register(codec.Plugin{
 		Name:        "fixed",
 		Summary:     "Payloads of one fixed size.",
-		Description: "A payload of any other size can't be a frame and is rejected; nothing is padded.",
+		Description: "A command with a payload of another size is rejected; the codec pads nothing.",
 		Config:      func() codec.Config { return &Config{} },
 	})
 }

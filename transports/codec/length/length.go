@@ -1,4 +1,4 @@
-// Package length frames payloads behind their length.
+// Package length is the codec for payloads with their length before them.
 //
 //	framing = { type = "length", size = 2 }
 //	framing = { type = "length", size = 4, endian = "little", includes_header = true, max = 65536 }
@@ -18,8 +18,8 @@ import (
 type Config struct {
 	Size           int    `toml:"size" doc:"The size of the length before each payload: 1, 2, 4 or 8." unit:"bytes" min:"1" max:"8" example:"2"`
 	Endian         string `toml:"endian" doc:"The byte order of the length." enum:"big,little" example:"\"big\""`
-	IncludesHeader bool   `toml:"includes_header" doc:"The length counts its own bytes too." example:"false"`
-	Max            int    `toml:"max" doc:"The longest payload in either direction; a short length field lowers it to what it can say." unit:"bytes" min:"1" max:"16777216" example:"4096"`
+	IncludesHeader bool   `toml:"includes_header" doc:"Whether the length includes its own bytes." example:"false"`
+	Max            int    `toml:"max" doc:"The longest payload in either direction. If the length field is too small for it, the limit is lower." unit:"bytes" min:"1" max:"16777216" example:"4096"`
 }
 
 var defaults = Config{Size: 2, Endian: "big", Max: 4096}
@@ -27,9 +27,9 @@ var defaults = Config{Size: 2, Endian: "big", Max: 4096}
 func init() {
 	codec.Register(codec.Plugin{
 		Name:    "length",
-		Summary: "Payloads behind a length of 1, 2, 4 or 8 bytes.",
-		Description: "A payload longer than `max` can't be a frame and is rejected. A device that announces a longer one is " +
-			"disconnected at once, without waiting for its bytes.",
+		Summary: "Payloads after a length of 1, 2, 4 or 8 bytes.",
+		Description: "A command with a payload longer than `max` is rejected. If a device sends a greater length, it is " +
+			"disconnected at once, before its bytes arrive.",
 		Config: func() codec.Config {
 			c := defaults
 			return &c
@@ -41,7 +41,7 @@ func init() {
 func (c *Config) Validate() error {
 	var problems []error
 	if !slices.Contains([]int{1, 2, 4, 8}, c.Size) {
-		problems = append(problems, codec.Invalid("size", "%d is none of 1, 2, 4, 8", c.Size))
+		problems = append(problems, codec.Invalid("size", "%d must be 1, 2, 4 or 8", c.Size))
 	}
 	if c.Endian != "big" && c.Endian != "little" {
 		problems = append(problems, codec.Invalid("endian", "%q is neither big nor little", c.Endian))
@@ -61,14 +61,14 @@ func (c *Config) New() (codec.Framing, error) {
 	if c.IncludesHeader {
 		f.counted = c.Size
 	}
-	sayable := uint64(math.MaxUint64) >> (64 - 8*c.Size)
-	f.max = int(min(uint64(f.max), sayable-uint64(f.counted)))
+	largest := uint64(math.MaxUint64) >> (64 - 8*c.Size)
+	f.max = int(min(uint64(f.max), largest-uint64(f.counted)))
 	return f, nil
 }
 
 type framing struct {
 	size    int
-	counted int // how many of the length's own bytes it counts
+	counted int // how many bytes of the length itself are included in it
 	max     int
 	order   binary.ByteOrder
 }
@@ -111,7 +111,7 @@ func (f framing) Split(data []byte) (int, []byte, error) {
 	}
 	switch counted := uint64(f.counted); {
 	case n < counted:
-		return 0, nil, fmt.Errorf("%w: a length of %d doesn't cover itself", codec.ErrFrame, n)
+		return 0, nil, fmt.Errorf("%w: a length of %d is smaller than the length field itself", codec.ErrFrame, n)
 	case n-counted > uint64(f.max):
 		return 0, nil, fmt.Errorf("%w: a length of %d is over the limit of %d", codec.ErrFrame, n, f.max)
 	case n-counted > uint64(len(data)-f.size):

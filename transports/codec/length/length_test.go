@@ -74,7 +74,7 @@ func TestBrokenLengths(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	err := (&Config{Size: 3, Endian: "middle", Max: 1}).Validate()
-	for _, want := range []string{"size: 3 is none of", `endian: "middle"`} {
+	for _, want := range []string{"size: 3 must be 1, 2, 4 or 8", `endian: "middle"`} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Validate() = %v, want %q in it", err, want)
 		}

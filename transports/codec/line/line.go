@@ -1,10 +1,10 @@
-// Package line frames payloads as lines of text, the framing of most devices that a person can talk to with a terminal.
+// Package line is the codec for lines of text. Most devices with a terminal interface use it.
 //
 //	framing = "line"
 //	framing = { type = "line", max = 1024, terminator = "lf" }
 //
-// A line that comes in ends with LF, and one CR before it belongs to the ending. A line that goes out ends with CR LF
-// unless the terminator says otherwise.
+// A received line ends with LF, or with CR LF. A sent line ends with CR LF, or with LF if the
+// terminator says so.
 package line
 
 import (
@@ -17,7 +17,7 @@ import (
 // Config is the line codec's configuration.
 type Config struct {
 	Max        int    `toml:"max" doc:"The longest line, without its ending, in either direction." unit:"bytes" min:"1" max:"16777216" example:"4096"`
-	Terminator string `toml:"terminator" doc:"The ending of lines that are sent. Lines that come in may end either way." enum:"crlf,lf" example:"\"crlf\""`
+	Terminator string `toml:"terminator" doc:"The ending of sent lines. Received lines may have either ending." enum:"crlf,lf" example:"\"crlf\""`
 }
 
 var defaults = Config{Max: 4096, Terminator: "crlf"}
@@ -28,8 +28,8 @@ func init() {
 	codec.Register(codec.Plugin{
 		Name:    "line",
 		Summary: "Lines of text that end with CR LF or LF.",
-		Description: "Each line is a payload. A payload that holds CR, LF or NUL, or is longer than `max`, can't be a line " +
-			"and is rejected; nothing is stripped or escaped. A device that sends a longer line is disconnected.",
+		Description: "Each line is a payload. A command is rejected if its payload contains CR, LF or NUL, or is longer than " +
+			"`max`; the codec strips and escapes nothing. A device that sends a longer line is disconnected.",
 		Config: func() codec.Config {
 			c := defaults
 			return &c

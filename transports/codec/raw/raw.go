@@ -1,8 +1,9 @@
-// Package raw is for streams without frames: bytes go out as they are, and each read is a payload.
+// Package raw is the codec for streams without frames. It writes payloads unchanged, and each read
+// is a payload.
 //
 //	framing = "raw"
 //
-// Where one payload ends and the next begins is chance, as TCP keeps no boundaries.
+// TCP has no message boundaries, so payloads that are read can be split or joined at any byte.
 package raw
 
 import (
@@ -13,7 +14,7 @@ import (
 
 // Config is the raw codec's configuration.
 type Config struct {
-	Max int `toml:"max" doc:"The largest payload in either direction; a longer read becomes several." unit:"bytes" min:"1" max:"16777216" example:"4096"`
+	Max int `toml:"max" doc:"The largest payload in either direction. A longer read becomes several payloads." unit:"bytes" min:"1" max:"16777216" example:"4096"`
 }
 
 var defaults = Config{Max: 4096}
@@ -21,9 +22,9 @@ var defaults = Config{Max: 4096}
 func init() {
 	codec.Register(codec.Plugin{
 		Name:    "raw",
-		Summary: "Bytes as they are, without frames.",
-		Description: "A payload is written as it is; an empty one has no bytes and is rejected. What a read finds is a payload, so a " +
-			"device's message may come in several, and several in one.",
+		Summary: "Bytes without frames.",
+		Description: "A payload is written unchanged; an empty one is rejected. Each read from the connection is a payload. " +
+			"So a device's message may arrive as several payloads, and several messages as one.",
 		Config: func() codec.Config {
 			c := defaults
 			return &c
