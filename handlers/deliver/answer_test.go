@@ -16,7 +16,7 @@ func TestRequests(t *testing.T) {
 		reply   bool
 		answer  *Answer
 		body    string
-		timeout time.Duration // 0: none is asked
+		timeout time.Duration // 0: it isn't a request
 		open    int
 		yes, no string // frames that do and don't answer; empty: all do
 		detail  string // of its rejection

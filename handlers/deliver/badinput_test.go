@@ -14,7 +14,7 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// poison is what a test names in place of a result's state.
+// poison replaces the state of a result in tests of messages without one.
 const poison device.State = "poison"
 
 var badInput = []struct {
@@ -76,7 +76,7 @@ func TestBadInput(t *testing.T) {
 			if n := len(d.Frames()); n != 0 && (c.state == poison || c.state == device.StateRejected) {
 				t.Errorf("%d frames were enqueued", n)
 			}
-			// The next good message is none the worse for it.
+			// The next valid message works.
 			out, err = handlertest.Handle(t.Context(), handler, newMessage("good", `{"device":"d","cmd":"x"}`))
 			if r := only(t, out, err); r.State != device.StateSent {
 				t.Errorf("the next message: %+v", r)
@@ -111,7 +111,8 @@ func TestBadInputWithoutAnID(t *testing.T) {
 	}
 }
 
-// What a host published itself comes back through a binding that matches everything: a result for it would go round for ever.
+// A message that a host published can come back through a binding for all keys. It must have no
+// result, because that would come back, too, for ever.
 func TestWhatIsNoCommand(t *testing.T) {
 	h, d := newHost(t)
 	handler := h.Build(&Config{Devices: "devices"})
@@ -127,7 +128,7 @@ func TestWhatIsNoCommand(t *testing.T) {
 			t.Errorf("%s refused: %v, %v", msg.Payload, out, err)
 		}
 	}
-	// A good command is one, whatever its type says.
+	// A valid command is accepted with any message type.
 	odd := newMessage("o", `{"device":"d","cmd":"y"}`)
 	odd.Metadata[transports.Type] = device.TypeEvent
 	out, err := handlertest.Handle(t.Context(), handler, odd)

@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { await.Main(m) }
 
-// newHost returns a host with devices that take lines, and of which those called "away" are offline.
+// newHost returns a host with devices that accept lines. The device "away" is offline.
 func newHost(t testing.TB) (*handlertest.Host, *handlertest.Devices) {
 	h := handlertest.NewHost(t)
 	d := h.Devices("devices")
@@ -210,7 +210,8 @@ func TestTheNextMayStartWhileItWaits(t *testing.T) {
 	}
 }
 
-// The commands behind one whose delivery became void keep their places in the device's order, and so must it.
+// A command whose delivery became void keeps its place in the device's order, because the commands
+// behind it keep theirs.
 func TestAVoidDeliveryKeepsItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, d := newHost(t)
@@ -227,7 +228,8 @@ func TestAVoidDeliveryKeepsItsPlace(t *testing.T) {
 	})
 }
 
-// What ends a wait is cancelled if the run ended, and retryable if only a deadline did; neither is a result.
+// A wait that ends with the run is cancelled, and one that ends with a deadline is retryable.
+// Neither has a result.
 func TestACancelledWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, d := newHost(t)
@@ -431,7 +433,7 @@ func BenchmarkDeliver(b *testing.B) {
 	}
 }
 
-// forgetful keeps no record of frames.
+// forgetful is a fake that doesn't record frames.
 type forgetful struct{ *handlertest.Devices }
 
 func (f forgetful) Enqueue(name string, payload []byte, o device.EnqueueOptions) (device.Write, error) {

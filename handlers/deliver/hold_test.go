@@ -17,7 +17,7 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// holds is a run in a pipeline that holds.
+// holds is a run in a pipeline that can hold messages.
 type holds struct {
 	*handlertest.Scope
 	resumed *handlers.Resumption
@@ -35,7 +35,7 @@ func (h *holds) HeldBefore(string) (<-chan struct{}, error) {
 	return h.before(), nil
 }
 
-// run has a message handled in a run that may be held.
+// run handles a message in a run that can hold it.
 func (h *holds) run(ctx context.Context, handler handlers.Handler, j *journal, body string) ([]*message.Message, error) {
 	msg := newMessage("m", body)
 	if j != nil {
@@ -46,7 +46,7 @@ func (h *holds) run(ctx context.Context, handler handlers.Handler, j *journal, b
 	return handler.Handle(msg)
 }
 
-// newHolder returns a deliver that holds, and its devices, of which those called "away" are offline.
+// newHolder returns a deliver that holds commands, and its devices. The device "away" is offline.
 func newHolder(t *testing.T) (handlers.Handler, *handlertest.Devices) {
 	h, d := newHost(t)
 	d.EpochFunc = func(name string) uint64 {

@@ -10,7 +10,8 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// inventoried is a deliver whose inventory has "known", and whose devices "known" and "away" are offline.
+// inventoried returns a deliver with an inventory that lists "known". The devices "known" and
+// "away" are offline.
 func inventoried(t *testing.T) (handlers.Handler, *handlertest.Host, *handlertest.Devices) {
 	host, devices := newHost(t)
 	host.Inventory("devices").List(map[string]map[string]string{"known": nil})
@@ -40,7 +41,7 @@ func TestUnknownDevice(t *testing.T) {
 			t.Errorf("%s: %+v", name, r)
 		}
 	}
-	// It goes between the look and the write, and while it waits.
+	// The device goes offline between the check and the write, and while the command waits.
 	devices.EpochFunc = nil
 	out, err := handlertest.Handle(t.Context(), h, newMessage("1", `{"device":"away","cmd":"x"}`))
 	if r := only(t, out, err); r.State != device.StateUnknownDevice {
@@ -57,14 +58,14 @@ func TestUnknownDevice(t *testing.T) {
 	}
 }
 
-// What is held for a device that leaves the inventory comes back, and ends.
+// The held commands of a device that leaves the inventory are released, so that they end.
 func TestWhoLeavesTheInventoryIsReady(t *testing.T) {
 	h, host, _ := inventoried(t)
 	holder := h.(handlers.Holder)
 	var resumed []string
 	holder.Watch(func(name string) { resumed = append(resumed, name) })
 	if holder.Ready("known") {
-		t.Error("a device that is away is ready")
+		t.Error("an offline device is ready")
 	}
 	host.Inventory("devices").List(map[string]map[string]string{"other": nil})
 	if diff := cmp.Diff([]string{"known"}, resumed); diff != "" || !holder.Ready("known") {

@@ -15,7 +15,7 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// journal is a record with as many earlier attempts as a test says.
+// journal is a fake journal with a number of earlier attempts.
 type journal struct {
 	attempts int
 	synced   []bool
@@ -150,7 +150,7 @@ func TestWhatWasNotQueuedDidNotBegin(t *testing.T) {
 	}
 }
 
-// A command that was perhaps written before a crash isn't called busy.
+// A command that may have been written before a crash doesn't end as busy.
 func TestRefusedAfterACrash(t *testing.T) {
 	for attempts, want := range []device.State{device.StateBusy, device.StateUnknown} {
 		h, _ := newHost(t)
@@ -163,8 +163,8 @@ func TestRefusedAfterACrash(t *testing.T) {
 	}
 }
 
-// A command that isn't redelivered has no payload: its result is made of what was kept. The
-// pipeline's key may be something else than the device.
+// A command that isn't redelivered has no payload: its result is made from what the ledger kept.
+// The pipeline's key may differ from the device.
 func TestAbandoned(t *testing.T) {
 	h, _ := newHost(t)
 	handler := h.Build(&Config{Devices: "devices"})

@@ -18,7 +18,7 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// spanned is what a test looks at of a span; times are counted from that of the enqueue.
+// spanned has the fields of a span that a test checks. Its times count from the enqueue.
 type spanned struct {
 	Name, Status string
 	From, To     time.Duration
@@ -93,7 +93,8 @@ func TestSpansOfAWrite(t *testing.T) {
 					}
 				}
 				for i := range c.want {
-					// What ends when the handler sees it ends now, which is before the times that the fake made up.
+					// A span that ends when the handler returns ends now. The fake's times are
+					// later.
 					if c.want[i].To == -1 {
 						c.want[i].To = 0
 					}
@@ -108,7 +109,7 @@ func TestSpansOfAWrite(t *testing.T) {
 
 func seconds(d time.Duration) time.Duration { return d.Round(time.Second) / time.Second }
 
-// tracing builds the handler in a host that traces.
+// tracing builds the handler with a tracer.
 func tracing(t testing.TB, host *handlertest.Host, tracer trace.Tracer) handlers.Handler {
 	t.Helper()
 	c := defaults
@@ -122,7 +123,8 @@ func tracing(t testing.TB, host *handlertest.Host, tracer trace.Tracer) handlers
 	return h
 }
 
-// Where nobody traces, and where a trace isn't recorded, a write costs what it costs without tracing in the code.
+// Without a tracer, or in a trace that isn't recorded, a write allocates no more than without
+// tracing code.
 func TestWritesOutsideOfATraceCostNothingMore(t *testing.T) {
 	host, devices := newHost(t)
 	devices.EnqueueFunc = func(_ string, _ []byte, o device.EnqueueOptions) (device.Write, error) {
@@ -181,7 +183,7 @@ func BenchmarkHandle(b *testing.B) {
 	}
 }
 
-// discarded takes spans and keeps none.
+// discarded is a span processor that does nothing.
 type discarded struct{}
 
 func (discarded) OnStart(context.Context, sdk.ReadWriteSpan) {}

@@ -1,4 +1,4 @@
-// Package expr is the handler that filters and maps messages by the expressions of its configuration.
+// Package expr is the handler that filters and changes messages with expressions.
 package expr
 
 import (

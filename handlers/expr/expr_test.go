@@ -85,7 +85,7 @@ func TestMapping(t *testing.T) {
 	}
 }
 
-// uuidOf is the UUID of a message with an id: only an id that was set changes it.
+// uuidOf returns the UUID of a message with an id. Only an id that is set changes it.
 func uuidOf(id string) string {
 	if id == "m" {
 		return "u"

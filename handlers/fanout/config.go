@@ -28,7 +28,7 @@ const description = "Takes a command for a group of devices, and publishes one c
 	"| `\"devices\": [\"10.0.0.7\", \"10.0.0.8\"]` | the listed ones |\n" +
 	"| `\"labels\": {\"site\": \"north\"}` | those in the [inventory](../configuration.md#inventory) with all these labels |\n" +
 	"| `\"all\": true` | all in the inventory |\n\n" +
-	"A command has exactly one of these fields instead of `device`. Its other fields are " +
+	"A command has exactly one of them instead of `device`. Its other fields are " +
 	"those of a command for one device, and each of the published commands gets them. The " +
 	"command needs an id.\n\n" +
 	"The published commands have the `id` of the group's command, so results are unique by " +

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) { await.Main(m) }
 
 const commands = handlers.TopicRef("broker:commands")
 
-// newHost returns a host with addresses as devices, of which some are listed.
+// newHost returns a host with addresses as devices. The inventory lists some of them.
 func newHost(t testing.TB) *handlertest.Host {
 	h := handlertest.NewHost(t)
 	h.Devices("devices").CanonicalFunc = func(name string) (string, error) {
@@ -67,7 +67,7 @@ func report(t testing.TB, out []*message.Message, err error) device.GroupReport 
 	return r
 }
 
-// published returns the commands in full, by their device.
+// published returns the published commands by device.
 func published(t testing.TB, msgs []*message.Message) map[string]device.Command {
 	t.Helper()
 	all := map[string]device.Command{}
@@ -115,7 +115,7 @@ func TestSelections(t *testing.T) {
 	}
 }
 
-// Everything that a command for one device may say, each of the commands says.
+// Each of the commands has all fields of a command for one device.
 func TestCommandsHaveAllFields(t *testing.T) {
 	host := newHost(t)
 	msg := newMessage(`{"id":"i","group":"north","devices":["a","b"],"cmd":"ff","encoding":"hex","ttl":"30s","reply":true,"timeout":"1s","mode":"at-most-once",` +
@@ -263,7 +263,8 @@ func TestPace(t *testing.T) {
 	})
 }
 
-// A command for a group that is given up in the middle makes the same commands again.
+// A command for a group that is interrupted in the middle makes the same commands when it is
+// redelivered.
 func TestAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		host := newHost(t)

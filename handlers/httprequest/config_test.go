@@ -54,7 +54,7 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// write writes PEM blocks into a file of its own.
+// write writes PEM blocks to a new file.
 func write(t *testing.T, blocks ...*pem.Block) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "x.pem")
@@ -109,7 +109,7 @@ func TestTLS(t *testing.T) {
 			if c.fails != "" {
 				expect(t, err, handlers.KindUnavailable, 0, "", open.URL, c.fails)
 				select {
-				case <-certificates: // the server was content
+				case <-certificates: // the server accepted the certificate
 				default:
 				}
 				return
@@ -132,7 +132,7 @@ func TestFromHTTPSToHTTP(t *testing.T) {
 	expect(t, err, handlers.KindPermanent, 0, secure.URL+" answered 307", "it leads from https to http")
 }
 
-// What the files with certificates lack shows again and again, until they are there.
+// The error about missing certificate files is returned each time, until the files exist.
 func TestAuthoritiesThatComeLater(t *testing.T) {
 	secure := httptest.NewTLSServer(answering(200, "reached"))
 	t.Cleanup(secure.Close)

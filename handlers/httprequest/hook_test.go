@@ -83,7 +83,7 @@ func TestWhatIsSent(t *testing.T) {
 func TestWhatIsProduced(t *testing.T) {
 	e := serve(t, func(w nethttp.ResponseWriter, _ *nethttp.Request) {
 		w.Header().Set("Content-Type", "text/csv; charset=utf-8")
-		w.Header().Set("Content-Encoding", "gzip") // a claim that nobody checks
+		w.Header().Set("Content-Encoding", "gzip") // the hook passes it on unchecked
 		w.Header().Set("Set-Cookie", "a=b")
 		w.WriteHeader(201)
 		io.WriteString(w, "\x1f\x8b no gzip")
@@ -112,7 +112,7 @@ func TestWhatIsProduced(t *testing.T) {
 	}
 }
 
-// What no property has room for isn't passed on.
+// A value that is too long for a property isn't passed on.
 func TestStrangeHeadersOfAnAnswer(t *testing.T) {
 	for _, kind := range []string{"text/plain; x=" + strings.Repeat("x", 300), "no type at all", "text/\xff"} {
 		e := serve(t, func(w nethttp.ResponseWriter, _ *nethttp.Request) { w.Header()["Content-Type"] = []string{kind} })
@@ -160,7 +160,7 @@ func TestRequestsAtATime(t *testing.T) {
 	}
 	<-arrived
 	<-arrived
-	// Both are taken: one that is cancelled while it waits ends at once.
+	// Both connections are in use. A call that is cancelled while it waits ends at once.
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(transports.ErrVoid)
 	if _, err := handlertest.Handle(ctx, h, order()); !errors.Is(err, transports.ErrVoid) {
@@ -192,7 +192,7 @@ func TestACallEndsWithItsRun(t *testing.T) {
 	}
 }
 
-// A deadline that a middleware sets makes a retryable error, also where nobody was reached.
+// A deadline that a middleware sets makes a retryable error, also if the endpoint wasn't reached.
 func TestADeadlineOfAMiddleware(t *testing.T) {
 	url := raw(t, func(conn net.Conn) { io.Copy(io.Discard, conn) })
 	h := build(t, with(url, func(c *Config) { c.Timeout = time.Hour }))

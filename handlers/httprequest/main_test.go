@@ -21,7 +21,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// The environment's proxy is read once in a process: this one answers with the URL that it was asked for.
+// A process reads the proxy from the environment once. This proxy answers with the URL of the
+// request.
 func TestMain(m *testing.M) {
 	proxy := httptest.NewServer(nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) { fmt.Fprint(w, "proxied ", r.URL) }))
 	os.Setenv("HTTP_PROXY", proxy.URL)
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// endpoint is a server that remembers what it was asked.
+// endpoint is a server that records its requests.
 type endpoint struct {
 	*httptest.Server
 	mu   sync.Mutex
@@ -47,7 +48,7 @@ type asked struct {
 	header             nethttp.Header
 }
 
-// serve starts a server whose requests, when they are remembered, are answered by f.
+// serve starts a server that records each request, and then answers it with f.
 func serve(t *testing.T, f nethttp.HandlerFunc) *endpoint {
 	return serveOn(t, "127.0.0.1", f)
 }
@@ -79,7 +80,7 @@ func (e *endpoint) asked() []asked {
 	return append([]asked(nil), e.seen...)
 }
 
-// with returns the defaults for a URL, as f changes them.
+// with returns the defaults for a URL, changed by f.
 func with(url string, f func(*Config)) *Config {
 	c := defaults()
 	c.URL = transports.Secret(url)
@@ -89,7 +90,7 @@ func with(url string, f func(*Config)) *Config {
 	return c
 }
 
-// build builds a valid configuration's handler, which the test's end closes.
+// build builds the handler of a valid configuration, and closes it at the end of the test.
 func build(t *testing.T, c *Config) *hook {
 	t.Helper()
 	if err := c.Validate(); err != nil {
@@ -156,7 +157,7 @@ func raw(t *testing.T, f func(net.Conn)) string {
 	return "http://" + listener.Addr().String()
 }
 
-// expect holds an error against its kind, what it asks for, and its beginning and parts of its text.
+// expect checks an error's kind, its retry time, the beginning of its text, and parts of its text.
 func expect(t *testing.T, err error, kind handlers.Kind, after time.Duration, begins string, parts ...string) {
 	t.Helper()
 	if wrong := differs(err, kind, after, begins, parts...); wrong != nil {
@@ -164,7 +165,7 @@ func expect(t *testing.T, err error, kind handlers.Kind, after time.Duration, be
 	}
 }
 
-// differs returns how an error differs from what expect wants.
+// differs returns how an error differs from the expected one.
 func differs(err error, kind handlers.Kind, after time.Duration, begins string, parts ...string) error {
 	if err == nil || handlers.KindOf(err) != kind || handlers.RetryAfterOf(err) != after || !strings.HasPrefix(err.Error(), begins) {
 		return fmt.Errorf("got the error %q, %v, asking for %v; want %v, %v, %s", fmt.Sprint(err), handlers.KindOf(err), handlers.RetryAfterOf(err), kind, after, begins)
@@ -180,8 +181,8 @@ func differs(err error, kind handlers.Kind, after time.Duration, begins string, 
 	return nil
 }
 
-// patiently tries longer and longer timeouts until f finds nothing wrong: a busy machine may need
-// some time to get to the point where the timeout should end the call.
+// patiently calls f with longer and longer timeouts until it succeeds. A busy machine may need
+// some time to reach the point where the timeout should end the call.
 func patiently(t *testing.T, what string, f func(timeout time.Duration) (wrong error)) {
 	t.Helper()
 	timeout := 25 * time.Millisecond

@@ -76,7 +76,8 @@ func newPlace(host, port string) place {
 func canonical(host string) string {
 	host = strings.TrimSuffix(host, ".")
 	if addr, err := netip.ParseAddr(host); err == nil {
-		return addr.Unmap().String() // an IPv4 address written as IPv6 is IPv4; a zone keeps its case
+		// An IPv4 address written as IPv6 is IPv4. A zone keeps its case.
+		return addr.Unmap().String()
 	}
 	return strings.ToLower(host)
 }

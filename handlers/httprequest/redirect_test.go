@@ -14,7 +14,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// leading redirects to what it is given, at the path /.
+// leading redirects requests for the path / to the given location.
 func leading(status int, location string) nethttp.HandlerFunc {
 	return func(w nethttp.ResponseWriter, r *nethttp.Request) {
 		if r.URL.Path != "/" {
@@ -67,7 +67,7 @@ func TestRedirects(t *testing.T) {
 	}
 }
 
-// Another host gets the message, but none of what is configured for the hook alone.
+// Another host gets the message, but not the headers and user that are configured for the hook.
 func TestARedirectToAnotherHost(t *testing.T) {
 	other := serveOn(t, "127.0.0.2", answering(200, "other"))
 	e := serve(t, leading(308, strings.Replace(other.URL, "://", "://evil:evil@", 1)+"/x"))
@@ -96,7 +96,7 @@ func TestARedirectToAnotherHost(t *testing.T) {
 	expect(t, err, handlers.KindPermanent, 0, e.URL+" answered 308", "not in allow")
 }
 
-// names is a DNS server for which every name has one address, and a resolver that asks it.
+// names is a DNS server with one address for every name, and a resolver that uses it.
 func names(t *testing.T, address string) *net.Resolver {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -124,7 +124,8 @@ func names(t *testing.T, address string) *net.Resolver {
 	}}
 }
 
-// respond answers a question for an A record with an address, and others with none.
+// respond returns the DNS response to a query: an address for an A record, and none for other
+// types.
 func respond(query []byte, address net.IP) []byte {
 	end := 12
 	for query[end] != 0 {
@@ -142,7 +143,8 @@ func respond(query []byte, address net.IP) []byte {
 	return answer
 }
 
-// A name that has, or suddenly has, an address that isn't public leads nowhere, whether it is configured or came with a redirect.
+// A name with an address that isn't public is refused, also if the address changes, and also after
+// a redirect.
 func TestNamesWithPrivateAddresses(t *testing.T) {
 	e := serve(t, answering(200, "reached"))
 	_, port, _ := net.SplitHostPort(e.Listener.Addr().String())
@@ -168,7 +170,8 @@ func TestNamesWithPrivateAddresses(t *testing.T) {
 	if n := len(e.asked()); n != 3 {
 		t.Errorf("%d requests came", n)
 	}
-	// The hook's own address is spelled, on its own port; what its redirects lead to isn't.
+	// The URL contains the hook's address, so it is allowed on its own port. The targets of its
+	// redirects aren't.
 	other := serve(t, answering(200, "other"))
 	_, otherPort, _ := net.SplitHostPort(other.Listener.Addr().String())
 	for _, location := range []string{"http://rebound.example:" + otherPort, other.URL} {

@@ -16,7 +16,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// with returns the defaults as f changes them.
+// with returns the defaults, changed by f.
 func with(f func(*Config)) *Config {
 	c := defaults()
 	f(c)
@@ -36,7 +36,7 @@ func TestDuties(t *testing.T) {
 	handlertest.Run(t, func(t *testing.T) handlers.Handler { return handlertest.NewHost(t).Build(defaults()) }, example())
 }
 
-// lines handles messages and returns what was logged.
+// lines handles messages and returns the log lines.
 func lines(t *testing.T, c *Config, level slog.Level, msgs ...*message.Message) []map[string]any {
 	t.Helper()
 	var mu sync.Mutex

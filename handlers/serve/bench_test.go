@@ -12,7 +12,7 @@ import (
 	"github.com/pentrough/pentrough/internal/plugin"
 )
 
-// endless gives a hello and then n requests, each with another id.
+// endless returns a hello and then n requests, each with its own id.
 type endless struct {
 	next string
 	body string
@@ -37,7 +37,7 @@ func (e *endless) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// BenchmarkMessage is what a message costs the process, without pipes.
+// BenchmarkMessage measures what a message costs the process, without pipes.
 func BenchmarkMessage(b *testing.B) {
 	for _, size := range []int{200, 64 << 10} {
 		b.Run(fmt.Sprintf("%dB", size), func(b *testing.B) {

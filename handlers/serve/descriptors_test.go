@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	await.Main(m)
 }
 
-// shell is a handler whose messages are scripts, which have the files that the handler has.
+// shell is a handler that runs each message as a script, with the handler's own descriptors.
 type shell struct{}
 
 func (*shell) New(handlers.Env) (handlers.Handler, error) {
@@ -81,7 +81,8 @@ func TestMainKeepsTheProtocolToItself(t *testing.T) {
 		send(`{"type":"request","id":1,"remaining_ms":60000,"message":{"id":"m","payload":` + string(payload) + `}}`)
 		h.wants(want)
 	}
-	// Its standard input is empty, its output isn't the host's, and signals are what they are elsewhere.
+	// A program of the handler has an empty standard input and the default signals. Its output
+	// doesn't go to the host.
 	run(`cat; echo printed`, `{"type":"response","id":1,"messages":[{"id":"x","payload":"exit status 0"}]}`)
 	run(`kill -TERM $$; echo survived`, `{"type":"response","id":1,"error":{"kind":"drop","text":"signal: terminated"}}`)
 	in.Close()

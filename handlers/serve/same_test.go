@@ -21,7 +21,7 @@ import (
 	"github.com/pentrough/pentrough/internal/plugin"
 )
 
-// outcome is what a handler made of a message.
+// outcome is the result of a handler for a message.
 type outcome struct {
 	Produced   []made
 	Kind, Text string
@@ -33,7 +33,7 @@ type made struct {
 	Metadata        map[string]string
 }
 
-// compiledIn is the outcome in a host.
+// compiledIn returns the outcome in a host.
 func compiledIn(t *testing.T, name, config string, msg *message.Message) outcome {
 	t.Helper()
 	var hello hostHello
@@ -58,7 +58,7 @@ func compiledIn(t *testing.T, name, config string, msg *message.Message) outcome
 	return o
 }
 
-// asProcess is the outcome over lines.
+// asProcess returns the outcome in a process.
 func asProcess(t *testing.T, name, config string, msg *message.Message) outcome {
 	t.Helper()
 	in, write := io.Pipe()
@@ -113,7 +113,7 @@ func asProcess(t *testing.T, name, config string, msg *message.Message) outcome 
 	return o
 }
 
-// One handler has the same outcomes compiled in and as a process.
+// A handler has the same outcomes compiled in and as a process.
 func TestTheSameHandlerMakesTheSame(t *testing.T) {
 	for _, c := range []struct{ name, config, payload string }{
 		{"passthrough", `{}`, "open"},

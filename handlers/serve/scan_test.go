@@ -15,7 +15,8 @@ import (
 	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
-// FuzzParse holds the scanner against encoding/json: both take the same lines, and find the same message in them.
+// FuzzParse compares the scanner with encoding/json: both accept the same lines and find the same
+// message in them.
 func FuzzParse(f *testing.F) {
 	for _, text := range []string{
 		`{"type":"request","id":1,"remaining_ms":5,"message":{"id":"m","payload":"a\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00","metadata":{"k":"v","":""}}}`,
@@ -35,7 +36,8 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%q is taken", text)
 		}
 		if err != nil || l.kind != "request" {
-			// What is a request has more to be wrong than its JSON; the rest is wrong for nothing else but half a pair, a depth, an id or a hello.
+			// A request can be invalid in more ways than its JSON. Other lines are invalid only
+			// because of half a surrogate pair, the depth, the id or the hello.
 			if right && err != nil && strings.Contains(err.Error(), "a JSON object") && !errors.Is(err, jsontext.ErrSurrogate) && !strings.Contains(err.Error(), "too deep") && kind != "request" {
 				t.Fatalf("%q isn't taken: %v", text, err)
 			}
@@ -48,11 +50,14 @@ func FuzzParse(f *testing.F) {
 			Metadata map[string]string `json:"metadata"`
 		}
 		if bytes.Contains(bytes.ToLower(text), []byte("\\u")) || json.Unmarshal(want["message"], &m) != nil {
-			return // keys that encoding/json takes for others, and numbers in strings' places that it tells of later
+			// encoding/json ignores the case of keys, and reports numbers in place of strings
+			// later.
+			return
 		}
 		for _, key := range []string{"id", "payload", "payload_b64", "metadata"} {
 			if n := bytes.Count(bytes.ToLower(text), []byte(`"`+key+`"`)); n > 2 || n > 1 && key != "id" {
-				return // of keys that occur twice, or in another case, encoding/json makes something else
+				// encoding/json handles repeated keys, and keys in another case, in its own way.
+				return
 			}
 		}
 		if data := string(l.msg.Payload); l.msg.UUID != m.ID || data != m.Payload && data != string(m.Base64) || !maps.Equal(l.msg.Metadata, m.Metadata) && len(l.msg.Metadata)+len(m.Metadata) > 0 {
@@ -61,7 +66,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// FuzzResponse reads back what is written.
+// FuzzResponse parses the responses that are written.
 func FuzzResponse(f *testing.F) {
 	f.Add([]byte("open \"\\ \n\r\t\x00\x1f\u2028é😀"), "key", "v\xff")
 	f.Add([]byte("\xff\xfe"), "", "")

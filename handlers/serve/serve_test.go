@@ -21,7 +21,7 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
-// door is a handler's configuration that does what a test wants.
+// door is a handler's configuration. Its fields have the behaviour that a test needs.
 type door struct {
 	Greeting string              `toml:"greeting" doc:"What stands first." enum:"hello,bye"`
 	Wait     time.Duration       `toml:"wait" doc:"How long." max:"1m"`
@@ -51,7 +51,7 @@ type function func(msg *message.Message) ([]*message.Message, error)
 
 func (f function) Handle(msg *message.Message) ([]*message.Message, error) { return f(msg) }
 
-// host is a host that plays with a session.
+// host is the host's side of a session.
 type host struct {
 	t     *testing.T
 	in    *io.PipeWriter
@@ -59,7 +59,7 @@ type host struct {
 	over  chan error
 }
 
-// begin starts a session with the handler "door", and greets it with a config.
+// begin starts a session with the handler "door", and sends hello with a config.
 func begin(t *testing.T, d door, config string) *host {
 	t.Helper()
 	set := plugin.Registered().Bare()
@@ -75,7 +75,7 @@ func begin(t *testing.T, d door, config string) *host {
 	}()
 	t.Cleanup(func() {
 		write.Close()
-		// A test that has seen enough leaves lines unread.
+		// A test may leave lines unread.
 		go func() { _, _ = io.Copy(io.Discard, read) }()
 		await.Receive(t, "the session's end", h.over)
 		read.Close()
@@ -109,7 +109,7 @@ func (h *host) receive() map[string]any {
 	return line
 }
 
-// wants holds the next line against JSON.
+// wants compares the next line with JSON.
 func (h *host) wants(text string) {
 	h.t.Helper()
 	var want map[string]any
@@ -121,7 +121,7 @@ func (h *host) wants(text string) {
 	}
 }
 
-// ready takes hello and ready.
+// ready receives hello and ready.
 func (h *host) ready() *host {
 	h.t.Helper()
 	if l := h.receive(); l["type"] != "hello" || l["name"] != "door" || l["version"] != 1.0 {
@@ -133,7 +133,7 @@ func (h *host) ready() *host {
 
 const rightConfig = `{"frame":{"wood":"oak"}}`
 
-// serving is a session whose handler is f.
+// serving starts a session with the handler f.
 func serving(t *testing.T, f func(env handlers.Env) handlers.Handler) *host {
 	t.Helper()
 	return begin(t, door{build: func(env handlers.Env) (handlers.Handler, error) { return f(env), nil }}, rightConfig).ready()
@@ -293,7 +293,7 @@ func TestContextsTellCancelFromDeadline(t *testing.T) {
 	h.wants(`{"type":"response","id":2,"error":{"kind":"retryable","text":"context deadline exceeded, cancelled: false"}}`)
 }
 
-// describing is a handler that describes the messages.
+// describing is a handler that describes its messages.
 type describing struct{ function }
 
 func (describing) Describe(msg *message.Message) (handlers.Description, error) {
@@ -337,7 +337,7 @@ func TestTheRunOfAMessage(t *testing.T) {
 	}
 }
 
-// closing is a handler that says when it is closed.
+// closing is a handler that logs when it is closed.
 type closing struct {
 	function
 	env handlers.Env
@@ -398,7 +398,7 @@ func TestHostsThatBreakTheProtocol(t *testing.T) {
 			return function(func(msg *message.Message) ([]*message.Message, error) { <-msg.Context().Done(); return nil, nil })
 		})
 		go func() { _, _ = io.Copy(io.Discard, h.lines) }()
-		_, _ = io.WriteString(h.in, line+"\n") // it may be gone before it has read all
+		_, _ = io.WriteString(h.in, line+"\n") // the session may end before it has read everything
 		err := <-h.over
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", line, err)

@@ -30,7 +30,8 @@ type hostHello struct {
 
 func (h hostHello) level() slog.Level {
 	level := slog.LevelDebug
-	_ = level.UnmarshalText([]byte(strings.ToUpper(h.LogLevel))) // an unknown level counts as debug
+	// An unknown level counts as debug.
+	_ = level.UnmarshalText([]byte(strings.ToUpper(h.LogLevel)))
 	return level
 }
 

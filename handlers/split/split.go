@@ -45,7 +45,8 @@ func (s *splitter) Handle(msg *message.Message) ([]*message.Message, error) {
 		index := strconv.Itoa(i + 1)
 		part.UUID, part.Payload = partID(id, index), e.Data
 		part.Metadata[transports.MessageID] = part.UUID
-		delete(part.Metadata, transports.ContentEncoding) // the part is taken from the decompressed payload
+		// The part is taken from the decompressed payload.
+		delete(part.Metadata, transports.ContentEncoding)
 		part.Metadata[wholeKey], part.Metadata[indexKey], part.Metadata[countKey] = id, index, count
 		if e.JSON {
 			part.Metadata[transports.ContentType] = "application/json"

@@ -79,7 +79,8 @@ func TestWhatIsNoList(t *testing.T) {
 	}
 }
 
-// A message's parts are the same whenever it comes, each has an id of its own, and no two messages share one.
+// A redelivered message has the same parts. Each part has its own id, and no two messages share an
+// id.
 func TestIDs(t *testing.T) {
 	h := handlertest.NewHost(t).Build(config(func(*Config) {}))
 	rapid.Check(t, func(rt *rapid.T) {

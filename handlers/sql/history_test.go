@@ -70,7 +70,7 @@ func testHistory(t *testing.T, c *Config) {
 	}
 	expect(t, h, "d", "online, data, results", "false 3 1")
 
-	// What is older than an hour goes, in as many steps as it needs.
+	// Rows older than an hour are removed, in as many steps as needed.
 	db, err := database.Open(string(c.URL), "test", 0)
 	if err != nil {
 		t.Fatal(err)

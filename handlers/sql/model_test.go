@@ -14,22 +14,22 @@ import (
 	devices "github.com/pentrough/pentrough/transports/device"
 )
 
-// world is what is true, and what its hosts said of it that isn't written yet.
+// world is the model: the true state, and the messages of hosts that aren't written yet.
 type world struct {
 	epoch uint64
 	hosts map[string]*hostModel
-	// sessions are the live ones of devices.
+	// sessions has the current session of each device.
 	sessions map[string]session
-	// sent are messages that the consumer may get, in any order.
+	// sent has the messages that the consumer may get, in any order.
 	sent []*message.Message
-	// seen are devices that had a session once.
+	// seen has the devices that have had a session.
 	seen map[string]bool
 }
 
 type hostModel struct {
 	generation, seq uint64
 	up              bool
-	// told is what it said and hasn't sent: a crash may take the end of it along.
+	// told has the messages that the host hasn't sent yet. A crash may lose the last ones.
 	told []*message.Message
 }
 
@@ -78,7 +78,7 @@ func (w *world) start(host string) {
 	w.hostSays(host, devices.HostStarted)
 }
 
-// stop ends a host in good order, or by a crash that loses what it hasn't sent.
+// stop stops a host, or lets it crash and lose the messages that it hasn't sent.
 func (w *world) stop(host string, crash bool, lost int) {
 	h := w.hosts[host]
 	if !h.up {
@@ -108,8 +108,8 @@ var (
 	modelDevices = []string{"d1", "d2", "d3"}
 )
 
-// converges has a world live, writes what it said in any order, doubled, over restarts of the consumer and false alarms, and expects the table to be
-// the truth in the end.
+// converges runs a model of hosts and devices. It writes their messages in any order, repeated,
+// over restarts of the consumer and false alarms. In the end the table must agree with the model.
 func converges(t *rapid.T, h *handler, restart func()) {
 	w := &world{hosts: map[string]*hostModel{}, sessions: map[string]session{}, seen: map[string]bool{}}
 	for _, name := range modelHosts {
@@ -127,7 +127,7 @@ func converges(t *rapid.T, h *handler, restart func()) {
 		w.sent = append([]*message.Message(nil), w.sent[n:]...)
 		for _, msg := range batch {
 			if random.IntN(3) == 0 {
-				w.sent = append(w.sent, msg) // it comes again
+				w.sent = append(w.sent, msg) // it is redelivered
 			}
 		}
 		for len(batch) > 0 {
@@ -182,7 +182,8 @@ func converges(t *rapid.T, h *handler, restart func()) {
 		w.flush(name)
 	}
 	deliver(true)
-	// In the end those that live say so, and a silent host is taken for lost: at the second look, if the first finds that another process heard it.
+	// In the end the running hosts send a heartbeat, and a silent host is marked as lost. If the
+	// first check finds that another process has heard it, the second check marks it.
 	for _, name := range modelHosts {
 		if w.hosts[name].up {
 			w.hostSays(name, devices.HostHeartbeat)
@@ -212,7 +213,7 @@ func converges(t *rapid.T, h *handler, restart func()) {
 	}
 }
 
-// modelHost says whether a host lives by the table.
+// modelHost reports whether a host is online in the table.
 func modelHost(t *rapid.T, h *handler, name string) (up bool) {
 	text := "SELECT online FROM devices_hosts WHERE name = " + h.db.Dialect().Parameter(1)
 	err := h.db.Query(t.Context(), database.Statement{Text: text, Args: []any{name}}, func(scan func(...any) error) error { return scan(&up) })
@@ -222,7 +223,7 @@ func modelHost(t *rapid.T, h *handler, name string) (up bool) {
 	return up
 }
 
-// modelRow says where a device is online by the table; "" if it isn't.
+// modelRow returns the host at which a device is online in the table, or "".
 func modelRow(t *rapid.T, h *handler, device string) string {
 	found := ""
 	text := "SELECT online, host, epoch FROM devices WHERE device = " + h.db.Dialect().Parameter(1)
@@ -266,7 +267,7 @@ func testTheTableConverges(t *testing.T, c *Config) {
 	})
 }
 
-// started is a handler as a new process has it.
+// started builds a handler as in a new process.
 func started(t *testing.T, c *Config) *handler {
 	t.Helper()
 	h, err := c.build(quietEnv(t))

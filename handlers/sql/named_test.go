@@ -75,7 +75,8 @@ func testNumbers(t *testing.T, c *Config) {
 	c.Statement = "INSERT INTO cards (seq, iccid, n, header) VALUES (:seq, :payload.iccid, :payload.n, :meta.header.n)"
 	h := quiet(t, c)
 	d := h.db.Dialect()
-	for _, column := range []string{"boolean", "bigint"} { // the first has no room for seq in PostgreSQL
+	// A boolean can't have the value of seq in PostgreSQL.
+	for _, column := range []string{"boolean", "bigint"} {
 		if err := h.db.Apply(t.Context(), []database.Statement{
 			{Text: "DROP TABLE IF EXISTS cards"}, {Text: "CREATE TABLE cards (seq " + column + ", iccid varchar(40), n bigint, header decimal(20,2))"},
 		}); err != nil {

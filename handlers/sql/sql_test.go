@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { await.Main(m) }
 
 var began = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
-// Each of these runs on every database, in a file or a schema of its own.
+// Each test runs on every database, in its own file or schema.
 func TestDatabases(t *testing.T) {
 	t.Parallel()
 	server, mysql := testenv.NewPostgres(t), testenv.NewMySQL(t)
@@ -72,12 +72,12 @@ func apply(t *testing.T, url, text string) {
 func config(url string) *Config {
 	c := defaults
 	c.URL = transports.Secret(url)
-	// No host is silent, and no statement slow, because the machine is.
+	// A slow machine must not make a host count as silent, or a statement as too slow.
 	c.Silence, c.Timeout = time.Hour, await.Patience
 	return &c
 }
 
-// quiet builds a handler that looks for silent hosts only when the test says so.
+// quiet builds a handler that looks for silent hosts only when the test calls it.
 func quiet(t testing.TB, c *Config) *handler {
 	t.Helper()
 	if err := c.Validate(); err != nil {
@@ -95,7 +95,7 @@ func quiet(t testing.TB, c *Config) *handler {
 	return h
 }
 
-// quietEnv is a host's that logs nothing.
+// quietEnv returns an environment whose logger writes nothing.
 func quietEnv(t testing.TB) handlers.Env {
 	env := handlertest.NewHost(t).Env()
 	env.Logger = slog.New(slog.DiscardHandler)
@@ -137,7 +137,7 @@ func result(id, device string, state devices.State, epoch uint64, at time.Durati
 	return devices.Result{ID: id, Device: device, State: state, Host: "a", Epoch: epoch, Attempt: 1, Time: began.Add(at)}.Message()
 }
 
-// write has all messages handled in one batch, without an error.
+// write handles all messages in one batch, and fails the test on an error.
 func write(t testing.TB, h *handler, msgs ...*message.Message) {
 	t.Helper()
 	for i, o := range h.HandleBatch(t.Context(), msgs) {
@@ -199,7 +199,7 @@ func testARowIsKept(t *testing.T, c *Config) {
 	write(t, h, gone, first, gone)
 	expect(t, h, "d", "online, reason, epoch, seq, results, data", "false idle_timeout 5 9 2 2")
 
-	// A takeover in any order; results of what never was there.
+	// A takeover in any order, and results of devices that don't exist.
 	write(t, h, deviceEvent("d", "b", 1, 6, 1, true), deviceEvent("d", "a", 1, 5, 10, false))
 	expect(t, h, "d", "online, host, epoch, seq", "true b 6 1")
 	write(t, h, result("r", "typo", devices.StateOffline, 0, 0), result("r", "seen", devices.StateSent, 4, 0), data("new", 3, 1))
@@ -218,7 +218,7 @@ func testALostHost(t *testing.T, c *Config) {
 		if h.db.Dialect().Numbered {
 			return up
 		}
-		return map[bool]int{true: 1}[up] // they have no type of their own
+		return map[bool]int{true: 1}[up] // SQLite has no boolean type
 	}
 	up, lost := fmt.Sprintf("true %v  5 1", connected(true)), fmt.Sprintf("false %v node_lost 5 1", connected(true))
 	other := fmt.Sprintf("false %v idle_timeout 6 2", connected(false))
@@ -236,7 +236,8 @@ func testALostHost(t *testing.T, c *Config) {
 	silence()
 	state("d", lost)
 	state("e", other)
-	write(t, h, deviceEvent("d", "a", 1, 5, 1, true), hostEvent("a", 1, 1, devices.HostStarted)) // repetitions
+	// Repeat the first messages.
+	write(t, h, deviceEvent("d", "a", 1, 5, 1, true), hostEvent("a", 1, 1, devices.HostStarted))
 	state("d", lost)
 	write(t, h, deviceEvent("late", "a", 1, 7, 1, true))
 	expect(t, h, "late", "online, reason", "false node_lost")
@@ -245,13 +246,13 @@ func testALostHost(t *testing.T, c *Config) {
 	expect(t, h, "late", "online, reason", "true ")
 	state("e", other)
 
-	// What another process heard counts.
+	// A message that another process has received counts.
 	elsewhere := quiet(t, c)
 	write(t, elsewhere, hostEvent("a", 1, 3, devices.HostHeartbeat))
 	silence()
 	state("d", up)
 
-	// A source that may have more to say keeps a host alive.
+	// While the source may have more messages, a host isn't lost.
 	for name, s := range map[string]handlers.Source{"away": {Present: h.sourceTime}, "full": {Present: h.sourceTime + 1, Full: true}, "behind": {Present: h.sourceTime + 1, Oldest: maxSourceDelay}} {
 		h.env.Source = func() handlers.Source { return s }
 		silence()
@@ -270,12 +271,12 @@ func testALostHost(t *testing.T, c *Config) {
 	state("d", lost)
 	expect(t, h, "n", "online, reason", "true ")
 
-	// Only a device tells of the third run.
+	// Only a device's event has the third generation.
 	write(t, h, deviceEvent("m", "a", 3, 9, 1, true))
 	expect(t, h, "n", "online, reason", "false node_lost")
 	expect(t, h, "m", "online, reason", "true ")
 
-	// A process that begins anew gives hosts the whole time again, and knows those that it heard last.
+	// A new process knows the hosts that it heard last, and counts their silence from its start.
 	again := quiet(t, c)
 	if err := again.checkDatabase(); err != nil {
 		t.Fatal(err)
@@ -368,7 +369,8 @@ func testChecks(t *testing.T, c *Config) {
 	}
 }
 
-// A database that is killed in the middle, again and again, costs nothing and counts nothing twice.
+// A database is killed repeatedly in the middle of writes. No message is lost, and none counts
+// twice.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	server := testenv.NewPostgres(t)
@@ -435,7 +437,7 @@ func TestSlow(t *testing.T) {
 	}
 }
 
-// The host knows that its database is away before anything comes for it.
+// The host reports that its database doesn't work before a message comes for it.
 func TestAwayAtTheStart(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "later")
 	h := handlertest.NewHost(t).Build(config("sqlite:" + filepath.Join(folder, "a.db")))
@@ -484,7 +486,7 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// A server that became read-only pauses the pipeline, also before a message comes, and costs none.
+// A read-only server pauses the pipeline, also before a message comes. No message is lost.
 func TestAServerThatBecameReadOnly(t *testing.T) {
 	server := testenv.NewMySQL(t)
 	root := server.Restrict(t)
@@ -506,8 +508,8 @@ func TestAServerThatBecameReadOnly(t *testing.T) {
 	expect(t, h, "d", "seq", "2")
 }
 
-// A file that is lost is away, not a fault of messages, until it is back; one that takes its place is
-// looked at like a new one.
+// A lost file is an outage until it is back: messages don't fail. A file that replaces it is
+// checked like a new one.
 func TestALostFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.db")
 	c := config("sqlite:" + path)
@@ -536,7 +538,7 @@ func TestALostFile(t *testing.T) {
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("made anew: %v", err)
 	}
-	// An empty file is another one, whose tables are made.
+	// An empty file gets new tables.
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

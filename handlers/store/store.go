@@ -155,7 +155,8 @@ func (s *store) runCleanup() {
 	defer tick.Stop()
 	for {
 		if err := s.keepRows(s.life); err != nil && s.life.Err() == nil {
-			s.env.Logger.Debug("removing old rows", "err", err) // the next message reports the outage
+			// The next message reports the outage.
+			s.env.Logger.Debug("removing old rows", "err", err)
 		}
 		select {
 		case <-tick.C:

@@ -29,7 +29,7 @@ func config() *Config {
 	return &c
 }
 
-// poisoned is a message as it comes from a poison queue.
+// poisoned returns a message from a poison queue.
 func poisoned() *message.Message {
 	msg := message.NewMessage("uuid", []byte("\x00\xff not JSON"))
 	msg.Metadata = message.Metadata{
@@ -152,7 +152,7 @@ pentrough_store_removed_total{state="settled"} 0
 	}
 }
 
-// looks counts how often rows are held to their limits.
+// looks counts the removals of old rows.
 type looks struct{ n chan int }
 
 func (l looks) Keep(_ context.Context, letters []handlers.DeadLetter, _ handlers.DeadLetterLimits) (handlers.DeadLettersRemoved, error) {

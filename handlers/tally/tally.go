@@ -102,7 +102,8 @@ func (t *tally) Handle(msg *message.Message) ([]*message.Message, error) {
 	g := t.groups[key{s.ID, s.Group}]
 	switch {
 	case g != nil && g.summary.State == device.GroupFinished && s.Device == g.by:
-		return t.summaryMessage(g), nil // this message is redelivered: the summary may not have been confirmed
+		// The message is redelivered, so the summary may not have been confirmed.
+		return t.summaryMessage(g), nil
 	case g != nil && g.ended:
 		return nil, nil
 	case g == nil:

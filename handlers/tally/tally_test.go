@@ -42,7 +42,7 @@ func expanded(id, group string, devices int) *message.Message {
 	return device.GroupReport{ID: id, Group: group, State: device.GroupExpanded, Devices: devices, Host: "h", Time: handlertest.Start}.Message("x")
 }
 
-// summary returns the one that was produced, if there is one.
+// summary returns the summary that was produced, or nil.
 func summary(t testing.TB, out []*message.Message, err error) *device.GroupReport {
 	t.Helper()
 	if err != nil || len(out) > 1 {
@@ -94,7 +94,7 @@ func TestSummary(t *testing.T) {
 	}, summary(t, out, err)); diff != "" {
 		t.Error(diff)
 	}
-	// Its copy may be there because the summary didn't get through.
+	// The result is redelivered if the summary wasn't confirmed.
 	again, err := handlertest.Handle(t.Context(), h, last.Copy())
 	if summary(t, again, err) == nil || again[0].UUID != out[0].UUID {
 		t.Errorf("%v, %v", again, err)
@@ -105,7 +105,7 @@ func TestSummary(t *testing.T) {
 	}
 }
 
-// The message of fanout may be the last to come.
+// fanout's message may come last.
 func TestExpandedLast(t *testing.T) {
 	h := handlertest.NewHost(t).Build(config(nil))
 	defer h.(io.Closer).Close()
@@ -123,7 +123,7 @@ func TestExpandedLast(t *testing.T) {
 func TestTimeout(t *testing.T) {
 	for name, c := range map[string]struct {
 		msgs []*message.Message
-		// after is how much later than the group the count begins.
+		// after is the time from the group to the start of the count.
 		after time.Duration
 		want  device.GroupReport
 	}{
@@ -166,7 +166,7 @@ func TestTimeout(t *testing.T) {
 				if diff := cmp.Diff(&c.want, parsed(t, got[0])); diff != "" {
 					t.Error(diff)
 				}
-				// What comes later is left alone, until the group is forgotten.
+				// Later messages are ignored until the group is forgotten.
 				for _, name := range []string{"b", "c"} {
 					if out, err := handlertest.Handle(t.Context(), h, result("1", "g", name, device.StateSent)); err != nil || out != nil {
 						t.Error(out, err)
@@ -232,7 +232,8 @@ func TestNotToBePublished(t *testing.T) {
 	})
 }
 
-// However the messages of some groups are ordered and repeated: each group has its summary once, with the first result of each device.
+// In any order and with repeated messages, each group has one summary, with the first result of
+// each device.
 func TestAnyOrder(t *testing.T) {
 	states := []device.State{device.StateSent, device.StateOffline, device.StateUnknownDevice}
 	rapid.Check(t, func(rt *rapid.T) {

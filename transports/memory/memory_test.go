@@ -248,8 +248,8 @@ func TestDrainWaitsForNacked(t *testing.T) {
 	})
 }
 
-// TestRedeliveredToOne holds that what one consumer hands back is a redelivered message to it
-// alone, whatever the publisher said.
+// TestRedeliveredToOne checks that a message that one consumer nacks is redelivered only to that
+// consumer, whatever metadata the publisher set.
 func TestRedeliveredToOne(t *testing.T) {
 	m := build(t, defaults)
 	take := func(pipeline string) <-chan *transports.Delivery {

@@ -15,7 +15,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// model is a consumer's buffer as a test's reader sees it.
+// model is the model of a consumer's buffer.
 type model struct {
 	p       message.Publisher
 	s       transports.Subscriber
@@ -26,15 +26,16 @@ type model struct {
 	window  int
 	number  int
 	waiting []int
-	back    map[int]bool // handed back at least once
+	back    map[int]bool // nacked at least once
 	held    map[int]*transports.Delivery
 	settled []*transports.Delivery
 }
 
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		// A failed check panics; the panic is carried out of the bubble to where rapid sees it. Rapid tells panics
-		// apart by their place, so that of a draw that ran out of data needs one of its own.
+		// A failed check panics. The panic is passed out of the bubble, so that rapid sees it.
+		// Rapid distinguishes panics by their place in the code. So the panic of a draw that ran
+		// out of data is raised at a place of its own.
 		var failure any
 		synctest.Test(t, func(t *testing.T) {
 			defer func() { failure = recover() }()
@@ -95,7 +96,7 @@ func (md *model) publish(rt *rapid.T) {
 	}
 }
 
-// receive holds that what may be handed out was: the first ones, and no more than the window.
+// receive checks that the first messages were delivered, up to the window.
 func (md *model) receive(rt *rapid.T) {
 	synctest.Wait()
 	for len(md.waiting) > 0 && len(md.held) < min(md.window, md.buffer) {
@@ -117,7 +118,7 @@ func (md *model) receive(rt *rapid.T) {
 	md.nothing(rt)
 }
 
-// nothing holds that no more was handed out.
+// nothing checks that no more messages were delivered.
 func (md *model) nothing(rt *rapid.T) {
 	select {
 	case d := <-md.taken:
@@ -126,7 +127,7 @@ func (md *model) nothing(rt *rapid.T) {
 	}
 }
 
-// settle settles any message that is held.
+// settle settles one of the unsettled messages.
 func (md *model) settle(rt *rapid.T, o *transports.Outcome) {
 	if len(md.held) == 0 {
 		return
@@ -152,7 +153,7 @@ func (md *model) twice(rt *rapid.T) {
 	}
 }
 
-// again ends the subscription, settles what is held, and subscribes anew.
+// again ends the subscription, settles the unsettled messages, and subscribes again.
 func (md *model) again(rt *rapid.T) {
 	md.cancel()
 	synctest.Wait()

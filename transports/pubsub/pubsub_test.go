@@ -25,7 +25,7 @@ import (
 )
 
 // channels is a transport over Watermill's gochannel, as an author would write it. One gochannel
-// is both sides, and every subscription of it gets every message.
+// is the Publisher and the Subscriber, and each of its subscriptions gets all messages.
 type channels struct{ *gochannel.GoChannel }
 
 func (c *channels) Topic(name string, use transports.Use) (transports.Topic, error) {
@@ -47,7 +47,7 @@ type shared struct{ *gochannel.GoChannel }
 
 func (shared) Close() error { return nil }
 
-// The suite looks for goroutines that are left, so nothing else may run beside it.
+// The suite looks for leaked goroutines, so no other test may run at the same time.
 func TestConformance(t *testing.T) {
 	var c *channels
 	transporttest.Run(t, transporttest.Harness{
@@ -68,14 +68,14 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// fake is a Pub/Sub whose every move is the test's.
+// fake is a Pub/Sub that the test controls.
 type fake struct {
 	mu sync.Mutex
-	// fails is what opening and subscribing return.
+	// fails is the error of opening and subscribing.
 	fails error
-	// publish is what Publish does.
+	// publish is called by Publish.
 	publish func([]*message.Message) error
-	// subscriptions are those that are open, in the order in which they were opened.
+	// subscriptions has the open subscriptions, in the order in which they were opened.
 	subscriptions []*fakeSubscription
 }
 
@@ -194,7 +194,7 @@ func (r *rig) until(what string, so func() bool) {
 	await.That(r, what, func() (any, bool) { return fmt.Sprint(r.tr.Health(), "\n", r.log.String()), so() })
 }
 
-// subscribe returns what a pipeline takes, and whether it is present.
+// subscribe returns the deliveries of a pipeline, and whether it is present.
 func (r *rig) subscribe(ctx context.Context) (taken <-chan *transports.Delivery, done <-chan struct{}, present *atomic.Bool) {
 	r.Helper()
 	present = &atomic.Bool{}
@@ -211,7 +211,7 @@ func (r *rig) subscribe(ctx context.Context) (taken <-chan *transports.Delivery,
 	return out, done, present
 }
 
-// sick returns what the health says is wrong.
+// sick returns the errors in the health.
 func (r *rig) sick() string {
 	for _, h := range r.tr.Health() {
 		if h.Err != nil {
@@ -240,8 +240,7 @@ func TestABrokerThatIsAway(t *testing.T) {
 	r.until("it is present", present.Load)
 	r.until("it is healthy", func() bool { return r.sick() == "" })
 
-	// A delivery of a subscription that is lost is void. When the message comes again, that is
-	// known.
+	// A delivery of a lost subscription is void. The message is redelivered, and marked as such.
 	first.out <- message.NewMessage("1", []byte("one"))
 	d := <-taken
 	first.lose()
@@ -287,7 +286,7 @@ func TestOneMessageInFlightForEachSubscription(t *testing.T) {
 	}
 	for i, s := range open {
 		s.out <- message.NewMessage(fmt.Sprint(i), nil)
-		s.out <- message.NewMessage(fmt.Sprint(i, " next"), nil) // it reads one ahead, to see a loss
+		s.out <- message.NewMessage(fmt.Sprint(i, " next"), nil) // it is read ahead
 	}
 	var held []*transports.Delivery
 	for range n {
@@ -321,7 +320,7 @@ func TestOneMessageInFlightForEachSubscription(t *testing.T) {
 	}
 }
 
-// The Pub/Sub needs its subscription to send an ack.
+// The Pub/Sub can send an ack only while its subscription exists.
 func TestASubscriptionEndsAfterItsLastAck(t *testing.T) {
 	t.Parallel()
 	r := start(t, 1)
@@ -395,7 +394,7 @@ func TestMetadata(t *testing.T) {
 		t.Errorf("sent %s %v\nwant %v", sent.UUID, sent.Metadata, want)
 	}
 
-	// It comes back as it was, but for what was about the delivery.
+	// The message comes back unchanged, except the metadata about its delivery.
 	sent.Metadata["source.exchange"], sent.Metadata[transports.Redelivered] = "forged", "true"
 	taken, _, _ := r.subscribe(t.Context())
 	r.subscription(0).out <- sent
@@ -430,7 +429,7 @@ func TestPublishErrors(t *testing.T) {
 		t.Errorf("a panic: %v", err)
 	}
 
-	// Calls that hang are given up one by one, and at last no more are begun.
+	// Calls that hang are abandoned one by one, until no more calls are begun.
 	hang := make(chan struct{})
 	r.publish = func([]*message.Message) error {
 		<-hang
@@ -513,7 +512,7 @@ func TestTopic(t *testing.T) {
 	}
 }
 
-// The ack that was given just before the end is sent too.
+// An ack just before the end is sent, too.
 func TestAnAckBeforeTheEndIsSent(t *testing.T) {
 	t.Parallel()
 	r := start(t, 1)
@@ -538,7 +537,7 @@ func TestAnAckBeforeTheEndIsSent(t *testing.T) {
 	<-done
 }
 
-// What a closed subscriber had is a redelivery for the next one of its pipeline.
+// The unsettled messages of a closed subscriber are redelivered to the pipeline's next one.
 func TestTheNextSubscriberKnowsWhatWasHandedOut(t *testing.T) {
 	t.Parallel()
 	r := start(t, 1)
@@ -569,7 +568,8 @@ func TestTheNextSubscriberKnowsWhatWasHandedOut(t *testing.T) {
 	}
 }
 
-// What was read ahead goes back at the end, and so does what a Pub/Sub must not send.
+// At the end, the message that was read ahead is nacked, and so is one that a Pub/Sub must not
+// send.
 func TestWhatWasReadAheadIsNacked(t *testing.T) {
 	t.Parallel()
 	r := start(t, 1)
@@ -590,7 +590,7 @@ func TestWhatWasReadAheadIsNacked(t *testing.T) {
 	}
 }
 
-// A Pub/Sub that returns or hands out nothing at all fails, and ends nothing else.
+// A Pub/Sub that returns nil or delivers a nil message fails, and affects nothing else.
 func TestNothingFromThePubSub(t *testing.T) {
 	t.Parallel()
 	t.Run("message", func(t *testing.T) {
@@ -689,7 +689,8 @@ func TestABrokenPublisherIsReplaced(t *testing.T) {
 	})
 }
 
-// A Pub/Sub that never sends the ack loses its subscription: the broker may be gone.
+// If a Pub/Sub never sends an ack, the transport makes a new subscription: the connection may be
+// lost.
 func TestAnAckThatIsNeverSent(t *testing.T) {
 	t.Parallel()
 	r := start(t, 1)

@@ -24,7 +24,7 @@ func calendarOf(t testing.TB, text, zone string) calendar {
 
 const shape = "2006-01-02 15:04 -0700"
 
-// TestOffsets walks calendars over the days on which clocks are set.
+// TestOffsets checks calendars on the days on which clocks change.
 func TestOffsets(t *testing.T) {
 	for _, c := range []struct{ name, cron, zone, after, want string }{
 		{"a plain day", "30 2 * * *", "Europe/Berlin", "2026-06-01 02:30 +0200", "2026-06-02 02:30 +0200"},
@@ -73,7 +73,8 @@ func TestOffsets(t *testing.T) {
 	}
 }
 
-// TestCalendarModel holds calendars against a clock that is read minute by minute, around the days on which it is set.
+// TestCalendarModel compares calendars with a clock that is read each minute, around the days on
+// which the clock changes.
 func TestCalendarModel(t *testing.T) {
 	set := map[string][]time.Time{
 		"Europe/Berlin":       {time.Date(2026, 3, 29, 1, 0, 0, 0, time.UTC), time.Date(2026, 10, 25, 1, 0, 0, 0, time.UTC)},
@@ -106,7 +107,7 @@ func TestCalendarModel(t *testing.T) {
 	})
 }
 
-// comes says whether a calendar has a tick at a minute, by what the clock showed until then.
+// comes reports whether a calendar has a tick at a minute, given what the clock showed before.
 func comes(c calendar, at time.Time) bool {
 	wall := func(at time.Time) time.Time {
 		l := at.In(c.zone)
@@ -135,7 +136,8 @@ func comes(c calendar, at time.Time) bool {
 	return true
 }
 
-// FuzzParse holds that no text stops the program, and that what is accepted comes, later than what it is asked about, and in order.
+// FuzzParse checks that no text makes the parser panic, and that the times of an accepted one
+// follow each other in order.
 func FuzzParse(f *testing.F) {
 	for _, text := range []string{"0 4 * * *", "*/5 22-2 1,15 jan-mar 7", "@weekly", "TZ=", "0 0 L * *", "? ? ? ? ?", "1-2-3 * * * *", "*/0 * * * *"} {
 		f.Add(text)

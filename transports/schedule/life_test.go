@@ -10,8 +10,9 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// What follows are the duties of transporttest that a clock has. The suite itself puts messages of its own into windows of at least four;
-// a clock makes its messages itself and has a window of one.
+// The tests in this file are those of transporttest that apply to a clock. The suite itself can't
+// be used, because it puts its own messages. A clock makes its messages itself, and has a window
+// of one.
 
 func TestCancelWithoutTicks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -45,7 +46,7 @@ func TestCancelHonoursAcks(t *testing.T) {
 		closed(t, out)
 		time.Sleep(time.Minute + time.Millisecond)
 		next := <-subscribe(t.Context(), t, s)
-		want(t, next, "62", "0") // nothing is missed by whom nothing is for
+		want(t, next, "62", "0") // a pipeline that isn't subscribed misses nothing
 		next.Ack()
 	})
 }
@@ -75,7 +76,7 @@ func TestNackAfterCancel(t *testing.T) {
 		again.Nack()
 		closed(t, out)
 
-		time.Sleep(time.Minute) // a newer one comes due, and finds nobody
+		time.Sleep(time.Minute) // a newer tick is due, and there is no subscriber
 		ctx, cancel = context.WithCancel(t.Context())
 		defer cancel()
 		out = subscribe(ctx, t, s)
@@ -112,7 +113,7 @@ func TestCloseOfSubscriber(t *testing.T) {
 			want(t, msg, payload, "0")
 			msg.Ack()
 		}
-		// The pipeline's next subscriber begins anew.
+		// The pipeline's next subscriber begins with no tick.
 		out = subscribe(t.Context(), t, subscriberOf(t, k, "a"))
 		none(t, out)
 		msg = <-out
@@ -167,7 +168,7 @@ func TestOnlyConsumed(t *testing.T) {
 	})
 }
 
-// TestStartedTwice holds that a clock that is started again doesn't tick twice.
+// TestStartedTwice checks that a clock that is started twice doesn't tick twice.
 func TestStartedTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := build(t, TopicConfig{Every: time.Second, Payload: "{n}"}, nil)

@@ -14,7 +14,7 @@ import (
 
 const modelEvery = 10 * time.Second
 
-// model is a consumer as a test's reader sees it.
+// model is the model of a consumer.
 type model struct {
 	s      transports.Subscriber
 	k      *clock
@@ -26,15 +26,16 @@ type model struct {
 	place     int // the tick in the consumer's place; 0 is none
 	unsettled *transports.Delivery
 	before    *transports.Delivery // was settled
-	said      string               // what it says was missed before it
+	said      string               // its schedule.missed
 	again     bool
 	pause     time.Duration
-	after     time.Time // not handed out again before
-	skipped   int       // missed since a new one was handed out
+	after     time.Time // when it may be redelivered
+	skipped   int       // missed since the last new delivery
 	missed    int
 }
 
-// TestModel holds that a pipeline has one tick at a time, the newest that it can have, and hears of all that it missed.
+// TestModel checks that a pipeline has one tick at a time, the newest possible one, and that it
+// gets the number of missed ticks.
 func TestModel(t *testing.T) {
 	bubble(t, func(t *testing.T, rt *rapid.T) {
 		k := build(t, TopicConfig{Every: modelEvery, Payload: "{n}"}, nil)
@@ -45,7 +46,7 @@ func TestModel(t *testing.T) {
 		m := &model{k: k, s: s, taken: make(chan *transports.Delivery, 100), begun: time.Now()}
 		m.subscribe(rt)
 		start(t, k)
-		m.sleep(rt, time.Millisecond) // nothing is done at the moment of a tick
+		m.sleep(rt, time.Millisecond) // do nothing at the moment of a tick
 		rt.Repeat(map[string]func(*rapid.T){
 			"ticks": func(rt *rapid.T) { m.sleep(rt, time.Duration(rapid.IntRange(1, 4).Draw(rt, "ticks"))*modelEvery) },
 			"moment": func(rt *rapid.T) {
@@ -76,7 +77,7 @@ func (m *model) subscribe(rt *rapid.T) {
 	m.done, m.cancel = done, cancel
 }
 
-// sleep lets ticks come due and pauses end, in their order.
+// sleep waits while ticks become due and pauses end, in their order.
 func (m *model) sleep(rt *rapid.T, d time.Duration) {
 	for end := time.Now().Add(d); time.Now().Before(end); m.receive(rt) {
 		n := int(time.Since(m.begun)/modelEvery) + 1
@@ -94,7 +95,7 @@ func (m *model) sleep(rt *rapid.T, d time.Duration) {
 	}
 }
 
-// tick notes that a tick came due.
+// tick records that a tick is due.
 func (m *model) tick(n int) {
 	if m.place != 0 {
 		m.missed++
@@ -109,8 +110,8 @@ func (m *model) tick(n int) {
 	}
 }
 
-// receive holds that the tick in the place was handed out as soon as it could be, and nothing
-// else.
+// receive checks that the tick in the consumer's place was delivered as soon as possible, and
+// nothing else.
 func (m *model) receive(rt *rapid.T) {
 	synctest.Wait()
 	var d *transports.Delivery
@@ -166,7 +167,7 @@ func (m *model) settleTwice() {
 	}
 }
 
-// resubscribe ends the subscription, settles the unsettled tick, lets time pass, and subscribes anew.
+// resubscribe ends the subscription, settles the unsettled tick, waits, and subscribes again.
 func (m *model) resubscribe(rt *rapid.T) {
 	m.cancel()
 	synctest.Wait()

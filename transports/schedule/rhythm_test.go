@@ -26,7 +26,8 @@ func TestCron(t *testing.T) {
 	})
 }
 
-// TestCronOverSummerTime holds that a day's tick comes once, and when it should, on the days on which the clock is set.
+// TestCronOverSummerTime checks that a daily tick comes once, at the right time, on the days on
+// which the clock changes.
 func TestCronOverSummerTime(t *testing.T) {
 	for name, c := range map[string]struct {
 		from time.Time
@@ -52,14 +53,14 @@ func TestCronOverSummerTime(t *testing.T) {
 	}
 }
 
-// TestClockIsSet sets the wall clock while a tick of 04:00 is waited for, or just after it.
+// TestClockIsSet sets the wall clock before a tick of 04:00 is due, or just after it.
 func TestClockIsSet(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		at     time.Duration // when it is set, in the bubble's time
 		by     time.Duration
 		want   string        // the next tick
-		in     time.Duration // after how long it comes, at most
+		in     time.Duration // the longest time until it comes
 		missed string
 	}{
 		{"forward, before it", 3 * time.Hour, 30 * time.Minute, "2000-01-01T04:00:00Z", 30 * time.Minute, "0"},
@@ -102,7 +103,7 @@ func TestClockIsSet(t *testing.T) {
 	}
 }
 
-// msgDay is when a tick is due so many days after another.
+// msgDay returns the time when a tick is due, the given number of days after another.
 func msgDay(t *testing.T, msg *message.Message, days int) string {
 	t.Helper()
 	due, err := time.Parse(time.RFC3339, string(msg.Payload))
@@ -112,7 +113,8 @@ func msgDay(t *testing.T, msg *message.Message, days int) string {
 	return due.AddDate(0, 0, days).Format(time.RFC3339)
 }
 
-// TestIntervalTellsTheTimeThatIs holds that an interval goes on by itself when the clock is set, and tells the new time.
+// TestIntervalTellsTheTimeThatIs checks that an interval continues when the clock is set, and that
+// its ticks have the new time.
 func TestIntervalTellsTheTimeThatIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begun, off := time.Now(), ahead(0)
@@ -137,7 +139,7 @@ func TestIntervalTellsTheTimeThatIs(t *testing.T) {
 	})
 }
 
-// TestStoodStill asks an interval too late, as after the process was stopped.
+// TestStoodStill calls an interval too late, as after the process was stopped.
 func TestStoodStill(t *testing.T) {
 	for _, c := range []struct {
 		name          string
@@ -172,8 +174,9 @@ func TestStoodStill(t *testing.T) {
 	}
 }
 
-// bubble runs a property in a bubble of its own. A failed check panics; the panic is carried out of the bubble to where rapid sees it, and
-// that of a draw that ran out of data from a place of its own, by which rapid tells panics apart.
+// bubble runs a property in its own synctest bubble. A failed check panics. bubble passes the
+// panic out of the bubble, so that rapid sees it. Rapid distinguishes panics by their place in the
+// code. So the panic of a draw that ran out of data is raised at a place of its own.
 func bubble(t *testing.T, property func(t *testing.T, rt *rapid.T)) {
 	rapid.Check(t, func(rt *rapid.T) {
 		var failure any
@@ -190,7 +193,8 @@ func bubble(t *testing.T, property func(t *testing.T, rt *rapid.T)) {
 	})
 }
 
-// TestJitter holds that each tick comes between its due time and so much later, in order, and that the delays don't add up.
+// TestJitter checks that each tick comes at most the jitter after its due time, in order, and that
+// the delays don't add up.
 func TestJitter(t *testing.T) {
 	bubble(t, func(t *testing.T, rt *rapid.T) {
 		begun := time.Now()
@@ -218,7 +222,7 @@ func TestJitter(t *testing.T) {
 	})
 }
 
-// TestJitterOfCron holds that a delayed tick tells when it was due, and doesn't delay the next.
+// TestJitterOfCron checks that a delayed tick has its due time, and doesn't delay the next one.
 func TestJitterOfCron(t *testing.T) {
 	bubble(t, func(t *testing.T, rt *rapid.T) {
 		jitter := time.Duration(rapid.IntRange(1, 59).Draw(rt, "minutes")) * time.Minute

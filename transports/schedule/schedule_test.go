@@ -24,14 +24,15 @@ import (
 
 func TestMain(m *testing.M) { await.Main(m) }
 
-// ahead is how far a wall clock is off, to be set while it is read.
+// ahead returns the difference of a wall clock, which a test can change.
 func ahead(by time.Duration) *atomic.Int64 {
 	var off atomic.Int64
 	off.Store(int64(by))
 	return &off
 }
 
-// build makes a clock with one topic, x, that isn't started. Its wall clock is off from the bubble's time by what off says.
+// build makes a clock with one topic, x, and doesn't start it. off is the difference of its wall
+// clock to the bubble's time.
 func build(t testing.TB, config TopicConfig, off *atomic.Int64) *clock {
 	t.Helper()
 	now := func() time.Time { return time.Now() }
@@ -89,7 +90,7 @@ func consume(t testing.TB, k *clock) <-chan *message.Message {
 	return out
 }
 
-// none holds that there is no tick now, and the output is open.
+// none checks that there is no tick now, and that the output is open.
 func none(t testing.TB, out <-chan *message.Message) {
 	t.Helper()
 	synctest.Wait()
@@ -103,7 +104,7 @@ func none(t testing.TB, out <-chan *message.Message) {
 	}
 }
 
-// closed holds that the output closes without another tick.
+// closed checks that the output closes without another tick.
 func closed(t testing.TB, out <-chan *message.Message) {
 	t.Helper()
 	if msg, ok := <-out; ok {
@@ -111,7 +112,7 @@ func closed(t testing.TB, out <-chan *message.Message) {
 	}
 }
 
-// want holds a tick against its payload and how many are said to be missed before it.
+// want checks a tick's payload and its number of missed ticks.
 func want(t testing.TB, msg *message.Message, payload, missed string) {
 	t.Helper()
 	if string(msg.Payload) != payload || msg.Metadata[missedKey] != missed {
@@ -119,7 +120,7 @@ func want(t testing.TB, msg *message.Message, payload, missed string) {
 	}
 }
 
-// counted holds the metrics: ticks made, and missed by pipeline a.
+// counted checks the metrics: the number of ticks, and of those that pipeline a missed.
 func counted(t testing.TB, k *clock, made, missed int) {
 	t.Helper()
 	want := fmt.Sprintf(`# HELP pentrough_schedule_missed_total Ticks that a pipeline missed: it hadn't settled the one before, it nacked one that a newer one replaced, or the host was stopped.
@@ -145,7 +146,7 @@ func TestInterval(t *testing.T) {
 				t.Fatalf("tick %d came after %s", i+1, gone)
 			}
 			want(t, msg, fmt.Sprint(i+1), "0")
-			time.Sleep(29 * time.Second) // as long as it takes nearly until the next
+			time.Sleep(29 * time.Second) // nearly until the next tick
 			msg.Ack()
 		}
 		counted(t, k, 200, 0)
@@ -184,7 +185,7 @@ func TestMissedTicksDontPileUp(t *testing.T) {
 		k := build(t, TopicConfig{Every: 30 * time.Second, Payload: "{n}"}, nil)
 		out := consume(t, k)
 		first := <-out
-		time.Sleep(10*time.Minute + 5*time.Second) // 20 come due meanwhile
+		time.Sleep(10*time.Minute + 5*time.Second) // 20 ticks are due in this time
 		none(t, out)
 		first.Ack()
 		none(t, out)
@@ -223,7 +224,7 @@ func TestSettledInTake(t *testing.T) {
 			if again {
 				d.Settle(&transports.Outcome{})
 			}
-			d.Settle(nil) // the first time it comes again
+			d.Settle(nil) // after this it is redelivered
 		})
 		time.Sleep(3*time.Second + firstPause)
 		synctest.Wait()
@@ -234,7 +235,7 @@ func TestSettledInTake(t *testing.T) {
 	})
 }
 
-// TestSettledTwice holds that a tick which is settled twice doesn't end the next one.
+// TestSettledTwice checks that settling a tick twice doesn't settle the next one.
 func TestSettledTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := build(t, TopicConfig{Every: time.Second, Payload: "{n}"}, nil)
