@@ -18,8 +18,8 @@ func init() {
 	handlers.Register(handlers.Plugin{
 		Name:    "command",
 		Summary: "Checks commands and gives them an id, before a broker gets them.",
-		Description: "Takes a command such as `{\"device\": \"10.0.0.7\", \"cmd\": \"open\"}`, and produces it with " +
-			"all its fields. Its `id` is that of the command, else that of the message (over HTTP " +
+		Description: "Takes a command such as `{\"device\": \"10.0.0.7\", \"cmd\": \"open\"}`, and fills in the " +
+			"missing fields. The `id` is that of the command, else that of the message (over HTTP " +
 			"the Idempotency-Key), else a new one. The field `address` becomes `device`. The " +
 			"message gets the same id, the type `command`, and a timestamp, from which a `ttl` " +
 			"counts. The same command with the same id always becomes the same body, so a sender " +

@@ -40,7 +40,7 @@ const description = "Takes commands such as `{\"device\": \"10.0.0.7\", \"cmd\":
 	"a new one. A `ttl` counts from the timestamp of the message, or without one from when " +
 	"this host received it. An AMQP timestamp has whole seconds. The AMQP property " +
 	"`expiration` is a ttl, too, and goes on after RabbitMQ has delivered the message. If a " +
-	"command has several of them, the one that ends first counts.\n\n" +
+	"command has several time limits, the earliest counts.\n\n" +
 	"A command with an unknown field is rejected. For commands to several devices use " +
 	"`fanout`.\n\n" +
 	"**Newer commands for one setting.** The field `supersede` of a command names the " +
@@ -72,9 +72,10 @@ const description = "Takes commands such as `{\"device\": \"10.0.0.7\", \"cmd\":
 	"come back to this pipeline, as from an exchange with a binding for all keys. The " +
 	"handler knows them by their message type and drops them without a result.\n\n" +
 	"**After a crash.** In the mode `at-least-once` the host writes a command again if a " +
-	"crash interrupted it; `attempt` in the result counts. In the mode `at-most-once` the " +
-	"store has the command on disk before it is written, and after a crash its result is " +
-	"`unknown`. This mode needs `dedup`, a store that outlives the process, and an id.\n\n" +
+	"crash interrupted it; `attempt` in the result counts the attempts. In the mode " +
+	"`at-most-once` the store has the command on disk before it is written, and after a " +
+	"crash its result is `unknown`. This mode needs `dedup`, a store that outlives the " +
+	"process, and an id.\n\n" +
 	"A body that isn't one JSON object has no result. It is a permanent error, for " +
 	"`poison`. If the middleware `timeout` ends a command before its first byte is written, " +
 	"`retry` may run it again; it is then behind the commands that came after it."

@@ -28,9 +28,9 @@ const description = "Takes a command for a group of devices, and publishes one c
 	"| `\"devices\": [\"10.0.0.7\", \"10.0.0.8\"]` | the listed ones |\n" +
 	"| `\"labels\": {\"site\": \"north\"}` | those in the [inventory](../configuration.md#inventory) with all these labels |\n" +
 	"| `\"all\": true` | all in the inventory |\n\n" +
-	"A command has exactly one of them instead of `device`. Its other fields are " +
-	"those of a command for one device, and each of the published commands gets them. The " +
-	"command needs an id.\n\n" +
+	"A command has exactly one of the three fields instead of `device`. Its other fields " +
+	"are those of a command for one device, and each of the published commands gets them. " +
+	"The command needs an id.\n\n" +
 	"The published commands have the `id` of the group's command, so results are unique by " +
 	"`id` and `device`. They have a `group`: the one in the command, or else its id. Each " +
 	"of their messages has an id of its own, and the correlation id and trace context of " +
@@ -49,7 +49,7 @@ const description = "Takes a command for a group of devices, and publishes one c
 	"the command, and the handler publishes the same commands again. `dedup` in the " +
 	"pipeline of `deliver` knows them by id and device, so no device gets one twice. The " +
 	"devices of a group are those at the moment of the expansion. If the inventory changes " +
-	"between the two expansions, a device may be in only one of them."
+	"between the two expansions, a device may be in only one of the expansions."
 
 // Config is the configuration of fanout.
 type Config struct {

@@ -54,19 +54,20 @@ const description = "Sends each message as a request to `url`. The body of the r
 	"| answer | the message |\n" +
 	"|---|---|\n" +
 	"| 2xx | is handled |\n" +
-	"| the endpoint can't be reached (name, connection, TLS), or a status of `outage_status` | waits: the error is *unavailable*. The pipeline pauses, isn't ready, and tries again until the endpoint works. No message is lost or poisoned. `Retry-After` counts, up to a minute |\n" +
-	"| none within `timeout`, a broken connection, 408, 425 or another 5xx | fails: the error is *retryable*, because the message may be the cause. `retry` waits as long as `Retry-After` says, up to its `max_retry_after` |\n" +
+	"| the endpoint can't be reached (name, connection, TLS), or it answers with a status in `outage_status` | waits: the error is *unavailable*. The pipeline pauses, isn't ready, and tries again until the endpoint works. No message is lost or poisoned. `Retry-After` counts, up to a minute |\n" +
+	"| no answer within `timeout`, a broken connection, 408, 425 or another 5xx | fails: the error is *retryable*, because the message may be the cause. `retry` waits as long as `Retry-After` says, up to its `max_retry_after` |\n" +
 	"| another 4xx, a redirect that isn't followed, more than `max_response` | fails: the error is *permanent* |\n\n" +
 	"A pipeline has one hook. If the hook is down, every message would fail, so the " +
 	"pipeline pauses. With `on_outage = \"retryable\"` each message fails on its own, `retry` " +
 	"counts it, and `poison` stores it. Use this for messages that are worth nothing later, " +
 	"or with a `circuit-breaker`.\n\n" +
 	"**Where calls may go.** Calls go to the host of `url`. They follow at most `redirects` " +
-	"redirects, to hosts in `allow`. An entry of `allow` is a name or an address, with or " +
-	"without a port, or a network such as `\"10.0.0.0/8\"`. A redirect by 301, 302 or 303 " +
-	"isn't followed, because it would turn a POST into a GET without a body. A redirect " +
-	"from https to http isn't followed either. The headers in `headers`, except " +
-	"`Content-Type`, and the user in `url` go only to the scheme, host and port of `url`.\n\n" +
+	"redirects, to the same host and to hosts in `allow`. An entry of `allow` is a name or " +
+	"an address, with or without a port, or a network such as `\"10.0.0.0/8\"`. With a method " +
+	"other than GET, a redirect by 301, 302 or 303 isn't followed, because it would turn " +
+	"the request into a GET without a body. A redirect from https to http isn't followed " +
+	"either. The headers in `headers`, except `Content-Type`, and the user in `url` go only " +
+	"to the scheme, host and port of `url`.\n\n" +
 	"An address that isn't public (loopback, private, link-local and the like) is refused " +
 	"at the moment of the connection, whatever name led to it. It is allowed only if `url` " +
 	"or `allow` contains it as an address, a network, or `localhost`. So if the name in " +

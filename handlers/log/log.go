@@ -20,12 +20,13 @@ func init() {
 	handlers.Register(handlers.Plugin{
 		Name:    "log",
 		Summary: "Logs messages, and sends them on.",
-		Description: "Logs each message, or with `every` one in that many, in one line. The line has the " +
-			"message's id and size, the metadata that `metadata` names, and the beginning of the " +
-			"payload. A payload that is text is logged as `payload`, any other as `payload_hex`. " +
-			"`log` in `[host]` sets the format and the lowest level that is logged; a line below " +
-			"that level costs almost nothing. A line has at most `max_payload` bytes of the payload " +
-			"and 256 bytes of each metadata value. A shortened value ends with `...`.\n\n" +
+		Description: "Logs each message in one line. With `every = 10` it logs only one of 10 messages. The " +
+			"line has the message's id and size, the metadata that `metadata` names, and the " +
+			"beginning of the payload. A payload that is text is logged as `payload`, any other as " +
+			"`payload_hex`. `log` in `[host]` sets the format and the lowest level that is logged; " +
+			"a line below that level costs almost nothing. A line has at most `max_payload` bytes " +
+			"of the payload and 256 bytes of each metadata value. A shortened value ends with " +
+			"`...`.\n\n" +
 			"The handler then sends the message on unchanged, as `passthrough` does. Without a `to` " +
 			"the message is acked and goes nowhere.\n\n" +
 			"Payloads may contain secrets: `max_payload = 0` logs none. Of the metadata, only those " +
@@ -43,7 +44,7 @@ type Config struct {
 	Text       string   `toml:"text" doc:"The message of the log lines." example:"\"an order came\""`
 	Metadata   []string `toml:"metadata" doc:"The metadata that are logged." example:"[\"device\", \"header.X-Tenant\"]"`
 	MaxPayload int      `toml:"max_payload" doc:"The most bytes of a payload that are logged; 0 logs no payload." unit:"bytes" min:"0" max:"65536"`
-	Every      int      `toml:"every" doc:"Log one message of this number, beginning with the first." unit:"messages" min:"1"`
+	Every      int      `toml:"every" doc:"Of this number of messages, only the first is logged." unit:"messages" min:"1"`
 }
 
 var levels = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}

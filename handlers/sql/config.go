@@ -42,10 +42,11 @@ const description = "Writes messages of the types `event`, `result` and `data` t
 	"writes only the columns that you name.\n\n" +
 	"With `statement` there is no table of devices. Your own statement runs for each " +
 	"message, with [named parameters](../databases.md#your-own-statement).\n\n" +
-	"Repeated and late messages change nothing, in any order. An event counts if its " +
-	"(epoch, seq) is greater than the row's, and so does data. A result counts if its time " +
-	"is later. If a host is lost, its devices go offline with the reason `node_lost`. They " +
-	"are online again after its next heartbeat.\n\n" +
+	"Repeated, late and reordered messages don't change the outcome. An event counts if its " +
+	"(epoch, seq) is greater than that of the newest event in the row. Data is compared " +
+	"with the newest data in the same way. A result counts if its time is later. If a host " +
+	"is lost, its devices go offline with the reason `node_lost`. The devices are online " +
+	"again after the host's next heartbeat.\n\n" +
 	"A batch of messages is one transaction. The handler acks each message when it is " +
 	"committed. If the database refuses a row, only the message of that row fails, with a " +
 	"*permanent* error that has the text of the database. If the database can't be reached, " +

@@ -28,9 +28,9 @@ func init() {
 			"the store's, with `-poison` after its `path`. With a `postgres` store they are in the " +
 			"table `pentrough_poison`, which hosts may share. A `memory` store can't have rows.\n\n" +
 			"The handler acks a message when its row has reached the disk. A redelivered message " +
-			"has one row. A message that becomes a dead letter again after a replay gets another " +
-			"row. If the database doesn't work, or the disk is full, the error is *unavailable*: " +
-			"the pipeline pauses, and the messages stay in the broker.\n\n" +
+			"doesn't get a second row. A message that becomes a dead letter again after a replay " +
+			"gets another row. If the database doesn't work, or the disk is full, the error is " +
+			"*unavailable*: the pipeline pauses, and the messages stay in the broker.\n\n" +
 			"The handler fails no message, so a pipeline with a broker as its source needs " +
 			"`on_error = \"drop\"`. It produces no messages.\n\n" +
 			"If there are more than `max_rows` rows, the handler first removes replayed and dropped " +

@@ -27,10 +27,10 @@ const description = "Takes the results of commands and the `expanded` messages o
 	"```\n\n" +
 	"The state `finished` (200) means that the command of every device has ended, in any " +
 	"state. The state `unfinished` (504) means that `timeout` has passed since the group's " +
-	"first message. Then `unfinished` has the number of devices without a terminal result, " +
-	"including those with a held command. The first terminal result of a device counts, and " +
-	"later ones don't. The handler ignores results without a group, and results that come " +
-	"after the summary.\n\n" +
+	"first message. Then the field `unfinished` has the number of devices without a " +
+	"terminal result, including those with a held command. The first terminal result of a " +
+	"device counts, and later ones don't. The handler ignores results without a group, and " +
+	"results that come after the summary.\n\n" +
 	"The pipeline needs its own queue, which gets all results and the `expanded` messages. " +
 	"For example, bind a second queue to the exchange of the results:\n\n" +
 	"```toml\n" +
@@ -45,7 +45,7 @@ const description = "Takes the results of commands and the `expanded` messages o
 	"```\n\n" +
 	"**What is guaranteed.** The counts are only in memory. Results that wait in the queue " +
 	"while the host is stopped are counted later. A restart loses what was counted before " +
-	"it. If a message of an open group comes after the restart, the group ends as " +
+	"it. If a message of such a group comes after the restart, the group ends as " +
 	"`unfinished`, with a `detail` that says so; otherwise it has no summary. To know about " +
 	"each device, read the results themselves.\n\n" +
 	"One host counts a group: if several hosts consume the queue (`competing`), each counts " +

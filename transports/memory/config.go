@@ -17,14 +17,17 @@ func init() {
 		Summary: "Topics inside the host, between its pipelines.",
 		Description: `Carries messages from one pipeline to another inside the host.
 
-Each pipeline that consumes a topic has its own buffer. It gets all messages in the order in which they were published.
-Publishing blocks while a buffer is full. So a slow consumer slows its producers down, and no message is dropped. A consumer
-gets messages from the moment when it subscribes. The host subscribes all pipelines before it takes messages from outside.
+Each pipeline that consumes a topic has its own buffer. It gets all messages in the order in
+which they were published. Publishing blocks while a buffer is full. So a slow consumer
+slows its producers down, and no message is dropped. A consumer gets messages from the
+moment when it subscribes. The host subscribes all pipelines before it takes messages from
+outside.
 
-A topic without a consumer doesn't block. It keeps the last 1,000 messages for ` + "`pentrough listen`" + `, until the first
-consumer subscribes.
+A topic without a consumer doesn't block. It keeps the last 1,000 messages for ` + "`pentrough listen`" + `, until
+the first consumer subscribes.
 
-A consumer gets the payload and metadata. AMQP headers arrive as strings, without their types. No message survives a restart.`,
+A consumer gets the payload and metadata. AMQP headers arrive as strings, without their
+types. No message survives a restart.`,
 		Config: func() transports.Config { c := defaults; return &c },
 	})
 }
