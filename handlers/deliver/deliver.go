@@ -104,7 +104,7 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 	case device.Answered:
 		r := device.Result{State: device.StateAnswered, Epoch: w.Epoch}
 		r.Reply, r.Encoding = encodeReply(w.Reply)
-		return d.finish(o, r), nil
+		return d.countResult(o, r), nil
 	case device.NoReply:
 		return d.newResult(o, device.StateNoReply, w.Detail, w.Epoch), nil
 	case device.Cancelled:
@@ -194,11 +194,11 @@ func (d *deliver) newResult(o *order, s device.State, detail string, epoch uint6
 			s, detail = device.StateUnknown, fmt.Sprintf("%s; now it is %s: %s", interrupted, s, detail)
 		}
 	}
-	return d.finish(o, device.Result{State: s, Detail: detail, Epoch: epoch})
+	return d.countResult(o, device.Result{State: s, Detail: detail, Epoch: epoch})
 }
 
-// finish counts the result of a command and makes its message.
-func (d *deliver) finish(o *order, r device.Result) []*message.Message {
+// countResult counts the result of a command and makes its message.
+func (d *deliver) countResult(o *order, r device.Result) []*message.Message {
 	d.results.WithLabelValues(string(r.State)).Inc()
 	return d.resultMessage(o, r)
 }

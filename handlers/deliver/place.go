@@ -41,7 +41,7 @@ func (p *placement) placeCommand(ctx context.Context) (device.Write, []*message.
 		case !o.expires.IsZero() && !d.env.Now().Before(o.expires):
 			return ended(d.newResult(o, device.StateExpired, "it expired before its turn", 0), nil)
 		case err != nil:
-			return ended(nil, p.retract(fmt.Errorf("placing a command for device %s: %w", o.key, err)))
+			return ended(nil, p.retractBegun(fmt.Errorf("placing a command for device %s: %w", o.key, err)))
 		case epoch == 0 && d.isUnlisted(o.key):
 			return ended(d.unknownDeviceResult(o), nil)
 		case epoch == 0 && p.hold:
@@ -52,7 +52,7 @@ func (p *placement) placeCommand(ctx context.Context) (device.Write, []*message.
 			return ended(d.holdCommand(ctx, o, p.journal, whyBehindHeld))
 		case before != nil:
 			if err := d.awaitHeldBefore(ctx, o, before); err != nil {
-				return ended(nil, p.retract(fmt.Errorf("waiting for held commands of device %s: %w", o.key, err)))
+				return ended(nil, p.retractBegun(fmt.Errorf("waiting for held commands of device %s: %w", o.key, err)))
 			}
 			continue
 		}
@@ -60,7 +60,7 @@ func (p *placement) placeCommand(ctx context.Context) (device.Write, []*message.
 			return nil, nil, err
 		}
 		p.options.Epoch = epoch
-		write, err := d.enqueue(ctx, o, p.options)
+		write, err := d.enqueueTraced(ctx, o, p.options)
 		switch {
 		case err == nil:
 			return write, nil, nil
@@ -79,7 +79,7 @@ func (p *placement) placeCommand(ctx context.Context) (device.Write, []*message.
 		case errors.Is(err, device.ErrPayload), errors.Is(err, device.ErrDevice):
 			return ended(d.newResult(o, device.StateRejected, err.Error(), 0), nil)
 		default:
-			return ended(nil, p.retract(fmt.Errorf("queueing a command for device %s: %w", o.key, err)))
+			return ended(nil, p.retractBegun(fmt.Errorf("queueing a command for device %s: %w", o.key, err)))
 		}
 	}
 }
@@ -96,8 +96,8 @@ func (p *placement) recordBegun() error {
 	return nil
 }
 
-// retract undoes recordBegun, as no byte was written, and returns err.
-func (p *placement) retract(err error) error {
+// retractBegun undoes recordBegun, as no byte was written, and returns err.
+func (p *placement) retractBegun(err error) error {
 	if p.begun {
 		p.journal.Retract()
 	}

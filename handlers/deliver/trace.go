@@ -11,10 +11,10 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// enqueue queues the command for its device. If ctx has a recorded span, the write gets a child
-// span, which ends with the last byte of the frame. The answer to a request gets a second child
-// span, which starts there.
-func (d *deliver) enqueue(ctx context.Context, o *order, options device.EnqueueOptions) (device.Write, error) {
+// enqueueTraced queues the command for its device. If ctx has a recorded span, the write gets a
+// child span, which ends with the last byte of the frame. The answer to a request gets a second
+// child span, which starts there.
+func (d *deliver) enqueueTraced(ctx context.Context, o *order, options device.EnqueueOptions) (device.Write, error) {
 	if d.env.Tracer == nil || !trace.SpanFromContext(ctx).IsRecording() {
 		return d.devices.Enqueue(o.key, o.Payload, options)
 	}

@@ -144,7 +144,7 @@ func TestWritesOutsideOfATraceCostNothingMore(t *testing.T) {
 		o := &order{Command: device.Command{Payload: []byte("x")}, key: "d"}
 		var direct, through float64
 		direct = testing.AllocsPerRun(200, func() { _, _ = h.devices.Enqueue(o.key, o.Payload, device.EnqueueOptions{}) })
-		through = testing.AllocsPerRun(200, func() { _, _ = h.enqueue(c.ctx, o, device.EnqueueOptions{}) })
+		through = testing.AllocsPerRun(200, func() { _, _ = h.enqueueTraced(c.ctx, o, device.EnqueueOptions{}) })
 		if through != direct {
 			t.Errorf("%s: %v allocations, %v without tracing", name, through, direct)
 		}

@@ -129,8 +129,8 @@ func (a *answer) retryAfter(now time.Time) time.Duration {
 	return 0
 }
 
-// outputs returns the messages that a handled message becomes.
-func (h *hook) outputs(msg *message.Message, a *answer) []*message.Message {
+// makeOutput returns the messages that a handled message becomes.
+func (h *hook) makeOutput(msg *message.Message, a *answer) []*message.Message {
 	switch h.config.Output {
 	case outputNone:
 		return nil

@@ -68,7 +68,7 @@ func (h *hook) Handle(msg *message.Message) ([]*message.Message, error) {
 	case err != nil:
 		return nil, err
 	}
-	return h.outputs(msg, a), nil
+	return h.makeOutput(msg, a), nil
 }
 
 // Close closes the idle connections.

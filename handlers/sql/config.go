@@ -202,7 +202,7 @@ func (c *Config) validateColumns(invalid func(field, format string, args ...any)
 		column := c.Columns[string(f)]
 		at := "columns." + string(f)
 		if !slices.Contains(deviceFields(), f) {
-			invalid(at, "is no field of a device's row; allowed: %s", listed(deviceFields()))
+			invalid(at, "is no field of a device's row; allowed: %s", fieldNames(deviceFields()))
 			continue
 		}
 		if why := badName(column); why != "" {
@@ -219,12 +219,12 @@ func (c *Config) validateColumns(invalid func(field, format string, args ...any)
 			}
 		}
 		if len(missing) > 0 {
-			invalid(at, "also needs columns for %s", listed(missing))
+			invalid(at, "also needs columns for %s", fieldNames(missing))
 		}
 	}
 }
 
-func listed(all []field) string {
+func fieldNames(all []field) string {
 	names := make([]string, len(all))
 	for i, f := range all {
 		names[i] = string(f)

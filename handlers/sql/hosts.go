@@ -64,8 +64,8 @@ func (c *Config) presence(d database.Dialect) *presence {
 	}
 	mine := " WHERE t." + q(host) + " = ? AND t." + q(connected)
 	return &presence{
-		raiseGeneration: row(greater(generation)),
-		updateHost:      row(pair(generation, seq)),
+		raiseGeneration: row(greaterFence(generation)),
+		updateHost:      row(pairFence(generation, seq)),
 		markLost:        numbered("UPDATE " + hosts + " SET online = false, reason = 'node_lost' WHERE name = ? AND generation = ? AND seq = ? AND online"),
 		markDevicesOffline: numbered("UPDATE " + table + " AS t SET " + q(online) + " = false" + lost + mine + " AND t." + q(online) + " AND t." + q(generation) +
 			" <= (SELECT CASE WHEN h.online THEN h.generation - 1 ELSE h.generation END FROM " + hosts + " AS h WHERE h.name = ?)"),

@@ -38,7 +38,7 @@ type session struct {
 	epoch, seq uint64
 }
 
-func (w *world) say(host string, msg *message.Message) {
+func (w *world) record(host string, msg *message.Message) {
 	w.hosts[host].told = append(w.hosts[host].told, msg)
 }
 
@@ -50,14 +50,14 @@ func (w *world) flush(host string) {
 func (w *world) hostSays(host string, reason devices.Reason) {
 	h := w.hosts[host]
 	h.seq++
-	w.say(host, hostEvent(host, h.generation, h.seq, reason))
+	w.record(host, hostEvent(host, h.generation, h.seq, reason))
 }
 
 func (w *world) connect(device, host string) {
 	w.disconnect(device)
 	w.epoch++
 	w.sessions[device], w.seen[device] = session{host, w.epoch, 1}, true
-	w.say(host, deviceEvent(device, host, w.hosts[host].generation, w.epoch, 1, true))
+	w.record(host, deviceEvent(device, host, w.hosts[host].generation, w.epoch, 1, true))
 }
 
 func (w *world) disconnect(device string) {
@@ -66,7 +66,7 @@ func (w *world) disconnect(device string) {
 		return
 	}
 	delete(w.sessions, device)
-	w.say(s.host, deviceEvent(device, s.host, w.hosts[s.host].generation, s.epoch, s.seq+1, false))
+	w.record(s.host, deviceEvent(device, s.host, w.hosts[s.host].generation, s.epoch, s.seq+1, false))
 }
 
 func (w *world) start(host string) {

@@ -38,9 +38,9 @@ type change struct {
 
 // fence is the condition that a message is newer than the row.
 type fence struct {
-	// newer returns the condition in SQL. had and comes return the expressions for the old and the
-	// new value of a field.
-	newer func(had, comes func(field) string) string
+	// newer returns the condition in SQL. oldValue and newValue return the expressions for the old
+	// and the new value of a field.
+	newer func(oldValue, newValue func(field) string) string
 	// compares are the fields in the condition. In a newer message, the first is never smaller
 	// than in the row.
 	compares []field
@@ -53,9 +53,9 @@ func (c *change) column(f field) string {
 	return c.dialect.Quote(c.columns[f])
 }
 
-// had returns the expression for a field's value in the row. If the column may be null, null
+// oldValue returns the expression for a field's value in the row. If the column may be null, null
 // counts as the initial value.
-func (c *change) had(f field) string {
+func (c *change) oldValue(f field) string {
 	if zero, ok := initial[f]; ok {
 		return "coalesce(t." + c.column(f) + ", " + zero + ")"
 	}
@@ -63,17 +63,17 @@ func (c *change) had(f field) string {
 }
 
 // assignments returns the assignments that change a row. last_seen never goes back.
-func (c *change) assignments(comes func(field) string) string {
+func (c *change) assignments(newValue func(field) string) string {
 	var all []string
 	for _, f := range c.sets {
-		value := comes(f)
+		value := newValue(f)
 		if f == lastSeen {
-			value = "CASE WHEN t." + c.column(f) + " > " + value + " THEN t." + c.column(f) + " ELSE " + comes(f) + " END"
+			value = "CASE WHEN t." + c.column(f) + " > " + value + " THEN t." + c.column(f) + " ELSE " + newValue(f) + " END"
 		}
 		all = append(all, c.column(f)+" = "+value)
 	}
 	if c.counts != "" {
-		all = append(all, c.column(c.counts)+" = "+c.had(c.counts)+" + 1")
+		all = append(all, c.column(c.counts)+" = "+c.oldValue(c.counts)+" + 1")
 	}
 	return strings.Join(all, ", ")
 }
@@ -105,7 +105,7 @@ func (c *change) upsert() *template {
 	}
 	excluded := func(f field) string { return "excluded." + c.column(f) }
 	t.text = "INSERT INTO " + c.dialect.Quote(c.table) + " AS t (" + strings.Join(names, ", ") + ") VALUES (" + strings.Join(places, ", ") +
-		") ON CONFLICT (" + c.column(device) + ") DO UPDATE SET " + c.assignments(excluded) + " WHERE " + c.fence.newer(c.had, excluded)
+		") ON CONFLICT (" + c.column(device) + ") DO UPDATE SET " + c.assignments(excluded) + " WHERE " + c.fence.newer(c.oldValue, excluded)
 	return t
 }
 
@@ -119,9 +119,9 @@ func (c *change) onDuplicate(t *template) string {
 		t.args = append(t.args, f)
 		return c.dialect.Parameter(len(t.args))
 	}
-	had := func(f field) string { return strings.Replace(c.had(f), "t.", "", 1) }
+	oldValue := func(f field) string { return strings.Replace(c.oldValue(f), "t.", "", 1) }
 	ifNewer := func(f field, value func() string) string {
-		return c.column(f) + " = IF(" + c.fence.newer(had, argument) + ", " + value() + ", " + c.column(f) + ")"
+		return c.column(f) + " = IF(" + c.fence.newer(oldValue, argument) + ", " + value() + ", " + c.column(f) + ")"
 	}
 	raised := func(f field) string {
 		return "IF(" + c.column(f) + " > " + argument(f) + ", " + c.column(f) + ", " + argument(f) + ")"
@@ -139,7 +139,7 @@ func (c *change) onDuplicate(t *template) string {
 		}))
 	}
 	if c.counts != "" {
-		all = append(all, ifNewer(c.counts, func() string { return had(c.counts) + " + 1" }))
+		all = append(all, ifNewer(c.counts, func() string { return oldValue(c.counts) + " + 1" }))
 	}
 	for i := len(c.fence.compares) - 1; i > 0; i-- {
 		f := c.fence.compares[i]
@@ -158,34 +158,34 @@ func (c *change) update() *template {
 	}
 	t.text = "UPDATE " + c.dialect.Quote(c.table) + " AS t SET " + c.assignments(argument)
 	t.text += " WHERE t." + c.column(device) + " = " + argument(device)
-	t.text += " AND " + c.fence.newer(c.had, argument)
+	t.text += " AND " + c.fence.newer(c.oldValue, argument)
 	return t
 }
 
-// pair returns the fence that compares two numbers, the first one first.
-func pair(first, second field) fence {
-	return fence{func(had, comes func(field) string) string {
-		return "(" + had(first) + ", " + had(second) + ") < (" + comes(first) + ", " + comes(second) + ")"
+// pairFence returns the fence that compares two numbers, the first one first.
+func pairFence(first, second field) fence {
+	return fence{func(oldValue, newValue func(field) string) string {
+		return "(" + oldValue(first) + ", " + oldValue(second) + ") < (" + newValue(first) + ", " + newValue(second) + ")"
 	}, []field{first, second}}
 }
 
-// greater returns the fence that compares one number.
-func greater(f field) fence {
-	return fence{func(had, comes func(field) string) string { return had(f) + " < " + comes(f) }, []field{f}}
+// greaterFence returns the fence that compares one number.
+func greaterFence(f field) fence {
+	return fence{func(oldValue, newValue func(field) string) string { return oldValue(f) + " < " + newValue(f) }, []field{f}}
 }
 
-// later returns the fence that compares a time.
-func later(at field) fence {
-	return fence{func(had, comes func(field) string) string {
-		return "(" + had(at) + " IS NULL OR " + had(at) + " < " + comes(at) + ")"
+// laterFence returns the fence that compares a time.
+func laterFence(at field) fence {
+	return fence{func(oldValue, newValue func(field) string) string {
+		return "(" + oldValue(at) + " IS NULL OR " + oldValue(at) + " < " + newValue(at) + ")"
 	}, []field{at}}
 }
 
 // newResult is the fence of a result. Results of two commands may have the same time; then a
 // result with another id counts as newer.
-var newResult = fence{func(had, comes func(field) string) string {
-	return "(" + had(lastResultAt) + " IS NULL OR " + had(lastResultAt) + " < " + comes(lastResultAt) +
-		" OR " + had(lastResultAt) + " = " + comes(lastResultAt) + " AND " + had(lastResultID) + " <> " + comes(lastResultID) + ")"
+var newResult = fence{func(oldValue, newValue func(field) string) string {
+	return "(" + oldValue(lastResultAt) + " IS NULL OR " + oldValue(lastResultAt) + " < " + newValue(lastResultAt) +
+		" OR " + oldValue(lastResultAt) + " = " + newValue(lastResultAt) + " AND " + oldValue(lastResultID) + " <> " + newValue(lastResultID) + ")"
 }, []field{lastResultAt, lastResultID}}
 
 // changes are the templates for a table of devices. A template is nil if no column is for its kind
@@ -220,9 +220,9 @@ func (c *Config) changes(d database.Dialect) changes {
 		}
 	}
 	var all changes
-	by := later(lastSeen)
+	by := laterFence(lastSeen)
 	if cols[epoch] != "" {
-		by = pair(epoch, seq)
+		by = pairFence(epoch, seq)
 	}
 	all.event = build(prepare(eventFields, "", by))
 	if ch := prepare(resultFields, results, newResult); ch != nil {
@@ -230,11 +230,11 @@ func (c *Config) changes(d database.Dialect) changes {
 	}
 	switch {
 	case cols[dataEpoch] != "":
-		by = pair(dataEpoch, dataSeq)
+		by = pairFence(dataEpoch, dataSeq)
 	case cols[lastDataAt] != "":
-		by = later(lastDataAt)
+		by = laterFence(lastDataAt)
 	default:
-		by = later(lastSeen)
+		by = laterFence(lastSeen)
 	}
 	all.data = build(prepare(dataFields, dataCount, by))
 	return all

@@ -68,7 +68,7 @@ func check(t *testing.T, rt *rapid.T) {
 		"ack":     func(rt *rapid.T) { md.settle(rt, &transports.Outcome{}) },
 		"back":    func(rt *rapid.T) { md.settle(rt, nil) },
 		"twice":   md.twice,
-		"again":   md.again,
+		"again":   md.resubscribe,
 		"":        md.receive,
 	})
 }
@@ -153,8 +153,8 @@ func (md *model) twice(rt *rapid.T) {
 	}
 }
 
-// again ends the subscription, settles the unsettled messages, and subscribes again.
-func (md *model) again(rt *rapid.T) {
+// resubscribe ends the subscription, settles the unsettled messages, and subscribes again.
+func (md *model) resubscribe(rt *rapid.T) {
 	md.cancel()
 	synctest.Wait()
 	for len(md.held) > 0 {
