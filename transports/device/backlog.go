@@ -43,9 +43,9 @@ type deviceBacklog struct {
 
 // item is a place in a backlog.
 type item struct {
-	record record
-	order  uint64
-	again  bool // it was handed out before
+	record      record
+	order       uint64
+	redelivered bool // it was handed out before
 
 	all, own links // in backlog.all and deviceBacklog.own
 }
@@ -56,7 +56,7 @@ func newBacklog(b bounds, mu sync.Locker) *backlog {
 }
 
 // full returns nil if a record of device can be added, or a channel that is closed when it is worth another try.
-func (b *backlog) full(device string) <-chan struct{} {
+func (b *backlog) checkRoom(device string) <-chan struct{} {
 	if b.bounds.drop {
 		return nil
 	}
@@ -66,7 +66,7 @@ func (b *backlog) full(device string) <-chan struct{} {
 		}
 		return d.room
 	}
-	if b.bounds.total > 0 && b.n >= b.bounds.total || b.heavy() {
+	if b.bounds.total > 0 && b.n >= b.bounds.total || b.overBudget() {
 		if b.room == nil {
 			b.room = make(chan struct{})
 		}
@@ -76,53 +76,53 @@ func (b *backlog) full(device string) <-chan struct{} {
 }
 
 // heavy reports whether what waits takes as many bytes as it may.
-func (b *backlog) heavy() bool { return b.n > 0 && b.bounds.bytes.Full() }
+func (b *backlog) overBudget() bool { return b.n > 0 && b.bounds.bytes.Full() }
 
 // add appends r and returns how many older records it pushed out: those that it makes needless, and those that were lost.
-func (b *backlog) add(r record) (coalesced, lost int) {
-	device := r.of()
+func (b *backlog) addRecord(r record) (coalesced, lost int) {
+	device := r.deviceName()
 	d := b.devices[device]
 	if b.bounds.coalesce > 0 && b.n >= b.bounds.coalesce {
 		for d != nil && d.own.head != nil {
-			b.remove(d.own.head)
+			b.removeItem(d.own.head)
 			d = b.devices[device]
 			coalesced++
 		}
 	}
 	if b.bounds.drop {
 		if d != nil && b.bounds.device > 0 && d.n >= b.bounds.device {
-			b.remove(d.own.head)
+			b.removeItem(d.own.head)
 			lost++
 		}
-		for b.bounds.total > 0 && b.n >= b.bounds.total || b.heavy() {
-			b.remove(b.all.head)
+		for b.bounds.total > 0 && b.n >= b.bounds.total || b.overBudget() {
+			b.removeItem(b.all.head)
 			lost++
 		}
 	}
 	b.last++
-	b.insert(&item{record: r, order: b.last})
+	b.insertItem(&item{record: r, order: b.last})
 	return coalesced, lost
 }
 
 // take removes and returns the first item, or nil.
-func (b *backlog) take() *item {
+func (b *backlog) takeFirst() *item {
 	it := b.all.head
 	if it != nil {
-		b.remove(it)
+		b.removeItem(it)
 	}
 	return it
 }
 
 // insert puts it where its order says, which for new items is the end and for those that come back near the front.
-func (b *backlog) insert(it *item) {
-	device := it.record.of()
+func (b *backlog) insertItem(it *item) {
+	device := it.record.deviceName()
 	d := b.devices[device]
 	if d == nil {
 		d = &deviceBacklog{}
 		b.devices[device] = d
 	}
-	b.all.insert(it, inAll)
-	d.own.insert(it, inOwn)
+	b.all.insertItem(it, allLinks)
+	d.own.insertItem(it, ownLinks)
 	b.n++
 	d.n++
 	b.bounds.bytes.Add(it.record.size())
@@ -131,11 +131,11 @@ func (b *backlog) insert(it *item) {
 
 // remove takes it out and lets those go on who waited for room. They are called at half of the bound, so that they find
 // room for more than one record.
-func (b *backlog) remove(it *item) {
-	device := it.record.of()
+func (b *backlog) removeItem(it *item) {
+	device := it.record.deviceName()
 	d := b.devices[device]
-	b.all.remove(it, inAll)
-	d.own.remove(it, inOwn)
+	b.all.removeItem(it, allLinks)
+	d.own.removeItem(it, ownLinks)
 	b.n--
 	d.n--
 	b.bounds.bytes.Give(it.record.size())
@@ -143,7 +143,7 @@ func (b *backlog) remove(it *item) {
 		close(d.room)
 		d.room = nil
 	}
-	if b.room != nil && (b.n <= b.bounds.total/2 || b.bounds.total == 0) && !b.heavy() {
+	if b.room != nil && (b.n <= b.bounds.total/2 || b.bounds.total == 0) && !b.overBudget() {
 		close(b.room)
 		b.room = nil
 	}
@@ -153,7 +153,7 @@ func (b *backlog) remove(it *item) {
 }
 
 // release lets everybody go on who waits for room: the backlog's consumer is gone.
-func (b *backlog) release() {
+func (b *backlog) discard() {
 	for it := b.all.head; it != nil; it = it.all.next {
 		b.bounds.bytes.Give(it.record.size())
 	}

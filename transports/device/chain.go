@@ -9,12 +9,12 @@ type links struct {
 	prev, next *item
 }
 
-func inAll(it *item) *links { return &it.all }
+func allLinks(it *item) *links { return &it.all }
 
-func inOwn(it *item) *links { return &it.own }
+func ownLinks(it *item) *links { return &it.own }
 
 // insert puts it where its order says, which for new items is the end and for those that come back near the front.
-func (c *chain) insert(it *item, in func(*item) *links) {
+func (c *chain) insertItem(it *item, in func(*item) *links) {
 	l := in(it)
 	if c.tail == nil || c.tail.order < it.order {
 		l.prev = c.tail
@@ -37,7 +37,7 @@ func (c *chain) insert(it *item, in func(*item) *links) {
 	}
 }
 
-func (c *chain) remove(it *item, in func(*item) *links) {
+func (c *chain) removeItem(it *item, in func(*item) *links) {
 	l := in(it)
 	if l.prev == nil {
 		c.head = l.next

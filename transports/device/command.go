@@ -154,25 +154,25 @@ func ParseCommand(body []byte, messageID string) (Command, error) {
 // are set as far as they can be trusted: not if they were given twice, aren't UTF-8 or aren't printable.
 func (f Format) Parse(body []byte, messageID string) (Command, error) {
 	p := newParser(f, body)
-	err := p.parse(messageID)
+	err := p.parseBody(messageID)
 	return p.c, err
 }
 
 // parse reads the whole body into p.c.
-func (p *commandParser) parse(messageID string) error {
+func (p *commandParser) parseBody(messageID string) error {
 	for p.scan.Begin('{'); p.scan.Next(); {
 		p.value = p.scan.Value()
-		p.member()
+		p.readField()
 	}
 	// What the scanner finds wrong with a string has been rejected where the string was read.
 	if err := p.scan.End(); err != nil {
 		p.c = Command{}
 		return fmt.Errorf("reading a command: %w: %w", ErrMalformed, err)
 	}
-	p.finish(messageID)
+	p.checkFields(messageID)
 	if p.rejection != nil {
 		if p.c.ID == "" {
-			p.rejection.Given = p.shownIDs(messageID)
+			p.rejection.Given = p.quoteIDs(messageID)
 		}
 		p.c = Command{ID: p.c.ID, Device: p.c.Device, Group: p.c.Group}
 		return p.rejection
@@ -185,29 +185,29 @@ func (p *commandParser) parse(messageID string) error {
 func (f Format) ParseMessage(msg *message.Message) (Command, error) {
 	body, err := transports.Body(msg)
 	if err != nil {
-		return Command{}, unopened{err}
+		return Command{}, unopenedError{err}
 	}
 	c, err := f.Parse(body, msg.Metadata[transports.MessageID])
-	c.own(msg)
+	c.clonePayload(msg)
 	return c, err
 }
 
 // own has a command whose body was opened keep its payload alone, and not the whole body.
-func (c *Command) own(msg *message.Message) {
+func (c *Command) clonePayload(msg *message.Message) {
 	if msg.Metadata[transports.ContentEncoding] != "" {
 		c.Payload = bytes.Clone(c.Payload)
 	}
 }
 
 // unopened is the error of a command whose payload can't be opened.
-type unopened struct{ error }
+type unopenedError struct{ error }
 
-func (u unopened) Error() string        { return "reading a command: " + u.error.Error() }
-func (u unopened) Unwrap() error        { return u.error }
-func (u unopened) Is(target error) bool { return target == ErrMalformed }
+func (u unopenedError) Error() string        { return "reading a command: " + u.error.Error() }
+func (u unopenedError) Unwrap() error        { return u.error }
+func (u unopenedError) Is(target error) bool { return target == ErrMalformed }
 
 // decode returns the bytes that text stands for.
-func decode(e Encoding, text []byte) (b []byte, err error) {
+func decodeText(e Encoding, text []byte) (b []byte, err error) {
 	switch e {
 	case Text:
 		return text, nil

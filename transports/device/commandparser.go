@@ -80,20 +80,20 @@ func fieldOf(name []byte) field {
 
 // commandParser collects a command from an object's members.
 type commandParser struct {
-	scan      jsontext.Scanner[[]byte]
-	size      int                    // of the body, in bytes
-	value     jsontext.Token[[]byte] // of the current member
-	format    Format
-	sets      string // by the field that the format names
-	ownSets   bool   // the field supersede says it
-	c         Command
-	seen      [fieldCount]bool
-	address   string
-	cmd       []byte
-	ids       [2]jsontext.Token[[]byte] // the first values that were given as ids
-	given     int                       // how many of them there are
-	rejection *Rejection
-	selection *Selection // nil: the command is for one device
+	scan              jsontext.Scanner[[]byte]
+	size              int                    // of the body, in bytes
+	value             jsontext.Token[[]byte] // of the current member
+	format            Format
+	supersedeByFormat string // by the field that the format names
+	hasSupersede      bool   // the field supersede says it
+	c                 Command
+	seen              [fieldCount]bool
+	address           string
+	cmd               []byte
+	ids               [2]jsontext.Token[[]byte] // the first values that were given as ids
+	given             int                       // how many of them there are
+	rejection         *Rejection
+	selection         *Selection // nil: the command is for one device
 }
 
 func newParser(f Format, body []byte) commandParser {
@@ -108,7 +108,7 @@ func (p *commandParser) reject(format string, args ...any) {
 }
 
 // member takes the current member in.
-func (p *commandParser) member() {
+func (p *commandParser) readField() {
 	name, err := p.scan.Name.Text()
 	if err != nil {
 		p.reject("a field's name %v", err)
@@ -123,7 +123,7 @@ func (p *commandParser) member() {
 		p.given++
 	}
 	if f == fieldUnknown {
-		p.reject("%s: unknown field", clip(name))
+		p.reject("%s: unknown field", quoteClipped(name))
 		return
 	}
 	if p.selection == nil && (f == fieldDevices || f == fieldLabels || f == fieldAll) {
@@ -132,7 +132,7 @@ func (p *commandParser) member() {
 	}
 	if p.seen[f] {
 		p.reject("%s: given twice", name)
-		p.distrust(f)
+		p.clearRepeated(f)
 		return
 	}
 	p.seen[f] = true
@@ -141,46 +141,46 @@ func (p *commandParser) member() {
 	}
 	switch f {
 	case fieldID:
-		p.c.ID = p.named("id")
+		p.c.ID = p.readName("id")
 	case fieldDevice:
-		p.c.Device = p.named("device")
+		p.c.Device = p.readName("device")
 	case fieldAddress:
-		p.address = p.named("address")
+		p.address = p.readName("address")
 	case fieldCmd:
-		p.cmd = p.text("cmd")
+		p.cmd = p.readText("cmd")
 	case fieldEncoding:
-		p.c.Encoding = Encoding(p.text("encoding"))
+		p.c.Encoding = Encoding(p.readText("encoding"))
 	case fieldExpiresAt:
-		p.expiresAt()
+		p.readExpiresAt()
 	case fieldTTL:
-		p.c.TTL = p.duration("ttl", maxTTL)
+		p.c.TTL = p.readDuration("ttl", maxTTL)
 	case fieldMode:
-		p.mode()
+		p.readMode()
 	case fieldSupersede:
-		p.supersede()
+		p.readSupersede()
 	case fieldReply:
-		p.reply()
+		p.readReply()
 	case fieldTimeout:
-		p.c.Timeout = p.duration("timeout", MaxTimeout)
+		p.c.Timeout = p.readDuration("timeout", MaxTimeout)
 	case fieldPriority:
-		p.priority()
+		p.readPriority()
 	case fieldSets:
-		p.sets = p.named(p.format.Supersede)
+		p.supersedeByFormat = p.readName(p.format.Supersede)
 	case fieldOffline:
-		p.offline()
+		p.readOffline()
 	case fieldGroup:
-		p.c.Group = p.named("group")
+		p.c.Group = p.readName("group")
 	case fieldDevices:
-		p.devices()
+		p.readDevices()
 	case fieldLabels:
-		p.labels()
+		p.readLabels()
 	default: // all
-		p.all()
+		p.readAll()
 	}
 }
 
 // distrust forgets what was said twice.
-func (p *commandParser) distrust(f field) {
+func (p *commandParser) clearRepeated(f field) {
 	switch f {
 	case fieldID:
 		p.c.ID = ""
@@ -192,7 +192,7 @@ func (p *commandParser) distrust(f field) {
 }
 
 // text returns the current value, which must be a string; never nil unless it is rejected.
-func (p *commandParser) text(name string) []byte {
+func (p *commandParser) readText(name string) []byte {
 	if p.value.Kind != '"' {
 		p.reject("%s: must be a string", name)
 		return nil
@@ -205,8 +205,8 @@ func (p *commandParser) text(name string) []byte {
 }
 
 // named returns the current value, which must be a string that can name something.
-func (p *commandParser) named(name string) string {
-	b := p.text(name)
+func (p *commandParser) readName(name string) string {
+	b := p.readText(name)
 	if b == nil {
 		return ""
 	}
@@ -217,24 +217,24 @@ func (p *commandParser) named(name string) string {
 	return string(b)
 }
 
-func (p *commandParser) expiresAt() {
-	b := p.text("expires_at")
+func (p *commandParser) readExpiresAt() {
+	b := p.readText("expires_at")
 	if b == nil {
 		return
 	}
 	if err := p.c.ExpiresAt.UnmarshalText(b); err != nil {
-		p.reject("expires_at: %s is not a time as in RFC 3339, such as 2026-05-01T12:00:00Z", clip(b))
+		p.reject("expires_at: %s is not a time as in RFC 3339, such as 2026-05-01T12:00:00Z", quoteClipped(b))
 	} else if p.c.ExpiresAt.IsZero() {
 		p.reject("expires_at: is the year 1")
 	}
 }
 
 // duration returns the current value, which must be above 0 and no more than most.
-func (p *commandParser) duration(name string, most time.Duration) (d time.Duration) {
+func (p *commandParser) readDuration(name string, most time.Duration) (d time.Duration) {
 	var err error
 	switch p.value.Kind {
 	case '"':
-		b := p.text(name)
+		b := p.readText(name)
 		if b == nil {
 			return 0
 		}
@@ -250,9 +250,9 @@ func (p *commandParser) duration(name string, most time.Duration) (d time.Durati
 	}
 	switch {
 	case err != nil:
-		p.reject("%s: %s is neither a duration, such as \"30s\", nor a number of seconds", name, shown(p.value))
+		p.reject("%s: %s is neither a duration, such as \"30s\", nor a number of seconds", name, quoteToken(p.value))
 	case d <= 0 || d > most:
-		p.reject("%s: %s is not above 0 and at most %s", name, shown(p.value), shownBound(most))
+		p.reject("%s: %s is not above 0 and at most %s", name, quoteToken(p.value), boundText(most))
 	default:
 		return d
 	}
@@ -260,22 +260,22 @@ func (p *commandParser) duration(name string, most time.Duration) (d time.Durati
 }
 
 // shownBound returns a bound for people.
-func shownBound(d time.Duration) string {
+func boundText(d time.Duration) string {
 	if d == maxTTL {
 		return "100 years"
 	}
 	return d.String()
 }
 
-func (p *commandParser) priority() {
+func (p *commandParser) readPriority() {
 	if b := p.value.Raw; p.value.Kind == '0' && len(b) == 1 {
 		p.c.Priority = int(b[0] - '0')
 		return
 	}
-	p.reject("priority: %s is not a number from 0 to %d", shown(p.value), MaxPriority)
+	p.reject("priority: %s is not a number from 0 to %d", quoteToken(p.value), MaxPriority)
 }
 
-func (p *commandParser) reply() {
+func (p *commandParser) readReply() {
 	switch p.value.Kind {
 	case 't':
 		p.c.Reply = Yes
@@ -286,38 +286,38 @@ func (p *commandParser) reply() {
 	}
 }
 
-func (p *commandParser) mode() {
-	switch m := Mode(p.text("mode")); m {
+func (p *commandParser) readMode() {
+	switch m := Mode(p.readText("mode")); m {
 	case AtLeastOnce, AtMostOnce:
 		p.c.Mode = m
 	default:
-		p.reject("mode: %s, allowed are at-least-once and at-most-once", clip([]byte(m)))
+		p.reject("mode: %s, allowed are at-least-once and at-most-once", quoteClipped([]byte(m)))
 	}
 }
 
 // supersede takes a name, or false, which is none.
-func (p *commandParser) supersede() {
-	p.ownSets = true
+func (p *commandParser) readSupersede() {
+	p.hasSupersede = true
 	switch p.value.Kind {
 	case 'f':
 	case '"':
-		p.c.Supersede = p.named("supersede")
+		p.c.Supersede = p.readName("supersede")
 	default:
 		p.reject("supersede: must be the name of what the command sets, or false")
 	}
 }
 
-func (p *commandParser) offline() {
-	switch o := OfflinePolicy(p.text("offline")); o {
+func (p *commandParser) readOffline() {
+	switch o := OfflinePolicy(p.readText("offline")); o {
 	case Fail, Hold:
 		p.c.Offline = o
 	default:
-		p.reject("offline: %s, allowed are fail and hold", clip([]byte(o)))
+		p.reject("offline: %s, allowed are fail and hold", quoteClipped([]byte(o)))
 	}
 }
 
 // finish checks what concerns several fields.
-func (p *commandParser) finish(messageID string) {
+func (p *commandParser) checkFields(messageID string) {
 	c := &p.c
 	if c.ID == "" && messageID != "" {
 		if err := printable.CheckName(messageID); err != nil {
@@ -336,13 +336,13 @@ func (p *commandParser) finish(messageID string) {
 	if p.rejection != nil {
 		return
 	}
-	if !p.ownSets {
-		c.Supersede = p.sets
+	if !p.hasSupersede {
+		c.Supersede = p.supersedeByFormat
 	}
 	most := MaxCommand
 	if p.selection != nil {
 		most = MaxGroupCommand
-		if err := p.selected(); err != nil {
+		if err := p.checkSelection(); err != nil {
 			p.reject("%v", err)
 			return
 		}
@@ -357,45 +357,45 @@ func (p *commandParser) finish(messageID string) {
 	case c.TTL != 0 && !c.ExpiresAt.IsZero():
 		p.reject("ttl and expires_at: only one of them may be given")
 	default:
-		p.decode()
+		p.decodePayload()
 	}
 }
 
 // decode makes the payload of cmd.
-func (p *commandParser) decode() {
+func (p *commandParser) decodePayload() {
 	var err error
 	switch p.c.Encoding {
 	case Text, Hex, Base64:
-		if p.c.Payload, err = decode(p.c.Encoding, p.cmd); err != nil {
+		if p.c.Payload, err = decodeText(p.c.Encoding, p.cmd); err != nil {
 			p.reject("cmd: %v", err)
 		}
 	default:
-		p.reject("encoding: %s, allowed are text, hex and base64", clip([]byte(p.c.Encoding)))
+		p.reject("encoding: %s, allowed are text, hex and base64", quoteClipped([]byte(p.c.Encoding)))
 	}
 }
 
 // shownIDs are the ids that were given, quoted and shortened. The message's is one only where it can't name the command.
-func (p *commandParser) shownIDs(messageID string) string {
+func (p *commandParser) quoteIDs(messageID string) string {
 	var all []string
 	for _, id := range p.ids[:p.given] {
-		all = append(all, shown(id))
+		all = append(all, quoteToken(id))
 	}
 	if messageID != "" && printable.CheckName(messageID) != nil {
-		all = append(all, clip([]byte(messageID)))
+		all = append(all, quoteClipped([]byte(messageID)))
 	}
 	return strings.Join(all, ", ")
 }
 
 // shown quotes the value for a detail.
-func shown(t jsontext.Token[[]byte]) string {
+func quoteToken(t jsontext.Token[[]byte]) string {
 	if b, err := t.Text(); err == nil && t.Kind == '"' {
-		return clip(b)
+		return quoteClipped(b)
 	}
-	return clip(t.Raw)
+	return quoteClipped(t.Raw)
 }
 
 // clip quotes a value of the sender's for a detail.
-func clip(b []byte) string {
+func quoteClipped(b []byte) string {
 	const most = 64
 	if len(b) > most {
 		return fmt.Sprintf("%.*q...", most, b)

@@ -68,45 +68,45 @@ func newFeed(host string, generation uint64, o FeedOptions, now func() time.Time
 // record is an event or data that waits for consumers. It is encoded when it is handed out.
 type record interface {
 	// of returns the device, or "" for the host.
-	of() string
+	deviceName() string
 	// size returns about how many bytes of memory it takes.
 	size() int
 	// delivery returns its content as a delivery.
-	delivery(f *feed) *transports.Delivery
+	newDelivery(f *feed) *transports.Delivery
 }
 
 type eventRecord struct{ event Event }
 
-func (r *eventRecord) of() string { return r.event.Device }
+func (r *eventRecord) deviceName() string { return r.event.Device }
 
 // size is small, so that the number of events bounds their bytes.
 func (r *eventRecord) size() int { return 0 }
 
-func (r *eventRecord) delivery(f *feed) *transports.Delivery {
+func (r *eventRecord) newDelivery(f *feed) *transports.Delivery {
 	e := r.event
-	e.EventID = f.id(e.Device, e.Epoch, e.Seq)
-	return newDelivery(e.EventID, TypeEvent, e.Device, e.Time, e.AppendJSON(make([]byte, 0, 384)))
+	e.EventID = f.messageID(e.Device, e.Epoch, e.Seq)
+	return deliveryOf(e.EventID, TypeEvent, e.Device, e.Time, e.AppendJSON(make([]byte, 0, 384)))
 }
 
 type dataRecord struct {
 	device     string
 	epoch, seq uint64
 	payload    string
-	late       string
+	lateFor    string
 	time       time.Time
 }
 
-func (r *dataRecord) of() string { return r.device }
+func (r *dataRecord) deviceName() string { return r.device }
 
-func (r *dataRecord) size() int { return len(r.payload) + len(r.late) }
+func (r *dataRecord) size() int { return len(r.payload) + len(r.lateFor) }
 
-func (r *dataRecord) delivery(f *feed) *transports.Delivery {
-	d := Data{DataID: f.id(r.device, r.epoch, r.seq), Device: r.device, Host: f.hostName, Epoch: r.epoch, Seq: r.seq, LateFor: r.late, Time: r.time}
+func (r *dataRecord) newDelivery(f *feed) *transports.Delivery {
+	d := Data{DataID: f.messageID(r.device, r.epoch, r.seq), Device: r.device, Host: f.hostName, Epoch: r.epoch, Seq: r.seq, LateFor: r.lateFor, Time: r.time}
 	d.SetBytes(r.payload)
-	return newDelivery(d.DataID, TypeData, r.device, r.time, d.AppendJSON(make([]byte, 0, 256+len(d.Payload))))
+	return deliveryOf(d.DataID, TypeData, r.device, r.time, d.AppendJSON(make([]byte, 0, 256+len(d.Payload))))
 }
 
-func newDelivery(id, kind, device string, at time.Time, payload []byte) *transports.Delivery {
+func deliveryOf(id, kind, device string, at time.Time, payload []byte) *transports.Delivery {
 	d := &transports.Delivery{UUID: id, Payload: payload, Metadata: newMetadata(id, kind, device)}
 	d.Metadata[transports.Timestamp] = at.UTC().Format(time.RFC3339Nano)
 	return d
@@ -116,7 +116,7 @@ func newDelivery(id, kind, device string, at time.Time, payload []byte) *transpo
 var idSpace = uuid.MustParse("b64f2c05-92f4-4f0a-8f52-0a4d0a9bd0c1")
 
 // id names an event or data. It follows from what it is, so that every consumer and every repetition has the same.
-func (f *feed) id(device string, epoch, seq uint64) string {
+func (f *feed) messageID(device string, epoch, seq uint64) string {
 	name := make([]byte, 0, 128)
 	name = strconv.AppendQuote(name, f.hostName)
 	name = strconv.AppendUint(append(name, ' '), f.generation, 10)
@@ -128,26 +128,26 @@ func (f *feed) id(device string, epoch, seq uint64) string {
 
 // presence publishes that a session began or ended. It never blocks. The caller holds the slot's lock, so that events of one device
 // are in order.
-func (f *feed) presence(s *Session, kind EventType) {
-	f.event(&eventRecord{Event{
+func (f *feed) publishPresence(s *Session, kind EventType) {
+	f.publishEvent(&eventRecord{Event{
 		Type: kind, Device: s.slot.device, Online: kind == Connected, Reason: s.reason, RemoteAddr: s.remote, Host: f.hostName,
 		Generation: f.generation, Epoch: s.epoch, Seq: s.seq, ConnectedAt: s.connectedAt, Time: f.now(),
 	}})
 }
 
 // host publishes what the host says of itself.
-func (f *feed) host(reason Reason) {
+func (f *feed) publishHost(reason Reason) {
 	f.mu.Lock()
 	f.hostSeq++
 	seq := f.hostSeq
 	f.mu.Unlock()
-	f.event(&eventRecord{Event{
+	f.publishEvent(&eventRecord{Event{
 		Type: HostEvent, Online: reason != HostStopped, Reason: reason, Host: f.hostName, Generation: f.generation, Seq: seq, Time: f.now(),
 	}})
 }
 
-func (f *feed) event(r *eventRecord) {
-	f.show(EventsTopic, r)
+func (f *feed) publishEvent(r *eventRecord) {
+	f.showTaps(EventsTopic, r)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.drained[EventsTopic] {
@@ -155,8 +155,8 @@ func (f *feed) event(r *eventRecord) {
 	}
 	for s := range f.subscribers {
 		if b := s.backlogs[EventsTopic]; b != nil {
-			coalesced, lost := b.add(r)
-			f.metrics.events(coalesced, lost)
+			coalesced, lost := b.addRecord(r)
+			f.metrics.countEvents(coalesced, lost)
 			if lost > 0 && !f.lossLogged {
 				f.lossLogged = true
 				f.log.Error("a consumer of events is so far behind that events are lost", "pipeline", s.pipeline, "waiting", b.n)
@@ -167,14 +167,14 @@ func (f *feed) event(r *eventRecord) {
 
 // data publishes what a session's device sent. If a consumer has no room for it, nobody gets it, and the returned channel is
 // closed when it is worth another try.
-func (f *feed) data(s *Session, seq uint64, payload []byte, late string) (room <-chan struct{}) {
+func (f *feed) publishData(s *Session, seq uint64, payload []byte, late string) (room <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var r *dataRecord
 	if !f.drained[DataTopic] {
 		for sub := range f.subscribers {
 			if b := sub.backlogs[DataTopic]; b != nil {
-				if room := b.full(s.slot.device); room != nil {
+				if room := b.checkRoom(s.slot.device); room != nil {
 					return room
 				}
 				r = &dataRecord{}
@@ -184,32 +184,32 @@ func (f *feed) data(s *Session, seq uint64, payload []byte, late string) (room <
 	if r == nil && f.tapped.Load() == 0 {
 		return nil
 	}
-	r = &dataRecord{device: s.slot.device, epoch: s.epoch, seq: seq, payload: string(payload), late: late, time: f.now()}
-	f.show(DataTopic, r)
+	r = &dataRecord{device: s.slot.device, epoch: s.epoch, seq: seq, payload: string(payload), lateFor: late, time: f.now()}
+	f.showTaps(DataTopic, r)
 	for sub := range f.subscribers {
 		if b := sub.backlogs[DataTopic]; b != nil && !f.drained[DataTopic] {
-			_, lost := b.add(r)
-			f.metrics.dropped(lost)
+			_, lost := b.addRecord(r)
+			f.metrics.countDropped(lost)
 		}
 	}
 	return nil
 }
 
-func (f *feed) show(topic string, r record) {
+func (f *feed) showTaps(topic string, r record) {
 	if f.tapped.Load() > 0 {
-		f.taps.Show(topic, r.delivery(f).Message())
+		f.taps.Show(topic, r.newDelivery(f).Message())
 	}
 }
 
 // tap shows a topic's messages to somebody who doesn't consume them.
-func (f *feed) tap(ctx context.Context, topic string) <-chan *message.Message {
+func (f *feed) tapTopic(ctx context.Context, topic string) <-chan *message.Message {
 	f.tapped.Add(1)
 	context.AfterFunc(ctx, func() { f.tapped.Add(-1) })
 	return f.taps.Tap(ctx, topic)
 }
 
 // drain says that nothing comes to topic any more.
-func (f *feed) drain(topic string) {
+func (f *feed) drainTopic(topic string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.drained[topic] = true
@@ -232,7 +232,7 @@ func (f *feed) newBacklog(topic string) *backlog {
 	return b
 }
 
-func (f *feed) window(topic string) int {
+func (f *feed) windowOf(topic string) int {
 	if topic == DataTopic {
 		return f.options.DataWindow
 	}

@@ -160,7 +160,7 @@ func TestConsumerThatKeepsUpSeesEachEvent(t *testing.T) {
 
 func TestConsumerThatIsBehindSeesTheNewestStates(t *testing.T) {
 	r := testRegistry(t, func(o *Options) { o.Feed.EventsBacklog = 4 })
-	sub := r.feed.subscriber("e")
+	sub := r.feed.newSubscriber("e")
 	for i := range 10 {
 		for _, d := range []string{"a", "b", "c"} {
 			s := connect(t, r, d, newPipe(0))
@@ -177,7 +177,7 @@ func TestConsumerThatIsBehindSeesTheNewestStates(t *testing.T) {
 
 func TestEventsTotal(t *testing.T) {
 	r := testRegistry(t, func(o *Options) { o.Feed.EventsBacklog, o.Feed.EventsTotal = 2, 5 })
-	sub := r.feed.subscriber("e")
+	sub := r.feed.newSubscriber("e")
 	for i := range 9 {
 		connect(t, r, strconv.Itoa(i), newPipe(0))
 	}

@@ -10,9 +10,9 @@ import (
 // So a live session may be replaced only takeovers times in flapWindow; who comes then waits until the current session
 // ends or the window has room again.
 const (
-	takeovers   = 3
-	flapWindow  = 10 * time.Second
-	flapWaiting = 8
+	maxTakeovers   = 3
+	flapWindow     = 10 * time.Second
+	maxFlapWaiting = 8
 )
 
 // ErrFlapping is what Connect returns when too many connections of one device wait already.
@@ -23,19 +23,19 @@ var ErrGone = errors.New("the connection ended while it waited for its turn")
 
 // flapping is the record of a device whose live session was replaced. It is guarded by its shard's lock.
 type flapping struct {
-	times   [takeovers]time.Time // of the last takeovers; times[next] is the oldest
+	times   [maxTakeovers]time.Time // of the last takeovers; times[next] is the oldest
 	next    int
 	waiting []chan struct{}
 	warned  time.Time
 }
 
-func (f *flapping) record(now time.Time) {
+func (f *flapping) recordTakeover(now time.Time) {
 	f.times[f.next] = now
-	f.next = (f.next + 1) % takeovers
+	f.next = (f.next + 1) % maxTakeovers
 }
 
 // full returns how long no live session may be replaced.
-func (f *flapping) full(now time.Time) time.Duration {
+func (f *flapping) takeoverWait(now time.Time) time.Duration {
 	if oldest := f.times[f.next]; !oldest.IsZero() {
 		return oldest.Add(flapWindow).Sub(now)
 	}
@@ -43,11 +43,11 @@ func (f *flapping) full(now time.Time) time.Duration {
 }
 
 // admit blocks while a new session of device isn't allowed to replace the live one.
-func (r *Registry) admit(ctx context.Context, device string, conn Conn) error {
-	sh := r.shard(device)
+func (r *Registry) awaitTakeover(ctx context.Context, device string, conn Conn) error {
+	sh := r.shardOf(device)
 	for waited := false; ; waited = true {
 		if waited && conn.Gone() {
-			r.pass(device)
+			r.passTurn(device)
 			return ErrGone
 		}
 		sh.mu.Lock()
@@ -61,17 +61,17 @@ func (r *Registry) admit(ctx context.Context, device string, conn Conn) error {
 			sh.mu.Unlock()
 			return nil
 		case f == nil:
-			sh.forgetCalm(now)
+			sh.forgetExpired(now)
 			f = &flapping{}
 			sh.flapping[device] = f
 		}
-		pause := f.full(now)
+		pause := f.takeoverWait(now)
 		if pause <= 0 {
-			f.record(now)
+			f.recordTakeover(now)
 			sh.mu.Unlock()
 			return nil
 		}
-		if len(f.waiting) >= flapWaiting {
+		if len(f.waiting) >= maxFlapWaiting {
 			sh.mu.Unlock()
 			return ErrFlapping
 		}
@@ -83,16 +83,16 @@ func (r *Registry) admit(ctx context.Context, device string, conn Conn) error {
 		}
 		sh.mu.Unlock()
 		if warn {
-			r.log.Warn(r.advice, "device", device, "replaced", takeovers, "within", flapWindow)
+			r.log.Warn(r.advice, "device", device, "replaced", maxTakeovers, "within", flapWindow)
 		}
-		if err := r.await(ctx, sh, f, turn, pause); err != nil {
+		if err := r.awaitTurn(ctx, sh, f, turn, pause); err != nil {
 			return err
 		}
 	}
 }
 
 // await blocks until it is the newcomer's turn, for pause at most.
-func (r *Registry) await(ctx context.Context, sh *shard, f *flapping, turn chan struct{}, pause time.Duration) error {
+func (r *Registry) awaitTurn(ctx context.Context, sh *shard, f *flapping, turn chan struct{}, pause time.Duration) error {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	var err error
@@ -111,29 +111,29 @@ func (r *Registry) await(ctx context.Context, sh *shard, f *flapping, turn chan 
 		}
 	}
 	if err != nil {
-		f.wake() // the turn was given to somebody who leaves
+		f.wakeFirst() // the turn was given to somebody who leaves
 	}
 	return err
 }
 
 // pass gives the turn to the next newcomer that waits, as the caller doesn't take it.
-func (r *Registry) pass(device string) {
-	sh := r.shard(device)
+func (r *Registry) passTurn(device string) {
+	sh := r.shardOf(device)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.slots[device] == nil {
-		sh.wake(device)
+		sh.wakeFirst(device)
 	}
 }
 
 // wake gives the first newcomer its turn, as the device has no session any more. sh.mu is held.
-func (sh *shard) wake(device string) {
+func (sh *shard) wakeFirst(device string) {
 	if f := sh.flapping[device]; f != nil {
-		f.wake()
+		f.wakeFirst()
 	}
 }
 
-func (f *flapping) wake() {
+func (f *flapping) wakeFirst() {
 	if len(f.waiting) > 0 {
 		close(f.waiting[0])
 		f.waiting = f.waiting[1:]
@@ -141,10 +141,10 @@ func (f *flapping) wake() {
 }
 
 // forgetCalm drops some of the records that say nothing any more, so that there are never many more than devices that flap.
-func (sh *shard) forgetCalm(now time.Time) {
+func (sh *shard) forgetExpired(now time.Time) {
 	looked := 0
 	for device, f := range sh.flapping {
-		last := f.times[(f.next+takeovers-1)%takeovers]
+		last := f.times[(f.next+maxTakeovers-1)%maxTakeovers]
 		if len(f.waiting) == 0 && now.Sub(last) >= flapWindow {
 			delete(sh.flapping, device)
 		}

@@ -38,7 +38,7 @@ func (f Format) ParseGroup(body []byte, messageID string) (GroupCommand, error) 
 	var s Selection
 	p := newParser(f, body)
 	p.selection = &s
-	err := p.parse(messageID)
+	err := p.parseBody(messageID)
 	if err != nil {
 		s = Selection{}
 	}
@@ -49,15 +49,15 @@ func (f Format) ParseGroup(body []byte, messageID string) (GroupCommand, error) 
 func (f Format) ParseGroupMessage(msg *message.Message) (GroupCommand, error) {
 	body, err := transports.Body(msg)
 	if err != nil {
-		return GroupCommand{}, unopened{err}
+		return GroupCommand{}, unopenedError{err}
 	}
 	c, err := f.ParseGroup(body, msg.Metadata[transports.MessageID])
-	c.own(msg)
+	c.clonePayload(msg)
 	return c, err
 }
 
 // devices takes a list of names.
-func (p *commandParser) devices() {
+func (p *commandParser) readDevices() {
 	if p.value.Kind != '[' {
 		p.reject("devices: must be a list of devices")
 		return
@@ -65,7 +65,7 @@ func (p *commandParser) devices() {
 	names := []string{}
 	list := jsontext.New(p.value.Raw)
 	for list.Begin('['); list.Next(); {
-		name, err := nameOf(list.Value())
+		name, err := readNameToken(list.Value())
 		if err != nil {
 			p.reject("devices[%d]: %v", len(names), err)
 			return
@@ -79,7 +79,7 @@ func (p *commandParser) devices() {
 }
 
 // labels takes an object of strings.
-func (p *commandParser) labels() {
+func (p *commandParser) readLabels() {
 	if p.value.Kind != '{' {
 		p.reject(`labels: must be an object, such as {"site": "north"}`)
 		return
@@ -93,17 +93,17 @@ func (p *commandParser) labels() {
 			return
 		}
 		if _, twice := labels[string(key)]; twice {
-			p.reject("labels: %s: given twice", clip(key))
+			p.reject("labels: %s: given twice", quoteClipped(key))
 			return
 		}
 		label := members.Value()
 		if label.Kind != '"' {
-			p.reject("labels: %s: must be a string", clip(key))
+			p.reject("labels: %s: must be a string", quoteClipped(key))
 			return
 		}
 		value, err := label.Text()
 		if err != nil {
-			p.reject("labels: %s: %v", clip(key), err)
+			p.reject("labels: %s: %v", quoteClipped(key), err)
 			return
 		}
 		labels[string(key)] = string(value)
@@ -114,7 +114,7 @@ func (p *commandParser) labels() {
 	p.selection.Labels = labels
 }
 
-func (p *commandParser) all() {
+func (p *commandParser) readAll() {
 	if p.value.Kind != 't' {
 		p.reject("all: must be true")
 		return
@@ -123,7 +123,7 @@ func (p *commandParser) all() {
 }
 
 // nameOf returns a value, which must be a string that can name something.
-func nameOf(t jsontext.Token[[]byte]) (string, error) {
+func readNameToken(t jsontext.Token[[]byte]) (string, error) {
 	if t.Kind != '"' {
 		return "", errors.New("must be a string")
 	}
@@ -138,7 +138,7 @@ func nameOf(t jsontext.Token[[]byte]) (string, error) {
 }
 
 // selected checks which devices a command for a group is for.
-func (p *commandParser) selected() error {
+func (p *commandParser) checkSelection() error {
 	var given []string
 	if p.selection.Devices != nil {
 		given = append(given, "devices")

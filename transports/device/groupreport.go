@@ -62,7 +62,7 @@ type GroupReport struct {
 	Time time.Time
 }
 
-type groupJSON struct {
+type groupReportJSON struct {
 	ID         string        `json:"id"`
 	Group      string        `json:"group,omitempty"`
 	State      GroupState    `json:"state"`
@@ -77,7 +77,7 @@ type groupJSON struct {
 
 // JSON returns the report's JSON.
 func (r GroupReport) JSON() []byte {
-	out := groupJSON{ID: r.ID, Group: r.Group, State: r.State, Code: r.State.Code(), Detail: r.Detail, Devices: r.Devices, States: r.States, Host: r.Host, Time: r.Time}
+	out := groupReportJSON{ID: r.ID, Group: r.Group, State: r.State, Code: r.State.Code(), Detail: r.Detail, Devices: r.Devices, States: r.States, Host: r.Host, Time: r.Time}
 	if r.Devices > 0 && (r.State == GroupFinished || r.State == GroupUnfinished) {
 		out.Unfinished = &r.Unfinished
 	}
@@ -87,7 +87,7 @@ func (r GroupReport) JSON() []byte {
 
 // ParseGroupReport reads the JSON of a report. Fields that it doesn't know are left out.
 func ParseGroupReport(body []byte) (GroupReport, error) {
-	var in groupJSON
+	var in groupReportJSON
 	if err := jsontext.Unmarshal(body, &in); err != nil {
 		return GroupReport{}, fmt.Errorf("reading a group's report: %w", err)
 	}

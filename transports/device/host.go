@@ -20,7 +20,7 @@ type hostEvents struct {
 // Start publishes that the host started, and its heartbeats from then on.
 func (r *Registry) Start() {
 	r.host.start.Do(func() {
-		r.feed.host(HostStarted)
+		r.feed.publishHost(HostStarted)
 		r.host.quit = make(chan struct{})
 		r.host.beating.Go(func() {
 			ticker := time.NewTicker(r.feed.options.Heartbeat)
@@ -28,7 +28,7 @@ func (r *Registry) Start() {
 			for {
 				select {
 				case <-ticker.C:
-					r.feed.host(HostHeartbeat)
+					r.feed.publishHost(HostHeartbeat)
 				case <-r.host.quit:
 					return
 				}
@@ -45,33 +45,33 @@ func (r *Registry) CloseSessions(ctx context.Context) {
 		sh.closing = true
 		for _, f := range sh.flapping {
 			for len(f.waiting) > 0 {
-				f.wake()
+				f.wakeFirst()
 			}
 		}
 		sh.mu.Unlock()
 	}
-	sessions := r.sessions()
+	sessions := r.liveSessions()
 	for _, s := range sessions {
-		s.slot.wait(ctx)
+		s.slot.waitUntilEmpty(ctx)
 	}
 	for _, s := range sessions {
 		s.End(ServerShutdown)
 	}
 	r.writers.Wait()
-	r.stop()
-	r.feed.drain(EventsTopic)
-	r.feed.drain(DataTopic)
+	r.stopHeartbeats()
+	r.feed.drainTopic(EventsTopic)
+	r.feed.drainTopic(DataTopic)
 }
 
 // stop ends the heartbeats and says so.
-func (r *Registry) stop() {
+func (r *Registry) stopHeartbeats() {
 	r.host.stop.Do(func() {
 		started := true
 		r.host.start.Do(func() { started = false })
 		if started {
 			close(r.host.quit)
 			r.host.beating.Wait()
-			r.feed.host(HostStopped)
+			r.feed.publishHost(HostStopped)
 		}
 	})
 }
@@ -94,13 +94,13 @@ func (r *Registry) Close() {
 
 // Subscriber returns a pipeline's own consumer of the topics.
 func (r *Registry) Subscriber(pipeline string) transports.Subscriber {
-	return r.feed.subscriber(pipeline)
+	return r.feed.newSubscriber(pipeline)
 }
 
 // Tap does what transports.Tapper says of it.
 func (r *Registry) Tap(ctx context.Context, topic string) <-chan *message.Message {
-	return r.feed.tap(ctx, topic)
+	return r.feed.tapTopic(ctx, topic)
 }
 
 // Drain does what transports.Drainer says of it.
-func (r *Registry) Drain(topic string) { r.feed.drain(topic) }
+func (r *Registry) Drain(topic string) { r.feed.drainTopic(topic) }

@@ -22,14 +22,14 @@ type Lister interface {
 
 // Live implements [Lister].
 func (r *Registry) Live() []Live {
-	sessions := r.sessions()
+	sessions := r.liveSessions()
 	all := make([]Live, 0, len(sessions))
 	for _, s := range sessions {
 		s.slot.mu.Lock()
 		if s.slot.session == s {
 			all = append(all, Live{
 				Device: s.slot.device, RemoteAddr: s.remote, Epoch: s.epoch, ConnectedAt: s.connectedAt,
-				Waiting: s.slot.queue.count, WaitingBytes: s.slot.queue.bytes, Asked: len(s.slot.questions.open),
+				Waiting: s.slot.queue.count, WaitingBytes: s.slot.queue.bytes, Asked: len(s.slot.requests.open),
 			})
 		}
 		s.slot.mu.Unlock()

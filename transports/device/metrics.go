@@ -51,19 +51,19 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-func (m *metrics) sessions(change float64) { m.live.Add(change) }
-func (m *metrics) end(reason Reason)       { m.ended.WithLabelValues(string(reason)).Inc() }
-func (m *metrics) busy()                   { m.full.Inc() }
-func (m *metrics) fate(f Fate)             { m.fates[f].Inc() }
-func (m *metrics) wrote(n int)             { m.bytes.Add(float64(n)) }
-func (m *metrics) dropped(n int)           { add(m.lostData, n) }
+func (m *metrics) addSessions(change float64) { m.live.Add(change) }
+func (m *metrics) countEnd(reason Reason)     { m.ended.WithLabelValues(string(reason)).Inc() }
+func (m *metrics) countBusy()                 { m.full.Inc() }
+func (m *metrics) countFate(f Fate)           { m.fates[f].Inc() }
+func (m *metrics) countBytes(n int)           { m.bytes.Add(float64(n)) }
+func (m *metrics) countDropped(n int)         { addCount(m.lostData, n) }
 
-func (m *metrics) events(coalesced, lost int) {
-	add(m.coalesced, coalesced)
-	add(m.lostEvent, lost)
+func (m *metrics) countEvents(coalesced, lost int) {
+	addCount(m.coalesced, coalesced)
+	addCount(m.lostEvent, lost)
 }
 
-func add(c prometheus.Counter, n int) {
+func addCount(c prometheus.Counter, n int) {
 	if n > 0 {
 		c.Add(float64(n))
 	}

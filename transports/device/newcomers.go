@@ -27,7 +27,7 @@ type NameLimit struct {
 const startPeriod = 10 * time.Minute
 
 // mostNames is how many names are remembered at least, and half of how many at most.
-const mostNames = 500_000
+const maxNames = 500_000
 
 // newcomers tells new names from those that were here before. It keeps hashes of names in two sets:
 // when the newer one is full, the older one is forgotten.
@@ -40,7 +40,7 @@ type newcomers struct {
 
 	mu           sync.Mutex
 	newer, older map[uint64]struct{}
-	most         int       // of each set
+	maxSet       int       // of each set
 	atStart      int       // that is left
 	until        time.Time // when atStart ends; zero before the first new name
 }
@@ -48,12 +48,12 @@ type newcomers struct {
 func newNewcomers(limit NameLimit) *newcomers {
 	return &newcomers{
 		limit: limit, bucket: rate.NewLimiter(rate.Limit(limit.Rate), limit.Burst), seed: maphash.MakeSeed(),
-		newer: map[uint64]struct{}{}, most: mostNames, atStart: limit.AtStart,
+		newer: map[uint64]struct{}{}, maxSet: maxNames, atStart: limit.AtStart,
 	}
 }
 
 // admit reports whether a device may have a session now, and remembers its name if so.
-func (n *newcomers) admit(device string, now time.Time) bool {
+func (n *newcomers) admitName(device string, now time.Time) bool {
 	if n.limit.Rate == 0 || n.listed != nil && n.listed(device) {
 		return true
 	}
@@ -63,10 +63,10 @@ func (n *newcomers) admit(device string, now time.Time) bool {
 	if _, here := n.newer[name]; here {
 		return true
 	}
-	if _, before := n.older[name]; !before && !n.take(now) {
+	if _, before := n.older[name]; !before && !n.takeShare(now) {
 		return false
 	}
-	if len(n.newer) >= n.most {
+	if len(n.newer) >= n.maxSet {
 		n.older, n.newer = n.newer, map[uint64]struct{}{}
 	}
 	n.newer[name] = struct{}{}
@@ -74,7 +74,7 @@ func (n *newcomers) admit(device string, now time.Time) bool {
 }
 
 // take takes one new name's share of the limit.
-func (n *newcomers) take(now time.Time) bool {
+func (n *newcomers) takeShare(now time.Time) bool {
 	if n.until.IsZero() {
 		n.until = now.Add(startPeriod)
 	}

@@ -15,7 +15,7 @@ func TestNewNames(t *testing.T) {
 	come := func(names int) (admitted int) {
 		for range names {
 			next++
-			if n.admit(fmt.Sprint("d", next), now) {
+			if n.admitName(fmt.Sprint("d", next), now) {
 				admitted++
 			}
 		}
@@ -25,11 +25,11 @@ func TestNewNames(t *testing.T) {
 		t.Errorf("%d of 100 come at the start; want those of at_start and burst", got)
 	}
 	for _, name := range []string{"d1", "d70", "listed"} {
-		if !n.admit(name, now) {
+		if !n.admitName(name, now) {
 			t.Errorf("%s counts as new", name)
 		}
 	}
-	if n.admit("d71", now) {
+	if n.admitName("d71", now) {
 		t.Error("a name that was refused counts as known")
 	}
 	now = now.Add(time.Second)
@@ -46,12 +46,12 @@ func TestNewNames(t *testing.T) {
 func TestNewNamesAfterTheStart(t *testing.T) {
 	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	n := newNewcomers(NameLimit{Rate: 10, Burst: 20, AtStart: 50})
-	if !n.admit("first", now.Add(-startPeriod)) {
+	if !n.admitName("first", now.Add(-startPeriod)) {
 		t.Error("the first name is refused")
 	}
 	admitted := 0
 	for i := range 100 {
-		if n.admit(fmt.Sprint(i), now) {
+		if n.admitName(fmt.Sprint(i), now) {
 			admitted++
 		}
 	}
@@ -66,7 +66,7 @@ func TestFleetIsNotHeldUp(t *testing.T) {
 	n := newNewcomers(NameLimit{Rate: 100, Burst: 1000, AtStart: 50_000})
 	for range 3 {
 		for i := range 20_000 {
-			if !n.admit(fmt.Sprint(i), now) {
+			if !n.admitName(fmt.Sprint(i), now) {
 				t.Fatalf("device %d is refused", i)
 			}
 		}
@@ -78,16 +78,16 @@ func TestFleetIsNotHeldUp(t *testing.T) {
 func TestNamesAreForgotten(t *testing.T) {
 	now := time.Now()
 	n := newNewcomers(NameLimit{Rate: 1, Burst: 1, AtStart: 1000})
-	n.most = 10
+	n.maxSet = 10
 	for i := range 1000 {
-		n.admit(fmt.Sprint(i), now)
-		n.admit("regular", now)
+		n.admitName(fmt.Sprint(i), now)
+		n.admitName("regular", now)
 		if kept := len(n.newer) + len(n.older); kept > 20 {
 			t.Fatalf("%d names are kept", kept)
 		}
 	}
 	n.bucket.AllowN(now, 1)
-	if !n.admit("regular", now) || n.admit("0", now) {
+	if !n.admitName("regular", now) || n.admitName("0", now) {
 		t.Error("the wrong name is forgotten")
 	}
 }

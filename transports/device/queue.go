@@ -9,14 +9,14 @@ import (
 
 const (
 	// coalesce is how many bytes of waiting frames are copied into one write.
-	coalesce = 16 << 10
+	maxWrite = 16 << 10
 	// inlineRounds is how many writes a caller of Enqueue makes for others before it hands its place to a goroutine.
 	inlineRounds = 4
 )
 
 // writeBuffers are what waiting frames are copied into.
 var writeBuffers = sync.Pool{New: func() any {
-	b := make([]byte, 0, coalesce)
+	b := make([]byte, 0, maxWrite)
 	return &b
 }}
 
@@ -33,10 +33,10 @@ type frame struct {
 	offset int
 	state  frameState
 	// withdrawn is how the frame is to end if it turns out that no byte of it was written; 0 is not at all.
-	withdrawn  Fate
-	prev, next *frame
-	written    Written
-	done       chan struct{} // made by who waits
+	withdrawnAs Fate
+	prev, next  *frame
+	written     Written
+	done        chan struct{} // made by who waits
 }
 
 // conditions are what few frames have. Frames without any share plain, which nobody writes to.
@@ -48,18 +48,18 @@ type conditions struct {
 	// priority overtakes lower ones.
 	priority int
 	// question is what the device is asked; asked is the session that it was asked in, and timer ends the wait for the answer.
-	question *Request
-	asked    *Session
-	timer    *time.Timer
-	times    *Times // nil: nobody wants to know
+	request     *Request
+	askedIn     *Session
+	answerTimer *time.Timer
+	times       *Times // nil: nobody wants to know
 }
 
-var plain conditions
+var noConditions conditions
 
 func newFrame(o EnqueueOptions) *frame {
-	f := &frame{expires: o.Expires, conditions: &plain, epoch: o.Epoch, orphaned: o.Orphaned}
+	f := &frame{expires: o.Expires, conditions: &noConditions, epoch: o.Epoch, orphaned: o.Orphaned}
 	if o.Supersede != "" || o.Request != nil || o.Gap > 0 || o.Priority > 0 || o.Times != nil {
-		f.conditions = &conditions{sets: o.Supersede, id: o.ID, gap: o.Gap, question: o.Request, priority: o.Priority, times: o.Times}
+		f.conditions = &conditions{sets: o.Supersede, id: o.ID, gap: o.Gap, request: o.Request, priority: o.Priority, times: o.Times}
 	}
 	return f
 }
@@ -67,23 +67,23 @@ func newFrame(o EnqueueOptions) *frame {
 type frameState uint8
 
 const (
-	waiting frameState = iota
-	flying             // handed to the connection, which didn't say yet what it took, or partly written
-	asked              // written, and its answer pending; not in the queue any more
-	settled
+	waiting        frameState = iota
+	inFlight                  // handed to the connection, which didn't say yet what it took, or partly written
+	awaitingAnswer            // written, and its answer pending; not in the queue any more
+	finished
 )
 
 // queue is a device's frames in order. It belongs to the device and not to a session, so that what a session didn't begin is
 // the next session's to write. One goroutine at a time is the writer: whoever enqueues and finds none becomes it, and gives
 // way to a goroutine of its own when the kernel takes no more.
 type queue struct {
-	head, tail *frame
-	count      int
-	bytes      int
-	writing    bool
-	asking     bool // a question is being handed to the connection
+	head, tail     *frame
+	count          int
+	bytes          int
+	writing        bool
+	writingRequest bool // a question is being handed to the connection
 	// landed is signalled when that is over; made by who waits.
-	landed *sync.Cond
+	requestWritten *sync.Cond
 	// to is the session that the head's written bytes went to.
 	to *Session
 	// drained is closed when the queue gets empty; made by who waits.
@@ -92,7 +92,7 @@ type queue struct {
 
 // enqueue takes f as the queue's last and writes what can be written without waiting.
 // It returns false if the device has no session any more. s.mu is held on entry and released on return.
-func (s *slot) enqueue(f *frame) (live bool, err error) {
+func (s *slot) enqueueFrame(f *frame) (live bool, err error) {
 	if s.session == nil {
 		s.mu.Unlock()
 		return false, nil
@@ -102,17 +102,17 @@ func (s *slot) enqueue(f *frame) (live bool, err error) {
 		return true, ErrSession
 	}
 	limits := &s.registry.limits
-	old, oldBytes := s.superseded(f)
+	old, oldBytes := s.findSuperseded(f)
 	count, bytes := s.queue.count-len(old), s.queue.bytes-oldBytes
 	if count > 0 && (count >= limits.QueueCount || bytes+len(f.data) > limits.QueueBytes) {
 		s.mu.Unlock()
 		return true, fmt.Errorf("%w: %d frames of %d bytes wait", ErrBusy, count, bytes)
 	}
 	for _, o := range old {
-		s.settle(o, Superseded, nil, fmt.Sprintf("command %s came for %q", f.id, f.sets))
+		s.finishFrame(o, Superseded, nil, fmt.Sprintf("command %s came for %q", f.id, f.sets))
 	}
 	q := &s.queue
-	q.insert(f)
+	q.insertFrame(f)
 	q.count++
 	q.bytes += len(f.data)
 	if q.writing {
@@ -120,12 +120,12 @@ func (s *slot) enqueue(f *frame) (live bool, err error) {
 		return true, nil
 	}
 	q.writing = true
-	s.write(true)
+	s.writeQueue(true)
 	return true, nil
 }
 
 // insert puts f last, but before those of less priority that nothing is written of.
-func (q *queue) insert(f *frame) {
+func (q *queue) insertFrame(f *frame) {
 	f.prev = q.tail
 	for f.prev != nil && f.prev.priority < f.priority && f.prev.state == waiting && f.prev.offset == 0 {
 		f.next, f.prev = f.prev, f.prev.prev
@@ -143,7 +143,7 @@ func (q *queue) insert(f *frame) {
 }
 
 // superseded returns the frames that set what by sets, as far as nothing of them was written, and their bytes.
-func (s *slot) superseded(by *frame) (old []*frame, bytes int) {
+func (s *slot) findSuperseded(by *frame) (old []*frame, bytes int) {
 	if by.sets == "" {
 		return nil, 0
 	}
@@ -158,13 +158,13 @@ func (s *slot) superseded(by *frame) (old []*frame, bytes int) {
 
 // write is the writer. It ends when nothing is left to write or, inline, when it had to wait or wrote enough for others: then a
 // goroutine goes on. s.mu is held on entry and released on return.
-func (s *slot) write(inline bool) {
+func (s *slot) writeQueue(inline bool) {
 	q := &s.queue
 	blocked := false
 	for round := 0; ; round++ {
 		session := s.session
 		if h := q.head; h != nil && h.offset > 0 && q.to != session {
-			s.settle(h, Unknown, q.to, fmt.Sprintf("%s after %d of %d bytes", q.to.ending(), h.offset, len(h.data)))
+			s.finishFrame(h, Unknown, q.to, fmt.Sprintf("%s after %d of %d bytes", q.to.endText(), h.offset, len(h.data)))
 		}
 		switch {
 		case q.head == nil:
@@ -174,7 +174,7 @@ func (s *slot) write(inline bool) {
 		case inline && (blocked || round == inlineRounds):
 			s.registry.writers.Go(func() {
 				s.mu.Lock()
-				s.write(false)
+				s.writeQueue(false)
 			})
 			s.mu.Unlock()
 			return
@@ -182,13 +182,13 @@ func (s *slot) write(inline bool) {
 			s.mu.Unlock()
 			err := session.conn.WaitWritable(time.Now().Add(s.registry.limits.WriteTimeout))
 			if err != nil {
-				s.registry.broken(session, err)
+				s.registry.endBroken(session, err)
 			}
 			s.mu.Lock()
 			blocked = false
 			continue
 		}
-		buf, copied, n, held := s.pick()
+		buf, copied, n, held := s.pickFrames()
 		switch {
 		case held:
 			q.writing = false
@@ -201,16 +201,16 @@ func (s *slot) write(inline bool) {
 		s.mu.Unlock()
 		taken, err := session.conn.TryWrite(buf)
 		if err != nil {
-			s.registry.broken(session, err)
+			s.registry.endBroken(session, err)
 		}
-		s.registry.metrics.wrote(taken)
+		s.registry.metrics.countBytes(taken)
 		s.mu.Lock()
 		blocked = taken < len(buf) && err == nil
-		s.account(session, n, taken)
-		if q.asking {
-			q.asking = false
-			if q.landed != nil {
-				q.landed.Broadcast()
+		s.recordWritten(session, n, taken)
+		if q.writingRequest {
+			q.writingRequest = false
+			if q.requestWritten != nil {
+				q.requestWritten.Broadcast()
 			}
 		}
 		if copied != nil {
@@ -220,16 +220,16 @@ func (s *slot) write(inline bool) {
 }
 
 // accounted is signalled when the connection said what it took of a question. s.mu is held.
-func (s *slot) accounted() *sync.Cond {
-	if s.queue.landed == nil {
-		s.queue.landed = sync.NewCond(&s.mu)
+func (s *slot) requestWritten() *sync.Cond {
+	if s.queue.requestWritten == nil {
+		s.queue.requestWritten = sync.NewCond(&s.mu)
 	}
-	return s.queue.landed
+	return s.queue.requestWritten
 }
 
 // pick marks the frames of the next write as flying and returns their number and bytes, and the buffer if those are a copy. Frames
 // whose time is over are settled. held says that the first must wait: for an answer, or for its time, and then it is resumed.
-func (s *slot) pick() (buf []byte, copied *[]byte, n int, held bool) {
+func (s *slot) pickFrames() (buf []byte, copied *[]byte, n int, held bool) {
 	q := &s.queue
 	size, questions := 0, 0
 	var now time.Time
@@ -240,31 +240,31 @@ func (s *slot) pick() (buf []byte, copied *[]byte, n int, held bool) {
 				now = s.registry.now()
 			}
 			if !now.Before(f.expires) {
-				s.settle(f, Expired, s.session, "")
+				s.finishFrame(f, Expired, s.session, "")
 				f = next
 				continue
 			}
 		}
 		rest := len(f.data) - f.offset
-		if n > 0 && (size+rest > coalesce || f.gap > 0) {
+		if n > 0 && (size+rest > maxWrite || f.gap > 0) {
 			break
 		}
 		if ok, at := s.mayWrite(f, questions); !ok {
 			if held = n == 0; held && !at.IsZero() {
-				s.resumeAt(at)
+				s.resumeWritingAt(at)
 			}
 			break
 		}
-		f.state = flying
+		f.state = inFlight
 		if f.times != nil && f.offset == 0 {
 			f.times.Begun = time.Now()
 		}
 		size += rest
 		n++
-		if f.question != nil {
-			q.asking = true
+		if f.request != nil {
+			q.writingRequest = true
 			questions++
-			if f.question.alone() {
+			if f.request.isExclusive() {
 				break
 			}
 		}
@@ -286,7 +286,7 @@ func (s *slot) pick() (buf []byte, copied *[]byte, n int, held bool) {
 }
 
 // account settles the first n frames, which were flying to session, of which the kernel took so many bytes.
-func (s *slot) account(session *Session, n, taken int) {
+func (s *slot) recordWritten(session *Session, n, taken int) {
 	for f := s.queue.head; n > 0; n-- {
 		next := f.next
 		rest := len(f.data) - f.offset
@@ -294,26 +294,26 @@ func (s *slot) account(session *Session, n, taken int) {
 		case taken >= rest:
 			taken -= rest
 			if f.gap > 0 {
-				s.wrote = time.Now()
+				s.lastWritten = time.Now()
 			}
 			if f.times != nil {
 				f.times.Written = time.Now()
 			}
 			switch {
-			case f.question == nil:
-				s.settle(f, Sent, session, "")
+			case f.request == nil:
+				s.finishFrame(f, Sent, session, "")
 			case s.session == session:
-				s.ask(f, session)
+				s.awaitAnswer(f, session)
 			default:
-				s.settle(f, NoReply, session, session.ending()+" before it answered")
+				s.finishFrame(f, NoReply, session, session.endText()+" before it answered")
 			}
 		case f.offset+taken > 0:
 			f.offset += taken
 			taken = 0
-		case f.withdrawn != 0:
-			s.settle(f, f.withdrawn, session, "")
+		case f.withdrawnAs != 0:
+			s.finishFrame(f, f.withdrawnAs, session, "")
 		case s.session == nil:
-			s.settle(f, Offline, session, session.ending())
+			s.finishFrame(f, Offline, session, session.endText())
 		default:
 			f.state = waiting
 		}
@@ -322,31 +322,31 @@ func (s *slot) account(session *Session, n, taken int) {
 }
 
 // abandon settles every frame of which no byte was written: the device's last session ended.
-func (s *slot) abandon(session *Session) {
+func (s *slot) finishUnwritten(session *Session) {
 	for f := s.queue.head; f != nil; {
 		next := f.next
 		if f.orphaned != nil && f.offset == 0 {
 			f.orphaned()
 		}
 		if f.state == waiting {
-			s.settle(f, Offline, session, session.ending())
+			s.finishFrame(f, Offline, session, session.endText())
 		}
 		f = next
 	}
 }
 
 // settle takes f out of the queue and tells who waits for it.
-func (s *slot) settle(f *frame, fate Fate, session *Session, detail string) {
+func (s *slot) finishFrame(f *frame, fate Fate, session *Session, detail string) {
 	w := Written{Fate: fate, Detail: detail}
 	if session != nil {
 		w.Epoch = session.epoch
 	}
-	s.unlink(f)
-	s.conclude(f, w)
+	s.removeFrame(f)
+	s.reportFate(f, w)
 }
 
 // unlink takes f out of the queue.
-func (s *slot) unlink(f *frame) {
+func (s *slot) removeFrame(f *frame) {
 	q := &s.queue
 	if f.prev == nil {
 		q.head = f.next
@@ -368,26 +368,26 @@ func (s *slot) unlink(f *frame) {
 }
 
 // conclude tells who waits for a frame, which isn't in the queue any more, how it ended.
-func (s *slot) conclude(f *frame, w Written) {
-	f.state, f.written = settled, w
+func (s *slot) reportFate(f *frame, w Written) {
+	f.state, f.written = finished, w
 	if f.done != nil {
 		close(f.done)
 	}
-	s.registry.metrics.fate(w.Fate)
+	s.registry.metrics.countFate(w.Fate)
 }
 
 // Wait implements Write.
 func (f *frame) Wait(ctx context.Context) Written {
 	s := f.slot
 	s.mu.Lock()
-	if f.state == settled {
+	if f.state == finished {
 		defer s.mu.Unlock()
 		return f.written
 	}
 	if f.done == nil {
 		f.done = make(chan struct{})
 	}
-	written := f.state == asked // nothing but its answer ends it
+	written := f.state == awaitingAnswer // nothing but its answer ends it
 	s.mu.Unlock()
 	if written {
 		<-f.done
@@ -418,15 +418,15 @@ func (f *frame) withdraw(fate Fate) {
 	s.mu.Lock()
 	switch {
 	case f.state == waiting:
-		s.settle(f, fate, s.session, "")
-	case f.state == flying && f.withdrawn == 0:
-		f.withdrawn = fate
+		s.finishFrame(f, fate, s.session, "")
+	case f.state == inFlight && f.withdrawnAs == 0:
+		f.withdrawnAs = fate
 	}
-	s.resume() // it may have been in the way of others
+	s.resumeWriting() // it may have been in the way of others
 }
 
 // wait blocks until the queue is empty or ctx ends.
-func (s *slot) wait(ctx context.Context) {
+func (s *slot) waitUntilEmpty(ctx context.Context) {
 	s.mu.Lock()
 	if s.queue.count == 0 {
 		s.mu.Unlock()

@@ -393,19 +393,19 @@ func queueModel(t *testing.T, rt *rapid.T) {
 // checkQuestions holds that no more questions are open than each of them allows, and that what may be written is.
 func (m *queueModelState) checkQuestions(rt *rapid.T) {
 	synctest.Wait()
-	s := m.registry.slot("d")
+	s := m.registry.slotOf("d")
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, f := range s.questions.open {
-		if n := len(s.questions.open); f.question.alone() && n > 1 || !f.question.alone() && n > f.question.MaxOpen && f == s.questions.open[n-1] {
+	for _, f := range s.requests.open {
+		if n := len(s.requests.open); f.request.isExclusive() && n > 1 || !f.request.isExclusive() && n > f.request.MaxOpen && f == s.requests.open[n-1] {
 			rt.Fatalf("%d questions are open", n)
 		}
 	}
 	if h := s.queue.head; h != nil && !s.queue.writing {
-		if ok, at := s.mayWrite(h, 0); ok || at.IsZero() && len(s.questions.open) == 0 {
+		if ok, at := s.mayWrite(h, 0); ok || at.IsZero() && len(s.requests.open) == 0 {
 			rt.Fatal("the first frame may be written, and nobody does")
 		}
 	}

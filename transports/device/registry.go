@@ -106,7 +106,7 @@ func NewRegistry(o Options) (*Registry, error) {
 	return r, nil
 }
 
-func (r *Registry) shard(device string) *shard {
+func (r *Registry) shardOf(device string) *shard {
 	return &r.shards[maphash.String(r.seed, device)%shards]
 }
 
@@ -146,7 +146,7 @@ func (e *refused) Unwrap() []error { return []error{ErrPayload, e.error} }
 func (r *Registry) Enqueue(device string, payload []byte, o EnqueueOptions) (Write, error) {
 	f := newFrame(o)
 	for {
-		s, err := r.find(device)
+		s, err := r.findSlot(device)
 		if err != nil {
 			return nil, err
 		}
@@ -157,11 +157,11 @@ func (r *Registry) Enqueue(device string, payload []byte, o EnqueueOptions) (Wri
 		}
 		f.slot = s
 		s.mu.Lock()
-		live, err := s.enqueue(f)
+		live, err := s.enqueueFrame(f)
 		switch {
 		case err != nil:
 			if errors.Is(err, ErrBusy) {
-				r.metrics.busy()
+				r.metrics.countBusy()
 			}
 			return nil, err
 		case live:
@@ -172,7 +172,7 @@ func (r *Registry) Enqueue(device string, payload []byte, o EnqueueOptions) (Wri
 
 // Epoch implements [Devices].
 func (r *Registry) Epoch(device string) uint64 {
-	s, err := r.find(device)
+	s, err := r.findSlot(device)
 	if err != nil {
 		return 0
 	}
@@ -198,7 +198,7 @@ func (r *Registry) Watch(f func(device string)) {
 }
 
 // arrived tells those who watch of a device that got a session.
-func (r *Registry) arrived(device string) {
+func (r *Registry) notifyWatchers(device string) {
 	if all := r.watchers.Load(); all != nil {
 		for _, f := range *all {
 			f(device)
@@ -207,8 +207,8 @@ func (r *Registry) arrived(device string) {
 }
 
 // find returns the slot of a device by any of its names.
-func (r *Registry) find(device string) (*slot, error) {
-	if s := r.slot(device); s != nil {
+func (r *Registry) findSlot(device string) (*slot, error) {
+	if s := r.slotOf(device); s != nil {
 		return s, nil
 	}
 	name, err := r.canonical(device)
@@ -216,15 +216,15 @@ func (r *Registry) find(device string) (*slot, error) {
 		return nil, err
 	}
 	if name != device {
-		if s := r.slot(name); s != nil {
+		if s := r.slotOf(name); s != nil {
 			return s, nil
 		}
 	}
 	return nil, ErrOffline
 }
 
-func (r *Registry) slot(device string) *slot {
-	sh := r.shard(device)
+func (r *Registry) slotOf(device string) *slot {
+	sh := r.shardOf(device)
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
 	return sh.slots[device]
@@ -239,52 +239,52 @@ func (r *Registry) Recognise(listed func(device string) bool) { r.newcomers.list
 // if ctx ends, conn is gone, too many wait already, a newer session came first, the host stops, or the
 // device's name is one new name too many ([ErrNewName]); the caller closes conn then.
 func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn) (*Session, error) {
-	if !r.newcomers.admit(device, r.now()) {
+	if !r.newcomers.admitName(device, r.now()) {
 		return nil, fmt.Errorf("%w, such as %q; new_names allows %d a second, or list the devices in the inventory", ErrNewName, device, r.newcomers.limit.Rate)
 	}
-	if err := r.admit(ctx, device, conn); err != nil {
+	if err := r.awaitTakeover(ctx, device, conn); err != nil {
 		return nil, err
 	}
-	epoch, err := r.directory.Claim(ctx, device, r.heard(conn))
+	epoch, err := r.directory.Claim(ctx, device, r.lastHeard(conn))
 	if err != nil {
-		r.pass(device)
+		r.passTurn(device)
 		return nil, fmt.Errorf("claiming device %q: %w", device, err)
 	}
 	session := &Session{conn: conn, epoch: epoch, remote: remote, connectedAt: r.now(), seq: 1}
-	old, err := r.install(device, session)
+	old, err := r.installSession(device, session)
 	if err != nil {
-		r.pass(device)
-		r.release(device, epoch)
+		r.passTurn(device)
+		r.releaseEpoch(device, epoch)
 		return nil, err
 	}
 	if old != nil {
-		r.close(old)
+		r.closeConn(old)
 		// What waited for the old one's answer is the new one's to be written.
 		session.slot.mu.Lock()
-		session.slot.resume()
+		session.slot.resumeWriting()
 	}
-	r.arrived(device)
+	r.notifyWatchers(device)
 	return session, nil
 }
 
 // hesitation is the longest that reading a connection's silence may take before it is read again.
-const hesitation = 2 * time.Millisecond
+const maxReadTime = 2 * time.Millisecond
 
 // heard returns when the last sign of life came from conn's peer. The clock and the connection are
 // read one after the other. If the host was interrupted in between, heard reads both again.
-func (r *Registry) heard(conn Conn) time.Time {
+func (r *Registry) lastHeard(conn Conn) time.Time {
 	for tries := 1; ; tries++ {
 		before := r.now()
 		silent := conn.Silent()
-		if took := r.now().Sub(before); took <= hesitation || tries == 20 {
+		if took := r.now().Sub(before); took <= maxReadTime || tries == 20 {
 			return before.Add(-silent)
 		}
 	}
 }
 
 // install puts session into its slot and returns the one that was replaced.
-func (r *Registry) install(device string, session *Session) (old *Session, err error) {
-	sh := r.shard(device)
+func (r *Registry) installSession(device string, session *Session) (old *Session, err error) {
+	sh := r.shardOf(device)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.closing {
@@ -294,7 +294,7 @@ func (r *Registry) install(device string, session *Session) (old *Session, err e
 	if s == nil {
 		s = &slot{registry: r, device: device}
 		sh.slots[device] = s
-		r.metrics.sessions(1)
+		r.metrics.addSessions(1)
 	}
 	session.slot = s
 	s.mu.Lock()
@@ -303,18 +303,18 @@ func (r *Registry) install(device string, session *Session) (old *Session, err e
 		if old.epoch > session.epoch {
 			return nil, ErrSuperseded
 		}
-		old.finish(Replaced)
-		s.endQuestions(old)
+		old.markEnded(Replaced)
+		s.endRequests(old)
 	}
 	s.session = session
-	r.feed.presence(session, Connected)
+	r.feed.publishPresence(session, Connected)
 	return old, nil
 }
 
 // end ends a session, unless it has ended.
-func (r *Registry) end(session *Session, reason Reason) {
+func (r *Registry) endSession(session *Session, reason Reason) {
 	s := session.slot
-	sh := r.shard(s.device)
+	sh := r.shardOf(s.device)
 	sh.mu.Lock()
 	s.mu.Lock()
 	if s.session != session {
@@ -323,31 +323,31 @@ func (r *Registry) end(session *Session, reason Reason) {
 		return
 	}
 	delete(sh.slots, s.device)
-	r.metrics.sessions(-1)
+	r.metrics.addSessions(-1)
 	s.session = nil
-	session.finish(reason)
-	s.endQuestions(session)
-	s.abandon(session)
+	session.markEnded(reason)
+	s.endRequests(session)
+	s.finishUnwritten(session)
 	s.mu.Unlock()
-	sh.wake(s.device)
+	sh.wakeFirst(s.device)
 	sh.mu.Unlock()
-	r.close(session)
-	r.release(s.device, session.epoch)
+	r.closeConn(session)
+	r.releaseEpoch(s.device, session.epoch)
 }
 
 // broken ends a session whose connection failed while writing.
-func (r *Registry) broken(session *Session, err error) {
+func (r *Registry) endBroken(session *Session, err error) {
 	r.log.Debug("writing to a device", "device", session.Device(), "epoch", session.epoch, "err", err)
-	r.end(session, ConnectionLost)
+	r.endSession(session, ConnectionLost)
 }
 
-func (r *Registry) close(session *Session) {
+func (r *Registry) closeConn(session *Session) {
 	if err := session.conn.Close(); err != nil {
 		r.log.Debug("closing a device's connection", "device", session.Device(), "epoch", session.epoch, "err", err)
 	}
 }
 
-func (r *Registry) release(device string, epoch uint64) {
+func (r *Registry) releaseEpoch(device string, epoch uint64) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := r.directory.Release(ctx, device, epoch); err != nil {
@@ -356,7 +356,7 @@ func (r *Registry) release(device string, epoch uint64) {
 }
 
 // live returns the live sessions.
-func (r *Registry) sessions() []*Session {
+func (r *Registry) liveSessions() []*Session {
 	var sessions []*Session
 	for i := range r.shards {
 		sh := &r.shards[i]

@@ -25,7 +25,7 @@ func (s *subscriber) events() []Event {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
 	var events []Event
-	for it := s.backlogs[EventsTopic].take(); it != nil; it = s.backlogs[EventsTopic].take() {
+	for it := s.backlogs[EventsTopic].takeFirst(); it != nil; it = s.backlogs[EventsTopic].takeFirst() {
 		events = append(events, it.record.(*eventRecord).event)
 	}
 	return events
@@ -40,7 +40,7 @@ func short(events []Event) (out []string) {
 
 func TestTakeover(t *testing.T) {
 	r := testRegistry(t, nil)
-	sub := r.feed.subscriber("p")
+	sub := r.feed.newSubscriber("p")
 	p1, p2 := newPipe(9), newPipe(9)
 	s1 := connect(t, r, "d", p1)
 	s2 := connect(t, r, "d", p2)
@@ -118,7 +118,7 @@ func TestFlapping(t *testing.T) {
 		r := testRegistry(t, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 		start := time.Now()
 		var current *Session
-		for range 1 + takeovers {
+		for range 1 + maxTakeovers {
 			current = connect(t, r, "d", newPipe(9))
 		}
 		// The fourth replacement has to wait, and so has everybody behind it.
@@ -127,8 +127,8 @@ func TestFlapping(t *testing.T) {
 			err error
 		}
 		results := make(chan result)
-		pipes := make([]*pipe, flapWaiting)
-		for i := range flapWaiting {
+		pipes := make([]*pipe, maxFlapWaiting)
+		for i := range maxFlapWaiting {
 			pipes[i] = newPipe(9)
 			go func() {
 				_, err := r.Connect(t.Context(), "d", "", pipes[i])
@@ -158,7 +158,7 @@ func TestFlapping(t *testing.T) {
 			t.Errorf("that took %v", d)
 		}
 		// With time the window has room again, for as many as were admitted before.
-		for range takeovers {
+		for range maxTakeovers {
 			// They come at one time, so a later one may be the first to arrive.
 			if got := <-results; got.err != nil && !errors.Is(got.err, ErrSuperseded) {
 				t.Errorf("got %+v", got)
@@ -168,7 +168,7 @@ func TestFlapping(t *testing.T) {
 			t.Errorf("room after %v, want %v", d, flapWindow)
 		}
 		r.CloseSessions(t.Context())
-		for range flapWaiting - 2 - takeovers {
+		for range maxFlapWaiting - 2 - maxTakeovers {
 			if got := <-results; !errors.Is(got.err, ErrClosing) {
 				t.Errorf("at the host's stop: %+v", got)
 			}
@@ -201,7 +201,7 @@ func TestRegistryModel(t *testing.T) {
 			rt.Fatal(err)
 		}
 		defer r.Close()
-		sub := r.feed.subscriber("p")
+		sub := r.feed.newSubscriber("p")
 		stopped, stop := context.WithCancel(t.Context())
 		stop()
 
@@ -222,7 +222,7 @@ func TestRegistryModel(t *testing.T) {
 					}
 				}
 				s, err := r.Connect(stopped, d, "", newPipe(9))
-				if old != nil && within >= takeovers {
+				if old != nil && within >= maxTakeovers {
 					if !errors.Is(err, context.Canceled) || old.Reason() != "" {
 						rt.Fatalf("replaced %d times within the window, and once more: %v, the current session is %q", within, err, old.Reason())
 					}
@@ -258,7 +258,7 @@ func TestRegistryModel(t *testing.T) {
 				clock.Unlock()
 			},
 			"": func(rt *rapid.T) {
-				if n := len(r.sessions()); n != len(live) {
+				if n := len(r.liveSessions()); n != len(live) {
 					rt.Fatalf("%d live sessions, want %d", n, len(live))
 				}
 				for _, s := range all {
@@ -318,11 +318,11 @@ func TestDirectory(t *testing.T) {
 	release("a", 2001)
 	release("c", 2001)
 	release("e", 1000)
-	now, silent = now.Add(2*remembered), 0
+	now, silent = now.Add(2*rememberTime), 0
 	claim("f", 605000)
 	release("f", 605000)
-	now = now.Add(2 * remembered)
-	d.forget(now)
+	now = now.Add(2 * rememberTime)
+	d.forgetReleased(now)
 	if len(d.last) != 0 || len(d.released) != 0 {
 		t.Fatalf("kept %v and %v of devices that are gone", d.last, d.released)
 	}
@@ -333,7 +333,7 @@ func TestDirectory(t *testing.T) {
 func TestCloseSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := testRegistry(t, nil)
-		sub := r.feed.subscriber("p")
+		sub := r.feed.newSubscriber("p")
 		r.Start()
 		p, stuck := newPipe(0), newPipe(0)
 		connect(t, r, "d", p)

@@ -165,7 +165,7 @@ func ParseResult(body []byte) (Result, error) {
 		Epoch: in.Epoch, Attempt: in.Attempt, Time: in.Time,
 	}
 	if in.Reply != nil {
-		reply, err := decode(in.Encoding, []byte(*in.Reply))
+		reply, err := decodeText(in.Encoding, []byte(*in.Reply))
 		if err != nil {
 			return Result{}, fmt.Errorf("reading a result: reply: %w", err)
 		}

@@ -48,12 +48,12 @@ type slot struct {
 	registry *Registry
 	device   string
 
-	mu        sync.Mutex
-	session   *Session // nil once the slot left the registry
-	queue     queue
-	questions questions
-	wrote     time.Time   // when the last byte was written of a frame that has a gap
-	retry     *time.Timer // resumes the writing; nil if that never had to wait for its time
+	mu          sync.Mutex
+	session     *Session // nil once the slot left the registry
+	queue       queue
+	requests    requests
+	lastWritten time.Time   // when the last byte was written of a frame that has a gap
+	resumeTimer *time.Timer // resumes the writing; nil if that never had to wait for its time
 }
 
 // Device returns whose session it is.
@@ -68,28 +68,28 @@ func (s *Session) Data(payload []byte) error {
 	late := ""
 	for looked := false; ; looked = true {
 		s.slot.mu.Lock()
-		for s.slot.session == s && s.slot.queue.asking {
+		for s.slot.session == s && s.slot.queue.writingRequest {
 			// The question may be at the device already, and this be its answer.
-			s.slot.accounted().Wait()
+			s.slot.requestWritten().Wait()
 		}
 		if s.slot.session != s {
 			s.slot.mu.Unlock()
 			return ErrEnded
 		}
 		if !looked {
-			if s.slot.answer(payload) {
-				s.slot.resume()
+			if s.slot.matchAnswer(payload) {
+				s.slot.resumeWriting()
 				return nil
 			}
-			late = s.slot.late(payload)
+			late = s.slot.matchLateAnswer(payload)
 		}
-		room := s.slot.registry.feed.data(s, s.seq+1, payload, late)
+		room := s.slot.registry.feed.publishData(s, s.seq+1, payload, late)
 		if room == nil {
 			s.seq++
-			s.slot.resume() // a late answer may have been waited for
+			s.slot.resumeWriting() // a late answer may have been waited for
 			return nil
 		}
-		ended := s.endedLocked()
+		ended := s.endedChannel()
 		s.slot.mu.Unlock()
 		select {
 		case <-room:
@@ -101,13 +101,13 @@ func (s *Session) Data(payload []byte) error {
 
 // End ends the session: frames of which no byte was written end Offline, the connection is closed and a disconnected event
 // goes out. It has no effect on a session that has ended or was replaced, and never on a newer one.
-func (s *Session) End(reason Reason) { s.slot.registry.end(s, reason) }
+func (s *Session) End(reason Reason) { s.slot.registry.endSession(s, reason) }
 
 // Ended is closed when the session has ended.
 func (s *Session) Ended() <-chan struct{} {
 	s.slot.mu.Lock()
 	defer s.slot.mu.Unlock()
-	return s.endedLocked()
+	return s.endedChannel()
 }
 
 // Reason returns why the session ended; it is empty while it lives.
@@ -117,7 +117,7 @@ func (s *Session) Reason() Reason {
 	return s.reason
 }
 
-func (s *Session) endedLocked() <-chan struct{} {
+func (s *Session) endedChannel() <-chan struct{} {
 	if s.ended == nil {
 		s.ended = make(chan struct{})
 		if s.reason != "" {
@@ -128,15 +128,15 @@ func (s *Session) endedLocked() <-chan struct{} {
 }
 
 // finish marks the session as ended. slot.mu is held.
-func (s *Session) finish(reason Reason) {
+func (s *Session) markEnded(reason Reason) {
 	s.reason = reason
 	s.seq++
 	if s.ended != nil {
 		close(s.ended)
 	}
-	s.slot.registry.metrics.end(reason)
-	s.slot.registry.feed.presence(s, Disconnected)
+	s.slot.registry.metrics.countEnd(reason)
+	s.slot.registry.feed.publishPresence(s, Disconnected)
 }
 
 // ending says how the session ended, for details of results. slot.mu is held.
-func (s *Session) ending() string { return "the session ended (" + string(s.reason) + ")" }
+func (s *Session) endText() string { return "the session ended (" + string(s.reason) + ")" }

@@ -22,7 +22,7 @@ type subscriber struct {
 	chosen   bool
 }
 
-func (f *feed) subscriber(pipeline string) *subscriber {
+func (f *feed) newSubscriber(pipeline string) *subscriber {
 	void, cancel := context.WithCancelCause(context.Background())
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -49,7 +49,7 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string, take func(*tra
 		for name, b := range s.backlogs {
 			if name != topic {
 				delete(s.backlogs, name)
-				b.release()
+				b.discard()
 			}
 		}
 	}
@@ -58,7 +58,7 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string, take func(*tra
 		b = s.feed.newBacklog(topic)
 		s.backlogs[topic] = b
 	}
-	sub := &subscription{subscriber: s, backlog: b, window: s.feed.window(topic)}
+	sub := &subscription{subscriber: s, backlog: b, window: s.feed.windowOf(topic)}
 	done := make(chan struct{})
 	s.running.Go(func() {
 		defer close(done)
@@ -75,7 +75,7 @@ func (s *subscriber) Close() error {
 	s.cancel(transports.ErrVoid)
 	delete(f.subscribers, s)
 	for _, b := range s.backlogs {
-		b.release()
+		b.discard()
 		b.changed.Broadcast()
 	}
 	f.mu.Unlock()
@@ -100,13 +100,13 @@ func (s *subscription) run(ctx context.Context, take func(*transports.Delivery))
 		defer s.feed.mu.Unlock()
 		s.backlog.changed.Broadcast()
 	})()
-	for it := s.next(ctx); it != nil; it = s.next(ctx) {
-		take(s.delivery(it))
+	for it := s.nextItem(ctx); it != nil; it = s.nextItem(ctx) {
+		take(s.makeDelivery(it))
 	}
 }
 
 // next waits for the backlog's next item. It returns nil when there will be none.
-func (s *subscription) next(ctx context.Context) *item {
+func (s *subscription) nextItem(ctx context.Context) *item {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
 	for {
@@ -115,7 +115,7 @@ func (s *subscription) next(ctx context.Context) *item {
 			return nil
 		case ctx.Err() == nil && s.unsettled < s.window && s.backlog.n > 0 && (s.unsettled == 0 || !s.feed.options.Memory.InFlight.Full()):
 			s.unsettled++
-			return s.backlog.take()
+			return s.backlog.takeFirst()
 		case s.unsettled == 0 && (ctx.Err() != nil || s.backlog.drained && s.backlog.n == 0):
 			return nil
 		}
@@ -125,9 +125,9 @@ func (s *subscription) next(ctx context.Context) *item {
 
 // delivery makes a delivery of an item. One that is handed back comes again, in its order, by this
 // or the next Subscribe.
-func (s *subscription) delivery(it *item) *transports.Delivery {
-	d := it.record.delivery(s.feed)
-	if it.again {
+func (s *subscription) makeDelivery(it *item) *transports.Delivery {
+	d := it.record.newDelivery(s.feed)
+	if it.redelivered {
 		d.Metadata[transports.Redelivered] = "true"
 	}
 	d.Context = s.void
@@ -141,8 +141,8 @@ func (s *subscription) delivery(it *item) *transports.Delivery {
 		settled = true
 		s.unsettled--
 		if o == nil {
-			it.again = true
-			s.backlog.insert(it)
+			it.redelivered = true
+			s.backlog.insertItem(it)
 		}
 		s.backlog.changed.Broadcast()
 	}

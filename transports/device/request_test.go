@@ -23,7 +23,7 @@ type asking struct {
 func askingDevice(t *testing.T, test func(a *asking)) {
 	synctest.Test(t, func(t *testing.T) {
 		r := testRegistry(t, func(o *Options) { o.Feed.DataPerDevice, o.Feed.DataTotal = 100, 100 })
-		a := &asking{T: t, registry: r, data: r.feed.subscriber("d"), begun: time.Now()}
+		a := &asking{T: t, registry: r, data: r.feed.newSubscriber("d"), begun: time.Now()}
 		a.connect()
 		test(a)
 	})
@@ -95,14 +95,14 @@ func (a *asking) published(want ...string) {
 	a.Helper()
 	var got []string
 	for {
-		it := a.data.backlogs[DataTopic].take()
+		it := a.data.backlogs[DataTopic].takeFirst()
 		if it == nil {
 			break
 		}
 		r := it.record.(*dataRecord)
 		text := r.payload
-		if r.late != "" {
-			text += " late for " + r.late
+		if r.lateFor != "" {
+			text += " late for " + r.lateFor
 		}
 		got = append(got, text)
 	}
