@@ -134,7 +134,7 @@ func (w *wire) Gone() bool { return false }
 
 func (w *wire) Unread() bool { return false }
 
-func (w *wire) Silent() time.Duration { return 0 }
+func (w *wire) SilentFor() time.Duration { return 0 }
 
 func (w *wire) Close() error {
 	w.mu.Lock()

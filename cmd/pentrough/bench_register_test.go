@@ -101,5 +101,5 @@ func (nowhere) TryWrite(p []byte) (int, error) { return len(p), nil }
 func (nowhere) WaitWritable(time.Time) error   { return nil }
 func (nowhere) Gone() bool                     { return false }
 func (nowhere) Unread() bool                   { return false }
-func (nowhere) Silent() time.Duration          { return 0 }
+func (nowhere) SilentFor() time.Duration       { return 0 }
 func (nowhere) Close() error                   { return nil }

@@ -91,14 +91,14 @@ type Choice int8
 
 // The choices.
 const (
-	Unsaid Choice = iota
+	Unspecified Choice = iota
 	No
 	Yes
 )
 
 // Or is the choice, or other if there is none.
 func (c Choice) Or(other bool) bool {
-	if c == Unsaid {
+	if c == Unspecified {
 		return other
 	}
 	return c == Yes
@@ -263,7 +263,7 @@ func (c Command) AppendJSON(dst []byte) []byte {
 		dst = append(dst, `,"supersede":`...)
 		dst = jsontext.AppendString(dst, c.Supersede)
 	}
-	if c.Reply != Unsaid {
+	if c.Reply != Unspecified {
 		dst = append(dst, `,"reply":`...)
 		dst = strconv.AppendBool(dst, c.Reply == Yes)
 	}

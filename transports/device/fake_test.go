@@ -103,7 +103,7 @@ func (p *pipe) Gone() bool {
 	return p.gone
 }
 
-func (p *pipe) Silent() time.Duration { return 0 }
+func (p *pipe) SilentFor() time.Duration { return 0 }
 
 func (p *pipe) Unread() bool {
 	p.mu.Lock()

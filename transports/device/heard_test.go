@@ -14,7 +14,7 @@ type interrupted struct {
 	took, off time.Duration // off is how long after the question the answer is of
 }
 
-func (c *interrupted) Silent() time.Duration {
+func (c *interrupted) SilentFor() time.Duration {
 	if c.times == 0 {
 		return time.Since(c.heard)
 	}

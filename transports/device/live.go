@@ -11,7 +11,7 @@ type Live struct {
 	// Waiting and WaitingBytes are the payloads that aren't wholly written yet.
 	Waiting, WaitingBytes int
 	// Asked is how many questions it hasn't answered yet.
-	Asked int
+	OpenRequests int
 }
 
 // Lister is implemented by [Devices] that can tell which are there.
@@ -29,7 +29,7 @@ func (r *Registry) Live() []Live {
 		if s.slot.session == s {
 			all = append(all, Live{
 				Device: s.slot.device, RemoteAddr: s.remote, Epoch: s.epoch, ConnectedAt: s.connectedAt,
-				Waiting: s.slot.queue.count, WaitingBytes: s.slot.queue.bytes, Asked: len(s.slot.requests.open),
+				Waiting: s.slot.queue.count, WaitingBytes: s.slot.queue.bytes, OpenRequests: len(s.slot.requests.open),
 			})
 		}
 		s.slot.mu.Unlock()

@@ -24,7 +24,7 @@ func TestLive(t *testing.T) {
 		got[l.Device] = l
 	}
 	want := map[string]Live{
-		"a": {Device: "a", RemoteAddr: "192.0.2.1:1000", Epoch: asked.Epoch(), ConnectedAt: asked.connectedAt, Asked: 1},
+		"a": {Device: "a", RemoteAddr: "192.0.2.1:1000", Epoch: asked.Epoch(), ConnectedAt: asked.connectedAt, OpenRequests: 1},
 		"b": {Device: "b", RemoteAddr: "192.0.2.1:1000", Epoch: s.Epoch(), ConnectedAt: s.connectedAt, Waiting: 2, WaitingBytes: len("open\nclose\n")},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

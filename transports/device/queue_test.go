@@ -480,7 +480,7 @@ func (sink) TryWrite(p []byte) (int, error) { return len(p), nil }
 func (sink) WaitWritable(time.Time) error   { return nil }
 func (sink) Gone() bool                     { return false }
 func (sink) Unread() bool                   { return false }
-func (sink) Silent() time.Duration          { return 0 }
+func (sink) SilentFor() time.Duration       { return 0 }
 func (sink) Close() error                   { return nil }
 
 func TestCancelledInTheMiddleOfAWriteThatTookNothing(t *testing.T) {

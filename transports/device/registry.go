@@ -232,7 +232,7 @@ func (r *Registry) slotOf(device string) *slot {
 
 // Recognise says whose names are never new: those of devices that an inventory lists. It is called
 // before the first Connect.
-func (r *Registry) Recognise(listed func(device string) bool) { r.newcomers.listed = listed }
+func (r *Registry) SetListed(listed func(device string) bool) { r.newcomers.listed = listed }
 
 // Connect makes conn the newest session of device, which must be in its canonical form. An older session ends as replaced, and what it
 // hadn't begun to write is written to the new one. While a device flaps, Connect blocks (see the transport's page); it returns an error
@@ -275,7 +275,7 @@ const maxReadTime = 2 * time.Millisecond
 func (r *Registry) lastHeard(conn Conn) time.Time {
 	for tries := 1; ; tries++ {
 		before := r.now()
-		silent := conn.Silent()
+		silent := conn.SilentFor()
 		if took := r.now().Sub(before); took <= maxReadTime || tries == 20 {
 			return before.Add(-silent)
 		}

@@ -21,7 +21,7 @@ type Conn interface {
 	Gone() bool
 	// Silent is for how long nothing has come from the peer, 0 if that isn't known. A connection that waited to be taken in may be that of a device which has
 	// gone elsewhere since.
-	Silent() time.Duration
+	SilentFor() time.Duration
 	// Unread reports whether the peer sent something that Session.Data wasn't called with yet, or that it hasn't returned for. It takes
 	// nothing from the stream.
 	Unread() bool

@@ -53,7 +53,7 @@ func TestSilence(t *testing.T) {
 		after := time.Now()
 		time.Sleep(150 * time.Millisecond)
 		least := time.Since(after)
-		if silent := c.Silent(); silent < least || silent > time.Since(before)+2*silenceError {
+		if silent := c.SilentFor(); silent < least || silent > time.Since(before)+2*silenceError {
 			t.Errorf("between %v and %v after sign %d the device is silent for %v", least, time.Since(before), i, silent)
 		}
 	}

@@ -29,7 +29,7 @@ func (c *Config) inventoryUser() string {
 
 // Screen implements device.Screener.
 func (t *transport) Screen(known device.Inventory) {
-	t.registry.Recognise(known.Known)
+	t.registry.SetListed(known.Known)
 	if t.config.Allow != allowKnown {
 		return
 	}

@@ -89,7 +89,7 @@ func (c *conn) Unread() bool {
 }
 
 // Silent implements device.Conn.
-func (c *conn) Silent() (silent time.Duration) {
+func (c *conn) SilentFor() (silent time.Duration) {
 	_ = c.raw.Control(func(fd uintptr) { silent = silentFor(int(fd)) }) // of a socket that is closed nothing is known
 	return silent
 }

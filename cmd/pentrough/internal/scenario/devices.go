@@ -215,7 +215,7 @@ func (c *conn) got(payload []byte) {
 func (c *conn) WaitWritable(time.Time) error { return nil }
 func (c *conn) Gone() bool                   { return c.over() }
 func (c *conn) Unread() bool                 { return false }
-func (c *conn) Silent() time.Duration        { return 0 }
+func (c *conn) SilentFor() time.Duration     { return 0 }
 
 func (c *conn) Close() error {
 	c.shut.Do(func() { close(c.closed) })
