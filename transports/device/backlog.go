@@ -6,56 +6,61 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// backlog is what one consumer of one topic hasn't taken yet, in order. It is guarded by feed.mu.
+// backlog is the queue of the records of one topic that one consumer hasn't taken yet. Records are
+// in the order of publication. A backlog has bounds. At a bound it drops records, or it makes the
+// publisher wait for room. feed.mu guards it.
 type backlog struct {
 	bounds  bounds
 	all     chain
 	n       int
 	devices map[string]*deviceBacklog
-	last    uint64 // order of the newest item
-	// changed is signalled when there may be something to take, or nothing any more.
+	last    uint64 // the order of the newest item
+	// changed is signalled when the consumer may find a record, and when it must stop.
 	changed *sync.Cond
-	// room is closed when the backlog as a whole has room again; made by who waits.
+	// room is closed when the backlog as a whole has room again. The first publisher that waits
+	// makes it.
 	room chan struct{}
-	// drained says that nothing will be added any more.
+	// drained means that no more records will be added.
 	drained bool
 }
 
-// bounds are how much a backlog keeps. A zero bound doesn't bind.
+// bounds limit a backlog. A zero bound doesn't limit it.
 type bounds struct {
-	// coalesce is how many items may wait before only the newest of each device is kept.
+	// coalesce is a number of waiting records. If that many wait, a new record replaces the older
+	// ones of its device.
 	coalesce int
-	// device and total are how many may wait for one device, and in all.
+	// device and total are the most records that may wait for one device, and in all.
 	device, total int
-	// bytes is the budget of all that waits; nil doesn't bind. A backlog takes one record in any case, so
-	// that it goes on whatever others have taken.
+	// bytes is the budget of the bytes of all waiting records; nil means no limit. An empty
+	// backlog takes a record even if the budget is used up, so that each consumer makes progress.
 	bytes *transports.Budget
-	// drop says that at a bound the oldest make room. Otherwise nothing is added then, and the caller waits.
+	// drop means that the oldest records are dropped at a bound. Otherwise the publisher waits.
 	drop bool
 }
 
-// deviceBacklog is the part of a backlog that one device has.
+// deviceBacklog is the part of a backlog that belongs to one device.
 type deviceBacklog struct {
 	own  chain
 	n    int
-	room chan struct{} // as backlog.room
+	room chan struct{} // like backlog.room
 }
 
-// item is a place in a backlog.
+// item is one record in a backlog.
 type item struct {
 	record      record
 	order       uint64
-	redelivered bool // it was handed out before
+	redelivered bool // an earlier delivery of it was nacked
 
-	all, own links // in backlog.all and deviceBacklog.own
+	all, own links // of backlog.all and of deviceBacklog.own
 }
 
-// newBacklog returns a backlog that mu guards.
+// newBacklog returns an empty backlog, which mu guards.
 func newBacklog(b bounds, mu sync.Locker) *backlog {
 	return &backlog{bounds: b, devices: map[string]*deviceBacklog{}, changed: sync.NewCond(mu)}
 }
 
-// full returns nil if a record of device can be added, or a channel that is closed when it is worth another try.
+// checkRoom returns nil if a record of the device can be added now. Otherwise it returns a channel
+// that is closed when the caller should try again.
 func (b *backlog) checkRoom(device string) <-chan struct{} {
 	if b.bounds.drop {
 		return nil
@@ -75,10 +80,11 @@ func (b *backlog) checkRoom(device string) <-chan struct{} {
 	return nil
 }
 
-// heavy reports whether what waits takes as many bytes as it may.
+// overBudget reports whether records wait and the budget of bytes is used up.
 func (b *backlog) overBudget() bool { return b.n > 0 && b.bounds.bytes.Full() }
 
-// add appends r and returns how many older records it pushed out: those that it makes needless, and those that were lost.
+// addRecord appends r. It returns the number of older records that it replaced by r because they
+// were of the same device, and the number that it dropped at a bound.
 func (b *backlog) addRecord(r record) (coalesced, lost int) {
 	device := r.deviceName()
 	d := b.devices[device]
@@ -104,7 +110,7 @@ func (b *backlog) addRecord(r record) (coalesced, lost int) {
 	return coalesced, lost
 }
 
-// take removes and returns the first item, or nil.
+// takeFirst removes and returns the first item. It returns nil if the backlog is empty.
 func (b *backlog) takeFirst() *item {
 	it := b.all.head
 	if it != nil {
@@ -113,7 +119,8 @@ func (b *backlog) takeFirst() *item {
 	return it
 }
 
-// insert puts it where its order says, which for new items is the end and for those that come back near the front.
+// insertItem inserts the item at the place that its order gives. A new item goes to the end, and a
+// redelivered one near the front.
 func (b *backlog) insertItem(it *item) {
 	device := it.record.deviceName()
 	d := b.devices[device]
@@ -129,8 +136,8 @@ func (b *backlog) insertItem(it *item) {
 	b.changed.Broadcast()
 }
 
-// remove takes it out and lets those go on who waited for room. They are called at half of the bound, so that they find
-// room for more than one record.
+// removeItem removes the item and wakes the publishers that wait for room. It wakes them at half
+// of the bound, so that they have room for more than one record.
 func (b *backlog) removeItem(it *item) {
 	device := it.record.deviceName()
 	d := b.devices[device]
@@ -152,7 +159,8 @@ func (b *backlog) removeItem(it *item) {
 	}
 }
 
-// release lets everybody go on who waits for room: the backlog's consumer is gone.
+// discard returns the bytes to the budget and wakes all publishers that wait for room. The
+// backlog's consumer is gone, so nothing is taken from it any more.
 func (b *backlog) discard() {
 	for it := b.all.head; it != nil; it = it.all.next {
 		b.bounds.bytes.Give(it.record.size())

@@ -1,10 +1,12 @@
 package device
 
-// chain is a list of items in their order. An item is in several chains at once, in each by links of its own.
+// chain is a doubly linked list of items, sorted by their order. An item is in two chains: the
+// backlog's and its device's. It has links of its own for each.
 type chain struct {
 	head, tail *item
 }
 
+// links are the neighbours of an item in one chain.
 type links struct {
 	prev, next *item
 }
@@ -13,7 +15,8 @@ func allLinks(it *item) *links { return &it.all }
 
 func ownLinks(it *item) *links { return &it.own }
 
-// insert puts it where its order says, which for new items is the end and for those that come back near the front.
+// insertItem inserts the item at the place that its order gives. A new item goes to the end, and a
+// redelivered one near the front.
 func (c *chain) insertItem(it *item, in func(*item) *links) {
 	l := in(it)
 	if c.tail == nil || c.tail.order < it.order {

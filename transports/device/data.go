@@ -10,23 +10,24 @@ import (
 	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
-// Data is one frame that a device sent, as its JSON says it.
+// Data is the JSON of one frame that a device sent.
 type Data struct {
 	DataID string `json:"data_id"`
 	Device string `json:"device"`
 	Host   string `json:"host"`
 	Epoch  uint64 `json:"epoch"`
-	// Seq counts the events and data of one session; a gap is data that was dropped.
+	// Seq counts the events and data of one session, from 1. A gap means that data was dropped.
 	Seq uint64 `json:"seq"`
-	// Encoding is Text or, for frames that aren't UTF-8, Base64.
+	// Encoding is Text if the frame is UTF-8, and Base64 otherwise.
 	Encoding Encoding `json:"encoding"`
 	Payload  string   `json:"payload"`
-	// LateFor is the id of the command that this answers, or seems to answer, after its time.
+	// LateFor is the id of the command whose request this frame answers after the timeout. For a
+	// request that any frame answers, this is a guess.
 	LateFor string    `json:"late_for,omitempty"`
 	Time    time.Time `json:"time"`
 }
 
-// SetBytes sets Encoding and Payload for a frame's bytes.
+// SetBytes sets Encoding and Payload so that they stand for the frame's bytes.
 func (d *Data) SetBytes(frame string) {
 	if utf8.ValidString(frame) {
 		d.Encoding, d.Payload = Text, frame

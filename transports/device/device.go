@@ -1,8 +1,11 @@
-// Package device holds what every transport of devices shares: the JSON of commands, results, events and data, and the
-// ordered way to each device through its live session.
+// Package device is shared by all transports that connect devices. It has the JSON of commands,
+// results, events and data, and it writes frames to each device in order.
 //
-// A transport such as tcp accepts connections, learns whose they are and hands them to a [Registry] as sessions; the
-// deliver handler finds [Devices] there by the transport's name and enqueues frames.
+// A transport such as tcp accepts connections and finds out which device each one belongs to. It
+// registers each connection with a [Registry], which makes it a [Session]. The handler deliver
+// looks up the transport's [Devices] by name and enqueues frames there.
+//
+// Start reading at registry.go, then queue.go, request.go and feed.go.
 package device
 
 import (
@@ -11,87 +14,99 @@ import (
 	"time"
 )
 
-// Errors of Devices.Enqueue. No byte was written for any of them.
+// Errors of Devices.Enqueue. After each of them, no byte of the payload was written.
 var (
-	// ErrOffline means that the device has no live session here.
+	// ErrOffline means that the device has no session on this host.
 	ErrOffline = errors.New("device has no session")
-	// ErrBusy means that the session's queue is full.
+	// ErrBusy means that the device's queue is full.
 	ErrBusy = errors.New("the device's queue is full")
-	// ErrPayload means that the payload can never be a frame of this transport.
+	// ErrPayload means that the framing of this transport can't make a frame of the payload.
 	ErrPayload = errors.New("payload cannot be a frame")
-	// ErrSession means that the device's live session isn't the one that was asked for.
-	ErrSession = errors.New("the device has another session by now")
-	// ErrDevice means that the name can't be a device of this transport, such as an address that isn't one.
+	// ErrSession means that the device has another session than EnqueueOptions.Epoch asks for.
+	ErrSession = errors.New("the device has another session now")
+	// ErrDevice means that the name can't name a device of this transport. An example is a name
+	// that isn't an IP address, if addresses identify the devices.
 	ErrDevice = errors.New("not a device of this transport")
 )
 
-// Devices is the ordered way to the devices of one transport. It is safe for concurrent use.
+// Devices writes frames to the devices of one transport, in order for each device. It is safe for
+// concurrent use.
 type Devices interface {
-	// Canonical returns the one form under which a device is known ("::ffff:10.0.0.7" is "10.0.0.7"), or an error of kind
-	// ErrDevice.
+	// Canonical returns the one form of a device's name: "10.0.0.7" for "::ffff:10.0.0.7". For a
+	// name that can't be a device's, it returns an error of kind ErrDevice.
 	Canonical(device string) (string, error)
 
 	// Check returns an error of kind ErrPayload if payload can't be a frame.
 	Check(payload []byte) error
 
-	// Enqueue gives payload its place in the order of the device's live session, and returns at once. Frames leave in the order
-	// of Enqueue calls. The errors are those above.
+	// Enqueue puts payload at its place in the device's queue and returns at once. Frames of equal
+	// priority are written in the order of the Enqueue calls. The errors are those above.
 	Enqueue(device string, payload []byte, o EnqueueOptions) (Write, error)
 
-	// Epoch returns the epoch of the device's live session, 0 if it has none.
+	// Epoch returns the epoch of the device's session, or 0 if the device is offline.
 	Epoch(device string) uint64
 
-	// Watch has f called with each device that got a session, soon after it did, for as long as the transport lives. f must not block.
+	// Watch registers f for the life of the transport. After a device gets a session, the
+	// transport calls f with its name. f must not block.
 	Watch(f func(device string))
 }
 
 // EnqueueOptions are the conditions of one write.
 type EnqueueOptions struct {
-	// Expires is looked at right before the first byte is written; zero is never.
+	// Expires is the time after which no first byte is written. Zero means no such time.
 	Expires time.Time
-	// Supersede names what the payload sets. Payloads of the same name that wait for the device are Superseded by this one; one of which the
-	// connection may have a byte already isn't. Empty: none is.
+	// Supersede names the setting that the payload changes. Frames for the same setting that wait
+	// in the queue end as Superseded. A frame of which a byte may have been written doesn't. If
+	// Supersede is empty, the payload supersedes nothing.
 	Supersede string
-	// ID names the command to others: in what is said to those that it supersedes, and on a late answer.
+	// ID is the command's id. Superseded results and late answers quote it.
 	ID string
-	// Request says that the device is to answer; nil: it isn't asked anything.
+	// Request says which answer the device is expected to give; nil means none.
 	Request *Request
-	// Priority lets the payload overtake those of less priority of which nothing is written. 0 is what all have that ask for nothing; more is better.
+	// Priority lets the payload overtake frames of lower priority of which no byte is written. The
+	// default is 0.
 	Priority int
-	// Gap is how long the device is left alone before this payload, counted from the last byte of the one before.
+	// Gap is the least time between the last byte of the frame before and the first byte of this
+	// one.
 	Gap time.Duration
-	// Epoch is the session that the payload is for: with another one's the error is ErrSession. 0 is any.
+	// Epoch is the session that the payload is for. If the device has another session, Enqueue
+	// returns ErrSession. 0 means any session.
 	Epoch uint64
-	// Orphaned is called if the device is left without a session while the payload's first byte isn't known to be written, before the device
-	// can get another one. Locks are held: it must not block, nor call Devices. nil: nobody asks.
+	// Orphaned is called when the device goes offline and the frame's first byte isn't known to be
+	// written. The call happens before the device can get a new session. The caller holds locks:
+	// Orphaned must not block and must not call Devices. It may be nil.
 	Orphaned func()
-	// Times, if it isn't nil, gets what happened when. It may be read once Wait has returned.
+	// Times receives the times of the steps if it isn't nil. The caller may read it after Wait has
+	// returned.
 	Times *Times
 }
 
-// Times are the steps of one write, zero for those that it didn't come to.
+// Times are the times of the steps of one write. A step that didn't happen has the zero time.
 type Times struct {
-	// Begun is when the connection was given the frame of which it then took the first byte.
+	// Begun is when the frame was passed to the connection in the write that took its first byte.
 	Begun time.Time
 	// Written is when the kernel had taken the last byte.
 	Written time.Time
-	// Answered is when the answer was there.
+	// Answered is when the answer arrived.
 	Answered time.Time
 }
 
-// A Write is one frame on its way.
+// A Write is one enqueued frame.
 type Write interface {
-	// Wait blocks until the frame's fate is known. When ctx ends before its first byte was written, the frame is taken out
-	// of the queue and the outcome is Cancelled; after the first byte ctx is ignored.
+	// Wait blocks until the frame's fate is known. If ctx ends before the first byte is written,
+	// Wait removes the frame from the queue and its fate is Cancelled. After the first byte, Wait
+	// ignores ctx.
 	Wait(ctx context.Context) Written
 }
 
-// Written is the fate of a frame.
+// Written says how a write ended.
 type Written struct {
-	Fate   Fate
-	Epoch  uint64
+	Fate Fate
+	// Epoch is the epoch of the session that the frame was for; 0 means none.
+	Epoch uint64
+	// Detail is the reason in words, if there is one.
 	Detail string
-	// Reply is what the device said, if Fate is Answered.
+	// Reply is the device's answer, if Fate is Answered.
 	Reply string
 }
 
@@ -99,39 +114,48 @@ type Written struct {
 type Fate int
 
 const (
-	// Sent means that the kernel took the frame's last byte for the live session, no more.
+	// Sent means that the kernel took the frame's last byte while the device had this session. It
+	// doesn't mean that the device received the frame.
 	Sent Fate = iota + 1
-	// Expired means that the time was over before the first byte was written.
+	// Expired means that EnqueueOptions.Expires passed before the first byte was written.
 	Expired
-	// Offline means that the session ended before the first byte was written, and no newer session took the frame over.
+	// Offline means that the session ended before the first byte was written and the device had no
+	// newer session.
 	Offline
-	// Unknown means that the session ended after the first byte and before the last.
+	// Unknown means that the session ended after the first byte was written and before the last.
 	Unknown
-	// Cancelled means that the caller's context ended before the first byte was written.
+	// Cancelled means that the context of Wait ended before the first byte was written.
 	Cancelled
-	// Superseded means that a newer frame took its place before the first byte was written.
+	// Superseded means that a newer frame for the same setting arrived before the first byte was
+	// written.
 	Superseded
-	// Answered means that the device answered the question.
+	// Answered means that the device answered the request.
 	Answered
-	// NoReply means that the question was written and the device didn't answer in time.
+	// NoReply means that the request was written and no answer came in time.
 	NoReply
 )
 
-// Provider is implemented by transports that hold devices.
+// Provider is implemented by transports that connect devices.
 type Provider interface {
-	// Devices returns the way to the transport's devices.
+	// Devices returns the transport's devices.
 	Devices() Devices
-	// CloseSessions ends every session for a server shutdown: what is queued is written as far as ctx allows, sessions
-	// close, their last events and the host's stopped event go out, and the events and data topics are drained
-	// (transports.Drainer) after that.
+	// CloseSessions ends every session because the host stops. It does so in this order:
+	//
+	//   - It writes the frames that wait in the queues, until they are empty or ctx ends.
+	//   - It ends the sessions and publishes their events.
+	//   - It publishes the event that the host stopped.
+	//   - It drains the topics events and data (see transports.Drainer).
 	CloseSessions(ctx context.Context)
 }
 
-// Directory decides which session of a device is the newest. A single host keeps it in memory; several hosts share one.
+// Directory gives each session of a device its epoch, and so decides which session is the newest.
+// A host that works alone keeps its directory in memory. Hosts that share their devices share one
+// directory.
 type Directory interface {
-	// Claim makes the caller the holder of device and returns the session's epoch: greater than every earlier one,
-	// max(last+1, heard in Unix milliseconds), under 2^53. heard is when the device's last sign of life came.
+	// Claim makes the caller's session the newest one of the device and returns its epoch. The
+	// epoch is greater than every earlier one of the device: max(last+1, heard in Unix
+	// milliseconds). It is less than 2^53. heard is the time of the device's last sign of life.
 	Claim(ctx context.Context, device string, heard time.Time) (epoch uint64, err error)
-	// Release gives device up if epoch is still its newest.
+	// Release gives up the claim on device if epoch is still the newest.
 	Release(ctx context.Context, device string, epoch uint64) error
 }

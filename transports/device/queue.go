@@ -7,51 +7,83 @@ import (
 	"time"
 )
 
+// This file is the queue of the frames that wait to be written to a device.
+//
+// The queue belongs to the device and not to a session. When a newer session replaces the current
+// one, the frames of which no byte is written stay in the queue and are written in the newer
+// session. When the device goes offline, they end as Offline.
+//
+// One goroutine at a time is the writer. A caller of Enqueue that finds no writer becomes the
+// writer. When the kernel takes no more bytes, the caller starts a goroutine that continues.
+//
+// A frame has these states:
+//   - waiting: it is in the queue. It can be superseded, overtaken or withdrawn, and it can expire.
+//   - inFlight: it is in the queue, and the writer has passed it to the connection. If the kernel
+//     takes none of it, it is waiting again. If the kernel takes a part of it, it stays in flight.
+//   - awaitingAnswer: it is a request and wholly written. It has left the queue (see request.go).
+//   - finished: its fate is known. It has left the queue.
+//
+// Invariants:
+//   - Frames are written in the order of the queue.
+//   - Only the first frame can be partly written. Its rest is written in the same session, or the
+//     frame ends as Unknown.
+//   - While a frame is in flight, only the writer changes its place or its state.
+//   - Every frame finishes exactly once.
+//
+// slot.mu guards the queue and its frames. It isn't held during TryWrite and WaitWritable.
+// registry.go has the order of the locks.
+
 const (
-	// coalesce is how many bytes of waiting frames are copied into one write.
+	// maxWrite is how many bytes of waiting frames are copied into one write.
 	maxWrite = 16 << 10
-	// inlineRounds is how many writes a caller of Enqueue makes for others before it hands its place to a goroutine.
+	// inlineRounds is the number of writes that a caller of Enqueue makes. If more is left then, a
+	// goroutine writes it.
 	inlineRounds = 4
 )
 
-// writeBuffers are what waiting frames are copied into.
+// writeBuffers has the buffers into which the frames of one write are copied.
 var writeBuffers = sync.Pool{New: func() any {
 	b := make([]byte, 0, maxWrite)
 	return &b
 }}
 
-// frame is one payload, framed, on its way. Its fields are guarded by slot.mu; written is also safe to read once done is
-// closed.
+// frame is one payload, framed, that is in a device's queue or waits for its answer. slot.mu
+// guards its fields. After done is closed, written may also be read without the lock.
 type frame struct {
 	slot    *slot
 	data    []byte
 	expires time.Time
 	*conditions
-	epoch    uint64 // the session that it is for; 0 is any
+	epoch    uint64 // of the session that it is for; 0 means any
 	orphaned func()
-	// offset is how many bytes the kernel took. A frame with an offset is the queue's first.
+	// offset is how many of its bytes the kernel has taken. Only the first frame of a queue can
+	// have an offset above 0.
 	offset int
 	state  frameState
-	// withdrawn is how the frame is to end if it turns out that no byte of it was written; 0 is not at all.
+	// withdrawnAs is set when Wait withdraws a frame in flight. If it turns out that no byte of
+	// the frame was written, it ends with this fate. 0 means not withdrawn.
 	withdrawnAs Fate
 	prev, next  *frame
 	written     Written
-	done        chan struct{} // made by who waits
+	done        chan struct{} // closed when it has ended; the first waiter makes it
 }
 
-// conditions are what few frames have. Frames without any share plain, which nobody writes to.
+// conditions are the options that few frames have. Frames without any share noConditions, which is
+// never changed.
 type conditions struct {
-	// sets is what a newer frame of the same name supersedes; empty for none.
+	// sets is the setting that the frame changes. A newer frame of the same setting supersedes it.
+	// Empty means none.
 	sets string
 	id   string
-	gap  time.Duration // from the frame before
-	// priority overtakes lower ones.
+	gap  time.Duration // since the last byte of the frame before
+	// priority is EnqueueOptions.Priority.
 	priority int
-	// question is what the device is asked; asked is the session that it was asked in, and timer ends the wait for the answer.
+	// request says which answer the device is expected to give. askedIn is the session in which
+	// the frame was written, and answerTimer ends the wait for the answer.
 	request     *Request
 	askedIn     *Session
 	answerTimer *time.Timer
-	times       *Times // nil: nobody wants to know
+	times       *Times // nil: the caller doesn't want them
 }
 
 var noConditions conditions
@@ -64,34 +96,34 @@ func newFrame(o EnqueueOptions) *frame {
 	return f
 }
 
+// frameState is the state of a frame; the comment at the top of this file explains the states.
 type frameState uint8
 
 const (
-	waiting        frameState = iota
-	inFlight                  // handed to the connection, which didn't say yet what it took, or partly written
-	awaitingAnswer            // written, and its answer pending; not in the queue any more
+	waiting frameState = iota
+	inFlight
+	awaitingAnswer
 	finished
 )
 
-// queue is a device's frames in order. It belongs to the device and not to a session, so that what a session didn't begin is
-// the next session's to write. One goroutine at a time is the writer: whoever enqueues and finds none becomes it, and gives
-// way to a goroutine of its own when the kernel takes no more.
+// queue is the queue of a device's frames. slot.mu guards it.
 type queue struct {
 	head, tail     *frame
 	count          int
 	bytes          int
-	writing        bool
-	writingRequest bool // a question is being handed to the connection
-	// landed is signalled when that is over; made by who waits.
+	writing        bool // a writer is running
+	writingRequest bool // TryWrite is running with a request
+	// requestWritten is signalled when writingRequest becomes false; the first waiter makes it.
 	requestWritten *sync.Cond
-	// to is the session that the head's written bytes went to.
+	// to is the session in which the written bytes of the head were written.
 	to *Session
-	// drained is closed when the queue gets empty; made by who waits.
+	// drained is closed when the queue becomes empty; the first waiter makes it.
 	drained chan struct{}
 }
 
-// enqueue takes f as the queue's last and writes what can be written without waiting.
-// It returns false if the device has no session any more. s.mu is held on entry and released on return.
+// enqueueFrame adds f to the queue. If no writer is running, it becomes the writer and writes what
+// it can without waiting. It returns false if the device has no session. s.mu is held on entry and
+// released on return.
 func (s *slot) enqueueFrame(f *frame) (live bool, err error) {
 	if s.session == nil {
 		s.mu.Unlock()
@@ -109,7 +141,7 @@ func (s *slot) enqueueFrame(f *frame) (live bool, err error) {
 		return true, fmt.Errorf("%w: %d frames of %d bytes wait", ErrBusy, count, bytes)
 	}
 	for _, o := range old {
-		s.finishFrame(o, Superseded, nil, fmt.Sprintf("command %s came for %q", f.id, f.sets))
+		s.finishFrame(o, Superseded, nil, fmt.Sprintf("command %s for %q is newer", f.id, f.sets))
 	}
 	q := &s.queue
 	q.insertFrame(f)
@@ -124,7 +156,8 @@ func (s *slot) enqueueFrame(f *frame) (live bool, err error) {
 	return true, nil
 }
 
-// insert puts f last, but before those of less priority that nothing is written of.
+// insertFrame adds f at the end, but before the frames of lower priority of which no byte is
+// written.
 func (q *queue) insertFrame(f *frame) {
 	f.prev = q.tail
 	for f.prev != nil && f.prev.priority < f.priority && f.prev.state == waiting && f.prev.offset == 0 {
@@ -142,7 +175,8 @@ func (q *queue) insertFrame(f *frame) {
 	}
 }
 
-// superseded returns the frames that set what by sets, as far as nothing of them was written, and their bytes.
+// findSuperseded returns the frames that by supersedes, and their bytes. They have the same
+// setting and wait, and no byte of them is written.
 func (s *slot) findSuperseded(by *frame) (old []*frame, bytes int) {
 	if by.sets == "" {
 		return nil, 0
@@ -156,8 +190,9 @@ func (s *slot) findSuperseded(by *frame) (old []*frame, bytes int) {
 	return old, bytes
 }
 
-// write is the writer. It ends when nothing is left to write or, inline, when it had to wait or wrote enough for others: then a
-// goroutine goes on. s.mu is held on entry and released on return.
+// writeQueue is the writer. It returns when the queue is empty or the first frame must wait. An
+// inline writer runs in a caller of Enqueue. Before it would block, and after inlineRounds writes,
+// it starts a goroutine that continues. s.mu is held on entry and released on return.
 func (s *slot) writeQueue(inline bool) {
 	q := &s.queue
 	blocked := false
@@ -188,9 +223,9 @@ func (s *slot) writeQueue(inline bool) {
 			blocked = false
 			continue
 		}
-		buf, copied, n, held := s.pickFrames()
+		buf, copied, n, mustWait := s.pickFrames()
 		switch {
-		case held:
+		case mustWait:
 			q.writing = false
 			s.mu.Unlock()
 			return
@@ -219,7 +254,8 @@ func (s *slot) writeQueue(inline bool) {
 	}
 }
 
-// accounted is signalled when the connection said what it took of a question. s.mu is held.
+// requestWritten returns the condition that is signalled when the outcome of writing a request is
+// recorded. s.mu is held.
 func (s *slot) requestWritten() *sync.Cond {
 	if s.queue.requestWritten == nil {
 		s.queue.requestWritten = sync.NewCond(&s.mu)
@@ -227,11 +263,14 @@ func (s *slot) requestWritten() *sync.Cond {
 	return s.queue.requestWritten
 }
 
-// pick marks the frames of the next write as flying and returns their number and bytes, and the buffer if those are a copy. Frames
-// whose time is over are settled. held says that the first must wait: for an answer, or for its time, and then it is resumed.
-func (s *slot) pickFrames() (buf []byte, copied *[]byte, n int, held bool) {
+// pickFrames chooses the frames of the next write and marks them as in flight. It returns their
+// number n and their bytes. If there are several, the bytes are in the pooled buffer copied. It
+// ends frames that have expired. If mustWait is true, the first frame can't be written yet. It
+// waits for an answer or for a time; for a time, pickFrames has set a timer that resumes the
+// writing.
+func (s *slot) pickFrames() (buf []byte, copied *[]byte, n int, mustWait bool) {
 	q := &s.queue
-	size, questions := 0, 0
+	size, asking := 0, 0
 	var now time.Time
 	for f := q.head; f != nil; {
 		next := f.next
@@ -249,8 +288,8 @@ func (s *slot) pickFrames() (buf []byte, copied *[]byte, n int, held bool) {
 		if n > 0 && (size+rest > maxWrite || f.gap > 0) {
 			break
 		}
-		if ok, at := s.mayWrite(f, questions); !ok {
-			if held = n == 0; held && !at.IsZero() {
+		if ok, at := s.mayWrite(f, asking); !ok {
+			if mustWait = n == 0; mustWait && !at.IsZero() {
 				s.resumeWritingAt(at)
 			}
 			break
@@ -263,7 +302,7 @@ func (s *slot) pickFrames() (buf []byte, copied *[]byte, n int, held bool) {
 		n++
 		if f.request != nil {
 			q.writingRequest = true
-			questions++
+			asking++
 			if f.request.isExclusive() {
 				break
 			}
@@ -272,7 +311,7 @@ func (s *slot) pickFrames() (buf []byte, copied *[]byte, n int, held bool) {
 	}
 	switch n {
 	case 0:
-		return nil, nil, 0, held
+		return nil, nil, 0, mustWait
 	case 1:
 		return q.head.data[q.head.offset:], nil, 1, false
 	}
@@ -285,7 +324,8 @@ func (s *slot) pickFrames() (buf []byte, copied *[]byte, n int, held bool) {
 	return buf, copied, n, false
 }
 
-// account settles the first n frames, which were flying to session, of which the kernel took so many bytes.
+// recordWritten records that the kernel took taken bytes of the first n frames, which were in
+// flight in session. Frames that are wholly written end, or begin to wait for their answer.
 func (s *slot) recordWritten(session *Session, n, taken int) {
 	for f := s.queue.head; n > 0; n-- {
 		next := f.next
@@ -321,7 +361,8 @@ func (s *slot) recordWritten(session *Session, n, taken int) {
 	}
 }
 
-// abandon settles every frame of which no byte was written: the device's last session ended.
+// finishUnwritten ends every waiting frame, because the device's last session has ended. Frames in
+// flight end in recordWritten.
 func (s *slot) finishUnwritten(session *Session) {
 	for f := s.queue.head; f != nil; {
 		next := f.next
@@ -335,7 +376,7 @@ func (s *slot) finishUnwritten(session *Session) {
 	}
 }
 
-// settle takes f out of the queue and tells who waits for it.
+// finishFrame removes f from the queue and reports its fate.
 func (s *slot) finishFrame(f *frame, fate Fate, session *Session, detail string) {
 	w := Written{Fate: fate, Detail: detail}
 	if session != nil {
@@ -345,7 +386,7 @@ func (s *slot) finishFrame(f *frame, fate Fate, session *Session, detail string)
 	s.reportFate(f, w)
 }
 
-// unlink takes f out of the queue.
+// removeFrame removes f from the queue.
 func (s *slot) removeFrame(f *frame) {
 	q := &s.queue
 	if f.prev == nil {
@@ -367,7 +408,7 @@ func (s *slot) removeFrame(f *frame) {
 	}
 }
 
-// conclude tells who waits for a frame, which isn't in the queue any more, how it ended.
+// reportFate records how a frame ended and wakes its waiter. The frame isn't in the queue.
 func (s *slot) reportFate(f *frame, w Written) {
 	f.state, f.written = finished, w
 	if f.done != nil {
@@ -387,9 +428,9 @@ func (f *frame) Wait(ctx context.Context) Written {
 	if f.done == nil {
 		f.done = make(chan struct{})
 	}
-	written := f.state == awaitingAnswer // nothing but its answer ends it
+	answerPending := f.state == awaitingAnswer // it ends by its answer, its timeout or its session's end
 	s.mu.Unlock()
-	if written {
+	if answerPending {
 		<-f.done
 		return f.written
 	}
@@ -412,7 +453,7 @@ func (f *frame) Wait(ctx context.Context) Written {
 	return f.written
 }
 
-// withdraw takes the frame out of the queue if no byte of it was written.
+// withdraw ends the frame if no byte of it is written. If it is in flight, recordWritten decides.
 func (f *frame) withdraw(fate Fate) {
 	s := f.slot
 	s.mu.Lock()
@@ -422,10 +463,10 @@ func (f *frame) withdraw(fate Fate) {
 	case f.state == inFlight && f.withdrawnAs == 0:
 		f.withdrawnAs = fate
 	}
-	s.resumeWriting() // it may have been in the way of others
+	s.resumeWriting() // frames behind it may be ready to be written
 }
 
-// wait blocks until the queue is empty or ctx ends.
+// waitUntilEmpty blocks until the queue is empty or ctx ends.
 func (s *slot) waitUntilEmpty(ctx context.Context) {
 	s.mu.Lock()
 	if s.queue.count == 0 {

@@ -5,41 +5,73 @@ import (
 	"time"
 )
 
-// Request says that a payload asks the device something, and what answers it.
+// This file matches the answers of a device to the requests that were written to it.
+//
+// A request is a frame with a Request. Once it is wholly written, it leaves the queue and is open.
+// It ends as Answered by a matching frame, or as NoReply at its timeout or at its session's end.
+// After the timeout it is missed: if its answer still arrives, the answer is published as data
+// with the command's id as late_for.
+//
+// A frame can answer a request in two ways:
+//   - Matches recognises the answer. Up to MaxOpen such requests may be open, and other frames may
+//     be written while they are. If MaxOpen is 1, the request is exclusive.
+//   - Without Matches, the next frame of the device is the answer. Such a request is exclusive:
+//     while it is open, nothing is written to the device.
+//
+// A missed request without Matches could take the answer of the next one. So no such request is
+// written for another timeout, and not before everything that arrived in that time is read.
+//
+// Invariants:
+//   - A frame of the device answers at most one request, the oldest that it matches. Every other
+//     frame is data.
+//   - Answers never cross sessions: the session's end ends its requests and forgets missed ones.
+//   - While a request is in flight, Session.Data waits: the frame may be the answer to it.
+//
+// slot.mu guards all of this. registry.go has the order of the locks.
+
+// Request describes the answer that a payload expects from the device.
 type Request struct {
-	// Timeout is how long the answer may take, counted from the frame's last byte. It must be above 0.
+	// Timeout is how long the answer may take, counted from the frame's last byte. It must be
+	// above 0.
 	Timeout time.Duration
-	// Matches reports whether what the device sent answers this question; it keeps nothing of it. nil: whatever comes next does.
+	// Matches reports whether a frame answers this request. It must not keep the frame. If Matches
+	// is nil, the next frame of the device is the answer.
 	Matches func(frame []byte) bool
-	// MaxOpen is how many questions the device may have open for this one to be asked too. Without Matches it is 1: nothing else is written to
-	// the device until it has answered, or until an answer that is late isn't to be expected any more.
+	// MaxOpen is the most requests that may be open for the device with this one. A request
+	// without Matches is exclusive, as if MaxOpen were 1: nothing else is written to the device
+	// until the request ends.
 	MaxOpen int
 }
 
-// alone reports whether nothing else may be written while the question is open.
+// isExclusive reports whether nothing else may be written while the request is open.
 func (q *Request) isExclusive() bool { return q.Matches == nil || q.MaxOpen <= 1 }
 
-// questions are those that a device was asked. They are guarded by slot.mu.
+// requests are the requests of a device that were written. slot.mu guards them.
 type requests struct {
-	// open wait for their answers, the oldest first.
+	// open has the requests that wait for their answers, the oldest first.
 	open []*frame
-	// missed weren't answered in time in this session, the newest last; their answers may still come.
+	// missed has the requests of this session that weren't answered in time, the newest last.
+	// Their answers may still arrive.
 	missed []missedRequest
-	// quiet is until when no question without Matches is asked: what comes may be the late answer to one. It is zero when what came until
-	// then was read.
+	// quietUntil is set when a request without Matches isn't answered in time. No such request is
+	// written before it, because the next frame may be the late answer. It is zero once that time
+	// has passed and everything that arrived before it is read.
 	quietUntil time.Time
 }
 
-// missed is a question whose answer may come late.
+// missedRequest is a request whose answer may arrive late.
 type missedRequest struct {
 	id      string
-	matches func([]byte) bool // nil: whatever comes until the questions' quiet is over
+	matches func([]byte) bool // nil: any frame before requests.quietUntil
 }
 
-// mostMissed is how many unanswered questions of a session are remembered, to know late answers by.
+// maxMissed is how many missed requests of a session are remembered, so that late answers are
+// recognised.
 const maxMissed = 16
 
-// mayWrite reports whether the frame may be begun now, behind so many questions of the same write; if only time is in its way, when it may.
+// mayWrite reports whether the write of the frame may begin now. asking is the number of requests
+// before it in the same write. If only time has to pass, at says when the write may begin. s.mu is
+// held.
 func (s *slot) mayWrite(f *frame, asking int) (ok bool, at time.Time) {
 	if f.offset > 0 {
 		return true, time.Time{}
@@ -51,11 +83,11 @@ func (s *slot) mayWrite(f *frame, asking int) (ok bool, at time.Time) {
 	if f.gap > 0 && !s.lastWritten.IsZero() {
 		at = s.lastWritten.Add(f.gap)
 	}
-	if question := f.request; question != nil {
-		if open := len(q.open) + asking; open > 0 && (question.isExclusive() || open >= question.MaxOpen) {
+	if r := f.request; r != nil {
+		if open := len(q.open) + asking; open > 0 && (r.isExclusive() || open >= r.MaxOpen) {
 			return false, time.Time{}
 		}
-		if question.Matches == nil && !q.quietUntil.IsZero() {
+		if r.Matches == nil && !q.quietUntil.IsZero() {
 			if until := s.checkQuiet(); until.After(at) {
 				at = until
 			}
@@ -67,11 +99,13 @@ func (s *slot) mayWrite(f *frame, asking int) (ok bool, at time.Time) {
 	return false, at
 }
 
-// unreadPause is how long a question waits at a time until what the device sent before is read.
+// unreadPause is the pause between two checks whether the device's earlier frames are read.
 const unreadPause = 10 * time.Millisecond
 
-// silentUntil returns when it can be asked again after a question that wasn't answered in time. A late answer may have come and not be read
-// yet: no consumer of data has room, or the host stood still. s.mu is held.
+// checkQuiet returns when a request without Matches may be written; zero means now. The late
+// answer to an earlier request may have arrived and not be read yet: the data consumers may have
+// no room, or the process may have been stopped. So checkQuiet also waits until the connection has
+// no unread bytes. s.mu is held.
 func (s *slot) checkQuiet() time.Time {
 	q := &s.requests
 	now := time.Now()
@@ -85,7 +119,8 @@ func (s *slot) checkQuiet() time.Time {
 	return q.quietUntil
 }
 
-// ask has the frame, whose last byte is written, wait for its answer. s.mu is held.
+// awaitAnswer moves the frame, whose last byte is written, from the queue to the open requests.
+// s.mu is held.
 func (s *slot) awaitAnswer(f *frame, session *Session) {
 	s.removeFrame(f)
 	f.state, f.askedIn = awaitingAnswer, session
@@ -93,7 +128,7 @@ func (s *slot) awaitAnswer(f *frame, session *Session) {
 	f.answerTimer = time.AfterFunc(f.request.Timeout, f.timeOutRequest)
 }
 
-// unanswered ends a question whose time is over.
+// timeOutRequest ends the request with NoReply when its timeout has passed.
 func (f *frame) timeOutRequest() {
 	s := f.slot
 	s.mu.Lock()
@@ -105,7 +140,7 @@ func (f *frame) timeOutRequest() {
 	q.open = slices.DeleteFunc(q.open, func(o *frame) bool { return o == f })
 	if f.request.Matches == nil {
 		q.quietUntil = time.Now().Add(f.request.Timeout)
-		// Those before are over with their own time.
+		// An earlier request without Matches can't be told from this one by its late answer.
 		q.missed = slices.DeleteFunc(q.missed, func(m missedRequest) bool { return m.matches == nil })
 	}
 	if len(q.missed) == maxMissed {
@@ -116,7 +151,8 @@ func (f *frame) timeOutRequest() {
 	s.resumeWriting()
 }
 
-// answer ends the oldest question that frame answers, if there is one. s.mu is held.
+// matchAnswer ends the oldest open request that the frame answers. It returns false if there is
+// none. s.mu is held.
 func (s *slot) matchAnswer(frame []byte) bool {
 	q := &s.requests
 	for i, f := range q.open {
@@ -133,7 +169,8 @@ func (s *slot) matchAnswer(frame []byte) bool {
 	return false
 }
 
-// late returns the id of the command whose question frame answers too late, or "". s.mu is held.
+// matchLateAnswer returns the id of the missed request that the frame answers, or "". s.mu is
+// held.
 func (s *slot) matchLateAnswer(frame []byte) string {
 	q := &s.requests
 	for i, m := range q.missed {
@@ -141,7 +178,7 @@ func (s *slot) matchLateAnswer(frame []byte) string {
 			continue
 		}
 		if m.matches == nil {
-			q.quietUntil = time.Time{} // it is here
+			q.quietUntil = time.Time{} // the late answer has arrived
 		}
 		q.missed = slices.Delete(q.missed, i, i+1)
 		return m.id
@@ -149,7 +186,7 @@ func (s *slot) matchLateAnswer(frame []byte) string {
 	return ""
 }
 
-// endQuestions ends what was asked in a session that ends. s.mu is held.
+// endRequests ends the open requests of a session that ends. s.mu is held.
 func (s *slot) endRequests(session *Session) {
 	for _, f := range s.requests.open {
 		f.answerTimer.Stop()
@@ -158,7 +195,8 @@ func (s *slot) endRequests(session *Session) {
 	s.requests = requests{}
 }
 
-// resume has the queue written on, if there is something to write and nobody does. s.mu is held on entry and released on return.
+// resumeWriting becomes the writer if frames wait and no writer is running. s.mu is held on entry
+// and released on return.
 func (s *slot) resumeWriting() {
 	if s.queue.head == nil || s.queue.writing {
 		s.mu.Unlock()
@@ -168,7 +206,7 @@ func (s *slot) resumeWriting() {
 	s.writeQueue(true)
 }
 
-// resumeAt is resume, when it is time. s.mu is held.
+// resumeWritingAt calls resumeWriting at the given time. s.mu is held.
 func (s *slot) resumeWritingAt(at time.Time) {
 	if s.resumeTimer != nil {
 		s.resumeTimer.Stop()
