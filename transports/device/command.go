@@ -16,21 +16,22 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// Bounds of a command.
+// Limits of a command.
 const (
 	// MaxCommand is the largest body of a command, in bytes.
 	MaxCommand = 1 << 20
-	// MaxName is the largest id or device name in bytes, which is what fits into an AMQP property.
+	// MaxName is the greatest length of an id or a device's name, in bytes. It is what fits into
+	// an AMQP property.
 	MaxName = printable.MaxName
-	// MaxPriority is a command's greatest priority.
+	// MaxPriority is the greatest priority of a command.
 	MaxPriority = 9
-	// MaxTimeout is the longest that a command waits for its answer.
+	// MaxTimeout is the longest time that a command may wait for its answer.
 	MaxTimeout = 5 * time.Minute
-	// maxTTL keeps sums of times far from their limits.
+	// maxTTL keeps sums of times far from the limits of their types.
 	maxTTL = 100 * 365 * 24 * time.Hour
 )
 
-// Encoding says how bytes are written as a JSON string.
+// Encoding is how bytes are written as a JSON string.
 type Encoding string
 
 // The encodings. Text is the default.
@@ -40,63 +41,81 @@ const (
 	Base64 Encoding = "base64"
 )
 
-// Command is what is to be sent to one device, as one frame.
+// Command is a command for one device. It is sent as one frame.
 //
-// Its JSON is one object: `cmd` (a string, required), `device` or `address` (required; both must agree), `id`, `encoding` of
-// cmd ("text", "hex" or "base64"), when it is too late: `expires_at` (RFC 3339), or `ttl` (above 0: a duration such
-// as "1m30s", or a number of seconds), `mode` ("at-least-once" or "at-most-once"), `supersede` (a name, or false), `reply` (whether the device
-// is to answer), `timeout` (how long that may take, written as ttl is), `priority` (0 to 9), `offline` ("fail" or "hold") and `group` (a name). A null counts as not
-// given. Every other field is unknown and rejected, so that a misspelt expires_at is never a command without an end.
+// Its JSON is one object with these fields. device or address is required, and cmd is. A null
+// means that the field isn't given. An unknown field is rejected: otherwise a misspelt expires_at
+// would make a command that never expires.
+//
+//   - cmd is a string: the payload.
+//   - encoding is the encoding of cmd: "text", "hex" or "base64".
+//   - device or address is the device's name. If both are given, they must be equal.
+//   - id is the command's id.
+//   - expires_at is the time after which the command is too late, as in RFC 3339.
+//   - ttl is the time until it is too late: a duration above 0 such as "1m30s", or a number of
+//     seconds. Only one of ttl and expires_at may be given.
+//   - mode is "at-least-once" or "at-most-once".
+//   - supersede is the name of the setting that the command changes, or false.
+//   - reply is true if the device is expected to answer, and false if not.
+//   - timeout is how long the answer may take, written like ttl.
+//   - priority is a number from 0 to 9.
+//   - offline is "fail" or "hold".
+//   - group is the name of a group.
 type Command struct {
-	// ID is the field id, else the message's id; empty if neither was given.
+	// ID is the field id or, if that isn't given, the id of the message. It is empty if neither is
+	// given.
 	ID string
-	// Device is the device as the sender named it.
+	// Device is the device's name as the sender wrote it.
 	Device string
-	// Payload is cmd, decoded. It may be a part of the body that it was read from.
+	// Payload is cmd, decoded. It may share memory with the body of the command.
 	Payload []byte
-	// Encoding is how Payload was, and is to be, written.
+	// Encoding is the encoding of Payload in JSON.
 	Encoding Encoding
-	// ExpiresAt is when the command is too late; zero is never.
+	// ExpiresAt is the time after which the command is too late. Zero means never.
 	ExpiresAt time.Time
-	// TTL is after how long it is too late, counted from the message's timestamp, else from its receipt; zero is never.
+	// TTL is the time until the command is too late. It counts from the timestamp of the message
+	// or, if it has none, from its receipt. Zero means never.
 	TTL time.Duration
-	// Mode is what is promised; empty if the sender leaves that to the receiver.
+	// Mode is empty if the receiver's setting applies.
 	Mode Mode
-	// Supersede names what the command sets, such as "temperature": it takes the place of commands for the same device and name that still wait.
-	// Empty: of none.
+	// Supersede names the setting that the command changes, such as "temperature". The command
+	// supersedes waiting commands for the same device and setting. Empty means none.
 	Supersede string
-	// Reply says whether the device is to answer.
+	// Reply says whether the device is expected to answer.
 	Reply Choice
-	// Timeout is how long the answer may take, counted from when the command is written; zero leaves that to the receiver.
+	// Timeout is how long the answer may take, counted from the write of the command. Zero means
+	// that the receiver's setting applies.
 	Timeout time.Duration
-	// Priority lets the command overtake those for the same device that wait and have less, from 0, which is the usual, to MaxPriority.
+	// Priority lets the command overtake waiting commands of lower priority for the same device.
+	// It is between 0, the default, and MaxPriority.
 	Priority int
-	// Offline is what becomes of the command while its device is away; empty if the sender leaves that to the receiver.
+	// Offline says what happens to the command while its device is offline. Empty means that the
+	// receiver's setting applies.
 	Offline OfflinePolicy
-	// Group names the group for which the command was made, and comes back in its result; empty: for none.
+	// Group is the group that the command was sent to. Its result quotes it. Empty means none.
 	Group string
 }
 
-// OfflinePolicy says what becomes of a command while its device is away.
+// OfflinePolicy says what happens to a command while its device is offline.
 type OfflinePolicy string
 
-// The policies: Fail ends the command at once, Hold keeps it until the device is there.
+// The policies. Fail ends the command at once, and Hold holds it until the device connects.
 const (
 	Fail OfflinePolicy = "fail"
 	Hold OfflinePolicy = "hold"
 )
 
-// Choice is what a command says of something that its receiver decides otherwise.
+// Choice is a setting that a command can make or leave to its receiver.
 type Choice int8
 
-// The choices.
+// The choices. Unspecified leaves the setting to the receiver.
 const (
 	Unspecified Choice = iota
 	No
 	Yes
 )
 
-// Or is the choice, or other if there is none.
+// Or returns the choice as a bool, or other if it is Unspecified.
 func (c Choice) Or(other bool) bool {
 	if c == Unspecified {
 		return other
@@ -104,7 +123,8 @@ func (c Choice) Or(other bool) bool {
 	return c == Yes
 }
 
-// Mode says what a crash in the middle of a command may cost: that it is done twice, or that it isn't known whether it was done.
+// Mode says what happens if the host crashes while it writes a command. The command may be written
+// twice, or it may stay unknown whether it was written.
 type Mode string
 
 // The modes.
@@ -113,30 +133,32 @@ const (
 	AtMostOnce  Mode = "at-most-once"
 )
 
-// ErrMalformed is the kind of ParseCommand's error for a body that isn't one JSON object: there is nobody to answer.
+// ErrMalformed is the kind of ParseCommand's error for a body that isn't one JSON object. Such a
+// command gets no result, because it has no id and no device.
 var ErrMalformed = errors.New("not a JSON object")
 
-// Rejection is ParseCommand's error for a JSON object that isn't a command which can be carried out.
+// Rejection is ParseCommand's error for a JSON object that isn't a valid command.
 type Rejection struct {
-	// Detail is for the command's sender.
+	// Detail is the reason, for the sender.
 	Detail string
-	// Given quotes, shortened, what stands where an id should, if the command has no id that can be trusted: by it the sender
-	// may still know which command is meant.
+	// Given quotes the values that were given as ids, shortened. It is set if the command has no
+	// valid id. It helps the sender to find the command.
 	Given string
 }
 
 func (r *Rejection) Error() string { return r.Detail }
 
-// Format is what is particular to the commands of a pipeline. The zero value is the common format.
+// Format is the command format of a pipeline. The zero value is the common format.
 type Format struct {
-	// Supersede is a further field that a command may have, whose value is its Command.Supersede unless the field `supersede` says another. Empty: none.
+	// Supersede is the name of an additional field. Its value is the Command.Supersede of a
+	// command that has no field supersede. Empty means that there is no such field.
 	Supersede string
 }
 
-// Validate returns an error if the format isn't one.
+// Validate returns an error if Supersede is a field of the common format.
 func (f Format) Validate() error {
 	if f.Supersede != "" && fieldOf([]byte(f.Supersede)) != fieldUnknown {
-		return fmt.Errorf("%q is a field of every command", f.Supersede)
+		return fmt.Errorf("%q is a field of the common command format", f.Supersede)
 	}
 	return nil
 }
@@ -146,25 +168,27 @@ func ParseCommand(body []byte, messageID string) (Command, error) {
 	return Format{}.Parse(body, messageID)
 }
 
-// Parse reads the command in body, strictly: one walk, no guesses. messageID is the id of the message that carried it, used
-// if the command names none; it may be empty.
+// Parse parses the command in body. messageID is the id of the message that has the body, or
+// empty. The command gets it as its id if it has none.
 //
-// A body that isn't one JSON object (empty, cut off, followed by something, nested too deep) gives an error of kind
-// [ErrMalformed]. Any other body that isn't a good command gives a [*Rejection], and a Command whose ID, Device and Group
-// are set as far as they can be trusted: not if they were given twice, aren't UTF-8 or aren't printable.
+// The body may be no single JSON object: empty, cut off, followed by more text or nested too deep.
+// Then the error is of kind [ErrMalformed].
+//
+// For every other invalid command the error is a [*Rejection]. The returned Command then has ID,
+// Device and Group if they are valid: given once, UTF-8 and printable.
 func (f Format) Parse(body []byte, messageID string) (Command, error) {
 	p := newParser(f, body)
 	err := p.parseBody(messageID)
 	return p.c, err
 }
 
-// parse reads the whole body into p.c.
+// parseBody parses the whole body into p.c.
 func (p *commandParser) parseBody(messageID string) error {
 	for p.scan.Begin('{'); p.scan.Next(); {
 		p.value = p.scan.Value()
 		p.readField()
 	}
-	// What the scanner finds wrong with a string has been rejected where the string was read.
+	// The scanner also reports invalid strings. Those have been rejected already.
 	if err := p.scan.End(); err != nil {
 		p.c = Command{}
 		return fmt.Errorf("reading a command: %w: %w", ErrMalformed, err)
@@ -180,8 +204,8 @@ func (p *commandParser) parseBody(messageID string) error {
 	return nil
 }
 
-// ParseMessage reads the command that msg carries, as [Format.Parse] does. A payload that can't be opened
-// (see [transports.Body]) gives an error of kind [ErrMalformed].
+// ParseMessage parses the command in msg, like [Format.Parse]. If the payload can't be
+// decompressed (see [transports.Body]), the error is of kind [ErrMalformed].
 func (f Format) ParseMessage(msg *message.Message) (Command, error) {
 	body, err := transports.Body(msg)
 	if err != nil {
@@ -192,21 +216,22 @@ func (f Format) ParseMessage(msg *message.Message) (Command, error) {
 	return c, err
 }
 
-// own has a command whose body was opened keep its payload alone, and not the whole body.
+// clonePayload copies the payload of a command whose body was decompressed. So the command doesn't
+// keep the whole body in memory.
 func (c *Command) clonePayload(msg *message.Message) {
 	if msg.Metadata[transports.ContentEncoding] != "" {
 		c.Payload = bytes.Clone(c.Payload)
 	}
 }
 
-// unopened is the error of a command whose payload can't be opened.
+// unopenedError is the error for a command whose payload can't be decompressed.
 type unopenedError struct{ error }
 
 func (u unopenedError) Error() string        { return "reading a command: " + u.error.Error() }
 func (u unopenedError) Unwrap() error        { return u.error }
 func (u unopenedError) Is(target error) bool { return target == ErrMalformed }
 
-// decode returns the bytes that text stands for.
+// decodeText returns the bytes that text encodes.
 func decodeText(e Encoding, text []byte) (b []byte, err error) {
 	switch e {
 	case Text:
@@ -224,12 +249,13 @@ func decodeText(e Encoding, text []byte) (b []byte, err error) {
 	return b, nil
 }
 
-// Message returns a message that carries the command. Its id is the command's, which must be set.
+// Message returns a message with the command. The command must have an ID, which is also the id of
+// the message.
 func (c Command) Message() *message.Message {
 	return newMessage(c.ID, TypeCommand, c.Device, c.AppendJSON(nil))
 }
 
-// AppendJSON appends the command's JSON, with the fields that are set, to dst.
+// AppendJSON appends the command's JSON to dst, with the fields that are set.
 func (c Command) AppendJSON(dst []byte) []byte {
 	dst = append(dst, '{')
 	if c.ID != "" {
@@ -287,7 +313,7 @@ func (c Command) AppendJSON(dst []byte) []byte {
 	return append(dst, '}')
 }
 
-// appendEncoded appends bytes in an encoding, as a JSON string.
+// appendEncoded appends b to dst as a JSON string in the encoding.
 func appendEncoded(dst []byte, e Encoding, b []byte) []byte {
 	switch e {
 	case Hex:

@@ -33,7 +33,7 @@ const (
 	fieldDevices
 	fieldLabels
 	fieldAll
-	fieldSets // the one that the format names
+	fieldSets // the field that Format.Supersede names
 	fieldCount
 )
 
@@ -78,20 +78,20 @@ func fieldOf(name []byte) field {
 	}
 }
 
-// commandParser collects a command from an object's members.
+// commandParser builds a command from the fields of a JSON object.
 type commandParser struct {
 	scan              jsontext.Scanner[[]byte]
 	size              int                    // of the body, in bytes
-	value             jsontext.Token[[]byte] // of the current member
+	value             jsontext.Token[[]byte] // of the current field
 	format            Format
-	supersedeByFormat string // by the field that the format names
-	hasSupersede      bool   // the field supersede says it
+	supersedeByFormat string // the value of the field that Format.Supersede names
+	hasSupersede      bool   // the field supersede is given
 	c                 Command
 	seen              [fieldCount]bool
 	address           string
 	cmd               []byte
-	ids               [2]jsontext.Token[[]byte] // the first values that were given as ids
-	given             int                       // how many of them there are
+	ids               [2]jsontext.Token[[]byte] // the first values of the field id
+	given             int                       // how many ids has
 	rejection         *Rejection
 	selection         *Selection // nil: the command is for one device
 }
@@ -100,18 +100,18 @@ func newParser(f Format, body []byte) commandParser {
 	return commandParser{scan: jsontext.New(body), size: len(body), c: Command{Encoding: Text}, format: f}
 }
 
-// reject keeps the first thing that is wrong.
+// reject records the first problem of the command.
 func (p *commandParser) reject(format string, args ...any) {
 	if p.rejection == nil {
 		p.rejection = &Rejection{Detail: fmt.Sprintf(format, args...)}
 	}
 }
 
-// member takes the current member in.
+// readField reads the current field into the command.
 func (p *commandParser) readField() {
 	name, err := p.scan.Name.Text()
 	if err != nil {
-		p.reject("a field's name %v", err)
+		p.reject("the name of a field %v", err)
 		return
 	}
 	f := fieldOf(name)
@@ -127,7 +127,7 @@ func (p *commandParser) readField() {
 		return
 	}
 	if p.selection == nil && (f == fieldDevices || f == fieldLabels || f == fieldAll) {
-		p.reject("%s: belongs to a command for a group, which is for the handler fanout", name)
+		p.reject("%s: only a command for a group has this field; the handler fanout takes such commands", name)
 		return
 	}
 	if p.seen[f] {
@@ -179,7 +179,7 @@ func (p *commandParser) readField() {
 	}
 }
 
-// distrust forgets what was said twice.
+// clearRepeated deletes the value of a field that is given twice.
 func (p *commandParser) clearRepeated(f field) {
 	switch f {
 	case fieldID:
@@ -191,7 +191,8 @@ func (p *commandParser) clearRepeated(f field) {
 	}
 }
 
-// text returns the current value, which must be a string; never nil unless it is rejected.
+// readText returns the current value, which must be a string. It returns nil only if it rejects
+// the value.
 func (p *commandParser) readText(name string) []byte {
 	if p.value.Kind != '"' {
 		p.reject("%s: must be a string", name)
@@ -204,7 +205,7 @@ func (p *commandParser) readText(name string) []byte {
 	return b
 }
 
-// named returns the current value, which must be a string that can name something.
+// readName returns the current value, which must be a string and a valid name.
 func (p *commandParser) readName(name string) string {
 	b := p.readText(name)
 	if b == nil {
@@ -225,11 +226,11 @@ func (p *commandParser) readExpiresAt() {
 	if err := p.c.ExpiresAt.UnmarshalText(b); err != nil {
 		p.reject("expires_at: %s is not a time as in RFC 3339, such as 2026-05-01T12:00:00Z", quoteClipped(b))
 	} else if p.c.ExpiresAt.IsZero() {
-		p.reject("expires_at: is the year 1")
+		p.reject("expires_at: must not be in the year 1")
 	}
 }
 
-// duration returns the current value, which must be above 0 and no more than most.
+// readDuration returns the current value, which must be above 0 and at most the given limit.
 func (p *commandParser) readDuration(name string, most time.Duration) (d time.Duration) {
 	var err error
 	switch p.value.Kind {
@@ -259,7 +260,7 @@ func (p *commandParser) readDuration(name string, most time.Duration) (d time.Du
 	return 0
 }
 
-// shownBound returns a bound for people.
+// boundText returns the text of a limit for an error.
 func boundText(d time.Duration) string {
 	if d == maxTTL {
 		return "100 years"
@@ -295,7 +296,7 @@ func (p *commandParser) readMode() {
 	}
 }
 
-// supersede takes a name, or false, which is none.
+// readSupersede reads a name, or false, which means none.
 func (p *commandParser) readSupersede() {
 	p.hasSupersede = true
 	switch p.value.Kind {
@@ -303,7 +304,7 @@ func (p *commandParser) readSupersede() {
 	case '"':
 		p.c.Supersede = p.readName("supersede")
 	default:
-		p.reject("supersede: must be the name of what the command sets, or false")
+		p.reject("supersede: must be the name of the setting that the command changes, or false")
 	}
 }
 
@@ -316,7 +317,7 @@ func (p *commandParser) readOffline() {
 	}
 }
 
-// finish checks what concerns several fields.
+// checkFields checks the rules that concern several fields.
 func (p *commandParser) checkFields(messageID string) {
 	c := &p.c
 	if c.ID == "" && messageID != "" {
@@ -361,7 +362,7 @@ func (p *commandParser) checkFields(messageID string) {
 	}
 }
 
-// decode makes the payload of cmd.
+// decodePayload sets the payload from cmd.
 func (p *commandParser) decodePayload() {
 	var err error
 	switch p.c.Encoding {
@@ -374,7 +375,8 @@ func (p *commandParser) decodePayload() {
 	}
 }
 
-// shownIDs are the ids that were given, quoted and shortened. The message's is one only where it can't name the command.
+// quoteIDs returns the given ids, quoted and shortened. It includes the message's id if that isn't
+// a valid name.
 func (p *commandParser) quoteIDs(messageID string) string {
 	var all []string
 	for _, id := range p.ids[:p.given] {
@@ -386,7 +388,7 @@ func (p *commandParser) quoteIDs(messageID string) string {
 	return strings.Join(all, ", ")
 }
 
-// shown quotes the value for a detail.
+// quoteToken quotes a value for an error.
 func quoteToken(t jsontext.Token[[]byte]) string {
 	if b, err := t.Text(); err == nil && t.Kind == '"' {
 		return quoteClipped(b)
@@ -394,7 +396,7 @@ func quoteToken(t jsontext.Token[[]byte]) string {
 	return quoteClipped(t.Raw)
 }
 
-// clip quotes a value of the sender's for a detail.
+// quoteClipped quotes and shortens a value that the sender wrote.
 func quoteClipped(b []byte) string {
 	const most = 64
 	if len(b) > most {

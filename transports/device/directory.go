@@ -6,24 +6,27 @@ import (
 	"time"
 )
 
-// remembered is how long after its clock has passed it a device's last epoch is remembered, and how long a device may have been silent.
+// rememberTime is how long a device's last epoch is remembered after the clock has passed it. It
+// is also the longest silence of a device that counts.
 const rememberTime = 5 * time.Minute
 
-// NewDirectory returns the directory of a host that is alone: it lives in memory. An epoch is the time of the device's last sign of life in the clock's
-// Unix milliseconds and not before the directory's own beginning, so epochs keep growing over restarts without being stored.
+// NewDirectory returns a directory in memory, for a host that works alone. An epoch is the time of
+// the device's last sign of life, in Unix milliseconds, and no earlier than the creation of the
+// directory. So epochs grow over restarts although they aren't stored.
 func NewDirectory(now func() time.Time) Directory {
 	return &memoryDirectory{now: now, born: uint64(now().UnixMilli()), last: map[string]uint64{}}
 }
 
-// memoryDirectory remembers a device's last epoch only as long as the clock alone couldn't be trusted to give a greater one.
+// memoryDirectory remembers a device's last epoch for as long as the clock could yield a smaller
+// one.
 type memoryDirectory struct {
 	now  func() time.Time
-	born uint64
+	born uint64 // the least epoch
 
 	mu       sync.Mutex
-	latest   uint64 // the latest that the clock ever said, should it be set back
+	latest   uint64 // the latest time that the clock has shown, in case it is set back
 	last     map[string]uint64
-	released []claim // in the order of release
+	released []claim // in the order of their release
 }
 
 type claim struct {
@@ -53,7 +56,7 @@ func (d *memoryDirectory) Release(_ context.Context, device string, epoch uint64
 	return nil
 }
 
-// forget drops released devices whose epoch the clock has passed for long enough.
+// forgetReleased forgets released devices whose epoch the clock has passed by rememberTime.
 func (d *memoryDirectory) forgetReleased(now time.Time) {
 	d.latest = max(d.latest, uint64(now.UnixMilli()))
 	n := 0

@@ -7,78 +7,85 @@ import (
 	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
-// Topics that every transport of devices offers.
+// Topics that every transport with devices has.
 const (
-	// EventsTopic is the stream of [Event].
+	// EventsTopic is the topic of [Event] messages.
 	EventsTopic = "events"
-	// DataTopic is the stream of [Data].
+	// DataTopic is the topic of [Data] messages.
 	DataTopic = "data"
 )
 
-// EventType is what an event tells of.
+// EventType is the type of an event.
 type EventType string
 
 // The types of events.
 const (
 	Connected    EventType = "connected"
 	Disconnected EventType = "disconnected"
-	// HostEvent tells of the host that holds the devices; its reason is one of the Host reasons.
+	// HostEvent is an event of the host itself. Its reason is one of the Host reasons.
 	HostEvent EventType = "host"
 )
 
-// Reason is why something came about.
+// Reason is why a session ended, or what a host reports of itself.
 type Reason string
 
 // Why a session ended.
 const (
-	// ClientClosed: the device closed the connection.
+	// ClientClosed means that the device closed the connection.
 	ClientClosed Reason = "client_closed"
-	// ConnectionLost: the connection broke, or the device took nothing for the write timeout.
+	// ConnectionLost means that the connection broke, or that the kernel took nothing for the
+	// device in the write timeout.
 	ConnectionLost Reason = "connection_lost"
-	// IdleTimeout: nothing came from the device for the idle timeout.
+	// IdleTimeout means that the device sent nothing in the idle timeout.
 	IdleTimeout Reason = "idle_timeout"
-	// Replaced: a newer session of the device took over.
+	// Replaced means that a newer session of the device took over.
 	Replaced Reason = "replaced"
-	// Kicked: somebody at this end asked for it.
+	// Kicked means that the host ended the session, for example because the inventory no longer
+	// lists the device.
 	Kicked Reason = "kicked"
-	// ProtocolError: the device broke the framing or a documented limit.
+	// ProtocolError means that the device broke the framing or a documented limit.
 	ProtocolError Reason = "protocol_error"
-	// AuthError: the device didn't prove who it is.
+	// AuthError means that the device didn't prove its identity.
 	AuthError Reason = "auth_error"
-	// ServerShutdown: this host stopped.
+	// ServerShutdown means that the host stopped.
 	ServerShutdown Reason = "server_shutdown"
-	// NodeLost is set by consumers, when a host is silent.
+	// NodeLost is never published. Consumers use it for the devices of a lost host.
 	NodeLost Reason = "node_lost"
 )
 
-// What a host says of itself.
+// What a host reports of itself.
 const (
 	HostStarted   Reason = "started"
 	HostHeartbeat Reason = "heartbeat"
 	HostStopped   Reason = "stopped"
 )
 
-// Event is a change of presence. Apply a device's event only if its (Epoch, Seq) is greater than what you have.
+// Event reports that a device or a host came online or went offline. A consumer should apply a
+// device's event only if its (Epoch, Seq) is greater than the last that it applied.
 type Event struct {
 	EventID string    `json:"event_id"`
 	Type    EventType `json:"type"`
 	Device  string    `json:"device,omitempty"`
-	// Online says whether the device, or the host, is there now.
+	// Online reports whether the device or host is online now.
 	Online     bool   `json:"online"`
 	Reason     Reason `json:"reason,omitempty"`
 	RemoteAddr string `json:"remote_addr,omitempty"`
 	Host       string `json:"host"`
-	// Generation grows with each start of the host (Unix milliseconds of the start).
+	// Generation is the number of one start of the host: the Unix milliseconds of the start. A
+	// later start has a greater one.
 	Generation uint64 `json:"generation"`
-	// Epoch numbers the device's sessions; a newer session has a greater one. Under 2^53.
+	// Epoch is the epoch of the device's session. A newer session has a greater one. It is less
+	// than 2^53.
 	Epoch uint64 `json:"epoch,omitempty"`
-	// Seq counts the events and data of one session, or the events of one generation of a host, from 1.
+	// Seq counts from 1. It counts the events and data of one session, or the events of one start
+	// of a host.
 	Seq         uint64    `json:"seq"`
 	ConnectedAt time.Time `json:"connected_at,omitzero"`
 	Time        time.Time `json:"time"`
 }
 
-// AppendJSON appends the event's JSON to dst. The fields that belong to a device are left out for a host.
+// AppendJSON appends the event's JSON to dst. It leaves out the fields of a device if the event is
+// about a host.
 func (e Event) AppendJSON(dst []byte) []byte {
 	dst = append(dst, `{"event_id":`...)
 	dst = jsontext.AppendString(dst, e.EventID)

@@ -14,32 +14,59 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// FeedOptions bound what is kept for consumers that are behind.
+// This file is the feed: it publishes events and data to the pipelines that consume them.
+//
+// Every consumer is a subscriber (subscriber.go). It has a backlog (backlog.go) of each topic that
+// it consumes. Publishing adds a record to the backlogs; a goroutine of the subscription delivers
+// the records from there.
+//
+// A record has these states for each consumer:
+//   - waiting: it is in the backlog.
+//   - unsettled: it is delivered. A nack puts it back at its place in the backlog.
+//   - gone: it was acked, replaced by a newer event of its device, or dropped at a bound.
+//
+// A slow consumer has different effects on the two topics. Publishing an event never blocks:
+// events are replaced and then dropped. Publishing data blocks the goroutine that reads from the
+// device, unless DropOldest is set.
+//
+// Invariants:
+//   - A consumer receives the records of a device in the order of their publication.
+//   - All consumers of data get a frame, or none does and the publisher waits.
+//   - At most window deliveries of a subscription are unsettled.
+//
+// feed.mu guards all subscribers and backlogs. It is the last lock in the order of registry.go.
+
+// FeedOptions configure the topics and limit what is kept for slow consumers.
 type FeedOptions struct {
-	// EventsWindow and DataWindow are how many messages a consumer may hold unsettled.
+	// EventsWindow and DataWindow are the windows of a consumer of each topic.
 	EventsWindow, DataWindow int
-	// EventsBacklog is how many events may wait for a consumer before only the newest of each device is kept.
+	// EventsBacklog is a number of waiting events. If that many wait for a consumer, a new event
+	// replaces the older ones of its device.
 	EventsBacklog int
-	// EventsTotal is how many may wait at all; beyond it the oldest are lost.
+	// EventsTotal is the most events that may wait for a consumer. Beyond it, the oldest are
+	// dropped.
 	EventsTotal int
-	// DataPerDevice and DataTotal are how much data may wait for a consumer.
+	// DataPerDevice and DataTotal are the most data messages that may wait for a consumer, of one
+	// device and in all.
 	DataPerDevice, DataTotal int
-	// DropOldest says that at a bound the oldest data makes room; otherwise the device isn't read until there is room.
+	// DropOldest means that the oldest data is dropped at a bound. Otherwise the host stops
+	// reading from the device until there is room.
 	DropOldest bool
-	// Memory has the budgets of what waits, which is data, and of what is in flight.
+	// Memory has the byte budgets. Waiting limits the data in all backlogs, and InFlight the
+	// unsettled messages.
 	Memory transports.Memory
-	// Heartbeat is how often the host says that it is there.
+	// Heartbeat is the time between two heartbeats of the host.
 	Heartbeat time.Duration
 }
 
-// The Types of messages that carry an Event or a Data.
+// The transports.Type of messages that carry an Event or a Data.
 const (
 	TypeEvent = "event"
 	TypeData  = "data"
 )
 
-// feed carries events and data to the consumers of their topics. Each consumer has every record; without consumers
-// nothing is kept.
+// feed publishes events and data to their consumers. Every consumer gets every record. Without
+// consumers, nothing is kept.
 type feed struct {
 	hostName   string
 	generation uint64
@@ -49,7 +76,7 @@ type feed struct {
 	log        *slog.Logger
 
 	taps   transports.Taps
-	tapped atomic.Int32 // so that nothing is encoded for nobody
+	tapped atomic.Int32 // the number of taps; without taps, no record is encoded for them
 
 	mu          sync.Mutex
 	subscribers map[*subscriber]struct{}
@@ -65,13 +92,13 @@ func newFeed(host string, generation uint64, o FeedOptions, now func() time.Time
 	}
 }
 
-// record is an event or data that waits for consumers. It is encoded when it is handed out.
+// record is an event or data that waits for consumers. It is encoded when it is delivered.
 type record interface {
-	// of returns the device, or "" for the host.
+	// deviceName returns the device, or "" for an event of the host.
 	deviceName() string
-	// size returns about how many bytes of memory it takes.
+	// size returns roughly how many bytes of memory the record takes.
 	size() int
-	// delivery returns its content as a delivery.
+	// newDelivery returns a delivery with the record's JSON.
 	newDelivery(f *feed) *transports.Delivery
 }
 
@@ -79,7 +106,7 @@ type eventRecord struct{ event Event }
 
 func (r *eventRecord) deviceName() string { return r.event.Device }
 
-// size is small, so that the number of events bounds their bytes.
+// size is 0: an event is small, so the bound on their number is enough.
 func (r *eventRecord) size() int { return 0 }
 
 func (r *eventRecord) newDelivery(f *feed) *transports.Delivery {
@@ -112,10 +139,11 @@ func deliveryOf(id, kind, device string, at time.Time, payload []byte) *transpor
 	return d
 }
 
-// idSpace keeps these ids apart from other name-based UUIDs.
+// idSpace is the namespace of the ids. It keeps them apart from other name-based UUIDs.
 var idSpace = uuid.MustParse("b64f2c05-92f4-4f0a-8f52-0a4d0a9bd0c1")
 
-// id names an event or data. It follows from what it is, so that every consumer and every repetition has the same.
+// messageID returns the id of an event or data. It is computed from the content, so every consumer
+// and every redelivery has the same id.
 func (f *feed) messageID(device string, epoch, seq uint64) string {
 	name := make([]byte, 0, 128)
 	name = strconv.AppendQuote(name, f.hostName)
@@ -126,8 +154,8 @@ func (f *feed) messageID(device string, epoch, seq uint64) string {
 	return uuid.NewSHA1(idSpace, name).String()
 }
 
-// presence publishes that a session began or ended. It never blocks. The caller holds the slot's lock, so that events of one device
-// are in order.
+// publishPresence publishes that a session began or ended. It never blocks. The caller holds
+// slot.mu, so the events of a device are in order.
 func (f *feed) publishPresence(s *Session, kind EventType) {
 	f.publishEvent(&eventRecord{Event{
 		Type: kind, Device: s.slot.device, Online: kind == Connected, Reason: s.reason, RemoteAddr: s.remote, Host: f.hostName,
@@ -135,7 +163,7 @@ func (f *feed) publishPresence(s *Session, kind EventType) {
 	}})
 }
 
-// host publishes what the host says of itself.
+// publishHost publishes an event of the host itself.
 func (f *feed) publishHost(reason Reason) {
 	f.mu.Lock()
 	f.hostSeq++
@@ -159,14 +187,15 @@ func (f *feed) publishEvent(r *eventRecord) {
 			f.metrics.countEvents(coalesced, lost)
 			if lost > 0 && !f.lossLogged {
 				f.lossLogged = true
-				f.log.Error("a consumer of events is so far behind that events are lost", "pipeline", s.pipeline, "waiting", b.n)
+				f.log.Error("events were dropped because their consumer is too slow", "pipeline", s.pipeline, "waiting", b.n)
 			}
 		}
 	}
 }
 
-// data publishes what a session's device sent. If a consumer has no room for it, nobody gets it, and the returned channel is
-// closed when it is worth another try.
+// publishData publishes a frame of a session's device. If one consumer has no room for it, no
+// consumer gets it. publishData then returns a channel that is closed when the caller should try
+// again.
 func (f *feed) publishData(s *Session, seq uint64, payload []byte, late string) (room <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -201,14 +230,15 @@ func (f *feed) showTaps(topic string, r record) {
 	}
 }
 
-// tap shows a topic's messages to somebody who doesn't consume them.
+// tapTopic returns copies of a topic's messages until ctx ends.
 func (f *feed) tapTopic(ctx context.Context, topic string) <-chan *message.Message {
 	f.tapped.Add(1)
 	context.AfterFunc(ctx, func() { f.tapped.Add(-1) })
 	return f.taps.Tap(ctx, topic)
 }
 
-// drain says that nothing comes to topic any more.
+// drainTopic marks the topic as drained: nothing more is published to it. Its subscriptions end
+// when their backlogs are empty and their deliveries settled.
 func (f *feed) drainTopic(topic string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

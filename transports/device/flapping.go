@@ -6,9 +6,15 @@ import (
 	"time"
 )
 
-// Several devices that claim one identity, such as those behind one NAT with identity by address, would evict each other for ever.
-// So a live session may be replaced only takeovers times in flapWindow; who comes then waits until the current session
-// ends or the window has room again.
+// Several connections can claim to be one device. An example is devices behind one NAT that are
+// identified by their address. Without a limit, they would take the session over from each other
+// for ever.
+//
+// So at most maxTakeovers takeovers of a device may happen in flapWindow. After that, its current
+// session stays, and further connections wait in a queue of at most maxFlapWaiting. The first one
+// gets its turn when the session ends, or when the oldest takeover is longer ago than flapWindow.
+//
+// The lock of the device's shard guards all of this.
 const (
 	maxTakeovers   = 3
 	flapWindow     = 10 * time.Second
@@ -18,15 +24,16 @@ const (
 // ErrFlapping is what Connect returns when too many connections of one device wait already.
 var ErrFlapping = errors.New("too many connections claim to be this device")
 
-// ErrGone is what Connect returns when the connection ended while it waited.
-var ErrGone = errors.New("the connection ended while it waited for its turn")
+// ErrGone is what Connect returns when the connection was closed while it waited.
+var ErrGone = errors.New("the connection was closed while it waited for its turn")
 
-// flapping is the record of a device whose live session was replaced. It is guarded by its shard's lock.
+// flapping has the takeovers of a device and the connections that wait. Its shard's lock guards
+// it.
 type flapping struct {
-	times   [maxTakeovers]time.Time // of the last takeovers; times[next] is the oldest
+	times   [maxTakeovers]time.Time // when the last takeovers happened; times[next] is the oldest
 	next    int
 	waiting []chan struct{}
-	warned  time.Time
+	warned  time.Time // when this was last logged
 }
 
 func (f *flapping) recordTakeover(now time.Time) {
@@ -34,7 +41,8 @@ func (f *flapping) recordTakeover(now time.Time) {
 	f.next = (f.next + 1) % maxTakeovers
 }
 
-// full returns how long no live session may be replaced.
+// takeoverWait returns how long the device's session can't be replaced. It can be replaced if the
+// result isn't above 0.
 func (f *flapping) takeoverWait(now time.Time) time.Duration {
 	if oldest := f.times[f.next]; !oldest.IsZero() {
 		return oldest.Add(flapWindow).Sub(now)
@@ -42,7 +50,7 @@ func (f *flapping) takeoverWait(now time.Time) time.Duration {
 	return 0
 }
 
-// admit blocks while a new session of device isn't allowed to replace the live one.
+// awaitTakeover blocks until a new session of device may replace the current one.
 func (r *Registry) awaitTakeover(ctx context.Context, device string, conn Conn) error {
 	sh := r.shardOf(device)
 	for waited := false; ; waited = true {
@@ -91,7 +99,7 @@ func (r *Registry) awaitTakeover(ctx context.Context, device string, conn Conn) 
 	}
 }
 
-// await blocks until it is the newcomer's turn, for pause at most.
+// awaitTurn blocks until turn is closed or pause has passed. It returns an error if ctx ends.
 func (r *Registry) awaitTurn(ctx context.Context, sh *shard, f *flapping, turn chan struct{}, pause time.Duration) error {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
@@ -111,12 +119,12 @@ func (r *Registry) awaitTurn(ctx context.Context, sh *shard, f *flapping, turn c
 		}
 	}
 	if err != nil {
-		f.wakeFirst() // the turn was given to somebody who leaves
+		f.wakeFirst() // this connection doesn't take its turn
 	}
 	return err
 }
 
-// pass gives the turn to the next newcomer that waits, as the caller doesn't take it.
+// passTurn wakes the next waiting connection, because the caller doesn't take its turn.
 func (r *Registry) passTurn(device string) {
 	sh := r.shardOf(device)
 	sh.mu.Lock()
@@ -126,7 +134,7 @@ func (r *Registry) passTurn(device string) {
 	}
 }
 
-// wake gives the first newcomer its turn, as the device has no session any more. sh.mu is held.
+// wakeFirst wakes the first waiting connection, because the device is offline. sh.mu is held.
 func (sh *shard) wakeFirst(device string) {
 	if f := sh.flapping[device]; f != nil {
 		f.wakeFirst()
@@ -140,7 +148,8 @@ func (f *flapping) wakeFirst() {
 	}
 }
 
-// forgetCalm drops some of the records that say nothing any more, so that there are never many more than devices that flap.
+// forgetExpired deletes some records that don't limit anything any more. It looks at four records
+// per call, so that there are never many more records than flapping devices.
 func (sh *shard) forgetExpired(now time.Time) {
 	looked := 0
 	for device, f := range sh.flapping {

@@ -12,28 +12,34 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// MaxGroupCommand is the largest body of a command for a group, in bytes, which may list many devices.
+// MaxGroupCommand is the largest body of a command for a group, in bytes. It is larger than
+// MaxCommand because the body may list many devices.
 const MaxGroupCommand = 16 << 20
 
-// GroupCommand is a command that several devices are to get, each as a command of its own with the same id and the group's name.
+// GroupCommand is a command for several devices. Each device gets a command with the same id and
+// the group's name.
 //
-// Its JSON is that of a [Command] without `device` and `address`, and with exactly one of `devices` (a list of names), `labels` (an object of
-// strings: the devices that have all of these labels) and `all` (true).
+// Its JSON is that of a [Command] without device and address. It has exactly one of these fields
+// in addition:
+//
+//   - devices is a list of names.
+//   - labels is an object of strings. It selects the devices that have all of the labels.
+//   - all is true. It selects every device.
 type GroupCommand struct {
-	// Command has no Device.
+	// Command is the command that each device gets. It has no Device.
 	Command
 	Selection
 }
 
-// Selection says which devices are meant. Exactly one of its fields is set.
+// Selection selects devices. Exactly one of its fields is set.
 type Selection struct {
 	Devices []string
 	Labels  map[string]string
 	All     bool
 }
 
-// ParseGroup reads the command for a group in body, as strictly as [Format.Parse], with the same kinds of errors. With a [*Rejection] the ID and the
-// Group of what it returns are set as far as they can be trusted.
+// ParseGroup parses the command for a group in body. Its errors are of the same kinds as those of
+// [Format.Parse]. With a [*Rejection], the returned command has ID and Group if they are valid.
 func (f Format) ParseGroup(body []byte, messageID string) (GroupCommand, error) {
 	var s Selection
 	p := newParser(f, body)
@@ -45,7 +51,7 @@ func (f Format) ParseGroup(body []byte, messageID string) (GroupCommand, error) 
 	return GroupCommand{p.c, s}, err
 }
 
-// ParseGroupMessage reads the command for a group that msg carries, as [Format.ParseMessage] reads a command.
+// ParseGroupMessage parses the command for a group in msg, like [Format.ParseMessage].
 func (f Format) ParseGroupMessage(msg *message.Message) (GroupCommand, error) {
 	body, err := transports.Body(msg)
 	if err != nil {
@@ -56,7 +62,7 @@ func (f Format) ParseGroupMessage(msg *message.Message) (GroupCommand, error) {
 	return c, err
 }
 
-// devices takes a list of names.
+// readDevices reads a list of names.
 func (p *commandParser) readDevices() {
 	if p.value.Kind != '[' {
 		p.reject("devices: must be a list of devices")
@@ -78,7 +84,7 @@ func (p *commandParser) readDevices() {
 	p.selection.Devices = names
 }
 
-// labels takes an object of strings.
+// readLabels reads an object of strings.
 func (p *commandParser) readLabels() {
 	if p.value.Kind != '{' {
 		p.reject(`labels: must be an object, such as {"site": "north"}`)
@@ -89,7 +95,7 @@ func (p *commandParser) readLabels() {
 	for members.Begin('{'); members.Next(); {
 		key, err := members.Name.Text()
 		if err != nil {
-			p.reject("labels: a label's name %v", err)
+			p.reject("labels: the name of a label %v", err)
 			return
 		}
 		if _, twice := labels[string(key)]; twice {
@@ -122,7 +128,7 @@ func (p *commandParser) readAll() {
 	p.selection.All = true
 }
 
-// nameOf returns a value, which must be a string that can name something.
+// readNameToken returns a value, which must be a string and a valid name.
 func readNameToken(t jsontext.Token[[]byte]) (string, error) {
 	if t.Kind != '"' {
 		return "", errors.New("must be a string")
@@ -137,7 +143,7 @@ func readNameToken(t jsontext.Token[[]byte]) (string, error) {
 	return string(b), nil
 }
 
-// selected checks which devices a command for a group is for.
+// checkSelection checks that the command selects devices in exactly one way.
 func (p *commandParser) checkSelection() error {
 	var given []string
 	if p.selection.Devices != nil {
@@ -151,9 +157,9 @@ func (p *commandParser) checkSelection() error {
 	}
 	switch {
 	case p.c.Device != "":
-		return errors.New("device: a command for a group has none; what it has is devices, labels or all")
+		return errors.New("device: a command for a group must have devices, labels or all instead")
 	case len(given) == 0:
-		return errors.New("devices, labels or all: one of them must say which devices are meant")
+		return errors.New("devices, labels or all: one of them must be given")
 	case len(given) > 1:
 		return fmt.Errorf("%s: only one of them may be given", strings.Join(given, " and "))
 	}

@@ -14,22 +14,23 @@ import (
 // TypeGroup is the transports.Type of messages that carry a [GroupReport].
 const TypeGroup = "group"
 
-// GroupState is what became of a command for a group.
+// GroupState is the state of a command for a group.
 type GroupState string
 
 // The states.
 const (
-	// GroupExpanded means that each device of the group has its command on the way.
+	// GroupExpanded means that a command for each device of the group was published.
 	GroupExpanded GroupState = "expanded"
-	// GroupRejected means that the command is a bad one, and no device has one.
+	// GroupRejected means that the command is invalid, and no device gets it.
 	GroupRejected GroupState = "rejected"
-	// GroupFinished means that all the commands have ended, each in a state of its own.
+	// GroupFinished means that the commands of all devices have ended, each in its own state.
 	GroupFinished GroupState = "finished"
-	// GroupUnfinished means that not all of them are known to have ended, and that this isn't waited for any longer.
+	// GroupUnfinished means that some commands aren't known to have ended, and that the host
+	// doesn't wait for them any longer.
 	GroupUnfinished GroupState = "unfinished"
 )
 
-// Code returns the number that stands for the state, in the manner of HTTP.
+// Code returns the state's number, which follows the HTTP status codes.
 func (s GroupState) Code() int {
 	switch s {
 	case GroupExpanded:
@@ -43,21 +44,21 @@ func (s GroupState) Code() int {
 	}
 }
 
-// GroupReport is what became of a command for a group. In its JSON, id, state, code, host and time are always there; the others where they say
-// something.
+// GroupReport reports the state of a command for a group. Its JSON always has id, state, code,
+// host and time. It has the other fields if they are set.
 type GroupReport struct {
 	ID    string
 	Group string
 	State GroupState
-	// Detail says more for people.
+	// Detail is the reason in words.
 	Detail string
-	// Devices is how many devices the group has; 0 if that isn't known.
+	// Devices is the number of devices in the group, or 0 if it isn't known.
 	Devices int
-	// States counts the devices by the states in which their commands ended.
+	// States is the number of devices by the state in which their commands ended.
 	States map[State]int
-	// Unfinished is how many devices have no such state yet.
+	// Unfinished is the number of devices whose commands haven't ended.
 	Unfinished int
-	// Host is the host that says so.
+	// Host is the name of the host that made the report.
 	Host string
 	Time time.Time
 }
@@ -81,11 +82,11 @@ func (r GroupReport) JSON() []byte {
 	if r.Devices > 0 && (r.State == GroupFinished || r.State == GroupUnfinished) {
 		out.Unfinished = &r.Unfinished
 	}
-	text, _ := json.Marshal(out) // strings, numbers and a time always work
+	text, _ := json.Marshal(out) // marshaling strings, numbers and a time can't fail
 	return text
 }
 
-// ParseGroupReport reads the JSON of a report. Fields that it doesn't know are left out.
+// ParseGroupReport parses the JSON of a report. It ignores unknown fields.
 func ParseGroupReport(body []byte) (GroupReport, error) {
 	var in groupReportJSON
 	if err := jsontext.Unmarshal(body, &in); err != nil {
@@ -101,7 +102,7 @@ func ParseGroupReport(body []byte) (GroupReport, error) {
 	return r, nil
 }
 
-// Message returns a message of this id that carries the report.
+// Message returns a message with the report and the given id.
 func (r GroupReport) Message(id string) *message.Message {
-	return newMessage(id, TypeGroup, "", r.JSON()) // it is about several devices
+	return newMessage(id, TypeGroup, "", r.JSON()) // without a device, because the report is about several
 }

@@ -10,14 +10,14 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// hostEvents is the host's own presence.
+// hostEvents has the state of the events of the host itself.
 type hostEvents struct {
 	start, stop sync.Once
 	quit        chan struct{}
 	beating     sync.WaitGroup
 }
 
-// Start publishes that the host started, and its heartbeats from then on.
+// Start publishes that the host started, and heartbeats from then on.
 func (r *Registry) Start() {
 	r.host.start.Do(func() {
 		r.feed.publishHost(HostStarted)
@@ -37,7 +37,7 @@ func (r *Registry) Start() {
 	})
 }
 
-// CloseSessions does what [Provider] says of it. A registry whose sessions are closed takes no more.
+// CloseSessions implements [Provider]. After it, Connect returns ErrClosing.
 func (r *Registry) CloseSessions(ctx context.Context) {
 	for i := range r.shards {
 		sh := &r.shards[i]
@@ -63,7 +63,7 @@ func (r *Registry) CloseSessions(ctx context.Context) {
 	r.feed.drainTopic(DataTopic)
 }
 
-// stop ends the heartbeats and says so.
+// stopHeartbeats ends the heartbeats and publishes that the host stopped.
 func (r *Registry) stopHeartbeats() {
 	r.host.stop.Do(func() {
 		started := true
@@ -76,7 +76,7 @@ func (r *Registry) stopHeartbeats() {
 	})
 }
 
-// Close ends everything at once: sessions, then the subscribers with what they keep.
+// Close ends the sessions and then the subscribers. It waits for nothing to be written or settled.
 func (r *Registry) Close() {
 	now, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -88,19 +88,19 @@ func (r *Registry) Close() {
 	}
 	r.feed.mu.Unlock()
 	for _, s := range subscribers {
-		_ = s.Close() // it has no error
+		_ = s.Close() // always nil
 	}
 }
 
-// Subscriber returns a pipeline's own consumer of the topics.
+// Subscriber returns a new consumer for a pipeline.
 func (r *Registry) Subscriber(pipeline string) transports.Subscriber {
 	return r.feed.newSubscriber(pipeline)
 }
 
-// Tap does what transports.Tapper says of it.
+// Tap returns copies of the topic's messages, as transports.Tapper requires.
 func (r *Registry) Tap(ctx context.Context, topic string) <-chan *message.Message {
 	return r.feed.tapTopic(ctx, topic)
 }
 
-// Drain does what transports.Drainer says of it.
+// Drain implements transports.Drainer.
 func (r *Registry) Drain(topic string) { r.feed.drainTopic(topic) }

@@ -1,20 +1,23 @@
 package device
 
-// Inventory is what is known of the devices of one transport, under their canonical names. It may change at any time. It is safe for
-// concurrent use.
+// Inventory lists the devices of one transport by their canonical names. It may change at any
+// time. It is safe for concurrent use.
 type Inventory interface {
-	// Known reports whether the device is listed.
+	// Known reports whether the inventory lists the device.
 	Known(device string) bool
-	// Labels returns what the list says of a device, which the caller must not change; nil if the device isn't listed.
+	// Labels returns the labels of a device, or nil if the inventory doesn't list it. The caller
+	// must not change them.
 	Labels(device string) map[string]string
-	// Select returns the devices that have all of these labels, in order of their names; without labels it is every device.
+	// Select returns the devices that have all the given labels, sorted by name. Without labels,
+	// it returns every device.
 	Select(labels map[string]string) []string
-	// Watch has f called each time that the list has changed, with the devices that it had before and has no more. f must not block.
+	// Watch registers f. After each change of the inventory, f is called with the devices that
+	// were removed from it. f must not block.
 	Watch(f func(gone []string))
 }
 
-// Screener is implemented by transports to which it matters which devices an inventory lists.
+// Screener is implemented by transports that need to know which devices an inventory lists.
 type Screener interface {
-	// Screen is called before Start, once, if there is an inventory.
+	// Screen is called once, before Start, if there is an inventory.
 	Screen(known Inventory)
 }

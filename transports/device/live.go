@@ -2,21 +2,21 @@ package device
 
 import "time"
 
-// Live is a device that has a session.
+// Live describes an online device.
 type Live struct {
 	Device      string
 	RemoteAddr  string
 	Epoch       uint64
 	ConnectedAt time.Time
-	// Waiting and WaitingBytes are the payloads that aren't wholly written yet.
+	// Waiting and WaitingBytes count the frames that aren't wholly written yet.
 	Waiting, WaitingBytes int
-	// Asked is how many questions it hasn't answered yet.
+	// OpenRequests is how many requests the device hasn't answered yet.
 	OpenRequests int
 }
 
-// Lister is implemented by [Devices] that can tell which are there.
+// Lister is implemented by [Devices] that can list their online devices.
 type Lister interface {
-	// Live returns those that have a session at the moment, in no order.
+	// Live returns the online devices, in no particular order.
 	Live() []Live
 }
 

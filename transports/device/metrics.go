@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics count what a registry does. Their labels are bounded: none names a device.
+// metrics count what a registry does. No label names a device, so the number of series is bounded.
 type metrics struct {
 	live      prometheus.Gauge
 	ended     *prometheus.CounterVec
@@ -30,11 +30,11 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		live:      prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "pentrough", Subsystem: "device", Name: "sessions", Help: "Live sessions."}),
 		ended:     vector("sessions_ended_total", "reason", "Sessions that ended."),
-		full:      counter("busy_total", "Frames that were refused because too many wait for the device."),
-		frames:    vector("frames_out_total", "fate", "Frames for devices by how they ended."),
+		full:      counter("busy_total", "Frames that were refused because the device's queue was full."),
+		frames:    vector("frames_out_total", "fate", "Frames for devices, by how they ended."),
 		bytes:     counter("bytes_out_total", "Bytes that the kernel took for devices."),
-		coalesced: counter("events_coalesced_total", "Events that a newer one of the device made needless, while a consumer was behind."),
-		lost:      vector("dropped_total", "topic", "Events and data that were lost because a consumer was behind."),
+		coalesced: counter("events_coalesced_total", "Events that were replaced by a newer one of the same device because a consumer was too slow."),
+		lost:      vector("dropped_total", "topic", "Events and data that were dropped because a consumer was too slow."),
 	}
 	for fate, name := range map[Fate]string{Sent: "sent", Expired: "expired", Offline: "offline", Unknown: "unknown", Cancelled: "cancelled", Superseded: "superseded", Answered: "answered", NoReply: "no-reply"} {
 		m.fates[fate] = m.frames.WithLabelValues(name)

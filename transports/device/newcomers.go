@@ -9,28 +9,31 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// ErrNewName is what Connect returns when too many new names came.
+// ErrNewName is what Connect returns when the limit of new names is reached.
 var ErrNewName = errors.New("too many new names of devices")
 
-// NameLimit bounds how fast devices come whose name is new: one that has had no session since the host
-// started, and that no inventory lists. Each new name is a connected and a disconnected event, and what
-// pipelines make of those, so anyone who invents names could flood them.
+// NameLimit limits the rate of devices with new names. A name is new if the device had no session
+// since the host started and the inventory doesn't list it. Each new name causes a connected and a
+// disconnected event, and work in the pipelines that consume them. Without a limit, a client that
+// invents names could flood the pipelines.
 type NameLimit struct {
-	// Rate is how many new names may come a second, Burst how many at once. A Rate of 0 is no limit.
+	// Rate is how many new names are allowed a second, and Burst how many at once. A Rate of 0
+	// means no limit.
 	Rate, Burst int
-	// AtStart is how many more may come within startPeriod of the first one: after a restart every
-	// device of a fleet is new.
+	// AtStart is how many more new names are allowed within startPeriod of the first one. After a
+	// restart, every device of a fleet is new.
 	AtStart int
 }
 
-// startPeriod is how long NameLimit.AtStart holds.
+// startPeriod is the time in which NameLimit.AtStart applies.
 const startPeriod = 10 * time.Minute
 
-// mostNames is how many names are remembered at least, and half of how many at most.
+// maxNames is the size of one of the two sets. So at least maxNames names are remembered, and at
+// most twice as many.
 const maxNames = 500_000
 
-// newcomers tells new names from those that were here before. It keeps hashes of names in two sets:
-// when the newer one is full, the older one is forgotten.
+// newcomers remembers the names of devices to recognise new ones. It keeps hashes of the names in
+// two sets. When the newer set is full, the older one is forgotten.
 type newcomers struct {
 	limit  NameLimit
 	bucket *rate.Limiter
@@ -40,8 +43,8 @@ type newcomers struct {
 
 	mu           sync.Mutex
 	newer, older map[uint64]struct{}
-	maxSet       int       // of each set
-	atStart      int       // that is left
+	maxSet       int       // the size of each set
+	atStart      int       // how many of NameLimit.AtStart are left
 	until        time.Time // when atStart ends; zero before the first new name
 }
 
@@ -52,7 +55,7 @@ func newNewcomers(limit NameLimit) *newcomers {
 	}
 }
 
-// admit reports whether a device may have a session now, and remembers its name if so.
+// admitName reports whether a device may have a session now. If so, it remembers the name.
 func (n *newcomers) admitName(device string, now time.Time) bool {
 	if n.limit.Rate == 0 || n.listed != nil && n.listed(device) {
 		return true
@@ -73,7 +76,7 @@ func (n *newcomers) admitName(device string, now time.Time) bool {
 	return true
 }
 
-// take takes one new name's share of the limit.
+// takeShare takes one new name from the limit. It returns false if none is left.
 func (n *newcomers) takeShare(now time.Time) bool {
 	if n.until.IsZero() {
 		n.until = now.Add(startPeriod)

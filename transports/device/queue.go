@@ -141,7 +141,7 @@ func (s *slot) enqueueFrame(f *frame) (live bool, err error) {
 		return true, fmt.Errorf("%w: %d frames of %d bytes wait", ErrBusy, count, bytes)
 	}
 	for _, o := range old {
-		s.finishFrame(o, Superseded, nil, fmt.Sprintf("command %s for %q is newer", f.id, f.sets))
+		s.finishFrame(o, Superseded, nil, fmt.Sprintf("command %s came for %q", f.id, f.sets))
 	}
 	q := &s.queue
 	q.insertFrame(f)

@@ -16,23 +16,50 @@ import (
 	"github.com/pentrough/pentrough/transports/codec"
 )
 
-// ErrSuperseded is what Connect returns when a newer session of the device came first.
-var ErrSuperseded = errors.New("a newer session of the device came first")
+// This file is the registry: which devices are online, and with which session.
+//
+// Every online device has a slot. The slot has the device's current session, its queue (queue.go)
+// and its open requests (request.go). The slots are spread over shards, so that devices rarely
+// wait for each other's locks.
+//
+// A device has these states:
+//   - offline: it has no slot. Enqueue returns ErrOffline.
+//   - online: it has a slot, and slot.session is its session.
+//   - detached: a goroutine still has the slot of a device that went offline. The slot isn't in its
+//     shard any more and slot.session is nil. A new session gets a new slot.
+//
+// Connect makes a connection the device's session in four steps, each of which can refuse it: the
+// limit of new names (newcomers.go), the limit of takeovers (flapping.go), the claim of an epoch
+// (Directory), and installSession.
+//
+// Invariants:
+//   - A device has at most one session on this host, the one with the greatest epoch.
+//   - A session ends once. Its disconnected event is its last one, and it comes before the
+//     connected event of the next session.
+//   - The events of a device are published in order. Its slot.mu is held for each, and at the
+//     begin and end of a session shard.mu, too.
+//
+// Locks are taken in the order shard.mu, slot.mu, feed.mu. The locks of newcomers and of the
+// memory directory are taken while none of the others is held.
+
+// ErrSuperseded is what Connect returns when a newer session of the device was registered first.
+var ErrSuperseded = errors.New("a newer session of the device was registered first")
 
 // ErrClosing is what Connect returns when the host stops.
-var ErrClosing = errors.New("the host stops")
+var ErrClosing = errors.New("the host is stopping")
 
-// Options are what a Registry is made of. All limits must be set.
+// Options configure a Registry. All limits must be set.
 type Options struct {
 	// Host is the host's name.
 	Host string
-	// Framing turns payloads into frames.
+	// Framing makes frames of payloads.
 	Framing codec.Framing
 	// Canonical returns the one form of a device's name, or an error of kind ErrDevice.
 	Canonical func(device string) (string, error)
-	// Directory gives out epochs.
+	// Directory gives each session its epoch.
 	Directory Directory
-	// FlappingAdvice is logged when several connections claim to be one device.
+	// FlappingAdvice is the message that is logged when several connections claim to be one
+	// device.
 	FlappingAdvice string
 
 	Limits
@@ -42,22 +69,22 @@ type Options struct {
 	Logger *slog.Logger
 	// Now is the wall clock.
 	Now func() time.Time
-	// Registerer takes the metrics; nil for none.
+	// Registerer registers the metrics; nil means no metrics.
 	Registerer prometheus.Registerer
 }
 
-// Limits bound the ways to devices.
+// Limits limit what a device may cost.
 type Limits struct {
-	// QueueCount and QueueBytes are how much may wait for one device.
+	// QueueCount and QueueBytes are the most frames and bytes that may wait for one device.
 	QueueCount, QueueBytes int
-	// WriteTimeout is how long a device may take nothing before its session ends.
+	// WriteTimeout is how long the kernel may take no bytes for a device before its session ends.
 	WriteTimeout time.Duration
 }
 
 const shards = 64
 
-// Registry knows the live session of each device of one transport. It implements [Devices], and gives the transport's
-// subscribers. It is safe for concurrent use.
+// Registry has the sessions of the devices of one transport. It implements [Devices], and it has
+// the consumers of the topics events and data. It is safe for concurrent use.
 type Registry struct {
 	framing   codec.Framing
 	canonical func(string) (string, error)
@@ -74,18 +101,18 @@ type Registry struct {
 	seed   maphash.Seed
 	shards [shards]shard
 
-	writers sync.WaitGroup // goroutines that wait for a slow device
+	writers sync.WaitGroup // the goroutines that write to slow devices
 
-	watching sync.Mutex // of Watch
+	watching sync.Mutex // taken by Watch alone
 	watchers atomic.Pointer[[]func(device string)]
 }
 
-// shard is a part of the registry. Locks are taken in the order shard, slot, feed.
+// shard has the slots of a part of the devices, by the hash of the name.
 type shard struct {
 	mu       sync.RWMutex
-	slots    map[string]*slot
+	slots    map[string]*slot // of the online devices
 	flapping map[string]*flapping
-	closing  bool
+	closing  bool // no session begins any more
 }
 
 // NewRegistry returns an empty registry.
@@ -110,8 +137,8 @@ func (r *Registry) shardOf(device string) *shard {
 	return &r.shards[maphash.String(r.seed, device)%shards]
 }
 
-// CheckName returns an error of kind ErrDevice if name can't name a device. The rules are those of ids too: see
-// docs/messages.md.
+// CheckName returns an error of kind ErrDevice if name can't name a device. The same rules hold
+// for ids: see docs/messages.md.
 func CheckName(name string) error {
 	if err := printable.CheckName(name); err != nil {
 		return fmt.Errorf("%w: the name %w", ErrDevice, err)
@@ -134,13 +161,14 @@ func payloadError(err error) error {
 	if err == nil || errors.Is(err, ErrPayload) {
 		return err
 	}
-	return &refused{err}
+	return &payloadRefusal{err}
 }
 
-// refused is a framing's refusal of a payload. It reads as the framing said it, and is of both kinds.
-type refused struct{ error }
+// payloadRefusal is a framing's error for a payload. Its text is the framing's, and it is also of
+// kind ErrPayload.
+type payloadRefusal struct{ error }
 
-func (e *refused) Unwrap() []error { return []error{ErrPayload, e.error} }
+func (e *payloadRefusal) Unwrap() []error { return []error{ErrPayload, e.error} }
 
 // Enqueue implements [Devices].
 func (r *Registry) Enqueue(device string, payload []byte, o EnqueueOptions) (Write, error) {
@@ -197,7 +225,7 @@ func (r *Registry) Watch(f func(device string)) {
 	r.watchers.Store(&all)
 }
 
-// arrived tells those who watch of a device that got a session.
+// notifyWatchers calls the functions that Watch registered.
 func (r *Registry) notifyWatchers(device string) {
 	if all := r.watchers.Load(); all != nil {
 		for _, f := range *all {
@@ -206,7 +234,8 @@ func (r *Registry) notifyWatchers(device string) {
 	}
 }
 
-// find returns the slot of a device by any of its names.
+// findSlot returns the slot of a device, whichever form of its name is given. If the device is
+// offline, it returns ErrOffline.
 func (r *Registry) findSlot(device string) (*slot, error) {
 	if s := r.slotOf(device); s != nil {
 		return s, nil
@@ -230,14 +259,21 @@ func (r *Registry) slotOf(device string) *slot {
 	return sh.slots[device]
 }
 
-// Recognise says whose names are never new: those of devices that an inventory lists. It is called
-// before the first Connect.
+// SetListed sets the function that reports whether the inventory lists a device. The limit of new
+// names doesn't apply to listed devices. It must be called before the first Connect.
 func (r *Registry) SetListed(listed func(device string) bool) { r.newcomers.listed = listed }
 
-// Connect makes conn the newest session of device, which must be in its canonical form. An older session ends as replaced, and what it
-// hadn't begun to write is written to the new one. While a device flaps, Connect blocks (see the transport's page); it returns an error
-// if ctx ends, conn is gone, too many wait already, a newer session came first, the host stops, or the
-// device's name is one new name too many ([ErrNewName]); the caller closes conn then.
+// Connect makes conn the newest session of device, whose name must be in its canonical form. An
+// older session ends as Replaced, and its frames of which no byte is written are written in the
+// new one.
+//
+// While too many connections claim to be the device, Connect blocks (see flapping.go). It returns
+// an error in these cases, and then the caller closes conn:
+//
+//   - ctx ended, conn is closed, or the host stops.
+//   - Too many connections wait for the device already.
+//   - A newer session was registered first.
+//   - The name is new and the limit of new names is reached ([ErrNewName]).
 func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn) (*Session, error) {
 	if !r.newcomers.admitName(device, r.now()) {
 		return nil, fmt.Errorf("%w, such as %q; new_names allows %d a second, or list the devices in the inventory", ErrNewName, device, r.newcomers.limit.Rate)
@@ -259,7 +295,7 @@ func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn
 	}
 	if old != nil {
 		r.closeConn(old)
-		// What waited for the old one's answer is the new one's to be written.
+		// An answer that the old session owed no longer stops the writing.
 		session.slot.mu.Lock()
 		session.slot.resumeWriting()
 	}
@@ -267,11 +303,12 @@ func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn
 	return session, nil
 }
 
-// hesitation is the longest that reading a connection's silence may take before it is read again.
+// maxReadTime is how long lastHeard may take. If it takes longer, the process was interrupted.
 const maxReadTime = 2 * time.Millisecond
 
-// heard returns when the last sign of life came from conn's peer. The clock and the connection are
-// read one after the other. If the host was interrupted in between, heard reads both again.
+// lastHeard returns the time of the last sign of life of conn's peer. It reads the clock and then
+// the connection's silence. If the process was interrupted in between, the result would be wrong,
+// so lastHeard reads both once more.
 func (r *Registry) lastHeard(conn Conn) time.Time {
 	for tries := 1; ; tries++ {
 		before := r.now()
@@ -282,7 +319,7 @@ func (r *Registry) lastHeard(conn Conn) time.Time {
 	}
 }
 
-// install puts session into its slot and returns the one that was replaced.
+// installSession puts the session into its slot and returns the one that it replaced.
 func (r *Registry) installSession(device string, session *Session) (old *Session, err error) {
 	sh := r.shardOf(device)
 	sh.mu.Lock()
@@ -311,7 +348,7 @@ func (r *Registry) installSession(device string, session *Session) (old *Session
 	return old, nil
 }
 
-// end ends a session, unless it has ended.
+// endSession ends a session. It does nothing if the session has ended.
 func (r *Registry) endSession(session *Session, reason Reason) {
 	s := session.slot
 	sh := r.shardOf(s.device)
@@ -335,9 +372,9 @@ func (r *Registry) endSession(session *Session, reason Reason) {
 	r.releaseEpoch(s.device, session.epoch)
 }
 
-// broken ends a session whose connection failed while writing.
+// endBroken ends a session because writing to its connection failed.
 func (r *Registry) endBroken(session *Session, err error) {
-	r.log.Debug("writing to a device", "device", session.Device(), "epoch", session.epoch, "err", err)
+	r.log.Debug("a session ends because writing to its device failed", "device", session.Device(), "epoch", session.epoch, "err", err)
 	r.endSession(session, ConnectionLost)
 }
 
@@ -351,11 +388,11 @@ func (r *Registry) releaseEpoch(device string, epoch uint64) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := r.directory.Release(ctx, device, epoch); err != nil {
-		r.log.Warn("giving a device up in the directory", "device", device, "epoch", epoch, "err", err)
+		r.log.Warn("releasing a device's epoch in the directory", "device", device, "epoch", epoch, "err", err)
 	}
 }
 
-// live returns the live sessions.
+// liveSessions returns the current session of each online device.
 func (r *Registry) liveSessions() []*Session {
 	var sessions []*Session
 	for i := range r.shards {

@@ -13,36 +13,38 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// State is what became of a command.
+// State is the state of a command, as its result reports it.
 type State string
 
-// The states. All but Held are terminal: a command ends in exactly one of them.
+// The states. All but StateHeld are terminal: a command ends in exactly one of them.
 const (
-	// StateHeld means that the command waits for its device to connect.
+	// StateHeld means that the command is held until its device connects.
 	StateHeld State = "held"
-	// StateAnswered means that the device answered, which alone proves that it got the command.
+	// StateAnswered means that the device answered. Only this proves that it received the command.
 	StateAnswered State = "answered"
-	// StateSent means that the kernel took the frame's last byte for the device's live session, no more.
+	// StateSent means that the kernel took the frame's last byte for the device. It doesn't mean
+	// that the device received it.
 	StateSent State = "sent"
-	// StateRejected means that the command is a bad one and was not sent.
+	// StateRejected means that the command is invalid and wasn't sent.
 	StateRejected State = "rejected"
-	// StateUnknownDevice means that the inventory has no such device.
+	// StateUnknownDevice means that the inventory doesn't list the device.
 	StateUnknownDevice State = "unknown-device"
-	// StateSuperseded means that a newer command took its place before it was sent.
+	// StateSuperseded means that a newer command for the same setting arrived before this one was
+	// sent.
 	StateSuperseded State = "superseded"
-	// StateExpired means that its time was over before it was sent.
+	// StateExpired means that the command was too late before it was sent.
 	StateExpired State = "expired"
 	// StateBusy means that too many commands wait for the device.
 	StateBusy State = "busy"
-	// StateOffline means that the device has no session, and nothing was sent.
+	// StateOffline means that the device is offline and nothing was sent.
 	StateOffline State = "offline"
-	// StateNoReply means that it was sent and the device did not answer in time.
+	// StateNoReply means that the command was sent and the device didn't answer in time.
 	StateNoReply State = "no-reply"
-	// StateUnknown means that it may have been sent, in whole or in part.
+	// StateUnknown means that the command may have been sent, wholly or in part.
 	StateUnknown State = "unknown"
 )
 
-// Code returns the number that stands for the state, in the manner of HTTP.
+// Code returns the state's number, which follows the HTTP status codes.
 func (s State) Code() int {
 	switch s {
 	case StateHeld:
@@ -72,10 +74,11 @@ func (s State) Code() int {
 	}
 }
 
-// Terminal reports whether nothing comes after the state.
+// Terminal reports whether the state is the command's last one.
 func (s State) Terminal() bool { return s != StateHeld }
 
-// TypeResult is the transports.Type of messages that carry a result; TypeCommand of those that carry a command.
+// TypeResult is the transports.Type of messages that carry a result, and TypeCommand of those that
+// carry a command.
 const (
 	TypeResult  = "result"
 	TypeCommand = "command"
@@ -84,24 +87,25 @@ const (
 // contentJSON is the transports.ContentType of all messages of this package.
 const contentJSON = "application/json"
 
-// Result is what became of a command. In its JSON, id, device, state, code, host, attempt and time are always there; the others where they
-// say something.
+// Result reports the state of a command. Its JSON always has id, device, state, code, host,
+// attempt and time. It has the other fields if they are set.
 type Result struct {
 	ID     string
 	Device string
-	// Group is that of the command.
+	// Group is the command's group.
 	Group string
 	State State
-	// Detail says more for people.
+	// Detail is the reason in words.
 	Detail string
-	// Reply is what the device answered, and Encoding how it is written; without an encoding there was none.
+	// Reply is the device's answer, and Encoding is how the JSON encodes it. An empty Encoding
+	// means that there is no answer.
 	Reply    []byte
 	Encoding Encoding
-	// Host is the host that decided the state.
+	// Host is the name of the host that decided the state.
 	Host string
-	// Epoch is the session's; 0 if there was none.
+	// Epoch is the epoch of the session in which the command was written; 0 means none.
 	Epoch uint64
-	// Attempt counts how often the command was begun.
+	// Attempt is how many times the command has begun.
 	Attempt int
 	Time    time.Time
 }
@@ -143,7 +147,7 @@ func (r Result) AppendJSON(dst []byte) []byte {
 	return append(dst, `"}`...)
 }
 
-// ParseResult reads the JSON of a result, as a consumer of results does. Fields that it doesn't know are left out.
+// ParseResult parses the JSON of a result, for consumers of results. It ignores unknown fields.
 func ParseResult(body []byte) (Result, error) {
 	var in struct {
 		ID, Device, Group, Detail, Host string
@@ -174,7 +178,7 @@ func ParseResult(body []byte) (Result, error) {
 	return r, nil
 }
 
-// Message returns a new message that carries the result.
+// Message returns a new message with the result.
 func (r Result) Message() *message.Message {
 	return newMessage(uuid.NewString(), TypeResult, r.Device, r.AppendJSON(make([]byte, 0, 256)))
 }
@@ -183,7 +187,8 @@ func newMessage(id, kind, device string, payload []byte) *message.Message {
 	return &message.Message{UUID: id, Metadata: newMetadata(id, kind, device), Payload: payload}
 }
 
-// newMetadata are those of a message about a device, "" for the host.
+// newMetadata returns the metadata of a message about a device. device is "" if the message isn't
+// about one device.
 func newMetadata(id, kind, device string) message.Metadata {
 	m := message.Metadata{transports.MessageID: id, transports.Type: kind, transports.ContentType: contentJSON}
 	if device != "" {

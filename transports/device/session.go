@@ -9,27 +9,31 @@ import (
 // ErrEnded is what a session's methods return after its end.
 var ErrEnded = errors.New("the session has ended")
 
-// Conn is what a session needs of a connection. TryWrite and WaitWritable are never called concurrently; the others may be, with
-// anything.
+// Conn is the connection of a session. TryWrite and WaitWritable are called by one goroutine at a
+// time. The other methods may be called concurrently with each other and with these two.
 type Conn interface {
-	// TryWrite writes what is taken without waiting. Less than len(p) without an error means that waiting would be
-	// needed.
+	// TryWrite writes as much of p as it can without waiting. If n is less than len(p) and err is
+	// nil, the rest has to wait.
 	TryWrite(p []byte) (n int, err error)
-	// WaitWritable blocks until TryWrite is worth a try. It returns an error at the deadline, and once the connection is closed.
+	// WaitWritable blocks until TryWrite may succeed. It returns an error at the deadline, and
+	// once the connection is closed.
 	WaitWritable(deadline time.Time) error
-	// Gone reports whether the peer is known to have closed the connection. It takes nothing from the stream.
+	// Gone reports whether the peer is known to have closed the connection. It reads nothing from
+	// the stream.
 	Gone() bool
-	// Silent is for how long nothing has come from the peer, 0 if that isn't known. A connection that waited to be taken in may be that of a device which has
-	// gone elsewhere since.
+	// SilentFor returns for how long nothing has arrived from the peer, or 0 if that isn't known.
+	// It matters if the connection had to wait before Connect: the device may have connected
+	// elsewhere in that time.
 	SilentFor() time.Duration
-	// Unread reports whether the peer sent something that Session.Data wasn't called with yet, or that it hasn't returned for. It takes
-	// nothing from the stream.
+	// Unread reports whether the peer has sent something that isn't delivered yet. It is delivered
+	// when Session.Data has returned. Unread reads nothing from the stream.
 	Unread() bool
-	// Close ends the way to the device, and with it every call that waits on it. What TryWrite wrote before still goes out.
+	// Close ends the connection and every call that waits on it. Bytes that TryWrite wrote before
+	// are still sent.
 	Close() error
 }
 
-// Session is one connection of a device.
+// Session is the time in which one connection is the current one of its device.
 type Session struct {
 	slot        *slot
 	conn        Conn
@@ -39,37 +43,41 @@ type Session struct {
 
 	// Guarded by slot.mu.
 	seq    uint64
-	reason Reason        // why it ended; empty while it lives
-	ended  chan struct{} // made by who waits
+	reason Reason        // why it ended; empty until then
+	ended  chan struct{} // closed when it has ended; the first waiter makes it
 }
 
-// slot is a device's place in the registry: its live session and the frames that wait for it.
+// slot is an online device's place in the registry. It has the device's current session, the
+// frames that wait for it, and its open requests.
 type slot struct {
 	registry *Registry
 	device   string
 
 	mu          sync.Mutex
-	session     *Session // nil once the slot left the registry
+	session     *Session // nil once the device is offline; the slot has left the registry then
 	queue       queue
 	requests    requests
-	lastWritten time.Time   // when the last byte was written of a frame that has a gap
-	resumeTimer *time.Timer // resumes the writing; nil if that never had to wait for its time
+	lastWritten time.Time   // when the last frame that has a gap was written
+	resumeTimer *time.Timer // resumes the writing; nil if no frame had to wait for a time
 }
 
-// Device returns whose session it is.
+// Device returns the name of the session's device.
 func (s *Session) Device() string { return s.slot.device }
 
-// Epoch returns the session's number among the sessions of the device.
+// Epoch returns the session's epoch.
 func (s *Session) Epoch() uint64 { return s.epoch }
 
-// Data publishes what the device sent. It keeps no reference to payload. While the consumers of data are at their bounds it
-// blocks; the caller reads no further meanwhile. What answers a question isn't data. After the session's end it returns ErrEnded.
+// Data handles one frame that the device sent. If the frame answers an open request, it ends that
+// request. Otherwise Data publishes the frame as data. Data keeps no reference to payload. While
+// the consumers of data are at their bounds, Data blocks; the caller must not read on until it
+// returns. After the session's end it returns ErrEnded.
 func (s *Session) Data(payload []byte) error {
 	late := ""
 	for looked := false; ; looked = true {
 		s.slot.mu.Lock()
 		for s.slot.session == s && s.slot.queue.writingRequest {
-			// The question may be at the device already, and this be its answer.
+			// A request is being written. It may have reached the device, and this may be its
+			// answer.
 			s.slot.requestWritten().Wait()
 		}
 		if s.slot.session != s {
@@ -86,7 +94,7 @@ func (s *Session) Data(payload []byte) error {
 		room := s.slot.registry.feed.publishData(s, s.seq+1, payload, late)
 		if room == nil {
 			s.seq++
-			s.slot.resumeWriting() // a late answer may have been waited for
+			s.slot.resumeWriting() // a request may have waited for this frame to be read
 			return nil
 		}
 		ended := s.endedChannel()
@@ -99,18 +107,19 @@ func (s *Session) Data(payload []byte) error {
 	}
 }
 
-// End ends the session: frames of which no byte was written end Offline, the connection is closed and a disconnected event
-// goes out. It has no effect on a session that has ended or was replaced, and never on a newer one.
+// End ends the session. Frames of which no byte is written end as Offline, the connection is
+// closed, and a disconnected event is published. End does nothing if the session has ended or was
+// replaced.
 func (s *Session) End(reason Reason) { s.slot.registry.endSession(s, reason) }
 
-// Ended is closed when the session has ended.
+// Ended returns a channel that is closed when the session has ended.
 func (s *Session) Ended() <-chan struct{} {
 	s.slot.mu.Lock()
 	defer s.slot.mu.Unlock()
 	return s.endedChannel()
 }
 
-// Reason returns why the session ended; it is empty while it lives.
+// Reason returns why the session ended. It is empty until then.
 func (s *Session) Reason() Reason {
 	s.slot.mu.Lock()
 	defer s.slot.mu.Unlock()
@@ -127,7 +136,7 @@ func (s *Session) endedChannel() <-chan struct{} {
 	return s.ended
 }
 
-// finish marks the session as ended. slot.mu is held.
+// markEnded records why the session ended and publishes the event. slot.mu is held.
 func (s *Session) markEnded(reason Reason) {
 	s.reason = reason
 	s.seq++
@@ -138,5 +147,5 @@ func (s *Session) markEnded(reason Reason) {
 	s.slot.registry.feed.publishPresence(s, Disconnected)
 }
 
-// ending says how the session ended, for details of results. slot.mu is held.
+// endText describes the session's end for the details of results. slot.mu is held.
 func (s *Session) endText() string { return "the session ended (" + string(s.reason) + ")" }

@@ -7,20 +7,22 @@ import (
 	"github.com/pentrough/pentrough/transports/codec"
 )
 
-// StandIn is what a fake of a transport needs to treat its devices as the transport does.
+// StandIn has the parts of a transport that a fake of it needs to treat devices as the transport
+// does.
 type StandIn struct {
 	Registry *Registry
 	Framing  codec.Framing
-	// IdleTimeout is after what time without a word a device is disconnected; 0 is never.
+	// IdleTimeout is the time after which a silent device is disconnected; 0 means never.
 	IdleTimeout time.Duration
-	// Remote returns the address of which a device's events tell.
+	// Remote returns the address that a device's events have as remote_addr.
 	Remote func(device string) string
-	// KnownOnly says that only devices of the inventory are taken.
+	// KnownOnly means that only devices of the inventory get a session.
 	KnownOnly bool
 }
 
-// StandInMaker is implemented by configurations of transports that hold devices and can be replaced by a fake, as tests of a configuration do.
+// StandInMaker is implemented by the configurations of transports that connect devices and can be
+// replaced by a fake. Tests of a configuration do that.
 type StandInMaker interface {
-	// StandIn does no I/O.
+	// StandIn returns the parts. It does no I/O.
 	StandIn(env transports.Env) (*StandIn, error)
 }

@@ -8,18 +8,19 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// subscriber is one pipeline's consumer. From its creation on it keeps what comes to both topics, until Subscribe says
-// which one it is for; so nothing is lost between the start of a listener and that of a pipeline.
+// subscriber is the consumer of one pipeline. From its creation on it has a backlog of both
+// topics, and Subscribe drops the one that it doesn't need. So nothing is lost between the start
+// of a listener and the start of a pipeline.
 type subscriber struct {
 	feed     *feed
 	pipeline string
-	void     context.Context // of deliveries; ends with Close
+	void     context.Context // the context of its deliveries; Close ends it
 	cancel   context.CancelCauseFunc
 	running  sync.WaitGroup
 
 	// Guarded by feed.mu.
 	backlogs map[string]*backlog
-	chosen   bool
+	chosen   bool // Subscribe has chosen the topic
 }
 
 func (f *feed) newSubscriber(pipeline string) *subscriber {
@@ -67,8 +68,8 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string, take func(*tra
 	return done, nil
 }
 
-// Close implements transports.Subscriber: deliveries that are not settled become void, and nothing
-// is kept any more.
+// Close implements transports.Subscriber. Unsettled deliveries become void, and nothing more is
+// kept.
 func (s *subscriber) Close() error {
 	f := s.feed
 	f.mu.Lock()
@@ -83,17 +84,18 @@ func (s *subscriber) Close() error {
 	return nil
 }
 
-// subscription is one Subscribe.
+// subscription is the result of one Subscribe.
 type subscription struct {
 	*subscriber
 	backlog *backlog
 	window  int
-	// unsettled is how many deliveries are out, guarded by feed.mu.
+	// unsettled is the number of unsettled deliveries, guarded by feed.mu.
 	unsettled int
 }
 
-// run hands out what is in the backlog until ctx ends and all is settled, the topic is dry, or the
-// subscriber is closed.
+// run delivers the records of the backlog. It returns when the subscriber is closed. It also
+// returns when all deliveries are settled and either ctx has ended or the topic is drained and the
+// backlog empty.
 func (s *subscription) run(ctx context.Context, take func(*transports.Delivery)) {
 	defer context.AfterFunc(ctx, func() {
 		s.feed.mu.Lock()
@@ -105,7 +107,8 @@ func (s *subscription) run(ctx context.Context, take func(*transports.Delivery))
 	}
 }
 
-// next waits for the backlog's next item. It returns nil when there will be none.
+// nextItem waits until the window has room, and returns the backlog's first item. It returns nil
+// if run must return.
 func (s *subscription) nextItem(ctx context.Context) *item {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
@@ -123,8 +126,8 @@ func (s *subscription) nextItem(ctx context.Context) *item {
 	}
 }
 
-// delivery makes a delivery of an item. One that is handed back comes again, in its order, by this
-// or the next Subscribe.
+// makeDelivery returns a delivery of an item. If the delivery is nacked, the item goes back to its
+// place in the backlog. This or a later subscription then redelivers it.
 func (s *subscription) makeDelivery(it *item) *transports.Delivery {
 	d := it.record.newDelivery(s.feed)
 	if it.redelivered {
