@@ -31,16 +31,16 @@ func NewBudget(limit int) *Budget { return &Budget{limit: int64(limit)} }
 
 // Take takes n bytes if that many are left. As long as nothing is taken, any n is: something that is
 // larger than the whole budget is let in alone.
-func (b *Budget) Take(n int) bool { return b.grow(0, n) }
+func (b *Budget) Take(n int) bool { return b.takeMore(0, n) }
 
 // grow takes n bytes for something that has taken own bytes already.
-func (b *Budget) grow(own, n int) bool {
+func (b *Budget) takeMore(own, n int) bool {
 	if b == nil {
 		return true
 	}
 	for {
 		used := b.used.Load()
-		if used > int64(own) && !b.fits(used, n) {
+		if used > int64(own) && !b.hasRoom(used, n) {
 			return false
 		}
 		if b.used.CompareAndSwap(used, used+int64(n)) {
@@ -50,9 +50,9 @@ func (b *Budget) grow(own, n int) bool {
 }
 
 // Fits reports whether Take would take n bytes now.
-func (b *Budget) Fits(n int) bool { return b == nil || b.fits(b.used.Load(), n) }
+func (b *Budget) Fits(n int) bool { return b == nil || b.hasRoom(b.used.Load(), n) }
 
-func (b *Budget) fits(used int64, n int) bool {
+func (b *Budget) hasRoom(used int64, n int) bool {
 	return used <= 0 || b.limit <= 0 || used+int64(n) <= b.limit
 }
 
@@ -106,7 +106,7 @@ func (b *Budget) ReadAll(r io.Reader, expected int64, most int) (body []byte, ta
 				size = min(size, int(min(expected, int64(most)))+1)
 			}
 			size = max(min(size, most+1), len(body)+1)
-			if !b.grow(taken, size-cap(body)) {
+			if !b.takeMore(taken, size-cap(body)) {
 				return body, taken, ErrNoRoom
 			}
 			taken += size - cap(body)

@@ -148,7 +148,7 @@ func TestRejectedCommands(t *testing.T) {
 		{name: "id twice", body: `{"cmd":"x","device":"d","id":"i","id":"j"}`, messageID: "m", detail: "id: given twice", id: "m", device: "d"},
 		{name: "device twice", body: `{"cmd":"x","device":"d","device":"e","id":"i"}`, detail: "device: given twice", id: "i"},
 		{name: "bytes in cmd that aren't UTF-8", body: "{\"cmd\":\"\xff\",\"device\":\"d\",\"id\":\"i\"}", detail: "cmd: is not UTF-8", id: "i", device: "d"},
-		{name: "bytes in a name that aren't UTF-8", body: "{\"cmd\":\"x\",\"\xff\":1,\"device\":\"d\",\"id\":\"i\"}", detail: "name is not UTF-8", id: "i", device: "d"},
+		{name: "bytes in a name that aren't UTF-8", body: "{\"cmd\":\"x\",\"\xff\":1,\"device\":\"d\",\"id\":\"i\"}", detail: "the name of a field is not UTF-8", id: "i", device: "d"},
 		{name: "bytes in id that aren't UTF-8", body: "{\"cmd\":\"x\",\"device\":\"d\",\"id\":\"\xff\"}", detail: "id: is not UTF-8", device: "d"},
 		{name: "half a surrogate pair", body: `{"cmd":"\ud83d","device":"d"}`, detail: "cmd: has half of a surrogate pair", device: "d"},
 		{name: "two halves that don't fit", body: `{"cmd":"\ud83d\u0041","device":"d"}`, detail: "cmd: has half of a surrogate pair", device: "d"},

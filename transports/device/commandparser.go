@@ -127,7 +127,7 @@ func (p *commandParser) readField() {
 		return
 	}
 	if p.selection == nil && (f == fieldDevices || f == fieldLabels || f == fieldAll) {
-		p.reject("%s: only a command for a group has this field; the handler fanout takes such commands", name)
+		p.reject("%s: belongs to a command for a group; the handler fanout takes such commands", name)
 		return
 	}
 	if p.seen[f] {

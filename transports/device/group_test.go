@@ -44,9 +44,9 @@ var long = cmp.FilterValues(func(a, b []string) bool { return len(a) > 1000 && l
 
 func TestRejectedGroups(t *testing.T) {
 	for body, want := range map[string]string{
-		`{"cmd":"x"}`:                                                        "devices, labels or all: one of them must say",
-		`{"cmd":"x","device":"a"}`:                                           "device: a command for a group has none",
-		`{"cmd":"x","address":"a","all":true}`:                               "device: a command for a group has none",
+		`{"cmd":"x"}`:                                                        "devices, labels or all: one of them must be given",
+		`{"cmd":"x","device":"a"}`:                                           "device: a command for a group must have",
+		`{"cmd":"x","address":"a","all":true}`:                               "device: a command for a group must have",
 		`{"cmd":"x","devices":["a"],"all":true}`:                             "devices and all: only one of them",
 		`{"cmd":"x","devices":["a"],"labels":{"a":"b"}}`:                     "devices and labels: only one of them",
 		`{"cmd":"x","devices":[]}`:                                           "devices: is empty",

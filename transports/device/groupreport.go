@@ -104,5 +104,5 @@ func ParseGroupReport(body []byte) (GroupReport, error) {
 
 // Message returns a message with the report and the given id.
 func (r GroupReport) Message(id string) *message.Message {
-	return newMessage(id, TypeGroup, "", r.JSON()) // without a device, because the report is about several
+	return newMessage(id, TypeGroup, "", r.JSON()) // it is about several devices
 }

@@ -17,7 +17,8 @@ import (
 // writer. When the kernel takes no more bytes, the caller starts a goroutine that continues.
 //
 // A frame has these states:
-//   - waiting: it is in the queue. It can be superseded, overtaken or withdrawn, and it can expire.
+//   - waiting: it is in the queue. It can be superseded, overtaken or withdrawn, and it can
+//     expire.
 //   - inFlight: it is in the queue, and the writer has passed it to the connection. If the kernel
 //     takes none of it, it is waiting again. If the kernel takes a part of it, it stays in flight.
 //   - awaitingAnswer: it is a request and wholly written. It has left the queue (see request.go).
@@ -428,7 +429,7 @@ func (f *frame) Wait(ctx context.Context) Written {
 	if f.done == nil {
 		f.done = make(chan struct{})
 	}
-	answerPending := f.state == awaitingAnswer // it ends by its answer, its timeout or its session's end
+	answerPending := f.state == awaitingAnswer // neither ctx nor expiry ends it
 	s.mu.Unlock()
 	if answerPending {
 		<-f.done

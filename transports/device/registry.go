@@ -25,8 +25,8 @@ import (
 // A device has these states:
 //   - offline: it has no slot. Enqueue returns ErrOffline.
 //   - online: it has a slot, and slot.session is its session.
-//   - detached: a goroutine still has the slot of a device that went offline. The slot isn't in its
-//     shard any more and slot.session is nil. A new session gets a new slot.
+//   - detached: a goroutine still has the slot of a device that went offline. The slot isn't
+//     in its shard any more and slot.session is nil. A new session gets a new slot.
 //
 // Connect makes a connection the device's session in four steps, each of which can refuse it: the
 // limit of new names (newcomers.go), the limit of takeovers (flapping.go), the claim of an epoch

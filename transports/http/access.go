@@ -26,7 +26,7 @@ func newAccess(c *Config, host string) *access {
 }
 
 // check returns the status with which to refuse a request and why, or 0.
-func (a *access) check(r *nethttp.Request) (status int, reason string) {
+func (a *access) checkAccess(r *nethttp.Request) (status int, reason string) {
 	if a.token != nil {
 		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 		sum := sha256.Sum256([]byte(strings.TrimSpace(token)))

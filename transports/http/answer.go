@@ -35,52 +35,52 @@ type note struct {
 	Error string `json:"error,omitempty"`
 }
 
-func noted(status int, n note) *answer {
+func noteAnswer(status int, n note) *answer {
 	body, _ := json.Marshal(n) // two strings always work
 	return &answer{status: status, contentType: "application/json", body: append(body, '\n')}
 }
 
-func accepted(id string) *answer { return noted(nethttp.StatusAccepted, note{ID: id}) }
+func acceptedAnswer(id string) *answer { return noteAnswer(nethttp.StatusAccepted, note{ID: id}) }
 
-func refusal(status int, id, reason string) *answer {
-	return noted(status, note{ID: id, Error: reason})
+func refusalAnswer(status int, id, reason string) *answer {
+	return noteAnswer(status, note{ID: id, Error: reason})
 }
 
 // Why a message isn't taken.
 const (
-	stopping = "the host is stopping"
-	unserved = "no pipeline takes messages here now"
-	crowded  = "too many messages are before this one"
-	noRoom   = "too many bytes of other requests are in memory"
-	hungUp   = "the caller closed its side of the connection"
+	stopping      = "the host is stopping"
+	noPipeline    = "no pipeline takes messages here now"
+	tooManyBefore = "too many messages are before this one"
+	noRoom        = "too many bytes of other requests are in memory"
+	hungUp        = "the caller closed its side of the connection"
 )
 
 // notTaken refuses a message that nothing was done with. Its id is there only if it is the
 // caller's: another names nothing.
 func notTaken(given, reason string) *answer {
-	return refusal(nethttp.StatusServiceUnavailable, given, "not taken: "+reason)
+	return refusalAnswer(nethttp.StatusServiceUnavailable, given, "not taken: "+reason)
 }
 
-func undecided(id string) *answer {
-	return refusal(nethttp.StatusServiceUnavailable, id, "undecided: repeat with the same id")
+func undecidedAnswer(id string) *answer {
+	return refusalAnswer(nethttp.StatusServiceUnavailable, id, "undecided: repeat with the same id")
 }
 
 // answerOf makes the answer of an outcome. It returns nil for a message that was published: its
 // answer may be yet to come.
-func answerOf(o *transports.Outcome, id string) *answer {
+func answerOfOutcome(o *transports.Outcome, id string) *answer {
 	switch code := o.Code; {
 	case errors.Is(o.Err, transports.ErrNotStarted):
-		return refusal(nethttp.StatusServiceUnavailable, id, "not taken: "+o.Err.Error())
+		return refusalAnswer(nethttp.StatusServiceUnavailable, id, "not taken: "+o.Err.Error())
 	case code == nethttp.StatusServiceUnavailable:
 		a := "undecided: repeat with the same id"
 		if o.Err != nil {
 			a += ": " + o.Err.Error()
 		}
-		return refusal(code, id, a)
+		return refusalAnswer(code, id, a)
 	case errors.Is(o.Err, transports.ErrEncoding):
-		return refusal(nethttp.StatusUnsupportedMediaType, id, o.Err.Error())
+		return refusalAnswer(nethttp.StatusUnsupportedMediaType, id, o.Err.Error())
 	case errors.Is(o.Err, transports.ErrTooLarge):
-		return refusal(nethttp.StatusRequestEntityTooLarge, id, o.Err.Error())
+		return refusalAnswer(nethttp.StatusRequestEntityTooLarge, id, o.Err.Error())
 	case code >= 400 || code == 0 && o.Err != nil:
 		if code < 400 || code > 599 {
 			code = nethttp.StatusInternalServerError
@@ -89,20 +89,20 @@ func answerOf(o *transports.Outcome, id string) *answer {
 		if o.Err != nil {
 			reason = o.Err.Error()
 		}
-		return refusal(code, id, reason)
+		return refusalAnswer(code, id, reason)
 	case len(o.Messages) > 0 && slices.Contains([]string{typeResult, typeGroup}, o.Messages[0].Metadata[transports.Type]):
-		return produced(o.Messages[0], codeOf(o.Messages[0].Payload))
+		return messageAnswer(o.Messages[0], codeOf(o.Messages[0].Payload))
 	case o.Published:
 		return nil
 	case len(o.Messages) > 0:
-		return produced(o.Messages[0], nethttp.StatusOK)
+		return messageAnswer(o.Messages[0], nethttp.StatusOK)
 	default:
-		return noted(nethttp.StatusOK, note{ID: id})
+		return noteAnswer(nethttp.StatusOK, note{ID: id})
 	}
 }
 
 // produced answers with a message.
-func produced(msg *message.Message, status int) *answer {
+func messageAnswer(msg *message.Message, status int) *answer {
 	a := &answer{
 		status:          status,
 		contentType:     msg.Metadata[transports.ContentType],
@@ -138,7 +138,7 @@ func codeOf(result []byte) int {
 	}
 }
 
-func (a *answer) write(w nethttp.ResponseWriter) {
+func (a *answer) writeTo(w nethttp.ResponseWriter) {
 	h := w.Header()
 	h.Set("Content-Type", a.contentType)
 	h.Set("X-Content-Type-Options", "nosniff")

@@ -88,7 +88,7 @@ func TestContentType(t *testing.T) {
 		if c.set != "" {
 			msg.Metadata[transports.ContentType] = c.set
 		}
-		if got := produced(msg, 200).contentType; got != c.want {
+		if got := messageAnswer(msg, 200).contentType; got != c.want {
 			t.Errorf("the payload %s has the type %s, want %s", c.payload, got, c.want)
 		}
 	}

@@ -55,7 +55,7 @@ func (s *server) arrived(path string) int {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.arrived
+	return u.enqueued
 }
 
 // awaitArrival waits until so many messages have arrived at the path.
@@ -96,7 +96,7 @@ func startWith(t *testing.T, change func(*Config), log *slog.Logger) *server {
 func startInBubble(t *testing.T, change func(*Config)) *server {
 	t.Helper()
 	s := build(t, change, slog.New(slog.DiscardHandler))
-	if err := s.serve(&wire{conns: make(chan net.Conn), closed: make(chan struct{})}, nil); err != nil {
+	if err := s.serveOn(&wire{conns: make(chan net.Conn), closed: make(chan struct{})}, nil); err != nil {
 		t.Fatal(err)
 	}
 	return s

@@ -37,10 +37,10 @@ var mapped = map[string]string{
 }
 
 // single are the headers that have one value. One that is repeated with the same value counts once.
-var single = []string{"Idempotency-Key", "X-Correlation-Id", "Content-Type", "Traceparent"}
+var singleValued = []string{"Idempotency-Key", "X-Correlation-Id", "Content-Type", "Traceparent"}
 
 // left are the headers that belong to the connection or to the caller's credentials.
-var left = []string{
+var omitted = []string{
 	"Authorization", "Connection", "Content-Length", "Cookie", "Expect", "Keep-Alive", "Proxy-Authenticate",
 	"Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 }
@@ -55,10 +55,10 @@ func metadataOf(r *nethttp.Request, now time.Time) (message.Metadata, error) {
 		}
 	}
 	for name, values := range r.Header {
-		if slices.Contains(left, name) || slices.Contains(hop, name) {
+		if slices.Contains(omitted, name) || slices.Contains(hop, name) {
 			continue
 		}
-		if slices.Contains(single, name) {
+		if slices.Contains(singleValued, name) {
 			if values = slices.Compact(slices.Clone(values)); len(values) > 1 {
 				return nil, fmt.Errorf("the header %s is given twice, as %.*q and as %.*q", name, shown, values[0], shown, values[1])
 			}
@@ -122,7 +122,7 @@ func (s *server) bodyOf(w nethttp.ResponseWriter, r *nethttp.Request, given stri
 	tooLarge := fmt.Sprintf("the body is larger than %d bytes", s.config.MaxBody)
 	switch {
 	case r.ContentLength > int64(s.config.MaxBody):
-		return nil, 0, refusal(nethttp.StatusRequestEntityTooLarge, "", tooLarge)
+		return nil, 0, refusalAnswer(nethttp.StatusRequestEntityTooLarge, "", tooLarge)
 	case !budget.Fits(int(max(r.ContentLength, 0))):
 		return nil, 0, notTaken(given, noRoom)
 	}
@@ -130,13 +130,13 @@ func (s *server) bodyOf(w nethttp.ResponseWriter, r *nethttp.Request, given stri
 	_, large := errors.AsType[*nethttp.MaxBytesError](err)
 	switch {
 	case large:
-		refused = refusal(nethttp.StatusRequestEntityTooLarge, "", tooLarge)
+		refused = refusalAnswer(nethttp.StatusRequestEntityTooLarge, "", tooLarge)
 	case errors.Is(err, transports.ErrNoRoom):
 		refused = notTaken(given, noRoom)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		refused = refusal(nethttp.StatusRequestTimeout, "", fmt.Sprintf("the body didn't arrive within %v", s.config.ReadTimeout))
+		refused = refusalAnswer(nethttp.StatusRequestTimeout, "", fmt.Sprintf("the body didn't arrive within %v", s.config.ReadTimeout))
 	case err != nil:
-		refused = refusal(nethttp.StatusBadRequest, "", fmt.Sprintf("reading the body: %v", err))
+		refused = refusalAnswer(nethttp.StatusBadRequest, "", fmt.Sprintf("reading the body: %v", err))
 	}
 	return body, taken, refused
 }

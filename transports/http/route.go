@@ -30,10 +30,10 @@ type subscription struct {
 	done chan struct{}
 	wake chan struct{}
 
-	mu      sync.Mutex
-	waiting []*exchange
-	out     map[*exchange]struct{}
-	arrived int
+	mu        sync.Mutex
+	waiting   []*exchange
+	unsettled map[*exchange]struct{}
+	enqueued  int
 }
 
 // exchange is one request and the delivery that is made of it.
@@ -58,16 +58,16 @@ func (s *server) subscriptionOf(path string) (u *subscription, known bool) {
 }
 
 // paths returns the topics that there are.
-func (s *server) paths() []string {
+func (s *server) topicPaths() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Sorted(maps.Keys(s.routes))
 }
 
 // run hands messages out until the subscription takes no more, and then waits for what is out.
-func (u *subscription) run() {
+func (u *subscription) handOut() {
 	for u.open.Err() == nil {
-		if e := u.next(); e != nil {
+		if e := u.nextExchange(); e != nil {
 			u.server.taps.Show(u.path, &message.Message{UUID: e.UUID, Metadata: e.Metadata, Payload: e.Payload})
 			u.take(&e.Delivery)
 			continue
@@ -77,7 +77,7 @@ func (u *subscription) run() {
 		case <-u.open.Done(): // who waits withdraws
 		}
 	}
-	for u.life.Err() == nil && u.unsettled() > 0 {
+	for u.life.Err() == nil && u.countUnsettled() > 0 {
 		select {
 		case <-u.wake:
 		case <-u.life.Done():
@@ -100,41 +100,41 @@ func (u *subscription) enqueue(e *exchange) bool {
 	}
 	e.sub = u
 	u.waiting = append(u.waiting, e)
-	u.arrived++
-	u.signal()
+	u.enqueued++
+	u.wakeRun()
 	return true
 }
 
 // next takes the first exchange that may be handed out. It returns nil if there is none.
-func (u *subscription) next() *exchange {
+func (u *subscription) nextExchange() *exchange {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if len(u.waiting) == 0 || len(u.out) >= u.server.config.Window {
+	if len(u.waiting) == 0 || len(u.unsettled) >= u.server.config.Window {
 		return nil
 	}
 	e := u.waiting[0]
 	u.waiting[0] = nil
 	u.waiting = u.waiting[1:]
-	u.out[e] = struct{}{}
+	u.unsettled[e] = struct{}{}
 	return e
 }
 
-func (u *subscription) unsettled() int {
+func (u *subscription) countUnsettled() int {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return len(u.out)
+	return len(u.unsettled)
 }
 
 func (u *subscription) voidAll() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	for e := range u.out {
+	for e := range u.unsettled {
 		e.void(transports.ErrVoid)
 	}
-	clear(u.out)
+	clear(u.unsettled)
 }
 
-func (u *subscription) signal() {
+func (u *subscription) wakeRun() {
 	select {
 	case u.wake <- struct{}{}:
 	default:
@@ -159,8 +159,8 @@ func (e *exchange) withdraw() bool {
 func (e *exchange) settle(o *transports.Outcome) {
 	e.sub.mu.Lock()
 	defer e.sub.mu.Unlock()
-	e.leave()
-	e.give(o)
+	e.freePlace()
+	e.giveOutcome(o)
 }
 
 // cancel makes the delivery void.
@@ -168,17 +168,17 @@ func (e *exchange) cancel() {
 	e.sub.mu.Lock()
 	defer e.sub.mu.Unlock()
 	e.void(transports.ErrVoid)
-	e.leave()
+	e.freePlace()
 }
 
 // leave gives the place in the window free. The subscription's lock is held.
-func (e *exchange) leave() {
-	delete(e.sub.out, e)
-	e.sub.signal()
+func (e *exchange) freePlace() {
+	delete(e.sub.unsettled, e)
+	e.sub.wakeRun()
 }
 
 // give passes an outcome to the request's goroutine, unless one was given before.
-func (e *exchange) give(o *transports.Outcome) {
+func (e *exchange) giveOutcome(o *transports.Outcome) {
 	select {
 	case e.outcome <- o:
 	default:
@@ -214,7 +214,7 @@ func (s *subscriber) Subscribe(ctx context.Context, path string, take func(*tran
 	open, end := context.WithCancel(ctx)
 	u := &subscription{
 		server: srv, path: path, take: take, open: open, life: s.life,
-		done: make(chan struct{}), wake: make(chan struct{}, 1), out: map[*exchange]struct{}{},
+		done: make(chan struct{}), wake: make(chan struct{}, 1), unsettled: map[*exchange]struct{}{},
 	}
 	srv.routes[path] = u
 	stop := context.AfterFunc(s.life, end)
@@ -223,7 +223,7 @@ func (s *subscriber) Subscribe(ctx context.Context, path string, take func(*tran
 		defer s.work.Done()
 		defer end()
 		defer stop()
-		u.run()
+		u.handOut()
 	})
 	return u.done, nil
 }

@@ -22,24 +22,24 @@ func (s *server) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 	// this.
 	control := nethttp.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(s.config.ReadTimeout))
-	path, a := s.handle(w, r, control)
+	path, a := s.handleRequest(w, r, control)
 	s.requests.WithLabelValues(path, strconv.Itoa(a.status)).Inc()
-	if s.quiescing() {
+	if s.isQuiescing() {
 		w.Header().Set("Connection", "close")
 	}
 	_ = control.SetWriteDeadline(time.Now().Add(s.config.WriteTimeout))
-	a.write(w)
+	a.writeTo(w)
 }
 
 // handle judges the request, makes a message of it and waits for the answer. path is the topic,
 // if it is one.
-func (s *server) handle(w nethttp.ResponseWriter, r *nethttp.Request, control *nethttp.ResponseController) (path string, a *answer) {
-	if status, reason := s.access.check(r); status != 0 {
+func (s *server) handleRequest(w nethttp.ResponseWriter, r *nethttp.Request, control *nethttp.ResponseController) (path string, a *answer) {
+	if status, reason := s.access.checkAccess(r); status != 0 {
 		if status == nethttp.StatusUnauthorized {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 		}
 		listen.CloseAfter(w)
-		return "", refusal(status, "", reason)
+		return "", refusalAnswer(status, "", reason)
 	}
 	conn := listen.ConnOf(r)
 	if s.access.token != nil {
@@ -49,25 +49,25 @@ func (s *server) handle(w nethttp.ResponseWriter, r *nethttp.Request, control *n
 	u, known := s.subscriptionOf(path)
 	switch {
 	case !known:
-		return "", refusal(nethttp.StatusNotFound, "", fmt.Sprintf("there is no topic of this path; there are: %s", strings.Join(s.paths(), ", ")))
+		return "", refusalAnswer(nethttp.StatusNotFound, "", fmt.Sprintf("there is no topic of this path; there are: %s", strings.Join(s.topicPaths(), ", ")))
 	case r.Method != nethttp.MethodPost:
 		w.Header().Set("Allow", nethttp.MethodPost)
-		return path, refusal(nethttp.StatusMethodNotAllowed, "", "a message is sent with POST")
+		return path, refusalAnswer(nethttp.StatusMethodNotAllowed, "", "a message is sent with POST")
 	}
 	wait, err := waitOf(r, s.config.MaxWait)
 	if err != nil {
-		return path, refusal(nethttp.StatusBadRequest, "", err.Error())
+		return path, refusalAnswer(nethttp.StatusBadRequest, "", err.Error())
 	}
 	metadata, err := metadataOf(r, s.env.Now())
 	if err != nil {
-		return path, refusal(nethttp.StatusBadRequest, "", err.Error())
+		return path, refusalAnswer(nethttp.StatusBadRequest, "", err.Error())
 	}
 	given := metadata[transports.MessageID]
 	switch {
-	case s.quiescing():
+	case s.isQuiescing():
 		return path, notTaken(given, stopping)
 	case u == nil:
-		return path, notTaken(given, unserved)
+		return path, notTaken(given, noPipeline)
 	}
 	body, taken, refused := s.bodyOf(w, r, given)
 	defer s.env.Memory.Bodies.Give(taken)
@@ -78,7 +78,7 @@ func (s *server) handle(w nethttp.ResponseWriter, r *nethttp.Request, control *n
 		return path, notTaken(given, hungUp)
 	}
 	_ = control.SetReadDeadline(time.Time{})
-	return path, s.exchange(r.Context(), path, metadata, body, wait)
+	return path, s.awaitAnswer(r.Context(), path, metadata, body, wait)
 }
 
 // exchange gives the message to the pipeline and waits for what becomes of it.
@@ -87,7 +87,7 @@ func (s *server) handle(w nethttp.ResponseWriter, r *nethttp.Request, control *n
 // which. Either way the message is taken back, or its delivery becomes void so that the host
 // doesn't start it any more. What the host does with it nevertheless is the answer, for a caller
 // that still reads.
-func (s *server) exchange(caller context.Context, path string, metadata message.Metadata, body []byte, wait time.Duration) *answer {
+func (s *server) awaitAnswer(caller context.Context, path string, metadata message.Metadata, body []byte, wait time.Duration) *answer {
 	started := time.Now()
 	given := metadata[transports.MessageID]
 	id := given
@@ -102,7 +102,7 @@ func (s *server) exchange(caller context.Context, path string, metadata message.
 	// It may have a subscription since the head was read.
 	u, _ := s.subscriptionOf(path)
 	if u == nil || !u.enqueue(e) {
-		return notTaken(given, unserved)
+		return notTaken(given, noPipeline)
 	}
 
 	deadline := time.NewTimer(s.config.RequestTimeout)
@@ -112,19 +112,19 @@ func (s *server) exchange(caller context.Context, path string, metadata message.
 		var reason string
 		select {
 		case o := <-e.outcome:
-			return s.settled(o, id, wait-time.Since(started))
+			return s.answerSettled(o, id, wait-time.Since(started))
 		case <-quiesced:
 			quiesced, reason = nil, stopping
 		case <-closed:
-			closed, reason = nil, unserved
+			closed, reason = nil, noPipeline
 		case <-gone:
 			gone, reason = nil, hungUp
 		case <-deadline.C:
-			reason = crowded
-			e.give(nil) // what was handed out is left to the host
+			reason = tooManyBefore
+			e.giveOutcome(nil) // what was handed out is left to the host
 		case <-over:
-			over, reason = nil, unserved
-			e.give(nil)
+			over, reason = nil, noPipeline
+			e.giveOutcome(nil)
 		}
 		switch {
 		case e.withdraw():
@@ -136,28 +136,28 @@ func (s *server) exchange(caller context.Context, path string, metadata message.
 }
 
 // settled answers from the outcome; what was published is waited for if an answer can come.
-func (s *server) settled(o *transports.Outcome, id string, wait time.Duration) *answer {
+func (s *server) answerSettled(o *transports.Outcome, id string, wait time.Duration) *answer {
 	if o == nil {
-		return undecided(id)
+		return undecidedAnswer(id)
 	}
 	if o.ID != "" {
 		id = o.ID
 	}
-	if a := answerOf(o, id); a != nil {
+	if a := answerOfOutcome(o, id); a != nil {
 		return a
 	}
 	if o.Answer == nil {
-		return accepted(id)
+		return acceptedAnswer(id)
 	}
 	over := time.NewTimer(wait)
 	defer over.Stop()
 	select {
 	case msg, ok := <-o.Answer:
 		if ok {
-			return produced(msg, codeOf(msg.Payload))
+			return messageAnswer(msg, codeOf(msg.Payload))
 		}
 	case <-over.C:
 	case <-s.life.Done():
 	}
-	return accepted(id)
+	return acceptedAnswer(id)
 }

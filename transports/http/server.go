@@ -22,7 +22,7 @@ const (
 	// maxHeader is the largest head of a request.
 	maxHeader = 64 << 10
 	// lastWords is how long Close lets requests be answered that have their answer already.
-	lastWords = time.Second
+	closeGrace = time.Second
 )
 
 // server is the transport.
@@ -77,11 +77,11 @@ func (s *server) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listening on %s: %w", s.config.Listen, err)
 	}
-	return s.serve(plain, certificate)
+	return s.serveOn(plain, certificate)
 }
 
 // serve takes connections from a listener until Close. certificate is nil without TLS.
-func (s *server) serve(plain net.Listener, certificate *tls.Config) error {
+func (s *server) serveOn(plain net.Listener, certificate *tls.Config) error {
 	l := s.gate.Guard(plain)
 	srv := &nethttp.Server{
 		Handler:           s,
@@ -120,7 +120,7 @@ func (s *server) Health() []transports.Health {
 		h.Err = transports.ErrClosed
 	case s.http == nil:
 		h.Err = errors.New("not started")
-	case s.quiescing():
+	case s.isQuiescing():
 		h.Err = errors.New("the host is stopping; callers are refused")
 	case h.Err == nil:
 		h.Err = s.gate.Err()
@@ -132,7 +132,7 @@ func (s *server) Health() []transports.Health {
 func (s *server) Quiesce() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.quiescing() {
+	if s.isQuiescing() {
 		return
 	}
 	close(s.quiesced)
@@ -141,7 +141,7 @@ func (s *server) Quiesce() {
 	}
 }
 
-func (s *server) quiescing() bool {
+func (s *server) isQuiescing() bool {
 	select {
 	case <-s.quiesced:
 		return true
@@ -174,7 +174,7 @@ func (s *server) Close(ctx context.Context) error {
 	s.mu.Unlock()
 
 	if srv != nil {
-		short, cancel := context.WithTimeout(ctx, lastWords)
+		short, cancel := context.WithTimeout(ctx, closeGrace)
 		defer cancel()
 		if srv.Shutdown(short) != nil {
 			// Who hasn't sent a whole request or doesn't take the response is cut off.

@@ -83,7 +83,7 @@ func (s *server) state() string {
 	sub := s.routes["/x"]
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
-	return fmt.Sprintf("%d unsettled, %d waiting", len(sub.out), len(sub.waiting))
+	return fmt.Sprintf("%d unsettled, %d waiting", len(sub.unsettled), len(sub.waiting))
 }
 
 // A caller who hangs up while its message is being published leaves its place at once: what

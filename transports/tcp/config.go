@@ -14,38 +14,38 @@ import (
 // Config is the `[transport.NAME]` table of type tcp.
 type Config struct {
 	Listen   string       `toml:"listen" doc:"Address to listen on, host:port. An empty host (:PORT) or [::] is every IPv4 and IPv6 address; 0.0.0.0 is IPv4 only." example:"\":8123\""`
-	Framing  codec.Config `toml:"framing" doc:"How payloads are laid into the stream; the default is line."`
-	Identity identity     `toml:"identity" doc:"How a connection's device is known."`
-	Allow    string       `toml:"allow" doc:"Whose connections are taken: any device's, or only those of devices that the file of [inventory] lists." enum:"any,known" example:"\"known\""`
+	Framing  codec.Config `toml:"framing" doc:"How the byte stream is cut into frames: a codec. The default is line."`
+	Identity identity     `toml:"identity" doc:"How the host identifies the device of a connection."`
+	Allow    string       `toml:"allow" doc:"Which devices may connect: any, or only those that the file of [inventory] lists (known)." enum:"any,known" example:"\"known\""`
 
-	IdleTimeout     time.Duration `toml:"idle_timeout" doc:"A device from which nothing came for so long is disconnected, whatever was sent to it; 0 turns it off." min:"0s" example:"\"5m\""`
-	WriteTimeout    time.Duration `toml:"write_timeout" doc:"A device that takes nothing for so long, while something waits for it, is disconnected." min:"10ms" example:"\"30s\""`
-	Keepalive       time.Duration `toml:"keepalive" doc:"After so much silence the kernel begins to ask whether the device is still there; 0 turns it off." min:"0s" example:"\"1m\""`
-	UserTimeout     time.Duration `toml:"user_timeout" doc:"A device whose kernel acknowledges nothing for so long is disconnected (TCP_USER_TIMEOUT, on Linux); 0 leaves it to the kernel." min:"0s" example:"\"30s\""`
-	SendBuffer      int           `toml:"send_buffer" doc:"What the kernel may take for a device that doesn't read (SO_SNDBUF, which Linux doubles): a command in there counts as sent. 0 leaves it to the kernel." unit:"bytes" min:"0" max:"16777216" example:"16384"`
-	ReceiveBuffer   int           `toml:"receive_buffer" doc:"What the kernel may keep of a device that isn't read any faster (SO_RCVBUF, which Linux doubles). 0 leaves it to the kernel, which takes megabytes." unit:"bytes" min:"0" max:"16777216" example:"65536"`
-	MaxConnections  int           `toml:"max_connections" doc:"Connections at a time, and no more than the limit of open files allows. A further one displaces the oldest whose device isn't known yet; if there is none, it is closed at once. 0 is what the limit of open files allows." min:"0" example:"10000"`
-	MaxUnidentified int           `toml:"max_unidentified" doc:"Connections at a time whose device isn't known yet. A further one displaces the oldest of them, of the address that has the most." min:"1" example:"4096"`
-	NewNames        newNames      `toml:"new_names" doc:"The rate at which devices with new names may connect. A name is new if the inventory doesn't have it and it had no session since the host started. Further ones are closed at once."`
-	MaxFrameRate    int           `toml:"max_frame_rate" doc:"Frames a second that one device may send; 0 is no limit. See flood." min:"0" example:"1000"`
-	Flood           string        `toml:"flood" doc:"What happens to a device that sends more than max_frame_rate: throttle reads it no faster than that, so that its own sending stalls and nothing is lost, and disconnects it after flood_timeout; close disconnects it at once." enum:"throttle,close" example:"\"throttle\""`
-	FloodTimeout    time.Duration `toml:"flood_timeout" doc:"How long a device may be held back at max_frame_rate without a pause; then it is disconnected. 0 is for ever." min:"0s" example:"\"1m\""`
-	QueueLimit      queueLimit    `toml:"queue_limit" doc:"What may wait for one device; a command beyond it ends as busy."`
-	Events          events        `toml:"events" doc:"The topic of connects and disconnects."`
-	Data            data          `toml:"data" doc:"The topic of what devices send."`
-	Heartbeat       time.Duration `toml:"heartbeat" doc:"How often the host says in the topic events that it is there." min:"100ms" example:"\"10s\""`
+	IdleTimeout     time.Duration `toml:"idle_timeout" doc:"The host disconnects a device that sends nothing for this long, whatever was sent to it. 0 means never." min:"0s" example:"\"5m\""`
+	WriteTimeout    time.Duration `toml:"write_timeout" doc:"The host disconnects a device if bytes wait for it and the kernel takes none of them for this long." min:"10ms" example:"\"30s\""`
+	Keepalive       time.Duration `toml:"keepalive" doc:"After this much silence the kernel starts to probe whether the device still answers. 0 means never." min:"0s" example:"\"1m\""`
+	UserTimeout     time.Duration `toml:"user_timeout" doc:"The kernel closes a connection if the device acknowledges no sent bytes for this long (TCP_USER_TIMEOUT, on Linux). 0 means the kernel's default." min:"0s" example:"\"30s\""`
+	SendBuffer      int           `toml:"send_buffer" doc:"How much the kernel may keep for a device that doesn't read (SO_SNDBUF, which Linux doubles). A command in this buffer counts as sent. 0 means the kernel's default." unit:"bytes" min:"0" max:"16777216" example:"16384"`
+	ReceiveBuffer   int           `toml:"receive_buffer" doc:"How much the kernel may keep from a device until the host reads it (SO_RCVBUF, which Linux doubles). 0 means the kernel's default, which is megabytes." unit:"bytes" min:"0" max:"16777216" example:"65536"`
+	MaxConnections  int           `toml:"max_connections" doc:"Most connections at a time; the limit on open files applies, too. A further connection displaces the oldest one whose device isn't known yet. If there is no such connection, the new one is closed. 0 means as many as the limit on open files allows." min:"0" example:"10000"`
+	MaxUnidentified int           `toml:"max_unidentified" doc:"Most connections at a time whose device isn't known yet. A further one displaces the oldest one of the address that has the most of them." min:"1" example:"4096"`
+	NewNames        newNames      `toml:"new_names" doc:"The rate at which devices with new names may connect. A name is new if the inventory doesn't list it and it had no session since the host started. Further such connections are closed at once."`
+	MaxFrameRate    int           `toml:"max_frame_rate" doc:"Frames a second that one device may send; 0 means no limit. See flood." min:"0" example:"1000"`
+	Flood           string        `toml:"flood" doc:"What the host does with a device that sends more than max_frame_rate. throttle reads from it no faster than that: nothing is lost, but the device has to wait when it sends. After flood_timeout the host disconnects it. close disconnects it at once." enum:"throttle,close" example:"\"throttle\""`
+	FloodTimeout    time.Duration `toml:"flood_timeout" doc:"How long the host throttles a device without a break before it disconnects it. 0 means without end." min:"0s" example:"\"1m\""`
+	QueueLimit      queueLimit    `toml:"queue_limit" doc:"How much may wait for one device. A command beyond that ends as busy."`
+	Events          events        `toml:"events" doc:"The topic events, with a message for each device that comes online or goes offline."`
+	Data            data          `toml:"data" doc:"The topic data, with a message for each frame that a device sends."`
+	Heartbeat       time.Duration `toml:"heartbeat" doc:"Time between two heartbeats of the host in the topic events." min:"100ms" example:"\"10s\""`
 }
 
 type identity struct {
-	By      string        `toml:"by" doc:"address: the peer's IP address is the device. first-frame: the first frame names it, and isn't data." enum:"address,first-frame" later:"certificate" example:"\"first-frame\""`
-	Pattern string        `toml:"pattern" doc:"Regular expression for the first frame. Its group named device, else its only group, is the device's name; without a group, or without a pattern, it is the whole frame." example:"'^HELLO (\\S+)'"`
-	Timeout time.Duration `toml:"timeout" doc:"How long the first frame may take." min:"10ms" example:"\"10s\""`
+	By      string        `toml:"by" doc:"address: the peer's IP address is the device's name. first-frame: the first frame has the name, and isn't published as data." enum:"address,first-frame" later:"certificate" example:"\"first-frame\""`
+	Pattern string        `toml:"pattern" doc:"Regular expression for the first frame. Its group named device is the device's name, or its only group. Without a group, or without a pattern, the whole frame is the name." example:"'^HELLO (\\S+)'"`
+	Timeout time.Duration `toml:"timeout" doc:"How long the first frame may take to arrive." min:"10ms" example:"\"10s\""`
 }
 
 type newNames struct {
-	Rate    int `toml:"rate" doc:"New names a second; 0 is no limit." min:"0" example:"100"`
-	Burst   int `toml:"burst" doc:"New names that may come at once." min:"1" example:"1000"`
-	AtStart int `toml:"at_start" doc:"Further new names that may come within 10 minutes after the first one since the host started, as then every device is new. Set it above the number of devices." min:"0" example:"50000"`
+	Rate    int `toml:"rate" doc:"New names a second; 0 means no limit." min:"0" example:"100"`
+	Burst   int `toml:"burst" doc:"New names that may connect at once." min:"1" example:"1000"`
+	AtStart int `toml:"at_start" doc:"Further new names that may connect in the first 10 minutes, counted from the first connection after the host's start. Then every device is new, so set it above the number of devices." min:"0" example:"50000"`
 }
 
 type queueLimit struct {
@@ -54,16 +54,16 @@ type queueLimit struct {
 }
 
 type events struct {
-	Window  int `toml:"window" doc:"Unsettled messages that one pipeline holds." unit:"messages" min:"1" max:"1000000" example:"1000"`
-	Backlog int `toml:"backlog" doc:"Events that may wait for one pipeline before only the newest of each device is kept." unit:"messages" min:"1" example:"10000"`
-	Total   int `toml:"total" doc:"Events that may wait for one pipeline at all, which so many different devices take; beyond it the oldest are lost, logged and counted." unit:"messages" min:"1" example:"1000000"`
+	Window  int `toml:"window" doc:"The window: the messages of one pipeline that may be unsettled." unit:"messages" min:"1" max:"1000000" example:"1000"`
+	Backlog int `toml:"backlog" doc:"A number of events that wait for one pipeline. From then on, only the newest event of each device is kept." unit:"messages" min:"1" example:"10000"`
+	Total   int `toml:"total" doc:"Most events that may wait for one pipeline. It matters if the events are of more devices than this. Beyond it the oldest events are dropped, logged and counted." unit:"messages" min:"1" example:"1000000"`
 }
 
 type data struct {
-	Window    int    `toml:"window" doc:"Unsettled messages that one pipeline holds." unit:"messages" min:"1" max:"1000000" example:"1000"`
-	PerDevice int    `toml:"per_device" doc:"Frames of one device that may wait for one pipeline." unit:"messages" min:"1" example:"100"`
-	Total     int    `toml:"total" doc:"Frames of all devices that may wait for one pipeline." unit:"messages" min:"1" example:"20000"`
-	Overflow  string `toml:"overflow" doc:"At these bounds: block reads the device no further until there is room, drop-oldest loses the oldest frames and counts them." enum:"block,drop-oldest" example:"\"block\""`
+	Window    int    `toml:"window" doc:"The window: the messages of one pipeline that may be unsettled." unit:"messages" min:"1" max:"1000000" example:"1000"`
+	PerDevice int    `toml:"per_device" doc:"Most frames of one device that may wait for one pipeline." unit:"messages" min:"1" example:"100"`
+	Total     int    `toml:"total" doc:"Most frames of all devices that may wait for one pipeline." unit:"messages" min:"1" example:"20000"`
+	Overflow  string `toml:"overflow" doc:"What the host does at these limits. block stops reading from the device until there is room. drop-oldest drops the oldest frames and counts them." enum:"block,drop-oldest" example:"\"block\""`
 }
 
 var defaults = Config{
@@ -87,7 +87,7 @@ var defaults = Config{
 	Heartbeat:       10 * time.Second,
 }
 
-// The words of enumerations.
+// The values of enumerations.
 const (
 	byAddress    = "address"
 	byFirstFrame = "first-frame"
@@ -98,7 +98,7 @@ const (
 	dropOldest   = "drop-oldest"
 )
 
-// Validate reports everything that is wrong.
+// Validate returns all problems of the configuration.
 func (c *Config) Validate() error {
 	var problems []error
 	invalid := func(field, format string, args ...any) {
@@ -108,15 +108,15 @@ func (c *Config) Validate() error {
 		invalid("listen", "%v", err)
 	}
 	if c.Framing == nil {
-		invalid("framing", "name a codec, as this build has none called line")
+		invalid("framing", "name a codec; this build doesn't have the default, line")
 	}
 	switch c.Identity.By {
 	case byAddress:
 		if c.Identity.Pattern != "" {
-			invalid("identity.pattern", "belongs to by = %q", byFirstFrame)
+			invalid("identity.pattern", "is only used with by = %q", byFirstFrame)
 		}
 	case byFirstFrame:
-		if _, err := compile(c.Identity.Pattern); err != nil {
+		if _, err := compilePattern(c.Identity.Pattern); err != nil {
 			invalid("identity.pattern", "%v", err)
 		}
 	default:
@@ -136,7 +136,7 @@ func (c *Config) Needs() transports.Needs {
 	return transports.Needs{Binds: map[string]string{"listen": c.Listen}, Connections: c.MaxConnections, Inventory: c.inventoryUser()}
 }
 
-// Topic describes a topic. There are two, and both are only consumed.
+// Topic describes one of the two topics, events and data. Pipelines can only consume them.
 func (c *Config) Topic(name string, use transports.Use) (transports.Topic, error) {
 	if use == transports.Produce {
 		return transports.Topic{}, errProduce
@@ -156,4 +156,4 @@ func (c *Config) Topic(name string, use transports.Use) (transports.Topic, error
 	return transports.Topic{}, fmt.Errorf("there is no topic %q, allowed are %q and %q%s", name, device.EventsTopic, device.DataTopic, hint)
 }
 
-var errProduce = errors.New(`nothing is published to devices; commands go to them through the deliver handler: handler = { type = "deliver", devices = "..." }`)
+var errProduce = errors.New(`a pipeline can't publish to devices; the handler deliver writes commands to them: handler = { type = "deliver", devices = "..." }`)

@@ -22,7 +22,7 @@ func TestValidate(t *testing.T) {
 		{"listen", func(c *Config) { c.Listen = "8123" }, `listen: "8123" is no address`},
 		{"framing", func(c *Config) { c.Framing = nil }, "framing: name a codec"},
 		{"certificate", func(c *Config) { c.Identity.By = "certificate" }, `identity.by: "certificate" is not known; allowed: address, first-frame`},
-		{"pattern with address", func(c *Config) { c.Identity.Pattern = "x" }, `identity.pattern: belongs to by = "first-frame"`},
+		{"pattern with address", func(c *Config) { c.Identity.Pattern = "x" }, `identity.pattern: is only used with by = "first-frame"`},
 		{"bad pattern", func(c *Config) { c.Identity.By, c.Identity.Pattern = byFirstFrame, "(" }, "identity.pattern: the regular expression is wrong: missing closing )"},
 		{"large pattern", func(c *Config) { c.Identity.By, c.Identity.Pattern = byFirstFrame, "^(.{1,1000}){1,1}.{1,1000}$" }, "identity.pattern: the regular expression has a size of 4"},
 		{"several groups", func(c *Config) { c.Identity.By, c.Identity.Pattern = byFirstFrame, "(a)(b)" }, "identity.pattern: has several groups"},
@@ -81,11 +81,11 @@ func TestHello(t *testing.T) {
 		{"", "\xff", "", "UTF-8"},
 		{"", strings.Repeat("x", 256), "", "256 bytes"},
 	} {
-		h, err := compile(tt.pattern)
+		h, err := compilePattern(tt.pattern)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := h.device([]byte(tt.frame))
+		got, err := h.deviceName([]byte(tt.frame))
 		if got != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 			t.Errorf("%q on %q: %q, %v; want %q, %q", tt.pattern, tt.frame, got, err, tt.want, tt.err)
 		}

@@ -18,31 +18,32 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// readSize is what one read takes at most.
+// readSize is the most bytes that one read takes.
 const readSize = 4 << 10
 
-// readBuffers are what connections read into while bytes are there.
+// readBuffers has the buffers of connections that have bytes to handle.
 var readBuffers = sync.Pool{New: func() any { return new([readSize]byte) }}
 
-// conn is one connection. Its goroutine reads; writes come from whoever has something to write (see write.go).
+// conn is one connection. Its goroutine reads. Frames are written by other goroutines (see
+// write.go).
 type conn struct {
 	transport *transport
 	link      *listen.Conn
-	socket    *net.TCPConn // of link
+	socket    *net.TCPConn // the socket of link
 	raw       syscall.RawConn
 
-	session atomic.Pointer[device.Session] // nil until the device is known
-	began   int64                          // on the transport's clock
-	seen    atomic.Int64                   // on the transport's clock
-	busy    atomic.Bool                    // what was read is being dealt with, which may take long
-	late    atomic.Bool                    // the first frame didn't come in time
+	session  atomic.Pointer[device.Session] // nil until the device is known
+	began    int64                          // when it was accepted, on the transport's clock
+	lastRead atomic.Int64                   // when bytes last arrived, on the transport's clock
+	handling atomic.Bool                    // the bytes that were read are being handled, which may take long
+	timedOut atomic.Bool                    // the first frame didn't arrive in time
 
-	// The rest belongs to the goroutine that reads.
+	// Only the goroutine that reads uses the rest.
 	fill   func(fd uintptr) bool // c.readReady
-	buffer *[readSize]byte       // held while it has bytes
-	n      int                   // how many
-	err    error                 // of the read
-	rest   []byte                // the beginning of a frame whose end hasn't come
+	buffer *[readSize]byte       // nil while it has no bytes
+	n      int                   // how many bytes it has
+	err    error                 // the error of the read
+	rest   []byte                // the beginning of an incomplete frame
 	flood  flood
 }
 
@@ -53,19 +54,19 @@ func newConn(t *transport, link *listen.Conn) (*conn, error) {
 		return nil, fmt.Errorf("reaching the socket: %w", err)
 	}
 	c := &conn{transport: t, link: link, socket: socket, raw: raw, began: t.clock.Load()}
-	c.seen.Store(c.began)
+	c.lastRead.Store(c.began)
 	c.fill = c.readReady
 	return c, nil
 }
 
-// begin finds out whose connection it is and makes a session of it.
-func (c *conn) begin() {
+// beginSession identifies the device and makes a session of the connection.
+func (c *conn) beginSession() {
 	t := c.transport
 	name, err := c.identify()
 	refusal := refusedAuth
 	var session *device.Session
-	if err == nil && !t.known(name) {
-		refusal, err = refusedUnknown, unknownDevice(name)
+	if err == nil && !t.isAllowed(name) {
+		refusal, err = refusedUnknown, errUnknownDevice(name)
 	}
 	if err == nil {
 		c.link.Keep()
@@ -74,75 +75,77 @@ func (c *conn) begin() {
 		refusal, err = refusedDisplaced, errDisplaced
 	}
 	if err == nil {
-		c.busy.Store(true) // it may have to wait for its turn
+		c.handling.Store(true) // Connect may have to wait
 		refusal = refusedTurn
-		if session, err = t.registry.Connect(t.ctx, name, c.addr().String(), c); errors.Is(err, device.ErrNewName) {
+		if session, err = t.registry.Connect(t.ctx, name, c.peerAddr().String(), c); errors.Is(err, device.ErrNewName) {
 			refusal = refusedName
 		}
 	}
 	if err != nil {
-		c.release()
-		c.shut()
-		t.leave(c)
-		t.refuse(refusal, c.socket, err)
+		c.releaseBuffer()
+		c.closeSocket()
+		t.removeConn(c)
+		t.refuseConn(refusal, c.socket, err)
 		return
 	}
-	c.seen.Store(t.clock.Load())
+	c.lastRead.Store(t.clock.Load())
 	c.session.Store(session)
-	if !t.known(name) { // by now
+	if !t.isAllowed(name) { // the inventory may have changed
 		session.End(device.Kicked)
 	}
 	t.env.Logger.Debug("device connected", "device", name, "epoch", session.Epoch(), "peer", c.socket.RemoteAddr())
-	// A goroutine of its own begins with a small stack, which parks for the life of the connection.
-	t.running.Go(c.serve)
+	// A new goroutine has a small stack. It waits for the life of the connection, so the saving
+	// counts.
+	t.running.Go(c.readFrames)
 }
 
-// serve reads until the session ends.
-func (c *conn) serve() {
+// readFrames reads until the session ends.
+func (c *conn) readFrames() {
 	session := c.session.Load()
 	var err error
 	for err == nil {
-		err = c.deliver(session) // first what came behind the first frame
-		c.busy.Store(false)
+		err = c.deliverFrames(session) // first the bytes behind the first frame
+		c.handling.Store(false)
 		if err == nil {
-			err = c.read()
+			err = c.readBytes()
 		}
 	}
-	c.release()
-	c.end(session, err)
+	c.releaseBuffer()
+	c.endConn(session, err)
 }
 
-func (c *conn) end(session *device.Session, err error) {
+func (c *conn) endConn(session *device.Session, err error) {
 	attrs := []any{"device", session.Device(), "epoch", session.Epoch()}
 	if session.Reason() == "" {
 		attrs = append(attrs, "err", err)
 	}
-	session.End(reason(err))
+	session.End(reasonOf(err))
 	if errors.Is(err, device.ErrEnded) {
-		c.discard()
+		c.discardInput()
 	}
-	c.shut()
+	c.closeSocket()
 	t := c.transport
-	t.leave(c)
+	t.removeConn(c)
 	level := slog.LevelDebug
 	switch session.Reason() {
-	case device.IdleTimeout, device.ProtocolError, device.Kicked: // the host's doing, and not for another connection's sake
+	case device.IdleTimeout, device.ProtocolError, device.Kicked: // the host ended the session because of the device
 		t.complaints.Do(func() { level = slog.LevelInfo })
 	}
 	t.env.Logger.Log(t.ctx, level, "device disconnected", append(attrs, "reason", session.Reason())...)
 }
 
-// discard reads what the device still sends, until it has closed its side or lingerTime is over.
-func (c *conn) discard() {
-	for c.read() == nil {
-		c.release()
+// discardInput reads and drops what the device still sends. It returns when the device has closed
+// its side or lingerTime has passed.
+func (c *conn) discardInput() {
+	for c.readBytes() == nil {
+		c.releaseBuffer()
 	}
 }
 
-var errDisplaced = errors.New("closed for a newer connection before its device was known, as there are too many")
+var errDisplaced = errors.New("too many connections: this one was closed for a newer one before its device was known")
 
-// reason says how an error of the reading side ends the session, if nobody ended it before.
-func reason(err error) device.Reason {
+// reasonOf returns the reason for a session that ends because of an error while reading.
+func reasonOf(err error) device.Reason {
 	switch {
 	case errors.Is(err, io.EOF):
 		return device.ClientClosed
@@ -153,20 +156,20 @@ func reason(err error) device.Reason {
 	}
 }
 
-// identify returns the device's name. What came behind the first frame is in c.rest.
+// identify returns the device's name. It leaves the bytes behind the first frame in c.rest.
 func (c *conn) identify() (string, error) {
 	t := c.transport
 	if t.config.Identity.By == byAddress {
-		return peerName(c.addr()), nil
+		return peerName(c.peerAddr()), nil
 	}
 	for {
-		if err := c.read(); err != nil {
-			if c.late.Load() {
-				err = errSilent
+		if err := c.readBytes(); err != nil {
+			if c.timedOut.Load() {
+				err = errFirstFrameLate
 			}
 			return "", fmt.Errorf("reading the first frame: %w", err)
 		}
-		c.keep()
+		c.keepRest()
 		for {
 			advance, frame, err := t.framing.Split(c.rest)
 			if err != nil {
@@ -177,27 +180,28 @@ func (c *conn) identify() (string, error) {
 			}
 			name := ""
 			if frame != nil {
-				name, err = t.hello.device(frame)
+				name, err = t.firstFrame.deviceName(frame)
 			}
 			c.rest = c.rest[advance:]
 			if frame != nil {
 				return name, err
 			}
 		}
-		c.busy.Store(false)
+		c.handling.Store(false)
 	}
 }
 
-// read waits until bytes are there and reads them into the buffer. The loop around it always reads until the kernel has no more, as
-// the poller reports edges: an end of stream that came together with bytes is announced once.
-func (c *conn) read() error {
+// readBytes waits until there are bytes and reads them into the buffer. The poller reports edges:
+// it reports an end of stream that arrives together with bytes only once. So the loop that calls
+// readBytes goes on until the kernel has no more.
+func (c *conn) readBytes() error {
 	if err := c.raw.Read(c.fill); err != nil {
 		return err
 	}
 	if c.err != nil {
 		return c.err
 	}
-	c.seen.Store(c.transport.clock.Load())
+	c.lastRead.Store(c.transport.clock.Load())
 	c.transport.metrics.bytesIn.Add(float64(c.n))
 	return nil
 }
@@ -205,7 +209,7 @@ func (c *conn) read() error {
 // readReady is called when bytes may be there; it returns false to be called again when more may be.
 func (c *conn) readReady(fd uintptr) bool {
 	c.buffer = readBuffers.Get().(*[readSize]byte)
-	c.busy.Store(true)
+	c.handling.Store(true)
 	for {
 		c.n, c.err = unix.Read(int(fd), c.buffer[:])
 		if c.err != unix.EINTR {
@@ -218,13 +222,13 @@ func (c *conn) readReady(fd uintptr) bool {
 	case c.err == nil:
 		c.err = io.EOF
 	}
-	c.busy.Store(false)
+	c.handling.Store(false)
 	c.n = 0
-	c.release()
+	c.releaseBuffer()
 	return c.err != unix.EAGAIN
 }
 
-func (c *conn) release() {
+func (c *conn) releaseBuffer() {
 	if c.buffer != nil {
 		readBuffers.Put(c.buffer)
 		c.buffer = nil
@@ -232,19 +236,19 @@ func (c *conn) release() {
 }
 
 // keep moves what was read to the rest.
-func (c *conn) keep() {
+func (c *conn) keepRest() {
 	if c.n > 0 {
 		c.rest = append(c.rest, c.buffer[:c.n]...)
 		c.n = 0
 	}
-	c.release()
+	c.releaseBuffer()
 }
 
 // deliver publishes every whole frame and keeps the rest.
-func (c *conn) deliver(session *device.Session) error {
+func (c *conn) deliverFrames(session *device.Session) error {
 	if len(c.rest) > 0 {
-		c.keep()
-		used, err := c.split(session, c.rest)
+		c.keepRest()
+		used, err := c.splitFrames(session, c.rest)
 		if used > 0 {
 			c.rest = append([]byte(nil), c.rest[used:]...)
 		}
@@ -254,17 +258,17 @@ func (c *conn) deliver(session *device.Session) error {
 		return nil
 	}
 	data := c.buffer[:c.n]
-	used, err := c.split(session, data)
+	used, err := c.splitFrames(session, data)
 	if used < len(data) {
 		c.rest = append([]byte(nil), data[used:]...)
 	}
 	c.n = 0
-	c.release()
+	c.releaseBuffer()
 	return err
 }
 
 // split publishes the whole frames in data and returns how many bytes they used up.
-func (c *conn) split(session *device.Session, data []byte) (used int, err error) {
+func (c *conn) splitFrames(session *device.Session, data []byte) (used int, err error) {
 	frames := 0
 	defer func() { c.transport.metrics.framesIn.Add(float64(frames)) }()
 	for used < len(data) {
@@ -283,7 +287,7 @@ func (c *conn) split(session *device.Session, data []byte) (used int, err error)
 		if err := session.Data(frame); err != nil {
 			return used, err
 		}
-		if err := c.hold(session); err != nil {
+		if err := c.checkRate(session); err != nil {
 			return used, err
 		}
 	}
@@ -291,13 +295,13 @@ func (c *conn) split(session *device.Session, data []byte) (used int, err error)
 }
 
 // addr returns the peer's address, IPv4 as IPv4.
-func (c *conn) addr() netip.AddrPort {
+func (c *conn) peerAddr() netip.AddrPort {
 	addr := c.socket.RemoteAddr().(*net.TCPAddr).AddrPort()
 	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 }
 
 // shut closes the socket.
-func (c *conn) shut() {
+func (c *conn) closeSocket() {
 	if err := c.link.Close(); err != nil {
 		c.transport.env.Logger.Debug("closing a connection", "peer", c.socket.RemoteAddr(), "err", err)
 	}

@@ -8,14 +8,16 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// flood counts frames in the current second.
+// flood counts the frames of the current second.
 type flood struct {
 	frames int
 	since  time.Time
-	// over is since when the device has been held back without a pause; zero if it isn't.
-	over time.Time
-	// gone says that the device has closed its side. What it sent before is in the kernel, bounded, and read as fast as may be.
-	gone bool
+	// throttledSince is when the host began to throttle the device. It is zero if the device isn't
+	// throttled.
+	throttledSince time.Time
+	// peerClosed means that the device has closed its side. The kernel has a bounded rest, which
+	// is read at full speed.
+	peerClosed bool
 }
 
 var (
@@ -23,10 +25,11 @@ var (
 	errReset = errors.New("the device reset the connection")
 )
 
-// hold counts a frame and slows the device down, or refuses it, when it sends faster than it may.
-func (c *conn) hold(session *device.Session) error {
+// checkRate counts a frame. If the device sends too fast, checkRate throttles it or returns an
+// error.
+func (c *conn) checkRate(session *device.Session) error {
 	config, f := &c.transport.config, &c.flood
-	if config.MaxFrameRate == 0 || f.gone {
+	if config.MaxFrameRate == 0 || f.peerClosed {
 		return nil
 	}
 	if f.frames == 0 {
@@ -38,25 +41,25 @@ func (c *conn) hold(session *device.Session) error {
 	f.frames = 0
 	early := time.Second - time.Since(f.since)
 	if early <= 0 {
-		f.over = time.Time{}
+		f.throttledSince = time.Time{}
 		return nil
 	}
 	c.transport.metrics.floods.Inc()
 	if config.Flood != throttle {
 		return errFlood
 	}
-	if f.over.IsZero() {
-		f.over = f.since
+	if f.throttledSince.IsZero() {
+		f.throttledSince = f.since
 	}
-	if config.FloodTimeout > 0 && time.Since(f.over) >= config.FloodTimeout {
+	if config.FloodTimeout > 0 && time.Since(f.throttledSince) >= config.FloodTimeout {
 		return fmt.Errorf("%w for longer than flood_timeout, %v", errFlood, config.FloodTimeout)
 	}
-	// Reading this slowly, its end of stream wouldn't be read for long.
-	switch c.hangup() {
-	case closedByPeer:
-		f.gone = true
+	// A throttled connection would reach its end of stream late, so look for it in the kernel.
+	switch c.peerState() {
+	case peerClosed:
+		f.peerClosed = true
 		return nil
-	case resetByPeer:
+	case peerReset:
 		return errReset
 	}
 	timer := time.NewTimer(early)
@@ -69,19 +72,20 @@ func (c *conn) hold(session *device.Session) error {
 	}
 }
 
-// hangup is what a peer has done to its end of a connection.
-type hangup int
+// peerState is the state of the peer's end of a connection.
+type peerState int
 
 const (
-	connected hangup = iota
-	closedByPeer
-	resetByPeer
+	peerConnected peerState = iota
+	peerClosed
+	peerReset
 )
 
-// hangup looks at the connection without reading, so behind the bytes that wait.
-func (c *conn) hangup() (h hangup) {
-	if c.raw.Control(func(fd uintptr) { h = hangupOf(int(fd)) }) != nil {
-		return resetByPeer // it is closed on this side
+// peerState returns the state of the peer's end without reading. So it sees a close that is behind
+// unread bytes.
+func (c *conn) peerState() (h peerState) {
+	if c.raw.Control(func(fd uintptr) { h = peerStateOf(int(fd)) }) != nil {
+		return peerReset // this side has closed the socket
 	}
 	return h
 }

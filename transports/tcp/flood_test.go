@@ -44,9 +44,9 @@ func TestFlood(t *testing.T) {
 	})
 	t.Run("throttle with a pause", func(t *testing.T) {
 		tr := &transport{config: Config{MaxFrameRate: 2, Flood: throttle, FloodTimeout: time.Minute}}
-		c := &conn{transport: tr, flood: flood{frames: 1, since: time.Now().Add(-time.Hour), over: time.Now().Add(-time.Hour)}}
-		if err := c.hold(nil); err != nil || !c.flood.over.IsZero() {
-			t.Errorf("%v, over since %v", err, c.flood.over)
+		c := &conn{transport: tr, flood: flood{frames: 1, since: time.Now().Add(-time.Hour), throttledSince: time.Now().Add(-time.Hour)}}
+		if err := c.checkRate(nil); err != nil || !c.flood.throttledSince.IsZero() {
+			t.Errorf("%v, over since %v", err, c.flood.throttledSince)
 		}
 	})
 }

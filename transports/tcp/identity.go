@@ -10,34 +10,34 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// hello finds the device's name in a first frame.
-type hello struct {
-	pattern *regexp.Regexp // nil: the whole frame
+// firstFrame finds the device's name in a first frame.
+type firstFrame struct {
+	pattern *regexp.Regexp // nil: the whole frame is the name
 	group   int
 }
 
-func compile(text string) (hello, error) {
+func compilePattern(text string) (firstFrame, error) {
 	if text == "" {
-		return hello{}, nil
+		return firstFrame{}, nil
 	}
 	re, _, err := pattern.Compile(text)
 	if err != nil {
-		return hello{}, err
+		return firstFrame{}, err
 	}
-	h := hello{pattern: re}
+	h := firstFrame{pattern: re}
 	switch named := re.SubexpIndex("device"); {
 	case named > 0:
 		h.group = named
 	case re.NumSubexp() == 1:
 		h.group = 1
 	case re.NumSubexp() > 1:
-		return hello{}, errors.New("has several groups: name one of them device, as in (?P<device>...), or write the others as (?:...)")
+		return firstFrame{}, errors.New("has several groups: name one of them device, as in (?P<device>...), or write the others as (?:...)")
 	}
 	return h, nil
 }
 
-// device returns whose first frame it is.
-func (h hello) device(frame []byte) (string, error) {
+// deviceName returns the name of the device that sent the frame.
+func (h firstFrame) deviceName(frame []byte) (string, error) {
 	name := frame
 	if h.pattern != nil {
 		match := h.pattern.FindSubmatch(frame)
@@ -54,22 +54,23 @@ func (h hello) device(frame []byte) (string, error) {
 	return string(name), nil
 }
 
-// peerName returns the device of a peer's address: IPv4 as IPv4 however it came in, without the
-// port, and with the zone, as a link-local address is one device in each of them.
+// peerName returns the device's name for a peer's address. The name has no port, and IPv4 is
+// always written as IPv4. It has the zone, because a link-local address is another device in each
+// zone.
 func peerName(addr netip.AddrPort) string { return addr.Addr().Unmap().String() }
 
-// canonicalAddress is device.Devices.Canonical for devices that are addresses.
+// canonicalAddress implements device.Devices.Canonical for devices that are identified by address.
 func canonicalAddress(name string) (string, error) {
 	addr, err := netip.ParseAddr(name)
 	if err != nil {
 		return "", fmt.Errorf("%w: %q is not an IP address", device.ErrDevice, name)
 	}
-	if addr.Zone() != "" { // any text
+	if addr.Zone() != "" { // a zone can be any text
 		if err := device.CheckName(name); err != nil {
 			return "", err
 		}
 	}
-	var room [64]byte // more than the longest text with a zone that Linux has
+	var room [64]byte // longer than any address with a zone on Linux
 	canonical := addr.Unmap().AppendTo(room[:0])
 	if string(canonical) == name {
 		return name, nil
@@ -77,5 +78,6 @@ func canonicalAddress(name string) (string, error) {
 	return string(canonical), nil
 }
 
-// canonicalName is device.Devices.Canonical for devices that name themselves.
+// canonicalName implements device.Devices.Canonical for devices that are identified by their first
+// frame.
 func canonicalName(name string) (string, error) { return name, device.CheckName(name) }

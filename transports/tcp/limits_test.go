@@ -46,7 +46,7 @@ func TestIdleDevices(t *testing.T) {
 		defer s.mu.Unlock()
 		busy := 0
 		for c := range s.conns {
-			if c.session.Load() == nil || c.busy.Load() {
+			if c.session.Load() == nil || c.handling.Load() {
 				busy++
 			}
 		}
@@ -57,7 +57,7 @@ func TestIdleDevices(t *testing.T) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for c := range s.conns {
-			c.seen.Store(longAgo)
+			c.lastRead.Store(longAgo)
 		}
 		talks.say(".\n")
 		if got := s.frame(); got != "." {
@@ -194,10 +194,10 @@ func TestConsumerThatIsBehindStopsTheDevice(t *testing.T) {
 		return fmt.Sprintf("it has read %v bytes", got), got >= float64((room+1)*len(frame))
 	})
 	c := s.only()
-	c.seen.Store(longAgo)
+	c.lastRead.Store(longAgo)
 	// It isn't the device that is silent.
 	await.That(t, "the host has looked at the device that was silent for long", func() (any, bool) {
-		seen := c.seen.Load()
+		seen := c.lastRead.Load()
 		return fmt.Sprintf("seen at %d, the session's end %q", seen, c.session.Load().Reason()), seen > longAgo
 	})
 	if got, most := testutil.ToFloat64(s.metrics.bytesIn), float64((room+1)*len(frame)+readSize); got > most {

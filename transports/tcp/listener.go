@@ -15,7 +15,8 @@ import (
 func (t *transport) listen(ctx context.Context) (net.Listener, error) {
 	lc := net.ListenConfig{
 		KeepAliveConfig: net.KeepAliveConfig{Enable: t.config.Keepalive > 0, Idle: t.config.Keepalive, Interval: max(time.Second, t.config.Keepalive/4), Count: 4},
-		// Accepted connections inherit these options, which saves each of them the calls.
+		// Accepted connections inherit these options. That saves the system calls for each
+		// connection.
 		Control: func(_, _ string, c syscall.RawConn) error {
 			var failed error
 			err := c.Control(func(fd uintptr) { failed = setOptions(int(fd), &t.config) })
@@ -32,7 +33,7 @@ func (t *transport) listen(ctx context.Context) (net.Listener, error) {
 	return t.gate.Guard(l), nil
 }
 
-// accept takes connections until the listener is closed.
+// accept accepts connections until the listener is closed.
 func (t *transport) accept(l net.Listener) {
 	for {
 		socket, err := l.Accept()
@@ -40,53 +41,54 @@ func (t *transport) accept(l net.Listener) {
 			return
 		}
 		t.metrics.accepted.Inc()
-		t.take(socket.(*listen.Conn))
+		t.takeConn(socket.(*listen.Conn))
 	}
 }
 
-// take begins a connection, unless the host stops.
-func (t *transport) take(link *listen.Conn) {
+// takeConn starts the goroutine of a connection, unless the host is stopping.
+func (t *transport) takeConn(link *listen.Conn) {
 	c, err := newConn(t, link)
 	if err == nil {
-		err = t.enter(c)
+		err = t.addConn(c)
 	}
 	if err != nil {
-		t.refuse(refusedLimit, link, err)
-		_ = link.Close() // nothing was said on it yet
+		t.refuseConn(refusedLimit, link, err)
+		_ = link.Close() // nothing was sent on it yet
 		return
 	}
-	t.running.Go(c.begin)
+	t.running.Go(c.beginSession)
 }
 
-// tooMany refuses a connection for which the gate has no place.
+// tooMany logs and counts a connection that the gate refuses because there are too many.
 func (t *transport) tooMany(socket net.Conn, err error) {
 	t.metrics.accepted.Inc()
-	t.refuse(refusedLimit, socket, err)
+	t.refuseConn(refusedLimit, socket, err)
 }
 
-// refuse counts and logs a connection that doesn't become a session. Strangers can cause it, so not every one is logged.
-func (t *transport) refuse(why string, socket net.Conn, err error) {
+// refuseConn counts and logs a connection that doesn't become a session. Strangers can cause many
+// refusals, so the log has only some of them.
+func (t *transport) refuseConn(why string, socket net.Conn, err error) {
 	t.metrics.refused.WithLabelValues(why).Inc()
 	if !errors.Is(err, device.ErrClosing) && t.ctx.Err() == nil {
 		t.complaints.Do(func() { t.env.Logger.Info("refusing a connection", "peer", socket.RemoteAddr(), "err", err) })
 	}
 }
 
-func (t *transport) enter(c *conn) error {
+func (t *transport) addConn(c *conn) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.quiet {
+	if t.quiesced {
 		return device.ErrClosing
 	}
 	t.conns[c] = struct{}{}
 	return nil
 }
 
-func (t *transport) leave(c *conn) {
+func (t *transport) removeConn(c *conn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.conns, c)
 	if len(t.conns) == 0 {
-		t.emptied.Broadcast()
+		t.connsEmpty.Broadcast()
 	}
 }

@@ -6,13 +6,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics count what the registry of devices can't see.
+// metrics count what the registry of devices doesn't see.
 type metrics struct {
 	accepted, framesIn, bytesIn, floods prometheus.Counter
 	refused                             *prometheus.CounterVec
 }
 
-// Why connections are refused.
+// The reasons why connections are refused.
 const (
 	refusedLimit     = "limit"
 	refusedDisplaced = "displaced"
@@ -31,7 +31,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		accepted: counter("accepted_total", "Connections that were accepted."),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "pentrough", Subsystem: "tcp", Name: "refused_total",
-			Help: "Accepted connections that never became a session: limit, displaced (by a newer connection), auth_error, unknown-device, new-name (more new names than new_names allows), or turn (too many connections of one device).",
+			Help: "Accepted connections that never became a session, by reason: limit (too many connections), displaced (by a newer connection), auth_error (no valid first frame), unknown-device (not in the inventory), new-name (more new names than new_names allows), or turn (too many connections of one device).",
 		}, []string{"reason"}),
 		framesIn: counter("frames_in_total", "Frames that devices sent."),
 		bytesIn:  counter("bytes_in_total", "Bytes that devices sent."),

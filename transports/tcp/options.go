@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setOptions sets what bounds the memory and the time that a device which doesn't read, or isn't read, can take; 0 leaves it to the
-// kernel.
+// setOptions sets the socket options that limit the memory and time that a slow device can take.
+// An option of 0 isn't set; the kernel's default applies.
 func setOptions(fd int, c *Config) error {
 	return errors.Join(
 		setBuffer(fd, "SO_SNDBUF", unix.SO_SNDBUF, c.SendBuffer),

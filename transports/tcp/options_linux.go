@@ -14,31 +14,33 @@ func setUserTimeout(fd int, d time.Duration) error {
 	return os.NewSyscallError("setsockopt TCP_USER_TIMEOUT", unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds())))
 }
 
-// hangupOf asks the kernel what the peer has done.
-func hangupOf(fd int) hangup {
+// peerStateOf gets the state of the peer's end from the kernel.
+func peerStateOf(fd int) peerState {
 	asked := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
 	for {
 		_, err := unix.Poll(asked, 0)
 		switch got := asked[0].Revents; {
 		case err == unix.EINTR:
 		case got&(unix.POLLERR|unix.POLLHUP) != 0:
-			return resetByPeer
+			return peerReset
 		case got&unix.POLLRDHUP != 0:
-			return closedByPeer
+			return peerClosed
 		default:
-			return connected
+			return peerConnected
 		}
 	}
 }
 
-// The kernel counts silence in ticks of up to 10 ms (CONFIG_HZ), rounded: less than leastSilence is none, and silenceError is added, so that a device which
-// went elsewhere is not thought to have been heard after that.
+// The kernel measures silence in ticks of up to 10 ms (CONFIG_HZ) and rounds it. So a silence
+// under leastSilence counts as none. silenceError is added to a longer one: otherwise a device
+// that connected elsewhere could seem to be heard after that.
 const (
 	leastSilence = 5 * time.Millisecond
 	silenceError = 10 * time.Millisecond
 )
 
-// silentFor asks the kernel for how long nothing has come from the peer: no data, and no acknowledgement, which the end of its stream has, too.
+// silentFor returns for how long nothing has arrived from the peer, neither data nor an
+// acknowledgement. An end of stream counts, because it has an acknowledgement, too.
 func silentFor(fd int) time.Duration {
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {

@@ -47,8 +47,8 @@ func TestSilence(t *testing.T) {
 			t.Fatal(err)
 		}
 		await.That(t, fmt.Sprint("sign ", i, " has arrived"), func() (any, bool) {
-			n, end := waits(), c.hangup()
-			return fmt.Sprintf("%d bytes wait, the end is %d", n, end), n == min(i+1, 2) && (i < 2 || end == closedByPeer)
+			n, end := waits(), c.peerState()
+			return fmt.Sprintf("%d bytes wait, the end is %d", n, end), n == min(i+1, 2) && (i < 2 || end == peerClosed)
 		})
 		after := time.Now()
 		time.Sleep(150 * time.Millisecond)

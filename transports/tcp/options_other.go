@@ -4,11 +4,13 @@ package tcp
 
 import "time"
 
-// setUserTimeout does nothing, as there is no TCP_USER_TIMEOUT here: the write timeout and keepalive do its work.
+// setUserTimeout does nothing, because only Linux has TCP_USER_TIMEOUT. The write timeout and
+// keepalive find dead connections instead.
 func setUserTimeout(int, time.Duration) error { return nil }
 
-// silentFor knows nothing here.
+// silentFor returns 0, which means unknown.
 func silentFor(int) time.Duration { return 0 }
 
-// hangupOf knows nothing here: a device that floods and hangs up is noticed when what it sent has been read, or at flood_timeout.
-func hangupOf(int) hangup { return connected }
+// peerStateOf always returns peerConnected. So the host notices that a throttled device has closed
+// its side only when it has read everything, or at flood_timeout.
+func peerStateOf(int) peerState { return peerConnected }

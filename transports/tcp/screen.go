@@ -7,15 +7,15 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// screen is who may connect with allow = "known".
+// screen decides which devices may connect with allow = "known".
 type screen struct {
 	inventory device.Inventory
 	changed   chan struct{}
 }
 
-var errNoInventory = errors.New(`allow = "known" without an inventory of devices`)
+var errNoInventory = errors.New(`allow = "known" needs an inventory of devices`)
 
-func unknownDevice(name string) error {
+func errUnknownDevice(name string) error {
 	return fmt.Errorf("the inventory has no device %q", name)
 }
 
@@ -42,11 +42,14 @@ func (t *transport) Screen(known device.Inventory) {
 	})
 }
 
-// known reports whether the device may have a session.
-func (t *transport) known(name string) bool { return t.screen == nil || t.screen.inventory.Known(name) }
+// isAllowed reports whether the device may have a session.
+func (t *transport) isAllowed(name string) bool {
+	return t.screen == nil || t.screen.inventory.Known(name)
+}
 
-// kickUnknown ends the sessions of devices that leave the inventory. A connection that becomes a session meanwhile looks for itself, after it is
-// among those that are looked at here.
+// kickUnknown ends the sessions of devices that are removed from the inventory. It may miss a
+// connection that becomes a session at the same time. That connection looks at the inventory
+// itself, after it is in t.conns.
 func (t *transport) kickUnknown() {
 	for {
 		select {
@@ -57,7 +60,7 @@ func (t *transport) kickUnknown() {
 		t.mu.Lock()
 		var strangers []*device.Session
 		for c := range t.conns {
-			if s := c.session.Load(); s != nil && !t.known(s.Device()) {
+			if s := c.session.Load(); s != nil && !t.isAllowed(s.Device()) {
 				strangers = append(strangers, s)
 			}
 		}

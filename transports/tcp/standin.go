@@ -10,7 +10,8 @@ import (
 
 var _ device.StandInMaker = (*Config)(nil)
 
-// fakePort and fakeAddr are where a fake's devices connect from. The address is one that is kept for documentation (RFC 5737).
+// fakePort and fakeAddr make the address of a fake's device. The IP address is reserved for
+// documentation (RFC 5737).
 const (
 	fakePort = "40000"
 	fakeAddr = "192.0.2.1"

@@ -7,16 +7,17 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// The bounds of the coarse clock's step.
+// The limits of the coarse clock's step.
 const (
 	shortestStep = 5 * time.Millisecond
 	longestStep  = time.Second
 )
 
-var errSilent = errors.New("it didn't come within identity.timeout")
+var errFirstFrameLate = errors.New("it didn't arrive within identity.timeout")
 
-// step is how often the coarse clock moves and connections are looked at.
-func (t *transport) step() time.Duration {
+// sweepStep is the time between two steps of the coarse clock, and between two checks of the
+// connections.
+func (t *transport) sweepStep() time.Duration {
 	shortest := t.config.Identity.Timeout
 	if t.config.IdleTimeout > 0 {
 		shortest = min(shortest, t.config.IdleTimeout)
@@ -24,9 +25,9 @@ func (t *transport) step() time.Duration {
 	return min(max(shortest/8, shortestStep), longestStep)
 }
 
-// sweep moves the coarse clock and ends connections that were silent for too long.
+// sweep moves the coarse clock and closes connections that were silent for too long.
 func (t *transport) sweep() {
-	step := t.step()
+	step := t.sweepStep()
 	ticker := time.NewTicker(step)
 	defer ticker.Stop()
 	var silent []*conn
@@ -41,7 +42,7 @@ func (t *transport) sweep() {
 		silent = silent[:0]
 		t.mu.Lock()
 		for c := range t.conns {
-			if c.silent(now, step) {
+			if c.isSilent(now, step) {
 				silent = append(silent, c)
 			}
 		}
@@ -51,25 +52,25 @@ func (t *transport) sweep() {
 				session.End(device.IdleTimeout)
 				continue
 			}
-			c.late.Store(true)
-			c.shut()
+			c.timedOut.Store(true)
+			c.closeSocket()
 		}
 		clear(silent)
 	}
 }
 
-// silent reports whether the connection's time is over. Its stamps may be a step old.
-func (c *conn) silent(now int64, step time.Duration) bool {
+// isSilent reports whether the connection was silent for too long. Its times may be one step old.
+func (c *conn) isSilent(now int64, step time.Duration) bool {
 	config := &c.transport.config
 	switch {
 	case c.session.Load() == nil:
-		// While it waits for its turn (see device.Registry.Connect) its device is known already, and busy is set.
-		return !c.busy.Load() && now-c.began > (config.Identity.Timeout+step).Milliseconds()
+		// While a connection waits in Connect its device is known, and handling is set.
+		return !c.handling.Load() && now-c.began > (config.Identity.Timeout+step).Milliseconds()
 	case config.IdleTimeout == 0:
 		return false
-	case c.busy.Load():
-		c.seen.Store(now)
+	case c.handling.Load():
+		c.lastRead.Store(now)
 		return false
 	}
-	return now-c.seen.Load() > (config.IdleTimeout + step).Milliseconds()
+	return now-c.lastRead.Load() > (config.IdleTimeout + step).Milliseconds()
 }

@@ -1,8 +1,11 @@
-// Package tcp holds the connections of devices that speak over plain TCP.
+// Package tcp is the transport of devices that connect over plain TCP.
 //
-// A goroutine per connection is parked in syscall.RawConn.Read and holds a pooled buffer only while bytes are there; nobody writes but
-// who has something to write; one sweeper finds the idle. What makes a device of a connection, and everything that isn't
-// about sockets, is in transports/device. Start reading at [Config], then transport.go and conn.go.
+// Each connection has a goroutine that waits for bytes in syscall.RawConn.Read. It has a pooled
+// buffer only while there are bytes. Writing needs no goroutine per connection: the goroutine that
+// enqueues a frame writes it. One sweeper finds idle connections.
+//
+// This package handles sockets. Sessions, queues, requests and events are in transports/device.
+// Start reading at [Config], then transport.go and conn.go.
 package tcp
 
 import (
@@ -18,7 +21,7 @@ var description string
 func init() {
 	transports.Register(transports.Plugin{
 		Name:        "tcp",
-		Summary:     "Holds the connections of TCP devices.",
+		Summary:     "Connects TCP devices.",
 		Description: description,
 		Devices:     true,
 		Config: func() transports.Config {

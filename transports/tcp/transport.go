@@ -29,32 +29,33 @@ var (
 )
 
 type transport struct {
-	config   Config
-	env      transports.Env
-	framing  codec.Framing
-	hello    hello
-	registry *device.Registry
-	metrics  *metrics
-	screen   *screen // nil: any device is taken
+	config     Config
+	env        transports.Env
+	framing    codec.Framing
+	firstFrame firstFrame
+	registry   *device.Registry
+	metrics    *metrics
+	screen     *screen // nil: any device may connect
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 	began   time.Time
-	// clock is the coarse time, in milliseconds since began, that connections stamp themselves with.
+	// clock is the coarse clock in milliseconds since began. Connections note its time when they
+	// read.
 	clock atomic.Int64
-	// complaints keeps strangers from filling the log.
+	// complaints limits the log lines that strangers can cause.
 	complaints rate.Sometimes
 
 	gate *listen.Gate
 
-	mu       sync.Mutex
-	listener net.Listener
-	trouble  error // why there is no listener
-	quiet    bool  // nothing new is taken
-	conns    map[*conn]struct{}
+	mu        sync.Mutex
+	listener  net.Listener
+	listenErr error // why the transport isn't listening; nil while it listens
+	quiesced  bool  // no new connection is accepted
+	conns     map[*conn]struct{}
 	// emptied is signalled when conns is empty.
-	emptied sync.Cond
+	connsEmpty sync.Cond
 }
 
 // New builds the transport.
@@ -66,7 +67,7 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	if err != nil {
 		return nil, fmt.Errorf("building the framing: %w", err)
 	}
-	h, err := compile(c.Identity.Pattern)
+	h, err := compilePattern(c.Identity.Pattern)
 	if err != nil {
 		return nil, err
 	}
@@ -80,10 +81,10 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &transport{
-		config: *c, env: env, framing: framing, hello: h, registry: registry, metrics: m, ctx: ctx, cancel: cancel, began: time.Now(),
-		complaints: rate.Sometimes{First: 10, Interval: time.Second}, trouble: errors.New("not started"), conns: map[*conn]struct{}{},
+		config: *c, env: env, framing: framing, firstFrame: h, registry: registry, metrics: m, ctx: ctx, cancel: cancel, began: time.Now(),
+		complaints: rate.Sometimes{First: 10, Interval: time.Second}, listenErr: errors.New("not started"), conns: map[*conn]struct{}{},
 	}
-	t.emptied.L = &t.mu
+	t.connsEmpty.L = &t.mu
 	t.gate = listen.NewGate(listen.Limits{Max: c.MaxConnections, Share: env.Connections, Unidentified: c.MaxUnidentified}, env.Logger, t.tooMany)
 	if env.Registerer != nil {
 		if err := env.Registerer.Register(t.gate); err != nil {
@@ -93,7 +94,7 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	return t, nil
 }
 
-// registry returns the registry of the devices.
+// registry returns a registry for the configuration.
 func (c *Config) registry(framing codec.Framing, env transports.Env) (*device.Registry, error) {
 	canonical, advice := canonicalAddress, "several devices behind one address: use first-frame"
 	if c.Identity.By == byFirstFrame {
@@ -145,10 +146,10 @@ func (t *transport) Start(ctx context.Context) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.quiet {
+	if t.quiesced {
 		return errors.Join(fmt.Errorf("listening on %s: %w", t.config.Listen, transports.ErrClosed), listener.Close())
 	}
-	t.listener, t.trouble = listener, nil
+	t.listener, t.listenErr = listener, nil
 	t.registry.Start()
 	t.running.Go(func() { t.accept(listener) })
 	t.running.Go(t.sweep)
@@ -163,7 +164,7 @@ func (t *transport) Start(ctx context.Context) error {
 func (t *transport) Health() []transports.Health {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	err := t.trouble
+	err := t.listenErr
 	if err == nil {
 		err = t.gate.Err()
 	}
@@ -174,11 +175,11 @@ func (t *transport) Health() []transports.Health {
 func (t *transport) Quiesce() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.quiet {
+	if t.quiesced {
 		return
 	}
-	t.quiet = true
-	t.trouble = errors.New("closed, as the host stops")
+	t.quiesced = true
+	t.listenErr = errors.New("closed, because the host is stopping")
 	if t.listener != nil {
 		if err := t.listener.Close(); err != nil {
 			t.env.Logger.Warn("closing the listener", "err", err)
@@ -191,12 +192,12 @@ func (t *transport) CloseSessions(ctx context.Context) {
 	t.Quiesce()
 	t.registry.CloseSessions(ctx)
 	t.closeConns(func(c *conn) bool { return c.session.Load() == nil })
-	// The others have lingerTime.
-	defer context.AfterFunc(ctx, func() { t.closeConns(every) })()
+	// The sessions that have ended still have lingerTime.
+	defer context.AfterFunc(ctx, func() { t.closeConns(allConns) })()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for len(t.conns) > 0 {
-		t.emptied.Wait()
+		t.connsEmpty.Wait()
 	}
 }
 
@@ -208,7 +209,7 @@ func (t *transport) Close(ctx context.Context) error {
 	go func() {
 		defer close(ended)
 		t.registry.Close()
-		t.closeConns(every)
+		t.closeConns(allConns)
 		t.running.Wait()
 	}()
 	select {
@@ -219,9 +220,9 @@ func (t *transport) Close(ctx context.Context) error {
 	}
 }
 
-func every(*conn) bool { return true }
+func allConns(*conn) bool { return true }
 
-// closeConns closes some connections at once.
+// closeConns closes the sockets of some connections at once.
 func (t *transport) closeConns(which func(*conn) bool) {
 	t.mu.Lock()
 	conns := make([]*conn, 0, len(t.conns))
@@ -232,6 +233,6 @@ func (t *transport) closeConns(which func(*conn) bool) {
 	}
 	t.mu.Unlock()
 	for _, c := range conns {
-		c.shut()
+		c.closeSocket()
 	}
 }

@@ -13,21 +13,22 @@ import (
 
 var _ device.Conn = (*conn)(nil)
 
-// attempt is one try to write. They are pooled, because a closure for each would be garbage, and one per connection memory.
-type attempt struct {
+// writeAttempt is one call of unix.Write. Attempts are pooled: a closure per call would be
+// garbage, and one per connection would cost memory.
+type writeAttempt struct {
 	p   []byte
 	n   int
 	err error
 	f   func(fd uintptr) bool // a.write
 }
 
-var attempts = sync.Pool{New: func() any {
-	a := &attempt{}
+var writeAttempts = sync.Pool{New: func() any {
+	a := &writeAttempt{}
 	a.f = a.write
 	return a
 }}
 
-func (a *attempt) write(fd uintptr) bool {
+func (a *writeAttempt) write(fd uintptr) bool {
 	for {
 		a.n, a.err = unix.Write(int(fd), a.p)
 		switch a.err {
@@ -43,7 +44,7 @@ func (a *attempt) write(fd uintptr) bool {
 
 // TryWrite implements device.Conn.
 func (c *conn) TryWrite(p []byte) (int, error) {
-	a := attempts.Get().(*attempt)
+	a := writeAttempts.Get().(*writeAttempt)
 	a.p, a.n, a.err = p, 0, nil
 	err := c.raw.Write(a.f)
 	n := a.n
@@ -51,7 +52,7 @@ func (c *conn) TryWrite(p []byte) (int, error) {
 		err = a.err
 	}
 	a.p = nil
-	attempts.Put(a)
+	writeAttempts.Put(a)
 	return n, err
 }
 
@@ -60,7 +61,8 @@ func (c *conn) WaitWritable(deadline time.Time) error {
 	if err := c.socket.SetWriteDeadline(deadline); err != nil {
 		return err
 	}
-	// The runtime reports edges, and forgets the last one when a wait begins: so look before waiting.
+	// The runtime reports edges and forgets the last one when a wait begins. So look before
+	// waiting.
 	err := c.raw.Write(func(fd uintptr) bool {
 		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 		for {
@@ -82,38 +84,39 @@ func (c *conn) Gone() bool {
 	return n == 0 && err == nil || err != nil && err != unix.EAGAIN && err != unix.EINTR
 }
 
-// Unread implements device.Conn. Whatever left the kernel's buffer made the connection busy before.
+// Unread implements device.Conn. handling was set before the bytes left the kernel's buffer.
 func (c *conn) Unread() bool {
-	n, _ := c.peek() // with an error there is nothing to read
-	return n > 0 || c.busy.Load()
+	n, _ := c.peek() // after an error there is nothing to read
+	return n > 0 || c.handling.Load()
 }
 
 // Silent implements device.Conn.
 func (c *conn) SilentFor() (silent time.Duration) {
-	_ = c.raw.Control(func(fd uintptr) { silent = silentFor(int(fd)) }) // of a socket that is closed nothing is known
+	_ = c.raw.Control(func(fd uintptr) { silent = silentFor(int(fd)) }) // for a closed socket it stays 0
 	return silent
 }
 
-// peek looks whether a byte can be read, or the end of the stream, which is none without an error.
+// peek reports whether a byte can be read, without reading it. At the end of the stream, n is 0
+// and err is nil.
 func (c *conn) peek() (n int, err error) {
 	var b [1]byte
 	if e := c.raw.Control(func(fd uintptr) {
 		n, _, err = unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	}); e != nil {
-		return 0, e // the socket is closed
+		return 0, e // this side has closed the socket
 	}
 	return n, err
 }
 
-// lingerTime is how long a connection is still read after its session's end.
+// lingerTime is how long the host still reads from a connection after its session's end.
 const lingerTime = time.Second
 
-// Close implements device.Conn. Nothing more is written, but what the kernel took before still goes to the device: a socket that is closed
-// while it has unread bytes resets the connection, and what is on its way is lost. So the goroutine that reads goes on for a while,
-// and closes the socket.
+// Close implements device.Conn. It only closes the sending side, so the kernel still sends what it
+// has. Closing the socket while it has unread bytes would reset the connection and lose those
+// bytes. So the reading goroutine goes on for lingerTime and then closes the socket.
 func (c *conn) Close() error {
 	if err := errors.Join(c.socket.SetReadDeadline(time.Now().Add(lingerTime)), c.socket.CloseWrite()); err != nil {
-		c.shut() // the connection is gone already
+		c.closeSocket() // the connection is gone already
 	}
 	return nil
 }
