@@ -11,32 +11,33 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// MaxBody is how many bytes a compressed payload may have once it is decompressed.
+// MaxBody is the most bytes that a compressed payload may have after decompression.
 const MaxBody = 16 << 20
 
-// The errors of a payload that [Body] doesn't open. The same message always gets the same one.
+// The errors of [Body] for a payload that it can't decompress. The same message always gets the
+// same error.
 var (
-	ErrEncoding = errors.New("allowed: gzip, identity")
+	ErrEncoding = errors.New("allowed are gzip and identity")
 	ErrTooLarge = fmt.Errorf("it has more than %d bytes", MaxBody)
 
 	errCutOff  = errors.New("a gzip member is cut off")
-	errNotGzip = errors.New("content_encoding says gzip and the payload isn't gzip")
+	errNotGzip = errors.New("content_encoding is gzip, but the payload isn't")
 )
 
-// Body returns the payload for a reader of its content, decompressed if its content_encoding is
-// gzip. It doesn't change the message. A caller that only sends a message on leaves the payload
-// and its content_encoding as they are.
+// Body returns the payload for a reader of its content. If content_encoding is gzip, it
+// decompresses the payload. It doesn't change the message. A caller that only passes a message on
+// uses the payload as it is.
 func Body(msg *message.Message) ([]byte, error) {
 	switch encoding := msg.Metadata[ContentEncoding]; strings.ToLower(encoding) {
-	case "", "identity", "utf-8", "utf8", "us-ascii", "ascii": // clients of AMQP, such as Celery, name the charset
+	case "", "identity", "utf-8", "utf8", "us-ascii", "ascii": // AMQP clients such as Celery put the charset here
 		return msg.Payload, nil
-	case "gzip", "x-gzip": // RFC 9110 has them mean the same
+	case "gzip", "x-gzip": // the same by RFC 9110
 	default:
 		return nil, fmt.Errorf("content_encoding is %.100q: %w", encoding, ErrEncoding)
 	}
 	body, err := gunzip(msg.Payload)
 	if err != nil {
-		return nil, fmt.Errorf("opening the gzip payload: %w", err)
+		return nil, fmt.Errorf("decompressing the gzip payload: %w", err)
 	}
 	return body, nil
 }

@@ -6,34 +6,34 @@ import (
 	"sync/atomic"
 )
 
-// Memory are the host's budgets of bytes. Each is counted over all transports and pipelines.
+// Memory has the host's byte budgets. Each is shared by all transports and pipelines.
 type Memory struct {
-	// Bodies is for the bodies of requests, as they arrive and until they are answered.
+	// Bodies is for the bodies of requests, from their arrival until they are answered.
 	Bodies *Budget
-	// InFlight is for messages that a pipeline has and that aren't settled.
+	// InFlight is for the unsettled messages of pipelines.
 	InFlight *Budget
-	// Waiting is for messages that wait inside the host for a pipeline to take them.
+	// Waiting is for messages that wait inside the host for a pipeline.
 	Waiting *Budget
-	// Held is for commands that the ledger holds.
+	// Held is for held commands.
 	Held *Budget
 }
 
-// Budget bounds the bytes of one kind of things that the host has in memory. Whoever keeps such a
-// thing takes its bytes from the budget, and gives them back when it is gone. All methods are safe
-// for concurrent use. A nil Budget has no limit.
+// Budget limits the memory that one kind of things may use, in bytes. A user takes bytes from the
+// budget when it gets such a thing, and gives them back when the thing is gone. All methods are
+// safe for concurrent use. A nil Budget has no limit.
 type Budget struct {
 	limit int64
 	used  atomic.Int64
 }
 
-// NewBudget returns a budget of limit bytes; 0 is no limit.
+// NewBudget returns a budget of limit bytes; 0 means no limit.
 func NewBudget(limit int) *Budget { return &Budget{limit: int64(limit)} }
 
-// Take takes n bytes if that many are left. As long as nothing is taken, any n is: something that is
-// larger than the whole budget is let in alone.
+// Take takes n bytes if the budget has that many left. If nothing is taken, it takes any n, so a
+// thing that is larger than the whole budget can be the only one.
 func (b *Budget) Take(n int) bool { return b.takeMore(0, n) }
 
-// grow takes n bytes for something that has taken own bytes already.
+// takeMore takes n more bytes for a thing that has taken own bytes already.
 func (b *Budget) takeMore(own, n int) bool {
 	if b == nil {
 		return true
@@ -49,14 +49,14 @@ func (b *Budget) takeMore(own, n int) bool {
 	}
 }
 
-// Fits reports whether Take would take n bytes now.
+// Fits reports whether Take(n) would succeed now.
 func (b *Budget) Fits(n int) bool { return b == nil || b.hasRoom(b.used.Load(), n) }
 
 func (b *Budget) hasRoom(used int64, n int) bool {
 	return used <= 0 || b.limit <= 0 || used+int64(n) <= b.limit
 }
 
-// Add takes n bytes whether or not they are left. A negative n gives bytes back.
+// Add takes n bytes even if fewer are left. A negative n gives bytes back.
 func (b *Budget) Add(n int) {
 	if b != nil {
 		b.used.Add(int64(n))
@@ -66,10 +66,10 @@ func (b *Budget) Add(n int) {
 // Give gives n bytes back.
 func (b *Budget) Give(n int) { b.Add(-n) }
 
-// Full reports whether nothing is left.
+// Full reports whether no bytes are left.
 func (b *Budget) Full() bool { return b != nil && b.limit > 0 && b.used.Load() >= b.limit }
 
-// Used returns how many bytes are taken, which may be more than the limit.
+// Used returns how many bytes are taken. It can be more than the limit.
 func (b *Budget) Used() int {
 	if b == nil {
 		return 0
@@ -77,7 +77,7 @@ func (b *Budget) Used() int {
 	return int(b.used.Load())
 }
 
-// Limit returns the limit; 0 is none.
+// Limit returns the limit; 0 means none.
 func (b *Budget) Limit() int {
 	if b == nil {
 		return 0
@@ -85,22 +85,24 @@ func (b *Budget) Limit() int {
 	return int(b.limit)
 }
 
-// ErrNoRoom is why something isn't read: too much of its kind is in memory.
-var ErrNoRoom = errors.New("too many bytes are in memory")
+// ErrNoRoom means that a body wasn't read because the budget has no bytes left.
+var ErrNoRoom = errors.New("the memory budget is used up")
 
-// firstRead is how much room a body gets before anything of it has come.
+// firstRead is the room for a body before its first byte has arrived.
 const firstRead = 512
 
-// ReadAll reads r to its end, or until it has most+1 bytes: the caller takes that for too much. It
-// takes from the budget what it has room for, as r grows, so that a sender who announces much and
-// sends little takes little. The caller gives back taken bytes when body is gone, after an error too.
-// The error is [ErrNoRoom], or that of r.
+// ReadAll reads r to its end. If r has more than most bytes, it stops after most+1, and the caller
+// rejects the body.
 //
-// expected is the length that was announced; a negative one is unknown.
+// ReadAll takes bytes from the budget as the body grows. So a sender that announces a large body
+// and sends little takes little. The caller gives taken bytes back when the body is gone, and
+// after an error, too. The error is [ErrNoRoom] or the error of r.
+//
+// expected is the announced length; a negative one means unknown.
 func (b *Budget) ReadAll(r io.Reader, expected int64, most int) (body []byte, taken int, err error) {
 	for {
 		if len(body) == cap(body) {
-			// One byte more than what is expected, so that the end is seen without growing again.
+			// One byte more than expected, so that the end is found without growing the buffer.
 			size := max(firstRead, 2*cap(body))
 			if expected >= int64(len(body)) {
 				size = min(size, int(min(expected, int64(most)))+1)

@@ -10,14 +10,14 @@ import (
 	"github.com/pentrough/pentrough/internal/plugin"
 )
 
-// CheckListen says what is wrong with the form of an address to listen on, and what was probably
-// meant. Whether the machine has the address shows when it is bound.
+// CheckListen checks the form of an address to listen on. The error says what is wrong and what
+// was probably meant. CheckListen doesn't check whether the machine has the address.
 func CheckListen(addr string) error {
 	host, port, err := net.SplitHostPort(addr)
 	if err == nil && port != "" {
 		return nil
 	}
-	what, meant := strconv.Quote(addr)+" is no address to listen on", ""
+	what, meant := strconv.Quote(addr)+" isn't an address to listen on", ""
 	u, notURL := url.Parse(addr)
 	switch number, notNumber := strconv.ParseUint(addr, 10, 16); {
 	case notNumber == nil:
@@ -30,7 +30,7 @@ func CheckListen(addr string) error {
 		host = addr
 		what += ": it has no port"
 	case strings.Count(addr, ":") > 1 && !strings.Contains(addr, "["):
-		what += ": an IPv6 address stands in brackets"
+		what += ": an IPv6 address needs brackets"
 	}
 	if host != "" {
 		what += ", such as " + strconv.Quote(net.JoinHostPort(host, "8123"))

@@ -9,9 +9,9 @@ import (
 	"github.com/pentrough/pentrough/internal/hostnames"
 )
 
-// access decides who may send.
+// access decides which requests are allowed.
 type access struct {
-	token  *[sha256.Size]byte // nil: everybody
+	token  *[sha256.Size]byte // nil: no token is needed
 	origin *nethttp.CrossOriginProtection
 	hosts  hostnames.Names
 }
@@ -25,7 +25,8 @@ func newAccess(c *Config, host string) *access {
 	return a
 }
 
-// check returns the status with which to refuse a request and why, or 0.
+// checkAccess returns 0 if the request is allowed, and otherwise the status and the reason of the
+// refusal.
 func (a *access) checkAccess(r *nethttp.Request) (status int, reason string) {
 	if a.token != nil {
 		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")

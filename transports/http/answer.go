@@ -12,16 +12,16 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// The types of messages that are a command's result, or a group's.
+// The types of messages with the result of a command or the report of a group.
 const (
 	typeResult = "result"
 	typeGroup  = "group"
 )
 
-// retryAfter is how many seconds a caller should wait after a 503.
+// retryAfter is the Retry-After of a 503, in seconds.
 const retryAfter = 1
 
-// answer is a response.
+// answer is a response to a request.
 type answer struct {
 	status          int
 	contentType     string
@@ -29,14 +29,14 @@ type answer struct {
 	body            []byte
 }
 
-// note is the body of an answer without a payload.
+// note is the body of an answer that doesn't return a message.
 type note struct {
 	ID    string `json:"id,omitempty"`
 	Error string `json:"error,omitempty"`
 }
 
 func noteAnswer(status int, n note) *answer {
-	body, _ := json.Marshal(n) // two strings always work
+	body, _ := json.Marshal(n) // marshaling two strings can't fail
 	return &answer{status: status, contentType: "application/json", body: append(body, '\n')}
 }
 
@@ -46,17 +46,17 @@ func refusalAnswer(status int, id, reason string) *answer {
 	return noteAnswer(status, note{ID: id, Error: reason})
 }
 
-// Why a message isn't taken.
+// The reasons why a message isn't taken.
 const (
 	stopping      = "the host is stopping"
-	noPipeline    = "no pipeline takes messages here now"
-	tooManyBefore = "too many messages are before this one"
-	noRoom        = "too many bytes of other requests are in memory"
+	noPipeline    = "no pipeline consumes this path now"
+	tooManyBefore = "too many messages wait before this one"
+	noRoom        = "other requests use up the memory budget"
 	hungUp        = "the caller closed its side of the connection"
 )
 
-// notTaken refuses a message that nothing was done with. Its id is there only if it is the
-// caller's: another names nothing.
+// notTaken refuses a message that no pipeline got. The answer has the id only if the caller gave
+// it: no one could use another.
 func notTaken(given, reason string) *answer {
 	return refusalAnswer(nethttp.StatusServiceUnavailable, given, "not taken: "+reason)
 }
@@ -65,8 +65,8 @@ func undecidedAnswer(id string) *answer {
 	return refusalAnswer(nethttp.StatusServiceUnavailable, id, "undecided: repeat with the same id")
 }
 
-// answerOf makes the answer of an outcome. It returns nil for a message that was published: its
-// answer may be yet to come.
+// answerOfOutcome returns the answer for an outcome. It returns nil for a message that was
+// published, because its answer may still come.
 func answerOfOutcome(o *transports.Outcome, id string) *answer {
 	switch code := o.Code; {
 	case errors.Is(o.Err, transports.ErrNotStarted):
@@ -101,7 +101,7 @@ func answerOfOutcome(o *transports.Outcome, id string) *answer {
 	}
 }
 
-// produced answers with a message.
+// messageAnswer returns an answer that consists of a message.
 func messageAnswer(msg *message.Message, status int) *answer {
 	a := &answer{
 		status:          status,
@@ -119,8 +119,8 @@ func messageAnswer(msg *message.Message, status int) *answer {
 	return a
 }
 
-// codeOf returns the status for a result: its code, 202 for one that isn't terminal, 200 if it
-// has none that can be a status of a response with a body.
+// codeOf returns the status for a result. It is the result's code, 202 for a code under 200, and
+// 200 if the code can't be the status of a response with a body.
 func codeOf(result []byte) int {
 	var r struct {
 		Code int `json:"code"`
@@ -150,5 +150,5 @@ func (a *answer) writeTo(w nethttp.ResponseWriter) {
 		h.Set("Retry-After", strconv.Itoa(retryAfter))
 	}
 	w.WriteHeader(a.status)
-	_, _ = w.Write(a.body) // a caller that has gone gets nothing
+	_, _ = w.Write(a.body) // the caller may be gone
 }

@@ -11,7 +11,7 @@ import (
 
 var _ transports.Checker = (*Config)(nil)
 
-// Check implements transports.Checker: it loads the certificate, if there is one.
+// Check implements transports.Checker. It loads the certificate, if one is configured.
 func (c *Config) Check(_ context.Context, env transports.Env, _ []transports.TopicUse) []transports.Check {
 	if c.TLS == nil {
 		return nil
@@ -27,10 +27,10 @@ func (c *Config) Check(_ context.Context, env transports.Env, _ []transports.Top
 	case err != nil:
 		check.Err = fmt.Errorf("reading the certificate %s: %w", c.TLS.Cert, err)
 	case env.Now().After(leaf.NotAfter):
-		check.Err = fmt.Errorf("the certificate %s ended at %s", c.TLS.Cert, leaf.NotAfter.Format(time.RFC3339))
-		check.Next = "put a newer one in its place"
+		check.Err = fmt.Errorf("the certificate %s expired at %s", c.TLS.Cert, leaf.NotAfter.Format(time.RFC3339))
+		check.Next = "replace it by a newer one"
 	default:
-		check.Found = fmt.Sprintf("%s is good until %s", c.TLS.Cert, leaf.NotAfter.Format(time.DateOnly))
+		check.Found = fmt.Sprintf("%s is valid until %s", c.TLS.Cert, leaf.NotAfter.Format(time.DateOnly))
 	}
 	return []transports.Check{check}
 }

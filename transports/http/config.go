@@ -1,5 +1,6 @@
-// Package http is the transport through which callers give messages to the host and wait for what becomes of them: a
-// POST to a topic's path is a message, the response is its outcome.
+// Package http is the transport through which programs send messages by HTTP. A POST to the path
+// of a topic is a message, and the response reports its outcome. Start reading at [Config], then
+// serve.go and route.go.
 package http
 
 import (
@@ -22,7 +23,7 @@ import (
 func init() {
 	transports.Register(transports.Plugin{
 		Name:    "http",
-		Summary: "Takes messages in by HTTP POST and answers with their outcome.",
+		Summary: "Receives messages by HTTP POST and answers with their outcome.",
 		Description: `A topic is a path: ` + "`from = \"web:/commands\"`" + ` takes every POST to ` + "`/commands`" + `. The body is the payload.
 
 | request | metadata |
@@ -77,38 +78,38 @@ var defaults = Config{
 // Config is the `[transport.NAME]` table of `type = "http"`.
 type Config struct {
 	Listen         string                `toml:"listen" doc:"Address to listen on, host:port. An empty host (:PORT) or [::] is every IPv4 and IPv6 address; 0.0.0.0 is IPv4 only." example:"\"127.0.0.1:8080\""`
-	Token          transports.Secret     `toml:"token" doc:"Bearer token that every request must carry; without one everybody who can connect may send." secret:"true" example:"\"${WEB_TOKEN}\""`
-	TLS            *transports.ServerTLS `toml:"tls" doc:"Certificate with which HTTPS is spoken instead of HTTP."`
-	Hosts          []string              `toml:"hosts" doc:"Further host names by which the address may be called without a token, such as a proxy's." example:"[\"gateway.example.com\"]"`
-	MaxBody        int                   `toml:"max_body" doc:"Largest body." unit:"bytes" min:"1" max:"1073741824" example:"1048576"`
-	MaxConnections int                   `toml:"max_connections" doc:"Connections at a time, and no more than the limit of open files allows. A further one displaces the oldest whose caller isn't identified or waits for nothing; if there is none, it waits to be accepted." min:"1" max:"1000000" example:"2000"`
-	Window         int                   `toml:"window" doc:"Messages of one path that are handed to the pipeline at a time; further ones wait." unit:"messages" min:"1" max:"1000000" example:"1000"`
-	RequestTimeout time.Duration         `toml:"request_timeout" doc:"How long a request waits for its message to be settled before it is answered with 503." min:"1ms" example:"\"30s\""`
-	MaxWait        time.Duration         `toml:"max_wait" doc:"Longest wait for an answer that a caller gets by ?wait=." min:"0s" example:"\"1m\""`
-	ReadTimeout    time.Duration         `toml:"read_timeout" doc:"How long the head of a request may take to arrive, and its body again." min:"1ms" example:"\"10s\""`
+	Token          transports.Secret     `toml:"token" doc:"Bearer token that every request must have. Without one, everyone who can connect may send messages." secret:"true" example:"\"${WEB_TOKEN}\""`
+	TLS            *transports.ServerTLS `toml:"tls" doc:"Certificate for HTTPS. With it the transport speaks HTTPS instead of HTTP."`
+	Hosts          []string              `toml:"hosts" doc:"Further host names that requests without a token may use, such as the name of a proxy." example:"[\"gateway.example.com\"]"`
+	MaxBody        int                   `toml:"max_body" doc:"Largest body of a request." unit:"bytes" min:"1" max:"1073741824" example:"1048576"`
+	MaxConnections int                   `toml:"max_connections" doc:"Most connections at a time; the limit on open files applies, too. A further connection displaces the oldest one whose caller isn't identified or has no request. If there is no such connection, the new one waits to be accepted." min:"1" max:"1000000" example:"2000"`
+	Window         int                   `toml:"window" doc:"The window: the messages of one path that may be unsettled. Further ones wait." unit:"messages" min:"1" max:"1000000" example:"1000"`
+	RequestTimeout time.Duration         `toml:"request_timeout" doc:"How long a request waits until its message is settled. After that the answer is 503." min:"1ms" example:"\"30s\""`
+	MaxWait        time.Duration         `toml:"max_wait" doc:"Longest time that a caller can wait for an answer with ?wait=." min:"0s" example:"\"1m\""`
+	ReadTimeout    time.Duration         `toml:"read_timeout" doc:"How long the head of a request may take to arrive, and then how long its body may take." min:"1ms" example:"\"10s\""`
 	WriteTimeout   time.Duration         `toml:"write_timeout" doc:"How long a caller may take to receive the response." min:"1ms" example:"\"10s\""`
-	IdleTimeout    time.Duration         `toml:"idle_timeout" doc:"How long a connection is kept open between requests." min:"1ms" example:"\"2m\""`
+	IdleTimeout    time.Duration         `toml:"idle_timeout" doc:"How long a connection stays open between requests." min:"1ms" example:"\"2m\""`
 }
 
-// Validate checks what the fields' bounds can't say.
+// Validate checks what the limits of the fields don't cover.
 func (c *Config) Validate() error {
 	var errs []error
 	if err := transports.CheckListen(c.Listen); err != nil {
 		errs = append(errs, transports.Invalid("listen", "%v", err))
 	}
 	if strings.ContainsFunc(string(c.Token), func(r rune) bool { return r <= ' ' || r > '~' }) {
-		errs = append(errs, transports.Invalid("token", "a bearer token is printable ASCII without spaces"))
+		errs = append(errs, transports.Invalid("token", "a bearer token must be printable ASCII without spaces"))
 	}
 	return errors.Join(errs...)
 }
 
-// Topic describes a path.
+// Topic describes the topic of a path.
 func (c *Config) Topic(name string, use transports.Use) (transports.Topic, error) {
 	switch {
 	case use == transports.Produce:
-		return transports.Topic{}, errors.New("http only takes messages in; what a pipeline produces without `to` is the response")
+		return transports.Topic{}, errors.New("a pipeline can't publish to http; without `to`, its messages are the response")
 	case !strings.HasPrefix(name, "/"):
-		return transports.Topic{}, fmt.Errorf("%q is not a path; it begins with a slash, such as \"/commands\"", name)
+		return transports.Topic{}, fmt.Errorf("%q is not a path; a path begins with a slash, such as \"/commands\"", name)
 	case path.Clean(name) != name || strings.ContainsAny(name, "?#%") || strings.ContainsFunc(name, notInPath):
 		return transports.Topic{}, fmt.Errorf("%q is not a plain path, such as \"/commands\": no spaces, no ? # %%, no slash at its end", name)
 	}
@@ -127,12 +128,12 @@ var _ transports.Risky = (*Config)(nil)
 // Risks implements transports.Risky.
 func (c *Config) Risks() map[string]string {
 	if host, _, err := net.SplitHostPort(c.Listen); err == nil && c.Token != "" && c.TLS == nil && !transports.Loopback(host) {
-		return map[string]string{"token": "the token is sent in the clear, as there is no tls and listen isn't a loopback address"}
+		return map[string]string{"token": "the token is sent unencrypted, because tls isn't set and listen isn't a loopback address"}
 	}
 	return nil
 }
 
-// certificate loads what the tls table names, if there is one.
+// certificate loads the certificate of the tls table. It returns nil without the table.
 func (c *Config) certificate() (*tls.Config, error) {
 	if c.TLS == nil {
 		return nil, nil

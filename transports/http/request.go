@@ -20,13 +20,13 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// shown is how much of what a caller sent is quoted to it.
+// shown is how many bytes of a wrong value an error quotes.
 const shown = 64
 
-// waitParameter is the one parameter of a query.
+// waitParameter is the only parameter that a query may have.
 const waitParameter = "wait"
 
-// mapped are the headers that are metadata of their own.
+// mapped has the headers that set metadata of another name.
 var mapped = map[string]string{
 	"Idempotency-Key":  transports.MessageID,
 	"X-Correlation-Id": transports.CorrelationID,
@@ -36,19 +36,21 @@ var mapped = map[string]string{
 	"Tracestate":       transports.TraceState,
 }
 
-// single are the headers that have one value. One that is repeated with the same value counts once.
+// singleValued has the headers that may have only one value. The same value twice counts as one.
 var singleValued = []string{"Idempotency-Key", "X-Correlation-Id", "Content-Type", "Traceparent"}
 
-// left are the headers that belong to the connection or to the caller's credentials.
+// omitted has the headers that aren't metadata, because they concern the connection or the
+// caller's credentials.
 var omitted = []string{
 	"Authorization", "Connection", "Content-Length", "Cookie", "Expect", "Keep-Alive", "Proxy-Authenticate",
 	"Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 }
 
-// metadataOf makes metadata of a request's head. Header names keep their canonical case. The message's id is there only if the caller gave one.
+// metadataOf makes the metadata from the head of a request. Header names keep their canonical
+// case. The metadata has an id only if the caller gave one.
 func metadataOf(r *nethttp.Request, now time.Time) (message.Metadata, error) {
 	md := message.Metadata{transports.Timestamp: now.UTC().Format(time.RFC3339Nano)}
-	var hop []string // what the connection names as its own
+	var hop []string // the headers that concern only this connection
 	for _, line := range r.Header["Connection"] {
 		for name := range strings.SplitSeq(line, ",") {
 			hop = append(hop, textproto.CanonicalMIMEHeaderKey(strings.TrimSpace(name)))
@@ -84,7 +86,8 @@ func metadataOf(r *nethttp.Request, now time.Time) (message.Metadata, error) {
 	return md, nil
 }
 
-// waitOf returns what the caller says with ?wait=, within the limit. Nothing else can be said in a query, so that a misspelt wait isn't none.
+// waitOf returns the time of ?wait=, at most limit. It returns an error for any other parameter,
+// so that a misspelt wait isn't ignored.
 func waitOf(r *nethttp.Request, limit time.Duration) (time.Duration, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -114,9 +117,9 @@ func waitOf(r *nethttp.Request, limit time.Duration) (time.Duration, error) {
 	}
 }
 
-// bodyOf reads the body. If that doesn't work it returns the answer with which to refuse the request,
-// which gave the message's id as given. The caller gives taken back to the budget of bodies when the
-// request is answered.
+// bodyOf reads the body. If it can't, it returns the answer that refuses the request. given is the
+// message's id, if the caller gave one. The caller of bodyOf gives taken back to the budget of
+// bodies when the request is answered.
 func (s *server) bodyOf(w nethttp.ResponseWriter, r *nethttp.Request, given string) (body []byte, taken int, refused *answer) {
 	budget := s.env.Memory.Bodies
 	tooLarge := fmt.Sprintf("the body is larger than %d bytes", s.config.MaxBody)

@@ -12,21 +12,25 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// subscription hands out the messages of one path, in the order in which their requests were
+// subscription delivers the messages of one path, in the order in which their requests were
 // complete.
 //
-// An exchange is waiting, then out, then neither. It is no longer waiting when its request
-// withdraws it, which is so until it is handed out. It is no longer out when it is settled or
-// void; its place in the window is free then.
+// An exchange has these states:
+//
+//   - waiting: it is in waiting. Its request can withdraw it.
+//   - unsettled: its message is delivered, and it takes a place in the window.
+//   - finished: it was withdrawn, its delivery was settled, or its delivery became void.
+//
+// mu guards these states. It is taken after server.mu, never before.
 type subscription struct {
 	server *server
 	path   string
 	take   func(*transports.Delivery)
-	// open ends when nothing more is handed out.
+	// open ends when no more messages are delivered.
 	open context.Context
-	// life is the subscriber's: when it ends, what is out becomes void.
+	// life is the context of the subscriber. When it ends, unsettled deliveries become void.
 	life context.Context
-	// done is closed when nothing is out any more, either.
+	// done is closed when run returns: no delivery is unsettled then.
 	done chan struct{}
 	wake chan struct{}
 
@@ -36,17 +40,17 @@ type subscription struct {
 	enqueued  int
 }
 
-// exchange is one request and the delivery that is made of it.
+// exchange is one request and the delivery of its message.
 type exchange struct {
 	transports.Delivery
 	sub  *subscription
 	void context.CancelCauseFunc
-	// outcome holds the first that was given, for the request's goroutine.
+	// outcome passes the first outcome to the goroutine of the request.
 	outcome chan *transports.Outcome
 }
 
-// subscriptionOf returns the subscription that takes the path's messages, or nil. known says that
-// the path is a topic.
+// subscriptionOf returns the subscription of the path, or nil. known reports whether the path is a
+// topic.
 func (s *server) subscriptionOf(path string) (u *subscription, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -57,14 +61,14 @@ func (s *server) subscriptionOf(path string) (u *subscription, known bool) {
 	return u, known
 }
 
-// paths returns the topics that there are.
+// topicPaths returns the paths that are topics.
 func (s *server) topicPaths() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Sorted(maps.Keys(s.routes))
 }
 
-// run hands messages out until the subscription takes no more, and then waits for what is out.
+// handOut delivers messages until open ends. Then it waits until all deliveries are settled.
 func (u *subscription) handOut() {
 	for u.open.Err() == nil {
 		if e := u.nextExchange(); e != nil {
@@ -74,7 +78,7 @@ func (u *subscription) handOut() {
 		}
 		select {
 		case <-u.wake:
-		case <-u.open.Done(): // who waits withdraws
+		case <-u.open.Done(): // the waiting requests withdraw
 		}
 	}
 	for u.life.Err() == nil && u.countUnsettled() > 0 {
@@ -90,8 +94,7 @@ func (u *subscription) handOut() {
 	close(u.done)
 }
 
-// enqueue puts the exchange behind those that came before. It is false if nothing is handed out
-// any more.
+// enqueue adds the exchange as the last one. It returns false if no more messages are delivered.
 func (u *subscription) enqueue(e *exchange) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -105,7 +108,8 @@ func (u *subscription) enqueue(e *exchange) bool {
 	return true
 }
 
-// next takes the first exchange that may be handed out. It returns nil if there is none.
+// nextExchange returns the first waiting exchange if the window has room. Otherwise it returns
+// nil.
 func (u *subscription) nextExchange() *exchange {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -141,8 +145,8 @@ func (u *subscription) wakeRun() {
 	}
 }
 
-// withdraw takes the exchange back. It is false if its delivery was handed out, or is just about
-// to be.
+// withdraw removes a waiting exchange. It returns false if the message is delivered, or is being
+// delivered.
 func (e *exchange) withdraw() bool {
 	e.sub.mu.Lock()
 	defer e.sub.mu.Unlock()
@@ -154,8 +158,8 @@ func (e *exchange) withdraw() bool {
 	return true
 }
 
-// settle is the delivery's Settle. A caller who seemed to be gone, for which the delivery became
-// void, still gets the outcome.
+// settle implements the delivery's Settle. If the delivery became void because the caller seemed
+// to be gone, the request still gets the outcome.
 func (e *exchange) settle(o *transports.Outcome) {
 	e.sub.mu.Lock()
 	defer e.sub.mu.Unlock()
@@ -171,13 +175,13 @@ func (e *exchange) cancel() {
 	e.freePlace()
 }
 
-// leave gives the place in the window free. The subscription's lock is held.
+// freePlace frees the exchange's place in the window. The subscription's lock is held.
 func (e *exchange) freePlace() {
 	delete(e.sub.unsettled, e)
 	e.sub.wakeRun()
 }
 
-// give passes an outcome to the request's goroutine, unless one was given before.
+// giveOutcome passes an outcome to the request's goroutine, unless it has one already.
 func (e *exchange) giveOutcome(o *transports.Outcome) {
 	select {
 	case e.outcome <- o:
@@ -185,11 +189,11 @@ func (e *exchange) giveOutcome(o *transports.Outcome) {
 	}
 }
 
-// subscriber is one pipeline's use.
+// subscriber is the consumer of one pipeline.
 type subscriber struct {
 	server   *server
 	pipeline string
-	// life ends with Close, or with the server's.
+	// life ends with Close, or when the server closes.
 	life context.Context
 	end  context.CancelFunc
 	work sync.WaitGroup // subscriptions
@@ -200,7 +204,7 @@ func (s *server) Subscriber(c transports.Consumer) (transports.Subscriber, error
 	return &subscriber{server: s, pipeline: c.Pipeline, life: life, end: end}, nil
 }
 
-// Subscribe makes the path known and takes its messages.
+// Subscribe makes the path a topic and delivers its messages.
 func (s *subscriber) Subscribe(ctx context.Context, path string, take func(*transports.Delivery)) (<-chan struct{}, error) {
 	srv := s.server
 	srv.mu.Lock()
@@ -209,7 +213,7 @@ func (s *subscriber) Subscribe(ctx context.Context, path string, take func(*tran
 	case s.life.Err() != nil:
 		return nil, fmt.Errorf("subscribing pipeline %s to %s: %w", s.pipeline, path, transports.ErrClosed)
 	case srv.routes[path] != nil:
-		return nil, fmt.Errorf("subscribing pipeline %s to %s: the path has a subscription", s.pipeline, path)
+		return nil, fmt.Errorf("subscribing pipeline %s to %s: another pipeline has subscribed", s.pipeline, path)
 	}
 	open, end := context.WithCancel(ctx)
 	u := &subscription{
@@ -228,7 +232,8 @@ func (s *subscriber) Subscribe(ctx context.Context, path string, take func(*tran
 	return u.done, nil
 }
 
-// Close ends the pipeline's use: what is out becomes void, and who waits is refused.
+// Close ends the subscriptions. Unsettled deliveries become void, and waiting requests are
+// refused.
 func (s *subscriber) Close() error {
 	s.server.mu.Lock()
 	s.end()

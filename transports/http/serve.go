@@ -15,11 +15,10 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// ServeHTTP takes one request. It answers every one: a handler that writes nothing says 200 to
-// the caller.
+// ServeHTTP handles one request. It writes an answer in every case: otherwise net/http would
+// answer 200.
 func (s *server) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
-	// The body, read or thrown away, is bounded in time; waiting for the outcome later isn't by
-	// this.
+	// Reading or discarding the body is limited in time. Waiting for the outcome later isn't.
 	control := nethttp.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(s.config.ReadTimeout))
 	path, a := s.handleRequest(w, r, control)
@@ -31,8 +30,8 @@ func (s *server) ServeHTTP(w nethttp.ResponseWriter, r *nethttp.Request) {
 	a.writeTo(w)
 }
 
-// handle judges the request, makes a message of it and waits for the answer. path is the topic,
-// if it is one.
+// handleRequest checks the request, makes a message of it and waits for the answer. path is the
+// topic, or "" if the request's path isn't one.
 func (s *server) handleRequest(w nethttp.ResponseWriter, r *nethttp.Request, control *nethttp.ResponseController) (path string, a *answer) {
 	if status, reason := s.access.checkAccess(r); status != 0 {
 		if status == nethttp.StatusUnauthorized {
@@ -49,10 +48,10 @@ func (s *server) handleRequest(w nethttp.ResponseWriter, r *nethttp.Request, con
 	u, known := s.subscriptionOf(path)
 	switch {
 	case !known:
-		return "", refusalAnswer(nethttp.StatusNotFound, "", fmt.Sprintf("there is no topic of this path; there are: %s", strings.Join(s.topicPaths(), ", ")))
+		return "", refusalAnswer(nethttp.StatusNotFound, "", fmt.Sprintf("this path isn't a topic; the topics are %s", strings.Join(s.topicPaths(), ", ")))
 	case r.Method != nethttp.MethodPost:
 		w.Header().Set("Allow", nethttp.MethodPost)
-		return path, refusalAnswer(nethttp.StatusMethodNotAllowed, "", "a message is sent with POST")
+		return path, refusalAnswer(nethttp.StatusMethodNotAllowed, "", "send a message with POST")
 	}
 	wait, err := waitOf(r, s.config.MaxWait)
 	if err != nil {
@@ -81,12 +80,11 @@ func (s *server) handleRequest(w nethttp.ResponseWriter, r *nethttp.Request, con
 	return path, s.awaitAnswer(r.Context(), path, metadata, body, wait)
 }
 
-// exchange gives the message to the pipeline and waits for what becomes of it.
+// awaitAnswer passes the message to the pipeline and waits for the answer.
 //
-// caller ends when the caller hung up, or only closed its sending side: there is no telling
-// which. Either way the message is taken back, or its delivery becomes void so that the host
-// doesn't start it any more. What the host does with it nevertheless is the answer, for a caller
-// that still reads.
+// caller ends when the caller hangs up or closes only its sending side; the host can't tell which.
+// In both cases awaitAnswer withdraws the message, or makes its delivery void so that no run
+// starts. If the host handles it anyway, the answer is its outcome, for a caller that still reads.
 func (s *server) awaitAnswer(caller context.Context, path string, metadata message.Metadata, body []byte, wait time.Duration) *answer {
 	started := time.Now()
 	given := metadata[transports.MessageID]
@@ -99,7 +97,7 @@ func (s *server) awaitAnswer(caller context.Context, path string, metadata messa
 	ctx, void := context.WithCancelCause(context.Background())
 	e.void = void
 	e.Delivery = transports.Delivery{UUID: id, Payload: body, Metadata: metadata, Context: ctx, Wait: wait, Settle: e.settle}
-	// It may have a subscription since the head was read.
+	// A pipeline may have subscribed since the head was read.
 	u, _ := s.subscriptionOf(path)
 	if u == nil || !u.enqueue(e) {
 		return notTaken(given, noPipeline)
@@ -121,7 +119,7 @@ func (s *server) awaitAnswer(caller context.Context, path string, metadata messa
 			gone, reason = nil, hungUp
 		case <-deadline.C:
 			reason = tooManyBefore
-			e.giveOutcome(nil) // what was handed out is left to the host
+			e.giveOutcome(nil) // a delivered message stays with the pipeline
 		case <-over:
 			over, reason = nil, noPipeline
 			e.giveOutcome(nil)
@@ -135,7 +133,8 @@ func (s *server) awaitAnswer(caller context.Context, path string, metadata messa
 	}
 }
 
-// settled answers from the outcome; what was published is waited for if an answer can come.
+// answerSettled returns the answer for an outcome. If the message was published and an answer can
+// come, it waits for that.
 func (s *server) answerSettled(o *transports.Outcome, id string, wait time.Duration) *answer {
 	if o == nil {
 		return undecidedAnswer(id)

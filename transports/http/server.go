@@ -19,13 +19,13 @@ import (
 )
 
 const (
-	// maxHeader is the largest head of a request.
+	// maxHeader is the largest head of a request, in bytes.
 	maxHeader = 64 << 10
-	// lastWords is how long Close lets requests be answered that have their answer already.
+	// closeGrace is how long Close waits for the responses that are being written.
 	closeGrace = time.Second
 )
 
-// server is the transport.
+// server is the http transport.
 type server struct {
 	config   Config
 	env      transports.Env
@@ -36,14 +36,14 @@ type server struct {
 	// life ends with Close.
 	life context.Context
 	end  context.CancelFunc
-	// quiesced is closed when no request is taken any more.
+	// quiesced is closed when no more messages are taken.
 	quiesced chan struct{}
-	work     sync.WaitGroup // subscriptions
+	work     sync.WaitGroup // the subscriptions
 	serving  sync.WaitGroup // the accept loop
 	gate     *listen.Gate
 
 	mu       sync.Mutex
-	routes   map[string]*subscription // by path; nil while nobody takes its messages
+	routes   map[string]*subscription // by path; nil while no pipeline consumes the topic
 	http     *nethttp.Server
 	listener net.Listener
 	failed   error // why the accept loop ended
@@ -58,16 +58,17 @@ var (
 func newRequests() *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "pentrough_http_requests_total",
-		Help: "Answered requests by path, empty if it isn't a topic, and status.",
+		Help: "Answered requests by path and status. The path is empty if it isn't a topic.",
 	}, []string{"path", "code"})
 }
 
-// Publisher refuses: nothing can be published to a caller who didn't ask.
+// Publisher returns an error: the transport can't send a message to a caller that hasn't made a
+// request.
 func (s *server) Publisher(p transports.Producer) (message.Publisher, error) {
-	return nil, fmt.Errorf("making a publisher for pipeline %s: http only takes messages in", p.Pipeline)
+	return nil, fmt.Errorf("making a publisher for pipeline %s: a pipeline can't publish to http", p.Pipeline)
 }
 
-// Start binds the listener.
+// Start begins to listen.
 func (s *server) Start(ctx context.Context) error {
 	certificate, err := s.config.certificate()
 	if err != nil {
@@ -80,7 +81,7 @@ func (s *server) Start(ctx context.Context) error {
 	return s.serveOn(plain, certificate)
 }
 
-// serve takes connections from a listener until Close. certificate is nil without TLS.
+// serveOn serves the connections of a listener until Close. certificate is nil without TLS.
 func (s *server) serveOn(plain net.Listener, certificate *tls.Config) error {
 	l := s.gate.Guard(plain)
 	srv := &nethttp.Server{
@@ -98,7 +99,7 @@ func (s *server) serveOn(plain net.Listener, certificate *tls.Config) error {
 	s.http, s.listener = srv, l
 	s.serving.Go(func() {
 		if err := l.Serve(srv, certificate); !errors.Is(err, nethttp.ErrServerClosed) {
-			s.env.Logger.Error("listener ended", "addr", l.Addr(), "err", err)
+			s.env.Logger.Error("the listener has ended", "addr", l.Addr(), "err", err)
 			s.mu.Lock()
 			s.failed = fmt.Errorf("accepting connections: %w", err)
 			s.mu.Unlock()
@@ -106,7 +107,7 @@ func (s *server) serveOn(plain net.Listener, certificate *tls.Config) error {
 	})
 	s.env.Logger.Info("listening for HTTP", "addr", l.Addr(), "tls", certificate != nil)
 	if !hostnames.Loopback(l.Addr()) && s.config.Token == "" {
-		s.env.Logger.Warn("listening beyond this machine without a token: everybody who can connect may send", "addr", l.Addr())
+		s.env.Logger.Warn("listening for other machines without a token: everyone who can connect may send", "addr", l.Addr())
 	}
 	return nil
 }
@@ -128,7 +129,8 @@ func (s *server) Health() []transports.Health {
 	return []transports.Health{h}
 }
 
-// Quiesce refuses new requests, and those that wait to be handed out. The listener stays, so that callers learn of it.
+// Quiesce refuses new requests and those whose messages wait. The listener stays open, so that
+// callers get the refusal.
 func (s *server) Quiesce() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,7 +152,7 @@ func (s *server) isQuiescing() bool {
 	}
 }
 
-// Tap yields copies of what is handed to the path's pipeline.
+// Tap returns copies of the messages that are delivered from the path.
 func (s *server) Tap(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	if s.life.Err() != nil {
 		return nil, fmt.Errorf("tapping %s: %w", topic, transports.ErrClosed)
@@ -161,7 +163,7 @@ func (s *server) Tap(ctx context.Context, topic string) (<-chan *message.Message
 	return s.taps.Tap(ctx, topic), nil
 }
 
-// Close answers who still waits with 503 and ends every connection.
+// Close answers the waiting requests with 503 and ends every connection.
 func (s *server) Close(ctx context.Context) error {
 	s.Quiesce()
 	s.mu.Lock()
@@ -177,7 +179,7 @@ func (s *server) Close(ctx context.Context) error {
 		short, cancel := context.WithTimeout(ctx, closeGrace)
 		defer cancel()
 		if srv.Shutdown(short) != nil {
-			// Who hasn't sent a whole request or doesn't take the response is cut off.
+			// This cuts off callers that haven't sent a whole request or don't read the response.
 			_ = srv.Close()
 		}
 	}
