@@ -37,7 +37,7 @@ func Body(msg *message.Message) ([]byte, error) {
 	}
 	body, err := gunzip(msg.Payload)
 	if err != nil {
-		return nil, fmt.Errorf("decompressing the gzip payload: %w", err)
+		return nil, fmt.Errorf("opening the gzip payload: %w", err)
 	}
 	return body, nil
 }

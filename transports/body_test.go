@@ -34,13 +34,13 @@ func TestBody(t *testing.T) {
 		"several members": {"gzip", zip(t, `{"a"`, `:1}`), `{"a":1}`, ""},
 		"an empty member": {"gzip", zip(t, ""), "", ""},
 		"nothing":         {"gzip", "", "", "opening the gzip payload: a gzip member is cut off"},
-		"no gzip":         {"gzip", `{"a":1,"b":2}`, "", "opening the gzip payload: content_encoding says gzip and the payload isn't gzip"},
+		"no gzip":         {"gzip", `{"a":1,"b":2}`, "", "opening the gzip payload: content_encoding is gzip, but the payload isn't"},
 		"cut off":         {"gzip", whole[:len(whole)-3], "", "opening the gzip payload: a gzip member is cut off"},
 		"damaged":         {"gzip", whole[:len(whole)-8] + "\x00\x00\x00\x00" + whole[len(whole)-4:], "", "opening the gzip payload: gzip: invalid checksum"},
 		"trailing bytes":  {"gzip", whole + "and something more", "", "opening the gzip payload: gzip: invalid header"},
 		"trailing zeros":  {"gzip", whole + "\x00\x00", "", "opening the gzip payload: a gzip member is cut off"},
-		"Brotli":          {"br", "x", "", `content_encoding is "br": allowed: gzip, identity`},
-		"two encodings":   {"gzip, gzip", zip(t, whole), "", `content_encoding is "gzip, gzip": allowed: gzip, identity`},
+		"Brotli":          {"br", "x", "", `content_encoding is "br": allowed are gzip and identity`},
+		"two encodings":   {"gzip, gzip", zip(t, whole), "", `content_encoding is "gzip, gzip": allowed are gzip and identity`},
 	} {
 		msg := message.NewMessage("m", []byte(c.payload))
 		if c.encoding != "" {

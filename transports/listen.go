@@ -17,7 +17,7 @@ func CheckListen(addr string) error {
 	if err == nil && port != "" {
 		return nil
 	}
-	what, meant := strconv.Quote(addr)+" isn't an address to listen on", ""
+	what, meant := strconv.Quote(addr)+" is no address to listen on", ""
 	u, notURL := url.Parse(addr)
 	switch number, notNumber := strconv.ParseUint(addr, 10, 16); {
 	case notNumber == nil:
@@ -30,7 +30,7 @@ func CheckListen(addr string) error {
 		host = addr
 		what += ": it has no port"
 	case strings.Count(addr, ":") > 1 && !strings.Contains(addr, "["):
-		what += ": an IPv6 address needs brackets"
+		what += ": an IPv6 address stands in brackets"
 	}
 	if host != "" {
 		what += ", such as " + strconv.Quote(net.JoinHostPort(host, "8123"))

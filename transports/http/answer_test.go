@@ -39,7 +39,7 @@ func TestOutcomes(t *testing.T) {
 		{"swallowed", transports.Outcome{Code: 400, Err: why, Published: true}, 400, `{"id":"id-1","error":"the reason"}`},
 		{"error without a code", transports.Outcome{Err: why}, 500, `{"id":"id-1","error":"the reason"}`},
 		{"odd code", transports.Outcome{Code: 1000, Err: why}, 500, `{"id":"id-1","error":"the reason"}`},
-		{"encoding", transports.Outcome{Code: 400, Err: fmt.Errorf("reading: %w", transports.ErrEncoding)}, 415, `{"id":"id-1","error":"reading: allowed: gzip, identity"}`},
+		{"encoding", transports.Outcome{Code: 400, Err: fmt.Errorf("reading: %w", transports.ErrEncoding)}, 415, `{"id":"id-1","error":"reading: allowed are gzip and identity"}`},
 		{"a gzip bomb", transports.Outcome{Code: 400, Err: transports.ErrTooLarge}, 413, `{"id":"id-1","error":"it has more than 16777216 bytes"}`},
 		{"produced", transports.Outcome{Code: 200, Messages: []*message.Message{messageOf("", "one"), messageOf("", "two")}}, 200, "one"},
 		{"published", transports.Outcome{Code: 200, Published: true, Messages: []*message.Message{messageOf("command", "{}")}}, 202, `{"id":"id-1"}`},

@@ -52,8 +52,8 @@ func TestCheckOfTheCertificate(t *testing.T) {
 		now        time.Time
 		found, err string
 	}{
-		{"good", files, end.Add(-time.Hour), "is good until 2030-05-06", ""},
-		{"over", files, end.Add(time.Hour), "", "ended at 2030-05-06T12:00:00Z"},
+		{"good", files, end.Add(-time.Hour), "is valid until 2030-05-06", ""},
+		{"over", files, end.Add(time.Hour), "", "expired at 2030-05-06T12:00:00Z"},
 		{"another's key", &transports.ServerTLS{Cert: files.Cert, Key: selfSigned(t, end).Key}, end, "", "private key does not match public key"},
 	} {
 		all := (&Config{TLS: c.tls}).Check(t.Context(), transports.Env{Now: func() time.Time { return c.now }}, nil)

@@ -37,7 +37,7 @@ func TestRefusals(t *testing.T) {
 		{name: "fits", target: "/x", body: strings.Repeat("a", 10), status: 200},
 		{name: "too large", target: "/x", body: strings.Repeat("a", 11), status: 413, reason: "larger than 10 bytes"},
 		{name: "too large with an id", target: "/x", body: strings.Repeat("a", 11), header: map[string]string{"Idempotency-Key": "k"}, status: 413, reason: "larger than 10 bytes"},
-		{name: "unknown path", target: "/y", status: 404, reason: "there is no topic of this path; there are: /x"},
+		{name: "unknown path", target: "/y", status: 404, reason: "there is no topic of this path; the topics are /x"},
 		{name: "other case", target: "/X", status: 404, reason: "no topic"},
 		{name: "longer path", target: "/x/", status: 404, reason: "no topic"},
 		{name: "GET", method: "GET", target: "/x", status: 405, reason: "POST"},

@@ -48,7 +48,7 @@ func (s *server) handleRequest(w nethttp.ResponseWriter, r *nethttp.Request, con
 	u, known := s.subscriptionOf(path)
 	switch {
 	case !known:
-		return "", refusalAnswer(nethttp.StatusNotFound, "", fmt.Sprintf("this path isn't a topic; the topics are %s", strings.Join(s.topicPaths(), ", ")))
+		return "", refusalAnswer(nethttp.StatusNotFound, "", fmt.Sprintf("there is no topic of this path; the topics are %s", strings.Join(s.topicPaths(), ", ")))
 	case r.Method != nethttp.MethodPost:
 		w.Header().Set("Allow", nethttp.MethodPost)
 		return path, refusalAnswer(nethttp.StatusMethodNotAllowed, "", "send a message with POST")

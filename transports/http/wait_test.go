@@ -155,7 +155,7 @@ func TestNotTakenHasNoIDButTheCallers(t *testing.T) {
 		out := subscribe(t, s)
 		first := async(t.Context(), s, "/x", "first")
 		msg := <-out
-		if res := post(s, "/x", "second", nil); res.err != nil || res.StatusCode != 503 || res.body != `{"error":"not taken: too many messages are before this one"}`+"\n" {
+		if res := post(s, "/x", "second", nil); res.err != nil || res.StatusCode != 503 || res.body != `{"error":"not taken: too many messages wait before this one"}`+"\n" {
 			t.Errorf("behind a full window: %+v", res)
 		}
 		(<-first).expect(t, 503, "undecided")

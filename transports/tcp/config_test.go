@@ -51,7 +51,7 @@ func TestTopic(t *testing.T) {
 		{"event", transports.Consume, `there is no topic "event", allowed are "events" and "data"; did you mean "events"?`},
 		{"dat", transports.Consume, `did you mean "data"?`},
 		{"x", transports.Consume, `allowed are "events" and "data"`},
-		{"data", transports.Produce, "through the deliver handler"},
+		{"data", transports.Produce, "the handler deliver writes commands"},
 	} {
 		topic, err := c.Topic(tt.name, tt.use)
 		if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {

@@ -344,7 +344,7 @@ func TestShutdown(t *testing.T) {
 
 func TestNothingIsPublished(t *testing.T) {
 	s := build(t, nil)
-	if _, err := s.Publisher(transports.Producer{Pipeline: "p"}); err == nil || !strings.Contains(err.Error(), "deliver handler") {
+	if _, err := s.Publisher(transports.Producer{Pipeline: "p"}); err == nil || !strings.Contains(err.Error(), "handler deliver") {
 		t.Errorf("got %v", err)
 	}
 	if _, err := s.Tap(t.Context(), "date"); err == nil {
