@@ -29,7 +29,7 @@ var (
 // uses the payload as it is.
 func Body(msg *message.Message) ([]byte, error) {
 	switch encoding := msg.Metadata[ContentEncoding]; strings.ToLower(encoding) {
-	case "", "identity", "utf-8", "utf8", "us-ascii", "ascii": // AMQP clients such as Celery put the charset here
+	case "", "identity", "utf-8", "utf8", "us-ascii", "ascii": // Celery puts the charset here
 		return msg.Payload, nil
 	case "gzip", "x-gzip": // the same by RFC 9110
 	default:

@@ -368,7 +368,8 @@ func TestNackedIsHandedOutAgain(t *testing.T) {
 	})
 }
 
-// TestSettle settles deliveries while they are handed out, more than once, and after they are void.
+// TestSettle settles deliveries while others are delivered, more than once, and after they are
+// void.
 func TestSettle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := testRegistry(t, func(o *Options) { o.Feed.DataWindow = 2 })
@@ -412,7 +413,7 @@ func TestSettle(t *testing.T) {
 		}
 		<-settled
 		<-done
-		n := len(got) // 3 may have come again before the end
+		n := len(got) // delivery 3 may have been redelivered before the end
 		all[3].Settle(nil)
 		synctest.Wait()
 		if len(got) != n {

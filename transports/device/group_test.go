@@ -160,7 +160,8 @@ func TestGroupReport(t *testing.T) {
 	}
 }
 
-// FuzzParseGroup: what is taken means what encoding/json reads in it, and what isn't is one of two kinds of errors.
+// FuzzParseGroup checks that a parsed command means what encoding/json reads in it, and that every
+// error is of one of the two kinds.
 func FuzzParseGroup(f *testing.F) {
 	for _, body := range []string{
 		`{"devices":["a","b"],"cmd":"x"}`, `{"labels":{"a":"b"},"cmd":"x"}`, `{"all":true,"cmd":"x","group":"g"}`, `{"devices":[ "a" , "\u0062" ] ,"cmd":"x"}`, `{"devices":[[],{}],"cmd":"x"}`, `{"devices":[`,

@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// interrupted is a connection whose host doesn't get the CPU back for a while after each question, some times.
+// interrupted is a connection whose process is interrupted each time that SilentFor is called.
 type interrupted struct {
 	*pipe
 	heard     time.Time
 	times     int
-	took, off time.Duration // off is how long after the question the answer is of
+	took, off time.Duration // the length of the interruption, and when in it the silence is read
 }
 
 func (c *interrupted) SilentFor() time.Duration {
@@ -39,7 +39,8 @@ func TestTheDirectoryLooksAtTheClockOnce(t *testing.T) {
 	}
 }
 
-// The epoch is when the device was heard, whatever the host does between asking the clock and asking the connection.
+// The epoch is the time when the device was heard, even if the process is interrupted between
+// reading the clock and reading the silence.
 func TestAnEpochIsOfWhenTheDeviceWasHeard(t *testing.T) {
 	for name, c := range map[string]*interrupted{
 		"at once":                       {},

@@ -74,7 +74,7 @@ func TestFleetIsNotHeldUp(t *testing.T) {
 	}
 }
 
-// The memory of names is bounded, and those that come again are remembered.
+// The number of remembered names is bounded, and devices that reconnect stay remembered.
 func TestNamesAreForgotten(t *testing.T) {
 	now := time.Now()
 	n := newNewcomers(NameLimit{Rate: 1, Burst: 1, AtStart: 1000})

@@ -245,8 +245,8 @@ func TestConnectionErrorWhileWriting(t *testing.T) {
 	}
 }
 
-// TestQueueModel makes random writes, grants, deaths and takeovers. Every write has one fate, and each connection
-// got exactly the frames whose fate says so, in order.
+// TestQueueModel makes random writes, grants, ends of sessions and takeovers. Every write has one
+// fate, and each connection got exactly the frames with a matching fate, in order.
 func TestQueueModel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rapid.Check(bubble{t}, func(rt *rapid.T) { queueModel(t, rt) })
@@ -373,7 +373,7 @@ func queueModel(t *testing.T, rt *rapid.T) {
 		},
 		"says": func(rt *rapid.T) {
 			if s, _ := m.live(); s != nil {
-				_ = s.Data([]byte(rapid.SampledFrom([]string{"y", "n", "other"}).Draw(rt, "frame"))) // unless it ends meanwhile
+				_ = s.Data([]byte(rapid.SampledFrom([]string{"y", "n", "other"}).Draw(rt, "frame"))) // the session may end
 			}
 		},
 		"cancel": func(rt *rapid.T) {
@@ -382,16 +382,17 @@ func queueModel(t *testing.T, rt *rapid.T) {
 			}
 		},
 		"time": func(rt *rapid.T) { time.Sleep(time.Duration(rapid.IntRange(1, 20).Draw(rt, "seconds")) * time.Second) },
-		"":     func(rt *rapid.T) { m.checkQuestions(rt) },
+		"":     func(rt *rapid.T) { m.checkRequests(rt) },
 	})
 	m.end()
-	time.Sleep(time.Second) // for whoever is in the middle of a write
+	time.Sleep(time.Second) // for the writers to end
 	synctest.Wait()
 	m.verify(rt)
 }
 
-// checkQuestions holds that no more questions are open than each of them allows, and that what may be written is.
-func (m *queueModelState) checkQuestions(rt *rapid.T) {
+// checkRequests checks that no more requests are open than each of them allows, and that every
+// frame that may be written is written.
+func (m *queueModelState) checkRequests(rt *rapid.T) {
 	synctest.Wait()
 	s := m.registry.slotOf("d")
 	if s == nil {

@@ -121,7 +121,7 @@ func TestFlapping(t *testing.T) {
 		for range 1 + maxTakeovers {
 			current = connect(t, r, "d", newPipe(9))
 		}
-		// The fourth replacement has to wait, and so has everybody behind it.
+		// The fourth takeover has to wait, and so have all connections behind it.
 		type result struct {
 			n   int
 			err error
@@ -145,7 +145,8 @@ func TestFlapping(t *testing.T) {
 		if n := strings.Count(log.String(), "use first-frame"); n != 1 {
 			t.Errorf("the advice was logged %d times:\n%s", n, &log)
 		}
-		// The end of the current session gives its place to the first that waits; the one that has left meanwhile doesn't count.
+		// The end of the current session gives the turn to the first connection that waits and
+		// isn't closed.
 		pipes[0].gone = true
 		current.End(ClientClosed)
 		if got := <-results; got.n != 0 || !errors.Is(got.err, ErrGone) {
@@ -185,7 +186,8 @@ func TestReconnectsThatEvictNobodyAreNotFlapping(t *testing.T) {
 	})
 }
 
-// TestRegistryModel makes random connections and ends of some devices and holds the registry against a map.
+// TestRegistryModel makes random connections and ends of some devices and compares the registry
+// with a map.
 func TestRegistryModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		now := time.UnixMilli(1_700_000_000_000)

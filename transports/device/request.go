@@ -140,7 +140,8 @@ func (f *frame) timeOutRequest() {
 	q.open = slices.DeleteFunc(q.open, func(o *frame) bool { return o == f })
 	if f.request.Matches == nil {
 		q.quietUntil = time.Now().Add(f.request.Timeout)
-		// An earlier request without Matches can't be told from this one by its late answer.
+		// A late answer can't show which of two requests without Matches it belongs to, so keep
+		// only the newest.
 		q.missed = slices.DeleteFunc(q.missed, func(m missedRequest) bool { return m.matches == nil })
 	}
 	if len(q.missed) == maxMissed {

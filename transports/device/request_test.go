@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// asking is a device that is asked, in a bubble of time that stands still.
+// asking is a device that gets requests, in a synctest bubble.
 type asking struct {
 	*testing.T
 	registry *Registry
@@ -48,14 +48,14 @@ func (a *asking) ask(payload string, o EnqueueOptions) <-chan Written {
 	return ended
 }
 
-// next is a question that whatever comes next answers.
+// next is a request that the next frame answers.
 func next(timeout time.Duration) EnqueueOptions {
 	return EnqueueOptions{Request: &Request{Timeout: timeout}}
 }
 
-// tagged is a question that a frame answers which begins with tag.
-func tagged(tag string, window int) EnqueueOptions {
-	return EnqueueOptions{Request: &Request{Timeout: time.Second, MaxOpen: window, Matches: func(frame []byte) bool { return bytes.HasPrefix(frame, []byte(tag)) }}}
+// tagged is a request that a frame answers if it begins with tag.
+func tagged(tag string, maxOpen int) EnqueueOptions {
+	return EnqueueOptions{Request: &Request{Timeout: time.Second, MaxOpen: maxOpen, Matches: func(frame []byte) bool { return bytes.HasPrefix(frame, []byte(tag)) }}}
 }
 
 func (a *asking) says(frames ...string) {
@@ -219,7 +219,7 @@ func TestAQuestionEndsWithItsSession(t *testing.T) {
 	})
 }
 
-// The answer is read while the write that carries the question has not returned yet.
+// The answer is read before the write of the request has returned.
 func TestAnAnswerBeforeTheWriteReturns(t *testing.T) {
 	askingDevice(t, func(a *asking) {
 		said := make(chan struct{})
@@ -244,7 +244,7 @@ func TestAQuestionThatIsPartlyWritten(t *testing.T) {
 	askingDevice(t, func(a *asking) {
 		a.pipe.change(func() { a.pipe.room = 3 })
 		first := a.ask("first?", next(time.Second))
-		a.says("hello") // no answer to half a question
+		a.says("hello") // half a request has no answer
 		a.published("hello")
 		time.Sleep(10 * time.Second)
 		a.pipe.grant(100)

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// The kernel takes the first byte after 2 s and the last after 3 s; the device answers after 3.5 s.
+// The kernel takes the first byte after 2 s and the last after 3 s. The device answers after 3.5
+// s.
 func TestTimes(t *testing.T) {
 	askingDevice(t, func(a *asking) {
 		a.pipe.mu.Lock()

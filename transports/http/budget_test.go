@@ -13,7 +13,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// startWithBudget starts a transport whose bodies have so many bytes.
+// startWithBudget starts a transport whose bodies may use limit bytes.
 func startWithBudget(t *testing.T, limit int) (*server, *transports.Budget) {
 	t.Helper()
 	s := build(t, nil, slog.New(slog.DiscardHandler))
@@ -55,7 +55,7 @@ func TestBodiesThatStopStayWithinTheBudget(t *testing.T) {
 				if strings.Contains(head, "chunked") {
 					_, _ = fmt.Fprintf(c, "%x\r\n", 2*part)
 				}
-				_, _ = io.WriteString(c, strings.Repeat("a", part)) // it may be refused in the middle
+				_, _ = io.WriteString(c, strings.Repeat("a", part)) // it may be refused half-way
 				conns = append(conns, c)
 			}
 			await.That(t, "no further body has room", func() (any, bool) {
@@ -77,7 +77,7 @@ func TestBodiesThatStopStayWithinTheBudget(t *testing.T) {
 	}
 }
 
-// A body counts until its request is answered, so that those that wait for their turn are bounded too.
+// A body counts until its request is answered, so the bodies of waiting requests are limited, too.
 func TestBodiesCountUntilTheAnswer(t *testing.T) {
 	s, budget := startWithBudget(t, 10_000)
 	out := subscribe(t, s)
@@ -87,7 +87,7 @@ func TestBodiesCountUntilTheAnswer(t *testing.T) {
 	msg.Settle(handled)
 	(<-first).expect(t, 200, "")
 	await.That(t, "all is given back", func() (any, bool) { return budget.Used(), budget.Used() == 0 })
-	large := async(t.Context(), s, "/x", strings.Repeat("a", 20_000)) // larger than the budget, and alone
+	large := async(t.Context(), s, "/x", strings.Repeat("a", 20_000)) // larger than the budget
 	(<-out).Settle(handled)
 	(<-large).expect(t, 200, "")
 }

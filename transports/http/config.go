@@ -6,6 +6,7 @@ package http
 import (
 	"context"
 	"crypto/tls"
+	_ "embed"
 	"errors"
 	"fmt"
 	"net"
@@ -20,57 +21,15 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
+//go:embed http.md
+var description string
+
 func init() {
 	transports.Register(transports.Plugin{
-		Name:    "http",
-		Summary: "Receives messages by HTTP POST and answers with their outcome.",
-		Description: `A topic is a path: ` + "`from = \"web:/commands\"`" + ` consumes every POST to ` + "`/commands`" + `. The body is the
-payload.
-
-` + "```toml" + `
-[transport.web]
-type   = "http"
-listen = "127.0.0.1:8080"
-` + "```" + `
-
-The headers become metadata:
-
-| header | metadata |
-| --- | --- |
-| ` + "`Idempotency-Key`" + ` | message_id; without it the host makes an id |
-| ` + "`X-Correlation-ID`" + ` | correlation_id |
-| ` + "`Content-Type`, `Content-Encoding`" + ` | content_type, content_encoding |
-| ` + "`Traceparent`, `Tracestate`" + ` | header.traceparent, header.tracestate |
-| any other end-to-end header except ` + "`Authorization` and `Cookie`" + ` | header.Its-Canonical-Name |
-
-` + "`Idempotency-Key`, `X-Correlation-ID`, `Content-Type` and `Traceparent`" + ` may have only one value. If such a header
-is given twice with different values, the answer is 400. The values of any other header are joined by a comma. ` + "`max_body`" + `
-limits the body as it arrives. [Compressed payloads](../messages.md#compressed-payloads) describes bodies with
-` + "`Content-Encoding: gzip`" + `.
-
-The response reports the outcome of the message:
-
-| status | meaning |
-| --- | --- |
-| the code of a result | The body is the result of the command. The status is 202 if the code is under 200. |
-| 200 | The message was handled. The body is the message that the pipeline produced, or the id. |
-| 202 | The message was published and confirmed; the body is ` + "`{\"id\":\"...\"}`" + `. With ` + "`?wait=10s`" + `: and no answer came in that time. |
-| 400, 500 | The pipeline gave up. 400 means that the message is at fault. |
-| 413, 415 | The pipeline gave up, because the handler can't decompress the body: it would be too large, or its encoding isn't gzip. |
-| 400, 401, 403, 404, 405, 408, 413 | The request is at fault. It isn't a message. |
-| 503 | The message wasn't taken, because too many messages or [bytes](../configuration.md#memory) wait before it. Or its outcome isn't known yet. Repeat it with the same id. |
-
-An answer that isn't a result has the message's id: ` + "`{\"id\":\"...\",\"error\":\"...\"}`" + `. If the message wasn't taken, the
-answer has an id only if the caller gave one. ` + "`wait`" + ` is the only parameter of a query; any other is refused with 400.
-
-If a caller hangs up before the pipeline has started a run, the message is withdrawn. The same happens if a caller closes
-only its sending side after the request, as ` + "`nc -N`" + ` does, because the host can't tell the two apart. Such a caller gets a
-503 if the message was withdrawn, and otherwise the outcome.
-
-The transport only speaks HTTP/1.1. It refuses the requests of browsers that come from other sites. Without a token, it also
-refuses most host names. It accepts localhost, the names of the machine and of the host, the name in ` + "`listen`" + `, the names in
-` + "`hosts`" + `, and all addresses.`,
-		Config: func() transports.Config { c := defaults; return &c },
+		Name:        "http",
+		Summary:     "Receives messages by HTTP POST and answers with their outcome.",
+		Description: description,
+		Config:      func() transports.Config { c := defaults; return &c },
 	})
 }
 

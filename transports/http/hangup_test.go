@@ -362,7 +362,7 @@ func TestSettleAfterClose(t *testing.T) {
 	(<-async(t.Context(), s, "/x", "b")).expect(t, 200, "")
 }
 
-// Each delivery is settled or void, whoever is first, and its caller learns which.
+// Each delivery is settled or void, whichever happens first, and its caller learns which.
 func TestSettleWhileClosing(t *testing.T) {
 	for range rounds {
 		s := start(t, nil)

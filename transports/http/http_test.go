@@ -58,7 +58,7 @@ func (s *server) arrived(path string) int {
 	return u.enqueued
 }
 
-// awaitArrival waits until so many messages have arrived at the path.
+// awaitArrival waits until want messages have arrived at the path.
 func (s *server) awaitArrival(t *testing.T, path string, want int) {
 	t.Helper()
 	await.That(t, fmt.Sprintf("%d messages have arrived at %s", want, path), func() (any, bool) {

@@ -117,7 +117,8 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// talk sends raw bytes and returns the status of the response, 0 if the connection ends without one.
+// talk sends raw bytes and returns the status of the response, or 0 if the connection ends without
+// one.
 func talk(t *testing.T, s *server, request string) int {
 	t.Helper()
 	c, err := s.dial(t.Context(), "tcp", s.addr())
@@ -205,7 +206,8 @@ func TestMaxConnections(t *testing.T) {
 	}
 }
 
-// certificate makes one for 127.0.0.1 and returns its files, and the client configuration that trusts it.
+// certificate makes a certificate for 127.0.0.1. It returns its files, and the client
+// configuration that trusts it.
 func certificate(t *testing.T) (cert, key string, client *tls.Config) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

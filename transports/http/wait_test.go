@@ -58,7 +58,8 @@ func TestRequestTimeout(t *testing.T) {
 			t.Errorf("the message that was handed out isn't left to the host: %v", err)
 		}
 
-		// Its place in the window is free once it is settled, and the one that gave up isn't handed out.
+		// Its place in the window is free once it is settled. The request that gave up isn't
+		// delivered.
 		msg.Settle(handled)
 		third := async(t.Context(), s, "/x", "third")
 		if msg = <-out; string(msg.Payload) != "third" {

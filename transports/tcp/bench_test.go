@@ -19,8 +19,8 @@ import (
 // idleConnections is how many connections the memory benchmark holds.
 const idleConnections = 10_000
 
-// BenchmarkIdleConnections reports what an idle device costs, beside a bare server with the usual reader of 4096 bytes a
-// connection and no registry.
+// BenchmarkIdleConnections reports what an idle device costs. The peer is a bare server with a
+// reader of 4096 bytes a connection and no registry.
 func BenchmarkIdleConnections(b *testing.B) {
 	b.Run("tcp", func(b *testing.B) {
 		for b.Loop() {

@@ -35,7 +35,7 @@ type conn struct {
 	session  atomic.Pointer[device.Session] // nil until the device is known
 	began    int64                          // when it was accepted, on the transport's clock
 	lastRead atomic.Int64                   // when bytes last arrived, on the transport's clock
-	handling atomic.Bool                    // the bytes that were read are being handled, which may take long
+	handling atomic.Bool                    // bytes that were read are being handled
 	timedOut atomic.Bool                    // the first frame didn't arrive in time
 
 	// Only the goroutine that reads uses the rest.
@@ -128,7 +128,7 @@ func (c *conn) endConn(session *device.Session, err error) {
 	t.removeConn(c)
 	level := slog.LevelDebug
 	switch session.Reason() {
-	case device.IdleTimeout, device.ProtocolError, device.Kicked: // the host ended the session because of the device
+	case device.IdleTimeout, device.ProtocolError, device.Kicked: // the device is the cause
 		t.complaints.Do(func() { level = slog.LevelInfo })
 	}
 	t.env.Logger.Log(t.ctx, level, "device disconnected", append(attrs, "reason", session.Reason())...)
@@ -206,7 +206,8 @@ func (c *conn) readBytes() error {
 	return nil
 }
 
-// readReady is called when bytes may be there; it returns false to be called again when more may be.
+// readReady is called when there may be bytes. It returns false if the caller has to wait for
+// more.
 func (c *conn) readReady(fd uintptr) bool {
 	c.buffer = readBuffers.Get().(*[readSize]byte)
 	c.handling.Store(true)

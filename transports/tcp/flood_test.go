@@ -30,7 +30,7 @@ func TestFlood(t *testing.T) {
 		s := start(t, func(c *Config) { c.MaxFrameRate, c.Flood = 5, "close" })
 		d := s.dial()
 		s.expect(device.Connected, "127.0.0.1", "")
-		d.say(strings.Repeat("x\n", 1000)) // many seconds' worth: the host sees one of them in time
+		d.say(strings.Repeat("x\n", 1000)) // more than the rate of several seconds
 		s.expect(device.Disconnected, "127.0.0.1", device.ProtocolError)
 	})
 	t.Run("throttle for too long", func(t *testing.T) {
@@ -51,7 +51,7 @@ func TestFlood(t *testing.T) {
 	})
 }
 
-// A device that has hung up is gone soon, however much of it waits to be read at the rate that is allowed.
+// The host soon notices that a throttled device has hung up, however much of its data is unread.
 func TestFloodThatHungUp(t *testing.T) {
 	const frames = 2000 // at 5 a second
 	t.Run("closed", func(t *testing.T) {

@@ -75,7 +75,7 @@ func TestIdleDevices(t *testing.T) {
 	talks.hear("you talk\r\n")
 }
 
-// longAgo is a time on the transport's clock, longer ago than any idle_timeout of these tests.
+// longAgo is a time on the transport's clock. It is longer ago than any idle_timeout in the tests.
 const longAgo = -1000 * int64(time.Hour/time.Millisecond)
 
 // fill sends to a device that never reads, until its queue is full or its session has ended, and
@@ -413,7 +413,7 @@ func TestNewNames(t *testing.T) {
 	s.connected("b")
 }
 
-// connected waits until the device has connected, whoever else has before.
+// connected waits until the device has connected. Other devices may have connected before it.
 func (s *server) connected(name string) {
 	s.Helper()
 	for {

@@ -14,8 +14,8 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// What the kernel took for a device arrives, although the host has bytes of the device that it never reads: a plain close would
-// reset the connection and lose it.
+// The device receives what the kernel took for it, although the host never reads all bytes of the
+// device. A plain close would reset the connection and lose the bytes.
 func TestLastCommandsArrive(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -69,7 +69,8 @@ func TestLingerIsBounded(t *testing.T) {
 	}
 }
 
-// dialNarrow dials with a small receive buffer, so that most of what is sent waits in the host's kernel.
+// dialNarrow dials with a small receive buffer. Most of what is sent then waits in the host's
+// kernel.
 func (s *server) dialNarrow() *peer {
 	s.Helper()
 	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) (err error) {

@@ -29,7 +29,8 @@ import (
 	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
-// The environment by which the test binary is told to be nothing but idle connections: an address and a number.
+// With these environment variables the test binary only opens idle connections to an address: a
+// number of them.
 const (
 	dialAddr  = "PENTROUGH_TEST_DIAL_ADDR"
 	dialCount = "PENTROUGH_TEST_DIAL_COUNT"
@@ -290,7 +291,7 @@ func (s *server) logged(text string) {
 	})
 }
 
-// strangers waits until so many connections have no session.
+// strangers waits until want connections have no session.
 func (s *server) strangers(want int) {
 	s.Helper()
 	await.That(s.T, fmt.Sprintf("%d connections have no session", want), func() (any, bool) {

@@ -11,7 +11,8 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
-// A connection that waits to be accepted while its device does one thing after the other, and then leaves: its silence begins with the last.
+// A device does several things while its connection waits to be accepted, and then leaves. Its
+// silence begins with the last of them.
 func TestSilence(t *testing.T) {
 	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {

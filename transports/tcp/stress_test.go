@@ -12,8 +12,8 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// TestOrderOverReconnects sends to devices that reconnect all the time. What they read is held against the fates: a command
-// is read at most once, in order, and only if it was sent.
+// TestOrderOverReconnects sends to devices that reconnect all the time. A command is read at most
+// once, in order, and only if its fate is Sent.
 func TestOrderOverReconnects(t *testing.T) {
 	const devices, commands, reconnectAfter = 4, 2000, 50
 	s := start(t, func(c *Config) { c.SendBuffer = 4096 })

@@ -318,7 +318,7 @@ func TestShutdown(t *testing.T) {
 	d := s.dial()
 	s.expect(device.Connected, "127.0.0.1", "")
 	s.Quiesce()
-	// Dialling wouldn't tell: somebody else may have got the port by now.
+	// Dialling doesn't show it: another process may have got the port by now.
 	if conn, err := s.listener.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("after Quiesce the listener accepts %v, %v", conn, err)
 	}

@@ -92,7 +92,7 @@ func (c *conn) Unread() bool {
 
 // Silent implements device.Conn.
 func (c *conn) SilentFor() (silent time.Duration) {
-	_ = c.raw.Control(func(fd uintptr) { silent = silentFor(int(fd)) }) // for a closed socket it stays 0
+	_ = c.raw.Control(func(fd uintptr) { silent = silentFor(int(fd)) }) // closed: it stays 0
 	return silent
 }
 
