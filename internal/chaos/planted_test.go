@@ -78,9 +78,9 @@ var mistakes = []planted{
 				"\tstock \"github.com/ThreeDotsLabs/watermill-amqp/v2/pkg/amqp\"\n\tamqp \"github.com/rabbitmq/amqp091-go\"\n",
 			},
 			{
-				"transports/amqp/generation.go", "s.take(g.delivery(&d))",
-				"msg, err := stock.DefaultMarshaler{}.Unmarshal(d)\n\t\t\tif err != nil {\n\t\t\t\tg.open.Add(-1)\n\t\t\t\t_ = d.Nack(false, true)\n\t\t\t\tcontinue\n\t\t\t}\n" +
-					"\t\t\tout := g.delivery(&d)\n\t\t\tout.UUID, out.Payload, out.Metadata = msg.UUID, msg.Payload, msg.Metadata\n\t\t\ts.take(out)",
+				"transports/amqp/generation.go", "s.take(g.newDelivery(&d))",
+				"msg, err := stock.DefaultMarshaler{}.Unmarshal(d)\n\t\t\tif err != nil {\n\t\t\t\tg.arrivals.settleDelivery()\n\t\t\t\t_ = d.Nack(false, true)\n\t\t\t\tcontinue\n\t\t\t}\n" +
+					"\t\t\tout := g.newDelivery(&d)\n\t\t\tout.UUID, out.Payload, out.Metadata = msg.UUID, msg.Payload, msg.Metadata\n\t\t\ts.take(out)",
 			},
 		},
 	},

@@ -29,8 +29,8 @@ type acks struct {
 	ready   []uint64
 	stopped bool
 	// more wakes the writer; ended is closed when it has written its last.
-	more  chan struct{}
-	ended chan struct{}
+	wake    chan struct{}
+	written chan struct{}
 
 	// Below is the writer's own: floor is the lowest unsettled tag and high the highest settled
 	// one. gaps are the unsettled tags from floor to high, in order, and deferred the settled
@@ -49,11 +49,11 @@ type acks struct {
 
 // newAcks returns the acks of a channel. The caller starts run and calls stop.
 func newAcks(ch ackWriter, sent func(n int)) *acks {
-	return &acks{ch: ch, sent: sent, floor: 1, more: make(chan struct{}, 1), ended: make(chan struct{})}
+	return &acks{ch: ch, sent: sent, floor: 1, wake: make(chan struct{}, 1), written: make(chan struct{})}
 }
 
 // add has a tag acked. After stop it does nothing.
-func (a *acks) add(tag uint64) {
+func (a *acks) queueAck(tag uint64) {
 	a.mu.Lock()
 	if !a.stopped {
 		a.ready = append(a.ready, tag)
@@ -68,29 +68,29 @@ func (a *acks) stop() {
 	a.stopped = true
 	a.mu.Unlock()
 	a.wakeWriter()
-	<-a.ended
+	<-a.written
 }
 
 func (a *acks) wakeWriter() {
 	select {
-	case a.more <- struct{}{}:
+	case a.wake <- struct{}{}:
 	default:
 	}
 }
 
 // run writes acks until stop.
 func (a *acks) run() {
-	defer close(a.ended)
+	defer close(a.written)
 	overdue := time.NewTimer(deferTime)
 	overdue.Stop()
 	for {
 		waited, release := len(a.deferred) > 0, false
 		select {
-		case <-a.more:
+		case <-a.wake:
 		case <-overdue.C:
 			release = true
 		}
-		if a.write(release) {
+		if a.writeAcks(release) {
 			return
 		}
 		switch waits := len(a.deferred) > 0; {
@@ -105,19 +105,19 @@ func (a *acks) run() {
 // write acks what is ready, and says whether that was the last. Multiple is only used below
 // floor: it would ack that tag too. What is above it is deferred, or acked tag by tag when it is
 // released.
-func (a *acks) write(release bool) (last bool) {
+func (a *acks) writeAcks(release bool) (last bool) {
 	a.mu.Lock()
 	a.ready, a.batch = a.batch[:0], a.ready
 	last = a.stopped
 	a.mu.Unlock()
 	for _, tag := range a.batch {
-		a.settle(tag)
+		a.markSettled(tag)
 	}
 	a.deferred = append(a.deferred, a.batch...)
 	total := 0
 	// An error means that the channel is gone, and its deliveries with it; the subscription
 	// learns that by itself.
-	if n, highest := a.rise(); n > 0 {
+	if n, highest := a.raiseFloor(); n > 0 {
 		_ = a.ch.Ack(highest, n > 1)
 		total += n
 	}
@@ -139,7 +139,7 @@ func (a *acks) write(release bool) (last bool) {
 }
 
 // settle takes a tag out of the gaps, or makes gaps of those that it skips.
-func (a *acks) settle(tag uint64) {
+func (a *acks) markSettled(tag uint64) {
 	if tag <= a.high {
 		i, _ := slices.BinarySearch(a.gaps, tag)
 		a.gaps = slices.Delete(a.gaps, i, i+1)
@@ -153,7 +153,7 @@ func (a *acks) settle(tag uint64) {
 
 // rise moves floor up to the lowest unsettled tag and takes what is below it from the deferred:
 // their number and the highest of them.
-func (a *acks) rise() (n int, highest uint64) {
+func (a *acks) raiseFloor() (n int, highest uint64) {
 	floor := a.high + 1
 	if len(a.gaps) > 0 {
 		floor = a.gaps[0]

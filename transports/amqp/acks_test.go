@@ -49,14 +49,14 @@ func checkAcks(t *rapid.T) {
 		// What becomes ready while the writer is writing goes in one batch.
 		size := rapid.IntRange(1, acked-done).Draw(t, "batch")
 		for _, tag := range order[done : done+size] {
-			a.add(tag)
+			a.queueAck(tag)
 		}
-		a.write(false)
+		a.writeAcks(false)
 		done += size
 		// What is waited for in vain isn't waited for again.
 		stuck := rapid.Bool().Draw(t, "the time is over")
 		if stuck {
-			a.write(true)
+			a.writeAcks(true)
 		}
 		if waits := len(broker.open) - (n - done); waits < 0 || stuck && waits > 0 || waits > len(a.deferred) {
 			t.Fatalf("%d of %d are settled, but the broker waits for %d; %d are deferred, which is over: %v", done, n, len(broker.open), len(a.deferred), stuck)
@@ -107,14 +107,14 @@ func TestAcksThatComeWhileOneIsWrittenGoTogether(t *testing.T) {
 	g := &gate{entered: make(chan struct{}), open: make(chan struct{})}
 	a := newAcks(g, func(int) {})
 	go a.run()
-	a.add(1)
+	a.queueAck(1)
 	<-g.entered
 	for tag := uint64(2); tag <= 500; tag++ {
-		a.add(tag)
+		a.queueAck(tag)
 	}
 	close(g.open)
 	a.stop()
-	a.add(501)
+	a.queueAck(501)
 	if len(g.frames) != 2 || g.frames[0] != 1 || g.frames[1] != 500 || g.multiple[0] || !g.multiple[1] {
 		t.Fatalf("frames %v, multiple %v; want 1 alone and then everything up to 500", g.frames, g.multiple)
 	}
@@ -128,7 +128,7 @@ func TestAcksAboveAGapAreDeferredForAMoment(t *testing.T) {
 		go a.run()
 		add := func(tags ...uint64) {
 			for _, tag := range tags {
-				a.add(tag)
+				a.queueAck(tag)
 				synctest.Wait()
 			}
 		}
@@ -180,19 +180,19 @@ func TestAcksKeepLittleAboveAStuckTag(t *testing.T) {
 	sent := 0
 	a := newAcks(&frames, func(n int) { sent += n })
 	// Tag 1 stays open, and so do always some of the latest.
-	a.write(true)
+	a.writeAcks(true)
 	for tag := uint64(2); tag <= n; tag += 10 {
 		for i := range uint64(10) {
-			a.add(tag + 9 - i)
-			a.write(false)
+			a.queueAck(tag + 9 - i)
+			a.writeAcks(false)
 		}
 	}
-	a.write(true)
+	a.writeAcks(true)
 	if sent != n || len(a.gaps) != 1 || len(a.deferred) != 0 || cap(a.gaps) > most || cap(a.deferred) > most {
 		t.Errorf("%d are acked; %d gaps in %d places, %d deferred in %d", sent, len(a.gaps), cap(a.gaps), len(a.deferred), cap(a.deferred))
 	}
 	before := frames
-	a.add(1)
+	a.queueAck(1)
 	go a.run()
 	a.stop()
 	if frames != before+1 || len(a.gaps) != 0 {
@@ -207,9 +207,9 @@ func BenchmarkAcks(b *testing.B) {
 			a := newAcks(new(counter), func(int) {})
 			b.ReportAllocs()
 			for tag := range uint64(b.N) {
-				a.add(first + tag)
+				a.queueAck(first + tag)
 				// As many come in the 40 ms of a deferral at 10,000/s.
-				a.write(tag%400 == 0)
+				a.writeAcks(tag%400 == 0)
 			}
 		})
 	}

@@ -13,34 +13,34 @@ import (
 
 const (
 	// answerPatience is how long a copy waits for a connection.
-	answerPatience = time.Minute
+	copyWait = time.Minute
 	// answerBuffer is how many copies may wait for the connection before further ones are dropped.
-	answerBuffer = 256
+	copyBuffer = 256
 )
 
 // answers sends copies of results to the reply_to of the messages that caused them: one attempt
 // each, on a channel without confirms that nothing else depends on.
-type answers struct {
+type replyCopies struct {
 	t       *transport
 	allowed replyQueues
-	todo    chan answer
+	queue   chan replyCopy
 	// ch is a channel on the connection on. They belong to run.
-	ch *amqp.Channel
-	on *session
+	ch      *amqp.Channel
+	session *session
 	// complaints lets one refusal a minute be logged.
 	complaints rate.Sometimes
 }
 
 // answer is a result on its way to a reply_to.
-type answer struct {
+type replyCopy struct {
 	replyTo, correlationID string
 	result                 *message.Message
 	// until is how long it waits for a connection.
 	until time.Time
 }
 
-func newAnswers(t *transport) *answers {
-	return &answers{t: t, allowed: newReplyQueues(t.config.ReplyTo, t.env.Consumed), todo: make(chan answer, answerBuffer), complaints: rate.Sometimes{Interval: time.Minute}}
+func newReplyCopies(t *transport) *replyCopies {
+	return &replyCopies{t: t, allowed: newReplyQueues(t.config.ReplyTo, t.env.Consumed), queue: make(chan replyCopy, copyBuffer), complaints: rate.Sometimes{Interval: time.Minute}}
 }
 
 // Answer implements transports.Answerer: it puts the first produced message in line, unless
@@ -52,25 +52,25 @@ func (t *transport) Answer(metadata message.Metadata, o *transports.Outcome) {
 		return
 	}
 	if err := t.answers.allowed.check(replyTo); err != nil {
-		t.answers.refuse(metadata, err)
+		t.answers.refuseCopy(metadata, err)
 		return
 	}
 	select {
-	case t.answers.todo <- answer{
+	case t.answers.queue <- replyCopy{
 		replyTo: replyTo, correlationID: metadata[transports.CorrelationID],
-		result: o.Messages[0], until: time.Now().Add(answerPatience),
+		result: o.Messages[0], until: time.Now().Add(copyWait),
 	}:
 	default:
-		t.answers.count("dropped")
+		t.answers.countCopy("dropped")
 	}
 }
 
-func (a *answers) count(outcome string) { a.t.metrics.replies.WithLabelValues(outcome).Inc() }
+func (a *replyCopies) countCopy(outcome string) { a.t.metrics.replies.WithLabelValues(outcome).Inc() }
 
 // refuse counts a reply_to that may not be served. Anyone who may publish can cause it, so not
 // every one is logged.
-func (a *answers) refuse(metadata message.Metadata, err error) {
-	a.count("refused")
+func (a *replyCopies) refuseCopy(metadata message.Metadata, err error) {
+	a.countCopy("refused")
 	a.complaints.Do(func() {
 		transports.Traced(a.t.env.Logger, metadata).Warn("refusing a reply_to; the result has no copy",
 			"reply_to", metadata[transports.ReplyTo], "message_id", metadata[transports.MessageID], "err", err)
@@ -78,11 +78,11 @@ func (a *answers) refuse(metadata message.Metadata, err error) {
 }
 
 // run sends until ctx ends.
-func (a *answers) run(ctx context.Context) {
+func (a *replyCopies) run(ctx context.Context) {
 	for {
 		select {
-		case next := <-a.todo:
-			a.count(a.send(ctx, next))
+		case next := <-a.queue:
+			a.countCopy(a.sendCopy(ctx, next))
 		case <-ctx.Done():
 			return
 		}
@@ -90,7 +90,7 @@ func (a *answers) run(ctx context.Context) {
 }
 
 // send returns what became of the copy.
-func (a *answers) send(ctx context.Context, next answer) string {
+func (a *replyCopies) sendCopy(ctx context.Context, next replyCopy) string {
 	publishing, err := a.t.marshaler.Marshal(next.result)
 	if err != nil {
 		return "failed"
@@ -101,14 +101,14 @@ func (a *answers) send(ctx context.Context, next answer) string {
 	publishing.DeliveryMode = amqp.Transient
 	ctx, cancel := context.WithDeadline(ctx, next.until)
 	defer cancel()
-	ch, err := a.channel(ctx)
+	ch, err := a.readyChannel(ctx)
 	switch {
 	case ctx.Err() != nil:
 		return "dropped"
 	case err != nil:
 		return "failed"
 	}
-	a.t.marshaler.fit(&publishing, a.on.conn.Config.FrameSize)
+	a.t.marshaler.fitFrame(&publishing, a.session.conn.Config.FrameSize)
 	if ch.Publish(amqp.DefaultExchange, next.replyTo, false, false, publishing) != nil {
 		return "failed"
 	}
@@ -116,19 +116,19 @@ func (a *answers) send(ctx context.Context, next answer) string {
 }
 
 // channel returns a channel as soon as there is a connection that the broker doesn't block.
-func (a *answers) channel(ctx context.Context) (*amqp.Channel, error) {
+func (a *replyCopies) readyChannel(ctx context.Context) (*amqp.Channel, error) {
 	for {
-		s, blocked, changed, _ := a.t.publisher.state()
+		s, blocked, changed, _ := a.t.publisher.currentState()
 		if s != nil && blocked == "" {
-			if a.on == s && !a.ch.IsClosed() {
+			if a.session == s && !a.ch.IsClosed() {
 				return a.ch, nil
 			}
 			ch, err := s.conn.Channel()
 			if err == nil {
-				a.ch, a.on = ch, s
+				a.ch, a.session = ch, s
 				return ch, nil
 			}
-			if !s.lost() {
+			if !s.isLost() {
 				return nil, err
 			}
 		}

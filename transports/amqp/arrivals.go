@@ -21,13 +21,13 @@ type arrivals struct {
 
 	mu sync.Mutex
 	// count and size are of deliveries that were read, at least in part, and aren't taken yet.
-	count, size int
+	waiting, waitingBytes int
 	// open is how many were taken and aren't settled.
-	open int
+	unsettled int
 	// largest is the size of the largest so far.
 	largest int
 	// full says that further deliveries are skipped, over that the consumer has ended.
-	full, over bool
+	skipping, ended bool
 }
 
 func newArrivals(budget *transports.Budget) *arrivals {
@@ -35,31 +35,31 @@ func newArrivals(budget *transports.Budget) *arrivals {
 }
 
 // admit reports whether a delivery may be read. A consumer that has no other one may always read one.
-func (a *arrivals) admit() bool {
+func (a *arrivals) admitDelivery() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.full && a.count+a.open > 0 && a.budget.Full() {
-		a.fill()
+	if !a.skipping && a.waiting+a.unsettled > 0 && a.budget.Full() {
+		a.startSkipping()
 	}
-	if a.full || a.over {
+	if a.skipping || a.ended {
 		return false
 	}
-	a.count++
+	a.waiting++
 	return true
 }
 
 // fill has all further deliveries skipped. The lock is held.
-func (a *arrivals) fill() {
-	a.full = true
+func (a *arrivals) startSkipping() {
+	a.skipping = true
 	close(a.skipped)
 }
 
 // announce counts the size of a delivery that was admitted.
-func (a *arrivals) announce(size int) {
+func (a *arrivals) addBytes(size int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.over {
-		a.size += size
+	if !a.ended {
+		a.waitingBytes += size
 		a.largest = max(a.largest, size)
 		a.budget.Add(size)
 	}
@@ -67,57 +67,57 @@ func (a *arrivals) announce(size int) {
 
 // take moves a delivery from here to those that are open; who takes it counts its bytes from then on.
 // It returns false if it is to be left to the broker, since what was taken before fills the budget.
-func (a *arrivals) take(size int) bool {
+func (a *arrivals) takeDelivery(size int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if limit := a.budget.Limit(); a.open > 0 && limit > 0 && a.budget.Used()-a.size >= limit {
-		if !a.full {
-			a.fill()
+	if limit := a.budget.Limit(); a.unsettled > 0 && limit > 0 && a.budget.Used()-a.waitingBytes >= limit {
+		if !a.skipping {
+			a.startSkipping()
 		}
 		return false
 	}
-	a.count--
-	a.size -= size
-	a.open++
+	a.waiting--
+	a.waitingBytes -= size
+	a.unsettled++
 	a.budget.Give(size)
 	return true
 }
 
 // settle notes that one of the open deliveries is settled, and reports whether that was the last.
-func (a *arrivals) settle() bool {
+func (a *arrivals) settleDelivery() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.open--
-	return a.open == 0
+	a.unsettled--
+	return a.unsettled == 0
 }
 
 // most returns the size of the largest delivery so far.
-func (a *arrivals) most() int {
+func (a *arrivals) largestSize() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.largest
 }
 
 // idle reports whether nothing is open.
-func (a *arrivals) idle() bool {
+func (a *arrivals) isIdle() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.open == 0
+	return a.unsettled == 0
 }
 
 // exhausted reports whether there is nothing to take any more, as all else was skipped.
-func (a *arrivals) exhausted() bool {
+func (a *arrivals) isExhausted() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.full && a.count == 0
+	return a.skipping && a.waiting == 0
 }
 
 // end gives back what nobody takes any more: the channel is closed.
-func (a *arrivals) end() {
+func (a *arrivals) endConsumer() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.budget.Give(a.size)
-	a.count, a.size, a.over = 0, 0, true
+	a.budget.Give(a.waitingBytes)
+	a.waiting, a.waitingBytes, a.ended = 0, 0, true
 }
 
 // consumers finds the arrivals of a consumer by its tag.
@@ -126,7 +126,7 @@ type consumers struct {
 	byTag map[string]*arrivals
 }
 
-func (c *consumers) add(tag string, a *arrivals) {
+func (c *consumers) addConsumer(tag string, a *arrivals) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.byTag == nil {
@@ -135,14 +135,14 @@ func (c *consumers) add(tag string, a *arrivals) {
 	c.byTag[tag] = a
 }
 
-func (c *consumers) remove(tag string) {
+func (c *consumers) removeConsumer(tag string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.byTag, tag)
 }
 
 // find returns nil for a tag that isn't a subscription's, such as a tap's.
-func (c *consumers) find(tag []byte) *arrivals {
+func (c *consumers) findArrivals(tag []byte) *arrivals {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.byTag[string(tag)]

@@ -171,8 +171,8 @@ func TestFramesSkipDeliveriesWithoutRoom(t *testing.T) {
 		budget := transports.NewBudget(1000)
 		counted, others := newArrivals(budget), newArrivals(budget)
 		var c consumers
-		c.add("counted", counted)
-		c.add("other", others)
+		c.addConsumer("counted", counted)
+		c.addConsumer("other", others)
 		got, err := io.ReadAll(newFrames(reader(bytes.NewReader(in)), nil, &c))
 		if err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s: %v, %d bytes of %d", name, err, len(got), len(want))
@@ -180,11 +180,11 @@ func TestFramesSkipDeliveriesWithoutRoom(t *testing.T) {
 		if used := budget.Used(); used != 1001 {
 			t.Errorf("%s: %d bytes are in flight", name, used)
 		}
-		if !counted.take(1000) || !counted.exhausted() || others.exhausted() {
+		if !counted.takeDelivery(1000) || !counted.isExhausted() || others.isExhausted() {
 			t.Errorf("%s: the first isn't there, or the others are skipped", name)
 		}
-		counted.end()
-		others.end()
+		counted.endConsumer()
+		others.endConsumer()
 		if used := budget.Used(); used != 0 {
 			t.Errorf("%s: %d bytes are left taken", name, used)
 		}
@@ -195,14 +195,14 @@ func TestPrefetch(t *testing.T) {
 	const limit = 1000
 	p := prefetch{configured: 100}
 	for _, c := range []struct{ largest, want int }{{100, 5}, {100, 1}} {
-		if p.reduce(limit, c.largest); p.now() != c.want {
-			t.Errorf("reduced to %d, want %d", p.now(), c.want)
+		if p.reduceFor(limit, c.largest); p.current() != c.want {
+			t.Errorf("reduced to %d, want %d", p.current(), c.want)
 		}
 	}
 	for largest, want := range map[int]int{1: 50, 1000: 1, 5000: 1, 0: 50} {
 		p := prefetch{configured: 100}
-		if p.reduce(limit, largest); p.now() != want {
-			t.Errorf("with messages of %d bytes reduced to %d, want %d", largest, p.now(), want)
+		if p.reduceFor(limit, largest); p.current() != want {
+			t.Errorf("with messages of %d bytes reduced to %d, want %d", largest, p.current(), want)
 		}
 	}
 }

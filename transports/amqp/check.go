@@ -27,7 +27,7 @@ func (c *Config) Check(ctx context.Context, env transports.Env, uses []transport
 	}
 	d := &dialer{
 		config: c, endpoint: e, unreadable: func() {},
-		name: or(c.ConnectionName, fmt.Sprintf("pentrough %s %s", env.Host, env.Name)),
+		name: orDefault(c.ConnectionName, fmt.Sprintf("pentrough %s %s", env.Host, env.Name)),
 	}
 	conn, err := d.dial(ctx, checkRole)
 	if err != nil {
@@ -73,8 +73,8 @@ func (c *Config) checkTopic(conn *amqp.Connection, use transports.TopicUse) tran
 		switch {
 		case err == nil:
 			found = append(found, what+" is there"+there)
-		case !notFound(err):
-			check.Err = errors.Join(check.Err, fmt.Errorf("checking %s: %w", what, plain(err)))
+		case !isNotFound(err):
+			check.Err = errors.Join(check.Err, fmt.Errorf("checking %s: %w", what, plainError(err)))
 			check.Next = "let the user read and configure it: rabbitmqctl set_permissions"
 		case !r.declare || strings.HasPrefix(what, `exchange "amq.`):
 			check.Err = errors.Join(check.Err, fmt.Errorf("there is no %s", what))
@@ -97,9 +97,9 @@ func (c *Config) checkTopic(conn *amqp.Connection, use transports.TopicUse) tran
 			return err
 		})
 		note(fmt.Sprintf("queue %q", r.queue), fmt.Sprintf(" (%d waiting, %d consuming)", q.Messages, q.Consumers), err)
-		if err == nil && use.Use == transports.Consume && !use.Competing && !r.standby() && q.Consumers > 0 {
+		if err == nil && use.Use == transports.Consume && !use.Competing && !r.isSingleActive() && q.Consumers > 0 {
 			check.Err = errors.Join(check.Err, errShared(r.queue, q.Consumers))
-			check.Next = nextShared
+			check.Next = nextStepShared
 		}
 	}
 	if len(missing) > 0 {
@@ -120,7 +120,7 @@ func onChannel(conn *amqp.Connection, ask func(*amqp.Channel) error) error {
 	return ask(ch)
 }
 
-func notFound(err error) bool {
+func isNotFound(err error) bool {
 	e, ok := errors.AsType[*amqp.Error](err)
 	return ok && e != nil && e.Code == amqp.NotFound
 }

@@ -42,7 +42,7 @@ type Config struct {
 }
 
 // mostMessage is what RabbitMQ allows its own limit to be at most.
-const mostMessage = 512 << 20
+const maxMaxMessage = 512 << 20
 
 // Reconnect is the backoff between attempts. Each pause is drawn from the upper half of its interval.
 type Reconnect struct {
@@ -82,8 +82,8 @@ func (c *Config) Validate() error {
 	if c.ConfirmWindow < 1 {
 		invalid("confirm_window", "%d is less than 1", c.ConfirmWindow)
 	}
-	if c.MaxMessage < 1 || c.MaxMessage > mostMessage {
-		invalid("max_message", "%d is not from 1 to %d", c.MaxMessage, mostMessage)
+	if c.MaxMessage < 1 || c.MaxMessage > maxMaxMessage {
+		invalid("max_message", "%d is not from 1 to %d", c.MaxMessage, maxMaxMessage)
 	}
 	if c.Heartbeat < time.Second {
 		invalid("heartbeat", "%s is less than 1s", c.Heartbeat)
@@ -128,12 +128,12 @@ func (c *Config) Topic(name string, use transports.Use) (transports.Topic, error
 	if err != nil {
 		return transports.Topic{}, err
 	}
-	t := transports.Topic{Window: r.prefetch, Broker: true, Stream: stream(r.queue)}
+	t := transports.Topic{Window: r.prefetch, Broker: true, Stream: queueStream(r.queue)}
 	if e, err := c.endpoint(); err == nil { // otherwise Validate says what is wrong
 		t.System = e.addr + "/" + e.vhost
 	}
 	if _, ok := c.Topics[name]; !ok {
-		if near := nearest(name, slices.Sorted(maps.Keys(c.Topics))); near != "" {
+		if near := nearestName(name, slices.Sorted(maps.Keys(c.Topics))); near != "" {
 			t.Warning = fmt.Sprintf("topic %q has no table, so it is the queue %q; did you mean %q?", name, name, near)
 		}
 	}
@@ -141,7 +141,7 @@ func (c *Config) Topic(name string, use transports.Use) (transports.Topic, error
 }
 
 // stream is the name of a queue in [transports.Topic].
-func stream(queue string) string { return "queue " + queue }
+func queueStream(queue string) string { return "queue " + queue }
 
 // endpoint is where and as whom to connect.
 type endpoint struct {
@@ -222,10 +222,10 @@ func (c *Config) Risks() map[string]string {
 }
 
 // nearest returns the candidate that differs from name by one or two typed characters, or "".
-func nearest(name string, candidates []string) string {
+func nearestName(name string, candidates []string) string {
 	best, at := "", 3
 	for _, c := range candidates {
-		if d := distance(name, c); d < at && d < max(len(name), len(c)) {
+		if d := editDistance(name, c); d < at && d < max(len(name), len(c)) {
 			best, at = c, d
 		}
 	}
@@ -233,7 +233,7 @@ func nearest(name string, candidates []string) string {
 }
 
 // distance is the Levenshtein distance, with row i of the table computed from row i-1.
-func distance(a, b string) int {
+func editDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

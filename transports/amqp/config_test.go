@@ -122,13 +122,13 @@ func TestTopicsInTheBrokersTerms(t *testing.T) {
 		Arguments            amqp.Table
 	}
 	for name, want := range map[string]seen{
-		"plain":   {houseExchange, "plain", "plain", []string{"plain"}, 1000, false, true, amqp.Table{}},
-		"wild":    {houseExchange, "wild", "wild", []string{"device.#"}, 1000, false, true, amqp.Table{}},
+		"plain":   {pentroughExchange, "plain", "plain", []string{"plain"}, 1000, false, true, amqp.Table{}},
+		"wild":    {pentroughExchange, "wild", "wild", []string{"device.#"}, 1000, false, true, amqp.Table{}},
 		"single":  {"e", "q", "device.status", []string{"device.status"}, 1000, false, true, amqp.Table{}},
-		"several": {houseExchange, "several", "several", []string{"a", "b"}, 1000, false, true, amqp.Table{}},
-		"given":   {houseExchange, "given", "a.b", []string{"a.*"}, 1000, false, true, amqp.Table{}},
+		"several": {pentroughExchange, "several", "several", []string{"a", "b"}, 1000, false, true, amqp.Table{}},
+		"given":   {pentroughExchange, "given", "a.b", []string{"a.*"}, 1000, false, true, amqp.Table{}},
 		"direct":  {"", "q", "q", []string{"direct"}, 1000, false, true, amqp.Table{}},
-		"quorum":  {houseExchange, "quorum", "quorum", []string{"quorum"}, 5, true, false, amqp.Table{"x-queue-type": "quorum", "x-delivery-limit": int64(7)}},
+		"quorum":  {pentroughExchange, "quorum", "quorum", []string{"quorum"}, 5, true, false, amqp.Table{"x-queue-type": "quorum", "x-delivery-limit": int64(7)}},
 	} {
 		r, err := c.route(name)
 		if err != nil {

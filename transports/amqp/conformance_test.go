@@ -38,7 +38,7 @@ func TestConformance(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if err := r.build(peer.conn, r.queue); err != nil {
+					if err := r.declareTopology(peer.conn, r.queue); err != nil {
 						t.Fatal(err)
 					}
 					for _, payload := range payloads {

@@ -133,7 +133,7 @@ func TestACutConnectionVoidsWhatIsOutAndResumes(t *testing.T) {
 // roundTrip returns when the broker has handled all that was sent on the consuming connection.
 func (r *rig) roundTrip() {
 	r.Helper()
-	s, err := r.tr.consumer.wait(r.Context())
+	s, err := r.tr.consumer.awaitSession(r.Context())
 	if err != nil {
 		r.Fatal(err)
 	}

@@ -12,23 +12,23 @@ type deadlines struct {
 	after time.Duration
 	cause error
 
-	mu    sync.Mutex
-	ctx   context.Context
-	fresh time.Time // ctx is given out until then
+	mu          sync.Mutex
+	ctx         context.Context
+	sharedUntil time.Time // ctx is given out until then
 }
 
-const mostShared = 100 * time.Millisecond
+const maxShare = 100 * time.Millisecond
 
 // next returns a context that ends after the time, and at most one share later.
-func (d *deadlines) next() context.Context {
+func (d *deadlines) sharedContext() context.Context {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.ctx == nil || now.After(d.fresh) {
-		share := min(d.after/100, mostShared)
+	if d.ctx == nil || now.After(d.sharedUntil) {
+		share := min(d.after/100, maxShare)
 		ctx, end := context.WithCancelCause(context.Background())
 		time.AfterFunc(d.after+share, func() { end(d.cause) })
-		d.ctx, d.fresh = ctx, now.Add(share)
+		d.ctx, d.sharedUntil = ctx, now.Add(share)
 	}
 	return d.ctx
 }

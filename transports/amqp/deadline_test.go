@@ -13,18 +13,18 @@ func TestADeadlineComesInTimeAndIsShared(t *testing.T) {
 		cause := errors.New("too late")
 		d := &deadlines{after: 10 * time.Second, cause: cause}
 		begun := time.Now()
-		first := d.next()
-		time.Sleep(mostShared)
-		if d.next() != first {
+		first := d.sharedContext()
+		time.Sleep(maxShare)
+		if d.sharedContext() != first {
 			t.Error("a deadline of the same tenth of a second isn't shared")
 		}
 		time.Sleep(time.Millisecond)
-		second := d.next()
+		second := d.sharedContext()
 		if second == first {
 			t.Error("a deadline is shared for longer than it says")
 		}
 		<-first.Done()
-		if took := time.Since(begun); took < d.after || took > d.after+mostShared || !errors.Is(context.Cause(first), cause) {
+		if took := time.Since(begun); took < d.after || took > d.after+maxShare || !errors.Is(context.Cause(first), cause) {
 			t.Errorf("ended after %s: %v", took, context.Cause(first))
 		}
 		<-second.Done() // by itself, so that nothing stays

@@ -19,26 +19,26 @@ type declaration struct {
 	ctx context.Context
 	end context.CancelFunc
 	// again asks for another attempt.
-	again chan struct{}
+	retry chan struct{}
 
 	mu sync.Mutex
 	// on is the session of the last attempt, err its result and at its time. Before the first one, and after forget, on is nil.
-	on  *session
-	err error
-	at  time.Time
+	session   *session
+	err       error
+	attempted time.Time
 	// changed is closed, and replaced, with each attempt.
 	changed chan struct{}
 }
 
 func newDeclaration(t *transport, r *route) *declaration {
-	d := &declaration{t: t, route: r, again: make(chan struct{}, 1), changed: make(chan struct{})}
+	d := &declaration{t: t, route: r, retry: make(chan struct{}, 1), changed: make(chan struct{})}
 	d.ctx, d.end = context.WithCancel(t.closing)
 	return d
 }
 
 // queue is what a publisher declares beside the exchange. An exclusive queue belongs to the consuming connection, and of what is only
 // checked a publisher needs the exchange.
-func (d *declaration) queue() string {
+func (d *declaration) queueToDeclare() string {
 	if d.route.config.Queue.Exclusive || !d.route.declare {
 		return ""
 	}
@@ -46,18 +46,18 @@ func (d *declaration) queue() string {
 }
 
 // keep declares until ctx ends.
-func (d *declaration) keep() {
+func (d *declaration) keepDeclared() {
 	topic, pauses := d.route.topic, d.t.config.Reconnect.pauses()
 	defer d.t.topics.forget(topic, d)
 	for {
-		s, err := d.t.publisher.wait(d.ctx)
+		s, err := d.t.publisher.awaitSession(d.ctx)
 		if err != nil {
 			return
 		}
-		if err = d.route.build(s.conn, d.queue()); err != nil && s.lost() {
+		if err = d.route.declareTopology(s.conn, d.queueToDeclare()); err != nil && s.isLost() {
 			continue
 		}
-		d.result(s, err)
+		d.recordResult(s, err)
 		var retry <-chan time.Time
 		d.t.topics.report(topic, d, err)
 		if err == nil {
@@ -67,8 +67,8 @@ func (d *declaration) keep() {
 		}
 		select {
 		case <-retry:
-		case <-d.again:
-		case <-s.gone:
+		case <-d.retry:
+		case <-s.lost:
 			pauses.Reset()
 		case <-d.ctx.Done():
 			return
@@ -76,34 +76,34 @@ func (d *declaration) keep() {
 	}
 }
 
-func (d *declaration) result(s *session, err error) {
+func (d *declaration) recordResult(s *session, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.on, d.err, d.at = s, err, time.Now()
+	d.session, d.err, d.attempted = s, err, time.Now()
 	close(d.changed)
 	d.changed = make(chan struct{})
 }
 
 // state says whether the topic is decided on a session, and how; changed is closed when that may be different.
-func (d *declaration) state(s *session) (decided bool, changed <-chan struct{}, err error) {
+func (d *declaration) resultOn(s *session) (decided bool, changed <-chan struct{}, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.ctx.Err() != nil {
 		return true, nil, transports.ErrClosed
 	}
-	return d.on == s, d.changed, d.err
+	return d.session == s, d.changed, d.err
 }
 
 // forget has the topic declared again before the next message, unless that was done less than pause ago.
-func (d *declaration) forget(pause time.Duration) {
+func (d *declaration) forgetResult(pause time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.on == nil || time.Since(d.at) < pause {
+	if d.session == nil || time.Since(d.attempted) < pause {
 		return
 	}
-	d.on, d.err = nil, nil
+	d.session, d.err = nil, nil
 	select {
-	case d.again <- struct{}{}:
+	case d.retry <- struct{}{}:
 	default:
 	}
 }

@@ -224,7 +224,7 @@ func TestWhatWasDeletedComesBackWithoutAMessage(t *testing.T) {
 	arrives := func(how string) {
 		t.Helper()
 		r.until("a message arrives after "+how, func() bool {
-			peer.publish(houseExchange, "consumed", how)
+			peer.publish(pentroughExchange, "consumed", how)
 			select {
 			case msg := <-out:
 				msg.Ack()
@@ -235,7 +235,7 @@ func TestWhatWasDeletedComesBackWithoutAMessage(t *testing.T) {
 		})
 	}
 
-	if err := peer.ch.QueueUnbind("consumed", "consumed", houseExchange, nil); err != nil {
+	if err := peer.ch.QueueUnbind("consumed", "consumed", pentroughExchange, nil); err != nil {
 		t.Fatal(err)
 	}
 	arrives("its binding was deleted")
@@ -261,9 +261,9 @@ func TestWhatWasDeletedComesBackWithoutAMessage(t *testing.T) {
 		}
 	}
 	missed(`msg="the exchange was deleted, declaring it again" exchange=pentrough`,
-		func() error { return peer.ch.ExchangeDelete(houseExchange, false, false) },
+		func() error { return peer.ch.ExchangeDelete(pentroughExchange, false, false) },
 		func() bool {
-			err := peer.ch.ExchangeDeclarePassive(houseExchange, "topic", true, false, false, false, nil)
+			err := peer.ch.ExchangeDeclarePassive(pentroughExchange, "topic", true, false, false, false, nil)
 			if err != nil {
 				peer.open()
 			}
@@ -275,13 +275,13 @@ func TestWhatWasDeletedComesBackWithoutAMessage(t *testing.T) {
 		func() bool { return peer.has("published") })
 
 	// What can't be made again is the topic's trouble until it can.
-	if err := peer.ch.ExchangeDelete(houseExchange, false, false); err != nil {
+	if err := peer.ch.ExchangeDelete(pentroughExchange, false, false); err != nil {
 		t.Fatal(err)
 	}
-	if err := peer.ch.ExchangeDeclare(houseExchange, "fanout", true, false, false, false, nil); err == nil {
+	if err := peer.ch.ExchangeDeclare(pentroughExchange, "fanout", true, false, false, false, nil); err == nil {
 		r.sick("topic consumed", "inequivalent arg 'type'")
 		r.sick("topic published", "inequivalent arg 'type'")
-		if err := peer.ch.ExchangeDelete(houseExchange, false, false); err != nil {
+		if err := peer.ch.ExchangeDelete(pentroughExchange, false, false); err != nil {
 			t.Fatal(err)
 		}
 	} else {
@@ -347,7 +347,7 @@ func TestAClassicQueueWhereQuorumIsTheDefault(t *testing.T) {
 // An older broker tells a queue without a type from a classic one.
 func TestAQueueWithoutATypeIsClassic(t *testing.T) {
 	refused := func(text string) error {
-		return fmt.Errorf("declaring queue: %w", plain(&amqp.Error{Code: amqp.PreconditionFailed, Server: true, Reason: text}))
+		return fmt.Errorf("declaring queue: %w", plainError(&amqp.Error{Code: amqp.PreconditionFailed, Server: true, Reason: text}))
 	}
 	const text = "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received the value 'classic' of type 'longstr' but current is "
 	for _, c := range []struct {
@@ -367,7 +367,7 @@ func TestAQueueWithoutATypeIsClassic(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := route.untyped(c.err); got != c.want {
+		if got := route.wasDeclaredUntyped(c.err); got != c.want {
 			t.Errorf("%q, %v: %v", c.queueType, c.err, got)
 		}
 	}

@@ -26,7 +26,7 @@ const (
 	unlimitedFrom = 4
 	// suspicious is how many redeliveries are worth a warning if the limit isn't known: a policy
 	// may have set one.
-	suspicious = 10
+	warnRedeliveries = 10
 	// warnInterval is how much time passes between two such warnings about a topic.
 	warnInterval = time.Minute
 )
@@ -96,7 +96,7 @@ func (s *subscription) checkCount(d *amqp.Delivery) {
 	switch {
 	case !ok || s.limit == unlimited || time.Since(s.warned) < warnInterval:
 		return
-	case s.limit == 0 && count < suspicious, s.limit > 0 && count < int64(s.limit+1)/2:
+	case s.limit == 0 && count < warnRedeliveries, s.limit > 0 && count < int64(s.limit+1)/2:
 		return
 	}
 	limit := "not known"

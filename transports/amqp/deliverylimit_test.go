@@ -100,7 +100,7 @@ func TestTheHostWarnsOfManyDeliveriesWithoutAKnownLimit(t *testing.T) {
 	if err := r.publish("q", outgoing("one")); err != nil {
 		t.Fatal(err)
 	}
-	for range suspicious + 1 {
+	for range warnRedeliveries + 1 {
 		ctx, cancel := context.WithCancel(t.Context())
 		out := r.subscribe(ctx, "q")
 		next(t, out).Nack()

@@ -32,7 +32,7 @@ type dialer struct {
 func (d *dialer) dial(ctx context.Context, role string) (*amqp.Connection, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.config.ConnectTimeout)
 	defer cancel()
-	conn, err := connect(ctx, d.endpoint.addr)
+	conn, err := connectRedialing(ctx, d.endpoint.addr)
 	if err != nil {
 		if op, ok := errors.AsType[*net.OpError](err); ok && op.Err != nil {
 			err = op.Err
@@ -40,7 +40,7 @@ func (d *dialer) dial(ctx context.Context, role string) (*amqp.Connection, error
 		return nil, fmt.Errorf("dialing %s: %w", d.endpoint.addr, err)
 	}
 	if d.endpoint.tls {
-		if conn, err = d.encrypt(ctx, conn); err != nil {
+		if conn, err = d.startTLS(ctx, conn); err != nil {
 			return nil, fmt.Errorf("starting TLS with %s: %w", d.endpoint.addr, err)
 		}
 	}
@@ -69,17 +69,17 @@ func (d *dialer) dial(ctx context.Context, role string) (*amqp.Connection, error
 	}
 	if err != nil {
 		_ = w.Close()
-		return nil, fmt.Errorf("logging in to %s as %s, virtual host %q: %w", d.endpoint.addr, d.endpoint.username, d.endpoint.vhost, plain(err))
+		return nil, fmt.Errorf("logging in to %s as %s, virtual host %q: %w", d.endpoint.addr, d.endpoint.username, d.endpoint.vhost, plainError(err))
 	}
 	return c, nil
 }
 
 // redial is how long an attempt goes unanswered before another one starts beside it. The kernel alone repeats a packet to a peer that says
 // nothing after 1, 3 and 7 s, and would find a broker seconds after the network to it is whole again.
-const redial = 500 * time.Millisecond
+const redialInterval = 500 * time.Millisecond
 
 // connect makes the connection. It returns what the first attempt that is answered brings, also if that is a refusal.
-func connect(ctx context.Context, addr string) (net.Conn, error) {
+func connectRedialing(ctx context.Context, addr string) (net.Conn, error) {
 	type answer struct {
 		conn net.Conn
 		err  error
@@ -89,7 +89,7 @@ func connect(ctx context.Context, addr string) (net.Conn, error) {
 	var trying sync.WaitGroup
 	defer trying.Wait()
 	defer cancel()
-	again := time.NewTicker(redial)
+	again := time.NewTicker(redialInterval)
 	defer again.Stop()
 	for {
 		trying.Go(func() {
@@ -113,7 +113,7 @@ func connect(ctx context.Context, addr string) (net.Conn, error) {
 }
 
 // encrypt reads the certificates for each connection, so that renewed files count from the next one.
-func (d *dialer) encrypt(ctx context.Context, conn net.Conn) (net.Conn, error) {
+func (d *dialer) startTLS(ctx context.Context, conn net.Conn) (net.Conn, error) {
 	c, err := d.config.TLS.Config()
 	if err != nil {
 		conn.Close()
@@ -131,7 +131,7 @@ func (d *dialer) encrypt(ctx context.Context, conn net.Conn) (net.Conn, error) {
 }
 
 // plain turns the library's errors into sentences. A graceful close leaves a nil *amqp.Error, whose Error method panics.
-func plain(err error) error {
+func plainError(err error) error {
 	e, ok := errors.AsType[*amqp.Error](err)
 	switch {
 	case !ok:
@@ -163,6 +163,6 @@ func (r *refusal) Error() string {
 func (r *refusal) Unwrap() error { return r.cause }
 
 // names says whether the broker names an exchange as the cause.
-func (r *refusal) names(exchange string) bool {
+func (r *refusal) namesExchange(exchange string) bool {
 	return strings.Contains(r.cause.Reason, "exchange '"+exchange+"' ")
 }

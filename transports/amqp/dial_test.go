@@ -83,7 +83,7 @@ func TestABrokerThatAnswersNothingIsAskedAgain(t *testing.T) {
 	addr, hear := deaf(t)
 	connected := make(chan error, 1)
 	go func() {
-		conn, err := connect(t.Context(), addr.String())
+		conn, err := connectRedialing(t.Context(), addr.String())
 		if err == nil {
 			conn.Close()
 		}
@@ -105,7 +105,7 @@ func TestABrokerThatAnswersNothingIsGivenUpInTime(t *testing.T) {
 	defer hear()
 	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
 	defer cancel()
-	if conn, err := connect(ctx, addr.String()); err == nil {
+	if conn, err := connectRedialing(ctx, addr.String()); err == nil {
 		t.Error("connected to ", conn.RemoteAddr())
 	}
 	noAttempts(t, addr)

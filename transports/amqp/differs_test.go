@@ -22,8 +22,8 @@ func TestCompare(t *testing.T) {
 		"PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'q' in vhost '/': received the value '5' of type 'long' but current is the value '20' of type 'long'": "the queue is there with delivery_limit = 20, and this topic has 5; ",
 	} {
 		cause := &amqp.Error{Code: amqp.PreconditionFailed, Server: true, Reason: reason}
-		err := compare(cause)
-		if d, ok := errors.AsType[*differs](err); ok != (want != "") || ok && !strings.HasPrefix(d.Error(), want) {
+		err := explainDifference(cause)
+		if d, ok := errors.AsType[*differenceError](err); ok != (want != "") || ok && !strings.HasPrefix(d.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
 		}
 		if !strings.Contains(err.Error(), reason) || !errors.Is(err, cause) {
@@ -31,7 +31,7 @@ func TestCompare(t *testing.T) {
 		}
 	}
 	for _, other := range []error{errLost, &amqp.Error{Code: amqp.AccessRefused, Server: true, Reason: "ACCESS_REFUSED"}, errors.New("x")} {
-		if _, ok := errors.AsType[*differs](compare(other)); ok {
+		if _, ok := errors.AsType[*differenceError](explainDifference(other)); ok {
 			t.Errorf("%v is a difference", other)
 		}
 	}
@@ -90,5 +90,5 @@ func declared(t *testing.T, url, name string, topic TopicConfig) error {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	return route.build(conn, route.queue)
+	return route.declareTopology(conn, route.queue)
 }

@@ -35,7 +35,7 @@ const (
 type frames struct {
 	src io.Reader
 	// emptied is told of each message that lost its headers.
-	emptied func()
+	onEmptied func()
 	// consumers are those whose deliveries are counted; nil: none are.
 	consumers *consumers
 	// arriving are the deliveries that are being read, by channel; nil are those that are skipped.
@@ -44,91 +44,91 @@ type frames struct {
 	buf  []byte
 	r, w int
 	// pass is how many of the next bytes may go as they are.
-	pass int
+	passBytes int
 }
 
 // frameBuffer holds many small frames, which spares system calls.
 const frameBuffer = 64 << 10
 
 func newFrames(src io.Reader, emptied func(), c *consumers) *frames {
-	return &frames{src: src, emptied: emptied, consumers: c, arriving: map[uint16]*arrivals{}, buf: make([]byte, frameBuffer)}
+	return &frames{src: src, onEmptied: emptied, consumers: c, arriving: map[uint16]*arrivals{}, buf: make([]byte, frameBuffer)}
 }
 
 func (f *frames) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if f.pass == 0 {
-		if err := f.next(); err != nil {
+	if f.passBytes == 0 {
+		if err := f.readNextFrame(); err != nil {
 			return 0, err
 		}
 	}
 	if f.r == f.w {
-		if err := f.fill(1); err != nil {
+		if err := f.fillBuffer(1); err != nil {
 			return 0, err
 		}
 	}
-	n := copy(p, f.buf[f.r:min(f.w, f.r+f.pass)])
+	n := copy(p, f.buf[f.r:min(f.w, f.r+f.passBytes)])
 	f.r += n
-	f.pass -= n
+	f.passBytes -= n
 	return n, nil
 }
 
 // next looks at the frames that begin at f.r, up to one that is passed on.
-func (f *frames) next() error {
+func (f *frames) readNextFrame() error {
 	for {
-		if err := f.fill(frameStart); err != nil {
+		if err := f.fillBuffer(frameStart); err != nil {
 			return err
 		}
 		size := frameStart + int(binary.BigEndian.Uint32(f.buf[f.r+3:])) + 1
 		if size > 2*frameSize {
 			break
 		}
-		if skip, err := f.skips(size); err != nil {
+		if skip, err := f.isSkipped(size); err != nil {
 			return err
 		} else if !skip {
 			break
 		}
-		if err := f.discard(size); err != nil {
+		if err := f.discardBytes(size); err != nil {
 			return err
 		}
 	}
 	start := f.buf[f.r:]
 	size := int(binary.BigEndian.Uint32(start[3:]))
-	f.pass = frameStart + size + 1
+	f.passBytes = frameStart + size + 1
 	// A frame that is larger than was agreed is the library's to refuse.
-	if start[0] != headerFrame || f.pass > 2*frameSize {
+	if start[0] != headerFrame || f.passBytes > 2*frameSize {
 		return nil
 	}
-	if err := f.fill(f.pass); err != nil {
+	if err := f.fillBuffer(f.passBytes); err != nil {
 		return err
 	}
-	frame := f.buf[f.r : f.r+f.pass]
+	frame := f.buf[f.r : f.r+f.passBytes]
 	from, to, ok := headersIn(frame[:len(frame)-1])
 	if !ok || readableTable(frame[from+4:to], 0) {
 		return nil
 	}
 	// An empty table takes the place of this one, and the frame gets shorter.
-	f.emptied()
+	f.onEmptied()
 	clear(frame[from : from+4])
 	gone := to - from - 4
 	binary.BigEndian.PutUint32(frame[3:], uint32(size-gone))
 	copy(frame[gone:], frame[:from+4])
 	f.r += gone
-	f.pass -= gone
+	f.passBytes -= gone
 	return nil
 }
 
 // skips reports whether the frame of size bytes at f.r belongs to a delivery that is skipped, and counts
 // those that aren't.
-func (f *frames) skips(size int) (skip bool, err error) {
+func (f *frames) isSkipped(size int) (skip bool, err error) {
 	if f.consumers == nil {
 		return false, nil
 	}
 	channel := binary.BigEndian.Uint16(f.buf[f.r+1:])
 	switch kind := f.buf[f.r]; kind {
 	case methodFrame:
-		if err := f.fill(size); err != nil {
+		if err := f.fillBuffer(size); err != nil {
 			return false, err
 		}
 		delete(f.arriving, channel)
@@ -136,7 +136,7 @@ func (f *frames) skips(size int) (skip bool, err error) {
 		if a == nil {
 			return false, nil
 		}
-		if !a.admit() {
+		if !a.admitDelivery() {
 			a = nil
 		}
 		f.arriving[channel] = a
@@ -144,10 +144,10 @@ func (f *frames) skips(size int) (skip bool, err error) {
 	case headerFrame, bodyFrame:
 		a, counted := f.arriving[channel]
 		if kind == headerFrame && a != nil && size > sizeAt+8 {
-			if err := f.fill(sizeAt + 8); err != nil {
+			if err := f.fillBuffer(sizeAt + 8); err != nil {
 				return false, err
 			}
-			a.announce(int(binary.BigEndian.Uint64(f.buf[f.r+sizeAt:])))
+			a.addBytes(int(binary.BigEndian.Uint64(f.buf[f.r+sizeAt:])))
 		}
 		return counted && a == nil, nil
 	}
@@ -164,14 +164,14 @@ func (f *frames) deliveryIn(frame []byte) *arrivals {
 	if end > len(frame) {
 		return nil
 	}
-	return f.consumers.find(frame[tagAt+1 : end])
+	return f.consumers.findArrivals(frame[tagAt+1 : end])
 }
 
 // discard reads n bytes that nobody gets.
-func (f *frames) discard(n int) error {
+func (f *frames) discardBytes(n int) error {
 	for n > 0 {
 		if f.r == f.w {
-			if err := f.fill(1); err != nil {
+			if err := f.fillBuffer(1); err != nil {
 				return err
 			}
 		}
@@ -183,7 +183,7 @@ func (f *frames) discard(n int) error {
 }
 
 // fill has n bytes ready at f.r.
-func (f *frames) fill(n int) error {
+func (f *frames) fillBuffer(n int) error {
 	if f.w-f.r >= n {
 		return nil
 	}

@@ -30,48 +30,48 @@ type generation struct {
 	closes     <-chan *amqp.Error
 
 	// ctx is the context of all deliveries of this generation; void ends it.
-	ctx  context.Context
-	void context.CancelCauseFunc
-	acks *acks
+	ctx            context.Context
+	voidDeliveries context.CancelCauseFunc
+	acks           *acks
 	// arrivals are the deliveries that aren't settled; idle is told when none is out.
-	arrivals *arrivals
-	idle     chan struct{}
-	began    time.Time
+	arrivals   *arrivals
+	allSettled chan struct{}
+	began      time.Time
 	// taken and lookedAt are how many deliveries were taken, now and at the last look.
-	taken, lookedAt int
+	received, receivedBefore int
 }
 
 // begin makes the topology and starts to consume.
-func (s *subscription) begin(conn *amqp.Connection) (*generation, error) {
-	if err := s.route.build(conn, s.route.queue); err != nil {
+func (s *subscription) beginGeneration(conn *amqp.Connection) (*generation, error) {
+	if err := s.route.declareTopology(conn, s.route.queue); err != nil {
 		return nil, err
 	}
 	s.learnLimit(majorVersion(conn))
 	ch, err := conn.Channel()
 	if err != nil {
-		return nil, fmt.Errorf("opening a channel: %w", plain(err))
+		return nil, fmt.Errorf("opening a channel: %w", plainError(err))
 	}
 	g := &generation{
-		sub:    s,
-		ch:     ch,
-		closes: ch.NotifyClose(make(chan *amqp.Error, 1)),
-		idle:   make(chan struct{}, 1),
-		acks:   newAcks(ch, func(n int) { s.route.counters.acked.Add(float64(n)) }),
+		sub:        s,
+		ch:         ch,
+		closes:     ch.NotifyClose(make(chan *amqp.Error, 1)),
+		allSettled: make(chan struct{}, 1),
+		acks:       newAcks(ch, func(n int) { s.route.counters.acked.Add(float64(n)) }),
 
 		arrivals: newArrivals(s.t.env.Memory.InFlight),
 		began:    time.Now(),
 	}
-	s.t.consumers.add(s.tag, g.arrivals)
-	g.ctx, g.void = context.WithCancelCause(context.Background())
+	s.t.consumers.addConsumer(s.tag, g.arrivals)
+	g.ctx, g.voidDeliveries = context.WithCancelCause(context.Background())
 	if s.lost {
-		err = awaitReturn(s.stop, ch, s.route.queue)
+		err = awaitNoConsumer(s.stop, ch, s.route.queue)
 	}
 	if err != nil {
-		err = fmt.Errorf("looking whether queue %q has a consumer: %w", s.route.queue, plain(err))
-	} else if err = ch.Qos(s.prefetch.now(), 0, false); err != nil {
-		err = fmt.Errorf("setting the prefetch to %d: %w", s.prefetch.now(), plain(err))
+		err = fmt.Errorf("looking whether queue %q has a consumer: %w", s.route.queue, plainError(err))
+	} else if err = ch.Qos(s.prefetch.current(), 0, false); err != nil {
+		err = fmt.Errorf("setting the prefetch to %d: %w", s.prefetch.current(), plainError(err))
 	} else if g.deliveries, err = ch.Consume(s.route.queue, s.tag, false, false, false, false, nil); err != nil {
-		err = fmt.Errorf("consuming from queue %q: %w", s.route.queue, plain(err))
+		err = fmt.Errorf("consuming from queue %q: %w", s.route.queue, plainError(err))
 	}
 	if err != nil {
 		g.close()
@@ -91,12 +91,12 @@ const (
 )
 
 // queueLooker is the part of a channel that looks at a queue.
-type queueLooker interface {
+type queueInspector interface {
 	QueueDeclarePassive(name string, durable, autoDelete, exclusive, noWait bool, args amqp.Table) (amqp.Queue, error)
 }
 
 // awaitReturn waits until nobody consumes from a queue, at most for returnTime.
-func awaitReturn(ctx context.Context, ch queueLooker, queue string) error {
+func awaitNoConsumer(ctx context.Context, ch queueInspector, queue string) error {
 	for began := time.Now(); time.Since(began) < returnTime; {
 		q, err := ch.QueueDeclarePassive(queue, false, false, false, false, nil)
 		if err != nil || q.Consumers == 0 {
@@ -113,8 +113,8 @@ func awaitReturn(ctx context.Context, ch queueLooker, queue string) error {
 // consumes again.
 func (g *generation) close() {
 	_ = g.ch.Close()
-	g.sub.t.consumers.remove(g.sub.tag)
-	g.arrivals.end()
+	g.sub.t.consumers.removeConsumer(g.sub.tag)
+	g.arrivals.endConsumer()
 }
 
 // run hands out deliveries until the subscription ends or the consumer is lost, and returns why.
@@ -126,81 +126,83 @@ func (g *generation) close() {
 // with the rest when the channel is closed.
 func (g *generation) run() error {
 	go g.acks.run()
-	err := g.deliver()
-	if orderly(err) {
-		err = g.wind(err)
+	err := g.deliverMessages()
+	if isOrderlyEnd(err) {
+		err = g.awaitSettled(err)
 	}
-	stopped := orderly(err)
+	stopped := isOrderlyEnd(err)
 	if !stopped {
-		g.void(transports.ErrVoid)
+		g.voidDeliveries(transports.ErrVoid)
 	}
 	// What was acked before is still written, if the channel is there. Anything that is sent on a
 	// channel after its close costs the whole connection.
 	g.acks.stop()
 	if stopped {
-		g.linger()
+		g.keepChannelOpen()
 	}
 	g.close()
 	return err
 }
 
 // orderly reports whether a generation ended for a reason of this host's.
-func orderly(err error) bool { return errors.Is(err, errStopped) || errors.Is(err, errOtherPrefetch) }
+func isOrderlyEnd(err error) bool {
+	return errors.Is(err, errStopped) || errors.Is(err, errOtherPrefetch)
+}
 
 // settleTime is how long a channel stays open after its last ack. A quorum queue takes acks from the channel's process in the broker,
 // which keeps those that the queue hasn't taken yet and drops them with the channel: closed at once after a burst of acks, what was acked
 // comes again (measured on RabbitMQ 3.10). AMQP has no way to ask whether it is done.
 const settleTime = 500 * time.Millisecond
 
-func (g *generation) linger() {
+func (g *generation) keepChannelOpen() {
 	rest := time.NewTimer(settleTime - time.Since(g.acks.wrote))
 	defer rest.Stop()
 	select {
 	case <-rest.C:
 	case <-g.closes: //nolint:errcheck // the stop is over either way
-	case <-g.sub.of.kill.Done():
+	case <-g.sub.subscriber.killed.Done():
 	}
 }
 
-func (g *generation) deliver() error {
+func (g *generation) deliverMessages() error {
 	s := g.sub
-	s.handing.Lock()
-	defer s.handing.Unlock()
+	s.delivering.Lock()
+	defer s.delivering.Unlock()
 	if s.closed {
 		return errKilled
 	}
-	skipped, look := g.arrivals.skipped, g.looks()
+	skipped, look := g.arrivals.skipped, g.newGrowthTicker()
 	defer look.Stop()
 	for {
-		if g.arrivals.exhausted() {
-			return g.reduce()
+		if g.arrivals.isExhausted() {
+			return g.reducePrefetch()
 		}
 		select {
 		case d, ok := <-g.deliveries:
 			if !ok {
-				return g.ended()
+				return g.endReason()
 			}
 			if s.stop.Err() != nil {
 				return errStopped
 			}
-			if !g.arrivals.take(len(d.Body)) {
-				return g.reduce()
+			if !g.arrivals.takeDelivery(len(d.Body)) {
+				return g.reducePrefetch()
 			}
-			g.taken++
+			g.received++
 			s.route.counters.consumed.Inc()
 			if d.Redelivered {
 				s.route.counters.redelivered.Inc()
 				s.checkCount(&d)
 			}
-			s.take(g.delivery(&d))
+			s.take(g.newDelivery(&d))
 		case <-skipped:
 			skipped = nil // exhausted says when all else is taken
 		case <-look.C:
-			if g.grows() {
-				return g.grow()
+			if g.canRestorePrefetch() {
+				return g.restorePrefetch()
 			}
 		case e := <-g.closes:
-			return plain(e)
+			return plainError(e)
 		case <-s.stop.Done():
 			return errStopped
 		}
@@ -208,17 +210,17 @@ func (g *generation) deliver() error {
 }
 
 // reduce has the next consumer ask for fewer messages.
-func (g *generation) reduce() error {
-	s, limit, largest := g.sub, g.arrivals.budget.Limit(), g.arrivals.most()
-	s.prefetch.reduce(limit, largest)
+func (g *generation) reducePrefetch() error {
+	s, limit, largest := g.sub, g.arrivals.budget.Limit(), g.arrivals.largestSize()
+	s.prefetch.reduceFor(limit, largest)
 	s.t.env.Logger.Info("messages in flight take as many bytes as they may; asking the broker for fewer",
-		"topic", s.route.topic, "prefetch", s.prefetch.now(), "largest", largest, "in_flight", limit)
+		"topic", s.route.topic, "prefetch", s.prefetch.current(), "largest", largest, "in_flight", limit)
 	return errOtherPrefetch
 }
 
 // looks ticks while the prefetch is reduced.
-func (g *generation) looks() *time.Ticker {
-	t := time.NewTicker(lull)
+func (g *generation) newGrowthTicker() *time.Ticker {
+	t := time.NewTicker(quietTime)
 	if g.sub.prefetch.reduced == 0 {
 		t.Stop()
 	}
@@ -226,32 +228,32 @@ func (g *generation) looks() *time.Ticker {
 }
 
 // grows reports whether the prefetch can be the configured one again.
-func (g *generation) grows() bool {
+func (g *generation) canRestorePrefetch() bool {
 	s, a := g.sub, g.arrivals
-	came := g.taken > g.lookedAt
-	g.lookedAt = g.taken
+	came := g.received > g.receivedBefore
+	g.receivedBefore = g.received
 	switch {
 	case a.budget.Full():
 		return false
 	case !came:
-		return a.idle()
+		return a.isIdle()
 	default:
-		return s.limit <= 0 && s.prefetch.grows(a.budget.Limit(), a.most(), g.began)
+		return s.limit <= 0 && s.prefetch.canRestore(a.budget.Limit(), a.largestSize(), g.began)
 	}
 }
 
-func (g *generation) grow() error {
+func (g *generation) restorePrefetch() error {
 	g.sub.prefetch.reduced = 0
-	g.sub.t.env.Logger.Info("asking the broker for as many messages as configured again", "topic", g.sub.route.topic, "prefetch", g.sub.prefetch.now())
+	g.sub.t.env.Logger.Info("asking the broker for as many messages as configured again", "topic", g.sub.route.topic, "prefetch", g.sub.prefetch.current())
 	return errOtherPrefetch
 }
 
 // ended says why the deliveries ended.
-func (g *generation) ended() error {
+func (g *generation) endReason() error {
 	if !g.ch.IsClosed() {
 		return fmt.Errorf("the broker cancelled the consumer of queue %q: the queue was deleted or moved", g.sub.route.queue)
 	}
-	return plain(<-g.closes)
+	return plainError(<-g.closes)
 }
 
 // delivery is a delivery with what its end needs, in one piece of memory.
@@ -262,39 +264,39 @@ type delivery struct {
 	settled atomic.Bool
 }
 
-func (g *generation) delivery(d *amqp.Delivery) *transports.Delivery {
-	out := &delivery{Delivery: g.sub.t.marshaler.delivery(d), g: g, tag: d.DeliveryTag}
-	out.Context, out.Settle = g.ctx, out.settle
+func (g *generation) newDelivery(d *amqp.Delivery) *transports.Delivery {
+	out := &delivery{Delivery: g.sub.t.marshaler.toDelivery(d), g: g, tag: d.DeliveryTag}
+	out.Context, out.Settle = g.ctx, out.settleMessage
 	return &out.Delivery
 }
 
 // settle acks the message, or leaves it unacked: nack and reject would count a delivery and lose
 // the order. It does nothing once the generation is void.
-func (d *delivery) settle(o *transports.Outcome) {
+func (d *delivery) settleMessage(o *transports.Outcome) {
 	g := d.g
 	if g.ctx.Err() != nil || d.settled.Swap(true) {
 		return
 	}
 	if o != nil {
-		g.acks.add(d.tag)
+		g.acks.queueAck(d.tag)
 		g.sub.t.Answer(d.Metadata, o)
 	}
-	if g.arrivals.settle() {
+	if g.arrivals.settleDelivery() {
 		select {
-		case g.idle <- struct{}{}:
+		case g.allSettled <- struct{}{}:
 		default:
 		}
 	}
 }
 
 // wind waits until the deliveries that are out are settled, and returns why.
-func (g *generation) wind(why error) error {
-	for !g.arrivals.idle() {
+func (g *generation) awaitSettled(why error) error {
+	for !g.arrivals.isIdle() {
 		select {
-		case <-g.idle:
+		case <-g.allSettled:
 		case e := <-g.closes:
-			return plain(e)
-		case <-g.sub.of.kill.Done():
+			return plainError(e)
+		case <-g.sub.subscriber.killed.Done():
 			return errKilled
 		}
 	}

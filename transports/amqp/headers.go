@@ -24,7 +24,7 @@ func typedHeaders(ctx context.Context) amqp.Table {
 	case headers:
 		return amqp.Table(h)
 	case transports.KeptHeaders:
-		t, err := readHeaders(h)
+		t, err := decodeHeaders(h)
 		if err == nil {
 			return t
 		}
@@ -33,7 +33,7 @@ func typedHeaders(ctx context.Context) amqp.Table {
 }
 
 // render makes any header value readable. It never fails, and equal values give equal text.
-func render(value any) string {
+func renderHeader(value any) string {
 	switch v := value.(type) {
 	case string:
 		return v
@@ -46,13 +46,13 @@ func render(value any) string {
 	case float64:
 		return strconv.FormatFloat(v, 'g', -1, 64)
 	case []byte:
-		return text(v)
+		return bytesText(v)
 	case time.Time:
 		return v.UTC().Format(time.RFC3339Nano)
 	case amqp.Decimal:
-		return decimal(v)
+		return decimalText(v)
 	case amqp.Table, []any:
-		data, err := json.Marshal(jsonable(v))
+		data, err := json.Marshal(jsonValue(v))
 		if err != nil {
 			return fmt.Sprint(v)
 		}
@@ -63,38 +63,38 @@ func render(value any) string {
 }
 
 // jsonable replaces what JSON has no word for.
-func jsonable(value any) any {
+func jsonValue(value any) any {
 	switch v := value.(type) {
 	case amqp.Table:
 		m := make(map[string]any, len(v))
 		for key, value := range v {
-			m[key] = jsonable(value)
+			m[key] = jsonValue(value)
 		}
 		return m
 	case []any:
 		list := make([]any, len(v))
 		for i := range v {
-			list[i] = jsonable(v[i])
+			list[i] = jsonValue(v[i])
 		}
 		return list
 	case float32:
-		return jsonable(float64(v))
+		return jsonValue(float64(v))
 	case float64:
 		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return render(v)
+			return renderHeader(v)
 		}
 		return v
 	case []byte, time.Time:
-		return render(v)
+		return renderHeader(v)
 	case amqp.Decimal:
-		return json.Number(decimal(v))
+		return json.Number(decimalText(v))
 	default:
 		return v
 	}
 }
 
 // text is bytes as they are if they are text, else in base64.
-func text(b []byte) string {
+func bytesText(b []byte) string {
 	if utf8.Valid(b) {
 		return string(b)
 	}
@@ -102,7 +102,7 @@ func text(b []byte) string {
 }
 
 // decimal writes value / 10^scale exactly.
-func decimal(d amqp.Decimal) string {
+func decimalText(d amqp.Decimal) string {
 	r := new(big.Rat).SetFrac(big.NewInt(int64(d.Value)), new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(d.Scale)), nil))
 	return r.FloatString(int(d.Scale))
 }
@@ -114,7 +114,7 @@ func sendableHeader(name string) bool {
 }
 
 // size is at least what a header takes in a frame.
-func size(name string, value any) int {
+func headerSize(name string, value any) int {
 	const overhead = 8
 	n := len(name) + overhead
 	switch v := value.(type) {
@@ -124,11 +124,11 @@ func size(name string, value any) int {
 		n += len(v)
 	case amqp.Table:
 		for key, value := range v {
-			n += size(key, value)
+			n += headerSize(key, value)
 		}
 	case []any:
 		for _, value := range v {
-			n += size("", value)
+			n += headerSize("", value)
 		}
 	default:
 		n += 8

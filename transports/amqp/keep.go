@@ -18,7 +18,7 @@ type headers amqp.Table
 
 // MarshalText implements encoding.TextMarshaler.
 func (h headers) MarshalText() ([]byte, error) {
-	fields, err := keepTable(amqp.Table(h))
+	fields, err := encodeTable(amqp.Table(h))
 	if err != nil {
 		return nil, err
 	}
@@ -26,22 +26,22 @@ func (h headers) MarshalText() ([]byte, error) {
 }
 
 // readHeaders reads what MarshalText wrote.
-func readHeaders(data []byte) (amqp.Table, error) {
+func decodeHeaders(data []byte) (amqp.Table, error) {
 	var fields []any
 	if err := json.Unmarshal(data, &fields); err != nil {
 		return nil, fmt.Errorf("reading kept headers: %w", err)
 	}
-	t, err := readTable(fields)
+	t, err := decodeTable(fields)
 	if err != nil {
 		return nil, fmt.Errorf("reading kept headers: %w", err)
 	}
 	return t, nil
 }
 
-func keepTable(t amqp.Table) ([]any, error) {
+func encodeTable(t amqp.Table) ([]any, error) {
 	fields := make([]any, 0, len(t))
 	for name, value := range t {
-		kind, kept, err := keepValue(value)
+		kind, kept, err := encodeValue(value)
 		if err != nil {
 			return nil, fmt.Errorf("header %s: %w", name, err)
 		}
@@ -50,7 +50,7 @@ func keepTable(t amqp.Table) ([]any, error) {
 	return fields, nil
 }
 
-func readTable(fields []any) (amqp.Table, error) {
+func decodeTable(fields []any) (amqp.Table, error) {
 	t := make(amqp.Table, len(fields))
 	for _, f := range fields {
 		field, ok := f.([]any)
@@ -61,7 +61,7 @@ func readTable(fields []any) (amqp.Table, error) {
 		if !ok {
 			return nil, fmt.Errorf("%v is no name", field[0])
 		}
-		value, err := readValue(field[1], field[2])
+		value, err := decodeValue(field[1], field[2])
 		if err != nil {
 			return nil, fmt.Errorf("header %s: %w", name, err)
 		}
@@ -71,7 +71,7 @@ func readTable(fields []any) (amqp.Table, error) {
 }
 
 // keepValue returns a value's type and what is kept of it.
-func keepValue(value any) (kind string, kept any, err error) {
+func encodeValue(value any) (kind string, kept any, err error) {
 	switch v := value.(type) {
 	case nil:
 		return "void", nil, nil
@@ -109,12 +109,12 @@ func keepValue(value any) (kind string, kept any, err error) {
 		}
 		return "string", v, nil
 	case amqp.Table:
-		fields, err := keepTable(v)
+		fields, err := encodeTable(v)
 		return "table", fields, err
 	case []any:
 		list := make([]any, 0, len(v))
 		for _, item := range v {
-			kind, kept, err := keepValue(item)
+			kind, kept, err := encodeValue(item)
 			if err != nil {
 				return "", nil, err
 			}
@@ -126,7 +126,7 @@ func keepValue(value any) (kind string, kept any, err error) {
 	}
 }
 
-func readValue(kind, kept any) (any, error) {
+func decodeValue(kind, kept any) (any, error) {
 	switch v := kept.(type) {
 	case nil:
 		if kind == "void" {
@@ -135,24 +135,24 @@ func readValue(kind, kept any) (any, error) {
 	case []any:
 		switch kind {
 		case "table":
-			return readTable(v)
+			return decodeTable(v)
 		case "array":
-			return readArray(v)
+			return decodeArray(v)
 		}
 	case string:
-		return readText(kind, v)
+		return decodeText(kind, v)
 	}
 	return nil, fmt.Errorf("%v is no %v", kept, kind)
 }
 
-func readArray(items []any) ([]any, error) {
+func decodeArray(items []any) ([]any, error) {
 	list := make([]any, 0, len(items))
 	for _, i := range items {
 		item, ok := i.([]any)
 		if !ok || len(item) != 2 {
 			return nil, fmt.Errorf("%v is no item of an array", i)
 		}
-		value, err := readValue(item[0], item[1])
+		value, err := decodeValue(item[0], item[1])
 		if err != nil {
 			return nil, err
 		}
@@ -162,7 +162,7 @@ func readArray(items []any) ([]any, error) {
 }
 
 // readText reads a value that is kept as a string.
-func readText(kind any, text string) (any, error) {
+func decodeText(kind any, text string) (any, error) {
 	switch kind {
 	case "string":
 		return text, nil

@@ -57,7 +57,7 @@ func FuzzKeptHeaders(f *testing.F) {
 	f.Add(kept)
 	f.Add([]byte(`[["a","array",[["decimal","1/2"]]],["b","time","x"]]`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		read, err := readHeaders(data)
+		read, err := decodeHeaders(data)
 		if err != nil {
 			return
 		}
@@ -65,7 +65,7 @@ func FuzzKeptHeaders(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		twice, err := readHeaders(again)
+		twice, err := decodeHeaders(again)
 		if diff := cmp.Diff(read, twice, instants, cmpopts.EquateNaNs()); diff != "" || err != nil {
 			t.Error(diff, err)
 		}

@@ -19,7 +19,7 @@ const (
 )
 
 // farewell bounds the orderly close of a connection.
-const farewell = time.Second
+const connectionCloseTime = time.Second
 
 // link keeps one connection to the broker alive: it connects in the background, says when there is a new one, and begins
 // again when it is lost.
@@ -42,20 +42,20 @@ type link struct {
 type session struct {
 	conn *amqp.Connection
 	// gone is closed when the connection is lost.
-	gone chan struct{}
+	lost chan struct{}
 	// err says why, once gone is closed.
 	err error
 	// blocked is the broker's reason for not taking messages, window the way out; guarded by link.mu.
-	blocked string
-	window  *window
+	blocked       string
+	confirmWindow *confirmWindow
 }
 
 // lost says whether the connection is gone. Its channels learn that first.
-func (s *session) lost() bool {
+func (s *session) isLost() bool {
 	if !s.conn.IsClosed() {
 		return false
 	}
-	<-s.gone
+	<-s.lost
 	return true
 }
 
@@ -72,7 +72,7 @@ func newLink(role string, d *dialer, c *connectivity, m *metrics) *link {
 }
 
 // change applies f and tells all who wait.
-func (l *link) change(f func()) {
+func (l *link) changeState(f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f()
@@ -81,7 +81,7 @@ func (l *link) change(f func()) {
 }
 
 // state returns the session, or why there is none, and a channel that is closed when that changes.
-func (l *link) state() (s *session, blocked string, changed <-chan struct{}, err error) {
+func (l *link) currentState() (s *session, blocked string, changed <-chan struct{}, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.session != nil {
@@ -91,9 +91,9 @@ func (l *link) state() (s *session, blocked string, changed <-chan struct{}, err
 }
 
 // wait returns the session as soon as there is one.
-func (l *link) wait(ctx context.Context) (*session, error) {
+func (l *link) awaitSession(ctx context.Context) (*session, error) {
 	for {
-		s, _, changed, err := l.state()
+		s, _, changed, err := l.currentState()
 		if s != nil {
 			return s, nil
 		}
@@ -107,14 +107,14 @@ func (l *link) wait(ctx context.Context) (*session, error) {
 
 // run connects and connects again until ctx ends.
 func (l *link) run(ctx context.Context) {
-	defer l.change(func() { l.session, l.err = nil, errClosedTransport })
+	defer l.changeState(func() { l.session, l.err = nil, errClosedTransport })
 	pauses := l.reconnect.pauses()
 	for {
 		conn, err := l.dialer.dial(ctx, l.role)
 		if err == nil {
 			l.metrics.connects.WithLabelValues(l.role).Inc()
 			began := time.Now()
-			err = l.hold(ctx, conn)
+			err = l.serveConnection(ctx, conn)
 			// A connection that is lost at once again, over and over, deserves longer pauses.
 			if time.Since(began) > l.reconnect.MaxInterval {
 				pauses.Reset()
@@ -123,8 +123,8 @@ func (l *link) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		l.change(func() { l.session, l.err = nil, err })
-		l.connectivity.report(l.role, err)
+		l.changeState(func() { l.session, l.err = nil, err })
+		l.connectivity.reportRole(l.role, err)
 		if !backoff.Sleep(ctx, pauses.NextBackOff()) {
 			return
 		}
@@ -132,12 +132,12 @@ func (l *link) run(ctx context.Context) {
 }
 
 // hold offers a connection until it is lost or ctx ends, and returns why.
-func (l *link) hold(ctx context.Context, conn *amqp.Connection) error {
+func (l *link) serveConnection(ctx context.Context, conn *amqp.Connection) error {
 	closes := conn.NotifyClose(make(chan *amqp.Error, 1))
 	blockings := conn.NotifyBlocked(make(chan amqp.Blocking, 4))
-	s := &session{conn: conn, gone: make(chan struct{})}
-	l.change(func() { l.session = s })
-	l.connectivity.report(l.role, nil)
+	s := &session{conn: conn, lost: make(chan struct{})}
+	l.changeState(func() { l.session = s })
+	l.connectivity.reportRole(l.role, nil)
 	defer func() {
 		l.mu.Lock()
 		blocked := s.blocked != ""
@@ -149,34 +149,34 @@ func (l *link) hold(ctx context.Context, conn *amqp.Connection) error {
 	for {
 		select {
 		case e := <-closes:
-			s.err = fmt.Errorf("connection to %s: %w", l.dialer.endpoint.addr, plain(e))
-			close(s.gone)
+			s.err = fmt.Errorf("connection to %s: %w", l.dialer.endpoint.addr, plainError(e))
+			close(s.lost)
 			return s.err
 		case b, ok := <-blockings:
 			if !ok {
 				blockings = nil
 				continue
 			}
-			l.block(s, b)
+			l.recordBlocking(s, b)
 		case <-ctx.Done():
 			s.err = errClosedTransport
 			// The error is the peer's silence, and the connection is over either way.
-			_ = conn.CloseDeadline(time.Now().Add(farewell))
-			close(s.gone)
+			_ = conn.CloseDeadline(time.Now().Add(connectionCloseTime))
+			close(s.lost)
 			return s.err
 		}
 	}
 }
 
-func (l *link) block(s *session, b amqp.Blocking) {
+func (l *link) recordBlocking(s *session, b amqp.Blocking) {
 	reason := ""
 	if b.Active {
-		reason = or(b.Reason, "without a reason")
+		reason = orDefault(b.Reason, "without a reason")
 		l.metrics.blocked.Set(1)
 		l.connectivity.log.Warn("the broker blocks publishing, messages wait", "reason", reason)
 	} else {
 		l.metrics.blocked.Set(0)
 		l.connectivity.log.Info("the broker takes messages again")
 	}
-	l.change(func() { s.blocked = reason })
+	l.changeState(func() { s.blocked = reason })
 }

@@ -66,11 +66,11 @@ func TestThePausesBetweenAttemptsGrowToTheLongest(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { l.run(ctx) })
-		_, _, changed, _ := l.state()
+		_, _, changed, _ := l.currentState()
 		<-changed
 		for n, pause := 0, backoff.InitialInterval; n < attempts; n, pause = n+1, min(pause*3/2, backoff.MaxInterval) {
 			began := time.Now()
-			_, _, changed, err := l.state()
+			_, _, changed, err := l.currentState()
 			if err == nil || !strings.Contains(err.Error(), "connection refused") {
 				t.Errorf("attempt %d: %v", n, err)
 			}
@@ -94,7 +94,7 @@ func TestAnOrderlyCloseIsAnErrorWithWords(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, e := range map[string]*amqp.Error{"channel": <-channel, "connection": <-connection} {
-		if err := plain(e); !errors.Is(err, errLost) || err.Error() == "" {
+		if err := plainError(e); !errors.Is(err, errLost) || err.Error() == "" {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

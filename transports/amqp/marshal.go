@@ -41,12 +41,12 @@ var _ wamqp.Marshaler = (*marshaler)(nil)
 
 // Unmarshal turns a delivery into a message. Its context carries the headers in their own types.
 func (m *marshaler) Unmarshal(d amqp.Delivery) (*message.Message, error) {
-	return m.message(&d), nil
+	return m.toMessage(&d), nil
 }
 
 // message is Unmarshal without an error.
-func (m *marshaler) message(d *amqp.Delivery) *message.Message {
-	in := m.delivery(d)
+func (m *marshaler) toMessage(d *amqp.Delivery) *message.Message {
+	in := m.toDelivery(d)
 	msg := message.NewMessage(in.UUID, in.Payload)
 	msg.Metadata = in.Metadata
 	if in.Headers != nil {
@@ -56,7 +56,7 @@ func (m *marshaler) message(d *amqp.Delivery) *message.Message {
 }
 
 // delivery returns a delivery's content. The caller adds Context and Settle.
-func (m *marshaler) delivery(d *amqp.Delivery) transports.Delivery {
+func (m *marshaler) toDelivery(d *amqp.Delivery) transports.Delivery {
 	out := transports.Delivery{UUID: d.MessageId, Payload: d.Body}
 	if out.UUID == "" {
 		out.UUID = uuid.NewString()
@@ -104,7 +104,7 @@ func (m *marshaler) delivery(d *amqp.Delivery) transports.Delivery {
 		}
 	}
 	for name, value := range d.Headers {
-		out.Metadata[transports.HeaderPrefix+name] = render(value)
+		out.Metadata[transports.HeaderPrefix+name] = renderHeader(value)
 	}
 	return out
 }
@@ -139,7 +139,7 @@ func (m *marshaler) Marshal(msg *message.Message) (amqp.Publishing, error) {
 			if _, own := msg.Metadata[name]; own && !transports.Property(name) {
 				continue // the key without the prefix was set later, here
 			}
-			if original, ok := typed[name]; ok && render(original) == value {
+			if original, ok := typed[name]; ok && renderHeader(original) == value {
 				header(name, original)
 			} else {
 				header(name, value)
@@ -148,7 +148,7 @@ func (m *marshaler) Marshal(msg *message.Message) (amqp.Publishing, error) {
 		}
 		if !transports.Property(key) {
 			header(key, value)
-		} else if !m.set(&p, key, value) {
+		} else if !m.setProperty(&p, key, value) {
 			m.unsendable.Inc()
 			header(key, value)
 		}
@@ -157,19 +157,19 @@ func (m *marshaler) Marshal(msg *message.Message) (amqp.Publishing, error) {
 		p.MessageId = uuid.NewString()
 		m.unsendable.Inc()
 	}
-	m.shrink(&p, maxHeaders)
+	m.dropLargest(&p, maxHeaders)
 	return p, nil
 }
 
 // shrink leaves out the largest headers until all together have no more than most bytes.
-func (m *marshaler) shrink(p *amqp.Publishing, most int) {
+func (m *marshaler) dropLargest(p *amqp.Publishing, most int) {
 	total := 0
 	for name, value := range p.Headers {
-		total += size(name, value)
+		total += headerSize(name, value)
 	}
 	for total > most {
-		name := largest(p.Headers)
-		total -= size(name, p.Headers[name])
+		name := largestHeader(p.Headers)
+		total -= headerSize(name, p.Headers[name])
 		delete(p.Headers, name)
 		m.unsendable.Inc()
 	}
@@ -177,7 +177,7 @@ func (m *marshaler) shrink(p *amqp.Publishing, most int) {
 
 // fit has the properties and headers of a message fit into one frame of the size that the broker allows: a larger one
 // would cost the connection.
-func (m *marshaler) fit(p *amqp.Publishing, frame int) {
+func (m *marshaler) fitFrame(p *amqp.Publishing, frame int) {
 	// A frame's start and end, and in it the class, the sizes, the flags, and the length of the headers.
 	const around = frameStart + 1 + 14 + 4
 	if frame == 0 {
@@ -189,11 +189,11 @@ func (m *marshaler) fit(p *amqp.Publishing, frame int) {
 	} {
 		fixed += 1 + len(text)
 	}
-	m.shrink(p, frame-fixed)
+	m.dropLargest(p, frame-fixed)
 }
 
 // set returns false for a value that would cost the channel.
-func (m *marshaler) set(p *amqp.Publishing, key, value string) bool {
+func (m *marshaler) setProperty(p *amqp.Publishing, key, value string) bool {
 	switch key {
 	case transports.UserID:
 		// The broker refuses any other name.
@@ -250,10 +250,10 @@ func (m *marshaler) set(p *amqp.Publishing, key, value string) bool {
 	return true
 }
 
-func largest(headers amqp.Table) string {
+func largestHeader(headers amqp.Table) string {
 	name, most := "", -1
 	for key, value := range headers {
-		if n := size(key, value); n > most || n == most && key < name {
+		if n := headerSize(key, value); n > most || n == most && key < name {
 			name, most = key, n
 		}
 	}

@@ -178,7 +178,7 @@ func TestRenderKnowsNumbersThatJSONDoesNot(t *testing.T) {
 		"NaN": math.NaN(), `["-Inf"]`: []any{math.Inf(-1)}, `{"n":"NaN"}`: amqp.Table{"n": float32(math.NaN())},
 		"12": amqp.Decimal{Value: 12}, "0.00012": amqp.Decimal{Scale: 5, Value: 12},
 	} {
-		if got := render(value); got != want {
+		if got := renderHeader(value); got != want {
 			t.Errorf("%v reads %q, want %q", value, got, want)
 		}
 	}

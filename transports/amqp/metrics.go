@@ -69,7 +69,7 @@ type topicCounters struct {
 	consumed, redelivered, acked                               prometheus.Counter
 }
 
-func (m *metrics) topic(name string) topicCounters {
+func (m *metrics) topicCounters(name string) topicCounters {
 	return topicCounters{
 		published:   m.published.WithLabelValues(name),
 		confirmed:   m.confirmed.WithLabelValues(name),

@@ -16,9 +16,9 @@ import (
 type origin struct {
 	t *transport
 
-	mu     sync.Mutex
-	closed bool
-	window *window
+	mu            sync.Mutex
+	closed        bool
+	confirmWindow *confirmWindow
 }
 
 var _ message.Publisher = (*origin)(nil)
@@ -27,14 +27,14 @@ var _ message.Publisher = (*origin)(nil)
 func (o *origin) Publish(_ string, msgs ...*message.Message) error {
 	for _, msg := range msgs {
 		r := &route{exchange: msg.Metadata[SourceExchange], publishKey: msg.Metadata[SourceRoutingKey]}
-		if err := o.publish(msg, r); err != nil {
+		if err := o.publishMessage(msg, r); err != nil {
 			return fmt.Errorf("publishing to exchange %q with routing key %q: %w", r.exchange, r.publishKey, err)
 		}
 	}
 	return nil
 }
 
-func (o *origin) publish(msg *message.Message, r *route) error {
+func (o *origin) publishMessage(msg *message.Message, r *route) error {
 	for name, value := range map[string]string{"exchange": r.exchange, "routing key": r.publishKey} {
 		if len(value) > maxShortString {
 			return fmt.Errorf("%w: the %s is longer than %d bytes", transports.ErrUnsendable, name, maxShortString)
@@ -45,31 +45,31 @@ func (o *origin) publish(msg *message.Message, r *route) error {
 		return err
 	}
 	ctx := msg.Context()
-	p, err := o.send(ctx, m, r)
+	p, err := o.sendMessage(ctx, m, r)
 	if err != nil {
 		return err
 	}
 	select {
 	case <-p.confirm.Done():
-		return p.outcome()
+		return p.returnError()
 	case <-ctx.Done():
 		// Its confirm may come yet, for another message with its id: nothing more goes out on this channel.
-		o.leave()
+		o.closeChannel()
 		return fmt.Errorf("%w: no confirm from the broker: %w", transports.ErrUndecided, context.Cause(ctx))
 	}
 }
 
 // send writes a message as soon as the broker takes messages and the one before it is settled.
-func (o *origin) send(ctx context.Context, m amqp.Publishing, r *route) (*pending, error) {
+func (o *origin) sendMessage(ctx context.Context, m amqp.Publishing, r *route) (*pending, error) {
 	for {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("not sent: %w", context.Cause(ctx))
 		}
-		w, err := o.open(ctx)
+		w, err := o.awaitConfirmWindow(ctx)
 		if err != nil {
 			return nil, err
 		}
-		switch err := w.enter(ctx, ctx, nil); {
+		switch err := w.takeSlot(ctx, ctx, nil); {
 		case errors.Is(err, errLost):
 			continue
 		case err != nil:
@@ -80,15 +80,15 @@ func (o *origin) send(ctx context.Context, m amqp.Publishing, r *route) (*pendin
 			return p, nil
 		}
 		if !errors.Is(err, amqp.ErrClosed) {
-			return nil, fmt.Errorf("%w: %w", transports.ErrUndecided, plain(err))
+			return nil, fmt.Errorf("%w: %w", transports.ErrUndecided, plainError(err))
 		}
 		// Nothing was written; the next channel gets it.
 	}
 }
 
 // outcome is what the broker said of a message of its own way.
-func (p *pending) outcome() error {
-	verdict, why := p.window.finish(p)
+func (p *pending) returnError() error {
+	verdict, why := p.confirmWindow.finishMessage(p)
 	switch verdict {
 	case confirmed:
 		return nil
@@ -110,15 +110,15 @@ func (p *pending) outcome() error {
 }
 
 // open returns a channel with confirms as soon as the broker takes messages.
-func (o *origin) open(ctx context.Context) (*window, error) {
+func (o *origin) awaitConfirmWindow(ctx context.Context) (*confirmWindow, error) {
 	for {
-		s, blocked, changed, err := o.t.publisher.state()
+		s, blocked, changed, err := o.t.publisher.currentState()
 		switch {
 		case blocked != "":
 			err = fmt.Errorf("the broker blocks publishing: %s", blocked)
 		case s != nil:
-			var w *window
-			if w, err = o.on(s); err == nil || !s.lost() {
+			var w *confirmWindow
+			if w, err = o.confirmWindowOn(s); err == nil || !s.isLost() {
 				return w, err
 			}
 			// The connection was lost before its channel was open. Wait for the next one.
@@ -135,40 +135,40 @@ func (o *origin) open(ctx context.Context) (*window, error) {
 }
 
 // on returns the channel on a connection, another one if the last was lost.
-func (o *origin) on(s *session) (*window, error) {
+func (o *origin) confirmWindowOn(s *session) (*confirmWindow, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed {
 		return nil, transports.ErrClosed
 	}
-	if o.window != nil && !o.window.ch.IsClosed() {
-		return o.window, nil
+	if o.confirmWindow != nil && !o.confirmWindow.ch.IsClosed() {
+		return o.confirmWindow, nil
 	}
-	w, err := openWindow(o.t.marshaler, s, 1, nil)
+	w, err := openConfirmWindow(o.t.marshaler, s, 1, nil)
 	if err != nil {
 		return nil, err
 	}
-	if !o.t.goes(func() { w.fail(plain(<-w.closes)) }) {
+	if !o.t.startGoroutine(func() { w.markLost(plainError(<-w.closes)) }) {
 		_ = w.ch.Close()
 		return nil, transports.ErrClosed
 	}
-	o.window = w
+	o.confirmWindow = w
 	return w, nil
 }
 
 // leave has the channel closed, which a broker that doesn't answer may hold up.
-func (o *origin) leave() {
+func (o *origin) closeChannel() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if w := o.window; w != nil {
-		o.window = nil
-		o.t.goes(func() { _ = w.ch.Close() })
+	if w := o.confirmWindow; w != nil {
+		o.confirmWindow = nil
+		o.t.startGoroutine(func() { _ = w.ch.Close() })
 	}
 }
 
 // Close ends the use of the publisher.
 func (o *origin) Close() error {
-	o.leave()
+	o.closeChannel()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.closed = true

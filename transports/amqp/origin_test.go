@@ -156,8 +156,8 @@ func TestWithoutAConfirmItIsUndecidedWhetherAMessageReturned(t *testing.T) {
 }
 
 // current returns the channel that is in use.
-func (o *origin) current() *window {
+func (o *origin) current() *confirmWindow {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.window
+	return o.confirmWindow
 }

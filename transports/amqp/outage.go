@@ -32,7 +32,7 @@ func newConnectivity(log *slog.Logger) *connectivity {
 
 // report takes why a connection is gone or wasn't made; nil says that it works. A broker that
 // answers but refuses is a new cause during an outage; the many errors of a dead peer are one.
-func (c *connectivity) report(role string, err error) {
+func (c *connectivity) reportRole(role string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, refused := errors.AsType[*refusal](err); err != nil && !refused && c.outage.Down() {

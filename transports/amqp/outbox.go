@@ -27,7 +27,7 @@ type outbox struct {
 
 	mu sync.Mutex
 	// begun says that declarations are kept from now on.
-	begun    bool
+	started  bool
 	declared map[string]*declaration
 }
 
@@ -39,15 +39,15 @@ func newOutbox(t *transport) *outbox {
 }
 
 // take returns a topic's declaration for one more publisher.
-func (o *outbox) take(r *route) *declaration {
+func (o *outbox) useDeclaration(r *route) *declaration {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	d := o.declared[r.topic]
 	if d == nil {
 		d = newDeclaration(o.t, r)
 		o.declared[r.topic] = d
-		if o.begun {
-			o.t.goes(d.keep)
+		if o.started {
+			o.t.startGoroutine(d.keepDeclared)
 		}
 	}
 	d.users++
@@ -55,7 +55,7 @@ func (o *outbox) take(r *route) *declaration {
 }
 
 // release gives a declaration back.
-func (o *outbox) release(d *declaration) {
+func (o *outbox) releaseDeclaration(d *declaration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	d.users--
@@ -73,53 +73,53 @@ func (o *outbox) declarations() []*declaration {
 }
 
 // begin keeps the declarations, those so far and those to come.
-func (o *outbox) begin() {
+func (o *outbox) startDeclaring() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.begun = true
+	o.started = true
 	for _, d := range o.declared {
-		o.t.goes(d.keep)
+		o.t.startGoroutine(d.keepDeclared)
 	}
 }
 
 // saidFor is how long a channel has to live so that the cause of its loss is news again.
-const saidFor = time.Minute
+const repeatAfter = time.Minute
 
 // run keeps a channel open until ctx ends.
 func (o *outbox) run(ctx context.Context) {
-	o.begin()
+	o.startDeclaring()
 	said := ""
 	var suspects map[string]struct{}
 	pauses := backoff.New(o.t.config.Reconnect.InitialInterval, o.t.config.Reconnect.InitialInterval)
 	for {
-		s, err := o.link.wait(ctx)
+		s, err := o.link.awaitSession(ctx)
 		if err != nil {
 			return
 		}
 		began := time.Now()
-		w, err := openWindow(o.t.marshaler, s, o.t.config.ConfirmWindow, suspects)
+		w, err := openConfirmWindow(o.t.marshaler, s, o.t.config.ConfirmWindow, suspects)
 		if err == nil {
-			o.link.change(func() { s.window = w })
+			o.link.changeState(func() { s.confirmWindow = w })
 			e := <-w.closes
-			err = plain(e)
-			o.link.change(func() { s.window = nil })
-			suspects = w.fail(err)
+			err = plainError(e)
+			o.link.changeState(func() { s.confirmWindow = nil })
+			suspects = w.markLost(err)
 		}
-		if s.lost() {
+		if s.isLost() {
 			said = ""
 			continue
 		}
 		// The channel alone was closed: by an exchange that is gone, as a rule. Everything is declared again.
 		for _, d := range o.declarations() {
-			d.forget(0)
+			d.forgetResult(0)
 		}
-		switch r := o.missing(err); {
+		switch r := o.findMissingExchange(err); {
 		case ctx.Err() != nil:
 		case r != nil && r.declare:
-			o.t.deleted("exchange", r.exchange)
+			o.t.logDeleted("exchange", r.exchange)
 		case r != nil:
 			// The next look at its topic finds it missing and says so.
-		case said != err.Error() || time.Since(began) > saidFor:
+		case said != err.Error() || time.Since(began) > repeatAfter:
 			o.log.Warn("the channel for publishing was lost, opening another", "err", err)
 			said = err.Error()
 		}
@@ -130,14 +130,14 @@ func (o *outbox) run(ctx context.Context) {
 }
 
 // missing is a route to the exchange whose absence closed the channel, one that declares it if there is one.
-func (o *outbox) missing(err error) *route {
+func (o *outbox) findMissingExchange(err error) *route {
 	e, ok := errors.AsType[*refusal](err)
 	if !ok || e.cause.Code != amqp.NotFound {
 		return nil
 	}
 	var found *route
 	for _, d := range o.declarations() {
-		if e.names(d.route.exchange) && (found == nil || d.route.declare) {
+		if e.namesExchange(d.route.exchange) && (found == nil || d.route.declare) {
 			found = d.route
 		}
 	}
@@ -145,7 +145,7 @@ func (o *outbox) missing(err error) *route {
 }
 
 // ready returns the window through which messages can leave, or why there is none.
-func (o *outbox) ready() (s *session, w *window, changed <-chan struct{}, err error) {
+func (o *outbox) readyConfirmWindow() (s *session, w *confirmWindow, changed <-chan struct{}, err error) {
 	l := o.link
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -154,17 +154,17 @@ func (o *outbox) ready() (s *session, w *window, changed <-chan struct{}, err er
 		return nil, nil, l.changed, fmt.Errorf("no connection to the broker: %w", l.err)
 	case s.blocked != "":
 		return nil, nil, l.changed, fmt.Errorf("the broker blocks publishing: %s", s.blocked)
-	case s.window == nil:
+	case s.confirmWindow == nil:
 		return nil, nil, l.changed, errors.New("no channel to the broker yet")
 	default:
-		return s, s.window, l.changed, nil
+		return s, s.confirmWindow, l.changed, nil
 	}
 }
 
 // accepts returns why a message for a topic would have to wait now. A topic that is yet to be declared on a connection that works
 // doesn't.
-func (o *outbox) accepts(topic string) error {
-	s, _, _, err := o.ready()
+func (o *outbox) checkTopic(topic string) error {
+	s, _, _, err := o.readyConfirmWindow()
 	if err != nil {
 		return err
 	}
@@ -174,7 +174,7 @@ func (o *outbox) accepts(topic string) error {
 	if d == nil {
 		return nil
 	}
-	if decided, _, err := d.state(s); decided {
+	if decided, _, err := d.resultOn(s); decided {
 		return err
 	}
 	return nil
@@ -182,7 +182,7 @@ func (o *outbox) accepts(topic string) error {
 
 // send writes a message as soon as the broker takes messages and the window has room, for which it settles earlier messages of the
 // batch. After an error nothing was sent.
-func (o *outbox) send(ctx context.Context, m amqp.Publishing, d *declaration, b *batch) (*pending, error) {
+func (o *outbox) sendMessage(ctx context.Context, m amqp.Publishing, d *declaration, b *batch) (*pending, error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("not sent: %w", context.Cause(ctx))
 	}
@@ -201,7 +201,7 @@ func (o *outbox) send(ctx context.Context, m amqp.Publishing, d *declaration, b 
 	}
 	r := d.route
 	for {
-		s, w, changed, why := o.ready()
+		s, w, changed, why := o.readyConfirmWindow()
 		if why != nil {
 			if errors.Is(why, transports.ErrClosed) {
 				return nil, why
@@ -211,7 +211,7 @@ func (o *outbox) send(ctx context.Context, m amqp.Publishing, d *declaration, b 
 			}
 			continue
 		}
-		decided, changed, err := d.state(s)
+		decided, changed, err := d.resultOn(s)
 		switch {
 		case !decided:
 			if err := wait(changed, errDeclaring); err != nil {
@@ -219,14 +219,14 @@ func (o *outbox) send(ctx context.Context, m amqp.Publishing, d *declaration, b 
 			}
 			continue
 		case err != nil:
-			if s.lost() {
+			if s.isLost() {
 				continue
 			}
 			return nil, err
 		}
-		switch err := w.enter(ctx, b.deadline, b.oldest()); {
-		case errors.Is(err, errConfirmed):
-			b.await()
+		switch err := w.takeSlot(ctx, b.deadline, b.oldestConfirm()); {
+		case errors.Is(err, errOwnConfirmed):
+			b.settleOldest()
 			continue
 		case errors.Is(err, errLost):
 			continue
@@ -240,10 +240,10 @@ func (o *outbox) send(ctx context.Context, m amqp.Publishing, d *declaration, b 
 		}
 		if !errors.Is(err, amqp.ErrClosed) {
 			r.counters.undecided.Inc()
-			return nil, fmt.Errorf("%w: %w", transports.ErrUndecided, plain(err))
+			return nil, fmt.Errorf("%w: %w", transports.ErrUndecided, plainError(err))
 		}
 		// Nothing was written; the next channel gets it.
-		if err := wait(w.gone, errLost); err != nil {
+		if err := wait(w.lost, errLost); err != nil {
 			return nil, err
 		}
 	}
@@ -252,29 +252,29 @@ func (o *outbox) send(ctx context.Context, m amqp.Publishing, d *declaration, b 
 var errDeclaring = errors.New("declaring exchange and queue")
 
 // await waits for the broker's word on a message.
-func (o *outbox) await(ctx context.Context, p *pending, deadline context.Context) error {
+func (o *outbox) awaitConfirm(ctx context.Context, p *pending, deadline context.Context) error {
 	c := p.declaration.route.counters
 	over := deadline
 	select {
 	case <-p.confirm.Done():
-		return o.finish(p)
+		return o.finishMessage(p)
 	case <-ctx.Done():
 		over = ctx
 	case <-deadline.Done():
 	}
 	// Its place in the window is free only when the broker has spoken, or the channel is lost.
-	o.t.goes(func() {
+	o.t.startGoroutine(func() {
 		<-p.confirm.Done()
-		_, _ = p.window.finish(p)
+		_, _ = p.confirmWindow.finishMessage(p)
 	})
 	c.undecided.Inc()
 	return fmt.Errorf("%w: no confirm from the broker: %w", transports.ErrUndecided, context.Cause(over))
 }
 
-func (o *outbox) finish(p *pending) error {
+func (o *outbox) finishMessage(p *pending) error {
 	r := p.declaration.route
 	c := r.counters
-	verdict, why := p.window.finish(p)
+	verdict, why := p.confirmWindow.finishMessage(p)
 	switch verdict {
 	case confirmed:
 		c.confirmed.Inc()
@@ -282,7 +282,7 @@ func (o *outbox) finish(p *pending) error {
 	case returned:
 		// Perhaps the queue was deleted; declaring again brings it back. Not more often than once in the longest pause, as the message
 		// may be unroutable for another reason.
-		p.declaration.forget(o.t.config.Reconnect.MaxInterval)
+		p.declaration.forgetResult(o.t.config.Reconnect.MaxInterval)
 		if r.drop {
 			c.dropped.Inc()
 			return nil
@@ -294,6 +294,6 @@ func (o *outbox) finish(p *pending) error {
 		return errors.New("the broker refused the message (negative confirm); is its queue full?")
 	default:
 		c.undecided.Inc()
-		return p.fate(why)
+		return p.lossError(why)
 	}
 }

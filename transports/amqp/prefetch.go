@@ -4,11 +4,11 @@ import "time"
 
 const (
 	// lull is how long nothing may have come before a reduced prefetch is given up.
-	lull = time.Second
+	quietTime = time.Second
 	// firstGrowth is how long a prefetch stays reduced though messages come all the time. Each time it
 	// is reduced again doubles that.
-	firstGrowth   = 10 * time.Second
-	longestGrowth = 10 * time.Minute
+	minRestoreAfter = 10 * time.Second
+	maxRestoreAfter = 10 * time.Minute
 )
 
 // prefetch is how many messages a subscription asks for. It is the configured number until they turn
@@ -18,12 +18,12 @@ const (
 // Changing it takes another consumer, and the broker counts what it takes back as delivered once. So
 // where the queue has a delivery limit it only grows when the queue is empty.
 type prefetch struct {
-	configured int
-	reduced    int // 0: it isn't
-	growth     time.Duration
+	configured   int
+	reduced      int // 0: it isn't
+	restoreAfter time.Duration
 }
 
-func (p *prefetch) now() int {
+func (p *prefetch) current() int {
 	if p.reduced > 0 {
 		return p.reduced
 	}
@@ -32,17 +32,17 @@ func (p *prefetch) now() int {
 
 // reduce is called when messages of up to largest bytes have filled a budget of limit bytes. Half of the
 // budget is for this subscription then. If that was too much, it takes one message at a time.
-func (p *prefetch) reduce(limit, largest int) {
+func (p *prefetch) reduceFor(limit, largest int) {
 	if p.reduced > 0 {
 		p.reduced = 1
 		return
 	}
 	p.reduced = max(1, min(limit/2/max(largest, 1), p.configured/2))
-	p.growth = min(max(2*p.growth, firstGrowth), longestGrowth)
+	p.restoreAfter = min(max(2*p.restoreAfter, minRestoreAfter), maxRestoreAfter)
 }
 
 // grows reports whether the configured number is to be tried again. The consumer began at that time,
 // and its messages had up to largest bytes.
-func (p *prefetch) grows(limit, largest int, began time.Time) bool {
-	return time.Since(began) >= p.growth && largest <= limit/2/p.configured
+func (p *prefetch) canRestore(limit, largest int, began time.Time) bool {
+	return time.Since(began) >= p.restoreAfter && largest <= limit/2/p.configured
 }

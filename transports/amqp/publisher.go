@@ -25,7 +25,7 @@ type publisher struct {
 var _ message.Publisher = (*publisher)(nil)
 
 // need returns a topic's declaration, which the publisher keeps until Close.
-func (p *publisher) need(topic string) (*declaration, error) {
+func (p *publisher) needDeclaration(topic string) (*declaration, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed || p.t.closing.Err() != nil {
@@ -38,7 +38,7 @@ func (p *publisher) need(topic string) (*declaration, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := p.t.outbox.take(r)
+	d := p.t.outbox.useDeclaration(r)
 	p.topics[topic] = d
 	return d, nil
 }
@@ -46,7 +46,7 @@ func (p *publisher) need(topic string) (*declaration, error) {
 // Publish sends messages in order and returns when the broker has confirmed all of them, or when publish_timeout or a
 // message's context ends.
 func (p *publisher) Publish(topic string, msgs ...*message.Message) error {
-	d, err := p.need(topic)
+	d, err := p.needDeclaration(topic)
 	if err != nil {
 		return err
 	}
@@ -57,10 +57,10 @@ func (p *publisher) Publish(topic string, msgs ...*message.Message) error {
 			return fmt.Errorf("publishing to %s: %w", topic, err)
 		}
 	}
-	deadline := p.t.outbox.deadlines.next()
+	deadline := p.t.outbox.deadlines.sharedContext()
 	for len(left) > 0 {
 		b := batch{outbox: p.t.outbox, deadline: deadline, items: left}
-		if left, err = b.send(d); err != nil {
+		if left, err = b.sendItems(d); err != nil {
 			return fmt.Errorf("publishing to %s: %w", topic, err)
 		}
 	}
@@ -82,15 +82,15 @@ type batch struct {
 	items    []item
 	// sent counts those at the beginning of items that are sent, settled those whose fate is
 	// known. Those of them that are to be sent again are moved to the beginning.
-	sent, settled, again int
-	errs                 []error
+	sent, settled, sendAgain int
+	errs                     []error
 }
 
 // send sends the items and awaits their fate. It returns those that are to be sent again.
-func (b *batch) send(d *declaration) (again []item, _ error) {
+func (b *batch) sendItems(d *declaration) (again []item, _ error) {
 	for b.sent < len(b.items) {
 		next := &b.items[b.sent]
-		p, err := b.outbox.send(next.ctx, next.publishing, d, b)
+		p, err := b.outbox.sendMessage(next.ctx, next.publishing, d, b)
 		if err != nil {
 			if next.pending != nil {
 				err = fmt.Errorf("%w: %w", transports.ErrUndecided, err)
@@ -102,16 +102,16 @@ func (b *batch) send(d *declaration) (again []item, _ error) {
 		b.sent++
 	}
 	for b.settled < b.sent {
-		b.await()
+		b.settleOldest()
 	}
-	if b.again > 0 && b.deadline.Err() != nil {
+	if b.sendAgain > 0 && b.deadline.Err() != nil {
 		b.errs = append(b.errs, fmt.Errorf("%w: %w", transports.ErrUndecided, context.Cause(b.deadline)))
 	}
-	return b.items[:b.again], errors.Join(b.errs...)
+	return b.items[:b.sendAgain], errors.Join(b.errs...)
 }
 
 // oldest is closed when the fate of the oldest message can be known.
-func (b *batch) oldest() <-chan struct{} {
+func (b *batch) oldestConfirm() <-chan struct{} {
 	if b.settled == b.sent {
 		return nil
 	}
@@ -119,13 +119,13 @@ func (b *batch) oldest() <-chan struct{} {
 }
 
 // await settles the oldest message.
-func (b *batch) await() {
+func (b *batch) settleOldest() {
 	oldest := b.items[b.settled]
 	b.settled++
-	switch err := b.outbox.await(oldest.ctx, oldest.pending, b.deadline); {
-	case errors.Is(err, errAgain):
-		b.items[b.again] = oldest
-		b.again++
+	switch err := b.outbox.awaitConfirm(oldest.ctx, oldest.pending, b.deadline); {
+	case errors.Is(err, errSendAgain):
+		b.items[b.sendAgain] = oldest
+		b.sendAgain++
 	case err != nil:
 		b.errs = append(b.errs, err)
 	}
@@ -137,7 +137,7 @@ func (p *publisher) Close() error {
 	defer p.mu.Unlock()
 	p.closed = true
 	for _, d := range p.topics {
-		p.t.outbox.release(d)
+		p.t.outbox.releaseDeclaration(d)
 	}
 	clear(p.topics)
 	return nil

@@ -39,7 +39,7 @@ func newReplyQueues(patterns []string, consumed []transports.Topic) replyQueues 
 
 // check returns why a message may not name a queue.
 func (r *replyQueues) check(queue string) error {
-	if _, own := r.consumed[stream(queue)]; own {
+	if _, own := r.consumed[queueStream(queue)]; own {
 		return errors.New("a pipeline of this host consumes from that queue")
 	}
 	if strings.HasPrefix(queue, brokerNamed) || strings.HasPrefix(queue, directReply) {

@@ -41,7 +41,7 @@ func TestWhichQueuesAReplyToMayName(t *testing.T) {
 		{queue: "own", patterns: []string{"own"}},
 		{queue: "amq.gen-own"},
 	} {
-		allowed := newReplyQueues(c.patterns, []transports.Topic{{Stream: stream("own")}, {Stream: stream("amq.gen-own")}, {}})
+		allowed := newReplyQueues(c.patterns, []transports.Topic{{Stream: queueStream("own")}, {Stream: queueStream("amq.gen-own")}, {}})
 		if err := allowed.check(c.queue); (err == nil) != c.allowed {
 			t.Errorf("reply_to %q with %q: %v", c.queue, c.patterns, err)
 		}
@@ -69,7 +69,7 @@ func TestAReplyToReachesNoQueueOfOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := prepare(t, config(url, onQueue, func(c *Config) { c.ReplyTo = []string{"replies.*", "comm*"} }))
-	r.tr.answers.allowed = newReplyQueues(r.tr.config.ReplyTo, []transports.Topic{{Stream: stream("q")}, {Stream: stream("commands")}})
+	r.tr.answers.allowed = newReplyQueues(r.tr.config.ReplyTo, []transports.Topic{{Stream: queueStream("q")}, {Stream: queueStream("commands")}})
 	r.begin()
 	out, _ := r.take(t.Context(), r.subscriber(), "q")
 	ask := func(replyTo string, headers amqp.Table) {

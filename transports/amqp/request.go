@@ -35,7 +35,7 @@ func (t *transport) Expect(ctx context.Context) (replyTo, correlationID string, 
 	q := t.requests
 	q.mu.Lock()
 	if !q.started {
-		q.started = t.goes(func() { q.run(t.closing) })
+		q.started = t.startGoroutine(func() { q.run(t.closing) })
 	}
 	q.mu.Unlock()
 	for {
@@ -46,7 +46,7 @@ func (t *transport) Expect(ctx context.Context) (replyTo, correlationID string, 
 			answer := make(chan *message.Message, 1)
 			q.waiting[id] = answer
 			q.mu.Unlock()
-			return queue, id, answer, func() { q.drop(id) }, nil
+			return queue, id, answer, func() { q.forgetRequest(id) }, nil
 		}
 		q.mu.Unlock()
 		select {
@@ -59,7 +59,7 @@ func (t *transport) Expect(ctx context.Context) (replyTo, correlationID string, 
 	}
 }
 
-func (q *requests) drop(id string) {
+func (q *requests) forgetRequest(id string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(q.waiting, id)
@@ -69,15 +69,15 @@ func (q *requests) run(ctx context.Context) {
 	queue := outage.New(q.t.env.Logger, "the reply queue")
 	pauses := backoff.New(q.t.config.Reconnect.MaxInterval, q.t.config.Reconnect.MaxInterval)
 	for {
-		s, err := q.t.consumer.wait(ctx)
+		s, err := q.t.consumer.awaitSession(ctx)
 		if err != nil {
 			return
 		}
-		err = q.serve(s.conn, queue)
+		err = q.serveReplies(s.conn, queue)
 		if ctx.Err() != nil {
 			return
 		}
-		if !s.lost() {
+		if !s.isLost() {
 			queue.Report(err)
 			if !backoff.Sleep(ctx, pauses.NextBackOff()) {
 				return
@@ -87,37 +87,37 @@ func (q *requests) run(ctx context.Context) {
 }
 
 // serve makes a reply queue and hands out what comes until it is lost.
-func (q *requests) serve(conn *amqp.Connection, state *outage.Outage) error {
+func (q *requests) serveReplies(conn *amqp.Connection, state *outage.Outage) error {
 	ch, err := conn.Channel()
 	if err != nil {
-		return fmt.Errorf("opening a channel: %w", plain(err))
+		return fmt.Errorf("opening a channel: %w", plainError(err))
 	}
 	defer ch.Close()
 	queue, err := ch.QueueDeclare("", false, true, true, false, nil)
 	if err != nil {
-		return fmt.Errorf("declaring a reply queue: %w", plain(err))
+		return fmt.Errorf("declaring a reply queue: %w", plainError(err))
 	}
 	deliveries, err := ch.Consume(queue.Name, "", true, true, false, false, nil)
 	if err != nil {
-		return fmt.Errorf("consuming from the reply queue: %w", plain(err))
+		return fmt.Errorf("consuming from the reply queue: %w", plainError(err))
 	}
 	state.Report(nil)
-	q.change(queue.Name)
-	defer q.change("")
+	q.setQueue(queue.Name)
+	defer q.setQueue("")
 	for d := range deliveries {
 		q.mu.Lock()
 		answer := q.waiting[d.CorrelationId]
 		delete(q.waiting, d.CorrelationId)
 		q.mu.Unlock()
 		if answer != nil {
-			answer <- q.t.marshaler.message(&d)
+			answer <- q.t.marshaler.toMessage(&d)
 		}
 	}
 	return errLost
 }
 
 // change names the new queue. Without one nobody who waits gets an answer any more.
-func (q *requests) change(name string) {
+func (q *requests) setQueue(name string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.queue = name

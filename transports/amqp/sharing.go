@@ -35,14 +35,14 @@ type sharing struct {
 	log      *slog.Logger
 	interval time.Duration
 	// ghosts is how long a lost consumer may be there.
-	ghosts time.Duration
+	ghostTime time.Duration
 
 	mu     sync.Mutex
-	queues map[string]*queueUse
+	queues map[string]*sharedQueue
 }
 
 // queueUse is one queue.
-type queueUse struct {
+type sharedQueue struct {
 	// own is how many consumers this host may have there.
 	own int
 	// lost is when a connection with one was lost.
@@ -56,23 +56,23 @@ type queueUse struct {
 }
 
 func newSharing(log *slog.Logger, heartbeat time.Duration) *sharing {
-	return &sharing{log: log, interval: lookInterval, ghosts: ghostHeartbeats * heartbeat, queues: map[string]*queueUse{}}
+	return &sharing{log: log, interval: lookInterval, ghostTime: ghostHeartbeats * heartbeat, queues: map[string]*sharedQueue{}}
 }
 
 // begin says that this host is about to consume from a queue.
-func (s *sharing) begin(queue string) {
+func (s *sharing) addConsumer(queue string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.queues[queue]
 	if u == nil {
-		u = &queueUse{}
+		u = &sharedQueue{}
 		s.queues[queue] = u
 	}
 	u.own++
 }
 
 // end says that it doesn't any more; lost that the broker may not know it yet.
-func (s *sharing) end(queue string, lost bool) {
+func (s *sharing) removeConsumer(queue string, lost bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u := s.queues[queue]
@@ -83,20 +83,20 @@ func (s *sharing) end(queue string, lost bool) {
 }
 
 // look asks the broker about each queue, now and then, until ctx ends.
-func (t *transport) look(ctx context.Context) {
+func (t *transport) watchQueues(ctx context.Context) {
 	s := t.sharing
 	pauses := backoff.New(s.interval, s.interval)
 	for backoff.Sleep(ctx, pauses.NextBackOff()) {
-		session, _, _, err := t.consumer.state()
+		session, _, _, err := t.consumer.currentState()
 		if err != nil || t.taking.Err() != nil { // a host that stops makes room for the next one
 			continue
 		}
-		s.lookAt(session.conn)
+		s.checkQueues(session.conn)
 	}
 }
 
 // lookAt looks at each queue once.
-func (s *sharing) lookAt(conn *amqp.Connection) {
+func (s *sharing) checkQueues(conn *amqp.Connection) {
 	s.mu.Lock()
 	queues := slices.Sorted(maps.Keys(s.queues))
 	s.mu.Unlock()
@@ -117,11 +117,11 @@ func (s *sharing) lookAt(conn *amqp.Connection) {
 		switch {
 		case err == nil:
 			// Consumers may have come and gone during the look.
-			s.count(queue, u, found.Consumers-max(before, u.own))
+			s.recordOthers(queue, u, found.Consumers-max(before, u.own))
 		case conn.IsClosed():
 		default: // nothing is known of a queue that is gone, or that the host may not look at
-			s.count(queue, u, 0)
-			if !notFound(err) {
+			s.recordOthers(queue, u, 0)
+			if !isNotFound(err) {
 				u.refused = conn
 			}
 		}
@@ -130,7 +130,7 @@ func (s *sharing) lookAt(conn *amqp.Connection) {
 }
 
 // count takes how many consumers of others a look found. The lock is held.
-func (s *sharing) count(queue string, u *queueUse, others int) {
+func (s *sharing) recordOthers(queue string, u *sharedQueue, others int) {
 	u.others = max(others, 0)
 	switch {
 	case others <= 0:
@@ -139,7 +139,7 @@ func (s *sharing) count(queue string, u *queueUse, others int) {
 			s.log.Info("nobody else consumes from the queue any more", "queue", queue, "after", time.Since(u.since).Round(time.Millisecond))
 			u.since = time.Time{}
 		}
-	case time.Since(u.lost) < s.ghosts:
+	case time.Since(u.lost) < s.ghostTime:
 		u.looks = 0
 	default:
 		if u.looks++; u.looks == 2 && u.since.IsZero() {
@@ -159,7 +159,7 @@ func errShared(queue string, others int) error {
 }
 
 // nextShared is what to do about it.
-const nextShared = "end the other host, give each a queue of its own, or say competing = true if they share it on purpose"
+const nextStepShared = "end the other host, give each a queue of its own, or say competing = true if they share it on purpose"
 
 // health is one part a queue.
 func (s *sharing) health() []transports.Health {
@@ -167,9 +167,9 @@ func (s *sharing) health() []transports.Health {
 	defer s.mu.Unlock()
 	var parts []transports.Health
 	for _, queue := range slices.Sorted(maps.Keys(s.queues)) {
-		h := transports.Health{Part: stream(queue)}
+		h := transports.Health{Part: queueStream(queue)}
 		if u := s.queues[queue]; !u.since.IsZero() {
-			h.Err = fmt.Errorf("%w; %s", errShared(queue, u.others), nextShared)
+			h.Err = fmt.Errorf("%w; %s", errShared(queue, u.others), nextStepShared)
 		}
 		parts = append(parts, h)
 	}

@@ -109,7 +109,7 @@ func TestASharedQueueIsNoMistake(t *testing.T) {
 		}
 	}
 	for _, got := range check(t, c, transports.TopicUse{Topic: "competing", Use: transports.Consume})[1:] {
-		if got.Err == nil || got.Next != nextShared || !strings.Contains(got.Err.Error(), `queue "competing" has 2 consumers`) {
+		if got.Err == nil || got.Next != nextStepShared || !strings.Contains(got.Err.Error(), `queue "competing" has 2 consumers`) {
 			t.Errorf("%+v", got)
 		}
 	}
@@ -167,17 +167,17 @@ func TestWhatIsLeftOfALostConnectionIsNoOtherHost(t *testing.T) {
 		look := func(consumers int) bool {
 			time.Sleep(lookInterval)
 			s.mu.Lock()
-			s.count("q", s.queues["q"], consumers-s.queues["q"].own)
+			s.recordOthers("q", s.queues["q"], consumers-s.queues["q"].own)
 			s.mu.Unlock()
 			return s.health()[0].Err != nil
 		}
 		time.Sleep(time.Minute) // so that it isn't the start of the clock
-		s.begin("q")
+		s.addConsumer("q")
 		if look(1) {
 			t.Error("its own consumer is reported")
 		}
-		s.end("q", true)
-		s.begin("q")
+		s.removeConsumer("q", true)
+		s.addConsumer("q")
 		for range 5 {
 			if look(2) {
 				t.Fatal("the lost consumer is reported")
@@ -187,8 +187,8 @@ func TestWhatIsLeftOfALostConnectionIsNoOtherHost(t *testing.T) {
 			t.Error("one that stays isn't reported after two looks")
 		}
 		// Whether somebody is there isn't decided by another loss.
-		s.end("q", true)
-		s.begin("q")
+		s.removeConsumer("q", true)
+		s.addConsumer("q")
 		if !look(2) || look(1) || look(1) {
 			t.Error("the report doesn't end with the other consumer")
 		}

@@ -23,8 +23,8 @@ type subscriber struct {
 	competing bool
 
 	// kill ends at Close: from then on nothing is waited for.
-	kill    context.Context
-	end     context.CancelFunc
+	killed  context.Context
+	killNow context.CancelFunc
 	running sync.WaitGroup // the subscriptions
 
 	// present is told whether there is a consumer at the broker; nil if nobody asks.
@@ -38,7 +38,7 @@ type subscriber struct {
 var _ transports.Subscriber = (*subscriber)(nil)
 
 // count counts consumers as they come and go. The lock is held.
-func (s *subscriber) count(change int) {
+func (s *subscriber) countConsumers(change int) {
 	s.consumers += change
 	if s.present != nil {
 		s.present(s.consumers > 0)
@@ -53,15 +53,15 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string, take func(*tra
 		return nil, err
 	}
 	sub := &subscription{
-		t: s.t, of: s, route: r, take: take, tag: s.t.consumerTag(s.pipeline), prefetch: prefetch{configured: r.prefetch},
+		t: s.t, subscriber: s, route: r, take: take, tag: s.t.consumerTag(s.pipeline), prefetch: prefetch{configured: r.prefetch},
 		done: make(chan struct{}),
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.count(0)
-	if s.kill.Err() == nil {
+	s.countConsumers(0)
+	if s.killed.Err() == nil {
 		s.running.Add(1)
-		if s.t.consumes(r, func() { sub.run(ctx) }) {
+		if s.t.startSubscription(r, func() { sub.run(ctx) }) {
 			return sub.done, nil
 		}
 		s.running.Done()
@@ -72,11 +72,11 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string, take func(*tra
 // Close ends the pipeline's subscriptions; what they handed out and wasn't acked goes back to the broker.
 func (s *subscriber) Close() error {
 	s.mu.Lock()
-	s.end()
+	s.killNow()
 	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), s.t.closeTimeout)
 	defer cancel()
-	if wait(ctx, &s.running) != nil {
+	if waitGroup(ctx, &s.running) != nil {
 		return fmt.Errorf("closing the subscriber of %s: the broker didn't answer within %s", s.pipeline, s.t.closeTimeout)
 	}
 	return nil
@@ -84,11 +84,11 @@ func (s *subscriber) Close() error {
 
 // subscription is one call of Subscribe.
 type subscription struct {
-	t     *transport
-	of    *subscriber
-	route *route
-	tag   string
-	take  func(*transports.Delivery)
+	t          *transport
+	subscriber *subscriber
+	route      *route
+	tag        string
+	take       func(*transports.Delivery)
 	// prefetch belongs to run.
 	prefetch prefetch
 	// stop ends when no more deliveries are wanted.
@@ -102,38 +102,38 @@ type subscription struct {
 
 	// handing is locked while deliveries are handed out. Once closed is set, and done closed,
 	// none is.
-	handing sync.Mutex
-	closed  bool
-	done    chan struct{}
+	delivering sync.Mutex
+	closed     bool
+	done       chan struct{}
 }
 
 // close closes done as soon as nothing is being handed out.
 func (s *subscription) close() {
-	s.handing.Lock()
-	defer s.handing.Unlock()
+	s.delivering.Lock()
+	defer s.delivering.Unlock()
 	if !s.closed {
 		s.closed = true
 		close(s.done)
 	}
 }
 
-func (s *subscription) consuming(change int) {
-	s.of.mu.Lock()
-	defer s.of.mu.Unlock()
-	s.of.count(change)
+func (s *subscription) changeConsumers(change int) {
+	s.subscriber.mu.Lock()
+	defer s.subscriber.mu.Unlock()
+	s.subscriber.countConsumers(change)
 }
 
 // run consumes, and consumes again after each loss, until the subscription ends. When the
 // subscriber is closed, done is closed at once, whatever the broker does. run goes on until the
 // broker has answered or the connection is closed.
 func (s *subscription) run(ctx context.Context) {
-	defer s.of.running.Done()
+	defer s.subscriber.running.Done()
 	var end context.CancelFunc
 	s.stop, end = context.WithCancel(ctx)
 	defer end()
 	defer context.AfterFunc(s.t.taking, end)()
 	defer s.close()
-	defer context.AfterFunc(s.of.kill, func() {
+	defer context.AfterFunc(s.subscriber.killed, func() {
 		end()
 		s.close()
 	})()
@@ -141,25 +141,25 @@ func (s *subscription) run(ctx context.Context) {
 	defer s.t.topics.forget(topic, s)
 	pauses := s.t.config.Reconnect.pauses()
 	for s.stop.Err() == nil {
-		session, err := s.t.consumer.wait(s.stop)
+		session, err := s.t.consumer.awaitSession(s.stop)
 		if err != nil {
 			return
 		}
-		alone := !s.of.competing && !s.route.standby()
+		alone := !s.subscriber.competing && !s.route.isSingleActive()
 		if alone {
-			s.t.sharing.begin(s.route.queue)
+			s.t.sharing.addConsumer(s.route.queue)
 		}
-		g, err := s.begin(session.conn)
+		g, err := s.beginGeneration(session.conn)
 		if err == nil {
 			s.t.topics.report(topic, s, nil)
 			pauses.Reset()
-			s.consuming(+1)
+			s.changeConsumers(+1)
 			err = g.run()
-			s.consuming(-1)
+			s.changeConsumers(-1)
 			s.lost = true
 		}
 		if alone {
-			s.t.sharing.end(s.route.queue, session.conn.IsClosed())
+			s.t.sharing.removeConsumer(s.route.queue, session.conn.IsClosed())
 		}
 		switch {
 		case errors.Is(err, errStopped), errors.Is(err, errKilled):
@@ -168,7 +168,7 @@ func (s *subscription) run(ctx context.Context) {
 			continue
 		}
 		// The loss of the connection is the link's to report and to wait out.
-		if session.lost() {
+		if session.isLost() {
 			continue
 		}
 		s.t.topics.report(topic, s, err)

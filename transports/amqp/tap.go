@@ -29,7 +29,7 @@ func (t *transport) Tap(ctx context.Context, topic string) (<-chan *message.Mess
 	first, cancel := context.WithTimeout(life, t.config.ConnectTimeout)
 	defer cancel()
 	var tapped *tap
-	s, err := t.consumer.wait(first)
+	s, err := t.consumer.awaitSession(first)
 	if err == nil {
 		tapped, err = openTap(s.conn, r)
 	}
@@ -39,11 +39,11 @@ func (t *transport) Tap(ctx context.Context, topic string) (<-chan *message.Mess
 		return nil, fmt.Errorf("tapping %s: %w", topic, err)
 	}
 	out := make(chan *message.Message, tapBuffer)
-	if !t.goes(func() {
+	if !t.startGoroutine(func() {
 		defer end()
 		defer unlink()
 		defer close(out)
-		t.tap(life, r, tapped, out)
+		t.copyMessages(life, r, tapped, out)
 	}) {
 		unlink()
 		end()
@@ -58,12 +58,12 @@ type tap struct {
 }
 
 func openTap(conn *amqp.Connection, r *route) (*tap, error) {
-	if err := r.build(conn, ""); err != nil {
+	if err := r.declareTopology(conn, ""); err != nil {
 		return nil, err
 	}
 	ch, err := conn.Channel()
 	if err != nil {
-		return nil, fmt.Errorf("opening a channel: %w", plain(err))
+		return nil, fmt.Errorf("opening a channel: %w", plainError(err))
 	}
 	fail := func(err error) (*tap, error) {
 		_ = ch.Close()
@@ -71,26 +71,26 @@ func openTap(conn *amqp.Connection, r *route) (*tap, error) {
 	}
 	queue, err := ch.QueueDeclare("", false, true, true, false, nil)
 	if err != nil {
-		return fail(fmt.Errorf("declaring a queue: %w", plain(err)))
+		return fail(fmt.Errorf("declaring a queue: %w", plainError(err)))
 	}
 	if err := r.topology.bind(ch, queue.Name, r.exchange, r.config); err != nil {
 		return fail(err)
 	}
 	deliveries, err := ch.Consume(queue.Name, "", true, true, false, false, nil)
 	if err != nil {
-		return fail(fmt.Errorf("consuming: %w", plain(err)))
+		return fail(fmt.Errorf("consuming: %w", plainError(err)))
 	}
 	return &tap{ch: ch, deliveries: deliveries}, nil
 }
 
 // tap copies messages to out until ctx ends.
-func (t *transport) tap(ctx context.Context, r *route, tapped *tap, out chan<- *message.Message) {
+func (t *transport) copyMessages(ctx context.Context, r *route, tapped *tap, out chan<- *message.Message) {
 	pauses := t.config.Reconnect.pauses()
 	for {
-		if tapped != nil && !tapped.copy(ctx, t.marshaler, out) {
+		if tapped != nil && !tapped.copyUntilLost(ctx, t.marshaler, out) {
 			return
 		}
-		s, err := t.consumer.wait(ctx)
+		s, err := t.consumer.awaitSession(ctx)
 		if err != nil {
 			return
 		}
@@ -103,7 +103,7 @@ func (t *transport) tap(ctx context.Context, r *route, tapped *tap, out chan<- *
 }
 
 // copy returns false when ctx has ended, true when the queue was lost.
-func (t *tap) copy(ctx context.Context, m *marshaler, out chan<- *message.Message) bool {
+func (t *tap) copyUntilLost(ctx context.Context, m *marshaler, out chan<- *message.Message) bool {
 	defer t.ch.Close()
 	for {
 		select {
@@ -112,7 +112,7 @@ func (t *tap) copy(ctx context.Context, m *marshaler, out chan<- *message.Messag
 				return ctx.Err() == nil
 			}
 			select {
-			case out <- m.message(&d):
+			case out <- m.toMessage(&d):
 			default:
 			}
 		case <-ctx.Done():

@@ -15,11 +15,11 @@ import (
 
 // The broker's side of a topic that says nothing else.
 const (
-	houseExchange   = "pentrough"
-	defaultExchange = "amq.default"
-	classic         = "classic"
-	quorum          = "quorum"
-	drop            = "drop"
+	pentroughExchange = "pentrough"
+	defaultExchange   = "amq.default"
+	classic           = "classic"
+	quorum            = "quorum"
+	drop              = "drop"
 )
 
 // maxShortString is how many bytes AMQP's short strings hold: names, keys and most properties.
@@ -101,7 +101,7 @@ func (t *TopicConfig) validate(at, name string) (errs []error) {
 		"exchange_arguments": t.ExchangeArguments,
 		"binding_arguments":  t.BindingArguments,
 	} {
-		if _, err := table(args); err != nil {
+		if _, err := amqpTable(args); err != nil {
 			invalid(field, "%v", err)
 		}
 	}
@@ -129,8 +129,8 @@ func (c *Config) route(name string) (*route, error) {
 	t := c.Topics[name]
 	r := &route{
 		topic:    name,
-		exchange: or(t.Exchange, houseExchange),
-		queue:    or(t.Queue, name),
+		exchange: orDefault(t.Exchange, pentroughExchange),
+		queue:    orDefault(t.Queue, name),
 		prefetch: c.Prefetch,
 		drop:     t.Unroutable == drop,
 		declare:  t.Declare == nil || *t.Declare,
@@ -147,15 +147,15 @@ func (c *Config) route(name string) (*route, error) {
 	}
 	r.publishKey = publishKey(t, name, r)
 	r.topology = topology{keys: keys, check: !r.declare}
-	args, err := table(t.Arguments)
+	args, err := amqpTable(t.Arguments)
 	if err != nil {
 		return nil, fmt.Errorf("topic %s: arguments: %w", name, err)
 	}
-	exchangeArgs, err := table(t.ExchangeArguments)
+	exchangeArgs, err := amqpTable(t.ExchangeArguments)
 	if err != nil {
 		return nil, fmt.Errorf("topic %s: exchange_arguments: %w", name, err)
 	}
-	bindingArgs, err := table(t.BindingArguments)
+	bindingArgs, err := amqpTable(t.BindingArguments)
 	if err != nil {
 		return nil, fmt.Errorf("topic %s: binding_arguments: %w", name, err)
 	}
@@ -173,7 +173,7 @@ func (c *Config) route(name string) (*route, error) {
 	r.config = wamqp.Config{
 		Exchange: wamqp.ExchangeConfig{
 			GenerateName: func(string) string { return r.exchange },
-			Type:         or(t.Kind, amqp.ExchangeTopic),
+			Type:         orDefault(t.Kind, amqp.ExchangeTopic),
 			Durable:      durable,
 			Arguments:    exchangeArgs,
 		},
@@ -198,7 +198,7 @@ func (c *Config) route(name string) (*route, error) {
 
 // standby reports whether the broker hands the queue's messages to one consumer at a time, so that
 // the other ones wait until that is gone.
-func (r *route) standby() bool {
+func (r *route) isSingleActive() bool {
 	single, _ := r.config.Queue.Arguments["x-single-active-consumer"].(bool)
 	return single
 }
@@ -216,7 +216,7 @@ func publishKey(t TopicConfig, name string, r *route) string {
 	}
 }
 
-func or(s, otherwise string) string {
+func orDefault(s, otherwise string) string {
 	if s == "" {
 		return otherwise
 	}
@@ -224,10 +224,10 @@ func or(s, otherwise string) string {
 }
 
 // table turns TOML values into what AMQP can carry. It is never nil.
-func table(from map[string]any) (amqp.Table, error) {
+func amqpTable(from map[string]any) (amqp.Table, error) {
 	to := make(amqp.Table, len(from)+2)
 	for key, value := range from {
-		v, err := field(value)
+		v, err := amqpValue(value)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", key, err)
 		}
@@ -239,19 +239,19 @@ func table(from map[string]any) (amqp.Table, error) {
 	return to, nil
 }
 
-func field(value any) (any, error) {
+func amqpValue(value any) (any, error) {
 	switch v := value.(type) {
 	case bool, string, float64, int64, time.Time:
 		return v, nil
 	case int:
 		return int64(v), nil
 	case map[string]any:
-		return table(v)
+		return amqpTable(v)
 	case []any:
 		list := make([]any, len(v))
 		for i := range v {
 			var err error
-			if list[i], err = field(v[i]); err != nil {
+			if list[i], err = amqpValue(v[i]); err != nil {
 				return nil, err
 			}
 		}

@@ -31,12 +31,12 @@ func (t topology) BuildTopology(ch *amqp.Channel, queue, exchange string, c wamq
 	}
 	if t.check {
 		if _, err := ch.QueueDeclarePassive(queue, c.Queue.Durable, c.Queue.AutoDelete, c.Queue.Exclusive, false, c.Queue.Arguments); err != nil {
-			return fmt.Errorf("checking queue %q: %w", queue, plain(err))
+			return fmt.Errorf("checking queue %q: %w", queue, plainError(err))
 		}
 		return nil
 	}
 	if _, err := ch.QueueDeclare(queue, c.Queue.Durable, c.Queue.AutoDelete, c.Queue.Exclusive, false, c.Queue.Arguments); err != nil {
-		return fmt.Errorf("declaring queue %q: %w", queue, compare(err))
+		return fmt.Errorf("declaring queue %q: %w", queue, explainDifference(err))
 	}
 	return t.bind(ch, queue, exchange, c)
 }
@@ -48,7 +48,7 @@ func (t topology) bind(ch *amqp.Channel, queue, exchange string, c wamqp.Config)
 	}
 	for _, key := range t.keys {
 		if err := ch.QueueBind(queue, key, exchange, false, c.QueueBind.Arguments); err != nil {
-			return fmt.Errorf("binding queue %q by %q to exchange %q: %w", queue, key, exchange, plain(err))
+			return fmt.Errorf("binding queue %q by %q to exchange %q: %w", queue, key, exchange, plainError(err))
 		}
 	}
 	return nil
@@ -62,11 +62,11 @@ func (t topology) ExchangeDeclare(ch *amqp.Channel, exchange string, c wamqp.Con
 		return nil
 	case t.check || strings.HasPrefix(exchange, "amq."):
 		if err := ch.ExchangeDeclarePassive(exchange, e.Type, e.Durable, e.AutoDeleted, e.Internal, false, e.Arguments); err != nil {
-			return fmt.Errorf("checking exchange %q: %w", exchange, plain(err))
+			return fmt.Errorf("checking exchange %q: %w", exchange, plainError(err))
 		}
 	default:
 		if err := ch.ExchangeDeclare(exchange, e.Type, e.Durable, e.AutoDeleted, e.Internal, false, e.Arguments); err != nil {
-			return fmt.Errorf("declaring exchange %q: %w", exchange, compare(err))
+			return fmt.Errorf("declaring exchange %q: %w", exchange, explainDifference(err))
 		}
 	}
 	return nil
@@ -74,17 +74,17 @@ func (t topology) ExchangeDeclare(ch *amqp.Channel, exchange string, c wamqp.Con
 
 // untyped reports whether the broker refused a classic queue only because the one that is there was
 // declared without a type: that is a classic one, made by a release that told the two apart.
-func (r *route) untyped(err error) bool {
+func (r *route) wasDeclaredUntyped(err error) bool {
 	refused, ok := errors.AsType[*amqp.Error](err)
 	return ok && refused.Code == amqp.PreconditionFailed && r.config.Queue.Arguments[amqp.QueueTypeArg] == classic &&
 		strings.Contains(refused.Reason, "'"+amqp.QueueTypeArg+"'") && strings.Contains(refused.Reason, "current is none")
 }
 
 // build declares or checks a topic on a channel of its own, as an error closes the channel that it happens on.
-func (r *route) build(conn *amqp.Connection, queue string) error {
+func (r *route) declareTopology(conn *amqp.Connection, queue string) error {
 	ch, err := conn.Channel()
 	if err != nil {
-		return fmt.Errorf("opening a channel: %w", plain(err))
+		return fmt.Errorf("opening a channel: %w", plainError(err))
 	}
 	config := r.config
 	if config.Queue.Arguments, err = r.queueArguments(majorVersion(conn)); err != nil {
@@ -92,11 +92,11 @@ func (r *route) build(conn *amqp.Connection, queue string) error {
 		return err
 	}
 	err = r.topology.BuildTopology(ch, queue, r.exchange, config, watermill.NopLogger{})
-	if r.untyped(err) {
+	if r.wasDeclaredUntyped(err) {
 		config.Queue.Arguments = maps.Clone(config.Queue.Arguments)
 		delete(config.Queue.Arguments, amqp.QueueTypeArg)
 		if ch, err = conn.Channel(); err != nil {
-			return fmt.Errorf("opening a channel: %w", plain(err))
+			return fmt.Errorf("opening a channel: %w", plainError(err))
 		}
 		err = r.topology.BuildTopology(ch, queue, r.exchange, config, watermill.NopLogger{})
 	}
@@ -104,7 +104,7 @@ func (r *route) build(conn *amqp.Connection, queue string) error {
 		return err
 	}
 	if err := ch.Close(); err != nil {
-		return fmt.Errorf("closing a channel: %w", plain(err))
+		return fmt.Errorf("closing a channel: %w", plainError(err))
 	}
 	return nil
 }

@@ -19,12 +19,12 @@ type transport struct {
 	config    *Config
 	metrics   *metrics
 	marshaler *marshaler
-	topics    *trouble
+	topics    *topicStates
 
 	consumer  *link
 	publisher *link
 	outbox    *outbox
-	answers   *answers
+	answers   *replyCopies
 	requests  *requests
 	sharing   *sharing
 
@@ -80,7 +80,7 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	d := &dialer{
 		config:     c,
 		endpoint:   e,
-		name:       or(c.ConnectionName, fmt.Sprintf("pentrough %s %s", env.Host, env.Name)),
+		name:       orDefault(c.ConnectionName, fmt.Sprintf("pentrough %s %s", env.Host, env.Name)),
 		unreadable: m.unreadable.Inc,
 	}
 	o := newConnectivity(env.Logger.With("broker", e.addr))
@@ -89,7 +89,7 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 		config:        c,
 		metrics:       m,
 		marshaler:     &marshaler{now: env.Now, user: e.username, largest: c.MaxMessage, unsendable: m.unsendable},
-		topics:        newTrouble(env.Logger),
+		topics:        newTopicStates(env.Logger),
 		consumer:      newLink(consumerRole, d, o, m),
 		publisher:     newLink(publisherRole, d, o, m),
 		checkInterval: checkInterval,
@@ -98,7 +98,7 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	}
 	d.consumers = &t.consumers
 	t.outbox = newOutbox(t)
-	t.answers = newAnswers(t)
+	t.answers = newReplyCopies(t)
 	t.requests = newRequests(t)
 	t.sharing = newSharing(env.Logger, c.Heartbeat)
 	t.closing, t.close = context.WithCancel(context.Background())
@@ -110,7 +110,7 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 // Subscriber implements transports.Transport.
 func (t *transport) Subscriber(c transports.Consumer) (transports.Subscriber, error) {
 	s := &subscriber{t: t, pipeline: c.Pipeline, competing: c.Competing, present: c.Present}
-	s.kill, s.end = context.WithCancel(t.consuming)
+	s.killed, s.killNow = context.WithCancel(t.consuming)
 	return s, nil
 }
 
@@ -121,7 +121,7 @@ func (t *transport) Publisher(producer transports.Producer) (message.Publisher, 
 	}
 	p := &publisher{t: t, topics: map[string]*declaration{}}
 	if producer.Topic != "" {
-		if _, err := p.need(producer.Topic); err != nil {
+		if _, err := p.needDeclaration(producer.Topic); err != nil {
 			return nil, err
 		}
 	}
@@ -133,7 +133,7 @@ func (t *transport) Accepts(topic string) error {
 	if _, err := t.route(topic); err != nil {
 		return err
 	}
-	return t.outbox.accepts(topic)
+	return t.outbox.checkTopic(topic)
 }
 
 // Start implements transports.Transport: it begins to connect.
@@ -145,8 +145,8 @@ func (t *transport) Start(context.Context) error {
 	if started {
 		return nil
 	}
-	for _, run := range []func(context.Context){t.consumer.run, t.publisher.run, t.outbox.run, t.answers.run, t.upkeep, t.look} {
-		if !t.goes(func() { run(t.closing) }) {
+	for _, run := range []func(context.Context){t.consumer.run, t.publisher.run, t.outbox.run, t.answers.run, t.restoreTopics, t.watchQueues} {
+		if !t.startGoroutine(func() { run(t.closing) }) {
 			return fmt.Errorf("starting: %w", transports.ErrClosed)
 		}
 	}
@@ -155,8 +155,8 @@ func (t *transport) Start(context.Context) error {
 
 // Health implements transports.Transport.
 func (t *transport) Health() []transports.Health {
-	_, _, _, consumer := t.consumer.state()
-	_, blocked, _, publisher := t.publisher.state()
+	_, _, _, consumer := t.consumer.currentState()
+	_, blocked, _, publisher := t.publisher.currentState()
 	retrying := func(err error) error {
 		if err == nil {
 			return nil
@@ -193,16 +193,16 @@ func (t *transport) Close(ctx context.Context) error {
 	deadline, _ := ctx.Deadline()
 	orderly, done := context.WithTimeout(ctx, time.Until(deadline)/2)
 	defer done()
-	_ = wait(orderly, &t.subscriptions)
+	_ = waitGroup(orderly, &t.subscriptions)
 	t.close()
-	if err := errors.Join(wait(ctx, &t.running), wait(ctx, &t.subscriptions)); err != nil {
+	if err := errors.Join(waitGroup(ctx, &t.running), waitGroup(ctx, &t.subscriptions)); err != nil {
 		return fmt.Errorf("closing the connections: %w", err)
 	}
 	return nil
 }
 
 // goes runs f on a goroutine that Close waits for. It returns false after Close.
-func (t *transport) goes(f func()) bool {
+func (t *transport) startGoroutine(f func()) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
@@ -213,7 +213,7 @@ func (t *transport) goes(f func()) bool {
 }
 
 // consumes is goes for subscriptions to a topic, which Close ends first.
-func (t *transport) consumes(r *route, f func()) bool {
+func (t *transport) startSubscription(r *route, f func()) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
@@ -231,7 +231,7 @@ func (t *transport) consumes(r *route, f func()) bool {
 	return true
 }
 
-func wait(ctx context.Context, g *sync.WaitGroup) error {
+func waitGroup(ctx context.Context, g *sync.WaitGroup) error {
 	done := make(chan struct{})
 	go func() {
 		g.Wait()
@@ -257,7 +257,7 @@ func (t *transport) route(topic string) (*route, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.counters = t.metrics.topic(topic)
+	r.counters = t.metrics.topicCounters(topic)
 	kept, _ := t.routes.LoadOrStore(topic, r)
 	return kept.(*route), nil
 }

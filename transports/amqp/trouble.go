@@ -11,19 +11,19 @@ import (
 )
 
 // trouble keeps what is wrong with topics. The users of a topic are subscriptions, declarations and the upkeep.
-type trouble struct {
+type topicStates struct {
 	log *slog.Logger
 
 	mu     sync.Mutex
 	topics map[string]*outage.Outage
 }
 
-func newTrouble(log *slog.Logger) *trouble {
-	return &trouble{log: log, topics: map[string]*outage.Outage{}}
+func newTopicStates(log *slog.Logger) *topicStates {
+	return &topicStates{log: log, topics: map[string]*outage.Outage{}}
 }
 
 // report records why a topic doesn't work for a user; nil says that it does.
-func (t *trouble) report(topic string, user any, err error) {
+func (t *topicStates) report(topic string, user any, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	o := t.topics[topic]
@@ -35,7 +35,7 @@ func (t *trouble) report(topic string, user any, err error) {
 }
 
 // forget removes a user that needs the topic no more.
-func (t *trouble) forget(topic string, user any) {
+func (t *topicStates) forget(topic string, user any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if o := t.topics[topic]; o != nil && !o.Forget(user) {
@@ -44,7 +44,7 @@ func (t *trouble) forget(topic string, user any) {
 }
 
 // health is one part a topic.
-func (t *trouble) health() []transports.Health {
+func (t *topicStates) health() []transports.Health {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	parts := make([]transports.Health, 0, len(t.topics))

@@ -39,7 +39,7 @@ func TestAMessageThatAlwaysCostsTheChannelIsUnsendable(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
 	r := start(t, config(url))
 	p := r.publisher("t").(*publisher)
-	d, err := p.need("t")
+	d, err := p.needDeclaration("t")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func TestAMessageThatAlwaysCostsTheChannelIsUnsendable(t *testing.T) {
 	b := batch{outbox: r.tr.outbox, deadline: t.Context(), items: []item{
 		{ctx: t.Context(), publishing: amqp.Publishing{MessageId: "1", Headers: amqp.Table{"CC": "no list"}}},
 	}}
-	if _, err := b.send(d); !errors.Is(err, transports.ErrUnsendable) || !strings.Contains(err.Error(), "CC") {
+	if _, err := b.sendItems(d); !errors.Is(err, transports.ErrUnsendable) || !strings.Contains(err.Error(), "CC") {
 		t.Errorf("error %v", err)
 	}
 	if err := p.Publish("t", outgoing("one")); err != nil {
@@ -90,7 +90,7 @@ func smallerLimit(t *testing.T, node *testenv.Node) {
 
 func TestFateOfAMessageOnALostChannel(t *testing.T) {
 	refused := func(code int, reason string) error {
-		return plain(&amqp.Error{Code: code, Reason: reason, Server: true})
+		return plainError(&amqp.Error{Code: code, Reason: reason, Server: true})
 	}
 	for name, c := range map[string]struct {
 		why     error
@@ -98,22 +98,22 @@ func TestFateOfAMessageOnALostChannel(t *testing.T) {
 		want    error
 		careful bool
 	}{
-		"the connection went":                  {plain((*amqp.Error)(nil)), true, transports.ErrUndecided, false},
+		"the connection went":                  {plainError((*amqp.Error)(nil)), true, transports.ErrUndecided, false},
 		"the operator closed it":               {refused(amqp.ConnectionForced, "CONNECTION_FORCED - bye"), true, transports.ErrUndecided, false},
-		"its exchange is gone":                 {refused(amqp.NotFound, "NOT_FOUND - no exchange 'mine' in vhost '/'"), false, errAgain, false},
-		"another exchange is gone":             {refused(amqp.NotFound, "NOT_FOUND - no exchange 'other' in vhost '/'"), false, errAgain, false},
+		"its exchange is gone":                 {refused(amqp.NotFound, "NOT_FOUND - no exchange 'mine' in vhost '/'"), false, errSendAgain, false},
+		"another exchange is gone":             {refused(amqp.NotFound, "NOT_FOUND - no exchange 'other' in vhost '/'"), false, errSendAgain, false},
 		"it isn't allowed":                     {refused(amqp.AccessRefused, "ACCESS_REFUSED - write access to exchange 'mine' in vhost '/' refused"), true, transports.ErrUndecided, false},
-		"another isn't allowed":                {refused(amqp.AccessRefused, "ACCESS_REFUSED - write access to exchange 'other' in vhost '/' refused"), false, errAgain, false},
+		"another isn't allowed":                {refused(amqp.AccessRefused, "ACCESS_REFUSED - write access to exchange 'other' in vhost '/' refused"), false, errSendAgain, false},
 		"it is too large":                      {refused(amqp.PreconditionFailed, "PRECONDITION_FAILED - message size 70 is larger than max size 60"), false, transports.ErrUnsendable, false},
-		"another is too large":                 {refused(amqp.PreconditionFailed, "PRECONDITION_FAILED - message size 700 is larger than max size 60"), false, errAgain, false},
+		"another is too large":                 {refused(amqp.PreconditionFailed, "PRECONDITION_FAILED - message size 700 is larger than max size 60"), false, errSendAgain, false},
 		"it is wrong in another way":           {refused(amqp.PreconditionFailed, "PRECONDITION_FAILED - odd"), true, transports.ErrUnsendable, false},
 		"one of them is somehow wrong":         {refused(amqp.PreconditionFailed, "PRECONDITION_FAILED - odd"), false, transports.ErrUndecided, false},
 		"it costs the connection":              {refused(amqp.FrameError, "FRAME_ERROR - odd"), true, transports.ErrUndecided, false},
 		"it does so again, alone":              {refused(amqp.FrameError, "FRAME_ERROR - odd"), true, transports.ErrUnsendable, true},
 		"the broker ends, and it is a suspect": {refused(amqp.ConnectionForced, "CONNECTION_FORCED - bye"), true, transports.ErrUndecided, true},
 	} {
-		p := &pending{window: &window{alone: c.alone, careful: c.careful}, declaration: &declaration{route: &route{exchange: "mine"}}, size: 70}
-		if err := p.fate(c.why); !errors.Is(err, c.want) {
+		p := &pending{confirmWindow: &confirmWindow{onlyOne: c.alone, hadSuspects: c.careful}, declaration: &declaration{route: &route{exchange: "mine"}}, size: 70}
+		if err := p.lossError(c.why); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
 	}
@@ -165,7 +165,7 @@ func TestOneBadMessageAmongMany(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
 	r := start(t, config(url))
 	p := r.publisher("t").(*publisher)
-	d, err := p.need("t")
+	d, err := p.needDeclaration("t")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestOneBadMessageAmongMany(t *testing.T) {
 	losses, bad := 0, amqp.Publishing{MessageId: "bad", Headers: amqp.Table{"CC": "no list"}}
 	await.That(t, "the bad message is found", func() (any, bool) {
 		b := batch{outbox: r.tr.outbox, deadline: t.Context(), items: []item{{ctx: t.Context(), publishing: bad}}}
-		_, err := b.send(d)
+		_, err := b.sendItems(d)
 		losses++
 		return err, errors.Is(err, transports.ErrUnsendable)
 	})

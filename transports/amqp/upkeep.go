@@ -17,7 +17,7 @@ import (
 const checkInterval = time.Minute
 
 // use is what a topic in use needs in the broker.
-type use struct {
+type topicUse struct {
 	route *route
 	// queue is empty if it isn't ours to declare.
 	queue    string
@@ -26,17 +26,17 @@ type use struct {
 
 // upkeep declares again, now and then, what the topics in use need: no broker says that an exchange was deleted, or a binding, and a queue
 // without them is silent for good. It goes over the consuming connection, which the broker never blocks, until ctx ends.
-func (t *transport) upkeep(ctx context.Context) {
+func (t *transport) restoreTopics(ctx context.Context) {
 	looked := map[string]bool{}
 	pauses := backoff.New(t.checkInterval, t.checkInterval)
 	for backoff.Sleep(ctx, pauses.NextBackOff()) {
-		s, _, _, err := t.consumer.state()
-		if _, blocked, _, _ := t.publisher.state(); err != nil || blocked != "" {
+		s, _, _, err := t.consumer.currentState()
+		if _, blocked, _, _ := t.publisher.currentState(); err != nil || blocked != "" {
 			continue
 		}
-		uses := t.uses()
+		uses := t.topicsInUse()
 		for topic := range looked {
-			if !slices.ContainsFunc(uses, func(u use) bool { return u.route.topic == topic }) {
+			if !slices.ContainsFunc(uses, func(u topicUse) bool { return u.route.topic == topic }) {
 				t.topics.forget(topic, t)
 				delete(looked, topic)
 			}
@@ -46,7 +46,7 @@ func (t *transport) upkeep(ctx context.Context) {
 				continue
 			}
 			looked[u.route.topic] = true
-			if err := t.restore(s.conn, u); !s.lost() && ctx.Err() == nil {
+			if err := t.restoreTopic(s.conn, u); !s.isLost() && ctx.Err() == nil {
 				t.topics.report(u.route.topic, t, err)
 			}
 		}
@@ -54,10 +54,10 @@ func (t *transport) upkeep(ctx context.Context) {
 }
 
 // restore declares what a topic needs and says so if something had been deleted.
-func (t *transport) restore(conn *amqp.Connection, u use) error {
+func (t *transport) restoreTopic(conn *amqp.Connection, u topicUse) error {
 	ch, err := conn.Channel()
 	if err != nil {
-		return fmt.Errorf("opening a channel: %w", plain(err))
+		return fmt.Errorf("opening a channel: %w", plainError(err))
 	}
 	defer ch.Close()
 	absent := func(err error) bool {
@@ -71,41 +71,41 @@ func (t *transport) restore(conn *amqp.Connection, u use) error {
 	}
 	switch {
 	case absent(err):
-		t.deleted("exchange", r.exchange)
+		t.logDeleted("exchange", r.exchange)
 	case u.consumed || u.queue == "":
 		// The broker tells a consumer that its queue was deleted.
 	default:
 		if _, err := ch.QueueDeclarePassive(u.queue, q.Durable, q.AutoDelete, q.Exclusive, false, q.Arguments); absent(err) {
-			t.deleted("queue", u.queue)
+			t.logDeleted("queue", u.queue)
 		}
 	}
-	return r.build(conn, u.queue)
+	return r.declareTopology(conn, u.queue)
 }
 
 // deleted says that something was made before and is missing.
-func (t *transport) deleted(what, name string) {
+func (t *transport) logDeleted(what, name string) {
 	t.env.Logger.Warn("the "+what+" was deleted, declaring it again", what, name)
 }
 
 // uses are the topics in use, by name.
-func (t *transport) uses() []use {
-	var uses []use
+func (t *transport) topicsInUse() []topicUse {
+	var uses []topicUse
 	t.mu.Lock()
 	for r := range t.consumed {
-		uses = append(uses, use{route: r, queue: r.queue, consumed: true})
+		uses = append(uses, topicUse{route: r, queue: r.queue, consumed: true})
 	}
 	t.mu.Unlock()
 	for _, d := range t.outbox.declarations() {
-		if slices.ContainsFunc(uses, func(u use) bool { return u.route == d.route }) {
+		if slices.ContainsFunc(uses, func(u topicUse) bool { return u.route == d.route }) {
 			continue
 		}
-		u := use{route: d.route, queue: d.queue()}
+		u := topicUse{route: d.route, queue: d.queueToDeclare()}
 		// A queue of this kind is meant to go with its last consumer.
 		if d.route.config.Queue.AutoDelete {
 			u.queue = ""
 		}
 		uses = append(uses, u)
 	}
-	slices.SortFunc(uses, func(a, b use) int { return cmp.Compare(a.route.topic, b.route.topic) })
+	slices.SortFunc(uses, func(a, b topicUse) int { return cmp.Compare(a.route.topic, b.route.topic) })
 	return uses
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // window is one channel in confirm mode with a bound on what awaits its confirm.
-type window struct {
+type confirmWindow struct {
 	session   *session
 	marshaler *marshaler
 	ch        *amqp.Channel
@@ -23,17 +23,17 @@ type window struct {
 	// slots holds one token a message that awaits its confirm.
 	slots chan struct{}
 	// gone is closed when the channel is lost; err says why, and alone that no more than one message awaited its confirm.
-	gone  chan struct{}
-	err   error
-	alone bool
+	lost    chan struct{}
+	err     error
+	onlyOne bool
 	// careful, as alone, says that there were suspects at the end.
-	careful bool
+	hadSuspects bool
 
 	mu sync.Mutex
 	// suspects are the ids of messages one of which made the broker close an earlier channel or connection. As long as there
 	// are any, until the time in trust, each message is sent alone.
-	suspects map[string]struct{}
-	trust    time.Time
+	suspects     map[string]struct{}
+	suspectUntil time.Time
 	// returns holds what the broker returned. The library puts a return there before it completes the confirm that
 	// follows it, and there can't be more of them than slots.
 	returns <-chan amqp.Return
@@ -44,11 +44,11 @@ type window struct {
 
 // pending is a message that awaits its confirm.
 type pending struct {
-	window      *window
-	declaration *declaration
-	id          string
-	size        int
-	confirm     *amqp.DeferredConfirmation
+	confirmWindow *confirmWindow
+	declaration   *declaration
+	id            string
+	size          int
+	confirm       *amqp.DeferredConfirmation
 	// returned is the broker's reason for returning the message, next another with the same id;
 	// guarded by window.mu.
 	returned string
@@ -65,25 +65,25 @@ const (
 )
 
 // suspicion is how long suspects are waited for. They come again as soon as their publishers try again.
-const suspicion = 30 * time.Second
+const suspectTime = 30 * time.Second
 
 // openWindow opens a channel.
-func openWindow(m *marshaler, s *session, size int, suspects map[string]struct{}) (*window, error) {
+func openConfirmWindow(m *marshaler, s *session, size int, suspects map[string]struct{}) (*confirmWindow, error) {
 	ch, err := s.conn.Channel()
 	if err != nil {
-		return nil, fmt.Errorf("opening a channel: %w", plain(err))
+		return nil, fmt.Errorf("opening a channel: %w", plainError(err))
 	}
-	w := &window{
-		session:   s,
-		marshaler: m,
-		ch:        ch,
-		closes:    ch.NotifyClose(make(chan *amqp.Error, 1)),
-		slots:     make(chan struct{}, size),
-		gone:      make(chan struct{}),
-		suspects:  suspects,
-		trust:     time.Now().Add(suspicion),
-		returns:   ch.NotifyReturn(make(chan amqp.Return, size)),
-		awaited:   map[string]*pending{},
+	w := &confirmWindow{
+		session:      s,
+		marshaler:    m,
+		ch:           ch,
+		closes:       ch.NotifyClose(make(chan *amqp.Error, 1)),
+		slots:        make(chan struct{}, size),
+		lost:         make(chan struct{}),
+		suspects:     suspects,
+		suspectUntil: time.Now().Add(suspectTime),
+		returns:      ch.NotifyReturn(make(chan amqp.Return, size)),
+		awaited:      map[string]*pending{},
 	}
 	if len(suspects) > 0 {
 		for range size - 1 {
@@ -92,13 +92,13 @@ func openWindow(m *marshaler, s *session, size int, suspects map[string]struct{}
 	}
 	if err := ch.Confirm(false); err != nil {
 		_ = ch.Close()
-		return nil, fmt.Errorf("asking for confirms: %w", plain(err))
+		return nil, fmt.Errorf("asking for confirms: %w", plainError(err))
 	}
 	return w, nil
 }
 
 // fail says that the channel is lost. It returns the ids of the messages that are suspected of that.
-func (w *window) fail(err error) (suspects map[string]struct{}) {
+func (w *confirmWindow) markLost(err error) (suspects map[string]struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := 0
@@ -109,13 +109,13 @@ func (w *window) fail(err error) (suspects map[string]struct{}) {
 			n++
 		}
 	}
-	w.careful = len(w.suspects) > 0
-	w.err, w.alone = err, n <= 1
-	close(w.gone)
+	w.hadSuspects = len(w.suspects) > 0
+	w.err, w.onlyOne = err, n <= 1
+	close(w.lost)
 	switch {
-	case w.careful:
+	case w.hadSuspects:
 		return maps.Clone(w.suspects)
-	case blames(err):
+	case mayBlameMessage(err):
 		return suspects
 	default:
 		return nil
@@ -124,7 +124,7 @@ func (w *window) fail(err error) (suspects map[string]struct{}) {
 
 // blames says whether the broker closed a channel or the connection for something that was sent, without a word that
 // tells what.
-func blames(err error) bool {
+func mayBlameMessage(err error) bool {
 	e, ok := errors.AsType[*refusal](err)
 	if !ok {
 		return false
@@ -139,10 +139,10 @@ func blames(err error) bool {
 
 // errConfirmed says that the caller can make room by settling a message of its own. Callers who send several would otherwise wait for
 // each other's slots.
-var errConfirmed = errors.New("a message of the caller's is confirmed")
+var errOwnConfirmed = errors.New("a message of the caller's is confirmed")
 
 // enter takes a slot. errLost means that the channel went before there was one, errConfirmed that own was closed.
-func (w *window) enter(ctx, deadline context.Context, own <-chan struct{}) error {
+func (w *confirmWindow) takeSlot(ctx, deadline context.Context, own <-chan struct{}) error {
 	select {
 	case w.slots <- struct{}{}:
 		return nil
@@ -152,8 +152,8 @@ func (w *window) enter(ctx, deadline context.Context, own <-chan struct{}) error
 	case w.slots <- struct{}{}:
 		return nil
 	case <-own:
-		return errConfirmed
-	case <-w.gone:
+		return errOwnConfirmed
+	case <-w.lost:
 		return errLost
 	case <-ctx.Done():
 		return fmt.Errorf("not sent: the broker owes confirms for %d messages: %w", cap(w.slots), context.Cause(ctx))
@@ -163,9 +163,9 @@ func (w *window) enter(ctx, deadline context.Context, own <-chan struct{}) error
 }
 
 // publish writes a message; the caller has a slot. The wire below never blocks.
-func (w *window) publish(m amqp.Publishing, d *declaration) (*pending, error) {
-	w.marshaler.fit(&m, w.session.conn.Config.FrameSize)
-	p := &pending{window: w, declaration: d, id: m.MessageId, size: len(m.Body)}
+func (w *confirmWindow) publish(m amqp.Publishing, d *declaration) (*pending, error) {
+	w.marshaler.fitFrame(&m, w.session.conn.Config.FrameSize)
+	p := &pending{confirmWindow: w, declaration: d, id: m.MessageId, size: len(m.Body)}
 	w.mu.Lock()
 	p.next, w.awaited[p.id] = w.awaited[p.id], p
 	w.mu.Unlock()
@@ -173,7 +173,7 @@ func (w *window) publish(m amqp.Publishing, d *declaration) (*pending, error) {
 	p.confirm, err = w.ch.PublishWithDeferredConfirm(d.route.exchange, d.route.publishKey, true, false, m)
 	if err != nil {
 		w.mu.Lock()
-		w.leave(p)
+		w.removePending(p)
 		w.mu.Unlock()
 		return nil, err
 	}
@@ -181,17 +181,17 @@ func (w *window) publish(m amqp.Publishing, d *declaration) (*pending, error) {
 }
 
 // finish says what became of a message whose confirm is complete, and gives its slot back.
-func (w *window) finish(p *pending) (verdict, error) {
+func (w *confirmWindow) finishMessage(p *pending) (verdict, error) {
 	// The library completes all confirms of a lost channel as negative ones.
 	lost := !p.confirm.Acked() && w.ch.IsClosed()
 	if lost {
-		<-w.gone
+		<-w.lost
 	}
 	w.mu.Lock()
-	w.collect()
-	w.leave(p)
+	w.collectReturns()
+	w.removePending(p)
 	reason := p.returned
-	w.clear(p.id)
+	w.clearSuspect(p.id)
 	w.mu.Unlock()
 	switch {
 	case lost:
@@ -206,12 +206,12 @@ func (w *window) finish(p *pending) (verdict, error) {
 }
 
 // clear takes a message off the suspects. After the last one the window has all its slots. The lock is held.
-func (w *window) clear(id string) {
+func (w *confirmWindow) clearSuspect(id string) {
 	if len(w.suspects) == 0 {
 		return
 	}
 	delete(w.suspects, id)
-	if time.Now().After(w.trust) {
+	if time.Now().After(w.suspectUntil) {
 		w.suspects = nil
 	}
 	if len(w.suspects) == 0 {
@@ -223,7 +223,7 @@ func (w *window) clear(id string) {
 
 // collect marks what came back. A return names its message only by what the message carried: of several with the same id on the
 // same way all are marked, which at worst sends one twice.
-func (w *window) collect() {
+func (w *confirmWindow) collectReturns() {
 	for {
 		select {
 		case r, ok := <-w.returns:
@@ -233,7 +233,7 @@ func (w *window) collect() {
 			}
 			for p := w.awaited[r.MessageId]; p != nil; p = p.next {
 				if p.declaration.route.exchange == r.Exchange && p.declaration.route.publishKey == r.RoutingKey {
-					p.returned = or(r.ReplyText, "returned")
+					p.returned = orDefault(r.ReplyText, "returned")
 				}
 			}
 		default:
@@ -243,7 +243,7 @@ func (w *window) collect() {
 }
 
 // leave takes a message off the books.
-func (w *window) leave(p *pending) {
+func (w *confirmWindow) removePending(p *pending) {
 	first := w.awaited[p.id]
 	at := &first
 	for *at != p {
@@ -258,33 +258,33 @@ func (w *window) leave(p *pending) {
 }
 
 // errAgain is the fate of a message that was on a channel which the broker closed because of something else: it is sent again.
-var errAgain = errors.New("the channel was closed for another reason than this message")
+var errSendAgain = errors.New("the channel was closed for another reason than this message")
 
 // fate says what the loss of the channel means for a message that had no confirm. The broker closes a channel, with all that is on
 // it, for a single message that it doesn't take, and names at most that message's exchange or size.
-func (p *pending) fate(why error) error {
-	w, undecided := p.window, fmt.Errorf("%w: %w", transports.ErrUndecided, why)
+func (p *pending) lossError(why error) error {
+	w, undecided := p.confirmWindow, fmt.Errorf("%w: %w", transports.ErrUndecided, why)
 	e, ok := errors.AsType[*refusal](why)
 	if !ok {
 		return undecided
 	}
-	if w.careful && w.alone && blames(why) {
+	if w.hadSuspects && w.onlyOne && mayBlameMessage(why) {
 		return fmt.Errorf("%w: %w", transports.ErrUnsendable, why)
 	}
 	switch e.cause.Code {
 	case amqp.NotFound:
 		// Its exchange is declared again first, or found missing, and no other had a part in it.
-		return errAgain
+		return errSendAgain
 	case amqp.AccessRefused:
-		if !e.names(p.declaration.route.exchange) {
-			return errAgain
+		if !e.namesExchange(p.declaration.route.exchange) {
+			return errSendAgain
 		}
 	case amqp.PreconditionFailed:
 		switch size := "message size "; {
-		case w.alone, strings.Contains(e.cause.Reason, fmt.Sprint(size, p.size, " ")):
+		case w.onlyOne, strings.Contains(e.cause.Reason, fmt.Sprint(size, p.size, " ")):
 			return fmt.Errorf("%w: %w", transports.ErrUnsendable, why)
 		case strings.Contains(e.cause.Reason, size):
-			return errAgain
+			return errSendAgain
 		}
 	}
 	return undecided

@@ -8,7 +8,7 @@ import (
 
 const (
 	// lastWords is how long a closing connection may take to send what it still has.
-	lastWords = 200 * time.Millisecond
+	flushTime = 200 * time.Millisecond
 	// keptBuffer is the largest buffer that is kept for the next write.
 	keptBuffer = 1 << 20
 )
@@ -25,7 +25,7 @@ type wire struct {
 	pending []byte
 	err     error
 
-	kick    chan struct{}
+	wake    chan struct{}
 	closing chan struct{}
 	closed  sync.Once
 	done    chan struct{}
@@ -35,7 +35,7 @@ func newWire(conn net.Conn, emptied func(), c *consumers) *wire {
 	w := &wire{
 		Conn:    conn,
 		frames:  newFrames(conn, emptied, c),
-		kick:    make(chan struct{}, 1),
+		wake:    make(chan struct{}, 1),
 		closing: make(chan struct{}),
 		done:    make(chan struct{}),
 	}
@@ -56,7 +56,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	w.pending = append(w.pending, p...)
 	w.mu.Unlock()
 	select {
-	case w.kick <- struct{}{}:
+	case w.wake <- struct{}{}:
 	default:
 	}
 	return len(p), nil
@@ -66,7 +66,7 @@ func (w *wire) Write(p []byte) (int, error) {
 func (w *wire) Close() error {
 	w.closed.Do(func() {
 		// The deadline also ends a write that hangs.
-		_ = w.SetWriteDeadline(time.Now().Add(lastWords))
+		_ = w.SetWriteDeadline(time.Now().Add(flushTime))
 		close(w.closing)
 	})
 	<-w.done
@@ -79,7 +79,7 @@ func (w *wire) run() {
 	var buf []byte
 	for open := true; open; {
 		select {
-		case <-w.kick:
+		case <-w.wake:
 		case <-w.closing:
 			open = false
 		}
