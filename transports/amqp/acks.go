@@ -6,21 +6,38 @@ import (
 	"time"
 )
 
-// deferTime is how long acks above an unsettled tag wait for it at most: one frame then acks all
-// of them. Confirms come in bursts, as the broker's disk has it, and settle messages in any
-// order, so most gaps close within some ten milliseconds; and each frame saved spares the broker
-// more work than us. For a tag that didn't come within the time, nothing more waits.
+// The acks of a channel are gathered, so that one frame acks many messages.
+//
+// AMQP can ack all tags up to a number with one frame ("multiple"). That is right only if no tag
+// below that number is unsettled. Pipelines settle messages in any order, so settled tags often
+// have an unsettled tag below them: a gap. Acks above a gap are deferred for deferTime. If the gap
+// closes in that time, one frame acks all of them. Otherwise they are acked tag by tag, and no
+// later ack waits for the same gap.
+//
+// A tag is in one of these states:
+//
+//   - unsettled: it is above high, or it is in gaps.
+//   - ready: queueAck was called, and the writer hasn't seen it yet.
+//   - deferred: the writer has seen it, and its ack isn't written because a gap is below it.
+//   - acked.
+//
+// Invariants of the writer: floor is the lowest unsettled tag. gaps has the unsettled tags from
+// floor to high, in order. deferred has the settled tags above floor whose acks aren't written.
+// The prefetch bounds all of them, so it also bounds the cost of each write. mu guards ready and
+// stopped only, and no I/O is done under it.
+
+// deferTime is how long an ack waits for the gaps below it. A broker confirms in bursts, as its
+// disk allows, so most gaps close within some ten milliseconds.
 const deferTime = 40 * time.Millisecond
 
-// ackWriter is the part of a channel that acks.
+// ackWriter is the part of a channel that writes acks.
 type ackWriter interface {
 	Ack(tag uint64, multiple bool) error
 }
 
-// acks sends the acks of one channel, whose tags count from 1. One goroutine writes them, so that
-// add never blocks. What becomes ready while it writes goes with the next batch: a busy channel
-// sends few frames, and an idle one sends at once. Acks above an unsettled tag are deferred for a
-// moment.
+// acks writes the acks of one channel, whose tags count from 1. One goroutine writes them, so
+// queueAck never blocks. Acks that become ready during a write go with the next batch: a busy
+// channel sends few frames, and an idle one sends each ack at once.
 type acks struct {
 	ch   ackWriter
 	sent func(n int)
@@ -28,31 +45,29 @@ type acks struct {
 	mu      sync.Mutex
 	ready   []uint64
 	stopped bool
-	// more wakes the writer; ended is closed when it has written its last.
+	// wake wakes the writer. written is closed when the writer has written its last ack.
 	wake    chan struct{}
 	written chan struct{}
 
-	// Below is the writer's own: floor is the lowest unsettled tag and high the highest settled
-	// one. gaps are the unsettled tags from floor to high, in order, and deferred the settled
-	// tags above floor whose ack isn't written. stuck is a floor that was waited for in vain. All
-	// are bounded by the prefetch, and so is what a release costs, however long one tag stays
-	// unsettled.
+	// The fields from here on belong to the writer; the opening comment of this file explains
+	// them. stuck is a floor that acks have waited for without success.
 	batch    []uint64
 	high     uint64
 	floor    uint64
 	stuck    uint64
 	gaps     []uint64
 	deferred []uint64
-	// wrote is when the last frame was written; it may be read after stop.
+	// wrote is the time of the last write. Others may read it after stop.
 	wrote time.Time
 }
 
-// newAcks returns the acks of a channel. The caller starts run and calls stop.
+// newAcks returns the acks of a channel. The caller starts run and calls stop. sent receives the
+// number of acks of each write.
 func newAcks(ch ackWriter, sent func(n int)) *acks {
 	return &acks{ch: ch, sent: sent, floor: 1, wake: make(chan struct{}, 1), written: make(chan struct{})}
 }
 
-// add has a tag acked. After stop it does nothing.
+// queueAck queues the ack of a tag. After stop it does nothing.
 func (a *acks) queueAck(tag uint64) {
 	a.mu.Lock()
 	if !a.stopped {
@@ -62,7 +77,7 @@ func (a *acks) queueAck(tag uint64) {
 	a.wakeWriter()
 }
 
-// stop returns when all acks so far are written.
+// stop waits until all queued acks are written.
 func (a *acks) stop() {
 	a.mu.Lock()
 	a.stopped = true
@@ -102,9 +117,9 @@ func (a *acks) run() {
 	}
 }
 
-// write acks what is ready, and says whether that was the last. Multiple is only used below
-// floor: it would ack that tag too. What is above it is deferred, or acked tag by tag when it is
-// released.
+// writeAcks writes the acks that are ready, and reports whether they were the last. It sets
+// "multiple" only for tags below floor. Acks above floor are deferred, or written tag by tag if
+// release is set.
 func (a *acks) writeAcks(release bool) (last bool) {
 	a.mu.Lock()
 	a.ready, a.batch = a.batch[:0], a.ready
@@ -115,8 +130,8 @@ func (a *acks) writeAcks(release bool) (last bool) {
 	}
 	a.deferred = append(a.deferred, a.batch...)
 	total := 0
-	// An error means that the channel is gone, and its deliveries with it; the subscription
-	// learns that by itself.
+	// Ack fails only if the channel is lost. Its deliveries are void then, and the generation
+	// learns of the loss by itself.
 	if n, highest := a.raiseFloor(); n > 0 {
 		_ = a.ch.Ack(highest, n > 1)
 		total += n
@@ -138,7 +153,7 @@ func (a *acks) writeAcks(release bool) (last bool) {
 	return last
 }
 
-// settle takes a tag out of the gaps, or makes gaps of those that it skips.
+// markSettled removes a tag from the gaps. If the tag is above high, all tags between become gaps.
 func (a *acks) markSettled(tag uint64) {
 	if tag <= a.high {
 		i, _ := slices.BinarySearch(a.gaps, tag)
@@ -151,8 +166,8 @@ func (a *acks) markSettled(tag uint64) {
 	a.high = tag
 }
 
-// rise moves floor up to the lowest unsettled tag and takes what is below it from the deferred:
-// their number and the highest of them.
+// raiseFloor moves floor up to the lowest unsettled tag and removes the tags below it from
+// deferred. It returns their number and the highest of them.
 func (a *acks) raiseFloor() (n int, highest uint64) {
 	floor := a.high + 1
 	if len(a.gaps) > 0 {

@@ -13,20 +13,45 @@ import (
 // what it has, closes the channel, so that the broker takes back what was skipped, and consumes with
 // a smaller prefetch.
 
-// arrivals are a consumer's deliveries between the connection's reader and the subscription.
+// A byte budget bounds the memory that unsettled messages take.
+//
+// The broker knows a consumer's window as a number of messages, and not as bytes. The AMQP library
+// reads all deliveries that the broker sends. So the reader of a connection (frames.go) sees each
+// delivery before the library does, and asks admitDelivery about it.
+//
+// A consumer is in one of these states:
+//
+//   - It reads: each delivery is admitted and counted.
+//   - It skips: the budget was full when a further delivery came. The library doesn't see that
+//     delivery or any later one, and to the broker they are unacked. A consumer begins to skip
+//     only if it has another delivery, so a single large message always gets through.
+//   - It has ended: the channel is closed, and the broker requeues what was skipped.
+//
+// When a consumer skips, its generation settles the deliveries that it has and ends. The next
+// generation has a smaller prefetch (prefetch.go).
+//
+// A delivery that was admitted is waiting until takeDelivery, then unsettled until settleDelivery.
+//
+// Invariants: the bytes of waiting deliveries are counted here, in waitingBytes and in the budget.
+// The pipeline counts the bytes of unsettled deliveries. mu guards all fields. The budget has its
+// own lock, which may be taken while mu is locked.
+
+// arrivals counts the deliveries of one consumer that aren't settled.
 type arrivals struct {
 	budget *transports.Budget
-	// skipped is closed when the first delivery was skipped.
+	// skipped is closed when the consumer skips its first delivery.
 	skipped chan struct{}
 
 	mu sync.Mutex
-	// count and size are of deliveries that were read, at least in part, and aren't taken yet.
+	// waiting and waitingBytes are the number and size of deliveries that are admitted and not
+	// taken.
 	waiting, waitingBytes int
-	// open is how many were taken and aren't settled.
+	// unsettled is the number of deliveries that are taken and not settled.
 	unsettled int
-	// largest is the size of the largest so far.
+	// largest is the size of the largest delivery so far.
 	largest int
-	// full says that further deliveries are skipped, over that the consumer has ended.
+	// skipping says that the reader skips further deliveries. ended says that the consumer has
+	// ended.
 	skipping, ended bool
 }
 
@@ -34,7 +59,8 @@ func newArrivals(budget *transports.Budget) *arrivals {
 	return &arrivals{budget: budget, skipped: make(chan struct{})}
 }
 
-// admit reports whether a delivery may be read. A consumer that has no other one may always read one.
+// admitDelivery reports whether the library may see a delivery. A consumer without another
+// delivery may always read one.
 func (a *arrivals) admitDelivery() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -48,13 +74,13 @@ func (a *arrivals) admitDelivery() bool {
 	return true
 }
 
-// fill has all further deliveries skipped. The lock is held.
+// startSkipping makes the reader skip all further deliveries. The caller has locked mu.
 func (a *arrivals) startSkipping() {
 	a.skipping = true
 	close(a.skipped)
 }
 
-// announce counts the size of a delivery that was admitted.
+// addBytes counts the size of an admitted delivery.
 func (a *arrivals) addBytes(size int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -65,8 +91,9 @@ func (a *arrivals) addBytes(size int) {
 	}
 }
 
-// take moves a delivery from here to those that are open; who takes it counts its bytes from then on.
-// It returns false if it is to be left to the broker, since what was taken before fills the budget.
+// takeDelivery counts a waiting delivery as unsettled. From then on the caller counts its bytes.
+// It returns false if the delivery has to stay with the broker, because the deliveries taken so
+// far fill the budget.
 func (a *arrivals) takeDelivery(size int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -83,7 +110,7 @@ func (a *arrivals) takeDelivery(size int) bool {
 	return true
 }
 
-// settle notes that one of the open deliveries is settled, and reports whether that was the last.
+// settleDelivery counts a delivery as settled, and reports whether it was the last unsettled one.
 func (a *arrivals) settleDelivery() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -91,28 +118,29 @@ func (a *arrivals) settleDelivery() bool {
 	return a.unsettled == 0
 }
 
-// most returns the size of the largest delivery so far.
+// largestSize returns the size of the largest delivery so far.
 func (a *arrivals) largestSize() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.largest
 }
 
-// idle reports whether nothing is open.
+// isIdle reports whether all taken deliveries are settled.
 func (a *arrivals) isIdle() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.unsettled == 0
 }
 
-// exhausted reports whether there is nothing to take any more, as all else was skipped.
+// isExhausted reports whether all admitted deliveries are taken and all others are skipped.
 func (a *arrivals) isExhausted() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.skipping && a.waiting == 0
 }
 
-// end gives back what nobody takes any more: the channel is closed.
+// endConsumer gives the bytes of waiting deliveries back to the budget, because the channel is
+// closed.
 func (a *arrivals) endConsumer() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -141,7 +169,7 @@ func (c *consumers) removeConsumer(tag string) {
 	delete(c.byTag, tag)
 }
 
-// find returns nil for a tag that isn't a subscription's, such as a tap's.
+// findArrivals returns nil for the tag of a consumer that isn't a subscription's, such as a tap's.
 func (c *consumers) findArrivals(tag []byte) *arrivals {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

@@ -5,8 +5,26 @@ import (
 	"io"
 )
 
-// The library's limits on headers. It takes a message beyond them for a broken connection, so that one such message,
-// delivered again on every new connection, would stop the host for good.
+// frames reads between the connection and the AMQP library. It reads the frames that the broker
+// sends, and changes or drops some of them before the library reads them.
+//
+// It changes messages whose headers the library can't read. The library treats such a message as a
+// broken connection. The broker would redeliver the message on each new connection, so that a
+// single message would stop the host for good. frames replaces its headers by an empty table.
+//
+// It drops deliveries that the byte budget doesn't admit (arrivals.go).
+//
+// A delivery is a method frame with the consumer's tag, a header frame with the body's size and the
+// properties, and body frames. All of them carry the number of the channel. For each channel,
+// arriving says whether the frames that follow belong to an admitted delivery, to a skipped one, or
+// to another method (no entry).
+//
+// Invariants: bytes from r to r+passBytes are checked and go to the library as they are. passBytes
+// is 0 between two frames. One goroutine, the library's reader, calls Read, so there is no lock here;
+// admitDelivery and addBytes lock arrivals.mu.
+
+// maxDepth and maxElements are the library's limits on headers: how deep tables may be nested, and
+// how many fields a table or array may have.
 const (
 	maxDepth    = 32
 	maxElements = 8192
@@ -16,13 +34,14 @@ const (
 	methodFrame = 1
 	headerFrame = 2
 	bodyFrame   = 3
-	// basicDeliver is the class and method that begins a delivery; its consumer tag follows, and after it the
-	// body's size is in the header frame, behind the class and the weight.
+	// basicDeliver is the class and method of a delivery. The consumer's tag follows it.
 	basicDeliver = 60<<16 | 60
-	sizeAt       = frameStart + 4
-	// frameStart is a frame's type, channel and payload size; one byte ends it.
+	// sizeAt is where a header frame has the body's size, after the class and the weight.
+	sizeAt = frameStart + 4
+	// frameStart is the size of a frame's type, channel and payload size. One byte ends a frame.
 	frameStart = 7
-	// propertiesAt is where the properties of a header frame begin, after its class, weight, body size and flags.
+	// propertiesAt is where the properties of a header frame begin, after its class, weight, body
+	// size and flags.
 	propertiesAt = frameStart + 14
 
 	hasContentType     = 0x8000
@@ -30,30 +49,33 @@ const (
 	hasHeaders         = 0x2000
 )
 
-// frames passes a broker's bytes on, with the headers taken out of messages whose headers the library can't read, and without the
-// deliveries for which there is no room.
+// frames reads a broker's frames. It empties header tables that the library can't read, and skips
+// the deliveries that aren't admitted.
 type frames struct {
 	src io.Reader
-	// emptied is told of each message that lost its headers.
+	// onEmptied is called for each message that lost its headers.
 	onEmptied func()
-	// consumers are those whose deliveries are counted; nil: none are.
+	// consumers finds the arrivals of a delivery. If it is nil, no delivery is counted or skipped.
 	consumers *consumers
-	// arriving are the deliveries that are being read, by channel; nil are those that are skipped.
+	// arriving has the delivery that each channel is reading. It is nil for a delivery that is
+	// skipped.
 	arriving map[uint16]*arrivals
 
+	// buf has the bytes from r to w: they are read from src and not passed on.
 	buf  []byte
 	r, w int
-	// pass is how many of the next bytes may go as they are.
+	// passBytes is how many of the next bytes are passed on without another check.
 	passBytes int
 }
 
-// frameBuffer holds many small frames, which spares system calls.
+// frameBuffer is large enough for many small frames, which saves system calls.
 const frameBuffer = 64 << 10
 
 func newFrames(src io.Reader, emptied func(), c *consumers) *frames {
 	return &frames{src: src, onEmptied: emptied, consumers: c, arriving: map[uint16]*arrivals{}, buf: make([]byte, frameBuffer)}
 }
 
+// Read passes the next bytes of the broker to the library.
 func (f *frames) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -74,7 +96,8 @@ func (f *frames) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// next looks at the frames that begin at f.r, up to one that is passed on.
+// readNextFrame reads frames until one can be passed on. It changes that frame if its headers
+// aren't readable.
 func (f *frames) readNextFrame() error {
 	for {
 		if err := f.fillBuffer(frameStart); err != nil {
@@ -96,7 +119,7 @@ func (f *frames) readNextFrame() error {
 	start := f.buf[f.r:]
 	size := int(binary.BigEndian.Uint32(start[3:]))
 	f.passBytes = frameStart + size + 1
-	// A frame that is larger than was agreed is the library's to refuse.
+	// The library refuses a frame that is larger than the agreed size.
 	if start[0] != headerFrame || f.passBytes > 2*frameSize {
 		return nil
 	}
@@ -108,7 +131,7 @@ func (f *frames) readNextFrame() error {
 	if !ok || readableTable(frame[from+4:to], 0) {
 		return nil
 	}
-	// An empty table takes the place of this one, and the frame gets shorter.
+	// Replace the table by an empty one, which makes the frame shorter.
 	f.onEmptied()
 	clear(frame[from : from+4])
 	gone := to - from - 4
@@ -119,8 +142,8 @@ func (f *frames) readNextFrame() error {
 	return nil
 }
 
-// skips reports whether the frame of size bytes at f.r belongs to a delivery that is skipped, and counts
-// those that aren't.
+// isSkipped reports whether the frame of size bytes at f.r belongs to a skipped delivery. It asks
+// for admission at the first frame of each delivery, and counts the size of admitted ones.
 func (f *frames) isSkipped(size int) (skip bool, err error) {
 	if f.consumers == nil {
 		return false, nil
@@ -154,7 +177,8 @@ func (f *frames) isSkipped(size int) (skip bool, err error) {
 	return false, nil
 }
 
-// deliveryIn returns the arrivals of the consumer that a method frame is a delivery to, or nil.
+// deliveryIn returns the arrivals of the consumer that a method frame delivers to. It returns nil
+// for other frames and other consumers.
 func (f *frames) deliveryIn(frame []byte) *arrivals {
 	const tagAt = frameStart + 4
 	if len(frame) <= tagAt || binary.BigEndian.Uint32(frame[frameStart:]) != basicDeliver {
@@ -167,7 +191,7 @@ func (f *frames) deliveryIn(frame []byte) *arrivals {
 	return f.consumers.findArrivals(frame[tagAt+1 : end])
 }
 
-// discard reads n bytes that nobody gets.
+// discardBytes reads n bytes and drops them.
 func (f *frames) discardBytes(n int) error {
 	for n > 0 {
 		if f.r == f.w {
@@ -182,7 +206,7 @@ func (f *frames) discardBytes(n int) error {
 	return nil
 }
 
-// fill has n bytes ready at f.r.
+// fillBuffer reads until n bytes are in the buffer at f.r.
 func (f *frames) fillBuffer(n int) error {
 	if f.w-f.r >= n {
 		return nil
@@ -204,7 +228,8 @@ func (f *frames) fillBuffer(n int) error {
 	return nil
 }
 
-// headersIn finds the table of a header frame: its four bytes of length are at from, it ends before to.
+// headersIn finds the header table in a header frame. Its four length bytes begin at from, and it
+// ends before to.
 func headersIn(frame []byte) (from, to int, ok bool) {
 	if len(frame) < propertiesAt {
 		return 0, 0, false
@@ -229,7 +254,7 @@ func headersIn(frame []byte) (from, to int, ok bool) {
 	return at, to, to <= len(frame)
 }
 
-// readableTable says whether the library reads the content of a table.
+// readableTable reports whether the library can read the content of a table.
 func readableTable(b []byte, depth int) bool {
 	if depth > maxDepth {
 		return false
@@ -247,6 +272,7 @@ func readableTable(b []byte, depth int) bool {
 	return true
 }
 
+// readableArray reports whether the library can read the content of an array.
 func readableArray(b []byte, depth int) bool {
 	if depth > maxDepth {
 		return false
@@ -260,7 +286,8 @@ func readableArray(b []byte, depth int) bool {
 	return true
 }
 
-// skipField returns what follows the field at the beginning of b.
+// skipField returns the bytes after the field that begins b. It returns false if the library can't
+// read that field.
 func skipField(b []byte, depth int) (rest []byte, ok bool) {
 	if len(b) == 0 {
 		return nil, false

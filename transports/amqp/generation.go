@@ -13,35 +13,62 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// errStopped ends a generation because nobody wants more messages, errOtherPrefetch because another
-// prefetch is wanted.
+// A generation is one consumer of a subscription, on one channel.
+//
+// A delivery tag has a meaning only on the channel of its delivery. So only the generation that
+// received a delivery can ack it. After a loss the subscription begins a new generation, and the
+// broker redelivers all unacked messages to it.
+//
+// A generation has these states:
+//
+//   - It begins: it declares the topology, sets the prefetch and starts to consume.
+//   - It delivers messages until its channel is lost, the subscription stops, or the prefetch has
+//     to change.
+//   - It ends in order (errStopped, errOtherPrefetch): it waits until all deliveries are settled,
+//     writes the last acks, keeps the channel open for settleTime, and closes it.
+//   - It ends at once after a loss or a Close: its context ends, so all unsettled deliveries are
+//     void. Settling a void delivery does nothing.
+//
+// The consumer is never cancelled. When a consumer is cancelled, a quorum queue requeues the
+// deliveries that are still on their way. It requeues them in front of older unacked messages
+// (measured on RabbitMQ 3.10). So deliveries that arrive after the stop stay unacked. The broker
+// requeues them, in order, when the channel closes.
+//
+// Invariants: each delivery is settled at most once. No frame is sent on a channel after its
+// close, because that would cost the whole connection. When run returns, each of its deliveries is
+// settled or void.
+//
+// Lock order: subscription.delivering comes first. The locks of acks and arrivals may be taken
+// while it is locked. They are never locked at the same time.
+
+// errStopped ends a generation because the subscription takes no more messages. errOtherPrefetch
+// ends it because the subscription wants another prefetch.
 var (
 	errStopped       = errors.New("the subscription has ended")
-	errOtherPrefetch = errors.New("another prefetch is wanted")
+	errOtherPrefetch = errors.New("the prefetch has to change")
 )
 
-// generation is a subscription's consumer on one channel. Delivery tags mean nothing on any other
-// channel: an ack is sent only by the generation that received the delivery, and is dropped when
-// that generation ends.
+// generation is a consumer of a subscription on one channel.
 type generation struct {
 	sub        *subscription
 	ch         *amqp.Channel
 	deliveries <-chan amqp.Delivery
 	closes     <-chan *amqp.Error
 
-	// ctx is the context of all deliveries of this generation; void ends it.
+	// ctx is the context of all deliveries of this generation. voidDeliveries ends it.
 	ctx            context.Context
 	voidDeliveries context.CancelCauseFunc
 	acks           *acks
-	// arrivals are the deliveries that aren't settled; idle is told when none is out.
+	// arrivals counts the unsettled deliveries. allSettled gets a value when none is left.
 	arrivals   *arrivals
 	allSettled chan struct{}
 	began      time.Time
-	// taken and lookedAt are how many deliveries were taken, now and at the last look.
+	// received is the number of deliveries so far, and receivedBefore that at the last tick of the
+	// growth ticker.
 	received, receivedBefore int
 }
 
-// begin makes the topology and starts to consume.
+// beginGeneration declares the topology and starts to consume.
 func (s *subscription) beginGeneration(conn *amqp.Connection) (*generation, error) {
 	if err := s.route.declareTopology(conn, s.route.queue); err != nil {
 		return nil, err
@@ -67,7 +94,7 @@ func (s *subscription) beginGeneration(conn *amqp.Connection) (*generation, erro
 		err = awaitNoConsumer(s.stop, ch, s.route.queue)
 	}
 	if err != nil {
-		err = fmt.Errorf("looking whether queue %q has a consumer: %w", s.route.queue, plainError(err))
+		err = fmt.Errorf("checking whether queue %q has a consumer: %w", s.route.queue, plainError(err))
 	} else if err = ch.Qos(s.prefetch.current(), 0, false); err != nil {
 		err = fmt.Errorf("setting the prefetch to %d: %w", s.prefetch.current(), plainError(err))
 	} else if g.deliveries, err = ch.Consume(s.route.queue, s.tag, false, false, false, false, nil); err != nil {
@@ -80,22 +107,25 @@ func (s *subscription) beginGeneration(conn *amqp.Connection) (*generation, erro
 	return g, nil
 }
 
-// A quorum queue puts the deliveries of a lost consumer back when it learns of the loss. After the
-// broker was killed that is some hundred milliseconds after it takes connections again: who
-// consumes before that gets newer messages first, as many as the prefetch (measured on RabbitMQ
-// 3.10). So a new consumer waits until the queue has none. It doesn't wait long, as others may
-// consume from the queue too.
+// returnTime is how long a new consumer waits for the end of a lost one, and returnPause the time
+// between two checks.
+//
+// A quorum queue requeues the deliveries of a lost consumer when it learns of the loss. After a
+// kill of the broker, that is some hundred milliseconds after the broker accepts connections
+// again. A consumer that starts before that gets up to a prefetch of newer messages first
+// (measured on RabbitMQ 3.10). So a new consumer waits until the queue has no consumer. The wait
+// is short, because other hosts may consume from the queue too.
 const (
 	returnTime  = 2 * time.Second
 	returnPause = 20 * time.Millisecond
 )
 
-// queueLooker is the part of a channel that looks at a queue.
+// queueInspector is the part of a channel that inspects a queue.
 type queueInspector interface {
 	QueueDeclarePassive(name string, durable, autoDelete, exclusive, noWait bool, args amqp.Table) (amqp.Queue, error)
 }
 
-// awaitReturn waits until nobody consumes from a queue, at most for returnTime.
+// awaitNoConsumer waits until a queue has no consumer, at most for returnTime.
 func awaitNoConsumer(ctx context.Context, ch queueInspector, queue string) error {
 	for began := time.Now(); time.Since(began) < returnTime; {
 		q, err := ch.QueueDeclarePassive(queue, false, false, false, false, nil)
@@ -109,21 +139,16 @@ func awaitNoConsumer(ctx context.Context, ch queueInspector, queue string) error
 	return nil
 }
 
-// close closes the channel. What is unacked goes back to the queue, in its old order, before anybody
-// consumes again.
+// close closes the channel. The broker requeues the unacked messages, in their old order, before
+// the next consumer starts.
 func (g *generation) close() {
 	_ = g.ch.Close()
 	g.sub.t.consumers.removeConsumer(g.sub.tag)
 	g.arrivals.endConsumer()
 }
 
-// run hands out deliveries until the subscription ends or the consumer is lost, and returns why.
-// Whatever was handed out is settled or void then.
-//
-// The consumer is never cancelled: a quorum queue takes the deliveries back that a cancel meets
-// on their way, before the older ones that are still unacked (measured on RabbitMQ 3.10). What
-// comes after the end of the subscription stays unacked instead, within the window, and goes back
-// with the rest when the channel is closed.
+// run delivers messages until the subscription ends or the consumer is lost, and returns why. When
+// it returns, each delivery is settled or void.
 func (g *generation) run() error {
 	go g.acks.run()
 	err := g.deliverMessages()
@@ -144,26 +169,29 @@ func (g *generation) run() error {
 	return err
 }
 
-// orderly reports whether a generation ended for a reason of this host's.
+// isOrderlyEnd reports whether the host itself ended a generation.
 func isOrderlyEnd(err error) bool {
 	return errors.Is(err, errStopped) || errors.Is(err, errOtherPrefetch)
 }
 
-// settleTime is how long a channel stays open after its last ack. A quorum queue takes acks from the channel's process in the broker,
-// which keeps those that the queue hasn't taken yet and drops them with the channel: closed at once after a burst of acks, what was acked
-// comes again (measured on RabbitMQ 3.10). AMQP has no way to ask whether it is done.
+// settleTime is how long a channel stays open after its last ack. The broker's channel process
+// forwards acks to a quorum queue, and drops those that it hasn't forwarded when the channel
+// closes. If the channel closes right after a burst of acks, the broker redelivers acked messages
+// (measured on RabbitMQ 3.10). AMQP offers no way to query whether all acks are forwarded.
 const settleTime = 500 * time.Millisecond
 
+// keepChannelOpen waits until settleTime has passed since the last ack.
 func (g *generation) keepChannelOpen() {
 	rest := time.NewTimer(settleTime - time.Since(g.acks.wrote))
 	defer rest.Stop()
 	select {
 	case <-rest.C:
-	case <-g.closes: //nolint:errcheck // the stop is over either way
+	case <-g.closes: //nolint:errcheck // the channel is lost: nothing is left to wait for
 	case <-g.sub.subscriber.killed.Done():
 	}
 }
 
+// deliverMessages gives each delivery to the subscription, and returns why it ended.
 func (g *generation) deliverMessages() error {
 	s := g.sub
 	s.delivering.Lock()
@@ -196,7 +224,7 @@ func (g *generation) deliverMessages() error {
 			}
 			s.take(g.newDelivery(&d))
 		case <-skipped:
-			skipped = nil // exhausted says when all else is taken
+			skipped = nil // isExhausted reports when nothing is left to take
 		case <-look.C:
 			if g.canRestorePrefetch() {
 				return g.restorePrefetch()
@@ -209,16 +237,16 @@ func (g *generation) deliverMessages() error {
 	}
 }
 
-// reduce has the next consumer ask for fewer messages.
+// reducePrefetch reduces the prefetch of the next generation.
 func (g *generation) reducePrefetch() error {
 	s, limit, largest := g.sub, g.arrivals.budget.Limit(), g.arrivals.largestSize()
 	s.prefetch.reduceFor(limit, largest)
-	s.t.env.Logger.Info("messages in flight take as many bytes as they may; asking the broker for fewer",
+	s.t.env.Logger.Info("unsettled messages fill the memory limit; reducing the prefetch",
 		"topic", s.route.topic, "prefetch", s.prefetch.current(), "largest", largest, "in_flight", limit)
 	return errOtherPrefetch
 }
 
-// looks ticks while the prefetch is reduced.
+// newGrowthTicker returns a ticker that runs while the prefetch is reduced.
 func (g *generation) newGrowthTicker() *time.Ticker {
 	t := time.NewTicker(quietTime)
 	if g.sub.prefetch.reduced == 0 {
@@ -227,7 +255,7 @@ func (g *generation) newGrowthTicker() *time.Ticker {
 	return t
 }
 
-// grows reports whether the prefetch can be the configured one again.
+// canRestorePrefetch reports whether the next generation can use the configured prefetch.
 func (g *generation) canRestorePrefetch() bool {
 	s, a := g.sub, g.arrivals
 	came := g.received > g.receivedBefore
@@ -242,13 +270,14 @@ func (g *generation) canRestorePrefetch() bool {
 	}
 }
 
+// restorePrefetch makes the next generation use the configured prefetch.
 func (g *generation) restorePrefetch() error {
 	g.sub.prefetch.reduced = 0
-	g.sub.t.env.Logger.Info("asking the broker for as many messages as configured again", "topic", g.sub.route.topic, "prefetch", g.sub.prefetch.current())
+	g.sub.t.env.Logger.Info("restoring the configured prefetch", "topic", g.sub.route.topic, "prefetch", g.sub.prefetch.current())
 	return errOtherPrefetch
 }
 
-// ended says why the deliveries ended.
+// endReason returns why the library closed the channel of deliveries.
 func (g *generation) endReason() error {
 	if !g.ch.IsClosed() {
 		return fmt.Errorf("the broker cancelled the consumer of queue %q: the queue was deleted or moved", g.sub.route.queue)
@@ -256,7 +285,7 @@ func (g *generation) endReason() error {
 	return plainError(<-g.closes)
 }
 
-// delivery is a delivery with what its end needs, in one piece of memory.
+// delivery is a delivery with all that is needed to settle it, in one allocation.
 type delivery struct {
 	transports.Delivery
 	g       *generation
@@ -264,14 +293,15 @@ type delivery struct {
 	settled atomic.Bool
 }
 
+// newDelivery turns a delivery of the library into one that a pipeline can settle.
 func (g *generation) newDelivery(d *amqp.Delivery) *transports.Delivery {
 	out := &delivery{Delivery: g.sub.t.marshaler.toDelivery(d), g: g, tag: d.DeliveryTag}
 	out.Context, out.Settle = g.ctx, out.settleMessage
 	return &out.Delivery
 }
 
-// settle acks the message, or leaves it unacked: nack and reject would count a delivery and lose
-// the order. It does nothing once the generation is void.
+// settleMessage acks the message, or leaves it unacked if o is nil. It never nacks: a nack or
+// reject counts as a delivery and changes the order. It does nothing if the delivery is void.
 func (d *delivery) settleMessage(o *transports.Outcome) {
 	g := d.g
 	if g.ctx.Err() != nil || d.settled.Swap(true) {
@@ -289,7 +319,8 @@ func (d *delivery) settleMessage(o *transports.Outcome) {
 	}
 }
 
-// wind waits until the deliveries that are out are settled, and returns why.
+// awaitSettled waits until all deliveries are settled and returns why. If the channel is lost or
+// the subscriber is closed first, it returns that instead.
 func (g *generation) awaitSettled(why error) error {
 	for !g.arrivals.isIdle() {
 		select {
@@ -303,5 +334,5 @@ func (g *generation) awaitSettled(why error) error {
 	return why
 }
 
-// errKilled ends a generation at once; what is out becomes void.
+// errKilled ends a generation at once. Its unsettled deliveries become void.
 var errKilled = errors.New("closed")

@@ -12,8 +12,18 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// headers are a message's, in AMQP's own types. As text they are JSON: a table is a list of fields, each a list of name, type and value, an
-// array a list of the same without names. Values are strings, so that none loses anything.
+// Typed headers can be stored outside the host, in the ledger for example, without losing a type.
+//
+// A stored table is JSON: a list of fields, each a list of name, type and value. A stored array is
+// a list of items, each a list of type and value. All values are strings, except for void (null),
+// tables and arrays (lists), so that JSON changes no number. A string that isn't valid UTF-8 is
+// stored in base64, as type string64. Unsigned and signed types of each size are distinct, so that
+// each value comes back with the type that it had.
+//
+// Invariant: decodeHeaders(MarshalText(h)) equals h, except that int becomes int64 and times are
+// in UTC and whole seconds, as on the wire. The code has no state and needs no lock.
+
+// headers are the headers of a message, in AMQP's types.
 type headers amqp.Table
 
 // MarshalText implements encoding.TextMarshaler.
@@ -25,19 +35,20 @@ func (h headers) MarshalText() ([]byte, error) {
 	return json.Marshal(fields)
 }
 
-// readHeaders reads what MarshalText wrote.
+// decodeHeaders reads what MarshalText wrote.
 func decodeHeaders(data []byte) (amqp.Table, error) {
 	var fields []any
 	if err := json.Unmarshal(data, &fields); err != nil {
-		return nil, fmt.Errorf("reading kept headers: %w", err)
+		return nil, fmt.Errorf("reading stored headers: %w", err)
 	}
 	t, err := decodeTable(fields)
 	if err != nil {
-		return nil, fmt.Errorf("reading kept headers: %w", err)
+		return nil, fmt.Errorf("reading stored headers: %w", err)
 	}
 	return t, nil
 }
 
+// encodeTable returns the fields of a table in the stored form.
 func encodeTable(t amqp.Table) ([]any, error) {
 	fields := make([]any, 0, len(t))
 	for name, value := range t {
@@ -50,16 +61,17 @@ func encodeTable(t amqp.Table) ([]any, error) {
 	return fields, nil
 }
 
+// decodeTable reads the fields of a table from the stored form.
 func decodeTable(fields []any) (amqp.Table, error) {
 	t := make(amqp.Table, len(fields))
 	for _, f := range fields {
 		field, ok := f.([]any)
 		if !ok || len(field) != 3 {
-			return nil, fmt.Errorf("%v is no field", f)
+			return nil, fmt.Errorf("%v is not a field", f)
 		}
 		name, ok := field[0].(string)
 		if !ok {
-			return nil, fmt.Errorf("%v is no name", field[0])
+			return nil, fmt.Errorf("%v is not a name", field[0])
 		}
 		value, err := decodeValue(field[1], field[2])
 		if err != nil {
@@ -70,7 +82,7 @@ func decodeTable(fields []any) (amqp.Table, error) {
 	return t, nil
 }
 
-// keepValue returns a value's type and what is kept of it.
+// encodeValue returns a value's type and its stored form.
 func encodeValue(value any) (kind string, kept any, err error) {
 	switch v := value.(type) {
 	case nil:
@@ -122,10 +134,11 @@ func encodeValue(value any) (kind string, kept any, err error) {
 		}
 		return "array", list, nil
 	default:
-		return "", nil, fmt.Errorf("AMQP has no %T", value)
+		return "", nil, fmt.Errorf("AMQP has no type for %T", value)
 	}
 }
 
+// decodeValue reads a value from its stored form.
 func decodeValue(kind, kept any) (any, error) {
 	switch v := kept.(type) {
 	case nil:
@@ -142,15 +155,16 @@ func decodeValue(kind, kept any) (any, error) {
 	case string:
 		return decodeText(kind, v)
 	}
-	return nil, fmt.Errorf("%v is no %v", kept, kind)
+	return nil, fmt.Errorf("%v is not of type %v", kept, kind)
 }
 
+// decodeArray reads the items of an array from the stored form.
 func decodeArray(items []any) ([]any, error) {
 	list := make([]any, 0, len(items))
 	for _, i := range items {
 		item, ok := i.([]any)
 		if !ok || len(item) != 2 {
-			return nil, fmt.Errorf("%v is no item of an array", i)
+			return nil, fmt.Errorf("%v is not an item of an array", i)
 		}
 		value, err := decodeValue(item[0], item[1])
 		if err != nil {
@@ -161,7 +175,7 @@ func decodeArray(items []any) ([]any, error) {
 	return list, nil
 }
 
-// readText reads a value that is kept as a string.
+// decodeText reads a value that is stored as a string.
 func decodeText(kind any, text string) (any, error) {
 	switch kind {
 	case "string":

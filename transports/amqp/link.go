@@ -12,17 +12,42 @@ import (
 	"github.com/pentrough/pentrough/internal/backoff"
 )
 
-// The two connections. A broker under memory pressure blocks connections that publish; acks go over the other.
+// A link keeps one connection to the broker.
+//
+// A transport has two links, because a broker under memory pressure blocks the connections that
+// publish. The consumer link carries deliveries and acks, and the publisher link carries published
+// messages.
+//
+// A link is in one of these states:
+//
+//   - disconnected: session is nil, and err says why. run dials again after a pause.
+//   - connected: session is set.
+//   - blocked: the session is set, and its field blocked has the broker's reason. Published
+//     messages wait.
+//   - closed: ctx of run has ended. err is errClosedTransport, and stays that.
+//
+// A session is one connection. Each new connection is a new session.
+//
+// Invariants: err isn't nil while session is nil. changed is closed and replaced at each change of
+// state, so that a caller can wait for the next one. session.err is set before session.lost is
+// closed, and never changes after that. The library closes the channels of a lost connection
+// first; session.isLost then waits until run has noticed the loss.
+//
+// Lock order: link.mu is locked alone. It also guards the fields blocked and confirmWindow of the
+// session.
+
+// consumerRole and publisherRole name the two connections in the broker's tools, the log and the
+// metrics.
 const (
 	consumerRole  = "consumer"
 	publisherRole = "publisher"
 )
 
-// farewell bounds the orderly close of a connection.
+// connectionCloseTime bounds the orderly close of a connection.
 const connectionCloseTime = time.Second
 
-// link keeps one connection to the broker alive: it connects in the background, says when there is a new one, and begins
-// again when it is lost.
+// link keeps one connection to the broker. It connects in the background, and again after each
+// loss.
 type link struct {
 	role         string
 	dialer       *dialer
@@ -32,25 +57,26 @@ type link struct {
 
 	mu      sync.Mutex
 	session *session
-	// err is why there is no session.
+	// err says why there is no session.
 	err error
-	// changed is closed, and replaced, at each change of session or its blocking.
+	// changed is closed and replaced when the session, or a field of it that mu guards, changes.
 	changed chan struct{}
 }
 
-// session is one connection from its login to its loss.
+// session is one connection, from the login to the loss.
 type session struct {
 	conn *amqp.Connection
-	// gone is closed when the connection is lost.
+	// lost is closed when the connection is lost. From then on err says why.
 	lost chan struct{}
 	// err says why, once gone is closed.
 	err error
-	// blocked is the broker's reason for not taking messages, window the way out; guarded by link.mu.
+	// blocked is the broker's reason for blocking the connection. confirmWindow is the outbox's
+	// channel on it. Both are guarded by link.mu.
 	blocked       string
 	confirmWindow *confirmWindow
 }
 
-// lost says whether the connection is gone. Its channels learn that first.
+// isLost reports whether the connection is lost. If it is, isLost waits until err is set.
 func (s *session) isLost() bool {
 	if !s.conn.IsClosed() {
 		return false
@@ -59,6 +85,7 @@ func (s *session) isLost() bool {
 	return true
 }
 
+// newLink returns a link that isn't connected yet.
 func newLink(role string, d *dialer, c *connectivity, m *metrics) *link {
 	return &link{
 		role:         role,
@@ -71,7 +98,7 @@ func newLink(role string, d *dialer, c *connectivity, m *metrics) *link {
 	}
 }
 
-// change applies f and tells all who wait.
+// changeState calls f with the lock and wakes all callers that wait for a change.
 func (l *link) changeState(f func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -80,7 +107,8 @@ func (l *link) changeState(f func()) {
 	l.changed = make(chan struct{})
 }
 
-// state returns the session, or why there is none, and a channel that is closed when that changes.
+// currentState returns the session, or why there is none, and a channel that is closed at the next
+// change.
 func (l *link) currentState() (s *session, blocked string, changed <-chan struct{}, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -90,7 +118,7 @@ func (l *link) currentState() (s *session, blocked string, changed <-chan struct
 	return nil, "", l.changed, l.err
 }
 
-// wait returns the session as soon as there is one.
+// awaitSession returns the session as soon as there is one.
 func (l *link) awaitSession(ctx context.Context) (*session, error) {
 	for {
 		s, _, changed, err := l.currentState()
@@ -105,7 +133,7 @@ func (l *link) awaitSession(ctx context.Context) (*session, error) {
 	}
 }
 
-// run connects and connects again until ctx ends.
+// run connects, and again after each loss, until ctx ends.
 func (l *link) run(ctx context.Context) {
 	defer l.changeState(func() { l.session, l.err = nil, errClosedTransport })
 	pauses := l.reconnect.pauses()
@@ -115,7 +143,7 @@ func (l *link) run(ctx context.Context) {
 			l.metrics.connects.WithLabelValues(l.role).Inc()
 			began := time.Now()
 			err = l.serveConnection(ctx, conn)
-			// A connection that is lost at once again, over and over, deserves longer pauses.
+			// If connections are lost soon after the login, the pauses keep growing.
 			if time.Since(began) > l.reconnect.MaxInterval {
 				pauses.Reset()
 			}
@@ -131,7 +159,8 @@ func (l *link) run(ctx context.Context) {
 	}
 }
 
-// hold offers a connection until it is lost or ctx ends, and returns why.
+// serveConnection makes a connection the session until it is lost or ctx ends, and returns why it
+// ended.
 func (l *link) serveConnection(ctx context.Context, conn *amqp.Connection) error {
 	closes := conn.NotifyClose(make(chan *amqp.Error, 1))
 	blockings := conn.NotifyBlocked(make(chan amqp.Blocking, 4))
@@ -160,7 +189,7 @@ func (l *link) serveConnection(ctx context.Context, conn *amqp.Connection) error
 			l.recordBlocking(s, b)
 		case <-ctx.Done():
 			s.err = errClosedTransport
-			// The error is the peer's silence, and the connection is over either way.
+			// An error says that the broker didn't answer. The connection ends in any case.
 			_ = conn.CloseDeadline(time.Now().Add(connectionCloseTime))
 			close(s.lost)
 			return s.err
@@ -168,6 +197,7 @@ func (l *link) serveConnection(ctx context.Context, conn *amqp.Connection) error
 	}
 }
 
+// recordBlocking records and logs that the broker blocks publishing, or takes messages again.
 func (l *link) recordBlocking(s *session, b amqp.Blocking) {
 	reason := ""
 	if b.Active {

@@ -16,21 +16,42 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// outbox is the one way out, for all publishers: a channel with confirms on the publishing connection, opened again whenever it
-// is lost, and the declarations of all topics that are published to.
+// The outbox publishes all messages of a transport. All publishers of the transport share it.
+//
+// The outbox has one confirm window (window.go) on the publishing connection, and a declaration
+// for each topic that a publisher uses. Its goroutine opens a new confirm window whenever one is
+// lost. A message is sent in these steps:
+//
+//   - It waits for a connection that the broker doesn't block and that has a confirm window.
+//   - It waits until its topic is declared on that connection.
+//   - It takes a slot in the confirm window, and is written.
+//   - It waits for its confirm.
+//
+// Each wait ends with the caller's context, with publish_timeout, or with the Close of the
+// publisher. If it ends before the message is written, the message wasn't sent. After that the
+// outcome is undecided, unless the broker gave a verdict.
+//
+// Invariants: after the loss of a connection or channel, each topic is declared again before its
+// next message. A message has its slot until finishMessage, also if its caller has stopped waiting.
+//
+// Lock order: publisher.mu, outbox.mu, transport.mu. The locks declaration.mu, link.mu and
+// confirmWindow.mu are each locked alone.
+
+// outbox is the shared way to publish.
 type outbox struct {
 	t    *transport
 	link *link
 	log  *slog.Logger
-	// deadlines are those of what is published.
+	// deadlines makes the contexts that end after publish_timeout.
 	deadlines *deadlines
 
 	mu sync.Mutex
-	// begun says that declarations are kept from now on.
+	// started says that each declaration has its goroutine.
 	started  bool
 	declared map[string]*declaration
 }
 
+// newOutbox returns the outbox of a transport. It declares nothing before run.
 func newOutbox(t *transport) *outbox {
 	return &outbox{
 		t: t, link: t.publisher, log: t.env.Logger, declared: map[string]*declaration{},
@@ -38,7 +59,7 @@ func newOutbox(t *transport) *outbox {
 	}
 }
 
-// take returns a topic's declaration for one more publisher.
+// useDeclaration returns a topic's declaration for one more publisher.
 func (o *outbox) useDeclaration(r *route) *declaration {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -54,7 +75,8 @@ func (o *outbox) useDeclaration(r *route) *declaration {
 	return d
 }
 
-// release gives a declaration back.
+// releaseDeclaration ends one publisher's use of a declaration. The last release ends the
+// declaration.
 func (o *outbox) releaseDeclaration(d *declaration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -65,14 +87,14 @@ func (o *outbox) releaseDeclaration(d *declaration) {
 	}
 }
 
-// declarations are those of all topics that are published to.
+// declarations returns the declarations of all topics that publishers use.
 func (o *outbox) declarations() []*declaration {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return slices.Collect(maps.Values(o.declared))
 }
 
-// begin keeps the declarations, those so far and those to come.
+// startDeclaring starts the goroutine of each declaration, now and for later ones.
 func (o *outbox) startDeclaring() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -82,10 +104,11 @@ func (o *outbox) startDeclaring() {
 	}
 }
 
-// saidFor is how long a channel has to live so that the cause of its loss is news again.
+// repeatAfter is how long a channel has to be open before the same cause of its loss is logged
+// again.
 const repeatAfter = time.Minute
 
-// run keeps a channel open until ctx ends.
+// run opens a confirm window whenever there is a connection without one, until ctx ends.
 func (o *outbox) run(ctx context.Context) {
 	o.startDeclaring()
 	said := ""
@@ -109,7 +132,7 @@ func (o *outbox) run(ctx context.Context) {
 			said = ""
 			continue
 		}
-		// The channel alone was closed: by an exchange that is gone, as a rule. Everything is declared again.
+		// Only the channel was closed, usually because an exchange is missing. Declare all topics again.
 		for _, d := range o.declarations() {
 			d.forgetResult(0)
 		}
@@ -118,7 +141,7 @@ func (o *outbox) run(ctx context.Context) {
 		case r != nil && r.declare:
 			o.t.logDeleted("exchange", r.exchange)
 		case r != nil:
-			// The next look at its topic finds it missing and says so.
+			// The declaration of the topic reports that the exchange is missing.
 		case said != err.Error() || time.Since(began) > repeatAfter:
 			o.log.Warn("the channel for publishing was lost, opening another", "err", err)
 			said = err.Error()
@@ -129,7 +152,8 @@ func (o *outbox) run(ctx context.Context) {
 	}
 }
 
-// missing is a route to the exchange whose absence closed the channel, one that declares it if there is one.
+// findMissingExchange returns a route to the exchange whose absence closed the channel, or nil. It
+// prefers a route that declares the exchange.
 func (o *outbox) findMissingExchange(err error) *route {
 	e, ok := errors.AsType[*refusal](err)
 	if !ok || e.cause.Code != amqp.NotFound {
@@ -144,7 +168,8 @@ func (o *outbox) findMissingExchange(err error) *route {
 	return found
 }
 
-// ready returns the window through which messages can leave, or why there is none.
+// readyConfirmWindow returns the confirm window that takes messages now. If there is none, it
+// returns why, and a channel that is closed when that changes.
 func (o *outbox) readyConfirmWindow() (s *session, w *confirmWindow, changed <-chan struct{}, err error) {
 	l := o.link
 	l.mu.Lock()
@@ -161,8 +186,8 @@ func (o *outbox) readyConfirmWindow() (s *session, w *confirmWindow, changed <-c
 	}
 }
 
-// accepts returns why a message for a topic would have to wait now. A topic that is yet to be declared on a connection that works
-// doesn't.
+// checkTopic returns why a message for a topic would have to wait now. It returns nil for a topic
+// without a declaration if the connection works.
 func (o *outbox) checkTopic(topic string) error {
 	s, _, _, err := o.readyConfirmWindow()
 	if err != nil {
@@ -180,13 +205,14 @@ func (o *outbox) checkTopic(topic string) error {
 	return nil
 }
 
-// send writes a message as soon as the broker takes messages and the window has room, for which it settles earlier messages of the
-// batch. After an error nothing was sent.
+// sendMessage writes a message as soon as the broker takes messages and the confirm window has a
+// free slot. While it waits for a slot, it settles earlier messages of the batch. If it returns an
+// error other than ErrUndecided, nothing was sent.
 func (o *outbox) sendMessage(ctx context.Context, m amqp.Publishing, d *declaration, b *batch) (*pending, error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("not sent: %w", context.Cause(ctx))
 	}
-	// wait returns why the attempt is over, or nil if c was closed.
+	// wait returns nil when c is closed, or an error when the attempt has ended.
 	wait := func(c <-chan struct{}, why error) error {
 		select {
 		case <-c:
@@ -242,7 +268,7 @@ func (o *outbox) sendMessage(ctx context.Context, m amqp.Publishing, d *declarat
 			r.counters.undecided.Inc()
 			return nil, fmt.Errorf("%w: %w", transports.ErrUndecided, plainError(err))
 		}
-		// Nothing was written; the next channel gets it.
+		// Nothing was written. Send it on the next channel.
 		if err := wait(w.lost, errLost); err != nil {
 			return nil, err
 		}
@@ -251,7 +277,7 @@ func (o *outbox) sendMessage(ctx context.Context, m amqp.Publishing, d *declarat
 
 var errDeclaring = errors.New("declaring exchange and queue")
 
-// await waits for the broker's word on a message.
+// awaitConfirm waits for the confirm of a message.
 func (o *outbox) awaitConfirm(ctx context.Context, p *pending, deadline context.Context) error {
 	c := p.declaration.route.counters
 	over := deadline
@@ -262,7 +288,7 @@ func (o *outbox) awaitConfirm(ctx context.Context, p *pending, deadline context.
 		over = ctx
 	case <-deadline.Done():
 	}
-	// Its place in the window is free only when the broker has spoken, or the channel is lost.
+	// The message keeps its slot until the broker confirms or refuses it, or the channel is lost.
 	o.t.startGoroutine(func() {
 		<-p.confirm.Done()
 		_, _ = p.confirmWindow.finishMessage(p)
@@ -271,6 +297,7 @@ func (o *outbox) awaitConfirm(ctx context.Context, p *pending, deadline context.
 	return fmt.Errorf("%w: no confirm from the broker: %w", transports.ErrUndecided, context.Cause(over))
 }
 
+// finishMessage counts how a message ended, and returns an error if it isn't confirmed.
 func (o *outbox) finishMessage(p *pending) error {
 	r := p.declaration.route
 	c := r.counters
@@ -280,8 +307,8 @@ func (o *outbox) finishMessage(p *pending) error {
 		c.confirmed.Inc()
 		return nil
 	case returned:
-		// Perhaps the queue was deleted; declaring again brings it back. Not more often than once in the longest pause, as the message
-		// may be unroutable for another reason.
+		// If the queue was deleted, declaring it again helps. The message may be unroutable for another
+		// reason, so the topic is declared at most once per max_interval.
 		p.declaration.forgetResult(o.t.config.Reconnect.MaxInterval)
 		if r.drop {
 			c.dropped.Inc()

@@ -2,27 +2,38 @@ package amqp
 
 import "time"
 
+// The prefetch is the window of a subscription: how many unsettled messages the broker may send
+// it.
+//
+// The prefetch has two states, configured and reduced. It is reduced when messages fill the budget
+// of bytes (arrivals.go). If they fill it again, the reduced prefetch is one. The configured
+// prefetch is restored after quietTime without a message. It is also restored when all messages of
+// a longer time (restoreAfter) were small.
+//
+// A change of the prefetch needs a new consumer. The broker requeues the deliveries that the old
+// consumer skipped, and counts them as delivered once. So if the queue has a delivery limit, the
+// prefetch is restored only when no message arrives and all are settled.
+//
+// The fields belong to the goroutine of the subscription, so they need no lock.
+
 const (
-	// lull is how long nothing may have come before a reduced prefetch is given up.
+	// quietTime is how long no message may have arrived before the configured prefetch is
+	// restored.
 	quietTime = time.Second
-	// firstGrowth is how long a prefetch stays reduced though messages come all the time. Each time it
-	// is reduced again doubles that.
+	// minRestoreAfter is the shortest time for which a prefetch stays reduced while messages
+	// arrive. Each further reduction doubles the time, up to maxRestoreAfter.
 	minRestoreAfter = 10 * time.Second
 	maxRestoreAfter = 10 * time.Minute
 )
 
-// prefetch is how many messages a subscription asks for. It is the configured number until they turn
-// out to be so large that they fill the budget of bytes in flight. It is reduced then, and tried in
-// full again when nothing has come for a while, or when what came was small.
-//
-// Changing it takes another consumer, and the broker counts what it takes back as delivered once. So
-// where the queue has a delivery limit it only grows when the queue is empty.
+// prefetch is the configured and the reduced prefetch of a subscription.
 type prefetch struct {
 	configured   int
-	reduced      int // 0: it isn't
+	reduced      int // 0 if the prefetch isn't reduced
 	restoreAfter time.Duration
 }
 
+// current returns the prefetch that the next consumer asks for.
 func (p *prefetch) current() int {
 	if p.reduced > 0 {
 		return p.reduced
@@ -30,8 +41,9 @@ func (p *prefetch) current() int {
 	return p.configured
 }
 
-// reduce is called when messages of up to largest bytes have filled a budget of limit bytes. Half of the
-// budget is for this subscription then. If that was too much, it takes one message at a time.
+// reduceFor reduces the prefetch after messages of up to largest bytes have filled a budget of
+// limit bytes. The first reduction leaves half of the budget to others. The second one leaves a
+// prefetch of one.
 func (p *prefetch) reduceFor(limit, largest int) {
 	if p.reduced > 0 {
 		p.reduced = 1
@@ -41,8 +53,8 @@ func (p *prefetch) reduceFor(limit, largest int) {
 	p.restoreAfter = min(max(2*p.restoreAfter, minRestoreAfter), maxRestoreAfter)
 }
 
-// grows reports whether the configured number is to be tried again. The consumer began at that time,
-// and its messages had up to largest bytes.
+// canRestore reports whether to restore the configured prefetch while messages arrive. The
+// consumer began at the given time, and its messages had up to largest bytes.
 func (p *prefetch) canRestore(limit, largest int, began time.Time) bool {
 	return time.Since(began) >= p.restoreAfter && largest <= limit/2/p.configured
 }

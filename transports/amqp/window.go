@@ -14,47 +14,73 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// window is one channel in confirm mode with a bound on what awaits its confirm.
+// The confirm window bounds how many published messages may wait for their confirms.
+//
+// A confirm window is one channel in confirm mode. A message takes a slot before it is written. It
+// gives the slot back when its confirm is there, or when the channel is lost. A channel that is
+// lost is never opened again: the outbox opens another confirm window.
+//
+// A message passes through these states:
+//
+//   - It waits for a slot (takeSlot).
+//   - It is pending from publish until finishMessage: it has a slot and is in awaited.
+//   - It is finished with a verdict. It is confirmed, returned (no queue took it), refused (a
+//     negative confirm), or undecided (the channel was lost before the confirm came).
+//
+// A broker closes a channel or a connection because of a single message that it doesn't accept,
+// and often doesn't say which one. So after such a loss all pending messages are suspects. The
+// next confirm window sends one message at a time until no suspect is left or suspectTime has
+// passed. If that channel is lost too, the only pending message is the cause, and it is
+// unsendable.
+//
+// Invariants: the number of tokens in slots is the number of pending messages, of callers between
+// takeSlot and publish, and of slots that suspects block. Every pending message is in awaited. mu
+// guards awaited, suspects, the returns and the fields of pending messages. No other lock is taken
+// and no call blocks while mu is locked, so there is no lock order.
+
+// confirmWindow is a channel in confirm mode with a bound on the messages that wait for confirms.
 type confirmWindow struct {
 	session   *session
 	marshaler *marshaler
 	ch        *amqp.Channel
 	closes    <-chan *amqp.Error
-	// slots holds one token a message that awaits its confirm.
+	// slots has one token for each message that waits for its confirm.
 	slots chan struct{}
-	// gone is closed when the channel is lost; err says why, and alone that no more than one message awaited its confirm.
-	lost    chan struct{}
-	err     error
-	onlyOne bool
-	// careful, as alone, says that there were suspects at the end.
+	// lost is closed when the channel is lost. From then on err says why, onlyOne that at most one
+	// message was pending, and hadSuspects that there were suspects.
+	lost        chan struct{}
+	err         error
+	onlyOne     bool
 	hadSuspects bool
 
 	mu sync.Mutex
-	// suspects are the ids of messages one of which made the broker close an earlier channel or connection. As long as there
-	// are any, until the time in trust, each message is sent alone.
+	// suspects are the ids of messages that were pending when the broker closed an earlier channel
+	// or connection: it may have closed it because of any of them. While there are suspects, and
+	// until suspectUntil, one message is sent at a time.
 	suspects     map[string]struct{}
 	suspectUntil time.Time
-	// returns holds what the broker returned. The library puts a return there before it completes the confirm that
-	// follows it, and there can't be more of them than slots.
+	// returns has the messages that the broker returned. The library puts a return there before it
+	// completes the confirm of the same message. There can't be more returns than slots.
 	returns <-chan amqp.Return
-	// awaited finds messages by the id that a return carries. Ids may repeat: the others follow
-	// by next.
+	// awaited finds pending messages by the id that a return carries. Messages with the same id
+	// are linked by next.
 	awaited map[string]*pending
 }
 
-// pending is a message that awaits its confirm.
+// pending is a message that was written and that waits for its confirm.
 type pending struct {
 	confirmWindow *confirmWindow
 	declaration   *declaration
 	id            string
 	size          int
 	confirm       *amqp.DeferredConfirmation
-	// returned is the broker's reason for returning the message, next another with the same id;
-	// guarded by window.mu.
+	// returned is the broker's reason for returning the message. next is another message with the
+	// same id. Both are guarded by confirmWindow.mu.
 	returned string
 	next     *pending
 }
 
+// verdict says how a published message ended.
 type verdict int
 
 const (
@@ -64,10 +90,11 @@ const (
 	undecided
 )
 
-// suspicion is how long suspects are waited for. They come again as soon as their publishers try again.
+// suspectTime is how long a confirm window waits for suspects. Their publishers normally send them
+// again at once.
 const suspectTime = 30 * time.Second
 
-// openWindow opens a channel.
+// openConfirmWindow opens a channel in confirm mode.
 func openConfirmWindow(m *marshaler, s *session, size int, suspects map[string]struct{}) (*confirmWindow, error) {
 	ch, err := s.conn.Channel()
 	if err != nil {
@@ -97,7 +124,8 @@ func openConfirmWindow(m *marshaler, s *session, size int, suspects map[string]s
 	return w, nil
 }
 
-// fail says that the channel is lost. It returns the ids of the messages that are suspected of that.
+// markLost records that the channel is lost. It returns the ids of the messages that may be the
+// cause.
 func (w *confirmWindow) markLost(err error) (suspects map[string]struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -122,8 +150,8 @@ func (w *confirmWindow) markLost(err error) (suspects map[string]struct{}) {
 	}
 }
 
-// blames says whether the broker closed a channel or the connection for something that was sent, without a word that
-// tells what.
+// mayBlameMessage reports whether the broker closed a channel or connection because of a message
+// without naming the message.
 func mayBlameMessage(err error) bool {
 	e, ok := errors.AsType[*refusal](err)
 	if !ok {
@@ -137,11 +165,12 @@ func mayBlameMessage(err error) bool {
 	return false
 }
 
-// errConfirmed says that the caller can make room by settling a message of its own. Callers who send several would otherwise wait for
-// each other's slots.
-var errOwnConfirmed = errors.New("a message of the caller's is confirmed")
+// errOwnConfirmed says that a message of the same caller is confirmed, so that the caller can free
+// its slot. Callers with several messages would otherwise wait for each other's slots.
+var errOwnConfirmed = errors.New("an earlier message of the caller is confirmed")
 
-// enter takes a slot. errLost means that the channel went before there was one, errConfirmed that own was closed.
+// takeSlot waits for a slot. It returns errLost if the channel was lost first, and errOwnConfirmed
+// if own was closed first.
 func (w *confirmWindow) takeSlot(ctx, deadline context.Context, own <-chan struct{}) error {
 	select {
 	case w.slots <- struct{}{}:
@@ -156,13 +185,14 @@ func (w *confirmWindow) takeSlot(ctx, deadline context.Context, own <-chan struc
 	case <-w.lost:
 		return errLost
 	case <-ctx.Done():
-		return fmt.Errorf("not sent: the broker owes confirms for %d messages: %w", cap(w.slots), context.Cause(ctx))
+		return fmt.Errorf("not sent: %d messages wait for their confirms: %w", cap(w.slots), context.Cause(ctx))
 	case <-deadline.Done():
-		return fmt.Errorf("not sent: the broker owes confirms for %d messages: %w", cap(w.slots), context.Cause(deadline))
+		return fmt.Errorf("not sent: %d messages wait for their confirms: %w", cap(w.slots), context.Cause(deadline))
 	}
 }
 
-// publish writes a message; the caller has a slot. The wire below never blocks.
+// publish writes a message. The caller has taken a slot. It doesn't block, because the wire below
+// buffers all writes.
 func (w *confirmWindow) publish(m amqp.Publishing, d *declaration) (*pending, error) {
 	w.marshaler.fitFrame(&m, w.session.conn.Config.FrameSize)
 	p := &pending{confirmWindow: w, declaration: d, id: m.MessageId, size: len(m.Body)}
@@ -180,7 +210,7 @@ func (w *confirmWindow) publish(m amqp.Publishing, d *declaration) (*pending, er
 	return p, nil
 }
 
-// finish says what became of a message whose confirm is complete, and gives its slot back.
+// finishMessage frees the slot of a message whose confirm is complete, and returns the verdict.
 func (w *confirmWindow) finishMessage(p *pending) (verdict, error) {
 	// The library completes all confirms of a lost channel as negative ones.
 	lost := !p.confirm.Acked() && w.ch.IsClosed()
@@ -205,7 +235,8 @@ func (w *confirmWindow) finishMessage(p *pending) (verdict, error) {
 	}
 }
 
-// clear takes a message off the suspects. After the last one the window has all its slots. The lock is held.
+// clearSuspect removes a message from the suspects. When none is left, all slots become free. The
+// caller has locked mu.
 func (w *confirmWindow) clearSuspect(id string) {
 	if len(w.suspects) == 0 {
 		return
@@ -221,8 +252,9 @@ func (w *confirmWindow) clearSuspect(id string) {
 	}
 }
 
-// collect marks what came back. A return names its message only by what the message carried: of several with the same id on the
-// same way all are marked, which at worst sends one twice.
+// collectReturns marks the messages that the broker returned. A return identifies its message only
+// by id, exchange and routing key. If several pending messages share these, all of them are
+// marked. At worst one of them is then sent twice. The caller has locked mu.
 func (w *confirmWindow) collectReturns() {
 	for {
 		select {
@@ -242,7 +274,7 @@ func (w *confirmWindow) collectReturns() {
 	}
 }
 
-// leave takes a message off the books.
+// removePending removes a message from awaited and frees its slot. The caller has locked mu.
 func (w *confirmWindow) removePending(p *pending) {
 	first := w.awaited[p.id]
 	at := &first
@@ -257,11 +289,13 @@ func (w *confirmWindow) removePending(p *pending) {
 	<-w.slots
 }
 
-// errAgain is the fate of a message that was on a channel which the broker closed because of something else: it is sent again.
+// errSendAgain says that the broker closed the channel for another reason than this message. The
+// message is sent again.
 var errSendAgain = errors.New("the channel was closed for another reason than this message")
 
-// fate says what the loss of the channel means for a message that had no confirm. The broker closes a channel, with all that is on
-// it, for a single message that it doesn't take, and names at most that message's exchange or size.
+// lossError returns the error for a message whose channel was lost before its confirm came. The
+// broker closes a channel, with all its pending messages, because of a single message. It names at
+// most the exchange or the size of that message.
 func (p *pending) lossError(why error) error {
 	w, undecided := p.confirmWindow, fmt.Errorf("%w: %w", transports.ErrUndecided, why)
 	e, ok := errors.AsType[*refusal](why)
@@ -273,7 +307,7 @@ func (p *pending) lossError(why error) error {
 	}
 	switch e.cause.Code {
 	case amqp.NotFound:
-		// Its exchange is declared again first, or found missing, and no other had a part in it.
+		// The outbox declares the exchange again, or finds out that it is missing.
 		return errSendAgain
 	case amqp.AccessRefused:
 		if !e.namesExchange(p.declaration.route.exchange) {
