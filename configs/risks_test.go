@@ -22,7 +22,7 @@ func TestWhatIsSentInTheClearIsWarnedOf(t *testing.T) {
 		"type = \"amqp\"\nhost = \"10.0.0.7\"\ntls = { insecure = true }":                   "transport.t.tls.insecure: the server's certificate isn't checked",
 		"type = \"http\"\nlisten = \":8080\"\ntoken = \"hush-hush\"":                        "transport.t.token: the token is sent in the clear",
 		"type = \"http\"\nlisten = \"127.0.0.1:8080\"\ntoken = \"hush-hush\"":               "",
-		"type = \"amqp\"\nreply_to = [\"replies.*\", \"*\"]":                                "transport.t.reply_to: whoever may publish to this host can have results written to any queue",
+		"type = \"amqp\"\nreply_to = [\"replies.*\", \"*\"]":                                "transport.t.reply_to: anyone who may publish to this host can make it write results to any queue",
 		"type = \"amqp\"\nreply_to = [\"replies.*\"]":                                       "",
 		"type = \"http\"\nlisten = \"[::1%lo]:8080\"\ntoken = \"hush-hush\"":                "",
 		"type = \"http\"\nlisten = \":8080\"":                                               "",
@@ -82,7 +82,7 @@ func warns(t *testing.T, text, want string) {
 		t.Fatalf("%s: %v", text, err)
 	}
 	got := warnings.String()
-	risks := strings.Count(got, "in the clear") + strings.Count(got, "certificate isn't") + strings.Count(got, "whoever may publish")
+	risks := strings.Count(got, "in the clear") + strings.Count(got, "certificate isn't") + strings.Count(got, "anyone who may publish")
 	if strings.Contains(got, "hush") || risks > 1 || (want != "") != (risks == 1) || !strings.Contains(got, want) {
 		t.Errorf("%s\n warns: %s\n not: %s", text, got, want)
 	}

@@ -1,10 +1,17 @@
-// Package amqp carries messages from and to RabbitMQ, or any broker that speaks AMQP 0.9.1.
+// Package amqp carries messages from and to RabbitMQ, or another broker that speaks AMQP 0.9.1.
 //
-// It uses watermill-amqp's configuration, topology and marshaler types, with a connection,
-// subscriber and publisher of its own: up to prefetch messages in flight instead of one, any AMQP
-// header and property kept, confirms pipelined on one channel, returned messages noticed, and a
-// broker that is absent, restarted or blocked survived without a message lost or a call that
-// never returns. Start reading at [Config], then transport.go.
+// It uses the configuration, topology and marshaler types of watermill-amqp. Connections,
+// subscriber and publisher are its own:
+//
+//   - A consumer may have up to prefetch unsettled messages, instead of one.
+//   - All AMQP headers and properties are kept.
+//   - Many messages wait for their confirms on one channel, and returned messages are detected.
+//   - A broker that is down, restarts or blocks publishing costs no message and no call that never
+//     returns.
+//
+// Start reading at [Config], then transport.go. Consuming is in subscriber.go, generation.go,
+// acks.go and arrivals.go, and publishing in publisher.go, outbox.go, window.go and
+// declaration.go.
 package amqp
 
 import (

@@ -12,40 +12,41 @@ import (
 )
 
 const (
-	// answerPatience is how long a copy waits for a connection.
+	// copyWait is how long a copy waits for a connection.
 	copyWait = time.Minute
-	// answerBuffer is how many copies may wait for the connection before further ones are dropped.
+	// copyBuffer is how many copies may wait for a connection. Further copies are dropped.
 	copyBuffer = 256
 )
 
-// answers sends copies of results to the reply_to of the messages that caused them: one attempt
-// each, on a channel without confirms that nothing else depends on.
+// replyCopies sends a copy of each result to the reply_to of the message that caused it. Each copy
+// has one attempt, on a channel without confirms that nothing else uses.
 type replyCopies struct {
 	t       *transport
 	allowed replyQueues
 	queue   chan replyCopy
-	// ch is a channel on the connection on. They belong to run.
+	// ch is a channel on session. Both belong to the goroutine of run.
 	ch      *amqp.Channel
 	session *session
-	// complaints lets one refusal a minute be logged.
+	// complaints limits the log to one refused copy a minute.
 	complaints rate.Sometimes
 }
 
-// answer is a result on its way to a reply_to.
+// replyCopy is a copy of a result for a reply_to.
 type replyCopy struct {
 	replyTo, correlationID string
 	result                 *message.Message
-	// until is how long it waits for a connection.
+	// until is when the copy stops waiting for a connection.
 	until time.Time
 }
 
+// newReplyCopies returns the copies of a transport. Nothing is sent before run.
 func newReplyCopies(t *transport) *replyCopies {
 	return &replyCopies{t: t, allowed: newReplyQueues(t.config.ReplyTo, t.env.Consumed), queue: make(chan replyCopy, copyBuffer), complaints: rate.Sometimes{Interval: time.Minute}}
 }
 
-// Answer implements transports.Answerer: it puts the first produced message in line, unless
-// reply_to names a queue that it may not name. A produced message that carries the same reply_to
-// is the question on its way to somebody else, who will answer it.
+// Answer implements transports.Answerer. It queues a copy of the first produced message, unless
+// reply_to names a queue that isn't allowed. It sends no copy if the produced message has the same
+// reply_to: then that message is the request, and its receiver will answer it.
 func (t *transport) Answer(metadata message.Metadata, o *transports.Outcome) {
 	replyTo := metadata[transports.ReplyTo]
 	if replyTo == "" || len(o.Messages) == 0 || o.Messages[0].Metadata[transports.ReplyTo] == replyTo {
@@ -65,10 +66,11 @@ func (t *transport) Answer(metadata message.Metadata, o *transports.Outcome) {
 	}
 }
 
+// countCopy counts a copy by its outcome.
 func (a *replyCopies) countCopy(outcome string) { a.t.metrics.replies.WithLabelValues(outcome).Inc() }
 
-// refuse counts a reply_to that may not be served. Anyone who may publish can cause it, so not
-// every one is logged.
+// refuseCopy counts a reply_to that isn't allowed. Anyone who may publish can cause one, so most
+// of them aren't logged.
 func (a *replyCopies) refuseCopy(metadata message.Metadata, err error) {
 	a.countCopy("refused")
 	a.complaints.Do(func() {
@@ -77,7 +79,7 @@ func (a *replyCopies) refuseCopy(metadata message.Metadata, err error) {
 	})
 }
 
-// run sends until ctx ends.
+// run sends the queued copies until ctx ends.
 func (a *replyCopies) run(ctx context.Context) {
 	for {
 		select {
@@ -89,7 +91,7 @@ func (a *replyCopies) run(ctx context.Context) {
 	}
 }
 
-// send returns what became of the copy.
+// sendCopy sends a copy and returns its outcome.
 func (a *replyCopies) sendCopy(ctx context.Context, next replyCopy) string {
 	publishing, err := a.t.marshaler.Marshal(next.result)
 	if err != nil {
@@ -115,7 +117,7 @@ func (a *replyCopies) sendCopy(ctx context.Context, next replyCopy) string {
 	return "sent"
 }
 
-// channel returns a channel as soon as there is a connection that the broker doesn't block.
+// readyChannel returns a channel as soon as there is a connection that the broker doesn't block.
 func (a *replyCopies) readyChannel(ctx context.Context) (*amqp.Channel, error) {
 	for {
 		s, blocked, changed, _ := a.t.publisher.currentState()

@@ -78,7 +78,7 @@ func TestLargeMessagesAreTakenWithinTheBudget(t *testing.T) {
 			if _, err := r.subscriber().Subscribe(t.Context(), "q", k.take); err != nil {
 				t.Fatal(err)
 			}
-			r.logs(1, "asking the broker for fewer")
+			r.logs(1, "reducing the prefetch")
 			if open := k.open(); open != limit/size+1 {
 				t.Errorf("%d messages are in flight", open)
 			}

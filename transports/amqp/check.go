@@ -15,11 +15,12 @@ import (
 
 var _ transports.Checker = (*Config)(nil)
 
-// checkRole is how the broker's tools show a connection that only looks.
+// checkRole names a connection of a dry run in the broker's tools.
 const checkRole = "dry run"
 
-// Check implements transports.Checker: it connects, logs in, and looks for exchanges and queues. Whether those that are there have
-// the properties that the topic wants, and whether bindings are there, can't be asked without declaring them.
+// Check implements transports.Checker. It connects, logs in, and checks whether exchanges and
+// queues exist. It can't check their properties or the bindings, because AMQP offers no way to
+// query them.
 func (c *Config) Check(ctx context.Context, env transports.Env, uses []transports.TopicUse) []transports.Check {
 	e, err := c.endpoint()
 	if err != nil {
@@ -33,7 +34,7 @@ func (c *Config) Check(ctx context.Context, env transports.Env, uses []transport
 	if err != nil {
 		return []transports.Check{{Part: "connection", Err: err, Next: nextForConnection(err)}}
 	}
-	defer func() { _ = conn.Close() }() // nothing is lost with it
+	defer func() { _ = conn.Close() }() // the connection carried no messages
 	all := []transports.Check{{Part: "connection", Found: fmt.Sprintf("logged in to %s as %s, virtual host %q", e.addr, e.username, e.vhost)}}
 	for _, use := range uses {
 		all = append(all, c.checkTopic(conn, use))
@@ -41,26 +42,26 @@ func (c *Config) Check(ctx context.Context, env transports.Env, uses []transport
 	return all
 }
 
-// nextForConnection says what to do when the broker can't be reached or refuses.
+// nextForConnection returns what to do when the broker can't be reached or refuses the login.
 func nextForConnection(err error) string {
 	var op net.Error
 	switch {
 	case errors.Is(err, amqp.ErrCredentials), errors.Is(err, amqp.ErrSASL):
-		return "correct username and password, or make the user: rabbitmqctl add_user"
+		return "correct username and password, or create the user: rabbitmqctl add_user"
 	case errors.Is(err, amqp.ErrVhost):
-		return "make the virtual host and let the user in: rabbitmqctl add_vhost, rabbitmqctl set_permissions"
+		return "create the virtual host and give the user access: rabbitmqctl add_vhost, rabbitmqctl set_permissions"
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, os.ErrPermission):
 		return "correct the file in the table tls"
 	case strings.HasPrefix(err.Error(), "starting TLS"):
-		return "hold the table tls against the broker's certificate"
+		return "compare the table tls with the broker's certificate"
 	case errors.As(err, &op), strings.HasPrefix(err.Error(), "dialing"):
-		return "start the broker, or correct where it is"
+		return "start the broker, or correct its address"
 	default:
 		return ""
 	}
 }
 
-// checkTopic looks for what a topic needs.
+// checkTopic checks whether the exchange and the queue of a topic exist.
 func (c *Config) checkTopic(conn *amqp.Connection, use transports.TopicUse) transports.Check {
 	check := transports.Check{Part: "topic " + use.Topic}
 	r, err := c.route(use.Topic)
@@ -72,13 +73,13 @@ func (c *Config) checkTopic(conn *amqp.Connection, use transports.TopicUse) tran
 	note := func(what, there string, err error) {
 		switch {
 		case err == nil:
-			found = append(found, what+" is there"+there)
+			found = append(found, what+" exists"+there)
 		case !isNotFound(err):
 			check.Err = errors.Join(check.Err, fmt.Errorf("checking %s: %w", what, plainError(err)))
 			check.Next = "let the user read and configure it: rabbitmqctl set_permissions"
 		case !r.declare || strings.HasPrefix(what, `exchange "amq.`):
-			check.Err = errors.Join(check.Err, fmt.Errorf("there is no %s", what))
-			check.Next = "make it in the broker, or let the host make it: declare = true"
+			check.Err = errors.Join(check.Err, fmt.Errorf("%s doesn't exist", what))
+			check.Next = "create it in the broker, or let the host create it: declare = true"
 		default:
 			missing = append(missing, what)
 		}
@@ -89,7 +90,7 @@ func (c *Config) checkTopic(conn *amqp.Connection, use transports.TopicUse) tran
 			return ch.ExchangeDeclarePassive(r.exchange, e.Type, e.Durable, e.AutoDeleted, e.Internal, false, e.Arguments)
 		}))
 	}
-	// A publisher needs the exchange, and makes the queue if it may.
+	// A publisher needs the exchange, and declares the queue if it may.
 	if use.Use == transports.Consume || r.declare && !r.config.Queue.Exclusive {
 		var q amqp.Queue
 		err := onChannel(conn, func(ch *amqp.Channel) (err error) {
@@ -104,13 +105,13 @@ func (c *Config) checkTopic(conn *amqp.Connection, use transports.TopicUse) tran
 	}
 	if len(missing) > 0 {
 		check.Missing = true
-		found = append(found, strings.Join(missing, " and ")+" will be made")
+		found = append(found, strings.Join(missing, " and ")+" will be created")
 	}
 	check.Found = strings.Join(found, ", ")
 	return check
 }
 
-// onChannel asks on a channel of its own, as a refusal closes it.
+// onChannel calls ask with a channel of its own, because a refusal closes the channel.
 func onChannel(conn *amqp.Connection, ask func(*amqp.Channel) error) error {
 	ch, err := conn.Channel()
 	if err != nil {
@@ -120,6 +121,7 @@ func onChannel(conn *amqp.Connection, ask func(*amqp.Channel) error) error {
 	return ask(ch)
 }
 
+// isNotFound reports whether the broker says that an exchange or queue doesn't exist.
 func isNotFound(err error) bool {
 	e, ok := errors.AsType[*amqp.Error](err)
 	return ok && e != nil && e.Code == amqp.NotFound

@@ -17,7 +17,7 @@ func check(t *testing.T, c *Config, uses ...transports.TopicUse) []transports.Ch
 	return c.Check(ctx, transports.Env{Name: "broker", Host: "test"}, uses)
 }
 
-// TestCheckChangesNothing: what a check says will be made isn't made by it.
+// TestCheckChangesNothing: what a check says will be created isn't made by it.
 func TestCheckChangesNothing(t *testing.T) {
 	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
@@ -44,12 +44,12 @@ func TestCheckChangesNothing(t *testing.T) {
 			err     string
 		}{
 			{found: "logged in to "},
-			{found: `exchange "amq.direct" is there, queue "there" is there (2 waiting, 0 consuming)`},
-			{found: `exchange "houses" and queue "away" will be made`, missing: true},
-			{err: `there is no exchange "houses"`},
-			{err: "there is no exchange \"houses\"\nthere is no queue \"strict\""},
-			{found: `queue "there" is there (2 waiting, 0 consuming)`},
-			{err: `there is no exchange "amq.nothing"`, found: `queue "there" is there`},
+			{found: `exchange "amq.direct" exists, queue "there" exists (2 waiting, 0 consuming)`},
+			{found: `exchange "houses" and queue "away" will be created`, missing: true},
+			{err: `exchange "houses" doesn't exist`},
+			{err: "exchange \"houses\" doesn't exist\nqueue \"strict\" doesn't exist"},
+			{found: `queue "there" exists (2 waiting, 0 consuming)`},
+			{err: `exchange "amq.nothing" doesn't exist`, found: `queue "there" exists`},
 		} {
 			got := all[i]
 			text := ""
@@ -70,7 +70,7 @@ func TestCheckChangesNothing(t *testing.T) {
 
 func TestCheckWithoutABroker(t *testing.T) {
 	for url, next := range map[string]string{
-		"amqp://guest:hunter2@127.0.0.1:1/": "start the broker, or correct where it is",
+		"amqp://guest:hunter2@127.0.0.1:1/": "start the broker, or correct its address",
 		"amqp://":                           "",
 	} {
 		all := check(t, config(url), transports.TopicUse{Topic: "a", Use: transports.Consume})

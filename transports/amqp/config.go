@@ -17,36 +17,37 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// Config is the `[transport.NAME]` table of type amqp. The broker is named either by url or by host, port, vhost, username
-// and password.
+// Config is the `[transport.NAME]` table of type amqp. Either url names the broker, or host, port,
+// vhost, username and password do.
 type Config struct {
-	URL      transports.Secret `toml:"url" schemes:"amqp,amqps" doc:"Where the broker is: amqp://user:password@host:port/vhost, or amqps:// for TLS." example:"\"amqp://guest:guest@127.0.0.1:5672/\""`
+	URL      transports.Secret `toml:"url" schemes:"amqp,amqps" doc:"The broker's address and the login: amqp://user:password@host:port/vhost, or amqps:// for TLS." example:"\"amqp://guest:guest@127.0.0.1:5672/\""`
 	Host     string            `toml:"host" doc:"The broker's host name or address, if url isn't used."`
 	Port     int               `toml:"port" doc:"The broker's port; 0 is 5672, or 5671 with TLS." min:"0" max:"65535"`
 	VHost    string            `toml:"vhost" doc:"The virtual host."`
 	Username string            `toml:"username" doc:"The user to log in as."`
 	Password transports.Secret `toml:"password" doc:"The user's password."`
-	TLS      *transports.TLS   `toml:"tls" doc:"TLS to the broker; an empty table is TLS with the system's authorities."`
+	TLS      *transports.TLS   `toml:"tls" doc:"TLS to the broker. With an empty table the host trusts the system's certificate authorities."`
 
-	Prefetch       int           `toml:"prefetch" doc:"How many unacked messages one consumer holds at most." min:"1" max:"65535" unit:"messages"`
-	ConnectionName string        `toml:"connection_name" doc:"What the broker's tools show as the connection's name; default: the host's and the transport's name."`
-	ConnectTimeout time.Duration `toml:"connect_timeout" doc:"The longest that one attempt to connect and log in takes."`
-	Heartbeat      time.Duration `toml:"heartbeat" doc:"How often a sign of life is exchanged; a peer that is silent for one and a half of it counts as lost." min:"1s"`
-	PublishTimeout time.Duration `toml:"publish_timeout" doc:"The longest that one attempt to publish waits for the connection and the broker's confirm."`
-	ConfirmWindow  int           `toml:"confirm_window" doc:"How many published messages may await the broker's confirm at once." min:"1" unit:"messages"`
-	MaxMessage     int           `toml:"max_message" doc:"The largest body that is published; the broker's own limit (max_message_size) is 134217728 in RabbitMQ 3 and 16777216 in RabbitMQ 4." unit:"bytes" min:"1" max:"536870912"`
+	Prefetch       int           `toml:"prefetch" doc:"The window: how many unsettled messages one consumer may have." min:"1" max:"65535" unit:"messages"`
+	ConnectionName string        `toml:"connection_name" doc:"The connection's name in the broker's tools; default: the names of the host and the transport."`
+	ConnectTimeout time.Duration `toml:"connect_timeout" doc:"How long one attempt to connect and log in may take."`
+	Heartbeat      time.Duration `toml:"heartbeat" doc:"The interval of AMQP heartbeats. The host treats the broker as lost if it receives nothing for one and a half intervals." min:"1s"`
+	PublishTimeout time.Duration `toml:"publish_timeout" doc:"How long one attempt to publish may wait for the connection and the confirm."`
+	ConfirmWindow  int           `toml:"confirm_window" doc:"The confirm window: how many published messages may wait for their confirms." min:"1" unit:"messages"`
+	MaxMessage     int           `toml:"max_message" doc:"The largest body that the host publishes. The default of the broker's own limit (max_message_size) is 134217728 in RabbitMQ 3 and 16777216 in RabbitMQ 4." unit:"bytes" min:"1" max:"536870912"`
 	Reconnect      Reconnect     `toml:"reconnect" doc:"The pauses between attempts to connect."`
-	ReplyTo        []string      `toml:"reply_to" doc:"Queues that the reply_to of a message may name, in addition to those that the broker named: names, or patterns in which * stands for any characters but /." example:"[\"replies.*\"]"`
+	ReplyTo        []string      `toml:"reply_to" doc:"Further queues that the reply_to of a message may name: names, or patterns in which * stands for any characters except /. Queues that the broker named are always allowed." example:"[\"replies.*\"]"`
 
-	Topics map[string]TopicConfig `toml:"topic" doc:"What the topics of this transport are in the broker. A topic without a table is a durable queue of its name, bound by its name to the durable topic exchange \"pentrough\"."`
+	Topics map[string]TopicConfig `toml:"topic" doc:"The exchange and queue of each topic. Without a table a topic has a durable queue with the topic's name. The topic's name binds it to the durable topic exchange \"pentrough\"."`
 }
 
-// mostMessage is what RabbitMQ allows its own limit to be at most.
+// maxMaxMessage is the highest value that RabbitMQ accepts for its own limit.
 const maxMaxMessage = 512 << 20
 
-// Reconnect is the backoff between attempts. Each pause is drawn from the upper half of its interval.
+// Reconnect is the backoff between attempts to connect. Each pause is random, between half of its
+// interval and all of it.
 type Reconnect struct {
-	InitialInterval time.Duration `toml:"initial_interval" doc:"The pause after the first attempt that didn't work; it grows by half each time."`
+	InitialInterval time.Duration `toml:"initial_interval" doc:"The pause after the first failed attempt; each further pause is longer by half."`
 	MaxInterval     time.Duration `toml:"max_interval" doc:"The longest pause."`
 }
 
@@ -64,7 +65,7 @@ var defaults = Config{
 	Reconnect:      Reconnect{InitialInterval: 100 * time.Millisecond, MaxInterval: 500 * time.Millisecond},
 }
 
-// Validate reports everything that is wrong.
+// Validate reports all mistakes in the table.
 func (c *Config) Validate() error {
 	var errs []error
 	invalid := func(field, format string, args ...any) {
@@ -134,16 +135,16 @@ func (c *Config) Topic(name string, use transports.Use) (transports.Topic, error
 	}
 	if _, ok := c.Topics[name]; !ok {
 		if near := nearestName(name, slices.Sorted(maps.Keys(c.Topics))); near != "" {
-			t.Warning = fmt.Sprintf("topic %q has no table, so it is the queue %q; did you mean %q?", name, name, near)
+			t.Warning = fmt.Sprintf("topic %q has no table, so its queue is %q; did you mean %q?", name, name, near)
 		}
 	}
 	return t, nil
 }
 
-// stream is the name of a queue in [transports.Topic].
+// queueStream returns the name of a queue in [transports.Topic].
 func queueStream(queue string) string { return "queue " + queue }
 
-// endpoint is where and as whom to connect.
+// endpoint is the broker's address and the login.
 type endpoint struct {
 	addr     string
 	host     string
@@ -155,7 +156,8 @@ type endpoint struct {
 
 const urlForm = "amqp://user:password@host:port/vhost (or amqps://), with reserved characters of user, password and vhost percent-encoded"
 
-// endpoint reads the two ways to name a broker. No error quotes the URL, which holds a password.
+// endpoint returns the broker that url, or host and the other keys, name. No error quotes the URL,
+// because it has a password.
 func (c *Config) endpoint() (endpoint, error) {
 	if c.URL == "" {
 		e := endpoint{host: c.Host, vhost: c.VHost, username: c.Username, password: c.Password, tls: c.TLS != nil}
@@ -177,11 +179,11 @@ func (c *Config) endpoint() (endpoint, error) {
 		return e, nil
 	}
 	if c.Host != defaults.Host || c.Port != 0 || c.VHost != defaults.VHost || c.Username != defaults.Username || c.Password != defaults.Password {
-		return endpoint{}, transports.Invalid("url", "is given beside host, port, vhost, username or password; use one or the other")
+		return endpoint{}, transports.Invalid("url", "is given together with host, port, vhost, username or password; use one or the other")
 	}
 	uri, err := amqp.ParseURI(string(c.URL))
-	if err != nil || !strings.Contains(string(c.URL), "://") { // of amqp:/u:p@h the library makes a virtual host of its own machine
-		return endpoint{}, transports.Invalid("url", "is not of the form %s", urlForm)
+	if err != nil || !strings.Contains(string(c.URL), "://") { // the library reads amqp:/u:p@h as a virtual host on localhost
+		return endpoint{}, transports.Invalid("url", "doesn't have the form %s", urlForm)
 	}
 	if uri.Port < 1 || uri.Port > math.MaxUint16 {
 		return endpoint{}, transports.Invalid("url", "has the port %d, which is not from 1 to %d", uri.Port, math.MaxUint16)
@@ -213,15 +215,15 @@ func (c *Config) Risks() map[string]string {
 		if c.URL != "" {
 			key = "url"
 		}
-		risks[key] = "password and messages are sent in the clear, as the broker isn't on a loopback address; use amqps:// or a table tls"
+		risks[key] = "password and messages are sent in the clear, because the broker isn't on a loopback address; use amqps:// or a table tls"
 	}
 	if slices.ContainsFunc(c.ReplyTo, func(pattern string) bool { return strings.Trim(pattern, "*") == "" }) {
-		risks["reply_to"] = "whoever may publish to this host can have results written to any queue but those that it consumes; list queues that are for replies and nothing else"
+		risks["reply_to"] = "anyone who may publish to this host can make it write results to any queue that it doesn't consume; list only queues that are for replies"
 	}
 	return risks
 }
 
-// nearest returns the candidate that differs from name by one or two typed characters, or "".
+// nearestName returns the candidate that differs from name by one or two characters, or "".
 func nearestName(name string, candidates []string) string {
 	best, at := "", 3
 	for _, c := range candidates {
@@ -232,7 +234,8 @@ func nearestName(name string, candidates []string) string {
 	return best
 }
 
-// distance is the Levenshtein distance, with row i of the table computed from row i-1.
+// editDistance returns the Levenshtein distance. It computes each row of the table from the row
+// before.
 func editDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
@@ -255,7 +258,7 @@ func editDistance(a, b string) int {
 	return row[len(b)]
 }
 
-// checkName holds for names of queues and exchanges that this package declares.
+// checkName checks the name of a queue that this package declares.
 func checkName(name string) error {
 	switch {
 	case name == "":
@@ -263,7 +266,7 @@ func checkName(name string) error {
 	case len(name) > maxShortString:
 		return fmt.Errorf("is longer than %d bytes", maxShortString)
 	case strings.HasPrefix(name, "amq."):
-		return errors.New(`begins with "amq.", which the broker keeps for itself`)
+		return errors.New(`begins with "amq.", which is reserved for the broker`)
 	}
 	return nil
 }

@@ -27,14 +27,14 @@ func TestEndpoint(t *testing.T) {
 		"url":             {func(c *Config) { c.URL = "amqp://u:p%40@h:1/v" }, endpoint{addr: "h:1", host: "h", vhost: "v", username: "u", password: "p@"}, ""},
 		"url of pika":     {func(c *Config) { c.URL = "amqp://h/%2F" }, endpoint{addr: "h:5672", host: "h", vhost: "/", username: "guest", password: "guest"}, ""},
 		"amqps":           {func(c *Config) { c.URL = "amqps://h" }, endpoint{addr: "h:5671", host: "h", vhost: "/", username: "guest", password: "guest", tls: true}, ""},
-		"url and host":    {func(c *Config) { c.URL, c.Host = "amqp://h", "x" }, endpoint{}, "url: is given beside host"},
+		"url and host":    {func(c *Config) { c.URL, c.Host = "amqp://h", "x" }, endpoint{}, "url: is given together with host"},
 		"tls without s":   {func(c *Config) { c.URL, c.TLS = "amqp://h", &transports.TLS{} }, endpoint{}, "url: is amqp://, but there is a tls table"},
 		"query":           {func(c *Config) { c.URL = "amqp://u:secret@h?heartbeat=5" }, endpoint{}, "url: has a query"},
-		"bad escape":      {func(c *Config) { c.URL = "amqp://u:secret%zz@h" }, endpoint{}, "url: is not of the form"},
-		"password with #": {func(c *Config) { c.URL = "amqp://u:sec#ret@h" }, endpoint{}, "url: is not of the form"},
+		"bad escape":      {func(c *Config) { c.URL = "amqp://u:secret%zz@h" }, endpoint{}, "url: doesn't have the form"},
+		"password with #": {func(c *Config) { c.URL = "amqp://u:sec#ret@h" }, endpoint{}, "url: doesn't have the form"},
 		"port":            {func(c *Config) { c.URL = "amqp://u:secret@h:99999" }, endpoint{}, "url: has the port 99999"},
-		"one slash":       {func(c *Config) { c.URL = "amqp:/u:secret@h" }, endpoint{}, "url: is not of the form"},
-		"other scheme":    {func(c *Config) { c.URL = "http://u:secret@h" }, endpoint{}, "url: is not of the form"},
+		"one slash":       {func(c *Config) { c.URL = "amqp:/u:secret@h" }, endpoint{}, "url: doesn't have the form"},
+		"other scheme":    {func(c *Config) { c.URL = "http://u:secret@h" }, endpoint{}, "url: doesn't have the form"},
 		"empty host":      {func(c *Config) { c.Host = "" }, endpoint{}, "host: is empty"},
 		"bad port":        {func(c *Config) { c.Port = 70000 }, endpoint{}, "port: 70000"},
 	} {
@@ -88,7 +88,7 @@ func TestValidateReportsEverything(t *testing.T) {
 	for _, want := range []string{
 		"prefetch: 0", "confirm_window: 0", "heartbeat: 1ms", "publish_timeout: -1ns", "reconnect.max_interval: 1ms", "tls: cert and key",
 		`topic.kinds.kind: "x"`, `topic.kinds.queue_type: "lazy"`, `topic.kinds.unroutable: "ignore"`, "topic.kinds.prefetch: -1",
-		"topic.quorum.queue_type", "topic.limit.delivery_limit", "topic.nobody.exchange", "topic.amq.x.queue", "topic.args.arguments: a: b: AMQP has no struct {}",
+		"topic.quorum.queue_type", "topic.limit.delivery_limit", "topic.nobody.exchange", "topic.amq.x.queue", "topic.args.arguments: a: b: AMQP has no type for struct {}",
 		"topic.keys.routing_key", "topic.long.routing_key: a key is longer", "topic.longer.publish_routing_key: is longer", "max_message: 0",
 	} {
 		if !strings.Contains(err.Error(), want) {

@@ -6,20 +6,23 @@ import (
 	"time"
 )
 
-// deadlines gives out contexts that end after a time. Those that begin within a tenth of a second, or a hundredth of the time if that is less, share
-// one, which ends when the last of them may: thousands of messages a second then need no timer each.
+// deadlines makes contexts that end after a time. Callers that begin within a share of that time
+// get the same context, so thousands of messages a second don't need a timer each. A share is a
+// hundredth of the time, and at most a tenth of a second. The context ends when the time of the
+// last caller has passed.
 type deadlines struct {
 	after time.Duration
 	cause error
 
 	mu          sync.Mutex
 	ctx         context.Context
-	sharedUntil time.Time // ctx is given out until then
+	sharedUntil time.Time // callers get ctx until then
 }
 
+// maxShare is the longest share.
 const maxShare = 100 * time.Millisecond
 
-// next returns a context that ends after the time, and at most one share later.
+// sharedContext returns a context that ends after the time, and at most one share later.
 func (d *deadlines) sharedContext() context.Context {
 	now := time.Now()
 	d.mu.Lock()

@@ -8,36 +8,40 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// declaration keeps one topic that is published to in the broker: what it needs is declared on every connection, before there is a
-// message, and again until that works.
+// A declaration keeps the exchange and queue of one published topic in the broker. Its goroutine
+// declares them on every connection, before the first message, and repeats that until it works.
+
+// declaration is a topic that publishers use.
 type declaration struct {
 	t     *transport
 	route *route
-	// users counts the publishers that need it; guarded by outbox.mu.
+	// users is the number of its publishers. It is guarded by outbox.mu.
 	users int
-	// ctx ends when the last of them is closed.
+	// ctx ends when the last publisher is closed.
 	ctx context.Context
 	end context.CancelFunc
-	// again asks for another attempt.
+	// retry asks for another attempt.
 	retry chan struct{}
 
 	mu sync.Mutex
-	// on is the session of the last attempt, err its result and at its time. Before the first one, and after forget, on is nil.
+	// session is the connection of the last attempt, err is its result, and attempted its time.
+	// Before the first attempt, and after forgetResult, session is nil.
 	session   *session
 	err       error
 	attempted time.Time
-	// changed is closed, and replaced, with each attempt.
+	// changed is closed and replaced at each attempt.
 	changed chan struct{}
 }
 
+// newDeclaration returns the declaration of a topic. The caller runs keepDeclared.
 func newDeclaration(t *transport, r *route) *declaration {
 	d := &declaration{t: t, route: r, retry: make(chan struct{}, 1), changed: make(chan struct{})}
 	d.ctx, d.end = context.WithCancel(t.closing)
 	return d
 }
 
-// queue is what a publisher declares beside the exchange. An exclusive queue belongs to the consuming connection, and of what is only
-// checked a publisher needs the exchange.
+// queueToDeclare returns the queue that a publisher declares, or "" for none. An exclusive queue
+// belongs to the consuming connection. With declare = false a publisher needs only the exchange.
 func (d *declaration) queueToDeclare() string {
 	if d.route.config.Queue.Exclusive || !d.route.declare {
 		return ""
@@ -45,7 +49,7 @@ func (d *declaration) queueToDeclare() string {
 	return d.route.queue
 }
 
-// keep declares until ctx ends.
+// keepDeclared declares the topic on each connection until ctx ends.
 func (d *declaration) keepDeclared() {
 	topic, pauses := d.route.topic, d.t.config.Reconnect.pauses()
 	defer d.t.topics.forget(topic, d)
@@ -76,6 +80,7 @@ func (d *declaration) keepDeclared() {
 	}
 }
 
+// recordResult records the result of an attempt and wakes all callers that wait for it.
 func (d *declaration) recordResult(s *session, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -84,7 +89,8 @@ func (d *declaration) recordResult(s *session, err error) {
 	d.changed = make(chan struct{})
 }
 
-// state says whether the topic is decided on a session, and how; changed is closed when that may be different.
+// resultOn returns the result of the last attempt on a session. If there is none yet, decided is
+// false. changed is closed at the next attempt.
 func (d *declaration) resultOn(s *session) (decided bool, changed <-chan struct{}, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -94,7 +100,8 @@ func (d *declaration) resultOn(s *session) (decided bool, changed <-chan struct{
 	return d.session == s, d.changed, d.err
 }
 
-// forget has the topic declared again before the next message, unless that was done less than pause ago.
+// forgetResult makes the goroutine declare the topic again before the next message. It does
+// nothing if the last attempt was less than pause ago.
 func (d *declaration) forgetResult(pause time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -13,25 +13,26 @@ import (
 // A quorum queue counts the redeliveries of each message. Beyond its delivery limit it drops or
 // dead-letters the message. Each lost connection, stop and ack_deadline counts.
 
+// A quorum queue counts how often it redelivers each message. Beyond its delivery limit it drops
+// or dead-letters the message. Each lost connection, each stop and each ack_deadline counts.
 const (
 	limitArg    = "x-delivery-limit"
 	countHeader = "x-delivery-count"
-	// unlimited is the limit of a queue that has none.
+	// unlimited is the limit of a queue without one.
 	unlimited = -1
-	// defaultLimit is the limit of queues without one of their own, in RabbitMQ from unlimitedFrom
-	// on.
+	// defaultLimit is the limit of quorum queues that set none, since RabbitMQ 4.
 	defaultLimit = 20
-	// unlimitedFrom is the first major version in which a negative limit means none. With one
-	// RabbitMQ 3.10 drops each message at its first redelivery (measured).
+	// unlimitedFrom is the first major version in which a negative limit means no limit. RabbitMQ
+	// 3.10 drops each message at its first redelivery if the limit is negative (measured).
 	unlimitedFrom = 4
-	// suspicious is how many redeliveries are worth a warning if the limit isn't known: a policy
-	// may have set one.
+	// warnRedeliveries is the number of redeliveries at which the host warns if it doesn't know
+	// the limit. A policy may have set one.
 	warnRedeliveries = 10
-	// warnInterval is how much time passes between two such warnings about a topic.
+	// warnInterval is the shortest time between two such warnings about a topic.
 	warnInterval = time.Minute
 )
 
-// majorVersion returns the broker's, 0 if it doesn't say.
+// majorVersion returns the broker's major version, or 0 if the broker doesn't send it.
 func majorVersion(conn *amqp.Connection) int {
 	version, _ := conn.Properties["version"].(string)
 	major, _, _ := strings.Cut(version, ".")
@@ -39,10 +40,10 @@ func majorVersion(conn *amqp.Connection) int {
 	return n
 }
 
-// errUnlimited is about a limit that RabbitMQ before 4 understands differently.
+// errUnlimited says that RabbitMQ before 4 reads a negative limit differently.
 var errUnlimited = errors.New("arguments: with a negative x-delivery-limit RabbitMQ before 4 drops each message at its first redelivery; use delivery_limit = -1 instead, or leave it out")
 
-// queueArguments returns those that a queue is declared with.
+// queueArguments returns the arguments to declare the queue with.
 func (r *route) queueArguments(major int) (amqp.Table, error) {
 	args := r.config.Queue.Arguments
 	switch {
@@ -55,15 +56,15 @@ func (r *route) queueArguments(major int) (amqp.Table, error) {
 	return args, nil
 }
 
-// limitIn returns the limit in a queue's arguments, 0 if there is none. All negative limits mean
-// the same. Integers from TOML are int64.
+// limitIn returns the limit in a queue's arguments, or 0 if they have none. All negative limits
+// mean the same. TOML integers are int64.
 func limitIn(args amqp.Table) int {
 	n, _ := args[limitArg].(int64)
 	return int(max(n, unlimited))
 }
 
-// deliveryLimit returns how often the broker redelivers a message of the queue: unlimited if there
-// is no limit, 0 if the host can't know it.
+// deliveryLimit returns how often the broker redelivers a message of the queue. It returns
+// unlimited if there is no limit, and 0 if the host can't know the limit.
 func (r *route) deliveryLimit(major int) int {
 	args, err := r.queueArguments(major)
 	switch limit := limitIn(args); {
@@ -80,17 +81,17 @@ func (r *route) deliveryLimit(major int) int {
 	}
 }
 
-// learnLimit finds out the limit when a consumer begins, and warns of it once.
+// learnLimit sets the limit when a consumer begins, and logs a limit once.
 func (s *subscription) learnLimit(major int) {
 	first := s.limit == 0
 	s.limit = s.route.deliveryLimit(major)
 	if first && s.limit > 0 {
-		s.t.env.Logger.Warn("the broker drops or dead-letters a message that it delivers too often, as in a long outage; delivery_limit = -1 of the topic turns that off",
+		s.t.env.Logger.Warn("the broker drops or dead-letters a message that it redelivers too often, as in a long outage; set the topic's delivery_limit = -1 to prevent that",
 			"topic", s.route.topic, "queue", s.route.queue, "delivery_limit", s.limit)
 	}
 }
 
-// checkCount warns of a message that the broker may drop or dead-letter soon.
+// checkCount warns about a message that the broker may soon drop or dead-letter.
 func (s *subscription) checkCount(d *amqp.Delivery) {
 	count, ok := d.Headers[countHeader].(int64)
 	switch {
@@ -104,6 +105,6 @@ func (s *subscription) checkCount(d *amqp.Delivery) {
 		limit = strconv.Itoa(s.limit)
 	}
 	s.warned = time.Now()
-	s.t.env.Logger.Warn("a message was delivered many times; beyond the limit the broker drops or dead-letters it",
+	s.t.env.Logger.Warn("a message was redelivered many times; beyond the limit the broker drops or dead-letters it",
 		"topic", s.route.topic, "queue", s.route.queue, "message_id", d.MessageId, "again", count, "delivery_limit", limit)
 }

@@ -82,9 +82,9 @@ func TestTheHostWarnsBeforeADeliveryLimitIsReached(t *testing.T) {
 	again()
 	r.logs(1, "the broker drops or dead-letters a message that it delivers too often", "queue=q delivery_limit=3")
 	again()
-	r.logs(0, "a message was delivered many times")
+	r.logs(0, "a message was redelivered many times")
 	again()
-	r.logs(1, "a message was delivered many times", "again=2 delivery_limit=3")
+	r.logs(1, "a message was redelivered many times", "again=2 delivery_limit=3")
 }
 
 // Without a limit in the configuration nothing tells how many deliveries are too many.
@@ -107,6 +107,6 @@ func TestTheHostWarnsOfManyDeliveriesWithoutAKnownLimit(t *testing.T) {
 		cancel()
 		closed(t, out)
 	}
-	r.logs(1, "a message was delivered many times", `again=10 delivery_limit="not known"`)
+	r.logs(1, "a message was redelivered many times", `again=10 delivery_limit="not known"`)
 	r.logs(0, "the broker drops or dead-letters a message that it delivers too often")
 }

@@ -13,22 +13,23 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// frameSize is the largest frame that is asked for, RabbitMQ's own default.
+// frameSize is the largest frame that the host asks for. It is also RabbitMQ's default.
 const frameSize = 128 << 10
 
-// dialer makes connections to one broker.
+// dialer connects to one broker.
 type dialer struct {
 	config   *Config
 	endpoint endpoint
-	// name is what the broker's tools show, before the role.
+	// name is the connection's name in the broker's tools, without the role.
 	name string
-	// unreadable is called for each message that arrives with headers that the library can't read.
+	// unreadable is called for each message with headers that the library can't read.
 	unreadable func()
-	// consumers are the subscriptions' consumers, of which the connection's reader has to know.
+	// consumers are the consumers of subscriptions. The reader of a connection counts their
+	// deliveries.
 	consumers *consumers
 }
 
-// dial connects and logs in. It gives up at ctx's end or after connect_timeout.
+// dial connects and logs in. It gives up when ctx ends or after connect_timeout.
 func (d *dialer) dial(ctx context.Context, role string) (*amqp.Connection, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.config.ConnectTimeout)
 	defer cancel()
@@ -44,7 +45,7 @@ func (d *dialer) dial(ctx context.Context, role string) (*amqp.Connection, error
 			return nil, fmt.Errorf("starting TLS with %s: %w", d.endpoint.addr, err)
 		}
 	}
-	// The library clears the deadline once it is logged in; ctx may end before that.
+	// The deadline holds until the library has logged in and clears it. ctx may end earlier.
 	deadline, _ := ctx.Deadline()
 	if err := conn.SetDeadline(deadline); err != nil {
 		conn.Close()
@@ -56,7 +57,7 @@ func (d *dialer) dial(ctx context.Context, role string) (*amqp.Connection, error
 	properties := amqp.NewConnectionProperties()
 	properties.SetClientConnectionName(fmt.Sprintf("%s (%s)", d.name, role))
 	c, err := amqp.Open(w, amqp.Config{
-		// The library empties the password after use, so each connection gets its own.
+		// The library clears the password after use, so each connection gets a copy.
 		SASL:       []amqp.Authentication{&amqp.PlainAuth{Username: d.endpoint.username, Password: string(d.endpoint.password)}},
 		Vhost:      d.endpoint.vhost,
 		Heartbeat:  d.config.Heartbeat,
@@ -74,11 +75,13 @@ func (d *dialer) dial(ctx context.Context, role string) (*amqp.Connection, error
 	return c, nil
 }
 
-// redial is how long an attempt goes unanswered before another one starts beside it. The kernel alone repeats a packet to a peer that says
-// nothing after 1, 3 and 7 s, and would find a broker seconds after the network to it is whole again.
+// redialInterval is how long an attempt stays unanswered before a further one starts in parallel.
+// The kernel repeats a packet to a silent peer only after 1, 3 and 7 s. Alone it would find the
+// broker some seconds after the network works again.
 const redialInterval = 500 * time.Millisecond
 
-// connect makes the connection. It returns what the first attempt that is answered brings, also if that is a refusal.
+// connectRedialing connects with parallel attempts. It returns the connection or the error of the
+// first attempt that is answered.
 func connectRedialing(ctx context.Context, addr string) (net.Conn, error) {
 	type answer struct {
 		conn net.Conn
@@ -112,7 +115,8 @@ func connectRedialing(ctx context.Context, addr string) (net.Conn, error) {
 	}
 }
 
-// encrypt reads the certificates for each connection, so that renewed files count from the next one.
+// startTLS reads the certificate files for each connection, so the next connection uses renewed
+// files.
 func (d *dialer) startTLS(ctx context.Context, conn net.Conn) (net.Conn, error) {
 	c, err := d.config.TLS.Config()
 	if err != nil {
@@ -130,7 +134,8 @@ func (d *dialer) startTLS(ctx context.Context, conn net.Conn) (net.Conn, error) 
 	return encrypted, nil
 }
 
-// plain turns the library's errors into sentences. A graceful close leaves a nil *amqp.Error, whose Error method panics.
+// plainError turns the library's errors into readable ones. After an orderly close the library
+// returns a nil *amqp.Error, whose Error method panics.
 func plainError(err error) error {
 	e, ok := errors.AsType[*amqp.Error](err)
 	switch {
@@ -143,17 +148,17 @@ func plainError(err error) error {
 	case e.Server:
 		return &refusal{e}
 	case errors.Is(e, amqp.ErrCredentials), errors.Is(e, amqp.ErrVhost), errors.Is(e, amqp.ErrSASL):
-		// The broker only hung up; the library says what that means at this step of the login.
+		// The broker only closed the connection. The library knows what that means in this step of the login.
 		return &refusal{e}
 	default:
 		return errors.New(e.Reason)
 	}
 }
 
-// errLost is a connection or channel that is gone, when nobody said why.
+// errLost says that a connection or channel is lost and no cause is known.
 var errLost = errors.New("the connection was closed")
 
-// refusal is what the broker itself said.
+// refusal is an error that the broker sent.
 type refusal struct{ cause *amqp.Error }
 
 func (r *refusal) Error() string {
@@ -162,7 +167,7 @@ func (r *refusal) Error() string {
 
 func (r *refusal) Unwrap() error { return r.cause }
 
-// names says whether the broker names an exchange as the cause.
+// namesExchange reports whether the broker names an exchange as the cause.
 func (r *refusal) namesExchange(exchange string) bool {
 	return strings.Contains(r.cause.Reason, "exchange '"+exchange+"' ")
 }

@@ -12,14 +12,14 @@ import (
 
 func TestCompare(t *testing.T) {
 	for reason, want := range map[string]string{
-		"PRECONDITION_FAILED - inequivalent arg 'x-max-length' for queue 'q' in vhost '/': received none but current is the value '5' of type 'long'":                              "the queue is there with arguments.x-max-length = 5, and this topic has none; ",
-		"PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received the value 'quorum' of type 'longstr' but current is none":                      "the queue is there with queue_type = none, and this topic has quorum; ",
+		"PRECONDITION_FAILED - inequivalent arg 'x-max-length' for queue 'q' in vhost '/': received none but current is the value '5' of type 'long'":                              "the queue exists with arguments.x-max-length = 5, and this topic has none; ",
+		"PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received the value 'quorum' of type 'longstr' but current is none":                      "the queue exists with queue_type = none, and this topic has quorum; ",
 		"PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'it's' in vhost '/': received 'true' but current is 'false'":                                                   "",
-		"PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'q' in vhost '/': received 'true' but current is 'false'":                                                      "the queue is there with durable = false, and this topic has true; make both the same, set declare = false to take the queue as it is, or delete it: the broker says 406 ",
-		"PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'e' in vhost 'v': received 'topic' but current is 'fanout'":                                                    "the exchange is there with kind = fanout, and this topic has topic; ",
-		"PRECONDITION_FAILED - inequivalent arg 'alternate-exchange' for exchange 'e' in vhost '/': received none but current is the value 'it's' of type 'longstr'":               "the exchange is there with exchange_arguments.alternate-exchange = it's, and",
+		"PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'q' in vhost '/': received 'true' but current is 'false'":                                                      "the queue exists with durable = false, and this topic has true; make both the same, set declare = false to use the queue as it is, or delete it: the broker says 406 ",
+		"PRECONDITION_FAILED - inequivalent arg 'type' for exchange 'e' in vhost 'v': received 'topic' but current is 'fanout'":                                                    "the exchange exists with kind = fanout, and this topic has topic; ",
+		"PRECONDITION_FAILED - inequivalent arg 'alternate-exchange' for exchange 'e' in vhost '/': received none but current is the value 'it's' of type 'longstr'":               "the exchange exists with exchange_arguments.alternate-exchange = it's, and",
 		"PRECONDITION_FAILED - invalid arg 'x-max-length' for queue 'q' in vhost '/': {value_negative,-1}":                                                                         "",
-		"PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'q' in vhost '/': received the value '5' of type 'long' but current is the value '20' of type 'long'": "the queue is there with delivery_limit = 20, and this topic has 5; ",
+		"PRECONDITION_FAILED - inequivalent arg 'x-delivery-limit' for queue 'q' in vhost '/': received the value '5' of type 'long' but current is the value '20' of type 'long'": "the queue exists with delivery_limit = 20, and this topic has 5; ",
 	} {
 		cause := &amqp.Error{Code: amqp.PreconditionFailed, Server: true, Reason: reason}
 		err := explainDifference(cause)
@@ -59,7 +59,7 @@ func TestWhatDiffersIsNamed(t *testing.T) {
 	} {
 		peer.queue(name, c.there)
 		err := declared(t, url, name, c.topic)
-		if err == nil || !strings.Contains(err.Error(), `declaring queue "`+name+`": the queue is there with `+c.differ+"; make both the same, set declare = false") {
+		if err == nil || !strings.Contains(err.Error(), `declaring queue "`+name+`": the queue exists with `+c.differ+"; make both the same, set declare = false") {
 			t.Errorf("%s: %v, want %s", name, err, c.differ)
 		}
 	}
@@ -71,7 +71,7 @@ func TestWhatDiffersIsNamed(t *testing.T) {
 		"exchange_arguments.alternate-exchange = unrouted, and this topic has none": {Exchange: "fan", Kind: "fanout"},
 		"durable = true, and this topic has false":                                  {Exchange: "fan", Kind: "fanout", Durable: new(false), ExchangeArguments: map[string]any{"alternate-exchange": "unrouted"}},
 	} {
-		if err := declared(t, url, "q", topic); err == nil || !strings.Contains(err.Error(), `declaring exchange "fan": the exchange is there with `+want) {
+		if err := declared(t, url, "q", topic); err == nil || !strings.Contains(err.Error(), `declaring exchange "fan": the exchange exists with `+want) {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}

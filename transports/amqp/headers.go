@@ -17,8 +17,9 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// typedHeaders returns the headers that the message of ctx came with, in AMQP's own types. Of a message that was kept outside of the host
-// they are read again; what can't be read goes on as text.
+// typedHeaders returns the headers of the message of ctx, in AMQP's types. If the message was
+// stored outside the host, it reads the stored headers. If that fails it returns nil, and the
+// headers go out as text.
 func typedHeaders(ctx context.Context) amqp.Table {
 	switch h := transports.ExtraOf(ctx).Headers.(type) {
 	case headers:
@@ -32,7 +33,8 @@ func typedHeaders(ctx context.Context) amqp.Table {
 	return nil
 }
 
-// render makes any header value readable. It never fails, and equal values give equal text.
+// renderHeader returns the text of any header value. It never fails, and equal values have equal
+// texts.
 func renderHeader(value any) string {
 	switch v := value.(type) {
 	case string:
@@ -62,7 +64,7 @@ func renderHeader(value any) string {
 	}
 }
 
-// jsonable replaces what JSON has no word for.
+// jsonValue replaces values that JSON can't represent.
 func jsonValue(value any) any {
 	switch v := value.(type) {
 	case amqp.Table:
@@ -93,7 +95,7 @@ func jsonValue(value any) any {
 	}
 }
 
-// text is bytes as they are if they are text, else in base64.
+// bytesText returns bytes as they are if they are valid UTF-8, and in base64 otherwise.
 func bytesText(b []byte) string {
 	if utf8.Valid(b) {
 		return string(b)
@@ -101,19 +103,20 @@ func bytesText(b []byte) string {
 	return base64.StdEncoding.EncodeToString(b)
 }
 
-// decimal writes value / 10^scale exactly.
+// decimalText returns value / 10^scale exactly.
 func decimalText(d amqp.Decimal) string {
 	r := new(big.Rat).SetFrac(big.NewInt(int64(d.Value)), new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(d.Scale)), nil))
 	return r.FloatString(int(d.Scale))
 }
 
-// sendableHeader says whether the broker lets a header pass. CC and BCC steer its routing, which is the topic's business here,
-// and it closes the channel of a sender who gives them another type than it wants.
+// sendableHeader reports whether the host may send a header of that name. The headers CC and BCC
+// steer RabbitMQ's routing, which the topic decides here. The broker also closes the channel if
+// their type is wrong.
 func sendableHeader(name string) bool {
 	return name != "" && len(name) <= maxShortString && !strings.EqualFold(name, "CC") && !strings.EqualFold(name, "BCC")
 }
 
-// size is at least what a header takes in a frame.
+// headerSize returns an upper bound of a header's size in a frame.
 func headerSize(name string, value any) int {
 	const overhead = 8
 	n := len(name) + overhead

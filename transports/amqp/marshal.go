@@ -15,36 +15,40 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// maxHeaders keeps all headers of a message inside one frame, which they can't leave.
+// maxHeaders bounds the headers of a message, because they must fit into one frame.
 const maxHeaders = 64 << 10
 
-// Metadata keys that say how a message came through the broker.
+// SourceExchange and SourceRoutingKey are the metadata keys that say where a message was
+// published.
 const (
 	SourceExchange   = transports.SourcePrefix + "exchange"
 	SourceRoutingKey = transports.SourcePrefix + "routing_key"
 )
 
-// directReplyTo, as an address in a published message, asks for a consumer on the very same channel.
+// directReplyTo is RabbitMQ's pseudo queue for direct replies. A message that is published with
+// this reply_to needs a consumer on the same channel.
 const directReplyTo = "amq.rabbitmq.reply-to"
 
-// marshaler maps properties to metadata keys and headers to "header.NAME". No message fails in either direction but one whose body is
-// too large: what AMQP can't carry goes out as a header of its key, or not at all, and is counted.
+// marshaler maps AMQP properties to metadata keys, and AMQP headers to keys "header.NAME". Marshal
+// fails only for a body that is too large. A property that AMQP can't carry is sent as a header of
+// its key, or left out. Both are counted.
 type marshaler struct {
 	now  func() time.Time
 	user string
-	// largest is the largest body.
+	// largest is the size of the largest body.
 	largest    int
 	unsendable prometheus.Counter
 }
 
 var _ wamqp.Marshaler = (*marshaler)(nil)
 
-// Unmarshal turns a delivery into a message. Its context carries the headers in their own types.
+// Unmarshal turns a delivery into a message. The message's context carries the headers in AMQP's
+// types.
 func (m *marshaler) Unmarshal(d amqp.Delivery) (*message.Message, error) {
 	return m.toMessage(&d), nil
 }
 
-// message is Unmarshal without an error.
+// toMessage is Unmarshal without an error.
 func (m *marshaler) toMessage(d *amqp.Delivery) *message.Message {
 	in := m.toDelivery(d)
 	msg := message.NewMessage(in.UUID, in.Payload)
@@ -55,7 +59,7 @@ func (m *marshaler) toMessage(d *amqp.Delivery) *message.Message {
 	return msg
 }
 
-// delivery returns a delivery's content. The caller adds Context and Settle.
+// toDelivery returns the content of a delivery. The caller sets Context and Settle.
 func (m *marshaler) toDelivery(d *amqp.Delivery) transports.Delivery {
 	out := transports.Delivery{UUID: d.MessageId, Payload: d.Body}
 	if out.UUID == "" {
@@ -90,7 +94,7 @@ func (m *marshaler) toDelivery(d *amqp.Delivery) transports.Delivery {
 		{transports.Timestamp, timestamp},
 		{transports.Redelivered, redelivered},
 	}
-	// A map made for up to eight keys takes less memory than a larger one.
+	// Count the keys first: a map for up to eight keys takes less memory than a larger one.
 	n := len(d.Headers)
 	for _, p := range properties {
 		if p.value != "" {
@@ -109,10 +113,11 @@ func (m *marshaler) toDelivery(d *amqp.Delivery) transports.Delivery {
 	return out
 }
 
-// Marshal turns a message into what is published. A header that still reads as it came keeps its type.
+// Marshal turns a message into a publishing. A header whose text hasn't changed keeps its AMQP
+// type.
 func (m *marshaler) Marshal(msg *message.Message) (amqp.Publishing, error) {
 	if len(msg.Payload) > m.largest {
-		return amqp.Publishing{}, fmt.Errorf("%w: its body has %d bytes, max_message is %d", transports.ErrUnsendable, len(msg.Payload), m.largest)
+		return amqp.Publishing{}, fmt.Errorf("%w: the body has %d bytes, max_message is %d", transports.ErrUnsendable, len(msg.Payload), m.largest)
 	}
 	p := amqp.Publishing{
 		MessageId:    msg.UUID,
@@ -137,7 +142,7 @@ func (m *marshaler) Marshal(msg *message.Message) (amqp.Publishing, error) {
 		}
 		if name, ok := strings.CutPrefix(key, transports.HeaderPrefix); ok {
 			if _, own := msg.Metadata[name]; own && !transports.Property(name) {
-				continue // the key without the prefix was set later, here
+				continue // the key without the prefix was set by the host
 			}
 			if original, ok := typed[name]; ok && renderHeader(original) == value {
 				header(name, original)
@@ -161,7 +166,7 @@ func (m *marshaler) Marshal(msg *message.Message) (amqp.Publishing, error) {
 	return p, nil
 }
 
-// shrink leaves out the largest headers until all together have no more than most bytes.
+// dropLargest drops the largest headers until the rest take at most most bytes.
 func (m *marshaler) dropLargest(p *amqp.Publishing, most int) {
 	total := 0
 	for name, value := range p.Headers {
@@ -175,13 +180,13 @@ func (m *marshaler) dropLargest(p *amqp.Publishing, most int) {
 	}
 }
 
-// fit has the properties and headers of a message fit into one frame of the size that the broker allows: a larger one
-// would cost the connection.
+// fitFrame drops headers until the properties and headers fit into one frame of the given size.
+// The library would close the connection over a larger frame.
 func (m *marshaler) fitFrame(p *amqp.Publishing, frame int) {
-	// A frame's start and end, and in it the class, the sizes, the flags, and the length of the headers.
+	// The frame's start and end, the class, the sizes, the flags, and the length of the headers.
 	const around = frameStart + 1 + 14 + 4
 	if frame == 0 {
-		return // any size is allowed
+		return // the broker allows any size
 	}
 	fixed := around + 1 + 1 + 8 // delivery mode, priority, timestamp
 	for _, text := range [...]string{
@@ -192,11 +197,12 @@ func (m *marshaler) fitFrame(p *amqp.Publishing, frame int) {
 	m.dropLargest(p, frame-fixed)
 }
 
-// set returns false for a value that would cost the channel.
+// setProperty sets a property. It returns false if the broker or the library would close the
+// channel because of the value.
 func (m *marshaler) setProperty(p *amqp.Publishing, key, value string) bool {
 	switch key {
 	case transports.UserID:
-		// The broker refuses any other name.
+		// The broker closes the channel of a message with another user.
 		if value == m.user {
 			p.UserId = value
 		}
@@ -250,6 +256,7 @@ func (m *marshaler) setProperty(p *amqp.Publishing, key, value string) bool {
 	return true
 }
 
+// largestHeader returns the name of the largest header.
 func largestHeader(headers amqp.Table) string {
 	name, most := "", -1
 	for key, value := range headers {

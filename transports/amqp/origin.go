@@ -12,7 +12,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// origin is the publisher of transports.Return, a way out beside the outbox: each message goes to the exchange and with the key that its metadata name. It declares nothing.
+// origin is the publisher of transports.Return. It sends each message to the exchange and with the
+// routing key in the message's metadata. It declares nothing, and doesn't use the outbox.
 type origin struct {
 	t *transport
 
@@ -23,7 +24,7 @@ type origin struct {
 
 var _ message.Publisher = (*origin)(nil)
 
-// Publish sends one message after the other, and returns at the first error.
+// Publish sends the messages one after the other. It returns at the first error.
 func (o *origin) Publish(_ string, msgs ...*message.Message) error {
 	for _, msg := range msgs {
 		r := &route{exchange: msg.Metadata[SourceExchange], publishKey: msg.Metadata[SourceRoutingKey]}
@@ -34,6 +35,7 @@ func (o *origin) Publish(_ string, msgs ...*message.Message) error {
 	return nil
 }
 
+// publishMessage sends a message and waits for its confirm.
 func (o *origin) publishMessage(msg *message.Message, r *route) error {
 	for name, value := range map[string]string{"exchange": r.exchange, "routing key": r.publishKey} {
 		if len(value) > maxShortString {
@@ -53,13 +55,15 @@ func (o *origin) publishMessage(msg *message.Message, r *route) error {
 	case <-p.confirm.Done():
 		return p.returnError()
 	case <-ctx.Done():
-		// Its confirm may come yet, for another message with its id: nothing more goes out on this channel.
+		// A late confirm or return must not be taken for that of a later message with the same id, so
+		// no further message is sent on this channel.
 		o.closeChannel()
 		return fmt.Errorf("%w: no confirm from the broker: %w", transports.ErrUndecided, context.Cause(ctx))
 	}
 }
 
-// send writes a message as soon as the broker takes messages and the one before it is settled.
+// sendMessage writes a message as soon as the broker takes messages and the message before it has
+// finished.
 func (o *origin) sendMessage(ctx context.Context, m amqp.Publishing, r *route) (*pending, error) {
 	for {
 		if ctx.Err() != nil {
@@ -86,7 +90,7 @@ func (o *origin) sendMessage(ctx context.Context, m amqp.Publishing, r *route) (
 	}
 }
 
-// outcome is what the broker said of a message of its own way.
+// returnError returns the error for a message that origin has sent, or nil if it is confirmed.
 func (p *pending) returnError() error {
 	verdict, why := p.confirmWindow.finishMessage(p)
 	switch verdict {
@@ -95,7 +99,7 @@ func (p *pending) returnError() error {
 	case returned:
 		return fmt.Errorf("%w: %w", transports.ErrUnroutable, why)
 	case refused:
-		// Of several queues another may have it.
+		// Another queue may have stored the message.
 		return fmt.Errorf("%w: the broker refused the message (negative confirm); is its queue full?", transports.ErrUndecided)
 	}
 	if e, ok := errors.AsType[*refusal](why); ok {
@@ -109,7 +113,7 @@ func (p *pending) returnError() error {
 	return fmt.Errorf("%w: %w", transports.ErrUndecided, why)
 }
 
-// open returns a channel with confirms as soon as the broker takes messages.
+// awaitConfirmWindow returns a confirm window as soon as the broker takes messages.
 func (o *origin) awaitConfirmWindow(ctx context.Context) (*confirmWindow, error) {
 	for {
 		s, blocked, changed, err := o.t.publisher.currentState()
@@ -121,7 +125,7 @@ func (o *origin) awaitConfirmWindow(ctx context.Context) (*confirmWindow, error)
 			if w, err = o.confirmWindowOn(s); err == nil || !s.isLost() {
 				return w, err
 			}
-			// The connection was lost before its channel was open. Wait for the next one.
+			// The connection was lost while the channel was opened. Wait for the next connection.
 		}
 		if errors.Is(err, transports.ErrClosed) {
 			return nil, err
@@ -134,7 +138,8 @@ func (o *origin) awaitConfirmWindow(ctx context.Context) (*confirmWindow, error)
 	}
 }
 
-// on returns the channel on a connection, another one if the last was lost.
+// confirmWindowOn returns the confirm window on a connection. It opens another one if the last was
+// lost.
 func (o *origin) confirmWindowOn(s *session) (*confirmWindow, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -156,7 +161,8 @@ func (o *origin) confirmWindowOn(s *session) (*confirmWindow, error) {
 	return w, nil
 }
 
-// leave has the channel closed, which a broker that doesn't answer may hold up.
+// closeChannel closes the channel on a goroutine, because a broker that doesn't answer delays
+// that.
 func (o *origin) closeChannel() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -166,7 +172,7 @@ func (o *origin) closeChannel() {
 	}
 }
 
-// Close ends the use of the publisher.
+// Close closes the publisher.
 func (o *origin) Close() error {
 	o.closeChannel()
 	o.mu.Lock()

@@ -11,14 +11,14 @@ import (
 	"github.com/pentrough/pentrough/internal/outage"
 )
 
-// pauses returns the pauses between attempts.
+// pauses returns the backoff of attempts to connect.
 func (r Reconnect) pauses() backoff.ExponentialBackOff {
 	b := pauses.New(r.InitialInterval, r.MaxInterval)
 	b.Multiplier = 1.5
 	return b
 }
 
-// connectivity is the outage of the broker, which all connections share.
+// connectivity logs an outage of the broker once for both connections.
 type connectivity struct {
 	log *slog.Logger
 
@@ -26,12 +26,14 @@ type connectivity struct {
 	outage *outage.Outage
 }
 
+// newConnectivity returns a connectivity without an outage.
 func newConnectivity(log *slog.Logger) *connectivity {
 	return &connectivity{log: log, outage: outage.New(log, "the connection to the broker")}
 }
 
-// report takes why a connection is gone or wasn't made; nil says that it works. A broker that
-// answers but refuses is a new cause during an outage; the many errors of a dead peer are one.
+// reportRole records why a connection was lost or wasn't made. nil says that it works. During an
+// outage, a broker that refuses the login is a new cause, and is logged. Other errors during an
+// outage count as the same cause.
 func (c *connectivity) reportRole(role string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

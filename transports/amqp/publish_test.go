@@ -130,7 +130,7 @@ func TestASilentBrokerLeavesAMessageUndecidedInTime(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	// The window is full of what the broker hasn't answered, so this one isn't even sent.
-	if err := r.publish("t", outgoing("four")); err == nil || errors.Is(err, transports.ErrUndecided) || !strings.Contains(err.Error(), "owes confirms for 2") {
+	if err := r.publish("t", outgoing("four")); err == nil || errors.Is(err, transports.ErrUndecided) || !strings.Contains(err.Error(), "2 messages wait for their confirms") {
 		t.Errorf("error %v", err)
 	}
 	// A cut decides the window, and the next connection is used.

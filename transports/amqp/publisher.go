@@ -12,19 +12,19 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// publisher is one pipeline's; all share the outbox.
+// publisher is the publisher of one pipeline. All publishers share the outbox.
 type publisher struct {
 	t *transport
 
 	mu     sync.Mutex
 	closed bool
-	// topics are those that it needs in the broker.
+	// topics are the declarations that the publisher uses.
 	topics map[string]*declaration
 }
 
 var _ message.Publisher = (*publisher)(nil)
 
-// need returns a topic's declaration, which the publisher keeps until Close.
+// needDeclaration returns a topic's declaration. The publisher uses it until Close.
 func (p *publisher) needDeclaration(topic string) (*declaration, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -43,8 +43,8 @@ func (p *publisher) needDeclaration(topic string) (*declaration, error) {
 	return d, nil
 }
 
-// Publish sends messages in order and returns when the broker has confirmed all of them, or when publish_timeout or a
-// message's context ends.
+// Publish sends messages in order. It returns when the broker has confirmed all of them, or when
+// publish_timeout or a message's context ends.
 func (p *publisher) Publish(topic string, msgs ...*message.Message) error {
 	d, err := p.needDeclaration(topic)
 	if err != nil {
@@ -71,22 +71,24 @@ func (p *publisher) Publish(topic string, msgs ...*message.Message) error {
 type item struct {
 	ctx        context.Context
 	publishing amqp.Publishing
-	// pending is how it was sent last. If it is sent again it may have arrived.
+	// pending is the last attempt to send the message. If it isn't nil, the message may have
+	// arrived.
 	pending *pending
 }
 
-// batch is one round of a Publish.
+// batch is one round of a Publish. A round sends all messages and waits for their confirms. The
+// next round sends the messages that have to be sent again.
 type batch struct {
 	outbox   *outbox
 	deadline context.Context
 	items    []item
-	// sent counts those at the beginning of items that are sent, settled those whose fate is
-	// known. Those of them that are to be sent again are moved to the beginning.
+	// sent is the number of items that were sent, and settled the number of those whose outcome is
+	// known. The first sendAgain items are those to send again.
 	sent, settled, sendAgain int
 	errs                     []error
 }
 
-// send sends the items and awaits their fate. It returns those that are to be sent again.
+// sendItems sends the items and waits for their outcomes. It returns the items to send again.
 func (b *batch) sendItems(d *declaration) (again []item, _ error) {
 	for b.sent < len(b.items) {
 		next := &b.items[b.sent]
@@ -110,7 +112,8 @@ func (b *batch) sendItems(d *declaration) (again []item, _ error) {
 	return b.items[:b.sendAgain], errors.Join(b.errs...)
 }
 
-// oldest is closed when the fate of the oldest message can be known.
+// oldestConfirm returns a channel that is closed when the confirm of the oldest unsettled message
+// is complete.
 func (b *batch) oldestConfirm() <-chan struct{} {
 	if b.settled == b.sent {
 		return nil
@@ -118,7 +121,7 @@ func (b *batch) oldestConfirm() <-chan struct{} {
 	return b.items[b.settled].pending.confirm.Done()
 }
 
-// await settles the oldest message.
+// settleOldest waits for the confirm of the oldest unsettled message.
 func (b *batch) settleOldest() {
 	oldest := b.items[b.settled]
 	b.settled++
@@ -131,7 +134,8 @@ func (b *batch) settleOldest() {
 	}
 }
 
-// Close ends this pipeline's use; what is sent stays awaited by its callers.
+// Close closes the publisher. Callers of Publish still wait for the confirms of messages that are
+// sent.
 func (p *publisher) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -143,4 +147,4 @@ func (p *publisher) Close() error {
 	return nil
 }
 
-var errPublishTimeout = errors.New("publish_timeout is over")
+var errPublishTimeout = errors.New("publish_timeout has passed")

@@ -9,17 +9,18 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// The broker names a queue "amq.gen-..." that is declared without a name, and refuses all other
-// names that begin with "amq.". For direct reply-to it replaces the reply_to of a message by a
-// name of the second kind, which leads to the asking channel alone.
+// brokerNamed begins the name of a queue that was declared without a name; the broker chose it.
+// The broker refuses all other names that begin with "amq.". directReply begins the name that the
+// broker puts into a message for direct reply-to; that name leads only to the channel of the
+// request.
 const (
 	brokerNamed = "amq.gen-"
 	directReply = directReplyTo + "."
 )
 
 // replyQueues are the queues that the reply_to of a message may name. The host writes there with
-// its own permissions, and whoever wrote the message may have fewer. So by default only queues
-// are allowed whose names the broker made up: they belong to those who declared them. See
+// its own permissions, and the author of the message may have fewer. So by default only queues
+// that the broker named are allowed: they belong to the client that declared them. See
 // docs/decisions/0033.
 type replyQueues struct {
 	patterns []string
@@ -27,8 +28,8 @@ type replyQueues struct {
 	consumed map[string]struct{}
 }
 
-// newReplyQueues returns what the patterns allow. Queues that a pipeline consumes are left out
-// whatever their broker: two addresses may lead to one.
+// newReplyQueues returns the queues that the patterns allow. Queues that a pipeline consumes are
+// never allowed, whatever their broker, because two addresses may lead to the same broker.
 func newReplyQueues(patterns []string, consumed []transports.Topic) replyQueues {
 	r := replyQueues{patterns: patterns, consumed: make(map[string]struct{}, len(consumed))}
 	for _, t := range consumed {
@@ -37,7 +38,7 @@ func newReplyQueues(patterns []string, consumed []transports.Topic) replyQueues 
 	return r
 }
 
-// check returns why a message may not name a queue.
+// check returns why reply_to may not name a queue.
 func (r *replyQueues) check(queue string) error {
 	if _, own := r.consumed[queueStream(queue)]; own {
 		return errors.New("a pipeline of this host consumes from that queue")
@@ -51,16 +52,16 @@ func (r *replyQueues) check(queue string) error {
 	}) {
 		return nil
 	}
-	return errors.New("the broker didn't name that queue, and the transport's reply_to doesn't list it")
+	return errors.New("the broker didn't choose that queue's name, and the transport's reply_to doesn't list it")
 }
 
-// checkPattern holds for entries of the setting reply_to.
+// checkPattern checks an entry of the setting reply_to.
 func checkPattern(pattern string) error {
 	if pattern == "" {
 		return errors.New("is empty")
 	}
 	if _, err := path.Match(pattern, ""); err != nil {
-		return errors.New(`is no pattern: a "[" isn't closed, or a "\\" is the last character`)
+		return errors.New(`is not a pattern: a "[" isn't closed, or a "\\" is the last character`)
 	}
 	return nil
 }

@@ -120,8 +120,8 @@ func TestPatternsOfReplyTo(t *testing.T) {
 	for pattern, want := range map[string]string{
 		"replies.*": "", "[a-c]*": "", "billing": "",
 		"":          `reply_to[1]: "" is empty`,
-		"replies.[": `reply_to[1]: "replies.[" is no pattern`,
-		`replies.\`: `is no pattern`,
+		"replies.[": `reply_to[1]: "replies.[" is not a pattern`,
+		`replies.\`: `is not a pattern`,
 	} {
 		err := config("amqp://127.0.0.1/", func(c *Config) { c.ReplyTo = []string{"ok", pattern} }).Validate()
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {

@@ -14,7 +14,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// requests owns the host's reply queue: exclusive, named by the broker, and another one after each connection.
+// requests owns the host's reply queue. The queue is exclusive, and the broker chooses its name.
+// Each connection has a new one.
 type requests struct {
 	t *transport
 
@@ -25,12 +26,13 @@ type requests struct {
 	waiting map[string]chan *message.Message
 }
 
+// newRequests returns the requests of a transport. The first Expect declares the reply queue.
 func newRequests(t *transport) *requests {
 	return &requests{t: t, changed: make(chan struct{}), waiting: map[string]chan *message.Message{}}
 }
 
-// Expect implements transports.Answerer. The answer's channel closes without one if the connection is lost, as the reply queue
-// goes with it.
+// Expect implements transports.Answerer. If the connection is lost, the reply queue is lost too,
+// and the channel of the answer is closed without an answer.
 func (t *transport) Expect(ctx context.Context) (replyTo, correlationID string, _ <-chan *message.Message, cancel func(), _ error) {
 	q := t.requests
 	q.mu.Lock()
@@ -59,12 +61,14 @@ func (t *transport) Expect(ctx context.Context) (replyTo, correlationID string, 
 	}
 }
 
+// forgetRequest stops waiting for an answer.
 func (q *requests) forgetRequest(id string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(q.waiting, id)
 }
 
+// run declares a reply queue on each connection, until ctx ends.
 func (q *requests) run(ctx context.Context) {
 	queue := outage.New(q.t.env.Logger, "the reply queue")
 	pauses := backoff.New(q.t.config.Reconnect.MaxInterval, q.t.config.Reconnect.MaxInterval)
@@ -86,7 +90,7 @@ func (q *requests) run(ctx context.Context) {
 	}
 }
 
-// serve makes a reply queue and hands out what comes until it is lost.
+// serveReplies declares a reply queue and passes answers on until the queue is lost.
 func (q *requests) serveReplies(conn *amqp.Connection, state *outage.Outage) error {
 	ch, err := conn.Channel()
 	if err != nil {
@@ -116,7 +120,8 @@ func (q *requests) serveReplies(conn *amqp.Connection, state *outage.Outage) err
 	return errLost
 }
 
-// change names the new queue. Without one nobody who waits gets an answer any more.
+// setQueue sets the name of the reply queue. An empty name says that the queue is lost, and ends
+// all requests that wait for an answer.
 func (q *requests) setQueue(name string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

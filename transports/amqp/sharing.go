@@ -15,51 +15,57 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// Two hosts that consume from one queue each get a part of the messages, and know nothing of each
-// other's devices. The broker allows it, and says only how many consumers a queue has. So the host
-// compares that with how many it has itself.
+// Two hosts that consume from one queue each receive a part of the messages, and neither knows the
+// other's devices. The broker allows that. It tells a client only how many consumers a queue has,
+// so the host compares that number with its own.
 //
-// Others are reported if two looks in a row find them. A lost connection may leave a consumer of
-// this host's at the broker, until the broker misses its heartbeats: for that time nobody is
-// reported anew. A report ends with the first look that finds nobody.
+// The host reports other consumers when two checks in a row find some. The report ends with the
+// first check that finds none. After a lost connection the broker may keep a consumer of this host
+// until it misses its heartbeats. For that time the host reports no other consumers.
+
+// queueCheckInterval is the time between two checks. ghostHeartbeats is how many heartbeat intervals
+// the broker may take to drop a silent connection: RabbitMQ drops it after two, and checks once an
+// interval.
 const (
 	// lookInterval is the time between two looks.
-	lookInterval = 5 * time.Second
+	queueCheckInterval = 5 * time.Second
 	// ghostHeartbeats is how many intervals of heartbeats the broker may take to give up a
 	// connection that says nothing any more. RabbitMQ takes two, and looks once an interval.
 	ghostHeartbeats = 3
 )
 
-// sharing knows who consumes from the queues of pipelines that share them with nobody.
+// sharing watches the queues of pipelines that don't share them.
 type sharing struct {
 	log      *slog.Logger
 	interval time.Duration
-	// ghosts is how long a lost consumer may be there.
+	// ghostTime is how long the broker may keep a consumer of a lost connection.
 	ghostTime time.Duration
 
 	mu     sync.Mutex
 	queues map[string]*sharedQueue
 }
 
-// queueUse is one queue.
+// sharedQueue is the state of one queue.
 type sharedQueue struct {
-	// own is how many consumers this host may have there.
+	// own is how many consumers this host may have on the queue.
 	own int
-	// lost is when a connection with one was lost.
+	// lost is when the host lost a connection with a consumer of the queue.
 	lost time.Time
-	// others is how many there were at the last look, and looks how many looks in a row found some.
-	others, looks int
-	// since is when they were reported; zero: they aren't.
+	// others is how many other consumers the last check found. checksFound is how many checks in a
+	// row found some.
+	others, checksFound int
+	// since is when the host reported them, or zero.
 	since time.Time
-	// refused is the connection on which the broker doesn't let the host look.
+	// refused is the connection on which the broker refused a check.
 	refused *amqp.Connection
 }
 
+// newSharing returns a sharing without queues.
 func newSharing(log *slog.Logger, heartbeat time.Duration) *sharing {
-	return &sharing{log: log, interval: lookInterval, ghostTime: ghostHeartbeats * heartbeat, queues: map[string]*sharedQueue{}}
+	return &sharing{log: log, interval: queueCheckInterval, ghostTime: ghostHeartbeats * heartbeat, queues: map[string]*sharedQueue{}}
 }
 
-// begin says that this host is about to consume from a queue.
+// addConsumer records that this host is about to consume from a queue.
 func (s *sharing) addConsumer(queue string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -71,7 +77,8 @@ func (s *sharing) addConsumer(queue string) {
 	u.own++
 }
 
-// end says that it doesn't any more; lost that the broker may not know it yet.
+// removeConsumer records that a consumer of this host has ended. lost says that the broker may not
+// know that yet.
 func (s *sharing) removeConsumer(queue string, lost bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,20 +89,20 @@ func (s *sharing) removeConsumer(queue string, lost bool) {
 	}
 }
 
-// look asks the broker about each queue, now and then, until ctx ends.
+// watchQueues checks each queue at intervals until ctx ends.
 func (t *transport) watchQueues(ctx context.Context) {
 	s := t.sharing
 	pauses := backoff.New(s.interval, s.interval)
 	for backoff.Sleep(ctx, pauses.NextBackOff()) {
 		session, _, _, err := t.consumer.currentState()
-		if err != nil || t.taking.Err() != nil { // a host that stops makes room for the next one
+		if err != nil || t.taking.Err() != nil { // a host that stops expects its successor
 			continue
 		}
 		s.checkQueues(session.conn)
 	}
 }
 
-// lookAt looks at each queue once.
+// checkQueues checks each queue once.
 func (s *sharing) checkQueues(conn *amqp.Connection) {
 	s.mu.Lock()
 	queues := slices.Sorted(maps.Keys(s.queues))
@@ -116,10 +123,10 @@ func (s *sharing) checkQueues(conn *amqp.Connection) {
 		u := s.queues[queue]
 		switch {
 		case err == nil:
-			// Consumers may have come and gone during the look.
+			// This host's consumers may have changed during the check.
 			s.recordOthers(queue, u, found.Consumers-max(before, u.own))
 		case conn.IsClosed():
-		default: // nothing is known of a queue that is gone, or that the host may not look at
+		default: // the queue doesn't exist, or the host may not check it
 			s.recordOthers(queue, u, 0)
 			if !isNotFound(err) {
 				u.refused = conn
@@ -129,39 +136,39 @@ func (s *sharing) checkQueues(conn *amqp.Connection) {
 	}
 }
 
-// count takes how many consumers of others a look found. The lock is held.
+// recordOthers records how many other consumers a check found. The caller has locked mu.
 func (s *sharing) recordOthers(queue string, u *sharedQueue, others int) {
 	u.others = max(others, 0)
 	switch {
 	case others <= 0:
-		u.looks = 0
+		u.checksFound = 0
 		if !u.since.IsZero() {
-			s.log.Info("nobody else consumes from the queue any more", "queue", queue, "after", time.Since(u.since).Round(time.Millisecond))
+			s.log.Info("no others consume from the queue any more", "queue", queue, "after", time.Since(u.since).Round(time.Millisecond))
 			u.since = time.Time{}
 		}
 	case time.Since(u.lost) < s.ghostTime:
-		u.looks = 0
+		u.checksFound = 0
 	default:
-		if u.looks++; u.looks == 2 && u.since.IsZero() {
+		if u.checksFound++; u.checksFound == 2 && u.since.IsZero() {
 			u.since = time.Now()
-			s.log.Error("somebody else consumes from a queue of this host", "queue", queue, "err", errShared(queue, others))
+			s.log.Error("others consume from a queue of this host", "queue", queue, "err", errShared(queue, others))
 		}
 	}
 }
 
-// errShared says what is wrong with a queue that others consume from.
+// errShared returns the error for a queue with other consumers.
 func errShared(queue string, others int) error {
 	consumers := "consumers that aren't"
 	if others == 1 {
 		consumers = "consumer that isn't"
 	}
-	return fmt.Errorf("queue %q has %d %s this host's: each gets only a part of the messages", queue, others, consumers)
+	return fmt.Errorf("queue %q has %d %s this host's: each receives only a part of the messages", queue, others, consumers)
 }
 
-// nextShared is what to do about it.
-const nextStepShared = "end the other host, give each a queue of its own, or say competing = true if they share it on purpose"
+// nextStepShared says how to mend that error.
+const nextStepShared = "stop the others, give each host a queue of its own, or set competing = true if they share the queue on purpose"
 
-// health is one part a queue.
+// health returns the health of each queue.
 func (s *sharing) health() []transports.Health {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	sharedBegins = "somebody else consumes from a queue of this host"
-	sharedEnds   = "nobody else consumes from the queue any more"
+	sharedBegins = "others consume from a queue of this host"
+	sharedEnds   = "no others consume from the queue any more"
 )
 
 // watching starts a host that looks often who else consumes.
@@ -165,7 +165,7 @@ func TestWhatIsLeftOfALostConnectionIsNoOtherHost(t *testing.T) {
 		log := &lines{}
 		s := newSharing(slog.New(slog.NewTextHandler(log, nil)), 10*time.Second)
 		look := func(consumers int) bool {
-			time.Sleep(lookInterval)
+			time.Sleep(queueCheckInterval)
 			s.mu.Lock()
 			s.recordOthers("q", s.queues["q"], consumers-s.queues["q"].own)
 			s.mu.Unlock()

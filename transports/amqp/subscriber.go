@@ -12,32 +12,32 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// closeTimeout bounds the Close of a subscriber or transport, whatever the broker does.
+// closeTimeout bounds the Close of a subscriber or transport, even if the broker doesn't answer.
 const closeTimeout = 5 * time.Second
 
-// subscriber is one pipeline's.
+// subscriber is the subscriber of one pipeline.
 type subscriber struct {
 	t        *transport
 	pipeline string
-	// competing says that others may consume from its queues.
+	// competing says that others may consume from the pipeline's queues.
 	competing bool
 
-	// kill ends at Close: from then on nothing is waited for.
+	// killed ends at Close. From then on the subscriber waits for nothing.
 	killed  context.Context
 	killNow context.CancelFunc
 	running sync.WaitGroup // the subscriptions
 
-	// present is told whether there is a consumer at the broker; nil if nobody asks.
+	// present is called with whether the broker has a consumer of the pipeline. It may be nil.
 	present func(bool)
 
 	mu sync.Mutex
-	// consumers is how many there are at the broker.
+	// consumers is the number of consumers at the broker.
 	consumers int
 }
 
 var _ transports.Subscriber = (*subscriber)(nil)
 
-// count counts consumers as they come and go. The lock is held.
+// countConsumers changes the number of consumers. The caller has locked mu.
 func (s *subscriber) countConsumers(change int) {
 	s.consumers += change
 	if s.present != nil {
@@ -45,8 +45,8 @@ func (s *subscriber) countConsumers(change int) {
 	}
 }
 
-// Subscribe implements transports.Subscriber: it consumes from a topic's queue through every
-// outage.
+// Subscribe implements transports.Subscriber. It consumes from a topic's queue, and goes on after
+// each outage.
 func (s *subscriber) Subscribe(ctx context.Context, topic string, take func(*transports.Delivery)) (<-chan struct{}, error) {
 	r, err := s.t.route(topic)
 	if err != nil {
@@ -69,7 +69,7 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string, take func(*tra
 	return nil, fmt.Errorf("subscribing to %s: %w", topic, transports.ErrClosed)
 }
 
-// Close ends the pipeline's subscriptions; what they handed out and wasn't acked goes back to the broker.
+// Close ends the pipeline's subscriptions. The broker requeues all unacked messages.
 func (s *subscriber) Close() error {
 	s.mu.Lock()
 	s.killNow()
@@ -89,25 +89,25 @@ type subscription struct {
 	route      *route
 	tag        string
 	take       func(*transports.Delivery)
-	// prefetch belongs to run.
+	// prefetch belongs to the goroutine of run.
 	prefetch prefetch
-	// stop ends when no more deliveries are wanted.
+	// stop ends when the subscription takes no more deliveries.
 	stop context.Context
-	// lost says that the last consumer was lost: the broker may still count on it.
+	// lost says that the last consumer was lost. The broker may still have it.
 	lost bool
-	// limit is the queue's delivery limit: see [route.deliveryLimit]. warned is when a message was
-	// near it.
+	// limit is the queue's delivery limit: see [route.deliveryLimit]. warned is the time of the
+	// last warning about it.
 	limit  int
 	warned time.Time
 
-	// handing is locked while deliveries are handed out. Once closed is set, and done closed,
-	// none is.
+	// delivering is locked while deliveries are passed to take. When closed is set and done is
+	// closed, take isn't called any more.
 	delivering sync.Mutex
 	closed     bool
 	done       chan struct{}
 }
 
-// close closes done as soon as nothing is being handed out.
+// close closes done as soon as no call of take is running.
 func (s *subscription) close() {
 	s.delivering.Lock()
 	defer s.delivering.Unlock()
@@ -117,15 +117,16 @@ func (s *subscription) close() {
 	}
 }
 
+// changeConsumers changes the subscriber's number of consumers.
 func (s *subscription) changeConsumers(change int) {
 	s.subscriber.mu.Lock()
 	defer s.subscriber.mu.Unlock()
 	s.subscriber.countConsumers(change)
 }
 
-// run consumes, and consumes again after each loss, until the subscription ends. When the
-// subscriber is closed, done is closed at once, whatever the broker does. run goes on until the
-// broker has answered or the connection is closed.
+// run consumes, and again after each loss, until the subscription ends. When the subscriber is
+// closed, done is closed at once. run itself goes on until the broker has answered or the
+// connection is closed.
 func (s *subscription) run(ctx context.Context) {
 	defer s.subscriber.running.Done()
 	var end context.CancelFunc
@@ -167,7 +168,7 @@ func (s *subscription) run(ctx context.Context) {
 		case errors.Is(err, errOtherPrefetch):
 			continue
 		}
-		// The loss of the connection is the link's to report and to wait out.
+		// The link reports the loss of a connection, and connects again.
 		if session.isLost() {
 			continue
 		}
@@ -178,7 +179,7 @@ func (s *subscription) run(ctx context.Context) {
 	}
 }
 
-// consumerTag is what the broker's tools show as the consumer.
+// consumerTag returns the name of a consumer in the broker's tools.
 func (t *transport) consumerTag(pipeline string) string {
 	tag := strings.Join([]string{t.env.Host, t.env.Name, pipeline}, ".")
 	return fmt.Sprintf("%.200s#%d", tag, t.tags.Add(1))

@@ -11,18 +11,19 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// tapBuffer is how many messages a tap's reader may be behind before it misses some.
+// tapBuffer is how many messages wait for the reader of a tap before further ones are dropped.
 const tapBuffer = 256
 
-// Tap implements transports.Tapper by a queue of the tap's own, bound as the topic's queue is. It returns when that
-// queue takes messages, so it needs a connection. After an outage it goes on with what comes then.
+// Tap implements transports.Tapper. It declares a queue for the tap, with the bindings of the
+// topic's queue. It returns when the queue receives messages, so it needs a connection. After an
+// outage it goes on with new messages.
 func (t *transport) Tap(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	r, err := t.route(topic)
 	if err != nil {
 		return nil, err
 	}
 	if r.exchange == amqp.DefaultExchange {
-		return nil, fmt.Errorf("tapping %s: the exchange %s delivers to one queue only, so nothing else can see its messages", topic, defaultExchange)
+		return nil, fmt.Errorf("tapping %s: the exchange %s delivers each message to a single queue, so a tap can't receive copies", topic, defaultExchange)
 	}
 	life, end := context.WithCancel(t.closing)
 	unlink := context.AfterFunc(ctx, end)
@@ -52,11 +53,13 @@ func (t *transport) Tap(ctx context.Context, topic string) (<-chan *message.Mess
 	return out, nil
 }
 
+// tap is the consumer of a tap on one channel.
 type tap struct {
 	ch         *amqp.Channel
 	deliveries <-chan amqp.Delivery
 }
 
+// openTap declares and binds the queue of a tap, and consumes from it.
 func openTap(conn *amqp.Connection, r *route) (*tap, error) {
 	if err := r.declareTopology(conn, ""); err != nil {
 		return nil, err
@@ -83,7 +86,7 @@ func openTap(conn *amqp.Connection, r *route) (*tap, error) {
 	return &tap{ch: ch, deliveries: deliveries}, nil
 }
 
-// tap copies messages to out until ctx ends.
+// copyMessages copies messages to out until ctx ends.
 func (t *transport) copyMessages(ctx context.Context, r *route, tapped *tap, out chan<- *message.Message) {
 	pauses := t.config.Reconnect.pauses()
 	for {
@@ -102,7 +105,8 @@ func (t *transport) copyMessages(ctx context.Context, r *route, tapped *tap, out
 	}
 }
 
-// copy returns false when ctx has ended, true when the queue was lost.
+// copyUntilLost copies messages to out. It returns false when ctx has ended, and true when the
+// queue is lost.
 func (t *tap) copyUntilLost(ctx context.Context, m *marshaler, out chan<- *message.Message) bool {
 	defer t.ch.Close()
 	for {

@@ -13,7 +13,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// The broker's side of a topic that says nothing else.
+// The defaults of topics, and values that settings may have.
 const (
 	pentroughExchange = "pentrough"
 	defaultExchange   = "amq.default"
@@ -22,30 +22,32 @@ const (
 	drop              = "drop"
 )
 
-// maxShortString is how many bytes AMQP's short strings hold: names, keys and most properties.
+// maxShortString is the largest size of AMQP's short strings, in bytes: names, keys and most
+// properties.
 const maxShortString = 255
 
-// TopicConfig is one `[transport.NAME.topic.TOPIC]` table: an exchange to publish to, and a queue bound to it to consume from.
+// TopicConfig is one `[transport.NAME.topic.TOPIC]` table. A topic is an exchange to publish to,
+// and a queue that is bound to it, to consume from.
 type TopicConfig struct {
-	Exchange          string         `toml:"exchange" doc:"The exchange that is published to and that the queue is bound to; default: \"pentrough\". \"amq.default\" is the broker's nameless exchange, which delivers to the queue named by the routing key."`
+	Exchange          string         `toml:"exchange" doc:"The exchange to publish to, and to bind the queue to; default: \"pentrough\". \"amq.default\" is the broker's nameless exchange: it delivers to the queue that the routing key names."`
 	Kind              string         `toml:"kind" doc:"The exchange's kind; default: topic." enum:"direct,fanout,topic,headers"`
 	ExchangeArguments map[string]any `toml:"exchange_arguments" doc:"Arguments of the exchange's declaration." example:"{ alternate-exchange = \"unrouted\" }"`
 
-	Queue         string         `toml:"queue" doc:"The queue that is consumed from; default: the topic's name."`
-	QueueType     string         `toml:"queue_type" doc:"The queue's type; default: that of the virtual host, normally classic." enum:"classic,quorum"`
-	DeliveryLimit int            `toml:"delivery_limit" doc:"How often a quorum queue delivers a message again before it drops or dead-letters it; -1 is without a limit. The broker's own default is none in RabbitMQ 3 and 20 in RabbitMQ 4." min:"-1"`
+	Queue         string         `toml:"queue" doc:"The queue to consume from; default: the topic's name."`
+	QueueType     string         `toml:"queue_type" doc:"The queue's type; default: the default type of the virtual host, normally classic." enum:"classic,quorum"`
+	DeliveryLimit int            `toml:"delivery_limit" doc:"How often a quorum queue redelivers a message before it drops or dead-letters it; -1 is without a limit. RabbitMQ 3 has no limit by default, RabbitMQ 4 has 20." min:"-1"`
 	Arguments     map[string]any `toml:"arguments" doc:"Further arguments of the queue's declaration." example:"{ x-message-ttl = 60000 }"`
-	AutoDelete    bool           `toml:"auto_delete" doc:"The broker deletes the queue when its last consumer is gone."`
-	Exclusive     bool           `toml:"exclusive" doc:"The queue belongs to this host's connection and goes with it."`
-	Durable       *bool          `toml:"durable" doc:"Exchange and queue survive a restart of the broker; default: true."`
-	Declare       *bool          `toml:"declare" doc:"Create exchange, queue and bindings if they are missing; false only checks that exchange and queue exist and changes nothing. Default: true."`
+	AutoDelete    bool           `toml:"auto_delete" doc:"Whether the broker deletes the queue after its last consumer has ended."`
+	Exclusive     bool           `toml:"exclusive" doc:"Whether the queue belongs to this host's connection. The broker deletes it when the connection ends."`
+	Durable       *bool          `toml:"durable" doc:"Whether exchange and queue survive a restart of the broker; default: true."`
+	Declare       *bool          `toml:"declare" doc:"Whether the host creates missing exchanges, queues and bindings. With false it only checks that exchange and queue exist. Default: true."`
 
 	RoutingKey        []string       `toml:"routing_key" doc:"The key or keys that bind the queue to the exchange; default: the topic's name." example:"[\"device.#\", \"gateway.*\"]"`
-	BindingArguments  map[string]any `toml:"binding_arguments" doc:"Arguments of the bindings, by which a headers exchange routes." example:"{ x-match = \"all\", region = \"north\" }"`
-	PublishRoutingKey string         `toml:"publish_routing_key" doc:"The key to publish with; default: routing_key, if it is a single one without wildcards, else the topic's name."`
+	BindingArguments  map[string]any `toml:"binding_arguments" doc:"Arguments of the bindings. A headers exchange routes by them." example:"{ x-match = \"all\", region = \"north\" }"`
+	PublishRoutingKey string         `toml:"publish_routing_key" doc:"The key to publish with; default: routing_key, if that is one key without wildcards, and otherwise the topic's name."`
 
-	Prefetch   int    `toml:"prefetch" doc:"How many unacked messages one consumer of this topic holds at most; default: the transport's." min:"1" max:"65535" unit:"messages"`
-	Unroutable string `toml:"unroutable" doc:"What becomes of a published message for which there is no queue: retry tries it again until there is one, drop counts and forgets it. Default: retry." enum:"retry,drop"`
+	Prefetch   int    `toml:"prefetch" doc:"The window: how many unsettled messages one consumer of this topic may have; default: the transport's." min:"1" max:"65535" unit:"messages"`
+	Unroutable string `toml:"unroutable" doc:"What to do with a published message that is routed to no queue: retry sends it again until a queue takes it, drop counts and drops it. Default: retry." enum:"retry,drop"`
 }
 
 func (t *TopicConfig) validate(at, name string) (errs []error) {
@@ -53,7 +55,7 @@ func (t *TopicConfig) validate(at, name string) (errs []error) {
 		errs = append(errs, transports.Invalid(at+"."+field, format, args...))
 	}
 	if err := checkName(name); err != nil && t.Queue == "" {
-		invalid("queue", "the topic's name can't be a queue's: it %v", err)
+		invalid("queue", "the topic's name can't be the name of a queue: it %v", err)
 	}
 	if t.Queue != "" {
 		if err := checkName(t.Queue); err != nil {
@@ -82,7 +84,7 @@ func (t *TopicConfig) validate(at, name string) (errs []error) {
 		invalid("queue_type", "a quorum queue is durable and neither auto_delete nor exclusive")
 	}
 	if t.DeliveryLimit < unlimited || t.DeliveryLimit != 0 && t.QueueType != quorum {
-		invalid("delivery_limit", "needs queue_type = %q, and a limit of at least 1 or -1 for none", quorum)
+		invalid("delivery_limit", "needs queue_type = %q, and is at least 1, or -1 for no limit", quorum)
 	}
 	if slices.ContainsFunc(t.RoutingKey, func(key string) bool { return len(key) > maxShortString }) {
 		invalid("routing_key", "a key is longer than %d bytes", maxShortString)
@@ -91,7 +93,7 @@ func (t *TopicConfig) validate(at, name string) (errs []error) {
 		invalid("publish_routing_key", "is longer than %d bytes", maxShortString)
 	}
 	if len(t.RoutingKey) > 1 && t.Kind == amqp.ExchangeFanout {
-		invalid("routing_key", "a fanout exchange knows no keys")
+		invalid("routing_key", "a fanout exchange doesn't use keys")
 	}
 	if t.Prefetch < 0 || t.Prefetch > math.MaxUint16 {
 		invalid("prefetch", "%d is not from 1 to %d", t.Prefetch, math.MaxUint16)
@@ -108,7 +110,7 @@ func (t *TopicConfig) validate(at, name string) (errs []error) {
 	return errs
 }
 
-// route is a topic in the broker's terms, computed once.
+// route is a topic's exchange, queue and keys in the broker.
 type route struct {
 	topic      string
 	exchange   string
@@ -119,7 +121,7 @@ type route struct {
 	declare    bool
 	noLimit    bool // delivery_limit is -1
 	topology   topology
-	// config has Watermill's names for the rest.
+	// config has all other settings, in Watermill's types.
 	config wamqp.Config
 	// counters are set by the transport.
 	counters topicCounters
@@ -159,7 +161,7 @@ func (c *Config) route(name string) (*route, error) {
 	if err != nil {
 		return nil, fmt.Errorf("topic %s: binding_arguments: %w", name, err)
 	}
-	// Without it a virtual host makes queues of its own default type.
+	// Without a type the broker uses the default type of the virtual host.
 	if t.QueueType != "" {
 		args[amqp.QueueTypeArg] = t.QueueType
 	}
@@ -196,8 +198,8 @@ func (c *Config) route(name string) (*route, error) {
 	return r, nil
 }
 
-// standby reports whether the broker hands the queue's messages to one consumer at a time, so that
-// the other ones wait until that is gone.
+// isSingleActive reports whether the broker delivers to one consumer of the queue at a time. Other
+// consumers then wait on standby.
 func (r *route) isSingleActive() bool {
 	single, _ := r.config.Queue.Arguments["x-single-active-consumer"].(bool)
 	return single
@@ -223,7 +225,7 @@ func orDefault(s, otherwise string) string {
 	return s
 }
 
-// table turns TOML values into what AMQP can carry. It is never nil.
+// amqpTable turns TOML values into AMQP values. It never returns a nil table without an error.
 func amqpTable(from map[string]any) (amqp.Table, error) {
 	to := make(amqp.Table, len(from)+2)
 	for key, value := range from {
@@ -257,6 +259,6 @@ func amqpValue(value any) (any, error) {
 		}
 		return list, nil
 	default:
-		return nil, fmt.Errorf("AMQP has no %T", value)
+		return nil, fmt.Errorf("AMQP has no type for %T", value)
 	}
 }

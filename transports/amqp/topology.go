@@ -11,8 +11,8 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// topology declares what a topic needs, or checks that it is there. Watermill's own builder binds one key, and by the queue's name
-// instead of the topic's.
+// topology declares the exchange, queue and bindings of a topic, or checks that they exist.
+// Watermill's own builder binds one key only, and by the queue's name instead of the topic's.
 type topology struct {
 	keys  []string
 	check bool
@@ -20,8 +20,8 @@ type topology struct {
 
 var _ wamqp.TopologyBuilder = topology{}
 
-// BuildTopology declares or checks exchange, queue and bindings. An empty queue name stands for a topic whose queue
-// isn't this connection's to declare.
+// BuildTopology declares or checks exchange, queue and bindings. If the queue's name is empty, it
+// leaves out queue and bindings, because another connection declares them.
 func (t topology) BuildTopology(ch *amqp.Channel, queue, exchange string, c wamqp.Config, _ watermill.LoggerAdapter) error {
 	if err := t.ExchangeDeclare(ch, exchange, c); err != nil {
 		return err
@@ -41,7 +41,8 @@ func (t topology) BuildTopology(ch *amqp.Channel, queue, exchange string, c wamq
 	return t.bind(ch, queue, exchange, c)
 }
 
-// bind binds a queue by each key. The nameless exchange has every queue bound by its name already.
+// bind binds a queue with each key. The nameless exchange needs no bindings: the broker has bound
+// every queue to it by the queue's name.
 func (t topology) bind(ch *amqp.Channel, queue, exchange string, c wamqp.Config) error {
 	if exchange == amqp.DefaultExchange {
 		return nil
@@ -54,7 +55,8 @@ func (t topology) bind(ch *amqp.Channel, queue, exchange string, c wamqp.Config)
 	return nil
 }
 
-// ExchangeDeclare declares or checks an exchange. The broker's own (amq.topic and the like) are only checked.
+// ExchangeDeclare declares or checks an exchange. The broker's own exchanges (amq.topic and
+// others) are only checked.
 func (t topology) ExchangeDeclare(ch *amqp.Channel, exchange string, c wamqp.Config) error {
 	e := c.Exchange
 	switch {
@@ -72,15 +74,17 @@ func (t topology) ExchangeDeclare(ch *amqp.Channel, exchange string, c wamqp.Con
 	return nil
 }
 
-// untyped reports whether the broker refused a classic queue only because the one that is there was
-// declared without a type: that is a classic one, made by a release that told the two apart.
+// wasDeclaredUntyped reports whether the broker refused to declare a classic queue only because
+// the queue was declared without a type. Such a queue is a classic one, from a RabbitMQ release
+// that tells the two declarations apart.
 func (r *route) wasDeclaredUntyped(err error) bool {
 	refused, ok := errors.AsType[*amqp.Error](err)
 	return ok && refused.Code == amqp.PreconditionFailed && r.config.Queue.Arguments[amqp.QueueTypeArg] == classic &&
 		strings.Contains(refused.Reason, "'"+amqp.QueueTypeArg+"'") && strings.Contains(refused.Reason, "current is none")
 }
 
-// build declares or checks a topic on a channel of its own, as an error closes the channel that it happens on.
+// declareTopology declares or checks a topic on a channel of its own, because an error closes the
+// channel.
 func (r *route) declareTopology(conn *amqp.Connection, queue string) error {
 	ch, err := conn.Channel()
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// transport is one broker, over two connections.
+// transport is one broker, with two connections (link.go). Subscriptions use the consumer
+// connection, and the outbox uses the publisher connection.
 type transport struct {
 	env       transports.Env
 	config    *Config
@@ -28,19 +29,19 @@ type transport struct {
 	requests  *requests
 	sharing   *sharing
 
-	// consumers are those of the subscriptions.
+	// consumers are the consumers of all subscriptions.
 	consumers consumers
 	// routes finds the *route of a topic.
 	routes sync.Map
-	// tags counts consumers, for their tags.
+	// tags counts consumers, to make their tags unique.
 	tags atomic.Int64
-	// checkInterval is how often the topics in use are looked after at least.
+	// checkInterval is the time between two checks of the topics in use.
 	checkInterval time.Duration
-	// closeTimeout bounds a Close, whatever the broker does.
+	// closeTimeout bounds a Close, even if the broker doesn't answer.
 	closeTimeout time.Duration
 
-	// taking ends when no new messages are wanted, consuming when all subscriptions are to end at once, closing when the
-	// connections are.
+	// taking ends when subscriptions take no more messages, consuming when all subscriptions end
+	// at once, and closing when the connections end.
 	taking        context.Context
 	quiesce       context.CancelFunc
 	consuming     context.Context
@@ -51,7 +52,7 @@ type transport struct {
 	mu            sync.Mutex
 	closed        bool
 	started       bool
-	consumed      map[*route]int // how many subscriptions a topic has
+	consumed      map[*route]int // the number of subscriptions of each topic
 	subscriptions sync.WaitGroup
 	running       sync.WaitGroup
 }
@@ -64,7 +65,7 @@ var (
 	_ transports.Acceptor  = (*transport)(nil)
 )
 
-// errClosedTransport is why there is no connection after Close.
+// errClosedTransport says that there is no connection because the transport is closed.
 var errClosedTransport = fmt.Errorf("the transport is %w", transports.ErrClosed)
 
 // New implements transports.Config.
@@ -114,7 +115,8 @@ func (t *transport) Subscriber(c transports.Consumer) (transports.Subscriber, er
 	return s, nil
 }
 
-// Publisher implements transports.Transport. The producer's topic is declared as soon as there is a connection.
+// Publisher implements transports.Transport. The host declares the producer's topic as soon as
+// there is a connection.
 func (t *transport) Publisher(producer transports.Producer) (message.Publisher, error) {
 	if producer.Use == transports.Return {
 		return &origin{t: t}, nil
@@ -136,7 +138,7 @@ func (t *transport) Accepts(topic string) error {
 	return t.outbox.checkTopic(topic)
 }
 
-// Start implements transports.Transport: it begins to connect.
+// Start implements transports.Transport. It begins to connect.
 func (t *transport) Start(context.Context) error {
 	t.mu.Lock()
 	started := t.started
@@ -161,14 +163,14 @@ func (t *transport) Health() []transports.Health {
 		if err == nil {
 			return nil
 		}
-		return fmt.Errorf("%w; trying again until it works", err)
+		return fmt.Errorf("%w; retrying", err)
 	}
 	parts := []transports.Health{
 		{Part: "consumer connection", Err: retrying(consumer)},
 		{Part: "publisher connection", Err: retrying(publisher)},
 	}
 	if blocked != "" {
-		parts[1].Err = fmt.Errorf("the broker blocks publishing (%s); messages wait until it takes them again", blocked)
+		parts[1].Err = fmt.Errorf("the broker blocks publishing (%s); messages wait", blocked)
 	}
 	for _, h := range t.topics.health() {
 		h.Err = retrying(h.Err)
@@ -177,18 +179,20 @@ func (t *transport) Health() []transports.Health {
 	return append(parts, t.sharing.health()...)
 }
 
-// Quiesce implements transports.Transport: subscriptions take no more and end when what they handed out is settled.
+// Quiesce implements transports.Transport. Subscriptions take no more messages, and end when their
+// deliveries are settled.
 func (t *transport) Quiesce() { t.quiesce() }
 
-// Close implements transports.Transport. It takes at most closeTimeout, whatever the broker does.
+// Close implements transports.Transport. It takes at most closeTimeout, even if the broker doesn't
+// answer.
 func (t *transport) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, t.closeTimeout)
 	defer cancel()
 	t.mu.Lock()
 	t.closed = true
 	t.mu.Unlock()
-	// Acks that are due go out, and channels are closed, while there are connections. A broker that doesn't answer gets
-	// half of the time for that.
+	// Queued acks are written and channels are closed before the connections end. A broker that doesn't
+	// answer has half of the time for that.
 	t.stopConsuming()
 	deadline, _ := ctx.Deadline()
 	orderly, done := context.WithTimeout(ctx, time.Until(deadline)/2)
@@ -201,7 +205,7 @@ func (t *transport) Close(ctx context.Context) error {
 	return nil
 }
 
-// goes runs f on a goroutine that Close waits for. It returns false after Close.
+// startGoroutine runs f on a goroutine that Close waits for. It returns false after Close.
 func (t *transport) startGoroutine(f func()) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -212,7 +216,7 @@ func (t *transport) startGoroutine(f func()) bool {
 	return true
 }
 
-// consumes is goes for subscriptions to a topic, which Close ends first.
+// startSubscription is startGoroutine for the subscriptions to a topic. Close ends them first.
 func (t *transport) startSubscription(r *route, f func()) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -231,6 +235,7 @@ func (t *transport) startSubscription(r *route, f func()) bool {
 	return true
 }
 
+// waitGroup waits for a group until ctx ends.
 func waitGroup(ctx context.Context, g *sync.WaitGroup) error {
 	done := make(chan struct{})
 	go func() {
@@ -245,7 +250,7 @@ func waitGroup(ctx context.Context, g *sync.WaitGroup) error {
 	}
 }
 
-// route is the topic in the broker's terms, the same each time.
+// route returns the route of a topic, the same one at each call.
 func (t *transport) route(topic string) (*route, error) {
 	if r, ok := t.routes.Load(topic); ok {
 		return r.(*route), nil

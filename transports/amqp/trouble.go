@@ -10,7 +10,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// trouble keeps what is wrong with topics. The users of a topic are subscriptions, declarations and the upkeep.
+// topicStates keeps the errors of topics. The users of a topic are its subscriptions, its
+// declaration and the regular checks (upkeep.go).
 type topicStates struct {
 	log *slog.Logger
 
@@ -18,11 +19,12 @@ type topicStates struct {
 	topics map[string]*outage.Outage
 }
 
+// newTopicStates returns the states of no topic.
 func newTopicStates(log *slog.Logger) *topicStates {
 	return &topicStates{log: log, topics: map[string]*outage.Outage{}}
 }
 
-// report records why a topic doesn't work for a user; nil says that it does.
+// report records why a topic doesn't work for a user. nil says that it works.
 func (t *topicStates) report(topic string, user any, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -34,7 +36,7 @@ func (t *topicStates) report(topic string, user any, err error) {
 	o.ReportOf(user, err)
 }
 
-// forget removes a user that needs the topic no more.
+// forget removes a user that doesn't use the topic any more.
 func (t *topicStates) forget(topic string, user any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -43,7 +45,7 @@ func (t *topicStates) forget(topic string, user any) {
 	}
 }
 
-// health is one part a topic.
+// health returns the health of each topic.
 func (t *topicStates) health() []transports.Health {
 	t.mu.Lock()
 	defer t.mu.Unlock()

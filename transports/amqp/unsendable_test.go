@@ -22,7 +22,7 @@ func TestABodyAboveTheLimitIsNotSent(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
 	r := start(t, config(url, func(c *Config) { c.MaxMessage = 10 }))
 	err := r.publish("t", outgoing("small"), outgoing("eleven more"))
-	if !errors.Is(err, transports.ErrUnsendable) || !strings.Contains(err.Error(), "its body has 11 bytes, max_message is 10") {
+	if !errors.Is(err, transports.ErrUnsendable) || !strings.Contains(err.Error(), "the body has 11 bytes, max_message is 10") {
 		t.Errorf("error %v", err)
 	}
 	if err := r.publish("t", outgoing("ten bytes.")); err != nil {

@@ -13,19 +13,20 @@ import (
 	"github.com/pentrough/pentrough/internal/backoff"
 )
 
-// checkInterval is the longest time between two looks after the topics in use; the description of the plugin names it.
+// checkInterval is the time between two checks of the topics in use. The plugin's page names it.
 const checkInterval = time.Minute
 
-// use is what a topic in use needs in the broker.
+// topicUse is what a topic in use needs in the broker.
 type topicUse struct {
 	route *route
-	// queue is empty if it isn't ours to declare.
+	// queue is empty if the check doesn't declare it.
 	queue    string
 	consumed bool
 }
 
-// upkeep declares again, now and then, what the topics in use need: no broker says that an exchange was deleted, or a binding, and a queue
-// without them is silent for good. It goes over the consuming connection, which the broker never blocks, until ctx ends.
+// restoreTopics declares the topics in use at intervals until ctx ends. A broker doesn't report
+// that an exchange or a binding was deleted, and without it a queue receives nothing any more.
+// restoreTopics uses the consumer connection, because the broker never blocks it.
 func (t *transport) restoreTopics(ctx context.Context) {
 	looked := map[string]bool{}
 	pauses := backoff.New(t.checkInterval, t.checkInterval)
@@ -53,7 +54,7 @@ func (t *transport) restoreTopics(ctx context.Context) {
 	}
 }
 
-// restore declares what a topic needs and says so if something had been deleted.
+// restoreTopic declares a topic, and logs if an exchange or queue was missing.
 func (t *transport) restoreTopic(conn *amqp.Connection, u topicUse) error {
 	ch, err := conn.Channel()
 	if err != nil {
@@ -73,7 +74,7 @@ func (t *transport) restoreTopic(conn *amqp.Connection, u topicUse) error {
 	case absent(err):
 		t.logDeleted("exchange", r.exchange)
 	case u.consumed || u.queue == "":
-		// The broker tells a consumer that its queue was deleted.
+		// The broker cancels the consumer of a deleted queue, so there is nothing to check.
 	default:
 		if _, err := ch.QueueDeclarePassive(u.queue, q.Durable, q.AutoDelete, q.Exclusive, false, q.Arguments); absent(err) {
 			t.logDeleted("queue", u.queue)
@@ -82,12 +83,12 @@ func (t *transport) restoreTopic(conn *amqp.Connection, u topicUse) error {
 	return r.declareTopology(conn, u.queue)
 }
 
-// deleted says that something was made before and is missing.
+// logDeleted logs that an exchange or queue is missing that existed before.
 func (t *transport) logDeleted(what, name string) {
 	t.env.Logger.Warn("the "+what+" was deleted, declaring it again", what, name)
 }
 
-// uses are the topics in use, by name.
+// topicsInUse returns the topics in use, sorted by name.
 func (t *transport) topicsInUse() []topicUse {
 	var uses []topicUse
 	t.mu.Lock()
@@ -100,7 +101,7 @@ func (t *transport) topicsInUse() []topicUse {
 			continue
 		}
 		u := topicUse{route: d.route, queue: d.queueToDeclare()}
-		// A queue of this kind is meant to go with its last consumer.
+		// The broker deletes such a queue after its last consumer, on purpose.
 		if d.route.config.Queue.AutoDelete {
 			u.queue = ""
 		}

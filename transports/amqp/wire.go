@@ -7,16 +7,18 @@ import (
 )
 
 const (
-	// lastWords is how long a closing connection may take to send what it still has.
+	// flushTime is how long a closing connection may take to write its buffer.
 	flushTime = 200 * time.Millisecond
 	// keptBuffer is the largest buffer that is kept for the next write.
 	keptBuffer = 1 << 20
 )
 
-// wire is a connection that reads through frames, and whose Write never blocks: it gathers, and one goroutine hands what has gathered
-// to the kernel. The AMQP library flushes every frame under a lock of its connection. So frames that come together cost one system call,
-// and a broker that stops reading holds up nobody who has a deadline. What gathers is bounded by the confirm window and the acks of the
-// prefetched.
+// wire is a connection whose Write never blocks. It reads through frames.
+//
+// Write appends to a buffer, and one goroutine passes the buffer to the kernel. The AMQP library
+// writes every frame under a lock of its connection. So frames of many callers share one system
+// call, and a broker that stops reading delays no caller that has a deadline. The confirm windows,
+// and the acks of prefetched messages, bound the buffer.
 type wire struct {
 	net.Conn
 	frames *frames
@@ -31,6 +33,7 @@ type wire struct {
 	done    chan struct{}
 }
 
+// newWire returns the wire of a connection and starts its goroutine. Close ends it.
 func newWire(conn net.Conn, emptied func(), c *consumers) *wire {
 	w := &wire{
 		Conn:    conn,
@@ -43,10 +46,10 @@ func newWire(conn net.Conn, emptied func(), c *consumers) *wire {
 	return w
 }
 
-// Read reads what the broker sent, in a form that the library can take.
+// Read reads what the broker sent, filtered by frames.
 func (w *wire) Read(p []byte) (int, error) { return w.frames.Read(p) }
 
-// Write takes p and returns the error of an earlier one.
+// Write buffers p. It returns the error of an earlier write.
 func (w *wire) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	if w.err != nil {
@@ -62,10 +65,10 @@ func (w *wire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close sends what has gathered, if that is possible at once, and closes the connection.
+// Close writes the buffer, for at most flushTime, and closes the connection.
 func (w *wire) Close() error {
 	w.closed.Do(func() {
-		// The deadline also ends a write that hangs.
+		// The deadline also ends a write that blocks.
 		_ = w.SetWriteDeadline(time.Now().Add(flushTime))
 		close(w.closing)
 	})
@@ -73,6 +76,7 @@ func (w *wire) Close() error {
 	return nil
 }
 
+// run writes the buffer whenever it isn't empty, until Close.
 func (w *wire) run() {
 	defer close(w.done)
 	defer w.Conn.Close()
