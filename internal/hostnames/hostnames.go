@@ -1,9 +1,11 @@
-// Package hostnames protects listeners without a token from web pages. A page's own DNS name can
-// be made to resolve to the listener's address (DNS rebinding). For the browser, the page's
-// requests to the listener are then same-origin, and they come from inside the firewall. But
-// their Host header has the page's name, which no [Names] has.
+// Package hostnames protects listeners without a token from web pages.
 //
-// A listener makes its [Names] once and asks them about each request.
+// The author of a page can make the page's own DNS name resolve to the listener's address (DNS
+// rebinding). The browser then treats the page's requests to the listener as same-origin, and they
+// come from inside the firewall. But their Host header has the page's name, and [Names] doesn't
+// have it.
+//
+// A listener creates its [Names] once and calls [Names.Allow] for each request.
 package hostnames
 
 import (
@@ -14,11 +16,11 @@ import (
 	"strings"
 )
 
-// Names are the host names by which a listener may be called.
+// Names are the host names that a listener accepts.
 type Names map[string]bool
 
-// New returns the names of a listener: the machine's, localhost, the one in the address that it
-// listens on, and more.
+// New returns the names of a listener: the machine's name, localhost, the host in the listen
+// address, and more.
 func New(listen string, more ...string) Names {
 	n := Names{}
 	if host, _, err := net.SplitHostPort(listen); err == nil {
@@ -29,14 +31,15 @@ func New(listen string, more ...string) Names {
 	}
 	for _, name := range append(more, "localhost") {
 		if name != "" {
-			n[plain(name)] = true
+			n[canonicalName(name)] = true
 		}
 	}
 	return n
 }
 
-// Allow reports whether a request's Host header is one of the names, an IP address, or empty, as
-// simple health checks send it. No page has an address or nothing for its name.
+// Allow reports whether a listener accepts a request's Host header. It accepts a name of n, an IP
+// address, and an empty header, which simple health checks send. A page never has an IP address or
+// an empty name.
 func (n Names) Allow(host string) bool {
 	if host == "" {
 		return true
@@ -47,21 +50,21 @@ func (n Names) Allow(host string) bool {
 	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
 		return true
 	}
-	return n[plain(host)]
+	return n[canonicalName(host)]
 }
 
-// plain returns a name as it is compared: in lower case, without the dot of the root.
-func plain(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
+// canonicalName returns a name in lower case and without the root's dot.
+func canonicalName(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
 
-// ForeignOrigin returns an error if a browser made the request for a page of another site. Unlike
-// [nethttp.CrossOriginProtection], it checks requests of every method.
+// ForeignOrigin returns an error if a browser made the request for a page of another site. It
+// checks requests of every method, unlike [nethttp.CrossOriginProtection].
 func ForeignOrigin(r *nethttp.Request) error {
 	asked := *r
-	asked.Method = nethttp.MethodPost // a GET isn't checked
+	asked.Method = nethttp.MethodPost // CrossOriginProtection doesn't check a GET
 	return nethttp.NewCrossOriginProtection().Check(&asked)
 }
 
-// Loopback reports whether only this machine reaches an address.
+// Loopback reports whether only this machine can reach an address.
 func Loopback(addr net.Addr) bool {
 	tcp, ok := addr.(*net.TCPAddr)
 	return ok && tcp.IP.IsLoopback()

@@ -1,4 +1,4 @@
-// Package newfile writes the files that a user names, such as `-o FILE`.
+// Package newfile writes the files that a user names, for example with `-o FILE`.
 package newfile
 
 import (
@@ -11,10 +11,11 @@ import (
 	"strings"
 )
 
-// Write puts a file at path in one step: it is written under another name in the same folder, and
-// renamed when it is complete. A link at path is replaced; what it points to isn't touched. Write
-// replaces nothing in /dev and /proc, such as /dev/stdout, and no device or pipe elsewhere: it
-// opens them and writes.
+// Write writes a file in one step: it writes a temporary file in the same folder, and renames it
+// when it is complete. If path is a link, Write replaces the link and doesn't touch its target.
+//
+// Write doesn't replace files in /dev and /proc, such as /dev/stdout, and devices and pipes
+// elsewhere. It opens them and writes to them.
 func Write(path string, mode fs.FileMode, write func(io.Writer) error) (err error) {
 	if isOpened(path) {
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
@@ -39,8 +40,8 @@ func Write(path string, mode fs.FileMode, write func(io.Writer) error) (err erro
 	return os.Rename(temporary, path)
 }
 
-// isOpened reports whether path is something to open and write to. /dev/stdout is a link that may
-// lead to a file, and must remain a link.
+// isOpened reports whether Write opens path instead of replacing it. /dev/stdout is a link that
+// may lead to a file, and must stay a link.
 func isOpened(path string) bool {
 	if at, err := filepath.Abs(path); err == nil && (strings.HasPrefix(at, "/dev/") || strings.HasPrefix(at, "/proc/")) {
 		return true

@@ -57,7 +57,7 @@ func TestAfterAnErrorTheOldFileIsThere(t *testing.T) {
 	}
 }
 
-// Standard output that is redirected into a file is a link to that file.
+// If standard output is redirected into a file, /dev/stdout is a link to that file.
 func TestAnOpenFileIsWrittenTo(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "out"))
 	if err != nil {

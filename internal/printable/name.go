@@ -8,12 +8,13 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// MaxName is the longest name, in bytes; AMQP has no room for more.
+// MaxName is the longest name, in bytes. AMQP can't carry longer ones.
 const MaxName = 255
 
-// CheckName says why s can't name a device, a command or a group: it is empty or too long, begins
-// or ends with a space, or has what people can't see or two spellings that look the same. Names
-// are refused and never changed: the host would take two for one that others keep apart.
+// CheckName returns why s can't name a device, a command or a group. A name isn't empty or too
+// long, and doesn't begin or end with a space. It has only visible characters, in the Unicode
+// normal form C, so that two names that look the same are the same. CheckName changes no name: two
+// names that others distinguish would become one.
 func CheckName[T string | []byte](s T) error {
 	switch {
 	case len(s) == 0:

@@ -1,9 +1,9 @@
-// Package printable keeps text from outside (devices, brokers, callers, files, databases) from
-// controlling the terminal that shows it, and says what a name of a device or a command may be.
+// Package printable escapes characters that could control the terminal, in text from devices,
+// brokers, callers, files and databases. It also checks the names of devices and commands.
 //
-// The commands and the host's log write through a [Writer], which escapes what isn't printable,
-// so that their code doesn't have to. [Text] is for a value that shares a line with others: it
-// escapes line breaks and tabs, too. [JSON] is for answers by HTTP.
+// The commands and the host's log write through a [Writer], which escapes what isn't printable. So
+// their own code doesn't have to. [Text] is for a value that shares a line with others: it also
+// escapes line breaks and tabs. [JSON] is for HTTP answers.
 package printable
 
 import (
@@ -16,19 +16,19 @@ import (
 	"unicode/utf8"
 )
 
-// Rune reports whether r is visible by itself, or is a space. These are not: controls, characters
-// that set the direction of writing, line separators, and invisible characters.
+// Rune reports whether r is a visible character or a space. It returns false for controls, line
+// separators, invisible characters, and characters that set the direction of writing.
 func Rune(r rune) bool {
 	if r < utf8.RuneSelf {
 		return ' ' <= r && r <= '~'
 	}
-	// By category the last three are a symbol and two marks, but they are invisible.
+	// Unicode counts the last three as a symbol and two marks, but they are invisible.
 	return unicode.IsPrint(r) && !unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) &&
 		r != '\u2800' && r != '\u17b4' && r != '\u17b5'
 }
 
-// Text returns a value from outside for a line of text: as it is, or else quoted, with escapes
-// for what isn't printable.
+// Text returns a value for use inside a line of text. If the value has characters that aren't
+// printable, Text quotes the value and escapes them.
 func Text(s string) string {
 	if firstUnprintable(s, false) < 0 {
 		return s
@@ -36,8 +36,8 @@ func Text(s string) string {
 	return Lines(strconv.Quote(s))
 }
 
-// Lines returns s with escapes for what isn't printable, line breaks and tabs apart: \u009b, as
-// in JSON, and \xff for a byte that isn't UTF-8.
+// Lines returns s with escapes for what isn't printable, except line breaks and tabs. The escapes
+// are \u009b, as in JSON, and \xff for a byte that isn't UTF-8.
 func Lines(s string) string {
 	if firstUnprintable(s, true) < 0 {
 		return s
@@ -46,7 +46,7 @@ func Lines(s string) string {
 }
 
 // JSON returns JSON that decodes to the same values, with escapes for what isn't printable. Bytes
-// that aren't UTF-8 become U+FFFD, as readers of JSON decode them.
+// that aren't UTF-8 become U+FFFD, as JSON readers decode them.
 func JSON(b []byte) []byte {
 	if firstUnprintable(b, true) < 0 {
 		return b
@@ -58,7 +58,7 @@ func JSON(b []byte) []byte {
 // two calls of Write. It is safe for concurrent use if the writer below it is.
 type Writer struct{ out io.Writer }
 
-// NewWriter returns a Writer to out; a Writer stays what it is.
+// NewWriter returns a Writer to out. If out is a Writer, NewWriter returns out.
 func NewWriter(out io.Writer) *Writer {
 	if w, ok := out.(*Writer); ok {
 		return w
@@ -80,8 +80,8 @@ func (w *Writer) Write(p []byte) (int, error) {
 // Unwrap returns what the Writer writes to.
 func (w *Writer) Unwrap() io.Writer { return w.out }
 
-// Below returns the innermost writer of out: as long as a writer has a method Unwrap, that of the
-// next one is followed. Callers need it to ask a terminal for its size, and to control it.
+// Below returns the innermost writer of out: it calls Unwrap as long as a writer has that method.
+// Callers use it to control a terminal and to ask for its size.
 func Below(out io.Writer) io.Writer {
 	for {
 		w, ok := out.(interface{ Unwrap() io.Writer })
@@ -92,11 +92,11 @@ func Below(out io.Writer) io.Writer {
 	}
 }
 
-// firstUnprintable returns the index of the first character that isn't printable, or -1. Line
-// breaks and tabs count as printable where layout is allowed.
+// firstUnprintable returns the index of the first character that isn't printable, or -1. If layout
+// is set, line breaks and tabs count as printable.
 func firstUnprintable[T string | []byte](s T, layout bool) int {
 	for i := 0; i < len(s); {
-		r, size := decode(s[i:])
+		r, size := decodeFirst(s[i:])
 		if (r == utf8.RuneError && size == 1 || !Rune(r)) && !(layout && (r == '\n' || r == '\t')) {
 			return i
 		}
@@ -105,6 +105,7 @@ func firstUnprintable[T string | []byte](s T, layout bool) int {
 	return -1
 }
 
+// appendEscaped appends s with the escapes of [Lines].
 func appendEscaped[T string | []byte](to []byte, s T) []byte {
 	for {
 		i := firstUnprintable(s, true)
@@ -112,7 +113,7 @@ func appendEscaped[T string | []byte](to []byte, s T) []byte {
 			return append(to, s...)
 		}
 		to = append(to, s[:i]...)
-		r, size := decode(s[i:])
+		r, size := decodeFirst(s[i:])
 		switch high, low := utf16.EncodeRune(r); {
 		case r == utf8.RuneError:
 			to = fmt.Appendf(to, `\x%02x`, s[i])
@@ -125,7 +126,8 @@ func appendEscaped[T string | []byte](to []byte, s T) []byte {
 	}
 }
 
-func decode[T string | []byte](s T) (rune, int) {
+// decodeFirst returns the first character of s and its size in bytes.
+func decodeFirst[T string | []byte](s T) (rune, int) {
 	if s[0] < utf8.RuneSelf {
 		return rune(s[0]), 1
 	}

@@ -1,8 +1,8 @@
 // Package redact keeps secrets out of what the program prints.
 //
-// A [Set] knows the secrets of a configuration and of the command line. Text that may quote them
-// passes through [Set.Text], or through the writer that [NewWriter] returns. The text of
-// libraries is included: they quote what they couldn't parse.
+// A [Set] has the secrets of a configuration and of the command line. The program passes text that
+// may quote them through [Set.Text], or writes it to the writer that [NewWriter] returns. That
+// includes texts of libraries, which quote what they couldn't parse.
 package redact
 
 import (
@@ -26,11 +26,11 @@ import (
 const Mark = "[redacted]"
 
 const (
-	// shortest is the length in bytes from which a secret is replaced; without the limit, the
-	// password "a" would make every text unreadable.
-	shortest = 4
-	// anywhere is the length from which a secret is replaced inside other words too.
-	anywhere = 8
+	// minLength is the length in bytes from which a secret is replaced. If shorter ones were
+	// replaced, the password "a" would make every text unreadable.
+	minLength = 4
+	// minLengthInWords is the length from which a secret is also replaced inside other words.
+	minLengthInWords = 8
 )
 
 // common are values that protect nothing and occur in ordinary messages.
@@ -40,89 +40,91 @@ var common = []string{
 	"rabbitmq", "redis", "root", "secret", "staging", "test", "text", "true", "user", "warn",
 }
 
-// exampleUsers are the user parts of the URLs in descriptions of settings.
+// exampleUsers are the user parts of URLs in the descriptions of settings.
 var exampleUsers = []string{"user:password", "guest:guest"}
 
 func isCommon(value string) bool { return slices.Contains(common, strings.ToLower(value)) }
 
-// Set is a set of secrets. Its methods may be called from several goroutines. The zero value and
-// nil are empty; nil takes no secrets.
+// Set is a set of secrets. Several goroutines may call its methods. The zero value and nil are
+// empty sets. A nil set ignores additions.
 type Set struct {
 	mu sync.RWMutex
-	// secrets are always replaced; values are, unless they are in open.
+	// secrets are always replaced. values are replaced unless they are in open.
 	secrets, values, open map[string]bool
-	// forms is how all of them may be written, the longest first; nil after a change.
+	// forms are all spellings of the secrets, the longest first. It is nil after a change.
 	forms []string
 }
 
-// Secret adds a secret. If it is a URL, its user part is one too.
+// Secret adds a secret. If the secret is a URL, Secret adds its user part as another one.
 func (s *Set) Secret(value string) {
 	if isURL(value) {
 		s.URL(value)
 	}
-	s.add(func() { put(&s.secrets, value) })
+	s.changeSet(func() { addTo(&s.secrets, value) })
 }
 
-// Value adds what a variable of the environment holds. It counts as a secret unless it is a
+// Value adds the value of an environment variable. A value counts as a secret unless it is a
 // number of up to five digits, a duration, an IP address with or without a port, or an absolute
 // path.
 func (s *Set) Value(value string) {
-	if !plainValue(value) {
-		s.add(func() { put(&s.values, value) })
+	if !isPlainValue(value) {
+		s.changeSet(func() { addTo(&s.values, value) })
 	}
 }
 
 // Open marks a value that may be shown, because a setting that isn't a secret has it. It undoes
 // Value, and doesn't undo Secret.
-func (s *Set) Open(value string) { s.add(func() { put(&s.open, value) }) }
+func (s *Set) Open(value string) { s.changeSet(func() { addTo(&s.open, value) }) }
 
-// URL adds the user part of a URL, whether or not the URL can be parsed. Its host is open, and so
-// is its path, unless the path is one of HTTP: many a webhook has its secret there.
+// URL adds the user part of a URL, even if the URL can't be parsed. The host of the URL may be
+// shown. So may its path, unless the URL is an HTTP one: webhooks often have a secret in their
+// path.
 func (s *Set) URL(text string) {
 	user, ok := userPart(text)
 	if !ok {
 		user = ""
 	}
 	u, parseErr := url.Parse(text)
-	s.add(func() {
+	s.changeSet(func() {
 		if parseErr == nil && (u.User != nil || !ok) {
-			put(&s.open, u.Host)
-			put(&s.open, u.Hostname())
+			addTo(&s.open, u.Host)
+			addTo(&s.open, u.Hostname())
 			if !isHTTP(u.Scheme) {
-				put(&s.open, strings.TrimPrefix(u.Path, "/"))
+				addTo(&s.open, strings.TrimPrefix(u.Path, "/"))
 			}
 		}
 		if user == "" {
 			return
 		}
-		put(&s.secrets, user)
+		addTo(&s.secrets, user)
 		name, password, has := strings.Cut(user, ":")
 		if !has {
-			put(&s.secrets, name)
+			addTo(&s.secrets, name)
 			return
 		}
-		put(&s.open, name) // error messages name the user
-		put(&s.secrets, password)
+		addTo(&s.open, name) // error messages name the user
+		addTo(&s.secrets, password)
 		if decoded, err := url.PathUnescape(password); err == nil {
-			put(&s.secrets, decoded)
+			addTo(&s.secrets, decoded)
 			if !isCommon(decoded) {
 				if name, err := url.PathUnescape(name); err == nil {
-					put(&s.secrets, base64.StdEncoding.EncodeToString([]byte(name+":"+decoded))) // as in basic authentication
+					addTo(&s.secrets, base64.StdEncoding.EncodeToString([]byte(name+":"+decoded))) // as in HTTP basic authentication
 				}
 			}
 		}
-		// A parser that took another character for the end of the user part quotes one side.
+		// A parser may take another character for the end of the user part, and quote one side of it.
 		for i := range password {
 			if strings.IndexByte("/?#@", password[i]) >= 0 {
-				put(&s.secrets, name+":"+password[:i])
-				put(&s.secrets, password[:i])
-				put(&s.secrets, password[i+1:])
+				addTo(&s.secrets, name+":"+password[:i])
+				addTo(&s.secrets, password[:i])
+				addTo(&s.secrets, password[i+1:])
 			}
 		}
 	})
 }
 
-func (s *Set) add(change func()) {
+// changeSet makes a change under the lock.
+func (s *Set) changeSet(change func()) {
 	if s == nil {
 		return
 	}
@@ -132,15 +134,15 @@ func (s *Set) add(change func()) {
 	s.forms = nil
 }
 
-func put(set *map[string]bool, value string) {
+func addTo(set *map[string]bool, value string) {
 	if *set == nil {
 		*set = map[string]bool{}
 	}
 	(*set)[value] = true
 }
 
-// plainValue says whether a variable's value looks like an address or a quantity.
-func plainValue(v string) bool {
+// isPlainValue reports whether a variable's value looks like an address or a quantity.
+func isPlainValue(v string) bool {
 	if n, err := strconv.ParseFloat(v, 64); err == nil && len(v) <= 5 && n >= 0 {
 		return true
 	}
@@ -156,11 +158,11 @@ func plainValue(v string) bool {
 	return filepath.IsAbs(v)
 }
 
-// Text returns text without the secrets of the set, and without the user part of any URL that has
-// a password, known or not.
+// Text returns text without the secrets of the set. It also removes the user part of every URL
+// that has a password, even if the set doesn't have it.
 func (s *Set) Text(text string) string {
-	for _, form := range s.written() {
-		text = replace(text, form)
+	for _, form := range s.writtenForms() {
+		text = replaceSecret(text, form)
 	}
 	if !strings.Contains(text, "://") {
 		return text
@@ -176,11 +178,11 @@ func (s *Set) Text(text string) string {
 
 var urls = regexp.MustCompile(`[A-Za-z][A-Za-z0-9+.-]*://[^\s"'<>]*@`)
 
-// replace replaces a secret in a text: one that is short or a number only where it is a whole
-// word.
-func replace(text, secret string) string {
+// replaceSecret replaces a secret in a text. If the secret is short or a number, only whole words
+// are replaced.
+func replaceSecret(text, secret string) string {
 	number := strings.Trim(secret, "0123456789") == ""
-	if len(secret) >= anywhere && !number || !strings.Contains(text, secret) {
+	if len(secret) >= minLengthInWords && !number || !strings.Contains(text, secret) {
 		return strings.ReplaceAll(text, secret, Mark)
 	}
 	var b strings.Builder
@@ -195,13 +197,13 @@ func replace(text, secret string) string {
 			before = text[i-1]
 		}
 		end := i + len(secret)
-		whole := !wordByte(before) && (end == len(text) || !wordByte(text[end]))
+		whole := !isWordByte(before) && (end == len(text) || !isWordByte(text[end]))
 		b.WriteString(text[:i])
 		switch {
 		case !whole:
 			b.WriteString(secret)
 		case number && strings.IndexByte(":,[", before) >= 0 && end < len(text) && strings.IndexByte(",]}", text[end]) >= 0:
-			b.WriteString(`"` + Mark + `"`) // a number of JSON becomes a string
+			b.WriteString(`"` + Mark + `"`) // a JSON number becomes a JSON string
 		default:
 			b.WriteString(Mark)
 		}
@@ -209,12 +211,12 @@ func replace(text, secret string) string {
 	}
 }
 
-func wordByte(c byte) bool {
+func isWordByte(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= 0x80
 }
 
-// written returns all forms in which the secrets may occur, the longest first.
-func (s *Set) written() []string {
+// writtenForms returns all spellings of the secrets, the longest first.
+func (s *Set) writtenForms() []string {
 	if s == nil {
 		return nil
 	}
@@ -242,35 +244,35 @@ func (s *Set) written() []string {
 	return s.forms
 }
 
-// addForms adds a secret as it is and as Go, JSON, Python, XML and URLs write it, and each of
-// these in one more string: a log line that quotes an error which quotes it. Of a secret of
-// several lines, each line counts.
+// addForms adds the spellings of a secret: as it is, and as Go, JSON, Python, XML and URLs write
+// it. It adds each spelling once more as a Go string, because a log line may quote an error that
+// quotes the secret. If a secret has several lines, each line is added too.
 func addForms(all map[string]bool, secret string) {
-	if len(secret) < shortest || isCommon(secret) {
+	if len(secret) < minLength || isCommon(secret) {
 		return
 	}
 	if trimmed := strings.TrimSpace(secret); trimmed != secret {
 		addForms(all, trimmed)
 	}
-	inJSON, _ := json.Marshal(secret) // a string always works
+	inJSON, _ := json.Marshal(secret) // a string can always be encoded
 	inPython := strings.ReplaceAll(secret, `\`, `\\`)
 	for _, form := range []string{
-		secret, inner(strconv.Quote(secret)), inner(strconv.QuoteToASCII(secret)),
-		inner(string(inJSON)), strings.ReplaceAll(secret, "/", `\/`),
+		secret, withoutQuotes(strconv.Quote(secret)), withoutQuotes(strconv.QuoteToASCII(secret)),
+		withoutQuotes(string(inJSON)), strings.ReplaceAll(secret, "/", `\/`),
 		inPython, strings.ReplaceAll(inPython, "'", `\'`), strings.ReplaceAll(secret, "'", `\'`),
 		url.QueryEscape(secret), url.PathEscape(secret), url.User(secret).String(), html.EscapeString(secret), // XML
 	} {
 		all[form] = true
-		all[inner(strconv.Quote(form))] = true
+		all[withoutQuotes(strconv.Quote(form))] = true
 	}
 	if lines := strings.Split(secret, "\n"); len(lines) > 1 {
 		for _, line := range lines {
-			if line = strings.TrimSpace(line); len(line) >= anywhere {
+			if line = strings.TrimSpace(line); len(line) >= minLengthInWords {
 				all[line] = true
 			}
 		}
 	}
 }
 
-// inner returns a quoted text without its quotes.
-func inner(quoted string) string { return quoted[1 : len(quoted)-1] }
+// withoutQuotes returns a quoted text without its quotes.
+func withoutQuotes(quoted string) string { return quoted[1 : len(quoted)-1] }

@@ -44,7 +44,7 @@ func TestTextLosesSecrets(t *testing.T) {
 	}
 }
 
-// A plugin in Python shows a secret with repr, or sends it as JSON, and the host's log quotes that.
+// A Python plugin prints a secret with repr, or sends it as JSON, and the host's log quotes that.
 func TestASecretIsFoundInAStringInAString(t *testing.T) {
 	secret := "it's \"a\\b\" </é>"
 	s := new(Set)
@@ -100,8 +100,8 @@ func TestWhatIsOpenInAURL(t *testing.T) {
 	}
 }
 
-// What a parser quotes of a URL that it can't read, or reads otherwise than it was meant, has no
-// part of the password that is longer than a few letters.
+// A parser may not read a URL, or read it differently from what its author meant. Its error then
+// quotes at most a few letters of the password.
 func TestNoReaderOfAURLTellsItsPassword(t *testing.T) {
 	for _, c := range []string{"#", "/", "?", "@", "%", "%zz", " ", "[", "\"", "^"} {
 		for _, scheme := range []string{"amqp", "postgres", "mysql", "https"} {
@@ -118,7 +118,7 @@ func TestNoReaderOfAURLTellsItsPassword(t *testing.T) {
 				texts = append(texts, u.Host, u.Fragment, u.Path)
 			}
 			if scheme == "https" && (c == "/" || c == "?") {
-				continue // https://host:1234/rest-of-it@host is a good URL
+				continue // https://host:1234/rest-of-it@host is a URL without a user part
 			}
 			for _, text := range texts {
 				if got := s.Text(text); strings.Contains(got, "1234") || strings.Contains(got, "rest-of-it") {

@@ -15,8 +15,9 @@ func isHTTP(scheme string) bool {
 
 func isURL(text string) bool { return scheme.MatchString(text) }
 
-// userPart returns the user and password of a URL as they were meant. A reserved character in
-// them that isn't escaped doesn't end them, as it would for a parser.
+// userPart returns the user part of a URL as its author meant it. The author may have forgotten to
+// escape a reserved character. That character doesn't end the user part here, as it would for a
+// parser.
 func userPart(text string) (string, bool) {
 	start := scheme.FindString(text)
 	if start == "" {
@@ -28,7 +29,7 @@ func userPart(text string) (string, bool) {
 		end = len(rest)
 	}
 	if i := strings.LastIndexByte(rest[:end], '@'); i >= 0 {
-		// An @ after it belongs to the password too, unless the text between them is a path.
+		// A later @ belongs to the password too, unless the text before it is a path.
 		if j := strings.LastIndexByte(rest, '@'); end == len(rest) || rest[end] == '/' || j < end {
 			return rest[:i], true
 		}
@@ -50,8 +51,8 @@ func userPart(text string) (string, bool) {
 	return rest[:i], true
 }
 
-// Unescaped says which characters of a URL's user part have to be escaped and how, without
-// quoting anything else of it. It returns "" if there are none.
+// Unescaped says which characters of a URL's user part must be escaped, and how. It quotes nothing
+// else of the user part. It returns "" if no character must be escaped.
 func Unescaped(text string) string {
 	user, ok := userPart(text)
 	if !ok {
@@ -61,7 +62,7 @@ func Unescaped(text string) string {
 	seen := map[byte]bool{}
 	for i := range len(user) {
 		c := user[i]
-		if allowed(c) || c == '%' && i+2 < len(user) && hex(user[i+1]) && hex(user[i+2]) || seen[c] {
+		if isAllowedInUser(c) || c == '%' && i+2 < len(user) && isHexDigit(user[i+1]) && isHexDigit(user[i+2]) || seen[c] {
 			continue
 		}
 		seen[c] = true
@@ -74,9 +75,10 @@ func Unescaped(text string) string {
 	return strings.Join(found, ", ")
 }
 
-func hex(c byte) bool { return strings.IndexByte("0123456789abcdefABCDEF", c) >= 0 }
+func isHexDigit(c byte) bool { return strings.IndexByte("0123456789abcdefABCDEF", c) >= 0 }
 
-// allowed says whether a character may stand in a user part as it is (RFC 3986, 3.2.1).
-func allowed(c byte) bool {
-	return c < 0x80 && wordByte(c) || strings.IndexByte("-._~!$&'()*+,;=:", c) >= 0
+// isAllowedInUser reports whether a user part may have a character without escaping it (RFC 3986,
+// 3.2.1).
+func isAllowedInUser(c byte) bool {
+	return c < 0x80 && isWordByte(c) || strings.IndexByte("-._~!$&'()*+,;=:", c) >= 0
 }

@@ -2,8 +2,8 @@ package redact
 
 import "io"
 
-// Writer passes on what is written to it, without the secrets of its set. A secret that is divided
-// between two calls of Write isn't found.
+// Writer removes the secrets of a set from a text and writes the rest. It doesn't find a secret
+// that is divided between two calls of Write.
 type Writer struct {
 	to  io.Writer
 	set *Set
@@ -20,7 +20,7 @@ func (w *Writer) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Unwrap returns the writer behind it.
+// Unwrap returns the writer that the Writer writes to.
 func (w *Writer) Unwrap() io.Writer { return w.to }
 
 // SetOf returns the set of a Writer. For other writers it returns a new set.
