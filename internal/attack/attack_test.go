@@ -18,20 +18,20 @@ import (
 
 const hostSide, bareSide = "host", "bare"
 
-// lengths are how long each part of a measurement takes.
+// lengths are the durations of the parts of a measurement.
 type lengths struct{ before, during, after time.Duration }
 
-var usual = lengths{before: 5 * time.Second, during: 10 * time.Second, after: 10 * time.Second}
+var usualLengths = lengths{before: 5 * time.Second, during: 10 * time.Second, after: 10 * time.Second}
 
-// TestAttacks carries out all attacks and prints what they did. It has the machine for itself:
+// TestAttacks carries out all attacks and prints the results. It needs the machine for itself:
 // `make attacks` runs it.
 func TestAttacks(t *testing.T) {
 	if os.Getenv("ATTACK_PAIRS") == "" {
-		t.Skip("it is run by `make attacks`, which says ATTACK_PAIRS")
+		t.Skip("`make attacks` runs this test and sets ATTACK_PAIRS")
 	}
 	pairs, err := strconv.Atoi(os.Getenv("ATTACK_PAIRS"))
 	if err != nil || pairs < 1 {
-		t.Fatalf("ATTACK_PAIRS is %q, and must be a number from 1 on", os.Getenv("ATTACK_PAIRS"))
+		t.Fatalf("ATTACK_PAIRS is %q, and must be a number of at least 1", os.Getenv("ATTACK_PAIRS"))
 	}
 	programs := testenv.Programs(t, "./cmd/pentrough")
 	var all []outcome
@@ -39,7 +39,7 @@ func TestAttacks(t *testing.T) {
 	for _, a := range attacks {
 		t.Run(a.name, func(t *testing.T) {
 			for pair := 1; pair <= pairs; pair++ {
-				for _, o := range runPair(t, programs, a, pair, usual) {
+				for _, o := range runPair(t, programs, a, pair, usualLengths) {
 					t.Log(o.summary())
 					all = append(all, o)
 				}
@@ -48,13 +48,13 @@ func TestAttacks(t *testing.T) {
 	}
 	fmt.Print(report(all, fmt.Sprintf("load of the machine: %s before, %s after", load, loadavg(t))))
 	for _, v := range judge(all) {
-		if !v.memory.holds || !v.livez.holds { // a p99 is a matter of the machine, too
+		if !v.memory.holds || !v.livez.holds { // a p99 also depends on the machine
 			t.Errorf("%s: memory: %s; livez: %s", v.attack, v.memory, v.livez)
 		}
 	}
 }
 
-// TestAttacksWork carries out two small attacks. It says nothing about times.
+// TestAttacksWork carries out two small attacks. It checks no times.
 func TestAttacksWork(t *testing.T) {
 	t.Parallel()
 	programs := testenv.Programs(t, "-race", "./cmd/pentrough")
@@ -73,35 +73,36 @@ func TestAttacksWork(t *testing.T) {
 	}
 }
 
-// outcome is what one attack did to one target.
+// outcome is the result of one attack on one target.
 type outcome struct {
 	attack attack
 	side   string
 	pair   int
-	// refused is why the attack wasn't carried out.
+	// refused says why the attack wasn't carried out.
 	refused string
-	// Memory before the attack, the most from then on, some time after the attack, and after a
-	// restart.
+	// The memory before the attack, the highest after its start, some time after its end, and
+	// after a restart.
 	beforeMiB, peakMiB, afterMiB, restartedMiB float64
-	// Times of the honest device's commands, until they were read and until their result was known.
+	// The times of the honest device's commands: until the device read them, and until their
+	// results came.
 	readBefore, readDuring, resultBefore, resultDuring figures
 	livez, newcomers                                   figures
-	// reconnected is how long commands took to arrive again after the broker was back; 0 if it was
-	// there all the time.
+	// reconnected is how long after the broker's return the next command arrived. It is 0 if the
+	// broker never went down.
 	reconnected time.Duration
 	tally       tally
-	// notes are what the host counted.
+	// notes are counts from the host.
 	notes []string
 }
 
-// runPair attacks the host and the bare accept loop, in turns first.
+// runPair attacks the host and the bare accept loop. They take turns in being first.
 func runPair(t *testing.T, programs string, a attack, pair int, l lengths) (both []outcome) {
 	sides := []string{hostSide, bareSide}
 	if pair%2 == 0 {
 		sides = []string{bareSide, hostSide}
 	}
 	for _, side := range sides {
-		// Its processes end with a test of its own.
+		// With a test of its own, the processes of this side end before the next side starts.
 		t.Run(fmt.Sprintf("%s-%d", side, pair), func(t *testing.T) {
 			if side == bareSide {
 				both = append(both, measure(t, a, startBare(t, a), pair, l))
@@ -118,7 +119,7 @@ func runPair(t *testing.T, programs string, a attack, pair int, l lengths) (both
 	return both
 }
 
-// measure attacks a target.
+// measure attacks a target and returns the outcome.
 func measure(t *testing.T, a attack, g *target, pair int, l lengths) outcome {
 	o := outcome{attack: a, side: g.side, pair: pair}
 	p := startProbes(t, g, a.byBroker)
@@ -147,7 +148,7 @@ func measure(t *testing.T, a attack, g *target, pair int, l lengths) outcome {
 	if g.side == hostSide {
 		o.notes = hostNotes(t, g)
 	}
-	p.end()
+	p.stopAll()
 	o.readBefore, o.readDuring = p.read.between(begin, attacked), p.read.between(attacked, over)
 	o.resultBefore, o.resultDuring = p.result.between(begin, attacked), p.result.between(attacked, over)
 	o.livez, o.newcomers = p.livez.between(attacked, over), p.newcomers.between(attacked, over)
@@ -169,7 +170,7 @@ func memoryMiB(t *testing.T, g *target, field string) float64 {
 	return float64(testenv.Memory(t, g.pid(), field)) / 1024
 }
 
-// hostNotes returns what the host refused and said of devices.
+// hostNotes returns how many devices the host refused and how many status messages it published.
 func hostNotes(t *testing.T, g *target) []string {
 	_, admin, _ := strings.Cut(g.Admin, ":")
 	conn, err := amqp.Dial(g.AMQP)
@@ -196,7 +197,7 @@ func lastLine(text string) string {
 	return lines[len(lines)-1]
 }
 
-// loadavg is the load of the machine in the last 1, 5 and 15 minutes.
+// loadavg returns the load of the machine in the last 1, 5 and 15 minutes.
 func loadavg(t *testing.T) string {
 	text, err := os.ReadFile(filepath.Join("/proc", "loadavg"))
 	if err != nil {

@@ -17,44 +17,45 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// atOnce is how many connections an attacker opens, or requests it sends, at a time.
-const atOnce = 64
+// maxParallel is how many connections an attacker opens, or requests it sends, at the same time.
+const maxParallel = 64
 
-// tally is what became of an attack, counted by the attacker.
+// tally has the attacker's counts.
 type tally struct {
-	// Opened are connections that were made, and Closed those that the target closed before the
-	// attack's end. Failed are connections and requests that came to nothing.
+	// Opened is the number of connections that were made. Closed is the number of those that the
+	// target closed before the attack's end. Failed is the number of connections and requests that
+	// failed.
 	Opened, Failed, Closed int
-	// Published are messages that the broker took.
+	// Published is the number of messages that the broker took.
 	Published int
-	// Status counts the answers to HTTP requests, of which the slowest took Slowest.
+	// Status counts the answers to HTTP requests. Slowest is the time of the slowest one.
 	Status  map[int]int
 	Slowest time.Duration
-	// Error is why the attack ended early.
+	// Error says why the attack ended early.
 	Error string
 }
 
 // attacker carries out one attack.
 type attacker struct {
 	order
-	// begun is called when all that the attack consists of is there. The attack goes on from then for
-	// the time of its order.
+	// begun is called when all connections, requests or messages of the attack exist. From then on
+	// the attack goes on for the time of its order.
 	begun func()
 
 	mu    sync.Mutex
 	tally tally
 }
 
-// beginWithin is how long it may take until an attack has begun: a busy target is slow to accept.
-const beginWithin = 45 * time.Second
+// beginTimeout is how long an attack may take to begin. A busy target accepts slowly.
+const beginTimeout = 45 * time.Second
 
-// runAttacker carries out an order, and prints the tally when its time is over.
+// runAttacker carries out an order, and prints the tally at the end.
 func runAttacker(needs string) error {
 	a := &attacker{tally: tally{Status: map[int]int{}}}
 	if err := json.Unmarshal([]byte(needs), &a.order); err != nil {
 		return err
 	}
-	ctx, stop := context.WithTimeout(context.Background(), beginWithin+a.For)
+	ctx, stop := context.WithTimeout(context.Background(), beginTimeout+a.For)
 	defer stop()
 	a.begun = sync.OnceFunc(func() { time.AfterFunc(a.For, stop) })
 	if err := attackNamed(a.Attack).run(ctx, a); err != nil && ctx.Err() == nil {
@@ -65,17 +66,18 @@ func runAttacker(needs string) error {
 	return json.NewEncoder(os.Stdout).Encode(a.tally)
 }
 
-func (a *attacker) count(f func(t *tally)) {
+func (a *attacker) updateTally(f func(t *tally)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	f(&a.tally)
 }
 
-// each calls do for each number below count, at most atOnce at a time, until the attack's end.
-func (a *attacker) each(ctx context.Context, count int, do func(i int)) {
+// callParallel calls do for each number below count, until the attack's end. At most maxParallel
+// calls run at the same time.
+func (a *attacker) callParallel(ctx context.Context, count int, do func(i int)) {
 	next := make(chan int)
 	var workers sync.WaitGroup
-	for range min(atOnce, count) {
+	for range min(maxParallel, count) {
 		workers.Go(func() {
 			for i := range next {
 				do(i)
@@ -89,15 +91,15 @@ func (a *attacker) each(ctx context.Context, count int, do func(i int)) {
 	workers.Wait()
 }
 
-// address is one of so many addresses of 127.7.0.0/16.
-func address(i, of int) net.IP { return net.IPv4(127, 7, byte(i%of>>8), byte(i%of)) }
+// nthAddress returns one of a number of addresses in 127.7.0.0/16.
+func nthAddress(i, of int) net.IP { return net.IPv4(127, 7, byte(i%of>>8), byte(i%of)) }
 
-// hold opens Count connections from some addresses, has say write to each, and keeps them until the
-// attack's end. A connection that was answered is closed only by the target.
-func (a *attacker) hold(ctx context.Context, to string, addresses int, say func(conn net.Conn, i int) error) {
+// holdConnections opens Count connections from some addresses and calls say for each. It keeps
+// them until the attack's end. If say succeeds, only the target closes the connection.
+func (a *attacker) holdConnections(ctx context.Context, to string, addresses int, say func(conn net.Conn, i int) error) {
 	var open, saying sync.WaitGroup
-	a.each(ctx, a.Count, func(i int) {
-		conn, err := a.dial(ctx, to, address(i, addresses))
+	a.callParallel(ctx, a.Count, func(i int) {
+		conn, err := a.dial(ctx, to, nthAddress(i, addresses))
 		if err != nil {
 			return
 		}
@@ -106,8 +108,8 @@ func (a *attacker) hold(ctx context.Context, to string, addresses int, say func(
 			defer conn.Close()
 			err := say(conn, i)
 			saying.Done()
-			if !a.listen(conn) || err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-				a.count(func(t *tally) { t.Closed++ })
+			if !a.readUntilClosed(conn) || err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+				a.updateTally(func(t *tally) { t.Closed++ })
 			}
 		})
 	})
@@ -120,7 +122,7 @@ func (a *attacker) hold(ctx context.Context, to string, addresses int, say func(
 func (a *attacker) dial(ctx context.Context, to string, from net.IP) (net.Conn, error) {
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: from}, Timeout: 5 * time.Second}
 	conn, err := d.DialContext(ctx, "tcp4", to)
-	a.count(func(t *tally) {
+	a.updateTally(func(t *tally) {
 		if err == nil {
 			t.Opened++
 		} else {
@@ -130,19 +132,19 @@ func (a *attacker) dial(ctx context.Context, to string, from net.IP) (net.Conn, 
 	if err != nil {
 		return nil, err
 	}
-	context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // it may be closed
+	context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // the connection may be closed
 	return conn, nil
 }
 
-// listen reads until the connection's or the attack's end, and reports whether the latter came
-// first. It counts an HTTP answer.
-func (a *attacker) listen(conn net.Conn) (stayed bool) {
+// readUntilClosed reads until the connection or the attack ends, and reports whether the attack
+// ended first. It counts an HTTP answer.
+func (a *attacker) readUntilClosed(conn net.Conn) (stayed bool) {
 	buf := make([]byte, 512)
 	for {
 		n, err := conn.Read(buf)
 		var status int
 		if _, scanErr := fmt.Sscanf(string(buf[:n]), "HTTP/1.1 %d", &status); scanErr == nil {
-			a.count(func(t *tally) { t.Status[status]++ })
+			a.updateTally(func(t *tally) { t.Status[status]++ })
 		}
 		if err != nil {
 			return errors.Is(err, os.ErrDeadlineExceeded)
@@ -154,7 +156,7 @@ func (a *attacker) listen(conn net.Conn) (stayed bool) {
 func (a *attacker) post(ctx context.Context, path string, body []byte) {
 	begin := time.Now()
 	status, err := post(ctx, a.endpoints, path, body)
-	a.count(func(t *tally) {
+	a.updateTally(func(t *tally) {
 		t.Slowest = max(t.Slowest, time.Since(begin))
 		if err == nil {
 			t.Status[status]++
@@ -167,7 +169,7 @@ func (a *attacker) post(ctx context.Context, path string, body []byte) {
 // caller makes a connection for each request, as a script with curl does.
 var caller = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 
-// post returns the status of the answer.
+// post sends a request with a body, and returns the status of the answer.
 func post(ctx context.Context, to endpoints, path string, body []byte) (int, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+to.Web+path, bytes.NewReader(body))
 	if err != nil {
@@ -185,11 +187,11 @@ func post(ctx context.Context, to endpoints, path string, body []byte) (int, err
 	return answer.StatusCode, err
 }
 
-// publish sends commands to the host through the broker. The bare accept loop, which has no broker,
-// gets the same bytes by HTTP.
+// publish sends commands to the host through the broker. The bare accept loop has no broker, so it
+// receives the same bytes by HTTP.
 func (a *attacker) publish(ctx context.Context, count int, body func(i int) []byte) error {
 	if a.AMQP == "" {
-		a.each(ctx, count, func(i int) { a.post(ctx, "/commands", body(i)) })
+		a.callParallel(ctx, count, func(i int) { a.post(ctx, "/commands", body(i)) })
 		return nil
 	}
 	conn, err := amqp.Dial(a.AMQP)
@@ -208,12 +210,12 @@ func (a *attacker) publish(ctx context.Context, count int, body func(i int) []by
 		a.tally.Published++
 	}
 	a.begun()
-	<-ctx.Done() // what was published waits in the connection
+	<-ctx.Done() // some messages may still wait in the connection
 	return nil
 }
 
-// littleRoom has the kernel keep little for a connection that isn't read.
-func littleRoom(conn net.Conn) error {
+// shrinkReceiveBuffer makes the kernel keep few bytes for a connection that no one reads.
+func shrinkReceiveBuffer(conn net.Conn) error {
 	raw, err := conn.(*net.TCPConn).SyscallConn()
 	if err != nil {
 		return err

@@ -13,12 +13,12 @@ import (
 	"time"
 )
 
-// bareBuffer is what the bare accept loop reads into, for each connection.
+// bareBuffer is the size of the read buffer of each connection to the bare accept loop.
 const bareBuffer = 4096
 
-// bare is the peer of the host: it accepts whatever comes and has a goroutine and a buffer for each
-// connection. A device that says HELLO NAME is known by that name, and a command that is posted is
-// written to it.
+// bare is the server that the host is compared with. It accepts all connections, and has a
+// goroutine and a buffer for each. A device that sends HELLO NAME is known by that name. A command
+// that is posted for that name is written to it.
 type bare struct {
 	token string
 
@@ -34,7 +34,7 @@ func runBare(needs string) error {
 	}
 	b := &bare{token: at.Token, devices: map[string]net.Conn{}}
 	failed := make(chan error)
-	for addr, serve := range map[string]func(net.Conn){at.Devices: b.device, at.Web: b.web, at.Admin: b.web} {
+	for addr, serve := range map[string]func(net.Conn){at.Devices: b.serveDevice, at.Web: b.serveWeb, at.Admin: b.serveWeb} {
 		l, err := net.Listen("tcp", addr)
 		if err != nil {
 			return err
@@ -62,8 +62,8 @@ func acceptAll(l net.Listener, serve func(net.Conn)) error {
 	}
 }
 
-// device registers a device by its first line and forgets everything else that it sends.
-func (b *bare) device(conn net.Conn) {
+// serveDevice registers a device by its first line and drops everything else that it sends.
+func (b *bare) serveDevice(conn net.Conn) {
 	r := bufio.NewReaderSize(conn, bareBuffer)
 	line, err := r.ReadSlice('\n')
 	if err != nil {
@@ -86,12 +86,12 @@ func (b *bare) device(conn net.Conn) {
 	}
 }
 
-// barePattern finds what a command says in the beginning of a body.
+// barePattern finds the device and the text of a command at the beginning of a body.
 var barePattern = regexp.MustCompile(`"device":"([^"]*)","cmd":"([^"]*)"`)
 
-// web answers requests until the caller goes: 401 without the token, else 200, and 503 for a
-// command whose device isn't there.
-func (b *bare) web(conn net.Conn) {
+// serveWeb answers requests until the caller closes the connection. It answers 401 without the
+// token, 503 for a command whose device isn't connected, and 200 otherwise.
+func (b *bare) serveWeb(conn net.Conn) {
 	r := bufio.NewReaderSize(conn, bareBuffer)
 	for {
 		request, err := http.ReadRequest(r)
@@ -110,7 +110,7 @@ func (b *bare) web(conn net.Conn) {
 			switch command := barePattern.FindSubmatch(begin); {
 			case b.token != "" && request.Header.Get("Authorization") != "Bearer "+b.token:
 				status = http.StatusUnauthorized
-			case len(command) > 0 && !b.write(string(command[1]), command[2]):
+			case len(command) > 0 && !b.writeToDevice(string(command[1]), command[2]):
 				status = http.StatusServiceUnavailable
 			}
 		}
@@ -120,8 +120,8 @@ func (b *bare) web(conn net.Conn) {
 	}
 }
 
-// write writes a line to a device and reports whether that was possible within a second.
-func (b *bare) write(name string, line []byte) bool {
+// writeToDevice writes a line to a device and reports whether that succeeded within a second.
+func (b *bare) writeToDevice(name string, line []byte) bool {
 	b.mu.Lock()
 	conn := b.devices[name]
 	b.mu.Unlock()

@@ -2,15 +2,15 @@ package attack
 
 import "time"
 
-// What a host under attack is asked to keep. This is the one place that states it.
+// The requirements on a host under attack. No other file states them.
 const (
-	// livezWithin is the longest that /livez may take.
-	livezWithin = time.Second
-	// p99Factor is by how much the p99 of an honest device may grow.
+	// maxLivez is the longest time that /livez may take.
+	maxLivez = time.Second
+	// p99Factor is the factor by which the p99 of an honest device may grow.
 	p99Factor = 2
 )
 
-// bound is a limit of memory: how much a host may keep for one purpose, and which setting says so.
+// bound is how much memory a host may use for one purpose, and the setting that limits it.
 type bound struct {
 	setting string
 	mib     float64
@@ -24,18 +24,18 @@ var (
 	made     = bound{"internal/expression: strings that an expression makes", 64}
 )
 
-// What the host may use beside the bytes that a bound counts.
+// The memory that the host may use in addition to the bytes that a bound counts.
 const (
-	// baseMiB is the floor under the heap (decision 0011) and as much again.
+	// baseMiB is twice the floor under the heap (decision 0011).
 	baseMiB = 64
-	// connectionKiB is for each connection of the attack: stacks, buffers, and a frame without an
-	// end.
+	// connectionKiB is the memory of each connection of the attack: stacks, buffers, and a frame
+	// without an end.
 	connectionKiB = 32
-	// collectorFactor is how far the heap may grow before the garbage collector has run.
+	// collectorFactor is the factor by which the heap may grow before the garbage collector runs.
 	collectorFactor = 2
 )
 
-// allowedMiB returns by how much the host's memory may grow under an attack.
+// allowedMiB returns how much the host's memory may grow under an attack.
 func allowedMiB(connections int, bounds []bound) float64 {
 	mib := baseMiB + float64(connections)*connectionKiB/1024
 	for _, b := range bounds {

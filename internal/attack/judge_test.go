@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// times returns figures of so many milliseconds.
+// times returns figures of the given milliseconds.
 func times(lost int, milliseconds ...int) figures {
 	f := figures{lost: lost}
 	for _, n := range milliseconds {

@@ -9,32 +9,32 @@ import (
 	"time"
 )
 
-// An attack is what outsiders do to a target for a while.
+// An attack is what outsiders do to a target for some time.
 type attack struct {
 	name, does string
-	// count is how many connections, requests or messages there are.
+	// count is the number of connections, requests or messages.
 	count int
 	// connections says that the attack holds count connections open.
 	connections bool
 	run         func(ctx context.Context, a *attacker) error
-	// spends are the bounds of what the host may keep for the attack.
+	// spends are the bounds on what the host may keep because of the attack.
 	spends []bound
-	// noToken has the host and the attacker work without a token.
+	// noToken says that the host and the attacker use no token.
 	noToken bool
-	// extra is put at the end of the host's file. Attacks whose extra is refused by `validate` aren't
+	// extra is added to the end of the host's file. If `validate` refuses it, the attack isn't
 	// carried out.
 	extra string
-	// descriptors is the target's limit of them; 0 is the usual one.
+	// descriptors is the target's limit of file descriptors. 0 is the usual limit.
 	descriptors int
-	// byBroker has the honest commands come to the host through the broker.
+	// byBroker says that the honest commands go to the host through the broker.
 	byBroker bool
-	// cut takes the broker away from the host for a part of the attack.
+	// cut says that the broker is down for the host during a part of the attack.
 	cut bool
-	// restarts has the target start again after the attack.
+	// restarts says that the target restarts after the attack.
 	restarts bool
 }
 
-// hello is what a device says first.
+// hello is the first line of a device.
 const hello = "HELLO %s\r\n"
 
 const mib = 1 << 20
@@ -45,14 +45,14 @@ var attacks = []attack{
 		count: 1900, connections: true, run: stalledBodies, spends: []bound{bodies},
 	},
 	{
-		name: "bodies-no-token", does: "the same at a host that asks for no token",
+		name: "bodies-no-token", does: "the same on a host without a token",
 		count: 1900, connections: true, run: stalledBodies, spends: []bound{bodies}, noToken: true,
 	},
 	{
-		name: "held", does: "250 commands with 900 kB of white space are held for devices that are away; then the host restarts",
+		name: "held", does: "250 commands with 900 kB of white space are held for offline devices; then the host restarts",
 		count: 250, spends: []bound{bodies, inFlight, held}, restarts: true,
 		run: func(ctx context.Context, a *attacker) error {
-			a.each(ctx, a.Count, func(i int) {
+			a.callParallel(ctx, a.Count, func(i int) {
 				a.post(ctx, "/commands", padded(fmt.Sprintf(`{"device":"away-%d","cmd":"open","offline":"hold"`, i), 900_000))
 			})
 			return nil
@@ -67,10 +67,10 @@ var attacks = []attack{
 		},
 	},
 	{
-		name: "descriptors", does: "1,500 idle devices under a limit of 1,000 descriptors; the broker goes and comes back",
+		name: "descriptors", does: "1,500 idle devices under a limit of 1,000 descriptors; the broker goes down and comes back",
 		count: 1500, connections: true, descriptors: 1000, byBroker: true, cut: true,
 		run: func(ctx context.Context, a *attacker) error {
-			a.hold(ctx, a.Devices, a.Count, func(conn net.Conn, i int) error {
+			a.holdConnections(ctx, a.Devices, a.Count, func(conn net.Conn, i int) error {
 				_, err := fmt.Fprintf(conn, hello, fmt.Sprintf("idle-%d", i))
 				return err
 			})
@@ -80,14 +80,14 @@ var attacks = []attack{
 	{
 		name: "silent-devices", does: "4,096 device connections from four addresses say nothing", count: 4096, connections: true,
 		run: func(ctx context.Context, a *attacker) error {
-			a.hold(ctx, a.Devices, 4, silent)
+			a.holdConnections(ctx, a.Devices, 4, silent)
 			return nil
 		},
 	},
 	{
 		name: "unauthorized", does: "2,000 HTTP connections are answered 401 and stay", count: 2000, connections: true,
 		run: func(ctx context.Context, a *attacker) error {
-			a.hold(ctx, a.Web, 4, func(conn net.Conn, _ int) error {
+			a.holdConnections(ctx, a.Web, 4, func(conn net.Conn, _ int) error {
 				_, err := io.WriteString(conn, "POST /commands HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\n\r\n{}")
 				return err
 			})
@@ -97,7 +97,7 @@ var attacks = []attack{
 	{
 		name: "silent-web", does: "2,100 HTTP connections say nothing", count: 2100, connections: true,
 		run: func(ctx context.Context, a *attacker) error {
-			a.hold(ctx, a.Web, 4, silent)
+			a.holdConnections(ctx, a.Web, 4, silent)
 			return nil
 		},
 	},
@@ -126,7 +126,7 @@ handler = { type = "expr", when = 'len(flatten(reduce(1..24, [#acc, #acc], [0]))
 		name: "endless-frames", does: "2,000 devices send a frame up to the limit, without an end", count: 2000, connections: true,
 		run: func(ctx context.Context, a *attacker) error {
 			frame := bytes.Repeat([]byte("x"), frameLimit)
-			a.hold(ctx, a.Devices, a.Count, func(conn net.Conn, i int) error {
+			a.holdConnections(ctx, a.Devices, a.Count, func(conn net.Conn, i int) error {
 				_, err := fmt.Fprintf(conn, hello+"%s", fmt.Sprintf("endless-%d", i), frame)
 				return err
 			})
@@ -140,7 +140,7 @@ handler = { type = "expr", when = 'len(flatten(reduce(1..24, [#acc, #acc], [0]))
 	{
 		name: "silent-admin", does: "2,000 connections to the admin listener say nothing", count: 2000, connections: true,
 		run: func(ctx context.Context, a *attacker) error {
-			a.hold(ctx, a.Admin, 4, silent)
+			a.holdConnections(ctx, a.Admin, 4, silent)
 			return nil
 		},
 	},
@@ -157,31 +157,31 @@ func attackNamed(name string) attack {
 
 func silent(net.Conn, int) error { return nil }
 
-// padded completes an object with white space, so that it has so many bytes.
+// padded completes a JSON object with white space until it has a number of bytes.
 func padded(object string, size int) []byte {
 	body := append([]byte(object), bytes.Repeat([]byte(" "), size-len(object)-1)...)
 	return append(body, '}')
 }
 
-// stalledBodies sends all of a body but its end.
+// stalledBodies sends all of a body except its end.
 func stalledBodies(ctx context.Context, a *attacker) error {
 	head := "POST /commands HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1048576\r\n"
 	if a.Token != "" {
 		head += "Authorization: Bearer " + a.Token + "\r\n"
 	}
 	body := append([]byte(head+"\r\n"), bytes.Repeat([]byte(" "), mib-100)...)
-	a.hold(ctx, a.Web, 4, func(conn net.Conn, _ int) error {
+	a.holdConnections(ctx, a.Web, 4, func(conn net.Conn, _ int) error {
 		_, err := conn.Write(body)
 		return err
 	})
 	return nil
 }
 
-// newNames connects devices that are gone when the host knows them.
+// newNames connects devices that close the connection as soon as the host has registered them.
 func newNames(ctx context.Context, a *attacker) error {
 	a.begun()
-	a.each(ctx, a.Count, func(i int) {
-		conn, err := a.dial(ctx, a.Devices, address(i, 1000))
+	a.callParallel(ctx, a.Count, func(i int) {
+		conn, err := a.dial(ctx, a.Devices, nthAddress(i, 1000))
 		if err != nil {
 			return
 		}
@@ -190,17 +190,17 @@ func newNames(ctx context.Context, a *attacker) error {
 			return
 		}
 		// A target that refuses the name closes the connection.
-		if conn.SetReadDeadline(time.Now().Add(10*time.Millisecond)) == nil && !a.listen(conn) {
-			a.count(func(t *tally) { t.Closed++ })
+		if conn.SetReadDeadline(time.Now().Add(10*time.Millisecond)) == nil && !a.readUntilClosed(conn) {
+			a.updateTally(func(t *tally) { t.Closed++ })
 		}
 	})
 	return nil
 }
 
-// floodFilter has Count callers post a body to the pipeline with an expression, again and again.
+// floodFilter makes Count callers post a body repeatedly to the pipeline with an expression.
 func floodFilter(ctx context.Context, a *attacker, body []byte) error {
 	a.begun()
-	a.each(ctx, a.Count, func(int) {
+	a.callParallel(ctx, a.Count, func(int) {
 		for ctx.Err() == nil {
 			a.post(ctx, "/filter", body)
 		}
@@ -218,16 +218,16 @@ func deafDevices(ctx context.Context, a *attacker) error {
 		}
 	}()
 	for i := range a.Count {
-		conn, err := a.dial(ctx, a.Devices, address(i, a.Count))
+		conn, err := a.dial(ctx, a.Devices, nthAddress(i, a.Count))
 		if err != nil {
 			continue
 		}
 		conns = append(conns, conn)
-		if err := littleRoom(conn); err != nil {
+		if err := shrinkReceiveBuffer(conn); err != nil {
 			return err
 		}
 		if _, err := fmt.Fprintf(conn, hello, fmt.Sprintf("deaf-%d", i)); err != nil {
-			a.count(func(t *tally) { t.Closed++ })
+			a.updateTally(func(t *tally) { t.Closed++ })
 		}
 	}
 	a.begun()

@@ -21,41 +21,42 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// How often the probes ask.
+// The rates of the probes.
 const (
 	commandEvery  = 40 * time.Millisecond
 	livezEvery    = 200 * time.Millisecond
 	newcomerEvery = 500 * time.Millisecond
-	// retryAfter is how long an honest caller or device waits before it tries again.
+	// retryAfter is how long an honest caller or device waits before it retries.
 	retryAfter = 100 * time.Millisecond
-	// atATime is how many commands are being sent; further ones wait, and that counts.
+	// atATime is how many commands are sent at the same time. Further ones wait, and the wait
+	// counts.
 	atATime = 50
 )
 
 const honestDevice = "honest"
 
-// sample is how long something took that began at a time. What failed, or wasn't finished when the
-// probes ended, is lost; it took at least so long.
+// sample says when an action began and how long it took. If the action failed, or hadn't finished
+// when the probes stopped, it is lost: it took at least that long.
 type sample struct {
 	at   time.Time
 	took time.Duration
 	lost bool
 }
 
-// series is samples of one kind.
+// series has the samples of one kind of action.
 type series struct {
 	mu      sync.Mutex
 	samples []sample
 }
 
-// add ends a sample.
+// add adds the sample of an action that ends now.
 func (s *series) add(at time.Time, lost bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.samples = append(s.samples, sample{at, time.Since(at), lost})
 }
 
-// between returns the samples that began from a time on and before another one.
+// between returns the samples of actions that began in a period.
 func (s *series) between(from, to time.Time) figures {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,7 +73,7 @@ func (s *series) between(from, to time.Time) figures {
 	return f
 }
 
-// firstAfter returns how long after a time the first one of what began later was finished.
+// firstAfter returns how long after a time the first action that began later had finished.
 func (s *series) firstAfter(from time.Time) (after time.Duration, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,7 +92,8 @@ type figures struct {
 	lost int
 }
 
-// percentile returns the shortest time that p percent of the samples don't exceed; 0 without any.
+// percentile returns the shortest time that p percent of the samples don't exceed. It returns 0 if
+// there are no samples.
 func (f figures) percentile(p float64) time.Duration {
 	if len(f.took) == 0 {
 		return 0
@@ -99,27 +101,27 @@ func (f figures) percentile(p float64) time.Duration {
 	return f.took[max(0, int(math.Ceil(p/100*float64(len(f.took))))-1)]
 }
 
-// probes are honest users of a target: a device that is sent commands at a steady rate, devices
-// that connect, and somebody who asks for /livez.
+// probes are honest users of a target: a device that receives commands at a steady rate, devices
+// that connect, and a caller of /livez.
 type probes struct {
 	to      endpoints
 	send    func(ctx context.Context, id, name, cmd string) bool
 	stop    context.CancelFunc
 	running sync.WaitGroup
-	sending chan struct{} // has room for those that are being sent
+	sending chan struct{} // limits the commands that are sent at the same time
 
-	// read is from the first attempt to send a command until the device had it, result until its
-	// sender knew what became of it.
+	// read is the time from the first attempt to send a command until the device read it. result is
+	// the time until its sender knew the result.
 	read, result, livez, newcomers series
 
 	mu sync.Mutex
-	// waiting has those who wait until the honest device reads a command, and those who wait for a
-	// result from the broker.
+	// waiting has the callers that wait until the honest device reads a command. results has the
+	// callers that wait for a result from the broker.
 	waiting map[string]chan struct{}
 	results map[string]chan bool
 }
 
-// startProbes starts them, and returns when the honest device has read a command.
+// startProbes starts the probes. It returns when the honest device has read a command.
 func startProbes(t *testing.T, g *target, byBroker bool) *probes {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
@@ -128,27 +130,27 @@ func startProbes(t *testing.T, g *target, byBroker bool) *probes {
 	if byBroker && g.AMQP != "" {
 		p.useBroker(t)
 	}
-	t.Cleanup(p.end)
+	t.Cleanup(p.stopAll)
 	p.running.Go(func() { p.beDevice(ctx) })
 	first, done := context.WithTimeout(ctx, await.Patience)
 	defer done()
-	if p.command(first, 0); first.Err() != nil {
+	if p.sendCommand(first, 0); first.Err() != nil {
 		t.Fatalf("waited %s until the honest device was sent a command", await.Patience)
 	}
-	p.every(ctx, commandEvery, p.command)
-	p.every(ctx, livezEvery, p.askLivez)
-	p.every(ctx, newcomerEvery, p.arrive)
+	p.callAtRate(ctx, commandEvery, p.sendCommand)
+	p.callAtRate(ctx, livezEvery, p.askLivez)
+	p.callAtRate(ctx, newcomerEvery, p.connectNewcomer)
 	return p
 }
 
-// end stops the probes and waits for them.
-func (p *probes) end() {
+// stopAll stops the probes and waits for them.
+func (p *probes) stopAll() {
 	p.stop()
 	p.running.Wait()
 }
 
-// every calls do at a steady rate, however long it takes.
-func (p *probes) every(ctx context.Context, interval time.Duration, do func(ctx context.Context, n int)) {
+// callAtRate calls do at a steady rate, without waiting for earlier calls.
+func (p *probes) callAtRate(ctx context.Context, interval time.Duration, do func(ctx context.Context, n int)) {
 	p.running.Go(func() {
 		tick := time.NewTicker(interval)
 		defer tick.Stop()
@@ -163,9 +165,9 @@ func (p *probes) every(ctx context.Context, interval time.Duration, do func(ctx 
 	})
 }
 
-// command sends a command to the honest device, again and again until the target took it, and waits
-// until it was read.
-func (p *probes) command(ctx context.Context, n int) {
+// sendCommand sends a command to the honest device. It repeats that until the target has taken the
+// command, and waits until the device has read it.
+func (p *probes) sendCommand(ctx context.Context, n int) {
 	at, cmd := time.Now(), fmt.Sprintf("c-%d", n)
 	read := make(chan struct{})
 	p.mu.Lock()
@@ -196,7 +198,7 @@ func (p *probes) command(ctx context.Context, n int) {
 	p.result.add(at, false)
 }
 
-// beDevice is the honest device: it reads, and connects again when it lost its connection.
+// beDevice is the honest device. It reads, and connects again after a loss.
 func (p *probes) beDevice(ctx context.Context) {
 	for ; ctx.Err() == nil; pause(ctx, retryAfter) {
 		conn, err := connect(ctx, p.to.Devices, net.IPv4(127, 8, 255, 1), honestDevice)
@@ -217,7 +219,7 @@ func (p *probes) beDevice(ctx context.Context) {
 	}
 }
 
-// connect connects a device, which says its name.
+// connect connects a device that sends its name.
 func connect(ctx context.Context, to string, from net.IP, name string) (net.Conn, error) {
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: from}}
 	conn, err := d.DialContext(ctx, "tcp4", to)
@@ -231,12 +233,12 @@ func connect(ctx context.Context, to string, from net.IP, name string) (net.Conn
 	return conn, nil
 }
 
-// arrive connects an honest device that wasn't there before, again and again until it was sent a
+// connectNewcomer connects a new honest device. It repeats that until the device has received a
 // command.
-func (p *probes) arrive(ctx context.Context, n int) {
+func (p *probes) connectNewcomer(ctx context.Context, n int) {
 	at := time.Now()
 	for try := 0; ctx.Err() == nil; try++ {
-		if p.served(ctx, fmt.Sprintf("new-%d", n), try, net.IPv4(127, 8, byte(n>>8), byte(n))) {
+		if p.reachNewcomer(ctx, fmt.Sprintf("new-%d", n), try, net.IPv4(127, 8, byte(n>>8), byte(n))) {
 			p.newcomers.add(at, false)
 			return
 		}
@@ -245,8 +247,8 @@ func (p *probes) arrive(ctx context.Context, n int) {
 	p.newcomers.add(at, true)
 }
 
-// served connects a device and reports whether a command reached it.
-func (p *probes) served(ctx context.Context, name string, try int, from net.IP) bool {
+// reachNewcomer connects a device and reports whether a command reached it.
+func (p *probes) reachNewcomer(ctx context.Context, name string, try int, from net.IP) bool {
 	conn, err := connect(ctx, p.to.Devices, from, name)
 	if err != nil {
 		return false
@@ -256,7 +258,7 @@ func (p *probes) served(ctx context.Context, name string, try int, from net.IP) 
 	lines := bufio.NewReader(conn)
 	for again := 0; ctx.Err() == nil; again++ {
 		if p.send(ctx, fmt.Sprintf("%s.%d.%d", name, try, again), name, "welcome") {
-			_ = conn.SetReadDeadline(time.Now().Add(time.Second)) // the read says if the connection is closed
+			_ = conn.SetReadDeadline(time.Now().Add(time.Second)) // the read fails if the connection is closed
 			_, err := lines.ReadString('\n')
 			return err == nil
 		}
@@ -299,7 +301,7 @@ func (p *probes) sendByWeb(ctx context.Context, id, name, cmd string) bool {
 	return err == nil && status < 300
 }
 
-// useBroker has commands be sent through the broker from now on.
+// useBroker makes the probes send commands through the broker.
 func (p *probes) useBroker(t *testing.T) {
 	t.Helper()
 	conn, err := amqp.Dial(p.to.AMQP)

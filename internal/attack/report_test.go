@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// report is a table of all outcomes, and of what was asked next to what was measured.
+// report returns a table of all outcomes, and a table that compares them with the requirements.
 func report(all []outcome, machine string) string {
 	var out strings.Builder
-	fmt.Fprintf(&out, "\n%s\n\nWhat happened: memory in MiB, times in milliseconds. A command's times are until the device read it, and until its result was known.\n", machine)
+	fmt.Fprintf(&out, "\n%s\n\nResults: memory in MiB, times in milliseconds. A command has two times: until the device read it, and until its result was known.\n", machine)
 	w := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "attack\tside\tmemory\t\t\tread p50/p99\t\tresult p99\t\tlivez\tnewcomer\tattack's connections")
 	fmt.Fprintln(w, "\t\tbefore\tpeak\tafter\tbefore\tduring\tbefore\tduring\tslowest\tslowest\t")
@@ -21,12 +21,12 @@ func report(all []outcome, machine string) string {
 			continue
 		}
 		fmt.Fprintf(w, "%s\t%s %d\t%.0f\t%.0f\t%.0f\t%s/%s\t%s/%s\t%s\t%s\t%s\t%s\t%s\n", o.attack.name, o.side, o.pair, o.beforeMiB, o.peakMiB, o.afterMiB,
-			ms(o.readBefore.percentile(50)), ms(o.readBefore.percentile(99)), ms(o.readDuring.percentile(50)), o.readDuring.at(99),
-			ms(o.resultBefore.percentile(99)), o.resultDuring.at(99), o.livez.at(100), o.newcomers.at(100), o.became())
+			ms(o.readBefore.percentile(50)), ms(o.readBefore.percentile(99)), ms(o.readDuring.percentile(50)), o.readDuring.percentileText(99),
+			ms(o.resultBefore.percentile(99)), o.resultDuring.percentileText(99), o.livez.percentileText(100), o.newcomers.percentileText(100), o.tallyText())
 	}
-	_ = w.Flush() // a strings.Builder takes everything
-	fmt.Fprintf(&out, "A time with a + is of something that hadn't happened when the measurement ended.\n\n")
-	fmt.Fprintf(&out, "What was asked, next to what was measured. The p99 is that of reads. It depends on the machine: next to it is by how much it grew at the bare accept loop.\n")
+	_ = w.Flush() // a write to a strings.Builder doesn't fail
+	fmt.Fprintf(&out, "A time with a + has lost samples: actions that failed or hadn't finished at the end of the measurement.\n\n")
+	fmt.Fprintf(&out, "Requirements and measurements. The p99 is that of reads. It depends on the machine, so the growth at the bare accept loop is next to it.\n")
 	fmt.Fprintln(w, "attack\tmemory grows by at most\t\tp99 grows by at most\t\t/livez within 1 s\t\twhat it does")
 	for _, v := range judge(all) {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", v.attack, v.memory.asked, v.memory.found(), v.p99.asked, v.p99.found(), v.livez.asked, v.livez.found(),
@@ -43,8 +43,8 @@ func ms(d time.Duration) string {
 	return fmt.Sprintf("%.0f", d.Seconds()*1000)
 }
 
-// at is a percentile as text, with a plus sign if it is of something that was lost.
-func (f figures) at(p float64) string {
+// percentileText returns a percentile as text. It has a plus sign if samples were lost.
+func (f figures) percentileText(p float64) string {
 	text := ms(f.percentile(p))
 	if f.lost > 0 {
 		return fmt.Sprintf("%s+ (%d lost)", text, f.lost)
@@ -52,8 +52,8 @@ func (f figures) at(p float64) string {
 	return text
 }
 
-// became is what the attacker and the host counted.
-func (o outcome) became() string {
+// tallyText returns the counts of the attacker and the host.
+func (o outcome) tallyText() string {
 	parts := []string{fmt.Sprintf("%d opened, %d failed, %d closed", o.tally.Opened, o.tally.Failed, o.tally.Closed)}
 	if o.tally.Published > 0 {
 		parts = append(parts, fmt.Sprintf("%d published", o.tally.Published))
@@ -81,26 +81,26 @@ func (o outcome) became() string {
 	return strings.Join(append(parts, o.notes...), ", ")
 }
 
-// summary is an outcome in a line, for the log of a run that still goes on.
+// summary returns an outcome in one line, for the log.
 func (o outcome) summary() string {
 	if o.refused != "" {
 		return o.side + ": refused by validate: " + o.refused
 	}
 	return fmt.Sprintf("%s: memory %.0f, %.0f, %.0f MiB; read p99 %s, %s ms; livez %s ms; newcomer %s ms; %s", o.side, o.beforeMiB, o.peakMiB, o.afterMiB,
-		ms(o.readBefore.percentile(99)), o.readDuring.at(99), o.livez.at(100), o.newcomers.at(100), o.became())
+		ms(o.readBefore.percentile(99)), o.readDuring.percentileText(99), o.livez.percentileText(100), o.newcomers.percentileText(100), o.tallyText())
 }
 
-// verdict says of one attack whether the host did what was asked.
+// verdict says whether the host met the requirements under one attack.
 type verdict struct {
 	attack             string
 	memory, p99, livez finding
 }
 
-// finding is what was asked next to what was measured.
+// finding is a requirement and what was measured.
 type finding struct {
 	holds           bool
 	asked, measured string
-	// excused says that the bare accept loop did hardly better.
+	// excused says that the bare accept loop was hardly better.
 	excused bool
 }
 
@@ -117,8 +117,8 @@ func (f finding) found() string {
 	}
 }
 
-// judge compares the host with what was asked, over all pairs: the most memory, the slowest answer
-// of /livez, and the middle p99.
+// judge compares the host with the requirements, over all pairs. It takes the most memory, the
+// slowest answer of /livez, and the median of the p99.
 func judge(all []outcome) (verdicts []verdict) {
 	for _, a := range attacks {
 		var grown, restarted float64
@@ -148,7 +148,7 @@ func judge(all []outcome) (verdicts []verdict) {
 		}
 		allowed := allowedMiB(connections, a.spends)
 		v := verdict{attack: a.name}
-		afterRestart := allowedMiB(0, []bound{held}) // only held commands outlive the process
+		afterRestart := allowedMiB(0, []bound{held}) // only held commands survive the process
 		v.memory = finding{
 			holds: grown <= allowed && restarted <= afterRestart, asked: fmt.Sprintf("%.0f MiB", allowed), measured: fmt.Sprintf("%.0f MiB", grown),
 		}
@@ -160,19 +160,19 @@ func judge(all []outcome) (verdicts []verdict) {
 		v.p99 = finding{holds: grew <= p99Factor, asked: fmt.Sprintf("× %d", p99Factor), measured: fmt.Sprintf("× %.1f (bare × %.1f)", grew, bareGrew)}
 		v.p99.excused = !v.p99.holds && grew <= p99Factor*bareGrew
 		v.livez = finding{
-			holds: livez.lost == 0 && livez.percentile(100) <= livezWithin, asked: ms(livezWithin) + " ms", measured: livez.at(100) + " ms",
+			holds: livez.lost == 0 && livez.percentile(100) <= maxLivez, asked: ms(maxLivez) + " ms", measured: livez.percentileText(100) + " ms",
 		}
 		verdicts = append(verdicts, v)
 	}
 	return verdicts
 }
 
-// p99Growth is by how much the p99 of reads grew.
+// p99Growth returns the factor by which the p99 of reads grew.
 func (o outcome) p99Growth() float64 {
 	return float64(o.readDuring.percentile(99)) / float64(max(o.readBefore.percentile(99), 1))
 }
 
-// median returns the middle value; 0 of none.
+// median returns the middle value, or 0 for no values.
 func median(values []float64) float64 {
 	if len(values) == 0 {
 		return 0

@@ -12,8 +12,8 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
-// The environment by which the test binary is told to be something other than tests, with what it
-// needs as JSON.
+// These environment variables give the test binary a role other than running tests. Their value is
+// the role's input as JSON.
 const (
 	bareRole     = "PENTROUGH_TEST_BARE"
 	attackerRole = "PENTROUGH_TEST_ATTACKER"
@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// launchRole starts this binary in a role. A limit of descriptors of 0 is the usual one.
+// launchRole starts this binary in a role. If descriptors is 0, the usual limit applies.
 func launchRole(t *testing.T, folder, log, role string, needs any, descriptors int) *testenv.Program {
 	t.Helper()
 	text, err := json.Marshal(needs)
@@ -49,7 +49,8 @@ func launchRole(t *testing.T, folder, log, role string, needs any, descriptors i
 	return launchLimited(t, folder, log, []string{role + "=" + string(text)}, descriptors, binary)
 }
 
-// launchLimited starts a program under a limit of descriptors; 0 is the usual one.
+// launchLimited starts a program with a limit of file descriptors. If descriptors is 0, the usual
+// limit applies.
 func launchLimited(t *testing.T, folder, log string, env []string, descriptors int, line ...string) *testenv.Program {
 	t.Helper()
 	if descriptors > 0 {
@@ -58,16 +59,16 @@ func launchLimited(t *testing.T, folder, log string, env []string, descriptors i
 	return testenv.Launch(t, folder, log, env, line[0], line[1:]...)
 }
 
-// endpoints are the addresses of a target, and what a caller must know.
+// endpoints are the addresses of a target, and the token and broker that callers need.
 type endpoints struct {
 	Web, Devices, Admin string
-	// Token is what callers by HTTP show; empty if none is asked for.
+	// Token is the token that HTTP callers send. It is empty if the target asks for none.
 	Token string
-	// AMQP is the broker of the host; the bare accept loop has none.
+	// AMQP is the address of the host's broker. The bare accept loop has none.
 	AMQP string
 }
 
-// order tells the attacker what to do.
+// order is the attacker's input.
 type order struct {
 	endpoints
 	Attack string

@@ -14,16 +14,16 @@ import (
 
 const (
 	token = "open-sesame"
-	// commandsQueue and resultsQueue are the broker's, which the host declares.
+	// commandsQueue and resultsQueue are queues that the host declares.
 	commandsQueue, resultsQueue = "commands", "results"
-	// statusQueue collects what the host says of devices.
+	// statusQueue receives the events of devices.
 	statusQueue = "status"
 	// frameLimit is the longest frame of a device, the framing's default.
 	frameLimit = 4096
 )
 
-// hostFile is a host as people run it: each bound is the default. Only the names that are new may not
-// come as fast as in the first minutes after a start.
+// hostFile is the configuration of a typical host: each bound has its default. Only the rate of new
+// names is that of a host that has run for more than ten minutes.
 const hostFile = `
 [host]
 name  = "attacked"
@@ -67,14 +67,14 @@ from = "devices:events"
 to   = "broker:status"
 `
 
-// target is what is attacked: the host, or the bare accept loop.
+// target is the server that is attacked: the host or the bare accept loop.
 type target struct {
 	endpoints
 	side    string
 	process *testenv.Program
-	// launch starts the process, and waits until it can be used.
+	// launch starts the process, and waits until it is ready.
 	launch func()
-	// broker is what the host reaches the broker through; nil where nothing takes it away.
+	// broker is the proxy between the host and the broker, or nil if the broker stays up.
 	broker *testenv.Proxy
 }
 
@@ -83,7 +83,7 @@ func (g *target) restart(t *testing.T) {
 	if g.side == hostSide {
 		g.process.End(t, syscall.SIGTERM)
 	} else {
-		_ = g.process.Cmd.Process.Kill() // it may have ended
+		_ = g.process.Cmd.Process.Kill() // the process may have ended
 		<-g.process.Ended
 	}
 	g.launch()
@@ -99,8 +99,8 @@ func freeEndpoints(t *testing.T, a attack) endpoints {
 	return e
 }
 
-// startHost starts the host of a folder of programs. A reason is returned if `validate` refuses the
-// attack's part of the file.
+// startHost starts the host. If `validate` refuses the attack's part of the file, it returns the
+// reason.
 func startHost(t *testing.T, programs string, a attack) (g *target, refused string) {
 	t.Helper()
 	folder, url := t.TempDir(), testenv.Broker(t).VHost(t)
@@ -136,7 +136,7 @@ func startHost(t *testing.T, programs string, a attack) (g *target, refused stri
 	return g, ""
 }
 
-// startBare starts the peer.
+// startBare starts the bare accept loop.
 func startBare(t *testing.T, a attack) *target {
 	t.Helper()
 	folder := t.TempDir()
