@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// channelModel acks as a broker does.
+// channelModel acks tags as a broker does.
 type channelModel struct {
 	t      *rapid.T
 	open   map[uint64]bool
@@ -46,14 +46,14 @@ func checkAcks(t *rapid.T) {
 	order := rapid.Permutation(tags(n)).Draw(t, "order of settling")
 	acked := rapid.IntRange(0, n).Draw(t, "how many are acked")
 	for done := 0; done < acked; {
-		// What becomes ready while the writer is writing goes in one batch.
+		// Acks that become ready during a write go in one batch.
 		size := rapid.IntRange(1, acked-done).Draw(t, "batch")
 		for _, tag := range order[done : done+size] {
 			a.queueAck(tag)
 		}
 		a.writeAcks(false)
 		done += size
-		// What is waited for in vain isn't waited for again.
+		// Acks don't wait a second time for the same unsettled tag.
 		stuck := rapid.Bool().Draw(t, "the time is over")
 		if stuck {
 			a.writeAcks(true)
@@ -85,7 +85,7 @@ func tags(n int) []uint64 {
 	return all
 }
 
-// gate holds the first ack until it is opened.
+// gate blocks the first ack until it is opened.
 type gate struct {
 	once          sync.Once
 	entered, open chan struct{}
@@ -154,7 +154,7 @@ func TestAcksAboveAGapAreDeferredForAMoment(t *testing.T) {
 		if len(g.frames) != 4 || g.frames[3] != 4 {
 			t.Fatalf("frames %v; want 4, and 8 deferred for the next gap", g.frames)
 		}
-		// The time counts from the first that is deferred.
+		// The time counts from the first deferred ack.
 		time.Sleep(deferTime / 2)
 		add(9)
 		time.Sleep(deferTime / 2)
@@ -179,7 +179,7 @@ func TestAcksKeepLittleAboveAStuckTag(t *testing.T) {
 	var frames counter
 	sent := 0
 	a := newAcks(&frames, func(n int) { sent += n })
-	// Tag 1 stays open, and so do always some of the latest.
+	// Tag 1 and some of the latest tags stay unsettled all the time.
 	a.writeAcks(true)
 	for tag := uint64(2); tag <= n; tag += 10 {
 		for i := range uint64(10) {
@@ -200,7 +200,7 @@ func TestAcksKeepLittleAboveAStuckTag(t *testing.T) {
 	}
 }
 
-// BenchmarkAcks compares acks in order with acks above a tag that is stuck since the first.
+// BenchmarkAcks compares acks in order with acks above a tag that is never settled.
 func BenchmarkAcks(b *testing.B) {
 	for name, first := range map[string]uint64{"in order": 1, "above a stuck tag": 2} {
 		b.Run(name, func(b *testing.B) {
@@ -208,7 +208,7 @@ func BenchmarkAcks(b *testing.B) {
 			b.ReportAllocs()
 			for tag := range uint64(b.N) {
 				a.queueAck(first + tag)
-				// As many come in the 40 ms of a deferral at 10,000/s.
+				// At 10,000 messages/s this number arrives in the 40 ms of a deferral.
 				a.writeAcks(tag%400 == 0)
 			}
 		})

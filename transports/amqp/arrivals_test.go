@@ -15,7 +15,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// taken takes deliveries as the router does: their bytes are in flight until they are settled.
+// taken takes deliveries as the router does: it counts their bytes in the budget until they are
+// settled.
 type taken struct {
 	budget *transports.Budget
 
@@ -34,7 +35,7 @@ func (k *taken) take(d *transports.Delivery) {
 	k.bodies = append(k.bodies, string(d.Payload[:1]))
 }
 
-// settle settles what was taken, and returns how many that were.
+// settle settles the deliveries that were taken, and returns their number.
 func (k *taken) settle() int {
 	k.mu.Lock()
 	all := k.deliveries
@@ -47,7 +48,7 @@ func (k *taken) settle() int {
 	return len(all)
 }
 
-// open is how many are taken and not settled.
+// open returns the number of deliveries that are taken and not settled.
 func (k *taken) open() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -107,7 +108,7 @@ func TestLargeMessagesAreTakenWithinTheBudget(t *testing.T) {
 	}
 }
 
-// What others take doesn't keep a subscription from taking one message after the other, however large.
+// If others fill the budget, a subscription still takes one message at a time, however large.
 func TestAFullBudgetLeavesOneMessageAtATime(t *testing.T) {
 	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
@@ -135,7 +136,7 @@ func TestAFullBudgetLeavesOneMessageAtATime(t *testing.T) {
 	}
 }
 
-// deliveryFrames makes the frames of a delivery to a consumer, its body in two.
+// deliveryFrames returns the frames of a delivery to a consumer, with the body in two frames.
 func deliveryFrames(channel uint16, tag, body string) (all [][]byte) {
 	method := binary.BigEndian.AppendUint32(nil, basicDeliver)
 	method = append(append(method, byte(len(tag))), tag...)

@@ -29,8 +29,9 @@ const (
 	benchPairs    = 5
 )
 
-// BenchmarkPublish publishes confirmed, persistent messages from 100 goroutines through us, through bare amqp091-go (one channel, each
-// goroutine waits for its own deferred confirm) and through stock watermill-amqp (a pool of 8 channels) in turn, and reports the medians of the
+// BenchmarkPublish publishes confirmed, persistent messages from 100 goroutines. It compares this
+// package, bare amqp091-go (one channel, each goroutine waits for its own deferred confirm) and
+// stock watermill-amqp (a pool of 8 channels). They take turns, and it reports the medians of the
 // ratios. One operation is five turns of 20,000 messages each.
 func BenchmarkPublish(b *testing.B) {
 	server := testenv.Broker(b)
@@ -52,7 +53,8 @@ func BenchmarkPublish(b *testing.B) {
 	}
 }
 
-// benchQueue is a durable queue that keeps the newest messages, so that it costs the same however much goes through it.
+// benchQueue is a durable queue that keeps only the newest messages, so its cost doesn't depend on
+// the number of messages.
 var benchQueue = amqp.Table{"x-max-length": int64(1000)}
 
 func ourPublisher(b *testing.B, url string) (publish func() error, end func()) {
@@ -94,7 +96,7 @@ func stockPublisher(b *testing.B, url string) (publish func() error, end func())
 	return func() error { return p.Publish("t", message.NewMessage(watermill.NewUUID(), benchBody)) }, func() { p.Close() }
 }
 
-// fromMany returns messages a second.
+// fromMany publishes from many goroutines and returns the messages a second.
 func fromMany(b *testing.B, open func(b *testing.B, url string) (publish func() error, end func()), url string) float64 {
 	publish, end := open(b, url)
 	defer end()
@@ -119,7 +121,8 @@ func fromMany(b *testing.B, open func(b *testing.B, url string) (publish func() 
 	return benchMessages / time.Since(begun).Seconds()
 }
 
-// BenchmarkConsume compares receiving and acking: ours, and bare amqp091-go with an ack a message.
+// BenchmarkConsume compares receiving and acking in this package with bare amqp091-go, which acks
+// each message.
 func BenchmarkConsume(b *testing.B) {
 	fill := func(b *testing.B, url string) *peer {
 		peer := dial(b, url)

@@ -17,7 +17,7 @@ func check(t *testing.T, c *Config, uses ...transports.TopicUse) []transports.Ch
 	return c.Check(ctx, transports.Env{Name: "broker", Host: "test"}, uses)
 }
 
-// TestCheckChangesNothing: what a check says will be created isn't made by it.
+// TestCheckChangesNothing checks that a dry run creates nothing of what it says will be created.
 func TestCheckChangesNothing(t *testing.T) {
 	t.Parallel()
 	url := testenv.Broker(t).VHost(t)

@@ -14,7 +14,7 @@ import (
 	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
-// The suite looks for goroutines that are left, so nothing else may run beside it.
+// The suite checks for leaked goroutines, so no other test may run at the same time.
 func TestConformance(t *testing.T) {
 	for _, queueType := range []string{"classic", "quorum"} {
 		t.Run(queueType, func(t *testing.T) {
@@ -32,7 +32,8 @@ func TestConformance(t *testing.T) {
 					}))
 				},
 				Put: func(t *testing.T, _ transports.Transport, payloads ...string) {
-					// The suite puts as soon as Subscribe has returned; the queue is declared a moment later.
+					// The suite publishes as soon as Subscribe has returned. The queue is declared
+					// a moment later.
 					c := config(url, topics(map[string]TopicConfig{"topic": {Exchange: queue, Queue: queue, QueueType: queueType}}))
 					r, err := c.route("topic")
 					if err != nil {
@@ -50,9 +51,9 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// TestUniversalPubSub runs Watermill's suite for every Pub/Sub. The suite waits 15 to 45 s for
-// its messages, and a busy machine needs longer for 10,000. So it sends a hundred, and the window
-// is smaller by as much.
+// TestUniversalPubSub runs Watermill's suite for Pub/Subs. The suite waits 15 to 45 s for its
+// messages, and a busy machine needs longer for 10,000. So it sends a hundred, and the window is
+// smaller by the same factor.
 func TestUniversalPubSub(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
 	open := func(t *testing.T) (message.Publisher, message.Subscriber) {
@@ -65,8 +66,8 @@ func TestUniversalPubSub(t *testing.T) {
 	tests.TestPublishSubscribeInOrder(t, tests.TestContext{TestID: tests.NewTestID(), Features: features}, open)
 }
 
-// patient is a subscriber with what the suite expects and the host has from its router: a message
-// that is nacked comes again, and the context of one that is acked ends.
+// patient is a subscriber with what the suite expects and the router normally does: it redelivers
+// a nacked message, and ends the context of an acked one.
 type patient struct{ transports.Subscriber }
 
 func (p patient) Subscribe(ctx context.Context, topic string, take func(*transports.Delivery)) (<-chan struct{}, error) {
@@ -74,7 +75,7 @@ func (p patient) Subscribe(ctx context.Context, topic string, take func(*transpo
 		own := *d
 		var end context.CancelFunc
 		own.Context, end = context.WithCancel(d.Context)
-		// A header comes in under header.NAME; the suite looks for the name that it sent.
+		// A header arrives as header.NAME. The suite looks for the name that it sent.
 		own.Metadata = maps.Clone(d.Metadata)
 		own.Metadata["test"] = d.Metadata[transports.HeaderPrefix+"test"]
 		own.Settle = func(o *transports.Outcome) {

@@ -19,7 +19,7 @@ import (
 	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
-// onQueue is the topic "q" as nothing but the durable queue "q".
+// onQueue sets the topic "q" to the durable queue "q", without an exchange.
 func onQueue(c *Config) { c.Topics = map[string]TopicConfig{"q": {Exchange: defaultExchange}} }
 
 func TestADeletedQueueIsDeclaredAgainAndItsDeliveriesAreVoid(t *testing.T) {
@@ -105,13 +105,13 @@ func TestACutConnectionVoidsWhatIsOutAndResumes(t *testing.T) {
 	out := r.subscribe(t.Context(), "q")
 	old := []*message.Message{next(t, out), next(t, out), next(t, out)}
 	old[1].Ack()
-	// The broker has the ack when it answers what was sent after it.
+	// When the broker answers a later request, it has handled the ack.
 	r.counts("acks that are written", 1, r.tr.metrics.acked.WithLabelValues("q"))
 	r.roundTrip()
 	proxy.Cut()
 	isVoid(t, old[0].Context())
 	isVoid(t, old[2].Context())
-	// Tags of the lost channel mean other messages on the new one.
+	// The tags of the lost channel belong to other messages on the new one.
 	old[0].Ack()
 	old[2].Ack()
 	for _, want := range []string{"one", "three"} {
@@ -130,7 +130,8 @@ func TestACutConnectionVoidsWhatIsOutAndResumes(t *testing.T) {
 	}
 }
 
-// roundTrip returns when the broker has handled all that was sent on the consuming connection.
+// roundTrip returns when the broker has handled all frames that were sent on the consumer
+// connection.
 func (r *rig) roundTrip() {
 	r.Helper()
 	s, err := r.tr.consumer.awaitSession(r.Context())
@@ -183,7 +184,7 @@ func TestCloseIsQuickWhateverTheBrokerDoes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			proxy, cuttable := testenv.Through(t, url)
 			peer.put("q", "one")
-			// Nothing else ends a wait for the broker.
+			// Only the close ends a wait for the broker.
 			r := start(t, config(cuttable, onQueue, func(c *Config) { c.Heartbeat, c.ConnectTimeout = time.Hour, time.Hour }))
 			r.tr.closeTimeout = time.Second
 			s := transporttest.Stock(r.subscriber())
@@ -201,7 +202,8 @@ func TestCloseIsQuickWhateverTheBrokerDoes(t *testing.T) {
 	}
 }
 
-// Whoever closes a subscriber has its output closed and its messages void at once; what is left to say to the broker is said behind that.
+// When a subscriber is closed, its output is closed and its messages become void at once. The
+// frames for the broker are sent in the background.
 func TestTheOutputOfAClosedSubscriberDoesNotWaitForTheBroker(t *testing.T) {
 	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
@@ -292,7 +294,7 @@ func TestStoppingKeepsWhatRuns(t *testing.T) {
 		}
 	}
 	closed(t, out)
-	// Acked ones are gone, the others are in their order, and nothing that came after was touched.
+	// The acked messages are gone, the others are in order, and later messages weren't touched.
 	again := r.subscribe(t.Context(), "q")
 	for _, want := range []int{1, 3, 5, 7, 9, 10, 11, 12, 13, 14} {
 		if msg := next(t, again); string(msg.Payload) != fmt.Sprint(want) {
@@ -301,7 +303,8 @@ func TestStoppingKeepsWhatRuns(t *testing.T) {
 	}
 }
 
-// A cancelled consumer of a quorum queue gives back what was on its way to it before what it had.
+// When a consumer is cancelled, a quorum queue requeues deliveries that are on their way before
+// older unacked ones.
 func TestStoppingKeepsTheOrderOfAQuorumQueue(t *testing.T) {
 	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
@@ -360,7 +363,8 @@ func TestStoppingKeepsTheOrderOfAQuorumQueue(t *testing.T) {
 	}
 }
 
-// The stock subscriber takes more messages after its context is cancelled, if the connection is lost then.
+// The stock subscriber takes more messages after its context is cancelled, if the connection is
+// lost at that time.
 func TestAStoppedSubscriptionStaysStopped(t *testing.T) {
 	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
@@ -402,7 +406,8 @@ func TestAcksArriveInAnyOrderUnderLoad(t *testing.T) {
 			t.Fatalf("received %q, want %d", d.Payload, i)
 		}
 		open = append(open, d)
-		// The oldest of 50 stay open while the newest are acked, then those go from the newest on.
+		// The oldest of 50 stay unsettled while the newest are acked. Then the oldest are acked,
+		// beginning with the newest of them.
 		if len(open) == 50 || i == n-1 {
 			for j := len(open) - 1; j >= 0; j-- {
 				open[j].Settle(&transports.Outcome{})

@@ -28,7 +28,7 @@ func TestTopicsAreDeclaredBeforeTheFirstMessage(t *testing.T) {
 		r.until("queue "+topic+" is there", func() bool { return peer.has(topic) })
 		r.well("topic " + topic)
 	}
-	// Each connection begins with a look.
+	// Each connection begins with a declaration.
 	if _, err := peer.ch.QueueDelete("early", false, false, false); err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func TestTopicsAreDeclaredBeforeTheFirstMessage(t *testing.T) {
 	if err := early.Publish("early", outgoing("one")); err != nil {
 		t.Error(err)
 	}
-	// A topic that nobody publishes to is nobody's concern.
+	// If no publisher uses a topic, its state isn't reported.
 	if err := late.Close(); err != nil {
 		t.Error(err)
 	}
@@ -132,8 +132,9 @@ func TestADeletedQueueIsMadeAgainByAPublisher(t *testing.T) {
 	}
 }
 
-// A publish to an exchange that is gone closes the channel with everybody's messages on it. A broker that is still deleting an exchange may
-// take its declaration and then not know it: a publish fails then, and works when it is tried again.
+// A publish to a missing exchange closes the channel, with the messages of all callers on it.
+// While a broker deletes an exchange, it may accept a declaration and then not know the exchange.
+// A publish fails then, and works when it is retried.
 func TestADeletedExchangeComesBackUnderItsPublishers(t *testing.T) {
 	t.Parallel()
 	const publishers, each = 8, 200
@@ -209,7 +210,7 @@ func TestADeletedExchangeThatIsOnlyCheckedIsAnError(t *testing.T) {
 	}
 }
 
-// Nobody tells a consumer that its queue gets nothing any more.
+// The broker doesn't tell a consumer that its queue receives nothing any more.
 func TestWhatWasDeletedComesBackWithoutAMessage(t *testing.T) {
 	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
@@ -243,7 +244,8 @@ func TestWhatWasDeletedComesBackWithoutAMessage(t *testing.T) {
 		t.Errorf("the log:\n%s", r.log)
 	}
 
-	// A look that had begun before may make it again without a word, or find it gone halfway, which is the topic's trouble for a moment.
+	// A check that began earlier may create it again without a log line. It may also find it
+	// missing halfway, and then the topic has an error for a moment.
 	lines := func() int {
 		return r.log.count("level=") - r.log.count("topic doesn't work") - r.log.count("topic works again")
 	}
@@ -274,7 +276,7 @@ func TestWhatWasDeletedComesBackWithoutAMessage(t *testing.T) {
 		func() error { _, err := peer.ch.QueueDelete("published", false, false, false); return err },
 		func() bool { return peer.has("published") })
 
-	// What can't be made again is the topic's trouble until it can.
+	// If something can't be created again, the topic has an error until it can.
 	if err := peer.ch.ExchangeDelete(pentroughExchange, false, false); err != nil {
 		t.Fatal(err)
 	}
@@ -292,8 +294,8 @@ func TestWhatWasDeletedComesBackWithoutAMessage(t *testing.T) {
 	arrives("the exchange had another kind")
 }
 
-// A topic that says classic gets that, also where the virtual host makes quorum queues by default, and
-// takes a queue that was declared without a type.
+// A topic with queue_type = "classic" gets a classic queue, even if the virtual host's default
+// type is quorum. It also accepts a queue that was declared without a type.
 func TestAClassicQueueIsClassic(t *testing.T) {
 	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
@@ -317,7 +319,7 @@ func TestAClassicQueueIsClassic(t *testing.T) {
 	}
 }
 
-// queue_type = "classic" is declared, so that the virtual host's default type doesn't take its place.
+// The host sends queue_type = "classic", so that the virtual host's default type isn't used.
 func TestAClassicQueueWhereQuorumIsTheDefault(t *testing.T) {
 	t.Parallel()
 	node := testenv.NewNode(t)
@@ -344,7 +346,7 @@ func TestAClassicQueueWhereQuorumIsTheDefault(t *testing.T) {
 	}
 }
 
-// An older broker tells a queue without a type from a classic one.
+// An older broker distinguishes a queue without a type from a classic one.
 func TestAQueueWithoutATypeIsClassic(t *testing.T) {
 	refused := func(text string) error {
 		return fmt.Errorf("declaring queue: %w", plainError(&amqp.Error{Code: amqp.PreconditionFailed, Server: true, Reason: text}))

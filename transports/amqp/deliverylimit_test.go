@@ -51,7 +51,7 @@ func TestTheDeliveryLimitThatIsKnown(t *testing.T) {
 	}
 }
 
-// RabbitMQ before 4 takes a negative limit literally.
+// RabbitMQ before 4 uses a negative limit as a number.
 func TestAnArgumentThatLosesMessagesIsRefused(t *testing.T) {
 	for _, limit := range []int64{-1, -7} {
 		config := defaults
@@ -87,7 +87,7 @@ func TestTheHostWarnsBeforeADeliveryLimitIsReached(t *testing.T) {
 	r.logs(1, "a message was redelivered many times", "again=2 delivery_limit=3")
 }
 
-// Without a limit in the configuration nothing tells how many deliveries are too many.
+// Without a limit in the configuration, the host can't know how many redeliveries are too many.
 func TestTheHostWarnsOfManyDeliveriesWithoutAKnownLimit(t *testing.T) {
 	t.Parallel()
 	no := false

@@ -14,7 +14,8 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
-// deaf is a port whose kernel answers nobody, as it is with a broker behind a broken network, until the returned function is called.
+// deaf returns a port whose kernel doesn't answer, as if the network to the broker were broken.
+// The returned function makes it answer.
 func deaf(t *testing.T) (addr netip.AddrPort, hear func()) {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -26,7 +27,7 @@ func deaf(t *testing.T) (addr netip.AddrPort, hear func()) {
 	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		t.Fatal(err)
 	}
-	// No more connections may wait to be accepted than one.
+	// At most one connection may wait to be accepted.
 	if err := syscall.Listen(fd, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +62,7 @@ func deaf(t *testing.T) (addr netip.AddrPort, hear func()) {
 	return addr, hear
 }
 
-// attempts is how many connections to addr wait for the kernel's first answer.
+// attempts returns how many connections to addr wait for the kernel's first answer.
 func attempts(t *testing.T, addr netip.AddrPort) int {
 	t.Helper()
 	table, err := os.ReadFile("/proc/self/net/tcp")

@@ -37,7 +37,8 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// What a broker says of queues and exchanges that are there with something else is read, whatever differs.
+// The broker's error for a queue or exchange with other properties is understood, whatever the
+// property.
 func TestWhatDiffersIsNamed(t *testing.T) {
 	t.Parallel()
 	url := testenv.Broker(t).VHost(t)

@@ -13,7 +13,7 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv"
 )
 
-// nested is a table of tables.
+// nested returns a table of tables.
 func nested(depth int) amqp.Table {
 	t := amqp.Table{"leaf": "x"}
 	for range depth {
@@ -46,7 +46,7 @@ func TestHeadersBeyondTheLibrarysLimitsCostNoMessage(t *testing.T) {
 	if n := testutil.ToFloat64(r.tr.metrics.unreadable); n != 3 {
 		t.Errorf("%v were counted", n)
 	}
-	// As deep as it can be is fine.
+	// Tables at the limit of depth are readable.
 	peer.send("q", amqp.Publishing{Headers: nested(maxDepth), Body: []byte("last")})
 	if msg := next(t, out); len(msg.Metadata["header.t"]) < maxDepth {
 		t.Errorf("metadata %v", msg.Metadata)
@@ -56,7 +56,7 @@ func TestHeadersBeyondTheLibrarysLimitsCostNoMessage(t *testing.T) {
 	}
 }
 
-// frame lays out one frame of channel 1.
+// frame returns the bytes of a frame on channel 1.
 func frame(kind byte, payload []byte) []byte { return frameOf(kind, 1, payload) }
 
 func frameOf(kind byte, channel uint16, payload []byte) []byte {
@@ -86,7 +86,7 @@ func FuzzFramesPassWhatIsReadable(f *testing.F) {
 		if err != nil || !bytes.Equal(got, whole) {
 			t.Fatalf("byte by byte %x, at once %x, %v", got, whole, err)
 		}
-		// What comes out is frames again.
+		// The output consists of frames.
 		for n := 0; len(got) > 0; n++ {
 			if len(got) < frameStart {
 				t.Fatalf("%d bytes are left", len(got))

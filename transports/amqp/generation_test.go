@@ -10,7 +10,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// consumed is a queue whose consumers leave at the nth look.
+// consumed is a queue whose consumers end at the nth check.
 type consumed struct {
 	looks, leave int
 	err          error

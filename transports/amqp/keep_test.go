@@ -13,7 +13,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// instants are equal whatever their zone.
+// instants compares times without their time zones.
 var instants = cmp.Comparer(func(a, b time.Time) bool { return a.Equal(b) })
 
 func TestKeptHeadersAreWhatTheyWere(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv"
 )
 
-// mute accepts connections and never says a word, as a broker does whose machine hangs.
+// mute accepts connections and never sends anything, like a broker on a machine that hangs.
 func mute(t *testing.T) (url string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -56,7 +56,7 @@ func TestCloseEndsALoginThatIsNotAnswered(t *testing.T) {
 	r.closeAtOnce()
 }
 
-// An outage never makes the pauses between attempts longer than max_interval.
+// The pauses between attempts never exceed max_interval during an outage.
 func TestThePausesBetweenAttemptsGrowToTheLongest(t *testing.T) {
 	r := prepare(t, config("amqp://127.0.0.1:1/"))
 	synctest.Test(t, func(t *testing.T) {

@@ -22,12 +22,12 @@ import (
 	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
-// quiet is how long something that must not happen is waited for.
+// quiet is how long a test waits for something that must not happen.
 const quiet = 200 * time.Millisecond
 
 func TestMain(m *testing.M) { await.Main(m) }
 
-// config returns the defaults with a broker.
+// config returns the defaults with the address of a broker.
 func config(url string, change ...func(*Config)) *Config {
 	c := defaults
 	c.URL = transports.Secret(url)
@@ -41,7 +41,7 @@ func topics(named map[string]TopicConfig) func(*Config) {
 	return func(c *Config) { c.Topics = named }
 }
 
-// rig is a started transport with its log.
+// rig is a started transport and its log.
 type rig struct {
 	testing.TB
 	tr  *transport
@@ -55,7 +55,7 @@ func start(t testing.TB, c *Config) *rig {
 	return r
 }
 
-// prepare is start up to the start.
+// prepare returns a rig that isn't started yet.
 func prepare(t testing.TB, c *Config) *rig {
 	t.Helper()
 	if err := c.Validate(); err != nil {
@@ -94,7 +94,8 @@ func (r *rig) close() {
 	}
 }
 
-// closeSilent closes the transport of a broker that says nothing. Only closeTimeout ends that, and what is left then ends soon.
+// closeSilent closes the transport of a broker that doesn't answer. Only closeTimeout ends that
+// Close, and all goroutines end soon after it.
 func (r *rig) closeSilent() {
 	r.Helper()
 	if err := r.tr.Close(context.Background()); err != nil && !errors.Is(err, context.DeadlineExceeded) {
@@ -104,7 +105,7 @@ func (r *rig) closeSilent() {
 	r.close()
 }
 
-// closeAtOnce closes the transport, which has nothing to wait for.
+// closeAtOnce closes a transport that has nothing to wait for.
 func (r *rig) closeAtOnce() {
 	r.Helper()
 	r.tr.closeTimeout = time.Hour
@@ -124,7 +125,7 @@ func (r *rig) subscribe(ctx context.Context, topic string) <-chan *message.Messa
 	return out
 }
 
-// subscriber returns a pipeline's subscriber.
+// subscriber returns the subscriber of a pipeline.
 func (r *rig) subscriber() transports.Subscriber {
 	r.Helper()
 	s, err := r.tr.Subscriber(transports.Consumer{Pipeline: "test"})
@@ -134,7 +135,8 @@ func (r *rig) subscriber() transports.Subscriber {
 	return s
 }
 
-// take subscribes with a subscriber. The deliveries come through a channel that holds any window.
+// take subscribes with a subscriber. It returns the deliveries through a channel that is larger
+// than any window.
 func (r *rig) take(ctx context.Context, s transports.Subscriber, topic string) (out <-chan *transports.Delivery, done <-chan struct{}) {
 	r.Helper()
 	const largest = 1000
@@ -146,7 +148,7 @@ func (r *rig) take(ctx context.Context, s transports.Subscriber, topic string) (
 	return c, done
 }
 
-// origin returns a publisher whose messages go back to where they came from.
+// origin returns a publisher that sends messages back to their exchange and routing key.
 func (r *rig) origin() message.Publisher {
 	r.Helper()
 	p, err := r.tr.Publisher(transports.Producer{Use: transports.Return})
@@ -156,7 +158,7 @@ func (r *rig) origin() message.Publisher {
 	return p
 }
 
-// publisher returns a pipeline's publisher to a topic.
+// publisher returns the publisher of a pipeline to a topic.
 func (r *rig) publisher(topic string) message.Publisher {
 	r.Helper()
 	p, err := r.tr.Publisher(transports.Producer{Pipeline: "test", Topic: topic})
@@ -175,7 +177,7 @@ func (r *rig) publish(topic string, msgs ...*message.Message) error {
 	return p.Publish(topic, msgs...)
 }
 
-// until waits for a condition. The transport's health is the state that a failure shows.
+// until waits for a condition. If it fails, it shows the transport's health.
 func (r *rig) until(what string, holds func() bool) {
 	r.Helper()
 	await.That(r, what, func() (any, bool) {
@@ -184,7 +186,7 @@ func (r *rig) until(what string, holds func() bool) {
 	})
 }
 
-// logs waits until the log has so many lines with each text.
+// logs waits until the log has n lines with each text.
 func (r *rig) logs(n int, texts ...string) {
 	r.Helper()
 	for _, text := range texts {
@@ -216,7 +218,7 @@ func (r *rig) publishes(topic, payload string) (first error) {
 	return first
 }
 
-// sick waits until a part isn't healthy for a reason that contains all words.
+// sick waits until a part has an error with all the words.
 func (r *rig) sick(part string, words ...string) {
 	r.Helper()
 	await.That(r, fmt.Sprintf("%s is sick of %q", part, words), func() (any, bool) {
@@ -233,7 +235,7 @@ func (r *rig) sick(part string, words ...string) {
 	})
 }
 
-// well waits until a part is healthy.
+// well waits until a part has no error.
 func (r *rig) well(part string) {
 	r.Helper()
 	await.That(r, part+" is well", func() (any, bool) {
@@ -286,7 +288,7 @@ func outgoing(payload string) *message.Message {
 	return message.NewMessage(uuid.NewString(), []byte(payload))
 }
 
-// peer is a plain AMQP client beside the transport.
+// peer is a plain AMQP client, independent of the transport.
 type peer struct {
 	testing.TB
 	conn *amqp.Connection
@@ -321,7 +323,7 @@ func (p *peer) queue(name string, args amqp.Table) {
 	}
 }
 
-// put sends persistent messages straight to a queue.
+// put sends persistent messages directly to a queue.
 func (p *peer) put(queue string, payloads ...string) {
 	p.Helper()
 	for _, payload := range payloads {
@@ -351,7 +353,7 @@ func (p *peer) publish(exchange, key, payload string) {
 	}
 }
 
-// has says whether a queue exists.
+// has reports whether a queue exists.
 func (p *peer) has(queue string) bool {
 	p.Helper()
 	_, err := p.ch.QueueDeclarePassive(queue, true, false, false, false, nil)
@@ -361,7 +363,7 @@ func (p *peer) has(queue string) bool {
 	return err == nil
 }
 
-// get takes one message out of a queue.
+// get takes one message from a queue.
 func (p *peer) get(queue string) amqp.Delivery {
 	p.Helper()
 	var d amqp.Delivery
@@ -385,7 +387,7 @@ func (p *peer) consumed(queue string, n int) {
 	})
 }
 
-// holds waits until a queue has n messages that are ready.
+// holds waits until a queue has n ready messages.
 func (p *peer) holds(queue string, n int) {
 	p.Helper()
 	await.That(p, fmt.Sprintf("queue %s has %d messages", queue, n), func() (any, bool) {
@@ -394,7 +396,7 @@ func (p *peer) holds(queue string, n int) {
 	})
 }
 
-// depth is how many messages a queue has that are ready.
+// depth returns the number of ready messages of a queue.
 func (p *peer) depth(queue string) int {
 	p.Helper()
 	q, err := p.ch.QueueDeclarePassive(queue, true, false, false, false, nil)
@@ -404,7 +406,7 @@ func (p *peer) depth(queue string) int {
 	return q.Messages
 }
 
-// lines is a log.
+// lines is a log that tests can read.
 type lines struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -422,5 +424,5 @@ func (l *lines) String() string {
 	return l.buf.String()
 }
 
-// count is how many lines have a text.
+// count returns how many lines have a text.
 func (l *lines) count(text string) int { return strings.Count(l.String(), text) }

@@ -26,7 +26,7 @@ func testMarshaler() *marshaler {
 	}
 }
 
-// everyType is a header of each type that AMQP has. RabbitMQ knows neither NaN nor infinity.
+// everyType has a header of each AMQP type. RabbitMQ knows neither NaN nor infinity.
 var everyType = amqp.Table{
 	"text":      "blue",
 	"empty":     "",
@@ -159,7 +159,7 @@ func TestWhatAMQPCannotCarryCostsNoMessageAndNoChannel(t *testing.T) {
 		t.Errorf("%v were counted, want 10", n)
 	}
 
-	// The broker's opinion of it.
+	// Does the broker accept it?
 	url := testenv.Broker(t).VHost(t)
 	r := start(t, config(url))
 	if err := r.publish("t", msg); err != nil {

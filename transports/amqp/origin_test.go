@@ -15,7 +15,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// from returns a message that came through an exchange with a routing key once.
+// from returns a message that an earlier delivery brought through an exchange with a routing key.
 func from(t testing.TB, exchange, key, id string) *message.Message {
 	ctx, cancel := context.WithTimeout(t.Context(), await.Patience)
 	t.Cleanup(cancel)
@@ -47,7 +47,7 @@ func TestAMessageReturnsToWhereItCameFrom(t *testing.T) {
 		t.Errorf("returned %+v", d)
 	}
 
-	// What can't arrive says so, and the next goes through all the same.
+	// A message that can't arrive returns an error, and the next one is sent.
 	for _, c := range []struct {
 		exchange, key string
 		want          error
@@ -69,7 +69,7 @@ func TestAMessageReturnsToWhereItCameFrom(t *testing.T) {
 		}
 	}
 
-	// A queue that refuses is no certain answer: another may have taken it.
+	// A refusal by one queue is no certain outcome: another queue may have stored the message.
 	p.queue("full", amqp.Table{"x-max-length": int32(1), "x-overflow": "reject-publish"})
 	p.put("full", "x")
 	r.until("the full queue refuses", func() bool {
@@ -102,7 +102,7 @@ func TestReturningWaitsForABrokerNoLongerThanItsContext(t *testing.T) {
 	})
 }
 
-// A message that was sent and never confirmed may have arrived, and the next one goes through all the same.
+// A message that was sent and not confirmed may have arrived. The next one is sent in any case.
 func TestWithoutAConfirmItIsUndecidedWhetherAMessageReturned(t *testing.T) {
 	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
@@ -130,7 +130,8 @@ func TestWithoutAConfirmItIsUndecidedWhetherAMessageReturned(t *testing.T) {
 	proxy.Up()
 	publish("id-3")
 
-	// A message that isn't sent when the connection goes is sent on the next: then it is tried again.
+	// If the connection is lost before a message is sent, the message is sent on the next
+	// connection.
 	err := error(nil)
 	for range 10 {
 		if err != nil {
@@ -155,7 +156,7 @@ func TestWithoutAConfirmItIsUndecidedWhetherAMessageReturned(t *testing.T) {
 	publish("id-6")
 }
 
-// current returns the channel that is in use.
+// current returns the confirm window in use.
 func (o *origin) current() *confirmWindow {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -19,7 +19,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// The private node of these tests boots once; each test leaves it running.
+// The tests below share one node, which boots once. Each test leaves it running.
 func TestOutagesOfARealNode(t *testing.T) {
 	t.Parallel()
 	node := testenv.NewNode(t)
@@ -31,8 +31,9 @@ func TestOutagesOfARealNode(t *testing.T) {
 	t.Run("permission taken and given", func(t *testing.T) { accessRefused(t, node) })
 }
 
-// killedUnderLoad publishes with confirms, repeating what isn't confirmed, and consumes with acks, while the broker is killed. Nothing
-// that was confirmed may be missing and nothing that was acked may come again after the broker is back.
+// killedUnderLoad kills the broker while it publishes with confirms and consumes with acks. It
+// sends unconfirmed messages again. When the broker is back, no confirmed message may be missing,
+// and no acked message may be redelivered.
 func killedUnderLoad(t *testing.T, node *testenv.Node) {
 	const publishers, each = 10, 300
 	url := node.VHost(t)
@@ -80,7 +81,8 @@ func killedUnderLoad(t *testing.T, node *testenv.Node) {
 	present()
 }
 
-// absentAtStart starts a transport whose broker is down. The returned function uses it once the broker is there.
+// absentAtStart starts a transport whose broker is down. The returned function uses the transport
+// once the broker is up.
 func absentAtStart(t *testing.T, url string) (present func()) {
 	if _, err := wamqp.NewSubscriber(wamqp.NewDurableQueueConfig(url), watermill.NopLogger{}); err == nil {
 		t.Error("the stock constructor waits for the broker now")
@@ -95,14 +97,14 @@ func absentAtStart(t *testing.T, url string) (present func()) {
 	}
 }
 
-// watermark sets how much memory the node may take before it blocks publishers.
+// watermark sets how much memory the node may use before it blocks publishers.
 func watermark(t *testing.T, node *testenv.Node, limit string) {
 	t.Helper()
 	node.Eval(t, fmt.Sprintf("vm_memory_monitor:set_vm_memory_high_watermark({absolute, %s})", limit))
 }
 
-// memoryAlarm holds that publishing gives up in time and acks go on while the broker blocks publishers. The stock publisher has
-// no way out.
+// memoryAlarm checks that, while the broker blocks publishers, publishing gives up in time and
+// acks go on. The stock publisher waits forever.
 func memoryAlarm(t *testing.T, node *testenv.Node) {
 	url := node.VHost(t)
 	r := start(t, config(url, func(c *Config) { c.PublishTimeout = 2 * time.Second }))

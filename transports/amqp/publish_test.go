@@ -25,7 +25,7 @@ func TestUnroutableIsTheTopicsChoice(t *testing.T) {
 		"retried": {PublishRoutingKey: "nobody"},
 		"dropped": {PublishRoutingKey: "nobody", Unroutable: drop},
 	})))
-	// Two with one id, of which the broker's return names neither.
+	// Two messages have the same id, so the broker's return doesn't identify one of them.
 	twin := outgoing("twin")
 	err := r.publish("retried", outgoing("one"), twin, twin.Copy())
 	if !errors.Is(err, transports.ErrUnroutable) || !strings.Contains(err.Error(), `exchange "pentrough", routing key "nobody": NO_ROUTE`) {
@@ -129,11 +129,12 @@ func TestASilentBrokerLeavesAMessageUndecidedInTime(t *testing.T) {
 	if err := r.publish("t", outgoing("three")); !errors.Is(err, transports.ErrUndecided) || !errors.Is(err, errPublishTimeout) {
 		t.Errorf("error %v", err)
 	}
-	// The window is full of what the broker hasn't answered, so this one isn't even sent.
+	// The confirm window is full of unconfirmed messages, so this message isn't sent.
 	if err := r.publish("t", outgoing("four")); err == nil || errors.Is(err, transports.ErrUndecided) || !strings.Contains(err.Error(), "2 messages wait for their confirms") {
 		t.Errorf("error %v", err)
 	}
-	// A cut decides the window, and the next connection is used.
+	// After a cut all messages of the confirm window have an outcome, and the next connection is
+	// used.
 	proxy.Up()
 	proxy.Cut()
 	r.publishes("t", "five")
@@ -177,7 +178,7 @@ func TestPublishWaitsForTheConnection(t *testing.T) {
 	if err := <-result; err != nil {
 		t.Error(err)
 	}
-	// Close ends who waits.
+	// Close ends the wait of callers.
 	proxy.Down()
 	r.sick("publisher connection")
 	go func() { result <- r.publish("t", outgoing("three")) }()
@@ -259,7 +260,8 @@ func TestResultsAreCopiedToReplyTo(t *testing.T) {
 	}
 }
 
-// The result of what was held comes when its delivery, and the connection that brought it, are long gone. Its copy waits for the next connection.
+// The result of a held command comes long after its delivery and connection have ended. Its copy
+// waits for the next connection.
 func TestTheEndOfWhatWasHeldIsCopiedToReplyTo(t *testing.T) {
 	t.Parallel()
 	url := testenv.Broker(t).VHost(t)

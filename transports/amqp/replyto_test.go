@@ -11,7 +11,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// answersTo lets reply_to name the queue "answers".
+// answersTo allows the queue "answers" in reply_to.
 func answersTo(c *Config) { c.ReplyTo = []string{"answers"} }
 
 func TestWhichQueuesAReplyToMayName(t *testing.T) {
@@ -48,8 +48,8 @@ func TestWhichQueuesAReplyToMayName(t *testing.T) {
 	}
 }
 
-// A message may have the host write only where its sender could write too. What else it names
-// costs nobody the result.
+// A message can make the host write only to queues to which its sender could write too. If it
+// names another queue, its result is still published.
 func TestAReplyToReachesNoQueueOfOthers(t *testing.T) {
 	t.Parallel()
 	url := testenv.Broker(t).VHost(t)

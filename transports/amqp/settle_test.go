@@ -16,7 +16,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// handled is the outcome of a message that went well.
+// handled is the outcome of a message without an error.
 var handled = &transports.Outcome{Code: 200}
 
 func TestADeliveryIsSettledWhileItIsHandedOut(t *testing.T) {
@@ -102,7 +102,7 @@ func TestNothingComesOfSettlingAVoidDelivery(t *testing.T) {
 	peer.holds("q", 0)
 }
 
-// Whatever is acked by the time of Close is gone, and everything else is back.
+// Messages that are acked before Close are gone, and all others are requeued.
 func TestSettlingDuringClose(t *testing.T) {
 	const n = 500
 	url, peer := queued(t)

@@ -18,7 +18,7 @@ const (
 	sharedEnds   = "no others consume from the queue any more"
 )
 
-// watching starts a host that looks often who else consumes.
+// watching starts a host that checks for other consumers often.
 func watching(t *testing.T, c *Config) *rig {
 	t.Helper()
 	r := prepare(t, c)
@@ -27,13 +27,13 @@ func watching(t *testing.T, c *Config) *rig {
 	return r
 }
 
-// healthy waits until a part works.
+// healthy waits until a part has no error.
 func (r *rig) healthy(part string) {
 	r.Helper()
 	r.until(part+" works", func() bool { return r.health(part) == nil })
 }
 
-// looked waits until the host knows of so many consumers of others.
+// looked waits until a check has found the given number of other consumers.
 func (r *rig) looked(queue string, others int) {
 	r.Helper()
 	r.until(fmt.Sprintf("%d others consume from %s", others, queue), func() bool {
@@ -120,7 +120,7 @@ func TestASharedQueueIsNoMistake(t *testing.T) {
 	}
 }
 
-// Connections come and go, and every look finds no more than this host has.
+// Connections are lost and made, and no check finds more consumers than this host has.
 func TestReconnectionsAreNoOtherHost(t *testing.T) {
 	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
@@ -138,7 +138,7 @@ func TestReconnectionsAreNoOtherHost(t *testing.T) {
 	r.logs(0, sharedBegins)
 }
 
-// A report doesn't outlive its queue.
+// A report ends with its queue.
 func TestNobodySharesAQueueThatIsGone(t *testing.T) {
 	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
@@ -186,7 +186,7 @@ func TestWhatIsLeftOfALostConnectionIsNoOtherHost(t *testing.T) {
 		if look(2) || !look(2) {
 			t.Error("one that stays isn't reported after two looks")
 		}
-		// Whether somebody is there isn't decided by another loss.
+		// Another loss doesn't change whether there are other consumers.
 		s.removeConsumer("q", true)
 		s.addConsumer("q")
 		if !look(2) || look(1) || look(1) {

@@ -18,15 +18,15 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv"
 )
 
-// What the stock parts do after a lost connection has data races, which end a test under -race. So it is seen in a process of its own, of
-// which only the answer counts.
+// After a lost connection, the stock parts have data races, which end a test under -race. So these
+// tests run the stock parts in a process of their own, and read only its output.
 const (
 	apartTest = "PENTROUGH_AMQP_APART_TEST"
 	apartURL  = "PENTROUGH_AMQP_APART_URL"
 	finding   = "found: "
 )
 
-// apart runs f in another process of this binary and returns what f returned there.
+// apart runs f in another process of this binary and returns its result.
 func apart(t *testing.T, f func(url string) string) string {
 	t.Helper()
 	if os.Getenv(apartTest) == t.Name() {
@@ -45,7 +45,8 @@ func apart(t *testing.T, f func(url string) string) string {
 	return ""
 }
 
-// swapQueue replaces the queue "q" by one with other arguments, and one message, while the consumer has no connection.
+// swapQueue replaces the queue "q" by one with other arguments and one message, while the consumer
+// has no connection.
 func swapQueue(t *testing.T, peer *peer, proxy *testenv.Proxy) {
 	t.Helper()
 	peer.consumed("q", 1)
@@ -96,7 +97,7 @@ func TestStockClosesOnlyWhenTheBrokerIsBack(t *testing.T) {
 		if _, err := stock.Subscribe(context.Background(), "q"); err != nil {
 			return err.Error()
 		}
-		// It depends on who of its goroutines notices the outage first.
+		// The result depends on which of its goroutines notices the outage first.
 		for waits := false; !waits; {
 			peer.consumed("q", 1)
 			proxy.Down()
@@ -128,7 +129,7 @@ func TestStockClosesOnlyWhenTheBrokerIsBack(t *testing.T) {
 	closed(t, out)
 }
 
-// errorLog tells what the stock parts log as errors.
+// errorLog collects what the stock parts log as errors.
 type errorLog struct {
 	watermill.NopLogger
 	seen chan string
@@ -152,7 +153,8 @@ func (l *errorLog) says(msg string) bool {
 	}
 }
 
-// flood publishes from several goroutines through cuts, and says whether all of them still get messages out after the last one.
+// flood publishes from several goroutines through cuts. It reports whether all of them can still
+// publish after the last cut.
 func flood(t *testing.T, proxy *testenv.Proxy, publish func(*message.Message) error) bool {
 	t.Helper()
 	const publishers, cuts, enough = 4, 10, 6 * time.Second
@@ -215,5 +217,5 @@ func TestStockPoolIsDeadAfterAFewCuts(t *testing.T) {
 	if got != "dead" {
 		t.Errorf("the stock publisher is %s", got)
 	}
-	// Ours: TestNothingConfirmedIsLostThroughCuts.
+	// This package: TestNothingConfirmedIsLostThroughCuts.
 }

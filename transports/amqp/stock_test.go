@@ -15,11 +15,12 @@ import (
 	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
-// These tests hold why the subscriber and publisher of watermill-amqp aren't used: each shows what they do, beside what
-// this package does on the same queue. When one of them fails because the stock part got better, there is code here to be
-// deleted. What they do after a lost connection is in stock_outage_test.go.
+// These tests show why this package doesn't use the subscriber and publisher of watermill-amqp.
+// Each test compares what the stock part and this package do with the same queue. If a test fails
+// because the stock part has improved, code of this package can be deleted. stock_outage_test.go
+// tests what happens after a lost connection.
 
-// consumer is either of the two.
+// consumer is a stock consumer or one of this package.
 type consumer struct {
 	out   <-chan *message.Message
 	close func() error
@@ -55,7 +56,7 @@ func ownConsumer(t *testing.T, url string) consumer {
 	return consumer{out, s.Close}
 }
 
-// queued returns a fresh virtual host with the queue "q" and a peer.
+// queued returns a new virtual host with the queue "q", and a peer.
 func queued(t *testing.T) (string, *peer) {
 	t.Helper()
 	url := testenv.Broker(t).VHost(t)
@@ -82,7 +83,7 @@ func TestStockStopsAtAHeaderThatIsNoString(t *testing.T) {
 	url, peer := queued(t)
 	peer.send("q", amqp.Publishing{Headers: amqp.Table{"n": int32(1)}, Body: []byte("numbered")})
 	peer.put("q", "good")
-	// A window of one keeps the nacked message in front.
+	// With a window of one, the nacked message stays in front.
 	stock := stockConsumer(t, url, func(c *wamqp.Config) { c.Consume.Qos.PrefetchCount = 1 })
 	none(t, stock.out)
 	stock.close()
@@ -125,7 +126,7 @@ func TestStockInventsAMessageWhenTheQueueIsDeleted(t *testing.T) {
 		msg.Ack()
 	}
 	stock.close()
-	// Ours: TestADeletedQueueIsDeclaredAgainAndItsDeliveriesAreVoid.
+	// This package: TestADeletedQueueIsDeclaredAgainAndItsDeliveriesAreVoid.
 }
 
 func TestStockGivesRunningMessagesAwayOnClose(t *testing.T) {
@@ -139,9 +140,9 @@ func TestStockGivesRunningMessagesAwayOnClose(t *testing.T) {
 	if msg.Context().Err() == nil {
 		t.Error("the stock subscriber leaves the running message its context now")
 	}
-	// The handler still runs, and another consumer has its message already.
+	// The handler still runs, and another consumer already has its message.
 	peer.holds("q", 1)
-	// Ours: TestStoppingKeepsWhatRuns.
+	// This package: TestStoppingKeepsWhatRuns.
 }
 
 func TestStockLosesTheOrderAtANack(t *testing.T) {
@@ -152,7 +153,7 @@ func TestStockLosesTheOrderAtANack(t *testing.T) {
 	if msg := next(t, stock.out); string(msg.Payload) != "two" {
 		t.Errorf("after the nack of one it hands out %q", msg.Payload)
 	}
-	// Ours: TestStoppingKeepsWhatRuns.
+	// This package: TestStoppingKeepsWhatRuns.
 }
 
 func TestStockTakesUnroutableMessagesForDelivered(t *testing.T) {
@@ -194,7 +195,8 @@ func TestStockMissesADeletedExchange(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Ours: TestADeletedExchangeComesBackUnderItsPublishers, TestADeletedExchangeThatIsOnlyCheckedIsAnError.
+	// This package: TestADeletedExchangeComesBackUnderItsPublishers,
+	// TestADeletedExchangeThatIsOnlyCheckedIsAnError.
 }
 
 func TestStockBindsByTheQueuesName(t *testing.T) {
@@ -228,7 +230,7 @@ func TestStockBindsByTheQueuesName(t *testing.T) {
 	}
 }
 
-// consumers is how many consumers a queue has.
+// consumers returns the number of consumers of a queue.
 func (p *peer) consumers(queue string) int {
 	p.Helper()
 	q, err := p.ch.QueueDeclarePassive(queue, true, false, false, false, nil)

@@ -61,7 +61,8 @@ type pair struct {
 	cert, key string
 }
 
-// authority makes an authority, a certificate for 127.0.0.1 that it has signed, and files of it.
+// authority creates a certificate authority, a certificate for 127.0.0.1 that it has signed, and
+// files with both.
 func authority(t *testing.T, dir string) (server *tls.Config, client pair) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -98,7 +99,7 @@ func authority(t *testing.T, dir string) (server *tls.Config, client pair) {
 	return &tls.Config{Certificates: []tls.Certificate{client.tls}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}, client
 }
 
-// encrypted puts a TLS listener in front of the broker.
+// encrypted starts a TLS listener in front of the broker.
 func encrypted(t *testing.T, url string, c *tls.Config) string {
 	t.Helper()
 	uri, err := amqp.ParseURI(url)

@@ -33,7 +33,7 @@ func TestABodyAboveTheLimitIsNotSent(t *testing.T) {
 	}
 }
 
-// The broker closes the channel for a message that it takes for wrong, whatever is wrong with it.
+// The broker closes the channel because of an invalid message, whatever is wrong with it.
 func TestAMessageThatAlwaysCostsTheChannelIsUnsendable(t *testing.T) {
 	t.Parallel()
 	url := testenv.Broker(t).VHost(t)
@@ -43,7 +43,7 @@ func TestAMessageThatAlwaysCostsTheChannelIsUnsendable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The marshaler lets no such header pass.
+	// The marshaler doesn't pass such a header on.
 	b := batch{outbox: r.tr.outbox, deadline: t.Context(), items: []item{
 		{ctx: t.Context(), publishing: amqp.Publishing{MessageId: "1", Headers: amqp.Table{"CC": "no list"}}},
 	}}
@@ -55,7 +55,8 @@ func TestAMessageThatAlwaysCostsTheChannelIsUnsendable(t *testing.T) {
 	}
 }
 
-// smallerLimit holds that a body which only this broker takes for too large is found out, and harms nobody else.
+// smallerLimit checks that a body beyond this broker's limit is recognized, and that no other
+// message is lost.
 func smallerLimit(t *testing.T, node *testenv.Node) {
 	const publishers, each, large = 8, 100, 5000
 	url := node.VHost(t)
@@ -119,7 +120,8 @@ func TestFateOfAMessageOnALostChannel(t *testing.T) {
 	}
 }
 
-// accessRefused holds that a topic which the user may not publish to harms no other, and works as soon as he may.
+// accessRefused checks that a topic to which the user may not publish delays no other topic, and
+// works as soon as the user may publish.
 func accessRefused(t *testing.T, node *testenv.Node) {
 	url := node.VHost(t)
 	node.Eval(t, `rabbit_auth_backend_internal:add_user(<<"clerk">>, <<"clerk">>, <<"guest">>)`)
@@ -158,7 +160,7 @@ func accessRefused(t *testing.T, node *testenv.Node) {
 	}
 }
 
-// One bad message among many costs the channel twice: once with the others, and once alone.
+// One bad message among many closes the channel twice: once with the others, and once alone.
 func TestOneBadMessageAmongMany(t *testing.T) {
 	t.Parallel()
 	const publishers, each = 8, 200
@@ -194,7 +196,8 @@ func TestOneBadMessageAmongMany(t *testing.T) {
 	running.Wait()
 }
 
-// frameLimit holds that headers which don't fit into a frame of this broker's cost nobody the connection.
+// frameLimit checks that headers that don't fit into one of this broker's frames don't close the
+// connection.
 func frameLimit(t *testing.T, node *testenv.Node) {
 	node.Eval(t, "application:set_env(rabbit, frame_max, 8192)")
 	defer node.Eval(t, "application:set_env(rabbit, frame_max, 131072)")
