@@ -17,229 +17,249 @@ import (
 	"github.com/pentrough/pentrough/internal/stdio"
 )
 
-// child is one run of the program.
+// child is one process: one run of the program. The keeper starts it (see keeper.go for its
+// states).
+//
+// Two locks guard a child. The handler's mu guards what decides which process gets the next
+// request. The child's own mu guards its requests. No goroutine holds both locks at a time.
 type child struct {
 	h      *handler
 	cmd    *exec.Cmd
 	stdin  *outbox
 	stdout *os.File
-	// heard is how many bytes it has written.
-	heard atomic.Int64
-	began time.Time
-	hello pluginHello
-	// maxLine is the longest line that it takes.
+	// bytesRead is the number of bytes that the process has written to its standard output.
+	bytesRead atomic.Int64
+	startedAt time.Time
+	hello     pluginHello
+	// maxLine is the longest line that the process accepts, in bytes.
 	maxLine int
-	// started gets nil when it is ready, or why it won't be; ended is closed when the process and all that reads it has ended.
+	// started receives nil when the process is ready, or the reason why it never will be.
 	started chan error
-	exited  chan struct{} // the process alone
-	ended   chan struct{}
+	exited  chan struct{} // closed when the process has exited
+	ended   chan struct{} // closed at the end of awaitExit
 
-	// Guarded by h.mu.
-	readyAt     time.Time
-	window      int // most requests at a time
-	open, bytes int // requests that it has or is about to have, and their bytes
-	alone       bool
-	answered    bool // at least one of them
-	again       bool
-	quiet       time.Time // since when it has none, if it has none
+	// The handler's mu guards the next fields.
+	readyAt time.Time
+	window  int // the greatest number of open requests
+	// the number of open requests and their bytes; admitted requests that aren't written yet
+	// count, too
+	open, bytes     int
+	exclusive       bool      // its only open request is a suspect: it gets no other
+	answered        bool      // it has responded to at least one request
+	dispatchPlanned bool      // dispatchAfter's timer runs
+	idleSince       time.Time // since when it has no open request
 
+	// mu guards the next fields.
 	mu       sync.Mutex
 	requests map[int64]*request
 	lastID   int64
-	// clock calls overdue at clockAt, the first time that is over; it is nil while none is waited for.
-	clock    *time.Timer
-	clockAt  time.Time
-	reason   error // why it ends; nil while it lives
-	innocent bool  // none of its messages is why
-	ready    bool
-	retiring bool // it gets no more requests
-	drained  chan struct{}
-	pinged   int64 // the id of the ping that isn't answered, or 0
-	pingedAt time.Time
-	unknown  map[string]bool // types of lines that were complained about
+	// timer calls expireRequests at timerAt, when the earliest deadline is over. It is nil if no
+	// request has one.
+	timer     *time.Timer
+	timerAt   time.Time
+	reason    error           // why it ends; nil while it runs
+	blameless bool            // its open requests didn't cause its end
+	ready     bool            // the handshake is complete
+	retiring  bool            // it gets no more requests
+	drained   chan struct{}   // closed when it has answered `drain`
+	pingID    int64           // the id of the ping without a pong, or 0
+	pingAt    time.Time       // when the ping was written, or when the last response came
+	warned    map[string]bool // the types of lines that the log has a warning about
 }
 
-// request is one on its way.
+// request is one message that the process has and hasn't responded to. A request is open until its
+// response comes or the process ends, even if its caller has stopped waiting.
 type request struct {
-	id     int64
-	uuid   string
-	size   int
-	answer chan answer // gets one
-	// until is when its timeout is over, and then its grace.
-	until   time.Time
-	overdue bool
-	// heard is how many bytes the program had written before.
-	heard int64
-	// late says that the answer is told already, or that nobody waits for it.
-	late bool
+	id       int64
+	uuid     string
+	size     int
+	response chan response // receives one value at most
+	// until is the end of the timeout. After that it is the end of the grace period, and timedOut
+	// is set.
+	until    time.Time
+	timedOut bool
+	// readBefore is the number of bytes that the process had written before this request.
+	readBefore int64
+	// completed is set if the caller has its response or has stopped waiting.
+	completed bool
 }
 
-type answer struct {
+// response is what Handle returns for a request.
+type response struct {
 	messages []*message.Message
 	err      error
 }
 
-// tell answers who waits, if nobody did before. c.mu is held.
-func (r *request) tell(a answer) {
-	if !r.late {
-		r.late = true
-		r.answer <- a
+// complete passes the response to the caller, unless the request is completed. The caller holds
+// the child's mu.
+func (r *request) complete(a response) {
+	if !r.completed {
+		r.completed = true
+		r.response <- a
 	}
 }
 
-// begin writes a request for which there was room.
-func (c *child) begin(uuid string, text []byte) (*request, error) {
+// sendRequest writes a request that admit has counted. If it returns an error, it also returns the
+// room of the request: its share of the process's window.
+func (c *child) sendRequest(uuid string, text []byte) (*request, error) {
 	if len(text)+requestFrame > c.maxLine {
-		c.release(len(text))
-		return nil, handlers.Permanent(fmt.Errorf("the message is a line of %d bytes, and the plugin takes %d", len(text)+requestFrame, c.maxLine))
+		c.releaseRoom(len(text))
+		return nil, handlers.Permanent(fmt.Errorf("the message is a line of %d bytes; the plugin accepts %d", len(text)+requestFrame, c.maxLine))
 	}
-	r := &request{uuid: uuid, size: len(text), answer: make(chan answer, 1)}
+	r := &request{uuid: uuid, size: len(text), response: make(chan response, 1)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.reason != nil || c.retiring {
-		go c.release(r.size)
+		go c.releaseRoom(r.size)
 		return nil, errEnded
 	}
 	c.lastID++
 	r.id = c.lastID
 	c.requests[r.id] = r
-	r.heard = c.heard.Load()
-	c.stdin.request(r.id, c.h.config.Timeout, text)
+	r.readBefore = c.bytesRead.Load()
+	c.stdin.writeRequest(r.id, c.h.config.Timeout, text)
 	r.until = time.Now().Add(c.h.config.Timeout)
-	if c.clock == nil || r.until.Before(c.clockAt) {
-		c.wind(r.until)
+	if c.timer == nil || r.until.Before(c.timerAt) {
+		c.setTimer(r.until)
 	}
 	return r, nil
 }
 
-// wind sets the one clock of all requests. c.mu is held.
-func (c *child) wind(at time.Time) {
-	if c.clock != nil {
-		c.clock.Stop()
+// setTimer sets the one timer of all requests. The caller holds the child's mu.
+func (c *child) setTimer(at time.Time) {
+	if c.timer != nil {
+		c.timer.Stop()
 	}
-	c.clock, c.clockAt = time.AfterFunc(time.Until(at), c.overdue), at
+	c.timer, c.timerAt = time.AfterFunc(time.Until(at), c.expireRequests), at
 }
 
-// requestFrame is about what a request has around its message.
+// requestFrame is about the number of bytes that a request line has in addition to its message.
 const requestFrame = 80
 
-// release gives the room of a request back.
-func (c *child) release(size int) {
+// releaseRoom returns the room of a request, and admits messages that wait for room.
+func (c *child) releaseRoom(size int) {
 	c.h.mu.Lock()
 	defer c.h.mu.Unlock()
-	c.giveBack(size, time.Now())
+	c.returnRoom(size, time.Now())
 	c.h.dispatch()
 }
 
-// overdue deals with the requests whose time is over.
-func (c *child) overdue() {
+// expireRequests fails the requests whose timeout is over. It kills the process if a request has
+// no response after its grace period, too.
+func (c *child) expireRequests() {
 	c.mu.Lock()
 	now, hung := time.Now(), false
 	var next time.Time
 	for _, r := range c.requests {
 		switch over := !now.Before(r.until); {
-		case over && r.overdue:
+		case over && r.timedOut:
 			hung = true
 		case over:
-			r.overdue, r.until = true, now.Add(c.h.config.Grace)
-			r.tell(answer{err: fmt.Errorf("the plugin had no response within %v%s", c.h.config.Timeout, c.silence(r.heard))})
-			c.cancel(r)
+			r.timedOut, r.until = true, now.Add(c.h.config.Grace)
+			r.complete(response{err: fmt.Errorf("the plugin had no response within %v%s", c.h.config.Timeout, c.silenceHint(r.readBefore))})
+			c.sendCancel(r)
 		}
 		if next.IsZero() || r.until.Before(next) {
 			next = r.until
 		}
 	}
-	switch c.clock = nil; {
+	switch c.timer = nil; {
 	case hung:
-		c.innocent = true // the one that hung has its error
+		c.blameless = true // the request that hung has failed already; its error isn't a crash
 	case !next.IsZero():
-		c.wind(next)
+		c.setTimer(next)
 	}
 	c.mu.Unlock()
 	if hung {
-		c.kill(fmt.Errorf("it had no response for %v, %v after its time was over", c.h.config.Timeout+c.h.config.Grace, c.h.config.Grace))
+		c.kill(fmt.Errorf("it had no response for %v: the timeout and a grace period of %v are over", c.h.config.Timeout+c.h.config.Grace, c.h.config.Grace))
 	}
 }
 
-// silence is what to say of a program that has written no more than so many bytes.
-func (c *child) silence(heard int64) string {
-	if c.heard.Load() > heard {
+// silenceHint returns a hint for an error text if the process has written nothing since it had
+// written readBefore bytes.
+func (c *child) silenceHint(readBefore int64) string {
+	if c.bytesRead.Load() > readBefore {
 		return ""
 	}
 	return ", and wrote nothing: did it flush its standard output?"
 }
 
-// output is the program's standard output, whose bytes are counted.
+// output reads the standard output of the process and counts its bytes.
 type output struct{ *child }
 
 func (o output) Read(p []byte) (int, error) {
 	n, err := o.stdout.Read(p)
-	o.heard.Add(int64(n))
+	o.bytesRead.Add(int64(n))
 	return n, err
 }
 
-// abandon says that nobody waits for a request any more. It keeps its room until it is answered.
-func (c *child) abandon(r *request) {
+// stopWaiting records that the caller doesn't need the response any more. The request keeps its
+// room until the process responds.
+func (c *child) stopWaiting(r *request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r.late = true
+	r.completed = true
 	if c.requests[r.id] == r {
-		c.cancel(r)
+		c.sendCancel(r)
 	}
 }
 
-// cancel tells the program that a request needs no more work. c.mu is held.
-func (c *child) cancel(r *request) {
-	if c.has("cancel") {
-		c.stdin.line(fmt.Appendf(nil, "{\"type\":\"cancel\",\"id\":%d}\n", r.id))
+// sendCancel writes `cancel`, so that the process can stop its work for a request. The caller
+// holds the child's mu.
+func (c *child) sendCancel(r *request) {
+	if c.hasFeature("cancel") {
+		c.stdin.writeLine(fmt.Appendf(nil, "{\"type\":\"cancel\",\"id\":%d}\n", r.id))
 	}
 }
 
-func (c *child) has(feature string) bool { return slices.Contains(c.hello.Features, feature) }
+func (c *child) hasFeature(feature string) bool { return slices.Contains(c.hello.Features, feature) }
 
-// read takes the program's lines until they end, or are none of the protocol.
-func (c *child) read() {
+// readLines reads and handles lines until the output ends or a line breaks the protocol. Then it
+// kills the process, unless the process exits by itself.
+func (c *child) readLines() {
 	in := stdio.NewReader(output{c}, stdio.StartMaxLine)
-	err := c.greeted(in)
+	err := c.handshake(in)
 	if err == nil {
 		c.mu.Lock()
 		c.ready = true
 		c.mu.Unlock()
 		c.started <- nil
 		for err == nil {
-			err = c.next(in)
+			err = c.handleLine(in)
 		}
 	}
 	if !errors.Is(err, io.EOF) {
 		c.kill(err)
 		return
 	}
-	c.without(errOutput)
+	c.killUnlessExited(errOutputClosed)
 }
 
-// without kills a program that has closed its input or output, unless that was its end.
-func (c *child) without(reason error) {
+// killUnlessExited kills a process that has closed its input or output, unless it exits within
+// exitTime.
+func (c *child) killUnlessExited(reason error) {
 	select {
 	case <-c.exited:
-	case <-time.After(partingTime):
+	case <-time.After(exitTime):
 		c.kill(reason)
 	}
 }
 
 var (
-	errInput  = errors.New("it closed its standard input")
-	errOutput = errors.New("it closed its standard output")
+	errInputClosed  = errors.New("it closed its standard input")
+	errOutputClosed = errors.New("it closed its standard output")
 )
 
-// next deals with one line.
-func (c *child) next(in *stdio.Reader) error {
-	text, err := in.Text()
+// handleLine reads one line and acts on it. An error means that the output has ended or that the
+// line breaks the protocol.
+func (c *child) handleLine(in *stdio.Reader) error {
+	text, err := in.ReadLine()
 	switch {
 	case errors.Is(err, io.EOF):
 		return err
 	case err != nil:
 		return fmt.Errorf("it wrote %w", err)
-	case stdio.Blank(text):
+	case stdio.IsBlank(text):
 		return nil
 	}
 	l, err := parse(text)
@@ -248,13 +268,13 @@ func (c *child) next(in *stdio.Reader) error {
 	}
 	switch l.kind {
 	case "response":
-		c.respond(&l)
+		c.handleResponse(&l)
 	case "log":
-		c.h.stderr.log(text)
+		c.h.stderr.forwardLine(text)
 	case "pong":
 		c.mu.Lock()
-		if c.pinged == l.id {
-			c.pinged = 0
+		if c.pingID == l.id {
+			c.pingID = 0
 		}
 		c.mu.Unlock()
 	case "drained":
@@ -266,7 +286,7 @@ func (c *child) next(in *stdio.Reader) error {
 	case "hello", "ready", "refuse":
 		return fmt.Errorf("it wrote a second %s, or one after it was ready", l.kind)
 	default:
-		c.complain(l.kind)
+		c.warnUnknown(l.kind)
 	}
 	return nil
 }
@@ -279,41 +299,42 @@ func closeOnce(c chan struct{}) {
 	}
 }
 
-// respond settles a request.
-func (c *child) respond(l *line) {
-	messages, err := l.outcome(c.h.destinations)
+// handleResponse completes the request that a response line names.
+func (c *child) handleResponse(l *line) {
+	messages, err := l.parseResponse(c.h.destinations)
 	now := time.Now()
 	c.mu.Lock()
 	r := c.requests[l.id]
 	if r != nil {
 		delete(c.requests, l.id)
-		r.tell(answer{messages, err})
-		c.pingedAt = now // it lives; a ping that waits has its time from here
+		r.complete(response{messages, err})
+		c.pingAt = now // the process works: the time for the pong starts again from here
 	}
 	c.mu.Unlock()
 	if r == nil {
-		c.complain("a response that nobody waits for")
+		c.warnUnknown("response with an unknown id")
 		return
 	}
 	c.h.mu.Lock()
 	defer c.h.mu.Unlock()
 	c.answered = true
-	c.h.cleared(r.uuid)
-	c.giveBack(r.size, now)
+	c.h.clearSuspect(r.uuid)
+	c.returnRoom(r.size, now)
 	c.h.dispatch()
 }
 
-// complain says once of a kind of line that it isn't understood.
-func (c *child) complain(kind string) {
-	kind = cut(kind, mostName)
+// warnUnknown logs once that the host ignores lines of this type. It warns about ten types at
+// most.
+func (c *child) warnUnknown(kind string) {
+	kind = truncate(kind, maxName)
 	c.mu.Lock()
 	const kinds = 10
-	again := c.unknown[kind] || len(c.unknown) == kinds
-	if !again {
-		c.unknown[kind] = true
+	ignored := c.warned[kind] || len(c.warned) == kinds
+	if !ignored {
+		c.warned[kind] = true
 	}
 	c.mu.Unlock()
-	if !again {
-		c.h.env.Logger.Warn("the plugin writes lines that mean nothing here; they are ignored", "type", kind, "plugin", c.hello.Name)
+	if !ignored {
+		c.h.env.Logger.Warn("ignoring lines that the host doesn't expect", "type", kind, "plugin", c.hello.Name)
 	}
 }

@@ -1,5 +1,16 @@
-// Package process is the handler that has a program of its own, in any language, do the work: it starts the program and speaks with it over its standard
-// input and output, as docs/process-protocol.md says. What the program does wrong hurts its own messages and nobody else.
+// Package process is the handler that gives the messages to a program in any language. The handler
+// starts the program and exchanges lines with it over standard input and output
+// (docs/process-protocol.md). A faulty program harms only its own messages.
+//
+// The program is what `command` names, and a process (type child) is one run of it. Each file has
+// one part:
+//
+//   - process.go: the handler, and the life of a message in it
+//   - keeper.go: the keeper, which starts processes and replaces them
+//   - child.go, end.go: one process, from its first request to its end
+//   - window.go: which message may go to the process, and which messages are suspects
+//   - wire.go, outbox.go: the lines of the protocol, and their writer
+//   - report.go: what the plugin writes to the host's log
 package process
 
 import (
@@ -26,14 +37,15 @@ import (
 func init() {
 	handlers.Register(handlers.Plugin{
 		Name:        "process",
-		Summary:     "Has a program of its own, in any language, handle the messages.",
+		Summary:     "Passes each message to a program of yours, in any language.",
 		Description: description,
 		Config:      func() handlers.Config { c := defaults; return &c },
 	})
 }
 
-const description = "Starts `command` and hands it each message, over its standard input and output. [The protocol](../process-protocol.md) is a page; for Go there is an SDK with which the same package is compiled in or a process, and for Python one file: " +
-	"[Write a handler](../write-a-handler.md).\n\n" +
+const description = "Starts the program `command` and sends it each message over its standard input and output. " +
+	"[Write a handler](../write-a-handler.md) shows how to write the program with an SDK, in Go or Python. For other languages, " +
+	"[the protocol](../process-protocol.md) describes the lines.\n\n" +
 	"```toml\n" +
 	"[pipeline.readings]\n" +
 	"from       = \"broker:readings\"\n" +
@@ -41,32 +53,32 @@ const description = "Starts `command` and hands it each message, over its standa
 	"handler    = { type = \"process\", command = [\"python3\", \"/opt/plugins/readings.py\"], config = { threshold = 20 }, memory = 268435456 }\n" +
 	"to         = \"broker:warm\"\n" +
 	"```\n\n" +
-	"A message is settled by the program's response and by nothing else. What the program may do wrong:\n\n" +
-	"| it | what the host does |\n|---|---|\n" +
-	"| can't be started, or refuses `config` | doesn't start, and says why. After a restart: is not ready, and tries again, at longer and longer intervals up to `restart_max` |\n" +
-	"| ends, is killed, writes what is no line of the protocol, or needs more than `memory` | starts it again, at once the first time. Its messages run again; nothing is lost, poisoned or counted. While it is down messages are *unavailable*: the pipeline pauses |\n" +
-	"| ends `crashes` times with the same message in it, which is alone there | that message is the cause: a *permanent* error |\n" +
-	"| has no response within `timeout` | a *retryable* error of that message. `grace` later the program is killed |\n\n" +
-	"`SIGHUP` to the host swaps the program: a new one is started, and when it is ready the old one gets no more messages and ends when it has answered those it has. If the new one doesn't start, the old one stays.\n\n" +
-	"The program runs in a process group of its own and ends with the host. Of the host's environment it has `PATH`, `HOME`, `USER`, `LOGNAME`, `LANG`, `LC_*`, `TZ` and `TMPDIR`, and what `env` says. It has the host's user and its rights: " +
-	"on Linux, `command` may begin with a program that gives it less, such as `setpriv` or `bwrap`. What it writes to standard error is in the host's log."
+	"Only the program's response settles a message. If the program fails, the host acts as follows. *Permanent*, *retryable* and *unavailable* are [kinds of errors](../delivery.md#errors-of-handlers).\n\n" +
+	"| the program | the host |\n|---|---|\n" +
+	"| can't be started, or refuses `config` | at its own start: prints the reason and exits. Later: isn't ready, and tries again after growing pauses of up to `restart_max` |\n" +
+	"| exits, is killed, writes a line that breaks the protocol, or uses more than `memory` | starts it again, the first time at once, and sends it its messages again. No message is lost, and this doesn't count as a retry. During longer pauses, messages are *unavailable*: the pipeline pauses |\n" +
+	"| ends `crashes` times while it has only one message, each time the same | takes the message for the cause: a *permanent* error |\n" +
+	"| doesn't respond within `timeout` | gives the message a *retryable* error. If the response doesn't come within `grace` either, kills the program |\n\n" +
+	"At `SIGHUP` the host starts the program once more. When the new process is ready, it gets all new messages. The old process responds to the messages that it has, and ends. If the new one doesn't start, the old one stays.\n\n" +
+	"The program runs in a process group of its own and ends with the host. It gets the variables `PATH`, `HOME`, `USER`, `LOGNAME`, `LANG`, `LC_*`, `TZ` and `TMPDIR` of the host, and those in `env`. " +
+	"It runs as the host's user, with the same rights. To take rights away on Linux, let `command` begin with a program such as `setpriv` or `bwrap`. The host logs what the program writes to standard error."
 
 // Config is the configuration of process.
 type Config struct {
-	Command      []string                     `toml:"command" doc:"The program and its arguments; the program as a path, or as a name that is looked up in PATH." example:"[\"python3\", \"/opt/plugins/readings.py\"]" required:"true"`
-	Dir          string                       `toml:"dir" doc:"The folder that it runs in; default: the host's." example:"\"/var/lib/pentrough/readings\""`
-	Env          map[string]transports.Secret `toml:"env" doc:"Environment that it has beside the little of the host's." example:"{ API_TOKEN = \"${API_TOKEN}\" }"`
-	Config       map[string]any               `toml:"config" doc:"The program's own settings, as it describes them." example:"{ threshold = 20 }"`
-	Window       int                          `toml:"window" doc:"Messages that it has at a time; it may say that it takes fewer." min:"1" max:"10000"`
-	WindowBytes  int                          `toml:"window_bytes" doc:"Bytes of these messages together; a larger one goes alone." unit:"bytes" min:"1024"`
-	MaxLine      int                          `toml:"max_line" doc:"The longest line that it may write, and so about the largest response." unit:"bytes" min:"65536" max:"1073741824"`
-	Timeout      time.Duration                `toml:"timeout" doc:"How long it may take for a message." min:"1ms"`
-	Grace        time.Duration                `toml:"grace" doc:"How long after timeout it may still answer before it is killed." min:"1ms"`
-	StartTimeout time.Duration                `toml:"start_timeout" doc:"How long it may take to be ready." min:"1ms"`
-	Memory       int                          `toml:"memory" doc:"How much it may have in memory, with its children: the resident set, looked at every second, on Linux. 0: no limit." unit:"bytes" min:"0"`
-	Crashes      int                          `toml:"crashes" doc:"How many times it may end with one message alone in it before that message is the cause." min:"1"`
-	RestartMax   time.Duration                `toml:"restart_max" doc:"The longest wait before it is started again; the first is none, the second up to 100 ms, and each up to twice the one before." min:"100ms"`
-	Destinations []handlers.TopicRef          `toml:"destinations" doc:"Topics beside the pipeline's that it may send to." example:"[\"broker:alarms\"]"`
+	Command      []string                     `toml:"command" doc:"The program and its arguments. The program is a path, or a name that the host finds in PATH." example:"[\"python3\", \"/opt/plugins/readings.py\"]" required:"true"`
+	Dir          string                       `toml:"dir" doc:"The folder that the program runs in. Default: the host's." example:"\"/var/lib/pentrough/readings\""`
+	Env          map[string]transports.Secret `toml:"env" doc:"Environment variables for the program, in addition to those of the host that it gets." example:"{ API_TOKEN = \"${API_TOKEN}\" }"`
+	Config       map[string]any               `toml:"config" doc:"The program's own settings. The program says which there are." example:"{ threshold = 20 }"`
+	Window       int                          `toml:"window" doc:"The greatest number of messages that the program has at a time. The program may set a smaller one." min:"1" max:"10000"`
+	WindowBytes  int                          `toml:"window_bytes" doc:"The greatest number of bytes that those messages have together. A larger message goes to the program alone." unit:"bytes" min:"1024"`
+	MaxLine      int                          `toml:"max_line" doc:"The longest line that the program may write. It limits the size of a response." unit:"bytes" min:"65536" max:"1073741824"`
+	Timeout      time.Duration                `toml:"timeout" doc:"How long the program may take for a message." min:"1ms"`
+	Grace        time.Duration                `toml:"grace" doc:"How long the response may be late before the host kills the program." min:"1ms"`
+	StartTimeout time.Duration                `toml:"start_timeout" doc:"How long the program may take from its start until it is ready." min:"1ms"`
+	Memory       int                          `toml:"memory" doc:"The greatest resident set of the program and its children. Linux only; measured every second. 0: no limit." unit:"bytes" min:"0"`
+	Crashes      int                          `toml:"crashes" doc:"After this number of ends with one message alone in the program, the message gets a permanent error." min:"1"`
+	RestartMax   time.Duration                `toml:"restart_max" doc:"The longest pause before a restart. The first restart has no pause, the second one of up to 100 ms, and the limit doubles from there." min:"100ms"`
+	Destinations []handlers.TopicRef          `toml:"destinations" doc:"Topics that the program may send to, in addition to the pipeline's to." example:"[\"broker:alarms\"]"`
 }
 
 var defaults = Config{
@@ -98,7 +110,7 @@ func (c *Config) Validate() error {
 	}
 	atLeast("window", c.Window, 1)
 	atLeast("window_bytes", c.WindowBytes, 1024)
-	atLeast("max_line", c.MaxLine, leastMaxLine)
+	atLeast("max_line", c.MaxLine, minMaxLine)
 	atLeast("memory", c.Memory, 0)
 	atLeast("crashes", c.Crashes, 1)
 	for field, d := range map[string]time.Duration{"timeout": c.Timeout, "grace": c.Grace, "start_timeout": c.StartTimeout} {
@@ -106,17 +118,17 @@ func (c *Config) Validate() error {
 			invalid(field, "is %v, must be at least 1ms", d)
 		}
 	}
-	if c.RestartMax < firstWait {
-		invalid("restart_max", "is %v, must be at least %v", c.RestartMax, firstWait)
+	if c.RestartMax < firstPause {
+		invalid("restart_max", "is %v, must be at least %v", c.RestartMax, firstPause)
 	}
-	if _, err := c.settings(); err != nil {
+	if _, err := c.settingsJSON(); err != nil {
 		invalid("config", "%v", err)
 	}
 	return errors.Join(errs...)
 }
 
-// settings is the program's config as JSON.
-func (c *Config) settings() (json.RawMessage, error) {
+// settingsJSON returns the program's config as JSON.
+func (c *Config) settingsJSON() (json.RawMessage, error) {
 	if len(c.Config) == 0 {
 		return json.RawMessage("{}"), nil
 	}
@@ -125,7 +137,7 @@ func (c *Config) settings() (json.RawMessage, error) {
 
 // New builds the handler.
 func (c *Config) New(env handlers.Env) (handlers.Handler, error) {
-	settings, err := c.settings()
+	settings, err := c.settingsJSON()
 	if err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
@@ -143,11 +155,11 @@ func (*Config) Outside() string { return "a process" }
 // Check implements handlers.Checker.
 func (c *Config) Check(context.Context) []transports.Check {
 	check := transports.Check{Part: "command " + c.Command[0]}
-	path, err := c.program()
+	path, err := c.findProgram()
 	if err != nil {
-		check.Err, check.Next = err, "give the program's whole path, or a name that PATH of the host leads to"
-	} else if err := c.noFolder(); err != nil {
-		check.Err, check.Next = err, "make the folder, or say another dir"
+		check.Err, check.Next = err, "write the program's absolute path, or the name of a program in the host's PATH"
+	} else if err := c.checkFolder(); err != nil {
+		check.Err, check.Next = err, "create the folder, or set another dir"
 	} else {
 		check.Found = "the program is " + path
 	}
@@ -156,10 +168,10 @@ func (c *Config) Check(context.Context) []transports.Check {
 
 // CheckSettings implements handlers.SettingsChecker.
 func (c *Config) CheckSettings(ctx context.Context, env handlers.Env) error {
-	if _, err := c.program(); err != nil {
+	if _, err := c.findProgram(); err != nil {
 		return err
 	}
-	settings, err := c.settings()
+	settings, err := c.settingsJSON()
 	if err != nil {
 		return handlers.Invalid("config", "%v", err)
 	}
@@ -177,15 +189,15 @@ func (c *Config) CheckSettings(ctx context.Context, env handlers.Env) error {
 	return nil
 }
 
-// program is the path of the program.
-func (c *Config) program() (string, error) {
+// findProgram returns the absolute path of the program.
+func (c *Config) findProgram() (string, error) {
 	name := c.Command[0]
 	if c.Dir != "" && strings.ContainsRune(name, filepath.Separator) && !filepath.IsAbs(name) {
 		name = filepath.Join(c.Dir, name)
 	}
 	path, err := exec.LookPath(name)
 	if errors.Is(err, exec.ErrDot) {
-		return "", fmt.Errorf("%q was found in the working folder, by a relative or empty element of PATH: take it out of PATH, or say ./%s", name, name)
+		return "", fmt.Errorf("%q was found in the working folder, by a relative or empty element of PATH: remove that element, or write ./%s", name, name)
 	}
 	if err != nil {
 		return "", err
@@ -193,8 +205,8 @@ func (c *Config) program() (string, error) {
 	return filepath.Abs(path)
 }
 
-// noFolder says why the program can't run in its folder, nil if it can.
-func (c *Config) noFolder() error {
+// checkFolder returns an error if the program can't run in the folder dir.
+func (c *Config) checkFolder() error {
 	if c.Dir == "" {
 		return nil
 	}
@@ -208,34 +220,36 @@ func (c *Config) noFolder() error {
 	return nil
 }
 
-// whyNot says what the system's error means when it can't start the program: the same few words stand for several things.
-func (c *Config) whyNot(path string, err error) error {
+// explainStartError adds the likely cause to the system's error of a program that couldn't be
+// started. The system uses the same error for several causes.
+func (c *Config) explainStartError(path string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if folder := c.noFolder(); folder != nil {
+	if folder := c.checkFolder(); folder != nil {
 		return folder
 	}
 	switch {
 	case errors.Is(err, syscall.ENOEXEC):
-		return fmt.Errorf("%s is nothing that can be run: a script begins with #! and its interpreter, and a binary has to be built for %s/%s: %w", path, runtime.GOOS, runtime.GOARCH, err)
+		return fmt.Errorf("%s can't be executed: a script must begin with #! and its interpreter, and a binary must be built for %s/%s: %w", path, runtime.GOOS, runtime.GOARCH, err)
 	case errors.Is(err, fs.ErrNotExist):
-		if interpreter := interpreterOf(path); interpreter != "" {
-			return fmt.Errorf("the interpreter that %s names in its first line isn't there: %q: %w", path, interpreter, err)
+		if interpreter := readInterpreter(path); interpreter != "" {
+			return fmt.Errorf("%s names an interpreter in its first line that doesn't exist: %q: %w", path, interpreter, err)
 		}
 	}
 	return err
 }
 
-// interpreterOf is what a script says behind #!; empty if the file is no script.
-func interpreterOf(path string) string {
+// readInterpreter returns what a script names after #! in its first line, or "" if the file isn't
+// a script.
+func readInterpreter(path string) string {
 	f, err := os.Open(path)
 	if err != nil {
 		return ""
 	}
 	defer f.Close()
 	first := make([]byte, 256)
-	n, _ := io.ReadFull(f, first) // what is there is enough
+	n, _ := io.ReadFull(f, first) // a shorter file is no error
 	line, _, _ := bytes.Cut(first[:n], []byte("\n"))
 	if rest, ok := bytes.CutPrefix(line, []byte("#!")); ok {
 		return strings.Trim(string(rest), " \t")
@@ -243,14 +257,15 @@ func interpreterOf(path string) string {
 	return ""
 }
 
-// inherited are the variables that a plugin has of the host.
-var inherited = []string{"PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR"}
+// inheritedVariables are the variables of the host's environment that the program gets, LC_* in
+// addition.
+var inheritedVariables = []string{"PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR"}
 
-// environment is what the program runs with.
-func (c *Config) environment() []string {
+// buildEnvironment returns the environment of the program.
+func (c *Config) buildEnvironment() []string {
 	var env []string
 	for _, e := range os.Environ() {
-		if name, _, _ := strings.Cut(e, "="); slices.Contains(inherited, name) || strings.HasPrefix(name, "LC_") {
+		if name, _, _ := strings.Cut(e, "="); slices.Contains(inheritedVariables, name) || strings.HasPrefix(name, "LC_") {
 			env = append(env, e)
 		}
 	}

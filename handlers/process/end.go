@@ -10,25 +10,26 @@ import (
 	"time"
 )
 
-// kill ends the program, with all that it started.
+// kill kills the process and everything in its process group.
 func (c *child) kill(reason error) {
-	c.leave(reason)
+	c.markEnding(reason)
 	c.stdin.close()
-	killGroup(c.cmd.Process, killSignal)
+	signalGroup(c.cmd.Process, killSignal)
 }
 
-// leave says why the program ends, and that it gets no more messages. The first reason counts.
-func (c *child) leave(reason error) {
+// markEnding records why the process ends, and stops new requests for it. Only the first reason
+// counts.
+func (c *child) markEnding(reason error) {
 	c.mu.Lock()
 	if c.reason == nil {
 		c.reason = reason
 	}
 	c.mu.Unlock()
-	c.dismiss()
+	c.stopDispatch()
 }
 
-// dismiss sees that the program gets no more messages.
-func (c *child) dismiss() {
+// stopDispatch makes the handler give the process no more requests.
+func (c *child) stopDispatch() {
 	c.h.mu.Lock()
 	defer c.h.mu.Unlock()
 	if c.h.current == c {
@@ -36,26 +37,29 @@ func (c *child) dismiss() {
 	}
 }
 
-// wait is where a child's end is dealt with, whoever wanted it.
-func (c *child) wait(reading <-chan struct{}) {
+// awaitExit waits until the process has exited, for whatever reason, and cleans up. It reads the
+// rest of the output, records the open messages as suspects, and fails their requests with
+// errEnded.
+func (c *child) awaitExit(reading <-chan struct{}) {
 	err := c.cmd.Wait()
 	close(c.exited)
-	// Others that it started may hold its standard output: what it wrote itself is there already.
-	_ = c.stdout.SetReadDeadline(time.Now().Add(leftover))
-	c.dismiss()
-	killGroup(c.cmd.Process, killSignal)
+	// A process that it started may keep standard output open. Its own output is in the pipe
+	// already.
+	_ = c.stdout.SetReadDeadline(time.Now().Add(leftoverTime))
+	c.stopDispatch()
+	signalGroup(c.cmd.Process, killSignal)
 	<-reading
-	c.leave(exitReason(err)) // unless its last words said why
+	c.markEnding(exitReason(err)) // unless its last lines gave another reason
 	_ = c.stdout.Close()
 	c.stdin.close()
 
 	c.mu.Lock()
 	lost := slices.Collect(maps.Values(c.requests))
 	clear(c.requests)
-	if c.clock != nil {
-		c.clock.Stop()
+	if c.timer != nil {
+		c.timer.Stop()
 	}
-	reason, innocent, asked, ready := c.reason, c.innocent, c.retiring, c.ready
+	reason, blameless, retiring, ready := c.reason, c.blameless, c.retiring, c.ready
 	c.mu.Unlock()
 
 	if !ready {
@@ -66,32 +70,34 @@ func (c *child) wait(reading <-chan struct{}) {
 	var uuids []string
 	for _, r := range lost {
 		uuids = append(uuids, r.uuid)
-		c.giveBack(r.size, time.Now())
+		c.returnRoom(r.size, time.Now())
 	}
-	if !innocent {
-		h.suspect(uuids, reason)
+	if !blameless {
+		h.addSuspects(uuids, reason)
 	}
 	h.mu.Unlock()
-	// They run again, and are known by now.
+	// The callers send the messages again. By now the suspects among them are recorded.
 	c.mu.Lock()
 	for _, r := range lost {
-		r.tell(answer{err: errEnded})
+		r.complete(response{err: errEnded})
 	}
 	c.mu.Unlock()
-	if ready && (!asked || len(lost) > 0) {
+	if ready && (!retiring || len(lost) > 0) {
 		h.metrics.ends.Inc()
-		h.env.Logger.Warn("the plugin's process ended", "plugin", c.hello.Name, "reason", reason, "messages", len(lost), "after", time.Since(c.began).Round(time.Millisecond))
+		h.env.Logger.Warn("the plugin's process ended", "plugin", c.hello.Name, "reason", reason, "messages", len(lost), "after", time.Since(c.startedAt).Round(time.Millisecond))
 	}
 	close(c.ended)
 }
 
-// leftover is how long the output of an ended process is still read, if another process holds the
-// pipe. It is long enough for a reader that gets the CPU late on a busy machine.
-const leftover = time.Second
+// leftoverTime is how long the host still reads the output of an exited process, if another
+// process keeps the pipe open. It is long enough for a reader that gets the CPU late on a busy
+// machine.
+const leftoverTime = time.Second
 
-// partingTime is how long a process may live after it closed its input or output.
-const partingTime = time.Second
+// exitTime is how long a process may run after it closed its input or output.
+const exitTime = time.Second
 
+// exitReason returns the error of cmd.Wait as the reason of an end.
 func exitReason(err error) error {
 	if err == nil {
 		return errors.New("it exited with status 0")
@@ -102,16 +108,17 @@ func exitReason(err error) error {
 	return err
 }
 
-// retire has the program finish what it has and end, for at most its messages' time.
+// retire lets the process finish its open requests and then ends it. It waits no longer than the
+// timeout and the grace period of a request.
 func (c *child) retire() {
 	c.mu.Lock()
 	c.retiring = true
-	if c.has("drain") {
-		c.stdin.line([]byte("{\"type\":\"drain\"}\n"))
+	if c.hasFeature("drain") {
+		c.stdin.writeLine([]byte("{\"type\":\"drain\"}\n"))
 	}
 	c.mu.Unlock()
-	patience := time.NewTimer(c.h.config.Timeout + c.h.config.Grace)
-	defer patience.Stop()
+	limit := time.NewTimer(c.h.config.Timeout + c.h.config.Grace)
+	defer limit.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	closed := c.h.life.Done()
@@ -121,43 +128,45 @@ func (c *child) retire() {
 			waiting = false
 		case <-c.ended:
 			return
-		case <-patience.C:
+		case <-limit.C:
 			waiting = false
-		case <-closed: // nobody waits for its messages
+		case <-closed: // the handler is closed: its callers have stopped waiting
 			closed = nil
-			patience.Reset(c.h.config.Grace)
+			limit.Reset(c.h.config.Grace)
 		case <-tick.C:
-			waiting = c.busy() || c.has("drain")
+			waiting = c.hasAwaitedRequests() || c.hasFeature("drain")
 		}
 	}
-	c.finish()
+	c.closeInput()
 }
 
-// busy says whether somebody waits for one of its requests.
-func (c *child) busy() bool {
+// hasAwaitedRequests returns whether a caller waits for one of its open requests. An admitted
+// request that isn't written yet counts, too.
+func (c *child) hasAwaitedRequests() bool {
 	c.h.mu.Lock()
-	coming := c.open
+	open := c.open
 	c.h.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	waited := coming - len(c.requests)
+	awaited := open - len(c.requests)
 	for _, r := range c.requests {
-		if !r.late {
-			waited++
+		if !r.completed {
+			awaited++
 		}
 	}
-	return waited > 0
+	return awaited > 0
 }
 
-// finish closes the program's standard input, and kills it step by step if that isn't enough.
-func (c *child) finish() {
+// closeInput closes standard input and waits for the exit. It sends SIGTERM if that takes longer
+// than a second, and SIGKILL half a second later.
+func (c *child) closeInput() {
 	c.stdin.close()
 	for _, step := range []struct {
 		wait time.Duration
 		do   func()
 	}{
-		{time.Second, func() { killGroup(c.cmd.Process, termSignal) }},
-		{500 * time.Millisecond, func() { c.kill(errors.New("it didn't end when its input did")) }},
+		{time.Second, func() { signalGroup(c.cmd.Process, termSignal) }},
+		{500 * time.Millisecond, func() { c.kill(errors.New("it didn't exit after the end of its input")) }},
 	} {
 		select {
 		case <-c.exited:
@@ -170,22 +179,23 @@ func (c *child) finish() {
 	<-c.ended
 }
 
-// watch looks after a program that is ready: whether it answers, and how large it is.
-func (c *child) watch(ctx context.Context) {
+// watchHealth checks every second, while the process is ready, how much memory it uses and whether
+// it answers pings. It kills a process that fails a check.
+func (c *child) watchHealth(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		if most := c.h.config.Memory; most > 0 {
-			size, err := groupMemory(c.cmd.Process.Pid)
+			size, err := readGroupMemory(c.cmd.Process.Pid)
 			if err == nil {
 				c.h.metrics.memory.Set(float64(size))
 			}
 			if size > most {
-				c.kill(fmt.Errorf("it needs %d bytes of memory, more than %d", size, most))
+				c.kill(fmt.Errorf("it uses %d bytes of memory, more than %d", size, most))
 				return
 			}
 		}
-		c.ping()
+		c.pingIfIdle()
 		select {
 		case <-tick.C:
 		case <-c.ended:
@@ -197,28 +207,31 @@ func (c *child) watch(ctx context.Context) {
 }
 
 const (
-	// pingAfter is how long a program is left alone before it is asked whether it is there, and how long it may take to say so.
+	// pingAfter is how long a process must be idle before the host sends it a ping. It is also how
+	// long the pong may take.
 	pingAfter = 10 * time.Second
 )
 
-// ping asks a program that has no request whether it is there.
-func (c *child) ping() {
+// pingIfIdle sends a ping to an idle process, or kills it if its pong is late. A pong can't be
+// late while a request is open, because a plugin without threads answers pings only between
+// messages.
+func (c *child) pingIfIdle() {
 	c.h.mu.Lock()
-	idle := c.open == 0 && time.Since(c.quiet) >= pingAfter
+	idle := c.open == 0 && time.Since(c.idleSince) >= pingAfter
 	c.h.mu.Unlock()
 	c.mu.Lock()
-	silent := false
+	late := false
 	switch {
 	case c.retiring:
-	case c.pinged != 0:
-		silent = time.Since(c.pingedAt) > pingAfter && len(c.requests) == 0
-	case idle && time.Since(c.pingedAt) >= pingAfter:
+	case c.pingID != 0:
+		late = time.Since(c.pingAt) > pingAfter && len(c.requests) == 0
+	case idle && time.Since(c.pingAt) >= pingAfter:
 		c.lastID++
-		c.pinged, c.pingedAt = c.lastID, time.Now()
-		c.stdin.line(fmt.Appendf(nil, "{\"type\":\"ping\",\"id\":%d}\n", c.pinged))
+		c.pingID, c.pingAt = c.lastID, time.Now()
+		c.stdin.writeLine(fmt.Appendf(nil, "{\"type\":\"ping\",\"id\":%d}\n", c.pingID))
 	}
 	c.mu.Unlock()
-	if silent {
+	if late {
 		c.kill(fmt.Errorf("it didn't answer a ping for %v", pingAfter))
 	}
 }

@@ -17,17 +17,46 @@ import (
 	"github.com/pentrough/pentrough/internal/stdio"
 )
 
+// The keeper makes sure that the handler has a ready process. It is one goroutine, keepRunning.
+// Start launches the first process, and the keeper all others.
+//
+// A process goes through these states, in this order:
+//
+//   - starting: the program runs, and the handshake isn't complete (launch).
+//   - current: the process gets all new requests (adopt).
+//   - retiring: the process responds to its open requests and gets no new ones, because a newer
+//     process is current or the handler is closed (retire).
+//   - ended: the process has exited and its output is read (awaitExit). A process can end in any
+//     state.
+//
+// If the current process ends, a pause begins, and then the keeper starts the next one. In a short
+// pause messages wait in the queue. In a long one they are unavailable, and the host isn't ready.
+//
+// Invariants:
+//
+//   - At most one process is current: h.current. It is nil in a pause. Only adopt sets it.
+//   - h.down is set in a long pause, from the call of markDown until the next adopt.
+//   - A reload has no pause: the old process retires when the new one is current.
+//   - The caller of a request gets one response, unless its context ends: from the process, from
+//     expireRequests at the timeout, or errEnded from awaitExit.
+//   - The keeper returns after all its processes have ended.
+//
+// h.mu guards the state of the handler, and each child has a lock of its own (see child). No
+// goroutine holds both at a time.
+
 const (
-	// firstWait is the longest wait before the second new start; there is none before the first.
-	firstWait = 100 * time.Millisecond
-	// steady is how long a program must have stood for its end to count as the first again, if it has answered nothing.
-	steady = 10 * time.Second
-	// longWait is from when on messages don't wait for the next start, and the host isn't ready. It
-	// is also the shortest wait after a start that went wrong.
-	longWait = 500 * time.Millisecond
+	// firstPause is the upper limit of the pause before the second restart. The first restart
+	// comes without a pause.
+	firstPause = 100 * time.Millisecond
+	// steadyTime is how long a process must have run so that the next restart counts as the first
+	// again. A process that has responded to a request needs no such time.
+	steadyTime = 10 * time.Second
+	// longPause is the shortest long pause. The pause after a failed start is at least as long,
+	// unless restart_max is shorter; messages are unavailable in it in any case.
+	longPause = 500 * time.Millisecond
 )
 
-// reload is the wish for a new process.
+// reload asks the keeper for a new process.
 type reload struct {
 	ctx  context.Context
 	done chan error
@@ -35,24 +64,24 @@ type reload struct {
 
 // Start implements handlers.Starter.
 func (h *handler) Start(ctx context.Context) error {
-	h.forks = make(chan fork)
-	h.work.Go(h.forker)
+	h.startOrders = make(chan startOrder)
+	h.work.Go(h.startPrograms)
 	c, err := h.launch(ctx)
 	if err != nil {
 		return fmt.Errorf("starting the plugin %s: %w", h.config.Command[0], err)
 	}
 	h.adopt(c)
-	h.work.Go(func() { h.keep(c) })
+	h.work.Go(func() { h.keepRunning(c) })
 	return nil
 }
 
-// keep sees that there is a process until the handler is closed.
-func (h *handler) keep(c *child) {
+// keepRunning is the keeper. It runs until the handler is closed.
+func (h *handler) keepRunning(c *child) {
 	var retired sync.WaitGroup
 	defer retired.Wait()
-	first, pauses := true, backoff.New(firstWait, h.config.RestartMax)
-	// wait returns how long to wait after an end, or after a start that went wrong.
-	wait := func() time.Duration {
+	first, pauses := true, backoff.New(firstPause, h.config.RestartMax)
+	// nextPause returns how long to wait before the next start.
+	nextPause := func() time.Duration {
 		if first {
 			first = false
 			return 0
@@ -64,7 +93,7 @@ func (h *handler) keep(c *child) {
 		pauses.Reset()
 	}
 	var retry <-chan time.Time
-	gone := func() <-chan struct{} {
+	ended := func() <-chan struct{} {
 		if c == nil {
 			return nil
 		}
@@ -99,13 +128,13 @@ func (h *handler) keep(c *child) {
 			if err == nil {
 				reset()
 				retry = nil
-				h.env.Logger.Info("another process of the plugin took over", "plugin", c.hello.Name, "version", c.hello.PluginVersion)
+				h.env.Logger.Info("a new process of the plugin replaced the old one", "plugin", c.hello.Name, "version", c.hello.PluginVersion)
 			}
 			r.done <- err
 			continue
-		case <-gone():
+		case <-ended():
 			h.mu.Lock()
-			if c.answered || time.Since(c.began) >= steady {
+			if c.answered || time.Since(c.startedAt) >= steadyTime {
 				reset()
 			}
 			h.mu.Unlock()
@@ -113,9 +142,9 @@ func (h *handler) keep(c *child) {
 			cause := c.reason
 			c.mu.Unlock()
 			c = nil
-			pause := wait()
-			if pause >= longWait {
-				h.fell(cause, pause)
+			pause := nextPause()
+			if pause >= longPause {
+				h.markDown(cause, pause)
 			}
 			retry = time.After(pause)
 			if pause > 0 {
@@ -125,15 +154,16 @@ func (h *handler) keep(c *child) {
 		}
 		retry = nil
 		if err := attempt(h.life); err != nil && h.life.Err() == nil {
-			pause := min(max(longWait, wait()), h.config.RestartMax)
-			h.fell(fmt.Errorf("it can't be started: %w", err), pause)
+			pause := min(max(longPause, nextPause()), h.config.RestartMax)
+			h.markDown(fmt.Errorf("it can't be started: %w", err), pause)
 			retry = time.After(pause)
 		}
 	}
 }
 
-// fell says that there is no process for a while.
-func (h *handler) fell(cause error, wait time.Duration) {
+// markDown records why there is no process and when the next start is. The messages that wait
+// become unavailable.
+func (h *handler) markDown(cause error, wait time.Duration) {
 	h.mu.Lock()
 	h.down, h.next = fmt.Errorf("the plugin's process is down: %w", cause), time.Now().Add(wait)
 	h.dispatch()
@@ -141,7 +171,7 @@ func (h *handler) fell(cause error, wait time.Duration) {
 	h.outage.Report(cause)
 }
 
-// adopt makes a process that is ready the one that gets messages.
+// adopt makes a ready process the current one, which gets the next requests.
 func (h *handler) adopt(c *child) {
 	h.metrics.starts.Inc()
 	h.mu.Lock()
@@ -149,22 +179,23 @@ func (h *handler) adopt(c *child) {
 	h.dispatch()
 	h.mu.Unlock()
 	c.mu.Lock()
-	over := c.reason != nil
+	ending := c.reason != nil
 	c.mu.Unlock()
-	if over {
-		c.leave(nil) // it didn't know that it was the one
+	if ending {
+		c.stopDispatch() // markEnding may have called it before c was current
 	}
 	h.outage.Report(nil)
-	h.work.Go(func() { c.watch(h.life) })
+	h.work.Go(func() { c.watchHealth(h.life) })
 }
 
-// launch starts the program and returns when it is ready.
+// launch starts the program and returns a process when its handshake is complete. If that fails,
+// it kills the process and waits for its end.
 func (h *handler) launch(ctx context.Context) (*child, error) {
-	path, err := h.config.program()
+	path, err := h.config.findProgram()
 	if err != nil {
 		return nil, err
 	}
-	var files []*os.File
+	var files []*os.File // both ends of all pipes
 	pipe := func() (r, w *os.File) {
 		r, w, e := os.Pipe()
 		if e != nil {
@@ -178,20 +209,20 @@ func (h *handler) launch(ctx context.Context) (*child, error) {
 	out, stdout := pipe()
 	diag, stderr := pipe()
 	if err == nil {
-		widen(in)
-		widen(out)
+		widenPipe(in)
+		widenPipe(out)
 	}
 	c := &child{
-		h: h, stdout: out, began: time.Now(), maxLine: h.config.MaxLine, started: make(chan error, 1), exited: make(chan struct{}), ended: make(chan struct{}),
-		requests: map[int64]*request{}, drained: make(chan struct{}), unknown: map[string]bool{},
+		h: h, stdout: out, startedAt: time.Now(), maxLine: h.config.MaxLine, started: make(chan error, 1), exited: make(chan struct{}), ended: make(chan struct{}),
+		requests: map[int64]*request{}, drained: make(chan struct{}), warned: map[string]bool{},
 	}
 	if err == nil {
 		c.cmd = exec.Command(path, h.config.Command[1:]...)
 		c.cmd.Args[0] = h.config.Command[0]
-		c.cmd.Dir, c.cmd.Env = h.config.Dir, h.config.environment()
+		c.cmd.Dir, c.cmd.Env = h.config.Dir, h.config.buildEnvironment()
 		c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = stdin, stdout, stderr
-		ownGroup(c.cmd)
-		err = h.config.whyNot(path, h.fork(c.cmd))
+		setOwnGroup(c.cmd)
+		err = h.config.explainStartError(path, h.startProgram(c.cmd))
 	}
 	if err != nil {
 		for _, f := range files {
@@ -202,17 +233,17 @@ func (h *handler) launch(ctx context.Context) (*child, error) {
 	for _, f := range []*os.File{stdin, stdout, stderr} {
 		_ = f.Close()
 	}
-	c.stdin = newOutbox(in, func() { c.without(errInput) })
+	c.stdin = newOutbox(in, func() { c.killUnlessExited(errInputClosed) })
 	reading := make(chan struct{})
-	h.work.Go(func() { defer close(reading); c.read() })
-	h.work.Go(func() { h.stderr.read(diag, c.ended) })
-	h.work.Go(func() { c.wait(reading); <-c.stdin.ended })
+	h.work.Go(func() { defer close(reading); c.readLines() })
+	h.work.Go(func() { h.stderr.forwardStderr(diag, c.ended) })
+	h.work.Go(func() { c.awaitExit(reading); <-c.stdin.ended })
 	timer := time.NewTimer(h.config.StartTimeout)
 	defer timer.Stop()
 	select {
 	case err = <-c.started:
 	case <-timer.C:
-		err = fmt.Errorf("it wasn't ready within %v%s", h.config.StartTimeout, c.silence(0))
+		err = fmt.Errorf("it wasn't ready within %v%s", h.config.StartTimeout, c.silenceHint(0))
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	}
@@ -224,19 +255,20 @@ func (h *handler) launch(ctx context.Context) (*child, error) {
 	return c, nil
 }
 
-// fork is a program to start.
-type fork struct {
+// startOrder is a program for startPrograms to start.
+type startOrder struct {
 	cmd  *exec.Cmd
 	done chan error
 }
 
-// forker starts programs. A program is killed with the thread that started it, so that has to live as long as the handler.
-func (h *handler) forker() {
+// startPrograms starts all programs from one thread, and keeps that thread while the handler is
+// open. The reason is Pdeathsig: Linux kills a program when the thread that started it ends.
+func (h *handler) startPrograms() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for {
 		select {
-		case f := <-h.forks:
+		case f := <-h.startOrders:
 			f.done <- f.cmd.Start()
 		case <-h.life.Done():
 			return
@@ -244,56 +276,57 @@ func (h *handler) forker() {
 	}
 }
 
-func (h *handler) fork(cmd *exec.Cmd) error {
-	f := fork{cmd, make(chan error, 1)}
+// startProgram has startPrograms start a program.
+func (h *handler) startProgram(cmd *exec.Cmd) error {
+	f := startOrder{cmd, make(chan error, 1)}
 	select {
-	case h.forks <- f:
+	case h.startOrders <- f:
 		return <-f.done
 	case <-h.life.Done():
 		return errClosed
 	}
 }
 
-// greeted is the beginning: hello, hello, ready.
-func (c *child) greeted(in *stdio.Reader) error {
+// handshake writes the host's hello, and then reads the plugin's `hello` and `ready`.
+func (c *child) handshake(in *stdio.Reader) error {
 	config := c.h.config
-	if err := c.say(hostHello{
+	if err := c.sendJSON(hostHello{
 		Type: "hello", Versions: []int{stdio.Version}, Host: hostName{Name: c.h.env.Host, Version: hostVersion()}, Pipeline: c.h.env.Pipeline,
-		Config: c.h.settings, Window: config.Window, MaxLine: config.MaxLine, LogLevel: leastLevel(c.h.env.Logger),
+		Config: c.h.settings, Window: config.Window, MaxLine: config.MaxLine, LogLevel: lowestLevel(c.h.env.Logger),
 	}); err != nil {
 		return err
 	}
-	if err := c.introduced(in); err != nil {
+	if err := c.readHello(in); err != nil {
 		return err
 	}
 	for {
-		l, text, err := c.beginning(in)
+		l, text, err := c.readStartLine(in)
 		switch {
 		case err != nil:
 			return err
 		case l.kind == "ready":
-			in.Most = config.MaxLine
-			if err := c.h.fits(c.hello.Schema); err != nil {
+			in.MaxLine = config.MaxLine
+			if err := c.h.checkSettings(c.hello.Schema); err != nil {
 				return err
 			}
 			c.h.mu.Lock()
-			c.readyAt, c.quiet = time.Now(), time.Now()
+			c.readyAt, c.idleSince = time.Now(), time.Now()
 			c.h.mu.Unlock()
 			return nil
 		case l.kind == "hello" || l.kind == "response":
-			return fmt.Errorf("it wrote a %s where ready or refuse was waited for: %s", l.kind, quoted(text))
+			return fmt.Errorf("it wrote %s before ready or refuse: %s", l.kind, quoteStart(text))
 		}
 	}
 }
 
-// introduced reads the plugin's hello.
-func (c *child) introduced(in *stdio.Reader) error {
-	l, text, err := c.beginning(in)
+// readHello reads and checks the plugin's hello.
+func (c *child) readHello(in *stdio.Reader) error {
+	l, text, err := c.readStartLine(in)
 	if err != nil {
 		return err
 	}
 	if l.kind != "hello" {
-		return fmt.Errorf("it wrote something else where its hello was waited for: %s; only the protocol may go to standard output", quoted(text))
+		return fmt.Errorf("its first line isn't a hello: %s; only the protocol may go to standard output", quoteStart(text))
 	}
 	if err := jsontext.Unmarshal(text, &c.hello); err != nil {
 		return fmt.Errorf("reading its hello: %w", err)
@@ -305,8 +338,8 @@ func (c *child) introduced(in *stdio.Reader) error {
 		return errors.New("its hello has no name")
 	case c.hello.Window != nil && *c.hello.Window < 1:
 		return fmt.Errorf("its hello says window %d, and the least is 1", *c.hello.Window)
-	case c.hello.MaxLine != nil && *c.hello.MaxLine < leastMaxLine:
-		return fmt.Errorf("its hello says max_line %d, and the least is %d", *c.hello.MaxLine, leastMaxLine)
+	case c.hello.MaxLine != nil && *c.hello.MaxLine < minMaxLine:
+		return fmt.Errorf("its hello says max_line %d, and the least is %d", *c.hello.MaxLine, minMaxLine)
 	}
 	c.window = c.h.config.Window
 	if c.hello.Window != nil {
@@ -318,17 +351,18 @@ func (c *child) introduced(in *stdio.Reader) error {
 	return nil
 }
 
-// beginning returns the next line but for those of logs and of unknown types.
-func (c *child) beginning(in *stdio.Reader) (line, []byte, error) {
+// readStartLine returns the next line of the handshake. It logs `log` lines, skips lines of
+// unknown types, and returns a refusal as an error.
+func (c *child) readStartLine(in *stdio.Reader) (line, []byte, error) {
 	for {
-		text, err := in.Text()
+		text, err := in.ReadLine()
 		switch {
 		case errors.Is(err, io.EOF):
 			return line{}, nil, err
 		case err != nil:
 			return line{}, nil, fmt.Errorf("it wrote %w", err)
 		}
-		if stdio.Blank(text) {
+		if stdio.IsBlank(text) {
 			continue
 		}
 		l, err := parse(text)
@@ -336,7 +370,7 @@ func (c *child) beginning(in *stdio.Reader) (line, []byte, error) {
 		case err != nil:
 			return line{}, nil, err
 		case l.kind == "log":
-			c.h.stderr.log(text)
+			c.h.stderr.forwardLine(text)
 		case l.kind == "refuse":
 			var r refusal
 			if err := jsontext.Unmarshal(text, &r); err != nil {
@@ -346,7 +380,7 @@ func (c *child) beginning(in *stdio.Reader) (line, []byte, error) {
 		case slices.Contains([]string{"hello", "ready", "response"}, l.kind):
 			return l, text, nil
 		default:
-			c.complain(l.kind)
+			c.warnUnknown(l.kind)
 		}
 	}
 }

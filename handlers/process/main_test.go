@@ -15,7 +15,7 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
-// characterOf is the variable that makes a plugin of the test's program.
+// characterOf is the environment variable that turns the test's program into a plugin.
 const characterOf = "PENTROUGH_TEST_CHARACTER"
 
 func TestMain(m *testing.M) {
@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	await.Main(m)
 }
 
-// act is a plugin with a character. A message's payload says what it does with it.
+// act is a plugin. Its character and the payload of each message say which fault it has.
 func act(character string) {
 	say := func(format string, args ...any) { fmt.Printf(format+"\n", args...) }
 	switch character {
@@ -45,7 +45,7 @@ func act(character string) {
 		os.Exit(0)
 	case "schema":
 		say(`{"type":"hello","version":1,"name":"p","schema":{"type":"object","properties":{"n":{"type":"integer","minimum":5}},"additionalProperties":false}}`)
-	case "stillborn": // ready, and gone
+	case "stillborn": // exits as soon as it is ready
 		say(`{"type":"hello","version":1,"name":"p"}`)
 		say(`{"type":"ready"}`)
 		os.Exit(1)
@@ -128,7 +128,7 @@ func act(character string) {
 					fmt.Fprintln(os.Stderr, "a word")
 				}
 				respond("")
-			case "orphan": // somebody else holds the output
+			case "orphan": // another process keeps the output open
 				cmd := exec.Command("sleep", "100")
 				cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 				if err := cmd.Start(); err != nil {
@@ -159,7 +159,7 @@ func act(character string) {
 				for i := range 100 {
 					fields = append(fields, fmt.Sprintf(`"f%02d":[%q]`, i, strings.Repeat("y", 2000)))
 				}
-				say(`{"type":"log","text":"so much","fields":{%s}}`, strings.Join(fields, ","))
+				say(`{"type":"log","text":"a long line","fields":{%s}}`, strings.Join(fields, ","))
 				say(`{"type":%q}`, strings.Repeat("z", 1000))
 				respond("")
 			case "log":

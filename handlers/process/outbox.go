@@ -7,64 +7,67 @@ import (
 	"time"
 )
 
-// outbox writes lines to a program's standard input. Whoever has a line doesn't wait for that: a program may read when it likes. What waits is
-// bounded by the program's window.
+// outbox writes lines to the standard input of a process. A caller never waits for the process to
+// read: it adds its line to a buffer, and one goroutine writes the buffer. The process's window
+// limits the size of the buffer.
 type outbox struct {
 	file *os.File
-	// broken is told that the program's input takes nothing any more, though it isn't closed.
-	broken func()
+	// onBroken is called when a write fails before close, because the process has closed its
+	// input.
+	onBroken func()
 
 	mu      sync.Mutex
-	waiting []byte
-	spare   []byte
-	news    chan struct{}
+	waiting []byte        // lines to write
+	spare   []byte        // an empty buffer for the next lines
+	wake    chan struct{} // has a value if there are lines, or if closed has changed
 	closed  bool
-	ended   chan struct{}
+	ended   chan struct{} // closed when run has returned
 }
 
-func newOutbox(file *os.File, broken func()) *outbox {
-	o := &outbox{file: file, broken: broken, news: make(chan struct{}, 1), ended: make(chan struct{})}
+func newOutbox(file *os.File, onBroken func()) *outbox {
+	o := &outbox{file: file, onBroken: onBroken, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 	go o.run()
 	return o
 }
 
-func (o *outbox) request(id int64, remaining time.Duration, msg []byte) {
-	o.put(func(b []byte) []byte { return appendRequest(b, id, remaining, msg) })
+func (o *outbox) writeRequest(id int64, remaining time.Duration, msg []byte) {
+	o.appendLines(func(b []byte) []byte { return appendRequest(b, id, remaining, msg) })
 }
 
-func (o *outbox) line(line []byte) {
-	o.put(func(b []byte) []byte { return append(b, line...) })
+func (o *outbox) writeLine(line []byte) {
+	o.appendLines(func(b []byte) []byte { return append(b, line...) })
 }
 
-func (o *outbox) put(add func([]byte) []byte) {
+func (o *outbox) appendLines(add func([]byte) []byte) {
 	o.mu.Lock()
 	if !o.closed {
 		o.waiting = add(o.waiting)
 	}
 	o.mu.Unlock()
 	select {
-	case o.news <- struct{}{}:
+	case o.wake <- struct{}{}:
 	default:
 	}
 }
 
-// close ends the program's input when what waits is written, or at once if it doesn't read.
+// close ends the standard input of the process after the waiting lines. If they can't be written
+// within closeTime, they are dropped.
 func (o *outbox) close() {
 	o.mu.Lock()
 	first := !o.closed
 	o.closed = true
 	o.mu.Unlock()
 	if first {
-		_ = o.file.SetWriteDeadline(time.Now().Add(lastWords))
+		_ = o.file.SetWriteDeadline(time.Now().Add(closeTime))
 		select {
-		case o.news <- struct{}{}:
+		case o.wake <- struct{}{}:
 		default:
 		}
 	}
 }
 
-// lastWords is how long what waits at the end may take.
-const lastWords = 100 * time.Millisecond
+// closeTime is how long the last lines may take after close.
+const closeTime = 100 * time.Millisecond
 
 func (o *outbox) run() {
 	defer close(o.ended)
@@ -77,13 +80,13 @@ func (o *outbox) run() {
 		if len(batch) > 0 {
 			if _, err := o.file.Write(batch); err != nil {
 				if !closed {
-					o.broken()
+					o.onBroken()
 				}
 				return
 			}
 		}
 		o.mu.Lock()
-		if cap(batch) <= mostSpare {
+		if cap(batch) <= maxSpare {
 			o.spare = batch
 		}
 		more := len(o.waiting) > 0
@@ -94,10 +97,10 @@ func (o *outbox) run() {
 		if closed {
 			return
 		}
-		<-o.news
-		runtime.Gosched() // others may have lines, too
+		<-o.wake
+		runtime.Gosched() // let other goroutines add their lines to the same write
 	}
 }
 
-// mostSpare is how much room for lines is kept for the next.
-const mostSpare = 1 << 20
+// maxSpare is the greatest capacity of a buffer that is kept for the next lines.
+const maxSpare = 1 << 20

@@ -17,7 +17,8 @@ import (
 	"github.com/pentrough/pentrough/internal/stdio"
 )
 
-// handler hands messages to the program that runs at the moment. keep (see keeper.go) sees that one does.
+// handler sends each message as a request to the current process. The keeper makes sure that there
+// is one (see keeper.go).
 type handler struct {
 	config       Config
 	settings     json.RawMessage
@@ -26,19 +27,20 @@ type handler struct {
 	stderr       *reporter
 	metrics      *metrics
 
-	life    context.Context
-	end     context.CancelFunc
-	work    sync.WaitGroup // keep, and children
-	reloads chan reload
-	forks   chan fork
+	// life ends with Close.
+	life        context.Context
+	endLife     context.CancelFunc
+	work        sync.WaitGroup // the keeper, and the goroutines of the processes
+	reloads     chan reload
+	startOrders chan startOrder
 
-	// mu guards what follows, and the queue's and the window's part of children.
+	// mu guards the next fields, and some fields of each child.
 	mu      sync.Mutex
-	current *child // ready for requests; nil while there is none
-	down    error  // why there is none, if that may last
-	next    time.Time
+	current *child    // gets the next requests; nil while no process is ready
+	down    error     // why there is no process; nil if one is ready or will be within longPause
+	next    time.Time // of the next start, while down is set
 	outage  *outage.Outage
-	queue   []*ticket // wait for room, in order
+	queue   []*ticket // messages that wait for room, in order
 	suspicions
 }
 
@@ -65,43 +67,45 @@ func newHandler(c Config, settings json.RawMessage, env handlers.Env) (*handler,
 	if err := env.Registerer.Register(h.metrics); err != nil {
 		return nil, fmt.Errorf("registering metrics: %w", err)
 	}
-	h.life, h.end = context.WithCancel(context.Background())
+	h.life, h.endLife = context.WithCancel(context.Background())
 	return h, nil
 }
 
-// messageBuffers are what messages are encoded into.
+// messageBuffers are buffers for encoded messages.
 var messageBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
-// Handle has the program handle a message. It returns when the program has responded, its time is over, the program has ended, or nobody
-// waits any more.
+// Handle sends the message to the program and returns its response. It returns an error if the
+// response comes too late, if the message has ended several processes, or if the message's context
+// ends.
 func (h *handler) Handle(msg *message.Message) ([]*message.Message, error) {
 	buffer := messageBuffers.Get().(*[]byte)
 	text := stdio.AppendMessage((*buffer)[:0], msg, "")
-	out, err := h.ask(msg.Context(), msg.UUID, text)
-	if cap(text) <= stdio.MostKept {
+	out, err := h.request(msg.Context(), msg.UUID, text)
+	if cap(text) <= stdio.MaxKept {
 		*buffer = text
 		messageBuffers.Put(buffer)
 	}
 	return out, err
 }
 
-// ask does a request with a message that is JSON already, once more if the program ends meanwhile. It doesn't keep text.
-func (h *handler) ask(ctx context.Context, uuid string, text []byte) ([]*message.Message, error) {
+// request sends an encoded message to the process and waits for the response. If the process ends
+// before that, it sends the message to the next process. It doesn't keep text.
+func (h *handler) request(ctx context.Context, uuid string, text []byte) ([]*message.Message, error) {
 	for {
 		c, err := h.admit(ctx, uuid, len(text))
 		if err != nil {
 			return nil, err
 		}
-		r, err := c.begin(uuid, text)
+		r, err := c.sendRequest(uuid, text)
 		if err == nil {
 			select {
-			case a := <-r.answer:
+			case a := <-r.response:
 				if !errors.Is(a.err, errEnded) {
 					return a.messages, a.err
 				}
 				continue
 			case <-ctx.Done():
-				c.abandon(r)
+				c.stopWaiting(r)
 				return nil, context.Cause(ctx)
 			}
 		}
@@ -118,7 +122,8 @@ func (h *handler) Health() error {
 	return h.down
 }
 
-// Reload implements handlers.Reloader: the program is started once more, and takes the place of the one that runs.
+// Reload implements handlers.Reloader. It starts a new process, which replaces the current one
+// when it is ready. If the start fails, the current process stays.
 func (h *handler) Reload(ctx context.Context) error {
 	r := reload{ctx, make(chan error, 1)}
 	select {
@@ -133,14 +138,14 @@ func (h *handler) Reload(ctx context.Context) error {
 
 var errClosed = errors.New("the handler is closed")
 
-// Close ends the program: it is asked to, given time, and killed.
+// Close stops the keeper and the process, and waits until both have ended.
 func (h *handler) Close() error {
-	h.end()
+	h.endLife()
 	h.work.Wait()
 	return nil
 }
 
-// metrics of all processes of a handler.
+// metrics are the metrics of a handler, over all its processes.
 type metrics struct {
 	starts, ends prometheus.Counter
 	memory       prometheus.Gauge
@@ -149,10 +154,10 @@ type metrics struct {
 
 func newMetrics() *metrics {
 	return &metrics{
-		starts:   prometheus.NewCounter(prometheus.CounterOpts{Name: "pentrough_process_starts_total", Help: "Times that the plugin's process became ready."}),
-		ends:     prometheus.NewCounter(prometheus.CounterOpts{Name: "pentrough_process_failures_total", Help: "Times that the plugin's process ended or was killed, other than at a stop or a swap."}),
-		memory:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "pentrough_process_resident_bytes", Help: "Memory of the plugin's process and its children, looked at every second if there is a limit."}),
-		requests: prometheus.NewGauge(prometheus.GaugeOpts{Name: "pentrough_process_requests", Help: "Messages that the plugin has at the moment."}),
+		starts:   prometheus.NewCounter(prometheus.CounterOpts{Name: "pentrough_process_starts_total", Help: "Number of times that a process of the plugin became ready."}),
+		ends:     prometheus.NewCounter(prometheus.CounterOpts{Name: "pentrough_process_failures_total", Help: "Number of times that a process of the plugin exited or was killed, other than at a stop or a reload."}),
+		memory:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "pentrough_process_resident_bytes", Help: "Memory of the plugin's process and its children. It is measured every second if memory has a limit."}),
+		requests: prometheus.NewGauge(prometheus.GaugeOpts{Name: "pentrough_process_requests", Help: "Number of messages that the plugin has and hasn't responded to."}),
 	}
 }
 

@@ -41,21 +41,22 @@ func (l *log) String() string {
 	return l.text.String()
 }
 
-// plugin is a handler with a program of that character.
+// plugin is a handler whose program has this character.
 type plugin struct {
 	*testing.T
 	*handler
 	log *log
 }
 
-func build(t *testing.T, character string, change func(*Config)) *plugin {
+// buildPlugin returns a handler that isn't started. It is closed at the end of the test.
+func buildPlugin(t *testing.T, character string, change func(*Config)) *plugin {
 	t.Helper()
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := defaults
-	// The race detector would let a program that ends sleep for a second.
+	// Without this setting, the race detector lets a program sleep for a second before it exits.
 	c.Command, c.Env = []string{program}, map[string]transports.Secret{characterOf: transports.Secret(character), "GORACE": "atexit_sleep_ms=0"}
 	c.StartTimeout, c.Timeout = await.Patience, await.Patience
 	if change != nil {
@@ -83,16 +84,18 @@ func build(t *testing.T, character string, change func(*Config)) *plugin {
 	return p
 }
 
-func start(t *testing.T, character string, change func(*Config)) *plugin {
+// startPlugin returns a started handler.
+func startPlugin(t *testing.T, character string, change func(*Config)) *plugin {
 	t.Helper()
-	p := build(t, character, change)
+	p := buildPlugin(t, character, change)
 	if err := p.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return p
 }
 
-// handle handles a message with that payload.
+// handle handles a message with this payload, and returns the payload of the first response
+// message.
 func (p *plugin) handle(payload string) (string, error) {
 	p.Helper()
 	out, err := p.handleIn(p.Context(), payload)
@@ -108,20 +111,21 @@ func (p *plugin) handleIn(ctx context.Context, payload string) ([]*message.Messa
 	return p.Handle(msg)
 }
 
-// works wants an echo.
-func (p *plugin) works() {
+// wantEcho checks that the program echoes a payload.
+func (p *plugin) wantEcho() {
 	p.Helper()
 	if got, err := p.handle("hello"); got != "hello" || err != nil {
 		p.Errorf("%q, %v", got, err)
 	}
 }
 
-func (p *plugin) logs(text string) {
+// awaitLog waits until the log has this text.
+func (p *plugin) awaitLog(text string) {
 	p.Helper()
 	await.That(p, "the log says "+text, func() (any, bool) { return p.Health(), strings.Contains(p.log.String(), text) })
 }
 
-// running returns the process that gets messages, and how many it has; nil if there is none.
+// running returns the current process and the number of its open requests, or nil.
 func (p *plugin) running() (*child, int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -131,8 +135,8 @@ func (p *plugin) running() (*child, int) {
 	return p.current, p.current.open
 }
 
-// takes waits until the process has n messages.
-func (p *plugin) takes(n int) {
+// awaitOpen waits until the process has n open requests.
+func (p *plugin) awaitOpen(n int) {
 	p.Helper()
 	await.That(p, fmt.Sprintf("the process has %d messages", n), func() (any, bool) {
 		c, open := p.running()
@@ -153,7 +157,7 @@ func TestStarts(t *testing.T) {
 	} {
 		t.Run(character, func(t *testing.T) {
 			t.Parallel()
-			p := build(t, character, func(c *Config) {
+			p := buildPlugin(t, character, func(c *Config) {
 				c.Config = map[string]any{"n": 3, "x": true}
 				if character == "mute" {
 					c.StartTimeout = 300 * time.Millisecond
@@ -164,17 +168,18 @@ func TestStarts(t *testing.T) {
 				t.Errorf("it started with %v, want %q", err, want)
 			}
 			if character == "dead" {
-				p.logs("no such library")
+				p.awaitLog("no such library")
 			}
 		})
 	}
-	p := build(t, "", func(c *Config) { c.Command = []string{"no-such-program"} })
+	p := buildPlugin(t, "", func(c *Config) { c.Command = []string{"no-such-program"} })
 	if err := p.Start(t.Context()); err == nil || !strings.Contains(err.Error(), `"no-such-program": executable file not found in $PATH`) {
 		t.Error(err)
 	}
 }
 
-// A program in the working folder isn't run because PATH has an empty or a relative element.
+// If PATH has an empty or relative element, a program in the working folder isn't started through
+// it.
 func TestProgramsOfTheWorkingFolder(t *testing.T) {
 	t.Chdir(t.TempDir())
 	if err := errors.Join(os.Mkdir("bin", 0o700), os.WriteFile("planted", []byte("#!/bin/sh\n"), 0o700), os.WriteFile("bin/planted", []byte("#!/bin/sh\n"), 0o700)); err != nil {
@@ -182,11 +187,11 @@ func TestProgramsOfTheWorkingFolder(t *testing.T) {
 	}
 	for _, path := range []string{":/usr/bin", ".", "bin", "/usr/bin:"} {
 		t.Setenv("PATH", path)
-		if got, err := (&Config{Command: []string{"planted"}}).program(); err == nil || !strings.Contains(err.Error(), "relative or empty element of PATH") {
+		if got, err := (&Config{Command: []string{"planted"}}).findProgram(); err == nil || !strings.Contains(err.Error(), "relative or empty element of PATH") {
 			t.Errorf("PATH=%s: %q, %v", path, got, err)
 		}
 	}
-	if _, err := (&Config{Command: []string{"./planted"}}).program(); err != nil {
+	if _, err := (&Config{Command: []string{"./planted"}}).findProgram(); err != nil {
 		t.Error(err)
 	}
 }
@@ -203,57 +208,58 @@ func TestProgramsThatCannotRun(t *testing.T) {
 	}
 	data, script, windows := file("data", "\x01\x02"), file("script", "#! /no/such/python3 -u\nx"), file("windows", "#!/bin/sh\r\necho\r\n")
 	for want, change := range map[string]func(*Config){
-		data + " is nothing that can be run: a script begins with #!":                                    func(c *Config) { c.Command = []string{data} },
-		`the interpreter that ` + script + ` names in its first line isn't there: "/no/such/python3 -u"`: func(c *Config) { c.Command = []string{script} },
-		`in its first line isn't there: "/bin/sh\r"`:                                                     func(c *Config) { c.Command = []string{windows} },
-		"dir: stat " + folder + "/none: no such file":                                                    func(c *Config) { c.Dir = folder + "/none" },
-		"dir: " + data + " isn't a folder":                                                               func(c *Config) { c.Dir = data },
+		data + " can't be executed: a script must begin with #!":                                     func(c *Config) { c.Command = []string{data} },
+		script + ` names an interpreter in its first line that doesn't exist: "/no/such/python3 -u"`: func(c *Config) { c.Command = []string{script} },
+		`in its first line that doesn't exist: "/bin/sh\r"`:                                          func(c *Config) { c.Command = []string{windows} },
+		"dir: stat " + folder + "/none: no such file":                                                func(c *Config) { c.Dir = folder + "/none" },
+		"dir: " + data + " isn't a folder":                                                           func(c *Config) { c.Dir = data },
 	} {
-		p := build(t, "", change)
+		p := buildPlugin(t, "", change)
 		if err := p.Start(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("it started with %v, want %q", err, want)
 		}
 	}
 }
 
-// A program that takes nothing any more is replaced when it is given something, and its message is handled by the next.
+// A process that has closed its input is replaced at the next message, and the next process
+// handles the message.
 func TestAClosedInput(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "once")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := start(t, "deaf", func(c *Config) {
+	p := startPlugin(t, "deaf", func(c *Config) {
 		c.Env["DEAF_ONCE"] = transports.Secret(file)
 	})
 	await.That(t, "the message is handled after its process was replaced", func() (any, bool) {
-		p.works()
-		return p.Health(), strings.Contains(p.log.String(), errInput.Error())
+		p.wantEcho()
+		return p.Health(), strings.Contains(p.log.String(), errInputClosed.Error())
 	})
 }
 
-func TestWhatAProgramSaysIsBounded(t *testing.T) {
+func TestOutputOfAProgramIsBounded(t *testing.T) {
 	t.Parallel()
-	p := start(t, "", nil)
-	if out, err := p.handleIn(t.Context(), fmt.Sprintf("crowd %d", mostProduced)); len(out) != mostProduced || err != nil {
+	p := startPlugin(t, "", nil)
+	if out, err := p.handleIn(t.Context(), fmt.Sprintf("crowd %d", maxProduced)); len(out) != maxProduced || err != nil {
 		t.Errorf("%d messages, %v", len(out), err)
 	}
-	if _, err := p.handle(fmt.Sprintf("crowd %d", mostProduced+1)); err == nil || handlers.KindOf(err) != handlers.KindRetryable || !strings.Contains(err.Error(), "more than 100000 messages") {
+	if _, err := p.handle(fmt.Sprintf("crowd %d", maxProduced+1)); err == nil || handlers.KindOf(err) != handlers.KindRetryable || !strings.Contains(err.Error(), "more than 100000 messages") {
 		t.Error(err)
 	}
 	if _, err := p.handle("gossip"); err != nil {
 		t.Error(err)
 	}
-	p.logs("mean nothing here")
+	p.awaitLog("lines that the host doesn't expect")
 	for line := range strings.Lines(p.log.String()) {
-		if strings.Contains(line, "so much") && (len(line) > 2*mostFields*mostValue || !strings.Contains(line, "plugin.left_out=68")) || strings.Contains(line, "mean nothing") && len(line) > 500 {
+		if strings.Contains(line, "a long line") && (len(line) > 2*maxFields*maxValue || !strings.Contains(line, "plugin.left_out=68")) || strings.Contains(line, "lines that the host") && len(line) > 500 {
 			t.Errorf("a line of %d bytes: %.200s", len(line), line)
 		}
 	}
 }
 
 func TestResponses(t *testing.T) {
-	p := start(t, "", func(c *Config) { c.Destinations = []handlers.TopicRef{"memory:alarms"} })
+	p := startPlugin(t, "", func(c *Config) { c.Destinations = []handlers.TopicRef{"memory:alarms"} })
 	for _, payload := range []string{"", "text", "\"\\\n\x00é", "\xff\xfe"} {
 		if got, err := p.handle(payload); got != payload || err != nil {
 			t.Errorf("%q came back as %q, %v", payload, got, err)
@@ -267,9 +273,9 @@ func TestResponses(t *testing.T) {
 		`{"kind":"permanent","text":"no"}`:                        {handlers.KindPermanent, 0, "no"},
 		`{"kind":"drop","text":"no"}`:                             {handlers.KindDrop, 0, "no"},
 		`{"kind":"unavailable","text":"no","retry_after_ms":500}`: {handlers.KindUnavailable, 500 * time.Millisecond, "no"},
-		`{"kind":"weather"}`:                                      {handlers.KindRetryable, 0, "the plugin doesn't say why"},
+		`{"kind":"weather"}`:                                      {handlers.KindRetryable, 0, "the plugin gives no reason"},
 		`{"text":"no","retry_after_ms":1e300}`:                    {handlers.KindRetryable, 24 * time.Hour, "no"},
-		`7`:                                                       {handlers.KindRetryable, 0, "the plugin's response: its error: json"},
+		`7`:                                                       {handlers.KindRetryable, 0, "the plugin's response: \"error\" is a number"},
 	} {
 		_, err := p.handle("error " + text)
 		if err == nil || handlers.KindOf(err) != want.kind || handlers.RetryAfterOf(err) != want.after || !strings.HasPrefix(err.Error(), want.text) {
@@ -289,21 +295,21 @@ func TestResponses(t *testing.T) {
 	if _, err := p.handle("twice"); err != nil {
 		t.Error(err)
 	}
-	p.works()
-	p.logs("a response that nobody waits for")
-	p.logs("weather")
+	p.wantEcho()
+	p.awaitLog("response with an unknown id")
+	p.awaitLog("weather")
 	if _, err := p.handle("log"); err != nil {
 		t.Error(err)
 	}
-	p.logs(`level=WARN msg="the sensor is slow" plugin.ms=812`)
+	p.awaitLog(`level=WARN msg="the sensor is slow" plugin.ms=812`)
 	t.Setenv("SECRET_OF_THE_HOST", "x")
 	if got, err := p.handle("env"); err != nil || !strings.Contains(got, "PENTROUGH_PLUGIN=1") || strings.Contains(got, "SECRET_OF") {
 		t.Errorf("%q, %v", got, err)
 	}
 }
 
-// What a program does wrong ends it, its message is found out, and others aren't hurt.
-func TestPrograms(t *testing.T) {
+// A message that always ends the process gets a permanent error. The other messages are handled.
+func TestMessagesThatEndTheProcess(t *testing.T) {
 	t.Parallel()
 	for payload, want := range map[string]string{
 		"die":   "exit status 7",
@@ -313,17 +319,17 @@ func TestPrograms(t *testing.T) {
 	} {
 		t.Run(payload, func(t *testing.T) {
 			t.Parallel()
-			p := start(t, "", func(c *Config) { c.MaxLine = 1 << 20 })
+			p := startPlugin(t, "", func(c *Config) { c.MaxLine = 1 << 20 })
 			var others sync.WaitGroup
 			for range 20 {
-				others.Go(func() { p.works() })
+				others.Go(func() { p.wantEcho() })
 			}
 			_, err := p.handle(payload)
 			if err == nil || handlers.KindOf(err) != handlers.KindPermanent || !strings.HasPrefix(err.Error(), "the plugin ended 3 times with this message alone in it") || !strings.Contains(err.Error(), want) {
 				t.Errorf("%v", err)
 			}
 			others.Wait()
-			p.works()
+			p.wantEcho()
 			if err := p.Health(); err != nil {
 				t.Error(err)
 			}
@@ -331,17 +337,18 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
-// A message that was in a program that ended for another's sake is handled, and counts for nothing.
-func TestCompanyIsNotBlamed(t *testing.T) {
+// Messages that a process had when another message ended it are handled, and aren't suspects any
+// more.
+func TestOtherMessagesAreNotBlamed(t *testing.T) {
 	t.Parallel()
-	p := start(t, "", nil)
+	p := startPlugin(t, "", nil)
 	file := filepath.Join(t.TempDir(), "once")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var all sync.WaitGroup
 	for range 30 {
-		all.Go(func() { p.works() })
+		all.Go(func() { p.wantEcho() })
 	}
 	if _, err := p.handle("die-once " + file); err != nil {
 		t.Error(err)
@@ -360,7 +367,7 @@ func TestHangs(t *testing.T) {
 	for _, payload := range []string{"hang", "spin"} {
 		t.Run(payload, func(t *testing.T) {
 			t.Parallel()
-			p := start(t, "", func(c *Config) { c.Timeout, c.Grace = 300*time.Millisecond, 100*time.Millisecond })
+			p := startPlugin(t, "", func(c *Config) { c.Timeout, c.Grace = 300*time.Millisecond, 100*time.Millisecond })
 			before, _ := p.running()
 			if _, err := p.handle(payload); err == nil || handlers.KindOf(err) != handlers.KindRetryable || err.Error() != "the plugin had no response within 300ms, and wrote nothing: did it flush its standard output?" {
 				t.Error(err)
@@ -373,63 +380,63 @@ func TestHangs(t *testing.T) {
 	}
 }
 
-// A program whose response is late gets a cancel before its grace is over.
-func TestATimeoutIsACancel(t *testing.T) {
+// A program gets `cancel` when its response is late, before the grace period is over.
+func TestATimeoutCancelsTheRequest(t *testing.T) {
 	t.Parallel()
-	p := start(t, "", func(c *Config) { c.Timeout, c.Grace = 300*time.Millisecond, await.Patience })
+	p := startPlugin(t, "", func(c *Config) { c.Timeout, c.Grace = 300*time.Millisecond, await.Patience })
 	if _, err := p.handle("hang"); err == nil || err.Error() != "the plugin had no response within 300ms, and wrote nothing: did it flush its standard output?" {
 		t.Error(err)
 	}
-	p.logs("cancelled 1")
+	p.awaitLog("cancelled 1")
 }
 
-func TestNobodyWaitsAnyMore(t *testing.T) {
+func TestEndedContextCancelsTheRequest(t *testing.T) {
 	t.Parallel()
-	p := start(t, "", nil)
+	p := startPlugin(t, "", nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	handled := make(chan error, 1)
 	go func() {
 		_, err := p.handleIn(ctx, "hang")
 		handled <- err
 	}()
-	p.takes(1)
+	p.awaitOpen(1)
 	cancel()
 	if err := await.Receive(t, "the error of the message", handled); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	p.logs("cancelled 1")
-	p.works()
+	p.awaitLog("cancelled 1")
+	p.wantEcho()
 }
 
 func TestMemory(t *testing.T) {
 	t.Parallel()
-	p := start(t, "", func(c *Config) { c.Memory, c.Crashes = 150<<20, 1 })
+	p := startPlugin(t, "", func(c *Config) { c.Memory, c.Crashes = 150<<20, 1 })
 	if _, err := p.handle("grow"); err == nil || handlers.KindOf(err) != handlers.KindPermanent || !strings.Contains(err.Error(), "bytes of memory, more than 157286400") {
 		t.Error(err)
 	}
-	p.works()
+	p.wantEcho()
 }
 
 func TestWindow(t *testing.T) {
 	t.Parallel()
-	p := start(t, "narrow", func(c *Config) { c.Grace = time.Millisecond })
+	p := startPlugin(t, "narrow", func(c *Config) { c.Grace = time.Millisecond })
 	big := strings.Repeat("x", 70_000)
-	if _, err := p.handle(big); err == nil || handlers.KindOf(err) != handlers.KindPermanent || !strings.Contains(err.Error(), "and the plugin takes 65536") {
+	if _, err := p.handle(big); err == nil || handlers.KindOf(err) != handlers.KindPermanent || !strings.Contains(err.Error(), "the plugin accepts 65536") {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	var held sync.WaitGroup
-	held.Go(func() { _, _ = p.handleIn(ctx, "hang") })
-	p.takes(1)
+	var hanging sync.WaitGroup
+	hanging.Go(func() { _, _ = p.handleIn(ctx, "hang") })
+	p.awaitOpen(1)
 	short, end := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer end()
 	if _, err := p.handleIn(short, "hello"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}
 	cancel()
-	held.Wait()
+	hanging.Wait()
 
-	wide := start(t, "", func(c *Config) { c.WindowBytes = 1024 })
+	wide := startPlugin(t, "", func(c *Config) { c.WindowBytes = 1024 })
 	var all sync.WaitGroup
 	for i := range 50 {
 		all.Go(func() {
@@ -444,22 +451,22 @@ func TestWindow(t *testing.T) {
 
 func TestAProgramThatStaysDown(t *testing.T) {
 	t.Parallel()
-	p := start(t, "stillborn", nil)
+	p := startPlugin(t, "stillborn", nil)
 	await.That(t, "it is down", func() (any, bool) {
 		err := p.Health()
 		return err, err != nil
 	})
-	// It is started again and again, so a message may meet a process.
-	await.That(t, "a message is told that it is down", func() (any, bool) {
+	// The process is started again and again, so a message may meet one that runs.
+	await.That(t, "a message gets the error that the process is down", func() (any, bool) {
 		_, err := p.handle("hello")
 		return err, handlers.KindOf(err) == handlers.KindUnavailable && handlers.RetryAfterOf(err) > 0 &&
 			strings.Contains(err.Error(), "the plugin's process is down: it ended: exit status 1")
 	})
 }
 
-func TestWhatItStartsEndsWithIt(t *testing.T) {
+func TestProcessGroupEndsWithTheProcess(t *testing.T) {
 	t.Parallel()
-	p := start(t, "", func(c *Config) { c.Grace = 10 * time.Millisecond })
+	p := startPlugin(t, "", func(c *Config) { c.Grace = 10 * time.Millisecond })
 	text, err := p.handle("orphan")
 	if err != nil {
 		t.Fatal(err)
@@ -484,10 +491,10 @@ func TestWhatItStartsEndsWithIt(t *testing.T) {
 	}
 }
 
-func TestStubbornOnesAreKilled(t *testing.T) {
+func TestProcessesThatDoNotExitAreKilled(t *testing.T) {
 	t.Parallel()
-	p := start(t, "stubborn", nil)
-	p.works()
+	p := startPlugin(t, "stubborn", nil)
+	p.wantEcho()
 	closed := make(chan error, 1)
 	go func() { closed <- p.Close() }()
 	if err := await.Receive(t, "the end of Close", closed); err != nil {
@@ -498,7 +505,7 @@ func TestStubbornOnesAreKilled(t *testing.T) {
 func TestStandardErrorIsBounded(t *testing.T) {
 	t.Parallel()
 	begun := time.Now()
-	p := start(t, "", nil)
+	p := startPlugin(t, "", nil)
 	if _, err := p.handle("babble"); err != nil {
 		t.Error(err)
 	}
@@ -507,7 +514,7 @@ func TestStandardErrorIsBounded(t *testing.T) {
 			t.Error(err)
 		}
 		said := p.log.String()
-		return fmt.Sprintf("%d bytes of log", len(said)), strings.Contains(said, "the plugin writes more than is logged")
+		return fmt.Sprintf("%d bytes of log", len(said)), strings.Contains(said, "the plugin wrote more lines than the host logs")
 	})
 	n := strings.Count(p.log.String(), "a word")
 	if most := logBurst + int(logRate*time.Since(begun).Seconds()); n > most {
@@ -515,10 +522,10 @@ func TestStandardErrorIsBounded(t *testing.T) {
 	}
 }
 
-// Messages go on while processes are swapped: each is handled, and each once.
-func TestSwaps(t *testing.T) {
+// During reloads, each message is handled, and handled once.
+func TestReloads(t *testing.T) {
 	t.Parallel()
-	p := start(t, "", nil)
+	p := startPlugin(t, "", nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	var work sync.WaitGroup
 	pids := sync.Map{}
@@ -548,13 +555,13 @@ func TestSwaps(t *testing.T) {
 	cancel()
 	work.Wait()
 	if strings.Contains(p.log.String(), "the plugin's process ended") {
-		t.Error("a swap counts as an end")
+		t.Error("the log reports a reload as a failure")
 	}
 	p.config.Command = []string{"no-such-program"}
 	if err := p.Reload(t.Context()); err == nil {
-		t.Error("a program that isn't there took over")
+		t.Error("a program that doesn't exist replaced the process")
 	}
-	p.works()
+	p.wantEcho()
 }
 
 func TestValidate(t *testing.T) {

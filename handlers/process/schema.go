@@ -13,8 +13,9 @@ import (
 	"golang.org/x/text/message"
 )
 
-// fits holds the config against the schema that the plugin gave of it.
-func (h *handler) fits(schema json.RawMessage) error {
+// checkSettings checks the config against the JSON Schema in the plugin's hello. A hello without a
+// schema accepts any config.
+func (h *handler) checkSettings(schema json.RawMessage) error {
 	if len(schema) == 0 || string(schema) == "null" {
 		return nil
 	}
@@ -24,7 +25,7 @@ func (h *handler) fits(schema json.RawMessage) error {
 	}
 	const name = "plugin.json"
 	c := jsonschema.NewCompiler()
-	c.UseLoader(nothing{})
+	c.UseLoader(noLoader{})
 	if err := c.AddResource(name, doc); err != nil {
 		return fmt.Errorf("reading the schema in its hello: %w", err)
 	}
@@ -37,26 +38,27 @@ func (h *handler) fits(schema json.RawMessage) error {
 		return err
 	}
 	err = compiled.Validate(config)
-	wrong, ok := errors.AsType[*jsonschema.ValidationError](err)
+	invalid, ok := errors.AsType[*jsonschema.ValidationError](err)
 	if !ok {
 		return err
 	}
-	return errors.New(listed(complaints(wrong)))
+	return errors.New(strings.Join(schemaProblems(invalid), "; "))
 }
 
-// nothing is where schemas are looked for that a schema refers to.
-type nothing struct{}
+// noLoader refuses to load other schemas, so that a schema can't make the host read files or
+// addresses.
+type noLoader struct{}
 
-func (nothing) Load(url string) (any, error) {
-	return nil, fmt.Errorf("the schema refers to %s, and must be whole", url)
+func (noLoader) Load(url string) (any, error) {
+	return nil, fmt.Errorf("the schema refers to %s; it must contain everything that it needs", url)
 }
 
-// complaints are the problems that a schema finds, each with its key.
-func complaints(e *jsonschema.ValidationError) []string {
+// schemaProblems returns the problems that a schema found, each with its key.
+func schemaProblems(e *jsonschema.ValidationError) []string {
 	if len(e.Causes) > 0 {
 		var all []string
 		for _, cause := range e.Causes {
-			all = append(all, complaints(cause)...)
+			all = append(all, schemaProblems(cause)...)
 		}
 		return all
 	}

@@ -10,7 +10,8 @@ const (
 	termSignal = syscall.SIGTERM
 )
 
-// killGroup signals a program and all that it started and that stayed in its group.
-func killGroup(p *os.Process, s syscall.Signal) {
-	_ = syscall.Kill(-p.Pid, s) // an error means that nobody is there any more
+// signalGroup sends a signal to the process and to everything that it started in its process
+// group.
+func signalGroup(p *os.Process, s syscall.Signal) {
+	_ = syscall.Kill(-p.Pid, s) // an error means that the group has no process any more
 }

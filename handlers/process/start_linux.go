@@ -11,25 +11,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ownGroup gives a program a process group of its own, and has it die with the host.
-func ownGroup(cmd *exec.Cmd) {
+// setOwnGroup gives the process a process group of its own, and makes it end with the host.
+func setOwnGroup(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
-// wide is how much a pipe holds before its writer has to wait for its reader: what Linux gives anybody who asks.
-const wide = 1 << 20
+// pipeSize is the capacity that each pipe gets, in bytes. It is the most that Linux gives a user
+// without privileges, unless the machine has another limit.
+const pipeSize = 1 << 20
 
-// widen makes room in a pipe, if it may.
-func widen(f *os.File) {
+// widenPipe sets the capacity of a pipe to pipeSize, if the system allows it.
+func widenPipe(f *os.File) {
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return
 	}
-	_ = raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, wide) }) // without, it only takes longer
+	// with a smaller pipe, transfers only take longer
+	_ = raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize) })
 }
 
-// groupMemory is the resident set of all processes of a group, in bytes.
-func groupMemory(group int) (int, error) {
+// readGroupMemory returns the resident set of all processes of a group together, in bytes.
+func readGroupMemory(group int) (int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return 0, err
@@ -41,9 +43,10 @@ func groupMemory(group int) (int, error) {
 		}
 		text, err := os.ReadFile("/proc/" + e.Name() + "/stat")
 		if err != nil {
-			continue // it has ended
+			continue // the process has ended
 		}
-		// The second field is a name in parentheses, with anything in it; the group is the fifth, the resident set the 24th (proc(5)).
+		// The second field is a name in parentheses, which may contain any character. The fifth
+		// field is the group, and the 24th the resident set in pages (proc(5)).
 		fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 		const groupField, residentField = 5 - 3, 24 - 3
 		if len(fields) <= residentField || string(fields[groupField]) != fmt.Sprint(group) {

@@ -9,11 +9,11 @@ import (
 	"syscall"
 )
 
-// ownGroup gives a program a process group of its own.
-func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
+// setOwnGroup gives the process a process group of its own.
+func setOwnGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-// widen does nothing: a pipe holds what it holds.
-func widen(*os.File) {}
+// widenPipe does nothing: only Linux can change the capacity of a pipe.
+func widenPipe(*os.File) {}
 
-// groupMemory can't be told here.
-func groupMemory(int) (int, error) { return 0, errors.ErrUnsupported }
+// readGroupMemory returns an error: it is implemented only on Linux.
+func readGroupMemory(int) (int, error) { return 0, errors.ErrUnsupported }

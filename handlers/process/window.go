@@ -10,33 +10,35 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 )
 
-// ticket is a message that waits until the program may have it.
+// ticket is a message that waits in the queue until the process has room for it.
 type ticket struct {
 	size    int
 	suspect bool
-	// granted gets what came of it, once.
+	// granted receives one grant.
 	granted chan grant
 }
 
-// grant is the right to begin one request.
+// grant is the permission to send one request to a process, or the error of the message.
 type grant struct {
 	child *child
 	err   error
 }
 
-// admit waits until there is room for a message of that size in the program's window. A suspect waits until it has the program to itself.
+// admit waits until the process has room for a message of this size, and returns the process. A
+// suspect waits until it can have the process to itself. For each process that it returns,
+// returnRoom must be called once.
 func (h *handler) admit(ctx context.Context, uuid string, size int) (*child, error) {
 	h.mu.Lock()
-	if err := h.convicted(uuid, h.config.Crashes); err != nil {
+	if err := h.crashError(uuid, h.config.Crashes); err != nil {
 		h.mu.Unlock()
 		return nil, err
 	}
 	if c := h.current; c != nil && len(h.queue) == 0 && len(h.suspects) == 0 && c.hasRoom(size) {
-		h.take(size)
+		h.countRequest(size)
 		h.mu.Unlock()
 		return c, nil
 	}
-	t := &ticket{size: size, suspect: h.suspected(uuid), granted: make(chan grant, 1)}
+	t := &ticket{size: size, suspect: h.isSuspect(uuid), granted: make(chan grant, 1)}
 	h.queue = append(h.queue, t)
 	h.dispatch()
 	h.mu.Unlock()
@@ -50,35 +52,37 @@ func (h *handler) admit(ctx context.Context, uuid string, size int) (*child, err
 	if i := slices.Index(h.queue, t); i >= 0 {
 		h.queue = slices.Delete(h.queue, i, i+1)
 	} else if g := <-t.granted; g.err == nil {
-		g.child.giveBack(t.size, time.Now())
+		g.child.returnRoom(t.size, time.Now())
 	}
 	h.dispatch()
 	return nil, context.Cause(ctx)
 }
 
-// dispatch lets those begin for whom there is room. h.mu is held.
+// dispatch grants the tickets that the process has room for, in order. The caller holds h.mu. It
+// must call dispatch after each change of h.current, h.down, the queue or the room.
 func (h *handler) dispatch() {
 	c := h.current
 	if c == nil {
 		if h.down != nil {
 			for _, t := range h.queue {
-				t.granted <- grant{err: h.unavailable()}
+				t.granted <- grant{err: h.unavailableError()}
 			}
 			h.queue = nil
 		}
 		return
 	}
-	if c.alone {
+	if c.exclusive {
 		return
 	}
-	// Suspects come first, on a program that has stood for a while; until then the others go on.
+	// A suspect comes first, if the process has run for settlingTime. Until then the other tickets
+	// go on.
 	if i := slices.IndexFunc(h.queue, func(t *ticket) bool { return t.suspect }); i >= 0 {
-		if wait := time.Until(c.readyAt.Add(settling)); wait > 0 {
-			c.lookAgain(wait)
+		if wait := time.Until(c.readyAt.Add(settlingTime)); wait > 0 {
+			c.dispatchAfter(wait)
 		} else {
 			if c.open == 0 {
-				c.alone = true
-				h.grant(i)
+				c.exclusive = true
+				h.grantTicket(i)
 			}
 			return
 		}
@@ -89,86 +93,91 @@ func (h *handler) dispatch() {
 		case t.suspect:
 			i++
 		case c.hasRoom(t.size):
-			h.grant(i)
+			h.grantTicket(i)
 		default:
 			return
 		}
 	}
 }
 
-// settling is how long a program must have stood before a message that was in one that ended is tried alone.
-const settling = 250 * time.Millisecond
+// settlingTime is how long a process must have run before a suspect is tried in it alone. Without
+// this time, the fault of an earlier message could look like the suspect's.
+const settlingTime = 250 * time.Millisecond
 
-// grant lets the ticket at that place begin. h.mu is held.
-func (h *handler) grant(i int) {
+// grantTicket removes ticket i from the queue and grants it. The caller holds h.mu.
+func (h *handler) grantTicket(i int) {
 	t := h.queue[i]
 	h.queue = slices.Delete(h.queue, i, i+1)
-	h.take(t.size)
+	h.countRequest(t.size)
 	t.granted <- grant{child: h.current}
 }
 
-// hasRoom says whether the program may have one more message, of that size. h.mu is held.
+// hasRoom returns whether the process can take one more message of this size. The caller holds
+// h.mu.
 func (c *child) hasRoom(size int) bool {
-	return !c.alone && c.open < c.window && (c.open == 0 || c.bytes+size <= c.h.config.WindowBytes)
+	return !c.exclusive && c.open < c.window && (c.open == 0 || c.bytes+size <= c.h.config.WindowBytes)
 }
 
-// take makes a message one that the program has. h.mu is held.
-func (h *handler) take(size int) {
+// countRequest counts one more open request of the current process. The caller holds h.mu.
+func (h *handler) countRequest(size int) {
 	h.current.open++
 	h.current.bytes += size
 	h.metrics.requests.Inc()
 }
 
-// unavailable is the error of messages for which there is no program. h.mu is held.
-func (h *handler) unavailable() error {
+// unavailableError returns the error of messages while there is no process. The caller holds h.mu.
+func (h *handler) unavailableError() error {
 	return handlers.RetryAfter(handlers.Unavailable(h.down), time.Until(h.next))
 }
 
-// giveBack ends a grant of that size. h.mu is held.
-func (c *child) giveBack(size int, now time.Time) {
+// returnRoom uncounts an open request of this size. The caller holds h.mu.
+func (c *child) returnRoom(size int, now time.Time) {
 	c.open--
 	c.bytes -= size
-	c.alone = false
-	c.quiet = now
+	c.exclusive = false
+	c.idleSince = now
 	c.h.metrics.requests.Dec()
 }
 
-// lookAgain dispatches after a while, once. h.mu is held.
-func (c *child) lookAgain(wait time.Duration) {
-	if c.again {
+// dispatchAfter plans a dispatch after this time, if none is planned. The caller holds h.mu.
+func (c *child) dispatchAfter(wait time.Duration) {
+	if c.dispatchPlanned {
 		return
 	}
-	c.again = true
+	c.dispatchPlanned = true
 	time.AfterFunc(wait, func() {
 		c.h.mu.Lock()
 		defer c.h.mu.Unlock()
-		c.again = false
+		c.dispatchPlanned = false
 		c.h.dispatch()
 	})
 }
 
-// suspicions are the messages that were in programs when those ended.
+// suspicions records the suspects: messages that a process had when it ended. A suspect that a
+// process handles is cleared. A suspect that has ended `crashes` processes, each time as the only
+// message, gets a permanent error.
 type suspicions struct {
 	suspects map[string]*suspect
-	order    []string // of their first suspicion; may name some that are cleared
+	order    []string // the ids in the order of their first suspicion; cleared ones may remain
 }
 
-// suspect is a message that may be why programs end.
+// suspect is one message that may cause processes to end.
 type suspect struct {
-	// alone is how often one ended that had no other message.
-	alone int
-	last  error
+	// crashes is how many processes ended while this was their only message.
+	crashes int
+	last    error
 }
 
-// mostSuspects bounds what is remembered: messages that were given back to their source may never come again.
-const mostSuspects = 20_000
+// maxSuspects limits the suspects that are remembered, because the source may never redeliver some
+// of them.
+const maxSuspects = 20_000
 
 func newSuspicions() suspicions { return suspicions{suspects: map[string]*suspect{}} }
 
-func (s *suspicions) suspected(uuid string) bool { return s.suspects[uuid] != nil }
+func (s *suspicions) isSuspect(uuid string) bool { return s.suspects[uuid] != nil }
 
-// suspect remembers the messages of a program that ended.
-func (s *suspicions) suspect(uuids []string, why error) {
+// addSuspects records the messages of a process that ended.
+func (s *suspicions) addSuspects(uuids []string, why error) {
 	for _, uuid := range uuids {
 		known := s.suspects[uuid]
 		if known == nil {
@@ -177,17 +186,17 @@ func (s *suspicions) suspect(uuids []string, why error) {
 			s.order = append(s.order, uuid)
 		}
 		if known.last = why; len(uuids) == 1 {
-			known.alone++
+			known.crashes++
 		}
 	}
-	for len(s.order) > mostSuspects {
+	for len(s.order) > maxSuspects {
 		delete(s.suspects, s.order[0])
 		s.order = s.order[1:]
 	}
 }
 
-// cleared forgets a message that was handled.
-func (s *suspicions) cleared(uuid string) {
+// clearSuspect removes a message that was handled.
+func (s *suspicions) clearSuspect(uuid string) {
 	if len(s.suspects) == 0 {
 		return
 	}
@@ -196,15 +205,17 @@ func (s *suspicions) cleared(uuid string) {
 	}
 }
 
-// convicted returns the error of a message that programs ended of, so many times; nil if it isn't known to be one.
-func (s *suspicions) convicted(uuid string, crashes int) error {
+// crashError returns the permanent error of a message that has ended at least this many processes
+// as their only message. It returns nil for any other message.
+func (s *suspicions) crashError(uuid string, crashes int) error {
 	known := s.suspects[uuid]
-	if known == nil || known.alone < crashes {
+	if known == nil || known.crashes < crashes {
 		return nil
 	}
-	s.cleared(uuid)
-	return handlers.Permanent(fmt.Errorf("the plugin ended %d times with this message alone in it, the last time: %w", known.alone, known.last))
+	s.clearSuspect(uuid)
+	return handlers.Permanent(fmt.Errorf("the plugin ended %d times with this message alone in it, the last time: %w", known.crashes, known.last))
 }
 
-// errEnded is the answer to a request whose program ended. It runs again.
+// errEnded is the response to a request whose process ended. The message is then sent to another
+// process.
 var errEnded = errors.New("the plugin ended while it had the message")

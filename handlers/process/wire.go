@@ -1,11 +1,11 @@
 package process
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -17,10 +17,10 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// leastMaxLine is the least that either side takes in a line.
-const leastMaxLine = 64 << 10
+// minMaxLine is the smallest max_line that either side may announce.
+const minMaxLine = 64 << 10
 
-// hostHello is what the host says of itself.
+// hostHello is the host's first line. It describes the host and the limits.
 type hostHello struct {
 	Type     string          `json:"type"`
 	Versions []int           `json:"versions"`
@@ -37,7 +37,7 @@ type hostName struct {
 	Version string `json:"version"`
 }
 
-// pluginHello is what the plugin says of itself.
+// pluginHello is the plugin's first line. A nil Window or MaxLine stands for the host's.
 type pluginHello struct {
 	Version       int             `json:"version"`
 	Name          string          `json:"name"`
@@ -48,7 +48,7 @@ type pluginHello struct {
 	Schema        json.RawMessage `json:"schema"`
 }
 
-// refusal is why the plugin doesn't work for this host.
+// refusal is a plugin's `refuse`: the reasons why it can't work for this host.
 type refusal struct {
 	Text     string `json:"text"`
 	Problems []struct {
@@ -70,30 +70,19 @@ func (r refusal) Error() string {
 		}
 	}
 	if len(all) == 0 {
-		return "it refuses to work, and doesn't say why"
+		return "it refuses to work and gives no reason"
 	}
-	return listed(all)
+	return strings.Join(all, "; ")
 }
 
-func listed(all []string) string {
-	var b bytes.Buffer
-	for i, text := range all {
-		if i > 0 {
-			b.WriteString("; ")
-		}
-		b.WriteString(text)
-	}
-	return b.String()
-}
-
-// logLine is a line for the host's log.
+// logLine is a plugin's `log`: a line for the host's log.
 type logLine struct {
 	Level  string         `json:"level"`
 	Text   string         `json:"text"`
 	Fields map[string]any `json:"fields"`
 }
 
-// appendRequest appends a request with a message that is JSON already.
+// appendRequest appends a request. The message is JSON already.
 func appendRequest(b []byte, id int64, remaining time.Duration, msg []byte) []byte {
 	b = strconv.AppendInt(append(b, `{"type":"request","id":`...), id, 10)
 	b = strconv.AppendInt(append(b, `,"remaining_ms":`...), max(1, remaining.Milliseconds()), 10)
@@ -101,7 +90,8 @@ func appendRequest(b []byte, id int64, remaining time.Duration, msg []byte) []by
 	return append(b, '}', '\n')
 }
 
-// line is one of the plugin: its type and the values of the keys that responses and pongs have.
+// line is one line of the plugin: its type, and the keys of `response` and `pong`. A response is
+// read once: messages and failure point into the line and are valid until the next is read.
 type line struct {
 	kind     string
 	id       int64
@@ -109,7 +99,8 @@ type line struct {
 	failure  jsontext.Token[[]byte]
 }
 
-// parse reads a line that the plugin wrote. An error means that it is none of the protocol.
+// parse reads a line of the plugin. An error means that the line breaks the protocol, and the
+// process must be killed.
 func parse(text []byte) (l line, err error) {
 	s := jsontext.New(text)
 	var kind, id jsontext.Token[[]byte]
@@ -128,25 +119,25 @@ func parse(text []byte) (l line, err error) {
 	}
 	switch {
 	case s.End() != nil:
-		return l, fmt.Errorf("it wrote a line that isn't a JSON object: %s: %w", quoted(text), s.End())
+		return l, fmt.Errorf("it wrote a line that isn't a JSON object: %s: %w", quoteStart(text), s.End())
 	case errors.Is(s.Flaw(), jsontext.ErrUTF8):
 		return l, errors.New("it wrote a line that isn't UTF-8")
 	}
 	word, err := kind.Text()
 	if kind.Kind != '"' || err != nil {
-		return l, fmt.Errorf("it wrote a line without a type: %s; allowed: lines such as %s", quoted(text), stdio.Example)
+		return l, fmt.Errorf("it wrote a line without a type: %s; a correct line is %s", quoteStart(text), stdio.Example)
 	}
 	l.kind = string(word)
 	if l.kind == "response" || l.kind == "pong" {
-		if l.id, err = stdio.Whole("id", id); err != nil {
-			return l, fmt.Errorf("it wrote a %s without an id: %s", l.kind, quoted(text))
+		if l.id, err = stdio.ParseWhole("id", id); err != nil {
+			return l, fmt.Errorf("it wrote a %s without an id: %s", l.kind, quoteStart(text))
 		}
 	}
 	return l, nil
 }
 
-// quoted is the beginning of a line, for people.
-func quoted(text []byte) string {
+// quoteStart returns the first bytes of a line in quotes, for error texts.
+func quoteStart(text []byte) string {
 	const most = 120
 	if len(text) > most {
 		return strconv.Quote(string(text[:most])) + "..."
@@ -154,31 +145,32 @@ func quoted(text []byte) string {
 	return strconv.Quote(string(text))
 }
 
-// outcome is what a response says: the messages that were produced, or the error. An error of its own means that the response is none.
-func (l *line) outcome(destinations map[string]bool) ([]*message.Message, error) {
+// parseResponse returns the messages that a response has, or the error that it has. A response
+// that breaks the protocol becomes a retryable error of its message; the process goes on.
+func (l *line) parseResponse(destinations map[string]bool) ([]*message.Message, error) {
 	if l.failure.Kind != 0 && l.failure.Kind != 'n' {
-		return nil, l.cause()
+		return nil, l.parseError()
 	}
 	if l.messages.Kind == 0 {
 		return nil, nil
 	}
-	out, err := l.produced(destinations)
+	out, err := l.parseMessages(destinations)
 	if err != nil {
 		return nil, fmt.Errorf("the plugin's response: %w", err)
 	}
 	return out, nil
 }
 
-// produced returns the messages that were produced.
-func (l *line) produced(destinations map[string]bool) ([]*message.Message, error) {
+// parseMessages returns the messages of a response.
+func (l *line) parseMessages(destinations map[string]bool) ([]*message.Message, error) {
 	var out []*message.Message
 	if l.messages.Kind != '[' {
-		return nil, stdio.Amiss("messages", l.messages.Kind, "a list")
+		return nil, stdio.WrongType("messages", l.messages.Kind, "a list")
 	}
 	s := jsontext.New(l.messages.Raw)
 	for s.Begin('['); s.Next(); {
-		if len(out) == mostProduced {
-			return nil, fmt.Errorf("it has more than %d messages", mostProduced)
+		if len(out) == maxProduced {
+			return nil, fmt.Errorf("it has more than %d messages", maxProduced)
 		}
 		msg, to, err := stdio.ParseMessage(&s)
 		if err != nil {
@@ -190,7 +182,7 @@ func (l *line) produced(destinations map[string]bool) ([]*message.Message, error
 		}
 		if to != "" {
 			if !destinations[to] {
-				return nil, handlers.Permanent(fmt.Errorf("a message goes to %q, which destinations doesn't list", to))
+				return nil, handlers.Permanent(fmt.Errorf("a message has the destination %q, which destinations doesn't list", to))
 			}
 			handlers.SetDestination(msg, handlers.TopicRef(to))
 		}
@@ -199,25 +191,25 @@ func (l *line) produced(destinations map[string]bool) ([]*message.Message, error
 	return out, s.Err()
 }
 
-// cause is the error that a response says.
-func (l *line) cause() error {
-	var said struct {
+// parseError returns the error of a response as an error of its kind.
+func (l *line) parseError() error {
+	var value struct {
 		Kind         string  `json:"kind"`
 		Text         string  `json:"text"`
 		RetryAfterMS float64 `json:"retry_after_ms"`
 	}
 	if l.failure.Kind != '{' {
-		return fmt.Errorf("the plugin's response: %w", stdio.Amiss("error", l.failure.Kind, `an object such as {"kind":"permanent","text":"why"}`))
+		return fmt.Errorf("the plugin's response: %w", stdio.WrongType("error", l.failure.Kind, `an object such as {"kind":"permanent","text":"why"}`))
 	}
-	if err := jsontext.Unmarshal(l.failure.Raw, &said); err != nil {
+	if err := jsontext.Unmarshal(l.failure.Raw, &value); err != nil {
 		return fmt.Errorf("the plugin's response: its error: %w", err)
 	}
-	text := said.Text
+	text := value.Text
 	if text == "" {
-		text = "the plugin doesn't say why"
+		text = "the plugin gives no reason"
 	}
-	err := errors.New(cut(text, mostSaid))
-	switch said.Kind {
+	err := errors.New(truncate(text, maxText))
+	switch value.Kind {
 	case "permanent":
 		err = handlers.Permanent(err)
 	case "drop":
@@ -226,17 +218,18 @@ func (l *line) cause() error {
 		err = handlers.Unavailable(err)
 	}
 	const longest = 24 * time.Hour
-	if said.RetryAfterMS > 0 {
-		err = handlers.RetryAfter(err, time.Duration(min(said.RetryAfterMS, float64(longest.Milliseconds()))*float64(time.Millisecond)))
+	if value.RetryAfterMS > 0 {
+		err = handlers.RetryAfter(err, time.Duration(min(value.RetryAfterMS, float64(longest.Milliseconds()))*float64(time.Millisecond)))
 	}
 	return err
 }
 
 const (
-	// mostSaid is how much of what a plugin says in an error or in a line of the log is passed on, mostName how much of a name.
-	mostSaid, mostName = 4 << 10, 100
-	// mostFields and mostValue are how many fields of a log line are passed on, and how much of each.
-	mostFields, mostValue = 32, 1 << 10
-	// mostProduced is how many messages a response may have: each takes far more room here than in its line.
-	mostProduced = 100_000
+	// maxText limits the text of an error or log line in bytes, and maxName the length of a name.
+	maxText, maxName = 4 << 10, 100
+	// maxFields limits the number of fields of a log line, and maxValue the bytes of each.
+	maxFields, maxValue = 32, 1 << 10
+	// maxProduced limits the messages of a response. Each takes far more memory than its text in
+	// the line.
+	maxProduced = 100_000
 )

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// BenchmarkResponse reads a plugin's response with one message, as it stands in its line.
+// BenchmarkResponse parses a response line with one message.
 func BenchmarkResponse(b *testing.B) {
 	for _, size := range []int{200, 10_000, 64 << 10} {
 		text := []byte(`{"type":"response","id":17,"messages":[{"payload":"` + strings.Repeat(`x\"y`, size/4) +
@@ -19,7 +19,7 @@ func BenchmarkResponse(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				if out, err := l.outcome(nil); err != nil || len(out) != 1 {
+				if out, err := l.parseResponse(nil); err != nil || len(out) != 1 {
 					b.Fatal(out, err)
 				}
 			}

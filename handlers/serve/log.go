@@ -57,7 +57,7 @@ func levelName(l slog.Level) string {
 // by a shorter one.
 func (s *session) logLine(line []byte) error {
 	if len(line)-1 <= s.host.MaxLine {
-		return s.out.Put(line)
+		return s.out.WriteLines(line)
 	}
 	var l struct {
 		Level string `json:"level"`
@@ -67,7 +67,7 @@ func (s *session) logLine(line []byte) error {
 		return err
 	}
 	text := strings.ToValidUTF8(l.Text[:min(len(l.Text), shortened)], "")
-	return s.out.Line(cutLog{"log", l.Level, fmt.Sprintf("%s... (a log line of %d bytes)", text, len(line))})
+	return s.out.WriteJSON(cutLog{"log", l.Level, fmt.Sprintf("%s... (a log line of %d bytes)", text, len(line))})
 }
 
 // shortened is the most bytes of the text in a shortened line.

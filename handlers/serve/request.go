@@ -59,7 +59,7 @@ func (s *session) runRequest(r started) {
 		s.mu.Lock()
 		delete(s.running, r.l.id)
 		s.mu.Unlock()
-		if err := s.out.Put(*response); err != nil {
+		if err := s.out.WriteLines(*response); err != nil {
 			// The host has ended. Standard input ends, too.
 			s.cancelRuns()
 		}
@@ -74,7 +74,7 @@ func (s *session) runRequest(r started) {
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 func recycleBuffer(b *[]byte) {
-	if cap(*b) <= stdio.MostKept {
+	if cap(*b) <= stdio.MaxKept {
 		buffers.Put(b)
 	}
 }

@@ -87,7 +87,7 @@ func (s *session) run(ctx context.Context) error {
 	case <-s.done:
 		// The goroutine of readRequests stays: only the host can end a read of standard input.
 		s.ending()
-		return s.out.Line(bare{"drained"})
+		return s.out.WriteJSON(bare{"drained"})
 	}
 }
 
@@ -135,7 +135,7 @@ func (s *session) readRequests() error {
 		case "cancel":
 			s.cancelRequest(l.id)
 		case "ping":
-			err = s.out.Put(fmt.Appendf(nil, "{\"type\":\"pong\",\"id\":%d}\n", l.id))
+			err = s.out.WriteLines(fmt.Appendf(nil, "{\"type\":\"pong\",\"id\":%d}\n", l.id))
 		case "drain":
 			draining = true
 			s.finish.Do(s.closeHandler)
@@ -152,11 +152,11 @@ func (s *session) readRequests() error {
 // standard input.
 func (s *session) nextLine() (line, error) {
 	for {
-		text, err := s.in.Text()
+		text, err := s.in.ReadLine()
 		if err != nil {
 			return line{}, err
 		}
-		if stdio.Blank(text) {
+		if stdio.IsBlank(text) {
 			continue
 		}
 		if l, err := parseLine(text); err != nil || l.kind != "" {
@@ -182,11 +182,11 @@ func (s *session) answerHello() error {
 	if !ok {
 		return s.refuse(fmt.Sprintf("the program has no handler %q; its handlers: %s. Does it import the handler's package?", s.name, plugin.Names(s.kind().Names())), nil)
 	}
-	s.in.Most = s.host.MaxLine
+	s.in.MaxLine = s.host.MaxLine
 	s.logger = newLogger(s.logLine, s.host.level())
 	schema := plugin.Schema{Set: s.set, Defs: plugin.Object{}}
 	hello := pluginHello{Type: "hello", Version: stdio.Version, Name: s.name, PluginVersion: buildVersion(), Features: []string{"cancel", "drain"}, Schema: schema.Standalone(handlerKind, info.Name)}
-	if err := s.out.Line(hello); err != nil {
+	if err := s.out.WriteJSON(hello); err != nil {
 		return err
 	}
 	d := plugin.Decoder{Set: s.set}
@@ -200,7 +200,7 @@ func (s *session) answerHello() error {
 	if s.handler, err = s.build(config); err != nil {
 		return s.refuse(s.splitProblems(errors.New(d.Redact(err.Error()))))
 	}
-	return s.out.Line(bare{"ready"})
+	return s.out.WriteJSON(bare{"ready"})
 }
 
 func (s *session) kind() *plugin.Kind {
@@ -211,7 +211,7 @@ func (s *session) kind() *plugin.Kind {
 const handlerKind = "handler"
 
 func (s *session) refuse(text string, problems []problem) error {
-	return errors.Join(s.out.Line(refusal{"refuse", text, problems}), errRefused)
+	return errors.Join(s.out.WriteJSON(refusal{"refuse", text, problems}), errRefused)
 }
 
 // fromDecoder returns the problems of a decoder in the form of the protocol.

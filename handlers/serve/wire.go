@@ -99,7 +99,7 @@ func parseLine(text []byte) (l line, err error) {
 	switch string(word) {
 	case "request":
 		l.kind = "request"
-		if l.remaining, err = stdio.Whole("remaining_ms", remaining); err == nil {
+		if l.remaining, err = stdio.ParseWhole("remaining_ms", remaining); err == nil {
 			inner := jsontext.New(msg.Raw)
 			l.msg, _, err = stdio.ParseMessage(&inner)
 		}
@@ -118,7 +118,7 @@ func parseLine(text []byte) (l line, err error) {
 		return l, nil
 	}
 	if err == nil {
-		l.id, err = stdio.Whole("id", id)
+		l.id, err = stdio.ParseWhole("id", id)
 	}
 	if err == nil && (l.id < 1 || l.id > stdio.LargestID) {
 		err = fmt.Errorf("the id %d", l.id)

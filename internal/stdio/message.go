@@ -14,22 +14,23 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// ParseMessage reads the message that comes next in s, and where it is to go, "" if it doesn't say.
+// ParseMessage reads the next value of s as a message. It also returns the message's destination,
+// or "" if it has none.
 func ParseMessage(s *jsontext.Scanner[[]byte]) (m *message.Message, to string, err error) {
 	msg := message.NewMessage("", nil)
-	var plain, coded []byte
-	var amiss error
+	var plain, encoded []byte
+	var wrong error
 	// text reads the value of a key, which must be a string.
 	text := func(key, allowed string) []byte {
 		if kind := s.Peek(); kind != 0 && kind != '"' {
 			s.Value()
-			amiss = cmp.Or(amiss, Amiss(key, kind, allowed))
+			wrong = cmp.Or(wrong, WrongType(key, kind, allowed))
 			return nil
 		}
 		return s.Str()
 	}
 	if kind := s.Peek(); kind != 0 && kind != '{' {
-		return nil, "", Amiss("message", kind, `an object such as {"payload":"text"}`)
+		return nil, "", WrongType("message", kind, `an object such as {"payload":"text"}`)
 	}
 	for s.Begin('{'); s.Next(); {
 		switch string(s.Key()) {
@@ -38,58 +39,58 @@ func ParseMessage(s *jsontext.Scanner[[]byte]) (m *message.Message, to string, e
 		case "to":
 			to = string(text("to", "a string"))
 		case "payload":
-			plain = text("payload", "a string, which may hold JSON as text; payload_b64 for any bytes")
+			plain = text("payload", "a string, which may contain JSON as text; payload_b64 for any bytes")
 		case "payload_b64":
-			coded = text("payload_b64", "a string in base64")
+			encoded = text("payload_b64", "a string in base64")
 		case "metadata":
 			if kind := s.Peek(); kind != 0 && kind != '{' {
 				s.Value()
-				amiss = cmp.Or(amiss, Amiss("metadata", kind, "an object of strings"))
+				wrong = cmp.Or(wrong, WrongType("metadata", kind, "an object of strings"))
 				continue
 			}
 			for s.Begin('{'); s.Next(); {
-				key := name(s.Key())
+				key := internKey(s.Key())
 				msg.Metadata[key] = string(text("metadata."+key, "a string"))
 			}
 		default:
 			s.Value()
 		}
 	}
-	if amiss != nil && s.Err() == nil {
-		return nil, "", fmt.Errorf("the message: %w", amiss)
+	if wrong != nil && s.Err() == nil {
+		return nil, "", fmt.Errorf("the message: %w", wrong)
 	}
 	if err := s.Err(); err != nil {
 		return nil, "", fmt.Errorf("the message: %w", err)
 	}
-	if plain != nil && coded != nil {
+	if plain != nil && encoded != nil {
 		return nil, "", errors.New("the message has two payloads")
 	}
 	msg.Payload = append([]byte(nil), plain...)
-	if coded != nil {
-		if msg.Payload, err = base64.StdEncoding.Strict().DecodeString(string(coded)); err != nil {
+	if encoded != nil {
+		if msg.Payload, err = base64.StdEncoding.Strict().DecodeString(string(encoded)); err != nil {
 			return nil, "", fmt.Errorf("the message's payload: %w", err)
 		}
 	}
 	return msg, to, nil
 }
 
-// Example is a line of a plugin.
+// Example is a correct line of a plugin, for error texts.
 const Example = `{"type":"response","id":1,"messages":[{"payload":"text"}]}`
 
-// kinds are what values are called by their first byte, as tokens have it.
-var kinds = map[byte]string{'{': "an object", '[': "a list", '"': "a string", '0': "a number", 't': "true", 'f': "false", 'n': "null"}
+// typeNames has the name of each JSON type. The key is the type's first byte, as in tokens.
+var typeNames = map[byte]string{'{': "an object", '[': "a list", '"': "a string", '0': "a number", 't': "true", 'f': "false", 'n': "null"}
 
-// Amiss says that the value of a key is of the wrong kind, and what is allowed.
-func Amiss(key string, kind byte, allowed string) error {
-	what, ok := kinds[kind]
+// WrongType returns an error for a key whose value has the wrong JSON type.
+func WrongType(key string, kind byte, allowed string) error {
+	what, ok := typeNames[kind]
 	if !ok {
-		what = "no JSON"
+		what = "not JSON"
 	}
 	return fmt.Errorf("%.100q is %s; allowed: %s", key, what, allowed)
 }
 
-// names are keys of metadata that most messages have.
-var names = func() map[string]string {
+// commonKeys has the metadata keys that most messages have.
+var commonKeys = func() map[string]string {
 	m := map[string]string{}
 	for _, n := range []string{
 		transports.MessageID, transports.CorrelationID, transports.ReplyTo, transports.ContentType, transports.Type, transports.AppID, transports.Timestamp,
@@ -100,15 +101,15 @@ var names = func() map[string]string {
 	return m
 }()
 
-// name is a key as a string, without a new one for those that are common.
-func name(key []byte) string {
-	if n, ok := names[string(key)]; ok {
+// internKey returns a key as a string. For a common key it allocates nothing.
+func internKey(key []byte) string {
+	if n, ok := commonKeys[string(key)]; ok {
 		return n
 	}
 	return string(key)
 }
 
-// AppendMessage appends a message, and where it is to go unless that is "".
+// AppendMessage appends a message as JSON, with its destination unless that is "".
 func AppendMessage(b []byte, m *message.Message, to string) []byte {
 	b = append(b, '{')
 	if m.UUID != "" {
@@ -134,11 +135,11 @@ func AppendMessage(b []byte, m *message.Message, to string) []byte {
 	return append(b, '}')
 }
 
-// Whole returns the whole number that the value of a key is.
-func Whole(key string, value jsontext.Token[[]byte]) (int64, error) {
+// ParseWhole returns the value of a key as a whole number.
+func ParseWhole(key string, value jsontext.Token[[]byte]) (int64, error) {
 	n, err := strconv.ParseInt(string(value.Raw), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("its %s is %q", key, value.Raw)
+		return 0, fmt.Errorf("its %s is %q; allowed: a whole number", key, value.Raw)
 	}
 	return n, nil
 }

@@ -7,10 +7,10 @@ import (
 	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
-// A message that isn't one is refused with the key that is wrong, and what is allowed there.
-func TestMessagesThatAreNone(t *testing.T) {
+// The error of a wrong message names the wrong key and the allowed values.
+func TestParseMessageErrors(t *testing.T) {
 	for text, want := range map[string]string{
-		`{"payload":{"t":21}}`:              `the message: "payload" is an object; allowed: a string, which may hold JSON as text; payload_b64 for any bytes`,
+		`{"payload":{"t":21}}`:              `the message: "payload" is an object; allowed: a string, which may contain JSON as text; payload_b64 for any bytes`,
 		`{"payload":[1],"id":5}`:            `the message: "payload" is a list; allowed: a string`,
 		`{"payload":21.5}`:                  `"payload" is a number; allowed: a string`,
 		`{"payload":null}`:                  `"payload" is null; allowed: a string`,

@@ -1,13 +1,16 @@
-// Package stdio is the wire of process plugins (docs/process-protocol.md), as far as the host and the Go SDK share it: lines of JSON, and the messages in them.
+// Package stdio reads and writes the lines of the process protocol (docs/process-protocol.md). The
+// host (handlers/process) and the Go SDK (handlers/serve) share it.
 //
-// [Reader] and [Writer] carry lines, [ParseMessage] and [AppendMessage] are the messages in requests and responses.
+// A line is one JSON object. [Reader] and [Writer] transfer lines. [ParseMessage] and
+// [AppendMessage] convert the messages in requests and responses. The other keys of a line belong
+// to the host or to the SDK alone, so their packages parse them.
 package stdio
 
 const (
-	// Version is that of the protocol.
+	// Version is the version of the protocol.
 	Version = 1
-	// LargestID is the largest id of a request.
+	// LargestID is the largest id that a request may have.
 	LargestID = 1<<53 - 1
-	// StartMaxLine is how long a line may be before both sides have said how long.
+	// StartMaxLine is the longest line before both sides have announced their max_line, in bytes.
 	StartMaxLine = 1 << 20
 )
