@@ -1,7 +1,8 @@
-// Package conformance holds programs against the protocol of process plugins, docs/process-protocol.md: it starts a command again and again, plays the host, and
-// tells for each [Check] whether the program kept to it. `pentrough plugin check` runs it.
+// Package conformance checks programs against the protocol of process plugins,
+// docs/process-protocol.md. It starts a command again and again, plays the host, and reports for
+// each [Check] whether the program follows the protocol. `pentrough plugin check` runs it.
 //
-// It shares no code with either side of the protocol, so that none of their mistakes can be its own.
+// It shares no code with either side of the protocol, so it can't share their mistakes.
 package conformance
 
 import (
@@ -15,25 +16,25 @@ import (
 type Subject struct {
 	// Command is the program and its arguments.
 	Command []string
-	// Env is what is added to the environment, as NAME=VALUE.
+	// Env is added to the environment, as NAME=VALUE.
 	Env []string
 	// Config is the `config` of the host's hello; nil is an empty one.
 	Config map[string]any
 	// Message is a payload that the program takes.
 	Message []byte
-	// Echo says that it is an echo plugin, of which more can be asked.
+	// Echo reports that it is an echo plugin, for which there are more checks.
 	Echo bool
 	// Patience is how long an answer may take; zero is 10 s.
 	Patience time.Duration
 }
 
-// Check is one thing that is asked of a plugin.
+// Check is one requirement for a plugin.
 type Check struct {
 	// Name is a word for the table.
 	Name string
 	// About is what is looked at, in a few words.
 	About string
-	// Rule is the sentence of the page that it is about.
+	// Rule is the sentence of the page that the check is for.
 	Rule string
 	// Echo says that it is asked of echo plugins alone.
 	Echo bool
@@ -41,10 +42,10 @@ type Check struct {
 	run func(t *trial)
 }
 
-// Result is how a check went.
+// Result is the outcome of a check.
 type Result struct {
 	Check
-	// Skipped is why the check has nothing to look at; empty: it ran.
+	// Skipped is why the check doesn't apply; empty: it ran.
 	Skipped string
 	// Failure is what was wrong; nil: nothing.
 	Failure *Failure
@@ -56,10 +57,10 @@ type Failure struct {
 	What string
 	// Rule is the sentence of the page that it broke.
 	Rule string
-	// Exchange is what was said until then: lines of the host with ">", of the plugin with "<", its standard error with "!", and what else
-	// happened with "-".
+	// Exchange is what was exchanged until then. Lines of the host begin with ">", lines of the
+	// plugin with "<", its standard error with "!", and other events with "-".
 	Exchange []string
-	// refused says that the plugin doesn't take the subject's config.
+	// refused is set if the plugin refused the subject's config.
 	refused bool
 }
 
@@ -68,11 +69,12 @@ func (f *Failure) Error() string { return f.What }
 // Checks returns all checks in the order in which they run.
 func Checks() []Check { return append(generalChecks(), echoChecks()...) }
 
-// ErrConfig is what Run returns when the plugin refuses the config in the first check, as it would in
-// all others.
-var ErrConfig = errors.New("the other checks need a config that the plugin takes")
+// ErrConfig is the error of Run if the plugin refuses the config in the first check. It would
+// refuse it in all others, too.
+var ErrConfig = errors.New("the other checks need a config that the plugin accepts")
 
-// Run runs each check that applies to the subject, and tells of it when it is over. Its error says why there was nothing to check.
+// Run runs each check that applies to the subject, and calls tell after each. It returns an error
+// if there was nothing to check.
 func Run(ctx context.Context, s Subject, tell func(Result)) error {
 	if len(s.Command) == 0 {
 		return errors.New("there is no command")
@@ -97,7 +99,7 @@ func Run(ctx context.Context, s Subject, tell func(Result)) error {
 	return nil
 }
 
-// skip ends a check that has nothing to look at.
+// skip ends a check that doesn't apply.
 type skip string
 
 func (s Subject) try(ctx context.Context, c Check) (r Result) {
@@ -107,16 +109,16 @@ func (s Subject) try(ctx context.Context, c Check) (r Result) {
 		switch v := recover().(type) {
 		case nil:
 		case *Failure:
-			t.stop()
+			t.killProcess()
 			v.Exchange = t.exchange()
 			r.Failure = v
 		case skip:
 			r.Skipped = string(v)
 		default:
-			t.stop()
+			t.killProcess()
 			panic(v)
 		}
-		t.stop()
+		t.killProcess()
 	}()
 	c.run(t)
 	return r

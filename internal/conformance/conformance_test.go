@@ -39,8 +39,8 @@ func subject(t *testing.T, plugin, mistake string) Subject {
 	return Subject{Command: []string{self, plugin, mistake}, Env: []string{"GORACE=atexit_sleep_ms=0"}, Message: []byte("open"), Echo: true, Patience: await.Patience}
 }
 
-// pythonPath returns the interpreter. If python3 is a script that looks for it, the script runs
-// only once, and not for each process of a test.
+// pythonPath returns the path of the interpreter. If python3 is a script that looks for it, the
+// script runs once here, and not for each process of a test.
 func pythonPath(t *testing.T) string {
 	python, err := exec.Command("python3", "-c", "import sys; print(sys.executable)").Output()
 	if err != nil {
@@ -49,7 +49,7 @@ func pythonPath(t *testing.T) string {
 	return strings.TrimSpace(string(python))
 }
 
-// The page's example is a plugin that keeps to the page.
+// The example of the protocol page follows the page.
 func TestThePagesExample(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../docs/process-protocol.md")
@@ -75,11 +75,12 @@ func TestThePagesExample(t *testing.T) {
 	}
 }
 
-// The SDK for Python keeps to the page.
+// The SDK for Python follows the protocol page.
 func TestPython(t *testing.T) {
 	t.Parallel()
 	python := pythonPath(t)
-	// In a folder of its own the module is compiled once, too. The SDK needs nothing of what site adds.
+	// In a folder of its own, the module is compiled once, too. The SDK doesn't need what `site`
+	// adds.
 	folder := t.TempDir()
 	if err := os.CopyFS(folder, os.DirFS("../scaffold/python")); err != nil {
 		t.Fatal(err)
@@ -165,7 +166,8 @@ func passes(t *testing.T, s Subject) {
 	}
 }
 
-// Each mistake must be seen by the check that is there for it, and told with the rule that it breaks.
+// Each mistake must be seen by the check that is there for it, and told with the rule that it
+// breaks.
 func TestMistakesAreSeen(t *testing.T) {
 	t.Parallel()
 	cases := []struct{ mistake, check, rule string }{
@@ -249,9 +251,9 @@ func TestMistakesAreSeen(t *testing.T) {
 	}
 }
 
-// patiently runs a check that should fail by that rule. A mistake that is a silence shows only when
-// the patience is over, so the patience begins small. It grows while a busy machine may be the reason
-// for another outcome: one that took as long as the patience.
+// patiently runs a check that should fail by that rule. A mistake that is a silence shows only
+// when the patience is over, so the patience begins small. It grows while a busy machine may be
+// the reason for another outcome: one that took as long as the patience.
 func patiently(ctx context.Context, s Subject, c Check, rule string) Result {
 	for s.Patience = 2 * time.Second; ; s.Patience *= 3 {
 		begun := time.Now()

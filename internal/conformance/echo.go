@@ -7,43 +7,44 @@ import (
 	"time"
 )
 
-// echoChecks are those of an echo plugin.
+// echoChecks returns the checks for echo plugins.
 func echoChecks() []Check {
 	return []Check{
-		{Name: "echo-hello", About: "window and features", Rule: ruleEchoHello, Echo: true, run: echoHello},
-		{Name: "config", About: "what is wrong with the config is told with its key", Rule: ruleProblems, Echo: true, run: echoConfig},
-		{Name: "echo", About: "payload and metadata, both ways", Rule: ruleEcho, Echo: true, run: echoes},
-		{Name: "messages", About: "none, several, and to another topic", Rule: ruleMessages, Echo: true, run: echoMessages},
-		{Name: "errors", About: "the kinds of errors", Rule: ruleError, Echo: true, run: echoErrors},
-		{Name: "order", About: "one that waits doesn't keep up others", Rule: ruleWindow, Echo: true, run: echoOrder},
-		{Name: "cancel", About: "a cancel ends a request, which is answered", Rule: ruleDeadline, Echo: true, run: echoCancel},
-		{Name: "deadline", About: "a request ends with its time", Rule: ruleEcho, Echo: true, run: echoDeadline},
-		{Name: "too-long", About: "no response is longer than the host takes", Rule: ruleTooLong, Echo: true, run: echoTooLong},
-		{Name: "log", About: "lines for the log", Rule: ruleLog, Echo: true, run: echoLog},
-		{Name: "stdout", About: "what is printed goes to standard error", Rule: ruleStdout, Echo: true, run: echoPrint},
-		{Name: "drain-working", About: "drain waits for what runs", Rule: ruleDrain, Echo: true, run: echoDrain},
-		{Name: "end-working", About: "the end of standard input ends what runs", Rule: ruleEnd, Echo: true, run: echoEnd},
+		{Name: "echo-hello", About: "window and features", Rule: ruleEchoHello, Echo: true, run: checkEchoHello},
+		{Name: "config", About: "what is wrong with the config is told with its key", Rule: ruleProblems, Echo: true, run: checkConfig},
+		{Name: "echo", About: "payload and metadata, both ways", Rule: ruleEcho, Echo: true, run: checkEcho},
+		{Name: "messages", About: "none, several, and to another topic", Rule: ruleMessages, Echo: true, run: checkMessages},
+		{Name: "errors", About: "the kinds of errors", Rule: ruleError, Echo: true, run: checkErrors},
+		{Name: "order", About: "one that waits doesn't keep up others", Rule: ruleWindow, Echo: true, run: checkWindow},
+		{Name: "cancel", About: "a cancel ends a request, which is answered", Rule: ruleDeadline, Echo: true, run: checkCancel},
+		{Name: "deadline", About: "a request ends with its time", Rule: ruleEcho, Echo: true, run: checkDeadline},
+		{Name: "too-long", About: "no response is longer than the host takes", Rule: ruleTooLong, Echo: true, run: checkTooLong},
+		{Name: "log", About: "lines for the log", Rule: ruleLog, Echo: true, run: checkLog},
+		{Name: "stdout", About: "what is printed goes to standard error", Rule: ruleStdout, Echo: true, run: checkPrint},
+		{Name: "drain-working", About: "drain waits for what runs", Rule: ruleDrain, Echo: true, run: checkDrainWorking},
+		{Name: "end-working", About: "the end of standard input ends what runs", Rule: ruleEnd, Echo: true, run: checkEndWorking},
 	}
 }
 
-// beginEcho is begin with what is demanded of an echo plugin, which later checks count on.
-func (t *trial) beginEcho() {
-	t.begin()
-	if t.window < 2 || !t.has("cancel") || !t.has("drain") {
-		t.breaks(ruleEchoHello, "its window is %d, and its features are %q", t.window, t.features)
+// startEchoReady is startReady plus the requirements for an echo plugin, on which later checks
+// rely.
+func (t *trial) startEchoReady() {
+	t.startReady()
+	if t.window < 2 || !t.hasFeature("cancel") || !t.hasFeature("drain") {
+		t.failRule(ruleEchoHello, "its window is %d, and its features are %q", t.window, t.features)
 	}
 }
 
-func echoHello(t *trial) {
-	t.beginEcho()
-	t.end()
+func checkEchoHello(t *trial) {
+	t.startEchoReady()
+	t.endInput()
 }
 
-func echoConfig(t *trial) {
+func checkConfig(t *trial) {
 	for _, right := range []object{{}, {"limit": 0}, {"limit": 12}} {
 		t.Config = right
-		t.begin()
-		t.end()
+		t.startReady()
+		t.endInput()
 	}
 	for _, c := range []struct {
 		config object
@@ -53,154 +54,154 @@ func echoConfig(t *trial) {
 	} {
 		t.Config = c.config
 		t.launch()
-		t.write(t.greeting(1))
+		t.write(t.helloOf(1))
 		l := t.receive("`hello` or `refuse`")
 		if l.kind == "hello" {
 			l = t.receive("`refuse`")
 		}
 		if l.kind != "refuse" {
-			t.fail("a `%s` is the answer to the config %s", l.kind, spell(c.config))
+			t.fail("a `%s` is the answer to the config %s", l.kind, formatValue(c.config))
 		}
 		_, problems, err := l.refusal()
-		t.check(err)
+		t.failOn(err)
 		if len(problems) != 1 || problems[0].key != c.key {
-			t.fail("the problems with the config %s are %+v, where one with the key %q was waited for", spell(c.config), problems, c.key)
+			t.fail("the problems with the config %s are %+v, where one with the key %q was waited for", formatValue(c.config), problems, c.key)
 		}
-		t.leaves(ruleRefuse, -1)
+		t.checkExitOutput(ruleRefuse, -1)
 	}
 }
 
-// texts are payloads that are easily spoiled.
+// texts are payloads that a plugin easily damages.
 var texts = []string{
 	"", "open", " open \n", `{"t":21,"s":"\u00e9 \"quoted\" \\"}`, "é ü 漢字", "😀 \U0010ffff", "\x00\x01\x1f\x7f", "\u2028\u2029", "\ufeffmark", "\ufffd", "a\r\nb\tc", "</script>&amp;", "\xff\xfe", "open\x80", "\xed\xa0\x80",
 	strings.Repeat("long ", 20_000),
 }
 
-func echoes(t *trial) {
-	t.beginEcho()
+func checkEcho(t *trial) {
+	t.startEchoReady()
 	for _, text := range texts {
-		m := with("device", "10.0.0.7")
-		t.same(t.call(payload([]byte(text), m)), []byte(text), m)
+		m := metadataOf("device", "10.0.0.7")
+		t.checkEchoed(t.roundTrip(messageObject([]byte(text), m)), []byte(text), m)
 	}
-	m := with("", "no key", "empty", "", "header.Own-Name", "é 漢字 😀", "quote\"", "\\ \n \u2028", "typ", "reading")
-	t.same(t.call(payload([]byte("open"), m)), []byte("open"), m)
-	t.same(t.call(object{"id": "m"}), nil, map[string]string{})
+	m := metadataOf("", "no key", "empty", "", "header.Own-Name", "é 漢字 😀", "quote\"", "\\ \n \u2028", "typ", "reading")
+	t.checkEchoed(t.roundTrip(messageObject([]byte("open"), m)), []byte("open"), m)
+	t.checkEchoed(t.roundTrip(object{"id": "m"}), nil, map[string]string{})
 	// The same bytes in another spelling.
-	t.same(t.call(object{"id": "m", "payload_b64": "b3Blbg=="}), []byte("open"), map[string]string{})
+	t.checkEchoed(t.roundTrip(object{"id": "m", "payload_b64": "b3Blbg=="}), []byte("open"), map[string]string{})
 	t.next++
 	t.pending[t.next] = true
 	t.send(fmt.Sprintf(`{"type":"request","id":%d,"remaining_ms":60000,"message":{"id":"m","payload":"\ud83d\ude00\u0000\/é","metadata":{"\u006bey":"\ud83d\ude00"}}}`, t.next))
-	t.same(t.answer(), []byte("😀\x00/é"), map[string]string{"key": "😀"})
-	t.quiet()
-	t.end()
+	t.checkEchoed(t.receiveResponse(), []byte("😀\x00/é"), map[string]string{"key": "😀"})
+	t.checkQuiet()
+	t.endInput()
 }
 
-func echoMessages(t *trial) {
-	t.beginEcho()
+func checkMessages(t *trial) {
+	t.startEchoReady()
 	for n, copies := range []string{"0", "1", "2", "3"} {
-		m := with("echo.copies", copies, "echo.to", "memory:elsewhere")
-		r := t.call(payload([]byte("open"), m))
+		m := metadataOf("echo.copies", copies, "echo.to", "memory:elsewhere")
+		r := t.roundTrip(messageObject([]byte("open"), m))
 		if r.failed || len(r.messages) != n {
 			t.fail("%d messages and the error %q %q, where %d messages were waited for", len(r.messages), r.kind, r.text, n)
 		}
 		for _, produced := range r.messages {
-			t.sameMessage(produced, []byte("open"), m)
+			t.checkSameMessage(produced, []byte("open"), m)
 			if produced.to != "memory:elsewhere" || produced.id != "" {
 				t.fail("a message goes to %q and has the id %q", produced.to, produced.id)
 			}
 		}
 	}
-	if r := t.call(payload([]byte("open"), nil)); len(r.messages) != 1 || r.messages[0].to != "" {
+	if r := t.roundTrip(messageObject([]byte("open"), nil)); len(r.messages) != 1 || r.messages[0].to != "" {
 		t.fail("a message of which nothing was said has a destination: %+v", r.messages)
 	}
-	t.end()
+	t.endInput()
 }
 
-func echoErrors(t *trial) {
-	t.beginEcho()
+func checkErrors(t *trial) {
+	t.startEchoReady()
 	for _, kind := range []string{"retryable", "permanent", "drop", "unavailable"} {
 		for _, after := range []int64{0, 1, 1500} {
-			m := with("echo.error", kind)
+			m := metadataOf("echo.error", kind)
 			if after > 0 {
 				m["echo.retry_after_ms"] = fmt.Sprint(after)
 			}
-			r := t.call(payload([]byte("the door is locked: \"é\""), m))
+			r := t.roundTrip(messageObject([]byte("the door is locked: \"é\""), m))
 			if !r.failed || (r.kind != kind && (kind != "retryable" || r.kind != "")) || !strings.Contains(r.text, "the door is locked: \"é\"") || r.retryAfter != after {
 				t.fail("the error is %q %q, to be tried after %d ms", r.kind, r.text, r.retryAfter)
 			}
 		}
 	}
-	t.end()
+	t.endInput()
 }
 
-func echoOrder(t *trial) {
-	t.beginEcho()
-	waiting := t.ask(payload([]byte("wait"), with("echo.wait", "cancel")))
+func checkWindow(t *trial) {
+	t.startEchoReady()
+	waiting := t.sendRequest(messageObject([]byte("wait"), metadataOf("echo.wait", "cancel")))
 	for range 5 {
-		id := t.ask(payload([]byte("open"), nil))
-		if r := t.answer(); r.id != id {
+		id := t.sendRequest(messageObject([]byte("open"), nil))
+		if r := t.receiveResponse(); r.id != id {
 			t.fail("the response to %d comes where that to %d was waited for", r.id, id)
 		}
 	}
 	t.write(object{"type": "cancel", "id": waiting})
-	t.answer()
-	t.end()
+	t.receiveResponse()
+	t.endInput()
 }
 
-func echoCancel(t *trial) {
-	t.beginEcho()
+func checkCancel(t *trial) {
+	t.startEchoReady()
 	var ids []int64
 	for range 2 {
-		ids = append(ids, t.ask(payload([]byte("wait"), with("echo.wait", "cancel"))))
+		ids = append(ids, t.sendRequest(messageObject([]byte("wait"), metadataOf("echo.wait", "cancel"))))
 	}
 	slices.Reverse(ids)
 	for _, id := range ids {
 		t.write(object{"type": "cancel", "id": id})
-		if r := t.answer(); r.id != id {
+		if r := t.receiveResponse(); r.id != id {
 			t.fail("the response to %d, where %d was cancelled", r.id, id)
 		}
 		// Once more changes nothing.
 		t.write(object{"type": "cancel", "id": id})
 	}
-	t.quiet()
-	t.call(t.sample())
-	t.end()
+	t.checkQuiet()
+	t.roundTrip(t.sampleMessage())
+	t.endInput()
 }
 
-func echoDeadline(t *trial) {
-	t.beginEcho()
-	t.write(t.request(payload([]byte("wait"), with("echo.wait", "cancel")), time.Millisecond))
-	t.answer()
-	t.write(t.request(payload([]byte("wait"), with("echo.wait", "cancel")), 100*time.Millisecond))
-	t.answer()
-	t.call(t.sample())
-	t.end()
+func checkDeadline(t *trial) {
+	t.startEchoReady()
+	t.write(t.request(messageObject([]byte("wait"), metadataOf("echo.wait", "cancel")), time.Millisecond))
+	t.receiveResponse()
+	t.write(t.request(messageObject([]byte("wait"), metadataOf("echo.wait", "cancel")), 100*time.Millisecond))
+	t.receiveResponse()
+	t.roundTrip(t.sampleMessage())
+	t.endInput()
 }
 
-func echoTooLong(t *trial) {
-	t.beginEcho()
+func checkTooLong(t *trial) {
+	t.startEchoReady()
 	for _, c := range []struct {
 		size int
 		fits bool
 	}{{hostMaxLine - 4096, true}, {hostMaxLine, false}, {4 * hostMaxLine, false}} {
-		r := t.call(payload([]byte("open"), with("echo.size", fmt.Sprint(c.size))))
+		r := t.roundTrip(messageObject([]byte("open"), metadataOf("echo.size", fmt.Sprint(c.size))))
 		if c.fits && (len(r.messages) != 1 || len(r.messages[0].payload) != c.size) {
-			t.fail("a payload of %d bytes, which the host takes, became the error %q %q", c.size, r.kind, cut(r.text))
+			t.fail("a payload of %d bytes, which the host takes, became the error %q %q", c.size, r.kind, shorten(r.text))
 		} else if !c.fits && (!r.failed || r.kind != "permanent") {
-			t.fail("a payload of %d bytes became the error %q %q", c.size, r.kind, cut(r.text))
+			t.fail("a payload of %d bytes became the error %q %q", c.size, r.kind, shorten(r.text))
 		}
 	}
-	t.quiet()
-	t.end()
+	t.checkQuiet()
+	t.endInput()
 }
 
-func echoLog(t *trial) {
-	t.beginEcho()
+func checkLog(t *trial) {
+	t.startEchoReady()
 	for _, level := range []string{"debug", "info", "warn", "error"} {
 		t.logged = nil
-		message := payload([]byte("the sensor is \"slow\"\n"+level), with("echo.log", level))
+		message := messageObject([]byte("the sensor is \"slow\"\n"+level), metadataOf("echo.log", level))
 		message["id"] = "m-" + level
-		t.call(message)
+		t.roundTrip(message)
 		found := slices.ContainsFunc(t.logged, func(l line) bool {
 			fields, _ := l.keys["fields"].(map[string]any)
 			return l.keys["level"] == level && l.keys["text"] == "the sensor is \"slow\"\n"+level && fields["id"] == "m-"+level
@@ -209,30 +210,30 @@ func echoLog(t *trial) {
 			t.fail("there is no `log` of level %s with the text and the field `id` before the response", level)
 		}
 	}
-	t.end()
+	t.endInput()
 }
 
-func echoPrint(t *trial) {
-	t.beginEcho()
+func checkPrint(t *trial) {
+	t.startEchoReady()
 	for _, text := range []string{"printed by the way", "{\"type\":\"response\",\"id\":1}", "no json {"} {
-		t.call(payload([]byte("open"), with("echo.print", text)))
-		t.says(text)
+		t.roundTrip(messageObject([]byte("open"), metadataOf("echo.print", text)))
+		t.waitForStderr(text)
 	}
-	t.quiet()
-	t.end()
+	t.checkQuiet()
+	t.endInput()
 }
 
-func echoDrain(t *trial) {
-	t.beginEcho()
-	waiting := t.ask(payload([]byte("wait"), with("echo.wait", "cancel")))
+func checkDrainWorking(t *trial) {
+	t.startEchoReady()
+	waiting := t.sendRequest(messageObject([]byte("wait"), metadataOf("echo.wait", "cancel")))
 	t.write(object{"type": "drain"})
 	t.write(object{"type": "cancel", "id": waiting})
-	t.answer()
-	t.drained()
+	t.receiveResponse()
+	t.checkDrained()
 }
 
-func echoEnd(t *trial) {
-	t.beginEcho()
-	t.ask(payload([]byte("wait"), with("echo.wait", "cancel")))
-	t.end()
+func checkEndWorking(t *trial) {
+	t.startEchoReady()
+	t.sendRequest(messageObject([]byte("wait"), metadataOf("echo.wait", "cancel")))
+	t.endInput()
 }

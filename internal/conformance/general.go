@@ -10,41 +10,41 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// generalChecks are those of every plugin.
+// generalChecks returns the checks for every plugin.
 func generalChecks() []Check {
 	return []Check{
-		{Name: "start", About: "hello and ready, and what they say", Rule: ruleStart, run: starts},
-		{Name: "schema", About: "the schema of the config", Rule: ruleSchema, run: schema},
-		{Name: "versions", About: "a host of another version is refused", Rule: ruleRefuse, run: versions},
-		{Name: "unknown", About: "unknown keys and types are ignored", Rule: ruleUnknown, run: unknown},
-		{Name: "spelling", About: "white space, order of keys, keys that occur twice", Rule: ruleNothing, run: spelling},
-		{Name: "responses", About: "each request has one response, with its id", Rule: ruleOnce, run: responses},
-		{Name: "bytes", About: "payloads as base64, empty or missing", Rule: ruleBytes, run: payloads},
-		{Name: "ping", About: "ping is answered", Rule: rulePing, run: pings},
-		{Name: "late-cancel", About: "a cancel of what is answered is ignored", Rule: ruleCancel, run: lateCancel},
-		{Name: "drain", About: "drain ends it when all is answered", Rule: ruleDrain, run: drains},
-		{Name: "end", About: "the end of standard input ends it", Rule: ruleEnd, run: ends},
-		{Name: "broken-lines", About: "what is no line of the protocol ends it", Rule: ruleBroken, run: brokenLines},
-		{Name: "long-lines", About: "lines as long as they may be, and longer", Rule: ruleBroken, run: longLines},
+		{Name: "start", About: "hello and ready, and what they say", Rule: ruleStart, run: checkStart},
+		{Name: "schema", About: "the schema of the config", Rule: ruleSchema, run: checkSchema},
+		{Name: "versions", About: "a host of another version is refused", Rule: ruleRefuse, run: checkVersions},
+		{Name: "unknown", About: "unknown keys and types are ignored", Rule: ruleUnknown, run: checkUnknown},
+		{Name: "spelling", About: "white space, order of keys, keys that occur twice", Rule: ruleNothing, run: checkSpelling},
+		{Name: "responses", About: "each request has one response, with its id", Rule: ruleOnce, run: checkResponses},
+		{Name: "bytes", About: "payloads as base64, empty or missing", Rule: ruleBytes, run: checkPayloads},
+		{Name: "ping", About: "ping is answered", Rule: rulePing, run: checkPing},
+		{Name: "late-cancel", About: "a cancel of what is answered is ignored", Rule: ruleCancel, run: checkLateCancel},
+		{Name: "drain", About: "drain ends it when all is answered", Rule: ruleDrain, run: checkDrain},
+		{Name: "end", About: "the end of standard input ends it", Rule: ruleEnd, run: checkEnd},
+		{Name: "broken-lines", About: "what is no line of the protocol ends it", Rule: ruleBroken, run: checkBrokenLines},
+		{Name: "long-lines", About: "lines as long as they may be, and longer", Rule: ruleBroken, run: checkLongLines},
 	}
 }
 
-func starts(t *trial) {
-	t.begin()
-	t.end()
+func checkStart(t *trial) {
+	t.startReady()
+	t.endInput()
 }
 
-func schema(t *trial) {
-	t.begin()
+func checkSchema(t *trial) {
+	t.startReady()
 	if t.schema == nil {
 		panic(skip("it says no schema"))
 	}
 	text, err := json.Marshal(t.schema)
-	t.check(err)
+	t.failOn(err)
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
-	t.check(err)
+	t.failOn(err)
 	config, err := jsonschema.UnmarshalJSON(bytes.NewReader(encode(t.Config)))
-	t.check(err)
+	t.failOn(err)
 	c := jsonschema.NewCompiler()
 	c.DefaultDraft(jsonschema.Draft2020)
 	const place = "urn:schema"
@@ -60,65 +60,65 @@ func schema(t *trial) {
 	}
 }
 
-func versions(t *trial) {
+func checkVersions(t *trial) {
 	t.launch()
-	t.write(t.greeting(4_000_001, 4_000_000))
+	t.write(t.helloOf(4_000_001, 4_000_000))
 	l := t.receive("`refuse`")
 	if l.kind != "refuse" {
 		t.fail("a `%s` is the answer to a host of another version", l.kind)
 	}
 	_, _, err := l.refusal()
-	t.check(err)
-	t.leaves(ruleRefuse, -1)
+	t.failOn(err)
+	t.checkExitOutput(ruleRefuse, -1)
 	// Versions that it doesn't know, beside one that it does.
 	t.launch()
-	t.write(t.greeting(4_000_000, 1))
-	t.meet()
+	t.write(t.helloOf(4_000_000, 1))
+	t.receiveHello()
 }
 
-func unknown(t *trial) {
+func checkUnknown(t *trial) {
 	t.launch()
-	greeting := t.greeting(1)
+	greeting := t.helloOf(1)
 	greeting["x-check"], greeting["host"].(object)["x-check"] = []int{1}, object{}
 	t.write(greeting)
-	t.meet()
+	t.receiveHello()
 	t.send(`{"type":"x-check","id":1,"message":null}`)
 	t.send(`{"type":"X-CHECK"}`)
-	message := t.sample()
+	message := t.sampleMessage()
 	message["x-check"] = object{"payload": 1}
 	request := t.request(message, long)
 	request["x-check"] = nil
 	t.write(request)
-	t.answer()
+	t.receiveResponse()
 	t.write(object{"type": "ping", "id": 1, "x-check": true})
 	if l := t.receive("`pong`"); l.kind != "pong" {
 		t.fail("a `%s` comes where `pong` was waited for", l.kind)
 	}
-	t.end()
+	t.endInput()
 }
 
-func spelling(t *trial) {
-	t.begin()
+func checkSpelling(t *trial) {
+	t.startReady()
 	t.send("")
 	t.send(" \t \r")
 	t.next = 7
 	t.pending[7] = true
-	message := strings.TrimSpace(string(encode(t.sample())))
+	message := strings.TrimSpace(string(encode(t.sampleMessage())))
 	t.send(" { \"message\" :\t" + message + " , \"remaining_ms\" : 60000 , \"\\u0069d\" : 7 , \"type\" : \"request\" } \r")
-	t.answer()
+	t.receiveResponse()
 	t.next = 9
 	t.pending[9] = true
 	t.send(`{"type":"ping","id":8,"remaining_ms":1,"message":` + message + `,"type":"request","remaining_ms":60000,"id":9}`)
-	t.answer()
-	t.quiet()
-	t.end()
+	t.receiveResponse()
+	t.checkQuiet()
+	t.endInput()
 }
 
-// responsesAsked is how many requests are made when only their number matters.
+// responsesAsked is the number of requests where only the number matters.
 const responsesAsked = 40
 
-func responses(t *trial) {
-	t.begin()
+func checkResponses(t *trial) {
+	t.startReady()
 	window := t.window
 	for asked := 0; asked < responsesAsked || len(t.pending) > 0; {
 		for ; asked < responsesAsked && len(t.pending) < window; asked++ {
@@ -126,17 +126,17 @@ func responses(t *trial) {
 				// From here on ids are as large as they get.
 				t.next = 1<<53 - 1 - (responsesAsked - responsesAsked/2)
 			}
-			t.ask(t.sample())
+			t.sendRequest(t.sampleMessage())
 		}
-		t.answer()
+		t.receiveResponse()
 	}
 	t.next = 0
-	t.quiet()
-	t.end()
+	t.checkQuiet()
+	t.endInput()
 }
 
-func payloads(t *trial) {
-	t.begin()
+func checkPayloads(t *trial) {
+	t.startReady()
 	metadata := map[string]string{"message_id": "m"}
 	for _, m := range []object{
 		{"id": "m", "payload": "", "metadata": metadata},
@@ -147,92 +147,92 @@ func payloads(t *trial) {
 		{"id": "m", "payload_b64": base64.StdEncoding.EncodeToString(t.Message), "metadata": metadata},
 		{"id": "m", "payload_b64": base64.StdEncoding.EncodeToString([]byte("\x00\xff\xfe\x80\xc0")), "metadata": metadata},
 	} {
-		t.call(m)
+		t.roundTrip(m)
 	}
-	t.quiet()
-	t.end()
+	t.checkQuiet()
+	t.endInput()
 }
 
-func pings(t *trial) {
-	t.begin()
-	t.quiet()
-	t.call(t.sample())
-	t.quiet()
-	t.quiet()
-	t.end()
+func checkPing(t *trial) {
+	t.startReady()
+	t.checkQuiet()
+	t.roundTrip(t.sampleMessage())
+	t.checkQuiet()
+	t.checkQuiet()
+	t.endInput()
 }
 
-func lateCancel(t *trial) {
-	t.begin()
-	if !t.has("cancel") {
+func checkLateCancel(t *trial) {
+	t.startReady()
+	if !t.hasFeature("cancel") {
 		panic(skip("it hasn't the feature `cancel`"))
 	}
-	id := t.ask(t.sample())
-	t.answer()
+	id := t.sendRequest(t.sampleMessage())
+	t.receiveResponse()
 	t.write(object{"type": "cancel", "id": id})
 	t.write(object{"type": "cancel", "id": 4711})
-	t.call(t.sample())
-	t.quiet()
-	t.end()
+	t.roundTrip(t.sampleMessage())
+	t.checkQuiet()
+	t.endInput()
 }
 
-func drains(t *trial) {
-	t.begin()
-	if !t.has("drain") {
+func checkDrain(t *trial) {
+	t.startReady()
+	if !t.hasFeature("drain") {
 		panic(skip("it hasn't the feature `drain`"))
 	}
 	for range t.window {
-		t.ask(t.sample())
+		t.sendRequest(t.sampleMessage())
 	}
 	t.write(object{"type": "drain"})
 	for len(t.pending) > 0 {
-		t.answer()
+		t.receiveResponse()
 	}
-	t.drained()
+	t.checkDrained()
 	// One that has nothing to do.
-	t.begin()
+	t.startReady()
 	t.write(object{"type": "drain"})
-	t.drained()
+	t.checkDrained()
 }
 
-func (t *trial) drained() {
+func (t *trial) checkDrained() {
 	if l := t.receive("`drained`"); l.kind != "drained" {
 		t.fail("a `%s` comes where `drained` was waited for", l.kind)
 	}
-	t.leaves(ruleDrain, 0)
+	t.checkExitOutput(ruleDrain, 0)
 }
 
-func ends(t *trial) {
-	t.begin()
-	t.end()
-	t.begin()
+func checkEnd(t *trial) {
+	t.startReady()
+	t.endInput()
+	t.startReady()
 	for range t.window {
-		t.ask(t.sample())
+		t.sendRequest(t.sampleMessage())
 	}
-	t.end()
+	t.endInput()
 	// A host that dies before it has said a word.
 	t.launch()
-	t.end()
+	t.endInput()
 }
 
-func brokenLines(t *trial) {
+func checkBrokenLines(t *trial) {
 	for _, text := range []string{"{", "hello", "[]", `"request"`, `{"id":1}`, `{"type":1}`, "\ufeff{\"type\":\"ping\",\"id\":1}", "{\"type\":\"x-check\",\"text\":\"\xff\"}", `{"type":"ping","id":1} x`} {
-		t.begin()
+		t.startReady()
 		t.send(text)
-		t.leaves(ruleBroken, 1)
-		t.says("")
+		t.checkExitOutput(ruleBroken, 1)
+		t.waitForStderr("")
 	}
 	t.launch()
 	t.send("open")
-	t.leaves(ruleBroken, 1)
-	t.says("")
+	t.checkExitOutput(ruleBroken, 1)
+	t.waitForStderr("")
 }
 
-// longestTried is up to which length a plugin's longest line is tried.
+// longestTried is the longest line that is tried with a plugin.
 const longestTried = 64 << 20
 
-func longLines(t *trial) {
-	t.begin()
+func checkLongLines(t *trial) {
+	t.startReady()
 	if t.maxLine > longestTried {
 		panic(skip(fmt.Sprintf("its longest line has more than %d bytes", longestTried)))
 	}
@@ -240,15 +240,15 @@ func longLines(t *trial) {
 	request["message"].(object)["payload"] = strings.Repeat("x", t.maxLine+1-len(encode(request)))
 	t.write(request)
 	t.rule = ruleMaxLine
-	t.answer()
-	t.quiet()
+	t.receiveResponse()
+	t.checkQuiet()
 	t.rule = ruleBroken
 	request = t.request(object{"id": "m", "payload": ""}, long)
 	request["message"].(object)["payload"] = strings.Repeat("x", t.maxLine+2-len(encode(request)))
 	text := strings.TrimSuffix(string(encode(request)), "\n")
-	t.p.note("> %s", cut(text))
+	t.p.noteEvent("> %s", shorten(text))
 	// It may leave before it has read it all.
 	_ = t.p.write([]byte(text+"\n"), t.Patience)
-	t.leaves(ruleBroken, 1)
-	t.says("")
+	t.checkExitOutput(ruleBroken, 1)
+	t.waitForStderr("")
 }

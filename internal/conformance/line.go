@@ -18,97 +18,97 @@ type line struct {
 	keys map[string]any
 }
 
-// broken says that a line isn't one of the protocol, and which rule says so.
-type broken struct{ what, rule string }
+// lineError reports that a line violates the protocol, and by which rule.
+type lineError struct{ what, rule string }
 
-func (b *broken) Error() string { return b.what }
+func (b *lineError) Error() string { return b.what }
 
-func breaks(rule, format string, args ...any) error {
-	return &broken{fmt.Sprintf(format, args...), rule}
+func protocolError(rule, format string, args ...any) error {
+	return &lineError{fmt.Sprintf(format, args...), rule}
 }
 
-// parse reads a line of a plugin by what is demanded of every line.
-func parse(raw []byte, longest int) (line, error) {
+// parseLine parses a line of a plugin by the rules for every line.
+func parseLine(raw []byte, longest int) (line, error) {
 	text, ok := bytes.CutSuffix(raw, []byte("\n"))
 	switch {
 	case !ok && len(raw) >= longest:
-		return line{}, breaks(ruleHostLine, "a line of more than %d bytes", longest)
+		return line{}, protocolError(ruleHostLine, "a line of more than %d bytes", longest)
 	case !ok:
-		return line{}, breaks(ruleLine, "a line without a line feed at its end")
+		return line{}, protocolError(ruleLine, "a line without a line feed at its end")
 	case len(text) > longest:
-		return line{}, breaks(ruleHostLine, "a line of %d bytes, where the host takes %d", len(text), longest)
+		return line{}, protocolError(ruleHostLine, "a line of %d bytes, where the host takes %d", len(text), longest)
 	case len(bytes.Trim(text, " \t\r")) == 0:
 		return line{}, nil
 	}
-	// A value of another kind is JSON, too.
+	// A value of another type is JSON, too.
 	var keys map[string]any
 	if token, _, err := jsontext.Find(text, nil); err == nil && token.Kind != '{' {
-		return line{}, breaks(ruleLine, "a line that isn't a JSON object: %s", cut(string(text)))
+		return line{}, protocolError(ruleLine, "a line that isn't a JSON object: %s", shorten(string(text)))
 	}
 	switch err := jsontext.Unmarshal(text, &keys); {
 	case errors.Is(err, jsontext.ErrUTF8):
-		return line{}, breaks(ruleLine, "a line that isn't UTF-8")
+		return line{}, protocolError(ruleLine, "a line that isn't UTF-8")
 	case errors.Is(err, jsontext.ErrSurrogate):
-		return line{}, breaks(ruleBoth, "a line with half of a surrogate pair")
+		return line{}, protocolError(ruleBoth, "a line with half of a surrogate pair")
 	case err != nil:
-		return line{}, breaks(ruleLine, "a line that isn't a JSON object: %v", err)
+		return line{}, protocolError(ruleLine, "a line that isn't a JSON object: %v", err)
 	case keys == nil:
-		return line{}, breaks(ruleLine, "a line that isn't a JSON object")
+		return line{}, protocolError(ruleLine, "a line that isn't a JSON object")
 	}
 	kind, ok := keys["type"].(string)
 	if !ok {
-		return line{}, breaks(ruleType, "a line without a type")
+		return line{}, protocolError(ruleType, "a line without a type")
 	}
 	return line{kind, keys}, nil
 }
 
-// whole returns a number that has to be whole and at least lowest.
-func (l line) whole(key string, lowest int64, rule string) (int64, error) {
+// intField returns a number that must be whole and at least lowest.
+func (l line) intField(key string, lowest int64, rule string) (int64, error) {
 	n, ok := l.keys[key].(json.Number)
 	v, err := n.Int64()
 	if !ok || err != nil || v < lowest {
-		return 0, breaks(rule, "`%s` of a `%s` is %s, not a whole number from %d on, in digits", key, l.kind, spell(l.keys[key]), lowest)
+		return 0, protocolError(rule, "`%s` of a `%s` is %s, not a whole number from %d on, in digits", key, l.kind, formatValue(l.keys[key]), lowest)
 	}
 	return v, nil
 }
 
-func spell(v any) string {
+func formatValue(v any) string {
 	text, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Sprint(v)
 	}
-	return cut(string(text))
+	return shorten(string(text))
 }
 
-// str returns a string, or "" where there need be none.
-func (l line) str(key string, required bool, rule string) (string, error) {
+// stringField returns a string, or "" if the key is optional and missing.
+func (l line) stringField(key string, required bool, rule string) (string, error) {
 	v, there := l.keys[key]
 	s, ok := v.(string)
 	if there && !ok || required && s == "" {
-		return "", breaks(rule, "`%s` of a `%s` is %s; allowed: a string", key, l.kind, spell(v))
+		return "", protocolError(rule, "`%s` of a `%s` is %s; allowed: a string", key, l.kind, formatValue(v))
 	}
 	return s, nil
 }
 
-// hello is what a plugin says of itself.
+// hello is the content of a plugin's hello.
 type hello struct {
 	window, maxLine int
 	features        []string
 	schema          any
 }
 
-func (h hello) has(feature string) bool { return slices.Contains(h.features, feature) }
+func (h hello) hasFeature(feature string) bool { return slices.Contains(h.features, feature) }
 
 func (l line) hello() (hello, error) {
 	h := hello{window: hostWindow, maxLine: hostMaxLine, schema: l.keys["schema"]}
-	version, err := l.whole("version", 1, ruleVersion)
+	version, err := l.intField("version", 1, ruleVersion)
 	if err != nil {
 		return h, err
 	}
 	if version != 1 {
-		return h, breaks(ruleVersion, "it chose version %d, which the host doesn't speak", version)
+		return h, protocolError(ruleVersion, "it chose version %d, which the host doesn't speak", version)
 	}
-	if _, err := l.str("name", true, ruleName); err != nil {
+	if _, err := l.stringField("name", true, ruleName); err != nil {
 		return h, err
 	}
 	if _, ok := l.keys["features"]; ok {
@@ -119,18 +119,18 @@ func (l line) hello() (hello, error) {
 			h.features = append(h.features, feature)
 		}
 		if !ok {
-			return h, breaks(ruleFeatures, "`features` are %s, not a list of strings", spell(l.keys["features"]))
+			return h, protocolError(ruleFeatures, "`features` are %s, not a list of strings", formatValue(l.keys["features"]))
 		}
 	}
 	if _, ok := l.keys["window"]; ok {
-		w, err := l.whole("window", 1, ruleWindow)
+		w, err := l.intField("window", 1, ruleWindow)
 		if err != nil {
 			return h, err
 		}
 		h.window = int(min(w, hostWindow))
 	}
 	if _, ok := l.keys["max_line"]; ok {
-		m, err := l.whole("max_line", 65536, ruleMaxLine)
+		m, err := l.intField("max_line", 65536, ruleMaxLine)
 		if err != nil {
 			return h, err
 		}
@@ -139,16 +139,16 @@ func (l line) hello() (hello, error) {
 	return h, nil
 }
 
-// problem is one of those of a refusal.
+// problem is one problem of a refusal.
 type problem struct{ key, text string }
 
 func (l line) refusal() (text string, problems []problem, err error) {
-	if text, err = l.str("text", false, ruleRefuse); err != nil {
+	if text, err = l.stringField("text", false, ruleRefuse); err != nil {
 		return "", nil, err
 	}
 	list, ok := l.keys["problems"].([]any)
 	if _, there := l.keys["problems"]; there && !ok {
-		return "", nil, breaks(ruleProblems, "`problems` are %s", spell(l.keys["problems"]))
+		return "", nil, protocolError(ruleProblems, "`problems` are %s", formatValue(l.keys["problems"]))
 	}
 	for _, e := range list {
 		m, _ := e.(map[string]any)
@@ -156,58 +156,58 @@ func (l line) refusal() (text string, problems []problem, err error) {
 		_, there := m["key"]
 		why, _ := m["text"].(string)
 		if why == "" || there && !isString {
-			return "", nil, breaks(ruleProblems, "a problem is %s", spell(e))
+			return "", nil, protocolError(ruleProblems, "a problem is %s", formatValue(e))
 		}
 		problems = append(problems, problem{key, why})
 	}
 	if text == "" && len(problems) == 0 {
-		return "", nil, breaks(ruleRefuse, "a refusal without a word why")
+		return "", nil, protocolError(ruleRefuse, "a refusal without a word why")
 	}
 	return text, problems, nil
 }
 
-// produced is a message of a response.
-type produced struct {
+// outputMessage is a message in a response.
+type outputMessage struct {
 	id, to   string
 	payload  []byte
 	metadata map[string]string
 }
 
-// response is how a request ended.
+// response is the outcome of a request.
 type response struct {
 	id         int64
-	messages   []produced
+	messages   []outputMessage
 	failed     bool
 	kind, text string
 	retryAfter int64
 }
 
 func (l line) response() (r response, err error) {
-	if r.id, err = l.whole("id", 1, ruleIDs); err != nil {
+	if r.id, err = l.intField("id", 1, ruleIDs); err != nil {
 		return r, err
 	}
 	if e, ok := l.keys["error"]; ok && e != nil {
 		m, isObject := e.(map[string]any)
 		if !isObject {
-			return r, breaks(ruleError, "`error` is %s; allowed: an object", spell(e))
+			return r, protocolError(ruleError, "`error` is %s; allowed: an object", formatValue(e))
 		}
 		inner := line{"response's error", m}
 		r.failed = true
-		if r.kind, err = inner.str("kind", false, ruleError); err != nil {
+		if r.kind, err = inner.stringField("kind", false, ruleError); err != nil {
 			return r, err
 		}
-		if r.text, err = inner.str("text", false, ruleError); err != nil {
+		if r.text, err = inner.stringField("text", false, ruleError); err != nil {
 			return r, err
 		}
 		if _, ok := m["retry_after_ms"]; ok {
-			if r.retryAfter, err = inner.whole("retry_after_ms", 0, ruleError); err != nil {
+			if r.retryAfter, err = inner.intField("retry_after_ms", 0, ruleError); err != nil {
 				return r, err
 			}
 		}
 	}
 	list, ok := l.keys["messages"].([]any)
 	if v, there := l.keys["messages"]; there && v != nil && !ok {
-		return r, breaks(ruleMessages, "`messages` are %s; allowed: a list", spell(v))
+		return r, protocolError(ruleMessages, "`messages` are %s; allowed: a list", formatValue(v))
 	}
 	for _, e := range list {
 		m, err := messageOf(e)
@@ -219,46 +219,46 @@ func (l line) response() (r response, err error) {
 	return r, nil
 }
 
-func messageOf(v any) (p produced, err error) {
+func messageOf(v any) (p outputMessage, err error) {
 	keys, ok := v.(map[string]any)
 	if !ok {
-		return p, breaks(ruleMessage, "a message is %s; allowed: an object", spell(v))
+		return p, protocolError(ruleMessage, "a message is %s; allowed: an object", formatValue(v))
 	}
 	l := line{"message", keys}
 	_, plain := keys["payload"]
 	_, coded := keys["payload_b64"]
 	if plain && coded {
-		return p, breaks(ruleBoth, "a message has `payload` and `payload_b64`")
+		return p, protocolError(ruleBoth, "a message has `payload` and `payload_b64`")
 	}
-	text, err := l.str("payload", false, ruleMessage)
+	text, err := l.stringField("payload", false, ruleMessage)
 	if err != nil {
 		return p, err
 	}
 	p.payload = []byte(text)
 	if coded {
-		text, err := l.str("payload_b64", false, ruleBytes)
+		text, err := l.stringField("payload_b64", false, ruleBytes)
 		if err != nil {
 			return p, err
 		}
 		if p.payload, err = base64.StdEncoding.Strict().DecodeString(text); err != nil || strings.ContainsAny(text, "\r\n") {
-			return p, breaks(ruleBytes, "`payload_b64` is %s", spell(text))
+			return p, protocolError(ruleBytes, "`payload_b64` is %s", formatValue(text))
 		}
 	}
-	if p.id, err = l.str("id", false, ruleMessage); err != nil {
+	if p.id, err = l.stringField("id", false, ruleMessage); err != nil {
 		return p, err
 	}
-	if p.to, err = l.str("to", false, ruleMessage); err != nil {
+	if p.to, err = l.stringField("to", false, ruleMessage); err != nil {
 		return p, err
 	}
 	metadata, ok := keys["metadata"].(map[string]any)
 	if v, there := keys["metadata"]; there && v != nil && !ok {
-		return p, breaks(ruleMessage, "`metadata` are %s; allowed: an object of strings", spell(v))
+		return p, protocolError(ruleMessage, "`metadata` are %s; allowed: an object of strings", formatValue(v))
 	}
 	p.metadata = map[string]string{}
 	for key, v := range metadata {
 		s, ok := v.(string)
 		if !ok {
-			return p, breaks(ruleMessage, "the metadata's %q is %s, not a string", key, spell(v))
+			return p, protocolError(ruleMessage, "the metadata's %q is %s, not a string", key, formatValue(v))
 		}
 		p.metadata[key] = s
 	}
@@ -266,19 +266,19 @@ func messageOf(v any) (p produced, err error) {
 }
 
 func (l line) log() error {
-	level, err := l.str("level", true, ruleLog)
+	level, err := l.stringField("level", true, ruleLog)
 	if err != nil {
 		return err
 	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, level) {
-		return breaks(ruleLog, "a `log` with the level %q", level)
+		return protocolError(ruleLog, "a `log` with the level %q", level)
 	}
-	if _, err := l.str("text", false, ruleLog); err != nil {
+	if _, err := l.stringField("text", false, ruleLog); err != nil {
 		return err
 	}
 	if fields, there := l.keys["fields"]; there {
 		if _, ok := fields.(map[string]any); !ok {
-			return breaks(ruleLog, "the fields of a `log` are %s", spell(fields))
+			return protocolError(ruleLog, "the fields of a `log` are %s", formatValue(fields))
 		}
 	}
 	return nil

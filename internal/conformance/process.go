@@ -14,10 +14,10 @@ import (
 	"time"
 )
 
-// longestRead is more than any plugin may write in a line.
+// longestRead is longer than any line that a plugin may write.
 const longestRead = hostMaxLine + 2<<20
 
-// process is a run of the program.
+// process is one running program.
 type process struct {
 	cmd   *exec.Cmd
 	stdin *os.File
@@ -31,11 +31,11 @@ type process struct {
 	stderr bytes.Buffer
 	log    []string
 	// begun is how much there is of a line whose end hasn't come.
-	begun int
+	unfinishedLength int
 }
 
-// environment is what a host leaves of its own for plugins.
-func environment() []string {
+// pluginEnvironment returns the part of its own environment that a host passes to plugins.
+func pluginEnvironment() []string {
 	kept := []string{"PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR"}
 	var env []string
 	for _, e := range os.Environ() {
@@ -46,7 +46,7 @@ func environment() []string {
 	return append(env, "PENTROUGH_PLUGIN=1")
 }
 
-func start(command, env []string) (*process, error) {
+func startProcess(command, env []string) (*process, error) {
 	var files []*os.File
 	pipe := func() (r, w *os.File, err error) {
 		if r, w, err = os.Pipe(); err == nil {
@@ -61,7 +61,7 @@ func start(command, env []string) (*process, error) {
 	p := &process{stdin: in, lines: make(chan []byte, 256), exited: make(chan struct{})}
 	if err == nil {
 		p.cmd = exec.Command(command[0], command[1:]...)
-		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr, p.cmd.Env = stdin, stdout, stderr, append(environment(), env...)
+		p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr, p.cmd.Env = stdin, stdout, stderr, append(pluginEnvironment(), env...)
 		ownGroup(p.cmd)
 		err = p.cmd.Start()
 	}
@@ -90,7 +90,8 @@ func start(command, env []string) (*process, error) {
 	return p, nil
 }
 
-// readLines takes the lines of standard output apart. One without an end, or without measure, comes without its line feed as well.
+// readLines splits standard output into lines. It also passes on a line without an end, or one
+// that is too long, without a line feed.
 func (p *process) readLines(ctx context.Context, r io.Reader) {
 	defer close(p.lines)
 	var buf []byte
@@ -115,7 +116,7 @@ func (p *process) readLines(ctx context.Context, r io.Reader) {
 			}
 		}
 		p.mu.Lock()
-		p.begun = len(buf)
+		p.unfinishedLength = len(buf)
 		p.mu.Unlock()
 		if err != nil {
 			return
@@ -126,10 +127,10 @@ func (p *process) readLines(ctx context.Context, r io.Reader) {
 func (p *process) unfinished() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.begun
+	return p.unfinishedLength
 }
 
-// mostStderr is how much of its standard error is kept.
+// mostStderr is how much of standard error is kept.
 const mostStderr = 1 << 20
 
 func (p *process) readStderr(r io.Reader) {
@@ -151,20 +152,20 @@ func (p *process) diagnostics() string {
 	return p.stderr.String()
 }
 
-func (p *process) note(format string, args ...any) {
+func (p *process) noteEvent(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.log = append(p.log, fmt.Sprintf(format, args...))
 }
 
-// write hands bytes to the program within a time, where that can be measured.
+// write writes bytes to the program, with a deadline where the system supports one.
 func (p *process) write(data []byte, within time.Duration) error {
 	_ = p.stdin.SetWriteDeadline(time.Now().Add(within)) // some systems' pipes have none
 	_, err := p.stdin.Write(data)
 	return err
 }
 
-// kill ends the program with all that it started, and returns when nothing of it is left.
+// kill ends the program and everything that it started, and waits for that.
 func (p *process) kill() {
 	p.stdin.Close()
 	killGroup(p.cmd)
@@ -176,7 +177,7 @@ func (p *process) kill() {
 // shown is how much of a line is shown.
 const shown = 300
 
-func cut(text string) string {
+func shorten(text string) string {
 	if len(text) <= shown {
 		return text
 	}

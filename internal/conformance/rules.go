@@ -1,6 +1,6 @@
 package conformance
 
-// Sentences of the page; a test finds each of them there.
+// The rules are sentences of docs/process-protocol.md. A test finds each of them there.
 const (
 	ruleLine      = "Each line is one JSON object in UTF-8 (RFC 8259, no byte order mark) and ends with a line feed."
 	ruleType      = "Every object has a `type`."

@@ -23,7 +23,8 @@ const (
 	long = time.Hour
 )
 
-// trial is one check of one subject: the process that runs, and what is open with it. Its methods end the check at the first thing that is wrong.
+// trial is one check of one subject. It has the running process and its pending requests. Its
+// methods end the check at the first failure.
 type trial struct {
 	Subject
 	ctx  context.Context
@@ -38,27 +39,27 @@ type trial struct {
 	logged  []line
 }
 
-func (t *trial) fail(format string, args ...any) { t.breaks(t.rule, format, args...) }
+func (t *trial) fail(format string, args ...any) { t.failRule(t.rule, format, args...) }
 
-func (t *trial) breaks(rule, format string, args ...any) {
+func (t *trial) failRule(rule, format string, args ...any) {
 	panic(&Failure{What: fmt.Sprintf(format, args...), Rule: rule})
 }
 
-// check ends the trial with an error, and the rule that it knows.
-func (t *trial) check(err error) {
+// failOn ends the check if err isn't nil, with the rule that the error names.
+func (t *trial) failOn(err error) {
 	if err == nil {
 		return
 	}
-	if b, ok := errors.AsType[*broken](err); ok {
-		t.breaks(b.rule, "%s", b.what)
+	if b, ok := errors.AsType[*lineError](err); ok {
+		t.failRule(b.rule, "%s", b.what)
 	}
 	t.fail("%v", err)
 }
 
-// launch starts the program anew.
+// launch starts the program again.
 func (t *trial) launch() {
-	t.stop()
-	p, err := start(t.Command, t.Env)
+	t.killProcess()
+	p, err := startProcess(t.Command, t.Env)
 	if err != nil {
 		t.fail("starting %q: %v", t.Command[0], err)
 	}
@@ -66,20 +67,20 @@ func (t *trial) launch() {
 }
 
 // stop ends what runs, whatever it does.
-func (t *trial) stop() {
+func (t *trial) killProcess() {
 	if t.p != nil {
 		t.p.kill()
 	}
 }
 
-// exchange is what was said to the process and by it.
+// exchange returns what was exchanged with the process.
 func (t *trial) exchange() []string {
 	if t.p == nil {
 		return nil
 	}
 	lines := t.p.log
 	for text := range strings.Lines(t.p.diagnostics()) {
-		lines = append(lines, "! "+cut(strings.TrimRight(text, "\r\n")))
+		lines = append(lines, "! "+shorten(strings.TrimRight(text, "\r\n")))
 	}
 	return lines
 }
@@ -97,26 +98,26 @@ func encode(v any) []byte {
 	return b.Bytes()
 }
 
-// send writes a line that is whatever the check wants it to be.
+// send writes any text as a line.
 func (t *trial) send(text string) {
 	t.heard = false
-	t.p.note("> %s", cut(text))
+	t.p.noteEvent("> %s", shorten(text))
 	if err := t.p.write([]byte(text+"\n"), t.Patience); err != nil {
-		t.gone(fmt.Sprintf("it took no more lines (%v)", err))
+		t.failEnded(fmt.Sprintf("it took no more lines (%v)", err))
 	}
 }
 
 func (t *trial) write(o object) { t.send(strings.TrimSuffix(string(encode(o)), "\n")) }
 
-func (t *trial) greeting(versions ...int) object {
+func (t *trial) helloOf(versions ...int) object {
 	return object{
 		"type": "hello", "versions": versions, "host": object{"name": "check", "version": "v0.0.0"}, "pipeline": "check", "config": t.Config, "window": hostWindow,
 		"max_line": hostMaxLine, "log_level": "debug",
 	}
 }
 
-// gone tells that the process can't be spoken with any more, and how it ended.
-func (t *trial) gone(what string) {
+// failEnded ends the check because the process can't be reached any more, and says how it ended.
+func (t *trial) failEnded(what string) {
 	select {
 	case <-t.p.exited:
 		what += ": it has ended, " + t.p.cmd.ProcessState.String()
@@ -125,11 +126,12 @@ func (t *trial) gone(what string) {
 	t.fail("%s", what)
 }
 
-// receive returns the next line that isn't blank, a log line, or of an unknown type. want is what is waited for.
+// receive returns the next line. It skips blank lines, log lines and lines of unknown types. want
+// describes the expected line.
 func (t *trial) receive(want string) line {
 	l, ok := t.receiveOrEnd(want)
 	if !ok {
-		t.gone("it ended its standard output where " + want + " was waited for")
+		t.failEnded("it ended its standard output where " + want + " was waited for")
 	}
 	return l
 }
@@ -148,7 +150,7 @@ func (t *trial) receiveOrEnd(want string) (line, bool) {
 		case raw, ok = <-t.p.lines:
 		case <-timer.C:
 			if n := t.p.unfinished(); n > 0 {
-				t.breaks(ruleLine, "%d bytes of a line, and no line feed within %v, where %s was waited for", n, t.Patience, want)
+				t.failRule(ruleLine, "%d bytes of a line, and no line feed within %v, where %s was waited for", n, t.Patience, want)
 			}
 			if !t.heard {
 				t.fail("no %s within %v, and it wrote nothing: did it flush its standard output?", want, t.Patience)
@@ -161,12 +163,12 @@ func (t *trial) receiveOrEnd(want string) (line, bool) {
 			return line{}, false
 		}
 		t.heard = true
-		t.p.note("< %s", cut(strings.TrimSuffix(string(raw), "\n")))
-		l, err := parse(raw, longest)
-		t.check(err)
+		t.p.noteEvent("< %s", shorten(strings.TrimSuffix(string(raw), "\n")))
+		l, err := parseLine(raw, longest)
+		t.failOn(err)
 		switch l.kind {
 		case "log":
-			t.check(l.log())
+			t.failOn(l.log())
 			t.logged = append(t.logged, l)
 		case "hello", "ready", "refuse", "response", "pong", "drained":
 			return l, true
@@ -174,17 +176,17 @@ func (t *trial) receiveOrEnd(want string) (line, bool) {
 	}
 }
 
-// begin launches the program and greets it as the host does, until it is ready.
-func (t *trial) begin() {
+// startReady starts the program and exchanges hello lines until the program is ready.
+func (t *trial) startReady() {
 	t.launch()
-	t.write(t.greeting(1))
-	t.meet()
+	t.write(t.helloOf(1))
+	t.receiveHello()
 }
 
-// refused ends the check, as the plugin refuses the config.
-func (t *trial) refused(l line) {
+// failRefused ends the check, because the plugin has refused the config.
+func (t *trial) failRefused(l line) {
 	text, problems, err := l.refusal()
-	t.check(err)
+	t.failOn(err)
 	var why []string
 	if text != "" {
 		why = append(why, text)
@@ -198,30 +200,30 @@ func (t *trial) refused(l line) {
 	panic(&Failure{What: "it refuses the config: " + strings.Join(why, "; "), Rule: t.rule, refused: true})
 }
 
-// meet takes the plugin's hello and ready.
-func (t *trial) meet() {
+// receiveHello receives the plugin's hello and ready.
+func (t *trial) receiveHello() {
 	l := t.receive("`hello`")
 	if l.kind == "refuse" {
-		t.refused(l)
+		t.failRefused(l)
 	}
 	if l.kind != "hello" {
-		t.breaks(ruleFirst, "its first line is a `%s`", l.kind)
+		t.failRule(ruleFirst, "its first line is a `%s`", l.kind)
 	}
 	h, err := l.hello()
-	t.check(err)
+	t.failOn(err)
 	t.hello = h
 	switch l := t.receive("`ready`"); l.kind {
 	case "ready":
 		t.ready = true
 	case "refuse":
-		t.refused(l)
+		t.failRefused(l)
 	default:
-		t.breaks(ruleStart, "a `%s` comes where `ready` was waited for", l.kind)
+		t.failRule(ruleStart, "a `%s` comes where `ready` was waited for", l.kind)
 	}
 }
 
-// payload is a message with these bytes and metadata.
-func payload(data []byte, metadata map[string]string) object {
+// messageObject returns a message with these bytes and metadata.
+func messageObject(data []byte, metadata map[string]string) object {
 	m := object{"id": "m", "metadata": metadata}
 	if utf8.Valid(data) {
 		m["payload"] = string(data)
@@ -234,72 +236,75 @@ func payload(data []byte, metadata map[string]string) object {
 	return m
 }
 
-// sample is the subject's own message.
-func (t *trial) sample() object { return payload(t.Message, map[string]string{"message_id": "m"}) }
+// sampleMessage returns the subject's own message.
+func (t *trial) sampleMessage() object {
+	return messageObject(t.Message, map[string]string{"message_id": "m"})
+}
 
-// request is a request with the next id, which is pending from now on.
+// request returns a request with the next id, which is pending from now on.
 func (t *trial) request(message object, remaining time.Duration) object {
 	t.next++
 	t.pending[t.next] = true
 	return object{"type": "request", "id": t.next, "remaining_ms": remaining.Milliseconds(), "message": message}
 }
 
-// ask writes a request and returns its id.
-func (t *trial) ask(message object) int64 {
+// sendRequest writes a request and returns its id.
+func (t *trial) sendRequest(message object) int64 {
 	t.write(t.request(message, long))
 	return t.next
 }
 
-// answer takes the next line, which must be a response that is waited for.
-func (t *trial) answer() response {
+// receiveResponse receives the next line, which must be the response to a pending request.
+func (t *trial) receiveResponse() response {
 	l := t.receive("a `response`")
 	if l.kind == "drained" {
-		t.breaks(ruleDrain, "`drained` comes before all is answered")
+		t.failRule(ruleDrain, "`drained` comes before all is answered")
 	}
 	if l.kind != "response" {
-		t.breaks(ruleOnce, "a `%s` comes where a `response` was waited for", l.kind)
+		t.failRule(ruleOnce, "a `%s` comes where a `response` was waited for", l.kind)
 	}
 	r, err := l.response()
-	t.check(err)
+	t.failOn(err)
 	if !t.pending[r.id] {
-		t.breaks(ruleOnce, "a response to %d, which is answered already, or was never asked", r.id)
+		t.failRule(ruleOnce, "a response to %d, which is answered already, or was never asked", r.id)
 	}
 	delete(t.pending, r.id)
 	return r
 }
 
-// call asks and takes the answer.
-func (t *trial) call(message object) response {
-	id := t.ask(message)
-	r := t.answer()
+// roundTrip sends a request and receives its response.
+func (t *trial) roundTrip(message object) response {
+	id := t.sendRequest(message)
+	r := t.receiveResponse()
 	if r.id != id {
-		t.breaks(ruleOnce, "the response to %d, where only %d was unanswered", r.id, id)
+		t.failRule(ruleOnce, "the response to %d, where only %d was unanswered", r.id, id)
 	}
 	return r
 }
 
-// quiet asks for a pong, before which nothing else may come: no response is written twice.
-func (t *trial) quiet() {
+// checkQuiet sends a ping. Only the pong may come: no response is written twice.
+func (t *trial) checkQuiet() {
 	t.next++
 	t.write(object{"type": "ping", "id": t.next})
 	l := t.receive("`pong`")
 	if l.kind == "response" {
-		t.breaks(ruleOnce, "a response, where no request is unanswered")
+		t.failRule(ruleOnce, "a response, where no request is unanswered")
 	}
-	if id, err := l.whole("id", 1, rulePing); l.kind != "pong" || err != nil || id != t.next {
-		t.breaks(rulePing, "a `%s` with the id %s comes where the `pong` of %d was waited for", l.kind, spell(l.keys["id"]), t.next)
+	if id, err := l.intField("id", 1, rulePing); l.kind != "pong" || err != nil || id != t.next {
+		t.failRule(rulePing, "a `%s` with the id %s comes where the `pong` of %d was waited for", l.kind, formatValue(l.keys["id"]), t.next)
 	}
 }
 
-// end closes standard input and waits for the exit with status 0.
-func (t *trial) end() {
-	t.p.note("- standard input was closed")
+// endInput closes standard input and waits for an exit with status 0.
+func (t *trial) endInput() {
+	t.p.noteEvent("- standard input was closed")
 	t.p.stdin.Close()
-	t.leaves(ruleEnd, 0)
+	t.checkExitOutput(ruleEnd, 0)
 }
 
-// leaves waits for the end of the process. What it still writes must be lines of the protocol, and nothing that was to come once comes twice.
-func (t *trial) leaves(rule string, status int) {
+// checkExitOutput waits for the end of the process. What it still writes must be lines of the
+// protocol, and no response may come twice.
+func (t *trial) checkExitOutput(rule string, status int) {
 	old := t.rule
 	t.rule = rule
 	for {
@@ -309,21 +314,21 @@ func (t *trial) leaves(rule string, status int) {
 		}
 		if l.kind == "response" {
 			r, err := l.response()
-			t.check(err)
+			t.failOn(err)
 			if !t.pending[r.id] {
-				t.breaks(ruleOnce, "a response to %d, which is answered already, or was never asked", r.id)
+				t.failRule(ruleOnce, "a response to %d, which is answered already, or was never asked", r.id)
 			}
 			delete(t.pending, r.id)
 			continue
 		}
 		t.fail("a `%s` comes where only the end was waited for", l.kind)
 	}
-	t.exits(status)
+	t.checkExitStatus(status)
 	t.rule = old
 }
 
-// exits waits for the end of the process and holds its status.
-func (t *trial) exits(status int) {
+// checkExitStatus waits for the end of the process and checks its status.
+func (t *trial) checkExitStatus(status int) {
 	timer := time.NewTimer(t.Patience)
 	defer timer.Stop()
 	select {
@@ -333,14 +338,15 @@ func (t *trial) exits(status int) {
 	case <-t.ctx.Done():
 		t.fail("%v", context.Cause(t.ctx))
 	}
-	t.p.note("- it has ended: %v", t.p.cmd.ProcessState)
+	t.p.noteEvent("- it has ended: %v", t.p.cmd.ProcessState)
 	if code := t.p.cmd.ProcessState.ExitCode(); status >= 0 && code != status {
 		t.fail("it ended with %v, not with status %d", t.p.cmd.ProcessState, status)
 	}
 }
 
-// says waits until the program has written a text to its standard error; an empty text is anything.
-func (t *trial) says(text string) {
+// waitForStderr waits until the program has written the text to its standard error. An empty text
+// matches anything.
+func (t *trial) waitForStderr(text string) {
 	deadline := time.NewTimer(t.Patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -362,8 +368,8 @@ func (t *trial) says(text string) {
 	}
 }
 
-// with returns metadata of an echo plugin's message, made of keys and values in turn.
-func with(pairs ...string) map[string]string {
+// metadataOf returns metadata from alternating keys and values.
+func metadataOf(pairs ...string) map[string]string {
 	m := map[string]string{"message_id": "m"}
 	for i := 0; i < len(pairs); i += 2 {
 		m[pairs[i]] = pairs[i+1]
@@ -371,19 +377,19 @@ func with(pairs ...string) map[string]string {
 	return m
 }
 
-// same holds a produced message against what it should be an echo of.
-func (t *trial) same(r response, data []byte, metadata map[string]string) {
+// checkEchoed compares the message of a response with the message that it should echo.
+func (t *trial) checkEchoed(r response, data []byte, metadata map[string]string) {
 	if r.failed || len(r.messages) != 1 {
 		t.fail("the response has %d messages, error %q %q", len(r.messages), r.kind, r.text)
 	}
-	t.sameMessage(r.messages[0], data, metadata)
+	t.checkSameMessage(r.messages[0], data, metadata)
 }
 
-func (t *trial) sameMessage(m produced, data []byte, metadata map[string]string) {
+func (t *trial) checkSameMessage(m outputMessage, data []byte, metadata map[string]string) {
 	if !bytes.Equal(m.payload, data) {
-		t.breaks(ruleBytes, "the payload %s came back as %s", cut(fmt.Sprintf("%q", data)), cut(fmt.Sprintf("%q", m.payload)))
+		t.failRule(ruleBytes, "the payload %s came back as %s", shorten(fmt.Sprintf("%q", data)), shorten(fmt.Sprintf("%q", m.payload)))
 	}
 	if !maps.Equal(m.metadata, metadata) {
-		t.breaks(ruleMessage, "the metadata %s came back as %s", spell(metadata), spell(m.metadata))
+		t.failRule(ruleMessage, "the metadata %s came back as %s", formatValue(metadata), formatValue(m.metadata))
 	}
 }

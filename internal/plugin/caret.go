@@ -12,13 +12,14 @@ import (
 const (
 	// indent stands before what a message quotes on lines of its own.
 	indent = "\n    "
-	// shown is how many bytes of a line are shown around a place in it, shownBefore how many of them
-	// before the place at most.
+	// shown is the number of bytes of a line that are shown around an offset. At most shownBefore
+	// of them are before the offset.
 	shown, shownBefore = 100, 60
 )
 
-// Caret shows the line of a text that an offset is in, and below it a sign at the place, each after
-// a line end and indented. It is empty if the line is. A tab is shown as a space.
+// Caret returns the line of a text that contains an offset, and below it a sign at the offset.
+// Each of the two begins with a line feed and is indented. If the line is empty, Caret returns "".
+// A tab becomes a space.
 func Caret(text string, offset int) string {
 	start := strings.LastIndexByte(text[:offset], '\n') + 1
 	before, after := text[start:offset], text[offset:]

@@ -13,34 +13,36 @@ import (
 	"github.com/pentrough/pentrough/internal/spelling"
 )
 
-// Decoder fills configuration structs from the tree of a file: map[string]any as TOML decodes it, in which [Substituted] stands for
-// strings with substitutions. It collects every problem instead of stopping at the first. A Decoder is for one file and one goroutine.
+// Decoder fills configuration structs from the tree of a file. The tree is a map[string]any as
+// TOML decodes it, with [Substituted] in place of strings with substitutions. A Decoder collects
+// all problems instead of stopping at the first. It is for one file and one goroutine.
 type Decoder struct {
-	// Set is what can be named.
+	// Set has the plugins that the file can name.
 	Set *Set
 	// Tables are the file's named tables by kind: Tables["codec"]["x"] is [codec.x].
 	Tables map[string]map[string]any
 
-	// Problems is what was wrong so far. A named table is decoded once for each use and tells its problems each time.
+	// Problems are the problems so far. A named table is decoded once for each use and reports its
+	// problems each time.
 	Problems []Problem
 	// References are all references found so far.
 	References []Ref
 	// Instances are the plugins that fields hold, by the field's path.
 	Instances map[string]Instance
-	// Meant is what was probably meant where an unknown plugin is named, by the field's path: an instance without a Config. If nothing
-	// is near, its name and type are what was written.
+	// Meant is what was probably meant where an unknown plugin is named, by the field's path: an
+	// instance without a Config. If nothing is near, its name and type are what was written.
 	Meant map[string]Instance
 	// Used are the paths of the named tables that something refers to by name.
 	Used map[string]bool
 
 	building map[string]bool
-	// Secrets are what messages must not show; nil is a set that begins empty.
+	// Secrets are texts that messages must not show. nil is a set that begins empty.
 	Secrets *redact.Set
 	// secrets are the texts that must not be shown, by path.
 	secrets map[string]string
 }
 
-// Ref is a [Reference] found in a configuration.
+// Ref is a [Reference] that was found in a configuration.
 type Ref struct {
 	// Path is the field's path.
 	Path string
@@ -64,13 +66,14 @@ type Instance struct {
 	References []Ref
 }
 
-// Table decodes the table m at path into the struct that ptr points to, over the defaults that are there.
+// Table decodes the table m at path into the struct that ptr points to. The struct has the
+// defaults.
 func (d *Decoder) Table(path string, m map[string]any, ptr any) {
-	d.table(path, m, reflect.ValueOf(ptr).Elem(), false)
+	d.decodeTable(path, m, reflect.ValueOf(ptr).Elem(), false)
 }
 
-func (d *Decoder) table(path string, m map[string]any, rv reflect.Value, typed bool) {
-	fields := specs(rv.Type())
+func (d *Decoder) decodeTable(path string, m map[string]any, rv reflect.Value, typed bool) {
+	fields := specsOf(rv.Type())
 	allowed := make([]string, 0, len(fields)+1)
 	if typed {
 		allowed = append(allowed, "type")
@@ -86,34 +89,34 @@ func (d *Decoder) table(path string, m map[string]any, rv reflect.Value, typed b
 		}
 		if i := slices.IndexFunc(fields, func(s spec) bool { return slices.Contains(s.renamed, key) }); i >= 0 {
 			misspelt[fields[i].key] = true
-			d.problem(Join(path, key), key+" is now "+fields[i].key, "", "")
+			d.addProblem(Join(path, key), key+" is now "+fields[i].key, "", "")
 			continue
 		}
 		meant := spelling.Nearest(key, allowed)
 		misspelt[meant] = true
-		d.problem(Join(path, key), "unknown key", Names(allowed), meant)
+		d.addProblem(Join(path, key), "unknown key", Names(allowed), meant)
 	}
 	for _, s := range fields {
 		at := Join(path, s.key)
 		v, ok := m[s.key]
 		if !ok {
 			if s.required && !misspelt[s.key] {
-				d.problem(at, "missing: "+wanted(s), "", "")
+				d.addProblem(at, "missing: "+purposeOf(s), "", "")
 			}
 			continue
 		}
 		if sub, ok := v.(Substituted); ok && sub.Whole && !sub.File && !s.secret && rv.FieldByIndex(s.index).Kind() != reflect.Interface {
 			d.redactor().Open(sub.Text)
 		}
-		d.value(at, v, rv.FieldByIndex(s.index), s)
+		d.decodeValue(at, v, rv.FieldByIndex(s.index), s)
 	}
 }
 
-// value decodes v into rv and reports whether it fitted.
-func (d *Decoder) value(path string, v any, rv reflect.Value, s spec) bool {
+// decodeValue decodes v into rv and reports whether it fitted.
+func (d *Decoder) decodeValue(path string, v any, rv reflect.Value, s spec) bool {
 	t := rv.Type()
 	if t.Kind() == reflect.Interface {
-		return d.iface(path, v, rv)
+		return d.decodeInterface(path, v, rv)
 	}
 	if t == timeType {
 		if at, ok := v.(time.Time); ok {
@@ -122,7 +125,7 @@ func (d *Decoder) value(path string, v any, rv reflect.Value, s spec) bool {
 		}
 	}
 	if t != durationType && reflect.PointerTo(t).Implements(unmarshaler) {
-		return d.text(path, v, rv, s)
+		return d.decodeText(path, v, rv, s)
 	}
 	switch {
 	case t.Kind() == reflect.Pointer:
@@ -132,7 +135,7 @@ func (d *Decoder) value(path string, v any, rv reflect.Value, s spec) bool {
 		} else {
 			fresh.Elem().Set(rv.Elem())
 		}
-		ok := d.value(path, v, fresh.Elem(), s)
+		ok := d.decodeValue(path, v, fresh.Elem(), s)
 		rv.Set(fresh)
 		return ok
 	case t.Kind() == reflect.Struct:
@@ -142,24 +145,24 @@ func (d *Decoder) value(path string, v any, rv reflect.Value, s spec) bool {
 			return false
 		}
 		before := len(d.Problems)
-		d.table(path, m, rv, false)
+		d.decodeTable(path, m, rv, false)
 		return len(d.Problems) == before
 	case t.Kind() == reflect.Slice:
-		return d.list(path, v, rv, s)
+		return d.decodeList(path, v, rv, s)
 	case t.Kind() == reflect.Map && t.Key().Kind() == reflect.String:
-		return d.dict(path, v, rv, s)
-	case scalar(t):
-		return d.scalar(path, v, rv, s)
+		return d.decodeMap(path, v, rv, s)
+	case isScalar(t):
+		return d.decodeScalar(path, v, rv, s)
 	}
 	panic(fmt.Sprintf("configuration field %q: a file can't hold a %v", s.key, t))
 }
 
 func (d *Decoder) wrongType(path string, v any, allowed string) {
-	d.problem(path, kindOf(v)+" can't stand here", allowed, "")
+	d.addProblem(path, kindOf(v)+" can't stand here", allowed, "")
 }
 
-// iface decodes a nested plugin, or anything at all.
-func (d *Decoder) iface(path string, v any, rv reflect.Value) bool {
+// decodeInterface decodes a nested plugin, or a value of any type.
+func (d *Decoder) decodeInterface(path string, v any, rv reflect.Value) bool {
 	t := rv.Type()
 	if t.NumMethod() == 0 {
 		rv.Set(reflect.ValueOf(Plain(v)))
@@ -171,7 +174,7 @@ func (d *Decoder) iface(path string, v any, rv reflect.Value) bool {
 	}
 	inst, ok := d.Plugin(kind.Name, path, v)
 	if !ok {
-		d.guess(kind, path, v)
+		d.noteGuess(kind, path, v)
 		return false
 	}
 	if d.Instances == nil {
@@ -182,7 +185,7 @@ func (d *Decoder) iface(path string, v any, rv reflect.Value) bool {
 	return true
 }
 
-func (d *Decoder) text(path string, v any, rv reflect.Value, s spec) bool {
+func (d *Decoder) decodeText(path string, v any, rv reflect.Value, s spec) bool {
 	text, shown, ok := textOf(v)
 	if !ok {
 		d.wrongType(path, v, "a string"+exampleOf(s))
@@ -194,21 +197,21 @@ func (d *Decoder) text(path string, v any, rv reflect.Value, s spec) bool {
 		if s.secret {
 			shown = "the value"
 		}
-		d.problem(path, fmt.Sprintf("%s doesn't fit: %s", shown, d.redactAt(path, err.Error())), strings.Join(s.enum, ", "), "")
+		d.addProblem(path, fmt.Sprintf("%s doesn't fit: %s", shown, d.redactAt(path, err.Error())), strings.Join(s.enum, ", "), "")
 		return false
 	}
 	rv.Set(fresh.Elem())
-	d.reference(path, text, shown, rv)
-	return d.enumOf(path, text, shown, s)
+	d.noteReference(path, text, shown, rv)
+	return d.checkEnum(path, text, shown, s)
 }
 
-// list decodes a list; where elements are single values, one may stand alone.
-func (d *Decoder) list(path string, v any, rv reflect.Value, s spec) bool {
+// decodeList decodes a list. A single value may replace a list of single values.
+func (d *Decoder) decodeList(path string, v any, rv reflect.Value, s spec) bool {
 	elem := rv.Type().Elem()
 	values, isList := listOf(v)
 	alone := !isList
 	if alone {
-		if _, isTable := v.(map[string]any); isTable || !scalar(elem) && elem.Kind() != reflect.Interface {
+		if _, isTable := v.(map[string]any); isTable || !isScalar(elem) && elem.Kind() != reflect.Interface {
 			d.wrongType(path, v, "a list")
 			return false
 		}
@@ -225,14 +228,14 @@ func (d *Decoder) list(path string, v any, rv reflect.Value, s spec) bool {
 		if elem.Kind() == reflect.Struct {
 			setDefaults(out.Index(i).Addr())
 		}
-		ok = d.value(at, e, out.Index(i), element) && ok
+		ok = d.decodeValue(at, e, out.Index(i), element) && ok
 	}
 	rv.Set(out)
-	return d.lengthOf(path, len(values), "elements", s) && ok
+	return d.checkLength(path, len(values), "elements", s) && ok
 }
 
-// dict decodes a table with free keys.
-func (d *Decoder) dict(path string, v any, rv reflect.Value, s spec) bool {
+// decodeMap decodes a table with free keys.
+func (d *Decoder) decodeMap(path string, v any, rv reflect.Value, s spec) bool {
 	m, ok := v.(map[string]any)
 	if !ok {
 		d.wrongType(path, v, "a table")
@@ -247,22 +250,22 @@ func (d *Decoder) dict(path string, v any, rv reflect.Value, s spec) bool {
 		if t.Elem().Kind() == reflect.Struct {
 			setDefaults(value)
 		}
-		if d.value(Join(path, key), m[key], value.Elem(), element) {
+		if d.decodeValue(Join(path, key), m[key], value.Elem(), element) {
 			out.SetMapIndex(reflect.ValueOf(key).Convert(t.Key()), value.Elem())
 		} else {
 			ok = false
 			if t.Elem().Kind() == reflect.Struct {
-				// What refers to this table shall not be told as well that it is missing.
+				// The table exists, so that a reference to it isn't reported, too.
 				out.SetMapIndex(reflect.ValueOf(key).Convert(t.Key()), value.Elem())
 			}
 		}
 	}
 	rv.Set(out)
-	return d.lengthOf(path, len(m), "entries", s) && ok
+	return d.checkLength(path, len(m), "entries", s) && ok
 }
 
-// reference notes rv if it refers to something.
-func (d *Decoder) reference(path, text, shown string, rv reflect.Value) {
+// noteReference records rv if it is a reference.
+func (d *Decoder) noteReference(path, text, shown string, rv reflect.Value) {
 	if text == "" || !rv.Type().Implements(referenceType) {
 		return
 	}
@@ -270,16 +273,16 @@ func (d *Decoder) reference(path, text, shown string, rv reflect.Value) {
 	d.References = append(d.References, Ref{Path: path, To: to, Value: text, Shown: shown})
 }
 
-// noteSecret remembers the text of v if it must not be shown.
+// noteSecret remembers the text of v if messages must not show it.
 func (d *Decoder) noteSecret(path string, v any, s spec) {
 	text, _, _ := textOf(v)
 	if sub, ok := v.(Substituted); s.secret || ok && sub.File {
-		d.keep(path, text)
+		d.rememberSecret(path, text)
 	}
 }
 
-// wanted is what a required field is for.
-func wanted(s spec) string {
+// purposeOf returns what a required field is for.
+func purposeOf(s spec) string {
 	text := strings.TrimSuffix(s.doc, ".")
 	if s.example != "" {
 		text += ", such as " + s.example
@@ -294,10 +297,10 @@ func exampleOf(s spec) string {
 	return " such as " + s.example
 }
 
-// keysOf names the keys of a table.
+// keysOf returns the keys of a table as text.
 func keysOf(t reflect.Type) string {
 	var keys []string
-	for _, s := range specs(t) {
+	for _, s := range specsOf(t) {
 		keys = append(keys, s.key)
 	}
 	return Names(keys)

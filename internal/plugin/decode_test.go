@@ -117,7 +117,8 @@ func TestDecodeEverything(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(everything{}), cmp.Comparer(func(a, b *regexp.Regexp) bool { return a.String() == b.String() })); diff != "" {
 		t.Error(diff)
 	}
-	// The defaults are one value for all uses: decoding must not reach through their maps and pointers.
+	// The defaults are one value for all uses: decoding must not reach through their maps and
+	// pointers.
 	if everythingDefaults.Optional.On || everythingDefaults.Labels["a"] != "b" || len(everythingDefaults.Labels) != 1 {
 		t.Errorf("the defaults were changed: %+v", everythingDefaults)
 	}
@@ -295,7 +296,7 @@ func TestHides(t *testing.T) {
 		{reflect.TypeFor[hidden](), true}, {reflect.TypeFor[[]hidden](), true}, {reflect.TypeFor[map[string]*hidden](), true},
 		{reflect.TypeFor[string](), false}, {reflect.TypeFor[target](), false}, {reflect.TypeFor[time.Time](), false},
 	} {
-		if got := hides(test.of); got != test.want {
+		if got := hidesText(test.of); got != test.want {
 			t.Errorf("hides(%v) = %v", test.of, got)
 		}
 	}

@@ -15,7 +15,8 @@ import (
 type Field struct {
 	Key  string
 	Type Type
-	// Default is the value without a setting: a string, bool, int64, float64, []any or map[string]any. Nil: there is none.
+	// Default is the value without a setting: a string, bool, int64, float64, []any or
+	// map[string]any. Nil: there is none.
 	Default any
 	// Unit is what a number counts; Example is a value as TOML.
 	Unit, Example string
@@ -30,7 +31,7 @@ type Field struct {
 // Shape is how a setting is written in TOML.
 type Shape int
 
-// The shapes.
+// The shapes of settings.
 const (
 	ShapeAny Shape = iota
 	ShapeString
@@ -62,7 +63,7 @@ type Type struct {
 	Kind string
 }
 
-// Word says the type in a word or few.
+// Word returns the type in one or a few words.
 func (t Type) Word() string {
 	switch t.Shape {
 	case ShapeString:
@@ -106,23 +107,24 @@ func (t Type) plural() string {
 	}
 }
 
-// Single says whether the type is written as one value.
+// Single reports whether the type is written as one value.
 func (t Type) Single() bool {
 	return t.Shape != ShapeAny && t.Shape < ShapeList
 }
 
-// Fields describes the settings of a configuration: config is a pointer to its struct with every default set.
+// Fields describes the settings of a configuration: config is a pointer to its struct with every
+// default set.
 func (s *Set) Fields(config any) []Field {
-	return s.fields(reflect.ValueOf(config).Elem(), nil)
+	return s.describeFields(reflect.ValueOf(config).Elem(), nil)
 }
 
-// fields describes the struct rv. A type inside itself is cut off.
-func (s *Set) fields(rv reflect.Value, outer []reflect.Type) []Field {
+// describeFields describes the struct rv. It leaves out a type that occurs inside itself.
+func (s *Set) describeFields(rv reflect.Value, outer []reflect.Type) []Field {
 	if slices.Contains(outer, rv.Type()) {
 		return nil
 	}
 	outer = append(slices.Clip(outer), rv.Type())
-	all := specs(rv.Type())
+	all := specsOf(rv.Type())
 	fields := make([]Field, len(all))
 	for i, sp := range all {
 		v := rv.FieldByIndex(sp.index)
@@ -137,7 +139,7 @@ func (s *Set) fields(rv reflect.Value, outer []reflect.Type) []Field {
 	return fields
 }
 
-// typeOf describes the type of v; v's value gives the defaults inside.
+// typeOf describes the type of v. The value of v has the defaults inside.
 func (s *Set) typeOf(v reflect.Value, outer []reflect.Type) Type {
 	t := v.Type()
 	switch {
@@ -158,14 +160,14 @@ func (s *Set) typeOf(v reflect.Value, outer []reflect.Type) Type {
 		if !v.IsNil() {
 			return s.typeOf(v.Elem(), outer)
 		}
-		return s.typeOf(fresh(t.Elem()), outer)
+		return s.typeOf(newValue(t.Elem()), outer)
 	case reflect.Struct:
-		return Type{Shape: ShapeTable, Fields: s.fields(v, outer)}
+		return Type{Shape: ShapeTable, Fields: s.describeFields(v, outer)}
 	case reflect.Slice:
-		elem := s.typeOf(fresh(t.Elem()), outer)
+		elem := s.typeOf(newValue(t.Elem()), outer)
 		return Type{Shape: ShapeList, Elem: &elem}
 	case reflect.Map:
-		elem := s.typeOf(fresh(t.Elem()), outer)
+		elem := s.typeOf(newValue(t.Elem()), outer)
 		return Type{Shape: ShapeMap, Elem: &elem}
 	case reflect.Bool:
 		return Type{Shape: ShapeBool}
@@ -184,15 +186,15 @@ func (s *Set) typeOf(v reflect.Value, outer []reflect.Type) Type {
 	}
 }
 
-// fresh is a value as the decoder begins one that isn't there yet.
-func fresh(t reflect.Type) reflect.Value {
+// newValue returns a value as the decoder starts it.
+func newValue(t reflect.Type) reflect.Value {
 	ptr := reflect.New(t)
 	setDefaults(ptr)
 	return ptr.Elem()
 }
 
-// plainDefault returns a default as plain TOML values, nil for what is better not shown as one: tables, whose fields have
-// their own, and what is empty.
+// plainDefault returns a default as plain TOML values. It returns nil for empty values, and for
+// tables, whose fields have their own defaults.
 func (s *Set) plainDefault(v reflect.Value, outer []reflect.Type) any {
 	t := v.Type()
 	switch {
@@ -221,7 +223,7 @@ func (s *Set) plainDefault(v reflect.Value, outer []reflect.Type) any {
 	case reflect.Interface:
 		return s.pluginDefault(v, outer)
 	case reflect.Pointer:
-		if v.IsNil() || !scalar(t.Elem()) {
+		if v.IsNil() || !isScalar(t.Elem()) {
 			return nil
 		}
 		return s.plainDefault(v.Elem(), outer)
@@ -236,7 +238,8 @@ func (s *Set) plainDefault(v reflect.Value, outer []reflect.Type) any {
 	}
 }
 
-// pluginDefault returns a nested plugin as the name of its type, or as an inline table with what differs from its own defaults.
+// pluginDefault returns a nested plugin as the name of its type, or as an inline table with the
+// settings that differ from its defaults.
 func (s *Set) pluginDefault(v reflect.Value, outer []reflect.Type) any {
 	kind, ok := s.KindOf(v.Type())
 	if !ok || v.IsNil() {
@@ -258,8 +261,8 @@ func (s *Set) pluginDefault(v reflect.Value, outer []reflect.Type) any {
 		return nil
 	}
 	table := map[string]any{"type": name}
-	ours := s.fields(reflect.ValueOf(own).Elem(), outer)
-	for i, f := range s.fields(reflect.ValueOf(config).Elem(), outer) {
+	ours := s.describeFields(reflect.ValueOf(own).Elem(), outer)
+	for i, f := range s.describeFields(reflect.ValueOf(config).Elem(), outer) {
 		if !reflect.DeepEqual(ours[i].Default, f.Default) {
 			table[f.Key] = f.Default
 		}
@@ -267,7 +270,7 @@ func (s *Set) pluginDefault(v reflect.Value, outer []reflect.Type) any {
 	return table
 }
 
-// Duration spells a duration without parts that are zero: "5m", not "5m0s".
+// Duration formats a duration without parts that are zero: "5m", not "5m0s".
 func Duration(d time.Duration) string {
 	text := d.String()
 	if strings.HasSuffix(text, "m0s") {
@@ -279,13 +282,13 @@ func Duration(d time.Duration) string {
 	return text
 }
 
-// TOML spells a plain value as TOML writes it in one line.
+// TOML formats a plain value as TOML in one line.
 func TOML(v any) string {
 	switch v := v.(type) {
 	case nil:
 		return ""
 	case string:
-		return quote(v)
+		return quoteTOML(v)
 	case bool:
 		return strconv.FormatBool(v)
 	case int64:
@@ -323,8 +326,8 @@ func TOML(v any) string {
 	}
 }
 
-// quote is a TOML basic string; literal where that spares escapes.
-func quote(s string) string {
+// quoteTOML returns a TOML basic string, or a literal one if that avoids escapes.
+func quoteTOML(s string) string {
 	if strings.ContainsAny(s, `"\`) && !strings.ContainsAny(s, "'\r\n\t\x00") && strconv.Quote(s) == `"`+strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s)+`"` {
 		return "'" + s + "'"
 	}

@@ -9,13 +9,14 @@ import (
 	"time"
 )
 
-// meantValue returns what was probably meant by a value that doesn't fit a field, as TOML writes
-// it; "" if that can't be said. Nothing is said of a secret.
+// meantValue returns the value that was probably meant by one that doesn't fit a field, as TOML
+// writes it. It returns "" if nothing is probable or if the field is a secret. A list of one value
+// counts as that value.
 func meantValue(v any, t reflect.Type, s spec) string {
-	if list, ok := v.([]any); ok && len(list) == 1 && scalar(t) {
+	if list, ok := v.([]any); ok && len(list) == 1 && isScalar(t) {
 		v = list[0]
 		if text, ok := v.(string); ok && t.Kind() == reflect.String && !s.secret {
-			return quote(text)
+			return quoteTOML(text)
 		}
 	}
 	if s.secret {
@@ -30,7 +31,7 @@ func meantValue(v any, t reflect.Type, s spec) string {
 		return meantBool(v)
 	case t.Kind() == reflect.String:
 		return meantString(v, s, t)
-	case !scalar(t):
+	case !isScalar(t):
 		return ""
 	case t.Kind() == reflect.Float32 || t.Kind() == reflect.Float64:
 		if f, err := strconv.ParseFloat(strings.Replace(text, ",", ".", 1), 64); err == nil && !math.IsInf(f, 0) && !math.IsNaN(f) {
@@ -49,11 +50,13 @@ func meantValue(v any, t reflect.Type, s spec) string {
 
 var quantity = regexp.MustCompile(`^([0-9]+(?:[.][0-9]+)?) *([A-Za-z]*)$`)
 
-// byteUnits are the units of sizes. A letter alone counts in powers of 1024, as in the options of most programs.
+// byteUnits has the units of sizes. A letter alone stands for a power of 1024, as in the options
+// of most programs.
 var byteUnits = map[string]float64{
 	"b": 1, "byte": 1, "bytes": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30,
 }
 
+// meantInteger returns an integer without separators and units.
 func meantInteger(v any, text string, s spec) string {
 	if f, ok := v.(float64); ok && f == math.Trunc(f) && math.Abs(f) < 1<<53 {
 		return strconv.FormatFloat(f, 'f', 0, 64)
@@ -67,7 +70,7 @@ func meantInteger(v any, text string, s spec) string {
 	}
 	factor, ok := byteUnits[strings.ToLower(number[2])]
 	if s.unit != "bytes" {
-		// "100 messages" of a setting that counts messages.
+		// such as "100 messages" for a setting whose unit is messages
 		factor, ok = 1, number[2] != "" && strings.HasPrefix(s.unit, number[2])
 	}
 	f, err := strconv.ParseFloat(number[1], 64)
@@ -77,6 +80,7 @@ func meantInteger(v any, text string, s spec) string {
 	return strconv.FormatFloat(f, 'f', 0, 64)
 }
 
+// meantBool understands the words that other file formats use for true and false.
 func meantBool(v any) string {
 	if i, ok := v.(int64); ok && (i == 0 || i == 1) {
 		return strconv.FormatBool(i == 1)
@@ -93,11 +97,12 @@ func meantBool(v any) string {
 
 var (
 	listenExample = regexp.MustCompile(`^"[^/]*:[0-9]+"$`)
-	// durationPart is a number and its unit, perhaps after an "and" or a comma.
+	// durationPart is a number with a unit, optionally after "and" or a comma.
 	durationPart = regexp.MustCompile(`^(?:and|,)? *([0-9]+(?:[.,][0-9]+)?) *([A-Za-zµ]*) *`)
 )
 
-// meantString is the string that a value was probably meant to be, which is none where only some strings have a meaning.
+// meantString returns the string that a value was probably meant to be. It returns "" if only
+// certain strings are allowed.
 func meantString(v any, s spec, t reflect.Type) string {
 	if len(s.enum) > 0 || t.Implements(referenceType) {
 		return ""
@@ -105,13 +110,13 @@ func meantString(v any, s spec, t reflect.Type) string {
 	switch v := v.(type) {
 	case int64:
 		if listenExample.MatchString(s.example) && v >= 0 && v <= math.MaxUint16 {
-			return quote(":" + strconv.FormatInt(v, 10))
+			return quoteTOML(":" + strconv.FormatInt(v, 10))
 		}
-		return quote(strconv.FormatInt(v, 10))
+		return quoteTOML(strconv.FormatInt(v, 10))
 	case float64:
-		return quote(strconv.FormatFloat(v, 'f', -1, 64))
+		return quoteTOML(strconv.FormatFloat(v, 'f', -1, 64))
 	case bool:
-		return quote(strconv.FormatBool(v))
+		return quoteTOML(strconv.FormatBool(v))
 	}
 	return ""
 }
@@ -125,7 +130,8 @@ var durationUnits = map[string]time.Duration{
 	"d": 24 * time.Hour, "day": 24 * time.Hour, "days": 24 * time.Hour, "w": 7 * 24 * time.Hour, "week": 7 * 24 * time.Hour, "weeks": 7 * 24 * time.Hour,
 }
 
-// meantDuration understands "5 minutes", "1 day and 2 hours", "1,5h" and numbers, of seconds.
+// meantDuration understands "5 minutes", "1 day and 2 hours" and "1,5h". A number alone stands for
+// seconds.
 func meantDuration(v any) string {
 	var text string
 	switch v := v.(type) {
@@ -155,5 +161,5 @@ func meantDuration(v any) string {
 	if text == "" {
 		return ""
 	}
-	return quote(Duration(time.Duration(sum)))
+	return quoteTOML(Duration(time.Duration(sum)))
 }

@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// Page is what is told about one plugin, to be rendered for a browser or a terminal.
+// Page is the documentation of one plugin, for a browser or a terminal.
 type Page struct {
 	Kind, Name           string
 	Summary, Description string
@@ -28,13 +28,13 @@ func (s *Set) Page(kind, name string) (Page, bool) {
 	}, true
 }
 
-// row is a setting with its dotted key, those of nested tables below their table.
+// row is a setting with its dotted key. The settings of a nested table come after the table.
 type row struct {
 	key   string
 	field Field
 }
 
-func rows(prefix string, fields []Field) []row {
+func flattenFields(prefix string, fields []Field) []row {
 	var all []row
 	for _, f := range fields {
 		key := Join(prefix, f.Key)
@@ -46,13 +46,13 @@ func rows(prefix string, fields []Field) []row {
 			}
 			inner = *inner.Elem
 		}
-		all = append(all, rows(key, inner.Fields)...)
+		all = append(all, flattenFields(key, inner.Fields)...)
 	}
 	return all
 }
 
-// value says what a setting is without being set.
-func (f Field) value() string {
+// defaultText returns the default of a setting, or that it is required.
+func (f Field) defaultText() string {
 	switch {
 	case f.Required:
 		return "required"
@@ -65,8 +65,8 @@ func (f Field) value() string {
 	return TOML(f.Default)
 }
 
-// bounds says what is allowed.
-func (f Field) bounds() string {
+// boundsText returns which values are allowed.
+func (f Field) boundsText() string {
 	if len(f.Enum) > 0 {
 		return strings.Join(f.Enum, ", ")
 	}
@@ -82,10 +82,10 @@ func (f Field) bounds() string {
 	return strings.TrimPrefix(rangeOf(spec{min: f.Min, max: f.Max, unit: unit}), " ")
 }
 
-// about is the setting's sentence with what is allowed and an example.
-func (f Field) about(code string) string {
+// fullText returns the setting's sentence with the allowed values and an example.
+func (f Field) fullText(code string) string {
 	text := strings.TrimSpace(f.Doc)
-	bounds := f.bounds()
+	bounds := f.boundsText()
 	switch {
 	case bounds != "" && len(f.Enum) > 0:
 		text += " One of " + bounds + "."
@@ -97,7 +97,7 @@ func (f Field) about(code string) string {
 	if f.Secret {
 		text += " Never printed."
 	}
-	if f.Example != "" && f.Example != f.value() {
+	if f.Example != "" && f.Example != f.defaultText() {
 		text += " Example: " + code + f.Example + code + "."
 	}
 	return strings.TrimSpace(text)
@@ -106,7 +106,7 @@ func (f Field) about(code string) string {
 // Markdown renders the page.
 func (p Page) Markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# %s %s\n\n%s\n", p.Kind, p.Name, wrap(sentence(p.Summary), ""))
+	fmt.Fprintf(&b, "# %s %s\n\n%s\n", p.Kind, p.Name, wrap(endSentence(p.Summary), ""))
 	if d := strings.TrimSpace(p.Description); d != "" {
 		fmt.Fprintf(&b, "\n%s\n", wrap(d, ""))
 	}
@@ -116,25 +116,25 @@ func (p Page) Markdown() string {
 		return b.String()
 	}
 	b.WriteString("| key | type | default | |\n| --- | --- | --- | --- |\n")
-	for _, r := range rows("", p.Fields) {
-		value := r.field.value()
+	for _, r := range flattenFields("", p.Fields) {
+		value := r.field.defaultText()
 		if value != "" && !r.field.Required {
 			value = "`" + value + "`"
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", r.key, cell(r.field.Type.Word()), cell(value), cell(r.field.about("`")))
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", r.key, escapeCell(r.field.Type.Word()), escapeCell(value), escapeCell(r.field.fullText("`")))
 	}
 	return b.String()
 }
 
-// cell keeps a text inside its table cell.
-func cell(text string) string {
+// escapeCell escapes a text for a table cell.
+func escapeCell(text string) string {
 	return strings.NewReplacer("|", `\|`, "\n", " ").Replace(text)
 }
 
 // Text renders the page for a terminal.
 func (p Page) Text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n", wrap(p.Kind+" "+p.Name+": "+sentence(p.Summary), ""))
+	fmt.Fprintf(&b, "%s\n", wrap(p.Kind+" "+p.Name+": "+endSentence(p.Summary), ""))
 	if d := strings.TrimSpace(p.Description); d != "" {
 		fmt.Fprintf(&b, "\n%s\n", wrap(d, ""))
 	}
@@ -143,14 +143,14 @@ func (p Page) Text() string {
 		return b.String()
 	}
 	b.WriteString("\nSettings:\n")
-	for _, r := range rows("", p.Fields) {
+	for _, r := range flattenFields("", p.Fields) {
 		fmt.Fprintf(&b, "\n  %s  %s", r.key, r.field.Type.Word())
-		if value := r.field.value(); r.field.Required {
+		if value := r.field.defaultText(); r.field.Required {
 			b.WriteString(", required")
 		} else if value != "" {
 			fmt.Fprintf(&b, ", default %s", value)
 		}
-		if about := r.field.about(""); about != "" {
+		if about := r.field.fullText(""); about != "" {
 			fmt.Fprintf(&b, "\n%s", wrap(about, "      "))
 		}
 		b.WriteString("\n")
@@ -158,11 +158,12 @@ func (p Page) Text() string {
 	return b.String()
 }
 
-// proseWidth is the most columns of a line of prose.
+// proseWidth is the greatest width of a line of prose, in columns.
 const proseWidth = 99
 
-// wrap breaks the prose of a Markdown text into lines of at most proseWidth columns, each behind the
-// indent. Tables and code stay as they are. The lines of a list's item stand below its text.
+// wrap breaks the prose of a Markdown text into lines of at most proseWidth columns. It puts the
+// indent before each line. Tables and code stay as they are. The lines of a list item begin below
+// its text.
 func wrap(text, indent string) string {
 	var b strings.Builder
 	code := false
@@ -186,7 +187,8 @@ func wrap(text, indent string) string {
 			n := utf8.RuneCountInString(word)
 			switch {
 			case j == 0:
-			case column+1+n > proseWidth && !strings.ContainsAny(word[:1], "-+*>#|"): // these mean something where a line begins
+			// Markdown gives these characters a meaning at the beginning of a line
+			case column+1+n > proseWidth && !strings.ContainsAny(word[:1], "-+*>#|"):
 				b.WriteString("\n" + margin)
 				column = utf8.RuneCountInString(margin)
 			default:
@@ -200,7 +202,7 @@ func wrap(text, indent string) string {
 	return b.String()
 }
 
-func sentence(s string) string {
+func endSentence(s string) string {
 	s = strings.TrimSpace(s)
 	if s == "" || strings.HasSuffix(s, ".") {
 		return s

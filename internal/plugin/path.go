@@ -7,7 +7,8 @@ import (
 
 var bareKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
-// Join returns the dotted path of a key inside the table at path; a key that TOML would quote is quoted.
+// Join returns the dotted path of a key inside the table at path; a key that TOML would quote is
+// quoted.
 func Join(path, key string) string {
 	if !bareKey.MatchString(key) {
 		key = strconv.Quote(key)

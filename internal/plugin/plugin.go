@@ -1,6 +1,7 @@
-// Package plugin holds the registry of everything that can be named in a configuration file, and the one
-// decoder that fills their configuration structs. Plugin authors never import it: each contract package
-// (handlers, transports, transports/codec, router/middleware) defines a kind here and offers a Register of its own.
+// Package plugin holds the registry of everything that can be named in a configuration file, and
+// the one decoder that fills their configuration structs. Plugin authors never import it: each
+// contract package (handlers, transports, transports/codec, router/middleware) defines a kind here
+// and offers a Register of its own.
 package plugin
 
 import (
@@ -22,19 +23,19 @@ type Info struct {
 	Description string
 	// New returns a pointer to a new configuration struct with every default set.
 	New func() any
-	// Extra is what the kind's contract keeps beside (its own Plugin struct).
+	// Extra is what the kind's contract stores in addition (its own Plugin struct).
 	Extra any
 }
 
 // Package is the import path of the Go package that the plugin's configuration belongs to.
 func (i Info) Package() string { return reflect.TypeOf(i.New()).Elem().PkgPath() }
 
-// A Kind is a family of plugins that share a contract, such as "handler".
+// Kind is a family of plugins that share a contract, such as "handler".
 type Kind struct {
 	// Name is the word that TOML and messages use for the family.
 	Name string
-	// Interface is the type that every configuration of this kind implements. A configuration field of this
-	// type holds a nested plugin.
+	// Interface is the type that every configuration of this kind implements. A configuration
+	// field of this type holds a nested plugin.
 	Interface reflect.Type
 
 	plugins map[string]Info
@@ -54,7 +55,7 @@ func (k *Kind) Lookup(name string) (Info, bool) {
 	return info, ok
 }
 
-// A Set is all kinds with their plugins.
+// Set is all kinds with their plugins.
 type Set struct {
 	mu    sync.Mutex
 	kinds map[string]*Kind
@@ -70,7 +71,8 @@ func Define[C any](kind string) {
 	registered.Define(kind, reflect.TypeFor[C]())
 }
 
-// Register adds a plugin to a kind. It panics, as a program with two plugins of one name must not start.
+// Register adds a plugin to a kind. It panics on an error, because a program with two plugins of
+// one name must not start.
 func Register(kind string, info Info) { registered.Register(kind, info) }
 
 // Define adds a kind to the set.
@@ -85,8 +87,9 @@ func (s *Set) Define(kind string, iface reflect.Type) {
 
 var validName = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 
-// Register adds a plugin to a kind of the set. It panics on a bad name, a name that is taken, a missing summary, or a
-// configuration that isn't a pointer to a struct implementing the kind's interface.
+// Register adds a plugin to a kind of the set. It panics on a bad name, a name that is taken, a
+// missing summary, or a configuration that isn't a pointer to a struct implementing the kind's
+// interface.
 func (s *Set) Register(kind string, info Info) {
 	k, ok := s.Kind(kind)
 	switch {
@@ -123,7 +126,7 @@ func (s *Set) Clone() *Set {
 	return c
 }
 
-// Bare returns a set with the same kinds and no plugins, to be filled by tests.
+// Bare returns a set with the same kinds and no plugins, for tests.
 func (s *Set) Bare() *Set {
 	c := s.Clone()
 	for _, k := range c.kinds {
@@ -159,10 +162,11 @@ func (s *Set) Kinds() []string {
 	return slices.Sorted(maps.Keys(s.kinds))
 }
 
-// A Reference is a string in a configuration that names something elsewhere in the file. The decoder collects
-// references, so that they can be checked before anything starts.
+// A Reference is a string in a configuration that names something elsewhere in the file. The
+// decoder collects references, so that they can be checked before anything starts.
 type Reference interface {
-	// References says what is named: "topic" (transport:topic) or "devices" (a transport that holds devices).
+	// References says what is named: "topic" (transport:topic) or "devices" (a transport that
+	// holds devices).
 	References() string
 }
 
@@ -171,7 +175,8 @@ type FieldError struct {
 	// Field is the TOML key inside the struct, dotted for nested tables.
 	Field   string
 	Message string
-	// Text is the field's value if Offset says at which of its bytes it is wrong; else it is empty.
+	// Text is the field's value if Offset says at which of its bytes it is wrong; else it is
+	// empty.
 	Text   string
 	Offset int
 }
@@ -183,7 +188,8 @@ func Invalid(field, format string, args ...any) error {
 	return &FieldError{Field: field, Message: fmt.Sprintf(format, args...)}
 }
 
-// InvalidAt returns a FieldError that says at which byte of its text a field is wrong, and shows it.
+// InvalidAt returns a FieldError with the byte offset of a problem in the field's text, and shows
+// that place.
 func InvalidAt(field, text string, offset int, format string, args ...any) error {
 	offset = max(0, min(offset, len(text)))
 	return &FieldError{Field: field, Message: fmt.Sprintf(format, args...) + Caret(text, offset), Text: text, Offset: offset}

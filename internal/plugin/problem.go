@@ -12,7 +12,7 @@ import (
 	"github.com/pentrough/pentrough/internal/redact"
 )
 
-// A Problem is one thing that is wrong with a configuration.
+// Problem is one problem of a configuration.
 type Problem struct {
 	// Path is the dotted path of the key, such as `pipeline.commands.middleware[1]`.
 	Path string
@@ -23,7 +23,7 @@ type Problem struct {
 	Offset int
 }
 
-// Describe puts together a problem's message. Allowed and meant may be empty.
+// Describe builds the message of a problem. allowed and meant may be empty.
 func Describe(what, allowed, meant string) string {
 	if allowed != "" {
 		what += "; allowed: " + allowed
@@ -34,7 +34,7 @@ func Describe(what, allowed, meant string) string {
 	return what
 }
 
-// Names lists names for a message.
+// Names formats a list of names for a message.
 func Names(names []string) string {
 	if len(names) == 0 {
 		return "(there is none)"
@@ -42,13 +42,14 @@ func Names(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-func (d *Decoder) problem(path, what, allowed, meant string) {
+func (d *Decoder) addProblem(path, what, allowed, meant string) {
 	d.Problems = append(d.Problems, Problem{Path: path, Message: Describe(what, allowed, meant)})
 }
 
-// validate asks a decoded configuration about itself and puts each of its complaints where it belongs.
-// m is the table that it was decoded from, before is how many problems there were then.
-func (d *Decoder) validate(path string, m map[string]any, config any, before int) {
+// validateConfig calls Validate of a decoded configuration and adds a problem with the right path
+// for each error. m is the table from which the configuration was decoded. before is the number of
+// problems before that.
+func (d *Decoder) validateConfig(path string, m map[string]any, config any, before int) {
 	v, ok := config.(interface{ Validate() error })
 	if !ok {
 		return
@@ -66,13 +67,13 @@ func (d *Decoder) validate(path string, m map[string]any, config any, before int
 		if !ok {
 			// What is said of the whole may only follow from what is wrong with a part.
 			if len(found) == 0 {
-				d.problem(path, d.Redact(err.Error()), "", "")
+				d.addProblem(path, d.Redact(err.Error()), "", "")
 			}
 			return
 		}
-		at := locate(path, m, field.Field)
+		at := locateField(path, m, field.Field)
 		for _, p := range found {
-			if p.Path == at || within(p.Path, at) || within(at, p.Path) && p.Path != path {
+			if p.Path == at || isWithin(p.Path, at) || isWithin(at, p.Path) && p.Path != path {
 				return
 			}
 		}
@@ -83,16 +84,16 @@ func (d *Decoder) validate(path string, m map[string]any, config any, before int
 	}
 }
 
-// locate returns the path of a field below a table. A FieldError separates keys by dots and doesn't quote those that hold dots
-// themselves; the table knows them.
-func locate(path string, v any, field string) string {
+// locateField returns the path of a field below a table. A FieldError separates keys by dots and
+// doesn't quote keys that contain dots. The table has the real keys.
+func locateField(path string, v any, field string) string {
 	if field == "" {
 		return path
 	}
 	m, _ := v.(map[string]any)
 	for _, key := range slices.SortedFunc(maps.Keys(m), func(a, b string) int { return cmp.Compare(len(b), len(a)) }) {
 		if rest, ok := strings.CutPrefix(field+".", key+"."); ok {
-			return locate(Join(path, key), m[key], strings.TrimSuffix(rest, "."))
+			return locateField(Join(path, key), m[key], strings.TrimSuffix(rest, "."))
 		}
 	}
 	if path == "" {
@@ -101,13 +102,13 @@ func locate(path string, v any, field string) string {
 	return path + "." + field
 }
 
-// within says whether path lies below table.
-func within(path, table string) bool {
+// isWithin reports whether path is below table.
+func isWithin(path, table string) bool {
 	return len(path) > len(table) && strings.HasPrefix(path, table) && (path[len(table)] == '.' || path[len(table)] == '[')
 }
 
-// keep remembers a secret, so that nothing prints it.
-func (d *Decoder) keep(path, secret string) {
+// rememberSecret remembers a secret, so that no message shows it.
+func (d *Decoder) rememberSecret(path, secret string) {
 	if secret == "" {
 		return
 	}
@@ -125,13 +126,13 @@ func (d *Decoder) redactor() *redact.Set {
 	return d.Secrets
 }
 
-// Redact takes every secret that was decoded out of a text that somebody else wrote.
+// Redact removes every decoded secret from a text of another origin.
 func (d *Decoder) Redact(text string) string { return d.Secrets.Text(text) }
 
 var quotedText = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
 
-// redactAt is Redact for a message about one field. If that is a secret, parts of it that are quoted go too: net/url, for one,
-// quotes what it stumbled over.
+// redactAt is Redact for a message about one field. If the field is a secret, it also removes
+// quoted parts. For example, net/url quotes the part that it can't parse.
 func (d *Decoder) redactAt(path, text string) string {
 	text = d.Redact(text)
 	secret, ok := d.secrets[path]

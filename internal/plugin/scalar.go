@@ -16,54 +16,55 @@ import (
 
 const durationShape = `a number with a unit, such as "5s", "100ms" or "1h30m"`
 
-// scalar decodes one value into a string, bool, number or duration.
-func (d *Decoder) scalar(path string, v any, rv reflect.Value, s spec) bool {
+// decodeScalar decodes one value into a string, bool, number or duration.
+func (d *Decoder) decodeScalar(path string, v any, rv reflect.Value, s spec) bool {
 	if rv.Type() == durationType {
-		return d.duration(path, v, rv, s)
+		return d.decodeDuration(path, v, rv, s)
 	}
 	switch rv.Kind() {
 	case reflect.String:
-		return d.str(path, v, rv, s)
+		return d.decodeString(path, v, rv, s)
 	case reflect.Bool:
 		b, ok := v.(bool)
 		if sub, is := v.(Substituted); is && sub.Whole && (sub.Text == "true" || sub.Text == "false") {
 			b, ok = sub.Text == "true", true
 		}
 		if !ok {
-			d.notA(path, v, "true or false", rv.Type(), s)
+			d.reportWrongKind(path, v, "true or false", rv.Type(), s)
 			return false
 		}
 		rv.SetBool(b)
 		return true
 	case reflect.Float32, reflect.Float64:
-		return d.float(path, v, rv, s)
+		return d.decodeFloat(path, v, rv, s)
 	default:
-		return d.integer(path, v, rv, s)
+		return d.decodeInteger(path, v, rv, s)
 	}
 }
 
-// notA tells that v isn't of the wanted type; for a substitution it says what the string would have to spell.
-func (d *Decoder) notA(path string, v any, want string, t reflect.Type, s spec) {
+// reportWrongKind reports that v doesn't have the wanted type. For a substitution it says what the
+// string would have to be.
+func (d *Decoder) reportWrongKind(path string, v any, want string, t reflect.Type, s spec) {
 	what := kindOf(v) + " can't stand here"
 	if sub, ok := v.(Substituted); ok && !s.secret {
 		_, shown, _ := textOf(sub)
 		what = shown + " can't stand here"
 	}
-	d.wrong(path, what, want, meantValue(v, t, s))
+	d.addMeantProblem(path, what, want, meantValue(v, t, s))
 }
 
-// wrong is problem with what was meant as TOML writes it.
-func (d *Decoder) wrong(path, what, allowed, meant string) {
-	d.problem(path, what, allowed, "")
+// addMeantProblem adds a problem and the value that was probably meant, as TOML writes it.
+func (d *Decoder) addMeantProblem(path, what, allowed, meant string) {
+	d.addProblem(path, what, allowed, "")
 	if meant != "" {
 		d.Problems[len(d.Problems)-1].Message += "; did you mean " + meant + "?"
 	}
 }
 
-func (d *Decoder) str(path string, v any, rv reflect.Value, s spec) bool {
+func (d *Decoder) decodeString(path string, v any, rv reflect.Value, s spec) bool {
 	text, shown, ok := textOf(v)
 	if !ok {
-		d.notA(path, v, "a string"+formOf(rv.Type())+exampleOf(s), rv.Type(), s)
+		d.reportWrongKind(path, v, "a string"+formOf(rv.Type())+exampleOf(s), rv.Type(), s)
 		return false
 	}
 	d.noteSecret(path, v, s)
@@ -71,28 +72,28 @@ func (d *Decoder) str(path string, v any, rv reflect.Value, s spec) bool {
 		shown = "the value"
 	}
 	if escape := redact.Unescaped(text); escape != "" && slices.Contains(urlKeys, s.key) {
-		d.problem(path, "the user part of the URL has a character that must be escaped: write "+escape, "", "")
+		d.addProblem(path, "the user part of the URL has a character that must be escaped: write "+escape, "", "")
 		return false
 	}
 	if len(s.schemes) > 0 && text != "" {
 		if err := CheckURL(text, s.schemes); err != nil {
-			d.problem(path, err.Error(), "", "")
+			d.addProblem(path, err.Error(), "", "")
 			return false
 		}
 	}
 	if s.required && text == "" {
-		d.problem(path, "empty: "+wanted(s), "", "")
+		d.addProblem(path, "empty: "+purposeOf(s), "", "")
 		return false
 	}
-	if !d.enumOf(path, text, shown, s) || !d.lengthOf(path, utf8.RuneCountInString(text), "characters", s) {
+	if !d.checkEnum(path, text, shown, s) || !d.checkLength(path, utf8.RuneCountInString(text), "characters", s) {
 		return false
 	}
 	rv.SetString(text)
-	d.reference(path, text, shown, rv)
+	d.noteReference(path, text, shown, rv)
 	return true
 }
 
-// formOf says what a string of a type looks like, if the type has a form.
+// formOf returns the format of strings of a type, if the type has one.
 func formOf(t reflect.Type) string {
 	if t.Implements(referenceType) && reflect.Zero(t).Interface().(Reference).References() == "topic" {
 		return " of the form transport:topic,"
@@ -100,7 +101,7 @@ func formOf(t reflect.Type) string {
 	return ""
 }
 
-func (d *Decoder) enumOf(path, text, shown string, s spec) bool {
+func (d *Decoder) checkEnum(path, text, shown string, s spec) bool {
 	if len(s.enum) == 0 || slices.Contains(s.enum, text) {
 		return true
 	}
@@ -111,19 +112,19 @@ func (d *Decoder) enumOf(path, text, shown string, s spec) bool {
 	case !s.secret:
 		meant = spelling.Nearest(text, s.enum)
 	}
-	d.problem(path, what, strings.Join(s.enum, ", "), meant)
+	d.addProblem(path, what, strings.Join(s.enum, ", "), meant)
 	return false
 }
 
-func (d *Decoder) duration(path string, v any, rv reflect.Value, s spec) bool {
+func (d *Decoder) decodeDuration(path string, v any, rv reflect.Value, s spec) bool {
 	text, shown, ok := textOf(v)
 	if !ok {
-		d.wrong(path, kindOf(v)+" is not a duration", durationShape, meantValue(v, rv.Type(), s))
+		d.addMeantProblem(path, kindOf(v)+" is not a duration", durationShape, meantValue(v, rv.Type(), s))
 		return false
 	}
 	parsed, err := time.ParseDuration(text)
 	if err != nil {
-		d.wrong(path, shown+" is not a duration", durationShape, meantValue(v, rv.Type(), s))
+		d.addMeantProblem(path, shown+" is not a duration", durationShape, meantValue(v, rv.Type(), s))
 		return false
 	}
 	lowest, highest := time.Duration(0), time.Duration(math.MaxInt64)
@@ -138,7 +139,7 @@ func (d *Decoder) duration(path string, v any, rv reflect.Value, s spec) bool {
 		if s.min == "" {
 			s.min = "0s"
 		}
-		d.outside(path, shown, parsed < lowest, s)
+		d.reportOutOfRange(path, shown, parsed < lowest, s)
 		return false
 	}
 	rv.SetInt(int64(parsed))
@@ -153,7 +154,7 @@ func mustDuration(s spec, tag, value string) time.Duration {
 	return parsed
 }
 
-func (d *Decoder) integer(path string, v any, rv reflect.Value, s spec) bool {
+func (d *Decoder) decodeInteger(path string, v any, rv reflect.Value, s spec) bool {
 	i, ok := v.(int64)
 	shown := strconv.FormatInt(i, 10)
 	if sub, is := v.(Substituted); is && sub.Whole {
@@ -162,7 +163,7 @@ func (d *Decoder) integer(path string, v any, rv reflect.Value, s spec) bool {
 		i, ok = parsed, err == nil
 	}
 	if !ok {
-		d.notA(path, v, "an integer"+rangeOf(s), rv.Type(), s)
+		d.reportWrongKind(path, v, "an integer"+rangeOf(s), rv.Type(), s)
 		return false
 	}
 	low := s.min != "" && i < int64(mustNumber(s, "min", s.min))
@@ -176,7 +177,7 @@ func (d *Decoder) integer(path string, v any, rv reflect.Value, s spec) bool {
 		}
 	}
 	if low || high {
-		d.outside(path, shown, low, s)
+		d.reportOutOfRange(path, shown, low, s)
 		return false
 	}
 	if unsigned {
@@ -187,7 +188,7 @@ func (d *Decoder) integer(path string, v any, rv reflect.Value, s spec) bool {
 	return true
 }
 
-func (d *Decoder) float(path string, v any, rv reflect.Value, s spec) bool {
+func (d *Decoder) decodeFloat(path string, v any, rv reflect.Value, s spec) bool {
 	f, ok := v.(float64)
 	if i, is := v.(int64); is {
 		f, ok = float64(i), true
@@ -199,12 +200,12 @@ func (d *Decoder) float(path string, v any, rv reflect.Value, s spec) bool {
 		f, ok = parsed, err == nil
 	}
 	if !ok || math.IsNaN(f) || math.IsInf(f, 0) {
-		d.notA(path, v, "a finite number"+rangeOf(s), rv.Type(), s)
+		d.reportWrongKind(path, v, "a finite number"+rangeOf(s), rv.Type(), s)
 		return false
 	}
 	low := s.min != "" && f < mustNumber(s, "min", s.min)
 	if low || s.max != "" && f > mustNumber(s, "max", s.max) {
-		d.outside(path, shown, low, s)
+		d.reportOutOfRange(path, shown, low, s)
 		return false
 	}
 	rv.SetFloat(f)
@@ -219,8 +220,8 @@ func mustNumber(s spec, tag, value string) float64 {
 	return f
 }
 
-// lengthOf holds a length against min and max.
-func (d *Decoder) lengthOf(path string, n int, unit string, s spec) bool {
+// checkLength compares a length with min and max.
+func (d *Decoder) checkLength(path string, n int, unit string, s spec) bool {
 	low := s.min != "" && float64(n) < mustNumber(s, "min", s.min) || s.required && n == 0
 	high := s.max != "" && float64(n) > mustNumber(s, "max", s.max)
 	if !low && !high {
@@ -230,19 +231,19 @@ func (d *Decoder) lengthOf(path string, n int, unit string, s spec) bool {
 		s.min = "1"
 	}
 	s.unit = unit
-	d.outside(path, fmt.Sprintf("a length of %d", n), low, s)
+	d.reportOutOfRange(path, fmt.Sprintf("a length of %d", n), low, s)
 	return false
 }
 
-func (d *Decoder) outside(path, shown string, low bool, s spec) {
+func (d *Decoder) reportOutOfRange(path, shown string, low bool, s spec) {
 	what := shown + " is too large"
 	if low {
 		what = shown + " is too small"
 	}
-	d.problem(path, what, strings.TrimPrefix(rangeOf(s), " "), "")
+	d.addProblem(path, what, strings.TrimPrefix(rangeOf(s), " "), "")
 }
 
-// rangeOf spells min and max.
+// rangeOf formats min and max.
 func rangeOf(s spec) string {
 	unit := ""
 	if s.unit != "" {

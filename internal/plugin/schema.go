@@ -2,15 +2,15 @@ package plugin
 
 import "strconv"
 
-// SchemaDialect is the dialect of JSON Schema in which [Schema] writes.
+// SchemaDialect is the dialect of JSON Schema that [Schema] writes.
 const SchemaDialect = "https://json-schema.org/draft/2020-12/schema"
 
-// Object is a JSON object; encoding/json sorts its keys, so that a schema is the same in every run.
+// Object is a JSON object. encoding/json sorts its keys, so a schema is the same in every run.
 type Object = map[string]any
 
 // Schema writes JSON Schemas (draft 2020-12) of settings.
 type Schema struct {
-	// Set is what can be named.
+	// Set has the plugins that can be named.
 	Set *Set
 	// Substitutions says that values may be strings in which something is still to be substituted.
 	Substitutions bool
@@ -18,7 +18,7 @@ type Schema struct {
 	Defs Object
 }
 
-// Table is the schema of a table with these settings and no others.
+// Table returns the schema of a table with these settings and no others.
 func (s *Schema) Table(fields []Field, doc string) Object {
 	properties, required := Object{}, []string{}
 	for _, f := range fields {
@@ -37,9 +37,9 @@ func (s *Schema) Table(fields []Field, doc string) Object {
 	return o
 }
 
-// Field is the schema of one setting.
+// Field returns the schema of one setting.
 func (s *Schema) Field(f Field) Object {
-	o := s.value(f, f.Type)
+	o := s.valueSchema(f, f.Type)
 	doc := f.Doc
 	if f.Unit != "" {
 		doc += " In " + f.Unit + "."
@@ -53,7 +53,8 @@ func (s *Schema) Field(f Field) Object {
 	return o
 }
 
-// substitutable is what may stand for a number, a bool or one of some words: a string with a substitution.
+// substitutable is the schema of a string with a substitution, which may replace a number, a bool
+// or an enum value.
 var substitutable = Object{"type": "string", "pattern": `\$\{`}
 
 const (
@@ -61,28 +62,29 @@ const (
 	topicPattern    = `^[^:]+:.|^$`
 )
 
-// open is o, or a string with a substitution where there may be one.
-func (s *Schema) open(o Object) Object {
+// openToSubstitution returns a schema for o or, where allowed, a string with a substitution.
+func (s *Schema) openToSubstitution(o Object) Object {
 	if !s.Substitutions {
 		return o
 	}
 	return Object{"anyOf": []any{o, substitutable}}
 }
 
-// pattern is a string of that pattern, or one with a substitution where there may be one.
-func (s *Schema) pattern(p string) Object {
+// patternSchema returns a schema for strings of that pattern or, where allowed, with a
+// substitution.
+func (s *Schema) patternSchema(p string) Object {
 	if s.Substitutions {
 		p += `|\$\{`
 	}
 	return Object{"type": "string", "pattern": p}
 }
 
-// value is the schema of a setting's value of type t; f gives its bounds.
-func (s *Schema) value(f Field, t Type) Object {
+// valueSchema returns the schema of a value of type t. f has its bounds.
+func (s *Schema) valueSchema(f Field, t Type) Object {
 	switch t.Shape {
 	case ShapeString:
 		if len(f.Enum) > 0 {
-			return s.open(Object{"enum": f.Enum})
+			return s.openToSubstitution(Object{"enum": f.Enum})
 		}
 		o := Object{"type": "string"}
 		if f.Required {
@@ -90,48 +92,49 @@ func (s *Schema) value(f Field, t Type) Object {
 		}
 		return o
 	case ShapeTopic:
-		return s.pattern(topicPattern)
+		return s.patternSchema(topicPattern)
 	case ShapeDevices:
 		return Object{"type": "string"}
 	case ShapeBool:
-		return s.open(Object{"type": "boolean"})
+		return s.openToSubstitution(Object{"type": "boolean"})
 	case ShapeInteger:
-		return s.open(bounded(Object{"type": "integer"}, "minimum", "maximum", f))
+		return s.openToSubstitution(withBounds(Object{"type": "integer"}, "minimum", "maximum", f))
 	case ShapeNumber:
-		return s.open(bounded(Object{"type": "number"}, "minimum", "maximum", f))
+		return s.openToSubstitution(withBounds(Object{"type": "number"}, "minimum", "maximum", f))
 	case ShapeDuration:
-		return s.pattern(durationPattern)
+		return s.patternSchema(durationPattern)
 	case ShapeTime:
 		return Object{"type": "string"}
 	case ShapeList:
-		return s.list(f, *t.Elem)
+		return s.listSchema(f, *t.Elem)
 	case ShapeMap:
-		return Object{"type": "object", "additionalProperties": s.value(inside(f), *t.Elem)}
+		return Object{"type": "object", "additionalProperties": s.valueSchema(elementField(f), *t.Elem)}
 	case ShapeTable:
 		return s.Table(t.Fields, "")
 	case ShapePlugin:
-		return s.plugin(t.Kind)
+		return s.pluginSchema(t.Kind)
 	default:
 		return Object{}
 	}
 }
 
-// inside is f for its elements: bounds count those, they don't bound them.
-func inside(f Field) Field {
+// elementField returns f for its elements. The bounds of f count the elements and don't bound
+// them.
+func elementField(f Field) Field {
 	f.Min, f.Max, f.Required = "", "", false
 	return f
 }
 
-func (s *Schema) list(f Field, elem Type) Object {
-	one := s.value(inside(f), elem)
-	list := bounded(Object{"type": "array", "items": one}, "minItems", "maxItems", f)
+func (s *Schema) listSchema(f Field, elem Type) Object {
+	one := s.valueSchema(elementField(f), elem)
+	list := withBounds(Object{"type": "array", "items": one}, "minItems", "maxItems", f)
 	if elem.Single() || elem.Shape == ShapePlugin {
 		return Object{"anyOf": []any{list, one}}
 	}
 	return list
 }
 
-func bounded(o Object, lowest, highest string, f Field) Object {
+func withBounds(o Object, lowest, highest string, f Field) Object {
 	for key, text := range map[string]string{lowest: f.Min, highest: f.Max} {
 		if n, err := strconv.ParseFloat(text, 64); err == nil {
 			o[key] = n
@@ -140,8 +143,8 @@ func bounded(o Object, lowest, highest string, f Field) Object {
 	return o
 }
 
-// plugin is the name of a plugin of a kind, or an inline table with its type.
-func (s *Schema) plugin(kind string) Object {
+// pluginSchema returns the schema of a plugin: the name of one, or an inline table with its type.
+func (s *Schema) pluginSchema(kind string) Object {
 	k, _ := s.Set.Kind(kind)
 	choices := []any{Object{"type": "string", "description": "The name of a [" + kind + ".NAME] table, or of a plugin."}}
 	if names := k.Names(); len(names) > 0 {
@@ -154,12 +157,12 @@ func (s *Schema) plugin(kind string) Object {
 	return Object{"anyOf": choices}
 }
 
-// Typed demands the type, which a table may leave out only if its own name says it.
+// Typed makes the type required. Only a table whose own name is the type may leave it out.
 func Typed(ref Object) Object {
 	return Object{"allOf": []any{ref, Object{"required": []string{"type"}}}}
 }
 
-// Standalone is the schema of the settings of one plugin alone, without a type.
+// Standalone returns the schema of the settings of one plugin alone, without a type.
 func (s *Schema) Standalone(kind, name string) Object {
 	page, _ := s.Set.Page(kind, name)
 	o := s.Table(page.Fields, page.Summary)
@@ -170,7 +173,7 @@ func (s *Schema) Standalone(kind, name string) Object {
 	return o
 }
 
-// Config is a reference to the schema of a plugin's settings, which is written once.
+// Config returns a reference to the schema of a plugin's settings, which is written once.
 func (s *Schema) Config(kind, name string) Object {
 	def := kind + "." + name
 	ref := Object{"$ref": "#/$defs/" + def}

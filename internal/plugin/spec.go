@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// spec is what the tags of one configuration field say.
+// spec is the content of the tags of one configuration field.
 type spec struct {
 	key, doc, unit, example string
 	min, max                string
@@ -22,13 +22,14 @@ type spec struct {
 	index []int
 }
 
-// specs returns the fields of a configuration struct in their order, those of embedded structs in their place.
-func specs(t reflect.Type) []spec {
+// specsOf returns the fields of a configuration struct in order. Fields of embedded structs are in
+// the place of the struct.
+func specsOf(t reflect.Type) []spec {
 	var all []spec
 	for f := range t.Fields() {
 		key, _, _ := strings.Cut(f.Tag.Get("toml"), ",")
 		if f.Anonymous && key == "" && f.Type.Kind() == reflect.Struct {
-			for _, s := range specs(f.Type) {
+			for _, s := range specsOf(f.Type) {
 				s.index = append([]int{f.Index[0]}, s.index...)
 				all = append(all, s)
 			}
@@ -40,7 +41,7 @@ func specs(t reflect.Type) []spec {
 		s := spec{
 			key: key, doc: f.Tag.Get("doc"), unit: f.Tag.Get("unit"), example: f.Tag.Get("example"),
 			min: f.Tag.Get("min"), max: f.Tag.Get("max"),
-			required: f.Tag.Get("required") == "true", secret: f.Tag.Get("secret") == "true" || hides(f.Type),
+			required: f.Tag.Get("required") == "true", secret: f.Tag.Get("secret") == "true" || hidesText(f.Type),
 			typ: f.Type, index: f.Index,
 		}
 		if enum := f.Tag.Get("enum"); enum != "" {
@@ -68,11 +69,12 @@ var (
 	referenceType = reflect.TypeFor[Reference]()
 )
 
-// hides says whether t, or what t is a list or map of, is a string that keeps its text to itself.
-func hides(t reflect.Type) bool {
+// hidesText reports whether t is a string type that doesn't show its text, or a list or map of
+// such strings.
+func hidesText(t reflect.Type) bool {
 	switch t.Kind() {
 	case reflect.Pointer, reflect.Slice, reflect.Map:
-		return hides(t.Elem())
+		return hidesText(t.Elem())
 	case reflect.String:
 		if !t.Implements(marshaler) {
 			return false
@@ -86,16 +88,17 @@ func hides(t reflect.Type) bool {
 	}
 }
 
-// setDefaults fills a value that a file's table calls into being: an element of a map or list of tables, or an optional table. Its
-// type may have a method SetDefaults; everything else begins as zero.
+// setDefaults fills a value that a table of the file creates: an element of a map or list of
+// tables, or an optional table. The type may have a method SetDefaults. Otherwise the value is
+// zero.
 func setDefaults(ptr reflect.Value) {
 	if d, ok := ptr.Interface().(interface{ SetDefaults() }); ok {
 		d.SetDefaults()
 	}
 }
 
-// scalar says whether t is written as one TOML value that isn't a list or table.
-func scalar(t reflect.Type) bool {
+// isScalar reports whether t is written as one TOML value that isn't a list or table.
+func isScalar(t reflect.Type) bool {
 	if t == durationType || t == timeType || reflect.PointerTo(t).Implements(unmarshaler) {
 		return true
 	}
@@ -105,13 +108,13 @@ func scalar(t reflect.Type) bool {
 		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		return true
 	case reflect.Pointer:
-		return scalar(t.Elem())
+		return isScalar(t.Elem())
 	default:
 		return false
 	}
 }
 
-// badTag stops a program whose own tags make no sense, as a bad registration does.
+// badTag returns the text with which the program panics about a wrong tag in its own code.
 func badTag(s spec, tag, value string, err error) string {
 	return fmt.Sprintf("configuration field %q: the tag %s:%q doesn't fit its type: %v", s.key, tag, value, err)
 }

@@ -8,19 +8,21 @@ import (
 	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
-// Substituted is a string of the tree in which something was substituted.
+// Substituted is a string of the tree that contains a substitution.
 type Substituted struct {
 	// Text is the result.
 	Text string
-	// Source is what the file says. Messages show it instead of Text, which may come from a secret place.
+	// Source is what the file says. Messages show it instead of Text, which may be a secret.
 	Source string
-	// Whole says that the string was one substitution and nothing else, so that it may become a number or a bool.
+	// Whole says that the string was one substitution and nothing else, so that it may become a
+	// number or a bool.
 	Whole bool
 	// File says that a part of it was read from a file, so that Text is treated as a secret.
 	File bool
 }
 
-// Plain returns v without marks: a whole substitution becomes the bool or number that it spells, arrays of tables become lists.
+// Plain returns v without marks. A string that is one whole substitution becomes the bool or
+// number that it contains, and arrays of tables become lists.
 func Plain(v any) any {
 	switch v := v.(type) {
 	case Substituted:
@@ -69,7 +71,7 @@ func Plain(v any) any {
 	}
 }
 
-// textOf returns v's text and how a message shows it.
+// textOf returns the text of v and how a message shows it.
 func textOf(v any) (text, shown string, ok bool) {
 	switch v := v.(type) {
 	case string:
@@ -81,7 +83,7 @@ func textOf(v any) (text, shown string, ok bool) {
 	}
 }
 
-// kindOf says what v is, for messages.
+// kindOf returns the type of v for messages.
 func kindOf(v any) string {
 	switch v.(type) {
 	case string, Substituted:
@@ -105,7 +107,7 @@ func kindOf(v any) string {
 	}
 }
 
-// listOf returns v's elements if it is a list.
+// listOf returns the elements of v if it is a list.
 func listOf(v any) ([]any, bool) {
 	switch v := v.(type) {
 	case []any:
