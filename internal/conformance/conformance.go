@@ -12,31 +12,31 @@ import (
 	"time"
 )
 
-// Subject is a program to be checked.
+// Subject is a program to check.
 type Subject struct {
 	// Command is the program and its arguments.
 	Command []string
 	// Env is added to the environment, as NAME=VALUE.
 	Env []string
-	// Config is the `config` of the host's hello; nil is an empty one.
+	// Config is the `config` of the host's hello. Nil stands for an empty one.
 	Config map[string]any
-	// Message is a payload that the program takes.
+	// Message is a payload that the program accepts.
 	Message []byte
 	// Echo reports that it is an echo plugin, for which there are more checks.
 	Echo bool
-	// Patience is how long an answer may take; zero is 10 s.
+	// Patience is how long the program may take for an answer. Zero stands for 10 s.
 	Patience time.Duration
 }
 
 // Check is one requirement for a plugin.
 type Check struct {
-	// Name is a word for the table.
+	// Name is one word that names the check in a table.
 	Name string
-	// About is what is looked at, in a few words.
+	// About describes the check in a few words.
 	About string
-	// Rule is the sentence of the page that the check is for.
+	// Rule is the sentence of the page that the check is about.
 	Rule string
-	// Echo says that it is asked of echo plugins alone.
+	// Echo is set if the check is only for echo plugins.
 	Echo bool
 
 	run func(t *trial)
@@ -45,20 +45,20 @@ type Check struct {
 // Result is the outcome of a check.
 type Result struct {
 	Check
-	// Skipped is why the check doesn't apply; empty: it ran.
+	// Skipped is the reason why the check doesn't apply. It is empty if the check ran.
 	Skipped string
-	// Failure is what was wrong; nil: nothing.
+	// Failure is the mistake that the check found, or nil.
 	Failure *Failure
 }
 
-// Failure is what a plugin did wrong.
+// Failure is a mistake of a plugin.
 type Failure struct {
-	// What it did.
+	// What describes the mistake.
 	What string
-	// Rule is the sentence of the page that it broke.
+	// Rule is the sentence of the page that the plugin violated.
 	Rule string
-	// Exchange is what was exchanged until then. Lines of the host begin with ">", lines of the
-	// plugin with "<", its standard error with "!", and other events with "-".
+	// Exchange has the lines that were exchanged until then. Lines of the host begin with ">",
+	// lines of the plugin with "<", its standard error with "!", and other events with "-".
 	Exchange []string
 	// refused is set if the plugin refused the subject's config.
 	refused bool
@@ -77,7 +77,7 @@ var ErrConfig = errors.New("the other checks need a config that the plugin accep
 // if there was nothing to check.
 func Run(ctx context.Context, s Subject, tell func(Result)) error {
 	if len(s.Command) == 0 {
-		return errors.New("there is no command")
+		return errors.New("the command is empty")
 	}
 	if s.Config == nil {
 		s.Config = map[string]any{}

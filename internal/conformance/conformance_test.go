@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	await.Main(m)
 }
 
-// subject is this test program as a plugin.
+// subject returns this test program as a plugin.
 func subject(t *testing.T, plugin, mistake string) Subject {
 	self, err := os.Executable()
 	if err != nil {
@@ -166,8 +166,7 @@ func passes(t *testing.T, s Subject) {
 	}
 }
 
-// Each mistake must be seen by the check that is there for it, and told with the rule that it
-// breaks.
+// Each mistake must be found by its check, and reported with the rule that it violates.
 func TestMistakesAreSeen(t *testing.T) {
 	t.Parallel()
 	cases := []struct{ mistake, check, rule string }{
@@ -217,7 +216,7 @@ func TestMistakesAreSeen(t *testing.T) {
 		{"a level of its own", "log", ruleLog},
 		{"prints to standard output", "stdout", ruleLine},
 	}
-	// Silence is what some are seen by; they may be silent together.
+	// Some mistakes show only as silence. Their checks wait at the same time.
 	results := make([]Result, len(cases))
 	var work sync.WaitGroup
 	free := make(chan struct{}, 16)
@@ -245,15 +244,15 @@ func TestMistakesAreSeen(t *testing.T) {
 				t.Errorf("it says %q by the rule %q, not %q\n  %s", r.Failure.What, r.Failure.Rule, c.rule, strings.Join(r.Failure.Exchange, "\n  "))
 			}
 			if len(r.Failure.Exchange) == 0 {
-				t.Error("nothing is shown of what was said")
+				t.Error("the failure has no exchange")
 			}
 		})
 	}
 }
 
-// patiently runs a check that should fail by that rule. A mistake that is a silence shows only
-// when the patience is over, so the patience begins small. It grows while a busy machine may be
-// the reason for another outcome: one that took as long as the patience.
+// patiently runs a check that should fail by this rule. A plugin that stays silent fails only when
+// the patience is over, so the patience begins small. It grows if a busy machine may be the reason
+// for another result: one that took as long as the patience.
 func patiently(ctx context.Context, s Subject, c Check, rule string) Result {
 	for s.Patience = 2 * time.Second; ; s.Patience *= 3 {
 		begun := time.Now()
@@ -264,7 +263,7 @@ func patiently(ctx context.Context, s Subject, c Check, rule string) Result {
 	}
 }
 
-// A config that the plugin refuses is said once, and not by each check.
+// A refused config is reported once, and not by each check.
 func TestAConfigThatIsRefused(t *testing.T) {
 	s := subject(t, "raw", "")
 	s.Config = map[string]any{"limit": -1}

@@ -11,23 +11,23 @@ import (
 func echoChecks() []Check {
 	return []Check{
 		{Name: "echo-hello", About: "window and features", Rule: ruleEchoHello, Echo: true, run: checkEchoHello},
-		{Name: "config", About: "what is wrong with the config is told with its key", Rule: ruleProblems, Echo: true, run: checkConfig},
+		{Name: "config", About: "each problem with the config has its key", Rule: ruleProblems, Echo: true, run: checkConfig},
 		{Name: "echo", About: "payload and metadata, both ways", Rule: ruleEcho, Echo: true, run: checkEcho},
 		{Name: "messages", About: "none, several, and to another topic", Rule: ruleMessages, Echo: true, run: checkMessages},
 		{Name: "errors", About: "the kinds of errors", Rule: ruleError, Echo: true, run: checkErrors},
-		{Name: "order", About: "one that waits doesn't keep up others", Rule: ruleWindow, Echo: true, run: checkWindow},
-		{Name: "cancel", About: "a cancel ends a request, which is answered", Rule: ruleDeadline, Echo: true, run: checkCancel},
-		{Name: "deadline", About: "a request ends with its time", Rule: ruleEcho, Echo: true, run: checkDeadline},
-		{Name: "too-long", About: "no response is longer than the host takes", Rule: ruleTooLong, Echo: true, run: checkTooLong},
+		{Name: "order", About: "a request that waits doesn't delay others", Rule: ruleWindow, Echo: true, run: checkWindow},
+		{Name: "cancel", About: "a cancelled request ends and has a response", Rule: ruleDeadline, Echo: true, run: checkCancel},
+		{Name: "deadline", About: "a request ends at its deadline", Rule: ruleEcho, Echo: true, run: checkDeadline},
+		{Name: "too-long", About: "no response is longer than the host accepts", Rule: ruleTooLong, Echo: true, run: checkTooLong},
 		{Name: "log", About: "lines for the log", Rule: ruleLog, Echo: true, run: checkLog},
-		{Name: "stdout", About: "what is printed goes to standard error", Rule: ruleStdout, Echo: true, run: checkPrint},
-		{Name: "drain-working", About: "drain waits for what runs", Rule: ruleDrain, Echo: true, run: checkDrainWorking},
-		{Name: "end-working", About: "the end of standard input ends what runs", Rule: ruleEnd, Echo: true, run: checkEndWorking},
+		{Name: "stdout", About: "printed text goes to standard error", Rule: ruleStdout, Echo: true, run: checkPrint},
+		{Name: "drain-working", About: "drain waits for running requests", Rule: ruleDrain, Echo: true, run: checkDrainWorking},
+		{Name: "end-working", About: "the end of standard input ends running requests", Rule: ruleEnd, Echo: true, run: checkEndWorking},
 	}
 }
 
-// startEchoReady is startReady plus the requirements for an echo plugin, on which later checks
-// rely.
+// startEchoReady is startReady with the requirements for an echo plugin, which the later checks
+// need.
 func (t *trial) startEchoReady() {
 	t.startReady()
 	if t.window < 2 || !t.hasFeature("cancel") || !t.hasFeature("drain") {
@@ -60,12 +60,12 @@ func checkConfig(t *trial) {
 			l = t.receive("`refuse`")
 		}
 		if l.kind != "refuse" {
-			t.fail("a `%s` is the answer to the config %s", l.kind, formatValue(c.config))
+			t.fail("it answered the config %[2]s with a `%[1]s`", l.kind, formatValue(c.config))
 		}
 		_, problems, err := l.refusal()
 		t.failOn(err)
 		if len(problems) != 1 || problems[0].key != c.key {
-			t.fail("the problems with the config %s are %+v, where one with the key %q was waited for", formatValue(c.config), problems, c.key)
+			t.fail("the problems with the config %s are %+v; expected one with the key %q", formatValue(c.config), problems, c.key)
 		}
 		t.checkExitOutput(ruleRefuse, -1)
 	}
@@ -86,7 +86,7 @@ func checkEcho(t *trial) {
 	m := metadataOf("", "no key", "empty", "", "header.Own-Name", "é 漢字 😀", "quote\"", "\\ \n \u2028", "typ", "reading")
 	t.checkEchoed(t.roundTrip(messageObject([]byte("open"), m)), []byte("open"), m)
 	t.checkEchoed(t.roundTrip(object{"id": "m"}), nil, map[string]string{})
-	// The same bytes in another spelling.
+	// The same bytes in the other encoding.
 	t.checkEchoed(t.roundTrip(object{"id": "m", "payload_b64": "b3Blbg=="}), []byte("open"), map[string]string{})
 	t.next++
 	t.pending[t.next] = true
@@ -102,7 +102,7 @@ func checkMessages(t *trial) {
 		m := metadataOf("echo.copies", copies, "echo.to", "memory:elsewhere")
 		r := t.roundTrip(messageObject([]byte("open"), m))
 		if r.failed || len(r.messages) != n {
-			t.fail("%d messages and the error %q %q, where %d messages were waited for", len(r.messages), r.kind, r.text, n)
+			t.fail("the response has %d messages and the error %q %q; expected %d messages", len(r.messages), r.kind, r.text, n)
 		}
 		for _, produced := range r.messages {
 			t.checkSameMessage(produced, []byte("open"), m)
@@ -112,7 +112,7 @@ func checkMessages(t *trial) {
 		}
 	}
 	if r := t.roundTrip(messageObject([]byte("open"), nil)); len(r.messages) != 1 || r.messages[0].to != "" {
-		t.fail("a message of which nothing was said has a destination: %+v", r.messages)
+		t.fail("a message has a destination that the request doesn't name: %+v", r.messages)
 	}
 	t.endInput()
 }
@@ -127,7 +127,7 @@ func checkErrors(t *trial) {
 			}
 			r := t.roundTrip(messageObject([]byte("the door is locked: \"é\""), m))
 			if !r.failed || (r.kind != kind && (kind != "retryable" || r.kind != "")) || !strings.Contains(r.text, "the door is locked: \"é\"") || r.retryAfter != after {
-				t.fail("the error is %q %q, to be tried after %d ms", r.kind, r.text, r.retryAfter)
+				t.fail("the error is %q %q, with a retry after %d ms", r.kind, r.text, r.retryAfter)
 			}
 		}
 	}
@@ -140,7 +140,7 @@ func checkWindow(t *trial) {
 	for range 5 {
 		id := t.sendRequest(messageObject([]byte("open"), nil))
 		if r := t.receiveResponse(); r.id != id {
-			t.fail("the response to %d comes where that to %d was waited for", r.id, id)
+			t.fail("it wrote the response to %d; expected the one to %d", r.id, id)
 		}
 	}
 	t.write(object{"type": "cancel", "id": waiting})
@@ -158,9 +158,9 @@ func checkCancel(t *trial) {
 	for _, id := range ids {
 		t.write(object{"type": "cancel", "id": id})
 		if r := t.receiveResponse(); r.id != id {
-			t.fail("the response to %d, where %d was cancelled", r.id, id)
+			t.fail("it wrote the response to %d; expected the one to %d, which was cancelled", r.id, id)
 		}
-		// Once more changes nothing.
+		// A second cancel changes nothing.
 		t.write(object{"type": "cancel", "id": id})
 	}
 	t.checkQuiet()
@@ -186,7 +186,7 @@ func checkTooLong(t *trial) {
 	}{{hostMaxLine - 4096, true}, {hostMaxLine, false}, {4 * hostMaxLine, false}} {
 		r := t.roundTrip(messageObject([]byte("open"), metadataOf("echo.size", fmt.Sprint(c.size))))
 		if c.fits && (len(r.messages) != 1 || len(r.messages[0].payload) != c.size) {
-			t.fail("a payload of %d bytes, which the host takes, became the error %q %q", c.size, r.kind, shorten(r.text))
+			t.fail("a payload of %d bytes, which the host accepts, became the error %q %q", c.size, r.kind, shorten(r.text))
 		} else if !c.fits && (!r.failed || r.kind != "permanent") {
 			t.fail("a payload of %d bytes became the error %q %q", c.size, r.kind, shorten(r.text))
 		}

@@ -13,7 +13,7 @@ import (
 // generalChecks returns the checks for every plugin.
 func generalChecks() []Check {
 	return []Check{
-		{Name: "start", About: "hello and ready, and what they say", Rule: ruleStart, run: checkStart},
+		{Name: "start", About: "hello and ready, and their content", Rule: ruleStart, run: checkStart},
 		{Name: "schema", About: "the schema of the config", Rule: ruleSchema, run: checkSchema},
 		{Name: "versions", About: "a host of another version is refused", Rule: ruleRefuse, run: checkVersions},
 		{Name: "unknown", About: "unknown keys and types are ignored", Rule: ruleUnknown, run: checkUnknown},
@@ -21,11 +21,11 @@ func generalChecks() []Check {
 		{Name: "responses", About: "each request has one response, with its id", Rule: ruleOnce, run: checkResponses},
 		{Name: "bytes", About: "payloads as base64, empty or missing", Rule: ruleBytes, run: checkPayloads},
 		{Name: "ping", About: "ping is answered", Rule: rulePing, run: checkPing},
-		{Name: "late-cancel", About: "a cancel of what is answered is ignored", Rule: ruleCancel, run: checkLateCancel},
-		{Name: "drain", About: "drain ends it when all is answered", Rule: ruleDrain, run: checkDrain},
+		{Name: "late-cancel", About: "a cancel after the response is ignored", Rule: ruleCancel, run: checkLateCancel},
+		{Name: "drain", About: "drain ends it after all responses", Rule: ruleDrain, run: checkDrain},
 		{Name: "end", About: "the end of standard input ends it", Rule: ruleEnd, run: checkEnd},
-		{Name: "broken-lines", About: "what is no line of the protocol ends it", Rule: ruleBroken, run: checkBrokenLines},
-		{Name: "long-lines", About: "lines as long as they may be, and longer", Rule: ruleBroken, run: checkLongLines},
+		{Name: "broken-lines", About: "a line that breaks the protocol ends it", Rule: ruleBroken, run: checkBrokenLines},
+		{Name: "long-lines", About: "lines of the greatest length, and longer ones", Rule: ruleBroken, run: checkLongLines},
 	}
 }
 
@@ -37,7 +37,7 @@ func checkStart(t *trial) {
 func checkSchema(t *trial) {
 	t.startReady()
 	if t.schema == nil {
-		panic(skip("it says no schema"))
+		panic(skip("its hello has no schema"))
 	}
 	text, err := json.Marshal(t.schema)
 	t.failOn(err)
@@ -49,14 +49,14 @@ func checkSchema(t *trial) {
 	c.DefaultDraft(jsonschema.Draft2020)
 	const place = "urn:schema"
 	if err := c.AddResource(place, doc); err != nil {
-		t.fail("the schema can't be read: %v", err)
+		t.fail("reading the schema: %v", err)
 	}
 	compiled, err := c.Compile(place)
 	if err != nil {
-		t.fail("it isn't one: %v", err)
+		t.fail("the schema isn't a JSON Schema: %v", err)
 	}
 	if err := compiled.Validate(config); err != nil {
-		t.fail("the plugin takes a config that its schema doesn't: %v", err)
+		t.fail("the plugin accepts a config that its schema refuses: %v", err)
 	}
 }
 
@@ -65,12 +65,12 @@ func checkVersions(t *trial) {
 	t.write(t.helloOf(4_000_001, 4_000_000))
 	l := t.receive("`refuse`")
 	if l.kind != "refuse" {
-		t.fail("a `%s` is the answer to a host of another version", l.kind)
+		t.fail("it answered a host of another version with a `%s`", l.kind)
 	}
 	_, _, err := l.refusal()
 	t.failOn(err)
 	t.checkExitOutput(ruleRefuse, -1)
-	// Versions that it doesn't know, beside one that it does.
+	// Unknown versions, and one that the plugin knows.
 	t.launch()
 	t.write(t.helloOf(4_000_000, 1))
 	t.receiveHello()
@@ -92,7 +92,7 @@ func checkUnknown(t *trial) {
 	t.receiveResponse()
 	t.write(object{"type": "ping", "id": 1, "x-check": true})
 	if l := t.receive("`pong`"); l.kind != "pong" {
-		t.fail("a `%s` comes where `pong` was waited for", l.kind)
+		t.fail("it wrote a `%s`; expected `pong`", l.kind)
 	}
 	t.endInput()
 }
@@ -114,7 +114,7 @@ func checkSpelling(t *trial) {
 	t.endInput()
 }
 
-// responsesAsked is the number of requests where only the number matters.
+// responsesAsked is the number of requests in checks that only count the responses.
 const responsesAsked = 40
 
 func checkResponses(t *trial) {
@@ -123,7 +123,7 @@ func checkResponses(t *trial) {
 	for asked := 0; asked < responsesAsked || len(t.pending) > 0; {
 		for ; asked < responsesAsked && len(t.pending) < window; asked++ {
 			if asked == responsesAsked/2 {
-				// From here on ids are as large as they get.
+				// The next ids are the largest that there are.
 				t.next = 1<<53 - 1 - (responsesAsked - responsesAsked/2)
 			}
 			t.sendRequest(t.sampleMessage())
@@ -165,7 +165,7 @@ func checkPing(t *trial) {
 func checkLateCancel(t *trial) {
 	t.startReady()
 	if !t.hasFeature("cancel") {
-		panic(skip("it hasn't the feature `cancel`"))
+		panic(skip("it doesn't have the feature `cancel`"))
 	}
 	id := t.sendRequest(t.sampleMessage())
 	t.receiveResponse()
@@ -179,7 +179,7 @@ func checkLateCancel(t *trial) {
 func checkDrain(t *trial) {
 	t.startReady()
 	if !t.hasFeature("drain") {
-		panic(skip("it hasn't the feature `drain`"))
+		panic(skip("it doesn't have the feature `drain`"))
 	}
 	for range t.window {
 		t.sendRequest(t.sampleMessage())
@@ -189,7 +189,7 @@ func checkDrain(t *trial) {
 		t.receiveResponse()
 	}
 	t.checkDrained()
-	// One that has nothing to do.
+	// A plugin without a request.
 	t.startReady()
 	t.write(object{"type": "drain"})
 	t.checkDrained()
@@ -197,7 +197,7 @@ func checkDrain(t *trial) {
 
 func (t *trial) checkDrained() {
 	if l := t.receive("`drained`"); l.kind != "drained" {
-		t.fail("a `%s` comes where `drained` was waited for", l.kind)
+		t.fail("it wrote a `%s`; expected `drained`", l.kind)
 	}
 	t.checkExitOutput(ruleDrain, 0)
 }
@@ -210,7 +210,7 @@ func checkEnd(t *trial) {
 		t.sendRequest(t.sampleMessage())
 	}
 	t.endInput()
-	// A host that dies before it has said a word.
+	// A host that dies before its first line.
 	t.launch()
 	t.endInput()
 }
@@ -228,7 +228,7 @@ func checkBrokenLines(t *trial) {
 	t.waitForStderr("")
 }
 
-// longestTried is the longest line that is tried with a plugin.
+// longestTried is the longest line that the check writes.
 const longestTried = 64 << 20
 
 func checkLongLines(t *trial) {
@@ -247,7 +247,7 @@ func checkLongLines(t *trial) {
 	request["message"].(object)["payload"] = strings.Repeat("x", t.maxLine+2-len(encode(request)))
 	text := strings.TrimSuffix(string(encode(request)), "\n")
 	t.p.noteEvent("> %s", shorten(text))
-	// It may leave before it has read it all.
+	// The plugin may exit before it has read the whole line.
 	_ = t.p.write([]byte(text+"\n"), t.Patience)
 	t.checkExitOutput(ruleBroken, 1)
 	t.waitForStderr("")

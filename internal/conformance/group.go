@@ -7,6 +7,5 @@ import (
 
 func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-// killGroup kills the program and what it started. That there is nothing left to kill is no error
-// here.
+// killGroup kills the program and everything that it started. An error means that nothing is left.
 func killGroup(cmd *exec.Cmd) { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

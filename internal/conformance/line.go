@@ -12,7 +12,7 @@ import (
 	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
-// line is a line of the plugin, which is JSON with a type.
+// line is one line of the plugin: a JSON object with a type.
 type line struct {
 	kind string
 	keys map[string]any
@@ -23,6 +23,7 @@ type lineError struct{ what, rule string }
 
 func (b *lineError) Error() string { return b.what }
 
+// protocolError returns a lineError with the rule that the line violates.
 func protocolError(rule, format string, args ...any) error {
 	return &lineError{fmt.Sprintf(format, args...), rule}
 }
@@ -36,7 +37,7 @@ func parseLine(raw []byte, longest int) (line, error) {
 	case !ok:
 		return line{}, protocolError(ruleLine, "a line without a line feed at its end")
 	case len(text) > longest:
-		return line{}, protocolError(ruleHostLine, "a line of %d bytes, where the host takes %d", len(text), longest)
+		return line{}, protocolError(ruleHostLine, "a line of %d bytes; the host accepts %d", len(text), longest)
 	case len(bytes.Trim(text, " \t\r")) == 0:
 		return line{}, nil
 	}
@@ -67,11 +68,12 @@ func (l line) intField(key string, lowest int64, rule string) (int64, error) {
 	n, ok := l.keys[key].(json.Number)
 	v, err := n.Int64()
 	if !ok || err != nil || v < lowest {
-		return 0, protocolError(rule, "`%s` of a `%s` is %s, not a whole number from %d on, in digits", key, l.kind, formatValue(l.keys[key]), lowest)
+		return 0, protocolError(rule, "`%s` of a `%s` is %s, not a whole number of at least %d in digits", key, l.kind, formatValue(l.keys[key]), lowest)
 	}
 	return v, nil
 }
 
+// formatValue returns a value as JSON, for messages.
 func formatValue(v any) string {
 	text, err := json.Marshal(v)
 	if err != nil {
@@ -161,7 +163,7 @@ func (l line) refusal() (text string, problems []problem, err error) {
 		problems = append(problems, problem{key, why})
 	}
 	if text == "" && len(problems) == 0 {
-		return "", nil, protocolError(ruleRefuse, "a refusal without a word why")
+		return "", nil, protocolError(ruleRefuse, "a refusal without a reason")
 	}
 	return text, problems, nil
 }
@@ -173,7 +175,7 @@ type outputMessage struct {
 	metadata map[string]string
 }
 
-// response is the outcome of a request.
+// response is the content of a response line.
 type response struct {
 	id         int64
 	messages   []outputMessage

@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// longestRead is longer than any line that a plugin may write.
+// longestRead is more than the longest line that a plugin may write.
 const longestRead = hostMaxLine + 2<<20
 
 // process is one running program.
 type process struct {
 	cmd   *exec.Cmd
 	stdin *os.File
-	// lines are those of its standard output; closed when that ends.
+	// lines receives the lines of standard output, and is closed at its end.
 	lines  chan []byte
 	exited chan struct{}
 	work   sync.WaitGroup
@@ -30,11 +30,11 @@ type process struct {
 	mu     sync.Mutex
 	stderr bytes.Buffer
 	log    []string
-	// begun is how much there is of a line whose end hasn't come.
+	// begun is the number of bytes of a line whose end hasn't come.
 	unfinishedLength int
 }
 
-// pluginEnvironment returns the part of its own environment that a host passes to plugins.
+// pluginEnvironment returns the variables that a host passes to its plugins.
 func pluginEnvironment() []string {
 	kept := []string{"PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR"}
 	var env []string
@@ -77,14 +77,14 @@ func startProcess(command, env []string) (*process, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	p.ended = func() {
 		cancel()
-		// Somebody whom the program started may still hold the other ends.
+		// A process that the program started may still keep the other ends open.
 		out.Close()
 		diag.Close()
 	}
 	p.work.Go(func() { p.readLines(ctx, out) })
 	p.work.Go(func() { p.readStderr(diag) })
 	p.work.Go(func() {
-		_ = p.cmd.Wait() // its ProcessState says all that the error would
+		_ = p.cmd.Wait() // ProcessState has everything that the error would say
 		close(p.exited)
 	})
 	return p, nil
@@ -130,7 +130,7 @@ func (p *process) unfinished() int {
 	return p.unfinishedLength
 }
 
-// mostStderr is how much of standard error is kept.
+// mostStderr is the number of bytes of standard error that are kept.
 const mostStderr = 1 << 20
 
 func (p *process) readStderr(r io.Reader) {
@@ -160,7 +160,7 @@ func (p *process) noteEvent(format string, args ...any) {
 
 // write writes bytes to the program, with a deadline where the system supports one.
 func (p *process) write(data []byte, within time.Duration) error {
-	_ = p.stdin.SetWriteDeadline(time.Now().Add(within)) // some systems' pipes have none
+	_ = p.stdin.SetWriteDeadline(time.Now().Add(within)) // pipes have no deadline on some systems
 	_, err := p.stdin.Write(data)
 	return err
 }
@@ -174,7 +174,7 @@ func (p *process) kill() {
 	p.work.Wait()
 }
 
-// shown is how much of a line is shown.
+// shown is the number of bytes of a line that are shown.
 const shown = 300
 
 func shorten(text string) string {

@@ -14,12 +14,12 @@ import (
 )
 
 const (
-	// hostWindow and hostMaxLine are what the host of the checks says of itself.
+	// hostWindow and hostMaxLine are the limits in the hello of the checks' host.
 	hostWindow  = 8
 	hostMaxLine = 256 << 10
-	// startMaxLine is how long a line may be before `ready`.
+	// startMaxLine is the longest line before `ready`, in bytes.
 	startMaxLine = 1 << 20
-	// long is the time that a request has for which no deadline is wanted.
+	// long is the time that a request has if the check isn't about the deadline.
 	long = time.Hour
 )
 
@@ -33,7 +33,7 @@ type trial struct {
 	p *process
 	hello
 	ready   bool
-	heard   bool // it wrote a line since the host did
+	heard   bool // it has written a line since the host's last one
 	next    int64
 	pending map[int64]bool
 	logged  []line
@@ -66,7 +66,7 @@ func (t *trial) launch() {
 	t.p, t.hello, t.ready, t.next, t.pending, t.logged = p, hello{maxLine: startMaxLine}, false, 0, map[int64]bool{}, nil
 }
 
-// stop ends what runs, whatever it does.
+// killProcess kills the running process, if there is one.
 func (t *trial) killProcess() {
 	if t.p != nil {
 		t.p.kill()
@@ -93,7 +93,7 @@ func encode(v any) []byte {
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
-		panic(err) // the checks write nothing that isn't JSON
+		panic(err) // the checks encode only values that have a form in JSON
 	}
 	return b.Bytes()
 }
@@ -103,7 +103,7 @@ func (t *trial) send(text string) {
 	t.heard = false
 	t.p.noteEvent("> %s", shorten(text))
 	if err := t.p.write([]byte(text+"\n"), t.Patience); err != nil {
-		t.failEnded(fmt.Sprintf("it took no more lines (%v)", err))
+		t.failEnded(fmt.Sprintf("it accepted no more lines (%v)", err))
 	}
 }
 
@@ -131,7 +131,7 @@ func (t *trial) failEnded(what string) {
 func (t *trial) receive(want string) line {
 	l, ok := t.receiveOrEnd(want)
 	if !ok {
-		t.failEnded("it ended its standard output where " + want + " was waited for")
+		t.failEnded("it closed its standard output; expected " + want)
 	}
 	return l
 }
@@ -150,7 +150,7 @@ func (t *trial) receiveOrEnd(want string) (line, bool) {
 		case raw, ok = <-t.p.lines:
 		case <-timer.C:
 			if n := t.p.unfinished(); n > 0 {
-				t.failRule(ruleLine, "%d bytes of a line, and no line feed within %v, where %s was waited for", n, t.Patience, want)
+				t.failRule(ruleLine, "%d bytes of a line, and no line feed within %v; expected %s", n, t.Patience, want)
 			}
 			if !t.heard {
 				t.fail("no %s within %v, and it wrote nothing: did it flush its standard output?", want, t.Patience)
@@ -218,7 +218,7 @@ func (t *trial) receiveHello() {
 	case "refuse":
 		t.failRefused(l)
 	default:
-		t.failRule(ruleStart, "a `%s` comes where `ready` was waited for", l.kind)
+		t.failRule(ruleStart, "it wrote a `%s`; expected `ready`", l.kind)
 	}
 }
 
@@ -258,15 +258,15 @@ func (t *trial) sendRequest(message object) int64 {
 func (t *trial) receiveResponse() response {
 	l := t.receive("a `response`")
 	if l.kind == "drained" {
-		t.failRule(ruleDrain, "`drained` comes before all is answered")
+		t.failRule(ruleDrain, "it wrote `drained` before all responses")
 	}
 	if l.kind != "response" {
-		t.failRule(ruleOnce, "a `%s` comes where a `response` was waited for", l.kind)
+		t.failRule(ruleOnce, "it wrote a `%s`; expected a `response`", l.kind)
 	}
 	r, err := l.response()
 	t.failOn(err)
 	if !t.pending[r.id] {
-		t.failRule(ruleOnce, "a response to %d, which is answered already, or was never asked", r.id)
+		t.failRule(ruleOnce, "a response to %d, which has a response already or was never requested", r.id)
 	}
 	delete(t.pending, r.id)
 	return r
@@ -277,21 +277,22 @@ func (t *trial) roundTrip(message object) response {
 	id := t.sendRequest(message)
 	r := t.receiveResponse()
 	if r.id != id {
-		t.failRule(ruleOnce, "the response to %d, where only %d was unanswered", r.id, id)
+		t.failRule(ruleOnce, "it wrote the response to %d; only %d waited for one", r.id, id)
 	}
 	return r
 }
 
-// checkQuiet sends a ping. Only the pong may come: no response is written twice.
+// checkQuiet sends a ping and accepts only the pong. Another response would be a second one to the
+// same request.
 func (t *trial) checkQuiet() {
 	t.next++
 	t.write(object{"type": "ping", "id": t.next})
 	l := t.receive("`pong`")
 	if l.kind == "response" {
-		t.failRule(ruleOnce, "a response, where no request is unanswered")
+		t.failRule(ruleOnce, "it wrote a response, and no request waits for one")
 	}
 	if id, err := l.intField("id", 1, rulePing); l.kind != "pong" || err != nil || id != t.next {
-		t.failRule(rulePing, "a `%s` with the id %s comes where the `pong` of %d was waited for", l.kind, formatValue(l.keys["id"]), t.next)
+		t.failRule(rulePing, "it wrote a `%s` with the id %s; expected the `pong` of %d", l.kind, formatValue(l.keys["id"]), t.next)
 	}
 }
 
@@ -302,8 +303,8 @@ func (t *trial) endInput() {
 	t.checkExitOutput(ruleEnd, 0)
 }
 
-// checkExitOutput waits for the end of the process. What it still writes must be lines of the
-// protocol, and no response may come twice.
+// checkExitOutput waits for the end of the process. The lines until then must follow the protocol,
+// and no request may get a second response.
 func (t *trial) checkExitOutput(rule string, status int) {
 	old := t.rule
 	t.rule = rule
@@ -316,12 +317,12 @@ func (t *trial) checkExitOutput(rule string, status int) {
 			r, err := l.response()
 			t.failOn(err)
 			if !t.pending[r.id] {
-				t.failRule(ruleOnce, "a response to %d, which is answered already, or was never asked", r.id)
+				t.failRule(ruleOnce, "a response to %d, which has a response already or was never requested", r.id)
 			}
 			delete(t.pending, r.id)
 			continue
 		}
-		t.fail("a `%s` comes where only the end was waited for", l.kind)
+		t.fail("it wrote a `%s`; expected the end", l.kind)
 	}
 	t.checkExitStatus(status)
 	t.rule = old
@@ -359,9 +360,9 @@ func (t *trial) waitForStderr(text string) {
 		case <-tick.C:
 		case <-deadline.C:
 			if text == "" {
-				t.fail("its standard error says nothing")
+				t.fail("its standard error is empty")
 			}
-			t.fail("its standard error doesn't say %q", text)
+			t.fail("its standard error doesn't contain %q", text)
 		case <-t.ctx.Done():
 			t.fail("%v", context.Cause(t.ctx))
 		}
@@ -380,16 +381,16 @@ func metadataOf(pairs ...string) map[string]string {
 // checkEchoed compares the message of a response with the message that it should echo.
 func (t *trial) checkEchoed(r response, data []byte, metadata map[string]string) {
 	if r.failed || len(r.messages) != 1 {
-		t.fail("the response has %d messages, error %q %q", len(r.messages), r.kind, r.text)
+		t.fail("the response has %d messages and the error %q %q; expected one message", len(r.messages), r.kind, r.text)
 	}
 	t.checkSameMessage(r.messages[0], data, metadata)
 }
 
 func (t *trial) checkSameMessage(m outputMessage, data []byte, metadata map[string]string) {
 	if !bytes.Equal(m.payload, data) {
-		t.failRule(ruleBytes, "the payload %s came back as %s", shorten(fmt.Sprintf("%q", data)), shorten(fmt.Sprintf("%q", m.payload)))
+		t.failRule(ruleBytes, "it returned the payload %s as %s", shorten(fmt.Sprintf("%q", data)), shorten(fmt.Sprintf("%q", m.payload)))
 	}
 	if !maps.Equal(m.metadata, metadata) {
-		t.failRule(ruleMessage, "the metadata %s came back as %s", formatValue(metadata), formatValue(m.metadata))
+		t.failRule(ruleMessage, "it returned the metadata %s as %s", formatValue(metadata), formatValue(m.metadata))
 	}
 }

@@ -231,7 +231,7 @@ func TestCompileErrors(t *testing.T) {
 		{`$env?.id`, Body, 0, "unknown name $env"},
 		{`{"a": now}`, Body, 6, "now is a function; allowed: now()"},
 		{`text matches "("`, Bool, 5, "missing closing )"},
-		{`text matches "^.{1,1000}.{1,1000}"`, Bool, 13, "the regular expression has a size of 4004, as counted repetitions multiply what they repeat; allowed: up to 3000"},
+		{`text matches "^.{1,1000}.{1,1000}"`, Bool, 13, "the regular expression has a size of 4004, because counted repetitions multiply the size of their content; allowed: up to 3000"},
 		{`lenn(text) > 1`, Bool, 0, "unknown name lenn; did you mean len?"},
 		{`sise > 1`, Bool, 0, "unknown name sise; did you mean size?"},
 		{`tolower(text)`, Text, 0, "unknown name tolower; did you mean lower?"},

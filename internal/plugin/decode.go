@@ -29,14 +29,14 @@ type Decoder struct {
 	References []Ref
 	// Instances are the plugins that fields hold, by the field's path.
 	Instances map[string]Instance
-	// Meant is what was probably meant where an unknown plugin is named, by the field's path: an
-	// instance without a Config. If nothing is near, its name and type are what was written.
+	// Meant has the plugin that was probably meant by each unknown name, by the field's path. Such
+	// an instance has no Config. If no name is similar, its name and type are those in the file.
 	Meant map[string]Instance
 	// Used are the paths of the named tables that something refers to by name.
 	Used map[string]bool
 
 	building map[string]bool
-	// Secrets are texts that messages must not show. nil is a set that begins empty.
+	// Secrets are texts that messages must not show. Nil stands for an empty set.
 	Secrets *redact.Set
 	// secrets are the texts that must not be shown, by path.
 	secrets map[string]string
@@ -54,10 +54,10 @@ type Ref struct {
 
 // Instance is a decoded plugin.
 type Instance struct {
-	// Path is where its settings are: its named table's, or the place where it is named.
+	// Path is the path of its settings: its named table, or the field that names it.
 	Path string
 	Kind string
-	// Name is its table's name, else its type.
+	// Name is the name of its table, or else its type.
 	Name string
 	Type string
 	// Config is a pointer to the plugin's configuration struct.
@@ -154,9 +154,10 @@ func (d *Decoder) decodeValue(path string, v any, rv reflect.Value, s spec) bool
 	case isScalar(t):
 		return d.decodeScalar(path, v, rv, s)
 	}
-	panic(fmt.Sprintf("configuration field %q: a file can't hold a %v", s.key, t))
+	panic(fmt.Sprintf("configuration field %q: a file can't contain a %v", s.key, t))
 }
 
+// wrongType reports a value of the wrong TOML type.
 func (d *Decoder) wrongType(path string, v any, allowed string) {
 	d.addProblem(path, kindOf(v)+" can't stand here", allowed, "")
 }
@@ -185,6 +186,7 @@ func (d *Decoder) decodeInterface(path string, v any, rv reflect.Value) bool {
 	return true
 }
 
+// decodeText decodes a string into a type that parses its own text.
 func (d *Decoder) decodeText(path string, v any, rv reflect.Value, s spec) bool {
 	text, shown, ok := textOf(v)
 	if !ok {
@@ -290,6 +292,7 @@ func purposeOf(s spec) string {
 	return text
 }
 
+// exampleOf returns the example of a field as part of a message.
 func exampleOf(s spec) string {
 	if s.example == "" {
 		return ""

@@ -18,7 +18,7 @@ type Field struct {
 	// Default is the value without a setting: a string, bool, int64, float64, []any or
 	// map[string]any. Nil: there is none.
 	Default any
-	// Unit is what a number counts; Example is a value as TOML.
+	// Unit is the unit of a number; Example is a value as TOML writes it.
 	Unit, Example string
 	// Min and Max bound a number or duration, or a string's or list's length; empty: no bound.
 	Min, Max string
@@ -42,7 +42,8 @@ const (
 	ShapeTopic
 	ShapeDevices
 	ShapeTime
-	// ShapeList has an element type; where that is a single value, one may stand without the list.
+	// ShapeList is a list, and has an element type. A single value may replace the list if its
+	// elements are single values.
 	ShapeList
 	// ShapeMap is a table with free keys, and has an element type.
 	ShapeMap
@@ -186,7 +187,7 @@ func (s *Set) typeOf(v reflect.Value, outer []reflect.Type) Type {
 	}
 }
 
-// newValue returns a value as the decoder starts it.
+// newValue returns a value of a type with the defaults that the decoder starts from.
 func newValue(t reflect.Type) reflect.Value {
 	ptr := reflect.New(t)
 	setDefaults(ptr)

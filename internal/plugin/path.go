@@ -7,8 +7,8 @@ import (
 
 var bareKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
-// Join returns the dotted path of a key inside the table at path; a key that TOML would quote is
-// quoted.
+// Join returns the dotted path of a key in the table at path. It quotes a key that TOML must
+// quote.
 func Join(path, key string) string {
 	if !bareKey.MatchString(key) {
 		key = strconv.Quote(key)
@@ -24,8 +24,8 @@ func Index(path string, i int) string {
 	return path + "[" + strconv.Itoa(i) + "]"
 }
 
-// Parent returns the path of the table or array that the key or element at path is in, "" for a key
-// of the file itself.
+// Parent returns the path of the table or array that contains the key or element at path. It
+// returns "" for a key at the top of the file.
 func Parent(path string) string {
 	quoted, end := false, 0
 	for i := 0; i < len(path); i++ {

@@ -1,7 +1,7 @@
-// Package plugin holds the registry of everything that can be named in a configuration file, and
-// the one decoder that fills their configuration structs. Plugin authors never import it: each
-// contract package (handlers, transports, transports/codec, router/middleware) defines a kind here
-// and offers a Register of its own.
+// Package plugin has the registry of everything that a configuration file can name, and the one
+// decoder that fills the configuration structs. Plugin authors never import it. Each contract
+// package (handlers, transports, transports/codec, router/middleware) defines a kind here and
+// offers a Register of its own.
 package plugin
 
 import (
@@ -63,7 +63,7 @@ type Set struct {
 
 var registered = &Set{kinds: map[string]*Kind{}}
 
-// Registered returns a copy of what the process has registered; changing it changes nothing else.
+// Registered returns a copy of the process's own set.
 func Registered() *Set { return registered.Clone() }
 
 // Define adds a kind whose configurations implement C. It panics if the kind exists.
@@ -106,7 +106,8 @@ func (s *Set) Register(kind string, info Info) {
 	if t == nil || t.Kind() != reflect.Pointer || t.Elem().Kind() != reflect.Struct || !t.Implements(k.Interface) {
 		panic(fmt.Sprintf("registering %s %q: %v is not a pointer to a struct that implements %v", kind, info.Name, t, k.Interface))
 	}
-	// Only now: a constructor may look up plugins itself, such as a default codec.
+	// A constructor may look up plugins itself, such as a default codec. So the lock is taken
+	// after the call.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if other, ok := k.plugins[info.Name]; ok {
@@ -165,8 +166,8 @@ func (s *Set) Kinds() []string {
 // A Reference is a string in a configuration that names something elsewhere in the file. The
 // decoder collects references, so that they can be checked before anything starts.
 type Reference interface {
-	// References says what is named: "topic" (transport:topic) or "devices" (a transport that
-	// holds devices).
+	// References returns what the string names: "topic" (transport:topic) or "devices" (a
+	// transport with devices).
 	References() string
 }
 
@@ -175,8 +176,8 @@ type FieldError struct {
 	// Field is the TOML key inside the struct, dotted for nested tables.
 	Field   string
 	Message string
-	// Text is the field's value if Offset says at which of its bytes it is wrong; else it is
-	// empty.
+	// Text is the field's value, and Offset the byte at which it is wrong. Without an offset, Text
+	// is empty.
 	Text   string
 	Offset int
 }

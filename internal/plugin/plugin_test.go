@@ -90,7 +90,7 @@ func TestBadFieldsPanic(t *testing.T) {
 		want string
 	}{
 		"number": {int64(1), `the tag min:"few" doesn't fit`}, "duration": {"1s", `the tag max:"long" doesn't fit`},
-		"channel": {int64(1), "a file can't hold a chan int"}, "other": {"x", "not a kind of plugin"},
+		"channel": {int64(1), "a file can't contain a chan int"}, "other": {"x", "not a kind of plugin"},
 	} {
 		d := Decoder{Set: testSet()}
 		if got := panics(func() { d.Table("x", map[string]any{key: test.v}, &badTags{}) }); !strings.Contains(got, test.want) {

@@ -18,7 +18,8 @@ type Problem struct {
 	Path string
 	// Message says what is wrong, then what is allowed, then what was probably meant.
 	Message string
-	// Text is the key's value if Offset says at which of its bytes it is wrong; else it is empty.
+	// Text is the key's value, and Offset the byte at which it is wrong. Without an offset, Text
+	// is empty.
 	Text   string
 	Offset int
 }
@@ -47,8 +48,8 @@ func (d *Decoder) addProblem(path, what, allowed, meant string) {
 }
 
 // validateConfig calls Validate of a decoded configuration and adds a problem with the right path
-// for each error. m is the table from which the configuration was decoded. before is the number of
-// problems before that.
+// for each error. m is the table that the configuration was decoded from. before is the number of
+// problems before its keys were decoded.
 func (d *Decoder) validateConfig(path string, m map[string]any, config any, before int) {
 	v, ok := config.(interface{ Validate() error })
 	if !ok {
@@ -65,7 +66,7 @@ func (d *Decoder) validateConfig(path string, m map[string]any, config any, befo
 		}
 		field, ok := errors.AsType[*FieldError](err)
 		if !ok {
-			// What is said of the whole may only follow from what is wrong with a part.
+			// An error about the whole table may only follow from a problem with one of its keys.
 			if len(found) == 0 {
 				d.addProblem(path, d.Redact(err.Error()), "", "")
 			}

@@ -61,6 +61,7 @@ func (d *Decoder) addMeantProblem(path, what, allowed, meant string) {
 	}
 }
 
+// decodeString decodes a string and checks it against the tags of the field.
 func (d *Decoder) decodeString(path string, v any, rv reflect.Value, s spec) bool {
 	text, shown, ok := textOf(v)
 	if !ok {

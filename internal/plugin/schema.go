@@ -12,9 +12,10 @@ type Object = map[string]any
 type Schema struct {
 	// Set has the plugins that can be named.
 	Set *Set
-	// Substitutions says that values may be strings in which something is still to be substituted.
+	// Substitutions is set if values may be strings with a substitution such as ${NAME}.
 	Substitutions bool
-	// Defs are the schemas of the plugins that were referred to, as #/$defs/KIND.NAME; never nil.
+	// Defs has the schemas of the plugins that were referred to, as #/$defs/KIND.NAME. It is never
+	// nil.
 	Defs Object
 }
 
@@ -118,8 +119,7 @@ func (s *Schema) valueSchema(f Field, t Type) Object {
 	}
 }
 
-// elementField returns f for its elements. The bounds of f count the elements and don't bound
-// them.
+// elementField returns f without the bounds, which count the elements and don't limit them.
 func elementField(f Field) Field {
 	f.Min, f.Max, f.Required = "", "", false
 	return f
@@ -148,7 +148,7 @@ func (s *Schema) pluginSchema(kind string) Object {
 	k, _ := s.Set.Kind(kind)
 	choices := []any{Object{"type": "string", "description": "The name of a [" + kind + ".NAME] table, or of a plugin."}}
 	if names := k.Names(); len(names) > 0 {
-		// Editors offer these.
+		// Editors offer these names for completion.
 		choices = append(choices, Object{"enum": names})
 	}
 	for _, name := range k.Names() {
@@ -173,14 +173,15 @@ func (s *Schema) Standalone(kind, name string) Object {
 	return o
 }
 
-// Config returns a reference to the schema of a plugin's settings, which is written once.
+// Config returns a reference to the schema of a plugin's settings. It adds that schema to Defs
+// once.
 func (s *Schema) Config(kind, name string) Object {
 	def := kind + "." + name
 	ref := Object{"$ref": "#/$defs/" + def}
 	if _, ok := s.Defs[def]; ok {
 		return ref
 	}
-	// Plugins may hold each other; the place is taken before the fields are described.
+	// A plugin may contain itself. So its entry exists before its fields are described.
 	s.Defs[def] = nil
 	page, _ := s.Set.Page(kind, name)
 	o := s.Table(page.Fields, page.Summary)

@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// spec is the content of the tags of one configuration field.
+// spec has the tags of one configuration field.
 type spec struct {
 	key, doc, unit, example string
 	min, max                string
 	enum                    []string
-	later                   []string // of enum's kind, but not built yet
-	schemes                 []string // of a URL
+	later                   []string // values like those of enum that this version doesn't have yet
+	schemes                 []string // that a URL may have
 	renamed                 []string // the keys that the field had in earlier versions
 	required, secret        bool
 

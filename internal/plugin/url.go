@@ -12,14 +12,14 @@ import (
 	"github.com/pentrough/pentrough/internal/spelling"
 )
 
-// urlKeys are the settings that hold a URL.
+// urlKeys are the settings that contain a URL.
 var urlKeys = []string{"url", "endpoint"}
 
 var schemeName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]{0,20}$`)
 
-// CheckURL says which part of a URL is wrong, and what was probably meant. It quotes nothing that
-// may be a part of a password. The schemes are those that the URL may have; one that ends in a
-// colon, such as "sqlite:", is followed by a path and by no host.
+// CheckURL returns an error that names the wrong part of a URL and what was probably meant. It
+// quotes no part that may belong to a password. The schemes are those that the URL may have. A
+// path and no host follows a scheme that ends in a colon, such as "sqlite:".
 func CheckURL(text string, schemes []string) error {
 	var allowed []string
 	for _, s := range schemes {
@@ -37,9 +37,9 @@ func CheckURL(text string, schemes []string) error {
 	case strings.TrimSpace(text) != text:
 		return errors.New("begins or ends with white space")
 	case !ok:
-		return errors.New(Describe("is no URL, as it doesn't begin with a scheme", Names(allowed), ""))
+		return errors.New(Describe("isn't a URL, because it doesn't begin with a scheme", Names(allowed), ""))
 	case !schemeName.MatchString(scheme):
-		return errors.New(Describe("its scheme has characters that no scheme has", Names(allowed), ""))
+		return errors.New(Describe("its scheme has characters that a scheme can't have", Names(allowed), ""))
 	case !slices.ContainsFunc(schemes, func(s string) bool { return strings.EqualFold(s, scheme) }):
 		meant := spelling.Nearest(scheme, schemes)
 		if meant != "" {
@@ -52,7 +52,7 @@ func CheckURL(text string, schemes []string) error {
 		authority = rest[:i]
 	}
 	hosts := authority[strings.LastIndexByte(authority, '@')+1:]
-	for host := range strings.SplitSeq(hosts, ",") { // PostgreSQL takes several
+	for host := range strings.SplitSeq(hosts, ",") { // PostgreSQL accepts several hosts
 		if err := checkHostPort(host); err != nil {
 			return err
 		}
@@ -64,18 +64,18 @@ func CheckURL(text string, schemes []string) error {
 		return nil
 	}
 	if _, err := url.Parse(text); err != nil {
-		return errors.New("is no URL: a character stands where it can't")
+		return errors.New("isn't a URL: a character is in a place where it isn't allowed")
 	}
 	return nil
 }
 
-// checkHostPort holds the port of HOST:PORT against its bounds. Both may be missing.
+// checkHostPort checks the port of HOST:PORT. The host and the port may be missing.
 func checkHostPort(host string) error {
 	after := host
 	if i := strings.LastIndexByte(host, ']'); i >= 0 {
 		after = host[i+1:]
 	} else if strings.Count(host, ":") > 1 {
-		return errors.New("an IPv6 address stands in brackets, such as [::1]")
+		return errors.New("an IPv6 address must be in brackets, such as [::1]")
 	}
 	_, port, ok := strings.Cut(after, ":")
 	if !ok || port == "" {
@@ -86,8 +86,8 @@ func checkHostPort(host string) error {
 	case err == nil && len(port) < 6 && (n < 1 || n > 65535):
 		return fmt.Errorf("the port %s is not from 1 to 65535", port)
 	case err != nil || len(port) > 5:
-		// It isn't quoted: without its @, what is meant as user and password stands here.
-		return errors.New("what stands behind the host isn't a port, from 1 to 65535")
+		// Don't quote it. If the URL lacks its @, this part is a user and a password.
+		return errors.New("the part after the host isn't a port from 1 to 65535")
 	}
 	return nil
 }

@@ -14,10 +14,10 @@ type Substituted struct {
 	Text string
 	// Source is what the file says. Messages show it instead of Text, which may be a secret.
 	Source string
-	// Whole says that the string was one substitution and nothing else, so that it may become a
-	// number or a bool.
+	// Whole is set if the string is one substitution and nothing else. Then it may become a number
+	// or a bool.
 	Whole bool
-	// File says that a part of it was read from a file, so that Text is treated as a secret.
+	// File is set if a part of the text comes from a file. Then Text is treated as a secret.
 	File bool
 }
 
@@ -32,7 +32,7 @@ func Plain(v any) any {
 		if v.Text == "true" || v.Text == "false" {
 			return v.Text == "true"
 		}
-		// What a person wouldn't write as a number is none: 0123 may be a PIN, inf a word.
+		// Text that isn't written like a number stays text: 0123 may be a PIN, and inf a word.
 		var n json.Number
 		if json.Unmarshal([]byte(v.Text), &n) != nil || n.String() != v.Text {
 			return v.Text

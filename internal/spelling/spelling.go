@@ -1,9 +1,10 @@
-// Package spelling finds what a misspelt word was meant to be. Start with [Nearest].
+// Package spelling finds the word that a misspelt word was probably meant to be. Start with
+// [Nearest].
 package spelling
 
 import "strings"
 
-// Nearest returns the candidate that word was probably meant to be, or "" if none is near.
+// Nearest returns the candidate that word was probably meant to be, or "" if none is similar.
 func Nearest(word string, candidates []string) string {
 	best, bestDistance := "", max(1, len(word)/3)+1
 	lower := strings.ToLower(word)
@@ -11,11 +12,11 @@ func Nearest(word string, candidates []string) string {
 		if c == word {
 			continue
 		}
-		d := distance(lower, strings.ToLower(c))
+		d := editDistance(lower, strings.ToLower(c))
 		if len(lower) >= 3 && (strings.HasPrefix(c, lower) || strings.HasPrefix(lower, c) && len(c) >= 3) {
 			d = min(d, 1)
 		}
-		// A word that is nothing but errors isn't near anything.
+		// If every letter would have to change, the words aren't similar.
 		if d < bestDistance && d < len(word) {
 			best, bestDistance = c, d
 		}
@@ -23,19 +24,20 @@ func Nearest(word string, candidates []string) string {
 	return best
 }
 
-// Misspelt says whether two names differ by a typing error, and not by a number: lane1 and lane2
-// are two names.
+// Misspelt returns whether two names differ by a typing error. Names that differ only in a number,
+// such as lane1 and lane2, are two names.
 func Misspelt(a, b string) bool {
 	noDigits := strings.NewReplacer("0", "", "1", "", "2", "", "3", "", "4", "", "5", "", "6", "", "7", "", "8", "", "9", "")
 	if a == b || noDigits.Replace(a) == noDigits.Replace(b) || min(len(a), len(b)) < 4 {
 		return false
 	}
-	return distance(a, b) <= min(2, len(a)/4)
+	return editDistance(a, b) <= min(2, len(a)/4)
 }
 
-// distance is the optimal string alignment distance: inserted, deleted, replaced and swapped bytes.
-func distance(a, b string) int {
-	// A word far longer than any key is not a typing error of one.
+// editDistance returns the optimal string alignment distance: the number of bytes that are
+// inserted, deleted, replaced or swapped.
+func editDistance(a, b string) int {
+	// A word that is far longer than any key isn't a misspelt key.
 	const longest = 64
 	if len(a) > longest || len(b) > longest {
 		return longest
