@@ -106,7 +106,7 @@ func TestWhatIsNotSentOn(t *testing.T) {
 		{full(), `{"temp":"31"}`, handlers.KindPermanent, "when: invalid operation: string > int (column 11 of json.temp > 30)"},
 		{config(func(c *Config) { c.Payload = `json.a` }), `{}`, handlers.KindPermanent, "payload: gives nil"},
 		{config(func(c *Config) { c.Metadata = map[string]string{"a": `json.a.b`} }), `{}`, handlers.KindPermanent, "metadata a: cannot fetch b from nil"},
-		{config(func(c *Config) { c.Metadata = map[string]string{"a": `text`} }), "\xff", handlers.KindPermanent, "metadata a: gives what isn't valid UTF-8"},
+		{config(func(c *Config) { c.Metadata = map[string]string{"a": `text`} }), "\xff", handlers.KindPermanent, "metadata a: gives text that isn't valid UTF-8"},
 		{config(func(c *Config) { c.Metadata = map[string]string{transports.MessageID: `json.id`} }), `{}`, handlers.KindPermanent, "metadata message_id: a message needs an id"},
 		{config(func(c *Config) { c.When = `uniq(1..5000) == nil` }), "x", handlers.KindPermanent, "more than 1000000"},
 		{config(func(c *Config) { c.Payload = `text` }), strings.Repeat("x", 100<<20), handlers.KindPermanent, "payload: the payload has 104857600 bytes; an expression reads up to 16777216"},

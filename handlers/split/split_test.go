@@ -63,7 +63,7 @@ func TestParts(t *testing.T) {
 func TestWhatIsNoList(t *testing.T) {
 	for _, c := range []struct{ items, payload, want string }{
 		{`json`, `{"a":1}`, "items: json is not a list (column 1 of json)"},
-		{`json.a`, `{}`, "items: json.a is not there"},
+		{`json.a`, `{}`, "items: json.a doesn't exist"},
 		{`json`, "a,b", "items: reading the payload as JSON: byte 1: 'a'"},
 		{`json`, "[\"\xff\"]", "items: reading the payload as JSON: byte 3: the string is not UTF-8"},
 		{`json`, "[1,2,3,4]", "items: the list has more than 3 elements"},

@@ -9,47 +9,47 @@ import (
 	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
-// How much is done in the time of one iteration, about.
+// About how much is done in the time of one iteration.
 const (
 	bytesPerStep    = 256
 	elementsPerStep = 4
-	// decodedPerStep is how many bytes of JSON are decoded.
+	// decodedPerStep is the number of bytes of JSON that are parsed.
 	decodedPerStep = 32
-	// walkedPerStep is how many elements are only looked at.
+	// walkedPerStep is the number of elements that a walk visits.
 	walkedPerStep = 64
-	// matchedPerStep is how many bytes a regular expression of the size 1 looks at.
+	// matchedPerStep is the number of bytes that a regular expression of size 1 reads.
 	matchedPerStep = 64
-	// comparedPerStep is how many elements a sort compares.
+	// comparedPerStep is the number of elements that a sort compares.
 	comparedPerStep = 32
-	// compared is how often a sort compares each of a million elements, about.
+	// compared is about how often a sort of a million elements compares each of them.
 	compared = 20
-	// cutPerStep is how many bytes of a set of characters trim looks through.
+	// cutPerStep is the number of bytes in a set of characters that trim searches.
 	cutPerStep = 4096
-	// zoneSteps is what reading a time zone takes.
+	// zoneSteps is the number of steps for reading a time zone.
 	zoneSteps = 50
 )
 
-// What values take in memory, about.
+// About how many bytes of memory values take.
 const (
 	elementSize = 16
 	entrySize   = 48
 	mapSize     = 320
 )
 
-// count spends what a function costs that is given v.
-func (in *Input) count(kind cost, v any) error {
+// countCost spends the steps of a function with the argument v.
+func (in *Input) countCost(kind cost, v any) error {
 	switch kind {
 	case counts:
-		return in.spend(1 + textLength(v)/bytesPerStep)
+		return in.spendSteps(1 + textLength(v)/bytesPerStep)
 	case zone:
-		return in.spend(zoneSteps + weight(v))
+		return in.spendSteps(zoneSteps + readSteps(v))
 	case searched:
 		if reflect.ValueOf(v).Kind() == reflect.Map {
-			return in.spend(1)
+			return in.spendSteps(1)
 		}
-		return in.count(deep, v)
+		return in.countCost(deep, v)
 	case deep, sorted, squared:
-		n := length(v)
+		n := lengthOf(v)
 		s, err := in.measure(v)
 		if err != nil {
 			return err
@@ -57,32 +57,33 @@ func (in *Input) count(kind cost, v any) error {
 		text := s.text / bytesPerStep
 		switch kind {
 		case deep:
-			return in.spend(1 + s.elements/elementsPerStep + text)
+			return in.spendSteps(1 + s.elements/elementsPerStep + text)
 		case sorted:
-			return in.spend(1 + (n/comparedPerStep+text)*bits.Len(uint(n)))
+			return in.spendSteps(1 + (n/comparedPerStep+text)*bits.Len(uint(n)))
 		default:
-			return in.spend(1 + n*(s.elements/elementsPerStep+text))
+			return in.spendSteps(1 + n*(s.elements/elementsPerStep+text))
 		}
 	default:
-		return in.spend(weight(v))
+		return in.spendSteps(readSteps(v))
 	}
 }
 
-// weight is how many steps it takes to read a value, but not what lies in its elements.
-func weight(v any) int {
+// readSteps returns the number of steps for reading a value without the content of its elements.
+func readSteps(v any) int {
 	if s, ok := v.(string); ok {
 		return 1 + len(s)/bytesPerStep
 	}
-	return 1 + length(v)/elementsPerStep
+	return 1 + lengthOf(v)/elementsPerStep
 }
 
+// textLength returns the bytes of a string; 0 for anything else.
 func textLength(v any) int {
 	s, _ := v.(string)
 	return len(s)
 }
 
-// length is how many elements a list or map has; 0 of anything else.
-func length(v any) int {
+// lengthOf returns the number of elements of a list or map; 0 for anything else.
+func lengthOf(v any) int {
 	switch v := v.(type) {
 	case nil, string, int, float64, bool:
 		return 0
@@ -99,24 +100,27 @@ func length(v any) int {
 	}
 }
 
+// bytesOf returns about the bytes of a string or list, without the content of its elements.
 func bytesOf(v any) int {
 	if s, ok := v.(string); ok {
 		return len(s)
 	}
-	return elementSize * length(v)
+	return elementSize * lengthOf(v)
 }
 
-// size is how much is in a value, where what is in it several times counts as often.
+// size is the size of a value with all its content. A part that occurs several times counts each
+// time.
 type size struct {
-	// elements are those of lists and maps, text is the length of all strings.
+	// elements is the number of elements of all lists and maps, and text the length of all
+	// strings.
 	elements, text int
-	// left is how many bytes all may have until a walk ends.
+	// left is the number of bytes that the value may still have.
 	left int
 }
 
-var errLarge = errors.New("a list or map is too large, counted with all that is in it")
+var errLarge = errors.New("a list or map is too large with all its content")
 
-// measure walks through a value.
+// measure returns the size of a value, or an error if it is too large.
 func (in *Input) measure(v any) (size, error) {
 	s := size{left: in.env.limits.Values}
 	if err := s.walk(v, 0); err != nil {
@@ -125,22 +129,22 @@ func (in *Input) measure(v any) (size, error) {
 	return s, nil
 }
 
-// whole counts a list or map that the program made, with all that is in it.
-func (in *Input) whole(v any) error {
+// countMade counts a list or map that a program made, with all its content.
+func (in *Input) countMade(v any) error {
 	s, err := in.measure(v)
 	if err != nil {
 		return err
 	}
 	if reflect.ValueOf(v).Kind() == reflect.Map {
-		if err := in.keep(mapSize + entrySize*length(v)); err != nil {
+		if err := in.countMemory(mapSize + entrySize*lengthOf(v)); err != nil {
 			return err
 		}
 	}
-	return in.spend(s.elements / walkedPerStep)
+	return in.spendSteps(s.elements / walkedPerStep)
 }
 
-// keep counts memory of lists and maps that nothing else counts.
-func (in *Input) keep(n int) error {
+// countMemory counts memory of lists and maps that no other count includes.
+func (in *Input) countMemory(n int) error {
 	in.values += n
 	if in.values > in.env.limits.Values {
 		return fmt.Errorf("lists and maps of this message take more than %d bytes", in.env.limits.Values)
@@ -148,6 +152,7 @@ func (in *Input) keep(n int) error {
 	return nil
 }
 
+// walk adds a value and all its content to the size.
 func (s *size) walk(v any, depth int) error {
 	if depth > jsontext.MaxDepth {
 		return fmt.Errorf("a list or map is nested too deep; allowed: %d levels", jsontext.MaxDepth)
@@ -157,9 +162,9 @@ func (s *size) walk(v any, depth int) error {
 		return nil
 	case string:
 		s.text += len(v)
-		return s.take(len(v))
+		return s.takeBytes(len(v))
 	case []any:
-		if err := s.add(len(v)); err != nil {
+		if err := s.addElements(len(v)); err != nil {
 			return err
 		}
 		for _, inner := range v {
@@ -169,12 +174,12 @@ func (s *size) walk(v any, depth int) error {
 		}
 		return nil
 	case map[string]any:
-		if err := s.add(len(v)); err != nil {
+		if err := s.addElements(len(v)); err != nil {
 			return err
 		}
 		for key, inner := range v {
 			s.text += len(key)
-			if err := s.take(len(key)); err != nil {
+			if err := s.takeBytes(len(key)); err != nil {
 				return err
 			}
 			if err := s.walk(inner, depth+1); err != nil {
@@ -183,14 +188,14 @@ func (s *size) walk(v any, depth int) error {
 		}
 		return nil
 	}
-	return s.other(reflect.ValueOf(v), depth)
+	return s.walkReflected(reflect.ValueOf(v), depth)
 }
 
-// other walks through what the language's functions make beside the usual.
-func (s *size) other(v reflect.Value, depth int) error {
+// walkReflected walks a value of one of the rarer types that functions of the language make.
+func (s *size) walkReflected(v reflect.Value, depth int) error {
 	switch v.Kind() {
 	case reflect.Slice, reflect.Array:
-		if err := s.add(v.Len()); err != nil {
+		if err := s.addElements(v.Len()); err != nil {
 			return err
 		}
 		switch v.Type().Elem().Kind() {
@@ -204,7 +209,7 @@ func (s *size) other(v reflect.Value, depth int) error {
 			}
 		}
 	case reflect.Map:
-		if err := s.add(v.Len()); err != nil {
+		if err := s.addElements(v.Len()); err != nil {
 			return err
 		}
 		for entries := v.MapRange(); entries.Next(); {
@@ -218,12 +223,12 @@ func (s *size) other(v reflect.Value, depth int) error {
 	return nil
 }
 
-func (s *size) add(elements int) error {
+func (s *size) addElements(elements int) error {
 	s.elements += elements
-	return s.take(elementSize * elements)
+	return s.takeBytes(elementSize * elements)
 }
 
-func (s *size) take(n int) error {
+func (s *size) takeBytes(n int) error {
 	if s.left -= n; s.left < 0 {
 		return errLarge
 	}

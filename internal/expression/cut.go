@@ -7,14 +7,15 @@ import (
 	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
-// cut returns the elements of the list that the keys of path lead to in a JSON text, each as it is there; a string's are its bytes.
-func cut(text string, path []string, most int) ([]Element, error) {
+// cutList returns the elements of the list at path in a JSON text. Each element is as the text has
+// it; of a string, it returns the bytes.
+func cutList(text string, path []string, most int) ([]Element, error) {
 	value, found, err := jsontext.Find(text, path)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("reading the payload as JSON: %w", err)
 	case found < len(path):
-		return nil, fmt.Errorf("json.%s is not there", strings.Join(path[:found+1], "."))
+		return nil, fmt.Errorf("json.%s doesn't exist", strings.Join(path[:found+1], "."))
 	case value.Kind != '[':
 		return nil, fmt.Errorf("%s is not a list", strings.Join(append([]string{"json"}, path...), "."))
 	}
@@ -26,7 +27,7 @@ func cut(text string, path []string, most int) ([]Element, error) {
 		}
 		element := s.Value()
 		if element.Kind == '"' {
-			text, _ := element.Text() // Find has looked at it
+			text, _ := element.Text() // Find has checked it
 			list = append(list, Element{Data: []byte(text)})
 			continue
 		}

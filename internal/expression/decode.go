@@ -9,42 +9,41 @@ import (
 	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
-// spellings are the numbers of a message whose value a float64 prints exactly, but in another
-// spelling, such as 1.0 and 1e3: by the bits of the float64, the number as it was written. They are
-// sent on as they came, unless one message writes the same value in two ways: then both are written
-// in one of them.
+// spellings has the numbers of a message whose text differs from the usual one, such as 1.0 and
+// 1e3. It maps the bits of the float64 to the number as it was written. Such numbers are written
+// again as they came. If one message writes the same value in two ways, both are written in the
+// first way.
 type spellings map[uint64]string
 
-// decode reads one JSON value, all of it, and builds what is wanted: of objects only the keys that
-// are named, of what nobody named nothing. Numbers are int where they fit, else float64 if that
-// prints the same value. Any other number keeps its digits as json.Number, and nothing can be
-// computed with it.
+// decode parses a JSON text and builds the parts that are wanted. An integer becomes an int if it
+// fits. Another number becomes a float64 if that keeps its value. Any other number keeps its
+// digits as a json.Number, and programs can't compute with it.
 func (in *Input) decode(text string, want *reads) (any, error) {
 	d := decoder{Scanner: jsontext.New(text), in: in}
-	v := d.value(want)
+	v := d.build(want)
 	if d.tooMuch != nil {
 		return nil, d.tooMuch
 	}
 	return v, d.Finish()
 }
 
-// decoder builds values. After an error, which the scanner keeps, they mean nothing.
+// decoder builds values. The scanner keeps an error; the values after it have no meaning.
 type decoder struct {
 	jsontext.Scanner[string]
 	in *Input
-	// tooMuch is set once the values take too much memory. Then nothing is built any more.
+	// tooMuch is set when the values take too much memory. After that, nothing is built.
 	tooMuch error
 }
 
-// keep counts the memory of what was built.
-func (d *decoder) keep(n int) {
+// countMemory counts the memory of a value that was built.
+func (d *decoder) countMemory(n int) {
 	if d.tooMuch == nil {
-		d.tooMuch = d.in.keep(n)
+		d.tooMuch = d.in.countMemory(n)
 	}
 }
 
-// value builds the next value. A want of nil means that it is only passed over.
-func (d *decoder) value(want *reads) any {
+// build builds the next value. If want is nil, it skips the value and returns nil.
+func (d *decoder) build(want *reads) any {
 	if want == nil || d.tooMuch != nil {
 		d.Value()
 		return nil
@@ -52,21 +51,21 @@ func (d *decoder) value(want *reads) any {
 	switch d.Peek() {
 	case '{':
 		m := map[string]any{}
-		d.keep(mapSize)
+		d.countMemory(mapSize)
 		for d.Begin('{'); d.Next(); {
 			key := d.Key()
-			inner := want.of(key)
-			if v := d.value(inner); inner != nil {
+			inner := want.ofKey(key)
+			if v := d.build(inner); inner != nil {
 				m[key] = v
-				d.keep(entrySize)
+				d.countMemory(entrySize)
 			}
 		}
 		return m
 	case '[':
 		list := []any{}
 		for d.Begin('['); d.Next(); {
-			list = append(list, d.value(want))
-			d.keep(elementSize)
+			list = append(list, d.build(want))
+			d.countMemory(elementSize)
 		}
 		return list
 	case '"':
@@ -76,22 +75,23 @@ func (d *decoder) value(want *reads) any {
 	case 't', 'f':
 		return t.Kind == 't'
 	case '0':
-		return d.in.number(t.Raw)
+		return d.in.parseNumber(t.Raw)
 	default:
 		return nil
 	}
 }
 
-// of is what is wanted of a key's value.
-func (r *reads) of(key string) *reads {
+// ofKey returns what is wanted of the value of a key.
+func (r *reads) ofKey(key string) *reads {
 	if r == nil || r.all {
 		return r
 	}
 	return r.keys[key]
 }
 
-func (in *Input) number(text string) any {
-	// -0 is no int.
+// parseNumber returns an int, a float64 or a json.Number.
+func (in *Input) parseNumber(text string) any {
+	// an int has no -0
 	whole := text != "-0" && !strings.ContainsAny(text, ".eE")
 	if whole {
 		if i, err := strconv.Atoi(text); err == nil {

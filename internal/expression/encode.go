@@ -17,29 +17,31 @@ import (
 // encode writes a value as JSON, with the keys of maps sorted.
 func (in *Input) encode(v any) ([]byte, error) {
 	w := &writer{in: in}
-	if err := w.value(v, 0); err != nil {
+	if err := w.writeValue(v, 0); err != nil {
 		return nil, fmt.Errorf("writing JSON: %w", err)
 	}
-	return w.out, in.grow(len(w.out) - w.counted)
+	return w.out, in.countBytes(len(w.out) - w.counted)
 }
 
+// writer writes a value as JSON and counts the bytes.
 type writer struct {
 	in  *Input
 	out []byte
-	// counted is how much of out was counted already.
+	// counted is the number of bytes of out that were counted.
 	counted int
 }
 
-// countEvery is how much may be written until it is counted: a small value may stand in a list a million times.
+// countEvery is the number of bytes after which they are counted. A list can have a small value a
+// million times, so the end would be too late.
 const countEvery = 64 << 10
 
-func (w *writer) value(v any, depth int) error {
+func (w *writer) writeValue(v any, depth int) error {
 	if depth > jsontext.MaxDepth {
 		return fmt.Errorf("nested too deep; allowed: %d levels", jsontext.MaxDepth)
 	}
 	if n := len(w.out) - w.counted; n > countEvery {
 		w.counted += n
-		if err := w.in.grow(n); err != nil {
+		if err := w.in.countBytes(n); err != nil {
 			return err
 		}
 	}
@@ -51,42 +53,42 @@ func (w *writer) value(v any, depth int) error {
 	case int:
 		w.out = strconv.AppendInt(w.out, int64(v), 10)
 	case float64:
-		return w.float(v)
+		return w.writeFloat(v)
 	case json.Number:
 		w.out = append(w.out, v...)
 	case string:
-		return w.str(v)
+		return w.writeString(v)
 	case time.Time:
-		return w.str(v.Format(time.RFC3339Nano))
+		return w.writeString(v.Format(time.RFC3339Nano))
 	case time.Duration:
-		return w.str(v.String())
+		return w.writeString(v.String())
 	case map[string]any:
-		return object(w, v, depth)
+		return writeObject(w, v, depth)
 	case map[string]string:
-		return object(w, v, depth)
+		return writeObject(w, v, depth)
 	case []any:
-		return w.list(len(v), func(i int) any { return v[i] }, depth)
+		return w.writeList(len(v), func(i int) any { return v[i] }, depth)
 	default:
-		return w.other(reflect.ValueOf(v), depth)
+		return w.writeReflected(reflect.ValueOf(v), depth)
 	}
 	return nil
 }
 
-// other writes what the language's functions make beside the usual.
-func (w *writer) other(v reflect.Value, depth int) error {
+// writeReflected writes a value of one of the rarer types that functions of the language make.
+func (w *writer) writeReflected(v reflect.Value, depth int) error {
 	switch v.Kind() {
 	case reflect.Slice, reflect.Array:
-		return w.list(v.Len(), func(i int) any { return v.Index(i).Interface() }, depth)
+		return w.writeList(v.Len(), func(i int) any { return v.Index(i).Interface() }, depth)
 	case reflect.Map:
 		m := make(map[string]any, v.Len())
 		for iter := v.MapRange(); iter.Next(); {
-			key, err := w.in.format(iter.Key().Interface())
+			key, err := w.in.formatText(iter.Key().Interface())
 			if err != nil {
 				return err
 			}
 			m[key] = iter.Value().Interface()
 		}
-		return object(w, m, depth)
+		return writeObject(w, m, depth)
 	}
 	switch {
 	case v.CanInt():
@@ -94,20 +96,20 @@ func (w *writer) other(v reflect.Value, depth int) error {
 	case v.CanUint():
 		w.out = strconv.AppendUint(w.out, v.Uint(), 10)
 	case v.CanFloat():
-		return w.float(v.Float())
+		return w.writeFloat(v.Float())
 	default:
 		return fmt.Errorf("%s has no form in JSON", v.Type())
 	}
 	return nil
 }
 
-func (w *writer) list(n int, at func(int) any, depth int) error {
+func (w *writer) writeList(n int, at func(int) any, depth int) error {
 	w.out = append(w.out, '[')
 	for i := range n {
 		if i > 0 {
 			w.out = append(w.out, ',')
 		}
-		if err := w.value(at(i), depth+1); err != nil {
+		if err := w.writeValue(at(i), depth+1); err != nil {
 			return err
 		}
 	}
@@ -115,7 +117,7 @@ func (w *writer) list(n int, at func(int) any, depth int) error {
 	return nil
 }
 
-func object[V any](w *writer, m map[string]V, depth int) error {
+func writeObject[V any](w *writer, m map[string]V, depth int) error {
 	keys := make([]string, 0, len(m))
 	for key := range m {
 		keys = append(keys, key)
@@ -126,11 +128,11 @@ func object[V any](w *writer, m map[string]V, depth int) error {
 		if i > 0 {
 			w.out = append(w.out, ',')
 		}
-		if err := w.str(key); err != nil {
+		if err := w.writeString(key); err != nil {
 			return err
 		}
 		w.out = append(w.out, ':')
-		if err := w.value(m[key], depth+1); err != nil {
+		if err := w.writeValue(m[key], depth+1); err != nil {
 			return err
 		}
 	}
@@ -138,7 +140,7 @@ func object[V any](w *writer, m map[string]V, depth int) error {
 	return nil
 }
 
-func (w *writer) float(f float64) error {
+func (w *writer) writeFloat(f float64) error {
 	if math.IsNaN(f) || math.IsInf(f, 0) {
 		return fmt.Errorf("%v has no form in JSON", f)
 	}
@@ -159,9 +161,9 @@ func appendFloat(dst []byte, f float64) []byte {
 	return strconv.AppendFloat(dst, f, format, -1, 64)
 }
 
-func (w *writer) str(s string) error {
+func (w *writer) writeString(s string) error {
 	if !utf8.ValidString(s) {
-		return errors.New("a string isn't valid UTF-8; toBase64 makes text of any bytes")
+		return errors.New("a string isn't valid UTF-8; toBase64 turns any bytes into text")
 	}
 	w.out = jsontext.AppendString(w.out, s)
 	return nil

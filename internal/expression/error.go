@@ -13,22 +13,22 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 )
 
-// Error is what is wrong with an expression, or with one run of it.
+// Error is an error in an expression, or in one run of it.
 type Error struct {
-	// Source is the expression, Offset the byte in it at which it is wrong.
+	// Source is the expression, and Offset the byte in it at which the error is.
 	Source  string
 	Offset  int
 	Message string
 	cause   error
 }
 
-// shownSource is how much of an expression an error shows.
+// shownSource is the number of bytes of an expression that an error shows.
 const shownSource = 80
 
-// shownMessage is how much an error says of what went wrong in a run.
+// shownMessage is the number of bytes of a run's error that are shown.
 const shownMessage = 400
 
-// Error is one line: where, in what, and the cause.
+// Error returns one line with the cause, the place and the expression.
 func (e *Error) Error() string {
 	if e.Source == "" {
 		return e.Message
@@ -46,10 +46,10 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s (%s of %s)", e.Message, at, shown)
 }
 
-// Unwrap returns the cause, if that is an error of its own.
+// Unwrap returns the cause, or nil.
 func (e *Error) Unwrap() error { return e.cause }
 
-// byteOffset returns where the nth rune of a text begins.
+// byteOffset returns the byte at which the nth rune of a text begins.
 func byteOffset(text string, n int) int {
 	for i := range text {
 		if n <= 0 {
@@ -60,32 +60,35 @@ func byteOffset(text string, n int) int {
 	return len(text)
 }
 
-// passing is an error that isn't the message's fault and may pass: the machine was slow, or the run was ended.
+// passing is an error that may not occur again and that isn't the message's fault: the machine was
+// slow, or the run was cancelled.
 type passing struct{ error }
 
 func (p passing) Unwrap() error { return p.error }
 
-// plain replaces Go's names of types. A json.Number is a number that isn't altered because nothing is computed with it.
+// plain replaces the names of Go types. A json.Number is a number that keeps its digits, because
+// no program can compute with it.
 var plain = strings.NewReplacer("<nil>", "nil", "json.Number", exactNumber)
 
 const exactNumber = "number of too many digits to compute with"
 
 var conversion = regexp.MustCompile(`^interface conversion: interface \{\} is (.+), not (.+)$`)
 
-// failed makes an error of what a run ended with: permanent, unless it is the clock's or the context's.
-func (p *Program) failed(err error) error {
+// runError returns the error of a run. It is permanent, unless the clock or the context ended the
+// run.
+func (p *Program) runError(err error) error {
 	e := &Error{Source: p.source, Message: err.Error(), cause: err}
 	if at, ok := errors.AsType[*file.Error](err); ok {
 		e.Offset, e.Message, e.cause = byteOffset(p.source, at.From), plain.Replace(at.Message), at.Prev
-		// The machine's own words for a value of another type.
+		// The language's own text for a value of the wrong type.
 		switch wrong, ok := errors.AsType[*runtime.TypeAssertionError](err); {
 		case at.Message == "memory budget exceeded":
 			e.Message = fmt.Sprintf("the expression makes more than %d elements of lists and maps", p.elements)
 		case ok:
-			e.Message = conversion.ReplaceAllString(plain.Replace(wrong.Error()), "a value of type $1 stands where a $2 is needed")
+			e.Message = conversion.ReplaceAllString(plain.Replace(wrong.Error()), "a value of type $1 is in a place where a $2 is needed")
 		}
 	}
-	// The language's errors have the whole of a text or list in them.
+	// Errors of the language may contain a whole text or list.
 	if len(e.Message) > shownMessage {
 		e.Message = strings.ToValidUTF8(e.Message[:shownMessage], "") + "..."
 	}
@@ -95,7 +98,7 @@ func (p *Program) failed(err error) error {
 	return handlers.Permanent(e)
 }
 
-// Invalid returns the error of a configuration's Validate for a field whose expression couldn't be compiled.
+// Invalid returns the error of a Validate method for a field whose expression can't be compiled.
 func Invalid(field string, err error) error {
 	if e, ok := errors.AsType[*Error](err); ok && e.Source != "" {
 		return handlers.InvalidAt(field, e.Source, e.Offset, "%s", e.Message)
@@ -103,6 +106,6 @@ func Invalid(field string, err error) error {
 	return handlers.Invalid(field, "%v", err)
 }
 
-func (p *Program) failf(format string, args ...any) error {
-	return p.failed(fmt.Errorf(format, args...))
+func (p *Program) runErrorf(format string, args ...any) error {
+	return p.runError(fmt.Errorf(format, args...))
 }

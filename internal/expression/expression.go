@@ -1,16 +1,20 @@
-// Package expression compiles and runs the one-line programs of a configuration over messages: filters, routes and mappings.
+// Package expression compiles and runs the one-line programs of a configuration over messages:
+// filters, routes and mappings.
 //
-// Start with [New], which makes an [Environment] for one handler, compile its programs with [Environment.Compile], and run them over the
-// [Input] that [Environment.Message] makes of a message. What a program reads of a message is made when it reads it, and once for all
-// programs of an environment: a filter on metadata never parses JSON, and of JSON only what the programs name is built.
+// Start with [New], which returns an [Environment] for one handler. Compile the handler's programs
+// with [Environment.Compile]. [Environment.Message] returns a message as an [Input], over which
+// the programs run. An Input computes each part of the message when a program first reads it, and
+// once for all programs. So a filter on metadata never parses JSON. Of JSON, only the parts that
+// programs name are built.
 //
-// The language is that of expr-lang. It always ends, but may take long: so iterations, and what functions read and make, are counted, and a run
-// that exceeds the [Limits] ends with an error. The count is the same whenever the same program runs over the same message.
+// The language is that of expr-lang. A program always ends, but it may take long. So iterations
+// are counted, and also the data that functions read and make. A run that exceeds the [Limits]
+// ends with an error. The count is the same each time that a program runs over the same message.
 //
-// No single function may take long either, as nothing is counted while it runs. Its cost is counted
-// before it begins, by the size of what it is given. A list may have another list many times over, so
-// that a few steps make what takes years to walk through: therefore whatever makes a list or map is
-// counted by all that is in it, and what exceeds a bound is never made.
+// A single function could take long, too, and nothing is counted while it runs. So its cost is
+// counted before it begins, by the size of its arguments. A list can contain another list many
+// times: a few steps could make a value that takes years to walk. So a new list or map is counted
+// with all its content, and a value beyond the limits is never made.
 package expression
 
 import (
@@ -27,40 +31,44 @@ import (
 )
 
 const (
-	// maxSource is the size of a text that is certainly not meant as a line or two.
+	// maxSource is the largest size of an expression, in bytes: far more than a line or two.
 	maxSource = 16 << 10
-	// maxNodes bounds what one expression consists of.
+	// maxNodes is the greatest number of parts that an expression may have.
 	maxNodes = 2000
 )
 
-// Limits bound what the programs of one environment may take for one message.
+// Limits limit the time and memory of the programs of one environment, for one message.
 type Limits struct {
-	// Steps is how many iterations there may be. A function that reads much counts as more, by its size.
+	// Steps is the greatest number of iterations. A function that reads much counts as several, by
+	// the size of its arguments.
 	Steps int
-	// Elements is how many elements of lists and maps one program may make, Bytes how many bytes of strings.
+	// Elements is the greatest number of elements of lists and maps that one program may make.
+	// Bytes is the greatest number of bytes of strings.
 	Elements, Bytes int
-	// Values is how many bytes of memory JSON that was read may take, about, and how many bytes a list
-	// or map that a program makes may have, with all that is in it, as if it were written out.
+	// Values is about how many bytes of memory the parsed JSON may take. It also limits the size
+	// of each list or map that a program makes, written out with all its content.
 	Values int
-	// Payload is the largest payload that can be read.
+	// Payload is the largest payload that a program can read, in bytes.
 	Payload int
-	// Time is the wall clock's say, for what no step counts, such as comparing large trees. As it is not the message's fault alone, the
-	// error is retryable.
+	// Time is the longest time of a run. It limits work that no step counts, such as comparing
+	// large trees. The error is retryable, because a busy machine may be the cause.
 	Time time.Duration
 }
 
-// DefaultLimits are far above what a line or two needs, and keep a mistake under a second.
+// DefaultLimits are far above the needs of a line or two, and end a faulty program within about a
+// second.
 var DefaultLimits = Limits{Steps: 1_000_000, Elements: 1_000_000, Bytes: 64 << 20, Values: 256 << 20, Payload: 16 << 20, Time: 2 * time.Second}
 
-// Want is what a program must give.
+// Want is the type of result that a program must give.
 type Want int
 
 const (
 	// Bool is true or false; nil counts as false.
 	Bool Want = iota
-	// Text is a string, or a number, bool or time that is written as one, or a map or list as JSON. Nil is no text.
+	// Text is a string. Numbers, bools and times are written as text, and maps and lists as JSON.
+	// Nil is no text.
 	Text
-	// Body is what Text is; nil is an error.
+	// Body is like Text, but nil is an error.
 	Body
 	// List is a list.
 	List
@@ -68,14 +76,15 @@ const (
 
 func (w Want) String() string { return [...]string{"true or false", "text", "a value", "a list"}[w] }
 
-// Environment is what programs of one handler have in common. Compile is for one goroutine; everything after it is safe for concurrent use.
+// Environment has the clock, the limits and the known reads of all programs of one handler.
+// Compile must be called from one goroutine. After that, all methods are safe for concurrent use.
 type Environment struct {
 	now    func() time.Time
 	limits Limits
 	reads  reads
 }
 
-// New returns an environment whose clock is now.
+// New returns an environment with this clock.
 func New(now func() time.Time) *Environment {
 	return &Environment{now: now, limits: DefaultLimits}
 }
@@ -87,7 +96,7 @@ type Program struct {
 	program *vm.Program
 	// elements is the limit of the same name.
 	elements int
-	// path is the way into json that the expression is, if it is no more.
+	// path is the path into json, if the expression is a path and nothing else.
 	path []string
 }
 
@@ -99,29 +108,30 @@ func (e *Environment) Compile(source string, want Want) (*Program, error) {
 	case len(source) > maxSource:
 		return nil, &Error{Message: fmt.Sprintf("the expression has %d bytes; allowed: up to %d", len(source), maxSource)}
 	}
-	// First as it is written, for the types and for errors in the author's words; then with counting put in, which knows no types.
+	// Compile it twice. The first time it is as written, which checks the types and gives errors
+	// in the author's words. The second time it has the counting, which knows no types.
 	plain, err := compile(source, append(declared(), expr.Optimize(false))...)
 	if err != nil {
 		return nil, compileError(source, err)
 	}
 	root := plain.Node()
-	for _, wrong := range []func(ast.Node) (int, string){misused, oldKey, wrongPattern} {
+	for _, wrong := range []func(ast.Node) (int, string){findMisusedName, findRenamedKey, findWrongPattern} {
 		if at, message := wrong(root); message != "" {
 			return nil, &Error{Source: source, Offset: byteOffset(source, at), Message: message}
 		}
 	}
-	if t := root.Type(); !fits(t, want) {
+	if t := root.Type(); !mayGive(t, want) {
 		return nil, &Error{Source: source, Message: fmt.Sprintf("gives %s; allowed: %s", kindName(t.Kind()), want)}
 	}
 	counted, err := compile(source, append(counting(), expr.Patch(&patcher{}))...)
 	if err != nil {
 		return nil, compileError(source, err)
 	}
-	path := e.reads.note(root)
+	path := e.reads.addExpression(root)
 	return &Program{source: source, want: want, program: counted, elements: e.limits.Elements, path: path}, nil
 }
 
-// compile is expr.Compile that never panics.
+// compile calls expr.Compile and returns a panic as an error.
 func compile(source string, options ...expr.Option) (p *vm.Program, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -131,19 +141,20 @@ func compile(source string, options ...expr.Option) (p *vm.Program, err error) {
 	return expr.Compile(source, append(options, expr.MaxNodes(maxNodes))...)
 }
 
+// compileError returns an error of the language with its place in the source.
 func compileError(source string, err error) *Error {
 	if at, ok := errors.AsType[*file.Error](err); ok {
 		e := &Error{Source: source, Offset: byteOffset(source, at.From), Message: strings.TrimPrefix(strings.TrimSpace(at.Message), "compilation failed: ")}
 		e.explain()
 		return e
 	}
-	// What isn't about a place may come with a stack.
+	// An error without a place may end with a stack.
 	message, _, _ := strings.Cut(err.Error(), "\n")
 	return &Error{Source: source, Message: message}
 }
 
-// fits says whether a value of type t may be what is wanted.
-func fits(t reflect.Type, want Want) bool {
+// mayGive returns whether a value of type t may be the wanted result.
+func mayGive(t reflect.Type, want Want) bool {
 	switch kind := t.Kind(); kind {
 	case reflect.Interface:
 		return true
@@ -179,9 +190,9 @@ func kindName(k reflect.Kind) string {
 	}
 }
 
-// misused says which name stands where it can't, and where that is: the name by which the language gives everything at once, as nothing is
-// behind it here, and the host's functions where they aren't called.
-func misused(root ast.Node) (at int, message string) {
+// findMisusedName finds a name that isn't allowed in its place. `$env` stands for all variables at
+// once, which don't exist here. A function of the host must be called.
+func findMisusedName(root ast.Node) (at int, message string) {
 	found := finder{}
 	ast.Walk(&root, found)
 	for name := range found {
@@ -192,11 +203,11 @@ func misused(root ast.Node) (at int, message string) {
 	return at, message
 }
 
-// renamed are keys of metadata that have another name now, as they say how a message came.
+// renamed has the new names of metadata keys that had another name in earlier versions.
 var renamed = map[string]string{"exchange": "source.exchange", "routing_key": "source.routing_key"}
 
-// oldKey says which key of metadata is asked for by a name that it had once, and where that is.
-func oldKey(root ast.Node) (at int, message string) {
+// findRenamedKey finds a metadata key that has another name now.
+func findRenamedKey(root ast.Node) (at int, message string) {
 	ast.Walk(&root, visitor(func(node ast.Node) {
 		member, ok := node.(*ast.MemberNode)
 		if !ok {
@@ -214,8 +225,8 @@ func oldKey(root ast.Node) (at int, message string) {
 	return at, message
 }
 
-// wrongPattern says what is wrong with a regular expression that is written out, and where that is.
-func wrongPattern(root ast.Node) (at int, message string) {
+// findWrongPattern finds an error in a regular expression that is a constant.
+func findWrongPattern(root ast.Node) (at int, message string) {
 	ast.Walk(&root, visitor(func(node ast.Node) {
 		operator, ok := node.(*ast.BinaryNode)
 		if !ok || operator.Operator != "matches" {
@@ -234,10 +245,10 @@ type visitor func(ast.Node)
 
 func (v visitor) Visit(node *ast.Node) { v(*node) }
 
-// finder finds names. A callee is visited before its call.
+// finder collects names that must not stand alone. The walk visits a callee before its call.
 type finder map[*ast.IdentifierNode]bool
 
-// Visit looks at one node.
+// Visit collects or removes one name.
 func (f finder) Visit(node *ast.Node) {
 	switch n := (*node).(type) {
 	case *ast.IdentifierNode:

@@ -81,7 +81,7 @@ func TestValues(t *testing.T) {
 func TestNoFunctionTakesLong(t *testing.T) {
 	const doubled = `reduce(1..60, [#acc, #acc], 0)`
 	long := `{"s":"` + strings.Repeat("a", 50_000) + `","e":"` + strings.Repeat("é", 50_000) + `","n":[` + strings.Repeat("1,", 50_000) + `2],"objs":[` + strings.Repeat(`{"id":5,"w":[1,2]},`, 3_000) + `1]}`
-	const steps, elements, text, large, memory = "more than 62500 steps", "elements of lists and maps", "bytes of strings", "too large, counted with all that is in it", "lists and maps of this message take more"
+	const steps, elements, text, large, memory = "more than 62500 steps", "elements of lists and maps", "bytes of strings", "too large with all its content", "lists and maps of this message take more"
 	for source, want := range map[string]string{
 		// Regular expressions cost by their size, and by the compilation that one needs which isn't written out.
 		`json.s matches "((a{0,10}){0,10}){0,10}$"`:                      steps,
@@ -179,12 +179,12 @@ func TestFailures(t *testing.T) {
 		`json.s > 3`:                "invalid operation: string > int (column 8",
 		`json.absent > 3`:           "invalid operation: nil > int",
 		`json.a + 1`:                "invalid operation: map[string]interface {} + int",
-		`json.s and json.s`:         "a value of type string stands where a bool is needed",
+		`json.s and json.s`:         "a value of type string is in a place where a bool is needed",
 		`json.big + 1`:              "invalid operation: number of too many digits to compute with + int",
 		`json.absent`:               "gives nil; allowed: a value",
 		`join(json.items, ",")`:     "join: element 0 is a map; allowed: strings",
-		`join(json.s)`:              "join: a string stands where a list is needed",
-		`replace(json.a, "x", "y")`: "a map stands where a string is needed",
+		`join(json.s)`:              "join: a string is in a place where a list is needed",
+		`replace(json.a, "x", "y")`: "a map is in a place where a string is needed",
 		`repeat("x", -1)`:           "repeat: -1 times",
 		`fromJSON("[1,")`:           "fromJSON: byte 4: the end; expected: a value",
 		`[0.0/0.0]`:                 "NaN has no form in JSON",
@@ -302,8 +302,8 @@ func TestLimits(t *testing.T) {
 		`string(reduce(1..20000, [#acc], 0))`:                        "nested too deep",
 		`fromJSON(repeat("[", 1000000))`:                             "nested too deep",
 		`flatten(reduce(1..20000, [#acc], 0))`:                       "nested too deep",
-		`toJSON(reduce(1..40, ({a: #acc, b: #acc}), json.list))`:     "too large, counted with all that is in it",
-		`let a = reduce(1..30, [#acc, #acc], 0); toJSON(a)`:          "too large, counted with all that is in it",
+		`toJSON(reduce(1..40, ({a: #acc, b: #acc}), json.list))`:     "too large with all its content",
+		`let a = reduce(1..30, [#acc, #acc], 0); toJSON(a)`:          "too large with all its content",
 		`count(1..100000, fromJSON(json.s) != nil)`:                  "fromJSON",
 		`map(json.list, keys(json)) | map(toJSON(json.list) + "xx")`: "bytes of strings",
 	} {
@@ -340,21 +340,21 @@ func TestClock(t *testing.T) {
 		e := environment()
 		e.limits = DefaultLimits
 		in := input(e, "")
-		for range looksAtClock {
-			if err := in.spend(1); err != nil {
+		for range clockEvery {
+			if err := in.spendSteps(1); err != nil {
 				t.Fatal(err)
 			}
 		}
 		time.Sleep(e.limits.Time + 1)
 		var err error
-		for range looksAtClock {
-			err = errors.Join(err, in.spend(1))
+		for range clockEvery {
+			err = errors.Join(err, in.spendSteps(1))
 		}
 		p, compileErr := e.Compile("true", Bool)
 		if compileErr != nil {
 			t.Fatal(compileErr)
 		}
-		if err == nil || handlers.KindOf(p.failed(err)) != handlers.KindRetryable || !strings.Contains(err.Error(), "more than 2s") {
+		if err == nil || handlers.KindOf(p.runError(err)) != handlers.KindRetryable || !strings.Contains(err.Error(), "more than 2s") {
 			t.Error(err)
 		}
 	})
@@ -433,8 +433,8 @@ func TestLists(t *testing.T) {
 		{`lines(text)`, "a\r\nb\n", `'a'|'b'`},
 		{`json.a[0]`, `{"a":[[1,2]]}`, `1|2`},
 		{`json`, `{"a":1}`, `! json is not a list`},
-		{`json.a`, `{"b":1}`, `! json.a is not there`},
-		{`json.a.b`, `{"a":1}`, `! json.a.b is not there`},
+		{`json.a`, `{"b":1}`, `! json.a doesn't exist`},
+		{`json.a.b`, `{"a":1}`, `! json.a.b doesn't exist`},
 		{`json.a`, `{"a":"x"}`, `! json.a is not a list`},
 		{`json`, `[1,2,3,4,5,6]`, `! the list has more than 5 elements`},
 		{`json`, `[1,2`, `! reading the payload as JSON: byte 5`},

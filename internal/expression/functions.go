@@ -16,23 +16,24 @@ import (
 	"github.com/pentrough/pentrough/internal/pattern"
 )
 
-// variables are the names that stand for parts of a message, with their types.
+// variables has the names of the parts of a message, with their types.
 var variables = types.Map{
 	"id": types.String, "key": types.String, "device": types.String, "topic": types.String,
 	"meta": types.TypeOf(map[string]string{}), "text": types.String, "size": types.Int, "json": types.Any,
 }
 
-// A function is the host's own, most in the place of one of the language's: it counts before it makes something.
+// A function is implemented by the host. Most replace one of the language's, because they count
+// before they make a value.
 type function struct {
 	run   func(in *Input, args []any) (any, error)
 	types []any
 }
 
 var functions = map[string]function{
-	"now":   {func(in *Input, _ []any) (any, error) { return in.clock(), nil }, []any{new(func() time.Time)}},
+	"now":   {func(in *Input, _ []any) (any, error) { return in.currentTime(), nil }, []any{new(func() time.Time)}},
 	"lines": {lines, []any{new(func(string) []string)}},
 	"string": {func(in *Input, args []any) (any, error) {
-		text, err := in.format(args[0])
+		text, err := in.formatText(args[0])
 		return text, err
 	}, []any{new(func(any) string)}},
 	"toJSON": {func(in *Input, args []any) (any, error) {
@@ -44,7 +45,7 @@ var functions = map[string]function{
 		if err != nil {
 			return nil, err
 		}
-		if err := in.spend(len(text) / decodedPerStep); err != nil {
+		if err := in.spendSteps(len(text) / decodedPerStep); err != nil {
 			return nil, err
 		}
 		v, err := in.decode(text, &reads{all: true})
@@ -53,8 +54,8 @@ var functions = map[string]function{
 		}
 		return v, nil
 	}, []any{new(func(string) any)}},
-	"split":      {pieces(strings.SplitN), []any{new(func(string, string, int) []string), new(func(string, string) []string)}},
-	"splitAfter": {pieces(strings.SplitAfterN), []any{new(func(string, string, int) []string), new(func(string, string) []string)}},
+	"split":      {splitWith(strings.SplitN), []any{new(func(string, string, int) []string), new(func(string, string) []string)}},
+	"splitAfter": {splitWith(strings.SplitAfterN), []any{new(func(string, string, int) []string), new(func(string, string) []string)}},
 	"trim":       {trim, []any{new(func(string, string) string), new(func(string) string)}},
 	"repeat":     {repeat, []any{new(func(string, int) string)}},
 	"replace":    {replace, []any{new(func(string, string, string, int) string), new(func(string, string, string) string)}},
@@ -63,37 +64,37 @@ var functions = map[string]function{
 	}},
 }
 
-// What a function of the language costs beside the step that calls it.
+// cost says which steps a function of the language takes in addition to its call.
 type cost int
 
 const (
-	// cheap: its time doesn't depend on what it is given, or the machine counts what it makes.
+	// cheap: the time doesn't depend on the arguments, or the language's machine counts it.
 	cheap cost = iota
-	// linear: it reads all that it is given, and nothing of what lies in the elements.
+	// linear: it reads its arguments without the content of their elements.
 	linear
 	// makes: it is linear, and makes a string or list.
 	makes
-	// counts: it reads a string, and nothing of a list or map.
+	// counts: it reads a string; a list or map takes no time.
 	counts
-	// deep: it reads all that is in what it is given.
+	// deep: it reads its arguments with all their content.
 	deep
 	// searched: it is deep for a list. A map finds its keys at once.
 	searched
 	// sorted: it compares each element with some others.
 	sorted
-	// squared: it compares each element with each.
+	// squared: it compares each element with every other.
 	squared
 	// zone: it may read a time zone from a file.
 	zone
 )
 
-// counters are the host's functions that count these costs, and return what they are given.
+// counters has the host's functions that count these costs. Each returns its argument.
 var counters = map[cost]string{
 	linear: costs, makes: costs, counts: counted + "counts", deep: counted + "deep", searched: counted + "searched",
 	sorted: counted + "sorted", squared: counted + "squared", zone: counted + "zone",
 }
 
-// builtins are all functions of the language; those that aren't here are off.
+// builtins has the functions of the language that are enabled. All others are disabled.
 var builtins = map[string]cost{
 	"all": cheap, "none": cheap, "any": cheap, "one": cheap, "filter": cheap, "map": cheap, "find": cheap, "findIndex": cheap, "findLast": cheap,
 	"findLastIndex": cheap, "groupBy": cheap, "sortBy": cheap, "reduce": cheap, "count": linear, "sum": linear,
@@ -106,7 +107,7 @@ var builtins = map[string]cost{
 	"bitand": cheap, "bitor": cheap, "bitxor": cheap, "bitnand": cheap, "bitshl": cheap, "bitshr": cheap, "bitushr": cheap, "bitnot": cheap,
 }
 
-// language are the options that both compilations share.
+// language returns the options of both compilations.
 func language() []expr.Option {
 	options := []expr.Option{expr.Env(variables), expr.DisableAllBuiltins()}
 	for name := range builtins {
@@ -115,7 +116,7 @@ func language() []expr.Option {
 	return options
 }
 
-// declared are the options for an expression as it is written.
+// declared returns the options for an expression as it is written.
 func declared() []expr.Option {
 	options := language()
 	for name, f := range functions {
@@ -124,45 +125,46 @@ func declared() []expr.Option {
 	return options
 }
 
-// counting are the options for an expression that went through a [patcher]: each function's first argument is the [Input].
+// counting returns the options for an expression that the [patcher] has changed. The first
+// argument of each function is the [Input].
 func counting() []expr.Option {
 	options := language()
 	hosted := func(name string, run func(in *Input, args []any) (any, error)) {
 		options = append(options, expr.Function(name, func(args ...any) (any, error) { return run(args[0].(*Input), args[1:]) }))
 	}
 	for name, f := range functions {
-		// The name as it is written must be known for the parser to see that it isn't the language's own.
+		// The parser must know the original name, or it takes it for one of the language's.
 		hosted(name, f.run)
 		hosted(counted+name, f.run)
 	}
 	for name := range variables {
 		hosted(counted+name, func(in *Input, _ []any) (any, error) { return in.variable(name) })
 	}
-	hosted(step, func(in *Input, _ []any) (any, error) { return nil, in.spend(1) })
+	hosted(step, func(in *Input, _ []any) (any, error) { return nil, in.spendSteps(1) })
 	for kind, name := range counters {
-		hosted(name, func(in *Input, args []any) (any, error) { return args[0], in.count(kind, args[0]) })
+		hosted(name, func(in *Input, args []any) (any, error) { return args[0], in.countCost(kind, args[0]) })
 	}
-	hosted(made, func(in *Input, args []any) (any, error) { return args[0], in.grow(bytesOf(args[0])) })
-	hosted(whole, func(in *Input, args []any) (any, error) { return args[0], in.whole(args[0]) })
+	hosted(made, func(in *Input, args []any) (any, error) { return args[0], in.countBytes(bytesOf(args[0])) })
+	hosted(whole, func(in *Input, args []any) (any, error) { return args[0], in.countMade(args[0]) })
 	hosted(entry, func(in *Input, args []any) (any, error) {
-		if err := in.spend(textLength(args[0]) / bytesPerStep); err != nil {
+		if err := in.spendSteps(textLength(args[0]) / bytesPerStep); err != nil {
 			return nil, err
 		}
-		return args[0], in.keep(mapSize)
+		return args[0], in.countMemory(mapSize)
 	})
 	hosted(sortKey, func(in *Input, args []any) (any, error) {
-		return args[0], in.spend(1 + compared*textLength(args[0])/bytesPerStep)
+		return args[0], in.spendSteps(1 + compared*textLength(args[0])/bytesPerStep)
 	})
-	hosted(matches, match)
-	hosted(add, plus)
+	hosted(matches, matchPattern)
+	hosted(add, addOrJoin)
 	return options
 }
 
-// plus is the operator +, which joins strings too.
-func plus(in *Input, args []any) (any, error) {
+// addOrJoin implements the operator +, which also joins strings.
+func addOrJoin(in *Input, args []any) (any, error) {
 	if a, ok := args[0].(string); ok {
 		if b, ok := args[1].(string); ok {
-			if err := in.grow(len(a) + len(b)); err != nil {
+			if err := in.countBytes(len(a) + len(b)); err != nil {
 				return nil, err
 			}
 			return a + b, nil
@@ -171,14 +173,16 @@ func plus(in *Input, args []any) (any, error) {
 	return runtime.Add(args[0], args[1]), nil
 }
 
+// stringArg returns argument i, which must be a string.
 func stringArg(args []any, i int) (string, error) {
 	s, ok := args[i].(string)
 	if !ok {
-		return "", fmt.Errorf("%s stands where a string is needed", nameOf(args[i]))
+		return "", fmt.Errorf("%s is in a place where a string is needed", nameOf(args[i]))
 	}
 	return s, nil
 }
 
+// nameOf returns the type of a value for error texts.
 func nameOf(v any) string {
 	if v == nil {
 		return "nil"
@@ -189,17 +193,17 @@ func nameOf(v any) string {
 	return kindName(reflect.TypeOf(v).Kind())
 }
 
-// lines are the lines of a text, without their ends; the end of the last one begins no other.
+// lines returns the lines of a text without their ends. No line follows the last line feed.
 func lines(in *Input, args []any) (any, error) {
 	text, err := stringArg(args, 0)
 	if err != nil {
 		return nil, err
 	}
 	n := strings.Count(text, "\n") + 1
-	if err := in.spend(len(text) / bytesPerStep); err != nil {
+	if err := in.spendSteps(len(text) / bytesPerStep); err != nil {
 		return nil, err
 	}
-	if err := in.grow(n * elementSize); err != nil {
+	if err := in.countBytes(n * elementSize); err != nil {
 		return nil, err
 	}
 	list := make([]string, 0, n)
@@ -219,9 +223,9 @@ func repeat(in *Input, args []any) (any, error) {
 	case n < 0:
 		return nil, fmt.Errorf("repeat: %d times", n)
 	case len(s) > 0 && n > in.env.limits.Bytes/len(s):
-		return nil, in.grow(in.env.limits.Bytes + 1)
+		return nil, in.countBytes(in.env.limits.Bytes + 1)
 	}
-	if err := in.grow(len(s) * n); err != nil {
+	if err := in.countBytes(len(s) * n); err != nil {
 		return nil, err
 	}
 	return strings.Repeat(s, n), nil
@@ -239,15 +243,15 @@ func replace(in *Input, args []any) (any, error) {
 	if len(args) > 3 {
 		most = runtime.ToInt(args[3])
 	}
-	if err := in.spend(weight(text)); err != nil {
+	if err := in.spendSteps(readSteps(text)); err != nil {
 		return nil, err
 	}
 	n := strings.Count(text, before)
 	if most >= 0 {
 		n = min(n, most)
 	}
-	// At most 2^24 places, each at most the limit: no overflow.
-	if err := in.grow(len(text) + n*max(0, len(after)-len(before))); err != nil {
+	// There are at most 2^24 places of at most the limit each, so this can't overflow.
+	if err := in.countBytes(len(text) + n*max(0, len(after)-len(before))); err != nil {
 		return nil, err
 	}
 	return strings.Replace(text, before, after, most), nil
@@ -261,14 +265,14 @@ func join(in *Input, args []any) (any, error) {
 			return nil, err
 		}
 	}
-	if err := in.spend(weight(args[0])); err != nil {
+	if err := in.spendSteps(readSteps(args[0])); err != nil {
 		return nil, err
 	}
 	list, ok := args[0].([]string)
 	if !ok {
 		elements := reflect.ValueOf(args[0])
 		if elements.Kind() != reflect.Slice && elements.Kind() != reflect.Array {
-			return nil, fmt.Errorf("join: %s stands where a list is needed", nameOf(args[0]))
+			return nil, fmt.Errorf("join: %s is in a place where a list is needed", nameOf(args[0]))
 		}
 		list = make([]string, elements.Len())
 		for i := range list {
@@ -283,14 +287,15 @@ func join(in *Input, args []any) (any, error) {
 	for s := range slices.Values(list) {
 		size += len(s)
 	}
-	if err := in.grow(size); err != nil {
+	if err := in.countBytes(size); err != nil {
 		return nil, err
 	}
 	return strings.Join(list, between), nil
 }
 
-// pieces makes split of the language's way to split, which takes how many pieces there may be.
-func pieces(split func(text, between string, most int) []string) func(in *Input, args []any) (any, error) {
+// splitWith returns the function split or splitAfter. split is the language's implementation,
+// which also takes the greatest number of pieces.
+func splitWith(split func(text, between string, most int) []string) func(in *Input, args []any) (any, error) {
 	return func(in *Input, args []any) (any, error) {
 		text, err := stringArg(args, 0)
 		if err != nil {
@@ -304,40 +309,41 @@ func pieces(split func(text, between string, most int) []string) func(in *Input,
 		if len(args) > 2 {
 			most = runtime.ToInt(args[2])
 		}
-		if err := in.spend(weight(text)); err != nil {
+		if err := in.spendSteps(readSteps(text)); err != nil {
 			return nil, err
 		}
 		n := strings.Count(text, between) + 1
 		if most >= 0 {
 			n = min(n, most)
 		}
-		if err := in.grow(n * elementSize); err != nil {
+		if err := in.countBytes(n * elementSize); err != nil {
 			return nil, err
 		}
 		return split(text, between, most), nil
 	}
 }
 
-// trim looks for each character at both ends in the set of those that it cuts off.
+// trim cuts characters off both ends. It searches each character of the text in the set, so its
+// cost is their product.
 func trim(in *Input, args []any) (any, error) {
 	text, err := stringArg(args, 0)
 	if err != nil {
 		return nil, err
 	}
 	if len(args) == 1 {
-		return strings.TrimSpace(text), in.spend(weight(text))
+		return strings.TrimSpace(text), in.spendSteps(readSteps(text))
 	}
 	set, err := stringArg(args, 1)
 	if err != nil {
 		return nil, err
 	}
-	if err := in.spend(weight(text) + weight(set) + len(text)*len(set)/cutPerStep); err != nil {
+	if err := in.spendSteps(readSteps(text) + readSteps(set) + len(text)*len(set)/cutPerStep); err != nil {
 		return nil, err
 	}
 	return strings.Trim(text, set), nil
 }
 
-// A compiledPattern is a regular expression that an expression spells out.
+// A compiledPattern is a regular expression that is a constant in an expression.
 type compiledPattern struct {
 	*regexp.Regexp
 	size int
@@ -351,8 +357,8 @@ func compilePattern(text string) (*compiledPattern, error) {
 	return &compiledPattern{re, size}, nil
 }
 
-// match is the operator matches.
-func match(in *Input, args []any) (any, error) {
+// matchPattern implements the operator matches.
+func matchPattern(in *Input, args []any) (any, error) {
 	if args[0] == nil || args[1] == nil {
 		return false, nil
 	}
@@ -372,12 +378,12 @@ func match(in *Input, args []any) (any, error) {
 		if re, err = compilePattern(source); err != nil {
 			return nil, err
 		}
-		// It is compiled for each message.
-		if err := in.spend(weight(source) + re.size); err != nil {
+		// A pattern that isn't constant is compiled for each message.
+		if err := in.spendSteps(readSteps(source) + re.size); err != nil {
 			return nil, err
 		}
 	}
-	if err := in.spend(1 + len(text)*re.size/matchedPerStep); err != nil {
+	if err := in.spendSteps(1 + len(text)*re.size/matchedPerStep); err != nil {
 		return nil, err
 	}
 	return re.MatchString(text), nil

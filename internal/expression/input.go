@@ -16,7 +16,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// Input is one message as programs see it. It is for one goroutine.
+// Input is one message as programs see it. It must be used by one goroutine at a time.
 type Input struct {
 	env *Environment
 	msg *message.Message
@@ -28,21 +28,22 @@ type Input struct {
 	decoded  bool
 	jsonFail error
 
-	// written is how numbers were written, of any JSON that was read.
+	// written has the original text of numbers in the JSON that was read.
 	written spellings
 
-	steps, bytes, values, looks int
-	began                       time.Time
+	// What this run has taken so far, and the steps since the last look at the clock.
+	steps, bytes, values, sinceClock int
+	startedAt                        time.Time
 }
 
-// Message returns the input that a message is. The message must not change while it is used.
+// Message returns a message as an input. The message must not change while the input is used.
 func (e *Environment) Message(msg *message.Message) *Input { return &Input{env: e, msg: msg} }
 
-// variable returns what a name stands for.
+// variable returns the value of a name.
 func (in *Input) variable(name string) (any, error) {
 	switch name {
 	case "id":
-		return in.id(), nil
+		return in.messageID(), nil
 	case "key":
 		if key := handlers.Described(in.msg.Context()).Key; key != "" {
 			return key, nil
@@ -53,34 +54,34 @@ func (in *Input) variable(name string) (any, error) {
 	case "topic":
 		return message.SubscribeTopicFromCtx(in.msg.Context()), nil
 	case "meta":
-		// Without the methods of Watermill's type, one of which changes it.
+		// A plain map, because one method of Watermill's type changes the metadata.
 		return map[string]string(in.msg.Metadata), nil
 	case "size":
 		return len(in.msg.Payload), nil
 	case "text":
-		return in.payload()
+		return in.payloadText()
 	default:
-		return in.value()
+		return in.payloadJSON()
 	}
 }
 
-func (in *Input) id() string {
+func (in *Input) messageID() string {
 	if id := in.msg.Metadata[transports.MessageID]; id != "" {
 		return id
 	}
 	return in.msg.UUID
 }
 
-// clock is the same all over one message.
-func (in *Input) clock() time.Time {
+// currentTime returns the time of the first call, so that it is the same for the whole message.
+func (in *Input) currentTime() time.Time {
 	if in.now.IsZero() {
 		in.now = in.env.now().UTC()
 	}
 	return in.now
 }
 
-// payload returns the payload as a string, opened if it is compressed, whatever bytes it has.
-func (in *Input) payload() (string, error) {
+// payloadText returns the payload as a string of any bytes. It decompresses a compressed payload.
+func (in *Input) payloadText() (string, error) {
 	if !in.hasText {
 		body, err := transports.Body(in.msg)
 		if err != nil {
@@ -94,8 +95,8 @@ func (in *Input) payload() (string, error) {
 	return in.text, nil
 }
 
-// value returns the payload's JSON, as much of it as the programs read.
-func (in *Input) value() (any, error) {
+// payloadJSON returns the parts of the payload's JSON that the programs read.
+func (in *Input) payloadJSON() (any, error) {
 	if !in.decoded {
 		in.decoded = true
 		in.json, in.jsonFail = in.decodePayload()
@@ -104,7 +105,7 @@ func (in *Input) value() (any, error) {
 }
 
 func (in *Input) decodePayload() (any, error) {
-	text, err := in.payload()
+	text, err := in.payloadText()
 	if err != nil {
 		return nil, err
 	}
@@ -115,45 +116,45 @@ func (in *Input) decodePayload() (any, error) {
 	return v, nil
 }
 
-// looksAtClock is how many steps are counted between two looks at the clock.
-const looksAtClock = 16
+// clockEvery is the number of steps after which the clock and the context are checked.
+const clockEvery = 16
 
-// spend counts steps.
-func (in *Input) spend(n int) error {
+// spendSteps counts steps. It returns an error if the run has taken too many or too long.
+func (in *Input) spendSteps(n int) error {
 	in.steps += n
 	if in.steps > in.env.limits.Steps || n < 0 {
 		return fmt.Errorf("the expression took more than %d steps over this message", in.env.limits.Steps)
 	}
-	if in.looks += max(n, 1); in.looks < looksAtClock {
+	if in.sinceClock += max(n, 1); in.sinceClock < clockEvery {
 		return nil
 	}
-	in.looks = 0
+	in.sinceClock = 0
 	if ctx := in.msg.Context(); ctx.Err() != nil {
 		return passing{context.Cause(ctx)}
 	}
-	if in.began.IsZero() {
-		in.began = time.Now()
-	} else if time.Since(in.began) > in.env.limits.Time {
+	if in.startedAt.IsZero() {
+		in.startedAt = time.Now()
+	} else if time.Since(in.startedAt) > in.env.limits.Time {
 		return passing{fmt.Errorf("the expression ran for more than %v", in.env.limits.Time)}
 	}
 	return nil
 }
 
-// grow counts bytes of strings that are made.
-func (in *Input) grow(n int) error {
+// countBytes counts bytes of strings before they are made.
+func (in *Input) countBytes(n int) error {
 	in.bytes += n
 	if in.bytes > in.env.limits.Bytes || n < 0 {
-		return fmt.Errorf("the expression makes more than %d bytes of strings of this message", in.env.limits.Bytes)
+		return fmt.Errorf("the expression makes more than %d bytes of strings from this message", in.env.limits.Bytes)
 	}
-	return in.spend(n / bytesPerStep)
+	return in.spendSteps(n / bytesPerStep)
 }
 
-// run runs the program.
+// run runs the program over a message.
 func (p *Program) run(in *Input) (any, error) {
 	machine := vm.VM{MemoryBudget: uint(p.elements)}
 	v, err := machine.Run(p.program, in)
 	if err != nil {
-		return nil, p.failed(err)
+		return nil, p.runError(err)
 	}
 	return v, nil
 }
@@ -166,7 +167,7 @@ func (p *Program) Bool(in *Input) (bool, error) {
 	}
 	b, ok := v.(bool)
 	if !ok {
-		return false, p.failf("gives %s; allowed: %s", nameOf(v), p.want)
+		return false, p.runErrorf("gives %s; allowed: %s", nameOf(v), p.want)
 	}
 	return b, nil
 }
@@ -177,33 +178,34 @@ func (p *Program) Text(in *Input) (string, bool, error) {
 	if err != nil || v == nil {
 		return "", false, err
 	}
-	text, err := in.format(v)
+	text, err := in.formatText(v)
 	if err != nil {
-		return "", false, p.failed(err)
+		return "", false, p.runError(err)
 	}
 	if !utf8.ValidString(text) {
-		return "", false, p.failf("gives what isn't valid UTF-8; toBase64 makes text of any bytes")
+		return "", false, p.runErrorf("gives text that isn't valid UTF-8; toBase64 turns any bytes into text")
 	}
 	return text, true, nil
 }
 
-// Body runs a program that wants [Body]: strings are bytes as they are, anything else is JSON.
+// Body runs a program that wants [Body]. A string is returned as its bytes, and anything else as
+// JSON.
 func (p *Program) Body(in *Input) (data []byte, isJSON bool, err error) {
 	v, err := p.run(in)
 	if err != nil {
 		return nil, false, err
 	}
 	if v == nil {
-		return nil, false, p.failf("gives nil; allowed: %s", p.want)
+		return nil, false, p.runErrorf("gives nil; allowed: %s", p.want)
 	}
-	data, isJSON, err = in.body(v)
+	data, isJSON, err = in.formatBody(v)
 	if err != nil {
-		return nil, false, p.failed(err)
+		return nil, false, p.runError(err)
 	}
 	return data, isJSON, nil
 }
 
-func (in *Input) body(v any) (data []byte, isJSON bool, err error) {
+func (in *Input) formatBody(v any) (data []byte, isJSON bool, err error) {
 	switch v := v.(type) {
 	case string:
 		return []byte(v), false, nil
@@ -214,17 +216,20 @@ func (in *Input) body(v any) (data []byte, isJSON bool, err error) {
 	return data, true, err
 }
 
-// List runs a program that wants [List] and returns each element as Body would, and whether it is JSON. It ends with an error beyond most elements.
-// What is nothing but a way into the message's JSON is not decoded: its elements are as they are in the message.
+// List runs a program that wants [List] and returns its elements. Each is as Body would return it.
+// A list of more than most elements is an error.
+//
+// An expression that is only a path into json is not decoded: its elements are as the message has
+// them.
 func (p *Program) List(in *Input, most int) ([]Element, error) {
 	if p.path != nil {
-		text, err := in.payload()
+		text, err := in.payloadText()
 		if err != nil {
-			return nil, p.failed(err)
+			return nil, p.runError(err)
 		}
-		list, err := cut(text, p.path, most)
+		list, err := cutList(text, p.path, most)
 		if err != nil {
-			return nil, p.failed(err)
+			return nil, p.runError(err)
 		}
 		return list, nil
 	}
@@ -234,15 +239,15 @@ func (p *Program) List(in *Input, most int) ([]Element, error) {
 	}
 	elements := reflect.ValueOf(v)
 	if kind := elements.Kind(); kind != reflect.Slice && kind != reflect.Array {
-		return nil, p.failf("gives %s; allowed: %s", nameOf(v), p.want)
+		return nil, p.runErrorf("gives %s; allowed: %s", nameOf(v), p.want)
 	}
 	if n := elements.Len(); n > most {
-		return nil, p.failf("gives %d elements; allowed: up to %d", n, most)
+		return nil, p.runErrorf("gives %d elements; allowed: up to %d", n, most)
 	}
 	list := make([]Element, elements.Len())
 	for i := range list {
-		if list[i].Data, list[i].JSON, err = in.body(elements.Index(i).Interface()); err != nil {
-			return nil, p.failed(fmt.Errorf("element %d: %w", i, err))
+		if list[i].Data, list[i].JSON, err = in.formatBody(elements.Index(i).Interface()); err != nil {
+			return nil, p.runError(fmt.Errorf("element %d: %w", i, err))
 		}
 	}
 	return list, nil
@@ -250,14 +255,14 @@ func (p *Program) List(in *Input, most int) ([]Element, error) {
 
 // Element is one element of a list.
 type Element struct {
-	// Data is what a payload would be.
+	// Data is the element as a payload.
 	Data []byte
-	// JSON says that Data is JSON, not a string's bytes.
+	// JSON is set if Data is JSON, and not the bytes of a string.
 	JSON bool
 }
 
 // format returns a value as text.
-func (in *Input) format(v any) (string, error) {
+func (in *Input) formatText(v any) (string, error) {
 	switch v := v.(type) {
 	case nil:
 		return "", nil

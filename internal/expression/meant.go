@@ -9,7 +9,7 @@ import (
 	"github.com/pentrough/pentrough/internal/spelling"
 )
 
-// foreign are names that other languages have for what this one has under another name.
+// foreign has names of other languages, with what to write instead.
 var foreign = map[string]string{
 	"length": "len", "size": "len", "strlen": "len", "substr": "text[0:5]", "substring": "text[0:5]", "slice": "text[0:5]",
 	"toUpper": "upper", "toLower": "lower", "uppercase": "upper", "lowercase": "lower", "toString": "string", "str": "string",
@@ -23,8 +23,8 @@ var foreign = map[string]string{
 	"sprintf": `"a" + string(b)`, "format": `"a" + string(b)`, "time": "now", "today": "now", "timestamp": "now",
 }
 
-// meant says which name was probably meant by one that there isn't.
-func meant(name string) string {
+// suggestName returns a hint with the name that was probably meant by an unknown one.
+func suggestName(name string) string {
 	meant := foreign[name]
 	if meant == "" {
 		meant = spelling.Nearest(name, slices.Concat(slices.Sorted(maps.Keys(variables)), slices.Sorted(maps.Keys(functions)), slices.Sorted(maps.Keys(builtins))))
@@ -42,28 +42,29 @@ var (
 	callAtTheStart = regexp.MustCompile(`^\w+\s*\(`)
 )
 
-// explain makes an error of the language's parser or checker say what its author probably meant.
+// explain adds what the author probably meant to an error of the language's parser or checker.
 func (e *Error) explain() {
 	if name, ok := strings.CutPrefix(e.Message, "unknown name "); ok {
-		e.Message += meant(name)
+		e.Message += suggestName(name)
 		return
 	}
 	if found := operatorToken.FindStringSubmatch(e.Message); found != nil && callAtTheStart.MatchString(e.Source[e.Offset:]) {
 		e.Message = found[1] + " is an operator; allowed: text " + found[1] + ` "x"`
 		return
 	}
-	// Only the language's own functions may have # and .x in them, so the parser stops at those of a
-	// function that it doesn't know, before anything says that.
+	// Only functions of the language may have # and .x in their arguments. In an unknown function
+	// the parser stops there, before it reports the name.
 	if !elementToken.MatchString(e.Message) {
 		return
 	}
-	if at, name := around(e.Source[:e.Offset]); name != "" && !known(name) {
-		e.Offset, e.Message = at, "unknown name "+name+meant(name)
+	if at, name := findOpenCall(e.Source[:e.Offset]); name != "" && !isFunction(name) {
+		e.Offset, e.Message = at, "unknown name "+name+suggestName(name)
 	}
 }
 
-// around returns the name of the function whose parenthesis is open at the end of a text, and where it is.
-func around(text string) (at int, name string) {
+// findOpenCall returns the name and place of the function whose parenthesis is open at the end of
+// a text.
+func findOpenCall(text string) (at int, name string) {
 	depth := 0
 	for i := len(text) - 1; i >= 0; i-- {
 		switch text[i] {
@@ -82,7 +83,7 @@ func around(text string) (at int, name string) {
 	return 0, ""
 }
 
-func known(name string) bool {
+func isFunction(name string) bool {
 	_, own := functions[name]
 	_, language := builtins[name]
 	return own || language

@@ -7,30 +7,31 @@ import (
 	"github.com/expr-lang/expr/ast"
 )
 
-// reads says what of a JSON value is read: all of it, or of an object only some keys. A list is read as each of its elements is. Nothing
-// at all is the zero value.
+// reads is the set of parts of a JSON value that programs read: all of it, or some keys of an
+// object. It applies to each element of a list. The zero value is the empty set.
 type reads struct {
 	all  bool
 	keys map[string]*reads
 }
 
-// note adds what an expression reads of json. If the expression is nothing but a way into it, such as json.a.b, note returns the way, without
-// the name json.
-func (r *reads) note(root ast.Node) []string {
-	v := &ways{of: map[ast.Node][]string{}}
+// addExpression adds the parts of json that an expression reads. If the expression is only a path
+// such as json.a.b, it returns the path without json.
+func (r *reads) addExpression(root ast.Node) []string {
+	v := &pathFinder{paths: map[ast.Node][]string{}}
 	ast.Walk(&root, v)
-	for way := range maps.Values(v.of) {
-		r.add(way)
+	for path := range maps.Values(v.paths) {
+		r.addPath(path)
 	}
-	if way, ok := v.of[root]; ok && !v.indexed {
-		return way
+	if path, ok := v.paths[root]; ok && !v.indexed {
+		return path
 	}
 	return nil
 }
 
-func (r *reads) add(way []string) {
+// addPath adds the value at a path.
+func (r *reads) addPath(path []string) {
 	at := r
-	for _, key := range way {
+	for _, key := range path {
 		if at.all {
 			return
 		}
@@ -45,34 +46,35 @@ func (r *reads) add(way []string) {
 	at.all, at.keys = true, nil
 }
 
-// ways finds the longest ways into json by constant keys: children are visited before their parents.
-type ways struct {
-	of map[ast.Node][]string
-	// indexed says that a way leads through an element of a list.
+// pathFinder finds the longest paths of constant keys into json. The walk visits children before
+// their parents.
+type pathFinder struct {
+	paths map[ast.Node][]string
+	// indexed is set if a path contains an index of a list.
 	indexed bool
 }
 
-// Visit looks at one node.
-func (v *ways) Visit(node *ast.Node) {
+// Visit extends the paths by one node.
+func (v *pathFinder) Visit(node *ast.Node) {
 	switch n := (*node).(type) {
 	case *ast.IdentifierNode:
 		if n.Value == "json" {
-			v.of[n] = []string{}
+			v.paths[n] = []string{}
 		}
 	case *ast.MemberNode:
-		way, ok := v.of[n.Node]
+		path, ok := v.paths[n.Node]
 		if !ok {
 			return
 		}
 		switch key := n.Property.(type) {
 		case *ast.StringNode:
-			way = append(slices.Clone(way), key.Value)
+			path = append(slices.Clone(path), key.Value)
 		case *ast.IntegerNode:
 			v.indexed = true
 		default:
 			return
 		}
-		delete(v.of, n.Node)
-		v.of[n] = way
+		delete(v.paths, n.Node)
+		v.paths[n] = path
 	}
 }

@@ -38,7 +38,7 @@ func TestRefusals(t *testing.T) {
 		`a{2,1}`:                         "invalid repeat count: `{2,1}`",
 		`((a{1000}){1000})`:              "invalid repeat count",
 		`(((a{0,9}){0,9}){0,9}){0,9}`:    "invalid repeat count",
-		`(((abcde){0,10}){0,10}){0,10}`:  "counted repetitions multiply what they repeat; allowed: up to 3000",
+		`(((abcde){0,10}){0,10}){0,10}`:  "counted repetitions multiply the size of their content; allowed: up to 3000",
 		`(a{1,1000}b{1,1000})`:           "allowed: up to 3000",
 		`((\pL{0,31}){0,31})`:            "allowed: up to 3000",
 		strings.Repeat("a", MaxSize+1):   "allowed: up to 3000",
