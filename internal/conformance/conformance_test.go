@@ -17,7 +17,7 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
-// plugins are what this test program is if its first argument is one of these.
+// plugins are the plugins that this test program can be. The first argument is the name.
 var plugins = map[string]func(mistake string){"raw": runRawEcho, "serve": serve.Main}
 
 func TestMain(m *testing.M) {
@@ -35,7 +35,7 @@ func subject(t *testing.T, plugin, mistake string) Subject {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The race detector lets a program that ends sleep for a second.
+	// Without this setting, the race detector lets a program sleep for a second before it exits.
 	return Subject{Command: []string{self, plugin, mistake}, Env: []string{"GORACE=atexit_sleep_ms=0"}, Message: []byte("open"), Echo: true, Patience: await.Patience}
 }
 
@@ -90,7 +90,7 @@ func TestPython(t *testing.T) {
 	})
 }
 
-func TestRulesStandOnThePage(t *testing.T) {
+func TestPageHasTheRules(t *testing.T) {
 	text, err := os.ReadFile("../../docs/process-protocol.md")
 	if err != nil {
 		t.Fatal(err)
@@ -116,7 +116,7 @@ func TestRulesStandOnThePage(t *testing.T) {
 	}
 }
 
-func TestChecksHaveNamesOfTheirOwn(t *testing.T) {
+func TestChecksHaveUniqueNames(t *testing.T) {
 	seen := map[string]bool{}
 	for _, c := range Checks() {
 		if seen[c.Name] || c.About == "" || c.Rule == "" {
@@ -136,12 +136,12 @@ func TestChecksHaveNamesOfTheirOwn(t *testing.T) {
 	}
 }
 
-func TestAPluginByThePagePasses(t *testing.T) {
+func TestPluginThatFollowsThePagePasses(t *testing.T) {
 	t.Parallel()
 	passes(t, subject(t, "raw", ""))
 }
 
-// The Go SDK with a handler as it is compiled in.
+// The Go SDK follows the protocol page.
 func TestTheGoSDKPasses(t *testing.T) {
 	t.Parallel()
 	passes(t, subject(t, "serve", "echo"))
@@ -167,7 +167,7 @@ func passes(t *testing.T, s Subject) {
 }
 
 // Each mistake must be found by its check, and reported with the rule that it violates.
-func TestMistakesAreSeen(t *testing.T) {
+func TestMistakesAreFound(t *testing.T) {
 	t.Parallel()
 	cases := []struct{ mistake, check, rule string }{
 		{"ready first", "start", ruleFirst},
@@ -264,7 +264,7 @@ func patiently(ctx context.Context, s Subject, c Check, rule string) Result {
 }
 
 // A refused config is reported once, and not by each check.
-func TestAConfigThatIsRefused(t *testing.T) {
+func TestRefusedConfig(t *testing.T) {
 	s := subject(t, "raw", "")
 	s.Config = map[string]any{"limit": -1}
 	ran := 0

@@ -16,7 +16,7 @@ import (
 	"unicode/utf8"
 )
 
-// rawEcho is an echo plugin that is written by the page alone, with one mistake, or none.
+// rawEcho is an echo plugin that shares no code with the SDK. It makes one mistake at most.
 type rawEcho struct {
 	mistake string
 	out     *os.File
@@ -28,7 +28,7 @@ type rawEcho struct {
 	responses int
 }
 
-// has says whether the plugin makes a mistake.
+// has returns whether the plugin makes this mistake.
 func (e *rawEcho) has(mistake string) bool { return e.mistake == mistake }
 
 func (e *rawEcho) write(o object) {
@@ -41,7 +41,7 @@ func (e *rawEcho) write(o object) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	_, _ = e.out.Write(text) // a host that is gone is seen at its end of standard input
+	_, _ = e.out.Write(text) // if the host has ended, standard input ends, too
 }
 
 func leave(status int, format string, args ...any) {
@@ -51,7 +51,7 @@ func leave(status int, format string, args ...any) {
 	os.Exit(status)
 }
 
-// runRawEcho is the plugin's whole life.
+// runRawEcho runs the plugin until its input ends.
 func runRawEcho(mistake string) {
 	e := &rawEcho{mistake: mistake, out: os.Stdout, running: map[string]chan struct{}{}, most: 1 << 20}
 	if !e.has("prints to standard output") {

@@ -10,7 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// payloadOf returns a JSON object of about n bytes: readings of a device.
+// payloadOf returns a JSON object of about n bytes with readings of a device.
 func payloadOf(n int) []byte {
 	var b strings.Builder
 	b.WriteString(`{"device":"10.0.0.7","site":"north","temp":31.5,"readings":[`)
@@ -24,7 +24,8 @@ func payloadOf(n int) []byte {
 	return []byte(b.String())
 }
 
-// BenchmarkFilter runs filters over payloads, beside the peer: json.Unmarshal into any of the same payload.
+// BenchmarkFilter runs filters over payloads. The peer is json.Unmarshal of the same payload into
+// any.
 func BenchmarkFilter(b *testing.B) {
 	for _, size := range []int{200, 64 << 10} {
 		data := payloadOf(size)

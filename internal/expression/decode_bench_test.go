@@ -8,7 +8,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// BenchmarkPass writes a payload as JSON again, and takes a list of it apart.
+// BenchmarkPass writes a payload as JSON again, and splits a list of it.
 func BenchmarkPass(b *testing.B) {
 	for _, size := range []int{300, 10_000} {
 		msg := message.NewMessage("m", payloadOf(size))

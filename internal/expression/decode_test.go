@@ -13,7 +13,7 @@ import (
 	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
-func TestWhatIsRead(t *testing.T) {
+func TestReads(t *testing.T) {
 	text := `{"a":{"b":1,"c":{"d":2}},"x":[{"id":1,"n":2},{"id":3}],"y":5}`
 	for want, sources := range map[string][]string{
 		`{"a":{"b":1}}`:                         {`json.a.b`},
@@ -50,7 +50,7 @@ func TestWhatIsRead(t *testing.T) {
 	}
 }
 
-// floats makes of what decode returns what encoding/json would.
+// floats returns a value that decode returned as encoding/json returns it.
 func floats(v any) any {
 	switch v := v.(type) {
 	case int:
@@ -70,9 +70,9 @@ func floats(v any) any {
 	return v
 }
 
-// FuzzDecode holds the decoder against encoding/json: it takes what that takes, apart from
-// strings that can't be text and deep nesting, and makes the same of it, also where only a part
-// is wanted; and what is written is read as the same again.
+// FuzzDecode compares the decoder with encoding/json. It accepts the same texts, apart from deep
+// nesting and strings that aren't text. It returns the same values, also if only a part is wanted.
+// A value that it writes is read as the same value.
 func FuzzDecode(f *testing.F) {
 	for _, text := range []string{
 		payload, ` [1 , -0, 0.5e+3,-1E-2, 9223372036854775808, 1e999]`, `"\ud83d\ude00\ud800x\ud800\u0041\/\b"`, `{"a":1,"a":{"b":[]}}`, `[01]`, `{"a":}`, `"` + "\x1f" + `"`, `[1,]`, `nul`, `-`, "\xff",
@@ -133,7 +133,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// Numbers that are sent on stay as they were written, whatever an expression does beside that.
+// Numbers keep their text when they are written again, whatever the expression computes.
 func TestNumbersStayAsTheyWereWritten(t *testing.T) {
 	const payload = `{"n":[1.0,12345678901234567890,1e400,-1E-400,21.50,1e3,-0.0,0.1000000000000000055,7,2.5,9007199254740993,1.00]}`
 	const want = `[1.0,12345678901234567890,1e400,-1E-400,21.50,1e3,-0.0,0.1000000000000000055,7,2.5,9007199254740993,1.0]`
@@ -150,7 +150,7 @@ func TestNumbersStayAsTheyWereWritten(t *testing.T) {
 	}
 }
 
-// A number that a float64 hasn't exactly is sent on, and nothing else can be done with it.
+// A number that no float64 has exactly can be written again, and a program can't compute with it.
 func TestNumbersAreNotComputedWithIfThatAltersThem(t *testing.T) {
 	const payload = `{"a":[0.1,0.1000000000000000055],"b":[3.14159265358979323846,3.141592653589793],"big":12345678901234567890,"small":1E-999,"t":21.50,"u":21.5}`
 	for source, want := range map[string]string{
@@ -172,7 +172,7 @@ func TestNumbersAreNotComputedWithIfThatAltersThem(t *testing.T) {
 	}
 }
 
-// FuzzExpression compiles and runs anything over anything: each ends with a value or an error.
+// FuzzExpression compiles and runs any text over any payload. It ends with a value or an error.
 func FuzzExpression(f *testing.F) {
 	for _, source := range []string{
 		`json.a.b > 3 && meta.type == "x"`, `map(json.items, .id * 2) | join(",")`, `reduce(1..60, #acc + #acc, "a")`, `let x = json; {a: x?.b ?? [1, nil], b: text[1:3]}`, `any(1..1000000, any(1..1000, # == 0))`,

@@ -8,8 +8,8 @@ import (
 	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
-// Lists and maps are nested no deeper than JSON may be, so nothing that walks through them overflows
-// the stack, which nothing could recover from.
+// A value can't be nested deeper than JSON may be. Otherwise a walk could overflow the stack,
+// which ends the program.
 func TestDeepValues(t *testing.T) {
 	for _, source := range []string{
 		`let a = reduce(1..%[1]d, [#acc], 0); let b = reduce(1..%[1]d, [#acc], 0); a == b`,

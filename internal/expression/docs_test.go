@@ -12,7 +12,7 @@ import (
 
 var firstCell = regexp.MustCompile("(?m)^\\| `(.+?)` \\|")
 
-// The page's examples compile, and its names and bounds are the real ones.
+// The examples of the page compile. Its names and limits are those of the code.
 func TestThePage(t *testing.T) {
 	data, err := os.ReadFile("../../docs/expressions.md")
 	if err != nil {

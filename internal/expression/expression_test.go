@@ -27,14 +27,14 @@ func input(e *Environment, body string) *Input {
 	return e.Message(msg)
 }
 
-// environment has the default limits but that of time, which a busy machine may exceed.
+// environment has the default limits except Time, which a run on a busy machine may exceed.
 func environment() *Environment {
 	e := New(func() time.Time { return handlertest.Start })
 	e.limits.Time = time.Hour
 	return e
 }
 
-// body runs an expression over the payload.
+// body returns the result of an expression over the payload.
 func body(t *testing.T, source, payload string) (string, bool, error) {
 	t.Helper()
 	e := environment()
@@ -75,22 +75,23 @@ func TestValues(t *testing.T) {
 	}
 }
 
-// Every function that reads, makes or compares much is counted before it does so. Without that, many of
-// these would run for minutes, and some for years. The bounds are a fraction of the real ones, for the
-// race detector.
+// Every function that reads, makes or compares much is counted before it runs. Without that, many
+// of the cases would run for minutes, and some for years. The limits are a fraction of the real
+// ones, because the race detector is slow.
 func TestNoFunctionTakesLong(t *testing.T) {
 	const doubled = `reduce(1..60, [#acc, #acc], 0)`
 	long := `{"s":"` + strings.Repeat("a", 50_000) + `","e":"` + strings.Repeat("é", 50_000) + `","n":[` + strings.Repeat("1,", 50_000) + `2],"objs":[` + strings.Repeat(`{"id":5,"w":[1,2]},`, 3_000) + `1]}`
 	const steps, elements, text, large, memory = "more than 62500 steps", "elements of lists and maps", "bytes of strings", "too large with all its content", "lists and maps of this message take more"
 	for source, want := range map[string]string{
-		// Regular expressions cost by their size, and by the compilation that one needs which isn't written out.
+		// The cost of a regular expression is its size, and its compilation unless it is a
+		// constant.
 		`json.s matches "((a{0,10}){0,10}){0,10}$"`:                      steps,
 		`json.s matches ("((a{0,10}){0,10})" + "{0,10}$")`:               steps,
 		`count(1..60000, "a" matches ("((a{0,10}){0,10})" + "{0,10}$"))`: steps,
 		`json.s matches ("(((abcde){0,10}){0,10})" + "{0,10}$")`:         "allowed: up to 3000",
 		`"a" matches json.s`:                          "the regular expression has 50000 bytes; allowed: up to 16384",
 		`count(1..60000, json.s matches "x(a|b)*c$")`: steps,
-		// A list may have another one many times over.
+		// A list can contain another list many times.
 		`flatten(` + doubled + `)`:                        large,
 		`max(` + doubled + `)`:                            large,
 		`min(` + doubled + `)`:                            large,
@@ -109,7 +110,7 @@ func TestNoFunctionTakesLong(t *testing.T) {
 		`let a = [1,size]; let b=[a,a]; let c=[b,b,b,b,b,b,b,b,b,b,b,b]; let d=[c,c,c,c,c,c,c,c,c,c,c,c]; let e=[d,d,d,d,d,d,d,d,d,d,d]; let f=[e,e,e,e,e,e,e,e,e]; let g=[f,f,f,f,f,f,f,f]; let h=[g,g,g,g,g,g,g,g]; [h,h,h,h,h,h,h,h,h,h]`: large,
 		`map(1..60000, median(json.n))`: steps,
 		`let a = reduce(1..16, [#acc, #acc], 0); let b = reduce(1..16, [#acc, #acc], 0); count(1..60000, a == b)`: steps,
-		// What compares, by what it compares.
+		// Comparisons, by the size of the compared values.
 		`let a = json.s + "x"; let b = json.s + "y"; sort(map(1..120, # % 2 == 0 ? a : b))`: steps,
 		`let a = json.s + "x"; let b = json.s + "y"; sortBy(1..20000, # % 2 == 0 ? a : b)`:  steps,
 		`let a = json.s + "x"; count(1..60000, json.s < a)`:                                 steps,
@@ -125,7 +126,7 @@ func TestNoFunctionTakesLong(t *testing.T) {
 		`count(1..60000, indexOf(json.s, "b") > 0)`:   steps,
 		`trim(json.e, json.s + "é")`:                  steps,
 		`groupBy(1..60000, json.s)`:                   steps,
-		// What takes much memory.
+		// Values that take much memory.
 		`groupBy(1..60000, #)`:                            memory,
 		`map(1..100, groupBy(1..900, #))`:                 memory,
 		`split(repeat("a", 4000000), "")`:                 text,
@@ -139,7 +140,7 @@ func TestNoFunctionTakesLong(t *testing.T) {
 		`map(json.objs, ({x: json.objs}))`:                steps,
 		`let x = 1..60000; concat(x,x,x,x,x,x,x,x,x,x,x)`: steps,
 		`map(1..100, reverse(json.n))`:                    elements,
-		// What reads files.
+		// Functions that read files.
 		`count(1..60000, timezone("Europe/Berlin") != nil)`:                         steps,
 		`count(1..60000, date("2024-01-01", "2006-01-02", "Europe/Berlin") != nil)`: steps,
 	} {
@@ -160,7 +161,7 @@ func TestNoFunctionTakesLong(t *testing.T) {
 			t.Errorf("%s: an error of %d bytes", source, len(fmt.Sprint(err)))
 		}
 	}
-	// What is used in earnest over large messages is far below the bounds.
+	// Real programs over large messages stay far below the limits.
 	for _, source := range []string{
 		`sort(json.n)`, `sortBy(json.n, #)`, `max(json.n)`, `json.objs == json.objs`, `json.s matches "^(a|b)+$"`, `split(json.s, "a")`, `reduce(json.objs[0:1000], concat(#acc, [#]), [])`,
 		`map(json.objs[0:2999], ({id: .id, w: .w, s: size}))`, `trim(json.e, "xyé")`, `{device: device, all: json}`, `groupBy(json.objs[0:2999], .id)`,
@@ -171,7 +172,7 @@ func TestNoFunctionTakesLong(t *testing.T) {
 	}
 }
 
-// The same error has the place inside the expression and the cause, and is permanent.
+// Each error names the place inside the expression and the cause. It is permanent.
 func TestFailures(t *testing.T) {
 	for source, want := range map[string]string{
 		`json.x.y`:                  "cannot fetch y from nil (column 8 of json.x.y)",
@@ -267,7 +268,8 @@ func TestEveryFunctionIsKnown(t *testing.T) {
 		}
 	}
 	got := slices.Sorted(maps.Keys(builtins))
-	// The rest of the language's functions have one of the host's in their place. What a new version of the language adds is off until it is counted.
+	// The host replaces the other functions of the language. A function of a new version of the
+	// language is disabled until it is counted.
 	for _, name := range []string{"now", "string", "toJSON", "fromJSON", "repeat", "replace", "join", "split", "splitAfter", "trim"} {
 		if _, ok := functions[name]; !ok || slices.Contains(got, name) {
 			t.Errorf("%s isn't the host's", name)
@@ -275,7 +277,8 @@ func TestEveryFunctionIsKnown(t *testing.T) {
 	}
 }
 
-// An expression that would run for long, or make much, ends with an error; the next message is as ever.
+// An expression that would run for long or make much ends with an error. The next message isn't
+// affected.
 func TestLimits(t *testing.T) {
 	list := `{"list":[` + strings.Repeat(`"0123456789",`, 999) + `"x"],"s":"` + strings.Repeat("a", 50_000) + `"}`
 	for source, want := range map[string]string{
@@ -334,7 +337,7 @@ func TestEndOfTheContext(t *testing.T) {
 	}
 }
 
-// The clock counts for what steps don't, and its error isn't the message's fault.
+// Time limits work that no step counts. The error isn't the message's fault.
 func TestClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := environment()

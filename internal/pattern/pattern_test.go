@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// The size is at least that of the program, which is what a match may go through for each byte.
+// The size is at least the number of instructions of the program. A match may run each of them for
+// each byte.
 func TestSize(t *testing.T) {
 	for _, text := range []string{
 		``, `a`, `abc`, `(?i)abc`, `a*`, `a+b?`, `a{3}`, `a{3,}`, `a{0,100}`, `(?:ab|cd|ef)+`, `^HELLO (\S+)`, `[0-9A-F]{32}`, `\pL{30}`,
@@ -25,7 +26,7 @@ func TestSize(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Two instructions are the program's failure and match.
+		// Two of the program's instructions are `fail` and `match`.
 		if n := len(program.Inst) - 2; size < n || size > 3*n+3 {
 			t.Errorf("%s has the size %d; its program has %d instructions", text, size, n)
 		}

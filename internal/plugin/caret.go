@@ -38,8 +38,8 @@ func Caret(text string, offset int) string {
 	return indent + before + after + indent + strings.Repeat(" ", columns(before)) + "^"
 }
 
-// columns is how many columns of a terminal a text takes: East Asian characters and emoji take two,
-// marks on another character none.
+// columns returns the number of terminal columns of a text. East Asian characters and emoji have
+// two columns, and a mark on another character has none.
 func columns(text string) (n int) {
 	for _, r := range text {
 		switch kind := width.LookupRune(r).Kind(); {

@@ -252,7 +252,7 @@ func TestValidate(t *testing.T) {
 		},
 		"secrets": {
 			tree: map[string]any{"secret": "amqp://me:open%20sesame@host"},
-			says: errors.Join(Invalid("secret", `near "sesame@host", in "other"`), Invalid("plain", "beside open sesame and amqp://me:open%%20sesame@host"), nil),
+			says: errors.Join(Invalid("secret", `near "sesame@host", in "other"`), Invalid("plain", "next to open sesame and amqp://me:open%%20sesame@host"), nil),
 			want: []string{`x.secret: near [redacted], in "other"`, "x.plain: beside [redacted] and [redacted]"},
 		},
 	} {

@@ -18,7 +18,7 @@ type meantConfig struct {
 	Another []bool        `toml:"another" doc:"Switches."`
 }
 
-// What is suggested fits the field, and a secret is never suggested.
+// A suggested value fits the field. A secret is never suggested.
 func TestMeant(t *testing.T) {
 	const none = ""
 	for _, c := range []struct {

@@ -15,7 +15,7 @@ var update = flag.Bool("update", false, "write what the tests got into their gol
 
 func (*everything) Shape() {}
 
-// TestPages holds both renderings of a page with every type of setting against their golden files.
+// TestPages compares both forms of a page, with every type of setting, with their golden files.
 func TestPages(t *testing.T) {
 	set := testSet()
 	set.Register("shape", Info{

@@ -45,7 +45,7 @@ func TestRegisterRefuses(t *testing.T) {
 	}
 }
 
-// A plugin's defaults may hold a plugin that was registered before it.
+// A plugin's defaults may contain a plugin that was registered before it.
 func TestRegisterWhileLookingUp(t *testing.T) {
 	set := testSet()
 	set.Register("shape", Info{Name: "ring", Summary: "A ring.", New: func() any {
@@ -83,7 +83,8 @@ type badTags struct {
 	Other    error         `toml:"other"`
 }
 
-// A mistake in a plugin's own code ends the program that tries it, as a bad registration does.
+// A mistake in the tags of a plugin's configuration makes the program panic, as a wrong
+// registration does.
 func TestBadFieldsPanic(t *testing.T) {
 	for key, test := range map[string]struct {
 		v    any

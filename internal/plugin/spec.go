@@ -13,7 +13,7 @@ type spec struct {
 	key, doc, unit, example string
 	min, max                string
 	enum                    []string
-	later                   []string // values like those of enum that this version doesn't have yet
+	later                   []string // values of enum that a later version will have
 	schemes                 []string // that a URL may have
 	renamed                 []string // the keys that the field had in earlier versions
 	required, secret        bool

@@ -1,4 +1,5 @@
-// Package echo is the handler "echo" that the protocol of process plugins describes: served as a process, it is an echo plugin, which is asked for all that the checks know.
+// Package echo is the handler "echo": served as a process, it is the echo plugin that
+// docs/process-protocol.md describes, to which all checks apply.
 package echo
 
 import (
@@ -19,14 +20,14 @@ import (
 func init() {
 	handlers.Register(handlers.Plugin{
 		Name:    "echo",
-		Summary: "Answers each message with itself, or with what its metadata ask for.",
+		Summary: "Answers each message with the same message, or as its metadata say.",
 		Config:  func() handlers.Config { return &Config{} },
 	})
 }
 
 // Config is the configuration of echo.
 type Config struct {
-	Limit int `toml:"limit" doc:"A number on which nothing depends." min:"0"`
+	Limit int `toml:"limit" doc:"A number without an effect." min:"0"`
 }
 
 // New builds the handler.
@@ -36,25 +37,25 @@ type echo struct{ log *slog.Logger }
 
 // Handle answers msg.
 func (e *echo) Handle(msg *message.Message) ([]*message.Message, error) {
-	asked := func(key string) string { return msg.Metadata["echo."+key] }
-	if asked("wait") == "cancel" {
+	option := func(key string) string { return msg.Metadata["echo."+key] }
+	if option("wait") == "cancel" {
 		<-msg.Context().Done()
 	}
-	if level := asked("log"); level != "" {
+	if level := option("log"); level != "" {
 		var l slog.Level
 		if err := l.UnmarshalText([]byte(strings.ToUpper(level))); err != nil {
 			return nil, handlers.Permanent(err)
 		}
 		e.log.Log(msg.Context(), l, string(msg.Payload), "id", msg.UUID)
 	}
-	if text := asked("print"); text != "" {
+	if text := option("print"); text != "" {
 		fmt.Println(text)
 	}
-	if kind := asked("error"); kind != "" {
-		return nil, e.failure(kind, asked("retry_after_ms"), string(msg.Payload))
+	if kind := option("error"); kind != "" {
+		return nil, e.failure(kind, option("retry_after_ms"), string(msg.Payload))
 	}
 	payload := msg.Payload
-	if size := asked("size"); size != "" {
+	if size := option("size"); size != "" {
 		n, err := strconv.Atoi(size)
 		if err != nil {
 			return nil, handlers.Permanent(err)
@@ -62,7 +63,7 @@ func (e *echo) Handle(msg *message.Message) ([]*message.Message, error) {
 		payload = bytes.Repeat([]byte("x"), n)
 	}
 	copies := 1
-	if n := asked("copies"); n != "" {
+	if n := option("copies"); n != "" {
 		var err error
 		if copies, err = strconv.Atoi(n); err != nil {
 			return nil, handlers.Permanent(err)
@@ -72,7 +73,7 @@ func (e *echo) Handle(msg *message.Message) ([]*message.Message, error) {
 	for range copies {
 		m := message.NewMessage("", payload)
 		m.Metadata = maps.Clone(msg.Metadata)
-		if to := asked("to"); to != "" {
+		if to := option("to"); to != "" {
 			handlers.SetDestination(m, handlers.TopicRef(to))
 		}
 		out = append(out, m)
@@ -90,6 +91,6 @@ func (e *echo) failure(kind, after, text string) error {
 	case "unavailable":
 		err = handlers.Unavailable(err)
 	}
-	ms, _ := strconv.Atoi(after) // none is 0, which says nothing
+	ms, _ := strconv.Atoi(after) // a missing number becomes 0: no pause
 	return handlers.RetryAfter(err, time.Duration(ms)*time.Millisecond)
 }
