@@ -284,7 +284,7 @@ func (c *child) handleLine(in *stdio.Reader) error {
 		}
 		c.mu.Unlock()
 	case "hello", "ready", "refuse":
-		return fmt.Errorf("it wrote a second %s, or one after it was ready", l.kind)
+		return fmt.Errorf("it wrote %s after it was ready", l.kind)
 	default:
 		c.warnUnknown(l.kind)
 	}

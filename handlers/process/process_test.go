@@ -275,7 +275,7 @@ func TestResponses(t *testing.T) {
 		`{"kind":"unavailable","text":"no","retry_after_ms":500}`: {handlers.KindUnavailable, 500 * time.Millisecond, "no"},
 		`{"kind":"weather"}`:                                      {handlers.KindRetryable, 0, "the plugin gives no reason"},
 		`{"text":"no","retry_after_ms":1e300}`:                    {handlers.KindRetryable, 24 * time.Hour, "no"},
-		`7`:                                                       {handlers.KindRetryable, 0, "the plugin's response: \"error\" is a number"},
+		`7`:                                                       {handlers.KindRetryable, 0, "reading the plugin's response: \"error\" is a number"},
 	} {
 		_, err := p.handle("error " + text)
 		if err == nil || handlers.KindOf(err) != want.kind || handlers.RetryAfterOf(err) != want.after || !strings.HasPrefix(err.Error(), want.text) {

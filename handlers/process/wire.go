@@ -17,6 +17,22 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
+// The host and the plugin exchange lines; each is one JSON object with a type
+// (docs/process-protocol.md). This file has the lines of both sides and their parsers.
+//
+// The order of the lines:
+//
+//   - The host writes hello. The plugin writes hello, and then ready or refuse.
+//   - After ready, the host writes requests. The plugin writes one response to each, in any order.
+//   - The host may write cancel, ping and drain, and the plugin pong, drained and log.
+//
+// Invariants:
+//
+//   - An id is used once in the life of a process, by a request or a ping.
+//   - A line that breaks the protocol ends the process: parse returns an error. A response with
+//     wrong messages is a line of the protocol: its message gets an error, and the process goes on.
+//   - Everything that a plugin writes has a limit: lines, texts, fields and numbers of messages.
+
 // minMaxLine is the smallest max_line that either side may announce.
 const minMaxLine = 64 << 10
 
@@ -90,8 +106,8 @@ func appendRequest(b []byte, id int64, remaining time.Duration, msg []byte) []by
 	return append(b, '}', '\n')
 }
 
-// line is one line of the plugin: its type, and the keys of `response` and `pong`. A response is
-// read once: messages and failure point into the line and are valid until the next is read.
+// line is one line of the plugin: its type, and the keys of `response` and `pong`. messages and
+// failure point into the text of the line, which is valid until the next line is read.
 type line struct {
 	kind     string
 	id       int64
@@ -145,8 +161,8 @@ func quoteStart(text []byte) string {
 	return strconv.Quote(string(text))
 }
 
-// parseResponse returns the messages that a response has, or the error that it has. A response
-// that breaks the protocol becomes a retryable error of its message; the process goes on.
+// parseResponse returns the messages of a response, or its error. A response with wrong messages
+// or a wrong error becomes a retryable error.
 func (l *line) parseResponse(destinations map[string]bool) ([]*message.Message, error) {
 	if l.failure.Kind != 0 && l.failure.Kind != 'n' {
 		return nil, l.parseError()
@@ -156,7 +172,7 @@ func (l *line) parseResponse(destinations map[string]bool) ([]*message.Message, 
 	}
 	out, err := l.parseMessages(destinations)
 	if err != nil {
-		return nil, fmt.Errorf("the plugin's response: %w", err)
+		return nil, fmt.Errorf("reading the plugin's response: %w", err)
 	}
 	return out, nil
 }
@@ -199,10 +215,10 @@ func (l *line) parseError() error {
 		RetryAfterMS float64 `json:"retry_after_ms"`
 	}
 	if l.failure.Kind != '{' {
-		return fmt.Errorf("the plugin's response: %w", stdio.WrongType("error", l.failure.Kind, `an object such as {"kind":"permanent","text":"why"}`))
+		return fmt.Errorf("reading the plugin's response: %w", stdio.WrongType("error", l.failure.Kind, `an object such as {"kind":"permanent","text":"why"}`))
 	}
 	if err := jsontext.Unmarshal(l.failure.Raw, &value); err != nil {
-		return fmt.Errorf("the plugin's response: its error: %w", err)
+		return fmt.Errorf("reading the error in the plugin's response: %w", err)
 	}
 	text := value.Text
 	if text == "" {

@@ -253,7 +253,7 @@ func TestValidate(t *testing.T) {
 		"secrets": {
 			tree: map[string]any{"secret": "amqp://me:open%20sesame@host"},
 			says: errors.Join(Invalid("secret", `near "sesame@host", in "other"`), Invalid("plain", "next to open sesame and amqp://me:open%%20sesame@host"), nil),
-			want: []string{`x.secret: near [redacted], in "other"`, "x.plain: beside [redacted] and [redacted]"},
+			want: []string{`x.secret: near [redacted], in "other"`, "x.plain: next to [redacted] and [redacted]"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
