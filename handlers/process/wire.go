@@ -162,7 +162,7 @@ func quoteStart(text []byte) string {
 }
 
 // parseResponse returns the messages of a response, or its error. A response with wrong messages
-// or a wrong error becomes a retryable error.
+// or a wrong error becomes a retryable error, and an unlisted destination a permanent one.
 func (l *line) parseResponse(destinations map[string]bool) ([]*message.Message, error) {
 	if l.failure.Kind != 0 && l.failure.Kind != 'n' {
 		return nil, l.parseError()
