@@ -19,8 +19,8 @@ const MaxGroupCommand = 16 << 20
 // GroupCommand is a command for several devices. Each device gets a command with the same id and
 // the group's name.
 //
-// Its JSON is that of a [Command] without device and address. It has exactly one of these fields
-// in addition:
+// Its JSON is that of a [Command] without device and address. It also has exactly one of three
+// fields:
 //
 //   - devices is a list of names.
 //   - labels is an object of strings. It selects the devices that have all of the labels.

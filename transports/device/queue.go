@@ -61,8 +61,8 @@ type frame struct {
 	// have an offset above 0.
 	offset int
 	state  frameState
-	// withdrawnAs is set when Wait withdraws a frame in flight. If it turns out that no byte of
-	// the frame was written, it ends with this fate. 0 means not withdrawn.
+	// withdrawnAs is the fate of a frame that was withdrawn in flight, if no byte of it was
+	// written. 0 means not withdrawn.
 	withdrawnAs Fate
 	prev, next  *frame
 	written     Written
@@ -176,8 +176,8 @@ func (q *queue) insertFrame(f *frame) {
 	}
 }
 
-// findSuperseded returns the frames that by supersedes, and their bytes. They have the same
-// setting and wait, and no byte of them is written.
+// findSuperseded returns the frames that the frame by supersedes, and the number of their bytes.
+// They wait and have the same setting, and no byte of them is written.
 func (s *slot) findSuperseded(by *frame) (old []*frame, bytes int) {
 	if by.sets == "" {
 		return nil, 0
@@ -265,10 +265,11 @@ func (s *slot) requestWritten() *sync.Cond {
 }
 
 // pickFrames chooses the frames of the next write and marks them as in flight. It returns their
-// number n and their bytes. If there are several, the bytes are in the pooled buffer copied. It
-// ends frames that have expired. If mustWait is true, the first frame can't be written yet. It
-// waits for an answer or for a time; for a time, pickFrames has set a timer that resumes the
-// writing.
+// number n and their bytes. The bytes of several frames are copied into the pooled buffer copied.
+// Expired frames end.
+//
+// If mustWait is true, the first frame can't be written yet. It waits for an answer or for a time.
+// If it waits for a time, pickFrames has set a timer that resumes the writing.
 func (s *slot) pickFrames() (buf []byte, copied *[]byte, n int, mustWait bool) {
 	q := &s.queue
 	size, asking := 0, 0
@@ -325,8 +326,8 @@ func (s *slot) pickFrames() (buf []byte, copied *[]byte, n int, mustWait bool) {
 	return buf, copied, n, false
 }
 
-// recordWritten records that the kernel took taken bytes of the first n frames, which were in
-// flight in session. Frames that are wholly written end, or begin to wait for their answer.
+// recordWritten handles the result of a write in session: the kernel took taken bytes of the first
+// n frames. Frames that are wholly written end, or begin to wait for their answer.
 func (s *slot) recordWritten(session *Session, n, taken int) {
 	for f := s.queue.head; n > 0; n-- {
 		next := f.next

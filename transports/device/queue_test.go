@@ -373,7 +373,7 @@ func queueModel(t *testing.T, rt *rapid.T) {
 		},
 		"says": func(rt *rapid.T) {
 			if s, _ := m.live(); s != nil {
-				_ = s.Data([]byte(rapid.SampledFrom([]string{"y", "n", "other"}).Draw(rt, "frame"))) // the session may end
+				_ = s.Data([]byte(rapid.SampledFrom([]string{"y", "n", "other"}).Draw(rt, "frame")))
 			}
 		},
 		"cancel": func(rt *rapid.T) {
