@@ -73,11 +73,11 @@ type Options struct {
 	Registerer prometheus.Registerer
 }
 
-// Limits limit what a device may cost.
+// Limits limit the resources that one device may use.
 type Limits struct {
 	// QueueCount and QueueBytes are the most frames and bytes that may wait for one device.
 	QueueCount, QueueBytes int
-	// WriteTimeout is how long the kernel may take no bytes for a device before its session ends.
+	// WriteTimeout is the time after which a session ends if bytes wait and the kernel takes none.
 	WriteTimeout time.Duration
 }
 
@@ -272,6 +272,7 @@ func (r *Registry) SetListed(listed func(device string) bool) { r.newcomers.list
 //
 //   - ctx ended, conn is closed, or the host stops.
 //   - Too many connections wait for the device already.
+//   - The directory returned an error.
 //   - A newer session was registered first.
 //   - The name is new and the limit of new names is reached ([ErrNewName]).
 func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn) (*Session, error) {
