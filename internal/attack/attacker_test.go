@@ -132,7 +132,8 @@ func (a *attacker) dial(ctx context.Context, to string, from net.IP) (net.Conn, 
 	if err != nil {
 		return nil, err
 	}
-	context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // the connection may be closed
+	// SetDeadline fails if the connection is closed.
+	context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	return conn, nil
 }
 

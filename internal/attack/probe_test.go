@@ -110,8 +110,8 @@ type probes struct {
 	running sync.WaitGroup
 	sending chan struct{} // limits the commands that are sent at the same time
 
-	// read is the time from the first attempt to send a command until the device read it. result is
-	// the time until its sender knew the result.
+	// read is the time from the first attempt to send a command until the device read it.
+	// result is the time until its sender knew the result.
 	read, result, livez, newcomers series
 
 	mu sync.Mutex
@@ -258,7 +258,8 @@ func (p *probes) reachNewcomer(ctx context.Context, name string, try int, from n
 	lines := bufio.NewReader(conn)
 	for again := 0; ctx.Err() == nil; again++ {
 		if p.send(ctx, fmt.Sprintf("%s.%d.%d", name, try, again), name, "welcome") {
-			_ = conn.SetReadDeadline(time.Now().Add(time.Second)) // the read fails if the connection is closed
+			// If the connection is closed, the read below fails.
+			_ = conn.SetReadDeadline(time.Now().Add(time.Second))
 			_, err := lines.ReadString('\n')
 			return err == nil
 		}

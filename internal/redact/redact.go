@@ -108,11 +108,13 @@ func (s *Set) URL(text string) {
 			addTo(&s.secrets, decoded)
 			if !isCommon(decoded) {
 				if name, err := url.PathUnescape(name); err == nil {
-					addTo(&s.secrets, base64.StdEncoding.EncodeToString([]byte(name+":"+decoded))) // as in HTTP basic authentication
+					// HTTP basic authentication encodes the two like this.
+					addTo(&s.secrets, base64.StdEncoding.EncodeToString([]byte(name+":"+decoded)))
 				}
 			}
 		}
-		// A parser may take another character for the end of the user part, and quote one side of it.
+		// A parser may take another character for the end of the user part, and quote one side
+		// of it.
 		for i := range password {
 			if strings.IndexByte("/?#@", password[i]) >= 0 {
 				addTo(&s.secrets, name+":"+password[:i])
@@ -260,7 +262,7 @@ func addForms(all map[string]bool, secret string) {
 		secret, withoutQuotes(strconv.Quote(secret)), withoutQuotes(strconv.QuoteToASCII(secret)),
 		withoutQuotes(string(inJSON)), strings.ReplaceAll(secret, "/", `\/`),
 		inPython, strings.ReplaceAll(inPython, "'", `\'`), strings.ReplaceAll(secret, "'", `\'`),
-		url.QueryEscape(secret), url.PathEscape(secret), url.User(secret).String(), html.EscapeString(secret), // XML
+		url.QueryEscape(secret), url.PathEscape(secret), url.User(secret).String(), html.EscapeString(secret),
 	} {
 		all[form] = true
 		all[withoutQuotes(strconv.Quote(form))] = true

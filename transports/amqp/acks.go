@@ -14,7 +14,7 @@ import (
 // closes in that time, one frame acks all of them. Otherwise they are acked tag by tag, and no
 // later ack waits for the same gap.
 //
-// A tag is in one of these states:
+// A tag has one of four states:
 //
 //   - unsettled: it is above high, or it is in gaps.
 //   - ready: queueAck was called, and the writer hasn't seen it yet.

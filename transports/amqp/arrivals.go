@@ -6,20 +6,13 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// A broker counts a consumer's window in messages, and the library keeps all that it has read until it
-// is taken. So the reader of a connection looks at each delivery before the library does. Once the
-// budget of bytes in flight is full, it skips all further deliveries of a consumer that has others:
-// the library doesn't see them, and to the broker they are unacked. The subscription then settles
-// what it has, closes the channel, so that the broker takes back what was skipped, and consumes with
-// a smaller prefetch.
-
 // A byte budget bounds the memory that unsettled messages take.
 //
 // The broker knows a consumer's window as a number of messages, and not as bytes. The AMQP library
 // reads all deliveries that the broker sends. So the reader of a connection (frames.go) sees each
 // delivery before the library does, and asks admitDelivery about it.
 //
-// A consumer is in one of these states:
+// A consumer has three states:
 //
 //   - It reads: each delivery is admitted and counted.
 //   - It skips: the budget was full when a further delivery came. The library doesn't see that

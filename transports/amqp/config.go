@@ -182,7 +182,8 @@ func (c *Config) endpoint() (endpoint, error) {
 		return endpoint{}, transports.Invalid("url", "is given together with host, port, vhost, username or password; use one or the other")
 	}
 	uri, err := amqp.ParseURI(string(c.URL))
-	if err != nil || !strings.Contains(string(c.URL), "://") { // the library reads amqp:/u:p@h as a virtual host on localhost
+	if err != nil || !strings.Contains(string(c.URL), "://") {
+		// The library reads amqp:/u:p@h as a virtual host on localhost.
 		return endpoint{}, transports.Invalid("url", "doesn't have the form %s", urlForm)
 	}
 	if uri.Port < 1 || uri.Port > math.MaxUint16 {

@@ -64,7 +64,7 @@ func TestAMismatchIsSeenBeforeTheFirstMessageAndSaidOnce(t *testing.T) {
 	out := r.subscribe(t.Context(), "q")
 	r.sick("topic q", `declaring queue "q"`, "PRECONDITION_FAILED", "trying again")
 	r.until("messages aren't accepted", func() bool {
-		err := r.tr.Accepts("q") // for a moment, that there is no channel: the broker has closed it
+		err := r.tr.Accepts("q") // the broker may just have closed the channel
 		return err != nil && strings.Contains(err.Error(), "PRECONDITION_FAILED")
 	})
 	if err := p.Publish("q", outgoing("one")); err == nil || !strings.Contains(err.Error(), "PRECONDITION_FAILED") {

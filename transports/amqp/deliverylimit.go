@@ -10,9 +10,6 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// A quorum queue counts the redeliveries of each message. Beyond its delivery limit it drops or
-// dead-letters the message. Each lost connection, stop and ack_deadline counts.
-
 // A quorum queue counts how often it redelivers each message. Beyond its delivery limit it drops
 // or dead-letters the message. Each lost connection, each stop and each ack_deadline counts.
 const (

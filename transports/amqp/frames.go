@@ -14,14 +14,14 @@ import (
 //
 // It drops deliveries that the byte budget doesn't admit (arrivals.go).
 //
-// A delivery is a method frame with the consumer's tag, a header frame with the body's size and the
-// properties, and body frames. All of them carry the number of the channel. For each channel,
-// arriving says whether the frames that follow belong to an admitted delivery, to a skipped one, or
-// to another method (no entry).
+// A delivery is a method frame with the consumer's tag, a header frame with the body's size and
+// the properties, and body frames. All of them carry the number of the channel. For each channel,
+// arriving says whether the frames that follow belong to an admitted delivery, to a skipped one,
+// or to another method (no entry).
 //
 // Invariants: bytes from r to r+passBytes are checked and go to the library as they are. passBytes
-// is 0 between two frames. One goroutine, the library's reader, calls Read, so there is no lock here;
-// admitDelivery and addBytes lock arrivals.mu.
+// is 0 between two frames. One goroutine, the library's reader, calls Read, so there is no lock
+// here; admitDelivery and addBytes lock arrivals.mu.
 
 // maxDepth and maxElements are the library's limits on headers: how deep tables may be nested, and
 // how many fields a table or array may have.

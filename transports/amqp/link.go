@@ -18,7 +18,7 @@ import (
 // publish. The consumer link carries deliveries and acks, and the publisher link carries published
 // messages.
 //
-// A link is in one of these states:
+// A link has four states:
 //
 //   - disconnected: session is nil, and err says why. run dials again after a pause.
 //   - connected: session is set.

@@ -55,8 +55,8 @@ func (o *origin) publishMessage(msg *message.Message, r *route) error {
 	case <-p.confirm.Done():
 		return p.returnError()
 	case <-ctx.Done():
-		// A late confirm or return must not be taken for that of a later message with the same id, so
-		// no further message is sent on this channel.
+		// A later message may have the same id. So that a late return isn't taken for its own, no
+		// further message is sent on this channel.
 		o.closeChannel()
 		return fmt.Errorf("%w: no confirm from the broker: %w", transports.ErrUndecided, context.Cause(ctx))
 	}

@@ -32,7 +32,8 @@ import (
 // outcome is undecided, unless the broker gave a verdict.
 //
 // Invariants: after the loss of a connection or channel, each topic is declared again before its
-// next message. A message has its slot until finishMessage, also if its caller has stopped waiting.
+// next message. A message has its slot until finishMessage, even if its caller doesn't wait any
+// more.
 //
 // Lock order: publisher.mu, outbox.mu, transport.mu. The locks declaration.mu, link.mu and
 // confirmWindow.mu are each locked alone.
@@ -132,7 +133,8 @@ func (o *outbox) run(ctx context.Context) {
 			said = ""
 			continue
 		}
-		// Only the channel was closed, usually because an exchange is missing. Declare all topics again.
+		// Only the channel was closed, usually because an exchange is missing. Declare all topics
+		// again.
 		for _, d := range o.declarations() {
 			d.forgetResult(0)
 		}
@@ -307,8 +309,8 @@ func (o *outbox) finishMessage(p *pending) error {
 		c.confirmed.Inc()
 		return nil
 	case returned:
-		// If the queue was deleted, declaring it again helps. The message may be unroutable for another
-		// reason, so the topic is declared at most once per max_interval.
+		// If the queue was deleted, declaring it again helps. The message may be unroutable for
+		// another reason, so the topic is declared at most once per max_interval.
 		p.declaration.forgetResult(o.t.config.Reconnect.MaxInterval)
 		if r.drop {
 			c.dropped.Inc()

@@ -23,14 +23,11 @@ import (
 // first check that finds none. After a lost connection the broker may keep a consumer of this host
 // until it misses its heartbeats. For that time the host reports no other consumers.
 
-// queueCheckInterval is the time between two checks. ghostHeartbeats is how many heartbeat intervals
-// the broker may take to drop a silent connection: RabbitMQ drops it after two, and checks once an
-// interval.
 const (
-	// lookInterval is the time between two looks.
+	// queueCheckInterval is the time between two checks.
 	queueCheckInterval = 5 * time.Second
-	// ghostHeartbeats is how many intervals of heartbeats the broker may take to give up a
-	// connection that says nothing any more. RabbitMQ takes two, and looks once an interval.
+	// ghostHeartbeats is how many heartbeat intervals the broker may take to drop a silent
+	// connection. RabbitMQ drops it after two, and checks once an interval.
 	ghostHeartbeats = 3
 )
 

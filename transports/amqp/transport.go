@@ -191,8 +191,8 @@ func (t *transport) Close(ctx context.Context) error {
 	t.mu.Lock()
 	t.closed = true
 	t.mu.Unlock()
-	// Queued acks are written and channels are closed before the connections end. A broker that doesn't
-	// answer has half of the time for that.
+	// Queued acks are written and channels are closed before the connections end. A broker that
+	// doesn't answer has half of the time for that.
 	t.stopConsuming()
 	deadline, _ := ctx.Deadline()
 	orderly, done := context.WithTimeout(ctx, time.Until(deadline)/2)
