@@ -5,8 +5,8 @@ import (
 	"io"
 )
 
-// frames reads between the connection and the AMQP library. It reads the frames that the broker
-// sends, and changes or drops some of them before the library reads them.
+// The AMQP library reads a connection through frames. It changes or drops some of the frames that
+// the broker sends, before the library reads them.
 //
 // It changes messages whose headers the library can't read. The library treats such a message as a
 // broken connection. The broker would redeliver the message on each new connection, so that a

@@ -16,8 +16,8 @@ import (
 // A generation is one consumer of a subscription, on one channel.
 //
 // A delivery tag has a meaning only on the channel of its delivery. So only the generation that
-// received a delivery can ack it. After a loss the subscription begins a new generation, and the
-// broker redelivers all unacked messages to it.
+// received a delivery can ack it. After a loss the broker requeues the unacked messages, and the
+// subscription begins a new generation.
 //
 // A generation has these states:
 //
@@ -34,8 +34,8 @@ import (
 // (measured on RabbitMQ 3.10). So deliveries that arrive after the stop stay unacked. The broker
 // requeues them, in order, when the channel closes.
 //
-// Invariants: each delivery is settled at most once. No frame is sent on a channel after its
-// close, because that would cost the whole connection. When run returns, each of its deliveries is
+// Invariants: each delivery is settled at most once. No frame is sent on a closed channel, because
+// the broker would close the whole connection. When run returns, each of its deliveries is
 // settled or void.
 //
 // Lock order: subscription.delivering comes first. The locks of acks and arrivals may be taken
@@ -159,8 +159,8 @@ func (g *generation) run() error {
 	if !stopped {
 		g.voidDeliveries(transports.ErrVoid)
 	}
-	// What was acked before is still written, if the channel is there. Anything that is sent on a
-	// channel after its close costs the whole connection.
+	// Write the queued acks before the close. If a frame came after it, the broker would close the
+	// whole connection.
 	g.acks.stop()
 	if stopped {
 		g.keepChannelOpen()
@@ -319,8 +319,8 @@ func (d *delivery) settleMessage(o *transports.Outcome) {
 	}
 }
 
-// awaitSettled waits until all deliveries are settled and returns why. If the channel is lost or
-// the subscriber is closed first, it returns that instead.
+// awaitSettled waits until all deliveries are settled, and then returns the reason why. If the
+// channel is lost or the subscriber is closed first, it returns an error that says so.
 func (g *generation) awaitSettled(why error) error {
 	for !g.arrivals.isIdle() {
 		select {

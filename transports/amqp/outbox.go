@@ -188,8 +188,8 @@ func (o *outbox) readyConfirmWindow() (s *session, w *confirmWindow, changed <-c
 	}
 }
 
-// checkTopic returns why a message for a topic would have to wait now. It returns nil for a topic
-// without a declaration if the connection works.
+// checkTopic returns why a message for a topic would have to wait now, or nil if it would not. If
+// the topic has no declaration yet, only the connection counts.
 func (o *outbox) checkTopic(topic string) error {
 	s, _, _, err := o.readyConfirmWindow()
 	if err != nil {

@@ -27,7 +27,8 @@ type subscriber struct {
 	killNow context.CancelFunc
 	running sync.WaitGroup // the subscriptions
 
-	// present is called with whether the broker has a consumer of the pipeline. It may be nil.
+	// present receives true if the broker has a consumer of the pipeline, and false otherwise. It
+	// may be nil.
 	present func(bool)
 
 	mu sync.Mutex

@@ -17,8 +17,8 @@ import (
 // The confirm window bounds how many published messages may wait for their confirms.
 //
 // A confirm window is one channel in confirm mode. A message takes a slot before it is written. It
-// gives the slot back when its confirm is there, or when the channel is lost. A channel that is
-// lost is never opened again: the outbox opens another confirm window.
+// gives the slot back when its confirm has come, or when the channel is lost. A lost channel is
+// never opened again: its owner opens another confirm window.
 //
 // A message passes through these states:
 //
@@ -33,9 +33,9 @@ import (
 // passed. If that channel is lost too, the only pending message is the cause, and it is
 // unsendable.
 //
-// Invariants: the number of tokens in slots is the number of pending messages, of callers between
-// takeSlot and publish, and of slots that suspects block. Every pending message is in awaited. mu
-// guards awaited, suspects, the returns and the fields of pending messages. No other lock is taken
+// Invariants: slots has one token for each pending message, and one for each caller between
+// takeSlot and publish. While there are suspects, further tokens fill all slots but one. Every
+// pending message is in awaited. mu guards awaited, suspects, the returns and the fields of pending messages. No other lock is taken
 // and no call blocks while mu is locked, so there is no lock order.
 
 // confirmWindow is a channel in confirm mode with a bound on the messages that wait for confirms.
@@ -44,7 +44,7 @@ type confirmWindow struct {
 	marshaler *marshaler
 	ch        *amqp.Channel
 	closes    <-chan *amqp.Error
-	// slots has one token for each message that waits for its confirm.
+	// slots has one token for each slot that is taken.
 	slots chan struct{}
 	// lost is closed when the channel is lost. From then on err says why, onlyOne that at most one
 	// message was pending, and hadSuspects that there were suspects.
@@ -55,7 +55,7 @@ type confirmWindow struct {
 
 	mu sync.Mutex
 	// suspects are the ids of messages that were pending when the broker closed an earlier channel
-	// or connection: it may have closed it because of any of them. While there are suspects, and
+	// or connection. Any of them may be the cause. While there are suspects, and
 	// until suspectUntil, one message is sent at a time.
 	suspects     map[string]struct{}
 	suspectUntil time.Time
