@@ -151,8 +151,8 @@ func TestTopicSaysWhatTheHostNeeds(t *testing.T) {
 	for name, want := range map[string]transports.Topic{
 		"commands":  {Window: 7, Broker: true, Stream: "queue device.commands", System: system},
 		"results":   {Window: 1000, Broker: true, Stream: "queue results", System: system},
-		"comands":   {Window: 1000, Broker: true, Stream: "queue comands", System: system, Warning: `topic "comands" has no table, so it is the queue "comands"; did you mean "commands"?`},
-		"commanded": {Window: 1000, Broker: true, Stream: "queue commanded", System: system, Warning: `topic "commanded" has no table, so it is the queue "commanded"; did you mean "commands"?`},
+		"comands":   {Window: 1000, Broker: true, Stream: "queue comands", System: system, Warning: `topic "comands" has no table, so its queue is "comands"; did you mean "commands"?`},
+		"commanded": {Window: 1000, Broker: true, Stream: "queue commanded", System: system, Warning: `topic "commanded" has no table, so its queue is "commanded"; did you mean "commands"?`},
 	} {
 		got, err := c.Topic(name, transports.Consume)
 		if err != nil {

@@ -80,7 +80,7 @@ func TestTheHostWarnsBeforeADeliveryLimitIsReached(t *testing.T) {
 		closed(t, out)
 	}
 	again()
-	r.logs(1, "the broker drops or dead-letters a message that it delivers too often", "queue=q delivery_limit=3")
+	r.logs(1, "the broker drops or dead-letters a message that it redelivers too often", "queue=q delivery_limit=3")
 	again()
 	r.logs(0, "a message was redelivered many times")
 	again()
@@ -108,5 +108,5 @@ func TestTheHostWarnsOfManyDeliveriesWithoutAKnownLimit(t *testing.T) {
 		closed(t, out)
 	}
 	r.logs(1, "a message was redelivered many times", `again=10 delivery_limit="not known"`)
-	r.logs(0, "the broker drops or dead-letters a message that it delivers too often")
+	r.logs(0, "the broker drops or dead-letters a message that it redelivers too often")
 }
