@@ -94,7 +94,7 @@ func TestLargeMessagesAreTakenWithinTheBudget(t *testing.T) {
 			if most := limit + size; k.most > most {
 				t.Errorf("%d bytes were in flight, %d at most may be", k.most, most)
 			}
-			r.logs(1, "as many messages as configured again")
+			r.logs(1, "restoring the configured prefetch")
 			for range n {
 				peer.put("q", "x")
 			}

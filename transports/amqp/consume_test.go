@@ -58,7 +58,7 @@ func TestAQueueWithOtherArgumentsIsNotConsumedFrom(t *testing.T) {
 	peer.put("q", "wrong")
 	r := start(t, config(url, onQueue))
 	out := r.subscribe(t.Context(), "q")
-	r.sick("topic q", `declaring queue "q"`, "PRECONDITION_FAILED", "x-max-length", "trying again")
+	r.sick("topic q", `declaring queue "q"`, "PRECONDITION_FAILED", "x-max-length", "retrying")
 	none(t, out)
 	if n := r.log.count("PRECONDITION_FAILED"); n != 1 {
 		t.Errorf("the log says so %d times:\n%s", n, r.log)
@@ -154,8 +154,8 @@ func TestABrokerThatIsAbsentAtStartIsWaitedFor(t *testing.T) {
 	out := r.subscribe(t.Context(), "q")
 	published := make(chan error, 1)
 	go func() { published <- r.publish("q", outgoing("one")) }()
-	r.sick("consumer connection", "trying again")
-	r.sick("publisher connection", "trying again")
+	r.sick("consumer connection", "retrying")
+	r.sick("publisher connection", "retrying")
 	none(t, out)
 	proxy.Up()
 	if msg := next(t, out); string(msg.Payload) != "one" {

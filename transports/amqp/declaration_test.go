@@ -62,7 +62,7 @@ func TestAMismatchIsSeenBeforeTheFirstMessageAndSaidOnce(t *testing.T) {
 	r := start(t, config(url))
 	p := r.publisher("q")
 	out := r.subscribe(t.Context(), "q")
-	r.sick("topic q", `declaring queue "q"`, "PRECONDITION_FAILED", "trying again")
+	r.sick("topic q", `declaring queue "q"`, "PRECONDITION_FAILED", "retrying")
 	r.until("messages aren't accepted", func() bool {
 		err := r.tr.Accepts("q") // the broker may just have closed the channel
 		return err != nil && strings.Contains(err.Error(), "PRECONDITION_FAILED")

@@ -64,8 +64,8 @@ func killedUnderLoad(t *testing.T, node *testenv.Node) {
 	}
 	take(publishers * each / 4)
 	node.Kill(t)
-	r.sick("consumer connection", "trying again")
-	r.sick("publisher connection", "trying again")
+	r.sick("consumer connection", "retrying")
+	r.sick("publisher connection", "retrying")
 	present := absentAtStart(t, url)
 	node.Start(t)
 	began := time.Now()
