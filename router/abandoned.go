@@ -57,7 +57,7 @@ func (in *intake) resumeAbandoned() {
 // needs no run: its results are published, and only its answer waits for the redelivered message.
 func (in *intake) checkAbandoned() {
 	a := in.abandoned
-	a.advance(in.stands(time.Now()))
+	a.advanceClock(in.sourceState(time.Now()))
 	missing := a.ledger.Unconfirmed(a.pipeline)
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -78,17 +78,17 @@ func (in *intake) checkAbandoned() {
 		return false
 	}
 	in.orphans = slices.DeleteFunc(in.orphans, func(e *entry) bool {
-		if !late(a.key(e)) {
+		if !late(a.ledgerKey(e)) {
 			return false
 		}
-		in.answer(e.delivery.Metadata, &e.run.outcome)
-		in.release(e)
+		in.sendOutcome(e.delivery.Metadata, &e.run.outcome)
+		in.releaseBytes(e)
 		return true
 	})
 	if len(missing) == 0 {
 		return
 	}
-	here := in.here()
+	here := in.keysInPipeline()
 	missing = slices.DeleteFunc(missing, func(m middleware.Unconfirmed) bool {
 		_, ok := here[m.Key]
 		return ok || !late(m.Key)
@@ -99,7 +99,7 @@ func (in *intake) checkAbandoned() {
 	in.log.Warn("messages that had begun weren't redelivered; publishing their results from the ledger", "messages", len(missing), "first", missing[0].Key.ID)
 	in.metrics.abandoned.Add(float64(len(missing)))
 	for _, m := range missing {
-		d := in.deliver(m.Origin.UUID, nil, m.Origin.Metadata())
+		d := in.ledgerDelivery(m.Origin.UUID, nil, m.Origin.Metadata())
 		in.lanes.addAbandoned(&entry{
 			delivery: d, message: d.Message(), abandoned: true,
 			desc: handlers.Description{Key: m.Key.Device, ID: m.Key.ID, Keep: m.Origin.Keep},
@@ -108,15 +108,15 @@ func (in *intake) checkAbandoned() {
 	in.startRuns()
 }
 
-func (a *abandoned) key(e *entry) middleware.LedgerKey {
+func (a *abandoned) ledgerKey(e *entry) middleware.LedgerKey {
 	return middleware.LedgerKey{Pipeline: a.pipeline, ID: e.desc.ID, Device: e.desc.Key}
 }
 
 // here returns the messages that are waiting or running. The lock is held.
-func (in *intake) here() map[middleware.LedgerKey]struct{} {
+func (in *intake) keysInPipeline() map[middleware.LedgerKey]struct{} {
 	all := map[middleware.LedgerKey]struct{}{}
-	add := func(e *entry) { all[in.abandoned.key(e)] = struct{}{} }
-	in.lanes.each(add)
+	add := func(e *entry) { all[in.abandoned.ledgerKey(e)] = struct{}{} }
+	in.lanes.eachUnsettled(add)
 	for e := range in.active {
 		add(e) // refusals aren't in the lanes
 	}
@@ -124,7 +124,7 @@ func (in *intake) here() map[middleware.LedgerKey]struct{} {
 }
 
 // advance counts the time in which the source could have delivered.
-func (a *abandoned) advance(s handlers.Source) {
+func (a *abandoned) advanceClock(s handlers.Source) {
 	if !s.Full {
 		a.clock += s.Present - a.present
 	}

@@ -154,10 +154,10 @@ func TestTimeInWhichTheSourceCannotDeliverDoesNotCount(t *testing.T) {
 			r := newAbandonRig(t, 16, echo)
 			pass(begunTimeout / 2)
 			p := r.pipelines[0].intake
-			p.presence.close()
+			p.presence.closeSubscriber()
 			pass(time.Hour)
 			equal(t, "outputs after an hour without a consumer", r.out.outputs(), nil)
-			p.presence.open()(true)
+			p.presence.openSubscriber()(true)
 			pass(begunTimeout / 4)
 			equal(t, "outputs soon after", r.out.outputs(), nil)
 			pass(begunTimeout / 2)
@@ -202,7 +202,7 @@ func TestAnAnswerWhoseMessageIsNotDeliveredAgain(t *testing.T) {
 		pass(time.Second)
 		r.pipelines[0].intake.mu.Lock()
 		for e := range r.pipelines[0].intake.active {
-			e.kept = true // as if the subscription had been given back
+			e.keptRun = true // as if the subscription had been given back
 		}
 		r.pipelines[0].intake.mu.Unlock()
 		r.in.mu.Lock()
@@ -247,7 +247,7 @@ func TestAnAbandonedMessageThatCannotBeRefused(t *testing.T) {
 		if s := r.state("begun"); s != "confirmed" {
 			t.Errorf("its record is %s", s)
 		}
-		if err := r.pipelines[0].intake.outage(); err != nil {
+		if err := r.pipelines[0].intake.pauseError(); err != nil {
 			t.Errorf("the pipeline is paused: %v", err)
 		}
 		r.stop()
@@ -263,18 +263,18 @@ func TestAnAbandonedMessageStaysWhenTheSubscriptionIsGivenBack(t *testing.T) {
 		return &entry{delivery: d, abandoned: abandoned, desc: handlers.Description{Key: "d"}}
 	}
 	sent, refused, brought := e(false), e(false), e(true)
-	l.add(refused, false, now)
-	l.refuse(refused.lane, handlers.ReasonStalled, everything)
-	l.add(sent, false, now)
+	l.addEntry(refused, false, now)
+	l.refuseWaiting(refused.lane, handlers.ReasonStalled, anyEntry)
+	l.addEntry(sent, false, now)
 	l.addAbandoned(brought, now)
-	if dropped := l.forget(delivered); len(dropped) != 2 || dropped[0] != refused || dropped[1] != sent {
+	if dropped := l.dropUnstarted(fromSource); len(dropped) != 2 || dropped[0] != refused || dropped[1] != sent {
 		t.Errorf("%d messages are given back", len(dropped))
 	}
-	if got := l.next(now); got != brought {
+	if got := l.startNext(now); got != brought {
 		t.Errorf("%+v starts", got)
 	}
-	l.settle(brought, false, now)
-	if len(l.byKey) != 0 || l.running != 0 || l.unstarted() {
+	l.endRun(brought, false, now)
+	if len(l.byKey) != 0 || l.running != 0 || l.hasUnstarted() {
 		t.Errorf("left: %+v", l)
 	}
 }

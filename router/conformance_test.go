@@ -91,7 +91,7 @@ func newPubSub(t *testing.T, url, key string) (message.Publisher, message.Subscr
 type suitePublisher struct{ *pubSub }
 
 func (p suitePublisher) Publish(topic string, msgs ...*message.Message) error {
-	return p.publisher.send(p.life, transports.TopicRef("broker:"+topic), msgs)
+	return p.publisher.sendUntilConfirmed(p.life, transports.TopicRef("broker:"+topic), msgs)
 }
 
 func (p suitePublisher) Close() error { return p.publisher.Close() }
@@ -157,7 +157,7 @@ func (s suiteSubscriber) Subscribe(ctx context.Context, topic string, take func(
 			r := runOf(msg)
 			take(&transports.Delivery{
 				UUID: msg.UUID, Payload: msg.Payload, Metadata: msg.Metadata, Context: r.life,
-				Settle: func(o *transports.Outcome) { in.settle(r, o != nil) },
+				Settle: func(o *transports.Outcome) { in.settleRun(r, o != nil) },
 			})
 		}
 	}()

@@ -11,7 +11,7 @@ import (
 )
 
 // describer returns what describes a pipeline's messages: the handler, or their metadata; a key setting overrides the key.
-func describer(h handlers.Handler, key string) (func(*message.Message) (handlers.Description, error), error) {
+func newDescribe(h handlers.Handler, key string) (func(*message.Message) (handlers.Description, error), error) {
 	var d handlers.Describer = byMetadata{}
 	if own, ok := h.(handlers.Describer); ok {
 		d = own

@@ -1,20 +1,27 @@
-// Package router runs pipelines. It builds a Watermill Router for each, puts lanes between the source and the Router,
-// publishes what handlers produce until it is confirmed, and is the only place that settles deliveries.
+// Package router runs pipelines. For each pipeline it builds a Watermill Router, and puts lanes
+// between the source and the Router. It publishes what handlers produce until the destination has
+// confirmed it. No other package settles deliveries.
 //
-// [New] builds a [Host] from a [Config] without any I/O, [Host.Start] brings it up, [Host.Stop] takes it down in stages.
+// [New] builds a [Host] from a [Config] without any I/O. [Host.Start] connects and subscribes.
+// [Host.Stop] stops the host in stages.
 //
 // # The way of a message
 //
-//  1. intake.take (intake.go): the transport hands a delivery over, in the transport's goroutine. The handler describes
-//     the message, and the delivery becomes the entry of a lane.
-//  2. lanes.add (lanes.go): the lane of its key keeps the order. The entry owns the delivery from here on.
-//  3. intake.startRuns (start.go): when it is the entry's turn, a run begins. It gets a message of its own, which goes to
-//     Watermill through a buffered channel. Watermill starts a goroutine for it; all that follows happens in that one.
+//  1. intake.takeDelivery (intake.go): the transport calls it with a delivery, in a goroutine of
+//     the transport. The handler describes the message, and the delivery becomes an entry.
+//  2. lanes.addEntry (lanes.go): the entry goes into the lane of its key, which keeps the order.
+//     From now on the entry owns the delivery.
+//  3. intake.startRuns (start.go): when it is the entry's turn, a run begins. Each run has its own
+//     message, which goes to Watermill through a buffered channel. Watermill starts a goroutine
+//     for the message, and the next five steps happen in it.
 //  4. pipeline.process (pipeline.go): Watermill calls it with the message.
-//  5. pipeline.run (pipeline.go): the pipeline's chain of middleware and handler turns the message into others.
-//  6. publisher.publish (publisher.go): each of them goes to its destination, until that has confirmed it.
-//  7. run.confirm (run.go): whoever asked for it, such as dedup, records that all is confirmed.
-//  8. intake.settle (settle.go): the run ends, and the delivery is settled with its outcome; or the entry goes back to its
-//     lane to be run again, with a new message made from the delivery.
-//  9. lanes.settle (lanes.go): the lane lets the next entry of its key start.
+//  5. pipeline.runChain (pipeline.go): the pipeline's middleware and handler turn the message into
+//     outputs.
+//  6. publisher.publish (publisher.go): it publishes each output to its destination until the
+//     destination has confirmed it.
+//  7. run.runConfirmedHooks (run.go): middleware such as dedup records that all outputs are
+//     confirmed.
+//  8. intake.settleRun (settle.go): the run ends. The intake settles the delivery with the run's
+//     outcome, or returns the entry to its lane for another run.
+//  9. lanes.endRun (lanes.go): the next entry of the lane may start.
 package router

@@ -16,8 +16,8 @@ func (in *intake) stop() {
 	}
 	in.stopping = true
 	in.endSource()
-	for _, e := range in.lanes.forget(everything) {
-		in.giveUp(e, transports.ErrNotStarted)
+	for _, e := range in.lanes.dropUnstarted(anyEntry) {
+		in.rejectEntry(e, transports.ErrNotStarted)
 	}
 	if in.endIntake != nil {
 		in.endIntake()
@@ -38,14 +38,14 @@ func (in *intake) endSource() {
 	if !isClosed(in.ending) {
 		close(in.ending)
 		if in.holds != nil {
-			in.holds.end()
+			in.holds.endReleases()
 		}
 	}
 }
 
 // checkDrained closes drained if nothing is left. The lock is held.
 func (in *intake) checkDrained() {
-	if isClosed(in.drained) || !isClosed(in.ending) || in.reading || len(in.active) > 0 || in.lanes.unstarted() {
+	if isClosed(in.drained) || !isClosed(in.ending) || in.reading || len(in.active) > 0 || in.lanes.hasUnstarted() {
 		return
 	}
 	close(in.drained)
@@ -61,7 +61,7 @@ func isClosed(c <-chan struct{}) bool {
 }
 
 // left says what keeps the intake from being drained, and what becomes of it.
-func (in *intake) left() string {
+func (in *intake) describeUnfinished() string {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	running, waiting := len(in.active), in.lanes.waiting+len(in.lanes.refused)
@@ -69,13 +69,13 @@ func (in *intake) left() string {
 	case running == 0 && waiting == 0:
 		return "its source didn't end"
 	case in.source.Broker:
-		return messages(running) + " not settled in time, so the broker will deliver again"
+		return describeMessages(running) + " not settled in time, so the broker will deliver again"
 	default:
-		return messages(running+waiting) + " not handled in time; nothing keeps what was not, so this stop loses it"
+		return describeMessages(running+waiting) + " not handled in time; nothing keeps what was not, so this stop loses it"
 	}
 }
 
-func messages(n int) string {
+func describeMessages(n int) string {
 	if n == 1 {
 		return "1 message was"
 	}
@@ -83,11 +83,11 @@ func messages(n int) string {
 }
 
 // outage returns why the pipeline is paused, or nil.
-func (in *intake) outage() error {
+func (in *intake) pauseError() error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	// Who can't wait sends nothing while it is told that the pipeline is paused: once a probe is due, it is welcome.
-	if !in.pause.on() || in.source.Impatient && in.pause.mayStart() {
+	if !in.pause.isOn() || in.source.Impatient && in.pause.mayStart() {
 		return nil
 	}
 	return fmt.Errorf("paused since %s, probing: %w", in.pause.state.Since().Format(time.RFC3339), in.pause.state.Err())
@@ -103,7 +103,7 @@ func (in *intake) Close() error {
 	}
 	close(in.closed)
 	close(in.out) // nothing starts any more
-	in.pause.end(false)
+	in.pause.endPause(false)
 	sub := in.subscriber
 	in.mu.Unlock()
 	if sub != nil {

@@ -28,7 +28,7 @@ type gathered struct {
 
 func newGather(life context.Context, h handlers.BatchHandler, c Batch) *gather {
 	g := &gather{handler: h, config: c, life: life, items: make(chan gathered)}
-	g.work.Go(g.collect)
+	g.work.Go(g.collectBatches)
 	return g
 }
 
@@ -48,7 +48,7 @@ func (g *gather) Handle(msg *message.Message) ([]*message.Message, error) {
 }
 
 // collect runs batches one after the other until the pipeline's life ends.
-func (g *gather) collect() {
+func (g *gather) collectBatches() {
 	for {
 		var batch []gathered
 		select {
@@ -70,16 +70,16 @@ func (g *gather) collect() {
 			}
 		}
 		full.Stop()
-		g.run(batch)
+		g.runBatch(batch)
 	}
 }
 
-func (g *gather) run(batch []gathered) {
+func (g *gather) runBatch(batch []gathered) {
 	msgs := make([]*message.Message, len(batch))
 	for i, item := range batch {
 		msgs[i] = item.msg
 	}
-	outcomes, err := g.call(msgs)
+	outcomes, err := g.callHandler(msgs)
 	if err == nil && len(outcomes) != len(batch) {
 		err = fmt.Errorf("the handler returned %d outcomes for a batch of %d messages", len(outcomes), len(batch))
 	}
@@ -92,7 +92,7 @@ func (g *gather) run(batch []gathered) {
 	}
 }
 
-func (g *gather) call(msgs []*message.Message) (outcomes []handlers.Outcome, err error) {
+func (g *gather) callHandler(msgs []*message.Message) (outcomes []handlers.Outcome, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("panic in a batch: %v\n%s", r, debug.Stack())

@@ -19,9 +19,9 @@ func (q *heldQueues) markUndecided(e *entry, awaits string) {
 	switch {
 	case e.undecidedFor == "":
 		e.undecidedFor = awaits
-		q.queue(awaits).undecided++
+		q.queueFor(awaits).undecided++
 	case e.rerun:
-		q.queue(awaits).rerunning--
+		q.queueFor(awaits).rerunning--
 		e.rerun = false
 	}
 }
@@ -32,14 +32,14 @@ func (q *heldQueues) markDecided(e *entry) {
 	if e.undecidedFor == "" {
 		return
 	}
-	hq := q.queue(e.undecidedFor)
+	hq := q.queueFor(e.undecidedFor)
 	hq.undecided--
 	if e.rerun {
 		hq.rerunning--
 	}
 	e.undecidedFor, e.rerun = "", false
-	q.ask(hq)
-	q.touch(hq)
+	q.scheduleCheck(hq)
+	q.notifyWaiters(hq)
 }
 
 // errRunAgain has a message run again instead of waiting for an older one: that runs again first, in
@@ -48,33 +48,33 @@ var errRunAgain = handlers.Unavailable(errors.New("an older message is to be run
 
 // before returns nil if no older message that awaits the same is held or may be. Otherwise it
 // returns a channel that is closed when that may have changed.
-func (q *heldQueues) before(e *entry, awaits string) (<-chan struct{}, error) {
+func (q *heldQueues) pendingOlder(e *entry, awaits string) (<-chan struct{}, error) {
 	older := false
 	if hq := q.byAwaits[awaits]; hq != nil {
 		undecided := hq.undecided
 		if e.undecidedFor == awaits {
 			undecided--
-		} else if e.resumed == nil && hq.rerunning > 0 {
+		} else if e.released == nil && hq.rerunning > 0 {
 			return nil, errRunAgain
 		}
-		older = undecided > 0 || hq.hasOlder(e.resumed)
+		older = undecided > 0 || hq.hasOlder(e.released)
 	}
 	if !older && q.loaded {
 		return nil, nil
 	}
-	hq := q.queue(awaits)
-	if hq.wake == nil {
-		hq.wake = make(chan struct{})
+	hq := q.queueFor(awaits)
+	if hq.changed == nil {
+		hq.changed = make(chan struct{})
 	}
-	return hq.wake, nil
+	return hq.changed, nil
 }
 
 // hasOlder reports whether a message is in the queue, or in flight without a place, that is
 // older than one that came back; nil is newer than all.
-func (hq *heldQueue) hasOlder(r *resumed) bool {
+func (hq *heldQueue) hasOlder(r *released) bool {
 	if r == nil {
 		return len(hq.waiting)+len(hq.unplaced) > 0
 	}
 	return len(hq.waiting) > 0 && hq.waiting[0].Order < r.Order || // it was held again
-		slices.ContainsFunc(hq.unplaced, func(other *resumed) bool { return other.Order < r.Order }) // it was held later
+		slices.ContainsFunc(hq.unplaced, func(other *released) bool { return other.Order < r.Order }) // it was held later
 }

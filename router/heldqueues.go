@@ -31,21 +31,21 @@ import (
 // lock and tells the time.
 type heldQueues struct {
 	// most is how many messages are in flight at once, perQueue of one queue.
-	most, perQueue int
+	maxUnsettled, maxPerQueue int
 
-	byAwaits map[string]*heldQueue
-	asked    []*heldQueue          // their readiness is to be looked up
-	rounds   []*heldQueue          // in a round, with messages that wait; each releases one in turn
-	pauses   deadlines[*heldQueue] // when a queue is asked again
-	aside    []*resumed            // to be released outside of their queues
-	expiring deadlines[*handlers.Held]
-	waiting  int
-	inFlight int
+	byAwaits  map[string]*heldQueue
+	checks    []*heldQueue          // their readiness is to be looked up
+	rounds    []*heldQueue          // in a round, with messages that wait; each releases one in turn
+	pauses    deadlines[*heldQueue] // when a queue is asked again
+	aside     []*released           // to be released outside of their queues
+	expiring  deadlines[*handlers.Held]
+	waiting   int
+	unsettled int
 	// loaded says that what the ledger owned at the start is in queues.
 	loaded bool
 	// early holds the Order of every message seen before that. A message can be both in the ledger's
 	// list and reported by a run; it counts once.
-	early map[int64]struct{}
+	seenEarly map[int64]struct{}
 	// changed says that release may have more to return than when it last ran, or earlier.
 	changed bool
 }
@@ -54,19 +54,19 @@ type heldQueues struct {
 type heldQueue struct {
 	awaits    string
 	waiting   []*handlers.Held // in order
-	inFlight  int
-	unplaced  []*resumed // in flight, and without a place in the handler's order yet
-	undecided int        // runs that may yet hold their message here
-	rerunning int        // those of them that ended and will run again
+	unsettled int
+	unplaced  []*released // in flight, and without a place in the handler's order yet
+	undecided int         // runs that may yet hold their message here
+	rerunning int         // those of them that ended and will run again
 
-	isAsked, inRound, inRounds bool // isAsked and inRounds: it is in that list
-	progress                   bool // a message of this round was not held again
-	pause                      *backoff.ExponentialBackOff
-	wake                       chan struct{} // made by who waits for a change
+	inChecks, inRound, inRounds bool // isAsked and inRounds: it is in that list
+	progress                    bool // a message of this round was not held again
+	backoff                     *backoff.ExponentialBackOff
+	changed                     chan struct{} // made by who waits for a change
 }
 
 // resumed is a held message that comes back.
-type resumed struct {
+type released struct {
 	*handlers.Held
 	handlers.Resumption
 	aside  bool
@@ -74,11 +74,11 @@ type resumed struct {
 }
 
 func newHeldQueues(most, perQueue int) *heldQueues {
-	return &heldQueues{most: most, perQueue: perQueue, byAwaits: map[string]*heldQueue{}, early: map[int64]struct{}{}}
+	return &heldQueues{maxUnsettled: most, maxPerQueue: perQueue, byAwaits: map[string]*heldQueue{}, seenEarly: map[int64]struct{}{}}
 }
 
 // queue returns the queue of what awaits this.
-func (q *heldQueues) queue(awaits string) *heldQueue {
+func (q *heldQueues) queueFor(awaits string) *heldQueue {
 	hq := q.byAwaits[awaits]
 	if hq == nil {
 		hq = &heldQueue{awaits: awaits}
@@ -88,73 +88,73 @@ func (q *heldQueues) queue(awaits string) *heldQueue {
 }
 
 // touch wakes those who wait for a change of a queue, and forgets the queue if it is empty.
-func (q *heldQueues) touch(hq *heldQueue) {
-	if hq.wake != nil {
-		close(hq.wake)
-		hq.wake = nil
+func (q *heldQueues) notifyWaiters(hq *heldQueue) {
+	if hq.changed != nil {
+		close(hq.changed)
+		hq.changed = nil
 	}
-	if len(hq.waiting) == 0 && hq.inFlight == 0 && hq.undecided == 0 {
+	if len(hq.waiting) == 0 && hq.unsettled == 0 && hq.undecided == 0 {
 		q.pauses.remove(hq)
 		delete(q.byAwaits, hq.awaits)
 	}
 }
 
-func (q *heldQueues) touchAll() {
+func (q *heldQueues) notifyAllWaiters() {
 	for _, hq := range q.byAwaits {
-		q.touch(hq)
+		q.notifyWaiters(hq)
 	}
 }
 
 // load adds what the ledger owned at the start.
-func (q *heldQueues) load(owned []*handlers.Held) {
+func (q *heldQueues) loadOwned(owned []*handlers.Held) {
 	for _, held := range owned {
-		if q.known(held) {
+		if q.recordSeen(held) {
 			continue
 		}
 		if held.Ended {
-			q.setAside(&resumed{Held: held})
+			q.setAside(&released{Held: held})
 			continue
 		}
-		q.add(held)
+		q.addHeld(held)
 		if hq := q.byAwaits[held.Awaits]; hq != nil && held.Begun && !hq.inRound { // a newer one may have taken its place
 			q.startRound(hq) // what became of it can be told without what it awaits
 		}
 	}
 	q.loaded = true
-	q.touchAll()
+	q.notifyAllWaiters()
 }
 
 // known reports whether a message was seen before the ledger's list was loaded, and records it until then.
-func (q *heldQueues) known(held *handlers.Held) bool {
-	if _, known := q.early[held.Order]; known {
+func (q *heldQueues) recordSeen(held *handlers.Held) bool {
+	if _, known := q.seenEarly[held.Order]; known {
 		return true
 	}
 	if !q.loaded {
-		q.early[held.Order] = struct{}{}
+		q.seenEarly[held.Order] = struct{}{}
 	}
 	return false
 }
 
-func (q *heldQueues) setAside(r *resumed) {
+func (q *heldQueues) setAside(r *released) {
 	r.aside = true
 	q.aside = append(q.aside, r)
 	q.changed = true
 }
 
 // add puts a message that is held now into its queue, and has the queue released when it can be.
-func (q *heldQueues) add(held *handlers.Held) {
-	q.put(held)
+func (q *heldQueues) addHeld(held *handlers.Held) {
+	q.insertHeld(held)
 	if hq := q.byAwaits[held.Awaits]; hq.inRound {
 		q.listRound(hq)
 	} else {
-		q.ask(hq)
+		q.scheduleCheck(hq)
 	}
 }
 
 // put puts a message into its queue, unless a newer one takes its place, and takes out those
 // whose place it takes.
-func (q *heldQueues) put(held *handlers.Held) {
-	hq := q.queue(held.Awaits)
+func (q *heldQueues) insertHeld(held *handlers.Held) {
+	hq := q.queueFor(held.Awaits)
 	if held.Sets != "" && q.supersede(hq, held) {
 		return
 	}
@@ -171,13 +171,13 @@ func (q *heldQueues) put(held *handlers.Held) {
 func (q *heldQueues) supersede(hq *heldQueue, held *handlers.Held) bool {
 	same := func(other *handlers.Held) bool { return other.Sets == held.Sets && !other.Begun && !held.Begun }
 	if i := slices.IndexFunc(hq.waiting, func(other *handlers.Held) bool { return same(other) && other.Order > held.Order }); i >= 0 {
-		q.setAside(&resumed{Held: held, Resumption: handlers.Resumption{SupersededBy: hq.waiting[i].ID}})
+		q.setAside(&released{Held: held, Resumption: handlers.Resumption{SupersededBy: hq.waiting[i].ID}})
 		return true
 	}
 	hq.waiting = slices.DeleteFunc(hq.waiting, func(other *handlers.Held) bool {
 		if same(other) {
-			q.leave(other)
-			q.setAside(&resumed{Held: other, Resumption: handlers.Resumption{SupersededBy: held.ID}})
+			q.countDequeued(other)
+			q.setAside(&released{Held: other, Resumption: handlers.Resumption{SupersededBy: held.ID}})
 		}
 		return same(other)
 	})
@@ -185,7 +185,7 @@ func (q *heldQueues) supersede(hq *heldQueue, held *handlers.Held) bool {
 }
 
 // leave notes that a message no longer waits in its queue.
-func (q *heldQueues) leave(held *handlers.Held) {
+func (q *heldQueues) countDequeued(held *handlers.Held) {
 	q.waiting--
 	q.expiring.remove(held)
 }
@@ -195,11 +195,11 @@ func (q *heldQueues) markPlaced(e *entry) {
 	if e.rerun {
 		q.markDecided(e)
 	}
-	if r := e.resumed; r != nil && !r.aside && !r.placed {
+	if r := e.released; r != nil && !r.aside && !r.placed {
 		r.placed = true
-		hq := q.queue(r.Awaits)
+		hq := q.queueFor(r.Awaits)
 		hq.removeUnplaced(r)
-		q.touch(hq)
+		q.notifyWaiters(hq)
 	}
 }
 
@@ -207,60 +207,60 @@ func (hq *heldQueue) removeWaiting(held *handlers.Held) {
 	hq.waiting = slices.DeleteFunc(hq.waiting, func(other *handlers.Held) bool { return other == held })
 }
 
-func (hq *heldQueue) removeUnplaced(r *resumed) {
-	hq.unplaced = slices.DeleteFunc(hq.unplaced, func(other *resumed) bool { return other == r })
+func (hq *heldQueue) removeUnplaced(r *released) {
+	hq.unplaced = slices.DeleteFunc(hq.unplaced, func(other *released) bool { return other == r })
 }
 
 // settle records the end of a run. If rerun is set the message runs again and stays undecided.
 // settle returns a message that came back and is done, for the ledger to disown.
-func (q *heldQueues) settle(e *entry, acked, rerun bool, now time.Time) (done *resumed) {
-	held := e.held
-	if rerun && e.resumed == nil {
+func (q *heldQueues) settleRun(e *entry, acked, rerun bool, now time.Time) (done *released) {
+	held := e.heldAs
+	if rerun && e.released == nil {
 		if held != nil {
 			q.markUndecided(e, held.Awaits)
 		}
 		if e.undecidedFor != "" {
-			hq := q.queue(e.undecidedFor)
+			hq := q.queueFor(e.undecidedFor)
 			hq.rerunning++
 			e.rerun = true
-			q.touch(hq)
+			q.notifyWaiters(hq)
 		}
 		return nil
 	}
 	q.markDecided(e)
-	e.held = nil
+	e.heldAs = nil
 	switch {
-	case e.resumed == nil:
+	case e.released == nil:
 		if held != nil {
-			q.add(held)
+			q.addHeld(held)
 		}
 		return nil
 	case rerun && held == nil:
-		if r := e.resumed; !r.aside && r.placed {
+		if r := e.released; !r.aside && r.placed {
 			r.placed = false
-			hq := q.queue(r.Awaits)
+			hq := q.queueFor(r.Awaits)
 			hq.unplaced = append(hq.unplaced, r)
 		}
 		return nil
 	}
-	q.land(e.resumed, held != nil, acked, now)
+	q.finishReleased(e.released, held != nil, acked, now)
 	if acked && held == nil {
-		return e.resumed
+		return e.released
 	}
 	return nil
 }
 
 // land takes in the end of a message that was in flight: it is held again, or done with.
-func (q *heldQueues) land(r *resumed, heldAgain, acked bool, now time.Time) {
-	q.inFlight--
-	hq := q.queue(r.Awaits)
+func (q *heldQueues) finishReleased(r *released, heldAgain, acked bool, now time.Time) {
+	q.unsettled--
+	hq := q.queueFor(r.Awaits)
 	if !r.aside {
-		hq.inFlight--
+		hq.unsettled--
 		hq.removeUnplaced(r)
 	}
 	if heldAgain {
 		hq.inRound = hq.inRound && r.aside
-		q.put(r.Held)
+		q.insertHeld(r.Held)
 	} else if acked {
 		hq.progress = true
 	}
@@ -268,10 +268,10 @@ func (q *heldQueues) land(r *resumed, heldAgain, acked bool, now time.Time) {
 	case hq.inRound && len(hq.waiting) > 0:
 		q.listRound(hq)
 	case r.aside:
-		q.ask(hq)
-	case hq.inFlight == 0:
+		q.scheduleCheck(hq)
+	case hq.unsettled == 0:
 		q.endRound(hq, now)
 	}
-	q.touch(hq)
+	q.notifyWaiters(hq)
 	q.changed = true
 }

@@ -25,36 +25,36 @@ const (
 // markReady notes that what a queue awaits has become ready.
 func (q *heldQueues) markReady(awaits string) {
 	if hq := q.byAwaits[awaits]; hq != nil {
-		hq.pause = nil
-		q.ask(hq)
+		hq.backoff = nil
+		q.scheduleCheck(hq)
 	}
 }
 
 // ask has it looked up whether a queue is ready.
-func (q *heldQueues) ask(hq *heldQueue) {
-	if !hq.isAsked && !hq.inRound && len(hq.waiting) > 0 {
-		hq.isAsked = true
+func (q *heldQueues) scheduleCheck(hq *heldQueue) {
+	if !hq.inChecks && !hq.inRound && len(hq.waiting) > 0 {
+		hq.inChecks = true
 		q.pauses.remove(hq)
-		q.asked = append(q.asked, hq)
+		q.checks = append(q.checks, hq)
 		q.changed = true
 	}
 }
 
 // nextAsked returns a queue whose readiness is to be looked up, or nil. The answer goes to
 // answerAsked.
-func (q *heldQueues) nextAsked() *heldQueue {
-	if len(q.asked) == 0 {
+func (q *heldQueues) nextCheck() *heldQueue {
+	if len(q.checks) == 0 {
 		return nil
 	}
-	hq := q.asked[0]
-	q.asked = q.asked[1:]
-	hq.isAsked = false
+	hq := q.checks[0]
+	q.checks = q.checks[1:]
+	hq.inChecks = false
 	return hq
 }
 
 // answerAsked starts a round of a queue that is ready.
-func (q *heldQueues) answerAsked(hq *heldQueue, ready bool) {
-	if ready && !hq.inRound && hq.inFlight == 0 && len(hq.waiting) > 0 {
+func (q *heldQueues) finishCheck(hq *heldQueue, ready bool) {
+	if ready && !hq.inRound && hq.unsettled == 0 && len(hq.waiting) > 0 {
 		q.startRound(hq)
 	}
 }
@@ -77,40 +77,40 @@ func (q *heldQueues) listRound(hq *heldQueue) {
 func (q *heldQueues) endRound(hq *heldQueue, now time.Time) {
 	hq.inRound = false
 	if hq.progress || len(hq.waiting) == 0 {
-		hq.pause = nil
-		q.ask(hq)
+		hq.backoff = nil
+		q.scheduleCheck(hq)
 		return
 	}
-	if hq.pause == nil {
+	if hq.backoff == nil {
 		pauses := backoff.New(firstRound, lastRound)
-		hq.pause = &pauses
+		hq.backoff = &pauses
 	}
-	q.pauses.set(hq, now.Add(hq.pause.NextBackOff()))
+	q.pauses.set(hq, now.Add(hq.backoff.NextBackOff()))
 	q.changed = true
 }
 
 // release returns the messages that come back now, and for how long nothing more comes back
 // unless something changes. wall is the clock by which messages expire.
-func (q *heldQueues) release(now, wall time.Time) ([]*resumed, time.Duration) {
-	wait := min(q.expire(wall), q.endPauses(now))
-	var back []*resumed
-	for q.inFlight < q.most && len(q.aside) > 0 {
+func (q *heldQueues) release(now, wall time.Time) ([]*released, time.Duration) {
+	wait := min(q.asideExpired(wall), q.endPauses(now))
+	var back []*released
+	for q.unsettled < q.maxUnsettled && len(q.aside) > 0 {
 		back = append(back, q.aside[0])
 		q.aside = q.aside[1:]
-		q.inFlight++
+		q.unsettled++
 	}
-	for q.inFlight < q.most && len(q.rounds) > 0 {
+	for q.unsettled < q.maxUnsettled && len(q.rounds) > 0 {
 		hq := q.rounds[0]
 		q.rounds = q.rounds[1:]
 		hq.inRounds = false
-		if !hq.inRound || len(hq.waiting) == 0 || hq.inFlight >= q.perQueue {
+		if !hq.inRound || len(hq.waiting) == 0 || hq.unsettled >= q.maxPerQueue {
 			continue
 		}
-		r := &resumed{Held: hq.waiting[0]}
+		r := &released{Held: hq.waiting[0]}
 		hq.waiting = hq.waiting[1:]
-		q.leave(r.Held)
-		hq.inFlight++
-		q.inFlight++
+		q.countDequeued(r.Held)
+		hq.unsettled++
+		q.unsettled++
 		hq.unplaced = append(hq.unplaced, r)
 		back = append(back, r)
 		q.listRound(hq)
@@ -119,7 +119,7 @@ func (q *heldQueues) release(now, wall time.Time) ([]*resumed, time.Duration) {
 }
 
 // expire sets those aside whose time is over, and returns when to look again.
-func (q *heldQueues) expire(wall time.Time) time.Duration {
+func (q *heldQueues) asideExpired(wall time.Time) time.Duration {
 	for {
 		held, at, ok := q.expiring.first()
 		if !ok {
@@ -128,11 +128,11 @@ func (q *heldQueues) expire(wall time.Time) time.Duration {
 		if left := at.Sub(wall); left > 0 {
 			return min(wallLook, left)
 		}
-		q.leave(held)
+		q.countDequeued(held)
 		hq := q.byAwaits[held.Awaits]
 		hq.removeWaiting(held)
-		q.setAside(&resumed{Held: held})
-		q.touch(hq)
+		q.setAside(&released{Held: held})
+		q.notifyWaiters(hq)
 	}
 }
 
@@ -147,6 +147,6 @@ func (q *heldQueues) endPauses(now time.Time) time.Duration {
 			return left
 		}
 		q.pauses.remove(hq)
-		q.ask(hq)
+		q.scheduleCheck(hq)
 	}
 }

@@ -20,7 +20,7 @@ type holds struct {
 	pipeline string
 	ledger   middleware.Ledger
 	handler  handlers.Holder
-	inject   func([]*resumed) bool
+	inject   func([]*released) bool
 	log      *slog.Logger
 	now      func() time.Time
 	gauge    prometheus.Gauge
@@ -73,7 +73,7 @@ func (h *holds) run() {
 	if err != nil {
 		return // it is closed
 	}
-	h.load(owned)
+	h.loadOwned(owned)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -94,23 +94,23 @@ func (h *holds) run() {
 	}
 }
 
-func (h *holds) load(owned []*handlers.Held) {
+func (h *holds) loadOwned(owned []*handlers.Held) {
 	if n := len(owned); n > 0 {
 		h.log.Info("messages are held from before", "messages", n)
 	}
-	h.update(func(q *heldQueues) { q.load(owned) })
+	h.update(func(q *heldQueues) { q.loadOwned(owned) })
 }
 
 // release returns the messages that come back now, and for how long nothing more comes back unless something changes.
-func (h *holds) release() (back []*resumed, wait time.Duration) {
+func (h *holds) release() (back []*released, wait time.Duration) {
 	for {
 		var asked *heldQueue
-		h.update(func(q *heldQueues) { asked = q.nextAsked() })
+		h.update(func(q *heldQueues) { asked = q.nextCheck() })
 		if asked == nil {
 			break
 		}
 		ready := h.handler.Ready(asked.awaits)
-		h.update(func(q *heldQueues) { q.answerAsked(asked, ready) })
+		h.update(func(q *heldQueues) { q.finishCheck(asked, ready) })
 	}
 	h.update(func(q *heldQueues) {
 		back, wait = q.release(time.Now(), h.now())
@@ -120,10 +120,10 @@ func (h *holds) release() (back []*resumed, wait time.Duration) {
 }
 
 // end notes that nothing comes back any more. Runs that wait for that are woken.
-func (h *holds) end() {
+func (h *holds) endReleases() {
 	h.update(func(q *heldQueues) {
 		h.ended = true
-		q.touchAll()
+		q.notifyAllWaiters()
 	})
 }
 
@@ -132,18 +132,18 @@ func (h *holds) markPlaced(e *entry) {
 }
 
 // settle takes in the end of a run: see heldQueues.settle.
-func (h *holds) settle(e *entry, acked, rerun bool) {
-	var done *resumed
-	h.update(func(q *heldQueues) { done = q.settle(e, acked, rerun, time.Now()) })
+func (h *holds) settleRun(e *entry, acked, rerun bool) {
+	var done *released
+	h.update(func(q *heldQueues) { done = q.settleRun(e, acked, rerun, time.Now()) })
 	if done != nil {
 		h.ledger.Disown(middleware.LedgerKey{Pipeline: h.pipeline, ID: done.ID, Device: done.Key})
 	}
 }
 
 // before is handlers.HeldBefore. In a stop it ends a run that would wait: its message goes back to its source.
-func (h *holds) before(r *run, awaits string) (wait <-chan struct{}, err error) {
+func (h *holds) pendingOlder(r *run, awaits string) (wait <-chan struct{}, err error) {
 	h.update(func(q *heldQueues) {
-		wait, err = q.before(r.entry, awaits)
+		wait, err = q.pendingOlder(r.entry, awaits)
 		if wait != nil && h.ended {
 			r.cancel(errStopped)
 		}
@@ -152,10 +152,10 @@ func (h *holds) before(r *run, awaits string) (wait <-chan struct{}, err error) 
 }
 
 // resume puts released messages into their lanes. It returns false once the intake takes no more.
-func (in *intake) resume(back []*resumed) bool {
+func (in *intake) addReleased(back []*released) bool {
 	entries := make([]*entry, len(back))
 	for i, r := range back {
-		d := in.deliver(r.UUID, r.Payload, r.Metadata)
+		d := in.ledgerDelivery(r.UUID, r.Payload, r.Metadata)
 		msg := d.Message()
 		desc, err := in.describe(msg)
 		if err != nil {
@@ -163,7 +163,7 @@ func (in *intake) resume(back []*resumed) bool {
 		}
 		desc.ID, desc.Key = r.ID, r.Key
 		r.Resumption.Expires = r.Held.Expires
-		entries[i] = &entry{delivery: d, message: msg, desc: desc, resumed: r}
+		entries[i] = &entry{delivery: d, message: msg, desc: desc, released: r}
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -172,7 +172,7 @@ func (in *intake) resume(back []*resumed) bool {
 	}
 	now := time.Now()
 	for _, e := range entries {
-		in.lanes.add(e, e.resumed.aside, now)
+		in.lanes.addEntry(e, e.released.aside, now)
 	}
 	in.startRuns()
 	return true
@@ -180,15 +180,15 @@ func (in *intake) resume(back []*resumed) bool {
 
 // deliver makes a delivery of a message from the ledger. It can't become void, and its outcome is
 // sent to the message's reply_to.
-func (in *intake) deliver(uuid string, payload []byte, metadata message.Metadata) *transports.Delivery {
+func (in *intake) ledgerDelivery(uuid string, payload []byte, metadata message.Metadata) *transports.Delivery {
 	return &transports.Delivery{
 		UUID: uuid, Payload: payload, Metadata: metadata, Context: context.Background(),
-		Settle: func(o *transports.Outcome) { in.answer(metadata, o) },
+		Settle: func(o *transports.Outcome) { in.sendOutcome(metadata, o) },
 	}
 }
 
 // answer sends an outcome to the reply_to in metadata, if there is one.
-func (in *intake) answer(metadata message.Metadata, o *transports.Outcome) {
+func (in *intake) sendOutcome(metadata message.Metadata, o *transports.Outcome) {
 	if o != nil && in.answerer != nil {
 		in.answerer.Answer(metadata, o)
 	}
@@ -198,8 +198,8 @@ func (in *intake) answer(metadata message.Metadata, o *transports.Outcome) {
 
 func (r *run) Resumed() *handlers.Resumption {
 	switch e := r.entry; {
-	case e.resumed != nil:
-		return &e.resumed.Resumption
+	case e.released != nil:
+		return &e.released.Resumption
 	case e.abandoned:
 		return &handlers.Resumption{Abandoned: true}
 	default:
@@ -217,7 +217,7 @@ func (r *run) HeldBefore(awaits string) (<-chan struct{}, error) {
 	if r.in.holds == nil {
 		return nil, nil
 	}
-	return r.in.holds.before(r, awaits)
+	return r.in.holds.pendingOlder(r, awaits)
 }
 
 func (r *run) Held(held *handlers.Held) {
@@ -227,10 +227,10 @@ func (r *run) Held(held *handlers.Held) {
 	}
 	h.update(func(q *heldQueues) {
 		switch {
-		case e.resumed != nil:
-			e.held = e.resumed.Held
-		case !q.known(held):
-			e.held = held
+		case e.released != nil:
+			e.heldAs = e.released.Held
+		case !q.recordSeen(held):
+			e.heldAs = held
 		}
 	})
 }

@@ -447,7 +447,7 @@ func newTestHolds(t *testing.T) *holds {
 		ledger: middlewaretest.NewLedger(), handler: always{}, life: t.Context(), now: time.Now, log: slog.New(slog.DiscardHandler),
 		gauge: prometheus.NewGauge(prometheus.GaugeOpts{}),
 	}, 10, 10)
-	h.load(nil)
+	h.loadOwned(nil)
 	return h
 }
 
@@ -456,27 +456,27 @@ func TestWhatIsRunAgainGoesFirst(t *testing.T) {
 	h := newTestHolds(t)
 	older, younger := &run{entry: &entry{}}, &run{entry: &entry{}}
 	h.queues.markUndecided(older.entry, "a")
-	before, err := h.before(younger, "a")
+	before, err := h.pendingOlder(younger, "a")
 	if before == nil || err != nil {
 		t.Fatalf("the younger one doesn't wait: %v", err)
 	}
-	h.settle(older.entry, false, true)
+	h.settleRun(older.entry, false, true)
 	if !isClosed(before) {
 		t.Error("the younger one isn't woken")
 	}
-	if _, err := h.before(younger, "a"); handlers.KindOf(err) != handlers.KindUnavailable {
+	if _, err := h.pendingOlder(younger, "a"); handlers.KindOf(err) != handlers.KindUnavailable {
 		t.Errorf("the younger one is told %v", err)
 	}
-	if before, err := h.before(older, "a"); before != nil || err != nil {
+	if before, err := h.pendingOlder(older, "a"); before != nil || err != nil {
 		t.Errorf("the older one waits: %v", err)
 	}
 	h.markPlaced(older.entry)
 	h.queues.markUndecided(older.entry, "a") // its session ended, too
-	if before, err := h.before(younger, "a"); before == nil || err != nil {
+	if before, err := h.pendingOlder(younger, "a"); before == nil || err != nil {
 		t.Errorf("the younger one doesn't wait: %v", err)
 	}
-	h.settle(older.entry, true, false)
-	if before, err := h.before(younger, "a"); before != nil || err != nil || len(h.queues.byAwaits) > 0 {
+	h.settleRun(older.entry, true, false)
+	if before, err := h.pendingOlder(younger, "a"); before != nil || err != nil || len(h.queues.byAwaits) > 0 {
 		t.Errorf("in the end the younger one waits: %v", err)
 	}
 }
@@ -488,18 +488,18 @@ func TestTheOldestIsHeldLast(t *testing.T) {
 	h.queues.markUndecided(older.entry, "a")
 	h.queues.markUndecided(younger.entry, "a")
 	comesBack := func(r *run, order int64) *run {
-		r.entry.held = &handlers.Held{ID: fmt.Sprint(order), Awaits: "a", Order: order}
-		h.settle(r.entry, true, false)
+		r.entry.heldAs = &handlers.Held{ID: fmt.Sprint(order), Awaits: "a", Order: order}
+		h.settleRun(r.entry, true, false)
 		back, _ := h.release()
 		if len(back) != 1 || back[0].Order != order {
 			t.Fatalf("%d came back for %d", len(back), order)
 		}
-		return &run{entry: &entry{resumed: back[0]}}
+		return &run{entry: &entry{released: back[0]}}
 	}
 	waits := func(r *run, want bool) {
 		t.Helper()
-		if before, err := h.before(r, "a"); (before != nil) != want || err != nil {
-			t.Errorf("held before %s: %v, %v, want %v", r.entry.resumed.ID, before != nil, err, want)
+		if before, err := h.pendingOlder(r, "a"); (before != nil) != want || err != nil {
+			t.Errorf("held before %s: %v, %v, want %v", r.entry.released.ID, before != nil, err, want)
 		}
 	}
 	younger = comesBack(younger, 2)
@@ -511,12 +511,12 @@ func TestTheOldestIsHeldLast(t *testing.T) {
 	waits(younger, false)
 
 	// The younger one waited, and is held again: a round that brought nothing forward isn't followed by the next at once.
-	h.settle(older.entry, true, false)
-	h.settle(younger.entry, true, false)
+	h.settleRun(older.entry, true, false)
+	h.settleRun(younger.entry, true, false)
 	h.queues.markUndecided(older.entry, "a")
 	younger = comesBack(&run{entry: &entry{}}, 2)
-	younger.entry.held = younger.entry.resumed.Held
-	h.settle(younger.entry, true, false)
+	younger.entry.heldAs = younger.entry.released.Held
+	h.settleRun(younger.entry, true, false)
 	if back, _ := h.release(); len(back) > 0 {
 		t.Errorf("%d came back at once", len(back))
 	}

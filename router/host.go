@@ -115,7 +115,7 @@ func consumedTopics(c Config) []transports.Topic {
 	return all
 }
 
-func (h *Host) running() map[string]transports.Transport {
+func (h *Host) transportsByName() map[string]transports.Transport {
 	all := make(map[string]transports.Transport, len(h.transports))
 	for name, t := range h.transports {
 		all[name] = t.Transport
@@ -124,7 +124,7 @@ func (h *Host) running() map[string]transports.Transport {
 }
 
 // devices returns the devices of a transport.
-func (h *Host) devices(ref transports.DevicesRef) (device.Devices, error) {
+func (h *Host) devicesOf(ref transports.DevicesRef) (device.Devices, error) {
 	t, ok := h.transports[string(ref)]
 	if !ok {
 		return nil, fmt.Errorf("there is no transport %q", ref)
@@ -173,7 +173,7 @@ func (h *Host) Health() []Health {
 	}
 	for _, p := range h.pipelines {
 		all = append(all,
-			Health{Name: "pipeline " + p.config.Name, Part: "handling", Err: p.handling()},
+			Health{Name: "pipeline " + p.config.Name, Part: "handling", Err: p.handlingError()},
 			Health{Name: "pipeline " + p.config.Name, Part: "publishing", Err: errors.Join(p.out.outages()...)})
 	}
 	return all

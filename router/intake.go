@@ -39,10 +39,10 @@ type intake struct {
 	describe func(*message.Message) (handlers.Description, error)
 	refuse   func(*message.Message, handlers.Reason) ([]*message.Message, error)
 	// accepts returns why a produced message would have to wait, or nil.
-	accepts func() error
-	log     *slog.Logger
-	metrics *pipelineMetrics
-	tracing *pipelineTracing
+	refusalReason func() error
+	log           *slog.Logger
+	metrics       *pipelineMetrics
+	tracing       *pipelineTracing
 	// life ends at the stop's deadline; every run ends with it.
 	life     context.Context
 	presence presence
@@ -96,13 +96,13 @@ func newIntake(in *intake, l *lanes) *intake {
 
 // Subscribe starts reading. Watermill calls it once; its ctx ends too early to be of use.
 func (in *intake) Subscribe(_ context.Context, topic string) (<-chan *message.Message, error) {
-	done, err := in.subscribe()
+	done, err := in.openSubscription()
 	if err != nil {
 		return nil, fmt.Errorf("subscribing to %s: %w", topic, err)
 	}
 	context.AfterFunc(in.life, in.cancelRuns)
 	in.work.Go(func() { in.resubscribe(done) })
-	in.work.Go(in.sweep)
+	in.work.Go(in.runSweeps)
 	if in.holds != nil {
 		in.work.Go(in.holds.run)
 	}
@@ -113,17 +113,17 @@ func (in *intake) Subscribe(_ context.Context, topic string) (<-chan *message.Me
 }
 
 // subscribe opens a subscription of the source.
-func (in *intake) subscribe() (done <-chan struct{}, err error) {
-	report := in.presence.open()
+func (in *intake) openSubscription() (done <-chan struct{}, err error) {
+	report := in.presence.openSubscriber()
 	sub, err := in.open(report)
 	if err != nil {
 		return nil, err
 	}
 	report(true)
 	ctx, cancel := context.WithCancel(context.Background())
-	if done, err = sub.Subscribe(ctx, in.topic, in.take); err != nil {
+	if done, err = sub.Subscribe(ctx, in.topic, in.takeDelivery); err != nil {
 		cancel()
-		in.presence.close()
+		in.presence.closeSubscriber()
 		return nil, err
 	}
 	in.mu.Lock()
@@ -141,12 +141,12 @@ func (in *intake) subscribe() (done <-chan struct{}, err error) {
 func (in *intake) resubscribe(done <-chan struct{}) {
 	for done != nil {
 		<-done
-		in.presence.close()
+		in.presence.closeSubscriber()
 		in.mu.Lock()
 		in.endIntake()
 		in.subscriber, in.givingBack = nil, false
 		in.mu.Unlock()
-		done = in.reopen()
+		done = in.reopenSubscription()
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -155,7 +155,7 @@ func (in *intake) resubscribe(done <-chan struct{}) {
 }
 
 // reopen subscribes again, in a paused pipeline not before a probe is due. It returns nil if the intake ends first.
-func (in *intake) reopen() (done <-chan struct{}) {
+func (in *intake) reopenSubscription() (done <-chan struct{}) {
 	pauses, pause := backoff.New(reopenInterval, lastProbe), reopenInterval
 	state := outage.New(in.log.With("topic", in.topic), "subscribing")
 	for {
@@ -170,7 +170,7 @@ func (in *intake) reopen() (done <-chan struct{}) {
 		if !mayTry {
 			continue
 		}
-		done, err := in.subscribe()
+		done, err := in.openSubscription()
 		state.Report(err)
 		if err == nil {
 			return done
@@ -180,7 +180,7 @@ func (in *intake) reopen() (done <-chan struct{}) {
 }
 
 // take puts a delivery into its lane.
-func (in *intake) take(d *transports.Delivery) {
+func (in *intake) takeDelivery(d *transports.Delivery) {
 	now := time.Now()
 	e := &entry{delivery: d, message: d.Message()}
 	desc, err := in.describe(e.message)
@@ -195,17 +195,17 @@ func (in *intake) take(d *transports.Delivery) {
 	}
 	switch {
 	case in.stopping:
-		in.giveUp(e, transports.ErrNotStarted)
+		in.rejectEntry(e, transports.ErrNotStarted)
 		return
 	case down != nil:
-		in.giveUp(e, down)
+		in.rejectEntry(e, down)
 		return
-	case d.Metadata[transports.Redelivered] == "true" && in.inherit(e, now):
+	case d.Metadata[transports.Redelivered] == "true" && in.inheritRun(e, now):
 		return
 	}
 	in.inFlight.Add(size)
 	e.size = size
-	in.lanes.add(e, err != nil, now)
+	in.lanes.addEntry(e, err != nil, now)
 	in.startRuns()
 }
 
@@ -219,7 +219,7 @@ func sizeOf(payload message.Payload, metadata message.Metadata) int {
 }
 
 // release gives the bytes of an entry back. The lock is held.
-func (in *intake) release(e *entry) {
+func (in *intake) releaseBytes(e *entry) {
 	in.inFlight.Give(e.size)
 	e.size = 0
 }
@@ -232,12 +232,12 @@ func (in *intake) refusalForCaller(size int) error {
 	if !in.inFlight.Fits(size) {
 		return errFull
 	}
-	return in.accepts()
+	return in.refusalReason()
 }
 
 // inherit lets a redelivered copy take over the run of its original, whose delivery became void, or that run's outcome. A message
 // without an id is never taken for another's copy: two alike may both be meant.
-func (in *intake) inherit(again *entry, now time.Time) bool {
+func (in *intake) inheritRun(again *entry, now time.Time) bool {
 	if again.desc.ID == "" {
 		return false
 	}
@@ -245,16 +245,16 @@ func (in *intake) inherit(again *entry, now time.Time) bool {
 		return e.desc.Key == again.desc.Key && e.desc.ID == again.desc.ID && bytes.Equal(e.delivery.Payload, again.delivery.Payload)
 	}
 	if i := slices.IndexFunc(in.orphans, same); i >= 0 {
-		in.end(again.delivery, &in.orphans[i].run.outcome)
-		in.release(in.orphans[i])
+		in.settleDelivery(again.delivery, &in.orphans[i].run.outcome)
+		in.releaseBytes(in.orphans[i])
 		in.orphans = slices.Delete(in.orphans, i, i+1)
 		return true
 	}
 	for e := range in.active {
-		if (e.kept || e.publishing && e.void()) && same(e) {
-			in.unwatch(e)
-			e.delivery, e.arrived, e.kept = again.delivery, now, false
-			in.watch(e)
+		if (e.keptRun || e.publishing && e.isVoid()) && same(e) {
+			in.unwatchDelivery(e)
+			e.delivery, e.arrived, e.keptRun = again.delivery, now, false
+			in.watchDelivery(e)
 			return true
 		}
 	}

@@ -12,90 +12,128 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// lanes decide which message may start: one of a key runs until it is settled, or until the handler has given it a place in an
-// order of its own; other keys run beside it. It is a state machine without goroutines, locks or clocks of its own: the
-// intake holds the lock and tells the time.
+// lanes decides which message starts next.
+//
+// The idea: messages of one key start in order, and messages of different keys run at the same
+// time. Each key has a lane. An entry of a lane is in one of these states:
+//
+//	stateWaiting  in lane.waiting; or in lane.reruns, if an earlier run ended without an outcome
+//	stateCurrent  is lane.current: it runs, and the lane starts no other entry
+//	statePlaced   in lane.placed: it runs, and the handler keeps the order now (handlers.Enqueued)
+//	stateRefused  in lanes.refused, and later in no list: its run only refuses the message
+//	stateSettled  in no list
+//
+// These methods move an entry from state to state:
+//
+//	startNext                                     waiting to current
+//	markPlaced                                    current to placed
+//	sweepStalled, refuseOverdue, addAbandoned     waiting to refused
+//	endRun                                        current, placed or refused to waiting or settled
+//
+// The invariants: a lane has at most one current entry. A lane with entries in reruns starts
+// nothing. When it has no current and no placed entry any more, the reruns go back to waiting, in
+// their order. So a rerun starts before newer messages of its key, and after older ones.
+//
+// A lane is stalled if its first running entry hasn't moved for the stall time. The waiting
+// entries of such a lane could fill the window, and then messages of other keys couldn't arrive.
+// So the lane refuses most of them, if the handler can refuse messages. A refusal starts at once:
+// it waits for no other entry.
+//
+// lanes has no goroutines, locks or clocks. The lock of the intake guards it, and its methods
+// receive the time.
 type lanes struct {
-	window    int  // most unsettled messages of the source
-	limit     int  // most placed messages of a key, and most unstarted ones of a stalled key
-	refusable bool // the handler can refuse
+	window    int  // how many unsettled messages the source allows
+	limit     int  // how many entries a lane may have placed, or waiting while it is stalled
+	refusable bool // the handler can refuse messages
 	stall     time.Duration
-	deadline  time.Duration
+	deadline  time.Duration // the ack deadline
 
 	byKey map[laneKey]*lane
-	ready []*lane
-	// refused wait to be started out of turn.
+	ready []*lane // lanes that may have an entry to start
+	// refused has the refused entries that haven't started yet.
 	refused []*entry
-	// void are entries that were dropped because their delivery is void; the intake takes them from here.
-	void    []*entry
-	waiting int // unstarted entries, without refused ones
-	running int // started and not settled
+	// dropped has entries that were dropped because their delivery is void. The intake empties it.
+	dropped []*entry
+	waiting int // how many entries are in lane.waiting of all lanes
+	running int // how many entries have started and aren't settled
 	arrived uint64
 }
 
-// limitShare is the part of the window that a key's limit is, unless it is configured.
+// limitShare determines the default limit: the window divided by limitShare.
 const limitShare = 16
 
-// laneKey names a lane: a key, what held messages await, or the number of a message that has a lane of its own, as it couldn't be described or
-// asks for no order.
+// laneKey identifies a lane.
 type laneKey struct {
-	key  string
-	held bool
-	own  uint64
+	// key is the key of the lane's messages. In a lane of released messages it is what they awaited.
+	key      string
+	released bool // the lane is for released messages
+	// own is the number of an entry that has a lane for itself, because it needs no order or couldn't
+	// be described. Other lanes have 0.
+	own uint64
 }
 
-// lane is the order of one key.
+// lane has the entries of one key.
 type lane struct {
-	key     laneKey
-	waiting []*entry
-	holder  *entry   // runs and has no place of its own yet
-	placed  []*entry // run in the handler's order, oldest first
-	aside   int      // run out of turn, as refusals
-	nacked  []*entry // to be run again when holder and placed are gone
-	queued  bool     // is in lanes.ready
+	key      laneKey
+	waiting  []*entry // in the order in which they start
+	current  *entry
+	placed   []*entry // oldest first
+	refusals int      // how many of its entries are refused and not settled
+	reruns   []*entry // wait until current and placed are empty
+	listed   bool     // the lane is in lanes.ready
+	// movedAt is when the lane last moved: an entry of it ended, or one started while none was
+	// placed.
 	movedAt time.Time
-	room    [2]*entry // where waiting and placed begin: most lanes have one message at a time
+	// room is the first array of waiting and placed. It saves allocations: most lanes have one
+	// message at a time.
+	room [2]*entry
 }
 
-// entry is one message that is to be handled. It owns the delivery; the chain has a message of its own for each run.
+// entry is one message in the pipeline. It owns the delivery. Each run gets a message of its own.
 type entry struct {
-	// delivery is the one that counts: a redelivered copy may have taken the place of the first. It is guarded by the
-	// intake's lock.
+	// delivery is the latest delivery of the message: a redelivered one replaces the first if that is
+	// void. The intake's lock guards this field.
 	delivery *transports.Delivery
-	// message is for the first run; it was made to be described.
-	message *message.Message
-	desc    handlers.Description
-	resumed *resumed // how it came back, if it was held; otherwise nil
+	// message was made to describe the delivery. The first run gets it; then it is nil.
+	message  *message.Message
+	desc     handlers.Description
+	released *released // nil if the message wasn't held
 	// abandoned says that the source didn't redeliver the message: see abandoned.go.
 	abandoned bool
 	lane      *lane
-	number    uint64
+	number    uint64 // counts the entries of the lanes in order of arrival
 	arrived   time.Time
 	state     entryState
-	reason    handlers.Reason // why it is refused, if it is
-	// publishing: the chain has returned and the outputs wait for confirms.
+	reason    handlers.Reason // why the message is refused, or ""
+	// publishing says that the chain has returned and the outputs wait for their confirms.
 	publishing bool
-	run        *run
-	// size is how many bytes of the budget the message takes, and outputs how many those of its run
-	// take until they are confirmed.
+	run        *run // the latest run
+	// size is how many bytes of the budget in_flight the message takes, and outputs how many those
+	// of its run take until they are confirmed.
 	size, outputs int
-	// kept: the delivery is void but the run goes on; a redelivered copy takes it over.
-	kept bool
-	// Guarded by the mutex of holds: the queue that the message may be held in, whether that is left
-	// from a run that ended and is made again, and what it is held as.
+	// keptRun says that the run goes on although the delivery may be void. A redelivered message
+	// takes the run over.
+	keptRun bool
+
+	// The mutex of holds guards the rest: see heldorder.go.
+
+	// undecidedFor is what the message may be held for, or "" if it is decided whether it is held.
 	undecidedFor string
-	rerun        bool
-	held         *handlers.Held
+	// rerun says that undecidedFor is from a run that has ended, and that the message runs again.
+	rerun bool
+	// heldAs is the record of the message if the run has held it.
+	heldAs *handlers.Held
 }
 
+// entryState is one of the states that the comment of lanes describes.
 type entryState int
 
 const (
-	waiting entryState = iota
-	refusing
-	holding
-	placed
-	settled
+	stateWaiting entryState = iota
+	stateRefused
+	stateCurrent
+	statePlaced
+	stateSettled
 )
 
 func newLanes(window int, c Lanes, refusable bool) *lanes {
@@ -109,16 +147,16 @@ func newLanes(window int, c Lanes, refusable bool) *lanes {
 	}
 }
 
-// add takes a message in. With own it has a lane of its own, as one that couldn't be described.
-func (l *lanes) add(e *entry, own bool, now time.Time) {
+// addEntry adds an entry to its lane. With own the entry gets a lane for itself.
+func (l *lanes) addEntry(e *entry, own bool, now time.Time) {
 	l.arrived++
-	e.number, e.arrived, e.state = l.arrived, now, waiting
+	e.number, e.arrived, e.state = l.arrived, now, stateWaiting
 	key := laneKey{key: e.desc.Key}
 	switch {
 	case own:
 		key = laneKey{own: e.number}
-	case e.resumed != nil:
-		key = laneKey{key: e.resumed.Awaits, held: true}
+	case e.released != nil:
+		key = laneKey{key: e.released.Awaits, released: true}
 	}
 	ln := l.byKey[key]
 	if ln == nil {
@@ -127,45 +165,46 @@ func (l *lanes) add(e *entry, own bool, now time.Time) {
 		l.byKey[key] = ln
 	}
 	e.lane = ln
-	ln.wait(e)
+	ln.insertWaiting(e)
 	l.waiting++
-	if l.refusable && !key.held && len(ln.waiting) > l.limit && ln.stalled(now, l.patience(ln)) {
+	if l.refusable && !key.released && len(ln.waiting) > l.limit && ln.isStalled(now, l.stallTime(ln)) {
 		l.refuseAbove(ln, l.limit)
 	}
-	l.schedule(ln)
+	l.scheduleLane(ln)
 }
 
-// addAbandoned takes in a message that needs only the ledger. It has a lane of its own, and starts
-// out of turn, as a refusal does.
+// addAbandoned adds the entry of an abandoned message. It starts at once, as a refusal does, since
+// its run needs nothing but the ledger.
 func (l *lanes) addAbandoned(e *entry, now time.Time) {
-	l.add(e, true, now)
-	l.refuse(e.lane, handlers.ReasonAbandoned, everything)
+	l.addEntry(e, true, now)
+	l.refuseWaiting(e.lane, handlers.ReasonAbandoned, anyEntry)
 }
 
-// schedule puts a lane that may start a message into the ready list.
-func (l *lanes) schedule(ln *lane) {
-	if len(ln.nacked) > 0 && ln.holder == nil && len(ln.placed) == 0 {
-		l.waiting += len(ln.nacked)
-		ln.waiting = append(ln.nacked, ln.waiting...)
-		ln.nacked = nil
+// scheduleLane lists a lane in ready if it can start an entry, and deletes it if it is empty. Every
+// change of a lane ends with scheduleLane.
+func (l *lanes) scheduleLane(ln *lane) {
+	if len(ln.reruns) > 0 && ln.current == nil && len(ln.placed) == 0 {
+		l.waiting += len(ln.reruns)
+		ln.waiting = append(ln.reruns, ln.waiting...)
+		ln.reruns = nil
 		slices.SortFunc(ln.waiting, inOrder)
 	}
-	if !ln.queued && l.startable(ln) {
-		ln.queued = true
+	if !ln.listed && l.canStart(ln) {
+		ln.listed = true
 		l.ready = append(l.ready, ln)
 	}
-	if ln.idle() {
+	if ln.isEmpty() {
 		delete(l.byKey, ln.key)
 	}
 }
 
-// inOrder compares entries of a lane by when they are to start.
+// inOrder compares entries of a lane by the order in which they start.
 func inOrder(a, b *entry) int {
 	return cmp.Or(cmp.Compare(b.desc.Priority, a.desc.Priority), cmp.Compare(a.number, b.number))
 }
 
-// wait puts an entry that arrives among those that wait.
-func (ln *lane) wait(e *entry) {
+// insertWaiting adds an entry to waiting, behind all entries of the same or a higher priority.
+func (ln *lane) insertWaiting(e *entry) {
 	at := len(ln.waiting)
 	for at > 0 && ln.waiting[at-1].desc.Priority < e.desc.Priority {
 		at--
@@ -173,188 +212,196 @@ func (ln *lane) wait(e *entry) {
 	ln.waiting = slices.Insert(ln.waiting, at, e)
 }
 
-func (l *lanes) startable(ln *lane) bool {
-	if ln.holder != nil || len(ln.nacked) > 0 || len(ln.waiting) == 0 {
+// canStart reports whether the lane's first waiting entry can start.
+func (l *lanes) canStart(ln *lane) bool {
+	if ln.current != nil || len(ln.reruns) > 0 || len(ln.waiting) == 0 {
 		return false
 	}
 	room := l.limit
 	if ln.waiting[0].desc.Priority > 0 {
-		room *= 2 // it is to overtake those that are placed, so it may not wait for them
+		room *= 2 // an entry with priority overtakes placed ones, so it can't wait for them
 	}
 	return len(ln.placed) < room
 }
 
-func (ln *lane) idle() bool {
-	return ln.holder == nil && len(ln.placed) == 0 && len(ln.waiting) == 0 && len(ln.nacked) == 0 && ln.aside == 0
+// isEmpty reports whether no entry of the lane is unsettled.
+func (ln *lane) isEmpty() bool {
+	return ln.current == nil && len(ln.placed) == 0 && len(ln.waiting) == 0 && len(ln.reruns) == 0 && ln.refusals == 0
 }
 
-// next starts a message, refusals first. It returns nil if none may start.
-func (l *lanes) next(now time.Time) *entry {
-	if e := l.nextRefused(); e != nil {
+// startNext starts an entry and returns it, or nil if none can start. Refusals start first.
+func (l *lanes) startNext(now time.Time) *entry {
+	if e := l.startRefusal(); e != nil {
 		return e
 	}
 	for len(l.ready) > 0 {
 		ln := l.ready[0]
 		l.ready = l.ready[1:]
-		ln.queued = false
-		if !l.startable(ln) {
+		ln.listed = false
+		if !l.canStart(ln) {
 			continue
 		}
 		e := ln.waiting[0]
 		ln.waiting[0] = nil
 		ln.waiting = ln.waiting[1:]
 		l.waiting--
-		if e.void() {
-			l.void = append(l.void, e)
-			l.schedule(ln)
+		if e.isVoid() {
+			l.dropped = append(l.dropped, e)
+			l.scheduleLane(ln)
 			continue
 		}
 		if len(ln.placed) == 0 {
 			ln.movedAt = now
 		}
-		e.state = holding
-		ln.holder = e
+		e.state = stateCurrent
+		ln.current = e
 		l.running++
 		return e
 	}
 	return nil
 }
 
-// nextRefused starts a refusal. It returns nil if there is none.
-func (l *lanes) nextRefused() *entry {
+// startRefusal starts a refused entry and returns it, or nil if there is none.
+func (l *lanes) startRefusal() *entry {
 	for len(l.refused) > 0 {
 		e := l.refused[0]
 		l.refused = l.refused[1:]
-		if !e.void() {
+		if !e.isVoid() {
 			l.running++
 			return e
 		}
-		l.void = append(l.void, e)
-		e.lane.aside--
-		l.schedule(e.lane)
+		l.dropped = append(l.dropped, e)
+		e.lane.refusals--
+		l.scheduleLane(e.lane)
 	}
 	return nil
 }
 
-// place gives the lane free: the entry has its place in the handler's order.
-func (l *lanes) place(e *entry) {
-	if e.state != holding {
+// markPlaced records that the entry has its place in the handler's order. The next entry of the
+// lane may start.
+func (l *lanes) markPlaced(e *entry) {
+	if e.state != stateCurrent {
 		return
 	}
-	e.state = placed
-	e.lane.holder = nil
+	e.state = statePlaced
+	e.lane.current = nil
 	e.lane.placed = append(e.lane.placed, e)
-	l.schedule(e.lane)
+	l.scheduleLane(e.lane)
 }
 
-// settle ends a run. With again the entry goes back to be run once more, in arrival order.
-func (l *lanes) settle(e *entry, again bool, now time.Time) {
+// endRun records that the run of an entry has ended. With again the entry waits for another run.
+func (l *lanes) endRun(e *entry, again bool, now time.Time) {
 	ln := e.lane
 	switch e.state {
-	case holding:
-		ln.holder, ln.movedAt = nil, now
-	case placed:
+	case stateCurrent:
+		ln.current, ln.movedAt = nil, now
+	case statePlaced:
 		ln.movedAt = now
 		if i := slices.Index(ln.placed, e); i >= 0 {
 			ln.placed = slices.Delete(ln.placed, i, i+1)
 		}
-	case refusing:
-		ln.aside--
+	case stateRefused:
+		ln.refusals--
 	default:
 		return
 	}
 	l.running--
 	e.publishing = false
 	if again {
-		e.state = waiting
+		e.state = stateWaiting
 		e.reason = ""
-		ln.nacked = append(ln.nacked, e)
+		ln.reruns = append(ln.reruns, e)
 	} else {
-		e.state = settled
+		e.state = stateSettled
 	}
-	l.schedule(ln)
+	l.scheduleLane(ln)
 }
 
-// refuse takes the lane's unstarted entries for which it is time out of their turn.
-func (l *lanes) refuse(ln *lane, reason handlers.Reason, time func(*entry) bool) {
+// refuseWaiting refuses the waiting entries of a lane that match.
+func (l *lanes) refuseWaiting(ln *lane, reason handlers.Reason, match func(*entry) bool) {
 	ln.waiting = slices.DeleteFunc(ln.waiting, func(e *entry) bool {
-		if !time(e) {
+		if !match(e) {
 			return false
 		}
-		e.state, e.reason = refusing, reason
+		e.state, e.reason = stateRefused, reason
 		l.refused = append(l.refused, e)
 		l.waiting--
-		ln.aside++
+		ln.refusals++
 		return true
 	})
 }
 
-// refuseAbove refuses all of a stalled lane's unstarted entries but the first ones.
+// refuseAbove refuses the waiting entries of a stalled lane, apart from the first keep of them.
 func (l *lanes) refuseAbove(ln *lane, keep int) {
-	l.refuse(ln, handlers.ReasonStalled, func(*entry) bool {
+	l.refuseWaiting(ln, handlers.ReasonStalled, func(*entry) bool {
 		keep--
 		return keep < 0
 	})
 }
 
-// stalled reports whether the lane's first message stands for too long. Waiting for a confirm is not the key's fault.
-func (ln *lane) stalled(now time.Time, stall time.Duration) bool {
-	head := ln.holder
+// isStalled reports whether the lane's first running entry hasn't moved for the time stall. An entry
+// that waits for a confirm doesn't stall its lane: the destination is slow, not the device.
+func (ln *lane) isStalled(now time.Time, stall time.Duration) bool {
+	head := ln.current
 	if len(ln.placed) > 0 {
 		head = ln.placed[0]
 	}
 	return head != nil && !head.publishing && now.Sub(ln.movedAt) >= stall
 }
 
-// patience is how long a lane's first message may stand. A lane that holds more than it may when it is stalled has little while the window
-// fills up: what it takes of it the other keys lack, and what stays unacked makes each of their acks dearer.
-func (l *lanes) patience(ln *lane) time.Duration {
+// stallTime returns after what time without movement a lane is stalled. It is a tenth of the
+// configured time for a lane with many entries while half of the window is in use. Such a lane takes
+// room in the window from other keys. Its unsettled messages also make the transport defer the acks
+// of other keys.
+func (l *lanes) stallTime(ln *lane) time.Duration {
 	if len(ln.waiting)+len(ln.placed) > 2*l.limit && l.waiting+l.running+len(l.refused) >= l.window/2 {
 		return l.stall / 10
 	}
 	return l.stall
 }
 
-// resume starts the stall times of all keys anew: they stood because the pipeline was paused.
-func (l *lanes) resume(now time.Time) {
+// restartStallTimes marks all lanes as moved now. The pause that has just ended stopped them, not
+// their devices.
+func (l *lanes) restartStallTimes(now time.Time) {
 	for _, ln := range l.byKey {
 		ln.movedAt = now
 	}
 }
 
-// sweep forgets unstarted entries whose delivery is void and refuses what stalled keys hold.
-func (l *lanes) sweep(now time.Time) {
-	held := 0
-	var stuck []*lane
+// sweepStalled drops waiting entries whose delivery is void, and refuses waiting entries of stalled
+// lanes. If stalled lanes take half of the window, it refuses all of these entries.
+func (l *lanes) sweepStalled(now time.Time) {
+	blocked := 0 // how many unsettled entries the stalled lanes have
+	var stalled []*lane
 	for _, ln := range l.byKey {
-		l.void = l.drop(ln, (*entry).void, l.void)
-		if !ln.key.held && ln.stalled(now, l.patience(ln)) {
-			stuck = append(stuck, ln)
-			held += len(ln.waiting) + len(ln.placed) + 1
+		l.dropped = l.dropFromLane(ln, (*entry).isVoid, l.dropped)
+		if !ln.key.released && ln.isStalled(now, l.stallTime(ln)) {
+			stalled = append(stalled, ln)
+			blocked += len(ln.waiting) + len(ln.placed) + 1
 		}
-		l.schedule(ln)
+		l.scheduleLane(ln)
 	}
 	if !l.refusable {
 		return
 	}
 	keep := l.limit
-	if held >= max(l.window/2, 1) {
+	if blocked >= max(l.window/2, 1) {
 		keep = 0
 	}
-	for _, ln := range stuck {
+	for _, ln := range stalled {
 		l.refuseAbove(ln, keep)
 	}
 }
 
-// overdue refuses unstarted entries that are older than the ack deadline, and reports whether there are some that the handler can't
-// refuse.
-func (l *lanes) overdue(now time.Time) bool {
-	old := func(e *entry) bool { return e.overdue(now, l.deadline) }
+// refuseOverdue refuses the waiting entries that are past the ack deadline. It reports whether there
+// are some that it can't refuse: reruns, or all if the handler can't refuse messages.
+func (l *lanes) refuseOverdue(now time.Time) bool {
+	old := func(e *entry) bool { return e.isOverdue(now, l.deadline) }
 	late := false
 	for _, ln := range l.byKey {
-		late = late || slices.ContainsFunc(ln.nacked, old)
+		late = late || slices.ContainsFunc(ln.reruns, old)
 		if l.refusable {
-			l.refuse(ln, handlers.ReasonAckDeadline, old)
+			l.refuseWaiting(ln, handlers.ReasonAckDeadline, old)
 		} else {
 			late = late || slices.ContainsFunc(ln.waiting, old)
 		}
@@ -362,59 +409,61 @@ func (l *lanes) overdue(now time.Time) bool {
 	return late
 }
 
-// overdue reports whether the entry's delivery stands unsettled for longer than the ack deadline.
-func (e *entry) overdue(now time.Time, deadline time.Duration) bool {
-	return !e.kept && delivered(e) && now.Sub(e.arrived) >= deadline && !e.void()
+// isOverdue reports whether the entry's delivery is unsettled for longer than the ack deadline.
+func (e *entry) isOverdue(now time.Time, deadline time.Duration) bool {
+	return !e.keptRun && fromSource(e) && now.Sub(e.arrived) >= deadline && !e.isVoid()
 }
 
-// each calls f for every entry that isn't settled.
-func (l *lanes) each(f func(*entry)) {
-	look := func(all ...*entry) {
+// eachUnsettled calls f for every entry in the lanes. Refused entries that have started aren't among
+// them.
+func (l *lanes) eachUnsettled(f func(*entry)) {
+	visit := func(all ...*entry) {
 		for _, e := range all {
 			if e != nil {
 				f(e)
 			}
 		}
 	}
-	look(l.refused...)
+	visit(l.refused...)
 	for _, ln := range l.byKey {
-		look(ln.holder)
-		look(ln.waiting...)
-		look(ln.placed...)
-		look(ln.nacked...)
+		visit(ln.current)
+		visit(ln.waiting...)
+		visit(ln.placed...)
+		visit(ln.reruns...)
 	}
 }
 
-// unstarted reports whether anything is still to be started.
-func (l *lanes) unstarted() bool {
+// hasUnstarted reports whether there is an entry that hasn't started, or runs again.
+func (l *lanes) hasUnstarted() bool {
 	for _, ln := range l.byKey {
-		if len(ln.nacked) > 0 {
+		if len(ln.reruns) > 0 {
 			return true
 		}
 	}
 	return l.waiting > 0 || len(l.refused) > 0
 }
 
-// forget drops unstarted entries and returns them: all at a stop, those of the source when its channel is given back.
-func (l *lanes) forget(gone func(*entry) bool) []*entry {
+// dropUnstarted drops the entries that haven't started and match, and returns them.
+func (l *lanes) dropUnstarted(match func(*entry) bool) []*entry {
 	var dropped []*entry
 	l.refused = slices.DeleteFunc(l.refused, func(e *entry) bool {
-		if !gone(e) {
+		if !match(e) {
 			return false
 		}
-		e.lane.aside--
+		e.lane.refusals--
 		dropped = append(dropped, e)
 		return true
 	})
 	for _, ln := range l.byKey {
-		dropped = l.drop(ln, gone, dropped)
-		l.schedule(ln)
+		dropped = l.dropFromLane(ln, match, dropped)
+		l.scheduleLane(ln)
 	}
 	return dropped
 }
 
-// drop takes the unstarted entries that match out of a lane, and appends them to dropped.
-func (l *lanes) drop(ln *lane, match func(*entry) bool, dropped []*entry) []*entry {
+// dropFromLane drops the waiting entries and reruns of a lane that match. It returns dropped with
+// them appended.
+func (l *lanes) dropFromLane(ln *lane, match func(*entry) bool, dropped []*entry) []*entry {
 	matches := func(e *entry) bool {
 		if !match(e) {
 			return false
@@ -423,17 +472,19 @@ func (l *lanes) drop(ln *lane, match func(*entry) bool, dropped []*entry) []*ent
 		return true
 	}
 	before := len(ln.waiting)
-	ln.waiting, ln.nacked = slices.DeleteFunc(ln.waiting, matches), slices.DeleteFunc(ln.nacked, matches)
+	ln.waiting, ln.reruns = slices.DeleteFunc(ln.waiting, matches), slices.DeleteFunc(ln.reruns, matches)
 	l.waiting -= before - len(ln.waiting)
 	return dropped
 }
 
-// everything and delivered say which entries are dropped: all, or those that the source
-// redelivers.
-func everything(*entry) bool  { return true }
-func delivered(e *entry) bool { return e.resumed == nil && !e.abandoned }
+// anyEntry matches every entry.
+func anyEntry(*entry) bool { return true }
 
-// logger names the message in what is logged: by its id, or by msg's UUID if nobody gave it one, and by the trace it belongs to.
+// fromSource matches entries whose delivery the source made. Other entries are from the ledger.
+func fromSource(e *entry) bool { return e.released == nil && !e.abandoned }
+
+// logger returns a logger that adds the message's id and trace to each line. A message without an
+// id is logged with its UUID.
 func (e *entry) logger(log *slog.Logger, msg *message.Message) *slog.Logger {
 	log = transports.Traced(log, msg.Metadata)
 	if e.desc.ID != "" {
@@ -442,5 +493,6 @@ func (e *entry) logger(log *slog.Logger, msg *message.Message) *slog.Logger {
 	return log.With("uuid", msg.UUID)
 }
 
-// void reports whether the entry's delivery no longer exists.
-func (e *entry) void() bool { return e.delivery.Context.Err() != nil }
+// isVoid reports whether the entry's delivery is void: its channel is closed, so the source
+// redelivers the message and ignores how this delivery is settled.
+func (e *entry) isVoid() bool { return e.delivery.Context.Err() != nil }

@@ -42,12 +42,12 @@ func TestLanesModel(t *testing.T) {
 				}
 				e := &entry{delivery: &transports.Delivery{Context: context.Background()}, desc: handlers.Description{Key: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "key")}}
 				e.desc.Priority = rapid.SampledFrom([]int{0, 0, 0, 1}).Draw(t, "priority")
-				l.add(e, false, now)
+				l.addEntry(e, false, now)
 				all = append(all, e)
 				state[e] = "waiting"
 			},
 			"start": func(t *rapid.T) {
-				e := l.next(now)
+				e := l.startNext(now)
 				if e == nil {
 					t.Skip("nothing to start")
 				}
@@ -79,7 +79,7 @@ func TestLanesModel(t *testing.T) {
 					t.Skip("none")
 				}
 				e := pick("place")
-				l.place(e)
+				l.markPlaced(e)
 				if e.reason == "" {
 					state[e] = "placed"
 				}
@@ -94,7 +94,7 @@ func TestLanesModel(t *testing.T) {
 				e := pick("settle")
 				remove(e)
 				again := rapid.Bool().Draw(t, "again")
-				l.settle(e, again, now)
+				l.endRun(e, again, now)
 				state[e] = "done"
 				if again {
 					state[e], reruns[e] = "waiting", true
@@ -102,8 +102,8 @@ func TestLanesModel(t *testing.T) {
 			},
 			"time": func(t *rapid.T) {
 				now = now.Add(time.Duration(rapid.IntRange(0, 7000).Draw(t, "ms")) * time.Millisecond)
-				l.sweep(now)
-				l.overdue(now)
+				l.sweepStalled(now)
+				l.refuseOverdue(now)
 			},
 			"": func(t *rapid.T) {
 				count := map[string]int{}
@@ -118,14 +118,14 @@ func TestLanesModel(t *testing.T) {
 		// Everything ends: settle what runs, start what waits, until nothing is left.
 		for range 1000 {
 			for _, e := range running {
-				l.settle(e, false, now)
+				l.endRun(e, false, now)
 				state[e] = "done"
 			}
 			running = nil
-			for e := l.next(now); e != nil; e = l.next(now) {
+			for e := l.startNext(now); e != nil; e = l.startNext(now) {
 				state[e] = "running"
 				running = append(running, e)
-				l.place(e)
+				l.markPlaced(e)
 			}
 			if len(running) == 0 {
 				break

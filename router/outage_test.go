@@ -60,7 +60,7 @@ func TestAPauseEndsThoughTheSubscriptionWasGivenBackWithoutAProbe(t *testing.T) 
 		pass(time.Minute)
 		h.in.send("b", "other")
 		pass(time.Minute)
-		if err := h.pipelines[0].intake.outage(); err != nil {
+		if err := h.pipelines[0].intake.pauseError(); err != nil {
 			t.Errorf("still paused: %v", err)
 		}
 		equal(t, "settled", sorted(h.in.settlements()), []string{"ack behind", "ack other", "ack slow"})
@@ -126,16 +126,16 @@ func TestARefusalIsNoProbe(t *testing.T) {
 		if got := h.in.settlements(); len(got) == 0 {
 			t.Error("nothing was refused")
 		}
-		if err := h.pipelines[0].intake.outage(); !errors.Is(err, errBroken) {
+		if err := h.pipelines[0].intake.pauseError(); !errors.Is(err, errBroken) {
 			t.Errorf("a refusal ended the pause: %v", err)
 		}
 		f.up.Store(true)
 		pass(time.Minute)
-		if err := h.pipelines[0].intake.outage(); err != nil {
+		if err := h.pipelines[0].intake.pauseError(); err != nil {
 			h.in.send("b", "2")
 			pass(time.Minute)
 		}
-		if err := h.pipelines[0].intake.outage(); err != nil {
+		if err := h.pipelines[0].intake.pauseError(); err != nil {
 			t.Errorf("still paused: %v", err)
 		}
 		h.stop()
@@ -226,11 +226,11 @@ func TestAPipelineOfCallersIsReadyAgainBeforeSomebodyCalls(t *testing.T) {
 		defer h.stop()
 		h.in.send("a", "1")
 		synctest.Wait()
-		if err := h.pipelines[0].intake.outage(); !errors.Is(err, errBroken) {
+		if err := h.pipelines[0].intake.pauseError(); !errors.Is(err, errBroken) {
 			t.Errorf("health says %v", err)
 		}
 		pass(time.Second)
-		if err := h.pipelines[0].intake.outage(); err != nil {
+		if err := h.pipelines[0].intake.pauseError(); err != nil {
 			t.Errorf("not ready, so nobody will call and find that it works: %v", err)
 		}
 	})
@@ -315,22 +315,22 @@ func TestTheAckDeadlineCountsForEveryDelivery(t *testing.T) {
 		return &entry{delivery: &transports.Delivery{Context: context.Background()}, desc: handlers.Description{Key: key}}
 	}
 	holder, undescribable, takenOver, young := entryOf("a"), entryOf(""), entryOf("a"), entryOf("a")
-	l.add(holder, false, now)
-	l.next(now)
-	l.add(young, false, now.Add(50*time.Second))
-	l.add(takenOver, false, now) // arrived before the one in front of it
-	l.add(undescribable, true, now)
-	if l.overdue(now.Add(time.Minute)) {
+	l.addEntry(holder, false, now)
+	l.startNext(now)
+	l.addEntry(young, false, now.Add(50*time.Second))
+	l.addEntry(takenOver, false, now) // arrived before the one in front of it
+	l.addEntry(undescribable, true, now)
+	if l.refuseOverdue(now.Add(time.Minute)) {
 		t.Error("there is nothing that can't be refused")
 	}
 	if takenOver.reason != handlers.ReasonAckDeadline || undescribable.reason != handlers.ReasonAckDeadline || young.reason != "" {
 		t.Errorf("refused: %q %q %q", takenOver.reason, undescribable.reason, young.reason)
 	}
-	if !holder.overdue(now.Add(time.Minute), l.deadline) {
+	if !holder.isOverdue(now.Add(time.Minute), l.deadline) {
 		t.Error("the started one isn't overdue")
 	}
-	l.settle(holder, true, now)
-	if e := l.next(now); e == nil || e.reason == "" {
+	l.endRun(holder, true, now)
+	if e := l.startNext(now); e == nil || e.reason == "" {
 		t.Error("the refusals don't go first")
 	}
 }

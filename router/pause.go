@@ -29,14 +29,14 @@ type pause struct {
 	timer *time.Timer
 }
 
-func (p *pause) on() bool { return p.state.Down() }
+func (p *pause) isOn() bool { return p.state.Down() }
 
 // mayStart reports whether a message may start.
-func (p *pause) mayStart() bool { return !p.on() || p.due && p.probe == nil }
+func (p *pause) mayStart() bool { return !p.isOn() || p.due && p.probe == nil }
 
 // begin starts the outage, or goes on with it after a failed probe.
-func (p *pause) begin(cause error, probed bool, due func()) {
-	first := !p.on()
+func (p *pause) beginOrProlong(cause error, probed bool, due func()) {
+	first := !p.isOn()
 	if first {
 		p.wait = pauses.New(firstProbe, p.longest)
 	}
@@ -48,7 +48,7 @@ func (p *pause) begin(cause error, probed bool, due func()) {
 }
 
 // end ends the outage, which the log is told unless nothing worked.
-func (p *pause) end(works bool) {
+func (p *pause) endPause(works bool) {
 	if works {
 		p.state.Report(nil)
 	}

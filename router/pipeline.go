@@ -36,16 +36,16 @@ type pipeline struct {
 	refuser handlers.Refuser
 	handle  message.HandlerFunc
 	// chain is what each message goes through: recovery, the middleware list, the handler. It may be swapped.
-	chain     atomic.Pointer[message.HandlerFunc]
-	intake    *intake
-	sourced   atomic.Pointer[intake] // the same, for the handler, which is built before it
-	out       *publisher
-	watermill *message.Router
-	log       *slog.Logger
-	metrics   *pipelineMetrics
-	tracing   *pipelineTracing
-	closers   []io.Closer
-	gather    *gather
+	chain       atomic.Pointer[message.HandlerFunc]
+	intake      *intake
+	builtIntake atomic.Pointer[intake] // the same, for the handler, which is built before it
+	out         *publisher
+	watermill   *message.Router
+	log         *slog.Logger
+	metrics     *pipelineMetrics
+	tracing     *pipelineTracing
+	closers     []io.Closer
+	gather      *gather
 	// redactText is Config.Redact.
 	redactText func(string) string
 	// life ends at the stop's deadline.
@@ -76,36 +76,36 @@ func newPipeline(c Pipeline, h *Host) (*pipeline, error) {
 		return nil, fmt.Errorf("from %s: %w", c.From, err)
 	}
 	p.out = &publisher{
-		pipeline: c.Name, to: c.To, transports: h.running(), log: p.log, metrics: p.metrics, tracing: p.tracing, life: p.life,
+		pipeline: c.Name, to: c.To, transports: h.transportsByName(), log: p.log, metrics: p.metrics, tracing: p.tracing, life: p.life,
 		destinations: map[transports.TopicRef]*destination{},
 	}
 	if c.To != "" {
-		if _, err := p.out.resolve(c.To); err != nil {
+		if _, err := p.out.resolveDestination(c.To); err != nil {
 			return nil, err
 		}
 	}
 	if err := p.buildHandler(h); err != nil {
 		return nil, err
 	}
-	describe, err := describer(p.handler, c.Key)
+	describe, err := newDescribe(p.handler, c.Key)
 	if err != nil {
 		return nil, err
 	}
 	p.intake = newIntake(&intake{
-		topic: topic, source: traits, describe: p.recoverDescribe(describe), refuse: p.refuse, accepts: p.out.accepts,
+		topic: topic, source: traits, describe: p.recoverDescribe(describe), refuse: p.refuse, refusalReason: p.out.refusalReason,
 		open: func(present func(bool)) (transports.Subscriber, error) {
 			return p.source.Subscriber(transports.Consumer{Pipeline: c.Name, Competing: c.Competing, Present: present})
 		},
 		log: p.log, metrics: p.metrics, tracing: p.tracing, life: p.life, inFlight: h.config.Memory.InFlight,
 	}, newLanes(traits.Window, c.Lanes, p.refuser != nil))
-	p.sourced.Store(p.intake)
+	p.builtIntake.Store(p.intake)
 	p.intake.answerer, _ = p.source.(transports.Answerer)
 	if err := p.buildChain(h, topic); err != nil {
 		return nil, err
 	}
 	if holder, ok := p.handler.(handlers.Holder); ok && p.intake.abandoned != nil && h.config.Ledger.Durable() {
 		p.intake.holds = newHolds(&holds{
-			pipeline: c.Name, ledger: h.config.Ledger, handler: holder, inject: p.intake.resume, log: p.log, now: h.config.Now, gauge: p.metrics.held,
+			pipeline: c.Name, ledger: h.config.Ledger, handler: holder, inject: p.intake.addReleased, log: p.log, now: h.config.Now, gauge: p.metrics.held,
 			closed: p.intake.closed, life: p.life,
 		}, max(traits.Window/2, 1), p.intake.lanes.limit)
 	}
@@ -117,9 +117,9 @@ func (p *pipeline) buildHandler(h *Host) error {
 	built, err := c.Config.New(handlers.Env{
 		Pipeline: p.config.Name, Host: h.config.Name, Logger: p.log.With("handler", c.Type), Now: h.config.Now,
 		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"pipeline": p.config.Name}, h.config.Registerer),
-		Tracer:     h.config.Tracer, Publisher: p.out.lend, Devices: h.devices,
+		Tracer:     h.config.Tracer, Publisher: p.out.pluginPublisher, Devices: h.devicesOf,
 		Inventory: func(ref handlers.DevicesRef) device.Inventory { return h.inventory[ref] }, DeadLetters: h.config.DeadLetters,
-		HTTP: h.config.HTTP, Source: p.stands,
+		HTTP: h.config.HTTP, Source: p.sourceState,
 	})
 	if err != nil {
 		return fmt.Errorf("building handler %s: %w", c.Type, err)
@@ -130,29 +130,29 @@ func (p *pipeline) buildHandler(h *Host) error {
 		p.gather = newGather(p.life, b, p.config.Batch)
 		p.handle = p.gather.Handle
 	}
-	p.closes(built)
+	p.addCloser(built)
 	return nil
 }
 
 // stands tells the handler how the source stands; it may ask before there is one.
-func (p *pipeline) stands() handlers.Source {
-	in := p.sourced.Load()
+func (p *pipeline) sourceState() handlers.Source {
+	in := p.builtIntake.Load()
 	if in == nil {
 		return handlers.Source{}
 	}
-	return in.stands(time.Now())
+	return in.sourceState(time.Now())
 }
 
 // buildChain makes the chain, and the Watermill Router that runs it for each message. Watermill gets no publisher: what is
 // produced is published and the delivery settled in the goroutine that Watermill starts for a message.
 func (p *pipeline) buildChain(h *Host, topic string) error {
-	wraps := []message.HandlerMiddleware{p.recover}
+	wraps := []message.HandlerMiddleware{p.recoverPanic}
 	for _, m := range p.config.Middleware {
 		built, err := m.Config.New(middleware.Env{
 			Pipeline: p.config.Name, Name: m.Name, From: p.config.From, Handler: p.config.Handler.Type,
 			Logger: p.log.With("middleware", m.Name), Now: h.config.Now,
 			Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"pipeline": p.config.Name}, h.config.Registerer),
-			Publisher:  p.out.lend, Ledger: h.config.Ledger, Presence: p.intake.presence.elapsed,
+			Publisher:  p.out.pluginPublisher, Ledger: h.config.Ledger, Presence: p.intake.presence.elapsed,
 		})
 		if err != nil {
 			return fmt.Errorf("building middleware %s: %w", m.Name, err)
@@ -161,10 +161,10 @@ func (p *pipeline) buildChain(h *Host, topic string) error {
 			p.intake.abandoned = newAbandoned(p.config.Name, h.config.Ledger, r.BegunTimeout())
 		}
 		wraps = append(wraps, built.Wrap)
-		p.closes(built)
+		p.addCloser(built)
 	}
-	chain := message.HandlerFunc(p.invoke)
-	for _, wrap := range slices.Backward(append(wraps, p.tracing.calls, p.recover)) {
+	chain := message.HandlerFunc(p.callHandler)
+	for _, wrap := range slices.Backward(append(wraps, p.tracing.traceCalls, p.recoverPanic)) {
 		chain = wrap(chain)
 	}
 	p.chain.Store(&chain)
@@ -177,21 +177,21 @@ func (p *pipeline) buildChain(h *Host, topic string) error {
 	return nil
 }
 
-func (p *pipeline) closes(part any) {
+func (p *pipeline) addCloser(part any) {
 	if c, ok := part.(io.Closer); ok {
 		p.closers = append(p.closers, c)
 	}
 }
 
 // invoke is the chain's innermost: the handler, or its refusal of a message that is out of turn.
-func (p *pipeline) invoke(msg *message.Message) ([]*message.Message, error) {
+func (p *pipeline) callHandler(msg *message.Message) ([]*message.Message, error) {
 	if r := runOf(msg); r.entry.reason != "" {
 		p.metrics.refused.Inc()
 		return p.refuse(msg, r.entry.reason)
 	}
 	msgs, err := p.handle(msg)
 	if err == nil {
-		err = p.out.known(msgs)
+		err = p.out.checkDestinations(msgs)
 	}
 	return msgs, err
 }
@@ -200,7 +200,7 @@ func (p *pipeline) refuse(msg *message.Message, reason handlers.Reason) ([]*mess
 	if p.refuser == nil {
 		return nil, handlers.Permanent(errors.New(string(reason)))
 	}
-	return p.recover(func(msg *message.Message) ([]*message.Message, error) {
+	return p.recoverPanic(func(msg *message.Message) ([]*message.Message, error) {
 		return p.refuser.Refuse(msg.Context(), msg, reason)
 	})(msg)
 }
@@ -214,14 +214,14 @@ func (p *pipeline) process(msg *message.Message) ([]*message.Message, error) {
 	defer func() {
 		if v := recover(); v != nil {
 			done = false
-			r.finish(unavailable, nil, handlers.Unavailable(p.panicked("publishing what came of", msg, v)))
+			r.recordEnd(unavailable, nil, handlers.Unavailable(p.logPanic("publishing what came of", msg, v)))
 		}
-		p.intake.settle(r, done)
+		p.intake.settleRun(r, done)
 	}()
 	p.intake.startMore()
-	p.tracing.begin(r, msg)
+	p.tracing.beginRun(r, msg)
 	r.base = msg.Context()
-	done = p.run(msg, r)
+	done = p.runChain(msg, r)
 	return nil, nil
 }
 
@@ -234,17 +234,17 @@ type stackRoom [5 << 10]byte
 //go:noinline
 func growStack() {
 	var r stackRoom
-	r.touch()
+	r.occupy()
 }
 
 //go:noinline
-func (*stackRoom) touch() {}
+func (*stackRoom) occupy() {}
 
 // run takes a message through the chain, and publishes what it produced. done says that the message needs no other run.
-func (p *pipeline) run(msg *message.Message, r *run) (done bool) {
+func (p *pipeline) runChain(msg *message.Message, r *run) (done bool) {
 	// The pipeline's life ends a moment before cancelRuns ends its runs'.
 	if err := cmp.Or(context.Cause(r.life), context.Cause(p.life)); err != nil {
-		r.finish(cancelled, nil, err)
+		r.recordEnd(cancelled, nil, err)
 		return false
 	}
 	begun := time.Now()
@@ -258,36 +258,36 @@ func (p *pipeline) run(msg *message.Message, r *run) (done bool) {
 	}
 	switch {
 	case !p.intake.beginPublishing(r, msgs):
-		r.finish(cancelled, nil, context.Cause(r.life))
+		r.recordEnd(cancelled, nil, context.Cause(r.life))
 		return false
 	case err != nil:
-		return p.fail(msg, r, err) && r.confirm()
+		return p.finishWithError(msg, r, err) && r.runConfirmedHooks()
 	}
-	p.prepare(msg, msgs, r)
-	r.finish(handled, msgs, nil)
-	return p.out.publish(r, msgs) == nil && r.confirm()
+	p.prepareOutputs(msg, msgs, r)
+	r.recordEnd(handled, msgs, nil)
+	return p.out.publish(r, msgs) == nil && r.runConfirmedHooks()
 }
 
 // fail decides what an error that left the chain means. done is false if the message is to be run again.
-func (p *pipeline) fail(msg *message.Message, r *run, err error) (done bool) {
+func (p *pipeline) finishWithError(msg *message.Message, r *run, err error) (done bool) {
 	kind := handlers.KindOf(err)
 	switch {
 	case kind == handlers.KindDrop:
 		r.entry.logger(p.log, msg).Debug("message dropped on purpose", "err", err)
 	case kind == handlers.KindUnavailable || !p.config.DropErrors:
-		r.finish(unavailable, nil, handlers.Unavailable(err))
-		return p.intake.source.Impatient && delivered(r.entry)
+		r.recordEnd(unavailable, nil, handlers.Unavailable(err))
+		return p.intake.source.Impatient && fromSource(r.entry)
 	default:
 		p.metrics.errors.Inc()
 		r.entry.logger(p.log, msg).Warn("message dropped", "kind", kind, "err", err)
 	}
 	p.metrics.dropped.Inc()
-	r.finish(handled, nil, err)
+	r.recordEnd(handled, nil, err)
 	return true
 }
 
 // prepare gives produced messages what they inherit, and a context that outlives the run.
-func (p *pipeline) prepare(in *message.Message, out []*message.Message, r *run) {
+func (p *pipeline) prepareOutputs(in *message.Message, out []*message.Message, r *run) {
 	for _, msg := range out {
 		for _, key := range [...]string{transports.CorrelationID, transports.TraceParent, transports.TraceState} {
 			if value := in.Metadata[key]; value != "" && msg.Metadata[key] == "" {
@@ -297,7 +297,7 @@ func (p *pipeline) prepare(in *message.Message, out []*message.Message, r *run) 
 				msg.Metadata[key] = value
 			}
 		}
-		ctx := r.publishing()
+		ctx := r.publishContext()
 		if x := transports.ExtraOf(msg.Context()); x.Headers != nil || x.Destination != "" {
 			ctx = transports.WithExtra(ctx, &transports.Extra{Headers: x.Headers, Destination: x.Destination})
 		}
@@ -311,25 +311,25 @@ type panicError struct{ value any }
 func (e panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
 // panicked logs a panic with its stack, and returns it as an error.
-func (p *pipeline) panicked(doing string, msg *message.Message, v any) error {
+func (p *pipeline) logPanic(doing string, msg *message.Message, v any) error {
 	transports.Traced(p.log, msg.Metadata).Error("panic while "+doing+" a message", "uuid", msg.UUID, "panic", v, "stack", string(debug.Stack()))
 	return panicError{v}
 }
 
 // recover turns panics into errors, and takes secrets out of the texts of errors.
-func (p *pipeline) recover(next message.HandlerFunc) message.HandlerFunc {
+func (p *pipeline) recoverPanic(next message.HandlerFunc) message.HandlerFunc {
 	return func(msg *message.Message) (msgs []*message.Message, err error) {
 		defer func() {
 			if v := recover(); v != nil {
-				msgs, err = nil, p.panicked("handling", msg, v)
+				msgs, err = nil, p.logPanic("handling", msg, v)
 			}
-			err = p.redact(err)
+			err = p.redactError(err)
 		}()
 		return next(msg)
 	}
 }
 
-func (p *pipeline) redact(err error) error {
+func (p *pipeline) redactError(err error) error {
 	if err == nil || p.redactText == nil {
 		return err
 	}
@@ -354,7 +354,7 @@ func (p *pipeline) recoverDescribe(describe func(*message.Message) (handlers.Des
 	return func(msg *message.Message) (d handlers.Description, err error) {
 		defer func() {
 			if v := recover(); v != nil {
-				d, err = handlers.Description{}, p.panicked("describing", msg, v)
+				d, err = handlers.Description{}, p.logPanic("describing", msg, v)
 			}
 		}()
 		return describe(msg)
@@ -379,13 +379,13 @@ func (p *pipeline) start(ctx context.Context) error {
 }
 
 // handling says why messages can't be handled at the moment, nil if they can or if that isn't known.
-func (p *pipeline) handling() error {
+func (p *pipeline) handlingError() error {
 	if r, ok := p.handler.(handlers.Reporter); ok {
 		if err := r.Health(); err != nil {
 			return err
 		}
 	}
-	return p.intake.outage()
+	return p.intake.pauseError()
 }
 
 // quiesce takes no more from outside; a source that is fed from inside the host is emptied first.
@@ -404,9 +404,9 @@ func (p *pipeline) close(ctx context.Context) error {
 	p.intake.stop()
 	cancelled, cancel := context.WithTimeout(ctx, cancelGrace)
 	defer cancel()
-	await(cancelled, p.intake.drained)
+	waitFor(cancelled, p.intake.drained)
 	closed := make(chan error, 1)
-	go func() { closed <- p.shut() }()
+	go func() { closed <- p.closeParts() }()
 	var err error
 	select {
 	case err = <-closed:
@@ -420,7 +420,7 @@ func (p *pipeline) close(ctx context.Context) error {
 }
 
 // shut closes what the pipeline is made of, and returns when all of it has ended.
-func (p *pipeline) shut() error {
+func (p *pipeline) closeParts() error {
 	// Watermill may leave the subscriber open of a router that is closed as soon as it runs.
 	err := p.intake.Close()
 	if p.started {

@@ -185,7 +185,7 @@ func TestUnavailablePausesProbesAndRunsInArrivalOrder(t *testing.T) {
 		}
 		synctest.Wait()
 		before := calls
-		if err := h.pipelines[0].intake.outage(); !errors.Is(err, errBroken) {
+		if err := h.pipelines[0].intake.pauseError(); !errors.Is(err, errBroken) {
 			t.Fatalf("health says %v", err)
 		}
 		pass(30 * time.Second)
@@ -197,7 +197,7 @@ func TestUnavailablePausesProbesAndRunsInArrivalOrder(t *testing.T) {
 		mu.Unlock()
 		pass(lastProbe)
 		equal(t, "ran", ran, []string{"0", "1", "2", "3", "4", "5", "6", "7"})
-		if err := h.pipelines[0].intake.outage(); err != nil {
+		if err := h.pipelines[0].intake.pauseError(); err != nil {
 			t.Errorf("still %v", err)
 		}
 		if got := h.in.settlements(); len(got) != 8 || slices.ContainsFunc(got, func(s string) bool { return !strings.HasPrefix(s, "ack") }) {
@@ -375,7 +375,7 @@ func TestAnImpatientSourceIsAnsweredUnavailable(t *testing.T) {
 		if o := ask(); o.Code != 200 {
 			t.Errorf("outcome after the outage %+v", o)
 		}
-		if err := h.pipelines[0].intake.outage(); err != nil {
+		if err := h.pipelines[0].intake.pauseError(); err != nil {
 			t.Errorf("still paused: %v", err)
 		}
 	})

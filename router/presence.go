@@ -19,7 +19,7 @@ type presence struct {
 }
 
 // open returns what the next subscriber reports its presence to.
-func (p *presence) open() (report func(present bool)) {
+func (p *presence) openSubscriber() (report func(present bool)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.subscribers++
@@ -35,7 +35,7 @@ func (p *presence) open() (report func(present bool)) {
 }
 
 // close ends the last subscriber's time.
-func (p *presence) close() {
+func (p *presence) closeSubscriber() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.advance()
@@ -61,17 +61,17 @@ func (p *presence) advance() {
 }
 
 // stands is how the source stands.
-func (in *intake) stands(now time.Time) handlers.Source {
+func (in *intake) sourceState(now time.Time) handlers.Source {
 	s := handlers.Source{Present: in.presence.elapsed()}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	s.Oldest, s.Full = in.lanes.unsettled(now)
+	s.Oldest, s.Full = in.lanes.oldestUnsettled(now)
 	return s
 }
 
 // unsettled returns the age of the oldest entry, and whether the window is full of them.
-func (l *lanes) unsettled(now time.Time) (oldest time.Duration, full bool) {
+func (l *lanes) oldestUnsettled(now time.Time) (oldest time.Duration, full bool) {
 	n := 0
-	l.each(func(e *entry) { n, oldest = n+1, max(oldest, now.Sub(e.arrived)) })
+	l.eachUnsettled(func(e *entry) { n, oldest = n+1, max(oldest, now.Sub(e.arrived)) })
 	return oldest, l.window > 0 && n >= l.window
 }

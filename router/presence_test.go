@@ -19,14 +19,14 @@ func TestPresenceStandsStillWithoutAConsumer(t *testing.T) {
 			}
 		}
 		want(0)
-		first := p.open()
+		first := p.openSubscriber()
 		first(true)
 		time.Sleep(time.Second)
 		want(time.Second)
-		p.close()
+		p.closeSubscriber()
 		time.Sleep(time.Hour)
 		want(time.Second)
-		second := p.open()
+		second := p.openSubscriber()
 		second(true)
 		first(false) // it is closed
 		time.Sleep(time.Minute)
@@ -37,7 +37,7 @@ func TestPresenceStandsStillWithoutAConsumer(t *testing.T) {
 		second(true)
 		time.Sleep(time.Minute)
 		want(2*time.Minute + time.Second)
-		p.close()
+		p.closeSubscriber()
 		second(true)
 		time.Sleep(time.Hour)
 		want(2*time.Minute + time.Second)
@@ -48,17 +48,17 @@ func TestASourceStands(t *testing.T) {
 	now := time.Now()
 	in := newIntake(&intake{}, newLanes(2, Lanes{}, false))
 	in.presence.counted = time.Minute
-	if s := in.stands(now); s.Present != time.Minute || s.Oldest != 0 || s.Full {
+	if s := in.sourceState(now); s.Present != time.Minute || s.Oldest != 0 || s.Full {
 		t.Errorf("with nothing to do: %+v", s)
 	}
-	in.lanes.add(&entry{delivery: &transports.Delivery{Context: context.Background()}}, false, now)
-	started := in.lanes.next(now)
-	in.lanes.add(&entry{delivery: &transports.Delivery{Context: context.Background()}}, false, now.Add(time.Second))
-	if s := in.stands(now.Add(3 * time.Second)); s.Oldest != 3*time.Second || !s.Full {
+	in.lanes.addEntry(&entry{delivery: &transports.Delivery{Context: context.Background()}}, false, now)
+	started := in.lanes.startNext(now)
+	in.lanes.addEntry(&entry{delivery: &transports.Delivery{Context: context.Background()}}, false, now.Add(time.Second))
+	if s := in.sourceState(now.Add(3 * time.Second)); s.Oldest != 3*time.Second || !s.Full {
 		t.Errorf("with one that runs and one that waits: %+v", s)
 	}
-	in.lanes.settle(started, false, now)
-	if s := in.stands(now.Add(3 * time.Second)); s.Oldest != 2*time.Second || s.Full {
+	in.lanes.endRun(started, false, now)
+	if s := in.sourceState(now.Add(3 * time.Second)); s.Oldest != 2*time.Second || s.Full {
 		t.Errorf("with one that waits: %+v", s)
 	}
 }

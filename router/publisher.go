@@ -55,16 +55,16 @@ type destination struct {
 // more, or when a destination can never work.
 func (p *publisher) publish(r *run, msgs []*message.Message) error {
 	for len(msgs) > 0 {
-		ref := p.destination(msgs[0])
+		ref := p.destinationOf(msgs[0])
 		n := 1
-		for n < len(msgs) && p.destination(msgs[n]) == ref {
+		for n < len(msgs) && p.destinationOf(msgs[n]) == ref {
 			n++
 		}
 		if ref != "" {
 			if len(msgs) == 1 {
 				p.expectAnswer(r, ref, msgs[0])
 			}
-			if err := p.sendOf(r, ref, msgs[:n]); err != nil {
+			if err := p.sendOutputs(r, ref, msgs[:n]); err != nil {
 				return err
 			}
 		}
@@ -75,10 +75,10 @@ func (p *publisher) publish(r *run, msgs []*message.Message) error {
 
 // sendOf sends what a run produced for one destination. What can never be sent is dropped: the handler has done its work, and nothing
 // that comes later is to wait for it.
-func (p *publisher) sendOf(r *run, ref transports.TopicRef, msgs []*message.Message) error {
-	span := p.tracing.publish(r.base, ref, msgs)
-	err := p.send(r.publishing(), ref, msgs)
-	published(span, err)
+func (p *publisher) sendOutputs(r *run, ref transports.TopicRef, msgs []*message.Message) error {
+	span := p.tracing.beginPublish(r.base, ref, msgs)
+	err := p.sendUntilConfirmed(r.publishContext(), ref, msgs)
+	endPublish(span, err)
 	switch {
 	case err == nil:
 		r.outcome.Published = true
@@ -87,7 +87,7 @@ func (p *publisher) sendOf(r *run, ref transports.TopicRef, msgs []*message.Mess
 		return err
 	case len(msgs) > 1:
 		for _, msg := range msgs {
-			if err := p.sendOf(r, ref, []*message.Message{msg}); err != nil {
+			if err := p.sendOutputs(r, ref, []*message.Message{msg}); err != nil {
 				return err
 			}
 		}
@@ -96,12 +96,12 @@ func (p *publisher) sendOf(r *run, ref transports.TopicRef, msgs []*message.Mess
 		r.entry.logger(p.log, msgs[0]).Error("what a message produced can't be sent, and is lost", "err", err)
 		p.metrics.dropped.Inc()
 		err = handlers.Permanent(err)
-		r.outcome.Err, r.outcome.Code = err, code(err)
+		r.outcome.Err, r.outcome.Code = err, statusCode(err)
 		return nil
 	}
 }
 
-func (p *publisher) destination(msg *message.Message) transports.TopicRef {
+func (p *publisher) destinationOf(msg *message.Message) transports.TopicRef {
 	if ref := handlers.Destination(msg); ref != "" {
 		return ref
 	}
@@ -109,10 +109,10 @@ func (p *publisher) destination(msg *message.Message) transports.TopicRef {
 }
 
 // known returns a permanent error if a message's destination can never work.
-func (p *publisher) known(msgs []*message.Message) error {
+func (p *publisher) checkDestinations(msgs []*message.Message) error {
 	for _, msg := range msgs {
-		if ref := p.destination(msg); ref != "" {
-			if _, err := p.resolve(ref); err != nil {
+		if ref := p.destinationOf(msg); ref != "" {
+			if _, err := p.resolveDestination(ref); err != nil {
 				return handlers.Permanent(err)
 			}
 		}
@@ -121,7 +121,7 @@ func (p *publisher) known(msgs []*message.Message) error {
 }
 
 // attempt publishes once; a panic is a failed attempt.
-func (d *destination) attempt(msgs []*message.Message) (err error) {
+func (d *destination) attemptPublish(msgs []*message.Message) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("%w: %w", transports.ErrUndecided, panicError{v})
@@ -131,13 +131,13 @@ func (d *destination) attempt(msgs []*message.Message) (err error) {
 }
 
 // send publishes to one destination until it is confirmed or ctx ends.
-func (p *publisher) send(ctx context.Context, ref transports.TopicRef, msgs []*message.Message) error {
-	d, err := p.resolve(ref)
+func (p *publisher) sendUntilConfirmed(ctx context.Context, ref transports.TopicRef, msgs []*message.Message) error {
+	d, err := p.resolveDestination(ref)
 	if err != nil {
 		return err
 	}
 	for pauses := backoff.New(publishRetry, publishRetryMax); ; {
-		err := d.attempt(msgs)
+		err := d.attemptPublish(msgs)
 		if err == nil {
 			d.state.Report(nil)
 			p.metrics.published.Add(float64(len(msgs)))
@@ -159,7 +159,7 @@ func (p *publisher) expectAnswer(r *run, ref transports.TopicRef, msg *message.M
 	if r.wait <= 0 {
 		return
 	}
-	d, err := p.resolve(ref)
+	d, err := p.resolveDestination(ref)
 	if err != nil || d.answerer == nil {
 		return
 	}
@@ -180,7 +180,7 @@ func (p *publisher) expectAnswer(r *run, ref transports.TopicRef, msg *message.M
 }
 
 // resolve returns the destination that a reference names.
-func (p *publisher) resolve(ref transports.TopicRef) (*destination, error) {
+func (p *publisher) resolveDestination(ref transports.TopicRef) (*destination, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if d, ok := p.destinations[ref]; ok {
@@ -207,7 +207,7 @@ func (p *publisher) resolve(ref transports.TopicRef) (*destination, error) {
 }
 
 // feeds reports whether the pipeline publishes to a topic, as far as is known.
-func (p *publisher) feeds(ref transports.TopicRef) bool {
+func (p *publisher) publishesTo(ref transports.TopicRef) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_, ok := p.destinations[ref]
@@ -215,33 +215,33 @@ func (p *publisher) feeds(ref transports.TopicRef) bool {
 }
 
 // lend returns a publisher for messages that no input owns, bounded by their own contexts.
-func (p *publisher) lend(ref transports.TopicRef) (message.Publisher, error) {
-	if _, err := p.resolve(ref); err != nil {
+func (p *publisher) pluginPublisher(ref transports.TopicRef) (message.Publisher, error) {
+	if _, err := p.resolveDestination(ref); err != nil {
 		return nil, err
 	}
-	return &lent{p, ref}, nil
+	return &boundPublisher{p, ref}, nil
 }
 
-type lent struct {
+type boundPublisher struct {
 	*publisher
 	ref transports.TopicRef
 }
 
-func (l *lent) Publish(_ string, msgs ...*message.Message) error {
+func (l *boundPublisher) Publish(_ string, msgs ...*message.Message) error {
 	if len(msgs) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithCancelCause(msgs[0].Context())
 	defer cancel(nil)
 	defer context.AfterFunc(l.life, func() { cancel(context.Cause(l.life)) })()
-	span := l.tracing.publish(ctx, l.ref, msgs)
-	err := l.send(ctx, l.ref, msgs)
-	published(span, err)
+	span := l.tracing.beginPublish(ctx, l.ref, msgs)
+	err := l.sendUntilConfirmed(ctx, l.ref, msgs)
+	endPublish(span, err)
 	return err
 }
 
 // Close is the owner's to call.
-func (l *lent) Close() error { return nil }
+func (l *boundPublisher) Close() error { return nil }
 
 // Close ends the pipeline's use of its transports.
 func (p *publisher) Close() error {
@@ -269,7 +269,7 @@ func (p *publisher) outages() []error {
 }
 
 // accepts returns why what the pipeline produces would have to wait, or nil.
-func (p *publisher) accepts() error {
+func (p *publisher) refusalReason() error {
 	p.mu.Lock()
 	d := p.destinations[p.to]
 	p.mu.Unlock()

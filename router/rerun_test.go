@@ -179,7 +179,7 @@ func TestWhatDidNotStartIsToldAsThat(t *testing.T) {
 		}), callers)
 		told := make(chan *transports.Outcome, 2)
 		deliver := func(ctx context.Context) {
-			h.pipelines[0].intake.take(&transports.Delivery{
+			h.pipelines[0].intake.takeDelivery(&transports.Delivery{
 				Metadata: message.Metadata{transports.Device: "a"}, Context: ctx,
 				Settle: func(o *transports.Outcome) { told <- o },
 			})
@@ -275,7 +275,7 @@ func TestAPanicInSettle(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := newHarness(t, handlerFunc(echo))
 		defer h.stop()
-		h.pipelines[0].intake.take(&transports.Delivery{
+		h.pipelines[0].intake.takeDelivery(&transports.Delivery{
 			Metadata: message.Metadata{transports.Device: "a"}, Context: context.Background(),
 			Settle: func(*transports.Outcome) { panic("on purpose") },
 		})
@@ -292,22 +292,22 @@ func TestWhatIsDroppedIsDecided(t *testing.T) {
 		defer h.stop()
 		in := h.pipelines[0].intake
 		in.holds = &holds{wake: make(chan struct{}, 1), queues: newHeldQueues(10, 10)}
-		in.holds.queues.load(nil)
+		in.holds.queues.loadOwned(nil)
 		ctx, cut := context.WithCancelCause(context.Background())
 		e := &entry{
 			delivery: &transports.Delivery{Context: ctx, Settle: func(*transports.Outcome) {}}, desc: handlers.Description{Key: "a", ID: "1"},
 		}
 		in.mu.Lock()
-		in.lanes.add(e, false, time.Now())
-		in.lanes.next(time.Now())
+		in.lanes.addEntry(e, false, time.Now())
+		in.lanes.startNext(time.Now())
 		in.holds.queues.markUndecided(e, "a")
-		in.holds.queues.settle(e, false, true, time.Now())
-		in.lanes.settle(e, true, time.Now())
+		in.holds.queues.settleRun(e, false, true, time.Now())
+		in.lanes.endRun(e, true, time.Now())
 		in.mu.Unlock()
 		cut(transports.ErrVoid)
 		pass(time.Second)
 		copied := &entry{delivery: &transports.Delivery{Context: context.Background()}, desc: e.desc}
-		if wait, err := in.holds.queues.before(copied, "a"); wait != nil || err != nil || len(in.holds.queues.byAwaits) != 0 {
+		if wait, err := in.holds.queues.pendingOlder(copied, "a"); wait != nil || err != nil || len(in.holds.queues.byAwaits) != 0 {
 			t.Errorf("the copy waits: %v, %v; %d queues", wait != nil, err, len(in.holds.queues.byAwaits))
 		}
 		in.holds = nil

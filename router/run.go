@@ -38,14 +38,14 @@ type run struct {
 	verdict verdict
 	outcome transports.Outcome
 
-	mu        sync.Mutex
-	swallowed error
-	confirmed []func(context.Context) error
+	mu             sync.Mutex
+	swallowed      error
+	confirmedHooks []func(context.Context) error
 }
 
 // newRun prepares the entry's next execution.
 func newRun(in *intake, e *entry) *run {
-	r := &run{in: in, entry: e, trace: in.tracing.run(e), wait: e.delivery.Wait}
+	r := &run{in: in, entry: e, trace: in.tracing.newRunTrace(e), wait: e.delivery.Wait}
 	r.extra = transports.Extra{Headers: e.delivery.Headers, Scope: r}
 	r.outcome.ID = e.desc.ID
 	r.life, r.cancel = context.WithCancelCause(runValues{r})
@@ -67,7 +67,7 @@ func (v runValues) Value(key any) any {
 }
 
 // message returns the message that the chain gets: the one that was described, and for a rerun a new one.
-func (r *run) message() *message.Message {
+func (r *run) newMessage() *message.Message {
 	msg := r.entry.message
 	if r.entry.message = nil; msg == nil {
 		msg = r.entry.delivery.Message()
@@ -86,7 +86,7 @@ func (r *run) Description() handlers.Description { return r.entry.desc }
 
 func (r *run) Base() context.Context { return r.base }
 
-func (r *run) Enqueued() { r.in.enqueued(r.entry) }
+func (r *run) Enqueued() { r.in.markPlaced(r.entry) }
 
 func (r *run) Refuse(msg *message.Message, reason handlers.Reason) ([]*message.Message, error) {
 	return r.in.refuse(msg, reason)
@@ -101,22 +101,22 @@ func (r *run) Swallowed(err error) {
 func (r *run) OnConfirmed(f func(context.Context) error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.confirmed = append(r.confirmed, f)
+	r.confirmedHooks = append(r.confirmedHooks, f)
 }
 
 // finish records how the chain ended.
-func (r *run) finish(v verdict, msgs []*message.Message, err error) {
+func (r *run) recordEnd(v verdict, msgs []*message.Message, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.verdict = v
 	if err == nil {
 		err = r.swallowed
 	}
-	r.outcome.Messages, r.outcome.Err, r.outcome.Code = msgs, err, code(err)
+	r.outcome.Messages, r.outcome.Err, r.outcome.Code = msgs, err, statusCode(err)
 }
 
 // code is the HTTP status that an error's kind stands for.
-func code(err error) int {
+func statusCode(err error) int {
 	if err == nil {
 		return 200
 	}
@@ -133,7 +133,7 @@ func code(err error) int {
 }
 
 // publishing is the life of what the run produced: the pipeline's, unless nobody waits for it when its caller has gone.
-func (r *run) publishing() context.Context {
+func (r *run) publishContext() context.Context {
 	if r.in.source.Impatient {
 		return r.life
 	}
@@ -141,10 +141,10 @@ func (r *run) publishing() context.Context {
 }
 
 // confirm tells those who asked that every output is confirmed. It is false if one of them wants the message not to be settled.
-func (r *run) confirm() bool {
+func (r *run) runConfirmedHooks() bool {
 	r.mu.Lock()
-	calls := r.confirmed
-	r.confirmed = nil
+	calls := r.confirmedHooks
+	r.confirmedHooks = nil
 	r.mu.Unlock()
 	for _, f := range calls {
 		if f(r.in.life) != nil { // the message stays with its source, which delivers it again

@@ -27,10 +27,10 @@ func (in *intake) beginPublishing(r *run, outputs []*message.Message) bool {
 }
 
 // enqueued is handlers.Enqueued.
-func (in *intake) enqueued(e *entry) {
+func (in *intake) markPlaced(e *entry) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.lanes.place(e)
+	in.lanes.markPlaced(e)
 	if in.holds != nil {
 		in.holds.markPlaced(e)
 	}
@@ -39,7 +39,7 @@ func (in *intake) enqueued(e *entry) {
 
 // settle ends a run, and settles the delivery that its entry has by now. done says that the message needs no other run:
 // it was handled and all that it produced is confirmed, or it was given up for good.
-func (in *intake) settle(r *run, done bool) {
+func (in *intake) settleRun(r *run, done bool) {
 	over := r.life.Err() != nil
 	r.cancel(nil)
 	verdict, cause := r.verdict, r.outcome.Err
@@ -51,7 +51,7 @@ func (in *intake) settle(r *run, done bool) {
 		}
 	}
 	in.settleEntry(r, done, verdict, cause)
-	r.trace.end(r.outcome.Messages, verdict, cause)
+	r.trace.endRun(r.outcome.Messages, verdict, cause)
 }
 
 // settleEntry does what settle does under the lock.
@@ -59,10 +59,10 @@ func (in *intake) settleEntry(r *run, done bool, verdict verdict, cause error) {
 	e, now := r.entry, time.Now()
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.unwatch(e)
+	in.unwatchDelivery(e)
 	in.inFlight.Give(e.outputs)
 	e.outputs = 0
-	void := e.void()
+	void := e.isVoid()
 	again := !done && verdict == unavailable && !in.stopping && !void
 	if done {
 		in.metrics.acked.Inc()
@@ -73,24 +73,24 @@ func (in *intake) settleEntry(r *run, done bool, verdict verdict, cause error) {
 		e.arrived = now
 		in.orphans = append(in.orphans, e)
 	case done:
-		in.release(e)
-		in.end(e.delivery, &r.outcome)
+		in.releaseBytes(e)
+		in.settleDelivery(e.delivery, &r.outcome)
 	case !again:
-		in.release(e)
-		in.end(e.delivery, nil)
+		in.releaseBytes(e)
+		in.settleDelivery(e.delivery, nil)
 	}
 	delete(in.active, e)
 	if in.holds != nil {
-		in.holds.settle(e, done, again)
+		in.holds.settleRun(e, done, again)
 	}
-	in.lanes.settle(e, again, now)
-	in.pauseAfter(e, done, verdict, cause)
+	in.lanes.endRun(e, again, now)
+	in.updatePause(e, done, verdict, cause)
 	in.checkDrained()
 	in.startRuns()
 }
 
 // end settles a delivery. A panic in the transport is the transport's: to the host it is settled. The lock is held.
-func (in *intake) end(d *transports.Delivery, o *transports.Outcome) {
+func (in *intake) settleDelivery(d *transports.Delivery, o *transports.Outcome) {
 	defer func() {
 		if v := recover(); v != nil {
 			in.log.Error("panic while settling a delivery", "uuid", d.UUID, "panic", v, "stack", string(debug.Stack()))
@@ -100,27 +100,27 @@ func (in *intake) end(d *transports.Delivery, o *transports.Outcome) {
 }
 
 // giveUp settles an entry that doesn't start. A caller that can't wait is told why; other sources get the delivery back. The lock is held.
-func (in *intake) giveUp(e *entry, why error) {
+func (in *intake) rejectEntry(e *entry, why error) {
 	in.markDropped(e)
 	if !in.source.Impatient {
-		in.end(e.delivery, nil)
+		in.settleDelivery(e.delivery, nil)
 		return
 	}
 	err := handlers.Unavailable(why)
-	in.end(e.delivery, &transports.Outcome{ID: e.desc.ID, Err: err, Code: code(err)})
+	in.settleDelivery(e.delivery, &transports.Outcome{ID: e.desc.ID, Err: err, Code: statusCode(err)})
 }
 
 // markDropped notes that an entry leaves the lanes without another run. An earlier run may have left it undecided whether it
 // is held. The lock is held.
 func (in *intake) markDropped(e *entry) {
-	in.release(e)
+	in.releaseBytes(e)
 	if in.holds != nil {
 		in.holds.update(func(q *heldQueues) { q.markDecided(e) })
 	}
 }
 
 // pauseAfter pauses the pipeline, schedules the next probe, or ends the pause, by how a run ended. The lock is held.
-func (in *intake) pauseAfter(e *entry, done bool, v verdict, cause error) {
+func (in *intake) updatePause(e *entry, done bool, v verdict, cause error) {
 	probe := in.pause.probe == e
 	if probe {
 		in.pause.probe = nil
@@ -129,15 +129,15 @@ func (in *intake) pauseAfter(e *entry, done bool, v verdict, cause error) {
 	case v == unavailable && !in.stopping:
 		in.metrics.unavailable.Inc()
 		in.metrics.paused.Set(1)
-		in.pause.begin(cause, probe, in.probeDue)
+		in.pause.beginOrProlong(cause, probe, in.allowProbe)
 	case probe && done:
 		in.metrics.paused.Set(0)
-		in.pause.end(true)
-		in.lanes.resume(time.Now())
+		in.pause.endPause(true)
+		in.lanes.restartStallTimes(time.Now())
 	}
 }
 
-func (in *intake) probeDue() {
+func (in *intake) allowProbe() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.pause.due = true

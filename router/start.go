@@ -15,19 +15,19 @@ func (in *intake) startRuns() {
 			break // startMore goes on
 		}
 		in.full.Store(false)
-		e := in.next()
+		e := in.startNext()
 		if e == nil {
 			break
 		}
 		e.run = newRun(in, e)
 		in.active[e] = struct{}{}
-		in.watch(e)
-		in.out <- e.run.message()
+		in.watchDelivery(e)
+		in.out <- e.run.newMessage()
 	}
-	for _, e := range in.lanes.void {
-		in.giveUp(e, transports.ErrNotStarted)
+	for _, e := range in.lanes.dropped {
+		in.rejectEntry(e, transports.ErrNotStarted)
 	}
-	in.lanes.void = nil
+	in.lanes.dropped = nil
 }
 
 // startMore calls startRuns if that stopped because out was full.
@@ -40,16 +40,16 @@ func (in *intake) startMore() {
 }
 
 // next takes the next entry that may start from its lane. The lock is held.
-func (in *intake) next() *entry {
+func (in *intake) startNext() *entry {
 	if in.stopping || in.givingBack || in.life.Err() != nil {
 		return nil
 	}
 	// A refusal uses nothing that may be down, so it starts during a pause too, and isn't a probe.
-	if e := in.lanes.nextRefused(); e != nil || !in.pause.mayStart() {
+	if e := in.lanes.startRefusal(); e != nil || !in.pause.mayStart() {
 		return e
 	}
-	e := in.lanes.next(time.Now())
-	if e != nil && in.pause.on() {
+	e := in.lanes.startNext(time.Now())
+	if e != nil && in.pause.isOn() {
 		in.pause.probe = e
 	}
 	return e
@@ -62,7 +62,7 @@ type watch struct {
 }
 
 // watch has an entry's run cancelled when its delivery becomes void. The lock is held.
-func (in *intake) watch(e *entry) {
+func (in *intake) watchDelivery(e *entry) {
 	ctx := e.delivery.Context
 	w := in.watches[ctx.Done()]
 	if w == nil {
@@ -73,7 +73,7 @@ func (in *intake) watch(e *entry) {
 }
 
 // unwatch undoes watch for one entry. The lock is held.
-func (in *intake) unwatch(e *entry) {
+func (in *intake) unwatchDelivery(e *entry) {
 	done := e.delivery.Context.Done()
 	w := in.watches[done]
 	if w.runs--; w.runs == 0 {
@@ -88,7 +88,7 @@ func (in *intake) cancelVoid(ctx context.Context) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for e := range in.active {
-		if e.delivery.Context.Done() == ctx.Done() && !e.kept && (!e.publishing || in.source.Impatient) {
+		if e.delivery.Context.Done() == ctx.Done() && !e.keptRun && (!e.publishing || in.source.Impatient) {
 			e.run.cancel(context.Cause(ctx))
 		}
 	}

@@ -22,26 +22,26 @@ const (
 // left of ctx's, what still runs is cancelled and everything is closed. The error says what wasn't settled in time; what a broker sent stays with it.
 func (h *Host) Stop(ctx context.Context) error {
 	life := ctx
-	ctx, cancel := staging(life)
+	ctx, cancel := settlingContext(life)
 	defer cancel()
 	for _, t := range h.order {
 		t.Quiesce()
 	}
 	sessions := make(chan struct{})
-	feeders := h.feeders()
+	feeders := h.feedersByPipeline()
 	fed := h.fedByDevices(feeders)
 	var work sync.WaitGroup
 	for _, p := range h.pipelines {
 		work.Go(func() {
 			for _, f := range feeders[p] {
-				await(ctx, f.intake.drained)
+				waitFor(ctx, f.intake.drained)
 			}
 			if fed[p] {
-				await(ctx, sessions)
+				waitFor(ctx, sessions)
 			}
 			if ctx.Err() == nil {
 				p.quiesce()
-				await(ctx, p.intake.drained)
+				waitFor(ctx, p.intake.drained)
 			}
 		})
 	}
@@ -49,7 +49,7 @@ func (h *Host) Stop(ctx context.Context) error {
 		defer close(sessions)
 		for _, p := range h.pipelines {
 			if !fed[p] {
-				await(ctx, p.intake.drained)
+				waitFor(ctx, p.intake.drained)
 			}
 		}
 		h.closeSessions(ctx)
@@ -60,7 +60,7 @@ func (h *Host) Stop(ctx context.Context) error {
 		select {
 		case <-p.intake.drained:
 		default:
-			err := fmt.Errorf("pipeline %s: %s", p.config.Name, p.intake.left())
+			err := fmt.Errorf("pipeline %s: %s", p.config.Name, p.intake.describeUnfinished())
 			for _, outage := range p.out.outages() {
 				err = fmt.Errorf("%w; %w", err, outage)
 			}
@@ -72,7 +72,7 @@ func (h *Host) Stop(ctx context.Context) error {
 
 // staging is the part of a stop's life in which messages are settled. A quarter of it, but no more than closing, is left for the rest: what
 // supervises the process kills it when its time is over.
-func staging(life context.Context) (context.Context, context.CancelFunc) {
+func settlingContext(life context.Context) (context.Context, context.CancelFunc) {
 	deadline, ok := life.Deadline()
 	if !ok {
 		return context.WithCancel(life)
@@ -80,7 +80,7 @@ func staging(life context.Context) (context.Context, context.CancelFunc) {
 	return context.WithDeadline(life, deadline.Add(-min(closing, time.Until(deadline)/4)))
 }
 
-func await(ctx context.Context, done <-chan struct{}) {
+func waitFor(ctx context.Context, done <-chan struct{}) {
 	select {
 	case <-done:
 	case <-ctx.Done():
@@ -98,11 +98,11 @@ func (h *Host) closeSessions(ctx context.Context) {
 }
 
 // feeders returns for each pipeline those that publish to its source inside the host.
-func (h *Host) feeders() map[*pipeline][]*pipeline {
+func (h *Host) feedersByPipeline() map[*pipeline][]*pipeline {
 	all := map[*pipeline][]*pipeline{}
 	for _, p := range h.pipelines {
 		for _, f := range h.pipelines {
-			if f.out.feeds(p.config.From) && !p.intake.source.Broker {
+			if f.out.publishesTo(p.config.From) && !p.intake.source.Broker {
 				all[p] = append(all[p], f)
 			}
 		}

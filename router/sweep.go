@@ -8,7 +8,7 @@ import (
 const sweepInterval = 250 * time.Millisecond
 
 // sweep looks at the times of waiting messages.
-func (in *intake) sweep() {
+func (in *intake) runSweeps() {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
 	for {
@@ -16,22 +16,22 @@ func (in *intake) sweep() {
 		case <-in.closed:
 			return
 		case now := <-ticker.C:
-			in.look(now)
+			in.sweepOnce(now)
 		}
 	}
 }
 
-func (in *intake) look(now time.Time) {
+func (in *intake) sweepOnce(now time.Time) {
 	in.mu.Lock()
-	late := in.lanes.overdue(now)
+	late := in.lanes.refuseOverdue(now)
 	for e := range in.active {
-		late = late || e.overdue(now, in.lanes.deadline)
+		late = late || e.isOverdue(now, in.lanes.deadline)
 	}
-	if !in.pause.on() {
-		in.lanes.sweep(now)
+	if !in.pause.isOn() {
+		in.lanes.sweepStalled(now)
 	}
 	for len(in.orphans) > 0 && (now.Sub(in.orphans[0].arrived) > 2*in.lanes.deadline || len(in.orphans) > 2*in.lanes.window) {
-		in.release(in.orphans[0])
+		in.releaseBytes(in.orphans[0])
 		in.orphans[0] = nil
 		in.orphans = in.orphans[1:]
 	}
@@ -59,9 +59,9 @@ func (in *intake) giveBack() {
 	in.subscriber = nil
 	in.givingBack = true
 	for e := range in.active {
-		e.kept = delivered(e) && (e.kept || !e.void())
+		e.keptRun = fromSource(e) && (e.keptRun || !e.isVoid())
 	}
-	for _, e := range in.lanes.forget(delivered) {
+	for _, e := range in.lanes.dropUnstarted(fromSource) {
 		in.markDropped(e) // closing the subscription hands its delivery back
 	}
 	in.mu.Unlock()

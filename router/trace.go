@@ -63,12 +63,12 @@ func newPipelineTracing(c Config, p Pipeline) *pipelineTracing {
 			t.systems[transport.Name] = semconv.MessagingSystemRabbitMQ
 		}
 	}
-	t.described = append(t.topic(p.From), t.pipeline, semconv.MessagingOperationName("process"), semconv.MessagingOperationTypeProcess)
+	t.described = append(t.topicAttributes(p.From), t.pipeline, semconv.MessagingOperationName("process"), semconv.MessagingOperationTypeProcess)
 	return t
 }
 
 // topic describes a topic.
-func (t *pipelineTracing) topic(ref transports.TopicRef) []attribute.KeyValue {
+func (t *pipelineTracing) topicAttributes(ref transports.TopicRef) []attribute.KeyValue {
 	name, topic, err := ref.Split()
 	if err != nil {
 		return nil
@@ -77,7 +77,7 @@ func (t *pipelineTracing) topic(ref transports.TopicRef) []attribute.KeyValue {
 }
 
 // run prepares the trace of an entry's next run. The intake's lock is held.
-func (t *pipelineTracing) run(e *entry) *runTrace {
+func (t *pipelineTracing) newRunTrace(e *entry) *runTrace {
 	if t == nil {
 		return nil
 	}
@@ -89,7 +89,7 @@ func (t *pipelineTracing) run(e *entry) *runTrace {
 }
 
 // begin starts the span of a run, which becomes what msg brings to the handler and to all that it produces.
-func (t *pipelineTracing) begin(r *run, msg *message.Message) {
+func (t *pipelineTracing) beginRun(r *run, msg *message.Message) {
 	if t == nil {
 		return
 	}
@@ -126,7 +126,7 @@ func (t *pipelineTracing) begin(r *run, msg *message.Message) {
 }
 
 // calls is a middleware around the handler, which retry may call several times in one run: what failed of that is an event.
-func (t *pipelineTracing) calls(next message.HandlerFunc) message.HandlerFunc {
+func (t *pipelineTracing) traceCalls(next message.HandlerFunc) message.HandlerFunc {
 	if t == nil {
 		return next
 	}
@@ -142,7 +142,7 @@ func (t *pipelineTracing) calls(next message.HandlerFunc) message.HandlerFunc {
 }
 
 // end ends the span: the run is settled.
-func (t *runTrace) end(produced []*message.Message, v verdict, cause error) {
+func (t *runTrace) endRun(produced []*message.Message, v verdict, cause error) {
 	if t == nil || t.span == nil {
 		return
 	}
@@ -170,12 +170,12 @@ func (t *runTrace) end(produced []*message.Message, v verdict, cause error) {
 }
 
 // publish starts the span of publishing what the run of ctx produced. It is nil if nobody traces that.
-func (t *pipelineTracing) publish(ctx context.Context, ref transports.TopicRef, msgs []*message.Message) trace.Span {
+func (t *pipelineTracing) beginPublish(ctx context.Context, ref transports.TopicRef, msgs []*message.Message) trace.Span {
 	if t == nil || !trace.SpanFromContext(ctx).IsRecording() {
 		return nil
 	}
 	_, span := t.tracer.Start(ctx, string(ref)+" publish", trace.WithSpanKind(trace.SpanKindProducer))
-	span.SetAttributes(t.topic(ref)...)
+	span.SetAttributes(t.topicAttributes(ref)...)
 	span.SetAttributes(t.pipeline, semconv.MessagingOperationName("publish"), semconv.MessagingOperationTypeSend)
 	if len(msgs) > 1 {
 		span.SetAttributes(semconv.MessagingBatchMessageCount(len(msgs)))
@@ -186,7 +186,7 @@ func (t *pipelineTracing) publish(ctx context.Context, ref transports.TopicRef, 
 }
 
 // published ends the span of a publish.
-func published(span trace.Span, err error) {
+func endPublish(span trace.Span, err error) {
 	if span == nil {
 		return
 	}

@@ -239,7 +239,7 @@ func TestPublishesHaveSpans(t *testing.T) {
 			return []*message.Message{handlers.NewMessage(nil)}, env(msg)
 		}), traced(spans))
 		defer h.stop()
-		lent, err := h.pipelines[0].out.lend("out:poison")
+		lent, err := h.pipelines[0].out.pluginPublisher("out:poison")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -315,11 +315,11 @@ func TestTracingOffAllocatesNothing(t *testing.T) {
 	msgs := []*message.Message{msg}
 	next := message.HandlerFunc(echo)
 	if n := testing.AllocsPerRun(1000, func() {
-		r.trace = off.run(e)
-		off.begin(r, msg)
-		next = off.calls(next)
-		published(off.publish(r.base, "out:results", msgs), nil)
-		r.trace.end(msgs, handled, errBroken)
+		r.trace = off.newRunTrace(e)
+		off.beginRun(r, msg)
+		next = off.traceCalls(next)
+		endPublish(off.beginPublish(r.base, "out:results", msgs), nil)
+		r.trace.endRun(msgs, handled, errBroken)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

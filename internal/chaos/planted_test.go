@@ -58,7 +58,7 @@ var mistakes = []planted{
 	},
 	{
 		name: "ack before the result's confirm", want: RuleOneResult, faults: []fault{blockedKill},
-		edits: []edit{{"router/publisher.go", "if err := p.sendOf(r, ref, msgs[:n]); err != nil {\n\t\t\t\treturn err\n\t\t\t}", "go p.sendOf(r, ref, msgs[:n])"}},
+		edits: []edit{{"router/publisher.go", "if err := p.sendOutputs(r, ref, msgs[:n]); err != nil {\n\t\t\t\treturn err\n\t\t\t}", "go p.sendOutputs(r, ref, msgs[:n])"}},
 	},
 	{
 		name: "stock Deduplicator", want: RuleOneResult,
@@ -87,8 +87,8 @@ var mistakes = []planted{
 	{
 		name: "nack at shutdown", want: RuleOneResult, faults: []fault{hostStopped, hostStopped, hostStopped}, rate: 2000, host: hostPlan{memoryStore: true},
 		edits: []edit{{
-			"router/drain.go", "\tfor _, e := range in.lanes.forget(everything) {\n",
-			"\tfor e := range in.active {\n\t\te.delivery.Settle(nil)\n\t}\n\tfor _, e := range in.lanes.forget(everything) {\n",
+			"router/drain.go", "\tfor _, e := range in.lanes.dropUnstarted(anyEntry) {\n",
+			"\tfor e := range in.active {\n\t\te.delivery.Settle(nil)\n\t}\n\tfor _, e := range in.lanes.dropUnstarted(anyEntry) {\n",
 		}},
 	},
 	{
@@ -140,7 +140,7 @@ var mistakes = []planted{
 		edits: []edit{
 			{
 				"router/sweep.go", "giveBack := late && in.source.Broker",
-				"paused := in.pause.on() && in.pause.probe == nil && !in.pause.due && now.Sub(in.pause.state.Since()) >= time.Second\n\tgiveBack := (late || paused) && in.source.Broker",
+				"paused := in.pause.isOn() && in.pause.probe == nil && !in.pause.due && now.Sub(in.pause.state.Since()) >= time.Second\n\tgiveBack := (late || paused) && in.source.Broker",
 			},
 			{"router/pause.go", "lastProbe      = 10 * time.Second", "lastProbe      = 2 * time.Second"},
 		},
