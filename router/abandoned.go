@@ -8,21 +8,22 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// abandoned finds the messages that the source of an intake has to redeliver and doesn't. A source
-// redelivers a message until it is acked, unless the message is lost: it expires, is purged, is
-// deleted with its queue, or was delivered too often. If a run of it had begun, its result would
-// never be published. So after a time the intake takes such a message from the ledger instead.
+// abandoned finds messages that the source has to redeliver and doesn't redeliver. Normally a
+// broker redelivers a message until it is acked. But the message can expire there, be purged, be
+// deleted with its queue, or reach the delivery limit. If such a message has begun, its result
+// wouldn't be published. So after a time the intake adds an entry for it, and publishes the result
+// that the ledger knows.
 type abandoned struct {
 	pipeline string
 	ledger   middleware.Ledger
-	// after is how long the source may take to redeliver. interval is the time between two checks.
+	// after is how long the source has to redeliver a message. interval is the time between
+	// checks.
 	after, interval time.Duration
 
-	// clock is the time in which the source could have delivered: the pipeline had a consumer, and
-	// fewer unsettled messages than the source hands out. present is handlers.Source.Present at
-	// the last check.
+	// clock counts the time in which the source could deliver: the pipeline had a consumer, and
+	// its window wasn't full. present is handlers.Source.Present at the last check.
 	clock, present time.Duration
-	// since is when each message was first missing, on the clock.
+	// since has the clock's time at which each message was first missing.
 	since map[middleware.LedgerKey]time.Duration
 }
 
@@ -39,7 +40,7 @@ func newAbandoned(pipeline string, ledger middleware.Ledger, after time.Duration
 	}
 }
 
-// resumeAbandoned takes abandoned messages in until the intake closes.
+// resumeAbandoned looks for abandoned messages until the intake closes. It is a goroutine.
 func (in *intake) resumeAbandoned() {
 	ticker := time.NewTicker(in.abandoned.interval)
 	defer ticker.Stop()
@@ -53,8 +54,8 @@ func (in *intake) resumeAbandoned() {
 	}
 }
 
-// checkAbandoned takes in the messages that the source had enough time to redeliver. An orphan
-// needs no run: its results are published, and only its answer waits for the redelivered message.
+// checkAbandoned adds entries for the messages that the source had enough time to redeliver. An
+// orphan needs no entry: its outputs are published, so only its outcome is sent to its reply_to.
 func (in *intake) checkAbandoned() {
 	a := in.abandoned
 	a.advanceClock(in.sourceState(time.Now()))
@@ -88,7 +89,7 @@ func (in *intake) checkAbandoned() {
 	if len(missing) == 0 {
 		return
 	}
-	here := in.keysInPipeline()
+	here := in.ledgerKeys()
 	missing = slices.DeleteFunc(missing, func(m middleware.Unconfirmed) bool {
 		_, ok := here[m.Key]
 		return ok || !late(m.Key)
@@ -108,22 +109,23 @@ func (in *intake) checkAbandoned() {
 	in.startRuns()
 }
 
+// ledgerKey returns the key of an entry's record in the ledger.
 func (a *abandoned) ledgerKey(e *entry) middleware.LedgerKey {
 	return middleware.LedgerKey{Pipeline: a.pipeline, ID: e.desc.ID, Device: e.desc.Key}
 }
 
-// here returns the messages that are waiting or running. The lock is held.
-func (in *intake) keysInPipeline() map[middleware.LedgerKey]struct{} {
+// ledgerKeys returns the keys of all unsettled entries. The caller has the lock.
+func (in *intake) ledgerKeys() map[middleware.LedgerKey]struct{} {
 	all := map[middleware.LedgerKey]struct{}{}
 	add := func(e *entry) { all[in.abandoned.ledgerKey(e)] = struct{}{} }
 	in.lanes.eachUnsettled(add)
 	for e := range in.active {
-		add(e) // refusals aren't in the lanes
+		add(e) // the lanes don't have refused entries that run
 	}
 	return all
 }
 
-// advance counts the time in which the source could have delivered.
+// advanceClock adds the time since the last check to the clock if the source could deliver in it.
 func (a *abandoned) advanceClock(s handlers.Source) {
 	if !s.Full {
 		a.clock += s.Present - a.present

@@ -188,8 +188,8 @@ func TestTimeInWhichTheSourceCannotDeliverDoesNotCount(t *testing.T) {
 	})
 }
 
-// A delivery became void while its message was handled, and no copy of it comes: the answer is sent
-// all the same, once.
+// A delivery became void while its message was handled, and no copy of it comes: the answer is
+// sent all the same, once.
 func TestAnAnswerWhoseMessageIsNotDeliveredAgain(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		release := make(chan struct{})

@@ -9,8 +9,9 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// BenchmarkTracing carries one message at a time through a pipeline: without tracing, with a trace that isn't recorded, and with one that is and
-// whose spans nobody takes. docs/decisions/0018 has what "off" was before there was tracing.
+// BenchmarkTracing carries one message at a time through a pipeline: without tracing, with a trace
+// that isn't recorded, and with one that is and whose spans nobody takes. docs/decisions/0018 has
+// what "off" was before there was tracing.
 func BenchmarkTracing(b *testing.B) {
 	provider := sdk.NewTracerProvider(sdk.WithSpanProcessor(discarded{}))
 	for _, c := range []struct {

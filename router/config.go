@@ -26,10 +26,11 @@ type Config struct {
 	Inventory Inventory
 	// Ledger is where dedup keeps its records.
 	Ledger middleware.Ledger
-	// DeadLetters is where handlers keep what couldn't be handled; nil if there is no place for it.
+	// DeadLetters is where handlers keep what couldn't be handled; nil if there is no place for
+	// it.
 	DeadLetters handlers.DeadLetters
-	// Memory bounds the bytes that the host has in memory. Its budget of held commands is the ledger's
-	// to keep.
+	// Memory bounds the bytes that the host has in memory. Its budget of held commands is the
+	// ledger's to keep.
 	Memory transports.Memory
 	// HTTP is what handlers call servers through; nil is the network.
 	HTTP   http.RoundTripper
@@ -38,8 +39,8 @@ type Config struct {
 	Registerer prometheus.Registerer
 	// Tracer makes spans of what happens to messages; nil: nobody traces.
 	Tracer trace.Tracer
-	// Redact takes secrets out of the errors of handlers and middleware, whose texts leave the host in
-	// answers, poisoned messages and traces; nil takes none out.
+	// Redact takes secrets out of the errors of handlers and middleware, whose texts leave the
+	// host in answers, poisoned messages and traces; nil takes none out.
 	Redact func(text string) string
 	// Now is the wall clock for times in messages; nil is time.Now.
 	Now func() time.Time
@@ -68,12 +69,13 @@ type Pipeline struct {
 	To         transports.TopicRef
 	Middleware []Middleware
 	Handler    Handler
-	// Key overrides the key of the handler's description: "payload.FIELD[.FIELD...]" of a JSON payload, or "metadata.KEY".
+	// Key overrides the key of the handler's description: "payload.FIELD[.FIELD...]" of a JSON
+	// payload, or "metadata.KEY".
 	Key string
 	// Competing says that others may consume from the stream of From, on purpose.
 	Competing bool
-	// DropErrors says what happens to permanent and retryable errors that leave the list: they are logged, counted and
-	// settled. Without it they must not leave the list.
+	// DropErrors says what happens to permanent and retryable errors that leave the list: they are
+	// logged, counted and settled. Without it they must not leave the list.
 	DropErrors bool
 	Lanes      Lanes
 	Batch      Batch
@@ -94,11 +96,13 @@ type Handler struct {
 
 // Lanes are a pipeline's bounds on waiting messages.
 type Lanes struct {
-	// Limit is how many messages of one key may be in the handler's own order (handlers.Enqueued), and how many unstarted
-	// ones a stalled key may hold. 0: a sixteenth of the source's window, at least 1.
+	// Limit is how many messages of one key may be in the handler's own order (handlers.Enqueued),
+	// and how many unstarted ones a stalled key may hold. 0: a sixteenth of the source's window,
+	// at least 1.
 	Limit int
-	// Stall is how long the first message of a key may stand before further ones are refused; a tenth of it if the key has
-	// more than twice Limit while half of the source's window is in use.
+	// Stall is how long the first message of a key may stand before further ones are refused; a
+	// tenth of it if the key has more than twice Limit while half of the source's window is in
+	// use.
 	Stall time.Duration
 	// AckDeadline is the longest that a message stays unsettled.
 	AckDeadline time.Duration
@@ -112,7 +116,8 @@ type Batch struct {
 	Interval time.Duration
 }
 
-// DefaultLanes are the bounds of a pipeline that says nothing. AckDeadline stays under RabbitMQ's consumer_timeout of 30 minutes.
+// DefaultLanes are the bounds of a pipeline that says nothing. AckDeadline stays under RabbitMQ's
+// consumer_timeout of 30 minutes.
 var DefaultLanes = Lanes{Stall: 5 * time.Second, AckDeadline: 25 * time.Minute}
 
 // DefaultBatch is the batch of a pipeline that says nothing.

@@ -136,7 +136,7 @@ func (s suiteSubscriber) Subscribe(ctx context.Context, topic string, take func(
 		},
 		log: slog.New(slog.DiscardHandler), metrics: s.metrics, life: s.life,
 	}, newLanes(traits.Window, DefaultLanes, false))
-	in.pause.longest = time.Millisecond // the suite nacks where a pipeline would pause
+	in.pause.maxInterval = time.Millisecond // the suite nacks where a pipeline would pause
 	out, err := in.Subscribe(ctx, topic)
 	if err != nil {
 		return nil, err

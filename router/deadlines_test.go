@@ -7,7 +7,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// The first of the deadlines is the earliest of those that are set and not removed, whatever else is in the heap.
+// The first of the deadlines is the earliest of those that are set and not removed, whatever else
+// is in the heap.
 func TestDeadlines(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var d deadlines[int]

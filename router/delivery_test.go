@@ -221,8 +221,8 @@ func TestAStartedMessagePastTheAckDeadlineGoesOnAndItsCopyTakesItOver(t *testing
 	})
 }
 
-// A broker may count how often it delivers a message, and lose one that it delivers too often. So a
-// pause, however long, costs no more deliveries than the ack deadline does.
+// A broker may count how often it delivers a message, and lose one that it delivers too often. So
+// a pause, however long, costs no more deliveries than the ack deadline does.
 func TestAPauseGivesMessagesBackOnlyAtTheAckDeadline(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var down atomic.Bool
@@ -362,7 +362,8 @@ func (r relayPublisher) Publish(_ string, msgs ...*message.Message) error {
 
 func (r relayPublisher) Close() error { return nil }
 
-// What is to be on record before the ack is waited for; at the stop's deadline the message stays with its source.
+// What is to be on record before the ack is waited for; at the stop's deadline the message stays
+// with its source.
 func TestTheAckWaitsForWhatIsToBeRecordedBefore(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		recorded := make(chan error)

@@ -10,7 +10,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// describer returns what describes a pipeline's messages: the handler, or their metadata; a key setting overrides the key.
+// describer returns what describes a pipeline's messages: the handler, or their metadata; a key
+// setting overrides the key.
 func newDescribe(h handlers.Handler, key string) (func(*message.Message) (handlers.Description, error), error) {
 	var d handlers.Describer = byMetadata{}
 	if own, ok := h.(handlers.Describer); ok {

@@ -7,7 +7,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// stop takes no more and starts no more; what is started goes on. drained is closed when it is settled.
+// stop takes no more and starts no more; what is started goes on. drained is closed when it is
+// settled.
 func (in *intake) stop() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -86,7 +87,8 @@ func describeMessages(n int) string {
 func (in *intake) pauseError() error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	// Who can't wait sends nothing while it is told that the pipeline is paused: once a probe is due, it is welcome.
+	// Who can't wait sends nothing while it is told that the pipeline is paused: once a probe is
+	// due, it is welcome.
 	if !in.pause.isOn() || in.source.Impatient && in.pause.mayStart() {
 		return nil
 	}

@@ -20,7 +20,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// fakeSystem is a transport whose topics are queues in memory that tests fill, void, break and look at.
+// fakeSystem is a transport whose topics are queues in memory that tests fill, void, break and
+// look at.
 type fakeSystem struct {
 	traits transports.Topic
 
@@ -192,7 +193,8 @@ func (f *fakeSystem) note(what string) {
 	f.settled = append(f.settled, what)
 }
 
-// cut ends a subscription the hard way: what is unsettled becomes void and is redelivered to the next.
+// cut ends a subscription the hard way: what is unsettled becomes void and is redelivered to the
+// next.
 func (f *fakeSystem) cut(sub *fakeSubscription) {
 	f.mu.Lock()
 	f.subs = slices.DeleteFunc(f.subs, func(s *fakeSubscription) bool { return s == sub })

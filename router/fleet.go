@@ -8,7 +8,8 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// FleetDevice is what the host knows of one device: its session, its place in the inventory, or both.
+// FleetDevice is what the host knows of one device: its session, its place in the inventory, or
+// both.
 type FleetDevice struct {
 	// Transport is the name of the transport that holds it.
 	Transport string

@@ -12,7 +12,8 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 )
 
-// gather turns single calls into calls of a batch handler: in order, by count or interval, each with an outcome of its own.
+// gather turns single calls into calls of a batch handler: in order, by count or interval, each
+// with an outcome of its own.
 type gather struct {
 	handler handlers.BatchHandler
 	config  Batch

@@ -7,11 +7,14 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 )
 
-// A newer message must not overtake one that is held, and a thing may become ready at any
-// moment. So a run says that its message may be held before it looks whether the thing is ready
-// (markUndecided), and newer ones wait until that is decided (before).
+// A newer message must not overtake an older one that is held. This is a race, because what
+// messages await may become ready at any moment: a run could decide to hold its message, and a
+// newer run could find the device ready. So a run first declares that it may hold its message
+// (markUndecided), and then looks whether the device is ready. Newer messages wait until that run
+// has decided (pendingOlder). The decision is made when the run ends, or when its message is
+// placed.
 
-// markUndecided notes that a run's message may be held.
+// markUndecided records that a run may hold its message.
 func (q *heldQueues) markUndecided(e *entry, awaits string) {
 	if e.undecidedFor != awaits {
 		q.markDecided(e)
@@ -26,8 +29,8 @@ func (q *heldQueues) markUndecided(e *entry, awaits string) {
 	}
 }
 
-// markDecided records that the held/not-held decision for a run's message has been made.
-// Messages that waited for it may go on.
+// markDecided records that it is decided whether a run's message is held. Messages that waited for
+// the decision may go on.
 func (q *heldQueues) markDecided(e *entry) {
 	if e.undecidedFor == "" {
 		return
@@ -42,12 +45,13 @@ func (q *heldQueues) markDecided(e *entry) {
 	q.notifyWaiters(hq)
 }
 
-// errRunAgain has a message run again instead of waiting for an older one: that runs again first, in
-// the same lane, and would wait behind it.
+// errRunAgain ends a run that would otherwise wait for an older message of its lane. That message
+// also has to run again, and can't start before this run ends.
 var errRunAgain = handlers.Unavailable(errors.New("an older message is to be run again first"))
 
-// before returns nil if no older message that awaits the same is held or may be. Otherwise it
-// returns a channel that is closed when that may have changed.
+// pendingOlder returns nil if every older message that awaits the same name is placed or done.
+// Otherwise it returns a channel that is closed at the next change. The caller then calls
+// pendingOlder again.
 func (q *heldQueues) pendingOlder(e *entry, awaits string) (<-chan struct{}, error) {
 	older := false
 	if hq := q.byAwaits[awaits]; hq != nil {
@@ -69,12 +73,12 @@ func (q *heldQueues) pendingOlder(e *entry, awaits string) (<-chan struct{}, err
 	return hq.changed, nil
 }
 
-// hasOlder reports whether a message is in the queue, or in flight without a place, that is
-// older than one that came back; nil is newer than all.
+// hasOlder reports whether a message that waits or is unplaced is older than r. If r is nil, any
+// such message is older: it was held before the caller's message arrived.
 func (hq *heldQueue) hasOlder(r *released) bool {
 	if r == nil {
 		return len(hq.waiting)+len(hq.unplaced) > 0
 	}
-	return len(hq.waiting) > 0 && hq.waiting[0].Order < r.Order || // it was held again
-		slices.ContainsFunc(hq.unplaced, func(other *released) bool { return other.Order < r.Order }) // it was held later
+	return len(hq.waiting) > 0 && hq.waiting[0].Order < r.Order || // an older one was held again
+		slices.ContainsFunc(hq.unplaced, func(other *released) bool { return other.Order < r.Order })
 }

@@ -10,66 +10,75 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 )
 
-// heldQueues decide which held messages come back to their pipeline, and when.
+// heldQueues decides which held messages are released, and when.
 //
-// Messages that await the same thing, such as a device, form a queue in the order in which they
-// came. When that thing is ready, the queue is released in a round (heldrounds.go). A message
-// goes through these states:
+// The idea: messages that await the same thing, such as one device, form a queue in order of
+// arrival. When that thing is ready, the queue is released in rounds (heldrounds.go). A held
+// message is in one of these states:
 //
-//	waiting      in its queue
-//	in flight    released and not settled: unplaced until the handler gives it a place in an order of its own, then placed
-//	aside        released outside of its queue, as it has nothing to wait for: it expired, a newer one took its place, or the ledger knows its end
+//	waiting    in heldQueue.waiting
+//	aside      in heldQueues.aside, to be released apart from its queue: it expired, a newer one
+//	           superseded it, or the ledger has its outcome
+//	unplaced   released, unsettled, and without a place in the handler's order (handlers.Enqueued)
+//	placed     released, unsettled, and with such a place
 //
-// When it is settled it is done with, or held again, or run again.
+// When a released message is settled, it is done or held again. If its run ended without an
+// outcome, the message stays released and runs again.
 //
-// Newer messages wait for older ones that are held or may be (heldorder.go).
+// The invariants: a queue releases its messages in order. A newer message isn't handled before an
+// older one that is held or may be held (heldorder.go). A queue is in byAwaits as long as it has
+// waiting or released messages, or runs that may hold their message in it.
 //
-// A queue is in byAwaits as long as messages wait in it, are in flight from it, or are undecided
-// about it.
-//
-// Like lanes it is a state machine without goroutines, locks or clocks of its own: holds has the
-// lock and tells the time.
+// heldQueues has no goroutines, locks or clocks. holds.mu guards it, and its methods receive the
+// time.
 type heldQueues struct {
-	// most is how many messages are in flight at once, perQueue of one queue.
+	// maxUnsettled and maxPerQueue are how many released messages may be unsettled: in total, and
+	// of one queue.
 	maxUnsettled, maxPerQueue int
 
-	byAwaits  map[string]*heldQueue
-	checks    []*heldQueue          // their readiness is to be looked up
-	rounds    []*heldQueue          // in a round, with messages that wait; each releases one in turn
-	pauses    deadlines[*heldQueue] // when a queue is asked again
-	aside     []*released           // to be released outside of their queues
-	expiring  deadlines[*handlers.Held]
+	byAwaits map[string]*heldQueue
+	// checkList has the queues that holds has to check: is what their messages await ready?
+	checkList []*heldQueue
+	// roundList has the queues in a round. They release one message each in turn.
+	roundList []*heldQueue
+	// pauses says when the pause of a queue ends.
+	pauses   deadlines[*heldQueue]
+	aside    []*released
+	expiring deadlines[*handlers.Held]
+	// waiting is how many messages wait in queues. unsettled is how many released ones are
+	// unsettled.
 	waiting   int
 	unsettled int
-	// loaded says that what the ledger owned at the start is in queues.
+	// loaded says that the messages that the ledger owned at the start are in the queues.
 	loaded bool
-	// early holds the Order of every message seen before that. A message can be both in the ledger's
-	// list and reported by a run; it counts once.
+	// seenEarly has Held.Order of the messages that were added before loaded was set. Such a
+	// message may also be in the ledger's list, but is added once.
 	seenEarly map[int64]struct{}
-	// changed says that release may have more to return than when it last ran, or earlier.
+	// changed says that release may return more messages, or return earlier.
 	changed bool
 }
 
-// heldQueue is the queue of what awaits the same.
+// heldQueue has the messages that await one thing.
 type heldQueue struct {
 	awaits    string
 	waiting   []*handlers.Held // in order
-	unsettled int
-	unplaced  []*released // in flight, and without a place in the handler's order yet
-	undecided int         // runs that may yet hold their message here
-	rerunning int         // those of them that ended and will run again
+	unsettled int              // released and unsettled messages, apart from those that were aside
+	unplaced  []*released      // those of them without a place in the handler's order
+	undecided int              // runs that may hold their message in this queue
+	rerunning int              // those of them that have ended, and whose message runs again
 
-	inChecks, inRound, inRounds bool // isAsked and inRounds: it is in that list
-	progress                    bool // a message of this round was not held again
-	backoff                     *backoff.ExponentialBackOff
-	changed                     chan struct{} // made by who waits for a change
+	inRound                  bool
+	inCheckList, inRoundList bool
+	progress                 bool // a message of the current or last round is done
+	backoff                  *backoff.ExponentialBackOff
+	changed                  chan struct{} // closed at the next change; nil if no run waits for one
 }
 
-// resumed is a held message that comes back.
+// released is a held message that is in the pipeline again.
 type released struct {
 	*handlers.Held
 	handlers.Resumption
-	aside  bool
+	aside  bool // it was in heldQueues.aside
 	placed bool
 }
 
@@ -77,7 +86,7 @@ func newHeldQueues(most, perQueue int) *heldQueues {
 	return &heldQueues{maxUnsettled: most, maxPerQueue: perQueue, byAwaits: map[string]*heldQueue{}, seenEarly: map[int64]struct{}{}}
 }
 
-// queue returns the queue of what awaits this.
+// queueFor returns the queue of the messages that await this name. It makes one if there is none.
 func (q *heldQueues) queueFor(awaits string) *heldQueue {
 	hq := q.byAwaits[awaits]
 	if hq == nil {
@@ -87,7 +96,8 @@ func (q *heldQueues) queueFor(awaits string) *heldQueue {
 	return hq
 }
 
-// touch wakes those who wait for a change of a queue, and forgets the queue if it is empty.
+// notifyWaiters wakes the runs that wait for a change of a queue. It deletes the queue if it is
+// empty. It is called after each change.
 func (q *heldQueues) notifyWaiters(hq *heldQueue) {
 	if hq.changed != nil {
 		close(hq.changed)
@@ -105,7 +115,7 @@ func (q *heldQueues) notifyAllWaiters() {
 	}
 }
 
-// load adds what the ledger owned at the start.
+// loadOwned adds the messages that the ledger owned at the start.
 func (q *heldQueues) loadOwned(owned []*handlers.Held) {
 	for _, held := range owned {
 		if q.recordSeen(held) {
@@ -116,15 +126,16 @@ func (q *heldQueues) loadOwned(owned []*handlers.Held) {
 			continue
 		}
 		q.addHeld(held)
-		if hq := q.byAwaits[held.Awaits]; hq != nil && held.Begun && !hq.inRound { // a newer one may have taken its place
-			q.startRound(hq) // what became of it can be told without what it awaits
+		if hq := q.byAwaits[held.Awaits]; hq != nil && held.Begun && !hq.inRound { // no queue: held was superseded
+			q.startRound(hq) // the handler can end a begun message although what it awaits isn't ready
 		}
 	}
 	q.loaded = true
 	q.notifyAllWaiters()
 }
 
-// known reports whether a message was seen before the ledger's list was loaded, and records it until then.
+// recordSeen reports whether a message was added before the ledger's list was loaded. Until that
+// is loaded, it also records the message.
 func (q *heldQueues) recordSeen(held *handlers.Held) bool {
 	if _, known := q.seenEarly[held.Order]; known {
 		return true
@@ -135,13 +146,14 @@ func (q *heldQueues) recordSeen(held *handlers.Held) bool {
 	return false
 }
 
+// setAside has a message released apart from its queue.
 func (q *heldQueues) setAside(r *released) {
 	r.aside = true
 	q.aside = append(q.aside, r)
 	q.changed = true
 }
 
-// add puts a message that is held now into its queue, and has the queue released when it can be.
+// addHeld adds a message that has just been held. Its queue is released as soon as it is ready.
 func (q *heldQueues) addHeld(held *handlers.Held) {
 	q.insertHeld(held)
 	if hq := q.byAwaits[held.Awaits]; hq.inRound {
@@ -151,8 +163,8 @@ func (q *heldQueues) addHeld(held *handlers.Held) {
 	}
 }
 
-// put puts a message into its queue, unless a newer one takes its place, and takes out those
-// whose place it takes.
+// insertHeld inserts a message into its queue in order. If the message supersedes others, they are
+// set aside. If another one supersedes it, it is set aside itself.
 func (q *heldQueues) insertHeld(held *handlers.Held) {
 	hq := q.queueFor(held.Awaits)
 	if held.Sets != "" && q.supersede(hq, held) {
@@ -166,8 +178,8 @@ func (q *heldQueues) insertHeld(held *handlers.Held) {
 	}
 }
 
-// supersede sets those aside that set the same and are older than held. It reports true if held
-// itself was set aside for a newer one.
+// supersede sets aside the older messages of a queue that held supersedes. It reports whether a
+// newer message superseded held, which is then set aside.
 func (q *heldQueues) supersede(hq *heldQueue, held *handlers.Held) bool {
 	same := func(other *handlers.Held) bool { return other.Sets == held.Sets && !other.Begun && !held.Begun }
 	if i := slices.IndexFunc(hq.waiting, func(other *handlers.Held) bool { return same(other) && other.Order > held.Order }); i >= 0 {
@@ -184,13 +196,14 @@ func (q *heldQueues) supersede(hq *heldQueue, held *handlers.Held) bool {
 	return false
 }
 
-// leave notes that a message no longer waits in its queue.
+// countDequeued records that a message no longer waits in its queue.
 func (q *heldQueues) countDequeued(held *handlers.Held) {
 	q.waiting--
 	q.expiring.remove(held)
 }
 
-// markPlaced notes that a run's message has its place in the handler's order, so that it isn't held.
+// markPlaced records that a run's message has its place in the handler's order. So this run
+// doesn't hold it.
 func (q *heldQueues) markPlaced(e *entry) {
 	if e.rerun {
 		q.markDecided(e)
@@ -211,8 +224,8 @@ func (hq *heldQueue) removeUnplaced(r *released) {
 	hq.unplaced = slices.DeleteFunc(hq.unplaced, func(other *released) bool { return other == r })
 }
 
-// settle records the end of a run. If rerun is set the message runs again and stays undecided.
-// settle returns a message that came back and is done, for the ledger to disown.
+// settleRun records the end of a run. With rerun the message runs again and stays undecided.
+// settleRun returns the released message of the run if it is done: the ledger has to disown it.
 func (q *heldQueues) settleRun(e *entry, acked, rerun bool, now time.Time) (done *released) {
 	held := e.heldAs
 	if rerun && e.released == nil {
@@ -250,7 +263,7 @@ func (q *heldQueues) settleRun(e *entry, acked, rerun bool, now time.Time) (done
 	return nil
 }
 
-// land takes in the end of a message that was in flight: it is held again, or done with.
+// finishReleased records that a released message was settled: it is done or held again.
 func (q *heldQueues) finishReleased(r *released, heldAgain, acked bool, now time.Time) {
 	q.unsettled--
 	hq := q.queueFor(r.Awaits)

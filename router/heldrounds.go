@@ -7,22 +7,28 @@ import (
 )
 
 const (
-	// wallLook is how often the wall clock is looked at for what expires: it may be set at any time.
+	// wallLook is the longest time between two looks at the wall clock for expired messages. It is
+	// short, since people may set that clock at any time.
 	wallLook = time.Minute
-	// firstRound and lastRound bound the pauses between rounds that bring nothing forward.
+	// firstRound and lastRound bound the pause after a round without progress.
 	firstRound = 100 * time.Millisecond
 	lastRound  = 5 * time.Second
 )
 
-// A queue is released in rounds. It is asked whether it is ready (ask) when a message is held, when a
-// decision is made (markDecided), when what it awaits becomes ready (markReady), and after its pause.
+// A queue is released in rounds. First it is checked whether what its messages await is ready.
+// That check is scheduled when
 //
-// If it is ready a round starts: its messages come back in order, perQueue at once, the next as one
-// ends. The round is over when a message is held again, or when none is left. A round that brought
-// nothing forward is followed by a pause, because a ready device may still take nothing, for example
-// when its queue is full.
+//   - a message is held (addHeld),
+//   - a run decides whether its message is held (markDecided),
+//   - what the messages await becomes ready (markReady),
+//   - a round ends (endRound), or the pause after it (endPauses).
+//
+// If it is ready, a round starts. The round releases the queue's messages in order, up to
+// maxPerQueue at a time, and one more whenever a message is settled. The round ends when a message
+// is held again, or when no message waits. If no message of the round is done, a pause follows,
+// since a ready device may still take no commands: for example, its queue in the host may be full.
 
-// markReady notes that what a queue awaits has become ready.
+// markReady records that what the messages of a queue await has become ready.
 func (q *heldQueues) markReady(awaits string) {
 	if hq := q.byAwaits[awaits]; hq != nil {
 		hq.backoff = nil
@@ -30,50 +36,52 @@ func (q *heldQueues) markReady(awaits string) {
 	}
 }
 
-// ask has it looked up whether a queue is ready.
+// scheduleCheck adds a queue to checkList, unless it is empty, in a round or already there.
 func (q *heldQueues) scheduleCheck(hq *heldQueue) {
-	if !hq.inChecks && !hq.inRound && len(hq.waiting) > 0 {
-		hq.inChecks = true
+	if !hq.inCheckList && !hq.inRound && len(hq.waiting) > 0 {
+		hq.inCheckList = true
 		q.pauses.remove(hq)
-		q.checks = append(q.checks, hq)
+		q.checkList = append(q.checkList, hq)
 		q.changed = true
 	}
 }
 
-// nextAsked returns a queue whose readiness is to be looked up, or nil. The answer goes to
-// answerAsked.
+// nextCheck removes the first queue from checkList and returns it, or nil. The caller checks
+// whether the queue is ready and calls finishCheck.
 func (q *heldQueues) nextCheck() *heldQueue {
-	if len(q.checks) == 0 {
+	if len(q.checkList) == 0 {
 		return nil
 	}
-	hq := q.checks[0]
-	q.checks = q.checks[1:]
-	hq.inChecks = false
+	hq := q.checkList[0]
+	q.checkList = q.checkList[1:]
+	hq.inCheckList = false
 	return hq
 }
 
-// answerAsked starts a round of a queue that is ready.
+// finishCheck starts a round of a queue if it is ready.
 func (q *heldQueues) finishCheck(hq *heldQueue, ready bool) {
 	if ready && !hq.inRound && hq.unsettled == 0 && len(hq.waiting) > 0 {
 		q.startRound(hq)
 	}
 }
 
+// startRound starts a round of a queue, although what its messages await may not be ready.
 func (q *heldQueues) startRound(hq *heldQueue) {
 	hq.inRound, hq.progress = true, false
 	q.listRound(hq)
 }
 
+// listRound adds a queue to roundList, unless it is there.
 func (q *heldQueues) listRound(hq *heldQueue) {
-	if !hq.inRounds {
-		hq.inRounds = true
-		q.rounds = append(q.rounds, hq)
+	if !hq.inRoundList {
+		hq.inRoundList = true
+		q.roundList = append(q.roundList, hq)
 		q.changed = true
 	}
 }
 
-// endRound ends a round, if there is one, and has the queue asked again: at once, or after a
-// pause if the round brought nothing forward.
+// endRound ends the round of a queue, if it is in one, and schedules the next check. That comes at
+// once after a round with progress, and otherwise after a pause.
 func (q *heldQueues) endRound(hq *heldQueue, now time.Time) {
 	hq.inRound = false
 	if hq.progress || len(hq.waiting) == 0 {
@@ -89,20 +97,21 @@ func (q *heldQueues) endRound(hq *heldQueue, now time.Time) {
 	q.changed = true
 }
 
-// release returns the messages that come back now, and for how long nothing more comes back
-// unless something changes. wall is the clock by which messages expire.
+// release returns the messages to release now. It also returns for how long the caller may wait
+// before it calls release again, if the queues don't change until then. now is the monotonic
+// clock's time for pauses, and wall is the wall clock's time for expiry.
 func (q *heldQueues) release(now, wall time.Time) ([]*released, time.Duration) {
-	wait := min(q.asideExpired(wall), q.endPauses(now))
-	var back []*released
+	wait := min(q.expireWaiting(wall), q.endPauses(now))
+	var all []*released
 	for q.unsettled < q.maxUnsettled && len(q.aside) > 0 {
-		back = append(back, q.aside[0])
+		all = append(all, q.aside[0])
 		q.aside = q.aside[1:]
 		q.unsettled++
 	}
-	for q.unsettled < q.maxUnsettled && len(q.rounds) > 0 {
-		hq := q.rounds[0]
-		q.rounds = q.rounds[1:]
-		hq.inRounds = false
+	for q.unsettled < q.maxUnsettled && len(q.roundList) > 0 {
+		hq := q.roundList[0]
+		q.roundList = q.roundList[1:]
+		hq.inRoundList = false
 		if !hq.inRound || len(hq.waiting) == 0 || hq.unsettled >= q.maxPerQueue {
 			continue
 		}
@@ -112,14 +121,15 @@ func (q *heldQueues) release(now, wall time.Time) ([]*released, time.Duration) {
 		hq.unsettled++
 		q.unsettled++
 		hq.unplaced = append(hq.unplaced, r)
-		back = append(back, r)
+		all = append(all, r)
 		q.listRound(hq)
 	}
-	return back, wait
+	return all, wait
 }
 
-// expire sets those aside whose time is over, and returns when to look again.
-func (q *heldQueues) asideExpired(wall time.Time) time.Duration {
+// expireWaiting sets aside the messages that have expired. It returns after what time to look
+// again.
+func (q *heldQueues) expireWaiting(wall time.Time) time.Duration {
 	for {
 		held, at, ok := q.expiring.first()
 		if !ok {
@@ -136,7 +146,8 @@ func (q *heldQueues) asideExpired(wall time.Time) time.Duration {
 	}
 }
 
-// endPauses has those queues asked whose pause is over, and returns when the next one is.
+// endPauses schedules a check of the queues whose pause has ended. It returns after what time to
+// look again.
 func (q *heldQueues) endPauses(now time.Time) time.Duration {
 	for {
 		hq, at, ok := q.pauses.first()

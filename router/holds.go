@@ -14,29 +14,41 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// holds is the second source of an intake: it brings held messages back. heldQueues decides which
-// and when; holds adds the lock, the clock and the goroutine.
+// holds releases the held messages of a pipeline: it is the second source of the intake.
+//
+// The ledger stores held messages and owns them. The intake's source has no part in them any more.
+// heldQueues has the order and decides which messages are released; it explains the states. holds
+// adds the lock, the clock and one goroutine (run). That goroutine reads the ledger's messages at
+// the start, and then waits until a queue changes or a time is over. It asks the handler which
+// queues are ready, without the lock, and gives the released messages to the intake.
+//
+// Invariants: as long as the ledger owns a message, the message is in a queue, is aside, or has
+// been released and is unsettled. When a released message is done, the ledger disowns it.
+//
+// The lock order: holds.mu is the innermost lock. The intake takes it with intake.mu, and handlers
+// take it with locks of devices. Nothing that has holds.mu takes another lock or calls the
+// handler.
 type holds struct {
 	pipeline string
 	ledger   middleware.Ledger
 	handler  handlers.Holder
-	inject   func([]*released) bool
-	log      *slog.Logger
-	now      func() time.Time
-	gauge    prometheus.Gauge
-	closed   <-chan struct{}
-	life     context.Context
-	wake     chan struct{}
+	// inject adds released messages to the intake. It returns false if the intake takes no more.
+	inject func([]*released) bool
+	log    *slog.Logger
+	now    func() time.Time
+	gauge  prometheus.Gauge
+	closed <-chan struct{} // closed when the intake is
+	life   context.Context // ends at the deadline of a stop
+	wake   chan struct{}   // wakes run
 
-	// mu is taken under the locks of the intake and of devices; nothing else is locked while it is held.
 	mu     sync.Mutex
 	queues *heldQueues
-	// ended says that nothing comes back any more.
+	// ended says that no messages are released any more.
 	ended bool
 }
 
-// newHolds returns the holds of a pipeline. At most most of its messages are in flight at once, and
-// perQueue from one queue.
+// newHolds returns the holds of a pipeline. most is how many released messages may be unsettled in
+// total, and perQueue how many of one queue.
 func newHolds(h *holds, most, perQueue int) *holds {
 	h.wake = make(chan struct{}, 1)
 	h.queues = newHeldQueues(most, perQueue)
@@ -44,7 +56,7 @@ func newHolds(h *holds, most, perQueue int) *holds {
 	return h
 }
 
-// update changes the queues, and wakes run if there may be more to release then.
+// update changes the queues, and wakes run if that may release messages.
 func (h *holds) update(change func(*heldQueues)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -58,7 +70,7 @@ func (h *holds) update(change func(*heldQueues)) {
 	}
 }
 
-// run is the goroutine that releases messages, until the intake closes.
+// run releases messages until the intake closes. It is a goroutine.
 func (h *holds) run() {
 	ctx, cancel := context.WithCancel(h.life)
 	defer cancel()
@@ -71,7 +83,7 @@ func (h *holds) run() {
 	}()
 	owned, err := h.ledger.Owned(ctx, h.pipeline)
 	if err != nil {
-		return // it is closed
+		return // the ledger or the intake is closed
 	}
 	h.loadOwned(owned)
 	timer := time.NewTimer(0)
@@ -96,12 +108,13 @@ func (h *holds) run() {
 
 func (h *holds) loadOwned(owned []*handlers.Held) {
 	if n := len(owned); n > 0 {
-		h.log.Info("messages are held from before", "messages", n)
+		h.log.Info("loaded held messages from the ledger", "messages", n)
 	}
 	h.update(func(q *heldQueues) { q.loadOwned(owned) })
 }
 
-// release returns the messages that come back now, and for how long nothing more comes back unless something changes.
+// release checks which queues are ready, and returns the messages to release and the wait of
+// heldQueues.release.
 func (h *holds) release() (back []*released, wait time.Duration) {
 	for {
 		var asked *heldQueue
@@ -119,7 +132,7 @@ func (h *holds) release() (back []*released, wait time.Duration) {
 	return back, wait
 }
 
-// end notes that nothing comes back any more. Runs that wait for that are woken.
+// endReleases records that no messages are released any more. It wakes the runs that wait for one.
 func (h *holds) endReleases() {
 	h.update(func(q *heldQueues) {
 		h.ended = true
@@ -131,7 +144,7 @@ func (h *holds) markPlaced(e *entry) {
 	h.update(func(q *heldQueues) { q.markPlaced(e) })
 }
 
-// settle takes in the end of a run: see heldQueues.settle.
+// settleRun records the end of a run: see heldQueues.settleRun.
 func (h *holds) settleRun(e *entry, acked, rerun bool) {
 	var done *released
 	h.update(func(q *heldQueues) { done = q.settleRun(e, acked, rerun, time.Now()) })
@@ -140,7 +153,8 @@ func (h *holds) settleRun(e *entry, acked, rerun bool) {
 	}
 }
 
-// before is handlers.HeldBefore. In a stop it ends a run that would wait: its message goes back to its source.
+// pendingOlder implements handlers.HeldBefore. After endReleases it cancels a run that would wait,
+// so that the message goes back to its source.
 func (h *holds) pendingOlder(r *run, awaits string) (wait <-chan struct{}, err error) {
 	h.update(func(q *heldQueues) {
 		wait, err = q.pendingOlder(r.entry, awaits)
@@ -151,7 +165,8 @@ func (h *holds) pendingOlder(r *run, awaits string) (wait <-chan struct{}, err e
 	return wait, err
 }
 
-// resume puts released messages into their lanes. It returns false once the intake takes no more.
+// addReleased adds released messages to their lanes. It returns false if the intake takes no more
+// messages.
 func (in *intake) addReleased(back []*released) bool {
 	entries := make([]*entry, len(back))
 	for i, r := range back {
@@ -159,7 +174,7 @@ func (in *intake) addReleased(back []*released) bool {
 		msg := d.Message()
 		desc, err := in.describe(msg)
 		if err != nil {
-			in.log.Warn("a message that was held can't be described any more", "id", r.ID, "err", err)
+			in.log.Warn("describing a released message", "id", r.ID, "err", err)
 		}
 		desc.ID, desc.Key = r.ID, r.Key
 		r.Resumption.Expires = r.Held.Expires
@@ -178,8 +193,8 @@ func (in *intake) addReleased(back []*released) bool {
 	return true
 }
 
-// deliver makes a delivery of a message from the ledger. It can't become void, and its outcome is
-// sent to the message's reply_to.
+// ledgerDelivery makes a delivery of a message from the ledger. It never becomes void. Its outcome
+// is sent to the reply_to in metadata.
 func (in *intake) ledgerDelivery(uuid string, payload []byte, metadata message.Metadata) *transports.Delivery {
 	return &transports.Delivery{
 		UUID: uuid, Payload: payload, Metadata: metadata, Context: context.Background(),
@@ -187,14 +202,14 @@ func (in *intake) ledgerDelivery(uuid string, payload []byte, metadata message.M
 	}
 }
 
-// answer sends an outcome to the reply_to in metadata, if there is one.
+// sendOutcome sends an outcome to the reply_to in metadata, if there is one and the source can.
 func (in *intake) sendOutcome(metadata message.Metadata, o *transports.Outcome) {
 	if o != nil && in.answerer != nil {
 		in.answerer.Answer(metadata, o)
 	}
 }
 
-// What a run says and hears of held messages.
+// These methods are the part of handlers.Scope for held messages.
 
 func (r *run) Resumed() *handlers.Resumption {
 	switch e := r.entry; {

@@ -155,7 +155,8 @@ type holdRig struct {
 	live    map[string]*device.Session
 	wires   map[string]*wire
 	sent    []sentCommand
-	// restarts of the host: a command that wasn't acked in one is told to be held again, in its own time.
+	// restarts of the host: a command that wasn't acked in one is told to be held again, in its
+	// own time.
 	restarts int
 }
 
@@ -282,8 +283,8 @@ func (r *holdRig) results() map[string][]device.Result {
 
 var errDiskFull = handlers.Unavailable(errors.New("the disk is full"))
 
-// TestHolds has devices come and go, hosts stop and start and brokers be away, and holds that every command has one end, and each device gets
-// its commands once and in order.
+// TestHolds has devices come and go, hosts stop and start and brokers be away, and holds that
+// every command has one end, and each device gets its commands once and in order.
 func TestHolds(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		var failure any
@@ -416,8 +417,8 @@ func (r *holdRig) judge() {
 	}
 }
 
-// Two commands wait for a device that reads nothing when it goes. The first can't be held, as the disk is full for a moment; the second is, and stays behind
-// it.
+// Two commands wait for a device that reads nothing when it goes. The first can't be held, as the
+// disk is full for a moment; the second is, and stays behind it.
 func TestWhatIsHeldAtASecondAttemptKeepsItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newHoldRig(t, t)
@@ -451,7 +452,8 @@ func newTestHolds(t *testing.T) *holds {
 	return h
 }
 
-// A message that waits for one that may be going to be held doesn't stand in its way when that one has to be run again in their lane.
+// A message that waits for one that may be going to be held doesn't stand in its way when that one
+// has to be run again in their lane.
 func TestWhatIsRunAgainGoesFirst(t *testing.T) {
 	h := newTestHolds(t)
 	older, younger := &run{entry: &entry{}}, &run{entry: &entry{}}
@@ -481,7 +483,8 @@ func TestWhatIsRunAgainGoesFirst(t *testing.T) {
 	}
 }
 
-// What is held last of what a session left behind comes first if it is the oldest, though the younger one is on its way already.
+// What is held last of what a session left behind comes first if it is the oldest, though the
+// younger one is on its way already.
 func TestTheOldestIsHeldLast(t *testing.T) {
 	h := newTestHolds(t)
 	older, younger := &run{entry: &entry{}}, &run{entry: &entry{}}
@@ -510,7 +513,8 @@ func TestTheOldestIsHeldLast(t *testing.T) {
 	h.markPlaced(older.entry)
 	waits(younger, false)
 
-	// The younger one waited, and is held again: a round that brought nothing forward isn't followed by the next at once.
+	// The younger one waited, and is held again: a round that brought nothing forward isn't
+	// followed by the next at once.
 	h.settleRun(older.entry, true, false)
 	h.settleRun(younger.entry, true, false)
 	h.queues.markUndecided(older.entry, "a")
@@ -528,8 +532,8 @@ type always struct{}
 func (always) Ready(string) bool  { return true }
 func (always) Watch(func(string)) {}
 
-// A round is on its way when the device goes: the first of its messages is held again, and when the device is back before the second is run, that one
-// doesn't go first.
+// A round is on its way when the device goes: the first of its messages is held again, and when
+// the device is back before the second is run, that one doesn't go first.
 func TestWhatIsHeldAgainKeepsItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newHoldRig(t, t)

@@ -136,8 +136,8 @@ func (h *Host) devicesOf(ref transports.DevicesRef) (device.Devices, error) {
 	return p.Devices(), nil
 }
 
-// Start subscribes every pipeline, then starts the transports, those with devices last, so that nothing they say is missed. When it
-// returns an error everything is closed again.
+// Start subscribes every pipeline, then starts the transports, those with devices last, so that
+// nothing they say is missed. When it returns an error everything is closed again.
 func (h *Host) Start(ctx context.Context) error {
 	err := h.start(ctx)
 	if err != nil {

@@ -19,67 +19,89 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// errStopped is the cause of the contexts that a stop's deadline cancels.
+// errStopped is the cause with which a stop cancels contexts.
 var errStopped = errors.New("the host is stopping")
 
-// errNotPublished pauses a pipeline whose outputs have nowhere to go.
-var errNotPublished = errors.New("what was produced could not be published")
+// errNotPublished pauses a pipeline that couldn't publish the outputs of a run.
+var errNotPublished = errors.New("publishing the outputs was given up")
 
-// errFull refuses callers while messages in flight take too much memory.
-var errFull = fmt.Errorf("%w; too many bytes are in flight", transports.ErrNotStarted)
+// errMemoryFull refuses callers while the budget in_flight is used up.
+var errMemoryFull = fmt.Errorf("%w; too many bytes are in flight", transports.ErrNotStarted)
 
-// intake is between a pipeline's source and its chain. It takes deliveries in, lets the lanes order them, starts a run
-// of each when it is its turn, and settles the deliveries when their runs have ended. To Watermill it is the pipeline's
-// subscriber.
+// intake connects a pipeline's source with its chain. It implements Watermill's Subscriber.
+//
+// The idea: the source calls takeDelivery for each delivery, which becomes an entry of a lane. The
+// lanes decide the order, and startRuns starts a run for each entry when it is its turn. When the
+// run has ended, settleRun settles the delivery, or returns the entry to its lane. Entries also
+// come from the ledger, by holds and by abandoned.
+//
+// A delivery can become void while its run goes on, for example when the broker's connection is
+// lost. Then the source redelivers the message:
+//
+//   - A run whose chain hasn't returned is cancelled. The redelivered message runs again.
+//   - A run that waits for confirms goes on, and the redelivered message takes it over (inheritRun).
+//   - An entry becomes an orphan if its run ends first. It keeps the outcome, and the redelivered
+//     message is settled with it.
+//   - If the intake itself gives its subscription back (giveBack), it keeps all runs, and the
+//     redelivered messages take them over.
+//
+// The states of the intake: it reads until a stop or drain closes ending. Then it opens no
+// subscription any more. After stop it also starts nothing, and drops entries that haven't
+// started. It closes drained when the subscription has ended and every entry is settled. Close
+// closes closed, and ends everything else. During a pause it starts only probes and refusals
+// (pause.go).
+//
+// The lock order: intake.mu, then holds.mu, or the locks of transports in Delivery.Settle and
+// Acceptor.Accepts. Nothing that has intake.mu calls the handler.
 type intake struct {
 	topic  string
 	source transports.Topic
-	// open returns a subscriber that reports whether it is present.
+	// open returns a subscriber, which calls present when it begins or ends to have a consumer.
 	open     func(present func(bool)) (transports.Subscriber, error)
 	describe func(*message.Message) (handlers.Description, error)
 	refuse   func(*message.Message, handlers.Reason) ([]*message.Message, error)
-	// accepts returns why a produced message would have to wait, or nil.
+	// refusalReason returns why an output would have to wait at its destination, or nil.
 	refusalReason func() error
 	log           *slog.Logger
 	metrics       *pipelineMetrics
 	tracing       *pipelineTracing
-	// life ends at the stop's deadline; every run ends with it.
+	// life ends at the deadline of a stop, and all runs with it.
 	life     context.Context
 	presence presence
-	// holds brings back what is held; nil if nothing can be.
+	// holds releases held messages; nil if the pipeline holds none.
 	holds *holds
-	// abandoned finds what the source doesn't redeliver; nil in a pipeline without records in the
-	// ledger.
+	// abandoned finds messages that the source doesn't redeliver; nil in a pipeline without
+	// records in the ledger.
 	abandoned *abandoned
-	// answerer is the source, if it is one.
+	// answerer is the source, or nil if that can't answer.
 	answerer transports.Answerer
-	// inFlight counts the bytes of entries: from when the source hands one out until it is settled, and
-	// as an orphan until it is forgotten. Those from the ledger are counted there.
+	// inFlight counts the bytes of entries from the source, until they are settled. It counts an
+	// orphan until that is forgotten. The ledger counts the bytes of its own messages.
 	inFlight *transports.Budget
 
 	out chan *message.Message // to Watermill
-	// full says that more could start as soon as Watermill takes something from out.
-	full   atomic.Bool
-	ending chan struct{} // closed when the source isn't to be opened again: it is stopped, or runs dry
-	closed chan struct{}
-	work   sync.WaitGroup
+	// wantsMore says that startRuns stopped because out was full.
+	wantsMore atomic.Bool
+	ending    chan struct{} // closed when no subscription is to be opened any more
+	closed    chan struct{}
+	work      sync.WaitGroup
 
 	mu      sync.Mutex
 	lanes   *lanes
 	active  map[*entry]struct{} // started and not settled
 	watches map[<-chan struct{}]*watch
-	orphans []*entry // handled after their delivery became void, until their copies come
+	orphans []*entry // done, but their delivery became void before they were settled
 	pause   pause
-	// subscription of the moment; nil between two.
+	// subscriber has the current subscription; nil between two subscriptions.
 	subscriber transports.Subscriber
 	endIntake  context.CancelFunc
-	stopping   bool          // take no more, start no more
-	givingBack bool          // the subscription is being closed: start nothing of it
+	stopping   bool          // take no deliveries and start no runs
+	givingBack bool          // the subscription is being closed: start no runs
 	reading    bool          // a source subscription is open or about to be
-	drained    chan struct{} // closed when nothing is left after a stop or the source's end
+	drained    chan struct{} // closed after ending, when every entry is settled
 }
 
-// outBuffer is how many started messages may wait for Watermill.
+// outBuffer is how many messages of started runs may wait until Watermill takes them.
 const outBuffer = 128
 
 func newIntake(in *intake, l *lanes) *intake {
@@ -90,11 +112,12 @@ func newIntake(in *intake, l *lanes) *intake {
 	in.drained = make(chan struct{})
 	in.active = map[*entry]struct{}{}
 	in.watches = map[<-chan struct{}]*watch{}
-	in.pause.longest, in.pause.state = lastProbe, outage.New(in.log, "pipeline")
+	in.pause.maxInterval, in.pause.state = lastProbe, outage.New(in.log, "pipeline")
 	return in
 }
 
-// Subscribe starts reading. Watermill calls it once; its ctx ends too early to be of use.
+// Subscribe opens the first subscription. Watermill calls it once. It ignores the context, which
+// ends before the runs of a stop.
 func (in *intake) Subscribe(_ context.Context, topic string) (<-chan *message.Message, error) {
 	done, err := in.openSubscription()
 	if err != nil {
@@ -112,7 +135,7 @@ func (in *intake) Subscribe(_ context.Context, topic string) (<-chan *message.Me
 	return in.out, nil
 }
 
-// subscribe opens a subscription of the source.
+// openSubscription subscribes to the source. done is closed when the subscription has ended.
 func (in *intake) openSubscription() (done <-chan struct{}, err error) {
 	report := in.presence.openSubscriber()
 	sub, err := in.open(report)
@@ -136,8 +159,8 @@ func (in *intake) openSubscription() (done <-chan struct{}, err error) {
 	return done, nil
 }
 
-// resubscribe opens another subscription when one was given back or ended by itself, until the source is drained or the
-// intake closes.
+// resubscribe opens a new subscription whenever one has ended, until ending is closed. Either the
+// intake gave the subscription back, or the source ended it.
 func (in *intake) resubscribe(done <-chan struct{}) {
 	for done != nil {
 		<-done
@@ -154,7 +177,8 @@ func (in *intake) resubscribe(done <-chan struct{}) {
 	in.checkDrained()
 }
 
-// reopen subscribes again, in a paused pipeline not before a probe is due. It returns nil if the intake ends first.
+// reopenSubscription subscribes again, with backoff. During a pause it waits until a probe is due.
+// It returns nil if ending is closed first.
 func (in *intake) reopenSubscription() (done <-chan struct{}) {
 	pauses, pause := backoff.New(reopenInterval, lastProbe), reopenInterval
 	state := outage.New(in.log.With("topic", in.topic), "subscribing")
@@ -179,7 +203,7 @@ func (in *intake) reopenSubscription() (done <-chan struct{}) {
 	}
 }
 
-// take puts a delivery into its lane.
+// takeDelivery makes an entry of a delivery and adds it to its lane.
 func (in *intake) takeDelivery(d *transports.Delivery) {
 	now := time.Now()
 	e := &entry{delivery: d, message: d.Message()}
@@ -218,25 +242,28 @@ func sizeOf(payload message.Payload, metadata message.Metadata) int {
 	return n
 }
 
-// release gives the bytes of an entry back. The lock is held.
+// releaseBytes returns the bytes of an entry to the budget. The caller has the lock.
 func (in *intake) releaseBytes(e *entry) {
 	in.inFlight.Give(e.size)
 	e.size = 0
 }
 
-// refusalForCaller returns why a caller that can't wait is refused now, or nil. The lock is held.
+// refusalForCaller returns why a source whose callers can't wait has to refuse a message now, or
+// nil. The caller of refusalForCaller has the lock.
 func (in *intake) refusalForCaller(size int) error {
 	if !in.pause.mayStart() {
 		return in.pause.state.Err()
 	}
 	if !in.inFlight.Fits(size) {
-		return errFull
+		return errMemoryFull
 	}
 	return in.refusalReason()
 }
 
-// inherit lets a redelivered copy take over the run of its original, whose delivery became void, or that run's outcome. A message
-// without an id is never taken for another's copy: two alike may both be meant.
+// inheritRun looks for an earlier delivery of a redelivered message that has become void. If the
+// run of that goes on, the new delivery takes the run over. If that is an orphan, the new delivery
+// is settled with its outcome. Otherwise inheritRun returns false. It never matches messages
+// without an id, since a back end may send two equal ones on purpose.
 func (in *intake) inheritRun(again *entry, now time.Time) bool {
 	if again.desc.ID == "" {
 		return false

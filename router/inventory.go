@@ -7,7 +7,8 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// takeInventory gives each transport that holds devices its view of the inventory, if there is one.
+// takeInventory gives each transport that holds devices its view of the inventory, if there is
+// one.
 func (h *Host) takeInventory(holders []*transport) []error {
 	if h.config.Inventory == nil {
 		return nil

@@ -64,11 +64,12 @@ const limitShare = 16
 
 // laneKey identifies a lane.
 type laneKey struct {
-	// key is the key of the lane's messages. In a lane of released messages it is what they awaited.
+	// key is the key of the lane's messages. In a lane of released messages it is what they
+	// awaited.
 	key      string
 	released bool // the lane is for released messages
-	// own is the number of an entry that has a lane for itself, because it needs no order or couldn't
-	// be described. Other lanes have 0.
+	// own is the number of an entry that has a lane for itself, because it needs no order or
+	// couldn't be described. Other lanes have 0.
 	own uint64
 }
 
@@ -91,8 +92,8 @@ type lane struct {
 
 // entry is one message in the pipeline. It owns the delivery. Each run gets a message of its own.
 type entry struct {
-	// delivery is the latest delivery of the message: a redelivered one replaces the first if that is
-	// void. The intake's lock guards this field.
+	// delivery is the latest delivery of the message: a redelivered one replaces the first if that
+	// is void. The intake's lock guards this field.
 	delivery *transports.Delivery
 	// message was made to describe the delivery. The first run gets it; then it is nil.
 	message  *message.Message
@@ -180,8 +181,8 @@ func (l *lanes) addAbandoned(e *entry, now time.Time) {
 	l.refuseWaiting(e.lane, handlers.ReasonAbandoned, anyEntry)
 }
 
-// scheduleLane lists a lane in ready if it can start an entry, and deletes it if it is empty. Every
-// change of a lane ends with scheduleLane.
+// scheduleLane lists a lane in ready if it can start an entry, and deletes it if it is empty.
+// Every change of a lane ends with scheduleLane.
 func (l *lanes) scheduleLane(ln *lane) {
 	if len(ln.reruns) > 0 && ln.current == nil && len(ln.placed) == 0 {
 		l.waiting += len(ln.reruns)
@@ -339,8 +340,8 @@ func (l *lanes) refuseAbove(ln *lane, keep int) {
 	})
 }
 
-// isStalled reports whether the lane's first running entry hasn't moved for the time stall. An entry
-// that waits for a confirm doesn't stall its lane: the destination is slow, not the device.
+// isStalled reports whether the lane's first running entry hasn't moved for the time stall. An
+// entry that waits for a confirm doesn't stall its lane: the destination is slow, not the device.
 func (ln *lane) isStalled(now time.Time, stall time.Duration) bool {
 	head := ln.current
 	if len(ln.placed) > 0 {
@@ -350,9 +351,9 @@ func (ln *lane) isStalled(now time.Time, stall time.Duration) bool {
 }
 
 // stallTime returns after what time without movement a lane is stalled. It is a tenth of the
-// configured time for a lane with many entries while half of the window is in use. Such a lane takes
-// room in the window from other keys. Its unsettled messages also make the transport defer the acks
-// of other keys.
+// configured time for a lane with many entries while half of the window is in use. Such a lane
+// takes room in the window from other keys. Its unsettled messages also make the transport defer
+// the acks of other keys.
 func (l *lanes) stallTime(ln *lane) time.Duration {
 	if len(ln.waiting)+len(ln.placed) > 2*l.limit && l.waiting+l.running+len(l.refused) >= l.window/2 {
 		return l.stall / 10
@@ -368,8 +369,8 @@ func (l *lanes) restartStallTimes(now time.Time) {
 	}
 }
 
-// sweepStalled drops waiting entries whose delivery is void, and refuses waiting entries of stalled
-// lanes. If stalled lanes take half of the window, it refuses all of these entries.
+// sweepStalled drops waiting entries whose delivery is void, and refuses waiting entries of
+// stalled lanes. If stalled lanes take half of the window, it refuses all of these entries.
 func (l *lanes) sweepStalled(now time.Time) {
 	blocked := 0 // how many unsettled entries the stalled lanes have
 	var stalled []*lane
@@ -393,8 +394,8 @@ func (l *lanes) sweepStalled(now time.Time) {
 	}
 }
 
-// refuseOverdue refuses the waiting entries that are past the ack deadline. It reports whether there
-// are some that it can't refuse: reruns, or all if the handler can't refuse messages.
+// refuseOverdue refuses the waiting entries that are past the ack deadline. It reports whether
+// there are some that it can't refuse: reruns, or all if the handler can't refuse messages.
 func (l *lanes) refuseOverdue(now time.Time) bool {
 	old := func(e *entry) bool { return e.isOverdue(now, l.deadline) }
 	late := false
@@ -414,8 +415,8 @@ func (e *entry) isOverdue(now time.Time, deadline time.Duration) bool {
 	return !e.keptRun && fromSource(e) && now.Sub(e.arrived) >= deadline && !e.isVoid()
 }
 
-// eachUnsettled calls f for every entry in the lanes. Refused entries that have started aren't among
-// them.
+// eachUnsettled calls f for every entry in the lanes. Refused entries that have started aren't
+// among them.
 func (l *lanes) eachUnsettled(f func(*entry)) {
 	visit := func(all ...*entry) {
 		for _, e := range all {

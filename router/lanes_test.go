@@ -12,8 +12,9 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// TestLanesModel drives the lanes with random arrivals, places, settlements and stalls, and holds them against what they owe:
-// one holder a key, arrival order within a key, at most limit placed, nothing lost, nothing started twice at once.
+// TestLanesModel drives the lanes with random arrivals, places, settlements and stalls, and holds
+// them against what they owe: one holder a key, arrival order within a key, at most limit placed,
+// nothing lost, nothing started twice at once.
 func TestLanesModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limit := rapid.IntRange(1, 4).Draw(t, "limit")

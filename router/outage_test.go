@@ -91,7 +91,7 @@ func TestARunWhoseDeliveryWasLostCostsNoHealthySubscription(t *testing.T) {
 }
 
 func TestAProbeWaitsAsLongAsTheErrorAsks(t *testing.T) {
-	for _, c := range []struct{ asks, waits time.Duration }{{20 * time.Second, 20 * time.Second}, {time.Hour, longestAsked}} {
+	for _, c := range []struct{ asks, waits time.Duration }{{20 * time.Second, 20 * time.Second}, {time.Hour, maxRetryAfter}} {
 		bubble(t, func(t *testing.T) {
 			var runs atomic.Int32
 			h := newHarness(t, handlerFunc(func(*message.Message) ([]*message.Message, error) {

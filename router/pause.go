@@ -10,44 +10,61 @@ import (
 	"github.com/pentrough/pentrough/internal/outage"
 )
 
-// The times of an outage: a paused pipeline is probed after 100 ms, then at doubling intervals up to 10 s; later if the error asks for that, within longestAsked.
+// A pipeline that begins a pause is probed after firstProbe, and then after doubling intervals up
+// to lastProbe. An error with a longer RetryAfter extends the interval, up to maxRetryAfter.
+// reopenInterval is the first pause before a new subscription.
 const (
 	firstProbe     = 100 * time.Millisecond
 	lastProbe      = 10 * time.Second
-	longestAsked   = time.Minute
+	maxRetryAfter  = time.Minute
 	reopenInterval = 100 * time.Millisecond
 )
 
-// pause is the state of an outage: nothing starts but one probe at a time.
+// pause is the pause of a pipeline, which stops starting runs while something that the handler
+// needs is down. Otherwise all messages of the source would fail one after the other.
+//
+// The states, and the methods that change them:
+//
+//	off      runs start. A run that ends with an unavailable error begins the pause (beginOrProlong).
+//	waiting  no run starts but refusals. A timer runs, and then a probe is due.
+//	due      the next run starts, as the probe (startNext).
+//	probing  the probe runs, and nothing else starts. If it succeeds, the pause ends (endPause). If it
+//	         fails with an unavailable error, the pause waits again, longer (beginOrProlong). After
+//	         any other end, another probe is due.
+//
+// The invariants: at most one probe runs. Runs that had started before the pause go on, and their
+// failures don't prolong it. The lock of the intake guards pause.
 type pause struct {
-	longest time.Duration // between two probes
-	state   *outage.Outage
+	maxInterval time.Duration // the longest time between two probes
+	state       *outage.Outage
 
-	due   bool   // a probe may start
-	probe *entry // runs
-	wait  backoff.ExponentialBackOff
-	timer *time.Timer
+	probeDue bool   // a probe may start, unless one runs
+	probe    *entry // the probe that runs, or nil
+	backoff  backoff.ExponentialBackOff
+	timer    *time.Timer
 }
 
+// isOn reports whether the pipeline is paused.
 func (p *pause) isOn() bool { return p.state.Down() }
 
-// mayStart reports whether a message may start.
-func (p *pause) mayStart() bool { return !p.isOn() || p.due && p.probe == nil }
+// mayStart reports whether a run may start.
+func (p *pause) mayStart() bool { return !p.isOn() || p.probeDue && p.probe == nil }
 
-// begin starts the outage, or goes on with it after a failed probe.
+// beginOrProlong begins the pause, or goes on with it after a failed probe. It calls due when the
+// next probe is due.
 func (p *pause) beginOrProlong(cause error, probed bool, due func()) {
 	first := !p.isOn()
 	if first {
-		p.wait = pauses.New(firstProbe, p.longest)
+		p.backoff = pauses.New(firstProbe, p.maxInterval)
 	}
 	p.state.Report(cause)
 	if first || probed {
-		p.due = false
-		p.timer = time.AfterFunc(max(p.wait.NextBackOff(), min(handlers.RetryAfterOf(cause), longestAsked)), due)
+		p.probeDue = false
+		p.timer = time.AfterFunc(max(p.backoff.NextBackOff(), min(handlers.RetryAfterOf(cause), maxRetryAfter)), due)
 	}
 }
 
-// end ends the outage, which the log is told unless nothing worked.
+// endPause ends the pause. With works it logs that the outage is over.
 func (p *pause) endPause(works bool) {
 	if works {
 		p.state.Report(nil)
@@ -56,5 +73,5 @@ func (p *pause) endPause(works bool) {
 		p.timer.Stop()
 	}
 	p.state.Forget(nil)
-	*p = pause{longest: p.longest, state: p.state}
+	*p = pause{maxInterval: p.maxInterval, state: p.state}
 }

@@ -25,17 +25,20 @@ import (
 // cancelGrace is how long runs that a stop cancelled have to return.
 const cancelGrace = time.Second
 
-// closeTimeout bounds Watermill's Router.Close, which is called when everything is settled or there is no more time for that.
+// closeTimeout bounds Watermill's Router.Close, which is called when everything is settled or
+// there is no more time for that.
 const closeTimeout = 2 * time.Second
 
-// pipeline is one running pipeline: an intake, a chain in a Watermill Router of its own, and a publisher.
+// pipeline is one running pipeline: an intake, a chain in a Watermill Router of its own, and a
+// publisher.
 type pipeline struct {
 	config  Pipeline
 	source  transports.Transport
 	handler handlers.Handler
 	refuser handlers.Refuser
 	handle  message.HandlerFunc
-	// chain is what each message goes through: recovery, the middleware list, the handler. It may be swapped.
+	// chain is what each message goes through: recovery, the middleware list, the handler. It may
+	// be swapped.
 	chain       atomic.Pointer[message.HandlerFunc]
 	intake      *intake
 	builtIntake atomic.Pointer[intake] // the same, for the handler, which is built before it
@@ -143,8 +146,9 @@ func (p *pipeline) sourceState() handlers.Source {
 	return in.sourceState(time.Now())
 }
 
-// buildChain makes the chain, and the Watermill Router that runs it for each message. Watermill gets no publisher: what is
-// produced is published and the delivery settled in the goroutine that Watermill starts for a message.
+// buildChain makes the chain, and the Watermill Router that runs it for each message. Watermill
+// gets no publisher: what is produced is published and the delivery settled in the goroutine that
+// Watermill starts for a message.
 func (p *pipeline) buildChain(h *Host, topic string) error {
 	wraps := []message.HandlerMiddleware{p.recoverPanic}
 	for _, m := range p.config.Middleware {
@@ -205,12 +209,13 @@ func (p *pipeline) refuse(msg *message.Message, reason handlers.Reason) ([]*mess
 	})(msg)
 }
 
-// process is what Watermill calls for each message that the intake started. It returns when the delivery is settled, or
-// waits to be run again.
+// process is what Watermill calls for each message that the intake started. It returns when the
+// delivery is settled, or waits to be run again.
 func (p *pipeline) process(msg *message.Message) ([]*message.Message, error) {
 	growStack()
 	r, done := runOf(msg), false
-	// Whatever happens the run ends: Watermill takes panics in, and one that didn't end would block its lane.
+	// Whatever happens the run ends: Watermill takes panics in, and one that didn't end would
+	// block its lane.
 	defer func() {
 		if v := recover(); v != nil {
 			done = false
@@ -228,8 +233,8 @@ func (p *pipeline) process(msg *message.Message) ([]*message.Message, error) {
 // stackRoom is what a run takes of a stack.
 type stackRoom [5 << 10]byte
 
-// growStack has the stack of Watermill's new goroutine grow at once, while there is little on it. When it grows deep in the
-// calls of a handler, moving it takes a seventh of a command's CPU time.
+// growStack has the stack of Watermill's new goroutine grow at once, while there is little on it.
+// When it grows deep in the calls of a handler, moving it takes a seventh of a command's CPU time.
 //
 //go:noinline
 func growStack() {
@@ -240,7 +245,8 @@ func growStack() {
 //go:noinline
 func (*stackRoom) occupy() {}
 
-// run takes a message through the chain, and publishes what it produced. done says that the message needs no other run.
+// run takes a message through the chain, and publishes what it produced. done says that the
+// message needs no other run.
 func (p *pipeline) runChain(msg *message.Message, r *run) (done bool) {
 	// The pipeline's life ends a moment before cancelRuns ends its runs'.
 	if err := cmp.Or(context.Cause(r.life), context.Cause(p.life)); err != nil {
@@ -268,7 +274,8 @@ func (p *pipeline) runChain(msg *message.Message, r *run) (done bool) {
 	return p.out.publish(r, msgs) == nil && r.runConfirmedHooks()
 }
 
-// fail decides what an error that left the chain means. done is false if the message is to be run again.
+// fail decides what an error that left the chain means. done is false if the message is to be run
+// again.
 func (p *pipeline) finishWithError(msg *message.Message, r *run, err error) (done bool) {
 	kind := handlers.KindOf(err)
 	switch {
@@ -349,7 +356,8 @@ type redactedError struct {
 func (e *redactedError) Error() string { return e.text }
 func (e *redactedError) Unwrap() error { return e.cause }
 
-// recoverDescribe turns a panic in describe into an error: nothing can be said of the message then.
+// recoverDescribe turns a panic in describe into an error: nothing can be said of the message
+// then.
 func (p *pipeline) recoverDescribe(describe func(*message.Message) (handlers.Description, error)) func(*message.Message) (handlers.Description, error) {
 	return func(msg *message.Message) (d handlers.Description, err error) {
 		defer func() {
@@ -378,7 +386,8 @@ func (p *pipeline) start(ctx context.Context) error {
 	}
 }
 
-// handling says why messages can't be handled at the moment, nil if they can or if that isn't known.
+// handling says why messages can't be handled at the moment, nil if they can or if that isn't
+// known.
 func (p *pipeline) handlingError() error {
 	if r, ok := p.handler.(handlers.Reporter); ok {
 		if err := r.Health(); err != nil {
@@ -398,7 +407,8 @@ func (p *pipeline) quiesce() {
 	p.intake.stop()
 }
 
-// close ends everything at once, while ctx lives; it is called when all is settled, or when a stop has no more time for that.
+// close ends everything at once, while ctx lives; it is called when all is settled, or when a stop
+// has no more time for that.
 func (p *pipeline) close(ctx context.Context) error {
 	p.end(errStopped)
 	p.intake.stop()
@@ -437,7 +447,8 @@ func (p *pipeline) closeParts() error {
 	return err
 }
 
-// quietLogger passes Watermill's words on at debug level: what matters of them the router says itself.
+// quietLogger passes Watermill's words on at debug level: what matters of them the router says
+// itself.
 type quietLogger struct{ log *slog.Logger }
 
 func (q quietLogger) Error(msg string, err error, fields watermill.LogFields) {

@@ -7,18 +7,19 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 )
 
-// presence is a clock that stands still while a pipeline has no consumer at its source.
+// presence is a clock that runs only while the pipeline has a consumer at its source.
 type presence struct {
 	mu sync.Mutex
-	// subscribers is how many have been opened; only the last one moves the clock.
+	// subscribers is how many subscribers have been opened. Only the last one can start and stop
+	// the clock.
 	subscribers int
 	present     bool
-	// counted is the time until since.
+	// counted is the clock's time at since.
 	counted time.Duration
 	since   time.Time
 }
 
-// open returns what the next subscriber reports its presence to.
+// openSubscriber returns the function with which the next subscriber starts and stops the clock.
 func (p *presence) openSubscriber() (report func(present bool)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -34,7 +35,7 @@ func (p *presence) openSubscriber() (report func(present bool)) {
 	}
 }
 
-// close ends the last subscriber's time.
+// closeSubscriber stops the clock. The last subscriber can't start it any more.
 func (p *presence) closeSubscriber() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -43,7 +44,7 @@ func (p *presence) closeSubscriber() {
 	p.present = false
 }
 
-// elapsed is the clock's time.
+// elapsed returns the clock's time.
 func (p *presence) elapsed() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -51,7 +52,7 @@ func (p *presence) elapsed() time.Duration {
 	return p.counted
 }
 
-// advance counts the time until now. The lock is held.
+// advance adds the time since the last call if the clock runs. The caller has the lock.
 func (p *presence) advance() {
 	now := time.Now()
 	if p.present {
@@ -60,7 +61,7 @@ func (p *presence) advance() {
 	p.since = now
 }
 
-// stands is how the source stands.
+// sourceState returns the state of the source and of the intake's backlog.
 func (in *intake) sourceState(now time.Time) handlers.Source {
 	s := handlers.Source{Present: in.presence.elapsed()}
 	in.mu.Lock()
@@ -69,7 +70,7 @@ func (in *intake) sourceState(now time.Time) handlers.Source {
 	return s
 }
 
-// unsettled returns the age of the oldest entry, and whether the window is full of them.
+// oldestUnsettled returns the age of the oldest unsettled entry, and whether the window is full.
 func (l *lanes) oldestUnsettled(now time.Time) (oldest time.Duration, full bool) {
 	n := 0
 	l.eachUnsettled(func(e *entry) { n, oldest = n+1, max(oldest, now.Sub(e.arrived)) })

@@ -24,8 +24,8 @@ const (
 	answerGrace = time.Minute
 )
 
-// publisher sends what one pipeline produces: each message to its destination, again and again with the same id until
-// it is confirmed.
+// publisher sends what one pipeline produces: each message to its destination, again and again
+// with the same id until it is confirmed.
 type publisher struct {
 	pipeline   string
 	to         transports.TopicRef
@@ -51,8 +51,8 @@ type destination struct {
 	state *outage.Outage
 }
 
-// publish sends messages that one run produced. It returns an error only when the pipeline's life has ended, when nobody waits for them any
-// more, or when a destination can never work.
+// publish sends messages that one run produced. It returns an error only when the pipeline's life
+// has ended, when nobody waits for them any more, or when a destination can never work.
 func (p *publisher) publish(r *run, msgs []*message.Message) error {
 	for len(msgs) > 0 {
 		ref := p.destinationOf(msgs[0])
@@ -73,8 +73,8 @@ func (p *publisher) publish(r *run, msgs []*message.Message) error {
 	return nil
 }
 
-// sendOf sends what a run produced for one destination. What can never be sent is dropped: the handler has done its work, and nothing
-// that comes later is to wait for it.
+// sendOf sends what a run produced for one destination. What can never be sent is dropped: the
+// handler has done its work, and nothing that comes later is to wait for it.
 func (p *publisher) sendOutputs(r *run, ref transports.TopicRef, msgs []*message.Message) error {
 	span := p.tracing.beginPublish(r.base, ref, msgs)
 	err := p.sendUntilConfirmed(r.publishContext(), ref, msgs)
@@ -154,7 +154,8 @@ func (p *publisher) sendUntilConfirmed(ctx context.Context, ref transports.Topic
 	}
 }
 
-// expectAnswer lets the answer to a run's only message come back to the caller, if one waits and the destination can.
+// expectAnswer lets the answer to a run's only message come back to the caller, if one waits and
+// the destination can.
 func (p *publisher) expectAnswer(r *run, ref transports.TopicRef, msg *message.Message) {
 	if r.wait <= 0 {
 		return

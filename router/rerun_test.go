@@ -138,7 +138,8 @@ func (describing) Describe(msg *message.Message) (handlers.Description, error) {
 	return handlers.Description{Key: "a"}, nil
 }
 
-// Void deliveries, settlements and new deliveries of one context at the same time neither race nor lose a message.
+// Void deliveries, settlements and new deliveries of one context at the same time neither race nor
+// lose a message.
 func TestVoidWhileSettling(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := newHarness(t, handlerFunc(func(msg *message.Message) ([]*message.Message, error) {
@@ -169,7 +170,8 @@ func TestVoidWhileSettling(t *testing.T) {
 	})
 }
 
-// A caller that leaves before it is its message's turn is told that nothing was written, and so is one that waits in a stop.
+// A caller that leaves before it is its message's turn is told that nothing was written, and so is
+// one that waits in a stop.
 func TestWhatDidNotStartIsToldAsThat(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		end := make(chan struct{})
@@ -207,7 +209,8 @@ func TestWhatDidNotStartIsToldAsThat(t *testing.T) {
 	})
 }
 
-// What panics outside of the chain, or produces what isn't a message, costs neither the lane nor the stop.
+// What panics outside of the chain, or produces what isn't a message, costs neither the lane nor
+// the stop.
 func TestARunEndsWhateverHappens(t *testing.T) {
 	var panicked atomic.Bool
 	panicOnce := func(context.Context) error {

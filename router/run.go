@@ -34,7 +34,8 @@ type run struct {
 	// wait is the delivery's Wait. A redelivered copy may replace entry.delivery meanwhile.
 	wait time.Duration
 
-	// verdict and outcome are written by the run's goroutine alone, and by nobody once the run has ended.
+	// verdict and outcome are written by the run's goroutine alone, and by nobody once the run has
+	// ended.
 	verdict verdict
 	outcome transports.Outcome
 
@@ -66,7 +67,8 @@ func (v runValues) Value(key any) any {
 	return nil
 }
 
-// message returns the message that the chain gets: the one that was described, and for a rerun a new one.
+// message returns the message that the chain gets: the one that was described, and for a rerun a
+// new one.
 func (r *run) newMessage() *message.Message {
 	msg := r.entry.message
 	if r.entry.message = nil; msg == nil {
@@ -132,7 +134,8 @@ func statusCode(err error) int {
 	}
 }
 
-// publishing is the life of what the run produced: the pipeline's, unless nobody waits for it when its caller has gone.
+// publishing is the life of what the run produced: the pipeline's, unless nobody waits for it when
+// its caller has gone.
 func (r *run) publishContext() context.Context {
 	if r.in.source.Impatient {
 		return r.life
@@ -140,7 +143,8 @@ func (r *run) publishContext() context.Context {
 	return r.in.life
 }
 
-// confirm tells those who asked that every output is confirmed. It is false if one of them wants the message not to be settled.
+// confirm tells those who asked that every output is confirmed. It is false if one of them wants
+// the message not to be settled.
 func (r *run) runConfirmedHooks() bool {
 	r.mu.Lock()
 	calls := r.confirmedHooks

@@ -10,8 +10,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// beginPublishing notes that the run's chain has returned, and counts the bytes of its outputs. It
-// returns false if the run was cancelled: its outputs are discarded.
+// beginPublishing records that the run's chain has returned, and counts the bytes of its outputs. It
+// returns false if the run was cancelled, so that its outputs are discarded.
 func (in *intake) beginPublishing(r *run, outputs []*message.Message) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -26,7 +26,7 @@ func (in *intake) beginPublishing(r *run, outputs []*message.Message) bool {
 	return true
 }
 
-// enqueued is handlers.Enqueued.
+// markPlaced implements handlers.Enqueued.
 func (in *intake) markPlaced(e *entry) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -37,14 +37,15 @@ func (in *intake) markPlaced(e *entry) {
 	in.startRuns()
 }
 
-// settle ends a run, and settles the delivery that its entry has by now. done says that the message needs no other run:
-// it was handled and all that it produced is confirmed, or it was given up for good.
+// settleRun ends a run, and settles the current delivery of its entry. done says that the message
+// needs no other run: all its outputs are confirmed, or it was dropped.
 func (in *intake) settleRun(r *run, done bool) {
 	over := r.life.Err() != nil
 	r.cancel(nil)
 	verdict, cause := r.verdict, r.outcome.Err
 	if !done && verdict == handled {
-		// Publishing was given up: at the stop's deadline, when its caller had gone, or because a destination can never work.
+		// Publishing was given up: at the deadline of a stop, because the caller hung up, or
+		// because a destination can never work.
 		verdict, cause = unavailable, errNotPublished
 		if over {
 			verdict = cancelled
@@ -54,7 +55,7 @@ func (in *intake) settleRun(r *run, done bool) {
 	r.trace.endRun(r.outcome.Messages, verdict, cause)
 }
 
-// settleEntry does what settle does under the lock.
+// settleEntry is the part of settleRun that needs the lock.
 func (in *intake) settleEntry(r *run, done bool, verdict verdict, cause error) {
 	e, now := r.entry, time.Now()
 	in.mu.Lock()
@@ -89,7 +90,8 @@ func (in *intake) settleEntry(r *run, done bool, verdict verdict, cause error) {
 	in.startRuns()
 }
 
-// end settles a delivery. A panic in the transport is the transport's: to the host it is settled. The lock is held.
+// settleDelivery settles a delivery. If the transport panics, settleDelivery logs that, and the
+// delivery counts as settled. The caller has the lock.
 func (in *intake) settleDelivery(d *transports.Delivery, o *transports.Outcome) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -99,7 +101,8 @@ func (in *intake) settleDelivery(d *transports.Delivery, o *transports.Outcome) 
 	d.Settle(o)
 }
 
-// giveUp settles an entry that doesn't start. A caller that can't wait is told why; other sources get the delivery back. The lock is held.
+// rejectEntry settles an entry that doesn't start. A source whose callers can't wait gets the
+// reason. Other sources get the delivery back. The caller of rejectEntry has the lock.
 func (in *intake) rejectEntry(e *entry, why error) {
 	in.markDropped(e)
 	if !in.source.Impatient {
@@ -110,8 +113,8 @@ func (in *intake) rejectEntry(e *entry, why error) {
 	in.settleDelivery(e.delivery, &transports.Outcome{ID: e.desc.ID, Err: err, Code: statusCode(err)})
 }
 
-// markDropped notes that an entry leaves the lanes without another run. An earlier run may have left it undecided whether it
-// is held. The lock is held.
+// markDropped records that an entry leaves the lanes without another run. If an earlier run left
+// it undecided whether the message is held, it isn't held. The caller has the lock.
 func (in *intake) markDropped(e *entry) {
 	in.releaseBytes(e)
 	if in.holds != nil {
@@ -119,7 +122,8 @@ func (in *intake) markDropped(e *entry) {
 	}
 }
 
-// pauseAfter pauses the pipeline, schedules the next probe, or ends the pause, by how a run ended. The lock is held.
+// updatePause reacts to the end of a run: it begins a pause, schedules the next probe, or ends the
+// pause. The caller has the lock.
 func (in *intake) updatePause(e *entry, done bool, v verdict, cause error) {
 	probe := in.pause.probe == e
 	if probe {
@@ -137,9 +141,10 @@ func (in *intake) updatePause(e *entry, done bool, v verdict, cause error) {
 	}
 }
 
+// allowProbe lets the next run start as a probe. The timer of the pause calls it.
 func (in *intake) allowProbe() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.pause.due = true
+	in.pause.probeDue = true
 	in.startRuns()
 }

@@ -10,11 +10,11 @@ import (
 // startRuns starts what may start and hands it to Watermill. The lock is held, and whatever lets more start calls it.
 func (in *intake) startRuns() {
 	for {
-		in.full.Store(true) // before the look: Watermill may take messages meanwhile
+		in.wantsMore.Store(true) // before the look: Watermill may take messages meanwhile
 		if len(in.out) == cap(in.out) {
 			break // startMore goes on
 		}
-		in.full.Store(false)
+		in.wantsMore.Store(false)
 		e := in.startNext()
 		if e == nil {
 			break
@@ -32,7 +32,7 @@ func (in *intake) startRuns() {
 
 // startMore calls startRuns if that stopped because out was full.
 func (in *intake) startMore() {
-	if in.full.Load() {
+	if in.wantsMore.Load() {
 		in.mu.Lock()
 		defer in.mu.Unlock()
 		in.startRuns()

@@ -10,16 +10,18 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// closing is how long it takes at most to close what didn't end by itself, such as a connection to a broker that is silent. Half of it is for
-// the pipelines, half for the transports.
+// closing is how long it takes at most to close what didn't end by itself, such as a connection to
+// a broker that is silent. Half of it is for the pipelines, half for the transports.
 const (
 	closing         = 6 * time.Second
 	shortestClosing = 100 * time.Millisecond
 )
 
-// Stop takes the host down in stages, inside the life of ctx: nothing new is taken in; pipelines fed from outside settle what they
-// started; sessions close and their last events go out; pipelines fed by devices run dry. Then, or when only the time for closing is
-// left of ctx's, what still runs is cancelled and everything is closed. The error says what wasn't settled in time; what a broker sent stays with it.
+// Stop takes the host down in stages, inside the life of ctx: nothing new is taken in; pipelines
+// fed from outside settle what they started; sessions close and their last events go out;
+// pipelines fed by devices run dry. Then, or when only the time for closing is left of ctx's, what
+// still runs is cancelled and everything is closed. The error says what wasn't settled in time;
+// what a broker sent stays with it.
 func (h *Host) Stop(ctx context.Context) error {
 	life := ctx
 	ctx, cancel := settlingContext(life)
@@ -70,8 +72,8 @@ func (h *Host) Stop(ctx context.Context) error {
 	return errors.Join(append(errs, h.close(life))...)
 }
 
-// staging is the part of a stop's life in which messages are settled. A quarter of it, but no more than closing, is left for the rest: what
-// supervises the process kills it when its time is over.
+// staging is the part of a stop's life in which messages are settled. A quarter of it, but no more
+// than closing, is left for the rest: what supervises the process kills it when its time is over.
 func settlingContext(life context.Context) (context.Context, context.CancelFunc) {
 	deadline, ok := life.Deadline()
 	if !ok {
@@ -110,7 +112,8 @@ func (h *Host) feedersByPipeline() map[*pipeline][]*pipeline {
 	return all
 }
 
-// fedByDevices returns the pipelines whose messages come from sessions, directly or through others.
+// fedByDevices returns the pipelines whose messages come from sessions, directly or through
+// others.
 func (h *Host) fedByDevices(feeders map[*pipeline][]*pipeline) map[*pipeline]bool {
 	fed := map[*pipeline]bool{}
 	var visit func(p *pipeline) bool

@@ -4,7 +4,8 @@ import (
 	"time"
 )
 
-// sweepInterval is how often stalls, deadlines and void deliveries are looked for; it bounds how late they are noticed.
+// sweepInterval is how often stalls, deadlines and void deliveries are looked for; it bounds how
+// late they are noticed.
 const sweepInterval = 250 * time.Millisecond
 
 // sweep looks at the times of waiting messages.

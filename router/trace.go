@@ -28,7 +28,8 @@ const (
 	waitedKey      = attribute.Key("pentrough.waited_ms")
 )
 
-// pipelineTracing makes the spans of one pipeline. Without tracing it is nil, and nobody has to ask: its methods and those of a nil runTrace do nothing.
+// pipelineTracing makes the spans of one pipeline. Without tracing it is nil, and nobody has to
+// ask: its methods and those of a nil runTrace do nothing.
 type pipelineTracing struct {
 	tracer trace.Tracer
 	// process names the span of a run, and described is what all of them say.
@@ -88,7 +89,8 @@ func (t *pipelineTracing) newRunTrace(e *entry) *runTrace {
 	return r
 }
 
-// begin starts the span of a run, which becomes what msg brings to the handler and to all that it produces.
+// begin starts the span of a run, which becomes what msg brings to the handler and to all that it
+// produces.
 func (t *pipelineTracing) beginRun(r *run, msg *message.Message) {
 	if t == nil {
 		return
@@ -125,7 +127,8 @@ func (t *pipelineTracing) beginRun(r *run, msg *message.Message) {
 	}
 }
 
-// calls is a middleware around the handler, which retry may call several times in one run: what failed of that is an event.
+// calls is a middleware around the handler, which retry may call several times in one run: what
+// failed of that is an event.
 func (t *pipelineTracing) traceCalls(next message.HandlerFunc) message.HandlerFunc {
 	if t == nil {
 		return next
@@ -169,7 +172,8 @@ func (t *runTrace) endRun(produced []*message.Message, v verdict, cause error) {
 	}
 }
 
-// publish starts the span of publishing what the run of ctx produced. It is nil if nobody traces that.
+// publish starts the span of publishing what the run of ctx produced. It is nil if nobody traces
+// that.
 func (t *pipelineTracing) beginPublish(ctx context.Context, ref transports.TopicRef, msgs []*message.Message) trace.Span {
 	if t == nil || !trace.SpanFromContext(ctx).IsRecording() {
 		return nil

@@ -176,7 +176,8 @@ func TestRedeliveriesAndRefusalsAreSaid(t *testing.T) {
 	})
 }
 
-// What the handler failed with before it succeeded, a panic included, is in the span, and what failed for good is its status.
+// What the handler failed with before it succeeded, a panic included, is in the span, and what
+// failed for good is its status.
 func TestFailuresAreInTheSpan(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		spans := tracetest.NewInMemoryExporter()
@@ -230,7 +231,8 @@ func TestFailuresAreInTheSpan(t *testing.T) {
 	})
 }
 
-// A publish that fails for good fails its span, and so does one of a middleware, which belongs to the run too.
+// A publish that fails for good fails its span, and so does one of a middleware, which belongs to
+// the run too.
 func TestPublishesHaveSpans(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		spans := tracetest.NewInMemoryExporter()

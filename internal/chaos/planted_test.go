@@ -140,7 +140,7 @@ var mistakes = []planted{
 		edits: []edit{
 			{
 				"router/sweep.go", "giveBack := late && in.source.Broker",
-				"paused := in.pause.isOn() && in.pause.probe == nil && !in.pause.due && now.Sub(in.pause.state.Since()) >= time.Second\n\tgiveBack := (late || paused) && in.source.Broker",
+				"paused := in.pause.isOn() && in.pause.probe == nil && !in.pause.probeDue && now.Sub(in.pause.state.Since()) >= time.Second\n\tgiveBack := (late || paused) && in.source.Broker",
 			},
 			{"router/pause.go", "lastProbe      = 10 * time.Second", "lastProbe      = 2 * time.Second"},
 		},
