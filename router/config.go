@@ -14,41 +14,40 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// Config is everything that a [Host] is made of.
+// Config is the configuration of a [Host].
 type Config struct {
-	// Name is the host's name, stable over restarts.
+	// Name is the host's name. It stays the same over restarts.
 	Name string
-	// ShutdownTimeout bounds a stop; the last of it is kept for closing what had to be cancelled.
+	// ShutdownTimeout is how long a stop may take.
 	ShutdownTimeout time.Duration
 	Transports      []Transport
 	Pipelines       []Pipeline
-	// Inventory lists the devices; nil: there is no list.
+	// Inventory lists the devices; nil if there is no list.
 	Inventory Inventory
-	// Ledger is where dedup keeps its records.
+	// Ledger has the records of dedup and the held messages.
 	Ledger middleware.Ledger
-	// DeadLetters is where handlers keep what couldn't be handled; nil if there is no place for
-	// it.
+	// DeadLetters stores messages that couldn't be handled; nil if nothing stores them.
 	DeadLetters handlers.DeadLetters
-	// Memory bounds the bytes that the host has in memory. Its budget of held commands is the
-	// ledger's to keep.
+	// Memory has the budgets of bytes in memory. The ledger keeps to the budget Held, and the host
+	// to the others.
 	Memory transports.Memory
-	// HTTP is what handlers call servers through; nil is the network.
+	// HTTP makes the HTTP requests of handlers; nil uses the network.
 	HTTP   http.RoundTripper
 	Logger *slog.Logger
-	// Registerer takes all metrics.
+	// Registerer registers all metrics.
 	Registerer prometheus.Registerer
-	// Tracer makes spans of what happens to messages; nil: nobody traces.
+	// Tracer makes the spans of messages; nil turns tracing off.
 	Tracer trace.Tracer
-	// Redact takes secrets out of the errors of handlers and middleware, whose texts leave the
-	// host in answers, poisoned messages and traces; nil takes none out.
+	// Redact removes secrets from the errors of handlers and middleware, because their texts leave
+	// the host in responses, dead letters and traces. nil removes none.
 	Redact func(text string) string
-	// Now is the wall clock for times in messages; nil is time.Now.
+	// Now returns the wall clock's time, for times in messages; nil means time.Now.
 	Now func() time.Time
 }
 
-// Inventory is the list of devices of which each transport has its own view.
+// Inventory is a list of devices. Each transport has its own view of it.
 type Inventory interface {
-	// View returns the list as a transport knows its devices: by the names that canonical returns.
+	// View returns the devices of a transport. They have the names that canonical returns.
 	View(transport string, canonical func(device string) (string, error)) (device.Inventory, error)
 }
 
@@ -65,17 +64,18 @@ type Transport struct {
 type Pipeline struct {
 	Name string
 	From transports.TopicRef
-	// To is empty for a pipeline whose outputs go nowhere but into the reply.
+	// To may be empty. Outputs without a destination are then only in the reply to the sender.
 	To         transports.TopicRef
 	Middleware []Middleware
 	Handler    Handler
-	// Key overrides the key of the handler's description: "payload.FIELD[.FIELD...]" of a JSON
+	// Key overrides the key that the handler describes: "payload.FIELD[.FIELD...]" of a JSON
 	// payload, or "metadata.KEY".
 	Key string
-	// Competing says that others may consume from the stream of From, on purpose.
+	// Competing says that other programs also consume from From, on purpose.
 	Competing bool
-	// DropErrors says what happens to permanent and retryable errors that leave the list: they are
-	// logged, counted and settled. Without it they must not leave the list.
+	// DropErrors says that a message is dropped if its permanent or retryable error gets through
+	// all middleware. The error is logged and counted. If DropErrors is false, no such error may
+	// get through: the router pauses the pipeline.
 	DropErrors bool
 	Lanes      Lanes
 	Batch      Batch
@@ -94,31 +94,31 @@ type Handler struct {
 	Config handlers.Config
 }
 
-// Lanes are a pipeline's bounds on waiting messages.
+// Lanes has the bounds of a pipeline's lanes.
 type Lanes struct {
-	// Limit is how many messages of one key may be in the handler's own order (handlers.Enqueued),
-	// and how many unstarted ones a stalled key may hold. 0: a sixteenth of the source's window,
-	// at least 1.
+	// Limit is how many messages of one key may have their place in the handler's order
+	// (handlers.Enqueued), and how many may wait if the key is stalled. 0 means a sixteenth of the
+	// source's window, and at least 1.
 	Limit int
-	// Stall is how long the first message of a key may stand before further ones are refused; a
-	// tenth of it if the key has more than twice Limit while half of the source's window is in
-	// use.
+	// Stall is the time after which a key is stalled if its first message hasn't moved. Then
+	// further messages of the key are refused. The time is a tenth of Stall if the key has more
+	// than twice Limit messages and half of the source's window is in use.
 	Stall time.Duration
-	// AckDeadline is the longest that a message stays unsettled.
+	// AckDeadline is how long a message may be unsettled.
 	AckDeadline time.Duration
 }
 
-// Batch is how messages are gathered for a handler that takes several at once.
+// Batch has the bounds of the batches for a handler that handles several messages at once.
 type Batch struct {
-	// Size is the most messages of a batch.
+	// Size is how many messages a batch may have.
 	Size int
-	// Interval is the longest that a message waits for others.
+	// Interval is how long a message may wait for others.
 	Interval time.Duration
 }
 
-// DefaultLanes are the bounds of a pipeline that says nothing. AckDeadline stays under RabbitMQ's
+// DefaultLanes has the defaults of Lanes. AckDeadline is less than RabbitMQ's default
 // consumer_timeout of 30 minutes.
 var DefaultLanes = Lanes{Stall: 5 * time.Second, AckDeadline: 25 * time.Minute}
 
-// DefaultBatch is the batch of a pipeline that says nothing.
+// DefaultBatch has the defaults of Batch.
 var DefaultBatch = Batch{Size: 500, Interval: 20 * time.Millisecond}

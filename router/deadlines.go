@@ -5,14 +5,15 @@ import (
 	"time"
 )
 
-// deadlines order items by when each is due. A removed or moved item leaves a stale entry in the
-// heap. Stale entries are dropped when they come first, or when most of the heap is stale.
+// deadlines is a list of items in the order of their deadlines. The heap may have stale entries,
+// of items that were removed or got another deadline. first drops those at the top, and compact
+// drops all when most of the heap is stale.
 type deadlines[T comparable] struct {
 	due  map[T]time.Time
 	heap dueHeap[T]
 }
 
-// set makes an item due at a time, and reports whether it is the first.
+// set sets the deadline of an item, and reports whether it is the first to be due.
 func (d *deadlines[T]) set(item T, at time.Time) bool {
 	if d.due == nil {
 		d.due = map[T]time.Time{}
@@ -26,12 +27,13 @@ func (d *deadlines[T]) set(item T, at time.Time) bool {
 	return first == item
 }
 
+// remove removes an item.
 func (d *deadlines[T]) remove(item T) {
 	delete(d.due, item)
 	d.compact()
 }
 
-// first returns the item that is due first, and when; ok is false if there is none.
+// first returns the first item to be due and its deadline. ok is false if the list is empty.
 func (d *deadlines[T]) first() (item T, at time.Time, ok bool) {
 	for len(d.heap) > 0 {
 		first := d.heap[0]
@@ -43,7 +45,7 @@ func (d *deadlines[T]) first() (item T, at time.Time, ok bool) {
 	return item, at, false
 }
 
-// compact makes the heap anew when most of it is stale.
+// compact builds a new heap when most of the old one is stale.
 func (d *deadlines[T]) compact() {
 	if len(d.heap) <= 2*len(d.due)+1000 {
 		return

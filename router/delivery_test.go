@@ -108,7 +108,7 @@ func TestAStalledKeyIsRefusedAboveItsLimit(t *testing.T) {
 		equal(t, "settled", sorted(h.in.settlements()), []string{"ack 3", "ack 4", "ack 5", "ack 6"})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := h.Stop(ctx); err == nil || !strings.Contains(err.Error(), "pipeline test: 1 message was not settled in time, so the broker will deliver again") {
+		if err := h.Stop(ctx); err == nil || !strings.Contains(err.Error(), "pipeline test: 1 message was not settled in time, so the broker redelivers them") {
 			t.Errorf("stop: %v", err)
 		}
 	})
@@ -297,7 +297,7 @@ func TestAtTheDeadlineRunsAreCancelledAndNotRunAgain(t *testing.T) {
 		defer cancel()
 		begun := time.Now()
 		err := h.Stop(ctx)
-		if err == nil || !strings.Contains(err.Error(), "pipeline test: 2 messages were not settled in time, so the broker will deliver again; publishing to out:results since") {
+		if err == nil || !strings.Contains(err.Error(), "pipeline test: 2 messages were not settled in time, so the broker redelivers them; publishing to out:results since") {
 			t.Errorf("stop: %v", err)
 		}
 		if took := time.Since(begun); took > 10*time.Second {

@@ -10,8 +10,9 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// describer returns what describes a pipeline's messages: the handler, or their metadata; a key
-// setting overrides the key.
+// newDescribe returns the function that describes a pipeline's messages. It is that of the
+// handler, or uses the metadata if the handler has none. The pipeline's setting key overrides the
+// key.
 func newDescribe(h handlers.Handler, key string) (func(*message.Message) (handlers.Description, error), error) {
 	var d handlers.Describer = byMetadata{}
 	if own, ok := h.(handlers.Describer); ok {
@@ -35,7 +36,7 @@ func newDescribe(h handlers.Handler, key string) (func(*message.Message) (handle
 	}, nil
 }
 
-// byMetadata describes the messages of a handler that doesn't.
+// byMetadata describes messages by their metadata, for handlers that don't describe messages.
 type byMetadata struct{}
 
 func (byMetadata) Describe(msg *message.Message) (handlers.Description, error) {

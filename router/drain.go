@@ -7,8 +7,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// stop takes no more and starts no more; what is started goes on. drained is closed when it is
-// settled.
+// stop ends the subscription, and settles the entries that haven't started. Runs go on. When all
+// of them are settled, the intake closes drained.
 func (in *intake) stop() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -26,7 +26,8 @@ func (in *intake) stop() {
 	in.checkDrained()
 }
 
-// drain lets the source run dry: drained is closed when it has ended and everything is settled.
+// drain lets the subscription deliver what the source has, and opens no other one. When the
+// subscription has ended and all entries are settled, the intake closes drained.
 func (in *intake) drain() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -34,7 +35,7 @@ func (in *intake) drain() {
 	in.checkDrained()
 }
 
-// endSource keeps the source from being opened again. The lock is held.
+// endSource closes ending and ends the releases of held messages. The caller has the lock.
 func (in *intake) endSource() {
 	if !isClosed(in.ending) {
 		close(in.ending)
@@ -44,7 +45,8 @@ func (in *intake) endSource() {
 	}
 }
 
-// checkDrained closes drained if nothing is left. The lock is held.
+// checkDrained closes drained if the source has ended and nothing is unsettled. The caller has the
+// lock.
 func (in *intake) checkDrained() {
 	if isClosed(in.drained) || !isClosed(in.ending) || in.reading || len(in.active) > 0 || in.lanes.hasUnstarted() {
 		return
@@ -52,6 +54,7 @@ func (in *intake) checkDrained() {
 	close(in.drained)
 }
 
+// isClosed reports whether a channel to which nothing is sent is closed.
 func isClosed(c <-chan struct{}) bool {
 	select {
 	case <-c:
@@ -61,7 +64,8 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// left says what keeps the intake from being drained, and what becomes of it.
+// describeUnfinished says for the error of a stop what the intake hasn't finished, and what
+// happens to those messages.
 func (in *intake) describeUnfinished() string {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -70,12 +74,13 @@ func (in *intake) describeUnfinished() string {
 	case running == 0 && waiting == 0:
 		return "its source didn't end"
 	case in.source.Broker:
-		return describeMessages(running) + " not settled in time, so the broker will deliver again"
+		return describeMessages(running) + " not settled in time, so the broker redelivers them"
 	default:
-		return describeMessages(running+waiting) + " not handled in time; nothing keeps what was not, so this stop loses it"
+		return describeMessages(running+waiting) + " not handled in time; the source doesn't store messages, so these are lost"
 	}
 }
 
+// describeMessages returns "1 message was", or the number with "messages were".
 func describeMessages(n int) string {
 	if n == 1 {
 		return "1 message was"
@@ -83,19 +88,19 @@ func describeMessages(n int) string {
 	return fmt.Sprintf("%d messages were", n)
 }
 
-// outage returns why the pipeline is paused, or nil.
+// pauseError returns why the pipeline is paused, or nil.
 func (in *intake) pauseError() error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	// Who can't wait sends nothing while it is told that the pipeline is paused: once a probe is
-	// due, it is welcome.
+	// While such a source knows of the pause, its callers send nothing. So when a probe is due,
+	// the pause is hidden from it: the next message becomes the probe.
 	if !in.pause.isOn() || in.source.Impatient && in.pause.mayStart() {
 		return nil
 	}
 	return fmt.Errorf("paused since %s, probing: %w", in.pause.state.Since().Format(time.RFC3339), in.pause.state.Err())
 }
 
-// Close ends everything at once. Watermill calls it from Router.Close.
+// Close stops the intake without waiting for its runs. Watermill calls it in Router.Close.
 func (in *intake) Close() error {
 	in.stop()
 	in.mu.Lock()
@@ -104,7 +109,7 @@ func (in *intake) Close() error {
 		return nil
 	}
 	close(in.closed)
-	close(in.out) // nothing starts any more
+	close(in.out) // after stop no run starts
 	in.pause.endPause(false)
 	sub := in.subscriber
 	in.mu.Unlock()

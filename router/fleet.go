@@ -8,23 +8,23 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// FleetDevice is what the host knows of one device: its session, its place in the inventory, or
+// FleetDevice is what the host knows of one device: its session, its entry in the inventory, or
 // both.
 type FleetDevice struct {
-	// Transport is the name of the transport that holds it.
+	// Transport is the name of the device's transport.
 	Transport string
 	Device    string
-	// Live is its session; nil: it isn't connected.
+	// Live is the device's session, or nil if it is offline.
 	Live *device.Live
-	// Known says that the inventory lists it, Labels what that says of it.
+	// Known says that the device is in the inventory. Labels are its labels there.
 	Known  bool
 	Labels map[string]string
 }
 
-// Fleet returns the devices that are connected or in the inventory, by transport and name.
+// Fleet returns the devices that are online or in the inventory, sorted by transport and name.
 func (h *Host) Fleet() []FleetDevice {
 	var fleet []FleetDevice
-	for _, t := range h.order {
+	for _, t := range h.ordered {
 		provider, ok := t.Transport.(device.Provider)
 		if !ok {
 			continue

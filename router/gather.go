@@ -12,8 +12,9 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 )
 
-// gather turns single calls into calls of a batch handler: in order, by count or interval, each
-// with an outcome of its own.
+// gather makes batches of single messages, in order, and calls a batch handler with them. A batch
+// ends when it has the configured size, or after the configured interval. Each message gets its
+// own outcome.
 type gather struct {
 	handler handlers.BatchHandler
 	config  Batch
@@ -22,6 +23,7 @@ type gather struct {
 	work    sync.WaitGroup
 }
 
+// gathered is a message that waits for its batch.
 type gathered struct {
 	msg     *message.Message
 	outcome chan handlers.Outcome
@@ -33,7 +35,7 @@ func newGather(life context.Context, h handlers.BatchHandler, c Batch) *gather {
 	return g
 }
 
-// Handle waits for the outcome of the batch that the message gets into.
+// Handle adds the message to a batch and returns its outcome.
 func (g *gather) Handle(msg *message.Message) ([]*message.Message, error) {
 	item := gathered{msg, make(chan handlers.Outcome, 1)}
 	select {
@@ -48,7 +50,7 @@ func (g *gather) Handle(msg *message.Message) ([]*message.Message, error) {
 	return outcome.Messages, outcome.Err
 }
 
-// collect runs batches one after the other until the pipeline's life ends.
+// collectBatches runs one batch after the other until the pipeline's life ends. It is a goroutine.
 func (g *gather) collectBatches() {
 	for {
 		var batch []gathered
@@ -75,6 +77,7 @@ func (g *gather) collectBatches() {
 	}
 }
 
+// runBatch handles a batch and gives each message its outcome.
 func (g *gather) runBatch(batch []gathered) {
 	msgs := make([]*message.Message, len(batch))
 	for i, item := range batch {
@@ -93,6 +96,7 @@ func (g *gather) runBatch(batch []gathered) {
 	}
 }
 
+// callHandler calls the handler, and returns an error if it panics.
 func (g *gather) callHandler(msgs []*message.Message) (outcomes []handlers.Outcome, err error) {
 	defer func() {
 		if r := recover(); r != nil {

@@ -21,11 +21,12 @@ type Host struct {
 	log        *slog.Logger
 	metrics    *metrics
 	transports map[string]*transport
-	order      []*transport // as configured, those that hold devices last
+	ordered    []*transport // as configured, but those with devices last
 	inventory  map[transports.DevicesRef]device.Inventory
 	pipelines  []*pipeline
 }
 
+// transport is a transport that the host has built.
 type transport struct {
 	transports.Transport
 	name   string
@@ -36,15 +37,15 @@ type transport struct {
 type Health struct {
 	// Name is "transport NAME", "pipeline NAME" or "store".
 	Name string
-	// Part is what of it.
+	// Part is the name of the part, such as "publishing".
 	Part string
-	// Err is nil if it works, otherwise why it doesn't.
+	// Err says why the part doesn't work; nil if it works.
 	Err error
-	// Note is what people should know of a part that works.
+	// Note is a remark about a part that works, or "".
 	Note string
 }
 
-// New builds a host. It does no I/O; all that doesn't fit is in the error.
+// New builds a host without any I/O. Its error has all problems of the configuration, joined.
 func New(c Config) (*Host, error) {
 	if c.Now == nil {
 		c.Now = time.Now
@@ -61,7 +62,7 @@ func New(c Config) (*Host, error) {
 		return nil, fmt.Errorf("registering metrics: %w", err)
 	}
 	var errs []error
-	var holders []*transport
+	var withDevices []*transport
 	consumed := consumedTopics(c)
 	for _, t := range c.Transports {
 		built, err := t.Config.New(transports.Env{
@@ -75,13 +76,13 @@ func New(c Config) (*Host, error) {
 		it := &transport{built, t.Name, t.Config}
 		h.transports[t.Name] = it
 		if _, ok := built.(device.Provider); ok {
-			holders = append(holders, it)
+			withDevices = append(withDevices, it)
 		} else {
-			h.order = append(h.order, it)
+			h.ordered = append(h.ordered, it)
 		}
 	}
-	h.order = append(h.order, holders...)
-	errs = append(errs, h.takeInventory(holders)...)
+	h.ordered = append(h.ordered, withDevices...)
+	errs = append(errs, h.takeInventory(withDevices)...)
 	if len(errs) == 0 {
 		for _, p := range c.Pipelines {
 			built, err := newPipeline(p, h)
@@ -98,8 +99,8 @@ func New(c Config) (*Host, error) {
 	return h, nil
 }
 
-// consumedTopics returns what transports say of the topics that pipelines consume. What is wrong
-// with a topic is an error of its pipeline.
+// consumedTopics returns the properties of all topics that pipelines consume. It leaves out
+// invalid topics: newPipeline returns their errors.
 func consumedTopics(c Config) []transports.Topic {
 	var all []transports.Topic
 	for _, p := range c.Pipelines {
@@ -115,6 +116,7 @@ func consumedTopics(c Config) []transports.Topic {
 	return all
 }
 
+// transportsByName returns the transports by their names.
 func (h *Host) transportsByName() map[string]transports.Transport {
 	all := make(map[string]transports.Transport, len(h.transports))
 	for name, t := range h.transports {
@@ -123,7 +125,7 @@ func (h *Host) transportsByName() map[string]transports.Transport {
 	return all
 }
 
-// devices returns the devices of a transport.
+// devicesOf returns the devices of a transport.
 func (h *Host) devicesOf(ref transports.DevicesRef) (device.Devices, error) {
 	t, ok := h.transports[string(ref)]
 	if !ok {
@@ -131,13 +133,13 @@ func (h *Host) devicesOf(ref transports.DevicesRef) (device.Devices, error) {
 	}
 	p, ok := t.Transport.(device.Provider)
 	if !ok {
-		return nil, fmt.Errorf("transport %q holds no devices", ref)
+		return nil, fmt.Errorf("transport %q has no devices", ref)
 	}
 	return p.Devices(), nil
 }
 
-// Start subscribes every pipeline, then starts the transports, those with devices last, so that
-// nothing they say is missed. When it returns an error everything is closed again.
+// Start starts the pipelines and then the transports, those with devices last. So no message of a
+// device gets lost. If Start returns an error, it has closed everything.
 func (h *Host) Start(ctx context.Context) error {
 	err := h.start(ctx)
 	if err != nil {
@@ -152,7 +154,7 @@ func (h *Host) start(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, t := range h.order {
+	for _, t := range h.ordered {
 		if err := t.Start(ctx); err != nil {
 			return fmt.Errorf("starting transport %s: %w", t.name, err)
 		}
@@ -160,13 +162,13 @@ func (h *Host) start(ctx context.Context) error {
 	return nil
 }
 
-// Health returns the state of every part.
+// Health returns the state of all parts.
 func (h *Host) Health() []Health {
 	var all []Health
 	if l, ok := h.config.Ledger.(interface{ Health() error }); ok {
 		all = append(all, Health{Name: "store", Part: "ledger", Err: l.Health()})
 	}
-	for _, t := range h.order {
+	for _, t := range h.ordered {
 		for _, part := range t.Health() {
 			all = append(all, Health{Name: "transport " + t.name, Part: part.Part, Err: part.Err, Note: part.Note})
 		}
@@ -179,7 +181,7 @@ func (h *Host) Health() []Health {
 	return all
 }
 
-// Tap shows the messages of a topic without consuming them, until ctx ends.
+// Tap returns copies of the messages that pass through a topic, until ctx ends. It consumes none.
 func (h *Host) Tap(ctx context.Context, ref transports.TopicRef) (<-chan *message.Message, error) {
 	name, topic, err := ref.Split()
 	if err != nil {
@@ -191,12 +193,13 @@ func (h *Host) Tap(ctx context.Context, ref transports.TopicRef) (<-chan *messag
 	}
 	tapper, ok := t.Transport.(transports.Tapper)
 	if !ok {
-		return nil, fmt.Errorf("transport %q can't show its messages", name)
+		return nil, fmt.Errorf("transport %q doesn't support taps", name)
 	}
 	return tapper.Tap(ctx, topic)
 }
 
-// Promises says in sentences what this configuration promises, where it is less than it could be.
+// Promises returns sentences on what the pipelines from brokers guarantee with this configuration,
+// and what they don't.
 func (h *Host) Promises() []string {
 	var all []string
 	for _, p := range h.pipelines {
@@ -204,16 +207,16 @@ func (h *Host) Promises() []string {
 			continue
 		}
 		if p.config.To == "" {
-			all = append(all, fmt.Sprintf("pipeline %s: it has no to, so results go only to those who ask with reply_to", p.config.Name))
+			all = append(all, fmt.Sprintf("pipeline %s: it has no `to`, so it publishes results only for commands with reply_to", p.config.Name))
 		}
 		dedup := p.intake.abandoned != nil
 		switch {
 		case dedup && h.config.Ledger.Durable():
-			all = append(all, fmt.Sprintf("pipeline %s: one result for each id that the caller gives, over restarts and crashes; a message without an id that the broker delivers again is handled again", p.config.Name))
+			all = append(all, fmt.Sprintf("pipeline %s: it publishes one result for each id, also after restarts and crashes; a redelivered message without an id is handled again", p.config.Name))
 		case dedup:
-			all = append(all, fmt.Sprintf("pipeline %s: one result for each id that the caller gives, until this process ends (the ledger is in memory); a message without an id that the broker delivers again is handled again", p.config.Name))
+			all = append(all, fmt.Sprintf("pipeline %s: it publishes one result for each id, until this process ends (the ledger is in memory); a redelivered message without an id is handled again", p.config.Name))
 		default:
-			all = append(all, fmt.Sprintf(`pipeline %s: without dedup in its middleware, a message that the broker delivers again is handled again, and written to its device again`, p.config.Name))
+			all = append(all, fmt.Sprintf("pipeline %s: its middleware has no dedup, so a redelivered message is handled again, and written to its device again", p.config.Name))
 		}
 	}
 	return all

@@ -6,13 +6,14 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// metrics are counted by pipeline; their only label is the pipeline's name.
+// metrics has the metrics of all pipelines. Their only label is the pipeline's name.
 type metrics struct {
 	received, acked, refused, errors, dropped, unavailable, abandoned, published, publishRetries *prometheus.CounterVec
 	waiting, running, paused, held                                                               *prometheus.GaugeVec
 	duration, settled                                                                            *prometheus.HistogramVec
 }
 
+// pipelineMetrics has the metrics of one pipeline.
 type pipelineMetrics struct {
 	received, acked, refused, errors, dropped, unavailable, abandoned, published, publishRetries prometheus.Counter
 	waiting, running, paused, held                                                               prometheus.Gauge
@@ -28,27 +29,27 @@ func newMetrics(r prometheus.Registerer, memory transports.Memory) (*metrics, er
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "pentrough_pipeline_" + name, Help: help}, label)
 	}
 	m := &metrics{
-		received:       counter("received", "Messages that the source handed to the pipeline."),
-		acked:          counter("acked", "Messages that were acked, everything they produced being confirmed."),
-		refused:        counter("refused", "Messages that were answered out of turn because their key stood still."),
-		errors:         counter("errors", "Permanent and retryable errors that ended a message's way."),
-		dropped:        counter("dropped", "Messages that were settled without outputs because of an error."),
-		unavailable:    counter("unavailable", "Runs that ended because something the handler needs was down."),
-		abandoned:      counter("abandoned", "Messages that had begun and weren't delivered again; their results were published without them."),
-		published:      counter("published", "Produced messages that were confirmed."),
-		publishRetries: counter("publish_retries", "Publishes that were tried again."),
+		received:       counter("received", "Messages that the source delivered to the pipeline."),
+		acked:          counter("acked", "Messages that were acked after all their outputs were confirmed."),
+		refused:        counter("refused", "Messages that were refused, because their key was stalled or their ack deadline was over."),
+		errors:         counter("errors", "Messages that ended with a permanent or retryable error."),
+		dropped:        counter("dropped", "Messages that were settled without outputs because of an error, and outputs that can never be sent."),
+		unavailable:    counter("unavailable", "Runs that ended because something that the handler needs was down."),
+		abandoned:      counter("abandoned", "Messages that had begun and weren't redelivered; their results were published from the ledger."),
+		published:      counter("published", "Outputs that were confirmed."),
+		publishRetries: counter("publish_retries", "Failed attempts to publish, which are repeated."),
 		waiting:        gauge("waiting", "Messages that wait for their turn."),
-		running:        gauge("running", "Messages that are being handled or wait for confirms."),
-		paused:         gauge("paused", "1 while the pipeline is paused because something it needs is down."),
-		held:           gauge("held", "Messages that the ledger owns until their device is there."),
+		running:        gauge("running", "Messages that are being handled, or whose outputs wait for their confirms."),
+		paused:         gauge("paused", "1 while the pipeline is paused because something that it needs is down, otherwise 0."),
+		held:           gauge("held", "Messages that wait in the ledger until their device connects."),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "pentrough_pipeline_handle_seconds",
-			Help:    "Time in the chain of middleware and handler.",
+			Help:    "Time that a run takes in middleware and handler.",
 			Buckets: []float64{.0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5, 30},
 		}, label),
 		settled: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "pentrough_pipeline_settle_seconds",
-			Help:    "Time from a message's arrival until it is settled, everything it produced being confirmed.",
+			Help:    "Time from a message's arrival until all its outputs are confirmed and it is acked.",
 			Buckets: []float64{.0005, .001, .005, .01, .05, .1, .5, 1, 5, 30, 120, 600},
 		}, label),
 	}
@@ -63,7 +64,7 @@ func newMetrics(r prometheus.Registerer, memory transports.Memory) (*metrics, er
 	return m, registerMemory(r, memory)
 }
 
-// registerMemory registers the gauges of the budgets.
+// registerMemory registers the gauges of the memory budgets.
 func registerMemory(r prometheus.Registerer, memory transports.Memory) error {
 	for name, b := range map[string]*transports.Budget{
 		"bodies": memory.Bodies, "in_flight": memory.InFlight, "waiting": memory.Waiting, "held": memory.Held,
@@ -71,10 +72,10 @@ func registerMemory(r prometheus.Registerer, memory transports.Memory) error {
 		label := prometheus.Labels{"budget": name}
 		for _, g := range []prometheus.Collector{
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-				Name: "pentrough_budget_used_bytes", Help: "Bytes in memory by the budget that bounds them.", ConstLabels: label,
+				Name: "pentrough_budget_used_bytes", Help: "Bytes in memory that the budget bounds.", ConstLabels: label,
 			}, func() float64 { return float64(b.Used()) }),
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-				Name: "pentrough_budget_limit_bytes", Help: "What [host] memory allows; 0 is no limit.", ConstLabels: label,
+				Name: "pentrough_budget_limit_bytes", Help: "Limit of the budget from memory of [host]; 0 means no limit.", ConstLabels: label,
 			}, func() float64 { return float64(b.Limit()) }),
 		} {
 			if err := r.Register(g); err != nil {
@@ -85,6 +86,7 @@ func registerMemory(r prometheus.Registerer, memory transports.Memory) error {
 	return nil
 }
 
+// pipeline returns the metrics of a pipeline.
 func (m *metrics) pipeline(name string) *pipelineMetrics {
 	return &pipelineMetrics{
 		received:       m.received.WithLabelValues(name),

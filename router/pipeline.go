@@ -22,11 +22,11 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// cancelGrace is how long runs that a stop cancelled have to return.
+// cancelGrace is how long a stop waits for the runs that it has cancelled.
 const cancelGrace = time.Second
 
-// closeTimeout bounds Watermill's Router.Close, which is called when everything is settled or
-// there is no more time for that.
+// closeTimeout bounds Watermill's Router.Close. A stop calls that when everything is settled, or
+// when no time is left for settling.
 const closeTimeout = 2 * time.Second
 
 // pipeline is one running pipeline: an intake, a chain in a Watermill Router of its own, and a
@@ -37,11 +37,10 @@ type pipeline struct {
 	handler handlers.Handler
 	refuser handlers.Refuser
 	handle  message.HandlerFunc
-	// chain is what each message goes through: recovery, the middleware list, the handler. It may
-	// be swapped.
+	// chain calls the middleware and the handler.
 	chain       atomic.Pointer[message.HandlerFunc]
 	intake      *intake
-	builtIntake atomic.Pointer[intake] // the same, for the handler, which is built before it
+	builtIntake atomic.Pointer[intake] // intake, once it is built; the handler is built before
 	out         *publisher
 	watermill   *message.Router
 	log         *slog.Logger
@@ -51,10 +50,10 @@ type pipeline struct {
 	gather      *gather
 	// redactText is Config.Redact.
 	redactText func(string) string
-	// life ends at the stop's deadline.
+	// life ends at the deadline of a stop.
 	life    context.Context
 	end     context.CancelCauseFunc
-	ran     chan error // gets what Watermill's Run returned
+	ran     chan error // receives the error of Watermill's Run
 	started bool
 }
 
@@ -115,6 +114,7 @@ func newPipeline(c Pipeline, h *Host) (*pipeline, error) {
 	return p, nil
 }
 
+// buildHandler builds the pipeline's handler.
 func (p *pipeline) buildHandler(h *Host) error {
 	c := p.config.Handler
 	built, err := c.Config.New(handlers.Env{
@@ -137,7 +137,8 @@ func (p *pipeline) buildHandler(h *Host) error {
 	return nil
 }
 
-// stands tells the handler how the source stands; it may ask before there is one.
+// sourceState returns the state of the source. Before the intake is built, it returns the zero
+// value.
 func (p *pipeline) sourceState() handlers.Source {
 	in := p.builtIntake.Load()
 	if in == nil {
@@ -146,9 +147,9 @@ func (p *pipeline) sourceState() handlers.Source {
 	return in.sourceState(time.Now())
 }
 
-// buildChain makes the chain, and the Watermill Router that runs it for each message. Watermill
-// gets no publisher: what is produced is published and the delivery settled in the goroutine that
-// Watermill starts for a message.
+// buildChain builds the chain and the Watermill Router that calls process for each message. The
+// Router has no publisher. process publishes the outputs and settles the delivery itself, in the
+// goroutine that Watermill starts for the message.
 func (p *pipeline) buildChain(h *Host, topic string) error {
 	wraps := []message.HandlerMiddleware{p.recoverPanic}
 	for _, m := range p.config.Middleware {
@@ -181,13 +182,15 @@ func (p *pipeline) buildChain(h *Host, topic string) error {
 	return nil
 }
 
+// addCloser has a part closed with the pipeline, if it has a Close method.
 func (p *pipeline) addCloser(part any) {
 	if c, ok := part.(io.Closer); ok {
 		p.closers = append(p.closers, c)
 	}
 }
 
-// invoke is the chain's innermost: the handler, or its refusal of a message that is out of turn.
+// callHandler is the innermost part of the chain. It calls the handler, which handles the message
+// or refuses it.
 func (p *pipeline) callHandler(msg *message.Message) ([]*message.Message, error) {
 	if r := runOf(msg); r.entry.reason != "" {
 		p.metrics.refused.Inc()
@@ -200,6 +203,7 @@ func (p *pipeline) callHandler(msg *message.Message) ([]*message.Message, error)
 	return msgs, err
 }
 
+// refuse returns the handler's outputs for a message that it refuses.
 func (p *pipeline) refuse(msg *message.Message, reason handlers.Reason) ([]*message.Message, error) {
 	if p.refuser == nil {
 		return nil, handlers.Permanent(errors.New(string(reason)))
@@ -209,17 +213,17 @@ func (p *pipeline) refuse(msg *message.Message, reason handlers.Reason) ([]*mess
 	})(msg)
 }
 
-// process is what Watermill calls for each message that the intake started. It returns when the
-// delivery is settled, or waits to be run again.
+// process runs the chain with a message, publishes the outputs and ends the run. Watermill calls
+// it for each message that the intake started.
 func (p *pipeline) process(msg *message.Message) ([]*message.Message, error) {
 	growStack()
 	r, done := runOf(msg), false
-	// Whatever happens the run ends: Watermill takes panics in, and one that didn't end would
-	// block its lane.
+	// The run must end after a panic, too, or it would block its lane. Watermill recovers panics
+	// without a word to the intake.
 	defer func() {
 		if v := recover(); v != nil {
 			done = false
-			r.recordEnd(unavailable, nil, handlers.Unavailable(p.logPanic("publishing what came of", msg, v)))
+			r.recordEnd(unavailable, nil, handlers.Unavailable(p.logPanic("publishing the outputs of", msg, v)))
 		}
 		p.intake.settleRun(r, done)
 	}()
@@ -230,11 +234,12 @@ func (p *pipeline) process(msg *message.Message) ([]*message.Message, error) {
 	return nil, nil
 }
 
-// stackRoom is what a run takes of a stack.
+// stackRoom is as large as the stack of a usual run.
 type stackRoom [5 << 10]byte
 
-// growStack has the stack of Watermill's new goroutine grow at once, while there is little on it.
-// When it grows deep in the calls of a handler, moving it takes a seventh of a command's CPU time.
+// growStack lets the stack of Watermill's new goroutine grow at once, while it is nearly empty. If
+// it grew later, deep in the calls of a handler, copying it would take a seventh of the CPU time
+// of a command.
 //
 //go:noinline
 func growStack() {
@@ -245,10 +250,10 @@ func growStack() {
 //go:noinline
 func (*stackRoom) occupy() {}
 
-// run takes a message through the chain, and publishes what it produced. done says that the
-// message needs no other run.
+// runChain calls the chain with a message and publishes the outputs. done says that the message
+// needs no other run.
 func (p *pipeline) runChain(msg *message.Message, r *run) (done bool) {
-	// The pipeline's life ends a moment before cancelRuns ends its runs'.
+	// The pipeline's life ends a moment before cancelRuns cancels its runs.
 	if err := cmp.Or(context.Cause(r.life), context.Cause(p.life)); err != nil {
 		r.recordEnd(cancelled, nil, err)
 		return false
@@ -274,8 +279,8 @@ func (p *pipeline) runChain(msg *message.Message, r *run) (done bool) {
 	return p.out.publish(r, msgs) == nil && r.runConfirmedHooks()
 }
 
-// fail decides what an error that left the chain means. done is false if the message is to be run
-// again.
+// finishWithError ends a run whose chain returned an error. done says that the message needs no
+// other run.
 func (p *pipeline) finishWithError(msg *message.Message, r *run, err error) (done bool) {
 	kind := handlers.KindOf(err)
 	switch {
@@ -293,7 +298,8 @@ func (p *pipeline) finishWithError(msg *message.Message, r *run, err error) (don
 	return true
 }
 
-// prepare gives produced messages what they inherit, and a context that outlives the run.
+// prepareOutputs sets the metadata that outputs inherit from the message, and gives each output a
+// context that doesn't end with the run.
 func (p *pipeline) prepareOutputs(in *message.Message, out []*message.Message, r *run) {
 	for _, msg := range out {
 		for _, key := range [...]string{transports.CorrelationID, transports.TraceParent, transports.TraceState} {
@@ -312,18 +318,18 @@ func (p *pipeline) prepareOutputs(in *message.Message, out []*message.Message, r
 	}
 }
 
-// panicError is what a panic in a handler or middleware becomes: a retryable error.
+// panicError is the error for a panic in a handler or middleware. It is retryable.
 type panicError struct{ value any }
 
 func (e panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
-// panicked logs a panic with its stack, and returns it as an error.
+// logPanic logs a panic with its stack, and returns it as an error.
 func (p *pipeline) logPanic(doing string, msg *message.Message, v any) error {
 	transports.Traced(p.log, msg.Metadata).Error("panic while "+doing+" a message", "uuid", msg.UUID, "panic", v, "stack", string(debug.Stack()))
 	return panicError{v}
 }
 
-// recover turns panics into errors, and takes secrets out of the texts of errors.
+// recoverPanic turns panics into errors, and removes secrets from the texts of errors.
 func (p *pipeline) recoverPanic(next message.HandlerFunc) message.HandlerFunc {
 	return func(msg *message.Message) (msgs []*message.Message, err error) {
 		defer func() {
@@ -336,6 +342,7 @@ func (p *pipeline) recoverPanic(next message.HandlerFunc) message.HandlerFunc {
 	}
 }
 
+// redactError returns an error whose text has no secrets.
 func (p *pipeline) redactError(err error) error {
 	if err == nil || p.redactText == nil {
 		return err
@@ -347,7 +354,7 @@ func (p *pipeline) redactError(err error) error {
 	return err
 }
 
-// redactedError is an error of the same kind and cause, whose text has no secret.
+// redactedError is an error with a text without secrets. It has the same kind and cause.
 type redactedError struct {
 	text  string
 	cause error
@@ -356,8 +363,7 @@ type redactedError struct {
 func (e *redactedError) Error() string { return e.text }
 func (e *redactedError) Unwrap() error { return e.cause }
 
-// recoverDescribe turns a panic in describe into an error: nothing can be said of the message
-// then.
+// recoverDescribe turns a panic in describe into an error.
 func (p *pipeline) recoverDescribe(describe func(*message.Message) (handlers.Description, error)) func(*message.Message) (handlers.Description, error) {
 	return func(msg *message.Message) (d handlers.Description, err error) {
 		defer func() {
@@ -369,7 +375,7 @@ func (p *pipeline) recoverDescribe(describe func(*message.Message) (handlers.Des
 	}
 }
 
-// start subscribes and returns once messages can flow.
+// start starts the handler and subscribes. It returns when messages can arrive.
 func (p *pipeline) start(ctx context.Context) error {
 	if s, ok := p.handler.(handlers.Starter); ok {
 		if err := s.Start(ctx); err != nil {
@@ -386,7 +392,7 @@ func (p *pipeline) start(ctx context.Context) error {
 	}
 }
 
-// handling says why messages can't be handled at the moment, nil if they can or if that isn't
+// handlingError returns why messages can't be handled now. It is nil if they can, or if that isn't
 // known.
 func (p *pipeline) handlingError() error {
 	if r, ok := p.handler.(handlers.Reporter); ok {
@@ -397,7 +403,8 @@ func (p *pipeline) handlingError() error {
 	return p.intake.pauseError()
 }
 
-// quiesce takes no more from outside; a source that is fed from inside the host is emptied first.
+// quiesce ends the intake of messages. If the source is inside the host, the intake first takes
+// all messages that are in it.
 func (p *pipeline) quiesce() {
 	if d, ok := p.source.(transports.Drainer); ok {
 		p.intake.drain()
@@ -407,8 +414,8 @@ func (p *pipeline) quiesce() {
 	p.intake.stop()
 }
 
-// close ends everything at once, while ctx lives; it is called when all is settled, or when a stop
-// has no more time for that.
+// close cancels the pipeline's runs and closes its parts. It returns early when ctx ends. A stop
+// calls it when everything is settled, or when no time is left for settling.
 func (p *pipeline) close(ctx context.Context) error {
 	p.end(errStopped)
 	p.intake.stop()
@@ -421,7 +428,7 @@ func (p *pipeline) close(ctx context.Context) error {
 	select {
 	case err = <-closed:
 	case <-ctx.Done():
-		err = errors.New("its source or a handler didn't end in time")
+		err = errors.New("its source or its handler didn't end in time")
 	}
 	if err != nil {
 		return fmt.Errorf("closing pipeline %s: %w", p.config.Name, err)
@@ -429,9 +436,9 @@ func (p *pipeline) close(ctx context.Context) error {
 	return nil
 }
 
-// shut closes what the pipeline is made of, and returns when all of it has ended.
+// closeParts closes the pipeline's parts, and returns when all of them have ended.
 func (p *pipeline) closeParts() error {
-	// Watermill may leave the subscriber open of a router that is closed as soon as it runs.
+	// Watermill doesn't always close the subscriber if its Router is closed right after the start.
 	err := p.intake.Close()
 	if p.started {
 		err = errors.Join(err, p.watermill.Close(), <-p.ran)
@@ -447,8 +454,8 @@ func (p *pipeline) closeParts() error {
 	return err
 }
 
-// quietLogger passes Watermill's words on at debug level: what matters of them the router says
-// itself.
+// quietLogger logs Watermill's lines at level debug. The router has lines of its own for
+// everything that matters.
 type quietLogger struct{ log *slog.Logger }
 
 func (q quietLogger) Error(msg string, err error, fields watermill.LogFields) {

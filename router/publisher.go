@@ -16,16 +16,16 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// The retry times of a failed publish.
 const (
+	// publishRetry and publishRetryMax are the first and the longest pause after a failed publish.
 	publishRetry    = 50 * time.Millisecond
 	publishRetryMax = 2 * time.Second
-	// answerGrace is how much longer than the caller's wait an expected answer is kept account of.
+	// answerGrace is how much longer than the caller waits the transport expects the answer.
 	answerGrace = time.Minute
 )
 
-// publisher sends what one pipeline produces: each message to its destination, again and again
-// with the same id until it is confirmed.
+// publisher publishes the outputs of one pipeline. It publishes each message to its destination
+// until that has confirmed it. All attempts have the same id.
 type publisher struct {
 	pipeline   string
 	to         transports.TopicRef
@@ -33,7 +33,7 @@ type publisher struct {
 	log        *slog.Logger
 	metrics    *pipelineMetrics
 	tracing    *pipelineTracing
-	// life ends at the stop's deadline; then nothing is tried again.
+	// life ends at the deadline of a stop, and all attempts with it.
 	life context.Context
 
 	mu           sync.Mutex
@@ -45,14 +45,14 @@ type destination struct {
 	ref       transports.TopicRef
 	topic     string
 	publisher message.Publisher
-	answerer  transports.Answerer // nil if the transport is none
-	acceptor  transports.Acceptor // nil if the transport is none
+	answerer  transports.Answerer // nil if the transport isn't one
+	acceptor  transports.Acceptor // nil if the transport isn't one
 
 	state *outage.Outage
 }
 
-// publish sends messages that one run produced. It returns an error only when the pipeline's life
-// has ended, when nobody waits for them any more, or when a destination can never work.
+// publish publishes the outputs of a run in order. It returns an error only if the pipeline's life
+// has ended, the caller that waits for the outputs has hung up, or a destination can never work.
 func (p *publisher) publish(r *run, msgs []*message.Message) error {
 	for len(msgs) > 0 {
 		ref := p.destinationOf(msgs[0])
@@ -73,8 +73,8 @@ func (p *publisher) publish(r *run, msgs []*message.Message) error {
 	return nil
 }
 
-// sendOf sends what a run produced for one destination. What can never be sent is dropped: the
-// handler has done its work, and nothing that comes later is to wait for it.
+// sendOutputs publishes outputs of a run to one destination. It drops and logs a message that can
+// never be sent. The handler has done its work, and later messages mustn't wait for this one.
 func (p *publisher) sendOutputs(r *run, ref transports.TopicRef, msgs []*message.Message) error {
 	span := p.tracing.beginPublish(r.base, ref, msgs)
 	err := p.sendUntilConfirmed(r.publishContext(), ref, msgs)
@@ -93,7 +93,7 @@ func (p *publisher) sendOutputs(r *run, ref transports.TopicRef, msgs []*message
 		}
 		return nil
 	default:
-		r.entry.logger(p.log, msgs[0]).Error("what a message produced can't be sent, and is lost", "err", err)
+		r.entry.logger(p.log, msgs[0]).Error("dropping an output that can never be sent", "err", err)
 		p.metrics.dropped.Inc()
 		err = handlers.Permanent(err)
 		r.outcome.Err, r.outcome.Code = err, statusCode(err)
@@ -101,6 +101,7 @@ func (p *publisher) sendOutputs(r *run, ref transports.TopicRef, msgs []*message
 	}
 }
 
+// destinationOf returns the topic of a message. It is empty if the message goes nowhere.
 func (p *publisher) destinationOf(msg *message.Message) transports.TopicRef {
 	if ref := handlers.Destination(msg); ref != "" {
 		return ref
@@ -108,7 +109,7 @@ func (p *publisher) destinationOf(msg *message.Message) transports.TopicRef {
 	return p.to
 }
 
-// known returns a permanent error if a message's destination can never work.
+// checkDestinations returns a permanent error if the destination of a message can never work.
 func (p *publisher) checkDestinations(msgs []*message.Message) error {
 	for _, msg := range msgs {
 		if ref := p.destinationOf(msg); ref != "" {
@@ -120,7 +121,7 @@ func (p *publisher) checkDestinations(msgs []*message.Message) error {
 	return nil
 }
 
-// attempt publishes once; a panic is a failed attempt.
+// attemptPublish publishes once. If the transport panics, the attempt has failed.
 func (d *destination) attemptPublish(msgs []*message.Message) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -130,7 +131,8 @@ func (d *destination) attemptPublish(msgs []*message.Message) (err error) {
 	return d.publisher.Publish(d.topic, msgs...)
 }
 
-// send publishes to one destination until it is confirmed or ctx ends.
+// sendUntilConfirmed publishes messages to one destination until that has confirmed them, ctx
+// ends, or they can never be sent.
 func (p *publisher) sendUntilConfirmed(ctx context.Context, ref transports.TopicRef, msgs []*message.Message) error {
 	d, err := p.resolveDestination(ref)
 	if err != nil {
@@ -154,21 +156,21 @@ func (p *publisher) sendUntilConfirmed(ctx context.Context, ref transports.Topic
 	}
 }
 
-// expectAnswer lets the answer to a run's only message come back to the caller, if one waits and
-// the destination can.
+// expectAnswer has the answer to msg, the only output of a run, sent to the caller of the run. It
+// does nothing if no caller waits or the destination can't receive answers.
 func (p *publisher) expectAnswer(r *run, ref transports.TopicRef, msg *message.Message) {
-	if r.wait <= 0 {
+	if r.answerWait <= 0 {
 		return
 	}
 	d, err := p.resolveDestination(ref)
 	if err != nil || d.answerer == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(p.life, r.wait+answerGrace)
+	ctx, cancel := context.WithTimeout(p.life, r.answerWait+answerGrace)
 	replyTo, correlationID, answer, forget, err := d.answerer.Expect(ctx)
 	if err != nil {
 		cancel()
-		p.log.Warn("asking for an answer; the caller gets 202 and the id", "to", d.ref, "err", err)
+		p.log.Warn("expecting an answer; the caller gets status 202 and the id instead", "to", d.ref, "err", err)
 		return
 	}
 	context.AfterFunc(ctx, func() { forget(); cancel() })
@@ -180,7 +182,7 @@ func (p *publisher) expectAnswer(r *run, ref transports.TopicRef, msg *message.M
 	r.outcome.Answer = answer
 }
 
-// resolve returns the destination that a reference names.
+// resolveDestination returns the destination that a reference names.
 func (p *publisher) resolveDestination(ref transports.TopicRef) (*destination, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -207,7 +209,7 @@ func (p *publisher) resolveDestination(ref transports.TopicRef) (*destination, e
 	return d, nil
 }
 
-// feeds reports whether the pipeline publishes to a topic, as far as is known.
+// publishesTo reports whether the pipeline has published to a topic, or is configured to.
 func (p *publisher) publishesTo(ref transports.TopicRef) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -215,7 +217,8 @@ func (p *publisher) publishesTo(ref transports.TopicRef) bool {
 	return ok
 }
 
-// lend returns a publisher for messages that no input owns, bounded by their own contexts.
+// pluginPublisher returns a publisher for a handler or middleware. A publish ends with the context
+// of its message.
 func (p *publisher) pluginPublisher(ref transports.TopicRef) (message.Publisher, error) {
 	if _, err := p.resolveDestination(ref); err != nil {
 		return nil, err
@@ -223,6 +226,7 @@ func (p *publisher) pluginPublisher(ref transports.TopicRef) (message.Publisher,
 	return &boundPublisher{p, ref}, nil
 }
 
+// boundPublisher is a publisher to one topic.
 type boundPublisher struct {
 	*publisher
 	ref transports.TopicRef
@@ -241,10 +245,10 @@ func (l *boundPublisher) Publish(_ string, msgs ...*message.Message) error {
 	return err
 }
 
-// Close is the owner's to call.
+// Close does nothing: the pipeline closes the publisher.
 func (l *boundPublisher) Close() error { return nil }
 
-// Close ends the pipeline's use of its transports.
+// Close closes the publishers of all destinations.
 func (p *publisher) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -256,7 +260,7 @@ func (p *publisher) Close() error {
 	return errors.Join(errs...)
 }
 
-// outages returns what doesn't take messages at the moment.
+// outages returns an error for each destination that takes no messages now.
 func (p *publisher) outages() []error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -269,7 +273,7 @@ func (p *publisher) outages() []error {
 	return errs
 }
 
-// accepts returns why what the pipeline produces would have to wait, or nil.
+// refusalReason returns why an output of the pipeline would have to wait now, or nil.
 func (p *publisher) refusalReason() error {
 	p.mu.Lock()
 	d := p.destinations[p.to]
@@ -280,6 +284,7 @@ func (p *publisher) refusalReason() error {
 	return d.acceptor.Accepts(d.topic)
 }
 
+// outage returns why the destination takes no messages now, or nil.
 func (d *destination) outage() error {
 	if err := d.state.Err(); err != nil {
 		return fmt.Errorf("publishing to %s since %s, trying again: %w", d.ref, d.state.Since().Format(time.RFC3339), err)

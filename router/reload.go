@@ -9,9 +9,9 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 )
 
-// Reload has the handlers take what is new outside of the host, all at once, and returns when they
-// have, or with what failed. Where it failed the old is still at work. Messages are handled
-// meanwhile.
+// Reload calls handlers.Reloader of all handlers that implement it, at the same time. Pipelines go
+// on handling messages. Reload returns when all calls have returned. A handler whose call failed
+// goes on with the old version.
 func (h *Host) Reload(ctx context.Context) error {
 	var work sync.WaitGroup
 	errs := make([]error, len(h.pipelines))

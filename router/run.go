@@ -11,30 +11,31 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// verdict is what the chain's end means for the message.
+// verdict says what the end of the chain means for the message.
 type verdict int
 
 const (
-	handled     verdict = iota // settled once its outputs are confirmed
-	unavailable                // run again when the pipeline works
-	cancelled                  // left unsettled
+	handled     verdict = iota // acked when its outputs are confirmed
+	unavailable                // runs again, after the pause of the pipeline
+	cancelled                  // stays with its source
 )
 
-// run is one execution of one message: the handlers.Scope on its context.
+// run is one run of a message. It is the handlers.Scope in the context of that message.
 type run struct {
 	in    *intake
 	entry *entry
 	extra transports.Extra
-	// life ends when the run is over, with the pipeline's life, or when the delivery becomes void.
+	// life ends when the run has ended, the pipeline's life ends, or the delivery becomes void.
 	life   context.Context
 	cancel context.CancelCauseFunc
-	// base is what the chain got: life, with what Watermill and tracing put on it.
+	// base is the context that the chain received: life, with values of Watermill and tracing.
 	base  context.Context
-	trace *runTrace // nil if nobody traces
-	// wait is the delivery's Wait. A redelivered copy may replace entry.delivery meanwhile.
-	wait time.Duration
+	trace *runTrace // nil without tracing
+	// answerWait is Wait of the delivery with which the run began. A redelivered one may replace
+	// it.
+	answerWait time.Duration
 
-	// verdict and outcome are written by the run's goroutine alone, and by nobody once the run has
+	// verdict and outcome are written only by the run's goroutine, and never after the run has
 	// ended.
 	verdict verdict
 	outcome transports.Outcome
@@ -44,16 +45,16 @@ type run struct {
 	confirmedHooks []func(context.Context) error
 }
 
-// newRun prepares the entry's next execution.
+// newRun returns the next run of an entry.
 func newRun(in *intake, e *entry) *run {
-	r := &run{in: in, entry: e, trace: in.tracing.newRunTrace(e), wait: e.delivery.Wait}
+	r := &run{in: in, entry: e, trace: in.tracing.newRunTrace(e), answerWait: e.delivery.Wait}
 	r.extra = transports.Extra{Headers: e.delivery.Headers, Scope: r}
 	r.outcome.ID = e.desc.ID
 	r.life, r.cancel = context.WithCancelCause(runValues{r})
 	return r
 }
 
-// runValues is a context that carries what belongs to a run, and never ends.
+// runValues is a context that carries the run's transports.Extra, and never ends.
 type runValues struct{ run *run }
 
 func (runValues) Deadline() (time.Time, bool) { return time.Time{}, false }
@@ -67,8 +68,8 @@ func (v runValues) Value(key any) any {
 	return nil
 }
 
-// message returns the message that the chain gets: the one that was described, and for a rerun a
-// new one.
+// newMessage returns the message for the chain. The first run gets the message that was described,
+// and a later run a new one.
 func (r *run) newMessage() *message.Message {
 	msg := r.entry.message
 	if r.entry.message = nil; msg == nil {
@@ -106,7 +107,7 @@ func (r *run) OnConfirmed(f func(context.Context) error) {
 	r.confirmedHooks = append(r.confirmedHooks, f)
 }
 
-// finish records how the chain ended.
+// recordEnd records how the chain ended.
 func (r *run) recordEnd(v verdict, msgs []*message.Message, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -117,7 +118,7 @@ func (r *run) recordEnd(v verdict, msgs []*message.Message, err error) {
 	r.outcome.Messages, r.outcome.Err, r.outcome.Code = msgs, err, statusCode(err)
 }
 
-// code is the HTTP status that an error's kind stands for.
+// statusCode returns the HTTP status for an error, by its kind.
 func statusCode(err error) int {
 	if err == nil {
 		return 200
@@ -134,8 +135,8 @@ func statusCode(err error) int {
 	}
 }
 
-// publishing is the life of what the run produced: the pipeline's, unless nobody waits for it when
-// its caller has gone.
+// publishContext returns the context for publishing the run's outputs. It ends with the pipeline's
+// life. If the source's callers can't wait, it also ends when the caller hangs up.
 func (r *run) publishContext() context.Context {
 	if r.in.source.Impatient {
 		return r.life
@@ -143,15 +144,15 @@ func (r *run) publishContext() context.Context {
 	return r.in.life
 }
 
-// confirm tells those who asked that every output is confirmed. It is false if one of them wants
-// the message not to be settled.
+// runConfirmedHooks calls the functions of handlers.OnConfirmed. It returns false if one of them
+// returned an error, so that the message isn't acked.
 func (r *run) runConfirmedHooks() bool {
 	r.mu.Lock()
 	calls := r.confirmedHooks
 	r.confirmedHooks = nil
 	r.mu.Unlock()
 	for _, f := range calls {
-		if f(r.in.life) != nil { // the message stays with its source, which delivers it again
+		if f(r.in.life) != nil { // the source redelivers the message
 			return false
 		}
 	}

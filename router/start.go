@@ -7,12 +7,13 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// startRuns starts what may start and hands it to Watermill. The lock is held, and whatever lets more start calls it.
+// startRuns starts all runs that may start, and sends their messages to Watermill. It is called
+// after every change that may let a run start. The caller has the lock.
 func (in *intake) startRuns() {
 	for {
-		in.wantsMore.Store(true) // before the look: Watermill may take messages meanwhile
+		in.wantsMore.Store(true) // before len(in.out) is read, since Watermill may take a message right after
 		if len(in.out) == cap(in.out) {
-			break // startMore goes on
+			break // startMore continues
 		}
 		in.wantsMore.Store(false)
 		e := in.startNext()
@@ -30,7 +31,8 @@ func (in *intake) startRuns() {
 	in.lanes.dropped = nil
 }
 
-// startMore calls startRuns if that stopped because out was full.
+// startMore calls startRuns if that stopped because out was full. It is called when Watermill has
+// taken a message.
 func (in *intake) startMore() {
 	if in.wantsMore.Load() {
 		in.mu.Lock()
@@ -39,12 +41,14 @@ func (in *intake) startMore() {
 	}
 }
 
-// next takes the next entry that may start from its lane. The lock is held.
+// startNext returns the next entry that starts now, or nil. During a pause the entry becomes the
+// probe. The caller has the lock.
 func (in *intake) startNext() *entry {
 	if in.stopping || in.givingBack || in.life.Err() != nil {
 		return nil
 	}
-	// A refusal uses nothing that may be down, so it starts during a pause too, and isn't a probe.
+	// A refusal needs nothing that may be down. So it starts during a pause, too, and isn't a
+	// probe.
 	if e := in.lanes.startRefusal(); e != nil || !in.pause.mayStart() {
 		return e
 	}
@@ -55,13 +59,14 @@ func (in *intake) startNext() *entry {
 	return e
 }
 
-// watch waits for the end of a context that deliveries share, to cancel their runs.
+// watch waits for the end of a context that deliveries share. Then their runs are cancelled.
 type watch struct {
-	runs int
+	runs int // with deliveries that have this context
 	stop func() bool
 }
 
-// watch has an entry's run cancelled when its delivery becomes void. The lock is held.
+// watchDelivery has the run of an entry cancelled if its delivery becomes void. The caller has the
+// lock.
 func (in *intake) watchDelivery(e *entry) {
 	ctx := e.delivery.Context
 	w := in.watches[ctx.Done()]
@@ -72,7 +77,7 @@ func (in *intake) watchDelivery(e *entry) {
 	w.runs++
 }
 
-// unwatch undoes watch for one entry. The lock is held.
+// unwatchDelivery undoes watchDelivery. The caller has the lock.
 func (in *intake) unwatchDelivery(e *entry) {
 	done := e.delivery.Context.Done()
 	w := in.watches[done]
@@ -82,8 +87,9 @@ func (in *intake) unwatchDelivery(e *entry) {
 	}
 }
 
-// cancelVoid cancels the runs whose delivery became void with ctx. It spares those that are kept. It also spares
-// those that are publishing, unless nobody waits for that any more: a redelivered copy takes their outcome over.
+// cancelVoid cancels the runs whose delivery became void with ctx. It doesn't cancel kept runs. It
+// also doesn't cancel runs that publish their outputs, since a redelivered message can take them
+// over. But if the source's callers can't wait, nothing is redelivered, so these are cancelled.
 func (in *intake) cancelVoid(ctx context.Context) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -94,7 +100,7 @@ func (in *intake) cancelVoid(ctx context.Context) {
 	}
 }
 
-// cancelRuns cancels all runs: the pipeline's life has ended.
+// cancelRuns cancels all runs when the pipeline's life has ended.
 func (in *intake) cancelRuns() {
 	in.mu.Lock()
 	defer in.mu.Unlock()

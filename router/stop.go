@@ -10,23 +10,29 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// closing is how long it takes at most to close what didn't end by itself, such as a connection to
-// a broker that is silent. Half of it is for the pipelines, half for the transports.
 const (
-	closing         = 6 * time.Second
-	shortestClosing = 100 * time.Millisecond
+	// closeTime bounds the closing of everything that hasn't ended by itself, such as a connection
+	// to a broker that doesn't respond. Half of it is for pipelines, and half for transports.
+	closeTime    = 6 * time.Second
+	minCloseTime = 100 * time.Millisecond
 )
 
-// Stop takes the host down in stages, inside the life of ctx: nothing new is taken in; pipelines
-// fed from outside settle what they started; sessions close and their last events go out;
-// pipelines fed by devices run dry. Then, or when only the time for closing is left of ctx's, what
-// still runs is cancelled and everything is closed. The error says what wasn't settled in time;
-// what a broker sent stays with it.
+// Stop stops the host within the life of ctx, in these stages:
+//
+//  1. Transports take no new messages from outside.
+//  2. Pipelines whose messages don't come from devices settle the runs that they have started.
+//  3. The sessions of devices close, and pipelines publish their last events.
+//  4. Pipelines whose messages come from devices handle all messages that are left.
+//  5. Unfinished runs are cancelled, and everything is closed.
+//
+// Stage 5 begins early when ctx has only the time for closing left.
+//
+// The error says how many messages weren't settled in time. A broker redelivers its messages.
 func (h *Host) Stop(ctx context.Context) error {
 	life := ctx
 	ctx, cancel := settlingContext(life)
 	defer cancel()
-	for _, t := range h.order {
+	for _, t := range h.ordered {
 		t.Quiesce()
 	}
 	sessions := make(chan struct{})
@@ -72,16 +78,18 @@ func (h *Host) Stop(ctx context.Context) error {
 	return errors.Join(append(errs, h.close(life))...)
 }
 
-// staging is the part of a stop's life in which messages are settled. A quarter of it, but no more
-// than closing, is left for the rest: what supervises the process kills it when its time is over.
+// settlingContext returns the context of a stop's stages 1 to 4. A quarter of the stop's time is
+// left for closing, or closeTime if that is less. Without it the supervisor of the process, such
+// as systemd, would kill the process while it closes.
 func settlingContext(life context.Context) (context.Context, context.CancelFunc) {
 	deadline, ok := life.Deadline()
 	if !ok {
 		return context.WithCancel(life)
 	}
-	return context.WithDeadline(life, deadline.Add(-min(closing, time.Until(deadline)/4)))
+	return context.WithDeadline(life, deadline.Add(-min(closeTime, time.Until(deadline)/4)))
 }
 
+// waitFor waits until done is closed or ctx ends.
 func waitFor(ctx context.Context, done <-chan struct{}) {
 	select {
 	case <-done:
@@ -89,9 +97,10 @@ func waitFor(ctx context.Context, done <-chan struct{}) {
 	}
 }
 
+// closeSessions closes the sessions of all devices.
 func (h *Host) closeSessions(ctx context.Context) {
 	var work sync.WaitGroup
-	for _, t := range h.order {
+	for _, t := range h.ordered {
 		if p, ok := t.Transport.(device.Provider); ok {
 			work.Go(func() { p.CloseSessions(ctx) })
 		}
@@ -99,7 +108,8 @@ func (h *Host) closeSessions(ctx context.Context) {
 	work.Wait()
 }
 
-// feeders returns for each pipeline those that publish to its source inside the host.
+// feedersByPipeline returns for each pipeline the other ones that publish to its source. It leaves
+// out brokers, which store messages.
 func (h *Host) feedersByPipeline() map[*pipeline][]*pipeline {
 	all := map[*pipeline][]*pipeline{}
 	for _, p := range h.pipelines {
@@ -112,8 +122,8 @@ func (h *Host) feedersByPipeline() map[*pipeline][]*pipeline {
 	return all
 }
 
-// fedByDevices returns the pipelines whose messages come from sessions, directly or through
-// others.
+// fedByDevices returns the pipelines whose messages come from devices, directly or through other
+// pipelines.
 func (h *Host) fedByDevices(feeders map[*pipeline][]*pipeline) map[*pipeline]bool {
 	fed := map[*pipeline]bool{}
 	var visit func(p *pipeline) bool
@@ -133,23 +143,23 @@ func (h *Host) fedByDevices(feeders map[*pipeline][]*pipeline) map[*pipeline]boo
 	return fed
 }
 
-// close ends everything at once, inside ctx's time if it has one, and else within closing.
+// close cancels all runs and closes everything. It takes at most closeTime, and ends with ctx.
 func (h *Host) close(ctx context.Context) error {
-	left := closing
+	left := closeTime
 	if deadline, ok := ctx.Deadline(); ok {
-		left = min(left, max(shortestClosing, time.Until(deadline)))
+		left = min(left, max(minCloseTime, time.Until(deadline)))
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), left)
 	defer cancel()
 	half, cancelHalf := context.WithTimeout(ctx, left/2)
 	defer cancelHalf()
-	errs := make([]error, len(h.pipelines)+len(h.order))
+	errs := make([]error, len(h.pipelines)+len(h.ordered))
 	var work sync.WaitGroup
 	for i, p := range h.pipelines {
 		work.Go(func() { errs[i] = p.close(half) })
 	}
 	work.Wait()
-	for i, t := range h.order {
+	for i, t := range h.ordered {
 		work.Go(func() {
 			if err := t.Close(ctx); err != nil {
 				errs[len(h.pipelines)+i] = fmt.Errorf("closing transport %s: %w", t.name, err)

@@ -4,11 +4,11 @@ import (
 	"time"
 )
 
-// sweepInterval is how often stalls, deadlines and void deliveries are looked for; it bounds how
-// late they are noticed.
+// sweepInterval is the time between two looks for stalled lanes, overdue messages and void
+// deliveries.
 const sweepInterval = 250 * time.Millisecond
 
-// sweep looks at the times of waiting messages.
+// runSweeps calls sweepOnce until the intake closes. It is a goroutine.
 func (in *intake) runSweeps() {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
@@ -22,6 +22,8 @@ func (in *intake) runSweeps() {
 	}
 }
 
+// sweepOnce sweeps the lanes, forgets old orphans and updates the metrics. If a message from a
+// broker is overdue, it gives the subscription back.
 func (in *intake) sweepOnce(now time.Time) {
 	in.mu.Lock()
 	late := in.lanes.refuseOverdue(now)
@@ -46,9 +48,9 @@ func (in *intake) sweepOnce(now time.Time) {
 	}
 }
 
-// giveBack ends the subscription so that the broker gets back what wasn't settled. Started
-// messages go on; their redelivered copies take their outcome over. Only ack_deadline is a reason
-// for it, a long pause isn't: the broker may count each redelivery, and lose a message at its
+// giveBack ends the subscription, so that the broker redelivers the unsettled messages. Runs go
+// on, and the redelivered messages take them over. The intake does this only at the ack deadline,
+// and never because of a long pause: the broker may count redeliveries, and drop a message at its
 // delivery limit.
 func (in *intake) giveBack() {
 	in.mu.Lock()
@@ -63,10 +65,10 @@ func (in *intake) giveBack() {
 		e.keptRun = fromSource(e) && (e.keptRun || !e.isVoid())
 	}
 	for _, e := range in.lanes.dropUnstarted(fromSource) {
-		in.markDropped(e) // closing the subscription hands its delivery back
+		in.markDropped(e) // the end of the subscription makes its delivery void
 	}
 	in.mu.Unlock()
-	in.log.Warn("messages stand longer than they may stay unsettled; giving the subscription back", "ack_deadline", in.lanes.deadline)
+	in.log.Warn("messages are unsettled for longer than ack_deadline; subscribing again", "ack_deadline", in.lanes.deadline)
 	if err := sub.Close(); err != nil {
 		in.log.Warn("closing the subscription", "err", err)
 	}

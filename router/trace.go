@@ -15,7 +15,7 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// What spans say beside the conventions of OpenTelemetry.
+// Attributes of spans in addition to those of OpenTelemetry's conventions.
 const (
 	pipelineKey    = attribute.Key("pentrough.pipeline")
 	idKey          = attribute.Key("pentrough.id")
@@ -28,14 +28,14 @@ const (
 	waitedKey      = attribute.Key("pentrough.waited_ms")
 )
 
-// pipelineTracing makes the spans of one pipeline. Without tracing it is nil, and nobody has to
-// ask: its methods and those of a nil runTrace do nothing.
+// pipelineTracing makes the spans of one pipeline. Without tracing it is nil. The methods of a nil
+// pipelineTracing and of a nil runTrace do nothing, so that callers need no check.
 type pipelineTracing struct {
 	tracer trace.Tracer
-	// process names the span of a run, and described is what all of them say.
-	process   string
-	described []attribute.KeyValue
-	// systems are the systems behind the transports, by their names.
+	// spanName and common are the name and the attributes of all spans of runs.
+	spanName string
+	common   []attribute.KeyValue
+	// systems has the attribute messaging.system of each transport, by the transport's name.
 	systems  map[string]attribute.KeyValue
 	pipeline attribute.KeyValue
 }
@@ -45,9 +45,9 @@ type runTrace struct {
 	span trace.Span
 	// attempt counts the runs of a delivery.
 	attempt int
-	// calls counts those of the handler in this run.
+	// calls counts the calls of the handler in this run.
 	calls int
-	// arrived is when the delivery came.
+	// arrived is when the delivery arrived.
 	arrived time.Time
 }
 
@@ -56,19 +56,19 @@ func newPipelineTracing(c Config, p Pipeline) *pipelineTracing {
 		return nil
 	}
 	t := &pipelineTracing{
-		tracer: c.Tracer, process: p.Name + " process", systems: map[string]attribute.KeyValue{}, pipeline: pipelineKey.String(p.Name),
+		tracer: c.Tracer, spanName: p.Name + " process", systems: map[string]attribute.KeyValue{}, pipeline: pipelineKey.String(p.Name),
 	}
 	for _, transport := range c.Transports {
-		// The conventions know the broker by its name, not by its protocol's.
+		// The conventions name the broker, not the protocol.
 		if t.systems[transport.Name] = semconv.MessagingSystemKey.String(transport.Type); transport.Type == "amqp" {
 			t.systems[transport.Name] = semconv.MessagingSystemRabbitMQ
 		}
 	}
-	t.described = append(t.topicAttributes(p.From), t.pipeline, semconv.MessagingOperationName("process"), semconv.MessagingOperationTypeProcess)
+	t.common = append(t.topicAttributes(p.From), t.pipeline, semconv.MessagingOperationName("process"), semconv.MessagingOperationTypeProcess)
 	return t
 }
 
-// topic describes a topic.
+// topicAttributes returns the attributes of a topic.
 func (t *pipelineTracing) topicAttributes(ref transports.TopicRef) []attribute.KeyValue {
 	name, topic, err := ref.Split()
 	if err != nil {
@@ -77,7 +77,7 @@ func (t *pipelineTracing) topicAttributes(ref transports.TopicRef) []attribute.K
 	return []attribute.KeyValue{t.systems[name], semconv.MessagingDestinationName(topic)}
 }
 
-// run prepares the trace of an entry's next run. The intake's lock is held.
+// newRunTrace returns the trace of the next run of an entry. The caller has the intake's lock.
 func (t *pipelineTracing) newRunTrace(e *entry) *runTrace {
 	if t == nil {
 		return nil
@@ -89,20 +89,20 @@ func (t *pipelineTracing) newRunTrace(e *entry) *runTrace {
 	return r
 }
 
-// begin starts the span of a run, which becomes what msg brings to the handler and to all that it
-// produces.
+// beginRun starts the span of a run. It stores the span in the context and the metadata of msg,
+// from where the handler and the outputs get it.
 func (t *pipelineTracing) beginRun(r *run, msg *message.Message) {
 	if t == nil {
 		return
 	}
-	ctx, span := t.tracer.Start(tracing.Extract(msg.Context(), msg.Metadata), t.process, trace.WithSpanKind(trace.SpanKindConsumer))
+	ctx, span := t.tracer.Start(tracing.Extract(msg.Context(), msg.Metadata), t.spanName, trace.WithSpanKind(trace.SpanKindConsumer))
 	r.trace.span = span
 	msg.SetContext(ctx)
 	tracing.Inject(ctx, msg.Metadata)
 	if !span.IsRecording() {
 		return
 	}
-	span.SetAttributes(t.described...)
+	span.SetAttributes(t.common...)
 	span.SetAttributes(
 		attemptKey.Int(r.trace.attempt),
 		waitedKey.Float64(float64(time.Since(r.trace.arrived))/float64(time.Millisecond)),
@@ -127,8 +127,8 @@ func (t *pipelineTracing) beginRun(r *run, msg *message.Message) {
 	}
 }
 
-// calls is a middleware around the handler, which retry may call several times in one run: what
-// failed of that is an event.
+// traceCalls is a middleware around the handler. It adds an event to the span for each failed
+// call, since the middleware retry may call the handler several times in one run.
 func (t *pipelineTracing) traceCalls(next message.HandlerFunc) message.HandlerFunc {
 	if t == nil {
 		return next
@@ -144,7 +144,7 @@ func (t *pipelineTracing) traceCalls(next message.HandlerFunc) message.HandlerFu
 	}
 }
 
-// end ends the span: the run is settled.
+// endRun ends the span after the run is settled.
 func (t *runTrace) endRun(produced []*message.Message, v verdict, cause error) {
 	if t == nil || t.span == nil {
 		return
@@ -172,8 +172,8 @@ func (t *runTrace) endRun(produced []*message.Message, v verdict, cause error) {
 	}
 }
 
-// publish starts the span of publishing what the run of ctx produced. It is nil if nobody traces
-// that.
+// beginPublish starts the span of a publish by the run that ctx belongs to. It returns nil if that
+// run isn't traced.
 func (t *pipelineTracing) beginPublish(ctx context.Context, ref transports.TopicRef, msgs []*message.Message) trace.Span {
 	if t == nil || !trace.SpanFromContext(ctx).IsRecording() {
 		return nil
@@ -189,7 +189,7 @@ func (t *pipelineTracing) beginPublish(ctx context.Context, ref transports.Topic
 	return span
 }
 
-// published ends the span of a publish.
+// endPublish ends the span of a publish.
 func endPublish(span trace.Span, err error) {
 	if span == nil {
 		return
