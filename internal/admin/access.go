@@ -7,29 +7,29 @@ import (
 	"github.com/pentrough/pentrough/internal/listen"
 )
 
-// ownHostOnly refuses requests under a foreign host name.
+// ownHostOnly refuses requests with a foreign host name.
 func (s *Server) ownHostOnly(next nethttp.Handler) nethttp.Handler {
 	return nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) {
 		if !s.hosts.Allow(r.Host) {
-			refuse(w, nethttp.StatusForbidden, "this host name isn't one of the listener's; use its address, or list the name in admin_hosts of [host]")
+			writeError(w, nethttp.StatusForbidden, "this host name isn't one of the listener's; use its address, or list the name in admin_hosts of [host]")
 			return
 		}
-		listen.ConnOf(r).Spare() // nobody can identify themselves here
+		listen.ConnOf(r).Spare() // callers can't identify themselves here
 		next.ServeHTTP(w, r)
 	})
 }
 
-// ownOriginOnly refuses requests that a browser makes for a page of another site.
+// ownOriginOnly refuses requests that a browser sends for a page of another site.
 func ownOriginOnly(next nethttp.HandlerFunc) nethttp.HandlerFunc {
 	return func(w nethttp.ResponseWriter, r *nethttp.Request) {
 		if err := hostnames.ForeignOrigin(r); err != nil {
-			refuseOrigin(w)
+			writeForeignOrigin(w)
 			return
 		}
 		next(w, r)
 	}
 }
 
-func refuseOrigin(w nethttp.ResponseWriter) {
-	refuse(w, nethttp.StatusForbidden, "requests from other sites are refused")
+func writeForeignOrigin(w nethttp.ResponseWriter) {
+	writeError(w, nethttp.StatusForbidden, "requests from other sites are refused")
 }

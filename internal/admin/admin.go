@@ -1,8 +1,9 @@
-// Package admin is the host's own listener, for people and for what watches the host: health, metrics, the devices, and a look at what
-// passes through a topic.
+// Package admin is the host's HTTP listener for people and monitoring. It shows the health, the
+// metrics, the devices and the messages that pass through a topic.
 //
-// [New] takes what it shows, [Server.Start] binds, [Server.Close] ends. It has no authentication and belongs on a loopback
-// or private address.
+// [New] gets functions that return this information. [Server.Start] begins to listen, and
+// [Server.Close] ends that. The listener has no authentication and belongs on a loopback or
+// private address.
 package admin
 
 import (
@@ -24,32 +25,33 @@ import (
 )
 
 const (
-	// readTimeout and writeTimeout bound a request and its response; of a tap, each line of it.
+	// readTimeout and writeTimeout bound a request and its response. For a tap, writeTimeout
+	// bounds each line.
 	readTimeout  = 10 * time.Second
 	writeTimeout = 30 * time.Second
 	idleTimeout  = 2 * time.Minute
 	maxHeader    = 16 << 10
 )
 
-// Config is what the listener shows.
+// Config is the configuration of a [Server].
 type Config struct {
-	// Addr is what to listen on; empty turns the listener off.
+	// Addr is the address to listen on. If it is empty, there is no listener.
 	Addr string
-	// Connections is how many connections there may be at a time; 0: any number.
+	// Connections is how many connections may be open. 0 means no limit.
 	Connections int
-	// Hosts are further host names by which the listener may be called.
+	// Hosts has further host names of the listener.
 	Hosts []string
 	// Host is the host's name.
 	Host    string
 	Version string
 	Logger  *slog.Logger
-	// Redact takes secrets out of reasons and warnings; nil takes none out.
+	// Redact removes secrets from reasons and warnings; nil removes none.
 	Redact func(string) string
-	// Gatherer is what /metrics shows.
+	// Gatherer has the metrics that /metrics shows.
 	Gatherer prometheus.Gatherer
-	// Health returns the state of every part, in a fixed order.
+	// Health returns the state of all parts, in a fixed order.
 	Health func() []Health
-	// Devices returns the devices that are connected or in the inventory, in the order in which they are shown.
+	// Devices returns the devices that are online or in the inventory, in the order to show.
 	Devices func() []Device
 	// Tap yields copies of a topic's messages ("transport:topic") until ctx ends, and then closes
 	// the channel. It refuses topics that the host doesn't use.
@@ -58,12 +60,12 @@ type Config struct {
 
 // Health is the state of one part of the host.
 type Health struct {
-	// Name says whose part it is, such as "transport broker".
+	// Name is what the part belongs to, such as "transport broker".
 	Name string
 	Part string
-	// Err is nil if it works, otherwise why it doesn't.
+	// Err says why the part doesn't work; nil if it works.
 	Err error
-	// Note is what people should know of a part that works.
+	// Note is a remark about a part that works, or "".
 	Note string
 }
 
@@ -83,7 +85,7 @@ type Server struct {
 	listener net.Listener
 }
 
-// New returns a listener that isn't bound yet.
+// New returns a server that doesn't listen yet.
 func New(c Config) *Server {
 	s := &Server{
 		config: c, hosts: hostnames.New(c.Addr, c.Hosts...),
@@ -93,7 +95,7 @@ func New(c Config) *Server {
 	return s
 }
 
-// handler returns what every request goes through.
+// handler returns the handler of all requests.
 func (s *Server) handler() nethttp.Handler {
 	mux := nethttp.NewServeMux()
 	mux.HandleFunc("GET /livez", s.livez)
@@ -105,11 +107,11 @@ func (s *Server) handler() nethttp.Handler {
 	mux.HandleFunc("GET /api/v1/devices", ownOriginOnly(s.devices))
 	mux.HandleFunc("GET /api/v1/version", s.version)
 	own := nethttp.NewCrossOriginProtection()
-	own.SetDenyHandler(nethttp.HandlerFunc(func(w nethttp.ResponseWriter, _ *nethttp.Request) { refuseOrigin(w) }))
+	own.SetDenyHandler(nethttp.HandlerFunc(func(w nethttp.ResponseWriter, _ *nethttp.Request) { writeForeignOrigin(w) }))
 	return s.ownHostOnly(own.Handler(mux))
 }
 
-// Start binds the listener. ctx bounds the call only.
+// Start begins to listen. ctx bounds only the call.
 func (s *Server) Start(ctx context.Context) error {
 	if s.config.Addr == "" {
 		return nil
@@ -145,7 +147,7 @@ func (s *Server) Start(ctx context.Context) error {
 	return nil
 }
 
-// Addr returns the address that is bound, or nil.
+// Addr returns the address on which the server listens, or nil.
 func (s *Server) Addr() net.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,7 +157,7 @@ func (s *Server) Addr() net.Addr {
 	return s.listener.Addr()
 }
 
-// Close ends taps at once and lets other requests finish while ctx lives.
+// Close ends taps at once. Other requests may finish until ctx ends.
 func (s *Server) Close(ctx context.Context) error {
 	s.end()
 	s.mu.Lock()

@@ -138,7 +138,7 @@ func TestPaths(t *testing.T) {
 		{"GET", "/metrics", 200, "pentrough_test_total 1\n"},
 		{"GET", "/api/v1/version", 200, `"version":"v1.2.3"`},
 		{"GET", "/api/v1/devices", 200, `"devices":[]}`},
-		{"GET", "/api/v1/tap", 400, "say which topic"},
+		{"GET", "/api/v1/tap", 400, "the topic is missing"},
 		{"GET", "/api/v1/tap?topic=nowhere:x", 404, "there is no transport"},
 		{"GET", "/", 404, "not found"},
 		{"POST", "/livez", 405, "Not Allowed"},
@@ -293,19 +293,19 @@ func TestNobodyIsLockedOut(t *testing.T) {
 		r.RemoteAddr = fmt.Sprintf("10.0.0.%d:4711", client)
 		ctx, end := context.WithCancel(r.Context())
 		t.Cleanup(end)
-		return ctx, all.begin(r, end)
+		return ctx, all.addTap(r, end)
 	}
 	oldest, busy := begin(0)
 	second, _ := begin(1)
 	for i := 2; i < maxTaps; i++ {
 		begin(i)
 	}
-	all.shown(busy)
+	all.markActive(busy)
 	operator, _ := begin(200)
 	if oldest.Err() != nil || operator.Err() != nil || second.Err() == nil {
 		t.Errorf("the busy one: %v, the operator: %v, the idle one: %v", oldest.Err(), operator.Err(), second.Err())
 	}
-	all.ended(busy)
+	all.endTap(busy)
 	if len(all.open) != maxTaps-1 {
 		t.Errorf("%d taps are open", len(all.open))
 	}

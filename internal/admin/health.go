@@ -11,9 +11,9 @@ import (
 	"github.com/pentrough/pentrough/internal/printable"
 )
 
-// livez says that the process works.
+// livez always answers 200.
 func (s *Server) livez(w nethttp.ResponseWriter, _ *nethttp.Request) {
-	answer(w, nethttp.StatusOK, "text/plain; charset=utf-8", []byte("ok\n"))
+	writeResponse(w, nethttp.StatusOK, "text/plain; charset=utf-8", []byte("ok\n"))
 }
 
 // readiness is the JSON of /readyz.
@@ -30,7 +30,8 @@ type part struct {
 	Note   string `json:"note,omitempty"`
 }
 
-// readyz says whether every part works: 200 or 503, a line for each part with its reason, or JSON for who accepts that.
+// readyz answers 200 if all parts work, and otherwise 503. The body has a line for each part, with
+// the reason if it doesn't work. Callers that accept JSON get JSON.
 func (s *Server) readyz(w nethttp.ResponseWriter, r *nethttp.Request) {
 	state := readiness{Ready: true, Parts: []part{}}
 	for _, h := range s.config.Health() {
@@ -46,10 +47,10 @@ func (s *Server) readyz(w nethttp.ResponseWriter, r *nethttp.Request) {
 		status = nethttp.StatusServiceUnavailable
 	}
 	if strings.Contains(r.Header.Get("Accept"), "application/json") {
-		answerJSON(w, status, state)
+		writeJSON(w, status, state)
 		return
 	}
-	answer(w, status, "text/plain; charset=utf-8", state.text())
+	writeResponse(w, status, "text/plain; charset=utf-8", state.text())
 }
 
 func (s *Server) redact(text string) string {
@@ -68,32 +69,32 @@ func (r readiness) text() []byte {
 		case p.OK:
 			fmt.Fprintf(&b, "ok %s %s\n", p.Name, p.Part)
 		default:
-			// A reason of several lines stays one line of the answer.
+			// Each part is one line, even if its reason has several.
 			fmt.Fprintf(&b, "fail %s %s: %s\n", p.Name, p.Part, strings.ReplaceAll(p.Reason, "\n", "; "))
 		}
 	}
 	return b.Bytes()
 }
 
-// version says what runs.
+// version serves the versions of the program and of Go.
 func (s *Server) version(w nethttp.ResponseWriter, _ *nethttp.Request) {
-	answerJSON(w, nethttp.StatusOK, map[string]string{"version": s.config.Version, "go": runtime.Version()})
+	writeJSON(w, nethttp.StatusOK, map[string]string{"version": s.config.Version, "go": runtime.Version()})
 }
 
-func answerJSON(w nethttp.ResponseWriter, status int, v any) {
+func writeJSON(w nethttp.ResponseWriter, status int, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
 		nethttp.Error(w, err.Error(), nethttp.StatusInternalServerError)
 		return
 	}
-	answer(w, status, "application/json", append(body, '\n'))
+	writeResponse(w, status, "application/json", append(body, '\n'))
 }
 
-func answer(w nethttp.ResponseWriter, status int, contentType string, body []byte) {
+func writeResponse(w nethttp.ResponseWriter, status int, contentType string, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = w.Write(printable.JSON(body)) // who has gone gets nothing
+	_, _ = w.Write(printable.JSON(body)) // an error means that the caller hung up
 }

@@ -17,7 +17,7 @@ import (
 type Tapped struct {
 	UUID     string            `json:"uuid"`
 	Metadata map[string]string `json:"metadata"`
-	// Payload is the payload if it is UTF-8, otherwise PayloadBase64 is.
+	// Payload has the payload if it is UTF-8. Otherwise PayloadBase64 has it.
 	Payload       *string `json:"payload,omitempty"`
 	PayloadBase64 []byte  `json:"payload_base64,omitempty"`
 }
@@ -35,12 +35,12 @@ func Line(msg *message.Message) ([]byte, error) {
 	return append(printable.JSON(line), '\n'), err
 }
 
-// tap streams a topic's messages as lines of JSON until the client or the host ends it, or a
-// newer tap takes its place. The head of the response goes out as soon as the tap is in place.
+// tap streams a topic's messages as lines of JSON. It ends when the client or the host ends it, or
+// a newer tap takes its place. It sends the head of the response as soon as the tap has begun.
 func (s *Server) tap(w nethttp.ResponseWriter, r *nethttp.Request) {
 	ref := r.URL.Query().Get("topic")
 	if ref == "" {
-		refuse(w, nethttp.StatusBadRequest, "say which topic: ?topic=transport:topic")
+		writeError(w, nethttp.StatusBadRequest, "the topic is missing; add ?topic=transport:topic")
 		return
 	}
 	if r.Method == nethttp.MethodHead {
@@ -51,16 +51,16 @@ func (s *Server) tap(w nethttp.ResponseWriter, r *nethttp.Request) {
 	defer end()
 	msgs, err := s.config.Tap(ctx, ref)
 	if err != nil {
-		refuse(w, nethttp.StatusNotFound, s.redact(err.Error()))
+		writeError(w, nethttp.StatusNotFound, s.redact(err.Error()))
 		return
 	}
-	// One that is refused takes no other's place.
-	tap := s.taps.begin(r, end)
-	defer s.taps.ended(tap)
+	// A tap takes the place of another one only after the host has accepted its topic.
+	tap := s.taps.addTap(r, end)
+	defer s.taps.endTap(tap)
 	control := nethttp.NewResponseController(w)
-	// The deadline of a read would end the request; that of a write is each line's.
+	// The read deadline would end the request. The write deadline is set for each line.
 	if err := control.SetReadDeadline(time.Time{}); err != nil {
-		refuse(w, nethttp.StatusInternalServerError, s.redact(err.Error()))
+		writeError(w, nethttp.StatusInternalServerError, s.redact(err.Error()))
 		return
 	}
 	h := w.Header()
@@ -83,16 +83,16 @@ func (s *Server) tap(w nethttp.ResponseWriter, r *nethttp.Request) {
 		if _, err := w.Write(line); err != nil {
 			return
 		}
-		s.taps.shown(tap)
+		s.taps.markActive(tap)
 		if control.Flush() != nil {
 			return
 		}
 	}
 }
 
-func refuse(w nethttp.ResponseWriter, status int, reason string) {
+func writeError(w nethttp.ResponseWriter, status int, reason string) {
 	if status == nethttp.StatusForbidden {
 		listen.CloseAfter(w)
 	}
-	answerJSON(w, status, map[string]string{"error": reason})
+	writeJSON(w, status, map[string]string{"error": reason})
 }

@@ -10,15 +10,14 @@ import (
 )
 
 const (
-	// maxTaps is how many taps there may be at a time, and maxTapsOfOne how many of one client's
-	// address.
+	// maxTaps is how many taps may be open, and maxTapsOfOne how many of one client's address.
 	maxTaps      = 64
 	maxTapsOfOne = 16
 )
 
-// taps are the taps that are open. A new one is never refused: the one that has shown nothing for
-// the longest time ends instead, one of the same client if that has its share. So nobody can keep
-// others out by opening taps.
+// taps has the open taps. A new tap is never refused. If there are too many, the one that has
+// shown nothing for the longest time ends. If the new tap's client has too many, that is one of
+// this client. So no client can keep others out with open taps.
 type taps struct {
 	mu   sync.Mutex
 	open []*openTap
@@ -26,12 +25,13 @@ type taps struct {
 
 type openTap struct {
 	client string
-	active time.Time // when it began, or showed a message
+	active time.Time // when it last showed a message, or began
 	end    context.CancelFunc
 }
 
-// begin makes room for a tap. end is called when another one takes its place.
-func (t *taps) begin(r *nethttp.Request, end context.CancelFunc) *openTap {
+// addTap adds a tap, and ends another one if there are too many. It calls end when a newer tap
+// takes the place of this one.
+func (t *taps) addTap(r *nethttp.Request, end context.CancelFunc) *openTap {
 	client, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		client = r.RemoteAddr
@@ -50,27 +50,27 @@ func (t *taps) begin(r *nethttp.Request, end context.CancelFunc) *openTap {
 	return tap
 }
 
-// endIdle ends the tap that has been idle for the longest time.
+// endIdle ends the tap that has shown nothing for the longest time.
 func (t *taps) endIdle(among []*openTap) {
 	idle := slices.MinFunc(among, func(a, b *openTap) int { return a.active.Compare(b.active) })
 	idle.end()
-	t.remove(idle)
+	t.removeTap(idle)
 }
 
-func (t *taps) remove(tap *openTap) {
+func (t *taps) removeTap(tap *openTap) {
 	t.open = slices.DeleteFunc(t.open, func(o *openTap) bool { return o == tap })
 }
 
-// shown notes that a tap showed a message.
-func (t *taps) shown(tap *openTap) {
+// markActive records that a tap has shown a message.
+func (t *taps) markActive(tap *openTap) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	tap.active = time.Now()
 }
 
-// ended gives up a tap's place.
-func (t *taps) ended(tap *openTap) {
+// endTap removes a tap.
+func (t *taps) endTap(tap *openTap) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.remove(tap)
+	t.removeTap(tap)
 }

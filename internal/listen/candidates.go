@@ -6,22 +6,21 @@ import (
 	"net/netip"
 )
 
-// candidates are connections that may be displaced. Adding, removing and choosing one takes the
-// same time however many there are.
+// candidates has the connections that may be displaced. Each operation takes constant time.
 type candidates struct {
 	n     int
 	peers map[netip.Addr]*peer
-	// bySize has at i the peers with i+1 connections. In front is the one that has had so many for
+	// bySize[i] lists the peers with i+1 connections. The first peer of a list has been in it for
 	// the longest time. The last list isn't empty.
 	bySize []*list.List
 }
 
-// peer is an address with its candidates.
+// peer has the candidates of one address.
 type peer struct {
-	among *candidates
-	addr  netip.Addr
-	conns list.List     // of *Conn, the oldest in front
-	at    *list.Element // in among.bySize
+	among   *candidates
+	addr    netip.Addr
+	conns   list.List     // of *Conn, the oldest in front
+	element *list.Element // in among.bySize
 }
 
 func (s *candidates) add(c *Conn) {
@@ -34,46 +33,47 @@ func (s *candidates) add(c *Conn) {
 		}
 		s.peers[addr] = p
 	}
-	c.peer, c.at = p, p.conns.PushBack(c)
+	c.peer, c.element = p, p.conns.PushBack(c)
 	s.n++
-	s.resized(p, p.conns.Len()-1)
+	s.updateSize(p, p.conns.Len()-1)
 }
 
 func (s *candidates) remove(c *Conn) {
 	p := c.peer
-	p.conns.Remove(c.at)
-	c.peer, c.at = nil, nil
+	p.conns.Remove(c.element)
+	c.peer, c.element = nil, nil
 	s.n--
-	s.resized(p, p.conns.Len()+1)
+	s.updateSize(p, p.conns.Len()+1)
 }
 
-// resized moves a peer to the list of its size.
-func (s *candidates) resized(p *peer, before int) {
+// updateSize moves a peer to the list for its number of connections. before is the number that it
+// had.
+func (s *candidates) updateSize(p *peer, before int) {
 	if before > 0 {
-		s.bySize[before-1].Remove(p.at)
+		s.bySize[before-1].Remove(p.element)
 	}
 	if n := p.conns.Len(); n > 0 {
 		if n > len(s.bySize) {
 			s.bySize = append(s.bySize, list.New())
 		}
-		p.at = s.bySize[n-1].PushBack(p)
+		p.element = s.bySize[n-1].PushBack(p)
 	} else {
 		delete(s.peers, p.addr)
 	}
 	if last := len(s.bySize) - 1; s.bySize[last].Len() == 0 {
-		s.bySize = s.bySize[:last] // the list below has the peer that left this one, or there is none
+		s.bySize = s.bySize[:last] // the peer moved to the list before, or is gone
 	}
 }
 
-// next returns the candidate that is displaced next: the oldest of the peer with the most. There
-// must be one.
-func (s *candidates) next() *Conn {
+// nextVictim returns the candidate to displace: the oldest of the peer with the most. There must
+// be a candidate.
+func (s *candidates) nextVictim() *Conn {
 	p := s.bySize[len(s.bySize)-1].Front().Value.(*peer)
 	return p.conns.Front().Value.(*Conn)
 }
 
-// peerAddr returns the address by which a peer's connections are counted: of IPv6 the first 64
-// bits, as a subscriber has at least that many addresses.
+// peerAddr returns the address that identifies a peer. For IPv6 it is the first 64 bits, because
+// an internet provider assigns at least a whole /64 network to a customer.
 func peerAddr(remote net.Addr) netip.Addr {
 	tcp, ok := remote.(*net.TCPAddr)
 	if !ok {

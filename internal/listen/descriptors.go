@@ -9,17 +9,17 @@ import (
 )
 
 const (
-	// reserve is how many descriptors are kept for the host itself. Half of them are for the admin
-	// listener. The rest is for listeners, brokers, stores and logs, which are about 40 in a host
-	// with a broker and a SQLite store, and for pools of databases, outgoing requests (64 for each
-	// http-request) and the pipes of plugins (3 for each process).
+	// reserve is how many file descriptors the host keeps for itself. Half of them are for the
+	// admin listener. The rest is for listeners, brokers, stores and logs, which are about 40 in a
+	// host with a broker and a SQLite store, and for pools of databases, outgoing requests (64 for
+	// each http-request) and the pipes of plugins (3 for each process).
 	reserve = 256
-	// RaiseLimit says how the limit of open files is raised.
+	// RaiseLimit says how people raise the limit of open files.
 	RaiseLimit = "raise it with LimitNOFILE= of the systemd unit, or ulimit -n"
 )
 
-// OpenFiles returns how many descriptors the process may have open, 0 if that isn't known. The Go
-// runtime has raised the soft limit to the hard one.
+// OpenFiles returns how many file descriptors the process may have open, or 0 if that isn't known.
+// The Go runtime has raised the soft limit to the hard one.
 func OpenFiles() int {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
@@ -28,16 +28,17 @@ func OpenFiles() int {
 	return int(min(limit.Cur, math.MaxInt32))
 }
 
-// Reserve returns how many of the descriptors that a process may open are kept for the host
-// itself: 256, but at most half.
+// Reserve returns how many of openFiles descriptors the host keeps for itself: 256, but at most
+// half.
 func Reserve(openFiles int) int { return min(reserve, openFiles/2) }
 
 // AdminShare returns how many connections the admin listener may have.
 func AdminShare(openFiles int) int { return Reserve(openFiles) / 2 }
 
-// Shares divides the descriptors beyond the reserve among listeners. wants are how many
-// connections each of them wants, 0 as many as possible. A listener gets what it wants, unless
-// that is more than an equal part of what those that want less leave; at least one.
+// Shares divides the descriptors that aren't reserved among listeners. wants has how many
+// connections each listener wants; 0 means as many as possible. Shares begins with the listener
+// that wants the least. Each gets what it wants, but at most an equal part of what is left, and at
+// least one.
 func Shares(openFiles int, wants []int) []int {
 	left := openFiles - Reserve(openFiles)
 	shares := make([]int, len(wants))

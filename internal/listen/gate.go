@@ -16,48 +16,54 @@ import (
 	"github.com/pentrough/pentrough/internal/outage"
 )
 
-// pressureTime is for how long after a connection was displaced the listener counts as under
-// pressure.
+// pressureTime is how long a listener is under pressure after it has displaced a connection.
 const pressureTime = 10 * time.Second
 
 var errFull = errors.New("there is no place for a further connection")
 
 // Limits are what a [Gate] allows.
 type Limits struct {
-	// Max is how many connections the setting max_connections allows at a time. 0: any number.
+	// Max is the setting max_connections: how many connections may be open. 0 means no limit.
 	Max int
-	// Share is how many the process has descriptors for, see [Shares]. 0: any number.
+	// Share is the listener's share of the file descriptors: see [Shares]. 0 means no limit.
 	Share int
-	// Unidentified is how many of them may be unidentified at a time. 0: all.
+	// Unidentified is how many open connections may be unidentified. 0 means all.
 	Unidentified int
 }
 
-// Gate bounds the connections of one listener and decides which of them are closed when there
-// are too many. Each connection is in one of three states:
+// Gate bounds the number of connections of one listener.
 //
-//	unidentified  nothing but the peer's address is known; every connection begins so
-//	kept          the peer has identified itself, and is being served
-//	spare         the peer was served before, and waits for nothing
+// The idea: a stranger who opens many connections mustn't keep devices and back ends out. So the gate
+// doesn't refuse a new connection when it is full. It admits the new one and displaces another: it
+// closes one of the address that has the most connections, and of these the oldest. A stranger
+// displaces their own connections in this way.
 //
-// The user of a connection moves it on by [Conn.Keep] and [Conn.Spare]. Up to its limits the gate
-// does nothing. A connection beyond them displaces another one: the gate closes an unidentified
-// one, or a spare one if all others are kept. It chooses the address that has most of them, and
-// of this address the oldest. So a peer that opens many connections displaces its own, and
-// another peer always gets in. A kept connection is never displaced.
+// A connection is in one of three states:
 //
-// If all connections are kept, there is no place for a new one: see [NewGate].
+//	unidentified  the host knows only the peer's address; every connection begins in this state
+//	kept          the peer has identified itself, and the host serves it
+//	spare         the host has served the peer, and the peer waits for nothing
+//
+// The user of a connection changes the state with [Conn.Keep] and [Conn.Spare]. The gate displaces
+// unidentified connections first, and then spare ones.
+//
+// The invariants: the gate never displaces a kept connection. It displaces one only if a limit is
+// exceeded. If all connections are kept, there is no place for a new one: see [NewGate].
+//
+// Gate.mu guards all connections of the gate. Nothing that has it takes another lock or closes a
+// connection.
 type Gate struct {
-	limits    Limits
-	log       *slog.Logger
-	refused   func(net.Conn, error)
-	accepting *outage.Outage
-	pressed   rate.Sometimes
+	limits      Limits
+	log         *slog.Logger
+	refused     func(net.Conn, error)
+	accepting   *outage.Outage
+	pressureLog rate.Sometimes
 
-	// served are the connections of Serve.
+	// served counts the connections of Serve.
 	served sync.WaitGroup
 	// life ends when the listener is closed.
-	life context.Context
-	end  context.CancelFunc
+	life    context.Context
+	endLife context.CancelFunc
 
 	mu           sync.Mutex
 	open         int
@@ -65,27 +71,27 @@ type Gate struct {
 	spare        candidates
 	displaced    int
 	displacedAt  time.Time
-	// full says that there was no place for a connection, and that there has been none since.
+	// full says that there was no place for the last connection, and that there is still none.
 	full bool
 	// freed is signalled when there may be a place.
 	freed sync.Cond
 }
 
-// NewGate returns a gate without connections. It calls refused with each connection for which
-// there is no place, and then closes it. If refused is nil, such a connection waits for a place,
-// and those behind it wait to be accepted.
+// NewGate returns a gate without connections. If there is no place for a connection, the gate calls
+// refused with it and then closes it. If refused is nil, the connection waits for a place, and the
+// listener accepts no others until then.
 func NewGate(limits Limits, log *slog.Logger, refused func(net.Conn, error)) *Gate {
 	g := &Gate{
 		limits: limits, log: log, refused: refused, accepting: outage.New(log, "accepting connections"),
-		pressed: rate.Sometimes{Interval: pressureTime},
+		pressureLog: rate.Sometimes{Interval: pressureTime},
 	}
-	g.life, g.end = context.WithCancel(context.Background())
+	g.life, g.endLife = context.WithCancel(context.Background())
 	g.freed.L = &g.mu
 	return g
 }
 
-// most returns how many connections there may be.
-func (l Limits) most() int {
+// total returns how many connections may be open.
+func (l Limits) total() int {
 	most := math.MaxInt
 	for _, limit := range []int{l.Max, l.Share} {
 		if limit > 0 {
@@ -95,15 +101,15 @@ func (l Limits) most() int {
 	return most
 }
 
-// cause says by which limit there are no more than most connections.
-func (l Limits) cause() string {
-	if l.Max == l.most() {
+// limitName names the limit that determines total.
+func (l Limits) limitName() string {
+	if l.Max == l.total() {
 		return "max_connections allows"
 	}
 	return "the limit of open files allows (" + RaiseLimit + ")"
 }
 
-// Err returns why new connections aren't accepted, are refused or have to wait, or nil.
+// Err returns nil if the listener accepts connections, and otherwise why it doesn't.
 func (g *Gate) Err() error {
 	if err := g.accepting.Err(); err != nil {
 		return fmt.Errorf("accepting connections, trying again: %w", err)
@@ -116,16 +122,16 @@ func (g *Gate) Err() error {
 	return g.noPlace()
 }
 
-// noPlace returns why there is no place for a further connection. The lock is held.
+// noPlace returns the error for a connection for which there is no place. The caller has the lock.
 func (g *Gate) noPlace() error {
 	fate := "wait"
 	if g.refused != nil {
 		fate = "are refused"
 	}
-	return fmt.Errorf("%w: all %d that %s are in use; further ones %s until one ends", errFull, g.open, g.limits.cause(), fate)
+	return fmt.Errorf("%w: all %d that %s are in use; further ones %s until one ends", errFull, g.open, g.limits.limitName(), fate)
 }
 
-// Note returns what is to be said of a gate that was under pressure in the last 10 seconds, or "".
+// Note describes the pressure of the last 10 seconds. It returns "" if there was none.
 func (g *Gate) Note() string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -136,31 +142,32 @@ func (g *Gate) Note() string {
 		g.displaced, g.open, g.unidentified.n)
 }
 
-// admit takes a connection that was accepted. It returns nil if there is no place for it.
+// admit admits an accepted connection, and closes the one that it displaces. It returns nil if there is
+// no place.
 func (g *Gate) admit(socket net.Conn) *Conn {
 	c := &Conn{Conn: socket, gate: g}
-	victim, err := g.enter(c)
+	victim, err := g.admitOrDisplace(c)
 	if err != nil {
 		if !errors.Is(err, net.ErrClosed) {
 			g.refused(socket, err)
 		}
-		_ = socket.Close() // nothing was said on it yet
+		_ = socket.Close() // neither side has sent anything
 		return nil
 	}
 	if victim != nil {
-		g.pressed.Do(func() {
+		g.pressureLog.Do(func() {
 			g.log.Warn("the listener is under pressure: the oldest unidentified connections are closed for new ones", "peer", victim.RemoteAddr(), "new", socket.RemoteAddr())
 		})
-		_ = victim.Conn.Close() // its user learns of it
+		_ = victim.Conn.Close() // its user gets an error
 	}
 	return c
 }
 
-// enter makes c one of the connections, and returns the one that it displaces, if any.
-func (g *Gate) enter(c *Conn) (victim *Conn, err error) {
+// admitOrDisplace adds c to the connections. It returns the connection that c displaces, or nil.
+func (g *Gate) admitOrDisplace(c *Conn) (victim *Conn, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for g.open >= g.limits.most() && g.unidentified.n+g.spare.n == 0 && g.life.Err() == nil {
+	for g.open >= g.limits.total() && g.unidentified.n+g.spare.n == 0 && g.life.Err() == nil {
 		g.full = true
 		if g.refused != nil {
 			return nil, g.noPlace()
@@ -172,11 +179,11 @@ func (g *Gate) enter(c *Conn) (victim *Conn, err error) {
 	}
 	g.open++
 	g.unidentified.add(c)
-	among := g.crowded()
+	among := g.candidatesToDisplace()
 	if among == nil {
 		return nil, nil
 	}
-	victim = among.next()
+	victim = among.nextVictim()
 	g.remove(victim)
 	victim.displaced = true
 	g.displaced++
@@ -184,13 +191,13 @@ func (g *Gate) enter(c *Conn) (victim *Conn, err error) {
 	return victim, nil
 }
 
-// crowded returns the candidates of which one has to be displaced, or nil. The newest connection
-// is an unidentified one, and isn't displaced if it is the only one.
-func (g *Gate) crowded() *candidates {
+// candidatesToDisplace returns the candidates of which one has to be displaced, or nil. The newest
+// connection is unidentified. If it is the only unidentified one, it isn't displaced.
+func (g *Gate) candidatesToDisplace() *candidates {
 	switch limit := g.limits.Unidentified; {
 	case limit > 0 && g.unidentified.n > limit:
 		return &g.unidentified
-	case g.open <= g.limits.most():
+	case g.open <= g.limits.total():
 		return nil
 	case g.unidentified.n > 1:
 		return &g.unidentified
@@ -199,42 +206,42 @@ func (g *Gate) crowded() *candidates {
 	}
 }
 
-// remove ends a connection's part in the gate. The lock is held.
+// remove removes a connection from the gate. The caller has the lock.
 func (g *Gate) remove(c *Conn) {
 	c.left = true
-	c.settle()
+	c.removeCandidate()
 	g.open--
-	g.free()
+	g.freePlace()
 }
 
-// free says that there is a place. The lock is held.
-func (g *Gate) free() {
+// freePlace records that there may be a place. The caller has the lock.
+func (g *Gate) freePlace() {
 	g.full = false
 	g.freed.Signal()
 }
 
+// close ends the waiting of connections: the listener is closed.
 func (g *Gate) close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.end()
+	g.endLife()
 	g.freed.Broadcast()
 }
 
-// Conn is a connection that a [Gate] has admitted. A nil Conn is one that no gate knows; its state
-// can't be changed.
+// Conn is a connection that a [Gate] has admitted. A nil Conn has no gate: Keep and Spare do nothing.
 type Conn struct {
 	net.Conn
 	gate *Gate
 
-	// The gate's lock guards the rest. peer and at are nil while the connection is kept.
+	// The gate's lock guards the rest. peer and element are nil while the connection is kept.
 	peer      *peer
-	at        *list.Element
+	element   *list.Element
 	left      bool
 	displaced bool
 }
 
-// Keep says that the peer has identified itself. Until [Conn.Spare] the connection isn't
-// displaced. Keep returns false if it was before.
+// Keep records that the peer has identified itself. The gate then doesn't displace the connection until
+// [Conn.Spare]. Keep returns false if the gate has displaced it before.
 func (c *Conn) Keep() bool {
 	if c == nil {
 		return true
@@ -242,13 +249,13 @@ func (c *Conn) Keep() bool {
 	c.gate.mu.Lock()
 	defer c.gate.mu.Unlock()
 	if !c.displaced {
-		c.settle()
+		c.removeCandidate()
 	}
 	return !c.displaced
 }
 
-// Spare says that the peer is known and was served: the connection is displaced if there is no
-// unidentified one.
+// Spare records that the host has served the peer. The gate may then displace the connection, if none
+// is unidentified.
 func (c *Conn) Spare() {
 	if c == nil {
 		return
@@ -256,14 +263,14 @@ func (c *Conn) Spare() {
 	c.gate.mu.Lock()
 	defer c.gate.mu.Unlock()
 	if !c.left {
-		c.settle()
+		c.removeCandidate()
 		c.gate.spare.add(c)
-		c.gate.free()
+		c.gate.freePlace()
 	}
 }
 
-// settle makes the connection no candidate. The gate's lock is held.
-func (c *Conn) settle() {
+// removeCandidate removes the connection from the candidates. The caller has the gate's lock.
+func (c *Conn) removeCandidate() {
 	if c.peer != nil {
 		c.peer.among.remove(c)
 	}
@@ -276,8 +283,8 @@ func (c *Conn) Displaced() bool {
 	return c.displaced
 }
 
-// Close closes the connection and then gives its place free. It returns nil if the connection was
-// closed before.
+// Close closes the connection and then frees its place. It returns nil if the connection was closed
+// before.
 func (c *Conn) Close() error {
 	err := c.Conn.Close()
 	c.gate.mu.Lock()

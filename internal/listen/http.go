@@ -13,15 +13,15 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// lastWords is for how long a server reads what a refused peer still sends: a connection that is
-// closed with unread bytes is reset, and the answer may be lost.
-const lastWords = 500 * time.Millisecond
+// lingerTime is how long a server reads what a refused peer still sends. If the server closed the
+// connection with unread bytes, the kernel would reset it, and the response might get lost.
+const lingerTime = 500 * time.Millisecond
 
 type connKey struct{}
 
-// Serve serves HTTP/1.1 on the listener until it is closed, over TLS if there is a configuration
-// for it. A connection becomes spare when a request was answered. The server's handler says by
-// the [Conn] of a request when the caller is identified.
+// Serve serves HTTP/1.1 on the listener until the listener is closed. It uses TLS if certificate
+// isn't nil. A connection becomes spare after each response. The server's handler calls
+// [Conn.Keep] of the request's [ConnOf] when it has identified the caller.
 func (l *Listener) Serve(srv *http.Server, certificate *tls.Config) error {
 	srv.Protocols = new(http.Protocols)
 	srv.Protocols.SetHTTP1(true)
@@ -49,20 +49,20 @@ func (l *Listener) Serve(srv *http.Server, certificate *tls.Config) error {
 // Wait returns when all connections of Serve have ended.
 func (g *Gate) Wait() { g.served.Wait() }
 
-// ConnOf returns the connection on which a request came, or nil if that isn't one of Serve's.
+// ConnOf returns the connection of a request, or nil if Serve didn't accept it.
 func ConnOf(r *http.Request) *Conn {
 	c, _ := r.Context().Value(connKey{}).(*Conn)
 	return c
 }
 
-// CloseAfter has the server close the connection when it has answered the request. Call it before
-// the answer is written.
+// CloseAfter has the server close the connection after the response. Call it before writing the
+// response.
 func CloseAfter(w http.ResponseWriter) {
 	w.Header().Set("Connection", "close")
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(lastWords)) // without one, the server's own deadline ends it
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(lingerTime)) // if it fails, the server's own deadline applies
 }
 
-// connOf returns the admitted connection below TLS, if there is that.
+// connOf returns the admitted connection of c, which may be a TLS connection.
 func connOf(c net.Conn) *Conn {
 	if encrypted, ok := c.(*tls.Conn); ok {
 		c = encrypted.NetConn()
@@ -70,8 +70,8 @@ func connOf(c net.Conn) *Conn {
 	return c.(*Conn)
 }
 
-// errorLog takes what a server logs. Strangers can cause it, by a broken TLS handshake, so not
-// every line is logged.
+// errorLog logs the errors of a server. It limits their rate, because strangers can cause them,
+// for example with a broken TLS handshake.
 type errorLog struct {
 	log   *slog.Logger
 	limit rate.Sometimes

@@ -8,7 +8,8 @@ import (
 	"github.com/pentrough/pentrough/internal/backoff"
 )
 
-// The pauses after an accept that didn't work, such as for want of descriptors.
+// firstPause and longestPause bound the pause after a failed accept, such as without a free
+// descriptor.
 const (
 	firstPause   = 5 * time.Millisecond
 	longestPause = time.Second
@@ -23,8 +24,8 @@ type Listener struct {
 // Guard returns a listener whose connections the gate bounds. A gate has one listener.
 func (g *Gate) Guard(l net.Listener) *Listener { return &Listener{l, g} }
 
-// Accept returns the next connection, a [*Conn]. It tries again after any error but that the
-// listener is closed.
+// Accept returns the next connection, a [*Conn]. It repeats after an error, unless the listener is
+// closed.
 func (l *Listener) Accept() (net.Conn, error) {
 	pauses := backoff.New(firstPause, longestPause)
 	for {
@@ -45,7 +46,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close closes the listener and ends Accept. Connections stay.
+// Close closes the listener and ends Accept. Connections stay open.
 func (l *Listener) Close() error {
 	l.gate.close()
 	return l.Listener.Close()

@@ -4,9 +4,9 @@ import "github.com/prometheus/client_golang/prometheus"
 
 var (
 	connections = prometheus.NewDesc("pentrough_connections",
-		"Open connections by state: unidentified, kept (of a peer that has identified itself), spare (of one that was served and waits for nothing).", []string{"state"}, nil)
+		"Open connections by state: unidentified, kept (the peer has identified itself), spare (the peer was served and waits for nothing).", []string{"state"}, nil)
 	displaced = prometheus.NewDesc("pentrough_connections_displaced_total",
-		"Connections that were closed for newer ones, as there were too many.", nil, nil)
+		"Connections that were closed for newer ones, because there were too many.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -24,11 +24,11 @@ func (g *Gate) Collect(metrics chan<- prometheus.Metric) {
 // State counts the connections of a gate.
 type State struct {
 	Unidentified, Spare, Kept int
-	// Displaced is how many the gate has closed for newer ones.
+	// Displaced is how many connections the gate has closed for newer ones.
 	Displaced int
 }
 
-// State returns how many connections there are.
+// State returns the number of connections in each state.
 func (g *Gate) State() State {
 	g.mu.Lock()
 	defer g.mu.Unlock()
