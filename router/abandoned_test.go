@@ -16,7 +16,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// answering is a source whose messages may name where an answer goes.
+// answering is a source that can answer to the reply_to of its messages.
 type answering struct {
 	*fakeSystem
 	mu      sync.Mutex
@@ -43,7 +43,7 @@ func (a *answering) all() []string {
 	return append([]string(nil), a.answers...)
 }
 
-// abandonRig is a host whose ledger has one message that had begun, and one whose output is known.
+// abandonRig is a host whose ledger has one message that has begun, and one with outputs.
 type abandonRig struct {
 	*harness
 	source *answering
@@ -123,7 +123,7 @@ func TestAMessageThatHadBegunAndNeverComes(t *testing.T) {
 	})
 }
 
-// A copy that comes later gets the same result, and the handler isn't called.
+// A message that is redelivered later gets the same result, and the handler isn't called.
 func TestAnAbandonedMessageThatComesLater(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newAbandonRig(t, 16, func(*message.Message) ([]*message.Message, error) {
@@ -147,7 +147,7 @@ func TestAnAbandonedMessageThatComesLater(t *testing.T) {
 	})
 }
 
-// While the source can't deliver, no time passes.
+// The time in which the source can't deliver doesn't count.
 func TestTimeInWhichTheSourceCannotDeliverDoesNotCount(t *testing.T) {
 	t.Run("the pipeline has no consumer", func(t *testing.T) {
 		bubble(t, func(t *testing.T) {
@@ -188,8 +188,8 @@ func TestTimeInWhichTheSourceCannotDeliverDoesNotCount(t *testing.T) {
 	})
 }
 
-// A delivery became void while its message was handled, and no copy of it comes: the answer is
-// sent all the same, once.
+// A delivery became void while its message was handled, and the message isn't redelivered. The
+// result is still sent to its reply_to, once.
 func TestAnAnswerWhoseMessageIsNotDeliveredAgain(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		release := make(chan struct{})
@@ -229,7 +229,7 @@ func TestAnAnswerWhoseMessageIsNotDeliveredAgain(t *testing.T) {
 	})
 }
 
-// panicking panics when it is to refuse a message.
+// panicking panics when it has to refuse a message.
 type panicking struct{ refusingHandler }
 
 func (p panicking) New(handlers.Env) (handlers.Handler, error) { return p, nil }
@@ -238,7 +238,7 @@ func (panicking) Refuse(context.Context, *message.Message, handlers.Reason) ([]*
 	panic("in Refuse")
 }
 
-// An abandoned message whose handler can't answer for it ends, and the pipeline goes on.
+// If the handler panics for an abandoned message, the message ends and the pipeline goes on.
 func TestAnAbandonedMessageThatCannotBeRefused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newAbandonRigOf(t, 16, panicking{refusingHandler{echo}})
@@ -254,8 +254,8 @@ func TestAnAbandonedMessageThatCannotBeRefused(t *testing.T) {
 	})
 }
 
-// The source doesn't redeliver an abandoned message, so that it stays when the source gets the
-// others back.
+// The source doesn't redeliver an abandoned message. So the pipeline keeps it when it gives the
+// subscription back.
 func TestAnAbandonedMessageStaysWhenTheSubscriptionIsGivenBack(t *testing.T) {
 	l, now := newLanes(16, DefaultLanes, true), time.Now()
 	e := func(abandoned bool) *entry {

@@ -12,9 +12,9 @@ import (
 	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
-// BenchmarkHandler carries one message at a time from a topic through a handler to another: in
-// Watermill's Router, and in the host's pipelines, between the same ends. What the host allocates
-// beyond Watermill is for lanes, reply and confirmed publishing.
+// BenchmarkHandler moves one message at a time from a topic through a handler to another topic. It
+// does so in Watermill's Router and in a pipeline of the host. The additional allocations of the
+// host are for lanes, replies and confirmed publishing.
 func BenchmarkHandler(b *testing.B) {
 	for _, c := range []struct {
 		name  string

@@ -9,9 +9,9 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// BenchmarkTracing carries one message at a time through a pipeline: without tracing, with a trace
-// that isn't recorded, and with one that is and whose spans nobody takes. docs/decisions/0018 has
-// what "off" was before there was tracing.
+// BenchmarkTracing moves one message at a time through a pipeline: without tracing, with a trace
+// that isn't recorded, and with a recorded trace whose spans are discarded. docs/decisions/0018
+// has the numbers from before the host had tracing.
 func BenchmarkTracing(b *testing.B) {
 	provider := sdk.NewTracerProvider(sdk.WithSpanProcessor(discarded{}))
 	for _, c := range []struct {
@@ -50,7 +50,7 @@ func BenchmarkTracing(b *testing.B) {
 	}
 }
 
-// discarded takes spans and keeps none.
+// discarded is an exporter that discards spans.
 type discarded struct{}
 
 func (discarded) OnStart(context.Context, sdk.ReadWriteSpan) {}

@@ -20,9 +20,10 @@ import (
 	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
-// TestUniversalPubSub runs Watermill's suite for every Pub/Sub over a real broker, through the lanes and the router's
-// publisher. The suite waits 15 to 45 s for its messages, and a busy machine needs longer for 10,000.
-// So it sends a hundred, and the window is smaller by as much.
+// TestUniversalPubSub runs Watermill's suite for Pub/Subs over a real broker, through the lanes
+// and the router's publisher. The suite waits 15 to 45 s for its messages. A busy machine needs
+// longer for 10,000 messages, so the test sends a hundred, and makes the window smaller by the
+// same factor.
 func TestUniversalPubSub(t *testing.T) {
 	url := testenv.Broker(t).VHost(t)
 	features := tests.Features{Persistent: true, ForceShort: true}
@@ -115,7 +116,7 @@ func (s suiteStock) SubscribeInitialize(topic string) error {
 	return err
 }
 
-// Subscribe offers what the lanes start as deliveries.
+// Subscribe passes on the deliveries that the lanes start.
 func (s suiteSubscriber) Subscribe(ctx context.Context, topic string, take func(*transports.Delivery)) (<-chan struct{}, error) {
 	traits, err := s.config.Topic(topic, transports.Consume)
 	if err != nil {
@@ -124,7 +125,7 @@ func (s suiteSubscriber) Subscribe(ctx context.Context, topic string, take func(
 	in := newIntake(&intake{
 		topic: topic, source: traits,
 		describe: func(msg *message.Message) (handlers.Description, error) {
-			// A header comes in under header.NAME; the suite looks for the name that it sent.
+			// A header has the metadata key header.NAME, and the suite looks for NAME.
 			msg.Metadata.Set("test", msg.Metadata.Get(transports.HeaderPrefix+"test"))
 			if s.key != "" {
 				return handlers.Description{Key: s.key}, nil

@@ -7,8 +7,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// The first of the deadlines is the earliest of those that are set and not removed, whatever else
-// is in the heap.
+// first returns the earliest deadline that is set and not removed, whatever else is in the heap.
 func TestDeadlines(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var d deadlines[int]

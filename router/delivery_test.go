@@ -78,7 +78,7 @@ func sorted(s []string) []string {
 	return s
 }
 
-// stuck is a handler for which the key "stuck" never moves and the others do.
+// stuck is a handler that never finishes messages of the key "stuck".
 func stuck(msg *message.Message) ([]*message.Message, error) {
 	if msg.Metadata.Get(transports.Device) != "stuck" {
 		return nil, nil
@@ -221,8 +221,8 @@ func TestAStartedMessagePastTheAckDeadlineGoesOnAndItsCopyTakesItOver(t *testing
 	})
 }
 
-// A broker may count how often it delivers a message, and lose one that it delivers too often. So
-// a pause, however long, costs no more deliveries than the ack deadline does.
+// A broker may count how often it delivers a message, and drop it at its delivery limit. So even a
+// long pause must not cause more redeliveries than the ack deadline does.
 func TestAPauseGivesMessagesBackOnlyAtTheAckDeadline(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var down atomic.Bool
@@ -340,7 +340,7 @@ func TestAFeederIsEmptiedBeforeWhatItFeeds(t *testing.T) {
 	})
 }
 
-// relay hands out what is published to it.
+// relay delivers the messages that are published to it.
 type relay struct{ draining }
 
 func (r relay) New(transports.Env) (transports.Transport, error) { return r, nil }
@@ -362,8 +362,8 @@ func (r relayPublisher) Publish(_ string, msgs ...*message.Message) error {
 
 func (r relayPublisher) Close() error { return nil }
 
-// What is to be on record before the ack is waited for; at the stop's deadline the message stays
-// with its source.
+// The ack waits for the hooks of handlers.OnConfirmed. If they fail until the deadline of a stop,
+// the message stays with its source.
 func TestTheAckWaitsForWhatIsToBeRecordedBefore(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		recorded := make(chan error)

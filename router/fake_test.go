@@ -20,8 +20,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// fakeSystem is a transport whose topics are queues in memory that tests fill, void, break and
-// look at.
+// fakeSystem is a transport whose topics are queues in memory. Tests fill, void and read them, and
+// make them fail.
 type fakeSystem struct {
 	traits transports.Topic
 
@@ -38,10 +38,10 @@ type fakeSystem struct {
 	numbers    int
 }
 
-// sent is a message that somebody put into a topic.
+// sent is a message that a test put into a topic.
 type sent struct {
-	transports.Delivery // as it is handed out first; its Context is the sender's
-	// outcome yields what the delivery was settled with, nil if it was handed back.
+	transports.Delivery // the first delivery; its Context is the sender's
+	// outcome receives the outcome with which the delivery was settled; nil is a nack.
 	outcome chan *transports.Outcome
 	number  int
 }
@@ -125,7 +125,7 @@ func (s *fakeSubscriber) Close() error {
 	return nil
 }
 
-// send puts a message into the queue; it goes to the live subscription.
+// send puts a message into the queue, which delivers it to the current subscription.
 func (f *fakeSystem) send(key, id string, metadata ...string) *sent {
 	return f.put(newSent(key+" "+id, append(metadata, transports.Device, key, transports.MessageID, id)...))
 }
@@ -145,7 +145,8 @@ func (f *fakeSystem) put(msg *sent) *sent {
 	return msg
 }
 
-// deliver hands msg out with a context that ends with the subscription, or with its sender's.
+// deliver delivers msg with a context that ends with the subscription, or with its sender's
+// context.
 func (f *fakeSystem) deliver(sub *fakeSubscription, msg *sent) {
 	d := msg.Delivery
 	ended := sub.life
@@ -193,8 +194,8 @@ func (f *fakeSystem) note(what string) {
 	f.settled = append(f.settled, what)
 }
 
-// cut ends a subscription the hard way: what is unsettled becomes void and is redelivered to the
-// next.
+// cut ends a subscription at once. Its unsettled deliveries become void, and the next subscription
+// gets the messages.
 func (f *fakeSystem) cut(sub *fakeSubscription) {
 	f.mu.Lock()
 	f.subs = slices.DeleteFunc(f.subs, func(s *fakeSubscription) bool { return s == sub })
@@ -209,7 +210,7 @@ func (f *fakeSystem) settlements() []string {
 	return slices.Clone(f.settled)
 }
 
-// outputs returns the payloads of what was published, in order.
+// outputs returns the payloads of the published messages, in order.
 func (f *fakeSystem) outputs() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -220,7 +221,7 @@ func (f *fakeSystem) outputs() []string {
 	return all
 }
 
-// lose forgets what waits for a subscription: another host got it.
+// lose removes the messages that wait for a subscription, as if another host had consumed them.
 func (f *fakeSystem) lose() {
 	synctest.Wait()
 	f.mu.Lock()
@@ -267,13 +268,14 @@ func (d draining) Drain(string) {
 	}
 }
 
-// handlerFunc is a handler made of a function, and its own configuration.
+// handlerFunc is a handler that calls a function. It is its own configuration.
 type handlerFunc func(msg *message.Message) ([]*message.Message, error)
 
 func (f handlerFunc) New(handlers.Env) (handlers.Handler, error)              { return f, nil }
 func (f handlerFunc) Handle(msg *message.Message) ([]*message.Message, error) { return f(msg) }
 
-// refusing is a handlerFunc that can refuse: its refusals are published as "refused ID: REASON".
+// refusingHandler is a handlerFunc that can refuse messages. It then produces "refused ID:
+// REASON".
 type refusingHandler struct{ handlerFunc }
 
 func (r refusingHandler) New(handlers.Env) (handlers.Handler, error) { return r, nil }
@@ -282,7 +284,7 @@ func (r refusingHandler) Refuse(ctx context.Context, _ *message.Message, reason 
 	return []*message.Message{handlers.NewMessage(fmt.Appendf(nil, "refused %s: %s", handlers.Described(ctx).ID, reason))}, nil
 }
 
-// middlewareFunc is a middleware made of a function, and its own configuration.
+// middlewareFunc is a middleware that calls a function. It is its own configuration.
 type middlewareFunc func(message.HandlerFunc) message.HandlerFunc
 
 func (f middlewareFunc) New(middleware.Env) (middleware.Middleware, error) { return f, nil }
@@ -293,7 +295,7 @@ func echo(msg *message.Message) ([]*message.Message, error) {
 	return []*message.Message{handlers.NewMessage(msg.Payload)}, nil
 }
 
-// harness is a host of one pipeline, "test", from in:commands to out:results.
+// harness is a host with one pipeline, "test", from in:commands to out:results.
 type harness struct {
 	*Host
 	t       *testing.T
@@ -324,7 +326,7 @@ func newHarness(t *testing.T, h handlers.Config, change ...func(*Config)) *harne
 	return &harness{host, t, in, out}
 }
 
-// stop stops the host and fails the test if that isn't clean.
+// stop stops the host, and fails the test if Stop returns an error.
 func (h *harness) stop() {
 	h.t.Helper()
 	if err := h.Stop(context.Background()); err != nil {
@@ -349,14 +351,14 @@ func bubble(t *testing.T, f func(t *testing.T)) {
 	synctest.Test(t, f)
 }
 
-// counts returns how often the system was subscribed to, and tried to be published to.
+// counts returns the number of subscriptions and of attempts to publish.
 func (f *fakeSystem) counts() (opened, attempts int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.opened, f.attempts
 }
 
-// pass lets time pass in a bubble, and everything that it set off come to rest.
+// pass lets time pass in a bubble, and waits until all its goroutines are blocked.
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()

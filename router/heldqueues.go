@@ -14,7 +14,7 @@ import (
 //
 // The idea: messages that await the same thing, such as one device, form a queue in order of
 // arrival. When that thing is ready, the queue is released in rounds (heldrounds.go). A held
-// message is in one of these states:
+// message is in one of the following states:
 //
 //	waiting    in heldQueue.waiting
 //	aside      in heldQueues.aside, to be released apart from its queue: it expired, a newer one
@@ -71,7 +71,7 @@ type heldQueue struct {
 	inCheckList, inRoundList bool
 	progress                 bool // a message of the current or last round is done
 	backoff                  *backoff.ExponentialBackOff
-	changed                  chan struct{} // closed at the next change; nil if no run waits for one
+	changed                  chan struct{} // closed at the next change; nil if no run waits
 }
 
 // released is a held message that is in the pipeline again.
@@ -126,8 +126,9 @@ func (q *heldQueues) loadOwned(owned []*handlers.Held) {
 			continue
 		}
 		q.addHeld(held)
-		if hq := q.byAwaits[held.Awaits]; hq != nil && held.Begun && !hq.inRound { // no queue: held was superseded
-			q.startRound(hq) // the handler can end a begun message although what it awaits isn't ready
+		if hq := q.byAwaits[held.Awaits]; hq != nil && held.Begun && !hq.inRound {
+			// The handler can end a begun message although what it awaits isn't ready.
+			q.startRound(hq)
 		}
 	}
 	q.loaded = true

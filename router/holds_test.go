@@ -71,7 +71,7 @@ func (lineFraming) Append(dst, payload []byte) ([]byte, error) {
 }
 func (lineFraming) Split([]byte) (int, []byte, error) { return 0, nil, nil }
 
-// wire is a device's connection, which takes everything, or nothing while it is stuck.
+// wire is a device's connection. It takes all bytes, or none while it is stuck.
 type wire struct {
 	gateway *fakeGateway
 	device  string
@@ -113,7 +113,7 @@ func (w *wire) WaitWritable(deadline time.Time) error {
 	}
 }
 
-// stick has the device take nothing, or everything again.
+// stick sets whether the wire is stuck.
 func (w *wire) stick(stuck bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -144,7 +144,7 @@ func (w *wire) Close() error {
 	return nil
 }
 
-// holdRig is a host whose deliver holds, over restarts.
+// holdRig is a host whose handler deliver holds commands. The test restarts it.
 type holdRig struct {
 	t       *testing.T
 	rt      reporting
@@ -155,8 +155,8 @@ type holdRig struct {
 	live    map[string]*device.Session
 	wires   map[string]*wire
 	sent    []sentCommand
-	// restarts of the host: a command that wasn't acked in one is told to be held again, in its
-	// own time.
+	// restarts counts the restarts of the host. After one, an unacked command is redelivered, and
+	// its result "held" is published again.
 	restarts int
 }
 
@@ -166,7 +166,7 @@ type sentCommand struct {
 	expires          time.Time
 }
 
-// reporting is what a test and rapid's have in common.
+// reporting has the methods that testing.T and rapid.T share.
 type reporting interface {
 	Errorf(format string, args ...any)
 	Fatalf(format string, args ...any)
@@ -253,7 +253,7 @@ func (r *holdRig) put(c sentCommand) {
 	r.in.put(msg)
 }
 
-// redeliver queues what a stopped host left with its broker.
+// redeliver puts the messages that a stopped host didn't ack into the queue again.
 func (r *holdRig) redeliver() {
 	r.in.mu.Lock()
 	r.in.subs, r.in.queue = nil, nil
@@ -266,7 +266,7 @@ func (r *holdRig) redeliver() {
 	}
 }
 
-// results are the states that were published of each command, in order.
+// results returns the published states of each command, in order.
 func (r *holdRig) results() map[string][]device.Result {
 	r.out.mu.Lock()
 	defer r.out.mu.Unlock()
@@ -283,8 +283,8 @@ func (r *holdRig) results() map[string][]device.Result {
 
 var errDiskFull = handlers.Unavailable(errors.New("the disk is full"))
 
-// TestHolds has devices come and go, hosts stop and start and brokers be away, and holds that
-// every command has one end, and each device gets its commands once and in order.
+// TestHolds connects and disconnects devices, restarts hosts and makes brokers fail. Every command
+// must have one outcome, and each device must get its commands once and in order.
 func TestHolds(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		var failure any
@@ -397,7 +397,7 @@ func (r *holdRig) judge() {
 			if c.sets == "" || !slices.ContainsFunc(r.sent[i+1:], newer) {
 				r.rt.Errorf("%s is superseded, and none came for it", c.id)
 			}
-		case device.StateBusy: // its lane stood while the broker was away
+		case device.StateBusy: // its lane was stalled during the broker's outage
 		default:
 			r.rt.Errorf("%s is %s: %s", c.id, end.State, end.Detail)
 		}
@@ -417,8 +417,8 @@ func (r *holdRig) judge() {
 	}
 }
 
-// Two commands wait for a device that reads nothing when it goes. The first can't be held, as the
-// disk is full for a moment; the second is, and stays behind it.
+// Two commands wait for a device that reads nothing, and then disconnects. The first can't be
+// held, because the disk is full for a moment. The second is held, and must stay behind the first.
 func TestWhatIsHeldAtASecondAttemptKeepsItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newHoldRig(t, t)
@@ -452,8 +452,8 @@ func newTestHolds(t *testing.T) *holds {
 	return h
 }
 
-// A message that waits for one that may be going to be held doesn't stand in its way when that one
-// has to be run again in their lane.
+// A message waits for an older one that may be held. If the older one has to run again in the same
+// lane, the newer one must not block it.
 func TestWhatIsRunAgainGoesFirst(t *testing.T) {
 	h := newTestHolds(t)
 	older, younger := &run{entry: &entry{}}, &run{entry: &entry{}}
@@ -483,8 +483,8 @@ func TestWhatIsRunAgainGoesFirst(t *testing.T) {
 	}
 }
 
-// What is held last of what a session left behind comes first if it is the oldest, though the
-// younger one is on its way already.
+// A session ends, and its messages are held. If the oldest is held last, it is still handled
+// first, although the newer one has already been released.
 func TestTheOldestIsHeldLast(t *testing.T) {
 	h := newTestHolds(t)
 	older, younger := &run{entry: &entry{}}, &run{entry: &entry{}}
@@ -513,8 +513,7 @@ func TestTheOldestIsHeldLast(t *testing.T) {
 	h.markPlaced(older.entry)
 	waits(younger, false)
 
-	// The younger one waited, and is held again: a round that brought nothing forward isn't
-	// followed by the next at once.
+	// The newer one waited, and is held again. This round had no progress, so a pause follows.
 	h.settleRun(older.entry, true, false)
 	h.settleRun(younger.entry, true, false)
 	h.queues.markUndecided(older.entry, "a")
@@ -526,14 +525,14 @@ func TestTheOldestIsHeldLast(t *testing.T) {
 	}
 }
 
-// always is ready.
+// always is a handlers.Holder for which everything is ready.
 type always struct{}
 
 func (always) Ready(string) bool  { return true }
 func (always) Watch(func(string)) {}
 
-// A round is on its way when the device goes: the first of its messages is held again, and when
-// the device is back before the second is run, that one doesn't go first.
+// The device disconnects during a round, and the first message is held again. Then the device
+// connects before the second message runs. The second must not overtake the first.
 func TestWhatIsHeldAgainKeepsItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newHoldRig(t, t)

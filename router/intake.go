@@ -39,17 +39,21 @@ var errMemoryFull = fmt.Errorf("%w; too many bytes are in flight", transports.Er
 // lost. Then the source redelivers the message:
 //
 //   - A run whose chain hasn't returned is cancelled. The redelivered message runs again.
-//   - A run that waits for confirms goes on, and the redelivered message takes it over (inheritRun).
+//   - A run that waits for confirms goes on. The redelivered message takes it over (inheritRun).
 //   - An entry becomes an orphan if its run ends first. It keeps the outcome, and the redelivered
 //     message is settled with it.
 //   - If the intake itself gives its subscription back (giveBack), it keeps all runs, and the
 //     redelivered messages take them over.
 //
-// The states of the intake: it reads until a stop or drain closes ending. Then it opens no
-// subscription any more. After stop it also starts nothing, and drops entries that haven't
-// started. It closes drained when the subscription has ended and every entry is settled. Close
-// closes closed, and ends everything else. During a pause it starts only probes and refusals
-// (pause.go).
+// The states of the intake, in this order:
+//
+//	reading   whenever the subscription ends, the intake opens a new one
+//	ending    closed by drain or stop: it opens none. After drain the subscription delivers the
+//	          rest; after stop the subscription ends, and no run starts.
+//	drained   closed when the subscription has ended and every entry is settled
+//	closed    closed by Close, which ends everything that is left
+//
+// During a pause the intake starts only probes and refusals (pause.go).
 //
 // The lock order: intake.mu, then holds.mu, or the locks of transports in Delivery.Settle and
 // Acceptor.Accepts. Nothing that has intake.mu calls the handler.
@@ -260,10 +264,10 @@ func (in *intake) refusalForCaller(size int) error {
 	return in.refusalReason()
 }
 
-// inheritRun looks for an earlier delivery of a redelivered message that has become void. If the
-// run of that goes on, the new delivery takes the run over. If that is an orphan, the new delivery
-// is settled with its outcome. Otherwise inheritRun returns false. It never matches messages
-// without an id, since a back end may send two equal ones on purpose.
+// inheritRun looks for the void delivery of a redelivered message. If its run goes on, the new
+// delivery takes the run over. If its entry is an orphan, the new delivery is settled with the
+// outcome. Otherwise inheritRun returns false. It never matches messages without an id, since a
+// back end may send two equal ones on purpose.
 func (in *intake) inheritRun(again *entry, now time.Time) bool {
 	if again.desc.ID == "" {
 		return false

@@ -15,7 +15,7 @@ import (
 // lanes decides which message starts next.
 //
 // The idea: messages of one key start in order, and messages of different keys run at the same
-// time. Each key has a lane. An entry of a lane is in one of these states:
+// time. Each key has a lane. An entry of a lane is in one of the following states:
 //
 //	stateWaiting  in lane.waiting; or in lane.reruns, if an earlier run ended without an outcome
 //	stateCurrent  is lane.current: it runs, and the lane starts no other entry
@@ -370,7 +370,8 @@ func (l *lanes) restartStallTimes(now time.Time) {
 }
 
 // sweepStalled drops waiting entries whose delivery is void, and refuses waiting entries of
-// stalled lanes. If stalled lanes take half of the window, it refuses all of these entries.
+// stalled lanes. If stalled lanes take half of the window, it refuses all of their waiting
+// entries.
 func (l *lanes) sweepStalled(now time.Time) {
 	blocked := 0 // how many unsettled entries the stalled lanes have
 	var stalled []*lane

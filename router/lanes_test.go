@@ -12,9 +12,9 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// TestLanesModel drives the lanes with random arrivals, places, settlements and stalls, and holds
-// them against what they owe: one holder a key, arrival order within a key, at most limit placed,
-// nothing lost, nothing started twice at once.
+// TestLanesModel runs the lanes with random arrivals, placements, settlements and stalls, and
+// checks the invariants: a key has one current entry and at most limit placed ones, its entries
+// start in order, no entry is lost, and no entry has two runs at once.
 func TestLanesModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limit := rapid.IntRange(1, 4).Draw(t, "limit")
@@ -116,7 +116,7 @@ func TestLanesModel(t *testing.T) {
 				}
 			},
 		})
-		// Everything ends: settle what runs, start what waits, until nothing is left.
+		// At the end, settle all running entries and start the waiting ones until none is left.
 		for range 1000 {
 			for _, e := range running {
 				l.endRun(e, false, now)

@@ -15,7 +15,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// failing is a handler whose dependency is down for as long as a test says.
+// failing is a handler whose dependency is down until the test changes that.
 type failing struct {
 	recorder
 	up atomic.Bool
@@ -31,7 +31,7 @@ func (f *failing) handle(msg *message.Message) ([]*message.Message, error) {
 	return nil, handlers.Unavailable(errBroken)
 }
 
-// callers makes the source one that can't wait and never delivers again, as http.
+// callers makes the source one whose callers can't wait, and that never redelivers, such as http.
 func callers(c *Config) {
 	traits := &c.Transports[0].Config.(*fakeSystem).traits
 	traits.Broker, traits.Impatient = false, true
@@ -121,7 +121,7 @@ func TestARefusalIsNoProbe(t *testing.T) {
 			func(c *Config) { c.Transports[0].Config.(*fakeSystem).traits.Broker = false })
 		for range 10 {
 			h.in.send("a", "1")
-			pass(3 * time.Second) // longer than the ack deadline in all, so that those behind are refused
+			pass(3 * time.Second) // in all longer than the ack deadline, so that waiting messages are refused
 		}
 		if got := h.in.settlements(); len(got) == 0 {
 			t.Error("nothing was refused")
@@ -158,7 +158,7 @@ func TestAMessageWithoutAnIDIsNobodysCopy(t *testing.T) {
 		h.in.lose() // the copy went to another host, which handled it
 		h.out.failPublishing(nil)
 		pass(time.Minute)
-		h.in.send("a", "", transports.Redelivered, "true") // one more of the same words, which another host gave back
+		h.in.send("a", "", transports.Redelivered, "true") // an equal message, which another host gave back
 		pass(time.Minute)
 		if runs.Load() != 2 {
 			t.Errorf("handled %d times, want 2", runs.Load())
@@ -236,7 +236,7 @@ func TestAPipelineOfCallersIsReadyAgainBeforeSomebodyCalls(t *testing.T) {
 	})
 }
 
-// closed is a system that takes no messages at the moment.
+// closed is a system that takes no messages now.
 type closed struct {
 	*fakeSystem
 	why atomic.Pointer[error]
@@ -272,7 +272,8 @@ func TestCallersAreToldAtOnceThatTheDestinationIsAway(t *testing.T) {
 	})
 }
 
-// slowEnd is a system whose subscriptions end long after they were told to, as amqp's on a silent broker.
+// slowEnd is a system whose subscriptions end long after their contexts, as those of amqp do if
+// the broker doesn't respond.
 type slowEnd struct{ *fakeSystem }
 
 func (s slowEnd) New(transports.Env) (transports.Transport, error) { return s, nil }

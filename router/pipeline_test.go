@@ -21,7 +21,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// recorder is a handler whose messages run until they are let go.
+// recorder is a handler whose runs last until the test ends them.
 type recorder struct {
 	mu      sync.Mutex
 	started []string
@@ -58,7 +58,7 @@ func (r *recorder) starts() []string {
 	return slices.Clone(r.started)
 }
 
-// end lets a running message go and waits until everything has come to rest.
+// end ends the run of a message, and waits until all goroutines are blocked.
 func (r *recorder) end(id string, err error) {
 	r.mu.Lock()
 	c := r.running[id]
@@ -251,7 +251,7 @@ func TestAnErrorThatMustNotLeaveTheListKeepsTheMessage(t *testing.T) {
 	})
 }
 
-// Whoever made it, an error leaves the chain without a secret, and with its kind and its cause.
+// No error leaves the chain with a secret in its text. Each keeps its kind and cause.
 func TestAnErrorHasNoSecret(t *testing.T) {
 	for name, fail := range map[string]func() error{
 		"an error": func() error { return handlers.Permanent(fmt.Errorf("key hush: %w", errBroken)) },
@@ -397,7 +397,7 @@ func TestKeySettingOrders(t *testing.T) {
 	})
 }
 
-// batcher takes batches and fails the messages whose id says so.
+// batcher handles batches, and fails the messages whose id says that they fail.
 type batcher struct {
 	handlerFunc
 	mu      sync.Mutex

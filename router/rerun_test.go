@@ -21,7 +21,7 @@ import (
 
 type testKey struct{}
 
-// A run may change its message as it likes: the next one gets what was delivered.
+// A run may change its message. The next run gets the message as it was delivered.
 func TestARerunGetsWhatWasDelivered(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var seen []string
@@ -61,7 +61,7 @@ func TestARerunGetsWhatWasDelivered(t *testing.T) {
 	})
 }
 
-// A copy that was redelivered takes the run over: it is the copy that the run's end settles.
+// A redelivered message takes the run over, and the end of the run settles the new delivery.
 func TestARunSettlesTheDeliveryThatTookItOver(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := newHarness(t, handlerFunc(echo))
@@ -84,7 +84,7 @@ func TestARunSettlesTheDeliveryThatTookItOver(t *testing.T) {
 	})
 }
 
-// More messages may run at once than fit between the intake and Watermill.
+// More messages may run at once than outBuffer allows to wait for Watermill.
 func TestAllMayRunAtOnce(t *testing.T) {
 	const n = 5 * outBuffer
 	bubble(t, func(t *testing.T) {
@@ -115,7 +115,7 @@ func TestAllMayRunAtOnce(t *testing.T) {
 	})
 }
 
-// A panic while a message is described costs that message, not the host.
+// A panic in Describe ends only that message, not the host.
 func TestAPanicInDescribe(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := newHarness(t, describing{handlerFunc(echo)})
@@ -138,8 +138,8 @@ func (describing) Describe(msg *message.Message) (handlers.Description, error) {
 	return handlers.Description{Key: "a"}, nil
 }
 
-// Void deliveries, settlements and new deliveries of one context at the same time neither race nor
-// lose a message.
+// Deliveries of one context arrive, are settled and become void at the same time. There is no
+// race, and no message is lost.
 func TestVoidWhileSettling(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := newHarness(t, handlerFunc(func(msg *message.Message) ([]*message.Message, error) {
@@ -170,8 +170,8 @@ func TestVoidWhileSettling(t *testing.T) {
 	})
 }
 
-// A caller that leaves before it is its message's turn is told that nothing was written, and so is
-// one that waits in a stop.
+// If a caller hangs up before its message starts, or if the host stops, the caller gets the error
+// that the message hasn't started.
 func TestWhatDidNotStartIsToldAsThat(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		end := make(chan struct{})
@@ -209,8 +209,7 @@ func TestWhatDidNotStartIsToldAsThat(t *testing.T) {
 	})
 }
 
-// What panics outside of the chain, or produces what isn't a message, costs neither the lane nor
-// the stop.
+// A panic outside of the chain, or a nil output, blocks neither the lane nor the stop.
 func TestARunEndsWhateverHappens(t *testing.T) {
 	var panicked atomic.Bool
 	panicOnce := func(context.Context) error {
@@ -273,7 +272,7 @@ func TestARunEndsWhateverHappens(t *testing.T) {
 	}
 }
 
-// A transport that panics in Settle doesn't take the pipeline with it.
+// A panic of a transport in Settle doesn't end the pipeline.
 func TestAPanicInSettle(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := newHarness(t, handlerFunc(echo))
@@ -288,7 +287,7 @@ func TestAPanicInSettle(t *testing.T) {
 	})
 }
 
-// A message that may be held, and goes away before it is run again, holds up nobody.
+// A message that may be held becomes void before it runs again. It doesn't block other messages.
 func TestWhatIsDroppedIsDecided(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := newHarness(t, handlerFunc(echo))

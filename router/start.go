@@ -11,7 +11,7 @@ import (
 // after every change that may let a run start. The caller has the lock.
 func (in *intake) startRuns() {
 	for {
-		in.wantsMore.Store(true) // before len(in.out) is read, since Watermill may take a message right after
+		in.wantsMore.Store(true) // first, since Watermill may take a message right after the check
 		if len(in.out) == cap(in.out) {
 			break // startMore continues
 		}

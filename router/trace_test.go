@@ -30,7 +30,7 @@ const (
 	sampled  = "00-" + traceID + "-" + parentID + "-01"
 )
 
-// traced has a host make spans, which the exporter gets as they end.
+// traced configures a host to make spans. The exporter receives each span when it ends.
 func traced(spans *tracetest.InMemoryExporter) func(*Config) {
 	return func(c *Config) {
 		c.Transports[0].Type = "amqp"
@@ -38,7 +38,7 @@ func traced(spans *tracetest.InMemoryExporter) func(*Config) {
 	}
 }
 
-// named returns the spans of a name, in the order of their ends.
+// named returns the spans with a name, in the order in which they ended.
 func named(spans *tracetest.InMemoryExporter, name string) (found tracetest.SpanStubs) {
 	for _, s := range spans.GetSpans() {
 		if s.Name == name {
@@ -103,7 +103,7 @@ func TestARunContinuesTheTraceOfItsMessage(t *testing.T) {
 			t.Errorf("the publish's span: %+v", publish)
 		}
 		expectSaid(t, publish, map[string]string{"messaging.destination.name": "results", "messaging.operation.type": "send", "messaging.batch.message_count": "2"})
-		// What goes on continues from the run; the trace that begins here is another.
+		// An output continues the trace of its run. The trace that begins here is another one.
 		next := "00-" + traceID + "-" + run.SpanContext.SpanID().String() + "-01"
 		for _, msg := range h.out.published[2:] {
 			if msg.Metadata[transports.TraceParent] != next || msg.Metadata[transports.TraceState] != "a=b" {
@@ -116,7 +116,7 @@ func TestARunContinuesTheTraceOfItsMessage(t *testing.T) {
 	})
 }
 
-// What is run again is another span of the same parent.
+// Each run of a message has its own span, with the same parent.
 func TestEachRunHasASpan(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		spans := tracetest.NewInMemoryExporter()
@@ -176,8 +176,8 @@ func TestRedeliveriesAndRefusalsAreSaid(t *testing.T) {
 	})
 }
 
-// What the handler failed with before it succeeded, a panic included, is in the span, and what
-// failed for good is its status.
+// The span has an event for each failed call of the handler, also for a panic. If the run fails,
+// the status of the span is its error.
 func TestFailuresAreInTheSpan(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		spans := tracetest.NewInMemoryExporter()
@@ -231,8 +231,8 @@ func TestFailuresAreInTheSpan(t *testing.T) {
 	})
 }
 
-// A publish that fails for good fails its span, and so does one of a middleware, which belongs to
-// the run too.
+// A failed publish is the status of its span. The same holds for a publish by a middleware, whose
+// span belongs to the run, too.
 func TestPublishesHaveSpans(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		spans := tracetest.NewInMemoryExporter()
@@ -266,7 +266,7 @@ func TestPublishesHaveSpans(t *testing.T) {
 	})
 }
 
-// A sender's decision not to record is passed on, and costs no span.
+// If the sender decided not to record the trace, the host passes that on and makes no span.
 func TestWhatIsNotSampledGoesOn(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		spans := tracetest.NewInMemoryExporter()
@@ -281,7 +281,7 @@ func TestWhatIsNotSampledGoesOn(t *testing.T) {
 	})
 }
 
-// The trace is in what is logged of a message, whether the host traces or not.
+// Log lines about a message have its trace, also if the host makes no spans.
 func TestLogLinesNameTheTrace(t *testing.T) {
 	for name, change := range map[string]func(*Config){"off": func(*Config) {}, "on": traced(tracetest.NewInMemoryExporter())} {
 		t.Run(name, func(t *testing.T) {
@@ -308,7 +308,7 @@ func TestLogLinesNameTheTrace(t *testing.T) {
 	}
 }
 
-// A host that doesn't trace pays for it with comparisons.
+// With tracing disabled, the cost is a few comparisons and no allocations.
 func TestTracingOffAllocatesNothing(t *testing.T) {
 	var off *pipelineTracing
 	msg := message.NewMessage("1", nil)

@@ -33,10 +33,10 @@ type Limits struct {
 
 // Gate bounds the number of connections of one listener.
 //
-// The idea: a stranger who opens many connections mustn't keep devices and back ends out. So the gate
-// doesn't refuse a new connection when it is full. It admits the new one and displaces another: it
-// closes one of the address that has the most connections, and of these the oldest. A stranger
-// displaces their own connections in this way.
+// The idea: a stranger who opens many connections mustn't keep devices and back ends out. So the
+// gate doesn't refuse a new connection when it is full. It admits the new one and displaces
+// another: it closes one of the address that has the most connections, and of those the oldest. A
+// stranger displaces their own connections in this way.
 //
 // A connection is in one of three states:
 //
@@ -77,9 +77,9 @@ type Gate struct {
 	freed sync.Cond
 }
 
-// NewGate returns a gate without connections. If there is no place for a connection, the gate calls
-// refused with it and then closes it. If refused is nil, the connection waits for a place, and the
-// listener accepts no others until then.
+// NewGate returns a gate without connections. If there is no place for a connection, the gate
+// calls refused with it and then closes it. If refused is nil, the connection waits for a place,
+// and the listener accepts no others until then.
 func NewGate(limits Limits, log *slog.Logger, refused func(net.Conn, error)) *Gate {
 	g := &Gate{
 		limits: limits, log: log, refused: refused, accepting: outage.New(log, "accepting connections"),
@@ -142,8 +142,8 @@ func (g *Gate) Note() string {
 		g.displaced, g.open, g.unidentified.n)
 }
 
-// admit admits an accepted connection, and closes the one that it displaces. It returns nil if there is
-// no place.
+// admit admits an accepted connection, and closes the one that it displaces. It returns nil if
+// there is no place.
 func (g *Gate) admit(socket net.Conn) *Conn {
 	c := &Conn{Conn: socket, gate: g}
 	victim, err := g.admitOrDisplace(c)
@@ -228,7 +228,8 @@ func (g *Gate) close() {
 	g.freed.Broadcast()
 }
 
-// Conn is a connection that a [Gate] has admitted. A nil Conn has no gate: Keep and Spare do nothing.
+// Conn is a connection that a [Gate] has admitted. A nil Conn has no gate: Keep and Spare do
+// nothing.
 type Conn struct {
 	net.Conn
 	gate *Gate
@@ -240,8 +241,8 @@ type Conn struct {
 	displaced bool
 }
 
-// Keep records that the peer has identified itself. The gate then doesn't displace the connection until
-// [Conn.Spare]. Keep returns false if the gate has displaced it before.
+// Keep records that the peer has identified itself. The gate then doesn't displace the connection
+// until [Conn.Spare]. Keep returns false if the gate has displaced it before.
 func (c *Conn) Keep() bool {
 	if c == nil {
 		return true
@@ -254,8 +255,8 @@ func (c *Conn) Keep() bool {
 	return !c.displaced
 }
 
-// Spare records that the host has served the peer. The gate may then displace the connection, if none
-// is unidentified.
+// Spare records that the host has served the peer. The gate may then displace the connection, if
+// none is unidentified.
 func (c *Conn) Spare() {
 	if c == nil {
 		return
@@ -283,8 +284,8 @@ func (c *Conn) Displaced() bool {
 	return c.displaced
 }
 
-// Close closes the connection and then frees its place. It returns nil if the connection was closed
-// before.
+// Close closes the connection and then frees its place. It returns nil if the connection was
+// closed before.
 func (c *Conn) Close() error {
 	err := c.Conn.Close()
 	c.gate.mu.Lock()
