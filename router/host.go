@@ -138,8 +138,9 @@ func (h *Host) devicesOf(ref transports.DevicesRef) (device.Devices, error) {
 	return p.Devices(), nil
 }
 
-// Start starts the pipelines and then the transports, those with devices last. So no message of a
-// device gets lost. If Start returns an error, it has closed everything.
+// Start starts the pipelines, then the transports without devices, and then those with devices. So
+// a pipeline is ready when the first message of a device arrives. If Start returns an error, it
+// has closed everything.
 func (h *Host) Start(ctx context.Context) error {
 	err := h.start(ctx)
 	if err != nil {

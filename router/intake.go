@@ -40,18 +40,20 @@ var errMemoryFull = fmt.Errorf("%w; too many bytes are in flight", transports.Er
 //
 //   - A run whose chain hasn't returned is cancelled. The redelivered message runs again.
 //   - A run that waits for confirms goes on. The redelivered message takes it over (inheritRun).
-//   - An entry becomes an orphan if its run ends first. It keeps the outcome, and the redelivered
-//     message is settled with it.
+//   - If a run ends before the message is redelivered, its entry becomes an orphan. The orphan keeps
+//     the outcome, with which the intake settles the redelivered message.
 //   - If the intake itself gives its subscription back (giveBack), it keeps all runs, and the
 //     redelivered messages take them over.
 //
 // The states of the intake, in this order:
 //
-//	reading   whenever the subscription ends, the intake opens a new one
-//	ending    closed by drain or stop: it opens none. After drain the subscription delivers the
-//	          rest; after stop the subscription ends, and no run starts.
-//	drained   closed when the subscription has ended and every entry is settled
-//	closed    closed by Close, which ends everything that is left
+//	reading   Whenever the subscription ends, the intake opens a new one.
+//	ending    The intake opens no new one. After drain, the subscription delivers what the source
+//	          still has. After stop, the subscription ends and no run starts.
+//	drained   The subscription has ended, and every entry is settled.
+//	closed    Close has ended everything.
+//
+// The intake enters each of the last three states by closing the channel of that name.
 //
 // During a pause the intake starts only probes and refusals (pause.go).
 //

@@ -30,13 +30,14 @@ import (
 //	sweepStalled, refuseOverdue, addAbandoned     waiting to refused
 //	endRun                                        current, placed or refused to waiting or settled
 //
-// The invariants: a lane has at most one current entry. A lane with entries in reruns starts
-// nothing. When it has no current and no placed entry any more, the reruns go back to waiting, in
-// their order. So a rerun starts before newer messages of its key, and after older ones.
+// The invariants: a lane has at most one current entry. A lane with entries in reruns starts no
+// waiting entry. When it has no current and no placed entry any more, the reruns go back to
+// waiting, in their order. So a rerun starts before newer messages of its key, and after older
+// ones.
 //
 // A lane is stalled if its first running entry hasn't moved for the stall time. The waiting
 // entries of such a lane could fill the window, and then messages of other keys couldn't arrive.
-// So the lane refuses most of them, if the handler can refuse messages. A refusal starts at once:
+// So the lanes refuse most of them, if the handler can refuse messages. A refusal starts at once:
 // it waits for no other entry.
 //
 // lanes has no goroutines, locks or clocks. The lock of the intake guards it, and its methods

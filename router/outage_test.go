@@ -121,7 +121,7 @@ func TestARefusalIsNoProbe(t *testing.T) {
 			func(c *Config) { c.Transports[0].Config.(*fakeSystem).traits.Broker = false })
 		for range 10 {
 			h.in.send("a", "1")
-			pass(3 * time.Second) // in all longer than the ack deadline, so that waiting messages are refused
+			pass(3 * time.Second) // in all longer than the ack deadline
 		}
 		if got := h.in.settlements(); len(got) == 0 {
 			t.Error("nothing was refused")
@@ -158,7 +158,7 @@ func TestAMessageWithoutAnIDIsNobodysCopy(t *testing.T) {
 		h.in.lose() // the copy went to another host, which handled it
 		h.out.failPublishing(nil)
 		pass(time.Minute)
-		h.in.send("a", "", transports.Redelivered, "true") // an equal message, which another host gave back
+		h.in.send("a", "", transports.Redelivered, "true") // an equal message
 		pass(time.Minute)
 		if runs.Load() != 2 {
 			t.Errorf("handled %d times, want 2", runs.Load())

@@ -20,15 +20,15 @@ const (
 	reopenInterval = 100 * time.Millisecond
 )
 
-// pause is the pause of a pipeline, which stops starting runs while something that the handler
-// needs is down. Otherwise all messages of the source would fail one after the other.
+// pause stops a pipeline from starting runs while something that the handler needs is down.
+// Without it, all messages of the source would fail one after the other.
 //
 // The states, and the methods that change them:
 //
 //	off      runs start. A run that ends with an unavailable error begins the pause (beginOrProlong).
-//	waiting  no run starts but refusals. A timer runs, and then a probe is due.
-//	due      the next run starts, as the probe (startNext).
-//	probing  the probe runs, and nothing else starts. If it succeeds, the pause ends (endPause). If it
+//	waiting  only refusals start. A timer runs, and then a probe is due.
+//	due      the next run that starts is the probe (startNext).
+//	probing  the probe runs, and only refusals start. If it succeeds, the pause ends (endPause). If it
 //	         fails with an unavailable error, the pause waits again, longer (beginOrProlong). After
 //	         any other end, another probe is due.
 //

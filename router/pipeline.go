@@ -40,7 +40,7 @@ type pipeline struct {
 	// chain calls the middleware and the handler.
 	chain       atomic.Pointer[message.HandlerFunc]
 	intake      *intake
-	builtIntake atomic.Pointer[intake] // intake, once it is built; the handler is built before
+	builtIntake atomic.Pointer[intake] // nil until the intake is built; the handler is built earlier
 	out         *publisher
 	watermill   *message.Router
 	log         *slog.Logger
@@ -218,8 +218,8 @@ func (p *pipeline) refuse(msg *message.Message, reason handlers.Reason) ([]*mess
 func (p *pipeline) process(msg *message.Message) ([]*message.Message, error) {
 	growStack()
 	r, done := runOf(msg), false
-	// The run must end after a panic, too, or it would block its lane. Watermill recovers panics
-	// without a word to the intake.
+	// After a panic the run must end, too: otherwise it would block its lane. Watermill would
+	// recover the panic, and the intake wouldn't notice it.
 	defer func() {
 		if v := recover(); v != nil {
 			done = false

@@ -20,7 +20,8 @@ const (
 	// publishRetry and publishRetryMax are the first and the longest pause after a failed publish.
 	publishRetry    = 50 * time.Millisecond
 	publishRetryMax = 2 * time.Second
-	// answerGrace is how much longer than the caller waits the transport expects the answer.
+	// answerGrace is how long the transport still expects the answer when the caller no longer
+	// waits.
 	answerGrace = time.Minute
 )
 

@@ -41,8 +41,8 @@ func (in *intake) startMore() {
 	}
 }
 
-// startNext returns the next entry that starts now, or nil. During a pause the entry becomes the
-// probe. The caller has the lock.
+// startNext starts the next entry and returns it, or nil if none may start. During a pause the
+// entry becomes the probe. The caller has the lock.
 func (in *intake) startNext() *entry {
 	if in.stopping || in.givingBack || in.life.Err() != nil {
 		return nil
@@ -89,7 +89,8 @@ func (in *intake) unwatchDelivery(e *entry) {
 
 // cancelVoid cancels the runs whose delivery became void with ctx. It doesn't cancel kept runs. It
 // also doesn't cancel runs that publish their outputs, since a redelivered message can take them
-// over. But if the source's callers can't wait, nothing is redelivered, so these are cancelled.
+// over. If the source's callers can't wait, nothing is redelivered, and cancelVoid cancels these
+// runs, too.
 func (in *intake) cancelVoid(ctx context.Context) {
 	in.mu.Lock()
 	defer in.mu.Unlock()

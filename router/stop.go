@@ -79,8 +79,8 @@ func (h *Host) Stop(ctx context.Context) error {
 }
 
 // settlingContext returns the context of a stop's stages 1 to 4. A quarter of the stop's time is
-// left for closing, or closeTime if that is less. Without it the supervisor of the process, such
-// as systemd, would kill the process while it closes.
+// left for closing, or closeTime if that is less. Otherwise the supervisor of the process, such as
+// systemd, could kill it before everything is closed.
 func settlingContext(life context.Context) (context.Context, context.CancelFunc) {
 	deadline, ok := life.Deadline()
 	if !ok {
@@ -108,8 +108,9 @@ func (h *Host) closeSessions(ctx context.Context) {
 	work.Wait()
 }
 
-// feedersByPipeline returns for each pipeline the other ones that publish to its source. It leaves
-// out brokers, which store messages.
+// feedersByPipeline returns for each pipeline its feeders: the pipelines that publish to its
+// source. If the source is a broker, a pipeline has no feeders, since the broker stores the
+// messages.
 func (h *Host) feedersByPipeline() map[*pipeline][]*pipeline {
 	all := map[*pipeline][]*pipeline{}
 	for _, p := range h.pipelines {
