@@ -40,8 +40,8 @@ var errMemoryFull = fmt.Errorf("%w; too many bytes are in flight", transports.Er
 //
 //   - A run whose chain hasn't returned is cancelled. The redelivered message runs again.
 //   - A run that waits for confirms goes on. The redelivered message takes it over (inheritRun).
-//   - If a run ends before the message is redelivered, its entry becomes an orphan. The orphan keeps
-//     the outcome, with which the intake settles the redelivered message.
+//   - If a run ends before the message is redelivered, its entry becomes an orphan. The orphan has
+//     the outcome, and the intake settles the redelivered message with it.
 //   - If the intake itself gives its subscription back (giveBack), it keeps all runs, and the
 //     redelivered messages take them over.
 //

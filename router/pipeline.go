@@ -40,7 +40,7 @@ type pipeline struct {
 	// chain calls the middleware and the handler.
 	chain       atomic.Pointer[message.HandlerFunc]
 	intake      *intake
-	builtIntake atomic.Pointer[intake] // nil until the intake is built; the handler is built earlier
+	builtIntake atomic.Pointer[intake] // nil until the intake is built
 	out         *publisher
 	watermill   *message.Router
 	log         *slog.Logger

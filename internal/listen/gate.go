@@ -35,12 +35,12 @@ type Limits struct {
 //
 // The idea: a stranger who opens many connections mustn't keep devices and back ends out. So the
 // gate doesn't refuse a new connection when it is full. It admits the new one and displaces
-// another: it closes one of the address that has the most connections, and of those the oldest. A
-// stranger displaces their own connections in this way.
+// another. It chooses the address with the most connections, and closes the oldest connection of
+// that address. So a stranger with many connections displaces their own.
 //
 // A connection is in one of three states:
 //
-//	unidentified  the host knows only the peer's address; every connection begins in this state
+//	unidentified  the host knows only the peer's address; every connection begins so
 //	kept          the peer has identified itself, and the host serves it
 //	spare         the host has served the peer, and the peer waits for nothing
 //

@@ -59,7 +59,8 @@ func ConnOf(r *http.Request) *Conn {
 // response.
 func CloseAfter(w http.ResponseWriter) {
 	w.Header().Set("Connection", "close")
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(lingerTime)) // else the server's
+	// If this fails, the server's own deadline applies.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(lingerTime))
 }
 
 // connOf returns the admitted connection of c, which may be a TLS connection.
