@@ -20,25 +20,25 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// builder makes a file's tree into typed parts and collects what is wrong with it.
+// builder decodes the tree of a file into typed parts and collects the problems.
 type builder struct {
 	decoder  plugin.Decoder
 	problems []problem
 	warnings []problem
-	// unsubstituted are the problems of substitution.
+	// unsubstituted has the problems of substitutions.
 	unsubstituted []problem
 }
 
-// file is a decoded file before it is known to be right.
+// file is a decoded file that isn't checked yet.
 type file struct {
-	// empty says that it has no key.
+	// empty is true if the file has no keys.
 	empty      bool
 	host       hostTable
 	store      storeTable
 	tracing    tracingTable
 	inventory  inventoryTable
 	transports map[string]transport
-	// unsound are the names of transports whose table is there and no transport.
+	// unsound has the names of transports whose table couldn't be decoded.
 	unsound   map[string]bool
 	pipelines []*pipeline
 }
@@ -47,25 +47,26 @@ type transport struct {
 	name   string
 	inst   plugin.Instance
 	config transports.Config
-	// devices says that it holds devices.
+	// devices is true if devices connect to the transport.
 	devices bool
-	// selfContained says that it reaches nothing outside the host.
+	// selfContained is true if the transport connects to nothing outside the host.
 	selfContained bool
-	// connections is how many connections it may have, see shares.go.
+	// connections is how many connections the transport may have; see shares.go.
 	connections int
 }
 
 type pipeline struct {
 	name, path string
 	table      pipelineTable
-	// middleware are the instances of the list; those that couldn't be decoded are missing.
+	// middleware has the instances of the list, without those that couldn't be decoded.
 	middleware []plugin.Instance
-	// listed is the whole list: in place of what couldn't be decoded stands what was probably meant, without a Config.
+	// listed has the whole list. An entry that couldn't be decoded is replaced by the plugin that
+	// was probably meant, without a Config.
 	listed  []plugin.Instance
 	handler *plugin.Instance
-	// given says which keys the file has.
+	// given has the keys that the file sets.
 	given map[string]any
-	// source is what the transport says of `from`, nil if it can't be asked.
+	// source describes the topic of `from`; it is nil if that topic has a problem.
 	source *transports.Topic
 }
 
@@ -77,7 +78,8 @@ func (b *builder) warn(path, format string, args ...any) {
 	b.warnings = append(b.warnings, problem{path: path, message: fmt.Sprintf(format, args...)})
 }
 
-// all is every problem of the builder and the decoder. A string that couldn't be substituted isn't judged any further.
+// all returns the problems of the builder and of the decoder. If the substitution in a string
+// failed, it returns no other problem of that string.
 func (b *builder) all() []problem {
 	failed := map[string]bool{}
 	for _, p := range b.unsubstituted {
@@ -144,7 +146,7 @@ func (b *builder) file(tree map[string]any) *file {
 	return f
 }
 
-// section returns a top-level table; a missing one is empty.
+// section returns a top-level table and whether the file has it.
 func (b *builder) section(tree map[string]any, name string) (map[string]any, bool) {
 	v, ok := tree[name]
 	if !ok {
@@ -166,20 +168,20 @@ var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]*$`)
 func (b *builder) names(section string, m map[string]any) {
 	for name := range m {
 		if !validName.MatchString(name) {
-			b.fail(plugin.Join(section, name), "not a name", "letters, digits, - and _, beginning with a letter or digit", "")
+			b.fail(plugin.Join(section, name), "not a valid name", "letters, digits, - and _, beginning with a letter or digit", "")
 		}
 	}
 }
 
-// store decodes [store] and holds its settings against its type.
+// store decodes [store] and checks that its settings fit its type.
 func (b *builder) store(m map[string]any, into *storeTable) {
 	b.decoder.Table(storeSection, m, into)
 	if name, _ := plugin.Plain(m["type"]).(string); name != "" && name != into.Type {
-		return // unknown, and told
+		return // an unknown type, which is already reported
 	}
 	for key, of := range map[string]string{"path": sqliteStore, "url": postgresStore} {
 		if _, given := m[key]; given && into.Type != of {
-			b.fail(plugin.Join(storeSection, key), "a "+into.Type+" store has none", "", "")
+			b.fail(plugin.Join(storeSection, key), "a "+into.Type+" store has no such setting", "", "")
 		}
 	}
 	switch into.Type {
@@ -218,7 +220,7 @@ func (b *builder) pipeline(name string, v any) *pipeline {
 	b.key(p)
 
 	list := plugin.Join(p.path, "middleware")
-	places := []string{list} // of a name that stands without a list
+	places := []string{list} // the path of a single name without a list
 	for i := range p.table.Middleware {
 		places = append(places, plugin.Index(list, i))
 	}
@@ -245,11 +247,11 @@ var keyShape = regexp.MustCompile(`^(payload(\.[^.]+)+|metadata\..+)$`)
 
 func (b *builder) key(p *pipeline) {
 	if p.table.Key != "" && !keyShape.MatchString(p.table.Key) {
-		b.fail(plugin.Join(p.path, "key"), "nothing that can order messages", "payload.FIELD[.FIELD...] of a JSON payload, or metadata.KEY", "")
+		b.fail(plugin.Join(p.path, "key"), "not a valid key", "payload.FIELD[.FIELD...] of a JSON payload, or metadata.KEY", "")
 	}
 }
 
-// askHandlers has somebody else check the handlers' settings.
+// askHandlers calls check for the handler of each pipeline.
 func (b *builder) askHandlers(f *file, check func(host, pipeline string, handler handlers.Config) error) {
 	for _, p := range f.pipelines {
 		err := check(cmp.Or(f.host.Name, machineName()), p.name, p.handler.Config.(handlers.Config))
@@ -264,7 +266,7 @@ func (b *builder) askHandlers(f *file, check func(host, pipeline string, handler
 	}
 }
 
-// finish turns a file without problems into the configuration.
+// finish returns the configuration of a file without problems.
 func (f *file) finish() *Config {
 	c := &Config{
 		Host:  Host{Name: f.host.Name, Admin: f.host.Admin, AdminHosts: f.host.AdminHosts, ShutdownTimeout: f.host.ShutdownTimeout, Log: Log{Format: f.host.Log.Format}},
@@ -305,7 +307,7 @@ func (p *pipeline) finish() router.Pipeline {
 	return out
 }
 
-// machineName is the host name of the machine, which may be unknown.
+// machineName returns the host name of the machine, or "pentrough" if it is unknown.
 func machineName() string {
 	name, err := os.Hostname()
 	if err != nil || strings.TrimSpace(name) == "" {

@@ -15,11 +15,11 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// check holds the parts of a file against each other.
+// check checks how the parts of a file fit together.
 func check(b *builder, f *file) {
 	c := &checker{builder: b, file: f, topics: map[string]*transports.Topic{}}
 	for _, ref := range b.decoder.References {
-		if c.seen(ref) {
+		if c.alreadySeen(ref) {
 			continue
 		}
 		switch ref.To {
@@ -49,13 +49,15 @@ func check(b *builder, f *file) {
 type checker struct {
 	*builder
 	file *file
-	// topics is what transports say of the topics that are referred to, by the reference's path. Nil: it can't be used so.
+	// topics has the description of each topic that is referred to, by the path of the reference.
+	// There is no entry if the topic can't be used in that way.
 	topics map[string]*transports.Topic
-	looked map[plugin.Ref]bool
+	looked map[plugin.Ref]bool // for alreadySeen
 }
 
-// seen says whether ref was looked at before: a named table yields its references once for each use.
-func (c *checker) seen(ref plugin.Ref) bool {
+// alreadySeen reports whether it was called with ref before. A named table yields its references
+// again for each use.
+func (c *checker) alreadySeen(ref plugin.Ref) bool {
 	if c.looked == nil {
 		c.looked = map[plugin.Ref]bool{}
 	}
@@ -64,19 +66,20 @@ func (c *checker) seen(ref plugin.Ref) bool {
 	return again
 }
 
-// transport finds a transport by name, and tells if there is none; known are those that could be meant.
+// transport returns the transport with that name, and reports a problem if there is none. known
+// are the names to suggest.
 func (c *checker) transport(ref plugin.Ref, name string, known []string) (transport, bool) {
 	t, ok := c.file.transports[name]
 	if !ok && !c.file.unsound[name] {
 		what := "there is no transport " + strconv.Quote(name)
 		if ref.Shown != strconv.Quote(ref.Value) {
-			what = ref.Shown + " names no transport"
+			what = ref.Shown + " isn't the name of a transport"
 		}
 		meant := spelling.Nearest(name, known)
 		if kind := c.decoder.OtherKind("transport", name); kind != "" {
 			what, meant = fmt.Sprintf("%q is a %s, not a transport", name, kind), ""
 			if ref.Shown != strconv.Quote(ref.Value) {
-				what = ref.Shown + " names a " + kind + ", not a transport"
+				what = ref.Shown + " is the name of a " + kind + ", not of a transport"
 			}
 		}
 		c.fail(ref.Path, what, plugin.Names(known), meant)
@@ -111,8 +114,8 @@ func (c *checker) topic(ref plugin.Ref) {
 	c.topics[ref.Path] = &described
 }
 
-// meantTopic returns the topic that was probably meant by a text with another sign, or no sign,
-// between the transport and the topic; "" if that can't be said.
+// meantTopic returns the topic that was probably meant by a text without the colon between
+// transport and topic. It returns "" if that isn't clear.
 func (c *checker) meantTopic(text string) string {
 	for name := range c.file.transports {
 		if rest, ok := strings.CutPrefix(text, name); ok && len(rest) > 1 && strings.ContainsRune("./ =@", rune(rest[0])) {
@@ -133,16 +136,16 @@ func (c *checker) devices(ref plugin.Ref) {
 	if !ok || t.devices {
 		return
 	}
-	c.fail(ref.Path, fmt.Sprintf("the transport %s holds no devices", ref.Shown), plugin.Names(holders), spelling.Nearest(ref.Value, holders))
+	c.fail(ref.Path, fmt.Sprintf("the transport %s has no devices", ref.Shown), plugin.Names(holders), spelling.Nearest(ref.Value, holders))
 }
 
-// errors holds on_error and the source against the list.
+// errors checks that on_error, the source and the middleware fit together.
 func (c *checker) errors(p *pipeline) {
 	if p.source == nil {
 		return
 	}
 	swallows := slices.ContainsFunc(p.middleware, func(m plugin.Instance) bool { return c.described(m).Swallows })
-	// A list with an entry that couldn't be decoded may have meant the right one.
+	// An entry that couldn't be decoded may be the middleware that is needed.
 	whole := len(p.middleware) == len(p.table.Middleware)
 	at := plugin.Join(p.path, "middleware")
 	switch {
@@ -150,15 +153,15 @@ func (c *checker) errors(p *pipeline) {
 	case p.table.OnError == "poison":
 		c.fail(at, `on_error = "poison" needs a middleware that takes failed messages`, plugin.Names(c.swallowers()), "")
 	case p.given["on_error"] == nil && p.source.Broker:
-		c.fail(at, fmt.Sprintf("a message of %q that fails would come again without end", p.table.From),
+		c.fail(at, fmt.Sprintf("the broker would redeliver a message of %q that fails without end", p.table.From),
 			fmt.Sprintf(`a list with a middleware that takes failed messages (%s), or on_error = "drop"`, plugin.Names(c.swallowers())), "")
 	}
 	if p.table.Competing && p.source.Stream == "" {
-		c.fail(plugin.Join(p.path, "competing"), fmt.Sprintf("each pipeline gets every message of %q", p.table.From), "a source that is a shared queue", "")
+		c.fail(plugin.Join(p.path, "competing"), fmt.Sprintf("each pipeline gets every message of %q, so that pipelines can't compete for them", p.table.From), "a source that is a shared queue", "")
 	}
 }
 
-// ledger refuses settings that need a ledger where there is none that outlives the process.
+// ledger refuses settings that need a durable ledger if the file has none.
 func (c *checker) ledger(p *pipeline) {
 	if p.handler == nil {
 		return
@@ -176,7 +179,7 @@ func (c *checker) ledger(p *pipeline) {
 	}
 }
 
-// store refuses handlers that need a store where there is none that outlives the process.
+// store refuses handlers that need a durable store if the file has none.
 func (c *checker) store(p *pipeline) {
 	if p.handler == nil || c.file.store.Type != MemoryStore {
 		return
@@ -186,8 +189,8 @@ func (c *checker) store(p *pipeline) {
 	}
 }
 
-// lost warns of a pipeline from a broker whose outcome goes nowhere, unless it says so by an empty
-// to.
+// lost warns about a pipeline from a broker whose results are lost. An empty to says that this is
+// intended.
 func (c *checker) lost(p *pipeline) {
 	if p.source == nil || !p.source.Broker || p.given["to"] != nil || p.handler == nil {
 		return
@@ -195,12 +198,12 @@ func (c *checker) lost(p *pipeline) {
 	kind, _ := c.decoder.Set.Kind("handler")
 	info, _ := kind.Lookup(p.handler.Type)
 	if described, _ := info.Extra.(handlers.Plugin); described.Produces != "" {
-		c.warn(p.path, "without to, %s get lost, but for those whose sender names a reply_to; to = \"\" says that this is meant", described.Produces)
+		c.warn(p.path, "without to, the %s of this pipeline are lost, except for commands with a reply_to; if that is intended, write to = \"\"", described.Produces)
 	}
 }
 
-// misspelt warns of a topic that nothing writes to, if something writes to one of nearly the same
-// name that no pipeline takes from.
+// misspelt warns about a source that nothing publishes to, if something publishes to a topic with
+// nearly the same name and no pipeline consumes that topic.
 func (c *checker) misspelt(p *pipeline) {
 	if p.source == nil || p.source.Warning != "" {
 		return
@@ -224,11 +227,12 @@ func (c *checker) misspelt(p *pipeline) {
 		}
 	}
 	if len(near) > 0 {
-		c.warn(plugin.Join(p.path, "from"), "nothing in this file writes to %q; did you mean %q, to which %s writes?", from, near[0].Value, near[0].Path)
+		c.warn(plugin.Join(p.path, "from"), "nothing in this file publishes to %q; did you mean %q, which %s publishes to?", from, near[0].Value, near[0].Path)
 	}
 }
 
-// streams refuses that pipelines take each other's messages by accident.
+// streams refuses pipelines that share a queue by accident, because each would get only some of
+// its messages.
 func (c *checker) streams() {
 	type stream struct{ system, name string }
 	users := map[stream][]*pipeline{}
@@ -240,7 +244,7 @@ func (c *checker) streams() {
 		if err != nil {
 			continue
 		}
-		// A system, unlike a transport's name, has more than letters, digits, - and _.
+		// The name of a system can't equal the name of a transport, as it has other characters.
 		s := stream{cmp.Or(p.source.System, name), p.source.Stream}
 		users[s] = append(users[s], p)
 	}
@@ -251,20 +255,20 @@ func (c *checker) streams() {
 		first := sharing[0]
 		for _, p := range sharing[1:] {
 			c.fail(plugin.Join(p.path, "from"),
-				fmt.Sprintf("pipeline %q takes from %s (%q) too, so that each would get only a part of the messages", first.name, s.name, first.table.From),
+				fmt.Sprintf("pipeline %q also consumes from %s (%q), so that each would get only some of the messages", first.name, s.name, first.table.From),
 				"a queue of its own for each pipeline, or competing = true in all of them", "")
 		}
 	}
 }
 
-// unused warns of what no pipeline has a use for.
+// unused warns about tables that no pipeline uses.
 func (c *checker) unused() {
 	if c.file.empty {
-		c.warn("", "the file says nothing, so that nothing will happen; pentrough init writes a configuration to start from")
+		c.warn("", "the file is empty, so the host will do nothing; pentrough init writes a configuration to start from")
 		return
 	}
 	if len(c.file.pipelines) == 0 {
-		c.warn("", "there is no [pipeline.NAME], so that nothing will happen")
+		c.warn("", "there is no [pipeline.NAME], so the host will do nothing")
 		return
 	}
 	for _, kind := range kinds {

@@ -1,7 +1,9 @@
-// Package configs turns a configuration file into what the host runs: it reads the TOML once, substitutes variables, decodes every plugin's
-// settings, and holds everything against everything else before anything starts. Whatever is wrong is told at once, each with its place.
+// Package configs reads configuration files. It parses the TOML, substitutes variables, decodes
+// the settings of every plugin, and checks how all parts fit together. It returns all problems at
+// once, each with its place in the file, before anything starts.
 //
-// Start with [Load]. The settings themselves belong to the plugins; this package knows the tables around them.
+// Start with [Load]. Plugins define their own settings; this package defines the tables around
+// them.
 package configs
 
 import (
@@ -20,82 +22,86 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// maxFile is the size of a file that is certainly no configuration.
+// maxFile is the largest size of a configuration, in bytes. A larger file is certainly something
+// else.
 const maxFile = 1 << 20
 
-// Config is a whole file.
+// Config is the content of a whole file.
 type Config struct {
 	Host      Host
 	Store     Store
 	Tracing   Tracing
 	Inventory Inventory
-	// Router has the parts that a file can say: Name, ShutdownTimeout, Transports, Pipelines, and
-	// Redact for the file's secrets.
+	// Router has what a file can configure: Name, ShutdownTimeout, Transports and Pipelines. Its
+	// Redact hides the secrets of the file.
 	Router router.Config
-	// Tests are the [[test]] tables, those of the file first.
+	// Tests has the [[test]] tables. Those of the configuration itself come first.
 	Tests []Test
 }
 
 // Host is the [host] table.
 type Host struct {
-	// Name is stable over restarts.
+	// Name stays the same over restarts.
 	Name string
-	// Admin is the address of the admin listener; "" is none.
+	// Admin is the address of the admin listener; "" turns it off.
 	Admin string
-	// AdminHosts are further host names by which it may be called.
+	// AdminHosts are additional host names that requests to the admin listener may use.
 	AdminHosts      []string
 	ShutdownTimeout time.Duration
 	Log             Log
 }
 
-// Log says how the host logs.
+// Log is the [host.log] table: what the host logs, and how.
 type Log struct {
 	Level slog.Level
 	// Format is "text" or "json".
 	Format string
 }
 
-// Store is the [store] table: where the ledger is kept.
+// Store is the [store] table: where the host keeps the ledger.
 type Store struct {
 	// Type is "memory", "sqlite" or "postgres".
 	Type string
-	// Path is a sqlite store's file.
+	// Path is the file of a sqlite store.
 	Path string
-	// URL is a postgres store's database.
+	// URL is the database of a postgres store.
 	URL transports.Secret
 }
 
-// Tracing is the [tracing] table: where spans go.
+// Tracing is the [tracing] table: where the host sends spans.
 type Tracing struct {
-	// Endpoint is the collector's base URL; "" is none, and nothing is traced.
+	// Endpoint is the collector's base URL; "" turns tracing off.
 	Endpoint string
-	// Sample is the share of traces that are recorded among those that begin here.
+	// Sample is the share of traces to record, from 0 to 1. It applies to traces that begin in the
+	// host.
 	Sample float64
 	// Service is the service's name in the traces.
 	Service string
-	// Headers are for the collector.
+	// Headers are sent to the collector.
 	Headers map[string]transports.Secret
 }
 
-// Options are what a file is read with. The zero value is the running process.
+// Options says how to read a file. The zero value takes plugins and variables from the running
+// process.
 type Options struct {
-	// Plugins is what can be named; nil is everything registered.
+	// Plugins are the plugins that a file may name; nil means all registered plugins.
 	Plugins Plugins
-	// LookupEnv finds variables; nil is os.LookupEnv.
+	// LookupEnv looks up environment variables; nil means os.LookupEnv.
 	LookupEnv func(string) (string, bool)
-	// Tests are files of tests that belong to the configuration.
+	// Tests are more files with tests of the configuration.
 	Tests []TestFile
-	// CheckHandler is called for the handler of each pipeline if nothing else is wrong. Its error is
-	// a problem of the handler's settings. Nil checks no handler.
+	// CheckHandler checks the handler of each pipeline. It is called only if the file has no other
+	// problems. Its error is a problem of the handler's settings. Nil means no check.
 	CheckHandler func(host, pipeline string, handler handlers.Config) error
-	// OpenFiles is how many files the process may have open. The transports' connections share that
-	// number. 0 is no limit.
+	// OpenFiles is how many files the process may have open. The connections of the transports
+	// share this number. 0 means no limit.
 	OpenFiles int
-	// Secrets learns what must not be printed; nil if the caller prints nothing but the problems.
+	// Secrets receives the secrets of the file, which must not be printed. It may be nil if the
+	// caller prints only the problems.
 	Secrets Secrets
 }
 
-// Secrets is a set of secrets. Only this module's commands make them.
+// Secrets is a set of secrets. Only the commands of this module create one.
 type Secrets interface {
 	// Text returns a text without the secrets.
 	Text(text string) string
@@ -109,13 +115,14 @@ func secretsOf(s Secrets) *redact.Set {
 	return new(redact.Set)
 }
 
-// Plugins is a set of plugins. Only the registry of this module makes them, for its own tests; everybody else leaves it nil.
+// Plugins is a set of plugins. Only the registry of this module creates one, for its own tests.
+// All other callers use nil.
 type Plugins interface {
 	// Kinds returns the names of the kinds of plugins.
 	Kinds() []string
 }
 
-// setOf returns the registry's set behind p, or all that is registered.
+// setOf returns the set behind p, or all registered plugins.
 func setOf(p Plugins) *plugin.Set {
 	switch set := p.(type) {
 	case nil:
@@ -123,11 +130,11 @@ func setOf(p Plugins) *plugin.Set {
 	case *plugin.Set:
 		return set
 	default:
-		panic(fmt.Sprintf("%T is no set of plugins of this module's registry", p))
+		panic(fmt.Sprintf("%T isn't a set of plugins of this module's registry", p))
 	}
 }
 
-// Load reads the file at path. An error that is about what the file says is of type [Problems].
+// Load reads the file at path. If something in the file is wrong, the error is of type [Problems].
 func Load(path string, o Options) (*Config, Warnings, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -136,7 +143,7 @@ func Load(path string, o Options) (*Config, Warnings, error) {
 	return Parse(path, data, o)
 }
 
-// Parse reads a configuration; name stands for the file in problems. The error is of type [Problems].
+// Parse reads a configuration. Problems name it by name. The error is of type [Problems].
 func Parse(name string, data []byte, o Options) (*Config, Warnings, error) {
 	if o.LookupEnv == nil {
 		o.LookupEnv = os.LookupEnv
@@ -173,7 +180,7 @@ func Parse(name string, data []byte, o Options) (*Config, Warnings, error) {
 	return out, warnings, nil
 }
 
-// readTree reads the text of a file.
+// readTree parses the text of a file.
 func readTree(name string, data []byte) (map[string]any, *positions, Problems) {
 	if len(data) > maxFile {
 		message := fmt.Sprintf("the file has %d bytes; allowed: up to %d", len(data), maxFile)
@@ -182,7 +189,7 @@ func readTree(name string, data []byte) (map[string]any, *positions, Problems) {
 	src := string(data)
 	at := scan(src)
 	if at.tooDeep != nil {
-		message := fmt.Sprintf("nested too deep; allowed: up to %d levels", maxDepth)
+		message := fmt.Sprintf("nested too deeply; allowed: up to %d levels", maxDepth)
 		return nil, nil, Problems{{File: name, Position: *at.tooDeep, Message: message}}
 	}
 	var tree map[string]any
@@ -192,7 +199,7 @@ func readTree(name string, data []byte) (map[string]any, *positions, Problems) {
 	return tree, at, nil
 }
 
-// parseTests reads a file that has nothing but tests of a configuration.
+// parseTests reads a file that has only tests of a configuration.
 func parseTests(t TestFile, o Options, config *file, refs []plugin.Ref) ([]Test, Problems) {
 	tree, at, problems := readTree(t.Name, t.Data)
 	if problems != nil {
@@ -204,7 +211,7 @@ func parseTests(t TestFile, o Options, config *file, refs []plugin.Ref) ([]Test,
 	b := &builder{decoder: plugin.Decoder{Set: setOf(o.Plugins), Secrets: secrets}, unsubstituted: sub.problems}
 	for _, key := range slices.Sorted(maps.Keys(tree)) {
 		if key != testsSection {
-			b.fail(plugin.Join("", key), "not a part of a file of tests", "[["+testsSection+"]]", spelling.Nearest(key, []string{testsSection}))
+			b.fail(plugin.Join("", key), "a file of tests can't have this key", "[["+testsSection+"]]", spelling.Nearest(key, []string{testsSection}))
 		}
 	}
 	tests := b.tests(t.Name, at, tree, config, refs)

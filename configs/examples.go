@@ -9,8 +9,8 @@ import (
 //go:embed *.toml
 var examples embed.FS
 
-// The examples: the one that runs without a file, the annotated one that new files begin from, and the contract of the original
-// server.
+// The names of the examples. Quickstart runs if no file is named. Commands is annotated, and
+// pentrough init writes it by default. Original has the interface of the original server.
 const (
 	Quickstart = "quickstart.toml"
 	Commands   = "commands.toml"
@@ -21,7 +21,7 @@ const (
 func Example(name string) ([]byte, error) {
 	data, err := examples.ReadFile(name)
 	if err != nil {
-		return nil, fmt.Errorf("there is no example %q; there are %s", name, strings.Join([]string{Quickstart, Commands, Original}, ", "))
+		return nil, fmt.Errorf("there is no example %q; the examples are %s", name, strings.Join([]string{Quickstart, Commands, Original}, ", "))
 	}
 	return data, nil
 }

@@ -11,27 +11,28 @@ import (
 	"github.com/pentrough/pentrough/internal/spelling"
 )
 
-// excerpts shows lines of a file. A line is shown without what [redact.Set] knows to be a secret,
-// and without the value of every key whose name says that it may be one: what is wrong with a
-// file is often that the key of a secret is misspelt, so that no plugin knew it as one.
+// excerpts shows lines of a file in problems, without secrets. It hides what [redact.Set] knows to
+// be a secret. It also hides the value of every key whose name looks like that of a secret: the
+// problem is often that the key of a secret is misspelt, so that no plugin knows that its value is
+// one.
 type excerpts struct {
 	src     string
 	secrets *redact.Set
-	// lines is where each line begins.
+	// lines has the offset of each line.
 	lines []int
-	// values are all values by where they begin; long are those of several lines.
+	// values has all values, sorted by offset. long has those that span several lines.
 	values, long []value
-	// guessed are the secrets of a file that no parser can read.
+	// guessed has the probable secrets of a file that the parser can't read.
 	guessed []span
 }
 
-// value is the value of a key or an element.
+// value is the place of the value of a key or a list element.
 type value struct {
 	span
 	path string
 }
 
-// newExcerpts prepares to show lines. A file is broken if no parser can read it.
+// newExcerpts returns the excerpts of a file. broken means that the parser can't read the file.
 func newExcerpts(at *positions, secrets *redact.Set, broken bool) *excerpts {
 	e := &excerpts{src: at.src, secrets: secrets}
 	begin := markLength(at.src)
@@ -54,7 +55,8 @@ func newExcerpts(at *positions, secrets *redact.Set, broken bool) *excerpts {
 	return e
 }
 
-// at shows the line of a position with a sign below the column; "" if the line can't be shown.
+// at returns the line of a position with a caret below the column. It returns "" if the line can't
+// be shown.
 func (e *excerpts) at(p Position) string {
 	line := span{e.lines[p.Line-1], len(e.src)}
 	if p.Line < len(e.lines) {
@@ -64,16 +66,16 @@ func (e *excerpts) at(p Position) string {
 	place := min(line.begin+p.Column-1, line.end)
 	before, after := e.shown(span{line.begin, place}, hidden), e.shown(span{place, line.end}, hidden)
 	if slices.ContainsFunc(hidden, func(s span) bool { return s.begin < place && place < s.end }) {
-		before = strings.TrimSuffix(before, redact.Mark) // the sign stands below the mark
+		before = strings.TrimSuffix(before, redact.Mark) // the caret is below the mark
 	}
 	whole := e.secrets.Text(before + after)
 	if before, after = e.secrets.Text(before), e.secrets.Text(after); whole != before+after {
-		return "" // the sign would be inside a secret
+		return "" // the caret would be inside a secret
 	}
 	return plugin.Caret(before+after, len(before))
 }
 
-// hidden returns the parts of a line that aren't shown, in order.
+// hidden returns the parts of a line to hide, in order.
 func (e *excerpts) hidden(line span) (all []span) {
 	from := func(pos int) int {
 		i, _ := slices.BinarySearchFunc(e.values, pos, func(v value, pos int) int { return cmp.Compare(v.begin, pos) })
@@ -101,7 +103,7 @@ func (e *excerpts) hidden(line span) (all []span) {
 	return joined
 }
 
-// shown returns a part of a line without what is hidden.
+// shown returns a part of a line with marks in place of the hidden parts.
 func (e *excerpts) shown(part span, hidden []span) string {
 	var b strings.Builder
 	begin := part.begin
@@ -114,15 +116,15 @@ func (e *excerpts) shown(part span, hidden []span) string {
 	return b.String() + e.src[begin:part.end]
 }
 
-// secretWords are in the names of settings that may hold a secret. What is in a table of the
-// environment or of headers may be one, and so may be a part of a URL.
+// secretWords matches names of settings that may be secret. Environments, headers and URLs can
+// have secrets in them.
 var (
 	secretWords = regexp.MustCompile(`(?i)pass|pwd|secret|token|auth|cookie|credential|session|signature|api_?key|private|^(pin|env|headers|url|dsn|endpoint)$`)
 	secretKeys  = []string{"password", "secret", "token", "headers", "env", "url", "endpoint", "authorization", "cookie"}
 )
 
-// mayBeSecret says whether the name of a key, or of a table around it, is one for secrets or
-// nearly so.
+// mayBeSecret reports whether the name of a key, or of a table around it, looks like that of a
+// secret.
 func mayBeSecret(path string) bool {
 	for ; path != ""; path = plugin.Parent(path) {
 		name := strings.Trim(path[len(plugin.Parent(path)):], `."`)
@@ -135,9 +137,9 @@ func mayBeSecret(path string) bool {
 
 var assignment = regexp.MustCompile(`([\w-]+)["']?[ \t]*[=:][ \t]*`)
 
-// guessedSecrets are values that may be secrets in a file that no parser can read. Nobody knows for
-// sure where they end: each goes up to the end of its line, or of the file if it may go on in
-// further lines.
+// guessedSecrets returns the values that may be secrets in a file that the parser can't read. It
+// isn't certain where a value ends: it ends with its line, or with the file if it may continue in
+// the next lines.
 func guessedSecrets(src string) (all []span) {
 	begin := 0
 	for line := range strings.Lines(src) {

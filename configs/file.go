@@ -11,22 +11,22 @@ import (
 	_ "github.com/pentrough/pentrough/transports/codec" // defines the kind "codec"
 )
 
-// hostTable is [host] as it is written.
+// hostTable is the [host] table in TOML.
 type hostTable struct {
 	Name            string        `toml:"name" doc:"The host's name, stable over restarts. Default: the machine's host name." example:"\"gateway-1\""`
 	Admin           string        `toml:"admin" doc:"The address of the admin listener: health, metrics, API. An empty string turns it off." example:"\"127.0.0.1:8222\""`
-	AdminHosts      []string      `toml:"admin_hosts" doc:"Further host names by which the admin listener may be called, such as a proxy's." example:"[\"gateway.example.com\"]"`
-	ShutdownTimeout time.Duration `toml:"shutdown_timeout" doc:"The longest that a stop takes. What still runs in its last quarter, 6 s at most, is cancelled." min:"0s" example:"\"30s\""`
-	Memory          memoryTable   `toml:"memory" doc:"How many bytes the host has in memory, over all transports and pipelines."`
+	AdminHosts      []string      `toml:"admin_hosts" doc:"Additional host names that requests to the admin listener may use, such as the name of a proxy." example:"[\"gateway.example.com\"]"`
+	ShutdownTimeout time.Duration `toml:"shutdown_timeout" doc:"The longest time that a stop may take. The host cancels runs that are still active in its last quarter, which is 6 s at most." min:"0s" example:"\"30s\""`
+	Memory          memoryTable   `toml:"memory" doc:"Limits for the memory of messages, over all transports and pipelines."`
 	Log             logTable      `toml:"log" doc:"What the host logs, and how."`
 }
 
-// memoryTable has a budget for each kind of what takes memory.
+// memoryTable has a limit for each use of memory.
 type memoryTable struct {
-	Bodies   int `toml:"bodies" doc:"Bodies of HTTP requests, as they arrive and until they are answered; a caller beyond it gets 503. 0 is no limit." unit:"bytes" min:"0" example:"67108864"`
-	InFlight int `toml:"in_flight" doc:"Messages that pipelines have and that aren't settled, with what they produced; beyond it consumers take no more, and callers get 503. 0 is no limit." unit:"bytes" min:"0" example:"134217728"`
-	Waiting  int `toml:"waiting" doc:"Messages that wait inside the host: data of devices and topics of memory. Beyond it devices are read no further, and publishing to memory waits. 0 is no limit." unit:"bytes" min:"0" example:"67108864"`
-	Held     int `toml:"held" doc:"Commands that are held; further ones are busy. 0 is no limit." unit:"bytes" min:"0" example:"134217728"`
+	Bodies   int `toml:"bodies" doc:"Bodies of HTTP requests that aren't answered yet. Above the limit, callers get 503. 0 means no limit." unit:"bytes" min:"0" example:"67108864"`
+	InFlight int `toml:"in_flight" doc:"Unsettled messages of pipelines, and their outputs. Above the limit, consumers take no more messages, and callers get 503. 0 means no limit." unit:"bytes" min:"0" example:"134217728"`
+	Waiting  int `toml:"waiting" doc:"Messages that wait inside the host: data of devices, and messages in memory topics. Above the limit, the host doesn't read from devices, and publishing to a memory topic waits. 0 means no limit." unit:"bytes" min:"0" example:"67108864"`
+	Held     int `toml:"held" doc:"Held commands. Above the limit, the result of a command to hold is busy. 0 means no limit." unit:"bytes" min:"0" example:"134217728"`
 }
 
 func (m *memoryTable) budgets() transports.Memory {
@@ -37,8 +37,8 @@ func (m *memoryTable) budgets() transports.Memory {
 }
 
 type logTable struct {
-	Level  string `toml:"level" doc:"The least that is logged." enum:"debug,info,warn,error" example:"\"info\""`
-	Format string `toml:"format" doc:"How a line looks." enum:"text,json" example:"\"text\""`
+	Level  string `toml:"level" doc:"The lowest level that is logged." enum:"debug,info,warn,error" example:"\"info\""`
+	Format string `toml:"format" doc:"The format of a line." enum:"text,json" example:"\"text\""`
 }
 
 var hostDefaults = hostTable{
@@ -48,24 +48,24 @@ var hostDefaults = hostTable{
 	Log:             logTable{Level: "info", Format: "text"},
 }
 
-// storeTable is [store] as it is written.
+// storeTable is the [store] table in TOML.
 type storeTable struct {
-	Type string            `toml:"type" doc:"Where the ledger is kept: memory forgets it when the process ends." enum:"memory,sqlite,postgres" example:"\"sqlite\""`
+	Type string            `toml:"type" doc:"Where the host keeps the ledger. With memory, the ledger is lost when the host ends." enum:"memory,sqlite,postgres" example:"\"sqlite\""`
 	Path string            `toml:"path" doc:"The database file of a sqlite store, relative to the working directory. Default: pentrough.db." example:"\"/var/lib/pentrough/ledger.db\""`
 	URL  transports.Secret `toml:"url" schemes:"postgres,postgresql" doc:"The database of a postgres store." example:"\"postgres://pentrough@127.0.0.1/pentrough\""`
 }
 
-// tracingTable is [tracing] as it is written.
+// tracingTable is the [tracing] table in TOML.
 type tracingTable struct {
-	Endpoint string                       `toml:"endpoint" schemes:"http,https" doc:"The collector's base URL, for OTLP over HTTP. An empty string turns tracing off, as leaving out the table does." example:"\"http://127.0.0.1:4318\""`
-	Sample   float64                      `toml:"sample" doc:"The share of traces that are recorded among those that begin here. A message that brings a trace is recorded if its sender says so." min:"0" max:"1" example:"0.1"`
-	Service  string                       `toml:"service" doc:"The service's name in the traces. The host's name is its instance." example:"\"gateway\""`
-	Headers  map[string]transports.Secret `toml:"headers" doc:"Headers for the collector, such as an authorization." example:"{ authorization = \"Bearer ${file:/run/secrets/otlp}\" }"`
+	Endpoint string                       `toml:"endpoint" schemes:"http,https" doc:"The collector's base URL, for OTLP over HTTP. An empty string turns tracing off; so does leaving out the table." example:"\"http://127.0.0.1:4318\""`
+	Sample   float64                      `toml:"sample" doc:"The share of traces to record, of those that begin in this host. If a message arrives with a trace, its sender decides whether it is recorded." min:"0" max:"1" example:"0.1"`
+	Service  string                       `toml:"service" doc:"The name of the service in traces. The name of the host is its instance." example:"\"gateway\""`
+	Headers  map[string]transports.Secret `toml:"headers" doc:"Headers for requests to the collector, such as authorization." example:"{ authorization = \"Bearer ${file:/run/secrets/otlp}\" }"`
 }
 
 var tracingDefaults = tracingTable{Sample: 1, Service: "pentrough"}
 
-// MemoryStore is the type of a store that ends with the process.
+// MemoryStore is the type of a store in memory. It is lost when the process ends.
 const MemoryStore = "memory"
 
 // The other types of stores.
@@ -76,27 +76,27 @@ const (
 
 var storeDefaults = storeTable{Type: MemoryStore}
 
-// defaultLedger is the file of a sqlite store that names none.
+// defaultLedger is the default file of a sqlite store.
 const defaultLedger = "pentrough.db"
 
-// pipelineTable is [pipeline.NAME] as it is written.
+// pipelineTable is a [pipeline.NAME] table in TOML.
 type pipelineTable struct {
-	From        transports.TopicRef `toml:"from" required:"true" doc:"Where messages come from, as transport:topic." example:"\"broker:commands\""`
-	To          transports.TopicRef `toml:"to" doc:"Where produced messages go. Without it they exist only as the reply." example:"\"broker:results\""`
-	Middleware  []middleware.Config `toml:"middleware" doc:"What wraps the handler, outermost first: names, or tables with a type." example:"[\"poison\", \"dedup\", \"retry\"]"`
-	Handler     handlers.Config     `toml:"handler" doc:"What happens to a message: a name, or a table with a type. Default: passthrough." example:"\"deliver\""`
-	Key         string              `toml:"key" doc:"What orders messages instead of the key that the handler describes: payload.FIELD or metadata.KEY." example:"\"payload.address\""`
-	OnError     string              `toml:"on_error" doc:"What happens to errors that leave the list. Default: poison where a broker is the source, else drop: logged, counted and settled." enum:"poison,drop" example:"\"drop\""`
-	Competing   bool                `toml:"competing" doc:"This pipeline shares its source's queue on purpose, with others that say the same or with other hosts."`
-	LaneLimit   int                 `toml:"lane_limit" doc:"How many messages of one key may wait while the first doesn't move. Default: a sixteenth of the source's window." unit:"messages" min:"1" example:"62"`
-	Stall       time.Duration       `toml:"stall" doc:"How long the first message of a key may stand before further ones are refused; a tenth of it if more than twice lane_limit wait while half of the source's window is in use." min:"1ms" example:"\"5s\""`
-	AckDeadline time.Duration       `toml:"ack_deadline" doc:"The longest that a message stays unsettled; keep it below the broker's own limit." min:"1s" example:"\"25m\""`
-	Batch       batchTable          `toml:"batch" doc:"How messages are gathered for a handler that takes several at once."`
+	From        transports.TopicRef `toml:"from" required:"true" doc:"The source: the topic to consume, as transport:topic." example:"\"broker:commands\""`
+	To          transports.TopicRef `toml:"to" doc:"The destination: the topic to publish to, as transport:topic. Without it, only a caller who waits for a reply gets the produced messages." example:"\"broker:results\""`
+	Middleware  []middleware.Config `toml:"middleware" doc:"The middleware around the handler, the outermost first: names, or tables with a type." example:"[\"poison\", \"dedup\", \"retry\"]"`
+	Handler     handlers.Config     `toml:"handler" doc:"The handler of the messages: a name, or a table with a type. Default: passthrough." example:"\"deliver\""`
+	Key         string              `toml:"key" doc:"The key by which messages stay in order: payload.FIELD or metadata.KEY. Default: the key of the handler." example:"\"payload.address\""`
+	OnError     string              `toml:"on_error" doc:"What the host does with a message if the middleware returns an error. drop logs, counts and settles it; poison requires a middleware that takes failed messages. Default: poison if the source is a broker, otherwise drop." enum:"poison,drop" example:"\"drop\""`
+	Competing   bool                `toml:"competing" doc:"Allows this pipeline to share the queue of its source with other pipelines or hosts, which must set it too."`
+	LaneLimit   int                 `toml:"lane_limit" doc:"How many messages of one key may wait while its first message is stalled. Default: a sixteenth of the source's window." unit:"messages" min:"1" example:"62"`
+	Stall       time.Duration       `toml:"stall" doc:"After this time without progress, the lane of a key is stalled, and the host refuses messages above lane_limit. The time is a tenth of it if more than twice lane_limit wait and half of the source's window is in use." min:"1ms" example:"\"5s\""`
+	AckDeadline time.Duration       `toml:"ack_deadline" doc:"The longest time that a message may stay unsettled. Keep it below the broker's own limit." min:"1s" example:"\"25m\""`
+	Batch       batchTable          `toml:"batch" doc:"How the host gathers messages for a handler that takes several at once."`
 }
 
 type batchTable struct {
-	Size     int           `toml:"size" doc:"The most messages of a batch." unit:"messages" min:"1" max:"100000" example:"100"`
-	Interval time.Duration `toml:"interval" doc:"The longest that a message waits for others." min:"0s" example:"\"20ms\""`
+	Size     int           `toml:"size" doc:"The largest number of messages in a batch." unit:"messages" min:"1" max:"100000" example:"100"`
+	Interval time.Duration `toml:"interval" doc:"The longest time that a message waits for others." min:"0s" example:"\"20ms\""`
 }
 
 var pipelineDefaults = pipelineTable{
@@ -105,10 +105,10 @@ var pipelineDefaults = pipelineTable{
 	Batch:       batchTable{Size: router.DefaultBatch.Size, Interval: router.DefaultBatch.Interval},
 }
 
-// defaultHandler is what a pipeline without a handler does.
+// defaultHandler is the handler of a pipeline that names none.
 const defaultHandler = "passthrough"
 
-// kinds are the sections of named plugin tables, in the order of their decoding.
+// kinds has the sections of named plugin tables, in the order in which they are decoded.
 var kinds = []string{"transport", "codec", "middleware", "handler"}
 
 // The other sections.
@@ -120,7 +120,7 @@ const (
 	pipelineSection  = "pipeline"
 )
 
-// plainSections are tables, and not tables by name.
+// plainSections are single tables, unlike sections with a table for each name.
 var plainSections = []string{hostSection, storeSection, tracingSection, inventorySection}
 
 var sections = slices.Concat(plainSections, []string{pipelineSection, testsSection}, kinds)

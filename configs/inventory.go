@@ -13,22 +13,23 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// maxInventory is the size of a file that is certainly no list of devices.
+// maxInventory is the largest size of an inventory, in bytes. A larger file is certainly something
+// else.
 const maxInventory = 64 << 20
 
-// Inventory is the [inventory] table: which devices there are.
+// Inventory is the [inventory] table: which devices exist.
 type Inventory struct {
-	// File lists them; "" is no inventory.
+	// File is the file that lists the devices; "" means no inventory.
 	File string
 }
 
-// inventoryTable is [inventory] as it is written.
+// inventoryTable is the [inventory] table in TOML.
 type inventoryTable struct {
-	File string `toml:"file" required:"true" doc:"The file that lists the devices and their labels, relative to the working directory. It is read again when it has changed." example:"\"devices.toml\""`
+	File string `toml:"file" required:"true" doc:"The file that lists the devices and their labels, relative to the working directory. The host reads it again when it has changed." example:"\"devices.toml\""`
 }
 
-// ReadInventory reads the file of an inventory: the devices that it lists, with their labels. An error that is about what the file says is of type
-// [Problems].
+// ReadInventory reads an inventory file and returns the labels of each device. If something in the
+// file is wrong, the error is of type [Problems].
 func ReadInventory(path string) (map[string]map[string]string, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -37,7 +38,7 @@ func ReadInventory(path string) (map[string]map[string]string, error) {
 	return ParseInventory(path, data)
 }
 
-// ParseInventory reads an inventory; name stands for the file in problems. The error is of type [Problems].
+// ParseInventory reads an inventory. Problems name it by name. The error is of type [Problems].
 func ParseInventory(name string, data []byte) (map[string]map[string]string, error) {
 	if len(data) > maxInventory {
 		message := fmt.Sprintf("the file has %d bytes; allowed: up to %d", len(data), maxInventory)
@@ -46,7 +47,7 @@ func ParseInventory(name string, data []byte) (map[string]map[string]string, err
 	src := string(data)
 	at := scan(src)
 	if at.tooDeep != nil {
-		return nil, Problems{{File: name, Position: *at.tooDeep, Message: fmt.Sprintf("nested too deep; allowed: up to %d levels", maxDepth)}}
+		return nil, Problems{{File: name, Position: *at.tooDeep, Message: fmt.Sprintf("nested too deeply; allowed: up to %d levels", maxDepth)}}
 	}
 	var tree map[string]any
 	if _, err := decodeTOML(src, &tree); err != nil {
@@ -60,14 +61,14 @@ func ParseInventory(name string, data []byte) (map[string]map[string]string, err
 	return devices, nil
 }
 
-// inventory reads the tree of an inventory's file.
+// inventory decodes the tree of an inventory file.
 type inventory struct{ problems []problem }
 
 func (l *inventory) fail(path, what, allowed, meant string) {
 	l.problems = append(l.problems, problem{path: path, message: plugin.Describe(what, allowed, meant)})
 }
 
-// Its keys.
+// The keys of an inventory file.
 const (
 	deviceKey = "device"
 	labelsKey = "labels"
@@ -76,7 +77,7 @@ const (
 func (l *inventory) file(tree map[string]any) map[string]map[string]string {
 	l.only("", tree, deviceKey)
 	if tree[deviceKey] == nil {
-		l.fail("", "there is no device", `[device."NAME"] for each, or [device] for none`, "")
+		l.fail("", "the file lists no device", `[device."NAME"] for each device, or [device] for an empty inventory`, "")
 		return nil
 	}
 	tables, ok := l.table(deviceKey, tree[deviceKey])
@@ -109,7 +110,7 @@ func (l *inventory) labels(path string, v any) map[string]string {
 	for key, v := range t {
 		at := plugin.Join(path, key)
 		if key == "" {
-			l.fail(at, "a label without a name", "", "")
+			l.fail(at, "the label has no name", "", "")
 		}
 		s, ok := v.(string)
 		if !ok {
@@ -120,7 +121,7 @@ func (l *inventory) labels(path string, v any) map[string]string {
 	return labels
 }
 
-// table returns v, which must be one.
+// table returns v as a table, and reports a problem if it is something else.
 func (l *inventory) table(path string, v any) (map[string]any, bool) {
 	t, ok := v.(map[string]any)
 	if !ok {
@@ -129,7 +130,7 @@ func (l *inventory) table(path string, v any) (map[string]any, bool) {
 	return t, ok
 }
 
-// only holds that a table has no key but one.
+// only reports every key of a table other than the allowed one.
 func (l *inventory) only(path string, t map[string]any, allowed string) {
 	for _, key := range slices.Sorted(maps.Keys(t)) {
 		if key != allowed {
@@ -138,7 +139,7 @@ func (l *inventory) only(path string, t map[string]any, allowed string) {
 	}
 }
 
-// inventory refuses settings that need an inventory where there is none.
+// inventory refuses settings that need an inventory if the file has none.
 func (c *checker) inventory() {
 	if c.file.inventory.File != "" {
 		return

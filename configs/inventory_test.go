@@ -33,7 +33,7 @@ labels = { site = "north", kind = "lock" }
 
 func TestInventoryProblems(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                                  `devices.toml:1:1: there is no device; allowed: [device."NAME"] for each, or [device] for none`,
+		"":                                  `devices.toml:1:1: the file lists no device; allowed: [device."NAME"] for each device, or [device] for an empty inventory`,
 		"device = 1":                        `devices.toml:1:1: device: only a table can stand here`,
 		"device.a = true":                   `devices.toml:1:8: device.a: only a table can stand here`,
 		"[[device.a]]":                      `devices.toml:1:10: device.a: only a table can stand here`,
@@ -45,8 +45,8 @@ func TestInventoryProblems(t *testing.T) {
 		"[device.\"10.0.0.7\"]\nlabel = {}": `devices.toml:2:1: device."10.0.0.7".label: unknown key; allowed: labels; did you mean "labels"?`,
 		"[device.\"10.0.0.7\"]\nlabels = { site = \"x\", floor = 3 }\n[device.b]\nlabels = []": `devices.toml:2:24: device."10.0.0.7".labels.floor: only a string can stand here; allowed: a label's value, such as "north"` + "\n" +
 			`devices.toml:4:1: device.b.labels: only a table can stand here`,
-		"[device.a]\n[device.a]":                 `devices.toml:2:9: device.a: not TOML: it is defined already, in line 1, column 9`,
-		"a = " + strings.Repeat("[", maxDepth+1): fmt.Sprintf(`devices.toml:1:%d: nested too deep; allowed: up to 64 levels`, maxDepth+5),
+		"[device.a]\n[device.a]":                 `devices.toml:2:9: device.a: not TOML: the key is already defined, in line 1, column 9`,
+		"a = " + strings.Repeat("[", maxDepth+1): fmt.Sprintf(`devices.toml:1:%d: nested too deeply; allowed: up to 64 levels`, maxDepth+5),
 	} {
 		_, err := ParseInventory("devices.toml", []byte(text))
 		if _, ok := errors.AsType[Problems](err); !ok {

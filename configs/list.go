@@ -10,7 +10,7 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// described is what a middleware's plugin says of itself.
+// described returns the properties of a middleware's plugin.
 func (c *checker) described(m plugin.Instance) middleware.Plugin {
 	kind, _ := c.decoder.Set.Kind("middleware")
 	info, _ := kind.Lookup(m.Type)
@@ -18,7 +18,7 @@ func (c *checker) described(m plugin.Instance) middleware.Plugin {
 	return p
 }
 
-// swallowers are the middlewares from which no failed message escapes.
+// swallowers returns the names of the middleware plugins that take failed messages.
 func (c *checker) swallowers() []string {
 	kind, _ := c.decoder.Set.Kind("middleware")
 	var names []string
@@ -30,14 +30,15 @@ func (c *checker) swallowers() []string {
 	return names
 }
 
-// list checks a pipeline's middleware: each once, in an order that works, and poison going somewhere else.
+// list checks a pipeline's middleware: no plugin twice, in the right order, and poison with a
+// topic other than the source.
 func (c *checker) list(p *pipeline) {
 	at := plugin.Join(p.path, "middleware")
 	for i, m := range p.listed {
 		place := c.described(m).Place
 		for _, earlier := range p.listed[:i] {
 			if m.Config == nil || earlier.Config == nil {
-				continue // only guessed
+				continue // one of them is a guess
 			}
 			if earlier.Name == m.Name || earlier.Type == m.Type && place != middleware.PlaceAny {
 				c.fail(at, fmt.Sprintf("%s is in the list twice", named(m)), "", "")
@@ -49,14 +50,14 @@ func (c *checker) list(p *pipeline) {
 		}
 		for _, ref := range m.References {
 			if ref.To == "topic" && ref.Value == string(p.table.From) {
-				c.fail(ref.Path, fmt.Sprintf("failed messages of pipeline %q would come back to it: %s is its own source", p.name, ref.Shown), "another topic", "")
+				c.fail(ref.Path, fmt.Sprintf("pipeline %q would consume its own failed messages: %s is its source", p.name, ref.Shown), "another topic", "")
 			}
 		}
 	}
 	c.order(p, at)
 }
 
-// order refuses a list whose places go down, and spells the one whose don't.
+// order refuses a list in the wrong order and suggests the right order.
 func (c *checker) order(p *pipeline, at string) {
 	place := func(m plugin.Instance) middleware.Place { return c.described(m).Place }
 	var outer *plugin.Instance
@@ -72,7 +73,7 @@ func (c *checker) order(p *pipeline, at string) {
 	}
 }
 
-// inOrder spells the list in its right order; those that work anywhere keep their place.
+// inOrder returns the list in the right order. Middleware without a fixed place stays where it is.
 func (c *checker) inOrder(list []plugin.Instance) string {
 	var placed []plugin.Instance
 	for _, m := range list {

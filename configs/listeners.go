@@ -15,18 +15,18 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// listener is an address that the host will bind.
+// listener is an address at which the host will listen.
 type listener struct {
 	path, addr string
 	host, port string
 }
 
-// listeners refuses that two parts of the host bind one port.
+// listeners refuses two listeners at the same port.
 func (c *checker) listeners() {
 	var all []listener
 	if addr := c.file.host.Admin; addr != "" {
 		if l, err := newListener("host.admin", addr); err != nil {
-			c.fail("host.admin", err.Error()+"; an empty string turns it off", "", "")
+			c.fail("host.admin", err.Error()+"; an empty string turns the listener off", "", "")
 		} else {
 			all = append(all, l)
 		}
@@ -39,7 +39,7 @@ func (c *checker) listeners() {
 			if err == nil {
 				all = append(all, l)
 			} else if transports.CheckListen(binds[key]) == nil {
-				// An address of the wrong shape is the transport's own to tell, in Validate.
+				// The transport reports an address of the wrong form itself, in Validate.
 				c.fail(path, err.Error(), "", "")
 			}
 		}
@@ -47,14 +47,15 @@ func (c *checker) listeners() {
 	for i, l := range all {
 		for _, earlier := range all[:i] {
 			if l.conflicts(earlier) {
-				c.fail(l.path, fmt.Sprintf("%q and %q of %s are one port; give one of them another", l.addr, earlier.addr, earlier.path), "", "")
+				c.fail(l.path, fmt.Sprintf("%q and %q of %s are the same port; change one of them", l.addr, earlier.addr, earlier.path), "", "")
 				break
 			}
 		}
 	}
 }
 
-// newListener reads an address to listen on. What only a resolver or the machine knows shows when the host starts.
+// newListener parses an address to listen at. Problems that only a resolver or the machine can
+// find are reported when the host starts.
 func newListener(path, addr string) (listener, error) {
 	if err := transports.CheckListen(addr); err != nil {
 		return listener{}, err
@@ -64,23 +65,24 @@ func newListener(path, addr string) (listener, error) {
 		return listener{}, err
 	}
 	if host == "*" {
-		return listener{}, fmt.Errorf("%q is no address to listen on: every address is an empty host, %q", addr, ":"+port)
+		return listener{}, fmt.Errorf("%q isn't an address to listen at; for all addresses of the machine, write %q", addr, ":"+port)
 	}
 	if err := checkHost(host); err != nil {
-		return listener{}, fmt.Errorf("%q is no address to listen on: %w", addr, err)
+		return listener{}, fmt.Errorf("%q isn't an address to listen at: %w", addr, err)
 	}
 	number, err := portNumber(port)
 	if err != nil {
-		return listener{}, fmt.Errorf("%q is no address to listen on: %w", addr, err)
+		return listener{}, fmt.Errorf("%q isn't an address to listen at: %w", addr, err)
 	}
 	return listener{path: path, addr: addr, host: host, port: strconv.Itoa(number)}, nil
 }
 
-// portNumber returns the number of a port that is written as one (08123 is 8123) or as a service that the machine knows.
+// portNumber returns the number of a port. The port is a number, possibly with leading zeros
+// (08123 is 8123), or the name of a service.
 func portNumber(port string) (int, error) {
 	if n, err := strconv.Atoi(port); err == nil {
 		if n < 0 || n > 65535 {
-			return 0, errors.New("ports go from 0 to 65535")
+			return 0, errors.New("a port is a number from 0 to 65535")
 		}
 		return n, nil
 	}
@@ -93,7 +95,7 @@ func portNumber(port string) (int, error) {
 
 var hostLabel = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$`)
 
-// checkHost refuses what is neither an IP address nor a name that a resolver could know.
+// checkHost refuses a host that is neither an IP address nor a possible host name.
 func checkHost(host string) error {
 	if host == "" {
 		return nil
@@ -111,14 +113,15 @@ func checkHost(host string) error {
 	if _, err := strconv.Atoi(top); err == nil {
 		return fmt.Errorf("%q is neither an IP address nor a host name", host)
 	}
-	// RFC 6761: no name below it ever has an address.
+	// RFC 6761: names below "invalid" never have an address.
 	if strings.EqualFold(top, "invalid") {
-		return fmt.Errorf("names under %q have no address", top)
+		return fmt.Errorf("names that end in %q never have an address", top)
 	}
 	return nil
 }
 
-// conflicts says whether both can't be bound at once. Port 0 is a free port each time.
+// conflicts reports whether both addresses can't be used at the same time. Port 0 is a different
+// free port each time.
 func (l listener) conflicts(o listener) bool {
 	if l.port != o.port || l.port == "0" {
 		return false
@@ -133,7 +136,8 @@ func (l listener) conflicts(o listener) bool {
 	return len(addresses(l.host)) == 0 && l.host == o.host
 }
 
-// addresses are what a host to listen on stands for; none for a name that only a resolver knows.
+// addresses returns the IP addresses of a host to listen at. It returns none for a name that only
+// a resolver knows.
 func addresses(host string) []netip.Addr {
 	switch host {
 	case "":
@@ -148,7 +152,8 @@ func addresses(host string) []netip.Addr {
 	return []netip.Addr{a.Unmap()}
 }
 
-// overlap says whether one address is a part of the other. "::" takes IPv4 too, 0.0.0.0 takes that alone.
+// overlap reports whether one address includes the other. "::" includes IPv4; 0.0.0.0 includes
+// only IPv4.
 func overlap(a, b netip.Addr) bool {
 	covers := func(wide, narrow netip.Addr) bool {
 		return wide == netip.IPv6Unspecified() || wide == netip.IPv4Unspecified() && narrow.Is4()

@@ -4,8 +4,8 @@ import (
 	"strings"
 )
 
-// inside returns where the byte at an offset of path's string is written in the file. It can't be said if the string isn't text, which is so when
-// something was substituted in it.
+// inside returns the place in the file of the byte at an offset of the string at path. It returns
+// false if the string in the file isn't text, which is the case after a substitution.
 func (p *positions) inside(path, text string, offset int) (Position, bool) {
 	value, ok := p.values[path]
 	if !ok || text == "" {
@@ -18,8 +18,8 @@ func (p *positions) inside(path, text string, offset int) (Position, bool) {
 	return p.position(value.begin + at[offset]), true
 }
 
-// literal returns the string that src begins with, and for each of its bytes, and for its end, where that is written in src. On anything
-// else it returns what it can.
+// literal decodes the TOML string that src begins with. at has the offset in src of each byte of
+// text, and of its end. If src isn't a valid string, literal returns what it could decode.
 func literal(src string) (text string, at []int) {
 	if src == "" || src[0] != '"' && src[0] != '\'' {
 		return "", []int{0}
@@ -28,7 +28,7 @@ func literal(src string) (text string, at []int) {
 	long := strings.HasPrefix(src, strings.Repeat(quote, 3))
 	if long {
 		pos = 3
-		// The line end after the opening quotes isn't the text's.
+		// A line end right after the opening quotes isn't part of the text.
 		if strings.HasPrefix(src[pos:], "\r\n") {
 			pos += 2
 		} else if strings.HasPrefix(src[pos:], "\n") {
@@ -48,7 +48,7 @@ func literal(src string) (text string, at []int) {
 			run := len(src[pos:]) - len(strings.TrimLeft(src[pos:], quote))
 			if !long || run >= 3 {
 				if long {
-					// Of four or five, the first ones are the text's.
+					// In a run of four or five quotes, the first one or two belong to the text.
 					for range min(run-3, 2) {
 						put(quote, pos)
 						pos++
@@ -61,7 +61,7 @@ func literal(src string) (text string, at []int) {
 		case c == '\\' && quote == `"`:
 			n := escapeLength(src[pos:])
 			if n == 0 {
-				// A line end and the blanks around it, up to the next text.
+				// An escaped line end: skip the white space up to the next text.
 				pos += 1 + len(src[pos+1:]) - len(strings.TrimLeft(src[pos+1:], " \t\r\n"))
 				continue
 			}
@@ -75,7 +75,8 @@ func literal(src string) (text string, at []int) {
 	return b.String(), append(at, pos)
 }
 
-// escapeLength is how long the escape is that src begins with; 0 if it is that of a line end.
+// escapeLength returns the length of the escape at the start of src. It returns 0 for an escaped
+// line end.
 func escapeLength(src string) int {
 	if len(src) < 2 {
 		return len(src)

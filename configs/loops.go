@@ -8,17 +8,17 @@ import (
 	"github.com/pentrough/pentrough/internal/plugin"
 )
 
-// way is one way of messages from a pipeline to another.
+// way is a path of messages from a pipeline to another one.
 type way struct {
 	from, to *pipeline
 	topic    string
-	// path is the setting that sends messages this way.
+	// path is the setting that names the topic.
 	path string
-	// broker says that it leads through a broker.
+	// broker is true if the topic is at a broker.
 	broker bool
 }
 
-// ways are the ways that begin at p.
+// ways returns the ways that begin at p.
 func (c *checker) ways(p *pipeline) []way {
 	refs := []plugin.Ref{{Path: plugin.Join(p.path, "to"), To: "topic", Value: string(p.table.To)}}
 	if p.handler != nil {
@@ -41,12 +41,13 @@ func (c *checker) ways(p *pipeline) []way {
 	return ways
 }
 
-// loops refuses that messages go round inside the host: nothing would ever take them off the wheel, and a full one turns no more.
-// Through a broker, where somebody else may take them off, it is legal, and gets a warning.
+// loops refuses loops of pipelines inside the host. Messages could never leave such a loop, and it
+// would block when it is full. A loop through a broker is legal, because other consumers may take
+// the messages; loops warns about it.
 func (c *checker) loops() {
 	inside := c.rounds(false)
 	for _, round := range inside {
-		c.fail(round[len(round)-1].path, "pipelines form a loop without a broker between: "+spell(round), "", "")
+		c.fail(round[len(round)-1].path, "pipelines form a loop without a broker in between: "+describeLoop(round), "", "")
 	}
 	if len(inside) > 0 {
 		return
@@ -54,13 +55,14 @@ func (c *checker) loops() {
 	for _, round := range c.rounds(true) {
 		at := round[len(round)-1].path
 		if slices.ContainsFunc(c.problems, func(p problem) bool { return p.path == at }) {
-			continue // it is refused, as a poison that sends to its own source is
+			continue // the setting is already refused, for example a poison that sends to its own source
 		}
-		c.warn(at, "pipelines form a loop through a broker, in which messages may go round without end: %s", spell(round))
+		c.warn(at, "pipelines form a loop through a broker, in which messages may circulate without end: %s", describeLoop(round))
 	}
 }
 
-// rounds returns at least one way round if there are any, through brokers or not.
+// rounds returns at least one loop if there is any. With brokers it also follows ways through
+// brokers.
 func (c *checker) rounds(brokers bool) [][]way {
 	done := map[*pipeline]bool{}
 	var stack []way
@@ -89,7 +91,7 @@ func (c *checker) rounds(brokers bool) [][]way {
 	return rounds
 }
 
-func spell(round []way) string {
+func describeLoop(round []way) string {
 	var b strings.Builder
 	for _, w := range round {
 		fmt.Fprintf(&b, "%s -> (%s) -> ", w.from.name, w.topic)

@@ -8,39 +8,42 @@ import (
 	"github.com/pentrough/pentrough/internal/plugin"
 )
 
-// Position is a place in a file. Lines and columns count from 1, columns in bytes as compilers do.
+// Position is a place in a file. Lines and columns count from 1. Columns count bytes, as in
+// compilers.
 type Position struct {
 	Line, Column int
 }
 
-// maxDepth bounds how deep tables and lists may be nested. The TOML parser has no bound of its own, and calls itself.
+// maxDepth bounds how deeply tables and lists may be nested. The TOML parser is recursive and has
+// no bound of its own.
 const maxDepth = 64
 
-// positions says where each key and list element of a TOML text stands, by its dotted path.
+// positions has the place of each key and list element of a TOML text, by its dotted path.
 type positions struct {
 	at map[string]Position
-	// values says which bytes of src are a key's or element's value.
+	// values has the bytes of src that are the value of a key or element.
 	src    string
 	values map[string]span
-	// keys are all keys as they come.
+	// keys has all keys in the order of the file.
 	keys []keyAt
-	// open is where what isn't closed begins: a list, an inline table or a string.
+	// open is the beginning of the innermost list, inline table or string that has no end.
 	open *Position
-	// tooDeep is where the nesting exceeds maxDepth, if it does.
+	// tooDeep is the place at which the nesting exceeds maxDepth.
 	tooDeep *Position
 }
 
-// keyAt is a key where it is written.
+// keyAt is a key and its place.
 type keyAt struct {
-	// names has no list indices, unlike path.
+	// names has the parts of the key. Unlike path, it has no list indices.
 	names []string
 	path  string
 	at    Position
-	// part says that it is the beginning of a longer key, such as a of a.b.
+	// part is true for the beginning of a longer key, such as a in a.b.
 	part bool
 }
 
-// find returns where path is, or else the nearest table around it that is in the file.
+// find returns the place of path. If path isn't in the file, it returns the place of the nearest
+// table around it.
 func (p *positions) find(path string) Position {
 	for path != "" {
 		if at, ok := p.at[path]; ok {
@@ -51,8 +54,8 @@ func (p *positions) find(path string) Position {
 	return Position{1, 1}
 }
 
-// position is the place of a byte of the file. What is missing behind the end of a line, or of the
-// file, is missing at the last character before it.
+// position returns the place of a byte of the file. For something missing after the end of a line
+// or of the file, it returns the last character before.
 func (p *positions) position(pos int) Position {
 	pos = max(0, min(pos, len(strings.TrimRight(p.src, " \t\r\n"))))
 	begin := strings.LastIndexByte(p.src[:pos], '\n') + 1
@@ -69,10 +72,11 @@ func (p *positions) position(pos int) Position {
 	return Position{Line: 1 + strings.Count(p.src[:begin], "\n"), Column: 1 + column}
 }
 
-// span is from the byte begin up to the byte before end.
+// span is the bytes from begin up to, but not including, end.
 type span struct{ begin, end int }
 
-// scanner walks over TOML that the parser accepts and notes where keys are. On anything else it notes what it can and ends.
+// scanner finds the keys of TOML that the parser accepts. In other text it finds as many as it
+// can.
 type scanner struct {
 	positions
 	pos       int
@@ -83,7 +87,7 @@ type scanner struct {
 	depth  int
 }
 
-// scan finds the positions of all keys of src.
+// scan returns the positions of all keys of src.
 func scan(src string) *positions {
 	s := &scanner{positions: positions{at: map[string]Position{}, src: src, values: map[string]span{}}, line: 1, tables: map[string]int{}}
 	s.pos = markLength(src)
@@ -106,7 +110,7 @@ func scan(src string) *positions {
 	}
 }
 
-// markLength is the length of the byte order mark that src begins with.
+// markLength returns the length of the byte order mark at the start of src.
 func markLength(src string) int {
 	for _, mark := range []string{"\xff\xfe", "\xfe\xff", "\xef\xbb\xbf"} {
 		if strings.HasPrefix(src, mark) {
@@ -127,7 +131,7 @@ func (s *scanner) peek() byte {
 
 func (s *scanner) here() Position { return Position{s.line, s.pos - s.lineStart + 1} }
 
-// step goes over one byte.
+// step skips one byte.
 func (s *scanner) step() {
 	if s.pos < len(s.src) {
 		if s.src[s.pos] == '\n' {
@@ -138,13 +142,14 @@ func (s *scanner) step() {
 	}
 }
 
-// spaces goes over blanks inside a line, blank over comments and line ends too.
+// spaces skips blanks inside a line.
 func (s *scanner) spaces() {
 	for s.peek() == ' ' || s.peek() == '\t' {
 		s.pos++
 	}
 }
 
+// blank skips blanks, line ends and comments.
 func (s *scanner) blank() {
 	for {
 		switch s.peek() {
@@ -193,7 +198,7 @@ func (s *scanner) header() (path string, names []string) {
 	}
 	last := places[len(places)-1]
 	if !list {
-		// The table's own header is a better place than one that only implied it.
+		// The header of a table is a better place than a key that only implies the table.
 		s.at[path] = last
 		return path, keys
 	}
@@ -225,7 +230,7 @@ func (s *scanner) pair(path string, names []string) {
 	}
 }
 
-// key reads a dotted key and says where each part is.
+// key reads a dotted key and returns the place of each part.
 func (s *scanner) key() (keys []string, places []Position) {
 	for {
 		s.spaces()
@@ -270,7 +275,7 @@ func isBare(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '-'
 }
 
-// value goes over a value and notes the keys and elements inside.
+// value skips a value and records the places of the keys and elements in it.
 func (s *scanner) value(path string, names []string) {
 	s.spaces()
 	begin := s.pos
@@ -299,7 +304,7 @@ func (s *scanner) value(path string, names []string) {
 	}
 }
 
-// nested goes over a list or an inline table.
+// nested skips a list or an inline table.
 func (s *scanner) nested(path string, names []string) {
 	table := s.peek() == '{'
 	begin := s.here()
@@ -332,7 +337,7 @@ func (s *scanner) nested(path string, names []string) {
 	}
 }
 
-// str goes over a string of any of the four sorts.
+// str skips a string of any of the four kinds.
 func (s *scanner) str() {
 	q := s.peek()
 	if !strings.HasPrefix(s.src[s.pos:], strings.Repeat(string(q), 3)) {
@@ -361,7 +366,7 @@ func (s *scanner) str() {
 				s.pos++
 				run++
 			}
-			// Up to two quotes may stand before the three that end the string.
+			// The text may have up to two quotes right before the three that end it.
 			if run >= 3 {
 				return
 			}
@@ -372,14 +377,15 @@ func (s *scanner) str() {
 	s.unclosed(begin)
 }
 
-// unclosed notes that the file ends in what begins at a position; the innermost comes first.
+// unclosed records the beginning of something that has no end. The innermost one is recorded first
+// and stays.
 func (s *scanner) unclosed(begin Position) {
 	if s.open == nil {
 		s.open = &begin
 	}
 }
 
-// unescape resolves the escapes of a basic string.
+// unescape decodes the escapes of a basic string.
 func unescape(text string) string {
 	if !strings.Contains(text, `\`) {
 		return text

@@ -9,20 +9,23 @@ import (
 	"github.com/pentrough/pentrough/internal/redact"
 )
 
-// A Problem is one thing that is wrong, or perhaps not meant, in a file.
+// A Problem is a mistake, or a probable mistake, in a file.
 type Problem struct {
 	File string
 	Position
-	// Key is the dotted key, such as `pipeline.commands.middleware[1]`; empty if the whole file is meant.
+	// Key is the dotted key, such as `pipeline.commands.middleware[1]`. It is empty if the problem
+	// concerns the whole file.
 	Key string
-	// Message says what is wrong; then what is allowed and what was probably meant, where that can be said.
+	// Message says what is wrong. If possible it also says what is allowed and what was probably
+	// meant.
 	Message string
-	// Excerpt is the line of the file and below it a sign at the place, each after a line end and
-	// indented, without secrets. It is empty if Message shows a place itself.
+	// Excerpt shows the line of the file, and below it a caret at the place, without secrets. Both
+	// lines begin with a line end and are indented. Excerpt is empty if Message shows a place
+	// itself.
 	Excerpt string
 }
 
-// String is the problem as one line: file:line:column: key: message.
+// String returns the problem as one line: file:line:column: key: message.
 func (p Problem) String() string {
 	if p.Key == "" {
 		return fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Message)
@@ -30,10 +33,10 @@ func (p Problem) String() string {
 	return fmt.Sprintf("%s:%d:%d: %s: %s", p.File, p.Line, p.Column, p.Key, p.Message)
 }
 
-// Problems is everything that is wrong with a file, in the order of the places.
+// Problems has all mistakes in a file, sorted by place.
 type Problems []Problem
 
-// Listing lists all problems as people read them, each with its excerpt of the file.
+// Listing returns all problems for people, each with its excerpt of the file.
 func (p Problems) Listing() string {
 	var b strings.Builder
 	for i := range p {
@@ -45,7 +48,7 @@ func (p Problems) Listing() string {
 	return b.String()
 }
 
-// Error lists all problems, a line each, as for a log.
+// Error returns all problems for a log, one line each.
 func (p Problems) Error() string {
 	lines := make([]string, len(p))
 	for i := range p {
@@ -54,26 +57,27 @@ func (p Problems) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Warnings is everything in a file that is legal but perhaps not meant, in the order of the places.
+// Warnings has everything in a file that is legal but probably a mistake, sorted by place.
 type Warnings []Problem
 
-// String lists all warnings, a line each.
+// String returns all warnings, one line each.
 func (w Warnings) String() string { return Problems(w).Error() }
 
-// problem is a problem whose place isn't known yet.
+// problem is a Problem before its place is known.
 type problem struct {
 	path    string
 	message string
-	// at is the place, if that isn't the one of path.
+	// at is the place if it isn't the place of path.
 	at *Position
-	// text is path's value if offset says at which of its bytes it is wrong.
+	// text is the value of path, and offset is the byte in it that is wrong.
 	text   string
 	offset int
-	// unread says that the parser found it, so that the file wasn't read.
+	// unread is true if the parser couldn't read the file.
 	unread bool
 }
 
-// place finds where problems are, shows them without secrets, sorts them and leaves out repetitions.
+// place returns problems with their places and excerpts, without secrets, sorted and without
+// duplicates.
 func place(file string, at *positions, secrets *redact.Set, problems []problem) []Problem {
 	if len(problems) == 0 {
 		return nil

@@ -11,10 +11,10 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// risks warns of connections that others can read or change.
+// risks warns about connections that others could read or change.
 func (b *builder) risks(tree map[string]any, f *file) {
 	b.insecure("", tree)
-	configs := map[string]any{} // by the path of their tables, as a named table is used several times
+	configs := map[string]any{} // by the path of the table, because a named table may be used several times
 	for name, t := range f.transports {
 		configs[plugin.Join("transport", name)] = t.config
 	}
@@ -30,11 +30,11 @@ func (b *builder) risks(tree map[string]any, f *file) {
 		b.warnOf(storeSection, map[string]string{"url": database.Risk(string(f.store.URL))})
 	}
 	if u, err := tracing.ParseEndpoint(f.tracing.Endpoint); err == nil && u.Scheme == "http" && !transports.Loopback(u.Hostname()) && len(f.tracing.Headers) > 0 {
-		b.warnOf(tracingSection, map[string]string{"headers": "they are sent in the clear, as the endpoint isn't https and isn't on a loopback address"})
+		b.warnOf(tracingSection, map[string]string{"headers": "the headers are sent in the clear, because the endpoint isn't https and isn't on a loopback address"})
 	}
 }
 
-// warnOf warns of the risks of a table.
+// warnOf warns about the risks of a table.
 func (b *builder) warnOf(path string, risks map[string]string) {
 	for _, key := range slices.Sorted(maps.Keys(risks)) {
 		if risks[key] != "" {
@@ -43,14 +43,14 @@ func (b *builder) warnOf(path string, risks map[string]string) {
 	}
 }
 
-// insecure warns of each tls.insecure below a path.
+// insecure warns about each tls.insecure below a path.
 func (b *builder) insecure(path string, v any) {
 	switch v := v.(type) {
 	case map[string]any:
 		for _, key := range slices.Sorted(maps.Keys(v)) {
 			at := plugin.Join(path, key)
 			if tls, ok := v[key].(map[string]any); ok && key == "tls" && tls["insecure"] == true {
-				b.warn(at+".insecure", "the server's certificate isn't checked: anybody on the way can read and change what is sent, passwords included")
+				b.warn(at+".insecure", "the server's certificate isn't checked: others in the network can read and change everything, including passwords")
 			}
 			b.insecure(at, v[key])
 		}

@@ -65,7 +65,7 @@ func TestRisksOutsideOfTransports(t *testing.T) {
 		store + `"postgres://u:hush-hush@db.internal/x?sslmode=disable"`:     "store.url: the database's password and data may be sent in the clear",
 		store + `"postgres://u:hush-hush@db.internal/x?sslmode=verify-full"`: "",
 
-		tracing + "\"http://otlp.internal:4318\"\nheaders = { authorization = \"hush-hush\" }":  "tracing.headers: they are sent in the clear",
+		tracing + "\"http://otlp.internal:4318\"\nheaders = { authorization = \"hush-hush\" }":  "tracing.headers: the headers are sent in the clear, because the endpoint isn't https and isn't on a loopback address",
 		tracing + "\"https://otlp.internal:4318\"\nheaders = { authorization = \"hush-hush\" }": "",
 		tracing + "\"http://127.0.0.1:4318\"\nheaders = { authorization = \"hush-hush\" }":      "",
 		tracing + "\"http://otlp.internal:4318\"":                                               "",

@@ -7,7 +7,8 @@ import (
 	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
-// Settings reads a table of settings that has a file to itself, in TOML or as a JSON object. Nothing is substituted in it.
+// Settings parses a file that has only the settings of one plugin, in TOML or as a JSON object. It
+// substitutes nothing.
 func Settings(text []byte) (map[string]any, error) {
 	if begun := bytes.TrimSpace(text); len(begun) > 0 && begun[0] == '{' {
 		var settings map[string]any

@@ -9,8 +9,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// shares divides the descriptors that the process may have among the transports that listen, and
-// warns of those that get less than they are configured for.
+// shares divides the file descriptors of the process among the transports that listen. It warns
+// about those that get fewer than configured.
 func (b *builder) shares(f *file, openFiles int) {
 	if openFiles == 0 {
 		return
@@ -28,7 +28,7 @@ func (b *builder) shares(f *file, openFiles int) {
 		f.transports[names[i]] = t
 		if share < wants[i] {
 			b.warn(plugin.Join("transport", names[i])+".max_connections",
-				"only %d of %d connections are possible: this process may open %d files, of which %d are kept for the host itself, and the listeners share the rest; %s",
+				"only %d of %d connections are possible: this process may open %d files, the host itself needs %d of them, and the listeners share the rest; %s",
 				share, wants[i], openFiles, listen.Reserve(openFiles), listen.RaiseLimit)
 		}
 	}

@@ -31,7 +31,7 @@ handler = { type = "log" }
 		{20000, "", "devices 17744 memory 0 web 2000", nil},
 		{20000, "max_connections = 10000", "devices 10000 memory 0 web 2000", nil},
 		{20000, "max_connections = 30000", "devices 17744 memory 0 web 2000", []string{
-			"transport.devices.max_connections: only 17744 of 30000 connections are possible: this process may open 20000 files, of which 256 are kept for the host itself",
+			"transport.devices.max_connections: only 17744 of 30000 connections are possible: this process may open 20000 files, the host itself needs 256 of them",
 		}},
 		{1000, "", "devices 372 memory 0 web 372", []string{"transport.web.max_connections: only 372 of 2000 connections"}},
 	} {

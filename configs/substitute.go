@@ -16,7 +16,7 @@ import (
 	"github.com/pentrough/pentrough/internal/redact"
 )
 
-// maxSecretFile bounds what ${file:...} reads.
+// maxSecretFile is the largest file that ${file:...} reads, in bytes.
 const maxSecretFile = 1 << 20
 
 // substituter replaces ${VAR}, ${VAR:-default} and ${file:/path} in the strings of a tree.
@@ -26,7 +26,8 @@ type substituter struct {
 	problems []problem
 }
 
-// tree returns v with every string substituted. Strings in which something was replaced become plugin.Substituted.
+// tree returns v with every string substituted. A string in which something was replaced becomes a
+// plugin.Substituted.
 func (s *substituter) tree(path string, v any) any {
 	switch v := v.(type) {
 	case string:
@@ -74,12 +75,13 @@ func unjoin(err error) []error {
 // substitution is a string after substitution.
 type substitution struct {
 	text string
-	// count is how many ${...} were replaced; whole says that the string was nothing but one; file, that a file was read.
+	// count is the number of replaced ${...}. whole is true if the string was a single ${...}.
+	// file is true if a file was read.
 	count       int
 	whole, file bool
 }
 
-// substitute replaces every ${...} of source. What it puts in is not looked at again.
+// substitute replaces every ${...} of source. It doesn't substitute in the values that it inserts.
 func substitute(source string, lookup func(string) (string, bool), secrets *redact.Set) (substitution, error) {
 	var out substitution
 	var b strings.Builder
@@ -109,7 +111,7 @@ func substitute(source string, lookup func(string) (string, bool), secrets *reda
 		}
 		if isFile {
 			secrets.Secret(text)
-		} else if !strings.HasSuffix(expression, ":-"+text) { // a default stands in the file itself
+		} else if !strings.HasSuffix(expression, ":-"+text) { // a default is in the file itself and no secret
 			secrets.Value(text)
 		}
 		b.WriteString(text)
@@ -124,7 +126,7 @@ func substitute(source string, lookup func(string) (string, bool), secrets *reda
 
 var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// resolve returns what stands for the inside of one ${...}.
+// resolve returns the value of one ${...}, whose inside is expression.
 func resolve(expression string, lookup func(string) (string, bool)) (text string, isFile bool, err error) {
 	if path, ok := strings.CutPrefix(expression, "file:"); ok {
 		text, err := readSecret(path)
@@ -132,11 +134,12 @@ func resolve(expression string, lookup func(string) (string, bool)) (text string
 	}
 	name, fallback, hasFallback := strings.Cut(expression, ":-")
 	if !variable.MatchString(name) {
-		// The text isn't quoted: it may be a part of a password that only looks like a substitution.
-		return "", false, errors.New("one of the ${...} in it is no substitution; allowed: ${VAR}, ${VAR:-default}, ${file:/path}, and $${ for a literal ${")
+		// The error doesn't quote the text, because it may be part of a password that only looks
+		// like a substitution.
+		return "", false, errors.New("one of the ${...} isn't a valid substitution; allowed: ${VAR}, ${VAR:-default}, ${file:/path}, and $${ for a literal ${")
 	}
 	if strings.Contains(fallback, "${") {
-		return "", false, fmt.Errorf("the default of ${%s} holds another substitution; allowed: plain text", name)
+		return "", false, fmt.Errorf("the default of ${%s} contains another substitution; allowed: plain text", name)
 	}
 	value, ok := lookup(name)
 	switch {
@@ -151,10 +154,10 @@ func resolve(expression string, lookup func(string) (string, bool)) (text string
 	}
 }
 
-// byteOrderMark is what some editors write before UTF-8.
+// byteOrderMark is what some editors write at the start of UTF-8 text.
 const byteOrderMark = "\ufeff"
 
-// readSecret returns a file's text without a byte order mark and without its last line end.
+// readSecret returns the text of a file without its byte order mark and its last line end.
 func readSecret(path string) (string, error) {
 	if !filepath.IsAbs(path) {
 		return "", fmt.Errorf("${file:%s}: the path is not absolute", path)

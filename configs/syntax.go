@@ -9,12 +9,13 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// decodeTOML is toml.Decode that never panics: the parser panics on what it believes to be its own bugs.
+// decodeTOML decodes TOML and never panics. The parser panics if it believes that it has found a
+// bug of its own.
 func decodeTOML(data string, into *map[string]any) (meta toml.MetaData, err error) {
 	defer func() {
-		// What it says may quote the file.
+		// The text of the panic isn't used, because it may quote a secret of the file.
 		if recover() != nil {
-			err = errors.New("not TOML that the parser can read")
+			err = errors.New("the parser can't read this TOML")
 		}
 	}()
 	return toml.Decode(data, into)
@@ -24,12 +25,12 @@ var (
 	quotedToken = regexp.MustCompile(` ?(but found |but got )?"(?:[^"\\]|\\.){2,}"( instead)?`)
 	outOfRange  = regexp.MustCompile(`^\S+ is out of range for \S+$`)
 	defined     = regexp.MustCompile(`(?s)^Key '(.*)' (?:has|was) already `)
-	// otherWords are words of other languages where TOML wants a value.
+	// otherWords are words that other languages have as values, and TOML doesn't.
 	otherWords = regexp.MustCompile(`^(?i:true|false|yes|no|on|off|null|nil|none)\b`)
 )
 
-// syntaxProblem turns a parser's error into a problem. The parser quotes what it stumbled over, which may be a password that
-// somebody forgot to put into quotes: the place says enough.
+// syntaxProblem returns the problem of a parser's error. It leaves out the text that the parser
+// quotes, because it may be a password without quotes.
 func (p *positions) syntaxProblem(err error) problem {
 	parse, ok := errors.AsType[toml.ParseError](err)
 	if !ok {
@@ -52,19 +53,20 @@ func (p *positions) syntaxProblem(err error) problem {
 	message = strings.ReplaceAll(strings.TrimRight(strings.TrimSpace(message), ".,:"), "\n", `\n`)
 	switch {
 	case message == "is not a table":
-		message = "the key has a value already, and is no table"
+		message = "the key already has a value that isn't a table"
 	case message == "strings cannot contain newlines":
 		message = "a string has no closing quote in its line"
 	case strings.HasPrefix(message, "expected value"):
 		message += p.meant(start)
 	case p.open != nil && (strings.Contains(message, "EOF") || strings.Contains(message, "end of file")):
-		message += fmt.Sprintf("; what begins in line %d, column %d, has no end", p.open.Line, p.open.Column)
+		message += fmt.Sprintf("; the value that begins in line %d, column %d, has no end", p.open.Line, p.open.Column)
 	}
 	message = strings.NewReplacer(`'\n'`, "the end of the line", `'\x00'`, "the end of the file").Replace(message)
 	return problem{at: &at, path: p.around(at), message: "not TOML: " + message, unread: true}
 }
 
-// twice is the problem of a key that is defined again, in a line or a later one.
+// twice returns the problem of a key that is defined twice. The second definition is at or before
+// line.
 func (p *positions) twice(key string, line int) (problem, bool) {
 	second := -1
 	for i, k := range p.keys {
@@ -82,14 +84,14 @@ func (p *positions) twice(key string, line int) (problem, bool) {
 			first = k
 		}
 	}
-	message := "not TOML: it is defined already"
+	message := "not TOML: the key is already defined"
 	if first.names != nil {
 		message += fmt.Sprintf(", in line %d, column %d", first.at.Line, first.at.Column)
 	}
 	return problem{at: &again.at, path: again.path, message: message, unread: true}, true
 }
 
-// around returns the path of the key whose line or value a position is in, "" if there is none.
+// around returns the path of the key whose line or value includes a position, or "".
 func (p *positions) around(at Position) (path string) {
 	for _, k := range p.keys {
 		if k.at.Line == at.Line && k.at.Column <= at.Column || k.at.Line < at.Line && at.Line <= p.position(p.values[k.path].end).Line {
@@ -99,7 +101,7 @@ func (p *positions) around(at Position) (path string) {
 	return path
 }
 
-// meant says what was probably meant by something that is no value of TOML.
+// meant suggests a value for a text that isn't a TOML value.
 func (p *positions) meant(pos int) string {
 	rest := p.src[min(pos, len(p.src)):]
 	switch word := strings.ToLower(otherWords.FindString(rest)); {
@@ -112,5 +114,5 @@ func (p *positions) meant(pos int) string {
 	case rest == "" || strings.ContainsRune("\r\n#=,", rune(rest[0])):
 		return ""
 	}
-	return "; text stands in quotes"
+	return "; text needs quotes"
 }

@@ -13,14 +13,14 @@ import (
 	"strings"
 )
 
-// The encodings.
+// The encodings of payloads in tests.
 const (
 	textEncoding   = "text"
 	hexEncoding    = "hex"
 	base64Encoding = "base64"
 )
 
-// DecodePayload returns the bytes that a test writes as text, hex or base64.
+// DecodePayload decodes a payload that a test writes as text, hex or base64.
 func DecodePayload(encoding, text string) ([]byte, error) {
 	switch encoding {
 	case hexEncoding:
@@ -40,10 +40,10 @@ func DecodePayload(encoding, text string) ([]byte, error) {
 	}
 }
 
-// complaint is something that is wrong with a step, by the key inside it; the key is empty if the whole step is meant.
+// complaint is a problem of a step. key is a key inside the step, or "" for the whole step.
 type complaint struct{ key, message string }
 
-// check returns what is wrong with a step in itself.
+// check returns the problems of a step that don't depend on the configuration.
 func (s *TestStep) check() []complaint {
 	c := &complaints{}
 	given := 0
@@ -53,7 +53,7 @@ func (s *TestStep) check() []complaint {
 		}
 	}
 	if given != 1 {
-		c.add("", "a step is one thing; allowed: one of input, device, hook, wait, expect")
+		c.add("", "a step has exactly one action; allowed: one of input, device, hook, wait, expect")
 	}
 	if s.Input != nil {
 		s.Input.check(c)
@@ -76,7 +76,7 @@ func (c *complaints) add(key, format string, args ...any) {
 	c.all = append(c.all, complaint{key, fmt.Sprintf(format, args...)})
 }
 
-// one adds a complaint if not exactly one of some keys is given.
+// one adds a complaint unless exactly one of the keys is given.
 func (c *complaints) one(key, what string, given map[string]bool) {
 	keys := slices.Sorted(maps.Keys(given))
 	n := 0
@@ -97,11 +97,11 @@ func (c *complaints) encoded(key, encoding, text string) {
 }
 
 func (i *TestInput) check(c *complaints) {
-	c.one("input", "an input comes by one way", map[string]bool{"topic": i.Topic != "", "pipeline": i.Pipeline != ""})
+	c.one("input", "an input needs exactly one target", map[string]bool{"topic": i.Topic != "", "pipeline": i.Pipeline != ""})
 	payloads := map[string]bool{"json": i.JSON != nil, "payload": i.HasPayload, "cmd": i.Cmd != ""}
-	c.one("input", "an input has one payload", payloads)
+	c.one("input", "an input needs exactly one payload", payloads)
 	if (i.Device != "") != (i.Cmd != "") {
-		c.add("input.device", "device and cmd belong together")
+		c.add("input.device", "device and cmd must be given together")
 	}
 	c.encoded("input.payload", i.Encoding, i.Payload)
 }
@@ -117,7 +117,7 @@ func (d *TestDevice) check(c *complaints) {
 		c.encoded("device.says", d.Encoding, said)
 	}
 	if d.Online != nil && !*d.Online && len(d.Says) > 0 {
-		c.add("device.says", "a device that disconnects says nothing")
+		c.add("device.says", "a device that disconnects can't send")
 	}
 }
 
@@ -127,31 +127,31 @@ func (h *TestHook) check(c *complaints) {
 	}
 	c.encoded("hook.payload", h.Encoding, h.Payload)
 	if h.Payload != "" && h.JSON != nil {
-		c.add("hook.payload", "the body is said twice; allowed: json or payload")
+		c.add("hook.payload", "the body is given twice; allowed: json or payload")
 	}
 }
 
-// AnyHook is the URL of what has no other.
+// AnyHook is the URL that stands for every server that no other step names.
 const AnyHook = "*"
 
 func checkURL(c *complaints, key, text string) {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		c.add(key, "%q is no URL that can be called; allowed: http://HOST... or https://HOST...", text)
+		c.add(key, "%q isn't a URL that can be called; allowed: http://HOST... or https://HOST...", text)
 	} else if u.RawQuery != "" || u.User != nil || u.Fragment != "" {
-		c.add(key, "is known by its host and path: leave out the rest")
+		c.add(key, "a URL here has only a host and a path; leave out query, user and fragment")
 	}
 }
 
 func (e *TestExpect) check(c *complaints) {
-	c.one("expect", "an expectation is of one thing", map[string]bool{
+	c.one("expect", "an expectation needs exactly one subject", map[string]bool{
 		"topic": e.Topic != "", "device": e.Device != "", "hook": e.Hook != "", "reply": e.Reply, "dead_letter": e.DeadLetter,
 	})
 	if e.Hook != "" {
 		checkURL(c, "expect.hook", e.Hook)
 		for _, key := range slices.Sorted(maps.Keys(e.Metadata)) {
 			if name := http.CanonicalHeaderKey(key); key != name && key != "method" && key != "query" {
-				c.add("expect.metadata", "%q is no header as it is spelt here; allowed: %q, or method, or query", key, name)
+				c.add("expect.metadata", "%q isn't the canonical spelling of a header; allowed: %q, method, query", key, name)
 			}
 		}
 	}
@@ -159,7 +159,7 @@ func (e *TestExpect) check(c *complaints) {
 		c.encoded("expect.payload", e.Encoding, *e.Payload)
 	}
 	if e.Payload != nil && e.JSON != nil {
-		c.add("expect.payload", "the payload is said twice; allowed: json or payload")
+		c.add("expect.payload", "the payload is given twice; allowed: json or payload")
 	}
 	for _, key := range slices.Sorted(maps.Keys(e.Matches)) {
 		at := "expect.matches." + key
@@ -177,17 +177,17 @@ func (e *TestExpect) check(c *complaints) {
 	}
 	described := e.JSON != nil || e.Payload != nil || e.Metadata != nil || e.Matches != nil || e.Absent != nil || e.Code != 0
 	if e.Nothing && (described || e.Count > 1 || e.Anywhere) {
-		c.add("expect.nothing", "nothing has nothing to be described")
+		c.add("expect.nothing", "an expectation with nothing can't describe a message")
 	}
 	if e.Code != 0 && !e.Reply {
-		c.add("expect.code", "only a reply has one")
+		c.add("expect.code", "only a reply has a code")
 	}
 	if e.Device != "" && (e.Metadata != nil || slices.ContainsFunc(e.Absent, func(p string) bool { return strings.HasPrefix(p, MetadataPath) })) {
-		c.add("expect.metadata", "what a device gets has none")
+		c.add("expect.metadata", "a frame to a device has no metadata")
 	}
 }
 
-// AnyFrame is the key of the answer to what has no other.
+// AnyFrame is the key of the answer to every frame that has no other.
 const AnyFrame = "*"
 
 // The paths of [TestExpect.Matches] and [TestExpect.Absent].
@@ -205,5 +205,5 @@ func checkPath(path string, words ...string) error {
 			return nil
 		}
 	}
-	return errors.New("what is meant? allowed: " + strings.Join(append(words, "json.FIELD", "metadata.KEY"), ", "))
+	return errors.New("not a valid path; allowed: " + strings.Join(append(words, "json.FIELD", "metadata.KEY"), ", "))
 }

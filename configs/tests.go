@@ -15,12 +15,12 @@ import (
 // testsSection is the list of [[test]] tables.
 const testsSection = "test"
 
-// testsTable is all that a file of tests has.
+// testsTable is the content of a file of tests.
 type testsTable struct {
-	Tests []Test `toml:"test" doc:"What the configuration does, for pentrough test. A host doesn't look at it."`
+	Tests []Test `toml:"test" doc:"Tests of the configuration, for pentrough test. A host ignores them."`
 }
 
-// TestFile is a file with [[test]] tables that stands beside a configuration.
+// TestFile is a file with [[test]] tables that belongs to a configuration.
 type TestFile struct {
 	Name string
 	Data []byte
@@ -39,7 +39,8 @@ func ReadTests(paths []string) ([]TestFile, error) {
 	return files, nil
 }
 
-// tests decodes the [[test]] tables of a file, whose other tables are looked at by nobody here, and holds them against the configuration.
+// tests decodes the [[test]] tables of a file and checks them against the configuration. It
+// ignores the other tables.
 func (b *builder) tests(name string, at *positions, tree map[string]any, f *file, refs []plugin.Ref) []Test {
 	list, ok := tree[testsSection]
 	if !ok {
@@ -59,7 +60,7 @@ func (b *builder) tests(name string, at *positions, tree map[string]any, f *file
 		path := plugin.Index(testsSection, i)
 		t.Place = placeOf(name, at, path)
 		if t.Name != "" && names[t.Name] {
-			b.fail(plugin.Join(path, "name"), "another test has the name "+strconv.Quote(t.Name), "", "")
+			b.fail(plugin.Join(path, "name"), "another test already has the name "+strconv.Quote(t.Name), "", "")
 		}
 		names[t.Name] = true
 		for j := range t.Steps {
@@ -77,7 +78,7 @@ func placeOf(name string, at *positions, path string) Place {
 	return Place{File: name, Position: at.find(path)}
 }
 
-// element is the table at a place of a list, nil if there is none.
+// element returns the table at an index of a list, or nil if the element isn't a table.
 func element(list any, i int) map[string]any {
 	switch list := list.(type) {
 	case []map[string]any:
@@ -89,7 +90,7 @@ func element(list any, i int) map[string]any {
 	return nil
 }
 
-// given notes which keys are there whose values don't tell.
+// given records which keys are present if their zero value can't tell.
 func given(step *TestStep, raw map[string]any) {
 	has := func(table, key string) bool {
 		m, _ := raw[table].(map[string]any)
@@ -104,11 +105,11 @@ func given(step *TestStep, raw map[string]any) {
 	}
 }
 
-// testChecker holds tests against the configuration that they are for.
+// testChecker checks tests against their configuration.
 type testChecker struct {
 	*builder
 	file *file
-	// topics are all that the configuration names.
+	// topics has all topics that the configuration names.
 	topics map[string]bool
 }
 
@@ -127,7 +128,7 @@ func (c *testChecker) step(path string, s *TestStep) {
 		c.device(plugin.Join(path, "device"), d)
 	}
 	if e := s.Expect; e != nil && e.Topic != "" && !c.topics[e.Topic] && !c.isEvents(e.Topic) {
-		c.unknown(path+".expect.topic", fmt.Sprintf("nothing in the configuration sends to or takes from %q", e.Topic), e.Topic, slices.Sorted(maps.Keys(c.topics)))
+		c.unknown(path+".expect.topic", fmt.Sprintf("nothing in the configuration consumes or publishes to %q", e.Topic), e.Topic, slices.Sorted(maps.Keys(c.topics)))
 	}
 }
 
@@ -135,7 +136,7 @@ func (c *testChecker) unknown(path, what, name string, known []string) {
 	c.fail(path, what, plugin.Names(known), spelling.Nearest(name, known))
 }
 
-// isEvents reports whether a topic is one that a transport of devices fills itself.
+// isEvents reports whether a transport with devices publishes to a topic by itself.
 func (c *testChecker) isEvents(ref string) bool {
 	name, topic, err := transports.TopicRef(ref).Split()
 	if err != nil || !c.file.transports[name].devices {
@@ -161,14 +162,14 @@ func (c *testChecker) input(path string, in *TestInput) {
 	if in.Topic != "" {
 		if !slices.Contains(sources, in.Topic) {
 			slices.Sort(sources)
-			c.unknown(plugin.Join(path, "topic"), fmt.Sprintf("no pipeline takes from %q", in.Topic), in.Topic, slices.Compact(sources))
+			c.unknown(plugin.Join(path, "topic"), fmt.Sprintf("no pipeline consumes %q", in.Topic), in.Topic, slices.Compact(sources))
 			return
 		}
 		c.takes(plugin.Join(path, "topic"), in.Topic)
 	}
 }
 
-// takes refuses inputs to topics that are filled by something else that a test can do.
+// takes refuses inputs to topics whose messages come from other steps of a test.
 func (c *testChecker) takes(path, ref string) {
 	name, topic, err := transports.TopicRef(ref).Split()
 	if err != nil {
@@ -179,12 +180,12 @@ func (c *testChecker) takes(path, ref string) {
 		return
 	}
 	if t.devices {
-		c.fail(path, fmt.Sprintf("what %q has comes from devices", ref), `device = { name = "...", says = ["..."] }`, "")
+		c.fail(path, fmt.Sprintf("the messages of %q come from devices", ref), `device = { name = "...", says = ["..."] }`, "")
 		return
 	}
 	if t.selfContained {
 		if _, err := t.config.Topic(topic, transports.Produce); err != nil {
-			c.fail(path, fmt.Sprintf("what %q has comes by itself", ref), `wait = "..."`, "")
+			c.fail(path, fmt.Sprintf("the transport creates the messages of %q itself", ref), `wait = "..."`, "")
 		}
 	}
 }
@@ -200,10 +201,10 @@ func (c *testChecker) device(path string, d *TestDevice) {
 	case d.Transport == "" && len(holders) == 1:
 		d.Transport = holders[0]
 	case d.Transport == "" && len(holders) == 0:
-		c.fail(path, "no transport of the configuration holds devices", "", "")
+		c.fail(path, "no transport of the configuration has devices", "", "")
 	case d.Transport == "":
-		c.fail(plugin.Join(path, "transport"), "missing: the transport of the device, as several hold some", plugin.Names(holders), "")
+		c.fail(plugin.Join(path, "transport"), "missing: the transport of the device, because several have devices", plugin.Names(holders), "")
 	case !slices.Contains(holders, d.Transport):
-		c.unknown(plugin.Join(path, "transport"), fmt.Sprintf("no transport that holds devices is named %q", d.Transport), d.Transport, holders)
+		c.unknown(plugin.Join(path, "transport"), fmt.Sprintf("no transport with devices is named %q", d.Transport), d.Transport, holders)
 	}
 }

@@ -75,11 +75,11 @@ func TestTestsBeside(t *testing.T) {
 
 func TestTestsBesideAreCheckedAgainstTheConfiguration(t *testing.T) {
 	for text, want := range map[string]string{
-		"[host]\nname = 'x'": "beside.toml:1:2: host: not a part of a file of tests; allowed: [[test]]",
+		"[host]\nname = 'x'": "beside.toml:1:2: host: a file of tests can't have this key; allowed: [[test]]",
 		"[[test]]\nname = 1": "beside.toml:1:3: test[0].steps: missing: What happens, in order, such as [{",
 		"[[test":             "beside.toml:1:6: test: not TOML: expected '.' or ']' to end table name, but got the end of the file",
 		"test = 1":           "beside.toml:1:1: test: an integer can't stand here; allowed: a list",
-		"[[test]]\nname='a'\nsteps=[{expect={topic='broker:x'}}]": `beside.toml:3:17: test[0].steps[0].expect.topic: nothing in the configuration sends to or takes from "broker:x"`,
+		"[[test]]\nname='a'\nsteps=[{expect={topic='broker:x'}}]": `beside.toml:3:17: test[0].steps[0].expect.topic: nothing in the configuration consumes or publishes to "broker:x"`,
 	} {
 		_, err := parseBeside(t, text)
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -27,91 +27,91 @@ const (
 // TestStep is one thing that happens; exactly one of its fields is set.
 type TestStep struct {
 	Input  *TestInput    `toml:"input" doc:"A message comes in."`
-	Device *TestDevice   `toml:"device" doc:"A device connects, disconnects, says something, or changes what it answers."`
-	Hook   *TestHook     `toml:"hook" doc:"What a server answers from now on that handlers call."`
+	Device *TestDevice   `toml:"device" doc:"A device connects, disconnects, sends frames, or gets new answers."`
+	Hook   *TestHook     `toml:"hook" doc:"The answer that a server, which handlers call, gives from now on."`
 	Wait   time.Duration `toml:"wait" doc:"Time passes." min:"0s" example:"\"10s\""`
-	Expect *TestExpect   `toml:"expect" doc:"What must have come out."`
+	Expect *TestExpect   `toml:"expect" doc:"A message, frame, request or reply that must have come out."`
 
 	Place Place
 }
 
 // TestInput is a message that comes in.
 type TestInput struct {
-	Topic    string `toml:"topic" doc:"The topic that it comes by; every pipeline that consumes it gets it." example:"\"broker:commands\""`
-	Pipeline string `toml:"pipeline" doc:"Instead of topic: the one pipeline that gets it." example:"\"commands\""`
+	Topic    string `toml:"topic" doc:"The topic of the message. Every pipeline that consumes the topic gets it." example:"\"broker:commands\""`
+	Pipeline string `toml:"pipeline" doc:"Instead of topic: the only pipeline that gets the message." example:"\"commands\""`
 
-	JSON     map[string]any `toml:"json" doc:"Its payload as a JSON object."`
-	Payload  string         `toml:"payload" doc:"Its payload as it is." example:"\"open\""`
-	Encoding string         `toml:"encoding" doc:"How payload is written." enum:"text,hex,base64" example:"\"hex\""`
-	Cmd      string         `toml:"cmd" doc:"Short for a command: json with id, device and cmd." example:"\"open\""`
+	JSON     map[string]any `toml:"json" doc:"The payload as a JSON object."`
+	Payload  string         `toml:"payload" doc:"The payload as text." example:"\"open\""`
+	Encoding string         `toml:"encoding" doc:"The encoding of payload." enum:"text,hex,base64" example:"\"hex\""`
+	Cmd      string         `toml:"cmd" doc:"A short form for a command: it sets json with id, device and cmd." example:"\"open\""`
 	Device   string         `toml:"device" doc:"The device of cmd." example:"\"10.0.0.7\""`
 
-	ID       string            `toml:"id" doc:"Its id, as of AMQP's message_id or HTTP's Idempotency-Key." example:"\"c-1\""`
-	Metadata map[string]string `toml:"metadata" doc:"Its metadata: properties, and headers as header.NAME." example:"{ correlation_id = \"r-1\" }"`
+	ID       string            `toml:"id" doc:"The id of the message, like message_id of AMQP or Idempotency-Key of HTTP." example:"\"c-1\""`
+	Metadata map[string]string `toml:"metadata" doc:"The metadata: properties, and headers as header.NAME." example:"{ correlation_id = \"r-1\" }"`
 
-	// HasPayload says that payload is given, if only as "".
+	// HasPayload is true if payload is given, even as "".
 	HasPayload bool
 }
 
 // TestDevice is what a device does.
 type TestDevice struct {
-	Name      string `toml:"name" required:"true" doc:"Whose device it is, as its transport knows it: an address, or the name that it gives." example:"\"10.0.0.7\""`
-	Transport string `toml:"transport" doc:"The transport that it connects to, if several hold devices." example:"\"devices\""`
-	Online    *bool  `toml:"online" doc:"true connects it, false disconnects it. Default: true for one that isn't connected." example:"false"`
+	Name      string `toml:"name" required:"true" doc:"The name of the device in its transport: its address, or the name in its first frame." example:"\"10.0.0.7\""`
+	Transport string `toml:"transport" doc:"The transport that the device connects to, if several have devices." example:"\"devices\""`
+	Online    *bool  `toml:"online" doc:"true connects the device, false disconnects it. Default: true if it isn't connected." example:"false"`
 
-	Answers  map[string]string `toml:"answers" doc:"What it answers from now on, by what it gets; * is anything else. Without one it is silent." example:"{ status = \"OK\" }"`
-	Delay    time.Duration     `toml:"delay" doc:"How long it takes to answer." min:"0s" example:"\"2s\""`
-	Says     []string          `toml:"says" doc:"What it sends now, each as a frame." example:"[\"T=21\"]"`
-	Encoding string            `toml:"encoding" doc:"How answers and says are written." enum:"text,hex,base64" example:"\"hex\""`
+	Answers  map[string]string `toml:"answers" doc:"The answers of the device from now on, by the frame that it gets; * stands for every other frame. Without an answer the device is silent." example:"{ status = \"OK\" }"`
+	Delay    time.Duration     `toml:"delay" doc:"How long the device takes to answer." min:"0s" example:"\"2s\""`
+	Says     []string          `toml:"says" doc:"Frames that the device sends now." example:"[\"T=21\"]"`
+	Encoding string            `toml:"encoding" doc:"The encoding of answers and says." enum:"text,hex,base64" example:"\"hex\""`
 
-	// HasAnswers says that answers are given, if only none.
+	// HasAnswers is true if answers is given, even if it is empty.
 	HasAnswers bool
 }
 
 // TestHook is what a server answers that handlers call.
 type TestHook struct {
-	URL  string `toml:"url" required:"true" doc:"Which one, without a query; * is any that no other step names." example:"\"https://hooks.example.com/orders\""`
-	Away bool   `toml:"away" doc:"Nobody is there."`
+	URL  string `toml:"url" required:"true" doc:"The URL of the server, without a query; * stands for every URL that no other step names." example:"\"https://hooks.example.com/orders\""`
+	Away bool   `toml:"away" doc:"The server doesn't run."`
 
-	Status   int               `toml:"status" doc:"The status of its answer." min:"200" max:"599" example:"503"`
-	Headers  map[string]string `toml:"headers" doc:"The headers of its answer." example:"{ Retry-After = \"30\" }"`
-	JSON     map[string]any    `toml:"json" doc:"The body of its answer, as a JSON object."`
-	Payload  string            `toml:"payload" doc:"The body of its answer as it is." example:"\"OK\""`
-	Encoding string            `toml:"encoding" doc:"How payload is written." enum:"text,hex,base64" example:"\"hex\""`
-	Delay    time.Duration     `toml:"delay" doc:"How long it takes to answer." min:"0s" example:"\"2s\""`
+	Status   int               `toml:"status" doc:"The status of the answer." min:"200" max:"599" example:"503"`
+	Headers  map[string]string `toml:"headers" doc:"The headers of the answer." example:"{ Retry-After = \"30\" }"`
+	JSON     map[string]any    `toml:"json" doc:"The body of the answer as a JSON object."`
+	Payload  string            `toml:"payload" doc:"The body of the answer as text." example:"\"OK\""`
+	Encoding string            `toml:"encoding" doc:"The encoding of payload." enum:"text,hex,base64" example:"\"hex\""`
+	Delay    time.Duration     `toml:"delay" doc:"How long the server takes to answer." min:"0s" example:"\"2s\""`
 }
 
-// TestExpect is what must have come out: the next message of a topic, the next frame that a device got, the next request that a server got, the reply to the
-// latest input, or the next dead letter that was kept.
+// TestExpect describes what must have come out: the next message on a topic, the next frame to a
+// device, the next request to a server, the reply to the latest input, or the next dead letter.
 type TestExpect struct {
 	Topic      string `toml:"topic" doc:"The next message on this topic." example:"\"broker:results\""`
 	Device     string `toml:"device" doc:"The next frame that this device got." example:"\"10.0.0.7\""`
-	Hook       string `toml:"hook" doc:"The next request to this URL, without a query; its headers, its method and its query are metadata." example:"\"https://hooks.example.com/orders\""`
-	Reply      bool   `toml:"reply" doc:"What the sender of the latest input was told, as a caller by HTTP is."`
+	Hook       string `toml:"hook" doc:"The next request to this URL, without a query. Its headers, method and query are its metadata." example:"\"https://hooks.example.com/orders\""`
+	Reply      bool   `toml:"reply" doc:"The reply to the latest input, as a caller by HTTP gets it."`
 	DeadLetter bool   `toml:"dead_letter" doc:"The next dead letter that the handler store kept."`
 
-	JSON     map[string]any    `toml:"json" doc:"Fields that its payload has, which may have others."`
-	Payload  *string           `toml:"payload" doc:"Its whole payload." example:"\"open\""`
-	Encoding string            `toml:"encoding" doc:"How payload is written." enum:"text,hex,base64" example:"\"hex\""`
-	Metadata map[string]string `toml:"metadata" doc:"Metadata that it has, among others." example:"{ \"poison.kind\" = \"permanent\" }"`
-	Matches  map[string]string `toml:"matches" doc:"Regular expressions for what isn't known exactly: by payload, error, metadata.KEY, or a field of the payload, as in json.detail." example:"{ \"json.detail\" = \"offline\" }"`
-	Absent   []string          `toml:"absent" doc:"What it must not have: metadata.KEY, or a field of the payload, as in json.reply." example:"[\"json.reply\"]"`
-	Code     int               `toml:"code" doc:"Of a reply: 200, 400 permanent, 500 retryable, 503 unavailable." min:"0" max:"599" example:"200"`
+	JSON     map[string]any    `toml:"json" doc:"Fields that the payload must have. It may have others."`
+	Payload  *string           `toml:"payload" doc:"The whole payload." example:"\"open\""`
+	Encoding string            `toml:"encoding" doc:"The encoding of payload." enum:"text,hex,base64" example:"\"hex\""`
+	Metadata map[string]string `toml:"metadata" doc:"Metadata that it must have. It may have other metadata." example:"{ \"poison.kind\" = \"permanent\" }"`
+	Matches  map[string]string `toml:"matches" doc:"Regular expressions that must match, by payload, error, metadata.KEY, or a field of the payload, such as json.detail." example:"{ \"json.detail\" = \"offline\" }"`
+	Absent   []string          `toml:"absent" doc:"What it must not have: metadata.KEY, or a field of the payload, such as json.reply." example:"[\"json.reply\"]"`
+	Code     int               `toml:"code" doc:"The code of a reply: 200, 400 permanent, 500 retryable, 503 unavailable." min:"0" max:"599" example:"200"`
 
-	Nothing  bool          `toml:"nothing" doc:"There is no next one."`
-	Count    int           `toml:"count" doc:"So many follow each other that are as described." min:"1" max:"100000" example:"3"`
-	Anywhere bool          `toml:"anywhere" doc:"Not the next one, but any that nothing expected yet, as the order between devices isn't known."`
-	Within   time.Duration `toml:"within" doc:"How long it may take. Default: 1s of virtual time, or 10s of real time; with nothing it is how long nothing must come, 0s or 200ms." min:"0s" example:"\"5s\""`
+	Nothing  bool          `toml:"nothing" doc:"There must be no next one."`
+	Count    int           `toml:"count" doc:"The number of consecutive ones that must match." min:"1" max:"100000" example:"3"`
+	Anywhere bool          `toml:"anywhere" doc:"Accept any that no step has expected yet, not only the next one. Use it where the order isn't known, such as between devices."`
+	Within   time.Duration `toml:"within" doc:"How long it may take. Default: 1s of virtual time, or 10s of real time. With nothing: how long nothing may come. Default: 0s, or 200ms of real time." min:"0s" example:"\"5s\""`
 }
 
-// SetDefaults is of the decoder of configurations.
+// SetDefaults sets the defaults for the decoder of configurations.
 func (i *TestInput) SetDefaults() { i.Encoding = textEncoding }
 
-// SetDefaults is of the decoder of configurations.
+// SetDefaults sets the defaults for the decoder of configurations.
 func (d *TestDevice) SetDefaults() { d.Encoding = textEncoding }
 
-// SetDefaults is of the decoder of configurations.
+// SetDefaults sets the defaults for the decoder of configurations.
 func (h *TestHook) SetDefaults() { h.Encoding, h.Status = textEncoding, 200 }
 
-// SetDefaults is of the decoder of configurations.
+// SetDefaults sets the defaults for the decoder of configurations.
 func (e *TestExpect) SetDefaults() { e.Encoding, e.Count = textEncoding, 1 }

@@ -28,10 +28,10 @@ func (b *builder) tracing(m map[string]any, into *tracingTable) {
 	for _, name := range slices.Sorted(maps.Keys(into.Headers)) {
 		at := plugin.Join(plugin.Join(tracingSection, "headers"), name)
 		if !headerName.MatchString(name) {
-			b.fail(at, "not the name of a header", "letters, digits and -", "")
+			b.fail(at, "not a valid name of a header", "letters, digits and -", "")
 		}
 		if strings.ContainsFunc(string(into.Headers[name]), func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
-			b.fail(at, "the value can't be a header's", "text without control characters", "")
+			b.fail(at, "not a valid value of a header", "text without control characters", "")
 		}
 	}
 }

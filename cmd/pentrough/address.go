@@ -10,7 +10,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// webAddress reads the address of something that speaks HTTP; host:port alone is http.
+// webAddress parses the address of an HTTP server. An address without a scheme is http.
 func webAddress(text string) (*url.URL, error) {
 	if !strings.Contains(text, "://") {
 		text = "http://" + text
@@ -27,8 +27,8 @@ func webAddress(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// warnExposed warns if others on the way to an address could read a password or a token. address
-// is an AMQP URL or what webAddress takes.
+// warnExposed warns if a password or a token would cross a network without TLS. address is an AMQP
+// URL or an address that webAddress takes.
 func warnExposed(errOut io.Writer, address, token string) {
 	u, err := webAddress(address)
 	if strings.HasPrefix(address, "amqp://") {
@@ -38,6 +38,6 @@ func warnExposed(errOut io.Writer, address, token string) {
 		return
 	}
 	if u.Scheme == "amqp" || u.Scheme == "http" && (token != "" || u.User != nil) {
-		fmt.Fprintln(errOut, "warning: password or token are sent in the clear, as the address isn't a loopback one; use TLS")
+		fmt.Fprintln(errOut, "warning: the password or token crosses the network unencrypted; use TLS")
 	}
 }

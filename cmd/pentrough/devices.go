@@ -21,13 +21,13 @@ import (
 )
 
 const (
-	// devicesTimeout is how long a host may take to tell its devices.
+	// devicesTimeout is how long a host may take to list its devices.
 	devicesTimeout = 10 * time.Second
-	// fastestWatch is the shortest time between two looks.
+	// fastestWatch is the shortest interval of --watch.
 	fastestWatch = 100 * time.Millisecond
 )
 
-// devicesVerb shows the devices of a running host, or of a database's table.
+// devicesVerb is one call of pentrough devices.
 type devicesVerb struct {
 	admin          string
 	file, pipeline string
@@ -35,7 +35,7 @@ type devicesVerb struct {
 	watch          time.Duration
 	choice
 
-	// fetch asks the host or reads the table.
+	// fetch gets the devices from the host or from the table.
 	fetch func(ctx context.Context) (*fleet, error)
 }
 
@@ -43,12 +43,14 @@ func newDevices() *cobra.Command {
 	v := devicesVerb{}
 	cmd := &cobra.Command{
 		Use:   "devices [PATTERN]",
-		Short: "Show the devices of a running host, or of a database's table",
-		Long: `Show the devices that are connected to a running host or in its inventory. With -c FILE, show the
-table that the handler sql of that configuration keeps, with the devices of all hosts.
+		Short: "Show the devices of a running host, or of a database table",
+		Long: `Show the devices of a running host: those that are connected, and those in its inventory. With
+-c FILE, show the devices of all hosts instead, from the table that the handler sql of that
+configuration keeps.
 
-PATTERN chooses them by name; * stands for any characters and ? for one. WAITING counts the commands
-that aren't wholly written to the device yet, ASKED those whose answer is waited for.`,
+PATTERN chooses devices by name: * stands for any characters and ? for one. The column WAITING
+counts the commands that aren't written to the device yet. The column ASKED counts the requests
+whose answer hasn't come yet.`,
 		Example: `  pentrough devices
   pentrough devices -c status.toml --offline --sort seen
   pentrough devices '10.0.7.*' --offline
@@ -56,7 +58,7 @@ that aren't wholly written to the device yet, ASKED those whose answer is waited
   pentrough devices --json | jq -r 'select(.online | not) | .device'`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return advise(fmt.Errorf("devices takes one pattern, not %d", len(args)), "quote it, so that the shell leaves it alone: pentrough devices '10.0.*'")
+				return advise(fmt.Errorf("devices takes one pattern, not %d", len(args)), "quote the pattern, so that the shell doesn't expand it: pentrough devices '10.0.*'")
 			}
 			return nil
 		},
@@ -67,19 +69,19 @@ that aren't wholly written to the device yet, ASKED those whose answer is waited
 			if err := v.check(); err != nil {
 				return err
 			}
-			if err := v.choose(redact.SetOf(cmd.ErrOrStderr())); err != nil {
+			if err := v.chooseSource(redact.SetOf(cmd.ErrOrStderr())); err != nil {
 				return err
 			}
 			if v.file == "" {
 				warnExposed(cmd.ErrOrStderr(), v.admin, "")
 			}
 			if cmd.Flags().Changed("watch") && v.watch < fastestWatch {
-				return advise(fmt.Errorf("--watch %s is too often", v.watch), "give at least %s, such as --watch=2s", fastestWatch)
+				return advise(fmt.Errorf("--watch %s is too short", v.watch), "give at least %s, such as --watch=2s", fastestWatch)
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			if v.watch > 0 {
-				return v.follow(ctx, cmd.OutOrStdout())
+				return v.watchDevices(ctx, cmd.OutOrStdout())
 			}
 			all, err := v.fetch(ctx)
 			if err != nil {
@@ -89,13 +91,13 @@ that aren't wholly written to the device yet, ASKED those whose answer is waited
 		},
 	}
 	f := cmd.Flags()
-	f.StringVarP(&v.file, "config", "c", "", "show the table of this configuration's handler sql, instead of a host's devices")
-	f.StringVar(&v.pipeline, "pipeline", "", "with -c: the pipeline whose handler it is, if there are several tables")
+	f.StringVarP(&v.file, "config", "c", "", "show the table of this configuration's handler sql instead of a host's devices")
+	f.StringVar(&v.pipeline, "pipeline", "", "with -c: the pipeline with the handler sql, if the configuration has several tables")
 	f.StringVar(&v.admin, "admin", "http://127.0.0.1:8222", "admin listener of the running host")
 	f.BoolVar(&v.json, "json", false, "print each device as a line of JSON")
-	f.DurationVar(&v.watch, "watch", 0, "show them anew each time that this has passed")
+	f.DurationVar(&v.watch, "watch", 0, "show the devices again after each such interval, until Ctrl-C")
 	f.Lookup("watch").NoOptDefVal = "2s"
-	v.flags(f)
+	v.addFlags(f)
 	cmd.MarkFlagsMutuallyExclusive("online", "offline")
 	cmd.MarkFlagsMutuallyExclusive("json", "watch")
 	for _, hosts := range []string{"admin", "transport", "label"} {
@@ -104,8 +106,8 @@ that aren't wholly written to the device yet, ASKED those whose answer is waited
 	return cmd
 }
 
-// choose finds out whom to ask.
-func (v *devicesVerb) choose(secrets *redact.Set) error {
+// chooseSource sets fetch: the host or the table that the flags name.
+func (v *devicesVerb) chooseSource(secrets *redact.Set) error {
 	if v.file != "" {
 		return v.chooseTable(secrets)
 	}
@@ -114,17 +116,17 @@ func (v *devicesVerb) choose(secrets *redact.Set) error {
 		return advise(fmt.Errorf("reading --admin: %w", err), "give the address of a host's admin listener, such as 127.0.0.1:8222")
 	}
 	if v.pipeline != "" {
-		return advise(errors.New("--pipeline is of a table"), "name the configuration with -c")
+		return advise(errors.New("--pipeline needs a table"), "name the configuration with -c")
 	}
 	if v.sort == bySeen {
-		return advise(fmt.Errorf("--sort %s is of a table", bySeen), "a host knows when a device connected: --sort since")
+		return advise(fmt.Errorf("--sort %s needs a table", bySeen), "sort the devices of a host by the time at which they connected: --sort since")
 	}
-	v.fetch = func(ctx context.Context) (*fleet, error) { return ask(ctx, target) }
+	v.fetch = func(ctx context.Context) (*fleet, error) { return fetchDevices(ctx, target) }
 	return nil
 }
 
-// ask asks a host.
-func ask(ctx context.Context, target *url.URL) (*fleet, error) {
+// fetchDevices gets the devices from a host.
+func fetchDevices(ctx context.Context, target *url.URL) (*fleet, error) {
 	ctx, cancel := context.WithTimeout(ctx, devicesTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.JoinPath("api/v1/devices").String(), nil)
@@ -141,11 +143,11 @@ func ask(ctx context.Context, target *url.URL) (*fleet, error) {
 		return nil, fmt.Errorf("reading the devices: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, advise(fmt.Errorf("asking %s for its devices: %s", target.Host, reasonIn(body, resp.Status)), "see that --admin names a host's admin listener; a host that is older than this program can't tell")
+		return nil, advise(fmt.Errorf("asking %s for its devices: %s", target.Host, reasonIn(body, resp.Status)), "check that --admin names a host's admin listener, and that the host isn't older than this program")
 	}
 	var said admin.Fleet
 	if err := json.Unmarshal(body, &said); err != nil {
-		return nil, advise(fmt.Errorf("reading the devices: %w", err), "see that --admin names a host's admin listener")
+		return nil, advise(fmt.Errorf("reading the devices: %w", err), "check that --admin names a host's admin listener")
 	}
 	all := &fleet{source: said.Host, time: said.Time}
 	for _, d := range said.Devices {
@@ -156,22 +158,23 @@ func ask(ctx context.Context, target *url.URL) (*fleet, error) {
 
 // print prints the chosen devices once.
 func (v *devicesVerb) print(out io.Writer, all *fleet) error {
-	chosen := v.chosen(all.devices)
+	chosen := v.chooseDevices(all.devices)
 	if v.json {
 		lines := json.NewEncoder(out)
 		for _, d := range chosen {
-			if err := lines.Encode(d.said()); err != nil {
+			if err := lines.Encode(d.jsonValue()); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	_, err := io.WriteString(out, v.table(all, chosen, 0))
+	_, err := io.WriteString(out, v.formatTable(all, chosen, 0))
 	return err
 }
 
-// follow prints them again and again, on a terminal in one place, until ctx ends. A host or a database that is away is waited for.
-func (v *devicesVerb) follow(ctx context.Context, out io.Writer) error {
+// watchDevices prints the devices at each interval until ctx ends. On a terminal each table
+// replaces the last one. If the host or the database fails, it prints the error and tries again.
+func (v *devicesVerb) watchDevices(ctx context.Context, out io.Writer) error {
 	tick := time.NewTicker(v.watch)
 	defer tick.Stop()
 	for {
@@ -184,9 +187,9 @@ func (v *devicesVerb) follow(ctx context.Context, out io.Writer) error {
 		case err != nil:
 			text = fmt.Sprintf("%s  %v\n", time.Now().Format(time.TimeOnly), err)
 		default:
-			text = fmt.Sprintf("%s  %s\n\n", printable.Text(all.source), all.time.Local().Format(time.TimeOnly)) + v.table(all, v.chosen(all.devices), screen.rows-watchHead)
+			text = fmt.Sprintf("%s  %s\n\n", printable.Text(all.source), all.time.Local().Format(time.TimeOnly)) + v.formatTable(all, v.chooseDevices(all.devices), screen.rows-watchHead)
 		}
-		if _, err := io.WriteString(printable.Below(out), screen.place(text)); err != nil {
+		if _, err := io.WriteString(printable.Below(out), screen.replaceScreen(text)); err != nil {
 			return err
 		}
 		select {

@@ -18,29 +18,29 @@ import (
 	"github.com/pentrough/pentrough/internal/printable"
 )
 
-// fleet is all devices of a host, or of a table.
+// fleet has all devices of a host, or of a table.
 type fleet struct {
-	source  string
-	time    time.Time
-	ofTable bool
-	devices []listed
+	source    string
+	time      time.Time
+	fromTable bool
+	devices   []listed
 }
 
-// listed is a device of a host; of a table if it has a row.
+// listed is a device of a host. A device of a table also has its row.
 type listed struct {
 	admin.Device
 	row map[string]any
 }
 
-// said is what is told of it as JSON.
-func (d *listed) said() any {
+// jsonValue returns what to print about the device as JSON.
+func (d *listed) jsonValue() any {
 	if d.row != nil {
 		return d.row
 	}
 	return d.Device
 }
 
-// choice is which devices are shown, and in which order.
+// choice has the flags that choose and sort devices.
 type choice struct {
 	pattern         string
 	online, offline bool
@@ -53,25 +53,26 @@ type choice struct {
 	name *regexp.Regexp
 }
 
-// orders are the ways to sort. Devices that are equal are in the order of their names.
+// orders has the sort orders. Equal devices are sorted by name.
 var orders = map[string]func(a, b listed) int{
 	"device":  byName,
-	"since":   func(a, b listed) int { return begun(b).Compare(begun(a)) },
+	"since":   func(a, b listed) int { return stateSince(b).Compare(stateSince(a)) },
 	"address": func(a, b listed) int { return addressOf(a.RemoteAddr).Compare(addressOf(b.RemoteAddr)) },
 	byWaiting: func(a, b listed) int { return cmp.Compare(b.Waiting+b.Asked, a.Waiting+a.Asked) },
-	bySeen:    func(a, b listed) int { return at(b.row, "last_seen").Compare(at(a.row, "last_seen")) },
+	bySeen:    func(a, b listed) int { return timeField(b.row, "last_seen").Compare(timeField(a.row, "last_seen")) },
 }
 
-// The orders that only a host or only a table knows.
+// byWaiting needs a host, and bySeen needs a table.
 const (
 	byWaiting = "waiting"
 	bySeen    = "seen"
 )
 
-// begun is since when it is as it is; of those that are offline a host doesn't know.
-func begun(d listed) time.Time {
+// stateSince returns the time at which the device came online or went offline. It is zero for an
+// offline device of a host, because the host doesn't know the time.
+func stateSince(d listed) time.Time {
 	if !d.Online && d.row != nil {
-		return at(d.row, "changed_at")
+		return timeField(d.row, "changed_at")
 	}
 	if d.ConnectedAt == nil {
 		return time.Time{}
@@ -80,11 +81,11 @@ func begun(d listed) time.Time {
 }
 
 func addressOf(text string) netip.AddrPort {
-	a, _ := netip.ParseAddrPort(text) // what is none comes first
+	a, _ := netip.ParseAddrPort(text) // a text that isn't an address comes first
 	return a
 }
 
-// byName sorts addresses as numbers, before names.
+// byName compares two names. Addresses compare as numbers, and they come before other names.
 func byName(a, b listed) int {
 	x, errX := netip.ParseAddr(a.Device.Device)
 	y, errY := netip.ParseAddr(b.Device.Device)
@@ -100,20 +101,20 @@ func byName(a, b listed) int {
 	}
 }
 
-func (c *choice) flags(f *pflag.FlagSet) {
-	f.BoolVar(&c.online, "online", false, "only those that are connected")
-	f.BoolVar(&c.offline, "offline", false, "only those that aren't")
-	f.StringVar(&c.transport, "transport", "", "only those of this transport")
-	f.StringToStringVar(&c.labels, "label", nil, "only those with this label, KEY=VALUE; several must all fit")
-	f.StringVar(&c.sort, "sort", "device", "by device, since (newest first), address, waiting (of a host, most first) or seen (of a table, newest first)")
-	f.BoolVar(&c.reverse, "reverse", false, "the other way round")
-	f.IntVar(&c.limit, "limit", 0, "at most this many (default: all)")
+func (c *choice) addFlags(f *pflag.FlagSet) {
+	f.BoolVar(&c.online, "online", false, "only connected devices")
+	f.BoolVar(&c.offline, "offline", false, "only devices that aren't connected")
+	f.StringVar(&c.transport, "transport", "", "only devices of this transport")
+	f.StringToStringVar(&c.labels, "label", nil, "only devices with this label, KEY=VALUE; with several, a device must have all")
+	f.StringVar(&c.sort, "sort", "device", "sort by device, since (newest first), address, waiting (most first, only of a host)\nor seen (newest first, only of a table)")
+	f.BoolVar(&c.reverse, "reverse", false, "reverse the order")
+	f.IntVar(&c.limit, "limit", 0, "show at most this many devices (default: all)")
 }
 
-// check reads what was given.
+// check checks the flags and compiles the pattern.
 func (c *choice) check() error {
 	if _, ok := orders[c.sort]; !ok {
-		return advise(fmt.Errorf("--sort %s is no order", c.sort), "name one of %s", strings.Join(slices.Sorted(maps.Keys(orders)), ", "))
+		return advise(fmt.Errorf("--sort: there is no order %s", c.sort), "name one of %s", strings.Join(slices.Sorted(maps.Keys(orders)), ", "))
 	}
 	if c.limit < 0 {
 		return advise(fmt.Errorf("--limit %d is negative", c.limit), "0 shows all")
@@ -125,9 +126,9 @@ func (c *choice) check() error {
 	return nil
 }
 
-// chosen returns the devices that fit, in order, without the limit.
-func (c *choice) chosen(devices []listed) []listed {
-	chosen := slices.DeleteFunc(slices.Clone(devices), func(d listed) bool { return !c.fits(d) })
+// chooseDevices returns the devices that match the flags, sorted. It doesn't apply the limit.
+func (c *choice) chooseDevices(devices []listed) []listed {
+	chosen := slices.DeleteFunc(slices.Clone(devices), func(d listed) bool { return !c.matches(d) })
 	slices.SortStableFunc(chosen, func(a, b listed) int {
 		order := cmp.Or(orders[c.sort](a, b), byName(a, b), cmp.Compare(a.Transport, b.Transport))
 		if c.reverse {
@@ -138,7 +139,7 @@ func (c *choice) chosen(devices []listed) []listed {
 	return chosen
 }
 
-func (c *choice) fits(d listed) bool {
+func (c *choice) matches(d listed) bool {
 	for key, value := range c.labels {
 		if got, ok := d.Labels[key]; !ok || got != value {
 			return false
@@ -147,8 +148,9 @@ func (c *choice) fits(d listed) bool {
 	return (c.name == nil || c.name.MatchString(d.Device.Device)) && (c.transport == "" || c.transport == d.Transport) && !(c.online && !d.Online) && !(c.offline && d.Online)
 }
 
-// table is the devices as a table, of at most so many rows if that is above 0, and how many there are.
-func (c *choice) table(all *fleet, chosen []listed, rows int) string {
+// formatTable returns a table of the chosen devices and a summary line. It has at most rows rows
+// if rows is above 0.
+func (c *choice) formatTable(all *fleet, chosen []listed, rows int) string {
 	online := 0
 	several, labelled := false, false
 	for _, d := range chosen {
@@ -177,14 +179,14 @@ func (c *choice) table(all *fleet, chosen []listed, rows int) string {
 		}
 		fmt.Fprintln(w, strings.Join(cells, "\t"))
 	}
-	if len(shown) > 0 && all.ofTable {
+	if len(shown) > 0 && all.fromTable {
 		fmt.Fprintln(w, strings.Join(tableHeadings, "\t"))
 	} else if len(shown) > 0 {
 		line("DEVICE", "TRANSPORT", "STATE", "SINCE", "ADDRESS", "WAITING", "ASKED", "LABELS")
 	}
 	for _, d := range shown {
-		if all.ofTable {
-			fmt.Fprintln(w, strings.Join(d.cells(), "\t"))
+		if all.fromTable {
+			fmt.Fprintln(w, strings.Join(d.rowCells(), "\t"))
 			continue
 		}
 		name, labels := printable.Text(d.Device.Device), labelText(d.Labels)
@@ -192,18 +194,18 @@ func (c *choice) table(all *fleet, chosen []listed, rows int) string {
 			line(name, d.Transport, "offline", "-", "-", "-", "-", labels)
 			continue
 		}
-		line(name, d.Transport, "online", localTime(begun(d)), printable.Text(d.RemoteAddr), fmt.Sprint(d.Waiting), fmt.Sprint(d.Asked), labels)
+		line(name, d.Transport, "online", localTime(stateSince(d)), printable.Text(d.RemoteAddr), fmt.Sprint(d.Waiting), fmt.Sprint(d.Asked), labels)
 	}
 	_ = w.Flush() // into memory
 	switch {
 	case len(shown) < len(chosen):
 		fmt.Fprintf(&b, "%d of %d devices shown, %d online\n", len(shown), len(chosen), online)
-	case len(chosen) == 0 && len(all.devices) == 0 && all.ofTable:
-		fmt.Fprintln(&b, "the table has no device")
+	case len(chosen) == 0 && len(all.devices) == 0 && all.fromTable:
+		fmt.Fprintln(&b, "the table has no devices")
 	case len(chosen) == 0 && len(all.devices) == 0:
 		fmt.Fprintln(&b, "no device is connected")
 	case len(chosen) == 0:
-		fmt.Fprintf(&b, "none of %d %s is like that\n", len(all.devices), plural(len(all.devices), "device", "devices"))
+		fmt.Fprintf(&b, "none of %d %s matches\n", len(all.devices), plural(len(all.devices), "device", "devices"))
 	default:
 		fmt.Fprintf(&b, "%d %s, %d online\n", len(chosen), plural(len(chosen), "device", "devices"), online)
 	}

@@ -14,10 +14,10 @@ import (
 	"github.com/pentrough/pentrough/internal/redact"
 )
 
-// chooseTable finds the table of the configuration.
+// chooseTable sets fetch to read the table of the configuration.
 func (v *devicesVerb) chooseTable(secrets *redact.Set) error {
 	if v.sort == byWaiting {
-		return advise(fmt.Errorf("--sort %s is of a host", byWaiting), "a table knows when a device was seen: --sort %s", bySeen)
+		return advise(fmt.Errorf("--sort %s needs a running host", byWaiting), "sort a table by the time at which devices were last seen: --sort %s", bySeen)
 	}
 	c, _, err := load(v.file, secrets)
 	if err != nil {
@@ -57,10 +57,10 @@ func (v *devicesVerb) readTable(ctx context.Context, table handlers.Roster) (*fl
 	if err != nil {
 		return nil, advise(err, "pentrough run --dry-run -c %s says what is missing", v.file)
 	}
-	all := &fleet{source: v.file, time: time.Now(), ofTable: true}
+	all := &fleet{source: v.file, time: time.Now(), fromTable: true}
 	for _, row := range rows {
-		d := listed{row: row, Device: admin.Device{RemoteAddr: text(row, "remote_addr")}}
-		d.Device.Device, d.Online = text(row, "device"), row["online"] == true
+		d := listed{row: row, Device: admin.Device{RemoteAddr: textField(row, "remote_addr")}}
+		d.Device.Device, d.Online = textField(row, "device"), row["online"] == true
 		if at, ok := row["connected_at"].(time.Time); ok {
 			d.ConnectedAt = &at
 		}
@@ -69,27 +69,27 @@ func (v *devicesVerb) readTable(ctx context.Context, table handlers.Roster) (*fl
 	return all, nil
 }
 
-func text(row map[string]any, key string) string {
+func textField(row map[string]any, key string) string {
 	t, _ := row[key].(string)
 	return t
 }
 
-func at(row map[string]any, key string) time.Time {
+func timeField(row map[string]any, key string) time.Time {
 	t, _ := row[key].(time.Time)
 	return t
 }
 
-// cells are what is shown of a row, by the headings of tableHeadings.
-func (d *listed) cells() []string {
+// rowCells returns the cells of a table row, in the order of tableHeadings.
+func (d *listed) rowCells() []string {
 	state := "online"
 	if !d.Online {
-		if state = "offline"; text(d.row, "reason") != "" {
-			state += " (" + printable.Text(text(d.row, "reason")) + ")"
+		if state = "offline"; textField(d.row, "reason") != "" {
+			state += " (" + printable.Text(textField(d.row, "reason")) + ")"
 		}
 	}
 	return []string{
-		printable.Text(d.Device.Device), state, timeOrDash(begun(*d)), orDash(printable.Text(text(d.row, "host"))), orDash(printable.Text(d.RemoteAddr)),
-		timeOrDash(at(d.row, "last_seen")), orDash(printable.Text(text(d.row, "last_result_state"))),
+		printable.Text(d.Device.Device), state, timeOrDash(stateSince(*d)), orDash(printable.Text(textField(d.row, "host"))), orDash(printable.Text(d.RemoteAddr)),
+		timeOrDash(timeField(d.row, "last_seen")), orDash(printable.Text(textField(d.row, "last_result_state"))),
 	}
 }
 

@@ -32,20 +32,20 @@ func TestDevicesInOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got []string
-		for _, d := range c.chosen(all.devices) {
+		for _, d := range c.chooseDevices(all.devices) {
 			got = append(got, d.Device.Device)
 		}
 		equalLines(t, sort, strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	c := choice{sort: "device"}
-	equalLines(t, "table", c.table(all, c.chosen(all.devices), 3), strings.Join([]string{
+	equalLines(t, "table", c.formatTable(all, c.chooseDevices(all.devices), 3), strings.Join([]string{
 		`DEVICE          TRANSPORT  STATE    SINCE                ADDRESS     WAITING  ASKED`,
 		`10.0.0.9        a          online   2026-11-01 11:00:00  10.0.0.9:7  1        1`,
 		`10.0.0.10       a          offline  -                    -           -        -`,
 		`"a\x1b[31mred"  a          offline  -                    -           -        -`,
 		`3 of 4 devices shown, 2 online`, ``,
 	}, "\n"))
-	equalLines(t, "nobody", c.table(&fleet{}, nil, 0), "no device is connected\n")
+	equalLines(t, "nobody", c.formatTable(&fleet{}, nil, 0), "no device is connected\n")
 }
 
 func equalLines(t *testing.T, what, got, want string) {
@@ -57,6 +57,6 @@ func equalLines(t *testing.T, what, got, want string) {
 
 func TestScreen(t *testing.T) {
 	text := "gateway  12:00:00\n\nüüüüüü\n"
-	equalLines(t, "no terminal", screenOf(io.Discard).place(text), text+"\n")
-	equalLines(t, "a terminal", screen{rows: 24, columns: 5}.place(text), "\x1b[Hgatew\x1b[K\r\n\x1b[K\r\nüüüüü\x1b[K\r\n\x1b[J")
+	equalLines(t, "no terminal", screenOf(io.Discard).replaceScreen(text), text+"\n")
+	equalLines(t, "a terminal", screen{rows: 24, columns: 5}.replaceScreen(text), "\x1b[Hgatew\x1b[K\r\n\x1b[K\r\nüüüüü\x1b[K\r\n\x1b[J")
 }

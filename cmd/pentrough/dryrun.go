@@ -28,17 +28,17 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// dryPatience is how long one part of a dry run may take.
-const dryPatience = 15 * time.Second
+// checkTimeout is how long one check of a dry run may take.
+const checkTimeout = 15 * time.Second
 
-// checked is one line of a dry run.
+// checked is one line in the output of a dry run.
 type checked struct {
 	where string
 	transports.Check
 }
 
-// dry connects to all that the configuration names, starts nothing and changes nothing.
-func (r *run) dry(ctx context.Context) error {
+// dryRun connects to everything that the configuration names. It starts and changes nothing.
+func (r *run) dryRun(ctx context.Context) error {
 	config, warnings, err := r.load()
 	if err != nil {
 		return err
@@ -54,13 +54,14 @@ func (r *run) dry(ctx context.Context) error {
 		}
 	}
 	if failed > 0 {
-		return advise(fmt.Errorf("%d of %d checks failed", failed, len(all)), "see the table, and try again with: %s", r.again())
+		return advise(fmt.Errorf("%d of %d checks failed", failed, len(all)), "correct what the table says, and try again with: %s", r.dryRunCommand())
 	}
-	fmt.Fprintf(r.out, "%d checks, none failed; nothing was started or changed\n", len(all))
+	fmt.Fprintf(r.out, "all %d checks passed; nothing was started or changed\n", len(all))
 	return nil
 }
 
-func (r *run) again() string {
+// dryRunCommand returns the command that repeats the dry run.
+func (r *run) dryRunCommand() string {
 	if r.file == "" {
 		return "pentrough run --dry-run"
 	}
@@ -71,10 +72,10 @@ func (r *run) again() string {
 func (r *run) dryHost(ctx context.Context) []checked {
 	var all []checked
 	if addr := r.config.Host.Admin; addr != "" {
-		all = append(all, checked{"[host]", binds(ctx, "admin", addr)})
+		all = append(all, checked{"[host]", checkListen(ctx, "admin", addr)})
 	}
 	if file := r.config.Inventory.File; file != "" {
-		c := transports.Check{Part: "file", Next: "correct it; pentrough validate says where"}
+		c := transports.Check{Part: "file", Next: "correct the file; pentrough validate names the place"}
 		list, err := readInventory(file)
 		if c.Found = fmt.Sprintf("%s lists %d %s", file, len(list), plural(len(list), "device", "devices")); err != nil {
 			c.Err = err
@@ -82,13 +83,13 @@ func (r *run) dryHost(ctx context.Context) []checked {
 		all = append(all, checked{"[inventory]", c})
 	}
 	if endpoint := r.config.Tracing.Endpoint; endpoint != "" {
-		all = append(all, checked{"[tracing]", reaches(ctx, endpoint)})
+		all = append(all, checked{"[tracing]", checkCollector(ctx, endpoint)})
 	}
 	return all
 }
 
-// binds checks that an address can be listened on.
-func binds(ctx context.Context, part, addr string) transports.Check {
+// checkListen checks that the host can listen at an address.
+func checkListen(ctx context.Context, part, addr string) transports.Check {
 	c := transports.Check{Part: part, Found: addr + " is free"}
 	l, err := listen.TCP(ctx, new(net.ListenConfig), addr)
 	if err == nil {
@@ -100,25 +101,25 @@ func binds(ctx context.Context, part, addr string) transports.Check {
 	c.Err = err
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		c.Next = "end what listens there (another pentrough?), or change the address"
+		c.Next = "end the program that listens there (another pentrough?), or change the address"
 	case errors.Is(err, fs.ErrPermission):
 		c.Next = "run it as a user who may do that, or change the address"
 	default:
-		c.Next = "listen at an address that this machine has"
+		c.Next = "listen at an address of this machine"
 	}
 	return c
 }
 
-// reaches checks that somebody listens at the collector's address. Nothing is sent.
-func reaches(ctx context.Context, endpoint string) transports.Check {
-	c := transports.Check{Part: "endpoint", Next: "start the collector, or correct the endpoint; the host works without it"}
+// checkCollector checks that a server listens at the collector's address. It sends nothing.
+func checkCollector(ctx context.Context, endpoint string) transports.Check {
+	c := transports.Check{Part: "endpoint", Next: "start the collector, or correct the endpoint; the host also works without a collector"}
 	u, err := tracing.ParseEndpoint(endpoint)
 	if err != nil {
 		c.Err = err
 		return c
 	}
 	port := map[string]string{"http": "80", "https": "443"}[u.Scheme]
-	ctx, cancel := context.WithTimeout(ctx, dryPatience)
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), port)))
 	if err != nil {
@@ -126,47 +127,47 @@ func reaches(ctx context.Context, endpoint string) transports.Check {
 		return c
 	}
 	conn.Close()
-	c.Found = u.Host + " takes connections"
+	c.Found = u.Host + " accepts connections"
 	return c
 }
 
-// dryStore opens the ledger to be read.
+// dryStore opens the ledger for reading.
 func (r *run) dryStore(ctx context.Context) []checked {
 	store := ledgerStoreOf(r.config)
 	if store == nil {
-		return []checked{{"[store]", transports.Check{Part: "memory", Found: "the ledger ends with the host"}}}
+		return []checked{{"[store]", transports.Check{Part: "memory", Found: "the ledger is lost when the host ends"}}}
 	}
-	ctx, cancel := context.WithTimeout(ctx, dryPatience)
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	c := transports.Check{Part: r.config.Store.Type, Next: "see [store], and whether what it names can be reached"}
-	err := inspecting(ctx, store, func(in *ledger.Inspector) error {
+	c := transports.Check{Part: r.config.Store.Type, Next: "check [store], and that the database can be reached"}
+	err := withInspector(ctx, store, func(in *ledger.Inspector) error {
 		c.Found = "the ledger is in " + in.Place
 		return nil
 	})
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, database.ErrNone):
-		c.Missing, c.Found = true, "the ledger will be made"
+		c.Missing, c.Found = true, "the host will create the ledger"
 		if r.config.Store.Type == "sqlite" {
 			folder := filepath.Dir(r.config.Store.Path)
-			c.Found = r.config.Store.Path + " will be made"
-			c.Err, c.Next = mayWrite(folder), "make the folder, and let the host's user write in it"
+			c.Found = "the host will create " + r.config.Store.Path
+			c.Err, c.Next = mayWrite(folder), "create the folder, and let the host's user write to it"
 		}
 	case errors.Is(err, database.ErrSchema):
-		c.Found = "another version of pentrough wrote the ledger; the start of a newer one updates it, an older one refuses it"
+		c.Found = "another version of pentrough wrote the ledger; a newer host updates it when it starts, an older host refuses it"
 	default:
 		c.Err = err
 	}
 	all := []checked{{"[store]", c}}
 	if path := r.config.Store.Path; r.config.Store.Type == "sqlite" && err == nil {
 		if err := mayWrite(path); err != nil {
-			all = append(all, checked{"[store]", transports.Check{Part: "path", Err: err, Next: "let the host's user write to it"}})
+			all = append(all, checked{"[store]", transports.Check{Part: "path", Err: err, Next: "let the host's user write to the file"}})
 		}
 	}
-	return append(all, r.dryLetters()...)
+	return append(all, r.dryDeadLetters()...)
 }
 
-// dryLetters looks at the file of dead letters, if there is to be one.
-func (r *run) dryLetters() []checked {
+// dryDeadLetters checks the file of dead letters if a pipeline needs one.
+func (r *run) dryDeadLetters() []checked {
 	needs := func(p router.Pipeline) bool {
 		user, ok := p.Handler.Config.(handlers.StoreUser)
 		return ok && user.NeedsStore() != ""
@@ -175,19 +176,20 @@ func (r *run) dryLetters() []checked {
 		return nil
 	}
 	path := r.config.Store.Path + "-poison"
-	c := transports.Check{Part: "dead letters", Found: path + " is there", Next: "let the host's user write to it"}
+	c := transports.Check{Part: "dead letters", Found: path + " exists", Next: "let the host's user write to the file"}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		c.Missing, c.Found = true, path+" will be made"
+		c.Missing, c.Found = true, "the host will create "+path
 	} else {
 		c.Err = mayWrite(path)
 	}
 	return []checked{{"[store]", c}}
 }
 
-// mayWrite returns why this process couldn't write to a file, or make files in a folder. It tries neither.
+// mayWrite returns an error if this process can't write to a file, or can't create files in a
+// folder. It changes neither.
 func mayWrite(path string) error {
 	if _, err := os.Stat(path); err != nil {
-		return fileError("looking at", path, err)
+		return fileError("checking", path, err)
 	}
 	if err := unix.Access(path, unix.W_OK); err != nil {
 		return fmt.Errorf("writing to %s: %w", path, err)
@@ -195,7 +197,8 @@ func mayWrite(path string) error {
 	return nil
 }
 
-// dryTransports binds what is to be listened on and lets it go again, and asks the transports that can look further.
+// dryTransports checks the addresses at which transports listen, and calls the checks of the
+// transports that have some.
 func (r *run) dryTransports(ctx context.Context) []checked {
 	var all []checked
 	for _, t := range r.config.Router.Transports {
@@ -203,11 +206,11 @@ func (r *run) dryTransports(ctx context.Context) []checked {
 		before := len(all)
 		addrs := transports.NeedsOf(t.Config).Binds
 		for _, key := range slices.Sorted(maps.Keys(addrs)) {
-			all = append(all, checked{where, binds(ctx, key, addrs[key])})
+			all = append(all, checked{where, checkListen(ctx, key, addrs[key])})
 		}
 		if c, ok := t.Config.(transports.Checker); ok {
 			env := transports.Env{Name: t.Name, Host: r.config.Host.Name, Logger: slog.New(slog.DiscardHandler), Now: time.Now}
-			patient, cancel := context.WithTimeout(ctx, dryPatience)
+			patient, cancel := context.WithTimeout(ctx, checkTimeout)
 			for _, check := range c.Check(patient, env, topicUses(r.config.Router, t.Name)) {
 				all = append(all, checked{where, check})
 			}
@@ -220,7 +223,7 @@ func (r *run) dryTransports(ctx context.Context) []checked {
 	return all
 }
 
-// dryHandlers asks the handlers that need more than their transports.
+// dryHandlers calls the checks of the handlers that have some.
 func (r *run) dryHandlers(ctx context.Context) []checked {
 	var all []checked
 	for _, p := range r.config.Router.Pipelines {
@@ -228,7 +231,7 @@ func (r *run) dryHandlers(ctx context.Context) []checked {
 		if !ok {
 			continue
 		}
-		patient, cancel := context.WithTimeout(ctx, dryPatience)
+		patient, cancel := context.WithTimeout(ctx, checkTimeout)
 		for _, check := range c.Check(patient) {
 			all = append(all, checked{"[pipeline." + p.Name + "] handler", check})
 		}
@@ -237,7 +240,7 @@ func (r *run) dryHandlers(ctx context.Context) []checked {
 	return all
 }
 
-// printChecks prints a line for each check, and one more for what failed.
+// printChecks prints a line for each check, and another with advice if it failed.
 func printChecks(out io.Writer, all []checked) {
 	where, part := 0, 0
 	for _, c := range all {
@@ -258,7 +261,7 @@ func printChecks(out io.Writer, all []checked) {
 	}
 }
 
-// plainLine is an error's text in one line.
+// plainLine returns an error's text as one line.
 func plainLine(text string) string {
 	b := []byte(text)
 	for i, c := range b {

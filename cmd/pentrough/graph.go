@@ -22,8 +22,9 @@ func newGraph() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "graph -c FILE",
 		Short: "Draw the pipelines of a configuration, for Mermaid or Graphviz",
-		Long: `Draw the pipelines of a configuration: topics by transport, what each pipeline does with their messages, where those go then, the devices that
-commands go to, and the store. The same configuration gives the same text.`,
+		Long: `Draw the pipelines of a configuration. The graph has the topics of each transport, the middleware
+and the handler of each pipeline, the destinations, the devices and the store. The output is the
+same each time.`,
 		Example: `  pentrough graph -c gateway.toml
   pentrough graph -c gateway.toml --format dot | dot -Tsvg > gateway.svg`,
 		Args: fileByFlag,
@@ -40,19 +41,19 @@ commands go to, and the store. The same configuration gives the same text.`,
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "pentrough.toml", "the configuration")
-	cmd.Flags().StringVar(&format, "format", "mermaid", "how it is written: mermaid or dot")
+	cmd.Flags().StringVar(&format, "format", "mermaid", "output format: mermaid or dot")
 	return cmd
 }
 
 // graph is a configuration as nodes and edges.
 type graph struct {
-	// transports are those that a pipeline has to do with.
+	// transports has the transports that pipelines use.
 	transports []*group
 	pipelines  []*node
 	store      *node // nil if nothing uses it
 	edges      []edge
 
-	nodes map[string]*node // of topics and devices, by reference
+	nodes map[string]*node // topics and devices, by reference
 }
 
 // group is a transport with its topics.
@@ -65,7 +66,7 @@ type group struct {
 type node struct {
 	id    string
 	shape shape
-	// lines are its label.
+	// lines is the label.
 	lines []string
 }
 
@@ -78,27 +79,28 @@ const (
 	storeShape
 )
 
-// edge is a way of messages; a side way is one that they don't take when all is well.
+// edge is a path that messages take. A side edge is one that they take only in special cases, such
+// as a failure.
 type edge struct {
 	from, to *node
 	label    string
 	side     bool
 }
 
-// newGraphOf makes a graph of a configuration.
+// newGraphOf returns the graph of a configuration.
 func newGraphOf(c *configs.Config) *graph {
 	g := &graph{nodes: map[string]*node{}}
 	for _, t := range c.Router.Transports {
-		g.transport(c.Router, t)
+		g.addTransport(c.Router, t)
 	}
 	for _, p := range c.Router.Pipelines {
-		g.pipeline(c, p)
+		g.addPipeline(c, p)
 	}
 	return g
 }
 
-// transport adds a transport's topics, and its devices if a handler has to do with them.
-func (g *graph) transport(c router.Config, t router.Transport) {
+// addTransport adds a transport's topics, and its devices if a handler uses them.
+func (g *graph) addTransport(c router.Config, t router.Transport) {
 	group := &group{id: fmt.Sprintf("transport%d", len(g.transports)), label: t.Name + " (" + t.Type + ")"}
 	add := func(ref, label string, s shape) {
 		n := &node{id: fmt.Sprintf("topic%d", len(g.nodes)), shape: s, lines: []string{label}}
@@ -121,8 +123,8 @@ func (g *graph) transport(c router.Config, t router.Transport) {
 	}
 }
 
-// pipeline adds a pipeline and its edges.
-func (g *graph) pipeline(c *configs.Config, p router.Pipeline) {
+// addPipeline adds a pipeline and its edges.
+func (g *graph) addPipeline(c *configs.Config, p router.Pipeline) {
 	n := &node{id: fmt.Sprintf("pipeline%d", len(g.pipelines)), shape: pipelineShape, lines: []string{p.Name}}
 	var names []string
 	remembers := false
@@ -153,14 +155,15 @@ func (g *graph) pipeline(c *configs.Config, p router.Pipeline) {
 		}
 	}
 	if remembers {
-		g.edges = append(g.edges, edge{from: n, to: g.stored(c), label: "ledger", side: true})
+		g.edges = append(g.edges, edge{from: n, to: g.storeNode(c), label: "ledger", side: true})
 	}
 	if user, ok := p.Handler.Config.(handlers.StoreUser); ok && user.NeedsStore() != "" {
-		g.edges = append(g.edges, edge{from: n, to: g.stored(c), label: "rows"})
+		g.edges = append(g.edges, edge{from: n, to: g.storeNode(c), label: "rows"})
 	}
 }
 
-func (g *graph) stored(c *configs.Config) *node {
+// storeNode returns the node of the store and adds it at the first call.
+func (g *graph) storeNode(c *configs.Config) *node {
 	if g.store == nil {
 		g.store = &node{id: "store", shape: storeShape, lines: []string{"store (" + c.Store.Type + ")"}}
 	}
@@ -174,7 +177,7 @@ func placeOf(m router.Middleware) middleware.Place {
 	return described.Place
 }
 
-// isImpatient reports whether a caller waits for what becomes of a topic's messages.
+// isImpatient reports whether a caller waits for the result of a topic's messages.
 func isImpatient(c router.Config, ref transports.TopicRef) bool {
 	name, topic, _ := ref.Split()
 	for _, t := range c.Transports {
@@ -186,11 +189,11 @@ func isImpatient(c router.Config, ref transports.TopicRef) bool {
 	return false
 }
 
-// drawings are the formats.
+// drawings has a function for each format.
 var drawings = map[string]func(io.Writer, *graph) error{"mermaid": drawMermaid, "dot": drawDOT}
 
-// drawNodes calls draw, with its indentation, for each node, and begin for each group; end closes
-// a group.
+// drawNodes calls draw for each node, with its indentation. It calls begin before the nodes of a
+// group, and writes end after them.
 func (g *graph) drawNodes(b *strings.Builder, draw func(by string, n *node), begin func(*group), end string) {
 	for _, t := range g.transports {
 		begin(t)
@@ -207,7 +210,7 @@ func (g *graph) drawNodes(b *strings.Builder, draw func(by string, n *node), beg
 	}
 }
 
-// drawMermaid writes a flowchart of Mermaid.
+// drawMermaid writes a Mermaid flowchart.
 func drawMermaid(out io.Writer, g *graph) error {
 	var b strings.Builder
 	b.WriteString("flowchart LR\n")
@@ -231,8 +234,8 @@ func drawMermaid(out io.Writer, g *graph) error {
 	return err
 }
 
-// mermaidText is a label. Mermaid has no escapes but entities, and reads a label that looks like
-// Markdown as that.
+// mermaidText returns a label. Mermaid has entities instead of escapes. It would read some
+// characters as Markdown, so these are escaped too.
 func mermaidText(lines ...string) string {
 	var escaped []string
 	for _, line := range lines {
@@ -243,7 +246,7 @@ func mermaidText(lines ...string) string {
 
 var mermaidEntities = strings.NewReplacer("#", "#35;", `"`, "#quot;", "<", "#lt;", ">", "#gt;", "&", "#amp;", "`", "#96;", "*", "#42;", "_", "#95;", "\n", " ", "\r", " ")
 
-// drawDOT writes a graph of Graphviz.
+// drawDOT writes a Graphviz graph.
 func drawDOT(out io.Writer, g *graph) error {
 	var b strings.Builder
 	b.WriteString("digraph pentrough {\n  rankdir=LR\n  node [fontname=\"sans-serif\"]\n  edge [fontname=\"sans-serif\"]\n")
@@ -271,7 +274,7 @@ func drawDOT(out io.Writer, g *graph) error {
 	return err
 }
 
-// dotText is a quoted string.
+// dotText returns a quoted string.
 func dotText(lines ...string) string {
 	var escaped []string
 	for _, line := range lines {

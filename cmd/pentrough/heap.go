@@ -5,11 +5,13 @@ import (
 	"runtime"
 )
 
-// ballast is how much memory the garbage collector takes for live that isn't: decision 0011.
+// ballast is the size of an unused allocation. The garbage collector counts it as live memory and
+// so runs less often: decision 0011.
 const ballast = 16 << 20
 
-// calmCollector keeps the garbage collector of a host with a small heap from running dozens of times a second under load, until the returned function
-// is called. It does nothing where the user chose with GOGC.
+// calmCollector keeps the garbage collector from running dozens of times a second when a host with
+// a small heap is under load. It lasts until the returned function is called. It does nothing if
+// the user has set GOGC.
 func calmCollector() (end func()) {
 	if os.Getenv("GOGC") != "" {
 		return func() {}

@@ -34,24 +34,24 @@ func newInit() *cobra.Command {
 				return err
 			}
 			if err := write(out, force, text); err != nil {
-				return unwritable(out, err)
+				return unwritableError(out, err)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), `wrote %[1]s
   next: edit it, then check it with
         pentrough validate -c %[1]s
-        for completion and checks in your editor, beside it:
+        for completion and checks in your editor, write its schema to the same folder:
         pentrough schema > pentrough.schema.json
 `, out)
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&example, "example", strings.TrimSuffix(configs.Commands, ".toml"), "begin from this example: commands, quickstart or original")
-	cmd.Flags().StringVarP(&out, "output", "o", "pentrough.toml", "file to write; - is standard output")
+	cmd.Flags().StringVar(&example, "example", strings.TrimSuffix(configs.Commands, ".toml"), "the example to write: commands, quickstart or original")
+	cmd.Flags().StringVarP(&out, "output", "o", "pentrough.toml", "file to write; - writes to standard output")
 	cmd.Flags().BoolVar(&force, "force", false, "overwrite an existing file")
 	return cmd
 }
 
-// write makes a new file. With force it may take the place of another one, whose permissions stay.
+// write creates a file. With force it replaces an existing file and keeps its permissions.
 func write(name string, force bool, text []byte) error {
 	if force {
 		mode := fs.FileMode(0o644)
@@ -80,8 +80,8 @@ func write(name string, force bool, text []byte) error {
 	return nil
 }
 
-// unwritable says of a file that can't be written what to do next.
-func unwritable(name string, err error) error {
+// unwritableError returns the error of a file that can't be written, with what to do next.
+func unwritableError(name string, err error) error {
 	info, statErr := os.Stat(name)
 	switch {
 	case statErr == nil && info.IsDir():
@@ -89,8 +89,8 @@ func unwritable(name string, err error) error {
 	case errors.Is(err, fs.ErrExist):
 		return advise(fmt.Errorf("%s exists already", name), "name another file with -o, or overwrite it with --force")
 	case errors.Is(err, fs.ErrNotExist):
-		return advise(fmt.Errorf("creating %s: there is no folder %s", name, filepath.Dir(name)), "make it first (mkdir -p %s), or name another file with -o", filepath.Dir(name))
+		return advise(fmt.Errorf("creating %s: there is no folder %s", name, filepath.Dir(name)), "create it first (mkdir -p %s), or name another file with -o", filepath.Dir(name))
 	default:
-		return advise(err, "name a file in a folder that you may write to with -o, or print it with -o -")
+		return advise(err, "with -o, name a file in a folder that you may write to; -o - prints the configuration instead")
 	}
 }

@@ -7,10 +7,11 @@ import (
 	"github.com/pentrough/pentrough/internal/inventory"
 )
 
-// readInventory reads the file of an inventory.
+// readInventory reads an inventory file.
 func readInventory(path string) (inventory.List, error) { return configs.ReadInventory(path) }
 
-// checkInventory holds that a configuration's inventory can be read, and says of an error what to do next.
+// checkInventory returns an error if the configuration's inventory can't be read. The error says
+// what to do next.
 func checkInventory(c *configs.Config) error {
 	if c.Inventory.File == "" {
 		return nil
@@ -25,13 +26,13 @@ func inventoryError(file string, err error) error {
 	}
 	problems, ok := errors.AsType[configs.Problems](err)
 	if !ok {
-		return advise(fileError("reading the inventory", file, err), "correct [inventory] file, whose path is relative to the working directory, or write the file")
+		return advise(fileError("reading the inventory", file, err), "correct file in [inventory], or write the file; a relative path starts at the working directory")
 	}
-	return advise(found("the inventory "+file, "problem", problems), `list each device as [device."10.0.0.7"], with labels = { site = "north" } if you like`)
+	return advise(newFoundError("the inventory "+file, "problem", problems), `list each device as [device."10.0.0.7"]; labels = { site = "north" } is optional`)
 }
 
-// takeInventory opens the inventory that the configuration names, if it names one.
-func (r *run) takeInventory() error {
+// openInventory opens the inventory that the configuration names, if it names one.
+func (r *run) openInventory() error {
 	file := r.config.Inventory.File
 	if file == "" {
 		return nil
@@ -41,11 +42,11 @@ func (r *run) takeInventory() error {
 		return inventoryError(file, err)
 	}
 	r.devices, r.config.Router.Inventory = devices, devices
-	r.log.Info("the inventory is read", "file", file, "devices", devices.Devices())
+	r.log.Info("read the inventory", "file", file, "devices", devices.Devices())
 	return nil
 }
 
-// watchInventory begins to look for changes of the inventory.
+// watchInventory starts the watch for changes of the inventory file.
 func (r *run) watchInventory() {
 	if r.devices != nil {
 		r.devices.Start()

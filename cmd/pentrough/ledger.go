@@ -15,16 +15,17 @@ import (
 	"github.com/pentrough/pentrough/internal/redact"
 )
 
-// ledgerStore is a ledger that outlives the process.
+// ledgerStore is a store whose ledger outlives the process.
 type ledgerStore interface {
 	ledger.Store
-	// Inspect opens it to be read, also beside the host that uses it.
+	// Inspect opens the ledger for reading. A host may use the ledger at the same time.
 	Inspect(ctx context.Context) (*ledger.Inspector, error)
-	// Repair opens it so that rows can be removed, and keeps hosts out.
+	// Repair opens the ledger so that rows can be removed. No host can use it until it is closed.
 	Repair(ctx context.Context) (*ledger.Repair, error)
 }
 
-// ledgerStoreOf returns where a configuration's ledger is kept; nil is the host's memory.
+// ledgerStoreOf returns the store of the configuration's ledger. It is nil if the ledger is in the
+// memory of the host.
 func ledgerStoreOf(c *configs.Config) ledgerStore {
 	switch c.Store.Type {
 	case "sqlite":
@@ -36,10 +37,10 @@ func ledgerStoreOf(c *configs.Config) ledgerStore {
 	}
 }
 
-// ledgerVerb is what pentrough ledger and the verbs below it share.
+// ledgerVerb has the flags of pentrough ledger and of the verbs below it.
 type ledgerVerb struct {
 	file string
-	// filter is what the flags say; of these, states are words.
+	// These flags choose rows.
 	pipeline, device, id string
 	states               []string
 	all, json, full      bool
@@ -51,12 +52,15 @@ func newLedger() *cobra.Command {
 	v := &ledgerVerb{}
 	cmd := &cobra.Command{
 		Use:   "ledger -c FILE",
-		Short: "Show and repair what a host remembers of its commands",
-		Long: `List what the ledger of a configuration's host has of commands: without flags those that aren't finished, the newest first.
+		Short: "Show and repair the host's record of commands",
+		Long: `List the commands in the ledger of a configuration's host, the newest first. Without flags, list only
+the unfinished ones. The command changes nothing, and a host may run at the same time.
 
-A row is "writing" when a command was begun and nobody knows yet how it ended, "done" when it has a result that isn't confirmed yet, and
-"confirmed" when nothing is left to do and it is kept only to recognise the command if it comes again. Looking changes nothing,
-and may be done while the host runs.`,
+The states of a row are:
+  writing    the command has begun, and its outcome isn't recorded yet
+  held       the host holds the command until its device connects
+  done       the command has a result, which isn't confirmed yet
+  confirmed  the command is finished; the row stays so that a duplicate is recognised`,
 		Example: `  pentrough ledger -c gateway.toml
   pentrough ledger -c gateway.toml --all --device 10.0.0.7
   pentrough ledger show -c gateway.toml c-4711
@@ -66,52 +70,53 @@ and may be done while the host runs.`,
 	}
 	cmd.PersistentFlags().StringVarP(&v.file, "config", "c", "pentrough.toml", "the configuration")
 	f := cmd.Flags()
-	v.narrows(cmd)
+	v.addRowFlags(cmd)
 	f.StringVar(&v.id, "id", "", "only this id")
-	f.BoolVar(&v.all, "all", false, "also those that are confirmed")
-	f.StringSliceVar(&v.states, "state", nil, "only those that are so: writing, held, done, confirmed")
-	f.IntVarP(&v.limit, "limit", "n", 100, "show no more than this many; 0 shows all")
+	f.BoolVar(&v.all, "all", false, "also list confirmed rows")
+	f.StringSliceVar(&v.states, "state", nil, "only rows in these states: writing, held, done, confirmed")
+	f.IntVarP(&v.limit, "limit", "n", 100, "show at most this many rows; 0 shows all")
 	f.BoolVar(&v.json, "json", false, "print each row as a line of JSON")
 	cmd.MarkFlagsMutuallyExclusive("all", "state")
 	cmd.AddCommand(v.newShow(), v.newForget(), v.newCheck())
 	return cmd
 }
 
-// narrows adds the flags that choose among rows of an id.
-func (v *ledgerVerb) narrows(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&v.pipeline, "pipeline", "", "only this pipeline's")
-	cmd.Flags().StringVar(&v.device, "device", "", "only this device's")
+// addRowFlags adds the flags that choose rows by pipeline and device.
+func (v *ledgerVerb) addRowFlags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&v.pipeline, "pipeline", "", "only rows of this pipeline")
+	cmd.Flags().StringVar(&v.device, "device", "", "only rows of this device")
 }
 
-// run is a RunE that lends act the store; Ctrl-C ends it.
+// run returns a RunE that opens the configuration and calls act with its store. Ctrl-C cancels
+// act.
 func (v *ledgerVerb) run(act func(ctx context.Context, cmd *cobra.Command, store ledgerStore, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		store, err := v.store(redact.SetOf(cmd.ErrOrStderr()))
+		store, err := v.configuredStore(redact.SetOf(cmd.ErrOrStderr()))
 		if err != nil {
 			return err
 		}
-		return v.advised(act(ctx, cmd, store, args))
+		return v.adviseError(act(ctx, cmd, store, args))
 	}
 }
 
-// store is where the configuration's ledger is.
-func (v *ledgerVerb) store(secrets *redact.Set) (ledgerStore, error) {
+// configuredStore returns the store that the configuration names.
+func (v *ledgerVerb) configuredStore(secrets *redact.Set) (ledgerStore, error) {
 	c, _, err := load(v.file, secrets)
 	if err != nil {
 		return nil, err
 	}
 	store := ledgerStoreOf(c)
 	if store == nil {
-		return nil, advise(fmt.Errorf("%s keeps its ledger in the memory of the host, where nobody else can look", v.file),
-			`have it in a database: [store] type = "sqlite", path = "pentrough.db"`)
+		return nil, advise(fmt.Errorf("%s keeps its ledger in the memory of the host, which other programs can't read", v.file),
+			`keep it in a database: [store] type = "sqlite", path = "pentrough.db"`)
 	}
 	return store, nil
 }
 
-// inspecting lends a store to act.
-func inspecting(ctx context.Context, store ledgerStore, act func(*ledger.Inspector) error) (err error) {
+// withInspector opens a store for reading, calls act, and closes the store.
+func withInspector(ctx context.Context, store ledgerStore, act func(*ledger.Inspector) error) (err error) {
 	in, err := store.Inspect(ctx)
 	if err != nil {
 		return err
@@ -120,8 +125,8 @@ func inspecting(ctx context.Context, store ledgerStore, act func(*ledger.Inspect
 	return act(in)
 }
 
-// repairing lends a store to act, and keeps hosts out meanwhile.
-func repairing(ctx context.Context, store ledgerStore, act func(*ledger.Repair) error) (err error) {
+// withRepair opens a store for a repair, calls act, and closes the store. No host can use it until then.
+func withRepair(ctx context.Context, store ledgerStore, act func(*ledger.Repair) error) (err error) {
 	r, err := store.Repair(ctx)
 	if err != nil {
 		return err
@@ -130,8 +135,8 @@ func repairing(ctx context.Context, store ledgerStore, act func(*ledger.Repair) 
 	return act(r)
 }
 
-// advised says of an error of the store what to do next.
-func (v *ledgerVerb) advised(err error) error {
+// adviseError adds to an error of the store what to do next.
+func (v *ledgerVerb) adviseError(err error) error {
 	var known *advisedError
 	switch {
 	case err == nil || errors.As(err, &known):
@@ -139,15 +144,15 @@ func (v *ledgerVerb) advised(err error) error {
 	case errors.Is(err, ledger.ErrInUse):
 		return advise(err, "stop the host that uses it, and start it again afterwards")
 	default:
-		return adviseStore(err, v.file, "a host makes its ledger", damagedAdvice)
+		return adviseStore(err, v.file, "a host creates its ledger", damagedAdvice)
 	}
 }
 
-// damagedAdvice is what remains to be done with a file that isn't whole.
-const damagedAdvice = `stop the host and put a copy from before the damage in the file's place, or what "sqlite3 FILE .recover" makes of it
-without either, move it away: the host makes a new one, and a command that comes again runs again`
+// damagedAdvice says what to do about a damaged file.
+const damagedAdvice = `stop the host and replace the file with a backup, or with the output of "sqlite3 FILE .recover"
+if you have neither, move the file away: the host creates a new one, and a redelivered command runs again`
 
-// filter is what the flags choose.
+// filter returns the rows that the flags choose.
 func (v *ledgerVerb) filter(cmd *cobra.Command) (ledger.Filter, error) {
 	var f ledger.Filter
 	for name, want := range map[string]**string{"pipeline": &f.Pipeline, "device": &f.Device, "id": &f.ID} {
@@ -172,5 +177,5 @@ func ledgerState(word string) (ledger.State, error) {
 			return s, nil
 		}
 	}
-	return 0, advise(fmt.Errorf("no row is %q", word), "a row is writing, done or confirmed")
+	return 0, advise(fmt.Errorf("there is no state %q", word), "the states are writing, held, done and confirmed")
 }

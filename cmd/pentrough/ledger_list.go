@@ -30,16 +30,16 @@ func (v *ledgerVerb) list(ctx context.Context, cmd *cobra.Command, store ledgerS
 	if len(f.States) == 0 && !v.all {
 		f.States = []ledger.State{ledger.Writing, ledger.Held, ledger.Done}
 	}
-	return inspecting(ctx, store, func(in *ledger.Inspector) error {
+	return withInspector(ctx, store, func(in *ledger.Inspector) error {
 		shown, err := v.print(ctx, cmd.OutOrStdout(), in, f)
 		if err != nil || v.json {
 			return err
 		}
-		return v.sum(ctx, cmd.OutOrStdout(), in, f, shown)
+		return v.printSummary(ctx, cmd.OutOrStdout(), in, f, shown)
 	})
 }
 
-// print prints the rows that f chooses, no more than the limit, and returns how many that are.
+// print prints the rows that f chooses, up to the limit, and returns how many it printed.
 func (v *ledgerVerb) print(ctx context.Context, out io.Writer, in *ledger.Inspector, f ledger.Filter) (shown int, err error) {
 	return rowList[ledger.Entry]{
 		limit: v.limit, json: v.json, head: "STATE\tATTEMPTS\tPIPELINE\tDEVICE\tID\tCHANGED", encode: printEntryJSON,
@@ -49,8 +49,8 @@ func (v *ledgerVerb) print(ctx context.Context, out io.Writer, in *ledger.Inspec
 	}.print(out, in.Entries(ctx, f))
 }
 
-// sum says how many rows there are beside those that are shown.
-func (v *ledgerVerb) sum(ctx context.Context, out io.Writer, in *ledger.Inspector, f ledger.Filter, shown int) error {
+// printSummary prints how many rows there are if not all are shown.
+func (v *ledgerVerb) printSummary(ctx context.Context, out io.Writer, in *ledger.Inspector, f ledger.Filter, shown int) error {
 	chosen := int64(shown)
 	if v.limit > 0 && shown == v.limit {
 		var err error
@@ -63,13 +63,13 @@ func (v *ledgerVerb) sum(ctx context.Context, out io.Writer, in *ledger.Inspecto
 		printMore(out, shown, chosen)
 	case shown > 0:
 	case v.all || len(v.states) > 0 || f.Pipeline != nil || f.Device != nil || f.ID != nil:
-		fmt.Fprintln(out, "no such row")
+		fmt.Fprintln(out, "no row matches")
 	default:
 		confirmed, err := in.Count(ctx, ledger.Filter{States: []ledger.State{ledger.Confirmed}})
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "nothing is unfinished; %d confirmed rows, --all shows them\n", confirmed)
+		fmt.Fprintf(out, "no unfinished rows; --all shows the %d confirmed ones\n", confirmed)
 	}
 	return nil
 }
@@ -77,16 +77,16 @@ func (v *ledgerVerb) sum(ctx context.Context, out io.Writer, in *ledger.Inspecto
 func (v *ledgerVerb) newShow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show ID -c FILE",
-		Short: "Show all that the ledger has of an id",
+		Short: "Show everything that the ledger has about an id",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				return nil
 			}
-			return advise(fmt.Errorf("show takes one id, not %d", len(args)), "pentrough ledger lists what there is")
+			return advise(fmt.Errorf("show takes one id, not %d", len(args)), "pentrough ledger lists the ids")
 		},
 		RunE: v.run(v.show),
 	}
-	v.narrows(cmd)
+	v.addRowFlags(cmd)
 	cmd.Flags().BoolVar(&v.json, "json", false, "print each row as a line of JSON")
 	cmd.Flags().BoolVar(&v.full, "full", false, "show payloads in full")
 	return cmd
@@ -99,7 +99,7 @@ func (v *ledgerVerb) show(ctx context.Context, cmd *cobra.Command, store ledgerS
 	}
 	f.ID = &args[0]
 	found := false
-	err = inspecting(ctx, store, func(in *ledger.Inspector) error {
+	err = withInspector(ctx, store, func(in *ledger.Inspector) error {
 		for e, err := range in.Entries(ctx, f) {
 			if err != nil {
 				return err
@@ -118,21 +118,21 @@ func (v *ledgerVerb) show(ctx context.Context, cmd *cobra.Command, store ledgerS
 }
 
 func noSuchID(id string) error {
-	return advise(fmt.Errorf("the ledger has no row with the id %q", id), "pentrough ledger --all lists what there is; an id is forgotten when dedup's retention is over")
+	return advise(fmt.Errorf("the ledger has no row with the id %q", id), "pentrough ledger --all lists the ids; the host removes a confirmed id when dedup's retention is over")
 }
 
-// meaning says of a state what it means.
-var meaning = map[ledger.State]string{
-	ledger.Writing:   "it was begun, and nobody knows how it ended until it comes again",
-	ledger.Held:      "the host keeps it until its device is there",
-	ledger.Done:      "its outputs aren't all confirmed yet",
-	ledger.Confirmed: "nothing is left to do; the row recognises it if it comes again",
+// stateMeanings explains each state.
+var stateMeanings = map[ledger.State]string{
+	ledger.Writing:   "it has begun, and its outcome isn't recorded yet",
+	ledger.Held:      "the host holds it until its device connects",
+	ledger.Done:      "not all of its outputs are confirmed yet",
+	ledger.Confirmed: "it is finished; the row stays so that a duplicate is recognised",
 }
 
-// cutPayload is how much of a payload is shown unless all is wanted, in bytes.
-const cutPayload = 1000
+// maxShownPayload is how many bytes of a payload are shown without --full.
+const maxShownPayload = 1000
 
-// describe prints a row in full.
+// describe prints everything about a row.
 func (v *ledgerVerb) describe(w io.Writer, e ledger.Entry) error {
 	if v.json {
 		return printEntryJSON(w, e)
@@ -144,7 +144,7 @@ func (v *ledgerVerb) describe(w io.Writer, e ledger.Entry) error {
 	}
 	field("pipeline", "%s", printable.Text(e.Key.Pipeline))
 	field("device", "%s", orDash(printable.Text(e.Key.Device)))
-	field("state", "%s: %s", e.State, meaning[e.State])
+	field("state", "%s: %s", e.State, stateMeanings[e.State])
 	field("attempts", "%d", e.Attempts)
 	field("changed", "%s", localTime(e.Changed))
 	field("digest", "%x", e.Digest)
@@ -161,17 +161,17 @@ func (v *ledgerVerb) describe(w io.Writer, e ledger.Entry) error {
 		for _, key := range slices.Sorted(maps.Keys(o.Metadata)) {
 			field("", "%s: %s", printable.Text(key), printable.Text(o.Metadata[key]))
 		}
-		field("", "%s", v.payload(o.Payload))
+		field("", "%s", v.payloadText(o.Payload))
 	}
 	_, err := w.Write(out.Bytes())
 	return err
 }
 
-// payload is a payload for people: text in a line, anything else in hex.
-func (v *ledgerVerb) payload(payload []byte) string {
+// payloadText returns a payload for people: one line of text, or hex if it isn't text.
+func (v *ledgerVerb) payloadText(payload []byte) string {
 	shown := payload
-	if !v.full && len(shown) > cutPayload {
-		shown = shown[:cutPayload]
+	if !v.full && len(shown) > maxShownPayload {
+		shown = shown[:maxShownPayload]
 		for len(shown) > 0 && utf8.Valid(payload) && !utf8.Valid(shown) {
 			shown = shown[:len(shown)-1]
 		}
@@ -181,12 +181,12 @@ func (v *ledgerVerb) payload(payload []byte) string {
 		text = oneLine(shown)
 	}
 	if len(shown) < len(payload) {
-		text += fmt.Sprintf(" ... %d bytes in all, --full shows them", len(payload))
+		text += fmt.Sprintf(" ... --full shows all %d bytes", len(payload))
 	}
 	return text
 }
 
-// entryJSON is a row as a line of JSON.
+// entryJSON is a row of the ledger as JSON.
 type entryJSON struct {
 	Number   int64        `json:"number"`
 	Pipeline string       `json:"pipeline"`
@@ -200,7 +200,8 @@ type entryJSON struct {
 	Flaw     string       `json:"flaw,omitempty"`
 }
 
-// outputJSON is what a command produced. A payload that isn't UTF-8 is in payload_base64.
+// outputJSON is a message that a command produced. A payload that isn't UTF-8 is in
+// payload_base64.
 type outputJSON struct {
 	UUID          string              `json:"uuid"`
 	Destination   middleware.TopicRef `json:"destination,omitempty"`

@@ -20,19 +20,22 @@ import (
 func (v *ledgerVerb) newForget() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "forget ID... -c FILE",
-		Short: "Remove what the ledger has of ids, while no host runs",
-		Long: `Remove all that the ledger has of these ids. A command with one of them that comes again runs again, as if it were new, also if its
-device has it already. One that is held is in no other place: it isn't written any more. No host may use the store meanwhile.`,
+		Short: "Remove ids from the ledger, while no host runs",
+		Long: `Remove everything that the ledger has about these ids. Stop every host that uses the store first.
+
+A redelivered command with such an id runs again like a new one, even if its device has already
+received it. A held command exists only in the ledger: if you remove it, it is never written to its
+device.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return nil
 			}
-			return advise(errors.New("forget what?"), "name ids: pentrough ledger lists what there is")
+			return advise(errors.New("forget needs at least one id"), "pentrough ledger lists the ids")
 		},
 		RunE: v.run(v.forget),
 	}
-	v.narrows(cmd)
-	cmd.Flags().BoolVarP(&v.yes, "yes", "y", false, "don't ask")
+	v.addRowFlags(cmd)
+	cmd.Flags().BoolVarP(&v.yes, "yes", "y", false, "don't ask for confirmation")
 	return cmd
 }
 
@@ -41,8 +44,8 @@ func (v *ledgerVerb) forget(ctx context.Context, cmd *cobra.Command, store ledge
 	if err != nil {
 		return err
 	}
-	return repairing(ctx, store, func(r *ledger.Repair) error {
-		rows, err := rowsOf(ctx, r, f, ids)
+	return withRepair(ctx, store, func(r *ledger.Repair) error {
+		rows, err := findRows(ctx, r, f, ids)
 		if err != nil {
 			return err
 		}
@@ -50,12 +53,12 @@ func (v *ledgerVerb) forget(ctx context.Context, cmd *cobra.Command, store ledge
 		for _, e := range rows {
 			note := ""
 			if e.State == ledger.Held {
-				note = ", only here: it won't be written, and no further result comes"
+				note = ", stored only here: it won't be written, and it gets no further result"
 			}
 			fmt.Fprintf(out, "%s of pipeline %s, device %s: %s%s\n", printable.Text(e.Key.ID), printable.Text(e.Key.Pipeline), orDash(printable.Text(e.Key.Device)), e.State, note)
 		}
 		if !v.yes {
-			if err := agreed(cmd, fmt.Sprintf("forget %s, so that what comes again with them runs again?", rowCount(len(rows))), "removed"); err != nil {
+			if err := confirmByUser(cmd, fmt.Sprintf("forget %s, so that a redelivered command with such an id runs again?", rowCount(len(rows))), "removed"); err != nil {
 				return err
 			}
 		}
@@ -67,8 +70,9 @@ func (v *ledgerVerb) forget(ctx context.Context, cmd *cobra.Command, store ledge
 	})
 }
 
-// rowsOf returns the rows of these ids that f chooses; each must have one.
-func rowsOf(ctx context.Context, r *ledger.Repair, f ledger.Filter, ids []string) ([]ledger.Entry, error) {
+// findRows returns the rows with these ids that f chooses. It returns an error if an id has no
+// row.
+func findRows(ctx context.Context, r *ledger.Repair, f ledger.Filter, ids []string) ([]ledger.Entry, error) {
 	var rows []ledger.Entry
 	for _, id := range ids {
 		f.ID = &id
@@ -95,12 +99,13 @@ func forgetAll(ctx context.Context, r *ledger.Repair, rows []ledger.Entry) error
 	return r.Forget(ctx, numbers)
 }
 
-// agreed asks whoever sits at the terminal, before something is done ("removed").
-func agreed(cmd *cobra.Command, question, done string) error {
+// confirmByUser asks the user at the terminal before the verb changes something. done says what
+// the change would be: "removed" or "dropped".
+func confirmByUser(cmd *cobra.Command, question, done string) error {
 	in := cmd.InOrStdin()
 	if file, ok := in.(*os.File); ok {
 		if info, err := file.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
-			return advise(fmt.Errorf("nobody is there to be asked, so nothing was %s", done), "say --yes")
+			return advise(fmt.Errorf("nothing was %s: confirmation needs a terminal", done), "add --yes to go on without confirmation")
 		}
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "%s [y/N] ", question)
@@ -109,7 +114,7 @@ func agreed(cmd *cobra.Command, question, done string) error {
 		return fmt.Errorf("reading the answer: %w", err)
 	}
 	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
-		return advise(fmt.Errorf("nothing was %s", done), "answer y, or say --yes")
+		return advise(fmt.Errorf("nothing was %s", done), "answer y, or add --yes")
 	}
 	return nil
 }
@@ -117,24 +122,26 @@ func agreed(cmd *cobra.Command, question, done string) error {
 func (v *ledgerVerb) newCheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check -c FILE",
-		Short: "Look for damage in the ledger, and remove rows that no host can use",
-		Long: `Check a SQLite file page by page, and every row of the ledger. A row that can't be used keeps a host from starting; with --repair it is
-removed, while no host runs. The exit code is 0 if nothing is wrong any more.`,
+		Short: "Check the ledger for damage, and remove unusable rows",
+		Long: `Check every row of the ledger, and in a SQLite file every page. A host doesn't start with a ledger
+that has an unusable row. With --repair the command removes such rows; stop the host first.
+
+The exit code is 0 if the ledger has no damage, or none after the repair.`,
 		Args: fileByFlag,
 		RunE: v.run(v.check),
 	}
-	cmd.Flags().BoolVar(&v.repair, "repair", false, "remove the rows that no host can use; a command of theirs that comes again runs again")
+	cmd.Flags().BoolVar(&v.repair, "repair", false, "remove unusable rows; if the broker redelivers one of their commands, it runs again")
 	return cmd
 }
 
-// shownFlaws is how many rows are named of those that can't be used.
+// shownFlaws is how many unusable rows are named.
 const shownFlaws = 20
 
 func (v *ledgerVerb) check(ctx context.Context, cmd *cobra.Command, store ledgerStore, _ []string) error {
 	out := cmd.OutOrStdout()
 	if v.repair {
-		return repairing(ctx, store, func(r *ledger.Repair) error {
-			flawed, err := look(ctx, out, r.Inspector)
+		return withRepair(ctx, store, func(r *ledger.Repair) error {
+			flawed, err := checkLedger(ctx, out, r.Inspector)
 			if err != nil || len(flawed) == 0 {
 				return err
 			}
@@ -145,18 +152,18 @@ func (v *ledgerVerb) check(ctx context.Context, cmd *cobra.Command, store ledger
 			return nil
 		})
 	}
-	return inspecting(ctx, store, func(in *ledger.Inspector) error {
-		flawed, err := look(ctx, out, in)
+	return withInspector(ctx, store, func(in *ledger.Inspector) error {
+		flawed, err := checkLedger(ctx, out, in)
 		if err != nil || len(flawed) == 0 {
 			return err
 		}
-		return advise(fmt.Errorf("%s can't be used, and keeps a host from starting", rowCount(len(flawed))),
-			"stop the host and say --repair, which removes them: a command of theirs that comes again runs again")
+		return advise(fmt.Errorf("%s can't be used, so that no host can start with this ledger", rowCount(len(flawed))),
+			"stop the host and add --repair to remove them; if the broker redelivers one of their commands, it runs again")
 	})
 }
 
-// look prints what is there, and returns the rows that can't be used.
-func look(ctx context.Context, out io.Writer, in *ledger.Inspector) ([]ledger.Entry, error) {
+// checkLedger prints what the ledger has, and returns the unusable rows.
+func checkLedger(ctx context.Context, out io.Writer, in *ledger.Inspector) ([]ledger.Entry, error) {
 	fmt.Fprintf(out, "%s: schema version %d\n", in.Place, in.Version)
 	damage, err := in.Integrity(ctx)
 	if err != nil {
@@ -168,18 +175,18 @@ func look(ctx context.Context, out io.Writer, in *ledger.Inspector) ([]ledger.En
 	if len(damage) > 0 {
 		return nil, fmt.Errorf("%s: %w", in.Place, database.ErrDamaged)
 	}
-	if err := tallies(ctx, out, in); err != nil {
+	if err := printTallies(ctx, out, in); err != nil {
 		return nil, err
 	}
-	flawed, err := flaws(ctx, out, in)
+	flawed, err := printFlaws(ctx, out, in)
 	if err == nil && len(flawed) == 0 {
 		fmt.Fprintln(out, "ok")
 	}
 	return flawed, err
 }
 
-// tallies prints how many rows there are.
-func tallies(ctx context.Context, out io.Writer, in *ledger.Inspector) error {
+// printTallies prints how many rows each pipeline has in each state.
+func printTallies(ctx context.Context, out io.Writer, in *ledger.Inspector) error {
 	all, err := in.Tally(ctx)
 	if err != nil {
 		return err
@@ -191,8 +198,8 @@ func tallies(ctx context.Context, out io.Writer, in *ledger.Inspector) error {
 	return table.Flush()
 }
 
-// flaws prints and returns the rows that can't be used.
-func flaws(ctx context.Context, out io.Writer, in *ledger.Inspector) ([]ledger.Entry, error) {
+// printFlaws prints and returns the unusable rows.
+func printFlaws(ctx context.Context, out io.Writer, in *ledger.Inspector) ([]ledger.Entry, error) {
 	var flawed []ledger.Entry
 	for e, err := range in.Entries(ctx, ledger.Filter{}) {
 		if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// listening is one tap of a topic, through a running host or straight at a broker.
+// listening is one tap of a topic, through a running host or directly at a broker.
 type listening struct {
 	admin string
 	file  string
@@ -23,11 +23,12 @@ func newListen() *cobra.Command {
 	l := listening{}
 	cmd := &cobra.Command{
 		Use:   "listen TRANSPORT:TOPIC",
-		Short: "Show what passes through a topic, without consuming anything",
-		Long: `Show what passes through a topic from now on, one line a message, without consuming anything.
+		Short: "Show the messages of a topic, without consuming them",
+		Long: `Show the messages that pass through a topic from now on, one line for each. The command consumes
+nothing: every consumer still gets its messages.
 
-A running host is asked through its admin listener. With -c FILE a broker's topic is tapped by a queue
-of this connection's own, with or without a running host.`,
+By default the command gets the messages from the admin listener of a running host. With -c FILE it
+connects to the broker that FILE names and reads from a queue of its own. Then no host needs to run.`,
 		Example: `  pentrough listen devices:events
   pentrough listen broker:results --json | jq .payload
   pentrough listen -c gateway.toml broker:results`,
@@ -45,14 +46,14 @@ of this connection's own, with or without a running host.`,
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			if l.file != "" {
-				return l.broker(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr(), ref)
+				return l.tapBroker(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr(), ref)
 			}
-			return l.host(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr(), ref)
+			return l.tapHost(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr(), ref)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&l.admin, "admin", "http://127.0.0.1:8222", "admin listener of the running host")
-	f.StringVarP(&l.file, "config", "c", "", "tap the topic of this configuration at its broker instead")
+	f.StringVarP(&l.file, "config", "c", "", "tap the topic at the broker that this configuration names, instead of a running host")
 	f.BoolVar(&l.json, "json", false, "print each message with its metadata as a line of JSON")
 	f.IntVarP(&l.count, "count", "n", 0, "stop after this many messages (default: never)")
 	cmd.MarkFlagsMutuallyExclusive("admin", "config")

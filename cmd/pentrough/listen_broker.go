@@ -16,8 +16,9 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// broker taps a topic of a configuration at its broker. It starts that one transport and none of its consumers.
-func (l *listening) broker(ctx context.Context, out, log io.Writer, ref transports.TopicRef) (err error) {
+// tapBroker taps a topic of a configuration at its broker. It starts the transport of the topic,
+// but none of the transport's consumers.
+func (l *listening) tapBroker(ctx context.Context, out, log io.Writer, ref transports.TopicRef) (err error) {
 	c, _, err := load(l.file, redact.SetOf(log))
 	if err != nil {
 		return err
@@ -28,7 +29,7 @@ func (l *listening) broker(ctx context.Context, out, log io.Writer, ref transpor
 	}
 	config, err := brokerOf(c.Router.Transports, name, topic)
 	if err != nil {
-		return advise(err, "leave out -c to ask a running host: pentrough listen %s", ref)
+		return advise(err, "leave out -c to tap a running host: pentrough listen %s", ref)
 	}
 	transport, err := config.New(transports.Env{
 		Name: name, Host: c.Host.Name, Now: time.Now, Registerer: prometheus.NewRegistry(),
@@ -53,21 +54,22 @@ func (l *listening) broker(ctx context.Context, out, log io.Writer, ref transpor
 	if err != nil {
 		return advise(fmt.Errorf("tapping %s: %w", ref, err), "check the broker's address in %s", l.file)
 	}
-	announce(log, ref, unused(c.Router, ref))
+	announce(log, ref, unusedTopic(c.Router, ref))
 	p := printer{out: out, json: l.json, left: l.count}
 	for msg := range messages {
 		line, err := admin.Line(msg)
 		if err != nil {
 			return fmt.Errorf("writing a message: %w", err)
 		}
-		if done, err := p.line(line); done || err != nil {
+		if done, err := p.printLine(line); done || err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// brokerOf returns the transport of that name if its topics are kept by a broker, so that they can be reached from another process.
+// brokerOf returns the transport with that name if a broker has its topics, so that other
+// processes can reach them too.
 func brokerOf(all []router.Transport, name, topic string) (transports.Config, error) {
 	for _, t := range all {
 		if t.Name != name {

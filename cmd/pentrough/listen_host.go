@@ -16,11 +16,11 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// maxLine is the longest line that is read of a tap.
+// maxLine is the longest line that the command reads from a tap, in bytes.
 const maxLine = 64 << 20
 
-// host taps a topic of a running host through its admin listener.
-func (l *listening) host(ctx context.Context, out, log io.Writer, ref transports.TopicRef) error {
+// tapHost taps a topic of a running host through its admin listener.
+func (l *listening) tapHost(ctx context.Context, out, log io.Writer, ref transports.TopicRef) error {
 	target, err := webAddress(l.admin)
 	if err != nil {
 		return advise(fmt.Errorf("reading --admin: %w", err), "give the address of a host's admin listener, such as 127.0.0.1:8222")
@@ -34,7 +34,7 @@ func (l *listening) host(ctx context.Context, out, log io.Writer, ref transports
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return advise(err, "check that a host runs there (pentrough run), name its [host] admin address with --admin, or tap a broker's topic with -c FILE")
+		return advise(err, "check that a host runs there (pentrough run), name its [host] admin address with --admin, or tap the broker with -c FILE")
 	}
 	defer resp.Body.Close()
 	lines := bufio.NewScanner(resp.Body)
@@ -46,7 +46,7 @@ func (l *listening) host(ctx context.Context, out, log io.Writer, ref transports
 	announce(log, ref, "")
 	p := printer{out: out, json: l.json, left: l.count}
 	for lines.Scan() {
-		if done, err := p.line(lines.Bytes()); done || err != nil {
+		if done, err := p.printLine(lines.Bytes()); done || err != nil {
 			return err
 		}
 	}
@@ -56,10 +56,10 @@ func (l *listening) host(ctx context.Context, out, log io.Writer, ref transports
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("listening to %s: %w", ref, err)
 	}
-	return advise(fmt.Errorf("listening to %s: the host ended it", ref), "listen again when the host runs; where there are too many taps, the one that was idle longest ends")
+	return advise(fmt.Errorf("listening to %s: the host ended the tap", ref), "try again when the host runs; a host with too many taps ends the one that has been idle longest")
 }
 
-// announce says that messages come from now on.
+// announce tells the user that the tap has begun.
 func announce(log io.Writer, ref transports.TopicRef, warning string) {
 	if warning != "" {
 		fmt.Fprintf(log, "warning: %s\n", warning)
@@ -67,7 +67,8 @@ func announce(log io.Writer, ref transports.TopicRef, warning string) {
 	fmt.Fprintf(log, "listening to %s\n", ref)
 }
 
-// reasonIn returns what the admin listener says about a refusal.
+// reasonIn returns the reason that the admin listener gives in its answer, otherwise the HTTP
+// status.
 func reasonIn(body []byte, status string) string {
 	var said struct{ Error string }
 	if json.Unmarshal(body, &said) == nil && said.Error != "" {
@@ -80,12 +81,12 @@ func reasonIn(body []byte, status string) string {
 type printer struct {
 	out  io.Writer
 	json bool
-	// left is how many more there are to be; 0 is without end.
+	// left is the number of messages still to print; 0 means no limit.
 	left int
 }
 
-// line prints a message that came as JSON; done says that it was the last.
-func (p *printer) line(line []byte) (done bool, err error) {
+// printLine prints a message that was received as JSON. It returns done after the last message.
+func (p *printer) printLine(line []byte) (done bool, err error) {
 	text := string(printable.JSON(line))
 	if !p.json {
 		var t admin.Tapped
@@ -105,8 +106,8 @@ func (p *printer) line(line []byte) (done bool, err error) {
 	return p.left == 0, nil
 }
 
-// oneLine returns a payload as a line: JSON compacted, other text as it is, and what would break
-// the line or the terminal quoted or escaped.
+// oneLine returns a payload as one line. JSON is compacted. Other text stays as it is, but
+// characters that would break the line or the terminal are escaped.
 func oneLine(payload []byte) string {
 	var b bytes.Buffer
 	if utf8.Valid(payload) && json.Compact(&b, payload) == nil {

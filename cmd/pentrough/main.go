@@ -1,10 +1,11 @@
-// Command pentrough carries messages between message brokers and raw-TCP devices, as one TOML file says.
+// Command pentrough moves messages between message brokers and raw-TCP devices. One TOML file
+// configures it.
 //
 //	pentrough run              runs the embedded quickstart
 //	pentrough init             writes an annotated configuration
 //	pentrough run -c FILE      runs a configuration
 //
-// Every verb has a file of its own; plugins.go names the plugins that this build has.
+// Each verb has its own file; plugins.go lists the plugins of this build.
 package main
 
 import (
@@ -19,11 +20,12 @@ import (
 	"github.com/pentrough/pentrough/internal/redact"
 )
 
-// The exit codes of every verb. A supervisor restarts after exitForced and exitUnclean, not after exitFailed.
+// The exit codes of every verb. A supervisor restarts the host after exitForced and exitUnclean,
+// but not after exitFailed.
 const (
-	exitFailed  = 1 // a start that failed, or a verb that could not do what it was asked
-	exitForced  = 2 // a second signal ended the stop
-	exitUnclean = 3 // the stop ran into its deadline or lost something
+	exitFailed  = 1 // the host didn't start, or the verb failed
+	exitForced  = 2 // a second signal ended the host during its stop
+	exitUnclean = 3 // the stop reached its deadline or lost something
 )
 
 func main() {
@@ -33,10 +35,10 @@ func main() {
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "pentrough",
-		Short: "Carry messages between brokers and raw-TCP devices",
-		Long: `Pentrough carries messages between message brokers and raw-TCP devices, as one TOML file says.
+		Short: "Move messages between brokers and raw-TCP devices",
+		Long: `Pentrough moves messages between message brokers and raw-TCP devices. One TOML file configures it.
 
-"pentrough run" without a file runs an embedded quickstart that needs nothing installed;
+"pentrough run" without a file runs an embedded quickstart, which needs no other software.
 "pentrough init" writes an annotated configuration to start from.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -45,14 +47,14 @@ func newRoot() *cobra.Command {
 		return advise(err, "%s --help lists the flags", cmd.CommandPath())
 	})
 	root.AddCommand(
-		newRun(), newValidate(), newTest(), newGraph(), newInit(), newSend(), newListen(), newDevices(), newLedger(), newPoison(), newPlugins(), newPlugin(), newBuild(), newSchema(),
-		newVersion(),
+		newRun(), newValidate(), newTest(), newGraph(), newInit(), newSend(), newListen(), newDevices(),
+		newLedger(), newPoison(), newPlugins(), newPlugin(), newBuild(), newSchema(), newVersion(),
 	)
 	completeShells(root)
 	return root
 }
 
-// completeShells adds cobra's completion verb, and lets it refuse a shell that it doesn't know.
+// completeShells adds cobra's verb "completion" and makes it refuse an unknown shell.
 func completeShells(root *cobra.Command) {
 	root.InitDefaultCompletionCmd()
 	completion, _, err := root.Find([]string{"completion"})
@@ -75,8 +77,8 @@ func completeShells(root *cobra.Command) {
 // execute runs a command line, reports its error on standard error and returns the exit code.
 func execute(root *cobra.Command, args []string) int {
 	root.SetArgs(args)
-	// Everything that a verb prints goes through these Writers: much of it comes from outside, and
-	// some has secrets.
+	// All output of a verb passes through these writers, because much of it comes from outside and
+	// some of it has secrets.
 	root.SetOut(printable.NewWriter(root.OutOrStdout()))
 	root.SetErr(redact.NewWriter(printable.NewWriter(root.ErrOrStderr()), new(redact.Set)))
 	err := root.Execute()
@@ -91,7 +93,7 @@ func execute(root *cobra.Command, args []string) int {
 		return code
 	}
 	fmt.Fprintln(root.ErrOrStderr(), "pentrough:", err)
-	next := "pentrough --help lists what there is"
+	next := "pentrough --help lists the verbs"
 	if a, ok := errors.AsType[*advisedError](err); ok {
 		next = a.next
 	}
@@ -101,12 +103,12 @@ func execute(root *cobra.Command, args []string) int {
 	return code
 }
 
-// loggedError is an error that the log has already.
+// loggedError is an error that is already in the log.
 type loggedError struct{ error }
 
 func (e *loggedError) Unwrap() error { return e.error }
 
-// advisedError is an error whose reader is told what to do next.
+// advisedError is an error with advice on what to do next.
 type advisedError struct {
 	err  error
 	next string
@@ -115,11 +117,12 @@ type advisedError struct {
 func (e *advisedError) Error() string { return e.err.Error() }
 func (e *advisedError) Unwrap() error { return e.err }
 
+// advise adds to an error what the reader should do next.
 func advise(err error, format string, args ...any) error {
 	return &advisedError{err: err, next: fmt.Sprintf(format, args...)}
 }
 
-// codedError ends the program with a code of its own.
+// codedError is an error with an exit code other than exitFailed.
 type codedError struct {
 	err  error
 	code int

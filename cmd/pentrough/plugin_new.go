@@ -17,9 +17,12 @@ func newPluginNew() *cobra.Command {
 	var python bool
 	cmd := &cobra.Command{
 		Use:   "new handler NAME",
-		Short: "Write a module with a handler that works, to begin from",
-		Long: `Write a folder NAME with a Go module: a handler, its test, a README and a configuration to try it with. All work as they are.
-Needs the go command. With --python it is a folder with a handler in Python, which runs as a process of its own, and the SDK for that in one file.`,
+		Short: "Write a working handler plugin to start from",
+		Long: `Write a Go module to the folder NAME: a handler, its test, a README and a configuration to try it
+with. They work without changes. This needs the go command.
+
+With --python, write a handler in Python instead, and the SDK that it needs in one file. The host
+runs such a handler as a process of its own.`,
 		Example: `  pentrough plugin new handler door
   pentrough plugin new handler door --module example.com/fleet/door
   pentrough plugin new handler door --python`,
@@ -27,9 +30,9 @@ Needs the go command. With --python it is a folder with a handler in Python, whi
 		ValidArgs: []string{"handler"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			h.Name = args[1]
-			// A process has a name of its own, which no other plugin's can clash with.
+			// A Python handler is a process, so its name can't clash with the name of another plugin.
 			if !python && handlerExists(h.Name) {
-				return advise(fmt.Errorf("this program has a handler %q already, and a host can't have two", h.Name), "choose another name, such as: pentrough plugin new handler door")
+				return advise(fmt.Errorf("this program already has a handler %q, and a host can't have two", h.Name), "choose another name, such as: pentrough plugin new handler door")
 			}
 			if python {
 				return newPython(cmd.OutOrStdout(), scaffold.Python{Name: args[1]})
@@ -49,9 +52,9 @@ Needs the go command. With --python it is a folder with a handler in Python, whi
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&h.Module, "module", "", "the module's path; default: example.com/NAME")
-	cmd.Flags().BoolVar(&python, "python", false, "write it in Python, as a process of its own")
-	cmd.Flags().StringVar(&source, "pentrough", "", "write it for this host: a folder with its source, or a version; default: the one that this program was built from")
+	cmd.Flags().StringVar(&h.Module, "module", "", "path of the module (default: example.com/NAME)")
+	cmd.Flags().BoolVar(&python, "python", false, "write the handler in Python; it runs as a process of its own")
+	cmd.Flags().StringVar(&source, "pentrough", "", "write it for this host: a folder with its source, or a version\n(default: the source that this program was built from)")
 	cmd.MarkFlagsMutuallyExclusive("python", "module")
 	cmd.MarkFlagsMutuallyExclusive("python", "pentrough")
 	return cmd
@@ -78,5 +81,5 @@ func isHandler(kind string) error {
 	if kind == "handler" {
 		return nil
 	}
-	return advise(fmt.Errorf("there is no beginning for a %q", kind), "pentrough plugin new handler NAME; CONTRIBUTING.md says how other plugins are made")
+	return advise(fmt.Errorf("new can't write a %q", kind), "write a handler with: pentrough plugin new handler NAME; CONTRIBUTING.md describes other plugins")
 }

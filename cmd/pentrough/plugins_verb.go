@@ -45,11 +45,11 @@ func newPlugins() *cobra.Command {
 			}
 		},
 	}
-	cmd.Flags().StringVar(&folder, "markdown", "", "write a page for each plugin into this folder instead")
+	cmd.Flags().StringVar(&folder, "markdown", "", "write a Markdown page for each plugin into this folder, instead of a list")
 	return cmd
 }
 
-// pages returns a page for every plugin of this build, by kind and name.
+// pages returns a page for every plugin of this build, sorted by kind and name.
 func pages() []plugin.Page {
 	set := plugin.Registered()
 	var all []plugin.Page
@@ -74,7 +74,7 @@ func listPlugins(out io.Writer) {
 	}
 }
 
-// showPlugin prints the pages of a name; several kinds may have it.
+// showPlugin prints the pages of all plugins with that name: two kinds of plugins can share it.
 func showPlugin(out io.Writer, name string) error {
 	var names []string
 	found := false
@@ -91,14 +91,14 @@ func showPlugin(out io.Writer, name string) error {
 	if found {
 		return nil
 	}
-	next := "pentrough plugins lists them"
+	next := "pentrough plugins lists all plugins"
 	if meant := spelling.Nearest(name, names); meant != "" {
 		next = fmt.Sprintf("did you mean %q? ", meant) + next
 	}
 	return advise(fmt.Errorf("this build has no plugin %q", name), "%s", next)
 }
 
-// pageFile is the name of a plugin's page: kinds apart, as they may share a name.
+// pageFile returns the file name of a plugin's page. It has the kind in it, because plugins of two kinds can share a name.
 func pageFile(p plugin.Page) string { return p.Kind + "-" + p.Name + ".md" }
 
 const pageHead = "<!-- Written by `make docs` from the plugin's configuration struct. -->\n\n"

@@ -20,8 +20,9 @@ import (
 	"github.com/pentrough/pentrough/router"
 )
 
-// deadLettersOf returns where a configuration's host keeps dead letters; nil is nowhere. Beside a ledger's file they have one of their own, as
-// a SQLite file has one writer at a time and commands wait for the ledger.
+// deadLettersOf returns the store of the host's dead letters, or nil if the host keeps none. In
+// SQLite, dead letters have a file of their own: a SQLite file has one writer at a time, and
+// commands wait for the writes of the ledger.
 func deadLettersOf(c *configs.Config) *deadletters.Store {
 	switch c.Store.Type {
 	case "sqlite":
@@ -33,10 +34,10 @@ func deadLettersOf(c *configs.Config) *deadletters.Store {
 	}
 }
 
-// poisonVerb is what the verbs below pentrough poison share.
+// poisonVerb has the flags of the verbs below pentrough poison.
 type poisonVerb struct {
 	file string
-	// These choose rows; of them, states are words.
+	// These flags choose rows.
 	pipeline, cause, id string
 	since               time.Duration
 	states              []string
@@ -60,10 +61,14 @@ func newPoison() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "poison",
 		Short: "Show, replay and drop messages that couldn't be handled",
-		Long: `Work on the rows that the handler "store" keeps of messages which couldn't be handled, also while the host runs and others do the same.
+		Long: `Show, replay and drop the dead letters that the handler "store" keeps. The host may run at the same
+time, and several people may work at once.
 
-A row is "new" until somebody replays it, which sends its message back to where it came from, with its id, or drops it, which only marks
-it. It is "replaying" while somebody does, or when he was cut off.`,
+A row has one message that couldn't be handled. The states of a row are:
+  new        no one has replayed or dropped the message yet
+  replaying  a replay is under way, or it was interrupted
+  replayed   the message was sent again to where it came from, with its id
+  dropped    someone marked the row, because nothing needs to be done`,
 		Example: `  pentrough poison list -c gateway.toml --since 1h
   pentrough poison show -c gateway.toml 17
   pentrough poison replay -c gateway.toml 17 18
@@ -73,7 +78,7 @@ it. It is "replaying" while somebody does, or when he was cut off.`,
 			if len(args) == 0 {
 				return nil
 			}
-			return advise(fmt.Errorf("there is no poison %q", args[0]), "%s --help lists what there is", cmd.CommandPath())
+			return advise(fmt.Errorf("poison has no verb %q", args[0]), "%s --help lists the verbs", cmd.CommandPath())
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -82,31 +87,32 @@ it. It is "replaying" while somebody does, or when he was cut off.`,
 	return cmd
 }
 
-// narrows adds the flags that choose rows.
-func (v *poisonVerb) narrows(cmd *cobra.Command, states string) {
+// addRowFlags adds the flags that choose rows.
+func (v *poisonVerb) addRowFlags(cmd *cobra.Command, states string) {
 	f := cmd.Flags()
-	f.StringVar(&v.pipeline, "pipeline", "", "only those that failed in this pipeline")
-	f.StringVar(&v.cause, "cause", "", "only those whose cause has this in it")
-	f.DurationVar(&v.since, "since", 0, "only those of this last time, such as 1h")
+	f.StringVar(&v.pipeline, "pipeline", "", "only messages that failed in this pipeline")
+	f.StringVar(&v.cause, "cause", "", "only messages whose cause contains this text")
+	f.DurationVar(&v.since, "since", 0, "only messages that failed within this time until now, such as 1h")
 	f.StringVar(&v.id, "id", "", "only the message with this id")
-	f.StringSliceVar(&v.states, "state", nil, "only those that are so: new, replaying, replayed, dropped (default "+states+")")
+	f.StringSliceVar(&v.states, "state", nil, "only rows in these states: new, replaying, replayed, dropped (default "+states+")")
 }
 
-// poisonAct is what a verb does.
+// poisonAct is the function of a verb.
 type poisonAct func(ctx context.Context, w *poisonWork, args []string) error
 
-// look returns a RunE that reads rows, operate one that changes them.
-func (v *poisonVerb) look(act poisonAct) func(*cobra.Command, []string) error {
+// runReading returns a RunE for a verb that only reads rows.
+func (v *poisonVerb) runReading(act poisonAct) func(*cobra.Command, []string) error {
 	return v.run((*deadletters.Store).Look, act)
 }
 
-func (v *poisonVerb) operate(act poisonAct) func(*cobra.Command, []string) error {
+// runOperating returns a RunE for a verb that changes rows.
+func (v *poisonVerb) runOperating(act poisonAct) func(*cobra.Command, []string) error {
 	return v.run(func(s *deadletters.Store, ctx context.Context) (*deadletters.Operator, error) {
 		return s.Operate(ctx, operatorName())
 	}, act)
 }
 
-// run returns a RunE that opens the store for act; Ctrl-C ends it.
+// run returns a RunE that opens the store and calls act. Ctrl-C cancels act.
 func (v *poisonVerb) run(open func(*deadletters.Store, context.Context) (*deadletters.Operator, error), act poisonAct) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
@@ -118,20 +124,20 @@ func (v *poisonVerb) run(open func(*deadletters.Store, context.Context) (*deadle
 		store := deadLettersOf(c)
 		if store == nil {
 			return advise(fmt.Errorf("%s has a store in memory, which keeps no dead letters", v.file),
-				`have a database: [store] type = "sqlite", path = "pentrough.db"; and a pipeline with handler = "store"`)
+				`use a database: [store] type = "sqlite", path = "pentrough.db"; and a pipeline with handler = "store"`)
 		}
 		operator, err := open(store, ctx)
 		if err == nil {
 			err = act(ctx, &poisonWork{poisonVerb: v, cmd: cmd, router: c.Router, Operator: operator}, args)
 			err = errors.Join(err, operator.Close())
 		}
-		return v.advised(err)
+		return v.adviseError(err)
 	}
 }
 
-// operatorName is who works, for others to see.
+// operatorName returns the name of the user, which other operators see in the rows.
 func operatorName() string {
-	name := "somebody"
+	name := "unknown"
 	if u, err := user.Current(); err == nil {
 		name = u.Username
 	}
@@ -141,29 +147,30 @@ func operatorName() string {
 	return name
 }
 
-// advised says of an error what to do next.
-func (v *poisonVerb) advised(err error) error {
+// adviseError adds to an error what to do next.
+func (v *poisonVerb) adviseError(err error) error {
 	var known *advisedError
 	switch {
 	case err == nil || errors.As(err, &known):
 		return err
 	case errors.Is(err, deadletters.ErrNoRow):
-		return advise(err, "pentrough poison list -c %s lists what there is", v.file)
+		return advise(err, "pentrough poison list -c %s lists the rows", v.file)
 	case errors.Is(err, deadletters.ErrTaken), errors.Is(err, deadletters.ErrLost):
-		return advise(err, "pentrough poison show says how it ended, in a minute at the latest")
+		return advise(err, "pentrough poison show says how it ended, after a minute at most")
 	case errors.Is(err, deadletters.ErrUndecided):
-		return advise(err, "--force takes it all the same: replayed again it may come twice, with the same id")
+		return advise(err, "--force takes the row anyway: if you replay the message, it may arrive twice, with the same id")
 	case errors.Is(err, deadletters.ErrSettled):
-		return advise(err, "--force takes it all the same")
+		return advise(err, "--force takes the row anyway")
 	case errors.Is(err, context.Canceled):
-		return advise(err, "it was interrupted; the same again goes on with what is left")
+		return advise(err, "the command was interrupted; call it again to go on with the remaining rows")
 	default:
-		return adviseStore(err, v.file, `a host with the handler "store" makes it`,
-			`stop the host and put what "sqlite3 FILE .recover" makes of it in its place, or move it away: the host makes a new one`)
+		return adviseStore(err, v.file, `a host with the handler "store" creates the file`,
+			`stop the host and replace the file with the output of "sqlite3 FILE .recover", or move it away: the host creates a new one`)
 	}
 }
 
-// filter is what the flags choose, otherwise of these states.
+// filter returns the rows that the flags choose. Without --state it chooses the states in
+// otherwise.
 func (v *poisonVerb) filter(cmd *cobra.Command, otherwise ...deadletters.State) (deadletters.Filter, error) {
 	f := deadletters.Filter{Cause: v.cause, States: otherwise}
 	if cmd.Flags().Changed("pipeline") {
@@ -199,11 +206,11 @@ func deadLetterState(word string) (deadletters.State, error) {
 		}
 		known = append(known, s.String())
 	}
-	return 0, advise(fmt.Errorf("no row is %q", word), "a row is one of %s", strings.Join(known, ", "))
+	return 0, advise(fmt.Errorf("there is no state %q", word), "the states are %s", strings.Join(known, ", "))
 }
 
-// narrowed says whether a flag chooses rows.
-func narrowed(cmd *cobra.Command) bool {
+// hasRowFlags reports whether the user gave a flag that chooses rows.
+func hasRowFlags(cmd *cobra.Command) bool {
 	for _, name := range []string{"pipeline", "cause", "since", "id", "state"} {
 		if cmd.Flags().Changed(name) {
 			return true
@@ -212,13 +219,13 @@ func narrowed(cmd *cobra.Command) bool {
 	return false
 }
 
-// rowNumbers reads the numbers of rows.
+// rowNumbers parses the numbers of rows.
 func rowNumbers(args []string) ([]int64, error) {
 	var numbers []int64
 	for _, arg := range args {
 		n, err := strconv.ParseInt(arg, 10, 64)
 		if err != nil || n < 1 {
-			return nil, advise(fmt.Errorf("%q is no number of a row", arg), "pentrough poison list shows the numbers")
+			return nil, advise(fmt.Errorf("%q isn't the number of a row", arg), "pentrough poison list shows the numbers")
 		}
 		numbers = append(numbers, n)
 	}

@@ -17,29 +17,30 @@ const dropPage = 500
 func (v *poisonVerb) newDrop() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "drop NUMBER... -c FILE",
-		Short: "Mark rows about which nothing needs to be done",
-		Long: `Mark these rows, or every new row that the flags choose, as dropped. They are shown no more, and removed when their time is over or their
-place is needed; until then --force of replay sends them all the same.`,
+		Short: "Mark rows that need no more work",
+		Long: `Mark these rows as dropped, or every new row that the flags choose. By default, "poison list" no
+longer shows them. The handler "store" removes them after the time keep, or earlier if there are
+more than max_rows. Until then, "poison replay --force" can still send them.`,
 		Example: `  pentrough poison drop -c gateway.toml 17 18
   pentrough poison drop -c gateway.toml --cause "no JSON" --yes`,
-		RunE: v.operate(dropLetters),
+		RunE: v.runOperating(dropLetters),
 	}
-	v.narrows(cmd, "new")
+	v.addRowFlags(cmd, "new")
 	f := cmd.Flags()
 	f.BoolVar(&v.all, "all", false, "every row that the other flags choose")
-	f.BoolVar(&v.force, "force", false, "also rows whose replay was cut off a minute ago or more")
-	f.BoolVarP(&v.yes, "yes", "y", false, "don't ask")
+	f.BoolVar(&v.force, "force", false, "also rows whose replay was interrupted at least a minute ago")
+	f.BoolVarP(&v.yes, "yes", "y", false, "don't ask for confirmation")
 	return cmd
 }
 
 func dropLetters(ctx context.Context, w *poisonWork, args []string) error {
-	w.all = w.all || len(args) == 0 && narrowed(w.cmd)
-	rows, err := w.chosen(ctx, args)
+	w.all = w.all || len(args) == 0 && hasRowFlags(w.cmd)
+	rows, err := w.chosenRows(ctx, args)
 	if err != nil {
 		return err
 	}
 	if len(args) == 0 && !w.yes {
-		f, err := w.filter(w.cmd, w.open()...)
+		f, err := w.filter(w.cmd, w.openStates()...)
 		if err != nil {
 			return err
 		}
@@ -48,7 +49,7 @@ func dropLetters(ctx context.Context, w *poisonWork, args []string) error {
 			return err
 		}
 		if n > 0 {
-			if err := agreed(w.cmd, fmt.Sprintf("drop %s?", rowCount(int(n))), "dropped"); err != nil {
+			if err := confirmByUser(w.cmd, fmt.Sprintf("drop %s?", rowCount(int(n))), "dropped"); err != nil {
 				return err
 			}
 		}
@@ -56,15 +57,16 @@ func dropLetters(ctx context.Context, w *poisonWork, args []string) error {
 	dropped, passed, failed := w.drop(ctx, rows)
 	out := w.cmd.OutOrStdout()
 	if passed > 0 {
-		fmt.Fprintf(out, "somebody else took %s\n", rowCount(passed))
+		fmt.Fprintf(out, "another operator took %s\n", rowCount(passed))
 	}
 	if dropped > 0 || len(failed) == 0 {
 		fmt.Fprintf(out, "dropped %s\n", rowCount(dropped))
 	}
-	return w.failures(failed, "dropped")
+	return w.joinFailures(failed, "dropped")
 }
 
-// drop drops rows page by page, and leaves alone what somebody else took meanwhile.
+// drop drops rows page by page. It leaves out rows that another operator has taken since they were
+// listed.
 func (w *poisonWork) drop(ctx context.Context, rows iter.Seq2[deadletters.Row, error]) (dropped, passed int, failed []error) {
 	var page []deadletters.Row
 	flush := func() bool {
@@ -73,7 +75,7 @@ func (w *poisonWork) drop(ctx context.Context, rows iter.Seq2[deadletters.Row, e
 		}
 		n, err := w.Drop(ctx, page)
 		if err != nil {
-			failed = append(failed, w.advised(err))
+			failed = append(failed, w.adviseError(err))
 			return false
 		}
 		dropped += n
@@ -95,7 +97,7 @@ func (w *poisonWork) drop(ctx context.Context, rows iter.Seq2[deadletters.Row, e
 		case w.all && errors.Is(err, deadletters.ErrTaken):
 			passed++
 		default:
-			failed = append(failed, w.advised(err))
+			failed = append(failed, w.adviseError(err))
 			if r.Number == 0 && !errors.Is(err, deadletters.ErrNoRow) {
 				return dropped, passed, failed // the store can't be read
 			}

@@ -24,16 +24,16 @@ func (v *poisonVerb) newList() *cobra.Command {
 		Use:   "list -c FILE",
 		Short: "List the rows, the newest first",
 		Args:  fileByFlag,
-		RunE:  v.look(listLetters),
+		RunE:  v.runReading(listLetters),
 	}
-	v.narrows(cmd, "new, replaying")
-	cmd.Flags().IntVarP(&v.limit, "limit", "n", 100, "show no more than this many; 0 shows all")
+	v.addRowFlags(cmd, "new, replaying")
+	cmd.Flags().IntVarP(&v.limit, "limit", "n", 100, "show at most this many rows; 0 shows all")
 	cmd.Flags().BoolVar(&v.json, "json", false, "print each row as a line of JSON")
 	return cmd
 }
 
-// cutCause is how much of a cause has its place in a list, in bytes.
-const cutCause = 100
+// maxShownCause is how many bytes of a cause are shown in a list.
+const maxShownCause = 100
 
 func listLetters(ctx context.Context, w *poisonWork, _ []string) error {
 	if err := checkLimit(w.limit); err != nil {
@@ -48,20 +48,20 @@ func listLetters(ctx context.Context, w *poisonWork, _ []string) error {
 		encode: func(out io.Writer, r deadletters.Row) error { return json.NewEncoder(out).Encode(rowJSON(r)) },
 		line: func(r deadletters.Row) string {
 			return fmt.Sprintf("%d\t%s\t%s\t%s\t%d\t%s\t%s", r.Number, r.State, localTime(r.Time), orDash(printable.Text(r.Pipeline)), r.Attempts,
-				printable.Text(r.MessageID), orDash(printable.Text(cut(r.Cause, cutCause))))
+				printable.Text(r.MessageID), orDash(printable.Text(truncate(r.Cause, maxShownCause))))
 		},
 	}.print(w.cmd.OutOrStdout(), w.Rows(ctx, f, deadletters.NewestFirst))
 	if err != nil || w.json {
 		return err
 	}
-	return w.sum(ctx, f, shown)
+	return w.printSummary(ctx, f, shown)
 }
 
-// sum says how many rows there are beside those that are shown.
-func (w *poisonWork) sum(ctx context.Context, f deadletters.Filter, shown int) error {
+// printSummary prints how many rows there are if not all are shown.
+func (w *poisonWork) printSummary(ctx context.Context, f deadletters.Filter, shown int) error {
 	out := w.cmd.OutOrStdout()
-	if shown == 0 && narrowed(w.cmd) {
-		fmt.Fprintln(out, "no such row")
+	if shown == 0 && hasRowFlags(w.cmd) {
+		fmt.Fprintln(out, "no row matches")
 		return nil
 	}
 	if shown == 0 {
@@ -72,15 +72,15 @@ func (w *poisonWork) sum(ctx context.Context, f deadletters.Filter, shown int) e
 	case err != nil:
 		return err
 	case shown == 0:
-		fmt.Fprintf(out, "nothing waits; %d replayed or dropped rows, --state replayed,dropped shows them\n", chosen)
+		fmt.Fprintf(out, "no new rows; --state replayed,dropped shows the %d replayed or dropped ones\n", chosen)
 	case chosen > int64(shown):
 		printMore(out, shown, chosen)
 	}
 	return nil
 }
 
-// cut is the beginning of a text.
-func cut(text string, n int) string {
+// truncate returns at most n bytes of a text, and dots if something is missing.
+func truncate(text string, n int) string {
 	if len(text) <= n {
 		return text
 	}
@@ -93,17 +93,17 @@ func cut(text string, n int) string {
 func (v *poisonVerb) newShow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show NUMBER -c FILE",
-		Short: "Show all of a row: cause, properties, headers and body",
+		Short: "Show a whole row: cause, properties, headers and body",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				return nil
 			}
 			return advise(fmt.Errorf("show takes one row's number, not %d", len(args)), "pentrough poison list shows the numbers")
 		},
-		RunE: v.look(showLetter),
+		RunE: v.runReading(showLetter),
 	}
 	cmd.Flags().BoolVar(&v.json, "json", false, "print the row as a line of JSON")
-	cmd.Flags().BoolVar(&v.hex, "hex", false, "show the body in hex, also if it is text")
+	cmd.Flags().BoolVar(&v.hex, "hex", false, "show the body in hex, even if it is text")
 	cmd.MarkFlagsMutuallyExclusive("json", "hex")
 	return cmd
 }
@@ -124,7 +124,7 @@ func showLetter(ctx context.Context, w *poisonWork, args []string) error {
 	return err
 }
 
-// describeRow is a row in full, for people.
+// describeRow describes everything about a row for people.
 func describeRow(r deadletters.Row, asHex bool) []byte {
 	var out bytes.Buffer
 	field := func(name, format string, args ...any) {
@@ -164,7 +164,7 @@ func describeRow(r deadletters.Row, asHex bool) []byte {
 	return out.Bytes()
 }
 
-// deadLetterJSON is a row as a line of JSON. A body that isn't UTF-8 is in body_base64.
+// deadLetterJSON is a row as JSON. A body that isn't UTF-8 is in body_base64.
 type deadLetterJSON struct {
 	Number     int64               `json:"number"`
 	State      string              `json:"state"`
@@ -185,7 +185,7 @@ type deadLetterJSON struct {
 	RoutingKey string              `json:"routing_key"`
 	Size       int64               `json:"size"`
 	Metadata   map[string]string   `json:"metadata,omitempty"`
-	// Headers are as their transport wrote them, with their types.
+	// Headers are in the form in which their transport wrote them, with their types.
 	Headers    json.RawMessage `json:"headers,omitempty"`
 	Body       *string         `json:"body,omitempty"`
 	BodyBase64 []byte          `json:"body_base64,omitempty"`

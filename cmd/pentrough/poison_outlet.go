@@ -17,10 +17,11 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// errNoWay means that a message can't go back to where it came from.
-var errNoWay = errors.New("it can't go back to where it came from")
+// errNoWay means that a message can't be sent back to where it came from.
+var errNoWay = errors.New("the message can't be sent back to where it came from")
 
-// outlets are the ways by which messages are replayed. Their transports have connections of their own, and are started when they are needed.
+// outlets has the transports through which messages are replayed. They have connections of their
+// own. Each is started when the first message needs it.
 type outlets struct {
 	config router.Config
 	host   string
@@ -28,15 +29,15 @@ type outlets struct {
 	opened map[string]*outlet // by transport
 }
 
-// outletReady is how long a broker has to take messages.
+// outletReady is how long a broker may take until it accepts messages.
 const outletReady = 5 * time.Second
 
-// outlet is one of them.
+// outlet is a started transport with its publisher.
 type outlet struct {
 	transport transports.Transport
 	publisher message.Publisher
 	name      string
-	// topic is empty for messages that go back to where they came from.
+	// topic is empty if messages are sent back to where they came from.
 	topic string
 }
 
@@ -44,8 +45,8 @@ func newOutlets(w *poisonWork) *outlets {
 	return &outlets{config: w.router, host: w.Name, to: transports.TopicRef(w.to), opened: map[string]*outlet{}}
 }
 
-// of returns the way of a row, when its broker takes messages.
-func (o *outlets) of(ctx context.Context, row deadletters.Row) (*outlet, error) {
+// outletFor returns the outlet for a row. It waits until the broker accepts messages.
+func (o *outlets) outletFor(ctx context.Context, row deadletters.Row) (*outlet, error) {
 	ref := o.to
 	if ref == "" {
 		ref = row.From
@@ -55,9 +56,9 @@ func (o *outlets) of(ctx context.Context, row deadletters.Row) (*outlet, error) 
 	case err != nil && o.to != "":
 		return nil, advise(fmt.Errorf("--to: %w", err), "for example --to broker:commands")
 	case err != nil:
-		return nil, fmt.Errorf("%w: nobody said where that was", errNoWay)
+		return nil, fmt.Errorf("%w: the row doesn't name a topic", errNoWay)
 	case o.to == "" && row.Exchange == "" && row.RoutingKey == "":
-		return nil, fmt.Errorf("%w: %s takes messages only from those who bring them", errNoWay, ref)
+		return nil, fmt.Errorf("%w: a host can't publish to %s", errNoWay, ref)
 	}
 	out := o.opened[name]
 	if out == nil {
@@ -66,13 +67,13 @@ func (o *outlets) of(ctx context.Context, row deadletters.Row) (*outlet, error) 
 		}
 		o.opened[name] = out
 	}
-	if err := out.ready(ctx, topic); err != nil {
+	if err := out.awaitReady(ctx, topic); err != nil {
 		return nil, err
 	}
 	return out, nil
 }
 
-// open starts a transport of the configuration, if messages can go out through it.
+// open starts a transport of the configuration and creates its publisher.
 func (o *outlets) open(ctx context.Context, name, topic string) (*outlet, error) {
 	config, err := brokerOf(o.config.Transports, name, topic)
 	switch {
@@ -105,8 +106,8 @@ func (o *outlets) open(ctx context.Context, name, topic string) (*outlet, error)
 	return out, nil
 }
 
-// advised says of an error with a way what to do next.
-func (o *outlets) advised(err error) error {
+// adviseError adds to an error of an outlet what to do next.
+func (o *outlets) adviseError(err error) error {
 	var known *advisedError
 	switch {
 	case errors.As(err, &known):
@@ -116,7 +117,7 @@ func (o *outlets) advised(err error) error {
 	case errors.Is(err, transports.ErrUnroutable):
 		return advise(err, "start the host once so that it declares its queue, or name another topic: --to transport:topic")
 	case errors.Is(err, transports.ErrUnsendable):
-		return advise(err, "it can only be dropped: pentrough poison drop")
+		return advise(err, "the message can't be sent; drop it with: pentrough poison drop")
 	default:
 		return err
 	}
@@ -124,7 +125,7 @@ func (o *outlets) advised(err error) error {
 
 // close ends all connections.
 func (o *outlets) close(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), takes)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
 	defer cancel()
 	var errs []error
 	for _, out := range o.opened {
@@ -133,8 +134,9 @@ func (o *outlets) close(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// ready waits until the broker takes messages for a topic, so that no row is claimed in vain.
-func (o *outlet) ready(ctx context.Context, topic string) error {
+// awaitReady waits until the broker accepts messages for a topic. Otherwise a row would be claimed
+// although its message can't be sent.
+func (o *outlet) awaitReady(ctx context.Context, topic string) error {
 	a, ok := o.transport.(transports.Acceptor)
 	if !ok {
 		return nil
@@ -151,16 +153,16 @@ func (o *outlet) ready(ctx context.Context, topic string) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return advise(fmt.Errorf("transport %s: %w", o.name, err), "check that the broker runs and takes messages; see [transport.%s]", o.name)
+			return advise(fmt.Errorf("transport %s: %w", o.name, err), "check that the broker runs and accepts messages; see [transport.%s]", o.name)
 		}
 	}
 }
 
-// send sends a row's message and waits until it has arrived.
+// send sends a row's message and waits until the broker has confirmed it.
 func (o *outlet) send(ctx context.Context, c *deadletters.Claim) error {
-	ctx, cancel := context.WithTimeout(ctx, replayTakes)
+	ctx, cancel := context.WithTimeout(ctx, replayTimeout)
 	defer cancel()
-	msg := replayed(ctx, &c.Row)
+	msg := replayMessage(ctx, &c.Row)
 	if o.topic == "" {
 		msg.Metadata[transports.SourcePrefix+"exchange"] = c.Exchange
 		msg.Metadata[transports.SourcePrefix+"routing_key"] = c.RoutingKey
@@ -168,16 +170,17 @@ func (o *outlet) send(ctx context.Context, c *deadletters.Claim) error {
 	return o.publisher.Publish(o.topic, msg)
 }
 
-// certain says whether a message that could not be sent has not arrived.
-func (o *outlet) certain(err error) bool {
+// isNotSent reports whether it is certain that a message wasn't stored by the broker, after send
+// returned err.
+func (o *outlet) isNotSent(err error) bool {
 	if o.topic == "" {
 		return !errors.Is(err, transports.ErrUndecided)
 	}
 	return errors.Is(err, transports.ErrUnroutable) || errors.Is(err, transports.ErrUnsendable)
 }
 
-// place is where a message went, for people.
-func (o *outlet) place(r *deadletters.Row) string {
+// describeTarget says for people where a message was sent.
+func (o *outlet) describeTarget(r *deadletters.Row) string {
 	if o.topic != "" {
 		return o.name + ":" + printable.Text(o.topic)
 	}

@@ -16,31 +16,34 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// shownFailures is how many rows are named of those with which something went wrong.
+// shownFailures is how many failed rows are named.
 const shownFailures = 20
 
-// replayTakes bounds the sending of one message. It ends before anybody else may take the row.
-const replayTakes = deadletters.Abandoned / 3
+// replayTimeout bounds the sending of one message. It is over before another operator may take the
+// row.
+const replayTimeout = deadletters.Abandoned / 3
 
 func (v *poisonVerb) newReplay() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay NUMBER... -c FILE",
 		Short: "Send messages back to where they came from, with the same id",
-		Long: `Send the messages of these rows, or with --all of every new row that the flags choose, back to where they came from: a broker gets them at
-the exchange and with the routing key that they had, with their id, properties, headers and body. The oldest goes first.
+		Long: `Send the messages of these rows back to where they came from. With --all, send every new row that the
+other flags choose, the oldest first. The broker gets each message at its old exchange, with its old
+routing key, id, properties, headers and body.
 
-Each row is taken before its message is sent, so that two operators never send it twice. Whoever is cut off in between leaves a row
-of which it isn't known whether it was sent: after a minute --force sends it again. --force also sends what was replayed or dropped.`,
+The command marks each row as replaying before it sends the message, so that two operators don't
+send it twice. If the command is interrupted between the two, it isn't known whether the message was
+sent. After a minute, --force sends it again. --force also sends rows that were replayed or dropped.`,
 		Example: `  pentrough poison replay -c gateway.toml 17 18
   pentrough poison replay -c gateway.toml --all --pipeline commands --since 1h
   pentrough poison replay -c gateway.toml 19 --to broker:commands`,
-		RunE: v.operate(replayLetters),
+		RunE: v.runOperating(replayLetters),
 	}
-	v.narrows(cmd, "new")
+	v.addRowFlags(cmd, "new")
 	f := cmd.Flags()
 	f.BoolVar(&v.all, "all", false, "every row that the other flags choose")
-	f.BoolVar(&v.force, "force", false, "also rows that were replayed or dropped, or whose replay was cut off a minute ago or more")
-	f.StringVar(&v.to, "to", "", "send them to this topic of a broker instead, as transport:topic")
+	f.BoolVar(&v.force, "force", false, "also rows that were replayed or dropped, or whose replay was interrupted at least a minute ago")
+	f.StringVar(&v.to, "to", "", "send the messages to this topic of a broker instead, as transport:topic")
 	return cmd
 }
 
@@ -54,7 +57,7 @@ type replay struct {
 }
 
 func replayLetters(ctx context.Context, w *poisonWork, args []string) (err error) {
-	rows, err := w.chosen(ctx, args)
+	rows, err := w.chosenRows(ctx, args)
 	if err != nil {
 		return err
 	}
@@ -65,25 +68,25 @@ func replayLetters(ctx context.Context, w *poisonWork, args []string) (err error
 	defer func() { err = errors.Join(err, r.outlets.close(ctx)) }()
 	for row, err := range rows {
 		if err == nil {
-			err = r.one(ctx, row)
+			err = r.replayRow(ctx, row)
 		}
-		if goesOn := err == nil || r.note(err); !goesOn {
+		if canContinue := err == nil || r.recordFailure(err); !canContinue {
 			break
 		}
 	}
-	return r.ended()
+	return r.result()
 }
 
-// chosen are the rows that numbers or flags name, without what is large of them.
-func (w *poisonWork) chosen(ctx context.Context, args []string) (iter.Seq2[deadletters.Row, error], error) {
+// chosenRows returns the rows that numbers or flags name, without their bodies.
+func (w *poisonWork) chosenRows(ctx context.Context, args []string) (iter.Seq2[deadletters.Row, error], error) {
 	numbers, err := rowNumbers(args)
 	switch {
 	case err != nil:
 		return nil, err
-	case len(numbers) > 0 && (w.all || narrowed(w.cmd)):
-		return nil, advise(errors.New("numbers name their rows alone"), "leave out the flags that choose rows, or the numbers")
+	case len(numbers) > 0 && (w.all || hasRowFlags(w.cmd)):
+		return nil, advise(errors.New("numbers and flags that choose rows exclude each other"), "leave out the flags, or the numbers")
 	case len(numbers) == 0 && !w.all:
-		return nil, advise(fmt.Errorf("%s what?", w.cmd.Name()), "name numbers of rows (pentrough poison list shows them), or say --all, which takes every row that the other flags choose")
+		return nil, advise(fmt.Errorf("%s needs at least one row", w.cmd.Name()), "name numbers of rows (pentrough poison list shows them), or add --all for every row that the other flags choose")
 	case len(numbers) > 0:
 		return func(yield func(deadletters.Row, error) bool) {
 			for _, n := range numbers {
@@ -93,11 +96,12 @@ func (w *poisonWork) chosen(ctx context.Context, args []string) (iter.Seq2[deadl
 			}
 		}, nil
 	}
-	f, err := w.filter(w.cmd, w.open()...)
+	f, err := w.filter(w.cmd, w.openStates()...)
 	if err != nil {
 		return nil, err
 	}
-	// What is replayed may fail again at once: those rows are newer than all that are there now.
+	// A replayed message may fail again at once and get a new row. Such rows have higher numbers
+	// than all present rows, so they are left out.
 	for r, err := range w.Rows(ctx, f, deadletters.NewestFirst) {
 		if err != nil {
 			return nil, err
@@ -111,56 +115,56 @@ func (w *poisonWork) chosen(ctx context.Context, args []string) (iter.Seq2[deadl
 	return w.Rows(ctx, f, deadletters.OldestFirst), nil
 }
 
-// open are the states of rows that --all takes.
-func (w *poisonWork) open() []deadletters.State {
+// openStates returns the states of the rows that --all takes.
+func (w *poisonWork) openStates() []deadletters.State {
 	if w.force {
 		return []deadletters.State{deadletters.New, deadletters.Replaying}
 	}
 	return []deadletters.State{deadletters.New}
 }
 
-// one replays a row.
-func (r *replay) one(ctx context.Context, row deadletters.Row) error {
+// replayRow replays one row.
+func (r *replay) replayRow(ctx context.Context, row deadletters.Row) error {
 	at := func(err error) error { return fmt.Errorf("row %d: %w", row.Number, err) }
-	out, err := r.outlets.of(ctx, row)
+	out, err := r.outlets.outletFor(ctx, row)
 	if err != nil {
 		return at(err)
 	}
 	c, err := r.Claim(ctx, row.Number, r.force)
 	if err != nil {
 		if r.all && (errors.Is(err, deadletters.ErrTaken) || errors.Is(err, deadletters.ErrNoRow) || errors.Is(err, deadletters.ErrSettled) && row.State == deadletters.New) {
-			r.passed++ // somebody else was here since it was listed
+			r.passed++ // another operator took it since it was listed
 			return nil
 		}
 		return err
 	}
 	if row.State == deadletters.Replaying {
-		fmt.Fprintf(r.cmd.ErrOrStderr(), "row %d: %s began to replay it at %s, and it isn't known whether it was sent: it may come twice, with the id %s\n",
+		fmt.Fprintf(r.cmd.ErrOrStderr(), "row %d: %s began a replay at %s, and it isn't known whether the message was sent: it may arrive twice, with the id %s\n",
 			row.Number, printable.Text(row.Operator), localTime(row.Changed), printable.Text(row.MessageID))
 	}
 	err = out.send(ctx, c)
-	// What is known is recorded, also when somebody wants to stop.
-	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), takes)
+	// The outcome is recorded even if the user interrupts the command.
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
 	defer cancel()
 	switch {
 	case err == nil:
 		r.sent++
-		fmt.Fprintf(r.cmd.OutOrStdout(), "row %d, id %s: replayed to %s\n", c.Number, printable.Text(c.MessageID), out.place(&c.Row))
+		fmt.Fprintf(r.cmd.OutOrStdout(), "row %d, id %s: replayed to %s\n", c.Number, printable.Text(c.MessageID), out.describeTarget(&c.Row))
 		if err := r.Replayed(end, c); err != nil {
-			return advise(fmt.Errorf("row %d was sent, and that could not be recorded: %w", c.Number, err),
-				"don't replay it again; when the store can be reached: pentrough poison drop %d --force, after a minute", c.Number)
+			return advise(fmt.Errorf("row %d was sent, but the store didn't record it: %w", c.Number, err),
+				"don't replay the row again; when the store can be reached, and a minute has passed: pentrough poison drop %d --force", c.Number)
 		}
 		return nil
-	case out.certain(err):
+	case out.isNotSent(err):
 		return errors.Join(at(err), r.Release(end, c))
 	default:
-		return advise(at(err), "whether it was sent isn't known: look at its receiver; after a minute --force sends it again, with the same id %s", printable.Text(c.MessageID))
+		return advise(at(err), "it isn't known whether the message was sent: check its receiver; after a minute, --force sends it again with the same id %s", printable.Text(c.MessageID))
 	}
 }
 
-// note remembers an error, and says whether other rows may do better.
-func (r *replay) note(err error) bool {
-	r.failed = append(r.failed, r.advised(r.outlets.advised(err)))
+// recordFailure records an error. It reports whether other rows may still succeed.
+func (r *replay) recordFailure(err error) bool {
+	r.failed = append(r.failed, r.adviseError(r.outlets.adviseError(err)))
 	for _, own := range []error{
 		transports.ErrUnroutable, transports.ErrUnsendable, errNoWay, deadletters.ErrNoRow, deadletters.ErrTaken, deadletters.ErrUndecided, deadletters.ErrSettled,
 	} {
@@ -171,23 +175,24 @@ func (r *replay) note(err error) bool {
 	return false
 }
 
-// ended says what became of all.
-func (r *replay) ended() error {
+// result prints what was done and returns the failures.
+func (r *replay) result() error {
 	out := r.cmd.OutOrStdout()
 	if r.passed > 0 {
-		fmt.Fprintf(out, "somebody else took %s\n", rowCount(r.passed))
+		fmt.Fprintf(out, "another operator took %s\n", rowCount(r.passed))
 	}
 	switch {
 	case r.sent > 0:
 		fmt.Fprintf(out, "replayed %s\n", rowCount(r.sent))
 	case len(r.failed) == 0:
-		fmt.Fprintln(out, "nothing was left to replay")
+		fmt.Fprintln(out, "there was nothing to replay")
 	}
-	return r.failures(r.failed, "replayed")
+	return r.joinFailures(r.failed, "replayed")
 }
 
-// failures is one error of all that went wrong; the last tells what to do next.
-func (w *poisonWork) failures(failed []error, done string) error {
+// joinFailures prints the failures if there are several, and returns one error with the advice of
+// the last.
+func (w *poisonWork) joinFailures(failed []error, done string) error {
 	switch n := len(failed); n {
 	case 0:
 		return nil
@@ -201,7 +206,7 @@ func (w *poisonWork) failures(failed []error, done string) error {
 			}
 			fmt.Fprintf(w.cmd.ErrOrStderr(), "pentrough: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
 		}
-		next := "pentrough poison show looks at a row"
+		next := "pentrough poison show describes a row"
 		if a, ok := errors.AsType[*advisedError](failed[n-1]); ok {
 			next = a.next
 		}
@@ -209,8 +214,9 @@ func (w *poisonWork) failures(failed []error, done string) error {
 	}
 }
 
-// replayed is a row's message as it is sent again: without what belongs to the broker and to its delivery.
-func replayed(ctx context.Context, r *deadletters.Row) *message.Message {
+// replayMessage returns the message to send again. It leaves out metadata that the broker or the
+// old delivery had set.
+func replayMessage(ctx context.Context, r *deadletters.Row) *message.Message {
 	msg := message.NewMessage(r.MessageID, r.Body)
 	for key, value := range r.Metadata {
 		if !transports.OfBroker(key) {

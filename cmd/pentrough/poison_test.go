@@ -137,7 +137,7 @@ func TestReplayEndsThoughWhatItReplaysFailsAgain(t *testing.T) {
 	}
 	defer o.Close()
 	w := &poisonWork{poisonVerb: &poisonVerb{all: true}, cmd: newPoison(), Operator: o}
-	chosen, err := w.chosen(t.Context(), nil)
+	chosen, err := w.chosenRows(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

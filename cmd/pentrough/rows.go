@@ -11,21 +11,22 @@ import (
 	"github.com/pentrough/pentrough/internal/database"
 )
 
-// listPage is after how many rows a table's columns may change their width.
+// listPage is the number of rows after which a table may change the widths of its columns.
 const listPage = 100
 
-// rowList prints rows of the store: the ledger's or the dead letters'.
+// rowList prints rows of the store: of the ledger or of the dead letters.
 type rowList[R any] struct {
-	// limit is how many rows are printed at most; 0 is all.
+	// limit is the largest number of rows to print; 0 prints all.
 	limit int
-	// json prints each row with encode, and else as a line of a table below head.
+	// With json, encode prints each row. Otherwise the rows form a table: head is its heading, and
+	// line returns the cells of a row.
 	json   bool
 	encode func(io.Writer, R) error
 	head   string
 	line   func(R) string
 }
 
-// print returns how many rows it printed.
+// print prints the rows and returns how many it printed.
 func (l rowList[R]) print(out io.Writer, rows iter.Seq2[R, error]) (shown int, err error) {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for r, err := range rows {
@@ -62,19 +63,19 @@ func checkLimit(limit int) error {
 	return nil
 }
 
-// printMore says that a limit left rows out.
+// printMore tells the user that the limit left rows out.
 func printMore(out io.Writer, shown int, chosen int64) {
 	fmt.Fprintf(out, "%d of %d rows; --limit 0 shows all\n", shown, chosen)
 }
 
-// adviseStore says of an error of the store that the configuration in file names what to do next.
-// makes says who makes it, and lost what becomes of a damaged file.
+// adviseStore adds to an error of the store what to do next. file is the configuration that names
+// the store. makes says what creates the store, and lost says what to do about a damaged file.
 func adviseStore(err error, file, makes, lost string) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, database.ErrNone):
-		return advise(err, "%s when it first runs; see [store] in %s: a path there counts from the working directory", makes, file)
+		return advise(err, "%s when it first runs; see [store] in %s: a relative path there starts at the working directory", makes, file)
 	case errors.Is(err, database.ErrSchema):
-		return advise(err, "use the pentrough that wrote it; a newer one updates it when its host starts")
+		return advise(err, "use the version of pentrough that wrote it; a host of a newer version updates it when it starts")
 	case errors.Is(err, database.ErrNotSQLite):
 		return advise(err, "see path of [store] in %s", file)
 	case errors.Is(err, database.ErrDamaged):
@@ -82,6 +83,6 @@ func adviseStore(err error, file, makes, lost string) error {
 	case errors.Is(err, fs.ErrPermission):
 		return advise(err, "run this as the user who runs the host")
 	default:
-		return advise(err, "see [store] in %s, and whether what it names can be reached", file)
+		return advise(err, "check [store] in %s, and that the database can be reached", file)
 	}
 }

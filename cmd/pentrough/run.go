@@ -31,13 +31,14 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// adminTimeout is how long requests to the admin listener may take to end after the host's stop.
+// adminTimeout limits how long open requests to the admin listener may take to end after the host
+// has stopped.
 const adminTimeout = 2 * time.Second
 
-// ledgerPatience is how long a start waits for the ledger's store at most.
+// ledgerPatience is the longest time that a start waits for the ledger's store.
 const ledgerPatience = 2 * time.Second
 
-// storeInterval is how often a start looks whether another process still uses the store.
+// storeInterval is how often a start checks whether another process still uses the store.
 const storeInterval = 100 * time.Millisecond
 
 func newRun() *cobra.Command {
@@ -46,47 +47,52 @@ func newRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run [-c FILE]",
 		Short: "Run the host; without a file the embedded quickstart",
-		Long: `Run the host that a configuration describes; without a file the embedded quickstart, which needs nothing installed.
+		Long: `Run the host that a configuration describes. Without a file, run the embedded quickstart, which needs
+no other software.
 
-SIGINT or SIGTERM stops it in stages within [host] shutdown_timeout; a second one ends it at once.
-With --dry-run it connects to everything that the configuration names, says what it found, and starts and changes nothing.
-Exit codes: 0 stopped cleanly, 1 the start failed, 2 forced, 3 the stop wasn't clean.`,
+SIGINT or SIGTERM stops the host in stages, within shutdown_timeout of [host]. A second signal ends
+it at once. With --dry-run the command connects to everything that the configuration names and
+prints what it found; it starts and changes nothing.
+
+Exit codes: 0 the host stopped cleanly, 1 the start failed, 2 a second signal ended the host,
+3 the stop wasn't clean.`,
 		Args: fileByFlag,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r := run{file: file, out: cmd.OutOrStdout(), errOut: cmd.ErrOrStderr()}
 			ctx, stop := context.WithCancel(cmd.Context())
 			defer stop()
-			defer onSignals(stop, r.force)()
+			defer onSignals(stop, r.forceExit)()
 			if dry {
-				return r.dry(ctx)
+				return r.dryRun(ctx)
 			}
 			return r.logLast(r.serve(ctx))
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "the configuration (default: the embedded quickstart)")
-	cmd.Flags().BoolVar(&dry, "dry-run", false, "connect to everything, start nothing, and say what would fail")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "connect to everything, start nothing, and print what would fail")
 	return cmd
 }
 
-// run is one run of a host.
+// run is one call of the verb run.
 type run struct {
-	// file is empty for the quickstart.
+	// file is the configuration; it is empty for the quickstart.
 	file        string
 	out, errOut io.Writer
 
 	config *configs.Config
 	log    *slog.Logger
-	// jsonLog is log if that is JSON, else nil. The second signal may come at any time.
+	// jsonLog is the log if its format is JSON, otherwise nil. It is atomic because the second
+	// signal can come at any time.
 	jsonLog  atomic.Pointer[slog.Logger]
 	registry *prometheus.Registry
 	ledger   *ledger.Ledger
-	tracing  *tracing.Tracing // nil if nobody traces
+	tracing  *tracing.Tracing // nil if tracing is off
 	devices  *inventory.File  // nil without an inventory
-	// letters are nil without a place for them.
-	letters *deadletters.Store
+	// deadLetters is nil if the store is memory.
+	deadLetters *deadletters.Store
 }
 
-// serve runs the host from its start to its stop, which begins when ctx ends.
+// serve runs the host. The stop begins when ctx ends.
 func (r *run) serve(ctx context.Context) error {
 	if err := r.prepare(); err != nil {
 		return err
@@ -95,34 +101,35 @@ func (r *run) serve(ctx context.Context) error {
 	defer calmCollector()()
 	defer r.closeLedger()
 	defer r.closeTracing(context.WithoutCancel(ctx))
-	defer r.closeLetters()
+	defer r.closeDeadLetters()
 	r.awaitLedger(ctx)
 	host, err := router.New(r.config.Router)
 	if err != nil {
-		return r.startFailed(err)
+		return r.startError(err)
 	}
-	// The admin listener is bound first, so that a second host on the same machine fails before it takes anything, and closed last.
-	watch := r.watch(host)
-	if err := watch.Start(ctx); err != nil {
-		return r.startFailed(err)
+	// The admin listener is bound first: so a second host with the same configuration fails before
+	// it takes messages or devices. It is closed last.
+	adminServer := r.newAdmin(host)
+	if err := adminServer.Start(ctx); err != nil {
+		return r.startError(err)
 	}
-	defer r.unwatch(ctx, watch)
+	defer r.closeAdmin(ctx, adminServer)
 	r.awaitStore(ctx)
 	if err := host.Start(ctx); err != nil && ctx.Err() == nil {
-		return r.startFailed(err)
+		return r.startError(err)
 	} else if err != nil {
 		r.log.Info("stopped during the start")
 		return nil
 	}
-	r.started(host)
+	r.logStarted(host)
 	r.watchInventory()
 
-	r.reloading(ctx, host)
+	r.reloadOnHangup(ctx, host)
 	return r.stop(context.WithoutCancel(ctx), host)
 }
 
-// logLast logs the error that ends the host, where its log is JSON: whatever reads that expects JSON of
-// the last line, too.
+// logLast logs the error that ends the host if the log is JSON, because a program that reads the
+// log expects JSON in the last line, too.
 func (r *run) logLast(err error) error {
 	log := r.jsonLog.Load()
 	if err == nil || log == nil {
@@ -136,17 +143,17 @@ func (r *run) logLast(err error) error {
 	return &loggedError{err}
 }
 
-// reloading has the host reload at each SIGHUP, until ctx ends.
-func (r *run) reloading(ctx context.Context, host *router.Host) {
+// reloadOnHangup reloads the host at each SIGHUP until ctx ends.
+func (r *run) reloadOnHangup(ctx context.Context, host *router.Host) {
 	hups := make(chan os.Signal, 1)
 	signal.Notify(hups, syscall.SIGHUP)
 	defer signal.Stop(hups)
 	for {
 		select {
 		case <-hups:
-			r.log.Info("reloading; the configuration file is read at a start only")
+			r.log.Info("reloading; the host reads its configuration file only when it starts")
 			if err := host.Reload(ctx); err != nil && ctx.Err() == nil {
-				r.log.Error("reloading failed in part; there the old is still at work", "err", err)
+				r.log.Error("reloading failed in part; the parts that failed continue unchanged", "err", err)
 			} else if err == nil {
 				r.log.Info("reloaded")
 			}
@@ -156,7 +163,8 @@ func (r *run) reloading(ctx context.Context, host *router.Host) {
 	}
 }
 
-// prepare reads the configuration and makes what the host is watched by.
+// prepare reads the configuration and creates the parts that the host needs before its start:
+// logger, metrics, inventory, tracing and stores.
 func (r *run) prepare() error {
 	config, warnings, err := r.load()
 	if err != nil {
@@ -165,7 +173,7 @@ func (r *run) prepare() error {
 	r.config = config
 	r.log, err = telemetry.NewLogger(r.errOut, telemetry.Config{Level: config.Host.Log.Level, Format: config.Host.Log.Format})
 	if err != nil {
-		return r.startFailed(err)
+		return r.startError(err)
 	}
 	if config.Host.Log.Format == "json" {
 		r.jsonLog.Store(r.log)
@@ -175,24 +183,25 @@ func (r *run) prepare() error {
 	}
 	r.registry, err = telemetry.NewRegistry(versionName())
 	if err != nil {
-		return r.startFailed(err)
+		return r.startError(err)
 	}
-	if err := r.takeInventory(); err != nil {
+	if err := r.openInventory(); err != nil {
 		return err
 	}
-	if err := r.trace(); err != nil {
-		return r.startFailed(err)
+	if err := r.openTracing(); err != nil {
+		return r.startError(err)
 	}
 	r.ledger = openLedger(config, r.log)
 	r.ledger.LimitHeld(config.Router.Memory.Held)
-	if r.letters = deadLettersOf(config); r.letters != nil {
-		config.Router.DeadLetters = r.letters
+	if r.deadLetters = deadLettersOf(config); r.deadLetters != nil {
+		config.Router.DeadLetters = r.deadLetters
 	}
 	config.Router.Logger, config.Router.Registerer, config.Router.Ledger = r.log, r.registry, r.ledger
 	return nil
 }
 
-// openLedger returns the ledger that the configuration asks for; a store is opened in the background, and waited for by those who need it.
+// openLedger returns the ledger that the configuration asks for. A store opens in the background;
+// callers that need it wait for it.
 func openLedger(c *configs.Config, log *slog.Logger) *ledger.Ledger {
 	if c.Store.Type == "sqlite" {
 		warnOfOpenFiles(c.Store.Path, log)
@@ -203,19 +212,19 @@ func openLedger(c *configs.Config, log *slog.Logger) *ledger.Ledger {
 	return ledger.New()
 }
 
-// warnOfOpenFiles names the files of a SQLite store that not only the host's user can read or
-// write.
+// warnOfOpenFiles warns about files of a SQLite store that other users can read or write.
 func warnOfOpenFiles(path string, log *slog.Logger) {
 	for _, store := range []string{path, path + "-poison"} {
 		for _, part := range []string{"", "-wal", "-shm"} {
 			if mode := database.OpenToOthers(store + part); mode != 0 {
-				log.Warn("other users may use a file of the store; chmod 600 leaves it to the host", "file", store+part, "mode", mode.String())
+				log.Warn("other users can use a file of the store; chmod 600 restricts it to the host's user", "file", store+part, "mode", mode.String())
 			}
 		}
 	}
 }
 
-// awaitLedger gives a store that is well the time to open, so that the first message finds it open.
+// awaitLedger waits a short time for the store to open, so that the first message usually finds it
+// open.
 func (r *run) awaitLedger(ctx context.Context) {
 	select {
 	case <-r.ledger.Opened():
@@ -224,9 +233,9 @@ func (r *run) awaitLedger(ctx context.Context) {
 	}
 }
 
-// awaitStore waits as long as another process uses the ledger's store, most likely a host that was
-// started twice. This one takes no command and no device meanwhile, as it couldn't do anything
-// with them. Its log and /readyz name the other one.
+// awaitStore waits while another process uses the ledger's store. Usually that is the same host,
+// started twice. Until it is over, this host takes no commands and no devices, because it couldn't
+// handle them. Its log and /readyz name the other process.
 func (r *run) awaitStore(ctx context.Context) {
 	for errors.Is(r.ledger.Health(), ledger.ErrInUse) {
 		select {
@@ -238,7 +247,7 @@ func (r *run) awaitStore(ctx context.Context) {
 	}
 }
 
-// closeLedger closes the ledger after a start that failed, or that was stopped.
+// closeLedger closes the ledger after a start that failed or was interrupted.
 func (r *run) closeLedger() {
 	ctx, cancel := context.WithTimeout(context.Background(), ledgerPatience)
 	defer cancel()
@@ -247,11 +256,12 @@ func (r *run) closeLedger() {
 	}
 }
 
-func (r *run) closeLetters() {
-	if r.letters == nil {
+// closeDeadLetters closes the store of dead letters, if there is one.
+func (r *run) closeDeadLetters() {
+	if r.deadLetters == nil {
 		return
 	}
-	if err := r.letters.Close(); err != nil {
+	if err := r.deadLetters.Close(); err != nil {
 		r.log.Warn("closing the store of dead letters", "err", err)
 	}
 }
@@ -267,8 +277,8 @@ func (r *run) load() (*configs.Config, configs.Warnings, error) {
 	return configs.Parse("quickstart", text, configs.Options{OpenFiles: listen.OpenFiles(), Secrets: redact.SetOf(r.errOut)})
 }
 
-// watch returns the host's admin listener.
-func (r *run) watch(host *router.Host) *admin.Server {
+// newAdmin returns the host's admin listener.
+func (r *run) newAdmin(host *router.Host) *admin.Server {
 	return admin.New(admin.Config{
 		Addr: r.config.Host.Admin, Connections: listen.AdminShare(listen.OpenFiles()), Hosts: r.config.Host.AdminHosts, Version: versionName(), Logger: r.log, Gatherer: r.registry,
 		Redact: r.config.Router.Redact,
@@ -293,7 +303,7 @@ func (r *run) watch(host *router.Host) *admin.Server {
 			return all
 		},
 		Tap: func(ctx context.Context, ref string) (<-chan *message.Message, error) {
-			if reason := unused(r.config.Router, transports.TopicRef(ref)); reason != "" {
+			if reason := unusedTopic(r.config.Router, transports.TopicRef(ref)); reason != "" {
 				return nil, errors.New(reason)
 			}
 			return host.Tap(ctx, transports.TopicRef(ref))
@@ -301,41 +311,43 @@ func (r *run) watch(host *router.Host) *admin.Server {
 	})
 }
 
-func (r *run) unwatch(ctx context.Context, watch *admin.Server) {
+func (r *run) closeAdmin(ctx context.Context, server *admin.Server) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), adminTimeout)
 	defer cancel()
-	if err := watch.Close(ctx); err != nil {
+	if err := server.Close(ctx); err != nil {
 		r.log.Warn("closing the admin listener", "err", err)
 	}
 }
 
-// started says what runs and what it promises.
-func (r *run) started(host *router.Host) {
+// logStarted logs that the host runs and which delivery guarantees its pipelines have.
+func (r *run) logStarted(host *router.Host) {
 	r.log.Info("started", "host", r.config.Host.Name, "version", versionName(), "pipelines", len(r.config.Router.Pipelines))
 	for _, sentence := range host.Promises() {
 		r.log.Info("delivery", "promise", sentence)
 	}
 	if r.file == "" {
-		fmt.Fprintf(r.out, tryIt, self())
+		fmt.Fprintf(r.out, tryIt, ownCommand())
 	}
 }
 
-// tryIt is what the quickstart says when it is up, with the program as it was called. Its addresses are those of configs/quickstart.toml.
-const tryIt = `The quickstart runs: commands by HTTP at 127.0.0.1:8080, devices by TCP at :8123. Nothing is kept when it ends.
+// tryIt is what the quickstart prints when it runs; %[1]s is the name of this program. The
+// addresses are those in configs/quickstart.toml.
+const tryIt = `The quickstart runs. It takes commands by HTTP at 127.0.0.1:8080 and devices by TCP at :8123.
+Everything is in memory and is lost when it ends.
 
-  be a device               nc 127.0.0.1 8123
-  send it a command         curl -d '{"address":"127.0.0.1","cmd":"open"}' http://127.0.0.1:8080/commands
-  the same, with a verdict  %[1]s send 127.0.0.1 open
-  watch who connects        %[1]s listen devices:events
-  see how it is             curl http://127.0.0.1:8222/readyz
-  begin your own            %[1]s init
+  act as a device               nc 127.0.0.1 8123
+  send it a command             curl -d '{"address":"127.0.0.1","cmd":"open"}' http://127.0.0.1:8080/commands
+  send it and see the result    %[1]s send 127.0.0.1 open
+  see which devices connect     %[1]s listen devices:events
+  check whether the host works  curl http://127.0.0.1:8222/readyz
+  write your own configuration  %[1]s init
 
 Stop it with Ctrl-C.
 `
 
-// self is what to type to call this program again.
-func self() string {
-	if strings.Contains(os.Args[0], "/go-build") { // the place of go run's executables, which are gone when they end
+// ownCommand returns what the user types to call this program.
+func ownCommand() string {
+	if strings.Contains(os.Args[0], "/go-build") { // "go run" removes its executable when it ends
 		return "go run ./cmd/pentrough"
 	}
 	return os.Args[0]

@@ -13,9 +13,10 @@ func newSchema() *cobra.Command {
 	return &cobra.Command{
 		Use:   "schema",
 		Short: "Print the JSON Schema of the configuration, for editors",
-		Long: `Print the JSON Schema of the configuration with every plugin of this build.
+		Long: `Print the JSON Schema of the configuration, with every plugin of this build.
 
-Editors that know Taplo or Even Better TOML complete and check a file that begins with
+Editors with Taplo or Even Better TOML can then check and complete a configuration. Write this line
+at its top:
     #:schema ./pentrough.schema.json`,
 		Example: "  pentrough schema > pentrough.schema.json",
 		Args:    cobra.NoArgs,

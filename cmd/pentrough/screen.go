@@ -10,10 +10,11 @@ import (
 	"github.com/pentrough/pentrough/internal/printable"
 )
 
-// watchHead is how many rows of a screen aren't those of a table: what stands above, its head, and what stands below.
+// watchHead is the number of lines that a screen needs in addition to the rows of the table:
+// title, blank line, heading, summary and cursor.
 const watchHead = 5
 
-// screen is a terminal's size; zero for what is none.
+// screen is the size of a terminal. It is zero if the output isn't a terminal.
 type screen struct{ rows, columns int }
 
 func screenOf(out io.Writer) screen {
@@ -28,10 +29,10 @@ func screenOf(out io.Writer) screen {
 	return screen{int(size.Row), int(size.Col)}
 }
 
-// place returns the text so that it takes the place of what a terminal shows; elsewhere it is a
-// paragraph of its own. It is for the terminal itself: a [printable.Writer] would escape what it
-// adds.
-func (s screen) place(text string) string {
+// replaceScreen returns text with control codes so that it replaces what the terminal shows. If
+// the output isn't a terminal, it returns the text as a paragraph. The result must not pass
+// through a [printable.Writer], which would escape the control codes.
+func (s screen) replaceScreen(text string) string {
 	text = printable.Lines(text)
 	if s.rows == 0 {
 		return text + "\n"

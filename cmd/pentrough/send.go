@@ -19,10 +19,11 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// takes is how long a host or a broker may take to answer or to confirm, beside the wait for the result.
-const takes = 10 * time.Second
+// answerTimeout is how long a host or a broker may take to answer or to confirm. The wait for the
+// result is extra.
+const answerTimeout = 10 * time.Second
 
-// sending is one command on its way, by HTTP or through a broker.
+// sending is one call of the verb send: a command that goes to a host by HTTP or through a broker.
 type sending struct {
 	url   string
 	token string
@@ -36,10 +37,10 @@ type sending struct {
 	exchange   string
 	routingKey string
 
-	// id is the command's; the message carries it for a command that doesn't name it itself.
+	// id is the id of the command. The message carries it if the body doesn't name one.
 	id   string
 	body []byte
-	// named says that the JSON that was given names the id.
+	// named is true if the JSON of --json names the id.
 	named bool
 }
 
@@ -48,10 +49,13 @@ func newSend() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "send [DEVICE CMD]",
 		Short: "Send a command to a device and print its result",
-		Long: `Send a command to a device, by HTTP to a running host or through a broker, wait for its result and print it.
+		Long: `Send a command to a device, wait for its result and print it. The command goes to a running host by
+HTTP, or through a broker.
 
-The exit code is 0 if the result's code is 2xx (sent, answered) or the command is held until the device is there, otherwise 1. With --wait 0 it is 0 once the command
-was taken. What becomes of a command that is held goes where the pipeline's results go.`,
+The exit code is 0 if the code of the result is 2xx (sent, answered) or if the host holds the
+command until its device connects. Otherwise it is 1. With --wait 0 it is 0 as soon as the host or
+the broker has taken the command. The later result of a held command goes to the destination of the
+pipeline, not to this program.`,
 		Example: `  pentrough send 10.0.0.7 open
   pentrough send 10.0.0.7 open --id door-4711 --ttl 30s --wait 10s
   pentrough send 10.0.0.7 "get temperature" --reply
@@ -61,15 +65,15 @@ was taken. What becomes of a command that is held goes where the pipeline's resu
   PENTROUGH_AMQP_URL="$(cat /run/secrets/amqp)" pentrough send 10.0.0.7 open`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 2 {
-				return advise(fmt.Errorf("what is %q? send takes a device and a command", args[2]), `quote a command of several words: pentrough send 10.0.0.7 "open 2"`)
+				return advise(fmt.Errorf("unexpected argument %q: send takes a device and a command", args[2]), `quote a command of several words: pentrough send 10.0.0.7 "open 2"`)
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := s.check(cmd.Flags().Changed("ttl")); err != nil {
+			if err := s.checkTimes(cmd.Flags().Changed("ttl")); err != nil {
 				return err
 			}
-			if err := s.command(args, cmd.InOrStdin()); err != nil {
+			if err := s.makeBody(args, cmd.InOrStdin()); err != nil {
 				return err
 			}
 			secrets := redact.SetOf(cmd.ErrOrStderr())
@@ -86,48 +90,48 @@ was taken. What becomes of a command that is held goes where the pipeline's resu
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s\n", printable.JSON(bytes.TrimSpace(result)))
-			return s.verdict(result)
+			return s.checkResult(result)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&s.url, "url", "http://127.0.0.1:8080/commands", "where a running host takes commands by HTTP")
-	f.StringVar(&s.token, "token", os.Getenv("PENTROUGH_TOKEN"), "bearer token of that address; ps shows it to every user of the machine,\nso better set PENTROUGH_TOKEN (default: $PENTROUGH_TOKEN)")
+	f.StringVar(&s.url, "url", "http://127.0.0.1:8080/commands", "the URL at which a running host takes commands")
+	f.StringVar(&s.token, "token", os.Getenv("PENTROUGH_TOKEN"), "bearer token for --url (default: $PENTROUGH_TOKEN); prefer the variable,\nas every user of the machine can see the flag in the list of processes")
 	f.Lookup("token").DefValue = ""
-	f.DurationVar(&s.wait, "wait", 10*time.Second, "how long to wait for the result; 0 is not at all")
-	f.StringVar(&s.id, "id", "", "id of the command; the same id again is the same command (default: a new UUID)")
-	f.DurationVar(&s.ttl, "ttl", 0, "how long the command may wait for the device (default: without end)")
-	f.BoolVar(&s.reply, "reply", false, "have the host wait for the device's answer")
-	f.BoolVar(&s.hold, "hold", false, "have the host hold the command while the device is away")
-	f.StringVar(&s.json, "json", "", "the whole command as JSON instead of DEVICE CMD; - reads standard input")
-	f.StringVar(&s.amqp, "amqp", os.Getenv("PENTROUGH_AMQP_URL"), "send through the broker at this AMQP URL instead; ps shows it to every user of the machine,\nso better set PENTROUGH_AMQP_URL (default: $PENTROUGH_AMQP_URL)")
+	f.DurationVar(&s.wait, "wait", 10*time.Second, "how long to wait for the result; 0 doesn't wait")
+	f.StringVar(&s.id, "id", "", "id of the command; a second command with the same id is a duplicate (default: a new UUID)")
+	f.DurationVar(&s.ttl, "ttl", 0, "how long the command may wait for the device (default: no limit)")
+	f.BoolVar(&s.reply, "reply", false, "wait for the device's answer and print it")
+	f.BoolVar(&s.hold, "hold", false, "if the device is offline, let the host hold the command until it connects")
+	f.StringVar(&s.json, "json", "", "the whole command as JSON, instead of DEVICE and CMD; - reads standard input")
+	f.StringVar(&s.amqp, "amqp", os.Getenv("PENTROUGH_AMQP_URL"), "send through the broker at this AMQP URL (default: $PENTROUGH_AMQP_URL); prefer the variable,\nas every user of the machine can see the flag in the list of processes")
 	f.Lookup("amqp").DefValue = ""
-	f.StringVar(&s.exchange, "exchange", "device.commands", "exchange to publish to, with --amqp")
-	f.StringVar(&s.routingKey, "routing-key", "", "routing key, with --amqp (default: the device)")
+	f.StringVar(&s.exchange, "exchange", "device.commands", "with --amqp: the exchange to publish to")
+	f.StringVar(&s.routingKey, "routing-key", "", "with --amqp: the routing key (default: the device)")
 	cmd.MarkFlagsMutuallyExclusive("amqp", "url")
 	cmd.MarkFlagsMutuallyExclusive("reply", "json")
 	cmd.MarkFlagsMutuallyExclusive("hold", "json")
 	return cmd
 }
 
-// check refuses times that can't be meant.
-func (s *sending) check(expires bool) error {
+// checkTimes refuses impossible values of --ttl and --wait.
+func (s *sending) checkTimes(expires bool) error {
 	if expires && s.ttl <= 0 {
-		return advise(fmt.Errorf("--ttl %s is not above 0", s.ttl), "leave it out for a command that may wait without end, or say how long: --ttl 30s")
+		return advise(fmt.Errorf("--ttl %s is not above 0", s.ttl), "leave it out for a command that may wait without limit, or give a limit: --ttl 30s")
 	}
 	if s.wait < 0 {
-		return advise(fmt.Errorf("--wait %s is under 0", s.wait), "say how long to wait for the result: --wait 10s, or 0 for not at all")
+		return advise(fmt.Errorf("--wait %s is under 0", s.wait), "say how long to wait for the result: --wait 10s; 0 doesn't wait")
 	}
 	return nil
 }
 
-// command makes the command's body, and gives it an id if it has none.
-func (s *sending) command(args []string, stdin io.Reader) error {
+// makeBody makes the command's body. It creates an id if the user gave none.
+func (s *sending) makeBody(args []string, stdin io.Reader) error {
 	given := s.id
 	if given == "" {
 		s.id = uuid.NewString()
 	}
 	if s.json == "" {
-		return s.compose(args)
+		return s.composeBody(args)
 	}
 	if len(args) > 0 || s.ttl != 0 {
 		return advise(errors.New("--json is the whole command"), "leave out DEVICE, CMD and --ttl, or leave out --json")
@@ -139,20 +143,20 @@ func (s *sending) command(args []string, stdin io.Reader) error {
 			return fmt.Errorf("reading standard input: %w", err)
 		}
 	}
-	// The host judges the body; here it is only asked whom it names.
+	// The host checks the body. Here only the device and the id are needed.
 	c, _ := device.ParseCommand(s.body, "")
 	switch {
 	case c.ID != "" && given != "":
-		return advise(fmt.Errorf("the command of --json has an id already, %q", c.ID), "leave out --id, or take the id out of the command")
+		return advise(fmt.Errorf("the command of --json already has the id %q", c.ID), "leave out --id, or remove the id from the command")
 	case c.ID != "":
 		s.id, s.named = c.ID, true
 	}
-	s.route(c.Device)
+	s.setRoutingKey(c.Device)
 	return nil
 }
 
-// compose makes the body of DEVICE CMD. What no host would take isn't sent.
-func (s *sending) compose(args []string) error {
+// composeBody makes the body from DEVICE and CMD. It refuses a command that no host would take.
+func (s *sending) composeBody(args []string) error {
 	if len(args) != 2 {
 		return advise(errors.New("send needs a device and a command"), `for example: pentrough send 10.0.0.7 "open 2"`)
 	}
@@ -170,27 +174,27 @@ func (s *sending) compose(args []string) error {
 	}
 	s.body = c.AppendJSON(nil)
 	if _, err := device.ParseCommand(s.body, ""); err != nil {
-		return advise(fmt.Errorf("this is no command that a host takes: %w", err), "docs/messages.md says what a command may be")
+		return advise(fmt.Errorf("no host would take this command: %w", err), "docs/messages.md describes commands")
 	}
-	s.route(args[0])
+	s.setRoutingKey(args[0])
 	return nil
 }
 
-// route makes the device the routing key, unless there is one.
-func (s *sending) route(name string) {
+// setRoutingKey uses the device as the routing key if the user named none.
+func (s *sending) setRoutingKey(name string) {
 	if s.routingKey == "" {
 		s.routingKey = name
 	}
 }
 
-// taken is the answer for a command that was taken and whose result isn't known.
-func (s *sending) taken() []byte {
-	answer, _ := json.Marshal(map[string]string{"id": s.id}) // a string always works
+// accepted returns what to print for a command that was taken and whose result isn't known.
+func (s *sending) accepted() []byte {
+	answer, _ := json.Marshal(map[string]string{"id": s.id}) // a string can always be encoded
 	return answer
 }
 
-// verdict turns an answer that isn't a success into an error.
-func (s *sending) verdict(answer []byte) error {
+// checkResult returns an error if the result isn't a success.
+func (s *sending) checkResult(answer []byte) error {
 	var r struct {
 		State  string `json:"state"`
 		Code   int    `json:"code"`
@@ -207,42 +211,43 @@ func (s *sending) verdict(answer []byte) error {
 	case what == "" && s.wait == 0:
 		return nil
 	case what == "":
-		return advise(fmt.Errorf("command %s was taken, and no result came within %s", s.id, s.wait),
-			"check that a host consumes the queue\n%s", s.again("it isn't run twice while dedup remembers it"))
+		return advise(fmt.Errorf("command %s was taken, but no result came within %s", s.id, s.wait),
+			"check that a host consumes the queue\n%s", s.repeatAdvice("it runs only once while dedup remembers the id"))
 	}
 	if r.Detail != "" {
 		what += " (" + r.Detail + ")"
 	}
-	return advise(fmt.Errorf("command %s: %s", s.id, what), "%s", s.next(r.State))
+	return advise(fmt.Errorf("command %s: %s", s.id, what), "%s", s.nextStep(r.State))
 }
 
-// next says what to do after a command that came to a state; it has none if it was refused.
-func (s *sending) next(state string) string {
+// nextStep says what to do about a command with this result state. The state is empty if the host
+// refused the command.
+func (s *sending) nextStep(state string) string {
 	switch state {
 	case "":
-		return "correct it; or if that says undecided or not taken, " + s.again("")
+		return "correct it; but if the error says undecided or not taken, " + s.repeatAdvice("")
 	case string(device.StateOffline):
 		return "wait until the device is connected (pentrough listen devices:events) and send it again"
 	case string(device.StateUnknownDevice):
 		return "correct the device's name, or list it in the file of [inventory]"
 	case string(device.StateRejected):
-		return "correct the command; nothing was sent"
+		return "correct the command; nothing was written to the device"
 	case string(device.StateBusy):
-		return "the device isn't reading; send it again later"
+		return "the device doesn't read from its connection; send the command again later"
 	case string(device.StateNoReply):
-		return "ask the device what it did: it may have the command"
+		return "find out from the device what it did: it may have received the command"
 	case string(device.StateUnknown):
-		return "ask the device what it did; its connection ended while the command was being written"
+		return "find out from the device what it did: the connection ended while the host was writing the command"
 	default:
-		return "docs/messages.md says what each state means"
+		return "docs/messages.md explains each state"
 	}
 }
 
-// again says how to repeat the same command.
-func (s *sending) again(why string) string {
+// repeatAdvice says how to send the same command again.
+func (s *sending) repeatAdvice(why string) string {
 	text := "send it again with --id " + s.id
 	if s.named {
-		text = "send it again as it is"
+		text = "send it again unchanged"
 	}
 	if why != "" {
 		text += ": " + why

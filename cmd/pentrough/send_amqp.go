@@ -15,7 +15,7 @@ import (
 	"github.com/pentrough/pentrough/internal/redact"
 )
 
-// publishing is a command that was published and not yet answered.
+// publishing is a command that was published, and the channels on which the broker answers.
 type publishing struct {
 	*sending
 	correlation string
@@ -25,23 +25,23 @@ type publishing struct {
 	closed      <-chan *amqp.Error
 }
 
-// overAMQP publishes the command and waits for its result in a queue that only this connection has.
+// overAMQP publishes the command and waits for its result in a queue of this connection.
 func (s *sending) overAMQP(ctx context.Context) ([]byte, error) {
 	form := "the form is amqp://USER:PASSWORD@HOST:PORT/VHOST"
 	if escape := redact.Unescaped(s.amqp); escape != "" {
-		return nil, advise(errors.New("reading the AMQP URL: its user part has a character that must be escaped"), "write %s; %s", escape, form)
+		return nil, advise(errors.New("reading the AMQP URL: the user part has a character that must be escaped"), "write %s; %s", escape, form)
 	}
 	if err := plugin.CheckURL(s.amqp, []string{"amqp", "amqps"}); err != nil {
 		return nil, advise(fmt.Errorf("reading the AMQP URL: %w", err), "%s", form)
 	}
 	uri, err := amqp.ParseURI(s.amqp)
 	if err != nil { // the cause quotes the URL
-		return nil, advise(errors.New("reading the AMQP URL: it has no valid form"), "%s", form)
+		return nil, advise(errors.New("reading the AMQP URL: the URL isn't valid"), "%s", form)
 	}
 	server := net.JoinHostPort(uri.Host, strconv.Itoa(uri.Port))
-	conn, err := amqp.DialConfig(s.amqp, amqp.Config{Dial: amqp.DefaultDial(takes)})
+	conn, err := amqp.DialConfig(s.amqp, amqp.Config{Dial: amqp.DefaultDial(answerTimeout)})
 	if err != nil {
-		return nil, advise(fmt.Errorf("connecting to %s: %w", server, err), "check that the broker runs there and takes this user and virtual host")
+		return nil, advise(fmt.Errorf("connecting to %s: %w", server, err), "check that the broker runs there and accepts this user and virtual host")
 	}
 	defer conn.Close()
 	ch, err := conn.Channel()
@@ -71,45 +71,45 @@ func (s *sending) overAMQP(ctx context.Context) ([]byte, error) {
 	}
 	over := time.NewTimer(s.wait)
 	defer over.Stop()
-	if err := p.confirmed(ctx); err != nil {
+	if err := p.awaitConfirm(ctx); err != nil {
 		return nil, err
 	}
 	if s.wait == 0 {
-		return p.taken(), nil // though the result may be there
+		return p.accepted(), nil // even if the result has come already
 	}
-	return p.answer(ctx, over.C)
+	return p.awaitResult(ctx, over.C)
 }
 
-// confirmed waits until the broker has the command.
-func (p *publishing) confirmed(ctx context.Context) error {
-	late := time.NewTimer(takes)
+// awaitConfirm waits until the broker has stored the command.
+func (p *publishing) awaitConfirm(ctx context.Context) error {
+	late := time.NewTimer(answerTimeout)
 	defer late.Stop()
 	select {
 	case <-p.confirm.Done():
 	case err := <-p.closed:
-		return refusedBy(err)
+		return channelClosedError(err)
 	case <-late.C:
-		return advise(fmt.Errorf("command %s is undecided: the broker didn't confirm it within %s", p.id, takes), "%s", p.again(""))
+		return advise(fmt.Errorf("command %s is undecided: the broker didn't confirm it within %s", p.id, answerTimeout), "%s", p.repeatAdvice(""))
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	// The broker returns an unroutable message before it confirms it.
+	// A broker returns an unroutable message before it confirms the message.
 	select {
 	case r := <-p.returned:
-		return advise(fmt.Errorf("no queue takes messages of exchange %s with routing key %q: %s", p.exchange, p.routingKey, r.ReplyText),
+		return advise(fmt.Errorf("no queue receives messages of exchange %s with routing key %q: %s", p.exchange, p.routingKey, r.ReplyText),
 			"start the host once so that it declares its queue, or check --exchange and --routing-key")
-	case err := <-p.closed: // which ends the waiting for confirms too
-		return refusedBy(err)
+	case err := <-p.closed: // a closed channel also ends the wait for the confirm
+		return channelClosedError(err)
 	default:
 	}
 	if !p.confirm.Acked() {
-		return errors.New("the broker did not take the command")
+		return errors.New("the broker refused the command")
 	}
 	return nil
 }
 
-// answer waits for the result until over.
-func (p *publishing) answer(ctx context.Context, over <-chan time.Time) ([]byte, error) {
+// awaitResult waits for the result until over.
+func (p *publishing) awaitResult(ctx context.Context, over <-chan time.Time) ([]byte, error) {
 	for {
 		select {
 		case d, ok := <-p.answers:
@@ -119,18 +119,18 @@ func (p *publishing) answer(ctx context.Context, over <-chan time.Time) ([]byte,
 				p.answers = nil // closed says why
 			}
 		case err := <-p.closed:
-			return nil, refusedBy(err)
+			return nil, channelClosedError(err)
 		case <-over:
-			return p.taken(), nil
+			return p.accepted(), nil
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
 	}
 }
 
-func refusedBy(err *amqp.Error) error {
+func channelClosedError(err *amqp.Error) error {
 	if err == nil {
 		return errors.New("the broker closed the channel")
 	}
-	return advise(fmt.Errorf("the broker closed the channel: %w", err), "check --exchange against the topic's table in the configuration")
+	return advise(fmt.Errorf("the broker closed the channel: %w", err), "compare --exchange with the topic's table in the configuration")
 }

@@ -13,24 +13,24 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// startFailed says of a start that failed what to do next.
-func (r *run) startFailed(err error) error {
+// startError returns the error of a start that failed, with what to do next.
+func (r *run) startError(err error) error {
 	next := "check the configuration with: pentrough validate -c " + r.file
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		next = "end what listens there (another pentrough?)" + r.elsewhere(err)
+		next = "end the program that listens there (another pentrough?)" + r.otherAddressAdvice(err)
 	case errors.Is(err, fs.ErrPermission):
-		next = "run it as a user who may do that" + r.elsewhere(err)
+		next = "run it as a user who may do that" + r.otherAddressAdvice(err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		next = "listen at an address that this machine has" + r.elsewhere(err)
+		next = "listen at an address of this machine" + r.otherAddressAdvice(err)
 	case r.file == "":
-		next = "begin a configuration of your own with: pentrough init"
+		next = "write a configuration of your own with: pentrough init"
 	}
 	return advise(fmt.Errorf("starting: %w", err), "%s", next)
 }
 
-// elsewhere says how to listen at another address than the one that failed.
-func (r *run) elsewhere(err error) string {
+// otherAddressAdvice says how to listen at another address than the one that failed.
+func (r *run) otherAddressAdvice(err error) string {
 	var failed string
 	if e, ok := errors.AsType[*net.OpError](err); ok && e.Addr != nil {
 		failed = e.Addr.String()
@@ -44,7 +44,7 @@ func (r *run) elsewhere(err error) string {
 	}
 	switch {
 	case r.file == "":
-		// Where one of its ports is taken by another quickstart, all are.
+		// If another quickstart uses one of the ports, it uses them all.
 		return ", or run the quickstart at other addresses:\npentrough init --example quickstart -o quickstart.toml\n" +
 			"change " + strings.Join(all, ", ") + " in it, and\npentrough run -c quickstart.toml"
 	case len(those) == 0:
@@ -54,7 +54,7 @@ func (r *run) elsewhere(err error) string {
 	}
 }
 
-// listener is a setting that says where to listen.
+// listener is a setting with an address to listen at.
 type listener struct{ key, addr string }
 
 func (r *run) listeners() []listener {

@@ -14,10 +14,10 @@ import (
 	"github.com/pentrough/pentrough/router"
 )
 
-// quiet is how long a stop may take before it says what it waits for.
-const quiet = 2 * time.Second
+// stopNotice is how long a stop may take before the host logs what it waits for.
+const stopNotice = 2 * time.Second
 
-// stop stops the host in time, or says what was in the way.
+// stop stops the host within shutdown_timeout, or returns what kept it from stopping cleanly.
 func (r *run) stop(ctx context.Context, host *router.Host) error {
 	timeout := r.config.Host.ShutdownTimeout
 	r.log.Info("stopping; a second signal ends it at once", "timeout", timeout)
@@ -27,7 +27,7 @@ func (r *run) stop(ctx context.Context, host *router.Host) error {
 	var watching sync.WaitGroup
 	watching.Go(func() {
 		select {
-		case <-time.After(quiet):
+		case <-time.After(stopNotice):
 			r.log.Warn("still stopping; a second signal ends it at once", "timeout", timeout, "waiting_for", r.waitingFor(host))
 		case <-ended:
 		}
@@ -39,10 +39,10 @@ func (r *run) stop(ctx context.Context, host *router.Host) error {
 		r.log.Info("stopped")
 		return nil
 	}
-	return unclean(timeout, err)
+	return uncleanStop(timeout, err)
 }
 
-// waitingFor says what can't go on, and why.
+// waitingFor describes the parts that keep the host from stopping, and why.
 func (r *run) waitingFor(host *router.Host) string {
 	var all []string
 	if err := r.ledger.Health(); err != nil {
@@ -59,17 +59,19 @@ func (r *run) waitingFor(host *router.Host) string {
 	return strings.Join(all, "; ")
 }
 
-// unclean is the error of a stop that wasn't clean: a line for each thing that was left.
-func unclean(timeout time.Duration, left error) error {
+// uncleanStop returns the error of a stop that wasn't clean. It has a line for each thing that was
+// left.
+func uncleanStop(timeout time.Duration, left error) error {
 	lines := strings.ReplaceAll(left.Error(), "\n", "\n  ")
 	err := fmt.Errorf("the stop wasn't clean within %s:\n  %s", timeout, lines)
 	return &codedError{code: exitUnclean, err: advise(err,
-		"start it again (exit code %d tells a supervisor to); what a broker sent and wasn't settled is delivered again\n"+
-			"shutdown_timeout in [host] gives a stop more time; /readyz says while it runs what doesn't work", exitUnclean)}
+		"start the host again (exit code %d tells a supervisor to do so); the broker redelivers unsettled messages\n"+
+			"shutdown_timeout in [host] gives a stop more time; /readyz of a running host says what doesn't work", exitUnclean)}
 }
 
-func (r *run) force() {
-	const why = "forced by a second signal; what a broker sent and wasn't settled is delivered again"
+// forceExit ends the process at once.
+func (r *run) forceExit() {
+	const why = "a second signal ended the host; the broker redelivers unsettled messages"
 	if log := r.jsonLog.Load(); log != nil {
 		log.Error(why)
 	} else {
@@ -78,7 +80,8 @@ func (r *run) force() {
 	os.Exit(exitForced)
 }
 
-// onSignals calls stop at the first SIGINT or SIGTERM and force at the second. The returned function ends that.
+// onSignals calls stop at the first SIGINT or SIGTERM and force at the second. The returned
+// function removes the signal handler.
 func onSignals(stop, force func()) (end func()) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)

@@ -23,7 +23,7 @@ import (
 // tester is one call of pentrough test.
 type tester struct {
 	file    string
-	beside  []string // files of tests
+	tests   []string // files of tests
 	only    string
 	format  string
 	junit   string
@@ -38,11 +38,13 @@ func newTest() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "test -c FILE [FILE...]",
 		Short: "Run the [[test]] tables of a configuration",
-		Long: `Run the [[test]] tables of a configuration, and of further ones: messages come in, devices answer, time passes, and what comes out is held
-against what is expected. It needs no broker, no device and no network, and takes milliseconds: the pipelines, middleware and handlers are those of
-a host, the transports are fakes of the same names, and the clock is virtual.
+		Long: `Run the [[test]] tables of one or more configurations. In a test, messages come in, devices answer
+and time passes. The test compares the messages that come out with the expected ones.
 
-Exit codes: 0 all tests passed, 1 one failed, or there was none.`,
+A test takes milliseconds and needs no broker, device or network. It runs the real pipelines,
+middleware and handlers, with fake transports and a virtual clock.
+
+Exit codes: 0 all tests passed, 1 a test failed or there was no test.`,
 		Example: `  pentrough test -c gateway.toml
   pentrough test -c gateway.toml --tests gateway.test.toml --run offline
   pentrough test -c gateway.toml --junit report.xml`,
@@ -58,12 +60,12 @@ Exit codes: 0 all tests passed, 1 one failed, or there was none.`,
 	}
 	f := cmd.Flags()
 	f.StringVarP(&v.file, "config", "c", "pentrough.toml", "the configuration")
-	f.StringSliceVar(&v.beside, "tests", nil, "files with [[test]] tables for the configuration, beside its own; FILE may be a pattern")
+	f.StringSliceVar(&v.tests, "tests", nil, "more files with [[test]] tables for the configuration; a name may be a pattern")
 	f.StringVar(&v.only, "run", "", "only tests whose name matches this regular expression")
-	f.StringVar(&v.format, "format", "table", "what is printed: table, junit or json")
+	f.StringVar(&v.format, "format", "table", "output format: table, junit or json")
 	f.StringVar(&v.junit, "junit", "", "also write a JUnit report to this file")
-	f.BoolVarP(&v.verbose, "verbose", "v", false, "show everything that the host logs in tests that fail")
-	f.DurationVar(&v.timeout, "timeout", 10*time.Second, "the longest that one test takes of real time")
+	f.BoolVarP(&v.verbose, "verbose", "v", false, "for failed tests, show everything that the host logged")
+	f.DurationVar(&v.timeout, "timeout", 10*time.Second, "the longest real time that one test may take")
 	return cmd
 }
 
@@ -76,16 +78,16 @@ type suite struct {
 	took    time.Duration
 }
 
-// suites reads the configurations, and picks the tests.
+// suites reads the configurations and chooses the tests to run.
 func (v *tester) suites(cmd *cobra.Command, files []string) ([]*suite, error) {
 	if _, ok := formats[v.format]; !ok {
 		return nil, advise(fmt.Errorf("there is no format %q", v.format), "name one of table, junit, json")
 	}
 	only, err := regexp.Compile(v.only)
 	if err != nil {
-		return nil, advise(fmt.Errorf("reading --run: %w", err), "quote what is meant as it is: --run 'a\\.b'")
+		return nil, advise(fmt.Errorf("reading --run: %w", err), "--run takes a regular expression; escape special characters: --run 'a\\.b'")
 	}
-	beside, err := v.files()
+	testFiles, err := v.files()
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +97,7 @@ func (v *tester) suites(cmd *cobra.Command, files []string) ([]*suite, error) {
 	var suites []*suite
 	all, picked := 0, 0
 	for _, file := range files {
-		c, _, err := loadWith(file, configs.Options{Tests: beside, Secrets: redact.SetOf(cmd.ErrOrStderr())})
+		c, _, err := loadWith(file, configs.Options{Tests: testFiles, Secrets: redact.SetOf(cmd.ErrOrStderr())})
 		if err != nil {
 			return nil, err
 		}
@@ -113,17 +115,17 @@ func (v *tester) suites(cmd *cobra.Command, files []string) ([]*suite, error) {
 	}
 	switch {
 	case all == 0:
-		return nil, advise(fmt.Errorf("%s has no [[test]] table", files[0]), "write one, or name a file of tests with --tests: docs/testing.md says how")
+		return nil, advise(fmt.Errorf("%s has no [[test]] table", files[0]), "write one, or name a file of tests with --tests; docs/testing.md says how")
 	case picked == 0:
-		return nil, advise(fmt.Errorf("none of %d tests has a name that matches %q", all, v.only), "leave --run out to run all")
+		return nil, advise(fmt.Errorf("none of %d tests has a name that matches %q", all, v.only), "leave out --run to run all tests")
 	}
 	return suites, nil
 }
 
-// files reads the files of tests.
+// files reads the files of --tests.
 func (v *tester) files() ([]configs.TestFile, error) {
 	var paths []string
-	for _, pattern := range v.beside {
+	for _, pattern := range v.tests {
 		found, err := filepath.Glob(pattern)
 		if err != nil || len(found) == 0 {
 			found = []string{pattern}
@@ -137,7 +139,7 @@ func (v *tester) files() ([]configs.TestFile, error) {
 	return files, nil
 }
 
-// run runs all tests, reports, and returns the exit code.
+// run runs all tests, prints the results, and returns the exit code.
 func (v *tester) run(in bubble.In, suites []*suite, errOut io.Writer) int {
 	failed := false
 	for _, s := range suites {
@@ -172,7 +174,7 @@ func writeReport(name string, suites []*suite) error {
 	return nil
 }
 
-// setup is what the suite's tests run with.
+// setup returns the settings that the tests of the suite run with.
 func (s *suite) setup(in bubble.In, v *tester) scenario.Setup {
 	setup := scenario.Setup{Config: s.config, In: in, Timeout: v.timeout, Level: v.level()}
 	if file := s.config.Inventory.File; file != "" {

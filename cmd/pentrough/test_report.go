@@ -12,10 +12,10 @@ import (
 	"github.com/pentrough/pentrough/cmd/pentrough/internal/scenario"
 )
 
-// formats are how results are printed.
+// formats has a function for each format of results.
 var formats = map[string]func(io.Writer, []*suite) error{"table": printTable, "junit": printJUnit, "json": printJSON}
 
-// level is the least that is logged in tests.
+// level returns the lowest log level that is recorded in tests.
 func (v *tester) level() slog.Level {
 	if v.verbose {
 		return slog.LevelDebug
@@ -23,7 +23,7 @@ func (v *tester) level() slog.Level {
 	return slog.LevelWarn
 }
 
-// printTable prints a line for each test, and more for those that failed.
+// printTable prints a line for each test, and the details of failed tests.
 func printTable(out io.Writer, suites []*suite) error {
 	width := 0
 	for _, s := range suites {
@@ -63,7 +63,7 @@ func plural(n int, one, more string) string {
 	return more
 }
 
-// timing is how long a test took, and how much time passed in it.
+// timing returns how long a test took, and how much virtual time passed in it.
 func timing(r scenario.Result) string {
 	text := r.Took.Round(100 * time.Microsecond).String()
 	if passed := r.Passed.Round(time.Millisecond); r.Virtual && passed > 0 {
@@ -72,7 +72,7 @@ func timing(r scenario.Result) string {
 	return text
 }
 
-// explain says why a test failed: where, what, and what the host logged.
+// explain describes a failure: the place in the file, the difference, and what the host logged.
 func explain(r scenario.Result) string {
 	f := r.Failure
 	var b strings.Builder
@@ -95,7 +95,7 @@ func indent(by, text string) string {
 	return b.String()
 }
 
-// junitSuites is the root of a JUnit report, as CI servers read it.
+// junitSuites is the root of a JUnit report, which CI servers read.
 type junitSuites struct {
 	XMLName  xml.Name     `xml:"testsuites"`
 	Tests    int          `xml:"tests,attr"`
@@ -157,7 +157,7 @@ func printJUnit(out io.Writer, suites []*suite) error {
 	return nil
 }
 
-// jsonResult is a line of JSON for one test.
+// jsonResult is the result of one test as JSON.
 type jsonResult struct {
 	Config string       `json:"config"`
 	Test   string       `json:"test"`

@@ -12,7 +12,7 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// topicsInUse returns the topics that a configuration's pipelines take from or may publish to, in order.
+// topicsInUse returns the topics that pipelines consume or may publish to, sorted.
 func topicsInUse(c router.Config) []transports.TopicRef {
 	var all []transports.TopicRef
 	for _, p := range c.Pipelines {
@@ -27,7 +27,8 @@ func topicsInUse(c router.Config) []transports.TopicRef {
 	return slices.DeleteFunc(slices.Compact(all), func(ref transports.TopicRef) bool { return ref == "" })
 }
 
-// topicUses returns how a configuration's pipelines use the topics of a transport, in order. One that is consumed may be published to as well.
+// topicUses returns how the pipelines use the topics of a transport, sorted by topic. A topic that
+// is consumed may also be published to.
 func topicUses(c router.Config, transport string) []transports.TopicUse {
 	var uses []transports.TopicUse
 	for _, ref := range topicsInUse(c) {
@@ -44,69 +45,72 @@ func topicUses(c router.Config, transport string) []transports.TopicUse {
 	return uses
 }
 
-// reference is a setting that names a topic or a transport with devices.
+// reference is a setting that names a topic, or a transport that has devices.
 type reference struct {
-	// by is the middleware's or handler's name, key the setting's inside it.
+	// by is the name of the middleware or handler, and key is the name of its setting.
 	by, key    string
 	middleware bool
-	// to is what is named, value its name.
+	// to is the kind of what the setting names, and value is the name.
 	to, value string
 }
 
-// The kinds of references, as the decoder of configurations has them.
+// The kinds of references, with the names that package configs uses.
 const (
 	topicReference   = "topic"
 	devicesReference = "devices"
 )
 
-// pipelineReferences returns what a pipeline's middleware and handler refer to, in the order of the chain.
+// pipelineReferences returns the references of a pipeline's middleware and handler, in the order
+// of the chain.
 func pipelineReferences(p router.Pipeline) []reference {
 	var all []reference
 	for _, m := range p.Middleware {
-		references(reflect.ValueOf(m.Config), "", func(r reference) {
+		findReferences(reflect.ValueOf(m.Config), "", func(r reference) {
 			r.by, r.middleware = m.Name, true
 			all = append(all, r)
 		})
 	}
-	references(reflect.ValueOf(p.Handler.Config), "", func(r reference) {
+	findReferences(reflect.ValueOf(p.Handler.Config), "", func(r reference) {
 		r.by = p.Handler.Type
 		all = append(all, r)
 	})
 	return all
 }
 
-// references finds the references in a plugin's configuration; key is the setting that v belongs to.
-func references(v reflect.Value, key string, found func(reference)) {
+// findReferences calls found for each reference in a plugin's configuration. key is the name of
+// the setting that has the value v.
+func findReferences(v reflect.Value, key string, found func(reference)) {
 	switch v.Kind() {
 	case reflect.String:
 		if ref, ok := v.Interface().(plugin.Reference); ok && v.String() != "" {
 			found(reference{key: key, to: ref.References(), value: v.String()})
 		}
 	case reflect.Pointer, reflect.Interface:
-		references(v.Elem(), key, found)
+		findReferences(v.Elem(), key, found)
 	case reflect.Struct:
 		for i := range v.NumField() {
 			if f := v.Type().Field(i); f.IsExported() {
 				name, _, _ := strings.Cut(f.Tag.Get("toml"), ",")
-				references(v.Field(i), name, found)
+				findReferences(v.Field(i), name, found)
 			}
 		}
 	case reflect.Slice:
 		for i := range v.Len() {
-			references(v.Index(i), key, found)
+			findReferences(v.Index(i), key, found)
 		}
 	case reflect.Map:
 		keys := v.MapKeys()
 		slices.SortFunc(keys, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
 		for _, k := range keys {
-			references(v.MapIndex(k), key, found)
+			findReferences(v.MapIndex(k), key, found)
 		}
 	}
 }
 
-// unused says that no pipeline has to do with a topic, and which was probably meant. It says nothing of topics that a transport fills
-// by itself, as one with devices does.
-func unused(c router.Config, ref transports.TopicRef) string {
+// unusedTopic returns a message if no pipeline uses a topic, with the topic that was probably
+// meant. Otherwise it returns "". It accepts every topic of a transport with devices, because such
+// a transport publishes to topics of its own.
+func unusedTopic(c router.Config, ref transports.TopicRef) string {
 	topics := topicsInUse(c)
 	name, topic, err := ref.Split()
 	if err != nil || slices.Contains(topics, ref) {
@@ -125,7 +129,7 @@ func unused(c router.Config, ref transports.TopicRef) string {
 			near = append(near, topic)
 		}
 	}
-	text := fmt.Sprintf("no pipeline takes from or publishes to %q; in use: %s", ref, strings.Join(known, ", "))
+	text := fmt.Sprintf("no pipeline consumes or publishes to %q; in use: %s", ref, strings.Join(known, ", "))
 	if meant := spelling.Nearest(topic, near); meant != "" {
 		text += fmt.Sprintf("; did you mean %q?", name+":"+meant)
 	}

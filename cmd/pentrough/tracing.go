@@ -8,11 +8,12 @@ import (
 	"github.com/pentrough/pentrough/router"
 )
 
-// flushing is the longest that the last spans take; of a short stop it is a tenth.
-const flushing = time.Second
+// flushTimeout is the longest time that the export of the last spans may take. If little time is
+// left for the stop, the export gets a tenth of it.
+const flushTimeout = time.Second
 
 // trace makes the tracing that the configuration asks for, if it does.
-func (r *run) trace() error {
+func (r *run) openTracing() error {
 	c := r.config.Tracing
 	if c.Endpoint == "" {
 		return nil
@@ -38,7 +39,7 @@ func (r *run) stopHost(ctx context.Context, host *router.Host) error {
 	if r.tracing == nil || !ok {
 		return host.Stop(ctx)
 	}
-	life, cancel := context.WithDeadline(ctx, deadline.Add(-min(flushing, time.Until(deadline)/10)))
+	life, cancel := context.WithDeadline(ctx, deadline.Add(-min(flushTimeout, time.Until(deadline)/10)))
 	defer cancel()
 	err := host.Stop(life)
 	r.closeTracing(ctx)
@@ -50,7 +51,7 @@ func (r *run) closeTracing(ctx context.Context) {
 	if r.tracing == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, flushing)
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
 	if err := r.tracing.Close(ctx); err != nil {
 		r.log.Warn("stopping", "err", err)

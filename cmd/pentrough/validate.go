@@ -32,10 +32,12 @@ func newValidate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "validate -c FILE",
 		Short: "Check a configuration and list every problem",
-		Long: `Check a configuration and list every problem, each with its line of the file. The network isn't asked.
-The program of a handler "process" is started to check its config, and ended; a note names one that this machine hasn't.
+		Long: `Check a configuration and list every problem, each with its line in the file. The command doesn't
+use the network. If a pipeline has the handler "process", the command starts its program, lets it
+check its config, and ends it. If the program isn't on this machine, a note says so.
 
-Exit codes: 0 the file can be run, 1 it can't. With --strict a warning is a problem, too: for checks that nobody reads, as in CI.`,
+Exit codes: 0 the configuration is right, 1 it has problems. With --strict, warnings count as
+problems. Use that in CI, where nobody reads the output.`,
 		Args: fileByFlag,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			secrets := redact.SetOf(cmd.ErrOrStderr())
@@ -50,7 +52,7 @@ Exit codes: 0 the file can be run, 1 it can't. With --strict a warning is a prob
 				return err
 			}
 			if strict && len(warnings) > 0 {
-				return advise(found(file, "warning", configs.Problems(warnings)), "correct it, or leave out --strict, which makes a problem of each warning")
+				return advise(newFoundError(file, "warning", configs.Problems(warnings)), "correct it, or leave out --strict, so that warnings don't count as problems")
 			}
 			out := redact.NewWriter(cmd.OutOrStdout(), secrets)
 			fmt.Fprintf(out, "%s: ok\n", file)
@@ -63,15 +65,15 @@ Exit codes: 0 the file can be run, 1 it can't. With --strict a warning is a prob
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "pentrough.toml", "the configuration")
-	cmd.Flags().BoolVar(&strict, "strict", false, "make a problem of each warning")
+	cmd.Flags().BoolVar(&strict, "strict", false, "count warnings as problems")
 	return cmd
 }
 
-// programs has the programs of handlers check their settings.
+// programs starts the programs of process handlers so that they check their settings.
 type programs struct {
 	ctx    context.Context
 	errOut io.Writer
-	// notes are what couldn't be checked.
+	// notes say which settings couldn't be checked.
 	notes []string
 }
 
@@ -86,7 +88,7 @@ func (p *programs) check(host, pipeline string, handler handlers.Config) error {
 	}
 	err = checker.CheckSettings(p.ctx, handlers.Env{Pipeline: pipeline, Host: host, Logger: log, Now: time.Now, Registerer: prometheus.NewRegistry()})
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
-		p.notes = append(p.notes, fmt.Sprintf("pipeline %s: the settings of its program aren't checked: %v", pipeline, err))
+		p.notes = append(p.notes, fmt.Sprintf("pipeline %s: the settings of its program weren't checked: %v", pipeline, err))
 		return nil
 	}
 	return err
@@ -98,14 +100,14 @@ func printWarnings(out io.Writer, warnings configs.Warnings) {
 	}
 }
 
-// foundError is what was found in a file, as a person reads it.
+// foundError lists the problems or warnings of a file for people.
 type foundError struct {
 	file, kind string
 	problems   configs.Problems
 }
 
-// found is the error of problems or warnings.
-func found(file, kind string, problems configs.Problems) error {
+// newFoundError returns an error that lists problems or warnings.
+func newFoundError(file, kind string, problems configs.Problems) error {
 	return &foundError{file, kind, problems}
 }
 
@@ -119,16 +121,17 @@ func (e *foundError) Error() string {
 
 func (e *foundError) Unwrap() error { return e.problems }
 
-// fileByFlag takes no arguments, and says of one that it is perhaps the configuration.
+// fileByFlag refuses arguments. Its error suggests -c, because the argument is probably a
+// configuration.
 func fileByFlag(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	return advise(fmt.Errorf("what is %q? %s takes no arguments", args[0], cmd.Name()), "name a configuration with -c: %s -c %s", cmd.CommandPath(), args[0])
+	return advise(fmt.Errorf("unexpected argument %q: %s takes no arguments", args[0], cmd.Name()), "name a configuration with -c: %s -c %s", cmd.CommandPath(), args[0])
 }
 
-// unreadable says of a configuration that can't be read what to do next.
-func unreadable(file string, err error) error {
+// unreadableError returns the error of a configuration that can't be read, with what to do next.
+func unreadableError(file string, err error) error {
 	err = fileError("reading", file, err)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -140,7 +143,7 @@ func unreadable(file string, err error) error {
 	}
 }
 
-// fileError says what couldn't be done with a file, without the name of the system call.
+// fileError returns an error that names the act and the file, without the name of the system call.
 func fileError(act, name string, err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		err = e.Err
@@ -148,7 +151,7 @@ func fileError(act, name string, err error) error {
 	return fmt.Errorf("%s %s: %w", act, name, err)
 }
 
-// load reads a configuration, and says of an error what to do next. secrets learns its secrets.
+// load reads a configuration and adds its secrets to secrets. Its errors say what to do next.
 func load(file string, secrets *redact.Set) (*configs.Config, configs.Warnings, error) {
 	return loadWith(file, configs.Options{OpenFiles: listen.OpenFiles(), Secrets: secrets})
 }
@@ -160,13 +163,13 @@ func loadWith(file string, o configs.Options) (*configs.Config, configs.Warnings
 	}
 	problems, ok := errors.AsType[configs.Problems](err)
 	if !ok {
-		return nil, nil, unreadable(file, err)
+		return nil, nil, unreadableError(file, err)
 	}
-	return nil, nil, advise(found(file, "problem", problems),
+	return nil, nil, advise(newFoundError(file, "problem", problems),
 		"correct it and check again with: pentrough validate -c %s\npentrough plugins NAME lists a plugin's settings", file)
 }
 
-// summarize draws each pipeline in one line.
+// summarize prints each pipeline as one line: source, middleware, handler, destination.
 func summarize(out io.Writer, pipelines []router.Pipeline) {
 	width := 0
 	for _, p := range pipelines {

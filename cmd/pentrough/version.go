@@ -14,14 +14,15 @@ import (
 	"github.com/pentrough/pentrough/internal/plugin"
 )
 
-// version is set by the linker: -X main.version=v1.2.3. Otherwise the module's version or the commit stands in for it.
+// version is set by the linker: -X main.version=v1.2.3. If it is empty, the version of the module
+// or the commit is used.
 var version string
 
 func newVersion() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "version",
-		Short: "Print the version of Pentrough and of Go, and what plugins are inside",
+		Short: "Print the versions of Pentrough and Go, and of the plugins",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			out := cmd.OutOrStdout()
@@ -51,7 +52,7 @@ func versionName() string {
 	return info.Main.Version
 }
 
-// listOrigins prints where each plugin comes from.
+// listOrigins prints the module that each plugin comes from.
 func listOrigins(out io.Writer) error {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -71,10 +72,11 @@ func listOrigins(out io.Writer) error {
 	return table.Flush()
 }
 
-// origin is a module at a version.
+// origin is a module with its version and hash.
 type origin struct{ module, version, hash string }
 
-// originOf returns the module of a package: the longest whose path begins the package's.
+// originOf returns the module of a package. That is the module with the longest path that is a
+// prefix of the package's path.
 func originOf(pkg string, info *debug.BuildInfo) origin {
 	o := origin{module: info.Main.Path, version: versionName(), hash: info.Main.Sum}
 	longest := 0
