@@ -16,23 +16,24 @@ import (
 	"github.com/pentrough/pentrough/internal/backoff"
 )
 
-// The pauses between attempts to connect.
+// The shortest and longest pause between attempts to connect.
 const (
 	firstPause   = 50 * time.Millisecond
 	longestPause = 2 * time.Second
 )
 
-// device is one fake device.
+// device is one simulated device.
 type device struct {
 	fleet  *fleet
-	turns  chan struct{} // to dial
+	turns  chan struct{} // limits how many devices dial at a time
 	from   netip.Addr
 	id     string
 	silent bool
-	n      int // data lines sent
+	n      int // number of data lines that were sent
 }
 
-// live connects, and with -reconnect again and again, until ctx ends.
+// live connects the device. With -reconnect it connects again after each connection, until ctx
+// ends.
 func (d *device) live(ctx context.Context) {
 	pauses := backoff.New(firstPause, longestPause)
 	for first := true; ; {
@@ -59,7 +60,7 @@ func (d *device) live(ctx context.Context) {
 	}
 }
 
-// session lives as long as the device wants a connection.
+// session returns the context of one connection. With -session it ends after a random time.
 func (d *device) session(ctx context.Context) (context.Context, context.CancelFunc) {
 	if about := d.fleet.options.session; about > 0 {
 		return context.WithTimeout(ctx, about/2+rand.N(about))
@@ -81,7 +82,7 @@ func (d *device) dial(ctx context.Context) (net.Conn, error) {
 	return dialer.DialContext(ctx, "tcp", d.fleet.options.addr)
 }
 
-// talk uses the connection until it or ctx ends.
+// talk sends and receives lines until the connection or ctx ends.
 func (d *device) talk(ctx context.Context, conn net.Conn) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -95,10 +96,10 @@ func (d *device) talk(ctx context.Context, conn net.Conn) {
 	}
 	var sending sync.WaitGroup
 	defer sending.Wait()
-	defer cancel() // before waiting
+	defer cancel() // cancels before it waits
 	if d.fleet.options.rate > 0 {
 		sending.Go(func() {
-			defer cancel() // a connection that can't be written is over
+			defer cancel() // a connection that can't be written to has ended
 			d.send(ctx, out)
 		})
 	}
@@ -109,7 +110,8 @@ func (d *device) talk(ctx context.Context, conn net.Conn) {
 	d.listen(conn, out)
 }
 
-// send writes data lines at the rate. Devices begin at different times, so that they don't all send at once.
+// send writes data lines at the rate of -rate. Each device begins at a different time, so that
+// they don't all send at once.
 func (d *device) send(ctx context.Context, out *writer) {
 	interval := time.Duration(float64(time.Second) / d.fleet.options.rate)
 	select {
@@ -132,7 +134,7 @@ func (d *device) send(ctx context.Context, out *writer) {
 	}
 }
 
-// listen reads lines, records them, and only then answers.
+// listen reads lines. It records each line before it answers the line.
 func (d *device) listen(conn io.Reader, out *writer) {
 	r := bufio.NewReader(conn)
 	var record []byte
@@ -140,13 +142,13 @@ func (d *device) listen(conn io.Reader, out *writer) {
 	for {
 		line, err := r.ReadString('\n')
 		if err != nil {
-			return // what has no end is no line
+			return // an incomplete line isn't recorded
 		}
 		d.fleet.bytes.Add(int64(len(line)))
 		line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
 		record = append(append(append(append(record, d.id...), '\t'), line...), '\n')
 		lines = append(lines, line)
-		if whole(r) {
+		if hasWholeLine(r) {
 			continue
 		}
 		d.fleet.note(record)
@@ -160,8 +162,8 @@ func (d *device) listen(conn io.Reader, out *writer) {
 	}
 }
 
-// whole reports whether another line is there already.
-func whole(r *bufio.Reader) bool {
+// hasWholeLine reports whether another complete line is already buffered.
+func hasWholeLine(r *bufio.Reader) bool {
 	there, err := r.Peek(r.Buffered())
 	return err == nil && strings.Contains(string(there), "\n")
 }
@@ -173,9 +175,10 @@ type writer struct {
 	mu     sync.Mutex
 }
 
-var errTemplate = errors.New("a line can't hold a line feed")
+var errTemplate = errors.New("a line can't contain a line feed")
 
-// line sends a template with its words filled in; value is what {n} or {line} stands for.
+// line sends a template as a line. It replaces {n} and {line} by value, and {id} by the device's
+// id.
 func (w *writer) line(template, value string) error {
 	text := strings.NewReplacer("{id}", w.device.id, "{n}", value, "{line}", value).Replace(template)
 	if strings.Contains(text, "\n") {

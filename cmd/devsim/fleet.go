@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// dials is how many devices dial at a time.
+// dials is how many devices may dial at the same time.
 const dials = 100
 
-// fleet is all devices and what they did.
+// fleet is all devices, with counters of what they did.
 type fleet struct {
 	options options
 	stderr  io.Writer
@@ -27,13 +27,15 @@ type fleet struct {
 	recordErr error
 }
 
-// summary is what is printed at the end.
+// summary is what the program prints at the end.
 type summary struct {
 	Devices int `json:"devices"`
-	// Connected is how many devices were connected at least once, Connects how often all of them.
+	// Connected is the number of devices that connected at least once. Connects is the number of
+	// all connections.
 	Connected int64 `json:"connected"`
 	Connects  int64 `json:"connects"`
-	// FailedDials are connections that didn't come about, Lost those that ended before the run did.
+	// FailedDials is the number of failed attempts to connect. Lost is the number of connections
+	// that ended before the program did.
 	FailedDials int64   `json:"failed_dials"`
 	Lost        int64   `json:"lost"`
 	LinesRead   int64   `json:"lines_read"`
@@ -42,7 +44,7 @@ type summary struct {
 	Seconds     float64 `json:"seconds"`
 }
 
-// run lets the devices live until ctx ends, or until none is left.
+// run runs the devices until ctx ends or until no device is left.
 func (f *fleet) run(ctx context.Context) summary {
 	began := time.Now()
 	turns := make(chan struct{}, dials)
@@ -70,7 +72,7 @@ func next(addr netip.Addr) netip.Addr {
 	return addr.Next()
 }
 
-// connected counts a connection, and announces the moment when every device has had one.
+// connected counts a connection. When every device has connected once, it says so on stderr.
 func (f *fleet) connected(first bool) {
 	f.connects.Add(1)
 	if first && f.first.Add(1) == int64(f.options.n) {
@@ -78,7 +80,7 @@ func (f *fleet) connected(first bool) {
 	}
 }
 
-// note appends lines to the record.
+// note appends lines to the file of -record.
 func (f *fleet) note(lines []byte) {
 	if f.record == nil {
 		return

@@ -1,10 +1,11 @@
-// Command devsim is many fake TCP devices, for demonstrations, scripts and load.
+// Command devsim simulates many TCP devices, for demonstrations, scripts and load tests.
 //
 //	devsim -addr 127.0.0.1:8123 -n 1000 -record lines.txt
 //
-// Each device connects from an address of its own, counted up from -from, so that a host which knows devices by address sees as
-// many devices. It runs until -duration is over, SIGINT or SIGTERM comes, or, without -reconnect, every connection has
-// ended; then it prints one line of JSON. When all devices have connected for the first time it says so on stderr.
+// Each device connects from its own address, counted up from -from, because a host may identify
+// devices by address. The program ends after -duration, at SIGINT or SIGTERM, or, without
+// -reconnect, when every connection has ended. Then it prints one line of JSON. When all devices
+// have connected for the first time, it says so on stderr.
 package main
 
 import (
@@ -23,7 +24,7 @@ import (
 	"github.com/pentrough/pentrough/internal/printable"
 )
 
-// about is what -help says before the flags.
+// about is the text of -help before the flags.
 const about = `devsim plays many TCP devices against a host, for demonstrations, scripts and load.
 
   devsim -n 1000 -rate 0.1 -record lines.txt
@@ -41,7 +42,8 @@ func main() {
 	os.Exit(code)
 }
 
-// run is the program. It returns 0, 1 if no device ever connected or the record couldn't be written, or 2 for wrong flags.
+// run runs the program and returns its exit code: 0, or 1 if no device connected or the record
+// couldn't be written, or 2 for wrong flags.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	o, err := parse(args, stderr)
 	switch {
@@ -79,7 +81,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// options are the flags.
+// options has the flags.
 type options struct {
 	addr      string
 	n         int
@@ -106,16 +108,16 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	}
 	flags.StringVar(&o.addr, "addr", "127.0.0.1:8123", "address of the host")
 	flags.IntVar(&o.n, "n", 1, "number of devices")
-	flags.StringVar(&from, "from", "127.1.0.0", "source address of the first device, which is its {id} too; the next have the next ones. Empty: the system chooses, and the ids are device-0, device-1, ...")
+	flags.StringVar(&from, "from", "127.1.0.0", "source address of the first device, which is also its {id}; each further device has the next address. If empty, the system chooses the addresses, and the ids are device-0, device-1, ...")
 	flags.StringVar(&o.hello, "hello", "", "line to send first; {id} stands for the device")
 	flags.StringVar(&o.data, "data", "{id} {n}", "line to send at -rate; {n} counts")
-	flags.Float64Var(&o.rate, "rate", 0, "data lines a second that each device sends")
-	flags.StringVar(&o.reply, "reply", "", "line to answer each line with; {line} stands for what was read, {id} for the device")
-	flags.IntVar(&o.silent, "silent", 0, "the first so many devices never read")
-	flags.StringVar(&o.record, "record", "", "file to append each line that is read to, as device, tab, line")
-	flags.BoolVar(&o.reconnect, "reconnect", false, "connect again when a connection ends or doesn't come about")
-	flags.DurationVar(&o.session, "session", 0, "each device hangs up after about so long, half to one and a half of it; 0 is never")
-	flags.DurationVar(&o.duration, "duration", 0, "end after so long; 0 is never")
+	flags.Float64Var(&o.rate, "rate", 0, "data lines that each device sends per second")
+	flags.StringVar(&o.reply, "reply", "", "answer to each line; {line} stands for the line, {id} for the device")
+	flags.IntVar(&o.silent, "silent", 0, "number of devices that never read, counted from the first")
+	flags.StringVar(&o.record, "record", "", "file to which each received line is appended, as device, tab, line")
+	flags.BoolVar(&o.reconnect, "reconnect", false, "connect again if a connection ends or fails")
+	flags.DurationVar(&o.session, "session", 0, "each device disconnects after about this time, from half to one and a half of it; 0 means never")
+	flags.DurationVar(&o.duration, "duration", 0, "end after this time; 0 means never")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -129,7 +131,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 func (o *options) check(rest []string, from string) error {
 	var errs []error
 	if len(rest) > 0 {
-		errs = append(errs, fmt.Errorf("what is %q? there are only flags", rest[0]))
+		errs = append(errs, fmt.Errorf("unexpected argument %q: devsim takes only flags", rest[0]))
 	}
 	if o.n < 1 {
 		errs = append(errs, fmt.Errorf("-n %d is not at least 1", o.n))

@@ -38,6 +38,6 @@ func warnExposed(errOut io.Writer, address, token string) {
 		return
 	}
 	if u.Scheme == "amqp" || u.Scheme == "http" && (token != "" || u.User != nil) {
-		fmt.Fprintln(errOut, "warning: the password or token crosses the network unencrypted; use TLS")
+		fmt.Fprintln(errOut, "warning: the password or token is sent in the clear, because the address isn't a loopback address; use TLS")
 	}
 }

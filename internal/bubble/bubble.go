@@ -1,9 +1,10 @@
-// Package bubble lets a program run code in a time of its own: inside a bubble the clock stands still while anything runs, and jumps to the
-// next timer when everything waits. Timers, deadlines and time.Now of everybody's code, this module's or not, go by it, which no injected clock
-// could do.
+// Package bubble runs code with virtual time. Inside a bubble the clock stands still while any
+// goroutine runs. When all goroutines wait, it jumps to the next timer. This applies to the
+// timers, deadlines and time.Now of all code, also that of other modules, which an injected clock
+// couldn't do.
 //
-// It is testing/synctest, which only works under package testing; so [Main] has package testing run the program's main part. This is the one
-// package beside tests that may import testing.
+// The package uses testing/synctest, which needs package testing. So [Main] lets package testing
+// run the main part of the program. Only this package and tests may import testing.
 package bubble
 
 import (
@@ -16,29 +17,33 @@ import (
 	"time"
 )
 
-// In runs f in a bubble and returns when f and all goroutines that it started have ended. If they still run after patience of real time, or can
-// never end, it returns an error and leaves them alone.
+// In runs f in a bubble and returns when f and all its goroutines have ended. If they still run
+// after patience of real time, or can never end, it returns an error and doesn't wait for them.
 type In func(patience time.Duration, f func()) error
 
-// ErrStuck is the kind of error of a bubble whose time doesn't pass: something in it waits for something outside, such as a connection or a process.
+// ErrStuck is the kind of error of a bubble whose time doesn't pass, because a goroutine waits for
+// something outside, such as a connection or a process.
 var ErrStuck = errors.New("virtual time stands still")
 
-// ErrLeft is the kind of error of a bubble whose main function has returned while others wait for what can't come.
-var ErrLeft = errors.New("something waits for ever")
+// ErrLeft is the kind of error of a bubble whose main function has returned while other goroutines
+// wait for ever.
+var ErrLeft = errors.New("a goroutine waits for ever")
 
-// Main calls main, lends it bubbles, and ends the process with the code that it returns.
+// Main calls main with a function that runs code in a bubble. It ends the process with the exit
+// code that main returns.
 func Main(main func(in In) (code int)) {
 	testing.Init()
-	// What is on the command line is the program's own.
+	// The flags on the command line belong to the program, not to package testing.
 	if err := flag.CommandLine.Parse(nil); err != nil {
 		panic(err)
 	}
 	all := func(string, string) (bool, error) { return true, nil }
-	// testing.Main is kept for programs that are tests without "go test". It would print what it thinks of the outcome, so it isn't told.
+	// testing.Main lets a program run tests without "go test". The exit code is set here, so
+	// testing.Main never sees a failure that it would print.
 	testing.Main(all, []testing.InternalTest{{Name: "main", F: func(t *testing.T) { os.Exit(main(Under(t))) }}}, nil, nil)
 }
 
-// Under lends bubbles to a test.
+// Under returns an In for a test.
 func Under(t *testing.T) In {
 	return func(patience time.Duration, f func()) error {
 		ended := make(chan error, 1)
@@ -49,7 +54,7 @@ func Under(t *testing.T) In {
 		case err := <-ended:
 			return err
 		case <-timer.C:
-			return fmt.Errorf("%w: after %s it isn't over", ErrStuck, patience)
+			return fmt.Errorf("%w: the code didn't end within %s", ErrStuck, patience)
 		}
 	}
 }
@@ -64,5 +69,5 @@ func run(t *testing.T, f func()) (err error) {
 	return nil
 }
 
-// Wait returns when everything else in the bubble waits. It is called inside one.
+// Wait returns when all other goroutines of the bubble wait. Call it inside a bubble.
 func Wait() { synctest.Wait() }

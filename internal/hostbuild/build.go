@@ -33,7 +33,7 @@ type Options struct {
 type UpgradeError struct{ Changes []string }
 
 func (e *UpgradeError) Error() string {
-	return "the plugins need other versions than the host has: " + strings.Join(e.Changes, ", ")
+	return "the plugins need newer versions than the host has: " + strings.Join(e.Changes, ", ")
 }
 
 // Build makes a host with the plugins. It writes the output only after the new program is complete
@@ -83,7 +83,7 @@ func (b *building) writeRequirements(context.Context) error {
 			continue
 		}
 		if p.Module == Module {
-			return fmt.Errorf("%s is the host itself; its plugins are in it already", p.Dir)
+			return fmt.Errorf("%s is the host itself, which already has its own plugins", p.Dir)
 		}
 		if err := errors.Join(file.AddReplace(p.Module, "", p.Dir, ""), file.AddRequire(p.Module, localVersion)); err != nil {
 			return err

@@ -55,7 +55,7 @@ func (b *building) moduleFiles(ctx context.Context, p Plugin) ([]string, error) 
 		case errors.Is(err, io.EOF):
 			return names, nil
 		case err != nil:
-			return nil, fmt.Errorf("reading what go list said of %s: %w", p.Import, err)
+			return nil, fmt.Errorf("reading the output of go list for %s: %w", p.Import, err)
 		case pkg.Module == nil || pkg.Module.Path != p.Module:
 			continue
 		}

@@ -32,7 +32,7 @@ type Handler struct {
 	Name string
 	// Module is the module's path.
 	Module string
-	// Host is what it is written for.
+	// Host is the source of the host that the handler is written for.
 	Host hostbuild.Source
 }
 
@@ -43,7 +43,7 @@ var validName = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 
 func checkName(name string) error {
 	if !validName.MatchString(name) {
-		return fmt.Errorf("%q is no name for a plugin: lower case letters, digits and single dashes", name)
+		return fmt.Errorf("%q isn't a name for a plugin; allowed: lower case letters, digits and single dashes", name)
 	}
 	return nil
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// build makes the host, and what it is lent, which ends closes.
+// build creates the host and its fakes. The returned function closes what the host used.
 func (w *world) build(log *slog.Logger) (ends func(), err error) {
 	c := w.setup.Config.Router
 	c.Logger = log
@@ -39,7 +39,7 @@ func (w *world) build(log *slog.Logger) (ends func(), err error) {
 		c.DeadLetters = &letters{w.record}
 	}
 	c.Ledger = remembered
-	ends = func() { _ = remembered.Close(context.Background()) } // it keeps nothing
+	ends = func() { _ = remembered.Close(context.Background()) } // its store keeps nothing
 	if w.setup.Inventory != nil {
 		if c.Inventory, err = w.setup.Inventory(log); err != nil {
 			return ends, err
@@ -49,7 +49,7 @@ func (w *world) build(log *slog.Logger) (ends func(), err error) {
 	return ends, err
 }
 
-// fakes are the transports of the test.
+// fakes returns the transports of the test.
 func (w *world) fakes() ([]router.Transport, error) {
 	w.topics, w.holders = map[string]*topics{}, map[string]*holder{}
 	var all []router.Transport
@@ -68,7 +68,7 @@ func (w *world) fakes() ([]router.Transport, error) {
 	return all, nil
 }
 
-// describe returns what a transport's plugin says of itself.
+// describe returns the properties of a transport's plugin.
 func describe(t router.Transport) transports.Plugin {
 	kind, _ := plugin.Registered().Kind("transport")
 	info, _ := kind.Lookup(t.Type)
@@ -76,7 +76,8 @@ func describe(t router.Transport) transports.Plugin {
 	return described
 }
 
-// tap records what is published to topics that are no fakes', as far as the test asks for them.
+// tap records what is published to topics of real transports, if the test expects something of
+// them.
 func (w *world) tap(ctx context.Context, taps *sync.WaitGroup) error {
 	for _, s := range w.named() {
 		if s.kind != "" {

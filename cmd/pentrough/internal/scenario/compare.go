@@ -15,10 +15,10 @@ import (
 	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
-// expectation is what a step expects.
+// expectation is the expect table of a step.
 type expectation struct{ *configs.TestExpect }
 
-// differences says in what ways one isn't as expected.
+// differences describes how something that came out differs from what is expected.
 func (e expectation) differences(one *seen) []string {
 	var all []string
 	add := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
@@ -33,7 +33,7 @@ func (e expectation) differences(one *seen) []string {
 		if bad != nil {
 			add("payload: expected JSON, got %s", show(one.payload))
 		} else {
-			all = append(all, unlike("", plain(e.JSON), body)...)
+			all = append(all, jsonDifferences("", plain(e.JSON), body)...)
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(e.Metadata)) {
@@ -44,7 +44,7 @@ func (e expectation) differences(one *seen) []string {
 		}
 	}
 	for _, path := range slices.Sorted(maps.Keys(e.Matches)) {
-		got, ok := one.at(path, body)
+		got, ok := one.valueAt(path, body)
 		if !ok {
 			add("%s: expected something like %q, got none", path, e.Matches[path])
 		} else if !regexp.MustCompile(e.Matches[path]).MatchString(got) {
@@ -52,7 +52,7 @@ func (e expectation) differences(one *seen) []string {
 		}
 	}
 	for _, path := range e.Absent {
-		if got, ok := one.at(path, body); ok {
+		if got, ok := one.valueAt(path, body); ok {
 			add("%s: expected none, got %q", path, got)
 		}
 	}
@@ -62,8 +62,8 @@ func (e expectation) differences(one *seen) []string {
 	return all
 }
 
-// at returns what stands at a path of [configs.TestExpect.Matches], as text.
-func (s *seen) at(path string, body any) (string, bool) {
+// valueAt returns the value at a path of [configs.TestExpect.Matches], as text.
+func (s *seen) valueAt(path string, body any) (string, bool) {
 	switch {
 	case path == "payload":
 		return string(s.payload), true
@@ -97,10 +97,10 @@ func (s *seen) at(path string, body any) (string, bool) {
 	if text, ok := body.(string); ok {
 		return text, true
 	}
-	return spell(body), true
+	return jsonText(body), true
 }
 
-// plain is a value of a TOML file as JSON has it.
+// plain returns a value of a TOML file in the form that JSON has.
 func plain(v any) any {
 	text, err := json.Marshal(v)
 	if err != nil {
@@ -113,8 +113,9 @@ func plain(v any) any {
 	return out
 }
 
-// unlike says where got isn't as wanted. A table may have more keys than wanted, a list may not have more elements.
-func unlike(path string, want, got any) []string {
+// jsonDifferences describes where got differs from want. A table may have more keys than wanted. A
+// list must have the same number of elements.
+func jsonDifferences(path string, want, got any) []string {
 	where := path
 	if where == "" {
 		where = "payload"
@@ -123,26 +124,26 @@ func unlike(path string, want, got any) []string {
 	case map[string]any:
 		table, ok := got.(map[string]any)
 		if !ok {
-			return []string{fmt.Sprintf("%s: expected an object, got %s", where, spell(got))}
+			return []string{fmt.Sprintf("%s: expected an object, got %s", where, jsonText(got))}
 		}
 		var all []string
 		for _, key := range slices.Sorted(maps.Keys(want)) {
 			at := strings.TrimPrefix(path+"."+key, ".")
 			if v, ok := table[key]; ok {
-				all = append(all, unlike(at, want[key], v)...)
+				all = append(all, jsonDifferences(at, want[key], v)...)
 			} else {
-				all = append(all, fmt.Sprintf("%s: expected %s, got none", at, spell(want[key])))
+				all = append(all, fmt.Sprintf("%s: expected %s, got none", at, jsonText(want[key])))
 			}
 		}
 		return all
 	case []any:
 		list, ok := got.([]any)
 		if !ok || len(list) != len(want) {
-			return []string{fmt.Sprintf("%s: expected %s, got %s", where, spell(want), spell(got))}
+			return []string{fmt.Sprintf("%s: expected %s, got %s", where, jsonText(want), jsonText(got))}
 		}
 		var all []string
 		for i := range want {
-			all = append(all, unlike(fmt.Sprintf("%s[%d]", where, i), want[i], list[i])...)
+			all = append(all, jsonDifferences(fmt.Sprintf("%s[%d]", where, i), want[i], list[i])...)
 		}
 		return all
 	case json.Number:
@@ -154,7 +155,7 @@ func unlike(path string, want, got any) []string {
 			return nil
 		}
 	}
-	return []string{fmt.Sprintf("%s: expected %s, got %s", where, spell(want), spell(got))}
+	return []string{fmt.Sprintf("%s: expected %s, got %s", where, jsonText(want), jsonText(got))}
 }
 
 func equalNumbers(a, b json.Number) bool {
@@ -166,8 +167,8 @@ func equalNumbers(a, b json.Number) bool {
 	return okX && okY && x == y
 }
 
-// spell is a value as JSON in a line.
-func spell(v any) string {
+// jsonText returns a value as one line of JSON.
+func jsonText(v any) string {
 	text, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Sprint(v)
@@ -175,10 +176,10 @@ func spell(v any) string {
 	return string(text)
 }
 
-// longest is how much of a payload is shown.
+// longest is how many bytes of a payload are shown.
 const longest = 2000
 
-// show is a payload in a line: JSON as it is, other text quoted, and what is no text as hex.
+// show returns a payload as one line: JSON unchanged, other text quoted, and anything else as hex.
 func show(payload []byte) string {
 	cut := ""
 	if len(payload) > longest {
@@ -194,7 +195,7 @@ func show(payload []byte) string {
 	}
 }
 
-// String is what came, in a line.
+// String describes it in one line.
 func (s *seen) String() string {
 	var parts []string
 	if s.code != 0 {

@@ -14,18 +14,19 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// holder is the fake of a transport that holds devices: the sessions and the framing are the transport's own, the connections are fakes.
+// holder is the fake of a transport with devices. It has the sessions and the framing of the real
+// transport, and fake connections.
 type holder struct {
 	transports.Config // describes topics
 	maker             device.StandInMaker
 	record            *record
 
 	*device.StandIn
-	known device.Inventory // nil: any device is taken
+	known device.Inventory // nil accepts every device
 
 	running sync.WaitGroup
 	mu      sync.Mutex
-	conns   map[string]*conn // of each device the newest
+	conns   map[string]*conn // the newest connection of each device
 }
 
 var (
@@ -49,14 +50,14 @@ func (h *holder) Subscriber(c transports.Consumer) (transports.Subscriber, error
 }
 
 func (h *holder) Publisher(transports.Producer) (message.Publisher, error) {
-	return nil, errors.New("nothing is published to devices")
+	return nil, errors.New("a pipeline can't publish to devices")
 }
 
 func (h *holder) Tap(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	return h.Registry.Tap(ctx, topic), nil
 }
 
-// Start doesn't start the registry: it would say that the host is there, again and again.
+// Start doesn't start the registry, which would publish heartbeats of the host.
 func (h *holder) Start(context.Context) error       { return nil }
 func (h *holder) Health() []transports.Health       { return nil }
 func (h *holder) Quiesce()                          {}
@@ -71,7 +72,7 @@ func (h *holder) takes(name string) bool {
 func (h *holder) conn(name string) *conn       { h.mu.Lock(); defer h.mu.Unlock(); return h.conns[name] }
 func (h *holder) setConn(name string, c *conn) { h.mu.Lock(); defer h.mu.Unlock(); h.conns[name] = c }
 
-// act does what a step says of a device.
+// act carries out the device table of a step.
 func (h *holder) act(d *configs.TestDevice) error {
 	c := h.conn(d.Name)
 	live := c != nil && !c.over()
@@ -102,14 +103,15 @@ func (h *holder) act(d *configs.TestDevice) error {
 		}
 		frame, err := h.Framing.Append(nil, payload)
 		if err != nil {
-			return fmt.Errorf("device %s can't say %q: %w", d.Name, said, err)
+			return fmt.Errorf("device %s can't send %q: %w", d.Name, said, err)
 		}
 		c.send(frame, 0)
 	}
 	return nil
 }
 
-// connect makes a new connection of a device, which goes on answering as on its one before.
+// connect creates a connection of a device. The device keeps the answers of its earlier
+// connection.
 func (h *holder) connect(name string, before *conn) (*conn, error) {
 	canonical, err := h.Registry.Canonical(name)
 	if err != nil {
@@ -130,7 +132,7 @@ func (h *holder) connect(name string, before *conn) (*conn, error) {
 	return c, nil
 }
 
-// answers are what a device answers, by what it gets.
+// answers has the answers of a device, by the frame that it gets.
 type answers struct {
 	to    map[string][]byte
 	delay time.Duration
@@ -155,7 +157,7 @@ func answersFrom(d *configs.TestDevice) (answers, error) {
 	return a, nil
 }
 
-// conn is a fake connection. It takes whatever is written at once.
+// conn is a fake connection. It takes everything that is written at once.
 type conn struct {
 	holder  *holder
 	device  string
@@ -165,12 +167,12 @@ type conn struct {
 	closed  chan struct{}
 
 	mu      sync.Mutex
-	rest    []byte // of what was written, the beginning of a frame
+	rest    []byte // the beginning of a frame that isn't complete yet
 	answers answers
 	saying  []saying
 }
 
-// saying is bytes that the device is about to send.
+// saying is bytes that the device will send.
 type saying struct {
 	frame []byte
 	at    time.Time
@@ -191,14 +193,14 @@ func (c *conn) TryWrite(p []byte) (int, error) {
 			return len(p), nil
 		}
 		if payload != nil {
-			c.got(append([]byte(nil), payload...))
+			c.handleFrame(append([]byte(nil), payload...))
 		}
 		c.rest = c.rest[advance:]
 	}
 }
 
-// got records a frame and has it answered. The lock is held.
-func (c *conn) got(payload []byte) {
+// handleFrame records a frame and schedules its answer. The lock is held.
+func (c *conn) handleFrame(payload []byte) {
 	c.holder.record.add(deviceSubject(c.device), &seen{payload: payload})
 	answer, ok := c.answers.to[string(payload)]
 	if !ok {
@@ -208,7 +210,7 @@ func (c *conn) got(payload []byte) {
 		return
 	}
 	if frame, err := c.holder.Framing.Append(nil, answer); err == nil {
-		c.say(frame, c.answers.delay)
+		c.scheduleFrame(frame, c.answers.delay)
 	}
 }
 
@@ -246,11 +248,12 @@ func (c *conn) answersNow() answers {
 func (c *conn) send(frame []byte, delay time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.say(frame, delay)
+	c.scheduleFrame(frame, delay)
 }
 
-// say has a frame sent after a delay, and after what is to be sent before. The lock is held.
-func (c *conn) say(frame []byte, delay time.Duration) {
+// scheduleFrame schedules a frame after a delay. It is sent after all frames that were scheduled
+// before. The lock is held.
+func (c *conn) scheduleFrame(frame []byte, delay time.Duration) {
 	c.saying = append(c.saying, saying{frame, time.Now().Add(delay)})
 	select {
 	case c.more <- struct{}{}:
@@ -258,7 +261,7 @@ func (c *conn) say(frame []byte, delay time.Duration) {
 	}
 }
 
-// run sends what the device says, and ends its session when it was silent for too long.
+// run sends the scheduled frames, and ends the session if the device was silent for too long.
 func (c *conn) run() {
 	defer c.session.End(device.ConnectionLost)
 	timer := time.NewTimer(0)
@@ -293,7 +296,7 @@ func (c *conn) run() {
 	}
 }
 
-// next returns what is to be said next.
+// next returns the next scheduled frame.
 func (c *conn) next() (saying, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -303,7 +306,8 @@ func (c *conn) next() (saying, bool) {
 	return c.saying[0], true
 }
 
-// deliver hands a frame in, as the transport reads it, and reports whether the session goes on.
+// deliver passes a frame to the session, as the real transport does. It reports whether the
+// session continues.
 func (c *conn) deliver(frame []byte) bool {
 	c.mu.Lock()
 	c.saying = c.saying[1:]

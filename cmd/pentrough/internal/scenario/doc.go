@@ -1,6 +1,7 @@
-// Package scenario runs the tests of a configuration, its [[test]] tables: what comes in, what devices do, how time passes, and what is expected
-// of the host then. The host is the real one, with its pipelines, middleware, handlers and ledger; in place of each transport that reaches
-// outside stands a fake of its name, so that nothing is needed and nothing is touched.
+// Package scenario runs the [[test]] tables of a configuration. A test says which messages come
+// in, what devices do, how time passes, and what must come out of the host. The host is real, with
+// its pipelines, middleware, handlers and ledger. Each transport that connects to something
+// outside is replaced by a fake of the same name, so a test needs and touches nothing outside.
 //
-// Start with [Run]. The tables themselves are decoded by package configs.
+// Start with [Run]. Package configs decodes the tables.
 package scenario

@@ -11,7 +11,7 @@ import (
 	"github.com/pentrough/pentrough/configs"
 )
 
-// How long an expectation is waited for that says nothing.
+// How long an expectation waits by default.
 const (
 	withinVirtual  = time.Second
 	withinReal     = 10 * time.Second
@@ -19,7 +19,7 @@ const (
 	furtherVirtual = time.Minute
 )
 
-// expect holds one expectation against what came.
+// expect compares one expectation with what came out.
 func (w *world) expect(e expectation) error {
 	within := withinVirtual
 	if !w.virtual {
@@ -58,7 +58,7 @@ func (w *world) expectNothing(e expectation, within time.Duration) error {
 	return nil
 }
 
-// expectOne takes the next of what came, or any that is as expected.
+// expectOne takes the next one that came out. With anywhere it takes any that matches.
 func (w *world) expectOne(e expectation, n int, within time.Duration) error {
 	s := e.subject()
 	find := func() (*seen, []*seen) {
@@ -79,8 +79,8 @@ func (w *world) expectOne(e expectation, n int, within time.Duration) error {
 		text := fmt.Sprintf("expected%s on %s\n  %s\ngot nothing", what, s, e.describe())
 		if len(left) > 0 {
 			text = fmt.Sprintf("expected%s somewhere on %s\n  %s\ngot\n%s", what, s, e.describe(), strings.Join(list(left), "\n"))
-		} else if later := w.later(find); later > 0 {
-			text += fmt.Sprintf(" within %s, but %s later something: let time pass with wait, or say within", within, later)
+		} else if later := w.arrivesAfter(find); later > 0 {
+			text += fmt.Sprintf(" within %s, but something came %s later: let time pass with wait, or set within", within, later)
 		}
 		return errors.New(text)
 	}
@@ -91,7 +91,7 @@ func (w *world) expectOne(e expectation, n int, within time.Duration) error {
 	}
 	text := fmt.Sprintf("expected%s on %s\n  %s\ngot\n  %s\nthe difference\n  %s", what, s, e.describe(), one, strings.Join(differences, "\n  "))
 	if slices.ContainsFunc(left, func(o *seen) bool { return len(e.differences(o)) == 0 }) {
-		text += "\nwhat is expected comes behind it: say anywhere = true where the order isn't known"
+		text += "\nwhat is expected comes after it: set anywhere = true if the order isn't known"
 	}
 	return errors.New(text)
 }
@@ -116,8 +116,9 @@ func (w *world) await(find func() (*seen, []*seen), within time.Duration) (one *
 	}
 }
 
-// later says after what further time find finds something, 0 if it doesn't.
-func (w *world) later(find func() (*seen, []*seen)) time.Duration {
+// arrivesAfter returns the additional time after which find finds something, or 0 if it never
+// does.
+func (w *world) arrivesAfter(find func() (*seen, []*seen)) time.Duration {
 	if !w.virtual {
 		return 0
 	}
@@ -128,10 +129,10 @@ func (w *world) later(find func() (*seen, []*seen)) time.Duration {
 	return 0
 }
 
-// expectReply holds an expectation against what the sender of the latest input was told.
+// expectReply compares an expectation with the reply to the latest input.
 func (w *world) expectReply(e expectation, within time.Duration) error {
 	if w.reply == nil {
-		return errors.New("there was no input that could have a reply")
+		return errors.New("no input came before that could have a reply")
 	}
 	w.settle()
 	timer := time.NewTimer(within)
@@ -158,7 +159,7 @@ func (w *world) expectReply(e expectation, within time.Duration) error {
 	return nil
 }
 
-// describe is what is expected, in a line.
+// describe returns what is expected as one line.
 func (e expectation) describe() string {
 	var parts []string
 	if e.Code != 0 {
@@ -169,13 +170,13 @@ func (e expectation) describe() string {
 		parts = append(parts, show(want))
 	}
 	if e.JSON != nil {
-		parts = append(parts, spell(e.JSON))
+		parts = append(parts, jsonText(e.JSON))
 	}
 	if len(e.Metadata) > 0 {
-		parts = append(parts, "metadata "+spell(e.Metadata))
+		parts = append(parts, "metadata "+jsonText(e.Metadata))
 	}
 	if len(e.Matches) > 0 {
-		parts = append(parts, "matching "+spell(e.Matches))
+		parts = append(parts, "matching "+jsonText(e.Matches))
 	}
 	if len(e.Absent) > 0 {
 		parts = append(parts, "without "+strings.Join(e.Absent, ", "))
@@ -186,7 +187,7 @@ func (e expectation) describe() string {
 	return strings.Join(parts, " ")
 }
 
-// list shows what came, a line each.
+// list describes what came out, one line for each.
 func list(all []*seen) []string {
 	const most = 10
 	var lines []string

@@ -18,7 +18,8 @@ import (
 	"github.com/pentrough/pentrough/configs"
 )
 
-// hooks are the servers that handlers call, as far as steps say what they answer. The others aren't there.
+// hooks are the servers that handlers call. Only the servers for which a step gives an answer
+// exist.
 type hooks struct {
 	record *record
 
@@ -34,7 +35,7 @@ func (h *hooks) set(to *configs.TestHook) {
 	h.all[address(to.URL)] = to
 }
 
-// address is what a server is known by: a URL without what is secret or different each time.
+// address returns a URL without the parts that are secret or change with each request.
 func address(text string) string {
 	u, err := url.Parse(text)
 	if err != nil || text == configs.AnyHook {
@@ -66,9 +67,9 @@ func (h *hooks) RoundTrip(r *http.Request) (*http.Response, error) {
 	h.mu.Unlock()
 	switch {
 	case !ok:
-		return nil, fmt.Errorf("a test calls nobody, and no step says what is answered there, as in hook = { url = %q, status = 200 }", at)
+		return nil, fmt.Errorf("a test calls no real server, and no step gives an answer for this one; add a step such as hook = { url = %q, status = 200 }", at)
 	case answers.Away:
-		return nil, errors.New("nobody is there")
+		return nil, errors.New("the server doesn't run")
 	}
 	if trace := httptrace.ContextClientTrace(r.Context()); trace != nil && trace.GotConn != nil {
 		trace.GotConn(httptrace.GotConnInfo{})
@@ -94,7 +95,7 @@ func (h *hooks) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// described is what a request is beside its body.
+// described returns the properties of a request as metadata, without the body.
 func described(r *http.Request) message.Metadata {
 	m := message.Metadata{"method": r.Method, "query": r.URL.RawQuery}
 	for name, values := range r.Header {
@@ -105,12 +106,12 @@ func described(r *http.Request) message.Metadata {
 
 func bodyOf(h *configs.TestHook) ([]byte, error) {
 	if h.JSON != nil {
-		return []byte(spell(h.JSON)), nil
+		return []byte(jsonText(h.JSON)), nil
 	}
 	return configs.DecodePayload(h.Encoding, h.Payload)
 }
 
-// pass waits, or returns why nobody waits for it any more.
+// pass waits for a time. It returns an error if ctx ends before.
 func pass(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

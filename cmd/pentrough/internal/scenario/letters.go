@@ -8,12 +8,13 @@ import (
 	"github.com/pentrough/pentrough/internal/ledger"
 )
 
-// letters is a place for dead letters that only records them.
+// letters is a store of dead letters that only records them.
 type letters struct{ record *record }
 
 var _ handlers.DeadLetters = (*letters)(nil)
 
-// Keep implements handlers.DeadLetters. What is known of a letter beside its own metadata is recorded as metadata too.
+// Keep implements handlers.DeadLetters. It records the properties of a letter as additional
+// metadata.
 func (l *letters) Keep(_ context.Context, all []handlers.DeadLetter, _ handlers.DeadLetterLimits) (handlers.DeadLettersRemoved, error) {
 	for _, letter := range all {
 		metadata := map[string]string{}
@@ -31,7 +32,7 @@ func (l *letters) Keep(_ context.Context, all []handlers.DeadLetter, _ handlers.
 	return handlers.DeadLettersRemoved{}, nil
 }
 
-// forgetful is a ledger's store that keeps nothing: for a test, what it would outlive never ends.
+// forgetful is a store of the ledger that keeps nothing, because a test never restarts its host.
 type forgetful struct{}
 
 var _ ledger.Store = forgetful{}

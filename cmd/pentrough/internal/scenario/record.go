@@ -8,16 +8,17 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// seen is something that came out of the host.
+// seen is a message, frame, request or reply that came out of the host.
 type seen struct {
 	payload  []byte
 	metadata message.Metadata
-	// code and err are a reply's.
+	// code and err are set for a reply.
 	code int
 	err  error
 }
 
-// subject is what something came out of: a topic, a device, a server that is called, or where dead letters are kept.
+// subject is the source of something that came out: a topic, a device, a server or the store of
+// dead letters.
 type subject struct{ kind, name string }
 
 func (s subject) String() string { return s.kind + s.name }
@@ -28,7 +29,7 @@ func deviceSubject(name string) subject { return subject{"device ", name} }
 
 var letterSubject = subject{"the dead letters", ""}
 
-// record is all that came out and was not expected yet.
+// record has everything that came out and that no step has expected yet.
 type record struct {
 	changed chan struct{}
 
@@ -59,7 +60,7 @@ func (r *record) signal() {
 	}
 }
 
-// left returns what came out of s and was not taken.
+// left returns what came out of s and wasn't taken yet.
 func (r *record) left(s subject) []*seen {
 	r.mu.Lock()
 	defer r.mu.Unlock()

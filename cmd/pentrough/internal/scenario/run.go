@@ -18,33 +18,33 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// Setup is what tests run with.
+// Setup has the settings of tests.
 type Setup struct {
 	Config *configs.Config
-	// Inventory returns the list of devices that the configuration names; nil without one.
+	// Inventory returns the devices that the configuration lists. It is nil without an inventory.
 	Inventory func(log *slog.Logger) (router.Inventory, error)
-	// In makes bubbles.
+	// In runs code in a bubble.
 	In bubble.In
-	// Timeout is the longest that one test takes of real time.
+	// Timeout is the longest real time that one test may take.
 	Timeout time.Duration
-	// Level is the least that a test's host logs.
+	// Level is the lowest level that the host of a test logs.
 	Level slog.Level
 }
 
-// Result is how a test ended.
+// Result is the outcome of a test.
 type Result struct {
 	Test *configs.Test
 	// Failure is nil if it passed.
 	Failure *Failure
-	// Took is real time, Passed the time on the test's own clock.
+	// Took is how long the test took in real time. Passed is the time that passed on its clock.
 	Took, Passed time.Duration
-	// Virtual says which clock that is.
+	// Virtual is true if that clock is virtual.
 	Virtual bool
 	// Log is what the host logged.
 	Log string
 }
 
-// Redact takes the secrets of the configuration out of what is reported.
+// Redact removes the secrets of the configuration from the result.
 func (r *Result) Redact(text func(string) string) {
 	r.Log = text(r.Log)
 	if r.Failure != nil {
@@ -55,9 +55,9 @@ func (r *Result) Redact(text func(string) string) {
 // Failure is why a test failed.
 type Failure struct {
 	Place configs.Place
-	// Step is the step's number, from 1; 0 is none.
+	// Step is the number of the step, from 1. It is 0 if the failure isn't in a step.
 	Step int
-	// Message is a line, or several.
+	// Message has one or more lines.
 	Message string
 }
 
@@ -74,17 +74,18 @@ func Run(t *configs.Test, s Setup) Result {
 	result := Result{Test: t, Took: time.Since(began), Virtual: w.virtual, Passed: p.passed, Log: w.log.String()}
 	switch {
 	case err == nil || p.over:
-		// What goes on after the last step, such as a goroutine that a plugin leaves behind, isn't the configuration's doing.
+		// Activity after the last step, such as a goroutine that a plugin left running, isn't a
+		// mistake of the configuration.
 		result.Failure = p.failure
 	case errors.Is(err, bubble.ErrStuck) && w.virtual:
-		result.Failure = failAt(t, p.step, fmt.Sprintf("%v\nsomething waits for what no test can bring about, such as an answer to a connection or a process; a test of it says clock = %q", err, configs.RealClock))
+		result.Failure = failAt(t, p.step, fmt.Sprintf("%v\nsomething waits for a connection, a process or something else outside the test; set clock = %q for such a test", err, configs.RealClock))
 	default:
 		result.Failure = failAt(t, p.step, err.Error())
 	}
 	return result
 }
 
-// outside says what a handler of the configuration has at work outside the host, or "".
+// outside returns what a handler of the configuration uses outside the host, or "".
 func (s *Setup) outside() string {
 	for _, p := range s.Config.Router.Pipelines {
 		if o, ok := p.Handler.Config.(handlers.Outsider); ok && o.Outside() != "" {
@@ -94,7 +95,7 @@ func (s *Setup) outside() string {
 	return ""
 }
 
-// onTheWall is a bubble.In of real time.
+// onTheWall is a bubble.In with real time.
 func onTheWall(patience time.Duration, f func()) error {
 	ended := make(chan struct{})
 	go func() {
@@ -107,11 +108,11 @@ func onTheWall(patience time.Duration, f func()) error {
 	case <-ended:
 		return nil
 	case <-timer.C:
-		return fmt.Errorf("after %s it isn't over", patience)
+		return fmt.Errorf("the test didn't end within %s", patience)
 	}
 }
 
-// failAt is a failure in a step, counted from 1, or in none.
+// failAt returns a failure in a step, counted from 1, or outside of the steps if step is 0.
 func failAt(t *configs.Test, step int, message string) *Failure {
 	place := t.Place
 	if step > 0 {
@@ -120,7 +121,7 @@ func failAt(t *configs.Test, step int, message string) *Failure {
 	return &Failure{Place: place, Step: step, Message: message}
 }
 
-// world is what one test runs in.
+// world has everything that belongs to one test.
 type world struct {
 	test    *configs.Test
 	setup   Setup
@@ -142,7 +143,7 @@ type world struct {
 type reply struct {
 	once    sync.Once
 	done    chan struct{}
-	outcome *transports.Outcome // once done is closed
+	outcome *transports.Outcome // set when done is closed
 }
 
 func (r *reply) settle(o *transports.Outcome) {
@@ -152,12 +153,12 @@ func (r *reply) settle(o *transports.Outcome) {
 	})
 }
 
-// progress is how far a test is.
+// progress says how far a test is.
 type progress struct {
 	// step counts from 1; passed is the time at its beginning.
 	step   int
 	passed time.Duration
-	// over says that there are no more steps, and failure how they ended.
+	// over is true after the last step. failure is the outcome of the steps.
 	over    bool
 	failure *Failure
 }
@@ -174,7 +175,7 @@ func (w *world) advance(p progress) {
 	w.progress = p
 }
 
-// buffer is a text that several write to.
+// buffer is a text buffer with a lock.
 type buffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -198,7 +199,7 @@ const (
 	stoppingReal = 2 * time.Second
 )
 
-// run builds a host, goes through the steps and stops it.
+// run builds a host, carries out the steps and stops the host.
 func (w *world) run() {
 	began := time.Now()
 	log := slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{Level: w.setup.Level}))
@@ -224,11 +225,11 @@ func (w *world) run() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	// What it leaves unsettled belongs to a test that doesn't ask.
+	// The stop's error isn't used: messages that are still unsettled are no failure of the test.
 	_ = w.host.Stop(ctx)
 }
 
-// begin starts the host, after there is somebody who looks at its topics.
+// begin starts the host after the taps on its topics.
 func (w *world) begin(ctx context.Context, taps *sync.WaitGroup) *Failure {
 	err := w.tap(ctx, taps)
 	if err == nil {
@@ -240,7 +241,7 @@ func (w *world) begin(ctx context.Context, taps *sync.WaitGroup) *Failure {
 	return nil
 }
 
-// named are the subjects of which the test expects something.
+// named returns the subjects of which the test expects something.
 func (w *world) named() []subject {
 	var all []subject
 	for _, step := range w.test.Steps {
@@ -267,7 +268,7 @@ func (e expectation) subject() subject {
 	}
 }
 
-// steps goes through the steps, and holds at the end that nothing came which the test says nothing of.
+// steps carries out the steps. At the end it checks that nothing came out that no step expected.
 func (w *world) steps(began time.Time) *Failure {
 	w.settle()
 	for i := range w.test.Steps {
@@ -280,7 +281,7 @@ func (w *world) steps(began time.Time) *Failure {
 	var problems []string
 	for _, s := range w.named() {
 		if left := w.record.left(s); len(left) > 0 {
-			problems = append(problems, fmt.Sprintf("%s has more that no step expects:", s))
+			problems = append(problems, fmt.Sprintf("%s has more than the steps expect:", s))
 			problems = append(problems, list(left)...)
 		}
 	}
@@ -290,7 +291,7 @@ func (w *world) steps(began time.Time) *Failure {
 	return nil
 }
 
-// settle lets everything run that needs no time.
+// settle waits until everything is done that needs no time.
 func (w *world) settle() {
 	if w.virtual {
 		bubble.Wait()
@@ -319,7 +320,7 @@ func (w *world) do(s *configs.TestStep) error {
 	return err
 }
 
-// input brings a message in.
+// input sends a message into the host.
 func (w *world) input(in *configs.TestInput) error {
 	payload, err := payloadOf(in)
 	if err != nil {
@@ -336,7 +337,7 @@ func (w *world) input(in *configs.TestInput) error {
 	}
 	t := w.topics[name]
 	if t == nil {
-		return fmt.Errorf("nothing can be put into %s", ref)
+		return fmt.Errorf("a test can't send a message to %s", ref)
 	}
 	msg := handlers.NewMessage(payload)
 	delete(msg.Metadata, transports.MessageID)
@@ -358,9 +359,9 @@ func payloadOf(i *configs.TestInput) ([]byte, error) {
 		if i.ID != "" {
 			command["id"] = i.ID
 		}
-		return []byte(spell(command)), nil
+		return []byte(jsonText(command)), nil
 	case i.JSON != nil:
-		return []byte(spell(i.JSON)), nil
+		return []byte(jsonText(i.JSON)), nil
 	default:
 		return configs.DecodePayload(i.Encoding, i.Payload)
 	}

@@ -14,16 +14,17 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// topics is the fake of a transport that has nothing but topics, such as one to a broker. A topic has the traits that the transport's own
-// configuration says it has: its window, and which pipelines share its messages. What is published to a topic comes to those who consume that
-// topic, and is recorded.
+// topics is the fake of a transport that has only topics, such as one to a broker. A topic has the
+// properties that the configuration of the real transport describes: its window, and which
+// pipelines share its messages. A message that is published to a topic is recorded, and it goes to
+// the consumers of the topic.
 type topics struct {
 	transports.Config // describes topics
 	name              string
 	record            *record
 
 	mu sync.Mutex
-	// changed tells the subscriptions that there may be something to do.
+	// changed wakes the subscriptions because there may be new messages.
 	changed     sync.Cond
 	consumers   []*consumer
 	subscribers []*subscriber
@@ -36,21 +37,22 @@ func newTopics(config transports.Config, name string, r *record) *topics {
 	return t
 }
 
-// consumer is who gets each message of a topic: a pipeline, or those that share a stream.
+// consumer gets each message of a topic. It is one pipeline, or several pipelines that share a
+// stream.
 type consumer struct {
 	stream  string
 	topics  []string
-	members []string // the pipelines
+	members []string // names of the pipelines
 	queue   []*item
-	count   int // of all that it got
+	count   int // number of messages that it got
 }
 
 // item is a message that isn't settled.
 type item struct {
-	number int // of its consumer's
+	number int // number of the message in its consumer
 	msg    *message.Message
 	again  bool
-	// settle is called with the outcome; nil: nobody asks.
+	// settle is called with the outcome. It may be nil.
 	settle func(*transports.Outcome)
 }
 
@@ -81,7 +83,7 @@ func (t *topics) Close(context.Context) error {
 	subscribers := t.subscribers
 	t.mu.Unlock()
 	for _, s := range subscribers {
-		_ = s.Close() // it has no error
+		_ = s.Close() // never fails
 	}
 	return nil
 }
@@ -113,8 +115,8 @@ func (p *producer) Close() error {
 	return nil
 }
 
-// put gives a copy of msg to the consumers of a topic, or of these to that which one pipeline is a
-// member of. It calls settle, which may be nil, with the outcome of each copy.
+// put sends a copy of msg to the consumers of a topic. If pipeline isn't empty, only the consumer
+// with that pipeline gets it. put calls settle, which may be nil, with the outcome of each copy.
 func (t *topics) put(topic, pipeline string, msg *message.Message, settle func(*transports.Outcome)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -127,7 +129,8 @@ func (t *topics) put(topic, pipeline string, msg *message.Message, settle func(*
 	}
 }
 
-// consumer returns the one that a pipeline is or is a member of. The lock is held.
+// consumer returns the consumer that has a pipeline as a member, and creates it if necessary. The
+// lock is held.
 func (t *topics) consumer(pipeline, topic, stream string) *consumer {
 	stream = cmp.Or(stream, "\x00"+pipeline+"\x00"+topic)
 	i := slices.IndexFunc(t.consumers, func(c *consumer) bool { return c.stream == stream })
@@ -145,11 +148,11 @@ func (t *topics) consumer(pipeline, topic, stream string) *consumer {
 	return c
 }
 
-// subscriber is a pipeline's.
+// subscriber is the subscriber of one pipeline.
 type subscriber struct {
 	*topics
 	pipeline string
-	void     context.Context // of deliveries; ends with Close
+	void     context.Context // the context of deliveries; Close ends it
 	cancel   context.CancelCauseFunc
 	running  sync.WaitGroup
 }
@@ -182,16 +185,16 @@ func (s *subscriber) Close() error {
 	return nil
 }
 
-// subscription hands a consumer's messages out.
+// subscription delivers the messages of a consumer.
 type subscription struct {
 	*subscriber
 	consumer *consumer
 	window   int
-	out      []*item // handed out and not settled
+	out      []*item // unsettled messages
 }
 
-// run hands messages out until ctx ends and all are settled, or the subscriber is closed. What
-// isn't settled then is put back.
+// run delivers messages until ctx ends and all are settled, or until the subscriber is closed. It
+// puts unsettled messages back into the queue.
 func (s *subscription) run(ctx context.Context, take func(*transports.Delivery)) {
 	defer context.AfterFunc(ctx, func() {
 		s.mu.Lock()
@@ -248,7 +251,7 @@ func (s *subscription) delivery(it *item) *transports.Delivery {
 	return d
 }
 
-// putBack puts a message back into the queue, to be handed out again. The lock is held.
+// putBack puts a message back into the queue, to be redelivered. The lock is held.
 func (s *subscription) putBack(it *item) {
 	it.again = true
 	i, _ := slices.BinarySearchFunc(s.consumer.queue, it.number, func(o *item, n int) int { return cmp.Compare(o.number, n) })
