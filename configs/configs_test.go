@@ -257,7 +257,8 @@ func TestSecretsInDumps(t *testing.T) {
 	}
 }
 
-// FuzzParse: whatever the file, there is either a configuration or problems with places inside it, and no secret among them.
+// FuzzParse: whatever the file, there is either a configuration or problems with places inside it,
+// and no secret among them.
 func FuzzParse(f *testing.F) {
 	paths, err := filepath.Glob("testdata/*.txtar")
 	if err != nil {

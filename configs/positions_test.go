@@ -57,7 +57,8 @@ func TestPositionsOfDeepNesting(t *testing.T) {
 	}
 }
 
-// FuzzScanner holds the scanner against the TOML parser: whatever that accepts has the same keys in the same order.
+// FuzzScanner holds the scanner against the TOML parser: whatever that accepts has the same keys
+// in the same order.
 func FuzzScanner(f *testing.F) {
 	f.Add("a = 1\n[b.\"c d\"]\ne.f = { g = [ { h = 1 }, 'x' ] }\n[[i]]\nj = \"\"\"\nk = 1\"\"\"\"\"\n[[i]]\n[i.l]\n")
 	f.Add("a = [\n  1, # one ]\n  { b = '}' },\n]\nc = 07:32:00\nd = +inf\n\"\\\"\" = '\\'\n")

@@ -14,7 +14,7 @@ import (
 // risks warns about connections that others could read or change.
 func (b *builder) risks(tree map[string]any, f *file) {
 	b.insecure("", tree)
-	configs := map[string]any{} // by the path of the table, because a named table may be used several times
+	configs := map[string]any{} // by path: a table may be used twice
 	for name, t := range f.transports {
 		configs[plugin.Join("transport", name)] = t.config
 	}
@@ -26,7 +26,8 @@ func (b *builder) risks(tree map[string]any, f *file) {
 			b.warnOf(path, c.Risks())
 		}
 	}
-	if f.store.Type == postgresStore && strings.HasPrefix(string(f.store.URL), postgresStore) { // other URLs are refused
+	// URLs with another scheme are refused elsewhere.
+	if f.store.Type == postgresStore && strings.HasPrefix(string(f.store.URL), postgresStore) {
 		b.warnOf(storeSection, map[string]string{"url": database.Risk(string(f.store.URL))})
 	}
 	if u, err := tracing.ParseEndpoint(f.tracing.Endpoint); err == nil && u.Scheme == "http" && !transports.Loopback(u.Hostname()) && len(f.tracing.Headers) > 0 {

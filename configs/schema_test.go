@@ -55,7 +55,8 @@ func AsJSON(t *testing.T, text string) any {
 
 func TestSchemaAgreesWithTheDecoder(t *testing.T) {
 	compiled := CompileSchema(t, fakePlugins())
-	// What only shows when the parts are held against each other, or when a variable is looked up, is beyond a schema.
+	// What only shows when the parts are held against each other, or when a variable is looked up,
+	// is beyond a schema.
 	beyond := map[string]bool{
 		"admin": true, "listeners": true, "loops": true, "order": true, "settling": true, "store": true, "store-url": true, "streams": true, "secrets": true, "substitution": true, "tracing-values": true, "inventory-missing": true,
 	}

@@ -111,7 +111,7 @@ func substitute(source string, lookup func(string) (string, bool), secrets *reda
 		}
 		if isFile {
 			secrets.Secret(text)
-		} else if !strings.HasSuffix(expression, ":-"+text) { // a default is in the file itself and no secret
+		} else if !strings.HasSuffix(expression, ":-"+text) { // a default isn't secret
 			secrets.Value(text)
 		}
 		b.WriteString(text)

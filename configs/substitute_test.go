@@ -93,7 +93,8 @@ func TestSubstituteTree(t *testing.T) {
 	}
 }
 
-// FuzzSubstitute: nothing panics; text in which every ${ is escaped comes back as it was; what has none stays.
+// FuzzSubstitute: nothing panics; text in which every ${ is escaped comes back as it was; what has
+// none stays.
 func FuzzSubstitute(f *testing.F) {
 	for _, seed := range []string{"", "${A}", "$${A}", "a${A:-b}c", "${file:/dev/null}", "$$$${", "${", "}${A}{"} {
 		f.Add(seed, "value")

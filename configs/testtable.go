@@ -4,15 +4,15 @@ import "time"
 
 // Test is one [[test]] table.
 type Test struct {
-	Name  string     `toml:"name" required:"true" doc:"What the test shows." example:"\"a command reaches its device\""`
-	Clock string     `toml:"clock" doc:"virtual: time passes only while the test waits, and costs none. real: as on the wall. Default: virtual, or real if a handler works through something outside the host, such as a process." enum:"virtual,real" example:"\"virtual\""`
-	Steps []TestStep `toml:"steps" required:"true" doc:"What happens, in order." min:"1" example:"[{ input = { topic = \"broker:commands\", payload = \"x\" } }, { expect = { topic = \"broker:results\" } }]"`
+	Name  string     `toml:"name" required:"true" doc:"The name of the test: what it shows." example:"\"a command reaches its device\""`
+	Clock string     `toml:"clock" doc:"The clock of the test. virtual: time passes only in steps that wait, and costs no real time. real: the clock of the machine. Default: virtual, or real if a handler uses something outside the host, such as a process." enum:"virtual,real" example:"\"virtual\""`
+	Steps []TestStep `toml:"steps" required:"true" doc:"The steps of the test, in order." min:"1" example:"[{ input = { topic = \"broker:commands\", payload = \"x\" } }, { expect = { topic = \"broker:results\" } }]"`
 
-	// Place is where the table stands.
+	// Place is the place of the table in the file.
 	Place Place
 }
 
-// Place is where something stands in a file.
+// Place is a place in a file.
 type Place struct {
 	File string
 	Position
@@ -24,7 +24,7 @@ const (
 	RealClock    = "real"
 )
 
-// TestStep is one thing that happens; exactly one of its fields is set.
+// TestStep is one step of a test. Exactly one of its fields is set.
 type TestStep struct {
 	Input  *TestInput    `toml:"input" doc:"A message comes in."`
 	Device *TestDevice   `toml:"device" doc:"A device connects, disconnects, sends frames, or gets new answers."`
@@ -68,7 +68,7 @@ type TestDevice struct {
 	HasAnswers bool
 }
 
-// TestHook is what a server answers that handlers call.
+// TestHook is the answer of a server that handlers call.
 type TestHook struct {
 	URL  string `toml:"url" required:"true" doc:"The URL of the server, without a query; * stands for every URL that no other step names." example:"\"https://hooks.example.com/orders\""`
 	Away bool   `toml:"away" doc:"The server doesn't run."`

@@ -31,9 +31,10 @@ const (
 	answerWindow = 2 * benchDevices
 )
 
-// BenchmarkAnswers asks devices, which are a process of their own, one question at a time each: by a host that is fed from a memory topic, and by
-// a bare loop that reads the same commands, asks over the same kind of sockets and makes the same results. It reports the
-// median of the pairs' ratios of their rates.
+// BenchmarkAnswers asks devices, which are a process of their own, one request at a time each: by
+// a host that is fed from a memory topic, and by a bare loop that reads the same commands, asks
+// over the same kind of sockets and makes the same results. It reports the median of the pairs'
+// ratios of their rates.
 func BenchmarkAnswers(b *testing.B) {
 	folder := b.TempDir()
 	if out, err := exec.Command("go", "build", "-o", folder, "../devsim").CombinedOutput(); err != nil {
@@ -107,14 +108,15 @@ func askAll(b *testing.B, folder string, start func(b *testing.B, addr string, a
 	return answerCommands / time.Since(begun).Seconds()
 }
 
-// question is the ith command. Devsim counts addresses up, so a device has the ith address after the first.
-func question(i int) []byte {
+// request is the ith command. Devsim counts addresses up, so a device has the ith address after
+// the first.
+func request(i int) []byte {
 	return fmt.Appendf(nil, `{"id":%q,"device":%q,"cmd":"get %d","reply":true}`, benchID(i), deviceAddress(i%benchDevices), i)
 }
 
 func deviceAddress(i int) string { return fmt.Sprintf("127.1.%d.%d", (i+1)/256, (i+1)%256) }
 
-// feedHandler handles nothing, and lends the publisher that feeds commands.
+// feedHandler handles nothing. The test feeds commands with its publisher.
 type feedHandler struct{ publish message.Publisher }
 
 func (h *feedHandler) New(env handlers.Env) (_ handlers.Handler, err error) {
@@ -172,7 +174,7 @@ handler = "feed"
 		connected: func() bool { return gathered(b, registry, "pentrough_device_sessions", "") == benchDevices },
 		feed: func() {
 			for i := range answerCommands {
-				if err := feed.publish.Publish("", message.NewMessage(benchID(i), question(i))); err != nil {
+				if err := feed.publish.Publish("", message.NewMessage(benchID(i), request(i))); err != nil {
 					b.Error(err)
 					return
 				}
@@ -234,7 +236,7 @@ func startBareAsker(b *testing.B, addr string, a *answers) asker {
 		connected: func() bool { return online.Load() == benchDevices },
 		feed: func() {
 			for i := range answerCommands {
-				c, err := device.ParseCommand(question(i), "")
+				c, err := device.ParseCommand(request(i), "")
 				if err != nil {
 					b.Error(err)
 					return
@@ -252,7 +254,7 @@ func startBareAsker(b *testing.B, addr string, a *answers) asker {
 	}
 }
 
-// bareAsk asks a device what comes, one question after the other.
+// bareAsk sends the requests to a device, one after the other.
 func bareAsk(b *testing.B, conn net.Conn, commands <-chan device.Command, a *answers) {
 	defer conn.Close()
 	r := bufio.NewReaderSize(conn, 256)

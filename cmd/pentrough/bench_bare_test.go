@@ -14,8 +14,9 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// bareLoop is the program that somebody would write by hand for the job of the whole path: it decodes the command, writes the frame, publishes the
-// persistent result with a window of confirms, and acks what is confirmed, several at once. Its arguments are the broker's URL and
+// bareLoop is a program that a developer would write by hand for the job of the whole path: it
+// decodes the command, writes the frame, publishes the persistent result with a window of
+// confirms, and acks what is confirmed, several at once. Its arguments are the broker's URL and
 // the address to listen on; SIGTERM ends it.
 func bareLoop() {
 	url, addr := os.Args[1], os.Args[2]

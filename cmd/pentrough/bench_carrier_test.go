@@ -22,7 +22,8 @@ import (
 // starter starts a carrier of commands on a broker.
 type starter func(b *testing.B, url string) *carrier
 
-// carrier is a process that carries commands to the devices that connect to addr, and results back.
+// carrier is a process that carries commands to the devices that connect to addr, and results
+// back.
 type carrier struct {
 	b     *testing.B
 	cmd   *exec.Cmd

@@ -18,8 +18,9 @@ const (
 	exprPairs                  = 5
 )
 
-// BenchmarkExpr carries messages from a memory topic through a handler to another one, and reports what a filter costs beside passthrough: CPU of
-// the process a message, the median of several pairs. For large payloads its peer is json.Unmarshal of the same.
+// BenchmarkExpr carries messages from a memory topic through a handler to another one, and reports
+// what a filter costs in addition to passthrough: CPU of the process a message, the median of several
+// pairs. For large payloads its peer is json.Unmarshal of the same.
 func BenchmarkExpr(b *testing.B) {
 	const (
 		none     = `"passthrough"`

@@ -110,8 +110,8 @@ func bareHold(b *testing.B, path string, rows []holdRow, batch int) float64 {
 	return rate
 }
 
-// bareDrain reads the rows when the first device connects, and writes to each device that connects what is for it. Then its rows are
-// marked.
+// bareDrain reads the rows when the first device connects, and writes to each device that connects
+// what is for it. Then its rows are marked.
 func bareDrain(b *testing.B, folder, path string, rows []holdRow, batch int) float64 {
 	after := map[int64]*holdRow{}
 	for i := range rows {

@@ -30,11 +30,13 @@ const (
 	holdWindow = 500
 )
 
-// BenchmarkHold has commands held for devices that are all away, and then has the devices, which are a process of their own, connect and get
-// them: by a host that is fed from a memory topic, and by bare loops. One writes the rows that the host wrote, in transactions of the host's
-// size. The other reads them, writes to the same kind of sockets, and marks the rows as the host left them, again in transactions of the
-// host's size. It reports the medians of the pairs' ratios of their rates: holding is from the first command to the last result,
-// draining from the first connection to the last row that is marked.
+// BenchmarkHold has commands held for offline devices, and then has the devices, which
+// are a process of their own, connect and get them: by a host that is fed from a memory topic, and
+// by bare loops. One writes the rows that the host wrote, in transactions of the host's size. The
+// other reads them, writes to the same kind of sockets, and marks the rows as the host left them,
+// again in transactions of the host's size. It reports the medians of the pairs' ratios of their
+// rates: holding is from the first command to the last result, draining from the first connection
+// to the last row that is marked.
 func BenchmarkHold(b *testing.B) {
 	folder := b.TempDir()
 	if out, err := exec.Command("go", "build", "-o", folder, "../devsim").CombinedOutput(); err != nil {
@@ -58,7 +60,8 @@ func BenchmarkHold(b *testing.B) {
 	}
 }
 
-// holdRates are what came of a run, in commands a second, and with how many rows a transaction on average.
+// holdRates are what came of a run, in commands a second, and with how many rows a transaction on
+// average.
 type holdRates struct{ held, drained, holdBatch, drainBatch float64 }
 
 // holdCommand is the ith command: each device gets one before one gets its second.
@@ -127,7 +130,8 @@ func (h *watchHandler) New(env handlers.Env) (handlers.Handler, error) {
 
 func (*watchHandler) Handle(*message.Message) ([]*message.Message, error) { return nil, nil }
 
-// holdingHost is a host whose ledger is in a file. Its handler early watches devices before deliver does.
+// holdingHost is a host whose ledger is in a file. Its handler early watches devices before
+// deliver does.
 type holdingHost struct {
 	b        *testing.B
 	host     *router.Host
@@ -176,7 +180,7 @@ handler = "feed"
 	return h
 }
 
-// await waits until so many results are published, and more is so.
+// await waits until that number of results is published and the condition holds.
 func (h *holdingHost) await(results float64, more func() bool) {
 	for deadline := time.Now().Add(benchDeadline); ; time.Sleep(20 * time.Millisecond) {
 		n := gathered(h.b, h.registry, "pentrough_pipeline_published_total", "commands")
@@ -196,8 +200,8 @@ func (h *holdingHost) stop() {
 	must(h.b, h.ledger.Close(context.Background()))
 }
 
-// holdHost has a host hold and deliver all commands. It returns the rows as they were while all were held, with what was
-// left of them in the end.
+// holdHost has a host hold and deliver all commands. It returns the rows as they were while all
+// were held, with what was left of them in the end.
 func holdHost(b *testing.B, folder string) (holdRates, []holdRow) {
 	b.Helper()
 	path, addr := filepath.Join(b.TempDir(), "host.db"), freeAddress(b)
@@ -230,7 +234,8 @@ func holdHost(b *testing.B, folder string) (holdRates, []holdRow) {
 	return rates, rows
 }
 
-// startHoldDevices has all devices connect. They are a process of their own, since a process has no more than so many descriptors.
+// startHoldDevices has all devices connect. They are a process of their own, since a process has
+// no more than so many descriptors.
 func startHoldDevices(b *testing.B, folder, addr string) (stop func()) {
 	devices := exec.Command(filepath.Join(folder, "devsim"), "-addr", addr, "-n", fmt.Sprint(holdDevices), "-from", deviceAddress(0))
 	devices.Stderr = os.Stderr

@@ -23,7 +23,8 @@ const (
 	manyDevices = 15_000
 )
 
-// idleHost is pentrough, which gives memory back that it doesn't need when SIGUSR2 asks for that, and says so in a line.
+// idleHost is pentrough, which gives memory back that it doesn't need when SIGUSR2 asks for that,
+// and says so in a line.
 func idleHost() {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGUSR2)
@@ -36,8 +37,9 @@ func idleHost() {
 	main()
 }
 
-// BenchmarkIdleDevices reports by how much a host with a status pipeline to a broker grows for each device that connects and says
-// nothing: the slope of its resident memory (VmRSS) between two fleets, when it has given back what it doesn't need.
+// BenchmarkIdleDevices reports by how much a host with a status pipeline to a broker grows for
+// each device that connects and says nothing: the slope of its resident memory (VmRSS) between two
+// fleets, when it has given back what it doesn't need.
 func BenchmarkIdleDevices(b *testing.B) {
 	server := testenv.Broker(b)
 	for b.Loop() {

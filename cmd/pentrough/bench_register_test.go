@@ -18,9 +18,11 @@ import (
 // registrations is how many devices register while it is calm.
 const registrations = 20_000
 
-// BenchmarkRegistering has devices register for which nothing is held, and reports what they pay for that something might be: the time from
-// before deliver's hold hears of a device until it is done with it, waiting for locks included. Busy is while 100,000 commands for 10,000 others
-// are being held, calm is when they are held. The connections are made of nothing, so that all of it is the host's.
+// BenchmarkRegistering has devices register for which nothing is held, and reports what they pay
+// for that something might be: the time from before deliver's hold hears of a device until it is
+// done with it, waiting for locks included. Busy is while 100,000 commands for 10,000 others are
+// being held, calm is when they are held. The connections are made of nothing, so that all of it
+// is the host's.
 func BenchmarkRegistering(b *testing.B) {
 	defer calmCollector()()
 	for b.Loop() {

@@ -32,7 +32,8 @@ type bareRow struct {
 	Time        time.Time `json:"time"`
 }
 
-// The statements of the loop: as many columns as the host's table has, the same fence, and no word on hosts.
+// The statements of the loop: as many columns as the host's table has, the same fence, and no word
+// on hosts.
 const (
 	bareTable = `CREATE TABLE IF NOT EXISTS %[1]s (device text PRIMARY KEY, online boolean NOT NULL DEFAULT false, connected boolean NOT NULL DEFAULT false, reason text NOT NULL DEFAULT '',
 		remote_addr text NOT NULL DEFAULT '', host text NOT NULL DEFAULT '', generation bigint NOT NULL DEFAULT 0, epoch bigint NOT NULL DEFAULT 0, seq bigint NOT NULL DEFAULT 0,
@@ -47,8 +48,9 @@ const (
 		changed_at = excluded.changed_at, last_seen = excluded.last_seen WHERE (t.epoch, t.seq) < (excluded.epoch, excluded.seq)`
 )
 
-// bareRows is the program that somebody would write by hand to keep the table: it gathers deliveries, writes them in one transaction, and acks them
-// at once. Its arguments are the broker's URL, the database's, the table, and what the queue holds; SIGTERM ends it.
+// bareRows is a program that a developer would write by hand to keep the table: it gathers
+// deliveries, writes them in one transaction, and acks them at once. Its arguments are the
+// broker's URL, the database's, the table, and what the queue holds; SIGTERM ends it.
 func bareRows() {
 	broker, url, table, name := os.Args[1], os.Args[2], os.Args[3], os.Args[4]
 	end := make(chan os.Signal, 1)

@@ -26,9 +26,10 @@ const (
 	rowsFleet    = 18_000
 )
 
-// BenchmarkRows writes what a queue holds into a database's table of devices, by the host and by a bare loop that batches as much in turn, each a
-// process of its own, and reports the medians of the pairs' ratios of their rates and of their CPU time. "data" are messages of what devices said, several for each row;
-// "fleet" are 18,000 devices that go offline and come back at once.
+// BenchmarkRows writes what a queue holds into a database's table of devices, by the host and by a
+// bare loop that batches as much in turn, each a process of its own, and reports the medians of
+// the pairs' ratios of their rates and of their CPU time. "data" are messages of what devices
+// said, several for each row; "fleet" are 18,000 devices that go offline and come back at once.
 func BenchmarkRows(b *testing.B) {
 	server, postgres := testenv.Broker(b), testenv.NewPostgres(b)
 	for name, bodies := range map[string]func() [][]byte{"data": dataBodies, "fleet": fleetBodies} {
@@ -81,7 +82,8 @@ func fleetBodies() [][]byte {
 
 type rowsRun struct{ rate, cpu float64 }
 
-// writeRows fills a queue, starts a writer, and waits until the table says what the last message of each device said.
+// writeRows fills a queue, starts a writer, and waits until the table says what the last message
+// of each device said.
 func writeRows(b *testing.B, broker, url, name string, bodies [][]byte, program string) rowsRun {
 	b.Helper()
 	folder := b.TempDir()

@@ -31,8 +31,8 @@ const (
 	slowStock    = 400 // the stock subscriber takes one at a time
 )
 
-// BenchmarkSlowHandler runs the same handler behind the host's lanes and behind a Watermill Router with the stock subscriber, and reports
-// the median ratio of their rates.
+// BenchmarkSlowHandler runs the same handler behind the host's lanes and behind a Watermill Router
+// with the stock subscriber, and reports the median ratio of their rates.
 func BenchmarkSlowHandler(b *testing.B) {
 	server := testenv.Broker(b)
 	for b.Loop() {

@@ -23,10 +23,12 @@ const (
 	benchDeadline = 2 * time.Minute
 )
 
-// BenchmarkWholePath carries persistent commands from a queue to devices and a confirmed result for each back, by the host, by a bare
-// loop and by Watermill's Router alone in turn, each a process of its own. It reports the medians of the rounds' ratios: of their rates, of the
-// CPU time that their processes used for a command, and of the 99th percentile of the time from publishing a command to its result at half
-// of the host's rate; and how often the host allocates for a command. One operation is all rounds.
+// BenchmarkWholePath carries persistent commands from a queue to devices and a confirmed result
+// for each back, by the host, by a bare loop and by Watermill's Router alone in turn, each a
+// process of its own. It reports the medians of the rounds' ratios: of their rates, of the CPU
+// time that their processes used for a command, and of the 99th percentile of the time from
+// publishing a command to its result at half of the host's rate; and how often the host allocates
+// for a command. One operation is all rounds.
 func BenchmarkWholePath(b *testing.B) {
 	server := testenv.Broker(b)
 	for b.Loop() {
@@ -54,9 +56,10 @@ func BenchmarkWholePath(b *testing.B) {
 	}
 }
 
-// BenchmarkWholePathLedger carries the same commands, with ids that are remembered, by a host whose ledger is in a database and by one
-// whose ledger is in memory in turn. It reports the medians of the ratios of their rates, and of the CPU time that the database adds to a
-// command in the host's process.
+// BenchmarkWholePathLedger carries the same commands, with ids that are remembered, by a host
+// whose ledger is in a database and by one whose ledger is in memory in turn. It reports the
+// medians of the ratios of their rates, and of the CPU time that the database adds to a command in
+// the host's process.
 func BenchmarkWholePathLedger(b *testing.B) {
 	server := testenv.Broker(b)
 	database := testenv.NewPostgres(b)
@@ -81,8 +84,9 @@ func BenchmarkWholePathLedger(b *testing.B) {
 	}
 }
 
-// BenchmarkStuckDevice has one of the devices, which gets 2 % of the commands, read nothing, and compares what the others get with what they get
-// when all read, in turn: the median of the ratios of their rates, and of the 99th percentiles at half of the calm rate.
+// BenchmarkStuckDevice has one of the devices, which gets 2 % of the commands, read nothing, and
+// compares what the others get with what they get when all read, in turn: the median of the ratios
+// of their rates, and of the 99th percentiles at half of the calm rate.
 func BenchmarkStuckDevice(b *testing.B) {
 	server := testenv.Broker(b)
 	for b.Loop() {
@@ -108,7 +112,8 @@ func median(all []float64) float64 {
 
 // benchLoad says what a run is about.
 type benchLoad struct {
-	// special says that device 0 gets every 50th command, each of 2 kB, and that results of its commands aren't counted.
+	// special says that device 0 gets every 50th command, each of 2 kB, and that results of its
+	// commands aren't counted.
 	special bool
 	// stuck says that it doesn't read.
 	stuck bool
@@ -159,7 +164,8 @@ type carried struct {
 	allocations float64 // of the carrier for a command, if it is the host
 }
 
-// carryAll fills the command queue, and then has the carrier take it as fast as it can, from the first line at a device to the last result.
+// carryAll fills the command queue, and then has the carrier take it as fast as it can, from the
+// first line at a device to the last result.
 func carryAll(b *testing.B, url string, start starter, l benchLoad) carried {
 	b.Helper()
 	s := newStage(b, url, start, l, func(publish func(i int) *amqp.DeferredConfirmation) {
@@ -181,7 +187,8 @@ func carryAll(b *testing.B, url string, start starter, l benchLoad) carried {
 	}
 }
 
-// carryPaced publishes commands at a rate and returns the 99th percentile of the times until their results.
+// carryPaced publishes commands at a rate and returns the 99th percentile of the times until their
+// results.
 func carryPaced(b *testing.B, url string, start starter, l benchLoad, rate float64) time.Duration {
 	b.Helper()
 	s := newStage(b, url, start, l, func(func(i int) *amqp.DeferredConfirmation) {})
@@ -248,7 +255,7 @@ func newStage(b *testing.B, url string, start starter, l benchLoad, fill func(pu
 	return s
 }
 
-// results takes so many results of counted commands, and tells of each.
+// results takes a number of results of counted commands and reports each.
 func (s *stage) results(n int, each func(i int)) {
 	ch, err := s.conn.Channel()
 	must(s.b, err)

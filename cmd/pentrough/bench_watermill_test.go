@@ -30,8 +30,9 @@ func startWatermill(b *testing.B, url string) *carrier {
 	return startCarrier(b, &carrier{b: b, cmd: exec.Command("watermillloop", url, addr), addr: addr})
 }
 
-// watermillLoop does the bare loop's job with Watermill's Router alone between the host's own ends: the amqp transport, and
-// a handler that writes to sockets. It keeps no order. Its arguments are those of the bare loop.
+// watermillLoop does the bare loop's job with Watermill's Router alone between the host's own
+// ends: the amqp transport, and a handler that writes to sockets. It keeps no order. Its arguments
+// are those of the bare loop.
 func watermillLoop() {
 	url, addr := os.Args[1], os.Args[2]
 	end, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)

@@ -16,7 +16,8 @@ import (
 	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
-// between is a host with one pipeline, from a memory topic to another, and a program's hands at both.
+// between is a host with one pipeline, from a memory topic to another, and a program's hands at
+// both.
 type between struct {
 	host *router.Host
 	pub  message.Publisher

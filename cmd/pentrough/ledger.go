@@ -125,7 +125,8 @@ func withInspector(ctx context.Context, store ledgerStore, act func(*ledger.Insp
 	return act(in)
 }
 
-// withRepair opens a store for a repair, calls act, and closes the store. No host can use it until then.
+// withRepair opens a store for a repair, calls act, and closes the store. No host can use it until
+// then.
 func withRepair(ctx context.Context, store ledgerStore, act func(*ledger.Repair) error) (err error) {
 	r, err := store.Repair(ctx)
 	if err != nil {

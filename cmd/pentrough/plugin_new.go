@@ -30,7 +30,8 @@ runs such a handler as a process of its own.`,
 		ValidArgs: []string{"handler"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			h.Name = args[1]
-			// A Python handler is a process, so its name can't clash with the name of another plugin.
+			// A Python handler is a process, so its name can't clash with the name of another
+			// plugin.
 			if !python && handlerExists(h.Name) {
 				return advise(fmt.Errorf("this program already has a handler %q, and a host can't have two", h.Name), "choose another name, such as: pentrough plugin new handler door")
 			}

@@ -1,6 +1,7 @@
 package main
 
-// The plugins of this build. Another build has another file of this name and nothing else to change.
+// The plugins of this build. Another build has another file of this name and nothing else to
+// change.
 import (
 	_ "github.com/pentrough/pentrough/handlers/command"
 	_ "github.com/pentrough/pentrough/handlers/deliver"

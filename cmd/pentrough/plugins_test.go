@@ -55,7 +55,7 @@ func TestWritePagesReplacesWhatIsThere(t *testing.T) {
 	}
 }
 
-// Whoever reads a page or a message about a setting needs its sentence.
+// A setting without a sentence can't be understood from its page or from an error.
 func TestEverySettingIsDescribed(t *testing.T) {
 	var check func(t *testing.T, at string, fields []plugin.Field)
 	check = func(t *testing.T, at string, fields []plugin.Field) {

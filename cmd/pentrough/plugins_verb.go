@@ -98,12 +98,14 @@ func showPlugin(out io.Writer, name string) error {
 	return advise(fmt.Errorf("this build has no plugin %q", name), "%s", next)
 }
 
-// pageFile returns the file name of a plugin's page. It has the kind in it, because plugins of two kinds can share a name.
+// pageFile returns the file name of a plugin's page. It has the kind in it, because plugins of two
+// kinds can share a name.
 func pageFile(p plugin.Page) string { return p.Kind + "-" + p.Name + ".md" }
 
 const pageHead = "<!-- Written by `make docs` from the plugin's configuration struct. -->\n\n"
 
-// writePages writes a page for each plugin and an index, and removes the pages of plugins that are gone.
+// writePages writes a page for each plugin and an index, and removes the pages of plugins that are
+// gone.
 func writePages(folder string) error {
 	old, err := filepath.Glob(filepath.Join(folder, "*.md"))
 	if err != nil {

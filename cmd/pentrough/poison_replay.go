@@ -27,9 +27,9 @@ func (v *poisonVerb) newReplay() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay NUMBER... -c FILE",
 		Short: "Send messages back to where they came from, with the same id",
-		Long: `Send the messages of these rows back to where they came from. With --all, send every new row that the
-other flags choose, the oldest first. The broker gets each message at its old exchange, with its old
-routing key, id, properties, headers and body.
+		Long: `Send messages back to where they came from. With --all, send every new row that the other flags
+choose, the oldest first. The broker gets each message at its old exchange, with its old routing
+key, id, properties, headers and body.
 
 The command marks each row as replaying before it sends the message, so that two operators don't
 send it twice. If the command is interrupted between the two, it isn't known whether the message was

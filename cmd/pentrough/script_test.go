@@ -20,8 +20,8 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// dispatch runs the verbs that start no goroutine, and are over at once, without the race detector,
-// which needs three times as long to start.
+// dispatch runs the verbs that start no goroutine, and are over at once, without the race
+// detector, which needs three times as long to start.
 const dispatch = `#!/bin/sh
 case "$1 $2" in
 completion* | __complete* | graph* | help* | --help* | init* | plugins* | schema* | validate* | version*)

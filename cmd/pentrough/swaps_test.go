@@ -19,7 +19,8 @@ const swapsEnv = "PENTROUGH_SWAPS"
 // passer is the program of a plugin that passes messages on.
 func passer() { serve.Main("passthrough") }
 
-// While a host swaps its plugin's process again and again, each message comes out once, and those of each device in order.
+// While a host swaps its plugin's process again and again, each message comes out once, and those
+// of each device in order.
 func TestSwaps(t *testing.T) {
 	t.Parallel()
 	swaps := 15

@@ -46,7 +46,8 @@ func (r *run) stopHost(ctx context.Context, host *router.Host) error {
 	return err
 }
 
-// closeTracing exports the last spans, while ctx lives and for a second at most. Only the first call does something.
+// closeTracing exports the last spans, while ctx lives and for a second at most. Only the first
+// call does something.
 func (r *run) closeTracing(ctx context.Context) {
 	if r.tracing == nil {
 		return

@@ -176,7 +176,8 @@ func below(t *testing.T, child, parent testenv.Span, kind string) {
 	}
 }
 
-// A command that comes with a trace has it all the way: to the socket, to the device's answer, and on with the result.
+// A command that comes with a trace has it all the way: to the socket, to the device's answer, and
+// on with the result.
 func TestTracingFromTheBrokerToTheAnswer(t *testing.T) {
 	h := startTraced(t)
 	result := h.command(t, "c-1", amqp.Table{"traceparent": someParent, "tracestate": "vendor=x"})

@@ -17,7 +17,8 @@ import (
 
 const webhookExample = "../../docs/examples/webhook"
 
-// The example of a web hook does what its README says: data wait for the hook, what it refuses is poisoned, and what it puts off comes later.
+// The example of a web hook does what its README says: data wait for the hook, what it refuses is
+// poisoned, and what it puts off comes later.
 func TestWebhookExample(t *testing.T) {
 	devices, hook, adm := testenv.Port(t), testenv.Port(t), testenv.Port(t)
 	t.Setenv("AMQP_URL", testenv.Broker(t).VHost(t))

@@ -53,7 +53,7 @@ func TestWhatWaitsForTheOutsideIsStuck(t *testing.T) {
 		}()
 		time.Sleep(time.Hour)
 		<-reading
-		// The test's own: it may be told from inside that it is over.
+		// This channel belongs to the test, so code in the bubble can close it.
 		close(ended)
 	})
 	if !errors.Is(err, bubble.ErrStuck) {

@@ -43,14 +43,14 @@ func (c *Config) Risks() map[string]string {
 	if err != nil || u.Scheme != "redis" || transports.Loopback(u.Hostname()) {
 		return nil
 	}
-	return map[string]string{"url": "password and messages are sent in the clear, as the server isn't on a loopback address; use rediss://"}
+	return map[string]string{"url": "password and messages are sent in the clear, because the server isn't on a loopback address; use rediss://"}
 }
 
 // New implements transports.Config.
 func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	options, err := redis.ParseURL(string(c.URL))
 	if err != nil {
-		return nil, errors.New("url is none of Redis, such as redis://user:password@localhost:6379/0") // err has the password
+		return nil, errors.New("url isn't a Redis URL, such as redis://user:password@localhost:6379/0") // err has the password
 	}
 	// A client that reads again by itself hides that a reply was lost. Its entry would stay with
 	// this consumer, and never come.

@@ -87,7 +87,7 @@ func (s *server) add(stream string, payloads ...string) {
 	}
 }
 
-// The suite looks for goroutines that are left, so nothing else may run beside it.
+// The suite looks for leaked goroutines, so no other test may run at the same time.
 func TestConformance(t *testing.T) {
 	s := newServer(t)
 	transporttest.Run(t, transporttest.Harness{

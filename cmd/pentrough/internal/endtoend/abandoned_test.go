@@ -18,8 +18,8 @@ import (
 )
 
 // TestACommandThatNeverComesAgain kills a host when a device has read a command and not answered
-// yet. The broker loses its copy meanwhile, in one of the ways in which brokers do. The command has
-// one result all the same, for its queue and for who asked; a copy that comes later gets that
+// yet. Then the broker loses its copy, in one of the ways in which brokers do. The command
+// has one result all the same, for its queue and for who asked; a copy that comes later gets that
 // result, and the device gets nothing.
 func TestACommandThatNeverComesAgain(t *testing.T) {
 	t.Parallel()

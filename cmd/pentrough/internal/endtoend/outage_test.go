@@ -17,18 +17,20 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// The outage of TestOutage: an hour in which each device connects again every 15 minutes, in less than a minute.
+// The outage of TestOutage: an hour in which each device connects again every 15 minutes, in less
+// than a minute.
 const (
 	outageEvents = 2 * 4 // a device
 	outageFirst  = "127.5.0.0"
-	// outageGrowth is what the host may hold more at the end of the outage than in its second quarter, and outageGarbage, in KiB, what of that
-	// may be waiting for the collector anyway.
+	// outageGrowth is what the host may hold more at the end of the outage than in its second
+	// quarter, and outageGarbage, in KiB, what of that may be waiting for the collector anyway.
 	outageGrowth  = 1.1
 	outageGarbage = 16 << 10
 )
 
-// TestOutage takes the broker away from a host whose devices come and go and send data all the time. The host's memory may not grow with the
-// length of the outage, what it publishes afterwards is bounded, and it is the truth. PENTROUGH_OUTAGE_DEVICES is how many devices there are.
+// TestOutage takes the broker away from a host whose devices come and go and send data all the
+// time. The host's memory may not grow with the length of the outage, what it publishes afterwards
+// is bounded, and it is the truth. PENTROUGH_OUTAGE_DEVICES is how many devices there are.
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	devices := 300
@@ -86,7 +88,8 @@ func TestOutage(t *testing.T) {
 	second.End(t, syscall.SIGINT)
 }
 
-// presence reads events until, folded, they say that of all devices so many are there, and counts those that are older than healed.
+// presence reads events until they say that the number online of devices is online. late is the
+// number of events that are older than healed.
 func presence(t *testing.T, url string, healed time.Time, all, online int) (newest map[string]device.Event, late int) {
 	t.Helper()
 	conn, err := amqp.Dial(url)

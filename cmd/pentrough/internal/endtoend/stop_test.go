@@ -27,28 +27,33 @@ const (
 	stopDevices = 100
 	stopFirst   = "127.3.0.1"
 	stopPeriod  = time.Second / 4
-	// stopBusy is how many further commands a host has carried out with all devices there, before it is stopped amid the rest.
+	// stopBusy is how many further commands a host has carried out with all devices there, before
+	// it is stopped amid the rest.
 	stopBusy = 120
 )
 
-// How TestStops stops a host: with the broker there, with its connections cut and refused, or with nothing passing either way.
+// How TestStops stops a host: with the broker there, with its connections cut and refused, or with
+// nothing passing either way.
 const (
 	brokerUp      = "broker up"
 	brokerDown    = "broker down"
 	brokerStalled = "broker stalled"
 )
 
-// stopTimeout is the shutdown_timeout of a stop. With the broker away a stop can't be clean, and takes all of it.
+// stopTimeout is the shutdown_timeout of a stop. With the broker away a stop can't be clean, and
+// takes all of it.
 var stopTimeout = map[string]time.Duration{brokerUp: 30 * time.Second, brokerDown: 1500 * time.Millisecond, brokerStalled: 1500 * time.Millisecond}
 
 // exitUnclean is the exit code of a stop that ran into its deadline or lost something.
 const exitUnclean = 3
 
-// stopSlack is how much longer the end of a process may take to be seen on a machine that has other things to do.
+// stopSlack is how much longer the end of a process may take to be seen on a machine that has
+// other things to do.
 const stopSlack = 30 * time.Second
 
-// TestStops stops a host by SIGTERM while commands come, and starts it again, with the broker there and away in turn. Whatever was completed
-// before a stop stays completed: no device reads a line twice, no command has two results, and a clean stop has no command come again.
+// TestStops stops a host by SIGTERM while commands come, and starts it again, with the broker
+// there and away in turn. Whatever was completed before a stop stays completed: no device reads a
+// line twice, no command has two results, and after a clean stop no command is redelivered.
 // PENTROUGH_STOPS is how many stops there are.
 func TestStops(t *testing.T) {
 	t.Parallel()
@@ -105,7 +110,8 @@ type stopRig struct {
 	results    map[string]stopResult
 }
 
-// stopResult is a command's first result, which run of the host it is of, and how that was stopped.
+// stopResult is a command's first result, which run of the host it is of, and how that was
+// stopped.
 type stopResult struct {
 	body  []byte
 	state string
@@ -143,7 +149,8 @@ func newStopRig(t *testing.T) *stopRig {
 	return r
 }
 
-// start starts the host and returns when it is at work: devices are back, and it has carried commands out. way is how it will be stopped.
+// start starts the host and returns when it is at work: devices are back, and it has carried
+// commands out. way is how it will be stopped.
 func (r *stopRig) start(way string) {
 	r.t.Helper()
 	r.starts++
@@ -206,7 +213,7 @@ func (r *stopRig) collect(way string) {
 	}
 }
 
-// settle takes results until all of so many commands have one.
+// settle takes results until each of the commands has one.
 func (r *stopRig) settle(published int) {
 	r.t.Helper()
 	for len(r.results) < published {
@@ -235,7 +242,8 @@ func (r *stopRig) take(way string, d amqp.Delivery) {
 	}
 }
 
-// load publishes commands with confirms. The returned function ends that, and returns how many are confirmed.
+// load publishes commands with confirms. The returned function ends that, and returns how many are
+// confirmed.
 func (r *stopRig) load() (end func() int) {
 	conn, err := amqp.Dial(r.url)
 	if err != nil {

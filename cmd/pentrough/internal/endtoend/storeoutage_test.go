@@ -17,8 +17,8 @@ import (
 )
 
 // TestAStoreOutageWithADeliveryLimit has commands wait in a queue whose delivery limit is 2, while
-// the host's ledger can't be written to. Each has exactly one result afterwards: none was dropped by
-// the broker. PENTROUGH_STORE_OUTAGE is how long the ledger is locked.
+// the host's ledger can't be written to. Each has exactly one result afterwards: none was dropped
+// by the broker. PENTROUGH_STORE_OUTAGE is how long the ledger is locked.
 func TestAStoreOutageWithADeliveryLimit(t *testing.T) {
 	t.Parallel()
 	const commands = 50

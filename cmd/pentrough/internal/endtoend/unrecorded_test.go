@@ -18,7 +18,7 @@ import (
 )
 
 // TestAStopWithAnOutcomeThatIsNotRecorded stops a host that knows how a command ended and can't
-// record it, because somebody else keeps its ledger locked. Such a stop isn't clean, and says so;
+// record it, because another process keeps its ledger locked. Such a stop isn't clean, and says so;
 // unless the ledger can be written to again in time.
 func TestAStopWithAnOutcomeThatIsNotRecorded(t *testing.T) {
 	t.Parallel()
@@ -97,7 +97,7 @@ func TestAStopWithAnOutcomeThatIsNotRecorded(t *testing.T) {
 	}
 }
 
-// lock keeps everybody else from writing to a SQLite file, until unlock is called.
+// lock keeps all others from writing to a SQLite file until unlock is called.
 func lock(t *testing.T, path string) (unlock func()) {
 	t.Helper()
 	db, err := sql.Open("sqlite", path)

@@ -24,8 +24,9 @@ import (
 
 const djangoExample = "../../../../docs/examples/django"
 
-// The whole loop of the original system, as a user of the back office goes round it: a page, HTTP, RabbitMQ, the host, the device, its answer, the result, the
-// database, the page. The host, the broker and the database are killed and started again in turn, and the page ends up true.
+// The whole loop of the original system, as a user of the back office goes round it: a page, HTTP,
+// RabbitMQ, the host, the device, its answer, the result, the database, the page. The host, the
+// broker and the database are killed and started again in turn, and the page ends up true.
 func TestDjango(t *testing.T) {
 	t.Parallel()
 	d := newDjangoRig(t)
@@ -55,7 +56,8 @@ func TestDjango(t *testing.T) {
 		return strings.Count(page, ">answered</a>") == 2 && strings.Count(page, ">offline</a>") == 1
 	})
 
-	// The host dies with a command at its device; the next one isn't taken, which the page says with a button to try again. Meanwhile a device comes.
+	// The host dies with a command at its device; the next one isn't taken, which the page says
+	// with a button to try again. Meanwhile a device comes.
 	begun := d.send(0, slow)
 	await.That(t, "the device has read the command", func() (any, bool) {
 		n := d.read(slow)

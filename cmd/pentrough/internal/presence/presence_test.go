@@ -1,5 +1,5 @@
-// Package presence runs hosts of which one keeps the table of devices in a database, alone and with
-// the example for Django around it, and kills everything that takes part.
+// Package presence runs hosts of which one keeps the table of devices in a database, alone and
+// with the example for Django around it, and kills everything that takes part.
 package presence
 
 import (
@@ -24,16 +24,17 @@ import (
 	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
-// The fleet of TestPresence. PENTROUGH_PRESENCE_ROUNDS asks for more rounds, each with every trouble once; in every second
-// one the broker is away for longer than a host may be silent.
+// The fleet of TestPresence. PENTROUGH_PRESENCE_ROUNDS asks for more rounds, each with every
+// trouble once; in every second one the broker is away for longer than a host may be silent.
 const (
 	presenceDevices = 100
 	presenceMoves   = 40               // of several devices each, in a round
 	presenceSilence = 25 * time.Second // hosts are heard every 10 s
 )
 
-// Two hosts whose devices come, go and move, and a third with the table, over a broker and a database; every one of them is killed and started again meanwhile, and one host
-// stands still. In the end one host is dead, and the table says of each device what is true.
+// Two hosts whose devices come, go and move, and a third with the table, over a broker and a
+// database; every one of them is killed and started again during the test, and one host stands still. In
+// the end one host is dead, and the table says of each device what is true.
 func TestPresence(t *testing.T) {
 	t.Parallel()
 	rounds := 1
@@ -156,7 +157,7 @@ handler = "status"
 	return p
 }
 
-// move has devices come, go or go elsewhere, so many times.
+// move lets devices connect, disconnect or move to another host, a number of times.
 func (p *presenceRig) move(times int) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -319,11 +320,12 @@ func (d *presenceDevice) at() int {
 	return d.want
 }
 
-// presencePause is how long a device is away between two connections. Hosts can't tell the order
+// presencePause is how long a device is offline between two connections. Hosts can't tell the order
 // of those with less than 20 ms between them (decision 0027).
 const presencePause = 50 * time.Millisecond
 
-// live connects, says something, and reads until the connection ends, again and again, with a pause as a modem makes it.
+// live connects, says something, and reads until the connection ends, again and again, with a
+// pause as a modem makes it.
 func (d *presenceDevice) live(ctx context.Context) {
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(d.address)}, Timeout: 5 * time.Second}
 	context.AfterFunc(ctx, func() { d.moveTo(-1) })

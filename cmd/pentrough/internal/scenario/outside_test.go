@@ -65,7 +65,8 @@ func (p *pipe) Close() error {
 	return p.r.Close()
 }
 
-// TestWhatIsOutsideHasNoVirtualTime: a handler that says so has its tests on the wall's clock, one that doesn't is found out.
+// TestWhatIsOutsideHasNoVirtualTime: a handler that says so has its tests on the wall's clock, one
+// that doesn't is found out.
 func TestWhatIsOutsideHasNoVirtualTime(t *testing.T) {
 	for _, c := range []struct {
 		name, handler, clock string

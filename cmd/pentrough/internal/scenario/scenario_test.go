@@ -47,7 +47,8 @@ func TestMain(m *testing.M) { await.Main(m) }
 
 var update = flag.Bool("update", false, "write the results that are there")
 
-// TestScenarios runs every testdata/*.txtar: a configuration with its tests, and how each has to end.
+// TestScenarios runs every testdata/*.txtar: a configuration with its tests, and how each has to
+// end.
 func TestScenarios(t *testing.T) {
 	paths, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(paths) == 0 {
