@@ -198,7 +198,7 @@ func (c *checker) lost(p *pipeline) {
 	kind, _ := c.decoder.Set.Kind("handler")
 	info, _ := kind.Lookup(p.handler.Type)
 	if described, _ := info.Extra.(handlers.Plugin); described.Produces != "" {
-		c.warn(p.path, "without to, the %s of this pipeline are lost, except for commands with a reply_to; if that is intended, write to = \"\"", described.Produces)
+		c.warn(p.path, "without to, %s are lost, except those whose sender names a reply_to; if that is intended, write to = \"\"", described.Produces)
 	}
 }
 

@@ -36,12 +36,12 @@ func TestOutputsAreInFlightUntilTheyAreConfirmed(t *testing.T) {
 		if first < 10_000 || first > 12_000 {
 			t.Errorf("%d bytes are in flight while ten outputs of 1,000 bytes wait", first)
 		}
-		pass(longestAsked) // attempts to publish don't add up
+		pass(maxRetryAfter) // attempts to publish don't add up
 		if used := budget.Used(); used != first {
 			t.Errorf("%d bytes are in flight later, not %d", used, first)
 		}
 		h.out.failPublishing(nil)
-		pass(longestAsked)
+		pass(maxRetryAfter)
 		equal(t, "settled", h.in.settlements(), []string{"ack 1"})
 		if used := budget.Used(); used != 0 {
 			t.Errorf("%d bytes are in flight after the end", used)
@@ -58,12 +58,12 @@ func TestRerunsTakeTheirBytesOnce(t *testing.T) {
 		h.in.send("a", "1")
 		synctest.Wait()
 		first := budget.Used()
-		pass(longestAsked)
+		pass(maxRetryAfter)
 		if used := budget.Used(); used != first || used == 0 {
 			t.Errorf("%d bytes are in flight after reruns, not %d", used, first)
 		}
 		f.up.Store(true)
-		pass(longestAsked)
+		pass(maxRetryAfter)
 		if used := budget.Used(); used != 0 {
 			t.Errorf("%d bytes are in flight after the end", used)
 		}
