@@ -41,7 +41,8 @@ import (
 // noEnv is an environment without variables: examples must work without any.
 var noEnv = configs.Options{LookupEnv: func(string) (string, bool) { return "", false }}
 
-// TestExamples holds the examples against the plugins that the program has, and against the schema.
+// TestExamples holds the examples against the plugins that the program has, and against the
+// schema.
 func TestExamples(t *testing.T) {
 	schema := configs.CompileSchema(t, nil)
 	for name, pipelines := range map[string][]string{
@@ -78,7 +79,8 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// TestOneBroker holds that one queue is found behind two transports that name its broker in different ways.
+// TestOneBroker holds that one queue is found behind two transports that name its broker in
+// different ways.
 func TestOneBroker(t *testing.T) {
 	file := func(url string) []byte {
 		return []byte(`
@@ -107,8 +109,8 @@ on_error = "drop"
 	}
 }
 
-// TestSettings holds every plugin's settings to the rules of their tags: each is documented, its example can be set, and its
-// default would be accepted.
+// TestSettings holds every plugin's settings to the rules of their tags: each is documented, its
+// example can be set, and its default would be accepted.
 func TestSettings(t *testing.T) {
 	set := plugin.Registered()
 	for _, kindName := range set.Kinds() {

@@ -55,7 +55,7 @@ func (c *checker) loops() {
 	for _, round := range c.rounds(true) {
 		at := round[len(round)-1].path
 		if slices.ContainsFunc(c.problems, func(p problem) bool { return p.path == at }) {
-			continue // the setting is already refused, for example a poison that sends to its own source
+			continue // the setting is already refused
 		}
 		c.warn(at, "pipelines form a loop through a broker, in which messages may circulate without end: %s", describeLoop(round))
 	}

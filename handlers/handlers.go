@@ -60,8 +60,8 @@ type Description struct {
 	// Value belongs to the handler, such as the parsed payload. [Described] returns it in every
 	// run of the message. A run must not change it.
 	Value any
-	// Size is how many bytes Value takes in memory beyond those that it shares with the payload. 0 is right
-	// for what is small.
+	// Size is how many bytes Value takes in memory beyond those that it shares with the payload. 0
+	// is right for what is small.
 	Size int
 }
 
@@ -236,8 +236,8 @@ type Risky = transports.Risky
 // outside the host knows. `pentrough validate` asks that program to check them.
 type SettingsChecker interface {
 	// CheckSettings starts the program as a host does, and ends it when it has accepted or refused
-	// the settings. Its error wraps exec.ErrNotFound or fs.ErrNotExist if this machine doesn't have
-	// the program. A wrong field is an [Invalid].
+	// the settings. Its error wraps exec.ErrNotFound or fs.ErrNotExist if this machine doesn't
+	// have the program. A wrong field is an [Invalid].
 	CheckSettings(ctx context.Context, env Env) error
 }
 

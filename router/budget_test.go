@@ -81,7 +81,7 @@ func TestCallersBeyondTheBytesInFlightAreRefused(t *testing.T) {
 		defer h.stop()
 		h.in.send("a", "1", "header.long", strings.Repeat("x", 200)) // alone, it is let in
 		synctest.Wait()
-		if o := <-h.in.send("b", "2").outcome; o.Code != 503 || !errors.Is(o.Err, errFull) {
+		if o := <-h.in.send("b", "2").outcome; o.Code != 503 || !errors.Is(o.Err, errMemoryFull) {
 			t.Errorf("a caller beyond the budget got %d, %v", o.Code, o.Err)
 		}
 		close(release)

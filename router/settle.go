@@ -10,8 +10,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// beginPublishing records that the run's chain has returned, and counts the bytes of its outputs. It
-// returns false if the run was cancelled, so that its outputs are discarded.
+// beginPublishing records that the run's chain has returned, and counts the bytes of its outputs.
+// It returns false if the run was cancelled, so that its outputs are discarded.
 func (in *intake) beginPublishing(r *run, outputs []*message.Message) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()

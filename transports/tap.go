@@ -14,8 +14,8 @@ const (
 	tapBytes  = 8 << 20
 )
 
-// Taps sends copies of messages to readers, and never waits for a reader. The zero value is ready to
-// use.
+// Taps sends copies of messages to readers, and never waits for a reader. The zero value is ready
+// to use.
 type Taps struct {
 	mu   sync.Mutex
 	taps map[string]map[*tap]struct{}
@@ -68,8 +68,8 @@ func (t *Taps) Tap(ctx context.Context, topic string) <-chan *message.Message {
 	return reader.messages
 }
 
-// Show sends a copy of msg to every tap of topic that has room for it. Without taps it costs a lock
-// and a map lookup.
+// Show sends a copy of msg to every tap of topic that has room for it. Without taps it costs a
+// lock and a map lookup.
 func (t *Taps) Show(topic string, msg *message.Message) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -19,8 +19,8 @@
 //
 // # Optional interfaces
 //
-// A transport that can do more implements one of these interfaces. Without an interface, the host
-// assumes that the transport can't do what it is for.
+// A transport that can do more implements one of the following interfaces. Without an interface,
+// the host assumes that the transport can't do what it is for.
 //
 //	interface      implemented by                             called for
 //	[Drainer]      memory, tcp                                a stop: empties topics that the host itself feeds

@@ -32,8 +32,9 @@ const (
 	deadline = time.Minute
 )
 
-// BenchmarkPlugins carries messages from a memory topic through a handler that is a process to another memory topic. It reports the median ratio of messages a CPU-second, of
-// host and process together, and the host's own kind's rate and CPU a message.
+// BenchmarkPlugins carries messages from a memory topic through a handler that is a process to
+// another memory topic. It reports the median ratio of messages a CPU-second, of host and process
+// together, and the host's own kind's rate and CPU a message.
 func BenchmarkPlugins(b *testing.B) {
 	untouched := make([]byte, 16<<20) // as a host has it, for both
 	defer runtime.KeepAlive(untouched)
@@ -58,7 +59,8 @@ func BenchmarkPlugins(b *testing.B) {
 	}
 }
 
-// BenchmarkCall is one message at a time, from publishing to the ack of what came of it, and what a crash costs: the time until the next message is handled.
+// BenchmarkCall is one message at a time, from publishing to the ack of what came of it, and what
+// a crash costs: the time until the next message is handled.
 func BenchmarkCall(b *testing.B) {
 	const calls, crashes = 5000, 15
 	for b.Loop() {
@@ -148,7 +150,7 @@ func (r *running) send(b *testing.B, device string, payload []byte) {
 	must(b, r.pub.Publish("in", msg))
 }
 
-// until waits for so many ends of the process.
+// until waits until the process has ended n times.
 func (r *running) until(b *testing.B, ends int) {
 	b.Helper()
 	for begun := time.Now(); ; time.Sleep(100 * time.Microsecond) {

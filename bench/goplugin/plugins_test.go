@@ -1,5 +1,6 @@
-// Package goplugin measures handlers that are processes: the host's own kind, and beside it the same handler under hashicorp/go-plugin over gRPC. It is a module of its own, so
-// that the host needs neither.
+// Package goplugin measures handlers that are processes: the host's own kind, and next to it the
+// same handler under hashicorp/go-plugin over gRPC. It is a module of its own, so that the host
+// needs neither.
 package goplugin
 
 import (
@@ -17,7 +18,8 @@ import (
 	"github.com/pentrough/pentrough/handlers/serve"
 )
 
-// kindOf is the variable that makes a plugin of the test's program: of the host's kind, or of the peer's.
+// kindOf is the variable that makes a plugin of the test's program: of the host's kind, or of the
+// peer's.
 const kindOf = "PENTROUGH_BENCH_KIND"
 
 func TestMain(m *testing.M) {

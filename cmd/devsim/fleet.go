@@ -19,7 +19,7 @@ type fleet struct {
 	options options
 	stderr  io.Writer
 
-	first                                       atomic.Int64 // devices that connected at least once
+	first                                       atomic.Int64 // devices that have connected
 	connects, failures, lost, read, bytes, sent atomic.Int64
 
 	mu        sync.Mutex

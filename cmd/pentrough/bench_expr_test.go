@@ -19,8 +19,8 @@ const (
 )
 
 // BenchmarkExpr carries messages from a memory topic through a handler to another one, and reports
-// what a filter costs in addition to passthrough: CPU of the process a message, the median of several
-// pairs. For large payloads its peer is json.Unmarshal of the same.
+// what a filter costs in addition to passthrough: CPU of the process a message, the median of
+// several pairs. For large payloads its peer is json.Unmarshal of the same.
 func BenchmarkExpr(b *testing.B) {
 	const (
 		none     = `"passthrough"`

@@ -235,7 +235,7 @@ func holdHost(b *testing.B, folder string) (holdRates, []holdRow) {
 }
 
 // startHoldDevices has all devices connect. They are a process of their own, since a process has
-// no more than so many descriptors.
+// no more than that number of descriptors.
 func startHoldDevices(b *testing.B, folder, addr string) (stop func()) {
 	devices := exec.Command(filepath.Join(folder, "devsim"), "-addr", addr, "-n", fmt.Sprint(holdDevices), "-from", deviceAddress(0))
 	devices.Stderr = os.Stderr

@@ -53,7 +53,7 @@ const description = "Starts the program `command` and sends it each message over
 	"handler    = { type = \"process\", command = [\"python3\", \"/opt/plugins/readings.py\"], config = { threshold = 20 }, memory = 268435456 }\n" +
 	"to         = \"broker:warm\"\n" +
 	"```\n\n" +
-	"Only the program's response settles a message. If the program fails, the host acts as follows. *Permanent*, *retryable* and *unavailable* are [kinds of errors](../delivery.md#errors-of-handlers).\n\n" +
+	"Only the program's response settles a message. If the program fails, the host acts as follows. The kinds of errors are those of [all handlers](../delivery.md#errors-of-handlers).\n\n" +
 	"| the program | the host |\n|---|---|\n" +
 	"| can't be started, or refuses `config` | at its own start: prints the reason and exits. Later: isn't ready, and tries again after growing pauses of up to `restart_max` |\n" +
 	"| exits, is killed, writes a line that breaks the protocol, or uses more than `memory` | starts it again, the first time at once, and sends it its messages again. No message is lost, and this doesn't count as a retry. During longer pauses, messages are *unavailable*: the pipeline pauses |\n" +

@@ -22,8 +22,8 @@ const (
 	frameLimit = 4096
 )
 
-// hostFile is the configuration of a typical host: each bound has its default. Only the rate of new
-// names is that of a host that has run for more than ten minutes.
+// hostFile is the configuration of a typical host: each bound has its default. Only the rate of
+// new names is that of a host that has run for more than ten minutes.
 const hostFile = `
 [host]
 name  = "attacked"

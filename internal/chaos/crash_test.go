@@ -38,7 +38,7 @@ type point struct {
 // TestCrashPoints kills a host at its first call that writes, syncs or sends, then at its second,
 // and so on to the 200th.
 //
-// Meanwhile it publishes commands: one, then two, then three at a time until the host is dead. One
+// It also publishes commands: one, then two, then three at a time until the host is dead. One
 // history has all kills and is judged. CHAOS_POINTS is how many of the 200 calls are tried, evenly
 // spaced. Each of them must kill the host. All 200 together must have hit each place that the life
 // of a command has.
@@ -177,7 +177,8 @@ func (s *sweep) publishRound(n int) (dead bool) {
 		c := Command{
 			ID: fmt.Sprintf("c-%06d", len(s.history.Commands)+1), Device: d.address, Mode: s.mode, Number: s.numbers[d.address], Sent: time.Now(), Publishes: 1,
 		}
-		body, _ := json.Marshal(map[string]string{"id": c.ID, "device": c.Device, "cmd": c.ID, "mode": string(c.Mode)}) // strings always work
+		// Marshalling strings always works.
+		body, _ := json.Marshal(map[string]string{"id": c.ID, "device": c.Device, "cmd": c.ID, "mode": string(c.Mode)})
 		confirm, err := s.channel.PublishWithDeferredConfirm("device.commands", c.Device, false, false, amqp.Publishing{
 			MessageId: c.ID, ContentType: "application/json", DeliveryMode: amqp.Persistent, Body: body,
 		})

@@ -2,23 +2,25 @@ package chaos
 
 // This file has the rules and the judge, which works in three steps:
 //
-//  1. newEvidence reads a History once. It sorts the facts by command, device, session, group and
+// 1. newEvidence reads a History once. It sorts the facts by command, device, session, group and
 //     fault, so that a rule finds them without searching.
-//  2. Each rule checks one promise. A rule is a function from the evidence to findings. It doesn't
+// 2. Each rule checks one promise. A rule is a function from the evidence to findings. It doesn't
 //     change the evidence and doesn't know the other rules.
-//  3. applyRule makes a Violation of each finding. The first violations of a rule get a story, which
+// 3. applyRule makes a Violation of each finding. The first violations of a rule get a story,
+// which
 //     says step by step what happened to the command.
 //
 // A rule must never blame a host that keeps its promises. So the rules allow for what the judge
 // can't know:
 //
-//   - A command whose confirm didn't arrive is undecided. It may be in the queue or not, and it may
-//     have a result or not.
+//   - A command whose confirm didn't arrive is undecided. It may be in the queue or not, and it
+//     may have a result or not.
 //   - A command that was published again has no known place in its queue.
 //   - Times are those at which something was recorded. A line may be recorded up to maxReadDelay
 //     after the host wrote it. The effects of a fault may last for recoveryTime after its end.
-//   - If a session broke or the host was killed, the result sent doesn't prove that the device read
-//     the command. In the mode at-least-once, commands that were in flight may be written twice.
+//   - If a session broke or the host was killed, the result sent doesn't prove that the device
+//     read the command. In the mode at-least-once, commands that were in flight may be written
+//     twice.
 //   - A frozen process delays what was on its way, so the host isn't blamed for late lines then.
 //
 // Three kinds of tests check the judge. A mutation breaks a good history in one place, and exactly

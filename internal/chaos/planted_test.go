@@ -113,7 +113,7 @@ var mistakes = []planted{
 	{
 		name: "hold deleted before the write", want: RuleOneResult, faults: []fault{heldKill}, load: load{held: 100},
 		edits: []edit{
-			{"internal/ledger/hold.go", "\t\t\tl.run(r)\n", "\t\t\tl.run(r)\n\t\t\tl.later(Row{Number: r.number})\n"},
+			{"internal/ledger/hold.go", "\t\t\tl.reserve(r)\n", "\t\t\tl.reserve(r)\n\t\t\tl.queueChange(Row{Number: r.number})\n"},
 			// What is left of such a command in the ledger would be answered otherwise.
 			{"router/intake.go", answerAbandoned, ""},
 		},
@@ -147,7 +147,7 @@ var mistakes = []planted{
 	},
 	{
 		name: "a stop that left something exits with 0", want: RuleStop, faults: []fault{diskFullStop}, disk: "24m", load: load{requests: 50, never: 30}, host: hostPlan{shutdownTimeout: 8 * time.Second},
-		edits: []edit{{"cmd/pentrough/stop.go", "\treturn unclean(timeout, err)\n", "\tr.log.Warn(unclean(timeout, err).Error())\n\treturn nil\n"}},
+		edits: []edit{{"cmd/pentrough/stop.go", "\treturn uncleanStop(timeout, err)\n", "\tr.log.Warn(uncleanStop(timeout, err).Error())\n\treturn nil\n"}},
 	},
 	{
 		name: "the ledger file is not checked", want: RuleOneResult, faults: []fault{ledgerRemoved}, load: load{held: 100},

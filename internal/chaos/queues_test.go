@@ -24,7 +24,7 @@ func runClient(ctx context.Context, url string, use func(*amqp.Channel) error) {
 		end := context.AfterFunc(ctx, func() { conn.Close() })
 		ch, err := conn.Channel()
 		if err == nil {
-			_ = use(ch) // it comes again
+			_ = use(ch) // it is repeated
 		}
 		end()
 		conn.Close()

@@ -65,7 +65,7 @@ func (e *evidence) isRightAnswer(place int, r *Result) bool {
 		case other == nil:
 			return true // the other has no result or several, which is for another rule
 		case other.State == device.StateUnknown || other.Attempt > 1:
-			return true // its first attempt may have ended without an answer, and that was lost with the host
+			return true // its first attempt may have ended without an answer in the host's crash
 		case other.Epoch != r.Epoch:
 			return false
 		case other.State == device.StateNoReply:

@@ -83,7 +83,7 @@ func (e *evidence) judgeGroup(g *groupLog) string {
 }
 
 // groupOutcomes returns how many of a group's commands ended in each state, how many have exactly
-// one outcome, and when the last of these was read.
+// one outcome, and when the last of them was read.
 func (e *evidence) groupOutcomes(g *groupLog) (states map[device.State]int, ended int, last time.Time) {
 	states = map[device.State]int{}
 	for _, place := range g.commands {

@@ -8,7 +8,7 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// What real fleets need happens to a scene here: questions, commands with a time, and groups.
+// What real fleets need happens to a scene here: requests, commands with a time, and groups.
 
 // publishRequest publishes a request that the device reads.
 func (s *scene) publishRequest(d *sceneDevice) int {
@@ -127,7 +127,7 @@ func (s *scene) publishGroup(members []*sceneDevice) []int {
 	return places
 }
 
-// report adds a report about the group of these commands.
+// report adds a report about the group of those commands.
 func (s *scene) report(places []int, r device.GroupReport) {
 	c := &s.h.Commands[places[0]]
 	r.ID, r.Group, r.Host, r.Time = c.ID, c.Group, "gateway", s.now

@@ -225,7 +225,7 @@ func (s *scene) end() *History {
 	return s.h
 }
 
-// randomHistory returns a history in which so many random things happen.
+// randomHistory returns a history with n random things in it.
 func randomHistory(devices, happenings, calm int, draw func(n int) int) *History {
 	s := newScene(devices, draw)
 	s.calm = calm

@@ -38,7 +38,7 @@ var instead = []struct{ word, hint string }{
 	{"+", "a number has no plus sign"}, {".", "a number has a digit before its point"},
 }
 
-// form is what HTML forms and many clients of HTTP send unless they are told otherwise.
+// form is what HTML forms and many clients of HTTP send by default.
 var form = regexp.MustCompile(`^[\w.%+\-\[\]]+=[^\s{}"]*(&|$)`)
 
 // hint says what a text probably is that isn't JSON, or returns "". The rest of it begins where

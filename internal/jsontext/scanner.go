@@ -26,8 +26,8 @@
 //   - A string is UTF-8, and its escapes have no half of a surrogate pair. Nothing is replaced by
 //     U+FFFD.
 //   - A number isn't converted: its token has it as it was written.
-//   - If a key is repeated, the last one counts. A Scanner returns all of them, so that a reader can
-//     refuse repeated keys, as commands do.
+//   - If a key is repeated, the last one counts. A Scanner returns all of them, so that a reader
+//     can refuse repeated keys, as commands do.
 package jsontext
 
 import (

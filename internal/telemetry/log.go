@@ -50,8 +50,8 @@ func withoutTime(groups []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// asText makes text of durations, addresses and whatever else says what it is: as JSON the one would be
-// a number of nanoseconds and the other an object here and a string there.
+// asText makes text of durations, addresses and whatever else says what it is: as JSON the one
+// would be a number of nanoseconds and the other an object here and a string there.
 func asText(a slog.Attr) slog.Attr {
 	switch a.Value.Kind() {
 	case slog.KindDuration:

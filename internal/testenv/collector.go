@@ -33,7 +33,7 @@ type Span struct {
 	Trace, ID, Parent, State string
 	Start, End               time.Time
 	// Attributes are those of the span, Resource those of what made it, Events the names of what
-	// happened meanwhile.
+	// happened until then.
 	Attributes, Resource map[string]any
 	Events               []string
 	// Error is the description of a failed one, and Failed says that it is one.

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// apiHosts makes virtual hosts by the management API of a broker that somebody else started.
+// apiHosts makes virtual hosts by the management API of a broker that the tests did not start.
 type apiHosts struct {
 	base *url.URL
 	user string

@@ -16,7 +16,8 @@ const (
 	PeakResident = "VmHWM:"
 )
 
-// Memory reads a field of a running process's status and returns it in KiB. It works on Linux only.
+// Memory reads a field of a running process's status and returns it in KiB. It works on Linux
+// only.
 func Memory(t testing.TB, pid int, field string) int {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

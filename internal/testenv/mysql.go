@@ -55,8 +55,8 @@ func (m *MySQL) create() error {
 	m.program = program
 	m.use = func(port int) {
 		m.URL = fmt.Sprintf("mysql://pentrough@127.0.0.1:%d/test", port)
-		// Without tables of its own it lets everybody in, and starts at once. It runs as root
-		// where it is told to.
+		// Without tables of its own it accepts every user, and starts at once. It runs as root
+		// where its configuration says so.
 		m.args = []string{
 			"--no-defaults", "--user=" + me.Username, "--datadir=" + m.data(), "--bind-address=127.0.0.1", "--port=" + strconv.Itoa(port), "--socket=" + filepath.Join(m.folder, "socket"),
 			"--pid-file=" + filepath.Join(m.folder, "pid"), "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--skip-grant-tables", "--skip-networking=0", "--skip-name-resolve",

@@ -24,7 +24,7 @@ import (
 	"testing"
 )
 
-// The variables by which a test run is told of a broker.
+// The variables that name a broker for a test run.
 const (
 	// AMQPURL names a running broker.
 	AMQPURL = "PENTROUGH_TEST_AMQP_URL"

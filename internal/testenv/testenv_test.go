@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 
 func TestBrokerGivesEachTestItsOwnVirtualHost(t *testing.T) {
 	broker := testenv.Broker(t)
-	// The broker lives as long as the process, not as long as somebody holds it.
+	// The broker lives as long as the process, not as long as a test uses it.
 	runtime.GC()
 	runtime.GC()
 	for range 2 {

@@ -21,7 +21,7 @@ const (
 	testInner             // internal/... that only tests use
 	shared                // internal/... that leaves share
 	program               // what the program of a plugin is made with
-	base                  // internal/... that everything may use, and that uses nothing of the house
+	base                  // packages of internal that everything may import
 )
 
 func (r room) String() string {

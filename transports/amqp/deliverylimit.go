@@ -97,11 +97,11 @@ func (s *subscription) checkCount(d *amqp.Delivery) {
 	case s.limit == 0 && count < warnRedeliveries, s.limit > 0 && count < int64(s.limit+1)/2:
 		return
 	}
-	limit := "not known"
-	if s.limit > 0 {
-		limit = strconv.Itoa(s.limit)
-	}
 	s.warned = time.Now()
-	s.t.env.Logger.Warn("a message was redelivered many times; beyond the limit the broker drops or dead-letters it",
-		"topic", s.route.topic, "queue", s.route.queue, "message_id", d.MessageId, "again", count, "delivery_limit", limit)
+	log := s.t.env.Logger
+	if s.limit > 0 {
+		log = log.With("delivery_limit", s.limit)
+	}
+	log.Warn("a message was redelivered many times; beyond its queue's delivery limit the broker drops or dead-letters it",
+		"topic", s.route.topic, "queue", s.route.queue, "message_id", d.MessageId, "redeliveries", count)
 }

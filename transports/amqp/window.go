@@ -35,8 +35,9 @@ import (
 //
 // Invariants: slots has one token for each pending message, and one for each caller between
 // takeSlot and publish. While there are suspects, further tokens fill all slots but one. Every
-// pending message is in awaited. mu guards awaited, suspects, the returns and the fields of pending messages. No other lock is taken
-// and no call blocks while mu is locked, so there is no lock order.
+// pending message is in awaited. mu guards awaited, suspects, the returns and the fields of
+// pending messages. No other lock is taken and no call blocks while mu is locked, so there is no
+// lock order.
 
 // confirmWindow is a channel in confirm mode with a bound on the messages that wait for confirms.
 type confirmWindow struct {

@@ -10,8 +10,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// maxKept and maxKeptBytes are the most messages and bytes that a topic without a consumer keeps for
-// taps.
+// maxKept and maxKeptBytes are the most messages and bytes that a topic without a consumer keeps
+// for taps.
 const (
 	maxKept      = 1000
 	maxKeptBytes = 4 << 20

@@ -50,13 +50,15 @@ func (c *Config) Risks() map[string]string {
 func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	options, err := redis.ParseURL(string(c.URL))
 	if err != nil {
-		return nil, errors.New("url isn't a Redis URL, such as redis://user:password@localhost:6379/0") // err has the password
+		// err has the password.
+		return nil, errors.New("url isn't a Redis URL, such as redis://user:password@localhost:6379/0")
 	}
 	// A client that reads again by itself hides that a reply was lost. Its entry would stay with
 	// this consumer, and never come.
 	options.MaxRetries = -1
 	log := pubsub.Logger(env)
-	connect := func() redis.UniversalClient { own := *options; return redis.NewClient(&own) } // it writes defaults into its options
+	// A client writes defaults into its options, so each gets a copy.
+	connect := func() redis.UniversalClient { own := *options; return redis.NewClient(&own) }
 	return pubsub.New(env, pubsub.PubSub{
 		Subscriptions: c.Subscriptions,
 		Subscriber: func(pipeline string, n int) (message.Subscriber, error) {

@@ -1,7 +1,8 @@
 //go:build linux
 
-// Command killat kills a process at the nth call with which it writes, syncs or sends, counted over all of its threads: strace's
-// when=N counts each thread's calls, and Go's threads share the work as it comes. It says "ready" when it counts, then what it did:
+// Command killat kills a process at the nth call with which it writes, syncs or sends, counted
+// over all of its threads: strace's when=N counts each thread's calls, and Go's threads share the
+// work as it comes. It says "ready" when it counts, then what it did:
 //
 //	killat PID N
 //
@@ -34,7 +35,8 @@ var counted = map[uint64]string{
 type death struct {
 	// Call is the call that the process was killed at: it wasn't made.
 	Call string
-	// On is what it was to be made on: a file, or a connection as the kernel's table of them has it.
+	// On is what it was to be made on: a file, or a connection as the kernel's table of them has
+	// it.
 	On   string
 	Time time.Time
 }
@@ -131,7 +133,8 @@ func seize(pid int) (map[int]bool, error) {
 			if err != nil || seized[tid] {
 				continue
 			}
-			// The threads of a traced one are traced from the beginning: those that there are already refuse.
+			// The threads of a traced one are traced from the beginning: those that there are
+			// already refuse.
 			const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE
 			if err := ptrace(unix.PTRACE_SEIZE, tid, 0, options); errors.Is(err, unix.EPERM) && len(seized) > 0 || errors.Is(err, unix.ESRCH) {
 				continue

@@ -1,5 +1,5 @@
 // Package script runs testdata in the language of testscript, with commands for a host that runs
-// beside its script:
+// next to its script:
 //
 //	start run -c gateway.toml
 //	eventually curl -sf http://127.0.0.1:$ADMIN_PORT/readyz
@@ -178,7 +178,7 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) == 0 {
 		ts.Fatalf("usage: [!] eventually PROGRAM ARGUMENT...")
 	}
-	poll(ts, fmt.Sprintf("%q", args), func() (string, bool) { // each call logs what the program printed
+	poll(ts, fmt.Sprintf("%q", args), func() (string, bool) { // each call logs the output
 		err := ts.Exec(args[0], args[1:]...)
 		return exitCode(err), (err != nil) == neg
 	})

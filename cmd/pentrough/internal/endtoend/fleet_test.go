@@ -30,7 +30,7 @@ const (
 
 // TestFleet runs the example configuration as users do: the binaries, a fleet of fake devices,
 // and a Python publisher with confirms. Every command must be at its device once and in order,
-// with one result, whatever happens to the broker meanwhile.
+// with one result, whatever happens to the broker.
 func TestFleet(t *testing.T) {
 	t.Parallel()
 	count := 4000
@@ -63,7 +63,7 @@ func TestFleet(t *testing.T) {
 func programs(t *testing.T) string { return testenv.Programs(t, "./cmd/pentrough", "./cmd/devsim") }
 
 // runFleet publishes count commands; trouble happens when half of them are confirmed. Commands
-// that come while the devices are away because the host was restarted may have the result
+// that come while the devices are offline because the host was restarted may have the result
 // offline; nothing else may.
 func runFleet(t *testing.T, bin, url string, count int, trouble func(restart func())) {
 	folder := t.TempDir()

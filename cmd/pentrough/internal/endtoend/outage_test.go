@@ -41,7 +41,8 @@ func TestOutage(t *testing.T) {
 		}
 	}
 	backlog := devices / 2
-	session := 3*time.Second + time.Duration(devices)*300*time.Microsecond // so that two cores can keep up
+	// Two cores can keep up with this.
+	session := 3*time.Second + time.Duration(devices)*300*time.Microsecond
 	folder, bin := t.TempDir(), programs(t)
 	url := testenv.Broker(t).VHost(t)
 	proxy, cuttable := testenv.Through(t, url)

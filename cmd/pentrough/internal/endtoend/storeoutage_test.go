@@ -69,7 +69,7 @@ func TestAStoreOutageWithADeliveryLimit(t *testing.T) {
 				}
 			}
 			host.Says(t, "the ledger doesn't work")
-			time.Sleep(outage / 2) // nothing is waited for: the length of the outage is what is tested
+			time.Sleep(outage / 2) // the length of the outage is what is tested
 			trouble(t, func() {
 				if err := host.Cmd.Process.Signal(syscall.SIGTERM); err != nil {
 					t.Fatal(err)

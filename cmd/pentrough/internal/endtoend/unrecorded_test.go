@@ -18,8 +18,8 @@ import (
 )
 
 // TestAStopWithAnOutcomeThatIsNotRecorded stops a host that knows how a command ended and can't
-// record it, because another process keeps its ledger locked. Such a stop isn't clean, and says so;
-// unless the ledger can be written to again in time.
+// record it, because another process keeps its ledger locked. Such a stop isn't clean, and says
+// so; unless the ledger can be written to again in time.
 func TestAStopWithAnOutcomeThatIsNotRecorded(t *testing.T) {
 	t.Parallel()
 	bin := programs(t)

@@ -57,7 +57,7 @@ func TestDjango(t *testing.T) {
 	})
 
 	// The host dies with a command at its device; the next one isn't taken, which the page says
-	// with a button to try again. Meanwhile a device comes.
+	// with a button to try again. Then a device connects.
 	begun := d.send(0, slow)
 	await.That(t, "the device has read the command", func() (any, bool) {
 		n := d.read(slow)

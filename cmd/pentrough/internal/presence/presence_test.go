@@ -25,7 +25,7 @@ import (
 )
 
 // The fleet of TestPresence. PENTROUGH_PRESENCE_ROUNDS asks for more rounds, each with every
-// trouble once; in every second one the broker is away for longer than a host may be silent.
+// trouble once; in every second one the broker is down for longer than a host may be silent.
 const (
 	presenceDevices = 100
 	presenceMoves   = 40               // of several devices each, in a round
@@ -33,8 +33,8 @@ const (
 )
 
 // Two hosts whose devices come, go and move, and a third with the table, over a broker and a
-// database; every one of them is killed and started again during the test, and one host stands still. In
-// the end one host is dead, and the table says of each device what is true.
+// database; every one of them is killed and started again during the test, and one host stands
+// still. In the end one host is dead, and the table says of each device what is true.
 func TestPresence(t *testing.T) {
 	t.Parallel()
 	rounds := 1
@@ -320,8 +320,8 @@ func (d *presenceDevice) at() int {
 	return d.want
 }
 
-// presencePause is how long a device is offline between two connections. Hosts can't tell the order
-// of those with less than 20 ms between them (decision 0027).
+// presencePause is how long a device is offline between two connections. Hosts can't tell the
+// order of those with less than 20 ms between them (decision 0027).
 const presencePause = 50 * time.Millisecond
 
 // live connects, says something, and reads until the connection ends, again and again, with a
