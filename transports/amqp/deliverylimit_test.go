@@ -84,7 +84,7 @@ func TestTheHostWarnsBeforeADeliveryLimitIsReached(t *testing.T) {
 	again()
 	r.logs(0, "a message was redelivered many times")
 	again()
-	r.logs(1, "a message was redelivered many times", "delivery_limit=3", "redeliveries=2")
+	r.logs(1, "a message was redelivered many times", "delivery_limit=3 topic=q", "redeliveries=2")
 }
 
 // Without a limit in the configuration, the host can't know how many redeliveries are too many.
