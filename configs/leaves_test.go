@@ -99,7 +99,7 @@ on_error = "drop"
 `)
 	}
 	_, _, err := configs.Parse("x.toml", file("amqp://other:name@127.0.0.1:5673/"), noEnv)
-	if err == nil || !strings.Contains(err.Error(), `pipeline.two.from: pipeline "one" takes from queue q ("a:q") too`) {
+	if err == nil || !strings.Contains(err.Error(), `pipeline.two.from: pipeline "one" also consumes from queue q ("a:q")`) {
 		t.Errorf("got %v", err)
 	}
 	for _, url := range []string{"amqp://127.0.0.1:5672/", "amqp://127.0.0.1:5673/vhost"} {

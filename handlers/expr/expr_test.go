@@ -126,7 +126,7 @@ func TestValidate(t *testing.T) {
 		c.When, c.Payload, c.Metadata = `jsn.a`, `1 +`, map[string]string{"header.x": `upper(1)`, "source.routing_key": `"x"`}
 	}).Validate()
 	for _, want := range []string{
-		"when: unknown name jsn; did you mean json?\n    jsn.a\n    ^", "payload: unexpected token EOF", "metadata.header.x: cannot use int as argument (type string) to call upper\n    upper(1)\n          ^", "metadata.source.routing_key: is how",
+		"when: unknown name jsn; did you mean json?\n    jsn.a\n    ^", "payload: unexpected token EOF", "metadata.header.x: cannot use int as argument (type string) to call upper\n    upper(1)\n          ^", "metadata.source.routing_key: describes how",
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v says nothing of %s", err, want)

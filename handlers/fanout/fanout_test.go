@@ -177,7 +177,7 @@ func TestLifetimes(t *testing.T) {
 func TestRejected(t *testing.T) {
 	for body, want := range map[string]string{
 		`{"id":"i","cmd":"x"}`:                                       "devices, labels or all",
-		`{"id":"i","devices":["a"],"device":"a","cmd":"x"}`:          "device: a command for a group has none",
+		`{"id":"i","devices":["a"],"device":"a","cmd":"x"}`:          "device: a command for a group must have devices, labels or all instead",
 		`{"id":"i","devices":["a","?"],"cmd":"x"}`:                   `devices[1]: not a device of this transport: "?" is no address`,
 		`{"id":"i","labels":{"site":"east"},"cmd":"x"}`:              `labels: no device has site = "east"`,
 		`{"id":"i","labels":{"floor":"1","site":"north"},"cmd":"x"}`: `labels: no device has floor = "1"`,
