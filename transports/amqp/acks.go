@@ -50,7 +50,8 @@ type acks struct {
 	written chan struct{}
 
 	// The fields from here on belong to the writer; the opening comment of this file explains
-	// them. stuck is a floor that acks have waited for without success.
+	// them. stuck is a floor at which acks have already waited for deferTime; later acks don't
+	// wait for it.
 	batch    []uint64
 	high     uint64
 	floor    uint64

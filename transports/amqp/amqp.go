@@ -6,7 +6,7 @@
 //   - A consumer may have up to prefetch unsettled messages, instead of one.
 //   - All AMQP headers and properties are kept.
 //   - Many messages wait for their confirms on one channel, and returned messages are detected.
-//   - A broker that is down, restarts or blocks publishing costs no message and no call that never
+//   - If the broker is down, restarts or blocks publishing, no message is lost and every call
 //     returns.
 //
 // Start reading at [Config], then transport.go. Consuming is in subscriber.go, generation.go,

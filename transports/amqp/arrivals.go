@@ -52,8 +52,8 @@ func newArrivals(budget *transports.Budget) *arrivals {
 	return &arrivals{budget: budget, skipped: make(chan struct{})}
 }
 
-// admitDelivery reports whether the library may see a delivery. A consumer without another
-// delivery may always read one.
+// admitDelivery reports whether the library may see a delivery. If the consumer has no other
+// delivery, the answer is always yes.
 func (a *arrivals) admitDelivery() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

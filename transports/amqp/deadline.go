@@ -22,7 +22,7 @@ type deadlines struct {
 // maxShare is the longest share.
 const maxShare = 100 * time.Millisecond
 
-// sharedContext returns a context that ends after the time, and at most one share later.
+// sharedContext returns a context that ends when the time has passed, or at most one share later.
 func (d *deadlines) sharedContext() context.Context {
 	now := time.Now()
 	d.mu.Lock()

@@ -107,12 +107,12 @@ func (s *subscription) beginGeneration(conn *amqp.Connection) (*generation, erro
 	return g, nil
 }
 
-// returnTime is how long a new consumer waits for the end of a lost one, and returnPause the time
-// between two checks.
+// returnTime is how long a new consumer waits for the end of a lost one. returnPause is the time
+// between two checks for that end.
 //
 // A quorum queue requeues the deliveries of a lost consumer when it learns of the loss. After a
 // kill of the broker, that is some hundred milliseconds after the broker accepts connections
-// again. A consumer that starts before that gets up to a prefetch of newer messages first
+// again. A consumer that starts before that gets newer messages first, up to its prefetch
 // (measured on RabbitMQ 3.10). So a new consumer waits until the queue has no consumer. The wait
 // is short, because other hosts may consume from the queue too.
 const (

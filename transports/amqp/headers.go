@@ -18,8 +18,8 @@ import (
 )
 
 // typedHeaders returns the headers of the message of ctx, in AMQP's types. If the message was
-// stored outside the host, it reads the stored headers. If that fails it returns nil, and the
-// headers go out as text.
+// stored outside the host, typedHeaders reads the stored headers. If it can't read them, it
+// returns nil, and the headers are sent as text.
 func typedHeaders(ctx context.Context) amqp.Table {
 	switch h := transports.ExtraOf(ctx).Headers.(type) {
 	case headers:

@@ -24,7 +24,7 @@ import (
 //   - connected: session is set.
 //   - blocked: the session is set, and its field blocked has the broker's reason. Published
 //     messages wait.
-//   - closed: ctx of run has ended. err is errClosedTransport, and stays that.
+//   - closed: ctx of run has ended. err is errClosedTransport, and doesn't change any more.
 //
 // A session is one connection. Each new connection is a new session.
 //

@@ -142,7 +142,7 @@ func (m *marshaler) Marshal(msg *message.Message) (amqp.Publishing, error) {
 		}
 		if name, ok := strings.CutPrefix(key, transports.HeaderPrefix); ok {
 			if _, own := msg.Metadata[name]; own && !transports.Property(name) {
-				continue // the key without the prefix was set by the host
+				continue // the host has set the key without the prefix, which goes out instead
 			}
 			if original, ok := typed[name]; ok && renderHeader(original) == value {
 				header(name, original)
@@ -166,7 +166,7 @@ func (m *marshaler) Marshal(msg *message.Message) (amqp.Publishing, error) {
 	return p, nil
 }
 
-// dropLargest drops the largest headers until the rest take at most most bytes.
+// dropLargest drops the largest headers until the size of the rest is within the limit.
 func (m *marshaler) dropLargest(p *amqp.Publishing, most int) {
 	total := 0
 	for name, value := range p.Headers {

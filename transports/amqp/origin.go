@@ -12,8 +12,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// origin is the publisher of transports.Return. It sends each message to the exchange and with the
-// routing key in the message's metadata. It declares nothing, and doesn't use the outbox.
+// origin is the publisher of transports.Return. The metadata of each message name the exchange and
+// the routing key to send it with. origin declares nothing, and doesn't use the outbox.
 type origin struct {
 	t *transport
 
@@ -55,8 +55,8 @@ func (o *origin) publishMessage(msg *message.Message, r *route) error {
 	case <-p.confirm.Done():
 		return p.returnError()
 	case <-ctx.Done():
-		// A later message may have the same id. So that a late return isn't taken for its own, no
-		// further message is sent on this channel.
+		// A later message may have the same id, and a late return of this message could be taken
+		// for its own. So no further message is sent on this channel.
 		o.closeChannel()
 		return fmt.Errorf("%w: no confirm from the broker: %w", transports.ErrUndecided, context.Cause(ctx))
 	}

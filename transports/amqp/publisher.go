@@ -83,7 +83,7 @@ type batch struct {
 	deadline context.Context
 	items    []item
 	// sent is the number of items that were sent, and settled the number of those whose outcome is
-	// known. The first sendAgain items are those to send again.
+	// known. The first sendAgain items have to be sent again.
 	sent, settled, sendAgain int
 	errs                     []error
 }

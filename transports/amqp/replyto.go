@@ -29,7 +29,8 @@ type replyQueues struct {
 }
 
 // newReplyQueues returns the queues that the patterns allow. Queues that a pipeline consumes are
-// never allowed, whatever their broker, because two addresses may lead to the same broker.
+// never allowed, even if the pipeline's transport has another address, because two addresses may
+// lead to the same broker.
 func newReplyQueues(patterns []string, consumed []transports.Topic) replyQueues {
 	r := replyQueues{patterns: patterns, consumed: make(map[string]struct{}, len(consumed))}
 	for _, t := range consumed {

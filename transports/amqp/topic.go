@@ -26,8 +26,8 @@ const (
 // properties.
 const maxShortString = 255
 
-// TopicConfig is one `[transport.NAME.topic.TOPIC]` table. A topic is an exchange to publish to,
-// and a queue that is bound to it, to consume from.
+// TopicConfig is one `[transport.NAME.topic.TOPIC]` table. A topic is an exchange, which the host
+// publishes to, and a queue, which it consumes from. The queue is bound to the exchange.
 type TopicConfig struct {
 	Exchange          string         `toml:"exchange" doc:"The exchange to publish to, and to bind the queue to; default: \"pentrough\". \"amq.default\" is the broker's nameless exchange: it delivers to the queue that the routing key names."`
 	Kind              string         `toml:"kind" doc:"The exchange's kind; default: topic." enum:"direct,fanout,topic,headers"`

@@ -40,8 +40,8 @@ type transport struct {
 	// closeTimeout bounds a Close, even if the broker doesn't answer.
 	closeTimeout time.Duration
 
-	// taking ends when subscriptions take no more messages, consuming when all subscriptions end
-	// at once, and closing when the connections end.
+	// taking ends when subscriptions take no more messages. consuming ends when all subscriptions
+	// must end at once. closing ends when the connections must end.
 	taking        context.Context
 	quiesce       context.CancelFunc
 	consuming     context.Context

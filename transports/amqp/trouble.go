@@ -19,7 +19,7 @@ type topicStates struct {
 	topics map[string]*outage.Outage
 }
 
-// newTopicStates returns the states of no topic.
+// newTopicStates returns topic states without any topic yet.
 func newTopicStates(log *slog.Logger) *topicStates {
 	return &topicStates{log: log, topics: map[string]*outage.Outage{}}
 }

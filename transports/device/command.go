@@ -43,9 +43,9 @@ const (
 
 // Command is a command for one device. It is sent as one frame.
 //
-// Its JSON is one object with these fields. device or address is required, and cmd is. A null
-// means that the field isn't given. An unknown field is rejected: otherwise a misspelt expires_at
-// would make a command that never expires.
+// Its JSON is one object with these fields. cmd is required, and so is one of device and address.
+// A null means that the field isn't given. An unknown field is rejected: otherwise a misspelt
+// expires_at would make a command that never expires.
 //
 //   - cmd is a string: the payload.
 //   - encoding is the encoding of cmd: "text", "hex" or "base64".
@@ -123,8 +123,8 @@ func (c Choice) Or(other bool) bool {
 	return c == Yes
 }
 
-// Mode says what happens if the host crashes while it writes a command. The command may be written
-// twice, or it may stay unknown whether it was written.
+// Mode says what happens if the host crashes while it writes a command. Either the command may be
+// written twice, or its result may not say whether it was written.
 type Mode string
 
 // The modes.
@@ -171,8 +171,8 @@ func ParseCommand(body []byte, messageID string) (Command, error) {
 // Parse parses the command in body. messageID is the id of the message that has the body, or
 // empty. The command gets it as its id if it has none.
 //
-// The body may be no single JSON object: empty, cut off, followed by more text or nested too deep.
-// Then the error is of kind [ErrMalformed].
+// If the body isn't a single JSON object, the error is of kind [ErrMalformed]. Examples are a body
+// that is empty, cut off, followed by more text or nested too deep.
 //
 // For every other invalid command the error is a [*Rejection]. The returned Command then has ID,
 // Device and Group if they are valid: given once, UTF-8 and printable.

@@ -53,20 +53,22 @@ type Devices interface {
 
 // EnqueueOptions are the conditions of one write.
 type EnqueueOptions struct {
-	// Expires is the time after which no first byte is written. Zero means no such time.
+	// Expires is the latest time at which the first byte may be written. Zero means that there is
+	// no such limit.
 	Expires time.Time
 	// Supersede names the setting that the payload changes. Frames for the same setting that wait
 	// in the queue end as Superseded. A frame of which a byte may have been written doesn't. If
 	// Supersede is empty, the payload supersedes nothing.
 	Supersede string
-	// ID is the command's id. Superseded results and late answers quote it.
+	// ID is the command's id. The results of commands that this one supersedes quote it, and so do
+	// its late answers.
 	ID string
 	// Request says which answer the device is expected to give; nil means none.
 	Request *Request
 	// Priority lets the payload overtake frames of lower priority of which no byte is written. The
 	// default is 0.
 	Priority int
-	// Gap is the least time between the last byte of the frame before and the first byte of this
+	// Gap is the least time between the last byte of the previous frame and the first byte of this
 	// one.
 	Gap time.Duration
 	// Epoch is the session that the payload is for. If the device has another session, Enqueue

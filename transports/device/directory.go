@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// rememberTime is how long a device's last epoch is remembered after the clock has passed it. It
-// is also the longest silence of a device that counts.
+// rememberTime is how long a device's last epoch is remembered after the clock has passed it. A
+// device's silence before Claim counts for at most this time.
 const rememberTime = 5 * time.Minute
 
 // NewDirectory returns a directory in memory, for a host that works alone. An epoch is the time of
@@ -17,8 +17,8 @@ func NewDirectory(now func() time.Time) Directory {
 	return &memoryDirectory{now: now, born: uint64(now().UnixMilli()), last: map[string]uint64{}}
 }
 
-// memoryDirectory remembers a device's last epoch for as long as the clock could yield a smaller
-// one.
+// memoryDirectory remembers the last epoch of a device for as long as the next epoch, computed
+// from the clock alone, could be smaller.
 type memoryDirectory struct {
 	now  func() time.Time
 	born uint64 // the least epoch

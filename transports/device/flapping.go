@@ -12,7 +12,7 @@ import (
 //
 // So at most maxTakeovers takeovers of a device may happen in flapWindow. After that, its current
 // session stays, and further connections wait in a queue of at most maxFlapWaiting. The first one
-// gets its turn when the session ends, or when the oldest takeover is longer ago than flapWindow.
+// gets its turn when the session ends, or when flapWindow has passed since the oldest takeover.
 //
 // The lock of the device's shard guards all of this.
 const (
@@ -41,8 +41,8 @@ func (f *flapping) recordTakeover(now time.Time) {
 	f.next = (f.next + 1) % maxTakeovers
 }
 
-// takeoverWait returns how long the device's session can't be replaced. It can be replaced if the
-// result isn't above 0.
+// takeoverWait returns the time until the device's session may be replaced. If the result is 0 or
+// less, it may be replaced now.
 func (f *flapping) takeoverWait(now time.Time) time.Duration {
 	if oldest := f.times[f.next]; !oldest.IsZero() {
 		return oldest.Add(flapWindow).Sub(now)

@@ -25,8 +25,8 @@ const (
 	GroupRejected GroupState = "rejected"
 	// GroupFinished means that the commands of all devices have ended, each in its own state.
 	GroupFinished GroupState = "finished"
-	// GroupUnfinished means that some commands aren't known to have ended, and that the host
-	// doesn't wait for them any longer.
+	// GroupUnfinished means that the host no longer waits for the commands, although it doesn't
+	// know the end of some of them.
 	GroupUnfinished GroupState = "unfinished"
 )
 

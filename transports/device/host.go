@@ -76,7 +76,8 @@ func (r *Registry) stopHeartbeats() {
 	})
 }
 
-// Close ends the sessions and then the subscribers. It waits for nothing to be written or settled.
+// Close ends the sessions and then the subscribers. It doesn't wait until frames are written or
+// deliveries are settled.
 func (r *Registry) Close() {
 	now, cancel := context.WithCancel(context.Background())
 	cancel()

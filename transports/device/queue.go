@@ -37,8 +37,8 @@ import (
 const (
 	// maxWrite is how many bytes of waiting frames are copied into one write.
 	maxWrite = 16 << 10
-	// inlineRounds is the number of writes that a caller of Enqueue makes. If more is left then, a
-	// goroutine writes it.
+	// inlineRounds is the number of writes that a caller of Enqueue makes. After these writes, a
+	// goroutine writes what is left.
 	inlineRounds = 4
 )
 
@@ -61,8 +61,8 @@ type frame struct {
 	// have an offset above 0.
 	offset int
 	state  frameState
-	// withdrawnAs is the fate of a frame that was withdrawn in flight, if no byte of it was
-	// written. 0 means not withdrawn.
+	// withdrawnAs is set if the frame is withdrawn while it is in flight. It becomes the fate of
+	// the frame if the kernel takes no byte of it. 0 means not withdrawn.
 	withdrawnAs Fate
 	prev, next  *frame
 	written     Written
@@ -76,7 +76,7 @@ type conditions struct {
 	// Empty means none.
 	sets string
 	id   string
-	gap  time.Duration // since the last byte of the frame before
+	gap  time.Duration // since the last byte of the previous frame
 	// priority is EnqueueOptions.Priority.
 	priority int
 	// request says which answer the device is expected to give. askedIn is the session in which
@@ -116,7 +116,8 @@ type queue struct {
 	writingRequest bool // TryWrite is running with a request
 	// requestWritten is signalled when writingRequest becomes false; the first waiter makes it.
 	requestWritten *sync.Cond
-	// to is the session in which the written bytes of the head were written.
+	// to is the session of the last write. If head is partly written, its written bytes went to
+	// this session.
 	to *Session
 	// drained is closed when the queue becomes empty; the first waiter makes it.
 	drained chan struct{}
@@ -157,8 +158,8 @@ func (s *slot) enqueueFrame(f *frame) (live bool, err error) {
 	return true, nil
 }
 
-// insertFrame adds f at the end, but before the frames of lower priority of which no byte is
-// written.
+// insertFrame adds f at the end of the queue, or further in front if f overtakes frames. f
+// overtakes waiting frames of lower priority of which no byte is written.
 func (q *queue) insertFrame(f *frame) {
 	f.prev = q.tail
 	for f.prev != nil && f.prev.priority < f.priority && f.prev.state == waiting && f.prev.offset == 0 {
@@ -176,8 +177,8 @@ func (q *queue) insertFrame(f *frame) {
 	}
 }
 
-// findSuperseded returns the frames that the frame by supersedes, and the number of their bytes.
-// They wait and have the same setting, and no byte of them is written.
+// findSuperseded returns the frames that a new frame supersedes, and the number of their bytes.
+// They wait, they change the same setting, and no byte of them is written.
 func (s *slot) findSuperseded(by *frame) (old []*frame, bytes int) {
 	if by.sets == "" {
 		return nil, 0

@@ -36,8 +36,8 @@ import (
 //   - A device has at most one session on this host, the one with the greatest epoch.
 //   - A session ends once. Its disconnected event is its last one, and it comes before the
 //     connected event of the next session.
-//   - The events of a device are published in order. Its slot.mu is held for each, and at the
-//     begin and end of a session shard.mu, too.
+//   - The events of a device are published in order. The device's slot.mu is held while an event
+//     is published. At the begin and the end of a session, shard.mu is held, too.
 //
 // Locks are taken in the order shard.mu, slot.mu, feed.mu. The locks of newcomers and of the
 // memory directory are taken while none of the others is held.
@@ -234,8 +234,8 @@ func (r *Registry) notifyWatchers(device string) {
 	}
 }
 
-// findSlot returns the slot of a device, whichever form of its name is given. If the device is
-// offline, it returns ErrOffline.
+// findSlot returns the slot of a device. The name may have any form. If the device is offline, it
+// returns ErrOffline.
 func (r *Registry) findSlot(device string) (*slot, error) {
 	if s := r.slotOf(device); s != nil {
 		return s, nil

@@ -13,13 +13,14 @@ import (
 // with the command's id as late_for.
 //
 // A frame can answer a request in two ways:
-//   - Matches recognises the answer. Up to MaxOpen such requests may be open, and other frames may
-//     be written while they are. If MaxOpen is 1, the request is exclusive.
+//   - Matches recognises the answer. Up to MaxOpen such requests may be open. Other frames may be
+//     written while they are open. If MaxOpen is 1, the request is exclusive.
 //   - Without Matches, the next frame of the device is the answer. Such a request is exclusive:
 //     while it is open, nothing is written to the device.
 //
-// A missed request without Matches could take the answer of the next one. So no such request is
-// written for another timeout, and not before everything that arrived in that time is read.
+// The late answer to a missed request without Matches looks like the answer to the next such
+// request. So the next one must wait for another timeout, and until everything that arrived in
+// that time is read.
 //
 // Invariants:
 //   - A frame of the device answers at most one request, the oldest that it matches. Every other
@@ -37,7 +38,7 @@ type Request struct {
 	// Matches reports whether a frame answers this request. It must not keep the frame. If Matches
 	// is nil, the next frame of the device is the answer.
 	Matches func(frame []byte) bool
-	// MaxOpen is the most requests that may be open for the device with this one. A request
+	// MaxOpen is the most requests that may be open for the device, including this one. A request
 	// without Matches is exclusive, as if MaxOpen were 1: nothing else is written to the device
 	// until the request ends.
 	MaxOpen int
@@ -53,9 +54,9 @@ type requests struct {
 	// missed has the requests of this session that weren't answered in time, the newest last.
 	// Their answers may still arrive.
 	missed []missedRequest
-	// quietUntil is set when a request without Matches isn't answered in time. No such request is
-	// written before it, because the next frame may be the late answer. It is zero once that time
-	// has passed and everything that arrived before it is read.
+	// quietUntil is set when a request without Matches isn't answered in time. Until quietUntil,
+	// no request without Matches is written, because the next frame of the device may be the late
+	// answer. It is zero once that time has passed and everything that arrived before it is read.
 	quietUntil time.Time
 }
 

@@ -32,7 +32,7 @@ const (
 	// StateSuperseded means that a newer command for the same setting arrived before this one was
 	// sent.
 	StateSuperseded State = "superseded"
-	// StateExpired means that the command was too late before it was sent.
+	// StateExpired means that the command's time was over before it was sent.
 	StateExpired State = "expired"
 	// StateBusy means that too many commands wait for the device.
 	StateBusy State = "busy"
