@@ -8,11 +8,11 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// abandoned finds messages that the source has to redeliver and doesn't redeliver. Normally a
-// broker redelivers a message until it is acked. But the message can expire there, be purged, be
-// deleted with its queue, or reach the delivery limit. If such a message has begun, its result
-// wouldn't be published. So after a time the intake adds an entry for it, and publishes the result
-// that the ledger knows.
+// abandoned finds messages that the source should have redelivered and didn't. Normally a broker
+// redelivers a message until it is acked. But the message can expire there, be purged, be deleted
+// with its queue, or reach the delivery limit. If such a message has begun, its result wouldn't be
+// published. So after a time the intake adds an entry for it, and publishes the result that the
+// ledger knows.
 type abandoned struct {
 	pipeline string
 	ledger   middleware.Ledger
@@ -54,8 +54,9 @@ func (in *intake) resumeAbandoned() {
 	}
 }
 
-// checkAbandoned adds entries for the messages that the source had enough time to redeliver. An
-// orphan needs no entry: its outputs are published, so only its outcome is sent to its reply_to.
+// checkAbandoned adds an entry for each message that the source had enough time to redeliver, but
+// didn't. An orphan needs no entry: its outputs are published, so only its outcome is sent to its
+// reply_to.
 func (in *intake) checkAbandoned() {
 	a := in.abandoned
 	a.advanceClock(in.sourceState(time.Now()))
@@ -120,12 +121,13 @@ func (in *intake) ledgerKeys() map[middleware.LedgerKey]struct{} {
 	add := func(e *entry) { all[in.abandoned.ledgerKey(e)] = struct{}{} }
 	in.lanes.eachUnsettled(add)
 	for e := range in.active {
-		add(e) // the lanes don't have refused entries that run
+		add(e) // a refused entry that has started is in none of the lanes' lists
 	}
 	return all
 }
 
-// advanceClock adds the time since the last check to the clock if the source could deliver in it.
+// advanceClock adds the time since the last check to the clock, if the source could deliver during
+// that time.
 func (a *abandoned) advanceClock(s handlers.Source) {
 	if !s.Full {
 		a.clock += s.Present - a.present

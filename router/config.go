@@ -28,8 +28,8 @@ type Config struct {
 	Ledger middleware.Ledger
 	// DeadLetters stores messages that couldn't be handled; nil if nothing stores them.
 	DeadLetters handlers.DeadLetters
-	// Memory has the budgets of bytes in memory. The ledger keeps to the budget Held, and the host
-	// to the others.
+	// Memory has the budgets of bytes in memory. The ledger applies the budget Held, and the host
+	// applies the others.
 	Memory transports.Memory
 	// HTTP makes the HTTP requests of handlers; nil uses the network.
 	HTTP   http.RoundTripper
@@ -47,7 +47,7 @@ type Config struct {
 
 // Inventory is a list of devices. Each transport has its own view of it.
 type Inventory interface {
-	// View returns the devices of a transport. They have the names that canonical returns.
+	// View returns the devices of a transport, under the names that canonical returns for them.
 	View(transport string, canonical func(device string) (string, error)) (device.Inventory, error)
 }
 
@@ -73,9 +73,9 @@ type Pipeline struct {
 	Key string
 	// Competing says that other programs also consume from From, on purpose.
 	Competing bool
-	// DropErrors says that a message is dropped if its permanent or retryable error gets through
-	// all middleware. The error is logged and counted. If DropErrors is false, no such error may
-	// get through: the router pauses the pipeline.
+	// DropErrors says what happens if a permanent or retryable error gets through all middleware.
+	// If it is true, the message is dropped, and the error is logged and counted. If it is false,
+	// the error pauses the pipeline.
 	DropErrors bool
 	Lanes      Lanes
 	Batch      Batch

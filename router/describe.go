@@ -10,9 +10,9 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// newDescribe returns the function that describes a pipeline's messages. It is that of the
-// handler, or uses the metadata if the handler has none. The pipeline's setting key overrides the
-// key.
+// newDescribe returns the function that describes a pipeline's messages. If the handler can
+// describe messages, the function calls the handler. Otherwise it uses the metadata. The setting
+// key of the pipeline overrides the key.
 func newDescribe(h handlers.Handler, key string) (func(*message.Message) (handlers.Description, error), error) {
 	var d handlers.Describer = byMetadata{}
 	if own, ok := h.(handlers.Describer); ok {

@@ -1,6 +1,6 @@
 // Package router runs pipelines. For each pipeline it builds a Watermill Router, and puts lanes
-// between the source and the Router. It publishes what handlers produce until the destination has
-// confirmed it. No other package settles deliveries.
+// between the source and the Router. It publishes what handlers produce, and tries again until the
+// destination has confirmed it. No other package settles deliveries.
 //
 // [New] builds a [Host] from a [Config] without any I/O. [Host.Start] connects and subscribes.
 // [Host.Stop] stops the host in stages.
@@ -17,8 +17,8 @@
 //  4. pipeline.process (pipeline.go): Watermill calls it with the message.
 //  5. pipeline.runChain (pipeline.go): the pipeline's middleware and handler turn the message into
 //     outputs.
-//  6. publisher.publish (publisher.go): it publishes each output to its destination until the
-//     destination has confirmed it.
+//  6. publisher.publish (publisher.go): it publishes each output to its destination, and tries
+//     again until the destination has confirmed it.
 //  7. run.runConfirmedHooks (run.go): middleware such as dedup records that all outputs are
 //     confirmed.
 //  8. intake.settleRun (settle.go): the run ends. The intake settles the delivery with the run's

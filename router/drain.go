@@ -26,8 +26,8 @@ func (in *intake) stop() {
 	in.checkDrained()
 }
 
-// drain lets the subscription deliver what the source has, and opens no other one. When the
-// subscription has ended and all entries are settled, the intake closes drained.
+// drain lets the open subscription deliver what the source still has, and prevents a new one. When
+// the subscription has ended and all entries are settled, the intake closes drained.
 func (in *intake) drain() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -54,7 +54,7 @@ func (in *intake) checkDrained() {
 	close(in.drained)
 }
 
-// isClosed reports whether a channel to which nothing is sent is closed.
+// isClosed reports whether a channel is closed. It is for channels to which nobody sends.
 func isClosed(c <-chan struct{}) bool {
 	select {
 	case <-c:
@@ -64,8 +64,8 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// describeUnfinished says for the error of a stop what the intake hasn't finished, and what
-// happens to those messages.
+// describeUnfinished returns a text for the error of a stop. It says what the intake hasn't
+// finished, and what happens to those messages.
 func (in *intake) describeUnfinished() string {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -92,8 +92,8 @@ func describeMessages(n int) string {
 func (in *intake) pauseError() error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	// While such a source knows of the pause, its callers send nothing. So when a probe is due,
-	// the pause is hidden from it: the next message becomes the probe.
+	// Callers that can't wait send nothing as long as the host reports the pause. So when a probe
+	// is due, pauseError hides the pause from them, and the next message becomes the probe.
 	if !in.pause.isOn() || in.source.Impatient && in.pause.mayStart() {
 		return nil
 	}

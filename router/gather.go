@@ -12,9 +12,9 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 )
 
-// gather makes batches of single messages, in order, and calls a batch handler with them. A batch
-// ends when it has the configured size, or after the configured interval. Each message gets its
-// own outcome.
+// gather collects single messages into batches, in order, and calls a batch handler with each
+// batch. A batch ends when it has the configured size, or after the configured interval. Each
+// message gets its own outcome.
 type gather struct {
 	handler handlers.BatchHandler
 	config  Batch

@@ -7,9 +7,9 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 )
 
-// A newer message must not overtake an older one that is held. This is a race, because what
-// messages await may become ready at any moment: a run could decide to hold its message, and a
-// newer run could find the device ready. So a run first declares that it may hold its message
+// A newer message must not overtake an older one that is held. This is a race, because a device
+// may become ready at any moment. Then one run could decide to hold its message, and a newer run
+// could find the device ready. So a run first declares that it may hold its message
 // (markUndecided), and then looks whether the device is ready. Newer messages wait until that run
 // has decided (pendingOlder). The decision is made when the run ends, or when its message is
 // placed.
@@ -29,8 +29,8 @@ func (q *heldQueues) markUndecided(e *entry, awaits string) {
 	}
 }
 
-// markDecided records that it is decided whether a run's message is held. Messages that waited for
-// the decision may go on.
+// markDecided records that the held/not-held decision for a run's message has been made. Messages
+// that waited for the decision may go on.
 func (q *heldQueues) markDecided(e *entry) {
 	if e.undecidedFor == "" {
 		return
@@ -45,9 +45,9 @@ func (q *heldQueues) markDecided(e *entry) {
 	q.notifyWaiters(hq)
 }
 
-// errRunAgain ends a run that would otherwise wait for an older message of its lane. That message
-// also has to run again, and can't start before this run ends.
-var errRunAgain = handlers.Unavailable(errors.New("an older message is to be run again first"))
+// errRunAgain ends a run that would otherwise wait for an older message of its lane. The older
+// message has to run again, and it can't start before this run ends.
+var errRunAgain = handlers.Unavailable(errors.New("an older message must run again first"))
 
 // pendingOlder returns nil if every older message that awaits the same name is placed or done.
 // Otherwise it returns a channel that is closed at the next change. The caller then calls

@@ -37,7 +37,8 @@ type heldQueues struct {
 	maxUnsettled, maxPerQueue int
 
 	byAwaits map[string]*heldQueue
-	// checkList has the queues that holds has to check: is what their messages await ready?
+	// checkList has the queues to check next. The type holds does that: it asks the handler
+	// whether what their messages await is ready.
 	checkList []*heldQueue
 	// roundList has the queues in a round. They release one message each in turn.
 	roundList []*heldQueue
@@ -54,7 +55,7 @@ type heldQueues struct {
 	// seenEarly has Held.Order of the messages that were added before loaded was set. Such a
 	// message may also be in the ledger's list, but is added once.
 	seenEarly map[int64]struct{}
-	// changed says that release may return more messages, or return earlier.
+	// changed says that a new call of release may return messages, or a shorter wait.
 	changed bool
 }
 
@@ -135,8 +136,8 @@ func (q *heldQueues) loadOwned(owned []*handlers.Held) {
 	q.notifyAllWaiters()
 }
 
-// recordSeen reports whether a message was added before the ledger's list was loaded. Until that
-// is loaded, it also records the message.
+// recordSeen reports whether a message is already in seenEarly. As long as the ledger's list isn't
+// loaded, recordSeen also adds the message to seenEarly.
 func (q *heldQueues) recordSeen(held *handlers.Held) bool {
 	if _, known := q.seenEarly[held.Order]; known {
 		return true
@@ -147,7 +148,7 @@ func (q *heldQueues) recordSeen(held *handlers.Held) bool {
 	return false
 }
 
-// setAside has a message released apart from its queue.
+// setAside puts a message into aside, so that it is released apart from its queue.
 func (q *heldQueues) setAside(r *released) {
 	r.aside = true
 	q.aside = append(q.aside, r)
@@ -179,8 +180,9 @@ func (q *heldQueues) insertHeld(held *handlers.Held) {
 	}
 }
 
-// supersede sets aside the older messages of a queue that held supersedes. It reports whether a
-// newer message superseded held, which is then set aside.
+// supersede compares a message with those that wait in its queue. If a newer one supersedes the
+// message, supersede sets the message aside and returns true. Otherwise it sets aside the older
+// ones that the message supersedes.
 func (q *heldQueues) supersede(hq *heldQueue, held *handlers.Held) bool {
 	same := func(other *handlers.Held) bool { return other.Sets == held.Sets && !other.Begun && !held.Begun }
 	if i := slices.IndexFunc(hq.waiting, func(other *handlers.Held) bool { return same(other) && other.Order > held.Order }); i >= 0 {

@@ -15,8 +15,8 @@ const (
 	lastRound  = 5 * time.Second
 )
 
-// A queue is released in rounds. First it is checked whether what its messages await is ready.
-// That check is scheduled when
+// A queue is released in rounds. Before a round comes a check: is what the queue's messages await
+// ready? That check is scheduled when
 //
 //   - a message is held (addHeld),
 //   - a run decides whether its message is held (markDecided),
@@ -65,7 +65,8 @@ func (q *heldQueues) finishCheck(hq *heldQueue, ready bool) {
 	}
 }
 
-// startRound starts a round of a queue, although what its messages await may not be ready.
+// startRound starts a round of a queue. It doesn't check whether what the queue's messages await
+// is ready.
 func (q *heldQueues) startRound(hq *heldQueue) {
 	hq.inRound, hq.progress = true, false
 	q.listRound(hq)
@@ -80,8 +81,8 @@ func (q *heldQueues) listRound(hq *heldQueue) {
 	}
 }
 
-// endRound ends the round of a queue, if it is in one, and schedules the next check. That comes at
-// once after a round with progress, and otherwise after a pause.
+// endRound ends the round of a queue, if it is in one, and schedules the next check. After a round
+// with progress, the check comes at once. Otherwise it comes after a pause.
 func (q *heldQueues) endRound(hq *heldQueue, now time.Time) {
 	hq.inRound = false
 	if hq.progress || len(hq.waiting) == 0 {
@@ -127,8 +128,8 @@ func (q *heldQueues) release(now, wall time.Time) ([]*released, time.Duration) {
 	return all, wait
 }
 
-// expireWaiting sets aside the messages that have expired. It returns after what time to look
-// again.
+// expireWaiting sets aside the messages that have expired. It returns how long the caller may wait
+// before it calls expireWaiting again.
 func (q *heldQueues) expireWaiting(wall time.Time) time.Duration {
 	for {
 		held, at, ok := q.expiring.first()
@@ -146,8 +147,8 @@ func (q *heldQueues) expireWaiting(wall time.Time) time.Duration {
 	}
 }
 
-// endPauses schedules a check of the queues whose pause has ended. It returns after what time to
-// look again.
+// endPauses schedules a check of the queues whose pause has ended. It returns how long the caller
+// may wait before it calls endPauses again.
 func (q *heldQueues) endPauses(now time.Time) time.Duration {
 	for {
 		hq, at, ok := q.pauses.first()

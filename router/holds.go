@@ -16,11 +16,12 @@ import (
 
 // holds releases the held messages of a pipeline: it is the second source of the intake.
 //
-// The ledger stores held messages and owns them. The intake's source has no part in them any more.
-// heldQueues has the order and decides which messages are released; it explains the states. holds
-// adds the lock, the clock and one goroutine (run). That goroutine reads the ledger's messages at
-// the start, and then waits until a queue changes or a time is over. It asks the handler which
-// queues are ready, without the lock, and gives the released messages to the intake.
+// The ledger stores held messages and owns them. The intake's source doesn't redeliver them any
+// more. heldQueues keeps the order and decides which messages are released; its comment explains
+// the states. holds adds the lock, the clock and one goroutine (run). That goroutine reads the
+// ledger's messages at the start. Then it waits until a queue changes or its timer fires. It asks
+// the handler which queues are ready, without the lock, and gives the released messages to the
+// intake.
 //
 // Invariants: as long as the ledger owns a message, the message is in a queue, is aside, or has
 // been released and is unsettled. When a released message is done, the ledger disowns it.
@@ -202,7 +203,8 @@ func (in *intake) ledgerDelivery(uuid string, payload []byte, metadata message.M
 	}
 }
 
-// sendOutcome sends an outcome to the reply_to in metadata, if there is one and the source can.
+// sendOutcome sends an outcome to the reply_to in metadata. It does nothing without an outcome or
+// a reply_to, or if the source can't answer.
 func (in *intake) sendOutcome(metadata message.Metadata, o *transports.Outcome) {
 	if o != nil && in.answerer != nil {
 		in.answerer.Answer(metadata, o)

@@ -62,7 +62,8 @@ var errMemoryFull = fmt.Errorf("%w; too many bytes are in flight", transports.Er
 type intake struct {
 	topic  string
 	source transports.Topic
-	// open returns a subscriber, which calls present when it begins or ends to have a consumer.
+	// open returns a subscriber. The subscriber calls present with false when it can't get
+	// messages any more, and with true when it can again.
 	open     func(present func(bool)) (transports.Subscriber, error)
 	describe func(*message.Message) (handlers.Description, error)
 	refuse   func(*message.Message, handlers.Reason) ([]*message.Message, error)
@@ -71,7 +72,7 @@ type intake struct {
 	log           *slog.Logger
 	metrics       *pipelineMetrics
 	tracing       *pipelineTracing
-	// life ends at the deadline of a stop, and all runs with it.
+	// life ends at the deadline of a stop. Then all runs end, too.
 	life     context.Context
 	presence presence
 	// holds releases held messages; nil if the pipeline holds none.
@@ -122,8 +123,8 @@ func newIntake(in *intake, l *lanes) *intake {
 	return in
 }
 
-// Subscribe opens the first subscription. Watermill calls it once. It ignores the context, which
-// ends before the runs of a stop.
+// Subscribe opens the first subscription. Watermill calls it once. It ignores the context, because
+// a stop ends that context before the runs have ended.
 func (in *intake) Subscribe(_ context.Context, topic string) (<-chan *message.Message, error) {
 	done, err := in.openSubscription()
 	if err != nil {
@@ -266,10 +267,10 @@ func (in *intake) refusalForCaller(size int) error {
 	return in.refusalReason()
 }
 
-// inheritRun looks for the void delivery of a redelivered message. If its run goes on, the new
-// delivery takes the run over. If its entry is an orphan, the new delivery is settled with the
-// outcome. Otherwise inheritRun returns false. It never matches messages without an id, since a
-// back end may send two equal ones on purpose.
+// inheritRun looks for the earlier delivery of a redelivered message. If the run of that delivery
+// goes on, the new delivery takes the run over. If its entry is an orphan, the new delivery is
+// settled with the outcome. Otherwise inheritRun returns false. It never matches messages without
+// an id, since a back end may send two equal ones on purpose.
 func (in *intake) inheritRun(again *entry, now time.Time) bool {
 	if again.desc.ID == "" {
 		return false

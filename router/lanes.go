@@ -83,8 +83,8 @@ type lane struct {
 	refusals int      // how many of its entries are refused and not settled
 	reruns   []*entry // wait until current and placed are empty
 	listed   bool     // the lane is in lanes.ready
-	// movedAt is when the lane last moved: an entry of it ended, or one started while none was
-	// placed.
+	// movedAt is when the lane last moved: when a run of an entry ended, or when an entry started
+	// while no entry was placed.
 	movedAt time.Time
 	// room is the first array of waiting and placed. It saves allocations: most lanes have one
 	// message at a time.
@@ -96,7 +96,7 @@ type entry struct {
 	// delivery is the latest delivery of the message: a redelivered one replaces the first if that
 	// is void. The intake's lock guards this field.
 	delivery *transports.Delivery
-	// message was made to describe the delivery. The first run gets it; then it is nil.
+	// message is the one that the handler described. The first run gets it; after that it is nil.
 	message  *message.Message
 	desc     handlers.Description
 	released *released // nil if the message wasn't held
@@ -110,8 +110,8 @@ type entry struct {
 	// publishing says that the chain has returned and the outputs wait for their confirms.
 	publishing bool
 	run        *run // the latest run
-	// size is how many bytes of the budget in_flight the message takes, and outputs how many those
-	// of its run take until they are confirmed.
+	// size is how many bytes of the budget in_flight the message takes. outputs is how many bytes
+	// the outputs of its run take until they are confirmed.
 	size, outputs int
 	// keptRun says that the run goes on although the delivery may be void. A redelivered message
 	// takes the run over.
@@ -119,7 +119,8 @@ type entry struct {
 
 	// The mutex of holds guards the rest: see heldorder.go.
 
-	// undecidedFor is what the message may be held for, or "" if it is decided whether it is held.
+	// undecidedFor is what the message awaits if it is held. It is "" if no run of the message has
+	// to decide whether to hold it.
 	undecidedFor string
 	// rerun says that undecidedFor is from a run that has ended, and that the message runs again.
 	rerun bool
@@ -333,7 +334,8 @@ func (l *lanes) refuseWaiting(ln *lane, reason handlers.Reason, match func(*entr
 	})
 }
 
-// refuseAbove refuses the waiting entries of a stalled lane, apart from the first keep of them.
+// refuseAbove refuses the waiting entries of a stalled lane. The first entries stay; keep says how
+// many.
 func (l *lanes) refuseAbove(ln *lane, keep int) {
 	l.refuseWaiting(ln, handlers.ReasonStalled, func(*entry) bool {
 		keep--
@@ -351,8 +353,8 @@ func (ln *lane) isStalled(now time.Time, stall time.Duration) bool {
 	return head != nil && !head.publishing && now.Sub(ln.movedAt) >= stall
 }
 
-// stallTime returns after what time without movement a lane is stalled. It is a tenth of the
-// configured time for a lane with many entries while half of the window is in use. Such a lane
+// stallTime returns how long a lane may go without movement before it is stalled. It is a tenth of
+// the configured time for a lane with many entries while half of the window is in use. Such a lane
 // takes room in the window from other keys. Its unsettled messages also make the transport defer
 // the acks of other keys.
 func (l *lanes) stallTime(ln *lane) time.Duration {
@@ -362,8 +364,8 @@ func (l *lanes) stallTime(ln *lane) time.Duration {
 	return l.stall
 }
 
-// restartStallTimes marks all lanes as moved now. The pause that has just ended stopped them, not
-// their devices.
+// restartStallTimes marks all lanes as moved now. The pause that has just ended kept them from
+// moving. Their devices aren't the cause.
 func (l *lanes) restartStallTimes(now time.Time) {
 	for _, ln := range l.byKey {
 		ln.movedAt = now
@@ -436,7 +438,8 @@ func (l *lanes) eachUnsettled(f func(*entry)) {
 	}
 }
 
-// hasUnstarted reports whether there is an entry that hasn't started, or runs again.
+// hasUnstarted reports whether there is an entry that hasn't started, or that waits for another
+// run.
 func (l *lanes) hasUnstarted() bool {
 	for _, ln := range l.byKey {
 		if len(ln.reruns) > 0 {

@@ -75,7 +75,7 @@ func registerMemory(r prometheus.Registerer, memory transports.Memory) error {
 				Name: "pentrough_budget_used_bytes", Help: "Bytes in memory that the budget bounds.", ConstLabels: label,
 			}, func() float64 { return float64(b.Used()) }),
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-				Name: "pentrough_budget_limit_bytes", Help: "Limit of the budget from memory of [host]; 0 means no limit.", ConstLabels: label,
+				Name: "pentrough_budget_limit_bytes", Help: "Limit of the budget, as memory in [host] sets it; 0 means no limit.", ConstLabels: label,
 			}, func() float64 { return float64(b.Limit()) }),
 		} {
 			if err := r.Register(g); err != nil {

@@ -64,7 +64,7 @@ func (p *pause) beginOrProlong(cause error, probed bool, due func()) {
 	}
 }
 
-// endPause ends the pause. With works it logs that the outage is over.
+// endPause ends the pause. If works is true, it also logs that the outage is over.
 func (p *pause) endPause(works bool) {
 	if works {
 		p.state.Report(nil)

@@ -182,7 +182,7 @@ func (p *pipeline) buildChain(h *Host, topic string) error {
 	return nil
 }
 
-// addCloser has a part closed with the pipeline, if it has a Close method.
+// addCloser records a part that has a Close method, so that the pipeline closes it at its end.
 func (p *pipeline) addCloser(part any) {
 	if c, ok := part.(io.Closer); ok {
 		p.closers = append(p.closers, c)
@@ -218,8 +218,8 @@ func (p *pipeline) refuse(msg *message.Message, reason handlers.Reason) ([]*mess
 func (p *pipeline) process(msg *message.Message) ([]*message.Message, error) {
 	growStack()
 	r, done := runOf(msg), false
-	// After a panic the run must end, too: otherwise it would block its lane. Watermill would
-	// recover the panic, and the intake wouldn't notice it.
+	// After a panic the run must end, too: otherwise it would block its lane. Without this
+	// function, Watermill would recover the panic, and the intake wouldn't notice it.
 	defer func() {
 		if v := recover(); v != nil {
 			done = false

@@ -14,7 +14,7 @@ type presence struct {
 	// the clock.
 	subscribers int
 	present     bool
-	// counted is the time that the clock showed at since.
+	// counted is what the clock showed at the time since.
 	counted time.Duration
 	since   time.Time
 }

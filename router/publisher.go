@@ -25,8 +25,8 @@ const (
 	answerGrace = time.Minute
 )
 
-// publisher publishes the outputs of one pipeline. It publishes each message to its destination
-// until that has confirmed it. All attempts have the same id.
+// publisher publishes the outputs of one pipeline. It tries to publish each message until the
+// destination has confirmed it. All attempts have the same id.
 type publisher struct {
 	pipeline   string
 	to         transports.TopicRef
@@ -34,7 +34,7 @@ type publisher struct {
 	log        *slog.Logger
 	metrics    *pipelineMetrics
 	tracing    *pipelineTracing
-	// life ends at the deadline of a stop, and all attempts with it.
+	// life ends at the deadline of a stop. Then all attempts end, too.
 	life context.Context
 
 	mu           sync.Mutex
@@ -132,8 +132,8 @@ func (d *destination) attemptPublish(msgs []*message.Message) (err error) {
 	return d.publisher.Publish(d.topic, msgs...)
 }
 
-// sendUntilConfirmed publishes messages to one destination until that has confirmed them, ctx
-// ends, or they can never be sent.
+// sendUntilConfirmed publishes messages to one destination, and tries again until the destination
+// has confirmed them. It gives up when ctx ends, or if the messages can never be sent.
 func (p *publisher) sendUntilConfirmed(ctx context.Context, ref transports.TopicRef, msgs []*message.Message) error {
 	d, err := p.resolveDestination(ref)
 	if err != nil {
@@ -157,8 +157,8 @@ func (p *publisher) sendUntilConfirmed(ctx context.Context, ref transports.Topic
 	}
 }
 
-// expectAnswer has the answer to msg, the only output of a run, sent to the caller of the run. It
-// does nothing if no caller waits or the destination can't receive answers.
+// expectAnswer makes sure that the caller of a run gets the answer to msg, the run's only output.
+// It does nothing if no caller waits or the destination can't receive answers.
 func (p *publisher) expectAnswer(r *run, ref transports.TopicRef, msg *message.Message) {
 	if r.answerWait <= 0 {
 		return
@@ -171,7 +171,7 @@ func (p *publisher) expectAnswer(r *run, ref transports.TopicRef, msg *message.M
 	replyTo, correlationID, answer, forget, err := d.answerer.Expect(ctx)
 	if err != nil {
 		cancel()
-		p.log.Warn("expecting an answer; the caller gets status 202 and the id instead", "to", d.ref, "err", err)
+		p.log.Warn("no answer can be received; the caller gets status 202 and the id instead", "to", d.ref, "err", err)
 		return
 	}
 	context.AfterFunc(ctx, func() { forget(); cancel() })

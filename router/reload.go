@@ -9,9 +9,9 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 )
 
-// Reload calls handlers.Reloader of all handlers that implement it, at the same time. Pipelines go
-// on handling messages. Reload returns when all calls have returned. A handler whose call failed
-// goes on with the old version.
+// Reload reloads all handlers that implement handlers.Reloader, at the same time. Pipelines go on
+// handling messages. Reload returns when all calls have returned. A handler whose call failed goes
+// on with the old version.
 func (h *Host) Reload(ctx context.Context) error {
 	var work sync.WaitGroup
 	errs := make([]error, len(h.pipelines))

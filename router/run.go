@@ -31,8 +31,8 @@ type run struct {
 	// base is the context that the chain received: life, with values of Watermill and tracing.
 	base  context.Context
 	trace *runTrace // nil without tracing
-	// answerWait is Delivery.Wait from the start of the run. Later the entry may have another
-	// delivery.
+	// answerWait is Delivery.Wait of the delivery that the run started with. Later the entry may
+	// have another delivery.
 	answerWait time.Duration
 
 	// verdict and outcome are written only by the run's goroutine, and never after the run has

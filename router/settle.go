@@ -113,8 +113,8 @@ func (in *intake) rejectEntry(e *entry, why error) {
 	in.settleDelivery(e.delivery, &transports.Outcome{ID: e.desc.ID, Err: err, Code: statusCode(err)})
 }
 
-// markDropped records that an entry leaves the lanes without another run. If an earlier run left
-// it undecided whether the message is held, it isn't held. The caller has the lock.
+// markDropped records that an entry leaves the lanes without another run. If no run has decided
+// yet whether to hold the message, it isn't held. The caller has the lock.
 func (in *intake) markDropped(e *entry) {
 	in.releaseBytes(e)
 	if in.holds != nil {

@@ -61,12 +61,12 @@ func (in *intake) startNext() *entry {
 
 // watch waits for the end of a context that deliveries share. Then their runs are cancelled.
 type watch struct {
-	runs int // with deliveries that have this context
+	runs int // how many runs have a delivery with this context
 	stop func() bool
 }
 
-// watchDelivery has the run of an entry cancelled if its delivery becomes void. The caller has the
-// lock.
+// watchDelivery makes sure that the run of an entry is cancelled if its delivery becomes void (see
+// cancelVoid). The caller has the lock.
 func (in *intake) watchDelivery(e *entry) {
 	ctx := e.delivery.Context
 	w := in.watches[ctx.Done()]

@@ -25,7 +25,7 @@ const (
 //  4. Pipelines whose messages come from devices handle all messages that are left.
 //  5. Unfinished runs are cancelled, and everything is closed.
 //
-// Stage 5 begins early when ctx has only the time for closing left.
+// Stage 5 begins early if the earlier stages would use up the time that closing needs.
 //
 // The error says how many messages weren't settled in time. A broker redelivers its messages.
 func (h *Host) Stop(ctx context.Context) error {
@@ -144,7 +144,8 @@ func (h *Host) fedByDevices(feeders map[*pipeline][]*pipeline) map[*pipeline]boo
 	return fed
 }
 
-// close cancels all runs and closes everything. It takes at most closeTime, and ends with ctx.
+// close cancels all runs and closes everything. It gives up after closeTime, or at an earlier
+// deadline of ctx. But it doesn't give up before minCloseTime is over.
 func (h *Host) close(ctx context.Context) error {
 	left := closeTime
 	if deadline, ok := ctx.Deadline(); ok {

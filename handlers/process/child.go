@@ -20,8 +20,8 @@ import (
 // child is one process: one run of the program. The keeper starts it (see keeper.go for its
 // states).
 //
-// Two locks guard a child. The handler's mu guards what decides which process gets the next
-// request. The child's own mu guards its requests. No goroutine holds both locks at a time.
+// Two locks guard a child. The handler's mu guards the fields that decide which process gets the
+// next request. The child's own mu guards its requests. No goroutine holds both locks at a time.
 type child struct {
 	h      *handler
 	cmd    *exec.Cmd
@@ -99,8 +99,8 @@ func (r *request) complete(a response) {
 	}
 }
 
-// sendRequest writes a request that admit has counted. If it returns an error, it also returns the
-// room of the request: its share of the process's window.
+// sendRequest writes a request that admit has counted. If it fails, it also releases the room of
+// the request: its share of the process's window.
 func (c *child) sendRequest(uuid string, text []byte) (*request, error) {
 	if len(text)+requestFrame > c.maxLine {
 		c.releaseRoom(len(text))
@@ -144,8 +144,8 @@ func (c *child) releaseRoom(size int) {
 	c.h.dispatch()
 }
 
-// expireRequests fails the requests whose timeout is over. It kills the process if a request has
-// no response after its grace period, too.
+// expireRequests fails the requests whose timeout is over. It kills the process if a request still
+// has no response at the end of its grace period.
 func (c *child) expireRequests() {
 	c.mu.Lock()
 	now, hung := time.Now(), false
@@ -175,8 +175,8 @@ func (c *child) expireRequests() {
 	}
 }
 
-// silenceHint returns a hint for an error text if the process has written nothing since it had
-// written readBefore bytes.
+// silenceHint returns a hint for an error text, or "". It returns the hint if the process still
+// hasn't written more than readBefore bytes.
 func (c *child) silenceHint(readBefore int64) string {
 	if c.bytesRead.Load() > readBefore {
 		return ""

@@ -43,8 +43,8 @@ func (c *child) stopDispatch() {
 func (c *child) awaitExit(reading <-chan struct{}) {
 	err := c.cmd.Wait()
 	close(c.exited)
-	// A process that it started may keep standard output open. Its own output is in the pipe
-	// already.
+	// Standard output may stay open in a process that this one started. But everything that this
+	// process wrote is in the pipe already.
 	_ = c.stdout.SetReadDeadline(time.Now().Add(leftoverTime))
 	c.stopDispatch()
 	signalGroup(c.cmd.Process, killSignal)

@@ -37,8 +37,8 @@ import (
 //   - At most one process is current: h.current. It is nil in a pause. Only adopt sets it.
 //   - h.down is set in a long pause, from the call of markDown until the next adopt.
 //   - A reload has no pause: the old process retires when the new one is current.
-//   - The caller of a request gets one response, unless its context ends: from the process, from
-//     expireRequests at the timeout, or errEnded from awaitExit.
+//   - The caller of a request gets one response: from the process, from expireRequests at the
+//     timeout, or errEnded from awaitExit. If its context ends first, it gets none.
 //   - The keeper returns after all its processes have ended.
 //
 // h.mu guards the state of the handler, and each child has a lock of its own (see child). No
@@ -52,7 +52,7 @@ const (
 	// again. A process that has responded to a request needs no such time.
 	steadyTime = 10 * time.Second
 	// longPause is the shortest long pause. The pause after a failed start is at least as long,
-	// unless restart_max is shorter; messages are unavailable in it in any case.
+	// unless restart_max is shorter. In that pause messages are unavailable, however short it is.
 	longPause = 500 * time.Millisecond
 )
 
@@ -276,7 +276,7 @@ func (h *handler) startPrograms() {
 	}
 }
 
-// startProgram has startPrograms start a program.
+// startProgram passes a program to startPrograms, and returns when the program has been started.
 func (h *handler) startProgram(cmd *exec.Cmd) error {
 	f := startOrder{cmd, make(chan error, 1)}
 	select {

@@ -50,8 +50,8 @@ func (o *outbox) appendLines(add func([]byte) []byte) {
 	}
 }
 
-// close ends the standard input of the process after the waiting lines. If they can't be written
-// within closeTime, they are dropped.
+// close closes the standard input of the process once the waiting lines are written. If they can't
+// be written within closeTime, they are dropped.
 func (o *outbox) close() {
 	o.mu.Lock()
 	first := !o.closed

@@ -89,7 +89,7 @@ func (h *handler) Handle(msg *message.Message) ([]*message.Message, error) {
 }
 
 // request sends an encoded message to the process and waits for the response. If the process ends
-// before that, it sends the message to the next process. It doesn't keep text.
+// before that, it sends the message to the next process. It doesn't use text after it returns.
 func (h *handler) request(ctx context.Context, uuid string, text []byte) ([]*message.Message, error) {
 	for {
 		c, err := h.admit(ctx, uuid, len(text))

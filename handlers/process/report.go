@@ -126,7 +126,8 @@ func contextOf(ended <-chan struct{}) context.Context {
 	return ctx
 }
 
-// truncate returns at most the first most bytes of a text, with an ellipsis if it cut some.
+// truncate returns a text. If the text has more than most bytes, truncate cuts the rest off and
+// adds an ellipsis.
 func truncate(text string, most int) string {
 	if len(text) > most {
 		return strings.ToValidUTF8(text[:most], "") + "..."

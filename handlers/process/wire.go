@@ -30,7 +30,7 @@ import (
 //
 //   - An id is used once in the life of a process, by a request or a ping.
 //   - A line that breaks the protocol ends the process: parse returns an error. A response with
-//     wrong messages is a line of the protocol: its message gets an error, and the process goes
+//     wrong messages doesn't break the protocol: its request gets an error, and the process goes
 //     on.
 //   - Everything that a plugin writes has a limit: lines, texts, fields and numbers of messages.
 

@@ -26,7 +26,7 @@ type ownedOf struct {
 	byDevice map[string]int
 }
 
-// add counts a message whatever the bounds are.
+// add counts a message, even if that exceeds the limits.
 func (o owned) add(key middleware.LedgerKey, h *handlers.Held) {
 	o.bytes.Add(sizeOf(h))
 	of := o.of[key.Pipeline]

@@ -40,7 +40,7 @@ type Repair struct {
 // dialect has the parts of queries that differ between databases.
 type dialect struct {
 	database.Schema
-	// walk is the table, as it is read in the order of the numbers.
+	// walk is the table, as a query names it to read the rows in the order of their numbers.
 	walk string
 	// changed is an expression for the time of a row's last change, in Unix milliseconds.
 	changed string
@@ -62,9 +62,10 @@ type Entry struct {
 type Filter struct {
 	// States are the states to choose; empty chooses all.
 	States []State
-	// Pipeline, ID and Device must be equal; nil chooses all.
+	// Pipeline, ID and Device choose the rows with these values; nil chooses all.
 	Pipeline, ID, Device *string
-	// Number must be equal, and numbers must be less than Below; zero chooses all.
+	// Number chooses the row with this number. Below chooses the rows with smaller numbers. Zero
+	// chooses all.
 	Number, Below int64
 }
 

@@ -40,8 +40,8 @@ func (in *Inspector) condition(f Filter) *database.Where {
 }
 
 // Entries returns the rows that a filter chooses, the highest number first. It reads them in pages
-// and leaves no query open between the pages, so that a slow reader doesn't disturb the host. An
-// error is the last value.
+// and leaves no query open between the pages, so that a slow reader doesn't disturb the host. If
+// there is an error, it comes as the last value.
 func (in *Inspector) Entries(ctx context.Context, f Filter) iter.Seq2[Entry, error] {
 	below := f.Below
 	return database.Pages(func(first bool) ([]Entry, bool, error) {

@@ -13,7 +13,7 @@ import (
 var sqliteDialect = dialect{
 	// The table of versions has goose's default name, since only the ledger uses the file.
 	Schema: database.Schema{Dialect: database.SQLite(), Migrations: migrations, Versions: "goose_db_version", Table: "ledger"},
-	// With an index, SQLite would sort all rows for every page.
+	// If SQLite used an index, it would sort all rows for every page.
 	walk: "ledger NOT INDEXED", changed: "changed",
 }
 

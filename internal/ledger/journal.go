@@ -46,14 +46,14 @@ var errClosed = errors.New("the ledger is closed")
 //
 //	opening    it tries to open the store; the ledger refuses all calls
 //	writing    it writes the queue, and checks the store every database.CheckInterval
-//	reopening  after an error it opens the store again, and writes to it what it lacks
+//	reopening  after an error it opens the store again, and writes the rows that the store lacks
 //	closing    close was called; it writes the rest of the queue as long as closeCtx lives
 //	ended      the store is closed; every change gets errClosed
 //
 // Invariants:
 //
-//   - Changes reach the store in the order of the queue. Only those of confirmLater may come later
-//     than changes that were made after them.
+//   - Changes reach the store in the order of the queue. Changes of confirmLater enter the queue
+//     late, so newer changes may be written before them.
 //   - A failed transaction gives its error to the callers that wait for their change. They decide
 //     whether to try again. Changes that no caller waits for stay in the queue until they are
 //     written.
@@ -74,8 +74,8 @@ type journal struct {
 	ended    chan struct{} // closed when the goroutine has ended
 	outage   *outage.Outage
 	donePool sync.Pool // of the channels on which callers of write wait
-	// closeErr says why changes are left, joined with the error of closing the store. It is set
-	// when ended is closed.
+	// closeErr says why some changes weren't written, joined with the error of closing the store.
+	// It is set when ended is closed.
 	closeErr error
 
 	mu    sync.Mutex
@@ -95,8 +95,8 @@ type journal struct {
 }
 
 // pending is a change in the queue. Its row's state says what it does: Writing, Done and Held
-// write the whole row, Confirmed changes only the state, and zero removes the row. A caller waits
-// for the change at done, which is nil if none waits.
+// write the whole row, Confirmed changes only the state, and zero removes the row. The caller that
+// waits for the change receives its error from done. If no caller waits, done is nil.
 type pending struct {
 	row  Row
 	sync bool
@@ -105,12 +105,12 @@ type pending struct {
 
 // memory is the ledger as its journal sees it.
 type memory interface {
-	// loadRows takes the store's rows when it was opened. It is called once.
+	// loadRows receives the store's rows after the first successful Open. It is called once.
 	loadRows(rows []Row)
 	// setLoadError records why the store isn't open yet.
 	setLoadError(err error)
-	// missingChanges returns the changes that a store needs to have the rows in memory. rows are
-	// those that it has.
+	// missingChanges returns the changes that make a store's rows equal to those in memory. rows
+	// are the rows that the store has.
 	missingChanges(rows []Row) (Batch, error)
 	// markRestored records that these rows were written after missingChanges returned them.
 	markRestored(rows []Row)
@@ -134,7 +134,7 @@ func newJournal(s Store, log *slog.Logger, m memory) *journal {
 
 var errOpening = errors.New("the store isn't open yet")
 
-// openStore tries to open the store until it succeeds. It returns false if close is called before.
+// openStore tries to open the store until it succeeds. It returns false if close is called first.
 func (j *journal) openStore() bool {
 	for pauses := backoff.New(retryFirst, retryLast); ; {
 		ctx, cancel := context.WithTimeout(j.life, openTimeout)
@@ -189,7 +189,7 @@ func (j *journal) writeQueued() bool {
 
 // writeRemaining writes the rest of the queue after close was called. It makes at least one
 // attempt, and more as long as closeCtx lives. usable says whether the store was usable so far.
-// The error says why changes are left.
+// The error says why some changes weren't written.
 func (j *journal) writeRemaining(usable bool) error {
 	for pauses := backoff.New(retryFirst, retryLast); ; {
 		var err error
@@ -225,7 +225,7 @@ func (j *journal) checkStore(timeout time.Duration) error {
 }
 
 // reopenStore opens the store again after an error. It tries until it succeeds, and returns false
-// if close is called before. A store that comes back may be empty or lack its latest changes. So
+// if close is called first. A store that comes back may be empty or lack its latest changes. So
 // it gets all rows that it lacks before anything else is written to it.
 func (j *journal) reopenStore() bool {
 	for pauses := backoff.New(retryFirst, retryLast); backoff.Sleep(j.life, pauses.NextBackOff()); {
@@ -245,7 +245,7 @@ func (j *journal) reopenStore() bool {
 	return false
 }
 
-// restoreStore opens the store and writes the rows to it that memory has and it lacks. Memory
+// restoreStore opens the store and writes the rows that memory has and the store lacks. Memory
 // already includes the queued changes that no caller waits for. They are removed from the queue:
 // written afterwards, they would set rows back to older states.
 func (j *journal) restoreStore(ctx context.Context, timeout time.Duration) error {
@@ -332,8 +332,8 @@ func (j *journal) applyBatch(batch []pending, timeout time.Duration) bool {
 	if err != nil {
 		err = fmt.Errorf("writing to the store: %w", err)
 	} else if time.Since(j.checked) >= database.CheckInterval {
-		// The check comes after the transaction. So a change to a file that was removed more than
-		// one interval ago never counts as written.
+		// The check comes after the transaction. So if the file was removed more than one interval
+		// ago, the change doesn't count as written.
 		err = j.checkStore(timeout)
 	}
 	if err != nil {
@@ -479,8 +479,8 @@ func (j *journal) health() error {
 	return errOpening
 }
 
-// close ends the journal. It tries to write the rest of the queue as long as ctx lives. Only the
-// first call returns why changes are left; every call waits for the end.
+// close ends the journal. It tries to write the rest of the queue as long as ctx lives. Every call
+// waits for the end. Only the first call returns why some changes weren't written.
 func (j *journal) close(ctx context.Context) error {
 	j.mu.Lock()
 	first := !j.closing

@@ -21,13 +21,13 @@
 //   - At most one run has a record reserved. Only this run changes its attempts and its outputs.
 //   - Memory answers every call, and has every row of the store: [Open] reads all of them, and no
 //     other process writes them. The journal writes the changes to the store.
-//   - An outcome is unwritten until the store has it. As long as it is, a redelivered message or a
+//   - An outcome is unwritten until the store has it. Until then, a redelivered message or a
 //     duplicate neither runs nor gets the outputs: it gets an error of kind unavailable.
 //   - A record keeps its number for life, and a number is never used twice. The numbers are the
 //     order in which a device gets its held messages.
 //
-// Lock order: Ledger.mu, which guards all records, before journal.mu. No method has it locked
-// while it waits for the store or for another run. So a method looks a record up again after a
+// Lock order: Ledger.mu, which guards all records, before journal.mu. A method unlocks Ledger.mu
+// before it waits for the store or for another run. So a method looks a record up again after a
 // wait, unless its run has the record reserved.
 //
 // [New] returns a ledger in memory, [Open] one with a store.
@@ -51,7 +51,7 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// maxUnconfirmed is the most records of one pipeline that are done and not confirmed. A broker
+// maxUnconfirmed limits the records of one pipeline that are done and not confirmed. A broker
 // delivers at most 65,535 messages without acks. So a record beyond the limit belongs to a message
 // that was never redelivered.
 const maxUnconfirmed = 100_000
@@ -362,7 +362,7 @@ func (r *record) toRow(s State) Row {
 	return Row{Number: r.number, Key: r.key, Digest: r.digest, State: s, Attempts: r.attempts, Outputs: r.outputs, Known: r.stored, Origin: r.origin}
 }
 
-// queueChange has the journal write a change, and doesn't wait.
+// queueChange gives a change to the journal, and doesn't wait until it is written.
 func (l *Ledger) queueChange(r Row) {
 	if l.journal != nil {
 		l.journal.writeLater(r)
@@ -408,8 +408,8 @@ func (l *Ledger) markDone(r *record) {
 	}
 }
 
-// markRestored marks the records as done whose outcomes the store has now. A run that ended after
-// missingChanges isn't among the rows: its outcome stays unwritten.
+// markRestored marks records as done if the store has their outcomes now. If a run ended after
+// missingChanges, its outcome isn't among the rows and stays unwritten.
 func (l *Ledger) markRestored(rows []Row) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -54,7 +54,7 @@ func (s *Postgres) Open(ctx context.Context) (_ []Row, err error) {
 	return rows, s.tables.adopt(made, rows)
 }
 
-// lockHost tries to lock a host's rows until the connection ends.
+// lockHost tries once to lock a host's rows. The lock lasts until the connection ends.
 const lockHost = `SELECT pg_try_advisory_lock(hashtextextended('pentrough ledger ' || $1, 0))`
 
 // whoLocked finds the session that has that lock.
@@ -129,8 +129,8 @@ func (s *Postgres) readRows(ctx context.Context) ([]Row, error) {
 	})
 }
 
-// Apply implements Store: one statement for all rows of a kind, so that the cost is that of rows
-// and not of round trips.
+// Apply implements Store. It uses one statement for all rows of a kind. So the number of round
+// trips doesn't depend on the number of rows.
 func (s *Postgres) Apply(ctx context.Context, b Batch, sync bool) error {
 	err := pgx.BeginFunc(ctx, s.conn, func(tx pgx.Tx) error { return s.applyChanges(ctx, tx, b, sync) })
 	if err != nil {
@@ -147,7 +147,7 @@ func (s *Postgres) Check(ctx context.Context) error {
 	return nil
 }
 
-// EnsureReserve implements Store. The room is the server's affair.
+// EnsureReserve implements Store. It does nothing, since the disk is the server's.
 func (s *Postgres) EnsureReserve() error { return nil }
 
 func (s *Postgres) applyChanges(ctx context.Context, tx pgx.Tx, b Batch, sync bool) error {
@@ -218,7 +218,7 @@ func (s *Postgres) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	// The server releases the lock with the connection, but only once it has noticed the end. The
-	// next host may try to lock before.
+	// next host may ask for the lock before that. So this releases it at once.
 	_, _ = s.conn.Exec(ctx, unlockHosts)
 	err := s.conn.Close(ctx)
 	s.conn = nil

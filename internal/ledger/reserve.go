@@ -6,7 +6,8 @@
 //	released  the disk was full: the file was removed, and outcomes use its space
 //
 // A released file is made again when twice its size is free. Until then the journal reports an
-// outage, so that no command begins, and writes only what memory has and the store lacks.
+// outage, so that no command begins. The journal then writes only the rows of memory that the
+// store lacks.
 
 package ledger
 

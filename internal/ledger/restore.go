@@ -5,7 +5,7 @@
 //
 //	the store lacks a row of memory         the row is written
 //	the store has an older state of it      the row is written
-//	the store has a newer state of it       it stays: the change was written, and its error was wrong
+//	the store has a newer state of it       it stays: the change was written despite its error
 //	memory has forgotten the row            the row is removed
 //
 // Rows that don't fit belong to another store: the host doesn't use it, see errOther.
@@ -78,7 +78,8 @@ func (l *Ledger) missingChanges(rows []Row) (Batch, error) {
 // urgency is the order in which missing rows are written, by their state.
 var urgency = [...]int{Writing: 0, Held: 0, Done: 1, Confirmed: 2}
 
-// needsWrite reports whether the row want has to be written over the row has of a store.
+// needsWrite compares the row that a store has with the row that it should have, want. It reports
+// whether want must be written.
 func needsWrite(has, want *Row, r *record) bool {
 	switch {
 	case r.unwritten:

@@ -151,7 +151,7 @@ func (r *Row) decode(digest []byte, p parts) error {
 		r.Message = &handlers.Held{
 			ID: r.Key.ID, Key: r.Key.Device, Order: r.Number, UUID: h.UUID, Payload: h.Payload, Metadata: h.Metadata, Awaits: h.Awaits, Expires: h.Expires, Sets: h.Sets,
 		}
-		compactPayload(r.Message) // one row after the other: the store may have them as they came
+		compactPayload(r.Message) // row by row, since the payloads in the store may not be compact
 	}
 	return nil
 }

@@ -42,8 +42,8 @@ func NewSQLite(path, host string) *SQLite {
 }
 
 // Open implements Store. It keeps the lock when it opens the file again, so that no other host can
-// get the lock in between. If another file has taken the place of the open one, Open leaves the
-// open one open, so that its inode number can't go to another file.
+// get the lock in between. If another file has taken the place of the store's file, Open doesn't
+// close the store's file, so that its inode number can't go to another file.
 func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	defer func() {
 		if isDiskFull(err) {
@@ -69,8 +69,9 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	if err := s.takeLock(); err != nil {
 		return nil, err
 	}
-	// By default a commit survives the process and may not reach the disk (synchronous=NORMAL).
-	// Apply changes that where a commit has to reach the disk.
+	// At first the connection has synchronous=NORMAL: a commit survives the end of the process,
+	// but perhaps not a crash of the machine. Apply changes this for commits that must reach the
+	// disk.
 	file := database.File{Path: s.path, Create: true}
 	if s.db, err = file.Open(); err != nil {
 		return nil, err
@@ -124,8 +125,8 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	if s.commit, err = s.conn.PrepareContext(ctx, `COMMIT`); err != nil {
 		return nil, err
 	}
-	// SQLite reports only at the first change that a file can't be written, or that its disk is
-	// full. This is such a change: it writes the number that the file has already.
+	// If a file can't be written or its disk is full, SQLite reports that only at the first
+	// change. This is such a change: it writes the number that the file has already.
 	if _, err := s.conn.ExecContext(ctx, `PRAGMA user_version = 0`); err != nil {
 		return nil, err
 	}

@@ -10,8 +10,8 @@ import (
 // Store keeps a ledger's rows when the process ends. One goroutine at a time calls it.
 type Store interface {
 	// Open connects, migrates the schema and returns the rows of this host. It is called again
-	// after each error of Open, Apply and Check. It makes a SQLite file again that was removed,
-	// and doesn't open another file in its place.
+	// after each error of Open, Apply and Check. If a SQLite file was removed, Open makes it
+	// again. If another file has taken its place, Open returns an error.
 	Open(ctx context.Context) ([]Row, error)
 	// Check returns why a change would now be lost or refused, or nil.
 	Check(ctx context.Context) error
@@ -50,7 +50,8 @@ const (
 	Done
 	// Confirmed: all outputs are confirmed. The row serves duplicates.
 	Confirmed
-	// Held: the ledger owns the message. Until it is done, duplicates get the outputs.
+	// Held: the ledger owns the message, and it isn't done. The outputs are those of Hold, and
+	// duplicates get them.
 	Held
 )
 
