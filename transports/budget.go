@@ -3,7 +3,9 @@ package transports
 import (
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Memory has the host's byte budgets. Each is shared by all transports and pipelines.
@@ -83,6 +85,22 @@ func (b *Budget) Limit() int {
 		return 0
 	}
 	return int(b.limit)
+}
+
+// RecheckTime is how long a user of a budget waits for room before it looks again. Nothing tells it
+// that others have given bytes back.
+const RecheckTime = 100 * time.Millisecond
+
+// WaitForRoom is c.Wait for a caller that waits for room in a budget: it returns after
+// [RecheckTime] at the latest.
+func WaitForRoom(c *sync.Cond) {
+	again := time.AfterFunc(RecheckTime, func() {
+		c.L.Lock()
+		defer c.L.Unlock()
+		c.Broadcast()
+	})
+	defer again.Stop()
+	c.Wait()
 }
 
 // ErrNoRoom means that a body wasn't read because the budget has no bytes left.

@@ -2,6 +2,7 @@ package device
 
 import (
 	"sync"
+	"time"
 
 	"github.com/pentrough/pentrough/transports"
 )
@@ -74,10 +75,37 @@ func (b *backlog) checkRoom(device string) <-chan struct{} {
 	if b.bounds.total > 0 && b.n >= b.bounds.total || b.overBudget() {
 		if b.room == nil {
 			b.room = make(chan struct{})
+			if b.bounds.bytes.Limit() > 0 {
+				b.recheckRoom(b.room)
+			}
 		}
 		return b.room
 	}
 	return nil
+}
+
+// recheckRoom looks again and again whether there is room, until room is closed. Other users of
+// the budget may have given bytes back, while this backlog's consumer takes nothing.
+func (b *backlog) recheckRoom(room chan struct{}) {
+	time.AfterFunc(transports.RecheckTime, func() {
+		b.changed.L.Lock()
+		defer b.changed.L.Unlock()
+		if b.room != room {
+			return
+		}
+		if b.offerRoom(); b.room == room {
+			b.recheckRoom(room)
+		}
+	})
+}
+
+// offerRoom wakes the publishers that wait for room in the backlog, if there is some. It wakes
+// them at half of the bound, so that they have room for more than one record.
+func (b *backlog) offerRoom() {
+	if b.room != nil && (b.n <= b.bounds.total/2 || b.bounds.total == 0) && !b.overBudget() {
+		close(b.room)
+		b.room = nil
+	}
 }
 
 // overBudget reports whether records wait and the budget of bytes is used up.
@@ -136,8 +164,7 @@ func (b *backlog) insertItem(it *item) {
 	b.changed.Broadcast()
 }
 
-// removeItem removes the item and wakes the publishers that wait for room. It wakes them at half
-// of the bound, so that they have room for more than one record.
+// removeItem removes the item and wakes the publishers that wait for room: see offerRoom.
 func (b *backlog) removeItem(it *item) {
 	device := it.record.deviceName()
 	d := b.devices[device]
@@ -150,10 +177,7 @@ func (b *backlog) removeItem(it *item) {
 		close(d.room)
 		d.room = nil
 	}
-	if b.room != nil && (b.n <= b.bounds.total/2 || b.bounds.total == 0) && !b.overBudget() {
-		close(b.room)
-		b.room = nil
-	}
+	b.offerRoom()
 	if d.n == 0 && d.room == nil {
 		delete(b.devices, device)
 	}

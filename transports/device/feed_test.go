@@ -273,6 +273,49 @@ func TestDataIsBoundedInBytes(t *testing.T) {
 	}
 }
 
+// The consumer and the device wait for room that others use up. They go on when the others give it
+// back, although nothing else happens.
+func TestRoomThatOthersGiveBackIsFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := transports.Memory{Waiting: transports.NewBudget(25), InFlight: transports.NewBudget(10)}
+		memory.Waiting.Add(25)
+		memory.InFlight.Add(10)
+		r := testRegistry(t, func(o *Options) { o.Feed.Memory = memory })
+		data := subscribe(t, r.Subscriber("p"), t.Context(), DataTopic)
+		s := connect(t, r, "a", newPipe(0))
+		sendData(t, s, "1")
+		synctest.Wait() // it is delivered, and stays unsettled
+		sendData(t, s, "2")
+		third := make(chan struct{})
+		go func() {
+			sendData(t, s, "3")
+			close(third)
+		}()
+		time.Sleep(time.Minute)
+		select {
+		case <-third:
+			t.Error("a record was taken beyond the budget")
+		default:
+		}
+		memory.Waiting.Give(25)
+		<-third
+		if got := text(t, <-data); got != "1" {
+			t.Errorf("%s came first", got)
+		}
+		select {
+		case <-data:
+			t.Error("a record was delivered beyond the budget")
+		case <-time.After(time.Minute):
+		}
+		memory.InFlight.Give(10)
+		for _, want := range []string{"2", "3"} {
+			if got := text(t, <-data); got != want {
+				t.Errorf("%s came, not %s", got, want)
+			}
+		}
+	})
+}
+
 func TestBlockedDataEndsWithItsSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := testRegistry(t, nil)

@@ -113,16 +113,20 @@ func (s *subscription) nextItem(ctx context.Context) *item {
 	s.feed.mu.Lock()
 	defer s.feed.mu.Unlock()
 	for {
+		ready := ctx.Err() == nil && s.unsettled < s.window && s.backlog.n > 0
 		switch {
 		case s.void.Err() != nil:
 			return nil
-		case ctx.Err() == nil && s.unsettled < s.window && s.backlog.n > 0 && (s.unsettled == 0 || !s.feed.options.Memory.InFlight.Full()):
+		case ready && (s.unsettled == 0 || !s.feed.options.Memory.InFlight.Full()):
 			s.unsettled++
 			return s.backlog.takeFirst()
 		case s.unsettled == 0 && (ctx.Err() != nil || s.backlog.drained && s.backlog.n == 0):
 			return nil
+		case ready:
+			transports.WaitForRoom(s.backlog.changed)
+		default:
+			s.backlog.changed.Wait()
 		}
-		s.backlog.changed.Wait()
 	}
 }
 

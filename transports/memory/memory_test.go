@@ -336,6 +336,50 @@ func TestWaitingMessagesAreBoundedInBytes(t *testing.T) {
 	}
 }
 
+// A consumer and a publisher wait for room that others use up. They go on when the others give it
+// back, although nothing else happens.
+func TestRoomThatOthersGiveBackIsFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := build(t, defaults)
+		m.env.Memory = transports.Memory{Waiting: transports.NewBudget(25), InFlight: transports.NewBudget(10)}
+		m.env.Memory.Waiting.Add(25)
+		m.env.Memory.InFlight.Add(10)
+		_, out := subscribe(t.Context(), t, m, "a", "x")
+		p := publisherOf(t, m)
+		if err := p.Publish("x", messageOf(t.Context(), "1")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // it is delivered, and stays unsettled
+		if err := p.Publish("x", messageOf(t.Context(), "2")); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := p.Publish("x", messageOf(ctx, "never")); err == nil || !strings.Contains(err.Error(), "pipeline a, and the limit host.memory.waiting") {
+			t.Errorf("Publish without room: %v", err)
+		}
+		third := make(chan error, 1)
+		go func() { third <- p.Publish("x", messageOf(t.Context(), "3")) }()
+		synctest.Wait()
+		m.env.Memory.Waiting.Give(25)
+		if err := <-third; err != nil {
+			t.Error(err)
+		}
+		<-out
+		select {
+		case <-out:
+			t.Error("a message was delivered beyond the budget")
+		case <-time.After(time.Minute):
+		}
+		m.env.Memory.InFlight.Give(10)
+		for _, want := range []string{"2", "3"} {
+			if msg := <-out; string(msg.Payload) != want {
+				t.Errorf("%s came, not %s", msg.Payload, want)
+			}
+		}
+	})
+}
+
 func TestWhatIsKeptForTapsIsBoundedInBytes(t *testing.T) {
 	m := build(t, defaults)
 	p := publisherOf(t, m)

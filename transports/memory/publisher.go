@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -49,27 +50,28 @@ func (p *publisher) publishOne(t *topic, msg *message.Message) error {
 			return err
 		}
 		full, err := p.appendOrFull(t, msg)
-		if full == nil || err != nil {
+		if full == "" || err != nil {
 			return err
 		}
 		select {
 		case <-t.room:
+		case <-time.After(transports.RecheckTime):
 		case <-ctx.Done():
-			return fmt.Errorf("the buffer of pipeline %s is full with %d messages: %w", full.pipeline, full.limit, context.Cause(ctx))
+			return fmt.Errorf("%s: %w", full, context.Cause(ctx))
 		case <-p.closed:
 		case <-p.memory.closed:
 		}
 	}
 }
 
-// appendOrFull appends the message to all buffers, or returns a consumer whose buffer is full.
-func (p *publisher) appendOrFull(t *topic, msg *message.Message) (*consumer, error) {
+// appendOrFull appends the message to all buffers, or returns which buffer has no room for it.
+func (p *publisher) appendOrFull(t *topic, msg *message.Message) (full string, err error) {
 	p.memory.mu.Lock()
 	defer p.memory.mu.Unlock()
 	if t.drained {
-		return nil, fmt.Errorf("the topic is drained: %w", transports.ErrClosed)
+		return "", fmt.Errorf("the topic is drained: %w", transports.ErrClosed)
 	}
-	if full := t.fullConsumer(); full != nil {
+	if full := t.describeFull(); full != "" {
 		return full, nil
 	}
 	metadata := make(message.Metadata, len(msg.Metadata))
@@ -77,7 +79,7 @@ func (p *publisher) appendOrFull(t *topic, msg *message.Message) (*consumer, err
 	maps.DeleteFunc(metadata, func(key, _ string) bool { return transports.OfDelivery(key) })
 	t.appendToAll(&transports.Delivery{UUID: msg.UUID, Payload: msg.Payload, Metadata: metadata})
 	p.memory.taps.Show(t.name, msg)
-	return nil, nil
+	return "", nil
 }
 
 // closeError returns why nothing may be published any more, or nil.

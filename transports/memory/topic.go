@@ -3,6 +3,7 @@ package memory
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -32,15 +33,18 @@ type topic struct {
 	drained   bool
 }
 
-// fullConsumer returns a consumer whose buffer is full, or nil. An empty buffer has room for one
-// message even if the budget is used up.
-func (t *topic) fullConsumer() *consumer {
+// describeFull says which buffer has no room for a message, or returns "". An empty buffer has
+// room for one message even if the budget is used up.
+func (t *topic) describeFull() string {
 	for _, c := range t.consumers {
-		if c.size() >= c.limit || len(c.waiting) > 0 && c.budgets().Waiting.Full() {
-			return c
+		switch {
+		case c.size() >= c.limit:
+			return fmt.Sprintf("the buffer of pipeline %s is full with %d messages", c.pipeline, c.limit)
+		case len(c.waiting) > 0 && c.budgets().Waiting.Full():
+			return fmt.Sprintf("messages wait for pipeline %s, and the limit host.memory.waiting is used up", c.pipeline)
 		}
 	}
-	return nil
+	return ""
 }
 
 // appendToAll appends a message to every buffer. If there is no consumer, the topic keeps it for
@@ -124,10 +128,15 @@ func (c *consumer) next(ctx context.Context) *transports.Delivery {
 			c.subscribed = false
 			return nil
 		}
-		if ctx.Err() == nil && len(c.waiting) > 0 && c.unsettled < c.window && (c.unsettled == 0 || !c.budgets().InFlight.Full()) {
+		ready := ctx.Err() == nil && len(c.waiting) > 0 && c.unsettled < c.window
+		switch {
+		case ready && (c.unsettled == 0 || !c.budgets().InFlight.Full()):
 			return c.take()
+		case ready:
+			transports.WaitForRoom(c.changed)
+		default:
+			c.changed.Wait()
 		}
-		c.changed.Wait()
 	}
 }
 
