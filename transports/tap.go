@@ -18,11 +18,12 @@ const (
 // to use.
 type Taps struct {
 	mu   sync.Mutex
-	taps map[string]map[*tap]struct{}
+	taps map[string]map[*TapBuffer]struct{}
 }
 
-// tap is one reader's messages.
-type tap struct {
+// TapBuffer has the messages that wait for one reader of a tap. It is bounded in messages and
+// bytes.
+type TapBuffer struct {
 	messages chan *message.Message
 	// sizes has the bytes of the messages in the channel, and of some that the reader has taken
 	// since; sum is their sum.
@@ -30,8 +31,18 @@ type tap struct {
 	sum   int
 }
 
-// offer sends a copy of msg to the reader, or drops it. Calls of offer must not overlap.
-func (t *tap) offer(msg *message.Message) {
+// NewTapBuffer returns an empty buffer.
+func NewTapBuffer() *TapBuffer { return &TapBuffer{messages: make(chan *message.Message, tapBuffer)} }
+
+// Messages returns the channel for the reader.
+func (t *TapBuffer) Messages() <-chan *message.Message { return t.messages }
+
+// Close closes the channel of Messages. Calls of Offer must have ended.
+func (t *TapBuffer) Close() { close(t.messages) }
+
+// Offer puts msg into the buffer, or drops it. Calls of Offer must not overlap. The caller must
+// not change msg afterwards.
+func (t *TapBuffer) Offer(msg *message.Message) {
 	for len(t.sizes) > len(t.messages) {
 		t.sum -= t.sizes[0]
 		t.sizes = t.sizes[1:]
@@ -41,7 +52,7 @@ func (t *tap) offer(msg *message.Message) {
 		return
 	}
 	select {
-	case t.messages <- msg.Copy():
+	case t.messages <- msg:
 		t.sizes, t.sum = append(t.sizes, size), t.sum+size
 	default:
 	}
@@ -49,13 +60,13 @@ func (t *tap) offer(msg *message.Message) {
 
 // Tap returns a channel that gets copies of the topic's messages until ctx ends.
 func (t *Taps) Tap(ctx context.Context, topic string) <-chan *message.Message {
-	reader := &tap{messages: make(chan *message.Message, tapBuffer)}
+	reader := NewTapBuffer()
 	t.mu.Lock()
 	if t.taps == nil {
-		t.taps = map[string]map[*tap]struct{}{}
+		t.taps = map[string]map[*TapBuffer]struct{}{}
 	}
 	if t.taps[topic] == nil {
-		t.taps[topic] = map[*tap]struct{}{}
+		t.taps[topic] = map[*TapBuffer]struct{}{}
 	}
 	t.taps[topic][reader] = struct{}{}
 	t.mu.Unlock()
@@ -63,9 +74,9 @@ func (t *Taps) Tap(ctx context.Context, topic string) <-chan *message.Message {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		delete(t.taps[topic], reader)
-		close(reader.messages)
+		reader.Close()
 	})
-	return reader.messages
+	return reader.Messages()
 }
 
 // Show sends a copy of msg to every tap of topic that has room for it. Without taps it costs a
@@ -74,6 +85,6 @@ func (t *Taps) Show(topic string, msg *message.Message) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for reader := range t.taps[topic] {
-		reader.offer(msg)
+		reader.Offer(msg.Copy())
 	}
 }

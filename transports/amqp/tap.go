@@ -11,9 +11,6 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// tapBuffer is how many messages wait for the reader of a tap before further ones are dropped.
-const tapBuffer = 256
-
 // Tap implements transports.Tapper. It declares a queue for the tap, with the bindings of the
 // topic's queue. It returns when the queue receives messages, so it needs a connection. After an
 // outage it goes on with new messages.
@@ -39,18 +36,18 @@ func (t *transport) Tap(ctx context.Context, topic string) (<-chan *message.Mess
 		end()
 		return nil, fmt.Errorf("tapping %s: %w", topic, err)
 	}
-	out := make(chan *message.Message, tapBuffer)
+	out := transports.NewTapBuffer()
 	if !t.startGoroutine(func() {
 		defer end()
 		defer unlink()
-		defer close(out)
+		defer out.Close()
 		t.copyMessages(life, r, tapped, out)
 	}) {
 		unlink()
 		end()
 		return nil, fmt.Errorf("tapping %s: %w", topic, transports.ErrClosed)
 	}
-	return out, nil
+	return out.Messages(), nil
 }
 
 // tap is the consumer of a tap on one channel.
@@ -87,7 +84,7 @@ func openTap(conn *amqp.Connection, r *route) (*tap, error) {
 }
 
 // copyMessages copies messages to out until ctx ends.
-func (t *transport) copyMessages(ctx context.Context, r *route, tapped *tap, out chan<- *message.Message) {
+func (t *transport) copyMessages(ctx context.Context, r *route, tapped *tap, out *transports.TapBuffer) {
 	pauses := t.config.Reconnect.pauses()
 	for {
 		if tapped != nil && !tapped.copyUntilLost(ctx, t.marshaler, out) {
@@ -107,7 +104,7 @@ func (t *transport) copyMessages(ctx context.Context, r *route, tapped *tap, out
 
 // copyUntilLost copies messages to out. It returns false when ctx has ended, and true when the
 // queue is lost.
-func (t *tap) copyUntilLost(ctx context.Context, m *marshaler, out chan<- *message.Message) bool {
+func (t *tap) copyUntilLost(ctx context.Context, m *marshaler, out *transports.TapBuffer) bool {
 	defer t.ch.Close()
 	for {
 		select {
@@ -115,10 +112,7 @@ func (t *tap) copyUntilLost(ctx context.Context, m *marshaler, out chan<- *messa
 			if !ok {
 				return ctx.Err() == nil
 			}
-			select {
-			case out <- m.toMessage(&d):
-			default:
-			}
+			out.Offer(m.toMessage(&d))
 		case <-ctx.Done():
 			return false
 		}
