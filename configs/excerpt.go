@@ -119,7 +119,7 @@ func (e *excerpts) shown(part span, hidden []span) string {
 // secretWords matches names of settings that may be secret. Environments, headers and URLs can
 // have secrets in them.
 var (
-	secretWords = regexp.MustCompile(`(?i)pass|pwd|secret|token|auth|cookie|credential|session|signature|api_?key|private|^(pin|env|headers|url|dsn|endpoint)$`)
+	secretWords = regexp.MustCompile(`(?i)pass|pwd|secret|token|auth|cookie|credential|session|signature|(api|access|account|signing|encryption)[_-]?key|connection_?string|private|^(pin|env|headers|url|uri|dsn|endpoint)$`)
 	secretKeys  = []string{"password", "secret", "token", "headers", "env", "url", "endpoint", "authorization", "cookie"}
 )
 
@@ -135,16 +135,23 @@ func mayBeSecret(path string) bool {
 	return false
 }
 
-var assignment = regexp.MustCompile(`([\w-]+)["']?[ \t]*[=:][ \t]*`)
+var (
+	assignment = regexp.MustCompile(`([\w.-]+)["']?[ \t]*[=:][ \t]*`)
+	tableName  = regexp.MustCompile(`^[ \t]*\[+([^\]\r\n]*)`)
+)
 
 // guessedSecrets returns the values that may be secrets in a file that the parser can't read. It
 // isn't certain where a value ends: it ends with its line, or with the file if it may continue in
 // the next lines.
 func guessedSecrets(src string) (all []span) {
 	begin := 0
+	inSecretTable := false // all values of a table such as env may be secrets
 	for line := range strings.Lines(src) {
+		if m := tableName.FindStringSubmatch(line); m != nil {
+			inSecretTable = mayBeSecret(m[1])
+		}
 		for _, m := range assignment.FindAllStringSubmatchIndex(line, -1) {
-			if !mayBeSecret(line[m[2]:m[3]]) {
+			if !inSecretTable && !mayBeSecret(line[m[2]:m[3]]) {
 				continue
 			}
 			value := strings.TrimSpace(line[m[1]:])
