@@ -87,8 +87,8 @@ func (b *Budget) Limit() int {
 	return int(b.limit)
 }
 
-// RecheckTime is how long a user of a budget waits for room before it looks again. Nothing tells it
-// that others have given bytes back.
+// RecheckTime is how long a user of a budget waits for room before it looks again. Nothing tells
+// it that others have given bytes back.
 const RecheckTime = 100 * time.Millisecond
 
 // WaitForRoom is c.Wait for a caller that waits for room in a budget: it returns after
