@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -91,6 +92,27 @@ func TestCallersBeyondTheBytesInFlightAreRefused(t *testing.T) {
 		}
 		if used := budget.Used(); used != 0 {
 			t.Errorf("%d bytes are in flight after the end", used)
+		}
+	})
+}
+
+func TestOrphansMakeRoomForOtherMessages(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		budget, limited := inFlightOf(1000)
+		release := make(chan struct{})
+		h := newHarness(t, handlerFunc(func(*message.Message) ([]*message.Message, error) {
+			<-release
+			return nil, nil
+		}), limited)
+		defer h.stop()
+		h.in.send("a", "1", "header.long", strings.Repeat("x", 2000))
+		synctest.Wait()
+		h.in.cut(h.in.subs[0])
+		h.in.lose() // another host got the redelivered message
+		close(release)
+		pass(time.Minute)
+		if used := budget.Used(); used != 0 {
+			t.Errorf("%d bytes are in flight although nothing runs", used)
 		}
 	})
 }

@@ -33,7 +33,8 @@ func (in *intake) sweepOnce(now time.Time) {
 	if !in.pause.isOn() {
 		in.lanes.sweepStalled(now)
 	}
-	for len(in.orphans) > 0 && (now.Sub(in.orphans[0].arrived) > 2*in.lanes.deadline || len(in.orphans) > 2*in.lanes.window) {
+	// An orphan spares a second run. That isn't worth it if other messages need the memory.
+	for len(in.orphans) > 0 && (now.Sub(in.orphans[0].arrived) > 2*in.lanes.deadline || len(in.orphans) > 2*in.lanes.window || in.inFlight.Full()) {
 		in.releaseBytes(in.orphans[0])
 		in.orphans[0] = nil
 		in.orphans = in.orphans[1:]

@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	// maxHeader is the largest head of a request, in bytes.
-	maxHeader = 64 << 10
+	// maxHeader is the largest head of a request, in bytes. net/http uses up to 16 times that much
+	// memory for a head with many short lines, before any limit of the host counts it.
+	maxHeader = 16 << 10
 	// closeGrace is how long Close waits for the responses that are being written.
 	closeGrace = time.Second
 )
