@@ -133,8 +133,8 @@ const (
 	AtMostOnce  Mode = "at-most-once"
 )
 
-// ErrMalformed is the kind of ParseCommand's error for a body that isn't one JSON object. Such a
-// command gets no result, because it has no id and no device.
+// ErrMalformed is the kind of the error that ParseCommand returns for a body that isn't one JSON
+// object. Such a command gets no result, because it has no id and no device.
 var ErrMalformed = errors.New("not a JSON object")
 
 // Rejection is ParseCommand's error for a JSON object that isn't a valid command.
@@ -150,8 +150,9 @@ func (r *Rejection) Error() string { return r.Detail }
 
 // Format is the command format of a pipeline. The zero value is the common format.
 type Format struct {
-	// Supersede is the name of an additional field. Its value is the Command.Supersede of a
-	// command that has no field supersede. Empty means that there is no such field.
+	// Supersede is the name of an additional field. If a command has no field supersede, its
+	// Command.Supersede is the value of the additional field. Empty means that there is no such
+	// field.
 	Supersede string
 }
 
@@ -169,7 +170,7 @@ func ParseCommand(body []byte, messageID string) (Command, error) {
 }
 
 // Parse parses the command in body. messageID is the id of the message that has the body, or
-// empty. The command gets it as its id if it has none.
+// empty. A command without an id gets messageID as its id.
 //
 // If the body isn't a single JSON object, the error is of kind [ErrMalformed]. Examples are a body
 // that is empty, cut off, followed by more text or nested too deep.
@@ -188,7 +189,7 @@ func (p *commandParser) parseBody(messageID string) error {
 		p.value = p.scan.Value()
 		p.readField()
 	}
-	// The scanner also reports invalid strings. Those have been rejected already.
+	// There is no need to check Flaw: a command with an invalid string has been rejected already.
 	if err := p.scan.End(); err != nil {
 		p.c = Command{}
 		return fmt.Errorf("reading a command: %w: %w", ErrMalformed, err)

@@ -48,7 +48,7 @@ var writeBuffers = sync.Pool{New: func() any {
 	return &b
 }}
 
-// frame is one payload, framed, that is in a device's queue or waits for its answer. slot.mu
+// frame is one framed payload. It is in a device's queue, or it waits for its answer. slot.mu
 // guards its fields. After done is closed, written may also be read without the lock.
 type frame struct {
 	slot    *slot
@@ -69,14 +69,14 @@ type frame struct {
 	done        chan struct{} // closed when it has ended; the first waiter makes it
 }
 
-// conditions are the options that few frames have. Frames without any share noConditions, which is
-// never changed.
+// conditions are the options that few frames have. All frames that have none use noConditions,
+// which is never changed.
 type conditions struct {
 	// sets is the setting that the frame changes. A newer frame of the same setting supersedes it.
 	// Empty means none.
 	sets string
 	id   string
-	gap  time.Duration // since the last byte of the previous frame
+	gap  time.Duration // the least time since the last byte of the previous frame
 	// priority is EnqueueOptions.Priority.
 	priority int
 	// request says which answer the device is expected to give. askedIn is the session in which
@@ -266,8 +266,8 @@ func (s *slot) requestWritten() *sync.Cond {
 }
 
 // pickFrames chooses the frames of the next write and marks them as in flight. It returns their
-// number n and their bytes. The bytes of several frames are copied into the pooled buffer copied.
-// Expired frames end.
+// number n and their bytes. If n is above 1, the bytes are in a buffer of writeBuffers, which is
+// returned as copied. Expired frames end.
 //
 // If mustWait is true, the first frame can't be written yet. It waits for an answer or for a time.
 // If it waits for a time, pickFrames has set a timer that resumes the writing.

@@ -38,9 +38,9 @@ type Request struct {
 	// Matches reports whether a frame answers this request. It must not keep the frame. If Matches
 	// is nil, the next frame of the device is the answer.
 	Matches func(frame []byte) bool
-	// MaxOpen is the most requests that may be open for the device, including this one. A request
-	// without Matches is exclusive, as if MaxOpen were 1: nothing else is written to the device
-	// until the request ends.
+	// MaxOpen is the greatest number of requests that may be open for the device, including this
+	// one. A request without Matches is exclusive, as if MaxOpen were 1: nothing else is written
+	// to the device until the request ends.
 	MaxOpen int
 }
 
@@ -103,10 +103,10 @@ func (s *slot) mayWrite(f *frame, asking int) (ok bool, at time.Time) {
 // unreadPause is the pause between two checks whether the device's earlier frames are read.
 const unreadPause = 10 * time.Millisecond
 
-// checkQuiet returns when a request without Matches may be written; zero means now. The late
-// answer to an earlier request may have arrived and not be read yet: the data consumers may have
-// no room, or the process may have been stopped. So checkQuiet also waits until the connection has
-// no unread bytes. s.mu is held.
+// checkQuiet returns the time from which a request without Matches may be written; zero means now.
+// The late answer to an earlier request may have arrived and not be read yet: the data consumers
+// may have no room, or the process may have been stopped. So while the connection has unread
+// bytes, the time is a little later than now. s.mu is held.
 func (s *slot) checkQuiet() time.Time {
 	q := &s.requests
 	now := time.Now()
