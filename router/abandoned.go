@@ -10,9 +10,9 @@ import (
 
 // abandoned finds messages that the source should have redelivered and didn't. Normally a broker
 // redelivers a message until it is acked. But the message can expire there, be purged, be deleted
-// with its queue, or reach the delivery limit. If such a message has begun, its result wouldn't be
-// published. So after a time the intake adds an entry for it, and publishes the result that the
-// ledger knows.
+// with its queue, or reach the delivery limit. If such a message has begun, nobody would ever
+// publish its result. So after a time the intake adds an entry for it, and publishes the result
+// that the ledger knows.
 type abandoned struct {
 	pipeline string
 	ledger   middleware.Ledger
@@ -55,8 +55,8 @@ func (in *intake) resumeAbandoned() {
 }
 
 // checkAbandoned adds an entry for each message that the source had enough time to redeliver, but
-// didn't. An orphan needs no entry: its outputs are published, so only its outcome is sent to its
-// reply_to.
+// didn't. An orphan gets no entry, since its outputs are published already. checkAbandoned sends
+// the orphan's outcome to its reply_to, and forgets the orphan.
 func (in *intake) checkAbandoned() {
 	a := in.abandoned
 	a.advanceClock(in.sourceState(time.Now()))

@@ -64,7 +64,8 @@ type Transport struct {
 type Pipeline struct {
 	Name string
 	From transports.TopicRef
-	// To may be empty. Outputs without a destination are then only in the reply to the sender.
+	// To may be empty. Then an output that names no destination itself goes only into the reply to
+	// the sender.
 	To         transports.TopicRef
 	Middleware []Middleware
 	Handler    Handler
@@ -96,13 +97,13 @@ type Handler struct {
 
 // Lanes has the bounds of a pipeline's lanes.
 type Lanes struct {
-	// Limit is how many messages of one key may have their place in the handler's order
-	// (handlers.Enqueued), and how many may wait if the key is stalled. 0 means a sixteenth of the
-	// source's window, and at least 1.
+	// Limit is how many messages of one key may have a place in the handler's order
+	// (handlers.Enqueued). It is also how many may wait while the key is stalled. 0 means a
+	// sixteenth of the source's window, and at least 1.
 	Limit int
 	// Stall is the time after which a key is stalled if its first message hasn't moved. Then
-	// further messages of the key are refused. The time is a tenth of Stall if the key has more
-	// than twice Limit messages and half of the source's window is in use.
+	// further messages of the key are refused. If the key has more than twice Limit messages and
+	// half of the source's window is in use, a tenth of Stall is enough.
 	Stall time.Duration
 	// AckDeadline is how long a message may be unsettled.
 	AckDeadline time.Duration

@@ -7,8 +7,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// stop ends the subscription, and settles the entries that haven't started. Runs go on. When all
-// of them are settled, the intake closes drained.
+// stop ends the subscription, and settles the entries that haven't started. Runs go on. When their
+// entries are settled, too, the intake closes drained.
 func (in *intake) stop() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -109,7 +109,7 @@ func (in *intake) Close() error {
 		return nil
 	}
 	close(in.closed)
-	close(in.out) // after stop no run starts
+	close(in.out) // nothing sends to it any more, since no run starts after stop
 	in.pause.endPause(false)
 	sub := in.subscriber
 	in.mu.Unlock()

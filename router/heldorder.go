@@ -7,12 +7,12 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 )
 
-// A newer message must not overtake an older one that is held. This is a race, because a device
-// may become ready at any moment. Then one run could decide to hold its message, and a newer run
-// could find the device ready. So a run first declares that it may hold its message
+// A newer message must not overtake an older one that is held. But a device may become ready at
+// any moment: just after one run has found that the device isn't ready and holds its message, the
+// run of a newer message could find it ready. So a run first declares that it may hold its message
 // (markUndecided), and then looks whether the device is ready. Newer messages wait until that run
-// has decided (pendingOlder). The decision is made when the run ends, or when its message is
-// placed.
+// has decided (pendingOlder). The decision is made when the run ends. If the message then runs
+// again, the next run makes the decision: when its message is placed, or when it ends.
 
 // markUndecided records that a run may hold its message.
 func (q *heldQueues) markUndecided(e *entry, awaits string) {
@@ -29,8 +29,8 @@ func (q *heldQueues) markUndecided(e *entry, awaits string) {
 	}
 }
 
-// markDecided records that the held/not-held decision for a run's message has been made. Messages
-// that waited for the decision may go on.
+// markDecided undoes markUndecided: it is decided now whether the message is held. Messages that
+// waited for the decision may go on.
 func (q *heldQueues) markDecided(e *entry) {
 	if e.undecidedFor == "" {
 		return

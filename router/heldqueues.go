@@ -37,8 +37,8 @@ type heldQueues struct {
 	maxUnsettled, maxPerQueue int
 
 	byAwaits map[string]*heldQueue
-	// checkList has the queues to check next. The type holds does that: it asks the handler
-	// whether what their messages await is ready.
+	// checkList has the queues to check next. The type holds checks a queue: it asks the handler
+	// whether the thing that the queue's messages await is ready.
 	checkList []*heldQueue
 	// roundList has the queues in a round. They release one message each in turn.
 	roundList []*heldQueue
@@ -66,7 +66,7 @@ type heldQueue struct {
 	unsettled int              // released and unsettled messages, apart from those that were aside
 	unplaced  []*released      // those of them without a place in the handler's order
 	undecided int              // runs that may hold their message in this queue
-	rerunning int              // those of them that have ended, and whose message runs again
+	rerunning int              // how many of those runs have ended, but are to be repeated
 
 	inRound                  bool
 	inCheckList, inRoundList bool
@@ -128,7 +128,8 @@ func (q *heldQueues) loadOwned(owned []*handlers.Held) {
 		}
 		q.addHeld(held)
 		if hq := q.byAwaits[held.Awaits]; hq != nil && held.Begun && !hq.inRound {
-			// The handler can end a begun message although what it awaits isn't ready.
+			// The handler can finish a begun message even before the thing that it awaits is
+			// ready.
 			q.startRound(hq)
 		}
 	}
@@ -155,7 +156,8 @@ func (q *heldQueues) setAside(r *released) {
 	q.changed = true
 }
 
-// addHeld adds a message that has just been held. Its queue is released as soon as it is ready.
+// addHeld adds a held message to its queue. The queue is released as soon as the thing that its
+// messages await is ready.
 func (q *heldQueues) addHeld(held *handlers.Held) {
 	q.insertHeld(held)
 	if hq := q.byAwaits[held.Awaits]; hq.inRound {
@@ -205,8 +207,8 @@ func (q *heldQueues) countDequeued(held *handlers.Held) {
 	q.expiring.remove(held)
 }
 
-// markPlaced records that a run's message has its place in the handler's order. So this run
-// doesn't hold it.
+// markPlaced records that a run's message has its place in the handler's order. If an earlier run
+// of the message left open whether it is held, that is decided now.
 func (q *heldQueues) markPlaced(e *entry) {
 	if e.rerun {
 		q.markDecided(e)
@@ -227,8 +229,9 @@ func (hq *heldQueue) removeUnplaced(r *released) {
 	hq.unplaced = slices.DeleteFunc(hq.unplaced, func(other *released) bool { return other == r })
 }
 
-// settleRun records the end of a run. With rerun the message runs again and stays undecided.
-// settleRun returns the released message of the run if it is done: the ledger has to disown it.
+// settleRun records the end of a run. With rerun the message runs again. Then it stays undecided
+// whether the message is held, unless it was released. settleRun returns the released message of
+// the run if it is done: the ledger has to disown it.
 func (q *heldQueues) settleRun(e *entry, acked, rerun bool, now time.Time) (done *released) {
 	held := e.heldAs
 	if rerun && e.released == nil {

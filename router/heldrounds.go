@@ -15,8 +15,8 @@ const (
 	lastRound  = 5 * time.Second
 )
 
-// A queue is released in rounds. Before a round comes a check: is what the queue's messages await
-// ready? That check is scheduled when
+// A queue is released in rounds. Before a round comes a check: is the thing ready that the queue's
+// messages await? That check is scheduled when
 //
 //   - a message is held (addHeld),
 //   - a run decides whether its message is held (markDecided),
@@ -28,7 +28,7 @@ const (
 // is held again, or when no message waits. If no message of the round is done, a pause follows,
 // since a ready device may still take no commands: for example, its queue in the host may be full.
 
-// markReady records that what the messages of a queue await has become ready.
+// markReady records that the thing that a queue's messages await has become ready.
 func (q *heldQueues) markReady(awaits string) {
 	if hq := q.byAwaits[awaits]; hq != nil {
 		hq.backoff = nil
@@ -65,8 +65,7 @@ func (q *heldQueues) finishCheck(hq *heldQueue, ready bool) {
 	}
 }
 
-// startRound starts a round of a queue. It doesn't check whether what the queue's messages await
-// is ready.
+// startRound starts a round of a queue, without a check.
 func (q *heldQueues) startRound(hq *heldQueue) {
 	hq.inRound, hq.progress = true, false
 	q.listRound(hq)

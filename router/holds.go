@@ -133,7 +133,8 @@ func (h *holds) release() (back []*released, wait time.Duration) {
 	return back, wait
 }
 
-// endReleases records that no messages are released any more. It wakes the runs that wait for one.
+// endReleases records that no messages are released any more. It wakes the runs that wait for
+// older messages, so that pendingOlder cancels them.
 func (h *holds) endReleases() {
 	h.update(func(q *heldQueues) {
 		h.ended = true

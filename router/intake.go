@@ -82,8 +82,9 @@ type intake struct {
 	abandoned *abandoned
 	// answerer is the source, or nil if that can't answer.
 	answerer transports.Answerer
-	// inFlight counts the bytes of entries from the source, until they are settled. It counts an
-	// orphan until that is forgotten. The ledger counts the bytes of its own messages.
+	// inFlight counts the bytes of entries from the source, until they are settled. It counts the
+	// bytes of an orphan until the intake forgets the orphan. The ledger counts the bytes of its
+	// own messages.
 	inFlight *transports.Budget
 
 	out chan *message.Message // to Watermill
@@ -255,8 +256,8 @@ func (in *intake) releaseBytes(e *entry) {
 	e.size = 0
 }
 
-// refusalForCaller returns why a source whose callers can't wait has to refuse a message now, or
-// nil. The caller of refusalForCaller has the lock.
+// refusalForCaller returns why a message has to be refused now, or nil. It is for sources whose
+// callers can't wait. It needs the lock.
 func (in *intake) refusalForCaller(size int) error {
 	if !in.pause.mayStart() {
 		return in.pause.state.Err()

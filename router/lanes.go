@@ -44,7 +44,7 @@ import (
 // receive the time.
 type lanes struct {
 	window    int  // how many unsettled messages the source allows
-	limit     int  // how many entries a lane may have placed, or waiting while it is stalled
+	limit     int  // how many placed entries a lane may have, and how many waiting ones if stalled
 	refusable bool // the handler can refuse messages
 	stall     time.Duration
 	deadline  time.Duration // the ack deadline
@@ -93,8 +93,8 @@ type lane struct {
 
 // entry is one message in the pipeline. It owns the delivery. Each run gets a message of its own.
 type entry struct {
-	// delivery is the latest delivery of the message: a redelivered one replaces the first if that
-	// is void. The intake's lock guards this field.
+	// delivery is the latest delivery of the message. If it becomes void and the message is
+	// redelivered, the new delivery replaces it. The intake's lock guards this field.
 	delivery *transports.Delivery
 	// message is the one that the handler described. The first run gets it; after that it is nil.
 	message  *message.Message
@@ -119,8 +119,8 @@ type entry struct {
 
 	// The mutex of holds guards the rest: see heldorder.go.
 
-	// undecidedFor is what the message awaits if it is held. It is "" if no run of the message has
-	// to decide whether to hold it.
+	// undecidedFor is what the message would await if it were held. It is set as long as it is
+	// undecided whether a run of the message holds it. Otherwise it is "".
 	undecidedFor string
 	// rerun says that undecidedFor is from a run that has ended, and that the message runs again.
 	rerun bool
@@ -353,10 +353,10 @@ func (ln *lane) isStalled(now time.Time, stall time.Duration) bool {
 	return head != nil && !head.publishing && now.Sub(ln.movedAt) >= stall
 }
 
-// stallTime returns how long a lane may go without movement before it is stalled. It is a tenth of
-// the configured time for a lane with many entries while half of the window is in use. Such a lane
-// takes room in the window from other keys. Its unsettled messages also make the transport defer
-// the acks of other keys.
+// stallTime returns how long a lane may go without movement before it is stalled. Usually that is
+// the configured time. While half of the window is in use, it is a tenth of that for a lane with
+// many entries. Such a lane takes room in the window from other keys. Its unsettled messages also
+// make the transport defer the acks of other keys.
 func (l *lanes) stallTime(ln *lane) time.Duration {
 	if len(ln.waiting)+len(ln.placed) > 2*l.limit && l.waiting+l.running+len(l.refused) >= l.window/2 {
 		return l.stall / 10
@@ -398,8 +398,9 @@ func (l *lanes) sweepStalled(now time.Time) {
 	}
 }
 
-// refuseOverdue refuses the waiting entries that are past the ack deadline. It reports whether
-// there are some that it can't refuse: reruns, or all if the handler can't refuse messages.
+// refuseOverdue refuses the waiting entries that are past the ack deadline. It can't refuse
+// reruns, and it can't refuse any entry if the handler can't refuse messages. It reports whether
+// there is an entry past the ack deadline that it couldn't refuse.
 func (l *lanes) refuseOverdue(now time.Time) bool {
 	old := func(e *entry) bool { return e.isOverdue(now, l.deadline) }
 	late := false

@@ -26,7 +26,7 @@ const (
 )
 
 // publisher publishes the outputs of one pipeline. It tries to publish each message until the
-// destination has confirmed it. All attempts have the same id.
+// destination has confirmed it. The message has the same id in all attempts.
 type publisher struct {
 	pipeline   string
 	to         transports.TopicRef
@@ -218,8 +218,8 @@ func (p *publisher) publishesTo(ref transports.TopicRef) bool {
 	return ok
 }
 
-// pluginPublisher returns a publisher for a handler or middleware. A publish ends with the context
-// of its message.
+// pluginPublisher returns a publisher for a handler or middleware. It gives a publish up when the
+// context of the first message ends.
 func (p *publisher) pluginPublisher(ref transports.TopicRef) (message.Publisher, error) {
 	if _, err := p.resolveDestination(ref); err != nil {
 		return nil, err

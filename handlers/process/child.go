@@ -53,8 +53,8 @@ type child struct {
 	mu       sync.Mutex
 	requests map[int64]*request
 	lastID   int64
-	// timer calls expireRequests at timerAt, when the earliest deadline is over. It is nil if no
-	// request has one.
+	// timer calls expireRequests at timerAt, the earliest until of the requests. It is nil before
+	// the first request, and after a call of expireRequests that left no request to wait for.
 	timer     *time.Timer
 	timerAt   time.Time
 	reason    error           // why it ends; nil while it runs

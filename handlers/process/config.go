@@ -220,8 +220,8 @@ func (c *Config) checkFolder() error {
 	return nil
 }
 
-// explainStartError adds the likely cause to the system's error of a program that couldn't be
-// started. The system uses the same error for several causes.
+// explainStartError adds the likely cause to err, which the system returned because it couldn't
+// start the program. The system uses the same error for several causes.
 func (c *Config) explainStartError(path string, err error) error {
 	if err == nil {
 		return nil

@@ -52,7 +52,8 @@ const (
 	// again. A process that has responded to a request needs no such time.
 	steadyTime = 10 * time.Second
 	// longPause is the shortest long pause. The pause after a failed start is at least as long,
-	// unless restart_max is shorter. In that pause messages are unavailable, however short it is.
+	// unless restart_max is shorter. After a failed start, even a shorter pause counts as long:
+	// messages are unavailable.
 	longPause = 500 * time.Millisecond
 )
 

@@ -40,7 +40,7 @@ type Repair struct {
 // dialect has the parts of queries that differ between databases.
 type dialect struct {
 	database.Schema
-	// walk is the table, as a query names it to read the rows in the order of their numbers.
+	// walk is what a query that reads the rows in the order of their numbers has after FROM.
 	walk string
 	// changed is an expression for the time of a row's last change, in Unix milliseconds.
 	changed string

@@ -24,8 +24,8 @@ const (
 	retryLast  = 5 * time.Second
 	// maxBatch is the most changes in one transaction.
 	maxBatch = 2000
-	// confirmDelay is how long a confirmation that no caller waits for is kept back, so that more
-	// of them share a transaction. confirmBatch is the most that are kept back.
+	// confirmDelay is how long the journal keeps back confirmations that no caller waits for, so
+	// that several share a transaction. confirmBatch is the most that it keeps back.
 	confirmDelay = 20 * time.Millisecond
 	confirmBatch = 500
 	// lastTimeout bounds a transaction after close.
@@ -206,8 +206,8 @@ func (j *journal) writeRemaining(usable bool) error {
 	}
 }
 
-// checkAndReport checks the store and reports the result to the outage. It returns whether the
-// store is still the one that was opened and can be written to.
+// checkAndReport checks the store and reports the result to the outage. It returns true if the
+// store can be written to and is still the one that was opened.
 func (j *journal) checkAndReport(timeout time.Duration) bool {
 	err := j.checkStore(timeout)
 	j.outage.Report(err)
@@ -332,8 +332,8 @@ func (j *journal) applyBatch(batch []pending, timeout time.Duration) bool {
 	if err != nil {
 		err = fmt.Errorf("writing to the store: %w", err)
 	} else if time.Since(j.checked) >= database.CheckInterval {
-		// The check comes after the transaction. So if the file was removed more than one interval
-		// ago, the change doesn't count as written.
+		// The check comes after the transaction. So a change never counts as written if the file
+		// was removed more than one interval ago.
 		err = j.checkStore(timeout)
 	}
 	if err != nil {

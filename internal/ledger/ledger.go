@@ -5,8 +5,8 @@
 //
 // A message's record goes through these states:
 //
-//	reserved     a run has the id; other runs of it wait (Reserve, or Resume if it is owned)
-//	begun        bytes may have reached the device since Begin; attempts counts such runs
+//	reserved     a run has the id, since Reserve (or Resume, if it is owned); other runs of it wait
+//	begun        bytes may have reached the device, since Begin; attempts counts the begun runs
 //	interrupted  begun, but no run has it and there is no outcome: its source has to redeliver it
 //	owned        the ledger has the message itself since Hold, and no source redelivers it
 //	done         the outputs are known, since Commit, and not all of them are published
@@ -52,8 +52,8 @@ import (
 )
 
 // maxUnconfirmed limits the records of one pipeline that are done and not confirmed. A broker
-// delivers at most 65,535 messages without acks. So a record beyond the limit belongs to a message
-// that was never redelivered.
+// delivers at most 65,535 messages without acks. So if there are more records than the limit, the
+// oldest one belongs to a message that was never redelivered.
 const maxUnconfirmed = 100_000
 
 // Ledger implements [middleware.Ledger]. It is safe for concurrent use.
@@ -89,16 +89,17 @@ type record struct {
 	attempts int  // how many runs have begun
 	outputs  []middleware.Output
 	done     bool
-	// unwritten says that outputs are an outcome, and that the store doesn't have them yet.
+	// unwritten says that outputs are from Commit, and that the store doesn't have them yet.
 	unwritten bool
 	// origin describes the last delivery of the message. It is empty once the record is confirmed.
 	origin middleware.Origin
-	// holdFailed says that Hold couldn't be written. The record keeps its number, so that a
-	// redelivered message comes before newer ones of its device, which may be held by then.
+	// holdFailed says that Hold couldn't be written. The record keeps its number. By the time the
+	// message is redelivered, newer ones of its device may be held, and it comes before them.
 	holdFailed bool
 	// owned is the message itself, from Hold until the record is confirmed.
 	owned *handlers.Held
-	// begun says that a run of an owned message has begun, so that the store's row isn't Held.
+	// begun says that the store's row of an owned message is Writing instead of Held, because a
+	// run has begun.
 	begun bool
 	// ended is closed when the reservation ends. It is nil while no other run waits for that.
 	ended chan struct{}

@@ -81,7 +81,7 @@ func (s *Postgres) connect(ctx context.Context) error {
 		return err
 	}
 	// A machine that loses its power doesn't close its connection. Without keepalives its lock
-	// would stay for hours. Some servers can't set them; the lock works without.
+	// would stay for hours. Some servers can't set keepalives. The lock works there, too.
 	_, _ = conn.Exec(ctx, shortKeepalives)
 	// The server releases the lock when the connection ends, for whatever reason.
 	var alone bool
@@ -129,8 +129,8 @@ func (s *Postgres) readRows(ctx context.Context) ([]Row, error) {
 	})
 }
 
-// Apply implements Store. It uses one statement for all rows of a kind. So the number of round
-// trips doesn't depend on the number of rows.
+// Apply implements Store. It uses one statement for all rows with the same kind of change. So the
+// number of round trips doesn't depend on the number of rows.
 func (s *Postgres) Apply(ctx context.Context, b Batch, sync bool) error {
 	err := pgx.BeginFunc(ctx, s.conn, func(tx pgx.Tx) error { return s.applyChanges(ctx, tx, b, sync) })
 	if err != nil {

@@ -27,7 +27,7 @@ type SQLite struct {
 	begin, commit        *sql.Stmt
 	synchronous          bool   // the connection's setting
 	buf                  []byte // the JSON of the row that is being written
-	// watch identifies the file that was opened last, also when the connection is closed.
+	// watch identifies the file that was opened last, even after the connection was closed.
 	watch   *database.Watch
 	tables  tables
 	reserve diskReserve
@@ -42,8 +42,8 @@ func NewSQLite(path, host string) *SQLite {
 }
 
 // Open implements Store. It keeps the lock when it opens the file again, so that no other host can
-// get the lock in between. If another file has taken the place of the store's file, Open doesn't
-// close the store's file, so that its inode number can't go to another file.
+// get the lock in between. If another file has taken the place of the store's file, Open keeps the
+// store's file open. As long as it is open, no other file can get its inode number.
 func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	defer func() {
 		if isDiskFull(err) {
@@ -81,7 +81,8 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 		return nil, err
 	}
 	if s.watch != nil {
-		s.watch = watch // a file that was made again is this host's, even if the next steps fail
+		// If Open has made the file again, it is this host's, even if a later step fails.
+		s.watch = watch
 	}
 	defer func() {
 		if err != nil {
@@ -139,7 +140,7 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	}
 	withLog, err := file.Watch()
 	if err == nil {
-		err = watch.CheckFile() // withLog must be of the open file, not of one that replaced it
+		err = watch.CheckFile() // or withLog may identify a file that has replaced the open one
 	}
 	if err == nil {
 		s.watch = withLog
