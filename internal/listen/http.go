@@ -3,11 +3,9 @@ package listen
 import (
 	"context"
 	"crypto/tls"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -25,7 +23,8 @@ type connKey struct{}
 func (l *Listener) Serve(srv *http.Server, certificate *tls.Config) error {
 	srv.Protocols = new(http.Protocols)
 	srv.Protocols.SetHTTP1(true)
-	srv.ErrorLog = log.New(&errorLog{log: l.gate.log, limit: rate.Sometimes{First: 10, Interval: time.Second}}, "", 0)
+	errors := limitedHandler{l.gate.log.Handler(), &rate.Sometimes{First: 10, Interval: time.Second}}
+	srv.ErrorLog = slog.NewLogLogger(errors, slog.LevelWarn)
 	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		return context.WithValue(ctx, connKey{}, connOf(c))
 	}
@@ -71,14 +70,15 @@ func connOf(c net.Conn) *Conn {
 	return c.(*Conn)
 }
 
-// errorLog logs the errors of a server. It limits their rate, because strangers can cause them,
-// for example with a broken TLS handshake.
-type errorLog struct {
-	log   *slog.Logger
-	limit rate.Sometimes
+// limitedHandler limits the rate of a server's error log, because strangers can cause errors, for
+// example with a broken TLS handshake.
+type limitedHandler struct {
+	slog.Handler
+	limit *rate.Sometimes
 }
 
-func (e *errorLog) Write(line []byte) (int, error) {
-	e.limit.Do(func() { e.log.Warn(strings.TrimSuffix(string(line), "\n")) })
-	return len(line), nil
+// Handle implements slog.Handler.
+func (h limitedHandler) Handle(ctx context.Context, r slog.Record) (err error) {
+	h.limit.Do(func() { err = h.Handler.Handle(ctx, r) })
+	return err
 }

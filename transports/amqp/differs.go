@@ -1,6 +1,7 @@
 package amqp
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 
@@ -45,7 +46,7 @@ func (d *differenceError) Error() string {
 // names the setting.
 func explainDifference(err error) error {
 	err = plainError(err)
-	refused, ok := err.(*refusal)
+	refused, ok := errors.AsType[*refusal](err)
 	if !ok || refused.cause.Code != amqp.PreconditionFailed {
 		return err
 	}

@@ -183,7 +183,7 @@ func (s suite) read(pieces ...[]byte) ([][]byte, error) {
 				buffer = buffer[advance:]
 			}
 			if len(buffer) == s.Max() {
-				return payloads, fmt.Errorf("Split got Max() = %d bytes and returned neither a frame nor an error for %q", s.Max(), buffer)
+				return payloads, fmt.Errorf("with Max() = %d bytes, Split returned neither a frame nor an error for %q", s.Max(), buffer)
 			}
 			buffer = bytes.Clone(buffer)
 		}
