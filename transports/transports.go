@@ -23,10 +23,10 @@
 // the host assumes that the transport can't do what it is for.
 //
 //	interface      implemented by                             called for
-//	[Drainer]      memory, tcp                                a stop: empties topics that the host itself feeds
+//	[Drainer]      memory, tcp                                a stop: the topics that the host feeds
 //	[Tapper]       amqp, http, memory, pubsub, schedule, tcp  pentrough listen
 //	[Answerer]     amqp                                       reply_to, and HTTP callers that wait for a result
-//	[Acceptor]     amqp, pubsub                               503 to callers in an outage of a destination; poison replay
+//	[Acceptor]     amqp, pubsub                               503 in an outage of a destination; poison replay
 //	[Needer]       http, tcp                                  validate, run: addresses to bind, the inventory
 //	[Risky]        amqp, http                                 validate, run: warnings
 //	[Checker]      amqp, http                                 run --dry-run

@@ -173,7 +173,7 @@ const (
 // groupResults is the queue from which the host counts the results of groups.
 const groupResults = "group-results"
 
-// reader reads what comes out of the host: results, events and poison.
+// reader consumes the queues that the host publishes to: results, events and poison.
 type reader struct {
 	t *testing.T
 

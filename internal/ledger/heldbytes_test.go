@@ -55,7 +55,7 @@ func TestHeldBytesAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// What is held from before is kept, also where it is more than may be held now.
+	// Messages that were held before the restart stay held, even if they exceed the new budget.
 	l = open(t, NewSQLite(path, "gateway-1"))
 	b := transports.NewBudget(3000)
 	l.LimitHeld(b)

@@ -10,7 +10,10 @@ import (
 
 // differenceText matches RabbitMQ's message that a queue or exchange exists with another property:
 //
-//	PRECONDITION_FAILED - inequivalent arg 'x-max-length' for queue 'q' in vhost '/': received none but current is the value '5' of type 'long'
+//	PRECONDITION_FAILED - inequivalent arg 'x-max-length' for queue 'q' in vhost '/':
+//	received none but current is the value '5' of type 'long'
+//
+// RabbitMQ writes it in one line.
 var differenceText = regexp.MustCompile(`inequivalent arg '([^']*)' for (queue|exchange) '[^']*' in vhost '[^']*': received (.+) but current is (.+)$`)
 
 // quotedValue matches a value in quotes. RabbitMQ writes words such as none and true without
