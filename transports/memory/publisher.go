@@ -45,19 +45,22 @@ func (p *publisher) publishOne(t *topic, msg *message.Message) error {
 	case <-p.closed:
 	case <-p.memory.closed:
 	}
+	full := ""
 	for {
-		if err := p.closeError(ctx); err != nil {
+		err := p.closeError(ctx)
+		switch {
+		case err != nil && full != "" && ctx.Err() != nil:
+			return fmt.Errorf("%s: %w", full, err)
+		case err != nil:
 			return err
 		}
-		full, err := p.appendOrFull(t, msg)
-		if full == "" || err != nil {
+		if full, err = p.appendOrFull(t, msg); full == "" || err != nil {
 			return err
 		}
 		select {
 		case <-t.room:
 		case <-time.After(transports.RecheckTime):
 		case <-ctx.Done():
-			return fmt.Errorf("%s: %w", full, context.Cause(ctx))
 		case <-p.closed:
 		case <-p.memory.closed:
 		}
