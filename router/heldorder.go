@@ -12,7 +12,9 @@ import (
 // run of a newer message could find it ready. So a run first declares that it may hold its message
 // (markUndecided), and then looks whether the device is ready. Newer messages wait until that run
 // has decided (pendingOlder). The decision is made when the run ends. If the message then runs
-// again, the next run makes the decision: when its message is placed, or when it ends.
+// again, the next run makes the decision: when its message is placed, or when it ends. If a
+// message goes back to its source before the decision, the newer messages that wait for it go
+// back, too (intake.cancelNewer).
 
 // markUndecided records that a run may hold its message.
 func (q *heldQueues) markUndecided(e *entry, awaits string) {

@@ -155,6 +155,14 @@ func (h *holds) settleRun(e *entry, acked, rerun bool) {
 	}
 }
 
+// isAwaited reports whether newer messages of an entry's key have to wait for it.
+func (h *holds) isAwaited(e *entry) (awaited bool) {
+	h.update(func(*heldQueues) {
+		awaited = e.undecidedFor != "" || e.released != nil && !e.released.aside && !e.released.placed
+	})
+	return awaited
+}
+
 // pendingOlder implements handlers.HeldBefore. After endReleases it cancels a run that would wait,
 // so that the message goes back to its source.
 func (h *holds) pendingOlder(r *run, awaits string) (wait <-chan struct{}, err error) {
@@ -232,8 +240,11 @@ func (r *run) MayHold(awaits string) {
 }
 
 func (r *run) HeldBefore(awaits string) (<-chan struct{}, error) {
-	if r.in.holds == nil {
+	switch {
+	case r.in.holds == nil:
 		return nil, nil
+	case r.life.Err() != nil:
+		return nil, context.Cause(r.life)
 	}
 	return r.in.holds.pendingOlder(r, awaits)
 }

@@ -33,6 +33,22 @@ type fakeGateway struct {
 	*device.Registry
 	mu    sync.Mutex
 	lines map[string][]string // what each device got
+	// beforeEpoch is called when a run is about to look for the session of a device; nil for
+	// nothing.
+	beforeEpoch func()
+}
+
+// pausingDevices are the devices of a fakeGateway with a beforeEpoch.
+type pausingDevices struct {
+	device.Devices
+	gateway *fakeGateway
+}
+
+func (d pausingDevices) Epoch(name string) uint64 {
+	if before := d.gateway.beforeEpoch; before != nil {
+		before()
+	}
+	return d.Devices.Epoch(name)
 }
 
 func (g *fakeGateway) Topic(string, transports.Use) (transports.Topic, error) {
@@ -59,7 +75,7 @@ func (g *fakeGateway) Publisher(transports.Producer) (message.Publisher, error) 
 func (g *fakeGateway) Start(context.Context) error                              { return nil }
 func (g *fakeGateway) Health() []transports.Health                              { return nil }
 func (g *fakeGateway) Quiesce()                                                 {}
-func (g *fakeGateway) Devices() device.Devices                                  { return g.Registry }
+func (g *fakeGateway) Devices() device.Devices                                  { return pausingDevices{g.Registry, g} }
 func (g *fakeGateway) Close(context.Context) error                              { g.Registry.Close(); return nil }
 
 // lineFraming ends a payload with a line feed.
@@ -441,6 +457,54 @@ func TestWhatIsHeldAtASecondAttemptKeepsItsPlace(t *testing.T) {
 		pass(time.Minute)
 		r.judge()
 	})
+}
+
+// A command can't be held, because the disk is full, and must run again. The run of the next
+// command of that device has started already. Then the first one goes back to its source, in one
+// of several ways. The second must not overtake it.
+func TestNothingOvertakesWhatGoesBackToItsSource(t *testing.T) {
+	for name, giveBack := range map[string]func(*holdRig){
+		"the host stops": func(r *holdRig) {
+			r.stop()
+			r.redeliver()
+			r.start()
+		},
+		"the intake gives its subscription back": func(r *holdRig) { r.host.pipelines[0].intake.giveBack() },
+		"the broker's connection is lost":        func(r *holdRig) { r.in.cut(r.in.subs[0]) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newHoldRig(t, t)
+				defer r.stop()
+				r.connect("a")
+				r.wires["a"].stick(true)
+				r.send("a", true, "", 0)
+				synctest.Wait()
+				r.gateway.beforeEpoch = func() {
+					r.gateway.beforeEpoch = nil
+					time.Sleep(50 * time.Millisecond)
+				}
+				r.send("a", false, "", 0)
+				r.ledger.Fail(func(call string) error {
+					if call == "hold" {
+						return errDiskFull
+					}
+					return nil
+				})
+				synctest.Wait()
+				r.disconnect("a")
+				r.connect("a")
+				synctest.Wait()
+				r.ledger.Fail(func(string) error { return nil })
+				r.restarts++
+				giveBack(r)
+				r.connect("a")
+				pass(time.Minute)
+				r.connect("b")
+				r.judge()
+			})
+		})
+	}
 }
 
 func newTestHolds(t *testing.T) *holds {

@@ -25,6 +25,9 @@ var errStopped = errors.New("the host is stopping")
 // errNotPublished pauses a pipeline that couldn't publish the outputs of a run.
 var errNotPublished = errors.New("publishing the outputs was given up")
 
+// errOlderReturned cancels the run of a message that would overtake an older one.
+var errOlderReturned = errors.New("an older message of the same key goes back to its source")
+
 // errMemoryFull refuses callers while the budget in_flight is used up.
 var errMemoryFull = fmt.Errorf("%w; too many bytes are in flight", transports.ErrNotStarted)
 

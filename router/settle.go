@@ -82,6 +82,9 @@ func (in *intake) settleEntry(r *run, done bool, verdict verdict, cause error) {
 	}
 	delete(in.active, e)
 	if in.holds != nil {
+		if !done && !again {
+			in.cancelNewer(e)
+		}
 		in.holds.settleRun(e, done, again)
 	}
 	in.lanes.endRun(e, again, now)
@@ -118,7 +121,24 @@ func (in *intake) rejectEntry(e *entry, why error) {
 func (in *intake) markDropped(e *entry) {
 	in.releaseBytes(e)
 	if in.holds != nil {
+		in.cancelNewer(e)
 		in.holds.update(func(q *heldQueues) { q.markDecided(e) })
+	}
+}
+
+// cancelNewer is called when an entry goes back to its source, or stays in the ledger, without an
+// outcome. If newer messages of its key had to wait for it, cancelNewer cancels the run of the
+// newer message that has started. Otherwise that message would now overtake the entry. The caller
+// has the lock.
+func (in *intake) cancelNewer(e *entry) {
+	if !in.holds.isAwaited(e) {
+		return
+	}
+	for _, key := range []laneKey{e.lane.key, {key: e.desc.Key}} {
+		if ln := in.lanes.byKey[key]; ln != nil && ln.current != nil && ln.current != e {
+			ln.current.keptRun = false
+			ln.current.run.cancel(errOlderReturned)
+		}
 	}
 }
 
