@@ -1,8 +1,7 @@
 package transports
 
 import (
-	"errors"
-	"io"
+	"container/list"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +25,10 @@ type Memory struct {
 type Budget struct {
 	limit int64
 	used  atomic.Int64
+
+	mu sync.Mutex
+	// readers has the calls of ReadAll that can be displaced, the oldest first.
+	readers list.List
 }
 
 // NewBudget returns a budget of limit bytes; 0 means no limit.
@@ -101,46 +104,4 @@ func WaitForRoom(c *sync.Cond) {
 	})
 	defer again.Stop()
 	c.Wait()
-}
-
-// ErrNoRoom means that a body wasn't read because the budget has no bytes left.
-var ErrNoRoom = errors.New("the memory budget is used up")
-
-// firstRead is the room for a body before its first byte has arrived.
-const firstRead = 512
-
-// ReadAll reads r to its end. If r has more than most bytes, it stops after most+1, and the caller
-// rejects the body.
-//
-// ReadAll takes bytes from the budget as the body grows. So a sender that announces a large body
-// and sends little takes little. The caller gives taken bytes back when the body is gone, and
-// after an error, too. The error is [ErrNoRoom] or the error of r.
-//
-// expected is the announced length; a negative one means unknown.
-func (b *Budget) ReadAll(r io.Reader, expected int64, most int) (body []byte, taken int, err error) {
-	for {
-		if len(body) == cap(body) {
-			// One byte more than expected, so that the end is found without growing the buffer.
-			size := max(firstRead, 2*cap(body))
-			if expected >= int64(len(body)) {
-				size = min(size, int(min(expected, int64(most)))+1)
-			}
-			size = max(min(size, most+1), len(body)+1)
-			if !b.takeMore(taken, size-cap(body)) {
-				return body, taken, ErrNoRoom
-			}
-			taken += size - cap(body)
-			grown := make([]byte, len(body), size)
-			copy(grown, body)
-			body = grown
-		}
-		n, err := r.Read(body[len(body):cap(body)])
-		body = body[:len(body)+n]
-		switch {
-		case len(body) > most, errors.Is(err, io.EOF):
-			return body, taken, nil
-		case err != nil:
-			return body, taken, err
-		}
-	}
 }

@@ -92,12 +92,82 @@ func TestReadAll(t *testing.T) {
 	} {
 		b := NewBudget(c.budget)
 		b.Add(c.beside)
-		body, taken, err := b.ReadAll(c.from, c.expected, c.most)
+		body, taken, err := b.ReadAll(BodySource{Reader: c.from, Expected: c.expected}, c.most)
 		if len(body) != c.read || !bytes.Equal(body, []byte(text[:c.read])) || !errors.Is(err, c.err) {
 			t.Errorf("%s: %d bytes, %v; want %d, %v", what, len(body), err, c.read, c.err)
 		}
 		if taken < len(body) || taken != cap(body) || taken > c.taken || b.Used() != taken+c.beside {
 			t.Errorf("%s: %d bytes are taken for %d of %d, used %d", what, taken, len(body), cap(body), b.Used())
 		}
+	}
+}
+
+// pausingBody is a body that never arrives. interrupt ends its Read.
+func pausingBody() (body BodySource, reading <-chan struct{}) {
+	began, interrupted := make(chan struct{}), make(chan struct{})
+	return BodySource{
+		Reader: readerFunc(func([]byte) (int, error) {
+			close(began)
+			<-interrupted
+			return 0, errors.New("interrupted")
+		}),
+		Expected: -1, Interrupt: func() { close(interrupted) },
+	}, began
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// While the budget is used up, a small body displaces those that have been read for the longest
+// time. It displaces no more of them than it needs, and never itself.
+func TestASmallBodyDisplacesTheOldest(t *testing.T) {
+	b := NewBudget(4 * firstRead)
+	var ends []chan error
+	for range 4 {
+		body, reading := pausingBody()
+		end := make(chan error, 1)
+		go func() {
+			_, taken, err := b.ReadAll(body, SmallBody)
+			if taken != 0 {
+				t.Errorf("a displaced body has %d bytes", taken)
+			}
+			end <- err
+		}()
+		<-reading
+		ends = append(ends, end)
+	}
+	text := strings.Repeat("x", 2*firstRead)
+	body, taken, err := b.ReadAll(BodySource{Reader: strings.NewReader(text), Expected: int64(len(text)), Interrupt: func() { t.Error("it displaces itself") }}, SmallBody)
+	if string(body) != text || err != nil {
+		t.Errorf("read %d bytes, %v", len(body), err)
+	}
+	if b.Used() > b.Limit() {
+		t.Errorf("%d bytes are taken", b.Used())
+	}
+	for i, displaced := range []bool{true, true, true, false} {
+		if !displaced {
+			select {
+			case err := <-ends[i]:
+				t.Errorf("the newest body ended: %v", err)
+			default:
+			}
+		} else if err := <-ends[i]; !errors.Is(err, ErrNoRoom) {
+			t.Errorf("body %d ended with %v", i, err)
+		}
+	}
+	// A larger body displaces nothing.
+	large := BodySource{Reader: strings.NewReader(strings.Repeat("x", 2*SmallBody)), Expected: 2 * SmallBody}
+	_, more, err := b.ReadAll(large, 4*SmallBody)
+	if !errors.Is(err, ErrNoRoom) {
+		t.Errorf("a large body took %d bytes: %v", more, err)
+	}
+	b.Give(taken + more)
+	b.displaceOldest(&bodyReader{})
+	if err := <-ends[3]; !errors.Is(err, ErrNoRoom) {
+		t.Errorf("the newest body ended with %v", err)
+	}
+	if b.Used() != 0 || b.readers.Len() != 0 {
+		t.Errorf("%d bytes and %d readers are left", b.Used(), b.readers.Len())
 	}
 }

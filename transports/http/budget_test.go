@@ -40,7 +40,7 @@ func stall(t *testing.T, s *server, head string) net.Conn {
 
 // However many callers stop in the middle of a body, all of them together take the budget at most.
 func TestBodiesThatStopStayWithinTheBudget(t *testing.T) {
-	const limit, part = 100 << 10, 20_000
+	const limit, part = 400 << 10, 70_000
 	for what, head := range map[string]string{
 		"with a length": fmt.Sprintf("Content-Length: %d", part+1),
 		"in chunks":     "Transfer-Encoding: chunked",
@@ -74,6 +74,32 @@ func TestBodiesThatStopStayWithinTheBudget(t *testing.T) {
 			await.That(t, "all is given back", func() (any, bool) { return budget.Used(), budget.Used() == 0 })
 			(<-async(t.Context(), s, "/x", strings.Repeat("a", part))).expect(t, 200, "")
 		})
+	}
+}
+
+// Callers that stop in the middle of small bodies don't keep others out: the oldest are refused.
+func TestASmallBodyDisplacesThoseThatStop(t *testing.T) {
+	const limit, part = 100 << 10, 20_000
+	s, budget := startWithBudget(t, limit)
+	handle(t, s, handled)
+	var first net.Conn
+	for range 20 {
+		c := stall(t, s, fmt.Sprintf("Content-Length: %d", part+1))
+		_, _ = io.WriteString(c, strings.Repeat("a", part)) // it may be refused half-way
+		if first == nil {
+			first = c
+			await.That(t, "the first body is read", func() (any, bool) { return budget.Used(), budget.Used() > part })
+		}
+	}
+	answer, err := io.ReadAll(first)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 503 ") || !strings.Contains(string(answer), noRoom) {
+		t.Errorf("the oldest caller was answered %q, %v", answer, err)
+	}
+	for range 10 {
+		(<-async(t.Context(), s, "/x", strings.Repeat("a", part))).expect(t, 200, "")
+		if used := budget.Used(); used > limit {
+			t.Errorf("%d bytes are taken", used)
+		}
 	}
 }
 

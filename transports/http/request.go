@@ -126,10 +126,14 @@ func (s *server) bodyOf(w nethttp.ResponseWriter, r *nethttp.Request, given stri
 	switch {
 	case r.ContentLength > int64(s.config.MaxBody):
 		return nil, 0, refusalAnswer(nethttp.StatusRequestEntityTooLarge, "", tooLarge)
-	case !budget.Fits(int(max(r.ContentLength, 0))):
+	case r.ContentLength > transports.SmallBody && !budget.Fits(int(r.ContentLength)):
 		return nil, 0, notTaken(given, noRoom)
 	}
-	body, taken, err := budget.ReadAll(nethttp.MaxBytesReader(w, r.Body, int64(s.config.MaxBody)), r.ContentLength, s.config.MaxBody)
+	control := nethttp.NewResponseController(w)
+	body, taken, err := budget.ReadAll(transports.BodySource{
+		Reader: nethttp.MaxBytesReader(w, r.Body, int64(s.config.MaxBody)), Expected: r.ContentLength,
+		Interrupt: func() { _ = control.SetReadDeadline(time.Unix(1, 0)) }, // fails if the connection is closed
+	}, s.config.MaxBody)
 	_, large := errors.AsType[*nethttp.MaxBytesError](err)
 	switch {
 	case large:
