@@ -121,7 +121,7 @@ func (s *Server) Start(ctx context.Context) error {
 	if s.http != nil || s.life.Err() != nil {
 		return errors.New("starting an admin listener that was started or closed before")
 	}
-	l, err := listen.TCP(ctx, new(net.ListenConfig), s.config.Addr)
+	l, err := listen.Web(ctx, s.config.Addr)
 	if err != nil {
 		return fmt.Errorf("listening on %s for admin: %w", s.config.Addr, err)
 	}

@@ -8,9 +8,33 @@ package listen
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
+
+// receiveBuffer is how many bytes of a web request the kernel may keep until the host reads them.
+// Linux doubles it. Linux's own limit is 6 MB, which it would copy even for a request that the host
+// refuses.
+const receiveBuffer = 64 << 10
+
+// Web listens at host:port for HTTP requests. Accepted connections inherit a small receive buffer.
+func Web(ctx context.Context, addr string) (*net.TCPListener, error) {
+	return TCP(ctx, &net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) { failed = SetReceiveBuffer(int(fd), receiveBuffer) })
+		return errors.Join(err, failed)
+	}}, addr)
+}
+
+// SetReceiveBuffer sets how many bytes the kernel may keep until the host reads them.
+func SetReceiveBuffer(fd, size int) error {
+	return os.NewSyscallError("setsockopt SO_RCVBUF", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, size))
+}
 
 // TCP listens at host:port. The error is that of [net.ListenConfig.Listen].
 func TCP(ctx context.Context, c *net.ListenConfig, addr string) (*net.TCPListener, error) {

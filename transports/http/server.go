@@ -75,7 +75,7 @@ func (s *server) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	plain, err := listen.TCP(ctx, new(net.ListenConfig), s.config.Listen)
+	plain, err := listen.Web(ctx, s.config.Listen)
 	if err != nil {
 		return fmt.Errorf("listening on %s: %w", s.config.Listen, err)
 	}
