@@ -105,7 +105,8 @@ func (b *Budget) takeForBody(me *bodyReader, own, n int) bool {
 }
 
 // displaceOldest interrupts the body that is being read for the longest time, other than me. It
-// returns a channel that is closed when that ReadAll has returned, or nil if there is no such body.
+// returns a channel that is closed when that ReadAll has returned, or nil if there is no such
+// body.
 func (b *Budget) displaceOldest(me *bodyReader) <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()

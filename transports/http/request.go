@@ -132,7 +132,8 @@ func (s *server) bodyOf(w nethttp.ResponseWriter, r *nethttp.Request, given stri
 	control := nethttp.NewResponseController(w)
 	body, taken, err := budget.ReadAll(transports.BodySource{
 		Reader: nethttp.MaxBytesReader(w, r.Body, int64(s.config.MaxBody)), Expected: r.ContentLength,
-		Interrupt: func() { _ = control.SetReadDeadline(time.Unix(1, 0)) }, // fails if the connection is closed
+		// It fails if the connection is closed.
+		Interrupt: func() { _ = control.SetReadDeadline(time.Unix(1, 0)) },
 	}, s.config.MaxBody)
 	_, large := errors.AsType[*nethttp.MaxBytesError](err)
 	switch {
