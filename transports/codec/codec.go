@@ -31,11 +31,24 @@ type Framing interface {
 	// payload is nil and advance isn't 0, the bytes contain no frame and are skipped. For an empty
 	// frame, return an empty slice that isn't nil. An error of kind ErrFrame ends the stream, for
 	// example if a frame is longer than the limit.
-	Split(data []byte) (advance int, payload []byte, err error)
+	//
+	// An earlier call may have returned advance 0 for the first seen bytes of data. So a framing
+	// that searches for an end can go on there. In a new stream, and after a frame, seen is 0.
+	//
+	// Split may rewrite data[:advance], for example to remove escapes. If it returns advance 0, it
+	// leaves data unchanged.
+	Split(data []byte, seen int) (advance int, payload []byte, err error)
 
 	// Max returns the most bytes, including overhead, that Split needs to return a frame or an
 	// error. A reader's buffer never grows beyond it.
 	Max() int
+}
+
+// Kinds is implemented by framings that distinguish kinds of frames.
+type Kinds interface {
+	Framing
+	// SplitKind is Split, and also returns the name of the frame's kind.
+	SplitKind(data []byte, seen int) (advance int, payload []byte, kind string, err error)
 }
 
 // Config is a codec's configuration: a pointer to a struct whose exported fields have the tags

@@ -1,0 +1,179 @@
+// Package protocol is the contract of device protocols.
+//
+// A codec only finds where frames end. A protocol also says what the host must know of a frame to
+// carry messages: which device sent it, what the device expects in return, and which command it
+// answers. It doesn't say what the data mean.
+//
+// Each implementation is in a folder below this one. It registers itself with [Register] in an
+// init function, and passes protocoltest. The implementation rules takes its protocol from a
+// configuration file. Write a protocol in Go if it needs loops, timers, encryption or a state of
+// its own.
+package protocol
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/pentrough/pentrough/internal/plugin"
+	"github.com/pentrough/pentrough/transports/codec"
+)
+
+// Protocol says how the devices of one transport talk. Its methods are called concurrently for
+// different connections. Methods with the State of one connection are called one at a time.
+type Protocol interface {
+	// Split is codec.Framing.Split with the state of the connection.
+	Split(s *State, data []byte, seen int) (advance int, frame []byte, err error)
+
+	// Append is codec.Framing.Append.
+	Append(dst, payload []byte) ([]byte, error)
+
+	// Max is codec.Framing.Max.
+	Max() int
+
+	// Decode says what a frame that Split has just returned means. v is the zero Verdict. Decode
+	// must not keep frame, but Verdict.Response may be a slice of it. An error ends the connection.
+	Decode(s *State, frame []byte, v *Verdict) error
+
+	// Encode appends the payload of a command to dst and returns it. The framing then makes a
+	// frame of it. key is what the answer to the command has as Verdict.Key. An empty key means
+	// that answers have no key. An error of kind codec.ErrPayload rejects the command.
+	Encode(s *State, dst []byte, c Command) (payload []byte, key string, err error)
+}
+
+// Greeter is implemented by protocols in which the host speaks first.
+type Greeter interface {
+	// Greet is called when a device has connected, before anything is read from it. It may only
+	// set Verdict.Response and Verdict.Raw.
+	Greet(s *State, v *Verdict) error
+}
+
+// Ticker is implemented by protocols with timers.
+type Ticker interface {
+	// Tick is called within about a second after State.Wake has passed. It may only set
+	// Verdict.Response and Verdict.Raw. An error ends the connection.
+	Tick(s *State, now time.Time, v *Verdict) error
+}
+
+// State belongs to one connection. The host sets Device and Peer.
+type State struct {
+	// Device is the name of the device. It is empty until a Verdict has named it.
+	Device string
+	// Peer is the address of the device.
+	Peer netip.AddrPort
+	// Number counts what the host sends on this connection, for protocols that number it. Only the
+	// protocol changes it.
+	Number uint32
+	// Wake is when the host calls Tick. The zero time means never. Only the protocol changes it.
+	Wake time.Time
+	// FrameKind is the kind of the frame that Split has returned, if the framing is one of
+	// codec.Kinds. Only Split changes it.
+	FrameKind string
+	// Own is the protocol's own state of the connection.
+	Own any
+}
+
+// Command is a command that is to be written to a device.
+type Command struct {
+	// Device is the name of the device, without the unit.
+	Device string
+	// Unit is the part of the device that the command is for, or "".
+	Unit string
+	// ID is the id of the command.
+	ID string
+	// Payload is what the command asks to write.
+	Payload []byte
+}
+
+// Verdict says what a frame means.
+type Verdict struct {
+	// Device is the name of the device that sent the frame. It is empty if the frame doesn't say.
+	Device string
+	// Unit is the part of the device that the frame is from, such as a meter behind a modem. It
+	// may be empty.
+	Unit string
+	// Kind is the type of the frame. Messages with the frame have it as kind. It may be empty.
+	Kind string
+
+	// Response is what the host writes to the device because of the frame. Nil means nothing.
+	Response []byte
+	// Raw means that Response is already framed.
+	Raw bool
+	// Confirmed means that the host writes Response only after every pipeline that consumes data
+	// has settled the frame.
+	Confirmed bool
+	// Refusal is why the device isn't accepted. If it is set, the host writes Response and closes
+	// the connection.
+	Refusal string
+
+	// Answers says whether the frame answers a request.
+	Answers Answers
+	// Key is the key of the request that the frame answers, if Answers is Yes.
+	Key string
+	// NoData means that the frame isn't published as data. Other frames are, unless they answer a
+	// request.
+	NoData bool
+}
+
+// Answers says whether a frame answers a request.
+type Answers int
+
+const (
+	// Maybe means that the protocol doesn't know. Such a frame can answer a request without a key.
+	Maybe Answers = iota
+	// No means that the frame answers no request.
+	No
+	// Yes means that the frame answers the open request with the same key.
+	Yes
+)
+
+// Plain returns a protocol that is only a framing. It says nothing of frames.
+func Plain(f codec.Framing) Protocol { return plain{f} }
+
+type plain struct{ codec.Framing }
+
+func (p plain) Split(_ *State, data []byte, seen int) (int, []byte, error) {
+	return p.Framing.Split(data, seen)
+}
+
+func (plain) Decode(*State, []byte, *Verdict) error { return nil }
+
+func (plain) Encode(_ *State, dst []byte, c Command) ([]byte, string, error) {
+	return append(dst, c.Payload...), "", nil
+}
+
+// Config is a protocol's configuration: a pointer to a struct whose exported fields have the tags
+// toml and doc. If it has a method Validate() error, that returns all problems, joined. Make each
+// problem with [Invalid].
+type Config interface {
+	// Protocol builds the protocol. It does no I/O.
+	Protocol() (Protocol, error)
+}
+
+// Plugin describes a protocol to the registry.
+type Plugin struct {
+	// Name is the name in `protocol = "name"`.
+	Name string
+	// Summary is one line about the protocol and its devices.
+	Summary string
+	// Description is Markdown for the protocol's page.
+	Description string
+	// Config returns a new configuration with every default set.
+	Config func() Config
+}
+
+const kind = "protocol"
+
+func init() { plugin.Define[Config](kind) }
+
+// Register makes a protocol known. Call it from an init function. It panics if the name is taken.
+func Register(p Plugin) {
+	plugin.Register(kind, plugin.Info{
+		Name: p.Name, Summary: p.Summary, Description: p.Description, Extra: p,
+		New: func() any { return p.Config() },
+	})
+}
+
+// Invalid returns an error for Validate. It belongs to one field, which is named by its TOML key.
+func Invalid(field, format string, args ...any) error {
+	return plugin.Invalid(field, format, args...)
+}
