@@ -85,7 +85,7 @@ func (lineFraming) Max() int { return 1 << 16 }
 func (lineFraming) Append(dst, payload []byte) ([]byte, error) {
 	return append(append(dst, payload...), '\n'), nil
 }
-func (lineFraming) Split([]byte) (int, []byte, error) { return 0, nil, nil }
+func (lineFraming) Split([]byte, int) (int, []byte, error) { return 0, nil, nil }
 
 // wire is a device's connection. It takes all bytes, or none while it is stuck.
 type wire struct {

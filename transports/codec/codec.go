@@ -21,9 +21,9 @@ var ErrPayload = errors.New("payload cannot be a frame")
 
 // Framing turns payloads into frames and back. It has no state and is safe for concurrent use.
 type Framing interface {
-	// Append appends the frame of payload to dst and returns it. It must not strip or escape
-	// anything. If the payload can't be framed exactly as it is, Append returns dst unchanged, and
-	// an error of kind ErrPayload that says why.
+	// Append appends the frame of payload to dst and returns it. The receiver must get the payload
+	// exactly as it is. If that isn't possible, Append returns dst unchanged, and an error of kind
+	// ErrPayload that says why.
 	Append(dst, payload []byte) ([]byte, error)
 
 	// Split finds the first frame in data. It returns the number of bytes that it has used, and
@@ -96,6 +96,11 @@ func Named(name string) Config {
 	}
 	c, _ := info.New().(Config)
 	return c
+}
+
+// InvalidAt is [Invalid] for one byte of the field's text. The error shows the place.
+func InvalidAt(field, text string, offset int, format string, args ...any) error {
+	return plugin.InvalidAt(field, text, offset, format, args...)
 }
 
 // Invalid returns an error for Validate. It belongs to one field, which is named by its TOML key.

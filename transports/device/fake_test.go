@@ -25,7 +25,7 @@ func (lines) Append(dst, payload []byte) ([]byte, error) {
 	return append(append(dst, payload...), '\n'), nil
 }
 
-func (lines) Split([]byte) (int, []byte, error) { return 0, nil, nil }
+func (lines) Split([]byte, int) (int, []byte, error) { return 0, nil, nil }
 
 // pipe is a connection whose kernel takes what it is granted. It records every byte.
 type pipe struct {

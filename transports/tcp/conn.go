@@ -171,7 +171,7 @@ func (c *conn) identify() (string, error) {
 		}
 		c.keepRest()
 		for {
-			advance, frame, err := t.framing.Split(c.rest)
+			advance, frame, err := t.framing.Split(c.rest, 0)
 			if err != nil {
 				return "", fmt.Errorf("reading the first frame: %w", err)
 			}
@@ -273,7 +273,7 @@ func (c *conn) splitFrames(session *device.Session, data []byte) (used int, err 
 	frames := 0
 	defer func() { c.transport.metrics.framesIn.Add(float64(frames)) }()
 	for used < len(data) {
-		advance, frame, err := c.transport.framing.Split(data[used:])
+		advance, frame, err := c.transport.framing.Split(data[used:], 0)
 		if err != nil {
 			return used, err
 		}

@@ -36,9 +36,9 @@ func RunUnbounded(t *testing.T, framing codec.Framing, examples ...[]byte) {
 	run(t, suite{Framing: framing, examples: examples})
 }
 
-// Fuzz checks a framing with random streams. It must not panic, stall, read outside its data, or
-// depend on how the bytes are cut into reads. A payload that Append accepts must come back from
-// Split unchanged. The examples are those of [Run].
+// Fuzz checks a framing with random streams. It must not panic, stall, read or write outside its
+// data, or depend on how the bytes are cut into reads. A payload that Append accepts must come back
+// from Split unchanged. The examples are those of [Run].
 func Fuzz(f *testing.F, framing codec.Framing, examples ...[]byte) {
 	f.Helper()
 	fuzz(f, suite{Framing: framing, bounded: true, examples: examples})
@@ -165,18 +165,21 @@ func (s suite) mustAppend(t *testing.T, payload []byte) []byte {
 func (s suite) read(pieces ...[]byte) ([][]byte, error) {
 	var payloads [][]byte
 	var buffer []byte
+	seen := 0
 	for _, piece := range pieces {
 		for len(piece) > 0 {
 			n := min(len(piece), s.Max()-len(buffer))
 			buffer, piece = append(buffer, piece[:n]...), piece[n:]
 			for len(buffer) > 0 {
-				advance, payload, err := s.split(buffer)
+				advance, payload, err := s.split(buffer, seen)
 				if err != nil {
 					return payloads, err
 				}
 				if advance == 0 {
+					seen = len(buffer)
 					break
 				}
+				seen = 0
 				if payload != nil {
 					payloads = append(payloads, bytes.Clone(payload))
 				}
@@ -191,13 +194,17 @@ func (s suite) read(pieces ...[]byte) ([][]byte, error) {
 	return payloads, nil
 }
 
-// split calls Split and checks its results.
-func (s suite) split(data []byte) (int, []byte, error) {
-	original := bytes.Clone(data)
-	advance, payload, err := s.Split(data)
+// split calls Split and checks its results. It calls Split with seen = 0, too, which must give the
+// same results.
+func (s suite) split(data []byte, seen int) (int, []byte, error) {
+	original, again := bytes.Clone(data), bytes.Clone(data)
+	advance, payload, err := s.Split(data, seen)
+	advance0, payload0, err0 := s.Split(again, 0)
 	switch {
-	case !bytes.Equal(data, original):
-		return 0, nil, fmt.Errorf("splitting %q changed the data to %q", original, data)
+	case advance != advance0 || (payload == nil) != (payload0 == nil) || !bytes.Equal(payload, payload0) || (err == nil) != (err0 == nil):
+		return 0, nil, fmt.Errorf("splitting %q gave %d, %q, %v with seen = %d, and %d, %q, %v with seen = 0", original, advance, payload, err, seen, advance0, payload0, err0)
+	case advance <= len(data) && !bytes.Equal(data[max(0, advance):], original[max(0, advance):]):
+		return 0, nil, fmt.Errorf("splitting %q returned advance %d and changed the data to %q", original, advance, data)
 	case err != nil && !errors.Is(err, codec.ErrFrame):
 		return 0, nil, fmt.Errorf("splitting %q: an error that isn't of kind codec.ErrFrame: %w", original, err)
 	case err != nil:
@@ -277,7 +284,7 @@ func (s suite) severalFrames(t *testing.T) {
 		}
 	}
 	s.expect(t, want, stream)
-	advance, payload, err := s.split(stream)
+	advance, payload, err := s.split(bytes.Clone(stream), 0)
 	if err != nil || advance == 0 || payload == nil {
 		t.Fatalf("splitting %q: advance %d, payload %q, %v", stream, advance, payload, err)
 	}
@@ -338,7 +345,7 @@ func (s suite) memory(t *testing.T) {
 	if err != nil {
 		return
 	}
-	if _, payload, err := s.split(frame); err != nil || payload == nil || len(payload) != 0 {
+	if _, payload, err := s.split(bytes.Clone(frame), 0); err != nil || payload == nil || len(payload) != 0 {
 		t.Fatalf("the frame %q of an empty payload gave %#v, %v; want an empty slice that isn't nil", frame, payload, err)
 	}
 }

@@ -6,10 +6,7 @@ package delimiter
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"strconv"
-	"unicode/utf8"
 
 	"github.com/pentrough/pentrough/transports/codec"
 )
@@ -38,7 +35,7 @@ func init() {
 
 // Validate checks the delimiter.
 func (c *Config) Validate() error {
-	_, err := unescape(c.Delimiter)
+	_, err := codec.ParseBytes(c.Delimiter)
 	if err != nil {
 		return codec.Invalid("delimiter", "%v", err)
 	}
@@ -47,53 +44,11 @@ func (c *Config) Validate() error {
 
 // New builds the framing.
 func (c *Config) New() (codec.Framing, error) {
-	d, err := unescape(c.Delimiter)
+	d, err := codec.ParseBytes(c.Delimiter)
 	if err != nil {
 		return nil, codec.Invalid("delimiter", "%v", err)
 	}
 	return framing{delimiter: d, max: c.Max}, nil
-}
-
-// unescape returns the bytes that the configured text means.
-func unescape(s string) ([]byte, error) {
-	if s == "" {
-		return nil, errors.New("must be at least one byte")
-	}
-	var out []byte
-	for i := 0; i < len(s); {
-		if s[i] != '\\' {
-			out = append(out, s[i])
-			i++
-			continue
-		}
-		if i+1 == len(s) {
-			return nil, errors.New(`ends with a single \; write \\`)
-		}
-		switch s[i+1] {
-		case 'r':
-			out = append(out, '\r')
-		case 'n':
-			out = append(out, '\n')
-		case 't':
-			out = append(out, '\t')
-		case '0':
-			out = append(out, 0)
-		case '\\':
-			out = append(out, '\\')
-		case 'x':
-			b, err := strconv.ParseUint(s[i+2:min(i+4, len(s))], 16, 8)
-			if err != nil || i+4 > len(s) {
-				return nil, errors.New(`\x needs two hexadecimal digits`)
-			}
-			out = append(out, byte(b))
-			i += 2
-		default:
-			r, _ := utf8.DecodeRuneInString(s[i+1:])
-			return nil, fmt.Errorf(`\%c is not an escape; allowed are \xNN, \r, \n, \t, \0 and \\`, r)
-		}
-		i += 2
-	}
-	return out, nil
 }
 
 type framing struct {
@@ -116,10 +71,12 @@ func (f framing) Append(dst, payload []byte) ([]byte, error) {
 	return out, nil
 }
 
-func (f framing) Split(data []byte) (int, []byte, error) {
-	end := bytes.Index(data[:min(len(data), f.Max())], f.delimiter)
+func (f framing) Split(data []byte, seen int) (int, []byte, error) {
+	from := max(0, seen-len(f.delimiter)+1)
+	i := bytes.Index(data[from:min(len(data), f.Max())], f.delimiter)
 	switch {
-	case end >= 0:
+	case i >= 0:
+		end := from + i
 		return end + len(f.delimiter), data[:end], nil
 	case len(data) >= f.Max():
 		return 0, nil, fmt.Errorf("%w: no delimiter within %d bytes", codec.ErrFrame, f.max)

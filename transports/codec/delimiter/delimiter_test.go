@@ -45,27 +45,32 @@ func TestDelimiterOverlap(t *testing.T) {
 	}
 }
 
-func TestEscapes(t *testing.T) {
-	for _, tt := range []struct{ in, want, err string }{
-		{"#", "#", ""},
-		{`\x7e\xFF`, "~\xff", ""},
-		{`\r\n\t\0\\`, "\r\n\t\x00\\", ""},
-		{"\r\n", "\r\n", ""},
-		{"é", "é", ""},
-		{"", "", "at least one byte"},
-		{`\x7`, "", "two hexadecimal digits"},
-		{`\xzz`, "", "two hexadecimal digits"},
-		{`\x+1`, "", "two hexadecimal digits"},
-		{`\q`, "", `\q is not an escape`},
-		{`a\`, "", `write \\`},
+// A frame without an end costs linear time, because bytes that were seen aren't searched again.
+func TestSeenBytesAreNotSearched(t *testing.T) {
+	f := build(t, Config{Delimiter: "##", Max: 32})
+	for _, tt := range []struct {
+		data          string
+		seen, advance int
+	}{
+		{"##xxxxxx", 8, 0},
+		{"##xxxxx#", 8, 0},
+		{"##xxxxx##", 8, 9},
+		{"##xxxxxx##", 8, 10},
 	} {
-		got, err := unescape(tt.in)
-		if string(got) != tt.want || (err != nil) != (tt.err != "") || err != nil && !strings.Contains(err.Error(), tt.err) {
-			t.Errorf("unescape(%q) = %q, %v; want %q, %q", tt.in, got, err, tt.want, tt.err)
+		if advance, _, err := f.Split([]byte(tt.data), tt.seen); advance != tt.advance || err != nil {
+			t.Errorf("Split(%q, %d) advanced by %d, %v; want %d", tt.data, tt.seen, advance, err, tt.advance)
 		}
-		c := Config{Delimiter: tt.in, Max: 8}
-		if (c.Validate() != nil) != (tt.err != "") {
-			t.Errorf("Validate with the delimiter %q: %v", tt.in, c.Validate())
+	}
+}
+
+func TestValidate(t *testing.T) {
+	for delimiter, valid := range map[string]bool{`\x7e\r\n`: true, "": false, `\x7`: false, `\q`: false, `a\`: false} {
+		c := Config{Delimiter: delimiter, Max: 8}
+		if err := c.Validate(); (err == nil) != valid {
+			t.Errorf("Validate with the delimiter %q: %v", delimiter, err)
+		}
+		if _, err := c.New(); (err == nil) != valid {
+			t.Errorf("New with the delimiter %q: %v", delimiter, err)
 		}
 	}
 }

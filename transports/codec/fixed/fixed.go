@@ -42,7 +42,7 @@ func (f framing) Append(dst, payload []byte) ([]byte, error) {
 	return append(dst, payload...), nil
 }
 
-func (f framing) Split(data []byte) (int, []byte, error) {
+func (f framing) Split(data []byte, _ int) (int, []byte, error) {
 	if len(data) < int(f) {
 		return 0, nil, nil
 	}

@@ -94,7 +94,7 @@ func (f framing) Append(dst, payload []byte) ([]byte, error) {
 	return append(append(dst, header[:f.size]...), payload...), nil
 }
 
-func (f framing) Split(data []byte) (int, []byte, error) {
+func (f framing) Split(data []byte, _ int) (int, []byte, error) {
 	if len(data) < f.size {
 		return 0, nil, nil
 	}

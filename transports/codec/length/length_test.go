@@ -66,7 +66,7 @@ func TestBrokenLengths(t *testing.T) {
 		{Config{Size: 8, Endian: "big", Max: 9}, "\xff\xff\xff\xff\xff\xff\xff\xff"},
 		{Config{Size: 8, Endian: "big", Max: 9, IncludesHeader: true}, "\x00\x00\x00\x00\x00\x00\x00\x07"},
 	} {
-		if advance, payload, err := build(t, tt.config).Split([]byte(tt.data)); !errors.Is(err, codec.ErrFrame) {
+		if advance, payload, err := build(t, tt.config).Split([]byte(tt.data), 0); !errors.Is(err, codec.ErrFrame) {
 			t.Errorf("%+v: Split(%q) = %d, %q, %v; want an error at once", tt.config, tt.data, advance, payload, err)
 		}
 	}

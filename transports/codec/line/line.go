@@ -68,10 +68,10 @@ func (f framing) Append(dst, payload []byte) ([]byte, error) {
 	return append(append(dst, payload...), f.terminator...), nil
 }
 
-func (f framing) Split(data []byte) (int, []byte, error) {
-	end := bytes.IndexByte(data[:min(len(data), f.Max())], '\n')
-	line := data
-	if end >= 0 {
+func (f framing) Split(data []byte, seen int) (int, []byte, error) {
+	line, end := data, -1
+	if i := bytes.IndexByte(data[seen:min(len(data), f.Max())], '\n'); i >= 0 {
+		end = seen + i
 		line = data[:end]
 	}
 	if n := len(line); n > 0 && line[n-1] == '\r' {

@@ -72,10 +72,21 @@ func TestSplit(t *testing.T) {
 		{"abcde\n", 0, "", true},
 		{"abcd\r\r\n", 0, "", true},
 	} {
-		advance, payload, err := f.Split([]byte(tt.data))
+		advance, payload, err := f.Split([]byte(tt.data), 0)
 		if advance != tt.advance || string(payload) != tt.payload || errors.Is(err, codec.ErrFrame) != tt.broken {
 			t.Errorf("Split(%q) = %d, %q, %v; want %d, %q, broken %v", tt.data, advance, payload, err, tt.advance, tt.payload, tt.broken)
 		}
+	}
+}
+
+// A line without an end costs linear time, because bytes that were seen aren't searched again.
+func TestSeenBytesAreNotSearched(t *testing.T) {
+	f := build(t, Config{Max: 32, Terminator: "crlf"})
+	if advance, _, err := f.Split([]byte("\nxxx"), 4); advance != 0 || err != nil {
+		t.Errorf("Split advanced by %d, %v; want 0", advance, err)
+	}
+	if advance, line, err := f.Split([]byte("\nxxx\r\n"), 4); advance != 6 || len(line) != 4 || err != nil {
+		t.Errorf("Split advanced by %d to the line %q, %v; want 6", advance, line, err)
 	}
 }
 

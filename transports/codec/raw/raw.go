@@ -54,7 +54,7 @@ func (f framing) Append(dst, payload []byte) ([]byte, error) {
 	return append(dst, payload...), nil
 }
 
-func (f framing) Split(data []byte) (int, []byte, error) {
+func (f framing) Split(data []byte, _ int) (int, []byte, error) {
 	if len(data) == 0 {
 		return 0, nil, nil
 	}

@@ -25,7 +25,7 @@ func FuzzFraming(f *testing.F) { codectest.FuzzUnbounded(f, build(f, Config{Max:
 func TestSplit(t *testing.T) {
 	f := build(t, Config{Max: 4})
 	for _, tt := range []struct{ data, want string }{{"", ""}, {"ab", "ab"}, {"abcd", "abcd"}, {"abcde", "abcd"}} {
-		advance, payload, err := f.Split([]byte(tt.data))
+		advance, payload, err := f.Split([]byte(tt.data), 0)
 		if advance != len(tt.want) || string(payload) != tt.want || err != nil {
 			t.Errorf("Split(%q) = %d, %q, %v; want %q", tt.data, advance, payload, err, tt.want)
 		}

@@ -185,7 +185,7 @@ func (c *conn) TryWrite(p []byte) (int, error) {
 	defer c.mu.Unlock()
 	c.rest = append(c.rest, p...)
 	for {
-		advance, payload, err := c.holder.Framing.Split(c.rest)
+		advance, payload, err := c.holder.Framing.Split(c.rest, 0)
 		if err != nil {
 			return 0, fmt.Errorf("the device can't read its frame: %w", err)
 		}
@@ -313,7 +313,7 @@ func (c *conn) deliver(frame []byte) bool {
 	c.saying = c.saying[1:]
 	c.mu.Unlock()
 	for len(frame) > 0 {
-		advance, payload, err := c.holder.Framing.Split(frame)
+		advance, payload, err := c.holder.Framing.Split(frame, 0)
 		if err != nil || advance == 0 {
 			c.session.End(device.ProtocolError)
 			return false
