@@ -189,8 +189,8 @@ func (c *checker) store(p *pipeline) {
 	}
 }
 
-// lost warns about a pipeline from a broker whose results are lost. An empty to says that this is
-// intended.
+// lost warns if a pipeline consumes from a broker and its results are lost. With to = "" the
+// author says that this is intended.
 func (c *checker) lost(p *pipeline) {
 	if p.source == nil || !p.source.Broker || p.given["to"] != nil || p.handler == nil {
 		return

@@ -143,7 +143,8 @@ func Load(path string, o Options) (*Config, Warnings, error) {
 	return Parse(path, data, o)
 }
 
-// Parse reads a configuration. Problems name it by name. The error is of type [Problems].
+// Parse reads a configuration. name is the name of the file in problems. The error is of type
+// [Problems].
 func Parse(name string, data []byte, o Options) (*Config, Warnings, error) {
 	if o.LookupEnv == nil {
 		o.LookupEnv = os.LookupEnv

@@ -12,9 +12,8 @@ import (
 )
 
 // excerpts shows lines of a file in problems, without secrets. It hides what [redact.Set] knows to
-// be a secret. It also hides the value of every key whose name looks like that of a secret: the
-// problem is often that the key of a secret is misspelt, so that no plugin knows that its value is
-// one.
+// be a secret. It also hides the value of every key whose name looks like that of a secret: often
+// the problem is a misspelt key of a secret, and then no plugin knows that the value is secret.
 type excerpts struct {
 	src     string
 	secrets *redact.Set
@@ -140,9 +139,9 @@ var (
 	tableName  = regexp.MustCompile(`^[ \t]*\[+([^\]\r\n]*)`)
 )
 
-// guessedSecrets returns the values that may be secrets in a file that the parser can't read. It
-// isn't certain where a value ends: it ends with its line, or with the file if it may continue in
-// the next lines.
+// guessedSecrets returns the values that may be secrets in a file that the parser can't read. The
+// end of such a value isn't certain. A guessed value ends with its line. If it may continue in the
+// next lines, it ends with the file.
 func guessedSecrets(src string) (all []span) {
 	begin := 0
 	inSecretTable := false // all values of a table such as env may be secrets

@@ -16,7 +16,7 @@ type hostTable struct {
 	Name            string        `toml:"name" doc:"The host's name, stable over restarts. Default: the machine's host name." example:"\"gateway-1\""`
 	Admin           string        `toml:"admin" doc:"The address of the admin listener: health, metrics, API. An empty string turns it off." example:"\"127.0.0.1:8222\""`
 	AdminHosts      []string      `toml:"admin_hosts" doc:"Additional host names that requests to the admin listener may use, such as the name of a proxy." example:"[\"gateway.example.com\"]"`
-	ShutdownTimeout time.Duration `toml:"shutdown_timeout" doc:"The longest time that a stop may take. The host cancels runs that are still active in its last quarter, which is 6 s at most." min:"0s" example:"\"30s\""`
+	ShutdownTimeout time.Duration `toml:"shutdown_timeout" doc:"The longest time that a stop may take. Before its last quarter (at most the last 6 s), the host cancels runs that are still active." min:"0s" example:"\"30s\""`
 	Memory          memoryTable   `toml:"memory" doc:"Limits for the memory of messages, over all transports and pipelines."`
 	Log             logTable      `toml:"log" doc:"What the host logs, and how."`
 }
@@ -58,7 +58,7 @@ type storeTable struct {
 // tracingTable is the [tracing] table in TOML.
 type tracingTable struct {
 	Endpoint string                       `toml:"endpoint" schemes:"http,https" doc:"The collector's base URL, for OTLP over HTTP. An empty string turns tracing off; so does leaving out the table." example:"\"http://127.0.0.1:4318\""`
-	Sample   float64                      `toml:"sample" doc:"The share of traces to record, of those that begin in this host. If a message arrives with a trace, its sender decides whether it is recorded." min:"0" max:"1" example:"0.1"`
+	Sample   float64                      `toml:"sample" doc:"Which share of the traces that begin in this host is recorded. If a message arrives with a trace, its sender decides whether it is recorded." min:"0" max:"1" example:"0.1"`
 	Service  string                       `toml:"service" doc:"The name of the service in traces. The name of the host is its instance." example:"\"gateway\""`
 	Headers  map[string]transports.Secret `toml:"headers" doc:"Headers for requests to the collector, such as authorization." example:"{ authorization = \"Bearer ${file:/run/secrets/otlp}\" }"`
 }
@@ -89,7 +89,7 @@ type pipelineTable struct {
 	OnError     string              `toml:"on_error" doc:"What the host does with a message if the middleware returns an error. drop logs, counts and settles it; poison requires a middleware that takes failed messages. Default: poison if the source is a broker, otherwise drop." enum:"poison,drop" example:"\"drop\""`
 	Competing   bool                `toml:"competing" doc:"Allows this pipeline to share the queue of its source with other pipelines or hosts, which must set it too."`
 	LaneLimit   int                 `toml:"lane_limit" doc:"How many messages of one key may wait while its first message is stalled. Default: a sixteenth of the source's window." unit:"messages" min:"1" example:"62"`
-	Stall       time.Duration       `toml:"stall" doc:"After this time without progress, the lane of a key is stalled, and the host refuses messages above lane_limit. The time is a tenth of it if more than twice lane_limit wait and half of the source's window is in use." min:"1ms" example:"\"5s\""`
+	Stall       time.Duration       `toml:"stall" doc:"The lane of a key is stalled after this time without progress. Then the host refuses messages above lane_limit. If more than twice lane_limit messages wait and half of the source's window is in use, a tenth of this time is enough." min:"1ms" example:"\"5s\""`
 	AckDeadline time.Duration       `toml:"ack_deadline" doc:"The longest time that a message may stay unsettled. Keep it below the broker's own limit." min:"1s" example:"\"25m\""`
 	Batch       batchTable          `toml:"batch" doc:"How the host gathers messages for a handler that takes several at once."`
 }

@@ -38,7 +38,8 @@ func ReadInventory(path string) (map[string]map[string]string, error) {
 	return ParseInventory(path, data)
 }
 
-// ParseInventory reads an inventory. Problems name it by name. The error is of type [Problems].
+// ParseInventory reads an inventory. name is the name of the file in problems. The error is of
+// type [Problems].
 func ParseInventory(name string, data []byte) (map[string]map[string]string, error) {
 	if len(data) > maxInventory {
 		message := fmt.Sprintf("the file has %d bytes; allowed: up to %d", len(data), maxInventory)

@@ -30,8 +30,8 @@ func (c *checker) swallowers() []string {
 	return names
 }
 
-// list checks a pipeline's middleware: no plugin twice, in the right order, and poison with a
-// topic other than the source.
+// list checks a pipeline's middleware: no plugin is in the list twice, the order is right, and
+// poison doesn't publish to the pipeline's source.
 func (c *checker) list(p *pipeline) {
 	at := plugin.Join(p.path, "middleware")
 	for i, m := range p.listed {

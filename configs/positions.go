@@ -54,8 +54,8 @@ func (p *positions) find(path string) Position {
 	return Position{1, 1}
 }
 
-// position returns the place of a byte of the file. For something missing after the end of a line
-// or of the file, it returns the last character before.
+// position returns the place of a byte of the file. If something is missing at the end of a line
+// or of the file, position returns the place of the last character before the end.
 func (p *positions) position(pos int) Position {
 	pos = max(0, min(pos, len(strings.TrimRight(p.src, " \t\r\n"))))
 	begin := strings.LastIndexByte(p.src[:pos], '\n') + 1

@@ -126,7 +126,7 @@ func substitute(source string, lookup func(string) (string, bool), secrets *reda
 
 var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// resolve returns the value of one ${...}, whose inside is expression.
+// resolve returns the value of one ${...}. expression is the text between the braces.
 func resolve(expression string, lookup func(string) (string, bool)) (text string, isFile bool, err error) {
 	if path, ok := strings.CutPrefix(expression, "file:"); ok {
 		text, err := readSecret(path)

@@ -90,7 +90,8 @@ func element(list any, i int) map[string]any {
 	return nil
 }
 
-// given records which keys are present if their zero value can't tell.
+// given records whether the file has a key, for each key whose zero value is a value like any
+// other.
 func given(step *TestStep, raw map[string]any) {
 	has := func(table, key string) bool {
 		m, _ := raw[table].(map[string]any)

@@ -90,18 +90,18 @@ type TestExpect struct {
 	Reply      bool   `toml:"reply" doc:"The reply to the latest input, as a caller by HTTP gets it."`
 	DeadLetter bool   `toml:"dead_letter" doc:"The next dead letter that the handler store kept."`
 
-	JSON     map[string]any    `toml:"json" doc:"Fields that the payload must have. It may have others."`
+	JSON     map[string]any    `toml:"json" doc:"Fields that the payload must have. The payload may have other fields."`
 	Payload  *string           `toml:"payload" doc:"The whole payload." example:"\"open\""`
 	Encoding string            `toml:"encoding" doc:"The encoding of payload." enum:"text,hex,base64" example:"\"hex\""`
-	Metadata map[string]string `toml:"metadata" doc:"Metadata that it must have. It may have other metadata." example:"{ \"poison.kind\" = \"permanent\" }"`
+	Metadata map[string]string `toml:"metadata" doc:"Metadata that must be there. Other metadata may be there too." example:"{ \"poison.kind\" = \"permanent\" }"`
 	Matches  map[string]string `toml:"matches" doc:"Regular expressions that must match, by payload, error, metadata.KEY, or a field of the payload, such as json.detail." example:"{ \"json.detail\" = \"offline\" }"`
-	Absent   []string          `toml:"absent" doc:"What it must not have: metadata.KEY, or a field of the payload, such as json.reply." example:"[\"json.reply\"]"`
+	Absent   []string          `toml:"absent" doc:"What must be missing: metadata.KEY, or a field of the payload, such as json.reply." example:"[\"json.reply\"]"`
 	Code     int               `toml:"code" doc:"The code of a reply: 200, 400 permanent, 500 retryable, 503 unavailable." min:"0" max:"599" example:"200"`
 
-	Nothing  bool          `toml:"nothing" doc:"There must be no next one."`
-	Count    int           `toml:"count" doc:"The number of consecutive ones that must match." min:"1" max:"100000" example:"3"`
-	Anywhere bool          `toml:"anywhere" doc:"Accept any that no step has expected yet, not only the next one. Use it where the order isn't known, such as between devices."`
-	Within   time.Duration `toml:"within" doc:"How long it may take. Default: 1s of virtual time, or 10s of real time. With nothing: how long nothing may come. Default: 0s, or 200ms of real time." min:"0s" example:"\"5s\""`
+	Nothing  bool          `toml:"nothing" doc:"Nothing more may have come out."`
+	Count    int           `toml:"count" doc:"How many must match, one after the other." min:"1" max:"100000" example:"3"`
+	Anywhere bool          `toml:"anywhere" doc:"Accept everything that no step has expected yet, not only what came out next. Use it where the order isn't known, such as between devices."`
+	Within   time.Duration `toml:"within" doc:"How long the step waits for what it expects. Default: 1s of virtual time, or 10s of real time. With nothing: for how long nothing may come out. Default: 0s, or 200ms of real time." min:"0s" example:"\"5s\""`
 }
 
 // SetDefaults sets the defaults for the decoder of configurations.

@@ -34,8 +34,8 @@ type Budget struct {
 // NewBudget returns a budget of limit bytes; 0 means no limit.
 func NewBudget(limit int) *Budget { return &Budget{limit: int64(limit)} }
 
-// Take takes n bytes if the budget has that many left. If nothing is taken, it takes any n, so a
-// thing that is larger than the whole budget can be the only one.
+// Take takes n bytes if the budget has that many left. If nothing is taken yet, Take takes any n.
+// So a thing that is larger than the whole budget fits while it is the only one.
 func (b *Budget) Take(n int) bool { return b.takeMore(0, n) }
 
 // takeMore takes n more bytes for a thing that has taken own bytes already.
@@ -90,8 +90,8 @@ func (b *Budget) Limit() int {
 	return int(b.limit)
 }
 
-// RecheckTime is how long a user of a budget waits for room before it looks again. Nothing tells
-// it that others have given bytes back.
+// RecheckTime is how long a user of a budget waits for room before it checks again. The budget
+// doesn't signal that others have given bytes back.
 const RecheckTime = 100 * time.Millisecond
 
 // WaitForRoom is c.Wait for a caller that waits for room in a budget: it returns after

@@ -14,19 +14,19 @@ type Checker interface {
 type TopicUse struct {
 	Topic string
 	Use   Use
-	// Competing is that of the [Consumer].
+	// Competing is the field Competing of the [Consumer].
 	Competing bool
 }
 
 // Check is the result of checking one part.
 type Check struct {
-	// Part names it, such as "connection" or "topic commands".
+	// Part is the name of the part, such as "connection" or "topic commands".
 	Part string
 	// Found says in a few words what exists, or what a start will create.
 	Found string
 	// Missing says that the part doesn't exist and that a start will create it.
 	Missing bool
-	// Err is nil if a start and the host would work, and otherwise why they wouldn't.
+	// Err is nil if the host can start and use the part. Otherwise it says why the host can't.
 	Err error
 	// Next says what to do about Err, in a sentence without its full stop. It may be empty.
 	Next string

@@ -24,10 +24,11 @@ type Delivery struct {
 	// Wait is how long the sender wants to wait for an answer that comes from outside this host,
 	// such as the result of a command that is published to a broker. 0 means that it doesn't wait.
 	Wait time.Duration
-	// Settle ends the delivery with the message's outcome; nil gives it back to its source. The
-	// router calls Settle with a lock, so that it must not block: slow work, such as a write to a
-	// socket, belongs in another goroutine. The router may call it before take has returned. Only
-	// the first call has an effect, and no call has one after the delivery has become void.
+	// Settle ends the delivery with the message's outcome; nil gives the message back to its
+	// source. The router calls Settle while it has a lock, so Settle must not block. Slow work,
+	// such as a write to a socket, belongs in another goroutine. The router may call it before
+	// take has returned. Only the first call has an effect. After the delivery has become void, no
+	// call has an effect.
 	Settle func(o *Outcome)
 }
 

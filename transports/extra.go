@@ -6,8 +6,8 @@ import (
 )
 
 // Extra has what the host adds to a Watermill message. It is the only value of the host in the
-// message's context. It must not be modified after that: make a changed copy, and a context with
-// it.
+// message's context. Don't modify an Extra that is in a context: make a changed copy, and a new
+// context with the copy.
 type Extra struct {
 	// Headers has the message's headers in the types of the transport that delivered it; the
 	// metadata have them as text. The transport can read what their MarshalText writes: see

@@ -30,7 +30,7 @@ func CheckListen(addr string) error {
 		host = addr
 		what += ": it has no port"
 	case strings.Count(addr, ":") > 1 && !strings.Contains(addr, "["):
-		what += ": an IPv6 address stands in brackets"
+		what += ": an IPv6 address needs brackets"
 	}
 	if host != "" {
 		what += ", such as " + strconv.Quote(net.JoinHostPort(host, "8123"))

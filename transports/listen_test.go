@@ -10,7 +10,7 @@ func TestCheckListen(t *testing.T) {
 		"http://127.0.0.1:8080": `"http://127.0.0.1:8080" is no address to listen on` + allowed + `; did you mean "127.0.0.1:8080"?`,
 		"127.0.0.1":             `"127.0.0.1" is no address to listen on: it has no port, such as "127.0.0.1:8123"` + allowed,
 		"localhost:":            `"localhost:" is no address to listen on: it has no port, such as "localhost:8123"` + allowed,
-		"::1":                   `"::1" is no address to listen on: an IPv6 address stands in brackets` + allowed,
+		"::1":                   `"::1" is no address to listen on: an IPv6 address needs brackets` + allowed,
 		"":                      `"" is no address to listen on` + allowed,
 	} {
 		got := ""

@@ -2,9 +2,9 @@ package transports
 
 import "strings"
 
-// Metadata keys. A transport that has such properties maps them; any other transport leaves them
-// as they are. Every other key becomes a header of that name when a message is published. A header
-// of a delivered message has the key HeaderPrefix + name.
+// Metadata keys. A transport maps them to the properties of its system. If the system has no such
+// property, the transport leaves the key as it is. Every other key becomes a header of that name
+// when a message is published. A header of a delivered message has the key HeaderPrefix + name.
 const (
 	MessageID     = "message_id"
 	CorrelationID = "correlation_id"

@@ -38,8 +38,8 @@ type bodyReader struct {
 	gone      chan struct{} // closed when ReadAll has returned
 }
 
-// ReadAll reads a body to its end. If the body has more than most bytes, ReadAll stops after
-// most+1, and the caller rejects the body.
+// ReadAll reads a body to its end. The limit is most bytes. If the body has more, ReadAll stops
+// after most+1 bytes, and the caller rejects the body.
 //
 // ReadAll takes bytes from the budget as the body grows. So a sender that announces a large body
 // and sends little takes little. The caller gives taken bytes back when the body is gone, and

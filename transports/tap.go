@@ -25,8 +25,8 @@ type Taps struct {
 // bytes.
 type TapBuffer struct {
 	messages chan *message.Message
-	// sizes has the bytes of the messages in the channel, and of some that the reader has taken
-	// since; sum is their sum.
+	// sizes has the size of each message in the channel, and of some that the reader has already
+	// taken. sum is the sum of these sizes.
 	sizes []int
 	sum   int
 }

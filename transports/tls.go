@@ -13,7 +13,7 @@ type TLS struct {
 	CA         string `toml:"ca" doc:"PEM file with the authorities that the server's certificate is checked against; default: the system's." example:"\"/etc/pentrough/ca.pem\""`
 	Cert       string `toml:"cert" doc:"PEM file with the host's own certificate and its chain, if the server asks for one."`
 	Key        string `toml:"key" doc:"PEM file with the key of cert."`
-	ServerName string `toml:"server_name" doc:"The name that the server's certificate must have; default: the name of the host that is connected to."`
+	ServerName string `toml:"server_name" doc:"The name that the server's certificate must have; default: the name in the server's address."`
 	Insecure   bool   `toml:"insecure" doc:"Do not check the server's certificate. Anyone on the network path can then read and change everything, passwords included."`
 }
 

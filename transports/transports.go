@@ -19,8 +19,8 @@
 //
 // # Optional interfaces
 //
-// A transport that can do more implements one of the following interfaces. Without an interface,
-// the host assumes that the transport can't do what it is for.
+// A transport that can do more implements one of the following interfaces. If an interface is
+// missing, the host assumes that the transport can't do what the interface is for.
 //
 //	interface      implemented by                             called for
 //	[Drainer]      memory, tcp                                a stop: the topics that the host feeds
@@ -226,8 +226,8 @@ type Topic struct {
 // doc tags. An optional method Validate() error returns all problems joined, each made with
 // [Invalid].
 type Config interface {
-	// Topic describes a topic for a use. If the topic can't be used so, the error says what is
-	// possible.
+	// Topic describes a topic for a use. If the topic can't be used in this way, the error says
+	// what is possible.
 	Topic(name string, use Use) (Topic, error)
 	// New builds the transport. It does no I/O.
 	New(env Env) (Transport, error)
@@ -264,7 +264,7 @@ func Loopback(host string) bool {
 	return strings.EqualFold(host, "localhost") || err == nil && ip.Unmap().IsLoopback()
 }
 
-// NeedsOf returns what a configuration needs; nothing if it is no [Needer].
+// NeedsOf returns what a configuration needs. If it isn't a [Needer], it needs nothing.
 func NeedsOf(c Config) Needs {
 	if n, ok := c.(Needer); ok {
 		return n.Needs()
@@ -289,7 +289,7 @@ type Env struct {
 	Consumed []Topic
 	// Registerer takes the transport's metrics; it adds the label "transport" already.
 	Registerer prometheus.Registerer
-	// Memory is what bounds the bytes that the transport keeps; see [Topic].
+	// Memory has the budgets for the bytes that the transport keeps.
 	Memory Memory
 }
 
@@ -303,8 +303,8 @@ type Plugin struct {
 	Description string
 	// Devices says that the transport implements device.Provider.
 	Devices bool
-	// SelfContained says that the transport connects to nothing outside the host. A test of a
-	// configuration runs such a transport itself, and a fake instead of any other.
+	// SelfContained says that the transport connects to nothing outside the host. `pentrough test`
+	// runs such a transport itself. It replaces any other transport by a fake.
 	SelfContained bool
 	// Config returns a new configuration with all defaults set.
 	Config func() Config

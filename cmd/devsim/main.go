@@ -116,7 +116,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.IntVar(&o.silent, "silent", 0, "number of devices that never read, counted from the first")
 	flags.StringVar(&o.record, "record", "", "file to which each received line is appended, as device, tab, line")
 	flags.BoolVar(&o.reconnect, "reconnect", false, "connect again if a connection ends or fails")
-	flags.DurationVar(&o.session, "session", 0, "each device disconnects after about this time, from half to one and a half of it; 0 means never")
+	flags.DurationVar(&o.session, "session", 0, "each device disconnects after a random time, between half and one and a half times this value; 0 means never")
 	flags.DurationVar(&o.duration, "duration", 0, "end after this time; 0 means never")
 	if err := flags.Parse(args); err != nil {
 		return o, err

@@ -157,7 +157,7 @@ func (v *ledgerVerb) check(ctx context.Context, cmd *cobra.Command, store ledger
 		if err != nil || len(flawed) == 0 {
 			return err
 		}
-		return advise(fmt.Errorf("%s can't be used, so that no host can start with this ledger", rowCount(len(flawed))),
+		return advise(fmt.Errorf("%s can't be used, so no host can start with this ledger", rowCount(len(flawed))),
 			"stop the host and add --repair to remove them; if the broker redelivers one of their commands, it runs again")
 	})
 }

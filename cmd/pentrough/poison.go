@@ -92,7 +92,7 @@ func (v *poisonVerb) addRowFlags(cmd *cobra.Command, states string) {
 	f := cmd.Flags()
 	f.StringVar(&v.pipeline, "pipeline", "", "only messages that failed in this pipeline")
 	f.StringVar(&v.cause, "cause", "", "only messages whose cause contains this text")
-	f.DurationVar(&v.since, "since", 0, "only messages that failed within this time until now, such as 1h")
+	f.DurationVar(&v.since, "since", 0, "only messages that failed at most this long ago, such as 1h")
 	f.StringVar(&v.id, "id", "", "only the message with this id")
 	f.StringSliceVar(&v.states, "state", nil, "only rows in these states: new, replaying, replayed, dropped (default "+states+")")
 }

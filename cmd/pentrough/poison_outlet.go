@@ -170,8 +170,7 @@ func (o *outlet) send(ctx context.Context, c *deadletters.Claim) error {
 	return o.publisher.Publish(o.topic, msg)
 }
 
-// isNotSent reports whether it is certain that a message wasn't stored by the broker, after send
-// returned err.
+// isNotSent reports whether err, an error of send, shows that the broker didn't store the message.
 func (o *outlet) isNotSent(err error) bool {
 	if o.topic == "" {
 		return !errors.Is(err, transports.ErrUndecided)

@@ -234,8 +234,8 @@ func (r *run) awaitLedger(ctx context.Context) {
 }
 
 // awaitStore waits while another process uses the ledger's store. Usually that is the same host,
-// started twice. Until it is over, this host takes no commands and no devices, because it couldn't
-// handle them. Its log and /readyz name the other process.
+// started twice. Until the other process ends, this host takes no commands and no devices, because
+// it couldn't handle them. Its log and /readyz name the other process.
 func (r *run) awaitStore(ctx context.Context) {
 	for errors.Is(r.ledger.Health(), ledger.ErrInUse) {
 		select {

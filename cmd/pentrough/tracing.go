@@ -12,7 +12,8 @@ import (
 // left for the stop, the export gets a tenth of it.
 const flushTimeout = time.Second
 
-// trace makes the tracing that the configuration asks for, if it does.
+// openTracing starts the tracing that the configuration asks for. It does nothing if tracing is
+// off.
 func (r *run) openTracing() error {
 	c := r.config.Tracing
 	if c.Endpoint == "" {
@@ -33,7 +34,7 @@ func (r *run) openTracing() error {
 	return nil
 }
 
-// stopHost stops the host and exports its last spans, inside the life of ctx.
+// stopHost stops the host and exports its last spans before ctx ends.
 func (r *run) stopHost(ctx context.Context, host *router.Host) error {
 	deadline, ok := ctx.Deadline()
 	if r.tracing == nil || !ok {
@@ -46,8 +47,8 @@ func (r *run) stopHost(ctx context.Context, host *router.Host) error {
 	return err
 }
 
-// closeTracing exports the last spans, while ctx lives and for a second at most. Only the first
-// call does something.
+// closeTracing exports the last spans. It returns when ctx ends, and after a second at the latest.
+// Only the first call has an effect.
 func (r *run) closeTracing(ctx context.Context) {
 	if r.tracing == nil {
 		return

@@ -16,8 +16,8 @@ const (
 )
 
 // taps has the open taps. A new tap is never refused. If there are too many, the one that has
-// shown nothing for the longest time ends. If the new tap's client has too many, that is one of
-// this client. So no client can keep others out with open taps.
+// shown nothing for the longest time ends. If the new tap's client has too many, one of that
+// client's taps ends instead. So no client can keep others out with open taps.
 type taps struct {
 	mu   sync.Mutex
 	open []*openTap

@@ -5,7 +5,7 @@
 // honest device that receives small commands at a steady rate. A table shows memory, the honest
 // device's times and the times of /livez.
 //
-// The host, the bare accept loop and the attacker are processes of their own. The last two are
-// this package's test binary, and an environment variable gives it its role. To add an attack, add
-// it to attacks in list_test.go. Only bounds_test.go states how much memory a host may use.
+// The host, the bare accept loop and the attacker are processes of their own. The last two run
+// this package's test binary; an environment variable chooses the role. To add an attack, add it
+// to attacks in list_test.go. Only bounds_test.go states how much memory a host may use.
 package attack

@@ -24,8 +24,8 @@ type Pauses = backoff.ExponentialBackOff
 // step. NextBackOff returns the next pause, and Reset starts from first again. One goroutine at a
 // time uses them.
 func New(first, longest time.Duration) Pauses {
-	// The library draws from both sides of an interval: 3/4 plus or minus a third of that is from
-	// 1/2 to 1.
+	// The library draws from both sides of a middle value. With 3/4 as the middle, plus or minus a
+	// third of it, a pause is from 1/2 to 1 of the interval.
 	return Pauses{
 		InitialInterval: min(first, longest) / 4 * 3, MaxInterval: longest / 4 * 3, Multiplier: 2, RandomizationFactor: 1.0 / 3,
 	}

@@ -1,7 +1,7 @@
 // Package bubble runs code with virtual time. Inside a bubble the clock stands still while any
 // goroutine runs. When all goroutines wait, it jumps to the next timer. This applies to the
-// timers, deadlines and time.Now of all code, also that of other modules, which an injected clock
-// couldn't do.
+// timers, deadlines and time.Now of all code. An injected clock couldn't reach the code of other
+// modules.
 //
 // The package uses testing/synctest, which needs package testing. So [Main] lets package testing
 // run the main part of the program. Only this package and tests may import testing.

@@ -17,8 +17,8 @@ type evidence struct {
 	start, end time.Time
 	// lives has what is known of each command, at the place of the command.
 	lives []life
-	// commandByKey has the place of the command with an id for a device, firstWithID that of the
-	// first command with an id.
+	// commandByKey has the place of the command with an id for a device. firstWithID has the place
+	// of the first command with an id.
 	commandByKey map[commandKey]int
 	firstWithID  map[string]int
 	// commandByAnswer has the place of the command to which a device gave an answer.
@@ -70,7 +70,7 @@ type sessionSpan struct {
 	start, end time.Time
 	host       string
 	generation uint64
-	// ended reports whether an event told of the end. Otherwise end is an estimate.
+	// ended reports whether an event reported the end. Otherwise end is an estimate.
 	ended  bool
 	reason device.Reason
 	// broke reports whether the session ended, or may have ended, without a clean close.
@@ -315,9 +315,9 @@ func (e *evidence) collectEvents() {
 	}
 }
 
-// estimateStart returns when a session began, if only its epoch is known. Epochs are Unix
-// milliseconds, unless that contradicts the run's start or known, a time at which the session
-// existed.
+// estimateStart returns when a session began, if only its epoch is known. The session existed at
+// the time known. An epoch is a time in Unix milliseconds. If that time isn't between the run's
+// start and known, estimateStart returns the run's start.
 func (e *evidence) estimateStart(epoch uint64, known time.Time) time.Time {
 	if t := time.UnixMilli(int64(epoch)); t.After(e.start) && !t.After(known) {
 		return t
@@ -352,8 +352,8 @@ func (e *evidence) closeSessions(d *deviceLog) {
 		if s.broke || s.ended {
 			continue
 		}
-		// No event told of its end. Either the host was killed, or a newer event replaced this one
-		// in an outage.
+		// No event reported its end. Either the host was killed, or a newer event replaced this
+		// one in an outage.
 		killable := s.generation == 0 || s.generation < e.newest[s.host]
 		s.broke = e.faults.anyBetween(s.start, s.end, func(f Fault) bool { return !last || f.Killed && killable })
 	}

@@ -43,10 +43,10 @@ const maxAnswerDelay = 500 * time.Millisecond
 // isRightAnswer reports whether the result of the command at that place has the device's answer to
 // that command.
 //
-// Without a pattern, the result may have the answer to an earlier command, if that answer came
-// later than the host waits for it. The next request is written by then. From then on each answer
-// is taken for the next request, until the device has nothing to answer for a while. The loop
-// follows that chain back to its first late answer.
+// Without a pattern, the result may have the answer to an earlier command. That happens if the
+// earlier answer came after the host's timeout, when the next request was already written. From
+// then on the host takes each answer for the answer to the next request, until the device has
+// nothing to answer for a while. The loop follows that chain back to its first late answer.
 func (e *evidence) isRightAnswer(place int, r *Result) bool {
 	seen := map[int]bool{}
 	for {

@@ -33,8 +33,8 @@ func judgeGroups(e *evidence) []finding {
 const maxSummaryDelay = time.Second
 
 // judgeGroup returns what is wrong with a group, or "". A summary is promised only if no fault
-// happened to the host during the group. It may come more than once. One that doesn't cover all of
-// the commands knows only some of their results.
+// happened to the host during the group. It may come more than once. A summary that doesn't cover
+// all commands knows only some of their results.
 func (e *evidence) judgeGroup(g *groupLog) string {
 	n := len(g.commands)
 	if n == 0 {

@@ -18,7 +18,7 @@ import (
 type readOrder struct {
 	e        *evidence
 	lastRead int // the read before
-	ahead    int // -1 if there is none, like the others
+	ahead    int // -1 if there is none
 	// aheadBefore is the value of ahead at the begin of a look. aheadOnFirst is the highest read
 	// that the look found on its first connection. Each is -1 if there is none.
 	aheadBefore, aheadOnFirst int
@@ -171,7 +171,7 @@ const recoveryTime = 30 * time.Second
 func judgeDuplicates(e *evidence) []finding {
 	kills, allowed := e.listKills()
 	var found []finding
-	var again []string // as far as they are allowed one by one
+	var again []string // the commands of reads that a kill may explain, before they are counted
 	for i := range e.Commands {
 		c, l := &e.Commands[i], &e.lives[i]
 		for n := 1; n < len(l.reads); n++ {
@@ -224,7 +224,7 @@ type kill struct {
 // a kill last through faults that follow closely, because these may keep the host from writing the
 // commands again.
 func (e *evidence) listKills() (kills []kill, inFlight int) {
-	first := 0 // of the kills that are felt as long as the fault that is looked at
+	first := 0 // the first kill whose effects last through the current fault
 	for i, f := range e.faults.faults {
 		if i > 0 && f.Begin.After(e.faults.latestEnd[i-1].Add(recoveryTime)) {
 			first = len(kills)
@@ -255,8 +255,8 @@ func (e *evidence) wasInFlight(kills []kill, place, n int) bool {
 		}
 		there := !e.Commands[place].Sent.After(k.End)
 		out := len(l.outcomes) > 0 && e.Results[l.outcomes[0]].Read.Before(k.Begin)
-		// What the kernel had is read after the host is gone, so before may be later than the
-		// kill.
+		// A device may still read what the kernel had when the host was killed. So before may be
+		// later than the kill.
 		if there && !out && !before.After(k.End.Add(recoveryTime)) && !again.After(k.effectUntil) {
 			return true
 		}

@@ -30,7 +30,7 @@ type process struct {
 	mu     sync.Mutex
 	stderr bytes.Buffer
 	log    []string
-	// begun is the number of bytes of a line whose end hasn't come.
+	// unfinishedLength is the number of bytes of a line whose end hasn't come.
 	unfinishedLength int
 }
 

@@ -21,7 +21,7 @@ import (
 // Statement is a statement with its arguments.
 type Statement struct {
 	// Text is written for the database, see [Dialect]. Each text is prepared once and kept, so
-	// there must be few different ones.
+	// there must be few different texts.
 	Text string
 	Args []any
 	// Fit says that arguments are converted for the columns that they fill, see [JSON].
@@ -78,7 +78,7 @@ type Dialect struct {
 
 // Types has a database's names of types.
 type Types struct {
-	// Text is for texts that may be a key, Long for texts that may be long.
+	// Text is for texts that may be a key, and Long is for texts that may be long.
 	Text, Long, Bool, Number, Time string
 }
 
@@ -136,14 +136,14 @@ func (d Dialect) InsertNew(table string, columns, key []string) string {
 	return text + " ON CONFLICT (" + d.Quoted(key) + ") DO NOTHING"
 }
 
-// CountOld returns a query that counts the rows whose time in column is before the parameter, up
-// to most.
+// CountOld returns a query that counts the rows whose time in column is before the parameter. It
+// stops counting at most rows.
 func (d Dialect) CountOld(table, column string, most int) string {
 	return fmt.Sprintf("SELECT count(*) FROM (SELECT 1 AS one FROM %s WHERE %s < %s LIMIT %d) AS old", d.Quote(table), d.Quote(column), d.Parameter(1), most)
 }
 
-// RemoveOld returns a statement that removes the oldest of the rows whose time in column is before
-// the parameter, at most most of them.
+// RemoveOld returns a statement that removes rows whose time in column is before the parameter. It
+// begins with the oldest, and removes no more rows than most.
 func (d Dialect) RemoveOld(table string, key []string, column string, most int) string {
 	oldest := fmt.Sprintf("%s < %s ORDER BY %s LIMIT %d", d.Quote(column), d.Parameter(1), d.Quote(column), most)
 	if d.OnDuplicateKey {

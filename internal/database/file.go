@@ -136,9 +136,9 @@ const (
 	writable = 2
 )
 
-// checkAccess returns why a file can't be opened, which SQLite wouldn't report, or nil. It doesn't
-// open the file: closing it again would end all locks that the process has on it, also those of
-// other connections.
+// checkAccess returns why a file can't be opened, or nil. SQLite wouldn't report the reason.
+// checkAccess doesn't open the file: closing the file again would end all locks that the process
+// has on it, also those of other connections.
 func checkAccess(path string, access uint32) error {
 	info, err := os.Stat(path)
 	switch {

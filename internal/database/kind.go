@@ -34,7 +34,7 @@ type fault struct{ err error }
 func (f *fault) Error() string { return f.err.Error() }
 func (f *fault) Unwrap() error { return f.err }
 
-// maxAttempts is how often a transaction is tried that fails because of another one.
+// maxAttempts is how often a transaction is tried if it fails because of another transaction.
 const maxAttempts = 5
 
 // retryLost calls do until it doesn't fail because of another transaction.

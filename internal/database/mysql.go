@@ -17,7 +17,7 @@ import (
 
 var mysqlDialect = Dialect{
 	Name: "MySQL", quote: "`", OnDuplicateKey: true,
-	// A text that is a key has a maximal length. With this collation it equals only itself.
+	// A text that is a key has a maximum length. With this collation a text equals only itself.
 	Types: Types{Text: "varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", Long: "longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", Bool: "boolean", Number: "bigint", Time: "datetime(6)"},
 	Time:  func(t time.Time) any { return t.UTC().Truncate(time.Microsecond) },
 }

@@ -24,8 +24,8 @@ import (
 //
 // Databases silently round a number to the type of its column. So this package looks the column
 // up: in INSERT INTO t (a) VALUES (:x), and in a = :x after SET or UPDATE. A parameter in any
-// other place, such as in an expression, has the type that the database gives it. If it gives
-// none, the number must fit into an int64 or a float64.
+// other place, such as in an expression, has the type that the database gives it. If the database
+// gives none, the number must fit into an int64 or a float64.
 type JSON string
 
 // kind is the kind of values that a column has.
@@ -51,8 +51,8 @@ type column struct {
 	// is a multiple of 100.
 	places int
 	scaled bool
-	// digits is how many digits the database prints of a float. With 0 it prints as many as are
-	// needed.
+	// digits is how many digits of a float the database prints. With 0 the database prints as many
+	// as are needed.
 	digits int
 }
 
@@ -108,8 +108,8 @@ func (c column) convert(arg any) (any, error) {
 	return c.convertNumber(written, value)
 }
 
-// convertNumber returns a number as an argument for the column. written is its text, value its
-// value.
+// convertNumber returns a number as an argument for the column. written is the number's text, and
+// value is its value.
 func (c column) convertNumber(written string, value jsontext.Decimal) (any, error) {
 	refuse := func(becomes string) (any, error) {
 		return nil, fmt.Errorf("the number %s would become %s in a column of type %s", written, becomes, c.name)
@@ -300,7 +300,7 @@ func sqliteColumn(t *sql.ColumnType) column {
 // yearType is MySQL's name of the type of years.
 const yearType = "YEAR"
 
-// floatDigits is how many digits MySQL prints of a FLOAT.
+// floatDigits is how many digits of a FLOAT MySQL prints.
 const floatDigits = 6
 
 func mysqlColumn(t *sql.ColumnType) column {

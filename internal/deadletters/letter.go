@@ -1,9 +1,9 @@
 // Package deadletters stores messages that couldn't be handled, as rows of a SQLite file or of a
-// PostgreSQL database. There people can list, replay and drop them.
+// PostgreSQL database. People can list, replay and drop the messages there.
 //
 // A host adds rows through a [Store], which the handler "store" gets. An [Operator] works on the
 // rows, also while hosts and other operators use the store. [Store.Operate] returns one, and
-// [Store.Look] one that only reads.
+// [Store.Look] returns one that only reads.
 //
 // Operators share the rows without locks. A row has a state, and a claim: a random text that names
 // its last replay. Each change of a row names the state and the claim that its operator has read.
@@ -91,7 +91,7 @@ func fingerprint(l *handlers.DeadLetter) []byte {
 	}
 	h := sha256.New()
 	for _, part := range [...]string{l.MessageID, l.Pipeline, moment, string(l.Body)} {
-		// With its length, no part can be mistaken for the end of another one.
+		// With its length in front, no part can be confused with the end of the part before.
 		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
 		h.Write([]byte(part))
 	}

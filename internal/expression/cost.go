@@ -100,7 +100,8 @@ func lengthOf(v any) int {
 	}
 }
 
-// bytesOf returns about the bytes of a string or list, without the content of its elements.
+// bytesOf returns the approximate size of a string or list in bytes, without the content of its
+// elements.
 func bytesOf(v any) int {
 	if s, ok := v.(string); ok {
 		return len(s)

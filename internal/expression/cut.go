@@ -7,8 +7,8 @@ import (
 	"github.com/pentrough/pentrough/internal/jsontext"
 )
 
-// cutList returns the elements of the list at path in a JSON text. Each element is as the text has
-// it; of a string, it returns the bytes.
+// cutList returns the elements of the list at path in a JSON text. Each element is written as in
+// the text. For a string, cutList returns the string's bytes.
 func cutList(text string, path []string, most int) ([]Element, error) {
 	value, found, err := jsontext.Find(text, path)
 	switch {

@@ -10,9 +10,9 @@ import (
 )
 
 // spellings has the numbers of a message whose text differs from the usual one, such as 1.0 and
-// 1e3. It maps the bits of the float64 to the number as it was written. Such numbers are written
-// again as they came. If one message writes the same value in two ways, both are written in the
-// first way.
+// 1e3. It maps the bits of the float64 to the number as it was written. When such a number is
+// written again, it has its original text. If one message writes the same value in two ways, both
+// are written in the first way.
 type spellings map[uint64]string
 
 // decode parses a JSON text and builds the parts that are wanted. An integer becomes an int if it

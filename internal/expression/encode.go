@@ -31,8 +31,8 @@ type writer struct {
 	counted int
 }
 
-// countEvery is the number of bytes after which they are counted. A list can have a small value a
-// million times, so the end would be too late.
+// countEvery is the number of bytes after which a writer counts what it wrote. Counting only at
+// the end would be too late, because a list can have a small value a million times.
 const countEvery = 64 << 10
 
 func (w *writer) writeValue(v any, depth int) error {

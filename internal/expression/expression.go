@@ -108,8 +108,9 @@ func (e *Environment) Compile(source string, want Want) (*Program, error) {
 	case len(source) > maxSource:
 		return nil, &Error{Message: fmt.Sprintf("the expression has %d bytes; allowed: up to %d", len(source), maxSource)}
 	}
-	// Compile it twice. The first time it is as written, which checks the types and gives errors
-	// in the author's words. The second time it has the counting, which knows no types.
+	// Compile the expression twice. The first time it is as written: this checks the types, and
+	// errors quote the author's words. The second time it has the calls that count, which have no
+	// types.
 	plain, err := compile(source, append(declared(), expr.Optimize(false))...)
 	if err != nil {
 		return nil, compileError(source, err)

@@ -22,8 +22,8 @@ var variables = types.Map{
 	"meta": types.TypeOf(map[string]string{}), "text": types.String, "size": types.Int, "json": types.Any,
 }
 
-// A function is implemented by the host. Most replace one of the language's, because they count
-// before they make a value.
+// A function is implemented by the host. Most of these functions replace one of the language,
+// because they count before they make a value.
 type function struct {
 	run   func(in *Input, args []any) (any, error)
 	types []any
@@ -133,7 +133,8 @@ func counting() []expr.Option {
 		options = append(options, expr.Function(name, func(args ...any) (any, error) { return run(args[0].(*Input), args[1:]) }))
 	}
 	for name, f := range functions {
-		// The parser must know the original name, or it takes it for one of the language's.
+		// The parser must know the original name. Otherwise it would parse a call as one of the
+		// language's own function.
 		hosted(name, f.run)
 		hosted(counted+name, f.run)
 	}
@@ -193,7 +194,8 @@ func nameOf(v any) string {
 	return kindName(reflect.TypeOf(v).Kind())
 }
 
-// lines returns the lines of a text without their ends. No line follows the last line feed.
+// lines returns the lines of a text without their ends. A line feed at the end of the text doesn't
+// begin another line.
 func lines(in *Input, args []any) (any, error) {
 	text, err := stringArg(args, 0)
 	if err != nil {

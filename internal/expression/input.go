@@ -219,8 +219,8 @@ func (in *Input) formatBody(v any) (data []byte, isJSON bool, err error) {
 // List runs a program that wants [List] and returns its elements. Each is as Body would return it.
 // A list of more than most elements is an error.
 //
-// An expression that is only a path into json is not decoded: its elements are as the message has
-// them.
+// If the expression is only a path into json, List doesn't decode the elements: they keep the text
+// that they have in the message.
 func (p *Program) List(in *Input, most int) ([]Element, error) {
 	if p.path != nil {
 		text, err := in.payloadText()
@@ -261,7 +261,7 @@ type Element struct {
 	JSON bool
 }
 
-// format returns a value as text.
+// formatText returns a value as text.
 func (in *Input) formatText(v any) (string, error) {
 	switch v := v.(type) {
 	case nil:

@@ -18,7 +18,7 @@ type Plugin struct {
 	Import string
 	// Version is the version asked for, such as v1.2.3 or latest; empty with a folder.
 	Version string
-	// Dir is the folder of its module, and Module that one's path, if it is local.
+	// If the plugin is local, Dir is the folder of its module, and Module is the module's path.
 	Dir, Module string
 }
 

@@ -114,8 +114,8 @@ func modulePath(dir string) (string, error) {
 // runGo runs the go command and returns its output. An error contains what the command printed.
 func runGo(ctx context.Context, dir string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
-	// A workspace, or flags of the user's own, would have other versions chosen than those of the
-	// host.
+	// With a workspace or the user's own flags, the go command could choose other versions than
+	// those of the host.
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOWORK=off", "GOFLAGS=")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

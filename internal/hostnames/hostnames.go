@@ -2,8 +2,8 @@
 //
 // The author of a page can make the page's own DNS name resolve to the listener's address (DNS
 // rebinding). The browser then treats the page's requests to the listener as same-origin, and they
-// come from inside the firewall. But their Host header has the page's name, and [Names] doesn't
-// have it.
+// come from inside the firewall. But their Host header has the page's name, which isn't in
+// [Names].
 //
 // A listener creates its [Names] once and calls [Names.Allow] for each request.
 package hostnames

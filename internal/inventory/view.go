@@ -34,7 +34,7 @@ type list struct {
 // newList makes a version of the view.
 func (v *view) newList(all List) (*list, error) {
 	l := &list{labels: make(map[string]map[string]string, len(all))}
-	written := map[string]string{} // from a canonical name to the other one in the file
+	written := map[string]string{} // from a canonical name to the name in the file
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		canonical, err := v.canonical(name)
 		if err != nil {

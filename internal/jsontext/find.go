@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 )
 
-// Find returns the value in the object text to which the keys of path lead. found is how many of
-// the keys exist: len(path) if the value exists. Find checks the whole text. If a key is repeated,
-// the last one counts.
+// Find follows the keys of path into the object text, and returns the value that they lead to.
+// found is how many of the keys exist: len(path) if the value exists. Find checks the whole text.
+// If a key is repeated, the last one counts.
 func Find[T Text](text T, path []string) (value Token[T], found int, err error) {
 	s := New(text)
 	value = s.Value()

@@ -8,7 +8,7 @@ import (
 // hinted is how many bytes on both sides of an error are looked at.
 const hinted = 200
 
-// beginnings are first bytes of what is sent by mistake, as it is or in the place of JSON.
+// beginnings are the first bytes of texts that are often sent by mistake, each with a hint.
 var beginnings = []struct{ bytes, hint string }{
 	{"\xef\xbb\xbf", "the text begins with a byte order mark (UTF-8 BOM), leave it out"},
 	{"\xff\xfe", "the text is UTF-16, allowed: UTF-8"},
@@ -25,7 +25,8 @@ var beginnings = []struct{ bytes, hint string }{
 
 const zlib = "the text is compressed with zlib (deflate), allowed: gzip, or no compression"
 
-// instead are the words of other languages for what JSON writes in another way.
+// instead has words and signs of other languages, each with a hint about what JSON has in its
+// place.
 var instead = []struct{ word, hint string }{
 	{"'", "strings are in double quotes"},
 	{"“", "typographic quotes, strings are in \""}, {"”", "typographic quotes, strings are in \""}, {"„", "typographic quotes, strings are in \""},
@@ -41,8 +42,9 @@ var instead = []struct{ word, hint string }{
 // form is what HTML forms and many clients of HTTP send by default.
 var form = regexp.MustCompile(`^[\w.%+\-\[\]]+=[^\s{}"]*(&|$)`)
 
-// hint says what a text probably is that isn't JSON, or returns "". The rest of it begins where
-// something else was expected, behind before; of both only the next bytes are looked at.
+// hint says what a text that isn't JSON probably is. If it can't say, it returns "". before is the
+// text before the error, and rest the text from the error on. expected is what JSON has at the
+// place of the error. hint looks only at a few bytes on both sides of the error.
 func hint(before, rest, expected string) string {
 	before = strings.TrimRight(before, " \t\r\n")
 	if before == "" {
@@ -73,7 +75,7 @@ func hint(before, rest, expected string) string {
 	return ""
 }
 
-// whole says what a text is of which nothing is JSON, or returns "".
+// whole says what a text probably is if no part of it is JSON. If it can't say, it returns "".
 func whole(text, expected string) string {
 	if text == "" {
 		return "the text is empty"

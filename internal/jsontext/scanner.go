@@ -155,8 +155,8 @@ func (s *Scanner[T]) Next() bool {
 	return true
 }
 
-// Key returns the current member's name. If the name can't be text, Key returns "" and Flaw an
-// error.
+// Key returns the current member's name. If the name can't be text, Key returns "" and Flaw
+// returns an error.
 func (s *Scanner[T]) Key() T {
 	name, _ := s.Name.Text() // the error is the text's flaw
 	return name
@@ -191,7 +191,7 @@ func (s *Scanner[T]) Value() (t Token[T]) {
 }
 
 // Str returns the text of the next value, which must be a string. If it can't be text, Str returns
-// "" and Flaw an error.
+// "" and Flaw returns an error.
 func (s *Scanner[T]) Str() T {
 	if s.skipSpace() != '"' && s.err == nil {
 		s.fail("a string")

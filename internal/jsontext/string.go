@@ -179,7 +179,7 @@ func unescape[T Text](raw T) []byte {
 	}
 }
 
-// hex4 returns the value of four hexadecimal digits, or -1.
+// parseHex4 returns the value of four hexadecimal digits, or -1.
 func parseHex4[T Text](text T) rune {
 	if len(text) < 4 {
 		return -1
@@ -195,7 +195,7 @@ func parseHex4[T Text](text T) rune {
 	return r
 }
 
-// unhex returns the value of a hexadecimal digit, or -1.
+// parseHexDigit returns the value of a hexadecimal digit, or -1.
 func parseHexDigit(c byte) rune {
 	switch {
 	case '0' <= c && c <= '9':

@@ -65,8 +65,8 @@ func (s *candidates) updateSize(p *peer, before int) {
 	}
 }
 
-// nextVictim returns the candidate to displace: the oldest of the peer with the most. There must
-// be a candidate.
+// nextVictim returns the candidate to displace: the oldest connection of the peer with the most
+// candidates. There must be a candidate.
 func (s *candidates) nextVictim() *Conn {
 	p := s.bySize[len(s.bySize)-1].Front().Value.(*peer)
 	return p.conns.Front().Value.(*Conn)

@@ -10,9 +10,9 @@ import (
 
 const (
 	// reserve is how many file descriptors the host keeps for itself. Half of them are for the
-	// admin listener. The rest is for listeners, brokers, stores and logs, which are about 40 in a
-	// host with a broker and a SQLite store, and for pools of databases, outgoing requests (64 for
-	// each http-request) and the pipes of plugins (3 for each process).
+	// admin listener. The rest is for listeners, brokers, stores and logs (about 40 in a host with
+	// a broker and a SQLite store), for pools of databases, for outgoing requests (64 for each
+	// http-request), and for the pipes of plugins (3 for each process).
 	reserve = 256
 	// RaiseLimit says how people raise the limit of open files.
 	RaiseLimit = "raise it with LimitNOFILE= of the systemd unit, or ulimit -n"

@@ -47,8 +47,8 @@ type Limits struct {
 // The user of a connection changes the state with [Conn.Keep] and [Conn.Spare]. The gate displaces
 // unidentified connections first, and then spare ones.
 //
-// The invariants: the gate never displaces a kept connection. It displaces one only if a limit is
-// exceeded. If all connections are kept, there is no place for a new one: see [NewGate].
+// The invariants: the gate never displaces a kept connection. It displaces another one only if a
+// limit is exceeded. If all connections are kept, there is no place for a new one: see [NewGate].
 //
 // Gate.mu guards all connections of the gate. Nothing that has it takes another lock or closes a
 // connection.
@@ -220,7 +220,7 @@ func (g *Gate) freePlace() {
 	g.freed.Signal()
 }
 
-// close ends the waiting of connections: the listener is closed.
+// close ends all waits for a place, because the listener is closed.
 func (g *Gate) close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -14,8 +14,8 @@ import (
 // Write writes a file in one step: it writes a temporary file in the same folder, and renames it
 // when it is complete. If path is a link, Write replaces the link and doesn't touch its target.
 //
-// Write doesn't replace files in /dev and /proc, such as /dev/stdout, and devices and pipes
-// elsewhere. It opens them and writes to them.
+// Write doesn't replace a file in /dev or /proc, such as /dev/stdout, or a device or pipe in
+// another folder. It opens such a file and writes to it.
 func Write(path string, mode fs.FileMode, write func(io.Writer) error) (err error) {
 	if isOpened(path) {
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)

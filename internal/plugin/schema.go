@@ -119,7 +119,8 @@ func (s *Schema) valueSchema(f Field, t Type) Object {
 	}
 }
 
-// elementField returns f without the bounds, which count the elements and don't limit them.
+// elementField returns f without the bounds, because they limit the number of elements and not the
+// elements themselves.
 func elementField(f Field) Field {
 	f.Min, f.Max, f.Required = "", "", false
 	return f

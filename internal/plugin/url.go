@@ -18,8 +18,8 @@ var urlKeys = []string{"url", "endpoint"}
 var schemeName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]{0,20}$`)
 
 // CheckURL returns an error that names the wrong part of a URL and what was probably meant. It
-// quotes no part that may belong to a password. The schemes are those that the URL may have. A
-// path and no host follows a scheme that ends in a colon, such as "sqlite:".
+// quotes no part that may belong to a password. The schemes are those that the URL may have. After
+// a scheme that ends in a colon, such as "sqlite:", the URL has a path and no host.
 func CheckURL(text string, schemes []string) error {
 	var allowed []string
 	for _, s := range schemes {

@@ -13,8 +13,8 @@ const MaxName = 255
 
 // CheckName returns why s can't name a device, a command or a group. A name isn't empty or too
 // long, and doesn't begin or end with a space. It has only visible characters, in the Unicode
-// normal form C, so that two names that look the same are the same. CheckName changes no name: two
-// names that others distinguish would become one.
+// normal form C, so that two names that look the same are the same. CheckName doesn't correct
+// names, because two names that other programs distinguish would then become one.
 func CheckName[T string | []byte](s T) error {
 	switch {
 	case len(s) == 0:

@@ -25,7 +25,7 @@ func Nearest(word string, candidates []string) string {
 }
 
 // Misspelt returns whether two names differ by a typing error. Names that differ only in a number,
-// such as lane1 and lane2, are two names.
+// such as lane1 and lane2, don't count as a typing error.
 func Misspelt(a, b string) bool {
 	noDigits := strings.NewReplacer("0", "", "1", "", "2", "", "3", "", "4", "", "5", "", "6", "", "7", "", "8", "", "9", "")
 	if a == b || noDigits.Replace(a) == noDigits.Replace(b) || min(len(a), len(b)) < 4 {

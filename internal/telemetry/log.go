@@ -50,8 +50,9 @@ func withoutTime(groups []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// asText makes text of durations, addresses and whatever else says what it is: as JSON the one
-// would be a number of nanoseconds and the other an object here and a string there.
+// asText turns durations, addresses and other values with a String method into text. Without it, a
+// duration would be a number of nanoseconds in JSON, and some addresses would be objects and
+// others strings.
 func asText(a slog.Attr) slog.Attr {
 	switch a.Value.Kind() {
 	case slog.KindDuration:

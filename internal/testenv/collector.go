@@ -17,7 +17,7 @@ import (
 
 // Collector receives spans by OTLP over HTTP and keeps them. It is safe for concurrent use.
 type Collector struct {
-	// URL is its base URL.
+	// URL is the collector's base URL.
 	URL string
 
 	mu      sync.Mutex
@@ -32,11 +32,11 @@ type Span struct {
 	// Trace, ID and Parent are in hexadecimal. Parent is empty for the first span of a trace.
 	Trace, ID, Parent, State string
 	Start, End               time.Time
-	// Attributes are those of the span, Resource those of what made it, Events the names of what
-	// happened until then.
+	// Attributes are the attributes of the span. Resource has those of the program that made it.
+	// Events has the names of the span's events.
 	Attributes, Resource map[string]any
 	Events               []string
-	// Error is the description of a failed one, and Failed says that it is one.
+	// Failed says that the span failed, and Error is the description of the failure.
 	Error  string
 	Failed bool
 }
@@ -81,7 +81,7 @@ func (c *Collector) serve(w http.ResponseWriter, r *http.Request) {
 	c.mu.Unlock()
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return // the sender went away
+		return // the sender has closed the connection
 	}
 	if answer != nil && !answer(w, r) {
 		return

@@ -39,8 +39,8 @@ func eval(folder, expression string) error {
 	}
 }
 
-// evalOnce is eval without retries. It takes milliseconds. rabbitmqctl starts an Erlang VM of its
-// own and takes a second of CPU.
+// evalOnce is eval without retries. It takes milliseconds. (rabbitmqctl would start an Erlang VM
+// of its own, which takes a second of CPU.)
 func evalOnce(folder, expression string) error {
 	env, err := nodeEnvironment(folder)
 	if err != nil {

@@ -12,7 +12,8 @@ import (
 const (
 	// Resident is the memory that a process has now.
 	Resident = "VmRSS:"
-	// PeakResident is the most that it ever had, or since the last [ForgetPeak].
+	// PeakResident is the most memory that the process has had since its start, or since the last
+	// [ForgetPeak].
 	PeakResident = "VmHWM:"
 )
 
@@ -35,7 +36,7 @@ func Memory(t testing.TB, pid int, field string) int {
 	return n
 }
 
-// ForgetPeak makes what a process has in memory now its [PeakResident].
+// ForgetPeak sets the [PeakResident] of a process to the memory that the process has now.
 func ForgetPeak(t testing.TB, pid int) {
 	t.Helper()
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {

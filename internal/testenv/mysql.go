@@ -18,7 +18,7 @@ import (
 // MySQL is a private MariaDB server that a test can kill and start again. Its methods are for one
 // goroutine.
 type MySQL struct {
-	// URL is the database's, with the user.
+	// URL is the URL of the database, with the user.
 	URL string
 	*server
 }
@@ -41,7 +41,7 @@ func newMySQL(t testing.TB, pick func() (int, error)) *MySQL {
 
 // create makes the server's files.
 func (m *MySQL) create() error {
-	const program = "/usr/sbin/mariadbd" // outside of the PATH of people
+	const program = "/usr/sbin/mariadbd" // a folder that isn't in every user's PATH
 	if _, err := os.Stat(program); err != nil {
 		return fmt.Errorf("MariaDB isn't installed; 'make tools' installs it: %w", err)
 	}
@@ -55,8 +55,8 @@ func (m *MySQL) create() error {
 	m.program = program
 	m.use = func(port int) {
 		m.URL = fmt.Sprintf("mysql://pentrough@127.0.0.1:%d/test", port)
-		// Without tables of its own it accepts every user, and starts at once. It runs as root
-		// where its configuration says so.
+		// Without system tables the server accepts every user, and starts at once. It runs as root
+		// only if the configuration says so.
 		m.args = []string{
 			"--no-defaults", "--user=" + me.Username, "--datadir=" + m.data(), "--bind-address=127.0.0.1", "--port=" + strconv.Itoa(port), "--socket=" + filepath.Join(m.folder, "socket"),
 			"--pid-file=" + filepath.Join(m.folder, "pid"), "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--skip-grant-tables", "--skip-networking=0", "--skip-name-resolve",

@@ -32,7 +32,7 @@ var ownerScript string
 // goroutine.
 type Node struct {
 	*Server
-	// Folder holds everything of the node; out and log/ say what it did.
+	// Folder has all files of the node. out and log/ in it show what the node did.
 	Folder string
 
 	cmd      *exec.Cmd
@@ -163,8 +163,8 @@ func launch(pick func() (int, error)) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Descriptors that this process was given without close-on-exec, such as a lock of the shell
-	// that started it, must not live on in the node.
+	// This process may have inherited descriptors without close-on-exec, such as a lock of the
+	// shell that started it. The node must not inherit them.
 	if err := unix.CloseRange(3, 1<<30, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("marking inherited descriptors close-on-exec: %w", err)
 	}
@@ -225,9 +225,9 @@ func writeNodeFiles(folder string, port, distPort, epmdPort int) ([]string, erro
 	)
 }
 
-// FreePort returns a port on which nothing listens. It is below the kernel's range for outgoing
-// connections, so no other program takes it before the test does, or while the test's listener is
-// down. As long as this process runs, no other test gets it.
+// FreePort returns a port on which nothing listens. The port is below the kernel's range for
+// outgoing connections. So no other program takes it before the test uses it, or while the test's
+// listener is down. While this process runs, no other test gets the port.
 func FreePort() (int, error) {
 	for range 100 {
 		i, err := rand.Int(rand.Reader, big.NewInt(10_000))
@@ -282,7 +282,7 @@ func (n *Node) boot() error {
 	for deadline := time.Now().Add(bootTimeout); ; time.Sleep(50 * time.Millisecond) {
 		conn, err := amqp.Dial(n.url)
 		if err == nil {
-			// It may be another node that has the port; then this one ends, or doesn't run yet.
+			// Another node may have the port. Then this node ends, or doesn't run yet.
 			if err = errors.Join(conn.Close(), evalOnce(n.Folder, "true = rabbit:is_running(), ok")); err == nil {
 				return nil
 			}

@@ -14,7 +14,7 @@ import (
 // Postgres is a private PostgreSQL server that a test can kill and start again. Its methods are
 // for one goroutine.
 type Postgres struct {
-	// URL is the database's, with the user.
+	// URL is the URL of the database, with the user.
 	URL string
 	*server
 }

@@ -48,7 +48,7 @@ func Programs(t testing.TB, args ...string) (folder string) {
 // Program is a program that runs next to a test and writes its output to a file.
 type Program struct {
 	Cmd *exec.Cmd
-	// Ended is closed when the program has ended. Err is valid from then on.
+	// Ended is closed when the program has ended. From then on Err is valid.
 	Ended chan struct{}
 	Err   error
 

@@ -20,9 +20,10 @@ type Proxy struct {
 	mu     sync.Mutex
 	conns  map[net.Conn]struct{}
 	refuse bool
-	// mute, while set, passes no bytes in either direction.
+	// While silent is set, the proxy drops all bytes, in both directions.
 	silent bool
-	// moving is open while bytes pass; Stall puts another in its place, and Up closes that.
+	// Bytes pass only while moving is a closed channel. Stall replaces it by an open one, and Up
+	// closes that one.
 	moving  chan struct{}
 	running sync.WaitGroup
 }

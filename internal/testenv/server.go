@@ -24,12 +24,12 @@ import (
 // server is a private database server with its own folder and user. It ends when its starter ends.
 // Its methods are for one goroutine.
 type server struct {
-	// program and args start it, and answers says whether it takes connections: it, and not
-	// another server on its port.
+	// program and args start the server. answers reports whether this server, and not another one
+	// on its port, accepts connections.
 	program string
 	args    []string
 	answers func(ctx context.Context) error
-	// use has args and answers use a port.
+	// use sets the port in args and answers.
 	use func(port int)
 
 	folder string
@@ -37,12 +37,13 @@ type server struct {
 	owner  *exec.Cmd
 	stdin  io.Closer
 	pid    int
-	// gone ends when no process of the server is left: each has the other end of it.
+	// Reading gone ends when no process of the server is left, because each of them has the other
+	// end of the pipe.
 	gone *os.File
 }
 
-// ownServer prints the server's process id and runs the server until stdin ends. That happens
-// however its starter ends.
+// ownServer prints the server's process id and runs the server until stdin ends. stdin ends with
+// its starter, even after a crash.
 const ownServer = `"$@" </dev/null >>"$0" 2>&1 & pid=$!; echo $pid; cat >/dev/null; kill -KILL $pid 2>/dev/null; wait`
 
 // newServer makes a folder. Some databases don't run as root and have an account from their
@@ -118,7 +119,7 @@ func sharedFile(name string, create func(path string) error) (path string, err e
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
-	if err := os.RemoveAll(path + ".new"); err != nil { // of a process that was killed here
+	if err := os.RemoveAll(path + ".new"); err != nil { // left by a process that was killed here
 		return "", err
 	}
 	if err := create(path + ".new"); err != nil {
@@ -209,7 +210,7 @@ func (s *server) boot(deadline time.Time) error {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		err := s.answers(ctx)
 		if ctx.Err() != nil {
-			patience *= 2 // the machine is busy, or the port is another's, who says nothing
+			patience *= 2 // the machine is busy, or another program has the port and doesn't answer
 		}
 		cancel()
 		if err == nil {

@@ -1,18 +1,19 @@
-// Package testenv gives tests real RabbitMQ brokers: nodes of their own on free ports of
-// 127.0.0.1, with their own data folders, that need no service to run and disturb none.
+// Package testenv gives tests real RabbitMQ brokers: private nodes on free ports of 127.0.0.1,
+// with their own data folders. The tests need no broker service on the machine, and don't disturb
+// one.
 //
 // A test that only needs a broker calls [Broker] and takes a virtual host of its own from it:
 //
 //	url := testenv.Broker(t).VHost(t)
 //
 // A test that kills, stops or throttles a broker takes a private one with [NewNode]. A node boots
-// in 6 to 16 seconds, so the packages of one test run share one when the run is started through
+// in 6 to 16 seconds. So the packages of one test run share a node if the run is started with
 //
 //	go run ./internal/testenv/withbroker go test ./...
 //
-// Without that each test process starts its own. PENTROUGH_TEST_AMQP_URL names a running broker to
-// be used instead; its management API (PENTROUGH_TEST_MANAGEMENT_URL, or port 15672 of the same
-// host) then makes the virtual hosts.
+// Otherwise each test process starts its own. PENTROUGH_TEST_AMQP_URL names a running broker to
+// use instead. Then its management API (PENTROUGH_TEST_MANAGEMENT_URL, or port 15672 of the same
+// machine) makes the virtual hosts.
 package testenv
 
 import (
@@ -39,7 +40,7 @@ var shared = sync.OnceValues(func() (*Server, error) {
 	url := os.Getenv(AMQPURL)
 	switch folder := os.Getenv(NodeFolder); {
 	case url == "":
-		// Nobody closes it: it goes when this process does, however that ends.
+		// Nobody closes the node. It ends when this process ends, even after a crash.
 		n, err := Start()
 		if err != nil {
 			return nil, err
@@ -68,7 +69,8 @@ func Broker(t testing.TB) *Server {
 type Server struct {
 	url    string
 	vhosts vhosts
-	// node keeps a shared node reachable: with its pipe collected, it would end.
+	// node keeps the shared node from being garbage collected: without its pipe the node would
+	// end.
 	node *Node
 }
 
@@ -99,7 +101,8 @@ type vhosts interface {
 
 var notInName = regexp.MustCompile(`[^A-Za-z0-9]+`)
 
-// vhostName is readable in the broker's log and needs no escaping in a URL or an Erlang term.
+// vhostName returns a name that is readable in the broker's log and needs no escaping in a URL or
+// an Erlang term.
 func vhostName(t testing.TB) string {
 	name := notInName.ReplaceAllString(t.Name(), "-")
 	return name[:min(len(name), 60)] + "-" + strings.ToLower(rand.Text()[:8])

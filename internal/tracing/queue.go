@@ -40,10 +40,10 @@ func (q *queue) OnEnd(s sdk.ReadOnlySpan) {
 type exporter struct {
 	to     sdk.SpanExporter
 	outage *outage.Outage
-	// The end of life ends all exports. end ends it.
+	// All exports end when life ends. end ends life.
 	life context.Context
 	end  context.CancelFunc
-	// After the end of closing no export is retried. close ends it.
+	// No export is retried after closing has ended. close ends closing.
 	closing context.Context
 	close   context.CancelFunc
 	// waiting counts the spans that have ended and are neither exported nor dropped.

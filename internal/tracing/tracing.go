@@ -39,8 +39,8 @@ const (
 type Config struct {
 	// Endpoint is the collector's base URL for OTLP over HTTP, such as http://127.0.0.1:4318.
 	Endpoint string
-	// Sample is the share of traces that are recorded, from 0 to 1. It counts for traces that
-	// begin in this host. For a trace that comes with a message, its sender decides.
+	// Sample is the share of traces that are recorded, from 0 to 1. It applies to traces that
+	// begin in this host. If a message arrives with a trace, its sender has decided.
 	Sample float64
 	// Headers are sent with each export.
 	Headers map[string]string
@@ -86,8 +86,8 @@ func New(c Config) (*Tracing, error) {
 // Tracer returns the tracer that makes the host's spans.
 func (t *Tracing) Tracer() trace.Tracer { return t.provider.Tracer(scope) }
 
-// Close exports the waiting spans and ends the tracing. It tries each batch once, as long as ctx
-// lives. The error says how many spans are lost.
+// Close exports the waiting spans and ends the tracing. It tries each batch once, until ctx ends.
+// The error says how many spans are lost.
 func (t *Tracing) Close(ctx context.Context) error {
 	t.exporter.close()
 	defer context.AfterFunc(ctx, t.exporter.end)()

@@ -8,11 +8,11 @@ import (
 
 // The acks of a channel are gathered, so that one frame acks many messages.
 //
-// AMQP can ack all tags up to a number with one frame ("multiple"). That is right only if no tag
-// below that number is unsettled. Pipelines settle messages in any order, so settled tags often
-// have an unsettled tag below them: a gap. Acks above a gap are deferred for deferTime. If the gap
-// closes in that time, one frame acks all of them. Otherwise they are acked tag by tag, and no
-// later ack waits for the same gap.
+// AMQP can ack all tags up to a number with one frame ("multiple"). That is right only if all
+// lower tags are settled. Pipelines settle messages in any order, so settled tags often have an
+// unsettled tag below them: a gap. Acks above a gap are deferred for deferTime. If the gap closes
+// in that time, one frame acks all of them. Otherwise they are acked tag by tag, and no later ack
+// waits for the same gap.
 //
 // A tag has one of four states:
 //
@@ -51,7 +51,7 @@ type acks struct {
 
 	// The fields from here on belong to the writer; the opening comment of this file explains
 	// them. stuck is a floor at which acks have already waited for deferTime; later acks don't
-	// wait for it.
+	// wait for the gaps below this floor.
 	batch    []uint64
 	high     uint64
 	floor    uint64

@@ -45,8 +45,8 @@ func newReplyCopies(t *transport) *replyCopies {
 }
 
 // Answer implements transports.Answerer. It queues a copy of the first produced message, unless
-// reply_to names a queue that isn't allowed. It sends no copy if the produced message has the same
-// reply_to: then that message is the request, and its receiver will answer it.
+// reply_to names a queue that isn't allowed. If the produced message has the same reply_to, it
+// passes the request on, and its receiver answers. Then Answer sends no copy.
 func (t *transport) Answer(metadata message.Metadata, o *transports.Outcome) {
 	replyTo := metadata[transports.ReplyTo]
 	if replyTo == "" || len(o.Messages) == 0 || o.Messages[0].Metadata[transports.ReplyTo] == replyTo {
@@ -69,8 +69,8 @@ func (t *transport) Answer(metadata message.Metadata, o *transports.Outcome) {
 // countCopy counts a copy by its outcome.
 func (a *replyCopies) countCopy(outcome string) { a.t.metrics.replies.WithLabelValues(outcome).Inc() }
 
-// refuseCopy counts a reply_to that isn't allowed. Anyone who may publish can cause one, so most
-// of them aren't logged.
+// refuseCopy counts a reply_to that isn't allowed. Everyone who may publish can cause many of
+// them, so the log has at most one a minute.
 func (a *replyCopies) refuseCopy(metadata message.Metadata, err error) {
 	a.countCopy("refused")
 	a.complaints.Do(func() {

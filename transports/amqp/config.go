@@ -17,8 +17,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// Config is the `[transport.NAME]` table of type amqp. Either url names the broker, or host, port,
-// vhost, username and password do.
+// Config is the `[transport.NAME]` table of type amqp. The broker is given either by url, or by
+// host, port, vhost, username and password.
 type Config struct {
 	URL      transports.Secret `toml:"url" schemes:"amqp,amqps" doc:"The broker's address and the login: amqp://user:password@host:port/vhost, or amqps:// for TLS." example:"\"amqp://guest:guest@127.0.0.1:5672/\""`
 	Host     string            `toml:"host" doc:"The broker's host name or address, if url isn't used."`
@@ -36,9 +36,9 @@ type Config struct {
 	ConfirmWindow  int           `toml:"confirm_window" doc:"The confirm window: how many published messages may wait for their confirms." min:"1" unit:"messages"`
 	MaxMessage     int           `toml:"max_message" doc:"The largest body that the host publishes. The default of the broker's own limit (max_message_size) is 134217728 in RabbitMQ 3 and 16777216 in RabbitMQ 4." unit:"bytes" min:"1" max:"536870912"`
 	Reconnect      Reconnect     `toml:"reconnect" doc:"The pauses between attempts to connect."`
-	ReplyTo        []string      `toml:"reply_to" doc:"Further queues that the reply_to of a message may name: names, or patterns in which * stands for any characters except /. Queues that the broker named are always allowed." example:"[\"replies.*\"]"`
+	ReplyTo        []string      `toml:"reply_to" doc:"Names or patterns of queues that the reply_to of a message may name. In a pattern, * stands for any characters except /. Queues whose names the broker chose are always allowed." example:"[\"replies.*\"]"`
 
-	Topics map[string]TopicConfig `toml:"topic" doc:"The exchange and queue of each topic. Without a table a topic has a durable queue with the topic's name. The topic's name binds it to the durable topic exchange \"pentrough\"."`
+	Topics map[string]TopicConfig `toml:"topic" doc:"The exchange and queue of each topic. Without a table, a topic has a durable queue with the topic's name. The queue is bound to the durable topic exchange \"pentrough\", with the topic's name as key."`
 }
 
 // maxMaxMessage is the highest value that RabbitMQ accepts for its own limit.

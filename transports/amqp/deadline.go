@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// deadlines makes contexts that end after a time. Callers that begin within a share of that time
-// get the same context, so thousands of messages a second don't need a timer each. A share is a
-// hundredth of the time, and at most a tenth of a second. The context ends when the time of the
-// last caller has passed.
+// deadlines makes contexts that end after a time. A share is a hundredth of that time, and at most
+// a tenth of a second. Callers that begin within one share get the same context, so thousands of
+// messages a second don't need a timer each. The context ends when the time of the last caller has
+// passed.
 type deadlines struct {
 	after time.Duration
 	cause error

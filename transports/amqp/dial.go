@@ -76,8 +76,8 @@ func (d *dialer) dial(ctx context.Context, role string) (*amqp.Connection, error
 }
 
 // redialInterval is how long an attempt stays unanswered before a further one starts in parallel.
-// The kernel repeats a packet to a silent peer only after 1, 3 and 7 s. Alone it would find the
-// broker some seconds after the network works again.
+// The kernel repeats a packet to a silent peer only after 1, 3 and 7 s. So a single attempt would
+// reach the broker only some seconds after the network works again.
 const redialInterval = 500 * time.Millisecond
 
 // connectRedialing connects with parallel attempts. It returns the connection or the error of the

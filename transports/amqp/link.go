@@ -68,7 +68,7 @@ type session struct {
 	conn *amqp.Connection
 	// lost is closed when the connection is lost. From then on err says why.
 	lost chan struct{}
-	// err says why, once gone is closed.
+	// err says why the connection was lost. It is set before lost is closed.
 	err error
 	// blocked is the broker's reason for blocking the connection. confirmWindow is the outbox's
 	// channel on it. Both are guarded by link.mu.

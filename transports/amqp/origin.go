@@ -86,7 +86,7 @@ func (o *origin) sendMessage(ctx context.Context, m amqp.Publishing, r *route) (
 		if !errors.Is(err, amqp.ErrClosed) {
 			return nil, fmt.Errorf("%w: %w", transports.ErrUndecided, plainError(err))
 		}
-		// Nothing was written; the next channel gets it.
+		// Nothing was written. Send the message on the next channel.
 	}
 }
 

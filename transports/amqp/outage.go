@@ -31,9 +31,9 @@ func newConnectivity(log *slog.Logger) *connectivity {
 	return &connectivity{log: log, outage: outage.New(log, "the connection to the broker")}
 }
 
-// reportRole records why a connection was lost or wasn't made. nil says that it works. During an
-// outage, a broker that refuses the login is a new cause, and is logged. Other errors during an
-// outage count as the same cause.
+// reportRole records why a connection was lost or wasn't made. A nil err says that the connection
+// works. During an outage, a broker that refuses the login is a new cause, and is logged. Other
+// errors during an outage count as the same cause.
 func (c *connectivity) reportRole(role string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -17,8 +17,7 @@ import "time"
 // The fields belong to the goroutine of the subscription, so they need no lock.
 
 const (
-	// quietTime is how long no message may have arrived before the configured prefetch is
-	// restored.
+	// quietTime is the time without a message after which the configured prefetch is restored.
 	quietTime = time.Second
 	// minRestoreAfter is the shortest time for which a prefetch stays reduced while messages
 	// arrive. Each further reduction doubles the time, up to maxRestoreAfter.

@@ -35,7 +35,7 @@ type TopicConfig struct {
 
 	Queue         string         `toml:"queue" doc:"The queue to consume from; default: the topic's name."`
 	QueueType     string         `toml:"queue_type" doc:"The queue's type; default: the default type of the virtual host, normally classic." enum:"classic,quorum"`
-	DeliveryLimit int            `toml:"delivery_limit" doc:"How often a quorum queue redelivers a message before it drops or dead-letters it; -1 is without a limit. RabbitMQ 3 has no limit by default, RabbitMQ 4 has 20." min:"-1"`
+	DeliveryLimit int            `toml:"delivery_limit" doc:"How often a quorum queue redelivers a message before it drops or dead-letters it; -1 means no limit. RabbitMQ 3 has no limit by default, RabbitMQ 4 has 20." min:"-1"`
 	Arguments     map[string]any `toml:"arguments" doc:"Further arguments of the queue's declaration." example:"{ x-message-ttl = 60000 }"`
 	AutoDelete    bool           `toml:"auto_delete" doc:"Whether the broker deletes the queue after its last consumer has ended."`
 	Exclusive     bool           `toml:"exclusive" doc:"Whether the queue belongs to this host's connection. The broker deletes it when the connection ends."`

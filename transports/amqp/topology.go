@@ -75,8 +75,8 @@ func (t topology) ExchangeDeclare(ch *amqp.Channel, exchange string, c wamqp.Con
 }
 
 // wasDeclaredUntyped reports whether the broker refused to declare a classic queue only because
-// the queue was declared without a type. Such a queue is a classic one, from a RabbitMQ release
-// that tells the two declarations apart.
+// the queue was declared without a type. Such a queue is a classic queue, but some RabbitMQ
+// releases treat the two declarations as different.
 func (r *route) wasDeclaredUntyped(err error) bool {
 	refused, ok := errors.AsType[*amqp.Error](err)
 	return ok && refused.Code == amqp.PreconditionFailed && r.config.Queue.Arguments[amqp.QueueTypeArg] == classic &&

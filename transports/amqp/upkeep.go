@@ -24,8 +24,8 @@ type topicUse struct {
 	consumed bool
 }
 
-// restoreTopics declares the topics in use at intervals until ctx ends. A broker doesn't report
-// that an exchange or a binding was deleted, and without it a queue receives nothing any more.
+// restoreTopics declares the topics in use at intervals until ctx ends. A queue without its
+// exchange or binding receives nothing, and a broker doesn't report that one was deleted.
 // restoreTopics uses the consumer connection, because the broker never blocks it.
 func (t *transport) restoreTopics(ctx context.Context) {
 	looked := map[string]bool{}

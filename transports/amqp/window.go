@@ -47,8 +47,8 @@ type confirmWindow struct {
 	closes    <-chan *amqp.Error
 	// slots has one token for each slot that is taken.
 	slots chan struct{}
-	// lost is closed when the channel is lost. From then on err says why, onlyOne that at most one
-	// message was pending, and hadSuspects that there were suspects.
+	// lost is closed when the channel is lost. From then on err says why. onlyOne says that at
+	// most one message was pending, and hadSuspects says that there were suspects.
 	lost        chan struct{}
 	err         error
 	onlyOne     bool
@@ -56,8 +56,8 @@ type confirmWindow struct {
 
 	mu sync.Mutex
 	// suspects are the ids of messages that were pending when the broker closed an earlier channel
-	// or connection. Any of them may be the cause. While there are suspects, and
-	// until suspectUntil, one message is sent at a time.
+	// or connection. Any of them may be the cause. While there are suspects, and until
+	// suspectUntil, one message is sent at a time.
 	suspects     map[string]struct{}
 	suspectUntil time.Time
 	// returns has the messages that the broker returned. The library puts a return there before it

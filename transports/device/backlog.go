@@ -15,7 +15,7 @@ type backlog struct {
 	all     chain
 	n       int
 	devices map[string]*deviceBacklog
-	last    uint64 // the order of the newest item
+	last    uint64 // the order number of the newest item
 	// changed is signalled when the consumer may find a record, and when it must stop.
 	changed *sync.Cond
 	// room is closed when the backlog as a whole has room again. The first publisher that waits
@@ -30,7 +30,7 @@ type bounds struct {
 	// coalesce is a number of waiting records. If that many wait, a new record replaces the older
 	// ones of its device.
 	coalesce int
-	// device and total are the most records that may wait for one device, and in all.
+	// At most device records of one device may wait, and at most total records in all.
 	device, total int
 	// bytes is the budget of the bytes of all waiting records; nil means no limit. An empty
 	// backlog takes a record even if the budget is used up, so that each consumer makes progress.
@@ -84,8 +84,9 @@ func (b *backlog) checkRoom(device string) <-chan struct{} {
 	return nil
 }
 
-// recheckRoom looks again and again whether there is room, until room is closed. Other users of
-// the budget may have given bytes back, while this backlog's consumer takes nothing.
+// recheckRoom checks for room at intervals until room is closed. Without it, a publisher could
+// wait too long: other users of the budget can give bytes back while this backlog's consumer takes
+// nothing.
 func (b *backlog) recheckRoom(room chan struct{}) {
 	time.AfterFunc(transports.RecheckTime, func() {
 		b.changed.L.Lock()
@@ -99,8 +100,8 @@ func (b *backlog) recheckRoom(room chan struct{}) {
 	})
 }
 
-// offerRoom wakes the publishers that wait for room in the backlog, if there is some. It wakes
-// them at half of the bound, so that they have room for more than one record.
+// offerRoom wakes the publishers that wait for room once the backlog is at most half full and its
+// budget isn't used up. So they have room for more than one record.
 func (b *backlog) offerRoom() {
 	if b.room != nil && (b.n <= b.bounds.total/2 || b.bounds.total == 0) && !b.overBudget() {
 		close(b.room)
@@ -111,8 +112,8 @@ func (b *backlog) offerRoom() {
 // overBudget reports whether records wait and the budget of bytes is used up.
 func (b *backlog) overBudget() bool { return b.n > 0 && b.bounds.bytes.Full() }
 
-// addRecord appends r. It returns the number of older records that it replaced by r because they
-// were of the same device, and the number that it dropped at a bound.
+// addRecord appends r. It returns how many older records of the same device r replaced, and how
+// many records were dropped at a bound.
 func (b *backlog) addRecord(r record) (coalesced, lost int) {
 	device := r.deviceName()
 	d := b.devices[device]

@@ -115,7 +115,7 @@ const (
 	Yes
 )
 
-// Or returns the choice as a bool, or other if it is Unspecified.
+// Or returns the choice as a bool. If the choice is Unspecified, Or returns other.
 func (c Choice) Or(other bool) bool {
 	if c == Unspecified {
 		return other

@@ -33,14 +33,15 @@ var (
 // concurrent use.
 type Devices interface {
 	// Canonical returns the one form of a device's name: "10.0.0.7" for "::ffff:10.0.0.7". For a
-	// name that can't be a device's, it returns an error of kind ErrDevice.
+	// name that no device can have, it returns an error of kind ErrDevice.
 	Canonical(device string) (string, error)
 
 	// Check returns an error of kind ErrPayload if payload can't be a frame.
 	Check(payload []byte) error
 
 	// Enqueue puts payload at its place in the device's queue and returns at once. Frames of equal
-	// priority are written in the order of the Enqueue calls. The errors are those above.
+	// priority are written in the order of the Enqueue calls. The errors are ErrOffline to
+	// ErrDevice above.
 	Enqueue(device string, payload []byte, o EnqueueOptions) (Write, error)
 
 	// Epoch returns the epoch of the device's session, or 0 if the device is offline.
@@ -74,7 +75,7 @@ type EnqueueOptions struct {
 	// Epoch is the session that the payload is for. If the device has another session, Enqueue
 	// returns ErrSession. 0 means any session.
 	Epoch uint64
-	// Orphaned is called when the device goes offline and the frame's first byte isn't known to be
+	// Orphaned is called when the device goes offline before the frame's first byte is known to be
 	// written. The call happens before the device can get a new session. The caller holds locks:
 	// Orphaned must not block and must not call Devices. It may be nil.
 	Orphaned func()
@@ -85,7 +86,7 @@ type EnqueueOptions struct {
 
 // Times are the times of the steps of one write. A step that didn't happen has the zero time.
 type Times struct {
-	// Begun is when the frame was passed to the connection in the write that took its first byte.
+	// Begun is the start of the write in which the kernel took the frame's first byte.
 	Begun time.Time
 	// Written is when the kernel had taken the last byte.
 	Written time.Time

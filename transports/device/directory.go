@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// rememberTime is how long a device's last epoch is remembered after the clock has passed it. A
-// device's silence before Claim counts for at most this time.
+// rememberTime is how much later than a released epoch the clock must be before the epoch is
+// forgotten. Claim counts at most rememberTime of a device's silence, so the next epoch is greater
+// than a forgotten one.
 const rememberTime = 5 * time.Minute
 
 // NewDirectory returns a directory in memory, for a host that works alone. An epoch is the time of
@@ -17,14 +18,14 @@ func NewDirectory(now func() time.Time) Directory {
 	return &memoryDirectory{now: now, born: uint64(now().UnixMilli()), last: map[string]uint64{}}
 }
 
-// memoryDirectory remembers the last epoch of a device for as long as the next epoch, computed
-// from the clock alone, could be smaller.
+// memoryDirectory computes epochs from the clock. It remembers a device's last epoch for as long
+// as the clock alone could give a smaller one.
 type memoryDirectory struct {
 	now  func() time.Time
 	born uint64 // the least epoch
 
 	mu       sync.Mutex
-	latest   uint64 // the latest time that the clock has shown, in case it is set back
+	latest   uint64 // the latest time that the clock has shown; the clock may be set back
 	last     map[string]uint64
 	released []claim // in the order of their release
 }

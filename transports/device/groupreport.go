@@ -25,8 +25,8 @@ const (
 	GroupRejected GroupState = "rejected"
 	// GroupFinished means that the commands of all devices have ended, each in its own state.
 	GroupFinished GroupState = "finished"
-	// GroupUnfinished means that the host no longer waits for the commands, although it doesn't
-	// know the end of some of them.
+	// GroupUnfinished means that some commands haven't ended, as far as the host knows, and that
+	// it no longer waits for them.
 	GroupUnfinished GroupState = "unfinished"
 )
 

@@ -158,8 +158,8 @@ func (s *slot) enqueueFrame(f *frame) (live bool, err error) {
 	return true, nil
 }
 
-// insertFrame adds f at the end of the queue, or further in front if f overtakes frames. f
-// overtakes waiting frames of lower priority of which no byte is written.
+// insertFrame adds f at the end of the queue. If waiting frames at the end have a lower priority
+// and no byte of them is written, f overtakes them.
 func (q *queue) insertFrame(f *frame) {
 	f.prev = q.tail
 	for f.prev != nil && f.prev.priority < f.priority && f.prev.state == waiting && f.prev.offset == 0 {

@@ -137,8 +137,8 @@ func (r *Registry) shardOf(device string) *shard {
 	return &r.shards[maphash.String(r.seed, device)%shards]
 }
 
-// CheckName returns an error of kind ErrDevice if name can't name a device. The same rules hold
-// for ids: see docs/messages.md.
+// CheckName returns an error of kind ErrDevice if name can't name a device. The same rules apply
+// to ids: see docs/messages.md.
 func CheckName(name string) error {
 	if err := printable.CheckName(name); err != nil {
 		return fmt.Errorf("%w: the name %w", ErrDevice, err)
@@ -296,7 +296,7 @@ func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn
 	}
 	if old != nil {
 		r.closeConn(old)
-		// An answer that the old session owed no longer stops the writing.
+		// The open requests of the old session have ended, so writing may go on.
 		session.slot.mu.Lock()
 		session.slot.resumeWriting()
 	}

@@ -19,8 +19,8 @@ import (
 //     while it is open, nothing is written to the device.
 //
 // The late answer to a missed request without Matches looks like the answer to the next such
-// request. So the next one must wait for another timeout, and until everything that arrived in
-// that time is read.
+// request. So the next request waits until another timeout has passed and everything that arrived
+// in that time is read.
 //
 // Invariants:
 //   - A frame of the device answers at most one request, the oldest that it matches. Every other

@@ -25,8 +25,8 @@ type Conn interface {
 	// It matters if the connection had to wait before Connect: the device may have connected
 	// elsewhere in that time.
 	SilentFor() time.Duration
-	// Unread reports whether the peer has sent something that isn't delivered yet. It is delivered
-	// when Session.Data has returned. Unread reads nothing from the stream.
+	// Unread reports whether the peer has sent bytes that aren't delivered yet. Bytes are
+	// delivered when Session.Data has returned. Unread reads nothing from the stream.
 	Unread() bool
 	// Close ends the connection and every call that waits on it. Bytes that TryWrite wrote before
 	// are still sent.

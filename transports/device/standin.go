@@ -7,8 +7,8 @@ import (
 	"github.com/pentrough/pentrough/transports/codec"
 )
 
-// StandIn has the parts of a transport that a fake of it needs to treat devices as the transport
-// does.
+// StandIn has the parts of a transport that a fake needs. With them the fake treats devices as the
+// transport does.
 type StandIn struct {
 	Registry *Registry
 	Framing  codec.Framing
@@ -20,8 +20,8 @@ type StandIn struct {
 	KnownOnly bool
 }
 
-// StandInMaker is implemented by the configurations of transports that connect devices and can be
-// replaced by a fake. Tests of a configuration do that.
+// StandInMaker is implemented by the configuration of a transport that connects devices, if a fake
+// can replace the transport. `pentrough test` uses such fakes.
 type StandInMaker interface {
 	// StandIn returns the parts. It does no I/O.
 	StandIn(env transports.Env) (*StandIn, error)

@@ -56,7 +56,7 @@ const (
 )
 
 // notTaken refuses a message that no pipeline got. The answer has the id only if the caller gave
-// it: no one could use another.
+// it. The caller couldn't use a generated id.
 func notTaken(given, reason string) *answer {
 	return refusalAnswer(nethttp.StatusServiceUnavailable, given, "not taken: "+reason)
 }

@@ -53,7 +53,7 @@ type Config struct {
 	Hosts          []string              `toml:"hosts" doc:"Further host names that requests without a token may use, such as the name of a proxy." example:"[\"gateway.example.com\"]"`
 	MaxBody        int                   `toml:"max_body" doc:"Largest body of a request." unit:"bytes" min:"1" max:"1073741824" example:"1048576"`
 	MaxConnections int                   `toml:"max_connections" doc:"Most connections at a time; the limit on open files applies, too. A further connection displaces the oldest one whose caller isn't identified or has no request. If there is no such connection, the new one waits to be accepted." min:"1" max:"1000000" example:"2000"`
-	Window         int                   `toml:"window" doc:"The window: the messages of one path that may be unsettled. Further ones wait." unit:"messages" min:"1" max:"1000000" example:"1000"`
+	Window         int                   `toml:"window" doc:"The window: how many messages of one path may be unsettled. Further messages wait." unit:"messages" min:"1" max:"1000000" example:"1000"`
 	RequestTimeout time.Duration         `toml:"request_timeout" doc:"How long a request waits until its message is settled. After that the answer is 503." min:"1ms" example:"\"30s\""`
 	MaxWait        time.Duration         `toml:"max_wait" doc:"Longest time that a caller can wait for an answer with ?wait=." min:"0s" example:"\"1m\""`
 	ReadTimeout    time.Duration         `toml:"read_timeout" doc:"How long the head of a request may take to arrive, and then how long its body may take." min:"1ms" example:"\"10s\""`

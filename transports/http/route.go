@@ -30,7 +30,7 @@ type subscription struct {
 	open context.Context
 	// life is the context of the subscriber. When it ends, unsettled deliveries become void.
 	life context.Context
-	// done is closed when run returns: no delivery is unsettled then.
+	// done is closed when handOut returns: no delivery is unsettled then.
 	done chan struct{}
 	wake chan struct{}
 

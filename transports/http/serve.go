@@ -84,7 +84,8 @@ func (s *server) handleRequest(w nethttp.ResponseWriter, r *nethttp.Request, con
 //
 // caller ends when the caller hangs up or closes only its sending side; the host can't tell which.
 // In both cases awaitAnswer withdraws the message, or makes its delivery void so that no run
-// starts. If the host handles it anyway, the answer is its outcome, for a caller that still reads.
+// starts. If the host handles the message anyway, awaitAnswer returns the outcome, because the
+// caller may still read.
 func (s *server) awaitAnswer(caller context.Context, path string, metadata message.Metadata, body []byte, wait time.Duration) *answer {
 	started := time.Now()
 	given := metadata[transports.MessageID]
@@ -134,7 +135,7 @@ func (s *server) awaitAnswer(caller context.Context, path string, metadata messa
 }
 
 // answerSettled returns the answer for an outcome. If the message was published and an answer can
-// come, it waits for that.
+// still come, answerSettled waits for that answer.
 func (s *server) answerSettled(o *transports.Outcome, id string, wait time.Duration) *answer {
 	if o == nil {
 		return undecidedAnswer(id)

@@ -36,11 +36,11 @@ var defaults = Config{Buffer: 1000, Window: 1000}
 
 // Config is the `[transport.NAME]` table of `type = "memory"`.
 type Config struct {
-	Buffer int `toml:"buffer" doc:"The most unsettled messages in a consumer's buffer. Publishing blocks while it is full." unit:"messages" min:"1" max:"1000000" example:"1000"`
+	Buffer int `toml:"buffer" doc:"The most messages in a consumer's buffer, waiting and unsettled. Publishing blocks while a buffer is full." unit:"messages" min:"1" max:"1000000" example:"1000"`
 	Window int `toml:"window" doc:"The most unsettled messages that the pipeline may have." unit:"messages" min:"1" max:"1000000" example:"1000"`
 }
 
-// Topic describes a topic. Every name but the empty one works for every use.
+// Topic describes a topic. It accepts every name except the empty one.
 func (c *Config) Topic(name string, _ transports.Use) (transports.Topic, error) {
 	if name == "" {
 		return transports.Topic{}, errors.New("a topic needs a name")

@@ -161,7 +161,7 @@ func (m *memory) topic(name string) *topic {
 	return t
 }
 
-var messages = prometheus.NewDesc("pentrough_memory_messages", "Unsettled messages in a consumer's buffer.",
+var messages = prometheus.NewDesc("pentrough_memory_messages", "Messages in a consumer's buffer, waiting and unsettled.",
 	[]string{"topic", "pipeline"}, nil)
 
 // Describe implements prometheus.Collector.

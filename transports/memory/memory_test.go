@@ -290,7 +290,7 @@ func TestMetrics(t *testing.T) {
 	if err := publisherOf(t, m).Publish("x", messageOf(t.Context(), "1"), messageOf(t.Context(), "2")); err != nil {
 		t.Fatal(err)
 	}
-	want := `# HELP pentrough_memory_messages Unsettled messages in a consumer's buffer.
+	want := `# HELP pentrough_memory_messages Messages in a consumer's buffer, waiting and unsettled.
 # TYPE pentrough_memory_messages gauge
 pentrough_memory_messages{pipeline="a",topic="x"} 2
 `

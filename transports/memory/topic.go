@@ -102,7 +102,7 @@ func (c *consumer) size() int { return len(c.waiting) + c.unsettled }
 
 func (c *consumer) budgets() *transports.Memory { return &c.owner.memory.env.Memory }
 
-// dropWaiting drops the waiting messages, as the consumer ends.
+// dropWaiting drops the waiting messages, because the consumer ends.
 func (c *consumer) dropWaiting() {
 	for _, it := range c.waiting {
 		c.budgets().Waiting.Give(len(it.content.Payload))
@@ -118,8 +118,8 @@ func (c *consumer) wake() {
 }
 
 // next waits for a message that may be delivered. It returns nil when the subscription has ended.
-// That is so if ctx has ended and no message is unsettled, if the topic is drained and the buffer
-// is empty, or if the subscriber is closed.
+// A subscription ends if ctx has ended and no message is unsettled, if the topic is drained and
+// the buffer is empty, or if the subscriber is closed.
 func (c *consumer) next(ctx context.Context) *transports.Delivery {
 	c.changed.L.Lock()
 	defer c.changed.L.Unlock()

@@ -37,7 +37,7 @@ type outlet struct {
 	mu      sync.Mutex
 	ready   chan struct{} // closed when current is set
 	current message.Publisher
-	// err is the result of the last attempt, and last its time. since is when attempts began to
+	// err is the result of the last attempt, and last is its time. since is when attempts began to
 	// fail.
 	err         error
 	since, last time.Time
@@ -155,7 +155,7 @@ func (o *outlet) publish(ctx context.Context, topic string, msgs []*message.Mess
 		out[i] = outgoing(msg)
 	}
 	result := make(chan error, 1)
-	var left atomic.Bool // set by the first side that leaves; the second one corrects abandoned
+	var left atomic.Bool // set by the first goroutine that leaves; the second one corrects abandoned
 	started := o.t.startWork(func() {
 		result <- o.t.callSafely(func() error { return stock.Publish(topic, out...) })
 		if left.Swap(true) {

@@ -34,8 +34,8 @@ const (
 // called from several goroutines. After an error the transport calls it again.
 type PubSub struct {
 	// Subscriptions is the number of subscriptions of a pipeline, each with one unsettled message;
-	// 0 counts as 1. More than one needs a Pub/Sub that shares a topic's messages
-	// between the subscriptions of a pipeline.
+	// 0 counts as 1. For more than one, the Pub/Sub must share a topic's messages between the
+	// subscriptions of a pipeline.
 	Subscriptions int
 	// Subscriber makes a Subscriber for a pipeline's nth subscription, counted from 0. When the
 	// subscription has ended or was lost, the transport closes the Subscriber and makes another

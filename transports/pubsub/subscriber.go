@@ -321,8 +321,8 @@ func (r *reader) handle(msg *message.Message) error {
 		r.acked = msg
 		r.pauses.Reset()
 	} else if !backoff.Sleep(r.stop, r.pauses.NextBackOff()) {
-		// The message is void or was nacked. The pause keeps the redelivered one from failing at
-		// once again.
+		// The message is void or was nacked. Without the pause, the redelivered message could fail
+		// again at once.
 		return errStopped
 	}
 	if !open {
@@ -369,7 +369,7 @@ type flight struct {
 func (s *subscription) deliver(msg *message.Message) *flight {
 	f := &flight{msg: msg, done: make(chan struct{})}
 	d := incoming(msg)
-	// A message that comes before its ack is redelivered.
+	// A UUID that is still unacked belongs to a redelivered message.
 	if s.unacked.add(msg.UUID) {
 		d.Metadata[transports.Redelivered] = "true"
 	}

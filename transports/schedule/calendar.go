@@ -76,11 +76,11 @@ func checkFields(parser cron.Parser, given []string) error {
 
 // calendar is a cron expression in a time zone.
 //
-// Offsets of a zone change, as for summer time. So nextTime evaluates the expression only inside a
-// stretch of time with one offset, and decides itself what happens between two stretches. A
-// calendar that names hours must not lose or repeat a tick there. If the clock skips an hour, the
-// ticks of that hour are due at the change. If the clock shows an hour twice, its ticks are due
-// the first time. A calendar for every hour simply follows the clock.
+// A zone's offset from UTC changes, for example for summer time. So nextTime evaluates the
+// expression only inside a stretch of time with one offset, and decides itself what happens
+// between two stretches. A calendar that names hours must not lose or repeat a tick there. If the
+// clock skips an hour, the ticks of that hour are due at the change. If the clock shows an hour
+// twice, its ticks are due the first time. A calendar for every hour simply follows the clock.
 type calendar struct {
 	spec *cron.SpecSchedule
 	zone *time.Location
@@ -93,7 +93,8 @@ func newCalendar(spec *cron.SpecSchedule, zone *time.Location) calendar {
 	return calendar{spec: spec, zone: zone, hours: spec.Hour&all != all}
 }
 
-// nextTime returns the first time after another, or zero if there is none in searchYears.
+// nextTime returns the calendar's first time after the given one. It returns zero if there is none
+// in searchYears.
 func (c calendar) nextTime(after time.Time) time.Time {
 	stretch := after.In(c.zone)
 	for {
@@ -129,8 +130,8 @@ func zoneBounds(t time.Time) (start, end time.Time) {
 	return start, end
 }
 
-// shownBefore reports whether the clock, which was set back at start, had shown the time before
-// that.
+// shownBefore reports whether the clock showed the time at once already, before it was set back at
+// start.
 func (c calendar) shownBefore(at, start time.Time, offset int) bool {
 	if start.IsZero() {
 		return false

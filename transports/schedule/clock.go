@@ -146,7 +146,7 @@ func (k *clock) isQuiet() bool { return k.ticking.Err() != nil }
 var (
 	ticks  = prometheus.NewDesc("pentrough_schedule_ticks_total", "Ticks that a topic made.", []string{"topic"}, nil)
 	missed = prometheus.NewDesc("pentrough_schedule_missed_total",
-		"Ticks that a pipeline missed: it hadn't settled the one before, it nacked one that a newer one replaced, or the host was stopped.",
+		"Ticks that a pipeline missed: the tick before was unsettled, a newer tick replaced a nacked one, or the host was stopped.",
 		[]string{"topic", "pipeline"}, nil)
 )
 

@@ -35,7 +35,8 @@ type consumer struct {
 
 	current   *pendingTick
 	delivered bool // current is delivered and unsettled
-	// skipped is the number of ticks missed since the last new delivery, missed the number of all.
+	// skipped is the number of ticks missed since the last new delivery, and missed is the number
+	// of all missed ticks.
 	skipped int
 	missed  uint64
 }

@@ -4,8 +4,8 @@ import "time"
 
 // maxCorrection is the largest difference between a tick and its due time. If a tick would be
 // later than this, because the machine slept or the clock was set forward, it is missed. If the
-// clock is set back by no more than this, no tick is repeated. If it is set back by more, it shows
-// another time.
+// clock is set back by no more than this, no tick is repeated. If the clock is set back by more,
+// the ticks after the time that it shows then are repeated.
 const maxCorrection = time.Minute
 
 // lookInterval is the longest time between two looks at the wall clock, which may be set at any
@@ -18,9 +18,9 @@ type rhythm interface {
 	start()
 	// untilDue returns the time until the next tick is due. It is at most 0 if the tick is due.
 	untilDue() time.Duration
-	// advance moves on to the next tick. delay is the jitter of the due one. It returns when that
-	// tick was due, and the number of ticks that were missed before it. If the tick itself comes
-	// too late, ok is false and it is counted as missed.
+	// advance moves on to the next tick. delay is the jitter of the due one. advance returns when
+	// that tick was due, and the number of ticks that were missed before it. If the tick itself
+	// comes too late, ok is false and it is counted as missed.
 	advance(delay time.Duration) (due time.Time, passed int, ok bool)
 }
 

@@ -123,7 +123,7 @@ func want(t testing.TB, msg *message.Message, payload, missed string) {
 // counted checks the metrics: the number of ticks, and of those that pipeline a missed.
 func counted(t testing.TB, k *clock, made, missed int) {
 	t.Helper()
-	want := fmt.Sprintf(`# HELP pentrough_schedule_missed_total Ticks that a pipeline missed: it hadn't settled the one before, it nacked one that a newer one replaced, or the host was stopped.
+	want := fmt.Sprintf(`# HELP pentrough_schedule_missed_total Ticks that a pipeline missed: the tick before was unsettled, a newer tick replaced a nacked one, or the host was stopped.
 # TYPE pentrough_schedule_missed_total counter
 pentrough_schedule_missed_total{pipeline="a",topic="x"} %d
 # HELP pentrough_schedule_ticks_total Ticks that a topic made.

@@ -18,14 +18,14 @@ type Config struct {
 	Identity identity     `toml:"identity" doc:"How the host identifies the device of a connection."`
 	Allow    string       `toml:"allow" doc:"Which devices may connect: any, or only those that the file of [inventory] lists (known)." enum:"any,known" example:"\"known\""`
 
-	IdleTimeout     time.Duration `toml:"idle_timeout" doc:"The host disconnects a device that sends nothing for this long, whatever was sent to it. 0 means never." min:"0s" example:"\"5m\""`
+	IdleTimeout     time.Duration `toml:"idle_timeout" doc:"The host disconnects a device that sends nothing for this long, even if the host sends to it. 0 means never." min:"0s" example:"\"5m\""`
 	WriteTimeout    time.Duration `toml:"write_timeout" doc:"The host disconnects a device if bytes wait for it and the kernel takes none of them for this long." min:"10ms" example:"\"30s\""`
 	Keepalive       time.Duration `toml:"keepalive" doc:"After this much silence the kernel starts to probe whether the device still answers. 0 means never." min:"0s" example:"\"1m\""`
 	UserTimeout     time.Duration `toml:"user_timeout" doc:"The kernel closes a connection if the device acknowledges no sent bytes for this long (TCP_USER_TIMEOUT, on Linux). 0 means the kernel's default." min:"0s" example:"\"30s\""`
 	SendBuffer      int           `toml:"send_buffer" doc:"How much the kernel may keep for a device that doesn't read (SO_SNDBUF, which Linux doubles). A command in this buffer counts as sent. 0 means the kernel's default." unit:"bytes" min:"0" max:"16777216" example:"16384"`
 	ReceiveBuffer   int           `toml:"receive_buffer" doc:"How much the kernel may keep from a device until the host reads it (SO_RCVBUF, which Linux doubles). 0 means the kernel's default, which is megabytes." unit:"bytes" min:"0" max:"16777216" example:"65536"`
 	MaxConnections  int           `toml:"max_connections" doc:"Most connections at a time; the limit on open files applies, too. A further connection displaces the oldest one whose device isn't known yet. If there is no such connection, the new one is closed. 0 means as many as the limit on open files allows." min:"0" example:"10000"`
-	MaxUnidentified int           `toml:"max_unidentified" doc:"Most connections at a time whose device isn't known yet. A further one displaces the oldest one of the address that has the most of them." min:"1" example:"4096"`
+	MaxUnidentified int           `toml:"max_unidentified" doc:"Most connections at a time whose device isn't known yet. A further one displaces another: the oldest one of the address with the most such connections." min:"1" example:"4096"`
 	NewNames        newNames      `toml:"new_names" doc:"The rate at which devices with new names may connect. A name is new if the inventory doesn't list it and it had no session since the host started. Further such connections are closed at once."`
 	MaxFrameRate    int           `toml:"max_frame_rate" doc:"Frames a second that one device may send; 0 means no limit. See flood." min:"0" example:"1000"`
 	Flood           string        `toml:"flood" doc:"What the host does with a device that sends more than max_frame_rate. throttle reads from it no faster than that: nothing is lost, but the device has to wait when it sends. After flood_timeout the host disconnects it. close disconnects it at once." enum:"throttle,close" example:"\"throttle\""`
@@ -38,14 +38,14 @@ type Config struct {
 
 type identity struct {
 	By      string        `toml:"by" doc:"address: the peer's IP address is the device's name. first-frame: the first frame has the name, and isn't published as data." enum:"address,first-frame" later:"certificate" example:"\"first-frame\""`
-	Pattern string        `toml:"pattern" doc:"Regular expression for the first frame. Its group named device is the device's name, or its only group. Without a group, or without a pattern, the whole frame is the name." example:"'^HELLO (\\S+)'"`
+	Pattern string        `toml:"pattern" doc:"Regular expression for the first frame. The text that the group named device matches is the device's name; if there is only one group, it needs no name. Without a group or a pattern, the whole frame is the name." example:"'^HELLO (\\S+)'"`
 	Timeout time.Duration `toml:"timeout" doc:"How long the first frame may take to arrive." min:"10ms" example:"\"10s\""`
 }
 
 type newNames struct {
 	Rate    int `toml:"rate" doc:"New names a second; 0 means no limit." min:"0" example:"100"`
 	Burst   int `toml:"burst" doc:"New names that may connect at once." min:"1" example:"1000"`
-	AtStart int `toml:"at_start" doc:"Further new names that may connect in the first 10 minutes, counted from the first connection after the host's start. Then every device is new, so set it above the number of devices." min:"0" example:"50000"`
+	AtStart int `toml:"at_start" doc:"Further new names that may connect in the first 10 minutes, counted from the first connection after the host's start. After a start every device is new, so set it above the number of devices." min:"0" example:"50000"`
 }
 
 type queueLimit struct {
@@ -54,13 +54,13 @@ type queueLimit struct {
 }
 
 type events struct {
-	Window  int `toml:"window" doc:"The window: the messages of one pipeline that may be unsettled." unit:"messages" min:"1" max:"1000000" example:"1000"`
-	Backlog int `toml:"backlog" doc:"A number of events that wait for one pipeline. From then on, only the newest event of each device is kept." unit:"messages" min:"1" example:"10000"`
-	Total   int `toml:"total" doc:"Most events that may wait for one pipeline. It matters if the events are of more devices than this. Beyond it the oldest events are dropped, logged and counted." unit:"messages" min:"1" example:"1000000"`
+	Window  int `toml:"window" doc:"The window: how many messages of one pipeline may be unsettled." unit:"messages" min:"1" max:"1000000" example:"1000"`
+	Backlog int `toml:"backlog" doc:"If this many events wait for one pipeline, a new event replaces the older ones of its device." unit:"messages" min:"1" example:"10000"`
+	Total   int `toml:"total" doc:"Most events that may wait for one pipeline. Beyond it the oldest events are dropped, logged and counted. Only a fleet of about as many devices can reach this limit." unit:"messages" min:"1" example:"1000000"`
 }
 
 type data struct {
-	Window    int    `toml:"window" doc:"The window: the messages of one pipeline that may be unsettled." unit:"messages" min:"1" max:"1000000" example:"1000"`
+	Window    int    `toml:"window" doc:"The window: how many messages of one pipeline may be unsettled." unit:"messages" min:"1" max:"1000000" example:"1000"`
 	PerDevice int    `toml:"per_device" doc:"Most frames of one device that may wait for one pipeline." unit:"messages" min:"1" example:"100"`
 	Total     int    `toml:"total" doc:"Most frames of all devices that may wait for one pipeline." unit:"messages" min:"1" example:"20000"`
 	Overflow  string `toml:"overflow" doc:"What the host does at these limits. block stops reading from the device until there is room. drop-oldest drops the oldest frames and counts them." enum:"block,drop-oldest" example:"\"block\""`

@@ -236,7 +236,7 @@ func (c *conn) releaseBuffer() {
 	}
 }
 
-// keep moves what was read to the rest.
+// keepRest moves what was read to the rest.
 func (c *conn) keepRest() {
 	if c.n > 0 {
 		c.rest = append(c.rest, c.buffer[:c.n]...)
@@ -245,7 +245,7 @@ func (c *conn) keepRest() {
 	c.releaseBuffer()
 }
 
-// deliver publishes every whole frame and keeps the rest.
+// deliverFrames publishes every whole frame and keeps the rest.
 func (c *conn) deliverFrames(session *device.Session) error {
 	if len(c.rest) > 0 {
 		c.keepRest()
@@ -268,7 +268,7 @@ func (c *conn) deliverFrames(session *device.Session) error {
 	return err
 }
 
-// split publishes the whole frames in data and returns how many bytes they used up.
+// splitFrames publishes the whole frames in data and returns how many bytes they used up.
 func (c *conn) splitFrames(session *device.Session, data []byte) (used int, err error) {
 	frames := 0
 	defer func() { c.transport.metrics.framesIn.Add(float64(frames)) }()
@@ -295,13 +295,13 @@ func (c *conn) splitFrames(session *device.Session, data []byte) (used int, err 
 	return used, nil
 }
 
-// addr returns the peer's address, IPv4 as IPv4.
+// peerAddr returns the peer's address. An IPv4 address has its short form, without "::ffff:".
 func (c *conn) peerAddr() netip.AddrPort {
 	addr := c.socket.RemoteAddr().(*net.TCPAddr).AddrPort()
 	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 }
 
-// shut closes the socket.
+// closeSocket closes the socket.
 func (c *conn) closeSocket() {
 	if err := c.link.Close(); err != nil {
 		c.transport.env.Logger.Debug("closing a connection", "peer", c.socket.RemoteAddr(), "err", err)

@@ -32,8 +32,8 @@ func peerStateOf(fd int) peerState {
 }
 
 // The kernel measures silence in ticks of up to 10 ms (CONFIG_HZ) and rounds it. So a silence
-// under leastSilence counts as none. silenceError is added to a longer one: otherwise a device
-// that connected elsewhere could seem to be heard after that.
+// under leastSilence counts as none. silenceError is added to a longer silence. Otherwise a device
+// could seem to have sent something here after it connected elsewhere.
 const (
 	leastSilence = 5 * time.Millisecond
 	silenceError = 10 * time.Millisecond

@@ -54,7 +54,7 @@ type transport struct {
 	listenErr error // why the transport isn't listening; nil while it listens
 	quiesced  bool  // no new connection is accepted
 	conns     map[*conn]struct{}
-	// emptied is signalled when conns is empty.
+	// connsEmpty is signalled when conns is empty.
 	connsEmpty sync.Cond
 }
 
@@ -192,7 +192,8 @@ func (t *transport) CloseSessions(ctx context.Context) {
 	t.Quiesce()
 	t.registry.CloseSessions(ctx)
 	t.closeConns(func(c *conn) bool { return c.session.Load() == nil })
-	// The sessions that have ended still have lingerTime.
+	// Connections whose sessions have ended stay open for lingerTime. When ctx ends, close them at
+	// once.
 	defer context.AfterFunc(ctx, func() { t.closeConns(allConns) })()
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -90,7 +90,7 @@ func (c *conn) Unread() bool {
 	return n > 0 || c.handling.Load()
 }
 
-// Silent implements device.Conn.
+// SilentFor implements device.Conn.
 func (c *conn) SilentFor() (silent time.Duration) {
 	_ = c.raw.Control(func(fd uintptr) { silent = silentFor(int(fd)) }) // closed: it stays 0
 	return silent

@@ -90,8 +90,8 @@ func (q *queue) passOn(ctx context.Context, out chan<- *message.Message, done <-
 	}
 }
 
-// settle settles the delivery when the message is acked or nacked. It ends without that if the
-// delivery is void.
+// settle settles the delivery when the message is acked or nacked. If the delivery becomes void
+// first, settle returns without settling it.
 func settle(d *transports.Delivery, msg *message.Message) {
 	select {
 	case <-msg.Acked():

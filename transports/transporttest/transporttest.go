@@ -46,7 +46,8 @@ type Harness struct {
 	// behind after the transport is closed.
 	Put func(t *testing.T, tr transports.Transport, payloads ...string)
 
-	// Read returns the payload that Put got for a message. Nil: the message's payload.
+	// Read returns the payload that was passed to Put for a message. If Read is nil, that is the
+	// message's payload.
 	Read func(msg *message.Message) string
 
 	// Unordered says that messages may come in another order than that of Put.

@@ -53,8 +53,8 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 		// err has the password.
 		return nil, errors.New("url isn't a Redis URL, such as redis://user:password@localhost:6379/0")
 	}
-	// A client that reads again by itself hides that a reply was lost. Its entry would stay with
-	// this consumer, and never come.
+	// A client that retries a read by itself hides that a reply was lost. The entries of that
+	// reply would stay with this consumer, and would never be delivered.
 	options.MaxRetries = -1
 	log := pubsub.Logger(env)
 	// A client writes defaults into its options, so each gets a copy.

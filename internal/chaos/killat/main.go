@@ -1,12 +1,13 @@
 //go:build linux
 
 // Command killat kills a process at the nth call with which it writes, syncs or sends, counted
-// over all of its threads: strace's when=N counts each thread's calls, and Go's threads share the
-// work as it comes. It says "ready" when it counts, then what it did:
+// over all of its threads. (With when=N, strace counts the calls of each thread alone, and a Go
+// program can make a call on any of its threads.) It prints "ready" when it begins to count, and
+// then what it did:
 //
 //	killat PID N
 //
-// It lets the process go when its standard input ends.
+// When its standard input ends, it stops tracing and the process continues.
 package main
 
 import (
@@ -25,18 +26,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// counted are the calls that leave a trace outside of the process.
+// counted has the calls with an effect outside of the process.
 var counted = map[uint64]string{
 	unix.SYS_WRITE: "write", unix.SYS_PWRITE64: "pwrite64", unix.SYS_WRITEV: "writev", unix.SYS_PWRITEV: "pwritev",
 	unix.SYS_FSYNC: "fsync", unix.SYS_FDATASYNC: "fdatasync", unix.SYS_SENDTO: "sendto", unix.SYS_SENDMSG: "sendmsg",
 }
 
-// death is what is printed of the end.
+// death is what the program prints about the end of the process.
 type death struct {
-	// Call is the call that the process was killed at: it wasn't made.
+	// Call is the call at whose beginning the process was killed. The call wasn't made.
 	Call string
-	// On is what it was to be made on: a file, or a connection as the kernel's table of them has
-	// it.
+	// On is the object of the call: a file, or a connection with its two ports.
 	On   string
 	Time time.Time
 }
@@ -46,7 +46,7 @@ type syscallInfo struct {
 	op   uint8
 	_    [3]uint8
 	arch uint32
-	_    [2]uint64 // where in the program
+	_    [2]uint64 // the place in the program
 	nr   uint64
 	args [6]uint64
 }
@@ -54,7 +54,7 @@ type syscallInfo struct {
 const atEntry = 1
 
 func main() {
-	runtime.LockOSThread() // the kernel takes a tracer's calls from one thread only
+	runtime.LockOSThread() // the kernel accepts a tracer's calls from one thread only
 	var pid, nth int
 	if len(os.Args) == 3 {
 		pid, _ = strconv.Atoi(os.Args[1])
@@ -66,7 +66,7 @@ func main() {
 	}
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
-		os.Exit(0) // the kernel lets go what was traced
+		os.Exit(0) // the kernel then stops the tracing, and the process continues
 	}()
 	if err := run(pid, nth); err != nil {
 		fmt.Fprintln(os.Stderr, "killat:", err)
@@ -86,7 +86,7 @@ func run(pid, nth int) error {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case errors.Is(err, unix.ECHILD):
-			return nil // it is gone, with all of its threads
+			return nil // the process has ended, with all of its threads
 		case err != nil:
 			return err
 		}
@@ -107,15 +107,15 @@ func run(pid, nth int) error {
 					if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 						return err
 					}
-					text, _ := json.Marshal(d) // strings and a time always work
+					text, _ := json.Marshal(d) // strings and a time can always be encoded
 					fmt.Println(string(text))
 					continue
 				}
 			}
 		case status>>16 == 0:
-			signal = int(stop) // on its way to the process
+			signal = int(stop) // the tracer passes it on to the process
 		}
-		_ = unix.PtraceSyscall(tid, signal) // a thread that is gone by now is waited for next
+		_ = unix.PtraceSyscall(tid, signal) // if the thread has ended, the next Wait4 reports it
 	}
 }
 
@@ -133,8 +133,8 @@ func seize(pid int) (map[int]bool, error) {
 			if err != nil || seized[tid] {
 				continue
 			}
-			// The threads of a traced one are traced from the beginning: those that there are
-			// already refuse.
+			// The kernel traces new threads of a traced thread by itself. It refuses a second
+			// request for them.
 			const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE
 			if err := ptrace(unix.PTRACE_SEIZE, tid, 0, options); errors.Is(err, unix.EPERM) && len(seized) > 0 || errors.Is(err, unix.ESRCH) {
 				continue
@@ -156,7 +156,7 @@ func ptrace(request, tid int, address, data uintptr) error {
 	return nil
 }
 
-// counts says which call a thread is about to make, if that is one of those that count.
+// counts returns the call that a thread is about to make, or nil if the call isn't counted.
 func counts(pid, tid int) *death {
 	var info syscallInfo
 	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_GET_SYSCALL_INFO, uintptr(tid), unsafe.Sizeof(info), uintptr(unsafe.Pointer(&info)), 0, 0)
@@ -166,7 +166,7 @@ func counts(pid, tid int) *death {
 	}
 	on, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, int32(info.args[0])))
 	if err != nil || on == "anon_inode:[eventfd]" {
-		return nil // the runtime wakes itself up
+		return nil // the Go runtime wakes one of its own threads
 	}
 	if inode, ok := bytes.CutPrefix([]byte(on), []byte("socket:[")); ok {
 		on = connection(pid, string(bytes.TrimSuffix(inode, []byte("]"))))
@@ -174,7 +174,7 @@ func counts(pid, tid int) *death {
 	return &death{Call: call, On: filepath.Base(on)}
 }
 
-// connection finds a socket's local and remote ports.
+// connection returns a socket's local and remote ports as text.
 func connection(pid int, inode string) string {
 	for _, table := range []string{"tcp", "tcp6"} {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, table))
@@ -191,7 +191,7 @@ func connection(pid int, inode string) string {
 	return "socket"
 }
 
-// port is that of an address as the kernel's tables have it, in hexadecimal.
+// port returns the port of an address in the kernel's tables, which have it in hexadecimal.
 func port(address []byte) uint64 {
 	n, _ := strconv.ParseUint(string(address[bytes.LastIndexByte(address, ':')+1:]), 16, 16)
 	return n

@@ -1,5 +1,5 @@
-// Package echo is the handler "echo": served as a process, it is the echo plugin that
-// docs/process-protocol.md describes, to which all checks apply.
+// Package echo is the handler "echo". Served as a process, it is the echo plugin of
+// docs/process-protocol.md, to which all checks apply.
 package echo
 
 import (

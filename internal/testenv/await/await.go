@@ -25,19 +25,21 @@ import (
 // machine that is busy with other work.
 const Patience = 2 * time.Minute
 
-// The pauses between two looks at a condition. They grow, and are no shorter than a look takes, so
-// that a wait leaves the CPU to what is waited for.
+// The pauses between two looks at a condition. They grow, and each is at least as long as a look
+// takes. So waiting leaves the CPU to the work that the test waits for.
 const (
 	firstPause = time.Millisecond
 	lastPause  = 200 * time.Millisecond
 )
 
-// Pause returns how long to wait after a look that took so long, if the pause before it was last.
+// Pause returns the pause after a look. look is how long that look took, and last is the pause
+// before it.
 func Pause(last, look time.Duration) time.Duration {
 	return max(firstPause, min(2*last, lastPause), look)
 }
 
-// That calls look until it returns true. The state that it returns is for the failure's output.
+// That calls look until it returns true. If the wait fails, the test's output has the last state
+// that look returned.
 func That(t testing.TB, what string, look func() (state any, ok bool)) {
 	t.Helper()
 	begun := time.Now()
@@ -65,7 +67,7 @@ func Receive[T any](t testing.TB, what string, c <-chan T) T {
 	return v
 }
 
-// Closed waits until c is closed. It fails the test if a value comes instead, or nothing happens.
+// Closed waits until c is closed. It fails the test if a value comes instead, or if c stays open.
 func Closed[T any](t testing.TB, what string, c <-chan T) {
 	t.Helper()
 	if v, ok := receive(t, "until "+what, c); ok {
@@ -74,7 +76,7 @@ func Closed[T any](t testing.TB, what string, c <-chan T) {
 }
 
 // Main runs a package's tests, and fails if goroutines are left that don't end. Call it from
-// TestMain. goleak alone waits for them for half a second.
+// TestMain. goleak alone waits only half a second for goroutines to end.
 func Main(m *testing.M, options ...goleak.Option) {
 	code := m.Run()
 	if code == 0 {
@@ -98,7 +100,7 @@ func noGoroutines(options ...goleak.Option) error {
 	}
 }
 
-// receive fails with the stacks of all goroutines, as the state of what should have sent.
+// receive fails with the stacks of all goroutines, because they show why nothing was sent.
 func receive[T any](t testing.TB, what string, c <-chan T) (v T, ok bool) {
 	t.Helper()
 	late := time.NewTimer(Patience)

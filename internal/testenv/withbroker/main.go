@@ -41,8 +41,8 @@ func run(args []string) (code int, err error) {
 		defer func() { err = errors.Join(err, node.Close()) }()
 		cmd.Env = append(os.Environ(), testenv.AMQPURL+"="+node.URL(), testenv.NodeFolder+"="+node.Folder)
 	}
-	// A signal from the terminal reaches the command too; this process outlives it to take the
-	// node down.
+	// A signal from the terminal reaches the command too. This process continues until the command
+	// has ended, and then stops the node.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	if err = cmd.Start(); err != nil {

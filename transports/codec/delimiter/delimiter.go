@@ -23,8 +23,8 @@ func init() {
 	codec.Register(codec.Plugin{
 		Name:    "delimiter",
 		Summary: "Payloads that end with configured bytes.",
-		Description: "A command is rejected if a reader would find the delimiter before the end of its " +
-			"payload; the codec strips and escapes nothing. If a device sends more than `max` bytes " +
+		Description: "A command is rejected if a reader would find the beginning of a delimiter inside its " +
+			"payload. The codec strips and escapes nothing. If a device sends more than `max` bytes " +
 			"without a delimiter, it is disconnected.",
 		Config: func() codec.Config {
 			c := defaults

@@ -19,7 +19,7 @@ type Config struct {
 	Size           int    `toml:"size" doc:"The size of the length before each payload: 1, 2, 4 or 8." unit:"bytes" min:"1" max:"8" example:"2"`
 	Endian         string `toml:"endian" doc:"The byte order of the length." enum:"big,little" example:"\"big\""`
 	IncludesHeader bool   `toml:"includes_header" doc:"Whether the length includes its own bytes." example:"false"`
-	Max            int    `toml:"max" doc:"The longest payload in either direction. If the length field is too small for it, the limit is lower." unit:"bytes" min:"1" max:"16777216" example:"4096"`
+	Max            int    `toml:"max" doc:"The longest payload in either direction. If the length field can't store this value, the limit is lower." unit:"bytes" min:"1" max:"16777216" example:"4096"`
 }
 
 var defaults = Config{Size: 2, Endian: "big", Max: 4096}
@@ -28,8 +28,8 @@ func init() {
 	codec.Register(codec.Plugin{
 		Name:    "length",
 		Summary: "Payloads after a length of 1, 2, 4 or 8 bytes.",
-		Description: "A command with a payload longer than `max` is rejected. If a device sends a greater length, it is " +
-			"disconnected at once, before its bytes arrive.",
+		Description: "A command with a payload longer than `max` is rejected. A device that sends a greater length is " +
+			"disconnected at once, before the payload arrives.",
 		Config: func() codec.Config {
 			c := defaults
 			return &c

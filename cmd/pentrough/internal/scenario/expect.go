@@ -58,7 +58,8 @@ func (w *world) expectNothing(e expectation, within time.Duration) error {
 	return nil
 }
 
-// expectOne takes the next one that came out. With anywhere it takes any that matches.
+// expectOne takes what came out next and compares it. With anywhere it takes the first match among
+// all that came out.
 func (w *world) expectOne(e expectation, n int, within time.Duration) error {
 	s := e.subject()
 	find := func() (*seen, []*seen) {
@@ -132,7 +133,7 @@ func (w *world) arrivesAfter(find func() (*seen, []*seen)) time.Duration {
 // expectReply compares an expectation with the reply to the latest input.
 func (w *world) expectReply(e expectation, within time.Duration) error {
 	if w.reply == nil {
-		return errors.New("no input came before that could have a reply")
+		return errors.New("there is no earlier input that could have a reply")
 	}
 	w.settle()
 	timer := time.NewTimer(within)

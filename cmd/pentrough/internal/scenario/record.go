@@ -67,7 +67,7 @@ func (r *record) left(s subject) []*seen {
 	return slices.Clone(r.came[s])
 }
 
-// take removes one.
+// take removes one thing that came out of s.
 func (r *record) take(s subject, one *seen) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
