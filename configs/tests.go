@@ -90,8 +90,8 @@ func element(list any, i int) map[string]any {
 	return nil
 }
 
-// given records whether the file has a key, for each key whose zero value is a value like any
-// other.
+// given records whether the file has these keys. An empty value is valid for them, so the decoded
+// step alone doesn't show it.
 func given(step *TestStep, raw map[string]any) {
 	has := func(table, key string) bool {
 		m, _ := raw[table].(map[string]any)

@@ -25,12 +25,13 @@ import (
 )
 
 // about is the text of -help before the flags.
-const about = `devsim plays many TCP devices against a host, for demonstrations, scripts and load.
+const about = `devsim simulates many TCP devices, for demonstrations, scripts and load tests.
 
   devsim -n 1000 -rate 0.1 -record lines.txt
 
-Each device connects from an address of its own, reads lines and records them. It runs until -duration is over, Ctrl-C, or, without
--reconnect, every connection has ended; then it prints what happened as a line of JSON.
+Each device connects from its own address, reads lines and records them. The program runs until
+-duration is over, or until Ctrl-C. Without -reconnect, it also ends when every connection has
+ended. At its end it prints a summary as a line of JSON.
 
 Flags:
 `

@@ -37,20 +37,20 @@ const description = "Takes commands such as `{\"device\": \"10.0.0.7\", \"cmd\":
 	"| `no-reply` | 504 | the command was written, but no answer came in time, or the connection ended first. The device may have the command |\n" +
 	"| `unknown` | 520 | the connection or the host ended in the middle of the frame, and the command can't be written again, or mustn't be (mode `at-most-once`) |\n\n" +
 	"**Ids and expiry.** A command's id is its field `id`, else the id of its message, else " +
-	"a new one. A `ttl` counts from the timestamp of the message, or without one from when " +
-	"this host received it. An AMQP timestamp has whole seconds. The AMQP property " +
-	"`expiration` is a ttl, too, and goes on after RabbitMQ has delivered the message. If a " +
-	"command has several time limits, the earliest counts.\n\n" +
+	"a new one. A `ttl` counts from the timestamp of the message. If it has no timestamp, the " +
+	"`ttl` counts from when this host received it. An AMQP timestamp has whole seconds. The " +
+	"AMQP property `expiration` is a ttl, too, and keeps counting after RabbitMQ has " +
+	"delivered the message. If a command has several time limits, the earliest counts.\n\n" +
 	"A command with an unknown field is rejected. For commands to several devices use " +
 	"`fanout`.\n\n" +
 	"**Newer commands for one setting.** The field `supersede` of a command names the " +
 	"setting that it changes, such as `\"supersede\": \"temperature\"`. If older commands for " +
 	"the same device and setting still wait in this host, the newer one supersedes them. A " +
 	"command that is being written isn't superseded. The others keep their order.\n\n" +
-	"**Priority.** With `priority = true` a command can overtake others for its device that " +
-	"wait in this host, such as an emergency stop. Its priority is its field `priority` (0 " +
-	"to 9), else the AMQP priority of its message. It waits until the command that is being " +
-	"written, or the open request, has ended.\n\n" +
+	"**Priority.** With `priority = true` a command, such as an emergency stop, can overtake " +
+	"other commands for its device that wait in this host. Its priority is its field " +
+	"`priority` (0 to 9), else the AMQP priority of its message. It waits until the command " +
+	"that is being written, or the open request, has ended.\n\n" +
 	"**Requests and answers.** A command with `\"reply\": true` is a request: it waits for " +
 	"the device's answer. Its `timeout`, else that of this handler, counts from the last " +
 	"byte of the command. The next frame that the device sends is the answer, and the host " +
@@ -85,7 +85,7 @@ type Config struct {
 	Devices handlers.DevicesRef `toml:"devices" doc:"The transport with the devices." example:"\"devices\"" required:"true"`
 	Mode    string              `toml:"mode" doc:"The mode of commands without a mode. After a crash, at-least-once may write a command again; at-most-once doesn't, and then the result can be unknown." enum:"at-least-once,at-most-once"`
 
-	Supersede string `toml:"supersede" doc:"The field of a command that names the setting which the command changes. A newer command then supersedes older ones for the same device and setting that still wait. Default: only the command's field supersede counts." example:"\"setpoint\""`
+	Supersede string `toml:"supersede" doc:"The field of a command whose value names the setting that the command changes. A newer command then supersedes older ones for the same device and setting that still wait. Default: only the command's field supersede counts." example:"\"setpoint\""`
 
 	Priority bool `toml:"priority" doc:"Whether a command with a higher priority overtakes those that wait for the same device. The priority (0 to 9, 9 first) is that of the command, else the AMQP priority of its message. If false, a command with a priority is rejected, and the handler ignores the priority of the message."`
 

@@ -21,7 +21,7 @@ func init() {
 }
 
 const description = "Takes a command for a group of devices, and publishes one command for each device to " +
-	"the topic `to`. A pipeline with `deliver` consumes these like any others. One of three " +
+	"the topic `to`. A pipeline with `deliver` consumes these commands. One of three " +
 	"fields says which devices are in the group:\n\n" +
 	"| field | the devices |\n" +
 	"|---|---|\n" +
@@ -41,9 +41,9 @@ const description = "Takes a command for a group of devices, and publishes one c
 	"`max_devices`, the state is `rejected` (400) and `detail` says why. The handler " +
 	"`tally` adds up the results. A body that isn't one JSON object is a permanent error.\n\n" +
 	"**Order and pace.** The handler expands commands for groups one after the other, in " +
-	"the order in which they came. All share one `rate`. It acks a command when the command " +
-	"for the last device is confirmed. With the defaults of `rate` and `max_devices` that " +
-	"takes up to 100 seconds. Keep `max_devices / rate` below the pipeline's " +
+	"the order in which they came. All groups share one `rate`. The handler acks a command " +
+	"when the command for the last device is confirmed. With the defaults of `rate` and " +
+	"`max_devices` that takes up to 100 seconds. Keep `max_devices / rate` below the pipeline's " +
 	"`ack_deadline`. A source that can't wait, such as `http`, needs small groups.\n\n" +
 	"**After a crash.** If the host stops or crashes in the middle, the broker redelivers " +
 	"the command, and the handler publishes the same commands again. `dedup` in the " +
@@ -58,7 +58,7 @@ type Config struct {
 	Results    handlers.TopicRef   `toml:"results" doc:"The topic of the message about a command for a group. Default: the pipeline's to." example:"\"broker:results\""`
 	Rate       int                 `toml:"rate" doc:"How many commands are published each second." min:"1" max:"1000000"`
 	MaxDevices int                 `toml:"max_devices" doc:"The most devices of a group. A command for more is rejected." unit:"devices" min:"1"`
-	Supersede  string              `toml:"supersede" doc:"The field of a command that names the setting which the command changes, as in deliver. The commands get it as their supersede. Default: none." example:"\"setpoint\""`
+	Supersede  string              `toml:"supersede" doc:"The field of a command whose value names the setting that the command changes, as in deliver. The value becomes the field supersede of the published commands. Default: none." example:"\"setpoint\""`
 }
 
 var defaults = Config{Rate: 1000, MaxDevices: 100_000}

@@ -76,7 +76,7 @@ type Config struct {
 	Grace        time.Duration                `toml:"grace" doc:"How long the response may be late before the host kills the program." min:"1ms"`
 	StartTimeout time.Duration                `toml:"start_timeout" doc:"How long the program may take from its start until it is ready." min:"1ms"`
 	Memory       int                          `toml:"memory" doc:"The greatest resident set of the program and its children. Linux only; measured every second. 0: no limit." unit:"bytes" min:"0"`
-	Crashes      int                          `toml:"crashes" doc:"If the program ends this number of times with the same message alone in it, the message gets a permanent error." min:"1"`
+	Crashes      int                          `toml:"crashes" doc:"If the program ends this number of times while the same message is its only one, the message gets a permanent error." min:"1"`
 	RestartMax   time.Duration                `toml:"restart_max" doc:"The longest pause before a restart. The first restart has no pause. The pause before the second one is up to 100 ms, and the limit doubles from there." min:"100ms"`
 	Destinations []handlers.TopicRef          `toml:"destinations" doc:"Topics that the program may send to, in addition to the pipeline's to." example:"[\"broker:alarms\"]"`
 }

@@ -352,8 +352,8 @@ func (e *evidence) closeSessions(d *deviceLog) {
 		if s.broke || s.ended {
 			continue
 		}
-		// No event reported its end. Either the host was killed, or a newer event replaced this
-		// one in an outage.
+		// No event reported the end of this session. Either the host was killed, or a newer event
+		// replaced the report in an outage.
 		killable := s.generation == 0 || s.generation < e.newest[s.host]
 		s.broke = e.faults.anyBetween(s.start, s.end, func(f Fault) bool { return !last || f.Killed && killable })
 	}

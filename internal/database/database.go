@@ -137,7 +137,7 @@ func (d Dialect) InsertNew(table string, columns, key []string) string {
 }
 
 // CountOld returns a query that counts the rows whose time in column is before the parameter. It
-// stops counting at most rows.
+// counts no more rows than most.
 func (d Dialect) CountOld(table, column string, most int) string {
 	return fmt.Sprintf("SELECT count(*) FROM (SELECT 1 AS one FROM %s WHERE %s < %s LIMIT %d) AS old", d.Quote(table), d.Quote(column), d.Parameter(1), most)
 }

@@ -133,8 +133,8 @@ func counting() []expr.Option {
 		options = append(options, expr.Function(name, func(args ...any) (any, error) { return run(args[0].(*Input), args[1:]) }))
 	}
 	for name, f := range functions {
-		// The parser must know the original name. Otherwise it would parse a call as one of the
-		// language's own function.
+		// The parser must know the original name, too. Otherwise it would take the name for a
+		// function of the language.
 		hosted(name, f.run)
 		hosted(counted+name, f.run)
 	}

@@ -43,7 +43,7 @@ var instead = []struct{ word, hint string }{
 var form = regexp.MustCompile(`^[\w.%+\-\[\]]+=[^\s{}"]*(&|$)`)
 
 // hint says what a text that isn't JSON probably is. If it can't say, it returns "". before is the
-// text before the error, and rest the text from the error on. expected is what JSON has at the
+// text before the error, and rest the text from the error on. expected is what JSON allows at the
 // place of the error. hint looks only at a few bytes on both sides of the error.
 func hint(before, rest, expected string) string {
 	before = strings.TrimRight(before, " \t\r\n")

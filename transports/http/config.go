@@ -50,7 +50,7 @@ type Config struct {
 	Listen         string                `toml:"listen" doc:"Address to listen on, host:port. An empty host (:PORT) or [::] is every IPv4 and IPv6 address; 0.0.0.0 is IPv4 only." example:"\"127.0.0.1:8080\""`
 	Token          transports.Secret     `toml:"token" doc:"Bearer token that every request must have. Without one, everyone who can connect may send messages." secret:"true" example:"\"${WEB_TOKEN}\""`
 	TLS            *transports.ServerTLS `toml:"tls" doc:"Certificate for HTTPS. With it the transport speaks HTTPS instead of HTTP."`
-	Hosts          []string              `toml:"hosts" doc:"Further host names that requests without a token may use, such as the name of a proxy." example:"[\"gateway.example.com\"]"`
+	Hosts          []string              `toml:"hosts" doc:"Without a token: further host names that a request may have in its Host header, such as the name of a proxy." example:"[\"gateway.example.com\"]"`
 	MaxBody        int                   `toml:"max_body" doc:"Largest body of a request." unit:"bytes" min:"1" max:"1073741824" example:"1048576"`
 	MaxConnections int                   `toml:"max_connections" doc:"Most connections at a time; the limit on open files applies, too. A further connection displaces the oldest one whose caller isn't identified or has no request. If there is no such connection, the new one waits to be accepted." min:"1" max:"1000000" example:"2000"`
 	Window         int                   `toml:"window" doc:"The window: how many messages of one path may be unsettled. Further messages wait." unit:"messages" min:"1" max:"1000000" example:"1000"`

@@ -23,8 +23,8 @@ slows its producers down, and no message is dropped. A consumer gets messages fr
 moment when it subscribes. The host subscribes all pipelines before it takes messages from
 outside.
 
-A topic without a consumer doesn't block. It keeps the last 1,000 messages for ` + "`pentrough listen`" + `, until
-the first consumer subscribes.
+A topic without a consumer doesn't block. Until the first consumer subscribes, it keeps the
+last 1,000 messages for ` + "`pentrough listen`" + `.
 
 A consumer gets the payload and metadata. AMQP headers arrive as strings, without their
 types. No message survives a restart.`,
@@ -37,7 +37,7 @@ var defaults = Config{Buffer: 1000, Window: 1000}
 // Config is the `[transport.NAME]` table of `type = "memory"`.
 type Config struct {
 	Buffer int `toml:"buffer" doc:"The most messages in a consumer's buffer, waiting and unsettled. Publishing blocks while a buffer is full." unit:"messages" min:"1" max:"1000000" example:"1000"`
-	Window int `toml:"window" doc:"The most unsettled messages that the pipeline may have." unit:"messages" min:"1" max:"1000000" example:"1000"`
+	Window int `toml:"window" doc:"The window: how many messages of one pipeline may be unsettled." unit:"messages" min:"1" max:"1000000" example:"1000"`
 }
 
 // Topic describes a topic. It accepts every name except the empty one.

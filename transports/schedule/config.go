@@ -21,8 +21,8 @@ type Config struct {
 	Topics map[string]TopicConfig `toml:"topic" doc:"The topics, each with its own ticks. A topic needs a table."`
 }
 
-// TopicConfig is one `[transport.NAME.topic.TOPIC]` table: when ticks are due, and which message
-// they are.
+// TopicConfig is one `[transport.NAME.topic.TOPIC]` table: when ticks are due, and what their
+// messages contain.
 type TopicConfig struct {
 	Every    time.Duration     `toml:"every" doc:"The interval, counted from the host's start. A topic has either every or cron." min:"10ms" example:"\"30s\""`
 	Cron     string            `toml:"cron" doc:"The times on the wall clock when a tick is due: minute, hour, day of the month, month, day of the week; or @hourly, @daily, @weekly, @monthly, @yearly." example:"\"0 4 * * *\""`

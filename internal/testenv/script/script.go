@@ -28,7 +28,8 @@ import (
 )
 
 // Run runs the scripts of a folder, each as a parallel test. The programs in the folder programs
-// go before all others of their names, and commands are added to those of this package.
+// take precedence over others with the same names. commands has further commands for the scripts,
+// in addition to those of this package.
 //
 // Each script has free ports of 127.0.0.1 in $DEVICES_PORT, $HTTP_PORT and $ADMIN_PORT, the go
 // command's folders in $GO_CACHE and $GO_MODCACHE, and the repository in $REPOSITORY.
@@ -60,8 +61,8 @@ func Run(t *testing.T, folder, programs string, commands map[string]func(*testsc
 			e.Setenv("GO_MODCACHE", caches[1])
 			e.Setenv("REPOSITORY", filepath.Dir(caches[2]))
 			e.Setenv("GORACE", os.Getenv("GORACE"))
-			// Debian's programs go before others of their names, such as a slow wrapper of
-			// python3.
+			// Debian's programs take precedence over others with the same names, such as a slow
+			// wrapper of python3.
 			own, others, _ := strings.Cut(e.Getenv("PATH"), string(os.PathListSeparator))
 			e.Setenv("PATH", strings.Join([]string{programs, own, "/usr/bin", others}, string(os.PathListSeparator)))
 			for _, name := range ports {
@@ -78,7 +79,7 @@ func Run(t *testing.T, folder, programs string, commands map[string]func(*testsc
 
 var ports = []string{"DEVICES_PORT", "HTTP_PORT", "ADMIN_PORT"}
 
-// host is the one pentrough that a script runs in the background, its output in host.log.
+// host is the one pentrough that a script runs in the background. Its output is in host.log.
 type host struct {
 	cmd *exec.Cmd
 	log *os.File

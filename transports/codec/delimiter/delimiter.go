@@ -13,7 +13,7 @@ import (
 
 // Config is the delimiter codec's configuration.
 type Config struct {
-	Delimiter string `toml:"delimiter" doc:"The bytes that end a frame. In addition to TOML's own escapes, \\xNN stands for any byte, and \\r, \\n, \\t, \\0 and \\\\ for the usual ones." required:"true" example:"'\\x03'"`
+	Delimiter string `toml:"delimiter" doc:"The bytes that end a frame. In addition to TOML's own escapes, \\xNN stands for any byte, and \\r, \\n, \\t, \\0 and \\\\ have their usual meanings." required:"true" example:"'\\x03'"`
 	Max       int    `toml:"max" doc:"The longest payload, without the delimiter, in either direction." unit:"bytes" min:"1" max:"16777216" example:"4096"`
 }
 
