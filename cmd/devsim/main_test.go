@@ -276,7 +276,7 @@ func TestHelp(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	text := errOut.String()
-	if !strings.HasPrefix(text, "devsim plays many TCP devices against a host") || !strings.Contains(text, "\n  -addr string\n") {
+	if !strings.HasPrefix(text, "devsim simulates many TCP devices") || !strings.Contains(text, "\n  -addr string\n") {
 		t.Errorf("help says %s", text)
 	}
 }

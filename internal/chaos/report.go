@@ -139,8 +139,8 @@ func (r *Report) CountViolations() int {
 	return n
 }
 
-// Text writes the report for people: the totals, which promises hold, and the stories of those
-// that don't.
+// Text writes the report for people: the totals, which promises were kept, and the stories of
+// those that weren't.
 func (r *Report) Text(w io.Writer) error {
 	var b strings.Builder
 	verdict := "every promise holds"

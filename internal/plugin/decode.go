@@ -27,7 +27,7 @@ type Decoder struct {
 	Problems []Problem
 	// References are all references found so far.
 	References []Ref
-	// Instances are the plugins that fields hold, by the field's path.
+	// Instances are the plugins in fields, by the field's path.
 	Instances map[string]Instance
 	// Meant has the plugin that was probably meant by each unknown name, by the field's path. Such
 	// an instance has no Config. If no name is similar, its name and type are those in the file.

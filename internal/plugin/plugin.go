@@ -35,7 +35,7 @@ type Kind struct {
 	// Name is the word that TOML and messages use for the family.
 	Name string
 	// Interface is the type that every configuration of this kind implements. A configuration
-	// field of this type holds a nested plugin.
+	// field of this type has a nested plugin.
 	Interface reflect.Type
 
 	plugins map[string]Info

@@ -1,4 +1,4 @@
-// Package walls holds the rules by which the packages of this module may import each other, as a
+// Package walls has the rules by which the packages of this module may import each other, as a
 // test:
 //
 //	cmd -> configs, router and leaf plugins -> contracts -> internal/plugin

@@ -45,7 +45,7 @@ func (d *dialer) dial(ctx context.Context, role string) (*amqp.Connection, error
 			return nil, fmt.Errorf("starting TLS with %s: %w", d.endpoint.addr, err)
 		}
 	}
-	// The deadline holds until the library has logged in and clears it. ctx may end earlier.
+	// The deadline applies until the library has logged in and clears it. ctx may end earlier.
 	deadline, _ := ctx.Deadline()
 	if err := conn.SetDeadline(deadline); err != nil {
 		conn.Close()

@@ -76,8 +76,8 @@ type EnqueueOptions struct {
 	// returns ErrSession. 0 means any session.
 	Epoch uint64
 	// Orphaned is called when the device goes offline before the frame's first byte is known to be
-	// written. The call happens before the device can get a new session. The caller holds locks:
-	// Orphaned must not block and must not call Devices. It may be nil.
+	// written. The call happens before the device can get a new session. The caller has locked
+	// mutexes: Orphaned must not block and must not call Devices. It may be nil.
 	Orphaned func()
 	// Times receives the times of the steps if it isn't nil. The caller may read it after Wait has
 	// returned.

@@ -154,7 +154,7 @@ func (f *feed) messageID(device string, epoch, seq uint64) string {
 	return uuid.NewSHA1(idSpace, name).String()
 }
 
-// publishPresence publishes that a session began or ended. It never blocks. The caller holds
+// publishPresence publishes that a session began or ended. It never blocks. The caller has locked
 // slot.mu, so the events of a device are in order.
 func (f *feed) publishPresence(s *Session, kind EventType) {
 	f.publishEvent(&eventRecord{Event{

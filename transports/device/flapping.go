@@ -134,7 +134,7 @@ func (r *Registry) passTurn(device string) {
 	}
 }
 
-// wakeFirst wakes the first waiting connection, because the device is offline. sh.mu is held.
+// wakeFirst wakes the first waiting connection, because the device is offline. sh.mu is locked.
 func (sh *shard) wakeFirst(device string) {
 	if f := sh.flapping[device]; f != nil {
 		f.wakeFirst()

@@ -31,7 +31,7 @@ import (
 //   - While a frame is in flight, only the writer changes its place or its state.
 //   - Every frame finishes exactly once.
 //
-// slot.mu guards the queue and its frames. It isn't held during TryWrite and WaitWritable.
+// slot.mu guards the queue and its frames. It isn't locked during TryWrite and WaitWritable.
 // registry.go has the order of the locks.
 
 const (
@@ -124,8 +124,8 @@ type queue struct {
 }
 
 // enqueueFrame adds f to the queue. If no writer is running, it becomes the writer and writes what
-// it can without waiting. It returns false if the device has no session. s.mu is held on entry and
-// released on return.
+// it can without waiting. It returns false if the device has no session. s.mu is locked on entry
+// and unlocked on return.
 func (s *slot) enqueueFrame(f *frame) (live bool, err error) {
 	if s.session == nil {
 		s.mu.Unlock()
@@ -194,7 +194,7 @@ func (s *slot) findSuperseded(by *frame) (old []*frame, bytes int) {
 
 // writeQueue is the writer. It returns when the queue is empty or the first frame must wait. An
 // inline writer runs in a caller of Enqueue. Before it would block, and after inlineRounds writes,
-// it starts a goroutine that continues. s.mu is held on entry and released on return.
+// it starts a goroutine that continues. s.mu is locked on entry and unlocked on return.
 func (s *slot) writeQueue(inline bool) {
 	q := &s.queue
 	blocked := false
@@ -257,7 +257,7 @@ func (s *slot) writeQueue(inline bool) {
 }
 
 // requestWritten returns the condition that is signalled when the outcome of writing a request is
-// recorded. s.mu is held.
+// recorded. s.mu is locked.
 func (s *slot) requestWritten() *sync.Cond {
 	if s.queue.requestWritten == nil {
 		s.queue.requestWritten = sync.NewCond(&s.mu)

@@ -36,11 +36,11 @@ import (
 //   - A device has at most one session on this host, the one with the greatest epoch.
 //   - A session ends once. Its disconnected event is its last one, and it comes before the
 //     connected event of the next session.
-//   - The events of a device are published in order. The device's slot.mu is held while an event
-//     is published. At the begin and the end of a session, shard.mu is held, too.
+//   - The events of a device are published in order. The device's slot.mu is locked while an event
+//     is published. At the begin and the end of a session, shard.mu is locked, too.
 //
 // Locks are taken in the order shard.mu, slot.mu, feed.mu. The locks of newcomers and of the
-// memory directory are taken while none of the others is held.
+// memory directory are taken while none of the others is locked.
 
 // ErrSuperseded is what Connect returns when a newer session of the device was registered first.
 var ErrSuperseded = errors.New("a newer session of the device was registered first")

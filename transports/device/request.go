@@ -72,7 +72,7 @@ const maxMissed = 16
 
 // mayWrite reports whether the write of the frame may begin now. asking is the number of requests
 // before it in the same write. If only time has to pass, at says when the write may begin. s.mu is
-// held.
+// locked.
 func (s *slot) mayWrite(f *frame, asking int) (ok bool, at time.Time) {
 	if f.offset > 0 {
 		return true, time.Time{}
@@ -106,7 +106,7 @@ const unreadPause = 10 * time.Millisecond
 // checkQuiet returns the time from which a request without Matches may be written; zero means now.
 // The late answer to an earlier request may have arrived and not be read yet: the data consumers
 // may have no room, or the process may have been stopped. So while the connection has unread
-// bytes, the time is a little later than now. s.mu is held.
+// bytes, the time is a little later than now. s.mu is locked.
 func (s *slot) checkQuiet() time.Time {
 	q := &s.requests
 	now := time.Now()
@@ -121,7 +121,7 @@ func (s *slot) checkQuiet() time.Time {
 }
 
 // awaitAnswer moves the frame, whose last byte is written, from the queue to the open requests.
-// s.mu is held.
+// s.mu is locked.
 func (s *slot) awaitAnswer(f *frame, session *Session) {
 	s.removeFrame(f)
 	f.state, f.askedIn = awaitingAnswer, session
@@ -154,7 +154,7 @@ func (f *frame) timeOutRequest() {
 }
 
 // matchAnswer ends the oldest open request that the frame answers. It returns false if there is
-// none. s.mu is held.
+// none. s.mu is locked.
 func (s *slot) matchAnswer(frame []byte) bool {
 	q := &s.requests
 	for i, f := range q.open {
@@ -172,7 +172,7 @@ func (s *slot) matchAnswer(frame []byte) bool {
 }
 
 // matchLateAnswer returns the id of the missed request that the frame answers, or "". s.mu is
-// held.
+// locked.
 func (s *slot) matchLateAnswer(frame []byte) string {
 	q := &s.requests
 	for i, m := range q.missed {
@@ -188,7 +188,7 @@ func (s *slot) matchLateAnswer(frame []byte) string {
 	return ""
 }
 
-// endRequests ends the open requests of a session that ends. s.mu is held.
+// endRequests ends the open requests of a session that ends. s.mu is locked.
 func (s *slot) endRequests(session *Session) {
 	for _, f := range s.requests.open {
 		f.answerTimer.Stop()
@@ -197,8 +197,8 @@ func (s *slot) endRequests(session *Session) {
 	s.requests = requests{}
 }
 
-// resumeWriting becomes the writer if frames wait and no writer is running. s.mu is held on entry
-// and released on return.
+// resumeWriting becomes the writer if frames wait and no writer is running. s.mu is locked on
+// entry and unlocked on return.
 func (s *slot) resumeWriting() {
 	if s.queue.head == nil || s.queue.writing {
 		s.mu.Unlock()
@@ -208,7 +208,7 @@ func (s *slot) resumeWriting() {
 	s.writeQueue(true)
 }
 
-// resumeWritingAt calls resumeWriting at the given time. s.mu is held.
+// resumeWritingAt calls resumeWriting at the given time. s.mu is locked.
 func (s *slot) resumeWritingAt(at time.Time) {
 	if s.resumeTimer != nil {
 		s.resumeTimer.Stop()

@@ -136,7 +136,7 @@ func (s *Session) endedChannel() <-chan struct{} {
 	return s.ended
 }
 
-// markEnded records why the session ended and publishes the event. slot.mu is held.
+// markEnded records why the session ended and publishes the event. slot.mu is locked.
 func (s *Session) markEnded(reason Reason) {
 	s.reason = reason
 	s.seq++
@@ -147,5 +147,5 @@ func (s *Session) markEnded(reason Reason) {
 	s.slot.registry.feed.publishPresence(s, Disconnected)
 }
 
-// endText describes the session's end for the details of results. slot.mu is held.
+// endText describes the session's end for the details of results. slot.mu is locked.
 func (s *Session) endText() string { return "the session ended (" + string(s.reason) + ")" }

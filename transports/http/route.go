@@ -175,7 +175,7 @@ func (e *exchange) cancel() {
 	e.freePlace()
 }
 
-// freePlace frees the exchange's place in the window. The subscription's lock is held.
+// freePlace frees the exchange's place in the window. The caller has the subscription's lock.
 func (e *exchange) freePlace() {
 	delete(e.sub.unsettled, e)
 	e.sub.wakeRun()

@@ -151,7 +151,7 @@ func (m *memory) isClosed() bool {
 	}
 }
 
-// topic returns the topic of that name, and makes it if needed. The caller holds m.mu.
+// topic returns the topic of that name, and makes it if needed. The caller has locked m.mu.
 func (m *memory) topic(name string) *topic {
 	t := m.topics[name]
 	if t == nil {

@@ -53,8 +53,8 @@ func (s *subscriber) Subscribe(ctx context.Context, name string, take func(*tran
 	return done, nil
 }
 
-// release closes the subscriber and removes its consumers with their buffers. The caller holds mu
-// of the transport.
+// release closes the subscriber and removes its consumers with their buffers. The caller has
+// locked mu of the transport.
 func (s *subscriber) release() {
 	s.cancel(transports.ErrVoid)
 	delete(s.memory.subscribers, s)

@@ -140,7 +140,8 @@ func (c *consumer) next(ctx context.Context) *transports.Delivery {
 	}
 }
 
-// take removes the first message from the buffer and makes a delivery of it. The caller holds mu.
+// take removes the first message from the buffer and makes a delivery of it. The caller has locked
+// mu.
 func (c *consumer) take() *transports.Delivery {
 	it := c.waiting[0]
 	c.waiting[0] = nil
@@ -167,7 +168,7 @@ func (c *consumer) take() *transports.Delivery {
 }
 
 // settle removes a delivered message if it is acked, or puts it back to its place in the order.
-// The caller holds mu.
+// The caller has locked mu.
 func (c *consumer) settle(it *item, done bool) {
 	c.unsettled--
 	if done {

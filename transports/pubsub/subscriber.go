@@ -139,7 +139,7 @@ func (s *subscriber) Close() error {
 	return nil
 }
 
-// reportPresent calls Present with whether a subscription works. The caller holds mu.
+// reportPresent calls Present with whether a subscription works. The caller has locked mu.
 func (s *subscriber) reportPresent() {
 	if s.consumer.Present != nil {
 		s.consumer.Present(s.open > 0)

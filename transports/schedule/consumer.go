@@ -50,7 +50,7 @@ type pendingTick struct {
 	after       time.Time // when it may be redelivered
 }
 
-// offer puts a tick into the consumer's place, or counts a missed one. The caller holds mu.
+// offer puts a tick into the consumer's place, or counts a missed one. The caller has locked mu.
 func (c *consumer) offer(it *transports.Delivery) {
 	if c.current != nil {
 		c.countMissed(1)
@@ -65,7 +65,7 @@ func (c *consumer) offer(it *transports.Delivery) {
 	}
 }
 
-// countMissed counts ticks that the consumer doesn't get. The caller holds mu.
+// countMissed counts ticks that the consumer doesn't get. The caller has locked mu.
 func (c *consumer) countMissed(n int) {
 	if c.subscribed || c.current != nil {
 		c.skipped += n
@@ -91,7 +91,7 @@ func (c *consumer) nextDelivery(ctx context.Context) *transports.Delivery {
 	}
 }
 
-// delivery makes a delivery of the tick in the consumer's place. The caller holds mu.
+// delivery makes a delivery of the tick in the consumer's place. The caller has locked mu.
 func (c *consumer) delivery(h *pendingTick) *transports.Delivery {
 	d := *h.tick
 	d.Metadata = maps.Clone(d.Metadata)
@@ -116,7 +116,8 @@ func (c *consumer) delivery(h *pendingTick) *transports.Delivery {
 	return &d
 }
 
-// settle removes an acked tick, or schedules the redelivery of a nacked one. The caller holds mu.
+// settle removes an acked tick, or schedules the redelivery of a nacked one. The caller has locked
+// mu.
 func (c *consumer) settle(h *pendingTick, done bool) {
 	c.delivered = false
 	c.changed.Signal()

@@ -51,7 +51,7 @@ func (s *subscriber) Subscribe(ctx context.Context, name string, take func(*tran
 	return done, nil
 }
 
-// release closes the subscriber and removes its consumers. The caller holds mu of the clock.
+// release closes the subscriber and removes its consumers. The caller has locked mu of the clock.
 func (s *subscriber) release() {
 	s.cancel(transports.ErrVoid)
 	delete(s.clock.subscribers, s)

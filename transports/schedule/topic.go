@@ -94,7 +94,7 @@ func (t *topic) skipTicks(n int) {
 	t.countMissed(n)
 }
 
-// countMissed counts ticks that no consumer gets. The caller holds mu.
+// countMissed counts ticks that no consumer gets. The caller has locked mu.
 func (t *topic) countMissed(n int) {
 	t.due += uint64(n)
 	for _, c := range t.consumers {

@@ -199,7 +199,7 @@ func (c *conn) TryWrite(p []byte) (int, error) {
 	}
 }
 
-// handleFrame records a frame and schedules its answer. The lock is held.
+// handleFrame records a frame and schedules its answer. The caller has the lock.
 func (c *conn) handleFrame(payload []byte) {
 	c.holder.record.add(deviceSubject(c.device), &seen{payload: payload})
 	answer, ok := c.answers.to[string(payload)]
@@ -252,7 +252,7 @@ func (c *conn) send(frame []byte, delay time.Duration) {
 }
 
 // scheduleFrame schedules a frame after a delay. It is sent after all frames that were scheduled
-// before. The lock is held.
+// before. The caller has the lock.
 func (c *conn) scheduleFrame(frame []byte, delay time.Duration) {
 	c.saying = append(c.saying, saying{frame, time.Now().Add(delay)})
 	select {

@@ -130,7 +130,7 @@ func (t *topics) put(topic, pipeline string, msg *message.Message, settle func(*
 }
 
 // consumer returns the consumer that has a pipeline as a member, and creates it if necessary. The
-// lock is held.
+// caller has the lock.
 func (t *topics) consumer(pipeline, topic, stream string) *consumer {
 	stream = cmp.Or(stream, "\x00"+pipeline+"\x00"+topic)
 	i := slices.IndexFunc(t.consumers, func(c *consumer) bool { return c.stream == stream })
@@ -251,7 +251,7 @@ func (s *subscription) delivery(it *item) *transports.Delivery {
 	return d
 }
 
-// putBack puts a message back into the queue, to be redelivered. The lock is held.
+// putBack puts a message back into the queue, to be redelivered. The caller has the lock.
 func (s *subscription) putBack(it *item) {
 	it.again = true
 	i, _ := slices.BinarySearchFunc(s.consumer.queue, it.number, func(o *item, n int) int { return cmp.Compare(o.number, n) })
