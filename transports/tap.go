@@ -26,7 +26,7 @@ type Taps struct {
 type TapBuffer struct {
 	messages chan *message.Message
 	// sizes has the size of each message in the channel, and of some that the reader has already
-	// taken. sum is the sum of these sizes.
+	// taken. sum is their sum.
 	sizes []int
 	sum   int
 }

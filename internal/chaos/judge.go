@@ -6,7 +6,7 @@ package chaos
 //     fault, so that a rule finds them without searching.
 // 2. Each rule checks one promise. A rule is a function from the evidence to findings. It doesn't
 //     change the evidence and doesn't know the other rules.
-// 3. applyRule makes a Violation of each finding. The first violations of a rule get a story, which
+// 3. applyRule makes a Violation of each finding. The first violations of a rule get a story. It
 //     says step by step what happened to the command.
 //
 // A rule must never blame a host that keeps its promises. So the rules allow for what the judge

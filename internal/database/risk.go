@@ -24,7 +24,7 @@ func Risk(url string) string {
 	switch db := db.(type) {
 	case *postgres:
 		risk := postgresRisk(db.config.Host, db.config.TLSConfig)
-		for _, f := range db.config.Fallbacks { // the next attempts, for example without TLS after an attempt with TLS
+		for _, f := range db.config.Fallbacks { // further attempts, for example without TLS
 			if r := postgresRisk(f.Host, f.TLSConfig); risk == "" || r != "" && strings.HasPrefix(r, inTheClear) {
 				risk = r
 			}

@@ -22,8 +22,8 @@ var variables = types.Map{
 	"meta": types.TypeOf(map[string]string{}), "text": types.String, "size": types.Int, "json": types.Any,
 }
 
-// A function is implemented by the host. Most of these functions replace one of the language,
-// because they count before they make a value.
+// A function is implemented by the host. Most functions here replace one of the language, because
+// they count before they make a value.
 type function struct {
 	run   func(in *Input, args []any) (any, error)
 	types []any

@@ -210,7 +210,7 @@ func (s *server) boot(deadline time.Time) error {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		err := s.answers(ctx)
 		if ctx.Err() != nil {
-			patience *= 2 // the machine is busy, or another program has the port and doesn't answer
+			patience *= 2 // the machine is busy, or a silent program has the port
 		}
 		cancel()
 		if err == nil {

@@ -155,7 +155,7 @@ func (o *outlet) publish(ctx context.Context, topic string, msgs []*message.Mess
 		out[i] = outgoing(msg)
 	}
 	result := make(chan error, 1)
-	var left atomic.Bool // set by the first goroutine that leaves; the second one corrects abandoned
+	var left atomic.Bool // the first goroutine to leave sets it; the second corrects abandoned
 	started := o.t.startWork(func() {
 		result <- o.t.callSafely(func() error { return stock.Publish(topic, out...) })
 		if left.Swap(true) {
