@@ -60,8 +60,8 @@ type Description struct {
 	// Value belongs to the handler, such as the parsed payload. [Described] returns it in every
 	// run of the message. A run must not change it.
 	Value any
-	// Size is how many bytes Value takes in memory beyond those that it shares with the payload. 0
-	// is right for what is small.
+	// Size is how many bytes Value takes in memory beyond those that it shares with the payload.
+	// For a small Value, 0 is right.
 	Size int
 }
 
@@ -83,7 +83,7 @@ const (
 // Refuser is implemented by handlers that can say how a message ended without handling it. The
 // router may call Refuse before earlier messages of the same key are handled.
 type Refuser interface {
-	// Refuse returns the messages that say why the message wasn't handled, as Handle would.
+	// Refuse returns messages as Handle does. They say why the message wasn't handled.
 	Refuse(ctx context.Context, msg *message.Message, reason Reason) ([]*message.Message, error)
 }
 
@@ -112,7 +112,8 @@ type Config interface {
 
 // LedgerUser is implemented by configurations that may need a ledger that outlives the process.
 type LedgerUser interface {
-	// NeedsLedger names the setting that needs it, as in `mode = "at-most-once"`, or returns "".
+	// NeedsLedger names the setting that needs such a ledger, as in `mode = "at-most-once"`. It
+	// returns "" if no setting needs one.
 	NeedsLedger() string
 }
 
@@ -172,8 +173,8 @@ type Plugin struct {
 	Summary string
 	// Description is Markdown for the handler's page.
 	Description string
-	// Produces names what is lost in a pipeline from a broker that has no `to`, such as "results".
-	// It is empty for a handler whose messages need no destination.
+	// Produces names the messages that are lost if a pipeline from a broker has no `to`, such as
+	// "results". It is empty for a handler whose messages need no destination.
 	Produces string
 	// Config returns a new configuration with all defaults set.
 	Config func() Config
@@ -207,7 +208,7 @@ func InvalidAt(field, text string, offset int, format string, args ...any) error
 // as a process. Tests of such a configuration run in real time, since virtual time doesn't advance
 // while the test waits for something outside.
 type Outsider interface {
-	// Outside names it, as in "a process", or returns "".
+	// Outside names the thing outside the host, as in "a process". It returns "" if there is none.
 	Outside() string
 }
 

@@ -10,12 +10,13 @@ import (
 
 // Holder is implemented by handlers that hold messages until something is ready, such as an
 // offline device. [Journal.Hold] stores the message in the ledger, and the source's delivery is
-// acked. When what the message awaits is ready, the router gives the message to the handler again:
-// it is then [Resumed].
+// acked. When the thing that the message awaits is ready, the router gives the message to the
+// handler again: the message is then [Resumed].
 //
-// A held message is handled before all newer ones that await the same. The router can't ensure
-// that alone, since a device may connect or disconnect at any moment. So the handler calls
-// [HeldBefore] before it handles a message, and [MayHold] as soon as it may have to hold one.
+// A held message is handled before all newer ones that await the same thing. The router can't
+// ensure this order alone, since a device may connect or disconnect at any moment. So the handler
+// calls [HeldBefore] before it handles a message, and [MayHold] as soon as it may have to hold
+// one.
 type Holder interface {
 	// Ready reports whether messages that await this name may be resumed now.
 	Ready(awaits string) bool
@@ -26,9 +27,10 @@ type Holder interface {
 
 // Holding has the conditions under which a message is held.
 type Holding struct {
-	// Awaits is the handler's name of what has to be ready, such as the device.
+	// Awaits is the handler's name for the thing that has to be ready, such as the device's name.
 	Awaits string
-	// Expires is when the message is resumed although what it awaits isn't ready; zero is never.
+	// Expires is the time at which the message is resumed even if the thing that it awaits isn't
+	// ready. The zero time means never.
 	Expires time.Time
 	// Sets names what the message sets. Older held messages with the same Awaits and Sets are
 	// resumed at once, as superseded. An empty name supersedes none.
@@ -60,8 +62,7 @@ type Held struct {
 	Metadata map[string]string
 }
 
-// Resumption says why the router gave a message to the handler that came from the ledger and not
-// from its source.
+// Resumption says why a message came to the handler from the ledger, and not from its source.
 type Resumption struct {
 	// Abandoned says that the message wasn't held: a run of it had begun, its outputs aren't
 	// confirmed, and its source didn't redeliver it. It has no payload.
@@ -98,18 +99,19 @@ func Resumed(ctx context.Context) *Resumption {
 	return nil
 }
 
-// MayHold notes that the handler may hold the message, since what it awaits isn't ready any more.
-// Until the message is settled, [HeldBefore] treats it as held.
+// MayHold records that the handler may hold the message, since the thing that the message awaits
+// isn't ready any more. Until the message is settled, [HeldBefore] treats it as held.
 func MayHold(ctx context.Context, awaits string) {
 	if h := holdsFrom(ctx); h != nil {
 		h.MayHold(awaits)
 	}
 }
 
-// HeldBefore reports whether a held message with the same awaits has to be handled before the one
-// that ctx belongs to. If so, it returns a channel that is closed when that may have changed;
-// otherwise nil. It returns an error of kind [KindUnavailable] if the message has to run again to
-// get behind the held one: the handler returns that error.
+// HeldBefore looks for held messages with the same awaits that have to be handled before the
+// message that ctx belongs to. It returns nil if there are none. Otherwise it returns a channel
+// that is closed when that may have changed; the handler then calls HeldBefore again. HeldBefore
+// returns an error if the run was cancelled. It returns an error of kind [KindUnavailable] if the
+// message has to run again, behind the held ones. The handler returns either error.
 func HeldBefore(ctx context.Context, awaits string) (<-chan struct{}, error) {
 	if h := holdsFrom(ctx); h != nil {
 		return h.HeldBefore(awaits)
@@ -117,7 +119,7 @@ func HeldBefore(ctx context.Context, awaits string) (<-chan struct{}, error) {
 	return nil, nil
 }
 
-// OwnedByLedger notes that the ledger owns the message that ctx belongs to. The middleware that
+// OwnedByLedger records that the ledger owns the message that ctx belongs to. The middleware that
 // uses the ledger calls it.
 func OwnedByLedger(ctx context.Context, held *Held) {
 	if h := holdsFrom(ctx); h != nil {

@@ -15,8 +15,8 @@ import (
 type Scope interface {
 	// Description: see [Described].
 	Description() Description
-	// Base is the context that the router gave to this run. The message may have a child of it
-	// that a middleware made.
+	// Base is the context that the router gave to this run. The message's own context may be a
+	// child of Base, which a middleware made.
 	Base() context.Context
 	// Enqueued: see [Enqueued].
 	Enqueued()
@@ -41,7 +41,7 @@ func ScopeFrom(ctx context.Context) Scope {
 	return s
 }
 
-// Enqueued notes that the message has its place in an order that the handler owns, such as a
+// Enqueued records that the message has its place in an order that the handler owns, such as a
 // session's queue. The next message of the same key may then start; without this call it starts
 // when this message is settled. Call Enqueued at most once, from Handle.
 func Enqueued(ctx context.Context) {

@@ -6,8 +6,8 @@ import (
 )
 
 // deadlines is a list of items in the order of their deadlines. The heap may have stale entries,
-// of items that were removed or got another deadline. first drops those at the top, and compact
-// drops all when most of the heap is stale.
+// of items that were removed or got another deadline. The method first drops the stale entries at
+// the top. The method compact drops all of them when most of the heap is stale.
 type deadlines[T comparable] struct {
 	due  map[T]time.Time
 	heap dueHeap[T]

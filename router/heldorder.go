@@ -8,13 +8,13 @@ import (
 )
 
 // A newer message must not overtake an older one that is held. But a device may become ready at
-// any moment: just after one run has found that the device isn't ready and holds its message, the
-// run of a newer message could find it ready. So a run first declares that it may hold its message
-// (markUndecided), and then looks whether the device is ready. Newer messages wait until that run
-// has decided (pendingOlder). The decision is made when the run ends. If the message then runs
-// again, the next run makes the decision: when its message is placed, or when it ends. If a
-// message goes back to its source before the decision, the newer messages that wait for it go
-// back, too (intake.cancelNewer).
+// any moment. Suppose that one run finds the device not ready, and is about to hold its message.
+// Just then the run of a newer message could find the device ready. So a run first declares that
+// it may hold its message (markUndecided), and then looks whether the device is ready. Newer
+// messages wait until that run has decided (pendingOlder). The decision is made when the run ends.
+// If the message then runs again, the next run makes the decision: when the message is placed, or
+// when that run ends. If a message goes back to its source before the decision, the newer messages
+// that wait for it go back, too (intake.cancelNewer).
 
 // markUndecided records that a run may hold its message.
 func (q *heldQueues) markUndecided(e *entry, awaits string) {
@@ -31,8 +31,8 @@ func (q *heldQueues) markUndecided(e *entry, awaits string) {
 	}
 }
 
-// markDecided undoes markUndecided: it is decided now whether the message is held. Messages that
-// waited for the decision may go on.
+// markDecided undoes markUndecided. It records that the decision is made: the message is held, or
+// it isn't. Messages that waited for the decision may go on.
 func (q *heldQueues) markDecided(e *entry) {
 	if e.undecidedFor == "" {
 		return

@@ -32,13 +32,13 @@ import (
 // heldQueues has no goroutines, locks or clocks. holds.mu guards it, and its methods receive the
 // time.
 type heldQueues struct {
-	// maxUnsettled and maxPerQueue are how many released messages may be unsettled: in total, and
-	// of one queue.
+	// maxUnsettled limits how many released messages may be unsettled. maxPerQueue limits those of
+	// one queue.
 	maxUnsettled, maxPerQueue int
 
 	byAwaits map[string]*heldQueue
-	// checkList has the queues to check next. The type holds checks a queue: it asks the handler
-	// whether the thing that the queue's messages await is ready.
+	// checkList has the queues to check next. In a check, holds.release asks the handler whether
+	// the thing that the queue's messages await is ready.
 	checkList []*heldQueue
 	// roundList has the queues in a round. They release one message each in turn.
 	roundList []*heldQueue
@@ -64,9 +64,9 @@ type heldQueue struct {
 	awaits    string
 	waiting   []*handlers.Held // in order
 	unsettled int              // released and unsettled messages, apart from those that were aside
-	unplaced  []*released      // those of them without a place in the handler's order
-	undecided int              // runs that may hold their message in this queue
-	rerunning int              // how many of those runs have ended, but are to be repeated
+	unplaced  []*released      // unsettled messages without a place in the handler's order
+	undecided int              // messages whose run may hold them in this queue
+	rerunning int              // how many of these messages wait for another run, which decides
 
 	inRound                  bool
 	inCheckList, inRoundList bool
@@ -208,7 +208,7 @@ func (q *heldQueues) countDequeued(held *handlers.Held) {
 }
 
 // markPlaced records that a run's message has its place in the handler's order. If an earlier run
-// of the message left open whether it is held, that is decided now.
+// left open whether the message is held, the decision is made now.
 func (q *heldQueues) markPlaced(e *entry) {
 	if e.rerun {
 		q.markDecided(e)
@@ -229,9 +229,10 @@ func (hq *heldQueue) removeUnplaced(r *released) {
 	hq.unplaced = slices.DeleteFunc(hq.unplaced, func(other *released) bool { return other == r })
 }
 
-// settleRun records the end of a run. With rerun the message runs again. Then it stays undecided
-// whether the message is held, unless it was released. settleRun returns the released message of
-// the run if it is done: the ledger has to disown it.
+// settleRun records the end of a run. If rerun is true, the message runs again, and the next run
+// decides whether the message is held. A released message needs no such decision: as long as it is
+// unplaced, newer messages wait for it anyway. If a released message is done, settleRun returns the
+// message, and the caller disowns it in the ledger.
 func (q *heldQueues) settleRun(e *entry, acked, rerun bool, now time.Time) (done *released) {
 	held := e.heldAs
 	if rerun && e.released == nil {

@@ -15,18 +15,19 @@ const (
 	lastRound  = 5 * time.Second
 )
 
-// A queue is released in rounds. Before a round comes a check: is the thing ready that the queue's
-// messages await? That check is scheduled when
+// A queue is released in rounds. Before a round, a check asks the handler whether the thing that
+// the queue's messages await is ready. The check is scheduled when
 //
 //   - a message is held (addHeld),
 //   - a run decides whether its message is held (markDecided),
-//   - what the messages await becomes ready (markReady),
+//   - the thing that the messages await becomes ready (markReady),
 //   - a round ends (endRound), or the pause after it (endPauses).
 //
-// If it is ready, a round starts. The round releases the queue's messages in order, up to
-// maxPerQueue at a time, and one more whenever a message is settled. The round ends when a message
-// is held again, or when no message waits. If no message of the round is done, a pause follows,
-// since a ready device may still take no commands: for example, its queue in the host may be full.
+// If the thing is ready, a round starts. At first the round releases up to maxPerQueue messages of
+// the queue, in order. Whenever one of them is settled, the round releases the next one. The round
+// ends when a message is held again, or when no message waits. If no message of the round is done,
+// a pause follows, since a ready device may still take no commands: for example, its queue in the
+// host may be full.
 
 // markReady records that the thing that a queue's messages await has become ready.
 func (q *heldQueues) markReady(awaits string) {
@@ -58,7 +59,7 @@ func (q *heldQueues) nextCheck() *heldQueue {
 	return hq
 }
 
-// finishCheck starts a round of a queue if it is ready.
+// finishCheck starts a round of a queue if the check has found it ready.
 func (q *heldQueues) finishCheck(hq *heldQueue, ready bool) {
 	if ready && !hq.inRound && hq.unsettled == 0 && len(hq.waiting) > 0 {
 		q.startRound(hq)
@@ -97,9 +98,9 @@ func (q *heldQueues) endRound(hq *heldQueue, now time.Time) {
 	q.changed = true
 }
 
-// release returns the messages to release now. It also returns for how long the caller may wait
-// before it calls release again, if the queues don't change until then. now is the monotonic
-// clock's time for pauses, and wall is the wall clock's time for expiry.
+// release returns the messages to release now. It also returns how long the caller may wait before
+// the next call of release. If the queues change earlier, the caller calls release at once. now is
+// the monotonic clock's time for pauses, and wall is the wall clock's time for expiry.
 func (q *heldQueues) release(now, wall time.Time) ([]*released, time.Duration) {
 	wait := min(q.expireWaiting(wall), q.endPauses(now))
 	var all []*released

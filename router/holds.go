@@ -27,7 +27,7 @@ import (
 // been released and is unsettled. When a released message is done, the ledger disowns it.
 //
 // The lock order: holds.mu is the innermost lock. The intake takes it with intake.mu, and handlers
-// take it with locks of devices. Nothing that has holds.mu takes another lock or calls the
+// take it with locks of devices. While holds.mu is locked, no code takes another lock or calls the
 // handler.
 type holds struct {
 	pipeline string
@@ -155,7 +155,7 @@ func (h *holds) settleRun(e *entry, acked, rerun bool) {
 	}
 }
 
-// isAwaited reports whether newer messages of an entry's key have to wait for it.
+// isAwaited reports whether newer messages of the same key have to wait for the entry.
 func (h *holds) isAwaited(e *entry) (awaited bool) {
 	h.update(func(*heldQueues) {
 		awaited = e.undecidedFor != "" || e.released != nil && !e.released.aside && !e.released.placed

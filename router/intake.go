@@ -35,8 +35,8 @@ var errMemoryFull = fmt.Errorf("%w; too many bytes are in flight", transports.Er
 //
 // The idea: the source calls takeDelivery for each delivery, which becomes an entry of a lane. The
 // lanes decide the order, and startRuns starts a run for each entry when it is its turn. When the
-// run has ended, settleRun settles the delivery, or returns the entry to its lane. Entries also
-// come from the ledger, by holds and by abandoned.
+// run has ended, settleRun settles the delivery, or returns the entry to its lane. Some entries
+// come from the ledger and not from the source: see holds and abandoned.
 //
 // A delivery can become void while its run goes on, for example when the broker's connection is
 // lost. Then the source redelivers the message:
@@ -51,8 +51,8 @@ var errMemoryFull = fmt.Errorf("%w; too many bytes are in flight", transports.Er
 // The states of the intake, in this order:
 //
 //	reading   Whenever the subscription ends, the intake opens a new one.
-//	ending    The intake opens no new one. After drain, the subscription delivers what the source
-//	          still has. After stop, the subscription ends and no run starts.
+//	ending    The intake opens no new one. After drain, the subscription delivers the messages
+//	          that the source still has. After stop, it ends and no run starts.
 //	drained   The subscription has ended, and every entry is settled.
 //	closed    Close has ended everything.
 //
@@ -61,7 +61,7 @@ var errMemoryFull = fmt.Errorf("%w; too many bytes are in flight", transports.Er
 // During a pause the intake starts only probes and refusals (pause.go).
 //
 // The lock order: intake.mu, then holds.mu, or the locks of transports in Delivery.Settle and
-// Acceptor.Accepts. Nothing that has intake.mu calls the handler.
+// Acceptor.Accepts. No code calls the handler while intake.mu is locked.
 type intake struct {
 	topic  string
 	source transports.Topic
@@ -93,7 +93,7 @@ type intake struct {
 	out chan *message.Message // to Watermill
 	// wantsMore says that startRuns stopped because out was full.
 	wantsMore atomic.Bool
-	ending    chan struct{} // closed when no subscription is to be opened any more
+	ending    chan struct{} // closed when the intake must open no more subscriptions
 	closed    chan struct{}
 	work      sync.WaitGroup
 

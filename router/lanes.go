@@ -44,10 +44,12 @@ import (
 // receive the time.
 type lanes struct {
 	window    int  // how many unsettled messages the source allows
-	limit     int  // how many placed entries a lane may have, and how many waiting ones if stalled
 	refusable bool // the handler can refuse messages
-	stall     time.Duration
-	deadline  time.Duration // the ack deadline
+	// limit is how many placed entries a lane may have. It is also how many waiting entries a
+	// stalled lane may have.
+	limit    int
+	stall    time.Duration
+	deadline time.Duration // the ack deadline
 
 	byKey map[laneKey]*lane
 	ready []*lane // lanes that may have an entry to start
@@ -65,8 +67,8 @@ const limitShare = 16
 
 // laneKey identifies a lane.
 type laneKey struct {
-	// key is the key of the lane's messages. In a lane of released messages it is what they
-	// awaited.
+	// key is the key of the lane's messages. In a lane of released messages, key is the name that
+	// they awaited.
 	key      string
 	released bool // the lane is for released messages
 	// own is the number of an entry that has a lane for itself, because it needs no order or
@@ -119,8 +121,8 @@ type entry struct {
 
 	// The mutex of holds guards the rest: see heldorder.go.
 
-	// undecidedFor is what the message would await if it were held. It is set as long as it is
-	// undecided whether a run of the message holds it. Otherwise it is "".
+	// undecidedFor is the name that the message will await if its run holds it. It is set as long
+	// as that run, or the next one, may still hold the message. Otherwise it is "".
 	undecidedFor string
 	// rerun says that undecidedFor is from a run that has ended, and that the message runs again.
 	rerun bool
@@ -292,7 +294,8 @@ func (l *lanes) markPlaced(e *entry) {
 	l.scheduleLane(e.lane)
 }
 
-// endRun records that the run of an entry has ended. With again the entry waits for another run.
+// endRun records that the run of an entry has ended. If again is true, the entry waits for another
+// run.
 func (l *lanes) endRun(e *entry, again bool, now time.Time) {
 	ln := e.lane
 	switch e.state {
@@ -354,9 +357,9 @@ func (ln *lane) isStalled(now time.Time, stall time.Duration) bool {
 }
 
 // stallTime returns how long a lane may go without movement before it is stalled. Usually that is
-// the configured time. While half of the window is in use, it is a tenth of that for a lane with
-// many entries. Such a lane takes room in the window from other keys. Its unsettled messages also
-// make the transport defer the acks of other keys.
+// the configured time. But if half of the window is in use, a lane with many entries has only a
+// tenth of that time. Such a lane takes room in the window from other keys. Its unsettled messages
+// also make the transport defer the acks of other keys.
 func (l *lanes) stallTime(ln *lane) time.Duration {
 	if len(ln.waiting)+len(ln.placed) > 2*l.limit && l.waiting+l.running+len(l.refused) >= l.window/2 {
 		return l.stall / 10

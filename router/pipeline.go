@@ -25,8 +25,8 @@ import (
 // cancelGrace is how long a stop waits for the runs that it has cancelled.
 const cancelGrace = time.Second
 
-// closeTimeout bounds Watermill's Router.Close. A stop calls that when everything is settled, or
-// when no time is left for settling.
+// closeTimeout bounds Watermill's Router.Close. A stop calls this method when everything is
+// settled, or when no time is left for settling.
 const closeTimeout = 2 * time.Second
 
 // pipeline is one running pipeline: an intake, a chain in a Watermill Router of its own, and a
@@ -354,7 +354,8 @@ func (p *pipeline) redactError(err error) error {
 	return err
 }
 
-// redactedError is an error with a text without secrets. It has the same kind and cause.
+// redactedError is an error whose text has no secrets. Its kind and its cause are those of the
+// original error.
 type redactedError struct {
 	text  string
 	cause error
@@ -392,8 +393,8 @@ func (p *pipeline) start(ctx context.Context) error {
 	}
 }
 
-// handlingError returns why messages can't be handled now. It is nil if they can, or if that isn't
-// known.
+// handlingError returns why messages can't be handled now. It returns nil if they can be handled,
+// or if the pipeline doesn't know.
 func (p *pipeline) handlingError() error {
 	if r, ok := p.handler.(handlers.Reporter); ok {
 		if err := r.Health(); err != nil {
@@ -404,7 +405,7 @@ func (p *pipeline) handlingError() error {
 }
 
 // quiesce ends the intake of messages. If the source is inside the host, the intake first takes
-// all messages that are in it.
+// all messages that the source has.
 func (p *pipeline) quiesce() {
 	if d, ok := p.source.(transports.Drainer); ok {
 		p.intake.drain()

@@ -14,7 +14,7 @@ type presence struct {
 	// the clock.
 	subscribers int
 	present     bool
-	// counted is what the clock showed at the time since.
+	// counted is the clock's time at the last call of advance. since is when that call was.
 	counted time.Duration
 	since   time.Time
 }

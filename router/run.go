@@ -68,8 +68,8 @@ func (v runValues) Value(key any) any {
 	return nil
 }
 
-// newMessage returns the message for the chain. The first run gets the message that was described,
-// and a later run a new one.
+// newMessage returns the message for the chain. The first run gets the message that was described.
+// A later run gets a new one.
 func (r *run) newMessage() *message.Message {
 	msg := r.entry.message
 	if r.entry.message = nil; msg == nil {

@@ -127,8 +127,8 @@ func (in *intake) markDropped(e *entry) {
 }
 
 // cancelNewer is called when an entry goes back to its source, or stays in the ledger, without an
-// outcome. If newer messages of its key had to wait for it, cancelNewer cancels the run of the
-// newer message that has started. Otherwise that message would now overtake the entry. The caller
+// outcome. A run of a newer message of the same key may have started and may wait for the entry.
+// cancelNewer cancels that run, since the newer message would now overtake the entry. The caller
 // has the lock.
 func (in *intake) cancelNewer(e *entry) {
 	if !in.holds.isAwaited(e) {

@@ -89,8 +89,8 @@ func (in *intake) unwatchDelivery(e *entry) {
 
 // cancelVoid cancels the runs whose delivery became void with ctx. It doesn't cancel kept runs. It
 // also doesn't cancel runs that publish their outputs, since a redelivered message can take them
-// over. If the source's callers can't wait, nothing is redelivered, and cancelVoid cancels these
-// runs, too.
+// over. But if the source's callers can't wait, nothing is redelivered, and cancelVoid cancels the
+// runs that publish, too.
 func (in *intake) cancelVoid(ctx context.Context) {
 	in.mu.Lock()
 	defer in.mu.Unlock()

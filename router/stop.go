@@ -17,7 +17,7 @@ const (
 	minCloseTime = 100 * time.Millisecond
 )
 
-// Stop stops the host within the life of ctx, in these stages:
+// Stop stops the host before ctx ends, in these stages:
 //
 //  1. Transports take no new messages from outside.
 //  2. Pipelines whose messages don't come from devices settle the runs that they have started.
@@ -145,7 +145,7 @@ func (h *Host) fedByDevices(feeders map[*pipeline][]*pipeline) map[*pipeline]boo
 }
 
 // close cancels all runs and closes everything. It gives up after closeTime, or at an earlier
-// deadline of ctx. But it doesn't give up before minCloseTime is over.
+// deadline of ctx. But closing may always take minCloseTime, even if the deadline is earlier.
 func (h *Host) close(ctx context.Context) error {
 	left := closeTime
 	if deadline, ok := ctx.Deadline(); ok {

@@ -24,10 +24,10 @@ type deliver struct {
 	format    device.Format
 	// priority says that commands may have a priority.
 	priority bool
-	reply    bool // whether a command that doesn't say is a request
+	reply    bool // whether a command without the field reply is a request
 	requests *requestMaker
 	gap      time.Duration
-	offline  device.OfflinePolicy // of a command that doesn't say
+	offline  device.OfflinePolicy // of a command without the field offline
 	limits   HoldLimits
 	env      handlers.Env
 	results  *prometheus.CounterVec
@@ -157,8 +157,9 @@ func (u *voidIgnored) stopWaiting() {
 	}
 }
 
-// Refuse answers for a command that isn't handled. It is rejected if its id is another command's,
-// unknown if it had begun and wasn't redelivered, and otherwise busy.
+// Refuse returns the result of a command that isn't handled. The state is rejected if another
+// command has the same id, unknown if the command had begun and wasn't redelivered, and otherwise
+// busy.
 func (d *deliver) Refuse(ctx context.Context, msg *message.Message, reason handlers.Reason) ([]*message.Message, error) {
 	if reason == handlers.ReasonAbandoned {
 		o := orderFromKept(handlers.Described(ctx))

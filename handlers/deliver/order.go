@@ -46,7 +46,7 @@ func (d *deliver) Describe(msg *message.Message) (handlers.Description, error) {
 	if id == "" && d.offlinePolicy(o) == device.Hold {
 		id = o.ID // a held command needs an id
 	}
-	// A payload that was opened or decoded may be larger than what it was in.
+	// The message's payload may be compressed, so the command's payload may be larger.
 	size := max(0, len(o.Payload)-len(msg.Payload))
 	return handlers.Description{Key: o.key, ID: id, Priority: o.Priority, Keep: o.keptText(), Value: o, Size: size}, nil
 }

@@ -27,8 +27,8 @@ type placement struct {
 //
 // The order of the steps matters: read the epoch of the session, then look for held commands, then
 // queue for that epoch only. When a session ends, commands that waited in its queue may be held.
-// They are reported to HeldBefore before the device can have a newer session. So if this session
-// still exists when the command is queued, no held command was missed.
+// They are marked with MayHold before the device can have a newer session, so HeldBefore counts
+// them. So if this session still exists when the command is queued, no held command was missed.
 func (p *placement) placeCommand(ctx context.Context) (device.Write, []*message.Message, error) {
 	d, o := p.deliver, p.order
 	ended := func(out []*message.Message, err error) (device.Write, []*message.Message, error) {
@@ -96,7 +96,7 @@ func (p *placement) recordBegun() error {
 	return nil
 }
 
-// retractBegun undoes recordBegun, as no byte was written, and returns err.
+// retractBegun undoes recordBegun, since no byte was written, and returns err.
 func (p *placement) retractBegun(err error) error {
 	if p.begun {
 		p.journal.Retract()

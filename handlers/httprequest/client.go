@@ -74,8 +74,8 @@ func (c *client) proxy(r *nethttp.Request) (*url.URL, error) {
 	return u, nil
 }
 
-// dial connects. It checks the address that is being dialled, after the lookup of its name. So a
-// name can't have another address at the check than at the connection.
+// dial connects. It checks the address after the lookup of the name, just before the connection.
+// So the checked address is the one that dial connects to, even if the name gets another address.
 func (c *client) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	d := net.Dialer{Timeout: c.config.Timeout, Resolver: c.resolver}
 	c.mu.Lock()

@@ -17,7 +17,7 @@ const (
 
 // place is a host or a network to which calls may go.
 type place struct {
-	// name is a host's name; empty: the place is only its networks.
+	// name is a host's name; empty: the place has only networks.
 	name string
 	// port is the only port that calls may go to; empty: any port.
 	port string
@@ -100,8 +100,8 @@ type places struct {
 }
 
 // newPlaces returns the places of a configuration. They include the host of the URL on any port,
-// so that it may redirect to itself. If that host is an address that isn't public, it is allowed
-// only on its own port.
+// so that it may redirect to itself. If that host is an address that isn't public, calls may go
+// only to the port in the URL.
 func newPlaces(target *url.URL, allow []string) (places, error) {
 	own, address := place{name: canonical(target.Hostname())}, newPlace(target.Hostname(), portOf(target))
 	p := places{[]place{own, address}}

@@ -17,11 +17,10 @@ import (
 	"github.com/pentrough/pentrough/internal/stdio"
 )
 
-// child is one process: one run of the program. The keeper starts it (see keeper.go for its
-// states).
+// child is one process of the program. The keeper starts it (see keeper.go for its states).
 //
 // Two locks guard a child. The handler's mu guards the fields that decide which process gets the
-// next request. The child's own mu guards its requests. No goroutine holds both locks at a time.
+// next request. The child's own mu guards its requests. No goroutine has both locks at a time.
 type child struct {
 	h      *handler
 	cmd    *exec.Cmd
@@ -90,8 +89,8 @@ type response struct {
 	err      error
 }
 
-// complete passes the response to the caller, unless the request is completed. The caller holds
-// the child's mu.
+// complete passes the response to the caller, unless the request is completed. The caller has
+// locked the child's mu.
 func (r *request) complete(a response) {
 	if !r.completed {
 		r.completed = true
@@ -125,7 +124,7 @@ func (c *child) sendRequest(uuid string, text []byte) (*request, error) {
 	return r, nil
 }
 
-// setTimer sets the one timer of all requests. The caller holds the child's mu.
+// setTimer sets the one timer of all requests. The caller has locked the child's mu.
 func (c *child) setTimer(at time.Time) {
 	if c.timer != nil {
 		c.timer.Stop()
@@ -205,7 +204,7 @@ func (c *child) stopWaiting(r *request) {
 }
 
 // sendCancel writes `cancel`, so that the process can stop its work for a request. The caller
-// holds the child's mu.
+// has locked the child's mu.
 func (c *child) sendCancel(r *request) {
 	if c.hasFeature("cancel") {
 		c.stdin.writeLine(fmt.Appendf(nil, "{\"type\":\"cancel\",\"id\":%d}\n", r.id))

@@ -2,8 +2,8 @@
 // starts the program and exchanges lines with it over standard input and output
 // (docs/process-protocol.md). A faulty program harms only its own messages.
 //
-// The program is what `command` names, and a process (type child) is one run of it. Each file has
-// one part:
+// The setting `command` names the program. Each start of the program makes a new process (type
+// child). Each file has one part:
 //
 //   - process.go: the handler, and the life of a message in it
 //   - keeper.go: the keeper, which starts processes and replaces them

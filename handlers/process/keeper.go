@@ -42,7 +42,7 @@ import (
 //   - The keeper returns after all its processes have ended.
 //
 // h.mu guards the state of the handler, and each child has a lock of its own (see child). No
-// goroutine holds both at a time.
+// goroutine has both locks at a time.
 
 const (
 	// firstPause is the upper limit of the pause before the second restart. The first restart
@@ -51,9 +51,9 @@ const (
 	// steadyTime is how long a process must have run so that the next restart counts as the first
 	// again. A process that has responded to a request needs no such time.
 	steadyTime = 10 * time.Second
-	// longPause is the shortest long pause. The pause after a failed start is at least as long,
-	// unless restart_max is shorter. After a failed start, even a shorter pause counts as long:
-	// messages are unavailable.
+	// longPause is the shortest pause that counts as long. The pause after a failed start always
+	// counts as long, so messages are unavailable during it. It takes at least longPause, unless
+	// restart_max is shorter.
 	longPause = 500 * time.Millisecond
 )
 

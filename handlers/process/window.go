@@ -58,8 +58,8 @@ func (h *handler) admit(ctx context.Context, uuid string, size int) (*child, err
 	return nil, context.Cause(ctx)
 }
 
-// dispatch grants the tickets that the process has room for, in order. The caller holds h.mu. It
-// must call dispatch after each change of h.current, h.down, the queue or the room.
+// dispatch grants the tickets that the process has room for, in order. The caller has locked h.mu.
+// It must call dispatch after each change of h.current, h.down, the queue or the room.
 func (h *handler) dispatch() {
 	c := h.current
 	if c == nil {
@@ -104,7 +104,7 @@ func (h *handler) dispatch() {
 // this time, the fault of an earlier message could look like the suspect's.
 const settlingTime = 250 * time.Millisecond
 
-// grantTicket removes ticket i from the queue and grants it. The caller holds h.mu.
+// grantTicket removes ticket i from the queue and grants it. The caller has locked h.mu.
 func (h *handler) grantTicket(i int) {
 	t := h.queue[i]
 	h.queue = slices.Delete(h.queue, i, i+1)
@@ -112,25 +112,26 @@ func (h *handler) grantTicket(i int) {
 	t.granted <- grant{child: h.current}
 }
 
-// hasRoom returns whether the process can take one more message of this size. The caller holds
-// h.mu.
+// hasRoom returns whether the process can take one more message of this size. The caller has
+// locked h.mu.
 func (c *child) hasRoom(size int) bool {
 	return !c.exclusive && c.open < c.window && (c.open == 0 || c.bytes+size <= c.h.config.WindowBytes)
 }
 
-// countRequest counts one more open request of the current process. The caller holds h.mu.
+// countRequest counts one more open request of the current process. The caller has locked h.mu.
 func (h *handler) countRequest(size int) {
 	h.current.open++
 	h.current.bytes += size
 	h.metrics.requests.Inc()
 }
 
-// unavailableError returns the error of messages while there is no process. The caller holds h.mu.
+// unavailableError returns the error of messages while there is no process. The caller has locked
+// h.mu.
 func (h *handler) unavailableError() error {
 	return handlers.RetryAfter(handlers.Unavailable(h.down), time.Until(h.next))
 }
 
-// returnRoom uncounts an open request of this size. The caller holds h.mu.
+// returnRoom subtracts an open request of this size from the counts. The caller has locked h.mu.
 func (c *child) returnRoom(size int, now time.Time) {
 	c.open--
 	c.bytes -= size
@@ -139,7 +140,7 @@ func (c *child) returnRoom(size int, now time.Time) {
 	c.h.metrics.requests.Dec()
 }
 
-// dispatchAfter plans a dispatch after this time, if none is planned. The caller holds h.mu.
+// dispatchAfter plans a dispatch after this time, if none is planned. The caller has locked h.mu.
 func (c *child) dispatchAfter(wait time.Duration) {
 	if c.dispatchPlanned {
 		return

@@ -25,8 +25,8 @@ type router struct {
 	// by gives the key of a topic in topics; nil if the ways choose the topic.
 	by     *expression.Program
 	topics map[string]handlers.TopicRef
-	// otherwise is the topic of messages that match nothing. If it is empty, they are dropped or
-	// an error.
+	// otherwise is the topic of messages that match nothing. If it is empty, such a message is
+	// dropped, or is an error.
 	otherwise handlers.TopicRef
 	drop      bool
 }

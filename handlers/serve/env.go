@@ -15,7 +15,7 @@ import (
 
 // hostOnly makes the error for a handler that needs something that only a host has.
 func hostOnly(what string) error {
-	return fmt.Errorf("%s, which only a handler compiled into the host can have: see `pentrough build`", what)
+	return fmt.Errorf("%s; this works only in a handler that is compiled into the host: see `pentrough build`", what)
 }
 
 // checkNeeds returns an error if a configuration needs something that a process doesn't have.

@@ -4,5 +4,5 @@ package serve
 
 import "golang.org/x/sys/unix"
 
-// duplicate makes fd a duplicate of the descriptor instead.
-func duplicate(instead, fd int) error { return unix.Dup2(instead, fd) }
+// duplicate makes fd a duplicate of the descriptor original.
+func duplicate(original, fd int) error { return unix.Dup2(original, fd) }

@@ -17,8 +17,8 @@
 // handler panics, the message fails with a retryable error, as in a host.
 //
 // Some things exist only in a host: devices, the ledger and dead letters. The process refuses to
-// start with a handler that needs them. A handler can't publish anything but the messages that it
-// returns. Its metrics aren't exported, and it has no tracer.
+// start with a handler that needs them. A handler can publish only the messages that it returns.
+// Its metrics aren't exported, and it has no tracer.
 //
 // Main uses standard input and output for the protocol (docs/process-protocol.md). What the
 // handler prints goes to standard error. The process ignores SIGINT and SIGTERM while the host

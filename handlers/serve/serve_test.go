@@ -164,7 +164,7 @@ func TestWrongConfigsAreRefused(t *testing.T) {
 		`{"wait":"2h","share":"much","greeting":7,"frame":{"wood":"oak"}}`: `[{"key":"greeting","text":"an integer can't stand here; allowed: a string"},{"key":"wait","text":"\"2h\" is too large; allowed: from 0s to 1m"},{"key":"share","text":"a string can't stand here; allowed: a finite number"}]`,
 		`{"frame":{}}`: `[{"key":"frame.wood","text":"missing: Of what"}]`,
 		`{"frame":{"wood":"tin"},"greeting":"bye"}`: `[{"key":"frame.wood","text":"is no wood"},{"key":"greeting","text":"is wrong here\n    bye\n     ^"}]`,
-		`{"frame":{"wood":"oak"},"devices":"all"}`:  `[{"key":"devices","text":"the handler needs the devices \"all\", which only a handler compiled into the host can have: see ` + "`pentrough build`" + `"}]`,
+		`{"frame":{"wood":"oak"},"devices":"all"}`:  `[{"key":"devices","text":"the handler needs the devices \"all\"; this works only in a handler that is compiled into the host: see ` + "`pentrough build`" + `"}]`,
 	} {
 		h := begin(t, d, config)
 		h.receive()
@@ -183,7 +183,7 @@ func (holder) Ready(string) bool         { return true }
 func (holder) Watch(func(awaits string)) {}
 
 func TestWhatOnlyAHostHasIsRefusedByName(t *testing.T) {
-	const only = ", which only a handler compiled into the host can have: see `pentrough build`"
+	const only = "; this works only in a handler that is compiled into the host: see `pentrough build`"
 	for want, d := range map[string]door{
 		"mode = \"at-most-once\" needs a ledger" + only: {ledger: `mode = "at-most-once"`},
 		"building: the handler needs the devices \"all\"" + only: {build: func(env handlers.Env) (handlers.Handler, error) {

@@ -7,9 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// standardFiles returns files for standard input and output that only the protocol uses. After it,
-// standard input is empty, and what is written to standard output goes to standard error. This
-// includes code in other languages and programs that the handler starts.
+// standardFiles returns files for standard input and output that only the protocol uses. After the
+// call, standard input is empty for all other code, and everything that other code writes to
+// standard output goes to standard error. Other code includes libraries in other languages, and
+// programs that the handler starts.
 func standardFiles() (in, out *os.File, err error) {
 	defer func() {
 		if err != nil {

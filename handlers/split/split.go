@@ -1,5 +1,6 @@
 // Package split is the handler that produces one message for each element of a list in a message.
-// The code calls the message that comes the whole, and those that are produced its parts.
+// In the code, "the whole" is the message that the handler takes, and its "parts" are the messages
+// that the handler produces.
 package split
 
 import (

@@ -61,7 +61,7 @@ type Config struct {
 	Key     string            `toml:"key" doc:"The column with the device's name. It needs a unique index."`
 	Columns map[string]string `toml:"columns" doc:"The columns of your own table, by the field that each contains: connected, online, reason, remote_addr, host, generation, epoch, seq, connected_at, changed_at, last_result_id, last_result_state, last_result_at, results, last_data_at, data_epoch, data_seq, data, last_seen." example:"{ connected = \"is_connected\", epoch = \"epoch\", seq = \"seq\", last_seen = \"seen_at\" }"`
 	Insert  bool              `toml:"insert" doc:"Whether the handler makes a row for a device that has none. If false, it changes only rows that exist."`
-	Migrate bool              `toml:"migrate" doc:"Whether the handler makes and updates its own tables: the one of hosts, those of history, and without columns the one of devices."`
+	Migrate bool              `toml:"migrate" doc:"Whether the handler makes and updates its own tables: the table of hosts, the tables of history and, without columns, the table of devices."`
 	Hosts   string            `toml:"hosts" doc:"The handler's own table of hosts, which online needs. Default: the name of the table of devices, followed by _hosts."`
 	// Statement and Types are for a statement of the user instead of a table of devices.
 	Statement string   `toml:"statement" doc:"Your own statement, which runs for each message instead of keeping a table of devices. It has named parameters: :device, :time, :payload.temp, :meta.KEY. Values are never inserted into the text." example:"\"INSERT INTO readings (device, at, value) VALUES (:device, :time, :payload.temp) ON CONFLICT DO NOTHING\""`

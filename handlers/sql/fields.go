@@ -47,14 +47,14 @@ var (
 	dataFields   = []field{lastDataAt, dataEpoch, dataSeq, lastSeen}
 )
 
-// initial has the value of each field that the message which makes a row doesn't set. Times aren't
-// in it: they are null.
+// initial has the values of fields in a new row, if the message that makes the row doesn't set
+// them. The times aren't in this map: they are null in a new row.
 var initial = map[field]string{
 	connected: "false", online: "false", reason: "''", remoteAddr: "''", host: "''", generation: "0", epoch: "0", seq: "0",
 	lastResultID: "''", lastResultState: "''", results: "0", dataEpoch: "0", dataSeq: "0", dataCount: "0",
 }
 
-// needs has the fields that must have columns, too, if a field has one.
+// needs has, for each field, the other fields that must have columns if this field has one.
 var needs = map[field][]field{
 	connected: {epoch, seq}, online: {connected, host, generation, epoch, seq}, reason: {epoch, seq}, remoteAddr: {epoch, seq}, host: {epoch, seq},
 	generation: {epoch, seq}, connectedAt: {epoch, seq}, changedAt: {epoch, seq}, epoch: {seq}, seq: {epoch},

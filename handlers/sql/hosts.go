@@ -19,7 +19,7 @@ import (
 // by name. That locks these rows, even if nothing in them changes. So two transactions about one
 // host run one after the other, also if different hosts execute them.
 type presence struct {
-	// raiseGeneration notes the generation in a device's event. updateHost notes a host's own
+	// raiseGeneration records the generation in a device's event. updateHost records a host's own
 	// event.
 	raiseGeneration, updateHost *template
 	// markLost marks a host as lost, unless another pipeline has heard it since.
@@ -27,7 +27,7 @@ type presence struct {
 	// markDevicesOffline and markDevicesOnline set online of a host's devices by the row of the
 	// host.
 	markDevicesOffline, markDevicesOnline string
-	// selectHeard selects the hosts that a pipeline heard last, selectHost one host.
+	// selectHeard selects the hosts that a pipeline heard last. selectHost selects one host.
 	selectHeard, selectHost string
 }
 
@@ -151,7 +151,7 @@ func (h *handler) noteHosts(jobs []job) {
 		case j.host.generation > k.generation || j.host.generation == k.generation && j.host.seq > k.seq:
 			*k = knownHost{generation: j.host.generation, seq: j.host.seq, at: now, ended: j.host.ofHost && !j.host.online}
 		case j.host.generation == k.generation:
-			k.at = now // an older message, but the host sent it
+			k.at = now // an older message also shows that the host isn't silent
 		}
 	}
 }
@@ -171,9 +171,9 @@ func (h *handler) loadHosts(ctx context.Context) error {
 	})
 }
 
-// readsWithoutDelay reports whether a message from a host would have been handled by now. That is
-// so if the source's consumer is connected and no old messages wait. Otherwise the silence of a
-// host means nothing.
+// readsWithoutDelay reports whether a message from a host would have been handled by now. This is
+// true if the source's consumer is connected, the window isn't full, and no old messages wait.
+// Otherwise the silence of a host means nothing.
 func (h *handler) readsWithoutDelay() bool {
 	if h.env.Source == nil {
 		return true
@@ -184,11 +184,11 @@ func (h *handler) readsWithoutDelay() bool {
 	return !stopped && !s.Full && s.Oldest < maxSourceDelay
 }
 
-// maxSourceDelay is the age of the oldest waiting message from which on the silence of hosts isn't
-// counted.
+// maxSourceDelay bounds the age of the oldest unsettled message. If that message is at least as
+// old, the silence of hosts isn't counted.
 const maxSourceDelay = 5 * time.Second
 
-// findSilentHosts marks hosts as lost that were silent for too long. The caller holds h.mu.
+// findSilentHosts marks hosts as lost that were silent for too long. The caller has locked h.mu.
 func (h *handler) findSilentHosts(ctx context.Context) error {
 	now := time.Now()
 	if !h.readsWithoutDelay() {

@@ -92,9 +92,9 @@ func (n *named) bind(msg *message.Message, body map[string]json.RawMessage, d da
 // numbers are the fields that are numbers in all messages.
 var numbers = []string{"generation", "epoch", "seq", "code", "attempt"}
 
-// probe returns the statement with values that the database explains to show whether the columns
-// fit. A field with a known type has a value of that type. Other values are NULL: a text may be
-// for a column of any type, and values in a payload have no known type.
+// probe returns the statement with sample values. The database explains the statement, which shows
+// whether the columns fit. A field with a known type has a value of that type. Other values are
+// NULL: a text may be for a column of any type, and values in a payload have no known type.
 func (n *named) probe(now any) database.Statement {
 	s := database.Statement{Text: n.text, Args: make([]any, len(n.paths)), Fit: true}
 	for i, path := range n.paths {

@@ -48,8 +48,8 @@ func (c *Config) schemas(d database.Dialect) []schema {
 	return all
 }
 
-// probes returns statements that the database explains to show whether the tables fit. Nothing
-// executes them.
+// probes returns statements that the database explains, but never executes. This shows whether the
+// tables fit.
 func (h *handler) probes() []database.Statement {
 	v := values{
 		device: "", connected: false, online: false, reason: "", remoteAddr: "", host: "", generation: int64(0), epoch: int64(0), seq: int64(0),

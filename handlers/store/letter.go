@@ -11,8 +11,8 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
-// prefix is the prefix of the metadata keys that the middleware poison adds. After a broker they
-// are headers.
+// prefix is the prefix of the metadata keys that the middleware poison adds. If a broker delivered
+// the message, these keys are headers.
 const prefix = "poison."
 
 // newLetter returns a dead letter: the message as it was before poison changed it, and what poison

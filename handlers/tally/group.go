@@ -33,7 +33,7 @@ type group struct {
 // complete reports whether every device's command has ended.
 func (g *group) complete() bool { return g.devices > 0 && len(g.results) >= g.devices }
 
-// cost returns what the group counts for in max_results.
+// cost returns how many results the group counts as for max_results.
 func (g *group) cost() int { return 1 + len(g.results) }
 
 // makeSummary makes the group's summary and ends it.

@@ -88,8 +88,8 @@ func compactPayload(h *handlers.Held) {
 	h.Payload = bytes.Clone(h.Payload)
 }
 
-// LimitHeld sets the budget for the bytes of messages that the ledger owns. Messages from an
-// earlier run of the host count too, and are kept even if they exceed it.
+// LimitHeld sets the budget for the bytes of messages that the ledger owns. Messages from before
+// the host's start count, too. The ledger keeps them even if they exceed the budget.
 func (l *Ledger) LimitHeld(b *transports.Budget) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -16,7 +16,8 @@ var ErrInUse = errors.New("another process uses it")
 // Inspector reads a store, also while a host uses it. One goroutine at a time calls its methods.
 // The caller closes it.
 type Inspector struct {
-	// Place is the path or the URL of the store, without secrets. Version is that of its schema.
+	// Place is the path or the URL of the store, without secrets. Version is the version of its
+	// schema.
 	Place   string
 	Version int64
 
@@ -40,7 +41,7 @@ type Repair struct {
 // dialect has the parts of queries that differ between databases.
 type dialect struct {
 	database.Schema
-	// walk is what a query that reads the rows in the order of their numbers has after FROM.
+	// walk is the text after FROM in a query that reads the rows in the order of their numbers.
 	walk string
 	// changed is an expression for the time of a row's last change, in Unix milliseconds.
 	changed string

@@ -60,8 +60,9 @@ var errClosed = errors.New("the ledger is closed")
 //   - After an error the store may have any part of the batch. Nothing else is written to it
 //     before restoreStore has made its rows equal to memory.
 //
-// Lock order: Ledger.mu before journal.mu. The goroutine has neither when it calls memory, whose
-// methods take Ledger.mu. No caller of write has Ledger.mu, since write waits for the store.
+// Lock order: Ledger.mu before journal.mu. The goroutine unlocks journal.mu before it calls
+// memory, whose methods lock Ledger.mu. A caller of write unlocks Ledger.mu first, since write
+// waits for the store.
 type journal struct {
 	store  Store
 	memory memory
@@ -246,8 +247,8 @@ func (j *journal) reopenStore() bool {
 }
 
 // restoreStore opens the store and writes the rows that memory has and the store lacks. Memory
-// already includes the queued changes that no caller waits for. They are removed from the queue:
-// written afterwards, they would set rows back to older states.
+// already includes the queued changes that no caller waits for. restoreStore removes these changes
+// from the queue: if they were written later, they would set rows back to older states.
 func (j *journal) restoreStore(ctx context.Context, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -430,7 +431,7 @@ func (j *journal) enqueue(p pending) error {
 }
 
 // confirmLater confirms a row within confirmDelay, together with others. Changes that are queued
-// after the call may be written before it.
+// after the call may be written before the confirmation.
 func (j *journal) confirmLater(number int64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

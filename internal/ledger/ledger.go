@@ -5,7 +5,7 @@
 //
 // A message's record goes through these states:
 //
-//	reserved     a run has the id, since Reserve (or Resume, if it is owned); other runs of it wait
+//	reserved     a run has claimed the id with Reserve, or with Resume; other runs of the id wait
 //	begun        bytes may have reached the device, since Begin; attempts counts the begun runs
 //	interrupted  begun, but no run has it and there is no outcome: its source has to redeliver it
 //	owned        the ledger has the message itself since Hold, and no source redelivers it
@@ -23,8 +23,8 @@
 //     other process writes them. The journal writes the changes to the store.
 //   - An outcome is unwritten until the store has it. Until then, a redelivered message or a
 //     duplicate neither runs nor gets the outputs: it gets an error of kind unavailable.
-//   - A record keeps its number for life, and a number is never used twice. The numbers are the
-//     order in which a device gets its held messages.
+//   - A record keeps its number for life, and a number is never used twice. A device gets its held
+//     messages in the order of their numbers.
 //
 // Lock order: Ledger.mu, which guards all records, before journal.mu. A method unlocks Ledger.mu
 // before it waits for the store or for another run. So a method looks a record up again after a
@@ -93,8 +93,9 @@ type record struct {
 	unwritten bool
 	// origin describes the last delivery of the message. It is empty once the record is confirmed.
 	origin middleware.Origin
-	// holdFailed says that Hold couldn't be written. The record keeps its number. By the time the
-	// message is redelivered, newer ones of its device may be held, and it comes before them.
+	// holdFailed says that the store couldn't write the change of Hold. The record keeps its
+	// number. Newer messages of its device may be held before this message is redelivered. Then
+	// the number places this message before them.
 	holdFailed bool
 	// owned is the message itself, from Hold until the record is confirmed.
 	owned *handlers.Held
@@ -470,8 +471,8 @@ func (l *Ledger) Confirm(key middleware.LedgerKey, keep middleware.Retention) er
 	switch {
 	case !ok || !r.done || r.confirmed || l.journal == nil:
 	case r.owned != nil:
-		// No source waits for an ack of an owned message, so this can wait. After a crash the
-		// ledger still owns it, and its outputs are published again.
+		// No source waits for an ack of an owned message, so the confirmation can wait. After a
+		// crash the ledger still owns the message, and its outputs are published again.
 		l.journal.confirmLater(r.number)
 	default:
 		number := r.number

@@ -27,8 +27,8 @@ var _ Store = (*Postgres)(nil)
 // NewPostgres returns a store in the database at url, for the host of that name.
 func NewPostgres(url, host string) *Postgres { return &Postgres{url: url, host: host} }
 
-// Open implements Store. It always makes a new connection: after an error the server of the old
-// one may have become a replica, which is read-only.
+// Open implements Store. It always makes a new connection: after an error, the server of the old
+// connection may have become a read-only replica.
 func (s *Postgres) Open(ctx context.Context) (_ []Row, err error) {
 	_ = s.Close() // its error only repeats the earlier one
 	if err := s.connect(ctx); err != nil {
@@ -218,7 +218,7 @@ func (s *Postgres) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	// The server releases the lock with the connection, but only once it has noticed the end. The
-	// next host may ask for the lock before that. So this releases it at once.
+	// next host may ask for the lock before that. So Close releases the lock at once.
 	_, _ = s.conn.Exec(ctx, unlockHosts)
 	err := s.conn.Close(ctx)
 	s.conn = nil

@@ -1,13 +1,13 @@
-// A full disk must not cost the outcome of a command that has begun: its device has been written
-// to, and without the outcome the host couldn't say so. So the host reserves disk space, in a file
-// next to the store.
+// A full disk must not cost the outcome of a command that has begun: bytes may have reached the
+// device, and without the outcome the host couldn't report that. So the host reserves disk space,
+// in a file next to the store.
 //
 //	reserved  the file is there, and commands may begin
 //	released  the disk was full: the file was removed, and outcomes use its space
 //
 // A released file is made again when twice its size is free. Until then the journal reports an
-// outage, so that no command begins. The journal then writes only the rows of memory that the
-// store lacks.
+// outage, so that no command begins. During this outage, the journal writes only the rows that
+// memory has and the store lacks.
 
 package ledger
 

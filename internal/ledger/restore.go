@@ -1,14 +1,15 @@
-// A store that is opened again after an error may have lost rows or have older ones: its file was
-// removed, a backup was put back, or the server failed over to a replica that was behind. This
-// file finds out what such a store lacks. Memory has every row, since all were read at the start
-// and no other process writes them. So there are four cases:
+// A store that is opened again after an error may lack rows, or may have older versions of them.
+// For example, its file was removed, a backup was put back, or the server failed over to a replica
+// that was behind. This file finds out what such a store lacks. Memory has every row, since all
+// were read at the start and no other process writes them. So there are four cases:
 //
 //	the store lacks a row of memory         the row is written
 //	the store has an older state of it      the row is written
 //	the store has a newer state of it       it stays: the change was written despite its error
 //	memory has forgotten the row            the row is removed
 //
-// Rows that don't fit belong to another store: the host doesn't use it, see errOther.
+// A row of the store can also have a number that memory never used, or the number of a record with
+// another key. Then the rows belong to another store, which the host doesn't use: see errOther.
 
 package ledger
 
@@ -78,8 +79,8 @@ func (l *Ledger) missingChanges(rows []Row) (Batch, error) {
 // urgency is the order in which missing rows are written, by their state.
 var urgency = [...]int{Writing: 0, Held: 0, Done: 1, Confirmed: 2}
 
-// needsWrite compares the row that a store has with the row that it should have, want. It reports
-// whether want must be written.
+// needsWrite reports whether want must be written. has is the row that the store has, and want is
+// the row that it should have.
 func needsWrite(has, want *Row, r *record) bool {
 	switch {
 	case r.unwritten:
@@ -91,7 +92,8 @@ func needsWrite(has, want *Row, r *record) bool {
 	}
 }
 
-// wantedRow returns the row that the store should have of a record, and false if it needs none.
+// wantedRow returns the row that the store should have for a record. It returns false if the store
+// needs no row for the record.
 func (r *record) wantedRow() (Row, bool) {
 	state := Writing
 	switch {

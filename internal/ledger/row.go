@@ -30,7 +30,7 @@ func appendOutputs(dst []byte, outputs []middleware.Output) []byte {
 	return append(dst, ']')
 }
 
-// held is a held message as JSON. It leaves out what the row's own columns have.
+// held is a held message as JSON. It leaves out the fields that are columns of the row.
 type held struct {
 	UUID     string            `json:"uuid"`
 	Payload  []byte            `json:"payload"`
@@ -151,7 +151,7 @@ func (r *Row) decode(digest []byte, p parts) error {
 		r.Message = &handlers.Held{
 			ID: r.Key.ID, Key: r.Key.Device, Order: r.Number, UUID: h.UUID, Payload: h.Payload, Metadata: h.Metadata, Awaits: h.Awaits, Expires: h.Expires, Sets: h.Sets,
 		}
-		compactPayload(r.Message) // row by row, since the payloads in the store may not be compact
+		compactPayload(r.Message) // a payload in the store can have much white space
 	}
 	return nil
 }

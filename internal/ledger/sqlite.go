@@ -56,7 +56,7 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	if s.watch != nil {
 		switch err := s.watch.CheckFile(); {
 		case errors.Is(err, database.ErrReplaced):
-			return nil, fmt.Errorf("%w: move it away, and this host writes its ledger again from memory; after a restart it would use that file and forget all other rows", err)
+			return nil, fmt.Errorf("%w: move it away, and this host writes its ledger again from memory; after a restart the host would use that file and forget all other rows", err)
 		case errors.Is(err, database.ErrUnmounted):
 			return nil, fmt.Errorf("%w; after a restart the host would use the disk that is there now and forget all other rows", err)
 		case err != nil && !errors.Is(err, database.ErrRemoved):
@@ -140,7 +140,7 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	}
 	withLog, err := file.Watch()
 	if err == nil {
-		err = watch.CheckFile() // or withLog may identify a file that has replaced the open one
+		err = watch.CheckFile() // the file of withLog must be the open one, not one that replaced it
 	}
 	if err == nil {
 		s.watch = withLog

@@ -15,10 +15,10 @@ type Store interface {
 	Open(ctx context.Context) ([]Row, error)
 	// Check returns why a change would now be lost or refused, or nil.
 	Check(ctx context.Context) error
-	// Apply writes all changes in one transaction. With sync they have reached the disk when it
-	// returns, and so have all earlier ones. Without sync they survive the end of the process, but
-	// perhaps not a crash of the machine. After an error the changes may be written or not, and
-	// applying them again does no harm. Apply doesn't use b after it returns.
+	// Apply writes all changes in one transaction. With sync, these changes and all earlier ones
+	// have reached the disk when Apply returns. Without sync they survive the end of the process,
+	// but perhaps not a crash of the machine. After an error the changes may be written or not,
+	// and applying them again does no harm. Apply doesn't use b after it returns.
 	Apply(ctx context.Context, b Batch, sync bool) error
 	// EnsureReserve reserves disk space for the outcomes of runs that have begun. Apply gives that
 	// space up when the disk is full. The journal calls EnsureReserve before any run begins: after
@@ -28,8 +28,8 @@ type Store interface {
 	Close() error
 }
 
-// Batch is a set of changes with at most one for each row. Removals come first, since another row
-// may have the key of a removed one.
+// Batch is a set of changes, at most one for each row. The store applies removals first, since a
+// row to insert may have the key of a removed one.
 type Batch struct {
 	Remove []int64
 	// Put are rows to insert or to replace.
@@ -82,10 +82,10 @@ type Row struct {
 	Outputs  []middleware.Output
 	// Known says that the row was written before, or that an attempt to write it failed.
 	Known bool
-	// Message is set as long as the ledger owns the message. A row that is put without a message
-	// keeps the one that it has, until it is confirmed.
+	// Message is set as long as the ledger owns the message. If Put has a row without a message,
+	// the row in the store keeps its message until it is confirmed.
 	Message *handlers.Held
-	// Origin is set until the row is confirmed. A row that is put without an origin keeps the one
-	// that it has.
+	// Origin is set until the row is confirmed. If Put has a row without an origin, the row in the
+	// store keeps its origin.
 	Origin middleware.Origin
 }

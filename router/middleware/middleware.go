@@ -82,7 +82,7 @@ type Env struct {
 	Pipeline string
 	// Name is the middleware's name in the pipeline's list.
 	Name string
-	// From is the pipeline's source, Handler the type of its handler.
+	// From is the pipeline's source. Handler is the type of its handler.
 	From    TopicRef
 	Handler string
 	// Logger adds the names of the pipeline and of the middleware to each line.
@@ -96,8 +96,8 @@ type Env struct {
 	Publisher func(ref TopicRef) (message.Publisher, error)
 	// Ledger is the host's record of messages by id.
 	Ledger Ledger
-	// Presence returns for how long the pipeline has had a consumer at its source, in total. As a
-	// clock it stops while there is no consumer.
+	// Presence returns for how long the pipeline has had a consumer at its source, in total. This
+	// time stands still while there is no consumer.
 	Presence func() time.Duration
 }
 
@@ -164,9 +164,9 @@ type Ledger interface {
 	// record from now on. The ledger no longer owns the message.
 	Confirm(key LedgerKey, keep Retention) error
 	// Hold makes the ledger the owner of the message h of the run that has key, sets h.Order, and
-	// ends the reservation. The record has reached the disk when Hold returns. Duplicates get
-	// outputs until the message is done. If the ledger owns the message already, Hold only ends
-	// the reservation.
+	// ends the reservation. The record has reached the disk when Hold returns. Until the message
+	// is done, its duplicates get the given outputs. If the ledger owns the message already, Hold
+	// only ends the reservation.
 	//
 	// The error is handlers.ErrHoldFull if the ledger owns perKey messages of the device or total
 	// messages of the pipeline. After any error the reservation stays. If the record couldn't be
@@ -178,12 +178,12 @@ type Ledger interface {
 	// Owned waits until the ledger has read its records, and returns the messages of a pipeline
 	// that it owns, oldest first.
 	Owned(ctx context.Context, pipeline string) ([]*handlers.Held, error)
-	// Disown forgets a message that the ledger owns and no run has. The message has ended in
-	// another way, such as in a topic for poison.
+	// Disown forgets a message that the ledger owns and no run has. The message has ended without
+	// Confirm: for example, poison has published it to its topic.
 	Disown(key LedgerKey)
-	// Unconfirmed returns the messages of a pipeline that their source has to redeliver. Those
-	// have begun or are done, and their outputs aren't confirmed. It leaves out messages that a
-	// run has or the ledger owns.
+	// Unconfirmed returns the messages of a pipeline that their source has to redeliver. They have
+	// begun or are done, and their outputs aren't confirmed. Unconfirmed leaves out messages that
+	// a run has or the ledger owns.
 	Unconfirmed(pipeline string) []Unconfirmed
 	// Durable reports whether records outlive the process.
 	Durable() bool
@@ -213,8 +213,8 @@ type Unconfirmed struct {
 	Origin Origin
 }
 
-// Origin is what the ledger keeps of a message while its source may have to redeliver it. If the
-// source doesn't, that is enough to publish the outputs of the message.
+// Origin has the parts of a message that the ledger keeps while the source may have to redeliver
+// the message. If the source doesn't redeliver it, these parts are enough to publish its outputs.
 type Origin struct {
 	UUID          string `json:"uuid"`
 	CorrelationID string `json:"correlation_id"`
@@ -255,7 +255,7 @@ type Digest [sha256.Size]byte
 type Claim struct {
 	State ClaimState
 	// Begun is how many earlier runs have begun, if State is ClaimReserved. Each of them may have
-	// done what can't be undone.
+	// done something that can't be undone.
 	Begun int
 	// Outputs are those of an earlier run, if State is ClaimDone.
 	Outputs []Output
@@ -265,8 +265,8 @@ type Claim struct {
 type ClaimState int
 
 const (
-	// ClaimReserved: the id is new, or no run of it has an outcome. The caller has it now, and
-	// must call Commit, Hold or Release.
+	// ClaimReserved: the id is new, or no run of it has an outcome. The caller has reserved the
+	// id, and must call Commit, Hold or Release.
 	ClaimReserved ClaimState = iota + 1
 	// ClaimDone: the same message is done, or the ledger owns it.
 	ClaimDone

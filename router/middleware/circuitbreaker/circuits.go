@@ -60,8 +60,8 @@ func newCircuits(c *Config) *circuits {
 	return &circuits{failures: c.Failures, open: c.Open, maxKeys: c.MaxKeys, byKey: map[string]*list.Element{}, failed: list.New()}
 }
 
-// beginRun begins a run, which endRun must end. It returns nil if the message is refused, with
-// the time until one may be tried, if that is known.
+// beginRun begins a run, which endRun must end. It returns nil if the message is refused. In this
+// case the duration is the time until a message may be tried, or 0 if that time isn't known.
 func (c *circuits) beginRun(key string, now time.Time) (*try, time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -116,7 +116,7 @@ func (d *dedup) Wrap(next message.HandlerFunc) message.HandlerFunc {
 }
 
 // claimID claims the id of a message for this run. A resumed message comes from the ledger itself,
-// so it is claimed in another way.
+// so claimID calls Resume for it.
 func (d *dedup) claimID(ctx context.Context, key middleware.LedgerKey, body middleware.Digest, msg *message.Message) (middleware.Claim, error) {
 	if handlers.Resumed(ctx) != nil {
 		return d.env.Ledger.Resume(ctx, key)
@@ -175,8 +175,8 @@ type journal struct {
 	ledger middleware.Ledger
 	key    middleware.LedgerKey
 	msg    *message.Message
-	// begun is how many runs have begun, this one included; before is how many had when it
-	// started.
+	// begun is how many runs have begun, this one included. before is how many runs had begun when
+	// this one started.
 	begun, before int
 	// held says that the handler held the message, so that the ledger has ended the reservation.
 	held bool
@@ -213,8 +213,9 @@ func (j *journal) Hold(h handlers.Holding, outputs []*message.Message) error {
 	return nil
 }
 
-// confirmOncePublished confirms the record once the outputs are published. That happens before the
-// message is acked: after the ack there is no redelivery that could make up for it.
+// confirmOncePublished confirms the record once the outputs are published, and before the message
+// is acked. If the confirmation fails, the source redelivers the message. After the ack it
+// wouldn't.
 func (d *dedup) confirmOncePublished(ctx context.Context, key middleware.LedgerKey) {
 	handlers.OnConfirmed(ctx, func(life context.Context) error {
 		for pauses := backoff.New(confirmRetry, confirmRetryMax); ; {

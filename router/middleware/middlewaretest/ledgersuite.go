@@ -13,8 +13,8 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// RunLedger holds a ledger against its contract. build returns an empty one; it is called inside a
-// synctest bubble, so that time stands still until everything waits.
+// RunLedger tests a ledger against its contract. build returns an empty ledger. RunLedger calls it
+// inside a synctest bubble, where time stands still until all goroutines wait.
 func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 	key := middleware.LedgerKey{Pipeline: "p", ID: "i", Device: "d"}
 	body, other := middleware.Digest{1}, middleware.Digest{2}
@@ -205,7 +205,7 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 		l.Disown(key)
 		l.Release(key)
 		if got := owned(t, l); got != "i" {
-			t.Errorf("owned %s, though a run held it when it was disowned", got)
+			t.Errorf("owned %s, though a run had it when it was disowned", got)
 		}
 		l.Disown(key)
 		if got := owned(t, l); got != "" {
@@ -308,7 +308,7 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 			synctest.Wait()
 			select {
 			case claim := <-claims:
-				t.Fatalf("claimed %+v while another run holds the key", claim)
+				t.Fatalf("claimed %+v while another run has the key", claim)
 			default:
 			}
 			end(t, l)

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// sweep is how many buckets each call of bucketOf may remove. It adds at most one, so that in the
-// end all full buckets are removed.
+// sweep is how many buckets each call of bucketOf may remove. A call adds at most one bucket. So
+// in the end the calls remove all full buckets.
 const sweep = 2
 
 // buckets has the buckets that aren't full. It is safe for concurrent use.

@@ -48,8 +48,8 @@ var kinds = map[string]func(error) error{
 
 var defaults = Config{Rate: 10, Burst: 10, Over: waits, MaxKeys: 100_000}
 
-// minRate and most bound rate and burst, so that the time in which a bucket fills up fits into a
-// time.Duration.
+// minRate and maxRate bound rate, and maxRate also bounds burst. So the time in which a bucket
+// fills up fits into a time.Duration.
 const (
 	minRate = 0.001
 	maxRate = 1_000_000

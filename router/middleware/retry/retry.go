@@ -21,7 +21,7 @@ func init() {
 		Summary: "Retries a failed message, with growing pauses.",
 		Description: "Calls the handler again after a *retryable* error, up to `max_retries` times. The first pause is `initial_interval`. Each further pause is `multiplier` times the one before, " +
 			"up to `max_interval`. `jitter` varies each pause at random: with 0.5 it is between half and one and a half of its length. In the meantime, messages of " +
-			"the same key wait. An error may ask for a longer pause, as a server does with Retry-After; it gets this pause, up to `max_retry_after`. After the last attempt, its error goes to `poison`. Messages with *permanent*, *drop* and *unavailable* errors are not retried here.",
+			"the same key wait. An error may ask for a longer pause, as a server does with Retry-After. Then `retry` makes this longer pause, up to `max_retry_after`. After the last attempt, its error goes to `poison`. Messages with *permanent*, *drop* and *unavailable* errors are not retried here.",
 		Place:  middleware.PlaceRetry,
 		Config: func() middleware.Config { c := defaults; return &c },
 	})
