@@ -54,8 +54,8 @@ type Description struct {
 	// Priority is 0 by default. A message starts before waiting ones of its key with a lower
 	// priority.
 	Priority int
-	// Keep is stored in the ledger for a handler that refuses a message without its payload: see
-	// [ReasonAbandoned].
+	// Keep is a text for the ledger to store. An abandoned message has no payload, so the handler
+	// uses this text to refuse the message: see [ReasonAbandoned].
 	Keep string
 	// Value belongs to the handler, such as the parsed payload. [Described] returns it in every
 	// run of the message. A run must not change it.

@@ -32,8 +32,8 @@ type Holding struct {
 	// Expires is the time at which the message is resumed even if the thing that it awaits isn't
 	// ready. The zero time means never.
 	Expires time.Time
-	// Sets names what the message sets. Older held messages with the same Awaits and Sets are
-	// resumed at once, as superseded. An empty name supersedes none.
+	// Sets names the setting that the message changes. Older held messages with the same Awaits
+	// and Sets are resumed at once, as superseded. An empty name supersedes none.
 	Sets string
 	// PerKey and Total are how many messages of a key and of the pipeline may be held.
 	PerKey, Total int

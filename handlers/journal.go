@@ -25,11 +25,11 @@ type Journal interface {
 	Retract()
 	// Durable reports whether the record outlives the process.
 	Durable() bool
-	// Hold stores the message in the ledger until what it awaits is ready (see [Holder]), and
-	// returns when the message is on the disk. It retracts the Begin of this run. The handler then
-	// returns outputs; a duplicate of the message gets the same ones while it is held. A message
-	// that is [Resumed] keeps its place and conditions, and has no outputs. An error is
-	// [ErrHoldFull] or of kind unavailable: the message isn't held then.
+	// Hold stores the message in the ledger until the thing that it awaits is ready (see
+	// [Holder]), and returns when the message is on the disk. Hold retracts the Begin of this run.
+	// The handler then returns outputs. While the message is held, its duplicates get the same
+	// outputs. A message that is [Resumed] keeps its place and conditions, and has no outputs. An
+	// error is [ErrHoldFull] or of kind unavailable: the message isn't held then.
 	Hold(h Holding, outputs []*message.Message) error
 }
 

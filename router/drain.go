@@ -26,8 +26,9 @@ func (in *intake) stop() {
 	in.checkDrained()
 }
 
-// drain lets the open subscription deliver what the source still has, and prevents a new one. When
-// the subscription has ended and all entries are settled, the intake closes drained.
+// drain lets the open subscription deliver the messages that the source still has, and prevents a
+// new subscription. When the open one has ended and all entries are settled, the intake closes
+// drained.
 func (in *intake) drain() {
 	in.mu.Lock()
 	defer in.mu.Unlock()

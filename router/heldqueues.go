@@ -231,8 +231,8 @@ func (hq *heldQueue) removeUnplaced(r *released) {
 
 // settleRun records the end of a run. If rerun is true, the message runs again, and the next run
 // decides whether the message is held. A released message needs no such decision: as long as it is
-// unplaced, newer messages wait for it anyway. If a released message is done, settleRun returns the
-// message, and the caller disowns it in the ledger.
+// unplaced, newer messages wait for it anyway. If a released message is done, settleRun returns
+// it, and the caller disowns it in the ledger.
 func (q *heldQueues) settleRun(e *entry, acked, rerun bool, now time.Time) (done *released) {
 	held := e.heldAs
 	if rerun && e.released == nil {

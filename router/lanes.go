@@ -152,7 +152,7 @@ func newLanes(window int, c Lanes, refusable bool) *lanes {
 	}
 }
 
-// addEntry adds an entry to its lane. With own the entry gets a lane for itself.
+// addEntry adds an entry to its lane. If own is true, the entry gets a lane for itself.
 func (l *lanes) addEntry(e *entry, own bool, now time.Time) {
 	l.arrived++
 	e.number, e.arrived, e.state = l.arrived, now, stateWaiting

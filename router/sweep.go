@@ -33,7 +33,7 @@ func (in *intake) sweepOnce(now time.Time) {
 	if !in.pause.isOn() {
 		in.lanes.sweepStalled(now)
 	}
-	// An orphan spares a second run. That isn't worth it if other messages need the memory.
+	// An orphan saves a second run. That isn't worth it if other messages need the memory.
 	for len(in.orphans) > 0 && (now.Sub(in.orphans[0].arrived) > 2*in.lanes.deadline || len(in.orphans) > 2*in.lanes.window || in.inFlight.Full()) {
 		in.releaseBytes(in.orphans[0])
 		in.orphans[0] = nil

@@ -51,8 +51,10 @@ func (d *deliver) Describe(msg *message.Message) (handlers.Description, error) {
 	return handlers.Description{Key: o.key, ID: id, Priority: o.Priority, Keep: o.keptText(), Value: o, Size: size}, nil
 }
 
-// keptText returns what the ledger keeps of a command for a result without its payload: its device
-// and group. The pipeline's key can be another one. Neither device nor group contains a line feed.
+// keptText returns the text that the ledger keeps of a command: its device and group. They are
+// enough to make a result if the payload is lost. The message's key isn't enough: with the
+// pipeline's setting key, it can differ from the device. Neither device nor group contains a line
+// feed.
 func (o *order) keptText() string {
 	if o.Group == "" {
 		return o.key

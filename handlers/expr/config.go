@@ -33,9 +33,9 @@ const description = "Sends on the messages for which `when` is true. Expressions
 	"to      = \"broker:hot\"\n" +
 	"```\n\n" +
 	"[Expressions](../expressions.md) lists what an expression may contain. All expressions " +
-	"see the message as it came. What no expression changes stays as it is, as with " +
-	"`passthrough`: the id, properties and headers, except those that describe the delivery " +
-	"by the broker.\n\n" +
+	"see the message as it came. They change only what they set. The rest of the message " +
+	"stays as it is, as with `passthrough`: the id, properties and headers, except those " +
+	"that describe the delivery by the broker.\n\n" +
 	"A payload that is a string is sent as it is. Anything else becomes JSON, and " +
 	"`content_type` is set to `application/json`. A value of metadata is text; nil removes " +
 	"the key.\n\n" +

@@ -54,7 +54,7 @@ type hostName struct {
 	Version string `json:"version"`
 }
 
-// pluginHello is the plugin's first line. A nil Window or MaxLine stands for the host's.
+// pluginHello is the plugin's first line. A nil Window or MaxLine means the host's value.
 type pluginHello struct {
 	Version       int             `json:"version"`
 	Name          string          `json:"name"`

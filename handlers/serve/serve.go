@@ -20,9 +20,9 @@
 // start with a handler that needs them. A handler can publish only the messages that it returns.
 // Its metrics aren't exported, and it has no tracer.
 //
-// Main uses standard input and output for the protocol (docs/process-protocol.md). What the
-// handler prints goes to standard error. The process ignores SIGINT and SIGTERM while the host
-// runs. The host ends it with a drain, or by closing standard input.
+// Main uses standard input and output for the protocol (docs/process-protocol.md). If the handler
+// prints something, it goes to standard error. The process ignores SIGINT and SIGTERM while the
+// host runs. The host ends it with a drain, or by closing standard input.
 package serve
 
 import (

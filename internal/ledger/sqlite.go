@@ -220,8 +220,8 @@ func (s *SQLite) Apply(ctx context.Context, b Batch, sync bool) error {
 		s.synchronous = sync
 	}
 	// Only BEGIN may wait for another process, so only BEGIN gets ctx. The driver starts a
-	// goroutine for each statement whose context can end, which costs more than most statements.
-	// So the others run without ctx, and applyChanges checks it between them.
+	// goroutine for each statement whose context can end. This goroutine costs more than most
+	// statements. So the others run without ctx, and applyChanges checks ctx between them.
 	if _, err := s.begin.ExecContext(ctx); err != nil {
 		return err
 	}
@@ -264,8 +264,8 @@ func (s *SQLite) applyChanges(ctx, unending context.Context, b Batch, now int64)
 	return nil
 }
 
-// writeRow writes a row. If the store has it already, as is usual, only the columns that may have
-// changed are written.
+// writeRow writes a row. Usually the store has the row already. Then writeRow writes only the
+// columns that may have changed.
 func (s *SQLite) writeRow(ctx context.Context, r *Row, now int64) error {
 	if r.Known && r.Message == nil && r.State == Writing {
 		if there, err := foundRow(s.change.ExecContext(ctx, r.State, r.Attempts, now, r.Number)); there || err != nil {

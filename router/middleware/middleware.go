@@ -39,7 +39,7 @@ type Middleware interface {
 // Rememberer is a middleware that records its pipeline's messages in the ledger.
 type Rememberer interface {
 	// BegunTimeout returns how long the source may take to redeliver a message. After that time
-	// the router ends the message with what the ledger has of it.
+	// the router ends the message without a redelivery, from its record in the ledger.
 	BegunTimeout() time.Duration
 }
 

@@ -54,7 +54,7 @@ const description = "Each key, such as a device or a tenant, has its own breaker
 	"An **unavailable** error pauses the pipeline until the same message succeeds, and no message goes to `poison`. With `counts = [\"retryable\", \"unavailable\"]` the pause ends after `failures` attempts: the message is refused " +
 	"and goes to `poison`, and the pipeline goes on with other keys. Choose this if each key depends on something of its own that can be down. If all keys depend on the same thing, its outage would send message after message to " +
 	"`poison`.\n\n" +
-	"`deliver` turns what happens with a device into results, not errors, so a breaker around it has no effect. If more than `max_keys` keys fail, the one whose last failure is the oldest is forgotten."
+	"`deliver` reports the failures of a device as results, not as errors. So a breaker around it has no effect. If more than `max_keys` keys fail, the one whose last failure is the oldest is forgotten."
 
 const (
 	countRetryable   = "retryable"

@@ -34,8 +34,8 @@ func init() {
 			"the same ids. It refuses an id that comes with another body (`deliver`: rejected, \"id reused\"). If a duplicate arrives while the first message is being handled, it waits for the " +
 			"outcome; if the first one fails, the duplicate is handled. A message without an id passes.\n\n" +
 			"`dedup` forgets an id when `retention` has passed since all outputs were confirmed, or when `max_entries` newer ids are confirmed. An id whose outputs were never confirmed is forgotten when " +
-			"100,000 newer ids wait for their confirmation. The time of `retention` runs only while the pipeline consumes: a broker redelivers a message whose ack was lost with the connection, and " +
-			"that may be after a long outage. " +
+			"100,000 newer ids wait for their confirmation. The time of `retention` runs only while the pipeline consumes. The reason is that a broker redelivers a message whose ack was lost with the connection, and " +
+			"this redelivery may come after a long outage. " +
 			"Messages that ended in `poison` are not remembered.\n\n" +
 			"The ids are in the ledger, which `[store]` keeps in memory or in a database.",
 		Place:  middleware.PlaceDedup,
