@@ -23,7 +23,7 @@ func (in *intake) runSweeps() {
 }
 
 // sweepOnce sweeps the lanes, forgets old orphans and updates the metrics. If a message from a
-// broker is overdue, it gives the subscription back.
+// broker is overdue, sweepOnce gives the subscription back.
 func (in *intake) sweepOnce(now time.Time) {
 	in.mu.Lock()
 	late := in.lanes.refuseOverdue(now)

@@ -227,7 +227,7 @@ func (j *journal) checkStore(timeout time.Duration) error {
 
 // reopenStore opens the store again after an error. It tries until it succeeds, and returns false
 // if close is called first. A store that comes back may be empty or lack its latest changes. So
-// it gets all rows that it lacks before anything else is written to it.
+// reopenStore writes all rows that the store lacks before anything else.
 func (j *journal) reopenStore() bool {
 	for pauses := backoff.New(retryFirst, retryLast); backoff.Sleep(j.life, pauses.NextBackOff()); {
 		err := j.restoreStore(j.life, openTimeout)
