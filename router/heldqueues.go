@@ -66,7 +66,7 @@ type heldQueue struct {
 	unsettled int              // released and unsettled messages, apart from those that were aside
 	unplaced  []*released      // unsettled messages without a place in the handler's order
 	undecided int              // messages whose run may hold them in this queue
-	rerunning int              // how many of these messages wait for another run, which decides
+	rerunning int              // how many of those messages wait for another run, which decides
 
 	inRound                  bool
 	inCheckList, inRoundList bool

@@ -112,7 +112,7 @@ func (c *change) upsert() *template {
 // onDuplicate returns the assignments of MySQL's ON DUPLICATE KEY UPDATE. It has no WHERE, so each
 // assignment contains the fence's condition. MySQL assigns columns from left to right, and a
 // condition sees the columns that were assigned before it. So the fields in the condition come
-// last, and the first of these fields at the very end. Its assignment can only raise it, so it
+// last, and the first one at the very end. Its assignment can only raise it, so that assignment
 // needs no condition.
 func (c *change) onDuplicate(t *template) string {
 	argument := func(f field) string {

@@ -140,7 +140,7 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	}
 	withLog, err := file.Watch()
 	if err == nil {
-		err = watch.CheckFile() // the file of withLog must be the open one, not one that replaced it
+		err = watch.CheckFile() // withLog must be of the open file, not of one that replaced it
 	}
 	if err == nil {
 		s.watch = withLog
