@@ -5,7 +5,8 @@
 //
 // A message's record goes through these states:
 //
-//	reserved     a run has claimed the id with Reserve, or with Resume; other runs of the id wait
+//	reserved     a run has claimed the id, with Reserve or, for an owned or abandoned message, with
+//	             Resume; other runs of the id wait
 //	begun        bytes may have reached the device, since Begin; attempts counts the begun runs
 //	interrupted  begun, but no run has it and there is no outcome: its source has to redeliver it
 //	owned        the ledger has the message itself since Hold, and no source redelivers it
