@@ -26,6 +26,7 @@ import (
 	"github.com/pentrough/pentrough/router/middleware/middlewaretest"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/device"
+	"github.com/pentrough/pentrough/transports/protocol"
 )
 
 // fakeGateway is a transport of devices without a network.
@@ -58,7 +59,7 @@ func (g *fakeGateway) Topic(string, transports.Use) (transports.Topic, error) {
 func (g *fakeGateway) New(env transports.Env) (transports.Transport, error) {
 	var err error
 	g.Registry, err = device.NewRegistry(device.Options{
-		Host: "host", Framing: lineFraming{}, Canonical: func(name string) (string, error) { return name, nil },
+		Host: "host", Protocol: protocol.Plain(lineFraming{}), Canonical: func(name string) (string, error) { return name, nil },
 		Directory: device.NewDirectory(env.Now), Limits: device.Limits{QueueCount: 100, QueueBytes: 1 << 20, WriteTimeout: time.Minute},
 		Feed: device.FeedOptions{
 			EventsWindow: 1, EventsBacklog: 1, EventsTotal: 1, DataWindow: 1, DataPerDevice: 1, DataTotal: 1, Heartbeat: time.Hour,
@@ -236,7 +237,7 @@ func (r *holdRig) stop() {
 
 func (r *holdRig) connect(name string) {
 	w := &wire{gateway: r.gateway, device: name}
-	s, err := r.gateway.Connect(r.t.Context(), name, name, w)
+	s, err := r.gateway.Connect(r.t.Context(), name, name, w, nil)
 	if err != nil {
 		r.rt.Fatalf("connecting %s: %v", name, err)
 	}
@@ -607,7 +608,7 @@ func TestWhatIsHeldAgainKeepsItsPlace(t *testing.T) {
 		pass(time.Second)
 		session, away, back := make(chan *device.Session, 1), false, false
 		connect := func() *device.Session {
-			s, err := r.gateway.Connect(t.Context(), "a", "a", &wire{gateway: r.gateway, device: "a"})
+			s, err := r.gateway.Connect(t.Context(), "a", "a", &wire{gateway: r.gateway, device: "a"}, nil)
 			if err != nil {
 				t.Errorf("connecting: %v", err)
 			}

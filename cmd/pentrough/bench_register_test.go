@@ -46,7 +46,7 @@ func BenchmarkRegistering(b *testing.B) {
 		registry := early.devices.(*device.Registry)
 		register := func(i int) {
 			name := fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255)
-			session, err := registry.Connect(context.Background(), name, name, nowhere{})
+			session, err := registry.Connect(context.Background(), name, name, nowhere{}, nil)
 			must(b, err)
 			session.End(device.ClientClosed)
 		}

@@ -11,10 +11,12 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// Answer says how an answer is matched to its request: both contain the same text.
+// Answer says which frames of a device are answers. With match, every frame that matches is an
+// answer. With command and frame, an answer belongs to one request: both contain the same text.
 type Answer struct {
-	Command string `toml:"command" doc:"A regular expression with one group: the part of a command that its answer repeats, such as a number." example:"\"#(\\\\d+)$\"" required:"true"`
-	Frame   string `toml:"frame" doc:"A regular expression with one group: the same part in a frame from the device." example:"\"^(\\\\d+):\"" required:"true"`
+	Match   string `toml:"match" doc:"A regular expression that answers match. Other frames are data and answer no request." example:"\"^(OK|ERR)\""`
+	Command string `toml:"command" doc:"A regular expression with one group: the part of a command that its answer repeats, such as a number." example:"\"#(\\\\d+)$\""`
+	Frame   string `toml:"frame" doc:"A regular expression with one group: the same part in a frame from the device." example:"\"^(\\\\d+):\""`
 	MaxOpen int    `toml:"max_open" doc:"How many open requests a device may have. Default: 1." unit:"requests" min:"1" max:"1000" example:"4" renamed:"window"`
 }
 
@@ -22,15 +24,23 @@ type Answer struct {
 const mostOpen = 1000
 
 func (a *Answer) validate() (errs []error) {
-	for name, text := range map[string]string{"answer.command": a.Command, "answer.frame": a.Frame} {
+	for name, text := range map[string]string{"answer.match": a.Match, "answer.command": a.Command, "answer.frame": a.Frame} {
 		switch re, _, err := pattern.Compile(text); {
 		case text == "":
-			errs = append(errs, handlers.Invalid(name, "is missing"))
+			if partner := a.partnerOf(name); partner != "" {
+				errs = append(errs, handlers.Invalid(name, "is missing; %s needs it", partner))
+			}
 		case err != nil:
 			errs = append(errs, handlers.Invalid(name, "%v", err))
+		case name == "answer.match":
+		case a.Match != "":
+			errs = append(errs, handlers.Invalid(name, "can't be used with match"))
 		case re.NumSubexp() != 1:
 			errs = append(errs, handlers.Invalid(name, "has %d groups, must have one", re.NumSubexp()))
 		}
+	}
+	if a.Match != "" && a.MaxOpen > 1 {
+		errs = append(errs, handlers.Invalid("answer.max_open", "must be 1 with match, which can't tell the answers of several requests apart"))
 	}
 	if a.MaxOpen < 0 || a.MaxOpen > mostOpen {
 		errs = append(errs, handlers.Invalid("answer.max_open", "%d is not from 1 to %d", a.MaxOpen, mostOpen))
@@ -38,17 +48,41 @@ func (a *Answer) validate() (errs []error) {
 	return errs
 }
 
+// partnerOf returns the setting that needs the missing one, or "".
+func (a *Answer) partnerOf(missing string) string {
+	switch {
+	case missing == "answer.command" && a.Frame != "":
+		return "frame"
+	case missing == "answer.frame" && a.Command != "":
+		return "command"
+	case missing == "answer.match" && a.Command == "" && a.Frame == "" && a.MaxOpen == 0:
+		return "answer"
+	default:
+		return ""
+	}
+}
+
 // requestMaker makes requests from commands.
 type requestMaker struct {
-	timeout        time.Duration
-	command, frame *regexp.Regexp // nil: the next frame is the answer
+	timeout time.Duration
+	match   *regexp.Regexp // nil: see command
+	// command and frame are nil if the protocol says which frame is the answer, or if the next
+	// frame is.
+	command, frame *regexp.Regexp
 	maxOpen        int
 }
 
 func newRequestMaker(c *Config) *requestMaker {
 	a := &requestMaker{timeout: c.Timeout, maxOpen: 1}
-	if c.Answer != nil {
-		a.command, a.frame, a.maxOpen = regexp.MustCompile(c.Answer.Command), regexp.MustCompile(c.Answer.Frame), max(c.Answer.MaxOpen, 1)
+	if c.Answer == nil {
+		return a
+	}
+	a.maxOpen = max(c.Answer.MaxOpen, 1)
+	if c.Answer.Match != "" {
+		a.match = regexp.MustCompile(c.Answer.Match)
+	}
+	if c.Answer.Command != "" {
+		a.command, a.frame = regexp.MustCompile(c.Answer.Command), regexp.MustCompile(c.Answer.Frame)
 	}
 	return a
 }
@@ -59,7 +93,11 @@ func (a *requestMaker) newRequest(c *device.Command) (*device.Request, error) {
 	if q.Timeout == 0 {
 		q.Timeout = a.timeout
 	}
-	if a.command == nil {
+	switch {
+	case a.match != nil:
+		q.Matches = a.match.Match
+		return q, nil
+	case a.command == nil:
 		return q, nil
 	}
 	found := a.command.FindSubmatch(c.Payload)
@@ -67,6 +105,7 @@ func (a *requestMaker) newRequest(c *device.Command) (*device.Request, error) {
 		return nil, fmt.Errorf("reply: cmd has no part that its answer could repeat; it must match %s", a.command)
 	}
 	want := string(found[1])
+	q.Distinct = true
 	q.Matches = func(frame []byte) bool {
 		found := a.frame.FindSubmatch(frame)
 		return len(found) == 2 && string(found[1]) == want

@@ -14,6 +14,7 @@ import (
 	"github.com/pentrough/pentrough/handlers"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/device"
+	"github.com/pentrough/pentrough/transports/protocol"
 )
 
 type deliver struct {
@@ -52,7 +53,7 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 	if o.rejected != "" {
 		return d.newResult(o, device.StateRejected, o.rejected, 0), nil
 	}
-	if err := d.devices.Check(o.Payload); err != nil {
+	if err := d.devices.Check(protocol.Command{Device: o.name, ID: o.ID, Payload: o.Payload}); err != nil {
 		return d.newResult(o, device.StateRejected, "cmd: "+err.Error(), 0), nil
 	}
 	options := device.EnqueueOptions{Expires: o.expires, Supersede: o.Supersede, ID: o.ID, Priority: o.Priority, Gap: d.gap}
@@ -111,7 +112,7 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 		if journal != nil {
 			journal.Retract() // no byte was written
 		}
-		return nil, fmt.Errorf("waiting to write to device %s: %w", o.key, context.Cause(ctx))
+		return nil, fmt.Errorf("waiting to write to device %s: %w", o.name, context.Cause(ctx))
 	default:
 		return d.newResult(o, device.StateUnknown, w.Detail, w.Epoch), nil
 	}
@@ -206,6 +207,6 @@ func (d *deliver) countResult(o *order, r device.Result) []*message.Message {
 
 // resultMessage fills in the fields that all results have, and makes the message.
 func (d *deliver) resultMessage(o *order, r device.Result) []*message.Message {
-	r.ID, r.Device, r.Group, r.Host, r.Attempt, r.Time = o.ID, cmp.Or(o.key, o.Device), o.Group, d.env.Host, max(o.attempt, 1), d.env.Now().UTC()
+	r.ID, r.Device, r.Group, r.Host, r.Attempt, r.Time = o.ID, cmp.Or(o.name, o.Device), o.Group, d.env.Host, max(o.attempt, 1), d.env.Now().UTC()
 	return []*message.Message{r.Message()}
 }

@@ -25,8 +25,9 @@ type order struct {
 	// attempt is the number of this attempt, or 0 for the first. Before a later attempt, an
 	// earlier one was interrupted and may have been written.
 	attempt int
-	// key is the device's canonical name, empty if it has none.
-	key string
+	// name is the canonical name of the device or unit, empty if it has none. key is the name of
+	// the device that has the connection.
+	name, key string
 	// expires is when the command expires; zero is never.
 	expires time.Time
 	// rejected is the detail of the rejection if the command is invalid.
@@ -57,15 +58,15 @@ func (d *deliver) Describe(msg *message.Message) (handlers.Description, error) {
 // feed.
 func (o *order) keptText() string {
 	if o.Group == "" {
-		return o.key
+		return o.name
 	}
-	return o.key + "\n" + o.Group
+	return o.name + "\n" + o.Group
 }
 
 // orderFromKept returns the order of a command whose payload is lost.
 func orderFromKept(d handlers.Description) *order {
-	key, group, _ := strings.Cut(d.Keep, "\n")
-	return &order{Command: device.Command{ID: d.ID, Group: group}, key: key}
+	name, group, _ := strings.Cut(d.Keep, "\n")
+	return &order{Command: device.Command{ID: d.ID, Group: group}, name: name}
 }
 
 // offlinePolicy returns what happens to a command whose device is offline.
@@ -93,9 +94,10 @@ func (d *deliver) parseOrder(msg *message.Message) (*order, error) {
 		}
 	}
 	if o.Device != "" {
-		if o.key, err = d.devices.Canonical(o.Device); err != nil && o.rejected == "" {
+		if o.name, err = d.devices.Canonical(o.Device); err != nil && o.rejected == "" {
 			o.rejected = "device: " + err.Error()
 		}
+		o.key = d.devices.Base(o.name)
 	}
 	switch {
 	case d.priority && o.Priority == 0:

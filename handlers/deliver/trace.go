@@ -16,16 +16,16 @@ import (
 // child span, which starts there.
 func (d *deliver) enqueueTraced(ctx context.Context, o *order, options device.EnqueueOptions) (device.Write, error) {
 	if d.env.Tracer == nil || !trace.SpanFromContext(ctx).IsRecording() {
-		return d.devices.Enqueue(o.key, o.Payload, options)
+		return d.devices.Enqueue(o.name, o.Payload, options)
 	}
 	w := &tracedWrite{ctx: ctx, tracer: d.env.Tracer, isRequest: options.Request != nil}
 	w.about = trace.WithAttributes(
-		attribute.String("pentrough.id", o.ID), attribute.String("pentrough.device", o.key), attribute.String("pentrough.pipeline", d.env.Pipeline))
+		attribute.String("pentrough.id", o.ID), attribute.String("pentrough.device", o.name), attribute.String("pentrough.pipeline", d.env.Pipeline))
 	options.Times = &w.times
 	_, w.span = w.tracer.Start(ctx, "device write", trace.WithSpanKind(trace.SpanKindClient), w.about)
 	w.span.SetAttributes(attribute.Int("pentrough.bytes", len(o.Payload)))
 	var err error
-	if w.Write, err = d.devices.Enqueue(o.key, o.Payload, options); err != nil {
+	if w.Write, err = d.devices.Enqueue(o.name, o.Payload, options); err != nil {
 		w.span.SetStatus(codes.Error, err.Error())
 		w.span.End()
 		return nil, err

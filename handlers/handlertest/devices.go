@@ -5,14 +5,16 @@ import (
 	"sync"
 
 	"github.com/pentrough/pentrough/transports/device"
+	"github.com/pentrough/pentrough/transports/protocol"
 )
 
 // Devices is a fake of a transport's devices. By default every name is an online device in epoch
 // 1, and every payload is sent at once. To change that, set the functions before use. It is safe
 // for concurrent use.
 type Devices struct {
-	// CanonicalFunc, CheckFunc and EnqueueFunc replace the methods.
+	// CanonicalFunc, BaseFunc, CheckFunc and EnqueueFunc replace the methods.
 	CanonicalFunc func(device string) (string, error)
+	BaseFunc      func(device string) string
 	CheckFunc     func(payload []byte) error
 	EnqueueFunc   func(name string, payload []byte, o device.EnqueueOptions) (device.Write, error)
 
@@ -41,10 +43,18 @@ func (d *Devices) Canonical(name string) (string, error) {
 	return name, nil
 }
 
+// Base returns the name unchanged.
+func (d *Devices) Base(name string) string {
+	if d.BaseFunc != nil {
+		return d.BaseFunc(name)
+	}
+	return name
+}
+
 // Check accepts every payload.
-func (d *Devices) Check(payload []byte) error {
+func (d *Devices) Check(c protocol.Command) error {
 	if d.CheckFunc != nil {
-		return d.CheckFunc(payload)
+		return d.CheckFunc(c.Payload)
 	}
 	return nil
 }

@@ -27,7 +27,7 @@ type named struct {
 var bodies = map[string][]string{
 	devices.TypeEvent:  {"event_id", "type", "device", "online", "reason", "remote_addr", "host", "generation", "epoch", "seq", "connected_at", "time"},
 	devices.TypeResult: {"id", "device", "group", "state", "code", "detail", "reply", "encoding", "host", "epoch", "attempt", "time"},
-	devices.TypeData:   {"data_id", "device", "host", "epoch", "seq", "encoding", "payload", "late_for", "time"},
+	devices.TypeData:   {"data_id", "device", "host", "epoch", "seq", "encoding", "payload", "kind", "partial", "late_for", "time"},
 }
 
 const (

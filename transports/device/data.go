@@ -21,6 +21,10 @@ type Data struct {
 	// Encoding is Text if the frame is UTF-8, and Base64 otherwise.
 	Encoding Encoding `json:"encoding"`
 	Payload  string   `json:"payload"`
+	// Kind is the type of the frame, if the protocol of the devices gives frames a type.
+	Kind string `json:"kind,omitempty"`
+	// Partial means that the frame's end never came, because the connection ended.
+	Partial bool `json:"partial,omitempty"`
 	// LateFor is the id of the command whose request this frame answers after the timeout. For a
 	// request that any frame answers, this is a guess.
 	LateFor string    `json:"late_for,omitempty"`
@@ -67,6 +71,13 @@ func (d Data) AppendJSON(dst []byte) []byte {
 	dst = jsontext.AppendString(dst, string(d.Encoding))
 	dst = append(dst, `,"payload":`...)
 	dst = jsontext.AppendString(dst, d.Payload)
+	if d.Kind != "" {
+		dst = append(dst, `,"kind":`...)
+		dst = jsontext.AppendString(dst, d.Kind)
+	}
+	if d.Partial {
+		dst = append(dst, `,"partial":true`...)
+	}
 	if d.LateFor != "" {
 		dst = append(dst, `,"late_for":`...)
 		dst = jsontext.AppendString(dst, d.LateFor)

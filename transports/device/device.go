@@ -12,6 +12,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/pentrough/pentrough/transports/protocol"
 )
 
 // Errors of Devices.Enqueue. After each of them, no byte of the payload was written.
@@ -36,8 +38,13 @@ type Devices interface {
 	// name that no device can have, it returns an error of kind ErrDevice.
 	Canonical(device string) (string, error)
 
-	// Check returns an error of kind ErrPayload if payload can't be a frame.
-	Check(payload []byte) error
+	// Base returns the name of the device that has the connection. It differs from device if that
+	// names a unit: it is "modem-1" for "modem-1/3".
+	Base(device string) string
+
+	// Check returns an error of kind ErrPayload if the command can't be a frame. The Device of c
+	// may name a unit.
+	Check(c protocol.Command) error
 
 	// Enqueue puts payload at its place in the device's queue and returns at once. Frames of equal
 	// priority are written in the order of the Enqueue calls. The errors are ErrOffline to

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/pentrough/pentrough/transports/codec"
+	"github.com/pentrough/pentrough/transports/protocol"
 )
 
 // lines is a framing for tests: the payload and a line feed.
@@ -124,7 +125,7 @@ func (p *pipe) bytes() string {
 
 func testOptions(now func() time.Time) Options {
 	return Options{
-		Host: "host", Framing: lines{}, Directory: NewDirectory(now), FlappingAdvice: "several devices behind one address: use first-frame",
+		Host: "host", Protocol: protocol.Plain(lines{}), Directory: NewDirectory(now), FlappingAdvice: "several devices behind one address: use first-frame",
 		Canonical: func(device string) (string, error) { return device, CheckName(device) },
 		Limits:    Limits{QueueCount: 100, QueueBytes: 1 << 16, WriteTimeout: 30 * time.Second},
 		Feed: FeedOptions{
@@ -150,7 +151,7 @@ func testRegistry(t *testing.T, change func(*Options)) *Registry {
 
 func connect(t *testing.T, r *Registry, device string, conn Conn) *Session {
 	t.Helper()
-	s, err := r.Connect(t.Context(), device, "192.0.2.1:1000", conn)
+	s, err := r.Connect(t.Context(), device, "192.0.2.1:1000", conn, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

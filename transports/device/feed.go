@@ -119,16 +119,28 @@ type dataRecord struct {
 	device     string
 	epoch, seq uint64
 	payload    string
+	kind       string
+	partial    bool
 	lateFor    string
 	time       time.Time
+	// confirmed is called when unconfirmed consumers have settled the record; nil for nothing.
+	confirmed   func()
+	unconfirmed atomic.Int32
 }
 
 func (r *dataRecord) deviceName() string { return r.device }
 
-func (r *dataRecord) size() int { return len(r.payload) + len(r.lateFor) }
+func (r *dataRecord) size() int { return len(r.payload) + len(r.kind) + len(r.lateFor) }
+
+// settledBy is called when a consumer has settled the record.
+func (r *dataRecord) settledBy() {
+	if r.confirmed != nil && r.unconfirmed.Add(-1) == 0 {
+		r.confirmed()
+	}
+}
 
 func (r *dataRecord) newDelivery(f *feed) *transports.Delivery {
-	d := Data{DataID: f.messageID(r.device, r.epoch, r.seq), Device: r.device, Host: f.hostName, Epoch: r.epoch, Seq: r.seq, LateFor: r.lateFor, Time: r.time}
+	d := Data{DataID: f.messageID(r.device, r.epoch, r.seq), Device: r.device, Host: f.hostName, Epoch: r.epoch, Seq: r.seq, Kind: r.kind, Partial: r.partial, LateFor: r.lateFor, Time: r.time}
 	d.SetBytes(r.payload)
 	return deliveryOf(d.DataID, TypeData, r.device, r.time, d.AppendJSON(make([]byte, 0, 256+len(d.Payload))))
 }
@@ -196,24 +208,35 @@ func (f *feed) publishEvent(r *eventRecord) {
 // publishData publishes a frame of a session's device. If one consumer has no room for it, no
 // consumer gets it. publishData then returns a channel that is closed when the caller should try
 // again.
-func (f *feed) publishData(s *Session, seq uint64, payload []byte, late string) (room <-chan struct{}) {
+func (f *feed) publishData(s *Session, seq uint64, frame *received) (room <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var r *dataRecord
+	device := s.slot.device
+	if frame.verdict.Unit != "" {
+		device += unitSeparator + frame.verdict.Unit
+	}
+	consumers := 0
 	if !f.drained[DataTopic] {
 		for sub := range f.subscribers {
 			if b := sub.backlogs[DataTopic]; b != nil {
-				if room := b.checkRoom(s.slot.device); room != nil {
+				if room := b.checkRoom(device); room != nil {
 					return room
 				}
-				r = &dataRecord{}
+				consumers++
 			}
 		}
 	}
-	if r == nil && f.tapped.Load() == 0 {
+	if consumers == 0 && frame.confirmed != nil {
+		go frame.confirmed() // it takes slot.mu, which the caller has
+	}
+	if consumers == 0 && f.tapped.Load() == 0 {
 		return nil
 	}
-	r = &dataRecord{device: s.slot.device, epoch: s.epoch, seq: seq, payload: string(payload), lateFor: late, time: f.now()}
+	r := &dataRecord{
+		device: device, epoch: s.epoch, seq: seq, payload: string(frame.payload), kind: frame.verdict.Kind, partial: frame.partial,
+		lateFor: frame.late, time: f.now(), confirmed: frame.confirmed,
+	}
+	r.unconfirmed.Store(int32(consumers))
 	f.showTaps(DataTopic, r)
 	for sub := range f.subscribers {
 		if b := sub.backlogs[DataTopic]; b != nil && !f.drained[DataTopic] {

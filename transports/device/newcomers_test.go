@@ -97,7 +97,7 @@ func TestConnectRefusesNewNames(t *testing.T) {
 	r.SetListed(func(device string) bool { return device == "listed" })
 	connect(t, r, "a", newPipe(9))
 	session := connect(t, r, "b", newPipe(9))
-	_, err := r.Connect(t.Context(), "c", "", newPipe(9))
+	_, err := r.Connect(t.Context(), "c", "", newPipe(9), nil)
 	if want := `too many new names of devices, such as "c"; new_names allows 1 a second, or list the devices in the inventory`; !errors.Is(err, ErrNewName) || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}

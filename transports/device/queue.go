@@ -3,8 +3,11 @@ package device
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"time"
+
+	"github.com/pentrough/pentrough/transports/protocol"
 )
 
 // This file is the queue of the frames that wait to be written to a device.
@@ -85,6 +88,9 @@ type conditions struct {
 	askedIn     *Session
 	answerTimer *time.Timer
 	times       *Times // nil: the caller doesn't want them
+	// isResponse says that the frame is a response of the protocol, and not a command. It is only
+	// for the session in askedIn.
+	isResponse bool
 }
 
 var noConditions conditions
@@ -96,6 +102,40 @@ func newFrame(o EnqueueOptions) *frame {
 	}
 	return f
 }
+
+// encode makes the frame's bytes of a command, with the state of the connection.
+func (f *frame) encode(d *Dialog, c protocol.Command) error {
+	data, key, err := d.encode(nil, c)
+	if err != nil {
+		return payloadError(err)
+	}
+	f.data = data
+	if f.request != nil {
+		f.request.key, f.request.unit = key, c.Unit
+	}
+	return nil
+}
+
+// enqueueResponse adds a response of the protocol to the queue, before all frames of which no byte
+// is written. It returns nil if the session has ended. The limits of the queue don't apply: a
+// device has at most one response waiting, apart from those that waited for consumers.
+func (s *slot) enqueueResponse(session *Session, response []byte) *frame {
+	f := &frame{slot: s, data: response, conditions: &conditions{isResponse: true, askedIn: session, priority: responsePriority}}
+	s.mu.Lock()
+	if s.session != session {
+		s.mu.Unlock()
+		return nil
+	}
+	q := &s.queue
+	q.insertFrame(f)
+	q.count++
+	q.bytes += len(f.data)
+	s.resumeWriting()
+	return f
+}
+
+// responsePriority is above every priority of a command.
+const responsePriority = math.MaxInt
 
 // frameState is the state of a frame; the comment at the top of this file explains the states.
 type frameState uint8
@@ -277,6 +317,11 @@ func (s *slot) pickFrames() (buf []byte, copied *[]byte, n int, mustWait bool) {
 	var now time.Time
 	for f := q.head; f != nil; {
 		next := f.next
+		if f.isResponse && f.askedIn != s.session {
+			s.finishFrame(f, Offline, f.askedIn, "")
+			f = next
+			continue
+		}
 		if f.offset == 0 && !f.expires.IsZero() {
 			if now.IsZero() {
 				now = s.registry.now()
@@ -417,7 +462,9 @@ func (s *slot) reportFate(f *frame, w Written) {
 	if f.done != nil {
 		close(f.done)
 	}
-	s.registry.metrics.countFate(w.Fate)
+	if !f.isResponse {
+		s.registry.metrics.countFate(w.Fate)
+	}
 }
 
 // Wait implements Write.

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/pentrough/pentrough/transports/protocol"
 )
 
 func TestEnqueueWritesAtOnce(t *testing.T) {
@@ -40,10 +42,10 @@ func TestEnqueueErrors(t *testing.T) {
 	if _, err := r.Enqueue("d", []byte("a\nb"), EnqueueOptions{}); !errors.Is(err, ErrPayload) {
 		t.Errorf("with a payload that can't be a frame: %v", err)
 	}
-	if err := r.Check([]byte("a\nb")); !errors.Is(err, ErrPayload) {
+	if err := r.Check(protocol.Command{Device: "d", Payload: []byte("a\nb")}); !errors.Is(err, ErrPayload) {
 		t.Errorf("Check: %v", err)
 	}
-	if err := r.Check([]byte("ab")); err != nil {
+	if err := r.Check(protocol.Command{Device: "d", Payload: []byte("ab")}); err != nil {
 		t.Errorf("Check: %v", err)
 	}
 	enqueue(t, r, "d", "a")
@@ -276,7 +278,7 @@ type queueModelState struct {
 
 func (m *queueModelState) connect(room int) {
 	p := newPipe(room)
-	s, err := m.registry.Connect(m.t.Context(), "d", "", p)
+	s, err := m.registry.Connect(m.t.Context(), "d", "", p, nil)
 	if err != nil {
 		m.t.Error(err)
 		return
@@ -364,7 +366,7 @@ func queueModel(t *testing.T, rt *rapid.T) {
 					o.Request = &Request{Timeout: time.Duration(rapid.IntRange(1, 9).Draw(rt, "timeout")) * time.Second}
 				case 1:
 					tag := rapid.SampledFrom([]byte("yn")).Draw(rt, "tag")
-					o.Request = &Request{Timeout: 5 * time.Second, MaxOpen: rapid.IntRange(1, 3).Draw(rt, "window"), Matches: func(f []byte) bool { return f[0] == tag }}
+					o.Request = &Request{Timeout: 5 * time.Second, MaxOpen: rapid.IntRange(1, 3).Draw(rt, "window"), Distinct: true, Matches: func(f []byte) bool { return f[0] == tag }}
 				}
 				if err := m.enqueue(payload, o); err != nil && !errors.Is(err, ErrOffline) && !errors.Is(err, ErrBusy) {
 					rt.Fatal(err)
@@ -461,7 +463,7 @@ func BenchmarkEnqueue(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer r.Close()
-	if _, err := r.Connect(b.Context(), "d", "", sink{}); err != nil {
+	if _, err := r.Connect(b.Context(), "d", "", sink{}, nil); err != nil {
 		b.Fatal(err)
 	}
 	payload := []byte("open door 7")

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,7 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pentrough/pentrough/internal/printable"
-	"github.com/pentrough/pentrough/transports/codec"
+	"github.com/pentrough/pentrough/transports/protocol"
 )
 
 // This file is the registry: which devices are online, and with which session.
@@ -52,8 +54,8 @@ var ErrClosing = errors.New("the host is stopping")
 type Options struct {
 	// Host is the host's name.
 	Host string
-	// Framing makes frames of payloads.
-	Framing codec.Framing
+	// Protocol makes frames of commands.
+	Protocol protocol.Protocol
 	// Canonical returns the one form of a device's name, or an error of kind ErrDevice.
 	Canonical func(device string) (string, error)
 	// Directory gives each session its epoch.
@@ -86,7 +88,9 @@ const shards = 64
 // Registry has the sessions of the devices of one transport. It implements [Devices], and it has
 // the consumers of the topics events and data. It is safe for concurrent use.
 type Registry struct {
-	framing   codec.Framing
+	protocol  protocol.Protocol
+	units     bool    // the protocol has units
+	plain     *Dialog // for all sessions if the protocol is only a framing
 	canonical func(string) (string, error)
 	directory Directory
 	advice    string
@@ -122,9 +126,12 @@ func NewRegistry(o Options) (*Registry, error) {
 		return nil, err
 	}
 	r := &Registry{
-		framing: o.Framing, canonical: o.Canonical, directory: o.Directory, advice: o.FlappingAdvice, limits: o.Limits, log: o.Logger, now: o.Now,
+		protocol: o.Protocol, plain: NewDialog(o.Protocol, netip.AddrPort{}, ""), canonical: o.Canonical, directory: o.Directory, advice: o.FlappingAdvice, limits: o.Limits, log: o.Logger, now: o.Now,
 		metrics: m, feed: newFeed(o.Host, uint64(o.Now().UnixMilli()), o.Feed, o.Now, m, o.Logger), seed: maphash.MakeSeed(),
 		newcomers: newNewcomers(o.NewNames),
+	}
+	if u, ok := o.Protocol.(protocol.Units); ok {
+		r.units = u.HasUnits()
 	}
 	for i := range r.shards {
 		r.shards[i].slots = map[string]*slot{}
@@ -149,11 +156,34 @@ func CheckName(name string) error {
 // Canonical implements [Devices].
 func (r *Registry) Canonical(device string) (string, error) { return r.canonical(device) }
 
+// Base implements [Devices].
+func (r *Registry) Base(device string) string {
+	base, _ := r.splitUnit(device)
+	return base
+}
+
+// splitUnit splits the name of a unit into its device and the unit.
+func (r *Registry) splitUnit(name string) (device, unit string) {
+	if r.units {
+		device, unit, _ = strings.Cut(name, unitSeparator)
+		return device, unit
+	}
+	return name, ""
+}
+
+// unitSeparator is between the name of a device and that of its unit.
+const unitSeparator = "/"
+
 // Check implements [Devices].
-func (r *Registry) Check(payload []byte) error {
+func (r *Registry) Check(c protocol.Command) error {
 	buf := writeBuffers.Get().(*[]byte)
 	defer writeBuffers.Put(buf)
-	_, err := r.framing.Append((*buf)[:0], payload)
+	c.Device, c.Unit = r.splitUnit(c.Device)
+	dialog := r.plain
+	if !dialog.plain {
+		dialog = NewDialog(r.protocol, netip.AddrPort{}, c.Device)
+	}
+	_, _, err := dialog.encode((*buf)[:0], c)
 	return payloadError(err)
 }
 
@@ -174,17 +204,24 @@ func (e *payloadRefusal) Unwrap() []error { return []error{ErrPayload, e.error} 
 func (r *Registry) Enqueue(device string, payload []byte, o EnqueueOptions) (Write, error) {
 	f := newFrame(o)
 	for {
-		s, err := r.findSlot(device)
+		s, unit, err := r.findSlot(device)
 		if err != nil {
 			return nil, err
 		}
-		if f.data == nil {
-			if f.data, err = r.framing.Append(make([]byte, 0, len(payload)+8), payload); err != nil {
+		c := protocol.Command{Device: s.device, Unit: unit, ID: o.ID, Payload: payload}
+		if f.data == nil && r.plain.plain {
+			if f.data, _, err = r.plain.encode(make([]byte, 0, len(payload)+8), c); err != nil {
 				return nil, payloadError(err)
 			}
 		}
 		f.slot = s
 		s.mu.Lock()
+		if !r.plain.plain && s.session != nil {
+			if err := f.encode(s.session.dialog, c); err != nil {
+				s.mu.Unlock()
+				return nil, err
+			}
+		}
 		live, err := s.enqueueFrame(f)
 		switch {
 		case err != nil:
@@ -200,7 +237,7 @@ func (r *Registry) Enqueue(device string, payload []byte, o EnqueueOptions) (Wri
 
 // Epoch implements [Devices].
 func (r *Registry) Epoch(device string) uint64 {
-	s, err := r.findSlot(device)
+	s, _, err := r.findSlot(device)
 	if err != nil {
 		return 0
 	}
@@ -234,22 +271,23 @@ func (r *Registry) notifyWatchers(device string) {
 	}
 }
 
-// findSlot returns the slot of a device. The name may have any form. If the device is offline, it
-// returns ErrOffline.
-func (r *Registry) findSlot(device string) (*slot, error) {
+// findSlot returns the slot of a device or of a unit's device. The name may have any form. If the
+// device is offline, it returns ErrOffline.
+func (r *Registry) findSlot(device string) (s *slot, unit string, err error) {
 	if s := r.slotOf(device); s != nil {
-		return s, nil
+		return s, "", nil
 	}
 	name, err := r.canonical(device)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	if name != device {
-		if s := r.slotOf(name); s != nil {
-			return s, nil
+	base, unit := r.splitUnit(name)
+	if base != device {
+		if s := r.slotOf(base); s != nil {
+			return s, unit, nil
 		}
 	}
-	return nil, ErrOffline
+	return nil, "", ErrOffline
 }
 
 func (r *Registry) slotOf(device string) *slot {
@@ -263,7 +301,8 @@ func (r *Registry) slotOf(device string) *slot {
 // names doesn't apply to listed devices. It must be called before the first Connect.
 func (r *Registry) SetListed(listed func(device string) bool) { r.newcomers.listed = listed }
 
-// Connect makes conn the newest session of device, whose name must be in its canonical form. An
+// Connect makes conn the newest session of device, whose name must be in its canonical form.
+// dialog is the protocol's state of the connection; it may be nil if the protocol is plain. An
 // older session ends as Replaced, and its frames of which no byte is written are written in the
 // new one.
 //
@@ -275,7 +314,13 @@ func (r *Registry) SetListed(listed func(device string) bool) { r.newcomers.list
 //   - The directory returned an error.
 //   - A newer session was registered first.
 //   - The name is new and the limit of new names is reached ([ErrNewName]).
-func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn) (*Session, error) {
+func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn, dialog *Dialog) (*Session, error) {
+	if r.units && strings.Contains(device, unitSeparator) {
+		return nil, fmt.Errorf("%w: the name %q contains %q, which separates a device from its unit", ErrDevice, device, unitSeparator)
+	}
+	if dialog == nil {
+		dialog = r.plain
+	}
 	if !r.newcomers.admitName(device, r.now()) {
 		return nil, fmt.Errorf("%w, such as %q; new_names allows %d a second, or list the devices in the inventory", ErrNewName, device, r.newcomers.limit.Rate)
 	}
@@ -287,7 +332,7 @@ func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn
 		r.passTurn(device)
 		return nil, fmt.Errorf("claiming device %q: %w", device, err)
 	}
-	session := &Session{conn: conn, epoch: epoch, remote: remote, connectedAt: r.now(), seq: 1}
+	session := &Session{conn: conn, dialog: dialog, epoch: epoch, remote: remote, connectedAt: r.now(), seq: 1}
 	old, err := r.installSession(device, session)
 	if err != nil {
 		r.passTurn(device)

@@ -95,7 +95,7 @@ func TestLateClaimDoesNotEvictNewerSession(t *testing.T) {
 	var turns [2]chan struct{}
 	for i := range 2 {
 		go func() {
-			s, err := r.Connect(t.Context(), "d", "", newPipe(9))
+			s, err := r.Connect(t.Context(), "d", "", newPipe(9), nil)
 			results[i] <- result{s, err}
 		}()
 		turns[i] = <-directory.claimed
@@ -131,12 +131,12 @@ func TestFlapping(t *testing.T) {
 		for i := range maxFlapWaiting {
 			pipes[i] = newPipe(9)
 			go func() {
-				_, err := r.Connect(t.Context(), "d", "", pipes[i])
+				_, err := r.Connect(t.Context(), "d", "", pipes[i], nil)
 				results <- result{i, err}
 			}()
 			synctest.Wait()
 		}
-		if _, err := r.Connect(t.Context(), "d", "", newPipe(9)); !errors.Is(err, ErrFlapping) {
+		if _, err := r.Connect(t.Context(), "d", "", newPipe(9), nil); !errors.Is(err, ErrFlapping) {
 			t.Errorf("one more than may wait: %v", err)
 		}
 		if current.Reason() != "" {
@@ -223,7 +223,7 @@ func TestRegistryModel(t *testing.T) {
 						within++
 					}
 				}
-				s, err := r.Connect(stopped, d, "", newPipe(9))
+				s, err := r.Connect(stopped, d, "", newPipe(9), nil)
 				if old != nil && within >= maxTakeovers {
 					if !errors.Is(err, context.Canceled) || old.Reason() != "" {
 						rt.Fatalf("replaced %d times within the window, and once more: %v, the current session is %q", within, err, old.Reason())
@@ -359,7 +359,7 @@ func TestCloseSessions(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("got the events %q, want %q", got, want)
 		}
-		if _, err := r.Connect(t.Context(), "d", "", newPipe(1)); !errors.Is(err, ErrClosing) {
+		if _, err := r.Connect(t.Context(), "d", "", newPipe(1), nil); !errors.Is(err, ErrClosing) {
 			t.Errorf("a device that comes later: %v", err)
 		}
 	})

@@ -3,6 +3,8 @@ package device
 import (
 	"slices"
 	"time"
+
+	"github.com/pentrough/pentrough/transports/protocol"
 )
 
 // This file matches the answers of a device to the requests that were written to it.
@@ -12,15 +14,22 @@ import (
 // After the timeout it is missed: if its answer still arrives, the answer is published as data
 // with the command's id as late_for.
 //
-// A frame can answer a request in two ways:
-//   - Matches recognises the answer. Up to MaxOpen such requests may be open. Other frames may be
-//     written while they are open. If MaxOpen is 1, the request is exclusive.
-//   - Without Matches, the next frame of the device is the answer. Such a request is exclusive:
-//     while it is open, nothing is written to the device.
+// A frame can answer a request in three ways:
+//   - By key: the protocol gives the request a key, and the frame's verdict has the same key.
+//   - By Matches, which recognises the answer.
+//   - Otherwise the next frame of the device is the answer, unless its verdict says that it answers
+//     nothing.
 //
-// The late answer to a missed request without Matches looks like the answer to the next such
+// Requests are distinct if their answers differ, as answers with keys do. Up to MaxOpen distinct
+// requests may be open, and other frames may be written while they are open. If MaxOpen is 1, or
+// if requests aren't distinct, a request is exclusive: while it is open, nothing is written to the
+// device but the responses of its protocol.
+//
+// The late answer to a missed request that isn't distinct looks like the answer to the next such
 // request. So the next request waits until another timeout has passed and everything that arrived
 // in that time is read.
+//
+// An empty frame never answers a request: devices send blank lines for other reasons.
 //
 // Invariants:
 //   - A frame of the device answers at most one request, the oldest that it matches. Every other
@@ -36,16 +45,40 @@ type Request struct {
 	// above 0.
 	Timeout time.Duration
 	// Matches reports whether a frame answers this request. It must not keep the frame. If Matches
-	// is nil, the next frame of the device is the answer.
+	// is nil and the protocol gives no key, the next frame of the device is the answer.
 	Matches func(frame []byte) bool
-	// MaxOpen is the greatest number of requests that may be open for the device, including this
-	// one. A request without Matches is exclusive, as if MaxOpen were 1: nothing else is written
-	// to the device until the request ends.
+	// Distinct means that Matches accepts only the answer to this request. Otherwise it accepts
+	// every answer.
+	Distinct bool
+	// MaxOpen is the greatest number of distinct requests that may be open for the device,
+	// including this one.
 	MaxOpen int
+
+	// key is the key that the protocol gives the request, or "". unit is the unit of the device
+	// that was asked, or "".
+	key, unit string
 }
 
+// isDistinct reports whether the answer to the request differs from answers to other requests.
+func (q *Request) isDistinct() bool { return q.key != "" || q.Matches != nil && q.Distinct }
+
 // isExclusive reports whether nothing else may be written while the request is open.
-func (q *Request) isExclusive() bool { return q.Matches == nil || q.MaxOpen <= 1 }
+func (q *Request) isExclusive() bool { return !q.isDistinct() || q.MaxOpen <= 1 }
+
+// isAnsweredBy reports whether a frame answers the request.
+func (q *Request) isAnsweredBy(r *received) bool {
+	v := r.verdict
+	switch {
+	case len(r.payload) == 0, v.Answers == protocol.No, v.Unit != "" && v.Unit != q.unit:
+		return false
+	case q.key != "":
+		return v.Answers == protocol.Yes && v.Key == q.key
+	case q.Matches != nil:
+		return q.Matches(r.payload)
+	default:
+		return true
+	}
+}
 
 // requests are the requests of a device that were written. slot.mu guards them.
 type requests struct {
@@ -54,16 +87,17 @@ type requests struct {
 	// missed has the requests of this session that weren't answered in time, the newest last.
 	// Their answers may still arrive.
 	missed []missedRequest
-	// quietUntil is set when a request without Matches isn't answered in time. Until quietUntil,
-	// no request without Matches is written, because the next frame of the device may be the late
-	// answer. It is zero once that time has passed and everything that arrived before it is read.
+	// quietUntil is set when a request that isn't distinct isn't answered in time. Until
+	// quietUntil, no such request is written, because the next answer of the device may be the
+	// late one. It is zero once that time has passed and everything that arrived before it is
+	// read.
 	quietUntil time.Time
 }
 
 // missedRequest is a request whose answer may arrive late.
 type missedRequest struct {
 	id      string
-	matches func([]byte) bool // nil: any frame before requests.quietUntil
+	request *Request
 }
 
 // maxMissed is how many missed requests of a session are remembered, so that late answers are
@@ -74,7 +108,7 @@ const maxMissed = 16
 // before it in the same write. If only time has to pass, at says when the write may begin. s.mu is
 // locked.
 func (s *slot) mayWrite(f *frame, asking int) (ok bool, at time.Time) {
-	if f.offset > 0 {
+	if f.offset > 0 || f.isResponse {
 		return true, time.Time{}
 	}
 	q := &s.requests
@@ -88,7 +122,7 @@ func (s *slot) mayWrite(f *frame, asking int) (ok bool, at time.Time) {
 		if open := len(q.open) + asking; open > 0 && (r.isExclusive() || open >= r.MaxOpen) {
 			return false, time.Time{}
 		}
-		if r.Matches == nil && !q.quietUntil.IsZero() {
+		if !r.isDistinct() && !q.quietUntil.IsZero() {
 			if until := s.checkQuiet(); until.After(at) {
 				at = until
 			}
@@ -103,7 +137,8 @@ func (s *slot) mayWrite(f *frame, asking int) (ok bool, at time.Time) {
 // unreadPause is the pause between two checks whether the device's earlier frames are read.
 const unreadPause = 10 * time.Millisecond
 
-// checkQuiet returns the time from which a request without Matches may be written; zero means now.
+// checkQuiet returns the time from which a request that isn't distinct may be written; zero means
+// now.
 // The late answer to an earlier request may have arrived and not be read yet: the data consumers
 // may have no room, or the process may have been stopped. So while the connection has unread
 // bytes, the time is a little later than now. s.mu is locked.
@@ -139,32 +174,32 @@ func (f *frame) timeOutRequest() {
 	}
 	q := &s.requests
 	q.open = slices.DeleteFunc(q.open, func(o *frame) bool { return o == f })
-	if f.request.Matches == nil {
+	if !f.request.isDistinct() {
 		q.quietUntil = time.Now().Add(f.request.Timeout)
-		// A late answer can't show which of two requests without Matches it belongs to, so keep
-		// only the newest.
-		q.missed = slices.DeleteFunc(q.missed, func(m missedRequest) bool { return m.matches == nil })
+		// A late answer can't show which of two such requests it belongs to, so keep only the
+		// newest.
+		q.missed = slices.DeleteFunc(q.missed, func(m missedRequest) bool { return !m.request.isDistinct() })
 	}
 	if len(q.missed) == maxMissed {
 		q.missed = slices.Delete(q.missed, 0, 1)
 	}
-	q.missed = append(q.missed, missedRequest{f.id, f.request.Matches})
+	q.missed = append(q.missed, missedRequest{f.id, f.request})
 	s.reportFate(f, Written{Fate: NoReply, Epoch: f.askedIn.epoch, Detail: "no answer came within " + f.request.Timeout.String()})
 	s.resumeWriting()
 }
 
 // matchAnswer ends the oldest open request that the frame answers. It returns false if there is
 // none. s.mu is locked.
-func (s *slot) matchAnswer(frame []byte) bool {
+func (s *slot) matchAnswer(r *received) bool {
 	q := &s.requests
 	for i, f := range q.open {
-		if f.request.Matches == nil || f.request.Matches(frame) {
+		if f.request.isAnsweredBy(r) {
 			q.open = slices.Delete(q.open, i, i+1)
 			f.answerTimer.Stop()
 			if f.times != nil {
 				f.times.Answered = time.Now()
 			}
-			s.reportFate(f, Written{Fate: Answered, Epoch: f.askedIn.epoch, Reply: string(frame)})
+			s.reportFate(f, Written{Fate: Answered, Epoch: f.askedIn.epoch, Reply: string(r.payload)})
 			return true
 		}
 	}
@@ -173,13 +208,13 @@ func (s *slot) matchAnswer(frame []byte) bool {
 
 // matchLateAnswer returns the id of the missed request that the frame answers, or "". s.mu is
 // locked.
-func (s *slot) matchLateAnswer(frame []byte) string {
+func (s *slot) matchLateAnswer(r *received) string {
 	q := &s.requests
 	for i, m := range q.missed {
-		if m.matches == nil && !time.Now().Before(q.quietUntil) || m.matches != nil && !m.matches(frame) {
+		if !m.request.isDistinct() && !time.Now().Before(q.quietUntil) || !m.request.isAnsweredBy(r) {
 			continue
 		}
-		if m.matches == nil {
+		if !m.request.isDistinct() {
 			q.quietUntil = time.Time{} // the late answer has arrived
 		}
 		q.missed = slices.Delete(q.missed, i, i+1)

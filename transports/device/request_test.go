@@ -55,7 +55,7 @@ func next(timeout time.Duration) EnqueueOptions {
 
 // tagged is a request that a frame answers if it begins with tag.
 func tagged(tag string, maxOpen int) EnqueueOptions {
-	return EnqueueOptions{Request: &Request{Timeout: time.Second, MaxOpen: maxOpen, Matches: func(frame []byte) bool { return bytes.HasPrefix(frame, []byte(tag)) }}}
+	return EnqueueOptions{Request: &Request{Timeout: time.Second, MaxOpen: maxOpen, Distinct: true, Matches: func(frame []byte) bool { return bytes.HasPrefix(frame, []byte(tag)) }}}
 }
 
 func (a *asking) says(frames ...string) {

@@ -1,9 +1,13 @@
 package device
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
+
+	"github.com/pentrough/pentrough/transports/protocol"
 )
 
 // ErrEnded is what a session's methods return after its end.
@@ -37,6 +41,7 @@ type Conn interface {
 type Session struct {
 	slot        *slot
 	conn        Conn
+	dialog      *Dialog
 	epoch       uint64
 	remote      string
 	connectedAt time.Time
@@ -67,12 +72,66 @@ func (s *Session) Device() string { return s.slot.device }
 // Epoch returns the session's epoch.
 func (s *Session) Epoch() uint64 { return s.epoch }
 
-// Data handles one frame that the device sent. If the frame answers an open request, it ends that
-// request. Otherwise Data publishes the frame as data. Data keeps no reference to payload. While
-// the consumers of data are at their bounds, Data blocks; the caller must not read on until it
-// returns. After the session's end it returns ErrEnded.
-func (s *Session) Data(payload []byte) error {
-	late := ""
+// Data is Receive for a frame of which only the payload is known.
+func (s *Session) Data(payload []byte) error { return s.Receive(payload, &noVerdict) }
+
+// Receive handles one frame that the device sent. v says what the frame means. If the frame answers
+// an open request, it ends that request. Otherwise Receive publishes the frame as data. Receive
+// keeps no reference to payload or v. While the consumers of data are at their bounds, Receive
+// blocks; the caller must not read on until it returns. After the session's end it returns
+// ErrEnded.
+//
+// Receive also writes the response of v. It waits until the response is written, or until the
+// session has ended. A response that waits for consumers is written later.
+func (s *Session) Receive(payload []byte, v *protocol.Verdict) error {
+	var response []byte
+	if v.Response != nil {
+		var err error
+		if response, err = s.dialog.frameResponse(v); err != nil {
+			return fmt.Errorf("framing a response: %w", err)
+		}
+	}
+	r := received{payload: payload, verdict: v}
+	if v.Confirmed && response != nil {
+		r.confirmed = func() { s.slot.enqueueResponse(s, response) }
+	}
+	if err := s.publish(&r); err != nil || response == nil || v.Confirmed {
+		return err
+	}
+	return s.Respond(response)
+}
+
+// Partial publishes the beginning of a frame whose end never came.
+func (s *Session) Partial(payload []byte) error {
+	return s.publish(&received{payload: payload, verdict: &protocol.Verdict{Answers: protocol.No}, partial: true})
+}
+
+// Respond writes what the protocol says to the device, before all frames of which no byte is
+// written. It returns when it is written or the session has ended.
+func (s *Session) Respond(response []byte) error {
+	f := s.slot.enqueueResponse(s, response)
+	if f == nil || f.Wait(context.Background()).Fate != Sent {
+		return ErrEnded
+	}
+	return nil
+}
+
+// RespondLater is Respond without the wait.
+func (s *Session) RespondLater(response []byte) { s.slot.enqueueResponse(s, response) }
+
+// received is a frame that a device sent.
+type received struct {
+	payload []byte
+	verdict *protocol.Verdict
+	partial bool
+	// late is the id of the command that the frame answers too late, or "".
+	late string
+	// confirmed is called when all consumers have settled the frame; nil for nothing.
+	confirmed func()
+}
+
+// publish ends the request that the frame answers, or else publishes the frame as data.
+func (s *Session) publish(r *received) error {
 	for looked := false; ; looked = true {
 		s.slot.mu.Lock()
 		for s.slot.session == s && s.slot.queue.writingRequest {
@@ -85,13 +144,19 @@ func (s *Session) Data(payload []byte) error {
 			return ErrEnded
 		}
 		if !looked {
-			if s.slot.matchAnswer(payload) {
+			if s.slot.matchAnswer(r) {
 				s.slot.resumeWriting()
+				r.confirm()
 				return nil
 			}
-			late = s.slot.matchLateAnswer(payload)
+			r.late = s.slot.matchLateAnswer(r)
+			if r.verdict.NoData && r.late == "" {
+				s.slot.resumeWriting()
+				r.confirm()
+				return nil
+			}
 		}
-		room := s.slot.registry.feed.publishData(s, s.seq+1, payload, late)
+		room := s.slot.registry.feed.publishData(s, s.seq+1, r)
 		if room == nil {
 			s.seq++
 			s.slot.resumeWriting() // a request may have waited for this frame to be read
@@ -106,6 +171,16 @@ func (s *Session) Data(payload []byte) error {
 		}
 	}
 }
+
+// confirm calls confirmed for a frame that isn't published.
+func (r *received) confirm() {
+	if r.confirmed != nil {
+		r.confirmed()
+	}
+}
+
+// Dialog returns the protocol's state of the session's connection.
+func (s *Session) Dialog() *Dialog { return s.dialog }
 
 // End ends the session. Frames of which no byte is written end as Offline, the connection is
 // closed, and a disconnected event is published. End does nothing if the session has ended or was

@@ -4,14 +4,14 @@ import (
 	"time"
 
 	"github.com/pentrough/pentrough/transports"
-	"github.com/pentrough/pentrough/transports/codec"
+	"github.com/pentrough/pentrough/transports/protocol"
 )
 
 // StandIn has the parts of a transport that a fake needs. With them the fake treats devices as the
 // transport does.
 type StandIn struct {
 	Registry *Registry
-	Framing  codec.Framing
+	Protocol protocol.Protocol
 	// IdleTimeout is the time after which a silent device is disconnected; 0 means never.
 	IdleTimeout time.Duration
 	// Remote returns the address that a device's events have as remote_addr.

@@ -54,6 +54,13 @@ type Ticker interface {
 	Tick(s *State, now time.Time, v *Verdict) error
 }
 
+// Units is implemented by protocols whose devices have units, such as the meters behind a modem. A
+// command for the device "modem-1/3" goes to the unit 3 of modem-1.
+type Units interface {
+	// HasUnits reports whether commands may name a unit.
+	HasUnits() bool
+}
+
 // State belongs to one connection. The host sets Device and Peer.
 type State struct {
 	// Device is the name of the device. It is empty until a Verdict has named it.
@@ -128,6 +135,12 @@ const (
 
 // Plain returns a protocol that is only a framing. It says nothing of frames.
 func Plain(f codec.Framing) Protocol { return plain{f} }
+
+// IsPlain reports whether a protocol is one of Plain. Its methods ignore the State.
+func IsPlain(p Protocol) bool {
+	_, ok := p.(plain)
+	return ok
+}
 
 type plain struct{ codec.Framing }
 

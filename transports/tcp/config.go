@@ -9,16 +9,19 @@ import (
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/codec"
 	"github.com/pentrough/pentrough/transports/device"
+	"github.com/pentrough/pentrough/transports/protocol"
 )
 
 // Config is the `[transport.NAME]` table of type tcp.
 type Config struct {
-	Listen   string       `toml:"listen" doc:"Address to listen on, host:port. An empty host (:PORT) or [::] is every IPv4 and IPv6 address; 0.0.0.0 is IPv4 only." example:"\":8123\""`
-	Framing  codec.Config `toml:"framing" doc:"How the byte stream is cut into frames: a codec. The default is line."`
-	Identity identity     `toml:"identity" doc:"How the host identifies the device of a connection."`
-	Allow    string       `toml:"allow" doc:"Which devices may connect: any, or only those that the file of [inventory] lists (known)." enum:"any,known" example:"\"known\""`
+	Listen   string          `toml:"listen" doc:"Address to listen on, host:port. An empty host (:PORT) or [::] is every IPv4 and IPv6 address; 0.0.0.0 is IPv4 only." example:"\":8123\""`
+	Framing  codec.Config    `toml:"framing" doc:"How the byte stream is cut into frames: a codec. The default is line. With protocol, that has the framing."`
+	Protocol protocol.Config `toml:"protocol" doc:"How the devices talk: a protocol. It finds the frames, names the devices, answers them, and says which frame answers which command. Without a protocol, framing and identity do." example:"\"gps103\""`
+	Identity identity        `toml:"identity" doc:"How the host identifies the device of a connection."`
+	Allow    string          `toml:"allow" doc:"Which devices may connect: any, or only those that the file of [inventory] lists (known)." enum:"any,known" example:"\"known\""`
 
 	IdleTimeout     time.Duration `toml:"idle_timeout" doc:"The host disconnects a device that sends nothing for this long, even if the host sends to it. 0 means never." min:"0s" example:"\"5m\""`
+	HalfClose       bool          `toml:"half_close" doc:"Whether a device that has closed its sending side still gets commands, until idle_timeout. If false, its session ends." example:"true"`
 	WriteTimeout    time.Duration `toml:"write_timeout" doc:"The host disconnects a device if bytes wait for it and the kernel takes none of them for this long." min:"10ms" example:"\"30s\""`
 	Keepalive       time.Duration `toml:"keepalive" doc:"After this much silence the kernel starts to probe whether the device still answers. 0 means never." min:"0s" example:"\"1m\""`
 	UserTimeout     time.Duration `toml:"user_timeout" doc:"The kernel closes a connection if the device acknowledges no sent bytes for this long (TCP_USER_TIMEOUT, on Linux). 0 means the kernel's default." min:"0s" example:"\"30s\""`
@@ -37,7 +40,8 @@ type Config struct {
 }
 
 type identity struct {
-	By      string        `toml:"by" doc:"address: the peer's IP address is the device's name. first-frame: the first frame has the name, and isn't published as data." enum:"address,first-frame" later:"certificate" example:"\"first-frame\""`
+	By      string        `toml:"by" doc:"address: the peer's IP address is the device's name. first-frame: the first frame has the name. protocol: the protocol finds the name in a frame. The default is protocol if a protocol is set, else address." enum:"address,first-frame,protocol" later:"certificate" example:"\"first-frame\""`
+	Data    bool          `toml:"data" doc:"Whether the first frame is published as data, too. Only with by = first-frame." example:"true"`
 	Pattern string        `toml:"pattern" doc:"Regular expression for the first frame. The text that the group named device matches is the device's name; if there is only one group, it needs no name. Without a group or a pattern, the whole frame is the name." example:"'^HELLO (\\S+)'"`
 	Timeout time.Duration `toml:"timeout" doc:"How long the first frame may take to arrive." min:"10ms" example:"\"10s\""`
 }
@@ -63,12 +67,13 @@ type data struct {
 	Window    int    `toml:"window" doc:"The window: how many messages of one pipeline may be unsettled." unit:"messages" min:"1" max:"1000000" example:"1000"`
 	PerDevice int    `toml:"per_device" doc:"Most frames of one device that may wait for one pipeline." unit:"messages" min:"1" example:"100"`
 	Total     int    `toml:"total" doc:"Most frames of all devices that may wait for one pipeline." unit:"messages" min:"1" example:"20000"`
+	Partial   bool   `toml:"partial" doc:"Whether the bytes of a frame whose end never came are published, with partial = true in the message. If false, the host counts and logs them." example:"true"`
 	Overflow  string `toml:"overflow" doc:"What the host does at these limits. block stops reading from the device until there is room. drop-oldest drops the oldest frames and counts them." enum:"block,drop-oldest" example:"\"block\""`
 }
 
 var defaults = Config{
 	Listen:          ":8123",
-	Identity:        identity{By: byAddress, Timeout: 10 * time.Second},
+	Identity:        identity{Timeout: 10 * time.Second},
 	Allow:           allowAny,
 	IdleTimeout:     5 * time.Minute,
 	WriteTimeout:    30 * time.Second,
@@ -91,6 +96,7 @@ var defaults = Config{
 const (
 	byAddress    = "address"
 	byFirstFrame = "first-frame"
+	byProtocol   = "protocol"
 	allowAny     = "any"
 	allowKnown   = "known"
 	throttle     = "throttle"
@@ -107,20 +113,35 @@ func (c *Config) Validate() error {
 	if err := transports.CheckListen(c.Listen); err != nil {
 		invalid("listen", "%v", err)
 	}
-	if c.Framing == nil {
+	switch {
+	case c.Protocol != nil && c.Framing != nil:
+		invalid("framing", "can't be used with a protocol, which has a framing of its own")
+	case c.Protocol == nil && c.codec() == nil:
 		invalid("framing", "name a codec; this build doesn't have the default, line")
 	}
-	switch c.Identity.By {
-	case byAddress:
+	switch by := c.identifiedBy(); by {
+	case byAddress, byProtocol:
 		if c.Identity.Pattern != "" {
 			invalid("identity.pattern", "is only used with by = %q", byFirstFrame)
+		}
+		if c.Identity.Data {
+			invalid("identity.data", "is only used with by = %q", byFirstFrame)
+		}
+		if by == byProtocol && c.Protocol == nil {
+			invalid("identity.by", "%q needs the setting protocol", by)
 		}
 	case byFirstFrame:
 		if _, err := compilePattern(c.Identity.Pattern); err != nil {
 			invalid("identity.pattern", "%v", err)
 		}
+		if c.Protocol != nil {
+			invalid("identity.by", "%q can't be used with a protocol, which names the devices itself", by)
+		}
 	default:
-		invalid("identity.by", "%q is not known; allowed: %s, %s", c.Identity.By, byAddress, byFirstFrame)
+		invalid("identity.by", "%q is not known; allowed: %s, %s, %s", by, byAddress, byFirstFrame, byProtocol)
+	}
+	if c.HalfClose && c.IdleTimeout == 0 {
+		invalid("half_close", "needs an idle_timeout, which ends the session")
 	}
 	if c.Data.Total < c.Data.PerDevice {
 		invalid("data.total", "%d is less than per_device, %d", c.Data.Total, c.Data.PerDevice)

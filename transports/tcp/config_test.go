@@ -20,7 +20,11 @@ func TestValidate(t *testing.T) {
 		want   string
 	}{
 		{"listen", func(c *Config) { c.Listen = "8123" }, `listen: "8123" is no address`},
-		{"framing", func(c *Config) { c.Framing = nil }, "framing: name a codec"},
+		{"framing and protocol", func(c *Config) { c.Protocol = talkConfig{} }, "framing: can't be used with a protocol"},
+		{"first-frame with a protocol", func(c *Config) { c.Framing, c.Protocol, c.Identity.By = nil, talkConfig{}, byFirstFrame }, `identity.by: "first-frame" can't be used with a protocol`},
+		{"protocol is missing", func(c *Config) { c.Identity.By = byProtocol }, `identity.by: "protocol" needs the setting protocol`},
+		{"data without first-frame", func(c *Config) { c.Identity.Data = true }, `identity.data: is only used with by = "first-frame"`},
+		{"half_close without an end", func(c *Config) { c.HalfClose, c.IdleTimeout = true, 0 }, "half_close: needs an idle_timeout"},
 		{"certificate", func(c *Config) { c.Identity.By = "certificate" }, `identity.by: "certificate" is not known; allowed: address, first-frame`},
 		{"pattern with address", func(c *Config) { c.Identity.Pattern = "x" }, `identity.pattern: is only used with by = "first-frame"`},
 		{"bad pattern", func(c *Config) { c.Identity.By, c.Identity.Pattern = byFirstFrame, "(" }, "identity.pattern: the regular expression is wrong: missing closing )"},

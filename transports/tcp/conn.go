@@ -16,6 +16,7 @@ import (
 	"github.com/pentrough/pentrough/internal/listen"
 	"github.com/pentrough/pentrough/transports/codec"
 	"github.com/pentrough/pentrough/transports/device"
+	"github.com/pentrough/pentrough/transports/protocol"
 )
 
 // readSize is the most bytes that one read takes.
@@ -44,7 +45,13 @@ type conn struct {
 	n      int                   // how many bytes it has
 	err    error                 // the error of the read
 	rest   []byte                // the beginning of an incomplete frame
+	seen   int                   // how many bytes of rest Split has seen without finding a frame
 	flood  flood
+	dialog *device.Dialog
+	// first is the frame that identified the device, and verdict what it means. first is nil if
+	// there is no such frame, or if it is handled.
+	first   []byte
+	verdict *protocol.Verdict
 }
 
 func newConn(t *transport, link *listen.Conn) (*conn, error) {
@@ -56,6 +63,7 @@ func newConn(t *transport, link *listen.Conn) (*conn, error) {
 	c := &conn{transport: t, link: link, socket: socket, raw: raw, began: t.clock.Load()}
 	c.lastRead.Store(c.began)
 	c.fill = c.readReady
+	c.dialog = t.newDialog(c.peerAddr())
 	return c, nil
 }
 
@@ -77,7 +85,7 @@ func (c *conn) beginSession() {
 	if err == nil {
 		c.handling.Store(true) // Connect may have to wait
 		refusal = refusedTurn
-		if session, err = t.registry.Connect(t.ctx, name, c.peerAddr().String(), c); errors.Is(err, device.ErrNewName) {
+		if session, err = t.registry.Connect(t.ctx, name, c.peerAddr().String(), c, t.sessionDialog(c)); errors.Is(err, device.ErrNewName) {
 			refusal = refusedName
 		}
 	}
@@ -102,7 +110,8 @@ func (c *conn) beginSession() {
 // readFrames reads until the session ends.
 func (c *conn) readFrames() {
 	session := c.session.Load()
-	var err error
+	c.dialog = session.Dialog()
+	err := c.handleFirst(session)
 	for err == nil {
 		err = c.deliverFrames(session) // first the bytes behind the first frame
 		c.handling.Store(false)
@@ -111,6 +120,10 @@ func (c *conn) readFrames() {
 		}
 	}
 	c.releaseBuffer()
+	c.reportTail(session, err)
+	if c.transport.config.HalfClose && errors.Is(err, io.EOF) {
+		err = c.awaitEnd(session)
+	}
 	c.endConn(session, err)
 }
 
@@ -149,45 +162,10 @@ func reasonOf(err error) device.Reason {
 	switch {
 	case errors.Is(err, io.EOF):
 		return device.ClientClosed
-	case errors.Is(err, codec.ErrFrame), errors.Is(err, errFlood):
+	case errors.Is(err, codec.ErrFrame), errors.Is(err, errFlood), errors.Is(err, errRefused):
 		return device.ProtocolError
 	default:
 		return device.ConnectionLost
-	}
-}
-
-// identify returns the device's name. It leaves the bytes behind the first frame in c.rest.
-func (c *conn) identify() (string, error) {
-	t := c.transport
-	if t.config.Identity.By == byAddress {
-		return peerName(c.peerAddr()), nil
-	}
-	for {
-		if err := c.readBytes(); err != nil {
-			if c.timedOut.Load() {
-				err = errFirstFrameLate
-			}
-			return "", fmt.Errorf("reading the first frame: %w", err)
-		}
-		c.keepRest()
-		for {
-			advance, frame, err := t.framing.Split(c.rest, 0)
-			if err != nil {
-				return "", fmt.Errorf("reading the first frame: %w", err)
-			}
-			if advance == 0 {
-				break
-			}
-			name := ""
-			if frame != nil {
-				name, err = t.firstFrame.deviceName(frame)
-			}
-			c.rest = c.rest[advance:]
-			if frame != nil {
-				return name, err
-			}
-		}
-		c.handling.Store(false)
 	}
 }
 
@@ -249,7 +227,7 @@ func (c *conn) keepRest() {
 func (c *conn) deliverFrames(session *device.Session) error {
 	if len(c.rest) > 0 {
 		c.keepRest()
-		used, err := c.splitFrames(session, c.rest)
+		used, err := c.splitFrames(session, c.rest, c.seen)
 		if used > 0 {
 			c.rest = append([]byte(nil), c.rest[used:]...)
 		}
@@ -259,7 +237,7 @@ func (c *conn) deliverFrames(session *device.Session) error {
 		return nil
 	}
 	data := c.buffer[:c.n]
-	used, err := c.splitFrames(session, data)
+	used, err := c.splitFrames(session, data, 0)
 	if used < len(data) {
 		c.rest = append([]byte(nil), data[used:]...)
 	}
@@ -268,12 +246,13 @@ func (c *conn) deliverFrames(session *device.Session) error {
 	return err
 }
 
-// splitFrames publishes the whole frames in data and returns how many bytes they used up.
-func (c *conn) splitFrames(session *device.Session, data []byte) (used int, err error) {
+// splitFrames handles the whole frames in data and returns how many bytes they used up. Split has
+// seen the first seen bytes of data.
+func (c *conn) splitFrames(session *device.Session, data []byte, seen int) (used int, err error) {
 	frames := 0
 	defer func() { c.transport.metrics.framesIn.Add(float64(frames)) }()
 	for used < len(data) {
-		advance, frame, err := c.transport.framing.Split(data[used:], 0)
+		advance, frame, err := c.dialog.Split(data[used:], seen)
 		if err != nil {
 			return used, err
 		}
@@ -281,17 +260,19 @@ func (c *conn) splitFrames(session *device.Session, data []byte) (used int, err 
 			break
 		}
 		used += advance
+		seen = 0
 		if frame == nil {
 			continue
 		}
 		frames++
-		if err := session.Data(frame); err != nil {
+		if err := c.handleFrame(session, frame); err != nil {
 			return used, err
 		}
 		if err := c.checkRate(session); err != nil {
 			return used, err
 		}
 	}
+	c.seen = len(data) - used
 	return used, nil
 }
 

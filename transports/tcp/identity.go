@@ -1,14 +1,73 @@
 package tcp
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 	"regexp"
 
 	"github.com/pentrough/pentrough/internal/pattern"
+	"github.com/pentrough/pentrough/transports/codec"
 	"github.com/pentrough/pentrough/transports/device"
+	"github.com/pentrough/pentrough/transports/protocol"
 )
+
+// protocol builds the protocol of the sessions.
+func (c *Config) protocol() (protocol.Protocol, error) {
+	if c.Protocol != nil {
+		p, err := c.Protocol.Protocol()
+		if err != nil {
+			return nil, fmt.Errorf("building the protocol: %w", err)
+		}
+		return p, nil
+	}
+	framing, err := c.codec().New()
+	if err != nil {
+		return nil, fmt.Errorf("building the framing: %w", err)
+	}
+	return protocol.Plain(framing), nil
+}
+
+// codec returns the framing of connections without a protocol.
+func (c *Config) codec() codec.Config { return cmp.Or(c.Framing, codec.Named("line")) }
+
+// opening returns the protocol of connections whose device isn't known yet.
+func (c *Config) opening(p protocol.Protocol) (protocol.Protocol, error) {
+	if c.identifiedBy() != byFirstFrame {
+		return p, nil
+	}
+	f, err := compilePattern(c.Identity.Pattern)
+	if err != nil {
+		return nil, err
+	}
+	return introduction{Protocol: p, firstFrame: f, data: c.Identity.Data}, nil
+}
+
+// introduction is a plain protocol whose first frame names the device.
+type introduction struct {
+	protocol.Protocol
+	firstFrame
+	data bool // the first frame is data, too
+}
+
+func (p introduction) Decode(_ *protocol.State, frame []byte, v *protocol.Verdict) (err error) {
+	v.Device, err = p.deviceName(frame)
+	v.Answers, v.NoData = protocol.No, !p.data
+	return err
+}
+
+// identifiedBy returns what identifies the device of a connection.
+func (c *Config) identifiedBy() string {
+	switch {
+	case c.Identity.By != "":
+		return c.Identity.By
+	case c.Protocol != nil:
+		return byProtocol
+	default:
+		return byAddress
+	}
+}
 
 // firstFrame finds the device's name in a first frame.
 type firstFrame struct {
@@ -42,14 +101,14 @@ func (h firstFrame) deviceName(frame []byte) (string, error) {
 	if h.pattern != nil {
 		match := h.pattern.FindSubmatch(frame)
 		if match == nil {
-			return "", fmt.Errorf("the first frame %.100q doesn't match identity.pattern %q", frame, h.pattern)
+			return "", fmt.Errorf("it doesn't match identity.pattern %q", h.pattern)
 		}
 		if name = match[h.group]; h.group == 0 {
 			name = frame
 		}
 	}
 	if err := device.CheckName(string(name)); err != nil {
-		return "", fmt.Errorf("reading the first frame %.100q: %w", frame, err)
+		return "", err
 	}
 	return string(name), nil
 }

@@ -8,8 +8,8 @@ import (
 
 // metrics count what the registry of devices doesn't see.
 type metrics struct {
-	accepted, framesIn, bytesIn, floods prometheus.Counter
-	refused                             *prometheus.CounterVec
+	accepted, framesIn, bytesIn, floods, partials prometheus.Counter
+	refused                                       *prometheus.CounterVec
 }
 
 // The reasons why connections are refused.
@@ -35,12 +35,13 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}, []string{"reason"}),
 		framesIn: counter("frames_in_total", "Frames that devices sent."),
 		bytesIn:  counter("bytes_in_total", "Bytes that devices sent."),
+		partials: counter("partial_frames_total", "Connections that ended in the middle of a frame."),
 		floods:   counter("floods_total", "Times that a device reached max_frame_rate."),
 	}
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.accepted, m.refused, m.framesIn, m.bytesIn, m.floods} {
+	for _, c := range []prometheus.Collector{m.accepted, m.refused, m.framesIn, m.bytesIn, m.floods, m.partials} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("registering the metrics of connections: %w", err)
 		}

@@ -1,7 +1,6 @@
 package tcp
 
 import (
-	"fmt"
 	"net"
 
 	"github.com/pentrough/pentrough/transports"
@@ -22,18 +21,18 @@ func (c *Config) StandIn(env transports.Env) (*device.StandIn, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	framing, err := c.Framing.New()
+	p, err := c.protocol()
 	if err != nil {
-		return nil, fmt.Errorf("building the framing: %w", err)
+		return nil, err
 	}
-	registry, err := c.registry(framing, env)
+	registry, err := c.registry(p, env)
 	if err != nil {
 		return nil, err
 	}
 	return &device.StandIn{
-		Registry: registry, Framing: framing, IdleTimeout: c.IdleTimeout, KnownOnly: c.Allow == allowKnown,
+		Registry: registry, Protocol: p, IdleTimeout: c.IdleTimeout, KnownOnly: c.Allow == allowKnown,
 		Remote: func(name string) string {
-			if c.Identity.By == byAddress {
+			if c.identifiedBy() == byAddress {
 				return net.JoinHostPort(name, fakePort)
 			}
 			return net.JoinHostPort(fakeAddr, fakePort)

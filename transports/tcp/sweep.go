@@ -2,6 +2,8 @@ package tcp
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/pentrough/pentrough/transports/device"
@@ -47,6 +49,7 @@ func (t *transport) sweep() {
 			}
 		}
 		t.mu.Unlock()
+		t.tickAll()
 		for _, c := range silent {
 			if session := c.session.Load(); session != nil {
 				session.End(device.IdleTimeout)
@@ -56,6 +59,22 @@ func (t *transport) sweep() {
 			c.closeSocket()
 		}
 		clear(silent)
+	}
+}
+
+// tickAll lets the protocol of every session act if it is time.
+func (t *transport) tickAll() {
+	if !t.ticks {
+		return
+	}
+	now := time.Now()
+	t.mu.Lock()
+	conns := slices.Collect(maps.Keys(t.conns))
+	t.mu.Unlock()
+	for _, c := range conns {
+		if session := c.session.Load(); session != nil {
+			c.tick(session, now)
+		}
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	_ "embed"
 
 	"github.com/pentrough/pentrough/transports"
-	"github.com/pentrough/pentrough/transports/codec"
 )
 
 //go:embed tcp.md
@@ -26,7 +25,6 @@ func init() {
 		Devices:     true,
 		Config: func() transports.Config {
 			c := defaults
-			c.Framing = codec.Named("line")
 			return &c
 		},
 	})

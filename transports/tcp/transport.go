@@ -14,8 +14,8 @@ import (
 
 	"github.com/pentrough/pentrough/internal/listen"
 	"github.com/pentrough/pentrough/transports"
-	"github.com/pentrough/pentrough/transports/codec"
 	"github.com/pentrough/pentrough/transports/device"
+	"github.com/pentrough/pentrough/transports/protocol"
 )
 
 // Interface guards.
@@ -29,13 +29,14 @@ var (
 )
 
 type transport struct {
-	config     Config
-	env        transports.Env
-	framing    codec.Framing
-	firstFrame firstFrame
-	registry   *device.Registry
-	metrics    *metrics
-	screen     *screen // nil: any device may connect
+	config   Config
+	env      transports.Env
+	protocol protocol.Protocol // of sessions
+	opening  protocol.Protocol // of connections without a session
+	ticks    bool              // the protocol has timers
+	registry *device.Registry
+	metrics  *metrics
+	screen   *screen // nil: any device may connect
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -63,11 +64,11 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	framing, err := c.Framing.New()
+	p, err := c.protocol()
 	if err != nil {
-		return nil, fmt.Errorf("building the framing: %w", err)
+		return nil, err
 	}
-	h, err := compilePattern(c.Identity.Pattern)
+	opening, err := c.opening(p)
 	if err != nil {
 		return nil, err
 	}
@@ -75,16 +76,17 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	registry, err := c.registry(framing, env)
+	registry, err := c.registry(p, env)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &transport{
-		config: *c, env: env, framing: framing, firstFrame: h, registry: registry, metrics: m, ctx: ctx, cancel: cancel, began: time.Now(),
+		config: *c, env: env, protocol: p, opening: opening, registry: registry, metrics: m, ctx: ctx, cancel: cancel, began: time.Now(),
 		complaints: rate.Sometimes{First: 10, Interval: time.Second}, listenErr: errors.New("not started"), conns: map[*conn]struct{}{},
 	}
 	t.connsEmpty.L = &t.mu
+	_, t.ticks = p.(protocol.Ticker)
 	t.gate = listen.NewGate(listen.Limits{Max: c.MaxConnections, Share: env.Connections, Unidentified: c.MaxUnidentified}, env.Logger, t.tooMany)
 	if env.Registerer != nil {
 		if err := env.Registerer.Register(t.gate); err != nil {
@@ -95,13 +97,13 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 }
 
 // registry returns a registry for the configuration.
-func (c *Config) registry(framing codec.Framing, env transports.Env) (*device.Registry, error) {
+func (c *Config) registry(p protocol.Protocol, env transports.Env) (*device.Registry, error) {
 	canonical, advice := canonicalAddress, "several devices behind one address: use first-frame"
-	if c.Identity.By == byFirstFrame {
+	if c.identifiedBy() != byAddress {
 		canonical, advice = canonicalName, "several devices with one name"
 	}
 	return device.NewRegistry(device.Options{
-		Host: env.Host, Framing: framing, Canonical: canonical, Directory: device.NewDirectory(env.Now), FlappingAdvice: advice,
+		Host: env.Host, Protocol: p, Canonical: canonical, Directory: device.NewDirectory(env.Now), FlappingAdvice: advice,
 		Limits:   device.Limits{QueueCount: c.QueueLimit.Count, QueueBytes: c.QueueLimit.Bytes, WriteTimeout: c.WriteTimeout},
 		NewNames: device.NameLimit{Rate: c.NewNames.Rate, Burst: c.NewNames.Burst, AtStart: c.NewNames.AtStart},
 		Feed: device.FeedOptions{

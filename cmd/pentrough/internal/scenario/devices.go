@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/pentrough/pentrough/configs"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/device"
+	"github.com/pentrough/pentrough/transports/protocol"
 )
 
 // holder is the fake of a transport with devices. It has the sessions and the framing of the real
@@ -101,13 +104,22 @@ func (h *holder) act(d *configs.TestDevice) error {
 		if err != nil {
 			return err
 		}
-		frame, err := h.Framing.Append(nil, payload)
+		frame, err := h.frameOf(payload)
 		if err != nil {
 			return fmt.Errorf("device %s can't send %q: %w", d.Name, said, err)
 		}
 		c.send(frame, 0)
 	}
 	return nil
+}
+
+// frameOf returns what a device sends for a payload of a test. With a protocol, tests have the bytes
+// as devices send them, since devices frame some of them differently from the host.
+func (h *holder) frameOf(payload []byte) ([]byte, error) {
+	if !protocol.IsPlain(h.Protocol) {
+		return payload, nil
+	}
+	return h.Protocol.Append(nil, payload)
 }
 
 // connect creates a connection of a device. The device keeps the answers of its earlier
@@ -120,12 +132,12 @@ func (h *holder) connect(name string, before *conn) (*conn, error) {
 	if !h.takes(canonical) {
 		return nil, fmt.Errorf("device %s is refused: the inventory doesn't list it", name)
 	}
-	c := &conn{holder: h, device: name, more: make(chan struct{}, 1), closed: make(chan struct{})}
+	c := &conn{holder: h, device: name, dialog: device.NewDialog(h.Protocol, netip.AddrPort{}, canonical), more: make(chan struct{}, 1), closed: make(chan struct{})}
 	if before != nil {
 		c.answers = before.answersNow()
 	}
 	h.setConn(name, c)
-	if c.session, err = h.Registry.Connect(context.Background(), canonical, h.Remote(canonical), c); err != nil {
+	if c.session, err = h.Registry.Connect(context.Background(), canonical, h.Remote(canonical), c, c.dialog); err != nil {
 		return nil, fmt.Errorf("connecting device %s: %w", name, err)
 	}
 	h.running.Go(c.run)
@@ -162,6 +174,7 @@ type conn struct {
 	holder  *holder
 	device  string
 	session *device.Session
+	dialog  *device.Dialog
 	more    chan struct{}
 	shut    sync.Once
 	closed  chan struct{}
@@ -183,9 +196,13 @@ var _ device.Conn = (*conn)(nil)
 func (c *conn) TryWrite(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !protocol.IsPlain(c.holder.Protocol) {
+		c.handleFrame(slices.Clone(p))
+		return len(p), nil
+	}
 	c.rest = append(c.rest, p...)
 	for {
-		advance, payload, err := c.holder.Framing.Split(c.rest, 0)
+		advance, payload, err := c.dialog.Split(c.rest, 0)
 		if err != nil {
 			return 0, fmt.Errorf("the device can't read its frame: %w", err)
 		}
@@ -209,7 +226,7 @@ func (c *conn) handleFrame(payload []byte) {
 	if !ok {
 		return
 	}
-	if frame, err := c.holder.Framing.Append(nil, answer); err == nil {
+	if frame, err := c.holder.frameOf(answer); err == nil {
 		c.scheduleFrame(frame, c.answers.delay)
 	}
 }
@@ -306,24 +323,32 @@ func (c *conn) next() (saying, bool) {
 	return c.saying[0], true
 }
 
-// deliver passes a frame to the session, as the real transport does. It reports whether the
-// session continues.
-func (c *conn) deliver(frame []byte) bool {
+// deliver passes frames to the session, as the real transport does. It reports whether the session
+// continues.
+func (c *conn) deliver(data []byte) bool {
 	c.mu.Lock()
 	c.saying = c.saying[1:]
 	c.mu.Unlock()
-	for len(frame) > 0 {
-		advance, payload, err := c.holder.Framing.Split(frame, 0)
+	for data = slices.Clone(data); len(data) > 0; {
+		advance, frame, err := c.dialog.Split(data, 0)
 		if err != nil || advance == 0 {
 			c.session.End(device.ProtocolError)
 			return false
 		}
-		if payload != nil {
-			if err := c.session.Data(payload); err != nil {
-				return false
-			}
+		if frame != nil && !c.receive(frame) {
+			return false
 		}
-		frame = frame[advance:]
+		data = data[advance:]
 	}
 	return true
+}
+
+// receive passes a frame to the session. It reports whether the session continues.
+func (c *conn) receive(frame []byte) bool {
+	v, err := c.dialog.Decode(frame)
+	if err != nil || v.Refusal != "" || v.Device != "" && v.Device != c.session.Device() {
+		c.session.End(device.ProtocolError)
+		return false
+	}
+	return c.session.Receive(frame, v) == nil
 }

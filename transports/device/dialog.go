@@ -1,0 +1,120 @@
+package device
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/pentrough/pentrough/transports/protocol"
+)
+
+// Dialog is a protocol with its state of one connection. The connection's reader calls Split,
+// Decode and Greet. Other goroutines encode commands and call Tick. mu makes these calls one at a
+// time. It is the innermost lock: a protocol calls nothing of the host.
+type Dialog struct {
+	protocol protocol.Protocol
+	plain    bool // the protocol is only a framing, so the dialog has no state and needs no lock
+
+	mu    sync.Mutex
+	state protocol.State
+	// verdict is the last one of Decode or Greet. Only the reader uses it.
+	verdict protocol.Verdict
+}
+
+// noVerdict is the verdict of all frames of plain protocols. It is never changed.
+var noVerdict protocol.Verdict
+
+// NewDialog returns a dialog with the device at the other end of a connection. name is the name of
+// the device if it is known without a frame.
+func NewDialog(p protocol.Protocol, peer netip.AddrPort, name string) *Dialog {
+	return &Dialog{protocol: p, plain: protocol.IsPlain(p), state: protocol.State{Peer: peer, Device: name}}
+}
+
+// Split finds the first frame in data: see protocol.Protocol.
+func (d *Dialog) Split(data []byte, seen int) (advance int, frame []byte, err error) {
+	if d.plain {
+		return d.protocol.Split(nil, data, seen)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.protocol.Split(&d.state, data, seen)
+}
+
+// Decode returns what a frame means. The verdict is valid until the next call.
+func (d *Dialog) Decode(frame []byte) (*protocol.Verdict, error) {
+	if d.plain {
+		return &noVerdict, nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.verdict = protocol.Verdict{}
+	err := d.protocol.Decode(&d.state, frame, &d.verdict)
+	if d.state.Device == "" {
+		d.state.Device = d.verdict.Device
+	}
+	return &d.verdict, err
+}
+
+// Greet returns what the host says first, or nil.
+func (d *Dialog) Greet() ([]byte, error) {
+	g, ok := d.protocol.(protocol.Greeter)
+	if !ok {
+		return nil, nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.verdict = protocol.Verdict{}
+	if err := g.Greet(&d.state, &d.verdict); err != nil {
+		return nil, err
+	}
+	return d.frameResponse(&d.verdict)
+}
+
+// Tick lets a protocol with timers act if it is time. It returns what the host says, or nil.
+func (d *Dialog) Tick(now time.Time) ([]byte, error) {
+	t, ok := d.protocol.(protocol.Ticker)
+	if !ok {
+		return nil, nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.state.Wake.IsZero() || now.Before(d.state.Wake) {
+		return nil, nil
+	}
+	d.state.Wake = time.Time{}
+	var v protocol.Verdict
+	if err := t.Tick(&d.state, now, &v); err != nil {
+		return nil, err
+	}
+	return d.frameResponse(&v)
+}
+
+// FrameResponse returns a copy of the verdict's response as the device has to receive it, or nil.
+func (d *Dialog) FrameResponse(v *protocol.Verdict) ([]byte, error) { return d.frameResponse(v) }
+
+func (d *Dialog) frameResponse(v *protocol.Verdict) ([]byte, error) {
+	switch {
+	case v.Response == nil:
+		return nil, nil
+	case v.Raw:
+		return append([]byte(nil), v.Response...), nil
+	default:
+		return d.protocol.Append(nil, v.Response)
+	}
+}
+
+// encode returns the frame of a command, and the key of its answer.
+func (d *Dialog) encode(dst []byte, c protocol.Command) (frame []byte, key string, err error) {
+	if d.plain {
+		frame, err = d.protocol.Append(dst, c.Payload)
+		return frame, "", err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	payload, key, err := d.protocol.Encode(&d.state, nil, c)
+	if err != nil {
+		return dst, "", err
+	}
+	frame, err = d.protocol.Append(dst, payload)
+	return frame, key, err
+}

@@ -1,0 +1,219 @@
+package tcp
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/pentrough/pentrough/transports/codec"
+	"github.com/pentrough/pentrough/transports/device"
+	"github.com/pentrough/pentrough/transports/protocol"
+)
+
+var errRefused = errors.New("the protocol refused the device")
+
+// newDialog returns the dialog with a new connection.
+func (t *transport) newDialog(peer netip.AddrPort) *device.Dialog {
+	name := ""
+	if t.config.identifiedBy() == byAddress {
+		name = peerName(peer)
+	}
+	return device.NewDialog(t.opening, peer, name)
+}
+
+// sessionDialog returns the dialog for the session of a connection. The short form first-frame
+// needs a state only until the device is known.
+func (t *transport) sessionDialog(c *conn) *device.Dialog {
+	if protocol.IsPlain(t.protocol) {
+		return nil
+	}
+	return c.dialog
+}
+
+// identify returns the device's name. It leaves the frame that named the device in c.first, and
+// the bytes behind that frame in c.rest.
+func (c *conn) identify() (name string, err error) {
+	greeting, err := c.dialog.Greet()
+	if err == nil && greeting != nil {
+		err = c.writeNow(greeting)
+	}
+	if err != nil {
+		return "", fmt.Errorf("greeting the device: %w", err)
+	}
+	if c.transport.config.identifiedBy() == byAddress {
+		return peerName(c.peerAddr()), nil
+	}
+	for {
+		if err := c.readBytes(); err != nil {
+			if c.timedOut.Load() {
+				err = errFirstFrameLate
+			}
+			if len(c.rest) > 0 {
+				err = fmt.Errorf("%w, after %d bytes: %.100q", err, len(c.rest), c.rest)
+			}
+			return "", fmt.Errorf("reading the first frame: %w", err)
+		}
+		c.keepRest()
+		if name, err := c.nextName(); name != "" || err != nil {
+			return name, err
+		}
+		c.handling.Store(false)
+	}
+}
+
+// nextName handles the frames in c.rest until one of them names the device. It returns "" if more
+// bytes are needed.
+func (c *conn) nextName() (name string, err error) {
+	for {
+		advance, frame, err := c.dialog.Split(c.rest, c.seen)
+		switch {
+		case err != nil:
+			return "", fmt.Errorf("reading the first frame: %w", err)
+		case advance == 0:
+			c.seen = len(c.rest)
+			return "", nil
+		}
+		c.rest, c.seen = c.rest[advance:], 0
+		if frame == nil {
+			continue
+		}
+		v, err := c.dialog.Decode(frame)
+		if err != nil {
+			return "", fmt.Errorf("reading the first frame %.100q: %w", frame, err)
+		}
+		if v.Device != "" {
+			if err := device.CheckName(v.Device); err != nil {
+				return "", fmt.Errorf("reading the first frame %.100q: %w", frame, err)
+			}
+		}
+		if v.Response != nil && !v.Confirmed {
+			// It is written before the session begins, so that no command comes before it.
+			response, err := c.dialog.FrameResponse(v)
+			if err == nil {
+				err = c.writeNow(response)
+			}
+			if err != nil {
+				return "", fmt.Errorf("responding to the first frame: %w", err)
+			}
+			v.Response = nil
+		}
+		switch {
+		case v.Refusal != "":
+			return "", fmt.Errorf("%w: %s", errRefused, v.Refusal)
+		case v.Device != "":
+			c.first, c.verdict = frame, v
+			return v.Device, nil
+		}
+	}
+}
+
+// writeNow writes bytes to a connection without a session.
+func (c *conn) writeNow(p []byte) error {
+	for deadline := time.Now().Add(c.transport.config.WriteTimeout); len(p) > 0; {
+		n, err := c.TryWrite(p)
+		if err != nil {
+			return err
+		}
+		if p = p[n:]; len(p) > 0 {
+			if err := c.WaitWritable(deadline); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// handleFirst handles the frame that identified the device.
+func (c *conn) handleFirst(session *device.Session) error {
+	frame, v := c.first, c.verdict
+	c.first, c.verdict = nil, nil
+	if frame == nil {
+		return nil
+	}
+	c.transport.metrics.framesIn.Add(1)
+	return receive(session, frame, v)
+}
+
+// receive passes a frame to its session. If the response can't be framed, the protocol is wrong,
+// and the session ends.
+func receive(session *device.Session, frame []byte, v *protocol.Verdict) error {
+	err := session.Receive(frame, v)
+	if err != nil && !errors.Is(err, device.ErrEnded) {
+		return fmt.Errorf("%w: %w", codec.ErrFrame, err)
+	}
+	return err
+}
+
+// handleFrame handles a frame of a device that is known.
+func (c *conn) handleFrame(session *device.Session, frame []byte) error {
+	v, err := c.dialog.Decode(frame)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: the frame %.100q: %w", codec.ErrFrame, frame, err)
+	case v.Device != "" && v.Device != session.Device() && c.transport.config.identifiedBy() == byProtocol:
+		return fmt.Errorf("%w: a frame names the device %q, but the connection belongs to %q", codec.ErrFrame, v.Device, session.Device())
+	case v.Refusal == "":
+		return receive(session, frame, v)
+	}
+	if v.Response != nil {
+		response, err := c.dialog.FrameResponse(v)
+		if err == nil {
+			err = session.Respond(response)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %s", errRefused, v.Refusal)
+}
+
+// reportTail counts and logs the bytes of a frame whose end never came. With data.partial it
+// publishes them.
+func (c *conn) reportTail(session *device.Session, err error) {
+	if len(c.rest) == 0 || errors.Is(err, codec.ErrFrame) {
+		return
+	}
+	t := c.transport
+	t.metrics.partials.Inc()
+	level := slog.LevelDebug
+	t.complaints.Do(func() { level = slog.LevelInfo })
+	t.env.Logger.Log(t.ctx, level, "a connection ended in the middle of a frame", "device", session.Device(), "bytes", len(c.rest), "frame", fmt.Sprintf("%.100q", c.rest))
+	if t.config.Data.Partial {
+		_ = session.Partial(c.rest) // it fails if the session has ended: then the log has the bytes
+	}
+	c.rest = nil
+}
+
+// peerLook is the time between two looks at a connection that the device has half closed.
+const peerLook = time.Second
+
+// awaitEnd keeps the session of a device that has closed its sending side. It returns when the
+// session has ended or the device has reset the connection.
+func (c *conn) awaitEnd(session *device.Session) error {
+	ticker := time.NewTicker(peerLook)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-session.Ended():
+			return device.ErrEnded
+		case <-ticker.C:
+			if c.peerState() == peerReset {
+				return errReset
+			}
+		}
+	}
+}
+
+// tick lets the protocol of a connection act if it is time.
+func (c *conn) tick(session *device.Session, now time.Time) {
+	response, err := session.Dialog().Tick(now)
+	switch {
+	case err != nil:
+		c.transport.env.Logger.Info("the protocol ends a connection", "device", session.Device(), "err", err)
+		session.End(device.ProtocolError)
+	case response != nil:
+		session.RespondLater(response)
+	}
+}
