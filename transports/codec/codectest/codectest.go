@@ -199,10 +199,10 @@ func (s suite) read(pieces ...[]byte) ([][]byte, error) {
 func (s suite) split(data []byte, seen int) (int, []byte, error) {
 	original, again := bytes.Clone(data), bytes.Clone(data)
 	advance, payload, err := s.Split(data, seen)
-	advance0, payload0, err0 := s.Split(again, 0)
+	result, result0 := describe(advance, payload, err), describe(s.Split(again, 0))
 	switch {
-	case advance != advance0 || (payload == nil) != (payload0 == nil) || !bytes.Equal(payload, payload0) || (err == nil) != (err0 == nil):
-		return 0, nil, fmt.Errorf("splitting %q gave %d, %q, %v with seen = %d, and %d, %q, %v with seen = 0", original, advance, payload, err, seen, advance0, payload0, err0)
+	case result != result0:
+		return 0, nil, fmt.Errorf("splitting %q with seen = %d gave %s, and with seen = 0 %s", original, seen, result, result0)
 	case advance <= len(data) && !bytes.Equal(data[max(0, advance):], original[max(0, advance):]):
 		return 0, nil, fmt.Errorf("splitting %q returned advance %d and changed the data to %q", original, advance, data)
 	case err != nil && !errors.Is(err, codec.ErrFrame):
@@ -217,6 +217,11 @@ func (s suite) split(data []byte, seen int) (int, []byte, error) {
 		return 0, nil, fmt.Errorf("splitting %q returned a payload that isn't a part of it", original)
 	}
 	return advance, payload, nil
+}
+
+// describe returns the results of Split as text.
+func describe(advance int, payload []byte, err error) string {
+	return fmt.Sprintf("advance %d, payload %q (nil: %v), error %v", advance, payload, payload == nil, err)
 }
 
 // isSliceOf reports whether part is a slice of whole.
