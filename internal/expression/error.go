@@ -6,59 +6,18 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/expr-lang/expr/file"
 
 	"github.com/pentrough/pentrough/handlers"
+	"github.com/pentrough/pentrough/internal/exprerror"
 )
 
 // Error is an error in an expression, or in one run of it.
-type Error struct {
-	// Source is the expression, and Offset the byte in it at which the error is.
-	Source  string
-	Offset  int
-	Message string
-	cause   error
-}
-
-// shownSource is the number of bytes of an expression that an error shows.
-const shownSource = 80
+type Error = exprerror.Error
 
 // shownMessage is the number of bytes of a run's error that are shown.
 const shownMessage = 400
-
-// Error returns one line with the cause, the place and the expression.
-func (e *Error) Error() string {
-	if e.Source == "" {
-		return e.Message
-	}
-	before := e.Source[:e.Offset]
-	line, column := strings.Count(before, "\n")+1, utf8.RuneCountInString(before[strings.LastIndexByte(before, '\n')+1:])+1
-	at := fmt.Sprintf("column %d", column)
-	if strings.Contains(e.Source, "\n") {
-		at = fmt.Sprintf("line %d, column %d", line, column)
-	}
-	shown := strings.Join(strings.Fields(e.Source), " ")
-	if len(shown) > shownSource {
-		shown = strings.ToValidUTF8(shown[:shownSource], "") + "..."
-	}
-	return fmt.Sprintf("%s (%s of %s)", e.Message, at, shown)
-}
-
-// Unwrap returns the cause, or nil.
-func (e *Error) Unwrap() error { return e.cause }
-
-// byteOffset returns the byte at which the nth rune of a text begins.
-func byteOffset(text string, n int) int {
-	for i := range text {
-		if n <= 0 {
-			return i
-		}
-		n--
-	}
-	return len(text)
-}
 
 // passing is an error that may not occur again and that isn't the message's fault: the machine was
 // slow, or the run was cancelled.
@@ -77,9 +36,9 @@ var conversion = regexp.MustCompile(`^interface conversion: interface \{\} is (.
 // runError returns the error of a run. It is permanent, unless the clock or the context ended the
 // run.
 func (p *Program) runError(err error) error {
-	e := &Error{Source: p.source, Message: err.Error(), cause: err}
+	e := &Error{Source: p.source, Message: err.Error(), Cause: err}
 	if at, ok := errors.AsType[*file.Error](err); ok {
-		e.Offset, e.Message, e.cause = byteOffset(p.source, at.From), plain.Replace(at.Message), at.Prev
+		e.Offset, e.Message, e.Cause = exprerror.ByteOffset(p.source, at.From), plain.Replace(at.Message), at.Prev
 		// The language's own text for a value of the wrong type.
 		switch wrong, ok := errors.AsType[*runtime.TypeAssertionError](err); {
 		case at.Message == "memory budget exceeded":

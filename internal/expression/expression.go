@@ -18,7 +18,6 @@
 package expression
 
 import (
-	"errors"
 	"fmt"
 	"reflect"
 	"strings"
@@ -26,8 +25,9 @@ import (
 
 	"github.com/expr-lang/expr"
 	"github.com/expr-lang/expr/ast"
-	"github.com/expr-lang/expr/file"
 	"github.com/expr-lang/expr/vm"
+
+	"github.com/pentrough/pentrough/internal/exprerror"
 )
 
 const (
@@ -118,7 +118,7 @@ func (e *Environment) Compile(source string, want Want) (*Program, error) {
 	root := plain.Node()
 	for _, wrong := range []func(ast.Node) (int, string){findMisusedName, findRenamedKey, findWrongPattern} {
 		if at, message := wrong(root); message != "" {
-			return nil, &Error{Source: source, Offset: byteOffset(source, at), Message: message}
+			return nil, &Error{Source: source, Offset: exprerror.ByteOffset(source, at), Message: message}
 		}
 	}
 	if t := root.Type(); !mayGive(t, want) {
@@ -144,14 +144,9 @@ func compile(source string, options ...expr.Option) (p *vm.Program, err error) {
 
 // compileError returns an error of the language with its place in the source.
 func compileError(source string, err error) *Error {
-	if at, ok := errors.AsType[*file.Error](err); ok {
-		e := &Error{Source: source, Offset: byteOffset(source, at.From), Message: strings.TrimPrefix(strings.TrimSpace(at.Message), "compilation failed: ")}
-		e.explain()
-		return e
-	}
-	// An error without a place may end with a stack.
-	message, _, _ := strings.Cut(err.Error(), "\n")
-	return &Error{Source: source, Message: message}
+	e := exprerror.FromLanguage(source, err)
+	explain(e)
+	return e
 }
 
 // mayGive returns whether a value of type t may be the wanted result.

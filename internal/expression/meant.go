@@ -43,7 +43,7 @@ var (
 )
 
 // explain adds what the author probably meant to an error of the language's parser or checker.
-func (e *Error) explain() {
+func explain(e *Error) {
 	if name, ok := strings.CutPrefix(e.Message, "unknown name "); ok {
 		e.Message += suggestName(name)
 		return

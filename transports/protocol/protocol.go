@@ -190,3 +190,9 @@ func Register(p Plugin) {
 func Invalid(field, format string, args ...any) error {
 	return plugin.Invalid(field, format, args...)
 }
+
+// InvalidAt is [Invalid] for a field whose text is wrong at the byte offset. The host names that
+// place in the file.
+func InvalidAt(field, text string, offset int, format string, args ...any) error {
+	return plugin.InvalidAt(field, text, offset, format, args...)
+}
