@@ -1,0 +1,136 @@
+package rules
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/pentrough/pentrough/transports/codec"
+	"github.com/pentrough/pentrough/transports/protocol"
+)
+
+// rules implements the protocol. It is safe for concurrent use.
+type rules struct {
+	framing codec.Framing
+	// kinds is the framing if it distinguishes kinds of frames, or nil.
+	kinds         codec.Kinds
+	command, asks *program
+	rules         []*rule
+	// numbered is set if command or asks uses n.
+	numbered bool
+	// listed is set if answers have no key and rules say what answers look like.
+	listed bool
+	// limit is the largest size of the texts of one run.
+	limit  int
+	inputs sync.Pool
+}
+
+// input returns an input that must be given back with release.
+func (p *rules) input() *input {
+	in, ok := p.inputs.Get().(*input)
+	if !ok {
+		in = new(input)
+	}
+	in.limit = p.limit
+	return in
+}
+
+func (p *rules) release(in *input) {
+	in.reset()
+	p.inputs.Put(in)
+}
+
+func (p *rules) Split(s *protocol.State, data []byte, seen int) (int, []byte, error) {
+	if p.kinds == nil {
+		return p.framing.Split(data, seen)
+	}
+	advance, frame, kind, err := p.kinds.SplitKind(data, seen)
+	if frame != nil {
+		s.FrameKind = kind
+	}
+	return advance, frame, err
+}
+
+func (p *rules) Append(dst, payload []byte) ([]byte, error) { return p.framing.Append(dst, payload) }
+
+func (p *rules) Max() int { return p.framing.Max() }
+
+func (p *rules) Decode(s *protocol.State, frame []byte, v *protocol.Verdict) error {
+	for i, r := range p.rules {
+		fits, known := r.quickFits(frame, s.FrameKind)
+		if !known || fits && !r.plain {
+			return p.decode(s, frame, v, i)
+		}
+		if fits {
+			p.settle(r, v)
+			return nil
+		}
+	}
+	return unknownFrame(s, frame)
+}
+
+// decode is Decode with an input, from a rule on.
+func (p *rules) decode(s *protocol.State, frame []byte, v *protocol.Verdict, first int) error {
+	in := p.input()
+	defer p.release(in)
+	in.data, in.device = frame, s.Device
+	for i, r := range p.rules[first:] {
+		fits, err := r.fits(in, s.FrameKind)
+		if err == nil && fits {
+			err = r.apply(in, s, v)
+		}
+		if err != nil {
+			return fmt.Errorf("%w: rules[%d].%w", codec.ErrFrame, first+i, err)
+		}
+		if fits {
+			p.settle(r, v)
+			return nil
+		}
+	}
+	return unknownFrame(s, frame)
+}
+
+// settle sets what a rule without expressions says of a frame.
+func (p *rules) settle(r *rule, v *protocol.Verdict) {
+	v.NoData = r.noData
+	if r.answers == nil && (r.noData || p.listed) {
+		v.Answers = protocol.No
+	}
+}
+
+func unknownFrame(s *protocol.State, frame []byte) error {
+	if s.FrameKind != "" {
+		return fmt.Errorf("%w: no rule fits the frame %.100q of kind %s", codec.ErrFrame, frame, s.FrameKind)
+	}
+	return fmt.Errorf("%w: no rule fits the frame %.100q", codec.ErrFrame, frame)
+}
+
+func (p *rules) Encode(s *protocol.State, dst []byte, c protocol.Command) ([]byte, string, error) {
+	if p.command == nil && p.asks == nil {
+		return append(dst, c.Payload...), "", nil
+	}
+	in := p.input()
+	defer p.release(in)
+	in.data, in.command = c.Payload, c.Payload
+	in.device, in.unit, in.id = c.Device, c.Unit, c.ID
+	if p.numbered {
+		in.number = nextNumberOf(s)
+	}
+	payload := dst
+	if p.command == nil {
+		payload = append(payload, c.Payload...)
+	} else {
+		var err error
+		if payload, err = p.command.appendTo(in, dst); err != nil {
+			return dst, "", fmt.Errorf("%w: command: %w", codec.ErrPayload, err)
+		}
+	}
+	if p.asks == nil {
+		return payload, "", nil
+	}
+	in.data = payload[len(dst):]
+	key, err := p.asks.read(in, "")
+	if err != nil {
+		return dst, "", fmt.Errorf("%w: asks: %w", codec.ErrPayload, err)
+	}
+	return payload, key, nil
+}
