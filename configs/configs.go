@@ -156,7 +156,7 @@ func Parse(name string, data []byte, o Options) (*Config, Warnings, error) {
 	secrets := secretsOf(o.Secrets)
 	sub := &substituter{lookup: o.LookupEnv, secrets: secrets}
 	sub.tree("", tree)
-	b := &builder{decoder: plugin.Decoder{Set: setOf(o.Plugins), Secrets: secrets}, unsubstituted: sub.problems}
+	b := &builder{decoder: plugin.Decoder{Set: setOf(o.Plugins), ReadyMade: readyMade(), Secrets: secrets}, unsubstituted: sub.problems}
 	config := b.file(tree)
 	check(b, config)
 	b.risks(tree, config)
@@ -209,7 +209,7 @@ func parseTests(t TestFile, o Options, config *file, refs []plugin.Ref) ([]Test,
 	secrets := secretsOf(o.Secrets)
 	sub := &substituter{lookup: o.LookupEnv, secrets: secrets}
 	sub.tree("", tree)
-	b := &builder{decoder: plugin.Decoder{Set: setOf(o.Plugins), Secrets: secrets}, unsubstituted: sub.problems}
+	b := &builder{decoder: plugin.Decoder{Set: setOf(o.Plugins), ReadyMade: readyMade(), Secrets: secrets}, unsubstituted: sub.problems}
 	for _, key := range slices.Sorted(maps.Keys(tree)) {
 		if key != testsSection {
 			b.fail(plugin.Join("", key), "a file of tests can't have this key", "[["+testsSection+"]]", spelling.Nearest(key, []string{testsSection}))

@@ -8,7 +8,8 @@ import (
 	"github.com/pentrough/pentrough/router"
 	"github.com/pentrough/pentrough/router/middleware"
 	"github.com/pentrough/pentrough/transports"
-	_ "github.com/pentrough/pentrough/transports/codec" // defines the kind "codec"
+	_ "github.com/pentrough/pentrough/transports/codec"    // defines the kind "codec"
+	_ "github.com/pentrough/pentrough/transports/protocol" // defines the kind "protocol"
 )
 
 // hostTable is the [host] table in TOML.
@@ -109,7 +110,7 @@ var pipelineDefaults = pipelineTable{
 const defaultHandler = "passthrough"
 
 // kinds has the sections of named plugin tables, in the order in which they are decoded.
-var kinds = []string{"transport", "codec", "middleware", "handler"}
+var kinds = []string{"transport", "protocol", "codec", "middleware", "handler"}
 
 // The other sections.
 const (

@@ -21,6 +21,9 @@ type Decoder struct {
 	Set *Set
 	// Tables are the file's named tables by kind: Tables["codec"]["x"] is [codec.x].
 	Tables map[string]map[string]any
+	// ReadyMade are tables by kind that every file can name. A table or a plugin of the same name
+	// has precedence.
+	ReadyMade map[string]map[string]any
 
 	// Problems are the problems so far. A named table is decoded once for each use and reports its
 	// problems each time.

@@ -40,6 +40,9 @@ func (d *Decoder) Plugin(kind, path string, v any) (Instance, bool) {
 	if _, ok := k.Lookup(name); ok {
 		return d.buildInstance(k, path, name, name, nil)
 	}
+	if m, ok := d.ReadyMade[kind][name].(map[string]any); ok {
+		return d.named(k, Join(kind, name), name, m)
+	}
 	known := d.knownNames(k)
 	if other := d.OtherKind(kind, name); other != "" {
 		d.addProblem(path, shown+" is a "+other+", not a "+kind, Names(known), "")
@@ -59,7 +62,8 @@ func (d *Decoder) OtherKind(wanted, name string) string {
 		}
 	}
 	for _, kind := range kinds {
-		if _, ok := d.Tables[kind][name]; ok {
+		_, own := d.Tables[kind][name]
+		if _, ready := d.ReadyMade[kind][name]; own || ready {
 			return kind
 		}
 	}
@@ -68,7 +72,7 @@ func (d *Decoder) OtherKind(wanted, name string) string {
 
 // knownNames returns the names that can stand for a plugin of a kind.
 func (d *Decoder) knownNames(k *Kind) []string {
-	names := append(slices.Sorted(maps.Keys(d.Tables[k.Name])), k.Names()...)
+	names := slices.Concat(slices.Collect(maps.Keys(d.Tables[k.Name])), slices.Collect(maps.Keys(d.ReadyMade[k.Name])), k.Names())
 	slices.Sort(names)
 	return slices.Compact(names)
 }
@@ -117,8 +121,13 @@ func (d *Decoder) Named(kind, name string) (Instance, bool) {
 		d.wrongType(path, d.Tables[kind][name], "a table with the settings of a "+kind)
 		return Instance{}, false
 	}
+	return d.named(k, path, name, m)
+}
+
+// named decodes a named table of a kind.
+func (d *Decoder) named(k *Kind, path, name string, m map[string]any) (Instance, bool) {
 	if d.building[path] {
-		d.addProblem(path, "the "+kind+" is part of itself", "", "")
+		d.addProblem(path, "the "+k.Name+" is part of itself", "", "")
 		return Instance{}, false
 	}
 	t, ok := d.typeOf(k, path, m, name)

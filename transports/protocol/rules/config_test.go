@@ -97,6 +97,7 @@ func TestWrongConfigurations(t *testing.T) {
 		{when(`1 % 0 == 1`), "rules[0].when: 1 % 0 has no value"},
 		{when(`crc16("crc", text) == 1`), "rules[0].when: the first argument of crc16 names the check; allowed: ccitt-false, ibm, kermit, modbus, x25, xmodem"},
 		{when(`trim(text, text) == ""`), "rules[0].when: the characters of trim must be a constant"},
+		{when(`times(text, text) == 1`), "rules[0].when: the second argument of times must be a constant that isn't empty"},
 		{when(`utc(text) == ""`), "rules[0].when: the layout of utc must be a constant"},
 		{when(strings.Repeat("(", 5000)), "rules[0].when: the expression has 5000 bytes; allowed: up to 4096"},
 		{when(strings.Repeat("size+", 500) + "1 == 1"), "rules[0].when: expression exceeds maximum allowed nodes"},

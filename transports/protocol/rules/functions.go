@@ -52,6 +52,7 @@ func init() {
 		"reverse": changes("reverse", func(in *input, mark int, _ fault) error { slices.Reverse(in.stack[mark:]); return nil }),
 		"trim":    {usage: "trim(text) or trim(text, characters)", takes: []string{"t", "tt"}, pure: true, build: buildTrim},
 		"len":     {usage: "len(text)", takes: []string{"t"}, pure: true, build: buildLen},
+		"times":   {usage: "times(text, part)", takes: []string{"tt"}, pure: true, build: buildTimes},
 		"int":     {usage: "int(text)", takes: []string{"t", "n"}, pure: true, build: buildInt},
 		"string":  {usage: "string(number)", takes: []string{"n", "t"}, pure: true, build: buildString},
 
@@ -311,6 +312,15 @@ func buildLen(_ *compiler, _ fault, args []value) (value, error) {
 		}
 		return len(in.pop(mark)), nil
 	}), nil
+}
+
+// buildTimes returns how often a text contains another one.
+func buildTimes(_ *compiler, f fault, args []value) (value, error) {
+	if !args[1].constant || args[1].s == "" {
+		return value{}, f.errorf("the second argument of times must be a constant that isn't empty")
+	}
+	part := []byte(args[1].s)
+	return summing(args[0], func(b []byte) int { return bytes.Count(b, part) }), nil
 }
 
 func buildInt(_ *compiler, f fault, args []value) (value, error) {

@@ -63,7 +63,7 @@ func TestExpressions(t *testing.T) {
 		`w8(255) + w16(258) + w32(1)`: `"\xff\x01\x02\x00\x00\x00\x01"`, `w16le(258) + w32le(1)`: `"\x02\x01\x01\x00\x00\x00"`,
 		`unhex("0aFF")`: `"\n\xff"`, `upper(at(4,3)) + lower("ABC")`: `"ABCabc"`, `reverse(at(0,3))`: `"E#\x01"`,
 		`trim(" a\r\n")`: `"a"`, `trim("00100", "0")`: `"1"`, `trim("")`: `""`,
-		`len(cmd)`: "4", `int("42") + int(unit) + int(3)`: "52", `string(n) + string("x")`: `"300x"`, `int("-5")`: "-5",
+		`times("a|b|c", "|")`: "2", `len(cmd)`: "4", `int("42") + int(unit) + int(3)`: "52", `string(n) + string("x")`: `"300x"`, `int("-5")`: "-5",
 		`bitand(u8(3), 0x0F)`: "15", `bitor(1, 6)`: "7", `bitxor(5, 1)`: "4", `bitshl(1, 8)`: "256", `bitshr(u16(0), 8)`: "1",
 		`xor8("\x01\x02\x04")`: "7", `sum8("\xff\x02")`: "1", `crc16("modbus", "123456789")`: "19255", `crc16("ibm", "123456789")`: "47933",
 		`crc16("x25", "123456789")`: "36974", `crc16("kermit", "123456789")`: "8585", `crc16("xmodem", "123456789")`: "12739", `crc16("ccitt-false", "123456789")`: "10673",
@@ -164,7 +164,7 @@ func everything() *Config {
 	c.Rules = nil
 	for source := range functions {
 		usage := map[string]string{
-			"trim": `trim(text, "x")`, "len": `string(len(text))`, "int": `string(int(text))`, "string": `string(size)`, "unhex": `unhex(text)`,
+			"trim": `trim(text, "x")`, "times": `string(times(text, "x"))`, "len": `string(len(text))`, "int": `string(int(text))`, "string": `string(size)`, "unhex": `unhex(text)`,
 			"upper": `upper(text)`, "lower": `lower(text)`, "reverse": `reverse(text)`, "crc16": `string(crc16("modbus", text))`, "utc": `utc("2006")`, "unix": `string(unix())`,
 			"hex": `hex(u8(0), u8(1)) + hex(text)`, "bcd": `bcd(u8(0), u8(1)) + bcd(text)`, "at": `at(u8(0), u8(-1))`, "xor8": `string(xor8(text))`, "sum8": `string(sum8(text))`,
 		}[source]
