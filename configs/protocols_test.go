@@ -24,8 +24,8 @@ func BuildProtocol(t *testing.T, name string) protocol.Protocol {
 	return p
 }
 
-// Each file has one protocol of its own name, and says what devices have it and where the format is
-// from.
+// Each file has one protocol of its own name, and says what devices have it and where the format
+// is from.
 func TestReadyMadeProtocols(t *testing.T) {
 	table := regexp.MustCompile(`(?m)^\[(.*)\]$`)
 	tables := readyMade()["protocol"]

@@ -1,7 +1,7 @@
 // Package plugin has the registry of everything that a configuration file can name, and the one
 // decoder that fills the configuration structs. Plugin authors never import it. Each contract
-// package (handlers, transports, transports/codec, router/middleware) defines a kind here and
-// offers a Register of its own.
+// package (such as handlers and transports/codec) defines a kind here and offers a Register of its
+// own.
 package plugin
 
 import (

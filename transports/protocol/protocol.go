@@ -31,7 +31,8 @@ type Protocol interface {
 	Max() int
 
 	// Decode says what a frame that Split has just returned means. v is the zero Verdict. Decode
-	// must not keep frame, but Verdict.Response may be a slice of it. An error ends the connection.
+	// must not keep frame, but Verdict.Response may be a slice of it. An error ends the
+	// connection.
 	Decode(s *State, frame []byte, v *Verdict) error
 
 	// Encode appends the payload of a command to dst and returns it. The framing then makes a

@@ -13,8 +13,8 @@ type crc struct {
 	reflected bool
 }
 
-// crcs are named as in the catalogue of parametrised CRC algorithms (reveng.sourceforge.io), except
-// for ibm, which it calls ARC.
+// crcs are named as in the catalogue of parametrised CRC algorithms (reveng.sourceforge.io),
+// except for ibm, which it calls ARC.
 var crcs = map[string]crc{
 	"modbus":      {polynomial: 0xa001, initial: 0xffff, reflected: true},
 	"ibm":         {polynomial: 0xa001, reflected: true},

@@ -70,8 +70,8 @@ func numberOf(f func(in *input) (int, error)) value   { return value{kind: numbe
 func textOf(f func(in *input) error) value            { return value{kind: text, text: f} }
 func booleanOf(f func(in *input) (bool, error)) value { return value{kind: boolean, boolean: f} }
 
-// byteTest is a condition on one byte: it is true for the bytes of a set. Most rules begin with such
-// a condition, and it needs neither a closure nor an input.
+// byteTest is a condition on one byte: it is true for the bytes of a set. Most rules begin with
+// such a condition, and it needs neither a closure nor an input.
 type byteTest struct {
 	at  int
 	set [4]uint64

@@ -75,7 +75,7 @@ func TestExpressions(t *testing.T) {
 		`not (u8(0) == 1)`: "false", `!true`: "false", `true == (1 == 1)`: "true", `false != true`: "true", `true && false || true`: "true",
 		`"abc" < "abd"`: "true", `"b" > "a"`: "true", `"a" <= "a"`: "true", `"a" >= "b"`: "false", `at(4,3) == "abc"`: "true", `at(4,3) != "abc"`: "false",
 		`text contains "abc"`: "true", `text startsWith "\x01"`: "true", `text endsWith "x"`: "false", `not (text contains "abc")`: "false", `text not contains "abc"`: "false",
-		`size > 100 and u8(99) == 1`: "false", `size < 100 or u8(99) == 1`: "true", // the right side isn't computed
+		`size > 100 and u8(99) == 1`: "false", `size < 100 or u8(99) == 1`: "true",
 		`u8(0) == 1 ? "one" : "other"`: `"one"`, `u8(0) == 2 ? 1 : u8(1) == 0x23 ? 2 : 3`: "2", `if u8(0) == 1 { true } else { false }`: "true",
 		`cmd[1:3]`: `"pe"`, `cmd[:-1]`: `"ope"`, `cmd[-2:]`: `"en"`, `cmd[9:]`: `""`, `cmd[2:1]`: `""`, `cmd[:]`: `"open"`, `"abc"[1:2]`: `"b"`,
 		`cmd[0:1] == "o" ? cmd[1:] : cmd`: `"pen"`, `at(0,1) + (at(1,1) == "#" ? "x" : "y") + at(2,1)`: `"\x01xE"`, `"x" + string(len(cmd + "y"))`: `"x5"`,

@@ -110,13 +110,9 @@ func (c *Config) compile() (*rules, error) {
 	if len(c.Rules) == 0 {
 		errs = append(errs, protocol.Invalid("rules", "is missing; [{}] makes data of every frame"))
 	}
-	answers, all := false, -1
+	answers, all := false, -1 // all is the first rule that fits every frame
 	for i := range c.Rules {
 		field := fmt.Sprintf("rules[%d]", i)
-		if all >= 0 {
-			errs = append(errs, protocol.Invalid(field, "is never used, because rules[%d] fits every frame", all))
-			break
-		}
 		r, problems := compileRule(field, &c.Rules[i])
 		errs = append(errs, problems...)
 		if r.frameKind != "" && p.framing != nil && p.kinds == nil {
@@ -128,13 +124,17 @@ func (c *Config) compile() (*rules, error) {
 				errs = append(errs, protocol.Invalid(field+".answers", `needs asks, which gives the key of a command's answer; for answers without a key, write answers = '""'`))
 			}
 		}
-		if r.fitsAll() {
+		if all < 0 && r.fitsAll() {
 			all = i
 		}
 		p.rules = append(p.rules, r)
 	}
 	if c.Asks != "" && !answers && len(c.Rules) > 0 {
 		errs = append(errs, protocol.Invalid("asks", "no rule has answers, so no command would get its answer"))
+	}
+	// A rule with a wrong condition only looks as if it fitted every frame.
+	if last := len(c.Rules) - 1; len(errs) == 0 && all >= 0 && all < last {
+		errs = append(errs, protocol.Invalid(fmt.Sprintf("rules[%d]", all+1), "is never used, because rules[%d] fits every frame", all))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err

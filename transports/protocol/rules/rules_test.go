@@ -159,8 +159,9 @@ func (teltonikaFrames) SplitKind(data []byte, _ int) (int, []byte, string, error
 }
 
 var teltonikaExamples = []protocoltest.Example{{
+	// The example of the manual "Teltonika Data Sending Protocols".
 	Name: "login and records",
-	Stream: unhexed("000F 333536333037303432343431303133") + // the example of the manual "Teltonika Data Sending Protocols"
+	Stream: unhexed("000F 333536333037303432343431303133") +
 		unhexed("0000000000000036 08 01 0000016B40D8EA30010000000000000000000000000000000105021503010101425E0F01F10000601A014E0000000000000000 01 0000C7CF"),
 	Frames: []protocoltest.Frame{
 		{Device: "356307042441013", Response: "\x01", Answers: protocol.No, NoData: true},
