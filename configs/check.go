@@ -13,6 +13,7 @@ import (
 	"github.com/pentrough/pentrough/internal/spelling"
 	"github.com/pentrough/pentrough/router/middleware"
 	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/protocol"
 )
 
 // check checks how the parts of a file fit together.
@@ -35,6 +36,7 @@ func check(b *builder, f *file) {
 		c.errors(p)
 		c.ledger(p)
 		c.store(p)
+		c.answers(p)
 		c.lost(p)
 		c.misspelt(p)
 	}
@@ -186,6 +188,29 @@ func (c *checker) store(p *pipeline) {
 	}
 	if user, ok := p.handler.Config.(handlers.StoreUser); ok && user.NeedsStore() != "" {
 		c.fail(plugin.Join(p.path, "handler"), user.NeedsStore()+" needs a store that outlives the process", `[store] type = "sqlite" or "postgres"`, "")
+	}
+}
+
+// answers refuses a handler that recognises the answers of devices whose protocol names them.
+func (c *checker) answers(p *pipeline) {
+	if p.handler == nil {
+		return
+	}
+	matcher, ok := p.handler.Config.(handlers.AnswerMatcher)
+	if !ok || matcher.MatchesAnswers() == "" {
+		return
+	}
+	for _, ref := range p.handler.References {
+		t := c.file.transports[ref.Value]
+		namer, ok := t.config.(protocol.AnswerNamer)
+		if ref.To == "devices" && ok && namer.NamesAnswers() != "" {
+			at := p.handler.Path
+			for key := range strings.SplitSeq(matcher.MatchesAnswers(), ".") {
+				at = plugin.Join(at, key)
+			}
+			c.fail(at,
+				fmt.Sprintf("transport.%s already says which frames are answers (%s)", ref.Value, namer.NamesAnswers()), "", "")
+		}
 	}
 }
 

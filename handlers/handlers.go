@@ -120,6 +120,13 @@ type LedgerUser interface {
 // TopicRef names a topic. A handler with its own topics has configuration fields of this type.
 type TopicRef = transports.TopicRef
 
+// AnswerMatcher is implemented by configurations of handlers that may recognise the answers of
+// devices themselves. That excludes a protocol that names the answers.
+type AnswerMatcher interface {
+	// MatchesAnswers returns the setting that recognises answers, such as "answer.match", or "".
+	MatchesAnswers() string
+}
+
 // DevicesRef names a transport that has devices.
 type DevicesRef = transports.DevicesRef
 

@@ -62,6 +62,20 @@ func (a *Answer) partnerOf(missing string) string {
 	}
 }
 
+// MatchesAnswers implements handlers.AnswerMatcher.
+func (c *Config) MatchesAnswers() string {
+	switch {
+	case c.Answer == nil:
+		return ""
+	case c.Answer.Match != "":
+		return "answer.match"
+	case c.Answer.Command != "":
+		return "answer.command"
+	default:
+		return ""
+	}
+}
+
 // requestMaker makes requests from commands.
 type requestMaker struct {
 	timeout time.Duration

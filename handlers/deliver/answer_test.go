@@ -29,6 +29,8 @@ func TestRequests(t *testing.T) {
 		{name: "always asked but for this", reply: true, body: `{"device":"d","cmd":"x","reply":false}`},
 		{name: "tagged", answer: tagged, body: `{"device":"d","cmd":"get #12","reply":true}`, timeout: 7 * time.Second, open: 4, yes: "12: 21.5", no: "1: 21.5"},
 		{name: "tagged, in vain", answer: tagged, body: `{"device":"d","cmd":"get","reply":true}`, detail: "reply: cmd has no part that its answer could repeat"},
+		{name: "recognised", answer: &Answer{Match: "^(OK|ERR)"}, body: `{"device":"d","cmd":"get","reply":true}`, timeout: 7 * time.Second, open: 1, yes: "OK 3", no: "temp=3"},
+		{name: "named by the protocol", answer: &Answer{MaxOpen: 3}, body: `{"device":"d","cmd":"get","reply":true}`, timeout: 7 * time.Second, open: 3},
 		{name: "not asked", answer: tagged, body: `{"device":"d","cmd":"get"}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -48,6 +50,9 @@ func TestRequests(t *testing.T) {
 			}
 			if o.Request == nil {
 				return
+			}
+			if distinct := c.answer == tagged; o.Request.Distinct != distinct {
+				t.Errorf("distinct is %v, want %v", o.Request.Distinct, distinct)
 			}
 			if q := o.Request; q.Timeout != c.timeout || q.MaxOpen != c.open || (q.Matches != nil) != (c.yes != "") {
 				t.Errorf("asked %+v", q)
@@ -88,7 +93,14 @@ func TestAnswersAreConfigured(t *testing.T) {
 		want   string
 	}{
 		{Answer{Command: `#(\d+)`, Frame: `(\d+)`}, ""},
-		{Answer{Frame: `(\d+)`}, "answer.command: is missing"},
+		{Answer{Match: `^OK`}, ""},
+		{Answer{MaxOpen: 4}, ""},
+		{Answer{}, "answer.match: is missing; answer needs it"},
+		{Answer{Match: `(`}, "answer.match: the regular expression is wrong"},
+		{Answer{Match: `OK`, MaxOpen: 2}, "answer.max_open: must be 1 with match"},
+		{Answer{Match: `OK`, Command: `(.)`, Frame: `(.)`}, "answer.command: can't be used with match"},
+		{Answer{Frame: `(\d+)`}, "answer.command: is missing; frame needs it"},
+		{Answer{Command: `(\d+)`}, "answer.frame: is missing; command needs it"},
 		{Answer{Command: `#(\d+`, Frame: `(\d+)`}, "answer.command: the regular expression is wrong: missing closing )"},
 		{Answer{Command: `#(\d+)`, Frame: `^(\d{1,1000}.{1,1000})`}, "answer.frame: the regular expression has a size of 4"},
 		{Answer{Command: `#(\d+)`, Frame: `\d+`}, "answer.frame: has 0 groups, must have one"},

@@ -163,6 +163,13 @@ type Config interface {
 	Protocol() (Protocol, error)
 }
 
+// AnswerNamer is implemented by configurations of protocols that may say which frames answer a
+// command, and by those of transports with such a protocol.
+type AnswerNamer interface {
+	// NamesAnswers returns the setting that says so, such as "rules[2].answers", or "".
+	NamesAnswers() string
+}
+
 // Plugin describes a protocol to the registry.
 type Plugin struct {
 	// Name is the name in `protocol = "name"`.

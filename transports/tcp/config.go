@@ -16,7 +16,7 @@ import (
 type Config struct {
 	Listen   string          `toml:"listen" doc:"Address to listen on, host:port. An empty host (:PORT) or [::] is every IPv4 and IPv6 address; 0.0.0.0 is IPv4 only." example:"\":8123\""`
 	Framing  codec.Config    `toml:"framing" doc:"How the byte stream is cut into frames: a codec. The default is line. With protocol, that has the framing."`
-	Protocol protocol.Config `toml:"protocol" doc:"How the devices talk: a protocol. It finds the frames, names the devices, answers them, and says which frame answers which command. Without a protocol, framing and identity do." example:"\"gps103\""`
+	Protocol protocol.Config `toml:"protocol" doc:"How the devices talk: a protocol. It finds the frames, names the devices, answers them, and says which frame answers which command. Without a protocol, framing and identity do." example:"{ type = \"rules\", framing = \"line\", rules = [{ match = '^(?P<device>\\d{15}),' }] }"`
 	Identity identity        `toml:"identity" doc:"How the host identifies the device of a connection."`
 	Allow    string          `toml:"allow" doc:"Which devices may connect: any, or only those that the file of [inventory] lists (known)." enum:"any,known" example:"\"known\""`
 
@@ -155,6 +155,14 @@ func (c *Config) Validate() error {
 // Needs implements transports.Needer.
 func (c *Config) Needs() transports.Needs {
 	return transports.Needs{Binds: map[string]string{"listen": c.Listen}, Connections: c.MaxConnections, Inventory: c.inventoryUser()}
+}
+
+// NamesAnswers implements protocol.AnswerNamer.
+func (c *Config) NamesAnswers() string {
+	if p, ok := c.Protocol.(protocol.AnswerNamer); ok && p.NamesAnswers() != "" {
+		return "protocol, " + p.NamesAnswers()
+	}
+	return ""
 }
 
 // Topic describes one of the two topics, events and data. Pipelines can only consume them.

@@ -70,6 +70,16 @@ func (c *Config) Validate() error {
 	return err
 }
 
+// NamesAnswers implements protocol.AnswerNamer.
+func (c *Config) NamesAnswers() string {
+	for i, r := range c.Rules {
+		if r.Answers != "" {
+			return fmt.Sprintf("rules[%d].answers", i)
+		}
+	}
+	return ""
+}
+
 // Protocol builds the protocol.
 func (c *Config) Protocol() (protocol.Protocol, error) {
 	p, err := c.compile()
