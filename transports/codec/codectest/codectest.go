@@ -37,8 +37,8 @@ func RunUnbounded(t *testing.T, framing codec.Framing, examples ...[]byte) {
 }
 
 // Fuzz checks a framing with random streams. It must not panic, stall, read or write outside its
-// data, or depend on how the bytes are cut into reads. A payload that Append accepts must come back
-// from Split unchanged. The examples are those of [Run].
+// data, or depend on how the bytes are cut into reads. A payload that Append accepts must come
+// back from Split unchanged. The examples are those of [Run].
 func Fuzz(f *testing.F, framing codec.Framing, examples ...[]byte) {
 	f.Helper()
 	fuzz(f, suite{Framing: framing, bounded: true, examples: examples})

@@ -9,15 +9,16 @@ import (
 // BenchmarkSplit measures a position of a GT06 and of a JT/T 808 tracker, next to decoders in Go
 // for just this protocol.
 func BenchmarkSplit(b *testing.B) {
-	position := append([]byte{0x12}, bytes.Repeat([]byte{0x11, 0x7e, 0x22, 0x33}, 8)...)
 	for _, bm := range []struct {
-		name   string
-		config Config
-		byHand func(data []byte) (advance int, payload []byte)
+		name     string
+		config   Config
+		byHand   func(data []byte) (advance int, payload []byte)
+		position string
 	}{
-		{"gt06", gt06, splitGT06(sums["crc16-x25"].of)},
-		{"jt808", jt808, splitJT808},
+		{"gt06", gt06, splitGT06(sums["crc16-x25"].of), "12 0b081d112e10cf027ac7eb0c46584900148f01cc00287d001fb8 0003"},
+		{"jt808", jt808, splitJT808, "0200 0032 013511221122 0007 00000000000c000301577ec006ca3a5c00470000000014072317201501040000000030011631010b"},
 	} {
+		position := unhex(b, bm.position)
 		f := build(b, bm.config)
 		frame, err := f.Append(nil, position)
 		if err != nil {

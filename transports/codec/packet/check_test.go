@@ -2,7 +2,7 @@ package packet
 
 import "testing"
 
-// The catalogue of parametrised CRC algorithms has the check of these bytes for each algorithm.
+// The catalogue of parametrised CRC algorithms has the check of "123456789" for each algorithm.
 func TestChecks(t *testing.T) {
 	data := []byte("123456789")
 	want := map[string]uint32{

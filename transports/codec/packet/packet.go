@@ -6,7 +6,7 @@
 //	  { starts = '\x79\x79', length = { size = 2, add = 6 }, check = { type = "crc16-x25" }, ends = '\r\n' },
 //	] }
 //
-// A frame consists of these parts, of which each kind of frame has some:
+// A frame has some of the following parts, and each kind of frames says which:
 //
 //	start | length | payload | check | end
 //
@@ -83,7 +83,7 @@ func init() {
 	})
 }
 
-const description = "A frame has some of these parts, in this order: start, length, payload, check, end. " +
+const description = "A frame may have the following parts, in this order: start, length, payload, check, end. " +
 	"Each kind of frames says which. This is the framing of GT06 trackers, which send short and " +
 	"long frames:\n\n" +
 	"```toml\n" +
