@@ -83,6 +83,9 @@ type feed struct {
 	drained     map[string]bool
 	hostSeq     uint64
 	lossLogged  bool
+	// confirmations has the functions that runConfirmations calls, in order.
+	confirmations []func()
+	confirming    sync.WaitGroup
 }
 
 func newFeed(host string, generation uint64, o FeedOptions, now func() time.Time, m *metrics, log *slog.Logger) *feed {
@@ -125,17 +128,40 @@ type dataRecord struct {
 	time       time.Time
 	// confirmed is called when unconfirmed consumers have settled the record; nil for nothing.
 	confirmed   func()
-	unconfirmed atomic.Int32
+	unconfirmed int
 }
 
 func (r *dataRecord) deviceName() string { return r.device }
 
 func (r *dataRecord) size() int { return len(r.payload) + len(r.kind) + len(r.lateFor) }
 
-// settledBy is called when a consumer has settled the record.
-func (r *dataRecord) settledBy() {
-	if r.confirmed != nil && r.unconfirmed.Add(-1) == 0 {
-		r.confirmed()
+// recordSettled records that a consumer has settled a record. f.mu is locked.
+func (f *feed) recordSettled(r record) {
+	if d, ok := r.(*dataRecord); ok && d.confirmed != nil {
+		if d.unconfirmed--; d.unconfirmed == 0 {
+			f.confirm(d.confirmed)
+		}
+	}
+}
+
+// confirm calls confirmed soon, after all earlier such calls. confirmed locks slot.mu, which comes
+// before f.mu, so a goroutine calls it. f.mu is locked.
+func (f *feed) confirm(confirmed func()) {
+	f.confirmations = append(f.confirmations, confirmed)
+	if len(f.confirmations) == 1 {
+		f.confirming.Go(f.runConfirmations)
+	}
+}
+
+func (f *feed) runConfirmations() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for len(f.confirmations) > 0 {
+		confirmed := f.confirmations[0]
+		f.mu.Unlock()
+		confirmed()
+		f.mu.Lock()
+		f.confirmations = f.confirmations[1:]
 	}
 }
 
@@ -227,16 +253,15 @@ func (f *feed) publishData(s *Session, seq uint64, frame *received) (room <-chan
 		}
 	}
 	if consumers == 0 && frame.confirmed != nil {
-		go frame.confirmed() // it takes slot.mu, which the caller has
+		f.confirm(frame.confirmed)
 	}
 	if consumers == 0 && f.tapped.Load() == 0 {
 		return nil
 	}
 	r := &dataRecord{
 		device: device, epoch: s.epoch, seq: seq, payload: string(frame.payload), kind: frame.verdict.Kind, partial: frame.partial,
-		lateFor: frame.late, time: f.now(), confirmed: frame.confirmed,
+		lateFor: frame.late, time: f.now(), confirmed: frame.confirmed, unconfirmed: consumers,
 	}
-	r.unconfirmed.Store(int32(consumers))
 	f.showTaps(DataTopic, r)
 	for sub := range f.subscribers {
 		if b := sub.backlogs[DataTopic]; b != nil && !f.drained[DataTopic] {

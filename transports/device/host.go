@@ -91,6 +91,7 @@ func (r *Registry) Close() {
 	for _, s := range subscribers {
 		_ = s.Close() // always nil
 	}
+	r.feed.confirming.Wait()
 }
 
 // Subscriber returns a new consumer for a pipeline.

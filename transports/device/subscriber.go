@@ -150,8 +150,8 @@ func (s *subscription) makeDelivery(it *item) *transports.Delivery {
 		if o == nil {
 			it.redelivered = true
 			s.backlog.insertItem(it)
-		} else if r, ok := it.record.(*dataRecord); ok && r.confirmed != nil {
-			go r.settledBy() // it takes slot.mu, which comes before feed.mu
+		} else {
+			s.feed.recordSettled(it.record)
 		}
 		s.backlog.changed.Broadcast()
 	}

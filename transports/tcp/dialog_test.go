@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/pentrough/pentrough/internal/testenv/await"
+	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/codec"
 	"github.com/pentrough/pentrough/transports/device"
 	"github.com/pentrough/pentrough/transports/protocol"
@@ -238,12 +239,92 @@ func TestAResponseWaitsForTheConsumers(t *testing.T) {
 	d.hear("ack 1\r\n")
 }
 
+// Responses that wait for consumers are written in the order of their frames.
+func TestResponsesKeepTheirOrder(t *testing.T) {
+	s := build(t, func(c *Config) { c.Framing, c.Protocol, c.MaxFrameRate = nil, talkConfig{}, 0 })
+	sub, err := s.Subscriber(transports.Consumer{Pipeline: "data"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	deliveries := make(chan *transports.Delivery, 50)
+	if _, err := sub.Subscribe(t.Context(), device.DataTopic, func(d *transports.Delivery) { deliveries <- d }); err != nil {
+		t.Fatal(err)
+	}
+	d := s.dial()
+	d.say("login d1\r\n")
+	d.hear("welcome\r\n")
+	for i := range 50 {
+		d.say(fmt.Sprintf("safe %d\r\n", i))
+	}
+	for range 50 {
+		await.Receive(t, "the data", deliveries).Settle(&transports.Outcome{})
+	}
+	for i := range 50 {
+		d.hear(fmt.Sprintf("ack %d\r\n", i))
+	}
+}
+
 // Without consumers nothing can be lost, so the device hears at once that its data is safe.
 func TestAResponseNeedsNoConsumers(t *testing.T) {
 	s := build(t, func(c *Config) { c.Framing, c.Protocol = nil, talkConfig{} })
 	d := s.dial()
 	d.say("login d1\r\nsafe 1\r\n")
 	d.hear("welcome\r\nack 1\r\n")
+}
+
+// clocked is talk with a greeting and a timer. The frame "wake" sets the timer, and "fail" sets it
+// so that Tick returns an error.
+type clocked struct{ talk }
+
+type clockedConfig struct{}
+
+func (clockedConfig) Protocol() (protocol.Protocol, error) {
+	p, err := talkConfig{}.Protocol()
+	return clocked{p.(talk)}, err
+}
+
+func (clocked) Greet(_ *protocol.State, v *protocol.Verdict) error {
+	v.Response = []byte("who?")
+	return nil
+}
+
+func (p clocked) Decode(s *protocol.State, frame []byte, v *protocol.Verdict) error {
+	switch string(frame) {
+	case "wake":
+		s.Wake = time.Now()
+	case "fail":
+		s.Wake, s.Own = time.Now(), errors.New("time is over")
+	default:
+		return p.talk.Decode(s, frame, v)
+	}
+	v.NoData = true
+	return nil
+}
+
+func (clocked) Tick(s *protocol.State, _ time.Time, v *protocol.Verdict) error {
+	if err, ok := s.Own.(error); ok {
+		return err
+	}
+	v.Response = []byte("tick")
+	return nil
+}
+
+func TestAProtocolGreetsAndTicks(t *testing.T) {
+	s := start(t, func(c *Config) {
+		c.Framing, c.Protocol, c.Identity.Timeout = nil, clockedConfig{}, await.Patience
+		c.IdleTimeout = await.Patience
+	})
+	d := s.dial()
+	d.hear("who?\r\n")
+	d.say("login d1\r\nwake\r\n")
+	d.hear("welcome\r\ntick\r\n")
+	s.expect(device.Connected, "d1", "")
+	d.say("wake\r\n")
+	d.hear("tick\r\n")
+	d.say("fail\r\n")
+	s.expect(device.Disconnected, "d1", device.ProtocolError)
+	s.logged("time is over")
+	d.closed()
 }
 
 func TestUnitsShareTheirDevice(t *testing.T) {
