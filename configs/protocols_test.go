@@ -12,7 +12,22 @@ import (
 // BuildProtocol builds a ready-made protocol with the registered plugins.
 func BuildProtocol(t *testing.T, name string) protocol.Protocol {
 	t.Helper()
-	d := plugin.Decoder{Set: plugin.Registered(), ReadyMade: readyMade()}
+	return build(t, name, readyMade())
+}
+
+// BuildProtocolText builds the protocol of a TOML text.
+func BuildProtocolText(t *testing.T, name, text string) protocol.Protocol {
+	t.Helper()
+	var tree map[string]any
+	if _, err := decodeTOML(text, &tree); err != nil {
+		t.Fatal(err)
+	}
+	return build(t, name, map[string]map[string]any{"protocol": tree["protocol"].(map[string]any)})
+}
+
+func build(t *testing.T, name string, tables map[string]map[string]any) protocol.Protocol {
+	t.Helper()
+	d := plugin.Decoder{Set: plugin.Registered(), ReadyMade: tables}
 	inst, ok := d.Plugin("protocol", "protocol", name)
 	if !ok || len(d.Problems) > 0 {
 		t.Fatalf("%+v", d.Problems)
@@ -34,7 +49,7 @@ func TestReadyMadeProtocols(t *testing.T) {
 		if len(found) != 1 || found[0][1] != "protocol."+p.Name || tables[p.Name] == nil {
 			t.Errorf("%s has the tables %q", p.Name, found)
 		}
-		if len(p.Devices) < 20 || strings.Contains(p.Devices, "\n") || !strings.Contains(p.Text, "From the ") {
+		if len(p.Devices) < 20 || strings.Contains(p.Devices, "\n") || !strings.Contains(strings.ReplaceAll(p.Text, "\n#", ""), "From the ") {
 			t.Errorf("%s: %q", p.Name, p.Devices)
 		}
 		if k, _ := plugin.Registered().Kind("protocol"); k != nil {

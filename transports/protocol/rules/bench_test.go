@@ -18,7 +18,7 @@ func (h handwritten) Split(_ *protocol.State, data []byte, seen int) (int, []byt
 	return h.Framing.Split(data, seen)
 }
 
-func (h handwritten) Decode(s *protocol.State, frame []byte, v *protocol.Verdict) error {
+func (h handwritten) Decode(_ *protocol.State, frame []byte, v *protocol.Verdict) error {
 	if len(frame) < 3 {
 		return fmt.Errorf("%w: a frame of %d bytes", codec.ErrFrame, len(frame))
 	}

@@ -34,6 +34,7 @@ func init() {
 		"u8":    reads("u8", 1, func(b []byte) int { return int(b[0]) }),
 		"u16":   reads("u16", 2, func(b []byte) int { return int(binary.BigEndian.Uint16(b)) }),
 		"u32":   reads("u32", 4, func(b []byte) int { return int(binary.BigEndian.Uint32(b)) }),
+		"u64":   reads("u64", 8, func(b []byte) int { return int(binary.BigEndian.Uint64(b)) }),
 		"u16le": reads("u16le", 2, func(b []byte) int { return int(binary.LittleEndian.Uint16(b)) }),
 		"u32le": reads("u32le", 4, func(b []byte) int { return int(binary.LittleEndian.Uint32(b)) }),
 		"at":    cuts("at", func(*input, int, fault) error { return nil }),

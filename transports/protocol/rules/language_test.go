@@ -57,7 +57,7 @@ const frame = "\x01\x23\x45\xffabc \x80"
 func TestExpressions(t *testing.T) {
 	for source, want := range map[string]string{
 		`u8(0)`: "1", `u8(3)`: "255", `u8(-1)`: "128", `u8(size-1)`: "128", `u8(len(text) - 9)`: "1",
-		`u16(0)`: "291", `u16le(0)`: "8961", `u32(0)`: "19088895", `u32le(0)`: "4282721025", `u16(-2)`: "8320",
+		`u16(0)`: "291", `u16le(0)`: "8961", `u32(0)`: "19088895", `u32le(0)`: "4282721025", `u16(-2)`: "8320", `u64(0)`: "81986181375615776",
 		`at(4, 3)`: `"abc"`, `at(-5, 3)`: `"abc"`, `at(0, 0)`: `""`, `at(9, 0)`: `""`, `text`: strconv.Quote(frame), `size`: "9",
 		`hex(0, 4)`: `"012345ff"`, `hex(text[1:3])`: `"2345"`, `bcd(0, 3)`: `"012345"`, `bcd("\x12")`: `"12"`, `hex("")`: `""`,
 		`w8(255) + w16(258) + w32(1)`: `"\xff\x01\x02\x00\x00\x00\x01"`, `w16le(258) + w32le(1)`: `"\x02\x01\x01\x00\x00\x00"`,
@@ -135,6 +135,7 @@ func TestRunErrors(t *testing.T) {
 		`u8(9)`:                          "u8(9) is outside of the frame, which has 9 bytes (column 1 of u8(9))",
 		`u8(-10)`:                        "u8(-10) is outside of the frame",
 		`1 + u16(8)`:                     "u16(8) is outside of the frame, which has 9 bytes (column 5 of 1 + u16(8))",
+		`u64(2)`:                         "u64(2) is outside",
 		`u32(size)`:                      "u32(9) is outside",
 		`at(4, 6)`:                       "at(4, 6) is outside",
 		`at(0, -1)`:                      "at(0, -1) is outside",
