@@ -25,9 +25,9 @@ import (
 // if requests aren't distinct, a request is exclusive: while it is open, nothing is written to the
 // device but the responses of its protocol.
 //
-// The late answer to a missed request that isn't distinct looks like the answer to the next such
-// request. So the next request waits until another timeout has passed and everything that arrived
-// in that time is read.
+// The late answer to a missed request can look like the answer to the next one: if neither is
+// distinct, or if both have the same key. Then the next request waits until another timeout has
+// passed and everything that arrived in that time is read.
 //
 // An empty frame never answers a request: devices send blank lines for other reasons.
 //
@@ -62,6 +62,14 @@ type Request struct {
 // isDistinct reports whether the answer to the request differs from answers to other requests.
 func (q *Request) isDistinct() bool { return q.key != "" || q.Matches != nil && q.Distinct }
 
+// isLike reports whether an answer to the request can look like an answer to the other one.
+func (q *Request) isLike(other *Request) bool {
+	if q.key != "" || other.key != "" {
+		return q.key == other.key
+	}
+	return !q.isDistinct() && !other.isDistinct()
+}
+
 // isExclusive reports whether nothing else may be written while the request is open.
 func (q *Request) isExclusive() bool { return !q.isDistinct() || q.MaxOpen <= 1 }
 
@@ -87,17 +95,16 @@ type requests struct {
 	// missed has the requests of this session that weren't answered in time, the newest last.
 	// Their answers may still arrive.
 	missed []missedRequest
-	// quietUntil is set when a request that isn't distinct isn't answered in time. Until
-	// quietUntil, no such request is written, because the next answer of the device may be the
-	// late one. It is zero once that time has passed and everything that arrived before it is
-	// read.
-	quietUntil time.Time
 }
 
 // missedRequest is a request whose answer may arrive late.
 type missedRequest struct {
 	id      string
 	request *Request
+	// until is set if the late answer could be taken for the answer to another request. Until
+	// then, no such request is written. It is zero once that time has passed and everything that
+	// arrived before it is read.
+	until time.Time
 }
 
 // maxMissed is how many missed requests of a session are remembered, so that late answers are
@@ -122,10 +129,8 @@ func (s *slot) mayWrite(f *frame, asking int) (ok bool, at time.Time) {
 		if open := len(q.open) + asking; open > 0 && (r.isExclusive() || open >= r.MaxOpen) {
 			return false, time.Time{}
 		}
-		if !r.isDistinct() && !q.quietUntil.IsZero() {
-			if until := s.checkQuiet(); until.After(at) {
-				at = until
-			}
+		if until := s.checkQuiet(r); until.After(at) {
+			at = until
 		}
 	}
 	if at.IsZero() || !time.Now().Before(at) {
@@ -137,22 +142,30 @@ func (s *slot) mayWrite(f *frame, asking int) (ok bool, at time.Time) {
 // unreadPause is the pause between two checks whether the device's earlier frames are read.
 const unreadPause = 10 * time.Millisecond
 
-// checkQuiet returns the time from which a request that isn't distinct may be written; zero means
-// now.
-// The late answer to an earlier request may have arrived and not be read yet: the data consumers
-// may have no room, or the process may have been stopped. So while the connection has unread
-// bytes, the time is a little later than now. s.mu is locked.
-func (s *slot) checkQuiet() time.Time {
-	q := &s.requests
+// checkQuiet returns the time from which a request may be written, because of the late answers to
+// requests like it; zero means now. Such an answer may have arrived and not be read yet: the data
+// consumers may have no room, or the process may have been stopped. So while the connection has
+// unread bytes, the time is a little later than now. s.mu is locked.
+func (s *slot) checkQuiet(r *Request) (until time.Time) {
+	missed := s.requests.missed
+	for _, m := range missed {
+		if m.until.After(until) && m.request.isLike(r) {
+			until = m.until
+		}
+	}
 	now := time.Now()
 	switch {
-	case now.Before(q.quietUntil):
+	case until.IsZero() || now.Before(until):
+		return until
 	case s.session.conn.Unread():
 		return now.Add(unreadPause)
-	default:
-		q.quietUntil = time.Time{}
 	}
-	return q.quietUntil
+	for i := range missed {
+		if missed[i].request.isLike(r) {
+			missed[i].until = time.Time{}
+		}
+	}
+	return time.Time{}
 }
 
 // awaitAnswer moves the frame, whose last byte is written, from the queue to the open requests.
@@ -174,16 +187,17 @@ func (f *frame) timeOutRequest() {
 	}
 	q := &s.requests
 	q.open = slices.DeleteFunc(q.open, func(o *frame) bool { return o == f })
-	if !f.request.isDistinct() {
-		q.quietUntil = time.Now().Add(f.request.Timeout)
+	missed := missedRequest{id: f.id, request: f.request}
+	if f.request.isLike(f.request) {
+		missed.until = time.Now().Add(f.request.Timeout)
 		// A late answer can't show which of two such requests it belongs to, so keep only the
 		// newest.
-		q.missed = slices.DeleteFunc(q.missed, func(m missedRequest) bool { return !m.request.isDistinct() })
+		q.missed = slices.DeleteFunc(q.missed, func(m missedRequest) bool { return m.request.isLike(f.request) })
 	}
 	if len(q.missed) == maxMissed {
 		q.missed = slices.Delete(q.missed, 0, 1)
 	}
-	q.missed = append(q.missed, missedRequest{f.id, f.request})
+	q.missed = append(q.missed, missed)
 	s.reportFate(f, Written{Fate: NoReply, Epoch: f.askedIn.epoch, Detail: "no answer came within " + f.request.Timeout.String()})
 	s.resumeWriting()
 }
@@ -211,11 +225,8 @@ func (s *slot) matchAnswer(r *received) bool {
 func (s *slot) matchLateAnswer(r *received) string {
 	q := &s.requests
 	for i, m := range q.missed {
-		if !m.request.isDistinct() && !time.Now().Before(q.quietUntil) || !m.request.isAnsweredBy(r) {
+		if !m.request.isDistinct() && !time.Now().Before(m.until) || !m.request.isAnsweredBy(r) {
 			continue
-		}
-		if !m.request.isDistinct() {
-			q.quietUntil = time.Time{} // the late answer has arrived
 		}
 		q.missed = slices.Delete(q.missed, i, i+1)
 		return m.id

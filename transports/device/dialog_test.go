@@ -1,0 +1,77 @@
+package device
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pentrough/pentrough/transports/protocol"
+)
+
+// keyed is a protocol in which the text before a colon is the key of a command and its answer.
+type keyed struct{ lines }
+
+func (k keyed) Split(_ *protocol.State, data []byte, seen int) (int, []byte, error) {
+	return k.lines.Split(data, seen)
+}
+
+func (keyed) Decode(_ *protocol.State, frame []byte, v *protocol.Verdict) error {
+	if key, _, ok := strings.Cut(string(frame), ":"); ok {
+		v.Answers, v.Key = protocol.Yes, key
+	}
+	return nil
+}
+
+func (keyed) Encode(_ *protocol.State, dst []byte, c protocol.Command) ([]byte, string, error) {
+	key, _, _ := strings.Cut(string(c.Payload), ":")
+	return append(dst, c.Payload...), key, nil
+}
+
+// keyedDevice is askingDevice for a device with the protocol keyed.
+func keyedDevice(t *testing.T, test func(a *asking, says func(frames ...string))) {
+	synctest.Test(t, func(t *testing.T) {
+		r := testRegistry(t, func(o *Options) {
+			o.Feed.DataPerDevice, o.Feed.DataTotal, o.Protocol = 100, 100, keyed{}
+		})
+		a := &asking{T: t, registry: r, data: r.feed.newSubscriber("d"), begun: time.Now(), pipe: newPipe(1 << 20)}
+		dialog := NewDialog(keyed{}, netip.AddrPort{}, "d")
+		var err error
+		if a.session, err = r.Connect(t.Context(), "d", "", a.pipe, dialog); err != nil {
+			t.Fatal(err)
+		}
+		test(a, func(frames ...string) {
+			for _, f := range frames {
+				v, err := dialog.Decode([]byte(f))
+				if err == nil {
+					err = a.session.Receive([]byte(f), v)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			synctest.Wait()
+		})
+	})
+}
+
+// The late answer to a command could be taken for the answer to a later command with the same key.
+// A command with another key needn't wait for it.
+func TestALateAnswerOfTheSameKey(t *testing.T) {
+	keyedDevice(t, func(a *asking, says func(...string)) {
+		first := a.ask("x:1?", next(time.Second))
+		a.read("x:1?")
+		time.Sleep(time.Second)
+		a.ends(first, NoReply, "", "no answer came within 1s")
+		other, second := a.ask("y:2?", next(time.Second)), a.ask("x:3?", next(time.Second))
+		a.read("x:1?", "y:2?")
+		says("y:2", "x:1")
+		a.ends(other, Answered, "y:2", "")
+		a.published("x:1 late for x:1?")
+		a.read("x:1?", "y:2?", "x:3?")
+		says("hello", "", "x:3")
+		a.ends(second, Answered, "x:3", "")
+		a.published("hello", "")
+	})
+}
