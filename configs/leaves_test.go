@@ -31,6 +31,7 @@ import (
 	_ "github.com/pentrough/pentrough/transports/codec/fixed"
 	_ "github.com/pentrough/pentrough/transports/codec/length"
 	_ "github.com/pentrough/pentrough/transports/codec/line"
+	_ "github.com/pentrough/pentrough/transports/codec/packet"
 	_ "github.com/pentrough/pentrough/transports/codec/raw"
 	_ "github.com/pentrough/pentrough/transports/http"
 	_ "github.com/pentrough/pentrough/transports/memory"

@@ -2,13 +2,8 @@ package configs_test
 
 import (
 	"encoding/hex"
-	"os"
-	"path"
 	"strings"
-	"testing"
 
-	"github.com/pentrough/pentrough/configs"
-	"github.com/pentrough/pentrough/internal/plugin"
 	"github.com/pentrough/pentrough/transports/protocol"
 	"github.com/pentrough/pentrough/transports/protocol/protocoltest"
 )
@@ -188,26 +183,4 @@ var ofPackets = map[string][]protocoltest.Example{
 			{Device: "LGXCE4CB4G0123456", Kind: "80", Answers: protocol.Yes, Key: "80"},
 		},
 	}},
-}
-
-func TestPacketProtocols(t *testing.T) {
-	if k, _ := plugin.Registered().Kind("codec"); k != nil {
-		if _, ok := k.Lookup("packet"); !ok {
-			t.Skip("this build has no codec packet")
-		}
-	}
-	files, err := os.ReadDir("protocols/packet")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range files {
-		name := strings.TrimSuffix(file.Name(), ".toml")
-		t.Run(name, func(t *testing.T) {
-			text, err := os.ReadFile(path.Join("protocols/packet", file.Name()))
-			if err != nil {
-				t.Fatal(err)
-			}
-			protocoltest.Run(t, configs.BuildProtocolText(t, name, string(text)), ofPackets[name]...)
-		})
-	}
 }

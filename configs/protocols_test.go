@@ -15,16 +15,6 @@ func BuildProtocol(t *testing.T, name string) protocol.Protocol {
 	return build(t, name, readyMade())
 }
 
-// BuildProtocolText builds the protocol of a TOML text.
-func BuildProtocolText(t *testing.T, name, text string) protocol.Protocol {
-	t.Helper()
-	var tree map[string]any
-	if _, err := decodeTOML(text, &tree); err != nil {
-		t.Fatal(err)
-	}
-	return build(t, name, map[string]map[string]any{"protocol": tree["protocol"].(map[string]any)})
-}
-
 func build(t *testing.T, name string, tables map[string]map[string]any) protocol.Protocol {
 	t.Helper()
 	d := plugin.Decoder{Set: plugin.Registered(), ReadyMade: tables}

@@ -111,6 +111,10 @@ var readyMade = map[string][]protocoltest.Example{
 
 func TestReadyMadeConformance(t *testing.T) {
 	for _, p := range configs.Protocols() {
-		t.Run(p.Name, func(t *testing.T) { protocoltest.Run(t, configs.BuildProtocol(t, p.Name), readyMade[p.Name]...) })
+		examples := append(readyMade[p.Name], ofPackets[p.Name]...)
+		if len(examples) == 0 {
+			t.Errorf("%s has no examples", p.Name)
+		}
+		t.Run(p.Name, func(t *testing.T) { protocoltest.Run(t, configs.BuildProtocol(t, p.Name), examples...) })
 	}
 }
