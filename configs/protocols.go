@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path"
 	"strings"
+	"sync"
 )
 
 //go:embed protocols/*.toml
@@ -55,8 +56,8 @@ func firstSentence(text string) string {
 	return strings.TrimSuffix(sentence, ".") + "."
 }
 
-// readyMade returns the tables of the ready-made protocols for a decoder.
-func readyMade() map[string]map[string]any {
+// readyMade returns the tables of the ready-made protocols for decoders, which only read them.
+var readyMade = sync.OnceValue(func() map[string]map[string]any {
 	tables := map[string]any{}
 	for _, p := range Protocols() {
 		var tree map[string]any
@@ -67,4 +68,4 @@ func readyMade() map[string]map[string]any {
 		tables[p.Name] = section[p.Name]
 	}
 	return map[string]map[string]any{"protocol": tables}
-}
+})

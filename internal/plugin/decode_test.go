@@ -197,9 +197,13 @@ func TestNamedTables(t *testing.T) {
 		"small": map[string]any{"type": "round", "radius": 0.1},
 		"outer": map[string]any{"type": "round", "inside": "small"},
 		"round": map[string]any{"radius": 7.0},
+	}}, ReadyMade: map[string]map[string]any{"shape": {
+		"small": map[string]any{"type": "round", "radius": 3.0},
+		"large": map[string]any{"type": "round", "radius": 9.0, "inside": "small"},
 	}}}
 	for name, want := range map[string]*round{
 		"small": {Radius: 0.1}, "outer": {Radius: 1, Inside: &round{Radius: 0.1}}, "round": {Radius: 7},
+		"large": {Radius: 9, Inside: &round{Radius: 0.1}},
 	} {
 		inst, ok := d.Plugin("shape", "x", name)
 		if !ok || inst.Path != "shape."+name || inst.Name != name || inst.Type != "round" || !reflect.DeepEqual(inst.Config, want) {

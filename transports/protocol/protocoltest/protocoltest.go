@@ -78,13 +78,9 @@ func Run(t *testing.T, p protocol.Protocol, examples ...Example) {
 	}
 	for _, e := range examples {
 		t.Run(e.Name, func(t *testing.T) {
-			c := &connection{protocol: p, state: new(protocol.State)}
-			c.encode(t, e.Commands)
 			checkKeys(t, e)
 			for _, pieces := range cuts(e.Stream) {
-				c := &connection{protocol: p, state: &protocol.State{Number: c.state.Number, Device: c.state.Device}}
-				c.read(pieces)
-				if problem := c.compare(e); problem != "" {
+				if problem := problemOf(p, e, pieces); problem != "" {
 					t.Fatalf("the stream in pieces %.400q: %s", pieces, problem)
 				}
 			}
@@ -95,10 +91,7 @@ func Run(t *testing.T, p protocol.Protocol, examples ...Example) {
 		for range 4 {
 			wg.Go(func() {
 				for _, e := range examples {
-					c := &connection{protocol: p, state: new(protocol.State)}
-					c.encode(t, e.Commands)
-					c.read([]string{e.Stream})
-					if problem := c.compare(e); problem != "" {
+					if problem := problemOf(p, e, []string{e.Stream}); problem != "" {
 						t.Error(e.Name + ": " + problem)
 					}
 				}
@@ -106,6 +99,16 @@ func Run(t *testing.T, p protocol.Protocol, examples ...Example) {
 		}
 		wg.Wait()
 	})
+}
+
+// problemOf returns how a protocol differs from an example whose stream arrives in pieces.
+func problemOf(p protocol.Protocol, e Example, pieces []string) string {
+	c := &connection{protocol: p, state: new(protocol.State)}
+	if problem := c.encode(e.Commands); problem != "" {
+		return problem
+	}
+	c.read(pieces)
+	return c.compare(e)
 }
 
 // cuts returns the stream in all ways to cut it once, and in single bytes.
@@ -148,19 +151,20 @@ type connection struct {
 	err      error
 }
 
-// encode checks what the protocol makes of commands.
-func (c *connection) encode(t *testing.T, commands []Command) {
+// encode returns how what the protocol makes of commands differs from what is wanted.
+func (c *connection) encode(commands []Command) string {
 	for _, command := range commands {
 		wire, key, err := c.encodeOne(protocol.Command{Device: command.Device, Unit: command.Unit, ID: command.ID, Payload: []byte(command.Payload)})
 		switch {
 		case command.Error != "" || err != nil:
 			if err == nil || command.Error == "" || !strings.Contains(err.Error(), command.Error) {
-				t.Errorf("the command %q: %v; want the error %q", command.Payload, err, command.Error)
+				return fmt.Sprintf("the command %q: %v; want the error %q", command.Payload, err, command.Error)
 			}
 		case wire != command.Wire || key != command.Key:
-			t.Errorf("the command %q is written as %q with the key %q; want %q with the key %q", command.Payload, wire, key, command.Wire, command.Key)
+			return fmt.Sprintf("the command %q is written as %q with the key %q; want %q with the key %q", command.Payload, wire, key, command.Wire, command.Key)
 		}
 	}
+	return ""
 }
 
 // encodeOne returns the frame and the key of a command, and checks the duties of Encode.
