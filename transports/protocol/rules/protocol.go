@@ -17,6 +17,8 @@ type rules struct {
 	rules         []*rule
 	// numbered is set if command or asks uses n.
 	numbered bool
+	// units is set if a rule names a unit, or if command or asks uses unit.
+	units bool
 	// listed is set if answers have no key and rules say what answers look like.
 	listed bool
 	// limit is the largest size of the texts of one run.
@@ -53,6 +55,9 @@ func (p *rules) Split(s *protocol.State, data []byte, seen int) (int, []byte, er
 func (p *rules) Append(dst, payload []byte) ([]byte, error) { return p.framing.Append(dst, payload) }
 
 func (p *rules) Max() int { return p.framing.Max() }
+
+// HasUnits implements protocol.Units.
+func (p *rules) HasUnits() bool { return p.units }
 
 func (p *rules) Decode(s *protocol.State, frame []byte, v *protocol.Verdict) error {
 	for i, r := range p.rules {

@@ -116,6 +116,7 @@ func (c *Config) compile() (*rules, error) {
 	p.asks = compile("asks", c.Asks, commandScope("payload"))
 	for _, e := range []*program{p.command, p.asks} {
 		p.numbered = p.numbered || e != nil && e.named[counter]
+		p.units = p.units || e != nil && e.named[ofUnit]
 	}
 	if len(c.Rules) == 0 {
 		errs = append(errs, protocol.Invalid("rules", "is missing; [{}] makes data of every frame"))
@@ -138,6 +139,7 @@ func (c *Config) compile() (*rules, error) {
 			all = i
 		}
 		p.rules = append(p.rules, r)
+		p.units = p.units || r.unit != nil
 	}
 	if c.Asks != "" && !answers && len(c.Rules) > 0 {
 		errs = append(errs, protocol.Invalid("asks", "no rule has answers, so no command would get its answer"))
