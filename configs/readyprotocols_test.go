@@ -8,7 +8,8 @@ import (
 	"github.com/pentrough/pentrough/transports/protocol/protocoltest"
 )
 
-// The frames are those of the manuals that the files of the protocols name.
+// Most frames have been published, by manuals or as captures of devices. The others, such as the
+// answers to commands, are written after the formats that the files describe.
 var readyMade = map[string][]protocoltest.Example{
 	"gps103": {{
 		Name:     "login, heartbeat and position",

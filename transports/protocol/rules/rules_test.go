@@ -53,7 +53,7 @@ func gt06() *Config {
 }
 
 const (
-	// The frames of the manual "GT06 GPS tracker communication protocol".
+	// Published frames of the protocol GT06.
 	gt06Login     = "78 78 0D 01 01 23 45 67 89 01 23 45 00 01 8C DD 0D 0A"
 	gt06Heartbeat = "78 78 0A 13 44 01 04 00 01 00 05 08 45 0D 0A"
 	gt06Position  = "78 78 1F 12 0B 08 1D 11 2E 10 CF 02 7A C7 EB 0C 46 58 49 00 14 8F 01 CC 00 28 7D 00 1F B8 00 03 80 81 0D 0A"
