@@ -33,7 +33,7 @@ func init() {
 
 // Config is the configuration of command.
 type Config struct {
-	Supersede string `toml:"supersede" doc:"The field of a command whose value names the setting that the command changes, as in deliver. The value becomes the command's field supersede. Default: none." example:"\"setpoint\""`
+	Supersede string `toml:"supersede" doc:"The name of a field. In each command, the value of this field names the setting that the command changes, as in deliver. The command gets this value as its field supersede. Default: none." example:"\"setpoint\""`
 }
 
 // Validate returns all problems of the configuration, joined.

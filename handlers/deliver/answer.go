@@ -14,7 +14,7 @@ import (
 // Answer says which frames of a device are answers. With match, every frame that matches is an
 // answer. With command and frame, an answer belongs to one request: both contain the same text.
 type Answer struct {
-	Match   string `toml:"match" doc:"A regular expression that answers match. Other frames are data and answer no request." example:"\"^(OK|ERR)\""`
+	Match   string `toml:"match" doc:"A regular expression for answers. A frame that doesn't match is data and answers no request." example:"\"^(OK|ERR)\""`
 	Command string `toml:"command" doc:"A regular expression with one group: the part of a command that its answer repeats, such as a number." example:"\"#(\\\\d+)$\""`
 	Frame   string `toml:"frame" doc:"A regular expression with one group: the same part in a frame from the device." example:"\"^(\\\\d+):\""`
 	MaxOpen int    `toml:"max_open" doc:"How many open requests a device may have. Default: 1." unit:"requests" min:"1" max:"1000" example:"4" renamed:"window"`

@@ -59,10 +59,10 @@ const description = "Takes commands such as `{\"device\": \"10.0.0.7\", \"cmd\":
 	"have several open requests: `answer = { command = '#(\\d+)$', frame = '^(\\d+):', " +
 	"max_open = 4 }`.\n\n" +
 	"The host doesn't publish an answer as data. It publishes a late answer as data, with " +
-	"the id of the command as `late_for`. After a request without an answer, the next " +
-	"request is written when the late answer has come, or after the same timeout again. If " +
-	"a `timeout` is longer than the pipeline's `stall`, and many commands wait for a slow " +
-	"device, they end as `busy`.\n\n" +
+	"the id of the command as `late_for`. After a request without an answer, " +
+	"the host waits for the late answer, but not longer than the `timeout` once more. Then it " +
+	"writes the next request. If a `timeout` is longer than the pipeline's `stall`, and many " +
+	"commands wait for a slow device, they end as `busy`.\n\n" +
 	"**Offline devices.** With `offline = \"hold\"`, here or in a command, a command for an " +
 	"offline device is held. It stays in the ledger until the device connects, the command " +
 	"expires, or a newer one supersedes it. Held commands are written before all newer " +
@@ -85,7 +85,7 @@ type Config struct {
 	Devices handlers.DevicesRef `toml:"devices" doc:"The transport with the devices." example:"\"devices\"" required:"true"`
 	Mode    string              `toml:"mode" doc:"The mode of commands without a mode. After a crash, at-least-once may write a command again; at-most-once doesn't, and then the result can be unknown." enum:"at-least-once,at-most-once"`
 
-	Supersede string `toml:"supersede" doc:"The field of a command whose value names the setting that the command changes. A newer command then supersedes older ones for the same device and setting that still wait. Default: only the command's field supersede counts." example:"\"setpoint\""`
+	Supersede string `toml:"supersede" doc:"The name of a field. In each command, the value of this field names the setting that the command changes. A newer command then supersedes older ones for the same device and setting that still wait. Default: only the command's field supersede counts." example:"\"setpoint\""`
 
 	Priority bool `toml:"priority" doc:"Whether a command with a higher priority overtakes those that wait for the same device. The priority (0 to 9, 9 first) is that of the command, else the AMQP priority of its message. If false, a command with a priority is rejected, and the handler ignores the priority of the message."`
 

@@ -58,7 +58,7 @@ type Config struct {
 	Results    handlers.TopicRef   `toml:"results" doc:"The topic of the message about a command for a group. Default: the pipeline's to." example:"\"broker:results\""`
 	Rate       int                 `toml:"rate" doc:"How many commands are published each second." min:"1" max:"1000000"`
 	MaxDevices int                 `toml:"max_devices" doc:"The most devices of a group. A command for more is rejected." unit:"devices" min:"1"`
-	Supersede  string              `toml:"supersede" doc:"The field of a command whose value names the setting that the command changes, as in deliver. The value becomes the field supersede of the published commands. Default: none." example:"\"setpoint\""`
+	Supersede  string              `toml:"supersede" doc:"The name of a field. In each command, the value of this field names the setting that the command changes, as in deliver. The published commands get this value as their field supersede. Default: none." example:"\"setpoint\""`
 }
 
 var defaults = Config{Rate: 1000, MaxDevices: 100_000}

@@ -99,7 +99,7 @@ type Config struct {
 	Timeout      time.Duration                `toml:"timeout" doc:"How long a call may take, including redirects and the answer's body." min:"1ms"`
 	Connections  int                          `toml:"connections" doc:"The most requests at a time. Further messages wait." min:"1" max:"10000"`
 	Output       string                       `toml:"output" doc:"The output: the answer, the message itself, or nothing." enum:"response,message,none"`
-	MaxResponse  int                          `toml:"max_response" doc:"The largest body of an answer. It isn't checked with output message or none." unit:"bytes" min:"1" max:"1073741824"`
+	MaxResponse  int                          `toml:"max_response" doc:"The largest body of an answer. If output is message or none, the body may have any size." unit:"bytes" min:"1" max:"1073741824"`
 	OnOutage     string                       `toml:"on_outage" doc:"The kind of error if the endpoint can't be reached, or answers with a status of outage_status. unavailable: the pipeline pauses until the endpoint works. retryable: the message fails." enum:"unavailable,retryable"`
 	OutageStatus []int                        `toml:"outage_status" doc:"Statuses that mean that the endpoint doesn't work, not that the message is wrong." example:"[429, 502, 503]"`
 	Allow        []string                     `toml:"allow" doc:"Further hosts to which redirects may lead, and addresses and networks that may be called even if they aren't public." example:"[\"eu.hooks.example.com\", \"10.1.0.0/16\"]"`

@@ -12,9 +12,9 @@ func init() {
 		Name:    "passthrough",
 		Summary: "Sends every message on unchanged.",
 		Description: "Sends each message on with its body, id, properties and headers. It leaves out those " +
-			"that describe the delivery by the broker: headers that RabbitMQ sets itself, such as " +
-			"`x-death`, the expiration, exchange, routing key, and whether the message was " +
-			"redelivered. Messages of one device stay in order.",
+			"that describe the delivery by the broker: the expiration, the exchange, the routing " +
+			"key, the mark of a redelivered message, and the headers that RabbitMQ sets itself, " +
+			"such as `x-death`. Messages of one device stay in order.",
 		Produces: "messages",
 		Config:   func() handlers.Config { return &Config{} },
 	})

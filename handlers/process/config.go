@@ -57,7 +57,7 @@ const description = "Starts the program `command` and sends it each message over
 	"| the program | the host |\n|---|---|\n" +
 	"| can't be started, or refuses `config` | at its own start: prints the reason and exits. Later: isn't ready, and tries again after growing pauses of up to `restart_max` |\n" +
 	"| exits, is killed, writes a line that breaks the protocol, or uses more than `memory` | starts it again, the first time at once, and sends it its messages again. No message is lost, and this doesn't count as a retry. During longer pauses, messages are *unavailable*: the pipeline pauses |\n" +
-	"| ends `crashes` times while it has only one message, each time the same | treats the message as the cause, and gives it a *permanent* error |\n" +
+	"| ends while it has only one message, and this happens `crashes` times with the same message | treats the message as the cause, and gives it a *permanent* error |\n" +
 	"| doesn't respond within `timeout` | gives the message a *retryable* error. If the response doesn't come within `grace` either, kills the program |\n\n" +
 	"At `SIGHUP` the host starts the program once more. When the new process is ready, it gets all new messages. The old process responds to the messages that it has, and ends. If the new one doesn't start, the old one stays.\n\n" +
 	"The program runs in a process group of its own and ends with the host. It gets the variables `PATH`, `HOME`, `USER`, `LOGNAME`, `LANG`, `LC_*`, `TZ` and `TMPDIR` of the host, and those in `env`. " +
@@ -67,7 +67,7 @@ const description = "Starts the program `command` and sends it each message over
 type Config struct {
 	Command      []string                     `toml:"command" doc:"The program and its arguments. The program is a path, or a name that the host finds in PATH." example:"[\"python3\", \"/opt/plugins/readings.py\"]" required:"true"`
 	Dir          string                       `toml:"dir" doc:"The folder that the program runs in. Default: the host's." example:"\"/var/lib/pentrough/readings\""`
-	Env          map[string]transports.Secret `toml:"env" doc:"Environment variables for the program, in addition to those of the host that it gets." example:"{ API_TOKEN = \"${API_TOKEN}\" }"`
+	Env          map[string]transports.Secret `toml:"env" doc:"Environment variables for the program. It also gets some variables of the host, such as PATH." example:"{ API_TOKEN = \"${API_TOKEN}\" }"`
 	Config       map[string]any               `toml:"config" doc:"The program's own settings. The program says which there are." example:"{ threshold = 20 }"`
 	Window       int                          `toml:"window" doc:"The greatest number of messages that the program has at a time. The program may set a smaller one." min:"1" max:"10000"`
 	WindowBytes  int                          `toml:"window_bytes" doc:"The greatest number of bytes that those messages have together. A larger message goes to the program alone." unit:"bytes" min:"1024"`
@@ -76,7 +76,7 @@ type Config struct {
 	Grace        time.Duration                `toml:"grace" doc:"How long the response may be late before the host kills the program." min:"1ms"`
 	StartTimeout time.Duration                `toml:"start_timeout" doc:"How long the program may take from its start until it is ready." min:"1ms"`
 	Memory       int                          `toml:"memory" doc:"The greatest resident set of the program and its children. Linux only; measured every second. 0: no limit." unit:"bytes" min:"0"`
-	Crashes      int                          `toml:"crashes" doc:"If the program ends this number of times while the same message is its only one, the message gets a permanent error." min:"1"`
+	Crashes      int                          `toml:"crashes" doc:"If the program ends this number of times while it has only one message, each time the same message, that message gets a permanent error." min:"1"`
 	RestartMax   time.Duration                `toml:"restart_max" doc:"The longest pause before a restart. The first restart has no pause. The pause before the second one is up to 100 ms, and the limit doubles from there." min:"100ms"`
 	Destinations []handlers.TopicRef          `toml:"destinations" doc:"Topics that the program may send to, in addition to the pipeline's to." example:"[\"broker:alarms\"]"`
 }

@@ -48,7 +48,7 @@ const description = "Sends each message on unchanged, as `passthrough` does, to 
 type Config struct {
 	Routes    []Route                      `toml:"routes" doc:"Conditions, each with its topic. The first condition that is true chooses." example:"[{ when = 'fromJSON(json.payload).temp > 30', to = \"broker:hot\" }]"`
 	By        string                       `toml:"by" doc:"Instead of routes: an expression that gives a key of topics." example:"'meta.type'"`
-	Topics    map[string]handlers.TopicRef `toml:"topics" doc:"The topics for by, by key." example:"{ event = \"broker:events\" }"`
+	Topics    map[string]handlers.TopicRef `toml:"topics" doc:"The topic for each key that by can give." example:"{ event = \"broker:events\" }"`
 	Else      handlers.TopicRef            `toml:"else" doc:"The topic of messages that match nothing." example:"\"broker:other\""`
 	Unmatched string                       `toml:"unmatched" doc:"What happens, without else, to a message that matches nothing. error: a permanent error. drop: it is acked and dropped." enum:"error,drop"`
 }

@@ -35,8 +35,8 @@ func init() {
 			"`on_error = \"drop\"`. It produces no messages.\n\n" +
 			"If there are more than `max_rows` rows, the handler first removes replayed and dropped " +
 			"ones, and then the oldest. It checks `max_rows` and `keep` when messages come, and " +
-			"once an hour. `pentrough_store_removed_total` counts removed rows. The log has one " +
-			"warning when rows are removed that nobody has replayed or dropped.",
+			"once an hour. `pentrough_store_removed_total` counts removed rows. If the handler " +
+			"removes rows that nobody has replayed or dropped, the log has one warning.",
 		Config: func() handlers.Config {
 			c := defaults
 			return &c

@@ -48,9 +48,9 @@ const description = "Takes the results of commands and the `expanded` messages o
 	"it. If a message of such a group comes after the restart, the group ends as " +
 	"`unfinished`, with a `detail` that says so; otherwise it has no summary. To know about " +
 	"each device, read the results themselves.\n\n" +
-	"One host counts a group: if several hosts consume the queue (`competing`), each counts " +
-	"a part. If the inventory changes between a crash of `fanout` and the repeated " +
-	"expansion, the summary has the number of devices of the repeated one. A summary may be " +
+	"Only one host may consume the queue. If several hosts consume it (`competing`), each " +
+	"counts only a part of a group. If the inventory changes between a crash of `fanout` and " +
+	"the repeated expansion, the summary has the number of devices of the repeated expansion. A summary may be " +
 	"published twice, with the same message id."
 
 // Config is the configuration of tally.

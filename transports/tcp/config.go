@@ -15,8 +15,8 @@ import (
 // Config is the `[transport.NAME]` table of type tcp.
 type Config struct {
 	Listen   string          `toml:"listen" doc:"Address to listen on, host:port. An empty host (:PORT) or [::] is every IPv4 and IPv6 address; 0.0.0.0 is IPv4 only." example:"\":8123\""`
-	Framing  codec.Config    `toml:"framing" doc:"How the byte stream is cut into frames: a codec. The default is line. With protocol, that has the framing."`
-	Protocol protocol.Config `toml:"protocol" doc:"How the devices talk: a protocol. It finds the frames, names the devices, answers them, and says which frame answers which command. Without a protocol, framing and identity do." example:"{ type = \"rules\", framing = \"line\", rules = [{ match = '^(?P<device>\\d{15}),' }] }"`
+	Framing  codec.Config    `toml:"framing" doc:"How the byte stream is cut into frames: a codec. The default is line. If protocol is set, the protocol has the framing."`
+	Protocol protocol.Config `toml:"protocol" doc:"How the devices talk: a protocol. It finds the frames, names the devices, answers them, and says which frame answers which command. Without a protocol, framing finds the frames and identity names the devices." example:"{ type = \"rules\", framing = \"line\", rules = [{ match = '^(?P<device>\\d{15}),' }] }"`
 	Identity identity        `toml:"identity" doc:"How the host identifies the device of a connection."`
 	Allow    string          `toml:"allow" doc:"Which devices may connect: any, or only those that the file of [inventory] lists (known)." enum:"any,known" example:"\"known\""`
 

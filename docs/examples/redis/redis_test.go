@@ -20,7 +20,8 @@ import (
 	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
-// patience is how long what must happen is waited for. Only a test that fails takes so long.
+// patience is the longest time that a test waits for a condition. Only a failing test waits that
+// long.
 const patience = time.Minute
 
 // server is a redis-server with a socket of its own, which the test may stop and start.
@@ -104,7 +105,7 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// open starts a transport, and takes what a pipeline of it gets.
+// open starts a transport with one pipeline. It returns the transport and the pipeline's messages.
 func (s *server) open(c *Config) (transports.Transport, <-chan *transports.Delivery) {
 	s.Helper()
 	tr, err := c.New(transports.Env{
@@ -137,7 +138,7 @@ func (s *server) close(tr transports.Transport) {
 	}
 }
 
-// acked says whether the pipeline has acked all that it took.
+// acked reports whether the pipeline has acked every message that it received.
 func (s *server) acked() bool {
 	pending, err := s.client.XPending(s.Context(), "commands", "p").Result()
 	return err == nil && pending.Count == 0
@@ -162,11 +163,11 @@ func TestAServerThatIsKilled(t *testing.T) {
 	}
 	s.add("commands", "zero")
 	s.next(taken).Settle(&transports.Outcome{Code: 200})
-	s.until("it is acked", s.acked)
+	s.until("the message is acked", s.acked)
 	s.stop()
-	s.until("the health says it", sick)
+	s.until("the health has an error", sick)
 	s.start()
-	s.until("the health says that it works again", func() bool { return !sick() })
+	s.until("the health has no error", func() bool { return !sick() })
 
 	// A message in flight isn't lost either. Its ack is sent late, or the message is redelivered.
 	s.add("commands", "one", "two")
@@ -180,10 +181,10 @@ func TestAServerThatIsKilled(t *testing.T) {
 		got[string(d.Payload)] = true
 		d.Settle(&transports.Outcome{Code: 200})
 	}
-	s.until("all is acked", s.acked)
+	s.until("all messages are acked", s.acked)
 }
 
-// A host that is killed has its messages again, in order, before any newer one.
+// After a restart, a host gets its unacked messages again, in order and before newer messages.
 func TestARestartGoesOnWhereItWas(t *testing.T) {
 	s := newServer(t)
 	first, taken := s.open(&Config{URL: s.url(), Subscriptions: 1})
@@ -222,12 +223,13 @@ func TestSeveralSubscriptionsShareTheMessages(t *testing.T) {
 		seen[string(d.Payload)] = true
 		return d
 	}
-	// Each has one in flight. Later one of them may have read the last messages ahead.
-	var held []*transports.Delivery
+	// Now each subscription has one unsettled message. Check this first: later, one subscription may
+	// read the last messages before the others can.
+	var unsettled []*transports.Delivery
 	for range n {
-		held = append(held, next())
+		unsettled = append(unsettled, next())
 	}
-	for _, d := range held {
+	for _, d := range unsettled {
 		d.Settle(&transports.Outcome{Code: 200})
 	}
 	for len(seen) < messages {

@@ -40,7 +40,7 @@ func init() {
 	})
 }
 
-const description = "Each key, such as a device or a tenant, has its own breaker. When `failures` messages of the key in a row have failed, the breaker opens: for the time `open` it refuses the key's messages without " +
+const description = "Each key, such as a device or a tenant, has its own breaker. When `failures` successive messages of the key have failed, the breaker opens: for the time `open` it refuses the key's messages without " +
 	"trying them. Then it tries one message as a probe and still refuses the others. If the probe succeeds, the breaker closes and is forgotten. Otherwise it stays open for the same time again. The key is the one that orders " +
 	"the pipeline's messages, or the one that `key` names; messages without a key share a breaker.\n\n" +
 	"A refused message ends with a *retryable* error that says so: `poison` publishes the message to its topic, and you can replay it when the outage is over. An HTTP caller gets 500. Refused messages don't wait in the host. There they would " +
@@ -65,7 +65,7 @@ var defaults = Config{Failures: 5, Open: 30 * time.Second, Counts: []string{coun
 
 // Config is the configuration of circuit-breaker.
 type Config struct {
-	Failures int           `toml:"failures" doc:"How many messages of a key in a row must fail until its breaker opens." unit:"messages" min:"1"`
+	Failures int           `toml:"failures" doc:"How many successive messages of a key must fail until its breaker opens." unit:"messages" min:"1"`
 	Open     time.Duration `toml:"open" doc:"How long the messages of the key are refused before one is tried." min:"1ms"`
 	Counts   []string      `toml:"counts" doc:"Which kinds of errors are failures." enum:"retryable,unavailable" min:"1"`
 	Key      string        `toml:"key" doc:"The key that has its own breaker: payload.FIELD of a JSON payload, or metadata.KEY. Default: the key that orders the pipeline's messages." example:"\"metadata.header.X-Tenant\""`

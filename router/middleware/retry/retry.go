@@ -36,7 +36,7 @@ type Config struct {
 	MaxRetries      int           `toml:"max_retries" doc:"How often a message is retried after the first attempt." min:"0"`
 	InitialInterval time.Duration `toml:"initial_interval" doc:"The pause before the second attempt." min:"1ms"`
 	MaxInterval     time.Duration `toml:"max_interval" doc:"The longest pause, before jitter." min:"1ms"`
-	Multiplier      float64       `toml:"multiplier" doc:"What each pause is multiplied by for the next one." min:"1"`
+	Multiplier      float64       `toml:"multiplier" doc:"Each pause is this number of times as long as the one before." min:"1"`
 	Jitter          float64       `toml:"jitter" doc:"The part of its length by which a pause varies at random, up or down." min:"0" max:"1"`
 	MaxRetryAfter   time.Duration `toml:"max_retry_after" doc:"The longest pause that an error may ask for; with \"0s\" errors can't ask for one." min:"0s"`
 }

@@ -19,7 +19,7 @@ import "github.com/pentrough/pentrough/transports/codec"
 
 // Config is the packet codec's configuration.
 type Config struct {
-	Kinds  []Kind `toml:"kinds" doc:"The kinds of frames, in order. A frame is of the first kind whose starts it has." required:"true" example:"[{ starts = \"(\", ends = \")\" }]"`
+	Kinds  []Kind `toml:"kinds" doc:"The kinds of frames, in order. A frame belongs to the first kind whose starts are the first bytes of the frame." required:"true" example:"[{ starts = \"(\", ends = \")\" }]"`
 	Resync bool   `toml:"resync" doc:"What happens if no kind has the start of a frame, if the length is impossible, or if the end isn't where it should be. true: the codec skips bytes up to the next start. false: the device is disconnected."`
 	Max    int    `toml:"max" doc:"The largest frame in either direction, with all its parts." unit:"bytes" min:"1" max:"16777216" example:"4096"`
 }
@@ -28,7 +28,7 @@ type Config struct {
 type Kind struct {
 	Name   string            `toml:"name" doc:"The name of the kind, for the rules of a protocol. Several kinds may have the same name." example:"\"ping\""`
 	Only   string            `toml:"only" doc:"in: devices send such frames, and the host doesn't. out: only the host sends them. Default: both." enum:"in,out"`
-	Starts string            `toml:"starts" doc:"The bytes at the start of a frame. In addition to TOML's own escapes, \\xNN stands for any byte, and \\r, \\n, \\t, \\0 and \\\\ for the usual ones. Default: a frame may start with any bytes." example:"'\\x78\\x78'"`
+	Starts string            `toml:"starts" doc:"The bytes at the start of a frame. In addition to TOML's own escapes, \\xNN stands for any byte, and \\r, \\n, \\t, \\0 and \\\\ have their usual meanings. Default: a frame may start with any bytes." example:"'\\x78\\x78'"`
 	Size   *int              `toml:"size" doc:"The size of every frame, with all its parts." unit:"bytes" min:"1" max:"16777216" example:"17"`
 	Length *Length           `toml:"length" doc:"Where a frame has its length, or how the length is computed."`
 	Ends   string            `toml:"ends" doc:"The bytes at the end of a frame, written like starts. Without size and length, a frame ends where these bytes occur first." example:"'\\r\\n'"`
@@ -84,8 +84,8 @@ func init() {
 }
 
 const description = "A frame may have the following parts, in this order: start, length, payload, check, end. " +
-	"Each kind of frames says which. This is the framing of GT06 trackers, which send short and " +
-	"long frames:\n\n" +
+	"Each kind of frames says which parts it has. This is the framing of GT06 trackers, which send " +
+	"short and long frames:\n\n" +
 	"```toml\n" +
 	"framing = { type = \"packet\", kinds = [\n" +
 	"  { starts = '\\x78\\x78', length = { size = 1, add = 5 }, check = { type = \"crc16-x25\" }, ends = '\\r\\n' },\n" +
@@ -106,13 +106,13 @@ const description = "A frame may have the following parts, in this order: start,
 	"```\n\n" +
 	"**The size of a frame** is fixed (`size`), or is the number in its `length` plus `add`, or is " +
 	"computed by an expression (`length.expr`). Without them, a frame ends where the bytes `ends` " +
-	"occur first. An expression may contain integers, the functions `u8(i)`, `u16(i)`, `u32(i)`, " +
-	"`u16le(i)` and `u32le(i)`, which read a number at a byte of the frame, `+`, `-`, `*`, `%`, " +
-	"`bitand`, `bitor`, `bitxor`, `bitshl`, `bitshr`, comparisons, `in [1, 2]`, `and`, `or`, `not` " +
-	"and `a < b ? c : d`.\n\n" +
+	"occur first. The functions `u8(i)`, `u16(i)`, `u32(i)`, `u16le(i)` and `u32le(i)` of an " +
+	"expression read a number at byte `i` of the frame. An expression may also contain integers, " +
+	"`+`, `-`, `*`, `%`, `bitand`, `bitor`, `bitxor`, `bitshl`, `bitshr`, comparisons, `in [1, 2]`, " +
+	"`and`, `or`, `not` and `a < b ? c : d`.\n\n" +
 	"**The payload** is the frame without start, check, end and escapes. A length that directly " +
 	"follows the start isn't a part of it either. If the length is further inside, the payload " +
 	"contains it, and a command must contain the right length.\n\n" +
-	"**Commands** get the parts of their kind. If several kinds may be sent, each needs a length " +
-	"after its start, and the first kind whose length is large enough is used. A command is " +
-	"rejected if a device would read another payload."
+	"**Commands** get the parts of their kind. If the host may send several kinds, each of them needs " +
+	"a length after its start. The host uses the first kind whose length field can store the " +
+	"length of the frame. A command is rejected if a device would read another payload."

@@ -39,7 +39,7 @@ func init() {
 type Config struct {
 	Framing codec.Config `toml:"framing" required:"true" doc:"How the byte stream is cut into frames: a codec." example:"{ type = \"delimiter\", delimiter = \";\" }"`
 	Command string       `toml:"command" doc:"The payload of a command: an expression that gives text. Default: the command itself." example:"'\"**,imei:\" + device + \",\" + cmd'"`
-	Asks    string       `toml:"asks" doc:"The key of a command's answer: an expression that gives text. Its functions read the payload that command has made. A frame answers the command if its rule has answers and gives the same key. Default: answers have no key." example:"'hex(0, 2)'"`
+	Asks    string       `toml:"asks" doc:"The key of a command's answer: an expression that gives text. Its functions read the payload that the expression in command gives. A frame answers the command if its rule has answers and gives the same key. Default: answers have no key." example:"'hex(0, 2)'"`
 	Rules   []Rule       `toml:"rules" required:"true" min:"1" doc:"What frames mean. The first rule that fits a frame counts. If no rule fits, the connection ends; a last rule {} fits all frames." example:"[{ match = '^(?P<device>\\d{15})', respond = '\"ON\"', data = false }, {}]"`
 }
 
@@ -52,7 +52,7 @@ type Rule struct {
 	Device  string `toml:"device" doc:"The name of the device that sent the frame: an expression that gives text. Default: the frame doesn't say." example:"'bcd(1, 8)[1:]'"`
 	Unit    string `toml:"unit" doc:"The part of the device that the frame is from, such as a meter behind a modem: an expression that gives text." example:"'string(u8(0))'"`
 	Type    string `toml:"type" doc:"The type of the frame: an expression that gives text. Messages with the frame have it as kind." example:"'\"position\"'"`
-	Answers string `toml:"answers" doc:"The frame answers the command whose asks gives the same text: an expression that gives text." example:"'hex(0, 2)'"`
+	Answers string `toml:"answers" doc:"The key of an answer: an expression that gives text. The frame answers the command for which asks gives the same text." example:"'hex(0, 2)'"`
 
 	Respond    string `toml:"respond" doc:"What the host writes to the device because of the frame: an expression that gives text. The codec makes a frame of it." example:"'at(0, 1) + w16(n)'"`
 	RespondRaw string `toml:"respond_raw" doc:"Like respond, but the host writes the text as it is." example:"'\"LOAD\"'"`

@@ -1,4 +1,4 @@
-"""Settings of the example. What differs between machines comes from the environment."""
+"""Settings of the example. Values that differ between machines come from the environment."""
 
 import os
 from pathlib import Path

@@ -28,7 +28,7 @@ class Device(models.Model):
         indexes = [models.Index(fields=["host", "online", "generation"], name="fleet_device_host")]
 
     def save(self, *args, **kwargs):
-        # What Pentrough writes may be newer than what was read: save only what is Django's.
+        # Pentrough may have written newer values since the read: save only Django's columns.
         if self.pk and "update_fields" not in kwargs:
             kwargs["update_fields"] = ["address", "name", "place"]
         super().save(*args, **kwargs)
