@@ -35,5 +35,5 @@ const (
 	ruleEnd       = "When standard input ends, the plugin exits with status 0, at once or when its running messages are done."
 	ruleEcho      = "It answers each request with one message that has the same payload and metadata, and no `id`."
 	ruleEchoHello = "Its `window` is at least 2, and it has both features."
-	ruleEchoKeys  = "Another value is a problem with the key `limit`. An unknown key is a problem with that key."
+	ruleEchoKeys  = "If `limit` has another value, the plugin reports a problem with the key `limit`. It reports an unknown key as a problem with that key."
 )
