@@ -59,8 +59,8 @@ const description = "Sends each message as a request to `url`. The body of the r
 	"| another 4xx, a redirect that isn't followed, more than `max_response` | fails: the error is *permanent* |\n\n" +
 	"A pipeline has one hook. If the hook is down, every message would fail, so the " +
 	"pipeline pauses. With `on_outage = \"retryable\"` each message fails on its own, `retry` " +
-	"counts it, and `poison` stores it. Use this for messages that are worth nothing later, " +
-	"or with a `circuit-breaker`.\n\n" +
+	"counts it, and `poison` stores it. Use this if an old message has no value, or " +
+	"together with a `circuit-breaker`.\n\n" +
 	"**Where calls may go.** Calls go to the host of `url`. They follow at most `redirects` " +
 	"redirects, to the same host and to hosts in `allow`. An entry of `allow` is a name or " +
 	"an address, with or without a port, or a network such as `\"10.0.0.0/8\"`. With a method " +

@@ -29,8 +29,8 @@ func init() {
 			"`...`.\n\n" +
 			"The handler then sends the message on unchanged, as `passthrough` does. Without a `to` " +
 			"the message is acked and goes nowhere.\n\n" +
-			"Payloads may contain secrets: `max_payload = 0` logs none. Of the metadata, only those " +
-			"that `metadata` names are logged.",
+			"Payloads may contain secrets: `max_payload = 0` logs none. The handler logs only the " +
+			"metadata that `metadata` names.",
 		Config: func() handlers.Config { return defaults() },
 	})
 }
@@ -44,7 +44,7 @@ type Config struct {
 	Text       string   `toml:"text" doc:"The message of the log lines." example:"\"an order came\""`
 	Metadata   []string `toml:"metadata" doc:"The metadata that are logged." example:"[\"device\", \"header.X-Tenant\"]"`
 	MaxPayload int      `toml:"max_payload" doc:"The most bytes of a payload that are logged; 0 logs no payload." unit:"bytes" min:"0" max:"65536"`
-	Every      int      `toml:"every" doc:"Of this number of messages, only the first is logged." unit:"messages" min:"1"`
+	Every      int      `toml:"every" doc:"1 logs every message; 10 logs the first of every 10 messages." unit:"messages" min:"1"`
 }
 
 var levels = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}

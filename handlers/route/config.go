@@ -40,7 +40,8 @@ const description = "Sends each message on unchanged, as `passthrough` does, to 
 	"```\n\n" +
 	"[Expressions](../expressions.md) lists what an expression may contain. All topics are " +
 	"in the file, so `validate` finds missing topics and loops. A message that matches " +
-	"nothing goes to `else`. Without `else` it is a permanent error, or dropped.\n\n" +
+	"nothing goes to `else`. Without `else`, `unmatched` decides: such a message is a permanent " +
+	"error, or is dropped.\n\n" +
 	"If an expression fails, that is a permanent error, and no later route is tried. For a " +
 	"field that may be missing, give a default: `json.temp ?? 0`."
 
@@ -50,7 +51,7 @@ type Config struct {
 	By        string                       `toml:"by" doc:"Instead of routes: an expression that gives a key of topics." example:"'meta.type'"`
 	Topics    map[string]handlers.TopicRef `toml:"topics" doc:"The topic for each key that by can give." example:"{ event = \"broker:events\" }"`
 	Else      handlers.TopicRef            `toml:"else" doc:"The topic of messages that match nothing." example:"\"broker:other\""`
-	Unmatched string                       `toml:"unmatched" doc:"What happens, without else, to a message that matches nothing. error: a permanent error. drop: it is acked and dropped." enum:"error,drop"`
+	Unmatched string                       `toml:"unmatched" doc:"What happens to a message that matches nothing, if else isn't set. error: a permanent error. drop: it is acked and dropped." enum:"error,drop"`
 }
 
 // Route is a topic with the condition of its messages.

@@ -44,14 +44,14 @@ const description = "Takes the results of commands and the `expanded` messages o
 	"handler    = { type = \"tally\", to = \"broker:summaries\" }\n" +
 	"```\n\n" +
 	"**What is guaranteed.** The counts are only in memory. Results that wait in the queue " +
-	"while the host is stopped are counted later. A restart loses what was counted before " +
-	"it. If a message of such a group comes after the restart, the group ends as " +
-	"`unfinished`, with a `detail` that says so; otherwise it has no summary. To know about " +
-	"each device, read the results themselves.\n\n" +
+	"while the host is stopped are counted later. A restart loses the counts of all " +
+	"groups without a summary. If another message of such a group comes after the restart, " +
+	"the group ends as `unfinished`, with a `detail` that says so. Otherwise the group has no summary. To know " +
+	"about each device, read the results themselves.\n\n" +
 	"Only one host may consume the queue. If several hosts consume it (`competing`), each " +
 	"counts only a part of a group. If the inventory changes between a crash of `fanout` and " +
-	"the repeated expansion, the summary has the number of devices of the repeated expansion. A summary may be " +
-	"published twice, with the same message id."
+	"the repeated expansion, the summary has the number of devices of the repeated " +
+	"expansion. A summary may be published twice, with the same message id."
 
 // Config is the configuration of tally.
 type Config struct {

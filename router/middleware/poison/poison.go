@@ -23,7 +23,7 @@ func init() {
 		Name:    "poison",
 		Summary: "Publishes messages that couldn't be handled to a topic of their own.",
 		Description: "If a message ends with a *permanent* or *retryable* error, `poison` publishes it to the topic `to`. The host acks the message only after that is " +
-			"confirmed. The body, the id and the headers stay unchanged; only a host that traces sets its own trace context. `poison` adds these metadata:\n\n" +
+			"confirmed. The body, the id and the headers stay unchanged, except that a host with tracing sets its own trace context. `poison` adds these metadata:\n\n" +
 			"| metadata | |\n|---|---|\n" +
 			"| `poison.cause` | the error |\n" +
 			"| `poison.kind` | its kind: permanent or retryable |\n" +

@@ -49,9 +49,9 @@ type Rule struct {
 	Match string `toml:"match" doc:"Condition: a regular expression that the frame matches. In the other expressions of the rule, its named groups are variables. Groups named device, unit and type replace the keys of the same name." example:"'^(?P<device>\\d{15}),'"`
 	When  string `toml:"when" doc:"Condition: an expression that gives true or false." example:"'u8(0) == 0x01'"`
 
-	Device  string `toml:"device" doc:"The name of the device that sent the frame: an expression that gives text. Default: the frame doesn't say." example:"'bcd(1, 8)[1:]'"`
+	Device  string `toml:"device" doc:"The name of the device that sent the frame: an expression that gives text. Default: the frame doesn't name its device." example:"'bcd(1, 8)[1:]'"`
 	Unit    string `toml:"unit" doc:"The part of the device that the frame is from, such as a meter behind a modem: an expression that gives text." example:"'string(u8(0))'"`
-	Type    string `toml:"type" doc:"The type of the frame: an expression that gives text. Messages with the frame have it as kind." example:"'\"position\"'"`
+	Type    string `toml:"type" doc:"The type of the frame: an expression that gives text. The data message of the frame has this text in its field kind." example:"'\"position\"'"`
 	Answers string `toml:"answers" doc:"The key of an answer: an expression that gives text. The frame answers the command for which asks gives the same text." example:"'hex(0, 2)'"`
 
 	Respond    string `toml:"respond" doc:"What the host writes to the device because of the frame: an expression that gives text. The codec makes a frame of it." example:"'at(0, 1) + w16(n)'"`
