@@ -223,8 +223,8 @@ func TestSeveralSubscriptionsShareTheMessages(t *testing.T) {
 		seen[string(d.Payload)] = true
 		return d
 	}
-	// Now each subscription has one unsettled message. Check this first: later, one subscription may
-	// read the last messages before the others can.
+	// Now each subscription has one unsettled message. Check this first: later, one subscription
+	// may read the last messages before the others can.
 	var unsettled []*transports.Delivery
 	for range n {
 		unsettled = append(unsettled, next())

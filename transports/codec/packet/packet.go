@@ -6,7 +6,7 @@
 //	  { starts = '\x79\x79', length = { size = 2, add = 6 }, check = { type = "crc16-x25" }, ends = '\r\n' },
 //	] }
 //
-// A frame has some of the following parts, and each kind of frames says which:
+// A frame consists of the following parts. Each kind of frame has some of them:
 //
 //	start | length | payload | check | end
 //
@@ -83,8 +83,8 @@ func init() {
 	})
 }
 
-const description = "A frame may have the following parts, in this order: start, length, payload, check, end. " +
-	"Each kind of frames says which parts it has. This is the framing of GT06 trackers, which send " +
+const description = "A frame has some of the following parts, in this order: start, length, payload, check, end. " +
+	"Each kind of frame says which parts it has. This is the framing of GT06 trackers, which send " +
 	"short and long frames:\n\n" +
 	"```toml\n" +
 	"framing = { type = \"packet\", kinds = [\n" +
