@@ -95,6 +95,10 @@ check: docs ## fail if generated files or go.mod are out of date
 bench: tools ## run the benchmarks, each next to its peer, on a private broker
 	$(GO) run ./internal/testenv/withbroker $(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -p 1 -timeout 30m $(TESTFLAGS) $(PACKAGES)
 
+.PHONY: bench-devices
+bench-devices: ## run the benchmark of device frames six times: lines, GT06 by rules, and GT06 in Go
+	$(GO) test -run '^$$' -bench '^BenchmarkDeviceFrames$$' -benchtime 200000x -count 6 -timeout 30m $(TESTFLAGS) ./cmd/pentrough
+
 .PHONY: bench-plugins
 bench-plugins: ## run the benchmark of process plugins, next to hashicorp/go-plugin
 	$(GO) -C bench/goplugin test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 30m $(TESTFLAGS) .

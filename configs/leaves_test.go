@@ -234,3 +234,26 @@ func TestConfigurationPage(t *testing.T) {
 		t.Errorf("the page prints\n%s\nthe program\n%s", printout, err)
 	}
 }
+
+// The configurations of the page are right.
+func TestConnectYourDevicesPage(t *testing.T) {
+	page, err := os.ReadFile("../docs/connect-your-devices.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, b := range regexp.MustCompile("(?s)```toml\n(.*?)```").FindAllStringSubmatch(string(page), -1) {
+		found++
+		if _, _, err := configs.Parse("pentrough.toml", []byte(b[1]), noEnv); err != nil {
+			t.Errorf("%s\n%v", b[1], err)
+		}
+	}
+	if found != 2 {
+		t.Errorf("the page has %d configurations", found)
+	}
+	for _, p := range configs.Protocols() {
+		if !strings.Contains(string(page), "`"+p.Name+"`") {
+			t.Errorf("the page lacks the protocol %s", p.Name)
+		}
+	}
+}
