@@ -100,6 +100,8 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 			return d.holdCommand(ctx, o, journal, w.Detail)
 		}
 		return d.newResult(o, device.StateOffline, w.Detail, w.Epoch), nil
+	case device.Rejected:
+		return d.newResult(o, device.StateRejected, "cmd: "+w.Detail, w.Epoch), nil
 	case device.Superseded:
 		return d.newResult(o, device.StateSuperseded, w.Detail, w.Epoch), nil
 	case device.Answered:

@@ -93,4 +93,5 @@ var unwritten = map[device.Fate]string{
 	device.Unknown:    "interrupted. ",
 	device.Cancelled:  "cancelled. ",
 	device.Superseded: "superseded. ",
+	device.Rejected:   "rejected. ",
 }

@@ -48,7 +48,7 @@ type Devices interface {
 
 	// Enqueue puts payload at its place in the device's queue and returns at once. Frames of equal
 	// priority are written in the order of the Enqueue calls. The errors are ErrOffline to
-	// ErrDevice above.
+	// ErrDevice above. The payload must not be changed until Wait has returned.
 	Enqueue(device string, payload []byte, o EnqueueOptions) (Write, error)
 
 	// Epoch returns the epoch of the device's session, or 0 if the device is offline.
@@ -143,6 +143,8 @@ const (
 	Answered
 	// NoReply means that the request was written and no answer came in time.
 	NoReply
+	// Rejected means that the protocol refused the command when it was about to be written.
+	Rejected
 )
 
 // Provider is implemented by transports that connect devices.

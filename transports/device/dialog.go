@@ -27,7 +27,19 @@ var noVerdict protocol.Verdict
 // NewDialog returns a dialog with the device at the other end of a connection. name is the name of
 // the device if it is known without a frame.
 func NewDialog(p protocol.Protocol, peer netip.AddrPort, name string) *Dialog {
-	return &Dialog{protocol: p, plain: protocol.IsPlain(p), state: protocol.State{Peer: peer, Device: name}}
+	return &Dialog{protocol: p, plain: protocol.IsPlain(p), state: protocol.State{Peer: peer, Device: name, Awaits: awaitsNothing}}
+}
+
+func awaitsNothing(string) bool { return false }
+
+// setAwaits sets the function that tells Encode which answers may still arrive.
+func (d *Dialog) setAwaits(awaits func(key string) bool) {
+	if d.plain {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.state.Awaits = awaits
 }
 
 // Split finds the first frame in data: see protocol.Protocol.
@@ -70,23 +82,25 @@ func (d *Dialog) Greet() ([]byte, error) {
 	return d.frameResponse(&d.verdict)
 }
 
-// Tick lets a protocol with timers act if it is time. It returns what the host says, or nil.
-func (d *Dialog) Tick(now time.Time) ([]byte, error) {
+// tick lets a protocol with timers act if it is time. It returns what the host says, or nil, and
+// what it logs.
+func (d *Dialog) tick(now time.Time) (response []byte, problem string, err error) {
 	t, ok := d.protocol.(protocol.Ticker)
 	if !ok {
-		return nil, nil
+		return nil, "", nil
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.state.Wake.IsZero() || now.Before(d.state.Wake) {
-		return nil, nil
+		return nil, "", nil
 	}
 	d.state.Wake = time.Time{}
 	var v protocol.Verdict
 	if err := t.Tick(&d.state, now, &v); err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return d.frameResponse(&v)
+	response, err = d.frameResponse(&v)
+	return response, v.Problem, err
 }
 
 // FrameResponse returns a copy of the verdict's response as the device has to receive it, or nil.

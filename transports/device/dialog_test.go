@@ -24,8 +24,13 @@ func (keyed) Decode(_ *protocol.State, frame []byte, v *protocol.Verdict) error 
 	return nil
 }
 
-func (keyed) Encode(_ *protocol.State, dst []byte, c protocol.Command) ([]byte, string, error) {
+func (keyed) HasKeys() bool { return true }
+
+func (keyed) Encode(s *protocol.State, dst []byte, c protocol.Command) ([]byte, string, error) {
 	key, _, _ := strings.Cut(string(c.Payload), ":")
+	if s.Awaits(key) {
+		return dst, "", protocol.ErrLater
+	}
 	return append(dst, c.Payload...), key, nil
 }
 

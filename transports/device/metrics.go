@@ -12,7 +12,7 @@ type metrics struct {
 	ended     *prometheus.CounterVec
 	full      prometheus.Counter
 	frames    *prometheus.CounterVec
-	fates     [NoReply + 1]prometheus.Counter
+	fates     [Rejected + 1]prometheus.Counter
 	bytes     prometheus.Counter
 	coalesced prometheus.Counter
 	lost      *prometheus.CounterVec
@@ -36,7 +36,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		coalesced: counter("events_coalesced_total", "Events that were replaced by a newer one of the same device because a consumer was too slow."),
 		lost:      vector("dropped_total", "topic", "Events and data that were dropped because a consumer was too slow."),
 	}
-	for fate, name := range map[Fate]string{Sent: "sent", Expired: "expired", Offline: "offline", Unknown: "unknown", Cancelled: "cancelled", Superseded: "superseded", Answered: "answered", NoReply: "no-reply"} {
+	for fate, name := range map[Fate]string{Sent: "sent", Expired: "expired", Offline: "offline", Unknown: "unknown", Cancelled: "cancelled", Superseded: "superseded", Answered: "answered", NoReply: "no-reply", Rejected: "rejected"} {
 		m.fates[fate] = m.frames.WithLabelValues(name)
 	}
 	m.lostEvent, m.lostData = m.lost.WithLabelValues(EventsTopic), m.lost.WithLabelValues(DataTopic)

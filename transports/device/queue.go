@@ -2,6 +2,7 @@ package device
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -23,7 +24,8 @@ import (
 //   - waiting: it is in the queue. It can be superseded, overtaken or withdrawn, and it can
 //     expire.
 //   - inFlight: it is in the queue, and the writer has passed it to the connection. If the kernel
-//     takes none of it, it is waiting again. If the kernel takes a part of it, it stays in flight.
+//     takes none of it, it is waiting again, unless a protocol with a state has encoded it. If the
+//     kernel takes a part of it, it stays in flight.
 //   - awaitingAnswer: it is a request and wholly written. It has left the queue (see request.go).
 //   - finished: its fate is known. It has left the queue.
 //
@@ -34,12 +36,23 @@ import (
 //   - While a frame is in flight, only the writer changes its place or its state.
 //   - Every frame finishes exactly once.
 //
+// A protocol with a state encodes a command when the writer picks its frame. A number in the frame
+// then has no gap, because what is encoded is written in this session, in the same order: nothing
+// overtakes it, and it can't be withdrawn, be superseded or expire. So the writer picks few bytes
+// of such frames at once. If the session ends before any byte of the frame is written, the command
+// is encoded again in the next session.
+//
 // slot.mu guards the queue and its frames. It isn't locked during TryWrite and WaitWritable.
 // registry.go has the order of the locks.
 
 const (
 	// maxWrite is how many bytes of waiting frames are copied into one write.
 	maxWrite = 16 << 10
+	// maxEncoded is how many bytes of commands are encoded for one write by a protocol with a
+	// state. It is about one TCP segment.
+	maxEncoded = 1400
+	// laterPause is the time after which a protocol that returned ErrLater is asked again.
+	laterPause = time.Second
 	// inlineRounds is the number of writes that a caller of Enqueue makes. After these writes, a
 	// goroutine writes what is left.
 	inlineRounds = 4
@@ -82,6 +95,9 @@ type conditions struct {
 	gap  time.Duration // the least time since the last byte of the previous frame
 	// priority is EnqueueOptions.Priority.
 	priority int
+	// command is what data is made of when the frame is picked. It is nil if the protocol is only
+	// a framing, and for responses.
+	command *protocol.Command
 	// request says which answer the device is expected to give. askedIn is the session in which
 	// the frame was written, and answerTimer ends the wait for the answer.
 	request     *Request
@@ -95,42 +111,65 @@ type conditions struct {
 
 var noConditions conditions
 
-func newFrame(o EnqueueOptions) *frame {
+func newFrame(o EnqueueOptions, plain bool) *frame {
 	f := &frame{expires: o.Expires, conditions: &noConditions, epoch: o.Epoch, orphaned: o.Orphaned}
-	if o.Supersede != "" || o.Request != nil || o.Gap > 0 || o.Priority > 0 || o.Times != nil {
+	if o.Supersede != "" || o.Request != nil || o.Gap > 0 || o.Priority > 0 || o.Times != nil || !plain {
 		f.conditions = &conditions{sets: o.Supersede, id: o.ID, gap: o.Gap, request: o.Request, priority: o.Priority, times: o.Times}
 	}
 	return f
 }
 
-// encode makes the frame's bytes of a command, with the state of the connection.
-func (f *frame) encode(d *Dialog, c protocol.Command) error {
-	data, key, err := d.encode(nil, c)
-	if err != nil {
-		return payloadError(err)
+// size is the number of bytes that count for the limit of the queue.
+func (f *frame) size() int {
+	if f.data == nil && f.command != nil {
+		return len(f.command.Payload)
 	}
+	return len(f.data)
+}
+
+// encodeFrame makes the frame's bytes of its command, with the state of the current session.
+func (s *slot) encodeFrame(f *frame) error {
+	data, key, err := s.session.dialog.encode(nil, *f.command)
+	if err != nil {
+		return err
+	}
+	s.queue.bytes += len(data) - f.size()
 	f.data = data
 	if f.request != nil {
-		f.request.key, f.request.unit = key, c.Unit
+		f.request.keyed, f.request.key = key != "", key
 	}
 	return nil
+}
+
+// forgetEncoding prepares a frame with a command for its next encoding. keyed says that it will
+// have a key.
+func (f *frame) forgetEncoding(keyed bool) {
+	f.data = nil
+	if f.request != nil {
+		f.request.keyed, f.request.key, f.request.unit = keyed, "", f.command.Unit
+	}
 }
 
 // enqueueResponse adds a response of the protocol to the queue, before all frames of which no byte
 // is written. It returns nil if the session has ended. The limits of the queue don't apply: a
 // device has at most one response waiting, apart from those that waited for consumers.
 func (s *slot) enqueueResponse(session *Session, response []byte) *frame {
-	f := &frame{slot: s, data: response, conditions: &conditions{isResponse: true, askedIn: session, priority: responsePriority}}
 	s.mu.Lock()
 	if s.session != session {
 		s.mu.Unlock()
 		return nil
 	}
-	q := &s.queue
-	q.insertFrame(f)
-	q.count++
-	q.bytes += len(f.data)
+	f := s.insertResponse(session, response)
 	s.resumeWriting()
+	return f
+}
+
+// insertResponse adds a response to the queue. s.mu is locked, and session is the current one.
+func (s *slot) insertResponse(session *Session, response []byte) *frame {
+	f := &frame{slot: s, data: response, conditions: &conditions{isResponse: true, askedIn: session, priority: responsePriority}}
+	s.queue.insertFrame(f)
+	s.queue.count++
+	s.queue.bytes += len(f.data)
 	return f
 }
 
@@ -178,7 +217,7 @@ func (s *slot) enqueueFrame(f *frame) (live bool, err error) {
 	limits := &s.registry.limits
 	old, oldBytes := s.findSuperseded(f)
 	count, bytes := s.queue.count-len(old), s.queue.bytes-oldBytes
-	if count > 0 && (count >= limits.QueueCount || bytes+len(f.data) > limits.QueueBytes) {
+	if count > 0 && (count >= limits.QueueCount || bytes+f.size() > limits.QueueBytes) {
 		s.mu.Unlock()
 		return true, fmt.Errorf("%w: %d frames of %d bytes wait", ErrBusy, count, bytes)
 	}
@@ -188,7 +227,7 @@ func (s *slot) enqueueFrame(f *frame) (live bool, err error) {
 	q := &s.queue
 	q.insertFrame(f)
 	q.count++
-	q.bytes += len(f.data)
+	q.bytes += f.size()
 	if q.writing {
 		s.mu.Unlock()
 		return true, nil
@@ -226,7 +265,7 @@ func (s *slot) findSuperseded(by *frame) (old []*frame, bytes int) {
 	for f := s.queue.head; f != nil; f = f.next {
 		if f.state == waiting && f.offset == 0 && f.sets == by.sets {
 			old = append(old, f)
-			bytes += len(f.data)
+			bytes += f.size()
 		}
 	}
 	return old, bytes
@@ -240,9 +279,7 @@ func (s *slot) writeQueue(inline bool) {
 	blocked := false
 	for round := 0; ; round++ {
 		session := s.session
-		if h := q.head; h != nil && h.offset > 0 && q.to != session {
-			s.finishFrame(h, Unknown, q.to, fmt.Sprintf("%s after %d of %d bytes", q.to.endText(), h.offset, len(h.data)))
-		}
+		s.settleStale()
 		switch {
 		case q.head == nil:
 			q.writing = false
@@ -296,6 +333,29 @@ func (s *slot) writeQueue(inline bool) {
 	}
 }
 
+// settleStale settles the frames that were passed to the connection of an earlier session. If no
+// byte of a frame is written, it waits for the current session.
+func (s *slot) settleStale() {
+	q := &s.queue
+	for f := q.head; f != nil && f.state == inFlight && q.to != s.session; {
+		next := f.next
+		switch {
+		case f.offset > 0:
+			s.finishFrame(f, Unknown, q.to, fmt.Sprintf("%s after %d of %d bytes", q.to.endText(), f.offset, len(f.data)))
+		case f.withdrawnAs != 0:
+			s.finishFrame(f, f.withdrawnAs, q.to, "")
+		case s.session == nil:
+			s.finishFrame(f, Offline, q.to, q.to.endText())
+		default:
+			f.state = waiting
+			q.bytes -= f.size()
+			f.forgetEncoding(s.registry.keyed)
+			q.bytes += f.size()
+		}
+		f = next
+	}
+}
+
 // requestWritten returns the condition that is signalled when the outcome of writing a request is
 // recorded. s.mu is locked.
 func (s *slot) requestWritten() *sync.Cond {
@@ -309,8 +369,8 @@ func (s *slot) requestWritten() *sync.Cond {
 // number n and their bytes. If n is above 1, the bytes are in a buffer of writeBuffers, which is
 // returned as copied. Expired frames end.
 //
-// If mustWait is true, the first frame can't be written yet. It waits for an answer or for a time.
-// If it waits for a time, pickFrames has set a timer that resumes the writing.
+// If mustWait is true, the first frame can't be written yet. It waits for an answer, for a time, or
+// for its protocol. If it waits for a time, pickFrames has set a timer that resumes the writing.
 func (s *slot) pickFrames() (buf []byte, copied *[]byte, n int, mustWait bool) {
 	q := &s.queue
 	size, asking := 0, 0
@@ -322,7 +382,7 @@ func (s *slot) pickFrames() (buf []byte, copied *[]byte, n int, mustWait bool) {
 			f = next
 			continue
 		}
-		if f.offset == 0 && !f.expires.IsZero() {
+		if f.state == waiting && !f.expires.IsZero() {
 			if now.IsZero() {
 				now = s.registry.now()
 			}
@@ -332,16 +392,30 @@ func (s *slot) pickFrames() (buf []byte, copied *[]byte, n int, mustWait bool) {
 				continue
 			}
 		}
-		rest := len(f.data) - f.offset
-		if n > 0 && (size+rest > maxWrite || f.gap > 0) {
+		limit := maxWrite
+		if f.command != nil && f.data == nil {
+			limit = maxEncoded
+		}
+		if n > 0 && (size+f.size()-f.offset > limit || f.gap > 0) {
 			break
 		}
-		if ok, at := s.mayWrite(f, asking); !ok {
+		ok, at := s.mayWrite(f, asking)
+		if ok && f.command != nil && f.data == nil {
+			err := s.encodeFrame(f)
+			if ok = !errors.Is(err, protocol.ErrLater); ok && err != nil {
+				s.finishFrame(f, Rejected, s.session, err.Error())
+				f = next
+				continue
+			}
+			at = time.Now().Add(laterPause)
+		}
+		if !ok {
 			if mustWait = n == 0; mustWait && !at.IsZero() {
 				s.resumeWritingAt(at)
 			}
 			break
 		}
+		rest := len(f.data) - f.offset
 		f.state = inFlight
 		if f.times != nil && f.offset == 0 {
 			f.times.Begun = time.Now()
@@ -398,11 +472,11 @@ func (s *slot) recordWritten(session *Session, n, taken int) {
 		case f.offset+taken > 0:
 			f.offset += taken
 			taken = 0
-		case f.withdrawnAs != 0:
+		case f.withdrawnAs != 0 && (f.command == nil || s.session != session):
 			s.finishFrame(f, f.withdrawnAs, session, "")
 		case s.session == nil:
 			s.finishFrame(f, Offline, session, session.endText())
-		default:
+		case f.command == nil:
 			f.state = waiting
 		}
 		f = next
@@ -448,8 +522,11 @@ func (s *slot) removeFrame(f *frame) {
 		f.next.prev = f.prev
 	}
 	q.count--
-	q.bytes -= len(f.data)
+	q.bytes -= f.size()
 	f.prev, f.next, f.data = nil, nil, nil
+	if f.command != nil {
+		f.command = nil
+	}
 	if q.count == 0 && q.drained != nil {
 		close(q.drained)
 		q.drained = nil

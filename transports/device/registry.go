@@ -90,6 +90,7 @@ const shards = 64
 type Registry struct {
 	protocol  protocol.Protocol
 	units     bool    // the protocol has units
+	keyed     bool    // the protocol gives commands keys
 	plain     *Dialog // for all sessions if the protocol is only a framing
 	canonical func(string) (string, error)
 	directory Directory
@@ -132,6 +133,9 @@ func NewRegistry(o Options) (*Registry, error) {
 	}
 	if u, ok := o.Protocol.(protocol.Units); ok {
 		r.units = u.HasUnits()
+	}
+	if k, ok := o.Protocol.(protocol.Keyed); ok {
+		r.keyed = k.HasKeys()
 	}
 	for i := range r.shards {
 		r.shards[i].slots = map[string]*slot{}
@@ -184,6 +188,9 @@ func (r *Registry) Check(c protocol.Command) error {
 		dialog = NewDialog(r.protocol, netip.AddrPort{}, c.Device)
 	}
 	_, _, err := dialog.encode((*buf)[:0], c)
+	if errors.Is(err, protocol.ErrLater) {
+		return nil
+	}
 	return payloadError(err)
 }
 
@@ -202,26 +209,24 @@ func (e *payloadRefusal) Unwrap() []error { return []error{ErrPayload, e.error} 
 
 // Enqueue implements [Devices].
 func (r *Registry) Enqueue(device string, payload []byte, o EnqueueOptions) (Write, error) {
-	f := newFrame(o)
+	f := newFrame(o, r.plain.plain)
 	for {
 		s, unit, err := r.findSlot(device)
 		if err != nil {
 			return nil, err
 		}
 		c := protocol.Command{Device: s.device, Unit: unit, ID: o.ID, Payload: payload}
-		if f.data == nil && r.plain.plain {
+		switch {
+		case !r.plain.plain:
+			f.command = &c // encoded when it is written
+			f.forgetEncoding(r.keyed)
+		case f.data == nil:
 			if f.data, _, err = r.plain.encode(make([]byte, 0, len(payload)+8), c); err != nil {
 				return nil, payloadError(err)
 			}
 		}
 		f.slot = s
 		s.mu.Lock()
-		if !r.plain.plain && s.session != nil {
-			if err := f.encode(s.session.dialog, c); err != nil {
-				s.mu.Unlock()
-				return nil, err
-			}
-		}
 		live, err := s.enqueueFrame(f)
 		switch {
 		case err != nil:
@@ -390,6 +395,7 @@ func (r *Registry) installSession(device string, session *Session) (old *Session
 		s.endRequests(old)
 	}
 	s.session = session
+	session.dialog.setAwaits(s.awaitsAnswer)
 	r.feed.publishPresence(session, Connected)
 	return old, nil
 }

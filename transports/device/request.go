@@ -25,9 +25,9 @@ import (
 // if requests aren't distinct, a request is exclusive: while it is open, nothing is written to the
 // device but the responses of its protocol.
 //
-// The late answer to a missed request can look like the answer to the next one: if neither is
-// distinct, or if both have the same key. Then the next request waits until another timeout has
-// passed and everything that arrived in that time is read.
+// The late answer to a missed request can look like the answer to the next one, if neither is
+// distinct. Then the next request waits until another timeout has passed and everything that
+// arrived in that time is read. A protocol whose keys can repeat does the same with State.Awaits.
 //
 // An empty frame never answers a request: devices send blank lines for other reasons.
 //
@@ -54,21 +54,14 @@ type Request struct {
 	// including this one.
 	MaxOpen int
 
-	// key is the key that the protocol gives the request, or "". unit is the unit of the device
-	// that was asked, or "".
+	// keyed means that the protocol gives the request a key. key is the key, once the request is
+	// encoded. unit is the unit of the device that was asked, or "".
+	keyed     bool
 	key, unit string
 }
 
 // isDistinct reports whether the answer to the request differs from answers to other requests.
-func (q *Request) isDistinct() bool { return q.key != "" || q.Matches != nil && q.Distinct }
-
-// isLike reports whether an answer to the request can look like an answer to the other one.
-func (q *Request) isLike(other *Request) bool {
-	if q.key != "" || other.key != "" {
-		return q.key == other.key
-	}
-	return !q.isDistinct() && !other.isDistinct()
-}
+func (q *Request) isDistinct() bool { return q.keyed || q.Matches != nil && q.Distinct }
 
 // isExclusive reports whether nothing else may be written while the request is open.
 func (q *Request) isExclusive() bool { return !q.isDistinct() || q.MaxOpen <= 1 }
@@ -84,7 +77,7 @@ func (q *Request) isAnsweredBy(r *received) bool {
 	case q.Matches != nil:
 		return q.Matches(r.payload)
 	default:
-		return true
+		return v.Answers != protocol.Yes || v.Key == ""
 	}
 }
 
@@ -101,9 +94,9 @@ type requests struct {
 type missedRequest struct {
 	id      string
 	request *Request
-	// until is set if the late answer could be taken for the answer to another request. Until
-	// then, no such request is written. It is zero once that time has passed and everything that
-	// arrived before it is read.
+	// until is when another timeout has passed. Until then, the late answer could be taken for the
+	// answer to another request. So no request like this one is written. until is zero once
+	// everything that arrived before it is read.
 	until time.Time
 }
 
@@ -111,11 +104,19 @@ type missedRequest struct {
 // recognised.
 const maxMissed = 16
 
+// awaitsAnswer implements protocol.State.Awaits. A late answer is expected for as long as the
+// request waited for its answer. s.mu is locked.
+func (s *slot) awaitsAnswer(key string) bool {
+	q := &s.requests
+	return slices.ContainsFunc(q.open, func(f *frame) bool { return f.request.key == key }) ||
+		slices.ContainsFunc(q.missed, func(m missedRequest) bool { return m.request.key == key && time.Now().Before(m.until) })
+}
+
 // mayWrite reports whether the write of the frame may begin now. asking is the number of requests
 // before it in the same write. If only time has to pass, at says when the write may begin. s.mu is
 // locked.
 func (s *slot) mayWrite(f *frame, asking int) (ok bool, at time.Time) {
-	if f.offset > 0 || f.isResponse {
+	if f.state == inFlight || f.isResponse {
 		return true, time.Time{}
 	}
 	q := &s.requests
@@ -129,8 +130,10 @@ func (s *slot) mayWrite(f *frame, asking int) (ok bool, at time.Time) {
 		if open := len(q.open) + asking; open > 0 && (r.isExclusive() || open >= r.MaxOpen) {
 			return false, time.Time{}
 		}
-		if until := s.checkQuiet(r); until.After(at) {
-			at = until
+		if !r.isDistinct() {
+			if until := s.checkQuiet(); until.After(at) {
+				at = until
+			}
 		}
 	}
 	if at.IsZero() || !time.Now().Before(at) {
@@ -142,14 +145,14 @@ func (s *slot) mayWrite(f *frame, asking int) (ok bool, at time.Time) {
 // unreadPause is the pause between two checks whether the device's earlier frames are read.
 const unreadPause = 10 * time.Millisecond
 
-// checkQuiet returns the time from which a request may be written, because of the late answers to
-// requests like it; zero means now. Such an answer may have arrived and not be read yet: the data
-// consumers may have no room, or the process may have been stopped. So while the connection has
-// unread bytes, the time is a little later than now. s.mu is locked.
-func (s *slot) checkQuiet(r *Request) (until time.Time) {
+// checkQuiet returns the time from which a request that isn't distinct may be written, because of
+// late answers to requests like it; zero means now. Such an answer may have arrived and not be
+// read yet: the data consumers may have no room, or the process may have been stopped. So while
+// the connection has unread bytes, the time is a little later than now. s.mu is locked.
+func (s *slot) checkQuiet() (until time.Time) {
 	missed := s.requests.missed
 	for _, m := range missed {
-		if m.until.After(until) && m.request.isLike(r) {
+		if m.until.After(until) && !m.request.isDistinct() {
 			until = m.until
 		}
 	}
@@ -161,7 +164,7 @@ func (s *slot) checkQuiet(r *Request) (until time.Time) {
 		return now.Add(unreadPause)
 	}
 	for i := range missed {
-		if missed[i].request.isLike(r) {
+		if !missed[i].request.isDistinct() {
 			missed[i].until = time.Time{}
 		}
 	}
@@ -187,17 +190,15 @@ func (f *frame) timeOutRequest() {
 	}
 	q := &s.requests
 	q.open = slices.DeleteFunc(q.open, func(o *frame) bool { return o == f })
-	missed := missedRequest{id: f.id, request: f.request}
-	if f.request.isLike(f.request) {
-		missed.until = time.Now().Add(f.request.Timeout)
+	if !f.request.isDistinct() {
 		// A late answer can't show which of two such requests it belongs to, so keep only the
 		// newest.
-		q.missed = slices.DeleteFunc(q.missed, func(m missedRequest) bool { return m.request.isLike(f.request) })
+		q.missed = slices.DeleteFunc(q.missed, func(m missedRequest) bool { return !m.request.isDistinct() })
 	}
 	if len(q.missed) == maxMissed {
 		q.missed = slices.Delete(q.missed, 0, 1)
 	}
-	q.missed = append(q.missed, missed)
+	q.missed = append(q.missed, missedRequest{f.id, f.request, time.Now().Add(f.request.Timeout)})
 	s.reportFate(f, Written{Fate: NoReply, Epoch: f.askedIn.epoch, Detail: "no answer came within " + f.request.Timeout.String()})
 	s.resumeWriting()
 }

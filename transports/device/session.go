@@ -92,6 +92,9 @@ func (s *Session) Receive(payload []byte, v *protocol.Verdict) error {
 		}
 	}
 	r := received{payload: payload, verdict: v}
+	if v.Payload != nil {
+		r.payload = v.Payload
+	}
 	if v.Confirmed && response != nil {
 		r.confirmed = func() { s.slot.enqueueResponse(s, response) }
 	}
@@ -116,8 +119,26 @@ func (s *Session) Respond(response []byte) error {
 	return nil
 }
 
-// RespondLater is Respond without the wait.
-func (s *Session) RespondLater(response []byte) { s.slot.enqueueResponse(s, response) }
+// Tick lets a protocol with timers act if it is time, and puts what the protocol says into the
+// queue. It returns what the caller logs, or "". After an error, the caller ends the session.
+//
+// slot.mu is locked all the time, so no frame with a later state of the protocol can be written
+// before the response.
+func (s *Session) Tick(now time.Time) (problem string, err error) {
+	s.slot.mu.Lock()
+	if s.slot.session != s {
+		s.slot.mu.Unlock()
+		return "", nil
+	}
+	response, problem, err := s.dialog.tick(now)
+	if err != nil || response == nil {
+		s.slot.mu.Unlock()
+		return problem, err
+	}
+	s.slot.insertResponse(s, response)
+	s.slot.resumeWriting()
+	return problem, nil
+}
 
 // received is a frame that a device sent.
 type received struct {

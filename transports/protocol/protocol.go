@@ -11,12 +11,17 @@
 package protocol
 
 import (
+	"errors"
 	"net/netip"
 	"time"
 
 	"github.com/pentrough/pentrough/internal/plugin"
 	"github.com/pentrough/pentrough/transports/codec"
 )
+
+// ErrLater is the kind of the error that Encode returns if the command can't be written yet, for
+// example because a window of unacknowledged frames is full.
+var ErrLater = errors.New("the protocol can't write the command yet")
 
 // Protocol says how the devices of one transport talk. Its methods are called concurrently for
 // different connections. Methods with the State of one connection are called one at a time.
@@ -37,7 +42,18 @@ type Protocol interface {
 
 	// Encode appends the payload of a command to dst and returns it. The framing then makes a
 	// frame of it. key is what the answer to the command has as Verdict.Key. An empty key means
-	// that answers have no key. An error of kind codec.ErrPayload rejects the command.
+	// that answers have no key; see also Keyed.
+	//
+	// The host calls Encode when it is about to write the command. It writes the frames in the
+	// order of the calls, or ends the connection. So Encode may number frames without gaps. The
+	// responses of earlier calls of Decode and Tick may be written after the frame. If the
+	// connection ends before any byte of the frame is written, the host may encode the command
+	// again for the device's next connection.
+	//
+	// An error of kind codec.ErrPayload rejects the command. After an error of kind ErrLater, the
+	// command waits at its place in the queue. The host calls Encode again after each frame of the
+	// device, and otherwise about once a second. The host also calls Encode with the State of no
+	// connection, to check a command that has just arrived. So check the command first.
 	Encode(s *State, dst []byte, c Command) (payload []byte, key string, err error)
 }
 
@@ -51,7 +67,7 @@ type Greeter interface {
 // Ticker is implemented by protocols with timers.
 type Ticker interface {
 	// Tick is called within about a second after State.Wake has passed. It may only set
-	// Verdict.Response and Verdict.Raw. An error ends the connection.
+	// Verdict.Response, Verdict.Raw and Verdict.Problem. An error ends the connection.
 	Tick(s *State, now time.Time, v *Verdict) error
 }
 
@@ -62,7 +78,15 @@ type Units interface {
 	HasUnits() bool
 }
 
-// State belongs to one connection. The host sets Device and Peer.
+// Keyed is implemented by protocols that give commands keys.
+type Keyed interface {
+	// HasKeys reports whether Encode gives commands a key. The host needs to know this before it
+	// calls Encode: a command with a key may be written while other commands wait for their
+	// answers.
+	HasKeys() bool
+}
+
+// State belongs to one connection. The host sets Device, Peer and Awaits.
 type State struct {
 	// Device is the name of the device. It is empty until a Verdict has named it.
 	Device string
@@ -76,6 +100,11 @@ type State struct {
 	// FrameKind is the kind of the frame that Split has returned, if the framing is one of
 	// codec.Kinds. Only Split changes it.
 	FrameKind string
+	// Awaits reports whether an answer with the key may still arrive: a command with this key waits
+	// for its answer, or has just missed it. If keys aren't unique, Encode returns ErrLater for
+	// such a key. Otherwise the answer to one command would be taken for that to another. Only
+	// Encode may call it.
+	Awaits func(key string) bool
 	// Own is the protocol's own state of the connection.
 	Own any
 }
@@ -102,6 +131,11 @@ type Verdict struct {
 	// Kind is the type of the frame. Messages with the frame have it as kind. It may be empty.
 	Kind string
 
+	// Payload is what the host publishes instead of the frame, or gives to the sender as the answer.
+	// It may be a message of which the frame is the last part. Nil means the frame. The host
+	// copies it before it calls a method of the protocol again for the connection.
+	Payload []byte
+
 	// Response is what the host writes to the device because of the frame. Nil means nothing.
 	Response []byte
 	// Raw means that Response is already framed.
@@ -109,6 +143,8 @@ type Verdict struct {
 	// Confirmed means that the host writes Response only after every pipeline that consumes data
 	// has settled the frame.
 	Confirmed bool
+	// Problem is something wrong that doesn't end the connection. The host logs it.
+	Problem string
 	// Refusal is why the device isn't accepted. If it is set, the host writes Response and closes
 	// the connection.
 	Refusal string

@@ -149,6 +149,7 @@ func receive(session *device.Session, frame []byte, v *protocol.Verdict) error {
 // handleFrame handles a frame of a device that is known.
 func (c *conn) handleFrame(session *device.Session, frame []byte) error {
 	v, err := c.dialog.Decode(frame)
+	c.logProblem(session.Device(), v.Problem)
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: the frame %.100q: %w", codec.ErrFrame, frame, err)
@@ -208,12 +209,20 @@ func (c *conn) awaitEnd(session *device.Session) error {
 
 // tick lets the protocol of a connection act if it is time.
 func (c *conn) tick(session *device.Session, now time.Time) {
-	response, err := session.Dialog().Tick(now)
-	switch {
-	case err != nil:
+	problem, err := session.Tick(now)
+	c.logProblem(session.Device(), problem)
+	if err != nil {
 		c.transport.env.Logger.Info("the protocol ends a connection", "device", session.Device(), "err", err)
 		session.End(device.ProtocolError)
-	case response != nil:
-		session.RespondLater(response)
 	}
+}
+
+// logProblem logs a problem that a protocol has found, unless it is empty.
+func (c *conn) logProblem(name, problem string) {
+	if problem == "" {
+		return
+	}
+	t, level := c.transport, slog.LevelDebug
+	t.complaints.Do(func() { level = slog.LevelInfo })
+	t.env.Logger.Log(t.ctx, level, "the protocol reports a problem", "device", name, "problem", problem)
 }

@@ -80,6 +80,8 @@ func (p talk) Encode(s *protocol.State, dst []byte, c protocol.Command) ([]byte,
 
 func (talk) HasUnits() bool { return true }
 
+func (talk) HasKeys() bool { return true }
+
 // talking starts a transport whose devices talk.
 func talking(t *testing.T, change func(*Config)) *server {
 	t.Helper()

@@ -33,6 +33,10 @@ import (
 type Example struct {
 	// Name is the name of the subtest.
 	Name string
+	// Greeting is what the host says first.
+	Greeting string
+	// Login is what the device sends before the commands. Its frames are the first ones of Frames.
+	Login string
 	// Commands are written to the device before it sends the stream.
 	Commands []Command
 	// Stream is what the device sends.
@@ -58,12 +62,13 @@ type Command struct {
 
 // Frame is a frame and what the protocol says of it.
 type Frame struct {
-	// Device, Unit, Kind, Refusal, Answers, Key, NoData and Confirmed are those of
-	// protocol.Verdict.
-	Device, Unit, Kind, Refusal string
-	Answers                     protocol.Answers
-	Key                         string
-	NoData, Confirmed           bool
+	// Device, Unit, Kind, Payload, Problem, Refusal, Answers, Key, NoData and Confirmed are those
+	// of protocol.Verdict.
+	Device, Unit, Kind        string
+	Payload, Problem, Refusal string
+	Answers                   protocol.Answers
+	Key                       string
+	NoData, Confirmed         bool
 	// Response is what the host writes to the device because of the frame.
 	Response string
 }
@@ -103,7 +108,14 @@ func Run(t *testing.T, p protocol.Protocol, examples ...Example) {
 
 // problemOf returns how a protocol differs from an example whose stream arrives in pieces.
 func problemOf(p protocol.Protocol, e Example, pieces []string) string {
-	c := &connection{protocol: p, state: new(protocol.State)}
+	c := newConnection(p)
+	if problem := c.greet(e.Greeting); problem != "" {
+		return problem
+	}
+	c.read([]string{e.Login})
+	if c.err != nil {
+		return fmt.Sprintf("the login: %v", c.err)
+	}
 	if problem := c.encode(e.Commands); problem != "" {
 		return problem
 	}
@@ -151,6 +163,29 @@ type connection struct {
 	err      error
 }
 
+func newConnection(p protocol.Protocol) *connection {
+	return &connection{protocol: p, state: &protocol.State{Awaits: func(string) bool { return false }}}
+}
+
+// greet returns how what the host says first differs from what is wanted.
+func (c *connection) greet(want string) string {
+	greeting := ""
+	if g, ok := c.protocol.(protocol.Greeter); ok {
+		var v protocol.Verdict
+		err := g.Greet(c.state, &v)
+		if err == nil {
+			greeting, err = c.response(&v)
+		}
+		if err != nil {
+			return fmt.Sprintf("greeting: %v", err)
+		}
+	}
+	if greeting != want {
+		return fmt.Sprintf("the host greets with %q; want %q", greeting, want)
+	}
+	return ""
+}
+
 // encode returns how what the protocol makes of commands differs from what is wanted.
 func (c *connection) encode(commands []Command) string {
 	for _, command := range commands {
@@ -174,8 +209,8 @@ func (c *connection) encodeOne(command protocol.Command) (wire, key string, err 
 	dst := append(make([]byte, 0, len(before)+1), before...)
 	payload, key, err := c.protocol.Encode(c.state, dst, command)
 	switch {
-	case err != nil && !errors.Is(err, codec.ErrPayload):
-		return "", "", violationf("encoding: an error that isn't of kind codec.ErrPayload: %w", err)
+	case err != nil && !errors.Is(err, codec.ErrPayload) && !errors.Is(err, protocol.ErrLater):
+		return "", "", violationf("encoding: an error that isn't of kind codec.ErrPayload or protocol.ErrLater: %w", err)
 	case err != nil:
 		return "", "", err
 	case string(dst) != before || !bytes.HasPrefix(payload, []byte(before)):
@@ -248,20 +283,26 @@ func (c *connection) decode(frame []byte) error {
 	if v.Device != "" {
 		c.state.Device = v.Device
 	}
-	f := Frame{Device: v.Device, Unit: v.Unit, Kind: v.Kind, Refusal: v.Refusal, Answers: v.Answers, Key: v.Key, NoData: v.NoData, Confirmed: v.Confirmed}
-	switch {
-	case v.Response == nil:
-	case v.Raw:
-		f.Response = string(v.Response)
-	default:
-		wire, err := c.protocol.Append(nil, v.Response)
-		if err != nil {
-			return fmt.Errorf("framing the response %q: %w", v.Response, err)
-		}
-		f.Response = string(wire)
+	f := Frame{
+		Device: v.Device, Unit: v.Unit, Kind: v.Kind, Payload: string(v.Payload), Problem: v.Problem, Refusal: v.Refusal,
+		Answers: v.Answers, Key: v.Key, NoData: v.NoData, Confirmed: v.Confirmed,
 	}
+	var err error
+	f.Response, err = c.response(&v)
 	c.frames = append(c.frames, f)
-	return nil
+	return err
+}
+
+// response returns the response of a verdict as the device gets it.
+func (c *connection) response(v *protocol.Verdict) (string, error) {
+	if v.Response == nil || v.Raw {
+		return string(v.Response), nil
+	}
+	wire, err := c.protocol.Append(nil, v.Response)
+	if err != nil {
+		return "", fmt.Errorf("framing the response %q: %w", v.Response, err)
+	}
+	return string(wire), nil
 }
 
 // compare returns how the result differs from an example. By now, all frames are overwritten.
@@ -280,19 +321,19 @@ func (c *connection) compare(e Example) string {
 func Fuzz(f *testing.F, p protocol.Protocol, examples ...Example) {
 	f.Helper()
 	for i, e := range examples {
-		f.Add([]byte(e.Stream), uint8(i))
+		f.Add([]byte(e.Login+e.Stream), uint8(i))
 		for _, c := range e.Commands {
 			f.Add([]byte(c.Payload), uint8(i))
 		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte, piece uint8) {
-		whole := &connection{protocol: p, state: new(protocol.State)}
+		whole := newConnection(p)
 		whole.read([]string{string(data)})
 		var pieces []string
 		for part := range slices.Chunk(data, int(piece)+1) {
 			pieces = append(pieces, string(part))
 		}
-		cut := &connection{protocol: p, state: new(protocol.State)}
+		cut := newConnection(p)
 		cut.read(pieces)
 		if diff := cmp.Diff(whole.frames, cut.frames); diff != "" {
 			t.Fatalf("in pieces of %d: %s", int(piece)+1, diff)

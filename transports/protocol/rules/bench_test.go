@@ -85,7 +85,7 @@ func BenchmarkGT06(b *testing.B) {
 		p    protocol.Protocol
 	}{{"go", handwritten{gt06Frames{}}}, {"rules", build(b, gt06())}} {
 		b.Run("command/"+peer.name, func(b *testing.B) {
-			s, c := new(protocol.State), protocol.Command{Device: "123456789012345", Payload: []byte("RESET#")}
+			s, c := &protocol.State{Awaits: func(string) bool { return false }}, protocol.Command{Device: "123456789012345", Payload: []byte("RESET#")}
 			var dst []byte
 			b.ReportAllocs()
 			for b.Loop() {

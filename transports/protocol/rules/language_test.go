@@ -185,7 +185,7 @@ func everything() *Config {
 
 func TestNumbers(t *testing.T) {
 	p := build(t, gt06())
-	s := &protocol.State{Number: 0xffff}
+	s := &protocol.State{Number: 0xffff, Awaits: func(string) bool { return false }}
 	for _, want := range []string{"0", "1"} {
 		if _, key, err := p.Encode(s, nil, protocol.Command{}); err != nil || key != want {
 			t.Errorf("the key is %s, %v; want %s", key, err, want)

@@ -109,6 +109,9 @@ func unknownFrame(s *protocol.State, frame []byte) error {
 	return fmt.Errorf("%w: no rule fits the frame %.100q", codec.ErrFrame, frame)
 }
 
+// HasKeys implements protocol.Keyed.
+func (p *rules) HasKeys() bool { return p.asks != nil }
+
 func (p *rules) Encode(s *protocol.State, dst []byte, c protocol.Command) ([]byte, string, error) {
 	if p.command == nil && p.asks == nil {
 		return append(dst, c.Payload...), "", nil
@@ -117,6 +120,7 @@ func (p *rules) Encode(s *protocol.State, dst []byte, c protocol.Command) ([]byt
 	defer p.release(in)
 	in.data, in.command = c.Payload, c.Payload
 	in.device, in.unit, in.id = c.Device, c.Unit, c.ID
+	number := s.Number
 	if p.numbered {
 		in.number = nextNumberOf(s)
 	}
@@ -136,6 +140,10 @@ func (p *rules) Encode(s *protocol.State, dst []byte, c protocol.Command) ([]byt
 	key, err := p.asks.read(in, "")
 	if err != nil {
 		return dst, "", fmt.Errorf("%w: asks: %w", codec.ErrPayload, err)
+	}
+	if s.Awaits(key) {
+		s.Number = number
+		return dst, "", protocol.ErrLater
 	}
 	return payload, key, nil
 }

@@ -137,6 +137,13 @@ func (h *holder) connect(name string, before *conn) (*conn, error) {
 		c.answers = before.answersNow()
 	}
 	h.setConn(name, c)
+	greeting, err := c.dialog.Greet()
+	if err != nil {
+		return nil, fmt.Errorf("greeting device %s: %w", name, err)
+	}
+	if greeting != nil {
+		_, _ = c.TryWrite(greeting) // it takes everything
+	}
 	if c.session, err = h.Registry.Connect(context.Background(), canonical, h.Remote(canonical), c, c.dialog); err != nil {
 		return nil, fmt.Errorf("connecting device %s: %w", name, err)
 	}

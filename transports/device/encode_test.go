@@ -1,0 +1,391 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pentrough/pentrough/transports/codec"
+	"github.com/pentrough/pentrough/transports/protocol"
+)
+
+// numbered is a protocol that numbers the frames of a connection. A device would close the
+// connection if a number were missing. Its keys are the first words of commands.
+type numbered struct {
+	lines
+	// window is how many frames may be written on a connection; 0 means any number.
+	window uint32
+}
+
+func (p *numbered) Split(_ *protocol.State, data []byte, seen int) (int, []byte, error) {
+	return p.lines.Split(data, seen)
+}
+
+func (p *numbered) Decode(*protocol.State, []byte, *protocol.Verdict) error { return nil }
+
+func (p *numbered) Tick(s *protocol.State, _ time.Time, v *protocol.Verdict) error {
+	v.Response = fmt.Appendf(nil, "tick after %d", s.Number)
+	return nil
+}
+
+func (p *numbered) HasKeys() bool { return true }
+
+func (p *numbered) Encode(s *protocol.State, dst []byte, c protocol.Command) ([]byte, string, error) {
+	key, _, _ := strings.Cut(string(c.Payload), " ")
+	switch {
+	case key == "never":
+		return dst, "", codec.ErrPayload
+	case key == "refused" && s.Peer.IsValid():
+		return dst, "", fmt.Errorf("%w: the device is in local mode", codec.ErrPayload)
+	case p.window > 0 && s.Number >= p.window, s.Awaits(key):
+		return dst, "", protocol.ErrLater
+	}
+	s.Number++
+	return fmt.Appendf(dst, "%d %s", s.Number, c.Payload), key, nil
+}
+
+// connectNumbered connects a device that speaks the protocol.
+func connectNumbered(t *testing.T, r *Registry, name string, p *pipe) *Session {
+	t.Helper()
+	s, err := r.Connect(t.Context(), name, "", p, NewDialog(r.protocol, netip.MustParseAddrPort("192.0.2.1:40000"), name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func numberedRegistry(t *testing.T, p *numbered) *Registry {
+	t.Helper()
+	return testRegistry(t, func(o *Options) { o.Protocol = p })
+}
+
+// Commands that end before they are written leave no gap in the numbers.
+func TestNumbersHaveNoGap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := numberedRegistry(t, &numbered{})
+		p := newPipe(3)
+		connectNumbered(t, r, "d", p)
+		first := enqueue(t, r, "d", "first") // the kernel takes a part of it
+		synctest.Wait()
+		put := func(cmd string, o EnqueueOptions) Write {
+			w, err := r.Enqueue("d", []byte(cmd), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return w
+		}
+		withdrawn, cancel := context.WithCancel(t.Context())
+		cancel()
+		if got := put("withdrawn", EnqueueOptions{}).Wait(withdrawn); got.Fate != Cancelled {
+			t.Errorf("got %+v", got)
+		}
+		late := put("late", EnqueueOptions{Expires: time.Now().Add(time.Second)})
+		old := put("old", EnqueueOptions{Supersede: "x"})
+		newer := put("newer", EnqueueOptions{Supersede: "x"})
+		urgent := put("urgent", EnqueueOptions{Priority: 1})
+		time.Sleep(2 * time.Second)
+		p.grant(100)
+		for w, want := range map[Write]Fate{first: Sent, late: Expired, old: Superseded, newer: Sent, urgent: Sent} {
+			if got := w.Wait(t.Context()); got.Fate != want {
+				t.Errorf("got %+v, want %v", got, want)
+			}
+		}
+		if got, want := p.bytes(), "1 first\n2 urgent\n3 newer\n"; got != want {
+			t.Errorf("the device got %q, want %q", got, want)
+		}
+	})
+}
+
+// A command that is encoded is written, although it would otherwise be superseded, withdrawn,
+// overtaken or too late. A response doesn't overtake it either.
+func TestWhatIsEncodedIsWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := numberedRegistry(t, &numbered{})
+		p := newPipe(3)
+		s := connectNumbered(t, r, "d", p)
+		enqueue(t, r, "d", "first")
+		synctest.Wait()
+		put := func(cmd string, o EnqueueOptions) Write {
+			w, err := r.Enqueue("d", []byte(cmd), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return w
+		}
+		encoded := []Write{
+			put("a", EnqueueOptions{Supersede: "x"}),
+			put("b", EnqueueOptions{Expires: time.Now().Add(time.Second)}),
+			put("c", EnqueueOptions{}),
+		}
+		p.grant(6) // the rest of the first frame, and a byte more
+		synctest.Wait()
+		if got := p.bytes(); got != "1 first\n2" {
+			t.Fatalf("the device got %q", got)
+		}
+		p.grant(1) // the rest is picked again
+		synctest.Wait()
+		put("newer", EnqueueOptions{Supersede: "x"})
+		put("urgent", EnqueueOptions{Priority: 9})
+		s.dialog.mu.Lock()
+		s.dialog.state.Wake = time.Now()
+		s.dialog.mu.Unlock()
+		if problem, err := s.Tick(time.Now()); problem != "" || err != nil {
+			t.Errorf("got %q, %v", problem, err)
+		}
+		withdrawn, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		fates := make(chan Fate, len(encoded))
+		for _, w := range encoded {
+			go func() { fates <- w.Wait(withdrawn).Fate }()
+		}
+		time.Sleep(3 * time.Second)
+		p.grant(100)
+		for range encoded {
+			if got := <-fates; got != Sent {
+				t.Errorf("an encoded command ended as %v", got)
+			}
+		}
+		synctest.Wait()
+		if got, want := p.bytes(), "1 first\n2 a\n3 b\n4 c\ntick after 4\n5 urgent\n6 newer\n"; got != want {
+			t.Errorf("the device got %q, want %q", got, want)
+		}
+	})
+}
+
+// A command that was encoded for an earlier session and not written is encoded again. It may have
+// been withdrawn, or the device may have gone offline.
+func TestTheNextSessionEncodesAgain(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		withdraw bool
+		offline  bool
+		want     string
+		fates    []Fate
+	}{
+		{name: "replaced", want: "1 b\n2 c\n3 d\n", fates: []Fate{Unknown, Sent, Sent, Sent}},
+		{name: "withdrawn", withdraw: true, want: "1 c\n2 d\n", fates: []Fate{Unknown, Cancelled, Sent, Sent}},
+		{name: "offline", offline: true, fates: []Fate{Unknown, Offline, Offline, Offline}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := numberedRegistry(t, &numbered{})
+				p := newPipe(2)
+				s := connectNumbered(t, r, "d", p)
+				block := enqueue(t, r, "d", "block")
+				synctest.Wait()
+				writes := []Write{enqueue(t, r, "d", "a"), enqueue(t, r, "d", "b"), enqueue(t, r, "d", "c")}
+				p.grant(7)
+				synctest.Wait()
+				if got := block.Wait(t.Context()); got.Fate != Sent || p.bytes() != "1 block\n2" {
+					t.Fatalf("got %+v, %q", got, p.bytes())
+				}
+				p.grant(1) // b and c are picked again, and none of their bytes is taken
+				synctest.Wait()
+				writes = append(writes, enqueue(t, r, "d", "d"))
+				if tt.withdraw {
+					ctx, cancel := context.WithCancel(t.Context())
+					cancel()
+					go writes[1].Wait(ctx)
+					synctest.Wait()
+				}
+				next := newPipe(100)
+				if tt.offline {
+					s.End(Kicked)
+				} else {
+					connectNumbered(t, r, "d", next)
+				}
+				for i, w := range writes {
+					if got := w.Wait(t.Context()); got.Fate != tt.fates[i] {
+						t.Errorf("command %d: got %+v, want %v", i, got, tt.fates[i])
+					}
+				}
+				if got := next.bytes(); got != tt.want {
+					t.Errorf("the next session has %q, want %q", got, tt.want)
+				}
+				if n := r.shardOf("d").slots["d"]; n != nil && (n.queue.bytes != 0 || n.queue.count != 0) {
+					t.Errorf("the queue counts %d frames of %d bytes", n.queue.count, n.queue.bytes)
+				}
+			})
+		})
+	}
+}
+
+// While the protocol's window is full, commands wait at their places. Each frame of the device, and
+// the time, let the host try again.
+func TestAFullWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		proto := &numbered{window: 2}
+		r := numberedRegistry(t, proto)
+		p := newPipe(1000)
+		s := connectNumbered(t, r, "d", p)
+		var writes []Write
+		for i := range 4 {
+			writes = append(writes, enqueue(t, r, "d", fmt.Sprint("c", i)))
+		}
+		urgent, err := r.Enqueue("d", []byte("urgent"), EnqueueOptions{Priority: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		late, err := r.Enqueue("d", []byte("late"), EnqueueOptions{Expires: time.Now().Add(10 * time.Millisecond)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := late.Wait(t.Context()); got.Fate != Expired {
+			t.Errorf("got %+v", got)
+		}
+		if got, want := p.bytes(), "1 c0\n2 c1\n"; got != want {
+			t.Errorf("the device got %q, want %q", got, want)
+		}
+		s.dialog.mu.Lock()
+		proto.window = 3
+		s.dialog.mu.Unlock()
+		if err := s.Receive([]byte("acknowledged"), &protocol.Verdict{NoData: true}); err != nil {
+			t.Fatal(err)
+		}
+		if got := urgent.Wait(t.Context()); got.Fate != Sent {
+			t.Errorf("got %+v", got)
+		}
+		s.dialog.mu.Lock()
+		proto.window = 10
+		s.dialog.mu.Unlock()
+		if got := writes[3].Wait(t.Context()); got.Fate != Sent {
+			t.Errorf("got %+v", got)
+		}
+		if got, want := p.bytes(), "1 c0\n2 c1\n3 urgent\n4 c2\n5 c3\n"; got != want {
+			t.Errorf("the device got %q, want %q", got, want)
+		}
+	})
+}
+
+// The protocol can refuse a command that Check accepted.
+func TestAProtocolRejectsAtTheWrite(t *testing.T) {
+	r := numberedRegistry(t, &numbered{window: 1})
+	p := newPipe(1000)
+	connectNumbered(t, r, "d", p)
+	if err := r.Check(protocol.Command{Device: "d", Payload: []byte("never")}); !errors.Is(err, ErrPayload) {
+		t.Errorf("got %v", err)
+	}
+	if err := r.Check(protocol.Command{Device: "d", Payload: []byte("refused")}); err != nil {
+		t.Errorf("got %v", err)
+	}
+	if got := enqueue(t, r, "d", "refused").Wait(t.Context()); got.Fate != Rejected || !strings.Contains(got.Detail, "local mode") {
+		t.Errorf("got %+v", got)
+	}
+	if got := enqueue(t, r, "d", "go").Wait(t.Context()); got.Fate != Sent || p.bytes() != "1 go\n" {
+		t.Errorf("got %+v; the device got %q", got, p.bytes())
+	}
+}
+
+// A key that isn't unique is used again only when no earlier answer can arrive any more.
+func TestAKeyIsAwaitedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := numberedRegistry(t, &numbered{})
+		p := newPipe(1000)
+		s := connectNumbered(t, r, "d", p)
+		ask := func(cmd string) Write {
+			w, err := r.Enqueue("d", []byte(cmd), EnqueueOptions{ID: cmd, Request: &Request{Timeout: 5 * time.Second, MaxOpen: 3}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return w
+		}
+		answer := func(key string) {
+			if err := s.Receive([]byte("answer to "+key), &protocol.Verdict{Answers: protocol.Yes, Key: key}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		open, other, closing := ask("valve open"), ask("pump on"), ask("valve close")
+		if got, want := p.bytes(), "1 valve open\n2 pump on\n"; got != want {
+			t.Fatalf("the device got %q, want %q", got, want)
+		}
+		answer("valve")
+		answer("pump")
+		if got := open.Wait(t.Context()); got.Fate != Answered {
+			t.Errorf("got %+v", got)
+		}
+		if got := other.Wait(t.Context()); got.Fate != Answered {
+			t.Errorf("got %+v", got)
+		}
+		if got := closing.Wait(t.Context()); got.Fate != NoReply {
+			t.Errorf("got %+v", got)
+		}
+		again := ask("valve open")
+		answer("valve") // late for the close
+		time.Sleep(4 * time.Second)
+		answer("valve")
+		if got := again.Wait(t.Context()); got.Fate != Answered {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
+
+// Whatever happens to commands, each connection gets the numbers 1, 2, 3 and so on, and its last
+// frame may be cut off.
+func TestNumbersOfRandomCommands(t *testing.T) {
+	for seed := range uint64(200) {
+		synctest.Test(t, func(t *testing.T) {
+			rnd := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // it makes the same cases in each run
+			r := numberedRegistry(t, &numbered{})
+			var pipes []*pipe
+			dial := func() {
+				pipes = append(pipes, newPipe(rnd.IntN(20)))
+				connectNumbered(t, r, "d", pipes[len(pipes)-1])
+			}
+			dial()
+			for range 60 {
+				switch rnd.IntN(12) {
+				case 0:
+					dial()
+				case 1, 2, 3, 4:
+					pipes[len(pipes)-1].grant(rnd.IntN(30))
+				case 5:
+					time.Sleep(time.Second)
+				default:
+					o := EnqueueOptions{Priority: rnd.IntN(3)}
+					if rnd.IntN(3) == 0 {
+						o.Supersede = fmt.Sprint(rnd.IntN(3))
+					}
+					if rnd.IntN(3) == 0 {
+						o.Expires = time.Now().Add(time.Duration(rnd.IntN(3000)) * time.Millisecond)
+					}
+					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rnd.IntN(9000))*time.Millisecond)
+					w, err := r.Enqueue("d", []byte("go"), o)
+					if err != nil {
+						t.Fatal(err)
+					}
+					go func() {
+						defer cancel()
+						w.Wait(ctx)
+					}()
+				}
+				if rnd.IntN(2) == 0 {
+					synctest.Wait()
+				}
+			}
+			pipes[len(pipes)-1].grant(10000)
+			synctest.Wait()
+			s := r.slotOf("d")
+			if s.queue.count != 0 || s.queue.bytes != 0 {
+				t.Errorf("seed %d: the queue counts %d frames of %d bytes", seed, s.queue.count, s.queue.bytes)
+			}
+			for i, p := range pipes {
+				got := strings.SplitAfter(p.bytes(), "\n")
+				var want []string
+				for n := range got {
+					want = append(want, fmt.Sprintf("%d go\n", n+1))
+				}
+				last := len(got) - 1
+				if !slices.Equal(got[:last], want[:last]) || !strings.HasPrefix(want[last], got[last]) {
+					t.Fatalf("seed %d: connection %d got %q", seed, i, p.bytes())
+				}
+			}
+		})
+	}
+}
