@@ -83,15 +83,15 @@ func (d *Dialog) Greet() ([]byte, error) {
 }
 
 // tick lets a protocol with timers act if it is time. It returns what the host says, or nil, and
-// what it logs.
-func (d *Dialog) tick(now time.Time) (response []byte, problem string, err error) {
+// what it logs. It does nothing while unread reports that bytes of the device wait to be handled.
+func (d *Dialog) tick(now time.Time, unread func() bool) (response []byte, problem string, err error) {
 	t, ok := d.protocol.(protocol.Ticker)
 	if !ok {
 		return nil, "", nil
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.state.Wake.IsZero() || now.Before(d.state.Wake) {
+	if d.state.Wake.IsZero() || now.Before(d.state.Wake) || unread() {
 		return nil, "", nil
 	}
 	d.state.Wake = time.Time{}

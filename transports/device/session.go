@@ -130,7 +130,7 @@ func (s *Session) Tick(now time.Time) (problem string, err error) {
 		s.slot.mu.Unlock()
 		return "", nil
 	}
-	response, problem, err := s.dialog.tick(now)
+	response, problem, err := s.dialog.tick(now, s.conn.Unread)
 	if err != nil || response == nil {
 		s.slot.mu.Unlock()
 		return problem, err

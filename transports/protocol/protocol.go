@@ -66,8 +66,10 @@ type Greeter interface {
 
 // Ticker is implemented by protocols with timers.
 type Ticker interface {
-	// Tick is called within about a second after State.Wake has passed. It may only set
-	// Verdict.Response, Verdict.Raw and Verdict.Problem. An error ends the connection.
+	// Tick is called within about a second after State.Wake has passed. While bytes of the device
+	// wait to be handled, the host doesn't call it: what seems to be missing may be among them.
+	// Tick may only set Verdict.Response, Verdict.Raw and Verdict.Problem. An error ends the
+	// connection.
 	Tick(s *State, now time.Time, v *Verdict) error
 }
 

@@ -108,9 +108,12 @@ func Run(t *testing.T, p protocol.Protocol, examples ...Example) {
 
 // problemOf returns how a protocol differs from an example whose stream arrives in pieces.
 func problemOf(p protocol.Protocol, e Example, pieces []string) string {
-	c := newConnection(p)
-	if problem := c.greet(e.Greeting); problem != "" {
-		return problem
+	c, greeting := newConnection(p)
+	switch {
+	case c.err != nil:
+		return c.err.Error()
+	case greeting != e.Greeting:
+		return fmt.Sprintf("the host greets with %q; want %q", greeting, e.Greeting)
 	}
 	c.read([]string{e.Login})
 	if c.err != nil {
@@ -163,27 +166,19 @@ type connection struct {
 	err      error
 }
 
-func newConnection(p protocol.Protocol) *connection {
-	return &connection{protocol: p, state: &protocol.State{Awaits: func(string) bool { return false }}}
-}
-
-// greet returns how what the host says first differs from what is wanted.
-func (c *connection) greet(want string) string {
-	greeting := ""
-	if g, ok := c.protocol.(protocol.Greeter); ok {
+// newConnection returns a connection and what the host says first on it.
+func newConnection(p protocol.Protocol) (c *connection, greeting string) {
+	c = &connection{protocol: p, state: &protocol.State{Awaits: func(string) bool { return false }}}
+	if g, ok := p.(protocol.Greeter); ok {
 		var v protocol.Verdict
-		err := g.Greet(c.state, &v)
-		if err == nil {
-			greeting, err = c.response(&v)
-		}
-		if err != nil {
-			return fmt.Sprintf("greeting: %v", err)
+		if c.err = g.Greet(c.state, &v); c.err == nil {
+			greeting, c.err = c.response(&v)
 		}
 	}
-	if greeting != want {
-		return fmt.Sprintf("the host greets with %q; want %q", greeting, want)
+	if c.err != nil {
+		c.err = violationf("greeting: %w", c.err)
 	}
-	return ""
+	return c, greeting
 }
 
 // encode returns how what the protocol makes of commands differs from what is wanted.
@@ -232,11 +227,11 @@ const overwritten = 0xa5
 func (c *connection) read(pieces []string) {
 	var rest []byte
 	for _, piece := range pieces {
-		// Copy the rest, so that a slice of the old buffer doesn't show the new bytes.
-		rest, c.err = c.split(append(bytes.Clone(rest), piece...), len(rest))
 		if c.err != nil {
 			return
 		}
+		// Copy the rest, so that a slice of the old buffer doesn't show the new bytes.
+		rest, c.err = c.split(append(bytes.Clone(rest), piece...), len(rest))
 	}
 }
 
@@ -327,13 +322,13 @@ func Fuzz(f *testing.F, p protocol.Protocol, examples ...Example) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte, piece uint8) {
-		whole := newConnection(p)
+		whole, _ := newConnection(p)
 		whole.read([]string{string(data)})
 		var pieces []string
 		for part := range slices.Chunk(data, int(piece)+1) {
 			pieces = append(pieces, string(part))
 		}
-		cut := newConnection(p)
+		cut, _ := newConnection(p)
 		cut.read(pieces)
 		if diff := cmp.Diff(whole.frames, cut.frames); diff != "" {
 			t.Fatalf("in pieces of %d: %s", int(piece)+1, diff)
