@@ -57,8 +57,8 @@ type checker struct {
 	looked map[plugin.Ref]bool // for alreadySeen
 }
 
-// alreadySeen reports whether it was called with ref before. A named table yields its references
-// again for each use.
+// alreadySeen reports whether it was called with ref before. If a named table is used several
+// times, the decoder lists its references several times.
 func (c *checker) alreadySeen(ref plugin.Ref) bool {
 	if c.looked == nil {
 		c.looked = map[plugin.Ref]bool{}
@@ -227,8 +227,8 @@ func (c *checker) lost(p *pipeline) {
 	}
 }
 
-// misspelt warns about a source that nothing publishes to, if something publishes to a topic with
-// nearly the same name and no pipeline consumes that topic.
+// misspelt warns about a source to which nothing publishes, if its name is probably misspelt:
+// something publishes to a topic with nearly the same name, and no pipeline consumes that topic.
 func (c *checker) misspelt(p *pipeline) {
 	if p.source == nil || p.source.Warning != "" {
 		return

@@ -27,7 +27,7 @@ type memoryTable struct {
 	Bodies   int `toml:"bodies" doc:"Bodies of HTTP requests that aren't answered yet. Above the limit, callers get 503. 0 means no limit." unit:"bytes" min:"0" example:"67108864"`
 	InFlight int `toml:"in_flight" doc:"Unsettled messages of pipelines, and their outputs. Above the limit, consumers take no more messages, and callers get 503. 0 means no limit." unit:"bytes" min:"0" example:"134217728"`
 	Waiting  int `toml:"waiting" doc:"Messages that wait inside the host: data of devices, and messages in memory topics. Above the limit, the host doesn't read from devices, and publishing to a memory topic waits. 0 means no limit." unit:"bytes" min:"0" example:"67108864"`
-	Held     int `toml:"held" doc:"Held commands. Above the limit, the result of a command to hold is busy. 0 means no limit." unit:"bytes" min:"0" example:"134217728"`
+	Held     int `toml:"held" doc:"Held commands. Above the limit, a command isn't held, and its result is busy. 0 means no limit." unit:"bytes" min:"0" example:"134217728"`
 }
 
 func (m *memoryTable) budgets() transports.Memory {
@@ -58,8 +58,8 @@ type storeTable struct {
 
 // tracingTable is the [tracing] table in TOML.
 type tracingTable struct {
-	Endpoint string                       `toml:"endpoint" schemes:"http,https" doc:"The collector's base URL, for OTLP over HTTP. An empty string turns tracing off; so does leaving out the table." example:"\"http://127.0.0.1:4318\""`
-	Sample   float64                      `toml:"sample" doc:"Which share of the traces that begin in this host is recorded. If a message arrives with a trace, its sender decides whether it is recorded." min:"0" max:"1" example:"0.1"`
+	Endpoint string                       `toml:"endpoint" schemes:"http,https" doc:"The collector's base URL, for OTLP over HTTP. An empty string turns tracing off. Without the table, tracing is off, too." example:"\"http://127.0.0.1:4318\""`
+	Sample   float64                      `toml:"sample" doc:"Which share of the traces that begin in this host is recorded. If a message arrives with a trace, the sender of the message decides whether the trace is recorded." min:"0" max:"1" example:"0.1"`
 	Service  string                       `toml:"service" doc:"The name of the service in traces. The name of the host is its instance." example:"\"gateway\""`
 	Headers  map[string]transports.Secret `toml:"headers" doc:"Headers for requests to the collector, such as authorization." example:"{ authorization = \"Bearer ${file:/run/secrets/otlp}\" }"`
 }
@@ -89,7 +89,7 @@ type pipelineTable struct {
 	Key         string              `toml:"key" doc:"The key by which messages stay in order: payload.FIELD or metadata.KEY. Default: the key of the handler." example:"\"payload.address\""`
 	OnError     string              `toml:"on_error" doc:"What the host does with a message if the middleware returns an error. drop logs, counts and settles it; poison requires a middleware that takes failed messages. Default: poison if the source is a broker, otherwise drop." enum:"poison,drop" example:"\"drop\""`
 	Competing   bool                `toml:"competing" doc:"Allows this pipeline to share the queue of its source with other pipelines or hosts, which must set it too."`
-	LaneLimit   int                 `toml:"lane_limit" doc:"How many messages of one key may wait while its first message is stalled. Default: a sixteenth of the source's window." unit:"messages" min:"1" example:"62"`
+	LaneLimit   int                 `toml:"lane_limit" doc:"How many messages of one key may wait while the key's lane is stalled. Default: a sixteenth of the source's window." unit:"messages" min:"1" example:"62"`
 	Stall       time.Duration       `toml:"stall" doc:"The lane of a key is stalled after this time without progress. Then the host refuses messages above lane_limit. If more than twice lane_limit messages wait and half of the source's window is in use, a tenth of this time is enough." min:"1ms" example:"\"5s\""`
 	AckDeadline time.Duration       `toml:"ack_deadline" doc:"The longest time that a message may stay unsettled. Keep it below the broker's own limit." min:"1s" example:"\"25m\""`
 	Batch       batchTable          `toml:"batch" doc:"How the host gathers messages for a handler that takes several at once."`

@@ -120,8 +120,8 @@ func checkHost(host string) error {
 	return nil
 }
 
-// conflicts reports whether both addresses can't be used at the same time. Port 0 is a different
-// free port each time.
+// conflicts reports whether only one of the addresses can be used at a time. Addresses with port 0
+// never conflict: the system chooses a free port for each.
 func (l listener) conflicts(o listener) bool {
 	if l.port != o.port || l.port == "0" {
 		return false

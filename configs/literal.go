@@ -18,8 +18,9 @@ func (p *positions) inside(path, text string, offset int) (Position, bool) {
 	return p.position(value.begin + at[offset]), true
 }
 
-// literal decodes the TOML string that src begins with. at has the offset in src of each byte of
-// text, and of its end. If src isn't a valid string, literal returns what it could decode.
+// literal decodes the TOML string that src begins with. at has, for each byte of text and for the
+// end of text, its offset in src. If src isn't a valid string, literal returns what it could
+// decode.
 func literal(src string) (text string, at []int) {
 	if src == "" || src[0] != '"' && src[0] != '\'' {
 		return "", []int{0}

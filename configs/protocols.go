@@ -16,7 +16,7 @@ var protocolFiles embed.FS
 type Protocol struct {
 	// Name is the name in `protocol = "name"`.
 	Name string
-	// Devices is a sentence on the devices that have it.
+	// Devices is a sentence on the devices that speak the protocol.
 	Devices string
 	// Text is the protocol as TOML, with comments. A copy of it in a file can be changed.
 	Text string

@@ -187,7 +187,7 @@ func (e *TestExpect) check(c *complaints) {
 	}
 }
 
-// AnyFrame is the key of the answer to every frame without an answer of its own.
+// AnyFrame is the key of the answer to every frame for which the answers have no other key.
 const AnyFrame = "*"
 
 // The paths of [TestExpect.Matches] and [TestExpect.Absent].

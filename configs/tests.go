@@ -90,8 +90,8 @@ func element(list any, i int) map[string]any {
 	return nil
 }
 
-// given records whether the file has these keys. An empty value is valid for them, so the decoded
-// step alone doesn't show it.
+// given records whether the file has the keys payload and answers. Their values may be empty, so
+// the decoded step doesn't show whether they are given.
 func given(step *TestStep, raw map[string]any) {
 	has := func(table, key string) bool {
 		m, _ := raw[table].(map[string]any)

@@ -28,7 +28,7 @@ const (
 type TestStep struct {
 	Input  *TestInput    `toml:"input" doc:"A message comes in."`
 	Device *TestDevice   `toml:"device" doc:"A device connects, disconnects, sends frames, or gets new answers."`
-	Hook   *TestHook     `toml:"hook" doc:"The answer that a server, which handlers call, gives from now on."`
+	Hook   *TestHook     `toml:"hook" doc:"A server that handlers call: what it answers from now on."`
 	Wait   time.Duration `toml:"wait" doc:"Time passes." min:"0s" example:"\"10s\""`
 	Expect *TestExpect   `toml:"expect" doc:"A message, frame, request or reply that must have come out."`
 
@@ -94,12 +94,12 @@ type TestExpect struct {
 	Payload  *string           `toml:"payload" doc:"The whole payload." example:"\"open\""`
 	Encoding string            `toml:"encoding" doc:"The encoding of payload." enum:"text,hex,base64" example:"\"hex\""`
 	Metadata map[string]string `toml:"metadata" doc:"Metadata that must be there. Other metadata may be there too." example:"{ \"poison.kind\" = \"permanent\" }"`
-	Matches  map[string]string `toml:"matches" doc:"Regular expressions that must match, by payload, error, metadata.KEY, or a field of the payload, such as json.detail." example:"{ \"json.detail\" = \"offline\" }"`
+	Matches  map[string]string `toml:"matches" doc:"Regular expressions that must match. The key of each says what it must match: payload, error, metadata.KEY, or a field of the payload, such as json.detail." example:"{ \"json.detail\" = \"offline\" }"`
 	Absent   []string          `toml:"absent" doc:"What must be missing: metadata.KEY, or a field of the payload, such as json.reply." example:"[\"json.reply\"]"`
 	Code     int               `toml:"code" doc:"The code of a reply: 200, 400 permanent, 500 retryable, 503 unavailable." min:"0" max:"599" example:"200"`
 
 	Nothing  bool          `toml:"nothing" doc:"Nothing more may have come out."`
-	Count    int           `toml:"count" doc:"How many must match, one after the other." min:"1" max:"100000" example:"3"`
+	Count    int           `toml:"count" doc:"How many messages, frames or requests must match, one after the other." min:"1" max:"100000" example:"3"`
 	Anywhere bool          `toml:"anywhere" doc:"Accept everything that no step has expected yet, not only what came out next. Use it where the order isn't known, such as between devices."`
 	Within   time.Duration `toml:"within" doc:"How long the step waits for what it expects. Default: 1s of virtual time, or 10s of real time. With nothing: for how long nothing may come out. Default: 0s, or 200ms of real time." min:"0s" example:"\"5s\""`
 }

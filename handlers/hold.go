@@ -109,9 +109,10 @@ func MayHold(ctx context.Context, awaits string) {
 
 // HeldBefore looks for held messages with the same awaits that have to be handled before the
 // message that ctx belongs to. It returns nil if there are none. Otherwise it returns a channel
-// that is closed when that may have changed; the handler then calls HeldBefore again. HeldBefore
-// returns an error if the run was cancelled. It returns an error of kind [KindUnavailable] if the
-// message has to run again, behind the held ones. The handler returns either error.
+// that is closed when those messages may have been handled. The handler then calls HeldBefore
+// again. HeldBefore returns an error if the run was cancelled. It returns an error of kind
+// [KindUnavailable] if the message has to run again, behind the held ones. The handler returns
+// either error.
 func HeldBefore(ctx context.Context, awaits string) (<-chan struct{}, error) {
 	if h := holdsFrom(ctx); h != nil {
 		return h.HeldBefore(awaits)

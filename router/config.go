@@ -64,8 +64,8 @@ type Transport struct {
 type Pipeline struct {
 	Name string
 	From transports.TopicRef
-	// To may be empty. Then an output that names no destination itself goes only into the reply to
-	// the sender.
+	// To may be empty. Then an output without a destination of its own goes only to the caller, as
+	// the reply.
 	To         transports.TopicRef
 	Middleware []Middleware
 	Handler    Handler

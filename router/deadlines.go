@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// deadlines is a list of items in the order of their deadlines. The heap may have stale entries,
-// of items that were removed or got another deadline. The method first drops the stale entries at
-// the top. The method compact drops all of them when most of the heap is stale.
+// deadlines is a list of items in the order of their deadlines. The heap may have stale entries:
+// those of items that were removed, or that got another deadline. A call of first drops the stale
+// entries at the top. A call of compact drops all stale entries if they are most of the heap.
 type deadlines[T comparable] struct {
 	due  map[T]time.Time
 	heap dueHeap[T]

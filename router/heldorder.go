@@ -11,10 +11,10 @@ import (
 // any moment. Suppose that one run finds the device not ready, and is about to hold its message.
 // Just then the run of a newer message could find the device ready. So a run first declares that
 // it may hold its message (markUndecided), and then looks whether the device is ready. Newer
-// messages wait until that run has decided (pendingOlder). The decision is made when the run ends.
-// If the message then runs again, the next run makes the decision: when the message is placed, or
-// when that run ends. If a message goes back to its source before the decision, the newer messages
-// that wait for it go back, too (intake.cancelNewer).
+// messages wait until that run has decided (pendingOlder). A run decides when it ends. But if its
+// message has to run again, the next run decides instead. That run decides when its message is
+// placed, and at its end at the latest. If a message goes back to its source before the decision,
+// the newer messages that wait for it go back, too (intake.cancelNewer).
 
 // markUndecided records that a run may hold its message.
 func (q *heldQueues) markUndecided(e *entry, awaits string) {

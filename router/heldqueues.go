@@ -66,7 +66,7 @@ type heldQueue struct {
 	unsettled int              // released and unsettled messages, apart from those that were aside
 	unplaced  []*released      // unsettled messages without a place in the handler's order
 	undecided int              // messages whose run may hold them in this queue
-	rerunning int              // how many of those messages wait for another run, which decides
+	rerunning int              // undecided messages that wait for another run; that run decides
 
 	inRound                  bool
 	inCheckList, inRoundList bool
@@ -230,9 +230,9 @@ func (hq *heldQueue) removeUnplaced(r *released) {
 }
 
 // settleRun records the end of a run. If rerun is true, the message runs again, and the next run
-// decides whether the message is held. A released message needs no such decision: as long as it is
-// unplaced, newer messages wait for it anyway. If a released message is done, settleRun returns
-// it, and the caller disowns it in the ledger.
+// decides whether the message is held. A released message needs no decision, because newer
+// messages wait for every unplaced released message. If a released message is done, settleRun
+// returns it, and the caller disowns it in the ledger.
 func (q *heldQueues) settleRun(e *entry, acked, rerun bool, now time.Time) (done *released) {
 	held := e.heldAs
 	if rerun && e.released == nil {

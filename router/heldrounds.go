@@ -26,8 +26,8 @@ const (
 // If the thing is ready, a round starts. At first the round releases up to maxPerQueue messages of
 // the queue, in order. Whenever one of them is settled, the round releases the next one. The round
 // ends when a message is held again, or when no message waits. If no message of the round is done,
-// a pause follows, since a ready device may still take no commands: for example, its queue in the
-// host may be full.
+// a pause follows. The reason is that even a ready device may be unable to take commands: for
+// example, its queue in the host may be full.
 
 // markReady records that the thing that a queue's messages await has become ready.
 func (q *heldQueues) markReady(awaits string) {

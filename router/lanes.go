@@ -224,7 +224,8 @@ func (l *lanes) canStart(ln *lane) bool {
 	}
 	room := l.limit
 	if ln.waiting[0].desc.Priority > 0 {
-		room *= 2 // an entry with priority overtakes placed ones, so it can't wait for them
+		// Such an entry overtakes placed entries, so it mustn't wait until they end.
+		room *= 2
 	}
 	return len(ln.placed) < room
 }

@@ -96,7 +96,7 @@ func (d *device) talk(ctx context.Context, conn net.Conn) {
 	}
 	var sending sync.WaitGroup
 	defer sending.Wait()
-	defer cancel() // cancels before it waits
+	defer cancel() // before the wait for sending
 	if d.fleet.options.rate > 0 {
 		sending.Go(func() {
 			defer cancel() // a connection that can't be written to has ended

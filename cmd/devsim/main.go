@@ -114,7 +114,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.data, "data", "{id} {n}", "line to send at -rate; {n} counts")
 	flags.Float64Var(&o.rate, "rate", 0, "data lines that each device sends per second")
 	flags.StringVar(&o.reply, "reply", "", "answer to each line; {line} stands for the line, {id} for the device")
-	flags.IntVar(&o.silent, "silent", 0, "number of devices that never read, counted from the first")
+	flags.IntVar(&o.silent, "silent", 0, "number of devices that never read: the first ones")
 	flags.StringVar(&o.record, "record", "", "file to which each received line is appended, as device, tab, line")
 	flags.BoolVar(&o.reconnect, "reconnect", false, "connect again if a connection ends or fails")
 	flags.DurationVar(&o.session, "session", 0, "each device disconnects after a random time, between half and one and a half times this value; 0 means never")

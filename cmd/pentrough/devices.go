@@ -95,7 +95,7 @@ whose answer hasn't come yet.`,
 	f.StringVar(&v.pipeline, "pipeline", "", "with -c: the pipeline with the handler sql, if the configuration has several tables")
 	f.StringVar(&v.admin, "admin", "http://127.0.0.1:8222", "admin listener of the running host")
 	f.BoolVar(&v.json, "json", false, "print each device as a line of JSON")
-	f.DurationVar(&v.watch, "watch", 0, "show the devices again after each such interval, until Ctrl-C")
+	f.DurationVar(&v.watch, "watch", 0, "show the devices again and again at this interval, until Ctrl-C")
 	f.Lookup("watch").NoOptDefVal = "2s"
 	v.addFlags(f)
 	cmd.MarkFlagsMutuallyExclusive("online", "offline")

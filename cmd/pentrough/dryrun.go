@@ -197,8 +197,8 @@ func mayWrite(path string) error {
 	return nil
 }
 
-// dryTransports checks the addresses at which transports listen, and calls the checks of the
-// transports that have some.
+// dryTransports checks the addresses at which transports listen. It also calls the transports that
+// have checks of their own.
 func (r *run) dryTransports(ctx context.Context) []checked {
 	var all []checked
 	for _, t := range r.config.Router.Transports {
@@ -223,7 +223,7 @@ func (r *run) dryTransports(ctx context.Context) []checked {
 	return all
 }
 
-// dryHandlers calls the checks of the handlers that have some.
+// dryHandlers calls the handlers that have checks of their own.
 func (r *run) dryHandlers(ctx context.Context) []checked {
 	var all []checked
 	for _, p := range r.config.Router.Pipelines {

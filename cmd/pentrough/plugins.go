@@ -1,7 +1,6 @@
 package main
 
-// The plugins of this build. Another build has another file of this name and nothing else to
-// change.
+// The plugins of this build. A build with other plugins differs only in this file.
 import (
 	_ "github.com/pentrough/pentrough/handlers/command"
 	_ "github.com/pentrough/pentrough/handlers/deliver"

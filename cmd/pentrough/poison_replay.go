@@ -32,8 +32,8 @@ choose, the oldest first. The broker gets each message at its old exchange, with
 key, id, properties, headers and body.
 
 The command marks each row as replaying before it sends the message, so that two operators don't
-send it twice. If the command is interrupted between the two, it isn't known whether the message was
-sent. After a minute, --force sends it again. --force also sends rows that were replayed or dropped.`,
+send it twice. If the command is interrupted after it has marked a row, it isn't known whether the
+message was sent. After a minute, --force sends it again. --force also sends rows that were replayed or dropped.`,
 		Example: `  pentrough poison replay -c gateway.toml 17 18
   pentrough poison replay -c gateway.toml --all --pipeline commands --since 1h
   pentrough poison replay -c gateway.toml 19 --to broker:commands`,
@@ -62,7 +62,7 @@ func replayLetters(ctx context.Context, w *poisonWork, args []string) (err error
 		return err
 	}
 	if settled := slices.DeleteFunc(slices.Clone(w.states), func(s string) bool { return s == deadletters.New.String() }); len(settled) > 0 && !w.force {
-		return advise(fmt.Errorf("without --force only new rows are replayed, not %s", strings.Join(settled, ", ")), "--force replays them all the same, with the same ids")
+		return advise(fmt.Errorf("without --force only new rows are replayed, not %s", strings.Join(settled, ", ")), "with --force they are replayed too, with the same ids")
 	}
 	r := replay{poisonWork: w, outlets: newOutlets(w)}
 	defer func() { err = errors.Join(err, r.outlets.close(ctx)) }()

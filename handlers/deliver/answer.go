@@ -12,7 +12,8 @@ import (
 )
 
 // Answer says which frames of a device are answers. With match, every frame that matches is an
-// answer. With command and frame, an answer belongs to one request: both contain the same text.
+// answer. With command and frame, an answer belongs to one request: the request and the answer
+// contain the same text.
 type Answer struct {
 	Match   string `toml:"match" doc:"A regular expression for answers. A frame that doesn't match is data and answers no request." example:"\"^(OK|ERR)\""`
 	Command string `toml:"command" doc:"A regular expression with one group: the part of a command that its answer repeats, such as a number." example:"\"#(\\\\d+)$\""`
@@ -81,7 +82,7 @@ type requestMaker struct {
 	timeout time.Duration
 	match   *regexp.Regexp // nil: see command
 	// command and frame are nil if the protocol says which frame is the answer, or if the next
-	// frame is.
+	// frame is the answer.
 	command, frame *regexp.Regexp
 	maxOpen        int
 }

@@ -35,7 +35,7 @@ const description = "Takes commands such as `{\"device\": \"10.0.0.7\", \"cmd\":
 	"| `busy` | 429 | too many commands wait for the device, or they haven't moved for too long |\n" +
 	"| `offline` | 503 | the device has no connection to this host; nothing was written |\n" +
 	"| `no-reply` | 504 | the command was written, but no answer came in time, or the connection ended first. The device may have the command |\n" +
-	"| `unknown` | 520 | the connection or the host ended in the middle of the frame, and the command can't be written again, or mustn't be (mode `at-most-once`) |\n\n" +
+	"| `unknown` | 520 | the connection or the host ended in the middle of the frame. The host can't write the command again, or must not (mode `at-most-once`) |\n\n" +
 	"**Ids and expiry.** A command's id is its field `id`, else the id of its message, else " +
 	"a new one. A `ttl` counts from the timestamp of the message. If it has no timestamp, the " +
 	"`ttl` counts from when this host received it. An AMQP timestamp has whole seconds. The " +
@@ -73,8 +73,8 @@ const description = "Takes commands such as `{\"device\": \"10.0.0.7\", \"cmd\":
 	"handler knows them by their message type and drops them without a result.\n\n" +
 	"**After a crash.** In the mode `at-least-once` the host writes a command again if a " +
 	"crash interrupted it; `attempt` in the result counts the attempts. In the mode " +
-	"`at-most-once` the store has the command on disk before it is written, and after a " +
-	"crash its result is `unknown`. This mode needs `dedup`, a store that outlives the " +
+	"`at-most-once` the host first stores the command on disk, and then writes it to the device. " +
+	"After a crash the result of the command is `unknown`. This mode needs `dedup`, a store that outlives the " +
 	"process, and an id.\n\n" +
 	"A body that isn't one JSON object has no result. It is a permanent error, for " +
 	"`poison`. If the middleware `timeout` ends a command before its first byte is written, " +

@@ -122,7 +122,7 @@ func (d *deliver) Handle(msg *message.Message) ([]*message.Message, error) {
 
 // voidIgnored is a context that ends with its parent, unless the parent ends because the delivery
 // became void. After that the source redelivers the command. But the command keeps its place in
-// the device's order, because the commands behind it do, too. When the redelivered message comes,
+// the device's order, as the commands behind it keep theirs. When the redelivered message comes,
 // dedup has the outcome of this run.
 //
 // Most commands are written at once. So the context with its goroutine is made only when a caller

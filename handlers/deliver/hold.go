@@ -23,8 +23,9 @@ const (
 	whyBehindHeld = "older commands are held for the device"
 )
 
-// Ready reports whether a held command of the device can go on: to be written if the device has a
-// session, or to end if the inventory doesn't list the device. It implements handlers.Holder.
+// Ready reports whether a held command of the device can go on. If the device has a session, the
+// command can be written. If the inventory doesn't list the device, the command can end. It
+// implements handlers.Holder.
 func (d *deliver) Ready(name string) bool { return d.devices.Epoch(name) != 0 || d.isUnlisted(name) }
 
 // Watch calls resume for each device that becomes ready. It implements handlers.Holder.
@@ -54,8 +55,8 @@ func (d *deliver) holdCommand(ctx context.Context, o *order, journal handlers.Jo
 	return held, nil
 }
 
-// awaitHeldBefore waits until the held commands before this one may have changed, or this one
-// expires.
+// awaitHeldBefore waits until before is closed or the command expires. before is closed when the
+// held commands before this one may have changed.
 func (d *deliver) awaitHeldBefore(ctx context.Context, o *order, before <-chan struct{}) error {
 	var expired <-chan time.Time
 	if !o.expires.IsZero() {

@@ -136,7 +136,8 @@ func lifetime(ttl time.Duration, expiration string) time.Duration {
 	ms, err := strconv.ParseUint(expiration, 10, 32) // RabbitMQ's limit
 	life := time.Duration(ms) * time.Millisecond
 	switch {
-	case err != nil || ms == 0: // 0 means: deliver at once or never; this message was delivered
+	// RabbitMQ delivers a message with the expiration 0 at once or never. This one was delivered.
+	case err != nil || ms == 0:
 		return ttl
 	case ttl == 0:
 		return life

@@ -28,7 +28,8 @@ type placement struct {
 // The order of the steps matters: read the epoch of the session, then look for held commands, then
 // queue for that epoch only. When a session ends, commands that waited in its queue may be held.
 // They are marked with MayHold before the device can have a newer session, so HeldBefore counts
-// them. So if this session still exists when the command is queued, no held command was missed.
+// them. So if the session still exists when the command is queued, HeldBefore has counted all of
+// them.
 func (p *placement) placeCommand(ctx context.Context) (device.Write, []*message.Message, error) {
 	d, o := p.deliver, p.order
 	ended := func(out []*message.Message, err error) (device.Write, []*message.Message, error) {

@@ -231,8 +231,8 @@ func (f *fanout) publishCommands(ctx context.Context, msg *message.Message, o *o
 	return nil
 }
 
-// newCommand makes the command for one device. For a redelivered message the command is the same
-// again, except for its timestamp if the message has none.
+// newCommand makes the command for one device. For a redelivered message it makes the same command
+// again. Only the timestamp differs, if the message has none.
 func (o *order) newCommand(msg *message.Message, name string) *message.Message {
 	c := o.Command
 	c.Device = name

@@ -43,7 +43,7 @@ type child struct {
 	// the number of open requests and their bytes; admitted requests that aren't written yet
 	// count, too
 	open, bytes     int
-	exclusive       bool      // its only open request is a suspect: it gets no other
+	exclusive       bool      // its only open request is a suspect, so the process gets no other
 	answered        bool      // it has responded to at least one request
 	dispatchPlanned bool      // dispatchAfter's timer runs
 	idleSince       time.Time // since when it has no open request
@@ -164,7 +164,8 @@ func (c *child) expireRequests() {
 	}
 	switch c.timer = nil; {
 	case hung:
-		c.blameless = true // the request that hung has failed already; its error isn't a crash
+		// The request that hung has failed already. The open requests aren't suspects.
+		c.blameless = true
 	case !next.IsZero():
 		c.setTimer(next)
 	}

@@ -234,7 +234,7 @@ func (c *Config) explainStartError(path string, err error) error {
 		return fmt.Errorf("%s can't be executed: a script must begin with #! and its interpreter, and a binary must be built for %s/%s: %w", path, runtime.GOOS, runtime.GOARCH, err)
 	case errors.Is(err, fs.ErrNotExist):
 		if interpreter := readInterpreter(path); interpreter != "" {
-			return fmt.Errorf("%s names an interpreter in its first line that doesn't exist: %q: %w", path, interpreter, err)
+			return fmt.Errorf("the first line of %s names the interpreter %q, which doesn't exist: %w", path, interpreter, err)
 		}
 	}
 	return err

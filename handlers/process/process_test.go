@@ -208,11 +208,11 @@ func TestProgramsThatCannotRun(t *testing.T) {
 	}
 	data, script, windows := file("data", "\x01\x02"), file("script", "#! /no/such/python3 -u\nx"), file("windows", "#!/bin/sh\r\necho\r\n")
 	for want, change := range map[string]func(*Config){
-		data + " can't be executed: a script must begin with #!":                                     func(c *Config) { c.Command = []string{data} },
-		script + ` names an interpreter in its first line that doesn't exist: "/no/such/python3 -u"`: func(c *Config) { c.Command = []string{script} },
-		`in its first line that doesn't exist: "/bin/sh\r"`:                                          func(c *Config) { c.Command = []string{windows} },
-		"dir: stat " + folder + "/none: no such file":                                                func(c *Config) { c.Dir = folder + "/none" },
-		"dir: " + data + " isn't a folder":                                                           func(c *Config) { c.Dir = data },
+		data + " can't be executed: a script must begin with #!":                                            func(c *Config) { c.Command = []string{data} },
+		"the first line of " + script + ` names the interpreter "/no/such/python3 -u", which doesn't exist`: func(c *Config) { c.Command = []string{script} },
+		`names the interpreter "/bin/sh\r", which doesn't exist`:                                            func(c *Config) { c.Command = []string{windows} },
+		"dir: stat " + folder + "/none: no such file":                                                       func(c *Config) { c.Dir = folder + "/none" },
+		"dir: " + data + " isn't a folder":                                                                  func(c *Config) { c.Dir = data },
 	} {
 		p := buildPlugin(t, "", change)
 		if err := p.Start(t.Context()); err == nil || !strings.Contains(err.Error(), want) {

@@ -38,8 +38,8 @@ func renameKeys(groups []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// levelName returns the protocol's name for a level, or for the next lower level if that one has
-// no name.
+// levelName returns the protocol's name for a level. If the level has no name, it returns the name
+// of the next lower level that has one.
 func levelName(l slog.Level) string {
 	switch {
 	case l >= slog.LevelError:

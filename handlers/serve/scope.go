@@ -82,8 +82,8 @@ func (c runContext) Deadline() (time.Time, bool) { return c.deadline, true }
 func (c runContext) Done() <-chan struct{}       { return c.withDeadline().Done() }
 func (c runContext) Err() error                  { return c.withDeadline().Err() }
 
-// Value also serves package context itself, which calls it with a key of its own to find the
-// context that can be cancelled.
+// Value implements context.Context. Package context calls it, too, with a key of its own, to find
+// the context that can be cancelled.
 func (c runContext) Value(key any) any {
 	if transports.IsExtraKey(key) {
 		return &c.extra

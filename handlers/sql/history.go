@@ -108,7 +108,8 @@ func (p *history) probe(h *handler) []any {
 	return args
 }
 
-// historyStatement returns the statement that appends a message, or nil if no table is for it.
+// historyStatement returns the statement that appends a message. It returns nil if the message
+// belongs in none of the tables.
 func (h *handler) historyStatement(kind string, body []byte) (*database.Statement, error) {
 	p := h.histories[kind]
 	if p == nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/pentrough/pentrough/internal/database"
 )
 
-// presence has the statements that derive `online` of devices from the state of their hosts.
+// presence has the statements that set the column online of devices from the state of their hosts.
 //
 // A device is online if it is connected and its host isn't lost. A host is lost when it stops,
 // when a newer generation of it is heard, or when it is silent for too long.
@@ -24,8 +24,8 @@ type presence struct {
 	raiseGeneration, updateHost *template
 	// markLost marks a host as lost, unless another pipeline has heard it since.
 	markLost string
-	// markDevicesOffline and markDevicesOnline set online of a host's devices by the row of the
-	// host.
+	// markDevicesOffline and markDevicesOnline change the column online of a host's devices, as
+	// the row of the host says.
 	markDevicesOffline, markDevicesOnline string
 	// selectHeard selects the hosts that a pipeline heard last. selectHost selects one host.
 	selectHeard, selectHost string
@@ -101,8 +101,8 @@ func (p *presence) hostStatement(h *heard, now any, by string) database.Statemen
 	return p.updateHost.bind(values{device: h.name, generation: h.generation, seq: h.seq, online: h.online, reason: h.reason, heardAt: now, heardBy: by})
 }
 
-// updateDevices returns the statements that end a transaction. They set online of the hosts'
-// devices by the rows of the hosts.
+// updateDevices returns the statements that end a transaction. They change the column online of
+// the hosts' devices, as the rows of the hosts say.
 func (p *presence) updateDevices(jobs []job) []database.Statement {
 	names := map[string]int64{}
 	for _, j := range jobs {

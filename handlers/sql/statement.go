@@ -111,9 +111,9 @@ func (c *change) upsert() *template {
 
 // onDuplicate returns the assignments of MySQL's ON DUPLICATE KEY UPDATE. It has no WHERE, so each
 // assignment contains the fence's condition. MySQL assigns columns from left to right, and a
-// condition sees the columns that were assigned before it. So the fields in the condition come
-// last, and the first one at the very end. Its assignment can only raise it, so that assignment
-// needs no condition.
+// condition sees the columns that were assigned before it. So the fields in the condition are
+// assigned last, and the first of them at the very end. That last assignment can only raise its
+// field, so it needs no condition.
 func (c *change) onDuplicate(t *template) string {
 	argument := func(f field) string {
 		t.args = append(t.args, f)
@@ -188,8 +188,8 @@ var newResult = fence{func(oldValue, newValue func(field) string) string {
 		" OR " + oldValue(lastResultAt) + " = " + newValue(lastResultAt) + " AND " + oldValue(lastResultID) + " <> " + newValue(lastResultID) + ")"
 }, []field{lastResultAt, lastResultID}}
 
-// changes are the templates for a table of devices. A template is nil if no column is for its kind
-// of message.
+// changes are the templates for a table of devices. A template is nil if the table has no column
+// for its kind of message.
 type changes struct {
 	event, result, data *template
 	// resultOnly is for a result without an epoch. It changes a row and never makes one.

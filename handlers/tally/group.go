@@ -49,8 +49,8 @@ func (g *group) makeSummary(state device.GroupState, detail string, t *tally) {
 	g.ended, g.results = true, nil
 }
 
-// whyUnfinished returns the detail of a group that isn't complete: why, and what else may be the
-// cause.
+// whyUnfinished returns the detail of a group that isn't complete. It adds other possible causes
+// to why.
 func (g *group) whyUnfinished(why string, began time.Time) string {
 	if g.devices == 0 {
 		why += "; fanout's message with the number of devices didn't come"

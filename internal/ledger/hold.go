@@ -52,13 +52,13 @@ func (o owned) checkLimits(key middleware.LedgerKey, h *handlers.Held, perKey, t
 	of := o.of[key.Pipeline]
 	switch {
 	case !o.bytes.Fits(sizeOf(h)):
-		return fmt.Errorf("%w: %d bytes are in memory for all devices together", handlers.ErrHoldFull, o.bytes.Used())
+		return fmt.Errorf("%w: the held messages of all devices take %d bytes of memory already", handlers.ErrHoldFull, o.bytes.Used())
 	case of == nil:
 		return nil
 	case of.byDevice[key.Device] >= perKey:
-		return fmt.Errorf("%w: %d are for this device", handlers.ErrHoldFull, of.byDevice[key.Device])
+		return fmt.Errorf("%w: %d are held for this device already", handlers.ErrHoldFull, of.byDevice[key.Device])
 	case of.total >= total:
-		return fmt.Errorf("%w: %d are for all devices together", handlers.ErrHoldFull, of.total)
+		return fmt.Errorf("%w: %d are held for all devices together already", handlers.ErrHoldFull, of.total)
 	default:
 		return nil
 	}

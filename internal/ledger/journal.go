@@ -333,8 +333,8 @@ func (j *journal) applyBatch(batch []pending, timeout time.Duration) bool {
 	if err != nil {
 		err = fmt.Errorf("writing to the store: %w", err)
 	} else if time.Since(j.checked) >= database.CheckInterval {
-		// The check comes after the transaction. So a change never counts as written if the file
-		// was removed more than one interval ago.
+		// The check comes after the transaction, and before its changes count as written. So
+		// changes count as written for at most one interval after the file was removed.
 		err = j.checkStore(timeout)
 	}
 	if err != nil {

@@ -32,8 +32,8 @@ func nextTo(path, suffix string) string {
 	return path + suffix
 }
 
-// lockFile locks the file at path and writes holder into it. Another process that can't get the
-// lock reads from the file who has it.
+// lockFile locks the file at path and writes holder into it. A process that can't get the lock
+// reads the holder from the file.
 func lockFile(path, holder string) (*fileLock, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

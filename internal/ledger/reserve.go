@@ -1,6 +1,6 @@
-// A full disk must not cost the outcome of a command that has begun: bytes may have reached the
-// device, and without the outcome the host couldn't report that. So the host reserves disk space,
-// in a file next to the store.
+// If a command has begun, bytes may have reached its device. The host must be able to record the
+// outcome of such a command even if the disk is full. So it reserves disk space, in a file next to
+// the store.
 //
 //	reserved  the file is there, and commands may begin
 //	released  the disk was full: the file was removed, and outcomes use its space

@@ -26,9 +26,9 @@ func (l *Ledger) addFinished(r *record) *finished {
 	return f
 }
 
-// keepAll is the retention of loaded records until the first Confirm of their pipeline gives
-// another one. It keeps all of them. Its clock shows 0, as the clock of each pipeline does at the
-// start.
+// keepAll is the retention of loaded records. It keeps all of them. It applies until the first
+// Confirm of the pipeline gives another retention. Its clock shows 0, as the clock of each
+// pipeline does at the start.
 var keepAll = middleware.Retention{Period: math.MaxInt64, Limit: math.MaxInt - 1, Clock: func() time.Duration { return 0 }}
 
 // markConfirmed moves a record to the end of the confirmed ones.

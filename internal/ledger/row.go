@@ -151,7 +151,7 @@ func (r *Row) decode(digest []byte, p parts) error {
 		r.Message = &handlers.Held{
 			ID: r.Key.ID, Key: r.Key.Device, Order: r.Number, UUID: h.UUID, Payload: h.Payload, Metadata: h.Metadata, Awaits: h.Awaits, Expires: h.Expires, Sets: h.Sets,
 		}
-		// Row by row, since a payload in the store can have much white space.
+		// Compact each row at once, since the payloads in the store can have much white space.
 		compactPayload(r.Message)
 	}
 	return nil

@@ -81,7 +81,8 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 		return nil, err
 	}
 	if s.watch != nil {
-		// If Open has made the file again, it is this host's, even if a later step fails.
+		// If Open has made the file again, watch the new file from now on, even if a later step
+		// fails: the new file belongs to this host.
 		s.watch = watch
 	}
 	defer func() {
@@ -140,7 +141,7 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	}
 	withLog, err := file.Watch()
 	if err == nil {
-		err = watch.CheckFile() // withLog must be of the open file, not of one that replaced it
+		err = watch.CheckFile() // withLog must be about the open file, not about a file that replaced it
 	}
 	if err == nil {
 		s.watch = withLog

@@ -61,7 +61,7 @@ func (s *candidates) updateSize(p *peer, before int) {
 		delete(s.peers, p.addr)
 	}
 	if last := len(s.bySize) - 1; s.bySize[last].Len() == 0 {
-		s.bySize = s.bySize[:last] // the peer moved to the list before, or is gone
+		s.bySize = s.bySize[:last] // the peer is in a list with a lower index, or gone
 	}
 }
 

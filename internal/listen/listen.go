@@ -18,8 +18,7 @@ import (
 )
 
 // receiveBuffer is how many bytes of a web request the kernel may keep until the host reads them.
-// Linux doubles it. Linux's own limit is 6 MB, which it would copy even for a request that the
-// host refuses.
+// Linux doubles it. By default Linux keeps up to 6 MB, even of a request that the host refuses.
 const receiveBuffer = 64 << 10
 
 // Web listens at host:port for HTTP requests. Accepted connections inherit a small receive buffer.

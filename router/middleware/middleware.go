@@ -154,8 +154,9 @@ type Ledger interface {
 	Retract(key LedgerKey)
 	// Commit records the outputs of the run and ends the reservation. If it returns an error of
 	// kind unavailable, the ledger remembers the outputs and records them as soon as it can. Until
-	// then Reserve and Resume return such errors, too. The record stays until it is confirmed,
-	// unless there are more such records than a source can have unsettled messages.
+	// then Reserve and Resume return such errors, too. The ledger keeps the record until it is
+	// confirmed. But if there are more unconfirmed records than a source can have unsettled
+	// messages, the ledger may forget the oldest one.
 	Commit(key LedgerKey, outputs []Output) error
 	// Release ends the reservation without an outcome, so that the message can run again. The
 	// ledger still knows how many runs have begun.
@@ -172,8 +173,9 @@ type Ledger interface {
 	// messages of the pipeline. After any error the reservation stays. If the record couldn't be
 	// written, a redelivered message still gets the same Order.
 	Hold(key LedgerKey, h *handlers.Held, perKey, total int, outputs []Output) error
-	// Resume claims a message for one run, as Reserve does. The ledger must own the message, or it
-	// must be one of Unconfirmed. The error is of kind drop if there is no such message any more.
+	// Resume claims a message for one run, as Reserve does. The message must be one that the
+	// ledger owns, or one of Unconfirmed. If the message is neither any more, the error is of kind
+	// drop.
 	Resume(ctx context.Context, key LedgerKey) (Claim, error)
 	// Owned waits until the ledger has read its records, and returns the messages of a pipeline
 	// that it owns, oldest first.

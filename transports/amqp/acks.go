@@ -50,8 +50,8 @@ type acks struct {
 	written chan struct{}
 
 	// The fields from here on belong to the writer; the opening comment of this file explains
-	// them. stuck is a floor at which acks have already waited for deferTime; later acks don't
-	// wait for the gaps below this floor.
+	// them. stuck is the value of floor at which acks have waited for deferTime without success.
+	// While floor has this value, no ack is deferred.
 	batch    []uint64
 	high     uint64
 	floor    uint64

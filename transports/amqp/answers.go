@@ -45,8 +45,8 @@ func newReplyCopies(t *transport) *replyCopies {
 }
 
 // Answer implements transports.Answerer. It queues a copy of the first produced message, unless
-// reply_to names a queue that isn't allowed. If the produced message has the same reply_to, it
-// passes the request on, and its receiver answers. Then Answer sends no copy.
+// reply_to names a queue that isn't allowed. If the produced message has the same reply_to, the
+// receiver of that message answers the request. Then Answer queues no copy.
 func (t *transport) Answer(metadata message.Metadata, o *transports.Outcome) {
 	replyTo := metadata[transports.ReplyTo]
 	if replyTo == "" || len(o.Messages) == 0 || o.Messages[0].Metadata[transports.ReplyTo] == replyTo {

@@ -156,8 +156,8 @@ type endpoint struct {
 
 const urlForm = "amqp://user:password@host:port/vhost (or amqps://), with reserved characters of user, password and vhost percent-encoded"
 
-// endpoint returns the broker that url, or host and the other keys, name. No error quotes the URL,
-// because it has a password.
+// endpoint returns the broker, which either url names, or host and the other keys. No error quotes
+// the URL, because it has a password.
 func (c *Config) endpoint() (endpoint, error) {
 	if c.URL == "" {
 		e := endpoint{host: c.Host, vhost: c.VHost, username: c.Username, password: c.Password, tls: c.TLS != nil}

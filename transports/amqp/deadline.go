@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// deadlines makes contexts that end after a time. A share is a hundredth of that time, and at most
-// a tenth of a second. Callers that begin within one share get the same context, so thousands of
-// messages a second don't need a timer each. The context ends when the time of the last caller has
-// passed.
+// deadlines makes contexts that end after the time `after`. Callers that come shortly after each
+// other share one context, so that thousands of messages a second don't need a timer each. They
+// share it for a hundredth of the time, and for at most maxShare. The context ends when the time
+// has passed for the last of these callers.
 type deadlines struct {
 	after time.Duration
 	cause error
@@ -19,10 +19,10 @@ type deadlines struct {
 	sharedUntil time.Time // callers get ctx until then
 }
 
-// maxShare is the longest share.
+// maxShare is the longest time in which callers get the same context.
 const maxShare = 100 * time.Millisecond
 
-// sharedContext returns a context that ends when the time has passed, or at most one share later.
+// sharedContext returns a context that ends when the time has passed, or at most maxShare later.
 func (d *deadlines) sharedContext() context.Context {
 	now := time.Now()
 	d.mu.Lock()

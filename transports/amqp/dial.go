@@ -148,8 +148,8 @@ func plainError(err error) error {
 	case e.Server:
 		return &refusal{e}
 	case errors.Is(e, amqp.ErrCredentials), errors.Is(e, amqp.ErrVhost), errors.Is(e, amqp.ErrSASL):
-		// The broker only closed the connection. The library derives the cause from the step of
-		// the login.
+		// The broker closed the connection and gave no cause. The library derives the cause from
+		// the step of the login.
 		return &refusal{e}
 	default:
 		return errors.New(e.Reason)

@@ -26,7 +26,7 @@ var settings = map[string]map[string]string{
 	"exchange": {"type": "kind", "durable": "durable", "internal": "internal", "auto_delete": "auto_delete"},
 }
 
-// tables are the keys of a topic's table that have all other arguments.
+// tables are the keys of a topic's table that have the arguments without a key of their own.
 var tables = map[string]string{"queue": "arguments", "exchange": "exchange_arguments"}
 
 // differenceError says that the broker refused a declaration, because the queue or exchange exists

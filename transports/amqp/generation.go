@@ -63,8 +63,8 @@ type generation struct {
 	arrivals   *arrivals
 	allSettled chan struct{}
 	began      time.Time
-	// received is the number of deliveries so far, and receivedBefore that at the last tick of the
-	// growth ticker.
+	// received is the number of deliveries so far. receivedBefore is the value of received at the
+	// last tick of the growth ticker.
 	received, receivedBefore int
 }
 

@@ -142,7 +142,8 @@ func (m *marshaler) Marshal(msg *message.Message) (amqp.Publishing, error) {
 		}
 		if name, ok := strings.CutPrefix(key, transports.HeaderPrefix); ok {
 			if _, own := msg.Metadata[name]; own && !transports.Property(name) {
-				continue // the host has set the key without the prefix, and that value is sent
+				// The host has set the same key without the prefix. That value is sent instead.
+				continue
 			}
 			if original, ok := typed[name]; ok && renderHeader(original) == value {
 				header(name, original)

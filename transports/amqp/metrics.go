@@ -53,8 +53,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	return m, errors.Join(errs...)
 }
 
-// register registers a collector. If an earlier transport of the same name has registered it,
-// register returns that one.
+// register registers a collector. If an earlier transport of the same name has registered an equal
+// collector, register returns the earlier collector.
 func register[C prometheus.Collector](r prometheus.Registerer, errs *[]error, c C) C {
 	err := r.Register(c)
 	if known, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {

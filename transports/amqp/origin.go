@@ -55,8 +55,8 @@ func (o *origin) publishMessage(msg *message.Message, r *route) error {
 	case <-p.confirm.Done():
 		return p.returnError()
 	case <-ctx.Done():
-		// A later message may have the same id, and a late return of this message could be taken
-		// for its own. So no further message is sent on this channel.
+		// A later message may have the same id. Then a late return of this message would look like
+		// a return of the later one. So no further message is sent on this channel.
 		o.closeChannel()
 		return fmt.Errorf("%w: no confirm from the broker: %w", transports.ErrUndecided, context.Cause(ctx))
 	}

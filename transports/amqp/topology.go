@@ -12,7 +12,8 @@ import (
 )
 
 // topology declares the exchange, queue and bindings of a topic, or checks that they exist.
-// Watermill's own builder binds one key only, and by the queue's name instead of the topic's.
+// Watermill's own builder binds only one key, which it derives from the queue's name and not from
+// the topic's name.
 type topology struct {
 	keys  []string
 	check bool

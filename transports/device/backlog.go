@@ -84,9 +84,9 @@ func (b *backlog) checkRoom(device string) <-chan struct{} {
 	return nil
 }
 
-// recheckRoom checks for room at intervals until room is closed. Without it, a publisher could
-// wait too long: other users of the budget can give bytes back while this backlog's consumer takes
-// nothing.
+// recheckRoom checks for room at intervals until room is closed. The reason is the budget: its
+// other users can give bytes back while this backlog's consumer takes nothing. Without the checks,
+// a publisher could then wait too long.
 func (b *backlog) recheckRoom(room chan struct{}) {
 	time.AfterFunc(transports.RecheckTime, func() {
 		b.changed.L.Lock()

@@ -91,7 +91,7 @@ type commandParser struct {
 	address           string
 	cmd               []byte
 	ids               [2]jsontext.Token[[]byte] // the first values of the field id
-	given             int                       // how many ids has
+	given             int                       // the number of elements in ids
 	rejection         *Rejection
 	selection         *Selection // nil: the command is for one device
 }

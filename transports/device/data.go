@@ -31,7 +31,7 @@ type Data struct {
 	Time    time.Time `json:"time"`
 }
 
-// SetBytes sets Encoding and Payload so that they stand for the frame's bytes.
+// SetBytes stores the frame's bytes in Encoding and Payload.
 func (d *Data) SetBytes(frame string) {
 	if utf8.ValidString(frame) {
 		d.Encoding, d.Payload = Text, frame

@@ -47,8 +47,9 @@ type Devices interface {
 	Check(c protocol.Command) error
 
 	// Enqueue puts payload at its place in the device's queue and returns at once. Frames of equal
-	// priority are written in the order of the Enqueue calls. The errors are ErrOffline to
-	// ErrDevice above. The payload must not be changed until Wait has returned.
+	// priority are written in the order of the Enqueue calls. The error is of the kind ErrOffline,
+	// ErrBusy, ErrPayload, ErrSession or ErrDevice. The payload must not be changed until Wait has
+	// returned.
 	Enqueue(device string, payload []byte, o EnqueueOptions) (Write, error)
 
 	// Epoch returns the epoch of the device's session, or 0 if the device is offline.
@@ -65,7 +66,7 @@ type EnqueueOptions struct {
 	// no such limit.
 	Expires time.Time
 	// Supersede names the setting that the payload changes. Frames for the same setting that wait
-	// in the queue end as Superseded. A frame of which a byte may have been written doesn't. If
+	// in the queue end as Superseded, except a frame of which a byte may have been written. If
 	// Supersede is empty, the payload supersedes nothing.
 	Supersede string
 	// ID is the command's id. The results of commands that this one supersedes quote it, and so do

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// rememberTime is how much later than a released epoch the clock must be before the epoch is
-// forgotten. Claim counts at most rememberTime of a device's silence, so the next epoch is greater
-// than a forgotten one.
+// A released epoch is forgotten when the clock shows more than rememberTime after it. Claim also
+// subtracts at most rememberTime from the clock, for the time in which the device was silent. So
+// an epoch that Claim returns later is greater than the forgotten one.
 const rememberTime = 5 * time.Minute
 
 // NewDirectory returns a directory in memory, for a host that works alone. An epoch is the time of
@@ -18,8 +18,8 @@ func NewDirectory(now func() time.Time) Directory {
 	return &memoryDirectory{now: now, born: uint64(now().UnixMilli()), last: map[string]uint64{}}
 }
 
-// memoryDirectory computes epochs from the clock. It remembers a device's last epoch for as long
-// as the clock alone could give a smaller one.
+// memoryDirectory computes epochs from the clock. It remembers a device's last epoch until every
+// epoch from the clock is greater (see rememberTime).
 type memoryDirectory struct {
 	now  func() time.Time
 	born uint64 // the least epoch
@@ -57,7 +57,7 @@ func (d *memoryDirectory) Release(_ context.Context, device string, epoch uint64
 	return nil
 }
 
-// forgetReleased forgets released devices whose epoch the clock has passed by rememberTime.
+// forgetReleased forgets the released epochs that are more than rememberTime before the clock.
 func (d *memoryDirectory) forgetReleased(now time.Time) {
 	d.latest = max(d.latest, uint64(now.UnixMilli()))
 	n := 0

@@ -126,7 +126,8 @@ type dataRecord struct {
 	partial    bool
 	lateFor    string
 	time       time.Time
-	// confirmed is called when unconfirmed consumers have settled the record; nil for nothing.
+	// confirmed is called when all consumers have settled the record; it may be nil. unconfirmed
+	// is the number of consumers that haven't settled it yet.
 	confirmed   func()
 	unconfirmed int
 }

@@ -28,8 +28,8 @@ type NameLimit struct {
 // startPeriod is the time in which NameLimit.AtStart applies.
 const startPeriod = 10 * time.Minute
 
-// maxNames is the size of each of the two sets of newcomers. So the last maxNames names are always
-// remembered, and at most twice as many.
+// maxNames is the size of each of the two sets of newcomers. So newcomers always remembers the
+// last maxNames names, and never more than twice as many.
 const maxNames = 500_000
 
 // newcomers remembers the names of devices to recognise new ones. It keeps hashes of the names in

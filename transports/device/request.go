@@ -113,8 +113,8 @@ func (s *slot) awaitsAnswer(key string) bool {
 }
 
 // mayWrite reports whether the write of the frame may begin now. asking is the number of requests
-// before it in the same write. If only time has to pass, at says when the write may begin. s.mu is
-// locked.
+// before the frame in the same write. If the frame only has to wait for a time, at is that time.
+// s.mu is locked.
 func (s *slot) mayWrite(f *frame, asking int) (ok bool, at time.Time) {
 	if f.state == inFlight || f.isResponse {
 		return true, time.Time{}

@@ -109,8 +109,8 @@ func (s *Session) Partial(payload []byte) error {
 	return s.publish(&received{payload: payload, verdict: &protocol.Verdict{Answers: protocol.No}, partial: true})
 }
 
-// Respond writes what the protocol says to the device, before all frames of which no byte is
-// written. It returns when it is written or the session has ended.
+// Respond writes a response of the protocol to the device, before all frames of which no byte is
+// written. It returns when the response is written or the session has ended.
 func (s *Session) Respond(response []byte) error {
 	f := s.slot.enqueueResponse(s, response)
 	if f == nil || f.Wait(context.Background()).Fate != Sent {

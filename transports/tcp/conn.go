@@ -169,9 +169,9 @@ func reasonOf(err error) device.Reason {
 	}
 }
 
-// readBytes waits until there are bytes and reads them into the buffer. The poller reports edges:
-// it reports an end of stream that arrives together with bytes only once. So the loop that calls
-// readBytes goes on until the kernel has no more.
+// readBytes waits until there are bytes and reads them into the buffer. The poller reports only
+// changes. If bytes and the end of the stream arrive together, it reports both as one change. So
+// the caller calls readBytes until the kernel has no more.
 func (c *conn) readBytes() error {
 	if err := c.raw.Read(c.fill); err != nil {
 		return err

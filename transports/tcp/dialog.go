@@ -23,8 +23,8 @@ func (t *transport) newDialog(peer netip.AddrPort) *device.Dialog {
 	return device.NewDialog(t.opening, peer, name)
 }
 
-// sessionDialog returns the dialog for the session of a connection. The short form first-frame
-// needs a state only until the device is known.
+// sessionDialog returns the dialog for the session of a connection. It returns nil for a plain
+// protocol: such a connection needs a dialog only until the device is known.
 func (t *transport) sessionDialog(c *conn) *device.Dialog {
 	if protocol.IsPlain(t.protocol) {
 		return nil

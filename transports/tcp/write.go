@@ -61,8 +61,8 @@ func (c *conn) WaitWritable(deadline time.Time) error {
 	if err := c.socket.SetWriteDeadline(deadline); err != nil {
 		return err
 	}
-	// The runtime reports edges and forgets the last one when a wait begins. So look before
-	// waiting.
+	// The runtime reports only changes, and forgets the last change when a wait begins. So check
+	// before the wait whether the socket is writable.
 	err := c.raw.Write(func(fd uintptr) bool {
 		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 		for {

@@ -3,13 +3,14 @@
 //
 // Each key has a circuit, with the usual three states:
 //
-//	closed     messages are handled; failures counts those in a row that failed
+//	closed     messages are handled; failures is how many have failed in a row
 //	open       failures has reached the limit; messages are refused until a time
 //	half-open  that time has passed: one message is handled as a probe, the others are refused
 //
-// A closed circuit that hasn't failed since its last success isn't stored. A probe that succeeds
-// closes the circuit, so that it is removed. A probe that fails opens it again for the same time.
-// A probe without a verdict, such as a cancelled run, leaves it half-open for another probe.
+// A closed circuit is stored only while failures is above 0. A probe that succeeds closes the
+// circuit, which is then removed. A probe that fails opens the circuit again for the same time.
+// After a probe without a verdict, such as a cancelled run, the circuit stays half-open for
+// another probe.
 //
 // Invariants: beginRun and endRun come in pairs, also when the handler panics. A circuit has at
 // most one probe. A run that began while its circuit was closed can't change a circuit that is

@@ -39,7 +39,8 @@ type circuits struct {
 	opened int
 }
 
-// circuit is the circuit of one key. It isn't closed when failures has reached the limit.
+// circuit is the circuit of one key. If failures has reached the limit, the circuit is open or
+// half-open. Otherwise it is closed.
 type circuit struct {
 	key      string
 	failures int

@@ -136,10 +136,10 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 		}
 		reserve(t, l, key, body, middleware.ClaimDone)
 		if _, err := l.Resume(t.Context(), key); handlers.KindOf(err) != handlers.KindDrop {
-			t.Errorf("resuming what isn't owned any more: %v", err)
+			t.Errorf("Resume of a confirmed message that was owned: %v", err)
 		}
 	})
-	run("WhatBeganIsUnconfirmedUntilItIsConfirmed", func(t *testing.T, l middleware.Ledger) {
+	run("ABegunMessageIsUnconfirmedUntilItIsConfirmed", func(t *testing.T, l middleware.Ledger) {
 		unconfirmed := func(want ...middleware.Unconfirmed) {
 			t.Helper()
 			if diff := cmp.Diff(want, l.Unconfirmed("p")); diff != "" {
@@ -158,7 +158,7 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 		l.Release(key)
 		unconfirmed(missing)
 		if got := l.Unconfirmed("another"); len(got) > 0 {
-			t.Errorf("another pipeline misses %v", got)
+			t.Errorf("another pipeline has the unconfirmed messages %v", got)
 		}
 		if claim := resume(t, l, key, middleware.ClaimReserved); claim.Begun != 1 {
 			t.Errorf("%d runs began", claim.Begun)
@@ -172,11 +172,11 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 		confirm(t, l, key, 10)
 		unconfirmed()
 		if _, err := l.Resume(t.Context(), key); handlers.KindOf(err) != handlers.KindDrop {
-			t.Errorf("resuming what is confirmed: %v", err)
+			t.Errorf("Resume of a confirmed message: %v", err)
 		}
 		reserve(t, l, key, body, middleware.ClaimDone)
 	})
-	run("WhatBeganAndIsDeliveredAgainRunsAgain", func(t *testing.T, l middleware.Ledger) {
+	run("ARedeliveredMessageThatBeganRunsAgain", func(t *testing.T, l middleware.Ledger) {
 		reserve(t, l, key, body, middleware.ClaimReserved)
 		if _, err := l.Begin(key, false); err != nil {
 			t.Fatal(err)
@@ -186,18 +186,18 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 			t.Errorf("%d runs began", claim.Begun)
 		}
 		if got := l.Unconfirmed("p"); len(got) > 0 {
-			t.Errorf("unconfirmed while it runs: %v", got)
+			t.Errorf("the message is in Unconfirmed during its run: %v", got)
 		}
 		l.Retract(key)
 		l.Release(key)
 		if got := l.Unconfirmed("p"); len(got) > 0 {
-			t.Errorf("unconfirmed though nothing began: %v", got)
+			t.Errorf("the message is in Unconfirmed although no run began: %v", got)
 		}
 		if _, err := l.Resume(t.Context(), key); handlers.KindOf(err) != handlers.KindDrop {
-			t.Errorf("resuming what never began: %v", err)
+			t.Errorf("Resume of a message that never began: %v", err)
 		}
 	})
-	run("AFailedRunOfWhatIsOwnedComesAgain", func(t *testing.T, l middleware.Ledger) {
+	run("AnOwnedMessageRunsAgainAfterAFailedRun", func(t *testing.T, l middleware.Ledger) {
 		hold(t, l, "i")
 		resume(t, l, key, middleware.ClaimReserved)
 		l.Release(key)
@@ -205,7 +205,7 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 		l.Disown(key)
 		l.Release(key)
 		if got := owned(t, l); got != "i" {
-			t.Errorf("owned %s, though a run had it when it was disowned", got)
+			t.Errorf("owned %q after Disown during a run of message i, want \"i\"", got)
 		}
 		l.Disown(key)
 		if got := owned(t, l); got != "" {
@@ -226,7 +226,7 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 			t.Errorf("owned %s", got)
 		}
 	})
-	run("NoMoreIsHeldThanMayBe", func(t *testing.T, l middleware.Ledger) {
+	run("HoldKeepsItsLimits", func(t *testing.T, l middleware.Ledger) {
 		hold(t, l, "i")
 		hold(t, l, "j")
 		full := func(device string, want bool) {
@@ -235,7 +235,7 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 			reserve(t, l, key, body, middleware.ClaimReserved)
 			err := l.Hold(key, &handlers.Held{UUID: "u-k" + device, Payload: []byte("x"), Metadata: map[string]string{"k": "v"}, Sets: "s"}, 2, 3, outputs)
 			if errors.Is(err, handlers.ErrHoldFull) != want || !want && err != nil {
-				t.Errorf("for %s: %v", device, err)
+				t.Errorf("Hold for device %s: %v, want full: %v", device, err, want)
 			}
 			if err != nil {
 				l.Release(key)
@@ -252,7 +252,7 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 		l.Release(key)
 		reserve(t, l, key, other, middleware.ClaimReserved)
 	})
-	run("ReleaseLeavesWhatIsDone", func(t *testing.T, l middleware.Ledger) {
+	run("ReleaseKeepsADoneMessage", func(t *testing.T, l middleware.Ledger) {
 		reserve(t, l, key, body, middleware.ClaimReserved)
 		commit(t, l, key)
 		l.Release(key)
@@ -260,7 +260,7 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 	})
 	run("CommitNeedsAReservation", func(t *testing.T, l middleware.Ledger) {
 		if err := l.Commit(key, outputs); err == nil {
-			t.Error("committed what isn't reserved")
+			t.Error("Commit without a reservation returned no error")
 		}
 	})
 	begin := func(t *testing.T, l middleware.Ledger, want int) {
@@ -271,7 +271,7 @@ func RunLedger(t *testing.T, build func(t *testing.T) middleware.Ledger) {
 	}
 	run("AttemptsAreCounted", func(t *testing.T, l middleware.Ledger) {
 		if _, err := l.Begin(key, false); err == nil {
-			t.Error("began what isn't reserved")
+			t.Error("Begin without a reservation returned no error")
 		}
 		reserve(t, l, key, body, middleware.ClaimReserved)
 		begin(t, l, 1)

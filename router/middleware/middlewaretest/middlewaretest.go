@@ -103,7 +103,8 @@ func Message(ctx context.Context, id, key, body string) (*message.Message, *hand
 	return MessageFor(ctx, id, key, body, nil)
 }
 
-// MessageFor is Message with a handler that answers for refused messages.
+// MessageFor is Message with a handler. If the message is refused, the run calls the handler's
+// Refuse.
 func MessageFor(ctx context.Context, id, key, body string, h handlers.Handler) (*message.Message, *handlertest.Scope) {
 	msg := message.NewMessage(id, []byte(body))
 	s := handlertest.NewScope(ctx, handlers.Description{Key: key, ID: id}, h)

@@ -158,7 +158,7 @@ func contextIsRestored(t *testing.T, m middleware.Middleware) {
 			return nil, err
 		})(msg)
 		if msg.Context() != before {
-			t.Errorf("after %s the message has another context than it came with", name)
+			t.Errorf("after %s the message's context isn't the one that it had before", name)
 		}
 	}
 }
@@ -209,7 +209,7 @@ func errorsKeepTheirKind(t *testing.T, m middleware.Middleware) {
 	}
 }
 
-// nothingLeft waits until all goroutines have ended that weren't there before.
+// nothingLeft waits until only the goroutines in before are left.
 func nothingLeft(t *testing.T, before goleak.Option) {
 	t.Helper()
 	for begun := time.Now(); ; {
@@ -218,7 +218,7 @@ func nothingLeft(t *testing.T, before goleak.Option) {
 			return
 		}
 		if time.Since(begun) > patience {
-			t.Errorf("waited %v until the goroutines of the middleware have ended: %v", patience, err)
+			t.Errorf("the middleware has goroutines after %v: %v", patience, err)
 			return
 		}
 	}

@@ -32,7 +32,7 @@ const description = "Each key, such as a device, has its own bucket of up to `bu
 	"| `retryable`, `permanent` | is refused with an error of this kind, and `poison` publishes it to its topic. An HTTP caller gets 500 or 400 |\n" +
 	"| `drop` | is dropped and counts as done |\n\n" +
 	"Waiting messages use up the source's window, such as the `prefetch` of a broker. A key that always sends more than its rate fills the window in the end, and then the other keys wait, too. " +
-	"If that can happen, choose another `over`. If a `key` has several lanes, as a tenant has several devices, the first message of each lane waits for the same bucket.\n\n" +
+	"If that can happen, choose another `over`. A `key` can have several lanes: a tenant, for example, has several devices. Then the first message of each lane waits for the same bucket.\n\n" +
 	"`rate-limit` is outside of `retry`: a message takes one token, however often it is tried. A full bucket is forgotten. If more than `max_keys` buckets aren't full, the one that wasn't used for the longest time is " +
 	"forgotten, too; the next message of its key finds a full bucket."
 

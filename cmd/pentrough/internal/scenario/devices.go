@@ -113,8 +113,9 @@ func (h *holder) act(d *configs.TestDevice) error {
 	return nil
 }
 
-// frameOf returns what a device sends for a payload of a test. With a protocol, tests have the bytes
-// as devices send them, since devices frame some of them differently from the host.
+// frameOf returns what a device sends for a payload of a test. With a protocol, the payload
+// already is what the device sends, framing included: devices may frame their messages differently
+// from the host.
 func (h *holder) frameOf(payload []byte) ([]byte, error) {
 	if !protocol.IsPlain(h.Protocol) {
 		return payload, nil
@@ -176,7 +177,7 @@ func answersFrom(d *configs.TestDevice) (answers, error) {
 	return a, nil
 }
 
-// conn is a fake connection. It takes everything that is written at once.
+// conn is a fake connection. A write to it never has to wait.
 type conn struct {
 	holder  *holder
 	device  string

@@ -92,7 +92,7 @@ func (w *world) expectOne(e expectation, n int, within time.Duration) error {
 	}
 	text := fmt.Sprintf("expected%s on %s\n  %s\ngot\n  %s\nthe difference\n  %s", what, s, e.describe(), one, strings.Join(differences, "\n  "))
 	if slices.ContainsFunc(left, func(o *seen) bool { return len(e.differences(o)) == 0 }) {
-		text += "\nwhat is expected comes after it: set anywhere = true if the order isn't known"
+		text += "\na later one matches: set anywhere = true if the order isn't known"
 	}
 	return errors.New(text)
 }

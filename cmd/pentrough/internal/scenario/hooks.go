@@ -18,8 +18,7 @@ import (
 	"github.com/pentrough/pentrough/configs"
 )
 
-// hooks are the servers that handlers call. Only the servers for which a step gives an answer
-// exist.
+// hooks are the servers that handlers call. A server exists only if a step gives an answer for it.
 type hooks struct {
 	record *record
 

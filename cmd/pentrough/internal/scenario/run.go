@@ -193,7 +193,8 @@ func (b *buffer) String() string {
 	return b.text.String()
 }
 
-// stopping is how long a test's host may take to stop.
+// stopping is how long a test's host may take to stop, in virtual time. stoppingReal is the same
+// in real time.
 const (
 	stopping     = 30 * time.Second
 	stoppingReal = 2 * time.Second
@@ -241,7 +242,7 @@ func (w *world) begin(ctx context.Context, taps *sync.WaitGroup) *Failure {
 	return nil
 }
 
-// named returns the subjects of which the test expects something.
+// named returns the subjects that the test's expectations name.
 func (w *world) named() []subject {
 	var all []subject
 	for _, step := range w.test.Steps {
@@ -268,7 +269,8 @@ func (e expectation) subject() subject {
 	}
 }
 
-// steps carries out the steps. At the end it checks that nothing came out that no step expected.
+// steps carries out the steps. At the end it reports what came out of the named subjects although
+// no step expected it.
 func (w *world) steps(began time.Time) *Failure {
 	w.settle()
 	for i := range w.test.Steps {
@@ -291,7 +293,8 @@ func (w *world) steps(began time.Time) *Failure {
 	return nil
 }
 
-// settle waits until everything is done that needs no time.
+// settle waits until everything has happened for which no time has to pass. With a real clock it
+// does nothing.
 func (w *world) settle() {
 	if w.virtual {
 		bubble.Wait()
