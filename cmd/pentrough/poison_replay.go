@@ -33,7 +33,8 @@ key, id, properties, headers and body.
 
 The command marks each row as replaying before it sends the message, so that two operators don't
 send it twice. If the command is interrupted after it has marked a row, it isn't known whether the
-message was sent. After a minute, --force sends it again. --force also sends rows that were replayed or dropped.`,
+message was sent. After a minute, --force sends it again. --force also sends rows that were replayed
+or dropped.`,
 		Example: `  pentrough poison replay -c gateway.toml 17 18
   pentrough poison replay -c gateway.toml --all --pipeline commands --since 1h
   pentrough poison replay -c gateway.toml 19 --to broker:commands`,

@@ -74,8 +74,8 @@ const description = "Takes commands such as `{\"device\": \"10.0.0.7\", \"cmd\":
 	"**After a crash.** In the mode `at-least-once` the host writes a command again if a " +
 	"crash interrupted it; `attempt` in the result counts the attempts. In the mode " +
 	"`at-most-once` the host first stores the command on disk, and then writes it to the device. " +
-	"After a crash the result of the command is `unknown`. This mode needs `dedup`, a store that outlives the " +
-	"process, and an id.\n\n" +
+	"After a crash the result of the command is `unknown`. This mode needs `dedup`, a store " +
+	"that outlives the process, and an id.\n\n" +
 	"A body that isn't one JSON object has no result. It is a permanent error, for " +
 	"`poison`. If the middleware `timeout` ends a command before its first byte is written, " +
 	"`retry` may run it again; it is then behind the commands that came after it."

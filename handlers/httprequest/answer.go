@@ -25,8 +25,8 @@ import (
 const (
 	// maxQuoted is the most bytes of the endpoint's text in an error.
 	maxQuoted = 300
-	// If the body of an answer isn't needed, it is still read, so that the connection can be
-	// reused. maxDrained is the most bytes of it that are read.
+	// maxDrained is the most bytes that are read of a body that the handler doesn't need. Reading
+	// the body lets the connection be reused.
 	maxDrained = 64 << 10
 	// maxShortString is the longest AMQP property, in bytes.
 	maxShortString = 255

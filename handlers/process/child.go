@@ -164,7 +164,7 @@ func (c *child) expireRequests() {
 	}
 	switch c.timer = nil; {
 	case hung:
-		// The request that hung has failed already. The open requests aren't suspects.
+		// The cause is the request that hung, which has failed already. So no request is a suspect.
 		c.blameless = true
 	case !next.IsZero():
 		c.setTimer(next)

@@ -141,7 +141,8 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	}
 	withLog, err := file.Watch()
 	if err == nil {
-		err = watch.CheckFile() // withLog must be about the open file, not about a file that replaced it
+		// withLog must be about the open file, not about a file that replaced it.
+		err = watch.CheckFile()
 	}
 	if err == nil {
 		s.watch = withLog

@@ -9,7 +9,7 @@ import (
 // deadlines makes contexts that end after the time `after`. Callers that come shortly after each
 // other share one context, so that thousands of messages a second don't need a timer each. They
 // share it for a hundredth of the time, and for at most maxShare. The context ends when the time
-// has passed for the last of these callers.
+// has passed for the last of them.
 type deadlines struct {
 	after time.Duration
 	cause error

@@ -17,8 +17,8 @@ import (
 // A frame can answer a request in three ways:
 //   - By key: the protocol gives the request a key, and the frame's verdict has the same key.
 //   - By Matches, which recognises the answer.
-//   - Otherwise the next frame of the device is the answer, unless its verdict says that it answers
-//     nothing.
+//   - Otherwise the next frame of the device is the answer, unless its verdict says that it
+//     answers nothing.
 //
 // Requests are distinct if their answers differ, as answers with keys do. Up to MaxOpen distinct
 // requests may be open, and other frames may be written while they are open. If MaxOpen is 1, or

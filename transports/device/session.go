@@ -75,11 +75,11 @@ func (s *Session) Epoch() uint64 { return s.epoch }
 // Data is Receive for a frame of which only the payload is known.
 func (s *Session) Data(payload []byte) error { return s.Receive(payload, &noVerdict) }
 
-// Receive handles one frame that the device sent. v says what the frame means. If the frame answers
-// an open request, it ends that request. Otherwise Receive publishes the frame as data. Receive
-// keeps no reference to payload or v. While the consumers of data are at their bounds, Receive
-// blocks; the caller must not read on until it returns. After the session's end it returns
-// ErrEnded.
+// Receive handles one frame that the device sent. v says what the frame means. If the frame
+// answers an open request, Receive ends that request. Otherwise Receive publishes the frame as
+// data. Receive keeps no reference to payload or v. While the consumers of data are at their
+// bounds, Receive blocks; the caller must not read on until it returns. After the session's end it
+// returns ErrEnded.
 //
 // Receive also writes the response of v. It waits until the response is written, or until the
 // session has ended. A response that waits for consumers is written later.

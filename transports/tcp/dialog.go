@@ -182,7 +182,7 @@ func (c *conn) reportTail(session *device.Session, err error) {
 	t.complaints.Do(func() { level = slog.LevelInfo })
 	t.env.Logger.Log(t.ctx, level, "a connection ended in the middle of a frame", "device", session.Device(), "bytes", len(c.rest), "frame", fmt.Sprintf("%.100q", c.rest))
 	if t.config.Data.Partial {
-		_ = session.Partial(c.rest) // it fails if the session has ended: then the log has the bytes
+		_ = session.Partial(c.rest) // it fails after the session's end: the log has the bytes
 	}
 	c.rest = nil
 }

@@ -15,8 +15,8 @@ type flood struct {
 	// throttledSince is when the host began to throttle the device. It is zero if the device isn't
 	// throttled.
 	throttledSince time.Time
-	// peerClosed means that the device has closed its side. The rest of its bytes is in the kernel
-	// and bounded, so the host reads it at full speed.
+	// peerClosed means that the device has closed its side. The kernel has the rest of its bytes.
+	// That rest is bounded, so the host reads it at full speed.
 	peerClosed bool
 }
 
