@@ -155,7 +155,7 @@ func (c *checker) errors(p *pipeline) {
 	case p.table.OnError == "poison":
 		c.fail(at, `on_error = "poison" needs a middleware that takes failed messages`, plugin.Names(c.swallowers()), "")
 	case p.given["on_error"] == nil && p.source.Broker:
-		c.fail(at, fmt.Sprintf("the broker would redeliver a message of %q that fails without end", p.table.From),
+		c.fail(at, fmt.Sprintf("if a message of %q fails, the broker redelivers it without end", p.table.From),
 			fmt.Sprintf(`a list with a middleware that takes failed messages (%s), or on_error = "drop"`, plugin.Names(c.swallowers())), "")
 	}
 	if p.table.Competing && p.source.Stream == "" {
