@@ -164,7 +164,7 @@ func (c *child) expireRequests() {
 	}
 	switch c.timer = nil; {
 	case hung:
-		// The cause is the request that hung, which has failed already. So no request is a suspect.
+		// The cause is the request that hung, which has failed already. So there are no suspects.
 		c.blameless = true
 	case !next.IsZero():
 		c.setTimer(next)

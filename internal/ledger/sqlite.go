@@ -56,9 +56,9 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	if s.watch != nil {
 		switch err := s.watch.CheckFile(); {
 		case errors.Is(err, database.ErrReplaced):
-			return nil, fmt.Errorf("%w: move it away, and this host writes its ledger again from memory; after a restart the host would use that file and forget all other rows", err)
+			return nil, fmt.Errorf("%w: move it away, so that this host can write its ledger again from memory; a restarted host would use the other file, and forget all rows that the other file lacks", err)
 		case errors.Is(err, database.ErrUnmounted):
-			return nil, fmt.Errorf("%w; after a restart the host would use the disk that is there now and forget all other rows", err)
+			return nil, fmt.Errorf("%w; a restarted host would use the disk that is there now, and forget all rows that this disk lacks", err)
 		case err != nil && !errors.Is(err, database.ErrRemoved):
 			return nil, err
 		}
