@@ -125,7 +125,7 @@ var mistakes = []planted{
 	{
 		name: "answer matched to the wrong command", want: RuleAnswers, faults: []fault{noFault}, load: load{requests: 30, late: 10, never: 10},
 		host:  hostPlan{answering: Answering{Pattern: true}},
-		edits: []edit{{"transports/device/request.go", "if f.request.Matches == nil || f.request.Matches(frame) {", "if len(frame) > 0 {"}},
+		edits: []edit{{"transports/device/request.go", "if f.request.isAnsweredBy(r) {", "if len(r.payload) > 0 {"}},
 	},
 	{
 		name: "supersede of one that is being written", want: RuleTrueResult, faults: []fault{manyDontRead}, load: load{sets: 60, long: 100},
