@@ -1,12 +1,17 @@
 package configs
 
 import (
+	"cmp"
 	"embed"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
+	"slices"
 	"strings"
 	"sync"
+
+	"github.com/pentrough/pentrough/internal/plugin"
 )
 
 //go:embed protocols/*.toml
@@ -53,7 +58,33 @@ func firstSentence(text string) string {
 	}
 	sentence, _, _ := strings.Cut(strings.Join(words, " "), ". ")
 	_, sentence, _ = strings.Cut(sentence, ": ")
-	return strings.TrimSuffix(sentence, ".") + "."
+	return strings.ToUpper(sentence[:1]) + strings.TrimSuffix(sentence[1:], ".") + "."
+}
+
+// Table is a table of a file with a name, such as [protocol.NAME].
+type Table struct {
+	Name     string
+	Position Position
+}
+
+// Tables returns the named tables of a section of a file, in the order of the file. It doesn't
+// check what they contain. If the file isn't TOML, the error is of type [Problems].
+func Tables(file, section string) ([]Table, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	tree, at, problems := readTree(file, data)
+	if problems != nil {
+		return nil, problems
+	}
+	tables, _ := tree[section].(map[string]any)
+	all := make([]Table, 0, len(tables))
+	for key := range tables {
+		all = append(all, Table{key, at.find(plugin.Join(section, key))})
+	}
+	slices.SortFunc(all, func(a, b Table) int { return cmp.Compare(a.Position.Line, b.Position.Line) })
+	return all, nil
 }
 
 // readyMade returns the tables of the ready-made protocols for decoders, which only read them.

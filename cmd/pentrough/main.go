@@ -48,7 +48,7 @@ func newRoot() *cobra.Command {
 	})
 	root.AddCommand(
 		newRun(), newValidate(), newTest(), newGraph(), newInit(), newSend(), newListen(), newDevices(),
-		newLedger(), newPoison(), newPlugins(), newProtocols(), newPlugin(), newBuild(), newSchema(), newVersion(),
+		newLedger(), newPoison(), newProtocols(), newPlugins(), newPlugin(), newBuild(), newSchema(), newVersion(),
 	)
 	completeShells(root)
 	return root

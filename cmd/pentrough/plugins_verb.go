@@ -64,13 +64,25 @@ func pages() []plugin.Page {
 }
 
 func listPlugins(out io.Writer) {
-	kind := ""
+	var all []listEntry
 	for _, p := range pages() {
-		if p.Kind != kind {
-			kind = p.Kind
-			fmt.Fprintln(out, kind)
+		all = append(all, listEntry{p.Kind, p.Name, p.Summary})
+	}
+	printEntries(out, all)
+}
+
+// listEntry is a line of a list of plugins.
+type listEntry struct{ group, name, summary string }
+
+// printEntries prints a list with the name of each group above it.
+func printEntries(out io.Writer, all []listEntry) {
+	group := ""
+	for _, e := range all {
+		if e.group != group {
+			group = e.group
+			fmt.Fprintln(out, group)
 		}
-		fmt.Fprintf(out, "  %-12s %s\n", p.Name, p.Summary)
+		fmt.Fprintf(out, "  %-12s %s\n", e.name, e.summary)
 	}
 }
 
@@ -91,11 +103,19 @@ func showPlugin(out io.Writer, name string) error {
 	if found {
 		return nil
 	}
-	next := "pentrough plugins lists all plugins"
+	err := fmt.Errorf("this build has no plugin %q", name)
+	if _, ok := readyMade(name); ok {
+		return advise(err, "it is a ready-made protocol: pentrough protocols %s prints it", name)
+	}
+	return unknownName(err, name, names, "pentrough plugins lists all plugins")
+}
+
+// unknownName adds advice to the error of a name that isn't one of names.
+func unknownName(err error, name string, names []string, next string) error {
 	if meant := spelling.Nearest(name, names); meant != "" {
 		next = fmt.Sprintf("did you mean %q? ", meant) + next
 	}
-	return advise(fmt.Errorf("this build has no plugin %q", name), "%s", next)
+	return advise(err, "%s", next)
 }
 
 // pageFile returns the file name of a plugin's page. It has the kind in it, because plugins of two

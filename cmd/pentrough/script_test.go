@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 // detector, which needs three times as long to start.
 const dispatch = `#!/bin/sh
 case "$1 $2" in
-completion* | __complete* | graph* | help* | --help* | init* | plugins* | schema* | validate* | version*)
+completion* | __complete* | graph* | help* | --help* | init* | plugins* | protocols* | schema* | validate* | version*)
 	exec %q "$@"
 	;;
 esac

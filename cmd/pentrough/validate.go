@@ -161,11 +161,17 @@ func loadWith(file string, o configs.Options) (*configs.Config, configs.Warnings
 	if err == nil {
 		return c, warnings, nil
 	}
+	return nil, nil, configError(file, err)
+}
+
+// configError returns the error of a configuration that can't be read or has problems, with what to
+// do next.
+func configError(file string, err error) error {
 	problems, ok := errors.AsType[configs.Problems](err)
 	if !ok {
-		return nil, nil, unreadableError(file, err)
+		return unreadableError(file, err)
 	}
-	return nil, nil, advise(newFoundError(file, "problem", problems),
+	return advise(newFoundError(file, "problem", problems),
 		"correct it and check again with: pentrough validate -c %s\npentrough plugins NAME lists a plugin's settings", file)
 }
 
