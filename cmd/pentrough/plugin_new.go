@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -12,48 +14,55 @@ import (
 )
 
 func newPluginNew() *cobra.Command {
-	var h scaffold.Handler
+	var m scaffold.Module
 	var source string
 	var python bool
 	cmd := &cobra.Command{
-		Use:   "new handler NAME",
-		Short: "Write a working handler plugin to start from",
-		Long: `Write a Go module to the folder NAME: a handler, its test, a README and a configuration to try it
-with. They work without changes. This needs the go command.
+		Use:   "new " + strings.Join(scaffold.Kinds, "|") + " NAME",
+		Short: "Write a working plugin to start from",
+		Long: `Write a Go module to the folder NAME. It has a handler, a protocol or codec of devices, or a
+middleware, and its test, a README and a configuration to try it with. They work without changes.
+This needs the go command.
 
 With --python, write a handler in Python instead, and the SDK that it needs in one file. The host
 runs such a handler as a process of its own.`,
 		Example: `  pentrough plugin new handler door
-  pentrough plugin new handler door --module example.com/fleet/door
+  pentrough plugin new protocol meter
+  pentrough plugin new codec frames --module example.com/fleet/frames
   pentrough plugin new handler door --python`,
-		Args:      cobra.MatchAll(cobra.ExactArgs(2), func(_ *cobra.Command, args []string) error { return isHandler(args[0]) }),
-		ValidArgs: []string{"handler"},
+		Args: cobra.MatchAll(cobra.ExactArgs(2), func(_ *cobra.Command, args []string) error { return isNewKind(args[0], python) }),
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			if len(args) == 0 {
+				return scaffold.Kinds, cobra.ShellCompDirectiveNoFileComp
+			}
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			h.Name = args[1]
+			m.Kind, m.Name = args[0], args[1]
 			// A Python handler is a process, so its name can't clash with the name of another
 			// plugin.
-			if !python && handlerExists(h.Name) {
-				return advise(fmt.Errorf("this program already has a handler %q, and a host can't have two", h.Name), "choose another name, such as: pentrough plugin new handler door")
-			}
 			if python {
-				return newPython(cmd.OutOrStdout(), scaffold.Python{Name: args[1]})
+				return newPython(cmd.OutOrStdout(), scaffold.Python{Name: m.Name})
 			}
-			if h.Module == "" {
-				h.Module = "example.com/" + h.Name
+			if nameTaken(m.Kind, m.Name) {
+				return advise(fmt.Errorf("this program already has a %s %q, and a host can't have two", m.Kind, m.Name), "choose another name: pentrough plugin new %s my-%s", m.Kind, m.Name)
+			}
+			if m.Path == "" {
+				m.Path = "example.com/" + m.Name
 			}
 			var err error
-			if h.Host, err = findSource(cmd.Context(), source); err != nil {
+			if m.Host, err = findSource(cmd.Context(), source); err != nil {
 				return err
 			}
-			if err := h.Write(h.Name); err != nil {
-				return advise(err, "choose a name whose folder doesn't exist yet, such as: pentrough plugin new handler door")
+			if err := m.Write(m.Name); err != nil {
+				return advise(err, "choose a name whose folder doesn't exist yet, such as: pentrough plugin new %s my-%[1]s", m.Kind)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "wrote %s\n  next: cd %[1]s && go test ./...\n        pentrough build --with . -o host && ./host run -c %[2]s.toml\n",
-				h.Name+string(filepath.Separator), h.Package())
+				m.Name+string(filepath.Separator), m.Package())
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&h.Module, "module", "", "path of the module (default: example.com/NAME)")
+	cmd.Flags().StringVar(&m.Path, "module", "", "path of the module (default: example.com/NAME)")
 	cmd.Flags().BoolVar(&python, "python", false, "write the handler in Python; it runs as a process of its own")
 	cmd.Flags().StringVar(&source, "pentrough", "", "write it for this host: a folder with its source, or a version\n(default: the source that this program was built from)")
 	cmd.MarkFlagsMutuallyExclusive("python", "module")
@@ -61,13 +70,11 @@ runs such a handler as a process of its own.`,
 	return cmd
 }
 
-func handlerExists(name string) bool {
-	kind, ok := plugin.Registered().Kind("handler")
-	if !ok {
-		return false
-	}
-	_, exists := kind.Lookup(name)
-	return exists
+// nameTaken reports whether this program has a plugin or a ready-made protocol of that name.
+func nameTaken(kind, name string) bool {
+	_, registered := plugin.Registered().Page(kind, name)
+	_, ready := readyMade(name)
+	return registered || kind == protocolKind && ready
 }
 
 func newPython(out io.Writer, p scaffold.Python) error {
@@ -78,9 +85,15 @@ func newPython(out io.Writer, p scaffold.Python) error {
 	return nil
 }
 
-func isHandler(kind string) error {
-	if kind == "handler" {
+// isNewKind returns an error if new can't write a plugin of a kind.
+func isNewKind(kind string, python bool) error {
+	kinds := scaffold.Kinds
+	if python {
+		kinds = []string{"handler"}
+	}
+	if slices.Contains(kinds, kind) {
 		return nil
 	}
-	return advise(fmt.Errorf("new can't write a %q", kind), "write a handler with: pentrough plugin new handler NAME; CONTRIBUTING.md describes other plugins")
+	return advise(fmt.Errorf("new can't write a %q", kind), "name one of %s: pentrough plugin new %s NAME; CONTRIBUTING.md describes other plugins",
+		strings.Join(kinds, ", "), kinds[0])
 }

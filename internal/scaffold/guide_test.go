@@ -20,17 +20,21 @@ func TestTheGuidesShowWhatIsTested(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	module := filepath.Join(t.TempDir(), "door")
-	if err := (Handler{Name: "door", Module: "example.com/door", Host: host}).Write(module); err != nil {
-		t.Fatal(err)
+	modules := t.TempDir()
+	for kind, name := range map[string]string{"handler": "door", "protocol": "meter", "codec": "netstring", "middleware": "max-size"} {
+		m := Module{Kind: kind, Name: name, Path: "example.com/" + name, Host: host}
+		if err := m.Write(filepath.Join(modules, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	others := t.TempDir()
 	if err := (Python{Name: "door"}).Write(filepath.Join(others, "python")); err != nil {
 		t.Fatal(err)
 	}
 	for guide, folders := range map[string][]string{
-		"write-a-handler.md": {module, others, host.Dir},
-		"use-your-broker.md": {filepath.Join(host.Dir, "docs", "examples", "redis")},
+		"write-a-handler.md":  {filepath.Join(modules, "door"), others, host.Dir},
+		"write-a-protocol.md": {modules},
+		"use-your-broker.md":  {filepath.Join(host.Dir, "docs", "examples", "redis")},
 	} {
 		text, err := os.ReadFile(filepath.Join(host.Dir, "docs", guide))
 		if err != nil {

@@ -11,8 +11,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"text/template"
 
@@ -23,21 +25,28 @@ import (
 	"github.com/pentrough/pentrough/internal/newfile"
 )
 
-//go:embed all:handler all:python/new python/pentrough.py
+//go:embed README.md.tmpl all:handler all:protocol all:codec all:middleware
+//go:embed all:python/new python/pentrough.py
 var templates embed.FS
 
-// Handler describes the module of a new handler.
-type Handler struct {
-	// Name is the handler's name in TOML.
+// Kinds has the kinds of plugins that a [Module] can have. The templates of a kind are in the
+// folder of this name.
+var Kinds = []string{"handler", "protocol", "codec", "middleware"}
+
+// Module describes the Go module of a new plugin.
+type Module struct {
+	// Kind is the plugin's kind, one of Kinds.
+	Kind string
+	// Name is the plugin's name in TOML.
 	Name string
-	// Module is the module's path.
-	Module string
-	// Host is the source of the host that the handler is written for.
+	// Path is the module's path.
+	Path string
+	// Host is the source of the host that the plugin is written for.
 	Host hostbuild.Source
 }
 
-// Package returns the name of the handler's Go package.
-func (h Handler) Package() string { return strings.ReplaceAll(h.Name, "-", "") }
+// Package returns the name of the plugin's Go package.
+func (m Module) Package() string { return strings.ReplaceAll(m.Name, "-", "") }
 
 var validName = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 
@@ -48,34 +57,40 @@ func checkName(name string) error {
 	return nil
 }
 
-func (h Handler) validate() error {
+func (m Module) validate() error {
 	var errs []error
-	if err := checkName(h.Name); err != nil {
+	if err := checkName(m.Name); err != nil {
 		errs = append(errs, err)
-	} else if token.IsKeyword(h.Package()) || h.Package() == "main" || h.Package() == "handlers" {
-		errs = append(errs, fmt.Errorf("%q can't be the name of its Go package; choose another", h.Package()))
+	} else if token.IsKeyword(m.Package()) || slices.Contains(reservedPackages, m.Package()) {
+		errs = append(errs, fmt.Errorf("%q can't be the name of its Go package; choose another", m.Package()))
 	}
-	if err := module.CheckImportPath(h.Module); err != nil {
+	if err := module.CheckImportPath(m.Path); err != nil {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
+// reservedPackages are names that a reader would take for a program, or for the package of a
+// contract.
+var reservedPackages = []string{"main", "handlers", "protocol", "codec", "middleware"}
+
 // Write creates a folder with the module.
-func (h Handler) Write(dir string) error {
-	if err := h.validate(); err != nil {
+func (m Module) Write(dir string) error {
+	if err := m.validate(); err != nil {
 		return err
 	}
-	requirements, err := h.goMod()
-	if err != nil {
+	files := map[string][]byte{}
+	if err := renderTemplates(files, m.Kind, m.Package(), m); err != nil {
 		return err
 	}
-	sums, err := os.ReadFile(filepath.Join(h.Host.Dir, "go.sum"))
-	if err != nil {
+	if err := renderTemplate(files, "README.md.tmpl", "README.md", m); err != nil {
 		return err
 	}
-	files := map[string][]byte{"go.mod": requirements, "go.sum": sums}
-	if err := renderTemplates(files, "handler", h.Package(), h); err != nil {
+	var err error
+	if files["go.mod"], err = m.goMod(files); err != nil {
+		return err
+	}
+	if files["go.sum"], err = os.ReadFile(filepath.Join(m.Host.Dir, "go.sum")); err != nil {
 		return err
 	}
 	return writeFolder(dir, files)
@@ -83,22 +98,27 @@ func (h Handler) Write(dir string) error {
 
 // renderTemplates renders the templates of a folder into files. NAME in file names becomes name.
 func renderTemplates(files map[string][]byte, folder, name string, data any) error {
-	return fs.WalkDir(templates, folder, func(path string, e fs.DirEntry, err error) error {
+	return fs.WalkDir(templates, folder, func(source string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return err
 		}
-		t, err := template.New(e.Name()).Delims("<<", ">>").ParseFS(templates, path)
-		if err != nil {
-			return err
-		}
-		var text bytes.Buffer
-		if err := t.Execute(&text, data); err != nil {
-			return err
-		}
-		path = strings.TrimSuffix(strings.TrimPrefix(path, folder+"/"), ".tmpl")
-		files[strings.ReplaceAll(path, "NAME", name)] = text.Bytes()
-		return nil
+		file := strings.TrimSuffix(strings.TrimPrefix(source, folder+"/"), ".tmpl")
+		return renderTemplate(files, source, strings.ReplaceAll(file, "NAME", name), data)
 	})
+}
+
+// renderTemplate renders one template into a file of files.
+func renderTemplate(files map[string][]byte, source, file string, data any) error {
+	t, err := template.New(path.Base(source)).Delims("<<", ">>").ParseFS(templates, source)
+	if err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	if err := t.Execute(&text, data); err != nil {
+		return err
+	}
+	files[file] = text.Bytes()
+	return nil
 }
 
 // writeFolder creates a folder with the files.
@@ -122,11 +142,11 @@ func writeFolder(dir string, files map[string][]byte) error {
 	return nil
 }
 
-// goMod returns the module's go.mod. It requires the host and everything that the host requires,
-// in the versions that the host was tested with. So no version has to be looked up. `go mod tidy`
-// removes what isn't needed.
-func (h Handler) goMod() ([]byte, error) {
-	text, err := os.ReadFile(filepath.Join(h.Host.Dir, "go.mod"))
+// goMod returns the go.mod of a module with the files. It requires the host and everything that the
+// host requires, in the versions that the host was tested with. So no version has to be looked up.
+// `go mod tidy` removes what isn't needed.
+func (m Module) goMod(files map[string][]byte) ([]byte, error) {
+	text, err := os.ReadFile(filepath.Join(m.Host.Dir, "go.mod"))
 	if err != nil {
 		return nil, err
 	}
@@ -135,15 +155,15 @@ func (h Handler) goMod() ([]byte, error) {
 		return nil, err
 	}
 	var file modfile.File
-	version := h.Host.Version
-	errs := []error{file.AddModuleStmt(h.Module), file.AddGoStmt(host.Go.Version)}
+	version := m.Host.Version
+	errs := []error{file.AddModuleStmt(m.Path), file.AddGoStmt(host.Go.Version)}
 	if version == "" {
 		version = "v0.0.0"
-		errs = append(errs, file.AddReplace(hostbuild.Module, "", h.Host.Dir, ""))
+		errs = append(errs, file.AddReplace(hostbuild.Module, "", m.Host.Dir, ""))
 	}
 	errs = append(errs, file.AddRequire(hostbuild.Module, version))
 	for _, r := range host.Require {
-		file.AddNewRequire(r.Mod.Path, r.Mod.Version, r.Mod.Path != watermillModule)
+		file.AddNewRequire(r.Mod.Path, r.Mod.Version, !imports(files, r.Mod.Path))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -153,5 +173,12 @@ func (h Handler) goMod() ([]byte, error) {
 	return file.Format()
 }
 
-// watermillModule is the module that a handler imports in addition to the host.
-const watermillModule = "github.com/ThreeDotsLabs/watermill"
+// imports reports whether one of the files imports a package of a module.
+func imports(files map[string][]byte, module string) bool {
+	for _, text := range files {
+		if bytes.Contains(text, []byte(`"`+module+`"`)) || bytes.Contains(text, []byte(`"`+module+`/`)) {
+			return true
+		}
+	}
+	return false
+}
