@@ -39,6 +39,8 @@ type conn struct {
 	handling atomic.Bool                    // bytes that were read are being handled
 	timedOut atomic.Bool                    // the first frame didn't arrive in time
 
+	recordable device.Recordable
+
 	// Only the goroutine that reads uses the rest.
 	fill   func(fd uintptr) bool // c.readReady
 	buffer *[readSize]byte       // nil while it has no bytes
@@ -64,6 +66,7 @@ func newConn(t *transport, link *listen.Conn) (*conn, error) {
 	c.lastRead.Store(c.began)
 	c.fill = c.readReady
 	c.dialog = t.newDialog(c.peerAddr())
+	t.recorders.Begin(&c.recordable)
 	return c, nil
 }
 
@@ -91,6 +94,7 @@ func (c *conn) beginSession() {
 	}
 	if err != nil {
 		c.releaseBuffer()
+		c.recordable.End("")
 		c.closeSocket()
 		t.removeConn(c)
 		t.refuseConn(refusal, c.socket, err)
@@ -98,6 +102,7 @@ func (c *conn) beginSession() {
 	}
 	c.lastRead.Store(t.clock.Load())
 	c.session.Store(session)
+	t.recorders.Identify(&c.recordable, session)
 	if !t.isAllowed(name) { // the inventory may have changed
 		session.End(device.Kicked)
 	}
@@ -136,6 +141,7 @@ func (c *conn) endConn(session *device.Session, err error) {
 	if errors.Is(err, device.ErrEnded) {
 		c.discardInput()
 	}
+	c.recordable.End(session.Reason())
 	c.closeSocket()
 	t := c.transport
 	t.removeConn(c)
@@ -181,6 +187,7 @@ func (c *conn) readBytes() error {
 	}
 	c.lastRead.Store(c.transport.clock.Load())
 	c.transport.metrics.bytesIn.Add(float64(c.n))
+	c.recordable.AddRead(c.buffer[:c.n])
 	return nil
 }
 

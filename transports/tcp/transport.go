@@ -26,6 +26,7 @@ var (
 	_ transports.Needer    = (*Config)(nil)
 	_ device.Provider      = (*transport)(nil)
 	_ device.Screener      = (*transport)(nil)
+	_ device.Recorder      = (*transport)(nil)
 )
 
 type transport struct {
@@ -37,6 +38,8 @@ type transport struct {
 	registry *device.Registry
 	metrics  *metrics
 	screen   *screen // nil: any device may connect
+	// recorders has the recordings of connections.
+	recorders device.Recorders
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc

@@ -44,6 +44,14 @@ func (a *writeAttempt) write(fd uintptr) bool {
 
 // TryWrite implements device.Conn.
 func (c *conn) TryWrite(p []byte) (int, error) {
+	if c.recordable.IsRecorded() {
+		return c.recordable.Write(p, c.write)
+	}
+	return c.write(p)
+}
+
+// write writes as much of p as the kernel takes at once.
+func (c *conn) write(p []byte) (int, error) {
 	a := writeAttempts.Get().(*writeAttempt)
 	a.p, a.n, a.err = p, 0, nil
 	err := c.raw.Write(a.f)
