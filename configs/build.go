@@ -53,6 +53,8 @@ type transport struct {
 	selfContained bool
 	// connections is how many connections the transport may have; see shares.go.
 	connections int
+	// protocol and framing are the names of the plugins that the table names, or "".
+	protocol, framing string
 }
 
 type pipeline struct {
@@ -205,7 +207,11 @@ func (b *builder) transport(name string, inst plugin.Instance) transport {
 	kind, _ := b.decoder.Set.Kind("transport")
 	info, _ := kind.Lookup(inst.Type)
 	described, _ := info.Extra.(transports.Plugin)
-	return transport{name: name, inst: inst, config: inst.Config.(transports.Config), devices: described.Devices, selfContained: described.SelfContained}
+	named := func(key string) string { return b.decoder.Instances[plugin.Join(inst.Path, key)].Name }
+	return transport{
+		name: name, inst: inst, config: inst.Config.(transports.Config), devices: described.Devices, selfContained: described.SelfContained,
+		protocol: named("protocol"), framing: named("framing"),
+	}
 }
 
 func (b *builder) pipeline(name string, v any) *pipeline {
@@ -285,7 +291,7 @@ func (f *file) finish() *Config {
 	c.Router.Memory = f.host.Memory.budgets()
 	for _, name := range slices.Sorted(maps.Keys(f.transports)) {
 		t := f.transports[name]
-		c.Router.Transports = append(c.Router.Transports, router.Transport{Name: name, Type: t.inst.Type, Config: t.config, Connections: t.connections})
+		c.Router.Transports = append(c.Router.Transports, router.Transport{Name: name, Type: t.inst.Type, Config: t.config, Protocol: t.protocol, Framing: t.framing, Connections: t.connections})
 	}
 	for _, p := range f.pipelines {
 		c.Router.Pipelines = append(c.Router.Pipelines, p.finish())

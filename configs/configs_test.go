@@ -109,7 +109,7 @@ func TestParse(t *testing.T) {
 			Transports: []router.Transport{
 				{Name: "broker", Type: "amqp", Config: &fakeAMQP{URL: "amqp://guest:guest@127.0.0.1/", Prefetch: 1000}},
 				{Name: "devices", Type: "tcp", Config: &fakeTCP{Listen: ":8123", Framing: &fakeLine{Max: 4096}, IdleTimeout: 5 * time.Minute}},
-				{Name: "other", Type: "tcp", Config: &fakeTCP{Listen: "127.0.0.1:8124", Framing: &fakeLine{Max: 80}, IdleTimeout: 5 * time.Minute}},
+				{Name: "other", Type: "tcp", Config: &fakeTCP{Listen: "127.0.0.1:8124", Framing: &fakeLine{Max: 80}, IdleTimeout: 5 * time.Minute}, Framing: "short"},
 				{Name: "web", Type: "http", Config: &fakeHTTP{Listen: "127.0.0.1:8080"}},
 			},
 			Pipelines: []router.Pipeline{

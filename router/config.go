@@ -56,6 +56,9 @@ type Transport struct {
 	Name   string
 	Type   string
 	Config transports.Config
+	// Protocol is the name of the protocol with which its devices talk, and Framing that of the
+	// framing. Both are empty if the file names none. Only recordings use them.
+	Protocol, Framing string
 	// Connections is the transport's [transports.Env.Connections].
 	Connections int
 }

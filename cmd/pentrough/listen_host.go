@@ -19,30 +19,50 @@ import (
 // maxLine is the longest line that the command reads from a tap, in bytes.
 const maxLine = 64 << 20
 
-// tapHost taps a topic of a running host through its admin listener.
-func (l *listening) tapHost(ctx context.Context, out, log io.Writer, ref transports.TopicRef) error {
-	target, err := webAddress(l.admin)
+// hostStream is a stream of lines from the admin listener of a running host.
+type hostStream struct {
+	*bufio.Scanner
+	body io.Closer
+}
+
+func (s *hostStream) Close() { _ = s.body.Close() }
+
+// openStream asks the admin listener for a stream. act says what the caller does, for errors, and
+// refused what to do if the host refuses it.
+func openStream(ctx context.Context, log io.Writer, address, path string, query url.Values, act, refused string) (*hostStream, error) {
+	target, err := webAddress(address)
 	if err != nil {
-		return advise(fmt.Errorf("reading --admin: %w", err), "give the address of a host's admin listener, such as 127.0.0.1:8222")
+		return nil, advise(fmt.Errorf("reading --admin: %w", err), "give the address of a host's admin listener, such as 127.0.0.1:8222")
 	}
-	warnExposed(log, l.admin, "")
-	target = target.JoinPath("api/v1/tap")
-	target.RawQuery = url.Values{"topic": {string(ref)}}.Encode()
+	warnExposed(log, address, "")
+	target = target.JoinPath(path)
+	target.RawQuery = query.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
-		return fmt.Errorf("making a request: %w", err)
+		return nil, fmt.Errorf("making a request: %w", err)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return advise(err, "check that a host runs there (pentrough run), name its [host] admin address with --admin, or tap the broker with -c FILE")
+		return nil, advise(err, "check that a host runs there (pentrough run), or name its [host] admin address with --admin")
 	}
-	defer resp.Body.Close()
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(nil, maxLine)
 	if resp.StatusCode != http.StatusOK {
+		defer resp.Body.Close()
 		lines.Scan()
-		return advise(fmt.Errorf("listening to %s: %s", ref, reasonIn(lines.Bytes(), resp.Status)), "pentrough validate -c FILE shows the topics of a configuration's pipelines")
+		return nil, advise(fmt.Errorf("%s: %s", act, reasonIn(lines.Bytes(), resp.Status)), "%s", refused)
 	}
+	return &hostStream{lines, resp.Body}, nil
+}
+
+// tapHost taps a topic of a running host.
+func (l *listening) tapHost(ctx context.Context, out, log io.Writer, ref transports.TopicRef) error {
+	lines, err := openStream(ctx, log, l.admin, "api/v1/tap", url.Values{"topic": {string(ref)}}, "listening to "+string(ref),
+		"pentrough validate -c FILE shows the topics of a configuration's pipelines; -c FILE taps a broker without a host")
+	if err != nil {
+		return err
+	}
+	defer lines.Close()
 	announce(log, ref, "")
 	p := printer{out: out, json: l.json, left: l.count}
 	for lines.Scan() {

@@ -47,8 +47,7 @@ func newRoot() *cobra.Command {
 		return advise(err, "%s --help lists the flags", cmd.CommandPath())
 	})
 	root.AddCommand(
-		newRun(), newValidate(), newTest(), newGraph(), newInit(), newSend(), newListen(), newDevices(),
-		newLedger(), newPoison(), newProtocols(), newPlugins(), newPlugin(), newBuild(), newSchema(), newVersion(),
+		newRun(), newValidate(), newTest(), newGraph(), newInit(), newSend(), newListen(), newDevices(), newLedger(), newPoison(), newProtocols(), newPlugins(), newPlugin(), newBuild(), newSchema(), newVersion(), newRecord(), newReplay(),
 	)
 	completeShells(root)
 	return root

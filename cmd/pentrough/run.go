@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -24,6 +25,7 @@ import (
 	"github.com/pentrough/pentrough/internal/inventory"
 	"github.com/pentrough/pentrough/internal/ledger"
 	"github.com/pentrough/pentrough/internal/listen"
+	"github.com/pentrough/pentrough/internal/recording"
 	"github.com/pentrough/pentrough/internal/redact"
 	"github.com/pentrough/pentrough/internal/telemetry"
 	"github.com/pentrough/pentrough/internal/tracing"
@@ -307,6 +309,9 @@ func (r *run) newAdmin(host *router.Host) *admin.Server {
 				return nil, errors.New(reason)
 			}
 			return host.Tap(ctx, transports.TopicRef(ref))
+		},
+		Record: func(ctx context.Context, ask admin.RecordRequest) (iter.Seq[recording.Line], error) {
+			return recordLines(ctx, host, r.config.Router.Name, ask)
 		},
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net"
 	nethttp "net/http"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/pentrough/pentrough/internal/hostnames"
 	"github.com/pentrough/pentrough/internal/listen"
+	"github.com/pentrough/pentrough/internal/recording"
 )
 
 const (
@@ -56,6 +58,17 @@ type Config struct {
 	// Tap yields copies of a topic's messages ("transport:topic") until ctx ends, and then closes
 	// the channel. It refuses topics that the host doesn't use.
 	Tap func(ctx context.Context, ref string) (<-chan *message.Message, error)
+	// Record yields the lines of a recording. When ctx ends, the lines end.
+	Record func(ctx context.Context, r RecordRequest) (iter.Seq[recording.Line], error)
+}
+
+// RecordRequest says what to record.
+type RecordRequest struct {
+	Device string
+	// Transport is the name of the device's transport. It may be empty if only one has devices.
+	Transport string
+	// Next means that the recording begins with the next connection, even if the device is online.
+	Next bool
 }
 
 // Health is the state of one part of the host.
@@ -104,6 +117,7 @@ func (s *Server) handler() nethttp.Handler {
 		ErrorLog: slog.NewLogLogger(s.config.Logger.Handler(), slog.LevelError),
 	}))
 	mux.HandleFunc("GET /api/v1/tap", ownOriginOnly(s.tap))
+	mux.HandleFunc("GET /api/v1/record", ownOriginOnly(s.record))
 	mux.HandleFunc("GET /api/v1/devices", ownOriginOnly(s.devices))
 	mux.HandleFunc("GET /api/v1/version", s.version)
 	own := nethttp.NewCrossOriginProtection()

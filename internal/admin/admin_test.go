@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net"
 	nethttp "net/http"
@@ -19,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/pentrough/pentrough/internal/recording"
 	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports"
 )
@@ -37,6 +39,9 @@ func start(t *testing.T, change func(*Config)) *Server {
 		Devices:  func() []Device { return nil },
 		Tap: func(context.Context, string) (<-chan *message.Message, error) {
 			return nil, errors.New("there is no transport")
+		},
+		Record: func(_ context.Context, r RecordRequest) (iter.Seq[recording.Line], error) {
+			return nil, fmt.Errorf("%s of %s, next %v", r.Device, r.Transport, r.Next)
 		},
 	}
 	if change != nil {
@@ -140,6 +145,8 @@ func TestPaths(t *testing.T) {
 		{"GET", "/api/v1/devices", 200, `"devices":[]}`},
 		{"GET", "/api/v1/tap", 400, "the topic is missing"},
 		{"GET", "/api/v1/tap?topic=nowhere:x", 404, "there is no transport"},
+		{"GET", "/api/v1/record", 400, "the device is missing"},
+		{"GET", "/api/v1/record?device=d-1&transport=x&next=true", 404, "d-1 of x, next true"},
 		{"GET", "/", 404, "not found"},
 		{"POST", "/livez", 405, "Not Allowed"},
 	} {
@@ -216,6 +223,29 @@ func TestTap(t *testing.T) {
 	hangUp()
 	if ref := <-ended; ref != "devices:data" {
 		t.Errorf("tapped %s", ref)
+	}
+}
+
+func TestRecord(t *testing.T) {
+	s := start(t, func(c *Config) {
+		c.Record = func(_ context.Context, r RecordRequest) (iter.Seq[recording.Line], error) {
+			return func(yield func(recording.Line) bool) {
+				_ = yield(recording.Line{Connection: &recording.Connection{Device: r.Device}}) &&
+					yield(recording.Line{From: recording.FromDevice, Bytes: []byte("\u202e"), Text: "\u202e"})
+			}, nil
+		}
+	})
+	const want = `{"device":"d-1","host":"","transport":"","remote_addr":"","epoch":0,"whole":false}
+{"from":"device","bytes":"e280ae","text":"\u202e"}
+`
+	if status, body := get(t, s, "/api/v1/record?device=d-1", nil); status != 200 || body != want {
+		t.Errorf("%d %s", status, body)
+	}
+	if status, _ := get(t, s, "/api/v1/record?device=d-1", map[string]string{"Sec-Fetch-Site": "cross-site"}); status != 403 {
+		t.Errorf("from a page of another site: %d", status)
+	}
+	if status, body := ask(t, s, nethttp.MethodHead, "/api/v1/record?device=d-1", nil); status != 200 || body != "" {
+		t.Errorf("HEAD: %d %s", status, body)
 	}
 }
 

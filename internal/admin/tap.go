@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"iter"
 	nethttp "net/http"
 	"time"
 	"unicode/utf8"
@@ -35,26 +36,62 @@ func Line(msg *message.Message) ([]byte, error) {
 	return append(printable.JSON(line), '\n'), err
 }
 
-// tap streams a topic's messages as lines of JSON. It ends when the client or the host ends it, or
-// a newer tap takes its place. It sends the head of the response as soon as the tap has begun.
+// tap streams a topic's messages.
 func (s *Server) tap(w nethttp.ResponseWriter, r *nethttp.Request) {
 	ref := r.URL.Query().Get("topic")
 	if ref == "" {
 		writeError(w, nethttp.StatusBadRequest, "the topic is missing; add ?topic=transport:topic")
 		return
 	}
+	s.stream(w, r, func(ctx context.Context) (iter.Seq2[[]byte, error], error) {
+		msgs, err := s.config.Tap(ctx, ref)
+		return func(yield func([]byte, error) bool) {
+			for msg := range msgs {
+				if !yield(Line(msg)) {
+					return
+				}
+			}
+		}, err
+	})
+}
+
+// record streams the recording of a device's connection.
+func (s *Server) record(w nethttp.ResponseWriter, r *nethttp.Request) {
+	query := r.URL.Query()
+	ask := RecordRequest{Device: query.Get("device"), Transport: query.Get("transport"), Next: query.Get("next") == "true"}
+	if ask.Device == "" {
+		writeError(w, nethttp.StatusBadRequest, "the device is missing; add ?device=NAME")
+		return
+	}
+	s.stream(w, r, func(ctx context.Context) (iter.Seq2[[]byte, error], error) {
+		lines, err := s.config.Record(ctx, ask)
+		return func(yield func([]byte, error) bool) {
+			for l := range lines {
+				text, err := l.Append(nil)
+				if !yield(printable.JSON(text), err) {
+					return
+				}
+			}
+		}, err
+	})
+}
+
+// stream answers with lines of JSON. It ends with the lines, when the client or the host ends it,
+// or when a newer stream takes its place. It sends the head of the response as soon as begin has
+// returned. The context of begin ends with the stream.
+func (s *Server) stream(w nethttp.ResponseWriter, r *nethttp.Request, begin func(context.Context) (iter.Seq2[[]byte, error], error)) {
 	if r.Method == nethttp.MethodHead {
 		w.Header().Set("Content-Type", "application/jsonl")
 		return
 	}
 	ctx, end := context.WithCancel(r.Context())
 	defer end()
-	msgs, err := s.config.Tap(ctx, ref)
+	lines, err := begin(ctx)
 	if err != nil {
 		writeError(w, nethttp.StatusNotFound, s.redact(err.Error()))
 		return
 	}
-	// A tap takes the place of another one only after the host has accepted its topic.
+	// A stream takes the place of another one only after the host has accepted its request.
 	tap := s.taps.addTap(r, end)
 	defer s.taps.endTap(tap)
 	control := nethttp.NewResponseController(w)
@@ -71,10 +108,9 @@ func (s *Server) tap(w nethttp.ResponseWriter, r *nethttp.Request) {
 	if control.Flush() != nil {
 		return
 	}
-	for msg := range msgs {
-		line, err := Line(msg)
+	for line, err := range lines {
 		if err != nil {
-			s.config.Logger.Error("encoding a tapped message", "topic", ref, "err", err)
+			s.config.Logger.Error("encoding a line", "path", r.URL.Path, "err", err)
 			continue
 		}
 		if control.SetWriteDeadline(time.Now().Add(writeTimeout)) != nil {
