@@ -63,6 +63,7 @@ func (b *builder) tests(name string, at *positions, tree map[string]any, f *file
 			b.fail(plugin.Join(path, "name"), "another test already has the name "+strconv.Quote(t.Name), "", "")
 		}
 		names[t.Name] = true
+		c.replay(path, t, element(list, i)["steps"])
 		for j := range t.Steps {
 			step := &t.Steps[j]
 			place := plugin.Index(plugin.Join(path, "steps"), j)
@@ -72,6 +73,32 @@ func (b *builder) tests(name string, at *positions, tree map[string]any, f *file
 		}
 	}
 	return table.Tests
+}
+
+// replay checks the settings of a test with a recording. steps is the value of the key steps.
+func (c *testChecker) replay(path string, t *Test, steps any) {
+	list, isList := steps.([]any)
+	switch {
+	case t.Replay != "":
+		if len(c.holders()) == 0 {
+			c.fail(plugin.Join(path, "replay"), "no transport of the configuration has devices", "", "")
+		}
+	case t.IgnoreHost:
+		c.fail(plugin.Join(path, "ignore_host"), "only a test with replay can have this key", "", "")
+	case steps == nil || isList && len(list) == 0:
+		c.fail(plugin.Join(path, "steps"), "missing: the steps of the test, or the recording of replay", "", "")
+	}
+}
+
+// holders returns the names of the transports with devices.
+func (c *testChecker) holders() []string {
+	var holders []string
+	for _, name := range slices.Sorted(maps.Keys(c.file.transports)) {
+		if c.file.transports[name].devices {
+			holders = append(holders, name)
+		}
+	}
+	return holders
 }
 
 func placeOf(name string, at *positions, path string) Place {
@@ -192,12 +219,7 @@ func (c *testChecker) takes(path, ref string) {
 }
 
 func (c *testChecker) device(path string, d *TestDevice) {
-	var holders []string
-	for _, name := range slices.Sorted(maps.Keys(c.file.transports)) {
-		if c.file.transports[name].devices {
-			holders = append(holders, name)
-		}
-	}
+	holders := c.holders()
 	switch {
 	case d.Transport == "" && len(holders) == 1:
 		d.Transport = holders[0]

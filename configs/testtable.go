@@ -6,7 +6,10 @@ import "time"
 type Test struct {
 	Name  string     `toml:"name" required:"true" doc:"The name of the test: what it shows." example:"\"a command reaches its device\""`
 	Clock string     `toml:"clock" doc:"The clock of the test. virtual: time passes only in steps that wait, and costs no real time. real: the clock of the machine. Default: virtual, or real if a handler uses something outside the host, such as a process." enum:"virtual,real" example:"\"virtual\""`
-	Steps []TestStep `toml:"steps" required:"true" doc:"The steps of the test, in order." min:"1" example:"[{ input = { topic = \"broker:commands\", payload = \"x\" } }, { expect = { topic = \"broker:results\" } }]"`
+	Steps []TestStep `toml:"steps" doc:"The steps of the test, in order. A test without replay needs at least one." example:"[{ input = { topic = \"broker:commands\", payload = \"x\" } }, { expect = { topic = \"broker:results\" } }]"`
+
+	Replay     string `toml:"replay" doc:"A recording of pentrough record, relative to the working directory. A device sends what it sent in the recording: as recorded, byte by byte, and joined into as few pieces as possible. The host must send what it sent in the recording, and the data must be the same each time." example:"\"bug.jsonl\""`
+	IgnoreHost bool   `toml:"ignore_host" doc:"Whether what the host sends may differ from the recording." example:"true"`
 
 	// Place is the place of the table in the file.
 	Place Place

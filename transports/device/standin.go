@@ -12,6 +12,11 @@ import (
 type StandIn struct {
 	Registry *Registry
 	Protocol protocol.Protocol
+	// Opening is the protocol of connections whose device isn't known yet. It is nil if a frame
+	// never names the device.
+	Opening protocol.Protocol
+	// Partial means that the bytes of a frame whose end never came are published.
+	Partial bool
 	// IdleTimeout is the time after which a silent device is disconnected; 0 means never.
 	IdleTimeout time.Duration
 	// Remote returns the address that a device's events have as remote_addr.

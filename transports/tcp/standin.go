@@ -25,12 +25,19 @@ func (c *Config) StandIn(env transports.Env) (*device.StandIn, error) {
 	if err != nil {
 		return nil, err
 	}
+	opening, err := c.opening(p)
+	if err != nil {
+		return nil, err
+	}
+	if c.identifiedBy() == byAddress {
+		opening = nil
+	}
 	registry, err := c.registry(p, env)
 	if err != nil {
 		return nil, err
 	}
 	return &device.StandIn{
-		Registry: registry, Protocol: p, IdleTimeout: c.IdleTimeout, KnownOnly: c.Allow == allowKnown,
+		Registry: registry, Protocol: p, Opening: opening, Partial: c.Data.Partial, IdleTimeout: c.IdleTimeout, KnownOnly: c.Allow == allowKnown,
 		Remote: func(name string) string {
 			if c.identifiedBy() == byAddress {
 				return net.JoinHostPort(name, fakePort)

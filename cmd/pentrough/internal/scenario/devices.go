@@ -145,11 +145,20 @@ func (h *holder) connect(name string, before *conn) (*conn, error) {
 	if greeting != nil {
 		_, _ = c.TryWrite(greeting) // it takes everything
 	}
-	if c.session, err = h.Registry.Connect(context.Background(), canonical, h.Remote(canonical), c, c.dialog); err != nil {
-		return nil, fmt.Errorf("connecting device %s: %w", name, err)
+	if err := c.begin(canonical); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// begin makes the connection the session of the device.
+func (c *conn) begin(name string) (err error) {
+	h := c.holder
+	if c.session, err = h.Registry.Connect(context.Background(), name, h.Remote(name), c, c.dialog); err != nil {
+		return fmt.Errorf("connecting device %s: %w", name, err)
 	}
 	h.running.Go(c.run)
-	return c, nil
+	return nil
 }
 
 // answers has the answers of a device, by the frame that it gets.
@@ -186,6 +195,8 @@ type conn struct {
 	more    chan struct{}
 	shut    sync.Once
 	closed  chan struct{}
+	player  *player // replays a recording on the connection; nil in other tests
+	tail    []byte  // with a player: what was read of an incomplete frame
 
 	mu      sync.Mutex
 	rest    []byte // the beginning of a frame that isn't complete yet
@@ -197,6 +208,8 @@ type conn struct {
 type saying struct {
 	frame []byte
 	at    time.Time
+	// end isn't empty if the device ends the connection instead.
+	end device.Reason
 }
 
 var _ device.Conn = (*conn)(nil)
@@ -204,6 +217,10 @@ var _ device.Conn = (*conn)(nil)
 func (c *conn) TryWrite(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.player != nil {
+		c.player.wrote(p)
+		return len(p), nil
+	}
 	if !protocol.IsPlain(c.holder.Protocol) {
 		c.handleFrame(slices.Clone(p))
 		return len(p), nil
@@ -279,7 +296,12 @@ func (c *conn) send(frame []byte, delay time.Duration) {
 // scheduleFrame schedules a frame after a delay. It is sent after all frames that were scheduled
 // before. The caller has the lock.
 func (c *conn) scheduleFrame(frame []byte, delay time.Duration) {
-	c.saying = append(c.saying, saying{frame, time.Now().Add(delay)})
+	c.scheduleSaying(saying{frame: frame, at: time.Now().Add(delay)})
+}
+
+// scheduleSaying schedules what the device does next. The caller has the lock.
+func (c *conn) scheduleSaying(s saying) {
+	c.saying = append(c.saying, s)
 	select {
 	case c.more <- struct{}{}:
 	default:
@@ -314,6 +336,13 @@ func (c *conn) run() {
 			c.session.End(device.IdleTimeout)
 			return
 		}
+		if next.end != "" {
+			if c.holder.Partial && len(c.tail) > 0 {
+				_ = c.session.Partial(c.tail) // it fails if the session has ended
+			}
+			c.session.End(next.end)
+			return
+		}
 		heard = time.Now()
 		if !c.deliver(next.frame) {
 			return
@@ -337,8 +366,11 @@ func (c *conn) deliver(data []byte) bool {
 	c.mu.Lock()
 	c.saying = c.saying[1:]
 	c.mu.Unlock()
-	for data = slices.Clone(data); len(data) > 0; {
+	for data = slices.Concat(c.tail, data); len(data) > 0; {
 		advance, frame, err := c.dialog.Split(data, 0)
+		if err == nil && advance == 0 && c.player != nil {
+			break
+		}
 		if err != nil || advance == 0 {
 			c.session.End(device.ProtocolError)
 			return false
@@ -348,13 +380,19 @@ func (c *conn) deliver(data []byte) bool {
 		}
 		data = data[advance:]
 	}
+	c.tail = data
 	return true
 }
 
 // receive passes a frame to the session. It reports whether the session continues.
 func (c *conn) receive(frame []byte) bool {
 	v, err := c.dialog.Decode(frame)
-	if err != nil || v.Refusal != "" || v.Device != "" && v.Device != c.session.Device() {
+	if err == nil && v.Refusal != "" && v.Response != nil {
+		if response, err := c.dialog.FrameResponse(v); err == nil {
+			_ = c.session.Respond(response) // the session ends anyway
+		}
+	}
+	if err != nil || v.Refusal != "" || v.Device != "" && v.Device != c.session.Device() && c.holder.Opening != nil {
 		c.session.End(device.ProtocolError)
 		return false
 	}

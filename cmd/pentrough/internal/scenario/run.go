@@ -61,11 +61,22 @@ type Failure struct {
 	Message string
 }
 
-// Run runs one test.
+// Run runs one test. A test with a recording runs once for each way of replaying it.
 func Run(t *configs.Test, s Setup) Result {
+	if t.Replay != "" {
+		return runReplay(t, s)
+	}
+	return newWorld(t, s).runIn()
+}
+
+func newWorld(t *configs.Test, s Setup) *world {
+	return &world{test: t, setup: s, virtual: t.Clock == configs.VirtualClock || t.Clock == "" && s.outside() == ""}
+}
+
+// runIn runs the test with its clock.
+func (w *world) runIn() Result {
 	began := time.Now()
-	w := &world{test: t, setup: s, virtual: t.Clock == configs.VirtualClock || t.Clock == "" && s.outside() == ""}
-	in := s.In
+	t, s, in := w.test, w.setup, w.setup.In
 	if !w.virtual {
 		in = onTheWall
 	}
@@ -126,6 +137,7 @@ type world struct {
 	test    *configs.Test
 	setup   Setup
 	virtual bool
+	began   time.Time // when the steps began, on the test's clock
 	log     buffer
 
 	record  *record
@@ -133,7 +145,9 @@ type world struct {
 	holders map[string]*holder
 	hooks   *hooks
 	host    *router.Host
-	reply   *reply // of the latest input
+	reply   *reply  // of the latest input
+	player  *player // nil if the test replays no recording
+	next    int     // the index of the next step
 
 	mu       sync.Mutex
 	progress progress
@@ -233,6 +247,9 @@ func (w *world) run() {
 // begin starts the host after the taps on its topics.
 func (w *world) begin(ctx context.Context, taps *sync.WaitGroup) *Failure {
 	err := w.tap(ctx, taps)
+	if err == nil && w.player != nil {
+		err = w.player.begin(w)
+	}
 	if err == nil {
 		err = w.host.Start(ctx)
 	}
@@ -272,11 +289,16 @@ func (e expectation) subject() subject {
 // steps carries out the steps. At the end it reports what came out of the named subjects although
 // no step expected it.
 func (w *world) steps(began time.Time) *Failure {
+	w.began = began
 	w.settle()
-	for i := range w.test.Steps {
-		w.advance(progress{step: i + 1, passed: time.Since(began)})
-		if err := w.do(&w.test.Steps[i]); err != nil {
-			return failAt(w.test, i+1, err.Error())
+	if w.player != nil {
+		if failure := w.player.play(); failure != nil {
+			return failure
+		}
+	}
+	for w.next < len(w.test.Steps) {
+		if failure := w.step(); failure != nil {
+			return failure
 		}
 	}
 	w.settle()
@@ -289,6 +311,16 @@ func (w *world) steps(began time.Time) *Failure {
 	}
 	if len(problems) > 0 {
 		return failAt(w.test, 0, strings.Join(problems, "\n"))
+	}
+	return nil
+}
+
+// step carries out the next step.
+func (w *world) step() *Failure {
+	w.next++
+	w.advance(progress{step: w.next, passed: time.Since(w.began)})
+	if err := w.do(&w.test.Steps[w.next-1]); err != nil {
+		return failAt(w.test, w.next, err.Error())
 	}
 	return nil
 }
