@@ -75,12 +75,12 @@ func TestTestsBeside(t *testing.T) {
 
 func TestTestsBesideAreCheckedAgainstTheConfiguration(t *testing.T) {
 	for text, want := range map[string]string{
-		"[host]\nname = 'x'": "beside.toml:1:2: host: a file of tests can't have this key; allowed: [[test]]",
-		"[[test]]\nname = 1": "beside.toml:1:3: test[0].steps: missing: the steps of the test, or the recording of replay",
+		"[host]\nname = 'x'":               "beside.toml:1:2: host: a file of tests can't have this key; allowed: [[test]]",
+		"[[test]]\nname = 1":               "beside.toml:1:3: test[0].steps: missing: the steps of the test, or the recording of replay",
 		"[[test]]\nname = 'a'\nsteps = []": "beside.toml:3:1: test[0].steps: missing: the steps of the test, or the recording of replay",
 		"[[test]]\nname = 'a'\nignore_host = true\nsteps = [{wait='1s'}]": "beside.toml:3:1: test[0].ignore_host: only a test with replay can have this key",
-		"[[test":             "beside.toml:1:6: test: not TOML: expected '.' or ']' to end table name, but got the end of the file",
-		"test = 1":           "beside.toml:1:1: test: an integer can't stand here; allowed: a list",
+		"[[test":   "beside.toml:1:6: test: not TOML: expected '.' or ']' to end table name, but got the end of the file",
+		"test = 1": "beside.toml:1:1: test: an integer can't stand here; allowed: a list",
 		"[[test]]\nname='a'\nsteps=[{expect={topic='broker:x'}}]": `beside.toml:3:17: test[0].steps[0].expect.topic: nothing in the configuration consumes or publishes to "broker:x"`,
 	} {
 		_, err := parseBeside(t, text)

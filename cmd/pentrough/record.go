@@ -95,7 +95,7 @@ func (v *recordVerb) run(ctx context.Context, out, log io.Writer) error {
 		case l.Connection != nil:
 			fmt.Fprintf(log, "recording %s at %s%s\n", printable.Text(l.Device), printable.Text(l.RemoteAddr), beginning(l.Connection))
 			if v.lasting > 0 {
-				defer time.AfterFunc(v.lasting, end).Stop()
+				time.AfterFunc(v.lasting, end)
 			}
 		case l.Error != "":
 			return advise(fmt.Errorf("%s: the host ended the recording after %d lines: %s", act, count, l.Error), "record again; write the recording to a disk that is fast enough")
