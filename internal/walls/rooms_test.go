@@ -31,11 +31,11 @@ func (r room) String() string {
 var contracts = []string{"handlers", "transports", "transports/pubsub", "transports/device", "transports/codec", "transports/protocol", "router/middleware"}
 
 // sharedParts are packages that several leaves need and no plugin author does.
-var sharedParts = []string{"internal/database", "internal/expression", "internal/stdio"}
+var sharedParts = []string{"internal/byteexpr", "internal/database", "internal/expression", "internal/stdio"}
 
 // baseParts are mechanisms that every part of the program uses. They import no other package of
 // the module.
-var baseParts = []string{"internal/backoff", "internal/exprerror", "internal/hostnames", "internal/jsontext", "internal/listen", "internal/outage", "internal/pattern", "internal/printable", "internal/redact", "internal/spelling"}
+var baseParts = []string{"internal/backoff", "internal/checksum", "internal/exprerror", "internal/hostnames", "internal/jsontext", "internal/listen", "internal/outage", "internal/pattern", "internal/printable", "internal/redact", "internal/spelling"}
 
 // roomOf returns the room of a package, given as a path inside the module. For a leaf or a suite
 // it also returns the folder of the plugin or suite.

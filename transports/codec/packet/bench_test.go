@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"testing"
+
+	"github.com/pentrough/pentrough/internal/checksum"
 )
 
 // BenchmarkSplit measures a position of a GT06 and of a JT/T 808 tracker, next to decoders in Go
@@ -15,7 +17,7 @@ func BenchmarkSplit(b *testing.B) {
 		byHand   func(data []byte) (advance int, payload []byte)
 		position string
 	}{
-		{"gt06", gt06, splitGT06(sums["crc16-x25"].of), "12 0b081d112e10cf027ac7eb0c46584900148f01cc00287d001fb8 0003"},
+		{"gt06", gt06, splitGT06(checksum.Named["crc16-x25"].Of), "12 0b081d112e10cf027ac7eb0c46584900148f01cc00287d001fb8 0003"},
 		{"jt808", jt808, splitJT808, "0200 0032 013511221122 0007 00000000000c000301577ec006ca3a5c00470000000014072317201501040000000030011631010b"},
 	} {
 		position := unhex(b, bm.position)

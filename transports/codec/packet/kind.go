@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 
+	"github.com/pentrough/pentrough/internal/byteexpr"
 	"github.com/pentrough/pentrough/transports/codec"
 )
 
@@ -19,7 +20,7 @@ type kind struct {
 	// ends with the first ends. If that is unset, too, measured is false.
 	size       int
 	length     *length
-	expression integer
+	expression *byteexpr.Program
 	measured   bool
 
 	// head is the number of bytes before the payload: the start, and a length that follows it.
@@ -34,6 +35,20 @@ type length struct {
 	at   int
 	add  int
 	mask uint64
+}
+
+// checker verifies and writes the check of a frame.
+type checker struct {
+	of     func([]byte) uint32
+	from   int // where the checked bytes begin in the frame
+	number number
+	wrong  string
+}
+
+// ok reports whether field is the check of data.
+func (c *checker) ok(data, field []byte) bool {
+	n, ok := c.number.read(field)
+	return ok && n == uint64(c.of(data))
 }
 
 // of returns the kind's name as part of a message.
@@ -62,7 +77,7 @@ func (k *kind) measure(data []byte, seen, limit int) (int, error) {
 		}
 		size = int(n&l.mask) + l.add
 	case k.expression != nil:
-		n, ok := k.expression(data)
+		n, ok := k.expression.Size(data)
 		if !ok {
 			return 0, nil
 		}

@@ -44,7 +44,7 @@ type Length struct {
 	Little bool   `toml:"little" doc:"Whether the length has its lowest byte first."`
 	Mask   *int   `toml:"mask" doc:"The bits that are the length. The others are ignored, and are 0 in frames that the host sends. Default: all." min:"1" max:"4294967295" example:"0x7fff"`
 	ASCII  bool   `toml:"ascii" doc:"Whether the length is a decimal number as text."`
-	Expr   string `toml:"expr" doc:"An expression for the size of a frame, instead of a length field. u8(i), u16(i), u32(i), u16le(i) and u32le(i) are numbers of the frame." example:"'u8(1) > 0x80 ? 5 : 5 + u8(2)'"`
+	Expr   string `toml:"expr" doc:"An expression for the size of a frame, instead of a length field. u8(i), u16(i), u32(i), u64(i), u16le(i) and u32le(i) are numbers of the frame." example:"'u8(1) > 0x80 ? 5 : 5 + u8(2)'"`
 }
 
 // Check is a checksum.
@@ -106,7 +106,7 @@ const description = "A frame has some of the following parts, in this order: sta
 	"```\n\n" +
 	"**The size of a frame** is fixed (`size`), or is the number in its `length` plus `add`, or is " +
 	"computed by an expression (`length.expr`). Without them, a frame ends where the bytes `ends` " +
-	"occur first. The functions `u8(i)`, `u16(i)`, `u32(i)`, `u16le(i)` and `u32le(i)` of an " +
+	"occur first. The functions `u8(i)`, `u16(i)`, `u32(i)`, `u64(i)`, `u16le(i)` and `u32le(i)` of an " +
 	"expression read a number at byte `i` of the frame. An expression may also contain integers, " +
 	"`+`, `-`, `*`, `%`, `bitand`, `bitor`, `bitxor`, `bitshl`, `bitshr`, comparisons, `in [1, 2]`, " +
 	"`and`, `or`, `not` and `a < b ? c : d`.\n\n" +

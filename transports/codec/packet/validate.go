@@ -8,10 +8,10 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
-	"github.com/expr-lang/expr/file"
-
+	"github.com/pentrough/pentrough/internal/byteexpr"
+	"github.com/pentrough/pentrough/internal/checksum"
+	"github.com/pentrough/pentrough/internal/exprerror"
 	"github.com/pentrough/pentrough/transports/codec"
 )
 
@@ -171,15 +171,18 @@ const (
 	maxDigits = 8
 )
 
+// sizes is the scope of expressions for the size of a frame.
+var sizes = byteexpr.Scope{Of: "frame", Partial: true, Otherwise: "write a codec in Go"}
+
 // build sets the length field or the expression of a kind.
 func (c *Length) build(path string, k *kind, all *problems) {
 	if c.Expr != "" {
 		if (Length{Expr: c.Expr}) != *c {
 			all.add(path+".expr", "computes the size of the frame; remove the other settings of length")
 		}
-		var err error
-		if k.expression, err = compile(c.Expr); err != nil {
-			addExpression(path+".expr", c.Expr, err, all)
+		var wrong *exprerror.Error
+		if k.expression, wrong = sizes.Compile(c.Expr, byteexpr.Number); wrong != nil {
+			*all = append(*all, codec.InvalidAt(path+".expr", wrong.Source, wrong.Offset, "%s", wrong.Message))
 		}
 		return
 	}
@@ -217,48 +220,18 @@ func (c *Length) build(path string, k *kind, all *problems) {
 	}
 }
 
-// addExpression adds the error of an expression, with its place if that is known.
-func addExpression(path, source string, err error, all *problems) {
-	for _, err := range unjoin(err) {
-		at, ok := errors.AsType[*file.Error](err)
-		if !ok {
-			all.add(path, "%v", err)
-			continue
-		}
-		// The place is counted in characters.
-		offset := 0
-		for range at.From {
-			_, n := utf8.DecodeRuneInString(source[offset:])
-			offset += n
-		}
-		*all = append(*all, codec.InvalidAt(path, source, offset, "%s", at.Message))
-	}
-}
-
-func unjoin(err error) []error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return []error{err}
-	}
-	var all []error
-	for _, e := range joined.Unwrap() {
-		all = append(all, unjoin(e)...)
-	}
-	return all
-}
-
 // build sets the check of a kind and returns its size.
 func (c *Check) build(path string, k *kind, all *problems) int {
-	s, ok := sums[c.Type]
+	s, ok := checksum.Named[c.Type]
 	if !ok {
-		all.add(path+".type", "%q is not known; allowed: %s", c.Type, strings.Join(slices.Sorted(maps.Keys(sums)), ", "))
+		all.add(path+".type", "%q is not known; allowed: %s", c.Type, strings.Join(slices.Sorted(maps.Keys(checksum.Named)), ", "))
 		return 0
 	}
-	check := &checker{of: s.of, from: len(k.starts), number: number{size: s.width, little: c.Little}, wrong: wrongClose}
-	smallest, largest := s.width, maxNumber
+	check := &checker{of: s.Of, from: len(k.starts), number: number{size: s.Width, little: c.Little}, wrong: wrongClose}
+	smallest, largest := s.Width, maxNumber
 	if c.ASCII {
-		check.number.base, check.number.size = 16, 2*s.width
-		smallest, largest = 2*s.width, maxDigits
+		check.number.base, check.number.size = 16, 2*s.Width
+		smallest, largest = 2*s.Width, maxDigits
 		if c.Little {
 			all.add(path+".ascii", "a text has no little")
 		}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pentrough/pentrough/internal/checksum"
 	"github.com/pentrough/pentrough/transports/codec"
 	"github.com/pentrough/pentrough/transports/protocol"
 )
@@ -53,27 +54,13 @@ func (gt06Frames) Split(data []byte, _ int) (int, []byte, error) {
 	case len(data) < n:
 		return 0, nil, nil
 	}
-	if int(binary.BigEndian.Uint16(data[n-4:])) != x25(data[2:n-4]) {
+	if uint32(binary.BigEndian.Uint16(data[n-4:])) != x25(data[2:n-4]) {
 		return 0, nil, fmt.Errorf("%w: the check is wrong", codec.ErrFrame)
 	}
 	return n, data[3 : n-4], nil
 }
 
-var x25Table = func() (table [256]uint16) {
-	for i := range table {
-		table[i] = uint16(crc{polynomial: 0x8408, reflected: true}.sum([]byte{byte(i)}))
-	}
-	return table
-}()
-
-// x25 is a check with a table, as a codec has it.
-func x25(b []byte) int {
-	sum := uint16(0xffff)
-	for _, x := range b {
-		sum = sum>>8 ^ x25Table[byte(sum)^x]
-	}
-	return int(^sum)
-}
+var x25, modbusSum = checksum.Named["crc16-x25"].Of, checksum.Named["crc16-modbus"].Of
 
 // dtuFrames has the frames of Modbus RTU behind a modem, which registers with REG and a name.
 type dtuFrames struct{}
@@ -84,7 +71,7 @@ func (dtuFrames) Append(dst, payload []byte) ([]byte, error) {
 	if len(payload) == 0 || len(payload) > 253 {
 		return dst, fmt.Errorf("%w: %d bytes", codec.ErrPayload, len(payload))
 	}
-	sum := crcs["modbus"].sum(payload)
+	sum := modbusSum(payload)
 	return binary.LittleEndian.AppendUint16(append(dst, payload...), uint16(sum)), nil
 }
 
@@ -116,7 +103,7 @@ func (dtuFrames) SplitKind(data []byte, _ int) (int, []byte, string, error) {
 	if kind != "rtu" {
 		return n, data[:n], kind, nil
 	}
-	if int(binary.LittleEndian.Uint16(data[n-2:])) != crcs["modbus"].sum(data[:n-2]) {
+	if uint32(binary.LittleEndian.Uint16(data[n-2:])) != modbusSum(data[:n-2]) {
 		return 0, nil, "", fmt.Errorf("%w: the check is wrong", codec.ErrFrame)
 	}
 	return n, data[:n-2], kind, nil

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/pentrough/pentrough/internal/byteexpr"
 	"github.com/pentrough/pentrough/transports/codec"
 	"github.com/pentrough/pentrough/transports/protocol"
 )
@@ -13,7 +14,7 @@ type rules struct {
 	framing codec.Framing
 	// kinds is the framing if it distinguishes kinds of frames, or nil.
 	kinds         codec.Kinds
-	command, asks *program
+	command, asks *byteexpr.Program
 	rules         []*rule
 	// numbered is set if command or asks uses n.
 	numbered bool
@@ -23,22 +24,21 @@ type rules struct {
 	listed bool
 	// limit is the largest size of the texts of one run.
 	limit  int
-	inputs sync.Pool
+	values sync.Pool
 }
 
 // input returns an input that must be given back with release.
-func (p *rules) input() *input {
-	in, ok := p.inputs.Get().(*input)
+func (p *rules) input(data []byte) byteexpr.Input {
+	values, ok := p.values.Get().(*byteexpr.Values)
 	if !ok {
-		in = new(input)
+		values = &byteexpr.Values{Limit: p.limit}
 	}
-	in.limit = p.limit
-	return in
+	return byteexpr.Input{Data: data, Values: values}
 }
 
-func (p *rules) release(in *input) {
-	in.reset()
-	p.inputs.Put(in)
+func (p *rules) release(in byteexpr.Input) {
+	in.Reset()
+	p.values.Put(in.Values)
 }
 
 func (p *rules) Split(s *protocol.State, data []byte, seen int) (int, []byte, error) {
@@ -75,9 +75,9 @@ func (p *rules) Decode(s *protocol.State, frame []byte, v *protocol.Verdict) err
 
 // decode is Decode with an input, from a rule on.
 func (p *rules) decode(s *protocol.State, frame []byte, v *protocol.Verdict, first int) error {
-	in := p.input()
+	in := p.input(frame)
 	defer p.release(in)
-	in.data, in.device = frame, s.Device
+	in.Device = s.Device
 	for i, r := range p.rules[first:] {
 		fits, err := r.fits(in, s.FrameKind)
 		if err == nil && fits {
@@ -116,28 +116,27 @@ func (p *rules) Encode(s *protocol.State, dst []byte, c protocol.Command) ([]byt
 	if p.command == nil && p.asks == nil {
 		return append(dst, c.Payload...), "", nil
 	}
-	in := p.input()
+	in := p.input(c.Payload)
 	defer p.release(in)
-	in.data, in.command = c.Payload, c.Payload
-	in.device, in.unit, in.id = c.Device, c.Unit, c.ID
+	in.Command, in.Device, in.Unit, in.ID = c.Payload, c.Device, c.Unit, c.ID
 	number := s.Number
 	if p.numbered {
-		in.number = nextNumberOf(s)
+		in.Number = nextNumberOf(s)
 	}
 	payload := dst
 	if p.command == nil {
 		payload = append(payload, c.Payload...)
 	} else {
 		var err error
-		if payload, err = p.command.appendTo(in, dst); err != nil {
+		if payload, err = p.command.Append(in, dst); err != nil {
 			return dst, "", fmt.Errorf("%w: command: %w", codec.ErrPayload, err)
 		}
 	}
 	if p.asks == nil {
 		return payload, "", nil
 	}
-	in.data = payload[len(dst):]
-	key, err := p.asks.read(in, "")
+	in.Data = payload[len(dst):]
+	key, err := p.asks.Read(in, "")
 	if err != nil {
 		return dst, "", fmt.Errorf("%w: asks: %w", codec.ErrPayload, err)
 	}

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 
+	"github.com/pentrough/pentrough/internal/byteexpr"
+	"github.com/pentrough/pentrough/internal/exprerror"
 	"github.com/pentrough/pentrough/internal/pattern"
 	"github.com/pentrough/pentrough/transports/protocol"
 )
@@ -25,9 +27,9 @@ type rule struct {
 	match     *regexp.Regexp
 	// groups is set if a group of match is used.
 	groups bool
-	when   *program
+	when   *byteexpr.Program
 
-	device, unit, typ, answers, refuse, response *program
+	device, unit, typ, answers, refuse, response *byteexpr.Program
 	raw, confirmed, noData                       bool
 	// numbered is set if the response uses n.
 	numbered bool
@@ -39,51 +41,58 @@ type rule struct {
 func (r *rule) fitsAll() bool { return r.frameKind == "" && r.match == nil && r.when == nil }
 
 // bytesOf returns the variables of the bytes that functions read.
-func bytesOf() map[string]value {
-	return map[string]value{
-		wholeText: textOf(func(in *input) error { in.pushBytes(in.data); return nil }),
-		"size":    numberOf(func(in *input) (int, error) { return len(in.data), nil }),
+func bytesOf() map[string]byteexpr.Value {
+	return map[string]byteexpr.Value{
+		wholeText: byteexpr.TextOf(func(in byteexpr.Input) error { in.PushBytes(in.Data); return nil }),
+		"size":    byteexpr.NumberOf(func(in byteexpr.Input) (int, error) { return len(in.Data), nil }),
 	}
 }
 
 var (
-	deviceName = textOf(func(in *input) error { in.pushText(in.device); return nil })
-	unitName   = textOf(func(in *input) error { in.pushText(in.unit); return nil })
-	nextNumber = value{kind: number, counter: true, number: func(in *input) (int, error) { return in.number, nil }}
+	deviceName = byteexpr.TextOf(func(in byteexpr.Input) error { in.PushText(in.Device); return nil })
+	unitName   = byteexpr.TextOf(func(in byteexpr.Input) error { in.PushText(in.Unit); return nil })
 )
 
 // commandScope is the scope of the keys command and asks.
-func commandScope(of string) *scope {
-	s := &scope{of: of, variables: bytesOf()}
-	s.variables["cmd"] = textOf(func(in *input) error { in.pushBytes(in.command); return nil })
-	s.variables["id"] = textOf(func(in *input) error { in.pushText(in.id); return nil })
-	s.variables[ofDevice], s.variables[ofUnit], s.variables[counter] = deviceName, unitName, nextNumber
+func commandScope(of string) *byteexpr.Scope {
+	s := &byteexpr.Scope{Of: of, Variables: bytesOf(), Otherwise: otherwise}
+	s.Variables["cmd"] = byteexpr.TextOf(func(in byteexpr.Input) error { in.PushBytes(in.Command); return nil })
+	s.Variables["id"] = byteexpr.TextOf(func(in byteexpr.Input) error { in.PushText(in.ID); return nil })
+	s.Variables[ofDevice], s.Variables[ofUnit], s.Variables[counter] = deviceName, unitName, byteexpr.Counter
 	return s
 }
 
 // ruleScope is the scope of a rule whose regular expression has these groups.
-func ruleScope(groups []string) *scope {
-	s := &scope{of: "frame", variables: bytesOf(), absent: map[string]string{
+func ruleScope(groups []string) *byteexpr.Scope {
+	s := &byteexpr.Scope{Of: "frame", Variables: bytesOf(), Otherwise: otherwise, Absent: map[string]string{
 		"cmd": "exists only in command and asks", "id": "exists only in command and asks",
 		counter: "exists only in command, asks, respond and respond_raw",
 	}}
-	s.variables[ofDevice], s.variables[ofUnit] = deviceName, unitName
+	s.Variables[ofDevice], s.Variables[ofUnit] = deviceName, unitName
 	for i, name := range groups {
 		if name != "" {
-			s.variables[name] = group(i)
+			s.Variables[name] = group(i)
 		}
 	}
 	return s
 }
 
 // group returns the variable of a group. A group that takes no part in the match is empty.
-func group(i int) value {
-	return textOf(func(in *input) error {
-		if from, to := in.match[2*i], in.match[2*i+1]; from >= 0 {
-			in.pushBytes(in.data[from:to])
+func group(i int) byteexpr.Value {
+	return byteexpr.TextOf(func(in byteexpr.Input) error {
+		if from, to := in.Match[2*i], in.Match[2*i+1]; from >= 0 {
+			in.PushBytes(in.Data[from:to])
 		}
 		return nil
 	})
+}
+
+// otherwise is what to use for what the language lacks.
+const otherwise = "use groups of match, or write a protocol in Go"
+
+// invalid returns the error of a Validate method for a field with a wrong expression.
+func invalid(field string, e *exprerror.Error) error {
+	return protocol.InvalidAt(field, e.Source, e.Offset, "%s", e.Message)
 }
 
 // compileRule compiles a rule and returns all its problems.
@@ -104,43 +113,43 @@ func compileRule(field string, c *Rule) (*rule, []error) {
 		r.match, groups = re, re.SubexpNames()
 		own := ruleScope(nil)
 		for _, name := range groups {
-			switch _, taken := own.variables[name]; {
+			switch _, taken := own.Variables[name]; {
 			case name == "":
-			case taken && name != ofDevice && name != ofUnit, own.absent[name] != "":
+			case taken && name != ofDevice && name != ofUnit, own.Absent[name] != "":
 				fail("match", "a group can't be named %s, because expressions have a variable of that name", name)
 			}
 		}
 	}
 	s := ruleScope(groups)
-	compile := func(key, source string, want kind, s *scope) *program {
+	compile := func(key, source string, want byteexpr.Kind, s *byteexpr.Scope) *byteexpr.Program {
 		if source == "" {
 			return nil
 		}
-		e, err := s.compile(source, want)
-		if err != nil {
-			errs = append(errs, invalid(field+"."+key, err))
+		e, wrong := s.Compile(source, want)
+		if wrong != nil {
+			errs = append(errs, invalid(field+"."+key, wrong))
 			return nil
 		}
-		for name := range e.named {
+		for name := range e.Named {
 			r.groups = r.groups || slices.Contains(groups, name)
 		}
 		return e
 	}
 	// meaning compiles an expression that a group of the same name can replace.
-	meaning := func(key, source string) *program {
+	meaning := func(key, source string) *byteexpr.Program {
 		if source == "" && slices.Contains(groups, key) {
 			source = key
 		}
-		return compile(key, source, text, s)
+		return compile(key, source, byteexpr.Text, s)
 	}
-	r.when = compile("when", c.When, boolean, s)
+	r.when = compile("when", c.When, byteexpr.Boolean, s)
 	r.device, r.unit, r.typ = meaning(ofDevice, c.Device), meaning(ofUnit, c.Unit), meaning(ofType, c.Type)
-	r.answers, r.refuse = compile("answers", c.Answers, text, s), compile("refuse", c.Refuse, text, s)
+	r.answers, r.refuse = compile("answers", c.Answers, byteexpr.Text, s), compile("refuse", c.Refuse, byteexpr.Text, s)
 
 	responding := *s
-	responding.variables, responding.absent = maps.Clone(s.variables), maps.Clone(s.absent)
-	responding.variables[counter] = nextNumber
-	delete(responding.absent, counter)
+	responding.Variables, responding.Absent = maps.Clone(s.Variables), maps.Clone(s.Absent)
+	responding.Variables[counter] = byteexpr.Counter
+	delete(responding.Absent, counter)
 	key, source := "respond", c.Respond
 	if r.raw = c.RespondRaw != ""; r.raw {
 		key, source = "respond_raw", c.RespondRaw
@@ -148,8 +157,8 @@ func compileRule(field string, c *Rule) (*rule, []error) {
 			fail("respond_raw", "can't be used together with respond")
 		}
 	}
-	r.response = compile(key, source, text, &responding)
-	r.numbered = r.response != nil && r.response.named[counter]
+	r.response = compile(key, source, byteexpr.Text, &responding)
+	r.numbered = r.response != nil && r.response.Named[counter]
 
 	r.plain = r.device == nil && r.unit == nil && r.typ == nil && r.answers == nil && r.refuse == nil && r.response == nil
 
@@ -176,30 +185,30 @@ func (r *rule) quickFits(frame []byte, frameKind string) (fits, known bool) {
 		return false, false
 	case r.when == nil:
 		return true, true
-	case r.when.test != nil && r.when.test.at < len(frame):
-		return r.when.test.has(frame[r.when.test.at]), true
+	case r.when.Test != nil && r.when.Test.At < len(frame):
+		return r.when.Test.Has(frame[r.when.Test.At]), true
 	}
 	return false, false
 }
 
 // fits reports whether the rule fits the frame, and sets the groups of the input.
-func (r *rule) fits(in *input, frameKind string) (bool, error) {
+func (r *rule) fits(in byteexpr.Input, frameKind string) (bool, error) {
 	if r.frameKind != "" && r.frameKind != frameKind {
 		return false, nil
 	}
 	if r.match != nil {
 		if !r.groups {
-			if !r.match.Match(in.data) {
+			if !r.match.Match(in.Data) {
 				return false, nil
 			}
-		} else if in.match = r.match.FindSubmatchIndex(in.data); in.match == nil {
+		} else if in.Match = r.match.FindSubmatchIndex(in.Data); in.Match == nil {
 			return false, nil
 		}
 	}
 	if r.when == nil {
 		return true, nil
 	}
-	fits, err := r.when.boolean(in)
+	fits, err := r.when.Holds(in)
 	if err != nil {
 		return false, fmt.Errorf("when: %w", err)
 	}
@@ -207,34 +216,34 @@ func (r *rule) fits(in *input, frameKind string) (bool, error) {
 }
 
 // apply sets what the expressions of the rule say of the frame.
-func (r *rule) apply(in *input, s *protocol.State, v *protocol.Verdict) (err error) {
+func (r *rule) apply(in byteexpr.Input, s *protocol.State, v *protocol.Verdict) (err error) {
 	if r.device != nil {
-		if v.Device, err = r.device.read(in, s.Device); err != nil {
+		if v.Device, err = r.device.Read(in, s.Device); err != nil {
 			return fmt.Errorf("device: %w", err)
 		}
 		if v.Device != "" {
-			in.device = v.Device
+			in.Device = v.Device
 		}
 	}
 	if r.unit != nil {
-		if v.Unit, err = r.unit.read(in, ""); err != nil {
+		if v.Unit, err = r.unit.Read(in, ""); err != nil {
 			return fmt.Errorf("unit: %w", err)
 		}
-		in.unit = v.Unit
+		in.Unit = v.Unit
 	}
 	if r.typ != nil {
-		if v.Kind, err = r.typ.read(in, ""); err != nil {
+		if v.Kind, err = r.typ.Read(in, ""); err != nil {
 			return fmt.Errorf("type: %w", err)
 		}
 	}
 	if r.answers != nil {
 		v.Answers = protocol.Yes
-		if v.Key, err = r.answers.read(in, ""); err != nil {
+		if v.Key, err = r.answers.Read(in, ""); err != nil {
 			return fmt.Errorf("answers: %w", err)
 		}
 	}
 	if r.refuse != nil {
-		if v.Refusal, err = r.refuse.read(in, ""); err != nil {
+		if v.Refusal, err = r.refuse.Read(in, ""); err != nil {
 			return fmt.Errorf("refuse: %w", err)
 		}
 	}
@@ -242,9 +251,9 @@ func (r *rule) apply(in *input, s *protocol.State, v *protocol.Verdict) (err err
 		return nil
 	}
 	if r.numbered {
-		in.number = nextNumberOf(s)
+		in.Number = nextNumberOf(s)
 	}
-	if v.Response, err = r.response.appendTo(in, nil); err != nil {
+	if v.Response, err = r.response.Append(in, nil); err != nil {
 		return fmt.Errorf("response: %w", err)
 	}
 	v.Raw, v.Confirmed = r.raw, r.confirmed
@@ -255,30 +264,4 @@ func (r *rule) apply(in *input, s *protocol.State, v *protocol.Verdict) (err err
 func nextNumberOf(s *protocol.State) int {
 	s.Number++
 	return int(s.Number & 0xffff)
-}
-
-// read runs a program of type text. It returns known if the result is the same text, which saves
-// an allocation.
-func (p *program) read(in *input, known string) (string, error) {
-	if p.constant {
-		return p.s, nil
-	}
-	mark := len(in.stack)
-	if err := p.text(in); err != nil {
-		return "", err
-	}
-	top := in.pop(mark)
-	if string(top) == known {
-		return known, nil
-	}
-	return string(top), nil
-}
-
-// appendTo runs a program of type text and appends the result to dst.
-func (p *program) appendTo(in *input, dst []byte) ([]byte, error) {
-	mark := len(in.stack)
-	if err := p.text(in); err != nil {
-		return dst, err
-	}
-	return append(dst, in.pop(mark)...), nil
 }

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/pentrough/pentrough/internal/byteexpr"
 	"github.com/pentrough/pentrough/transports/codec"
 	"github.com/pentrough/pentrough/transports/protocol"
 )
@@ -98,25 +99,25 @@ func (c *Config) compile() (*rules, error) {
 	} else if f, err := c.Framing.New(); err == nil {
 		p.framing = f
 		p.kinds, _ = f.(codec.Kinds)
-		p.limit = 2*f.Max() + maxSource // hex doubles a frame
+		p.limit = 2*f.Max() + byteexpr.MaxSource // hex doubles a frame
 	} else {
 		errs = append(errs, protocol.Invalid("framing", "%v", err))
 	}
-	compile := func(field, source string, s *scope) *program {
+	compile := func(field, source string, s *byteexpr.Scope) *byteexpr.Program {
 		if source == "" {
 			return nil
 		}
-		e, err := s.compile(source, text)
-		if err != nil {
-			errs = append(errs, invalid(field, err))
+		e, wrong := s.Compile(source, byteexpr.Text)
+		if wrong != nil {
+			errs = append(errs, invalid(field, wrong))
 		}
 		return e
 	}
 	p.command = compile("command", c.Command, commandScope("command"))
 	p.asks = compile("asks", c.Asks, commandScope("payload"))
-	for _, e := range []*program{p.command, p.asks} {
-		p.numbered = p.numbered || e != nil && e.named[counter]
-		p.units = p.units || e != nil && e.named[ofUnit]
+	for _, e := range []*byteexpr.Program{p.command, p.asks} {
+		p.numbered = p.numbered || e != nil && e.Named[counter]
+		p.units = p.units || e != nil && e.Named[ofUnit]
 	}
 	if len(c.Rules) == 0 {
 		errs = append(errs, protocol.Invalid("rules", "is missing; [{}] makes data of every frame"))
@@ -131,7 +132,7 @@ func (c *Config) compile() (*rules, error) {
 		}
 		if c.Rules[i].Answers != "" {
 			answers = true
-			if c.Asks == "" && r.answers != nil && !(r.answers.constant && r.answers.s == "") {
+			if c.Asks == "" && r.answers != nil && !r.answers.IsEmpty() {
 				errs = append(errs, protocol.Invalid(field+".answers", `needs asks, which gives the key of a command's answer; for answers without a key, write answers = '""'`))
 			}
 		}

@@ -1,19 +1,22 @@
-package packet
+// Package checksum has the checks that protocols of devices use. Start with [Named].
+package checksum
 
 import (
 	"hash/crc32"
 	"math/bits"
 )
 
-// A sum computes the check of bytes. width is the natural size of the result, in bytes.
-type sum struct {
-	width int
-	of    func([]byte) uint32
+// Sum is a check of bytes.
+type Sum struct {
+	// Width is the natural size of the result, in bytes.
+	Width int
+	// Of computes the check.
+	Of func([]byte) uint32
 }
 
-// sums are the known checks. Their names, and the parameters of the CRCs, are those of the
+// Named are the checks by name. Their names, and the parameters of the CRCs, are those of the
 // catalogue of parametrised CRC algorithms (reveng.sourceforge.io).
-var sums = map[string]sum{
+var Named = map[string]Sum{
 	"xor":               {1, xor},
 	"sum8":              {1, sum8},
 	"crc16-x25":         {2, reflected(0x1021, 0xffff, 0xffff)},
@@ -96,18 +99,4 @@ func hj212() func([]byte) uint32 {
 		}
 		return uint32(crc)
 	}
-}
-
-// checker verifies and writes the check of a frame.
-type checker struct {
-	of     func([]byte) uint32
-	from   int // where the checked bytes begin in the frame
-	number number
-	wrong  string
-}
-
-// ok reports whether field is the check of data.
-func (c *checker) ok(data, field []byte) bool {
-	n, ok := c.number.read(field)
-	return ok && n == uint64(c.of(data))
 }

@@ -1,9 +1,10 @@
-package rules
+package byteexpr
 
 import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/expr-lang/expr/ast"
+
+	"github.com/pentrough/pentrough/internal/checksum"
 )
 
 // function is a function of the language.
@@ -21,8 +24,10 @@ type function struct {
 	takes []string
 	// pure is set if the result depends on the arguments only.
 	pure bool
+	// partial is set if the function exists in partial scopes.
+	partial bool
 	// build returns the value. The arguments fit takes.
-	build func(c *compiler, f fault, args []value) (value, error)
+	build func(c *compiler, f fault, args []Value) (Value, error)
 }
 
 // functions are the functions of the language by name.
@@ -37,7 +42,7 @@ func init() {
 		"u64":   reads("u64", 8, func(b []byte) int { return int(binary.BigEndian.Uint64(b)) }),
 		"u16le": reads("u16le", 2, func(b []byte) int { return int(binary.LittleEndian.Uint16(b)) }),
 		"u32le": reads("u32le", 4, func(b []byte) int { return int(binary.LittleEndian.Uint32(b)) }),
-		"at":    cuts("at", func(*input, int, fault) error { return nil }),
+		"at":    cuts("at", func(Input, int, fault) error { return nil }),
 		"hex":   cuts("hex", toHex),
 		"bcd":   cuts("bcd", toDigits),
 
@@ -48,9 +53,9 @@ func init() {
 		"w32le": writes("w32le", 4, func(b []byte, x int) []byte { return binary.LittleEndian.AppendUint32(b, uint32(x)) }),
 
 		"unhex":   changes("unhex", fromHex),
-		"upper":   changes("upper", func(in *input, mark int, _ fault) error { upper(in.stack[mark:]); return nil }),
-		"lower":   changes("lower", func(in *input, mark int, _ fault) error { lower(in.stack[mark:]); return nil }),
-		"reverse": changes("reverse", func(in *input, mark int, _ fault) error { slices.Reverse(in.stack[mark:]); return nil }),
+		"upper":   changes("upper", func(in Input, mark int, _ fault) error { upper(in.stack[mark:]); return nil }),
+		"lower":   changes("lower", func(in Input, mark int, _ fault) error { lower(in.stack[mark:]); return nil }),
+		"reverse": changes("reverse", func(in Input, mark int, _ fault) error { slices.Reverse(in.stack[mark:]); return nil }),
 		"trim":    {usage: "trim(text) or trim(text, characters)", takes: []string{"t", "tt"}, pure: true, build: buildTrim},
 		"len":     {usage: "len(text)", takes: []string{"t"}, pure: true, build: buildLen},
 		"times":   {usage: "times(text, part)", takes: []string{"tt"}, pure: true, build: buildTimes},
@@ -63,31 +68,31 @@ func init() {
 		"bitshl": combines("bitshl", func(x, y int) int { return x << (uint(y) % 64) }),
 		"bitshr": combines("bitshr", func(x, y int) int { return int(uint(x) >> (uint(y) % 64)) }),
 
-		"xor8":  sums("xor8", xor8),
-		"sum8":  sums("sum8", sum8),
+		"xor8":  sums("xor8", checksum.Named["xor"]),
+		"sum8":  sums("sum8", checksum.Named["sum8"]),
 		"crc16": {usage: `crc16("modbus", text)`, takes: []string{"tt"}, pure: true, build: buildCRC16},
 
-		"unix": {usage: "unix()", takes: []string{""}, build: func(*compiler, fault, []value) (value, error) {
-			return numberOf(func(*input) (int, error) { return int(time.Now().Unix()), nil }), nil
+		"unix": {usage: "unix()", takes: []string{""}, build: func(*compiler, fault, []Value) (Value, error) {
+			return NumberOf(func(Input) (int, error) { return int(time.Now().Unix()), nil }), nil
 		}},
 		"utc": {usage: `utc("20060102150405")`, takes: []string{"t"}, build: buildUTC},
 	}
 }
 
 // call compiles a call of a function.
-func (c *compiler) call(name *ast.IdentifierNode, nodes []ast.Node) (value, error) {
-	f, ok := functions[name.Value]
+func (c *compiler) call(name *ast.IdentifierNode, nodes []ast.Node) (Value, error) {
+	f, ok := c.function(name.Value)
 	if !ok {
-		if _, ok := c.variables[name.Value]; ok {
-			return value{}, c.at(name).errorf("%s isn't a function; allowed: %s without parentheses", name.Value, name.Value)
+		if _, ok := c.Variables[name.Value]; ok {
+			return Value{}, c.at(name).errorf("%s isn't a function; allowed: %s without parentheses", name.Value, name.Value)
 		}
-		return value{}, c.unknown(name)
+		return Value{}, c.unknown(name)
 	}
-	args, letters := make([]value, len(nodes)), ""
+	args, letters := make([]Value, len(nodes)), ""
 	for i, n := range nodes {
 		v, err := c.node(n)
 		if err != nil {
-			return value{}, err
+			return Value{}, err
 		}
 		args[i] = v
 		letters += v.kind.letter()
@@ -100,11 +105,11 @@ func (c *compiler) call(name *ast.IdentifierNode, nodes []ast.Node) (value, erro
 			}
 			for i := range takes {
 				if takes[i] != letters[i] {
-					return value{}, c.at(nodes[i]).errorf("%v is in a place where %s takes something else; allowed: %s", args[i].kind, name.Value, f.usage)
+					return Value{}, c.at(nodes[i]).errorf("%v is in a place where %s takes something else; allowed: %s", args[i].kind, name.Value, f.usage)
 				}
 			}
 		}
-		return value{}, c.at(name).errorf("%s has the wrong number of arguments; allowed: %s", name.Value, f.usage)
+		return Value{}, c.at(name).errorf("%s has the wrong number of arguments; allowed: %s", name.Value, f.usage)
 	}
 	v, err := f.build(c, c.at(name), args)
 	if err != nil || !f.pure {
@@ -113,24 +118,30 @@ func (c *compiler) call(name *ast.IdentifierNode, nodes []ast.Node) (value, erro
 	return fold(v, args...)
 }
 
+// errMissing is the error of a function that reads bytes of a partial frame that aren't there.
+var errMissing = errors.New("more bytes are needed")
+
 // outside returns the error of a function that reads outside of the data.
-func outside(f fault, call, of string, in *input) error {
-	return f.errorf("%s is outside of the %s, which has %d bytes", call, of, len(in.data))
+func outside(f fault, call, of string, in Input) error {
+	return f.errorf("%s is outside of the %s, which has %d bytes", call, of, len(in.Data))
 }
 
 // reads returns a function that reads a number from the data.
 func reads(name string, size int, get func([]byte) int) function {
-	return function{usage: name + "(i)", takes: []string{"n"}, build: func(c *compiler, f fault, args []value) (value, error) {
-		index, of := args[0], c.of
-		read := func(in *input, i int) (int, error) {
+	return function{usage: name + "(i)", takes: []string{"n"}, partial: true, build: func(c *compiler, f fault, args []Value) (Value, error) {
+		index, of, partial := args[0], c.Of, c.Partial
+		read := func(in Input, i int) (int, error) {
 			at, ok := in.place(i, size)
+			if partial && (!ok || i < 0) {
+				return 0, errMissing
+			}
 			if !ok {
 				return 0, outside(f, fmt.Sprintf("%s(%d)", name, i), of, in)
 			}
-			return get(in.data[at : at+size]), nil
+			return get(in.Data[at : at+size]), nil
 		}
 		if !index.constant {
-			return numberOf(func(in *input) (int, error) {
+			return NumberOf(func(in Input) (int, error) {
 				i, err := index.number(in)
 				if err != nil {
 					return 0, err
@@ -139,12 +150,12 @@ func reads(name string, size int, get func([]byte) int) function {
 			}), nil
 		}
 		i := index.n
-		v := numberOf(func(in *input) (int, error) { return read(in, i) })
+		v := NumberOf(func(in Input) (int, error) { return read(in, i) })
 		if size == 1 && i >= 0 && i < math.MaxInt {
 			v.byteAt = i + 1
-			v.number = func(in *input) (int, error) {
-				if i < len(in.data) {
-					return int(in.data[i]), nil
+			v.number = func(in Input) (int, error) {
+				if i < len(in.Data) {
+					return int(in.Data[i]), nil
 				}
 				return read(in, i)
 			}
@@ -155,16 +166,16 @@ func reads(name string, size int, get func([]byte) int) function {
 
 // cuts returns a function that reads bytes from the data. Instead of the place, hex and bcd also
 // take the bytes themselves. change changes the bytes above a mark.
-func cuts(name string, change func(in *input, mark int, f fault) error) function {
+func cuts(name string, change func(in Input, mark int, f fault) error) function {
 	cut := function{usage: name + "(i, n)", takes: []string{"nn"}}
 	if name != "at" {
 		cut.usage += " or " + name + "(text)"
 		cut.takes = append(cut.takes, "t")
 	}
-	cut.build = func(c *compiler, f fault, args []value) (value, error) {
-		of := c.of
+	cut.build = func(c *compiler, f fault, args []Value) (Value, error) {
+		of := c.Of
 		if len(args) == 1 {
-			v := textOf(func(in *input) error {
+			v := TextOf(func(in Input) error {
 				mark := len(in.stack)
 				if err := args[0].text(in); err != nil {
 					return err
@@ -176,7 +187,7 @@ func cuts(name string, change func(in *input, mark int, f fault) error) function
 			})
 			return fold(v, args[0])
 		}
-		return textOf(func(in *input) error {
+		return TextOf(func(in Input) error {
 			i, err := args[0].number(in)
 			if err != nil {
 				return err
@@ -190,7 +201,7 @@ func cuts(name string, change func(in *input, mark int, f fault) error) function
 				return outside(f, fmt.Sprintf("%s(%d, %d)", name, i, n), of, in)
 			}
 			mark := len(in.stack)
-			in.pushBytes(in.data[at : at+n])
+			in.PushBytes(in.Data[at : at+n])
 			if err := change(in, mark, f); err != nil {
 				return err
 			}
@@ -201,7 +212,7 @@ func cuts(name string, change func(in *input, mark int, f fault) error) function
 }
 
 // toHex replaces bytes by their hexadecimal digits.
-func toHex(in *input, mark int, _ fault) error {
+func toHex(in Input, mark int, _ fault) error {
 	n := len(in.stack) - mark
 	in.stack = slices.Grow(in.stack, n)[:mark+2*n]
 	for i := n - 1; i >= 0; i-- {
@@ -213,7 +224,7 @@ func toHex(in *input, mark int, _ fault) error {
 }
 
 // toDigits replaces bytes by the two decimal digits that each of them has.
-func toDigits(in *input, mark int, f fault) error {
+func toDigits(in Input, mark int, f fault) error {
 	for i, b := range in.stack[mark:] {
 		if b>>4 > 9 || b&15 > 9 {
 			return f.errorf("byte %d of bcd is 0x%02x, which isn't two decimal digits", i, b)
@@ -225,11 +236,11 @@ func toDigits(in *input, mark int, f fault) error {
 // writes returns a function that makes the bytes of a number.
 func writes(name string, size int, put func([]byte, int) []byte) function {
 	most := 1<<(8*size) - 1
-	return function{usage: name + "(x)", takes: []string{"n"}, pure: true, build: func(_ *compiler, f fault, args []value) (value, error) {
+	return function{usage: name + "(x)", takes: []string{"n"}, pure: true, build: func(_ *compiler, f fault, args []Value) (Value, error) {
 		if size == 1 && args[0].counter {
-			return value{}, f.errorf("n goes up to 65535 and doesn't fit; allowed: w16(n), or %s(n %% 256)", name)
+			return Value{}, f.errorf("n goes up to 65535 and doesn't fit; allowed: w16(n), or %s(n %% 256)", name)
 		}
-		return textOf(func(in *input) error {
+		return TextOf(func(in Input) error {
 			x, err := args[0].number(in)
 			if err != nil {
 				return err
@@ -244,9 +255,9 @@ func writes(name string, size int, put func([]byte, int) []byte) function {
 }
 
 // changes returns a function that changes the bytes of a text above a mark.
-func changes(name string, change func(in *input, mark int, f fault) error) function {
-	return function{usage: name + "(text)", takes: []string{"t"}, pure: true, build: func(_ *compiler, f fault, args []value) (value, error) {
-		return textOf(func(in *input) error {
+func changes(name string, change func(in Input, mark int, f fault) error) function {
+	return function{usage: name + "(text)", takes: []string{"t"}, pure: true, build: func(_ *compiler, f fault, args []Value) (Value, error) {
+		return TextOf(func(in Input) error {
 			mark := len(in.stack)
 			if err := args[0].text(in); err != nil {
 				return err
@@ -259,7 +270,7 @@ func changes(name string, change func(in *input, mark int, f fault) error) funct
 // shownText is the number of bytes of a text that an error shows.
 const shownText = 40
 
-func fromHex(in *input, mark int, f fault) error {
+func fromHex(in Input, mark int, f fault) error {
 	top := in.stack[mark:]
 	if _, err := hex.Decode(top, top); err != nil {
 		return f.errorf("unhex needs pairs of hexadecimal digits: %v", err)
@@ -284,16 +295,16 @@ func lower(b []byte) {
 	}
 }
 
-func buildTrim(_ *compiler, f fault, args []value) (value, error) {
+func buildTrim(_ *compiler, f fault, args []Value) (Value, error) {
 	set := " \t\r\n"
 	if len(args) == 2 {
 		// The time of a search is the product of both lengths.
 		if !args[1].constant {
-			return value{}, f.errorf("the characters of trim must be a constant")
+			return Value{}, f.errorf("the characters of trim must be a constant")
 		}
 		set = args[1].s
 	}
-	return textOf(func(in *input) error {
+	return TextOf(func(in Input) error {
 		mark := len(in.stack)
 		if err := args[0].text(in); err != nil {
 			return err
@@ -305,8 +316,8 @@ func buildTrim(_ *compiler, f fault, args []value) (value, error) {
 	}), nil
 }
 
-func buildLen(_ *compiler, _ fault, args []value) (value, error) {
-	return numberOf(func(in *input) (int, error) {
+func buildLen(_ *compiler, _ fault, args []Value) (Value, error) {
+	return NumberOf(func(in Input) (int, error) {
 		mark := len(in.stack)
 		if err := args[0].text(in); err != nil {
 			return 0, err
@@ -316,19 +327,19 @@ func buildLen(_ *compiler, _ fault, args []value) (value, error) {
 }
 
 // buildTimes returns how often a text contains another one.
-func buildTimes(_ *compiler, f fault, args []value) (value, error) {
+func buildTimes(_ *compiler, f fault, args []Value) (Value, error) {
 	if !args[1].constant || args[1].s == "" {
-		return value{}, f.errorf("the second argument of times must be a constant that isn't empty")
+		return Value{}, f.errorf("the second argument of times must be a constant that isn't empty")
 	}
 	part := []byte(args[1].s)
-	return summing(args[0], func(b []byte) int { return bytes.Count(b, part) }), nil
+	return summing(args[0], func(b []byte) uint32 { return uint32(bytes.Count(b, part)) }), nil
 }
 
-func buildInt(_ *compiler, f fault, args []value) (value, error) {
-	if args[0].kind == number {
+func buildInt(_ *compiler, f fault, args []Value) (Value, error) {
+	if args[0].kind == Number {
 		return args[0], nil
 	}
-	return numberOf(func(in *input) (int, error) {
+	return NumberOf(func(in Input) (int, error) {
 		mark := len(in.stack)
 		if err := args[0].text(in); err != nil {
 			return 0, err
@@ -342,11 +353,11 @@ func buildInt(_ *compiler, f fault, args []value) (value, error) {
 	}), nil
 }
 
-func buildString(_ *compiler, _ fault, args []value) (value, error) {
-	if args[0].kind == text {
+func buildString(_ *compiler, _ fault, args []Value) (Value, error) {
+	if args[0].kind == Text {
 		return args[0], nil
 	}
-	return textOf(func(in *input) error {
+	return TextOf(func(in Input) error {
 		n, err := args[0].number(in)
 		in.stack = strconv.AppendInt(in.stack, int64(n), 10)
 		return err
@@ -355,27 +366,17 @@ func buildString(_ *compiler, _ fault, args []value) (value, error) {
 
 // combines returns a function of two numbers.
 func combines(name string, compute func(x, y int) int) function {
-	return function{usage: name + "(x, y)", takes: []string{"nn"}, pure: true, build: func(_ *compiler, _ fault, args []value) (value, error) {
-		return numberOf(func(in *input) (int, error) {
-			x, err := args[0].number(in)
-			if err != nil {
-				return 0, err
-			}
-			y, err := args[1].number(in)
-			if err != nil {
-				return 0, err
-			}
-			return compute(x, y), nil
-		}), nil
+	return function{usage: name + "(x, y)", takes: []string{"nn"}, pure: true, partial: true, build: func(_ *compiler, _ fault, args []Value) (Value, error) {
+		return combine(args[0], args[1], compute), nil
 	}}
 }
 
-func buildUTC(_ *compiler, f fault, args []value) (value, error) {
+func buildUTC(_ *compiler, f fault, args []Value) (Value, error) {
 	if !args[0].constant {
-		return value{}, f.errorf("the layout of utc must be a constant")
+		return Value{}, f.errorf("the layout of utc must be a constant")
 	}
 	layout := args[0].s
-	return textOf(func(in *input) error {
+	return TextOf(func(in Input) error {
 		in.stack = time.Now().UTC().AppendFormat(in.stack, layout)
 		return nil
 	}), nil

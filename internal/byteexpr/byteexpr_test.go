@@ -1,4 +1,4 @@
-package rules
+package byteexpr
 
 import (
 	"fmt"
@@ -9,47 +9,50 @@ import (
 
 	"github.com/expr-lang/expr"
 
-	"github.com/pentrough/pentrough/transports/protocol"
+	"github.com/pentrough/pentrough/internal/exprerror"
 )
 
+// scope has the variables of a command.
+var scope = Scope{Of: "frame", Otherwise: "write a protocol in Go", Variables: map[string]Value{
+	"text":   TextOf(func(in Input) error { in.PushBytes(in.Data); return nil }),
+	"size":   NumberOf(func(in Input) (int, error) { return len(in.Data), nil }),
+	"cmd":    TextOf(func(in Input) error { in.PushBytes(in.Command); return nil }),
+	"device": TextOf(func(in Input) error { in.PushText(in.Device); return nil }),
+	"unit":   TextOf(func(in Input) error { in.PushText(in.Unit); return nil }),
+	"id":     TextOf(func(in Input) error { in.PushText(in.ID); return nil }),
+	"n":      Counter,
+}}
+
 // evaluate runs an expression over a frame. A text is quoted.
-func evaluate(source, frame string) (string, error) {
-	for _, want := range []kind{number, text, boolean} {
-		p, err := commandScope("frame").compile(source, want)
-		if err != nil {
-			if want != boolean && strings.Contains(err.Error(), "gives ") {
-				continue
-			}
-			return "", err
+func evaluate(source, frame string) (result string, err error) {
+	var p *Program
+	for _, want := range []Kind{Number, Text, Boolean} {
+		var wrong *exprerror.Error
+		if p, wrong = scope.Compile(source, want); wrong == nil {
+			break
 		}
-		in := &input{data: []byte(frame), command: []byte("open"), device: "dev-1", unit: "7", id: "c1", number: 300, limit: 1 << 16}
-		var result string
-		switch want {
-		case number:
-			n, err := p.number(in)
-			if err != nil {
-				return "", err
-			}
-			result = strconv.Itoa(n)
-		case text:
-			s, err := p.read(in, "")
-			if err != nil {
-				return "", err
-			}
-			result = strconv.Quote(s)
-		default:
-			b, err := p.boolean(in)
-			if err != nil {
-				return "", err
-			}
-			result = strconv.FormatBool(b)
+		if want == Boolean || !strings.Contains(wrong.Message, "gives ") {
+			return "", wrong
 		}
-		if len(in.stack) > 0 {
-			return "", fmt.Errorf("%d bytes are left on the stack", len(in.stack))
-		}
-		return result, nil
 	}
-	panic("no kind is left")
+	in := Input{[]byte(frame), &Values{Command: []byte("open"), Device: "dev-1", Unit: "7", ID: "c1", Number: 300, Limit: 1 << 16}}
+	switch p.kind {
+	case Number:
+		var n int
+		n, err = p.number(in)
+		result = strconv.Itoa(n)
+	case Text:
+		result, err = p.Read(in, "")
+		result = strconv.Quote(result)
+	default:
+		var b bool
+		b, err = p.Holds(in)
+		result = strconv.FormatBool(b)
+	}
+	if err == nil && len(in.stack) > 0 {
+		err = fmt.Errorf("%d bytes are left on the stack", len(in.stack))
+	}
+	return result, err
 }
 
 const frame = "\x01\x23\x45\xffabc \x80"
@@ -64,14 +67,14 @@ func TestExpressions(t *testing.T) {
 		`unhex("0aFF")`: `"\n\xff"`, `upper(at(4,3)) + lower("ABC")`: `"ABCabc"`, `reverse(at(0,3))`: `"E#\x01"`,
 		`trim(" a\r\n")`: `"a"`, `trim("00100", "0")`: `"1"`, `trim("")`: `""`,
 		`times("a|b|c", "|")`: "2", `len(cmd)`: "4", `int("42") + int(unit) + int(3)`: "52", `string(n) + string("x")`: `"300x"`, `int("-5")`: "-5",
-		`bitand(u8(3), 0x0F)`: "15", `bitor(1, 6)`: "7", `bitxor(5, 1)`: "4", `bitshl(1, 8)`: "256", `bitshr(u16(0), 8)`: "1",
-		`xor8("\x01\x02\x04")`: "7", `sum8("\xff\x02")`: "1", `crc16("modbus", "123456789")`: "19255", `crc16("ibm", "123456789")`: "47933",
-		`crc16("x25", "123456789")`: "36974", `crc16("kermit", "123456789")`: "8585", `crc16("xmodem", "123456789")`: "12739", `crc16("ccitt-false", "123456789")`: "10673",
+		`bitand(u8(3), 0x0F)`: "15", `bitor(1, 6)`: "7", `bitxor(5, 1)`: "4", `bitshl(1, 8)`: "256", `bitshl(1, 40)`: "1099511627776", `bitshr(u16(0), 8)`: "1",
+		`xor8("\x01\x02\x04")`: "7", `sum8("\xff\x02")`: "1", `crc16("modbus", "123456789")`: "19255", `crc16("x" + "25", "123456789")`: "36974",
 		`device + "/" + unit + "/" + id + "/" + cmd`:       `"dev-1/7/c1/open"`,
 		`"\xff" + b"\xfe" + "\n\t\"\\" + 'a' + ` + "`\\x`": `"\xff\xfe\n\t\"\\a\\x"`, `"é\u00e9"`: `"éé"`,
 		`1 + 2 * 3 - 4`: "3", `-7 % 3`: "-1", `+5`: "5", `0xFF`: "255", `(1 + 2) * 3`: "9",
 		`u8(0) == 1`: "true", `u8(0) != 1`: "false", `u8(0) < 2 and u8(1) >= 0x23`: "true", `1 < 2 < 3`: "true", `u8(0) > 1 or u8(0) <= 0`: "false",
-		`u8(0) in [1, 2]`: "true", `u8(0) not in [1, 2]`: "false", `u16(0) in [291]`: "true", `cmd in ["a", "open"]`: "true", `u8(0) in []`: "false",
+		`u8(0) in [1, 2]`: "true", `u8(0) not in [1, 2]`: "false", `u16(0) in [291]`: "true", `cmd in ["a", "open"]`: "true", `u8(0) in []`: "false", `u8(0) in [9, u8(0)]`: "true", `u16(0) in [size, n]`: "false",
+		`cmd in [device, "op" + "en"]`: "true", `cmd in [device, id]`: "false", `"a" in ["b", "a"]`: "true", `1 in [2, 3]`: "false",
 		`not (u8(0) == 1)`: "false", `!true`: "false", `true == (1 == 1)`: "true", `false != true`: "true", `true && false || true`: "true",
 		`"abc" < "abd"`: "true", `"b" > "a"`: "true", `"a" <= "a"`: "true", `"a" >= "b"`: "false", `at(4,3) == "abc"`: "true", `at(4,3) != "abc"`: "false",
 		`text contains "abc"`: "true", `text startsWith "\x01"`: "true", `text endsWith "x"`: "false", `not (text contains "abc")`: "false", `text not contains "abc"`: "false",
@@ -159,47 +162,39 @@ func TestRunErrors(t *testing.T) {
 	}
 }
 
-// everything is a configuration that uses all functions.
-func everything() *Config {
-	c := modbus()
-	c.Rules = nil
-	for source := range functions {
-		usage := map[string]string{
+// No frame makes a function panic, however short it is.
+func FuzzFunctions(f *testing.F) {
+	var all []*Program
+	for name := range functions {
+		source := map[string]string{
 			"trim": `trim(text, "x")`, "times": `string(times(text, "x"))`, "len": `string(len(text))`, "int": `string(int(text))`, "string": `string(size)`, "unhex": `unhex(text)`,
 			"upper": `upper(text)`, "lower": `lower(text)`, "reverse": `reverse(text)`, "crc16": `string(crc16("modbus", text))`, "utc": `utc("2006")`, "unix": `string(unix())`,
 			"hex": `hex(u8(0), u8(1)) + hex(text)`, "bcd": `bcd(u8(0), u8(1)) + bcd(text)`, "at": `at(u8(0), u8(-1))`, "xor8": `string(xor8(text))`, "sum8": `string(sum8(text))`,
-		}[source]
+		}[name]
 		switch {
-		case usage != "":
-		case strings.HasPrefix(source, "u"):
-			usage = "string(" + source + "(u8(0)) + " + source + "(-3))"
-		case strings.HasPrefix(source, "w"):
-			usage = source + "(u16(0))"
+		case source != "":
+		case strings.HasPrefix(name, "u"):
+			source = "string(" + name + "(u8(0)) + " + name + "(-3))"
+		case strings.HasPrefix(name, "w"):
+			source = name + "(u16(0))"
 		default:
-			usage = "string(" + source + "(u8(0), u8(1)))"
+			source = "string(" + name + "(u8(0), u8(1)))"
 		}
-		c.Rules = append(c.Rules, with(Rule{Kind: "rtu", When: "u8(0) == " + strconv.Itoa(len(c.Rules)), Respond: usage, Answers: `"x"`}))
-	}
-	return c
-}
-
-func TestNumbers(t *testing.T) {
-	p := build(t, gt06())
-	s := &protocol.State{Number: 0xffff, Awaits: func(string) bool { return false }}
-	for _, want := range []string{"0", "1"} {
-		if _, key, err := p.Encode(s, nil, protocol.Command{}); err != nil || key != want {
-			t.Errorf("the key is %s, %v; want %s", key, err, want)
+		p, err := scope.Compile(source, Text)
+		if err != nil {
+			f.Fatal(err)
 		}
+		all = append(all, p)
 	}
-	c := gt06()
-	c.Rules = []Rule{with(Rule{When: `u8(0) == 1`, Respond: `w16(n)`}), with(Rule{})}
-	c.Asks = ""
-	p = build(t, c)
-	for _, want := range []string{"\x00\x02", "", "\x00\x03"} {
-		var v protocol.Verdict
-		b := byte(len(want) / 2)
-		if err := p.Decode(s, []byte{b}, &v); err != nil || string(v.Response) != want {
-			t.Errorf("%q, %v; want %q", v.Response, err, want)
+	for _, frame := range []string{"", "\x01", frame, "\x00\x00\x01", "0a1b"} {
+		f.Add([]byte(frame))
+	}
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		for _, p := range all {
+			in := Input{frame, &Values{Limit: 1 << 16}}
+			if _, err := p.Append(in, nil); err == nil && len(in.stack) > 0 {
+				t.Errorf("%d bytes are left on the stack", len(in.stack))
+			}
 		}
-	}
+	})
 }
