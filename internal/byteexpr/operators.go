@@ -39,7 +39,7 @@ func (c *compiler) unary(n *ast.UnaryNode) (Value, error) {
 var instead = map[string]string{
 	"matches": "only the key match of a rule has regular expressions",
 	"/":       "the language gives a fraction; use bitshr(x, 3) for x / 8, or x % 8 for the rest",
-	"..":      "there are no lists here; use x >= 1 and x <= 5",
+	"..":      "use x >= 1 and x <= 5",
 	"**":      "write the number",
 	"^":       "write the number, or use bitxor(x, y)",
 	"??":      "no value is missing",

@@ -73,7 +73,7 @@ func TestWrongConfigurations(t *testing.T) {
 		{when(`u8(0) in 1..5`), "rules[0].when: in needs a list, such as x in [1, 2]"},
 		{when(`"a" in text`), `rules[0].when: in needs a list, such as x in [1, 2]; for a part of a text use text contains "x"`},
 		{when(`u8(0) in [1, text]`), "rules[0].when: the elements must be of the type on the left, which is a number\n    u8(0) in [1, text]\n                 ^"},
-		{when(`len(1..1000000) == 1`), "rules[0].when: the operator .. doesn't exist here; there are no lists here; use x >= 1 and x <= 5"},
+		{when(`len(1..1000000) == 1`), "rules[0].when: the operator .. doesn't exist here; use x >= 1 and x <= 5"},
 		{when(`all(text, # == "a")`), "rules[0].when: all is a loop, and there are none here; use groups of match, or write a protocol in Go\n    all("},
 		{when(`split(text, ",")[0] == ""`), "rules[0].when: the function split doesn't exist here; use groups of match, or write a protocol in Go\n    split("},
 		{when(`repeat("a", 1000000000) == ""`), "rules[0].when: the function repeat doesn't exist here"},

@@ -36,9 +36,9 @@ func (p *rules) input(data []byte) byteexpr.Input {
 	return byteexpr.Input{Data: data, Values: values}
 }
 
-func (p *rules) release(in byteexpr.Input) {
-	in.Reset()
-	p.values.Put(in.Values)
+func (p *rules) release(v *byteexpr.Values) {
+	v.Reset()
+	p.values.Put(v)
 }
 
 func (p *rules) Split(s *protocol.State, data []byte, seen int) (int, []byte, error) {
@@ -76,7 +76,7 @@ func (p *rules) Decode(s *protocol.State, frame []byte, v *protocol.Verdict) err
 // decode is Decode with an input, from a rule on.
 func (p *rules) decode(s *protocol.State, frame []byte, v *protocol.Verdict, first int) error {
 	in := p.input(frame)
-	defer p.release(in)
+	defer p.release(in.Values)
 	in.Device = s.Device
 	for i, r := range p.rules[first:] {
 		fits, err := r.fits(in, s.FrameKind)
@@ -117,7 +117,7 @@ func (p *rules) Encode(s *protocol.State, dst []byte, c protocol.Command) ([]byt
 		return append(dst, c.Payload...), "", nil
 	}
 	in := p.input(c.Payload)
-	defer p.release(in)
+	defer p.release(in.Values)
 	in.Command, in.Device, in.Unit, in.ID = c.Payload, c.Device, c.Unit, c.ID
 	number := s.Number
 	if p.numbered {
