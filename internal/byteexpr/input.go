@@ -44,7 +44,7 @@ func (v *Values) pop(mark int) []byte {
 	return top
 }
 
-// PushBytes and PushText append the text of a variable.
+// PushBytes appends bytes to the text of a variable.
 func (v *Values) PushBytes(b []byte) { v.stack = append(v.stack, b...) }
 
 // PushText is PushBytes for a string.
