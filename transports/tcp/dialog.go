@@ -80,6 +80,7 @@ func (c *conn) nextName() (name string, err error) {
 			continue
 		}
 		v, err := c.dialog.Decode(frame)
+		c.logProblem("", v.Problem)
 		if err != nil {
 			return "", fmt.Errorf("reading the first frame %.100q: %w", frame, err)
 		}
@@ -217,12 +218,13 @@ func (c *conn) tick(session *device.Session, now time.Time) {
 	}
 }
 
-// logProblem logs a problem that a protocol has found, unless it is empty.
+// logProblem logs a problem that a protocol has found, unless it is empty. The name of the device
+// is empty if it isn't known yet.
 func (c *conn) logProblem(name, problem string) {
 	if problem == "" {
 		return
 	}
 	t, level := c.transport, slog.LevelDebug
 	t.complaints.Do(func() { level = slog.LevelInfo })
-	t.env.Logger.Log(t.ctx, level, "the protocol reports a problem", "device", name, "problem", problem)
+	t.env.Logger.Log(t.ctx, level, "the protocol reports a problem", "device", name, "peer", c.peerAddr(), "problem", problem)
 }
