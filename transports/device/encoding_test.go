@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports/codec"
 	"github.com/pentrough/pentrough/transports/protocol"
 )
@@ -64,6 +65,52 @@ func connectNumbered(t *testing.T, r *Registry, name string, p *pipe) *Session {
 func numberedRegistry(t *testing.T, p *numbered) *Registry {
 	t.Helper()
 	return testRegistry(t, func(o *Options) { o.Protocol = p })
+}
+
+// A protocol with timers isn't called while bytes of the device wait to be handled.
+func TestTicksWaitForUnreadBytes(t *testing.T) {
+	r := numberedRegistry(t, &numbered{})
+	p := newPipe(1000)
+	s := connectNumbered(t, r, "d", p)
+	s.dialog.state.Wake = time.Now().Add(-time.Second)
+	for _, unread := range []bool{true, false, false} { // the second one takes the time away
+		p.change(func() { p.unread = unread })
+		if problem, err := s.Tick(time.Now()); problem != "" || err != nil {
+			t.Errorf("got %q, %v", problem, err)
+		}
+		if unread && p.bytes() != "" {
+			t.Errorf("the device got %q", p.bytes())
+		}
+	}
+	if got, want := p.bytes(), "tick after 0\n"; got != want {
+		t.Errorf("the device got %q, want %q", got, want)
+	}
+	s.dialog.state.Wake = time.Now()
+	s.End(Kicked)
+	if _, err := s.Tick(time.Now()); err != nil || p.bytes() != "tick after 0\n" {
+		t.Errorf("after the end: %v, %q", err, p.bytes())
+	}
+}
+
+// A command without a key, in a protocol that has keys, isn't answered by a frame with a key.
+func TestAKeyOfAnotherCommand(t *testing.T) {
+	r := numberedRegistry(t, &numbered{})
+	s := connectNumbered(t, r, "d", newPipe(1000))
+	w, err := r.Enqueue("d", []byte(" no key"), EnqueueOptions{Request: &Request{Timeout: await.Patience}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []protocol.Verdict{{Answers: protocol.Yes, Key: "other"}, {}} {
+		if err := s.Receive([]byte("answer"), &v); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.Live()[0].OpenRequests; got != map[bool]int{true: 1, false: 0}[v.Key != ""] {
+			t.Errorf("%d requests are open after %+v", got, v)
+		}
+	}
+	if got := w.Wait(t.Context()); got.Fate != Answered {
+		t.Errorf("got %+v", got)
+	}
 }
 
 // Commands that end before they are written leave no gap in the numbers.

@@ -26,7 +26,7 @@ var ErrLater = errors.New("the protocol can't write the command yet")
 // Protocol says how the devices of one transport talk. Its methods are called concurrently for
 // different connections. Methods with the State of one connection are called one at a time.
 type Protocol interface {
-	// Split is codec.Framing.Split with the state of the connection.
+	// Split is codec.Framing.Split with the state of the connection. data has at least one byte.
 	Split(s *State, data []byte, seen int) (advance int, frame []byte, err error)
 
 	// Append is codec.Framing.Append.

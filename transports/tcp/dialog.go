@@ -66,7 +66,7 @@ func (c *conn) identify() (name string, err error) {
 // nextName handles the frames in c.rest until one of them names the device. It returns "" if more
 // bytes are needed.
 func (c *conn) nextName() (name string, err error) {
-	for {
+	for len(c.rest) > 0 {
 		advance, frame, err := c.dialog.Split(c.rest, c.seen)
 		switch {
 		case err != nil:
@@ -108,6 +108,7 @@ func (c *conn) nextName() (name string, err error) {
 			return v.Device, nil
 		}
 	}
+	return "", nil
 }
 
 // writeNow writes bytes to a connection without a session.

@@ -28,6 +28,8 @@ import (
 //	safe TEXT     is data, and expects "ack TEXT" when it is confirmed
 //	ans KEY:TEXT  answers the command that begins with KEY
 //	leave         is refused with "bye"
+//	more TEXT     is data without the word, after what earlier such lines said
+//	odd TEXT      is reported as a problem, and is no data
 //
 // Every other line is data. The host numbers its commands.
 type talk struct{ codec.Framing }
@@ -43,7 +45,7 @@ func (p talk) Split(_ *protocol.State, data []byte, seen int) (int, []byte, erro
 	return p.Framing.Split(data, seen)
 }
 
-func (p talk) Decode(_ *protocol.State, frame []byte, v *protocol.Verdict) error {
+func (p talk) Decode(s *protocol.State, frame []byte, v *protocol.Verdict) error {
 	word, rest, _ := strings.Cut(string(frame), " ")
 	name, text, _ := strings.Cut(rest, ":")
 	switch word {
@@ -61,6 +63,12 @@ func (p talk) Decode(_ *protocol.State, frame []byte, v *protocol.Verdict) error
 		v.Answers, v.Key = protocol.Yes, name
 	case "leave":
 		v.Response, v.Refusal = []byte("bye"), "it asked to leave"
+	case "more":
+		whole, _ := s.Own.(string)
+		s.Own = whole + rest
+		v.Payload = []byte(whole + rest)
+	case "odd":
+		v.Problem, v.NoData = "a strange line: "+rest, true
 	case "broken":
 		return errors.New("the frame makes no sense")
 	}
@@ -166,6 +174,26 @@ func TestAProtocolRefuses(t *testing.T) {
 	d.say("login a/b\r\n") // a unit's name
 	d.closed()
 	s.logged(`the name \"a/b\" contains`)
+}
+
+// A protocol can make another payload of frames, and report a problem without ending the session.
+func TestAProtocolMakesThePayload(t *testing.T) {
+	s := talking(t, nil)
+	d := s.dial()
+	d.say("odd first\r\nlogin d1\r\n")
+	d.hear("welcome\r\n")
+	d.say("odd second\r\nmore a\r\nmore b\r\n")
+	if first, second := s.frame(), s.frame(); first != "a" || second != "ab" {
+		t.Errorf("got %q and %q", first, second)
+	}
+	s.logged("a strange line: first")
+	s.logged("a strange line: second")
+	ended := s.ask("d1", "k1 go")
+	d.hear("1 k1 go\r\n")
+	d.say("ans k1:yes\r\n")
+	if w := await.Receive(t, "the answer", ended); w.Fate != device.Answered {
+		t.Errorf("got %+v", w)
+	}
 }
 
 // ask writes a request to a device.
