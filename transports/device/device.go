@@ -60,7 +60,10 @@ type Devices interface {
 	Watch(f func(device string))
 }
 
-// EnqueueOptions are the conditions of one write.
+// EnqueueOptions are the conditions of one write. Under a protocol with a state, the first byte
+// counts as written once the protocol has encoded the payload for the next write: its number can't
+// be taken back. If the kernel then takes no byte, the write may begin up to Limits.WriteTimeout
+// later.
 type EnqueueOptions struct {
 	// Expires is the latest time at which the first byte may be written. Zero means that there is
 	// no such limit.
