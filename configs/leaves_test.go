@@ -35,6 +35,8 @@ import (
 	_ "github.com/pentrough/pentrough/transports/codec/raw"
 	_ "github.com/pentrough/pentrough/transports/http"
 	_ "github.com/pentrough/pentrough/transports/memory"
+	_ "github.com/pentrough/pentrough/transports/protocol/iec104"
+	_ "github.com/pentrough/pentrough/transports/protocol/jt808"
 	_ "github.com/pentrough/pentrough/transports/protocol/rules"
 	_ "github.com/pentrough/pentrough/transports/schedule"
 	_ "github.com/pentrough/pentrough/transports/tcp"
