@@ -45,29 +45,6 @@ var ofPackets = map[string][]protocoltest.Example{
 			{Kind: "heartbeat", Response: digits("7878 05 13 0011 F970 0D0A"), Answers: protocol.No, NoData: true},
 		},
 	}},
-	"jt808": {{
-		Name:     "registration, authentication, heartbeat, location and answer",
-		Commands: []protocoltest.Command{{Device: "013511221122", Payload: digits("8300 01 4869"), Wire: digits("7E 8300 0003 013511221122 0001 01 4869 95 7E"), Key: "1"}},
-		Stream: digits("7E0100002D0135112211220005 00000000373031303748422D52303347424400000000000000000000003233363631303402CBD5424136383630387E" +
-			"7E0102000E013511221122000661757468656E7469636174696F6E3F7E 7E0002000004304832546500B7CA7E" +
-			"7E02000032013511221122000700000000000C000301578CC006CA3A5C00470000000014072317201501040000000030011631010BF07E" +
-			"7E 0001 0005 013511221122 0008 0001 8300 00 BA 7E"),
-		Frames: []protocoltest.Frame{
-			{Device: "013511221122", Kind: "register", Response: digits("7E 8100 000F 013511221122 0002 0005 00 303133353131323231313232 BA 7E"), Answers: protocol.No, NoData: true},
-			{Device: "013511221122", Kind: "0102", Response: digits("7E 8001 0005 013511221122 0003 0006 0102 00 B6 7E"), Answers: protocol.No, NoData: true},
-			{Device: "043048325465", Kind: "0002", Response: digits("7E 8001 0005 043048325465 0004 00B7 0002 00 4A 7E"), Answers: protocol.No, NoData: true},
-			{Device: "013511221122", Kind: "0200", Response: digits("7E 8001 0005 013511221122 0005 0007 0200 00 B0 7E"), Confirmed: true},
-			{Device: "013511221122", Kind: "0001", Answers: protocol.Yes, Key: "1"},
-		},
-	}, {
-		Name:     "version 2019",
-		Commands: []protocoltest.Command{{Device: "00000000013511221122", Payload: digits("8104"), Wire: digits("7E 8104 4000 01 00000000013511221122 0001 F1 7E"), Key: "1"}},
-		Stream:   digits("7E 0002 4000 01 00000000013511221122 0009 7D02 7E 7E 0104 4003 01 00000000013511221122 000A 0001 00 78 7E"),
-		Frames: []protocoltest.Frame{
-			{Device: "00000000013511221122", Kind: "0002", Response: digits("7E 8001 4005 01 00000000013511221122 0002 0009 0002 00 F8 7E"), Answers: protocol.No, NoData: true},
-			{Device: "00000000013511221122", Kind: "0104", Answers: protocol.Yes, Key: "1"},
-		},
-	}},
 	"teltonika": {{
 		Name:     "login, ping, records and answer",
 		Commands: []protocoltest.Command{{Payload: "getinfo", Wire: digits("00000000 0000000F 0C010500000007676574696E666F01 00004312"), Key: "12"}},
