@@ -60,8 +60,29 @@ type fakeSubscription struct {
 	life   context.Context
 	void   context.CancelCauseFunc
 	take   func(*transports.Delivery)
-	open   sync.WaitGroup // one for the subscription, one for each unsettled message
-	end    func()         // ends the subscription's own share of open
+	end    func() // ends the subscription's own share of open
+
+	mu   sync.Mutex
+	open int           // one for the subscription, one for each unsettled message
+	over chan struct{} // closed when open is 0
+}
+
+// addOpen adds an unsettled message. It returns false if the subscription is over.
+func (s *fakeSubscription) addOpen() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open > 0 {
+		s.open++
+	}
+	return s.open > 0
+}
+
+func (s *fakeSubscription) removeOpen() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open--; s.open == 0 {
+		close(s.over)
+	}
 }
 
 func newSystem(window int) *fakeSystem {
@@ -90,14 +111,13 @@ type fakeSubscriber struct {
 
 func (s *fakeSubscriber) Subscribe(ctx context.Context, _ string, take func(*transports.Delivery)) (<-chan struct{}, error) {
 	f := s.system
-	sub := &fakeSubscription{system: f, take: take}
+	sub := &fakeSubscription{system: f, take: take, open: 1, over: make(chan struct{})}
 	sub.life, sub.void = context.WithCancelCause(context.Background())
-	sub.open.Add(1)
-	sub.end = sync.OnceFunc(sub.open.Done)
+	sub.end = sync.OnceFunc(sub.removeOpen)
 	context.AfterFunc(ctx, sub.end)
 	done := make(chan struct{})
 	go func() {
-		sub.open.Wait()
+		<-sub.over
 		sub.void(transports.ErrVoid)
 		close(done)
 	}()
@@ -156,11 +176,16 @@ func (f *fakeSystem) deliver(sub *fakeSubscription, msg *sent) {
 		context.AfterFunc(msg.Context, func() { cancel(context.Cause(msg.Context)) })
 	}
 	d.Context = ended
-	sub.open.Add(1)
+	if !sub.addOpen() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.queue = append(f.queue, msg)
+		return
+	}
 	var once sync.Once
 	requeue := context.AfterFunc(ended, func() {
 		once.Do(func() {
-			defer sub.open.Done()
+			defer sub.removeOpen()
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			again := &sent{Delivery: msg.Delivery, outcome: msg.outcome, number: msg.number}
@@ -175,7 +200,7 @@ func (f *fakeSystem) deliver(sub *fakeSubscription, msg *sent) {
 			return
 		}
 		once.Do(func() {
-			defer sub.open.Done()
+			defer sub.removeOpen()
 			requeue()
 			what := "ack "
 			if o == nil {

@@ -9,8 +9,9 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// Record returns a recording of a device's connection, as [device.Recorder] does, and the transport
-// of the device. name is the name of the transport. It may be empty if only one has devices.
+// Record returns a recording of a device's connection, as [device.Recorder] does, and the
+// transport of the device. name is the name of the transport. It may be empty if only one has
+// devices.
 func (h *Host) Record(ctx context.Context, name, deviceName string, next bool) (*device.Recording, Transport, error) {
 	var names []string
 	var chosen *transport

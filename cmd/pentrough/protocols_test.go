@@ -159,7 +159,8 @@ type station struct {
 	r              *bufio.Reader
 	sent, received uint16
 	acknowledged   uint16 // by the host
-	window, most   int    // unacknowledged frames of the host: the limit, and the most that there were
+	// window is the limit of unacknowledged frames of the host, and most is how many there were.
+	window, most int
 	tests          atomic.Int32
 }
 

@@ -38,11 +38,11 @@ func newReplay() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay FILE --to ADDRESS",
 		Short: "Play the device of a recording against a host",
-		Long: `Play the device of a recording against a running host. The command connects to a TCP transport, sends
-what the device sent, at the recorded times, and compares what the host sends with what it sent in
+		Long: `Play the device of a recording against a running host. The command connects to a TCP
+transport, sends what the device sent, at the recorded times, and compares what the host sends with what it sent in
 the recording. Before it goes on, it waits for everything that the host sent at that point.
 
-The host sends a recorded command only if somebody sends it that command again. With --ignore-host,
+The host sends a recorded command only if someone sends it that command again. With --ignore-host,
 the command doesn't wait for the host and compares nothing.
 
 Exit codes: 0 the host sent the same, 1 it sent something else, or the recording couldn't be played.`,

@@ -164,8 +164,8 @@ func loadWith(file string, o configs.Options) (*configs.Config, configs.Warnings
 	return nil, nil, configError(file, err)
 }
 
-// configError returns the error of a configuration that can't be read or has problems, with what to
-// do next.
+// configError returns the error of a configuration that can't be read or has problems, with what
+// to do next.
 func configError(file string, err error) error {
 	problems, ok := errors.AsType[configs.Problems](err)
 	if !ok {

@@ -3,10 +3,10 @@
 // [Scope.Compile].
 //
 // Expressions are written in the language of expr-lang, and its parser reads them. They don't run
-// in its virtual machine, because a frame must cost little: no allocation for a condition, no boxed
-// values, no maps. Instead, each part of an expression becomes a Go closure whose type is known.
-// Only what has a closure exists. So there are no loops, lists or maps, and each expression ends
-// after a time that depends on its length and on the size of the frame.
+// in its virtual machine, because a frame must cost little: no allocation for a condition, no
+// boxed values, no maps. Instead, each part of an expression becomes a Go closure whose type is
+// known. Only what has a closure exists. So there are no loops, lists or maps, and each expression
+// ends after a time that depends on its length and on the size of the frame.
 package byteexpr
 
 import (

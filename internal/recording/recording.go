@@ -74,8 +74,8 @@ func (h *Hex) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// LineOf returns the line for an entry of a recording. about has what the entry doesn't know of the
-// connection: Host, Transport, Protocol and Framing.
+// LineOf returns the line for an entry of a recording. about has what the entry doesn't know of
+// the connection: Host, Transport, Protocol and Framing.
 func LineOf(e device.Recorded, about Connection) Line {
 	l := Line{Time: e.Time.UTC(), Ended: string(e.Ended)}
 	if c := e.Connection; c != nil {

@@ -142,9 +142,9 @@ func writeFolder(dir string, files map[string][]byte) error {
 	return nil
 }
 
-// goMod returns the go.mod of a module with the files. It requires the host and everything that the
-// host requires, in the versions that the host was tested with. So no version has to be looked up.
-// `go mod tidy` removes what isn't needed.
+// goMod returns the go.mod of a module with the files. It requires the host and everything that
+// the host requires, in the versions that the host was tested with. So no version has to be looked
+// up. `go mod tidy` removes what isn't needed.
 func (m Module) goMod(files map[string][]byte) ([]byte, error) {
 	text, err := os.ReadFile(filepath.Join(m.Host.Dir, "go.mod"))
 	if err != nil {

@@ -264,8 +264,8 @@ func TestTheNextSessionEncodesAgain(t *testing.T) {
 	}
 }
 
-// While the protocol's window is full, commands wait at their places. Each frame of the device, and
-// the time, let the host try again.
+// While the protocol's window is full, commands wait at their places. Each frame of the device,
+// and the time, let the host try again.
 func TestAFullWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		proto := &numbered{window: 2}
@@ -378,7 +378,7 @@ func TestAKeyIsAwaitedOnce(t *testing.T) {
 func TestNumbersOfRandomCommands(t *testing.T) {
 	for seed := range uint64(200) {
 		synctest.Test(t, func(t *testing.T) {
-			rnd := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // it makes the same cases in each run
+			rnd := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // the same cases in each run
 			r := numberedRegistry(t, &numbered{})
 			var pipes []*pipe
 			dial := func() {

@@ -311,8 +311,9 @@ func (s *slot) requestWritten() *sync.Cond {
 // number n and their bytes. If n is above 1, the bytes are in a buffer of writeBuffers, which is
 // returned as copied. Expired frames end.
 //
-// If mustWait is true, the first frame can't be written yet. It waits for an answer, for a time, or
-// for its protocol. If it waits for a time, pickFrames has set a timer that resumes the writing.
+// If mustWait is true, the first frame can't be written yet. It waits for an answer, for a time,
+// or for its protocol. If it waits for a time, pickFrames has set a timer that resumes the
+// writing.
 func (s *slot) pickFrames() (buf []byte, copied *[]byte, n int, mustWait bool) {
 	q := &s.queue
 	size, asking := 0, 0

@@ -102,9 +102,9 @@ type State struct {
 	// FrameKind is the kind of the frame that Split has returned, if the framing is one of
 	// codec.Kinds. Only Split changes it.
 	FrameKind string
-	// Awaits reports whether an answer with the key may still arrive: a command with this key waits
-	// for its answer, or has just missed it. If keys aren't unique, Encode returns ErrLater for
-	// such a key. Otherwise the answer to one command would be taken for that to another. Only
+	// Awaits reports whether an answer with the key may still arrive: a command with this key
+	// waits for its answer, or has just missed it. If keys aren't unique, Encode returns ErrLater
+	// for such a key. Otherwise the answer to one command would be taken for that to another. Only
 	// Encode may call it.
 	Awaits func(key string) bool
 	// Own is the protocol's own state of the connection.
@@ -133,9 +133,9 @@ type Verdict struct {
 	// Kind is the type of the frame. Messages with the frame have it as kind. It may be empty.
 	Kind string
 
-	// Payload is what the host publishes instead of the frame, or gives to the sender as the answer.
-	// It may be a message of which the frame is the last part. Nil means the frame. The host
-	// copies it before it calls a method of the protocol again for the connection.
+	// Payload is what the host publishes instead of the frame, or gives to the sender as the
+	// answer. It may be a message of which the frame is the last part. Nil means the frame. The
+	// host copies it before it calls a method of the protocol again for the connection.
 	Payload []byte
 
 	// Response is what the host writes to the device because of the frame. Nil means nothing.

@@ -1,5 +1,5 @@
-// Package iec104 is the protocol IEC 60870-5-104 of substations and remote terminal units. The host
-// is the controlling station.
+// Package iec104 is the protocol IEC 60870-5-104 of substations and remote terminal units. The
+// host is the controlling station.
 //
 //	[transport.stations]
 //	type        = "tcp"

@@ -13,13 +13,12 @@ import (
 // follows 32767. U frames have no number; they start the data transfer and test the connection.
 //
 // Invariants, with differences of numbers modulo 2^15:
-//   - sent-len(sentAt) is the oldest number that the station hasn't acknowledged, and len(sentAt) is
+//   - sent-len(sentAt) is the oldest number that the station hasn't acknowledged. len(sentAt) is
 //     at most k.
-//   - received-confirmed is the number of frames that the host hasn't acknowledged, and is below w.
-//   - ackBy is set if and only if that number isn't 0.
-//   - What the host sends has never a lower N(R) than what it sent before. Encode and Tick run when
-//     the frame gets its place behind all others, and the response of Decode is queued before the
-//     next Decode.
+//   - received-confirmed is how many frames the host hasn't acknowledged. It is below w.
+//   - ackBy is set if and only if received-confirmed isn't 0.
+//   - The N(R) that the host sends never decreases. For Encode and Tick run when their frame gets
+//     its place behind all others, and the response of Decode is queued before the next Decode.
 type link struct {
 	config    *Config
 	started   bool        // the station has confirmed the start of the data transfer

@@ -87,7 +87,8 @@ var examples = []protocoltest.Example{{
 	},
 }, {
 	Name: "wrong messages",
-	Stream: unhexed("7e 7e 0002 0000 000123456789 000c 00 7e") + // after the end of another one, with a wrong check
+	// The first one comes after the end of another one, and has a wrong check.
+	Stream: unhexed("7e 7e 0002 0000 000123456789 000c 00 7e") +
 		framed("abc") + framed(unhexed("0002 0001 000123456789 000c")) + framed(unhexed("0801 2000 000123456789 000c 0002 0003")),
 	Frames: []protocoltest.Frame{
 		{NoData: true, Answers: protocol.No, Problem: "a message is dropped: its check is 00, and 87 would be right: 00020000000123456789000c00"},

@@ -14,7 +14,7 @@ import (
 // every byte (JT/T 808-2013, 7.12). So the id and the serial number of the first part identify a
 // message.
 //
-// A message is in one of these states:
+// A message is in one of the following states:
 //   - incomplete: it has its parts. The next part has to arrive before by.
 //   - closed: it was complete, or it was dropped because it needed too much memory. Its further
 //     parts are ignored until by, so that they don't begin a new message.
@@ -105,7 +105,8 @@ func (j *joiner) wake() (at time.Time) {
 	return at
 }
 
-// expire returns the requests for parts that haven't arrived in time, and why messages are dropped.
+// expire returns the requests for parts that haven't arrived in time, and why messages are
+// dropped.
 func (j *joiner) expire(now time.Time) (requests []request, problems []string) {
 	for i := 0; i < len(j.messages); i++ {
 		m := j.messages[i]
@@ -151,8 +152,8 @@ func (m *joining) listMissing() string {
 	return list
 }
 
-// maxRequested is how many parts one message can request. Its number has one byte in the edition of
-// 2013.
+// maxRequested is how many parts one message can request. Its number has one byte in the edition
+// of 2013.
 const maxRequested = 255
 
 // request asks a terminal to send parts again.

@@ -102,7 +102,8 @@ func TestPartsOfSeveralMessages(t *testing.T) {
 	l := connect(t, nil)
 	l.hear(part("0704", 1, 2, "a"))
 	l.hear(part("0801", 1, 2, "media"))
-	next := framed(unhexed("0704 2001 000123456789 0063 0002 0002") + "d") // its first serial number is 98
+	// The first serial number of the message is 98.
+	next := framed(unhexed("0704 2001 000123456789 0063 0002 0002") + "d")
 	l.hear(next)
 	if v := l.hear(part("0704", 2, 2, "b")); string(v.Payload) != "\x07\x04ab" {
 		t.Errorf("got %q", v.Payload)

@@ -21,9 +21,9 @@ import (
 // player plays the device of a recording on a fake connection.
 //
 // It carries out the parts of the recording in order. What the device sent is read from the
-// connection. At a part of the host, the player waits until the host has written as many bytes, and
-// compares all of them. If they don't come, the player carries out the next step of the test: for
-// example an input with the command that the host sent at this point.
+// connection. At a part of the host, the player waits until the host has written as many bytes,
+// and compares all of them. If they don't come, the player carries out the next step of the test:
+// for example an input with the command that the host sent at this point.
 type player struct {
 	*taken
 	parts []part
@@ -171,8 +171,8 @@ func (p *player) awaitHost(line int) *Failure {
 	return nil
 }
 
-// connect makes the connection. If the recording has the connection's first bytes and they name the
-// device, the session begins later.
+// connect makes the connection. If the recording has the connection's first bytes and they name
+// the device, the session begins later.
 func (p *player) connect() error {
 	h := p.holder
 	name, err := h.Registry.Canonical(p.Device)
