@@ -433,8 +433,8 @@ func TestADeviceMayHalfClose(t *testing.T) {
 	s.expect(device.Disconnected, "d1", device.ConnectionLost)
 }
 
-// Split receives the number of bytes that it has seen. So a long frame in small pieces takes linear
-// time.
+// Split receives the number of bytes that it has seen. So a long frame in small pieces takes
+// linear time.
 func TestALongFrameIsSearchedOnce(t *testing.T) {
 	counting := &countingFraming{Framing: mustNew(t, codec.Named("line"))}
 	c := &conn{transport: &transport{metrics: newTestMetrics(t)}, dialog: device.NewDialog(protocol.Plain(counting), testPeer, "")}
