@@ -469,7 +469,11 @@ func TestJT808WrongToken(t *testing.T) {
 	if _, err := d.r.ReadByte(); !errors.Is(err, io.EOF) {
 		t.Errorf("got %v", err)
 	}
-	if said := f.log.String(); !strings.Contains(said, "terminal 13912344329 has a wrong token") || strings.Contains(said, "right") {
+	await.That(t, "the host logs the wrong token", func() (any, bool) {
+		said := f.log.String()
+		return said, strings.Contains(said, "terminal 13912344329 has a wrong token")
+	})
+	if said := f.log.String(); strings.Contains(said, "right") {
 		t.Errorf("the host logs %s", said)
 	}
 }
