@@ -1,6 +1,7 @@
 package configs_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/pentrough/pentrough/configs"
@@ -112,7 +113,7 @@ var readyMade = map[string][]protocoltest.Example{
 
 func TestReadyMadeConformance(t *testing.T) {
 	for _, p := range configs.Protocols() {
-		examples := append(readyMade[p.Name], ofPackets[p.Name]...)
+		examples := slices.Concat(readyMade[p.Name], ofPackets[p.Name])
 		if len(examples) == 0 {
 			t.Errorf("%s has no examples", p.Name)
 		}

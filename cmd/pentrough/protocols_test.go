@@ -161,7 +161,7 @@ type station struct {
 	acknowledged   uint16 // by the host
 	// window is the limit of unacknowledged frames of the host, and most is how many there were.
 	window, most int
-	tests          atomic.Int32
+	tests        atomic.Int32
 }
 
 // read returns the ASDU of the next I frame. It answers U frames, and checks the numbers.
