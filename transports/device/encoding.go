@@ -41,13 +41,18 @@ func (f *frame) forgetEncoding(keyed bool) {
 	}
 }
 
-// settleStale settles the frames that were passed to the connection of an earlier session. If no
-// byte of a frame is written, it waits for the current session.
+// settleStale settles what is left of an earlier session: the frames that were passed to its
+// connection, and its responses. If no byte of a command is written, it waits for the current
+// session. The responses are between those frames or directly behind them.
 func (s *slot) settleStale() {
 	q := &s.queue
-	for f := q.head; f != nil && f.state == inFlight && q.to != s.session; {
+	for f := q.head; f != nil && (f.state == inFlight || f.isResponse) && q.to != s.session; {
 		next := f.next
 		switch {
+		case f.isResponse && f.offset == 0:
+			if f.askedIn != s.session {
+				s.finishFrame(f, Offline, f.askedIn, "")
+			}
 		case f.offset > 0:
 			s.finishFrame(f, Unknown, q.to, fmt.Sprintf("%s after %d of %d bytes", q.to.endText(), f.offset, len(f.data)))
 		case f.withdrawnAs != 0:

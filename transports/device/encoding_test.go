@@ -264,6 +264,74 @@ func TestTheNextSessionEncodesAgain(t *testing.T) {
 	}
 }
 
+// A response may be picked together with commands, and the kernel may take none of it. The
+// commands are still encoded again for the next session.
+func TestTheNextSessionEncodesAgainWhatIsBehindAResponse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := numberedRegistry(t, &numbered{})
+		p := newPipe(2)
+		s := connectNumbered(t, r, "d", p)
+		enqueue(t, r, "d", "block")
+		synctest.Wait()
+		respond := make(chan error, 1)
+		go func() { respond <- s.Respond([]byte("response\n")) }()
+		synctest.Wait()
+		w := enqueue(t, r, "d", "a")
+		p.grant(6) // the rest of the first frame
+		synctest.Wait()
+		if got, want := p.bytes(), "1 block\n"; got != want {
+			t.Fatalf("the device got %q, want %q", got, want)
+		}
+		next := newPipe(100)
+		connectNumbered(t, r, "d", next)
+		if got := w.Wait(t.Context()); got.Fate != Sent {
+			t.Errorf("got %+v", got)
+		}
+		if got, want := next.bytes(), "1 a\n"; got != want {
+			t.Errorf("the next session has %q, want %q", got, want)
+		}
+		if err := <-respond; !errors.Is(err, ErrEnded) {
+			t.Errorf("the response ended with %v", err)
+		}
+	})
+}
+
+// The end of a session releases the goroutine that waits for its response, even if the next
+// session can't be written to yet.
+func TestAResponseEndsWithItsSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &numbered{}
+		r := numberedRegistry(t, p)
+		old := newPipe(2)
+		s := connectNumbered(t, r, "d", old)
+		enqueue(t, r, "d", "block")
+		enqueue(t, r, "d", "a")
+		synctest.Wait()
+		old.grant(6) // the rest of the first frame: the second one is encoded
+		synctest.Wait()
+		respond := make(chan error, 1)
+		go func() { respond <- s.Respond([]byte("response\n")) }()
+		synctest.Wait()
+		p.window = 1
+		next := newPipe(0)
+		dialog := NewDialog(r.protocol, s.dialog.state.Peer, "d")
+		dialog.state.Number = 1 // the window is full
+		if _, err := r.Connect(t.Context(), "d", "", next, dialog); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		select {
+		case err := <-respond:
+			if !errors.Is(err, ErrEnded) {
+				t.Errorf("the response ended with %v", err)
+			}
+		default:
+			t.Error("the response still waits")
+		}
+	})
+}
+
 // While the protocol's window is full, commands wait at their places. Each frame of the device,
 // and the time, let the host try again.
 func TestAFullWindow(t *testing.T) {

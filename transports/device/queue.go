@@ -320,11 +320,6 @@ func (s *slot) pickFrames() (buf []byte, copied *[]byte, n int, mustWait bool) {
 	var now time.Time
 	for f := q.head; f != nil; {
 		next := f.next
-		if f.isResponse && f.askedIn != s.session {
-			s.finishFrame(f, Offline, f.askedIn, "")
-			f = next
-			continue
-		}
 		if f.state == waiting && !f.expires.IsZero() {
 			if now.IsZero() {
 				now = s.registry.now()
