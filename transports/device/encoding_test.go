@@ -441,6 +441,27 @@ func TestAKeyIsAwaitedOnce(t *testing.T) {
 	})
 }
 
+// Commands with the same key aren't written together.
+func TestEqualKeysArePickedOneByOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := numberedRegistry(t, &numbered{})
+		p := newPipe(2)
+		connectNumbered(t, r, "d", p)
+		enqueue(t, r, "d", "block")
+		synctest.Wait()
+		for _, cmd := range []string{"k one", "k two"} {
+			if _, err := r.Enqueue("d", []byte(cmd), EnqueueOptions{Request: &Request{Timeout: time.Minute, MaxOpen: 5}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.grant(100)
+		synctest.Wait()
+		if got, want := p.bytes(), "1 block\n2 k one\n"; got != want {
+			t.Errorf("the device got %q, want %q", got, want)
+		}
+	})
+}
+
 // Whatever happens to commands, each connection gets the numbers 1, 2, 3 and so on, and its last
 // frame may be cut off.
 func TestNumbersOfRandomCommands(t *testing.T) {

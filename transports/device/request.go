@@ -107,6 +107,11 @@ const maxMissed = 16
 // awaitsAnswer implements protocol.State.Awaits. A late answer is expected for as long as the
 // request waited for its answer. s.mu is locked.
 func (s *slot) awaitsAnswer(key string) bool {
+	for f := s.queue.head; f != nil && (f.state == inFlight || f.isResponse); f = f.next {
+		if f.request != nil && f.request.key == key {
+			return true
+		}
+	}
 	q := &s.requests
 	return slices.ContainsFunc(q.open, func(f *frame) bool { return f.request.key == key }) ||
 		slices.ContainsFunc(q.missed, func(m missedRequest) bool { return m.request.key == key && time.Now().Before(m.until) })
