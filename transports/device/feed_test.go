@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/protocol"
 	"github.com/pentrough/pentrough/transports/transporttest"
 )
 
@@ -538,6 +539,30 @@ func TestDrain(t *testing.T) {
 		}
 		if _, ok := <-subscribe(t, r.Subscriber("late"), t.Context(), DataTopic); ok {
 			t.Fatal("a later subscription got something")
+		}
+	})
+}
+
+// A subscriber that subscribes to events doesn't need the data that came before. So the response to
+// such data waits only for the other consumers.
+func TestConsumersOfEventsDelayNoResponse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := numberedRegistry(t, &numbered{})
+		data, events := r.Subscriber("data"), r.Subscriber("events")
+		p := newPipe(1000)
+		s := connectNumbered(t, r, "d", p)
+		if err := s.Receive([]byte("x"), &protocol.Verdict{Response: []byte("safe"), Confirmed: true}); err != nil {
+			t.Fatal(err)
+		}
+		subscribe(t, events, t.Context(), EventsTopic)
+		synctest.Wait()
+		if got := p.bytes(); got != "" {
+			t.Errorf("the device got %q before a consumer has the data", got)
+		}
+		(<-subscribe(t, data, t.Context(), DataTopic)).Ack()
+		synctest.Wait()
+		if got, want := p.bytes(), "safe\n"; got != want {
+			t.Errorf("the device got %q, want %q", got, want)
 		}
 	})
 }

@@ -50,6 +50,9 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string, take func(*tra
 		for name, b := range s.backlogs {
 			if name != topic {
 				delete(s.backlogs, name)
+				for it := b.all.head; it != nil; it = it.all.next {
+					s.feed.recordSettled(it.record) // it doesn't need them
+				}
 				b.discard()
 			}
 		}
