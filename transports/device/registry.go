@@ -56,7 +56,8 @@ type Options struct {
 	Host string
 	// Protocol makes frames of commands.
 	Protocol protocol.Protocol
-	// Canonical returns the one form of a device's name, or an error of kind ErrDevice.
+	// Canonical returns the one form of a device's name, or an error of kind ErrDevice. The name
+	// has no unit.
 	Canonical func(device string) (string, error)
 	// Directory gives each session its epoch.
 	Directory Directory
@@ -158,7 +159,15 @@ func CheckName(name string) error {
 }
 
 // Canonical implements [Devices].
-func (r *Registry) Canonical(device string) (string, error) { return r.canonical(device) }
+func (r *Registry) Canonical(name string) (string, error) {
+	device, unit := r.splitUnit(name)
+	canonical, err := r.canonical(device)
+	if err != nil || unit == "" {
+		return canonical, err
+	}
+	canonical += unitSeparator + unit
+	return canonical, CheckName(canonical)
+}
 
 // Base implements [Devices].
 func (r *Registry) Base(device string) string {
@@ -282,7 +291,7 @@ func (r *Registry) findSlot(device string) (s *slot, unit string, err error) {
 	if s := r.slotOf(device); s != nil {
 		return s, "", nil
 	}
-	name, err := r.canonical(device)
+	name, err := r.Canonical(device)
 	if err != nil {
 		return nil, "", err
 	}
