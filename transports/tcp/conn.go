@@ -37,6 +37,7 @@ type conn struct {
 	began    int64                          // when it was accepted, on the transport's clock
 	lastRead atomic.Int64                   // when bytes last arrived, on the transport's clock
 	handling atomic.Bool                    // bytes that were read are being handled
+	named    atomic.Bool                    // the device is known, and Connect may have to wait
 	timedOut atomic.Bool                    // the first frame didn't arrive in time
 
 	recordable device.Recordable
@@ -86,6 +87,7 @@ func (c *conn) beginSession() {
 		refusal, err = refusedDisplaced, errDisplaced
 	}
 	if err == nil {
+		c.named.Store(true)
 		c.handling.Store(true) // Connect may have to wait
 		refusal = refusedTurn
 		if session, err = t.registry.Connect(t.ctx, name, c.peerAddr().String(), c, t.sessionDialog(c)); errors.Is(err, device.ErrNewName) {

@@ -56,7 +56,11 @@ func (c *conn) identify() (name string, err error) {
 			return "", fmt.Errorf("reading the first frame: %w", err)
 		}
 		c.keepRest()
-		if name, err := c.nextName(); name != "" || err != nil {
+		name, err := c.nextName()
+		switch {
+		case err != nil && c.timedOut.Load():
+			return "", fmt.Errorf("reading the first frame: %w", errFirstFrameLate)
+		case name != "" || err != nil:
 			return name, err
 		}
 		c.handling.Store(false)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"strings"
@@ -378,6 +379,41 @@ func TestUnitsShareTheirDevice(t *testing.T) {
 	if _, err := s.Devices().Enqueue("other/3", []byte("x"), device.EnqueueOptions{}); !errors.Is(err, device.ErrOffline) {
 		t.Errorf("a unit of an offline device: %v", err)
 	}
+}
+
+// A command for the unit of a device that is identified by its address.
+func TestUnitsOfAnAddress(t *testing.T) {
+	s := talking(t, func(c *Config) { c.Identity.By = byAddress })
+	d := s.dial()
+	d.say("unit 3:x\r\n")
+	if got := s.datum(); got.Device != "127.0.0.1/3" {
+		t.Errorf("got %+v", got)
+	}
+	if name, err := s.Devices().Canonical("::ffff:127.0.0.1/3"); err != nil || name != "127.0.0.1/3" {
+		t.Errorf("got %q, %v", name, err)
+	}
+	if w := s.send("127.0.0.1/3", "go"); w.Fate != device.Sent {
+		t.Errorf("the command: %+v", w)
+	}
+	d.hear("1@3 go\r\n")
+}
+
+// A connection can't put off the end of identity.timeout by frames that don't name its device.
+func TestADeviceIsNamedInTime(t *testing.T) {
+	s := talking(t, func(c *Config) { c.Identity.Timeout = 200 * time.Millisecond })
+	d := s.dial()
+	go func() { _, _ = io.Copy(io.Discard, d) }() // the responses
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		for many := []byte(strings.Repeat("beat\r\n", 5000)); ; {
+			if _, err := d.Write(many); err != nil {
+				return
+			}
+		}
+	}()
+	await.Closed(t, "the connection ends", closed)
+	s.logged(errFirstFrameLate.Error())
 }
 
 // The bytes of a frame whose end never comes are counted and logged, or published.

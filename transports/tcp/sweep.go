@@ -83,8 +83,7 @@ func (c *conn) isSilent(now int64, step time.Duration) bool {
 	config := &c.transport.config
 	switch {
 	case c.session.Load() == nil:
-		// While a connection waits in Connect its device is known, and handling is set.
-		return !c.handling.Load() && now-c.began > (config.Identity.Timeout+step).Milliseconds()
+		return !c.named.Load() && now-c.began > (config.Identity.Timeout+step).Milliseconds()
 	case config.IdleTimeout == 0:
 		return false
 	case c.handling.Load():
