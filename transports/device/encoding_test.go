@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -458,6 +459,42 @@ func TestEqualKeysArePickedOneByOne(t *testing.T) {
 		synctest.Wait()
 		if got, want := p.bytes(), "1 block\n2 k one\n"; got != want {
 			t.Errorf("the device got %q, want %q", got, want)
+		}
+	})
+}
+
+// A device that sends and doesn't read can't fill the memory with its responses.
+func TestConfirmedResponsesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := numberedRegistry(t, &numbered{})
+		p := newPipe(1)
+		s := connectNumbered(t, r, "d", p)
+		var received atomic.Int64
+		ended := make(chan error)
+		go func() {
+			for {
+				if err := s.Receive([]byte("x"), &protocol.Verdict{Response: []byte("safe"), Confirmed: true}); err != nil {
+					ended <- err
+					return
+				}
+				received.Add(1)
+				time.Sleep(time.Millisecond)
+			}
+		}()
+		time.Sleep(10 * time.Second)
+		if got, want := received.Load(), int64(maxResponses+1); got != want {
+			t.Errorf("%d frames are received, want %d", got, want)
+		}
+		p.grant(1000)
+		time.Sleep(10 * time.Millisecond)
+		if received.Load() <= maxResponses+1 {
+			t.Error("the device reads, and its frames aren't received")
+		}
+		p.change(func() { p.room = 0 })
+		time.Sleep(time.Second)
+		s.End(Kicked)
+		if err := <-ended; !errors.Is(err, ErrEnded) {
+			t.Errorf("got %v", err)
 		}
 	})
 }

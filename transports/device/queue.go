@@ -49,6 +49,8 @@ const (
 	maxEncoded = 1400
 	// laterPause is the time after which a protocol that returned ErrLater is asked again.
 	laterPause = time.Second
+	// maxResponses is how many responses of a session may wait before Receive waits, too.
+	maxResponses = 64
 	// inlineRounds is the number of writes that a caller of Enqueue makes. After these writes, a
 	// goroutine writes what is left.
 	inlineRounds = 4
@@ -116,8 +118,8 @@ func newFrame(o EnqueueOptions, plain bool) *frame {
 }
 
 // enqueueResponse adds a response of the protocol to the queue, before all frames of which no byte
-// is written. It returns nil if the session has ended. The limits of the queue don't apply: a
-// device has at most one response waiting, apart from those that waited for consumers.
+// is written. It returns nil if the session has ended. The limits of the queue don't apply, because
+// Receive waits if too many responses wait.
 func (s *slot) enqueueResponse(session *Session, response []byte) *frame {
 	s.mu.Lock()
 	if s.session != session {
@@ -127,6 +129,23 @@ func (s *slot) enqueueResponse(session *Session, response []byte) *frame {
 	f := s.insertResponse(session, response)
 	s.resumeWriting()
 	return f
+}
+
+// surplusResponse returns the newest response of the session that waits to be written, if more than
+// maxResponses of them wait. Otherwise it returns nil.
+func (s *slot) surplusResponse(session *Session) *frame {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, newest := 0, (*frame)(nil)
+	for f := s.queue.head; f != nil && (f.state == inFlight || f.isResponse); f = f.next {
+		if f.isResponse && f.askedIn == session {
+			n, newest = n+1, f
+		}
+	}
+	if n <= maxResponses {
+		return nil
+	}
+	return newest
 }
 
 // insertResponse adds a response to the queue. s.mu is locked, and session is the current one.

@@ -82,7 +82,8 @@ func (s *Session) Data(payload []byte) error { return s.Receive(payload, &noVerd
 // returns ErrEnded.
 //
 // Receive also writes the response of v. It waits until the response is written, or until the
-// session has ended. A response that waits for consumers is written later.
+// session has ended. A response that waits for consumers is written later. If too many of those
+// wait for the device to read, the next such Receive waits, too.
 func (s *Session) Receive(payload []byte, v *protocol.Verdict) error {
 	var response []byte
 	if v.Response != nil {
@@ -96,6 +97,10 @@ func (s *Session) Receive(payload []byte, v *protocol.Verdict) error {
 		r.payload = v.Payload
 	}
 	if v.Confirmed && response != nil {
+		// Otherwise the responses to a device that sends and doesn't read would fill the memory.
+		if f := s.slot.surplusResponse(s); f != nil && f.Wait(context.Background()).Fate != Sent {
+			return ErrEnded
+		}
 		r.confirmed = func() { s.slot.enqueueResponse(s, response) }
 	}
 	if err := s.publish(&r); err != nil || response == nil || v.Confirmed {
