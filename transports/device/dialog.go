@@ -1,16 +1,20 @@
 package device
 
 import (
+	"fmt"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"time"
 
+	"github.com/pentrough/pentrough/transports/codec"
 	"github.com/pentrough/pentrough/transports/protocol"
 )
 
 // Dialog is a protocol with its state of one connection. The connection's reader calls Split,
 // Decode and Greet. Other goroutines encode commands and call Tick. mu makes these calls one at a
-// time. It is the innermost lock: a protocol calls nothing of the host.
+// time. It is the innermost lock: a protocol calls nothing of the host. If a protocol panics, the
+// call returns an error. So a strange frame ends one connection, and not the host.
 type Dialog struct {
 	protocol protocol.Protocol
 	plain    bool // the protocol is only a framing, so the dialog has no state and needs no lock
@@ -42,8 +46,23 @@ func (d *Dialog) setAwaits(awaits func(key string) bool) {
 	d.state.Awaits = awaits
 }
 
+// recoverPanic sets err if the protocol has panicked.
+func recoverPanic(err *error) {
+	if v := recover(); v != nil {
+		*err = fmt.Errorf("%w: the protocol panicked: %v: %s", codec.ErrFrame, v, debug.Stack())
+	}
+}
+
+// recoverRefusal is recoverPanic for commands, whose errors are sent to others.
+func recoverRefusal(err *error) {
+	if v := recover(); v != nil {
+		*err = fmt.Errorf("%w: the protocol panicked: %v", codec.ErrPayload, v)
+	}
+}
+
 // Split finds the first frame in data: see protocol.Protocol.
 func (d *Dialog) Split(data []byte, seen int) (advance int, frame []byte, err error) {
+	defer recoverPanic(&err)
 	if d.plain {
 		return d.protocol.Split(nil, data, seen)
 	}
@@ -53,22 +72,25 @@ func (d *Dialog) Split(data []byte, seen int) (advance int, frame []byte, err er
 }
 
 // Decode returns what a frame means. The verdict is valid until the next call.
-func (d *Dialog) Decode(frame []byte) (*protocol.Verdict, error) {
+func (d *Dialog) Decode(frame []byte) (v *protocol.Verdict, err error) {
 	if d.plain {
 		return &noVerdict, nil
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.verdict = protocol.Verdict{}
-	err := d.protocol.Decode(&d.state, frame, &d.verdict)
+	v = &d.verdict
+	defer recoverPanic(&err)
+	err = d.protocol.Decode(&d.state, frame, &d.verdict)
 	if d.state.Device == "" {
 		d.state.Device = d.verdict.Device
 	}
-	return &d.verdict, err
+	return v, err
 }
 
 // Greet returns what the host says first, or nil.
-func (d *Dialog) Greet() ([]byte, error) {
+func (d *Dialog) Greet() (greeting []byte, err error) {
+	defer recoverPanic(&err)
 	g, ok := d.protocol.(protocol.Greeter)
 	if !ok {
 		return nil, nil
@@ -85,6 +107,7 @@ func (d *Dialog) Greet() ([]byte, error) {
 // tick lets a protocol with timers act if it is time. It returns what the host says, or nil, and
 // what it logs. It does nothing while unread reports that bytes of the device wait to be handled.
 func (d *Dialog) tick(now time.Time, unread func() bool) (response []byte, problem string, err error) {
+	defer recoverPanic(&err)
 	t, ok := d.protocol.(protocol.Ticker)
 	if !ok {
 		return nil, "", nil
@@ -106,7 +129,8 @@ func (d *Dialog) tick(now time.Time, unread func() bool) (response []byte, probl
 // FrameResponse returns a copy of the verdict's response as the device has to receive it, or nil.
 func (d *Dialog) FrameResponse(v *protocol.Verdict) ([]byte, error) { return d.frameResponse(v) }
 
-func (d *Dialog) frameResponse(v *protocol.Verdict) ([]byte, error) {
+func (d *Dialog) frameResponse(v *protocol.Verdict) (response []byte, err error) {
+	defer recoverPanic(&err)
 	switch {
 	case v.Response == nil:
 		return nil, nil
@@ -119,6 +143,7 @@ func (d *Dialog) frameResponse(v *protocol.Verdict) ([]byte, error) {
 
 // encode returns the frame of a command, and the key of its answer.
 func (d *Dialog) encode(dst []byte, c protocol.Command) (frame []byte, key string, err error) {
+	defer recoverRefusal(&err)
 	if d.plain {
 		frame, err = d.protocol.Append(dst, c.Payload)
 		return frame, "", err

@@ -80,3 +80,52 @@ func TestALateAnswerOfTheSameKey(t *testing.T) {
 		a.published("hello", "")
 	})
 }
+
+// panicky is a protocol with mistakes.
+type panicky struct{}
+
+func (panicky) Max() int { return 1 }
+
+func (panicky) Split(*protocol.State, []byte, int) (int, []byte, error) { panic("split") }
+
+func (panicky) Append([]byte, []byte) ([]byte, error) { panic("append") }
+
+func (panicky) Decode(*protocol.State, []byte, *protocol.Verdict) error { panic("decode") }
+
+func (panicky) Encode(*protocol.State, []byte, protocol.Command) ([]byte, string, error) {
+	panic("encode")
+}
+
+func (panicky) Greet(*protocol.State, *protocol.Verdict) error { panic("greet") }
+
+func (panicky) Tick(*protocol.State, time.Time, *protocol.Verdict) error { panic("tick") }
+
+// A mistake of a protocol ends a connection or rejects a command, and not the host.
+func TestAProtocolPanics(t *testing.T) {
+	r := testRegistry(t, func(o *Options) { o.Protocol = panicky{} })
+	d := NewDialog(panicky{}, netip.AddrPort{}, "d")
+	p := newPipe(100)
+	s, err := r.Connect(t.Context(), "d", "", p, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, f := range map[string]func() error{
+		"split":  func() error { _, _, err := d.Split([]byte("x"), 0); return err },
+		"decode": func() error { _, err := d.Decode([]byte("x")); return err },
+		"greet":  func() error { _, err := d.Greet(); return err },
+		"append": func() error { return s.Receive([]byte("x"), &protocol.Verdict{Response: []byte("y")}) },
+		"encode": func() error { return r.Check(protocol.Command{Device: "d", Payload: []byte("x")}) },
+		"tick": func() error {
+			d.state.Wake = time.Now()
+			_, err := s.Tick(time.Now())
+			return err
+		},
+	} {
+		if err := f(); err == nil || !strings.Contains(err.Error(), "the protocol panicked: "+want) {
+			t.Errorf("%s: got %v", want, err)
+		}
+	}
+	if got := enqueue(t, r, "d", "x").Wait(t.Context()); got.Fate != Rejected || !strings.HasSuffix(got.Detail, "the protocol panicked: encode") {
+		t.Errorf("got %+v", got)
+	}
+}
