@@ -135,7 +135,8 @@ type Verdict struct {
 
 	// Payload is what the host publishes instead of the frame, or gives to the sender as the
 	// answer. It may be a message of which the frame is the last part. Nil means the frame. The
-	// host copies it before it calls a method of the protocol again for the connection.
+	// host copies it before it calls Split or Decode again for the connection. It may call Encode
+	// before that.
 	Payload []byte
 
 	// Response is what the host writes to the device because of the frame. Nil means nothing.
