@@ -543,8 +543,8 @@ func TestDrain(t *testing.T) {
 	})
 }
 
-// A subscriber that subscribes to events doesn't need the data that came before. So the response to
-// such data waits only for the other consumers.
+// A subscriber that subscribes to events doesn't need the data that came before. So the response
+// to such data waits only for the other consumers.
 func TestConsumersOfEventsDelayNoResponse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := numberedRegistry(t, &numbered{})

@@ -118,7 +118,7 @@ func newFrame(o EnqueueOptions, plain bool) *frame {
 }
 
 // enqueueResponse adds a response of the protocol to the queue, before all frames of which no byte
-// is written. It returns nil if the session has ended. The limits of the queue don't apply, because
+// is written. It returns nil if the session has ended. The limits of the queue don't apply:
 // Receive waits if too many responses wait.
 func (s *slot) enqueueResponse(session *Session, response []byte) *frame {
 	s.mu.Lock()
@@ -131,8 +131,8 @@ func (s *slot) enqueueResponse(session *Session, response []byte) *frame {
 	return f
 }
 
-// surplusResponse returns the newest response of the session that waits to be written, if more than
-// maxResponses of them wait. Otherwise it returns nil.
+// surplusResponse returns the newest response of the session that waits to be written, if more
+// than maxResponses of them wait. Otherwise it returns nil.
 func (s *slot) surplusResponse(session *Session) *frame {
 	s.mu.Lock()
 	defer s.mu.Unlock()
