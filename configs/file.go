@@ -17,7 +17,7 @@ type hostTable struct {
 	Name            string        `toml:"name" doc:"The host's name, stable over restarts. Default: the machine's host name." example:"\"gateway-1\""`
 	Admin           string        `toml:"admin" doc:"The address of the admin listener: health, metrics, API. An empty string turns it off." example:"\"127.0.0.1:8222\""`
 	AdminHosts      []string      `toml:"admin_hosts" doc:"Additional host names that requests to the admin listener may use, such as the name of a proxy." example:"[\"gateway.example.com\"]"`
-	ShutdownTimeout time.Duration `toml:"shutdown_timeout" doc:"The longest time that a stop may take. When its last quarter begins (at most 6 s before its end), the host cancels runs that are still active." min:"0s" example:"\"30s\""`
+	ShutdownTimeout time.Duration `toml:"shutdown_timeout" doc:"The longest time that a stop may take. When a quarter of this time is left, or 6 s if that is less, the host cancels runs that are still active." min:"0s" example:"\"30s\""`
 	Memory          memoryTable   `toml:"memory" doc:"Limits for the memory of messages, over all transports and pipelines."`
 	Log             logTable      `toml:"log" doc:"What the host logs, and how."`
 }

@@ -19,8 +19,8 @@ import (
 const (
 	// dialTimeout is how long connecting to the host may take.
 	dialTimeout = 10 * time.Second
-	// restTime is how long the verb reads on after a difference, so that it can show more of it,
-	// and after the end of a recording.
+	// restTime is how long the verb reads on after a difference, to show more of what the host
+	// sends. It reads on for the same time after the end of a recording.
 	restTime = time.Second
 )
 
@@ -38,12 +38,12 @@ func newReplay() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay FILE --to ADDRESS",
 		Short: "Play the device of a recording against a host",
-		Long: `Play the device of a recording against a running host. The command connects to a TCP
-transport, sends what the device sent, at the recorded times, and compares what the host sends with what it sent in
-the recording. Before it goes on, it waits for everything that the host sent at that point.
+		Long: `Play the device of a recording against a running host. pentrough replay connects to a TCP
+transport and sends what the device sent, at the recorded times. If the host sent bytes in the
+recording, pentrough replay waits for as many bytes, and compares them with the recorded ones.
 
-The host sends a recorded command only if someone sends it that command again. With --ignore-host,
-the command doesn't wait for the host and compares nothing.
+The host sends a recorded command only if someone sends that command to the host again. With
+--ignore-host, pentrough replay doesn't wait for the host and compares nothing.
 
 Exit codes: 0 the host sent the same, 1 it sent something else, or the recording couldn't be played.`,
 		Example: `  pentrough replay bug.jsonl --to 127.0.0.1:8123

@@ -60,7 +60,7 @@ const description = "Takes commands such as `{\"device\": \"10.0.0.7\", \"cmd\":
 	"max_open = 4 }`.\n\n" +
 	"The host doesn't publish an answer as data. It publishes a late answer as data, with " +
 	"the id of the command as `late_for`. After a request without an answer, " +
-	"the host waits for the late answer, but not longer than the `timeout` once more. Then it " +
+	"the host waits for the late answer for at most another `timeout`. Then it " +
 	"writes the next request. If a `timeout` is longer than the pipeline's `stall`, and many " +
 	"commands wait for a slow device, they end as `busy`.\n\n" +
 	"**Offline devices.** With `offline = \"hold\"`, here or in a command, a command for an " +

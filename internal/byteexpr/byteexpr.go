@@ -5,7 +5,7 @@
 // Expressions are written in the language of expr-lang, and its parser reads them. They don't run
 // in its virtual machine, because a frame must cost little: no allocation for a condition, no
 // boxed values, no maps. Instead, each part of an expression becomes a Go closure whose type is
-// known. Only what has a closure exists. So there are no loops, lists or maps, and each expression
+// known. There are no closures for loops, lists and maps, so the language has none. Each expression
 // ends after a time that depends on its length and on the size of the frame.
 package byteexpr
 
@@ -30,8 +30,8 @@ import (
 // MaxSource is the largest size of an expression, in bytes.
 const MaxSource = 4096
 
-// maxParts is the largest number of parts that an expression may have. Of 1 < x < 3, x is two
-// parts, because it is compiled for each comparison.
+// maxParts is the largest number of parts that an expression may have. In 1 < x < 3, x counts as
+// two parts, because it is compiled for each comparison.
 const maxParts = 1000
 
 // Scope says what an expression can name, and what it reads.
@@ -41,7 +41,7 @@ type Scope struct {
 	Variables map[string]Value
 	// Absent has names that exist elsewhere, with the reason why they don't exist here.
 	Absent map[string]string
-	// Otherwise is what to use for what the language lacks, for error texts.
+	// Otherwise says, for error texts, what to use if the language lacks something.
 	Otherwise string
 	// Partial is set if Data may be the first bytes of a frame whose end is not known yet. Then
 	// expressions have no text and no places that are counted from the end.

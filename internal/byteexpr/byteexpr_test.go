@@ -90,7 +90,7 @@ func TestExpressions(t *testing.T) {
 	}
 }
 
-// What rules share with the language gives the same results as its own machine.
+// Expressions that expr-lang has, too, give the same results as in its virtual machine.
 func TestTheLanguageAgrees(t *testing.T) {
 	parts := []string{"1", "-2", "size", "n", `"a"`, `"abc"`, "cmd", `text`, `cmd[1:]`, `cmd[-2:9]`, "true", "size > 3"}
 	operators := []string{"+", "-", "*", "%", "==", "!=", "<", "<=", ">", ">=", "and", "or", "contains", "startsWith", "endsWith"}

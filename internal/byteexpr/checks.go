@@ -7,10 +7,10 @@ import (
 	"github.com/pentrough/pentrough/internal/checksum"
 )
 
-// crc16 begins the names of the CRCs of 16 bits.
+// crc16 is the beginning of the names of CRCs with 16 bits.
 const crc16 = "crc16-"
 
-// sums returns a function that computes a number of all bytes of a text.
+// sums returns a function that computes a checksum of a text.
 func sums(name string, check checksum.Sum) function {
 	return function{usage: name + "(text)", takes: []string{"t"}, pure: true, build: func(_ *compiler, _ fault, args []Value) (Value, error) {
 		return summing(args[0], check.Of), nil

@@ -45,7 +45,7 @@ func booleans(operator string, left, right Value) Value {
 	return Value{}
 }
 
-// combined returns a test of one byte that two tests of the same byte become.
+// combined makes one test of two tests of the same byte.
 func combined(left, right Value, combine func(x, y uint64) uint64) Value {
 	t := &ByteTest{At: left.test.At}
 	for i := range t.set {

@@ -262,7 +262,7 @@ func (c *compiler) slice(n *ast.SliceNode) (Value, error) {
 	return fold(cut, whole, ends[0], ends[1])
 }
 
-// clamp returns the place in a text of a size that x means.
+// clamp returns the place that x means in a text with size bytes.
 func clamp(x, size int) int {
 	if x < 0 {
 		x += size

@@ -23,7 +23,7 @@ type Value struct {
 	number  func(in Input) (int, error)
 	text    func(in Input) error
 	boolean func(in Input) (bool, error)
-	// constant is set if the value is the same for every input. It is then also here.
+	// constant is set if the value is the same for every input. Then n, s or b has the value.
 	constant bool
 	n        int
 	s        string
@@ -36,10 +36,10 @@ type Value struct {
 	counter bool
 }
 
-// NumberOf returns the value of a variable that f returns.
+// NumberOf returns a variable. f returns its number.
 func NumberOf(f func(in Input) (int, error)) Value { return Value{kind: Number, number: f} }
 
-// TextOf returns the value of a variable that f pushes.
+// TextOf returns a variable. f pushes its text.
 func TextOf(f func(in Input) error) Value { return Value{kind: Text, text: f} }
 
 func booleanOf(f func(in Input) (bool, error)) Value { return Value{kind: Boolean, boolean: f} }
@@ -58,7 +58,7 @@ type ByteTest struct {
 // Has reports whether the condition is true for the byte.
 func (t *ByteTest) Has(b byte) bool { return t.set[b>>6]&(1<<(b&63)) != 0 }
 
-// byteCondition returns the value of a condition on the byte that a value u8(i) returns.
+// byteCondition returns a condition on the byte that of, a call of u8, reads.
 func byteCondition(of Value, holds func(x int) bool) Value {
 	t := &ByteTest{At: of.byteAt - 1}
 	for x := range 256 {

@@ -12,8 +12,8 @@ const (
 	shownAfter  = 48
 )
 
-// Difference describes where what the host sent differs from what was recorded. It has two further
-// lines, which show both.
+// Difference returns three lines. The first one says where the sent bytes begin to differ from the
+// recorded ones. The others show both.
 func Difference(recorded, sent []byte) string {
 	at := 0
 	for at < min(len(recorded), len(sent)) && recorded[at] == sent[at] {

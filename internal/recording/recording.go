@@ -37,7 +37,8 @@ type Line struct {
 
 	// From says who sent Bytes.
 	From string `json:"from,omitempty"`
-	// Bytes is in hexadecimal digits. Text is the same as text, for readers, if it is printable.
+	// Bytes is written in hexadecimal digits. If the bytes are printable text, Text shows them to
+	// people.
 	Bytes Hex    `json:"bytes,omitempty"`
 	Text  string `json:"text,omitempty"`
 
@@ -54,8 +55,8 @@ type Connection struct {
 	Transport  string `json:"transport"`
 	RemoteAddr string `json:"remote_addr"`
 	Epoch      uint64 `json:"epoch"`
-	// Protocol or Framing is the name that the transport's table has. Both are empty if it has
-	// none.
+	// Protocol and Framing are the names in the transport's table. A name that the table doesn't
+	// have is empty.
 	Protocol string `json:"protocol,omitempty"`
 	Framing  string `json:"framing,omitempty"`
 	// Whole says that the recording begins with the connection's first bytes.
@@ -91,7 +92,8 @@ func LineOf(e device.Recorded, about Connection) Line {
 	return l
 }
 
-// text returns bytes as text if it can be printed, apart from line breaks and tabs, otherwise "".
+// text returns bytes as text if all characters are printable, line breaks or tabs. Otherwise it
+// returns "".
 func text(b []byte) string {
 	if !utf8.Valid(b) {
 		return ""

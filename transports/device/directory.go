@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// rememberTime is the age at which a released epoch is forgotten: an epoch is a time. Claim
-// subtracts the device's silence from the clock, but at most rememberTime. So an epoch that Claim
-// returns later is greater than a forgotten one.
+// rememberTime is the age at which a released epoch is forgotten. An epoch is a time, so it has an
+// age. Claim subtracts the device's silence from the clock, but at most rememberTime. So an epoch
+// that Claim returns later is greater than a forgotten one.
 const rememberTime = 5 * time.Minute
 
 // NewDirectory returns a directory in memory, for a host that works alone. An epoch is the time of

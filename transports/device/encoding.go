@@ -4,11 +4,11 @@ import "fmt"
 
 // This file makes the bytes of commands for protocols with a state.
 //
-// A protocol with a state encodes a command when the writer picks its frame. A number in the frame
-// then has no gap, because what is encoded is written in this session, in the same order: nothing
-// overtakes it, and it can't be withdrawn, be superseded or expire. So the writer picks few bytes
-// of such frames at once. If the session ends before any byte of the frame is written, the command
-// is encoded again in the next session.
+// A protocol with a state encodes a command when the writer picks its frame. From then on, nothing
+// overtakes the frame, and it can't be withdrawn, be superseded or expire. So frames are written in
+// the order of their encoding, and their numbers have no gaps. Because an encoded frame can't be
+// taken back, the writer picks few bytes of such frames at once. If the session ends before any
+// byte of the frame is written, the command is encoded again in the next session.
 
 // size is the number of bytes that count for the limit of the queue.
 func (f *frame) size() int {
@@ -18,7 +18,7 @@ func (f *frame) size() int {
 	return len(f.data)
 }
 
-// encodeFrame makes the frame's bytes of its command, with the state of the current session.
+// encodeFrame makes the frame's bytes from its command, with the state of the current session.
 func (s *slot) encodeFrame(f *frame) error {
 	data, key, err := s.session.dialog.encode(nil, *f.command)
 	if err != nil {
@@ -32,8 +32,8 @@ func (s *slot) encodeFrame(f *frame) error {
 	return nil
 }
 
-// forgetEncoding prepares a frame with a command for its next encoding. keyed says that it will
-// have a key.
+// forgetEncoding prepares a frame with a command for its next encoding. keyed says that the
+// protocol gives commands keys.
 func (f *frame) forgetEncoding(keyed bool) {
 	f.data = nil
 	if f.request != nil {

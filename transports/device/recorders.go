@@ -22,8 +22,8 @@ import (
 //   - Without recordings, no connection has a capture. A read or write then costs one comparison.
 //   - A capture keeps at most keptBytes, all captures together at most keptTotal.
 //   - Nothing waits for a recording. A recording that doesn't keep up ends with an error.
-//   - The answer of a device comes after the host's bytes that it answers, because a capture is
-//     locked while the host writes.
+//   - In a recording, the host's bytes come before the device's answer to them, because a capture
+//     is locked while the host writes.
 //
 // Locks are taken in the order Recorders.mu, capture.mu, Recording.mu.
 
@@ -92,7 +92,7 @@ type Recording struct {
 }
 
 // Entries returns the recording's entries as they come. If the recording ends early because of an
-// error, that comes last. Only one goroutine may read them.
+// error, the error comes last. Only one goroutine may read them.
 func (r *Recording) Entries() iter.Seq2[Recorded, error] {
 	return func(yield func(Recorded, error) bool) {
 		for e := range r.entries {
@@ -159,8 +159,8 @@ type Recorders struct {
 	waiting []*Recording
 }
 
-// Wait returns a recording of the device's next connection, until ctx ends. After it the transport
-// looks for a current connection, unless next is true.
+// Wait returns a recording of the device's next connection, until ctx ends. After calling Wait, the
+// transport looks for a current connection, unless next is true.
 func (rs *Recorders) Wait(ctx context.Context, device string, next bool) *Recording {
 	r := &Recording{device: device, next: next, entries: make(chan Recorded, recordedEntries)}
 	rs.mu.Lock()
@@ -272,8 +272,8 @@ type capture struct {
 	mu    sync.Mutex
 	whole bool // nothing of the connection is missing
 	known bool // the device is known
-	// first has what passed before the device was known, and cost its cost. notKept says that
-	// there was more.
+	// first has what passed before the device was known, and cost is the memory that first takes.
+	// notKept says that there was more.
 	first      []Recorded
 	cost       int
 	notKept    bool

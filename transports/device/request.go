@@ -150,10 +150,11 @@ func (s *slot) mayWrite(f *frame, asking int) (ok bool, at time.Time) {
 // unreadPause is the pause between two checks whether the device's earlier frames are read.
 const unreadPause = 10 * time.Millisecond
 
-// checkQuiet returns the time from which a request that isn't distinct may be written, because of
-// late answers to requests like it; zero means now. Such an answer may have arrived and not be
-// read yet: the data consumers may have no room, or the process may have been stopped. So while
-// the connection has unread bytes, the time is a little later than now. s.mu is locked.
+// checkQuiet returns the time from which a request that isn't distinct may be written; zero means
+// now. Before that time, a late answer to an earlier request could be taken for its answer. A late
+// answer may have arrived and not be read yet: the data consumers may have no room, or the process
+// may have been stopped. So while the connection has unread bytes, the time is a little later than
+// now. s.mu is locked.
 func (s *slot) checkQuiet() (until time.Time) {
 	missed := s.requests.missed
 	for _, m := range missed {

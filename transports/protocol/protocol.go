@@ -104,8 +104,8 @@ type State struct {
 	FrameKind string
 	// Awaits reports whether an answer with the key may still arrive: a command with this key
 	// waits for its answer, or has just missed it. If keys aren't unique, Encode returns ErrLater
-	// for such a key. Otherwise the answer to one command would be taken for that to another. Only
-	// Encode may call it.
+	// for such a key. Otherwise the answer to one command could be taken for the answer to another
+	// one. Only Encode may call Awaits.
 	Awaits func(key string) bool
 	// Own is the protocol's own state of the connection.
 	Own any
@@ -205,7 +205,8 @@ type Config interface {
 // AnswerNamer is implemented by configurations of protocols that may say which frames answer a
 // command, and by those of transports with such a protocol.
 type AnswerNamer interface {
-	// NamesAnswers returns the setting that says so, such as "rules[2].answers", or "".
+	// NamesAnswers returns the setting that says which frames answer a command, such as
+	// "rules[2].answers", or "".
 	NamesAnswers() string
 }
 

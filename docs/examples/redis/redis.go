@@ -69,7 +69,7 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 				// The subscription ends when the server is lost, so that the host knows of it and
 				// opens another one.
 				ShouldStopOnReadErrors: func(error) bool { return true }, DisableIndefiniteInitialBlock: true,
-				// Unacked messages of an earlier subscription in this place are claimed at once,
+				// Unacked messages of an earlier subscription in this slot are claimed at once,
 				// those of any other consumer after an hour.
 				MaxIdleTime: time.Millisecond, ClaimInterval: time.Second,
 				ShouldClaimPendingMessage: func(p redis.XPendingExt) bool {

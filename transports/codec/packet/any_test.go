@@ -60,8 +60,8 @@ var validConfig = rapid.Custom(func(t *rapid.T) Config {
 	return Config{Max: 24, Resync: rapid.Bool().Draw(t, "resync"), Kinds: rapid.SliceOfN(rapid.Custom(drawKind), 1, 3).Draw(t, "kinds")}
 }).Filter(func(c Config) bool { return c.Validate() == nil })
 
-// Any valid configuration frames so that each payload comes back, and gives the same frames and
-// errors however the stream is cut.
+// With every valid configuration, a reader gets the payload that was framed. The frames and errors
+// are the same however the stream is cut.
 func TestAnyConfiguration(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := build(t, validConfig.Draw(t, "configuration"))

@@ -58,7 +58,7 @@ func (f *framing) SplitKind(data []byte, seen int) (int, []byte, string, error) 
 }
 
 // choose returns the kind of the frame at the beginning of data. It returns nil and true if no
-// kind has this start, and nil and false if that needs more bytes.
+// kind has this start, and nil and false if more bytes are needed to choose.
 func (f *framing) choose(data []byte) (k *kind, none bool) {
 	for _, k := range f.in {
 		n := min(len(data), len(k.starts))

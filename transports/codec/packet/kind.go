@@ -16,8 +16,8 @@ type kind struct {
 	escape       *escape
 	check        *checker
 
-	// A frame's size is size, or that of length or expression. If all of them are unset, the frame
-	// ends with the first ends. If that is unset, too, measured is false.
+	// The size of a frame is size, or length or expression gives it. If all three are unset, the
+	// frame ends where the bytes ends occur first. If ends is unset, too, measured is false.
 	size       int
 	length     *length
 	expression *byteexpr.Program

@@ -2,7 +2,7 @@ package packet
 
 import "strings"
 
-// number is how a number stands in a frame.
+// number describes a field of a frame that has a number.
 type number struct {
 	size   int // in bytes, or in digits of a text
 	little bool

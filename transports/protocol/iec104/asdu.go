@@ -42,8 +42,8 @@ func (a asdu) key(t byte) string {
 
 // answers returns the key of the command that a answers, or "".
 //
-// The cause 10, the end of an activation, is no answer. The confirmation came before it. So it
-// would be taken for the answer to the next command of the same object.
+// The cause 10, the end of an activation, is no answer, because the confirmation has already
+// answered the command. If it were one, it would answer the next command for the same object.
 func (a asdu) answers() string {
 	switch cause := a.cause(); {
 	case a[0] >= firstControl && (cause == causeActivated || cause == causeDeactivated),

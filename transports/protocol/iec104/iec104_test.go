@@ -236,8 +236,8 @@ func (l *line) mustEnd(after time.Duration, want string) {
 	}
 }
 
-// spontaneous is the I frame with a number below 64 that acknowledges the frames before the second
-// number.
+// spontaneous returns an I frame with a spontaneous value. number is its number, below 64. The
+// frame acknowledges the host's frames before next.
 func spontaneous(number, next int) string {
 	return unhexed("68 0e") + string([]byte{byte(number << 1), 0, byte(next << 1), 0}) + unhexed("01 01 03 00 01 00 010000 01")
 }

@@ -17,8 +17,9 @@ import (
 //     at most k.
 //   - received-confirmed is how many frames the host hasn't acknowledged. It is below w.
 //   - ackBy is set if and only if received-confirmed isn't 0.
-//   - The N(R) that the host sends never decreases. For Encode and Tick run when their frame gets
-//     its place behind all others, and the response of Decode is queued before the next Decode.
+//   - The N(R) that the host sends never decreases. The reasons: Encode and Tick run when their
+//     frame gets its place behind all others, and the response of Decode is queued before the next
+//     Decode.
 type link struct {
 	config    *Config
 	started   bool        // the station has confirmed the start of the data transfer
@@ -99,7 +100,7 @@ func (l *link) receiveU(function byte, now time.Time) (response []byte, err erro
 
 // acknowledge removes the frames before number next from those that aren't acknowledged.
 func (l *link) acknowledge(next uint16) error {
-	open := int(l.sent-next) & numbers // that stay unacknowledged
+	open := int(l.sent-next) & numbers // how many frames stay unacknowledged
 	if open > len(l.sentAt) {
 		return fmt.Errorf("the station acknowledges the frames before %d; allowed: from %d to %d", next, int(l.sent-uint16(len(l.sentAt)))&numbers, l.sent)
 	}

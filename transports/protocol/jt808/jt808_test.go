@@ -87,7 +87,8 @@ var examples = []protocoltest.Example{{
 	},
 }, {
 	Name: "wrong messages",
-	// The first one comes after the end of another one, and has a wrong check.
+	// The stream begins with the last flag of an earlier frame. The check of the first message is
+	// wrong.
 	Stream: unhexed("7e 7e 0002 0000 000123456789 000c 00 7e") +
 		framed("abc") + framed(unhexed("0002 0001 000123456789 000c")) + framed(unhexed("0801 2000 000123456789 000c 0002 0003")),
 	Frames: []protocoltest.Frame{

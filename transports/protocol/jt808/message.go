@@ -46,7 +46,7 @@ type header struct {
 	parts, part uint16
 }
 
-// sender is the part of a header that all messages of a terminal have.
+// sender is the part of a header that is the same in all messages of a terminal.
 type sender struct {
 	// versioned says that the header has the version, and that the phone number has 10 bytes.
 	versioned bool

@@ -152,8 +152,8 @@ func (m *joining) listMissing() string {
 	return list
 }
 
-// maxRequested is how many parts one message can request. Its number has one byte in the edition
-// of 2013.
+// maxRequested is how many parts one message can request. In the edition of 2013, the message has
+// their number in one byte.
 const maxRequested = 255
 
 // request asks a terminal to send parts again.

@@ -29,8 +29,8 @@ const (
 	multimediaResponse   = 0x8800
 )
 
-// quotesSerial has the other messages whose body begins with the serial number of the message that
-// they answer.
+// quotesSerial has the messages of terminals whose body begins with a serial number: that of the
+// command that the message answers.
 var quotesSerial = map[uint16]bool{generalAnswer: true, 0x0104: true, 0x0201: true, 0x0302: true, 0x0500: true, 0x0700: true, 0x0802: true, 0x0805: true}
 
 // The results of general responses.

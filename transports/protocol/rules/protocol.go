@@ -66,14 +66,14 @@ func (p *rules) Decode(s *protocol.State, frame []byte, v *protocol.Verdict) err
 			return p.decode(s, frame, v, i)
 		}
 		if fits {
-			p.settle(r, v)
+			p.complete(r, v)
 			return nil
 		}
 	}
 	return unknownFrame(s, frame)
 }
 
-// decode is Decode with an input, from a rule on.
+// decode is Decode with an input. It tries the rules from number first on.
 func (p *rules) decode(s *protocol.State, frame []byte, v *protocol.Verdict, first int) error {
 	in := p.input(frame)
 	defer p.release(in.Values)
@@ -87,15 +87,16 @@ func (p *rules) decode(s *protocol.State, frame []byte, v *protocol.Verdict, fir
 			return fmt.Errorf("%w: rules[%d].%w", codec.ErrFrame, first+i, err)
 		}
 		if fits {
-			p.settle(r, v)
+			p.complete(r, v)
 			return nil
 		}
 	}
 	return unknownFrame(s, frame)
 }
 
-// settle sets what a rule without expressions says of a frame.
-func (p *rules) settle(r *rule, v *protocol.Verdict) {
+// complete adds what needs no expression to a verdict: whether the frame is data, and whether it
+// can be an answer.
+func (p *rules) complete(r *rule, v *protocol.Verdict) {
 	v.NoData = r.noData
 	if r.answers == nil && (r.noData || p.listed) {
 		v.Answers = protocol.No

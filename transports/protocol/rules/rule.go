@@ -87,7 +87,7 @@ func group(i int) byteexpr.Value {
 	})
 }
 
-// otherwise is what to use for what the language lacks.
+// otherwise says what to use if the language lacks something.
 const otherwise = "use groups of match, or write a protocol in Go"
 
 // invalid returns the error of a Validate method for a field with a wrong expression.

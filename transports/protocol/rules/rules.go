@@ -145,14 +145,15 @@ func (c *Config) compile() (*rules, error) {
 	if c.Asks != "" && !answers && len(c.Rules) > 0 {
 		errs = append(errs, protocol.Invalid("asks", "no rule has answers, so no command would get its answer"))
 	}
-	// A rule with a wrong condition only looks as if it fitted every frame.
+	// A rule whose condition has an error seems to fit every frame. So this check needs a
+	// configuration without errors.
 	if last := len(c.Rules) - 1; len(errs) == 0 && all >= 0 && all < last {
 		errs = append(errs, protocol.Invalid(fmt.Sprintf("rules[%d]", all+1), "is never used, because rules[%d] fits every frame", all))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	// Without asks, commands have no key. Then a frame that only may be an answer would end one.
+	// Without asks, commands have no key. A frame with the verdict Maybe would then answer one.
 	p.listed = answers && c.Asks == ""
 	return p, nil
 }

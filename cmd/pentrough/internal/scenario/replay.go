@@ -31,7 +31,8 @@ type part struct {
 type taken struct {
 	recording.Connection
 	parts []part
-	// ended is why the session ended, and at when. ended is empty if the recording ended before.
+	// ended is why the session ended; it is empty if the recording ended before. at is when the
+	// recording ended.
 	ended string
 	at    time.Duration
 }

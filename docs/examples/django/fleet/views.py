@@ -80,7 +80,7 @@ class NotTaken(Exception):
 
 
 def send(body):
-    """Hands a command to the host, which answers when RabbitMQ has it. The id makes it safe to send it again."""
+    """Sends a command to the host. The host answers when RabbitMQ has the command. With the same id, a repeat does no harm."""
     request = urllib.request.Request(
         settings.PENTROUGH_URL,
         data=json.dumps(body).encode(),
