@@ -5,8 +5,8 @@
 // Expressions are written in the language of expr-lang, and its parser reads them. They don't run
 // in its virtual machine, because a frame must cost little: no allocation for a condition, no
 // boxed values, no maps. Instead, each part of an expression becomes a Go closure whose type is
-// known. There are no closures for loops, lists and maps, so the language has none. Each expression
-// ends after a time that depends on its length and on the size of the frame.
+// known. There are no closures for loops, lists and maps, so the language has none. Each
+// expression ends after a time that depends on its length and on the size of the frame.
 package byteexpr
 
 import (

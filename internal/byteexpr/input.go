@@ -19,8 +19,8 @@ type Values struct {
 	Number int
 	// Limit is the largest size of the stack.
 	Limit int
-	// stack has the texts of the run. Each expression of type text appends its result, after it has
-	// removed the texts of its parts.
+	// stack has the texts of the run. Each expression of type text appends its result, after it
+	// has removed the texts of its parts.
 	stack []byte
 }
 

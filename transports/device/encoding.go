@@ -5,9 +5,9 @@ import "fmt"
 // This file makes the bytes of commands for protocols with a state.
 //
 // A protocol with a state encodes a command when the writer picks its frame. From then on, nothing
-// overtakes the frame, and it can't be withdrawn, be superseded or expire. So frames are written in
-// the order of their encoding, and their numbers have no gaps. Because an encoded frame can't be
-// taken back, the writer picks few bytes of such frames at once. If the session ends before any
+// overtakes the frame, and it can't be withdrawn, be superseded or expire. So frames are written
+// in the order of their encoding, and their numbers have no gaps. Because an encoded frame can't
+// be taken back, the writer picks few bytes of such frames at once. If the session ends before any
 // byte of the frame is written, the command is encoded again in the next session.
 
 // size is the number of bytes that count for the limit of the queue.

@@ -159,8 +159,8 @@ type Recorders struct {
 	waiting []*Recording
 }
 
-// Wait returns a recording of the device's next connection, until ctx ends. After calling Wait, the
-// transport looks for a current connection, unless next is true.
+// Wait returns a recording of the device's next connection, until ctx ends. After calling Wait,
+// the transport looks for a current connection, unless next is true.
 func (rs *Recorders) Wait(ctx context.Context, device string, next bool) *Recording {
 	r := &Recording{device: device, next: next, entries: make(chan Recorded, recordedEntries)}
 	rs.mu.Lock()

@@ -101,9 +101,9 @@ func TestExpressionBeyondTheLimit(t *testing.T) {
 	}
 }
 
-// A frame without an end costs linear time: Split reads no byte twice, except the last bytes, which
-// may be the beginning of an end. To show that, this test changes the bytes that were seen into
-// ends.
+// A frame without an end costs linear time: Split reads no byte twice, except the last bytes,
+// which may be the beginning of an end. To show that, this test changes the bytes that were seen
+// into ends.
 func TestFrameWithoutEndIsReadOnce(t *testing.T) {
 	const size, piece = 1 << 20, 4096
 	f := build(t, Config{Max: size, Kinds: []Kind{{Starts: "(", Ends: "))"}}})

@@ -22,8 +22,8 @@ import (
 //
 // It carries out the parts of the recording in order. At a part of the device, the player puts the
 // bytes into the connection. At a part of the host, the player waits until the host has written as
-// many bytes, and compares all of them. If they don't come, the player carries out the next step of
-// the test: for example an input with the command that the host sent at this point.
+// many bytes, and compares all of them. If they don't come, the player carries out the next step
+// of the test: for example an input with the command that the host sent at this point.
 type player struct {
 	*taken
 	parts []part
