@@ -107,6 +107,12 @@ func TestExcused(t *testing.T) {
 			h.Stops = []Stop{{Begin: h.End.Settled, End: h.End.Settled, Code: exitUnclean, Output: `2 outcomes aren't recorded (ids "b/4", "b/5")`, Unrecorded: []string{"b/4", "b/5"}}}
 			h.Stops[0].Begin = read(h, "b/5").Time
 		}},
+		{"the wrong order, after a stop that left it unknown that a command was superseded", func(h *History) {
+			r4, r5 := read(h, "b/4"), read(h, "b/5")
+			r4.ID, r5.ID = r5.ID, r4.ID
+			result(h, "b/4").Attempt = 2
+			h.Stops = []Stop{{Begin: r4.Time.Add(1), End: h.End.Settled, Code: exitUnclean, Output: `1 outcome isn't recorded (id "b/4")`, Unrecorded: []string{"b/4"}}}
+		}},
 		{"an undecided command with a result", func(h *History) { command(h, "b/5").Confirmed = false }},
 		{"silence while the way to the host was shut", func(h *History) {
 			h.Faults = append(h.Faults, Fault{Name: "partition", Begin: h.End.Settled, End: h.End.Settled.Add(25 * time.Second)})

@@ -93,13 +93,22 @@ func judgeOrder(e *evidence) []finding {
 // longer way.
 func mayBeOutOfOrder(c *Command) bool { return !c.Confirmed || c.Publishes > 1 || c.Group != "" }
 
-// mayBeWrittenAgain reports whether the command may have been written in its turn, but to a
-// connection that broke before the device read it. After a kill the host then writes it again,
-// behind the commands that the next connection has taken.
+// mayBeWrittenAgain reports whether the command may have had its turn before. There are two cases:
+//
+//   - It was written to a connection that broke before the device read it. After a kill the host
+//     writes it again, behind the commands that the next connection has taken.
+//   - It ended without being written, for example because a newer command superseded it, and a stop
+//     left this outcome unrecorded. Then the next host runs it again.
 func (e *evidence) mayBeWrittenAgain(d *deviceLog, place, read, ahead int) bool {
 	late, before := e.Reads[read].Time, e.Reads[ahead].Time
 	r := e.onlyOutcome(place)
-	if r == nil || r.Attempt < 2 || !e.wasKilled(before, late) {
+	if r == nil || r.Attempt < 2 {
+		return false
+	}
+	if e.unrecordedBefore(place, 0) {
+		return true
+	}
+	if !e.wasKilled(before, late) {
 		return false
 	}
 	for _, s := range d.sessions {
