@@ -97,8 +97,8 @@ func mayBeOutOfOrder(c *Command) bool { return !c.Confirmed || c.Publishes > 1 |
 //
 //   - It was written to a connection that broke before the device read it. After a kill the host
 //     writes it again, behind the commands that the next connection has taken.
-//   - It ended without being written, for example because a newer command superseded it, and a stop
-//     left this outcome unrecorded. Then the next host runs it again.
+//   - It ended without being written, for example because a newer command superseded it. A stop
+//     left this outcome unrecorded. Then the next host runs the command again.
 func (e *evidence) mayBeWrittenAgain(d *deviceLog, place, read, ahead int) bool {
 	late, before := e.Reads[read].Time, e.Reads[ahead].Time
 	r := e.onlyOutcome(place)
