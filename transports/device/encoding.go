@@ -33,7 +33,7 @@ func (s *slot) encodeFrame(f *frame) error {
 }
 
 // forgetEncoding prepares a frame with a command for its next encoding. keyed says that the
-// protocol gives commands keys.
+// protocol gives keys to commands.
 func (f *frame) forgetEncoding(keyed bool) {
 	f.data = nil
 	if f.request != nil {
@@ -42,7 +42,7 @@ func (f *frame) forgetEncoding(keyed bool) {
 }
 
 // settleStale settles what is left of an earlier session: the frames that were passed to its
-// connection, and its responses. If no byte of a command is written, it waits for the current
+// connection, and its responses. A command of which no byte is written waits for the current
 // session. The responses are between those frames or directly behind them.
 func (s *slot) settleStale() {
 	q := &s.queue

@@ -38,7 +38,7 @@ const (
 	// is room for everything that a capture keeps.
 	recordedEntries = 2048
 	recordedBytes   = 8 << 20
-	// longestEntry is the most bytes of one entry.
+	// longestEntry is how many bytes one entry has at most.
 	longestEntry = 16 << 10
 )
 
@@ -273,7 +273,7 @@ type capture struct {
 	whole bool // nothing of the connection is missing
 	known bool // the device is known
 	// first has what passed before the device was known, and cost is the memory that first takes.
-	// notKept says that there was more.
+	// notKept says that it was too much, so first is empty.
 	first      []Recorded
 	cost       int
 	notKept    bool
