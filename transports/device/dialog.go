@@ -60,15 +60,21 @@ func recoverRefusal(err *error) {
 	}
 }
 
-// Split finds the first frame in data: see protocol.Protocol.
+// Split finds the first frame in data: see protocol.Protocol. A protocol that needs more than the
+// bytes of its Max breaks the contract, and would fill the memory, so Split returns an error.
 func (d *Dialog) Split(data []byte, seen int) (advance int, frame []byte, err error) {
 	defer recoverPanic(&err)
 	if d.plain {
-		return d.protocol.Split(nil, data, seen)
+		advance, frame, err = d.protocol.Split(nil, data, seen)
+	} else {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		advance, frame, err = d.protocol.Split(&d.state, data, seen)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.protocol.Split(&d.state, data, seen)
+	if most := d.protocol.Max(); advance == 0 && err == nil && len(data) >= most {
+		err = fmt.Errorf("%w: the protocol found no frame in %d bytes; its limit is %d", codec.ErrFrame, len(data), most)
+	}
+	return advance, frame, err
 }
 
 // Decode returns what a frame means. The verdict is valid until the next call.
@@ -101,7 +107,7 @@ func (d *Dialog) Greet() (greeting []byte, err error) {
 	if err := g.Greet(&d.state, &d.verdict); err != nil {
 		return nil, err
 	}
-	return d.frameResponse(&d.verdict)
+	return d.FrameResponse(&d.verdict)
 }
 
 // tick lets a protocol with timers act if it is time. It returns what the host says, or nil, and
@@ -122,14 +128,12 @@ func (d *Dialog) tick(now time.Time, unread func() bool) (response []byte, probl
 	if err := t.Tick(&d.state, now, &v); err != nil {
 		return nil, "", err
 	}
-	response, err = d.frameResponse(&v)
+	response, err = d.FrameResponse(&v)
 	return response, v.Problem, err
 }
 
 // FrameResponse returns a copy of the verdict's response as the device has to receive it, or nil.
-func (d *Dialog) FrameResponse(v *protocol.Verdict) ([]byte, error) { return d.frameResponse(v) }
-
-func (d *Dialog) frameResponse(v *protocol.Verdict) (response []byte, err error) {
+func (d *Dialog) FrameResponse(v *protocol.Verdict) (response []byte, err error) {
 	defer recoverPanic(&err)
 	switch {
 	case v.Response == nil:

@@ -1,12 +1,14 @@
 package device
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/pentrough/pentrough/transports/codec"
 	"github.com/pentrough/pentrough/transports/protocol"
 )
 
@@ -127,5 +129,22 @@ func TestAProtocolPanics(t *testing.T) {
 	}
 	if got := enqueue(t, r, "d", "x").Wait(t.Context()); got.Fate != Rejected || !strings.HasSuffix(got.Detail, "the protocol panicked: encode") {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// greedy is a protocol that always needs more bytes.
+type greedy struct{ keyed }
+
+func (greedy) Split(*protocol.State, []byte, int) (int, []byte, error) { return 0, nil, nil }
+func (greedy) Max() int                                                { return 8 }
+
+// A protocol that never finds a frame can't fill the memory.
+func TestMaxHolds(t *testing.T) {
+	d := NewDialog(greedy{}, netip.AddrPort{}, "d")
+	if _, _, err := d.Split([]byte("1234567"), 0); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := d.Split([]byte("12345678"), 7); !errors.Is(err, codec.ErrFrame) {
+		t.Errorf("got %v", err)
 	}
 }

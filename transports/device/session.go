@@ -88,7 +88,7 @@ func (s *Session) Receive(payload []byte, v *protocol.Verdict) error {
 	var response []byte
 	if v.Response != nil {
 		var err error
-		if response, err = s.dialog.frameResponse(v); err != nil {
+		if response, err = s.dialog.FrameResponse(v); err != nil {
 			return fmt.Errorf("framing a response: %w", err)
 		}
 	}

@@ -93,7 +93,7 @@ func (c *conn) nextName() (name string, err error) {
 				return "", fmt.Errorf("reading the first frame %.100q: %w", frame, err)
 			}
 		}
-		if v.Response != nil && !v.Confirmed {
+		if v.Response != nil && (!v.Confirmed || v.Refusal != "") {
 			// It is written before the session begins, so that no command comes before it.
 			response, err := c.dialog.FrameResponse(v)
 			if err == nil {
@@ -188,7 +188,7 @@ func (c *conn) reportTail(session *device.Session, err error) {
 	t.complaints.Do(func() { level = slog.LevelInfo })
 	t.env.Logger.Log(t.ctx, level, "a connection ended in the middle of a frame", "device", session.Device(), "bytes", len(c.rest), "frame", fmt.Sprintf("%.100q", c.rest))
 	if t.config.Data.Partial {
-		_ = session.Partial(c.rest) // it fails after the session's end: the log has the bytes
+		_ = session.Partial(c.rest) // it fails only after the session's end
 	}
 	c.rest = nil
 }
