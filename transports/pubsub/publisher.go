@@ -47,15 +47,16 @@ type outlet struct {
 func (o *outlet) connect() {
 	for pauses := backoff.New(firstPause, longestPause); o.t.life.Err() == nil; {
 		var stock message.Publisher
+		log := newLogger(o.t.env.Logger)
 		err := o.t.callSafely(func() (err error) {
-			if stock, err = o.t.pubsub.Publisher(); err == nil && stock == nil {
+			if stock, err = o.t.pubsub.Publisher(log); err == nil && stock == nil {
 				err = errors.New("the Pub/Sub returned no Publisher")
 			}
 			return err
 		})
 		if err == nil {
 			o.t.report("opening the publisher", nil)
-			o.use(stock)
+			o.use(quietPublisher{stock, log})
 			return
 		}
 		o.t.report("opening the publisher", err)

@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"runtime/debug"
 	"slices"
@@ -31,7 +30,8 @@ const (
 )
 
 // PubSub has functions that make the parts of a transport. Each function may block, and may be
-// called from several goroutines. After an error the transport calls it again.
+// called from several goroutines. After an error the transport calls it again. It passes a logger,
+// which drops everything after the transport has begun to close the part.
 type PubSub struct {
 	// Subscriptions is the number of subscriptions of a pipeline, each with one unsettled message;
 	// 0 counts as 1. For more than one, the Pub/Sub must share a topic's messages between the
@@ -40,17 +40,17 @@ type PubSub struct {
 	// Subscriber makes a Subscriber for a pipeline's nth subscription, counted from 0. When the
 	// subscription has ended or was lost, the transport closes the Subscriber and makes another
 	// one. Nil: nothing can be consumed.
-	Subscriber func(pipeline string, n int) (message.Subscriber, error)
+	Subscriber func(pipeline string, n int, log watermill.LoggerAdapter) (message.Subscriber, error)
 	// Publisher makes the Publisher, which all pipelines share. When the Publisher has failed for
 	// half a minute, the transport closes it and makes another one. Nil: nothing can be published.
-	Publisher func() (message.Publisher, error)
+	Publisher func(log watermill.LoggerAdapter) (message.Publisher, error)
 	// Unsendable reports whether an error of Publish means that the message can never be
 	// published, for example because it is too large. The host drops such a message and logs it.
 	// After any other error it tries again. It may be nil.
 	Unsendable func(error) bool
 	// Tap makes a Subscriber that receives copies without consuming messages, for pentrough
 	// listen. Nil: topics can't be tapped.
-	Tap func() (message.Subscriber, error)
+	Tap func(log watermill.LoggerAdapter) (message.Subscriber, error)
 	// Close is called last. It may be nil.
 	Close func() error
 }
@@ -65,28 +65,6 @@ func Topic(name string, use transports.Use, t transports.Topic) (transports.Topi
 	}
 	t.Window = max(t.Window, 1)
 	return t, nil
-}
-
-// Logger returns a logger for the parts of a [PubSub]. Watermill's info messages, and errors
-// caused by a cancelled context, are logged at level debug.
-func Logger(env transports.Env) watermill.LoggerAdapter {
-	return logger{watermill.NewSlogLoggerWithLevelMapping(env.Logger, map[slog.Level]slog.Level{slog.LevelInfo: slog.LevelDebug})}
-}
-
-type logger struct{ watermill.LoggerAdapter }
-
-// Error implements watermill.LoggerAdapter.
-func (l logger) Error(text string, err error, fields watermill.LogFields) {
-	if errors.Is(err, context.Canceled) {
-		l.Debug(text, fields.Add(watermill.LogFields{"err": err}))
-		return
-	}
-	l.LoggerAdapter.Error(text, err, fields)
-}
-
-// With implements watermill.LoggerAdapter.
-func (l logger) With(fields watermill.LogFields) watermill.LoggerAdapter {
-	return logger{l.LoggerAdapter.With(fields)}
 }
 
 // New makes the transport. It does no I/O.
@@ -297,10 +275,11 @@ func (t *transport) callSafely(f func() error) (err error) {
 
 // subscribe makes a Subscriber and subscribes.
 func (t *transport) subscribe(
-	ctx context.Context, topic string, open func() (message.Subscriber, error),
+	ctx context.Context, topic string, open func(watermill.LoggerAdapter) (message.Subscriber, error),
 ) (sub message.Subscriber, in <-chan *message.Message, err error) {
+	log := newLogger(t.env.Logger)
 	err = t.callSafely(func() (err error) {
-		if sub, err = open(); err == nil && sub == nil {
+		if sub, err = open(log); err == nil && sub == nil {
 			err = errors.New("the Pub/Sub returned no Subscriber")
 		}
 		return err
@@ -308,6 +287,7 @@ func (t *transport) subscribe(
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening: %w", err)
 	}
+	sub = quietSubscriber{sub, log}
 	err = t.callSafely(func() (err error) {
 		if in, err = sub.Subscribe(ctx, topic); err == nil && in == nil {
 			err = errors.New("the Pub/Sub returned no channel")

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,12 +34,14 @@ func (c *channels) Topic(name string, use transports.Use) (transports.Topic, err
 }
 
 func (c *channels) New(env transports.Env) (transports.Transport, error) {
-	c.GoChannel = gochannel.NewGoChannel(gochannel.Config{}, pubsub.Logger(env))
+	c.GoChannel = gochannel.NewGoChannel(gochannel.Config{}, watermill.NopLogger{})
 	return pubsub.New(env, pubsub.PubSub{
-		Subscriber: func(string, int) (message.Subscriber, error) { return shared{c.GoChannel}, nil },
-		Publisher:  func() (message.Publisher, error) { return shared{c.GoChannel}, nil },
-		Tap:        func() (message.Subscriber, error) { return shared{c.GoChannel}, nil },
-		Close:      c.Close,
+		Subscriber: func(string, int, watermill.LoggerAdapter) (message.Subscriber, error) {
+			return shared{c.GoChannel}, nil
+		},
+		Publisher: func(watermill.LoggerAdapter) (message.Publisher, error) { return shared{c.GoChannel}, nil },
+		Tap:       func(watermill.LoggerAdapter) (message.Subscriber, error) { return shared{c.GoChannel}, nil },
+		Close:     c.Close,
 	})
 }
 
@@ -138,9 +141,11 @@ func start(t *testing.T, n int) *rig {
 		Name: "test", Logger: slog.New(slog.NewTextHandler(r.log, nil)), Now: time.Now, Registerer: prometheus.NewRegistry(),
 	}, pubsub.PubSub{
 		Subscriptions: n,
-		Subscriber:    func(pipeline string, n int) (message.Subscriber, error) { return open(fmt.Sprint(pipeline, " ", n)) },
-		Publisher:     func() (message.Publisher, error) { return open("out") },
-		Unsendable:    func(err error) bool { return errors.Is(err, errTooLarge) },
+		Subscriber: func(pipeline string, n int, log watermill.LoggerAdapter) (message.Subscriber, error) {
+			return open(fmt.Sprint(pipeline, " ", n))
+		},
+		Publisher:  func(watermill.LoggerAdapter) (message.Publisher, error) { return open("out") },
+		Unsendable: func(err error) bool { return errors.Is(err, errTooLarge) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -601,10 +606,10 @@ func TestNothingFromThePubSub(t *testing.T) {
 		r.subscription(1)
 	})
 	for name, ps := range map[string]pubsub.PubSub{
-		"Subscriber": {Subscriber: func(string, int) (message.Subscriber, error) { return nil, nil }},
-		"Publisher":  {Publisher: func() (message.Publisher, error) { return nil, nil }},
-		"panic":      {Publisher: func() (message.Publisher, error) { panic("no panic") }},
-		"channel":    {Subscriber: func(string, int) (message.Subscriber, error) { return mute{}, nil }},
+		"Subscriber": {Subscriber: func(string, int, watermill.LoggerAdapter) (message.Subscriber, error) { return nil, nil }},
+		"Publisher":  {Publisher: func(watermill.LoggerAdapter) (message.Publisher, error) { return nil, nil }},
+		"panic":      {Publisher: func(watermill.LoggerAdapter) (message.Publisher, error) { panic("no panic") }},
+		"channel":    {Subscriber: func(string, int, watermill.LoggerAdapter) (message.Subscriber, error) { return mute{}, nil }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -651,7 +656,7 @@ func TestABrokenPublisherIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		made, works := 0, false
 		tr, err := pubsub.New(transports.Env{Logger: slog.New(slog.DiscardHandler)}, pubsub.PubSub{
-			Publisher: func() (message.Publisher, error) {
+			Publisher: func(watermill.LoggerAdapter) (message.Publisher, error) {
 				made++
 				works = made == 2
 				return part{fake: &fake{publish: func([]*message.Message) error {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 
@@ -198,8 +199,8 @@ func (s *subscription) runOnce() error {
 	// The context outlives stop, so that an unsettled message can still be acked.
 	ctx, cancel := context.WithCancel(s.life)
 	defer cancel()
-	sub, in, err := s.t.subscribe(ctx, s.topic, func() (message.Subscriber, error) {
-		return s.t.pubsub.Subscriber(s.consumer.Pipeline, s.n)
+	sub, in, err := s.t.subscribe(ctx, s.topic, func(log watermill.LoggerAdapter) (message.Subscriber, error) {
+		return s.t.pubsub.Subscriber(s.consumer.Pipeline, s.n, log)
 	})
 	if err != nil {
 		return err

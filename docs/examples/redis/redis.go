@@ -56,12 +56,11 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	// A client that retries a read by itself hides that a reply was lost. The entries of that
 	// reply would stay with this consumer, and would never be delivered.
 	options.MaxRetries = -1
-	log := pubsub.Logger(env)
 	// A client writes defaults into its options, so each gets a copy.
 	connect := func() redis.UniversalClient { own := *options; return redis.NewClient(&own) }
 	return pubsub.New(env, pubsub.PubSub{
 		Subscriptions: c.Subscriptions,
-		Subscriber: func(pipeline string, n int) (message.Subscriber, error) {
+		Subscriber: func(pipeline string, n int, log watermill.LoggerAdapter) (message.Subscriber, error) {
 			slot := fmt.Sprintf("%s/%d/", env.Host, n)
 			consumer := slot + watermill.NewShortUUID()
 			return redisstream.NewSubscriber(redisstream.SubscriberConfig{
@@ -77,7 +76,7 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 				},
 			}, log)
 		},
-		Publisher: func() (message.Publisher, error) {
+		Publisher: func(log watermill.LoggerAdapter) (message.Publisher, error) {
 			return redisstream.NewPublisher(redisstream.PublisherConfig{Client: connect(), Marshaller: fields{}}, log)
 		},
 	})
