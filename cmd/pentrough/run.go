@@ -299,6 +299,7 @@ func (r *run) newAdmin(host *router.Host) *admin.Server {
 				all[i] = admin.Device{Device: d.Device, Transport: d.Transport, Online: d.Live != nil, Known: d.Known, Labels: d.Labels}
 				if l := d.Live; l != nil {
 					all[i].RemoteAddr, all[i].Epoch, all[i].ConnectedAt = l.RemoteAddr, l.Epoch, &l.ConnectedAt
+					all[i].Carrier = l.Carrier
 					all[i].Waiting, all[i].WaitingBytes, all[i].Asked = l.Waiting, l.WaitingBytes, l.OpenRequests
 				}
 			}

@@ -14,6 +14,9 @@ type Device struct {
 	RemoteAddr  string     `json:"remote_addr,omitempty"`
 	Epoch       uint64     `json:"epoch,omitempty"`
 	ConnectedAt *time.Time `json:"connected_at,omitempty"`
+	// Carrier is the device whose connection an attached device shares. Then the next three fields
+	// are those of the connection.
+	Carrier string `json:"carrier,omitempty"`
 	// Waiting and WaitingBytes count commands that aren't completely written. Asked counts written
 	// requests without an answer.
 	Waiting      int `json:"waiting"`

@@ -172,6 +172,9 @@ type Directory interface {
 	// epoch is greater than every earlier one of the device: max(last+1, heard in Unix
 	// milliseconds). It is less than 2^53. heard is the time of the device's last sign of life.
 	Claim(ctx context.Context, device string, heard time.Time) (epoch uint64, err error)
+	// IsNewest reports whether epoch is the newest one of the device that this host knows. It does
+	// no I/O.
+	IsNewest(device string, epoch uint64) bool
 	// Release gives up the claim on device if epoch is still the newest.
 	Release(ctx context.Context, device string, epoch uint64) error
 }

@@ -47,6 +47,12 @@ func (d *memoryDirectory) Claim(_ context.Context, device string, heard time.Tim
 	return epoch, nil
 }
 
+func (d *memoryDirectory) IsNewest(device string, epoch uint64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.last[device] == epoch
+}
+
 func (d *memoryDirectory) Release(_ context.Context, device string, epoch uint64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -56,7 +56,7 @@ func (s *slot) settleStale() {
 		case f.offset > 0:
 			s.finishFrame(f, Unknown, q.to, fmt.Sprintf("%s after %d of %d bytes", q.to.endText(), f.offset, len(f.data)))
 		case f.withdrawnAs != 0:
-			s.finishFrame(f, f.withdrawnAs, q.to, "")
+			s.finishWithdrawn(f, q.to)
 		case s.session == nil:
 			s.finishFrame(f, Offline, q.to, q.to.endText())
 		default:

@@ -59,25 +59,11 @@ func (r *Registry) awaitTakeover(ctx context.Context, device string, conn Conn) 
 			return ErrGone
 		}
 		sh.mu.Lock()
-		f := sh.flapping[device]
 		now := r.now()
-		switch s := sh.slots[device]; {
-		case sh.closing:
+		f, pause, err := sh.takeOver(device, now)
+		if pause <= 0 || err != nil {
 			sh.mu.Unlock()
-			return ErrClosing
-		case s == nil:
-			sh.mu.Unlock()
-			return nil
-		case f == nil:
-			sh.forgetExpired(now)
-			f = &flapping{}
-			sh.flapping[device] = f
-		}
-		pause := f.takeoverWait(now)
-		if pause <= 0 {
-			f.recordTakeover(now)
-			sh.mu.Unlock()
-			return nil
+			return err
 		}
 		if len(f.waiting) >= maxFlapWaiting {
 			sh.mu.Unlock()
@@ -85,18 +71,63 @@ func (r *Registry) awaitTakeover(ctx context.Context, device string, conn Conn) 
 		}
 		turn := make(chan struct{})
 		f.waiting = append(f.waiting, turn)
-		warn := f.warned.IsZero() || now.Sub(f.warned) >= time.Minute
-		if warn {
-			f.warned = now
-		}
+		warn := f.warnNow(now)
 		sh.mu.Unlock()
 		if warn {
-			r.log.Warn(r.advice, "device", device, "replaced", maxTakeovers, "within", flapWindow)
+			r.warnFlapping(device)
 		}
 		if err := r.awaitTurn(ctx, sh, f, turn, pause); err != nil {
 			return err
 		}
 	}
+}
+
+// tryTakeover is awaitTakeover for an attached device. It doesn't block, and reports whether the
+// session may be replaced now.
+func (r *Registry) tryTakeover(device string) bool {
+	sh := r.shardOf(device)
+	sh.mu.Lock()
+	now := r.now()
+	f, pause, err := sh.takeOver(device, now)
+	warn := pause > 0 && f.warnNow(now)
+	sh.mu.Unlock()
+	if warn {
+		r.warnFlapping(device)
+	}
+	return pause <= 0 || err != nil
+}
+
+// takeOver counts a takeover of the device's session if one may happen now. Otherwise it returns
+// how long the device's current session stays, and the device's record. sh.mu is locked.
+func (sh *shard) takeOver(device string, now time.Time) (f *flapping, pause time.Duration, err error) {
+	switch {
+	case sh.closing:
+		return nil, 0, ErrClosing
+	case sh.slots[device] == nil:
+		return nil, 0, nil
+	}
+	if f = sh.flapping[device]; f == nil {
+		sh.forgetExpired(now)
+		f = &flapping{}
+		sh.flapping[device] = f
+	}
+	if pause = f.takeoverWait(now); pause <= 0 {
+		f.recordTakeover(now)
+	}
+	return f, pause, nil
+}
+
+// warnNow reports whether the log should have a warning now: at most one a minute.
+func (f *flapping) warnNow(now time.Time) bool {
+	if !f.warned.IsZero() && now.Sub(f.warned) < time.Minute {
+		return false
+	}
+	f.warned = now
+	return true
+}
+
+func (r *Registry) warnFlapping(device string) {
+	r.log.Warn(r.advice, "device", device, "replaced", maxTakeovers, "within", flapWindow)
 }
 
 // awaitTurn blocks until turn is closed or pause has passed. It returns an error if ctx ends.

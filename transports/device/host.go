@@ -50,7 +50,7 @@ func (r *Registry) CloseSessions(ctx context.Context) {
 		}
 		sh.mu.Unlock()
 	}
-	sessions := r.liveSessions()
+	sessions := r.Sessions()
 	for _, s := range sessions {
 		s.slot.waitUntilEmpty(ctx)
 	}

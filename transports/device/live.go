@@ -12,6 +12,9 @@ type Live struct {
 	Waiting, WaitingBytes int
 	// OpenRequests is how many requests the device hasn't answered yet.
 	OpenRequests int
+	// Carrier is the device whose connection this device shares, or "". Waiting, WaitingBytes and
+	// OpenRequests are those of the connection.
+	Carrier string
 }
 
 // Lister is implemented by [Devices] that can list their online devices.
@@ -22,15 +25,20 @@ type Lister interface {
 
 // Live implements [Lister].
 func (r *Registry) Live() []Live {
-	sessions := r.liveSessions()
+	sessions := r.Sessions()
 	all := make([]Live, 0, len(sessions))
 	for _, s := range sessions {
 		s.slot.mu.Lock()
 		if s.slot.session == s {
-			all = append(all, Live{
+			line := s.slot.line()
+			live := Live{
 				Device: s.slot.device, RemoteAddr: s.remote, Epoch: s.epoch, ConnectedAt: s.connectedAt,
-				Waiting: s.slot.queue.count, WaitingBytes: s.slot.queue.bytes, OpenRequests: len(s.slot.requests.open),
-			})
+				Waiting: line.queue.count, WaitingBytes: line.queue.bytes, OpenRequests: len(line.requests.open),
+			}
+			if line != s.slot {
+				live.Carrier = line.device
+			}
+			all = append(all, live)
 		}
 		s.slot.mu.Unlock()
 	}

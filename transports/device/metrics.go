@@ -8,16 +8,18 @@ import (
 
 // metrics count what a registry does. No label names a device, so the number of series is bounded.
 type metrics struct {
-	live      prometheus.Gauge
-	ended     *prometheus.CounterVec
-	full      prometheus.Counter
-	frames    *prometheus.CounterVec
-	fates     [Rejected + 1]prometheus.Counter
-	bytes     prometheus.Counter
-	coalesced prometheus.Counter
-	lost      *prometheus.CounterVec
-	lostEvent prometheus.Counter
-	lostData  prometheus.Counter
+	live   prometheus.Gauge
+	ended  *prometheus.CounterVec
+	full   prometheus.Counter
+	frames *prometheus.CounterVec
+	fates  [Rejected + 1]prometheus.Counter
+	bytes  prometheus.Counter
+	// unattached counts frames.
+	unattached *prometheus.CounterVec
+	coalesced  prometheus.Counter
+	lost       *prometheus.CounterVec
+	lostEvent  prometheus.Counter
+	lostData   prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -28,13 +30,14 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "pentrough", Subsystem: "device", Name: name, Help: help}, []string{label})
 	}
 	m := &metrics{
-		live:      prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "pentrough", Subsystem: "device", Name: "sessions", Help: "Live sessions."}),
-		ended:     vector("sessions_ended_total", "reason", "Sessions that ended."),
-		full:      counter("busy_total", "Frames that were refused because the device's queue was full."),
-		frames:    vector("frames_out_total", "fate", "Frames for devices, by how they ended."),
-		bytes:     counter("bytes_out_total", "Bytes that the kernel took for devices."),
-		coalesced: counter("events_coalesced_total", "Events that were replaced by a newer one of the same device because a consumer was too slow."),
-		lost:      vector("dropped_total", "topic", "Events and data that were dropped because a consumer was too slow."),
+		live:       prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "pentrough", Subsystem: "device", Name: "sessions", Help: "Live sessions."}),
+		ended:      vector("sessions_ended_total", "reason", "Sessions that ended."),
+		full:       counter("busy_total", "Frames that were refused because the device's queue was full."),
+		frames:     vector("frames_out_total", "fate", "Frames for devices, by how they ended."),
+		bytes:      counter("bytes_out_total", "Bytes that the kernel took for devices."),
+		unattached: vector("unattached_frames_total", "reason", "Frames that were dropped because they name a device that can't be attached to their connection, by reason: limit (identity.attach), unknown-device (not in the inventory), or new-name (more new names than new_names allows)."),
+		coalesced:  counter("events_coalesced_total", "Events that were replaced by a newer one of the same device because a consumer was too slow."),
+		lost:       vector("dropped_total", "topic", "Events and data that were dropped because a consumer was too slow."),
 	}
 	for fate, name := range map[Fate]string{Sent: "sent", Expired: "expired", Offline: "offline", Unknown: "unknown", Cancelled: "cancelled", Superseded: "superseded", Answered: "answered", NoReply: "no-reply", Rejected: "rejected"} {
 		m.fates[fate] = m.frames.WithLabelValues(name)
@@ -43,7 +46,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.live, m.ended, m.full, m.frames, m.bytes, m.coalesced, m.lost} {
+	for _, c := range []prometheus.Collector{m.live, m.ended, m.full, m.frames, m.bytes, m.unattached, m.coalesced, m.lost} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("registering the metrics of devices: %w", err)
 		}
@@ -53,6 +56,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 
 func (m *metrics) addSessions(change float64) { m.live.Add(change) }
 func (m *metrics) countEnd(reason Reason)     { m.ended.WithLabelValues(string(reason)).Inc() }
+func (m *metrics) countUnattached(why string) { m.unattached.WithLabelValues(why).Inc() }
 func (m *metrics) countBusy()                 { m.full.Inc() }
 func (m *metrics) countFate(f Fate)           { m.fates[f].Inc() }
 func (m *metrics) countBytes(n int)           { m.bytes.Add(float64(n)) }

@@ -94,7 +94,7 @@ func TestNamesAreForgotten(t *testing.T) {
 
 func TestConnectRefusesNewNames(t *testing.T) {
 	r := testRegistry(t, func(o *Options) { o.NewNames = NameLimit{Rate: 1, Burst: 2} })
-	r.SetListed(func(device string) bool { return device == "listed" })
+	r.SetListed(func(device string) bool { return device == "listed" }, false)
 	connect(t, r, "a", newPipe(9))
 	session := connect(t, r, "b", newPipe(9))
 	_, err := r.Connect(t.Context(), "c", "", newPipe(9), nil)

@@ -36,7 +36,8 @@ import (
 //   - While a frame is in flight, only the writer changes its place or its state.
 //   - Every frame finishes exactly once.
 //
-// encoding.go says how protocols with a state change this.
+// encoding.go says how protocols with a state change this. attached.go is about devices that share
+// the queue of another device.
 //
 // slot.mu guards the queue and its frames. It isn't locked during TryWrite and WaitWritable.
 // registry.go has the order of the locks.
@@ -75,8 +76,9 @@ type frame struct {
 	// have an offset above 0.
 	offset int
 	state  frameState
-	// withdrawnAs is set if the frame is withdrawn while it is in flight. It becomes the fate of
-	// the frame if the kernel takes no byte of it. 0 means not withdrawn.
+	// withdrawnAs is set if the frame is withdrawn while it is in flight, or if its attached
+	// device goes offline. It becomes the fate of the frame if the kernel takes no byte of it. 0
+	// means not withdrawn.
 	withdrawnAs Fate
 	prev, next  *frame
 	written     Written
@@ -102,6 +104,8 @@ type conditions struct {
 	askedIn     *Session
 	answerTimer *time.Timer
 	times       *Times // nil: the caller doesn't want them
+	// attached is the session of the attached device that the frame is for, or nil.
+	attached *Session
 	// isResponse says that the frame is a response of the protocol, and not a command. It is only
 	// for the session in askedIn.
 	isResponse bool
@@ -198,6 +202,9 @@ func (s *slot) enqueueFrame(f *frame) (live bool, err error) {
 		s.mu.Unlock()
 		return true, ErrSession
 	}
+	f.attach(s.session.ifAttached())
+	s = s.line()
+	f.slot = s
 	limits := &s.registry.limits
 	old, oldBytes := s.findSuperseded(f)
 	count, bytes := s.queue.count-len(old), s.queue.bytes-oldBytes
@@ -247,7 +254,7 @@ func (s *slot) findSuperseded(by *frame) (old []*frame, bytes int) {
 		return nil, 0
 	}
 	for f := s.queue.head; f != nil; f = f.next {
-		if f.state == waiting && f.offset == 0 && f.sets == by.sets {
+		if f.state == waiting && f.offset == 0 && f.sets == by.sets && f.hasDeviceOf(by) {
 			old = append(old, f)
 			bytes += f.size()
 		}
@@ -321,7 +328,7 @@ func (s *slot) writeQueue(inline bool) {
 // recorded. s.mu is locked.
 func (s *slot) requestWritten() *sync.Cond {
 	if s.queue.requestWritten == nil {
-		s.queue.requestWritten = sync.NewCond(&s.mu)
+		s.queue.requestWritten = sync.NewCond(s.mu)
 	}
 	return s.queue.requestWritten
 }
@@ -421,16 +428,16 @@ func (s *slot) recordWritten(session *Session, n, taken int) {
 			switch {
 			case f.request == nil:
 				s.finishFrame(f, Sent, session, "")
-			case s.session == session:
+			case f.isOnline(session):
 				s.awaitAnswer(f, session)
 			default:
-				s.finishFrame(f, NoReply, session, session.endText()+" before it answered")
+				s.finishFrame(f, NoReply, session, f.deviceSession(session).endText()+" before it answered")
 			}
 		case f.offset+taken > 0:
 			f.offset += taken
 			taken = 0
 		case f.withdrawnAs != 0 && (f.command == nil || s.session != session):
-			s.finishFrame(f, f.withdrawnAs, session, "")
+			s.finishWithdrawn(f, session)
 		case s.session == nil:
 			s.finishFrame(f, Offline, session, session.endText())
 		case f.command == nil:
@@ -440,16 +447,21 @@ func (s *slot) recordWritten(session *Session, n, taken int) {
 	}
 }
 
-// finishUnwritten ends every waiting frame, because the device's last session has ended. Frames in
+// finishUnwritten ends every waiting frame of a device whose last session has ended. Frames in
 // flight end in recordWritten.
 func (s *slot) finishUnwritten(session *Session) {
 	for f := s.queue.head; f != nil; {
 		next := f.next
-		if f.orphaned != nil && f.offset == 0 {
-			f.orphaned()
-		}
-		if f.state == waiting {
-			s.finishFrame(f, Offline, session, session.endText())
+		if f.attached == session.ifAttached() && f.offset == 0 {
+			if f.orphaned != nil {
+				f.orphaned()
+			}
+			switch {
+			case f.state == waiting:
+				s.finishFrame(f, Offline, session, session.endText())
+			case f.attached != nil && f.withdrawnAs == 0:
+				f.withdrawnAs = Offline
+			}
 		}
 		f = next
 	}
@@ -458,11 +470,20 @@ func (s *slot) finishUnwritten(session *Session) {
 // finishFrame removes f from the queue and reports its fate.
 func (s *slot) finishFrame(f *frame, fate Fate, session *Session, detail string) {
 	w := Written{Fate: fate, Detail: detail}
-	if session != nil {
+	if session = f.deviceSession(session); session != nil {
 		w.Epoch = session.epoch
 	}
 	s.removeFrame(f)
 	s.reportFate(f, w)
+}
+
+// finishWithdrawn is finishFrame for a frame that was withdrawn while it was in flight.
+func (s *slot) finishWithdrawn(f *frame, session *Session) {
+	detail := ""
+	if f.withdrawnAs == Offline {
+		detail = f.attached.endText()
+	}
+	s.finishFrame(f, f.withdrawnAs, session, detail)
 }
 
 // removeFrame removes f from the queue.

@@ -181,6 +181,9 @@ func (rs *Recorders) setWaiting(waiting []*Recording) {
 	rs.waits.Store(int32(len(waiting)))
 }
 
+// IsAnyWaiting reports whether any recording waits for a connection.
+func (rs *Recorders) IsAnyWaiting() bool { return rs.waits.Load() > 0 }
+
 // Begin is called for a new connection, before anything is read from it.
 func (rs *Recorders) Begin(c *Recordable) {
 	if rs.waits.Load() > 0 {

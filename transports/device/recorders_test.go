@@ -12,7 +12,7 @@ import (
 )
 
 func sessionOf(name string) *Session {
-	return &Session{slot: &slot{device: name}, remote: "192.0.2.7:4711", epoch: 7}
+	return &Session{slot: newSlot(nil, name), remote: "192.0.2.7:4711", epoch: 7}
 }
 
 // story returns a recording's entries as text. It must have ended.

@@ -28,7 +28,8 @@ import (
 //   - offline: it has no slot. Enqueue returns ErrOffline.
 //   - online: it has a slot, and slot.session is its session.
 //   - detached: a goroutine still has the slot of a device that went offline. The slot isn't
-//     in its shard any more and slot.session is nil. A new session gets a new slot.
+//     in its shard any more, or will leave it soon, and slot.session is nil. A new session gets a
+//     new slot.
 //
 // Connect makes a connection the device's session in four steps, each of which can refuse it: the
 // limit of new names (newcomers.go), the limit of takeovers (flapping.go), the claim of an epoch
@@ -39,10 +40,11 @@ import (
 //   - A session ends once. Its disconnected event is its last one, and it comes before the
 //     connected event of the next session.
 //   - The events of a device are published in order. The device's slot.mu is locked while an event
-//     is published. At the begin and the end of a session, shard.mu is locked, too.
+//     is published. At the begin of a session, shard.mu is locked, too.
 //
-// Locks are taken in the order shard.mu, slot.mu, feed.mu. The locks of newcomers and of the
-// memory directory are taken while none of the others is locked.
+// Locks are taken in the order shard.mu, slot.mu, feed.mu. Only one lock of each kind is taken at
+// a time. That of the memory directory may be taken after shard.mu, and that of newcomers only
+// while none of the others is locked.
 
 // ErrSuperseded is what Connect returns when a newer session of the device was registered first.
 var ErrSuperseded = errors.New("a newer session of the device was registered first")
@@ -56,6 +58,9 @@ type Options struct {
 	Host string
 	// Protocol makes frames of commands.
 	Protocol protocol.Protocol
+	// Named means that frames name devices. A frame can then name another device than that of its
+	// connection.
+	Named bool
 	// Canonical returns the one form of a device's name, or an error of kind ErrDevice. The name
 	// has no unit.
 	Canonical func(device string) (string, error)
@@ -82,6 +87,8 @@ type Limits struct {
 	QueueCount, QueueBytes int
 	// WriteTimeout is the time after which a session ends if bytes wait and the kernel takes none.
 	WriteTimeout time.Duration
+	// Attached is the most devices that may be attached to one device's connection.
+	Attached int
 }
 
 const shards = 64
@@ -93,6 +100,7 @@ type Registry struct {
 	units     bool    // the protocol has units
 	keyed     bool    // the protocol gives commands keys
 	plain     *Dialog // for all sessions if the protocol is only a framing
+	named     bool    // see Options
 	canonical func(string) (string, error)
 	directory Directory
 	advice    string
@@ -103,6 +111,8 @@ type Registry struct {
 	feed      *feed
 	host      hostEvents
 	newcomers *newcomers
+	// listedOnly means that devices that the inventory doesn't list may not be attached.
+	listedOnly bool
 
 	seed   maphash.Seed
 	shards [shards]shard
@@ -128,7 +138,7 @@ func NewRegistry(o Options) (*Registry, error) {
 		return nil, err
 	}
 	r := &Registry{
-		protocol: o.Protocol, plain: NewDialog(o.Protocol, netip.AddrPort{}, ""), canonical: o.Canonical, directory: o.Directory, advice: o.FlappingAdvice, limits: o.Limits, log: o.Logger, now: o.Now,
+		protocol: o.Protocol, plain: NewDialog(o.Protocol, netip.AddrPort{}, ""), named: o.Named, canonical: o.Canonical, directory: o.Directory, advice: o.FlappingAdvice, limits: o.Limits, log: o.Logger, now: o.Now,
 		metrics: m, feed: newFeed(o.Host, uint64(o.Now().UnixMilli()), o.Feed, o.Now, m, o.Logger), seed: maphash.MakeSeed(),
 		newcomers: newNewcomers(o.NewNames),
 	}
@@ -219,11 +229,15 @@ func (e *payloadRefusal) Unwrap() []error { return []error{ErrPayload, e.error} 
 // Enqueue implements [Devices].
 func (r *Registry) Enqueue(device string, payload []byte, o EnqueueOptions) (Write, error) {
 	f := newFrame(o, r.plain.plain)
-	for {
+	for last := (*slot)(nil); ; {
 		s, unit, err := r.findSlot(device)
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
+		case s == last: // its session has ended, and it will leave its shard soon
+			return nil, ErrOffline
 		}
+		last = s
 		c := protocol.Command{Device: s.device, Unit: unit, ID: o.ID, Payload: payload}
 		switch {
 		case !r.plain.plain:
@@ -234,7 +248,6 @@ func (r *Registry) Enqueue(device string, payload []byte, o EnqueueOptions) (Wri
 				return nil, payloadError(err)
 			}
 		}
-		f.slot = s
 		s.mu.Lock()
 		live, err := s.enqueueFrame(f)
 		switch {
@@ -312,8 +325,11 @@ func (r *Registry) slotOf(device string) *slot {
 }
 
 // SetListed sets the function that reports whether the inventory lists a device. The limit of new
-// names doesn't apply to listed devices. It must be called before the first Connect.
-func (r *Registry) SetListed(listed func(device string) bool) { r.newcomers.listed = listed }
+// names doesn't apply to listed devices. only means that no other device may be attached.
+// SetListed must be called before the first Connect.
+func (r *Registry) SetListed(listed func(device string) bool, only bool) {
+	r.newcomers.listed, r.listedOnly = listed, only
+}
 
 // Connect makes conn the newest session of device, whose name must be in its canonical form.
 // dialog is the protocol's state of the connection; it may be nil if the protocol is plain. An
@@ -329,14 +345,14 @@ func (r *Registry) SetListed(listed func(device string) bool) { r.newcomers.list
 //   - A newer session was registered first.
 //   - The name is new and the limit of new names is reached ([ErrNewName]).
 func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn, dialog *Dialog) (*Session, error) {
-	if r.units && strings.Contains(device, unitSeparator) {
-		return nil, fmt.Errorf("%w: the name %q contains %q, which separates a device from its unit", ErrDevice, device, unitSeparator)
+	if err := r.checkNoUnit(device); err != nil {
+		return nil, err
 	}
 	if dialog == nil {
 		dialog = r.plain
 	}
 	if !r.newcomers.admitName(device, r.now()) {
-		return nil, fmt.Errorf("%w, such as %q; new_names allows %d a second, or list the devices in the inventory", ErrNewName, device, r.newcomers.limit.Rate)
+		return nil, r.newNameError(device)
 	}
 	if err := r.awaitTakeover(ctx, device, conn); err != nil {
 		return nil, err
@@ -347,20 +363,25 @@ func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn
 		return nil, fmt.Errorf("claiming device %q: %w", device, err)
 	}
 	session := &Session{conn: conn, dialog: dialog, epoch: epoch, remote: remote, connectedAt: r.now(), seq: 1}
-	old, err := r.installSession(device, session)
+	return session, r.startSession(device, session, nil)
+}
+
+func (r *Registry) newNameError(device string) error {
+	return fmt.Errorf("%w, such as %q; new_names allows %d a second, or list the devices in the inventory", ErrNewName, device, r.newcomers.limit.Rate)
+}
+
+// startSession makes the session the current one of the device. carrier is nil if the session has
+// its own connection. After an error, the session hasn't begun.
+func (r *Registry) startSession(device string, session, carrier *Session) error {
+	ended, err := r.installSession(device, session, carrier)
+	r.finishEnd(ended)
 	if err != nil {
 		r.passTurn(device)
-		r.releaseEpoch(device, epoch)
-		return nil, err
-	}
-	if old != nil {
-		r.closeConn(old)
-		// The open requests of the old session have ended, so writing may go on.
-		session.slot.mu.Lock()
-		session.slot.resumeWriting()
+		r.releaseEpoch(device, session.epoch)
+		return err
 	}
 	r.notifyWatchers(device)
-	return session, nil
+	return nil
 }
 
 // maxReadTime is how long lastHeard may take. If it takes longer, the process was interrupted.
@@ -379,34 +400,49 @@ func (r *Registry) lastHeard(conn Conn) time.Time {
 	}
 }
 
-// installSession puts the session into its slot and returns the one that it replaced.
-func (r *Registry) installSession(device string, session *Session) (old *Session, err error) {
+// installSession puts the session into its slot. It returns the sessions that this ended. The last
+// one is that of the device itself; the others were attached to it.
+func (r *Registry) installSession(device string, session, carrier *Session) (ended []*Session, err error) {
 	sh := r.shardOf(device)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.closing {
 		return nil, ErrClosing
 	}
-	s := sh.slots[device]
-	if s == nil {
-		s = &slot{registry: r, device: device}
-		sh.slots[device] = s
-		r.metrics.addSessions(1)
+	if !r.directory.IsNewest(device, session.epoch) { // the newer session may have ended already
+		return nil, ErrSuperseded
 	}
-	session.slot = s
+	s := sh.slots[device]
+	if s != nil {
+		s.mu.Lock()
+		switch old := s.session; {
+		case old == nil:
+		case s.carrier == nil && carrier == nil:
+			// The new session takes over the slot and its queue.
+			ended = s.endSession(Replaced, keepQueue)
+			s.beginSession(session)
+			s.mu.Unlock()
+			return ended, nil
+		default:
+			ended = s.endSession(Replaced, endQueue)
+		}
+		s.mu.Unlock()
+	}
+	s = newSlot(r, device)
+	if carrier != nil {
+		s.carrier, s.mu = carrier.slot, carrier.slot.mu
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old = s.session; old != nil {
-		if old.epoch > session.epoch {
-			return nil, ErrSuperseded
+	if carrier != nil {
+		if s.carrier.session != carrier {
+			return ended, ErrEnded
 		}
-		old.markEnded(Replaced)
-		s.endRequests(old)
+		s.carrier.addAttached(s)
 	}
-	s.session = session
-	session.dialog.setAwaits(s.awaitsAnswer)
-	r.feed.publishPresence(session, Connected)
-	return old, nil
+	sh.slots[device] = s
+	s.beginSession(session)
+	return ended, nil
 }
 
 // endSession ends a session. It does nothing if the session has ended.
@@ -420,17 +456,45 @@ func (r *Registry) endSession(session *Session, reason Reason) {
 		sh.mu.Unlock()
 		return
 	}
-	delete(sh.slots, s.device)
-	r.metrics.addSessions(-1)
-	s.session = nil
-	session.markEnded(reason)
-	s.endRequests(session)
-	s.finishUnwritten(session)
+	ended := s.endSession(reason, endQueue)
 	s.mu.Unlock()
-	sh.wakeFirst(s.device)
+	sh.removeSlot(s)
 	sh.mu.Unlock()
-	r.closeConn(session)
-	r.releaseEpoch(s.device, session.epoch)
+	r.finishEnd(ended)
+}
+
+// finishEnd does what has to wait until no lock is held: it closes the connection of sessions that
+// have ended. The last one of them is that of the device itself; the others were attached to it.
+func (r *Registry) finishEnd(ended []*Session) {
+	if len(ended) == 0 {
+		return
+	}
+	for _, session := range ended {
+		sh := r.shardOf(session.Device())
+		sh.mu.Lock()
+		sh.removeSlot(session.slot)
+		sh.mu.Unlock()
+		r.releaseEpoch(session.Device(), session.epoch)
+	}
+	last := ended[len(ended)-1]
+	line := last.slot.line()
+	if line == last.slot {
+		r.closeConn(last)
+	}
+	// The open requests of the sessions have ended, so writing may go on.
+	line.mu.Lock()
+	line.resumeWriting()
+}
+
+// removeSlot removes a slot without a session. It wakes the first connection that waits for the
+// device. sh.mu is locked.
+func (sh *shard) removeSlot(s *slot) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sh.slots[s.device] == s && s.session == nil {
+		delete(sh.slots, s.device)
+		sh.wakeFirst(s.device)
+	}
 }
 
 // endBroken ends a session because writing to its connection failed.
@@ -453,8 +517,8 @@ func (r *Registry) releaseEpoch(device string, epoch uint64) {
 	}
 }
 
-// liveSessions returns the current session of each online device.
-func (r *Registry) liveSessions() []*Session {
+// Sessions returns the current session of each online device.
+func (r *Registry) Sessions() []*Session {
 	var sessions []*Session
 	for i := range r.shards {
 		sh := &r.shards[i]

@@ -260,7 +260,7 @@ func TestRegistryModel(t *testing.T) {
 				clock.Unlock()
 			},
 			"": func(rt *rapid.T) {
-				if n := len(r.liveSessions()); n != len(live) {
+				if n := len(r.Sessions()); n != len(live) {
 					rt.Fatalf("%d live sessions, want %d", n, len(live))
 				}
 				for _, s := range all {

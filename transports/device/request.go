@@ -58,6 +58,8 @@ type Request struct {
 	// encoded. unit is the unit of the device that was asked, or "".
 	keyed     bool
 	key, unit string
+	// attached is the session of the attached device that was asked, or nil.
+	attached *Session
 }
 
 // isDistinct reports whether the answer to the request differs from answers to other requests.
@@ -72,6 +74,8 @@ func (q *Request) isAnsweredBy(r *received) bool {
 	switch {
 	case len(r.payload) == 0, v.Answers == protocol.No, v.Unit != "" && v.Unit != q.unit:
 		return false
+	case q.attached != r.attached && (r.attached != nil || v.Device != ""):
+		return false // the frame is another device's
 	case q.key != "":
 		return v.Answers == protocol.Yes && v.Key == q.key
 	case q.Matches != nil:
@@ -181,7 +185,7 @@ func (s *slot) checkQuiet() (until time.Time) {
 // s.mu is locked.
 func (s *slot) awaitAnswer(f *frame, session *Session) {
 	s.removeFrame(f)
-	f.state, f.askedIn = awaitingAnswer, session
+	f.state, f.askedIn = awaitingAnswer, f.deviceSession(session)
 	s.requests.open = append(s.requests.open, f)
 	f.answerTimer = time.AfterFunc(f.request.Timeout, f.timeOutRequest)
 }
@@ -243,11 +247,16 @@ func (s *slot) matchLateAnswer(r *received) string {
 
 // endRequests ends the open requests of a session that ends. s.mu is locked.
 func (s *slot) endRequests(session *Session) {
-	for _, f := range s.requests.open {
+	q := &s.requests
+	q.open = slices.DeleteFunc(q.open, func(f *frame) bool {
+		if f.askedIn != session {
+			return false
+		}
 		f.answerTimer.Stop()
 		s.reportFate(f, Written{Fate: NoReply, Epoch: session.epoch, Detail: session.endText() + " before it answered"})
-	}
-	s.requests = requests{}
+		return true
+	})
+	q.missed = slices.DeleteFunc(q.missed, func(m missedRequest) bool { return m.request.attached == session.ifAttached() })
 }
 
 // resumeWriting becomes the writer if frames wait and no writer is running. s.mu is locked on

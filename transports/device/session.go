@@ -7,8 +7,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pentrough/pentrough/transports/codec"
 	"github.com/pentrough/pentrough/transports/protocol"
 )
+
+// ErrRefused means that the protocol has refused the device.
+var ErrRefused = errors.New("the protocol refused the device")
 
 // ErrEnded is what a session's methods return after its end.
 var ErrEnded = errors.New("the session has ended")
@@ -58,12 +62,25 @@ type slot struct {
 	registry *Registry
 	device   string
 
-	mu          sync.Mutex
-	session     *Session // nil once the device is offline; the slot has left the registry then
+	// mu guards the rest. It is own, or that of the carrier.
+	mu      *sync.Mutex
+	own     sync.Mutex
+	session *Session // nil once the device is offline; the slot leaves the registry then
+	// carrier has the connection if the device is attached to another one; otherwise it is nil.
+	// The queue and the requests of an attached device are those of its carrier. attached has the
+	// devices that are attached to this one.
+	carrier     *slot
+	attached    map[*slot]struct{}
 	queue       queue
 	requests    requests
 	lastWritten time.Time   // when the last frame that has a gap was written
 	resumeTimer *time.Timer // resumes the writing; nil if no frame had to wait for a time
+}
+
+func newSlot(r *Registry, device string) *slot {
+	s := &slot{registry: r, device: device}
+	s.mu = &s.own
+	return s
 }
 
 // Device returns the name of the session's device.
@@ -75,6 +92,50 @@ func (s *Session) Epoch() uint64 { return s.epoch }
 // Data is Receive for a frame of which only the payload is known.
 func (s *Session) Data(payload []byte) error { return s.Receive(payload, &noVerdict) }
 
+// HandleFrame decodes one frame that arrived on the session's connection, and handles it. A frame
+// that names another device is that device's if Limits.Attached allows it. HandleFrame returns
+// what the caller logs, or "". After an error, the connection ends. The error is of kind
+// codec.ErrFrame if the device or the protocol is the cause, or it is one of ReceiveFrom or
+// ErrRefused.
+func (s *Session) HandleFrame(ctx context.Context, frame []byte) (problem string, err error) {
+	r := s.slot.registry
+	v, err := s.dialog.Decode(frame)
+	problem = v.Problem
+	switch {
+	case err != nil:
+		return problem, fmt.Errorf("%w: the frame %.100q: %w", codec.ErrFrame, frame, err)
+	case v.Refusal != "":
+		return problem, s.refuse(v)
+	case !r.named || v.Device == "" || v.Device == s.Device():
+		return problem, s.Receive(frame, v)
+	case r.limits.Attached == 0:
+		return problem, fmt.Errorf("%w: a frame names the device %q, but the connection belongs to %q; identity.attach allows that", codec.ErrFrame, v.Device, s.Device())
+	}
+	if err := CheckName(v.Device); err != nil {
+		return problem, fmt.Errorf("%w: the frame %.100q: %w", codec.ErrFrame, frame, err)
+	}
+	err = s.ReceiveFrom(ctx, v.Device, frame, v)
+	if why := attachRefusal(err); why != "" {
+		r.metrics.countUnattached(why)
+		return err.Error(), nil
+	}
+	return problem, err
+}
+
+// refuse writes the response of a protocol that refuses the device.
+func (s *Session) refuse(v *protocol.Verdict) error {
+	if v.Response != nil {
+		response, err := s.dialog.FrameResponse(v)
+		if err != nil {
+			return fmt.Errorf("%w: framing a response: %w", codec.ErrFrame, err)
+		}
+		if err := s.Respond(response); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %s", ErrRefused, v.Refusal)
+}
+
 // Receive handles one frame that the device sent. v says what the frame means. If the frame
 // answers an open request, Receive ends that request. Otherwise Receive publishes the frame as
 // data. Receive keeps no reference to payload or v. While the consumers of data are at their
@@ -84,12 +145,15 @@ func (s *Session) Data(payload []byte) error { return s.Receive(payload, &noVerd
 // Receive also writes the response of v. It waits until the response is written, or until the
 // session has ended. A response that waits for consumers is written later. If too many of those
 // wait for the device to read, the next such Receive waits, too.
-func (s *Session) Receive(payload []byte, v *protocol.Verdict) error {
+func (s *Session) Receive(payload []byte, v *protocol.Verdict) error { return s.receive(s, payload, v) }
+
+// receive is Receive for a frame of from's device that arrived on the connection of s.
+func (s *Session) receive(from *Session, payload []byte, v *protocol.Verdict) error {
 	var response []byte
 	if v.Response != nil {
 		var err error
 		if response, err = s.dialog.FrameResponse(v); err != nil {
-			return fmt.Errorf("framing a response: %w", err)
+			return fmt.Errorf("%w: framing a response: %w", codec.ErrFrame, err)
 		}
 	}
 	r := received{payload: payload, verdict: v}
@@ -103,7 +167,7 @@ func (s *Session) Receive(payload []byte, v *protocol.Verdict) error {
 		}
 		r.confirmed = func() { s.slot.enqueueResponse(s, response) }
 	}
-	if err := s.publish(&r); err != nil || response == nil || v.Confirmed {
+	if err := from.publish(&r); err != nil || response == nil || v.Confirmed {
 		return err
 	}
 	return s.Respond(response)
@@ -152,32 +216,36 @@ type received struct {
 	partial bool
 	// late is the id of the command that the frame answers too late, or "".
 	late string
+	// attached is the session of the attached device that the frame is from, or nil.
+	attached *Session
 	// confirmed is called when all consumers have settled the frame; nil for nothing.
 	confirmed func()
 }
 
 // publish ends the request that the frame answers, or else publishes the frame as data.
 func (s *Session) publish(r *received) error {
+	line := s.slot.line()
+	r.attached = s.ifAttached()
 	for looked := false; ; looked = true {
 		s.slot.mu.Lock()
-		for s.slot.session == s && s.slot.queue.writingRequest {
+		for s.slot.session == s && line.queue.writingRequest {
 			// A request is being written. It may have reached the device, and this may be its
 			// answer.
-			s.slot.requestWritten().Wait()
+			line.requestWritten().Wait()
 		}
 		if s.slot.session != s {
 			s.slot.mu.Unlock()
 			return ErrEnded
 		}
 		if !looked {
-			if s.slot.matchAnswer(r) {
-				s.slot.resumeWriting()
+			if line.matchAnswer(r) {
+				line.resumeWriting()
 				r.confirm()
 				return nil
 			}
-			r.late = s.slot.matchLateAnswer(r)
+			r.late = line.matchLateAnswer(r)
 			if r.verdict.NoData && r.late == "" {
-				s.slot.resumeWriting()
+				line.resumeWriting()
 				r.confirm()
 				return nil
 			}
@@ -185,7 +253,7 @@ func (s *Session) publish(r *received) error {
 		room := s.slot.registry.feed.publishData(s, s.seq+1, r)
 		if room == nil {
 			s.seq++
-			s.slot.resumeWriting() // a request may have waited for this frame to be read
+			line.resumeWriting() // a request may have waited for this frame to be read
 			return nil
 		}
 		ended := s.endedChannel()
@@ -209,8 +277,8 @@ func (r *received) confirm() {
 func (s *Session) Dialog() *Dialog { return s.dialog }
 
 // End ends the session. Frames of which no byte is written end as Offline, the connection is
-// closed, and a disconnected event is published. End does nothing if the session has ended or was
-// replaced.
+// closed, and a disconnected event is published. The connection of an attached device stays open.
+// End does nothing if the session has ended or was replaced.
 func (s *Session) End(reason Reason) { s.slot.registry.endSession(s, reason) }
 
 // Ended returns a channel that is closed when the session has ended.
@@ -235,6 +303,42 @@ func (s *Session) endedChannel() <-chan struct{} {
 		}
 	}
 	return s.ended
+}
+
+// What happens to the queue when a session ends: a newer session of the device writes its frames,
+// or they end.
+const (
+	keepQueue = false
+	endQueue  = true
+)
+
+// beginSession makes a session the current one of the slot, which has none. s.mu is locked.
+func (s *slot) beginSession(session *Session) {
+	s.session, session.slot = session, s
+	if s.carrier == nil {
+		session.dialog.setAwaits(s.awaitsAnswer)
+	}
+	s.registry.metrics.addSessions(1)
+	s.registry.feed.publishPresence(session, Connected)
+}
+
+// endSession ends the slot's session, and before it the sessions of the attached devices. It
+// returns them in this order. Their open requests end, and so do their frames of which no byte is
+// written, unless the slot's own queue is kept. s.mu is locked.
+func (s *slot) endSession(reason Reason, queue bool) (ended []*Session) {
+	for a := range s.attached {
+		ended = append(ended, a.endSession(reason, endQueue)...)
+	}
+	session, line := s.session, s.line()
+	delete(line.attached, s)
+	s.session = nil
+	session.markEnded(reason)
+	s.registry.metrics.addSessions(-1)
+	line.endRequests(session)
+	if queue == endQueue {
+		line.finishUnwritten(session)
+	}
+	return append(ended, session)
 }
 
 // markEnded records why the session ended and publishes the event. slot.mu is locked.

@@ -43,6 +43,7 @@ type identity struct {
 	By      string        `toml:"by" doc:"address: the peer's IP address is the device's name. first-frame: the first frame has the name. protocol: the protocol finds the name in a frame. The default is protocol if a protocol is set, else address." enum:"address,first-frame,protocol" later:"certificate" example:"\"first-frame\""`
 	Data    bool          `toml:"data" doc:"Whether the first frame is published as data, too. Only with by = first-frame." example:"true"`
 	Pattern string        `toml:"pattern" doc:"Regular expression for the first frame. The text that the group named device matches is the device's name; if there is only one group, it needs no name. Without a group or a pattern, the whole frame is the name." example:"'^HELLO (\\S+)'"`
+	Attach  int           `toml:"attach" doc:"Most devices that may be attached to the device of a connection. A frame that names another device attaches it: it shares the connection. 0 means that such a frame ends the connection. Only with by = protocol." min:"0" max:"10000" example:"500"`
 	Timeout time.Duration `toml:"timeout" doc:"How long the first frame may take to arrive." min:"10ms" example:"\"10s\""`
 }
 
@@ -139,6 +140,9 @@ func (c *Config) Validate() error {
 		}
 	default:
 		invalid("identity.by", "%q is not known; allowed: %s, %s, %s", by, byAddress, byFirstFrame, byProtocol)
+	}
+	if c.Identity.Attach > 0 && c.identifiedBy() != byProtocol {
+		invalid("identity.attach", "is only used with by = %q, because only a protocol's frames name devices", byProtocol)
 	}
 	if c.HalfClose && c.IdleTimeout == 0 {
 		invalid("half_close", "needs an idle_timeout, which ends the session")

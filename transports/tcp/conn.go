@@ -170,7 +170,7 @@ func reasonOf(err error) device.Reason {
 	switch {
 	case errors.Is(err, io.EOF):
 		return device.ClientClosed
-	case errors.Is(err, codec.ErrFrame), errors.Is(err, errFlood), errors.Is(err, errRefused):
+	case errors.Is(err, codec.ErrFrame), errors.Is(err, errFlood), errors.Is(err, device.ErrRefused):
 		return device.ProtocolError
 	default:
 		return device.ConnectionLost

@@ -12,8 +12,6 @@ import (
 	"github.com/pentrough/pentrough/transports/protocol"
 )
 
-var errRefused = errors.New("the protocol refused the device")
-
 // newDialog returns the dialog with a new connection.
 func (t *transport) newDialog(peer netip.AddrPort) *device.Dialog {
 	name := ""
@@ -106,7 +104,7 @@ func (c *conn) nextName() (name string, err error) {
 		}
 		switch {
 		case v.Refusal != "":
-			return "", fmt.Errorf("%w: %s", errRefused, v.Refusal)
+			return "", fmt.Errorf("%w: %s", device.ErrRefused, v.Refusal)
 		case v.Device != "":
 			c.first, c.verdict = frame, v
 			return v.Device, nil
@@ -139,41 +137,14 @@ func (c *conn) handleFirst(session *device.Session) error {
 		return nil
 	}
 	c.transport.metrics.framesIn.Add(1)
-	return receive(session, frame, v)
+	return session.Receive(frame, v)
 }
 
-// receive passes a frame to its session. If the response can't be framed, the protocol is wrong,
-// and the session ends.
-func receive(session *device.Session, frame []byte, v *protocol.Verdict) error {
-	err := session.Receive(frame, v)
-	if err != nil && !errors.Is(err, device.ErrEnded) {
-		return fmt.Errorf("%w: %w", codec.ErrFrame, err)
-	}
-	return err
-}
-
-// handleFrame handles a frame of a device that is known.
+// handleFrame handles a frame of a connection with a session.
 func (c *conn) handleFrame(session *device.Session, frame []byte) error {
-	v, err := c.dialog.Decode(frame)
-	c.logProblem(session.Device(), v.Problem)
-	switch {
-	case err != nil:
-		return fmt.Errorf("%w: the frame %.100q: %w", codec.ErrFrame, frame, err)
-	case v.Device != "" && v.Device != session.Device() && c.transport.config.identifiedBy() == byProtocol:
-		return fmt.Errorf("%w: a frame names the device %q, but the connection belongs to %q", codec.ErrFrame, v.Device, session.Device())
-	case v.Refusal == "":
-		return receive(session, frame, v)
-	}
-	if v.Response != nil {
-		response, err := c.dialog.FrameResponse(v)
-		if err == nil {
-			err = session.Respond(response)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return fmt.Errorf("%w: %s", errRefused, v.Refusal)
+	problem, err := session.HandleFrame(c.transport.ctx, frame)
+	c.logProblem(session.Device(), problem)
+	return err
 }
 
 // reportTail counts and logs the bytes of a frame whose end never came. With data.partial it

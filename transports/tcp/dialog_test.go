@@ -32,7 +32,8 @@ import (
 //	more TEXT     is data without the word, after what earlier such lines said
 //	odd TEXT      is reported as a problem, and is no data
 //
-// Every other line is data. The host numbers its commands.
+// Every other line is data. The host numbers its commands. It names the device of a command if
+// that isn't the device of the connection.
 type talk struct{ codec.Framing }
 
 type talkConfig struct{}
@@ -81,6 +82,9 @@ func (p talk) Encode(s *protocol.State, dst []byte, c protocol.Command) ([]byte,
 	s.Number++
 	key, _, _ := strings.Cut(string(c.Payload), " ")
 	dst = fmt.Appendf(dst, "%d", s.Number)
+	if c.Device != s.Device {
+		dst = fmt.Appendf(dst, "=%s", c.Device)
+	}
 	if c.Unit != "" {
 		dst = fmt.Appendf(dst, "@%s", c.Unit)
 	}

@@ -14,24 +14,26 @@ func (t *transport) Record(ctx context.Context, name string, next bool) (*device
 	}
 	r := t.recorders.Wait(ctx, name, next)
 	if !next {
-		for c, session := range t.connsOf(name) {
-			if session.Reason() == "" {
-				t.recorders.Identify(&c.recordable, session)
-			}
-		}
+		t.identifyRecorded(name)
 	}
 	return r, nil
 }
 
-// connsOf returns the connections of a device, with their sessions. All but one have ended.
-func (t *transport) connsOf(name string) map[*conn]*device.Session {
+// identifyRecorded lets the recordings that wait for a device begin if the device is online. The
+// recordings of an attached device get the whole connection.
+func (t *transport) identifyRecorded(name string) {
+	if !t.recorders.IsAnyWaiting() {
+		return
+	}
+	session, connection := t.registry.SessionOf(name)
+	if session == nil {
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	conns := map[*conn]*device.Session{}
 	for c := range t.conns {
-		if s := c.session.Load(); s != nil && s.Device() == name {
-			conns[c] = s
+		if c.session.Load() == connection {
+			t.recorders.Identify(&c.recordable, session)
 		}
 	}
-	return conns
 }

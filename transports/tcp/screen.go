@@ -29,7 +29,7 @@ func (c *Config) inventoryUser() string {
 
 // Screen implements device.Screener.
 func (t *transport) Screen(known device.Inventory) {
-	t.registry.SetListed(known.Known)
+	t.registry.SetListed(known.Known, t.config.Allow == allowKnown)
 	if t.config.Allow != allowKnown {
 		return
 	}
@@ -48,8 +48,8 @@ func (t *transport) isAllowed(name string) bool {
 }
 
 // kickUnknown ends the sessions of devices that are removed from the inventory. It may miss a
-// connection that becomes a session at the same time. That connection looks at the inventory
-// itself, after it is in t.conns.
+// session that begins at the same time. So each connection looks at the inventory after its
+// session has begun, and attached devices are checked with each frame.
 func (t *transport) kickUnknown() {
 	for {
 		select {
@@ -57,16 +57,10 @@ func (t *transport) kickUnknown() {
 		case <-t.ctx.Done():
 			return
 		}
-		t.mu.Lock()
-		var strangers []*device.Session
-		for c := range t.conns {
-			if s := c.session.Load(); s != nil && !t.isAllowed(s.Device()) {
-				strangers = append(strangers, s)
+		for _, s := range t.registry.Sessions() {
+			if !t.isAllowed(s.Device()) {
+				s.End(device.Kicked)
 			}
-		}
-		t.mu.Unlock()
-		for _, s := range strangers {
-			s.End(device.Kicked)
 		}
 	}
 }

@@ -89,6 +89,7 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 		complaints: rate.Sometimes{First: 10, Interval: time.Second}, listenErr: errors.New("not started"), conns: map[*conn]struct{}{},
 	}
 	t.connsEmpty.L = &t.mu
+	registry.Watch(t.identifyRecorded)
 	_, t.ticks = p.(protocol.Ticker)
 	t.gate = listen.NewGate(listen.Limits{Max: c.MaxConnections, Share: env.Connections, Unidentified: c.MaxUnidentified}, env.Logger, t.tooMany)
 	if env.Registerer != nil {
@@ -106,8 +107,8 @@ func (c *Config) registry(p protocol.Protocol, env transports.Env) (*device.Regi
 		canonical, advice = canonicalName, "several devices with one name"
 	}
 	return device.NewRegistry(device.Options{
-		Host: env.Host, Protocol: p, Canonical: canonical, Directory: device.NewDirectory(env.Now), FlappingAdvice: advice,
-		Limits:   device.Limits{QueueCount: c.QueueLimit.Count, QueueBytes: c.QueueLimit.Bytes, WriteTimeout: c.WriteTimeout},
+		Host: env.Host, Protocol: p, Named: c.identifiedBy() == byProtocol, Canonical: canonical, Directory: device.NewDirectory(env.Now), FlappingAdvice: advice,
+		Limits:   device.Limits{QueueCount: c.QueueLimit.Count, QueueBytes: c.QueueLimit.Bytes, WriteTimeout: c.WriteTimeout, Attached: c.Identity.Attach},
 		NewNames: device.NameLimit{Rate: c.NewNames.Rate, Burst: c.NewNames.Burst, AtStart: c.NewNames.AtStart},
 		Feed: device.FeedOptions{
 			EventsWindow: c.Events.Window, EventsBacklog: c.Events.Backlog, EventsTotal: c.Events.Total,

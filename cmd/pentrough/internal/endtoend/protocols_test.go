@@ -92,64 +92,87 @@ func TestReadyMadeProtocols(t *testing.T) {
 	}
 }
 
-// hold starts a host and plays the device.
-func (d dialogue) hold(t *testing.T, bin string) {
+// talk is a host with a protocol, and a connection of a device to it.
+type talk struct {
+	*testing.T
+	host       *testenv.Program
+	admin, web string // ports
+	conn       net.Conn
+	table      string // the file of the database
+}
+
+// startTalk starts a host. settings are those of the transport, in addition to the protocol.
+func startTalk(t *testing.T, bin, protocol, settings string) *talk {
+	t.Helper()
 	folder := t.TempDir()
 	devices, web, adm := testenv.Port(t), testenv.Port(t), testenv.Port(t)
 	file, table := filepath.Join(folder, "host.toml"), filepath.Join(folder, "data.db")
 	text := fmt.Appendf(nil, `[host]
 admin = "127.0.0.1:%s"
 [transport]
-trackers = { type = "tcp", listen = "127.0.0.1:%s", protocol = %q }
+trackers = { type = "tcp", listen = "127.0.0.1:%s", protocol = %q%s }
 web      = { type = "http", listen = "127.0.0.1:%s" }
 [pipeline]
 commands  = { from = "web:/commands", handler = { type = "deliver", devices = "trackers", reply = true, timeout = "1m" } }
 positions = { from = "trackers:data", handler = { type = "sql", url = "sqlite:%s", history = { data = "positions" } } }
-`, adm, devices, d.protocol, web, table)
+`, adm, devices, protocol, settings, web, table)
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	host := testenv.Launch(t, folder, "host.log", nil, filepath.Join(bin, "pentrough"), "run", "-c", file)
 	testenv.AwaitReady(t, adm, host.Ended)
-
 	conn, err := net.Dial("tcp", "127.0.0.1:"+devices)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	t.Cleanup(func() { conn.Close() })
 	if err := conn.SetDeadline(time.Now().Add(await.Patience)); err != nil {
 		t.Fatal(err)
 	}
-	say := func(text string) {
-		t.Helper()
-		if _, err := io.WriteString(conn, unhex(t, text)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	hear := func(want string) {
-		t.Helper()
-		want = unhex(t, want)
-		got := make([]byte, len(want))
-		if n, err := io.ReadFull(conn, got); err != nil || string(got) != want {
-			t.Fatalf("the device received %x, %v; want %x", got[:n], err, want)
-		}
-	}
-	say(d.login)
-	hear(d.welcome)
-	say(d.position)
-	hear(d.ack)
-	testenv.AwaitSessions(t, adm, 1, host.Ended)
+	return &talk{t, host, adm, web, conn, table}
+}
 
+func (k *talk) say(text string) {
+	k.Helper()
+	if _, err := io.WriteString(k.conn, unhex(k.T, text)); err != nil {
+		k.Fatal(err)
+	}
+}
+
+func (k *talk) hear(want string) {
+	k.Helper()
+	want = unhex(k.T, want)
+	got := make([]byte, len(want))
+	if n, err := io.ReadFull(k.conn, got); err != nil || string(got) != want {
+		k.Fatalf("the device received %x, %v; want %x", got[:n], err, want)
+	}
+}
+
+// command sends a command; its result comes later.
+func (k *talk) command(body string) <-chan device.Result {
 	result := make(chan device.Result, 1)
-	go func() { result <- postCommand(t, web, fmt.Sprintf(`{"device":%q,%s}`, d.device, d.command)) }()
-	hear(d.wire)
-	say(d.answer)
+	go func() { result <- postCommand(k.T, k.web, body) }()
+	return result
+}
+
+// hold starts a host and plays the device.
+func (d dialogue) hold(t *testing.T, bin string) {
+	k := startTalk(t, bin, d.protocol, "")
+	k.say(d.login)
+	k.hear(d.welcome)
+	k.say(d.position)
+	k.hear(d.ack)
+	testenv.AwaitSessions(t, k.admin, 1, k.host.Ended)
+
+	result := k.command(fmt.Sprintf(`{"device":%q,%s}`, d.device, d.command))
+	k.hear(d.wire)
+	k.say(d.answer)
 	r := await.Receive(t, "the result", result)
 	if r.State != device.StateAnswered || r.Device != d.device || string(r.Reply) != unhex(t, d.reply) {
 		t.Errorf("the result is %+v with %x", r, r.Reply)
 	}
-	host.End(t, syscall.SIGTERM)
-	db, err := sql.Open("sqlite", table)
+	k.host.End(t, syscall.SIGTERM)
+	db, err := sql.Open("sqlite", k.table)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,6 +181,58 @@ positions = { from = "trackers:data", handler = { type = "sql", url = "sqlite:%s
 	var rows int
 	if err := db.QueryRow("SELECT min(device), count(*) FROM positions").Scan(&name, &rows); err != nil || name != d.device || rows != 1 {
 		t.Errorf("the table has %d rows of %q: %v", rows, name, err)
+	}
+}
+
+// meterFrame is a frame of DL/T 645. Names end with the number of the meter.
+func meterFrame(meter byte, body string) string {
+	frame := []byte{0x68, meter, 0, 0, 0, 0, 0, 0x68}
+	frame = append(frame, body...)
+	sum := byte(0)
+	for _, b := range frame {
+		sum += b
+	}
+	return string(append(frame, sum, 0x16))
+}
+
+// The meters behind a concentrator are devices of their own: each has its data, its commands and
+// its answers, and all go offline with the connection.
+func TestMetersBehindAConcentrator(t *testing.T) {
+	t.Parallel()
+	k := startTalk(t, programs(t), "dlt645", ", identity = { attach = 500 }")
+	const asked, energy = "\x11\x04\x33\x33\x34\x33", "\x91\x05\x33\x33\x34\x33\x42"
+	for meter := range byte(3) {
+		k.say(meterFrame(meter, energy))
+	}
+	testenv.AwaitSessions(t, k.admin, 3, k.host.Ended)
+	for _, meter := range []byte{2, 0, 1} {
+		name := fmt.Sprintf("%012d", meter)
+		result := k.command(fmt.Sprintf(`{"device":%q,"cmd":"1133333433","encoding":"hex"}`, name))
+		k.hear(meterFrame(meter, asked))
+		other := (meter + 1) % 3
+		k.say(meterFrame(other, energy) + meterFrame(meter, energy))
+		r := await.Receive(t, "the result", result)
+		if want := meterFrame(meter, energy); r.State != device.StateAnswered || r.Device != name || !strings.Contains(want, string(r.Reply)) {
+			t.Errorf("the result is %+v with %x, want %x", r, r.Reply, want)
+		}
+	}
+	k.conn.Close()
+	testenv.AwaitSessions(t, k.admin, 0, k.host.Ended)
+	if r := await.Receive(t, "the result", k.command(`{"device":"000000000001","cmd":"1133333433","encoding":"hex"}`)); r.State != device.StateOffline {
+		t.Errorf("the result is %+v", r)
+	}
+	k.host.End(t, syscall.SIGTERM)
+	db, err := sql.Open("sqlite", k.table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for meter := range byte(3) {
+		var rows int
+		name := fmt.Sprintf("%012d", meter)
+		if err := db.QueryRow("SELECT count(*) FROM positions WHERE device = ?", name).Scan(&rows); err != nil || rows != 2 {
+			t.Errorf("the table has %d rows of %s: %v", rows, name, err)
+		}
 	}
 }
 

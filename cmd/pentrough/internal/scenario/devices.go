@@ -386,15 +386,9 @@ func (c *conn) deliver(data []byte) bool {
 
 // receive passes a frame to the session. It reports whether the session continues.
 func (c *conn) receive(frame []byte) bool {
-	v, err := c.dialog.Decode(frame)
-	if err == nil && v.Refusal != "" && v.Response != nil {
-		if response, err := c.dialog.FrameResponse(v); err == nil {
-			_ = c.session.Respond(response) // the session ends anyway
-		}
-	}
-	if err != nil || v.Refusal != "" || v.Device != "" && v.Device != c.session.Device() && c.holder.Opening != nil {
+	_, err := c.session.HandleFrame(context.Background(), frame)
+	if err != nil && !errors.Is(err, device.ErrEnded) {
 		c.session.End(device.ProtocolError)
-		return false
 	}
-	return c.session.Receive(frame, v) == nil
+	return err == nil
 }

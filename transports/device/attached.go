@@ -1,0 +1,203 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/pentrough/pentrough/transports/protocol"
+)
+
+// This file is about attached devices: those that share the connection of another device.
+//
+// A concentrator, such as a gateway for meters, sends the frames of many devices over its
+// connection. The device that identified the connection is the carrier. Each further device that a
+// frame names is attached to the carrier: it gets a slot and a session of its own, with its own
+// events, epoch and seq. Its commands go into the carrier's queue, because only one frame can be
+// written to a connection at a time.
+//
+// Invariants:
+//   - The slot of an attached device shares the mutex of its carrier's slot. So what happens to
+//     the connection happens to all of its devices at once.
+//   - A slot is attached to the same carrier for its whole life. A device that moves to another
+//     connection gets another slot. Its frames in the old queue end as Offline.
+//   - A carrier isn't attached. A device whose own connection is replaced by a carrier's loses it.
+//   - When the carrier's session ends, the sessions of its attached devices end before it.
+
+// Why a device can't be attached. Its frames are dropped.
+var (
+	// ErrAttached means that Limits.Attached is reached.
+	ErrAttached = errors.New("too many devices are attached to the connection")
+	// ErrUnlisted means that only the devices of the inventory may be attached.
+	ErrUnlisted = errors.New("the inventory doesn't list the device")
+)
+
+// attachRefusal returns the name of a reason for not attaching a device, or "" for other errors.
+func attachRefusal(err error) string {
+	switch {
+	case errors.Is(err, ErrAttached):
+		return "limit"
+	case errors.Is(err, ErrUnlisted):
+		return "unknown-device"
+	case errors.Is(err, ErrNewName):
+		return "new-name"
+	}
+	return ""
+}
+
+// line returns the slot whose queue and requests the device uses.
+func (s *slot) line() *slot {
+	if s.carrier != nil {
+		return s.carrier
+	}
+	return s
+}
+
+// addAttached adds the slot of a device to those that are attached to s. s.mu is locked.
+func (s *slot) addAttached(device *slot) {
+	if s.attached == nil {
+		s.attached = map[*slot]struct{}{}
+	}
+	s.attached[device] = struct{}{}
+}
+
+// ifAttached returns the session if its device is attached to another one, and nil otherwise.
+func (s *Session) ifAttached() *Session {
+	if s.slot.carrier != nil {
+		return s
+	}
+	return nil
+}
+
+// attach makes f a frame for an attached device. session is nil if the device isn't attached.
+func (f *frame) attach(session *Session) {
+	if session == nil {
+		return
+	}
+	f.attached = session
+	if f.request != nil {
+		f.request.attached = session
+	}
+}
+
+// isOnline reports whether the device of the frame still uses session, the session of the
+// connection. s.mu is locked.
+func (f *frame) isOnline(session *Session) bool {
+	return f.slot.session == session && (f.attached == nil || f.attached.reason == "")
+}
+
+// deviceSession returns the session of the frame's device. session is that of the connection.
+func (f *frame) deviceSession(session *Session) *Session {
+	if f.attached != nil {
+		return f.attached
+	}
+	return session
+}
+
+// hasDeviceOf reports whether two frames of a queue are for the same device, and for the same
+// unit.
+func (f *frame) hasDeviceOf(o *frame) bool {
+	return f.command == nil || o.command == nil || f.command.Device == o.command.Device && f.command.Unit == o.command.Unit
+}
+
+// ReceiveFrom is Receive for a frame that names the device it comes from. It attaches the device
+// to this session's device if the device isn't attached yet.
+//
+// If the device has too many takeovers (see flapping.go), its current session stays. Its commands
+// go there, and this frame is published as that session's.
+//
+// The error is that of Receive, ErrAttached, ErrUnlisted, ErrNewName, of kind ErrDevice, or one of
+// the directory.
+func (s *Session) ReceiveFrom(ctx context.Context, device string, payload []byte, v *protocol.Verdict) error {
+	for {
+		from, err := s.slot.registry.attach(ctx, s, device)
+		switch {
+		case errors.Is(err, ErrSuperseded):
+			continue
+		case err != nil:
+			return err
+		}
+		// If the device has moved to another connection since, attach it again.
+		if err = s.receive(from, payload, v); !errors.Is(err, ErrEnded) || s.Reason() != "" {
+			return err
+		}
+	}
+}
+
+// attach returns the session of a device that a frame of carrier's connection names. Only the
+// goroutine that reads from the connection calls it.
+func (r *Registry) attach(ctx context.Context, carrier *Session, device string) (*Session, error) {
+	if err := r.checkNoUnit(device); err != nil {
+		return nil, err
+	}
+	current, here, err := r.attachedTo(carrier, device)
+	if r.listedOnly && !r.newcomers.listed(device) {
+		if here { // it was attached while the inventory changed
+			current.End(Kicked)
+		}
+		return nil, fmt.Errorf("%w %q", ErrUnlisted, device)
+	}
+	if here || err != nil {
+		return current, err
+	}
+	if !r.newcomers.admitName(device, r.now()) {
+		return nil, r.newNameError(device)
+	}
+	if !r.tryTakeover(device) && current != nil {
+		return current, nil
+	}
+	epoch, err := r.directory.Claim(ctx, device, r.lastHeard(carrier.conn))
+	if err != nil {
+		r.passTurn(device)
+		return nil, fmt.Errorf("claiming device %q: %w", device, err)
+	}
+	session := &Session{conn: carrier.conn, dialog: carrier.dialog, epoch: epoch, remote: carrier.remote, connectedAt: r.now(), seq: 1}
+	return session, r.startSession(device, session, carrier)
+}
+
+// attachedTo returns the current session of a device, or nil. here reports whether the device is
+// attached to carrier. The error says why it can't be attached.
+func (r *Registry) attachedTo(carrier *Session, device string) (current *Session, here bool, err error) {
+	if s := r.slotOf(device); s != nil {
+		s.mu.Lock()
+		current, here = s.session, s.session != nil && s.carrier == carrier.slot && carrier.slot.session == carrier
+		s.mu.Unlock()
+	}
+	if here {
+		return current, true, nil
+	}
+	line := carrier.slot
+	line.mu.Lock()
+	defer line.mu.Unlock()
+	switch {
+	case line.session != carrier:
+		return nil, false, ErrEnded
+	case len(line.attached) >= r.limits.Attached:
+		return nil, false, fmt.Errorf("%w, so %q isn't; the limit is %d", ErrAttached, device, r.limits.Attached)
+	}
+	return current, false, nil
+}
+
+// checkNoUnit returns an error if the name of a device names a unit.
+func (r *Registry) checkNoUnit(device string) error {
+	if r.units && strings.Contains(device, unitSeparator) {
+		return fmt.Errorf("%w: the name %q contains %q, which separates a device from its unit", ErrDevice, device, unitSeparator)
+	}
+	return nil
+}
+
+// SessionOf returns the session of a device, and the session whose connection it uses. They differ
+// if the device is attached. Both are nil if the device is offline.
+func (r *Registry) SessionOf(device string) (session, connection *Session) {
+	s := r.slotOf(device)
+	if s == nil {
+		return nil, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.session == nil {
+		return nil, nil
+	}
+	return s.session, s.line().session
+}
