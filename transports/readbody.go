@@ -13,8 +13,8 @@ var ErrNoRoom = errors.New("the memory budget is used up")
 const (
 	// firstRead is the room for a body before its first byte has arrived.
 	firstRead = 512
-	// SmallBody is the size up to which a body displaces others while the budget is used up.
-	// Larger bodies are refused then.
+	// SmallBody is a size. While the budget is used up, bodies of up to this size displace others,
+	// and larger bodies are refused.
 	SmallBody = 64 << 10
 	// displaceTime is how long the bytes of a displaced body may take to become free.
 	displaceTime = time.Second
@@ -30,7 +30,7 @@ type BodySource struct {
 	Interrupt func()
 }
 
-// bodyReader is a call of ReadAll. Budget.mu guards displaced.
+// bodyReader is one running call of ReadAll. Budget.mu guards displaced.
 type bodyReader struct {
 	interrupt func()
 	place     *list.Element // in Budget.readers; nil if it isn't there
@@ -42,8 +42,8 @@ type bodyReader struct {
 // after most+1 bytes, and the caller rejects the body.
 //
 // ReadAll takes bytes from the budget as the body grows. So a sender that announces a large body
-// and sends little takes little. The caller gives taken bytes back when the body is gone, and
-// after an error, too. The error is [ErrNoRoom] or the error of the Reader.
+// and sends little takes little. The caller gives the taken bytes back when it no longer needs the
+// body, and also after an error. The error is [ErrNoRoom] or the error of the Reader.
 //
 // A sender that stops in the middle of a body would keep its bytes. So while the budget is used
 // up, a body of up to [SmallBody] bytes displaces the body that is being read for the longest

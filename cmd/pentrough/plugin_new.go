@@ -20,12 +20,12 @@ func newPluginNew() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "new " + strings.Join(scaffold.Kinds, "|") + " NAME",
 		Short: "Write a working plugin to start from",
-		Long: `Write a Go module to the folder NAME. It has a handler, a protocol or codec of devices, or a
-middleware, and its test, a README and a configuration to try it with. They work without changes.
-This needs the go command.
+		Long: `Write a Go module to the folder NAME. The module has one plugin: a handler, a protocol
+or codec of devices, or a middleware. It also has a test, a README and a configuration to try the
+plugin with. The module works without changes. This needs the go command.
 
-With --python, write a handler in Python instead, and the SDK that it needs in one file. The host
-runs such a handler as a process of its own.`,
+With --python, write a handler in Python instead, and one file with the SDK that the handler needs.
+The host runs such a handler as a process of its own.`,
 		Example: `  pentrough plugin new handler door
   pentrough plugin new protocol meter
   pentrough plugin new codec frames --module example.com/fleet/frames

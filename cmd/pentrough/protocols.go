@@ -20,11 +20,11 @@ func newProtocols() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "protocols [NAME]",
 		Short: "List the protocols of devices, or print a ready-made one",
-		Long: `List the protocols that the setting protocol can name: those of a configuration, the ready-made ones
-of this program, and those that are plugins in Go.
+		Long: `List the protocols that the setting protocol can name: the ready-made ones, those that
+are plugins in Go, and with -c those of a configuration.
 
-With NAME, print a ready-made protocol. To change it, copy the text to your configuration: there it
-takes precedence. If NAME is a plugin, print its settings.`,
+With NAME, print a ready-made protocol. To change it, copy the text to your configuration. The copy
+takes precedence over the ready-made protocol. If NAME is a plugin, print its settings.`,
 		Example: `  pentrough protocols
   pentrough protocols -c gateway.toml
   pentrough protocols gps103 >> gateway.toml`,

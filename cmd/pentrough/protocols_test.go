@@ -159,7 +159,8 @@ type station struct {
 	r              *bufio.Reader
 	sent, received uint16
 	acknowledged   uint16 // by the host
-	// window is the limit of unacknowledged frames of the host, and most is how many there were.
+	// window is how many unacknowledged frames the host may have, and most is the largest number
+	// that it had.
 	window, most int
 	tests        atomic.Int32
 }

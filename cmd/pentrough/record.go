@@ -34,12 +34,12 @@ func newRecord() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "record DEVICE",
 		Short: "Record what a device and the host send each other",
-		Long: `Record what passes through the connection of a device, with the times, as lines of JSON. The recording
-is the input of pentrough replay and of the key replay in [[test]].
+		Long: `Record what a device and the host send each other. The recording is lines of JSON, with
+times. It is the input of pentrough replay and of the key replay in [[test]].
 
-The recording begins with the device's current connection. If the device is offline, or with --new,
-it begins with the next connection and has its first bytes, too. It ends with the connection, with
---for or --count, or with Ctrl-C. A recording may have passwords of the device.`,
+The recording covers the device's current connection. If the device is offline, or with --new, it
+covers the next connection, from its first byte. The recording ends with the connection, with --for
+or --count, or with Ctrl-C. It may contain passwords of the device.`,
 		Example: `  pentrough record 10.0.0.7 > bug.jsonl
   pentrough record 123456789012345 --new --for 10m > login.jsonl`,
 		Args: func(_ *cobra.Command, args []string) error {

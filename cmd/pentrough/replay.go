@@ -39,8 +39,8 @@ func newReplay() *cobra.Command {
 		Use:   "replay FILE --to ADDRESS",
 		Short: "Play the device of a recording against a host",
 		Long: `Play the device of a recording against a running host. pentrough replay connects to a TCP
-transport and sends what the device sent, at the recorded times. If the host sent bytes in the
-recording, pentrough replay waits for as many bytes, and compares them with the recorded ones.
+transport and sends what the device sent, at the recorded times. Where the recording has bytes of
+the host, pentrough replay waits for as many bytes, and compares them with the recorded ones.
 
 The host sends a recorded command only if someone sends that command to the host again. With
 --ignore-host, pentrough replay doesn't wait for the host and compares nothing.

@@ -53,7 +53,8 @@ type Program struct {
 	Value
 	// Named has the variables that the expression uses.
 	Named map[string]bool
-	// Test is set if the program gives true or false because of one byte. It is faster than Holds.
+	// Test is set if one byte decides whether the program gives true or false. Test.Has is faster
+	// than Holds.
 	Test *ByteTest
 }
 
@@ -104,7 +105,7 @@ type compiler struct {
 	parts  int
 }
 
-// Compile compiles an expression that must have a value of a kind.
+// Compile compiles an expression that must have a value of the kind want.
 func (s *Scope) Compile(source string, want Kind) (*Program, *exprerror.Error) {
 	c := &compiler{Scope: s, source: source, named: map[string]bool{}}
 	switch {

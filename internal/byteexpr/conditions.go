@@ -7,7 +7,8 @@ import (
 	"github.com/expr-lang/expr/ast"
 )
 
-// booleans returns an operator on true and false, or the zero value.
+// booleans compiles an operator on true and false. It returns the zero value if there is no such
+// operator.
 func booleans(operator string, left, right Value) Value {
 	both := left.test != nil && right.test != nil && left.test.At == right.test.At
 	switch operator {
@@ -45,7 +46,7 @@ func booleans(operator string, left, right Value) Value {
 	return Value{}
 }
 
-// combined makes one test of two tests of the same byte.
+// combined returns one test for two tests of the same byte.
 func combined(left, right Value, combine func(x, y uint64) uint64) Value {
 	t := &ByteTest{At: left.test.At}
 	for i := range t.set {

@@ -22,7 +22,7 @@ type function struct {
 	usage string
 	// takes has the allowed arguments: a letter for each one, n for a number and t for text.
 	takes []string
-	// pure is set if the result depends on the arguments only.
+	// pure is set if the result depends only on the arguments.
 	pure bool
 	// partial is set if the function exists in partial scopes.
 	partial bool
@@ -118,7 +118,7 @@ func (c *compiler) call(name *ast.IdentifierNode, nodes []ast.Node) (Value, erro
 	return fold(v, args...)
 }
 
-// errMissing is the error of a function that reads bytes of a partial frame that aren't there.
+// errMissing is the error of a function that needs bytes of a frame that haven't arrived yet.
 var errMissing = errors.New("more bytes are needed")
 
 // outside returns the error of a function that reads outside of the data.
@@ -164,8 +164,8 @@ func reads(name string, size int, get func([]byte) int) function {
 	}}
 }
 
-// cuts returns a function that reads bytes from the data. Instead of the place, hex and bcd also
-// take the bytes themselves. change changes the bytes above a mark.
+// cuts returns a function that reads bytes from the data and pushes them. hex and bcd also take
+// the bytes themselves instead of their place. change changes the bytes of the stack above a mark.
 func cuts(name string, change func(in Input, mark int, f fault) error) function {
 	cut := function{usage: name + "(i, n)", takes: []string{"nn"}}
 	if name != "at" {
@@ -254,7 +254,8 @@ func writes(name string, size int, put func([]byte, int) []byte) function {
 	}}
 }
 
-// changes returns a function that changes the bytes of a text above a mark.
+// changes returns a function that changes the bytes of a text. The text is on the stack above a
+// mark.
 func changes(name string, change func(in Input, mark int, f fault) error) function {
 	return function{usage: name + "(text)", takes: []string{"t"}, pure: true, build: func(_ *compiler, f fault, args []Value) (Value, error) {
 		return TextOf(func(in Input) error {
@@ -298,7 +299,7 @@ func lower(b []byte) {
 func buildTrim(_ *compiler, f fault, args []Value) (Value, error) {
 	set := " \t\r\n"
 	if len(args) == 2 {
-		// The time of a search is the product of both lengths.
+		// The time of a search grows with the product of both lengths.
 		if !args[1].constant {
 			return Value{}, f.errorf("the characters of trim must be a constant")
 		}
@@ -326,7 +327,7 @@ func buildLen(_ *compiler, _ fault, args []Value) (Value, error) {
 	}), nil
 }
 
-// buildTimes returns how often a text contains another one.
+// buildTimes returns how often the second text occurs in the first one.
 func buildTimes(_ *compiler, f fault, args []Value) (Value, error) {
 	if !args[1].constant || args[1].s == "" {
 		return Value{}, f.errorf("the second argument of times must be a constant that isn't empty")

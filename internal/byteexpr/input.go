@@ -8,8 +8,8 @@ type Input struct {
 	*Values
 }
 
-// Values has the values that variables return, and the texts of a run. The zero value with a limit
-// is ready.
+// Values has the values that variables return, and the texts of a run. A zero value with a Limit
+// is ready for use.
 type Values struct {
 	// Match has the places of the groups in data, as package regexp returns them.
 	Match            []int
@@ -19,8 +19,8 @@ type Values struct {
 	Number int
 	// Limit is the largest size of the stack.
 	Limit int
-	// stack has the texts of the run. Each expression of type text appends its result, after it
-	// has removed the texts of its parts.
+	// stack has the texts of the run. Each expression of type text removes the texts of its parts,
+	// and then appends its result.
 	stack []byte
 }
 

@@ -128,7 +128,7 @@ func combine(left, right Value, compute func(x, y int) int) Value {
 	})
 }
 
-// numbers returns an operator on numbers, or the zero value.
+// numbers compiles an operator on numbers. It returns the zero value if there is no such operator.
 func (c *compiler) numbers(n *ast.BinaryNode, left, right Value) (Value, error) {
 	if compute, ok := arithmetic[n.Operator]; ok {
 		return combine(left, right, compute), nil
@@ -168,7 +168,7 @@ func (c *compiler) numbers(n *ast.BinaryNode, left, right Value) (Value, error) 
 	}), nil
 }
 
-// texts returns an operator on texts, or the zero value.
+// texts compiles an operator on texts. It returns the zero value if there is no such operator.
 func texts(operator string, left, right Value, f fault, of string) Value {
 	if operator == "+" {
 		return TextOf(func(in Input) error {

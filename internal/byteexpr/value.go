@@ -19,7 +19,7 @@ func (k Kind) letter() string { return [...]string{"", "n", "t", "b"}[k] }
 // Value is a part of an expression, or a variable. It has the closure of its kind.
 type Value struct {
 	kind Kind
-	// The closure of a number or of true and false returns the value. That of a text pushes it.
+	// number and boolean return the value. text pushes it onto the stack.
 	number  func(in Input) (int, error)
 	text    func(in Input) error
 	boolean func(in Input) (bool, error)
@@ -28,7 +28,7 @@ type Value struct {
 	n        int
 	s        string
 	b        bool
-	// byteAt is set for u8 of a constant index. It is 1 + the index.
+	// byteAt is set if the value is u8 of a constant index. It is 1 + the index.
 	byteAt int
 	// test is set if the value is true or false because of one byte of the data.
 	test *ByteTest
@@ -58,7 +58,7 @@ type ByteTest struct {
 // Has reports whether the condition is true for the byte.
 func (t *ByteTest) Has(b byte) bool { return t.set[b>>6]&(1<<(b&63)) != 0 }
 
-// byteCondition returns a condition on the byte that of, a call of u8, reads.
+// byteCondition returns a condition on one byte. of is the call of u8 that reads this byte.
 func byteCondition(of Value, holds func(x int) bool) Value {
 	t := &ByteTest{At: of.byteAt - 1}
 	for x := range 256 {
@@ -100,7 +100,8 @@ func constantBoolean(b bool) Value {
 	return v
 }
 
-// fold returns a constant for a value that is computed of constants only.
+// fold computes a value whose parts are all constants, and returns it as a constant. Otherwise it
+// returns v.
 func fold(v Value, of ...Value) (Value, error) {
 	for _, part := range of {
 		if !part.constant {

@@ -88,8 +88,8 @@ func straight(poly, init uint16) func([]byte) uint32 {
 	}
 }
 
-// hj212 returns the CRC of HJ 212, appendix A. It is computed like crc16-modbus, but each byte
-// replaces the low half of the sum, so only the high half goes on.
+// hj212 returns the CRC of HJ 212, appendix A. It is computed like crc16-modbus, but it combines
+// each byte with the high half of the sum, and drops the low half.
 func hj212() func([]byte) uint32 {
 	table := reflectedTable(0x8005)
 	return func(data []byte) uint32 {

@@ -78,8 +78,8 @@ func (r *Reader) Next() (Line, error) {
 // LineNumber returns the number of the line that was read last, from 1.
 func (r *Reader) LineNumber() int { return r.line }
 
-// Ended returns why the session ended, or "" if the recording ended before. Call it after Next has
-// returned io.EOF.
+// Ended returns why the session ended, or "" if the recording ended earlier. Call it after Next
+// has returned io.EOF.
 func (r *Reader) Ended() string { return r.ended }
 
 // Last returns the time of the line that was read last.

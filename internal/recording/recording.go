@@ -63,7 +63,7 @@ type Connection struct {
 	Whole bool `json:"whole"`
 }
 
-// Hex is bytes that JSON has as hexadecimal digits.
+// Hex is bytes that are hexadecimal digits in JSON.
 type Hex []byte
 
 // MarshalText implements encoding.TextMarshaler.
@@ -75,8 +75,8 @@ func (h *Hex) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// LineOf returns the line for an entry of a recording. about has what the entry doesn't know of
-// the connection: Host, Transport, Protocol and Framing.
+// LineOf returns the line for an entry of a recording. about has the fields of the connection that
+// the entry doesn't have: Host, Transport, Protocol and Framing.
 func LineOf(e device.Recorded, about Connection) Line {
 	l := Line{Time: e.Time.UTC(), Ended: string(e.Ended)}
 	if c := e.Connection; c != nil {

@@ -12,16 +12,16 @@ import (
 )
 
 // Dialog is a protocol with its state of one connection. The connection's reader calls Split,
-// Decode and Greet. Other goroutines encode commands and call Tick. mu makes these calls one at a
-// time. It is the innermost lock: a protocol calls nothing of the host. If a protocol panics, the
-// call returns an error. So a strange frame ends one connection, and not the host.
+// Decode and Greet. Other goroutines encode commands and call Tick. mu serializes these calls. It
+// is the innermost lock: a protocol calls nothing of the host. If a protocol panics, the call
+// returns an error. So a strange frame ends one connection, and not the host.
 type Dialog struct {
 	protocol protocol.Protocol
 	plain    bool // the protocol is only a framing, so the dialog has no state and needs no lock
 
 	mu    sync.Mutex
 	state protocol.State
-	// verdict is the last one of Decode or Greet. Only the reader uses it.
+	// verdict is the verdict of the latest call of Decode or Greet. Only the reader uses it.
 	verdict protocol.Verdict
 }
 
@@ -53,15 +53,16 @@ func recoverPanic(err *error) {
 	}
 }
 
-// recoverRefusal is recoverPanic for commands, whose errors are sent to others.
+// recoverRefusal is recoverPanic for commands. The sender of a command gets the error, so it has
+// no stack.
 func recoverRefusal(err *error) {
 	if v := recover(); v != nil {
 		*err = fmt.Errorf("%w: the protocol panicked: %v", codec.ErrPayload, v)
 	}
 }
 
-// Split finds the first frame in data: see protocol.Protocol. A protocol that needs more than the
-// bytes of its Max breaks the contract, and would fill the memory, so Split returns an error.
+// Split finds the first frame in data: see protocol.Protocol. If a protocol needs more bytes than
+// its Max, it breaks the contract and would fill the memory. Split then returns an error.
 func (d *Dialog) Split(data []byte, seen int) (advance int, frame []byte, err error) {
 	defer recoverPanic(&err)
 	if d.plain {

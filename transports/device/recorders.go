@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// This file is about recordings: who gets a copy of what passes through a connection.
+// This file has the recordings. A recording gets a copy of what passes through one connection.
 //
 // A recording waits for the connection of one device. The device of a new connection isn't known
 // yet. So while any recording waits, each new connection gets a capture, which keeps its first
@@ -78,7 +78,7 @@ type RecordedConnection struct {
 	Whole bool
 }
 
-// Recording is what one reader gets. It is of one connection.
+// Recording gives one reader the entries of one connection.
 type Recording struct {
 	device string
 	next   bool
@@ -92,7 +92,7 @@ type Recording struct {
 }
 
 // Entries returns the recording's entries as they come. If the recording ends early because of an
-// error, the error comes last. Only one goroutine may read them.
+// error, the error comes last. Only one goroutine may read the entries.
 func (r *Recording) Entries() iter.Seq2[Recorded, error] {
 	return func(yield func(Recorded, error) bool) {
 		for e := range r.entries {
@@ -192,7 +192,7 @@ func (rs *Recorders) Begin(c *Recordable) {
 }
 
 // Identify is called when the connection has become the session of a device. Wait may be called at
-// the same time, so the transport calls Identify for the same session again after Wait.
+// the same time. So after Wait, the transport calls Identify again for the session of that device.
 func (rs *Recorders) Identify(c *Recordable, s *Session) {
 	if rs.waits.Load() == 0 && c.capture.Load() == nil {
 		return
@@ -258,7 +258,8 @@ func (c *Recordable) Write(p []byte, write func(p []byte) (n int, err error)) (n
 	return n, err
 }
 
-// End ends the recordings of the connection, which has ended. reason is why its session ended.
+// End is called when the connection has ended. It ends the recordings of the connection. reason is
+// why the session ended.
 func (c *Recordable) End(reason Reason) {
 	c.over.Store(true)
 	if k := c.capture.Swap(nil); k != nil {
@@ -266,7 +267,7 @@ func (c *Recordable) End(reason Reason) {
 	}
 }
 
-// capture is what recordings get of one connection.
+// capture passes what one connection reads and writes to the recordings of the connection.
 type capture struct {
 	recorders *Recorders
 	owner     *Recordable
@@ -276,7 +277,7 @@ type capture struct {
 	whole bool // nothing of the connection is missing
 	known bool // the device is known
 	// first has what passed before the device was known, and cost is the memory that first takes.
-	// notKept says that it was too much, so first is empty.
+	// If first would take too much, it is empty and notKept is set.
 	first      []Recorded
 	cost       int
 	notKept    bool
@@ -313,7 +314,8 @@ func (k *capture) add(fromHost bool, p []byte) {
 	}
 }
 
-// keep reports whether a further entry of a connection without a device can be kept.
+// keep reports whether there is room for a further entry of a connection without a device. If so,
+// it takes the room.
 func (k *capture) keep(cost int) bool {
 	if k.notKept {
 		return false
@@ -340,7 +342,7 @@ func (k *capture) forget() {
 	k.forgetFirst()
 }
 
-// isFresh reports whether the capture began with the connection and no recording has it yet.
+// isFresh reports whether the capture began with the connection and has no recording yet.
 func (k *capture) isFresh() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -27,7 +27,8 @@ import (
 //
 // The late answer to a missed request can look like the answer to the next one, if neither is
 // distinct. Then the next request waits until another timeout has passed and everything that
-// arrived in that time is read. A protocol whose keys can repeat does the same with State.Awaits.
+// arrived in that time is read. A protocol whose keys can repeat delays its commands in the same
+// way: it asks State.Awaits.
 //
 // An empty frame never answers a request: devices send blank lines for other reasons.
 //

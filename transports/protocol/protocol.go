@@ -1,8 +1,8 @@
 // Package protocol is the contract of device protocols.
 //
 // A codec only finds where frames end. A protocol also says what the host must know of a frame to
-// carry messages: which device sent it, what the device expects in return, and which command it
-// answers. It doesn't say what the data mean.
+// carry messages: which device sent the frame, what the device expects in return, and which
+// command the frame answers. It doesn't say what the data mean.
 //
 // Each implementation is in a folder below this one. It registers itself with [Register] in an
 // init function, and passes protocoltest. The implementation rules takes its protocol from a
@@ -40,9 +40,9 @@ type Protocol interface {
 	// connection.
 	Decode(s *State, frame []byte, v *Verdict) error
 
-	// Encode appends the payload of a command to dst and returns it. The framing then makes a
-	// frame of it. key is what the answer to the command has as Verdict.Key. An empty key means
-	// that answers have no key; see also Keyed.
+	// Encode appends the payload of a command to dst and returns it. Append then makes a frame of
+	// the payload. key is the Verdict.Key that the answer to the command will have. An empty key
+	// means that answers have no key; see also Keyed.
 	//
 	// The host calls Encode when it is about to write the command. It writes the frames in the
 	// order of the calls, or ends the connection. So Encode may number frames without gaps. The
@@ -52,8 +52,10 @@ type Protocol interface {
 	//
 	// An error of kind codec.ErrPayload rejects the command. After an error of kind ErrLater, the
 	// command waits at its place in the queue. The host calls Encode again after each frame of the
-	// device, and otherwise about once a second. The host also calls Encode with the State of no
-	// connection, to check a command that has just arrived. So check the command first.
+	// device, and otherwise about once a second.
+	//
+	// To check a command that has just arrived, the host also calls Encode with a State that
+	// belongs to no connection. So Encode must check the command before it reads the State.
 	Encode(s *State, dst []byte, c Command) (payload []byte, key string, err error)
 }
 
@@ -66,8 +68,8 @@ type Greeter interface {
 
 // Ticker is implemented by protocols with timers.
 type Ticker interface {
-	// Tick is called within about a second after State.Wake has passed. While bytes of the device
-	// wait to be handled, the host doesn't call it: what seems to be missing may be among them.
+	// Tick is called within about a second after State.Wake has passed. The host doesn't call Tick
+	// while bytes of the device wait to be handled, because a timer may wait for these bytes.
 	// Tick may only set Verdict.Response, Verdict.Raw and Verdict.Problem. An error ends the
 	// connection.
 	Tick(s *State, now time.Time, v *Verdict) error
@@ -99,13 +101,13 @@ type State struct {
 	Number uint32
 	// Wake is when the host calls Tick. The zero time means never. Only the protocol changes it.
 	Wake time.Time
-	// FrameKind is the kind of the frame that Split has returned, if the framing is one of
+	// FrameKind is the kind of the frame that Split has returned, if the framing implements
 	// codec.Kinds. Only Split changes it.
 	FrameKind string
 	// Awaits reports whether an answer with the key may still arrive: a command with this key
-	// waits for its answer, or has just missed it. If keys aren't unique, Encode returns ErrLater
-	// for such a key. Otherwise the answer to one command could be taken for the answer to another
-	// one. Only Encode may call Awaits.
+	// waits for its answer, or its timeout has passed a short time ago. If keys aren't unique,
+	// Encode returns ErrLater for such a key. Otherwise the answer to one command could be taken
+	// for the answer to another one. Only Encode may call Awaits.
 	Awaits func(key string) bool
 	// Own is the protocol's own state of the connection.
 	Own any
@@ -135,8 +137,8 @@ type Verdict struct {
 
 	// Payload is what the host publishes instead of the frame, or gives to the sender as the
 	// answer. It may be a message of which the frame is the last part. Nil means the frame. The
-	// host copies it before it calls Split or Decode again for the connection. It may call Encode
-	// before that.
+	// host copies Payload before it calls Split or Decode again for the connection. It may call
+	// Encode before it copies Payload.
 	Payload []byte
 
 	// Response is what the host writes to the device because of the frame. Nil means nothing.
@@ -156,8 +158,8 @@ type Verdict struct {
 	Answers Answers
 	// Key is the key of the request that the frame answers, if Answers is Yes.
 	Key string
-	// NoData means that the frame isn't published as data. Other frames are, unless they answer a
-	// request.
+	// NoData means that the frame isn't published as data. Without NoData, the frame is published,
+	// unless it answers a request.
 	NoData bool
 }
 
@@ -173,10 +175,11 @@ const (
 	Yes
 )
 
-// Plain returns a protocol that is only a framing. It says nothing of frames.
+// Plain returns a protocol that is only a framing. Its verdicts are empty.
 func Plain(f codec.Framing) Protocol { return plain{f} }
 
-// IsPlain reports whether a protocol is one of Plain. Its methods ignore the State.
+// IsPlain reports whether Plain has returned the protocol. The methods of such a protocol ignore
+// the State.
 func IsPlain(p Protocol) bool {
 	_, ok := p.(plain)
 	return ok
@@ -195,8 +198,8 @@ func (plain) Encode(_ *State, dst []byte, c Command) ([]byte, string, error) {
 }
 
 // Config is a protocol's configuration: a pointer to a struct whose exported fields have the tags
-// toml and doc. If it has a method Validate() error, that returns all problems, joined. Make each
-// problem with [Invalid].
+// toml and doc. If it has a method Validate() error, this method returns all problems, joined.
+// Make each problem with [Invalid].
 type Config interface {
 	// Protocol builds the protocol. It does no I/O.
 	Protocol() (Protocol, error)
@@ -234,13 +237,13 @@ func Register(p Plugin) {
 	})
 }
 
-// Invalid returns an error for Validate. It belongs to one field, which is named by its TOML key.
+// Invalid returns an error for Validate. field is the TOML key of the field that is wrong.
 func Invalid(field, format string, args ...any) error {
 	return plugin.Invalid(field, format, args...)
 }
 
-// InvalidAt is [Invalid] for a field whose text is wrong at the byte offset. The host names that
-// place in the file.
+// InvalidAt is [Invalid] for a field whose text is wrong at one byte. offset is the number of
+// bytes before it. The host shows that place in the file.
 func InvalidAt(field, text string, offset int, format string, args ...any) error {
 	return plugin.InvalidAt(field, text, offset, format, args...)
 }

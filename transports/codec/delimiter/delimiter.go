@@ -23,10 +23,10 @@ func init() {
 	codec.Register(codec.Plugin{
 		Name:    "delimiter",
 		Summary: "Payloads that end with configured bytes.",
-		Description: "A command is rejected if its payload contains the delimiter, or ends so that a reader " +
-			"would find a delimiter too early: the payload `xa` with the delimiter `aa`. The codec " +
-			"strips and escapes nothing. If a device sends more than `max` bytes without a " +
-			"delimiter, it is disconnected.",
+		Description: "A command is rejected if its payload contains the delimiter, or if a reader would find a " +
+			"delimiter before the end of the frame. An example is the payload `xa` with the delimiter " +
+			"`aa`. The codec strips and escapes nothing. If a device sends more than `max` bytes " +
+			"without a delimiter, it is disconnected.",
 		Config: func() codec.Config {
 			c := defaults
 			return &c

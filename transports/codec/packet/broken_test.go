@@ -124,7 +124,8 @@ func TestFrameWithoutEndIsReadOnce(t *testing.T) {
 	}
 }
 
-// A kind may become clear late. Then the end of the frame may be in bytes that were seen.
+// Split may need several bytes to choose a kind. Then the end of the frame may be among the bytes
+// that were seen before.
 func TestEndBeforeTheKindIsClear(t *testing.T) {
 	f := build(t, Config{Max: 64, Kinds: []Kind{{Starts: "a#bcd", Size: new(6)}, {Only: "in", Starts: "a", Ends: "#"}}})
 	if advance, payload, err := f.Split([]byte("a#x"), 2); advance != 2 || payload == nil || err != nil {
@@ -257,7 +258,7 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// Only the first frame of a stream with a wrong check is changed, and only after it was used.
+// Split removes the escapes in place. It doesn't change the bytes after the frame.
 func TestUnescapingLeavesTheRest(t *testing.T) {
 	f := build(t, jt808)
 	stream := unhex(t, "7e 30 7d02 08 7d01 55 6e 7e 7e 30 7d02")

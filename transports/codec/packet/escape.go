@@ -6,10 +6,10 @@ import (
 )
 
 // escape replaces bytes by pairs of bytes. All pairs begin with the same byte, which is escaped
-// itself. So each pair in an escaped text stands for a byte.
+// itself. So in escaped bytes, this byte always begins a pair.
 type escape struct {
 	first byte
-	// second has the second byte of each escaped byte's pair. plain has the reverse. A value of -1
+	// second maps an escaped byte to the second byte of its pair, and plain maps that byte back. -1
 	// means that there is none.
 	second, plain [256]int16
 }

@@ -32,7 +32,7 @@ func (f *framing) Split(data []byte, seen int) (int, []byte, error) {
 // SplitKind implements codec.Kinds.
 func (f *framing) SplitKind(data []byte, seen int) (int, []byte, string, error) {
 	if seen < f.longest {
-		// The kind may not have been known, so no end was searched.
+		// The earlier call may not have known the kind. Then it didn't search for the end.
 		seen = 0
 	}
 	size, err := 0, error(nil)
@@ -99,7 +99,7 @@ func (f *framing) Append(dst, payload []byte) ([]byte, error) {
 	return dst, fmt.Errorf("%w: %w", codec.ErrPayload, err)
 }
 
-// verify returns an error if a reader would read something else than this frame of kind k.
+// verify returns an error if a reader would read anything but this frame of kind k.
 func (f *framing) verify(k *kind, frame []byte) error {
 	if k.in {
 		if read, _ := f.choose(frame); read != k {

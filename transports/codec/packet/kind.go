@@ -16,7 +16,7 @@ type kind struct {
 	escape       *escape
 	check        *checker
 
-	// The size of a frame is size, or length or expression gives it. If all three are unset, the
+	// One of size, length and expression gives the size of a frame. If all three are unset, the
 	// frame ends where the bytes ends occur first. If ends is unset, too, measured is false.
 	size       int
 	length     *length
@@ -51,7 +51,7 @@ func (c *checker) ok(data, field []byte) bool {
 	return ok && n == uint64(c.of(data))
 }
 
-// of returns the kind's name as part of a message.
+// of returns the kind's name as a part of an error text.
 func (k *kind) of() string {
 	if k == nil || k.name == "" {
 		return ""
@@ -59,8 +59,8 @@ func (k *kind) of() string {
 	return fmt.Sprintf(" of kind %q", k.name)
 }
 
-// measure returns the size of the frame at the beginning of data, or 0 if it needs more bytes. It
-// has returned 0 for the first seen bytes.
+// measure returns the size of the frame at the beginning of data, or 0 if it needs more bytes. An
+// earlier call has returned 0 for the first seen bytes.
 func (k *kind) measure(data []byte, seen, limit int) (int, error) {
 	size := k.size
 	switch {

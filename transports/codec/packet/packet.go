@@ -11,8 +11,9 @@
 //	start | length | payload | check | end
 //
 // To read a frame, Split chooses the kind by the start, measures the frame, compares the end,
-// removes the escapes and verifies the check, in this order. Append does the reverse. Then it
-// measures the frame as a reader would, and refuses the payload if the result is another frame.
+// removes the escapes and verifies the check, in this order. Append does the reverse. Then Append
+// measures the frame as a reader would. It refuses the payload if a reader would find another
+// frame.
 package packet
 
 import "github.com/pentrough/pentrough/transports/codec"
@@ -32,7 +33,7 @@ type Kind struct {
 	Size   *int              `toml:"size" doc:"The size of every frame, with all its parts." unit:"bytes" min:"1" max:"16777216" example:"17"`
 	Length *Length           `toml:"length" doc:"Where a frame has its length, or how the length is computed."`
 	Ends   string            `toml:"ends" doc:"The bytes at the end of a frame, written like starts. Without size and length, a frame ends where these bytes occur first." example:"'\\r\\n'"`
-	Escape map[string]string `toml:"escape" doc:"The bytes between start and end that are escaped, each with the two bytes that replace it, written like starts. All pairs of bytes begin with the same byte, which is escaped, too. It needs ends, without size and length." example:"{ '\\x7e' = '\\x7d\\x02', '\\x7d' = '\\x7d\\x01' }"`
+	Escape map[string]string `toml:"escape" doc:"The bytes that are escaped between start and end. Each key is one byte, and its value is the two bytes that replace it, both written like starts. All pairs of bytes begin with the same byte, which is escaped, too. A kind with escape needs ends, and can't have size or length." example:"{ '\\x7e' = '\\x7d\\x02', '\\x7d' = '\\x7d\\x01' }"`
 	Check  *Check            `toml:"check" doc:"The checksum of a frame, which is before the end."`
 }
 
@@ -40,7 +41,7 @@ type Kind struct {
 type Length struct {
 	At     *int   `toml:"at" doc:"The byte of the frame at which the length begins, counted from 0. If it directly follows the start, it isn't a part of the payload. Default: after the start." unit:"bytes" min:"0" max:"65535" example:"2"`
 	Size   *int   `toml:"size" doc:"The size of the length: up to 4 bytes, or 8 digits." min:"1" max:"8" example:"2"`
-	Add    int    `toml:"add" doc:"The size of a frame minus its length." unit:"bytes" min:"-65535" max:"65535" example:"5"`
+	Add    int    `toml:"add" doc:"The size of a frame minus the number in its length." unit:"bytes" min:"-65535" max:"65535" example:"5"`
 	Little bool   `toml:"little" doc:"Whether the length has its lowest byte first."`
 	Mask   *int   `toml:"mask" doc:"The bits that are the length. The others are ignored, and are 0 in frames that the host sends. Default: all." min:"1" max:"4294967295" example:"0x7fff"`
 	ASCII  bool   `toml:"ascii" doc:"Whether the length is a decimal number as text."`
@@ -50,7 +51,7 @@ type Length struct {
 // Check is a checksum.
 type Check struct {
 	Type   string `toml:"type" doc:"How the check is computed." required:"true" enum:"xor,sum8,crc16-x25,crc16-ibm,crc16-modbus,crc16-kermit,crc16-xmodem,crc16-ccitt-false,crc16-hj212,crc32" example:"\"crc16-modbus\""`
-	Size   *int   `toml:"size" doc:"The size of the check in bytes, or in digits of a text. A larger check than the type's own has zeros before it. Default: that of the type." min:"1" max:"8" example:"4"`
+	Size   *int   `toml:"size" doc:"The size of the check in bytes, or in digits of a text. If it is larger than the size of the type, zeros fill the rest. Default: the size of the type." min:"1" max:"8" example:"4"`
 	Little bool   `toml:"little" doc:"Whether the check has its lowest byte first."`
 	From   *int   `toml:"from" doc:"The byte of the frame at which the checked bytes begin, counted from 0. They end before the check. Default: after the start." unit:"bytes" min:"0" max:"65535" example:"2"`
 	ASCII  bool   `toml:"ascii" doc:"Whether the check is a hexadecimal number as text. The host sends capital letters, and reads both."`
@@ -111,8 +112,9 @@ const description = "A frame has some of the following parts, in this order: sta
 	"`+`, `-`, `*`, `%`, `bitand`, `bitor`, `bitxor`, `bitshl`, `bitshr`, comparisons, `in [1, 2]`, " +
 	"`and`, `or`, `not` and `a < b ? c : d`.\n\n" +
 	"**The payload** is the frame without start, check, end and escapes. A length that directly " +
-	"follows the start isn't a part of it either. If the length is further inside, the payload " +
-	"contains it, and a command must contain the right length.\n\n" +
-	"**Commands** get the parts of their kind. If the host may send several kinds, each of them needs " +
-	"a length after its start. The host uses the first kind whose length field can store the " +
-	"length of the frame. A command is rejected if a device would read another payload."
+	"follows the start isn't a part of the payload either. If the length is further inside, the " +
+	"payload contains it, and a command must contain the right length.\n\n" +
+	"**Commands:** the host adds the parts of a kind to the payload. If the host may send " +
+	"several kinds, each of them needs a length after its start. The host uses the first kind " +
+	"whose length field can store the length of the frame. It rejects a command if a device would " +
+	"read another payload from the frame."

@@ -124,7 +124,7 @@ var protocols = []struct {
 	name   string
 	config Config
 	frames []frame
-	// sent is how many of the frames, counted from the end, the host may send.
+	// sent is how many frames at the end of the list the host may send, too.
 	sent int
 }{
 	{"gt06", gt06, []frame{

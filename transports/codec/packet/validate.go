@@ -62,8 +62,9 @@ func (p *problems) add(field, format string, args ...any) {
 	*p = append(*p, codec.Invalid(field, format, args...))
 }
 
-// bytes returns the bytes that a text of the configuration means. An empty text means none. For a
-// wrong text it returns its own bytes, so that no further problems follow.
+// bytes returns the bytes that a text of the configuration stands for. An empty text stands for
+// none. For a wrong text it adds a problem and returns the text unchanged, so that no further
+// problems follow.
 func (p *problems) bytes(field, text string) []byte {
 	if text == "" {
 		return nil
@@ -86,7 +87,8 @@ func valueOf(n *int) int {
 
 func kindPath(i int) string { return fmt.Sprintf("kinds[%d]", i) }
 
-// checkStarts checks that each kind can be chosen by its start, and that a start can be searched.
+// checkStarts checks that each kind can be chosen by its start. With resync, it also checks that
+// each kind has a start that the codec can search for.
 func checkStarts(kinds []*kind, resync bool, all *problems) {
 	for j, later := range kinds {
 		if !later.in {
@@ -103,8 +105,9 @@ func checkStarts(kinds []*kind, resync bool, all *problems) {
 	}
 }
 
-// checkSent checks that the kind of a command is clear: each kind but the first has a larger limit
-// than the one before, because of its length field.
+// checkSent checks that every kind that the host sends can be chosen. The host uses the first kind
+// whose length field can store the length of the frame. So the length field of each kind must
+// allow larger frames than that of the kind before.
 func checkSent(kinds []*kind, all *problems) {
 	before, last := "", -1
 	for i, k := range kinds {

@@ -15,7 +15,7 @@ type asdu []byte
 
 const (
 	minASDU = 6
-	// maxASDU is the most that fits behind the control field, which has 4 bytes.
+	// maxASDU is the size of the largest ASDU that fits into a frame, behind the control field.
 	maxASDU = maxLength - controlSize
 
 	// firstControl is the first type of the messages that the controlling station sends.

@@ -7,7 +7,8 @@
 //	protocol    = "iec104"
 //	identity.by = "address"
 //
-// asdu.go reads the messages, and link.go has the numbers and timers of a connection.
+// station.go implements the protocol, asdu.go reads the messages, and link.go has the numbers and
+// timers of a connection.
 package iec104
 
 import (
@@ -23,9 +24,9 @@ var description string
 
 // Config is the configuration of iec104. Its names are those of the standard, section 9.6.
 type Config struct {
-	K  int           `toml:"k" doc:"How many I frames the host sends without an acknowledgement. More commands wait." min:"1" max:"32767"`
-	W  int           `toml:"w" doc:"The host acknowledges I frames at the latest after this number of them. The standard recommends at most two thirds of the station's k." min:"1" max:"32767"`
-	T1 time.Duration `toml:"t1" doc:"How long an acknowledgement or a confirmation of the station may take. Then the host ends the connection." min:"1s" max:"255s"`
+	K  int           `toml:"k" doc:"How many I frames the host sends without an acknowledgement. Further commands wait." min:"1" max:"32767"`
+	W  int           `toml:"w" doc:"How many I frames the host receives before it must acknowledge them. The standard recommends at most two thirds of the station's k." min:"1" max:"32767"`
+	T1 time.Duration `toml:"t1" doc:"How long an acknowledgement or a confirmation of the station may take. After this time the host ends the connection." min:"1s" max:"255s"`
 	T2 time.Duration `toml:"t2" doc:"After this time the host acknowledges I frames if it has nothing else to send. It must be shorter than t1." min:"1s" max:"255s"`
 	T3 time.Duration `toml:"t3" doc:"After this much silence the host tests the connection." min:"1s" max:"48h"`
 }

@@ -17,9 +17,9 @@ import (
 //     at most k.
 //   - received-confirmed is how many frames the host hasn't acknowledged. It is below w.
 //   - ackBy is set if and only if received-confirmed isn't 0.
-//   - The N(R) that the host sends never decreases. The reasons: Encode and Tick run when their
-//     frame gets its place behind all others, and the response of Decode is queued before the next
-//     Decode.
+//   - The N(R) that the host sends never decreases. For this, the host calls Encode and Tick when
+//     their frame gets its place behind all others. It queues the response of a Decode before the
+//     next Decode.
 type link struct {
 	config    *Config
 	started   bool        // the station has confirmed the start of the data transfer
@@ -98,7 +98,7 @@ func (l *link) receiveU(function byte, now time.Time) (response []byte, err erro
 	return nil, nil
 }
 
-// acknowledge removes the frames before number next from those that aren't acknowledged.
+// acknowledge removes the frames before number next from the unacknowledged frames.
 func (l *link) acknowledge(next uint16) error {
 	open := int(l.sent-next) & numbers // how many frames stay unacknowledged
 	if open > len(l.sentAt) {
@@ -123,7 +123,7 @@ func (l *link) send(now time.Time) (sent, received uint16) {
 	return sent, l.received
 }
 
-// tick returns the control fields of what the host sends at this time.
+// tick returns the control fields of the frames that the host must send now.
 func (l *link) tick(now time.Time) (controls [][]byte, err error) {
 	isDue := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
 	switch {

@@ -23,15 +23,15 @@ var description string
 // Config is the configuration of jt808.
 type Config struct {
 	Token transports.Secret `toml:"token" doc:"The token (authentication code) that the host gives to terminals that register. A terminal that authenticates with another token is refused. A terminal that sends anything but a registration before it has authenticated is refused, too. Default: the host gives the phone number, and accepts every token." secret:"true" example:"\"${TERMINAL_TOKEN}\""`
-	After string            `toml:"after" doc:"When the host confirms a message that is data. confirmed: after every pipeline that consumes data has settled it. Default: at once." enum:"confirmed" example:"\"confirmed\""`
+	After string            `toml:"after" doc:"When the host responds to a message that is data. confirmed: when all pipelines that consume data have settled it. Default: at once." enum:"confirmed" example:"\"confirmed\""`
 	Parts Parts             `toml:"parts" doc:"Limits of messages that arrive in parts."`
 }
 
 // Parts has the limits of messages that arrive in parts.
 type Parts struct {
 	Memory  int           `toml:"memory" doc:"The most memory for the parts of incomplete messages of one connection. A message that needs more is dropped." unit:"bytes" min:"2048" max:"67108864"`
-	Timeout time.Duration `toml:"timeout" doc:"How long the next part of a message may take. Then the host requests the missing parts again." min:"1s" max:"1h"`
-	Retries int           `toml:"retries" doc:"How often the host requests missing parts. Then it drops the message, and logs which parts are missing." min:"0" max:"100"`
+	Timeout time.Duration `toml:"timeout" doc:"How long the next part of a message may take. After this time the host requests the missing parts." min:"1s" max:"1h"`
+	Retries int           `toml:"retries" doc:"How often the host requests the missing parts of a message. After that it drops the message, and logs which parts are missing." min:"0" max:"100"`
 }
 
 var defaults = Config{Parts: Parts{Memory: 1 << 20, Timeout: 10 * time.Second, Retries: 3}}

@@ -41,8 +41,8 @@ type header struct {
 	attributes uint16
 	sender
 	serial uint16
-	// parts is how many parts the message has, and part which one this is, from 1. parts is 0 if
-	// the message isn't sent in parts.
+	// parts is how many parts the message has. part is the number of this part, from 1. Both are 0
+	// if the message isn't sent in parts.
 	parts, part uint16
 }
 
@@ -83,7 +83,7 @@ func splitFrame(data []byte, seen int) (advance int, message []byte, err error) 
 	case i < 0:
 		return 0, nil, nil
 	case end == 1:
-		return 1, nil, nil // the first flag is the end of something else
+		return 1, nil, nil // the first flag ends an earlier frame
 	default:
 		return end + 1, unescape(data[1:end]), nil
 	}
@@ -111,7 +111,7 @@ func unescape(message []byte) []byte {
 	return message[:to]
 }
 
-// appendFrame appends the frame of a message without its check.
+// appendFrame adds the check to a message, and appends the frame to dst.
 func appendFrame(dst, message []byte) ([]byte, error) {
 	if len(message) > longestHead+longestBody {
 		return dst, fmt.Errorf("%w: a message of %d bytes; allowed: up to %d", codec.ErrPayload, len(message), longestHead+longestBody)
@@ -141,7 +141,7 @@ func xor(message []byte) (x byte) {
 	return x
 }
 
-// parse reads a message with its check. The body is a slice of it.
+// parse reads a message with its check. The body is a slice of the message.
 func parse(message []byte) (h header, body []byte, err error) {
 	last := len(message) - 1
 	if last < 0 {
@@ -179,7 +179,7 @@ func parse(message []byte) (h header, body []byte, err error) {
 	return h, rest, err
 }
 
-// appendMessage appends a message to a terminal, without its check.
+// appendMessage appends a message for the terminal to dst, without its check.
 func (s *sender) appendMessage(dst []byte, id, serial uint16, body []byte) []byte {
 	attributes := uint16(len(body))
 	if s.versioned {

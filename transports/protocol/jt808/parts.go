@@ -15,14 +15,15 @@ import (
 // message.
 //
 // A message is in one of the following states:
-//   - incomplete: it has its parts. The next part has to arrive before by.
-//   - closed: it was complete, or it was dropped because it needed too much memory. Its further
-//     parts are ignored until by, so that they don't begin a new message.
+//   - incomplete: parts has the parts that have arrived. The next part must arrive before the time
+//     in by.
+//   - closed: it was complete, or it was dropped because it needed too much memory. Further parts
+//     are ignored until the time in by, so that they don't begin a new message.
 type joiner struct {
 	limits   *Parts
 	messages []*joining
 	memory   int // of all messages
-	// late says that the latest call of add was for a message that was complete before.
+	// late says that the latest call of add was for a closed message.
 	late bool
 }
 
@@ -152,8 +153,8 @@ func (m *joining) listMissing() string {
 	return list
 }
 
-// maxRequested is how many parts one message can request. In the edition of 2013, the message has
-// their number in one byte.
+// maxRequested is how many parts one message can request. In the edition of 2013, the number of
+// requested parts has one byte.
 const maxRequested = 255
 
 // request asks a terminal to send parts again.

@@ -200,7 +200,8 @@ func TestTooLargeMessages(t *testing.T) {
 	})
 }
 
-// A part of a message that isn't settled yet isn't confirmed.
+// The host responds to the last part only when the message is settled. It doesn't respond if that
+// part comes a second time.
 func TestPartsAreConfirmed(t *testing.T) {
 	l := connect(t, func(c *Config) { c.After = "confirmed" })
 	if v := l.hear(part("0704", 1, 2, "a")); v.Confirmed || result(v) != "0" {

@@ -29,8 +29,7 @@ const (
 	multimediaResponse   = 0x8800
 )
 
-// quotesSerial has the messages of terminals whose body begins with a serial number: that of the
-// command that the message answers.
+// quotesSerial has the ids of the answers whose body begins with the serial number of the command.
 var quotesSerial = map[uint16]bool{generalAnswer: true, 0x0104: true, 0x0201: true, 0x0302: true, 0x0500: true, 0x0700: true, 0x0802: true, 0x0805: true}
 
 // The results of general responses.
@@ -189,7 +188,7 @@ func resultBody(serial, id uint16, result byte) []byte {
 }
 
 // admits reports whether an authentication has the right token. In the edition of 2019, other
-// fields follow it.
+// fields follow the token.
 func (p *platform) admits(h *header, body []byte) bool {
 	if p.Token == "" {
 		return true

@@ -73,9 +73,9 @@ type Frame struct {
 	Response string
 }
 
-// Run checks a protocol with examples. Each stream must give the same frames in whatever pieces it
-// arrives. If an example has commands and an answer, one of the commands has the key of the
-// answer.
+// Run checks a protocol with examples. Each stream must give the same frames, no matter in which
+// pieces it arrives. If an example has commands and an answer, one of the commands has the key of
+// the answer.
 func Run(t *testing.T, p protocol.Protocol, examples ...Example) {
 	t.Helper()
 	if len(examples) == 0 {
@@ -181,7 +181,7 @@ func newConnection(p protocol.Protocol) (c *connection, greeting string) {
 	return c, greeting
 }
 
-// encode returns how what the protocol makes of commands differs from what is wanted.
+// encode encodes commands. It returns how the first wrong result differs from the expected one.
 func (c *connection) encode(commands []Command) string {
 	for _, command := range commands {
 		wire, key, err := c.encodeOne(protocol.Command{Device: command.Device, Unit: command.Unit, ID: command.ID, Payload: []byte(command.Payload)})
@@ -220,7 +220,7 @@ func (c *connection) encodeOne(command protocol.Command) (wire, key string, err 
 	return string(frame), key, err
 }
 
-// overwritten is what the host has in the place of a frame after Decode.
+// overwritten replaces all bytes of a frame after Decode, because a host may reuse them.
 const overwritten = 0xa5
 
 // read reads pieces of a stream until the first error.
@@ -269,7 +269,7 @@ func (c *connection) split(data []byte, seen int) ([]byte, error) {
 	return nil, nil
 }
 
-// decode notes what the protocol says of a frame.
+// decode records what the protocol says of a frame.
 func (c *connection) decode(frame []byte) error {
 	var v protocol.Verdict
 	if err := c.protocol.Decode(c.state, frame, &v); err != nil {
@@ -311,8 +311,8 @@ func (c *connection) compare(e Example) string {
 	return cmp.Diff(e.Frames, c.frames)
 }
 
-// Fuzz checks a protocol with random streams and commands. It must not panic, and a stream must
-// give the same frames in whatever pieces it arrives.
+// Fuzz checks a protocol with random streams and commands. The protocol must not panic, and a
+// stream must give the same frames, no matter in which pieces it arrives.
 func Fuzz(f *testing.F, p protocol.Protocol, examples ...Example) {
 	f.Helper()
 	for i, e := range examples {

@@ -11,8 +11,8 @@ import (
 	"github.com/pentrough/pentrough/transports/protocol"
 )
 
-// lines is a right protocol: lines, of which "hello NAME" names the device and "? X" is answered
-// with X.
+// lines is a correct protocol. Frames are lines. "hello NAME" names the device, and the host
+// responds to "? X" with X.
 type lines struct{}
 
 func (lines) Max() int { return 64 }

@@ -22,7 +22,7 @@ type rules struct {
 	units bool
 	// listed is set if answers have no key and rules say what answers look like.
 	listed bool
-	// limit is the largest size of the texts of one run.
+	// limit is the largest size of the texts of one run of an expression.
 	limit  int
 	values sync.Pool
 }
@@ -73,7 +73,7 @@ func (p *rules) Decode(s *protocol.State, frame []byte, v *protocol.Verdict) err
 	return unknownFrame(s, frame)
 }
 
-// decode is Decode with an input. It tries the rules from number first on.
+// decode is Decode for rules that need an input. first is the index of the rule to begin with.
 func (p *rules) decode(s *protocol.State, frame []byte, v *protocol.Verdict, first int) error {
 	in := p.input(frame)
 	defer p.release(in.Values)
@@ -94,8 +94,8 @@ func (p *rules) decode(s *protocol.State, frame []byte, v *protocol.Verdict, fir
 	return unknownFrame(s, frame)
 }
 
-// complete adds what needs no expression to a verdict: whether the frame is data, and whether it
-// can be an answer.
+// complete sets the fields of a verdict that need no expression: whether the frame is data, and
+// whether it can be an answer.
 func (p *rules) complete(r *rule, v *protocol.Verdict) {
 	v.NoData = r.noData
 	if r.answers == nil && (r.noData || p.listed) {

@@ -33,7 +33,7 @@ type rule struct {
 	raw, confirmed, noData                       bool
 	// numbered is set if the response uses n.
 	numbered bool
-	// plain is set if what the frame means needs no input.
+	// plain is set if the rule has no expressions for the verdict.
 	plain bool
 }
 
@@ -77,7 +77,8 @@ func ruleScope(groups []string) *byteexpr.Scope {
 	return s
 }
 
-// group returns the variable of a group. A group that takes no part in the match is empty.
+// group returns the variable of a group. The variable of a group that has matched nothing is
+// empty.
 func group(i int) byteexpr.Value {
 	return byteexpr.TextOf(func(in byteexpr.Input) error {
 		if from, to := in.Match[2*i], in.Match[2*i+1]; from >= 0 {
@@ -176,7 +177,7 @@ func compileRule(field string, c *Rule) (*rule, []error) {
 	return r, errs
 }
 
-// quickFits reports whether the rule fits the frame, if that is known without an input.
+// quickFits reports whether the rule fits the frame. known is false if that needs an input.
 func (r *rule) quickFits(frame []byte, frameKind string) (fits, known bool) {
 	switch {
 	case r.frameKind != "" && r.frameKind != frameKind:
@@ -260,7 +261,8 @@ func (r *rule) apply(in byteexpr.Input, s *protocol.State, v *protocol.Verdict) 
 	return nil
 }
 
-// nextNumberOf counts what the host sends. The number has 16 bits, as in most protocols.
+// nextNumberOf returns the number of the next frame that the host sends. The number has 16 bits,
+// as in most protocols.
 func nextNumberOf(s *protocol.State) int {
 	s.Number++
 	return int(s.Number & 0xffff)

@@ -10,8 +10,8 @@
 //	  { match = '^\s*imei:(?P<device>\d{15}),(?P<type>[^,]*)' },
 //	]
 //
-// The first rule that fits a frame says what it means. Rules have no state, loops or timers; a
-// protocol that needs them is written in Go.
+// The first rule that fits a frame says what the frame means. Rules have no state, loops or
+// timers. A protocol that needs them is written in Go.
 package rules
 
 import (
@@ -58,8 +58,8 @@ type Rule struct {
 	Respond    string `toml:"respond" doc:"What the host writes to the device because of the frame: an expression that gives text. The codec makes a frame of it." example:"'at(0, 1) + w16(n)'"`
 	RespondRaw string `toml:"respond_raw" doc:"Like respond, but the host writes the text as it is." example:"'\"LOAD\"'"`
 	Refuse     string `toml:"refuse" doc:"Why the device isn't accepted: an expression that gives text. Unless the text is empty, the host writes the response and closes the connection." example:"'\"unknown device\"'"`
-	After      string `toml:"after" doc:"When the host writes the response. confirmed: after every pipeline that consumes data has settled the frame. Default: at once." enum:"confirmed" example:"\"confirmed\""`
-	Data       bool   `toml:"data" doc:"Whether the frame is published as data, unless it answers a command. If it is false and answers is missing, the frame is a sign of life and answers no command."`
+	After      string `toml:"after" doc:"When the host writes the response. confirmed: when all pipelines that consume data have settled the frame. Default: at once." enum:"confirmed" example:"\"confirmed\""`
+	Data       bool   `toml:"data" doc:"Whether the frame is published as data. A frame that answers a waiting command isn't published. With data = false and without answers, the frame only says that the device is alive, and answers no command."`
 }
 
 // SetDefaults sets the defaults of a rule.
@@ -153,7 +153,7 @@ func (c *Config) compile() (*rules, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	// Without asks, commands have no key. A frame with the verdict Maybe would then answer one.
+	// Without asks, commands have no key, so a frame with the verdict Maybe could answer one.
 	p.listed = answers && c.Asks == ""
 	return p, nil
 }

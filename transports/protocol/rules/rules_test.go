@@ -129,7 +129,8 @@ func modbusCheck(digits string) string {
 	return string(frame[len(frame)-2:])
 }
 
-// A Teltonika device sends its IMEI after a length, and then records. Here each has its own kind.
+// A Teltonika device sends its IMEI after a length, and then records. Here the IMEI and the
+// records are different kinds of frames.
 func teltonika() *Config {
 	return &Config{
 		Framing: kindFraming{teltonikaFrames{}},

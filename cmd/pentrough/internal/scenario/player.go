@@ -22,8 +22,8 @@ import (
 //
 // It carries out the parts of the recording in order. At a part of the device, the player puts the
 // bytes into the connection. At a part of the host, the player waits until the host has written as
-// many bytes, and compares all of them. If they don't come, the player carries out the next step
-// of the test: for example an input with the command that the host sent at this point.
+// many bytes, and compares all of them. If the host doesn't write them, the player carries out the
+// next step of the test: for example an input with the command that the host sent at this point.
 type player struct {
 	*taken
 	parts []part
@@ -58,7 +58,7 @@ func (p *player) begin(w *world) error {
 	return err
 }
 
-// addData keeps what has to be the same, whichever way the recording is replayed.
+// addData keeps the parts of a data message that must be the same in all ways of replaying.
 func (p *player) addData(payload []byte) {
 	var d device.Data
 	if json.Unmarshal(payload, &d) != nil || p.holder.Registry.Base(d.Device) != p.Device {

@@ -63,8 +63,8 @@ func bytewise(parts []part) []part {
 	return all
 }
 
-// joined joins everything that the device sent between two things that the host sent. The bytes
-// arrive at the time of the last one.
+// joined joins the parts that the device sent in a row. The joined bytes arrive at the time of the
+// last part.
 func joined(parts []part) []part {
 	var all []part
 	for _, p := range parts {
