@@ -20,7 +20,7 @@ import (
 )
 
 // ErrLater is the kind of the error that Encode returns if the command can't be written yet, for
-// example because a window of unacknowledged frames is full.
+// example because the device must acknowledge earlier frames first.
 var ErrLater = errors.New("the protocol can't write the command yet")
 
 // Protocol says how the devices of one transport talk. Its methods are called concurrently for
