@@ -9,8 +9,8 @@ import (
 // itself. So in escaped bytes, this byte always begins a pair.
 type escape struct {
 	first byte
-	// second maps an escaped byte to the second byte of its pair, and plain maps that byte back. -1
-	// means that there is none.
+	// second maps an escaped byte to the second byte of its pair, and plain maps that byte back.
+	// -1 means that there is none.
 	second, plain [256]int16
 }
 
