@@ -65,8 +65,8 @@ func (c *Config) histories(d database.Dialect) map[string]*history {
 		},
 		devices.TypeData: {
 			table: c.History.Data, key: []string{"data_id"}, row: dataRow,
-			names: []string{"data_id", "device", "host", "epoch", "seq", "encoding", "payload", "late_for", "time"},
-			kinds: []string{kindText, kindText, kindText, kindNumber, kindNumber, kindText, kindLong, kindText, kindTime},
+			names: []string{"data_id", "device", "host", "epoch", "seq", "encoding", "payload", "kind", "partial", "late_for", "time"},
+			kinds: []string{kindText, kindText, kindText, kindNumber, kindNumber, kindText, kindLong, kindText, kindBool, kindText, kindTime},
 		},
 	}
 	for kind, p := range all {
@@ -173,7 +173,7 @@ func dataRow(h *handler, body []byte) ([]any, error) {
 		return nil, err
 	}
 	payload, encoding := storable(d.Payload, string(d.Encoding))
-	return []any{d.DataID, d.Device, d.Host, int64(d.Epoch), int64(d.Seq), encoding, payload, d.LateFor, h.time(d.Time)}, nil
+	return []any{d.DataID, d.Device, d.Host, int64(d.Epoch), int64(d.Seq), encoding, payload, d.Kind, d.Partial, d.LateFor, h.time(d.Time)}, nil
 }
 
 // runExpiry removes old rows at intervals until Close. It has its own connection, so that writes

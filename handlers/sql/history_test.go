@@ -62,11 +62,14 @@ func testHistory(t *testing.T, c *Config) {
 		}
 	}
 	expectRows("e1 e2 h1", "d e", "t=1 t=1")
-	binary := devices.Data{DataID: "d3", Device: "d", Host: "a", Epoch: 5, Seq: 4, Time: began}
+	binary := devices.Data{DataID: "d3", Device: "d", Host: "a", Epoch: 5, Seq: 4, Kind: "position", Partial: true, Time: began}
 	binary.SetBytes("a\x00b")
 	write(t, h, carry(devices.TypeData, "d", binary.AppendJSON(nil)))
 	if got := rows("SELECT payload FROM past_data WHERE encoding = 'base64'"); got != "YQBi" {
 		t.Errorf("a frame with a NUL is kept as %q", got)
+	}
+	if got := rows("SELECT data_id FROM past_data WHERE kind = 'position' AND partial"); got != "d3" {
+		t.Errorf("the rows of partial positions: %q", got)
 	}
 	expect(t, h, "d", "online, data, results", "false 3 1")
 
@@ -77,7 +80,7 @@ func testHistory(t *testing.T, c *Config) {
 	}
 	var many []database.Statement
 	for i := range 2*expireStep + 1 {
-		many = append(many, database.Statement{Text: h.histories[devices.TypeData].insert, Args: []any{fmt.Sprint("old", i), "d", "a", int64(1), int64(i), "text", "x", "", d.Time(began.Add(-time.Hour))}})
+		many = append(many, database.Statement{Text: h.histories[devices.TypeData].insert, Args: []any{fmt.Sprint("old", i), "d", "a", int64(1), int64(i), "text", "x", "", false, "", d.Time(began.Add(-time.Hour))}})
 	}
 	if err := h.db.Apply(t.Context(), many); err != nil {
 		t.Fatal(err)
