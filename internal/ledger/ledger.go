@@ -411,22 +411,6 @@ func (l *Ledger) markDone(r *record) {
 	}
 }
 
-// markRestored marks records as done if the store has their outcomes now. If a run ended after
-// missingChanges, its outcome isn't among the rows and stays unwritten.
-func (l *Ledger) markRestored(rows []Row) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, row := range rows {
-		switch r := l.records[row.Key]; {
-		case row.State != Done || r == nil || !r.unwritten:
-		case r.reserved: // Commit still has to end the reservation
-			r.unwritten = false
-		default:
-			l.markDone(r)
-		}
-	}
-}
-
 // Release ends the reservation without an outcome; see middleware.Ledger.
 func (l *Ledger) Release(key middleware.LedgerKey) {
 	l.mu.Lock()

@@ -110,3 +110,19 @@ func (r *record) wantedRow() (Row, bool) {
 	row.Known, row.Message = false, r.owned
 	return row, true
 }
+
+// markRestored marks records as done if the store has their outcomes now. If a run ended after
+// missingChanges, its outcome isn't among the rows and stays unwritten.
+func (l *Ledger) markRestored(rows []Row) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, row := range rows {
+		switch r := l.records[row.Key]; {
+		case row.State != Done || r == nil || !r.unwritten:
+		case r.reserved: // Commit still has to end the reservation
+			r.unwritten = false
+		default:
+			l.markDone(r)
+		}
+	}
+}
