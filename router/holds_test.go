@@ -153,6 +153,10 @@ func (w *wire) Unread() bool { return false }
 
 func (w *wire) SilentFor() time.Duration { return 0 }
 
+func (w *wire) Heard() bool         { return true }
+func (w *wire) Authenticated() bool { return false }
+func (w *wire) Probe()              {}
+
 func (w *wire) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -104,4 +104,7 @@ func (nowhere) WaitWritable(time.Time) error   { return nil }
 func (nowhere) Gone() bool                     { return false }
 func (nowhere) Unread() bool                   { return false }
 func (nowhere) SilentFor() time.Duration       { return 0 }
+func (nowhere) Heard() bool                    { return true }
+func (nowhere) Authenticated() bool            { return false }
+func (nowhere) Probe()                         {}
 func (nowhere) Close() error                   { return nil }

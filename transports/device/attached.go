@@ -104,8 +104,8 @@ func (f *frame) hasDeviceOf(o *frame) bool {
 // ReceiveFrom is Receive for a frame that names the device it comes from. It attaches the device
 // to this session's device if the device isn't attached yet.
 //
-// If the device has too many takeovers (see flapping.go), its current session stays. Its commands
-// go there, and this frame is published as that session's.
+// If the device may not be taken over now (see takeover.go), its current session stays. Its
+// commands go there, and this frame is published as that session's.
 //
 // The error is that of Receive, ErrAttached, ErrUnlisted, ErrNewName, of kind ErrDevice, or one of
 // the directory.
@@ -144,7 +144,7 @@ func (r *Registry) attach(ctx context.Context, carrier *Session, device string) 
 	if !r.newcomers.admitName(device, r.now()) {
 		return nil, r.newNameError(device)
 	}
-	if !r.tryTakeover(device) && current != nil {
+	if !r.tryTakeover(device, carrier.remote, carrier.conn) && current != nil {
 		return current, nil
 	}
 	epoch, err := r.directory.Claim(ctx, device, r.lastHeard(carrier.conn))

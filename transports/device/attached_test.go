@@ -425,7 +425,9 @@ func TestAttachedResponsesWaitForConsumers(t *testing.T) {
 
 // Devices move between connections that end at any time. Every command ends, and no slot is left.
 func TestAttachedDevicesUnderStress(t *testing.T) {
-	g := newGatherer(t, func(o *Options) { o.Feed.DropOldest, o.Feed.EventsBacklog, o.Feed.EventsTotal = true, 1_000_000, 1_000_000 })
+	g := newGatherer(t, func(o *Options) {
+		o.Feed.DropOldest, o.Feed.EventsBacklog, o.Feed.EventsTotal = true, 1_000_000, 1_000_000
+	})
 	const hubs, meters, rounds = 4, 8, 200
 	var running sync.WaitGroup
 	for h := range hubs {

@@ -38,9 +38,14 @@ type pipe struct {
 	spurious bool // WaitWritable returns once without room
 	gone     bool
 	unread   bool
-	changed  chan struct{}
-	onTry    func() // called once, when TryWrite has taken its bytes and not yet returned
-	tryError error
+	silent   bool // the peer has sent nothing
+	// quietFor is for how long nothing has arrived, and probes counts the probes.
+	quietFor      time.Duration
+	probes        int
+	authenticated bool
+	changed       chan struct{}
+	onTry         func() // called once, when TryWrite has taken its bytes and not yet returned
+	tryError      error
 }
 
 func newPipe(room int) *pipe { return &pipe{room: room, changed: make(chan struct{})} }
@@ -104,7 +109,25 @@ func (p *pipe) Gone() bool {
 	return p.gone
 }
 
-func (p *pipe) SilentFor() time.Duration { return 0 }
+func (p *pipe) SilentFor() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.quietFor
+}
+
+func (p *pipe) Heard() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.silent
+}
+
+func (p *pipe) Authenticated() bool { return p.authenticated }
+
+func (p *pipe) Probe() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.probes++
+}
 
 func (p *pipe) Unread() bool {
 	p.mu.Lock()

@@ -43,10 +43,8 @@ func (r *Registry) CloseSessions(ctx context.Context) {
 		sh := &r.shards[i]
 		sh.mu.Lock()
 		sh.closing = true
-		for _, f := range sh.flapping {
-			for len(f.waiting) > 0 {
-				f.wakeFirst()
-			}
+		for _, c := range sh.contests {
+			c.wakeAll()
 		}
 		sh.mu.Unlock()
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -269,6 +270,7 @@ type queueModelState struct {
 	t        *testing.T
 	registry *Registry
 	writes   []*modelWrite
+	connects atomic.Int64
 
 	mu      sync.Mutex // connections are made and ended in the middle of writes too
 	pipes   map[uint64]*pipe
@@ -278,7 +280,9 @@ type queueModelState struct {
 
 func (m *queueModelState) connect(room int) {
 	p := newPipe(room)
-	s, err := m.registry.Connect(m.t.Context(), "d", "", p, nil)
+	// A newer connection from the same network would displace one that waits.
+	remote := fmt.Sprint("network ", m.connects.Add(1))
+	s, err := m.registry.Connect(m.t.Context(), "d", remote, p, nil)
 	if err != nil {
 		m.t.Error(err)
 		return
@@ -484,6 +488,9 @@ func (sink) WaitWritable(time.Time) error   { return nil }
 func (sink) Gone() bool                     { return false }
 func (sink) Unread() bool                   { return false }
 func (sink) SilentFor() time.Duration       { return 0 }
+func (sink) Heard() bool                    { return true }
+func (sink) Authenticated() bool            { return false }
+func (sink) Probe()                         {}
 func (sink) Close() error                   { return nil }
 
 func TestCancelledInTheMiddleOfAWriteThatTookNothing(t *testing.T) {

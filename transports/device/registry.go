@@ -32,7 +32,7 @@ import (
 //     new slot.
 //
 // Connect makes a connection the device's session in four steps, each of which can refuse it: the
-// limit of new names (newcomers.go), the limit of takeovers (flapping.go), the claim of an epoch
+// limit of new names (newcomers.go), the policy of takeovers (takeover.go), the claim of an epoch
 // (Directory), and installSession.
 //
 // Invariants:
@@ -66,6 +66,8 @@ type Options struct {
 	Canonical func(device string) (string, error)
 	// Directory gives each session its epoch.
 	Directory Directory
+	// Takeover says which connections may replace a session. "" means TakeoverNewest.
+	Takeover Takeover
 	// FlappingAdvice is the message that is logged when several connections claim to be one
 	// device.
 	FlappingAdvice string
@@ -103,6 +105,7 @@ type Registry struct {
 	named     bool    // see Options
 	canonical func(string) (string, error)
 	directory Directory
+	takeover  Takeover
 	advice    string
 	limits    Limits
 	log       *slog.Logger
@@ -127,7 +130,7 @@ type Registry struct {
 type shard struct {
 	mu       sync.RWMutex
 	slots    map[string]*slot // of the online devices
-	flapping map[string]*flapping
+	contests map[string]*contest
 	closing  bool // no session begins any more
 }
 
@@ -138,7 +141,7 @@ func NewRegistry(o Options) (*Registry, error) {
 		return nil, err
 	}
 	r := &Registry{
-		protocol: o.Protocol, plain: NewDialog(o.Protocol, netip.AddrPort{}, ""), named: o.Named, canonical: o.Canonical, directory: o.Directory, advice: o.FlappingAdvice, limits: o.Limits, log: o.Logger, now: o.Now,
+		protocol: o.Protocol, plain: NewDialog(o.Protocol, netip.AddrPort{}, ""), named: o.Named, canonical: o.Canonical, directory: o.Directory, takeover: o.Takeover, advice: o.FlappingAdvice, limits: o.Limits, log: o.Logger, now: o.Now,
 		metrics: m, feed: newFeed(o.Host, uint64(o.Now().UnixMilli()), o.Feed, o.Now, m, o.Logger), seed: maphash.MakeSeed(),
 		newcomers: newNewcomers(o.NewNames),
 	}
@@ -150,7 +153,7 @@ func NewRegistry(o Options) (*Registry, error) {
 	}
 	for i := range r.shards {
 		r.shards[i].slots = map[string]*slot{}
-		r.shards[i].flapping = map[string]*flapping{}
+		r.shards[i].contests = map[string]*contest{}
 	}
 	return r, nil
 }
@@ -336,7 +339,7 @@ func (r *Registry) SetListed(listed func(device string) bool, only bool) {
 // older session ends as Replaced, and its frames of which no byte is written are written in the
 // new one.
 //
-// While too many connections claim to be the device, Connect blocks (see flapping.go). It returns
+// While too many connections claim to be the device, Connect blocks (see takeover.go). It returns
 // an error in these cases, and then the caller closes conn:
 //
 //   - ctx ended, conn is closed, or the host stops.
@@ -354,7 +357,7 @@ func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn
 	if !r.newcomers.admitName(device, r.now()) {
 		return nil, r.newNameError(device)
 	}
-	if err := r.awaitTakeover(ctx, device, conn); err != nil {
+	if err := r.awaitTakeover(ctx, device, remote, conn); err != nil {
 		return nil, err
 	}
 	epoch, err := r.directory.Claim(ctx, device, r.lastHeard(conn))

@@ -127,11 +127,11 @@ func TestFlapping(t *testing.T) {
 			err error
 		}
 		results := make(chan result)
-		pipes := make([]*pipe, maxFlapWaiting)
-		for i := range maxFlapWaiting {
+		pipes := make([]*pipe, maxWaiting)
+		for i := range maxWaiting {
 			pipes[i] = newPipe(9)
 			go func() {
-				_, err := r.Connect(t.Context(), "d", "", pipes[i], nil)
+				_, err := r.Connect(t.Context(), "d", fmt.Sprintf("192.0.2.%d:1000", i+10), pipes[i], nil)
 				results <- result{i, err}
 			}()
 			synctest.Wait()
@@ -169,7 +169,7 @@ func TestFlapping(t *testing.T) {
 			t.Errorf("room after %v, want %v", d, flapWindow)
 		}
 		r.CloseSessions(t.Context())
-		for range maxFlapWaiting - 2 - maxTakeovers {
+		for range maxWaiting - 2 - maxTakeovers {
 			if got := <-results; !errors.Is(got.err, ErrClosing) {
 				t.Errorf("at the host's stop: %+v", got)
 			}

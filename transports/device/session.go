@@ -33,6 +33,13 @@ type Conn interface {
 	// It matters if the connection had to wait before Connect: the device may have connected
 	// elsewhere in that time.
 	SilentFor() time.Duration
+	// Heard reports whether the peer has sent anything since it connected.
+	Heard() bool
+	// Authenticated reports whether the peer has proved which device it is.
+	Authenticated() bool
+	// Probe asks the peer's system for a sign of life, which SilentFor then shows. It writes
+	// nothing to the stream.
+	Probe()
 	// Unread reports whether the peer has sent bytes that aren't delivered yet. Bytes are
 	// delivered when Session.Data has returned. Unread reads nothing from the stream.
 	Unread() bool

@@ -4,7 +4,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports/device"
 )
 
@@ -88,7 +87,9 @@ func TestRecordAnAttachedDevice(t *testing.T) {
 	d.say("login hub\r\n")
 	d.hear("welcome\r\n")
 	d.say("pos m1:1\r\n")
-	await.That(t, "the recording has begun", func() (any, bool) { n := s.connsRecorded(); return n, n == 1 })
+	if got := s.frame(); got != "pos m1:1" { // so m1 is attached
+		t.Fatalf("got %q", got)
+	}
 	late, _ := s.record("m1", false)
 	d.say("beat\r\n")
 	d.hear("ON")

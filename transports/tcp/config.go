@@ -20,6 +20,8 @@ type Config struct {
 	Identity identity        `toml:"identity" doc:"How the host identifies the device of a connection."`
 	Allow    string          `toml:"allow" doc:"Which devices may connect: any, or only those that the file of [inventory] lists (known)." enum:"any,known" example:"\"known\""`
 
+	Takeover string `toml:"takeover" doc:"Which connections may replace the session of their device. newest: any that has sent a byte. idle: none. authenticated: those that have proved who they are; if the session's device hasn't, also others. A session whose device doesn't respond to a TCP probe in 10 s may always be replaced. Other connections wait until the session ends." enum:"newest,idle,authenticated" example:"\"idle\""`
+
 	IdleTimeout     time.Duration `toml:"idle_timeout" doc:"The host disconnects a device that sends nothing for this long, even if the host sends to it. 0 means never." min:"0s" example:"\"5m\""`
 	HalfClose       bool          `toml:"half_close" doc:"Whether a device that has closed its sending side still gets commands, until idle_timeout. If false, its session ends." example:"true"`
 	WriteTimeout    time.Duration `toml:"write_timeout" doc:"The host disconnects a device if bytes wait for it and the kernel takes none of them for this long." min:"10ms" example:"\"30s\""`
@@ -76,6 +78,7 @@ var defaults = Config{
 	Listen:          ":8123",
 	Identity:        identity{Timeout: 10 * time.Second},
 	Allow:           allowAny,
+	Takeover:        string(device.TakeoverNewest),
 	IdleTimeout:     5 * time.Minute,
 	WriteTimeout:    30 * time.Second,
 	Keepalive:       time.Minute,

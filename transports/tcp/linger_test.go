@@ -23,7 +23,7 @@ func TestLastCommandsArrive(t *testing.T) {
 		reason device.Reason
 	}{
 		{"at a shutdown", func(s *server) { s.CloseSessions(s.Context()) }, device.ServerShutdown},
-		{"of a session that is replaced", func(s *server) { s.dial() }, device.Replaced},
+		{"of a session that is replaced", func(s *server) { s.dial().say("hello\n") }, device.Replaced},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := build(t, func(c *Config) { c.Data.PerDevice, c.MaxFrameRate = 10, 0 })

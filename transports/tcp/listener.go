@@ -12,9 +12,14 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
+// keepalive returns the configuration of the kernel's keepalive.
+func (c *Config) keepalive() net.KeepAliveConfig {
+	return net.KeepAliveConfig{Enable: c.Keepalive > 0, Idle: c.Keepalive, Interval: max(time.Second, c.Keepalive/4), Count: 4}
+}
+
 func (t *transport) listen(ctx context.Context) (net.Listener, error) {
 	lc := net.ListenConfig{
-		KeepAliveConfig: net.KeepAliveConfig{Enable: t.config.Keepalive > 0, Idle: t.config.Keepalive, Interval: max(time.Second, t.config.Keepalive/4), Count: 4},
+		KeepAliveConfig: t.config.keepalive(),
 		// Accepted connections inherit these options. That saves the system calls for each
 		// connection.
 		Control: func(_, _ string, c syscall.RawConn) error {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -170,6 +171,7 @@ func TestTakeover(t *testing.T) {
 	old := s.dial()
 	first := s.expect(device.Connected, "127.0.0.1", "")
 	newer := s.dial()
+	newer.say("hello\r\n")
 	if e := s.expect(device.Disconnected, "127.0.0.1", device.Replaced); e.Epoch != first.Epoch {
 		t.Errorf("got %+v", e)
 	}
@@ -181,15 +183,59 @@ func TestTakeover(t *testing.T) {
 	newer.hear("open\r\n")
 }
 
+// A balancer's probe from the address of a live device doesn't cut the device off. A connection
+// that says something does.
+func TestAProbeReplacesNobody(t *testing.T) {
+	s := start(t, nil)
+	live := s.dial()
+	s.expect(device.Connected, "127.0.0.1", "")
+	for probes := range 2 {
+		s.dial().Close()
+		await.That(t, "the probe is refused", func() (any, bool) { n := s.refused(refusedTurn); return n, n == float64(probes+1) })
+	}
+	silent := s.dial()
+	s.strangers(1)
+	s.send("127.0.0.1", "open")
+	live.hear("open\r\n")
+	silent.say("hello\r\n")
+	s.expect(device.Disconnected, "127.0.0.1", device.Replaced)
+	s.expect(device.Connected, "127.0.0.1", "")
+	if got := s.frame(); got != "hello" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A probe makes the kernel of a live device respond, and the device notices nothing.
+func TestProbe(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the silence of a connection is known only on Linux")
+	}
+	s := start(t, nil)
+	d := s.dial()
+	s.expect(device.Connected, "127.0.0.1", "")
+	c := s.only()
+	silence := func(what string, so func(time.Duration) bool) {
+		await.That(t, what, func() (any, bool) { got := c.SilentFor(); return got, so(got) })
+	}
+	const long = 1500 * time.Millisecond
+	silence("the device is silent", func(got time.Duration) bool { return got > long })
+	c.Probe()
+	silence("the device responds", func(got time.Duration) bool { return got > 0 && got < long })
+	s.send("127.0.0.1", "open")
+	d.hear("open\r\n")
+}
+
 // flap dials from one address until the newest connection has to wait.
 func (s *server) flap() (current, waits *peer) {
 	s.Helper()
 	for range 4 {
 		current = s.dial()
+		current.say("hello\r\n")
 		for s.event().Type != device.Connected {
 		}
 	}
 	waits = s.dial()
+	waits.say("hello\r\n")
 	s.logged("several devices behind one address: use first-frame")
 	return current, waits
 }
@@ -211,8 +257,9 @@ func TestNewcomerThatLeftDoesNotReplace(t *testing.T) {
 	last, leaves := s.flap()
 	leaves.Close()
 	stays := s.dial()
-	// The connection that left is the first whose turn it is.
-	s.strangers(2)
+	stays.say("hello\r\n")
+	// The newer connection displaces the one that left.
+	await.That(t, "a connection is displaced", func() (any, bool) { n := s.refused(refusedTurn); return n, n == 1 })
 	last.Close()
 	s.expect(device.Disconnected, "127.0.0.1", device.ClientClosed)
 	s.expect(device.Connected, "127.0.0.1", "")

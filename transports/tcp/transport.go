@@ -107,7 +107,7 @@ func (c *Config) registry(p protocol.Protocol, env transports.Env) (*device.Regi
 		canonical, advice = canonicalName, "several devices with one name"
 	}
 	return device.NewRegistry(device.Options{
-		Host: env.Host, Protocol: p, Named: c.identifiedBy() == byProtocol, Canonical: canonical, Directory: device.NewDirectory(env.Now), FlappingAdvice: advice,
+		Host: env.Host, Protocol: p, Named: c.identifiedBy() == byProtocol, Canonical: canonical, Directory: device.NewDirectory(env.Now), Takeover: device.Takeover(c.Takeover), FlappingAdvice: advice,
 		Limits:   device.Limits{QueueCount: c.QueueLimit.Count, QueueBytes: c.QueueLimit.Bytes, WriteTimeout: c.WriteTimeout, Attached: c.Identity.Attach},
 		NewNames: device.NameLimit{Rate: c.NewNames.Rate, Burst: c.NewNames.Burst, AtStart: c.NewNames.AtStart},
 		Feed: device.FeedOptions{

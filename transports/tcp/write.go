@@ -3,6 +3,7 @@ package tcp
 import (
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"time"
 
@@ -96,6 +97,32 @@ func (c *conn) Gone() bool {
 func (c *conn) Unread() bool {
 	n, _ := c.peek() // after an error there is nothing to read
 	return n > 0 || c.handling.Load()
+}
+
+// Heard implements device.Conn. A device that its address identifies may be silent.
+func (c *conn) Heard() bool {
+	if c.transport.config.identifiedBy() != byAddress || c.session.Load() != nil {
+		return true
+	}
+	n, err := c.peek()
+	return n > 0 && err == nil
+}
+
+// Authenticated implements device.Conn.
+func (c *conn) Authenticated() bool { return false }
+
+// probing is the configuration of keepalive while the host asks for a sign of life, for
+// probingTime.
+var probing = net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 9}
+
+const probingTime = 15 * time.Second
+
+// Probe implements device.Conn.
+func (c *conn) Probe() {
+	if c.socket.SetKeepAliveConfig(probing) != nil {
+		return // the socket is closed
+	}
+	time.AfterFunc(probingTime, func() { _ = c.socket.SetKeepAliveConfig(c.transport.config.keepalive()) })
 }
 
 // SilentFor implements device.Conn.

@@ -260,6 +260,9 @@ func (c *conn) WaitWritable(time.Time) error { return nil }
 func (c *conn) Gone() bool                   { return c.over() }
 func (c *conn) Unread() bool                 { return false }
 func (c *conn) SilentFor() time.Duration     { return 0 }
+func (c *conn) Heard() bool                  { return true }
+func (c *conn) Authenticated() bool          { return false }
+func (c *conn) Probe()                       {}
 
 func (c *conn) Close() error {
 	c.shut.Do(func() { close(c.closed) })
