@@ -51,6 +51,11 @@ func (p gathering) Encode(s *protocol.State, dst []byte, c protocol.Command) ([]
 
 func (p gathering) HasKeys() bool { return true }
 
+// keyless is gathering without keys: the next frame "ans " is the answer.
+type keyless struct{ gathering }
+
+func (p keyless) HasKeys() bool { return false }
+
 // gatherer is a registry whose devices are behind concentrators.
 type gatherer struct {
 	*testing.T
@@ -487,5 +492,46 @@ func TestAttachedDevicesUnderStress(t *testing.T) {
 			t.Errorf("%s of %s with epoch %d after %d", e.Type, e.Device, e.Epoch, epochs[e.Device])
 		}
 		open[e.Device], epochs[e.Device] = e.Type == Connected, e.Epoch
+	}
+}
+
+// The answer to a request of a device that has left can still arrive on the connection. It answers
+// no later request.
+func TestLateAnswersOfDevicesThatLeft(t *testing.T) {
+	for name, answer := range map[string]string{"named": "m1:ans ", "unnamed": "ans "} {
+		for _, isWritten := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, written %v", name, isWritten), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					g := newGatherer(t, func(o *Options) { o.Protocol = keyless{} })
+					s, p := g.connect("hub")
+					g.says(s, "m1:up")
+					if !isWritten {
+						p.change(func() { p.room = 3 })
+					}
+					ask := func(cmd string) Write {
+						return g.put("m1", " "+cmd, EnqueueOptions{Request: &Request{Timeout: time.Minute, MaxOpen: 10}})
+					}
+					first := ask("first")
+					synctest.Wait()
+					session, _ := g.SessionOf("m1")
+					session.End(Kicked)
+					p.grant(1000)
+					g.fates(map[Write]Fate{first: NoReply})
+
+					g.says(s, "m1:back")
+					second := ask("second")
+					g.data()
+					g.says(s, answer)
+					if got := g.data(); len(got) != 1 || !strings.HasSuffix(got[0], answer) {
+						t.Errorf("got the data %q", got)
+					}
+					for !strings.Contains(p.bytes(), "second") {
+						time.Sleep(time.Second)
+					}
+					g.says(s, "m1:ans ")
+					g.fates(map[Write]Fate{second: Answered})
+				})
+			})
+		}
 	}
 }

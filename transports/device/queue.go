@@ -431,6 +431,9 @@ func (s *slot) recordWritten(session *Session, n, taken int) {
 			case f.isOnline(session):
 				s.awaitAnswer(f, session)
 			default:
+				if s.session == session { // the connection stays, so the answer may still arrive
+					s.requests.addMissed(f)
+				}
 				s.finishFrame(f, NoReply, session, f.deviceSession(session).endText()+" before it answered")
 			}
 		case f.offset+taken > 0:

@@ -35,7 +35,8 @@ import (
 // Invariants:
 //   - A frame of the device answers at most one request, the oldest that it matches. Every other
 //     frame is data.
-//   - Answers never cross sessions: the session's end ends its requests and forgets missed ones.
+//   - Answers never cross sessions. The session's end ends its requests. If it ends the connection,
+//     it also forgets the missed ones. Otherwise the requests of the session are missed.
 //   - While a request is in flight, Session.Data waits: the frame may be the answer to it.
 //
 // slot.mu guards all of this. registry.go has the order of the locks.
@@ -90,7 +91,7 @@ func (q *Request) isAnsweredBy(r *received) bool {
 type requests struct {
 	// open has the requests that wait for their answers, the oldest first.
 	open []*frame
-	// missed has the requests of this session that weren't answered in time, the newest last.
+	// missed has the requests of this connection that weren't answered in time, the newest last.
 	// Their answers may still arrive.
 	missed []missedRequest
 }
@@ -105,7 +106,7 @@ type missedRequest struct {
 	until time.Time
 }
 
-// maxMissed is how many missed requests of a session are remembered, so that late answers are
+// maxMissed is how many missed requests of a connection are remembered, so that late answers are
 // recognised.
 const maxMissed = 16
 
@@ -201,6 +202,13 @@ func (f *frame) timeOutRequest() {
 	}
 	q := &s.requests
 	q.open = slices.DeleteFunc(q.open, func(o *frame) bool { return o == f })
+	q.addMissed(f)
+	s.reportFate(f, Written{Fate: NoReply, Epoch: f.askedIn.epoch, Detail: "no answer came within " + f.request.Timeout.String()})
+	s.resumeWriting()
+}
+
+// addMissed adds a request whose answer may still arrive. slot.mu is locked.
+func (q *requests) addMissed(f *frame) {
 	if !f.request.isDistinct() {
 		// A late answer can't show which of two such requests it belongs to, so keep only the
 		// newest.
@@ -210,8 +218,6 @@ func (f *frame) timeOutRequest() {
 		q.missed = slices.Delete(q.missed, 0, 1)
 	}
 	q.missed = append(q.missed, missedRequest{f.id, f.request, time.Now().Add(f.request.Timeout)})
-	s.reportFate(f, Written{Fate: NoReply, Epoch: f.askedIn.epoch, Detail: "no answer came within " + f.request.Timeout.String()})
-	s.resumeWriting()
 }
 
 // matchAnswer ends the oldest open request that the frame answers. It returns false if there is
@@ -246,7 +252,8 @@ func (s *slot) matchLateAnswer(r *received) string {
 	return ""
 }
 
-// endRequests ends the open requests of a session that ends. s.mu is locked.
+// endRequests ends the open requests of a session that ends. The answers of an attached device may
+// still arrive, because the connection stays. s.mu is locked.
 func (s *slot) endRequests(session *Session) {
 	q := &s.requests
 	q.open = slices.DeleteFunc(q.open, func(f *frame) bool {
@@ -254,10 +261,13 @@ func (s *slot) endRequests(session *Session) {
 			return false
 		}
 		f.answerTimer.Stop()
+		q.addMissed(f)
 		s.reportFate(f, Written{Fate: NoReply, Epoch: session.epoch, Detail: session.endText() + " before it answered"})
 		return true
 	})
-	q.missed = slices.DeleteFunc(q.missed, func(m missedRequest) bool { return m.request.attached == session.ifAttached() })
+	if session.ifAttached() == nil {
+		q.missed = nil
+	}
 }
 
 // resumeWriting becomes the writer if frames wait and no writer is running. s.mu is locked on
