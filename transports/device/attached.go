@@ -42,6 +42,8 @@ func attachRefusal(err error) string {
 		return "unknown-device"
 	case errors.Is(err, ErrNewName):
 		return "new-name"
+	case errors.Is(err, ErrClosing): // the commands that wait are still written
+		return "host-stops"
 	}
 	return ""
 }
@@ -107,8 +109,8 @@ func (f *frame) hasDeviceOf(o *frame) bool {
 // If the device may not be taken over now (see takeover.go), its current session stays. Its
 // commands go there, and this frame is published as that session's.
 //
-// The error is that of Receive, ErrAttached, ErrUnlisted, ErrNewName, of kind ErrDevice, or one of
-// the directory.
+// The error is that of Receive, ErrAttached, ErrUnlisted, ErrNewName, ErrClosing, of kind
+// ErrDevice, or one of the directory.
 func (s *Session) ReceiveFrom(ctx context.Context, device string, payload []byte, v *protocol.Verdict) error {
 	for {
 		from, err := s.slot.registry.attach(ctx, s, device)
@@ -128,7 +130,7 @@ func (s *Session) ReceiveFrom(ctx context.Context, device string, payload []byte
 // attach returns the session of a device that a frame of carrier's connection names. Only the
 // goroutine that reads from the connection calls it.
 func (r *Registry) attach(ctx context.Context, carrier *Session, device string) (*Session, error) {
-	if err := r.checkNoUnit(device); err != nil {
+	if err := r.checkDevice(device); err != nil {
 		return nil, err
 	}
 	current, here, err := r.attachedTo(carrier, device)
@@ -179,8 +181,11 @@ func (r *Registry) attachedTo(carrier *Session, device string) (current *Session
 	return current, false, nil
 }
 
-// checkNoUnit returns an error if the name of a device names a unit.
-func (r *Registry) checkNoUnit(device string) error {
+// checkDevice returns an error of kind ErrDevice if the name can't name a device, or names a unit.
+func (r *Registry) checkDevice(device string) error {
+	if err := CheckName(device); err != nil {
+		return err
+	}
 	if r.units && strings.Contains(device, unitSeparator) {
 		return fmt.Errorf("%w: the name %q contains %q, which separates a device from its unit", ErrDevice, device, unitSeparator)
 	}

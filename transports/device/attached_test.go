@@ -56,6 +56,11 @@ type keyless struct{ gathering }
 
 func (p keyless) HasKeys() bool { return false }
 
+// united is gathering for devices with units.
+type united struct{ gathering }
+
+func (p united) HasUnits() bool { return true }
+
 // gatherer is a registry whose devices are behind concentrators.
 type gatherer struct {
 	*testing.T
@@ -388,6 +393,11 @@ func TestDevicesThatCannotBeAttached(t *testing.T) {
 			t.Errorf("the frame %q: %v, want %v", frame, err, want)
 		}
 	}
+	g = newGatherer(t, func(o *Options) { o.Protocol = united{} })
+	s, _ = g.connect("hub")
+	if _, err := s.HandleFrame(t.Context(), []byte("m1/7:1")); !errors.Is(err, codec.ErrFrame) {
+		t.Errorf("a unit as a device: %v", err)
+	}
 	g = newGatherer(t, func(o *Options) { o.Limits.Attached = 0 })
 	s, _ = g.connect("hub")
 	if _, err := s.HandleFrame(t.Context(), []byte("m1:1")); err == nil || !strings.Contains(err.Error(), `a frame names the device "m1", but the connection belongs to "hub"`) {
@@ -534,4 +544,35 @@ func TestLateAnswersOfDevicesThatLeft(t *testing.T) {
 			})
 		}
 	}
+}
+
+// While the host stops, no device is attached any more. The connection stays until the commands
+// that wait are written.
+func TestNoDeviceIsAttachedWhileTheHostStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGatherer(t, nil)
+		other, _ := g.connect("other")
+		g.says(other, "m1:up")
+		s, p := g.connect("hub")
+		p.change(func() { p.room = 3 })
+		waits := g.put("hub", "waits", EnqueueOptions{})
+		synctest.Wait()
+		var stopped sync.WaitGroup
+		stopped.Go(func() { g.CloseSessions(t.Context()) })
+		synctest.Wait()
+		g.data()
+		g.says(s, "m1:moves")
+		if got, want := g.data(), []string{"m1 3: m1:moves"}; !slices.Equal(got, want) {
+			t.Errorf("got the data %q, want %q", got, want)
+		}
+		if problem, err := s.HandleFrame(t.Context(), []byte("m2:up")); problem != ErrClosing.Error() || err != nil {
+			t.Errorf("got %q, %v", problem, err)
+		}
+		p.grant(1000)
+		g.fates(map[Write]Fate{waits: Sent})
+		stopped.Wait()
+		if s.Reason() != ServerShutdown {
+			t.Errorf("the session ended as %s", s.Reason())
+		}
+	})
 }

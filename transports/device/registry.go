@@ -348,7 +348,7 @@ func (r *Registry) SetListed(listed func(device string) bool, only bool) {
 //   - A newer session was registered first.
 //   - The name is new and the limit of new names is reached ([ErrNewName]).
 func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn, dialog *Dialog) (*Session, error) {
-	if err := r.checkNoUnit(device); err != nil {
+	if err := r.checkDevice(device); err != nil {
 		return nil, err
 	}
 	if dialog == nil {

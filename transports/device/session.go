@@ -118,13 +118,13 @@ func (s *Session) HandleFrame(ctx context.Context, frame []byte) (problem string
 	case r.limits.Attached == 0:
 		return problem, fmt.Errorf("%w: a frame names the device %q, but the connection belongs to %q; identity.attach allows that", codec.ErrFrame, v.Device, s.Device())
 	}
-	if err := CheckName(v.Device); err != nil {
-		return problem, fmt.Errorf("%w: the frame %.100q: %w", codec.ErrFrame, frame, err)
-	}
 	err = s.ReceiveFrom(ctx, v.Device, frame, v)
 	if why := attachRefusal(err); why != "" {
 		r.metrics.countUnattached(why)
 		return err.Error(), nil
+	}
+	if errors.Is(err, ErrDevice) {
+		err = fmt.Errorf("%w: the frame %.100q: %w", codec.ErrFrame, frame, err)
 	}
 	return problem, err
 }

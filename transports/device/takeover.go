@@ -226,7 +226,7 @@ func (r *Registry) tryTakeover(device, remote string, conn Conn) bool {
 	if flaps {
 		r.log.Warn(r.advice, "device", device, "replaced", maxTakeovers, "within", flapWindow)
 	}
-	return pause <= 0 || err != nil
+	return pause <= 0 && err == nil
 }
 
 // takeOver returns 0 if the contender may go now, and else how long it waits until it looks again.
