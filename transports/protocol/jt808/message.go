@@ -63,6 +63,22 @@ func (s *sender) name() string {
 	return digits
 }
 
+// terminalNamed returns the sender of another terminal of the same edition. It returns s if the name
+// isn't a phone number, because then the connection has only one terminal.
+func (s sender) terminalNamed(name string) sender {
+	other := s
+	digits := other.digits()
+	if missing := 2*len(digits) - len(name); missing >= 0 && name != "" {
+		name = strings.Repeat("0", missing) + name
+	}
+	phone, err := hex.DecodeString(name)
+	if err != nil || len(phone) != len(digits) {
+		return s
+	}
+	copy(digits, phone)
+	return other
+}
+
 func (s *sender) digits() []byte {
 	if s.versioned {
 		return s.phone[:]

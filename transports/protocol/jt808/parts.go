@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// joiner joins the parts of a terminal's messages.
+// joiner joins the parts of the messages of a connection.
 //
 // The parts of a message have consecutive serial numbers. A part that is sent again is the same in
-// every byte (JT/T 808-2013, 7.12). So the id and the serial number of the first part identify a
-// message.
+// every byte (JT/T 808-2013, 7.12). So the terminal, the id and the serial number of the first part
+// identify a message.
 //
 // A message is in one of the following states:
 //   - incomplete: parts has the parts that have arrived. The next part must arrive before the time
@@ -29,6 +29,7 @@ type joiner struct {
 
 // joining is a message whose parts arrive.
 type joining struct {
+	from             sender
 	id, first, total uint16
 	parts            map[uint16][]byte // nil if it is closed
 	dropped          bool              // it is closed because it needed too much memory
@@ -44,13 +45,13 @@ const overhead = 128
 // why the part can't be used.
 func (j *joiner) add(h *header, body []byte, now time.Time) (whole []byte, isWhole bool, problem string) {
 	first := h.serial - (h.part - 1)
-	i := slices.IndexFunc(j.messages, func(m *joining) bool { return m.id == h.id && m.first == first })
+	i := slices.IndexFunc(j.messages, func(m *joining) bool { return m.from == h.sender && m.id == h.id && m.first == first })
 	if i < 0 || j.messages[i].total != h.parts {
 		if i >= 0 {
 			j.remove(i)
 		}
 		i = len(j.messages)
-		j.messages = append(j.messages, &joining{id: h.id, first: first, total: h.parts, parts: map[uint16][]byte{}, memory: overhead})
+		j.messages = append(j.messages, &joining{from: h.sender, id: h.id, first: first, total: h.parts, parts: map[uint16][]byte{}, memory: overhead})
 		j.memory += overhead
 	}
 	m := j.messages[i]
@@ -117,7 +118,7 @@ func (j *joiner) expire(now time.Time) (requests []request, problems []string) {
 		case m.parts != nil && m.requests < j.limits.Retries:
 			m.requests++
 			m.by = now.Add(j.limits.Timeout)
-			requests = append(requests, request{first: m.first, parts: m.missing(maxRequested)})
+			requests = append(requests, request{to: m.from, first: m.first, parts: m.missing(maxRequested)})
 			continue
 		case m.parts != nil:
 			problems = append(problems, fmt.Sprintf("%s is dropped: of its %d parts, %s didn't arrive", m, m.total, m.listMissing()))
@@ -159,14 +160,15 @@ const maxRequested = 255
 
 // request asks a terminal to send parts again.
 type request struct {
+	to    sender
 	first uint16
 	parts []uint16
 }
 
 // body returns the body of the message requestParts.
-func (r *request) body(versioned bool) []byte {
+func (r *request) body() []byte {
 	body := binary.BigEndian.AppendUint16(nil, r.first)
-	if versioned {
+	if r.to.versioned {
 		body = append(body, 0)
 	}
 	body = append(body, byte(len(r.parts)))

@@ -214,3 +214,28 @@ func TestPartsAreConfirmed(t *testing.T) {
 		t.Errorf("got %+v", v)
 	}
 }
+
+// Terminals that share a connection get their own commands, and their parts aren't mixed up.
+func TestTerminalsOfOneConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := connect(t, nil)
+		part := func(phone string, number int, body string) protocol.Verdict {
+			return l.hear(framed(unhexed(fmt.Sprintf("0900 2001 %s %04x 0002 %04x", phone, number, number)) + body))
+		}
+		l.state.Device = part("000123456789", 1, "a").Device
+		part("000987654321", 1, "b")
+		if v := part("000123456789", 2, "c"); string(v.Payload) != "\x09\x00ac" || v.Device != "123456789" {
+			t.Errorf("got %+v", v)
+		}
+		for name, phone := range map[string]string{"123456789": "000123456789", "987654321": "000987654321"} {
+			number := l.state.Number
+			got, _, err := l.Encode(&l.state, nil, protocol.Command{Device: name, Payload: []byte("\x82\x01")})
+			if want := unhexed(fmt.Sprintf("8201 0000 %s %04x", phone, number)); err != nil || string(got) != want {
+				t.Errorf("the command to %s is %x, %v; want %x", name, got, err, want)
+			}
+		}
+		if v := l.wait(defaults.Parts.Timeout); !strings.Contains(string(v.Response), unhexed("000987654321")) {
+			t.Errorf("the missing part is requested with %x", v.Response)
+		}
+	})
+}

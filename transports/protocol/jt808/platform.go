@@ -46,9 +46,10 @@ var (
 	_ protocol.Keyed  = (*platform)(nil)
 )
 
-// terminal is the state of a connection.
+// terminal is the state of a connection. If devices are attached to the connection, it has several
+// terminals.
 type terminal struct {
-	sender
+	sender // of the latest frame
 	// admitted means that the terminal may send data.
 	admitted bool
 	// queried is the key of the latest command queryAttributes.
@@ -93,7 +94,8 @@ func (p *platform) Encode(s *protocol.State, dst []byte, c protocol.Command) ([]
 	if id == queryAttributes {
 		t.queried = key
 	}
-	return t.appendMessage(dst, id, serial, c.Payload[2:]), key, nil
+	to := t.terminalNamed(c.Device)
+	return to.appendMessage(dst, id, serial, c.Payload[2:]), key, nil
 }
 
 // nextSerial returns the serial number of the host's next message.
@@ -211,7 +213,7 @@ func (p *platform) Tick(s *protocol.State, now time.Time, v *protocol.Verdict) e
 	for _, r := range requests {
 		var err error
 		v.Raw = true
-		if v.Response, err = appendFrame(v.Response, t.appendMessage(nil, requestParts, nextSerial(s), r.body(t.versioned))); err != nil {
+		if v.Response, err = appendFrame(v.Response, r.to.appendMessage(nil, requestParts, nextSerial(s), r.body())); err != nil {
 			return err
 		}
 	}
