@@ -67,13 +67,18 @@ func (h *holder) Quiesce()                          {}
 func (h *holder) Drain(topic string)                { h.Registry.Drain(topic) }
 func (h *holder) Devices() device.Devices           { return h.Registry }
 func (h *holder) CloseSessions(ctx context.Context) { h.Registry.CloseSessions(ctx) }
-func (h *holder) Screen(known device.Inventory)     { h.known = known }
 func (h *holder) Close(context.Context) error       { h.Registry.Close(); h.running.Wait(); return nil }
 func (h *holder) takes(name string) bool {
 	return !h.KnownOnly || h.known == nil || h.known.Known(name)
 }
 func (h *holder) conn(name string) *conn       { h.mu.Lock(); defer h.mu.Unlock(); return h.conns[name] }
 func (h *holder) setConn(name string, c *conn) { h.mu.Lock(); defer h.mu.Unlock(); h.conns[name] = c }
+
+// Screen implements device.Screener.
+func (h *holder) Screen(known device.Inventory) {
+	h.known = known
+	h.Registry.SetListed(known.Known, h.KnownOnly)
+}
 
 // act carries out the device table of a step.
 func (h *holder) act(d *configs.TestDevice) error {

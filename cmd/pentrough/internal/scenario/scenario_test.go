@@ -39,6 +39,7 @@ import (
 	_ "github.com/pentrough/pentrough/transports/codec/line"
 	_ "github.com/pentrough/pentrough/transports/http"
 	_ "github.com/pentrough/pentrough/transports/memory"
+	_ "github.com/pentrough/pentrough/transports/protocol/rules"
 	_ "github.com/pentrough/pentrough/transports/schedule"
 	_ "github.com/pentrough/pentrough/transports/tcp"
 )
