@@ -191,18 +191,3 @@ func (r *Registry) checkDevice(device string) error {
 	}
 	return nil
 }
-
-// SessionOf returns the session of a device, and the session whose connection it uses. They differ
-// if the device is attached. Both are nil if the device is offline.
-func (r *Registry) SessionOf(device string) (session, connection *Session) {
-	s := r.slotOf(device)
-	if s == nil {
-		return nil, nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.session == nil {
-		return nil, nil
-	}
-	return s.session, s.line().session
-}

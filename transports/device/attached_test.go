@@ -309,11 +309,7 @@ func TestAnAttachedDeviceLeaves(t *testing.T) {
 			t.Errorf("got the data %q, want %q; closed %v", got, want, ownPipe.closed)
 		}
 
-		for _, session := range g.Sessions() {
-			if session.Device() == "m1" {
-				session.End(Kicked)
-			}
-		}
+		g.SessionOf("m1").End(Kicked)
 		g.told("m1 disconnected kicked")
 		if p.closed || s.Reason() != "" {
 			t.Error("the connection has ended")
@@ -478,7 +474,7 @@ func TestAttachedDevicesUnderStress(t *testing.T) {
 					writes.Go(func() { w.Wait(t.Context()) })
 				}
 				if i%20 == 0 {
-					if s, _ := g.SessionOf(fmt.Sprint("m", m)); s != nil {
+					if s := g.SessionOf(fmt.Sprint("m", m)); s != nil {
 						s.End(Kicked)
 					}
 				}
@@ -523,8 +519,7 @@ func TestLateAnswersOfDevicesThatLeft(t *testing.T) {
 					}
 					first := ask("first")
 					synctest.Wait()
-					session, _ := g.SessionOf("m1")
-					session.End(Kicked)
+					g.SessionOf("m1").End(Kicked)
 					p.grant(1000)
 					g.fates(map[Write]Fate{first: NoReply})
 

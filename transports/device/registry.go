@@ -267,16 +267,21 @@ func (r *Registry) Enqueue(device string, payload []byte, o EnqueueOptions) (Wri
 
 // Epoch implements [Devices].
 func (r *Registry) Epoch(device string) uint64 {
+	if s := r.SessionOf(device); s != nil {
+		return s.epoch
+	}
+	return 0
+}
+
+// SessionOf returns the current session of a device, or nil if the device is offline.
+func (r *Registry) SessionOf(device string) *Session {
 	s, _, err := r.findSlot(device)
 	if err != nil {
-		return 0
+		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.session == nil {
-		return 0
-	}
-	return s.session.epoch
+	return s.session
 }
 
 // Watch implements [Devices].
@@ -451,18 +456,13 @@ func (r *Registry) installSession(device string, session, carrier *Session) (end
 // endSession ends a session. It does nothing if the session has ended.
 func (r *Registry) endSession(session *Session, reason Reason) {
 	s := session.slot
-	sh := r.shardOf(s.device)
-	sh.mu.Lock()
 	s.mu.Lock()
 	if s.session != session {
 		s.mu.Unlock()
-		sh.mu.Unlock()
 		return
 	}
 	ended := s.endSession(reason, endQueue)
 	s.mu.Unlock()
-	sh.removeSlot(s)
-	sh.mu.Unlock()
 	r.finishEnd(ended)
 }
 
@@ -473,10 +473,7 @@ func (r *Registry) finishEnd(ended []*Session) {
 		return
 	}
 	for _, session := range ended {
-		sh := r.shardOf(session.Device())
-		sh.mu.Lock()
-		sh.removeSlot(session.slot)
-		sh.mu.Unlock()
+		r.removeSlot(session.slot)
 		r.releaseEpoch(session.Device(), session.epoch)
 	}
 	last := ended[len(ended)-1]
@@ -489,9 +486,12 @@ func (r *Registry) finishEnd(ended []*Session) {
 	line.resumeWriting()
 }
 
-// removeSlot removes a slot without a session. It wakes the first connection that waits for the
-// device. sh.mu is locked.
-func (sh *shard) removeSlot(s *slot) {
+// removeSlot removes a slot without a session from its shard. It wakes the first connection that
+// waits for the device.
+func (r *Registry) removeSlot(s *slot) {
+	sh := r.shardOf(s.device)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if sh.slots[s.device] == s && s.session == nil {

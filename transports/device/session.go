@@ -96,6 +96,9 @@ func (s *Session) Device() string { return s.slot.device }
 // Epoch returns the session's epoch.
 func (s *Session) Epoch() uint64 { return s.epoch }
 
+// Conn returns the connection. An attached device has that of its carrier.
+func (s *Session) Conn() Conn { return s.conn }
+
 // Data is Receive for a frame of which only the payload is known.
 func (s *Session) Data(payload []byte) error { return s.Receive(payload, &noVerdict) }
 

@@ -25,15 +25,7 @@ func (t *transport) identifyRecorded(name string) {
 	if !t.recorders.IsAnyWaiting() {
 		return
 	}
-	session, connection := t.registry.SessionOf(name)
-	if session == nil {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for c := range t.conns {
-		if c.session.Load() == connection {
-			t.recorders.Identify(&c.recordable, session)
-		}
+	if session := t.registry.SessionOf(name); session != nil {
+		t.recorders.Identify(&session.Conn().(*conn).recordable, session)
 	}
 }
