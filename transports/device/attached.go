@@ -21,8 +21,10 @@ import (
 //   - The slot of an attached device shares the mutex of its carrier's slot. So what happens to
 //     the connection happens to all of its devices at once.
 //   - A slot is attached to the same carrier for its whole life. A device that moves to another
-//     connection gets another slot. Its frames in the old queue end as Offline.
-//   - A carrier isn't attached. A device whose own connection is replaced by a carrier's loses it.
+//     connection gets another slot. Its frames in the old queue of which no byte is written end as
+//     Offline.
+//   - A carrier isn't attached to another device. If a device with its own connection is attached,
+//     the host closes that connection.
 //   - When the carrier's session ends, the sessions of its attached devices end before it.
 
 // Why a device can't be attached. Its frames are dropped.
@@ -134,14 +136,14 @@ func (r *Registry) attach(ctx context.Context, carrier *Session, device string) 
 		return nil, err
 	}
 	current, here, err := r.attachedTo(carrier, device)
-	if r.listedOnly && !r.newcomers.listed(device) {
-		if here { // it was attached while the inventory changed
-			current.End(Kicked)
-		}
-		return nil, fmt.Errorf("%w %q", ErrUnlisted, device)
+	if here {
+		return current, nil
 	}
-	if here || err != nil {
-		return current, err
+	if unlisted := r.checkListed(device); unlisted != nil {
+		return nil, unlisted
+	}
+	if err != nil {
+		return nil, err
 	}
 	if !r.newcomers.admitName(device, r.now()) {
 		return nil, r.newNameError(device)
@@ -155,7 +157,22 @@ func (r *Registry) attach(ctx context.Context, carrier *Session, device string) 
 		return nil, fmt.Errorf("claiming device %q: %w", device, err)
 	}
 	session := &Session{conn: carrier.conn, dialog: carrier.dialog, epoch: epoch, remote: carrier.remote, connectedAt: r.now(), seq: 1}
-	return session, r.startSession(device, session, carrier)
+	if err := r.startSession(device, session, carrier); err != nil {
+		return nil, err
+	}
+	if err := r.checkListed(device); err != nil { // the inventory may have changed
+		session.End(Kicked)
+		return nil, err
+	}
+	return session, nil
+}
+
+// checkListed returns ErrUnlisted if the inventory must list the device and doesn't.
+func (r *Registry) checkListed(device string) error {
+	if r.listedOnly && !r.newcomers.listed(device) {
+		return fmt.Errorf("%w %q", ErrUnlisted, device)
+	}
+	return nil
 }
 
 // attachedTo returns the current session of a device, or nil. here reports whether the device is

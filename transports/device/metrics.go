@@ -14,7 +14,7 @@ type metrics struct {
 	frames *prometheus.CounterVec
 	fates  [Rejected + 1]prometheus.Counter
 	bytes  prometheus.Counter
-	// unattached counts frames.
+	// unattached counts frames whose device can't be attached.
 	unattached *prometheus.CounterVec
 	coalesced  prometheus.Counter
 	lost       *prometheus.CounterVec

@@ -43,8 +43,8 @@ import (
 //     is published. At the begin of a session, shard.mu is locked, too.
 //
 // Locks are taken in the order shard.mu, slot.mu, feed.mu. Only one lock of each kind is taken at
-// a time. That of the memory directory may be taken after shard.mu, and that of newcomers only
-// while none of the others is locked.
+// a time. The lock of the memory directory may be taken after shard.mu. That of newcomers is taken
+// only while no other lock is held.
 
 // ErrSuperseded is what Connect returns when a newer session of the device was registered first.
 var ErrSuperseded = errors.New("a newer session of the device was registered first")

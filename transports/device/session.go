@@ -102,9 +102,9 @@ func (s *Session) Conn() Conn { return s.conn }
 // Data is Receive for a frame of which only the payload is known.
 func (s *Session) Data(payload []byte) error { return s.Receive(payload, &noVerdict) }
 
-// HandleFrame decodes one frame that arrived on the session's connection, and handles it. A frame
-// that names another device is that device's if Limits.Attached allows it. HandleFrame returns
-// what the caller logs, or "". After an error, the connection ends. The error is of kind
+// HandleFrame decodes one frame that arrived on the session's connection, and handles it. If
+// Limits.Attached allows it, a frame that names another device attaches that device: see
+// ReceiveFrom. HandleFrame returns what the caller logs, or "". After an error, the connection ends. The error is of kind
 // codec.ErrFrame if the device or the protocol is the cause, or it is one of ReceiveFrom or
 // ErrRefused.
 func (s *Session) HandleFrame(ctx context.Context, frame []byte) (problem string, err error) {

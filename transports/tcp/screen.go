@@ -48,8 +48,8 @@ func (t *transport) isAllowed(name string) bool {
 }
 
 // kickUnknown ends the sessions of devices that are removed from the inventory. It may miss a
-// session that begins at the same time. So each connection looks at the inventory after its
-// session has begun, and attached devices are checked with each frame.
+// session that begins at the same time. So the inventory is looked at again after each session has
+// begun.
 func (t *transport) kickUnknown() {
 	for {
 		select {
