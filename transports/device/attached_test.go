@@ -1,6 +1,7 @@
 package device
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -465,6 +466,9 @@ func TestAttachedDevicesUnderStress(t *testing.T) {
 						t.Error(err)
 					}
 				}
+				if i%5 == 0 { // two connections may attach each other
+					_, _ = s.HandleFrame(t.Context(), fmt.Appendf(nil, "hub%d:%d", (h+1)%hubs, i))
+				}
 				s.End(ClientClosed)
 			}
 		})
@@ -577,4 +581,31 @@ func TestNoDeviceIsAttachedWhileTheHostStops(t *testing.T) {
 			t.Errorf("the session ended as %s", s.Reason())
 		}
 	})
+}
+
+// hookedDirectory calls onClaim after each claim.
+type hookedDirectory struct {
+	Directory
+	onClaim func()
+}
+
+func (d *hookedDirectory) Claim(ctx context.Context, device string, heard time.Time) (uint64, error) {
+	defer d.onClaim()
+	return d.Directory.Claim(ctx, device, heard)
+}
+
+// A device keeps its session if the connection that would take it over has ended.
+func TestAConnectionThatEndsTakesNoDevice(t *testing.T) {
+	d := &hookedDirectory{onClaim: func() {}}
+	g := newGatherer(t, func(o *Options) { d.Directory, o.Directory = o.Directory, d })
+	one, _ := g.connect("one")
+	g.says(one, "m:1")
+	two, _ := g.connect("two")
+	d.onClaim = func() { two.End(ClientClosed) }
+	if _, err := two.HandleFrame(t.Context(), []byte("m:2")); !errors.Is(err, ErrEnded) {
+		t.Errorf("got %v", err)
+	}
+	g.told("one connected", "m connected", "two connected", "two disconnected client_closed")
+	g.says(one, "m:3")
+	g.told()
 }

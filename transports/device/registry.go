@@ -420,6 +420,9 @@ func (r *Registry) installSession(device string, session, carrier *Session) (end
 	if !r.directory.IsNewest(device, session.epoch) { // the newer session may have ended already
 		return nil, ErrSuperseded
 	}
+	if carrier != nil && carrier.Reason() != "" { // the device keeps its current session
+		return nil, ErrEnded
+	}
 	s := sh.slots[device]
 	if s != nil {
 		s.mu.Lock()
