@@ -335,7 +335,7 @@ func (s *slot) beginSession(session *Session) {
 // endSession ends the slot's session, and before it the sessions of the attached devices. It
 // returns them in this order. Their open requests end, and so do their frames of which no byte is
 // written, unless the slot's own queue is kept. s.mu is locked.
-func (s *slot) endSession(reason Reason, queue bool) (ended []*Session) {
+func (s *slot) endSession(reason Reason, endsQueue bool) (ended []*Session) {
 	for a := range s.attached {
 		ended = append(ended, a.endSession(reason, endQueue)...)
 	}
@@ -345,7 +345,7 @@ func (s *slot) endSession(reason Reason, queue bool) (ended []*Session) {
 	session.markEnded(reason)
 	s.registry.metrics.addSessions(-1)
 	line.endRequests(session)
-	if queue == endQueue {
+	if endsQueue {
 		line.finishUnwritten(session)
 	}
 	return append(ended, session)
