@@ -35,8 +35,9 @@ import (
 // Invariants:
 //   - A frame of the device answers at most one request, the oldest that it matches. Every other
 //     frame is data.
-//   - Answers never cross sessions. The session's end ends its requests. If it ends the connection,
-//     it also forgets the missed ones. Otherwise the requests of the session are missed.
+//   - Answers never cross sessions. The session's end ends its requests. If it ends the
+//     connection, it also forgets the missed ones. Otherwise the requests of the session are
+//     missed.
 //   - While a request is in flight, Session.Data waits: the frame may be the answer to it.
 //
 // slot.mu guards all of this. registry.go has the order of the locks.

@@ -104,9 +104,9 @@ func (s *Session) Data(payload []byte) error { return s.Receive(payload, &noVerd
 
 // HandleFrame decodes one frame that arrived on the session's connection, and handles it. If
 // Limits.Attached allows it, a frame that names another device attaches that device: see
-// ReceiveFrom. HandleFrame returns what the caller logs, or "". After an error, the connection ends. The error is of kind
-// codec.ErrFrame if the device or the protocol is the cause, or it is one of ReceiveFrom or
-// ErrRefused.
+// ReceiveFrom. HandleFrame returns what the caller logs, or "". After an error, the connection
+// ends. The error is of kind codec.ErrFrame if the device or the protocol is the cause, or it is
+// one of ReceiveFrom or ErrRefused.
 func (s *Session) HandleFrame(ctx context.Context, frame []byte) (problem string, err error) {
 	r := s.slot.registry
 	v, err := s.dialog.Decode(frame)

@@ -63,8 +63,8 @@ func (s *sender) name() string {
 	return digits
 }
 
-// terminalNamed returns the sender of another terminal of the same edition. It returns s if the name
-// isn't a phone number, because then the connection has only one terminal.
+// terminalNamed returns the sender of another terminal of the same edition. It returns s if the
+// name isn't a phone number, because then the connection has only one terminal.
 func (s sender) terminalNamed(name string) sender {
 	other := s
 	digits := other.digits()

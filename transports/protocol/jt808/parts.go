@@ -11,8 +11,8 @@ import (
 // joiner joins the parts of the messages of a connection.
 //
 // The parts of a message have consecutive serial numbers. A part that is sent again is the same in
-// every byte (JT/T 808-2013, 7.12). So the terminal, the id and the serial number of the first part
-// identify a message.
+// every byte (JT/T 808-2013, 7.12). So the terminal, the id and the serial number of the first
+// part identify a message.
 //
 // A message is in one of the following states:
 //   - incomplete: parts has the parts that have arrived. The next part must arrive before the time
