@@ -123,6 +123,13 @@ func (p *pipe) Heard() bool {
 
 func (p *pipe) Authenticated() bool { return p.authenticated }
 
+// probed returns the number of probes.
+func (p *pipe) probed() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.probes
+}
+
 func (p *pipe) Probe() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -42,8 +42,8 @@ func TestASilentConnectionReplacesNoSession(t *testing.T) {
 				t.Fatalf("got %v", err)
 			}
 		}
-		if session.Reason() != "" || live.probes == 0 {
-			t.Errorf("the session ended: %q; %d probes", session.Reason(), live.probes)
+		if session.Reason() != "" || live.probed() == 0 {
+			t.Errorf("the session ended: %q; %d probes", session.Reason(), live.probed())
 		}
 		newer := newPipe(9)
 		newer.silent = true
@@ -73,8 +73,8 @@ func TestADeadSessionIsReplaced(t *testing.T) {
 				newer.silent = true
 				result := claims(t, r, "192.0.2.9", newer)
 				time.Sleep(time.Minute)
-				if session.Reason() != "" || old.probes < 2 {
-					t.Fatalf("the session ended: %q; %d probes", session.Reason(), old.probes)
+				if session.Reason() != "" || old.probed() < 2 {
+					t.Fatalf("the session ended: %q; %d probes", session.Reason(), old.probed())
 				}
 				old.change(func() { old.quietFor = probeTime })
 				if err := <-result; err != nil || session.Reason() != Replaced {
