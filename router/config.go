@@ -24,6 +24,8 @@ type Config struct {
 	Pipelines       []Pipeline
 	// Inventory lists the devices; nil if there is no list.
 	Inventory Inventory
+	// Bans stores the bans of devices; nil if they end with the process.
+	Bans BanStore
 	// Ledger has the records of dedup and the held messages.
 	Ledger middleware.Ledger
 	// DeadLetters stores messages that couldn't be handled; nil if nothing stores them.

@@ -19,6 +19,11 @@ type FleetDevice struct {
 	// Known says that the device is in the inventory. Labels are its labels there.
 	Known  bool
 	Labels map[string]string
+	// Banned says that an operator has banned the device.
+	Banned bool
+	// LastError is the last error of the device's connections. Its text is empty if there was
+	// none.
+	LastError device.Failure
 }
 
 // Fleet returns the devices that are online or in the inventory, sorted by transport and name.
@@ -29,6 +34,7 @@ func (h *Host) Fleet() []FleetDevice {
 		if !ok {
 			continue
 		}
+		first := len(fleet)
 		place := map[string]int{}
 		if known := h.inventory[transports.DevicesRef(t.name)]; known != nil {
 			for _, name := range known.Select(nil) {
@@ -47,6 +53,17 @@ func (h *Host) Fleet() []FleetDevice {
 				fleet = append(fleet, FleetDevice{Transport: t.name, Device: live.Device})
 			}
 			fleet[i].Live = &live
+		}
+		failures := lister.Failures()
+		for i := first; i < len(fleet); i++ {
+			fleet[i].LastError = failures[fleet[i].Device]
+		}
+		if gate, ok := gatekeeperOf(t); ok {
+			for _, ban := range gate.Bans() {
+				if i, listed := place[ban.Device]; listed {
+					fleet[i].Banned = true
+				}
+			}
 		}
 	}
 	slices.SortFunc(fleet, func(a, b FleetDevice) int {

@@ -156,6 +156,7 @@ func (w *wire) SilentFor() time.Duration { return 0 }
 func (w *wire) Heard() bool         { return true }
 func (w *wire) Authenticated() bool { return false }
 func (w *wire) Probe()              {}
+func (w *wire) LastRead() time.Time { return time.Time{} }
 
 func (w *wire) Close() error {
 	w.mu.Lock()

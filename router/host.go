@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/pentrough/pentrough/internal/outage"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/device"
 )
@@ -24,6 +25,7 @@ type Host struct {
 	ordered    []*transport // as configured, but those with devices last
 	inventory  map[transports.DevicesRef]device.Inventory
 	pipelines  []*pipeline
+	banning    banning
 }
 
 // transport is a transport that the host has built.
@@ -57,6 +59,7 @@ func New(c Config) (*Host, error) {
 		c.Registerer = prometheus.NewRegistry()
 	}
 	h := &Host{config: c, log: c.Logger, transports: map[string]*transport{}}
+	h.banning.store, h.banning.outage = c.Bans, outage.New(h.log, "the store of bans")
 	var err error
 	if h.metrics, err = newMetrics(c.Registerer, c.Memory); err != nil {
 		return nil, fmt.Errorf("registering metrics: %w", err)
@@ -150,6 +153,7 @@ func (h *Host) Start(ctx context.Context) error {
 }
 
 func (h *Host) start(ctx context.Context) error {
+	h.startBans(ctx)
 	for _, p := range h.pipelines {
 		if err := p.start(ctx); err != nil {
 			return err
@@ -168,6 +172,9 @@ func (h *Host) Health() []Health {
 	var all []Health
 	if l, ok := h.config.Ledger.(interface{ Health() error }); ok {
 		all = append(all, Health{Name: "store", Part: "ledger", Err: l.Health()})
+	}
+	if h.banning.store != nil {
+		all = append(all, Health{Name: "store", Part: "bans", Err: h.banning.outage.Err()})
 	}
 	for _, t := range h.ordered {
 		for _, part := range t.Health() {

@@ -2,9 +2,6 @@ package router
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"strings"
 
 	"github.com/pentrough/pentrough/transports/device"
 )
@@ -13,25 +10,14 @@ import (
 // transport of the device. name is the name of the transport. It may be empty if only one has
 // devices.
 func (h *Host) Record(ctx context.Context, name, deviceName string, next bool) (*device.Recording, Transport, error) {
-	var names []string
-	var chosen *transport
-	for _, t := range h.ordered {
-		if _, ok := t.Transport.(device.Recorder); ok {
-			names = append(names, t.name)
-			if name == "" || name == t.name {
-				chosen = t
-			}
-		}
+	chosen, recorder, err := chooseTransport(h, name, "record", func(t *transport) (device.Recorder, bool) {
+		r, ok := t.Transport.(device.Recorder)
+		return r, ok
+	})
+	if err != nil {
+		return nil, Transport{}, err
 	}
-	switch {
-	case len(names) == 0:
-		return nil, Transport{}, errors.New("no transport of the host can record its devices")
-	case chosen == nil:
-		return nil, Transport{}, fmt.Errorf("no transport with devices is named %q; there are: %s", name, strings.Join(names, ", "))
-	case name == "" && len(names) > 1:
-		return nil, Transport{}, fmt.Errorf("several transports have devices; name one of %s", strings.Join(names, ", "))
-	}
-	recording, err := chosen.Transport.(device.Recorder).Record(ctx, deviceName, next)
+	recording, err := recorder.Record(ctx, deviceName, next)
 	if err != nil {
 		return nil, Transport{}, err
 	}

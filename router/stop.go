@@ -161,6 +161,7 @@ func (h *Host) close(ctx context.Context) error {
 		work.Go(func() { errs[i] = p.close(half) })
 	}
 	work.Wait()
+	h.closeBans()
 	for i, t := range h.ordered {
 		work.Go(func() {
 			if err := t.Close(ctx); err != nil {

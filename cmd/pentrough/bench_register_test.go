@@ -107,4 +107,5 @@ func (nowhere) SilentFor() time.Duration       { return 0 }
 func (nowhere) Heard() bool                    { return true }
 func (nowhere) Authenticated() bool            { return false }
 func (nowhere) Probe()                         {}
+func (nowhere) LastRead() time.Time            { return time.Time{} }
 func (nowhere) Close() error                   { return nil }

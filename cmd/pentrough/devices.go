@@ -46,14 +46,16 @@ func newDevices() *cobra.Command {
 		Short: "Show the devices of a running host, or of a database table",
 		Long: `Show the devices of a running host: those that are connected, and those in its inventory. With
 -c FILE, show the devices of all hosts instead, from the table that the handler sql of that
-configuration keeps.
+configuration keeps. The verbs below close connections and ban devices.
 
 PATTERN chooses devices by name: * stands for any characters and ? for one. The column WAITING
 counts the commands that aren't written to the device yet. The column ASKED counts the requests
-whose answer hasn't come yet.`,
+whose answer hasn't come yet. --wide adds when the device was last heard, the frames and bytes that
+it sent (IN) and got (OUT) since it connected, and its last error.`,
 		Example: `  pentrough devices
   pentrough devices -c status.toml --offline --sort seen
   pentrough devices '10.0.7.*' --offline
+  pentrough devices --wide --sort heard
   pentrough devices --label site=north --sort waiting --watch
   pentrough devices --json | jq -r 'select(.online | not) | .device'`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -95,12 +97,14 @@ whose answer hasn't come yet.`,
 	f.StringVar(&v.pipeline, "pipeline", "", "with -c: the pipeline with the handler sql, if the configuration has several tables")
 	f.StringVar(&v.admin, "admin", "http://127.0.0.1:8222", "admin listener of the running host")
 	f.BoolVar(&v.json, "json", false, "print each device as a line of JSON")
+	f.BoolVar(&v.wide, "wide", false, "show also when devices were heard, what they sent and got, and their last errors")
 	f.DurationVar(&v.watch, "watch", 0, "show the devices again and again at this interval, until Ctrl-C")
 	f.Lookup("watch").NoOptDefVal = "2s"
 	v.addFlags(f)
 	cmd.MarkFlagsMutuallyExclusive("online", "offline")
 	cmd.MarkFlagsMutuallyExclusive("json", "watch")
-	for _, hosts := range []string{"admin", "transport", "label"} {
+	cmd.AddCommand(newKick(), newBan(), newUnban(), newBans())
+	for _, hosts := range []string{"admin", "transport", "label", "wide"} {
 		cmd.MarkFlagsMutuallyExclusive("config", hosts)
 	}
 	return cmd
@@ -111,15 +115,15 @@ func (v *devicesVerb) chooseSource(secrets *redact.Set) error {
 	if v.file != "" {
 		return v.chooseTable(secrets)
 	}
-	target, err := webAddress(v.admin)
+	target, err := adminAddress(v.admin)
 	if err != nil {
-		return advise(fmt.Errorf("reading --admin: %w", err), "give the address of a host's admin listener, such as 127.0.0.1:8222")
+		return err
 	}
 	if v.pipeline != "" {
 		return advise(errors.New("--pipeline needs a table"), "name the configuration with -c")
 	}
 	if v.sort == bySeen {
-		return advise(fmt.Errorf("--sort %s needs a table", bySeen), "sort the devices of a host by the time at which they connected: --sort since")
+		return advise(fmt.Errorf("--sort %s needs a table", bySeen), "sort the devices of a host by the time at which they connected or sent something: --sort since, --sort heard")
 	}
 	v.fetch = func(ctx context.Context) (*fleet, error) { return fetchDevices(ctx, target) }
 	return nil
@@ -127,27 +131,10 @@ func (v *devicesVerb) chooseSource(secrets *redact.Set) error {
 
 // fetchDevices gets the devices from a host.
 func fetchDevices(ctx context.Context, target *url.URL) (*fleet, error) {
-	ctx, cancel := context.WithTimeout(ctx, devicesTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.JoinPath("api/v1/devices").String(), nil)
-	if err != nil {
-		return nil, fmt.Errorf("making a request: %w", err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, advise(err, "check that a host runs there (pentrough run), or name its [host] admin address with --admin")
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return nil, fmt.Errorf("reading the devices: %w", err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, advise(fmt.Errorf("asking %s for its devices: %s", target.Host, reasonIn(body, resp.Status)), "check that --admin names a host's admin listener, and that the host isn't older than this program")
-	}
 	var said admin.Fleet
-	if err := json.Unmarshal(body, &said); err != nil {
-		return nil, advise(fmt.Errorf("reading the devices: %w", err), "check that --admin names a host's admin listener")
+	if err := callAdmin(ctx, target, http.MethodGet, "api/v1/devices", nil, "asking "+target.Host+" for its devices",
+		"check that --admin names a host's admin listener, and that the host isn't older than this program", &said); err != nil {
+		return nil, err
 	}
 	all := &fleet{source: said.Host, time: said.Time}
 	for _, d := range said.Devices {

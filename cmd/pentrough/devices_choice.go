@@ -49,6 +49,7 @@ type choice struct {
 	sort            string
 	reverse         bool
 	limit           int
+	wide            bool
 
 	name *regexp.Regexp
 }
@@ -58,12 +59,14 @@ var orders = map[string]func(a, b listed) int{
 	"device":  byName,
 	"since":   func(a, b listed) int { return stateSince(b).Compare(stateSince(a)) },
 	"address": func(a, b listed) int { return addressOf(a.RemoteAddr).Compare(addressOf(b.RemoteAddr)) },
+	byHeard:   func(a, b listed) int { return lastHeard(b).Compare(lastHeard(a)) },
 	byWaiting: func(a, b listed) int { return cmp.Compare(b.Waiting+b.Asked, a.Waiting+a.Asked) },
 	bySeen:    func(a, b listed) int { return timeField(b.row, "last_seen").Compare(timeField(a.row, "last_seen")) },
 }
 
-// byWaiting needs a host, and bySeen needs a table.
+// byWaiting and byHeard need a host, and bySeen needs a table.
 const (
+	byHeard   = "heard"
 	byWaiting = "waiting"
 	bySeen    = "seen"
 )
@@ -78,6 +81,14 @@ func stateSince(d listed) time.Time {
 		return time.Time{}
 	}
 	return *d.ConnectedAt
+}
+
+// lastHeard returns when a host last heard the device. It is zero if the device is offline.
+func lastHeard(d listed) time.Time {
+	if d.Traffic == nil {
+		return time.Time{}
+	}
+	return d.Traffic.LastHeard
 }
 
 func addressOf(text string) netip.AddrPort {
@@ -106,7 +117,7 @@ func (c *choice) addFlags(f *pflag.FlagSet) {
 	f.BoolVar(&c.offline, "offline", false, "only devices that aren't connected")
 	f.StringVar(&c.transport, "transport", "", "only devices of this transport")
 	f.StringToStringVar(&c.labels, "label", nil, "only devices with this label, KEY=VALUE; with several, a device must have all")
-	f.StringVar(&c.sort, "sort", "device", "sort by device, since (newest first), address, waiting (most first, only of a host)\nor seen (newest first, only of a table)")
+	f.StringVar(&c.sort, "sort", "device", "sort by device, since (newest first), address, waiting (most first), heard (newest\nfirst), both only of a host, or seen (newest first, only of a table)")
 	f.BoolVar(&c.reverse, "reverse", false, "reverse the order")
 	f.IntVar(&c.limit, "limit", 0, "show at most this many devices (default: all)")
 }
@@ -168,7 +179,7 @@ func (c *choice) formatTable(all *fleet, chosen []listed, rows int) string {
 	}
 	var b bytes.Buffer
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	line := func(device, transport, state, since, address, waiting, asked, labels string) {
+	line := func(device, transport, state, since, address, waiting, asked, labels string, more []string) {
 		cells := []string{device}
 		if several {
 			cells = append(cells, transport)
@@ -177,12 +188,15 @@ func (c *choice) formatTable(all *fleet, chosen []listed, rows int) string {
 		if labelled {
 			cells = append(cells, labels)
 		}
+		if c.wide {
+			cells = append(cells, more...)
+		}
 		fmt.Fprintln(w, strings.Join(cells, "\t"))
 	}
 	if len(shown) > 0 && all.fromTable {
 		fmt.Fprintln(w, strings.Join(tableHeadings, "\t"))
 	} else if len(shown) > 0 {
-		line("DEVICE", "TRANSPORT", "STATE", "SINCE", "ADDRESS", "WAITING", "ASKED", "LABELS")
+		line("DEVICE", "TRANSPORT", "STATE", "SINCE", "ADDRESS", "WAITING", "ASKED", "LABELS", wideHeadings)
 	}
 	for _, d := range shown {
 		if all.fromTable {
@@ -191,10 +205,14 @@ func (c *choice) formatTable(all *fleet, chosen []listed, rows int) string {
 		}
 		name, labels := printable.Text(d.Device.Device), labelText(d.Labels)
 		if !d.Online {
-			line(name, d.Transport, "offline", "-", "-", "-", "-", labels)
+			state := "offline"
+			if d.Banned {
+				state += " (banned)"
+			}
+			line(name, d.Transport, state, "-", "-", "-", "-", labels, d.wideCells())
 			continue
 		}
-		line(name, d.Transport, "online", localTime(stateSince(d)), printable.Text(d.RemoteAddr), fmt.Sprint(d.Waiting), fmt.Sprint(d.Asked), labels)
+		line(name, d.Transport, "online", localTime(stateSince(d)), printable.Text(d.RemoteAddr), fmt.Sprint(d.Waiting), fmt.Sprint(d.Asked), labels, d.wideCells())
 	}
 	_ = w.Flush() // into memory
 	switch {
@@ -218,4 +236,18 @@ func labelText(labels map[string]string) string {
 		all = append(all, printable.Text(key+"="+labels[key]))
 	}
 	return strings.Join(all, " ")
+}
+
+var wideHeadings = []string{"HEARD", "FRAMES IN", "BYTES IN", "FRAMES OUT", "BYTES OUT", "LAST ERROR"}
+
+// wideCells returns the cells of --wide, in the order of wideHeadings.
+func (d *listed) wideCells() []string {
+	cells := []string{"-", "-", "-", "-", "-", "-"}
+	if t := d.Traffic; t != nil {
+		cells = []string{localTime(t.LastHeard), fmt.Sprint(t.FramesIn), fmt.Sprint(t.BytesIn), fmt.Sprint(t.FramesOut), fmt.Sprint(t.BytesOut), "-"}
+	}
+	if d.LastErrorAt != nil {
+		cells[5] = localTime(*d.LastErrorAt) + " " + printable.Text(d.LastError)
+	}
+	return cells
 }

@@ -16,8 +16,8 @@ import (
 
 // chooseTable sets fetch to read the table of the configuration.
 func (v *devicesVerb) chooseTable(secrets *redact.Set) error {
-	if v.sort == byWaiting {
-		return advise(fmt.Errorf("--sort %s needs a running host", byWaiting), "sort a table by the time at which devices were last seen: --sort %s", bySeen)
+	if v.sort == byWaiting || v.sort == byHeard {
+		return advise(fmt.Errorf("--sort %s needs a running host", v.sort), "sort a table by the time at which devices were last seen: --sort %s", bySeen)
 	}
 	c, _, err := load(v.file, secrets)
 	if err != nil {

@@ -163,26 +163,38 @@ func (r *run) dryStore(ctx context.Context) []checked {
 			all = append(all, checked{"[store]", transports.Check{Part: "path", Err: err, Next: "let the host's user write to the file"}})
 		}
 	}
-	return append(all, r.dryDeadLetters()...)
+	return append(all, r.dryFiles()...)
 }
 
-// dryDeadLetters checks the file of dead letters if a pipeline needs one.
-func (r *run) dryDeadLetters() []checked {
+// dryFiles checks the store's other files: the dead letters, if a pipeline needs them, and the
+// bans of devices, if there are any.
+func (r *run) dryFiles() []checked {
 	needs := func(p router.Pipeline) bool {
 		user, ok := p.Handler.Config.(handlers.StoreUser)
 		return ok && user.NeedsStore() != ""
 	}
-	if r.config.Store.Type != "sqlite" || !slices.ContainsFunc(r.config.Router.Pipelines, needs) {
+	if r.config.Store.Type != "sqlite" {
 		return nil
 	}
-	path := r.config.Store.Path + "-poison"
-	c := transports.Check{Part: "dead letters", Found: path + " exists", Next: "let the host's user write to the file"}
+	var all []checked
+	if slices.ContainsFunc(r.config.Router.Pipelines, needs) {
+		all = append(all, checked{"[store]", dryFile("dead letters", r.config.Store.Path+"-poison")})
+	}
+	if c := dryFile("bans", r.config.Store.Path+"-bans"); !c.Missing {
+		all = append(all, checked{"[store]", c})
+	}
+	return all
+}
+
+// dryFile checks a file that the host makes if it is missing.
+func dryFile(part, path string) transports.Check {
+	c := transports.Check{Part: part, Found: path + " exists", Next: "let the host's user write to the file"}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		c.Missing, c.Found = true, "the host will create "+path
 	} else {
 		c.Err = mayWrite(path)
 	}
-	return []checked{{"[store]", c}}
+	return c
 }
 
 // mayWrite returns an error if this process can't write to a file, or can't create files in a

@@ -30,9 +30,9 @@ func (s *hostStream) Close() { _ = s.body.Close() }
 // openStream asks the admin listener for a stream. act says what the caller does, for errors, and
 // refused what to do if the host refuses it.
 func openStream(ctx context.Context, log io.Writer, address, path string, query url.Values, act, refused string) (*hostStream, error) {
-	target, err := webAddress(address)
+	target, err := adminAddress(address)
 	if err != nil {
-		return nil, advise(fmt.Errorf("reading --admin: %w", err), "give the address of a host's admin listener, such as 127.0.0.1:8222")
+		return nil, err
 	}
 	warnExposed(log, address, "")
 	target = target.JoinPath(path)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/pentrough/pentrough/configs"
 	"github.com/pentrough/pentrough/internal/admin"
+	"github.com/pentrough/pentrough/internal/bans"
 	"github.com/pentrough/pentrough/internal/database"
 	"github.com/pentrough/pentrough/internal/deadletters"
 	"github.com/pentrough/pentrough/internal/inventory"
@@ -92,6 +93,8 @@ type run struct {
 	devices  *inventory.File  // nil without an inventory
 	// deadLetters is nil if the store is memory.
 	deadLetters *deadletters.Store
+	// bans is nil if the store is memory.
+	bans *bans.Store
 }
 
 // serve runs the host. The stop begins when ctx ends.
@@ -104,6 +107,7 @@ func (r *run) serve(ctx context.Context) error {
 	defer r.closeLedger()
 	defer r.closeTracing(context.WithoutCancel(ctx))
 	defer r.closeDeadLetters()
+	defer r.closeBans()
 	r.awaitLedger(ctx)
 	host, err := router.New(r.config.Router)
 	if err != nil {
@@ -198,6 +202,11 @@ func (r *run) prepare() error {
 	if r.deadLetters = deadLettersOf(config); r.deadLetters != nil {
 		config.Router.DeadLetters = r.deadLetters
 	}
+	if r.bans, err = bansOf(config); err != nil {
+		return r.startError(err)
+	} else if r.bans != nil {
+		config.Router.Bans = r.bans
+	}
 	config.Router.Logger, config.Router.Registerer, config.Router.Ledger = r.log, r.registry, r.ledger
 	return nil
 }
@@ -216,7 +225,7 @@ func openLedger(c *configs.Config, log *slog.Logger) *ledger.Ledger {
 
 // warnOfOpenFiles warns about files of a SQLite store that other users can read or write.
 func warnOfOpenFiles(path string, log *slog.Logger) {
-	for _, store := range []string{path, path + "-poison"} {
+	for _, store := range []string{path, path + "-poison", path + "-bans"} {
 		for _, part := range []string{"", "-wal", "-shm"} {
 			if mode := database.OpenToOthers(store + part); mode != 0 {
 				log.Warn("other users can use a file of the store; chmod 600 restricts it to the host's user", "file", store+part, "mode", mode.String())
@@ -268,6 +277,16 @@ func (r *run) closeDeadLetters() {
 	}
 }
 
+// closeBans closes the store of bans, if there is one.
+func (r *run) closeBans() {
+	if r.bans == nil {
+		return
+	}
+	if err := r.bans.Close(); err != nil {
+		r.log.Warn("closing the store of bans", "err", err)
+	}
+}
+
 func (r *run) load() (*configs.Config, configs.Warnings, error) {
 	if r.file != "" {
 		return load(r.file, redact.SetOf(r.errOut))
@@ -296,15 +315,11 @@ func (r *run) newAdmin(host *router.Host) *admin.Server {
 			fleet := host.Fleet()
 			all := make([]admin.Device, len(fleet))
 			for i, d := range fleet {
-				all[i] = admin.Device{Device: d.Device, Transport: d.Transport, Online: d.Live != nil, Known: d.Known, Labels: d.Labels}
-				if l := d.Live; l != nil {
-					all[i].RemoteAddr, all[i].Epoch, all[i].ConnectedAt = l.RemoteAddr, l.Epoch, &l.ConnectedAt
-					all[i].Carrier = l.Carrier
-					all[i].Waiting, all[i].WaitingBytes, all[i].Asked = l.Waiting, l.WaitingBytes, l.OpenRequests
-				}
+				all[i] = deviceJSON(d)
 			}
 			return all
 		},
+		Gate: gate{host: host, redact: r.config.Router.Redact},
 		Tap: func(ctx context.Context, ref string) (<-chan *message.Message, error) {
 			if reason := unusedTopic(r.config.Router, transports.TopicRef(ref)); reason != "" {
 				return nil, errors.New(reason)

@@ -25,7 +25,7 @@ type named struct {
 
 // bodies has the fields in the body of each type of message.
 var bodies = map[string][]string{
-	devices.TypeEvent:  {"event_id", "type", "device", "online", "reason", "remote_addr", "host", "generation", "epoch", "seq", "connected_at", "time"},
+	devices.TypeEvent:  {"event_id", "type", "device", "online", "reason", "detail", "remote_addr", "host", "generation", "epoch", "seq", "connected_at", "time"},
 	devices.TypeResult: {"id", "device", "group", "state", "code", "detail", "reply", "encoding", "host", "epoch", "attempt", "time"},
 	devices.TypeData:   {"data_id", "device", "host", "epoch", "seq", "encoding", "payload", "kind", "partial", "late_for", "time"},
 }

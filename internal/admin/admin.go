@@ -1,5 +1,5 @@
 // Package admin is the host's HTTP listener for people and monitoring. It shows the health, the
-// metrics, the devices and the messages that pass through a topic.
+// metrics, the devices and the messages that pass through a topic. It also disconnects devices.
 //
 // [New] gets functions that return this information. [Server.Start] begins to listen, and
 // [Server.Close] ends that. The listener has no authentication and belongs on a loopback or
@@ -55,6 +55,8 @@ type Config struct {
 	Health func() []Health
 	// Devices returns the devices that are online or in the inventory, in the order to show.
 	Devices func() []Device
+	// Gate disconnects devices.
+	Gate Gate
 	// Tap yields copies of a topic's messages ("transport:topic") until ctx ends, and then closes
 	// the channel. It refuses topics that the host doesn't use.
 	Tap func(ctx context.Context, ref string) (<-chan *message.Message, error)
@@ -119,6 +121,10 @@ func (s *Server) handler() nethttp.Handler {
 	mux.HandleFunc("GET /api/v1/tap", ownOriginOnly(s.tap))
 	mux.HandleFunc("GET /api/v1/record", ownOriginOnly(s.record))
 	mux.HandleFunc("GET /api/v1/devices", ownOriginOnly(s.devices))
+	mux.HandleFunc("POST /api/v1/devices/kick", s.kick)
+	mux.HandleFunc("POST /api/v1/devices/ban", s.ban)
+	mux.HandleFunc("POST /api/v1/devices/unban", s.unban)
+	mux.HandleFunc("GET /api/v1/devices/bans", ownOriginOnly(s.bans))
 	mux.HandleFunc("GET /api/v1/version", s.version)
 	own := nethttp.NewCrossOriginProtection()
 	own.SetDenyHandler(nethttp.HandlerFunc(func(w nethttp.ResponseWriter, _ *nethttp.Request) { writeForeignOrigin(w) }))

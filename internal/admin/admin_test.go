@@ -23,6 +23,7 @@ import (
 	"github.com/pentrough/pentrough/internal/recording"
 	"github.com/pentrough/pentrough/internal/testenv/await"
 	"github.com/pentrough/pentrough/transports"
+	"github.com/pentrough/pentrough/transports/device"
 )
 
 func TestMain(m *testing.M) { await.Main(m) }
@@ -37,6 +38,7 @@ func start(t *testing.T, change func(*Config)) *Server {
 		Gatherer: prometheus.NewRegistry(),
 		Health:   func() []Health { return nil },
 		Devices:  func() []Device { return nil },
+		Gate:     fakeGate{},
 		Tap: func(context.Context, string) (<-chan *message.Message, error) {
 			return nil, errors.New("there is no transport")
 		},
@@ -58,6 +60,39 @@ func start(t *testing.T, change func(*Config)) *Server {
 	}
 	return s
 }
+
+// fakeGate is a Gate whose answer depends on the device's name.
+type fakeGate struct{}
+
+func (fakeGate) Kick(transport, name, reason string) (Kicked, error) {
+	if name == "away" {
+		return Kicked{}, device.ErrOffline
+	}
+	return Kicked{Device: name, Transport: transport, RemoteAddr: reason}, nil
+}
+
+func (fakeGate) Ban(_ context.Context, transport string, b device.Ban) (Ban, error) {
+	out := Ban{Device: b.Device, Transport: transport, Since: b.Since, Reason: b.Reason, BanOutcome: &BanOutcome{Replaced: true}}
+	if !b.Until.IsZero() {
+		out.Until = &b.Until
+	}
+	switch b.Device {
+	case "many":
+		return Ban{}, device.ErrManyBans
+	case "odd":
+		return Ban{}, errors.New("strange")
+	}
+	return out, nil
+}
+
+func (fakeGate) Unban(_ context.Context, transport, name string) (Ban, error) {
+	if name == "away" {
+		return Ban{}, device.ErrNotBanned
+	}
+	return Ban{Device: name, Transport: transport}, nil
+}
+
+func (fakeGate) Bans() []Ban { return nil }
 
 func client() *nethttp.Client {
 	return &nethttp.Client{Transport: &nethttp.Transport{DisableKeepAlives: true}}
@@ -147,6 +182,21 @@ func TestPaths(t *testing.T) {
 		{"GET", "/api/v1/tap?topic=nowhere:x", 404, "there is no transport"},
 		{"GET", "/api/v1/record", 400, "the device is missing"},
 		{"GET", "/api/v1/record?device=d-1&transport=x&next=true", 404, "d-1 of x, next true"},
+		{"GET", "/api/v1/devices/bans", 200, `"bans":[]}`},
+		{"POST", "/api/v1/devices/kick?device=d-1&transport=x&reason=late", 200, `{"device":"d-1","transport":"x","remote_addr":"late","epoch":0}`},
+		{"POST", "/api/v1/devices/kick", 400, "the device is missing"},
+		{"POST", "/api/v1/devices/kick?device=away", 404, "device has no session"},
+		{"GET", "/api/v1/devices/kick?device=d-1", 405, "Not Allowed"},
+		{"POST", "/api/v1/devices/ban?device=d-1&reason=late", 200, `"reason":"late","replaced":true,"kicked":false,"stored":false}`},
+		{"POST", "/api/v1/devices/ban?device=d-1&for=1h", 200, `"until":"`},
+		{"POST", "/api/v1/devices/ban", 400, "the device is missing"},
+		{"POST", "/api/v1/devices/ban?device=d-1&for=", 400, "for isn't a time above 0"},
+		{"POST", "/api/v1/devices/ban?device=d-1&for=1d", 400, "for isn't a time above 0"},
+		{"POST", "/api/v1/devices/ban?device=d-1&for=-1h", 400, "for isn't a time above 0"},
+		{"POST", "/api/v1/devices/ban?device=many", 409, "10000 devices are banned already"},
+		{"POST", "/api/v1/devices/ban?device=odd", 400, "strange"},
+		{"POST", "/api/v1/devices/unban?device=d-1", 200, `{"device":"d-1","transport":"","since":`},
+		{"POST", "/api/v1/devices/unban?device=away", 404, "isn't banned"},
 		{"GET", "/", 404, "not found"},
 		{"POST", "/livez", 405, "Not Allowed"},
 	} {
@@ -169,8 +219,10 @@ func TestForeignNames(t *testing.T) {
 				t.Errorf("%s: Host %s: status %d, want %d", addr, host, status, want)
 			}
 		}
-		if status, _ := ask(t, s, nethttp.MethodPost, "/livez", map[string]string{"Sec-Fetch-Site": "cross-site"}); status != 403 {
-			t.Errorf("a POST from another site: status %d, want 403", status)
+		for _, path := range []string{"/livez", "/api/v1/devices/ban?device=d-1"} {
+			if status, _ := ask(t, s, nethttp.MethodPost, path, map[string]string{"Sec-Fetch-Site": "cross-site"}); status != 403 {
+				t.Errorf("a POST to %s from another site: status %d, want 403", path, status)
+			}
 		}
 	}
 }

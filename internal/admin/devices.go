@@ -22,9 +22,29 @@ type Device struct {
 	Waiting      int `json:"waiting"`
 	WaitingBytes int `json:"waiting_bytes"`
 	Asked        int `json:"asked"`
+	*Traffic
+	// LastError is the last error of the device's connections, and LastErrorAt when it happened.
+	// It is kept when the device goes offline.
+	LastError   string     `json:"last_error,omitempty"`
+	LastErrorAt *time.Time `json:"last_error_at,omitempty"`
+	// Banned says that the device may not connect.
+	Banned bool `json:"banned,omitempty"`
 	// Known says that the device is in the inventory, with these labels.
 	Known  bool              `json:"known"`
 	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// Traffic has the counters of a session, as JSON.
+type Traffic struct {
+	// FramesIn and BytesIn count the frames that the device sent, and their bytes without what the
+	// framing adds.
+	FramesIn uint64 `json:"frames_in"`
+	BytesIn  uint64 `json:"bytes_in"`
+	// FramesOut counts the frames that were wholly written to the device, and BytesOut all bytes.
+	FramesOut uint64 `json:"frames_out"`
+	BytesOut  uint64 `json:"bytes_out"`
+	// LastHeard is when bytes last arrived from the device. It may be a second too early.
+	LastHeard time.Time `json:"last_heard"`
 }
 
 // Fleet is the JSON of /api/v1/devices.

@@ -57,12 +57,11 @@ func (s *Server) tap(w nethttp.ResponseWriter, r *nethttp.Request) {
 
 // record streams the recording of a device's connection.
 func (s *Server) record(w nethttp.ResponseWriter, r *nethttp.Request) {
-	query := r.URL.Query()
-	ask := RecordRequest{Device: query.Get("device"), Transport: query.Get("transport"), Next: query.Get("next") == "true"}
-	if ask.Device == "" {
-		writeError(w, nethttp.StatusBadRequest, "the device is missing; add ?device=NAME")
+	name, transport, ok := deviceQuery(w, r)
+	if !ok {
 		return
 	}
+	ask := RecordRequest{Device: name, Transport: transport, Next: r.URL.Query().Get("next") == "true"}
 	s.stream(w, r, func(ctx context.Context) (iter.Seq2[[]byte, error], error) {
 		lines, err := s.config.Record(ctx, ask)
 		return func(yield func([]byte, error) bool) {

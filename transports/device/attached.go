@@ -44,6 +44,8 @@ func attachRefusal(err error) string {
 		return "unknown-device"
 	case errors.Is(err, ErrNewName):
 		return "new-name"
+	case errors.Is(err, ErrBanned):
+		return "banned"
 	case errors.Is(err, ErrClosing): // the commands that wait are still written
 		return "host-stops"
 	}
@@ -141,6 +143,9 @@ func (r *Registry) attach(ctx context.Context, carrier *Session, device string) 
 	}
 	if unlisted := r.checkListed(device); unlisted != nil {
 		return nil, unlisted
+	}
+	if err == nil {
+		err = r.bans.check(device, r.now())
 	}
 	if err != nil {
 		return nil, err

@@ -387,6 +387,21 @@ func TestDevicesThatCannotBeAttached(t *testing.T) {
 		t.Errorf("the hub got %q", p.bytes())
 	}
 
+	g = newGatherer(t, nil)
+	s, _ = g.connect("hub")
+	g.says(s, "m1:1", "m1:2")
+	g.fates(map[Write]Fate{g.put("m1", "x", EnqueueOptions{}): Sent})
+	for _, live := range g.Live() {
+		if want := map[string]Traffic{"m1": {FramesIn: 2, BytesIn: 8, FramesOut: 1, BytesOut: 7}}[live.Device]; live.Traffic != want {
+			t.Errorf("%s has %+v, want %+v", live.Device, live.Traffic, want)
+		}
+	}
+	if _, err := g.Ban(Ban{Device: "m1"}); err != nil {
+		t.Fatal(err)
+	}
+	drops("m1:3", `the device is banned: "m1"`)
+	g.told("hub connected", "m1 connected", "m1 disconnected kicked")
+
 	g = newGatherer(t, func(o *Options) { o.NewNames = NameLimit{Rate: 1, Burst: 2} })
 	s, _ = g.connect("hub")
 	g.says(s, "m1:1")

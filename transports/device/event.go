@@ -40,8 +40,8 @@ const (
 	IdleTimeout Reason = "idle_timeout"
 	// Replaced means that a newer session of the device took over.
 	Replaced Reason = "replaced"
-	// Kicked means that the host ended the session, for example because the inventory no longer
-	// lists the device.
+	// Kicked means that the host ended the session: an operator asked for it, or the inventory no
+	// longer lists the device. The event's detail says which.
 	Kicked Reason = "kicked"
 	// ProtocolError means that the device broke the framing or a documented limit.
 	ProtocolError Reason = "protocol_error"
@@ -67,8 +67,11 @@ type Event struct {
 	Type    EventType `json:"type"`
 	Device  string    `json:"device,omitempty"`
 	// Online reports whether the device or host is online now.
-	Online     bool   `json:"online"`
-	Reason     Reason `json:"reason,omitempty"`
+	Online bool   `json:"online"`
+	Reason Reason `json:"reason,omitempty"`
+	// Detail says more about the reason, for people. An operator who disconnects a device may give
+	// it.
+	Detail     string `json:"detail,omitempty"`
 	RemoteAddr string `json:"remote_addr,omitempty"`
 	Host       string `json:"host"`
 	// Generation is the number of one start of the host: the Unix milliseconds of the start. A
@@ -100,6 +103,10 @@ func (e Event) AppendJSON(dst []byte) []byte {
 	if e.Reason != "" {
 		dst = append(dst, `,"reason":`...)
 		dst = jsontext.AppendString(dst, string(e.Reason))
+	}
+	if e.Detail != "" {
+		dst = append(dst, `,"detail":`...)
+		dst = jsontext.AppendString(dst, e.Detail)
 	}
 	if e.RemoteAddr != "" {
 		dst = append(dst, `,"remote_addr":`...)

@@ -43,6 +43,7 @@ type pipe struct {
 	quietFor      time.Duration
 	probes        int
 	authenticated bool
+	lastRead      time.Time
 	changed       chan struct{}
 	onTry         func() // called once, when TryWrite has taken its bytes and not yet returned
 	tryError      error
@@ -134,6 +135,12 @@ func (p *pipe) Probe() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.probes++
+}
+
+func (p *pipe) LastRead() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lastRead
 }
 
 func (p *pipe) Unread() bool {

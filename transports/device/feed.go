@@ -194,10 +194,10 @@ func (f *feed) messageID(device string, epoch, seq uint64) string {
 }
 
 // publishPresence publishes that a session began or ended. It never blocks. The caller has locked
-// slot.mu, so the events of a device are in order.
-func (f *feed) publishPresence(s *Session, kind EventType) {
+// slot.mu, so the events of a device are in order. detail is the event's Detail.
+func (f *feed) publishPresence(s *Session, kind EventType, detail string) {
 	f.publishEvent(&eventRecord{Event{
-		Type: kind, Device: s.slot.device, Online: kind == Connected, Reason: s.reason, RemoteAddr: s.remote, Host: f.hostName,
+		Type: kind, Device: s.slot.device, Online: kind == Connected, Reason: s.reason, Detail: detail, RemoteAddr: s.remote, Host: f.hostName,
 		Generation: f.generation, Epoch: s.epoch, Seq: s.seq, ConnectedAt: s.connectedAt, Time: f.now(),
 	}})
 }

@@ -31,6 +31,10 @@ func TestEventJSON(t *testing.T) {
 			`{"event_id":"e","type":"disconnected","device":"10.0.0.7","online":false,"reason":"idle_timeout","remote_addr":"10.0.0.7:1234","host":"gw","generation":7,"epoch":8,"seq":9,"connected_at":"2026-01-02T02:04:05.000000006Z","time":"2026-01-02T02:04:05.000000006Z"}`,
 		},
 		{
+			Event{EventID: "e", Type: Disconnected, Device: "d", Reason: Kicked, Detail: `banned: "stolen"`, Host: "gw", Generation: 7, Epoch: 8, Seq: 9, Time: at},
+			`{"event_id":"e","type":"disconnected","device":"d","online":false,"reason":"kicked","detail":"banned: \"stolen\"","host":"gw","generation":7,"epoch":8,"seq":9,"time":"2026-01-02T02:04:05.000000006Z"}`,
+		},
+		{
 			Event{EventID: "e", Type: HostEvent, Online: true, Reason: HostHeartbeat, Host: "gw", Generation: 7, Seq: 2, Time: at},
 			`{"event_id":"e","type":"host","online":true,"reason":"heartbeat","host":"gw","generation":7,"seq":2,"time":"2026-01-02T02:04:05.000000006Z"}`,
 		},

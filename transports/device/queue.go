@@ -419,6 +419,7 @@ func (s *slot) recordWritten(session *Session, n, taken int) {
 		switch {
 		case taken >= rest:
 			taken -= rest
+			f.deviceSession(session).countWritten(rest, true)
 			if f.gap > 0 {
 				s.lastWritten = time.Now()
 			}
@@ -437,6 +438,7 @@ func (s *slot) recordWritten(session *Session, n, taken int) {
 				s.finishFrame(f, NoReply, session, f.deviceSession(session).endText()+" before it answered")
 			}
 		case f.offset+taken > 0:
+			f.deviceSession(session).countWritten(taken, false)
 			f.offset += taken
 			taken = 0
 		case f.withdrawnAs != 0 && (f.command == nil || s.session != session):

@@ -491,6 +491,7 @@ func (sink) SilentFor() time.Duration       { return 0 }
 func (sink) Heard() bool                    { return true }
 func (sink) Authenticated() bool            { return false }
 func (sink) Probe()                         {}
+func (sink) LastRead() time.Time            { return time.Time{} }
 func (sink) Close() error                   { return nil }
 
 func TestCancelledInTheMiddleOfAWriteThatTookNothing(t *testing.T) {

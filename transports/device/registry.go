@@ -116,6 +116,8 @@ type Registry struct {
 	newcomers *newcomers
 	// listedOnly means that devices that the inventory doesn't list may not be attached.
 	listedOnly bool
+	bans      bans
+	failures  failures
 
 	seed   maphash.Seed
 	shards [shards]shard
@@ -352,12 +354,16 @@ func (r *Registry) SetListed(listed func(device string) bool, only bool) {
 //   - The directory returned an error.
 //   - A newer session was registered first.
 //   - The name is new and the limit of new names is reached ([ErrNewName]).
+//   - An operator has banned the device ([ErrBanned]).
 func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn, dialog *Dialog) (*Session, error) {
 	if err := r.checkDevice(device); err != nil {
 		return nil, err
 	}
 	if dialog == nil {
 		dialog = r.plain
+	}
+	if err := r.bans.check(device, r.now()); err != nil {
+		return nil, err
 	}
 	if !r.newcomers.admitName(device, r.now()) {
 		return nil, r.newNameError(device)
@@ -417,6 +423,9 @@ func (r *Registry) installSession(device string, session, carrier *Session) (end
 	if sh.closing {
 		return nil, ErrClosing
 	}
+	if err := r.bans.check(device, session.connectedAt); err != nil {
+		return nil, err
+	}
 	if !r.directory.IsNewest(device, session.epoch) { // the newer session may have ended already
 		return nil, ErrSuperseded
 	}
@@ -430,12 +439,12 @@ func (r *Registry) installSession(device string, session, carrier *Session) (end
 		case old == nil:
 		case s.carrier == nil && carrier == nil:
 			// The new session takes over the slot and its queue.
-			ended = s.endSession(Replaced, keepQueue)
+			ended = s.endSession(Replaced, "", keepQueue)
 			s.beginSession(session)
 			s.mu.Unlock()
 			return ended, nil
 		default:
-			ended = s.endSession(Replaced, endQueue)
+			ended = s.endSession(Replaced, "", endQueue)
 		}
 		s.mu.Unlock()
 	}
@@ -456,17 +465,19 @@ func (r *Registry) installSession(device string, session, carrier *Session) (end
 	return ended, nil
 }
 
-// endSession ends a session. It does nothing if the session has ended.
-func (r *Registry) endSession(session *Session, reason Reason) {
+// endSession ends a session and returns true. If the session has ended already, it returns false.
+// detail is the Detail of the event.
+func (r *Registry) endSession(session *Session, reason Reason, detail string) bool {
 	s := session.slot
 	s.mu.Lock()
 	if s.session != session {
 		s.mu.Unlock()
-		return
+		return false
 	}
-	ended := s.endSession(reason, endQueue)
+	ended := s.endSession(reason, detail, endQueue)
 	s.mu.Unlock()
 	r.finishEnd(ended)
+	return true
 }
 
 // finishEnd does what has to wait until no lock is held: it closes the connection of sessions that
@@ -506,7 +517,9 @@ func (r *Registry) removeSlot(s *slot) {
 // endBroken ends a session because writing to its connection failed.
 func (r *Registry) endBroken(session *Session, err error) {
 	r.log.Debug("a session ends because writing to its device failed", "device", session.Device(), "epoch", session.epoch, "err", err)
-	r.endSession(session, ConnectionLost)
+	if r.endSession(session, ConnectionLost, "") {
+		r.NoteError(session.Device(), err.Error())
+	}
 }
 
 func (r *Registry) closeConn(session *Session) {

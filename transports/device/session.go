@@ -29,6 +29,8 @@ type Conn interface {
 	// Gone reports whether the peer is known to have closed the connection. It reads nothing from
 	// the stream.
 	Gone() bool
+	// LastRead returns when bytes last arrived from the peer. The time may be a second too early.
+	LastRead() time.Time
 	// SilentFor returns for how long nothing has arrived from the peer, or 0 if that isn't known.
 	// It matters if the connection had to wait before Connect: the device may have connected
 	// elsewhere in that time.
@@ -58,9 +60,10 @@ type Session struct {
 	connectedAt time.Time
 
 	// Guarded by slot.mu.
-	seq    uint64
-	reason Reason        // why it ended; empty until then
-	ended  chan struct{} // closed when it has ended; the first waiter makes it
+	seq     uint64
+	traffic Traffic
+	reason  Reason        // why it ended; empty until then
+	ended   chan struct{} // closed when it has ended; the first waiter makes it
 }
 
 // slot is an online device's place in the registry. It has the device's current session, the
@@ -166,7 +169,7 @@ func (s *Session) receive(from *Session, payload []byte, v *protocol.Verdict) er
 			return fmt.Errorf("%w: framing a response: %w", codec.ErrFrame, err)
 		}
 	}
-	r := received{payload: payload, verdict: v}
+	r := received{payload: payload, size: len(payload), verdict: v}
 	if v.Payload != nil {
 		r.payload = v.Payload
 	}
@@ -185,7 +188,7 @@ func (s *Session) receive(from *Session, payload []byte, v *protocol.Verdict) er
 
 // Partial publishes the beginning of a frame whose end never came.
 func (s *Session) Partial(payload []byte) error {
-	return s.publish(&received{payload: payload, verdict: &protocol.Verdict{Answers: protocol.No}, partial: true})
+	return s.publish(&received{payload: payload, size: len(payload), verdict: &protocol.Verdict{Answers: protocol.No}, partial: true})
 }
 
 // Respond writes a response of the protocol to the device, before all frames of which no byte is
@@ -222,6 +225,7 @@ func (s *Session) Tick(now time.Time) (problem string, err error) {
 // received is a frame that a device sent.
 type received struct {
 	payload []byte
+	size    int // of the frame; the protocol may have made another payload of it
 	verdict *protocol.Verdict
 	partial bool
 	// late is the id of the command that the frame answers too late, or "".
@@ -248,6 +252,7 @@ func (s *Session) publish(r *received) error {
 			return ErrEnded
 		}
 		if !looked {
+			s.traffic.countReceived(r)
 			if line.matchAnswer(r) {
 				line.resumeWriting()
 				r.confirm()
@@ -289,7 +294,10 @@ func (s *Session) Dialog() *Dialog { return s.dialog }
 // End ends the session. Frames of which no byte is written end as Offline, the connection is
 // closed, and a disconnected event is published. The connection of an attached device stays open.
 // End does nothing if the session has ended or was replaced.
-func (s *Session) End(reason Reason) { s.slot.registry.endSession(s, reason) }
+func (s *Session) End(reason Reason) { s.slot.registry.endSession(s, reason, "") }
+
+// Kick ends the session as Kicked. detail says why; it is the Detail of the event.
+func (s *Session) Kick(detail string) { s.slot.registry.endSession(s, Kicked, detail) }
 
 // Ended returns a channel that is closed when the session has ended.
 func (s *Session) Ended() <-chan struct{} {
@@ -329,20 +337,21 @@ func (s *slot) beginSession(session *Session) {
 		session.dialog.setAwaits(s.awaitsAnswer)
 	}
 	s.registry.metrics.addSessions(1)
-	s.registry.feed.publishPresence(session, Connected)
+	s.registry.feed.publishPresence(session, Connected, "")
 }
 
 // endSession ends the slot's session, and before it the sessions of the attached devices. It
 // returns them in this order. Their open requests end, and so do their frames of which no byte is
-// written, unless the slot's own queue is kept. s.mu is locked.
-func (s *slot) endSession(reason Reason, endsQueue bool) (ended []*Session) {
+// written, unless the slot's own queue is kept. detail is the Detail of the events. s.mu is
+// locked.
+func (s *slot) endSession(reason Reason, detail string, endsQueue bool) (ended []*Session) {
 	for a := range s.attached {
-		ended = append(ended, a.endSession(reason, endQueue)...)
+		ended = append(ended, a.endSession(reason, detail, endQueue)...)
 	}
 	session, line := s.session, s.line()
 	delete(line.attached, s)
 	s.session = nil
-	session.markEnded(reason)
+	session.markEnded(reason, detail)
 	s.registry.metrics.addSessions(-1)
 	line.endRequests(session)
 	if endsQueue {
@@ -351,15 +360,16 @@ func (s *slot) endSession(reason Reason, endsQueue bool) (ended []*Session) {
 	return append(ended, session)
 }
 
-// markEnded records why the session ended and publishes the event. slot.mu is locked.
-func (s *Session) markEnded(reason Reason) {
+// markEnded records why the session ended and publishes the event, with its detail. slot.mu is
+// locked.
+func (s *Session) markEnded(reason Reason, detail string) {
 	s.reason = reason
 	s.seq++
 	if s.ended != nil {
 		close(s.ended)
 	}
 	s.slot.registry.metrics.countEnd(reason)
-	s.slot.registry.feed.publishPresence(s, Disconnected)
+	s.slot.registry.feed.publishPresence(s, Disconnected, detail)
 }
 
 // endText describes the session's end for the details of results. slot.mu is locked.

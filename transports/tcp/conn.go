@@ -90,8 +90,12 @@ func (c *conn) beginSession() {
 		c.named.Store(true)
 		c.handling.Store(true) // Connect may have to wait
 		refusal = refusedTurn
-		if session, err = t.registry.Connect(t.ctx, name, c.peerAddr().String(), c, t.sessionDialog(c)); errors.Is(err, device.ErrNewName) {
+		session, err = t.registry.Connect(t.ctx, name, c.peerAddr().String(), c, t.sessionDialog(c))
+		switch {
+		case errors.Is(err, device.ErrNewName):
 			refusal = refusedName
+		case errors.Is(err, device.ErrBanned):
+			refusal = refusedBanned
 		}
 	}
 	if err != nil {
@@ -106,7 +110,7 @@ func (c *conn) beginSession() {
 	c.session.Store(session)
 	t.recorders.Identify(&c.recordable, session)
 	if !t.isAllowed(name) { // the inventory may have changed
-		session.End(device.Kicked)
+		session.Kick(notListed)
 	}
 	t.env.Logger.Debug("device connected", "device", name, "epoch", session.Epoch(), "peer", c.socket.RemoteAddr())
 	// A new goroutine has a small stack. It waits for the life of the connection, so the saving
@@ -140,6 +144,7 @@ func (c *conn) endConn(session *device.Session, err error) {
 		attrs = append(attrs, "err", err)
 	}
 	session.End(reasonOf(err))
+	c.noteError(session, err)
 	if errors.Is(err, device.ErrEnded) {
 		c.discardInput()
 	}
@@ -155,6 +160,22 @@ func (c *conn) endConn(session *device.Session, err error) {
 	t.env.Logger.Log(t.ctx, level, "device disconnected", append(attrs, "reason", session.Reason())...)
 }
 
+// noteError records the error with which the session ended, if it ended with one. If err is
+// ErrEnded, another goroutine has ended the session.
+func (c *conn) noteError(session *device.Session, err error) {
+	switch session.Reason() {
+	case device.IdleTimeout:
+		err = errIdle
+	case device.ProtocolError, device.ConnectionLost:
+		if errors.Is(err, device.ErrEnded) {
+			return
+		}
+	default:
+		return
+	}
+	c.transport.registry.NoteError(session.Device(), err.Error())
+}
+
 // discardInput reads and drops what the device still sends. It returns when the device has closed
 // its side or lingerTime has passed.
 func (c *conn) discardInput() {
@@ -164,6 +185,8 @@ func (c *conn) discardInput() {
 }
 
 var errDisplaced = errors.New("too many connections: this one was closed for a newer one before its device was known")
+
+var errIdle = errors.New("nothing arrived for longer than idle_timeout")
 
 // reasonOf returns the reason for a session that ends because of an error while reading.
 func reasonOf(err error) device.Reason {

@@ -190,6 +190,7 @@ func (c *conn) tick(session *device.Session, now time.Time) {
 	c.logProblem(session.Device(), problem)
 	if err != nil {
 		c.transport.env.Logger.Info("the protocol ends a connection", "device", session.Device(), "err", err)
+		c.transport.registry.NoteError(session.Device(), err.Error())
 		session.End(device.ProtocolError)
 	}
 }
@@ -201,6 +202,9 @@ func (c *conn) logProblem(name, problem string) {
 		return
 	}
 	t, level := c.transport, slog.LevelDebug
+	if name != "" {
+		t.registry.NoteError(name, problem)
+	}
 	t.complaints.Do(func() { level = slog.LevelInfo })
 	t.env.Logger.Log(t.ctx, level, "the protocol reports a problem", "device", name, "peer", c.peerAddr(), "problem", problem)
 }

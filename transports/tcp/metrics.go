@@ -19,6 +19,7 @@ const (
 	refusedAuth      = "auth_error"
 	refusedTurn      = "turn"
 	refusedName      = "new-name"
+	refusedBanned    = "banned"
 
 	refusedUnknown = "unknown-device"
 )
@@ -31,7 +32,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		accepted: counter("accepted_total", "Connections that were accepted."),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "pentrough", Subsystem: "tcp", Name: "refused_total",
-			Help: "Accepted connections that never became a session, by reason: limit (too many connections), displaced (by a newer connection), auth_error (no valid first frame), unknown-device (not in the inventory), new-name (more new names than new_names allows), or turn (too many connections of one device).",
+			Help: "Accepted connections that never became a session, by reason: limit (too many connections), displaced (by a newer connection), auth_error (no valid first frame), unknown-device (not in the inventory), new-name (more new names than new_names allows), banned (by an operator), or turn (too many connections of one device).",
 		}, []string{"reason"}),
 		framesIn: counter("frames_in_total", "Frames that devices sent."),
 		bytesIn:  counter("bytes_in_total", "Bytes that devices sent."),

@@ -13,6 +13,9 @@ type screen struct {
 	changed   chan struct{}
 }
 
+// notListed is the detail of the event when a device was removed from the inventory.
+const notListed = "the inventory no longer lists the device"
+
 var errNoInventory = errors.New(`allow = "known" needs an inventory of devices`)
 
 func errUnknownDevice(name string) error {
@@ -59,7 +62,7 @@ func (t *transport) kickUnknown() {
 		}
 		for _, s := range t.registry.Sessions() {
 			if !t.isAllowed(s.Device()) {
-				s.End(device.Kicked)
+				s.Kick(notListed)
 			}
 		}
 	}

@@ -119,7 +119,9 @@ func TestDevicesThatLeaveTheInventoryAreKicked(t *testing.T) {
 	s.expect(device.Connected, going, "")
 	known.set(staying)
 	goes.closed()
-	s.expect(device.Disconnected, going, device.Kicked)
+	if e := s.expect(device.Disconnected, going, device.Kicked); e.Detail != notListed {
+		t.Errorf("%+v", e)
+	}
 	if w := s.send(staying, "open"); w.Fate != device.Sent {
 		t.Errorf("%+v", w)
 	}

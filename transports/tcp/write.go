@@ -125,6 +125,11 @@ func (c *conn) Probe() {
 	time.AfterFunc(probingTime, func() { _ = c.socket.SetKeepAliveConfig(c.transport.config.keepalive()) })
 }
 
+// LastRead implements device.Conn.
+func (c *conn) LastRead() time.Time {
+	return c.transport.began.Add(time.Duration(c.lastRead.Load()) * time.Millisecond)
+}
+
 // SilentFor implements device.Conn.
 func (c *conn) SilentFor() (silent time.Duration) {
 	_ = c.raw.Control(func(fd uintptr) { silent = silentFor(int(fd)) }) // closed: it stays 0

@@ -268,6 +268,7 @@ func (c *conn) SilentFor() time.Duration     { return 0 }
 func (c *conn) Heard() bool                  { return true }
 func (c *conn) Authenticated() bool          { return false }
 func (c *conn) Probe()                       {}
+func (c *conn) LastRead() time.Time          { return time.Time{} }
 
 func (c *conn) Close() error {
 	c.shut.Do(func() { close(c.closed) })
