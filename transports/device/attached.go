@@ -153,9 +153,11 @@ func (r *Registry) attach(ctx context.Context, carrier *Session, device string) 
 	if !r.newcomers.admitName(device, r.now()) {
 		return nil, r.newNameError(device)
 	}
-	if !r.tryTakeover(device, carrier.remote, carrier.conn) && current != nil {
+	turn := newContender(carrier.conn, carrier.remote)
+	if !r.tryTakeover(device, turn) && current != nil {
 		return current, nil
 	}
+	defer r.endTurn(device, turn)
 	epoch, err := r.directory.Claim(ctx, device, r.lastHeard(carrier.conn))
 	if err != nil {
 		r.passTurn(device)

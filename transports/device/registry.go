@@ -116,8 +116,8 @@ type Registry struct {
 	newcomers *newcomers
 	// listedOnly means that devices that the inventory doesn't list may not be attached.
 	listedOnly bool
-	bans      bans
-	failures  failures
+	bans       bans
+	failures   failures
 
 	seed   maphash.Seed
 	shards [shards]shard
@@ -368,9 +368,11 @@ func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn
 	if !r.newcomers.admitName(device, r.now()) {
 		return nil, r.newNameError(device)
 	}
-	if err := r.awaitTakeover(ctx, device, remote, conn); err != nil {
+	turn := newContender(conn, remote)
+	if err := r.awaitTakeover(ctx, device, turn, conn); err != nil {
 		return nil, err
 	}
+	defer r.endTurn(device, turn)
 	epoch, err := r.directory.Claim(ctx, device, r.lastHeard(conn))
 	if err != nil {
 		r.passTurn(device)

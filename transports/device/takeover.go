@@ -62,7 +62,9 @@ type contest struct {
 	times   [maxTakeovers]time.Time // when the last takeovers happened; times[next] is the oldest
 	next    int
 	waiting []*contender
-	warned  time.Time // when this was last logged
+	// going is the contender whose turn it is, until its session begins or it gives up.
+	going  *contender
+	warned time.Time // when this was last logged
 	// probed is the session whose peer was last probed, at probedAt.
 	probed   *Session
 	probedAt time.Time
@@ -181,11 +183,10 @@ func (c *contest) wakeAll() {
 	}
 }
 
-// awaitTakeover blocks until a new session of device may begin. It replaces the current one if
-// there is one.
-func (r *Registry) awaitTakeover(ctx context.Context, device, remote string, conn Conn) error {
+// awaitTakeover blocks until w may begin a new session of device, which replaces the current one
+// if there is one. After that, the caller calls endTurn.
+func (r *Registry) awaitTakeover(ctx context.Context, device string, w *contender, conn Conn) error {
 	sh := r.shardOf(device)
-	w := newContender(conn, remote)
 	for waited := false; ; waited = true {
 		heard, gone := conn.Heard(), waited && conn.Gone()
 		sh.mu.Lock()
@@ -216,12 +217,23 @@ func (r *Registry) awaitTakeover(ctx context.Context, device, remote string, con
 	}
 }
 
-// tryTakeover is awaitTakeover for an attached device. It doesn't block, and reports whether the
-// session may begin now.
-func (r *Registry) tryTakeover(device, remote string, conn Conn) bool {
+// endTurn lets the next contender have its turn, because the turn of w is over.
+func (r *Registry) endTurn(device string, w *contender) {
 	sh := r.shardOf(device)
 	sh.mu.Lock()
-	pause, flaps, err := r.takeOver(sh, device, newContender(conn, remote))
+	defer sh.mu.Unlock()
+	if c := sh.contests[device]; c != nil && c.going == w {
+		c.going = nil
+		c.wakeAll()
+	}
+}
+
+// tryTakeover is awaitTakeover for an attached device. It doesn't block, and reports whether the
+// session may begin now.
+func (r *Registry) tryTakeover(device string, w *contender) bool {
+	sh := r.shardOf(device)
+	sh.mu.Lock()
+	pause, flaps, err := r.takeOver(sh, device, w)
 	sh.mu.Unlock()
 	if flaps {
 		r.log.Warn(r.advice, "device", device, "replaced", maxTakeovers, "within", flapWindow)
@@ -256,11 +268,11 @@ func (r *Registry) takeOver(sh *shard, device string, w *contender) (pause time.
 		}
 		return min(pause, recheckTime), flaps, nil
 	}
-	if c.first(w, networkOf(current.remote)) != w {
+	if c.going != nil || c.first(w, networkOf(current.remote)) != w {
 		return recheckTime, false, nil
 	}
 	c.recordTakeover(now)
-	c.wakeAll()
+	c.going = w
 	return 0, false, nil
 }
 
@@ -351,7 +363,7 @@ func (sh *shard) forgetExpired(now time.Time) {
 	looked := 0
 	for device, c := range sh.contests {
 		last := c.times[(c.next+maxTakeovers-1)%maxTakeovers]
-		if len(c.waiting) == 0 && now.Sub(last) >= flapWindow && now.Sub(c.probedAt) >= 2*probeTime {
+		if len(c.waiting) == 0 && c.going == nil && now.Sub(last) >= flapWindow && now.Sub(c.probedAt) >= 2*probeTime {
 			delete(sh.contests, device)
 		}
 		if looked++; looked == 4 {
