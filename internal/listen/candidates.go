@@ -2,7 +2,6 @@ package listen
 
 import (
 	"container/list"
-	"net"
 	"net/netip"
 )
 
@@ -24,7 +23,7 @@ type peer struct {
 }
 
 func (s *candidates) add(c *Conn) {
-	addr := peerAddr(c.RemoteAddr())
+	addr := peerKey(addrOf(c.RemoteAddr()))
 	p := s.peers[addr]
 	if p == nil {
 		p = &peer{among: s, addr: addr}
@@ -70,19 +69,4 @@ func (s *candidates) updateSize(p *peer, before int) {
 func (s *candidates) nextVictim() *Conn {
 	p := s.bySize[len(s.bySize)-1].Front().Value.(*peer)
 	return p.conns.Front().Value.(*Conn)
-}
-
-// peerAddr returns the address that identifies a peer. For IPv6 it is the first 64 bits, because
-// an internet provider assigns at least a whole /64 network to a customer.
-func peerAddr(remote net.Addr) netip.Addr {
-	tcp, ok := remote.(*net.TCPAddr)
-	if !ok {
-		return netip.Addr{}
-	}
-	addr := tcp.AddrPort().Addr().Unmap().WithZone("")
-	if addr.Is6() {
-		network, _ := addr.Prefix(64) // an IPv6 address has 64 bits
-		return network.Addr()
-	}
-	return addr
 }

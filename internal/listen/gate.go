@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -29,6 +31,16 @@ type Limits struct {
 	Share int
 	// Unidentified is how many open connections may be unidentified. 0 means all.
 	Unidentified int
+	// AllowFrom are the networks that may connect. If it is empty, all may.
+	AllowFrom []netip.Prefix
+	// Balancers are the networks of load balancers. They may connect, too. AllowFrom and
+	// PerAddress apply to the devices behind them: see [Conn.SetSource].
+	Balancers []netip.Prefix
+	// AcceptRate is how many connections a second are admitted. Further ones wait in the kernel. 0
+	// means no limit.
+	AcceptRate int
+	// PerAddress are the limits of each address.
+	PerAddress AddressLimits
 }
 
 // Gate bounds the number of connections of one listener.
@@ -58,6 +70,8 @@ type Gate struct {
 	refused     func(net.Conn, error)
 	accepting   *outage.Outage
 	pressureLog rate.Sometimes
+	refusalLog  *rate.Limiter
+	accepts     *rate.Limiter // nil: no limit
 
 	// served counts the connections of Serve.
 	served sync.WaitGroup
@@ -66,6 +80,7 @@ type Gate struct {
 	endLife context.CancelFunc
 
 	mu           sync.Mutex
+	addresses    addresses
 	open         int
 	unidentified candidates
 	spare        candidates
@@ -77,13 +92,18 @@ type Gate struct {
 	freed sync.Cond
 }
 
-// NewGate returns a gate without connections. If there is no place for a connection, the gate
-// calls refused with it and then closes it. If refused is nil, the connection waits for a place,
-// and the listener accepts no others until then.
+// NewGate returns a gate without connections. The gate calls refused with each connection that it
+// refuses, and then closes it. The error is a [*Refusal]. If refused is nil, the limits must have
+// nothing about addresses, and a connection without a place waits. The listener accepts no others
+// until then.
 func NewGate(limits Limits, log *slog.Logger, refused func(net.Conn, error)) *Gate {
 	g := &Gate{
 		limits: limits, log: log, refused: refused, accepting: outage.New(log, "accepting connections"),
-		pressureLog: rate.Sometimes{Interval: pressureTime},
+		pressureLog: rate.Sometimes{Interval: pressureTime}, refusalLog: rate.NewLimiter(refusalLines, refusalBurst),
+		addresses: addresses{limits: limits.PerAddress},
+	}
+	if most := limits.AcceptRate; most > 0 {
+		g.accepts = rate.NewLimiter(rate.Limit(most), most)
 	}
 	g.life, g.endLife = context.WithCancel(context.Background())
 	g.freed.L = &g.mu
@@ -128,7 +148,7 @@ func (g *Gate) noPlace() error {
 	if g.refused != nil {
 		fate = "are refused"
 	}
-	return fmt.Errorf("%w: all %d that %s are in use; further ones %s until one ends", errFull, g.open, g.limits.limitName(), fate)
+	return refuse(refusedFull, "%w: all %d that %s are in use; further ones %s until one ends", errFull, g.open, g.limits.limitName(), fate)
 }
 
 // Note describes the pressure of the last 10 seconds. It returns "" if there was none.
@@ -146,7 +166,7 @@ func (g *Gate) Note() string {
 // there is no place.
 func (g *Gate) admit(socket net.Conn) *Conn {
 	c := &Conn{Conn: socket, gate: g}
-	victim, err := g.admitOrDisplace(c)
+	victim, pressure, err := g.admitOrDisplace(c)
 	if err != nil {
 		if !errors.Is(err, net.ErrClosed) {
 			g.refused(socket, err)
@@ -154,41 +174,53 @@ func (g *Gate) admit(socket net.Conn) *Conn {
 		_ = socket.Close() // neither side has sent anything
 		return nil
 	}
-	if victim != nil {
+	if pressure {
 		g.pressureLog.Do(func() {
 			g.log.Warn("the listener is under pressure: the oldest unidentified connections are closed for new ones", "peer", victim.RemoteAddr(), "new", socket.RemoteAddr())
 		})
+	}
+	if victim != nil {
 		_ = victim.Conn.Close() // its user gets an error
 	}
 	return c
 }
 
 // admitOrDisplace adds c to the connections. It returns the connection that c displaces, or nil.
-func (g *Gate) admitOrDisplace(c *Conn) (victim *Conn, err error) {
+// pressure says that a limit of the listener is the reason, and not one of the address.
+func (g *Gate) admitOrDisplace(c *Conn) (victim *Conn, pressure bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.life.Err() != nil {
+		return nil, false, net.ErrClosed
+	}
+	if !Contains(g.limits.Balancers, addrOf(c.RemoteAddr())) {
+		if victim, err = g.enter(c); err != nil {
+			return nil, false, err
+		}
+	}
 	for g.open >= g.limits.total() && g.unidentified.n+g.spare.n == 0 && g.life.Err() == nil {
 		g.full = true
 		if g.refused != nil {
-			return nil, g.noPlace()
+			g.leaveAddress(c)
+			return nil, false, g.noPlace()
 		}
 		g.freed.Wait()
 	}
 	if g.life.Err() != nil {
-		return nil, net.ErrClosed
+		return nil, false, net.ErrClosed
 	}
 	g.open++
 	g.unidentified.add(c)
 	among := g.candidatesToDisplace()
 	if among == nil {
-		return nil, nil
+		return victim, false, nil
 	}
 	victim = among.nextVictim()
 	g.remove(victim)
 	victim.displaced = true
 	g.displaced++
 	g.displacedAt = time.Now()
-	return victim, nil
+	return victim, true, nil
 }
 
 // candidatesToDisplace returns the candidates of which one has to be displaced, or nil. The newest
@@ -210,8 +242,17 @@ func (g *Gate) candidatesToDisplace() *candidates {
 func (g *Gate) remove(c *Conn) {
 	c.left = true
 	c.removeCandidate()
+	g.leaveAddress(c)
 	g.open--
 	g.freePlace()
+}
+
+// leaveAddress ends the count of c as a connection of its address. The caller has the lock.
+func (g *Gate) leaveAddress(c *Conn) {
+	if c.address != nil {
+		g.addresses.release(c.address)
+		c.address = nil
+	}
 }
 
 // freePlace records that there may be a place. The caller has the lock.
@@ -233,12 +274,47 @@ func (g *Gate) close() {
 type Conn struct {
 	net.Conn
 	gate *Gate
+	// source is the address of a device behind a balancer, or nil.
+	source atomic.Pointer[net.TCPAddr]
 
-	// The gate's lock guards the rest. peer and element are nil while the connection is kept.
+	// The gate's lock guards the rest. address is nil if the gate doesn't count the connection for
+	// its address. peer and element are nil while the connection is kept.
+	address   *address
 	peer      *peer
 	element   *list.Element
 	left      bool
 	displaced bool
+}
+
+// RemoteAddr returns the peer's address. For a device behind a balancer, it is the device's.
+func (c *Conn) RemoteAddr() net.Addr {
+	if source := c.source.Load(); source != nil {
+		return source
+	}
+	return c.Conn.RemoteAddr()
+}
+
+// SetSource records the address of a device behind a balancer, and checks it like the address of a
+// new connection. The error is a [*Refusal]. Call it before [Conn.Keep].
+func (c *Conn) SetSource(source *net.TCPAddr) error {
+	victim, err := c.moveTo(source)
+	if victim != nil {
+		_ = victim.Conn.Close() // its user gets an error
+	}
+	return err
+}
+
+func (c *Conn) moveTo(source *net.TCPAddr) (victim *Conn, err error) {
+	c.gate.mu.Lock()
+	defer c.gate.mu.Unlock()
+	c.source.Store(source)
+	if c.left { // displaced
+		return nil, nil
+	}
+	c.removeCandidate()
+	victim, err = c.gate.enter(c)
+	c.gate.unidentified.add(c)
+	return victim, err
 }
 
 // Keep records that the peer has identified itself. The gate then doesn't displace the connection

@@ -25,8 +25,12 @@ type Listener struct {
 func (g *Gate) Guard(l net.Listener) *Listener { return &Listener{l, g} }
 
 // Accept returns the next connection, a [*Conn]. It repeats after an error, unless the listener is
-// closed.
+// closed. A connection beyond Limits.AcceptRate waits in the kernel. A refused connection doesn't
+// count for that rate, so a flood of them delays no other.
 func (l *Listener) Accept() (net.Conn, error) {
+	if turns := l.gate.accepts; turns != nil && turns.Wait(l.gate.life) != nil {
+		return nil, net.ErrClosed
+	}
 	pauses := backoff.New(firstPause, longestPause)
 	for {
 		socket, err := l.Listener.Accept()

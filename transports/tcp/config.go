@@ -22,6 +22,11 @@ type Config struct {
 
 	Takeover string `toml:"takeover" doc:"Which connections may replace the session of their device. newest: any that has sent a byte. idle: none. authenticated: those that have proved who they are; if the session's device hasn't, also others. A session whose device doesn't respond to a TCP probe in 10 s may always be replaced. Other connections wait until the session ends." enum:"newest,idle,authenticated" example:"\"idle\""`
 
+	AllowFrom     []network      `toml:"allow_from" doc:"Networks from which devices may connect. The host closes other connections at once. Behind a balancer, the address in the PROXY header counts. The default is every network." example:"[\"10.0.0.0/8\", \"2001:db8::/32\"]"`
+	ProxyProtocol *proxyProtocol `toml:"proxy_protocol" doc:"Load balancers that begin each connection with a PROXY header. The header has the device's address, which the host then uses instead of the balancer's." example:"{ from = [\"10.0.0.5/32\"] }"`
+	MaxAcceptRate int            `toml:"max_accept_rate" doc:"Connections a second that the host accepts. Further ones wait in the kernel. Connections that allow_from or per_address refuses don't count. 0 means no limit." min:"0" example:"2000"`
+	PerAddress    perAddress     `toml:"per_address" doc:"Limits of each address. An IPv6 address counts as its first 64 bits. Many devices may share the address of their NAT, so all limits are off by default."`
+
 	IdleTimeout     time.Duration `toml:"idle_timeout" doc:"The host disconnects a device that sends nothing for this long, even if the host sends to it. 0 means never." min:"0s" example:"\"5m\""`
 	HalfClose       bool          `toml:"half_close" doc:"Whether a device that has closed its sending side still gets commands, until idle_timeout. If false, its session ends." example:"true"`
 	WriteTimeout    time.Duration `toml:"write_timeout" doc:"The host disconnects a device if bytes wait for it and the kernel takes none of them for this long." min:"10ms" example:"\"30s\""`
@@ -33,7 +38,8 @@ type Config struct {
 	MaxUnidentified int           `toml:"max_unidentified" doc:"Most connections at a time whose device isn't known yet. A further one displaces another: the oldest one of the address with the most such connections." min:"1" example:"4096"`
 	NewNames        newNames      `toml:"new_names" doc:"The rate at which devices with new names may connect. A name is new if the inventory doesn't list it and it had no session since the host started. Further such connections are closed at once."`
 	MaxFrameRate    int           `toml:"max_frame_rate" doc:"Frames a second that one device may send; 0 means no limit. See flood." min:"0" example:"1000"`
-	Flood           string        `toml:"flood" doc:"What the host does with a device that sends more than max_frame_rate. throttle: the host reads from the device no faster than that. Nothing is lost, but the device has to wait when it sends. After flood_timeout the host disconnects it. close: the host disconnects it at once." enum:"throttle,close" example:"\"throttle\""`
+	MaxByteRate     int           `toml:"max_byte_rate" doc:"Bytes a second that one device may send; 0 means no limit. See flood." unit:"bytes" min:"0" example:"65536"`
+	Flood           string        `toml:"flood" doc:"What the host does with a device that sends more than max_frame_rate or max_byte_rate. throttle: the host reads from the device no faster than that. Nothing is lost, but the device has to wait when it sends. After flood_timeout the host disconnects it. close: the host disconnects it at once." enum:"throttle,close" example:"\"throttle\""`
 	FloodTimeout    time.Duration `toml:"flood_timeout" doc:"How long the host throttles a device without a break before it disconnects it. 0 means without end." min:"0s" example:"\"1m\""`
 	QueueLimit      queueLimit    `toml:"queue_limit" doc:"How much may wait for one device. A command beyond that ends as busy."`
 	Events          events        `toml:"events" doc:"The topic events, with a message for each device that comes online or goes offline."`
@@ -86,6 +92,7 @@ var defaults = Config{
 	SendBuffer:      16 << 10,
 	ReceiveBuffer:   64 << 10,
 	MaxUnidentified: 4096,
+	PerAddress:      perAddress{Ban: 10 * time.Minute},
 	NewNames:        newNames{Rate: 100, Burst: 1000, AtStart: 50_000},
 	MaxFrameRate:    1000,
 	Flood:           throttle,
@@ -149,6 +156,9 @@ func (c *Config) Validate() error {
 	}
 	if c.HalfClose && c.IdleTimeout == 0 {
 		invalid("half_close", "needs an idle_timeout, which ends the session")
+	}
+	if c.PerAddress.Refusals > 0 && c.PerAddress.Ban == 0 {
+		invalid("per_address.ban", "needs a time, because per_address.refusals is set")
 	}
 	if c.Data.Total < c.Data.PerDevice {
 		invalid("data.total", "%d is less than per_device, %d", c.Data.Total, c.Data.PerDevice)

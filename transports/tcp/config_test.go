@@ -30,6 +30,7 @@ func TestValidate(t *testing.T) {
 		{"bad pattern", func(c *Config) { c.Identity.By, c.Identity.Pattern = byFirstFrame, "(" }, "identity.pattern: the regular expression is wrong: missing closing )"},
 		{"large pattern", func(c *Config) { c.Identity.By, c.Identity.Pattern = byFirstFrame, "^(.{1,1000}){1,1}.{1,1000}$" }, "identity.pattern: the regular expression has a size of 4"},
 		{"several groups", func(c *Config) { c.Identity.By, c.Identity.Pattern = byFirstFrame, "(a)(b)" }, "identity.pattern: has several groups"},
+		{"a ban without a time", func(c *Config) { c.PerAddress = perAddress{Refusals: 1} }, "per_address.ban: needs a time"},
 		{"data", func(c *Config) { c.Data.Total = 5 }, "data.total: 5 is less than per_device, 100"},
 		{"events", func(c *Config) { c.Events.Total = 5 }, "events.total: 5 is less than backlog, 10000"},
 	} {

@@ -44,6 +44,7 @@ type conn struct {
 
 	// Only the goroutine that reads uses the rest.
 	fill   func(fd uintptr) bool // c.readReady
+	heard  bool                  // bytes have arrived
 	buffer *[readSize]byte       // nil while it has no bytes
 	n      int                   // how many bytes it has
 	err    error                 // the error of the read
@@ -66,7 +67,6 @@ func newConn(t *transport, link *listen.Conn) (*conn, error) {
 	c := &conn{transport: t, link: link, socket: socket, raw: raw, began: t.clock.Load()}
 	c.lastRead.Store(c.began)
 	c.fill = c.readReady
-	c.dialog = t.newDialog(c.peerAddr())
 	t.recorders.Begin(&c.recordable)
 	return c, nil
 }
@@ -74,8 +74,11 @@ func newConn(t *transport, link *listen.Conn) (*conn, error) {
 // beginSession identifies the device and makes a session of the connection.
 func (c *conn) beginSession() {
 	t := c.transport
-	name, err := c.identify()
-	refusal := refusedAuth
+	name, refusal := "", refusedAuth
+	err := c.readHeader()
+	if err == nil {
+		name, err = c.identify()
+	}
 	var session *device.Session
 	if err == nil && !t.isAllowed(name) {
 		refusal, err = refusedUnknown, errUnknownDevice(name)
@@ -103,7 +106,7 @@ func (c *conn) beginSession() {
 		c.recordable.End("")
 		c.closeSocket()
 		t.removeConn(c)
-		t.refuseConn(refusal, c.socket, err)
+		t.refuseConn(refusal, c.link, err)
 		return
 	}
 	c.lastRead.Store(t.clock.Load())
@@ -112,7 +115,7 @@ func (c *conn) beginSession() {
 	if !t.isAllowed(name) { // the inventory may have changed
 		session.Kick(notListed)
 	}
-	t.env.Logger.Debug("device connected", "device", name, "epoch", session.Epoch(), "peer", c.socket.RemoteAddr())
+	t.env.Logger.Debug("device connected", "device", name, "epoch", session.Epoch(), "peer", c.link.RemoteAddr())
 	// A new goroutine has a small stack. It waits for the life of the connection, so the saving
 	// counts.
 	t.running.Go(c.readFrames)
@@ -152,9 +155,15 @@ func (c *conn) endConn(session *device.Session, err error) {
 	c.closeSocket()
 	t := c.transport
 	t.removeConn(c)
+	if isHeaderError(err) {
+		t.metrics.refused.WithLabelValues(refusedHeader).Inc()
+	}
 	level := slog.LevelDebug
 	switch session.Reason() {
 	case device.IdleTimeout, device.ProtocolError, device.Kicked: // the device is the cause
+		if session.Reason() == device.ProtocolError {
+			t.gate.NoteFault(c.link.RemoteAddr())
+		}
 		t.complaints.Do(func() { level = slog.LevelInfo })
 	}
 	t.env.Logger.Log(t.ctx, level, "device disconnected", append(attrs, "reason", session.Reason())...)
@@ -193,7 +202,7 @@ func reasonOf(err error) device.Reason {
 	switch {
 	case errors.Is(err, io.EOF):
 		return device.ClientClosed
-	case errors.Is(err, codec.ErrFrame), errors.Is(err, errFlood), errors.Is(err, device.ErrRefused):
+	case errors.Is(err, codec.ErrFrame), errors.Is(err, errFlood), errors.Is(err, device.ErrRefused), isHeaderError(err):
 		return device.ProtocolError
 	default:
 		return device.ConnectionLost
@@ -213,6 +222,10 @@ func (c *conn) readBytes() error {
 	c.lastRead.Store(c.transport.clock.Load())
 	c.transport.metrics.bytesIn.Add(float64(c.n))
 	c.recordable.AddRead(c.buffer[:c.n])
+	if !c.heard {
+		c.heard = true
+		return c.checkForHeader(c.buffer[:c.n])
+	}
 	return nil
 }
 
@@ -293,14 +306,15 @@ func (c *conn) splitFrames(session *device.Session, data []byte, seen int) (used
 		}
 		used += advance
 		seen = 0
-		if frame == nil {
-			continue
+		found := 0
+		if frame != nil {
+			found = 1
+			frames++
+			if err := c.handleFrame(session, frame); err != nil {
+				return used, err
+			}
 		}
-		frames++
-		if err := c.handleFrame(session, frame); err != nil {
-			return used, err
-		}
-		if err := c.checkRate(session); err != nil {
+		if err := c.checkRate(session, found, advance); err != nil {
 			return used, err
 		}
 	}
@@ -308,15 +322,15 @@ func (c *conn) splitFrames(session *device.Session, data []byte, seen int) (used
 	return used, nil
 }
 
-// peerAddr returns the peer's address. An IPv4 address has its short form, without "::ffff:".
+// peerAddr returns the device's address. An IPv4 address has its short form, without "::ffff:".
 func (c *conn) peerAddr() netip.AddrPort {
-	addr := c.socket.RemoteAddr().(*net.TCPAddr).AddrPort()
+	addr := c.link.RemoteAddr().(*net.TCPAddr).AddrPort()
 	return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 }
 
 // closeSocket closes the socket.
 func (c *conn) closeSocket() {
 	if err := c.link.Close(); err != nil {
-		c.transport.env.Logger.Debug("closing a connection", "peer", c.socket.RemoteAddr(), "err", err)
+		c.transport.env.Logger.Debug("closing a connection", "peer", c.link.RemoteAddr(), "err", err)
 	}
 }

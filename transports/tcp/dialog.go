@@ -33,6 +33,7 @@ func (t *transport) sessionDialog(c *conn) *device.Dialog {
 // identify returns the device's name. It leaves the frame that named the device in c.first, and
 // the bytes behind that frame in c.rest.
 func (c *conn) identify() (name string, err error) {
+	c.dialog = c.transport.newDialog(c.peerAddr())
 	greeting, err := c.dialog.Greet()
 	if err == nil && greeting != nil {
 		err = c.writeNow(greeting)

@@ -175,7 +175,7 @@ func TestAProtocolRefuses(t *testing.T) {
 		d.closed()
 		s.logged(want)
 	}
-	d = s.dial()
+	d, _ = s.dialAs(1)
 	d.say("login a/b\r\n") // a unit's name
 	d.closed()
 	s.logged(`the name \"a/b\" contains`)

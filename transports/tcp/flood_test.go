@@ -25,6 +25,29 @@ func TestFlood(t *testing.T) {
 			t.Errorf("11 frames at 5 a second took %v", took)
 		}
 	})
+	t.Run("throttle bytes", func(t *testing.T) {
+		t.Parallel()
+		s := start(t, func(c *Config) { c.MaxFrameRate, c.MaxByteRate = 0, 1000 })
+		d := s.dial()
+		begin := time.Now()
+		d.say(strings.Repeat("x", 2500) + "\nend\n")
+		s.frame()
+		if got := s.frame(); got != "end" {
+			t.Errorf("got %q", got)
+		}
+		if took := time.Since(begin); took < 2500*time.Millisecond {
+			t.Errorf("2500 bytes at 1000 a second took %v", took)
+		}
+	})
+	t.Run("close by bytes", func(t *testing.T) {
+		t.Parallel()
+		s := start(t, func(c *Config) { c.MaxByteRate, c.Flood = 1000, "close" })
+		d := s.dial()
+		s.expect(device.Connected, "127.0.0.1", "")
+		d.say(strings.Repeat("x", 3000) + "\n")
+		s.expect(device.Disconnected, "127.0.0.1", device.ProtocolError)
+		s.logged("or more bytes than max_byte_rate")
+	})
 	t.Run("close", func(t *testing.T) {
 		t.Parallel()
 		s := start(t, func(c *Config) { c.MaxFrameRate, c.Flood = 5, "close" })
@@ -45,7 +68,7 @@ func TestFlood(t *testing.T) {
 	t.Run("throttle with a pause", func(t *testing.T) {
 		tr := &transport{config: Config{MaxFrameRate: 2, Flood: throttle, FloodTimeout: time.Minute}}
 		c := &conn{transport: tr, flood: flood{frames: 1, since: time.Now().Add(-time.Hour), throttledSince: time.Now().Add(-time.Hour)}}
-		if err := c.checkRate(nil); err != nil || !c.flood.throttledSince.IsZero() {
+		if err := c.checkRate(nil, 1, 2); err != nil || !c.flood.throttledSince.IsZero() {
 			t.Errorf("%v, over since %v", err, c.flood.throttledSince)
 		}
 	})

@@ -64,18 +64,26 @@ func (t *transport) takeConn(link *listen.Conn) {
 	t.running.Go(c.beginSession)
 }
 
-// tooMany logs and counts a connection that the gate refuses because there are too many.
-func (t *transport) tooMany(socket net.Conn, err error) {
+// refusedByGate counts and logs a connection that the gate refuses.
+func (t *transport) refusedByGate(socket net.Conn, err error) {
 	t.metrics.accepted.Inc()
-	t.refuseConn(refusedLimit, socket, err)
+	t.refuseConn("", socket, err)
 }
 
-// refuseConn counts and logs a connection that doesn't become a session. Strangers can cause many
-// refusals, so the log has only some of them.
+// refuseConn counts and logs a connection that doesn't become a session. why is the reason, unless
+// the gate has refused the connection.
 func (t *transport) refuseConn(why string, socket net.Conn, err error) {
+	if errors.Is(err, errHealthCheck) {
+		t.env.Logger.Debug("closing a connection without a device", "peer", socket.RemoteAddr(), "err", err)
+		return
+	}
+	if r, ok := errors.AsType[*listen.Refusal](err); ok {
+		why = r.Reason
+	}
 	t.metrics.refused.WithLabelValues(why).Inc()
 	if !errors.Is(err, device.ErrClosing) && t.ctx.Err() == nil {
-		t.complaints.Do(func() { t.env.Logger.Info("refusing a connection", "peer", socket.RemoteAddr(), "err", err) })
+		fault := why == refusedAuth || why == refusedUnknown || why == refusedHeader
+		t.gate.LogRefusal(socket.RemoteAddr(), fault, why, err)
 	}
 }
 

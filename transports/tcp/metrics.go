@@ -20,6 +20,7 @@ const (
 	refusedTurn      = "turn"
 	refusedName      = "new-name"
 	refusedBanned    = "banned"
+	refusedHeader    = "proxy-header"
 
 	refusedUnknown = "unknown-device"
 )
@@ -32,12 +33,12 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		accepted: counter("accepted_total", "Connections that were accepted."),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "pentrough", Subsystem: "tcp", Name: "refused_total",
-			Help: "Accepted connections that never became a session, by reason: limit (too many connections), displaced (by a newer connection), auth_error (no valid first frame), unknown-device (not in the inventory), new-name (more new names than new_names allows), banned (by an operator), or turn (too many connections of one device).",
+			Help: "Accepted connections that the host closed, by reason: not-allowed (not in allow_from), address-banned, address-rate and address-connections (more than per_address allows), proxy-header (a wrong, late or forbidden PROXY header), limit (too many connections), displaced (by a newer connection), auth_error (no valid first frame), unknown-device (not in the inventory), new-name (more new names than new_names allows), banned (the device, by an operator), or turn (too many connections of one device).",
 		}, []string{"reason"}),
 		framesIn: counter("frames_in_total", "Frames that devices sent."),
 		bytesIn:  counter("bytes_in_total", "Bytes that devices sent."),
 		partials: counter("partial_frames_total", "Connections that ended in the middle of a frame."),
-		floods:   counter("floods_total", "Times that a device reached max_frame_rate."),
+		floods:   counter("floods_total", "Times that a device reached max_frame_rate or max_byte_rate."),
 	}
 	if r == nil {
 		return m, nil

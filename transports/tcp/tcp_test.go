@@ -291,16 +291,16 @@ func TestStrangersEvictNobody(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		timeout time.Duration
-		first   map[string]string // what they say
-		why     string
+		first   [][2]string // what they say
+		why     string      // the first one is refused
 	}{
-		{"by what they say", time.Hour, map[string]string{
-			"something else":    "GET / HTTP/1.1\r\n",
-			"a line for ever":   strings.Repeat("x", 100),
-			"what is no line":   "\x16\x03\x01\x00\xff\x00\n",
-			"hello to somebody": "HELLO you there\n",
+		{"by what they say", time.Hour, [][2]string{
+			{"something else", "GET / HTTP/1.1\r\n"},
+			{"a line for ever", strings.Repeat("x", 100)},
+			{"what is no line", "\x16\x03\x01\x00\xff\x00\n"},
+			{"hello to somebody", "HELLO you there\n"},
 		}, "doesn't match identity.pattern"},
-		{"by what they don't say", 50 * time.Millisecond, map[string]string{"nothing": "", "half a hello": "HELLO do"}, "within identity.timeout"},
+		{"by what they don't say", 50 * time.Millisecond, [][2]string{{"nothing", ""}, {"half a hello", "HELLO do"}}, "within identity.timeout"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := start(t, func(config *Config) {
@@ -309,10 +309,10 @@ func TestStrangersEvictNobody(t *testing.T) {
 			})
 			d := s.dialInTime("HELLO door\n", "door")
 			s.expect(device.Connected, "door", "")
-			for name, first := range c.first {
-				t.Logf("a stranger says %s", name)
+			for _, first := range c.first {
+				t.Logf("a stranger says %s", first[0])
 				p := s.dial()
-				_, _ = io.WriteString(p, first) // it may be refused before that
+				_, _ = io.WriteString(p, first[1]) // it may be refused before that
 				p.closed()
 			}
 			if got := s.send("door", "still there"); got.Fate != device.Sent {

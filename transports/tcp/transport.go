@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +39,8 @@ type transport struct {
 	registry *device.Registry
 	metrics  *metrics
 	screen   *screen // nil: any device may connect
+	// balancers are the networks whose connections begin with a PROXY header.
+	balancers []netip.Prefix
 	// recorders has the recordings of connections.
 	recorders device.Recorders
 
@@ -85,13 +88,13 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &transport{
-		config: *c, env: env, protocol: p, opening: opening, registry: registry, metrics: m, ctx: ctx, cancel: cancel, began: time.Now(),
+		config: *c, env: env, protocol: p, opening: opening, registry: registry, metrics: m, balancers: c.balancers(), ctx: ctx, cancel: cancel, began: time.Now(),
 		complaints: rate.Sometimes{First: 10, Interval: time.Second}, listenErr: errors.New("not started"), conns: map[*conn]struct{}{},
 	}
 	t.connsEmpty.L = &t.mu
 	registry.Watch(t.identifyRecorded)
 	_, t.ticks = p.(protocol.Ticker)
-	t.gate = listen.NewGate(listen.Limits{Max: c.MaxConnections, Share: env.Connections, Unidentified: c.MaxUnidentified}, env.Logger, t.tooMany)
+	t.gate = listen.NewGate(c.limits(env.Connections), env.Logger, t.refusedByGate)
 	if env.Registerer != nil {
 		if err := env.Registerer.Register(t.gate); err != nil {
 			return nil, fmt.Errorf("registering the metrics of the listener: %w", err)
