@@ -98,21 +98,21 @@ type wire struct {
 	stuck  chan struct{} // closed when it takes something again; nil if it does
 }
 
-func (w *wire) TryWrite(p []byte) (int, error) {
+func (w *wire) TryWrite(p []byte) (taken, begun int, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
 	case w.closed:
-		return 0, context.Canceled
+		return 0, 0, context.Canceled
 	case w.stuck != nil:
-		return 0, nil
+		return 0, 0, nil
 	}
 	w.gateway.mu.Lock()
 	defer w.gateway.mu.Unlock()
 	for line := range bytes.Lines(p) {
 		w.gateway.lines[w.device] = append(w.gateway.lines[w.device], strings.TrimSpace(string(line)))
 	}
-	return len(p), nil
+	return len(p), len(p), nil
 }
 
 func (w *wire) WaitWritable(deadline time.Time) error {

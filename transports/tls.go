@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"time"
 )
 
 // TLS is the table `tls` of a configuration that connects to a server. A field for it is a
@@ -72,6 +73,23 @@ func (t *ServerTLS) Config() (*tls.Config, error) {
 	c := newTLS()
 	c.Certificates = []tls.Certificate{*pair}
 	return c, nil
+}
+
+// CheckFiles loads both files and reports until when the certificate is valid, for Checker.
+func (t *ServerTLS) CheckFiles(now time.Time) Check {
+	check := Check{Part: "certificate", Next: "correct cert and key in the table tls"}
+	loaded, err := t.Config()
+	if err != nil {
+		check.Err = err
+		return check
+	}
+	if expiry := loaded.Certificates[0].Leaf.NotAfter; now.After(expiry) {
+		check.Err = fmt.Errorf("the certificate %s expired at %s", t.Cert, expiry.Format(time.RFC3339))
+		check.Next = "replace it by a newer one"
+	} else {
+		check.Found = fmt.Sprintf("%s is valid until %s", t.Cert, expiry.Format(time.DateOnly))
+	}
+	return check
 }
 
 func newTLS() *tls.Config { return &tls.Config{MinVersion: tls.VersionTLS12} }

@@ -28,8 +28,8 @@
 //	[Answerer]     amqp                                       reply_to, and HTTP callers that wait for a result
 //	[Acceptor]     amqp, pubsub                               503 in an outage of a destination; poison replay
 //	[Needer]       http, tcp                                  validate, run: addresses to bind, the inventory
-//	[Risky]        amqp, http                                 validate, run: warnings
-//	[Checker]      amqp, http                                 run --dry-run
+//	[Risky]        amqp, http, tcp                            validate, run: warnings
+//	[Checker]      amqp, http, tcp                            run --dry-run
 //
 // [Needer], [Risky] and [Checker] are for a Config, the others for a Transport. A transport that
 // has devices implements the interfaces of package device.

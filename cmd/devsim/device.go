@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -78,6 +79,10 @@ func (d *device) dial(ctx context.Context) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: 10 * time.Second}
 	if d.from.IsValid() {
 		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(d.from, 0))
+	}
+	if c := d.fleet.options.tls; c != nil {
+		encrypted := tls.Dialer{NetDialer: &dialer, Config: c}
+		return encrypted.DialContext(ctx, "tcp", d.fleet.options.addr)
 	}
 	return dialer.DialContext(ctx, "tcp", d.fleet.options.addr)
 }

@@ -1,6 +1,7 @@
 // Command devsim simulates many TCP devices, for demonstrations, scripts and load tests.
 //
 //	devsim -addr 127.0.0.1:8123 -n 1000 -record lines.txt
+//	devsim -addr 127.0.0.1:8883 -tls -ca ca.pem
 //
 // Each device connects from its own address, counted up from -from, because a host may identify
 // devices by address. The program ends after -duration, at SIGINT or SIGTERM, or, without
@@ -10,11 +11,13 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -22,6 +25,7 @@ import (
 	"time"
 
 	"github.com/pentrough/pentrough/internal/printable"
+	"github.com/pentrough/pentrough/transports"
 )
 
 // about is the text of -help before the flags.
@@ -96,11 +100,14 @@ type options struct {
 	reconnect bool
 	session   time.Duration
 	duration  time.Duration
+	tls       *tls.Config // nil: plain TCP
 }
 
 func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	var from string
+	var t transports.TLS
+	encrypted := false
 	flags := flag.NewFlagSet("devsim", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {
@@ -119,14 +126,38 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.BoolVar(&o.reconnect, "reconnect", false, "connect again if a connection ends or fails")
 	flags.DurationVar(&o.session, "session", 0, "each device disconnects after a random time, between half and one and a half times this value; 0 means never")
 	flags.DurationVar(&o.duration, "duration", 0, "end after this time; 0 means never")
+	flags.BoolVar(&encrypted, "tls", false, "connect over TLS")
+	flags.StringVar(&t.CA, "ca", "", "with -tls: PEM file with the authorities that the host's certificate is checked against; if empty, the system's")
+	flags.StringVar(&t.ServerName, "server-name", "", "with -tls: the name that the host's certificate must have; if empty, the host in -addr")
+	flags.BoolVar(&t.Insecure, "insecure", false, "with -tls: don't check the host's certificate")
+	flags.StringVar(&t.Cert, "cert", "", "with -tls: PEM file with a certificate, which all devices show")
+	flags.StringVar(&t.Key, "key", "", "with -tls: PEM file with the key of -cert")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
 	err := o.check(flags.Args(), from)
+	if encrypted {
+		err = errors.Join(err, o.setTLS(&t))
+	} else if t != (transports.TLS{}) {
+		err = errors.Join(err, errors.New("-ca, -server-name, -insecure, -cert and -key need -tls"))
+	}
 	if err != nil {
 		fmt.Fprintf(stderr, "devsim: %v\n", err)
 	}
 	return o, err
+}
+
+// setTLS reads the files of -tls.
+func (o *options) setTLS(t *transports.TLS) error {
+	if t.ServerName == "" {
+		t.ServerName, _, _ = net.SplitHostPort(o.addr) // dialing returns the error
+	}
+	if err := t.Validate(); err != nil {
+		return err
+	}
+	var err error
+	o.tls, err = t.Config()
+	return err
 }
 
 func (o *options) check(rest []string, from string) error {

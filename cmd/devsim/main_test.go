@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"io"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/pentrough/pentrough/internal/testenv/await"
+	"github.com/pentrough/pentrough/internal/testenv/certs"
 )
 
 // asProgram makes the test binary the program itself.
@@ -301,6 +303,46 @@ func TestSignals(t *testing.T) {
 		var s summary
 		if err := json.Unmarshal(stdout.Bytes(), &s); err != nil {
 			t.Errorf("after %v: %q, %v", sig, &stdout, err)
+		}
+	}
+}
+
+func TestTLS(t *testing.T) {
+	ca, err := certs.New(t.TempDir(), "ca")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := ca.Issue("server", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{server.TLS}, ClientAuth: tls.RequireAnyClientCert})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	r := start(t, "-addr", l.Addr().String(), "-tls", "-ca", ca.Cert, "-cert", server.Cert, "-key", server.Key, "-hello", "hi")
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(await.Patience)); err != nil {
+		t.Fatal(err)
+	}
+	(&link{T: t, Conn: conn, r: bufio.NewReader(conn)}).hear("hi")
+	r.cancel()
+	if s := r.end(0); s.Connected != 1 {
+		t.Errorf("got %+v", s)
+	}
+	for args, want := range map[string]string{
+		"-ca x":                     "need -tls",
+		"-tls -ca /nowhere":         "reading tls.ca: open /nowhere",
+		"-tls -cert " + server.Cert: "cert and key belong together",
+	} {
+		r := start(t, strings.Fields(args)...)
+		if code := await.Receive(t, "the exit code", r.code); code != 2 || !strings.Contains(r.stderr.String(), want) {
+			t.Errorf("%s: exit code %d, %s", args, code, &r.stderr)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/pentrough/pentrough/internal/testenv"
 	"github.com/pentrough/pentrough/internal/testenv/await"
+	"github.com/pentrough/pentrough/internal/testenv/certs"
 )
 
 // The fleets between which the slope is measured.
@@ -39,21 +41,37 @@ func idleHost() {
 
 // BenchmarkIdleDevices reports by how much a host with a status pipeline to a broker grows for
 // each device that connects and says nothing: the slope of its resident memory (VmRSS) between two
-// fleets, when it has given back what it doesn't need.
+// fleets, when it has given back what it doesn't need. Devices connect over plain TCP, over TLS,
+// and over TLS with a certificate of their own.
 func BenchmarkIdleDevices(b *testing.B) {
 	server := testenv.Broker(b)
-	for b.Loop() {
-		var slopes []float64
-		for range benchPairs {
-			slope := idleSlope(b, server.VHost(b))
-			b.Logf("%.2f KB a device", slope)
-			slopes = append(slopes, slope)
-		}
-		b.ReportMetric(median(slopes), "KB/device")
+	folder := b.TempDir()
+	ca, err := certs.New(folder, "ca")
+	must(b, err)
+	pair, err := ca.Issue("both", nil)
+	must(b, err)
+	files := fmt.Sprintf("tls = { cert = %q, key = %q", pair.Cert, pair.Key)
+	insecure := &tls.Config{InsecureSkipVerify: true}
+	withCert := &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair.TLS}}
+	for _, c := range []struct {
+		name, settings string
+		client         *tls.Config
+	}{{"plain", "", nil}, {"tls", files + " }", insecure}, {"mutual", fmt.Sprintf("%s, client_ca = %q }", files, ca.Cert), withCert}} {
+		b.Run(c.name, func(b *testing.B) {
+			for b.Loop() {
+				var slopes []float64
+				for range benchPairs {
+					slope := idleSlope(b, server.VHost(b), c.settings, c.client)
+					b.Logf("%.2f KB a device", slope)
+					slopes = append(slopes, slope)
+				}
+				b.ReportMetric(median(slopes), "KB/device")
+			}
+		})
 	}
 }
 
-func idleSlope(b *testing.B, url string) float64 {
+func idleSlope(b *testing.B, url, settings string, client *tls.Config) float64 {
 	c := &carrier{b: b, addr: freeAddress(b), admin: freeAddress(b)}
 	file := filepath.Join(b.TempDir(), "idle.toml")
 	must(b, os.WriteFile(file, fmt.Appendf(nil, `
@@ -70,12 +88,13 @@ queue = "status"
 type = "tcp"
 listen = %q
 max_connections = 16000
+%s
 [pipeline.status]
 from = "devices:events"
 to = "broker:status"
 handler = { type = "passthrough" }
 on_error = "drop"
-`, c.admin, url, c.addr), 0o600))
+`, c.admin, url, c.addr, settings), 0o600))
 	c.cmd = exec.Command("idlehost", "run", "-c", file)
 	out, err := c.cmd.StdoutPipe()
 	must(b, err)
@@ -93,6 +112,11 @@ on_error = "drop"
 			dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(benchAddress(i))}}
 			conn, err := dialer.Dial("tcp4", c.addr)
 			must(b, err)
+			if client != nil {
+				encrypted := tls.Client(conn, client)
+				must(b, encrypted.Handshake())
+				conn = encrypted
+			}
 			conns = append(conns, conn)
 		}
 		await.That(b, "each device's connection is told", func() (any, bool) {

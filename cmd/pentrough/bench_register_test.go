@@ -99,13 +99,13 @@ func (h *payFeed) New(env handlers.Env) (handlers.Handler, error) {
 // nowhere is a connection that takes everything.
 type nowhere struct{}
 
-func (nowhere) TryWrite(p []byte) (int, error) { return len(p), nil }
-func (nowhere) WaitWritable(time.Time) error   { return nil }
-func (nowhere) Gone() bool                     { return false }
-func (nowhere) Unread() bool                   { return false }
-func (nowhere) SilentFor() time.Duration       { return 0 }
-func (nowhere) Heard() bool                    { return true }
-func (nowhere) Authenticated() bool            { return false }
-func (nowhere) Probe()                         {}
-func (nowhere) LastRead() time.Time            { return time.Time{} }
-func (nowhere) Close() error                   { return nil }
+func (nowhere) TryWrite(p []byte) (taken, begun int, err error) { return len(p), len(p), nil }
+func (nowhere) WaitWritable(time.Time) error                    { return nil }
+func (nowhere) Gone() bool                                      { return false }
+func (nowhere) Unread() bool                                    { return false }
+func (nowhere) SilentFor() time.Duration                        { return 0 }
+func (nowhere) Close() error                                    { return nil }
+func (nowhere) Heard() bool                                     { return true }
+func (nowhere) Authenticated() bool                             { return false }
+func (nowhere) Probe()                                          {}
+func (nowhere) LastRead() time.Time                             { return time.Time{} }

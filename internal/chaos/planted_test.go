@@ -94,7 +94,7 @@ var mistakes = []planted{
 	{
 		name: "unfenced registry", want: RulePresence, faults: []fault{secondConnections},
 		edits: []edit{
-			{"transports/device/registry.go", "\tif s.session != session {\n\t\ts.mu.Unlock()\n\t\tsh.mu.Unlock()\n\t\treturn\n\t}\n", ""},
+			{"transports/device/registry.go", "\tif s.session != session {\n\t\ts.mu.Unlock()\n\t\treturn false\n\t}\n", "\tif s.session == nil {\n\t\ts.mu.Unlock()\n\t\treturn false\n\t}\n"},
 			{"transports/device/directory.go", "epoch := max(d.last[device]+1, d.born, at)", "epoch := min(at, 1)"},
 		},
 	},

@@ -9,16 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
+	"github.com/pentrough/pentrough/internal/filewatch"
 	"github.com/pentrough/pentrough/transports/device"
 )
-
-// Interval is the time between two checks of the file. A changed file is loaded when two checks in
-// a row find it unchanged. So a file isn't loaded while another program writes it.
-const Interval = 2 * time.Second
 
 // List has the devices of a file with their labels.
 type List map[string]map[string]string
@@ -32,40 +28,16 @@ type File struct {
 	mu     sync.Mutex // guards the fields below, and is locked while a new list is loaded
 	list   List
 	views  []*view
-	state  state  // when the file was loaded last, with or without an error
-	seen   state  // at the last check
+	watch  *filewatch.Watch
 	logged string // the error that was logged last
 
 	stop    chan struct{}
 	running sync.WaitGroup
 }
 
-// state identifies a version of a file.
-type state struct {
-	info os.FileInfo // nil if os.Stat failed with err
-	err  string
-}
-
-func statFile(path string) state {
-	info, err := os.Stat(path)
-	if err != nil {
-		return state{err: err.Error()}
-	}
-	return state{info: info}
-}
-
-func (s state) equal(o state) bool {
-	if s.info == nil || o.info == nil {
-		return s.info == nil && o.info == nil && s.err == o.err
-	}
-	return os.SameFile(s.info, o.info) && s.info.Size() == o.info.Size() && s.info.ModTime().Equal(o.info.ModTime())
-}
-
 // Open loads the file at path. It calls read, as does each later load.
 func Open(path string, read func(path string) (List, error), log *slog.Logger) (*File, error) {
-	f := &File{path: path, read: read, log: log, stop: make(chan struct{})}
-	f.state = statFile(path)
-	f.seen = f.state
+	f := &File{path: path, read: read, log: log, watch: filewatch.New(path), stop: make(chan struct{})}
 	var err error
 	if f.list, err = read(path); err != nil {
 		return nil, err
@@ -107,7 +79,7 @@ func (f *File) logSkipped(v *view, l *list) {
 // Start starts checking the file for changes, until Close.
 func (f *File) Start() {
 	f.running.Go(func() {
-		ticker := time.NewTicker(Interval)
+		ticker := time.NewTicker(filewatch.Interval)
 		defer ticker.Stop()
 		for {
 			select {
@@ -126,18 +98,14 @@ func (f *File) Close() {
 	f.running.Wait()
 }
 
-// Look checks the file, as the host does each Interval, and loads a new version. If that fails,
-// Look logs the error once, and the version before stays.
+// Look checks the file, as the host does each filewatch.Interval, and loads a new version. If that
+// fails, Look logs the error once, and the version before stays.
 func (f *File) Look() {
 	f.mu.Lock()
-	now := statFile(f.path)
-	unchanged := now.equal(f.seen)
-	f.seen = now
-	if !unchanged || now.equal(f.state) {
+	if !f.watch.Changed() {
 		f.mu.Unlock()
 		return
 	}
-	f.state = now
 	before := len(f.list)
 	gone, err := f.reload()
 	if err != nil {

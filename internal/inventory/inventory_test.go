@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/pentrough/pentrough/internal/filewatch"
 	"github.com/pentrough/pentrough/internal/testenv/await"
 )
 
@@ -208,7 +209,7 @@ func TestStart(t *testing.T) {
 		}
 		file.Start()
 		f.write("d2\n")
-		time.Sleep(2*Interval + time.Second)
+		time.Sleep(2*filewatch.Interval + time.Second)
 		synctest.Wait()
 		if v.Known("d1") || !v.Known("d2") {
 			t.Error("the change isn't taken up")

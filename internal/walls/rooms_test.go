@@ -35,7 +35,7 @@ var sharedParts = []string{"internal/byteexpr", "internal/database", "internal/e
 
 // baseParts are mechanisms that every part of the program uses. They import no other package of
 // the module.
-var baseParts = []string{"internal/backoff", "internal/checksum", "internal/exprerror", "internal/hostnames", "internal/jsontext", "internal/listen", "internal/outage", "internal/pattern", "internal/printable", "internal/redact", "internal/spelling"}
+var baseParts = []string{"internal/backoff", "internal/checksum", "internal/exprerror", "internal/filewatch", "internal/hostnames", "internal/jsontext", "internal/listen", "internal/outage", "internal/pattern", "internal/printable", "internal/redact", "internal/spelling"}
 
 // roomOf returns the room of a package, given as a path inside the module. For a leaf or a suite
 // it also returns the folder of the plugin or suite.

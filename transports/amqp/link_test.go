@@ -64,9 +64,9 @@ func TestThePausesBetweenAttemptsGrowToTheLongest(t *testing.T) {
 		backoff := r.tr.config.Reconnect
 		l := newLink(consumerRole, r.tr.consumer.dialer, r.tr.consumer.connectivity, r.tr.metrics)
 		ctx, cancel := context.WithCancel(t.Context())
+		_, _, changed, _ := l.currentState() // before the first attempt changes it
 		var running sync.WaitGroup
 		running.Go(func() { l.run(ctx) })
-		_, _, changed, _ := l.currentState()
 		<-changed
 		for n, pause := 0, backoff.InitialInterval; n < attempts; n, pause = n+1, min(pause*3/2, backoff.MaxInterval) {
 			began := time.Now()

@@ -154,6 +154,7 @@ func (r *Registry) attach(ctx context.Context, carrier *Session, device string) 
 		return nil, r.newNameError(device)
 	}
 	turn := newContender(carrier.conn, carrier.remote)
+	turn.authenticated = false
 	if !r.tryTakeover(device, turn) && current != nil {
 		return current, nil
 	}

@@ -1,6 +1,7 @@
 package device
 
 import (
+	"crypto/x509"
 	"fmt"
 	"net/netip"
 	"runtime/debug"
@@ -33,6 +34,10 @@ var noVerdict protocol.Verdict
 func NewDialog(p protocol.Protocol, peer netip.AddrPort, name string) *Dialog {
 	return &Dialog{protocol: p, plain: protocol.IsPlain(p), state: protocol.State{Peer: peer, Device: name, Awaits: awaitsNothing}}
 }
+
+// SetCert sets the verified certificate of the device. It is called before the connection's reader
+// uses the dialog.
+func (d *Dialog) SetCert(cert *x509.Certificate) { d.state.Cert = cert }
 
 func awaitsNothing(string) bool { return false }
 

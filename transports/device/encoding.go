@@ -61,9 +61,11 @@ func (s *slot) settleStale() {
 			s.finishFrame(f, Offline, q.to, q.to.endText())
 		default:
 			f.state = waiting
-			q.bytes -= f.size()
-			f.forgetEncoding(s.registry.keyed)
-			q.bytes += f.size()
+			if f.command != nil {
+				q.bytes -= f.size()
+				f.forgetEncoding(s.registry.keyed)
+				q.bytes += f.size()
+			}
 		}
 		f = next
 	}

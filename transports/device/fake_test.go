@@ -1,6 +1,8 @@
 package device
 
 import (
+	"bytes"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -28,10 +30,15 @@ func (lines) Append(dst, payload []byte) ([]byte, error) {
 
 func (lines) Split([]byte, int) (int, []byte, error) { return 0, nil, nil }
 
-// pipe is a connection whose kernel takes what it is granted. It records every byte.
+// pipe is a connection whose kernel takes what it is granted. It records every byte. With record
+// above 0 it behaves like TLS with records of that many bytes: taken has only whole records.
 type pipe struct {
 	mu       sync.Mutex
 	room     int
+	record   int
+	sealed   []byte // the record of which the kernel has only a part
+	missing  int    // how many bytes of it the kernel doesn't have
+	broken   string // what the queue did wrong
 	taken    []byte
 	writes   int
 	closed   bool
@@ -51,7 +58,7 @@ type pipe struct {
 
 func newPipe(room int) *pipe { return &pipe{room: room, changed: make(chan struct{})} }
 
-func (p *pipe) TryWrite(b []byte) (int, error) {
+func (p *pipe) TryWrite(b []byte) (taken, begun int, err error) {
 	p.mu.Lock()
 	defer func() {
 		f := p.onTry
@@ -62,13 +69,37 @@ func (p *pipe) TryWrite(b []byte) (int, error) {
 		}
 	}()
 	if p.closed {
-		return 0, net.ErrClosed
+		return 0, 0, net.ErrClosed
 	}
 	p.writes++
-	n := min(p.room, len(b))
-	p.room -= n
-	p.taken = append(p.taken, b[:n]...)
-	return n, p.tryError
+	if !bytes.HasPrefix(b, p.sealed) {
+		p.broken = fmt.Sprintf("TryWrite got %q after it had begun %q", b, p.sealed)
+	}
+	for rest := b; len(rest) > 0 && p.tryError == nil; rest = b[taken:] {
+		if len(p.sealed) == 0 && p.record > 0 {
+			p.sealed = append(p.sealed, rest[:min(p.record, len(rest))]...)
+			p.missing = len(p.sealed)
+		}
+		if p.record == 0 {
+			p.missing = len(rest)
+		}
+		n := min(p.room, p.missing)
+		p.room -= n
+		p.missing -= n
+		switch {
+		case p.record == 0:
+			taken += n
+			p.taken = append(p.taken, rest[:n]...)
+		case p.missing == 0:
+			taken += len(p.sealed)
+			p.taken = append(p.taken, p.sealed...)
+			p.sealed = nil
+		}
+		if p.missing > 0 {
+			break
+		}
+	}
+	return taken, taken + len(p.sealed), p.tryError
 }
 
 func (p *pipe) WaitWritable(deadline time.Time) error {

@@ -24,8 +24,9 @@ import (
 //   - waiting: it is in the queue. It can be superseded, overtaken or withdrawn, and it can
 //     expire.
 //   - inFlight: it is in the queue, and the writer has passed it to the connection. If the kernel
-//     takes none of it, it is waiting again, unless a protocol with a state has encoded it. If the
-//     kernel takes a part of it, it stays in flight.
+//     takes none of it, it is waiting again. It stays in flight if the kernel takes a part of it,
+//     if a protocol with a state has encoded it, or if TryWrite has begun it: then a part of it is
+//     in an encrypted record that waits for the kernel.
 //   - awaitingAnswer: it is a request and wholly written. It has left the queue (see request.go).
 //   - finished: its fate is known. It has left the queue.
 //
@@ -304,14 +305,14 @@ func (s *slot) writeQueue(inline bool) {
 		}
 		q.to = session
 		s.mu.Unlock()
-		taken, err := session.conn.TryWrite(buf)
+		taken, begun, err := session.conn.TryWrite(buf)
 		if err != nil {
 			s.registry.endBroken(session, err)
 		}
 		s.registry.metrics.countBytes(taken)
 		s.mu.Lock()
 		blocked = taken < len(buf) && err == nil
-		s.recordWritten(session, n, taken)
+		s.recordWritten(session, n, taken, begun)
 		if q.writingRequest {
 			q.writingRequest = false
 			if q.requestWritten != nil {
@@ -411,11 +412,15 @@ func (s *slot) pickFrames() (buf []byte, copied *[]byte, n int, mustWait bool) {
 }
 
 // recordWritten handles the result of a write in session: the kernel took taken bytes of the first
-// n frames. Frames that are wholly written end, or begin to wait for their answer.
-func (s *slot) recordWritten(session *Session, n, taken int) {
+// n frames, and begun bytes are begun (see Conn.TryWrite). Frames that are wholly written end, or
+// begin to wait for their answer.
+func (s *slot) recordWritten(session *Session, n, taken, begun int) {
 	for f := s.queue.head; n > 0; n-- {
 		next := f.next
 		rest := len(f.data) - f.offset
+		// While the session lasts, a bound frame can't be taken back.
+		bound := f.command != nil || begun > 0
+		begun -= rest
 		switch {
 		case taken >= rest:
 			taken -= rest
@@ -441,11 +446,11 @@ func (s *slot) recordWritten(session *Session, n, taken int) {
 			f.deviceSession(session).countWritten(taken, false)
 			f.offset += taken
 			taken = 0
-		case f.withdrawnAs != 0 && (f.command == nil || s.session != session):
+		case f.withdrawnAs != 0 && (!bound || s.session != session):
 			s.finishWithdrawn(f, session)
 		case s.session == nil:
 			s.finishFrame(f, Offline, session, session.endText())
-		case f.command == nil:
+		case !bound:
 			f.state = waiting
 		}
 		f = next

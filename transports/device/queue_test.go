@@ -269,6 +269,7 @@ type modelWrite struct {
 type queueModelState struct {
 	t        *testing.T
 	registry *Registry
+	record   int // pipe.record
 	writes   []*modelWrite
 	connects atomic.Int64
 
@@ -280,6 +281,7 @@ type queueModelState struct {
 
 func (m *queueModelState) connect(room int) {
 	p := newPipe(room)
+	p.record = m.record
 	// A newer connection from the same network would displace one that waits.
 	remote := fmt.Sprint("network ", m.connects.Add(1))
 	s, err := m.registry.Connect(m.t.Context(), "d", remote, p, nil)
@@ -330,7 +332,7 @@ func queueModel(t *testing.T, rt *rapid.T) {
 		rt.Fatal(err)
 	}
 	defer r.Close()
-	m := &queueModelState{t: t, registry: r, pipes: map[uint64]*pipe{}}
+	m := &queueModelState{t: t, registry: r, pipes: map[uint64]*pipe{}, record: rapid.SampledFrom([]int{0, 0, 1, 7, 30}).Draw(rt, "record")}
 	room := rapid.IntRange(0, 30)
 	rt.Repeat(map[string]func(*rapid.T){
 		"connect": func(rt *rapid.T) { m.connect(room.Draw(rt, "room")) },
@@ -454,6 +456,9 @@ func (m *queueModelState) verify(rt *rapid.T) {
 		}
 	}
 	for epoch, p := range m.pipes {
+		if p.broken != "" {
+			rt.Fatal(p.broken)
+		}
 		rest, ok := strings.CutPrefix(p.bytes(), want[epoch])
 		if !ok || (rest == "") != (cut[epoch] == "") || rest != "" && (!strings.HasPrefix(cut[epoch], rest) || rest == cut[epoch]) {
 			rt.Fatalf("epoch %d got %q; the frames that were sent are %q, the one that was cut is %q", epoch, p.bytes(), want[epoch], cut[epoch])
@@ -483,16 +488,16 @@ func BenchmarkEnqueue(b *testing.B) {
 // sink is a connection that takes everything.
 type sink struct{}
 
-func (sink) TryWrite(p []byte) (int, error) { return len(p), nil }
-func (sink) WaitWritable(time.Time) error   { return nil }
-func (sink) Gone() bool                     { return false }
-func (sink) Unread() bool                   { return false }
-func (sink) SilentFor() time.Duration       { return 0 }
-func (sink) Heard() bool                    { return true }
-func (sink) Authenticated() bool            { return false }
-func (sink) Probe()                         {}
-func (sink) LastRead() time.Time            { return time.Time{} }
-func (sink) Close() error                   { return nil }
+func (sink) TryWrite(p []byte) (taken, begun int, err error) { return len(p), len(p), nil }
+func (sink) WaitWritable(time.Time) error                    { return nil }
+func (sink) Gone() bool                                      { return false }
+func (sink) Unread() bool                                    { return false }
+func (sink) SilentFor() time.Duration                        { return 0 }
+func (sink) Close() error                                    { return nil }
+func (sink) Heard() bool                                     { return true }
+func (sink) Authenticated() bool                             { return false }
+func (sink) Probe()                                          {}
+func (sink) LastRead() time.Time                             { return time.Time{} }
 
 func TestCancelledInTheMiddleOfAWriteThatTookNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -378,7 +378,7 @@ func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn
 		r.passTurn(device)
 		return nil, fmt.Errorf("claiming device %q: %w", device, err)
 	}
-	session := &Session{conn: conn, dialog: dialog, epoch: epoch, remote: remote, connectedAt: r.now(), seq: 1}
+	session := &Session{conn: conn, dialog: dialog, epoch: epoch, remote: remote, connectedAt: r.now(), authenticated: turn.authenticated, seq: 1}
 	return session, r.startSession(device, session, nil)
 }
 

@@ -20,9 +20,15 @@ var ErrEnded = errors.New("the session has ended")
 // Conn is the connection of a session. TryWrite and WaitWritable are called by one goroutine at a
 // time. The other methods may be called concurrently with each other and with these two.
 type Conn interface {
-	// TryWrite writes as much of p as it can without waiting. If n is less than len(p) and err is
-	// nil, the rest has to wait.
-	TryWrite(p []byte) (n int, err error)
+	// TryWrite writes as much of p as it can without waiting. taken is how many bytes of p the
+	// kernel has, so that the peer can read them. If taken is less than len(p) and err is nil, the
+	// rest has to wait.
+	//
+	// begun is taken plus the bytes that are encrypted already, in a record of which the kernel
+	// has only a part. The next call of TryWrite must begin with these bytes. The peer can't read
+	// them until a later TryWrite takes them, and never reads them if Close comes first. Without
+	// encryption, begun is taken.
+	TryWrite(p []byte) (taken, begun int, err error)
 	// WaitWritable blocks until TryWrite may succeed. It returns an error at the deadline, and
 	// once the connection is closed.
 	WaitWritable(deadline time.Time) error
@@ -58,6 +64,9 @@ type Session struct {
 	epoch       uint64
 	remote      string
 	connectedAt time.Time
+	// authenticated says that the device has proved which one it is. The carrier of an attached
+	// device can't prove that.
+	authenticated bool
 
 	// Guarded by slot.mu.
 	seq     uint64

@@ -282,7 +282,7 @@ func (r *Registry) mayReplace(current *Session, w *contender) bool {
 	case TakeoverIdle:
 		return false
 	case TakeoverAuthenticated:
-		return w.heard && (w.authenticated || !current.conn.Authenticated())
+		return w.heard && (w.authenticated || !current.authenticated)
 	default:
 		return w.heard
 	}

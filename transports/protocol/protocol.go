@@ -11,6 +11,7 @@
 package protocol
 
 import (
+	"crypto/x509"
 	"errors"
 	"net/netip"
 	"time"
@@ -90,12 +91,15 @@ type Keyed interface {
 	HasKeys() bool
 }
 
-// State belongs to one connection. The host sets Device, Peer and Awaits.
+// State belongs to one connection. The host sets Device, Peer, Cert and Awaits.
 type State struct {
 	// Device is the name of the device. It is empty until a Verdict has named it.
 	Device string
 	// Peer is the address of the device.
 	Peer netip.AddrPort
+	// Cert is the device's certificate, which the host has verified. It is nil if the device has
+	// shown none, and without TLS.
+	Cert *x509.Certificate
 	// Number counts what the host sends on this connection, for protocols that number it. Only the
 	// protocol changes it.
 	Number uint32

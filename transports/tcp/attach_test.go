@@ -105,7 +105,7 @@ func TestRecordAnAttachedDevice(t *testing.T) {
 func TestAttachNeedsAProtocol(t *testing.T) {
 	c := testConfig()
 	c.Identity.Attach = 1
-	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), `identity.attach: is only used with by = "protocol"`) {
+	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), `identity.attach: needs a protocol`) {
 		t.Errorf("got %v", err)
 	}
 }

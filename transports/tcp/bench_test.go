@@ -2,6 +2,7 @@ package tcp
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -22,6 +23,9 @@ const idleConnections = 10_000
 // BenchmarkIdleConnections reports what an idle device costs. The peer is a bare server with a
 // reader of 4096 bytes a connection and no registry.
 func BenchmarkIdleConnections(b *testing.B) {
+	if overTLS {
+		b.Skip("BenchmarkIdleDevices of cmd/pentrough measures TLS")
+	}
 	b.Run("tcp", func(b *testing.B) {
 		for b.Loop() {
 			before := memory()
@@ -137,10 +141,15 @@ func crowd(b *testing.B, addr string, there func() int) (leave func()) {
 	}
 }
 
-// BenchmarkCommand is one command at a time to one device, and the same bytes by net.Conn.Write.
+// BenchmarkCommand is one command at a time to one device, and the same bytes by net.Conn.Write,
+// or by the Write of a tls.Conn.
 func BenchmarkCommand(b *testing.B) {
 	payload := []byte("open door 7")
-	b.Run("tcp", func(b *testing.B) {
+	suffix := ""
+	if overTLS {
+		suffix = "-tls"
+	}
+	b.Run("tcp"+suffix, func(b *testing.B) {
 		tr, err := testConfig().New(env(io.Discard))
 		if err != nil {
 			b.Fatal(err)
@@ -163,17 +172,29 @@ func BenchmarkCommand(b *testing.B) {
 			}
 		}
 	})
-	b.Run("net", func(b *testing.B) {
+	b.Run("net"+suffix, func(b *testing.B) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			b.Fatal(err)
 		}
 		defer l.Close()
-		defer sinkFor(b, l.Addr().String())()
-		conn, err := l.Accept()
-		if err != nil {
-			b.Fatal(err)
+		if overTLS {
+			l = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{pki.server.TLS}, SessionTicketsDisabled: true})
 		}
+		accepted := make(chan net.Conn, 1)
+		go func() {
+			defer close(accepted)
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if c, ok := conn.(*tls.Conn); ok {
+				_ = c.Handshake() // the first write has the error, too
+			}
+			accepted <- conn
+		}()
+		defer sinkFor(b, l.Addr().String())()
+		conn := await.Receive(b, "the connection", accepted)
 		defer conn.Close()
 		frame := []byte("open door 7\r\n")
 		b.ReportAllocs()
@@ -192,6 +213,7 @@ func sinkFor(b *testing.B, addr string) (leave func()) {
 	if err != nil {
 		b.Fatal(err)
 	}
+	conn = secure(conn)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -16,6 +16,7 @@ import (
 type Config struct {
 	Listen   string          `toml:"listen" doc:"Address to listen on, host:port. An empty host (:PORT) or [::] is every IPv4 and IPv6 address; 0.0.0.0 is IPv4 only." example:"\":8123\""`
 	Framing  codec.Config    `toml:"framing" doc:"How the byte stream is cut into frames: a codec. The default is line. If protocol is set, the protocol has the framing."`
+	TLS      *tlsSettings    `toml:"tls" doc:"TLS with the devices. The host reads the files again when they change; connections that are open go on."`
 	Protocol protocol.Config `toml:"protocol" doc:"How the devices talk: a protocol. It finds the frames, names the devices, answers them, and says which frame answers which command. Without a protocol, framing finds the frames and identity names the devices." example:"{ type = \"rules\", framing = \"line\", rules = [{ match = '^(?P<device>\\d{15}),' }] }"`
 	Identity identity        `toml:"identity" doc:"How the host identifies the device of a connection."`
 	Allow    string          `toml:"allow" doc:"Which devices may connect: any, or only those that the file of [inventory] lists (known)." enum:"any,known" example:"\"known\""`
@@ -48,11 +49,12 @@ type Config struct {
 }
 
 type identity struct {
-	By      string        `toml:"by" doc:"address: the peer's IP address is the device's name. first-frame: the first frame has the name. protocol: the protocol finds the name in a frame. The default is protocol if a protocol is set, else address." enum:"address,first-frame,protocol" later:"certificate" example:"\"first-frame\""`
-	Data    bool          `toml:"data" doc:"Whether the first frame is published as data, too. Only with by = first-frame." example:"true"`
-	Pattern string        `toml:"pattern" doc:"Regular expression for the first frame. The text that the group named device matches is the device's name; if there is only one group, it needs no name. Without a group or a pattern, the whole frame is the name." example:"'^HELLO (\\S+)'"`
-	Attach  int           `toml:"attach" doc:"Most devices that may be attached to the device of a connection. A frame that names another device attaches it: it shares the connection. 0 means that such a frame ends the connection. Only with by = protocol." min:"0" max:"10000" example:"500"`
-	Timeout time.Duration `toml:"timeout" doc:"How long the first frame may take to arrive." min:"10ms" example:"\"10s\""`
+	By          string        `toml:"by" doc:"address: the peer's IP address is the device's name. first-frame: the first frame has the name. protocol: the protocol finds the name in a frame. certificate: the device's certificate has the name. The default is protocol if a protocol is set, else address." enum:"address,first-frame,protocol,certificate" example:"\"first-frame\""`
+	Certificate string        `toml:"certificate" doc:"Which name of the device's certificate is the name of the device: the common name (cn), or the alternative name of type DNS (san-dns) or URI (san-uri). With by = certificate, the certificate must have one such name, and the default is cn. With another by, the certificate must have the name that by finds; by default the host doesn't compare them." enum:"cn,san-dns,san-uri" example:"\"san-dns\""`
+	Data        bool          `toml:"data" doc:"Whether the first frame is published as data, too. Only with by = first-frame." example:"true"`
+	Pattern     string        `toml:"pattern" doc:"Regular expression for the first frame. The text that the group named device matches is the device's name; if there is only one group, it needs no name. Without a group or a pattern, the whole frame is the name." example:"'^HELLO (\\S+)'"`
+	Attach      int           `toml:"attach" doc:"Most devices that may be attached to the device of a connection. A frame that names another device attaches it: it shares the connection. 0 means that such a frame ends the connection. Only with a protocol, and by = protocol or certificate." min:"0" max:"10000" example:"500"`
+	Timeout     time.Duration `toml:"timeout" doc:"How long the first frame may take to arrive. With TLS, the handshake counts, too." min:"10ms" example:"\"10s\""`
 }
 
 type newNames struct {
@@ -105,14 +107,15 @@ var defaults = Config{
 
 // The values of enumerations.
 const (
-	byAddress    = "address"
-	byFirstFrame = "first-frame"
-	byProtocol   = "protocol"
-	allowAny     = "any"
-	allowKnown   = "known"
-	throttle     = "throttle"
-	block        = "block"
-	dropOldest   = "drop-oldest"
+	byAddress     = "address"
+	byFirstFrame  = "first-frame"
+	byProtocol    = "protocol"
+	byCertificate = "certificate"
+	allowAny      = "any"
+	allowKnown    = "known"
+	throttle      = "throttle"
+	block         = "block"
+	dropOldest    = "drop-oldest"
 )
 
 // Validate returns all problems of the configuration.
@@ -131,7 +134,7 @@ func (c *Config) Validate() error {
 		invalid("framing", "name a codec; this build doesn't have the default, line")
 	}
 	switch by := c.identifiedBy(); by {
-	case byAddress, byProtocol:
+	case byAddress, byProtocol, byCertificate:
 		if c.Identity.Pattern != "" {
 			invalid("identity.pattern", "is only used with by = %q", byFirstFrame)
 		}
@@ -149,11 +152,12 @@ func (c *Config) Validate() error {
 			invalid("identity.by", "%q can't be used with a protocol, which names the devices itself", by)
 		}
 	default:
-		invalid("identity.by", "%q is not known; allowed: %s, %s, %s", by, byAddress, byFirstFrame, byProtocol)
+		invalid("identity.by", "%q is not known; allowed: %s, %s, %s, %s", by, byAddress, byFirstFrame, byProtocol, byCertificate)
 	}
-	if c.Identity.Attach > 0 && c.identifiedBy() != byProtocol {
-		invalid("identity.attach", "is only used with by = %q, because only a protocol's frames name devices", byProtocol)
+	if c.Identity.Attach > 0 && (c.Protocol == nil || !c.namedByFrames()) {
+		invalid("identity.attach", "needs a protocol, whose frames name devices, and by = %q or %q", byProtocol, byCertificate)
 	}
+	problems = append(problems, c.validateTLS()...)
 	if c.HalfClose && c.IdleTimeout == 0 {
 		invalid("half_close", "needs an idle_timeout, which ends the session")
 	}

@@ -25,7 +25,7 @@ func TestValidate(t *testing.T) {
 		{"protocol is missing", func(c *Config) { c.Identity.By = byProtocol }, `identity.by: "protocol" needs the setting protocol`},
 		{"data without first-frame", func(c *Config) { c.Identity.Data = true }, `identity.data: is only used with by = "first-frame"`},
 		{"half_close without an end", func(c *Config) { c.HalfClose, c.IdleTimeout = true, 0 }, "half_close: needs an idle_timeout"},
-		{"certificate", func(c *Config) { c.Identity.By = "certificate" }, `identity.by: "certificate" is not known; allowed: address, first-frame`},
+		{"unknown identity", func(c *Config) { c.Identity.By = "name" }, `identity.by: "name" is not known; allowed: address, first-frame`},
 		{"pattern with address", func(c *Config) { c.Identity.Pattern = "x" }, `identity.pattern: is only used with by = "first-frame"`},
 		{"bad pattern", func(c *Config) { c.Identity.By, c.Identity.Pattern = byFirstFrame, "(" }, "identity.pattern: the regular expression is wrong: missing closing )"},
 		{"large pattern", func(c *Config) { c.Identity.By, c.Identity.Pattern = byFirstFrame, "^(.{1,1000}){1,1}.{1,1000}$" }, "identity.pattern: the regular expression has a size of 4"},

@@ -32,11 +32,12 @@ type conn struct {
 	link      *listen.Conn
 	socket    *net.TCPConn // the socket of link
 	raw       syscall.RawConn
+	wire      *wire // nil without TLS
 
 	session  atomic.Pointer[device.Session] // nil until the device is known
 	began    int64                          // when it was accepted, on the transport's clock
 	lastRead atomic.Int64                   // when bytes last arrived, on the transport's clock
-	handling atomic.Bool                    // bytes that were read are being handled
+	handling atomic.Bool                    // bytes are being read or handled
 	named    atomic.Bool                    // the device is known, and Connect may have to wait
 	timedOut atomic.Bool                    // the first frame didn't arrive in time
 
@@ -71,15 +72,32 @@ func newConn(t *transport, link *listen.Conn) (*conn, error) {
 	return c, nil
 }
 
+// begin reads the PROXY header, if there must be one, and goes on with the TLS handshake or the
+// session.
+func (c *conn) begin() {
+	switch err := c.readHeader(); {
+	case err != nil:
+		c.refuse(refusedAuth, err)
+	case c.transport.tls != nil:
+		c.beginTLS()
+	default:
+		c.beginSession()
+	}
+}
+
 // beginSession identifies the device and makes a session of the connection.
 func (c *conn) beginSession() {
 	t := c.transport
-	name, refusal := "", refusedAuth
-	err := c.readHeader()
-	if err == nil {
-		name, err = c.identify()
-	}
+	c.dialog = t.newDialog(c)
+	name, err := c.identify()
+	refusal := refusedAuth
 	var session *device.Session
+	if err == nil {
+		err = c.checkCertificate(name)
+	}
+	if errors.Is(err, errCertificate) {
+		refusal = refusedCertificate
+	}
 	if err == nil && !t.isAllowed(name) {
 		refusal, err = refusedUnknown, errUnknownDevice(name)
 	}
@@ -90,6 +108,7 @@ func (c *conn) beginSession() {
 		refusal, err = refusedDisplaced, errDisplaced
 	}
 	if err == nil {
+		c.drainTLS()
 		c.named.Store(true)
 		c.handling.Store(true) // Connect may have to wait
 		refusal = refusedTurn
@@ -102,11 +121,7 @@ func (c *conn) beginSession() {
 		}
 	}
 	if err != nil {
-		c.releaseBuffer()
-		c.recordable.End("")
-		c.closeSocket()
-		t.removeConn(c)
-		t.refuseConn(refusal, c.link, err)
+		c.refuse(refusal, err)
 		return
 	}
 	c.lastRead.Store(t.clock.Load())
@@ -121,6 +136,15 @@ func (c *conn) beginSession() {
 	t.running.Go(c.readFrames)
 }
 
+// refuse ends a connection that doesn't become a session.
+func (c *conn) refuse(refusal string, err error) {
+	c.releaseBuffer()
+	c.recordable.End("")
+	c.closeSocket()
+	c.transport.removeConn(c)
+	c.transport.refuseConn(refusal, c.link, err)
+}
+
 // readFrames reads until the session ends.
 func (c *conn) readFrames() {
 	session := c.session.Load()
@@ -128,7 +152,6 @@ func (c *conn) readFrames() {
 	err := c.handleFirst(session)
 	for err == nil {
 		err = c.deliverFrames(session) // first the bytes behind the first frame
-		c.handling.Store(false)
 		if err == nil {
 			err = c.readBytes()
 		}
@@ -202,7 +225,7 @@ func reasonOf(err error) device.Reason {
 	switch {
 	case errors.Is(err, io.EOF):
 		return device.ClientClosed
-	case errors.Is(err, codec.ErrFrame), errors.Is(err, errFlood), errors.Is(err, device.ErrRefused), isHeaderError(err):
+	case errors.Is(err, codec.ErrFrame), errors.Is(err, errFlood), errors.Is(err, device.ErrRefused), errors.Is(err, errTLS), isHeaderError(err):
 		return device.ProtocolError
 	default:
 		return device.ConnectionLost
@@ -219,9 +242,7 @@ func (c *conn) readBytes() error {
 	if c.err != nil {
 		return c.err
 	}
-	c.lastRead.Store(c.transport.clock.Load())
-	c.transport.metrics.bytesIn.Add(float64(c.n))
-	c.recordable.AddRead(c.buffer[:c.n])
+	c.noteRead()
 	if !c.heard {
 		c.heard = true
 		return c.checkForHeader(c.buffer[:c.n])
@@ -229,25 +250,31 @@ func (c *conn) readBytes() error {
 	return nil
 }
 
+// noteRead counts and records the bytes in the buffer.
+func (c *conn) noteRead() {
+	c.lastRead.Store(c.transport.clock.Load())
+	c.transport.metrics.bytesIn.Add(float64(c.n))
+	c.recordable.AddRead(c.buffer[:c.n])
+}
+
 // readReady is called when there may be bytes. It returns false if the caller has to wait for
 // more.
 func (c *conn) readReady(fd uintptr) bool {
+	if c.wire != nil && c.wire.isDrained(int(fd)) {
+		c.handling.Store(false)
+		return false
+	}
 	c.buffer = readBuffers.Get().(*[readSize]byte)
 	c.handling.Store(true)
-	for {
-		c.n, c.err = unix.Read(int(fd), c.buffer[:])
-		if c.err != unix.EINTR {
-			break
-		}
+	if c.wire != nil {
+		c.n, c.err = c.wire.readPlain(int(fd), c.buffer[:])
+	} else {
+		c.n, c.err = readOnce(int(fd), c.buffer[:])
 	}
-	switch {
-	case c.n > 0:
+	if c.n > 0 {
 		return true
-	case c.err == nil:
-		c.err = io.EOF
 	}
 	c.handling.Store(false)
-	c.n = 0
 	c.releaseBuffer()
 	return c.err != unix.EAGAIN
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"time"
 
 	"github.com/pentrough/pentrough/transports/codec"
@@ -13,12 +12,17 @@ import (
 )
 
 // newDialog returns the dialog with a new connection.
-func (t *transport) newDialog(peer netip.AddrPort) *device.Dialog {
-	name := ""
-	if t.config.identifiedBy() == byAddress {
+func (t *transport) newDialog(c *conn) *device.Dialog {
+	name, peer := "", c.peerAddr()
+	switch t.config.identifiedBy() {
+	case byAddress:
 		name = peerName(peer)
+	case byCertificate:
+		name, _ = c.certificateName() // identify returns the error
 	}
-	return device.NewDialog(t.opening, peer, name)
+	d := device.NewDialog(t.opening, peer, name)
+	d.SetCert(c.certificate())
+	return d
 }
 
 // sessionDialog returns the dialog for the session of a connection. It returns nil for a plain
@@ -33,7 +37,6 @@ func (t *transport) sessionDialog(c *conn) *device.Dialog {
 // identify returns the device's name. It leaves the frame that named the device in c.first, and
 // the bytes behind that frame in c.rest.
 func (c *conn) identify() (name string, err error) {
-	c.dialog = c.transport.newDialog(c.peerAddr())
 	greeting, err := c.dialog.Greet()
 	if err == nil && greeting != nil {
 		err = c.writeNow(greeting)
@@ -41,10 +44,13 @@ func (c *conn) identify() (name string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("greeting the device: %w", err)
 	}
-	if c.transport.config.identifiedBy() == byAddress {
+	switch c.transport.config.identifiedBy() {
+	case byAddress:
 		return peerName(c.peerAddr()), nil
+	case byCertificate:
+		return c.certificateName()
 	}
-	for {
+	for first := true; ; first = false {
 		if err := c.readBytes(); err != nil {
 			if c.timedOut.Load() {
 				err = errFirstFrameLate
@@ -55,6 +61,9 @@ func (c *conn) identify() (name string, err error) {
 			return "", fmt.Errorf("reading the first frame: %w", err)
 		}
 		c.keepRest()
+		if first && c.wire == nil && isHello(c.rest) {
+			return "", errHello
+		}
 		name, err := c.nextName()
 		switch {
 		case err != nil && c.timedOut.Load():
@@ -62,7 +71,6 @@ func (c *conn) identify() (name string, err error) {
 		case name != "" || err != nil:
 			return name, err
 		}
-		c.handling.Store(false)
 	}
 }
 
@@ -117,7 +125,7 @@ func (c *conn) nextName() (name string, err error) {
 // writeNow writes bytes to a connection without a session.
 func (c *conn) writeNow(p []byte) error {
 	for deadline := time.Now().Add(c.transport.config.WriteTimeout); len(p) > 0; {
-		n, err := c.TryWrite(p)
+		n, _, err := c.TryWrite(p)
 		if err != nil {
 			return err
 		}

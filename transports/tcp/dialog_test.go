@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -456,7 +455,7 @@ func TestADeviceMayHalfClose(t *testing.T) {
 	s := talking(t, func(c *Config) { c.HalfClose, c.IdleTimeout = true, await.Patience })
 	d := s.dial()
 	d.say("pos d1:x\r\n")
-	if err := d.Conn.(*net.TCPConn).CloseWrite(); err != nil {
+	if err := closeWrite(d.Conn); err != nil {
 		t.Fatal(err)
 	}
 	s.expect(device.Connected, "d1", "")
@@ -468,8 +467,7 @@ func TestADeviceMayHalfClose(t *testing.T) {
 		t.Errorf("the command: %+v", w)
 	}
 	d.hear("1 go\r\n")
-	d.Conn.(*net.TCPConn).SetLinger(0)
-	d.Close() // it resets the connection
+	d.reset()
 	s.expect(device.Disconnected, "d1", device.ConnectionLost)
 }
 

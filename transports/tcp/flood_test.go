@@ -1,7 +1,6 @@
 package tcp
 
 import (
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -98,10 +97,7 @@ func TestFloodThatHungUp(t *testing.T) {
 		d := s.dial()
 		s.expect(device.Connected, "127.0.0.1", "")
 		d.say(strings.Repeat("x\n", frames))
-		if err := d.Conn.(*net.TCPConn).SetLinger(0); err != nil {
-			t.Fatal(err)
-		}
-		d.Close()
+		d.reset()
 		s.expect(device.Disconnected, "127.0.0.1", device.ConnectionLost)
 	})
 }

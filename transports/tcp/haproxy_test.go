@@ -121,6 +121,7 @@ func TestHAProxy(t *testing.T) {
 
 // Without proxy_protocol, a PROXY header of haproxy doesn't become data.
 func TestHAProxyThatIsNotNamed(t *testing.T) {
+	plainOnly(t)
 	s := start(t, func(c *Config) { c.Identity.By = byFirstFrame })
 	balancer := haproxy(t, s.addr, "send-proxy-v2")
 	d := dialThrough(t, 1, balancer)

@@ -69,6 +69,11 @@ func (c *Config) identifiedBy() string {
 	}
 }
 
+// namedByFrames reports whether a frame of a session that names another device matters.
+func (c *Config) namedByFrames() bool {
+	return c.identifiedBy() == byProtocol || c.identifiedBy() == byCertificate
+}
+
 // firstFrame finds the device's name in a first frame.
 type firstFrame struct {
 	pattern *regexp.Regexp // nil: the whole frame is the name

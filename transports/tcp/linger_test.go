@@ -35,7 +35,7 @@ func TestLastCommandsArrive(t *testing.T) {
 			s.expect(device.Connected, "127.0.0.1", "")
 			d.say(strings.Repeat("never read\n", 2000))
 			var want strings.Builder
-			for i := range 20 {
+			for i := range 10 {
 				cmd := fmt.Sprintf("%d:%s", i, strings.Repeat("x", 1000))
 				want.WriteString(cmd + "\r\n")
 				if w := s.send("127.0.0.1", cmd); w.Fate != device.Sent {
@@ -80,5 +80,8 @@ func (s *server) dialNarrow() *peer {
 		return err
 	}}
 	conn, err := d.DialContext(s.Context(), "tcp", s.addr)
-	return newPeer(s.T, conn, err)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return newPeer(s.T, secure(conn), nil)
 }

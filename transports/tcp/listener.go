@@ -61,7 +61,7 @@ func (t *transport) takeConn(link *listen.Conn) {
 		_ = link.Close() // nothing was sent on it yet
 		return
 	}
-	t.running.Go(c.beginSession)
+	t.running.Go(c.begin)
 }
 
 // refusedByGate counts and logs a connection that the gate refuses.

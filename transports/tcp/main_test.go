@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	await.Main(m)
+	os.Exit(runTwice(m))
 }
 
 // idle opens connections from as many addresses, says so, and keeps them until its input ends.
@@ -68,7 +68,11 @@ func idle(addr, count string) error {
 // dialFrom dials from the i-th address of 127.1.0.0/16.
 func dialFrom(ctx context.Context, i int, addr string) (net.Conn, error) {
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 1, byte(i>>8), byte(i))}}
-	return d.DialContext(ctx, "tcp4", addr)
+	conn, err := d.DialContext(ctx, "tcp4", addr)
+	if err != nil {
+		return nil, err
+	}
+	return secure(conn), nil
 }
 
 // server is a started transport with consumers of both topics.
@@ -102,6 +106,10 @@ func testConfig() *Config {
 	c := defaults
 	c.Listen = "127.0.0.1:0"
 	c.Framing = codec.Named("line")
+	if overTLS {
+		c.TLS = serverTLS()
+		c.Identity.Timeout = await.Patience // a busy machine takes long for many handshakes
+	}
 	return &c
 }
 
@@ -235,7 +243,10 @@ type peer struct {
 func (s *server) dial() *peer {
 	s.Helper()
 	conn, err := net.Dial("tcp", s.addr)
-	return newPeer(s.T, conn, err)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return newPeer(s.T, secure(conn), nil)
 }
 
 // dialAs dials from the i-th address of 127.1.0.0/16 and returns that too.

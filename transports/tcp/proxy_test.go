@@ -2,8 +2,10 @@ package tcp
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -21,6 +23,7 @@ import (
 // behind starts a transport whose balancers are in 127.1.0.0/16. The first frame names a device.
 func behind(t *testing.T, change func(*Config)) *server {
 	t.Helper()
+	plainOnly(t)
 	return start(t, func(c *Config) {
 		c.Identity.By = byFirstFrame
 		c.ProxyProtocol = &proxyProtocol{From: []network{{netip.MustParsePrefix("127.1.0.0/16")}}, Timeout: time.Minute}
@@ -28,6 +31,53 @@ func behind(t *testing.T, change func(*Config)) *server {
 			change(c)
 		}
 	})
+}
+
+// plainOnly skips a test whose connections begin with bytes that aren't encrypted.
+// TestAProxyHeaderBeforeTheHandshake is about TLS.
+func plainOnly(t *testing.T) {
+	t.Helper()
+	if overTLS {
+		t.Skip("the connection begins with a PROXY header, which isn't encrypted")
+	}
+}
+
+// The PROXY header comes before the TLS handshake.
+func TestAProxyHeaderBeforeTheHandshake(t *testing.T) {
+	plainOnly(t)
+	s := start(t, func(c *Config) {
+		c.TLS, c.Identity.By = serverTLS(), byFirstFrame
+		c.ProxyProtocol = &proxyProtocol{From: []network{{netip.MustParsePrefix("127.1.0.0/16")}}, Timeout: time.Minute}
+	})
+	for i, version := range []byte{1, 2} {
+		raw, err := dialFrom(t.Context(), i, s.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(raw, header(t, version, "198.51.100.7:5000")); err != nil {
+			t.Fatal(err)
+		}
+		d := newPeer(t, tls.Client(raw, clientTLS()), nil)
+		d.say("door\r\n")
+		if e := s.expect(device.Connected, "door", ""); e.RemoteAddr != "198.51.100.7:5000" {
+			t.Errorf("got %+v", e)
+		}
+		s.send("door", "open")
+		d.hear("open\r\n")
+		d.Close()
+		s.expect(device.Disconnected, "door", device.ClientClosed)
+	}
+	// A health check of a balancer makes no handshake.
+	raw, err := dialFrom(t.Context(), 3, s.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPeer(t, raw, nil)
+	p.say(v2(0x20, 0, ""))
+	p.closed()
+	if got := s.refused(refusedHandshake); got != 0 {
+		t.Errorf("%v handshakes were refused", got)
+	}
 }
 
 // header returns a PROXY header of a version.
@@ -235,6 +285,7 @@ func TestLateFirstFrameBehindABalancer(t *testing.T) {
 
 // A PROXY header from an address that isn't a balancer's never becomes data, nor a device's name.
 func TestForbiddenProxyHeaders(t *testing.T) {
+	plainOnly(t)
 	const log = "it begins with a PROXY header, and its address isn't in proxy_protocol.from"
 	for name, header := range map[string]string{
 		"version 1": header(t, 1, "198.51.100.7:5000"), "version 2": header(t, 2, "198.51.100.7:5000"),

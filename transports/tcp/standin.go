@@ -29,8 +29,8 @@ func (c *Config) StandIn(env transports.Env) (*device.StandIn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.identifiedBy() == byAddress {
-		opening = nil
+	if by := c.identifiedBy(); by == byAddress || by == byCertificate {
+		opening = nil // no frame names the device
 	}
 	registry, err := c.registry(p, env)
 	if err != nil {

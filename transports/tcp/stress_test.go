@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -96,7 +95,7 @@ func (s *server) readSome(i, lines int, quit <-chan struct{}) (read []string) {
 		select {
 		case <-quit:
 			// The rest has been taken by the kernel already: end the stream behind it.
-			_ = conn.(*net.TCPConn).CloseWrite()
+			_ = closeWrite(conn)
 		case <-done:
 		}
 	}()

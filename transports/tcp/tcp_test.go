@@ -39,7 +39,10 @@ func TestConformance(t *testing.T) {
 				t.Fatal(err)
 			}
 			conn, err := net.Dial("tcp", tr.(*transport).listener.Addr().String())
-			p := newPeer(t, conn, err)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := newPeer(t, secure(conn), nil)
 			p.say(fmt.Sprintf("device-%d\n%s\n", puts.Add(1), strings.Join(payloads, "\n")))
 			for range payloads {
 				await.Receive(t, "a frame at the tap", tap)
@@ -118,7 +121,10 @@ func TestADeviceAtALinkLocalAddress(t *testing.T) {
 	local := linkLocal(t)
 	s := start(t, func(c *Config) { c.Listen = "[::]:0" })
 	conn, err := net.DialTCP("tcp6", local, &net.TCPAddr{IP: local.IP, Zone: local.Zone, Port: s.listener.Addr().(*net.TCPAddr).Port})
-	d := newPeer(t, conn, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newPeer(t, secure(conn), nil)
 	name := local.AddrPort().Addr().String()
 	e := s.expect(device.Connected, name, "")
 	if want := d.LocalAddr().String(); e.RemoteAddr != want || !strings.Contains(want, "%"+local.Zone) {
@@ -159,10 +165,7 @@ func TestLostConnection(t *testing.T) {
 	s := start(t, nil)
 	d := s.dial()
 	s.expect(device.Connected, "127.0.0.1", "")
-	if err := d.Conn.(*net.TCPConn).SetLinger(0); err != nil {
-		t.Fatal(err)
-	}
-	d.Close() // with a reset
+	d.reset()
 	s.expect(device.Disconnected, "127.0.0.1", device.ConnectionLost)
 }
 

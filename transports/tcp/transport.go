@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +16,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"golang.org/x/time/rate"
 
+	"github.com/pentrough/pentrough/internal/filewatch"
 	"github.com/pentrough/pentrough/internal/listen"
 	"github.com/pentrough/pentrough/transports"
 	"github.com/pentrough/pentrough/transports/device"
@@ -55,6 +59,7 @@ type transport struct {
 	complaints rate.Sometimes
 
 	gate *listen.Gate
+	tls  *terminator // nil without TLS
 
 	mu        sync.Mutex
 	listener  net.Listener
@@ -90,6 +95,7 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	t := &transport{
 		config: *c, env: env, protocol: p, opening: opening, registry: registry, metrics: m, balancers: c.balancers(), ctx: ctx, cancel: cancel, began: time.Now(),
 		complaints: rate.Sometimes{First: 10, Interval: time.Second}, listenErr: errors.New("not started"), conns: map[*conn]struct{}{},
+		tls: newTerminator(c.TLS),
 	}
 	t.connsEmpty.L = &t.mu
 	registry.Watch(t.identifyRecorded)
@@ -110,7 +116,7 @@ func (c *Config) registry(p protocol.Protocol, env transports.Env) (*device.Regi
 		canonical, advice = canonicalName, "several devices with one name"
 	}
 	return device.NewRegistry(device.Options{
-		Host: env.Host, Protocol: p, Named: c.identifiedBy() == byProtocol, Canonical: canonical, Directory: device.NewDirectory(env.Now), Takeover: device.Takeover(c.Takeover), FlappingAdvice: advice,
+		Host: env.Host, Protocol: p, Named: c.namedByFrames(), Canonical: canonical, Directory: device.NewDirectory(env.Now), Takeover: device.Takeover(c.Takeover), FlappingAdvice: advice,
 		Limits:   device.Limits{QueueCount: c.QueueLimit.Count, QueueBytes: c.QueueLimit.Bytes, WriteTimeout: c.WriteTimeout, Attached: c.Identity.Attach},
 		NewNames: device.NameLimit{Rate: c.NewNames.Rate, Burst: c.NewNames.Burst, AtStart: c.NewNames.AtStart},
 		Feed: device.FeedOptions{
@@ -149,6 +155,13 @@ func (t *transport) Start(ctx context.Context) error {
 	if t.config.Allow == allowKnown && t.screen == nil {
 		return errNoInventory
 	}
+	var files *filewatch.Watch
+	if t.tls != nil {
+		files = filewatch.New(slices.Sorted(maps.Values(t.config.TLS.files()))...)
+		if err := t.tls.reload(); err != nil {
+			return err
+		}
+	}
 	listener, err := t.listen(ctx)
 	if err != nil {
 		return err
@@ -162,10 +175,13 @@ func (t *transport) Start(ctx context.Context) error {
 	t.registry.Start()
 	t.running.Go(func() { t.accept(listener) })
 	t.running.Go(t.sweep)
+	if files != nil {
+		t.running.Go(func() { t.watchTLS(files) })
+	}
 	if t.screen != nil {
 		t.running.Go(t.kickUnknown)
 	}
-	t.env.Logger.Info("listening for devices", "addr", listener.Addr().String())
+	t.env.Logger.Info("listening for devices", "addr", listener.Addr().String(), "tls", t.tls != nil)
 	return nil
 }
 
@@ -177,7 +193,8 @@ func (t *transport) Health() []transports.Health {
 	if err == nil {
 		err = t.gate.Err()
 	}
-	return []transports.Health{{Part: "listener", Err: err, Note: t.gate.Note()}}
+	notes := slices.DeleteFunc([]string{t.gate.Note(), t.tls.note(t.env.Now())}, func(note string) bool { return note == "" })
+	return []transports.Health{{Part: "listener", Err: err, Note: strings.Join(notes, "; ")}}
 }
 
 // Quiesce implements transports.Transport.

@@ -14,13 +14,14 @@ import (
 
 var _ device.Conn = (*conn)(nil)
 
-// writeAttempt is one call of unix.Write. Attempts are pooled: a closure per call would be
-// garbage, and one per connection would cost memory.
+// writeAttempt is one attempt to write. Attempts are pooled: a closure per call would be garbage,
+// and one per connection would cost memory.
 type writeAttempt struct {
-	p   []byte
-	n   int
-	err error
-	f   func(fd uintptr) bool // a.write
+	wire         *wire // nil without TLS
+	p            []byte
+	taken, begun int
+	err          error
+	f            func(fd uintptr) bool // a.write
 }
 
 var writeAttempts = sync.Pool{New: func() any {
@@ -30,39 +31,53 @@ var writeAttempts = sync.Pool{New: func() any {
 }}
 
 func (a *writeAttempt) write(fd uintptr) bool {
+	if a.wire != nil {
+		a.taken, a.begun, a.err = a.wire.tryWrite(int(fd), a.p)
+		return true
+	}
+	a.taken, a.err = writeOnce(int(fd), a.p)
+	a.begun = a.taken
+	return true
+}
+
+// writeOnce writes as much of p as the kernel takes at once.
+func writeOnce(fd int, p []byte) (n int, err error) {
 	for {
-		a.n, a.err = unix.Write(int(fd), a.p)
-		switch a.err {
+		n, err = unix.Write(fd, p)
+		switch err {
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
-			a.err = nil
+			err = nil
 		}
-		a.n = max(a.n, 0)
-		return true
+		return max(n, 0), err
 	}
 }
 
 // TryWrite implements device.Conn.
-func (c *conn) TryWrite(p []byte) (int, error) {
-	if c.recordable.IsRecorded() {
-		return c.recordable.Write(p, c.write)
+func (c *conn) TryWrite(p []byte) (taken, begun int, err error) {
+	if !c.recordable.IsRecorded() {
+		return c.write(p)
 	}
-	return c.write(p)
+	taken, err = c.recordable.Write(p, func(p []byte) (n int, err error) {
+		n, begun, err = c.write(p)
+		return n, err
+	})
+	return taken, begun, err
 }
 
 // write writes as much of p as the kernel takes at once.
-func (c *conn) write(p []byte) (int, error) {
+func (c *conn) write(p []byte) (taken, begun int, err error) {
 	a := writeAttempts.Get().(*writeAttempt)
-	a.p, a.n, a.err = p, 0, nil
-	err := c.raw.Write(a.f)
-	n := a.n
+	a.wire, a.p, a.taken, a.begun, a.err = c.wire, p, 0, 0, nil
+	err = c.raw.Write(a.f)
+	taken, begun = a.taken, a.begun
 	if err == nil {
 		err = a.err
 	}
-	a.p = nil
+	a.wire, a.p = nil, nil
 	writeAttempts.Put(a)
-	return n, err
+	return taken, begun, err
 }
 
 // WaitWritable implements device.Conn.
@@ -89,27 +104,37 @@ func (c *conn) WaitWritable(deadline time.Time) error {
 
 // Gone implements device.Conn.
 func (c *conn) Gone() bool {
-	n, err := c.peek()
-	return n == 0 && err == nil || err != nil && err != unix.EAGAIN && err != unix.EINTR
+	var b [alertSize + 1]byte
+	n, err := c.peek(b[:])
+	if err != nil {
+		return err != unix.EAGAIN && err != unix.EINTR
+	}
+	// With TLS, the last bytes before the end of the stream are close_notify.
+	return n == 0 || c.wire != nil && c.peerState() != peerConnected && isAlert(b[:n])
 }
 
 // Unread implements device.Conn. handling was set before the bytes left the kernel's buffer.
 func (c *conn) Unread() bool {
-	n, _ := c.peek() // after an error there is nothing to read
+	var b [1]byte
+	n, _ := c.peek(b[:]) // after an error there is nothing to read
 	return n > 0 || c.handling.Load()
 }
 
 // Heard implements device.Conn. A device that its address identifies may be silent.
 func (c *conn) Heard() bool {
-	if c.transport.config.identifiedBy() != byAddress || c.session.Load() != nil {
+	if c.transport.config.identifiedBy() != byAddress || c.session.Load() != nil || c.n > 0 || len(c.rest) > 0 {
 		return true
 	}
-	n, err := c.peek()
-	return n > 0 && err == nil
+	var b [alertSize + 1]byte
+	n, err := c.peek(b[:])
+	return n > 0 && err == nil && (c.wire == nil || !isAlert(b[:n]))
 }
 
 // Authenticated implements device.Conn.
-func (c *conn) Authenticated() bool { return false }
+func (c *conn) Authenticated() bool {
+	i := c.transport.config.Identity
+	return i.By == byCertificate || i.Certificate != ""
+}
 
 // probing is the configuration of keepalive while the host asks for a sign of life, for
 // probingTime.
@@ -136,12 +161,11 @@ func (c *conn) SilentFor() (silent time.Duration) {
 	return silent
 }
 
-// peek reports whether a byte can be read, without reading it. At the end of the stream, n is 0
-// and err is nil.
-func (c *conn) peek() (n int, err error) {
-	var b [1]byte
+// peek copies bytes that can be read into b, without reading them. At the end of the stream, n is
+// 0 and err is nil.
+func (c *conn) peek(b []byte) (n int, err error) {
 	if e := c.raw.Control(func(fd uintptr) {
-		n, _, err = unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		n, _, err = unix.Recvfrom(int(fd), b, unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	}); e != nil {
 		return 0, e // this side has closed the socket
 	}
@@ -152,9 +176,13 @@ func (c *conn) peek() (n int, err error) {
 const lingerTime = time.Second
 
 // Close implements device.Conn. It only closes the sending side, so the kernel still sends what it
-// has. Closing the socket while it has unread bytes would reset the connection and lose those
-// bytes. So the reading goroutine goes on for lingerTime and then closes the socket.
+// has. With TLS, close_notify comes before that. Closing the socket while it has unread bytes
+// would reset the connection and lose those bytes. So the reading goroutine goes on for lingerTime
+// and then closes the socket.
 func (c *conn) Close() error {
+	if c.wire != nil {
+		c.wire.closeWrite(c.raw)
+	}
 	if err := errors.Join(c.socket.SetReadDeadline(time.Now().Add(lingerTime)), c.socket.CloseWrite()); err != nil {
 		c.closeSocket() // the connection is gone already
 	}

@@ -77,15 +77,18 @@ func Closed[T any](t testing.TB, what string, c <-chan T) {
 
 // Main runs a package's tests, and fails if goroutines are left that don't end. Call it from
 // TestMain. goleak alone waits only half a second for goroutines to end.
-func Main(m *testing.M, options ...goleak.Option) {
-	code := m.Run()
-	if code == 0 {
-		if err := noGoroutines(options...); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
+func Main(m *testing.M, options ...goleak.Option) { os.Exit(Run(m, options...)) }
+
+// Run is Main for a TestMain that has more to do before the program exits with the code.
+func Run(m *testing.M, options ...goleak.Option) (code int) {
+	if code = m.Run(); code != 0 {
+		return code
 	}
-	os.Exit(code)
+	if err := noGoroutines(options...); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
 }
 
 func noGoroutines(options ...goleak.Option) error {

@@ -148,7 +148,7 @@ func (h *holder) connect(name string, before *conn) (*conn, error) {
 		return nil, fmt.Errorf("greeting device %s: %w", name, err)
 	}
 	if greeting != nil {
-		_, _ = c.TryWrite(greeting) // it takes everything
+		_, _, _ = c.TryWrite(greeting) // it takes everything
 	}
 	if err := c.begin(canonical); err != nil {
 		return nil, err
@@ -219,25 +219,25 @@ type saying struct {
 
 var _ device.Conn = (*conn)(nil)
 
-func (c *conn) TryWrite(p []byte) (int, error) {
+func (c *conn) TryWrite(p []byte) (taken, begun int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.player != nil {
 		c.player.wrote(p)
-		return len(p), nil
+		return len(p), len(p), nil
 	}
 	if !protocol.IsPlain(c.holder.Protocol) {
 		c.handleFrame(slices.Clone(p))
-		return len(p), nil
+		return len(p), len(p), nil
 	}
 	c.rest = append(c.rest, p...)
 	for {
 		advance, payload, err := c.dialog.Split(c.rest, 0)
 		if err != nil {
-			return 0, fmt.Errorf("the device can't read its frame: %w", err)
+			return 0, 0, fmt.Errorf("the device can't read its frame: %w", err)
 		}
 		if advance == 0 {
-			return len(p), nil
+			return len(p), len(p), nil
 		}
 		if payload != nil {
 			c.handleFrame(append([]byte(nil), payload...))

@@ -1,0 +1,77 @@
+package tcp
+
+import (
+	"crypto/x509"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/pentrough/pentrough/transports/device"
+)
+
+// The values of identity.certificate.
+const (
+	nameCN  = "cn"
+	nameDNS = "san-dns"
+	nameURI = "san-uri"
+)
+
+var errCertificate = errors.New("the device's certificate doesn't name the device")
+
+// certificateNames returns the names of one kind that a certificate has.
+func certificateNames(cert *x509.Certificate, kind string) (names []string) {
+	switch kind {
+	case nameDNS:
+		return cert.DNSNames
+	case nameURI:
+		for _, u := range cert.URIs {
+			names = append(names, u.String())
+		}
+	default:
+		for _, n := range cert.Subject.Names {
+			if n.Type.Equal(asn1.ObjectIdentifier{2, 5, 4, 3}) {
+				names = append(names, fmt.Sprint(n.Value))
+			}
+		}
+	}
+	return names
+}
+
+// certificateName returns the device's name for identity.by = "certificate".
+func (c *conn) certificateName() (string, error) {
+	return deviceOf(c.certificate(), c.transport.config.certificateKind())
+}
+
+func deviceOf(cert *x509.Certificate, kind string) (string, error) {
+	names := certificateNames(cert, kind)
+	if len(names) != 1 {
+		return "", fmt.Errorf("%w: the certificate of %q has %d names of the kind %s, and must have one", errCertificate, cert.Subject, len(names), kind)
+	}
+	if err := device.CheckName(names[0]); err != nil {
+		return "", fmt.Errorf("%w: the certificate of %q: %w", errCertificate, cert.Subject, err)
+	}
+	return names[0], nil
+}
+
+// certificateKind returns the setting identity.certificate or its default.
+func (c *Config) certificateKind() string {
+	if c.Identity.Certificate == "" {
+		return nameCN
+	}
+	return c.Identity.Certificate
+}
+
+// checkCertificate returns an error if identity.certificate is set and the device's certificate
+// doesn't have the name under which the device wants a session.
+func (c *conn) checkCertificate(name string) error {
+	config := &c.transport.config
+	if config.Identity.Certificate == "" || config.identifiedBy() == byCertificate {
+		return nil
+	}
+	cert := c.certificate()
+	if names := certificateNames(cert, config.certificateKind()); !slices.Contains(names, name) {
+		return fmt.Errorf("%w: the device says that it is %q, and its names of the kind %s are %q", errCertificate, name, config.certificateKind(), names)
+	}
+	return nil
+}
