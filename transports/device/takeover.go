@@ -139,16 +139,14 @@ func (c *contest) with(w *contender) []*contender {
 	return append(all, w)
 }
 
-// remove removes a contender that waits. It reports whether the contender was waiting.
-func (c *contest) remove(w *contender) bool {
+// remove removes a contender that waits.
+func (c *contest) remove(w *contender) {
 	if c == nil {
-		return false
+		return
 	}
-	i := slices.Index(c.waiting, w)
-	if i >= 0 {
+	if i := slices.Index(c.waiting, w); i >= 0 {
 		c.waiting = slices.Delete(c.waiting, i, i+1)
 	}
-	return i >= 0
 }
 
 // add adds a contender that has to wait, unless it waits already. It returns an error if there is

@@ -141,7 +141,7 @@ func start(t *testing.T, n int) *rig {
 		Name: "test", Logger: slog.New(slog.NewTextHandler(r.log, nil)), Now: time.Now, Registerer: prometheus.NewRegistry(),
 	}, pubsub.PubSub{
 		Subscriptions: n,
-		Subscriber: func(pipeline string, n int, log watermill.LoggerAdapter) (message.Subscriber, error) {
+		Subscriber: func(pipeline string, n int, _ watermill.LoggerAdapter) (message.Subscriber, error) {
 			return open(fmt.Sprint(pipeline, " ", n))
 		},
 		Publisher:  func(watermill.LoggerAdapter) (message.Publisher, error) { return open("out") },
