@@ -109,8 +109,7 @@ func (c *conn) Gone() bool {
 	if err != nil {
 		return err != unix.EAGAIN && err != unix.EINTR
 	}
-	// With TLS, the last bytes before the end of the stream are close_notify.
-	return n == 0 || c.wire != nil && c.peerState() != peerConnected && isAlert(b[:n])
+	return n == 0 || c.isClosing(b[:n])
 }
 
 // Unread implements device.Conn. handling was set before the bytes left the kernel's buffer.
@@ -127,7 +126,13 @@ func (c *conn) Heard() bool {
 	}
 	var b [alertSize + 1]byte
 	n, err := c.peek(b[:])
-	return n > 0 && err == nil && (c.wire == nil || !isAlert(b[:n]))
+	return n > 0 && err == nil && !c.isClosing(b[:n])
+}
+
+// isClosing reports whether b, the bytes that can be read, are close_notify before the end of the
+// stream.
+func (c *conn) isClosing(b []byte) bool {
+	return c.wire != nil && isAlert(b) && c.peerState() != peerConnected
 }
 
 // Authenticated implements device.Conn.
