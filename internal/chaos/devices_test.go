@@ -100,6 +100,11 @@ func (f *fleet) dial(ctx context.Context, d *fakeDevice) error {
 	if err != nil {
 		return err
 	}
+	// A connection that has sent nothing would replace no session. An empty frame answers nothing.
+	if _, err := conn.Write([]byte("\n")); err != nil {
+		conn.Close()
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.next != nil {
