@@ -120,7 +120,7 @@ var mistakes = []planted{
 	},
 	{
 		name: "expiry checked before the lane", want: RuleExpiry, faults: []fault{noFault}, load: load{ttl: 50, requests: 30, never: 50},
-		edits: []edit{{"transports/device/queue.go", "&frame{expires: o.Expires, conditions", "&frame{conditions"}},
+		edits: []edit{{"transports/device/frame.go", "&frame{expires: o.Expires, conditions", "&frame{conditions"}},
 	},
 	{
 		name: "answer matched to the wrong command", want: RuleAnswers, faults: []fault{noFault}, load: load{requests: 30, late: 10, never: 10},

@@ -168,7 +168,7 @@ func (g *Gate) enter(c *Conn) (victim *Conn, err error) {
 	if len(g.limits.AllowFrom) > 0 && !Contains(g.limits.AllowFrom, peer) {
 		return nil, refuse(refusedNetwork, "allow_from has no network with the address")
 	}
-	a, err := g.addresses.check(peerKey(peer), time.Now())
+	a, err := g.addresses.check(Network(peer), time.Now())
 	most := g.limits.PerAddress.Connections
 	if err != nil || most == 0 {
 		return nil, err
@@ -219,12 +219,12 @@ func (g *Gate) NoteFault(peer net.Addr) {
 func (g *Gate) noteRefusal(peer net.Addr, fault bool, now time.Time, then func(*address)) {
 	addr := addrOf(peer)
 	g.mu.Lock()
-	a, banned := g.addresses.noteRefusal(peerKey(addr), fault && !Contains(g.limits.Balancers, addr), now)
+	a, banned := g.addresses.noteRefusal(Network(addr), fault && !Contains(g.limits.Balancers, addr), now)
 	then(a)
 	log := banned && g.refusalLog.AllowN(now, 1)
 	g.mu.Unlock()
 	if log {
-		g.log.Warn("banning an address", "address", peerKey(addr), "for", g.limits.PerAddress.Ban, "refusals", g.limits.PerAddress.Refusals)
+		g.log.Warn("banning an address", "address", Network(addr), "for", g.limits.PerAddress.Ban, "refusals", g.limits.PerAddress.Refusals)
 	}
 }
 
@@ -242,9 +242,9 @@ func addrOf(remote net.Addr) netip.Addr {
 	return tcp.AddrPort().Addr().Unmap().WithZone("")
 }
 
-// peerKey returns the address that stands for a peer. For IPv6 it is the first 64 bits, because an
-// internet provider assigns at least a whole /64 network to a customer.
-func peerKey(addr netip.Addr) netip.Addr {
+// Network returns the address that stands for the network of a peer. For IPv6 it is the first 64
+// bits, because an internet provider assigns at least a whole /64 network to a customer.
+func Network(addr netip.Addr) netip.Addr {
 	if addr.Is6() {
 		network, _ := addr.Prefix(64) // an IPv6 address has 64 bits
 		return network.Addr()

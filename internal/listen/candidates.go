@@ -23,7 +23,7 @@ type peer struct {
 }
 
 func (s *candidates) add(c *Conn) {
-	addr := peerKey(addrOf(c.RemoteAddr()))
+	addr := Network(addrOf(c.RemoteAddr()))
 	p := s.peers[addr]
 	if p == nil {
 		p = &peer{among: s, addr: addr}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"sync"
 	"time"
 
@@ -51,8 +50,6 @@ const (
 	maxEncoded = 1400
 	// laterPause is the time after which a protocol that returned ErrLater is asked again.
 	laterPause = time.Second
-	// maxResponses is how many responses of a session may wait before Receive waits, too.
-	maxResponses = 64
 	// inlineRounds is the number of writes that a caller of Enqueue makes. After these writes, a
 	// goroutine writes what is left.
 	inlineRounds = 4
@@ -63,117 +60,6 @@ var writeBuffers = sync.Pool{New: func() any {
 	b := make([]byte, 0, maxWrite)
 	return &b
 }}
-
-// frame is one framed payload. It is in a device's queue, or it waits for its answer. slot.mu
-// guards its fields. After done is closed, written may also be read without the lock.
-type frame struct {
-	slot    *slot
-	data    []byte
-	expires time.Time
-	*conditions
-	epoch    uint64 // of the session that it is for; 0 means any
-	orphaned func()
-	// offset is how many of its bytes the kernel has taken. Only the first frame of a queue can
-	// have an offset above 0.
-	offset int
-	state  frameState
-	// withdrawnAs is set if the frame is withdrawn while it is in flight, or if its attached
-	// device goes offline. It becomes the fate of the frame if the kernel takes no byte of it. 0
-	// means not withdrawn.
-	withdrawnAs Fate
-	prev, next  *frame
-	written     Written
-	done        chan struct{} // closed when it has ended; the first waiter makes it
-}
-
-// conditions are the options that few frames have. All frames that have none use noConditions,
-// which is never changed.
-type conditions struct {
-	// sets is the setting that the frame changes. A newer frame of the same setting supersedes it.
-	// Empty means none.
-	sets string
-	id   string
-	gap  time.Duration // the least time since the last byte of the previous frame
-	// priority is EnqueueOptions.Priority.
-	priority int
-	// command is what data is made of when the frame is picked. It is nil if the protocol is only
-	// a framing, and for responses.
-	command *protocol.Command
-	// request says which answer the device is expected to give. askedIn is the session in which
-	// the frame was written, and answerTimer ends the wait for the answer.
-	request     *Request
-	askedIn     *Session
-	answerTimer *time.Timer
-	times       *Times // nil: the caller doesn't want them
-	// attached is the session of the attached device that the frame is for, or nil.
-	attached *Session
-	// isResponse says that the frame is a response of the protocol, and not a command. It is only
-	// for the session in askedIn.
-	isResponse bool
-}
-
-var noConditions conditions
-
-func newFrame(o EnqueueOptions, plain bool) *frame {
-	f := &frame{expires: o.Expires, conditions: &noConditions, epoch: o.Epoch, orphaned: o.Orphaned}
-	if o.Supersede != "" || o.Request != nil || o.Gap > 0 || o.Priority > 0 || o.Times != nil || !plain {
-		f.conditions = &conditions{sets: o.Supersede, id: o.ID, gap: o.Gap, request: o.Request, priority: o.Priority, times: o.Times}
-	}
-	return f
-}
-
-// enqueueResponse adds a response of the protocol to the queue, before all frames of which no byte
-// is written. It returns nil if the session has ended. The limits of the queue don't apply:
-// Receive waits if too many responses wait.
-func (s *slot) enqueueResponse(session *Session, response []byte) *frame {
-	s.mu.Lock()
-	if s.session != session {
-		s.mu.Unlock()
-		return nil
-	}
-	f := s.insertResponse(session, response)
-	s.resumeWriting()
-	return f
-}
-
-// surplusResponse returns the newest response of the session that waits to be written, if more
-// than maxResponses of them wait. Otherwise it returns nil.
-func (s *slot) surplusResponse(session *Session) *frame {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n, newest := 0, (*frame)(nil)
-	for f := s.queue.head; f != nil && (f.state == inFlight || f.isResponse); f = f.next {
-		if f.isResponse && f.askedIn == session {
-			n, newest = n+1, f
-		}
-	}
-	if n <= maxResponses {
-		return nil
-	}
-	return newest
-}
-
-// insertResponse adds a response to the queue. s.mu is locked, and session is the current one.
-func (s *slot) insertResponse(session *Session, response []byte) *frame {
-	f := &frame{slot: s, data: response, conditions: &conditions{isResponse: true, askedIn: session, priority: responsePriority}}
-	s.queue.insertFrame(f)
-	s.queue.count++
-	s.queue.bytes += len(f.data)
-	return f
-}
-
-// responsePriority is above every priority of a command.
-const responsePriority = math.MaxInt
-
-// frameState is the state of a frame; the comment at the top of this file explains the states.
-type frameState uint8
-
-const (
-	waiting frameState = iota
-	inFlight
-	awaitingAnswer
-	finished
-)
 
 // queue is the queue of a device's frames. slot.mu guards it.
 type queue struct {
@@ -530,55 +416,6 @@ func (s *slot) reportFate(f *frame, w Written) {
 	if !f.isResponse {
 		s.registry.metrics.countFate(w.Fate)
 	}
-}
-
-// Wait implements Write.
-func (f *frame) Wait(ctx context.Context) Written {
-	s := f.slot
-	s.mu.Lock()
-	if f.state == finished {
-		defer s.mu.Unlock()
-		return f.written
-	}
-	if f.done == nil {
-		f.done = make(chan struct{})
-	}
-	answerPending := f.state == awaitingAnswer // neither ctx nor expiry ends it
-	s.mu.Unlock()
-	if answerPending {
-		<-f.done
-		return f.written
-	}
-
-	var expired <-chan time.Time
-	if !f.expires.IsZero() {
-		timer := time.NewTimer(f.expires.Sub(s.registry.now()))
-		defer timer.Stop()
-		expired = timer.C
-	}
-	select {
-	case <-f.done:
-		return f.written
-	case <-ctx.Done():
-		f.withdraw(Cancelled)
-	case <-expired:
-		f.withdraw(Expired)
-	}
-	<-f.done
-	return f.written
-}
-
-// withdraw ends the frame if no byte of it is written. If it is in flight, recordWritten decides.
-func (f *frame) withdraw(fate Fate) {
-	s := f.slot
-	s.mu.Lock()
-	switch {
-	case f.state == waiting:
-		s.finishFrame(f, fate, s.session, "")
-	case f.state == inFlight && f.withdrawnAs == 0:
-		f.withdrawnAs = fate
-	}
-	s.resumeWriting() // frames behind it may be ready to be written
 }
 
 // waitUntilEmpty blocks until the queue is empty or ctx ends.

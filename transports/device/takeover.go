@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/pentrough/pentrough/internal/listen"
 )
 
 // This file decides which connection gets the session of a device if several claim it. Two kinds
@@ -86,22 +88,13 @@ func newContender(conn Conn, remote string) *contender {
 	return &contender{network: networkOf(remote), authenticated: conn.Authenticated(), heard: conn.Heard(), turn: make(chan struct{}, 1)}
 }
 
-// networkOf returns the network of a peer's address: an IPv4 address, or the first 64 bits of an
-// IPv6 address, which one machine may use freely.
+// networkOf returns the network of a peer's address: see listen.Network.
 func networkOf(remote string) string {
 	addr, err := netip.ParseAddrPort(remote)
 	if err != nil {
 		return remote
 	}
-	ip := addr.Addr().Unmap()
-	if ip.Is4() {
-		return ip.String()
-	}
-	network, err := ip.WithZone("").Prefix(64)
-	if err != nil {
-		return remote
-	}
-	return network.String()
+	return listen.Network(addr.Addr().Unmap().WithZone("")).String()
 }
 
 func (c *contest) recordTakeover(now time.Time) {

@@ -167,9 +167,9 @@ func TestNetworkOf(t *testing.T) {
 	for remote, want := range map[string]string{
 		"192.0.2.7:1000":               "192.0.2.7",
 		"[::ffff:192.0.2.7]:1000":      "192.0.2.7",
-		"[2001:db8:1:2:3:4:5:6]:1000":  "2001:db8:1:2::/64",
-		"[2001:db8:1:2::9]:2":          "2001:db8:1:2::/64",
-		"[fe80::1%eth0]:1000":          "fe80::/64",
+		"[2001:db8:1:2:3:4:5:6]:1000":  "2001:db8:1:2::",
+		"[2001:db8:1:2::9]:2":          "2001:db8:1:2::",
+		"[fe80::1%eth0]:1000":          "fe80::",
 		"something that is no address": "something that is no address",
 		"":                             "",
 	} {
