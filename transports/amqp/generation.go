@@ -25,7 +25,7 @@ import (
 //   - It delivers messages until its channel is lost, the subscription stops, or the prefetch has
 //     to change.
 //   - It ends in order (errStopped, errOtherPrefetch): it waits until all deliveries are settled,
-//     writes the last acks, keeps the channel open for settleTime, and closes it.
+//     writes the last acks, waits until the broker has forwarded them, and closes the channel.
 //   - It ends at once after a loss or a Close: its context ends, so all unsettled deliveries are
 //     void. Settling a void delivery does nothing.
 //
@@ -52,6 +52,7 @@ var (
 type generation struct {
 	sub        *subscription
 	ch         *amqp.Channel
+	major      int // the broker's version
 	deliveries <-chan amqp.Delivery
 	closes     <-chan *amqp.Error
 
@@ -73,7 +74,8 @@ func (s *subscription) beginGeneration(conn *amqp.Connection) (*generation, erro
 	if err := s.route.declareTopology(conn, s.route.queue); err != nil {
 		return nil, err
 	}
-	s.learnLimit(majorVersion(conn))
+	major := majorVersion(conn)
+	s.learnLimit(major)
 	ch, err := conn.Channel()
 	if err != nil {
 		return nil, fmt.Errorf("opening a channel: %w", plainError(err))
@@ -81,6 +83,7 @@ func (s *subscription) beginGeneration(conn *amqp.Connection) (*generation, erro
 	g := &generation{
 		sub:        s,
 		ch:         ch,
+		major:      major,
 		closes:     ch.NotifyClose(make(chan *amqp.Error, 1)),
 		allSettled: make(chan struct{}, 1),
 		acks:       newAcks(ch, func(n int) { s.route.counters.acked.Add(float64(n)) }),
@@ -163,7 +166,7 @@ func (g *generation) run() error {
 	// whole connection.
 	g.acks.stop()
 	if stopped {
-		g.keepChannelOpen()
+		g.forwardAcks()
 	}
 	g.close()
 	return err
@@ -174,11 +177,44 @@ func isOrderlyEnd(err error) bool {
 	return errors.Is(err, errStopped) || errors.Is(err, errOtherPrefetch)
 }
 
-// settleTime is how long a channel stays open after its last ack. The broker's channel process
-// forwards acks to a quorum queue, and drops those that it hasn't forwarded when the channel
-// closes. If the channel closes right after a burst of acks, the broker redelivers acked messages
-// (measured on RabbitMQ 3.10). AMQP offers no way to query whether all acks are forwarded.
+// settleTime is how long a channel stays open after its last ack, at a broker that doesn't know
+// noCredit.
 const settleTime = 500 * time.Millisecond
+
+// noCredit are the arguments of a consumer that receives nothing. RabbitMQ 3 knows them, because
+// its AMQP 1.0 plugin is built on them. RabbitMQ 4 ignores them.
+var noCredit = amqp.Table{"x-credit": amqp.Table{"credit": int64(0), "drain": false}}
+
+// forwardAcks returns when closing the channel can't lose an ack any more.
+//
+// The broker's channel process forwards acks to a quorum queue. It has at most 32 commands on
+// their way to the queue, and keeps the acks behind them until the queue's log is on disk. When
+// the channel closes, it drops the acks that it still keeps, and the queue redelivers messages
+// that were acked (measured on RabbitMQ 3.10). AMQP offers no way to query that.
+//
+// But the channel process waits for the queue while it starts or cancels a consumer. So a consumer
+// that receives nothing comes and goes twice. After the first time, the commands that were on
+// their way are on disk, and the channel process has learned that and forwards the rest. The
+// second time is for the case that it learned it a moment late. No ack can be lost then, however
+// slow the disk is. An error means that the channel is lost, and then nothing can be done.
+func (g *generation) forwardAcks() {
+	if g.acks.wrote.IsZero() {
+		return
+	}
+	if g.major != 3 {
+		g.keepChannelOpen()
+		return
+	}
+	for n := range 2 {
+		tag := fmt.Sprintf("%s.stop-%d", g.sub.tag, n)
+		if _, err := g.ch.Consume(g.sub.route.queue, tag, false, false, false, false, noCredit); err != nil {
+			return
+		}
+		if err := g.ch.Cancel(tag, false); err != nil {
+			return
+		}
+	}
+}
 
 // keepChannelOpen waits until settleTime has passed since the last ack.
 func (g *generation) keepChannelOpen() {

@@ -140,3 +140,38 @@ func TestSettlingDuringClose(t *testing.T) {
 	}
 	peer.holds("q", n-int(acked))
 }
+
+// The queue's log isn't written for a while, as on a disk that stalls. A channel that closes in
+// order waits for it, and only the message that wasn't settled is left.
+func TestNoAckIsLostWhenTheDiskOfTheBrokerStalls(t *testing.T) {
+	const n = 200
+	node := testenv.NewNode(t)
+	url := node.VHost(t)
+	peer := dial(t, url)
+	peer.queue("q", amqp.Table{amqp.QueueTypeArg: quorum})
+	for i := range n {
+		peer.put("q", fmt.Sprint(i))
+	}
+	r := start(t, config(url, topics(map[string]TopicConfig{"q": {Queue: "q", QueueType: quorum, Prefetch: n}})))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out, ended := r.take(ctx, r.subscriber(), "q")
+	var deliveries []*transports.Delivery
+	for range n {
+		deliveries = append(deliveries, next(t, out))
+	}
+	node.Eval(t, "sys:suspend(ra_log_wal)")
+	// The first message isn't settled, so each ack needs a frame of its own.
+	for _, d := range deliveries[1:] {
+		d.Settle(handled)
+	}
+	cancel()
+	deliveries[0].Settle(nil)
+	none(t, ended)
+	node.Eval(t, "timer:sleep(1000), sys:resume(ra_log_wal)")
+	closed(t, ended)
+	peer.holds("q", 1)
+	if got := peer.get("q"); string(got.Body) != "0" {
+		t.Errorf("received %q", got.Body)
+	}
+}
