@@ -16,6 +16,9 @@ FUZZTIME  ?= 10s
 BENCH     ?= .
 BENCHTIME ?= 1s
 
+# MODULES are the Go modules next to the main one.
+MODULES := bench/gnet bench/goplugin docs/examples/redis
+
 # A program built with -race sleeps for a second before it exits, to report late races. The tests
 # run hundreds of programs, so this shortens the sleep.
 export GORACE ?= atexit_sleep_ms=20
@@ -68,7 +71,7 @@ tools: ## install missing Debian packages that the tests need
 lint: $(LINTER) ## check formatting, run go vet and the linters, and build for macOS
 	$(LINTER) fmt --diff
 	$(GO) vet ./...
-	for module in bench/goplugin docs/examples/redis; do $(GO) -C $$module vet ./... || exit; done
+	for module in $(MODULES); do $(GO) -C $$module vet ./... || exit; done
 	$(LINTER) run
 	GOOS=darwin $(GO) build -o /dev/null ./cmd/pentrough
 
@@ -85,7 +88,7 @@ docs: ## write the generated files
 
 .PHONY: check
 check: docs ## fail if generated files or go.mod are out of date
-	for module in . bench/goplugin docs/examples/redis; do $(GO) -C $$module mod tidy -diff || exit; done
+	for module in . $(MODULES); do $(GO) -C $$module mod tidy -diff || exit; done
 	@changed=$$(git status --porcelain -- docs configs); \
 	if [ -n "$$changed" ]; then \
 		echo "generated files are out of date; commit what 'make docs' wrote:"; echo "$$changed"; git diff -- docs configs; exit 1; \
@@ -96,8 +99,9 @@ bench: tools ## run the benchmarks, each next to its peer, on a private broker
 	$(GO) run ./internal/testenv/withbroker $(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem -p 1 -timeout 30m $(TESTFLAGS) $(PACKAGES)
 
 .PHONY: bench-devices
-bench-devices: ## run the benchmark of device frames six times: lines, GT06 by rules, and GT06 in Go
+bench-devices: tools ## run the benchmarks of devices, each next to its peers: frames, idle devices, commands to a fleet, and a fleet that comes back
 	$(GO) test -run '^$$' -bench '^BenchmarkDeviceFrames$$' -benchtime 200000x -count 6 -timeout 30m $(TESTFLAGS) ./cmd/pentrough
+	$(GO) run ./internal/testenv/withbroker $(GO) test -run '^$$' -bench '^Benchmark(IdleDevices|FleetCommands|Reconnect)$$' -benchtime 1x -timeout 60m $(TESTFLAGS) ./cmd/pentrough
 
 .PHONY: bench-plugins
 bench-plugins: ## run the benchmark of process plugins, next to hashicorp/go-plugin

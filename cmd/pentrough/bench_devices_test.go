@@ -9,7 +9,6 @@ import (
 	"net"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -79,21 +78,13 @@ func benchmarkFrames(b *testing.B, settings string, change func(*tcp.Config), fi
 	frames := []byte(strings.Repeat(frame, batch))
 	b.ReportAllocs()
 	b.ResetTimer()
-	before := cpuTime(b)
+	before := processCPU()
 	for left := b.N; left > 0; left -= batch {
 		_, err := conn.Write(frames[:min(left, batch)*len(frame)])
 		must(b, err)
 	}
 	<-done
-	b.ReportMetric(float64(cpuTime(b)-before)/float64(b.N), "cpu-ns/frame")
-}
-
-// cpuTime returns the CPU time that the process has used.
-func cpuTime(tb testing.TB) time.Duration {
-	tb.Helper()
-	var used syscall.Rusage
-	must(tb, syscall.Getrusage(syscall.RUSAGE_SELF, &used))
-	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+	b.ReportMetric(float64(processCPU()-before)/float64(b.N), "cpu-ns/frame")
 }
 
 // handwrittenConfig is the protocol GT06 with the framing of another protocol.

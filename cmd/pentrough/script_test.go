@@ -17,6 +17,7 @@ import (
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"pentrough": main, "racing": main, "bareloop": bareLoop, "watermillloop": watermillLoop, "idlehost": idleHost, "passer": passer, "barerows": bareRows,
+		"transportalone": transportAlone, "bareserver": bareServer,
 	})
 }
 
