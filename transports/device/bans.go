@@ -78,8 +78,8 @@ type Banned struct {
 	Kicked bool
 }
 
-// bans has the bans of a registry. Those that are over stay until list is called or their place is
-// needed.
+// bans has the bans of a registry. Those that are over stay until list or count is called or their
+// place is needed.
 type bans struct {
 	mu  sync.RWMutex // no other lock is taken while it is locked
 	all map[string]Ban
@@ -131,6 +131,14 @@ func (b *bans) list(now time.Time) []Ban {
 	defer b.mu.Unlock()
 	b.forgetOver(now)
 	return slices.SortedFunc(maps.Values(b.all), func(x, y Ban) int { return cmp.Compare(x.Device, y.Device) })
+}
+
+// count returns how many bans are in force.
+func (b *bans) count(now time.Time) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.forgetOver(now)
+	return len(b.all)
 }
 
 // forgetOver removes the bans that are over. b.mu is locked.

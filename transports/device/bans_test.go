@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 func TestKick(t *testing.T) {
@@ -72,8 +74,9 @@ func TestCommandsOfAKickedDevice(t *testing.T) {
 
 func TestBan(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	metrics := prometheus.NewRegistry()
 	r := testRegistry(t, func(o *Options) {
-		o.Now = func() time.Time { return now }
+		o.Registerer, o.Now = metrics, func() time.Time { return now }
 		o.Canonical = func(device string) (string, error) { return strings.ToLower(device), CheckName(device) }
 	})
 	sub := r.feed.newSubscriber("p")
@@ -96,6 +99,14 @@ func TestBan(t *testing.T) {
 		}
 	}
 	refused(`the device is banned: "d", until 2026-01-02T04:04:05Z`)
+	counted := func(n int) {
+		t.Helper()
+		want := fmt.Sprintf("# HELP pentrough_device_bans Devices that an operator has banned.\n# TYPE pentrough_device_bans gauge\npentrough_device_bans %d\n", n)
+		if err := testutil.GatherAndCompare(metrics, strings.NewReader(want), "pentrough_device_bans"); err != nil {
+			t.Error(err)
+		}
+	}
+	counted(1)
 
 	// A second ban replaces the first one.
 	if banned, err = r.Ban(Ban{Device: "d"}); err != nil || !banned.Replaced || banned.Kicked {
@@ -113,6 +124,8 @@ func TestBan(t *testing.T) {
 		t.Errorf("unbanning a device that isn't banned: %v", err)
 	}
 	refused("")
+
+	counted(0)
 
 	// A ban ends by itself.
 	if _, err := r.Ban(Ban{Device: "d", Until: now.Add(time.Hour)}); err != nil {

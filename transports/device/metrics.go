@@ -22,7 +22,8 @@ type metrics struct {
 	lostData   prometheus.Counter
 }
 
-func newMetrics(r prometheus.Registerer) (*metrics, error) {
+// newMetrics registers the metrics. bans returns how many devices are banned.
+func newMetrics(r prometheus.Registerer, bans func() int) (*metrics, error) {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "pentrough", Subsystem: "device", Name: name, Help: help})
 	}
@@ -46,7 +47,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.live, m.ended, m.full, m.frames, m.bytes, m.unattached, m.coalesced, m.lost} {
+	banned := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "pentrough", Subsystem: "device", Name: "bans", Help: "Devices that an operator has banned."}, func() float64 { return float64(bans()) })
+	for _, c := range []prometheus.Collector{banned, m.live, m.ended, m.full, m.frames, m.bytes, m.unattached, m.coalesced, m.lost} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("registering the metrics of devices: %w", err)
 		}

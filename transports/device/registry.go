@@ -114,7 +114,7 @@ type Registry struct {
 	newcomers *newcomers
 	// listedOnly means that devices that the inventory doesn't list may not be attached.
 	listedOnly bool
-	bans       bans
+	bans       *bans
 	failures   failures
 
 	seed   maphash.Seed
@@ -136,11 +136,13 @@ type shard struct {
 
 // NewRegistry returns an empty registry.
 func NewRegistry(o Options) (*Registry, error) {
-	m, err := newMetrics(o.Registerer)
+	bans := &bans{}
+	m, err := newMetrics(o.Registerer, func() int { return bans.count(o.Now()) })
 	if err != nil {
 		return nil, err
 	}
 	r := &Registry{
+		bans:     bans,
 		protocol: o.Protocol, plain: NewDialog(o.Protocol, netip.AddrPort{}, ""), named: o.Named, canonical: o.Canonical, directory: o.Directory, takeover: o.Takeover, advice: o.FlappingAdvice, limits: o.Limits, log: o.Logger, now: o.Now,
 		metrics: m, feed: newFeed(o.Host, uint64(o.Now().UnixMilli()), o.Feed, o.Now, m, o.Logger), seed: maphash.MakeSeed(),
 		newcomers: newNewcomers(o.NewNames),

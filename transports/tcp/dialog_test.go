@@ -29,6 +29,7 @@ import (
 //	ans KEY:TEXT  answers the command that begins with KEY
 //	leave         is refused with "bye"
 //	more TEXT     is data without the word, after what earlier such lines said
+//	who           expects the name in the device's certificate, or "nobody"
 //	odd TEXT      is reported as a problem, and is no data
 //
 // Every other line is data. The host numbers its commands. It names the device of a command if
@@ -68,6 +69,11 @@ func (p talk) Decode(s *protocol.State, frame []byte, v *protocol.Verdict) error
 		whole, _ := s.Own.(string)
 		s.Own = whole + rest
 		v.Payload = []byte(whole + rest)
+	case "who":
+		v.Response, v.NoData = []byte("nobody"), true
+		if s.Cert != nil {
+			v.Response = []byte(s.Cert.Subject.CommonName)
+		}
 	case "odd":
 		v.Problem, v.NoData = "a strange line: "+rest, true
 	case "broken":

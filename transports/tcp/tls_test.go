@@ -395,3 +395,33 @@ func TestAnswersOfTLSAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// A protocol can read the certificate that the host has verified.
+func TestAProtocolSeesTheCertificate(t *testing.T) {
+	onlyTLS(t)
+	door := issue(t, pki.ca, "door", nil)
+	for name, c := range map[string]struct {
+		change func(*Config)
+		dial   func(*tls.Config)
+		want   string
+	}{
+		"required":      {func(c *Config) { mutual(c); c.Identity.By = byCertificate }, shows(door), "door"},
+		"shown":         {func(c *Config) { mutual(c); c.TLS.Client = clientRequest }, shows(door), "door"},
+		"not shown":     {func(c *Config) { mutual(c); c.TLS.Client = clientRequest }, func(*tls.Config) {}, "nobody"},
+		"not asked for": {nil, shows(door), "nobody"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, func(config *Config) {
+				config.Framing, config.Protocol = nil, talkConfig{}
+				if c.change != nil {
+					c.change(config)
+				}
+			})
+			p := s.dialTLS(c.dial)
+			p.say("login door\r\n")
+			p.hear("welcome\r\n")
+			p.say("who\r\n")
+			p.hear(c.want + "\r\n")
+		})
+	}
+}
