@@ -12,11 +12,11 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// This file is what an operator does to devices: kick and ban. The transports enforce the bans.
-// The host also puts them into its store, if it has one, and takes them from there at its start.
+// An operator can kick and ban devices. This file passes both to the transports, which enforce the
+// bans. The host also writes the bans to its store, if it has one, and loads them at its start.
 //
-// A ban is in force at once, even if the store can't be used. The ban is removed from the store
-// before it ends. So a ban that an operator has ended never returns after a restart.
+// A ban is in force at once, even if the store can't be used. When an operator ends a ban, the
+// host first removes it from the store. So the ban never returns after a restart.
 
 // BanStore stores the bans of a host, so that they survive the end of the process. One goroutine
 // at a time calls it.
@@ -37,7 +37,7 @@ const (
 	lastBanPause  = time.Minute
 )
 
-// banning is the host's use of its store of bans.
+// banning has the host's store of bans, and what the host knows about it.
 type banning struct {
 	store  BanStore // nil without a store
 	outage *outage.Outage
@@ -59,8 +59,9 @@ type Banned struct {
 	StoreErr error
 }
 
-// chooseTransport returns the transport of the name for which find returns true. name may be empty
-// if there is only one such transport. act is what the caller wants, for the error.
+// chooseTransport considers the transports for which find returns true. It returns the one with
+// the name, and what find returned for it. name may be empty if there is only one such transport.
+// act names the act of the caller, for the error.
 func chooseTransport[T any](h *Host, name, act string, find func(*transport) (T, bool)) (chosen *transport, found T, err error) {
 	var names []string
 	for _, t := range h.ordered {

@@ -15,14 +15,14 @@ type entry struct {
 	// delivery is the latest delivery of the message. If it becomes void and the message is
 	// redelivered, the new delivery replaces it. The intake's lock guards this field.
 	delivery *transports.Delivery
-	// message is the one that the handler described. The first run gets it; after that it is nil.
+	// message is the one from which the handler made desc. The first run gets it; then it is nil.
 	message  *message.Message
 	desc     handlers.Description
 	released *released // nil if the message wasn't held
 	// abandoned says that the source didn't redeliver the message: see abandoned.go.
 	abandoned bool
 	lane      *lane
-	number    uint64 // counts the entries of the lanes in order of arrival
+	number    uint64 // increases with each entry that arrives
 	arrived   time.Time
 	state     entryState
 	reason    handlers.Reason // why the message is refused, or ""
@@ -38,8 +38,8 @@ type entry struct {
 
 	// The mutex of holds guards the rest: see heldorder.go.
 
-	// undecidedFor is the name that the message will await if its run holds it. It is set as long
-	// as that run, or the next one, may still hold the message. Otherwise it is "".
+	// undecidedFor is what the message will wait for if its run holds it, such as a device. It is
+	// set as long as that run, or the next one, may still hold the message. Otherwise it is "".
 	undecidedFor string
 	// rerun says that undecidedFor is from a run that has ended, and that the message runs again.
 	rerun bool

@@ -19,7 +19,7 @@ import (
 	"github.com/pentrough/pentrough/internal/printable"
 )
 
-// gateVerb is one call of a verb that disconnects devices.
+// gateVerb has the flags of one call of kick, ban, unban or bans.
 type gateVerb struct {
 	admin     string
 	transport string
@@ -48,11 +48,12 @@ func newKick() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "kick DEVICE",
 		Short: "Close the connection of a device",
-		Long: `Close the connection of a device to a running host. The event disconnected of the device has the reason
-kicked, and --reason as its detail. The device may connect again at once; to prevent that, ban it.
+		Long: `Close the connection of a device to a running host. The device's event disconnected has the
+reason kicked, and --reason as its detail. The device may connect again at once; to prevent that,
+ban it.
 
-Commands that wait for the device end as they do whenever a connection ends: offline, or held until the
-device is back.`,
+Commands that wait for the device end as they do whenever a connection ends: with the result
+offline, or the host holds them until the device connects again.`,
 		Example: `  pentrough devices kick 10.0.0.7
   pentrough devices kick 123456789012345 --reason 'firmware update'`,
 		Args: oneDevice,
@@ -75,12 +76,13 @@ func newBan() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ban DEVICE",
 		Short: "Close the connection of a device, and refuse it from then on",
-		Long: `Ban a device at a running host: close its connection, and refuse every further one until --for has
-passed or the ban is ended by unban. The event disconnected has the reason kicked, and as its detail
-"banned" with --reason. The device needn't be connected or known. A new ban replaces an older one.
+		Long: `Ban a device at a running host: close its connection, and refuse every further one. The ban ends
+after the time --for, or with unban. The device's event disconnected has the reason kicked. Its
+detail is "banned: " and --reason, or only "banned". The device needn't be connected or known. A
+new ban replaces an older one.
 
-The host keeps its bans in its store, and they survive a restart. If the store is memory, they end
-with the host; the command says so.`,
+The host keeps its bans in its store, so they survive a restart. If the store is memory, the bans
+end with the host. The command then prints a warning.`,
 		Example: `  pentrough devices ban 10.0.0.7
   pentrough devices ban 123456789012345 --for 24h --reason 'sends nonsense, ticket 4711'`,
 		Args: oneDevice,
@@ -100,7 +102,7 @@ with the host; the command says so.`,
 		},
 	}
 	v.addFlags(cmd)
-	cmd.Flags().StringVar(&v.reason, "reason", "", "the detail of the event, which is also shown by bans")
+	cmd.Flags().StringVar(&v.reason, "reason", "", "the detail of the event; the verb bans shows it, too")
 	cmd.Flags().DurationVar(&v.lasts, "for", 0, "how long, such as 90m or 24h (default: until unban)")
 	return cmd
 }
@@ -243,7 +245,7 @@ func adminAddress(text string) (*url.URL, error) {
 }
 
 // callAdmin calls the admin listener and decodes its answer into said. act says what the caller
-// does, and refused what to do if the host refuses it.
+// does. refused is the advice if the host refuses that.
 func callAdmin(ctx context.Context, target *url.URL, method, path string, query url.Values, act, refused string, said any) error {
 	ctx, cancel := context.WithTimeout(ctx, devicesTimeout)
 	defer cancel()

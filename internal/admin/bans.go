@@ -9,8 +9,8 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// Gate is how an operator disconnects devices. If the name of a transport is empty, the host must
-// have only one with devices.
+// Gate disconnects devices for an operator. The name of a transport may be empty if the host has
+// only one transport with devices.
 type Gate interface {
 	// Kick ends the session of a device. The error is of kind device.ErrOffline if it has none.
 	Kick(transport, device, reason string) (Kicked, error)
@@ -18,7 +18,7 @@ type Gate interface {
 	Ban(ctx context.Context, transport string, ban device.Ban) (Ban, error)
 	// Unban ends a ban. The error is of kind device.ErrNotBanned if there is none.
 	Unban(ctx context.Context, transport, device string) (Ban, error)
-	// Bans returns the bans in force, in the order to show.
+	// Bans returns the bans in force, in the order in which they are shown.
 	Bans() []Ban
 }
 

@@ -76,7 +76,8 @@ func (s *Store) Load(ctx context.Context) (map[string][]device.Ban, error) {
 	return all, database.Explain(err)
 }
 
-// Put stores a ban. It replaces an older one of the device, and removes bans that are over.
+// Put stores a ban in place of an older one of the device. It also removes the host's bans that
+// are over.
 func (s *Store) Put(ctx context.Context, transport string, b device.Ban) error {
 	if err := s.migrate(ctx); err != nil {
 		return err

@@ -1,5 +1,5 @@
 // Package filewatch notices that files have changed, such as an inventory or a certificate. It
-// asks for their size and time, because that works on every file system and through links.
+// compares their size and time, because that works on every file system and through links.
 //
 // Start with [New], and call [Watch.Changed] each [Interval].
 package filewatch
@@ -15,7 +15,7 @@ const Interval = 2 * time.Second
 // Watch remembers the state of some files. Its methods are called by one goroutine at a time.
 type Watch struct {
 	paths  []string
-	loaded []state // when Changed last returned true
+	loaded []state // at the last reading: when Changed last returned true
 	seen   []state // at the last check
 }
 
@@ -28,9 +28,9 @@ func New(paths ...string) *Watch {
 	return w
 }
 
-// Changed reports whether the files should be read again. They are read when a file has changed
-// and two checks in a row found all files the same. So files aren't read while another program
-// writes them. A file that can't be found has changed, too.
+// Changed reports whether the files should be read again. That is so if a file has changed since
+// the last reading and the last two checks found the same state. So files aren't read while
+// another program writes them. The loss of a file counts as a change, too.
 func (w *Watch) Changed() bool {
 	now := w.stat()
 	quiet := equal(now, w.seen)

@@ -15,8 +15,8 @@ const (
 	// mostAddresses is how many addresses without a connection a gate remembers. Each takes about
 	// 300 bytes, so all of them take 5 MB.
 	mostAddresses = 16_384
-	// refusalWindow is the time in which the refusals of an address are counted.
-	refusalWindow = time.Minute
+	// refusalPeriod is the time in which the refusals of an address are counted.
+	refusalPeriod = time.Minute
 	// refusalLines and refusalBurst limit the log lines about refusals of all addresses together:
 	// lines a second, and lines at once.
 	refusalLines, refusalBurst = 10, 100
@@ -38,8 +38,8 @@ type AddressLimits struct {
 	Connections int
 	// Rate is how many connections a second it may open.
 	Rate int
-	// Refusals is how many refusals in a minute are the address's own fault before the gate bans
-	// the address for the time Ban.
+	// Refusals is the number of refusals in a minute after which the gate bans the address for the
+	// time Ban. Only refusals that are the address's own fault count.
 	Refusals int
 	Ban      time.Duration
 }
@@ -75,14 +75,14 @@ type address struct {
 	accepts  *rate.Limiter // nil until it is needed
 	element  *list.Element // in addresses.idle, or nil
 	banEnds  time.Time
-	window   time.Time // when the current refusalWindow began
-	faults   int       // refusals of this window that are the address's own fault
-	logged   bool      // a refusal of this window was logged
+	period   time.Time // when the current refusalPeriod began
+	faults   int       // refusals of this period that are the address's own fault
+	logged   bool      // a refusal of this period was logged
 	unlogged int       // refusals since the last one that was logged
 }
 
-// of returns the entry of an address.
-func (s *addresses) of(key netip.Addr) *address {
+// entryOf returns the entry of an address.
+func (s *addresses) entryOf(key netip.Addr) *address {
 	a := s.known[key]
 	switch {
 	case a == nil:
@@ -107,16 +107,16 @@ func (s *addresses) addIdle(a *address) {
 	}
 }
 
-// hold counts a connection of a.
-func (s *addresses) hold(a *address) {
+// countConn counts a connection of a.
+func (s *addresses) countConn(a *address) {
 	if a.conns++; a.element != nil {
 		s.idle.Remove(a.element)
 		a.element = nil
 	}
 }
 
-// release ends the count of a connection of a.
-func (s *addresses) release(a *address) {
+// uncountConn ends the count of a connection of a.
+func (s *addresses) uncountConn(a *address) {
 	if a.conns--; a.conns == 0 {
 		s.addIdle(a)
 	}
@@ -128,7 +128,7 @@ func (s *addresses) check(key netip.Addr, now time.Time) (*address, error) {
 	if s.limits.Connections == 0 && s.limits.Rate == 0 && s.known[key] == nil {
 		return nil, nil
 	}
-	a := s.of(key)
+	a := s.entryOf(key)
 	if left := a.banEnds.Sub(now); left > 0 {
 		return nil, refuse(refusedBanned, "the address is banned for another %s", left.Round(time.Second))
 	}
@@ -146,9 +146,9 @@ func (s *addresses) check(key netip.Addr, now time.Time) (*address, error) {
 // noteRefusal counts a refusal of an address. It returns whether the address is banned from now
 // on.
 func (s *addresses) noteRefusal(key netip.Addr, fault bool, now time.Time) (a *address, banned bool) {
-	a = s.of(key)
-	if now.Sub(a.window) >= refusalWindow {
-		a.window, a.faults, a.logged = now, 0, false
+	a = s.entryOf(key)
+	if now.Sub(a.period) >= refusalPeriod {
+		a.period, a.faults, a.logged = now, 0, false
 	}
 	a.unlogged++
 	if most := s.limits.Refusals; fault && most > 0 {
@@ -182,7 +182,7 @@ func (g *Gate) enter(c *Conn) (victim *Conn, err error) {
 		g.remove(victim)
 		victim.displaced = true
 	}
-	g.addresses.hold(a)
+	g.addresses.countConn(a)
 	c.address = a
 	return victim, nil
 }
@@ -209,13 +209,13 @@ func (g *Gate) LogRefusal(peer net.Addr, fault bool, reason string, err error) {
 	g.log.Info("refusing a connection", attrs...)
 }
 
-// NoteFault counts what a peer did wrong like a refusal. After AddressLimits.Refusals in a minute
-// its address is banned, unless it is the address of a balancer.
+// NoteFault counts a fault of a peer as a refusal of its address. After AddressLimits.Refusals in
+// a minute, the gate bans the address, unless it is a balancer's.
 func (g *Gate) NoteFault(peer net.Addr) {
 	g.noteRefusal(peer, true, time.Now(), func(a *address) { a.unlogged-- })
 }
 
-// noteRefusal counts a refusal, calls then with the lock, and logs a ban.
+// noteRefusal counts a refusal, calls then while the gate is locked, and logs a ban.
 func (g *Gate) noteRefusal(peer net.Addr, fault bool, now time.Time, then func(*address)) {
 	addr := addrOf(peer)
 	g.mu.Lock()

@@ -44,14 +44,14 @@ func TestAllowFrom(t *testing.T) {
 		"11.0.0.1:1": false, "192.0.2.2:1": false, "[2001:db9::1]:1": false, "[fe80::1%lo]:1": false,
 	} {
 		c := newCrowd(limits)
-		if got := c.come(from) != nil; got != allowed {
+		if got := c.connect(from) != nil; got != allowed {
 			t.Errorf("%s is admitted: %v", from, got)
 		}
 		if !allowed && c.lastRefusal() != refusedNetwork {
 			t.Errorf("%s: %v", from, c.refused)
 		}
 		// A device behind the balancer is checked by its own address.
-		behind := c.come("192.0.2.1:9")
+		behind := c.connect("192.0.2.1:9")
 		if got := behind.SetSource(tcpAddr(from)) == nil; got != (allowed && from != "192.0.2.1:1") {
 			t.Errorf("%s behind a balancer is admitted: %v", from, got)
 		}
@@ -61,24 +61,24 @@ func TestAllowFrom(t *testing.T) {
 func TestConnectionsOfAnAddress(t *testing.T) {
 	c := newCrowd(Limits{PerAddress: AddressLimits{Connections: 2}})
 	for _, from := range []string{"10.0.0.1:1", "10.0.0.1:2", "10.0.0.2:1", "[2001:db8::1]:1", "[2001:db8::2]:1"} {
-		c.come(from).Keep()
+		c.connect(from).Keep()
 	}
 	for _, from := range []string{"10.0.0.1:3", "[2001:db8::3]:1"} {
-		if c.come(from) != nil || c.lastRefusal() != refusedConnections {
+		if c.connect(from) != nil || c.lastRefusal() != refusedConnections {
 			t.Errorf("%s is admitted, %v", from, c.refused)
 		}
 	}
-	if c.come("[2001:db8:0:1::1]:1") == nil {
+	if c.connect("[2001:db8:0:1::1]:1") == nil {
 		t.Error("another /64 network is refused")
 	}
 	c.conns[0].Close()
 	c.conns[0].Close()
-	silent := c.come("10.0.0.1:4")
+	silent := c.connect("10.0.0.1:4")
 	if silent == nil {
 		t.Fatal("there was a place")
 	}
-	// The silent connection has to go for another one, and nobody else's.
-	if c.come("10.0.0.1:5") == nil || !silent.Displaced() {
+	// A further connection displaces the silent one, and no other.
+	if c.connect("10.0.0.1:5") == nil || !silent.Displaced() {
 		t.Error("the silent connection stayed")
 	}
 	if note := c.Note(); note != "" {
@@ -99,7 +99,7 @@ func TestSourceBehindABalancer(t *testing.T) {
 	c := newCrowd(Limits{Balancers: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, PerAddress: AddressLimits{Connections: 1}})
 	var behind []*Conn
 	for i := range 5 {
-		behind = append(behind, c.come(fmt.Sprintf("192.0.2.1:%d", i)))
+		behind = append(behind, c.connect(fmt.Sprintf("192.0.2.1:%d", i)))
 	}
 	for i, conn := range behind[:3] {
 		if err := conn.SetSource(tcpAddr(fmt.Sprintf("10.0.0.%d:9", i))); err != nil {
@@ -124,19 +124,19 @@ func TestRateOfAnAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(Limits{PerAddress: AddressLimits{Rate: 2}})
 		for i, want := range []bool{true, true, false} {
-			if got := c.come("10.0.0.1:1") != nil; got != want {
+			if got := c.connect("10.0.0.1:1") != nil; got != want {
 				t.Errorf("connection %d: %v", i, got)
 			}
 		}
 		if c.lastRefusal() != refusedRate {
 			t.Errorf("got %v", c.refused)
 		}
-		if c.come("10.0.0.2:1") == nil {
+		if c.connect("10.0.0.2:1") == nil {
 			t.Error("another address is refused")
 		}
 		time.Sleep(time.Second)
-		if c.come("10.0.0.1:1") == nil {
-			t.Error("it is refused after a second, too")
+		if c.connect("10.0.0.1:1") == nil {
+			t.Error("it is still refused after a second")
 		}
 	})
 }
@@ -156,28 +156,28 @@ func TestBan(t *testing.T) {
 			}
 		}
 		refuse(2)
-		time.Sleep(refusalWindow) // the minute is over, and the count begins again
+		time.Sleep(refusalPeriod) // the minute is over, and the count begins again
 		refuse(2)
-		if c.come("10.0.0.1:8") == nil {
+		if c.connect("10.0.0.1:8") == nil {
 			t.Fatal("banned too early")
 		}
 		c.NoteFault(bad)
 		for range 2 {
-			if c.come("10.0.0.1:8") != nil || c.lastRefusal() != refusedBanned {
+			if c.connect("10.0.0.1:8") != nil || c.lastRefusal() != refusedBanned {
 				t.Fatalf("it isn't banned: %v", c.refused)
 			}
 		}
 		if got := c.refused[0].Error(); got != "the address is banned for another 1h0m0s" {
 			t.Errorf("got %q", got)
 		}
-		if c.come("10.0.0.2:8") == nil || c.come("192.0.2.1:8") == nil {
+		if c.connect("10.0.0.2:8") == nil || c.connect("192.0.2.1:8") == nil {
 			t.Error("others are banned, too")
 		}
 		if n := strings.Count(log.String(), `msg="banning an address" address=10.0.0.1 for=1h0m0s refusals=3`); n != 1 {
 			t.Errorf("logged %d times:\n%s", n, log)
 		}
 		time.Sleep(time.Hour)
-		if c.come("10.0.0.1:8") == nil {
+		if c.connect("10.0.0.1:8") == nil {
 			t.Error("the ban didn't end")
 		}
 	})
@@ -196,7 +196,7 @@ func TestLogOfRefusals(t *testing.T) {
 		if got := lines(); got != 2 {
 			t.Errorf("%d lines:\n%s", got, log)
 		}
-		time.Sleep(refusalWindow)
+		time.Sleep(refusalPeriod)
 		log.Reset()
 		report("10.0.0.1:8")
 		if got, want := log.String(), `peer=10.0.0.1:8 reason=auth_error err="no name" unlogged=9`; !strings.Contains(got, want) {
@@ -216,7 +216,7 @@ func TestLogOfRefusals(t *testing.T) {
 	})
 }
 
-// A connection beyond the rate waits in the kernel until its turn; a refused one takes no turn.
+// A connection beyond the rate waits in the kernel. A refused one doesn't count for the rate.
 func TestAcceptRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(Limits{AcceptRate: 2, AllowFrom: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}})

@@ -52,18 +52,19 @@ type Limits struct {
 //
 // A connection is in one of three states:
 //
-//	unidentified  the host knows only the peer's address; every connection begins so
+//	unidentified  the host knows only the peer's address; every connection begins in this state
 //	kept          the peer has identified itself, and the host serves it
 //	spare         the host has served the peer, and the peer waits for nothing
 //
 // The user of a connection changes the state with [Conn.Keep] and [Conn.Spare]. The gate displaces
 // unidentified connections first, and then spare ones.
 //
-// The invariants: the gate never displaces a kept connection. It displaces another one only if a
-// limit is exceeded. If all connections are kept, there is no place for a new one: see [NewGate].
+// The invariants: the gate never displaces a kept connection. It displaces an unidentified or
+// spare connection only if a limit is exceeded. If all connections are kept, there is no place for
+// a new one: see [NewGate].
 //
-// Gate.mu guards all connections of the gate. Nothing that has it takes another lock or closes a
-// connection.
+// Gate.mu guards all connections of the gate. Code that has locked it locks no other mutex of this
+// program and closes no connection.
 type Gate struct {
 	limits      Limits
 	log         *slog.Logger
@@ -86,16 +87,16 @@ type Gate struct {
 	spare        candidates
 	displaced    int
 	displacedAt  time.Time
-	// full says that there was no place for the last connection, and that there is still none.
+	// full says that there was no place for the newest connection, and that there still isn't.
 	full bool
 	// freed is signalled when there may be a place.
 	freed sync.Cond
 }
 
 // NewGate returns a gate without connections. The gate calls refused with each connection that it
-// refuses, and then closes it. The error is a [*Refusal]. If refused is nil, the limits must have
-// nothing about addresses, and a connection without a place waits. The listener accepts no others
-// until then.
+// refuses, and then closes it. The error is a [*Refusal]. If refused is nil, limits must not limit
+// addresses. A connection for which there is no place then waits, and the listener accepts no
+// further one until it has a place.
 func NewGate(limits Limits, log *slog.Logger, refused func(net.Conn, error)) *Gate {
 	g := &Gate{
 		limits: limits, log: log, refused: refused, accepting: outage.New(log, "accepting connections"),
@@ -223,8 +224,8 @@ func (g *Gate) admitOrDisplace(c *Conn) (victim *Conn, pressure bool, err error)
 	return victim, true, nil
 }
 
-// candidatesToDisplace returns the candidates of which one has to be displaced, or nil. The newest
-// connection is unidentified. If it is the only unidentified one, it isn't displaced.
+// candidatesToDisplace returns the candidates of which one must be displaced, or nil if none must.
+// The newest connection is unidentified. If it is the only unidentified one, it isn't displaced.
 func (g *Gate) candidatesToDisplace() *candidates {
 	switch limit := g.limits.Unidentified; {
 	case limit > 0 && g.unidentified.n > limit:
@@ -250,7 +251,7 @@ func (g *Gate) remove(c *Conn) {
 // leaveAddress ends the count of c as a connection of its address. The caller has the lock.
 func (g *Gate) leaveAddress(c *Conn) {
 	if c.address != nil {
-		g.addresses.release(c.address)
+		g.addresses.uncountConn(c.address)
 		c.address = nil
 	}
 }

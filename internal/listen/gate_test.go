@@ -45,8 +45,8 @@ func newCrowd(limits Limits) *crowd {
 	return c
 }
 
-// come has a connection come from an address, and returns it, or nil if it is refused.
-func (c *crowd) come(from string) *Conn {
+// connect opens a connection from an address, and returns it, or nil if it is refused.
+func (c *crowd) connect(from string) *Conn {
 	conn := c.admit(&socket{from: from})
 	if conn != nil {
 		c.conns = append(c.conns, conn)
@@ -54,7 +54,7 @@ func (c *crowd) come(from string) *Conn {
 	return conn
 }
 
-// open returns the numbers of the connections that are open, by which came first.
+// open returns the numbers of the open connections. The first connection has the number 0.
 func (c *crowd) open() string {
 	var open []string
 	for i, conn := range c.conns {
@@ -65,7 +65,7 @@ func (c *crowd) open() string {
 	return strings.Join(open, " ")
 }
 
-func TestWhoIsDisplaced(t *testing.T) {
+func TestWhichConnectionIsDisplaced(t *testing.T) {
 	const a, b, d = "10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1"
 	for _, c := range []struct {
 		name   string
@@ -93,7 +93,7 @@ func TestWhoIsDisplaced(t *testing.T) {
 			crowd := newCrowd(c.limits)
 			last := len(c.come) - 1
 			for _, from := range c.come[:last] {
-				crowd.come(from)
+				crowd.connect(from)
 			}
 			for _, i := range c.kept {
 				if !crowd.conns[i].Keep() {
@@ -103,7 +103,7 @@ func TestWhoIsDisplaced(t *testing.T) {
 			for _, i := range c.spare {
 				crowd.conns[i].Spare()
 			}
-			crowd.come(c.come[last])
+			crowd.connect(c.come[last])
 			if got := crowd.open(); got != c.open {
 				t.Errorf("open: %s, want %s", got, c.open)
 			}
@@ -119,12 +119,12 @@ func TestWhoIsDisplaced(t *testing.T) {
 func TestWhenAllAreKept(t *testing.T) {
 	crowd := newCrowd(Limits{Max: 2})
 	for range 2 {
-		crowd.come("10.0.0.1:1").Keep()
+		crowd.connect("10.0.0.1:1").Keep()
 	}
 	if err := crowd.Err(); err != nil {
 		t.Errorf("nobody was refused yet: %v", err)
 	}
-	if crowd.come("10.0.0.2:1") != nil || len(crowd.refused) != 1 {
+	if crowd.connect("10.0.0.2:1") != nil || len(crowd.refused) != 1 {
 		t.Fatalf("a third one was not refused: %v", crowd.refused)
 	}
 	if err := crowd.Err(); err == nil || !strings.Contains(err.Error(), "all 2 that max_connections allows are in use; further ones are refused") {
@@ -134,18 +134,18 @@ func TestWhenAllAreKept(t *testing.T) {
 	if err := crowd.Err(); err != nil {
 		t.Errorf("there is a place: %v", err)
 	}
-	if crowd.come("10.0.0.2:1") == nil {
+	if crowd.connect("10.0.0.2:1") == nil {
 		t.Error("a connection was refused, though there is a place")
 	}
 }
 
-func TestWhatIsSaidUnderPressure(t *testing.T) {
+func TestNoteUnderPressure(t *testing.T) {
 	crowd := newCrowd(Limits{Max: 1})
-	crowd.come("10.0.0.1:1")
+	crowd.connect("10.0.0.1:1")
 	if note := crowd.Note(); note != "" {
 		t.Errorf("without pressure: %q", note)
 	}
-	crowd.come("10.0.0.1:1")
+	crowd.connect("10.0.0.1:1")
 	if note := crowd.Note(); !strings.Contains(note, "under pressure") || crowd.Err() != nil {
 		t.Errorf("under pressure: %q, %v", note, crowd.Err())
 	}
@@ -226,8 +226,9 @@ func TestWaitingForAPlace(t *testing.T) {
 	await.Receive(t, "the end of Accept when the listener is closed", ended)
 }
 
-// Whatever comes and goes, the limits hold, no kept connection is displaced, and one that is
-// belongs to an address that has the most.
+// Connections begin, are kept, become spare and end in any order. The limits hold, and no kept
+// connection is displaced. A displaced connection belongs to the address with the most
+// connections.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limits := Limits{Max: rapid.IntRange(1, 6).Draw(t, "max"), Unidentified: rapid.IntRange(0, 4).Draw(t, "unidentified")}
@@ -252,7 +253,7 @@ func TestModel(t *testing.T) {
 			"come": func(t *rapid.T) {
 				from := fmt.Sprintf("10.0.0.%d:1", rapid.IntRange(1, 4).Draw(t, "from"))
 				unidentified, spare := count("unidentified"), count("spare")
-				c := crowd.come(from)
+				c := crowd.connect(from)
 				if c == nil {
 					if len(unidentified)+len(spare) > 0 || len(state) < limits.Max {
 						t.Fatalf("refused, though there are %v and %v", unidentified, spare)
@@ -339,8 +340,8 @@ func TestShares(t *testing.T) {
 	}
 }
 
-// A connection through a gate can still be closed on one side, as a server does that has refused
-// a body.
+// The sending side of a connection through a gate can be closed alone. A server does that when it
+// has refused a body.
 func TestCloseWrite(t *testing.T) {
 	g := NewGate(Limits{}, slog.New(slog.DiscardHandler), nil)
 	inner, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})

@@ -18,8 +18,9 @@ const lingerTime = 500 * time.Millisecond
 type connKey struct{}
 
 // Serve serves HTTP/1.1 on the listener until the listener is closed. It uses TLS if certificate
-// isn't nil. A connection becomes spare after each response. The server's handler calls
-// [Conn.Keep] of the request's [ConnOf] when it has identified the caller.
+// isn't nil. A connection becomes spare after each response. When the server's handler has
+// identified the caller, it calls [Conn.Keep] on the connection that [ConnOf] returns for the
+// request.
 func (l *Listener) Serve(srv *http.Server, certificate *tls.Config) error {
 	srv.Protocols = new(http.Protocols)
 	srv.Protocols.SetHTTP1(true)
@@ -54,7 +55,7 @@ func ConnOf(r *http.Request) *Conn {
 	return c
 }
 
-// CloseAfter has the server close the connection after the response. Call it before writing the
+// CloseAfter makes the server close the connection after the response. Call it before writing the
 // response.
 func CloseAfter(w http.ResponseWriter) {
 	w.Header().Set("Connection", "close")

@@ -39,7 +39,7 @@ func TestWhichConnectionsAnAddressTakes(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoAddressIsAnError(t *testing.T) {
+func TestInvalidAddressIsAnError(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1", "0.0.0.0:70000", "0.0.0.0"} {
 		if l, err := TCP(context.Background(), new(net.ListenConfig), addr); err == nil {
 			l.Close()

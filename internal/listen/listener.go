@@ -8,8 +8,8 @@ import (
 	"github.com/pentrough/pentrough/internal/backoff"
 )
 
-// firstPause and longestPause bound the pause after a failed accept, such as without a free
-// descriptor.
+// firstPause and longestPause bound the pause after a failed accept. An accept fails, for example,
+// if no descriptor is free.
 const (
 	firstPause   = 5 * time.Millisecond
 	longestPause = time.Second
@@ -24,9 +24,9 @@ type Listener struct {
 // Guard returns a listener whose connections the gate bounds. A gate has one listener.
 func (g *Gate) Guard(l net.Listener) *Listener { return &Listener{l, g} }
 
-// Accept returns the next connection, a [*Conn]. It repeats after an error, unless the listener is
-// closed. A connection beyond Limits.AcceptRate waits in the kernel. A refused connection doesn't
-// count for that rate, so a flood of them delays no other.
+// Accept returns the next connection, a [*Conn]. After an error it tries again, unless the
+// listener is closed. A connection beyond Limits.AcceptRate waits in the kernel. A refused
+// connection doesn't count for that rate, so a flood of refused connections delays no other.
 func (l *Listener) Accept() (net.Conn, error) {
 	if turns := l.gate.accepts; turns != nil && turns.Wait(l.gate.life) != nil {
 		return nil, net.ErrClosed

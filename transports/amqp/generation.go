@@ -39,7 +39,7 @@ import (
 // settled or void.
 //
 // Lock order: subscription.delivering comes first. The locks of acks and arrivals may be taken
-// while it is locked. They are never locked at the same time.
+// while it is locked. acks and arrivals are never locked at the same time.
 
 // errStopped ends a generation because the subscription takes no more messages. errOtherPrefetch
 // ends it because the subscription wants another prefetch.
@@ -117,7 +117,7 @@ func (s *subscription) beginGeneration(conn *amqp.Connection) (*generation, erro
 // kill of the broker, that is some hundred milliseconds after the broker accepts connections
 // again. A consumer that starts before that gets newer messages first, up to its prefetch
 // (measured on RabbitMQ 3.10). So a new consumer waits until the queue has no consumer. The wait
-// is short, because other hosts may consume from the queue too.
+// has a limit, because other hosts may also consume from the queue, and their consumers stay.
 const (
 	returnTime  = 2 * time.Second
 	returnPause = 20 * time.Millisecond
@@ -187,16 +187,18 @@ var noCredit = amqp.Table{"x-credit": amqp.Table{"credit": int64(0), "drain": fa
 
 // forwardAcks returns when closing the channel can't lose an ack any more.
 //
-// The broker's channel process forwards acks to a quorum queue. It has at most 32 commands on
-// their way to the queue, and keeps the acks behind them until the queue's log is on disk. When
-// the channel closes, it drops the acks that it still keeps, and the queue redelivers messages
-// that were acked (measured on RabbitMQ 3.10). AMQP offers no way to query that.
+// The broker's channel process forwards acks to a quorum queue as entries of the queue's log. At
+// most 32 entries may be on their way to the disk. The process keeps later acks until the queue
+// has confirmed the entries. When the channel closes, the process drops the acks that it still
+// keeps, and the queue redelivers messages that were acked (measured on RabbitMQ 3.10). AMQP
+// offers no way to query whether the process keeps acks.
 //
-// But the channel process waits for the queue while it starts or cancels a consumer. So a consumer
-// that receives nothing comes and goes twice. After the first time, the commands that were on
-// their way are on disk, and the channel process has learned that and forwards the rest. The
-// second time is for the case that it learned it a moment late. No ack can be lost then, however
-// slow the disk is. An error means that the channel is lost, and then nothing can be done.
+// But the channel process waits for the queue while it starts or cancels a consumer. So
+// forwardAcks starts and cancels a consumer that receives nothing, and does so twice. After the
+// first time, the entries that were on their way are on disk, and the process forwards the acks
+// that it kept. It may learn a moment late that the entries are on disk. The second time covers
+// that case. Then no ack can be lost, even if the disk is slow. An error means that the channel is
+// lost, and then nothing can be done.
 func (g *generation) forwardAcks() {
 	if g.acks.wrote.IsZero() {
 		return

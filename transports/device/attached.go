@@ -18,16 +18,16 @@ import (
 // written to a connection at a time.
 //
 // Invariants:
-//   - The slot of an attached device shares the mutex of its carrier's slot. So what happens to
-//     the connection happens to all of its devices at once.
+//   - The slot of an attached device shares the mutex of its carrier's slot. So a change of the
+//     connection applies to all of its devices at once.
 //   - A slot is attached to the same carrier for its whole life. A device that moves to another
-//     connection gets another slot. Its frames in the old queue of which no byte is written end as
-//     Offline.
+//     connection gets another slot. Frames for it in the old queue end as Offline, unless a byte
+//     of the frame is already written.
 //   - A carrier isn't attached to another device. If a device with its own connection is attached,
 //     the host closes that connection.
 //   - When the carrier's session ends, the sessions of its attached devices end before it.
 
-// Why a device can't be attached. Its frames are dropped.
+// The reasons why a device can't be attached. The host drops the frames of such a device.
 var (
 	// ErrAttached means that Limits.Attached is reached.
 	ErrAttached = errors.New("too many devices are attached to the connection")
@@ -76,7 +76,8 @@ func (s *Session) ifAttached() *Session {
 	return nil
 }
 
-// attach makes f a frame for an attached device. session is nil if the device isn't attached.
+// attach makes f a frame for the attached device of session. If session is nil, f is for a device
+// that isn't attached, and attach does nothing.
 func (f *frame) attach(session *Session) {
 	if session == nil {
 		return
@@ -110,8 +111,8 @@ func (f *frame) hasDeviceOf(o *frame) bool {
 // ReceiveFrom is Receive for a frame that names the device it comes from. It attaches the device
 // to this session's device if the device isn't attached yet.
 //
-// If the device may not be taken over now (see takeover.go), its current session stays. Its
-// commands go there, and this frame is published as that session's.
+// If the device's current session may not be replaced now (see takeover.go), that session stays.
+// It still gets the device's commands, and this frame is published as data of that session.
 //
 // The error is that of Receive, ErrAttached, ErrUnlisted, ErrNewName, ErrClosing, of kind
 // ErrDevice, or one of the directory.

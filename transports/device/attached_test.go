@@ -347,7 +347,7 @@ func TestADeviceOfTwoCarriers(t *testing.T) {
 			t.Errorf("two got %q", p.bytes())
 		}
 		g.says(one, "m:hello") // the response goes to the connection of the frame
-		time.Sleep(flapWindow)
+		time.Sleep(flapPeriod)
 		g.says(one, "m:x")
 		g.told(moved, "m connected")
 	})

@@ -12,12 +12,12 @@ import (
 	"github.com/pentrough/pentrough/internal/printable"
 )
 
-// This file is what an operator does to a device: end its session (kick), and keep it from
-// connecting (ban).
+// An operator can end the session of a device (kick), and keep a device from connecting (ban).
+// This file does both.
 //
 // Invariant: a banned device has no session. Ban adds the ban before it looks for the device's
-// session, and installSession looks at the bans while it has locked the shard. So one of the two
-// sees the other.
+// session, and installSession checks the bans while it has locked the shard. So if both run at the
+// same time, Ban finds the session or installSession finds the ban.
 
 // MaxBans is how many devices of one transport may be banned at the same time.
 const MaxBans = 10_000
@@ -33,9 +33,10 @@ var (
 	ErrReason = errors.New("the reason can't be used")
 )
 
-// Gatekeeper is implemented by [Devices] whose devices an operator can disconnect. A name may have
-// any form, and a unit's name stands for its device. The errors are of kind ErrDevice if the name
-// can't name a device. It is safe for concurrent use.
+// Gatekeeper is implemented by [Devices] whose devices an operator can disconnect. A name needn't
+// be canonical, and a unit's name stands for its device. Each method that takes a name returns an
+// error of kind ErrDevice if the name can't name a device. The methods are safe for concurrent
+// use.
 type Gatekeeper interface {
 	// Kick ends the device's session as Kicked and returns what it was. reason is the Detail of
 	// the event; it may be empty. The error is of kind ErrOffline or ErrReason.

@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// maxFailures is how many devices' last errors a registry remembers. So devices that fail, and
-	// strangers that invent names, can't fill the memory.
+	// maxFailures is how many errors a registry remembers, one for each device. So devices that
+	// fail, and strangers that invent names, can't fill the memory.
 	maxFailures = 4096
 	// maxFailureText is the longest text of an error, in bytes.
 	maxFailureText = 200
@@ -17,8 +17,8 @@ const (
 	evictionSample = 8
 )
 
-// Failure is the last error of a device's connection. It is remembered when the device goes
-// offline and connects again.
+// Failure is the last error of a device's connection. The registry still remembers it after the
+// device goes offline or connects again.
 type Failure struct {
 	Text string
 	Time time.Time

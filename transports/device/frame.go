@@ -26,7 +26,7 @@ type frame struct {
 	withdrawnAs Fate
 	prev, next  *frame
 	written     Written
-	done        chan struct{} // closed when it has ended; the first waiter makes it
+	done        chan struct{} // closed when the frame has ended; the first call of Wait makes it
 }
 
 // conditions are the options that few frames have. All frames that have none use noConditions,
@@ -39,8 +39,8 @@ type conditions struct {
 	gap  time.Duration // the least time since the last byte of the previous frame
 	// priority is EnqueueOptions.Priority.
 	priority int
-	// command is what data is made of when the frame is picked. It is nil if the protocol is only
-	// a framing, and for responses.
+	// command is encoded into the field data when the frame is picked. It is nil for responses,
+	// and if the protocol is only a framing.
 	command *protocol.Command
 	// request says which answer the device is expected to give. askedIn is the session in which
 	// the frame was written, and answerTimer ends the wait for the answer.

@@ -165,8 +165,8 @@ func TestFlapping(t *testing.T) {
 				t.Errorf("got %+v", got)
 			}
 		}
-		if d := time.Since(start); d != flapWindow {
-			t.Errorf("room after %v, want %v", d, flapWindow)
+		if d := time.Since(start); d != flapPeriod {
+			t.Errorf("room after %v, want %v", d, flapPeriod)
 		}
 		r.CloseSessions(t.Context())
 		for range maxWaiting - 2 - maxTakeovers {
@@ -219,7 +219,7 @@ func TestRegistryModel(t *testing.T) {
 				old := live[d]
 				within := 0
 				for _, at := range replaced[d] {
-					if now.Sub(at) < flapWindow {
+					if now.Sub(at) < flapPeriod {
 						within++
 					}
 				}

@@ -14,24 +14,24 @@ import (
 // This file decides which connection gets the session of a device if several claim it. Two kinds
 // of trouble are possible:
 //
-//   - A connection that isn't the device's takes the session: the probe of a balancer, or a
-//     stranger who knows the name. So the policy ([Takeover]) says which connections may replace a
-//     session. No policy lets a silent connection replace one. Every policy lets any connection
-//     replace a session whose peer doesn't respond.
+//   - A connection that doesn't belong to the device takes the session. It may be the health check
+//     of a balancer, or come from a stranger who knows the name. So the policy ([Takeover]) says
+//     which connections may replace a session. No policy lets a silent connection replace one.
+//     Every policy lets any connection replace a session whose peer doesn't respond.
 //   - Several devices have one name, such as devices behind one NAT that are identified by their
 //     address. They would take the session over from each other for ever. So at most maxTakeovers
-//     takeovers of a device happen in flapWindow.
+//     takeovers of a device happen in flapPeriod.
 //
-// A connection that may not replace the session now waits. It looks again after each recheckTime,
-// and when the device goes offline. Of one network, at most one connection waits for a device: a
-// newer one displaces it. Of the connections that may go, the one that has waited longest goes
-// first. But a connection from the network that has the session goes last. So someone who always
-// connects again can't keep a device out.
+// A connection that may not replace the session now waits. It checks again after each recheckTime,
+// and when the device goes offline. At most one connection from each network waits for a device: a
+// newer one displaces it. The policy decides which of them may replace the session. Among those,
+// the one that has waited longest has the first turn, but a connection from the network that has
+// the session has the last. So someone who always connects again can't keep a device out.
 //
 // The lock of the device's shard guards all of this.
 const (
 	maxTakeovers = 3
-	flapWindow   = 10 * time.Second
+	flapPeriod   = 10 * time.Second
 	maxWaiting   = 8
 	recheckTime  = time.Second
 	// probeTime is how long the peer of a session has to respond to a probe.
@@ -43,20 +43,21 @@ type Takeover string
 
 // The policies. A connection may always replace a session whose peer doesn't respond.
 const (
-	// TakeoverNewest means every connection that has sent a byte.
+	// TakeoverNewest lets every connection that has sent a byte replace a session.
 	TakeoverNewest Takeover = "newest"
-	// TakeoverIdle means no connection.
+	// TakeoverIdle lets no connection replace a session whose peer responds.
 	TakeoverIdle Takeover = "idle"
-	// TakeoverAuthenticated means those that have sent a byte and are authenticated. A session
-	// that isn't authenticated may also be replaced by others.
+	// TakeoverAuthenticated lets authenticated connections that have sent a byte replace a
+	// session. Other connections that have sent a byte may only replace a session that isn't
+	// authenticated.
 	TakeoverAuthenticated Takeover = "authenticated"
 )
 
-// ErrFlapping is what Connect returns when too many connections of one device wait already, and
-// when a newer one from the same network waits.
+// ErrFlapping means that too many connections of the device wait already, or that a newer
+// connection from the same network waits instead.
 var ErrFlapping = errors.New("too many connections claim to be this device")
 
-// ErrGone is what Connect returns when the connection was closed while it waited.
+// ErrGone means that the connection was closed while it waited.
 var ErrGone = errors.New("the connection was closed while it waited for its turn")
 
 // contest has the takeovers of a device and the connections that wait for it.
@@ -66,7 +67,7 @@ type contest struct {
 	waiting []*contender
 	// going is the contender whose turn it is, until its session begins or it gives up.
 	going  *contender
-	warned time.Time // when this was last logged
+	warned time.Time // when the log last had a warning about the takeovers
 	// probed is the session whose peer was last probed, at probedAt.
 	probed   *Session
 	probedAt time.Time
@@ -79,7 +80,7 @@ type contender struct {
 	heard         bool // the peer has sent a byte
 	may           bool // it may replace the session, apart from the limit of takeovers
 	displaced     bool
-	// turn gets a value when the contender should look again at once.
+	// turn gets a value when the contender should check again at once.
 	turn chan struct{}
 }
 
@@ -102,17 +103,17 @@ func (c *contest) recordTakeover(now time.Time) {
 	c.next = (c.next + 1) % maxTakeovers
 }
 
-// takeoverWait returns the time until the limit of takeovers has room. If the result is 0 or less,
-// it has room now.
+// takeoverWait returns the time until the limit allows a further takeover. If the result is 0 or
+// less, the limit allows it now.
 func (c *contest) takeoverWait(now time.Time) time.Duration {
 	if oldest := c.times[c.next]; !oldest.IsZero() {
-		return oldest.Add(flapWindow).Sub(now)
+		return oldest.Add(flapPeriod).Sub(now)
 	}
 	return 0
 }
 
-// first returns the contender that goes first: one of those that wait, or w. Those from the
-// network that has the session go last.
+// first returns the contender that has the first turn: one of those that wait, or w. network is
+// the one that has the session. Its contenders have their turns last.
 func (c *contest) first(w *contender, network string) *contender {
 	all := slices.DeleteFunc(c.with(w), func(o *contender) bool { return !o.may })
 	if i := slices.IndexFunc(all, func(o *contender) bool { return o.network != network }); i >= 0 {
@@ -121,8 +122,9 @@ func (c *contest) first(w *contender, network string) *contender {
 	return all[0]
 }
 
-// with returns the contenders that wait, if w waits, too. It takes the place of the one from the
-// same network. Otherwise contenders that replace each other could be first for ever.
+// with returns the contenders that wait, with w among them. w takes the position of a contender
+// from the same network. Otherwise newer contenders could displace the first one again and again,
+// before its turn. Then no contender would ever have its turn.
 func (c *contest) with(w *contender) []*contender {
 	all := slices.Clone(c.waiting)
 	if i := slices.IndexFunc(all, func(o *contender) bool { return o.network == w.network }); i >= 0 {
@@ -159,7 +161,7 @@ func (c *contest) add(w *contender) error {
 	return nil
 }
 
-// wake makes a contender look again at once.
+// wake makes a contender check again at once.
 func (w *contender) wake() {
 	select {
 	case w.turn <- struct{}{}:
@@ -167,7 +169,7 @@ func (w *contender) wake() {
 	}
 }
 
-// wakeAll makes all contenders look again at once.
+// wakeAll makes all contenders check again at once.
 func (c *contest) wakeAll() {
 	for _, w := range c.waiting {
 		w.wake()
@@ -197,7 +199,7 @@ func (r *Registry) awaitTakeover(ctx context.Context, device string, w *contende
 			r.passTurn(device)
 		}
 		if flaps {
-			r.log.Warn(r.advice, "device", device, "replaced", maxTakeovers, "within", flapWindow)
+			r.log.Warn(r.advice, "device", device, "replaced", maxTakeovers, "within", flapPeriod)
 		}
 		if pause <= 0 || err != nil {
 			return err
@@ -227,13 +229,14 @@ func (r *Registry) tryTakeover(device string, w *contender) bool {
 	pause, flaps, err := r.takeOver(sh, device, w)
 	sh.mu.Unlock()
 	if flaps {
-		r.log.Warn(r.advice, "device", device, "replaced", maxTakeovers, "within", flapWindow)
+		r.log.Warn(r.advice, "device", device, "replaced", maxTakeovers, "within", flapPeriod)
 	}
 	return pause <= 0 && err == nil
 }
 
-// takeOver returns 0 if the contender may go now, and else how long it waits until it looks again.
-// A takeover is counted. flaps says that the log should have a warning. sh.mu is locked.
+// takeOver returns 0 if the contender may begin its session now. Otherwise it returns how long the
+// contender waits until it checks again. If a session has to be replaced, takeOver counts the
+// takeover. flaps says that the caller should log a warning. sh.mu is locked.
 func (r *Registry) takeOver(sh *shard, device string, w *contender) (pause time.Duration, flaps bool, err error) {
 	now := r.now()
 	c := sh.contests[device]
@@ -348,13 +351,14 @@ func (sh *shard) wakeFirst(device string) {
 	}
 }
 
-// forgetExpired deletes some records that don't limit anything any more. It looks at four records
-// per call, so that there are never many more records than devices with several connections.
+// forgetExpired deletes contests that no longer limit anything. It checks only four contests in
+// each call. That is enough to keep the number of contests close to the number of devices with
+// several connections.
 func (sh *shard) forgetExpired(now time.Time) {
 	looked := 0
 	for device, c := range sh.contests {
 		last := c.times[(c.next+maxTakeovers-1)%maxTakeovers]
-		if len(c.waiting) == 0 && c.going == nil && now.Sub(last) >= flapWindow && now.Sub(c.probedAt) >= 2*probeTime {
+		if len(c.waiting) == 0 && c.going == nil && now.Sub(last) >= flapPeriod && now.Sub(c.probedAt) >= 2*probeTime {
 			delete(sh.contests, device)
 		}
 		if looked++; looked == 4 {

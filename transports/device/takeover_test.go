@@ -153,7 +153,7 @@ func TestAnAttackerDoesNotKeepADeviceOut(t *testing.T) {
 			for errors.Is(err, ErrSuperseded) {
 				err = <-claims(t, r, "192.0.2.9", newPipe(9))
 			}
-			if waited := time.Since(began); err != nil || waited > 2*flapWindow {
+			if waited := time.Since(began); err != nil || waited > 2*flapPeriod {
 				t.Errorf("%v; the device waited %v", err, waited)
 			}
 		}

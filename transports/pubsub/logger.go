@@ -11,8 +11,8 @@ import (
 )
 
 // logger is the logger of one part of a Pub/Sub. Watermill's info messages, and errors caused by a
-// cancelled context, are logged at level debug. After shut the logger drops everything: a
-// goroutine of the part may outlive Close, and reports that its connection is gone.
+// cancelled context, are logged at level debug. After shut, the logger drops everything. Otherwise
+// a goroutine of the part that runs on after Close would log that its connection is lost.
 type logger struct {
 	watermill.LoggerAdapter
 	*gate

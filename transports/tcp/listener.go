@@ -70,8 +70,8 @@ func (t *transport) refusedByGate(socket net.Conn, err error) {
 	t.refuseConn("", socket, err)
 }
 
-// refuseConn counts and logs a connection that doesn't become a session. why is the reason, unless
-// the gate has refused the connection.
+// refuseConn counts and logs a connection that doesn't become a session. why is the reason for the
+// metrics. If the gate has refused the connection, err has the reason instead.
 func (t *transport) refuseConn(why string, socket net.Conn, err error) {
 	if errors.Is(err, errHealthCheck) {
 		t.env.Logger.Debug("closing a connection without a device", "peer", socket.RemoteAddr(), "err", err)

@@ -22,8 +22,8 @@ import (
 // https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt.
 //
 // The library parses a whole header. This file finds the header's end: it peeks at the bytes in
-// the kernel and then takes only those of the header. So whatever follows, frames or a TLS
-// handshake, is read as on a connection without a header.
+// the kernel and then takes only those of the header. The bytes that follow, frames or a TLS
+// handshake, are then read as on a connection without a header.
 
 const (
 	// maxHeaderV1 is the longest header of version 1, including its CR LF.
@@ -43,7 +43,7 @@ var prefixV1 = []byte("PROXY ")
 
 var (
 	errHealthCheck = errors.New("it is a health check of a balancer")
-	// errForbiddenHeader is the error for a PROXY header that isn't one of a balancer.
+	// errForbiddenHeader is the error for a PROXY header that doesn't come from a balancer.
 	errForbiddenHeader = &listen.Refusal{Reason: refusedHeader, Err: errors.New("it begins with a PROXY header, and its address isn't in proxy_protocol.from")}
 	errSecondHeader    = &listen.Refusal{Reason: refusedHeader, Err: errors.New("a second PROXY header follows the first")}
 )
@@ -98,7 +98,7 @@ func (c *conn) useHeader(h *proxyproto.Header) error {
 		return &listen.Refusal{Reason: refusedHeader, Err: fmt.Errorf("the PROXY header has no TCP address, but %s", h.SourceAddr)}
 	}
 	if source.AddrPort().Addr().Unmap() == c.balancer() {
-		return errHealthCheck // haproxy has no other header of version 1 for them
+		return errHealthCheck // with version 1, haproxy marks its health checks only like this
 	}
 	return c.link.SetSource(source)
 }
@@ -181,7 +181,7 @@ func headerSize(p []byte) (int, error) {
 	return 0, fmt.Errorf("%w; the balancer needs a setting such as send-proxy-v2", proxyproto.ErrNoProxyProtocol)
 }
 
-// matches reports whether one of p and prefix begins with the other.
+// matches reports whether p begins with prefix, or is the beginning of prefix.
 func matches(p, prefix []byte) bool {
 	n := min(len(p), len(prefix))
 	return bytes.Equal(p[:n], prefix[:n])
@@ -196,7 +196,7 @@ func (c *conn) balancer() netip.Addr {
 func (c *conn) isBalanced() bool { return listen.Contains(c.transport.balancers, c.balancer()) }
 
 // checkForHeader returns an error if p, the first bytes of a device, begins with a PROXY header. A
-// sender sends its header as a whole, so p isn't only a part of it.
+// sender sends its header as a whole, so p has at least the header's prefix.
 func (c *conn) checkForHeader(p []byte) error {
 	switch {
 	case !bytes.HasPrefix(p, prefixV1) && !bytes.HasPrefix(p, proxyproto.SIGV2):

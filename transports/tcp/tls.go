@@ -115,8 +115,8 @@ func (c *Config) Check(_ context.Context, env transports.Env, _ []transports.Top
 	return []transports.Check{c.TLS.CheckFiles(env.Now())}
 }
 
-// Risks implements transports.Risky. An expired certificate is no error of the configuration: a
-// host that restarts must not lose the devices that don't check.
+// Risks implements transports.Risky. An expired certificate isn't an error of the configuration: a
+// host that restarts must not lose the devices that don't check the date.
 func (c *Config) Risks() map[string]string {
 	if c.TLS == nil {
 		return nil
@@ -131,7 +131,7 @@ func (c *Config) Risks() map[string]string {
 	return nil
 }
 
-// authorities reads client_ca. It returns nil if that isn't set.
+// authorities reads client_ca. It returns nil if client_ca isn't set.
 func (s *tlsSettings) authorities() (*x509.CertPool, error) {
 	if s.ClientCA == "" {
 		return nil, nil
@@ -188,7 +188,7 @@ func newTerminator(s *tlsSettings) *terminator {
 	return &terminator{settings: s, computing: make(chan struct{}, places)}
 }
 
-// reload reads the files. After an error the settings from before stay.
+// reload reads the files. After an error, the previous settings stay in use.
 func (t *terminator) reload() error {
 	c, err := t.settings.load()
 	t.mu.Lock()
@@ -213,7 +213,7 @@ func (t *terminator) note(now time.Time) string {
 	case c == nil:
 		return ""
 	case failed != nil:
-		return fmt.Sprintf("the TLS files have changed and can't be used, so the ones from before are: %v", failed)
+		return fmt.Sprintf("the TLS files have changed and can't be used; the ones from before stay in use: %v", failed)
 	case now.After(c.Certificates[0].Leaf.NotAfter):
 		return "the TLS certificate has expired at " + c.Certificates[0].Leaf.NotAfter.Format(time.RFC3339)
 	default:
@@ -256,15 +256,16 @@ var (
 // none. That error has no type.
 const noCertificate = "tls: client didn't provide a certificate"
 
-// beginTLS makes the TLS handshake. It then starts the goroutine that identifies the device, whose
-// stack is small.
+// beginTLS makes the TLS handshake. It then starts the goroutine that identifies the device. That
+// goroutine has a small stack.
 func (c *conn) beginTLS() {
 	t := c.transport
 	w := &wire{conn: c, handshaking: true}
 	w.tls = tls.Server(w, t.tls.current.Load())
 	err := w.tls.Handshake()
 	w.leaveSlot()
-	if sent := w.sendAll(); err == nil { // after an error, it is an alert that says why
+	// After an error, the buffer has an alert that tells the device why.
+	if sent := w.sendAll(); err == nil {
 		err = sent
 	}
 	w.handshaking = false
@@ -311,8 +312,8 @@ func (c *conn) certificate() *x509.Certificate {
 	return nil
 }
 
-// alertSize is the size of an encrypted alert in TLS 1.3: its header, two bytes, the type and the
-// authentication tag.
+// alertSize is the size of an encrypted alert in TLS 1.3: the record's header, the two bytes of
+// the alert, the type of the record, and the authentication tag.
 const (
 	recordHeader = 5
 	alertSize    = recordHeader + 2 + 1 + 16

@@ -312,7 +312,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 		}
 		s.reloadTLS()
 		s.logged("reading the TLS files again; the ones from before stay in use")
-		if h := s.Health()[0]; h.Err != nil || !strings.Contains(h.Note, "can't be used, so the ones from before are") {
+		if h := s.Health()[0]; h.Err != nil || !strings.Contains(h.Note, "can't be used; the ones from before stay in use") {
 			t.Errorf("%s: %+v", file, h)
 		}
 		if serial() != renewed {

@@ -13,33 +13,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file lets crypto/tls work on a connection whose goroutine waits for its descriptor.
+// This file runs crypto/tls on a connection whose goroutine waits in the runtime until the
+// descriptor has bytes.
 //
 // A tls.Conn reads and writes records on a net.Conn. Here that is a wire, which never waits after
 // the handshake:
-//   - Read returns EAGAIN if the kernel has no bytes. A tls.Conn keeps what it has of a record and
-//     can be called again, because EAGAIN is a temporary net.Error.
-//   - Write only appends to a buffer. flush passes the buffer to the kernel. It is in use only
-//     while the kernel hasn't taken everything.
+//   - Read returns EAGAIN if the kernel has no bytes. A tls.Conn keeps the part of a record that
+//     it has and can be called again, because EAGAIN is a temporary net.Error.
+//   - Write only appends to a buffer. flush passes the buffer to the kernel. A wire has a buffer
+//     only until the kernel has taken everything.
 //
 // Two goroutines write. The writer of the device's queue writes records with data. The reader
-// writes what TLS itself has to say: alerts, and new keys if the device asks for them. A tls.Conn
-// encrypts under a lock of its own and calls Write under that lock. So the buffer has the records
-// in the order of their encryption.
+// writes TLS's own messages: alerts, and new keys if the device asks for them. A tls.Conn encrypts
+// under a lock of its own and calls Write under that lock. So the buffer has the records in the
+// order of their encryption.
 //
 // A record with data is at most recordSize bytes of the queue. It is taken once the kernel has its
 // last byte, because the device can't read a part of a record. While the kernel has only a part of
 // it, the record is begun. The invariants:
-//   - At most one record with data is in the buffer. If it is begun and TryWrite has returned,
-//     only TryWrite passes the buffer on. So TryWrite sees each record that is taken.
+//   - At most one record with data is in the buffer. If that record is begun and TryWrite has
+//     returned, only the next TryWrite passes the buffer to the kernel. So TryWrite sees each
+//     record that is taken.
 //   - Close drops a record that is begun. So the device never gets a record that TryWrite hasn't
 //     reported as taken.
 //
 // wire.mu is the innermost lock. A tls.Conn is never called under it.
 
 const (
-	// recordSize is how many bytes one record carries. What is in a record can't be withdrawn, so
-	// a larger record would take more commands from the queue of a device that doesn't read.
+	// recordSize is how many bytes one record carries. Commands in a record can't be withdrawn. So
+	// if a device doesn't read, larger records would mean more commands that can't be withdrawn.
 	recordSize = 4 << 10
 	// maxUnsent is how many bytes may wait for the kernel before Write refuses further ones. One
 	// record with data is much smaller. So the rest are answers to a device that asks for new keys
@@ -78,8 +80,8 @@ type wire struct {
 	mu   sync.Mutex
 	out  *[]byte // from cipherBuffers; nil if the kernel has taken everything
 	from int     // the kernel has out[:from]
-	// appended counts all bytes that were ever in out, and flushed those of them that the kernel
-	// has. The last record with data ends where appended was recordEnd.
+	// appended counts all bytes that were ever in out. flushed counts those of them that the
+	// kernel has. recordEnd is the value of appended at the end of the last record with data.
 	appended, flushed, recordEnd int64
 	// begun is how many plaintext bytes the last record with data has. It is 0 once the record is
 	// taken.
@@ -117,7 +119,8 @@ func readOnce(fd int, p []byte) (n int, err error) {
 }
 
 // readPlain reads decrypted bytes. The error is EAGAIN if there are none, io.EOF if the device has
-// closed its side with close_notify, and errTruncated if it has closed it without.
+// closed its side with close_notify, and errTruncated if the device has closed its side without
+// close_notify.
 func (w *wire) readPlain(fd int, p []byte) (int, error) {
 	w.fd = fd
 	n, err := w.tls.Read(p)
@@ -203,7 +206,8 @@ func (w *wire) drop() {
 	}
 }
 
-// flushAnswers passes on what TLS itself has to say. If a record is begun, its writer does that.
+// flushAnswers passes TLS's own messages to the kernel. If a record is begun, its writer does
+// that.
 func (w *wire) flushAnswers(fd int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -249,7 +253,7 @@ func (w *wire) settle(fd, taken int) (_, begun int, done bool, err error) {
 // closeWrite tells the device with close_notify that nothing follows, if the kernel takes that at
 // once. It drops a record that is begun.
 func (w *wire) closeWrite(raw syscall.RawConn) {
-	_ = w.tls.CloseWrite() // the wire's own error, and the connection is closed anyway
+	_ = w.tls.CloseWrite() // it fails only if the wire does, and the connection is closed anyway
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.begun == 0 {
@@ -259,7 +263,7 @@ func (w *wire) closeWrite(raw syscall.RawConn) {
 	w.closed = true
 }
 
-// awaitBytes is Read during the handshake. While it waits, others may compute.
+// awaitBytes is Read during the handshake. While it waits, other handshakes may compute.
 func (w *wire) awaitBytes(p []byte) (n int, err error) {
 	w.leaveSlot()
 	if err := w.sendAll(); err != nil {
