@@ -487,3 +487,19 @@ func TestASubscriberReportsWhetherItHasAConsumer(t *testing.T) {
 	proxy.Up()
 	r.until("there is one again", present.Load)
 }
+
+// A host that is connected isn't ready before the broker has its consumer. Otherwise a publisher
+// that waits for /readyz could publish before the queue exists.
+func TestATopicIsUnhealthyUntilItIsConsumed(t *testing.T) {
+	t.Parallel()
+	proxy, url := testenv.Through(t, testenv.Broker(t).VHost(t))
+	r := start(t, config(url, onQueue))
+	r.well("consumer connection")
+	proxy.Stall()
+	out := r.subscribe(t.Context(), "q")
+	r.sick("topic q", "about to consume")
+	proxy.Up()
+	r.well("topic q")
+	dial(t, url).put("q", "one")
+	next(t, out)
+}

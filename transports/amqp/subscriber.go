@@ -62,9 +62,11 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string, take func(*tra
 	s.countConsumers(0)
 	if s.killed.Err() == nil {
 		s.running.Add(1)
+		s.t.topics.expect(topic, sub)
 		if s.t.startSubscription(r, func() { sub.run(ctx) }) {
 			return sub.done, nil
 		}
+		s.t.topics.forget(topic, sub)
 		s.running.Done()
 	}
 	return nil, fmt.Errorf("subscribing to %s: %w", topic, transports.ErrClosed)

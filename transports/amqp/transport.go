@@ -173,6 +173,9 @@ func (t *transport) Health() []transports.Health {
 		parts[1].Err = fmt.Errorf("the broker blocks publishing (%s); messages wait", blocked)
 	}
 	for _, h := range t.topics.health() {
+		if errors.Is(h.Err, errNotConsumed) && consumer != nil {
+			continue // the part "consumer connection" says why
+		}
 		h.Err = retrying(h.Err)
 		parts = append(parts, h)
 	}

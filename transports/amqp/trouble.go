@@ -1,6 +1,8 @@
 package amqp
 
 import (
+	"cmp"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -10,6 +12,9 @@ import (
 	"github.com/pentrough/pentrough/transports"
 )
 
+// errNotConsumed is why a topic doesn't work right after the start.
+var errNotConsumed = errors.New("the host is about to consume from it")
+
 // topicStates keeps the errors of topics. The users of a topic are its subscriptions, its
 // declaration and the regular checks (upkeep.go).
 type topicStates struct {
@@ -17,17 +22,27 @@ type topicStates struct {
 
 	mu     sync.Mutex
 	topics map[string]*outage.Outage
+	// expected has the users of which no report has come yet, and their topics.
+	expected map[any]string
 }
 
 // newTopicStates returns topic states without any topic yet.
 func newTopicStates(log *slog.Logger) *topicStates {
-	return &topicStates{log: log, topics: map[string]*outage.Outage{}}
+	return &topicStates{log: log, topics: map[string]*outage.Outage{}, expected: map[any]string{}}
+}
+
+// expect says that a report of a user will come. Until then the topic doesn't work.
+func (t *topicStates) expect(topic string, user any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.expected[user] = topic
 }
 
 // report records why a topic doesn't work for a user. nil says that it works.
 func (t *topicStates) report(topic string, user any, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	delete(t.expected, user)
 	o := t.topics[topic]
 	if o == nil {
 		o = outage.New(t.log.With("topic", topic), "topic")
@@ -40,6 +55,7 @@ func (t *topicStates) report(topic string, user any, err error) {
 func (t *topicStates) forget(topic string, user any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	delete(t.expected, user)
 	if o := t.topics[topic]; o != nil && !o.Forget(user) {
 		delete(t.topics, topic)
 	}
@@ -49,9 +65,16 @@ func (t *topicStates) forget(topic string, user any) {
 func (t *topicStates) health() []transports.Health {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	parts := make([]transports.Health, 0, len(t.topics))
+	errs := map[string]error{}
+	for _, topic := range t.expected {
+		errs[topic] = errNotConsumed
+	}
 	for topic, o := range t.topics {
-		parts = append(parts, transports.Health{Part: "topic " + topic, Err: o.Err()})
+		errs[topic] = cmp.Or(o.Err(), errs[topic])
+	}
+	parts := make([]transports.Health, 0, len(errs))
+	for topic, err := range errs {
+		parts = append(parts, transports.Health{Part: "topic " + topic, Err: err})
 	}
 	slices.SortFunc(parts, func(a, b transports.Health) int { return strings.Compare(a.Part, b.Part) })
 	return parts
