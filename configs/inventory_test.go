@@ -10,20 +10,24 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/pentrough/pentrough/transports/device"
 )
 
 func TestParseInventory(t *testing.T) {
+	hash := device.HashToken([]byte("token"))
 	got, err := ParseInventory("devices.toml", []byte(`
 [device."10.0.0.7"]
 labels = { site = "north", kind = "lock" }
 
 [device.lock-8]
+tokens = ["`+hash.String()+`"]
 `))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]map[string]string{"10.0.0.7": {"site": "north", "kind": "lock"}, "lock-8": nil}
-	if diff := cmp.Diff(want, got); diff != "" {
+	want := map[string]device.Listed{"10.0.0.7": {Labels: map[string]string{"site": "north", "kind": "lock"}}, "lock-8": {Tokens: []device.TokenHash{hash}}}
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b device.TokenHash) bool { return a == b })); diff != "" {
 		t.Error(diff)
 	}
 	if got, err := ParseInventory("devices.toml", []byte("[device]")); err != nil || len(got) != 0 {
@@ -42,7 +46,7 @@ func TestInventoryProblems(t *testing.T) {
 		"[device]\n\"u\\u0308\" = {}":       "devices.toml:2:1: device.\"u\u0308\": the name is not in the Unicode normal form C (NFC), in which it is \"\\u00fc\"",
 		"[device]\na = {}\n\"b\\nc\" = {}":  `devices.toml:3:1: device."b\nc": the name has a control character`,
 		"[devices.a]\n[device]":             `devices.toml:1:2: devices: unknown key; allowed: device; did you mean "device"?`,
-		"[device.\"10.0.0.7\"]\nlabel = {}": `devices.toml:2:1: device."10.0.0.7".label: unknown key; allowed: labels; did you mean "labels"?`,
+		"[device.\"10.0.0.7\"]\nlabel = {}": `devices.toml:2:1: device."10.0.0.7".label: unknown key; allowed: labels, tokens; did you mean "labels"?`,
 		"[device.\"10.0.0.7\"]\nlabels = { site = \"x\", floor = 3 }\n[device.b]\nlabels = []": `devices.toml:2:24: device."10.0.0.7".labels.floor: only a string can stand here; allowed: a label's value, such as "north"` + "\n" +
 			`devices.toml:4:1: device.b.labels: only a table can stand here`,
 		"[device.a]\n[device.a]":                 `devices.toml:2:9: device.a: not TOML: the key is already defined, in line 1, column 9`,
@@ -55,6 +59,29 @@ func TestInventoryProblems(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, err.Error()); diff != "" {
 			t.Errorf("%q: %s", text, diff)
+		}
+	}
+}
+
+// Someone who writes a token instead of its hash doesn't see the token in the error.
+func TestProblemsShowNoToken(t *testing.T) {
+	const token = "correct-horse-battery"
+	good := device.HashToken([]byte(token)).String()
+	for text, want := range map[string]string{
+		"tokens = ['" + token + "']":                        `devices.toml:2:11: device.a.tokens[0]: it isn't the hash of a token; pentrough devices hash-token makes one`,
+		"tokens = ['" + good + "', 'sha256:" + token + "']": `device.a.tokens[1]: it isn't the hash of a token`,
+		"tokens = [3]":             `device.a.tokens[0]: it isn't the hash of a token`,
+		"tokens = '" + token + "'": `device.a.tokens: only a list can stand here; allowed: hashes of tokens, such as ["sha256:..."]`,
+		"token = '" + token + "'":  `device.a.token: unknown key; allowed: labels, tokens; did you mean "tokens"?`,
+		"tokens = ['" + strings.Repeat(good+"','", 2) + "x']": `device.a.tokens: there are 3 tokens; allowed: up to 2: the current one, and the next one`,
+	} {
+		_, err := ParseInventory("devices.toml", []byte("[device.a]\n"+text))
+		problems, ok := errors.AsType[Problems](err)
+		if !ok || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v; want %s", text, err, want)
+		}
+		if all := problems.Listing() + err.Error(); strings.Contains(all, token) {
+			t.Errorf("%s: the token is in %s", text, all)
 		}
 	}
 }

@@ -82,7 +82,7 @@ var readyMade = map[string][]protocoltest.Example{
 			"#D#101118;061143;0756.0930;N;12338.6403;E;18.223;99.766;-4.000;10;0.800;NA;NA;NA;NA;101_SPN:3:x\r\n" +
 			"#B#140513;193051;2632.3219;N;04749.1117;E;0;0;0;7|140513;193105;2632.3219;N;04749.1117;E;0;0;0;7\r\n#M#on my way\r\n#AM#1\r\n",
 		Frames: []protocoltest.Frame{
-			{Device: "353173067915240", Kind: "login", Response: "#AL#1\r\n", Answers: protocol.No, NoData: true},
+			{Device: "353173067915240", Token: "NA", Kind: "login", Response: "#AL#1\r\n", Answers: protocol.No, NoData: true},
 			{Kind: "heartbeat", Response: "#AP#\r\n", Answers: protocol.No, NoData: true},
 			{Kind: "SD", Response: "#ASD#1\r\n", Confirmed: true},
 			{Kind: "D", Response: "#AD#1\r\n", Confirmed: true},
@@ -93,7 +93,7 @@ var readyMade = map[string][]protocoltest.Example{
 	}, {
 		Name:   "login of version 2.0",
 		Stream: "#L#2.0;356307042441013;NA;C0DE\r\n",
-		Frames: []protocoltest.Frame{{Device: "356307042441013", Kind: "login", Response: "#AL#1\r\n", Answers: protocol.No, NoData: true}},
+		Frames: []protocoltest.Frame{{Device: "356307042441013", Token: "NA", Kind: "login", Response: "#AL#1\r\n", Answers: protocol.No, NoData: true}},
 	}},
 	"h02": {{
 		Name: "position, heartbeat and answer",

@@ -22,6 +22,7 @@ func (f fakeInventory) View(string, func(string) (string, error)) (device.Invent
 func (f fakeInventory) Known(name string) bool               { _, ok := f[name]; return ok }
 func (f fakeInventory) Labels(name string) map[string]string { return f[name] }
 func (f fakeInventory) Select(map[string]string) []string    { return slices.Sorted(maps.Keys(f)) }
+func (f fakeInventory) Tokens(string) []device.TokenHash     { return nil }
 func (f fakeInventory) Watch(func([]string))                 {}
 
 func TestFleet(t *testing.T) {

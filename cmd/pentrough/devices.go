@@ -46,7 +46,7 @@ func newDevices() *cobra.Command {
 		Short: "Show the devices of a running host, or of a database table",
 		Long: `Show the devices of a running host: those that are connected, and those in its inventory. With
 -c FILE, show the devices of all hosts instead, from the table that the handler sql of that
-configuration keeps. The verbs below close connections and ban devices.
+configuration keeps. The verbs below close connections, ban devices, and make hashes of tokens.
 
 PATTERN chooses devices by name: * stands for any characters and ? for one. The column WAITING
 counts the commands that aren't written to the device yet. The column ASKED counts the requests
@@ -103,7 +103,7 @@ it sent (IN) and got (OUT) since it connected, and its last error.`,
 	v.addFlags(f)
 	cmd.MarkFlagsMutuallyExclusive("online", "offline")
 	cmd.MarkFlagsMutuallyExclusive("json", "watch")
-	cmd.AddCommand(newKick(), newBan(), newUnban(), newBans())
+	cmd.AddCommand(newKick(), newBan(), newUnban(), newBans(), newHashToken())
 	for _, hosts := range []string{"admin", "transport", "label", "wide"} {
 		cmd.MarkFlagsMutuallyExclusive("config", hosts)
 	}

@@ -51,6 +51,9 @@ func (i *Inventory) Labels(name string) map[string]string {
 	return i.list[name]
 }
 
+// Tokens returns nil: the devices of the fake have no tokens.
+func (i *Inventory) Tokens(string) []device.TokenHash { return nil }
+
 // Select returns the devices that have all given labels.
 func (i *Inventory) Select(labels map[string]string) []string {
 	i.mu.Lock()

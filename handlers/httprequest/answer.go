@@ -156,7 +156,7 @@ func (h *hook) makeOutput(msg *message.Message, a *answer) []*message.Message {
 // fitsProperty reports whether every transport can send a header's value as a property of a
 // message.
 func fitsProperty(value string) bool {
-	return value != "" && len(value) <= maxShortString && utf8.ValidString(value) && fitsHeader(value)
+	return value != "" && len(value) <= maxShortString && utf8.ValidString(value) && transports.FitsHeader(value)
 }
 
 // clip returns the beginning of a text from outside, without unprintable characters.

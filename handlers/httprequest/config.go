@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	nethttp "net/http"
-	"net/textproto"
 	"net/url"
 	"slices"
 	"strings"
@@ -129,14 +128,14 @@ func (c *Config) Validate() error {
 		invalid("method", "is %q, must be one of %s", c.Method, strings.Join(methods, ", "))
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
-		if err := checkName(name); err != nil {
+		if err := transports.CheckHeaderName(name); err != nil {
 			invalid("headers", "%q %v", name, err)
-		} else if !fitsHeader(string(c.Headers[name])) {
+		} else if !transports.FitsHeader(string(c.Headers[name])) {
 			invalid("headers", "the value of %q has a line end or another control character", name)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Forward)) {
-		if err := checkName(name); err != nil {
+		if err := transports.CheckHeaderName(name); err != nil {
 			invalid("forward", "%q %v", name, err)
 		} else if c.Forward[name] == "" {
 			invalid("forward", "%q names no metadata", name)
@@ -228,31 +227,6 @@ func isCredential(name string) bool {
 	name = strings.ToLower(name)
 	return name != "idempotency-key" && slices.ContainsFunc([]string{"auth", "cookie", "token", "key", "secret", "passw", "signature", "session", "credential"},
 		func(part string) bool { return strings.Contains(name, part) })
-}
-
-// reserved has the headers that belong to the connection, or that come from the URL and the body.
-var reserved = []string{
-	"Connection", "Content-Length", "Expect", "Host", "Keep-Alive", "Proxy-Authorization", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
-}
-
-func checkName(name string) error {
-	switch {
-	case name == "" || strings.ContainsFunc(name, isNotInToken):
-		return errors.New("can't be a header's name")
-	case slices.Contains(reserved, textproto.CanonicalMIMEHeaderKey(name)):
-		return errors.New("is a header that the host sets itself")
-	}
-	return nil
-}
-
-// isNotInToken reports whether a header's name can't contain a rune (RFC 9110, 5.6.2).
-func isNotInToken(r rune) bool {
-	return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
-}
-
-// fitsHeader reports whether a text can be a header's value.
-func fitsHeader(value string) bool {
-	return !strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f })
 }
 
 // New builds the handler.

@@ -81,7 +81,7 @@ func (h *hook) Close() error {
 func (h *hook) newHeader(msg *message.Message) (nethttp.Header, error) {
 	head := nethttp.Header{"User-Agent": {"pentrough"}}
 	set := func(header, key, value string) error {
-		if !fitsHeader(value) {
+		if !transports.FitsHeader(value) {
 			return fmt.Errorf("%s can't be the header %s: it contains a line end or another control character", key, header)
 		}
 		if value != "" {

@@ -16,8 +16,8 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// List has the devices of a file with their labels.
-type List map[string]map[string]string
+// List has the devices of a file.
+type List map[string]device.Listed
 
 // File is an inventory in a file. It is safe for concurrent use.
 type File struct {

@@ -19,9 +19,13 @@ import (
 
 	"github.com/pentrough/pentrough/internal/filewatch"
 	"github.com/pentrough/pentrough/internal/testenv/await"
+	"github.com/pentrough/pentrough/transports/device"
 )
 
 func TestMain(m *testing.M) { await.Main(m) }
+
+// hash is that of the token of all devices.
+var hash = device.HashToken([]byte("token"))
 
 // lines reads a file of lines "NAME KEY=VALUE...".
 func lines(path string) (List, error) {
@@ -40,7 +44,7 @@ func lines(path string) (List, error) {
 			}
 			labels[key] = value
 		}
-		all[fields[0]] = labels
+		all[fields[0]] = device.Listed{Labels: labels, Tokens: []device.TokenHash{hash}}
 	}
 	return all, nil
 }
@@ -108,6 +112,9 @@ func TestView(t *testing.T) {
 	if diff := cmp.Diff(map[string]string{"site": "north"}, v.Labels("d2")); diff != "" || v.Labels("x") != nil {
 		t.Error(diff)
 	}
+	if diff := cmp.Diff([]string{hash.String()}, texts(v.Tokens("d2"))); diff != "" || v.Tokens("x") != nil {
+		t.Error(diff)
+	}
 	for _, c := range []struct {
 		labels map[string]string
 		want   []string
@@ -125,6 +132,13 @@ func TestView(t *testing.T) {
 	if !strings.Contains(f.log.String(), "devices=1 such_as=x") {
 		t.Errorf("the log says nothing of x: %s", &f.log)
 	}
+}
+
+func texts(hashes []device.TokenHash) (all []string) {
+	for _, h := range hashes {
+		all = append(all, h.String())
+	}
+	return all
 }
 
 func TestTwoNamesOfOneDevice(t *testing.T) {
@@ -237,7 +251,7 @@ func TestVersions(t *testing.T) {
 		for _, version := range versions {
 			now = List{}
 			for name, label := range version {
-				now[name] = map[string]string{"l": label}
+				now[name] = device.Listed{Labels: map[string]string{"l": label}}
 			}
 			gone, err := f.reload()
 			if err != nil {

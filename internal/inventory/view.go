@@ -24,8 +24,8 @@ var _ device.Inventory = (*view)(nil)
 
 // list is one version of a view. It is immutable.
 type list struct {
-	labels map[string]map[string]string
-	names  []string // sorted
+	devices map[string]device.Listed
+	names   []string // sorted
 	// skipped is how many devices the transport can't have. example is one of them.
 	skipped int
 	example string
@@ -33,7 +33,7 @@ type list struct {
 
 // newList makes a version of the view.
 func (v *view) newList(all List) (*list, error) {
-	l := &list{labels: make(map[string]map[string]string, len(all))}
+	l := &list{devices: make(map[string]device.Listed, len(all))}
 	written := map[string]string{} // from a canonical name to the name in the file
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		canonical, err := v.canonical(name)
@@ -42,7 +42,7 @@ func (v *view) newList(all List) (*list, error) {
 			l.example = name
 			continue
 		}
-		if _, twice := l.labels[canonical]; twice {
+		if _, twice := l.devices[canonical]; twice {
 			other := canonical
 			if w, ok := written[canonical]; ok {
 				other = w
@@ -52,9 +52,9 @@ func (v *view) newList(all List) (*list, error) {
 		if canonical != name {
 			written[canonical] = name
 		}
-		l.labels[canonical] = all[name]
+		l.devices[canonical] = all[name]
 	}
-	l.names = slices.Sorted(maps.Keys(l.labels))
+	l.names = slices.Sorted(maps.Keys(l.devices))
 	return l, nil
 }
 
@@ -62,7 +62,7 @@ func (v *view) newList(all List) (*list, error) {
 func (l *list) missingFrom(other *list) []string {
 	var gone []string
 	for _, name := range l.names {
-		if _, ok := other.labels[name]; !ok {
+		if _, ok := other.devices[name]; !ok {
 			gone = append(gone, name)
 		}
 	}
@@ -71,19 +71,24 @@ func (l *list) missingFrom(other *list) []string {
 
 // Known implements device.Inventory.
 func (v *view) Known(name string) bool {
-	_, ok := v.now.Load().labels[name]
+	_, ok := v.now.Load().devices[name]
 	return ok
 }
 
 // Labels implements device.Inventory.
-func (v *view) Labels(name string) map[string]string { return v.now.Load().labels[name] }
+func (v *view) Labels(name string) map[string]string {
+	return v.now.Load().devices[name].Labels
+}
+
+// Tokens implements device.Inventory.
+func (v *view) Tokens(name string) []device.TokenHash { return v.now.Load().devices[name].Tokens }
 
 // Select implements device.Inventory.
 func (v *view) Select(labels map[string]string) []string {
 	l := v.now.Load()
 	var names []string
 	for _, name := range l.names {
-		if has := l.labels[name]; hasLabels(has, labels) {
+		if has := l.devices[name].Labels; hasLabels(has, labels) {
 			names = append(names, name)
 		}
 	}

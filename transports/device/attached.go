@@ -33,6 +33,8 @@ var (
 	ErrAttached = errors.New("too many devices are attached to the connection")
 	// ErrUnlisted means that only the devices of the inventory may be attached.
 	ErrUnlisted = errors.New("the inventory doesn't list the device")
+	// ErrOwnToken means that the device has to prove its name on a connection of its own.
+	ErrOwnToken = errors.New("the inventory has a token of the device, so the device needs a connection of its own")
 )
 
 // attachRefusal returns the name of a reason for not attaching a device, or "" for other errors.
@@ -42,6 +44,8 @@ func attachRefusal(err error) string {
 		return "limit"
 	case errors.Is(err, ErrUnlisted):
 		return "unknown-device"
+	case errors.Is(err, ErrOwnToken):
+		return "token"
 	case errors.Is(err, ErrNewName):
 		return "new-name"
 	case errors.Is(err, ErrBanned):
@@ -114,8 +118,8 @@ func (f *frame) hasDeviceOf(o *frame) bool {
 // If the device's current session may not be replaced now (see takeover.go), that session stays.
 // It still gets the device's commands, and this frame is published as data of that session.
 //
-// The error is that of Receive, ErrAttached, ErrUnlisted, ErrNewName, ErrClosing, of kind
-// ErrDevice, or one of the directory.
+// The error is that of Receive, ErrAttached, ErrUnlisted, ErrOwnToken, ErrNewName, ErrClosing, of
+// kind ErrDevice, or one of the directory.
 func (s *Session) ReceiveFrom(ctx context.Context, device string, payload []byte, v *protocol.Verdict) error {
 	for {
 		from, err := s.slot.registry.attach(ctx, s, device)
@@ -142,7 +146,7 @@ func (r *Registry) attach(ctx context.Context, carrier *Session, device string) 
 	if here {
 		return current, nil
 	}
-	if unlisted := r.checkListed(device); unlisted != nil {
+	if unlisted := r.checkInventory(device); unlisted != nil {
 		return nil, unlisted
 	}
 	if err == nil {
@@ -169,17 +173,21 @@ func (r *Registry) attach(ctx context.Context, carrier *Session, device string) 
 	if err := r.startSession(device, session, carrier); err != nil {
 		return nil, err
 	}
-	if err := r.checkListed(device); err != nil { // the inventory may have changed
+	if err := r.checkInventory(device); err != nil { // the inventory may have changed
 		session.End(Kicked)
 		return nil, err
 	}
 	return session, nil
 }
 
-// checkListed returns ErrUnlisted if the inventory must list the device and doesn't.
-func (r *Registry) checkListed(device string) error {
-	if r.listedOnly && !r.newcomers.listed(device) {
+// checkInventory returns ErrUnlisted or ErrOwnToken if the inventory doesn't allow that the device
+// is attached.
+func (r *Registry) checkInventory(device string) error {
+	switch {
+	case r.listedOnly && !r.newcomers.listed(device):
 		return fmt.Errorf("%w %q", ErrUnlisted, device)
+	case r.unattachable != nil && r.unattachable(device):
+		return fmt.Errorf("attaching %q: %w", device, ErrOwnToken)
 	}
 	return nil
 }

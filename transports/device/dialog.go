@@ -39,6 +39,10 @@ func NewDialog(p protocol.Protocol, peer netip.AddrPort, name string) *Dialog {
 // uses the dialog.
 func (d *Dialog) SetCert(cert *x509.Certificate) { d.state.Cert = cert }
 
+// SetAuth makes the protocol name the device only in a frame with a token. It is called before the
+// connection's reader uses the dialog.
+func (d *Dialog) SetAuth() { d.state.Auth = true }
+
 func awaitsNothing(string) bool { return false }
 
 // setAwaits sets the function that tells Encode which answers may still arrive.
@@ -83,7 +87,8 @@ func (d *Dialog) Split(data []byte, seen int) (advance int, frame []byte, err er
 	return advance, frame, err
 }
 
-// Decode returns what a frame means. The verdict is valid until the next call.
+// Decode returns what a frame means. The verdict is valid until the next call. If the frame has a
+// token, Decode overwrites the token in the frame.
 func (d *Dialog) Decode(frame []byte) (v *protocol.Verdict, err error) {
 	if d.plain {
 		return &noVerdict, nil
@@ -93,6 +98,7 @@ func (d *Dialog) Decode(frame []byte) (v *protocol.Verdict, err error) {
 	d.verdict = protocol.Verdict{}
 	v = &d.verdict
 	defer recoverPanic(&err)
+	defer func() { concealToken(v, frame) }()
 	err = d.protocol.Decode(&d.state, frame, &d.verdict)
 	if d.state.Device == "" {
 		d.state.Device = d.verdict.Device

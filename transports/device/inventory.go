@@ -1,5 +1,13 @@
 package device
 
+// Listed is what an inventory says of a device.
+type Listed struct {
+	// Labels are the labels of the device.
+	Labels map[string]string
+	// Tokens are the hashes of the tokens with which the device may prove its name.
+	Tokens []TokenHash
+}
+
 // Inventory lists the devices of one transport by their canonical names. It may change at any
 // time. It is safe for concurrent use.
 type Inventory interface {
@@ -8,6 +16,8 @@ type Inventory interface {
 	// Labels returns the labels of a device, or nil if the inventory doesn't list it. The caller
 	// must not change them.
 	Labels(device string) map[string]string
+	// Tokens returns the hashes of a device's tokens, or nil. The caller must not change them.
+	Tokens(device string) []TokenHash
 	// Select returns the devices that have all the given labels, sorted by name. Without labels,
 	// it returns every device.
 	Select(labels map[string]string) []string

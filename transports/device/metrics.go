@@ -36,7 +36,7 @@ func newMetrics(r prometheus.Registerer, bans func() int) (*metrics, error) {
 		full:       counter("busy_total", "Frames that were refused because the device's queue was full."),
 		frames:     vector("frames_out_total", "fate", "Frames for devices, by how they ended."),
 		bytes:      counter("bytes_out_total", "Bytes that the kernel took for devices."),
-		unattached: vector("unattached_frames_total", "reason", "Frames that were dropped because they name a device that can't be attached to their connection, by reason: limit (identity.attach), unknown-device (not in the inventory), new-name (more new names than new_names allows), banned, or host-stops."),
+		unattached: vector("unattached_frames_total", "reason", "Frames that were dropped because they name a device that can't be attached to their connection, by reason: limit (identity.attach), unknown-device (not in the inventory), token (it needs a connection of its own for its token), new-name (more new names than new_names allows), banned, or host-stops."),
 		coalesced:  counter("events_coalesced_total", "Events that were replaced by a newer one of the same device because a consumer was too slow."),
 		lost:       vector("dropped_total", "topic", "Events and data that were dropped because a consumer was too slow."),
 	}

@@ -185,9 +185,15 @@ func (rs *Recorders) setWaiting(waiting []*Recording) {
 func (rs *Recorders) IsAnyWaiting() bool { return rs.waits.Load() > 0 }
 
 // Begin is called for a new connection, before anything is read from it.
-func (rs *Recorders) Begin(c *Recordable) {
+func (rs *Recorders) Begin(c *Recordable) { rs.begin(c, true) }
+
+// BeginLate is Begin for a connection whose first bytes may not be recorded. It is called before
+// the connection has become a session.
+func (rs *Recorders) BeginLate(c *Recordable) { rs.begin(c, false) }
+
+func (rs *Recorders) begin(c *Recordable, whole bool) {
 	if rs.waits.Load() > 0 {
-		c.capture.Store(&capture{recorders: rs, owner: c, began: time.Now(), whole: true})
+		c.capture.Store(&capture{recorders: rs, owner: c, began: time.Now(), fresh: true, whole: whole})
 	}
 }
 
@@ -274,6 +280,7 @@ type capture struct {
 	began     time.Time
 
 	mu    sync.Mutex
+	fresh bool // it began before the session
 	whole bool // nothing of the connection is missing
 	known bool // the device is known
 	// first has what passed before the device was known, and cost is the memory that first takes.
@@ -342,11 +349,11 @@ func (k *capture) forget() {
 	k.forgetFirst()
 }
 
-// isFresh reports whether the capture began with the connection and has no recording yet.
+// isFresh reports whether the capture began before the session and has no recording yet.
 func (k *capture) isFresh() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.whole && !k.known
+	return k.fresh && !k.known
 }
 
 // attach gives recordings what was kept, and then everything that follows.
@@ -355,7 +362,7 @@ func (k *capture) attach(recordings []*Recording, s *Session) {
 	defer k.mu.Unlock()
 	whole := k.whole && !k.known
 	began := k.now()
-	if whole {
+	if k.fresh && !k.known {
 		began = k.began
 	}
 	for _, r := range recordings {

@@ -114,8 +114,10 @@ type Registry struct {
 	newcomers *newcomers
 	// listedOnly means that devices that the inventory doesn't list may not be attached.
 	listedOnly bool
-	bans       *bans
-	failures   failures
+	// unattachable reports whether a device may never be attached; nil means that all may be.
+	unattachable func(device string) bool
+	bans         *bans
+	failures     failures
 
 	seed   maphash.Seed
 	shards [shards]shard
@@ -273,6 +275,10 @@ func (r *Registry) slotOf(device string) *slot {
 func (r *Registry) SetListed(listed func(device string) bool, only bool) {
 	r.newcomers.listed, r.listedOnly = listed, only
 }
+
+// SetUnattachable sets the function that reports whether a device may never be attached, because
+// it has to prove its name. It must be called before the first Connect.
+func (r *Registry) SetUnattachable(f func(device string) bool) { r.unattachable = f }
 
 // Connect makes conn the newest session of device, whose name must be in its canonical form.
 // dialog is the protocol's state of the connection; it may be nil if the protocol is plain. An

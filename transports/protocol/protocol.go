@@ -83,6 +83,12 @@ type Units interface {
 	HasUnits() bool
 }
 
+// Tokens is implemented by protocols whose devices send tokens.
+type Tokens interface {
+	// HasTokens reports whether Decode sets Verdict.Token.
+	HasTokens() bool
+}
+
 // Keyed is implemented by protocols that give commands keys.
 type Keyed interface {
 	// HasKeys reports whether Encode gives commands a key. The host needs to know this before it
@@ -91,7 +97,7 @@ type Keyed interface {
 	HasKeys() bool
 }
 
-// State belongs to one connection. The host sets Device, Peer, Cert and Awaits.
+// State belongs to one connection. The host sets Device, Peer, Cert, Auth and Awaits.
 type State struct {
 	// Device is the name of the device. It is empty until a Verdict has named it.
 	Device string
@@ -100,6 +106,10 @@ type State struct {
 	// Cert is the device's certificate, which the host has verified. It is nil if the device has
 	// shown none, and without TLS.
 	Cert *x509.Certificate
+	// Auth says that the host checks the token of the frame that names the device: see
+	// Verdict.Token. If a device also sends frames before the one with its token, Decode doesn't
+	// name the device for them.
+	Auth bool
 	// Number counts what the host sends on this connection, for protocols that number it. Only the
 	// protocol changes it.
 	Number uint32
@@ -136,6 +146,10 @@ type Verdict struct {
 	// Unit is the part of the device that the frame is from, such as a meter behind a modem. It
 	// may be empty.
 	Unit string
+	// Token is the secret with which the device proves its name, or nil. It may be a slice of the
+	// frame. The host copies it and then overwrites it in the frame and in Payload. If neither
+	// contains it, the frame isn't published. No other field may contain the token.
+	Token []byte
 	// Kind is the type of the frame. Messages with the frame have it as kind. It may be empty.
 	Kind string
 

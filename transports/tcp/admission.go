@@ -40,7 +40,7 @@ func prefixes(networks []network) []netip.Prefix {
 type perAddress struct {
 	Connections int           `toml:"connections" doc:"Most connections of one address at a time. A further one displaces the oldest whose device isn't known yet; without such a connection it is refused. 0 means no limit." min:"0" example:"100"`
 	Rate        int           `toml:"rate" doc:"Connections a second of one address; as many may come at once. 0 means no limit." min:"0" example:"20"`
-	Refusals    int           `toml:"refusals" doc:"An address is banned after this many refusals in a minute that are its own fault: no valid first frame, an unknown device, a protocol error, or a PROXY header that it may not send. 0 means never." min:"0" example:"20"`
+	Refusals    int           `toml:"refusals" doc:"An address is banned after this many refusals in a minute that are its own fault: no valid first frame, an unknown device, a missing or wrong token, a protocol error, or a PROXY header that it may not send. 0 means never." min:"0" example:"20"`
 	Ban         time.Duration `toml:"ban" doc:"How long an address is banned. The host closes new connections of the address. Its sessions stay." min:"0s" example:"\"1h\""`
 }
 

@@ -62,14 +62,15 @@ func (c *Config) certificateKind() string {
 	return c.Identity.Certificate
 }
 
-// checkCertificate returns an error if identity.certificate is set and the device's certificate
-// doesn't have the name under which the device wants a session.
+// checkCertificate returns an error if the device's certificate must have the name under which the
+// device wants a session, and hasn't. It must if identity.certificate is set. With auth, each
+// certificate that is shown must.
 func (c *conn) checkCertificate(name string) error {
 	config := &c.transport.config
-	if config.Identity.Certificate == "" || config.identifiedBy() == byCertificate {
+	cert := c.certificate()
+	if config.identifiedBy() == byCertificate || config.Identity.Certificate == "" && (config.Auth == nil || cert == nil) {
 		return nil
 	}
-	cert := c.certificate()
 	if names := certificateNames(cert, config.certificateKind()); !slices.Contains(names, name) {
 		return fmt.Errorf("%w: the device says that it is %q, and its names of the kind %s are %q", errCertificate, name, config.certificateKind(), names)
 	}

@@ -21,6 +21,7 @@ type Config struct {
 	Identity identity        `toml:"identity" doc:"How the host identifies the device of a connection."`
 	Allow    string          `toml:"allow" doc:"Which devices may connect: any, or only those that the file of [inventory] lists (known)." enum:"any,known" example:"\"known\""`
 
+	Auth     *auth  `toml:"auth" doc:"How devices prove their names: each has a token, which its frame with its name must contain. The host refuses a device whose token is missing or wrong. With identity.by = first-frame, identity.pattern has a group named token. Otherwise the protocol finds the token. If a device shows a certificate, the certificate must have its name, too." example:"{ by = \"inventory\" }"`
 	Takeover string `toml:"takeover" doc:"Which connections may replace the session of their device. newest: any that has sent a byte. idle: none. authenticated: those that have proved who they are; if the session's device hasn't, also others. A session whose device doesn't respond to a TCP probe in 10 s may always be replaced. Other connections wait until the session ends." enum:"newest,idle,authenticated" example:"\"idle\""`
 
 	AllowFrom     []network      `toml:"allow_from" doc:"Networks from which devices may connect. The host closes other connections at once. Behind a balancer, the address in the PROXY header counts. The default is every network." example:"[\"10.0.0.0/8\", \"2001:db8::/32\"]"`
@@ -52,7 +53,7 @@ type identity struct {
 	By          string        `toml:"by" doc:"address: the peer's IP address is the device's name. first-frame: the first frame has the name. protocol: the protocol finds the name in a frame. certificate: the device's certificate has the name. The default is protocol if a protocol is set, else address." enum:"address,first-frame,protocol,certificate" example:"\"first-frame\""`
 	Certificate string        `toml:"certificate" doc:"Which name of the device's certificate is the name of the device: the common name (cn), or the alternative name of type DNS (san-dns) or URI (san-uri). With by = certificate, the certificate must have one such name, and the default is cn. With another by, the certificate must have the name that by finds; by default the host doesn't compare them." enum:"cn,san-dns,san-uri" example:"\"san-dns\""`
 	Data        bool          `toml:"data" doc:"Whether the first frame is published as data, too. Only with by = first-frame." example:"true"`
-	Pattern     string        `toml:"pattern" doc:"Regular expression for the first frame. The text that the group named device matches is the device's name; if there is only one group, it needs no name. Without a group or a pattern, the whole frame is the name." example:"'^HELLO (\\S+)'"`
+	Pattern     string        `toml:"pattern" doc:"Regular expression for the first frame. The text that the group named device matches is the device's name; if there is only one group, it needs no name. The text of the group named token is the device's token: see auth. Without a group or a pattern, the whole frame is the name." example:"'^HELLO (\\S+)'"`
 	Attach      int           `toml:"attach" doc:"Most devices that may be attached to the device of a connection. A frame that names another device attaches it: it shares the connection. 0 means that such a frame ends the connection. Only with a protocol, and by = protocol or certificate." min:"0" max:"10000" example:"500"`
 	Timeout     time.Duration `toml:"timeout" doc:"How long the first frame may take to arrive. With TLS, the handshake counts, too." min:"10ms" example:"\"10s\""`
 }
@@ -158,6 +159,7 @@ func (c *Config) Validate() error {
 		invalid("identity.attach", "needs a protocol, whose frames name devices, and by = %q or %q", byProtocol, byCertificate)
 	}
 	problems = append(problems, c.validateTLS()...)
+	problems = append(problems, c.validateAuth()...)
 	if c.HalfClose && c.IdleTimeout == 0 {
 		invalid("half_close", "needs an idle_timeout, which ends the session")
 	}

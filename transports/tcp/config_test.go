@@ -90,7 +90,7 @@ func TestHello(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := h.deviceName([]byte(tt.frame))
+		got, _, err := h.deviceName([]byte(tt.frame))
 		if got != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 			t.Errorf("%q on %q: %q, %v; want %q, %q", tt.pattern, tt.frame, got, err, tt.want, tt.err)
 		}

@@ -57,6 +57,9 @@ type conn struct {
 	// there is no such frame, or if it is handled.
 	first   []byte
 	verdict *protocol.Verdict
+	// token is the token in the frame that named the device, or nil. It doesn't change after the
+	// session has begun. unrecorded has bytes that may be the beginning of another occurrence.
+	token, unrecorded []byte
 }
 
 func newConn(t *transport, link *listen.Conn) (*conn, error) {
@@ -68,7 +71,9 @@ func newConn(t *transport, link *listen.Conn) (*conn, error) {
 	c := &conn{transport: t, link: link, socket: socket, raw: raw, began: t.clock.Load()}
 	c.lastRead.Store(c.began)
 	c.fill = c.readReady
-	t.recorders.Begin(&c.recordable)
+	if t.config.Auth == nil { // else see authenticate
+		t.recorders.Begin(&c.recordable)
+	}
 	return c, nil
 }
 
@@ -100,6 +105,9 @@ func (c *conn) beginSession() {
 	}
 	if err == nil && !t.isAllowed(name) {
 		refusal, err = refusedUnknown, errUnknownDevice(name)
+	}
+	if err == nil {
+		refusal, err = c.authenticate(name)
 	}
 	if err == nil {
 		c.link.Keep()
@@ -165,6 +173,7 @@ func (c *conn) readFrames() {
 }
 
 func (c *conn) endConn(session *device.Session, err error) {
+	err = c.hideError(err)
 	attrs := []any{"device", session.Device(), "epoch", session.Epoch()}
 	if session.Reason() == "" {
 		attrs = append(attrs, "err", err)
@@ -174,6 +183,7 @@ func (c *conn) endConn(session *device.Session, err error) {
 	if errors.Is(err, device.ErrEnded) {
 		c.discardInput()
 	}
+	c.recordRest()
 	c.recordable.End(session.Reason())
 	c.closeSocket()
 	t := c.transport
@@ -254,7 +264,7 @@ func (c *conn) readBytes() error {
 func (c *conn) noteRead() {
 	c.lastRead.Store(c.transport.clock.Load())
 	c.transport.metrics.bytesIn.Add(float64(c.n))
-	c.recordable.AddRead(c.buffer[:c.n])
+	c.recordRead(c.buffer[:c.n])
 }
 
 // readReady is called when there may be bytes. It returns false if the caller has to wait for

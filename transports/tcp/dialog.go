@@ -22,6 +22,9 @@ func (t *transport) newDialog(c *conn) *device.Dialog {
 	}
 	d := device.NewDialog(t.opening, peer, name)
 	d.SetCert(c.certificate())
+	if t.config.Auth != nil {
+		d.SetAuth()
+	}
 	return d
 }
 
@@ -55,7 +58,7 @@ func (c *conn) identify() (name string, err error) {
 			if c.timedOut.Load() {
 				err = errFirstFrameLate
 			}
-			if len(c.rest) > 0 {
+			if len(c.rest) > 0 && c.transport.config.Auth == nil {
 				err = fmt.Errorf("%w, after %d bytes: %.100q", err, len(c.rest), c.rest)
 			}
 			return "", fmt.Errorf("reading the first frame: %w", err)
@@ -80,6 +83,8 @@ func (c *conn) nextName() (name string, err error) {
 	for len(c.rest) > 0 {
 		advance, frame, err := c.dialog.Split(c.rest, c.seen)
 		switch {
+		case err != nil && c.transport.config.Auth != nil:
+			return "", fmt.Errorf("reading the first frame: %w", concealFrame(err))
 		case err != nil:
 			return "", fmt.Errorf("reading the first frame: %w", err)
 		case advance == 0:
@@ -91,35 +96,46 @@ func (c *conn) nextName() (name string, err error) {
 			continue
 		}
 		v, err := c.dialog.Decode(frame)
+		c.token = v.Token
 		c.logProblem("", v.Problem)
+		if err == nil && v.Device != "" {
+			err = device.CheckName(v.Device)
+		}
 		if err != nil {
-			return "", fmt.Errorf("reading the first frame %.100q: %w", frame, err)
+			return "", c.frameError(frame, err)
 		}
-		if v.Device != "" {
-			if err := device.CheckName(v.Device); err != nil {
-				return "", fmt.Errorf("reading the first frame %.100q: %w", frame, err)
+		// With auth, authenticate writes the response to the frame that names the device.
+		if v.Device == "" || v.Refusal != "" || c.transport.config.Auth == nil {
+			if err := c.respondNow(v); err != nil {
+				return "", err
 			}
-		}
-		if v.Response != nil && (!v.Confirmed || v.Refusal != "") {
-			// It is written before the session begins, so that no command comes before it.
-			response, err := c.dialog.FrameResponse(v)
-			if err == nil {
-				err = c.writeNow(response)
-			}
-			if err != nil {
-				return "", fmt.Errorf("responding to the first frame: %w", err)
-			}
-			v.Response = nil
 		}
 		switch {
 		case v.Refusal != "":
-			return "", fmt.Errorf("%w: %s", device.ErrRefused, v.Refusal)
+			return "", fmt.Errorf("%w: %s", device.ErrRefused, c.hide(v.Refusal))
 		case v.Device != "":
 			c.first, c.verdict = frame, v
 			return v.Device, nil
 		}
 	}
 	return "", nil
+}
+
+// respondNow writes the response to a frame of a connection without a session, so that no command
+// comes before it. A response that waits for pipelines is written later.
+func (c *conn) respondNow(v *protocol.Verdict) error {
+	if v.Response == nil || v.Confirmed && v.Refusal == "" {
+		return nil
+	}
+	response, err := c.dialog.FrameResponse(v)
+	if err == nil {
+		err = c.writeNow(response)
+	}
+	if err != nil {
+		return fmt.Errorf("responding to the first frame: %w", err)
+	}
+	v.Response = nil
+	return nil
 }
 
 // writeNow writes bytes to a connection without a session.
@@ -166,8 +182,8 @@ func (c *conn) reportTail(session *device.Session, err error) {
 	t.metrics.partials.Inc()
 	level := slog.LevelDebug
 	t.complaints.Do(func() { level = slog.LevelInfo })
-	t.env.Logger.Log(t.ctx, level, "a connection ended in the middle of a frame", "device", session.Device(), "bytes", len(c.rest), "frame", fmt.Sprintf("%.100q", c.rest))
-	if t.config.Data.Partial {
+	t.env.Logger.Log(t.ctx, level, "a connection ended in the middle of a frame", "device", session.Device(), "bytes", len(c.rest), "frame", c.hide(fmt.Sprintf("%.100q", c.rest)))
+	if t.config.Data.Partial && c.hide(string(c.rest)) != hidden {
 		_ = session.Partial(c.rest) // it fails only after the session's end
 	}
 	c.rest = nil
@@ -196,6 +212,7 @@ func (c *conn) awaitEnd(session *device.Session) error {
 // tick lets the protocol of a connection act if it is time.
 func (c *conn) tick(session *device.Session, now time.Time) {
 	problem, err := session.Tick(now)
+	err = c.hideError(err)
 	c.logProblem(session.Device(), problem)
 	if err != nil {
 		c.transport.env.Logger.Info("the protocol ends a connection", "device", session.Device(), "err", err)
@@ -211,7 +228,10 @@ func (c *conn) logProblem(name, problem string) {
 		return
 	}
 	t, level := c.transport, slog.LevelDebug
-	if name != "" {
+	if name == "" && t.config.Auth != nil {
+		problem = hidden
+	}
+	if problem = c.hide(problem); name != "" {
 		t.registry.NoteError(name, problem)
 	}
 	t.complaints.Do(func() { level = slog.LevelInfo })

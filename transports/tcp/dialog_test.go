@@ -22,6 +22,7 @@ import (
 // talk is a protocol of lines of text for tests. A line begins with what it is:
 //
 //	login NAME    names the device, which expects the response "welcome"
+//	prove NAME:TOKEN is data, names the device, and proves it; it expects "welcome"
 //	beat          expects "ON" without an end of line
 //	pos NAME:TEXT is data, and names the device
 //	unit N:TEXT   is data of a unit
@@ -53,6 +54,8 @@ func (p talk) Decode(s *protocol.State, frame []byte, v *protocol.Verdict) error
 	switch word {
 	case "login":
 		v.Device, v.Response, v.NoData, v.Answers = rest, []byte("welcome"), true, protocol.No
+	case "prove":
+		v.Device, v.Token, v.Response = name, []byte(text), []byte("welcome")
 	case "beat":
 		v.Response, v.Raw, v.NoData, v.Answers = []byte("ON"), true, true, protocol.No
 	case "pos":
@@ -79,7 +82,6 @@ func (p talk) Decode(s *protocol.State, frame []byte, v *protocol.Verdict) error
 	case "broken":
 		return errors.New("the frame makes no sense")
 	}
-	_ = text
 	return nil
 }
 
@@ -99,6 +101,8 @@ func (p talk) Encode(s *protocol.State, dst []byte, c protocol.Command) ([]byte,
 func (talk) HasUnits() bool { return true }
 
 func (talk) HasKeys() bool { return true }
+
+func (talk) HasTokens() bool { return true }
 
 // talking starts a transport whose devices talk.
 func talking(t *testing.T, change func(*Config)) *server {

@@ -52,7 +52,7 @@ type introduction struct {
 }
 
 func (p introduction) Decode(_ *protocol.State, frame []byte, v *protocol.Verdict) (err error) {
-	v.Device, err = p.deviceName(frame)
+	v.Device, v.Token, err = p.deviceName(frame)
 	v.Answers, v.NoData = protocol.No, !p.data
 	return err
 }
@@ -78,7 +78,10 @@ func (c *Config) namedByFrames() bool {
 type firstFrame struct {
 	pattern *regexp.Regexp // nil: the whole frame is the name
 	group   int
+	token   int // the group of the token, if it is greater than 0
 }
+
+var errNoMatch = errors.New("it doesn't match identity.pattern")
 
 func compilePattern(text string) (firstFrame, error) {
 	if text == "" {
@@ -88,10 +91,12 @@ func compilePattern(text string) (firstFrame, error) {
 	if err != nil {
 		return firstFrame{}, err
 	}
-	h := firstFrame{pattern: re}
+	h := firstFrame{pattern: re, token: re.SubexpIndex(tokenGroup)}
 	switch named := re.SubexpIndex("device"); {
 	case named > 0:
 		h.group = named
+	case h.token > 0:
+		return firstFrame{}, errors.New("has a group named token, so another one must be named device, as in (?P<device>...)")
 	case re.NumSubexp() == 1:
 		h.group = 1
 	case re.NumSubexp() > 1:
@@ -100,22 +105,25 @@ func compilePattern(text string) (firstFrame, error) {
 	return h, nil
 }
 
-// deviceName returns the name of the device that sent the frame.
-func (h firstFrame) deviceName(frame []byte) (string, error) {
-	name := frame
+// deviceName returns the name of the device that sent the frame, and its token.
+func (h firstFrame) deviceName(frame []byte) (string, []byte, error) {
+	name, token := frame, []byte(nil)
 	if h.pattern != nil {
 		match := h.pattern.FindSubmatch(frame)
 		if match == nil {
-			return "", fmt.Errorf("it doesn't match identity.pattern %q", h.pattern)
+			return "", nil, fmt.Errorf("%w %q", errNoMatch, h.pattern)
 		}
 		if name = match[h.group]; h.group == 0 {
 			name = frame
 		}
+		if h.token > 0 {
+			token = match[h.token]
+		}
 	}
 	if err := device.CheckName(string(name)); err != nil {
-		return "", err
+		return "", nil, err
 	}
-	return string(name), nil
+	return string(name), token, nil
 }
 
 // peerName returns the device's name for a peer's address. The name has no port, and IPv4 is

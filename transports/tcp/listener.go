@@ -82,7 +82,7 @@ func (t *transport) refuseConn(why string, socket net.Conn, err error) {
 	}
 	t.metrics.refused.WithLabelValues(why).Inc()
 	if !errors.Is(err, device.ErrClosing) && t.ctx.Err() == nil {
-		fault := why == refusedAuth || why == refusedUnknown || why == refusedHeader
+		fault := why == refusedAuth || why == refusedUnknown || why == refusedHeader || why == refusedToken
 		t.gate.LogRefusal(socket.RemoteAddr(), fault, why, err)
 	}
 }

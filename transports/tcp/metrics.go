@@ -23,6 +23,8 @@ const (
 	refusedHeader      = "proxy-header"
 	refusedHandshake   = "handshake"
 	refusedCertificate = "certificate"
+	refusedToken       = "token"
+	refusedAuthServer  = "auth-server"
 
 	refusedUnknown = "unknown-device"
 )
@@ -35,7 +37,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		accepted: counter("accepted_total", "Connections that were accepted."),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "pentrough", Subsystem: "tcp", Name: "refused_total",
-			Help: "Accepted connections that the host closed, by reason: not-allowed (not in allow_from), address-banned, address-rate and address-connections (more than per_address allows), proxy-header (a wrong, late or forbidden PROXY header), limit (too many connections), displaced (by a newer connection), auth_error (no valid first frame), handshake (no valid TLS handshake), certificate (a device's certificate that is missing, wrong, or of another name), unknown-device (not in the inventory), new-name (more new names than new_names allows), banned (the device, by an operator), or turn (too many connections of one device).",
+			Help: "Accepted connections that the host closed, by reason: not-allowed (not in allow_from), address-banned, address-rate and address-connections (more than per_address allows), proxy-header (a wrong, late or forbidden PROXY header), limit (too many connections), displaced (by a newer connection), auth_error (no valid first frame), handshake (no valid TLS handshake), certificate (a device's certificate that is missing, wrong, or of another name), unknown-device (not in the inventory), token (a token that is missing or wrong), auth-server (the auth server didn't decide), new-name (more new names than new_names allows), banned (the device, by an operator), or turn (too many connections of one device).",
 		}, []string{"reason"}),
 		framesIn: counter("frames_in_total", "Frames that devices sent."),
 		bytesIn:  counter("bytes_in_total", "Bytes that devices sent."),

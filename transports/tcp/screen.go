@@ -16,7 +16,7 @@ type screen struct {
 // notListed is the detail of the event when a device was removed from the inventory.
 const notListed = "the inventory no longer lists the device"
 
-var errNoInventory = errors.New(`allow = "known" needs an inventory of devices`)
+var errNoInventory = errors.New("there is no inventory of devices")
 
 func errUnknownDevice(name string) error {
 	return fmt.Errorf("the inventory has no device %q", name)
@@ -27,12 +27,19 @@ func (c *Config) inventoryUser() string {
 	if c.Allow == allowKnown {
 		return fmt.Sprintf("allow = %q", c.Allow)
 	}
+	if c.Auth.needsInventory() {
+		return fmt.Sprintf("auth.by = %q", c.Auth.By)
+	}
 	return ""
 }
 
 // Screen implements device.Screener.
 func (t *transport) Screen(known device.Inventory) {
+	t.known = known
 	t.registry.SetListed(known.Known, t.config.Allow == allowKnown)
+	if t.config.Auth.needsInventory() {
+		t.registry.SetUnattachable(t.hasOwnToken)
+	}
 	if t.config.Allow != allowKnown {
 		return
 	}

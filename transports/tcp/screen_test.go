@@ -15,6 +15,7 @@ import (
 type listed struct {
 	mu       sync.Mutex
 	names    map[string]bool
+	tokens   map[string][]device.TokenHash
 	watchers []func([]string)
 }
 
@@ -22,6 +23,12 @@ func (l *listed) Known(name string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.names[name]
+}
+
+func (l *listed) Tokens(name string) []device.TokenHash {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.tokens[name]
 }
 
 func (l *listed) Labels(string) map[string]string { return nil }

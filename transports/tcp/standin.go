@@ -37,7 +37,7 @@ func (c *Config) StandIn(env transports.Env) (*device.StandIn, error) {
 		return nil, err
 	}
 	return &device.StandIn{
-		Registry: registry, Protocol: p, Opening: opening, Partial: c.Data.Partial, IdleTimeout: c.IdleTimeout, KnownOnly: c.Allow == allowKnown,
+		Registry: registry, Protocol: p, Opening: opening, Partial: c.Data.Partial, IdleTimeout: c.IdleTimeout, KnownOnly: c.inventoryUser() != "",
 		Remote: func(name string) string {
 			if c.identifiedBy() == byAddress {
 				return net.JoinHostPort(name, fakePort)

@@ -118,17 +118,21 @@ func (c *Config) Check(_ context.Context, env transports.Env, _ []transports.Top
 // Risks implements transports.Risky. An expired certificate isn't an error of the configuration: a
 // host that restarts must not lose the devices that don't check the date.
 func (c *Config) Risks() map[string]string {
+	risks := map[string]string{}
+	if risk := c.Auth.risk(); risk != "" {
+		risks["auth.url"] = risk
+	}
 	if c.TLS == nil {
-		return nil
+		return risks
 	}
 	loaded, err := c.TLS.load()
 	if err != nil {
-		return nil // Validate returns the error
+		return risks // Validate returns the error
 	}
 	if expiry := loaded.Certificates[0].Leaf.NotAfter; time.Now().After(expiry) {
-		return map[string]string{"tls.cert": fmt.Sprintf("the certificate %s expired at %s", c.TLS.Cert, expiry.Format(time.RFC3339))}
+		risks["tls.cert"] = fmt.Sprintf("the certificate %s expired at %s", c.TLS.Cert, expiry.Format(time.RFC3339))
 	}
-	return nil
+	return risks
 }
 
 // authorities reads client_ca. It returns nil if client_ca isn't set.
@@ -289,6 +293,8 @@ func (c *conn) handshakeError(w *wire, err error) error {
 	switch {
 	case c.timedOut.Load():
 		err = errHandshakeLate
+	case errors.As(err, &header) && header.Conn != nil && c.transport.config.Auth != nil:
+		err = errNotTLS
 	case errors.As(err, &header) && header.Conn != nil:
 		err = fmt.Errorf("%w; its first bytes are %q", errNotTLS, header.RecordHeader)
 	case w.readErr != nil:

@@ -42,7 +42,8 @@ type transport struct {
 	ticks    bool              // the protocol has timers
 	registry *device.Registry
 	metrics  *metrics
-	screen   *screen // nil: any device may connect
+	known    device.Inventory // nil without an inventory
+	screen   *screen          // nil: any device may connect
 	// balancers are the networks whose connections begin with a PROXY header.
 	balancers []netip.Prefix
 	// recorders has the recordings of connections.
@@ -58,8 +59,9 @@ type transport struct {
 	// complaints limits the log lines that strangers can cause.
 	complaints rate.Sometimes
 
-	gate *listen.Gate
-	tls  *terminator // nil without TLS
+	gate       *listen.Gate
+	tls        *terminator // nil without TLS
+	authServer *authServer // nil unless auth.by is http
 
 	mu        sync.Mutex
 	listener  net.Listener
@@ -91,11 +93,15 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
+	server, err := newAuthServer(c.Auth, env, func(cl *claim) []string { return certificateNames(cl.cert, c.certificateKind()) })
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &transport{
 		config: *c, env: env, protocol: p, opening: opening, registry: registry, metrics: m, balancers: c.balancers(), ctx: ctx, cancel: cancel, began: time.Now(),
 		complaints: rate.Sometimes{First: 10, Interval: time.Second}, listenErr: errors.New("not started"), conns: map[*conn]struct{}{},
-		tls: newTerminator(c.TLS),
+		tls: newTerminator(c.TLS), authServer: server,
 	}
 	t.connsEmpty.L = &t.mu
 	registry.Watch(t.identifyRecorded)
@@ -152,8 +158,11 @@ func (t *transport) Devices() device.Devices { return t.registry }
 
 // Start implements transports.Transport.
 func (t *transport) Start(ctx context.Context) error {
-	if t.config.Allow == allowKnown && t.screen == nil {
-		return errNoInventory
+	if user := t.config.inventoryUser(); user != "" && t.known == nil {
+		return fmt.Errorf("%s: %w", user, errNoInventory)
+	}
+	if err := t.authServer.open(); err != nil {
+		return err
 	}
 	var files *filewatch.Watch
 	if t.tls != nil {
@@ -193,7 +202,7 @@ func (t *transport) Health() []transports.Health {
 	if err == nil {
 		err = t.gate.Err()
 	}
-	notes := slices.DeleteFunc([]string{t.gate.Note(), t.tls.note(t.env.Now())}, func(note string) bool { return note == "" })
+	notes := slices.DeleteFunc([]string{t.gate.Note(), t.tls.note(t.env.Now()), t.authServer.note()}, func(note string) bool { return note == "" })
 	return []transports.Health{{Part: "listener", Err: err, Note: strings.Join(notes, "; ")}}
 }
 
@@ -238,6 +247,7 @@ func (t *transport) Close(ctx context.Context) error {
 		t.registry.Close()
 		t.closeConns(allConns)
 		t.running.Wait()
+		t.authServer.close()
 	}()
 	select {
 	case <-ended:

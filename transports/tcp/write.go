@@ -138,7 +138,7 @@ func (c *conn) isClosing(b []byte) bool {
 // Authenticated implements device.Conn.
 func (c *conn) Authenticated() bool {
 	i := c.transport.config.Identity
-	return i.By == byCertificate || i.Certificate != ""
+	return i.By == byCertificate || i.Certificate != "" || c.transport.config.Auth != nil
 }
 
 // probing is the configuration of keepalive while the host asks for a sign of life, for

@@ -22,7 +22,7 @@ var description string
 
 // Config is the configuration of jt808.
 type Config struct {
-	Token transports.Secret `toml:"token" doc:"The token (authentication code) that the host gives to terminals that register. A terminal that authenticates with another token is refused. A terminal that sends anything but a registration before it has authenticated is refused, too. Default: the host gives the phone number, and accepts every token." secret:"true" example:"\"${TERMINAL_TOKEN}\""`
+	Token transports.Secret `toml:"token" doc:"One token (authentication code) for all terminals, which the host gives to terminals that register. A terminal that authenticates with another token is refused. A terminal that sends anything but a registration before it has authenticated is refused, too. Default: the host gives the phone number, and accepts every token. For a token of each terminal, use auth of the transport: then the host refuses terminals that register, unless it has this token for them." secret:"true" example:"\"${TERMINAL_TOKEN}\""`
 	After string            `toml:"after" doc:"When the host responds to a message that is data. confirmed: when all pipelines that consume data have settled it. Default: at once." enum:"confirmed" example:"\"confirmed\""`
 	Parts Parts             `toml:"parts" doc:"Limits of messages that arrive in parts."`
 }

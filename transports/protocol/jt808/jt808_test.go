@@ -69,7 +69,7 @@ var examples = []protocoltest.Example{{
 		framed(unhexed("0801 0006 000123456789 0012 000000070000")),
 	Frames: []protocoltest.Frame{
 		{Device: "123456789", NoData: true, Answers: protocol.No, Response: framed(unhexed("8100 000c 000123456789 0000 000a 00") + "123456789")},
-		{Device: "123456789", NoData: true, Answers: protocol.No, Response: framed(unhexed("8001 0005 000123456789 0001 000b 0102 00"))},
+		{Device: "123456789", Token: "123456789", NoData: true, Answers: protocol.No, Response: framed(unhexed("8001 0005 000123456789 0001 000b 0102 00"))},
 		{Device: "123456789", NoData: true, Answers: protocol.No, Response: framed(unhexed("8001 0005 000123456789 0006 000c 0002 00"))},
 		{Device: "123456789", Kind: "0001", Payload: unhexed("0001 0003 8105 00"), Answers: protocol.Yes, Key: "3"},
 		{Device: "123456789", Kind: "0201", Payload: unhexed("0201 0002") + locationBody, Answers: protocol.Yes, Key: "2"},
@@ -112,6 +112,7 @@ func TestToken(t *testing.T) {
 	p := build(t, func(c *Config) { c.Token = "secret" })
 	refused := protocoltest.Frame{NoData: true, Answers: protocol.No}
 	wrong, early := refused, refused
+	wrong.Token = "Secret"
 	wrong.Refusal, wrong.Response = "terminal 123456789 has a wrong token", framed(unhexed("8001 0005 000123456789 0000 000b 0102 01"))
 	early.Refusal, early.Response = "terminal 123456789 sends message 0200 before it has authenticated", framed(unhexed("8001 0005 000123456789 0000 000b 0200 01"))
 	protocoltest.Run(t, p, protocoltest.Example{
@@ -119,13 +120,13 @@ func TestToken(t *testing.T) {
 		Stream: register2013 + framed(unhexed("0102 0007 000123456789 000b")+"secret\x00") + framed(unhexed("0002 0000 000123456789 000c")),
 		Frames: []protocoltest.Frame{
 			{NoData: true, Answers: protocol.No, Response: framed(unhexed("8100 0009 000123456789 0000 000a 00") + "secret")},
-			{Device: "123456789", NoData: true, Answers: protocol.No, Response: framed(unhexed("8001 0005 000123456789 0001 000b 0102 00"))},
+			{Device: "123456789", Token: "secret", NoData: true, Answers: protocol.No, Response: framed(unhexed("8001 0005 000123456789 0001 000b 0102 00"))},
 			{Device: "123456789", NoData: true, Answers: protocol.No, Response: framed(unhexed("8001 0005 000123456789 0002 000c 0002 00"))},
 		},
 	}, protocoltest.Example{
 		Name:   "2019",
 		Stream: framed(unhexed("0102 402a 01 00000000000123456789 000b 06") + "secret" + strings.Repeat("9", 15) + strings.Repeat("\x00", 20)),
-		Frames: []protocoltest.Frame{{Device: "123456789", NoData: true, Answers: protocol.No, Response: framed(unhexed("8001 4005 01 00000000000123456789 0000 000b 0102 00"))}},
+		Frames: []protocoltest.Frame{{Device: "123456789", Token: "secret", NoData: true, Answers: protocol.No, Response: framed(unhexed("8001 4005 01 00000000000123456789 0000 000b 0102 00"))}},
 	}, protocoltest.Example{
 		Name: "wrong", Stream: framed(unhexed("0102 0006 000123456789 000b") + "Secret"), Frames: []protocoltest.Frame{wrong},
 	}, protocoltest.Example{
@@ -134,6 +135,35 @@ func TestToken(t *testing.T) {
 	}, protocoltest.Example{
 		Name: "early", Stream: framed(unhexed("0200 0026 000123456789 000b") + locationBody), Frames: []protocoltest.Frame{early},
 		Commands: []protocoltest.Command{{Payload: unhexed("8201"), Error: "isn't authenticated"}},
+	})
+}
+
+// With auth of the transport, only an authentication names the terminal, and the host has no token
+// for a terminal that registers.
+func TestAuth(t *testing.T) {
+	early := protocoltest.Frame{
+		NoData: true, Answers: protocol.No, Refusal: "terminal 123456789 sends message 0200 before it has authenticated",
+		Response: framed(unhexed("8001 0005 000123456789 0000 000b 0200 01")),
+	}
+	protocoltest.Run(t, build(t, nil), protocoltest.Example{
+		Name: "authentication", Auth: true,
+		Stream: framed(unhexed("0102 0007 000123456789 000b")+"secret\x00") + framed(unhexed("0002 0000 000123456789 000c")),
+		Frames: []protocoltest.Frame{
+			{Device: "123456789", Token: "secret", NoData: true, Answers: protocol.No, Response: framed(unhexed("8001 0005 000123456789 0000 000b 0102 00"))},
+			{Device: "123456789", NoData: true, Answers: protocol.No, Response: framed(unhexed("8001 0005 000123456789 0001 000c 0002 00"))},
+		},
+	}, protocoltest.Example{
+		Name: "registration", Auth: true, Stream: register2013,
+		Frames: []protocoltest.Frame{{
+			NoData: true, Answers: protocol.No, Refusal: "terminal 123456789 registers, and the host can't give it a token",
+			Response: framed(unhexed("8100 0003 000123456789 0000 000a 04")),
+		}},
+	}, protocoltest.Example{
+		Name: "early", Auth: true, Stream: framed(unhexed("0200 0026 000123456789 000b") + locationBody), Frames: []protocoltest.Frame{early},
+	})
+	protocoltest.Run(t, build(t, func(c *Config) { c.Token = "secret" }), protocoltest.Example{
+		Name: "registration with a token for all", Auth: true, Stream: register2013,
+		Frames: []protocoltest.Frame{{NoData: true, Answers: protocol.No, Response: framed(unhexed("8100 0009 000123456789 0000 000a 00") + "secret")}},
 	})
 }
 

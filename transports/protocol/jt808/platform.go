@@ -32,10 +32,11 @@ const (
 // quotesSerial has the ids of the answers whose body begins with the serial number of the command.
 var quotesSerial = map[uint16]bool{generalAnswer: true, 0x0104: true, 0x0201: true, 0x0302: true, 0x0500: true, 0x0700: true, 0x0802: true, 0x0805: true}
 
-// The results of general responses.
+// The results of responses.
 const (
-	accepted = 0
-	failed   = 1
+	accepted   = 0
+	failed     = 1
+	noTerminal = 4 // of a registration
 )
 
 // platform implements the protocol. It is safe for concurrent use.
@@ -44,6 +45,7 @@ type platform struct{ Config }
 var (
 	_ protocol.Ticker = (*platform)(nil)
 	_ protocol.Keyed  = (*platform)(nil)
+	_ protocol.Tokens = (*platform)(nil)
 )
 
 // terminal is the state of a connection. If devices are attached to the connection, it has several
@@ -62,7 +64,7 @@ type terminal struct {
 func (p *platform) terminalOf(s *protocol.State) *terminal {
 	t, ok := s.Own.(*terminal)
 	if !ok {
-		t = &terminal{admitted: p.Token == "", parts: joiner{limits: &p.Parts}}
+		t = &terminal{admitted: p.Token == "" && !s.Auth, parts: joiner{limits: &p.Parts}}
 		s.Own = t
 	}
 	return t
@@ -75,6 +77,9 @@ func (*platform) Split(_ *protocol.State, data []byte, seen int) (int, []byte, e
 func (*platform) Append(dst, payload []byte) ([]byte, error) { return appendFrame(dst, payload) }
 
 func (*platform) Max() int { return longestFrame }
+
+// HasTokens implements protocol.Tokens.
+func (*platform) HasTokens() bool { return true }
 
 // HasKeys implements protocol.Keyed.
 func (*platform) HasKeys() bool { return true }
@@ -127,6 +132,11 @@ func (p *platform) Decode(s *protocol.State, frame []byte, v *protocol.Verdict) 
 		s.Wake = t.parts.wake()
 	}
 	switch {
+	case h.id == registration && isWhole && s.Auth && p.Token == "":
+		v.NoData = true
+		v.Refusal = fmt.Sprintf("terminal %s registers, and the host can't give it a token", h.name())
+		respond(registrationResponse, []byte{byte(h.serial >> 8), byte(h.serial), noTerminal})
+		return nil
 	case h.id == registration && isWhole:
 		v.NoData = true
 		token := string(p.Token)
@@ -136,7 +146,8 @@ func (p *platform) Decode(s *protocol.State, frame []byte, v *protocol.Verdict) 
 		respond(registrationResponse, append([]byte{byte(h.serial >> 8), byte(h.serial), accepted}, token...))
 	case h.id == authentication && isWhole:
 		v.NoData = true
-		if t.admitted = p.admits(&h, body); !t.admitted {
+		v.Token = tokenOf(&h, body)
+		if t.admitted = p.admits(v.Token); !t.admitted {
 			v.Refusal = fmt.Sprintf("terminal %s has a wrong token", h.name())
 			confirm(failed)
 			return nil
@@ -189,19 +200,21 @@ func resultBody(serial, id uint16, result byte) []byte {
 	return append(binary.BigEndian.AppendUint16(body, id), result)
 }
 
-// admits reports whether an authentication has the right token. In the edition of 2019, other
-// fields follow the token.
-func (p *platform) admits(h *header, body []byte) bool {
-	if p.Token == "" {
-		return true
-	}
+// tokenOf returns the token of an authentication, or nil. In the edition of 2019, other fields
+// follow the token.
+func tokenOf(h *header, body []byte) []byte {
 	if h.versioned {
 		if len(body) == 0 || len(body) < 1+int(body[0]) {
-			return false
+			return nil
 		}
 		body = body[1 : 1+int(body[0])]
 	}
-	return subtle.ConstantTimeCompare(bytes.TrimRight(body, "\x00"), []byte(p.Token)) == 1
+	return bytes.TrimRight(body, "\x00")
+}
+
+// admits reports whether a token is the one that the host gives to terminals.
+func (p *platform) admits(token []byte) bool {
+	return p.Token == "" || subtle.ConstantTimeCompare(token, []byte(p.Token)) == 1
 }
 
 // Tick implements protocol.Ticker. It requests missing parts, or drops their messages.

@@ -33,6 +33,8 @@ import (
 type Example struct {
 	// Name is the name of the subtest.
 	Name string
+	// Auth is that of protocol.State.
+	Auth bool
 	// Greeting is what the host says first.
 	Greeting string
 	// Login is what the device sends before the commands. Its frames are the first ones of Frames.
@@ -62,9 +64,9 @@ type Command struct {
 
 // Frame is a frame and what the protocol says of it.
 type Frame struct {
-	// Device, Unit, Kind, Payload, Problem, Refusal, Answers, Key, NoData and Confirmed are those
-	// of protocol.Verdict.
-	Device, Unit, Kind        string
+	// Device, Unit, Token, Kind, Payload, Problem, Refusal, Answers, Key, NoData and Confirmed are
+	// those of protocol.Verdict.
+	Device, Unit, Token, Kind string
 	Payload, Problem, Refusal string
 	Answers                   protocol.Answers
 	Key                       string
@@ -108,7 +110,7 @@ func Run(t *testing.T, p protocol.Protocol, examples ...Example) {
 
 // problemOf returns how a protocol differs from an example whose stream arrives in pieces.
 func problemOf(p protocol.Protocol, e Example, pieces []string) string {
-	c, greeting := newConnection(p)
+	c, greeting := newConnection(p, e.Auth)
 	switch {
 	case c.err != nil:
 		return c.err.Error()
@@ -167,8 +169,8 @@ type connection struct {
 }
 
 // newConnection returns a connection and what the host says first on it.
-func newConnection(p protocol.Protocol) (c *connection, greeting string) {
-	c = &connection{protocol: p, state: &protocol.State{Awaits: func(string) bool { return false }}}
+func newConnection(p protocol.Protocol, auth bool) (c *connection, greeting string) {
+	c = &connection{protocol: p, state: &protocol.State{Auth: auth, Awaits: func(string) bool { return false }}}
 	if g, ok := p.(protocol.Greeter); ok {
 		var v protocol.Verdict
 		if c.err = g.Greet(c.state, &v); c.err == nil {
@@ -279,7 +281,7 @@ func (c *connection) decode(frame []byte) error {
 		c.state.Device = v.Device
 	}
 	f := Frame{
-		Device: v.Device, Unit: v.Unit, Kind: v.Kind, Payload: string(v.Payload), Problem: v.Problem, Refusal: v.Refusal,
+		Device: v.Device, Unit: v.Unit, Token: string(v.Token), Kind: v.Kind, Payload: string(v.Payload), Problem: v.Problem, Refusal: v.Refusal,
 		Answers: v.Answers, Key: v.Key, NoData: v.NoData, Confirmed: v.Confirmed,
 	}
 	var err error
@@ -322,13 +324,13 @@ func Fuzz(f *testing.F, p protocol.Protocol, examples ...Example) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, data []byte, piece uint8) {
-		whole, _ := newConnection(p)
+		whole, _ := newConnection(p, false)
 		whole.read([]string{string(data)})
 		var pieces []string
 		for part := range slices.Chunk(data, int(piece)+1) {
 			pieces = append(pieces, string(part))
 		}
-		cut, _ := newConnection(p)
+		cut, _ := newConnection(p, false)
 		cut.read(pieces)
 		if diff := cmp.Diff(whole.frames, cut.frames); diff != "" {
 			t.Fatalf("in pieces of %d: %s", int(piece)+1, diff)

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/pentrough/pentrough/internal/byteexpr"
@@ -58,6 +59,11 @@ func (p *rules) Max() int { return p.framing.Max() }
 
 // HasUnits implements protocol.Units.
 func (p *rules) HasUnits() bool { return p.units }
+
+// HasTokens implements protocol.Tokens.
+func (p *rules) HasTokens() bool {
+	return slices.ContainsFunc(p.rules, func(r *rule) bool { return r.token != nil })
+}
 
 func (p *rules) Decode(s *protocol.State, frame []byte, v *protocol.Verdict) error {
 	for i, r := range p.rules {

@@ -18,6 +18,7 @@ const (
 	ofDevice  = "device"
 	ofUnit    = "unit"
 	ofType    = "type"
+	ofToken   = "token"
 	wholeText = "text"
 )
 
@@ -29,8 +30,8 @@ type rule struct {
 	groups bool
 	when   *byteexpr.Program
 
-	device, unit, typ, answers, refuse, response *byteexpr.Program
-	raw, confirmed, noData                       bool
+	device, unit, token, typ, answers, refuse, response *byteexpr.Program
+	raw, confirmed, noData                              bool
 	// numbered is set if the response uses n.
 	numbered bool
 	// plain is set if the rule has no expressions for the verdict.
@@ -145,6 +146,7 @@ func compileRule(field string, c *Rule) (*rule, []error) {
 	}
 	r.when = compile("when", c.When, byteexpr.Boolean, s)
 	r.device, r.unit, r.typ = meaning(ofDevice, c.Device), meaning(ofUnit, c.Unit), meaning(ofType, c.Type)
+	r.token = meaning(ofToken, c.Token)
 	r.answers, r.refuse = compile("answers", c.Answers, byteexpr.Text, s), compile("refuse", c.Refuse, byteexpr.Text, s)
 
 	responding := *s
@@ -161,7 +163,7 @@ func compileRule(field string, c *Rule) (*rule, []error) {
 	r.response = compile(key, source, byteexpr.Text, &responding)
 	r.numbered = r.response != nil && r.response.Named[counter]
 
-	r.plain = r.device == nil && r.unit == nil && r.typ == nil && r.answers == nil && r.refuse == nil && r.response == nil
+	r.plain = r.device == nil && r.unit == nil && r.token == nil && r.typ == nil && r.answers == nil && r.refuse == nil && r.response == nil
 
 	switch {
 	case c.After == "":
@@ -231,6 +233,13 @@ func (r *rule) apply(in byteexpr.Input, s *protocol.State, v *protocol.Verdict) 
 			return fmt.Errorf("unit: %w", err)
 		}
 		in.Unit = v.Unit
+	}
+	if r.token != nil {
+		token, err := r.token.Append(in, nil)
+		if err != nil {
+			return fmt.Errorf("token: %w", err)
+		}
+		v.Token = token
 	}
 	if r.typ != nil {
 		if v.Kind, err = r.typ.Read(in, ""); err != nil {

@@ -47,11 +47,12 @@ type Config struct {
 // Rule says what some frames mean.
 type Rule struct {
 	Kind  string `toml:"kind" doc:"Condition: the kind of the frame, as the codec names it." example:"\"login\""`
-	Match string `toml:"match" doc:"Condition: a regular expression that the frame matches. In the other expressions of the rule, its named groups are variables. Groups named device, unit and type replace the keys of the same name." example:"'^(?P<device>\\d{15}),'"`
+	Match string `toml:"match" doc:"Condition: a regular expression that the frame matches. In the other expressions of the rule, its named groups are variables. Groups named device, unit, token and type replace the keys of the same name." example:"'^(?P<device>\\d{15}),'"`
 	When  string `toml:"when" doc:"Condition: an expression that gives true or false." example:"'u8(0) == 0x01'"`
 
 	Device  string `toml:"device" doc:"The name of the device that sent the frame: an expression that gives text. Default: the frame doesn't name its device." example:"'bcd(1, 8)[1:]'"`
 	Unit    string `toml:"unit" doc:"The part of the device that the frame is from, such as a meter behind a modem: an expression that gives text." example:"'string(u8(0))'"`
+	Token   string `toml:"token" doc:"The secret with which the device proves its name, if the transport has auth: an expression that gives text. The host overwrites the token in the frame before it publishes it. The token must stand in the frame as it is; otherwise the frame isn't published." example:"'text[9:]'"`
 	Type    string `toml:"type" doc:"The type of the frame: an expression that gives text. The data message of the frame has this text in its field kind." example:"'\"position\"'"`
 	Answers string `toml:"answers" doc:"The key of an answer: an expression that gives text. The frame answers the command for which asks gives the same text." example:"'hex(0, 2)'"`
 

@@ -204,3 +204,29 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// A token is that of a group or of an expression.
+func TestTokens(t *testing.T) {
+	c := &Config{Framing: &delimiter.Config{Delimiter: ";", Max: 1024}, Rules: []Rule{
+		sign(Rule{Match: `^login (?P<device>\w+) (?P<token>\w*)$`}),
+		with(Rule{When: `text startsWith "key"`, Token: `at(3, 2)`}),
+		with(Rule{}),
+	}}
+	p, err := c.compile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !p.HasTokens() {
+		t.Error("the protocol doesn't say that it has tokens")
+	}
+	protocoltest.Run(t, p, protocoltest.Example{
+		Name: "tokens", Stream: "login d k1;login d ;keyABC;data;",
+		Frames: []protocoltest.Frame{
+			{Device: "d", Token: "k1", NoData: true, Answers: protocol.No}, {Device: "d", NoData: true, Answers: protocol.No},
+			{Token: "AB"}, {},
+		},
+	})
+	if p, err := gps103().compile(); err != nil || p.HasTokens() {
+		t.Errorf("gps103 has tokens: %v", err)
+	}
+}
