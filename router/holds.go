@@ -19,12 +19,13 @@ import (
 // The ledger stores held messages and owns them. The intake's source doesn't redeliver them any
 // more. heldQueues keeps the order and decides which messages are released; its comment explains
 // the states. holds adds the lock, the clock and one goroutine (run). That goroutine reads the
-// ledger's messages at the start. Then it waits until a queue changes or its timer fires. It asks
-// the handler which queues are ready, without the lock, and gives the released messages to the
-// intake.
+// ledger's messages at the start. Then it waits until a queue changes or its timer fires. While
+// the lock is unlocked, it asks the handler which queues are ready. It gives the released messages
+// to the intake.
 //
-// Invariants: as long as the ledger owns a message, the message is in a queue, is aside, or has
-// been released and is unsettled. When a released message is done, the ledger disowns it.
+// Invariants: as long as the ledger owns a message, the message is in a queue, is in
+// heldQueues.aside, or has been released and is unsettled. When a released message is done, the
+// ledger disowns it.
 //
 // The lock order: holds.mu is the innermost lock. The intake takes it with intake.mu, and handlers
 // take it with locks of devices. While holds.mu is locked, no code takes another lock or calls the
@@ -38,7 +39,7 @@ type holds struct {
 	log    *slog.Logger
 	now    func() time.Time
 	gauge  prometheus.Gauge
-	closed <-chan struct{} // closed when the intake is
+	closed <-chan struct{} // closed when the intake closes
 	life   context.Context // ends at the deadline of a stop
 	wake   chan struct{}   // wakes run
 
@@ -114,8 +115,8 @@ func (h *holds) loadOwned(owned []*handlers.Held) {
 	h.update(func(q *heldQueues) { q.loadOwned(owned) })
 }
 
-// release checks which queues are ready, and returns the messages to release and the wait of
-// heldQueues.release.
+// release checks which queues are ready, and returns the messages to release. wait is how
+// long to wait for the next call; see heldQueues.release.
 func (h *holds) release() (back []*released, wait time.Duration) {
 	for {
 		var asked *heldQueue
@@ -203,8 +204,8 @@ func (in *intake) addReleased(back []*released) bool {
 	return true
 }
 
-// ledgerDelivery makes a delivery of a message from the ledger. It never becomes void. Its outcome
-// is sent to the reply_to in metadata.
+// ledgerDelivery makes a delivery of a message from the ledger. The delivery never becomes void.
+// The message's outcome is sent to the reply_to in metadata.
 func (in *intake) ledgerDelivery(uuid string, payload []byte, metadata message.Metadata) *transports.Delivery {
 	return &transports.Delivery{
 		UUID: uuid, Payload: payload, Metadata: metadata, Context: context.Background(),

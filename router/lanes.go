@@ -16,7 +16,7 @@ import (
 //	stateWaiting  in lane.waiting; or in lane.reruns, if an earlier run ended without an outcome
 //	stateCurrent  is lane.current: it runs, and the lane starts no other entry
 //	statePlaced   in lane.placed: it runs, and the handler keeps the order now (handlers.Enqueued)
-//	stateRefused  in lanes.refused, and later in no list: its run only refuses the message
+//	stateRefused  in lanes.refused until it starts, then in no list; its run only refuses it
 //	stateSettled  in no list
 //
 // These methods move an entry from state to state:
@@ -84,9 +84,9 @@ type lane struct {
 	// movedAt is when the lane last moved: when a run of an entry ended, or when an entry started
 	// while no entry was placed.
 	movedAt time.Time
-	// room is the first array of waiting and placed. It saves allocations: most lanes have one
+	// array is the first memory of waiting and placed. It saves allocations: most lanes have one
 	// message at a time.
-	room [2]*entry
+	array [2]*entry
 }
 
 func newLanes(window int, c Lanes, refusable bool) *lanes {
@@ -114,7 +114,7 @@ func (l *lanes) addEntry(e *entry, own bool, now time.Time) {
 	ln := l.byKey[key]
 	if ln == nil {
 		ln = &lane{key: key, movedAt: now}
-		ln.waiting, ln.placed = ln.room[0:0:1], ln.room[1:1:2]
+		ln.waiting, ln.placed = ln.array[0:0:1], ln.array[1:1:2]
 		l.byKey[key] = ln
 	}
 	e.lane = ln
@@ -316,8 +316,8 @@ func (l *lanes) stallTime(ln *lane) time.Duration {
 	return l.stall
 }
 
-// restartStallTimes marks all lanes as moved now. The pause that has just ended kept them from
-// moving. Their devices aren't the cause.
+// restartStallTimes sets movedAt of all lanes to now, at the end of a pause. The pause kept the
+// lanes from moving. Their devices aren't stalled.
 func (l *lanes) restartStallTimes(now time.Time) {
 	for _, ln := range l.byKey {
 		ln.movedAt = now
@@ -350,9 +350,9 @@ func (l *lanes) sweepStalled(now time.Time) {
 	}
 }
 
-// refuseOverdue refuses the waiting entries that are past the ack deadline. It can't refuse
-// reruns, and it can't refuse any entry if the handler can't refuse messages. It reports whether
-// there is an entry past the ack deadline that it couldn't refuse.
+// refuseOverdue refuses the waiting entries that are past the ack deadline. It refuses none if the
+// handler can't refuse messages, and it never refuses reruns. It returns true if waiting entries
+// or reruns past the ack deadline are left.
 func (l *lanes) refuseOverdue(now time.Time) bool {
 	old := func(e *entry) bool { return e.isOverdue(now, l.deadline) }
 	late := false

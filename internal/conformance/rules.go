@@ -6,7 +6,7 @@ const (
 	ruleType      = "Every object has a `type`."
 	ruleNothing   = "The order of keys and the white space between them have no meaning. A line with only white space is ignored. If a key occurs twice, the last one counts."
 	ruleUnknown   = "ignore unknown keys of a known type, and whole lines of an unknown `type`."
-	ruleBroken    = "| the plugin | says why on standard error and exits with status 1, for the same lines |"
+	ruleBroken    = "| a line that isn't a JSON object with a string `type`, isn't UTF-8, or is too long | the host kills the process and starts it again. The plugin says why on standard error and exits with status 1 |"
 	ruleStdout    = "Only the protocol goes to standard output."
 	ruleIDs       = "Ids of requests are whole numbers from 1 to 2^53 - 1, each used once in the life of a process."
 	ruleStart     = "The host writes `hello`. The plugin answers with `hello`, and then with `ready` or `refuse`."

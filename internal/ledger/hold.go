@@ -15,13 +15,15 @@ import (
 
 // owned counts the messages that the ledger owns, by pipeline and device, and their bytes.
 type owned struct {
-	bytes *transports.Budget
-	of    map[string]*ownedOf
+	bytes      *transports.Budget
+	byPipeline map[string]*ownedCounts
 }
 
-func newOwned() owned { return owned{bytes: transports.NewBudget(0), of: map[string]*ownedOf{}} }
+func newOwned() owned {
+	return owned{bytes: transports.NewBudget(0), byPipeline: map[string]*ownedCounts{}}
+}
 
-type ownedOf struct {
+type ownedCounts struct {
 	total    int
 	byDevice map[string]int
 }
@@ -29,36 +31,36 @@ type ownedOf struct {
 // add counts a message, even if that exceeds the limits.
 func (o owned) add(key middleware.LedgerKey, h *handlers.Held) {
 	o.bytes.Add(sizeOf(h))
-	of := o.of[key.Pipeline]
-	if of == nil {
-		of = &ownedOf{byDevice: map[string]int{}}
-		o.of[key.Pipeline] = of
+	counts := o.byPipeline[key.Pipeline]
+	if counts == nil {
+		counts = &ownedCounts{byDevice: map[string]int{}}
+		o.byPipeline[key.Pipeline] = counts
 	}
-	of.total++
-	of.byDevice[key.Device]++
+	counts.total++
+	counts.byDevice[key.Device]++
 }
 
 func (o owned) remove(key middleware.LedgerKey, h *handlers.Held) {
 	o.bytes.Give(sizeOf(h))
-	of := o.of[key.Pipeline]
-	of.total--
-	if of.byDevice[key.Device]--; of.byDevice[key.Device] == 0 {
-		delete(of.byDevice, key.Device)
+	counts := o.byPipeline[key.Pipeline]
+	counts.total--
+	if counts.byDevice[key.Device]--; counts.byDevice[key.Device] == 0 {
+		delete(counts.byDevice, key.Device)
 	}
 }
 
 // checkLimits returns why the ledger can't own another message of the key's device, or nil.
 func (o owned) checkLimits(key middleware.LedgerKey, h *handlers.Held, perKey, total int) error {
-	of := o.of[key.Pipeline]
+	counts := o.byPipeline[key.Pipeline]
 	switch {
 	case !o.bytes.Fits(sizeOf(h)):
 		return fmt.Errorf("%w: the held messages of all devices take %d bytes of memory already", handlers.ErrHoldFull, o.bytes.Used())
-	case of == nil:
+	case counts == nil:
 		return nil
-	case of.byDevice[key.Device] >= perKey:
-		return fmt.Errorf("%w: %d are held for this device already", handlers.ErrHoldFull, of.byDevice[key.Device])
-	case of.total >= total:
-		return fmt.Errorf("%w: %d are held for all devices together already", handlers.ErrHoldFull, of.total)
+	case counts.byDevice[key.Device] >= perKey:
+		return fmt.Errorf("%w: %d are held for this device already", handlers.ErrHoldFull, counts.byDevice[key.Device])
+	case counts.total >= total:
+		return fmt.Errorf("%w: %d are held for all devices together already", handlers.ErrHoldFull, counts.total)
 	default:
 		return nil
 	}

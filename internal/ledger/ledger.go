@@ -5,13 +5,13 @@
 //
 // A message's record goes through these states:
 //
-//	reserved     a run has claimed the id, with Reserve or, for an owned or abandoned message, with
-//	             Resume; other runs of the id wait
-//	begun        bytes may have reached the device, since Begin; attempts counts the begun runs
+//	reserved     a run has claimed the id, and other runs of the id wait; the claim is made with
+//	             Reserve, or with Resume for an owned or abandoned message
+//	begun        after Begin: bytes may have reached the device; attempts counts the begun runs
 //	interrupted  begun, but no run has it and there is no outcome: its source has to redeliver it
-//	owned        the ledger has the message itself since Hold, and no source redelivers it
-//	done         the outputs are known, since Commit, and not all of them are published
-//	confirmed    all outputs are published, since Confirm; duplicates get them again
+//	owned        after Hold: the ledger has the message itself, and no source redelivers it
+//	done         after Commit: the outputs are known, and not all of them are published
+//	confirmed    after Confirm: all outputs are published; duplicates get them again
 //
 // A reserved record may be begun or owned, too. Release ends a reservation without an outcome. The
 // record is then forgotten, unless it is begun or owned. A confirmed record is forgotten when its

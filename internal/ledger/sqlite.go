@@ -141,7 +141,8 @@ func (s *SQLite) Open(ctx context.Context) (_ []Row, err error) {
 	}
 	withLog, err := file.Watch()
 	if err == nil {
-		// withLog must be about the open file, not about a file that replaced it.
+		// Another file may have replaced the open one before withLog was made. Then withLog would
+		// watch the wrong file, and so this check fails.
 		err = watch.CheckFile()
 	}
 	if err == nil {

@@ -7,7 +7,7 @@ import (
 	"github.com/pentrough/pentrough/router/middleware"
 )
 
-// Store keeps a ledger's rows when the process ends. One goroutine at a time calls it.
+// Store keeps a ledger's rows beyond the end of the process. One goroutine at a time calls it.
 type Store interface {
 	// Open connects, migrates the schema and returns the rows of this host. It is called again
 	// after each error of Open, Apply and Check. If a SQLite file was removed, Open makes it

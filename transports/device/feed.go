@@ -146,7 +146,7 @@ func (f *feed) recordSettled(r record) {
 }
 
 // confirm calls confirmed soon, after all earlier such calls. confirmed locks slot.mu, which comes
-// before f.mu, so a goroutine calls it. f.mu is locked.
+// before f.mu in the lock order. So a goroutine calls confirmed without f.mu. f.mu is locked.
 func (f *feed) confirm(confirmed func()) {
 	f.confirmations = append(f.confirmations, confirmed)
 	if len(f.confirmations) == 1 {

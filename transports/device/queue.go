@@ -23,9 +23,9 @@ import (
 //   - waiting: it is in the queue. It can be superseded, overtaken or withdrawn, and it can
 //     expire.
 //   - inFlight: it is in the queue, and the writer has passed it to the connection. If the kernel
-//     takes none of it, it is waiting again. It stays in flight if the kernel takes a part of it,
-//     if a protocol with a state has encoded it, or if TryWrite has begun it: then a part of it is
-//     in an encrypted record that waits for the kernel.
+//     takes none of it, it is waiting again, with two exceptions: a protocol with a state has
+//     encoded the frame, or a part of the frame is in an encrypted record that waits for the
+//     kernel. In these cases, and after the kernel took a part of it, it stays in flight.
 //   - awaitingAnswer: it is a request and wholly written. It has left the queue (see request.go).
 //   - finished: its fate is known. It has left the queue.
 //
@@ -298,8 +298,8 @@ func (s *slot) pickFrames() (buf []byte, copied *[]byte, n int, mustWait bool) {
 }
 
 // recordWritten handles the result of a write in session: the kernel took taken bytes of the first
-// n frames, and begun bytes are begun (see Conn.TryWrite). Frames that are wholly written end, or
-// begin to wait for their answer.
+// n frames. begun is what Conn.TryWrite returned. Frames that are wholly written end, or begin to
+// wait for their answer.
 func (s *slot) recordWritten(session *Session, n, taken, begun int) {
 	for f := s.queue.head; n > 0; n-- {
 		next := f.next

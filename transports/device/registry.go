@@ -29,20 +29,21 @@ import (
 //     in its shard any more, or will leave it soon, and slot.session is nil. A new session gets a
 //     new slot.
 //
-// Connect makes a connection the device's session in four steps, each of which can refuse it: the
-// limit of new names (newcomers.go), the policy of takeovers (takeover.go), the claim of an epoch
-// (Directory), and installSession.
+// Connect makes a connection the device's session in five steps: the bans (bans.go), the limit of
+// new names (newcomers.go), the policy of takeovers (takeover.go), the claim of an epoch
+// (Directory), and installSession. Each step can refuse the connection. installSession checks the
+// bans once more, because a ban may have been added since the first step.
 //
 // Invariants:
 //   - A device has at most one session on this host, the one with the greatest epoch.
 //   - A session ends once. Its disconnected event is its last one, and it comes before the
 //     connected event of the next session.
 //   - The events of a device are published in order. The device's slot.mu is locked while an event
-//     is published. At the begin of a session, shard.mu is locked, too.
+//     is published. At the beginning of a session, shard.mu is locked, too.
 //
 // Locks are taken in the order shard.mu, slot.mu, feed.mu. Only one lock of each kind is taken at
-// a time. The lock of the memory directory may be taken after shard.mu. That of newcomers is taken
-// only while no other lock is held.
+// a time. The locks of the memory directory and of bans may be taken after shard.mu. The lock of
+// newcomers is never taken after another lock.
 
 // ErrSuperseded is what Connect returns when a newer session of the device was registered first.
 var ErrSuperseded = errors.New("a newer session of the device was registered first")
@@ -421,8 +422,9 @@ func (r *Registry) endSession(session *Session, reason Reason, detail string) bo
 	return true
 }
 
-// finishEnd does what has to wait until no lock is held: it closes the connection of sessions that
-// have ended. The last one of them is that of the device itself; the others were attached to it.
+// finishEnd does for ended sessions what has to wait until the caller's locks are unlocked. It
+// removes their slots, releases their epochs, closes their connection, and resumes the writing.
+// The last session is that of the device itself; the others were attached to it.
 func (r *Registry) finishEnd(ended []*Session) {
 	if len(ended) == 0 {
 		return

@@ -25,19 +25,19 @@ import (
 // if requests aren't distinct, a request is exclusive: while it is open, nothing is written to the
 // device but the responses of its protocol.
 //
-// The late answer to a missed request can look like the answer to the next one, if neither is
-// distinct. Then the next request waits until another timeout has passed and everything that
-// arrived in that time is read. A protocol whose keys can repeat delays its commands in the same
-// way: it asks State.Awaits.
+// If neither a missed request nor the next one is distinct, the late answer to the first can look
+// like the answer to the second. So the second request waits for the timeout of the first once
+// more, and until everything that arrived in that time is read. A protocol whose keys can repeat
+// delays its commands in the same way: it asks State.Awaits.
 //
 // An empty frame never answers a request: devices send blank lines for other reasons.
 //
 // Invariants:
 //   - A frame of the device answers at most one request, the oldest that it matches. Every other
 //     frame is data.
-//   - Answers never cross sessions. The session's end ends its requests. If it ends the
-//     connection, it also forgets the missed ones. Otherwise the requests of the session are
-//     missed.
+//   - Answers never cross sessions. The end of a session ends its requests. If the connection
+//     ends, too, all missed requests are forgotten. If the connection stays, the ended requests
+//     are missed.
 //   - While a request is in flight, Session.Data waits: the frame may be the answer to it.
 //
 // slot.mu guards all of this. registry.go has the order of the locks.
@@ -57,7 +57,7 @@ type Request struct {
 	// including this one.
 	MaxOpen int
 
-	// keyed means that the protocol gives the request a key. key is the key, once the request is
+	// keyed means that the protocol gives the request a key. key is set when the request is
 	// encoded. unit is the unit of the device that was asked, or "".
 	keyed     bool
 	key, unit string
@@ -101,9 +101,10 @@ type requests struct {
 type missedRequest struct {
 	id      string
 	request *Request
-	// until is when another timeout has passed. Until then, the late answer could be taken for the
-	// answer to another request. So no request like this one is written. until is zero once
-	// everything that arrived before it is read.
+	// until is one more timeout after the request was missed. Before until, the late answer could
+	// be taken for the answer to a similar request: one with the same key, or one that isn't
+	// distinct either. So no similar request is written. If the request isn't distinct, until
+	// becomes zero once everything that arrived before until is read.
 	until time.Time
 }
 
@@ -111,8 +112,8 @@ type missedRequest struct {
 // recognised.
 const maxMissed = 16
 
-// awaitsAnswer implements protocol.State.Awaits. A late answer is expected for as long as the
-// request waited for its answer. s.mu is locked.
+// awaitsAnswer implements protocol.State.Awaits. A late answer is expected until
+// missedRequest.until. s.mu is locked.
 func (s *slot) awaitsAnswer(key string) bool {
 	for f := s.queue.head; f != nil && (f.state == inFlight || f.isResponse); f = f.next {
 		if f.request != nil && f.request.key == key {
@@ -158,10 +159,10 @@ func (s *slot) mayWrite(f *frame, asking int) (ok bool, at time.Time) {
 const unreadPause = 10 * time.Millisecond
 
 // checkQuiet returns the time from which a request that isn't distinct may be written; zero means
-// now. Before that time, a late answer to an earlier request could be taken for its answer. A late
-// answer may have arrived and not be read yet: the data consumers may have no room, or the process
-// may have been stopped. So while the connection has unread bytes, the time is a little later than
-// now. s.mu is locked.
+// now. Before that time, a late answer to an earlier request could be taken for the answer to the
+// new one. A late answer may have arrived and not be read yet: the data consumers may have no
+// room, or the process may have been stopped. So while the connection has unread bytes, the time
+// is a little later than now. s.mu is locked.
 func (s *slot) checkQuiet() (until time.Time) {
 	missed := s.requests.missed
 	for _, m := range missed {

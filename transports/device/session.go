@@ -81,7 +81,7 @@ type slot struct {
 	registry *Registry
 	device   string
 
-	// mu guards the rest. It is own, or that of the carrier.
+	// mu guards the rest. It points to own, or to the lock of the carrier.
 	mu      *sync.Mutex
 	own     sync.Mutex
 	session *Session // nil once the device is offline; the slot leaves the registry then
@@ -117,8 +117,8 @@ func (s *Session) Data(payload []byte) error { return s.Receive(payload, &noVerd
 // HandleFrame decodes one frame that arrived on the session's connection, and handles it. If
 // Limits.Attached allows it, a frame that names another device attaches that device: see
 // ReceiveFrom. HandleFrame returns what the caller logs, or "". After an error, the connection
-// ends. The error is of kind codec.ErrFrame if the device or the protocol is the cause, or it is
-// one of ReceiveFrom or ErrRefused.
+// ends. If the device or the protocol is the cause, the error is of kind codec.ErrFrame. Otherwise
+// it is ErrRefused, or an error of Receive or ReceiveFrom.
 func (s *Session) HandleFrame(ctx context.Context, frame []byte) (problem string, err error) {
 	r := s.slot.registry
 	v, err := s.dialog.Decode(frame)
@@ -164,9 +164,10 @@ func (s *Session) refuse(v *protocol.Verdict) error {
 // bounds, Receive blocks; the caller must not read on until it returns. After the session's end it
 // returns ErrEnded.
 //
-// Receive also writes the response of v. It waits until the response is written, or until the
-// session has ended. A response that waits for consumers is written later. If too many of those
-// wait for the device to read, the next such Receive waits, too.
+// Receive also writes the response of v, and waits until the response is written or the session
+// has ended. But if v.Confirmed is true, the response is written when all consumers have settled
+// the frame, and Receive doesn't wait for that. If more than maxResponses responses wait to be
+// written, the next Receive with v.Confirmed waits until the newest of them is written.
 func (s *Session) Receive(payload []byte, v *protocol.Verdict) error { return s.receive(s, payload, v) }
 
 // receive is Receive for a frame of from's device that arrived on the connection of s.
@@ -241,7 +242,7 @@ type received struct {
 	late string
 	// attached is the session of the attached device that the frame is from, or nil.
 	attached *Session
-	// confirmed is called when all consumers have settled the frame; nil for nothing.
+	// confirmed is called when all consumers have settled the frame. It may be nil.
 	confirmed func()
 }
 
@@ -349,10 +350,10 @@ func (s *slot) beginSession(session *Session) {
 	s.registry.feed.publishPresence(session, Connected, "")
 }
 
-// endSession ends the slot's session, and before it the sessions of the attached devices. It
-// returns them in this order. Their open requests end, and so do their frames of which no byte is
-// written, unless the slot's own queue is kept. detail is the Detail of the events. s.mu is
-// locked.
+// endSession ends the sessions of the attached devices, and then the slot's session. It returns
+// these sessions in the same order. Their open requests end. The frames of which no byte is
+// written end, too, but those of the slot's own device only if endsQueue is true. detail is the
+// Detail of the events. s.mu is locked.
 func (s *slot) endSession(reason Reason, detail string, endsQueue bool) (ended []*Session) {
 	for a := range s.attached {
 		ended = append(ended, a.endSession(reason, detail, endQueue)...)
