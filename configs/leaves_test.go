@@ -250,7 +250,7 @@ func TestConnectYourDevicesPage(t *testing.T) {
 			t.Errorf("%s\n%v", b[1], err)
 		}
 	}
-	if found != 2 {
+	if found != 3 {
 		t.Errorf("the page has %d configurations", found)
 	}
 	for _, p := range configs.Protocols() {

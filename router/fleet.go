@@ -8,12 +8,14 @@ import (
 	"github.com/pentrough/pentrough/transports/device"
 )
 
-// FleetDevice is what the host knows of one device: its session, its entry in the inventory, or
-// both.
+// FleetDevice is what the host knows of one device, from its session, from the inventory, and from
+// the configuration of a transport that dials it.
 type FleetDevice struct {
 	// Transport is the name of the device's transport.
 	Transport string
 	Device    string
+	// Dialed is the address at which the host dials the device, or "" if it doesn't.
+	Dialed string
 	// Live is the device's session, or nil if it is offline.
 	Live *device.Live
 	// Known says that the device is in the inventory. Labels are its labels there.
@@ -26,7 +28,8 @@ type FleetDevice struct {
 	LastError device.Failure
 }
 
-// Fleet returns the devices that are online or in the inventory, sorted by transport and name.
+// Fleet returns the devices that are online, in the inventory, or dialed by a transport. They are
+// sorted by transport and name.
 func (h *Host) Fleet() []FleetDevice {
 	var fleet []FleetDevice
 	for _, t := range h.ordered {
@@ -46,13 +49,20 @@ func (h *Host) Fleet() []FleetDevice {
 		if !ok {
 			continue
 		}
-		for _, live := range lister.Live() {
-			i, listed := place[live.Device]
+		placeOf := func(name string) int {
+			i, listed := place[name]
 			if !listed {
 				i = len(fleet)
-				fleet = append(fleet, FleetDevice{Transport: t.name, Device: live.Device})
+				place[name] = i
+				fleet = append(fleet, FleetDevice{Transport: t.name, Device: name})
 			}
-			fleet[i].Live = &live
+			return i
+		}
+		for name, addr := range lister.Dialed() {
+			fleet[placeOf(name)].Dialed = addr
+		}
+		for _, live := range lister.Live() {
+			fleet[placeOf(live.Device)].Live = &live
 		}
 		failures := lister.Failures()
 		for i := first; i < len(fleet); i++ {

@@ -244,7 +244,8 @@ type Needs struct {
 	// Binds has the addresses to bind, as net.Listen takes them, by their TOML key.
 	Binds map[string]string
 	// Connections is how many connections the transport takes at its addresses, as its setting
-	// max_connections says. 0 means as many as the host has descriptors for.
+	// max_connections says. 0 means as many as the host has descriptors for. A transport without
+	// addresses needs descriptors only if Connections isn't 0.
 	Connections int
 	// Inventory is the setting that needs an inventory of devices, such as `allow = "known"`. It
 	// is empty if none does.
@@ -283,7 +284,7 @@ type Env struct {
 	// Now is the wall clock for times in messages.
 	Now func() time.Time
 	// Connections is the transport's share of the process's descriptors: how many connections it
-	// may have at the addresses that it binds. 0 is no limit.
+	// may have, accepted and dialed. 0 is no limit.
 	Connections int
 	// Consumed has the topics of all transports that the host's pipelines consume.
 	Consumed []Topic

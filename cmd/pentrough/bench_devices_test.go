@@ -50,7 +50,7 @@ func benchmarkFrames(b *testing.B, settings string, change func(*tcp.Config), fi
 	file, _, err := configs.Parse("bench.toml", []byte(text), configs.Options{})
 	must(b, err)
 	config := file.Router.Transports[0].Config.(*tcp.Config)
-	config.Listen = freeAddress(b)
+	config.Listen = new(freeAddress(b))
 	if change != nil {
 		change(config)
 	}
@@ -69,7 +69,7 @@ func benchmarkFrames(b *testing.B, settings string, change func(*tcp.Config), fi
 	must(b, err)
 	must(b, t.Start(b.Context()))
 	defer func() { must(b, t.Close(context.Background())) }()
-	conn, err := net.Dial("tcp", config.Listen)
+	conn, err := net.Dial("tcp", *config.Listen)
 	must(b, err)
 	defer conn.Close()
 	go func() { _, _ = io.Copy(io.Discard, conn) }()

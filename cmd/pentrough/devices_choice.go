@@ -209,7 +209,7 @@ func (c *choice) formatTable(all *fleet, chosen []listed, rows int) string {
 			if d.Banned {
 				state += " (banned)"
 			}
-			line(name, d.Transport, state, "-", "-", "-", "-", labels, d.wideCells())
+			line(name, d.Transport, state, "-", orDash(printable.Text(d.Dialed)), "-", "-", labels, d.wideCells())
 			continue
 		}
 		line(name, d.Transport, "online", localTime(stateSince(d)), printable.Text(d.RemoteAddr), fmt.Sprint(d.Waiting), fmt.Sprint(d.Asked), labels, d.wideCells())

@@ -29,7 +29,7 @@ func bansOf(c *configs.Config) (*bans.Store, error) {
 // deviceJSON returns a device as the admin listener shows it.
 func deviceJSON(d router.FleetDevice) admin.Device {
 	out := admin.Device{
-		Device: d.Device, Transport: d.Transport, Online: d.Live != nil, Known: d.Known, Labels: d.Labels, Banned: d.Banned,
+		Device: d.Device, Transport: d.Transport, Online: d.Live != nil, Dialed: d.Dialed, Known: d.Known, Labels: d.Labels, Banned: d.Banned,
 		LastError: d.LastError.Text, LastErrorAt: timeOrNil(d.LastError.Time),
 	}
 	if l := d.Live; l != nil {

@@ -465,7 +465,7 @@ func TestJT808WrongToken(t *testing.T) {
 	f := startField(t, "[protocol.p]\ntype = \"jt808\"\ntoken = \"right\"\n")
 	d := &terminal{T: t, conn: f.dial()}
 	d.r = bufio.NewReader(d.conn)
-	d.send(0x0102, 0, 0, "wrong")
+	d.send(0x0102, 0, 0, "stolen")
 	d.expect(0x8001, "0000010201")
 	if _, err := d.r.ReadByte(); !errors.Is(err, io.EOF) {
 		t.Errorf("got %v", err)

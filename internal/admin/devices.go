@@ -10,6 +10,9 @@ type Device struct {
 	Device    string `json:"device"`
 	Transport string `json:"transport"`
 	Online    bool   `json:"online"`
+	// Dialed is the address at which the host dials the device. It is empty if the device connects
+	// to the host.
+	Dialed string `json:"dialed,omitempty"`
 	// RemoteAddr, Epoch and ConnectedAt are of the session, as in its event connected.
 	RemoteAddr  string     `json:"remote_addr,omitempty"`
 	Epoch       uint64     `json:"epoch,omitempty"`

@@ -216,12 +216,17 @@ func (g *Gate) admitOrDisplace(c *Conn) (victim *Conn, pressure bool, err error)
 	if among == nil {
 		return victim, false, nil
 	}
+	return g.displace(among), true, nil
+}
+
+// displace removes one of the candidates, which the caller closes. The caller has the lock.
+func (g *Gate) displace(among *candidates) (victim *Conn) {
 	victim = among.nextVictim()
 	g.remove(victim)
 	victim.displaced = true
 	g.displaced++
 	g.displacedAt = time.Now()
-	return victim, true, nil
+	return victim
 }
 
 // candidatesToDisplace returns the candidates of which one must be displaced, or nil if none must.

@@ -28,28 +28,21 @@ type Config struct {
 	Password transports.Secret `toml:"password" doc:"The user's password."`
 	TLS      *transports.TLS   `toml:"tls" doc:"TLS to the broker. With an empty table the host trusts the system's certificate authorities."`
 
-	Prefetch       int           `toml:"prefetch" doc:"The window: how many unsettled messages one consumer may have." min:"1" max:"65535" unit:"messages"`
-	ConnectionName string        `toml:"connection_name" doc:"The connection's name in the broker's tools; default: the names of the host and the transport."`
-	ConnectTimeout time.Duration `toml:"connect_timeout" doc:"How long one attempt to connect and log in may take."`
-	Heartbeat      time.Duration `toml:"heartbeat" doc:"The interval of AMQP heartbeats. The host treats the broker as lost if it receives nothing for one and a half intervals." min:"1s"`
-	PublishTimeout time.Duration `toml:"publish_timeout" doc:"How long one attempt to publish may wait for the connection and the confirm."`
-	ConfirmWindow  int           `toml:"confirm_window" doc:"The confirm window: how many published messages may wait for their confirms." min:"1" unit:"messages"`
-	MaxMessage     int           `toml:"max_message" doc:"The largest body that the host publishes. The default of the broker's own limit (max_message_size) is 134217728 in RabbitMQ 3 and 16777216 in RabbitMQ 4." unit:"bytes" min:"1" max:"536870912"`
-	Reconnect      Reconnect     `toml:"reconnect" doc:"The pauses between attempts to connect."`
-	ReplyTo        []string      `toml:"reply_to" doc:"Names or patterns of queues that the reply_to of a message may name. In a pattern, * stands for any characters except /. Queues whose names the broker chose are always allowed." example:"[\"replies.*\"]"`
+	Prefetch       int                  `toml:"prefetch" doc:"The window: how many unsettled messages one consumer may have." min:"1" max:"65535" unit:"messages"`
+	ConnectionName string               `toml:"connection_name" doc:"The connection's name in the broker's tools; default: the names of the host and the transport."`
+	ConnectTimeout time.Duration        `toml:"connect_timeout" doc:"How long one attempt to connect and log in may take."`
+	Heartbeat      time.Duration        `toml:"heartbeat" doc:"The interval of AMQP heartbeats. The host treats the broker as lost if it receives nothing for one and a half intervals." min:"1s"`
+	PublishTimeout time.Duration        `toml:"publish_timeout" doc:"How long one attempt to publish may wait for the connection and the confirm."`
+	ConfirmWindow  int                  `toml:"confirm_window" doc:"The confirm window: how many published messages may wait for their confirms." min:"1" unit:"messages"`
+	MaxMessage     int                  `toml:"max_message" doc:"The largest body that the host publishes. The default of the broker's own limit (max_message_size) is 134217728 in RabbitMQ 3 and 16777216 in RabbitMQ 4." unit:"bytes" min:"1" max:"536870912"`
+	Reconnect      transports.Reconnect `toml:"reconnect" doc:"The pauses between attempts to connect."`
+	ReplyTo        []string             `toml:"reply_to" doc:"Names or patterns of queues that the reply_to of a message may name. In a pattern, * stands for any characters except /. Queues whose names the broker chose are always allowed." example:"[\"replies.*\"]"`
 
 	Topics map[string]TopicConfig `toml:"topic" doc:"The exchange and queue of each topic. Without a table, a topic has a durable queue with the topic's name. The queue is bound to the durable topic exchange \"pentrough\", with the topic's name as key."`
 }
 
 // maxMaxMessage is the highest value that RabbitMQ accepts for its own limit.
 const maxMaxMessage = 512 << 20
-
-// Reconnect is the backoff between attempts to connect. Each pause is random, between half of its
-// interval and all of it.
-type Reconnect struct {
-	InitialInterval time.Duration `toml:"initial_interval" doc:"The pause after the first failed attempt; each further pause is longer by half."`
-	MaxInterval     time.Duration `toml:"max_interval" doc:"The longest pause."`
-}
 
 var defaults = Config{
 	Host:           "127.0.0.1",
@@ -62,7 +55,7 @@ var defaults = Config{
 	PublishTimeout: 30 * time.Second,
 	ConfirmWindow:  1000,
 	MaxMessage:     128 << 20,
-	Reconnect:      Reconnect{InitialInterval: 100 * time.Millisecond, MaxInterval: 500 * time.Millisecond},
+	Reconnect:      transports.Reconnect{InitialInterval: 100 * time.Millisecond, MaxInterval: 500 * time.Millisecond},
 }
 
 // Validate reports all mistakes in the table.
@@ -93,17 +86,15 @@ func (c *Config) Validate() error {
 		invalid("connection_name", "is longer than %d bytes", maxShortString)
 	}
 	for field, d := range map[string]time.Duration{
-		"connect_timeout":            c.ConnectTimeout,
-		"publish_timeout":            c.PublishTimeout,
-		"reconnect.initial_interval": c.Reconnect.InitialInterval,
-		"reconnect.max_interval":     c.Reconnect.MaxInterval,
+		"connect_timeout": c.ConnectTimeout,
+		"publish_timeout": c.PublishTimeout,
 	} {
 		if d <= 0 {
 			invalid(field, "%s is not more than 0s", d)
 		}
 	}
-	if c.Reconnect.MaxInterval < c.Reconnect.InitialInterval {
-		invalid("reconnect.max_interval", "%s is less than initial_interval, %s", c.Reconnect.MaxInterval, c.Reconnect.InitialInterval)
+	if err := c.Reconnect.Validate(); err != nil {
+		errs = append(errs, err)
 	}
 	for i, pattern := range c.ReplyTo {
 		if err := checkPattern(pattern); err != nil {

@@ -65,7 +65,7 @@ func TestValidateReportsEverything(t *testing.T) {
 	no := false
 	c := defaults
 	c.Prefetch, c.ConfirmWindow, c.Heartbeat, c.PublishTimeout = 0, 0, time.Millisecond, -1
-	c.Reconnect = Reconnect{InitialInterval: time.Second, MaxInterval: time.Millisecond}
+	c.Reconnect = transports.Reconnect{InitialInterval: time.Second, MaxInterval: time.Millisecond}
 	c.MaxMessage = 0
 	c.TLS = &transports.TLS{Cert: "x"}
 	long := strings.Repeat("x", 256)

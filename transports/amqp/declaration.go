@@ -51,7 +51,7 @@ func (d *declaration) queueToDeclare() string {
 
 // keepDeclared declares the topic on each connection until ctx ends.
 func (d *declaration) keepDeclared() {
-	topic, pauses := d.route.topic, d.t.config.Reconnect.pauses()
+	topic, pauses := d.route.topic, pausesOf(d.t.config.Reconnect)
 	defer d.t.topics.forget(topic, d)
 	for {
 		s, err := d.t.publisher.awaitSession(d.ctx)

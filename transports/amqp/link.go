@@ -10,6 +10,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/pentrough/pentrough/internal/backoff"
+	"github.com/pentrough/pentrough/transports"
 )
 
 // A link keeps one connection to the broker.
@@ -53,7 +54,7 @@ type link struct {
 	dialer       *dialer
 	connectivity *connectivity
 	metrics      *metrics
-	reconnect    Reconnect
+	reconnect    transports.Reconnect
 
 	mu      sync.Mutex
 	session *session
@@ -136,7 +137,7 @@ func (l *link) awaitSession(ctx context.Context) (*session, error) {
 // run connects, and again after each loss, until ctx ends.
 func (l *link) run(ctx context.Context) {
 	defer l.changeState(func() { l.session, l.err = nil, errClosedTransport })
-	pauses := l.reconnect.pauses()
+	pauses := pausesOf(l.reconnect)
 	for {
 		conn, err := l.dialer.dial(ctx, l.role)
 		if err == nil {

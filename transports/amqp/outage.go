@@ -5,15 +5,14 @@ import (
 	"log/slog"
 	"sync"
 
-	"github.com/cenkalti/backoff/v5"
-
-	pauses "github.com/pentrough/pentrough/internal/backoff"
+	"github.com/pentrough/pentrough/internal/backoff"
 	"github.com/pentrough/pentrough/internal/outage"
+	"github.com/pentrough/pentrough/transports"
 )
 
-// pauses returns the backoff of attempts to connect.
-func (r Reconnect) pauses() backoff.ExponentialBackOff {
-	b := pauses.New(r.InitialInterval, r.MaxInterval)
+// pausesOf returns the backoff of attempts to connect. Each pause is longer by half.
+func pausesOf(r transports.Reconnect) backoff.Pauses {
+	b := backoff.New(r.InitialInterval, r.MaxInterval)
 	b.Multiplier = 1.5
 	return b
 }

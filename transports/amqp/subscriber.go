@@ -143,7 +143,7 @@ func (s *subscription) run(ctx context.Context) {
 	})()
 	topic := s.route.topic
 	defer s.t.topics.forget(topic, s)
-	pauses := s.t.config.Reconnect.pauses()
+	pauses := pausesOf(s.t.config.Reconnect)
 	for s.stop.Err() == nil {
 		session, err := s.t.consumer.awaitSession(s.stop)
 		if err != nil {

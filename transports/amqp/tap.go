@@ -85,7 +85,7 @@ func openTap(conn *amqp.Connection, r *route) (*tap, error) {
 
 // copyMessages copies messages to out until ctx ends.
 func (t *transport) copyMessages(ctx context.Context, r *route, tapped *tap, out *transports.TapBuffer) {
-	pauses := t.config.Reconnect.pauses()
+	pauses := pausesOf(t.config.Reconnect)
 	for {
 		if tapped != nil && !tapped.copyUntilLost(ctx, t.marshaler, out) {
 			return

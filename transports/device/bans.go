@@ -229,5 +229,9 @@ func (r *Registry) Unban(device string) (Ban, error) {
 	return b, nil
 }
 
+// CheckBan returns an error of kind ErrBanned if the device is banned. device is its canonical
+// name.
+func (r *Registry) CheckBan(device string) error { return r.bans.check(device, r.now()) }
+
 // Bans implements [Gatekeeper].
 func (r *Registry) Bans() []Ban { return r.bans.list(r.now()) }

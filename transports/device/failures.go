@@ -8,8 +8,9 @@ import (
 )
 
 const (
-	// maxFailures is how many errors a registry remembers, one for each device. So devices that
-	// fail, and strangers that invent names, can't fill the memory.
+	// maxFailures is how many errors a registry remembers, one for each device, in addition to
+	// those of devices that the host dials. So devices that fail, and strangers that invent names,
+	// can't fill the memory.
 	maxFailures = 4096
 	// maxFailureText is the longest text of an error, in bytes.
 	maxFailureText = 200
@@ -38,7 +39,7 @@ func (r *Registry) NoteError(device, text string) {
 	f := Failure{Text: strings.Clone(text), Time: r.now()}
 	r.failures.mu.Lock()
 	defer r.failures.mu.Unlock()
-	if _, ok := r.failures.all[device]; !ok && len(r.failures.all) >= maxFailures {
+	if _, ok := r.failures.all[device]; !ok && len(r.failures.all) >= maxFailures+len(r.dialed) {
 		r.failures.forgetOld()
 	}
 	if r.failures.all == nil {

@@ -55,7 +55,13 @@ type Lister interface {
 	// Failures returns the last errors of devices, online or not. Devices without an error are
 	// missing, and so are the oldest errors if there are thousands.
 	Failures() map[string]Failure
+	// Dialed returns the addresses of the devices that the host dials, by their names. The caller
+	// must not change the map.
+	Dialed() map[string]string
 }
+
+// Dialed implements [Lister].
+func (r *Registry) Dialed() map[string]string { return r.dialed }
 
 // Live implements [Lister].
 func (r *Registry) Live() []Live {

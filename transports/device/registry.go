@@ -63,6 +63,9 @@ type Options struct {
 	// Canonical returns the one form of a device's name, or an error of kind ErrDevice. The name
 	// has no unit.
 	Canonical func(device string) (string, error)
+	// Dialed has the addresses of the devices that the host dials, by their names. The limit of
+	// new names doesn't apply to these devices.
+	Dialed map[string]string
 	// Directory gives each session its epoch.
 	Directory Directory
 	// Takeover says which connections may replace a session. "" means TakeoverNewest.
@@ -103,6 +106,7 @@ type Registry struct {
 	plain     *Dialog // for all sessions if the protocol is only a framing
 	named     bool    // see Options
 	canonical func(string) (string, error)
+	dialed    map[string]string // see Options
 	directory Directory
 	takeover  Takeover
 	advice    string
@@ -146,7 +150,7 @@ func NewRegistry(o Options) (*Registry, error) {
 	}
 	r := &Registry{
 		bans:     bans,
-		protocol: o.Protocol, plain: NewDialog(o.Protocol, netip.AddrPort{}, ""), named: o.Named, canonical: o.Canonical, directory: o.Directory, takeover: o.Takeover, advice: o.FlappingAdvice, limits: o.Limits, log: o.Logger, now: o.Now,
+		protocol: o.Protocol, plain: NewDialog(o.Protocol, netip.AddrPort{}, ""), named: o.Named, canonical: o.Canonical, dialed: o.Dialed, directory: o.Directory, takeover: o.Takeover, advice: o.FlappingAdvice, limits: o.Limits, log: o.Logger, now: o.Now,
 		metrics: m, feed: newFeed(o.Host, uint64(o.Now().UnixMilli()), o.Feed, o.Now, m, o.Logger), seed: maphash.MakeSeed(),
 		newcomers: newNewcomers(o.NewNames),
 	}
@@ -305,7 +309,7 @@ func (r *Registry) Connect(ctx context.Context, device, remote string, conn Conn
 	if err := r.bans.check(device, r.now()); err != nil {
 		return nil, err
 	}
-	if !r.newcomers.admitName(device, r.now()) {
+	if _, dialed := r.dialed[device]; !dialed && !r.newcomers.admitName(device, r.now()) {
 		return nil, r.newNameError(device)
 	}
 	turn := newContender(conn, remote)

@@ -15,6 +15,9 @@ type StandIn struct {
 	// Opening is the protocol of connections whose device isn't known yet. It is nil if a frame
 	// never names the device.
 	Opening protocol.Protocol
+	// Configured reports whether the configuration names the device of a connection, so that no
+	// frame has to do so.
+	Configured func(device string) bool
 	// Partial means that the bytes of a frame whose end never came are published.
 	Partial bool
 	// IdleTimeout is the time after which a silent device is disconnected; 0 means never.

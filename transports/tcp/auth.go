@@ -184,13 +184,17 @@ type claim struct {
 	cert   *x509.Certificate
 }
 
+// needsToken reports whether the device has to prove its name with a token. The operator has said
+// where a dialed device is, so it needs none.
+func (c *conn) needsToken() bool { return c.transport.config.Auth != nil && c.target == nil }
+
 // authenticate checks the token of the device, and then writes the response to the frame that
-// named it. Without auth it does nothing. After an error, it returns the reason of the refusal,
-// too.
+// named it. It does nothing for a connection that needs no token. After an error, it returns the
+// reason of the refusal, too.
 func (c *conn) authenticate(name string) (refusal string, err error) {
 	t := c.transport
 	a := t.config.Auth
-	if a == nil {
+	if !c.needsToken() {
 		return "", nil
 	}
 	if c.verdict != nil {
@@ -280,7 +284,7 @@ const hidden = "the text isn't shown, because it may have the device's token"
 // frameError returns the error for a frame of a connection without a session. With auth, it
 // doesn't show the frame, which may have a token.
 func (c *conn) frameError(frame []byte, err error) error {
-	if c.transport.config.Auth == nil {
+	if !c.needsToken() {
 		return fmt.Errorf("reading the first frame %.100q: %w", frame, err)
 	}
 	return fmt.Errorf("reading the first frame, of %d bytes: %w", len(frame), concealFrame(err))

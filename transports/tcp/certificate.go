@@ -62,17 +62,25 @@ func (c *Config) certificateKind() string {
 	return c.Identity.Certificate
 }
 
+// checkName returns an error if name, which the peer has, isn't that of the device.
+func (c *conn) checkName(name string) error {
+	if c.target != nil && name != c.target.device {
+		return fmt.Errorf("the device at %s is %q, and not %q", c.target.addr, name, c.target.device)
+	}
+	return c.checkCertificate(name)
+}
+
 // checkCertificate returns an error if the device's certificate must have the name under which the
 // device wants a session, and hasn't. It must if identity.certificate is set. With auth, each
 // certificate that is shown must.
 func (c *conn) checkCertificate(name string) error {
 	config := &c.transport.config
 	cert := c.certificate()
-	if config.identifiedBy() == byCertificate || config.Identity.Certificate == "" && (config.Auth == nil || cert == nil) {
+	if config.identifiedBy() == byCertificate || config.Identity.Certificate == "" && (cert == nil || !c.needsToken()) {
 		return nil
 	}
 	if names := certificateNames(cert, config.certificateKind()); !slices.Contains(names, name) {
-		return fmt.Errorf("%w: the device says that it is %q, and its names of the kind %s are %q", errCertificate, name, config.certificateKind(), names)
+		return fmt.Errorf("%w: the device is %q, and the certificate's names of the kind %s are %q", errCertificate, name, config.certificateKind(), names)
 	}
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 
 // Config is the `[transport.NAME]` table of type tcp.
 type Config struct {
-	Listen   string          `toml:"listen" doc:"Address to listen on, host:port. An empty host (:PORT) or [::] is every IPv4 and IPv6 address; 0.0.0.0 is IPv4 only." example:"\":8123\""`
+	Listen   *string         `toml:"listen" doc:"Address to listen on, host:port. An empty host (:PORT) or [::] is every IPv4 and IPv6 address; 0.0.0.0 is IPv4 only. The default is :8123, or no address if connect is set." example:"\":8123\""`
 	Framing  codec.Config    `toml:"framing" doc:"How the byte stream is cut into frames: a codec. The default is line. If protocol is set, the protocol has the framing."`
 	TLS      *tlsSettings    `toml:"tls" doc:"TLS with the devices. The host reads the files again when they change; connections that are open go on."`
 	Protocol protocol.Config `toml:"protocol" doc:"How the devices talk: a protocol. It finds the frames, names the devices, answers them, and says which frame answers which command. Without a protocol, framing finds the frames and identity names the devices." example:"{ type = \"rules\", framing = \"line\", rules = [{ match = '^(?P<device>\\d{15}),' }] }"`
@@ -28,6 +28,12 @@ type Config struct {
 	ProxyProtocol *proxyProtocol `toml:"proxy_protocol" doc:"Load balancers that begin each connection with a PROXY header. The header has the device's address, which the host then uses instead of the balancer's." example:"{ from = [\"10.0.0.5/32\"] }"`
 	MaxAcceptRate int            `toml:"max_accept_rate" doc:"Connections a second that the host accepts. Further ones wait in the kernel. Connections that allow_from or per_address refuses don't count. 0 means no limit." min:"0" example:"2000"`
 	PerAddress    perAddress     `toml:"per_address" doc:"Limits of each address. An IPv6 address counts as its first 64 bits. Many devices may share the address of their NAT, so all limits are off by default."`
+
+	Connect           []connectTo          `toml:"connect" doc:"Devices that are servers, such as gateways of serial ports. The host dials each of them, and again when the connection has ended." example:"[{ device = \"rtu-7\", addr = \"10.1.2.3:2404\" }]"`
+	ConnectTimeout    time.Duration        `toml:"connect_timeout" doc:"How long a dial may take. The TLS handshake has the time of identity.timeout in addition." min:"10ms" max:"5m"`
+	ConnectConcurrent int                  `toml:"connect_concurrent" doc:"How many dials may be under way at the same time. Further devices wait for their turn. Those that have failed least often go first." min:"1" max:"10000"`
+	Reconnect         transports.Reconnect `toml:"reconnect" doc:"The pauses between attempts to connect to a device of connect. They begin anew when a connection has lasted for max_interval."`
+	ConnectTLS        *transports.TLS      `toml:"connect_tls" doc:"TLS with the devices of connect, which are the servers there. The host reads the files again when they change."`
 
 	IdleTimeout     time.Duration `toml:"idle_timeout" doc:"The host disconnects a device that sends nothing for this long, even if the host sends to it. 0 means never." min:"0s" example:"\"5m\""`
 	HalfClose       bool          `toml:"half_close" doc:"Whether a device that has closed its sending side still gets commands, until idle_timeout. If false, its session ends." example:"true"`
@@ -84,26 +90,28 @@ type data struct {
 }
 
 var defaults = Config{
-	Listen:          ":8123",
-	Identity:        identity{Timeout: 10 * time.Second},
-	Allow:           allowAny,
-	Takeover:        string(device.TakeoverNewest),
-	IdleTimeout:     5 * time.Minute,
-	WriteTimeout:    30 * time.Second,
-	Keepalive:       time.Minute,
-	UserTimeout:     30 * time.Second,
-	SendBuffer:      16 << 10,
-	ReceiveBuffer:   64 << 10,
-	MaxUnidentified: 4096,
-	PerAddress:      perAddress{Ban: 10 * time.Minute},
-	NewNames:        newNames{Rate: 100, Burst: 1000, AtStart: 50_000},
-	MaxFrameRate:    1000,
-	Flood:           throttle,
-	FloodTimeout:    time.Minute,
-	QueueLimit:      queueLimit{Count: 1000, Bytes: 256 << 10},
-	Events:          events{Window: 1000, Backlog: 10_000, Total: 1_000_000},
-	Data:            data{Window: 1000, PerDevice: 100, Total: 20_000, Overflow: block},
-	Heartbeat:       10 * time.Second,
+	Identity:          identity{Timeout: 10 * time.Second},
+	Allow:             allowAny,
+	Takeover:          string(device.TakeoverNewest),
+	ConnectTimeout:    10 * time.Second,
+	ConnectConcurrent: 100,
+	Reconnect:         transports.Reconnect{InitialInterval: time.Second, MaxInterval: time.Minute},
+	IdleTimeout:       5 * time.Minute,
+	WriteTimeout:      30 * time.Second,
+	Keepalive:         time.Minute,
+	UserTimeout:       30 * time.Second,
+	SendBuffer:        16 << 10,
+	ReceiveBuffer:     64 << 10,
+	MaxUnidentified:   4096,
+	PerAddress:        perAddress{Ban: 10 * time.Minute},
+	NewNames:          newNames{Rate: 100, Burst: 1000, AtStart: 50_000},
+	MaxFrameRate:      1000,
+	Flood:             throttle,
+	FloodTimeout:      time.Minute,
+	QueueLimit:        queueLimit{Count: 1000, Bytes: 256 << 10},
+	Events:            events{Window: 1000, Backlog: 10_000, Total: 1_000_000},
+	Data:              data{Window: 1000, PerDevice: 100, Total: 20_000, Overflow: block},
+	Heartbeat:         10 * time.Second,
 }
 
 // The values of enumerations.
@@ -125,9 +133,12 @@ func (c *Config) Validate() error {
 	invalid := func(field, format string, args ...any) {
 		problems = append(problems, transports.Invalid(field, format, args...))
 	}
-	if err := transports.CheckListen(c.Listen); err != nil {
-		invalid("listen", "%v", err)
+	if addr := c.listenAddr(); addr != "" || len(c.Connect) == 0 {
+		if err := transports.CheckListen(addr); err != nil {
+			invalid("listen", "%v", err)
+		}
 	}
+	problems = append(problems, c.validateConnect()...)
 	switch {
 	case c.Protocol != nil && c.Framing != nil:
 		invalid("framing", "can't be used with a protocol, which has a framing of its own")
@@ -177,7 +188,11 @@ func (c *Config) Validate() error {
 
 // Needs implements transports.Needer.
 func (c *Config) Needs() transports.Needs {
-	return transports.Needs{Binds: map[string]string{"listen": c.Listen}, Connections: c.MaxConnections, Inventory: c.inventoryUser()}
+	needs := transports.Needs{Connections: c.connections(), Inventory: c.inventoryUser()}
+	if addr := c.listenAddr(); addr != "" {
+		needs.Binds = map[string]string{"listen": addr}
+	}
+	return needs
 }
 
 // NamesAnswers implements protocol.AnswerNamer.

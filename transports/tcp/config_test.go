@@ -19,7 +19,7 @@ func TestValidate(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		{"listen", func(c *Config) { c.Listen = "8123" }, `listen: "8123" is no address`},
+		{"listen", func(c *Config) { c.Listen = new("8123") }, `listen: "8123" is no address`},
 		{"framing and protocol", func(c *Config) { c.Protocol = talkConfig{} }, "framing: can't be used with a protocol"},
 		{"first-frame with a protocol", func(c *Config) { c.Framing, c.Protocol, c.Identity.By = nil, talkConfig{}, byFirstFrame }, `identity.by: "first-frame" can't be used with a protocol`},
 		{"protocol is missing", func(c *Config) { c.Identity.By = byProtocol }, `identity.by: "protocol" needs the setting protocol`},
@@ -66,7 +66,7 @@ func TestTopic(t *testing.T) {
 			t.Errorf("Topic(%q) = %+v", tt.name, topic)
 		}
 	}
-	if got := c.Needs().Binds["listen"]; got != c.Listen {
+	if got := c.Needs().Binds["listen"]; got != *c.Listen {
 		t.Errorf("Binds: %q", got)
 	}
 }

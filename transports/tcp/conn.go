@@ -32,7 +32,8 @@ type conn struct {
 	link      *listen.Conn
 	socket    *net.TCPConn // the socket of link
 	raw       syscall.RawConn
-	wire      *wire // nil without TLS
+	wire      *wire   // nil without TLS
+	target    *target // nil if the connection was accepted
 
 	session  atomic.Pointer[device.Session] // nil until the device is known
 	began    int64                          // when it was accepted, on the transport's clock
@@ -62,16 +63,17 @@ type conn struct {
 	token, unrecorded []byte
 }
 
-func newConn(t *transport, link *listen.Conn) (*conn, error) {
+// newConn returns an accepted connection, or a dialed one if target isn't nil.
+func newConn(t *transport, link *listen.Conn, target *target) (*conn, error) {
 	socket := link.Conn.(*net.TCPConn)
 	raw, err := socket.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("reaching the socket: %w", err)
 	}
-	c := &conn{transport: t, link: link, socket: socket, raw: raw, began: t.clock.Load()}
+	c := &conn{transport: t, link: link, socket: socket, raw: raw, target: target, began: t.clock.Load()}
 	c.lastRead.Store(c.began)
 	c.fill = c.readReady
-	if t.config.Auth == nil { // else see authenticate
+	if !c.needsToken() { // else see authenticate
 		t.recorders.Begin(&c.recordable)
 	}
 	return c, nil
@@ -83,7 +85,7 @@ func (c *conn) begin() {
 	switch err := c.readHeader(); {
 	case err != nil:
 		c.refuse(refusedAuth, err)
-	case c.transport.tls != nil:
+	case c.endpointTLS() != nil:
 		c.beginTLS()
 	default:
 		c.beginSession()
@@ -98,7 +100,7 @@ func (c *conn) beginSession() {
 	refusal := refusedAuth
 	var session *device.Session
 	if err == nil {
-		err = c.checkCertificate(name)
+		err = c.checkName(name)
 	}
 	if errors.Is(err, errCertificate) {
 		refusal = refusedCertificate
@@ -118,6 +120,9 @@ func (c *conn) beginSession() {
 	if err == nil {
 		c.drainTLS()
 		c.named.Store(true)
+		if c.target != nil {
+			c.target.identified()
+		}
 		c.handling.Store(true) // Connect may have to wait
 		refusal = refusedTurn
 		session, err = t.registry.Connect(t.ctx, name, c.peerAddr().String(), c, t.sessionDialog(c))
@@ -138,6 +143,9 @@ func (c *conn) beginSession() {
 	if !t.isAllowed(name) { // the inventory may have changed
 		session.Kick(notListed)
 	}
+	if c.target != nil {
+		c.target.began()
+	}
 	t.env.Logger.Debug("device connected", "device", name, "epoch", session.Epoch(), "peer", c.link.RemoteAddr())
 	// A new goroutine has a small stack. It waits for the life of the connection, so the saving
 	// counts.
@@ -150,6 +158,10 @@ func (c *conn) refuse(refusal string, err error) {
 	c.recordable.End("")
 	c.closeSocket()
 	c.transport.removeConn(c)
+	if c.target != nil {
+		c.target.fail(refusal, err)
+		return
+	}
 	c.transport.refuseConn(refusal, c.link, err)
 }
 
@@ -194,12 +206,15 @@ func (c *conn) endConn(session *device.Session, err error) {
 	level := slog.LevelDebug
 	switch session.Reason() {
 	case device.IdleTimeout, device.ProtocolError, device.Kicked: // the device is the cause
-		if session.Reason() == device.ProtocolError {
+		if session.Reason() == device.ProtocolError && c.target == nil {
 			t.gate.NoteFault(c.link.RemoteAddr())
 		}
 		t.complaints.Do(func() { level = slog.LevelInfo })
 	}
 	t.env.Logger.Log(t.ctx, level, "device disconnected", append(attrs, "reason", session.Reason())...)
+	if c.target != nil {
+		c.target.ended(session)
+	}
 }
 
 // noteError records the error with which the session ended, if it ended with one. If err is

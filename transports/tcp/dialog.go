@@ -14,15 +14,17 @@ import (
 // newDialog returns the dialog with a new connection.
 func (t *transport) newDialog(c *conn) *device.Dialog {
 	name, peer := "", c.peerAddr()
-	switch t.config.identifiedBy() {
-	case byAddress:
-		name = peerName(peer)
-	case byCertificate:
+	switch by := t.config.identifiedBy(); {
+	case by == byCertificate:
 		name, _ = c.certificateName() // identify returns the error
+	case c.target != nil && by != byFirstFrame:
+		name = c.target.device
+	case by == byAddress:
+		name = peerName(peer)
 	}
 	d := device.NewDialog(t.opening, peer, name)
 	d.SetCert(c.certificate())
-	if t.config.Auth != nil {
+	if c.needsToken() {
 		d.SetAuth()
 	}
 	return d
@@ -47,18 +49,20 @@ func (c *conn) identify() (name string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("greeting the device: %w", err)
 	}
-	switch c.transport.config.identifiedBy() {
-	case byAddress:
-		return peerName(c.peerAddr()), nil
-	case byCertificate:
+	switch by := c.transport.config.identifiedBy(); {
+	case by == byCertificate:
 		return c.certificateName()
+	case c.target != nil && by != byFirstFrame:
+		return c.target.device, nil
+	case by == byAddress:
+		return peerName(c.peerAddr()), nil
 	}
 	for first := true; ; first = false {
 		if err := c.readBytes(); err != nil {
 			if c.timedOut.Load() {
 				err = errFirstFrameLate
 			}
-			if len(c.rest) > 0 && c.transport.config.Auth == nil {
+			if len(c.rest) > 0 && !c.needsToken() {
 				err = fmt.Errorf("%w, after %d bytes: %.100q", err, len(c.rest), c.rest)
 			}
 			return "", fmt.Errorf("reading the first frame: %w", err)
@@ -83,7 +87,7 @@ func (c *conn) nextName() (name string, err error) {
 	for len(c.rest) > 0 {
 		advance, frame, err := c.dialog.Split(c.rest, c.seen)
 		switch {
-		case err != nil && c.transport.config.Auth != nil:
+		case err != nil && c.needsToken():
 			return "", fmt.Errorf("reading the first frame: %w", concealFrame(err))
 		case err != nil:
 			return "", fmt.Errorf("reading the first frame: %w", err)
@@ -105,7 +109,7 @@ func (c *conn) nextName() (name string, err error) {
 			return "", c.frameError(frame, err)
 		}
 		// With auth, authenticate writes the response to the frame that names the device.
-		if v.Device == "" || v.Refusal != "" || c.transport.config.Auth == nil {
+		if v.Device == "" || v.Refusal != "" || !c.needsToken() {
 			if err := c.respondNow(v); err != nil {
 				return "", err
 			}
@@ -228,7 +232,7 @@ func (c *conn) logProblem(name, problem string) {
 		return
 	}
 	t, level := c.transport, slog.LevelDebug
-	if name == "" && t.config.Auth != nil {
+	if name == "" && c.needsToken() {
 		problem = hidden
 	}
 	if problem = c.hide(problem); name != "" {

@@ -17,7 +17,11 @@ func (c *Config) keepalive() net.KeepAliveConfig {
 	return net.KeepAliveConfig{Enable: c.Keepalive > 0, Idle: c.Keepalive, Interval: max(time.Second, c.Keepalive/4), Count: 4}
 }
 
+// listen returns nil if the transport only dials.
 func (t *transport) listen(ctx context.Context) (net.Listener, error) {
+	if t.config.listenAddr() == "" {
+		return nil, nil
+	}
 	lc := net.ListenConfig{
 		KeepAliveConfig: t.config.keepalive(),
 		// Accepted connections inherit these options. That saves the system calls for each
@@ -31,9 +35,9 @@ func (t *transport) listen(ctx context.Context) (net.Listener, error) {
 	if t.config.Keepalive == 0 {
 		lc.KeepAlive = -1
 	}
-	l, err := listen.TCP(ctx, &lc, t.config.Listen)
+	l, err := listen.TCP(ctx, &lc, t.config.listenAddr())
 	if err != nil {
-		return nil, fmt.Errorf("listening on %s: %w", t.config.Listen, err)
+		return nil, fmt.Errorf("listening on %s: %w", t.config.listenAddr(), err)
 	}
 	return t.gate.Guard(l), nil
 }
@@ -52,7 +56,7 @@ func (t *transport) accept(l net.Listener) {
 
 // takeConn starts the goroutine of a connection, unless the host is stopping.
 func (t *transport) takeConn(link *listen.Conn) {
-	c, err := newConn(t, link)
+	c, err := newConn(t, link, nil)
 	if err == nil {
 		err = t.addConn(c)
 	}

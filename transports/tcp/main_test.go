@@ -104,7 +104,7 @@ func (l *logBuffer) String() string {
 
 func testConfig() *Config {
 	c := defaults
-	c.Listen = "127.0.0.1:0"
+	c.Listen = new("127.0.0.1:0")
 	c.Framing = codec.Named("line")
 	if overTLS {
 		c.TLS = serverTLS()
@@ -151,7 +151,9 @@ func buildWith(t *testing.T, change func(*Config), known device.Inventory) *serv
 	if err := tr.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.addr = s.listener.Addr().String()
+	if s.listener != nil {
+		s.addr = s.listener.Addr().String()
+	}
 	return s
 }
 

@@ -193,13 +193,15 @@ func (c *conn) balancer() netip.Addr {
 }
 
 // isBalanced reports whether the connection comes from a balancer.
-func (c *conn) isBalanced() bool { return listen.Contains(c.transport.balancers, c.balancer()) }
+func (c *conn) isBalanced() bool {
+	return c.target == nil && listen.Contains(c.transport.balancers, c.balancer())
+}
 
 // checkForHeader returns an error if p, the first bytes of a device, begins with a PROXY header. A
 // sender sends its header as a whole, so p has at least the header's prefix.
 func (c *conn) checkForHeader(p []byte) error {
 	switch {
-	case !bytes.HasPrefix(p, prefixV1) && !bytes.HasPrefix(p, proxyproto.SIGV2):
+	case c.target != nil, !bytes.HasPrefix(p, prefixV1) && !bytes.HasPrefix(p, proxyproto.SIGV2):
 		return nil
 	case c.isBalanced():
 		return errSecondHeader

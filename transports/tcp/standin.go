@@ -36,9 +36,14 @@ func (c *Config) StandIn(env transports.Env) (*device.StandIn, error) {
 	if err != nil {
 		return nil, err
 	}
+	dialed := c.dialed()
 	return &device.StandIn{
 		Registry: registry, Protocol: p, Opening: opening, Partial: c.Data.Partial, IdleTimeout: c.IdleTimeout, KnownOnly: c.inventoryUser() != "",
+		Configured: func(name string) bool { return dialed[name] != "" && c.identifiedBy() != byFirstFrame },
 		Remote: func(name string) string {
+			if addr := dialed[name]; addr != "" {
+				return addr
+			}
 			if c.identifiedBy() == byAddress {
 				return net.JoinHostPort(name, fakePort)
 			}

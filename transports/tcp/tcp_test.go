@@ -119,7 +119,7 @@ func TestTheZoneIsAPartOfADevicesName(t *testing.T) {
 // The connection goes from a link-local address of this machine to itself.
 func TestADeviceAtALinkLocalAddress(t *testing.T) {
 	local := linkLocal(t)
-	s := start(t, func(c *Config) { c.Listen = "[::]:0" })
+	s := start(t, func(c *Config) { c.Listen = new("[::]:0") })
 	conn, err := net.DialTCP("tcp6", local, &net.TCPAddr{IP: local.IP, Zone: local.Zone, Port: s.listener.Addr().(*net.TCPAddr).Port})
 	if err != nil {
 		t.Fatal(err)
@@ -351,7 +351,7 @@ func (s *server) dialInTime(hello, name string) *peer {
 func TestAddressInUse(t *testing.T) {
 	s := start(t, nil)
 	c := testConfig()
-	c.Listen = s.addr
+	c.Listen = &s.addr
 	tr, err := c.New(env(&logBuffer{}))
 	if err != nil {
 		t.Fatal(err)

@@ -1,13 +1,16 @@
 package tcp
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -70,9 +73,13 @@ func (c *Config) validateTLS() (problems []error) {
 	case c.Identity.Certificate != "":
 		user = "identity.certificate"
 	}
+	if user != "" && len(c.Connect) > 0 && (c.ConnectTLS == nil || c.ConnectTLS.Insecure) {
+		invalid(user, "needs a certificate of each device: set connect_tls, without insecure")
+	}
+	problems = append(problems, c.validateDialTLS()...)
 	s := c.TLS
 	switch {
-	case user != "" && (s == nil || s.client() != clientRequire):
+	case user != "" && c.listenAddr() != "" && (s == nil || s.client() != clientRequire):
 		invalid(user, "needs a certificate of each device: set tls.client_ca, and tls.client = %q", clientRequire)
 	case s == nil:
 	case s.client() != clientNone && s.ClientCA == "":
@@ -169,9 +176,12 @@ func (s *tlsSettings) load() (*tls.Config, error) {
 	return c, nil
 }
 
-// terminator has the current TLS settings of a transport.
-type terminator struct {
-	settings *tlsSettings
+// endpointTLS has the current TLS settings of the host: as a server for the connections that it
+// accepts, or as a client for those that it dials.
+type endpointTLS struct {
+	table string // the name of its table
+	files []string
+	load  func() (*tls.Config, error) // reads the files
 	// computing has a place for each handshake that may compute.
 	computing chan struct{}
 	current   atomic.Pointer[tls.Config]
@@ -180,21 +190,23 @@ type terminator struct {
 	failed error // why the newest files aren't used
 }
 
-// newTerminator returns nil without TLS.
-func newTerminator(s *tlsSettings) *terminator {
+// newListenTLS returns nil without TLS.
+func newListenTLS(s *tlsSettings) *endpointTLS {
 	if s == nil {
 		return nil
 	}
-	places := s.Handshakes
-	if places == 0 {
-		places = max(1, runtime.GOMAXPROCS(0)/2)
-	}
-	return &terminator{settings: s, computing: make(chan struct{}, places)}
+	return newEndpointTLS("tls", s.files(), s.load, s.Handshakes)
+}
+
+// newEndpointTLS returns settings that aren't loaded yet. handshakes is the setting of that name.
+func newEndpointTLS(table string, files map[string]string, load func() (*tls.Config, error), handshakes int) *endpointTLS {
+	places := cmp.Or(handshakes, max(1, runtime.GOMAXPROCS(0)/2))
+	return &endpointTLS{table: table, files: slices.Sorted(maps.Values(files)), load: load, computing: make(chan struct{}, places)}
 }
 
 // reload reads the files. After an error, the previous settings stay in use.
-func (t *terminator) reload() error {
-	c, err := t.settings.load()
+func (t *endpointTLS) reload() error {
+	c, err := t.load()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.failed = err
@@ -205,7 +217,7 @@ func (t *terminator) reload() error {
 }
 
 // note describes what is wrong with the certificate in use, or returns "".
-func (t *terminator) note(now time.Time) string {
+func (t *endpointTLS) note(now time.Time) string {
 	if t == nil {
 		return ""
 	}
@@ -218,7 +230,7 @@ func (t *terminator) note(now time.Time) string {
 		return ""
 	case failed != nil:
 		return fmt.Sprintf("the TLS files have changed and can't be used; the ones from before stay in use: %v", failed)
-	case now.After(c.Certificates[0].Leaf.NotAfter):
+	case len(c.Certificates) > 0 && now.After(c.Certificates[0].Leaf.NotAfter):
 		return "the TLS certificate has expired at " + c.Certificates[0].Leaf.NotAfter.Format(time.RFC3339)
 	default:
 		return ""
@@ -226,14 +238,14 @@ func (t *terminator) note(now time.Time) string {
 }
 
 // watchTLS reads the files again when they change, until the transport is closed.
-func (t *transport) watchTLS(files *filewatch.Watch) {
+func (t *transport) watchTLS(side *endpointTLS, files *filewatch.Watch) {
 	ticker := time.NewTicker(filewatch.Interval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ticker.C:
 			if files.Changed() {
-				t.reloadTLS()
+				t.reloadTLS(side)
 			}
 		case <-t.ctx.Done():
 			return
@@ -241,13 +253,16 @@ func (t *transport) watchTLS(files *filewatch.Watch) {
 	}
 }
 
-func (t *transport) reloadTLS() {
-	if err := t.tls.reload(); err != nil {
-		t.env.Logger.Error("reading the TLS files again; the ones from before stay in use", "err", err)
+func (t *transport) reloadTLS(side *endpointTLS) {
+	if err := side.reload(); err != nil {
+		t.env.Logger.Error("reading the TLS files again; the ones from before stay in use", "table", side.table, "err", err)
 		return
 	}
-	leaf := t.tls.current.Load().Certificates[0].Leaf
-	t.env.Logger.Info("the TLS files have changed", "subject", leaf.Subject.String(), "valid_until", leaf.NotAfter.Format(time.RFC3339))
+	attrs := []any{"table", side.table}
+	if own := side.current.Load().Certificates; len(own) > 0 {
+		attrs = append(attrs, "subject", own[0].Leaf.Subject.String(), "valid_until", own[0].Leaf.NotAfter.Format(time.RFC3339))
+	}
+	t.env.Logger.Info("the TLS files have changed", attrs...)
 }
 
 var (
@@ -264,8 +279,12 @@ const noCertificate = "tls: client didn't provide a certificate"
 // goroutine has a small stack.
 func (c *conn) beginTLS() {
 	t := c.transport
-	w := &wire{conn: c, handshaking: true}
-	w.tls = tls.Server(w, t.tls.current.Load())
+	w := &wire{conn: c, computing: c.endpointTLS().computing, handshaking: true}
+	if c.target != nil {
+		w.tls = tls.Client(w, c.target.clientTLS())
+	} else {
+		w.tls = tls.Server(w, t.tls.current.Load())
+	}
 	err := w.tls.Handshake()
 	w.leaveSlot()
 	// After an error, the buffer has an alert that tells the device why.
@@ -293,7 +312,7 @@ func (c *conn) handshakeError(w *wire, err error) error {
 	switch {
 	case c.timedOut.Load():
 		err = errHandshakeLate
-	case errors.As(err, &header) && header.Conn != nil && c.transport.config.Auth != nil:
+	case errors.As(err, &header) && header.Conn != nil && c.needsToken():
 		err = errNotTLS
 	case errors.As(err, &header) && header.Conn != nil:
 		err = fmt.Errorf("%w; its first bytes are %q", errNotTLS, header.RecordHeader)
@@ -309,7 +328,7 @@ func isHello(b []byte) bool { return len(b) > 2 && b[0] == 0x16 && b[1] == 3 && 
 
 // certificate returns the verified certificate of the device, or nil.
 func (c *conn) certificate() *x509.Certificate {
-	if c.wire == nil {
+	if c.wire == nil || c.target != nil && c.transport.config.ConnectTLS.Insecure {
 		return nil
 	}
 	if shown := c.wire.tls.ConnectionState().PeerCertificates; len(shown) > 0 {

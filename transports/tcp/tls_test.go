@@ -120,7 +120,7 @@ func TestRefusedHandshakes(t *testing.T) {
 		{"two names", "has 2 names of the kind san-dns", "EOF", refusedCertificate,
 			func(c *Config) { byCert(c); c.Identity.Certificate = nameDNS }, encrypted(shows(twice))},
 		{"a name that is no device's", "the certificate of", "EOF", refusedCertificate, byCert, encrypted(shows(long))},
-		{"another name than the first frame's", `the device says that it is \"window\", and its names of the kind cn are [\"door\"]`, "EOF", refusedCertificate,
+		{"another name than the first frame's", `the device is \"window\", and the certificate's names of the kind cn are [\"door\"]`, "EOF", refusedCertificate,
 			func(c *Config) { mutual(c); c.Identity.By, c.Identity.Certificate = byFirstFrame, nameCN }, func(s *server) *peer {
 				p := s.dialTLS(shows(good))
 				p.say("window\n")
@@ -310,7 +310,7 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 		if err := os.WriteFile(file, []byte("broken"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s.reloadTLS()
+		s.reloadTLS(s.tls)
 		s.logged("reading the TLS files again; the ones from before stay in use")
 		if h := s.Health()[0]; h.Err != nil || !strings.Contains(h.Note, "can't be used; the ones from before stay in use") {
 			t.Errorf("%s: %+v", file, h)

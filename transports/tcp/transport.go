@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -60,13 +59,15 @@ type transport struct {
 	complaints rate.Sometimes
 
 	gate       *listen.Gate
-	tls        *terminator // nil without TLS
-	authServer *authServer // nil unless auth.by is http
+	tls        *endpointTLS // of accepted connections; nil without TLS
+	authServer *authServer  // nil unless auth.by is http
+	// dialer dials devices; nil if there are none to dial.
+	dialer *dialer
 
 	mu        sync.Mutex
 	listener  net.Listener
-	listenErr error // why the transport isn't listening; nil while it listens
-	quiesced  bool  // no new connection is accepted
+	listenErr error // why the transport takes no new connections; nil while it does
+	quiesced  bool  // no new connection is accepted or dialed
 	conns     map[*conn]struct{}
 	// connsEmpty is signalled when conns is empty.
 	connsEmpty sync.Cond
@@ -101,9 +102,10 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 	t := &transport{
 		config: *c, env: env, protocol: p, opening: opening, registry: registry, metrics: m, balancers: c.balancers(), ctx: ctx, cancel: cancel, began: time.Now(),
 		complaints: rate.Sometimes{First: 10, Interval: time.Second}, listenErr: errors.New("not started"), conns: map[*conn]struct{}{},
-		tls: newTerminator(c.TLS), authServer: server,
+		tls: newListenTLS(c.TLS), authServer: server,
 	}
 	t.connsEmpty.L = &t.mu
+	t.dialer = newDialer(t)
 	registry.Watch(t.identifyRecorded)
 	_, t.ticks = p.(protocol.Ticker)
 	t.gate = listen.NewGate(c.limits(env.Connections), env.Logger, t.refusedByGate)
@@ -111,18 +113,21 @@ func (c *Config) New(env transports.Env) (transports.Transport, error) {
 		if err := env.Registerer.Register(t.gate); err != nil {
 			return nil, fmt.Errorf("registering the metrics of the listener: %w", err)
 		}
+		if err := t.dialer.register(env.Registerer); err != nil {
+			return nil, err
+		}
 	}
 	return t, nil
 }
 
 // registry returns a registry for the configuration.
 func (c *Config) registry(p protocol.Protocol, env transports.Env) (*device.Registry, error) {
-	canonical, advice := canonicalAddress, "several devices behind one address: use first-frame"
+	advice := "several devices behind one address: use first-frame"
 	if c.identifiedBy() != byAddress {
-		canonical, advice = canonicalName, "several devices with one name"
+		advice = "several devices with one name"
 	}
 	return device.NewRegistry(device.Options{
-		Host: env.Host, Protocol: p, Named: c.namedByFrames(), Canonical: canonical, Directory: device.NewDirectory(env.Now), Takeover: device.Takeover(c.Takeover), FlappingAdvice: advice,
+		Host: env.Host, Protocol: p, Named: c.namedByFrames(), Canonical: c.canonical(), Dialed: c.dialed(), Directory: device.NewDirectory(env.Now), Takeover: device.Takeover(c.Takeover), FlappingAdvice: advice,
 		Limits:   device.Limits{QueueCount: c.QueueLimit.Count, QueueBytes: c.QueueLimit.Bytes, WriteTimeout: c.WriteTimeout, Attached: c.Identity.Attach},
 		NewNames: device.NameLimit{Rate: c.NewNames.Rate, Burst: c.NewNames.Burst, AtStart: c.NewNames.AtStart},
 		Feed: device.FeedOptions{
@@ -164,10 +169,10 @@ func (t *transport) Start(ctx context.Context) error {
 	if err := t.authServer.open(); err != nil {
 		return err
 	}
-	var files *filewatch.Watch
-	if t.tls != nil {
-		files = filewatch.New(slices.Sorted(maps.Values(t.config.TLS.files()))...)
-		if err := t.tls.reload(); err != nil {
+	watches := map[*endpointTLS]*filewatch.Watch{}
+	for _, side := range t.tlsSides() {
+		watches[side] = filewatch.New(side.files...)
+		if err := side.reload(); err != nil {
 			return err
 		}
 	}
@@ -178,19 +183,30 @@ func (t *transport) Start(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.quiesced {
-		return errors.Join(fmt.Errorf("listening on %s: %w", t.config.Listen, transports.ErrClosed), listener.Close())
+		err := fmt.Errorf("starting the transport: %w", transports.ErrClosed)
+		if listener != nil {
+			err = errors.Join(err, listener.Close())
+		}
+		return err
 	}
-	t.listener, t.listenErr = listener, nil
+	t.listenErr = nil
 	t.registry.Start()
-	t.running.Go(func() { t.accept(listener) })
 	t.running.Go(t.sweep)
-	if files != nil {
-		t.running.Go(func() { t.watchTLS(files) })
+	for side, files := range watches {
+		t.running.Go(func() { t.watchTLS(side, files) })
 	}
 	if t.screen != nil {
 		t.running.Go(t.kickUnknown)
 	}
-	t.env.Logger.Info("listening for devices", "addr", listener.Addr().String(), "tls", t.tls != nil)
+	if listener != nil {
+		t.listener = listener
+		t.running.Go(func() { t.accept(listener) })
+		t.env.Logger.Info("listening for devices", "addr", listener.Addr().String(), "tls", t.tls != nil)
+	}
+	if t.dialer != nil {
+		t.env.Logger.Info("dialing devices", "devices", len(t.dialer.targets), "tls", t.dialer.tls != nil)
+		t.dialer.start()
+	}
 	return nil
 }
 
@@ -202,8 +218,17 @@ func (t *transport) Health() []transports.Health {
 	if err == nil {
 		err = t.gate.Err()
 	}
-	notes := slices.DeleteFunc([]string{t.gate.Note(), t.tls.note(t.env.Now()), t.authServer.note()}, func(note string) bool { return note == "" })
-	return []transports.Health{{Part: "listener", Err: err, Note: strings.Join(notes, "; ")}}
+	join := func(notes ...string) string {
+		return strings.Join(slices.DeleteFunc(notes, func(note string) bool { return note == "" }), "; ")
+	}
+	var parts []transports.Health
+	if t.config.listenAddr() != "" {
+		parts = append(parts, transports.Health{Part: "listener", Err: err, Note: join(t.gate.Note(), t.tls.note(t.env.Now()), t.authServer.note())})
+	}
+	if d := t.dialer; d != nil {
+		parts = append(parts, transports.Health{Part: "connect", Err: err, Note: join(d.note(), d.tls.note(t.env.Now()))})
+	}
+	return parts
 }
 
 // Quiesce implements transports.Transport.
@@ -215,6 +240,7 @@ func (t *transport) Quiesce() {
 	}
 	t.quiesced = true
 	t.listenErr = errors.New("closed, because the host is stopping")
+	t.dialer.stop()
 	if t.listener != nil {
 		if err := t.listener.Close(); err != nil {
 			t.env.Logger.Warn("closing the listener", "err", err)

@@ -71,8 +71,9 @@ type wire struct {
 	readErr error // the last error of the kernel, or io.EOF
 	// drained says that neither the tls.Conn nor the kernel had bytes when drainTLS looked.
 	drained bool
-	// slot says that the handshake has a place among those that compute.
-	slot bool
+	// computing has a place for each handshake that may compute. slot says that this one has one.
+	computing chan struct{}
+	slot      bool
 
 	// handshaking says that Read waits. It changes before other goroutines use the wire.
 	handshaking bool
@@ -306,7 +307,7 @@ func (w *wire) sendAll() error {
 func (w *wire) enterSlot() error {
 	t := w.conn.transport
 	select {
-	case t.tls.computing <- struct{}{}:
+	case w.computing <- struct{}{}:
 		w.slot = true
 		return nil
 	case <-t.ctx.Done():
@@ -316,7 +317,7 @@ func (w *wire) enterSlot() error {
 
 func (w *wire) leaveSlot() {
 	if w.slot {
-		<-w.conn.transport.tls.computing
+		<-w.computing
 		w.slot = false
 	}
 }

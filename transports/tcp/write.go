@@ -119,9 +119,11 @@ func (c *conn) Unread() bool {
 	return n > 0 || c.handling.Load()
 }
 
-// Heard implements device.Conn. A device that its address identifies may be silent.
+// Heard implements device.Conn. A device may be silent if its address identifies it, or if the
+// host dials it.
 func (c *conn) Heard() bool {
-	if c.transport.config.identifiedBy() != byAddress || c.session.Load() != nil || c.n > 0 || len(c.rest) > 0 {
+	silent := c.target != nil || c.transport.config.identifiedBy() == byAddress
+	if !silent || c.session.Load() != nil || c.first != nil || c.n > 0 || len(c.rest) > 0 {
 		return true
 	}
 	var b [alertSize + 1]byte
@@ -138,7 +140,7 @@ func (c *conn) isClosing(b []byte) bool {
 // Authenticated implements device.Conn.
 func (c *conn) Authenticated() bool {
 	i := c.transport.config.Identity
-	return i.By == byCertificate || i.Certificate != "" || c.transport.config.Auth != nil
+	return i.By == byCertificate || i.Certificate != "" || c.needsToken()
 }
 
 // probing is the configuration of keepalive while the host asks for a sign of life, for

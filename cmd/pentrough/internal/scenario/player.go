@@ -171,8 +171,8 @@ func (p *player) awaitHost(line int) *Failure {
 	return nil
 }
 
-// connect makes the connection. If the recording has the connection's first bytes and they name
-// the device, the session begins later.
+// connect makes the connection. If the recording has the connection's first bytes and they have to
+// name the device, the session begins later.
 func (p *player) connect() error {
 	h := p.holder
 	name, err := h.Registry.Canonical(p.Device)
@@ -180,7 +180,7 @@ func (p *player) connect() error {
 		return fmt.Errorf("the recording is of the device %q: %w", p.Device, err)
 	}
 	opening, named := h.Opening, name
-	if opening != nil && p.Whole {
+	if opening != nil && p.Whole && !h.Configured(name) {
 		named = ""
 	} else {
 		opening = h.Protocol
