@@ -481,3 +481,19 @@ func TestCertificatesOfDialedDevices(t *testing.T) {
 		s.logged("the device doesn't speak TLS")
 	})
 }
+
+// The operator has said where a dialed device is. So it needs no token, whether the host knows its
+// name at once or compares it with the first frame.
+func TestADialedDeviceNeedsNoToken(t *testing.T) {
+	rtu := newStation(t)
+	s, _ := provingTalk(t, dials("lock-1", rtu.addr(), nil))
+	d := rtu.accept()
+	s.expect(device.Connected, "lock-1", "")
+	d.say("login lock-1\r\n")
+	d.hear("welcome\r\n")
+
+	named := newStation(t)
+	s, _ = proving(t, dials("lock-2", named.addr(), nil))
+	named.accept().say("lock-2\r\n")
+	s.expect(device.Connected, "lock-2", "")
+}
