@@ -261,7 +261,7 @@ func (c *conn) askServer(cl *claim) error {
 			continue
 		}
 		cancel()
-		_ = <-decided // it is the error of ctx
+		<-decided //nolint:errcheck // it is the error of ctx
 		if c.timedOut.Load() {
 			return errAuthLate
 		}
