@@ -181,7 +181,10 @@ func (c *contest) wakeAll() {
 func (r *Registry) awaitTakeover(ctx context.Context, device string, w *contender, conn Conn) error {
 	sh := r.shardOf(device)
 	for waited := false; ; waited = true {
-		heard, gone := conn.Heard(), waited && conn.Gone()
+		heard, gone := w.heard, false
+		if waited {
+			heard, gone = conn.Heard(), conn.Gone()
+		}
 		sh.mu.Lock()
 		w.heard = heard
 		pause, flaps, err := r.takeOver(sh, device, w)

@@ -128,6 +128,14 @@ func build(t *testing.T, change func(*Config)) *server {
 // buildWith makes and starts a transport with an inventory.
 func buildWith(t *testing.T, change func(*Config), known device.Inventory) *server {
 	t.Helper()
+	s := prepare(t, change, known)
+	s.begin()
+	return s
+}
+
+// prepare makes a transport that isn't started yet.
+func prepare(t *testing.T, change func(*Config), known device.Inventory) *server {
+	t.Helper()
 	c := testConfig()
 	if change != nil {
 		change(c)
@@ -148,16 +156,20 @@ func buildWith(t *testing.T, change func(*Config), known device.Inventory) *serv
 	if known != nil {
 		s.Screen(known)
 	}
-	if err := tr.Start(t.Context()); err != nil {
-		t.Fatal(err)
+	return s
+}
+
+func (s *server) begin() {
+	s.Helper()
+	if err := s.Start(s.Context()); err != nil {
+		s.Fatal(err)
 	}
 	if s.listener != nil {
 		s.addr = s.listener.Addr().String()
 	}
-	return s
 }
 
-// start makes and starts a transport, and consumes both topics.
+// start makes and starts a transport, and consumes both topics from the start.
 func start(t *testing.T, change func(*Config)) *server {
 	t.Helper()
 	return startWith(t, change, nil)
@@ -166,8 +178,9 @@ func start(t *testing.T, change func(*Config)) *server {
 // startWith is start with an inventory.
 func startWith(t *testing.T, change func(*Config), known device.Inventory) *server {
 	t.Helper()
-	s := buildWith(t, change, known)
+	s := prepare(t, change, known)
 	s.events, s.data = s.subscribe(device.EventsTopic), s.subscribe(device.DataTopic)
+	s.begin()
 	return s
 }
 

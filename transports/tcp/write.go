@@ -128,7 +128,14 @@ func (c *conn) Heard() bool {
 	}
 	var b [alertSize + 1]byte
 	n, err := c.peek(b[:])
-	return n > 0 && err == nil && !c.isClosing(b[:n])
+	if n <= 0 || err != nil || c.isClosing(b[:n]) {
+		return false
+	}
+	// If the bytes look like close_notify, the end of the stream may be on its way. They are data
+	// if nothing has followed by the next call.
+	first := !c.looksClosing
+	c.looksClosing = c.wire != nil && isAlert(b[:n])
+	return !c.looksClosing || !first
 }
 
 // isClosing reports whether b, the bytes that can be read, are close_notify before the end of the
