@@ -45,16 +45,16 @@ type conn struct {
 	recordable device.Recordable
 
 	// Only the goroutine that reads uses the rest.
-	fill         func(fd uintptr) bool // c.readReady
-	heard        bool                  // bytes have arrived
-	looksClosing bool                  // the last call of Heard found what looks like close_notify
-	buffer       *[readSize]byte       // nil while it has no bytes
-	n            int                   // how many bytes it has
-	err          error                 // the error of the read
-	rest         []byte                // the beginning of an incomplete frame
-	seen         int                   // how many bytes of rest Split has seen without finding a frame
-	flood        flood
-	dialog       *device.Dialog
+	fill   func(fd uintptr) bool // c.readReady
+	heard  bool                  // bytes have arrived
+	alert  bool                  // the last call of Heard found what looks like close_notify
+	buffer *[readSize]byte       // nil while it has no bytes
+	n      int                   // how many bytes it has
+	err    error                 // the error of the read
+	rest   []byte                // the beginning of an incomplete frame
+	seen   int                   // how many bytes of rest Split has seen without finding a frame
+	flood  flood
+	dialog *device.Dialog
 	// first is the frame that identified the device, and verdict what it means. first is nil if
 	// there is no such frame, or if it is handled.
 	first   []byte

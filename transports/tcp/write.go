@@ -133,9 +133,9 @@ func (c *conn) Heard() bool {
 	}
 	// If the bytes look like close_notify, the end of the stream may be on its way. They are data
 	// if nothing has followed by the next call.
-	first := !c.looksClosing
-	c.looksClosing = c.wire != nil && isAlert(b[:n])
-	return !c.looksClosing || !first
+	first := !c.alert
+	c.alert = c.wire != nil && isAlert(b[:n])
+	return !c.alert || !first
 }
 
 // isClosing reports whether b, the bytes that can be read, are close_notify before the end of the
