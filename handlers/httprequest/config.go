@@ -127,12 +127,8 @@ func (c *Config) Validate() error {
 	if methods := []string{"POST", "PUT", "PATCH", "DELETE", "GET"}; !slices.Contains(methods, c.Method) {
 		invalid("method", "is %q, must be one of %s", c.Method, strings.Join(methods, ", "))
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
-		if err := transports.CheckHeaderName(name); err != nil {
-			invalid("headers", "%q %v", name, err)
-		} else if !transports.FitsHeader(string(c.Headers[name])) {
-			invalid("headers", "the value of %q has a line end or another control character", name)
-		}
+	for _, err := range transports.CheckHeaders(c.Headers) {
+		invalid("headers", "%v", err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Forward)) {
 		if err := transports.CheckHeaderName(name); err != nil {
@@ -177,15 +173,9 @@ func (c *Config) target() (*url.URL, error) {
 	if c.URL == "" {
 		return nil, errors.New(`is missing; it is the URL to call, such as "https://hooks.example.com/orders"`)
 	}
-	u, err := url.Parse(string(c.URL))
+	u, err := transports.ParseWebURL(c.URL)
 	if err != nil {
-		if e, ok := errors.AsType[*url.Error](err); ok {
-			err = e.Err // without the URL
-		}
-		return nil, fmt.Errorf("is not a URL: %w", err)
-	}
-	if u.Scheme != schemeHTTP && u.Scheme != schemeHTTPS || u.Hostname() == "" {
-		return nil, errors.New("is not an http or https URL with a host, such as \"https://hooks.example.com/orders\"")
+		return nil, err
 	}
 	u.Fragment = ""
 	return u, nil

@@ -23,10 +23,11 @@ func TestValidate(t *testing.T) {
 		says   string
 	}{
 		{"no url", "", nil, "url: is missing"},
-		{"no URL", "http://a b", nil, "url: is not a URL: "},
-		{"no scheme", "hooks.example.com/orders", nil, "url: is not an http or https URL"},
-		{"another scheme", "ftp://hooks.example.com", nil, "url: is not an http or https URL"},
-		{"no host", "http:///orders", nil, "url: is not an http or https URL"},
+		{"no URL", "http://a b", nil, "url: isn't an http or https URL"},
+		{"a URL whose port is a password", "http://user:hunter2/x@hooks.example.com", nil, "url: isn't an http or https URL"},
+		{"no scheme", "hooks.example.com/orders", nil, "url: isn't an http or https URL"},
+		{"another scheme", "ftp://hooks.example.com", nil, "url: isn't an http or https URL"},
+		{"no host", "http:///orders", nil, "url: isn't an http or https URL"},
 		{"method", "http://a", func(c *Config) { c.Method = "post" }, `method: is "post", must be one of POST, `},
 		{"a header's name", "http://a", func(c *Config) { c.Headers = map[string]transports.Secret{"X Y": "1"} }, `headers: "X Y" can't be a header's name`},
 		{"a header's value", "http://a", func(c *Config) { c.Headers = map[string]transports.Secret{"X-Y": "hidden\n"} }, `headers: the value of "X-Y" has a line end`},

@@ -327,7 +327,7 @@ func buildLen(_ *compiler, _ fault, args []Value) (Value, error) {
 	}), nil
 }
 
-// buildTimes returns how often the second text occurs in the first one.
+// buildTimes returns a value that counts how often the second text occurs in the first one.
 func buildTimes(_ *compiler, f fault, args []Value) (Value, error) {
 	if !args[1].constant || args[1].s == "" {
 		return Value{}, f.errorf("the second argument of times must be a constant that isn't empty")

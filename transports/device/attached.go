@@ -180,6 +180,10 @@ func (r *Registry) attach(ctx context.Context, carrier *Session, device string) 
 	return session, nil
 }
 
+// SetUnattachable sets the function that reports whether a device may never be attached, because
+// it has to prove its name. It must be called before the first Connect.
+func (r *Registry) SetUnattachable(f func(device string) bool) { r.unattachable = f }
+
 // checkInventory returns ErrUnlisted or ErrOwnToken if the inventory doesn't allow that the device
 // is attached.
 func (r *Registry) checkInventory(device string) error {

@@ -87,3 +87,10 @@ func (n *newcomers) takeShare(now time.Time) bool {
 	}
 	return n.bucket.AllowN(now, 1)
 }
+
+// SetListed sets the function that reports whether the inventory lists a device. The limit of new
+// names doesn't apply to listed devices. only means that no other device may be attached.
+// SetListed must be called before the first Connect.
+func (r *Registry) SetListed(listed func(device string) bool, only bool) {
+	r.newcomers.listed, r.listedOnly = listed, only
+}

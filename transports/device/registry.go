@@ -274,17 +274,6 @@ func (r *Registry) slotOf(device string) *slot {
 	return sh.slots[device]
 }
 
-// SetListed sets the function that reports whether the inventory lists a device. The limit of new
-// names doesn't apply to listed devices. only means that no other device may be attached.
-// SetListed must be called before the first Connect.
-func (r *Registry) SetListed(listed func(device string) bool, only bool) {
-	r.newcomers.listed, r.listedOnly = listed, only
-}
-
-// SetUnattachable sets the function that reports whether a device may never be attached, because
-// it has to prove its name. It must be called before the first Connect.
-func (r *Registry) SetUnattachable(f func(device string) bool) { r.unattachable = f }
-
 // Connect makes conn the newest session of device, whose name must be in its canonical form.
 // dialog is the protocol's state of the connection; it may be nil if the protocol is plain. An
 // older session ends as Replaced, and its frames of which no byte is written are written in the

@@ -113,12 +113,8 @@ func (c *Config) validateServer() (problems []error) {
 	if _, err := a.target(); err != nil {
 		invalid("auth.url", "%v", err)
 	}
-	for name, value := range a.Headers {
-		if err := transports.CheckHeaderName(name); err != nil {
-			invalid("auth.headers", "%q %v", name, err)
-		} else if !transports.FitsHeader(string(value)) {
-			invalid("auth.headers", "the value of %q has a line end or another control character", name)
-		}
+	for _, err := range transports.CheckHeaders(a.Headers) {
+		invalid("auth.headers", "%v", err)
 	}
 	if a.TLS.Validate() != nil {
 		invalid("auth.tls", "cert and key belong together: give both or none")
@@ -144,12 +140,7 @@ func (a *auth) target() (*url.URL, error) {
 	if a.URL == "" {
 		return nil, fmt.Errorf("is missing; auth.by = %q needs the URL of a server", authHTTP)
 	}
-	u, err := url.Parse(string(a.URL))
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
-		// err may quote a password.
-		return nil, errors.New("isn't an http or https URL with a host")
-	}
-	return u, nil
+	return transports.ParseWebURL(a.URL)
 }
 
 // risk returns why tokens may be read on their way to the server, or "".
@@ -184,6 +175,27 @@ type claim struct {
 	cert   *x509.Certificate
 }
 
+// secret has the token in the frame that named the device of a connection. The token doesn't
+// change after the session has begun. unrecorded has bytes that may be the beginning of another
+// occurrence of the token.
+type secret struct{ token, unrecorded []byte }
+
+// keepToken keeps the token of a frame. It is empty if the frame has none.
+func (c *conn) keepToken(token []byte) {
+	c.secret = nil
+	if len(token) > 0 {
+		c.secret = &secret{token: token}
+	}
+}
+
+// token returns the token of the connection, or nil.
+func (c *conn) token() []byte {
+	if c.secret == nil {
+		return nil
+	}
+	return c.secret.token
+}
+
 // needsToken reports whether the device has to prove its name with a token. The operator has said
 // where a dialed device is, so it needs none.
 func (c *conn) needsToken() bool { return c.transport.config.Auth != nil && c.target == nil }
@@ -197,16 +209,13 @@ func (c *conn) authenticate(name string) (refusal string, err error) {
 	if !c.needsToken() {
 		return "", nil
 	}
-	if c.verdict != nil {
-		c.token = c.verdict.Token
-	}
-	switch {
-	case len(c.token) == 0:
+	switch token := c.token(); {
+	case len(token) == 0:
 		err = errNoToken
 	case a.By == authInventory:
-		err = t.checkListedToken(name, c.token)
+		err = t.checkListedToken(name, token)
 	default:
-		err = c.askServer(&claim{device: name, token: c.token, peer: c.peerAddr(), cert: c.certificate()})
+		err = c.askServer(&claim{device: name, token: token, peer: c.peerAddr(), cert: c.certificate()})
 	}
 	switch {
 	case errors.Is(err, errNoToken), errors.Is(err, errNotListed), errors.Is(err, errWrongToken), errors.Is(err, errDenied):
@@ -299,10 +308,10 @@ func concealFrame(err error) error {
 }
 
 // hide returns a text for the log, or hidden if the text may have the token of the connection.
-func (c *conn) hide(text string) string { return hideToken(text, c.token) }
+func (c *conn) hide(text string) string { return hideToken(text, c.token()) }
 
 // hideError is hide for an error.
-func (c *conn) hideError(err error) error { return hideTokenIn(err, c.token) }
+func (c *conn) hideError(err error) error { return hideTokenIn(err, c.token()) }
 
 // hideToken returns the text, or hidden if the text may have the token. A text that quotes the
 // beginning of a frame may have only a part of the token.
@@ -334,21 +343,24 @@ func hideTokenIn(err error, token []byte) error {
 // recordRead records bytes that were read from the device. It overwrites the token. The end of the
 // bytes may be the beginning of a token, so it is kept back until further bytes are read.
 func (c *conn) recordRead(p []byte) {
-	if len(c.token) == 0 || !c.recordable.IsRecorded() {
+	s := c.secret
+	if s == nil || !c.recordable.IsRecorded() {
 		c.recordable.AddRead(p)
 		return
 	}
-	p = slices.Concat(c.unrecorded, p)
-	device.Conceal(p, c.token)
-	back := min(len(p), len(c.token)-1)
-	for back > 0 && string(p[len(p)-back:]) != string(c.token[:back]) {
+	p = slices.Concat(s.unrecorded, p)
+	device.Conceal(p, s.token)
+	back := min(len(p), len(s.token)-1)
+	for back > 0 && string(p[len(p)-back:]) != string(s.token[:back]) {
 		back--
 	}
-	p, c.unrecorded = p[:len(p)-back], p[len(p)-back:]
+	p, s.unrecorded = p[:len(p)-back], p[len(p)-back:]
 	c.recordable.AddRead(p)
 }
 
 // recordRest records the bytes that recordRead has kept back. They may be a part of a token.
 func (c *conn) recordRest() {
-	c.recordable.AddRead(bytes.Repeat([]byte("*"), len(c.unrecorded)))
+	if c.secret != nil {
+		c.recordable.AddRead(bytes.Repeat([]byte("*"), len(c.secret.unrecorded)))
+	}
 }

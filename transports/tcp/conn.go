@@ -38,6 +38,7 @@ type conn struct {
 	session  atomic.Pointer[device.Session] // nil until the device is known
 	began    int64                          // when it was accepted, on the transport's clock
 	lastRead atomic.Int64                   // when bytes last arrived, on the transport's clock
+	alertAt  int64                          // when Heard found what may be close_notify; 0: never
 	handling atomic.Bool                    // bytes are being read or handled
 	named    atomic.Bool                    // the device is known, and Connect may have to wait
 	timedOut atomic.Bool                    // the first frame didn't arrive in time
@@ -47,7 +48,6 @@ type conn struct {
 	// Only the goroutine that reads uses the rest.
 	fill   func(fd uintptr) bool // c.readReady
 	heard  bool                  // bytes have arrived
-	alert  bool                  // the last call of Heard found what looks like close_notify
 	buffer *[readSize]byte       // nil while it has no bytes
 	n      int                   // how many bytes it has
 	err    error                 // the error of the read
@@ -59,9 +59,7 @@ type conn struct {
 	// there is no such frame, or if it is handled.
 	first   []byte
 	verdict *protocol.Verdict
-	// token is the token in the frame that named the device, or nil. It doesn't change after the
-	// session has begun. unrecorded has bytes that may be the beginning of another occurrence.
-	token, unrecorded []byte
+	secret  *secret // nil without a token
 }
 
 // newConn returns an accepted connection, or a dialed one if target isn't nil.

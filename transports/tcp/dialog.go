@@ -100,7 +100,7 @@ func (c *conn) nextName() (name string, err error) {
 			continue
 		}
 		v, err := c.dialog.Decode(frame)
-		c.token = v.Token
+		c.keepToken(v.Token)
 		c.logProblem("", v.Problem)
 		if err == nil && v.Device != "" {
 			err = device.CheckName(v.Device)

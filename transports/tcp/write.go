@@ -131,12 +131,20 @@ func (c *conn) Heard() bool {
 	if n <= 0 || err != nil || c.isClosing(b[:n]) {
 		return false
 	}
-	// If the bytes look like close_notify, the end of the stream may be on its way. They are data
-	// if nothing has followed by the next call.
-	first := !c.alert
-	c.alert = c.wire != nil && isAlert(b[:n])
-	return !c.alert || !first
+	if c.wire == nil || !isAlert(b[:n]) {
+		return true
+	}
+	// After close_notify, the end of the stream may be on its way. If it doesn't come, the bytes
+	// are data.
+	now := time.Since(c.transport.began).Milliseconds() + 1
+	if c.alertAt == 0 {
+		c.alertAt = now
+	}
+	return now-c.alertAt >= closingTime.Milliseconds()
 }
+
+// closingTime is how long the end of the stream may take to arrive after close_notify.
+const closingTime = time.Second
 
 // isClosing reports whether b, the bytes that can be read, are close_notify before the end of the
 // stream.

@@ -47,7 +47,7 @@ type Config struct {
 // Rule says what some frames mean.
 type Rule struct {
 	Kind  string `toml:"kind" doc:"Condition: the kind of the frame, as the codec names it." example:"\"login\""`
-	Match string `toml:"match" doc:"Condition: a regular expression that the frame matches. In the other expressions of the rule, its named groups are variables. Groups named device, unit, token and type replace the keys of the same name." example:"'^(?P<device>\\d{15}),'"`
+	Match string `toml:"match" doc:"Condition: a regular expression that the frame matches. In the other expressions of the rule, its named groups are variables. A group named device, unit, token or type sets the key of the same name, unless the rule has that key." example:"'^(?P<device>\\d{15}),'"`
 	When  string `toml:"when" doc:"Condition: an expression that gives true or false." example:"'u8(0) == 0x01'"`
 
 	Device  string `toml:"device" doc:"The name of the device that sent the frame: an expression that gives text. Default: the frame doesn't name its device." example:"'bcd(1, 8)[1:]'"`
